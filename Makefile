@@ -1,0 +1,48 @@
+# Everything of this project starts here: `make help` lists the targets.
+GO      ?= go
+BIN     := bin
+# staticcheck is pinned, so that lint says the same everywhere.
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@latest
+FUZZTIME ?= 30s
+export CGO_ENABLED = 0
+
+.PHONY: help build test demo bench lint fuzz vuln deps clean
+help:
+	@echo 'make build   the two programs, in $(BIN)/'
+	@echo 'make test    install what is needed and run all tests (root, Debian 12)'
+	@echo 'make demo    install what is needed; back up, wreck and restore a virtual testbox (root, Debian 12)'
+	@echo 'make bench   speed beside dd|gzip and dd|pigz (root)'
+	@echo 'make lint    gofmt, vet, staticcheck, package levels'
+	@echo 'make fuzz    every fuzz test for FUZZTIME=$(FUZZTIME)'
+	@echo 'make vuln    known vulnerabilities of what we import'
+
+build:
+	$(GO) build -trimpath -ldflags '-s -w' -o $(BIN)/ ./cmd/...
+
+deps:
+	scripts/deps
+
+test: deps
+	scripts/test
+
+demo: deps build
+	$(BIN)/testbox lab demo
+
+bench: deps build
+	scripts/bench
+
+lint:
+	@out=$$(gofmt -l cmd internal); [ -z "$$out" ] || { echo "gofmt: $$out"; exit 1; }
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+	$(GO) test -count=1 ./internal
+
+fuzz:
+	scripts/fuzz $(FUZZTIME)
+
+vuln:
+	$(GO) run $(GOVULNCHECK) ./...
+
+clean:
+	rm -rf $(BIN)

@@ -1,0 +1,135 @@
+// Package box holds the nouns of a testbox: its address, the actions asked of
+// it and the arming that asks for one. It imports nothing of this project.
+package box
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// Addr is the IPv4 address that is a testbox's key. The zero Addr is no box.
+type Addr struct{ ip netip.Addr }
+
+// ParseAddr reads a dotted IPv4 address ("10.40.41.42"). Loopback,
+// unspecified, multicast and broadcast addresses name no box and are errors.
+func ParseAddr(s string) (Addr, error) {
+	ip, err := netip.ParseAddr(s)
+	if err != nil || !ip.Is4() {
+		return Addr{}, fmt.Errorf("%q is not an IPv4 address in dotted form", s)
+	}
+	a := Addr{ip}
+	if ip.IsLoopback() || ip.IsUnspecified() || ip.IsMulticast() || a.Hex() == "FFFFFFFF" {
+		return Addr{}, fmt.Errorf("%s is not the address of a testbox", s)
+	}
+	return a, nil
+}
+
+// ParseHex reads the name of a boot file: eight upper-case hexadecimal digits,
+// as PXELINUX asks for them ("0A28292A").
+func ParseHex(s string) (Addr, error) {
+	b, err := hex.DecodeString(s)
+	if err != nil || len(b) != 4 || s != strings.ToUpper(s) {
+		return Addr{}, fmt.Errorf("%q is not an address in hexadecimal form", s)
+	}
+	return ParseAddr(netip.AddrFrom4([4]byte(b)).String())
+}
+
+// String is the dotted form, which names the box's folder; "" for the zero Addr.
+func (a Addr) String() string {
+	if !a.ip.IsValid() {
+		return ""
+	}
+	return a.ip.String()
+}
+
+// Hex is the upper-case hexadecimal form, which names the box's boot file.
+func (a Addr) Hex() string {
+	if !a.ip.IsValid() {
+		return ""
+	}
+	b := a.ip.As4()
+	return strings.ToUpper(hex.EncodeToString(b[:]))
+}
+
+// IsZero reports whether a is no box.
+func (a Addr) IsZero() bool { return !a.ip.IsValid() }
+
+// IP is the address for use with net packages.
+func (a Addr) IP() netip.Addr { return a.ip }
+
+// Action is what a box is asked to do.
+type Action string
+
+// The actions of share mode.
+const (
+	Backup      Action = "backup"
+	BackupAgain Action = "backup-again"
+	Restore     Action = "restore"
+	Verify      Action = "verify"
+	RefreshInfo Action = "refresh-info"
+	Rescue      Action = "rescue"
+)
+
+// Actions are all actions, in the order in which help texts list them.
+var Actions = []Action{Backup, BackupAgain, Restore, Verify, RefreshInfo, Rescue}
+
+// ParseAction reads an action's name.
+func ParseAction(s string) (Action, error) {
+	for _, a := range Actions {
+		if s == string(a) {
+			return a, nil
+		}
+	}
+	return "", fmt.Errorf("unknown action %q; the actions are %s", s, ActionList())
+}
+
+// ActionList is the actions' names as one text, "backup, backup-again, ...".
+func ActionList() string {
+	names := make([]string, len(Actions))
+	for i, a := range Actions {
+		names[i] = string(a)
+	}
+	return strings.Join(names, ", ")
+}
+
+// WritesDisks reports whether the action writes to the box's disks.
+func (a Action) WritesDisks() bool { return a == Restore }
+
+// Arming is the id of one arming: 16 lower-case hexadecimal digits. It stands
+// on the kernel command line and in every image and record it leads to.
+type Arming string
+
+// NewArming makes an id that no other arming has.
+func NewArming() Arming {
+	var b [8]byte
+	rand.Read(b[:]) // never fails, says crypto/rand
+	return Arming(hex.EncodeToString(b[:]))
+}
+
+// ParseArming reads an arming id.
+func ParseArming(s string) (Arming, error) {
+	b, err := hex.DecodeString(s)
+	if err != nil || len(b) != 8 || s != strings.ToLower(s) {
+		return "", fmt.Errorf("%q is not an arming id (16 lower-case hexadecimal digits)", s)
+	}
+	return Arming(s), nil
+}
+
+// ValidHost reports whether s can be a host name and so a file name: letters,
+// digits, '-', '_' and '.', at most 253 of them, not starting with '.' or '-'.
+func ValidHost(s string) bool {
+	if s == "" || len(s) > 253 || s[0] == '.' || s[0] == '-' {
+		return false
+	}
+	for _, c := range []byte(s) {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_', c == '.':
+		default:
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,202 @@
+// Package image holds the nouns of imaging: what a disk is known by, the facts
+// kept beside an image, how an image is read and written piece by piece, and
+// the receipt that proves a restore. It imports nothing of this project.
+package image
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+)
+
+// PieceSize is how many bytes of a disk are read, encoded, written and read
+// back at a time. Every piece but a disk's last has this length, and starts at
+// a multiple of it.
+const PieceSize = 1 << 20
+
+// Identity is what a disk is known by, since kernel names move between boots.
+// Empty fields are unknown.
+type Identity struct {
+	WWN         string `json:"wwn,omitempty"`       // World Wide Name, EUI-64 or NGUID, as the kernel spells it ("naa.5000c500...", "eui....", "uuid....")
+	Serial      string `json:"serial,omitempty"`    // without surrounding blanks
+	NamespaceID int    `json:"namespace,omitempty"` // NVMe namespace; 0 is unknown or not NVMe
+	Path        string `json:"path,omitempty"`      // by-path name ("pci-0000:00:1f.2-ata-1")
+	Model       string `json:"model,omitempty"`     // without surrounding blanks
+	Size        int64  `json:"size"`                // bytes
+	SectorSize  int    `json:"sectorSize"`          // logical sector, bytes
+}
+
+func (d Identity) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d bytes, %d-byte sectors", d.Size, d.SectorSize)
+	for _, f := range []struct{ name, v string }{{"model", d.Model}, {"serial", d.Serial}, {"wwn", d.WWN}, {"path", d.Path}} {
+		if f.v != "" {
+			fmt.Fprintf(&b, ", %s %s", f.name, f.v)
+		}
+	}
+	if d.NamespaceID != 0 {
+		fmt.Fprintf(&b, ", namespace %d", d.NamespaceID)
+	}
+	return b.String()
+}
+
+// Range is a run of bytes of a disk.
+type Range struct {
+	Off int64 `json:"off"` // bytes
+	Len int64 `json:"len"` // bytes
+}
+
+// FactsFormat is the number of the sidecar's format that this code writes.
+const FactsFormat = 1
+
+// Facts are what the sidecar (sda.json) says of the image beside it.
+type Facts struct {
+	Format   int       `json:"format"`        // FactsFormat
+	Name     string    `json:"name"`          // the image's name, "sda"; kept for all later backups of the disk
+	Kernel   string    `json:"kernel"`        // the disk's kernel name when it was read
+	Disk     Identity  `json:"disk"`          //
+	Box      string    `json:"box"`           // dotted address
+	Host     string    `json:"host"`          // host name or "unknown"
+	UUID     string    `json:"uuid"`          // the box's SMBIOS UUID; "" is unknown
+	Arming   string    `json:"arming"`        // the arming that made this image
+	Time     time.Time `json:"time"`          // when the backup was committed
+	BLAKE3   string    `json:"blake3"`        // of the disk's raw bytes, 64 hexadecimal digits
+	SHA256   string    `json:"sha256"`        // of the image file, 64 hexadecimal digits
+	FileSize int64     `json:"fileSize"`      // of the image file, bytes
+	Bad      []Range   `json:"bad,omitempty"` // unreadable sectors, zeros in the image
+}
+
+// MaxFacts is the size in bytes over which a sidecar is refused.
+const MaxFacts = 4 << 20
+
+// ParseFacts reads a sidecar. It is strict: what it does not understand, or
+// what could not be true, is an error.
+func ParseFacts(data []byte) (*Facts, error) {
+	if len(data) > MaxFacts {
+		return nil, fmt.Errorf("sidecar is larger than %d bytes", MaxFacts)
+	}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	var f Facts
+	if err := dec.Decode(&f); err != nil {
+		return nil, fmt.Errorf("sidecar is not readable: %w", err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("sidecar has something after its end")
+	}
+	switch {
+	case f.Format != FactsFormat:
+		return nil, fmt.Errorf("sidecar has format %d, this program reads format %d", f.Format, FactsFormat)
+	case !ValidName(f.Name):
+		return nil, fmt.Errorf("sidecar names the image %q", f.Name)
+	case f.Disk.Size <= 0 || f.FileSize <= 0:
+		return nil, errors.New("sidecar has a size that is not positive")
+	case !ValidSectorSize(f.Disk.SectorSize) || f.Disk.Size%int64(f.Disk.SectorSize) != 0:
+		return nil, fmt.Errorf("sidecar has %d bytes in sectors of %d", f.Disk.Size, f.Disk.SectorSize)
+	case !isHex(f.BLAKE3, 64) || !isHex(f.SHA256, 64):
+		return nil, errors.New("sidecar has a hash that is not 64 hexadecimal digits")
+	}
+	end := int64(0)
+	for _, r := range f.Bad {
+		if r.Off < end || r.Len <= 0 || r.Len > f.Disk.Size-r.Off {
+			return nil, errors.New("sidecar has a bad-sector range outside the disk or out of order")
+		}
+		end = r.Off + r.Len
+	}
+	return &f, nil
+}
+
+// Marshal is the sidecar's text.
+func (f *Facts) Marshal() []byte {
+	b, err := json.MarshalIndent(f, "", "  ")
+	if err != nil {
+		panic(err) // plain fields only
+	}
+	return append(b, '\n')
+}
+
+// ValidName reports whether s can be the name of an image ("sda", "nvme0n1").
+func ValidName(s string) bool {
+	if s == "" || len(s) > 32 {
+		return false
+	}
+	for i, c := range []byte(s) {
+		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || i > 0 && ('0' <= c && c <= '9' || c == '-' || c == '_')) {
+			return false
+		}
+	}
+	return true
+}
+
+// ValidSectorSize reports whether n is a power of two from 512 to 64 KiB.
+func ValidSectorSize(n int) bool { return n >= 512 && n <= 65536 && n&(n-1) == 0 }
+
+func isHex(s string, n int) bool {
+	return len(s) == n && strings.Trim(s, "0123456789abcdef") == ""
+}
+
+// Piece is a run of a disk's bytes in an image being read.
+type Piece struct {
+	Off int64 // bytes from the disk's start
+	Len int   // 1 to PieceSize
+	// Zero says that all bytes are zero; Decode is then nil.
+	Zero bool
+	// Decode fills dst[:Len]. It may be called once, from any goroutine,
+	// beside the Decodes of other pieces. An error means that the image is
+	// damaged or cannot be read, and that dst holds nothing of use.
+	Decode func(dst []byte) error
+}
+
+// Reader reads an image in disk order.
+type Reader interface {
+	// Next gives the next piece; the pieces are aligned as PieceSize says
+	// and leave nothing out. It returns io.EOF, and only that, after the
+	// last piece of an image that is known to be complete; any other end is
+	// another error (never io.ErrUnexpectedEOF taken for the end).
+	Next() (Piece, error)
+}
+
+// Writer takes an image in disk order.
+type Writer interface {
+	// Encode makes the stored form of a piece, appended to dst. It may be
+	// called from many goroutines at once.
+	Encode(dst, piece []byte) ([]byte, error)
+	// Append takes the piece and its stored form. Pieces come in disk order
+	// from one goroutine; the caller reuses both buffers after the return.
+	Append(piece, encoded []byte) error
+}
+
+// Receipt proves what an action did to one disk. Success is only said with one.
+type Receipt struct {
+	Image    string   `json:"image"`             // image name
+	Disk     string   `json:"disk"`              // kernel name
+	Identity Identity `json:"identity"`          //
+	Read     int64    `json:"read"`              // bytes read from the disk (backup, verify)
+	Zero     int64    `json:"zero"`              // of the disk's bytes, those that are zero
+	Written  int64    `json:"written"`           // bytes written to the disk, zeros included
+	Verified int64    `json:"verified"`          // bytes read back and found right
+	BLAKE3   string   `json:"blake3"`            // of the image's raw bytes
+	Changed  []Range  `json:"changed,omitempty"` // written otherwise than the image has it: a moved backup GPT
+	Differ   []Range  `json:"differ,omitempty"`  // verify: where disk and image differ, the first of them
+	Bad      []Range  `json:"bad,omitempty"`     // unreadable sectors
+	Stages   []Stage  `json:"stages"`            //
+}
+
+// Stage is one pass over a disk's bytes.
+type Stage struct {
+	Name    string        `json:"name"`  // "read", "check", "write", "verify", ...
+	Bytes   int64         `json:"bytes"` // of the disk
+	Elapsed time.Duration `json:"ns"`
+}
+
+// Rate is the stage's speed in bytes a second.
+func (s Stage) Rate() float64 {
+	if s.Elapsed <= 0 {
+		return 0
+	}
+	return float64(s.Bytes) / s.Elapsed.Seconds()
+}
