@@ -1,0 +1,251 @@
+package bootcfg
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"testbox-imaging/internal/box"
+)
+
+// Limits of a command line. The kernel of x86 takes 2047 bytes; PXELINUX adds
+// BOOT_IMAGE= and BOOTIF= to what the boot file says.
+const (
+	MaxAppend  = 2000 // bytes of a boot file's APPEND line
+	maxCmdline = 4096 // bytes of a command line that is read
+	maxDisks   = 64
+	maxWord    = 255 // bytes of a disk's, fault's or path's text
+	maxSeconds = 24 * 60 * 60
+)
+
+// NFSPath is an exported folder.
+type NFSPath struct {
+	Server netip.Addr // IPv4
+	Path   string     // absolute, no blanks
+}
+
+func (p NFSPath) String() string { return p.Server.String() + ":" + p.Path }
+
+// ParseNFSPath reads "10.42.1.1:/export/testbox-backup".
+func ParseNFSPath(s string) (NFSPath, error) {
+	server, path, ok := strings.Cut(s, ":")
+	ip, err := parseIPv4(server)
+	if !ok || err != nil {
+		return NFSPath{}, fmt.Errorf("%q is not of the form IPv4:/path", s)
+	}
+	if err := ValidPath(path); err != nil {
+		return NFSPath{}, err
+	}
+	return NFSPath{ip, path}, nil
+}
+
+// ValidPath reports why s cannot be the path of an exported folder on a
+// kernel command line; nil if it can.
+func ValidPath(s string) error {
+	if !strings.HasPrefix(s, "/") || len(s) > maxWord || !plain(s) {
+		return fmt.Errorf("%q is not an absolute path of at most %d characters without blanks and quotes", s, maxWord)
+	}
+	return nil
+}
+
+// Cmdline is what a kernel command line asks of the agent.
+type Cmdline struct {
+	Action  box.Action
+	Arming  box.Arming
+	Address box.Addr  // the box that was armed
+	Host    string    // its name when it was armed; "" is unknown
+	Expires time.Time // to the second, UTC; zero is never
+
+	TFTP, Backup NFSPath
+
+	Disks         []string // only these, spelled as in disk-devices.lst; empty: the agent's own choice
+	PrecheckSize  bool     // restore: check only the images' sizes before the first write
+	AcceptMachine bool     // restore although the images are another machine's
+	OldImages     bool     // restore or verify the .old images
+
+	Retry time.Duration // wait after a refusal or failure, whole seconds; 0: the agent's own
+	Stall time.Duration // without progress the box reboots, whole seconds; 0: the agent's own
+	Fault string        // only agents built for tests act on it
+
+	Net    IPConfig
+	BootIF net.HardwareAddr // the card that booted; nil is unknown
+}
+
+// Words of ours. Whatever else begins with "testbox-" is an error.
+const (
+	wordAction  = "testbox-action-"
+	wordArming  = "testbox-arming"
+	wordAddress = "testbox-address"
+	wordHost    = "testbox-host"
+	wordExpires = "testbox-expires"
+	wordTFTP    = "testbox-tftp"
+	wordBackup  = "testbox-backup"
+	wordDisks   = "testbox-disks"
+	wordCheck   = "testbox-precheck"
+	wordAccept  = "testbox-accept-machine"
+	wordImage   = "testbox-image"
+	wordRetry   = "testbox-retry"
+	wordStall   = "testbox-stall"
+	wordFault   = "testbox-fault"
+	wordIP      = "ip"
+	wordBootIF  = "BOOTIF"
+)
+
+// ParseCmdline reads a kernel command line. It is strict about our own words
+// (each once, none unknown, one action, everything there that every action
+// needs) and passes over those of the kernel.
+func ParseCmdline(s string) (*Cmdline, error) {
+	if len(s) > maxCmdline {
+		return nil, fmt.Errorf("kernel command line is longer than %d bytes", maxCmdline)
+	}
+	c := &Cmdline{}
+	seen := map[string]bool{}
+	for _, w := range splitWords(s) {
+		key, value, has := strings.Cut(w, "=")
+		if strings.HasPrefix(key, wordAction) {
+			value, key, has = strings.TrimPrefix(w, wordAction), wordAction, true
+		}
+		if !ours(key) {
+			continue
+		}
+		if seen[key] {
+			return nil, fmt.Errorf("kernel command line has %s more than once", key)
+		}
+		seen[key] = true
+		if has == (key == wordAccept) {
+			return nil, fmt.Errorf("kernel command line: %q takes %s", key, map[bool]string{true: "no value", false: "a value"}[has])
+		}
+		if err := c.set(key, value); err != nil {
+			return nil, fmt.Errorf("kernel command line: %s: %w", strings.TrimSuffix(key, "-"), err)
+		}
+	}
+	if err := complete(seen); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// ours reports whether a word is for the agent to read.
+func ours(key string) bool {
+	return strings.HasPrefix(key, "testbox-") || key == wordIP || key == wordBootIF
+}
+
+// complete reports which word is missing that every action needs.
+func complete(seen map[string]bool) error {
+	for _, w := range []string{wordAction, wordArming, wordAddress, wordTFTP, wordBackup} {
+		if !seen[w] {
+			return fmt.Errorf("kernel command line has no %s; arm the box with `testbox pxe-conf`", strings.TrimSuffix(w, "-"))
+		}
+	}
+	return nil
+}
+
+// set takes one word of ours.
+func (c *Cmdline) set(key, v string) (err error) {
+	switch key {
+	case wordAction:
+		c.Action, err = box.ParseAction(v)
+	case wordArming:
+		c.Arming, err = box.ParseArming(v)
+	case wordAddress:
+		c.Address, err = box.ParseAddr(v)
+	case wordHost:
+		c.Host, err = v, check(box.ValidHost(v), "%q is not a host name", v)
+	case wordExpires:
+		c.Expires, err = parseTime(v)
+	case wordTFTP:
+		c.TFTP, err = ParseNFSPath(v)
+	case wordBackup:
+		c.Backup, err = ParseNFSPath(v)
+	case wordDisks:
+		c.Disks, err = ParseDisks(v)
+	case wordCheck:
+		c.PrecheckSize, err = true, check(v == "size", "%q is not size", v)
+	case wordAccept:
+		c.AcceptMachine = true
+	case wordImage:
+		c.OldImages, err = true, check(v == "old", "%q is not old", v)
+	case wordRetry:
+		c.Retry, err = parseSeconds(v)
+	case wordStall:
+		c.Stall, err = parseSeconds(v)
+	case wordFault:
+		c.Fault, err = v, check(v != "" && len(v) <= maxWord && plain(v), "%q is not a word", v)
+	case wordIP:
+		c.Net, err = ParseIPConfig(v)
+	case wordBootIF:
+		c.BootIF, err = parseBootIF(v)
+	default:
+		err = errors.New("unknown word; the maintenance system is older than the program that armed the box, or the boot file was edited")
+	}
+	return err
+}
+
+func check(ok bool, format string, args ...any) error {
+	if ok {
+		return nil
+	}
+	return fmt.Errorf(format, args...)
+}
+
+// splitWords splits at blanks outside double quotes, as the kernel does.
+func splitWords(s string) []string {
+	quoted := false
+	return strings.FieldsFunc(s, func(r rune) bool {
+		if r == '"' {
+			quoted = !quoted
+		}
+		return !quoted && (r == ' ' || r == '\t' || r == '\n' || r == '\r' || r == '\v' || r == '\f')
+	})
+}
+
+// plain reports whether s is printable ASCII without blanks and quotes, so
+// that it stays one word on a command line and one line in a boot file.
+func plain(s string) bool {
+	for _, c := range []byte(s) {
+		if c <= ' ' || c > '~' || c == '"' {
+			return false
+		}
+	}
+	return true
+}
+
+// ParseDisks reads a comma-separated list of disks. What a name means is the
+// agent's to say; here it is only made sure that it survives a command line.
+func ParseDisks(s string) ([]string, error) {
+	disks := strings.Split(s, ",")
+	if len(disks) > maxDisks {
+		return nil, fmt.Errorf("more than %d disks", maxDisks)
+	}
+	for i, d := range disks {
+		if d == "" || len(d) > maxWord || !plain(d) {
+			return nil, fmt.Errorf("%q is not a disk's name (1 to %d characters without blanks, commas and quotes)", d, maxWord)
+		}
+		if slices.Contains(disks[:i], d) {
+			return nil, fmt.Errorf("disk %s is named twice", d)
+		}
+	}
+	return disks, nil
+}
+
+// parseTime reads RFC 3339 in UTC, to the second.
+func parseTime(s string) (time.Time, error) {
+	t, err := time.Parse(time.RFC3339, s)
+	if err != nil || t.Location() != time.UTC || t.Format(time.RFC3339) != s || t.IsZero() {
+		return time.Time{}, fmt.Errorf("%q is not a time like 2026-11-22T08:00:00Z", s)
+	}
+	return t, nil
+}
+
+func parseSeconds(s string) (time.Duration, error) {
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 1 || n > maxSeconds || strconv.Itoa(n) != s {
+		return 0, fmt.Errorf("%q is not a number of seconds from 1 to %d", s, maxSeconds)
+	}
+	return time.Duration(n) * time.Second, nil
+}

@@ -1,0 +1,177 @@
+package bootcfg
+
+import (
+	"net"
+	"net/netip"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"testbox-imaging/internal/box"
+)
+
+func addr(t testing.TB, s string) box.Addr {
+	t.Helper()
+	a, err := box.ParseAddr(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// full is a command line that uses every word.
+func full(t testing.TB) Cmdline {
+	server := netip.MustParseAddr("10.42.1.1")
+	return Cmdline{
+		Action: box.Restore, Arming: "0123456789abcdef", Address: addr(t, "10.40.41.42"), Host: "box42.lab.example",
+		Expires: time.Date(2026, 11, 23, 8, 0, 0, 0, time.UTC),
+		TFTP:    NFSPath{server, "/export/testbox-tftp"}, Backup: NFSPath{server, "/export/testbox-backup"},
+		Disks: []string{"sda", "/dev/disk/by-id/wwn-0x5000c500a1b2c3d4"}, PrecheckSize: true, AcceptMachine: true, OldImages: true,
+		Retry: 5 * time.Second, Stall: time.Minute, Fault: "panic",
+		Net: IPConfig{Address: netip.MustParseAddr("10.40.41.42"), Server: server, Gateway: netip.MustParseAddr("10.40.41.1"),
+			Netmask: netip.MustParseAddr("255.255.255.0"), Host: "maintenance", Device: "eth0"},
+		BootIF: net.HardwareAddr{0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd},
+	}
+}
+
+const least = "testbox-action-backup testbox-arming=0123456789abcdef testbox-address=10.40.41.42 " +
+	"testbox-tftp=10.42.1.1:/export/testbox-tftp testbox-backup=10.42.1.1:/export/testbox-backup"
+
+func TestCmdlineRoundTrip(t *testing.T) {
+	want := full(t)
+	line := "BOOT_IMAGE=maintenance-boot/1/vmlinuz " + want.Words() + ` console=tty0 dyndbg="testbox-x y" panic=30`
+	got, err := ParseCmdline(line)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(*got, want) {
+		t.Errorf("got  %+v\nwant %+v", *got, want)
+	}
+	if err := Agree(got, &want); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestCmdlineLeast(t *testing.T) {
+	c, err := ParseCmdline(least)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Action != box.Backup || !c.Net.IsZero() || c.BootIF != nil || !c.Expires.IsZero() || c.Words() != least {
+		t.Errorf("%+v", c)
+	}
+}
+
+func TestCmdlineRefuses(t *testing.T) {
+	for line, says := range map[string]string{
+		"":                                                       "no testbox-action",
+		"testbox-action-backup":                                  "no testbox-arming",
+		least + " testbox-action-backup":                         "more than once",
+		least + " testbox-arming=1":                              "more than once",
+		"testbox-action-explode " + least:                        "unknown action",
+		least + " testbox-what=1":                                "unknown word",
+		least + " testbox-precheck=all":                          "not size",
+		least + " testbox-precheck":                              "takes a value",
+		least + " testbox-accept-machine=yes":                    "takes no value",
+		least + " testbox-image=new":                             "not old",
+		least + " testbox-retry=0":                               "number of seconds",
+		least + " testbox-retry=1000000":                         "number of seconds",
+		least + " testbox-stall=05":                              "number of seconds",
+		least + " testbox-disks=":                                "not a disk",
+		least + " testbox-disks=sda,,sdb":                        "not a disk",
+		least + " testbox-disks=sda,sda":                         "twice",
+		least + " testbox-host=-x":                               "not a host name",
+		least + " testbox-expires=tomorrow":                      "not a time",
+		least + " testbox-fault=":                                "not a word",
+		least + " ip=10.0.0.1":                                   "neither dhcp",
+		least + " ip=10.0.0.1:::255.0.255.0":                     "not an address of a network",
+		least + " ip=dhcp ip=dhcp":                               "more than once",
+		least + " BOOTIF=01-zz":                                  "not an Ethernet address",
+		strings.Repeat("x", maxCmdline+1):                        "longer",
+		strings.Replace(least, "10.40.41.42", "127.0.0.1", 1):    "not the address of a testbox",
+		strings.Replace(least, "0123456789abcdef", "ABC", 1):     "not an arming id",
+		strings.Replace(least, "10.42.1.1:/export", "/exp", 1):   "IPv4:/path",
+		strings.Replace(least, "10.42.1.1:/export", "::1:/x", 1): "IPv4:/path",
+	} {
+		if c, err := ParseCmdline(line); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%q gave %+v, %v; want an error with %q", line, c, err, says)
+		}
+	}
+}
+
+func TestIPConfig(t *testing.T) {
+	for in, want := range map[string]string{
+		"dhcp":           "dhcp",
+		":::::eth0:dhcp": ":::::eth0:dhcp",
+		"10.0.0.2:10.0.0.1:10.0.0.1:255.255.255.0":                  "10.0.0.2:10.0.0.1:10.0.0.1:255.255.255.0::",
+		"10.0.0.2:::255.255.0.0:maintenance:enp3s0":                 "10.0.0.2:::255.255.0.0:maintenance:enp3s0",
+		"10.0.0.2:10.0.0.1:10.0.0.1:255.255.255.0:maintenance:eth1": "10.0.0.2:10.0.0.1:10.0.0.1:255.255.255.0:maintenance:eth1",
+	} {
+		c, err := ParseIPConfig(in)
+		if err != nil || c.String() != want {
+			t.Errorf("%q gave %q, %v; want %q", in, c, err, want)
+		}
+	}
+	c, _ := ParseIPConfig("10.0.0.2:::255.255.0.0")
+	if c.Prefix() != netip.MustParsePrefix("10.0.0.2/16") {
+		t.Errorf("prefix is %v", c.Prefix())
+	}
+}
+
+func TestBootIFOfOtherHardware(t *testing.T) {
+	c, err := ParseCmdline(least + " BOOTIF=20-00-11-22-33-44-55-66-77")
+	if err != nil || c.BootIF != nil {
+		t.Errorf("InfiniBand's BOOTIF gave %v, %v", c, err)
+	}
+}
+
+func TestAgree(t *testing.T) {
+	for name, change := range map[string]func(*Cmdline){
+		"action":  func(c *Cmdline) { c.Action = box.Backup },
+		"arming":  func(c *Cmdline) { c.Arming = "fedcba9876543210" },
+		"address": func(c *Cmdline) { c.Address = addr(t, "10.40.41.43") },
+		"disks":   func(c *Cmdline) { c.Disks = nil },
+		"order":   func(c *Cmdline) { c.Disks = []string{c.Disks[1], c.Disks[0]} },
+		"expiry":  func(c *Cmdline) { c.Expires = time.Time{} },
+		"tftp":    func(c *Cmdline) { c.TFTP.Path = "/x" },
+		"backup":  func(c *Cmdline) { c.Backup.Path = "/x" },
+		"check":   func(c *Cmdline) { c.PrecheckSize = false },
+		"machine": func(c *Cmdline) { c.AcceptMachine = false },
+		"old":     func(c *Cmdline) { c.OldImages = false },
+	} {
+		a, b := full(t), full(t)
+		change(&b)
+		if Agree(&a, &b) == nil || Agree(&b, &a) == nil {
+			t.Errorf("%s: a difference was not seen", name)
+		}
+	}
+	a, b := full(t), full(t)
+	b.BootIF, b.Net, b.Host = nil, IPConfig{}, "" // the loader's and the network's, not the arming's
+	if err := Agree(&a, &b); err != nil {
+		t.Error(err)
+	}
+}
+
+func FuzzParseCmdline(f *testing.F) {
+	all := full(f)
+	f.Add(least)
+	f.Add(all.Words())
+	f.Add(least + ` ip=:::::eth0:dhcp a="b testbox-x c" BOOTIF=01-00-11-22-33-44-55`)
+	f.Fuzz(func(t *testing.T, line string) {
+		c, err := ParseCmdline(line)
+		if (c == nil) != (err != nil) {
+			t.Fatalf("got both or neither of %v and %v", c, err)
+		}
+		if err != nil {
+			return
+		}
+		again, err := ParseCmdline(c.Words())
+		if err != nil || !reflect.DeepEqual(c, again) {
+			t.Fatalf("%q became %q, which is %+v, %v", line, c.Words(), again, err)
+		}
+		if err := Agree(c, again); err != nil {
+			t.Fatal(err)
+		}
+	})
+}

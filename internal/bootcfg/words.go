@@ -1,0 +1,82 @@
+package bootcfg
+
+import (
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Words is the command line's text: ParseCmdline of it gives c again.
+func (c *Cmdline) Words() string {
+	w := []string{wordAction + string(c.Action)}
+	add := func(is bool, key, value string) {
+		if is {
+			w = append(w, key+"="+value)
+		}
+	}
+	add(true, wordArming, string(c.Arming))
+	add(true, wordAddress, c.Address.String())
+	add(c.Host != "", wordHost, c.Host)
+	add(!c.Expires.IsZero(), wordExpires, c.Expires.UTC().Format(time.RFC3339))
+	add(true, wordTFTP, c.TFTP.String())
+	add(true, wordBackup, c.Backup.String())
+	add(len(c.Disks) > 0, wordDisks, strings.Join(c.Disks, ","))
+	add(c.PrecheckSize, wordCheck, "size")
+	if c.AcceptMachine {
+		w = append(w, wordAccept)
+	}
+	add(c.OldImages, wordImage, "old")
+	add(c.Retry != 0, wordRetry, seconds(c.Retry))
+	add(c.Stall != 0, wordStall, seconds(c.Stall))
+	add(c.Fault != "", wordFault, c.Fault)
+	add(!c.Net.IsZero(), wordIP, c.Net.String())
+	add(c.BootIF != nil, wordBootIF, bootIF(c.BootIF))
+	return strings.Join(w, " ")
+}
+
+func seconds(d time.Duration) string { return strconv.Itoa(int(d / time.Second)) }
+
+// bootIF spells a card's address as PXELINUX does: Ethernet's type, dashes.
+func bootIF(mac []byte) string {
+	s := "01"
+	for _, b := range mac {
+		s += "-" + hex.EncodeToString([]byte{b})
+	}
+	return s
+}
+
+// Agree reports what a box was started with (its command line) that its boot
+// file does not say, or the other way round: the first difference of what
+// decides over disks and images. A box that was armed anew while it booted, or
+// whose boot file is another box's, must do nothing.
+func Agree(started, file *Cmdline) error {
+	differ := func(what string, a, b any) error {
+		return fmt.Errorf("the box was started with %s %v, its boot file says %v; it was armed again or the boot file was edited", what, a, b)
+	}
+	switch {
+	case started.Action != file.Action:
+		return differ("action", started.Action, file.Action)
+	case started.Arming != file.Arming:
+		return differ("arming", started.Arming, file.Arming)
+	case started.Address != file.Address:
+		return differ("address", started.Address, file.Address)
+	case !slices.Equal(started.Disks, file.Disks):
+		return differ("disks", started.Disks, file.Disks)
+	case !started.Expires.Equal(file.Expires):
+		return differ("expiry", started.Expires, file.Expires)
+	case started.TFTP != file.TFTP:
+		return differ("area", started.TFTP, file.TFTP)
+	case started.Backup != file.Backup:
+		return differ("area", started.Backup, file.Backup)
+	case started.PrecheckSize != file.PrecheckSize:
+		return differ(wordCheck, started.PrecheckSize, file.PrecheckSize)
+	case started.AcceptMachine != file.AcceptMachine:
+		return differ(wordAccept, started.AcceptMachine, file.AcceptMachine)
+	case started.OldImages != file.OldImages:
+		return differ(wordImage, started.OldImages, file.OldImages)
+	}
+	return nil
+}
