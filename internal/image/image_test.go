@@ -1,0 +1,96 @@
+package image
+
+import (
+	"bytes"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+func facts() *Facts {
+	return &Facts{
+		Format: 1, Name: "sda", Kernel: "sdb",
+		Disk: Identity{WWN: "naa.5000c50012345678", Serial: "S1", Path: "pci-0000:00:1f.2-ata-1", Model: "M", Size: 1 << 30, SectorSize: 512},
+		Box:  "10.0.0.1", Host: "box1", UUID: "0b0d0000-0000-4000-8000-000000000001", Arming: "0123456789abcdef",
+		Time:   time.Date(2026, 11, 22, 8, 0, 0, 0, time.UTC),
+		BLAKE3: strings.Repeat("0a", 32), SHA256: strings.Repeat("1b", 32), FileSize: 12345,
+		Bad: []Range{{512, 512}, {4096, 1024}},
+	}
+}
+
+func TestFactsRoundTrip(t *testing.T) {
+	f := facts()
+	got, err := ParseFacts(f.Marshal())
+	if err != nil || !reflect.DeepEqual(got, f) {
+		t.Fatalf("got %+v, %v", got, err)
+	}
+}
+
+func TestFactsRefused(t *testing.T) {
+	for name, spoil := range map[string]func(*Facts){
+		"format":            func(f *Facts) { f.Format = 2 },
+		"name":              func(f *Facts) { f.Name = "../sda" },
+		"no name":           func(f *Facts) { f.Name = "" },
+		"size":              func(f *Facts) { f.Disk.Size = 0 },
+		"negative size":     func(f *Facts) { f.Disk.Size = -512 },
+		"sector size":       func(f *Facts) { f.Disk.SectorSize = 520 },
+		"size and sector":   func(f *Facts) { f.Disk.Size++ },
+		"file size":         func(f *Facts) { f.FileSize = 0 },
+		"short hash":        func(f *Facts) { f.BLAKE3 = f.BLAKE3[2:] },
+		"upper-case hash":   func(f *Facts) { f.SHA256 = strings.ToUpper(f.SHA256) },
+		"bad out of disk":   func(f *Facts) { f.Bad = []Range{{1 << 30, 512}} },
+		"bad overflows":     func(f *Facts) { f.Bad = []Range{{512, 1<<63 - 1}} },
+		"bad out of order":  func(f *Facts) { f.Bad = []Range{{4096, 512}, {512, 512}} },
+		"bad with no bytes": func(f *Facts) { f.Bad = []Range{{512, 0}} },
+	} {
+		f := facts()
+		spoil(f)
+		if _, err := ParseFacts(f.Marshal()); err == nil {
+			t.Errorf("%s: taken", name)
+		}
+	}
+	for _, text := range []string{"", "{}", "null", "[1]", `{"format":1,"surprise":2}`} {
+		if _, err := ParseFacts([]byte(text)); err == nil {
+			t.Errorf("%q: taken", text)
+		}
+	}
+	if _, err := ParseFacts(append(facts().Marshal(), "{}"...)); err == nil {
+		t.Error("something after the end: taken")
+	}
+	if _, err := ParseFacts(bytes.Repeat([]byte(" "), MaxFacts+1)); err == nil {
+		t.Error("too large: taken")
+	}
+}
+
+func TestValidName(t *testing.T) {
+	for s, want := range map[string]bool{"sda": true, "nvme0n1": true, "vda": true, "mmcblk0": true, "": false, "0sda": false, ".": false, "a/b": false, "a.b": false, strings.Repeat("a", 33): false} {
+		if ValidName(s) != want {
+			t.Errorf("ValidName(%q) = %v", s, !want)
+		}
+	}
+}
+
+func TestStageRate(t *testing.T) {
+	if r := (Stage{Bytes: 100, Elapsed: 2 * time.Second}).Rate(); r != 50 {
+		t.Errorf("rate is %v", r)
+	}
+	if r := (Stage{Bytes: 100}).Rate(); r != 0 {
+		t.Errorf("rate without time is %v", r)
+	}
+}
+
+func FuzzParseFacts(f *testing.F) {
+	f.Add(facts().Marshal())
+	f.Add([]byte(`{"format":1}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		got, err := ParseFacts(data)
+		if err != nil {
+			return
+		}
+		again, err := ParseFacts(got.Marshal())
+		if err != nil || !reflect.DeepEqual(got.Marshal(), again.Marshal()) {
+			t.Fatalf("%+v does not survive: %+v, %v", got, again, err)
+		}
+	})
+}
