@@ -1,0 +1,81 @@
+package modtab
+
+import "strings"
+
+// glob matches as fnmatch(3) does for a modalias: '*' is any run of bytes,
+// '?' any byte, [a-c] and [!a-c] one of a set. A '[' without an end is itself.
+// It goes back to the last star only, so it takes at most len(p)*len(s) steps.
+func glob(p, s string) bool {
+	star, mark := -1, 0
+	pi, si := 0, 0
+	for si < len(s) {
+		if pi < len(p) && p[pi] == '*' {
+			star, mark = pi, si
+			pi++
+			continue
+		}
+		if n := matchOne(p[pi:], s[si]); n > 0 {
+			pi += n
+			si++
+			continue
+		}
+		if star < 0 {
+			return false
+		}
+		mark++
+		pi, si = star+1, mark
+	}
+	return strings.Trim(p[pi:], "*") == ""
+}
+
+// matchOne says how many bytes at the pattern's start match the byte; 0 is no match.
+func matchOne(p string, c byte) int {
+	if p == "" {
+		return 0
+	}
+	if p[0] == '[' {
+		if set, n := cutSet(p); n > 0 {
+			if inSet(set, c) {
+				return n
+			}
+			return 0
+		}
+	}
+	if p[0] == '?' || p[0] == c {
+		return 1
+	}
+	return 0
+}
+
+// cutSet takes "[set]" off the pattern: the set and the length of all of it;
+// 0 if the bracket has no end.
+func cutSet(p string) (set string, n int) {
+	from := 1
+	if strings.HasPrefix(p, "[!") {
+		from = 2
+	}
+	if from >= len(p) {
+		return "", 0
+	}
+	// A ']' right at the beginning belongs to the set.
+	end := strings.IndexByte(p[from+1:], ']')
+	if end < 0 {
+		return "", 0
+	}
+	end += from + 1
+	return p[1:end], end + 1
+}
+
+func inSet(set string, c byte) bool {
+	set, not := strings.CutPrefix(set, "!")
+	in := false
+	for i := 0; i < len(set); i++ {
+		if i+2 < len(set) && set[i+1] == '-' {
+			in = in || set[i] <= c && c <= set[i+2]
+			i += 2
+			continue
+		}
+		in = in || set[i] == c
+	}
+	return in != not
+}
