@@ -1,0 +1,159 @@
+package bootcfg
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+	"time"
+)
+
+// Labels of our boot files.
+const (
+	LabelMaintenance = "maintenance"
+	LabelLocal       = "local-boot"
+)
+
+// promptLimit bounds, in tenths of a second, how long a box can stand at a
+// prompt that somebody's key press opened.
+const promptLimit = 600
+
+// kernelWords make the kernel restart after a panic and print on both
+// consoles; the last one named becomes /dev/console.
+const kernelWords = "panic=30 console=ttyS0,115200 console=tty0"
+
+// BootFile is what arms a box: its file is pxelinux.cfg/<address in hexadecimal>.
+type BootFile struct {
+	Cmdline   Cmdline
+	Kernel    string // path below the TFTP area
+	Initrd    string // likewise
+	Args      string // more kernel arguments, none of ours; "" is none
+	LocalBoot string // how the way back starts the disk, see ValidLocalBoot
+}
+
+// chainLocal is the way to the disk for firmware on which LOCALBOOT hangs.
+const chainLocal = "chain.c32 hd0"
+
+// ValidLocalBoot reports why s is no way to start the box's own disk: "" (the
+// loader's own), a number for LOCALBOOT (-1, 0, 0x80), or "chain.c32 hd0".
+func ValidLocalBoot(s string) error {
+	if s == chainLocal {
+		return nil
+	}
+	if err := validLocalArg(s); err != nil {
+		return fmt.Errorf("local boot %q is neither a number like -1, 0 or 0x80 nor %q", s, chainLocal)
+	}
+	return nil
+}
+
+// ValidArgs reports why s cannot be more kernel arguments: they may hold none
+// of the agent's words and nothing that breaks a line or a quotation.
+func ValidArgs(s string) error {
+	if strings.Count(s, `"`)%2 != 0 {
+		return errors.New(`kernel arguments have a " without its partner`)
+	}
+	if strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) >= 0 {
+		return errors.New("kernel arguments have a character that is not printable ASCII")
+	}
+	for _, w := range splitWords(s) {
+		if key, _, _ := strings.Cut(w, "="); ours(key) || key == "initrd" || key == "panic" {
+			return fmt.Errorf("kernel argument %s is not for the site to set", w)
+		}
+	}
+	return nil
+}
+
+// DefaultConfig is pxelinux.cfg/default: every box that is not armed starts
+// its own disk.
+func DefaultConfig() []byte {
+	return []byte("PATH bios\nDEFAULT " + LabelLocal + "\nLABEL " + LabelLocal + "\nLOCALBOOT\n")
+}
+
+// Generate writes a boot file. It never strands a box: whatever the loader
+// cannot do leads to the box's own disk, and the kernel restarts after a
+// panic. What is written is read again, so that what cannot be said in a boot
+// file is an error here and not at the box.
+func Generate(b BootFile) ([]byte, error) {
+	b.Cmdline.Expires = b.Cmdline.Expires.UTC().Truncate(time.Second)
+	if b.Cmdline.BootIF != nil {
+		return nil, errors.New("BOOTIF is the loader's to say, not a boot file's")
+	}
+	if err := ValidArgs(b.Args); err != nil {
+		return nil, err
+	}
+	if err := ValidLocalBoot(b.LocalBoot); err != nil {
+		return nil, err
+	}
+	maint := Label{
+		Name: LabelMaintenance, Menu: fmt.Sprintf("Testbox maintenance: %s of %s", b.Cmdline.Action, b.Cmdline.Address),
+		Type: "KERNEL", Kernel: b.Kernel, IPAppend: 2, // BOOTIF=, the card that booted
+		Append: strings.Join(append([]string{"initrd=" + b.Initrd, b.Cmdline.Words(), kernelWords}, splitWords(b.Args)...), " "),
+	}
+	if len(maint.Append) > MaxAppend {
+		return nil, fmt.Errorf("the kernel's arguments are %d bytes, at most %d reach it: name fewer disks or shorten kernel-args", len(maint.Append), MaxAppend)
+	}
+	cfg := Config{
+		Path: "bios", Default: LabelMaintenance, TotalTimeout: promptLimit, OnTimeout: LabelLocal, OnError: LabelLocal,
+		Labels: []Label{maint, localLabel(b.LocalBoot)},
+	}
+	text := cfg.Marshal()
+	c, kernel, initrd, err := ParseBootFile(text)
+	if err == nil && (kernel != b.Kernel || initrd != b.Initrd || !reflect.DeepEqual(*c, b.Cmdline)) {
+		err = errors.New("it would not be read as it was meant")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("boot file of %s cannot be written: %w", b.Cmdline.Address, err)
+	}
+	return text, nil
+}
+
+func localLabel(way string) Label {
+	if way == chainLocal {
+		module, disk, _ := strings.Cut(way, " ")
+		return Label{Name: LabelLocal, Type: "KERNEL", Kernel: module, Append: disk}
+	}
+	return Label{Name: LabelLocal, Local: true, LocalArg: way}
+}
+
+// ParseBootFile reads a boot file of ours: what it asks for, and the kernel
+// and initrd below the TFTP area. A file that Generate does not write, such as
+// one without a way back to the disk, is an error.
+func ParseBootFile(data []byte) (c *Cmdline, kernel, initrd string, err error) {
+	cfg, err := Parse(data)
+	if err != nil {
+		return nil, "", "", err
+	}
+	if err := cfg.isOurs(); err != nil {
+		return nil, "", "", fmt.Errorf("boot file is not one that testbox pxe-conf writes: %w", err)
+	}
+	maint := cfg.label(LabelMaintenance)
+	first, rest, _ := strings.Cut(maint.Append, " ")
+	initrd, ok := strings.CutPrefix(first, "initrd=")
+	if !ok || !validBootPath(initrd) || !validBootPath(maint.Kernel) {
+		return nil, "", "", fmt.Errorf("boot file has kernel %q and %q instead of initrd=FILE", maint.Kernel, first)
+	}
+	if c, err = ParseCmdline(rest); err != nil {
+		return nil, "", "", fmt.Errorf("boot file: %w", err)
+	}
+	return c, maint.Kernel, initrd, nil
+}
+
+// validBootPath: initrd= separates several files by commas.
+func validBootPath(s string) bool {
+	return s != "" && len(s) <= maxWord && plain(s) && !strings.Contains(s, ",")
+}
+
+func (c *Config) isOurs() error {
+	maint, local := c.label(LabelMaintenance), c.label(LabelLocal)
+	switch {
+	case len(c.Labels) != 2 || maint == nil || local == nil || len(c.Includes) > 0:
+		return errors.New("it has other labels or files")
+	case c.Default != LabelMaintenance || c.UI != "" || maint.Type != "KERNEL":
+		return errors.New("it does not boot maintenance")
+	case c.Prompt != 0 || c.TotalTimeout == 0 || c.OnTimeout != LabelLocal || c.OnError != LabelLocal || !local.startsDisk():
+		return errors.New("it has no way back to the disk")
+	case c.Append != "" || maint.Initrd != "":
+		return errors.New("it has arguments outside APPEND of maintenance")
+	}
+	return nil
+}

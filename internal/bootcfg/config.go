@@ -1,0 +1,135 @@
+package bootcfg
+
+import (
+	"fmt"
+	"path"
+	"strings"
+)
+
+// Config is a PXELINUX configuration file, as far as it decides what a box
+// boots. Directives that only change looks (SAY, MENU COLOR, FONT, ...) are
+// read and not kept.
+type Config struct {
+	Path    string // where the loader looks for its modules, beside the usual places
+	Default string // command line that runs by itself: a label's name first
+	UI      string // module that takes over from DEFAULT; "" is none
+
+	Prompt       int    // not 0: the loader asks, and waits for Timeout
+	Timeout      int    // tenths of a second at the prompt; 0 waits for ever
+	TotalTimeout int    // tenths of a second at the prompt, whatever is typed; 0 is none
+	OnTimeout    string // command line; "" is Default
+	OnError      string // command line for when a kernel cannot be loaded; "" is a prompt
+
+	Append   string   // for labels without their own; seldom used
+	IPAppend int      // likewise
+	Includes []string // other files; what they say is not known here
+	Labels   []Label
+}
+
+// Label is one thing that can be booted.
+type Label struct {
+	Name        string
+	Menu        string // title, for people
+	MenuDefault bool
+
+	Type   string // upper-case directive that named Kernel: KERNEL, LINUX, COM32, ...
+	Kernel string
+	Initrd string // of the INITRD directive; ours stand in Append
+	Append string
+
+	IPAppend int
+	Local    bool   // boots the box's own disk
+	LocalArg string // LOCALBOOT's number as written; "" is the loader's own way
+}
+
+// label finds the label that a command line runs. PXELINUX compares the case.
+func (c *Config) label(command string) *Label {
+	name, _, _ := strings.Cut(command, " ")
+	for i := range c.Labels {
+		if c.Labels[i].Name == name {
+			return &c.Labels[i]
+		}
+	}
+	return nil
+}
+
+// IsLocalBoot reports why a box that gets this file does not, or not surely
+// and by itself, start its own disk; nil if it does.
+func (c *Config) IsLocalBoot() error {
+	switch {
+	case len(c.Includes) > 0:
+		return fmt.Errorf("it includes %s, and what that says is not known", c.Includes[0])
+	case c.UI != "":
+		return fmt.Errorf("UI %s takes over from DEFAULT", c.UI)
+	case c.Default == "":
+		return fmt.Errorf("it has no DEFAULT")
+	case c.Prompt != 0 && c.Timeout == 0 && c.TotalTimeout == 0:
+		return fmt.Errorf("PROMPT %d without TIMEOUT waits for a key press", c.Prompt)
+	}
+	for _, way := range []struct{ directive, command string }{
+		{"DEFAULT", c.Default}, {"ONTIMEOUT", c.OnTimeout}, {"ONERROR", c.OnError},
+	} {
+		if way.command == "" {
+			continue
+		}
+		if l := c.label(way.command); l == nil || !l.startsDisk() {
+			return fmt.Errorf("%s %s does not lead to a label with LOCALBOOT", way.directive, way.command)
+		}
+	}
+	for _, l := range c.Labels {
+		if l.MenuDefault && !l.startsDisk() {
+			return fmt.Errorf("MENU DEFAULT makes %s, which is no local boot, the default", l.Name)
+		}
+	}
+	return nil
+}
+
+// startsDisk reports whether the label starts the box's own disk: LOCALBOOT,
+// or chain.c32 with a disk, for firmware on which LOCALBOOT does not work.
+func (l *Label) startsDisk() bool {
+	return l.Local || path.Base(l.Kernel) == "chain.c32" && (l.Type == "KERNEL" || l.Type == "COM32") && strings.HasPrefix(l.Append, "hd")
+}
+
+// Marshal is the file's text: Parse of it gives c again.
+func (c *Config) Marshal() []byte {
+	var b strings.Builder
+	line := func(directive, value string) { b.WriteString(strings.TrimRight(directive+" "+value, " ") + "\n") }
+	text := func(directive, value string) {
+		if value != "" {
+			line(directive, value)
+		}
+	}
+	number := func(directive string, n int) {
+		if n != 0 {
+			line(directive, fmt.Sprint(n))
+		}
+	}
+	text("PATH", c.Path)
+	text("DEFAULT", c.Default)
+	text("UI", c.UI)
+	line("PROMPT", fmt.Sprint(c.Prompt))
+	number("TIMEOUT", c.Timeout)
+	number("TOTALTIMEOUT", c.TotalTimeout)
+	text("ONTIMEOUT", c.OnTimeout)
+	text("ONERROR", c.OnError)
+	text("APPEND", c.Append)
+	number("IPAPPEND", c.IPAppend)
+	for _, f := range c.Includes {
+		line("INCLUDE", f)
+	}
+	for _, l := range c.Labels {
+		line("LABEL", l.Name)
+		text("  MENU LABEL", l.Menu)
+		if l.MenuDefault {
+			line("  MENU DEFAULT", "")
+		}
+		text("  "+l.Type, l.Kernel)
+		text("  INITRD", l.Initrd)
+		text("  APPEND", l.Append)
+		number("  IPAPPEND", l.IPAppend)
+		if l.Local {
+			line("  LOCALBOOT", l.LocalArg)
+		}
+	}
+	return []byte(b.String())
+}

@@ -1,0 +1,107 @@
+package bootcfg
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"strings"
+	"time"
+)
+
+// A maintenance system's boot files are MaintDir/<version>/ below the TFTP
+// area: together, complete when VersionFile is there, and never replaced.
+const (
+	MaintDir    = "maintenance-boot"
+	KernelFile  = "vmlinuz"
+	InitrdFile  = "initrd.img"
+	VersionFile = "version.json"
+)
+
+// Form is how a maintenance system runs.
+type Form string
+
+// The forms.
+const (
+	FormRAM    Form = "ram"    // the agent is /init; every action but rescue
+	FormDebian Form = "debian" // a Debian root over NFS; every action
+)
+
+// VersionFormat is the number of the version file's format.
+const VersionFormat = 1
+
+// MaxVersion is the size in bytes over which a version file is refused.
+const MaxVersion = 64 << 10
+
+// Version is what VersionFile says of the kernel and initrd beside it.
+type Version struct {
+	Format  int       `json:"format"`  // VersionFormat
+	Version string    `json:"version"` // the folder's name
+	Form    Form      `json:"form"`    //
+	Kernel  string    `json:"kernel"`  // the kernel's release, "6.1.0-37-amd64"
+	Built   time.Time `json:"built"`   // "latest" is the version with the newest
+}
+
+// ParseVersion reads a version file. It is strict: what it does not
+// understand, or what could not be true, is an error.
+func ParseVersion(data []byte) (*Version, error) {
+	if len(data) > MaxVersion {
+		return nil, fmt.Errorf("version file is larger than %d bytes", MaxVersion)
+	}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	var v Version
+	if err := dec.Decode(&v); err != nil {
+		return nil, fmt.Errorf("version file is not readable: %w", err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("version file has something after its end")
+	}
+	if err := v.check(); err != nil {
+		return nil, err
+	}
+	return &v, nil
+}
+
+func (v *Version) check() error {
+	switch {
+	case v.Format != VersionFormat:
+		return fmt.Errorf("version file has format %d, this program reads format %d", v.Format, VersionFormat)
+	case !ValidVersion(v.Version):
+		return fmt.Errorf("version file names the version %q", v.Version)
+	case v.Form != FormRAM && v.Form != FormDebian:
+		return fmt.Errorf("version file has form %q; the forms are %s and %s", v.Form, FormRAM, FormDebian)
+	case v.Kernel == "" || len(v.Kernel) > maxWord || !plain(v.Kernel):
+		return fmt.Errorf("version file has kernel %q", v.Kernel)
+	case v.Built.IsZero():
+		return errors.New("version file has no time of building")
+	}
+	return nil
+}
+
+// Marshal is the version file's text.
+func (v *Version) Marshal() ([]byte, error) {
+	if err := v.check(); err != nil {
+		return nil, err
+	}
+	b, err := json.MarshalIndent(v, "", "  ")
+	return append(b, '\n'), err
+}
+
+// KernelPath is the kernel's path below the TFTP area.
+func (v *Version) KernelPath() string { return path.Join(MaintDir, v.Version, KernelFile) }
+
+// InitrdPath is the initrd's path below the TFTP area.
+func (v *Version) InitrdPath() string { return path.Join(MaintDir, v.Version, InitrdFile) }
+
+// Latest asks for the newest complete version.
+const Latest = "latest"
+
+// ValidVersion reports whether s can name a version and its folder: at most 64
+// letters, digits, '.', '_', '+', '~' and '-', starting with a letter or digit.
+func ValidVersion(s string) bool {
+	const alnum = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+	return s != "" && len(s) <= 64 && s != Latest && strings.Trim(s, alnum+"._+~-") == "" && strings.Contains(alnum, s[:1])
+}
