@@ -1,0 +1,166 @@
+package inventory
+
+import (
+	"archive/zip"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+	"time"
+)
+
+// rawFile is a file that Zip packs.
+type rawFile struct {
+	name string // "sys/firmware/dmi/tables/DMI"
+	data []byte
+}
+
+// maxDepth bounds how deep the firmware's folders are followed.
+const maxDepth = 16
+
+// maxSkipped bounds the lines about files left out.
+const maxSkipped = 1000
+
+// rawCollector walks /sys/firmware.
+type rawCollector struct {
+	c      *collector
+	t      tree
+	total  int64
+	listed int
+}
+
+// collectRaw reads what Zip packs: /proc/cpuinfo and the regular files of
+// /sys/firmware. It has its own time, so that one slow folder leaves enough
+// for the rest of the inventory.
+func (c *collector) collectRaw(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, c.limits.raw)
+	defer cancel()
+	g := &guard{ctx: ctx, limit: c.limits.file}
+	if data, err := c.proc.read("cpuinfo", maxProc); err == nil { // its error is known from collectCPU
+		c.inv.raw = append(c.inv.raw, rawFile{"proc/cpuinfo", data})
+	}
+	r := &rawCollector{c: c, t: tree{c.Sys, "/sys", g}}
+	r.folder("firmware", 0)
+	if n := len(c.inv.skipped); n > 0 {
+		c.problem("raw tables: %d files or folders are left out; %s in the zip says which and why", n, skippedName)
+	}
+}
+
+func (r *rawCollector) skip(name string, why any) {
+	inv := r.c.inv
+	if len(inv.skipped) < maxSkipped {
+		inv.skipped = append(inv.skipped, cleanTo(fmt.Sprintf("%s: %v", name, why), 1024))
+	}
+}
+
+func (r *rawCollector) folder(dir string, depth int) {
+	if depth > maxDepth {
+		r.skip("/sys/"+dir, "too deep")
+		return
+	}
+	entries, err := r.t.list(dir)
+	if err != nil {
+		if !missing(err) {
+			r.skip("/sys/"+dir, errors.Unwrap(err))
+		}
+		return
+	}
+	for _, e := range entries {
+		name := path.Join(dir, e.Name())
+		why := leaveOut(name)
+		switch {
+		case why != "":
+			r.skip("/sys/"+name, why)
+		case r.t.guard.ctx.Err() != nil:
+			r.skip("/sys/"+name, "no time left")
+			return
+		case e.IsDir():
+			r.folder(name, depth+1)
+		case e.Type().IsRegular():
+			r.file(name)
+		}
+	}
+}
+
+func (r *rawCollector) file(name string) {
+	if r.listed == r.c.limits.rawFiles {
+		r.skip("/sys/"+name, fmt.Sprintf("more than %d files", r.c.limits.rawFiles))
+	}
+	if r.listed++; r.listed > r.c.limits.rawFiles {
+		return
+	}
+	data, err := r.t.read(name, r.c.limits.rawFile)
+	switch {
+	case err != nil:
+		r.skip("/sys/"+name, errors.Unwrap(err))
+	case r.total+int64(len(data)) > r.c.limits.rawTotal:
+		r.skip("/sys/"+name, fmt.Sprintf("more than %d bytes in all", r.c.limits.rawTotal))
+	default:
+		r.total += int64(len(data))
+		r.c.inv.raw = append(r.c.inv.raw, rawFile{"sys/" + name, data})
+	}
+}
+
+// openVariables are the UEFI variables that the zip holds: how the box boots,
+// and which keys it trusts. The others are left out, because firmware keeps
+// its own settings and passwords there, and every box can read the area.
+var openVariables = []string{"Boot", "SecureBoot-", "SetupMode-", "PK-", "KEK-", "db-", "dbx-", "OsIndications", "Timeout-", "PlatformLang"}
+
+// leaveOut says why a file or folder is not even opened; "" means it is.
+func leaveOut(name string) string {
+	dir, base := path.Split(name)
+	switch {
+	case strings.HasPrefix(base, "raw_event_log"):
+		return "reading it can hang or fail fatally" // ACPI's error log (ERST) and others
+	case base == "qemu_fw_cfg":
+		return "it is the hypervisor's, not the firmware's"
+	case dir == "firmware/efi/vars/":
+		return "an older form of efivars"
+	case dir == efivars+"/" && !openVariable(base):
+		return "a variable that can hold secrets"
+	}
+	return ""
+}
+
+func openVariable(base string) bool {
+	for _, p := range openVariables {
+		if strings.HasPrefix(base, p) {
+			return true
+		}
+	}
+	return false
+}
+
+// skippedName is the zip's file about what is not in it.
+const skippedName = "SKIPPED.txt"
+
+// Zip packs the raw tables. The same inventory gives the same bytes.
+func (inv *Inventory) Zip() ([]byte, error) {
+	files := inv.raw
+	if len(inv.skipped) > 0 {
+		text := strings.Join(inv.skipped, "\n") + "\n"
+		files = append(files[:len(files):len(files)], rawFile{skippedName, []byte(text)})
+	}
+	var buf bytes.Buffer
+	w := zip.NewWriter(&buf)
+	for _, f := range files {
+		if err := addToZip(w, f, inv.Time); err != nil {
+			return nil, fmt.Errorf("zip of raw tables: %s: %w", f.name, err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		return nil, fmt.Errorf("zip of raw tables: %w", err)
+	}
+	return buf.Bytes(), nil
+}
+
+func addToZip(w *zip.Writer, f rawFile, t time.Time) error {
+	out, err := w.CreateHeader(&zip.FileHeader{Name: f.name, Method: zip.Deflate, Modified: t})
+	if err != nil {
+		return err
+	}
+	_, err = out.Write(f.data)
+	return err
+}

@@ -1,0 +1,144 @@
+package inventory
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+)
+
+// The SMBIOS structure table, as DSP0134 "System Management BIOS Reference
+// Specification" (3.x) defines it and Linux shows it in
+// /sys/firmware/dmi/tables: one structure after the other, each a formatted
+// area whose second byte is its length, then its strings, each ended by a zero
+// byte, and one more zero byte. A structure without strings ends in two.
+
+// Limits that no real table comes near: big servers have 30 KiB and a few
+// hundred structures.
+const (
+	maxSMBIOS     = 1 << 20
+	maxStructures = 8192
+)
+
+// structure is one SMBIOS structure. Fields beyond its length read as zero,
+// because each version of the specification only appends to a type.
+type structure struct {
+	kind    byte
+	data    []byte // the formatted area, header included
+	strings [][]byte
+}
+
+func (s structure) u8(off int) byte {
+	if off < len(s.data) {
+		return s.data[off]
+	}
+	return 0
+}
+
+func (s structure) u16(off int) uint16 {
+	if off+2 <= len(s.data) {
+		return binary.LittleEndian.Uint16(s.data[off:])
+	}
+	return 0
+}
+
+func (s structure) u32(off int) uint32 {
+	if off+4 <= len(s.data) {
+		return binary.LittleEndian.Uint32(s.data[off:])
+	}
+	return 0
+}
+
+// text is the string whose number stands at off; numbers start at 1, and 0 is none.
+func (s structure) text(off int) string {
+	n := int(s.u8(off))
+	if n == 0 || n > len(s.strings) {
+		return ""
+	}
+	return clean(string(s.strings[n-1]))
+}
+
+const endOfTable = 127
+
+// parseStructures splits a table. What stands before a damage is given
+// together with the error.
+func parseStructures(table []byte) ([]structure, error) {
+	if len(table) > maxSMBIOS {
+		return nil, fmt.Errorf("table is larger than %d bytes", maxSMBIOS)
+	}
+	var all []structure
+	for len(table) >= 4 {
+		s, rest, err := cutStructure(table)
+		if err != nil {
+			return all, fmt.Errorf("structure %d: %w", len(all), err)
+		}
+		if s.kind == endOfTable {
+			return all, nil
+		}
+		if len(all) == maxStructures {
+			return all, fmt.Errorf("more than %d structures", maxStructures)
+		}
+		all, table = append(all, s), rest
+	}
+	return all, nil // older firmware leaves the end marker out
+}
+
+// cutStructure takes the first structure off a table of at least four bytes.
+func cutStructure(table []byte) (structure, []byte, error) {
+	n := int(table[1])
+	switch {
+	case n < 4:
+		return structure{}, nil, errors.New("its length is shorter than its header")
+	case n > len(table):
+		return structure{}, nil, errors.New("it ends beyond the table")
+	}
+	end := bytes.Index(table[n:], []byte{0, 0})
+	if end < 0 {
+		return structure{}, nil, errors.New("its strings have no end")
+	}
+	s := structure{kind: table[0], data: table[:n:n]}
+	if end > 0 {
+		s.strings = bytes.Split(table[n:n+end], []byte{0})
+	}
+	return s, table[n+end+2:], nil
+}
+
+// smbiosVersion is major<<8 | minor.
+type smbiosVersion uint16
+
+func (v smbiosVersion) String() string {
+	if v == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d.%d", v>>8, v&0xff)
+}
+
+// parseEntryPoint reads the version out of the entry point: "_SM_" has it at
+// 6 and 7, "_SM3_" at 7 and 8; 0 is unknown (the older "_DMI_" alone).
+func parseEntryPoint(b []byte) smbiosVersion {
+	switch {
+	case bytes.HasPrefix(b, []byte("_SM3_")) && len(b) >= 9:
+		return smbiosVersion(b[7])<<8 | smbiosVersion(b[8])
+	case bytes.HasPrefix(b, []byte("_SM_")) && len(b) >= 8:
+		return smbiosVersion(b[6])<<8 | smbiosVersion(b[7])
+	}
+	return 0
+}
+
+// swapsUUID says that the first three fields of a UUID are little-endian.
+// Version 2.6 of the specification defined that; older tables are taken in the
+// order of their bytes, as the Linux kernel does. Firmware of unknown version
+// is taken for a current one.
+func (v smbiosVersion) swapsUUID() bool { return v == 0 || v >= 0x0206 }
+
+// formatUUID spells 16 bytes of a table canonically, in lower case.
+func formatUUID(b []byte, swap bool) string {
+	var u [16]byte
+	copy(u[:], b)
+	if swap {
+		u[0], u[1], u[2], u[3] = u[3], u[2], u[1], u[0]
+		u[4], u[5] = u[5], u[4]
+		u[6], u[7] = u[7], u[6]
+	}
+	return fmt.Sprintf("%x-%x-%x-%x-%x", u[0:4], u[4:6], u[6:8], u[8:10], u[10:16])
+}

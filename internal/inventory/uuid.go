@@ -1,0 +1,66 @@
+package inventory
+
+import (
+	"context"
+	"encoding/hex"
+	"io/fs"
+	"slices"
+	"strings"
+)
+
+// MachineUUID is the UUID by which a restore tells that it runs on the machine
+// that was backed up: SMBIOS type 1, canonical spelling in lower case. It is
+// unknown where there is none, or one that many machines are known to share.
+func MachineUUID(sys fs.FS) (uuid string, known bool) {
+	g := &guard{ctx: context.Background(), limit: defaultLimits.file}
+	return machineUUID(tree{sys, "/sys", g})
+}
+
+// machineUUID prefers the table itself, because kernels have changed the
+// spelling of product_uuid (capitals, byte order).
+func machineUUID(sys tree) (string, bool) {
+	dmi, _ := readDMI(sys) // what stands before a damage counts
+	uuid := dmi.System.UUID
+	if uuid == "" {
+		uuid = strings.ToLower(sys.attr("class/dmi/id/product_uuid"))
+	}
+	if !realUUID(uuid) {
+		return "", false
+	}
+	return uuid, true
+}
+
+// sharedUUIDs were seen on many different machines, as management products
+// report: boards that left the factory with the sample value, in both byte
+// orders, and Dell boards whose service tag was never set.
+var sharedUUIDs = []string{
+	"00020003-0004-0005-0006-000700080009",
+	"03000200-0400-0500-0006-000700080009",
+	"07090201-0103-0301-0807-060504030201",
+	"01020304-0506-0708-090a-0b0c0d0e0f10",
+	"00010203-0405-0607-0809-0a0b0c0d0e0f",
+	"12345678-1234-5678-90ab-cddeefaabbcc",
+	"12345678-1234-1234-1234-123456789abc",
+	"00112233-4455-6677-8899-aabbccddeeff",
+	"11111111-2222-3333-4444-555555555555",
+	"4c4c4544-0000-2010-8020-80c04f202020",
+	"dc698397-fa54-4cf2-82c8-b1b5307a6a7f",
+	"8e275844-178f-44a8-aceb-a7d7e5178c63",
+	"890e2d14-cacd-45d1-ae66-bc80e8bfeb0f",
+}
+
+// realUUID reports whether s is the spelling of a UUID that can tell machines
+// apart. All zeros means not present and all ones not set (DSP0134); a value
+// that repeats one byte, or has no more than ones behind its first six bytes,
+// is a filler.
+func realUUID(s string) bool {
+	b, err := hex.DecodeString(strings.ReplaceAll(s, "-", ""))
+	if err != nil || len(b) != 16 || s != formatUUID(b, false) {
+		return false
+	}
+	uniform := func(b []byte) bool { return strings.Count(string(b), string(b[:1])) == len(b) }
+	if uniform(b) || b[15] == 0xff && uniform(b[6:]) {
+		return false
+	}
+	return !slices.Contains(sharedUUIDs, s)
+}
