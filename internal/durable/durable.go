@@ -9,34 +9,47 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // FS is the part of a file system that durable work needs. Paths are those of
 // package filepath. Errors match fs.ErrNotExist and fs.ErrExist by errors.Is.
+// Two names of one folder may be worked on at the same time, one name not.
 type FS interface {
-	// Create makes a file for writing; it must not exist.
+	// Create makes a file for writing; it must not exist. The name is
+	// durable after SyncDir of the folder, the bytes after File.Sync.
 	Create(path string, mode fs.FileMode) (File, error)
-	// Open opens a file for reading.
+	// Open opens a regular file for reading.
 	Open(path string) (Readable, error)
-	// Rename replaces the new path; durable after SyncDir of the folder.
+	// Rename moves a file and replaces what has the new path, at once: a crash
+	// shows the old state or the new one. It is durable after SyncDir of the
+	// folder (of both, if they differ). Renames that were not synced may be
+	// lost one without the other.
 	Rename(oldPath, newPath string) error
-	// Remove deletes a file; durable after SyncDir of the folder.
+	// Remove deletes a file or an empty folder; durable after SyncDir.
 	Remove(path string) error
 	// ReadDir lists the names in a folder, sorted.
 	ReadDir(path string) ([]string, error)
-	// MkdirAll makes a folder and its parents.
+	// MkdirAll makes a folder and the missing ones above it, with this mode
+	// whatever the umask is, all of them durable. A folder that is there
+	// already keeps its mode.
 	MkdirAll(path string, mode fs.FileMode) error
-	// SyncDir makes the folder's entries durable.
+	// SyncDir makes all earlier creates, renames and removes in the folder
+	// durable. After an error nothing is known about them.
 	SyncDir(path string) error
 }
 
 // File is a file being written.
 type File interface {
 	io.Writer
-	Sync() error // data durable; after an error nothing may be assumed, and a second call proves nothing
+	// Sync makes the bytes durable. After an error nothing may be assumed, and
+	// a second call that succeeds proves nothing: the kernel reports lost
+	// pages once and then forgets them. Write the file anew.
+	Sync() error
+	// Close can be the call that reports a failed write (NFS writes back then).
+	// Only bytes synced before are durable.
 	Close() error
 }
 
@@ -44,18 +57,18 @@ type File interface {
 type Readable interface {
 	io.ReaderAt
 	io.Closer
-	Size() int64
+	Size() int64        // bytes, when it was opened
+	ModTime() time.Time // by the clock of whoever holds the file: over NFS, the server's
 }
 
 // tempSuffix ends the names of files that are not finished. A crash can leave
-// them; Clean removes them.
+// them; whoever owns the folder removes them at its next start.
 const tempSuffix = ".tmp"
 
 // IsTemp reports whether name is one of an unfinished write.
 func IsTemp(name string) bool { return strings.HasSuffix(name, tempSuffix) }
 
 // Pending is a file being written, not visible under its name until Commit.
-// Two writers of the same name exclude each other by the temporary name.
 type Pending struct {
 	File
 	fsys FS
@@ -77,8 +90,12 @@ func Create(fsys FS, path string, mode fs.FileMode) (*Pending, error) {
 	return &Pending{File: f, fsys: fsys, path: path}, nil
 }
 
-// Commit makes the file durable under its name. After an error the name holds
-// what it held before, or (only if syncing the folder failed) may hold either.
+// ErrUnsure is matched by the error of a Commit that failed when the file may
+// have its name already: after a crash the name holds the new file or what it
+// held before. All other errors leave what was there before.
+var ErrUnsure = errors.New("it is not known whether the file is in place")
+
+// Commit makes the file durable under its name.
 func (p *Pending) Commit() error {
 	if p.done {
 		return errors.New("commit of a finished write")
@@ -90,13 +107,20 @@ func (p *Pending) Commit() error {
 	p.done = true
 	if err := p.Close(); err != nil {
 		p.fsys.Remove(p.path + tempSuffix)
-		return err
+		return fmt.Errorf("close %s: %w", p.path, err)
 	}
 	if err := p.fsys.Rename(p.path+tempSuffix, p.path); err != nil {
-		p.fsys.Remove(p.path + tempSuffix)
-		return err
+		// A server may have done what its answer denies. It has not if the
+		// temporary file is still there to be removed.
+		if p.fsys.Remove(p.path+tempSuffix) == nil {
+			return err
+		}
+		return fmt.Errorf("%w (%w)", err, ErrUnsure)
 	}
-	return p.fsys.SyncDir(filepath.Dir(p.path))
+	if err := p.fsys.SyncDir(filepath.Dir(p.path)); err != nil {
+		return fmt.Errorf("%w (%w: %s)", err, ErrUnsure, p.path)
+	}
+	return nil
 }
 
 // Abort gives the write up and removes the temporary file. After Commit it
@@ -110,7 +134,7 @@ func (p *Pending) Abort() {
 	p.fsys.Remove(p.path + tempSuffix)
 }
 
-// WriteFile writes a small file durably.
+// WriteFile writes a small file durably. Its errors are those of Commit.
 func WriteFile(fsys FS, path string, data []byte, mode fs.FileMode) error {
 	p, err := Create(fsys, path, mode)
 	if err != nil {
@@ -140,84 +164,21 @@ func ReadFile(fsys FS, path string, limit int64) ([]byte, error) {
 	return b, nil
 }
 
-// Remove deletes a file durably. A file that is not there is removed.
+// Size is a file's length in bytes.
+func Size(fsys FS, path string) (int64, error) {
+	f, err := fsys.Open(path)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	return f.Size(), nil
+}
+
+// Remove deletes a file durably. A file that is not there is removed: the
+// folder is synced all the same, because an earlier Remove may not have been.
 func Remove(fsys FS, path string) error {
 	if err := fsys.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return fsys.SyncDir(filepath.Dir(path))
-}
-
-// OS is the operating system's file system.
-type OS struct{}
-
-// Create implements FS. The mode is set whatever the umask is.
-func (OS) Create(path string, mode fs.FileMode) (File, error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
-	if err != nil {
-		return nil, err
-	}
-	if err := f.Chmod(mode); err != nil {
-		f.Close()
-		os.Remove(path)
-		return nil, err
-	}
-	return f, nil
-}
-
-type osReadable struct {
-	*os.File
-	size int64
-}
-
-func (r osReadable) Size() int64 { return r.size }
-
-// Open implements FS. Only regular files open; a size read once is kept, so a
-// file that changes below the reader gives a short read.
-func (OS) Open(path string) (Readable, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	st, err := f.Stat()
-	if err == nil && !st.Mode().IsRegular() {
-		err = fmt.Errorf("%s is not a regular file", path)
-	}
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return osReadable{f, st.Size()}, nil
-}
-
-// Rename implements FS.
-func (OS) Rename(oldPath, newPath string) error { return os.Rename(oldPath, newPath) }
-
-// Remove implements FS.
-func (OS) Remove(path string) error { return os.Remove(path) }
-
-// ReadDir implements FS.
-func (OS) ReadDir(path string) ([]string, error) {
-	es, err := os.ReadDir(path)
-	if err != nil {
-		return nil, err
-	}
-	names := make([]string, len(es))
-	for i, e := range es {
-		names[i] = e.Name()
-	}
-	return names, nil
-}
-
-// MkdirAll implements FS.
-func (OS) MkdirAll(path string, mode fs.FileMode) error { return os.MkdirAll(path, mode) }
-
-// SyncDir implements FS.
-func (OS) SyncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }

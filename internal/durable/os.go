@@ -1,0 +1,168 @@
+package durable
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// OS is the operating system's file system, local or NFS.
+type OS struct{}
+
+// Create implements FS. The mode is set whatever the umask is.
+func (OS) Create(path string, mode fs.FileMode) (File, error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		return nil, err
+	}
+	if err := setMode(f, mode); err != nil {
+		f.Close()
+		os.Remove(path)
+		return nil, err
+	}
+	return f, nil
+}
+
+// setMode sets the mode only if the umask changed it, because servers that do
+// not know modes refuse the call.
+func setMode(f *os.File, mode fs.FileMode) error {
+	st, err := f.Stat()
+	if err != nil || st.Mode().Perm() == mode.Perm() {
+		return err
+	}
+	return f.Chmod(mode)
+}
+
+type osReadable struct {
+	*os.File
+	info fs.FileInfo
+}
+
+func (r osReadable) Size() int64        { return r.info.Size() }
+func (r osReadable) ModTime() time.Time { return r.info.ModTime() }
+
+// Open implements FS. Only regular files open, and a pipe that somebody put
+// into a shared folder does not block. The size is read once, so a file that
+// changes below the reader gives a short read.
+func (OS) Open(path string) (Readable, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	st, err := f.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a regular file", path)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return osReadable{f, st}, nil
+}
+
+// Rename implements FS.
+func (OS) Rename(oldPath, newPath string) error { return renameWith(os.Rename, oldPath, newPath) }
+
+// renameWith renames and sees through a lost answer: an NFS client that sends
+// a rename again, because the first answer did not come, is told that the old
+// path does not exist. If the file that had the old path has the new one now,
+// the rename was done.
+func renameWith(rename func(string, string) error, oldPath, newPath string) error {
+	before, statErr := os.Lstat(oldPath)
+	err := rename(oldPath, newPath)
+	if !errors.Is(err, fs.ErrNotExist) || statErr != nil {
+		return err
+	}
+	if _, gone := os.Lstat(oldPath); !errors.Is(gone, fs.ErrNotExist) {
+		return err
+	}
+	if after, statErr := os.Lstat(newPath); statErr == nil && os.SameFile(before, after) {
+		return nil
+	}
+	return err
+}
+
+// Remove implements FS.
+func (OS) Remove(path string) error { return os.Remove(path) }
+
+// ReadDir implements FS.
+func (OS) ReadDir(path string) ([]string, error) {
+	es, err := os.ReadDir(path)
+	if err != nil {
+		return nil, err
+	}
+	names := make([]string, len(es))
+	for i, e := range es {
+		names[i] = e.Name()
+	}
+	return names, nil
+}
+
+// MkdirAll implements FS. The folder above is synced even if nothing was made:
+// whoever made the folder may have died before its sync.
+func (o OS) MkdirAll(path string, mode fs.FileMode) error {
+	path = filepath.Clean(path)
+	parent := filepath.Dir(path)
+	if parent == path {
+		return nil
+	}
+	err := mkdir(path, mode)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := o.MkdirAll(parent, mode); err != nil {
+			return err
+		}
+		err = mkdir(path, mode)
+	}
+	if err != nil {
+		return err
+	}
+	return o.SyncDir(parent)
+}
+
+// mkdir makes one folder; one that is there is fine.
+func mkdir(path string, mode fs.FileMode) error {
+	err := os.Mkdir(path, mode)
+	if err == nil {
+		return os.Chmod(path, mode)
+	}
+	if st, statErr := os.Stat(path); statErr == nil && st.IsDir() {
+		return nil
+	}
+	return err
+}
+
+// SyncDir implements FS. EINVAL, ENOTSUP and ENOSYS are not errors: so say
+// file systems that have no such call for folders (some FUSE and network file
+// systems), and whose folder changes are as durable as they get when the call
+// that made them returns. NFS is of that kind: the client's call does nothing,
+// and the export's `sync` option makes the server answer only when a create,
+// rename or remove is on its disk. Everything else (EIO, ENOSPC, ESTALE, ...) is.
+func (OS) SyncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	err = d.Sync()
+	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP) || errors.Is(err, syscall.ENOSYS) {
+		return nil
+	}
+	return err
+}
+
+// Free is how many bytes an unprivileged writer can still store in the file
+// system that holds path. Servers that do not know say 0 of 0: not known.
+func (OS) Free(path string) (bytes int64, known bool) {
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(path, &st); err != nil || st.Blocks == 0 {
+		return 0, false
+	}
+	if st.Bsize <= 0 || st.Bavail > uint64(1<<62)/uint64(st.Bsize) {
+		return 0, false
+	}
+	return int64(st.Bavail) * st.Bsize, true
+}

@@ -1,0 +1,95 @@
+package sharedir
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"time"
+
+	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/image"
+)
+
+// LastAction is the record of the last action that a box ended with success.
+type LastAction struct {
+	Format   int             `json:"format"` // LastFormat; set by SetLast
+	Arming   box.Arming      `json:"arming"`
+	Action   box.Action      `json:"action"`
+	Outcome  string          `json:"outcome"` // for people
+	Time     time.Time       `json:"time"`
+	Receipts []image.Receipt `json:"receipts,omitempty"`
+}
+
+// LastFormat is the number of the record's format that this code writes.
+const LastFormat = 1
+
+const maxLast = 16 << 20 // bytes
+
+// SetLast writes the record durably, as the last thing before disarming.
+func (f *Folder) SetLast(a LastAction) error {
+	a.Format = LastFormat
+	data, err := json.MarshalIndent(a, "", "  ")
+	if err != nil {
+		return fmt.Errorf("record of the last action: %w", err)
+	}
+	data = append(data, '\n')
+	if _, err := parseLast(data); err != nil {
+		return fmt.Errorf("record of the last action: %w", err)
+	}
+	if err := f.WriteFile(lastName, data); err != nil {
+		return f.explain("record the action", err)
+	}
+	return nil
+}
+
+// Last is the record of the last action; nil if there is none.
+func (f *Folder) Last() (*LastAction, error) {
+	data, err := durable.ReadFile(f.fsys, f.Path(lastName), maxLast)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	a, err := parseLast(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", f.Path(lastName), err)
+	}
+	return a, nil
+}
+
+// Done reports whether the action of this arming has ended with success, so
+// that there is nothing left to do but to disarm.
+func (f *Folder) Done(arming box.Arming) (bool, error) {
+	a, err := f.Last()
+	return a != nil && a.Arming == arming, err
+}
+
+func parseLast(data []byte) (*LastAction, error) {
+	if len(data) > maxLast {
+		return nil, fmt.Errorf("it is larger than %d bytes", maxLast)
+	}
+	var a LastAction
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&a); err != nil {
+		return nil, fmt.Errorf("it is not readable: %w", err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("it has something after its end")
+	}
+	if a.Format != LastFormat {
+		return nil, fmt.Errorf("it has format %d, this program reads format %d", a.Format, LastFormat)
+	}
+	if _, err := box.ParseArming(string(a.Arming)); err != nil {
+		return nil, err
+	}
+	if _, err := box.ParseAction(string(a.Action)); err != nil {
+		return nil, err
+	}
+	return &a, nil
+}

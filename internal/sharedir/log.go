@@ -1,0 +1,163 @@
+package sharedir
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"testbox-imaging/internal/box"
+)
+
+// Append adds data to the end of a file, which is made if it is missing, with
+// one write, and returns how many bytes are in the file.
+type Append func(path string, data []byte) (int, error)
+
+// LogOptions say where a Log writes beside the area. The zero value is good.
+type LogOptions struct {
+	Append  Append           // nil: AppendFile
+	Console io.Writer        // gets every line too; nil: nothing does
+	Now     func() time.Time // the storage server's time (Folder.Clock); nil: time.Now
+}
+
+// Log is the logs of one box and the box's part of the global one: events go to
+// maintenance.log, everything to maintenance-output.log and the console, and
+// what all boxes share to the area's maintenance.log. A line that cannot be
+// written is kept and tried again before the next one; the console says so. No
+// call fails. Safe for concurrent use.
+type Log struct {
+	addr box.Addr
+	host string
+	opt  LogOptions
+
+	mu                  sync.Mutex // guards all below, and the order of lines
+	events, output, all logFile
+}
+
+// Log makes the box's log. Host is "unknown" if the name is not known.
+func (f *Folder) Log(host string, opt LogOptions) *Log {
+	if opt.Append == nil {
+		opt.Append = AppendFile
+	}
+	if opt.Console == nil {
+		opt.Console = io.Discard
+	}
+	if opt.Now == nil {
+		opt.Now = time.Now
+	}
+	return &Log{
+		addr: f.addr, host: visible(host), opt: opt,
+		events: logFile{path: f.Path(logName)}, output: logFile{path: f.Path(outputName)}, all: logFile{path: f.area.GlobalLog()},
+	}
+}
+
+// Hello begins the log of a session: a line of equals signs in the box's logs,
+// and one in the global log.
+func (l *Log) Hello() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	rule := strings.Repeat("=", 20)
+	session := fmt.Sprintf("%s %s: %s: %s %s", rule, l.stamp(), l.addr, l.host, rule)
+	l.write([]string{session}, &l.events, &l.output)
+	l.append(&l.all, []string{l.line("info", "hello from "+l.host)})
+}
+
+// Info logs an event of the box.
+func (l *Log) Info(format string, args ...any) { l.log("info", false, format, args) }
+
+// Announce logs an event that the global log gets too: the action, the outcome.
+func (l *Log) Announce(format string, args ...any) { l.log("info", true, format, args) }
+
+// Error logs an error, also in the global log.
+func (l *Log) Error(format string, args ...any) { l.log("error", true, format, args) }
+
+func (l *Log) log(kind string, global bool, format string, args []any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	lines := visibleLines(fmt.Sprintf(format, args...))
+	for i, text := range lines {
+		lines[i] = l.line(kind, text)
+	}
+	l.write(lines, &l.events, &l.output)
+	if global {
+		l.append(&l.all, lines)
+	}
+}
+
+// Output logs what a tool printed, without time stamps.
+func (l *Log) Output(text string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.write(visibleLines(text), &l.output)
+}
+
+// Flush tries to write what could not be written before. The error says what
+// is still missing; it is of use to a last line on the console only.
+func (l *Log) Flush() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, f := range []*logFile{&l.events, &l.output, &l.all} {
+		l.append(f, nil)
+		if len(f.kept) > 0 {
+			return fmt.Errorf("%d bytes of %s are not written", len(f.kept), f.path)
+		}
+	}
+	return nil
+}
+
+func (l *Log) stamp() string {
+	return l.opt.Now().UTC().Format("2006-01-02T15:04:05+00:00")
+}
+
+func (l *Log) line(kind, text string) string {
+	return fmt.Sprintf("%s: %s: %s: %s", l.stamp(), l.addr, kind, text)
+}
+
+// write gives lines to the console and to files.
+func (l *Log) write(lines []string, files ...*logFile) {
+	io.WriteString(l.opt.Console, strings.Join(lines, "\n")+"\n")
+	for _, f := range files {
+		l.append(f, lines)
+	}
+}
+
+// append adds lines to a file, after what was kept of earlier ones.
+func (l *Log) append(f *logFile, lines []string) {
+	for _, line := range lines {
+		f.keep(line)
+	}
+	if len(f.kept) == 0 {
+		return
+	}
+	n, err := l.opt.Append(f.path, f.kept)
+	f.kept = f.kept[min(max(n, 0), len(f.kept)):]
+	switch {
+	case err != nil && !f.failing:
+		fmt.Fprintf(l.opt.Console, "%s\n", visible(fmt.Sprintf("cannot write to %s: %v; its lines are kept and tried again", f.path, err)))
+	case err == nil && f.failing:
+		fmt.Fprintf(l.opt.Console, "writing to %s again\n", visible(f.path))
+	}
+	f.failing = err != nil
+}
+
+// maxKept is how much of a log that cannot be written is kept: hours of a
+// restore's progress lines, and little of a box's memory.
+const maxKept = 4 << 20
+
+// logFile is a log and what is not in it yet.
+type logFile struct {
+	path    string
+	kept    []byte
+	failing bool // the last write failed, and the console said so
+}
+
+// keep takes a line. If there is no room, the oldest half goes.
+func (f *logFile) keep(line string) {
+	if len(f.kept)+len(line) > maxKept {
+		half := f.kept[len(f.kept)/2:]
+		f.kept = append([]byte("[lines are missing here]\n"), half[bytes.IndexByte(half, '\n')+1:]...)
+	}
+	f.kept = append(append(f.kept, line...), '\n')
+}

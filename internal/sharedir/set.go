@@ -1,0 +1,305 @@
+package sharedir
+
+import (
+	"bytes"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"syscall"
+
+	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/image"
+)
+
+// Set is a backup being written: all images of one action, which become the
+// box's images together (Commit) or not at all.
+type Set struct {
+	folder *Folder
+	arming box.Arming
+	token  []byte // what this set wrote into the writer file
+	images []*ImageFile
+	done   bool
+}
+
+// ErrImages is matched by the error of a Commit that would have to replace
+// images and was not told to keep them. Nothing was changed.
+var ErrImages = errors.New("the box has images already")
+
+// ErrSecondAgent is matched when another agent began a backup in the same
+// folder meanwhile. Nothing was changed.
+var ErrSecondAgent = errors.New("another machine is at work with the address of this box")
+
+// Begin starts a backup. It recovers first and removes what earlier ones left.
+//
+// Of two agents in one folder (a machine that was given this box's address by
+// mistake) the one that began last wins, and the other one's Commit fails: each
+// writes its own token into a file, and Commit asks whether it is still there.
+// A lock would need somebody to break it after each power cut.
+func (f *Folder) Begin(arming box.Arming) (*Set, error) {
+	if _, err := box.ParseArming(string(arming)); err != nil {
+		return nil, err
+	}
+	if err := f.Recover(); err != nil {
+		return nil, err
+	}
+	s := &Set{folder: f, arming: arming, token: []byte(string(arming) + " " + rand.Text() + "\n")}
+	if err := f.WriteFile(writerName, s.token); err != nil {
+		return nil, f.explain("begin a backup", err)
+	}
+	return s, nil
+}
+
+// ImageFile is an image being written.
+type ImageFile struct {
+	set      *Set
+	name     string
+	file     durable.File
+	size     int64
+	sidecar  int64 // bytes; 0 until the image is finished
+	finished bool
+	failed   error
+}
+
+// Create starts the image called name. Its file is not visible as an image
+// before Commit.
+func (s *Set) Create(name string) (*ImageFile, error) {
+	if !ValidName(name) {
+		return nil, fmt.Errorf("%q cannot be the name of an image", name)
+	}
+	if s.done {
+		return nil, errors.New("image created in a backup that has ended")
+	}
+	if s.find(name) != nil {
+		return nil, fmt.Errorf("image %s created twice in one backup", name)
+	}
+	file, err := s.folder.fsys.Create(s.path(name+rawgzExt), fileMode)
+	if err != nil {
+		return nil, s.folder.explain("create image "+name, err)
+	}
+	w := &ImageFile{set: s, name: name, file: file}
+	s.images = append(s.images, w)
+	return w, nil
+}
+
+// Write implements io.Writer. After an error the image cannot be finished.
+func (w *ImageFile) Write(p []byte) (int, error) {
+	if w.failed != nil {
+		return 0, w.failed
+	}
+	n, err := w.file.Write(p)
+	w.size += int64(n)
+	if err != nil {
+		w.failed = w.set.folder.explain("write image "+w.name, err)
+	}
+	return n, w.failed
+}
+
+// Finish makes an image and its facts durable, under temporary names still.
+// The facts must be those of the bytes that were written.
+func (s *Set) Finish(name string, facts *image.Facts) error {
+	w := s.find(name)
+	if w == nil || w.finished || s.done {
+		return fmt.Errorf("image %s finished, but it is not being written", name)
+	}
+	if w.failed != nil {
+		return w.failed
+	}
+	text, err := w.sidecarText(facts)
+	if err != nil {
+		return err
+	}
+	w.finished = true
+	syncErr := w.file.Sync()
+	if err := errors.Join(syncErr, w.file.Close()); err != nil {
+		return s.folder.explain("make image "+name+" durable", err)
+	}
+	if err := durable.WriteFile(s.folder.fsys, s.path(name+sidecarExt), text, fileMode); err != nil {
+		return s.folder.explain("write the facts of image "+name, err)
+	}
+	w.sidecar = int64(len(text))
+	return nil
+}
+
+// sidecarText checks the facts against what was written.
+func (w *ImageFile) sidecarText(facts *image.Facts) ([]byte, error) {
+	text := facts.Marshal()
+	if _, err := image.ParseFacts(text); err != nil {
+		return nil, fmt.Errorf("facts of image %s: %w", w.name, err)
+	}
+	if facts.Name != w.name || facts.Arming != string(w.set.arming) || facts.FileSize != w.size {
+		return nil, fmt.Errorf("facts of image %s (arming %s, %d bytes written) are those of %s (arming %s, %d bytes)",
+			w.name, w.set.arming, w.size, facts.Name, facts.Arming, facts.FileSize)
+	}
+	return text, nil
+}
+
+// Commit makes the finished images the box's images. Images that are there
+// already are an error unless keepOld is set: then all of them, also those that
+// have no successor, become the .old images, in place of older ones.
+//
+// After nil the new images are in place and durable. After an error that
+// matches ErrCommitted they are the box's backup, and Recover will put them in
+// place. After one that matches durable.ErrUnsure the next Recover finds out
+// whether that is so. After any other error nothing has changed.
+func (s *Set) Commit(keepOld bool) error {
+	plan, err := s.plan(keepOld)
+	if err != nil {
+		return err
+	}
+	f := s.folder
+	if err := f.fsys.SyncDir(f.dir); err != nil {
+		return f.explain("make the new images durable", err)
+	}
+	if err := s.stillOurs(); err != nil {
+		return err
+	}
+	if err := f.WriteFile(planName, plan.marshal()); err != nil {
+		s.done = errors.Is(err, durable.ErrUnsure) // then Abort must not touch the images
+		return f.explain("commit the backup", err)
+	}
+	s.done = true
+	if err := f.carryOut(plan); err != nil {
+		return fmt.Errorf("%w: %w", ErrCommitted, err)
+	}
+	f.fsys.Remove(f.Path(writerName))
+	return nil
+}
+
+// ErrCommitted is matched by the error of a Commit that failed after the commit
+// point.
+var ErrCommitted = errors.New("the backup is committed, but could not be put in place yet")
+
+// plan makes the plan of the commit and checks everything it rests on.
+func (s *Set) plan(keepOld bool) (*commitPlan, error) {
+	if s.done || len(s.images) == 0 {
+		return nil, errors.New("commit of a backup that has no image or has ended")
+	}
+	p := &commitPlan{Format: planFormat, Arming: s.arming, Retire: []string{}, Drop: []string{}}
+	for _, w := range s.images {
+		if w.sidecar == 0 {
+			return nil, fmt.Errorf("commit of a backup in which image %s is not finished", w.name)
+		}
+		p.New = append(p.New, planFile{w.name + rawgzExt, w.size}, planFile{w.name + sidecarExt, w.sidecar})
+	}
+	files, err := s.folder.fsys.ReadDir(s.folder.dir)
+	if err != nil {
+		return nil, fmt.Errorf("cannot list the images of box %s: %w", s.folder.addr, err)
+	}
+	p.Retire = append(p.Retire, s.folder.currentFiles(files, p)...)
+	if len(p.Retire) > 0 && !keepOld {
+		return nil, fmt.Errorf("%w (%s): use backup-again to keep them as .old, or move them away", ErrImages, strings.Join(p.Retire, ", "))
+	}
+	if len(p.Retire) > 0 {
+		p.Drop = append(p.Drop, droppedFiles(files, p.Retire)...)
+	}
+	if err := p.validate(); err != nil {
+		return nil, fmt.Errorf("commit plan: %w", err)
+	}
+	return p, s.allWritten(p)
+}
+
+// allWritten checks that the new files are there, whole.
+func (s *Set) allWritten(p *commitPlan) error {
+	for _, n := range p.New {
+		path := s.path(n.Name)
+		size, err := durable.Size(s.folder.fsys, path)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return fmt.Errorf("%w %s: %s was removed while it was being written", ErrSecondAgent, s.folder.addr, path)
+		case err != nil:
+			return fmt.Errorf("cannot commit the backup of box %s: %w", s.folder.addr, err)
+		case size != n.Size:
+			return fmt.Errorf("cannot commit the backup of box %s: %s has %d bytes instead of the %d written", s.folder.addr, path, size, n.Size)
+		}
+	}
+	return nil
+}
+
+// currentFiles is the files of the box's images, and those in the way of the
+// plan's new ones. A JSON file that belongs to no image is the admin's.
+func (f *Folder) currentFiles(files []string, p *commitPlan) (current []string) {
+	for _, file := range files {
+		name, ext, ok := splitFile(file)
+		switch {
+		case !ok:
+		case ext != sidecarExt, p.isNew(file), slices.Contains(files, name+rawgzExt), f.isFacts(name, file, true):
+			current = append(current, file)
+		}
+	}
+	return current
+}
+
+// droppedFiles is the older .old files that no retired file replaces.
+func droppedFiles(files, retired []string) (dropped []string) {
+	for _, file := range files {
+		base, found := strings.CutSuffix(file, oldExt)
+		if _, _, ok := splitFile(base); found && ok && !slices.Contains(retired, base) {
+			dropped = append(dropped, base)
+		}
+	}
+	return dropped
+}
+
+// stillOurs checks that no other agent began after this one.
+func (s *Set) stillOurs() error {
+	token, err := durable.ReadFile(s.folder.fsys, s.folder.Path(writerName), 4096)
+	if err == nil && bytes.Equal(token, s.token) {
+		return nil
+	}
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w %s: look for a second machine with it", ErrSecondAgent, s.folder.addr)
+	}
+	return err
+}
+
+// Abort gives the backup up and removes its files. After Commit it does
+// nothing, so it can be deferred. What it cannot remove, the next Recover does.
+func (s *Set) Abort() {
+	if s.done {
+		return
+	}
+	s.done = true
+	for _, w := range s.images {
+		if !w.finished {
+			w.file.Close()
+		}
+	}
+	// Only our own: after a second agent began, the names may be in its use.
+	if s.stillOurs() != nil {
+		return
+	}
+	for _, w := range s.images {
+		s.folder.fsys.Remove(s.path(w.name + rawgzExt))
+		s.folder.fsys.Remove(s.path(w.name + sidecarExt))
+	}
+	s.folder.fsys.Remove(s.folder.Path(writerName))
+}
+
+func (s *Set) path(file string) string { return s.folder.Path(newFile(file, s.arming)) }
+
+func (s *Set) find(name string) *ImageFile {
+	for _, w := range s.images {
+		if w.name == name {
+			return w
+		}
+	}
+	return nil
+}
+
+// explain says what could not be done for the box, and what to do where the
+// reason is known.
+func (f *Folder) explain(what string, err error) error {
+	full := errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+	if !full {
+		return fmt.Errorf("cannot %s of box %s: %w", what, f.addr, err)
+	}
+	room := ""
+	if free, known := f.Free(); known {
+		room = fmt.Sprintf(" (free space in %s: %d MiB)", f.dir, free>>20)
+	}
+	return fmt.Errorf("the storage server is full: cannot %s of box %s: %w%s; remove images that are not needed any more, such as .old ones", what, f.addr, err, room)
+}
