@@ -1,0 +1,148 @@
+package lab
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+)
+
+// Kernel is a Linux kernel to boot: its image, and the modules that a disk on
+// any Bus with ext4 needs, in the order in which they are loaded.
+type Kernel struct {
+	Image   string
+	Modules []string
+}
+
+// KernelModules are the modules without their dependencies, for who makes a Kernel.
+var KernelModules = []string{"crc32c_generic", "virtio_pci", "virtio_blk", "ahci", "sd_mod", "nvme", "ext4"}
+
+// OwnSystem is a small real operating system to put on a testbox's disk:
+// GRUB, the kernel and busybox on ext4. It mounts its root read-only, so the
+// disk stays byte for byte what it is, and checks all its files at each start.
+type OwnSystem struct {
+	Name   string // stands in its sign of life
+	Kernel Kernel
+	Size   int64 // of the disk, bytes; at least 96 MiB
+	Data   int64 // bytes of files beside the system itself; half of them do not compress
+}
+
+// Up matches the console line by which the system says that it runs and that
+// all its files are what they were.
+func (o OwnSystem) Up() *regexp.Regexp {
+	return regexp.MustCompile(`^testbox own system ` + regexp.QuoteMeta(o.Name) + ` up, files ok$`)
+}
+
+// partStart is where the partition begins, in bytes; GRUB's core lies before it.
+const (
+	partStart  = 1 << 20
+	sectorSize = 512
+)
+
+// MakeDisk writes a disk with the system on it. It uses no loop device and no mount.
+func (o OwnSystem) MakeDisk(ctx context.Context, path string) error {
+	tree, err := os.MkdirTemp(filepath.Dir(path), "tree-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(tree)
+	if err := o.makeTree(ctx, tree); err != nil {
+		return fmt.Errorf("files of the own system: %w", err)
+	}
+	if err := o.format(ctx, path, tree); err != nil {
+		os.Remove(path)
+		return fmt.Errorf("disk of the own system: %w", err)
+	}
+	return nil
+}
+
+func (o OwnSystem) format(ctx context.Context, path, tree string) error {
+	if err := os.WriteFile(path, nil, 0o644); err != nil {
+		return err
+	}
+	if err := os.Truncate(path, o.Size); err != nil {
+		return err
+	}
+	table := fmt.Sprintf("label: dos\nstart=%d, type=83, bootable\n", partStart/sectorSize)
+	if err := run(ctx, table, program("sfdisk"), "--quiet", path); err != nil {
+		return err
+	}
+	blocks := (o.Size - partStart) / 4096
+	if err := run(ctx, "", program("mkfs.ext4"), "-q", "-F", "-b", "4096", "-L", "testbox-own", "-d", tree, "-E", fmt.Sprintf("offset=%d", partStart), path, fmt.Sprint(blocks)); err != nil {
+		return err
+	}
+	return o.installGRUB(ctx, path)
+}
+
+// grubDir holds GRUB's parts for BIOS machines, of Debian's grub-pc-bin.
+const grubDir = "/usr/lib/grub/i386-pc"
+
+// installGRUB does what grub-install does for a disk image: boot.img goes into
+// the first sector without its partition table, the core behind it.
+func (o OwnSystem) installGRUB(ctx context.Context, path string) error {
+	conf, core := path+".grub.cfg", path+".core"
+	defer os.Remove(conf)
+	defer os.Remove(core)
+	script := "linux $prefix/vmlinuz console=ttyS0,115200 quiet panic=10 ro\ninitrd $prefix/initrd\nboot\n"
+	if err := os.WriteFile(conf, []byte(script), 0o644); err != nil {
+		return err
+	}
+	if err := run(ctx, "", "grub-mkimage", "-O", "i386-pc", "-d", grubDir, "-c", conf, "-p", "(,msdos1)/boot", "-o", core, "biosdisk", "part_msdos", "ext2", "linux"); err != nil {
+		return err
+	}
+	boot, err := os.ReadFile(filepath.Join(grubDir, "boot.img"))
+	if err != nil {
+		return err
+	}
+	img, err := os.ReadFile(core)
+	if err != nil {
+		return err
+	}
+	const code = 440 // bytes of the first sector before disk signature and partition table
+	if len(boot) < code || len(img) > partStart-sectorSize {
+		return errors.New("GRUB's boot.img is too short or its core too long")
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := f.WriteAt(boot[:code], 0); err != nil {
+		return err
+	}
+	if _, err := f.WriteAt(img, sectorSize); err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// HashDisk is the SHA-256 of a whole disk image, in hexadecimal form.
+func HashDisk(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// run runs a program with the text as its input; the error holds what it said.
+func run(ctx context.Context, input string, argv ...string) error {
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	cmd.Stdin = strings.NewReader(input)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w: %s", filepath.Base(argv[0]), err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}

@@ -1,0 +1,166 @@
+// Package lab makes virtual testboxes and the site around them: a folder with
+// the areas of share mode, a network of its own with DHCP, TFTP and NFS, and
+// QEMU machines that boot from it as real boxes do. The demo, the end-to-end
+// tests and admins who want to try things use it. It needs root and the
+// programs of scripts/deps.
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"testbox-imaging/internal/box"
+)
+
+// The lab's network, which no other machine sees.
+const (
+	ServerAddr = "10.40.41.1"
+	Netmask    = "255.255.255.0"
+	bridge     = "lab0"
+	maxBoxes   = 8
+)
+
+// BoxAddr is the address that DHCP gives to box n of the lab.
+func BoxAddr(n int) box.Addr {
+	a, err := box.ParseAddr(fmt.Sprintf("10.40.41.%d", 42+n))
+	if err != nil {
+		panic(err) // n is not from outside
+	}
+	return a
+}
+
+// BoxMAC is the hardware address of box n's first network card; a second card
+// is spare and gets no address.
+func BoxMAC(n int) string { return fmt.Sprintf("52:54:00:40:41:%02x", 42+n) }
+
+func spareMAC(n, card int) string { return fmt.Sprintf("52:54:00:40:%02x:%02x", 0x80+card, 42+n) }
+
+// Lab is a site with its services running.
+type Lab struct {
+	Dir string // everything of the lab lies here
+	KVM bool   // the machines run with KVM, not by emulation
+
+	testbox            string // the program, run as a user would
+	ns                 *namespace
+	rpcbind, dhcp, nfs *process
+	machines           []*Machine
+}
+
+// Options say how a lab is made.
+type Options struct {
+	Testbox string // path of the testbox program
+	Dir     string // folder for the lab, made when missing; "" is a new one in os.TempDir
+	KVM     bool   // see ProbeKVM
+}
+
+// New makes the folder, the areas in it (by `testbox share init`), the network
+// and the services. After an error nothing of it is left but a folder that
+// Options named.
+func New(ctx context.Context, opt Options) (_ *Lab, err error) {
+	if os.Getuid() != 0 {
+		return nil, errors.New("a lab needs root: it makes a network and serves NFS; run it again as root or with sudo")
+	}
+	l := &Lab{Dir: opt.Dir, KVM: opt.KVM, testbox: opt.Testbox}
+	if err := l.makeDir(); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			l.Close(opt.Dir != "")
+		}
+	}()
+	if _, err := l.Testbox(ctx, "share", "init", "--server", ServerAddr, l.Dir); err != nil {
+		return nil, err
+	}
+	if l.ns, err = newNamespace(); err != nil {
+		return nil, err
+	}
+	if err := l.ns.ip(
+		"link set lo up",
+		"link add "+bridge+" type bridge forward_delay 0",
+		"addr add "+ServerAddr+"/24 dev "+bridge,
+		"addr add fd77::1/64 dev "+bridge+" nodad",
+		"link set "+bridge+" up",
+	); err != nil {
+		return nil, err
+	}
+	for _, start := range []func(context.Context) error{l.startPortmapper, l.startDHCP, l.StartNFS} {
+		if err := start(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return l, nil
+}
+
+// makeDir makes the lab's folder and the mark in it that says whose it is.
+func (l *Lab) makeDir() (err error) {
+	if l.Dir == "" {
+		if l.Dir, err = os.MkdirTemp("", dirPrefix); err != nil {
+			return err
+		}
+	}
+	if l.Dir, err = filepath.Abs(l.Dir); err != nil {
+		return err
+	}
+	// The agent of a box is nobody on the storage server and passes through here.
+	if err := os.MkdirAll(filepath.Join(l.Dir, "log"), 0o755); err != nil {
+		return err
+	}
+	if err := os.Chmod(l.Dir, 0o755); err != nil {
+		return err
+	}
+	return writeOwner(l.Dir)
+}
+
+// Close ends all machines and services; the folder goes unless keep is set.
+func (l *Lab) Close(keep bool) error {
+	for _, m := range l.machines {
+		m.PowerOff()
+	}
+	for _, p := range []*process{l.nfs, l.dhcp, l.rpcbind} {
+		if p != nil {
+			p.stop(3 * time.Second)
+		}
+	}
+	if l.ns != nil {
+		l.ns.close()
+	}
+	if keep {
+		return os.Remove(filepath.Join(l.Dir, ownerFile))
+	}
+	return os.RemoveAll(l.Dir)
+}
+
+// TFTP is the folder of the TFTP area.
+func (l *Lab) TFTP() string { return filepath.Join(l.Dir, "testbox-tftp") }
+
+// Backup is the folder of the backup area.
+func (l *Lab) Backup() string { return filepath.Join(l.Dir, "testbox-backup") }
+
+// BoxDir is the folder of a box in the backup area.
+func (l *Lab) BoxDir(a box.Addr) string { return filepath.Join(l.Backup(), a.String()) }
+
+// BootFile is the box's boot file, there while it is armed.
+func (l *Lab) BootFile(a box.Addr) string {
+	return filepath.Join(l.TFTP(), "pxelinux.cfg", a.Hex())
+}
+
+func (l *Lab) logFile(name string) string { return filepath.Join(l.Dir, "log", name+".log") }
+
+// Testbox runs the testbox program, as an admin would, and returns what it
+// printed. Its error holds what it said.
+func (l *Lab) Testbox(ctx context.Context, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, l.testbox, args...)
+	out, err := cmd.CombinedOutput()
+	text := strings.TrimSpace(string(out))
+	if err != nil {
+		return text, fmt.Errorf("testbox %s: %w: %s", strings.Join(args, " "), err, text)
+	}
+	return text, nil
+}

@@ -1,0 +1,208 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"time"
+
+	"testbox-imaging/internal/box"
+)
+
+// Bus is how a disk is attached.
+type Bus string
+
+// The buses of a virtual testbox.
+const (
+	Virtio Bus = "virtio"
+	AHCI   Bus = "ahci"
+	NVMe   Bus = "nvme"
+)
+
+// Disk is a disk of a machine: a raw image file.
+type Disk struct {
+	Path   string
+	Bus    Bus
+	Serial string // what the disk says its serial number is
+}
+
+// Spec is a testbox as one would order it.
+type Spec struct {
+	Number  int      // which box of the lab, from 0; gives address and hardware address
+	Disks   []Disk   // the first one is what the firmware boots
+	Cards   []string // QEMU's network card models; the first boots; none is one virtio-net-pci
+	Memory  int      // MiB; 0 is 768
+	NoWatch bool     // without the i6300esb hardware watchdog
+}
+
+// Machine is a virtual testbox. PowerOn and PowerOff may be called as often
+// as one likes; what is on the disks stays.
+type Machine struct {
+	Addr     box.Addr
+	Console  *Watch // the serial console
+	Firmware *Watch // what the firmware (SeaBIOS) says while it looks for something to boot
+
+	lab  *Lab
+	spec Spec
+	proc *process
+	qmp  *qmp
+}
+
+// Machine makes a testbox that is switched off.
+func (l *Lab) Machine(spec Spec) (*Machine, error) {
+	if spec.Number < 0 || spec.Number >= maxBoxes {
+		return nil, fmt.Errorf("a lab has boxes 0 to %d, not %d", maxBoxes-1, spec.Number)
+	}
+	if len(spec.Cards) == 0 {
+		spec.Cards = []string{"virtio-net-pci"}
+	}
+	if spec.Memory == 0 {
+		spec.Memory = 768
+	}
+	m := &Machine{Addr: BoxAddr(spec.Number), lab: l, spec: spec}
+	m.Console = &Watch{Path: l.logFile(m.Addr.String() + "-console"), Alive: m.alive}
+	m.Firmware = &Watch{Path: l.logFile(m.Addr.String() + "-firmware"), Alive: m.alive}
+	l.machines = append(l.machines, m)
+	return m, nil
+}
+
+// UUID is the SMBIOS UUID of the machine.
+func (m *Machine) UUID() string {
+	return fmt.Sprintf("7e57b0c5-1ab0-4000-8000-%012x", m.spec.Number+1)
+}
+
+// PowerOn starts the machine; it boots from the network first.
+func (m *Machine) PowerOn() error {
+	if m.proc != nil && m.proc.alive() == nil {
+		return fmt.Errorf("box %s is on already", m.Addr)
+	}
+	if err := m.plugIn(); err != nil {
+		return err
+	}
+	control, theirs, err := qmpPair()
+	if err != nil {
+		return err
+	}
+	defer theirs.Close()
+	m.proc, err = m.lab.ns.start("qemu of box "+m.Addr.String(), m.lab.logFile(m.Addr.String()+"-qemu"), []*os.File{theirs}, m.argv()...)
+	if err != nil {
+		control.close()
+		return err
+	}
+	m.qmp = control
+	theirs.Close() // so that the connection ends with QEMU
+	if err := m.qmp.hello(); err != nil {
+		m.PowerOff()
+		return fmt.Errorf("box %s did not start: %w: %s", m.Addr, err, tail(m.proc.log, 0, 5))
+	}
+	return nil
+}
+
+// plugIn makes the taps that the network cards are plugged into.
+func (m *Machine) plugIn() error {
+	for i := range m.spec.Cards {
+		tap := m.tap(i)
+		if exists := m.lab.ns.ip("link show "+tap) == nil; exists {
+			continue
+		}
+		if err := m.lab.ns.ip("tuntap add "+tap+" mode tap", "link set "+tap+" master "+bridge, "link set "+tap+" up"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *Machine) tap(card int) string { return fmt.Sprintf("tap%d-%d", m.spec.Number, card) }
+
+// argv is the QEMU command. Writes of the guest stay in the host's page cache
+// when QEMU is killed, as in a disk that has them safe; what a disk may lose
+// is the business of other tests.
+func (m *Machine) argv() []string {
+	a := qemu(m.lab.KVM, m.spec.Memory)
+	a = append(a, "-vga", "std", "-uuid", m.UUID(),
+		"-smbios", fmt.Sprintf("type=1,manufacturer=Testbox,product=Virtual testbox,serial=TB%04d,uuid=%s", m.spec.Number, m.UUID()),
+		"-chardev", "file,id=console,append=on,path="+m.Console.Path, "-serial", "chardev:console",
+		"-chardev", "file,id=firmware,append=on,path="+m.Firmware.Path, "-device", "isa-debugcon,iobase=0x402,chardev=firmware",
+		"-chardev", "socket,id=control,fd=3", "-mon", "chardev=control,mode=control")
+	if !m.spec.NoWatch {
+		a = append(a, "-device", "i6300esb", "-action", "watchdog=reset")
+	}
+	for i, model := range m.spec.Cards {
+		mac := BoxMAC(m.spec.Number)
+		boot := ",bootindex=0"
+		if i > 0 {
+			mac, boot = spareMAC(m.spec.Number, i), ""
+		}
+		a = append(a, "-netdev", fmt.Sprintf("tap,id=net%d,ifname=%s,script=no,downscript=no", i, m.tap(i)),
+			"-device", fmt.Sprintf("%s,netdev=net%d,mac=%s%s", model, i, mac, boot))
+	}
+	for i, d := range m.spec.Disks {
+		a = append(a, "-drive", fmt.Sprintf("if=none,id=disk%d,format=raw,cache=unsafe,file=%s", i, d.Path),
+			"-device", fmt.Sprintf("%s,drive=disk%d,serial=%s,bootindex=%d", d.Bus.device(i), i, d.Serial, i+1))
+	}
+	return a
+}
+
+// device is QEMU's name for disk i of a machine on this bus.
+func (b Bus) device(i int) string {
+	switch b {
+	case AHCI:
+		return fmt.Sprintf("ide-hd,bus=ide.%d", i)
+	case NVMe:
+		return "nvme"
+	default:
+		return "virtio-blk-pci"
+	}
+}
+
+// qemu is what all our QEMU commands begin with: no device that was not asked
+// for, no window, and emulation unless KVM is known to work.
+func qemu(kvm bool, memory int) []string {
+	a := []string{"qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35", "-smp", "2", "-m", fmt.Sprint(memory)}
+	if kvm {
+		return append(a, "-accel", "kvm", "-cpu", "host")
+	}
+	return append(a, "-accel", "tcg,thread=multi")
+}
+
+// PowerOff cuts the machine's power: QEMU is killed.
+func (m *Machine) PowerOff() {
+	if m.proc == nil {
+		return
+	}
+	m.proc.kill()
+	m.qmp.close()
+	m.proc = nil
+}
+
+// Reset presses the machine's reset button.
+func (m *Machine) Reset() error {
+	if err := m.alive(); err != nil {
+		return err
+	}
+	return m.qmp.do("system_reset")
+}
+
+func (m *Machine) alive() error {
+	if m.proc == nil {
+		return errors.New("the machine is switched off")
+	}
+	return m.proc.alive()
+}
+
+// BootsNothing waits until the firmware has tried everything and found
+// nothing to boot. Call Firmware.SkipAll before the machine is reset.
+func (m *Machine) BootsNothing(ctx context.Context, timeout time.Duration) error {
+	_, err := m.Firmware.Wait(ctx, regexp.MustCompile(`^No bootable device`), timeout)
+	return err
+}
+
+// Log watches the box's maintenance.log from its present end on.
+func (m *Machine) Log() *Watch {
+	w := &Watch{Path: filepath.Join(m.lab.BoxDir(m.Addr), "maintenance.log"), Alive: m.alive}
+	w.SkipAll()
+	return w
+}

@@ -1,0 +1,89 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"os/exec"
+	"runtime"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// namespace is a thread of this process that lives in network and mount
+// namespaces of its own. They have no name anywhere: when the thread and the
+// processes it started are gone, the kernel takes them away with all bridges,
+// taps and mounts in them, however this process ended.
+type namespace struct {
+	jobs chan func()
+}
+
+// newNamespace makes the namespaces. Private folders lie over those in which
+// the services keep sockets and state, so that they do not meet the host's.
+func newNamespace() (*namespace, error) {
+	n := &namespace{jobs: make(chan func())}
+	ready := make(chan error, 1)
+	go n.serve(ready)
+	if err := <-ready; err != nil {
+		return nil, fmt.Errorf("make the lab's namespaces: %w", err)
+	}
+	return n, nil
+}
+
+// serve runs jobs until jobs is closed. It never unlocks its thread, so the
+// runtime ends the thread with it. The main thread cannot end and is passed on.
+func (n *namespace) serve(ready chan<- error) {
+	runtime.LockOSThread()
+	if unix.Gettid() == unix.Getpid() {
+		other := make(chan error)
+		go n.serve(other)
+		ready <- <-other
+		runtime.UnlockOSThread()
+		return
+	}
+	err := enterNamespaces()
+	ready <- err
+	if err != nil {
+		return
+	}
+	for job := range n.jobs {
+		job()
+	}
+}
+
+func enterNamespaces() error {
+	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS | unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("unshare: %w (a lab needs root)", err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	for _, dir := range []string{"/run", "/var/lib/nfs"} {
+		if err := unix.Mount("lab", dir, "tmpfs", 0, "mode=755"); err != nil && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("mount over %s: %w", dir, err)
+		}
+	}
+	return nil
+}
+
+// do runs f inside and returns its error.
+func (n *namespace) do(f func() error) error {
+	done := make(chan error)
+	n.jobs <- func() { done <- f() }
+	return <-done
+}
+
+// close ends the thread; processes in the namespaces keep them until they end.
+func (n *namespace) close() { close(n.jobs) }
+
+// ip runs the commands, one a line, with iproute2 inside.
+func (n *namespace) ip(commands ...string) error {
+	return n.do(func() error {
+		cmd := exec.Command("ip", "-batch", "-")
+		cmd.Stdin = strings.NewReader(strings.Join(commands, "\n") + "\n")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("ip in the lab's namespace: %w: %s", err, strings.TrimSpace(string(out)))
+		}
+		return nil
+	})
+}

@@ -1,0 +1,100 @@
+package lab
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// dirPrefix starts the names of lab folders in the folder for temporary files.
+const dirPrefix = "testbox-lab-"
+
+// ownerFile in a lab's folder says which process uses it. The processes and
+// networks of a lab die with that one; only the folder can be left over.
+const ownerFile = "lab.json"
+
+// owner is a process: numbers are used again, so its start time counts too.
+type owner struct {
+	PID   int    `json:"pid"`
+	Start string `json:"start"` // clock ticks since the machine booted
+}
+
+func writeOwner(dir string) error {
+	start, err := startTime(os.Getpid())
+	if err != nil {
+		return err
+	}
+	data, err := json.Marshal(owner{os.Getpid(), start})
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(dir, ownerFile)
+	if o, err := readOwner(path); err == nil && o.alive() && o.PID != os.Getpid() {
+		return fmt.Errorf("%s is the lab of process %d, which runs", dir, o.PID)
+	}
+	return os.WriteFile(path, append(data, '\n'), 0o644)
+}
+
+func readOwner(path string) (o owner, err error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return o, err
+	}
+	if err := json.Unmarshal(data, &o); err != nil {
+		return o, fmt.Errorf("%s: %w", path, err)
+	}
+	return o, nil
+}
+
+func (o owner) alive() bool {
+	start, err := startTime(o.PID)
+	return err == nil && start == o.Start
+}
+
+// startTime is field 22 of /proc/PID/stat (proc(5)), counted from behind the
+// program's name, which may hold blanks.
+func startTime(pid int) (string, error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return "", err
+	}
+	text := string(data)
+	fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
+	if len(fields) < 20 {
+		return "", fmt.Errorf("/proc/%d/stat: too short", pid)
+	}
+	return fields[19], nil
+}
+
+// Clean removes the folders of labs in dir (os.TempDir when "") whose process
+// is gone, and returns them.
+func Clean(dir string) ([]string, error) {
+	if dir == "" {
+		dir = os.TempDir()
+	}
+	marks, err := filepath.Glob(filepath.Join(dir, dirPrefix+"*", ownerFile))
+	if err != nil {
+		return nil, err
+	}
+	var gone []string
+	var errs []error
+	for _, mark := range marks {
+		o, err := readOwner(mark)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+		if err != nil || o.alive() {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Dir(mark)); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		gone = append(gone, filepath.Dir(mark))
+	}
+	return gone, errors.Join(errs...)
+}

@@ -1,0 +1,80 @@
+package lab
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// qmp is the control connection to a QEMU process: its machine protocol over
+// a socket pair, as described in QEMU's docs/interop/qmp-spec.txt.
+type qmp struct {
+	mu   sync.Mutex // one command at a time
+	conn net.Conn
+	dec  *json.Decoder
+}
+
+// qmpTimeout bounds a command; QEMU answers those used here at once.
+const qmpTimeout = 20 * time.Second
+
+// qmpPair makes the connection's two ends. The file is QEMU's and is closed
+// here once QEMU has been started.
+func qmpPair() (*qmp, *os.File, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	theirs := os.NewFile(uintptr(fds[1]), "qmp")
+	ours := os.NewFile(uintptr(fds[0]), "qmp")
+	defer ours.Close() // FileConn has its own copy
+	conn, err := net.FileConn(ours)
+	if err != nil {
+		theirs.Close()
+		return nil, nil, err
+	}
+	return &qmp{conn: conn, dec: json.NewDecoder(conn)}, theirs, nil
+}
+
+// qmpMessage is whatever QEMU sends: a greeting, an event or an answer.
+type qmpMessage struct {
+	QMP    json.RawMessage `json:"QMP"`
+	Event  string          `json:"event"`
+	Return json.RawMessage `json:"return"`
+	Error  *struct {
+		Desc string `json:"desc"`
+	} `json:"error"`
+}
+
+// hello finishes the protocol's negotiation.
+func (q *qmp) hello() error { return q.do("qmp_capabilities") }
+
+// do runs a command without arguments and waits for its answer.
+func (q *qmp) do(command string) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if err := q.conn.SetDeadline(time.Now().Add(qmpTimeout)); err != nil {
+		return err
+	}
+	if err := json.NewEncoder(q.conn).Encode(map[string]string{"execute": command}); err != nil {
+		return fmt.Errorf("tell QEMU %s: %w", command, err)
+	}
+	for {
+		var m qmpMessage
+		if err := q.dec.Decode(&m); err != nil {
+			return fmt.Errorf("QEMU's answer to %s: %w", command, err)
+		}
+		switch {
+		case m.Error != nil:
+			return fmt.Errorf("QEMU refuses %s: %s", command, m.Error.Desc)
+		case m.Return != nil:
+			return nil
+		}
+	}
+}
+
+func (q *qmp) close() { q.conn.Close() }
