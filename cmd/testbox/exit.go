@@ -1,0 +1,131 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// The exit codes of every command.
+const (
+	exitDone    = 0
+	exitFailed  = 1
+	exitWrong   = 2
+	exitRefused = 3
+)
+
+const exitHelp = `
+Exit codes:
+  0  done
+  1  failed; what was done until then is said
+  2  wrong use or wrong input; nothing was changed
+  3  refused, because it could do harm; nothing was changed
+`
+
+// exitError gives an error an exit code other than exitFailed.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string { return e.err.Error() }
+func (e *exitError) Unwrap() error { return e.err }
+
+// wrong makes an error of wrong use or wrong input: nothing was changed.
+func wrong(format string, args ...any) error {
+	return &exitError{exitWrong, fmt.Errorf(format, args...)}
+}
+
+// refused makes an error of something that is not done because it could do
+// harm: nothing was changed.
+func refused(format string, args ...any) error {
+	return &exitError{exitRefused, fmt.Errorf(format, args...)}
+}
+
+// exitCode is the one place where errors become exit codes. What fails before
+// a command has begun is wrong use.
+func exitCode(err error, begun bool) int {
+	var e *exitError
+	switch {
+	case err == nil:
+		return exitDone
+	case errors.As(err, &e):
+		return e.code
+	case !begun:
+		return exitWrong
+	}
+	return exitFailed
+}
+
+// execute runs the command line and prints its error, a line for each part of
+// a joined one.
+func execute(ctx context.Context, root *cobra.Command) int {
+	root.SilenceErrors, root.SilenceUsage = true, true
+	root.SetHelpTemplate(root.HelpTemplate() + exitHelp)
+	begun := false
+	noteBegin(root, &begun)
+	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return exitDone
+	}
+	for _, line := range strings.Split(err.Error(), "\n") {
+		cmd.PrintErrf("testbox: %s\n", line)
+	}
+	if !begun {
+		cmd.PrintErrf("testbox: `%s --help` explains the command\n", cmd.CommandPath())
+	}
+	return exitCode(err, begun)
+}
+
+// noteBegin makes every command note that its arguments were accepted.
+func noteBegin(cmd *cobra.Command, begun *bool) {
+	if run := cmd.RunE; run != nil {
+		cmd.RunE = func(cmd *cobra.Command, args []string) error {
+			*begun = true
+			return run(cmd, args)
+		}
+	}
+	for _, sub := range cmd.Commands() {
+		noteBegin(sub, begun)
+	}
+}
+
+// newGroupCmd makes a command that only has sub-commands: alone it shows its
+// help, and a word that is none of them is wrong use.
+func newGroupCmd(use, short, long string, subs ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: use, Short: short, Long: long,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			msg := fmt.Sprintf("%s has no command %q", cmd.CommandPath(), args[0])
+			if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
+				msg += "; is " + strings.Join(like, " or ") + " meant?"
+			}
+			return errors.New(msg)
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.SuggestionsMinimumDistance = 2
+	cmd.AddCommand(subs...)
+	return cmd
+}
+
+// version is what the Go tool wrote into the program when it was built.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			return info.Main.Version + " " + s.Value
+		}
+	}
+	return info.Main.Version
+}

@@ -1,0 +1,45 @@
+// Command testbox is for the admin and the storage server: it arms boxes, sets
+// up the share, builds maintenance systems and runs the virtual lab.
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, newRootCmd(), os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// newRootCmd wires the commands; each verb is a file.
+func newRootCmd() *cobra.Command {
+	root := newGroupCmd("testbox", "Back up and restore the disks of test machines over the network",
+		`testbox arms test machines ("boxes") for an action: at its next start from the network an
+armed box boots the maintenance system instead of its own disk, does the action, disarms
+itself and starts its own disk again.
+
+  testbox share init          set the storage server up
+  testbox maintenance build   make the system that boxes boot for an action
+  testbox pxe-conf            arm boxes, list armed ones, disarm them
+  testbox lab                 try it all with virtual boxes`,
+	)
+	root.Version = version()
+	root.AddCommand()
+	return root
+}
+
+// run executes the command line and gives the exit code. Errors go to stderr.
+func run(ctx context.Context, root *cobra.Command, args []string, stdout, stderr io.Writer) int {
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	return execute(ctx, root)
+}
