@@ -1,0 +1,99 @@
+package copier
+
+import (
+	"fmt"
+	"io"
+
+	"testbox-imaging/internal/image"
+)
+
+const (
+	// salvageStep is how much of a piece with a bad sector is read at a time
+	// at first; what fails again is read sector by sector.
+	salvageStep = 64 << 10
+	// A disk with more bad ranges, or with more bad bytes than badBytes and a
+	// hundredth of the disk, is dead rather than worn: an image of it would be
+	// worth little, and reading on would take days.
+	badRanges = 100000
+	badBytes  = 64 << 20
+)
+
+// readPiece fills b, and where the disk has bad sectors, with zeros; these it
+// names. Any other error is given back.
+func readPiece(src Source, b []byte, off int64, opt Options) ([]image.Range, error) {
+	err := readFull(src, b, off)
+	if err == nil || !opt.Medium(err) {
+		return nil, err
+	}
+	var bad []image.Range
+	for at := 0; at < len(b); at += salvageStep {
+		part := b[at:min(at+salvageStep, len(b))]
+		if err := readFull(src, part, off+int64(at)); err == nil {
+			continue
+		} else if !opt.Medium(err) {
+			return nil, err
+		}
+		if bad, err = readSectors(src, part, off+int64(at), opt, bad); err != nil {
+			return nil, err
+		}
+	}
+	return bad, nil
+}
+
+// readSectors is readPiece's last resort.
+func readSectors(src Source, b []byte, off int64, opt Options, bad []image.Range) ([]image.Range, error) {
+	for at := 0; at < len(b); at += opt.SectorSize {
+		sector := b[at:min(at+opt.SectorSize, len(b))]
+		err := readFull(src, sector, off+int64(at))
+		if err == nil {
+			continue
+		}
+		if !opt.Medium(err) {
+			return nil, err
+		}
+		clear(sector)
+		bad = appendRange(bad, image.Range{Off: off + int64(at), Len: int64(len(sector))})
+	}
+	return bad, nil
+}
+
+// appendRange adds a range to an ordered list, as part of the last one if it
+// follows that.
+func appendRange(list []image.Range, r image.Range) []image.Range {
+	if n := len(list) - 1; n >= 0 && list[n].Off+list[n].Len == r.Off {
+		list[n].Len += r.Len
+		return list
+	}
+	return append(list, r)
+}
+
+// badList gathers the bad sectors of a disk, in order.
+type badList struct {
+	diskSize int64
+	ranges   []image.Range
+	bytes    int64
+}
+
+func (l *badList) add(bad []image.Range) error {
+	for _, r := range bad {
+		l.ranges = appendRange(l.ranges, r)
+		l.bytes += r.Len
+	}
+	if len(l.ranges) > badRanges || l.bytes > badBytes+l.diskSize/100 {
+		return fmt.Errorf("%d bytes in %d places cannot be read: the disk is failing, replace it", l.bytes, len(l.ranges))
+	}
+	return nil
+}
+
+// pieces gives the slots of a range of the disk, cut at multiples of a piece.
+func pieces(from, to int64) func(*slot) error {
+	return func(s *slot) error {
+		if from >= to {
+			return io.EOF
+		}
+		s.off, s.zero, s.bad = from, false, nil
+		s.n = min(image.PieceSize-from%image.PieceSize, to-from)
+		from += s.n
+		return nil
+	}
+}

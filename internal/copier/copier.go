@@ -1,0 +1,128 @@
+// Package copier is the one pipeline that reads, writes and compares disks:
+// backup, restore and verify, each over small interfaces. Several pieces are
+// in flight at every stage, memory is bounded by the number of them, and what
+// is said to be done was proved: written bytes are read back, image bytes are
+// hashed, and every short read or write is an error.
+package copier
+
+import (
+	"fmt"
+	"io"
+	"runtime"
+
+	"testbox-imaging/internal/image"
+)
+
+// Source is a disk to read. ReadAt is called from many goroutines at once,
+// mostly for whole pieces at multiples of image.PieceSize.
+type Source interface {
+	io.ReaderAt
+	Size() int64 // bytes
+}
+
+// Target is a disk to write. All methods are called from many goroutines at
+// once, for places that do not overlap.
+type Target interface {
+	Source // ReadAt must come from the disk, never from a cache of what was written
+	io.WriterAt
+	// ZeroAt makes n bytes read as zeros. Where that is a command to the
+	// disk, a disk that does not obey is found by the read-back.
+	ZeroAt(off, n int64) error
+	// Sync returns when all that was written is durable.
+	Sync() error
+}
+
+// Progress is told how many bytes of a stage are done: "read" (Backup), "write
+// NAME" and "verify NAME" (Restore, for each image), "compare" (Verify). It is
+// called often, from one goroutine at a time.
+type Progress func(stage string, done, total int64)
+
+// Options are common to all actions; the zero value works.
+type Options struct {
+	Progress   Progress              // nil: silence
+	Workers    int                   // that compress or decompress; 0: one a processor, at most maxWorkers
+	SectorSize int                   // of the source, bytes: the smallest read at a bad sector, and the grain of Differ; 0: 512
+	Medium     func(error) bool      // says whether an error of ReadAt is a bad sector; nil: none is
+	Alloc      func(size int) []byte // makes zeroed buffers that suit the disks (O_DIRECT); nil: make
+}
+
+const maxWorkers = 16
+
+func (o Options) withDefaults() Options {
+	if o.Progress == nil {
+		o.Progress = func(string, int64, int64) {}
+	}
+	if o.Workers <= 0 {
+		o.Workers = min(runtime.GOMAXPROCS(0), maxWorkers)
+	}
+	if o.SectorSize <= 0 {
+		o.SectorSize = 512
+	}
+	if o.Medium == nil {
+		o.Medium = func(error) bool { return false }
+	}
+	if o.Alloc == nil {
+		o.Alloc = func(size int) []byte { return make([]byte, size) }
+	}
+	return o
+}
+
+// Edit is bytes that a restore writes otherwise than the image has them.
+type Edit struct {
+	Off  int64 // bytes from the disk's start
+	Data []byte
+}
+
+// FitFunc says what must be written otherwise because the disk is larger than
+// the image: a backup GPT moved to the disk's end. head is the image's first
+// MiB, tail its last (less if the image is smaller; they do not overlap, head
+// comes first); neither may be changed. The edits, which must not overlap each
+// other, lie in head, in tail or beyond the image. It is called once a job and
+// must give the same for the same arguments, so that a later Verify expects
+// what a restore wrote.
+type FitFunc func(head, tail []byte, imageSize, targetSize int64) ([]Edit, error)
+
+// Job is one image for one disk.
+type Job struct {
+	Name    string                       // of the image, for errors and the receipt
+	Open    func() (image.Reader, error) // called once; the reader is closed if it is an io.Closer
+	RawSize int64                        // bytes of the disk in the image, known from the check before
+	BLAKE3  string                       // of those bytes, 64 hexadecimal digits; "" is unknown
+	Target  Target                       // may be larger than RawSize
+	Fit     FitFunc                      // called only for a larger target; nil: nothing is fitted
+}
+
+// check refuses what could only fail after the first write.
+func (j *Job) check() error {
+	switch size := j.Target.Size(); {
+	case j.RawSize <= 0:
+		return fmt.Errorf("%s: the image is empty", j.Name)
+	case size < j.RawSize:
+		return fmt.Errorf("%s: the disk has %d bytes, the image %d; it needs a disk at least as large", j.Name, size, j.RawSize)
+	}
+	return nil
+}
+
+// readFull fills b. Anything less is an error, whatever the reader says of it.
+func readFull(r io.ReaderAt, b []byte, off int64) error {
+	n, err := r.ReadAt(b, off)
+	switch {
+	case n == len(b) && (err == nil || err == io.EOF):
+		return nil
+	case err == nil || err == io.EOF:
+		return fmt.Errorf("read at byte %d: only %d of %d bytes came: %w", off, n, len(b), io.ErrUnexpectedEOF)
+	}
+	return fmt.Errorf("read at byte %d: %w", off, err)
+}
+
+// writeFull writes b. Anything less is an error, whatever the writer says.
+func writeFull(w io.WriterAt, b []byte, off int64) error {
+	n, err := w.WriteAt(b, off)
+	if err == nil && n != len(b) {
+		err = io.ErrShortWrite
+	}
+	if err != nil {
+		return fmt.Errorf("write at byte %d: %w", off, err)
+	}
+	return nil
+}

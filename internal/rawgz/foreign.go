@@ -1,0 +1,70 @@
+package rawgz
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/klauspost/compress/gzip"
+
+	"testbox-imaging/internal/image"
+)
+
+// foreign reads a gzip file of another program: any number of members of any
+// length. A file that was cut between two of its members cannot be told from
+// a whole one; only a size known from elsewhere can.
+type foreign struct {
+	in   *source
+	gz   *gzip.Reader
+	done bool
+}
+
+func newForeign(in *source) (*foreign, error) {
+	gz, err := gzip.NewReader(in.buf)
+	if err != nil {
+		return nil, fmt.Errorf("the image is not a gzip file: %w", notEOF(err))
+	}
+	return &foreign{in: in, gz: gz}, nil
+}
+
+// next decodes the next piece; its Decode only copies it.
+func (f *foreign) next() (image.Piece, error) {
+	if f.done {
+		return image.Piece{}, io.EOF
+	}
+	b := getBuffer(image.PieceSize)
+	n, err := f.fill(*b)
+	if err != nil {
+		return image.Piece{}, err
+	}
+	if image.IsZero((*b)[:n]) {
+		buffers.Put(b)
+		if n == 0 {
+			return image.Piece{}, io.EOF
+		}
+		return image.Piece{Len: n, Zero: true}, nil
+	}
+	return image.Piece{Len: n, Decode: func(dst []byte) error {
+		copy(dst[:n], *b)
+		buffers.Put(b)
+		return nil
+	}}, nil
+}
+
+// fill reads until b is full or the file is at its end. It is not io.ReadFull,
+// whose io.ErrUnexpectedEOF can be the end, or a file that was cut.
+func (f *foreign) fill(b []byte) (n int, err error) {
+	for n < len(b) && err == nil {
+		var k int
+		k, err = f.gz.Read(b[n:])
+		n += k
+	}
+	if err != io.EOF {
+		return n, err
+	}
+	if f.in.pos() != f.in.size {
+		return n, errors.New("the file became shorter while it was read")
+	}
+	f.done = true
+	return n, nil
+}
