@@ -1,0 +1,6 @@
+//go:build !faults
+
+package pid1
+
+// fault does nothing: only programs built for tests break on demand.
+func fault(string, func()) {}

@@ -1,0 +1,164 @@
+package pid1
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"testbox-imaging/internal/modtab"
+)
+
+const testTable = `testbox-modules 1
+module scsi_mod
+module libata scsi_mod
+module ahci libata
+module sd_mod scsi_mod
+module crc32c_intel
+module e1000e crc32c_intel
+module softdog
+module nfsv3
+alias pci:ahci* ahci
+alias pci:e1000e* e1000e
+alias scsi:t-0x00* sd_mod
+load nfsv3
+`
+
+// bench is a machine: a device's driver brings further devices.
+type bench struct {
+	sys    fstest.MapFS
+	loaded []string
+	fails  map[string]error
+	brings map[string]string // module: modalias of the device that it finds
+	said   strings.Builder
+}
+
+func newBench(t *testing.T) (*bench, *modules) {
+	t.Helper()
+	table, err := modtab.Parse([]byte(testTable))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &bench{sys: fstest.MapFS{}, fails: map[string]error{}, brings: map[string]string{}}
+	m := newModules(table, b.sys, b.load, func(f string, a ...any) { fmt.Fprintf(&b.said, f+"\n", a...) }, func() {})
+	return b, m
+}
+
+func (b *bench) load(name string) error {
+	if err := b.fails[name]; err != nil {
+		return err
+	}
+	b.loaded = append(b.loaded, name)
+	if alias := b.brings[name]; alias != "" {
+		b.device(alias)
+	}
+	return nil
+}
+
+func (b *bench) device(alias string) {
+	b.sys[fmt.Sprintf("devices/d%d/modalias", len(b.sys))] = &fstest.MapFile{Data: []byte(alias + "\n")}
+}
+
+func TestScanFollowsNewDevices(t *testing.T) {
+	b, m := newBench(t)
+	b.device("pci:ahci:v8086")
+	b.brings["ahci"] = "scsi:t-0x00"
+	b.sys["devices/other/uevent"] = &fstest.MapFile{Data: []byte("pci:e1000e")}
+	if n := m.scan(); n != 4 {
+		t.Errorf("%d modules", n)
+	}
+	if want := []string{"scsi_mod", "libata", "ahci", "sd_mod"}; !slices.Equal(b.loaded, want) {
+		t.Errorf("loaded %v, want %v", b.loaded, want)
+	}
+	if n := m.scan(); n != 0 {
+		t.Errorf("a second scan loaded %d", n)
+	}
+	b.device("pci:e1000e:late")
+	if n := m.scan(); n != 2 || b.loaded[5] != "e1000e" {
+		t.Errorf("a late card loaded %d: %v", n, b.loaded)
+	}
+}
+
+// A module that has nothing to drive says ENODEV; what needs it may well work.
+func TestScanGoesOnAfterFailures(t *testing.T) {
+	b, m := newBench(t)
+	b.device("pci:e1000e")
+	b.fails["crc32c_intel"] = unix.ENODEV
+	m.scan()
+	if !slices.Equal(b.loaded, []string{"e1000e"}) || b.said.String() != "" {
+		t.Errorf("loaded %v, said %q", b.loaded, b.said.String())
+	}
+	b.device("pci:ahci")
+	b.fails["libata"] = unix.ENOEXEC
+	m.scan()
+	if !strings.Contains(b.said.String(), "cannot load module libata: exec format error") {
+		t.Errorf("said %q", b.said.String())
+	}
+}
+
+func TestByName(t *testing.T) {
+	b, m := newBench(t)
+	m.loadAlways()
+	if !m.byName("softdog") || m.byName("softdog") || m.byName("none") || !slices.Equal(b.loaded, []string{"nfsv3", "softdog"}) {
+		t.Errorf("loaded %v", b.loaded)
+	}
+}
+
+func TestBlockDevices(t *testing.T) {
+	sys := fstest.MapFS{"block/sda/size": {}, "block/loop0/size": {}, "block/nvme0n1/size": {}}
+	if got := blockDevices(sys)(); got != "nvme0n1 sda" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestSettle(t *testing.T) {
+	type event struct {
+		at    time.Duration
+		disks string
+	}
+	for name, c := range map[string]struct {
+		events   []event
+		from, to time.Duration
+	}{
+		"at once":        {[]event{{0, "sda"}}, settleQuiet, settleQuiet + time.Second},
+		"no disk":        {nil, settleNone, settleNone + time.Second},
+		"one by one":     {[]event{{time.Second, "sda"}, {2500 * time.Millisecond, "sda sdb"}, {4 * time.Second, "sda sdb sdc"}}, 6 * time.Second, 7 * time.Second},
+		"late first one": {[]event{{8 * time.Second, "sda"}}, 10 * time.Second, 11 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				start := time.Now()
+				disks := func() string {
+					now := ""
+					for _, e := range c.events {
+						if time.Since(start) >= e.at {
+							now = e.disks
+						}
+					}
+					return now
+				}
+				settle(context.Background(), func() int { return 0 }, disks, func(string, ...any) {})
+				if took := time.Since(start); took < c.from || took > c.to {
+					t.Errorf("took %v, want %v to %v", took, c.from, c.to)
+				}
+			})
+		})
+	}
+}
+
+// Devices without end must not keep a box from its action.
+func TestSettleIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		settle(context.Background(), func() int { return 1 }, func() string { return "sda" }, func(string, ...any) {})
+		if took := time.Since(start); took < settleMax || took > settleMax+time.Second {
+			t.Errorf("took %v", took)
+		}
+	})
+}

@@ -1,0 +1,49 @@
+package pid1
+
+import (
+	"time"
+
+	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/sharedir"
+)
+
+// obituaryWait is how long a line in the box's log may take: the error may be
+// that the area's server is gone, and a hard mount waits for it without end.
+const obituaryWait = 15 * time.Second
+
+// obituary writes into the box's logs why this try failed. The agent logs its
+// own errors; this one it did not live to see.
+func (s *system) obituary(why error) {
+	done := make(chan error, 1)
+	go func() { done <- s.logError(why) }()
+	select {
+	case err := <-done:
+		if err != nil {
+			s.say("the error is not in the box's log: %v", err)
+		}
+	case <-time.After(obituaryWait):
+		s.say("the error is not in the box's log: the backup area does not answer")
+	}
+}
+
+func (s *system) logError(why error) error {
+	area, err := sharedir.Open(durable.OS{}, backupDir)
+	if err != nil {
+		return err
+	}
+	folder, err := area.Box(s.cmd.Address)
+	if err != nil {
+		return err
+	}
+	host := s.cmd.Host
+	if host == "" {
+		host = "unknown"
+	}
+	ahead, err := folder.Clock()
+	if err != nil {
+		s.say("%v; the log gets this box's own time", err)
+	}
+	log := folder.Log(host, sharedir.LogOptions{Now: func() time.Time { return time.Now().Add(ahead) }})
+	log.Error("%v", why)
+	return log.Flush()
+}

@@ -1,0 +1,203 @@
+// Package pid1 is the init of the ram maintenance system: it mounts the
+// kernel's file systems, loads the drivers, brings up the network card that
+// booted, mounts the two areas, runs the agent as its child and looks after it.
+// Nothing here waits for ever: whatever stands still for the stall time ends in
+// a reboot, by this program or, if even it hangs, by the watchdog.
+package pid1
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"testbox-imaging/internal/bootcfg"
+	"testbox-imaging/internal/box"
+)
+
+// Times that the kernel command line can shorten or lengthen.
+const (
+	defaultRetry = 5 * time.Minute  // after a failure: an admin can see it, and trouble can pass
+	defaultStall = 10 * time.Minute // without a sign of progress the box reboots
+)
+
+// Where the maintenance system has things.
+const (
+	moduleDir = "/lib/modules"
+	tftpDir   = "/mnt/testbox-tftp"
+	backupDir = "/mnt/testbox-backup"
+)
+
+// system is a running maintenance system.
+type system struct {
+	cmd  *bootcfg.Cmdline
+	con  *console
+	live *pulse
+}
+
+// Main is the whole life of process 1. It does not return: it ends in
+// reboot(2), or in a panic, which the kernel's panic=30 makes a reboot too.
+func Main() {
+	con := newConsole()
+	mountErr := mountKernelFS()
+	con.open("/dev/tty0", "/dev/ttyS0")
+	s := &system{con: con, cmd: &bootcfg.Cmdline{}, live: newPulse(defaultStall)}
+	s.say("testbox maintenance system")
+	err := mountErr
+	if err == nil {
+		err = s.readCmdline()
+	}
+	go s.live.guard(s.stalled)
+	if err == nil {
+		err = s.run(context.Background())
+	}
+	if err != nil {
+		s.say("error: %v", err)
+		s.obituary(err)
+		s.pause()
+	}
+	s.reboot()
+}
+
+// say writes a line on the consoles.
+func (s *system) say(format string, args ...any) {
+	fmt.Fprintf(s.con, "init: "+format+"\n", args...)
+}
+
+// readCmdline takes what the kernel was told. The times count even when the
+// rest is not understood.
+func (s *system) readCmdline() error {
+	text, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return err
+	}
+	cmd, err := bootcfg.ParseCmdline(string(text))
+	if cmd != nil {
+		s.cmd = cmd
+	}
+	if s.cmd.Stall > 0 {
+		s.live = newPulse(s.cmd.Stall)
+	}
+	return err
+}
+
+// run does everything up to the agent's end; nil means that the agent ended
+// as it should.
+func (s *system) run(ctx context.Context) error {
+	mods, err := openModules(moduleDir, os.DirFS("/sys"), s.say, s.live.beat)
+	if err != nil {
+		return err
+	}
+	mods.loadAlways()
+	mods.scan()
+	dog := s.startWatchdog(mods)
+	fault(s.cmd.Fault, s.live.beat)
+	go s.feed(dog)
+
+	var settled sync.WaitGroup
+	settled.Go(func() { settle(ctx, mods.scan, blockDevices(os.DirFS("/sys")), s.say) })
+	address, err := s.network(ctx, mods)
+	if err != nil {
+		return err
+	}
+	s.live.beat()
+	if err := s.mountAreas(ctx); err != nil {
+		return err
+	}
+	settled.Wait()
+	s.live.beat()
+	return s.runAgent(address)
+}
+
+// runAgent runs the agent to its end. It reboots the machine by itself, so
+// that it ends at all is already unusual.
+func (s *system) runAgent(address netip.Addr) error {
+	end, err := runChild("/proc/self/exe", s.agentArgs(address), s.con, s.live.beat)
+	switch {
+	case err != nil:
+		return fmt.Errorf("cannot start the agent: %w", err)
+	case end.ok():
+		return nil
+	}
+	return end
+}
+
+func (s *system) agentArgs(address netip.Addr) []string {
+	args := []string{"run", "--reboot", "--cmdline", "/proc/cmdline", "--sys", "/sys", "--proc", "/proc", "--dev", "/dev",
+		"--tftp", tftpDir, "--backup", backupDir}
+	if a, err := box.ParseAddr(address.String()); err == nil {
+		args = append(args, "--address", a.String())
+	}
+	if s.cmd.Host != "" {
+		args = append(args, "--host", s.cmd.Host)
+	}
+	return args
+}
+
+// stalled is called when nothing has moved for the stall time.
+func (s *system) stalled() {
+	s.say("error: no progress for %v; rebooting", s.live.stall)
+	s.reboot()
+}
+
+// pause waits the retry time, so that the error is seen and trouble can pass.
+func (s *system) pause() {
+	wait := s.cmd.Retry
+	if wait == 0 {
+		wait = defaultRetry
+	}
+	s.say("rebooting in %v", wait)
+	for end := time.Now().Add(wait); time.Now().Before(end); time.Sleep(min(time.Second, time.Until(end))) {
+		s.live.beat()
+	}
+}
+
+// reboot restarts the machine at once, without syncing or unmounting: both
+// would hang when an area's server is gone, and what must be durable was synced.
+func (s *system) reboot() {
+	s.con.drain(time.Second)
+	go func() {
+		// A driver that hangs in its shutdown would keep the machine from
+		// restarting; this way no driver is asked.
+		time.Sleep(20 * time.Second)
+		os.WriteFile("/proc/sysrq-trigger", []byte("b"), 0)
+	}()
+	err := unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
+	panic(fmt.Sprintf("reboot: %v", err)) // the kernel reboots when process 1 dies
+}
+
+// ended says how the agent ended when it should not have.
+type ended struct {
+	status unix.WaitStatus
+	stderr string // the end of what it wrote there
+}
+
+func (e *ended) ok() bool { return e.status.Exited() && e.status.ExitStatus() == 0 }
+
+func (e *ended) Error() string {
+	how := fmt.Sprintf("the agent exited with status %d", e.status.ExitStatus())
+	if e.status.Signaled() {
+		how = fmt.Sprintf("the agent was killed by signal %d (%v)", int(e.status.Signal()), e.status.Signal())
+	}
+	if reason := panicReason(e.stderr); reason != "" {
+		how += ": " + reason
+	}
+	return how
+}
+
+// panicReason is the line of a Go program's last words that says why it died;
+// the last line of all if none does.
+func panicReason(stderr string) string {
+	lines := strings.Split(strings.TrimSpace(stderr), "\n")
+	for _, l := range lines {
+		if strings.HasPrefix(l, "panic: ") || strings.HasPrefix(l, "fatal error: ") {
+			return l
+		}
+	}
+	return lines[len(lines)-1]
+}

@@ -1,0 +1,245 @@
+package pid1
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"testbox-imaging/internal/bootcfg"
+)
+
+// TestMain also plays the agent that runChild starts.
+func TestMain(m *testing.M) {
+	if play := os.Getenv("PID1_TEST_CHILD"); play != "" {
+		childMain(play)
+	}
+	os.Exit(m.Run())
+}
+
+func childMain(play string) {
+	beat := Heartbeat()
+	fmt.Println("args", strings.Join(os.Args[1:], " "))
+	switch play {
+	case "good":
+		for range 1000 {
+			beat()
+		}
+		fmt.Fprintln(os.Stderr, "to stderr")
+		// An orphan: the test's process is no init, so it only must not confuse.
+		exec.Command("/bin/sh", "-c", "sleep 0.1 &").Run()
+	case "panic":
+		panic("no more disks")
+	case "killed":
+		syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	case "refuses":
+		fmt.Fprintln(os.Stderr, "wrong use")
+		os.Exit(2)
+	}
+	os.Exit(0)
+}
+
+func TestRunChild(t *testing.T) {
+	for play, want := range map[string]string{
+		"good":    "",
+		"panic":   "exited with status 2: panic: no more disks",
+		"killed":  "killed by signal 9",
+		"refuses": "exited with status 2: wrong use",
+	} {
+		t.Run(play, func(t *testing.T) {
+			t.Setenv("PID1_TEST_CHILD", play)
+			var out lockedBuffer
+			var beats atomic.Int64
+			end, err := runChild("/proc/self/exe", []string{"run", "--reboot"}, &out, func() { beats.Add(1) })
+			if err != nil {
+				t.Fatal(err)
+			}
+			if (want == "") != end.ok() || !strings.Contains(end.Error(), want) {
+				t.Errorf("ended with %q, want %q", end, want)
+			}
+			if !strings.Contains(out.String(), "args run --reboot") {
+				t.Errorf("the console has %q", out.String())
+			}
+			if play == "good" && (beats.Load() == 0 || !strings.Contains(out.String(), "to stderr")) {
+				t.Errorf("%d heartbeats, console %q", beats.Load(), out.String())
+			}
+		})
+	}
+}
+
+func TestRunChildCannotStart(t *testing.T) {
+	if _, err := runChild("/nonexistent", nil, &lockedBuffer{}, func() {}); err == nil {
+		t.Error("a program that is not there ran")
+	}
+}
+
+func TestHeartbeatWithoutInit(t *testing.T) { Heartbeat()() }
+
+func TestTail(t *testing.T) {
+	var tl tail
+	for i := range 3 * tailSize / 100 {
+		fmt.Fprintf(&tl, "%099d\n", i)
+	}
+	s := tl.String()
+	if len(s) != tailSize || !strings.HasSuffix(s, fmt.Sprintf("%099d\n", 3*tailSize/100-1)) {
+		t.Errorf("kept %d bytes ending in %q", len(s), s[len(s)-10:])
+	}
+}
+
+// A terminal that someone stopped with Ctrl-S must not hold anything up.
+func TestConsoleNeverBlocks(t *testing.T) {
+	c := newConsole()
+	stuck := make(chan struct{})
+	defer close(stuck)
+	c.add(writerFunc(func(b []byte) (int, error) { <-stuck; return len(b), nil }))
+	var good lockedBuffer
+	c.add(&good)
+	for i := range 2 * consoleQueue {
+		fmt.Fprintf(c, "line %d\n", i)
+		time.Sleep(time.Microsecond)
+	}
+	start := time.Now()
+	c.drain(10 * time.Millisecond)
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("drain took %v", took)
+	}
+	if !strings.HasPrefix(good.String(), "line 0\nline 1\n") {
+		t.Errorf("the good console has %.40q", good.String())
+	}
+}
+
+func TestPulse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPulse(time.Minute)
+		dead := time.Time{}
+		go p.guard(func() { dead = time.Now() })
+		for range 5 {
+			time.Sleep(50 * time.Second)
+			p.beat()
+		}
+		last := time.Now()
+		if !p.alive() {
+			t.Error("dead at a beat")
+		}
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		if d := dead.Sub(last); d < time.Minute || d > time.Minute+2*time.Second {
+			t.Errorf("dead %v after the last beat", d)
+		}
+	})
+}
+
+func TestMountAreasRetries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		areas := []Area{
+			{bootcfg.NFSPath{Server: netip.MustParseAddr("10.0.0.1"), Path: "/a"}, t.TempDir() + "/a"},
+			{bootcfg.NFSPath{Server: netip.MustParseAddr("10.0.0.1"), Path: "/b"}, t.TempDir() + "/b"},
+		}
+		var said lockedBuffer
+		tries := 0
+		mount := func(a Area) error {
+			if tries++; tries < 4 {
+				return unix.ECONNREFUSED
+			}
+			return nil
+		}
+		start := time.Now()
+		err := MountAreas(context.Background(), areas, mount, func(f string, a ...any) { fmt.Fprintf(&said, f+"\n", a...) })
+		if err != nil || tries != 5 || time.Since(start) != 3*mountRetry {
+			t.Errorf("%v after %d tries and %v", err, tries, time.Since(start))
+		}
+		if n := strings.Count(said.String(), "cannot mount 10.0.0.1:/a"); n != 3 || !strings.Contains(said.String(), "mounted 10.0.0.1:/b") {
+			t.Errorf("said\n%s", said.String())
+		}
+		if _, err := os.Stat(areas[1].Dir); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestMountAreasEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		err := MountAreas(ctx, []Area{{Dir: t.TempDir()}}, func(Area) error { return unix.EACCES }, func(string, ...any) {})
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+	})
+}
+
+func TestAgentArgs(t *testing.T) {
+	s := &system{cmd: &bootcfg.Cmdline{Host: "box42"}}
+	args := s.agentArgs(netip.MustParseAddr("10.40.41.42"))
+	if !slices.Equal(args[len(args)-4:], []string{"--address", "10.40.41.42", "--host", "box42"}) || args[0] != "run" || args[1] != "--reboot" {
+		t.Error(args)
+	}
+	s.cmd.Host = ""
+	if args := s.agentArgs(netip.Addr{}); slices.Contains(args, "--address") || slices.Contains(args, "--host") {
+		t.Error(args)
+	}
+}
+
+func TestFeedEvery(t *testing.T) {
+	for timeout, want := range map[time.Duration]time.Duration{time.Minute: watchdogFeed, 15 * time.Second: 5 * time.Second} {
+		if got := feedEvery(timeout); got != want {
+			t.Errorf("%v: %v", timeout, got)
+		}
+	}
+}
+
+// A watchdog of the software is taken only if asked for, one that does not
+// open is passed over.
+func TestOpenWatchdogChooses(t *testing.T) {
+	class, dev := t.TempDir(), t.TempDir()
+	for name, identity := range map[string]string{"watchdog0": softIdentity, "watchdog1": "broken", "watchdog2": "i6300ESB timer"} {
+		os.MkdirAll(class+"/"+name, 0o755)
+		os.WriteFile(class+"/"+name+"/identity", []byte(identity+"\n"), 0o644)
+		if identity != "broken" {
+			os.WriteFile(dev+"/"+name, nil, 0o644)
+		}
+	}
+	for soft, want := range map[bool]string{false: "watchdog2 (i6300ESB timer)", true: "watchdog0 (Software Watchdog)"} {
+		dog := openWatchdog(class, dev, soft)
+		if dog == nil || dog.name != want || dog.timeout != watchdogTimeout {
+			t.Errorf("soft %v gave %+v", soft, dog)
+		}
+	}
+	if dog := openWatchdog(t.TempDir(), dev, false); dog != nil {
+		t.Errorf("none gave %+v", dog)
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
+
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer // guarded by mu
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}

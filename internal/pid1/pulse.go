@@ -1,0 +1,31 @@
+package pid1
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// pulse tells when there was a sign of progress the last time.
+type pulse struct {
+	stall time.Duration
+	start time.Time    // anchors the monotonic clock: the box's wall clock may jump
+	last  atomic.Int64 // nanoseconds after start
+}
+
+func newPulse(stall time.Duration) *pulse { return &pulse{stall: stall, start: time.Now()} }
+
+// beat is a sign of progress.
+func (p *pulse) beat() { p.last.Store(int64(time.Since(p.start))) }
+
+// alive reports whether the last sign is younger than the stall time.
+func (p *pulse) alive() bool {
+	return time.Since(p.start)-time.Duration(p.last.Load()) < p.stall
+}
+
+// guard calls dead once there was no sign for the stall time, and returns.
+func (p *pulse) guard(dead func()) {
+	for p.alive() {
+		time.Sleep(min(time.Second, p.stall/4))
+	}
+	dead()
+}

@@ -1,0 +1,89 @@
+package pid1
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	watchdogTimeout = 60 * time.Second // asked for; the hardware may take less
+	watchdogFeed    = 10 * time.Second
+	softIdentity    = "Software Watchdog"
+)
+
+// watchdog reboots the box when it is not fed. It is never closed: closing
+// could stop it.
+type watchdog struct {
+	file    *os.File
+	name    string
+	every   time.Duration // it is fed so often
+	timeout time.Duration
+}
+
+// startWatchdog takes a watchdog of the hardware if there is one, else the
+// kernel's own, which at least survives a hanging process 1.
+func (s *system) startWatchdog(mods *modules) *watchdog {
+	dog := openWatchdog("/sys/class/watchdog", "/dev", false)
+	if dog == nil {
+		mods.byName("softdog")
+		dog = openWatchdog("/sys/class/watchdog", "/dev", true)
+	}
+	if dog == nil {
+		s.say("this box has no watchdog: a hanging kernel will not be rebooted")
+		return nil
+	}
+	s.say("watchdog: %s, %v", dog.name, dog.timeout)
+	return dog
+}
+
+// openWatchdog opens the first watchdog that works, of the software's or of
+// the hardware's.
+func openWatchdog(class, dev string, soft bool) *watchdog {
+	dirs, _ := filepath.Glob(filepath.Join(class, "watchdog*"))
+	for _, d := range dirs {
+		text, _ := os.ReadFile(filepath.Join(d, "identity"))
+		name := strings.TrimSpace(string(text))
+		if (name == softIdentity) != soft {
+			continue
+		}
+		f, err := os.OpenFile(filepath.Join(dev, filepath.Base(d)), os.O_WRONLY, 0)
+		if err != nil {
+			continue
+		}
+		dog := &watchdog{file: f, name: fmt.Sprintf("%s (%s)", filepath.Base(d), name), timeout: setTimeout(f)}
+		dog.every = feedEvery(dog.timeout)
+		return dog
+	}
+	return nil
+}
+
+// setTimeout asks for watchdogTimeout and returns what the watchdog has then.
+func setTimeout(f *os.File) time.Duration {
+	unix.IoctlSetPointerInt(int(f.Fd()), unix.WDIOC_SETTIMEOUT, int(watchdogTimeout/time.Second))
+	seconds, err := unix.IoctlGetInt(int(f.Fd()), unix.WDIOC_GETTIMEOUT)
+	if err != nil || seconds <= 0 {
+		return watchdogTimeout
+	}
+	return time.Duration(seconds) * time.Second
+}
+
+// feedEvery is short enough for two feedings to be missed.
+func feedEvery(timeout time.Duration) time.Duration { return min(watchdogFeed, timeout/3) }
+
+func (d *watchdog) feed() { unix.IoctlWatchdogKeepalive(int(d.file.Fd())) }
+
+// feed keeps the watchdog quiet while there is progress, and only then.
+func (s *system) feed(dog *watchdog) {
+	if dog == nil {
+		return
+	}
+	for s.live.alive() {
+		dog.feed()
+		time.Sleep(dog.every)
+	}
+}
