@@ -34,7 +34,8 @@ type faultSet struct {
 	LateFull  bool          // the want of room is told by fsync and close alone
 	FailAt    int           // the n-th changing request, from 1, fails with EIO
 	HoldAt    int           // the n-th changing request waits for a release, then fails with EIO undone
-	DropEvery int           // every n-th write is answered as done, and is not
+	DropAt    int           // the n-th changing request is answered as done, and is not done
+	DropEvery int           // of all 4 KiB blocks that are written, every n-th is not
 	BadReads  []image.Range // reads that touch one fail with EIO
 }
 
@@ -49,7 +50,7 @@ type serverState struct {
 	Err     string
 	Changes int    // changing requests since the faults were set
 	Held    string // the request that is being held; "" is none
-	Dropped int    // writes dropped since the faults were set
+	Dropped int    // requests or blocks dropped since the faults were set
 }
 
 // gate is what every request passes.
@@ -60,6 +61,7 @@ type gate struct {
 	state    serverState
 	released bool
 	full     bool // something was not written for want of room
+	blocks   int  // written since the faults were set
 }
 
 // pass waits while the server is frozen.
@@ -77,36 +79,39 @@ func (g *gate) unfrozen() {
 
 // change is passed by a request that changes something.
 func (g *gate) change(what string) syscall.Errno {
+	_, errno := g.changeData(what)
+	return errno
+}
+
+// changeData is passed by a request that changes a file's data. drop says to
+// answer that it is done without doing it.
+func (g *gate) changeData(what string) (drop bool, errno syscall.Errno) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.unfrozen()
 	g.state.Changes++
 	switch g.state.Changes {
 	case g.faults.FailAt:
-		return syscall.EIO
+		return false, syscall.EIO
+	case g.faults.DropAt:
+		g.state.Dropped++
+		return true, 0
 	case g.faults.HoldAt:
 		g.state.Held, g.released = what, false
 		for !g.released {
 			g.cond.Wait()
 		}
 		g.state.Held = ""
-		return syscall.EIO
+		return false, syscall.EIO
 	}
-	return 0
+	return false, 0
 }
 
-// write is passed by a write of n bytes. skip says to answer that it is done
+// room is asked by a write of n bytes. skip says to answer that it is done
 // without doing it.
-func (g *gate) write(what string, n int) (skip bool, errno syscall.Errno) {
-	if errno := g.change(what); errno != 0 {
-		return false, errno
-	}
+func (g *gate) room(n int) (skip bool, errno syscall.Errno) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if every := g.faults.DropEvery; every > 0 && g.state.Changes%every == 0 {
-		g.state.Dropped++
-		return true, 0
-	}
 	if !g.faults.Limited {
 		return false, 0
 	}
@@ -119,6 +124,18 @@ func (g *gate) write(what string, n int) (skip bool, errno syscall.Errno) {
 		return true, 0
 	}
 	return false, syscall.ENOSPC
+}
+
+// dropBlock counts a block that is written and reports whether it is dropped.
+func (g *gate) dropBlock() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.blocks++
+	if every := g.faults.DropEvery; every == 0 || g.blocks%every != 0 {
+		return false
+	}
+	g.state.Dropped++
+	return true
 }
 
 // flushed tells a fsync or close of what write kept to itself.
@@ -146,7 +163,7 @@ func (g *gate) handle(c control) serverState {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if c.Set != nil {
-		g.faults, g.full = *c.Set, false
+		g.faults, g.full, g.blocks = *c.Set, false, 0
 		g.state.Changes, g.state.Dropped = 0, 0
 	}
 	if c.Release {
@@ -336,18 +353,32 @@ func (f *file) Read(ctx context.Context, buf []byte, off int64) (fuse.ReadResult
 }
 
 func (f *file) Write(ctx context.Context, data []byte, off int64) (uint32, syscall.Errno) {
-	skip, errno := f.g.write("write"+f.name, len(data))
+	drop, errno := f.g.changeData("write" + f.name)
 	if errno != 0 {
 		return 0, errno
 	}
-	if skip {
+	skip, errno := f.g.room(len(data))
+	if errno != 0 {
+		return 0, errno
+	}
+	if skip || drop {
 		return uint32(len(data)), 0
 	}
-	return f.lf.Write(ctx, data, off)
+	for done := 0; done < len(data); {
+		block := data[done:min(done+4096, len(data))]
+		if !f.g.dropBlock() {
+			if n, errno := f.lf.Write(ctx, block, off+int64(done)); errno != 0 || int(n) < len(block) {
+				return uint32(done) + n, errno
+			}
+		}
+		done += len(block)
+	}
+	return uint32(len(data)), 0
 }
 
+// Allocate is also how zeros are written.
 func (f *file) Allocate(ctx context.Context, off, size uint64, mode uint32) syscall.Errno {
-	if errno := f.g.change("allocate" + f.name); errno != 0 {
+	if drop, errno := f.g.changeData("allocate" + f.name); errno != 0 || drop {
 		return errno
 	}
 	return f.lf.Allocate(ctx, off, size, mode)

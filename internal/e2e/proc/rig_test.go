@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -91,6 +92,19 @@ func TestRigFaults(t *testing.T) {
 		must(t, err)
 		if !bytes.Equal(before, after) || s.state().Dropped != 1 {
 			t.Error("the write was not dropped")
+		}
+	})
+	t.Run("drop one", func(t *testing.T) {
+		before, err := os.ReadFile(filepath.Join(src, "f"))
+		must(t, err)
+		s.set(faultSet{DropAt: 3})
+		must(t, write(8<<10, 512)) // 1 and its sync
+		must(t, write(40<<10, 512))
+		must(t, write(48<<10, 512))
+		after, err := os.ReadFile(path)
+		must(t, err)
+		if !bytes.Equal(after[40<<10:41<<10], before[40<<10:41<<10]) || after[8<<10] != 1 || after[48<<10] != 1 || s.state().Dropped != 1 {
+			t.Errorf("not the third request was dropped, %d were", s.state().Dropped)
 		}
 	})
 	t.Run("bad read", func(t *testing.T) {
@@ -218,5 +232,32 @@ func TestRigLoopSectorsAndParts(t *testing.T) {
 	}
 	if s, n := size(loop(t, file, 512, false, 1<<20, 2<<20)); s != 512 || n != 2<<20 {
 		t.Errorf("part: sector %d, size %d", s, n)
+	}
+}
+
+// TestRigContent lets other programs say what the contents are.
+func TestRigContent(t *testing.T) {
+	testenv.Root(t)
+	for name, c := range map[string]struct {
+		fill content
+		is   string
+	}{
+		"ext4":  {plainExt4(1), `TYPE="ext4"`},
+		"dirty": {dirtyExt4, `TYPE="ext4"`},
+		"gpt":   {gptExt4(1), `PTTYPE="gpt"`},
+		"swap":  {hibernatedSwap, `TYPE="swsuspend"`},
+		"lvm":   {lvmPV, `TYPE="LVM2_member"`},
+		"md":    {mdHalf, `TYPE="linux_raid_member"`},
+	} {
+		path := filepath.Join(tempDir(t), "d")
+		must(t, os.WriteFile(path, nil, 0o644))
+		must(t, os.Truncate(path, 16*mib))
+		c.fill(t, path)
+		if out := run(t, "", "blkid", "-p", path); !strings.Contains(out, c.is) {
+			t.Errorf("%s: blkid says %s", name, out)
+		}
+		if st, err := os.Stat(path); err != nil || st.Size() != 16*mib {
+			t.Errorf("%s: %v, %v", name, st, err)
+		}
 	}
 }

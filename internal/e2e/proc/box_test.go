@@ -1,0 +1,313 @@
+package proc
+
+import (
+	"bytes"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"testbox-imaging/internal/bootcfg"
+	"testbox-imaging/internal/testenv"
+)
+
+// The box of all tests, and its machine.
+const (
+	boxAddr = "10.88.0.11"
+	boxHex  = "0A58000B"
+	boxHost = "box11"
+	boxUUID = "3e2b7d54-90c1-4f6e-8a55-0c1d2e3f4a5b"
+	bootIF  = "BOOTIF=01-52-54-00-12-34-56"
+)
+
+// testBox is a testbox and its storage server.
+type testBox struct {
+	t     testing.TB
+	prog  programs
+	dir   string  // sys, dev, proc and the kernel command line
+	root  string  // the areas as the storage server has them
+	areas *server // the areas as the box has them mounted
+	uuid  string  // SMBIOS
+	addr  string  // that the box has got
+	disks []*testDisk
+	plugs int // how often plug was called
+}
+
+// newBox makes the areas by `testbox share init`, mounts them squashed, and
+// plugs the disks in.
+func newBox(t testing.TB, disks ...*testDisk) *testBox {
+	t.Helper()
+	testenv.Root(t)
+	testenv.Tools(t, "gzip", "dd")
+	prog, err := built()
+	must(t, err)
+	b := &testBox{t: t, prog: prog, dir: tempDir(t), root: tempDir(t), uuid: boxUUID, addr: boxAddr, disks: disks}
+	b.initAreas()
+	b.areas = serveFolder(t, b.root, true)
+	for _, d := range disks {
+		d.attach(t)
+	}
+	must(t, os.MkdirAll(filepath.Join(b.dir, "proc"), 0o755))
+	must(t, os.WriteFile(filepath.Join(b.dir, "proc", "cpuinfo"), []byte("processor\t: 0\nmodel name\t: Test CPU\n"), 0o644))
+	b.plug()
+	return b
+}
+
+// initAreas makes the areas and a maintenance system that nothing boots.
+func (b *testBox) initAreas() {
+	b.t.Helper()
+	run(b.t, "", b.prog.testbox, "share", "init", "--server", "10.88.0.1", b.root)
+	v := bootcfg.Version{Format: bootcfg.VersionFormat, Version: "1.0", Form: bootcfg.FormRAM, Kernel: "6.1.0-37-amd64", Built: time.Now().UTC()}
+	text, err := v.Marshal()
+	must(b.t, err)
+	for path, data := range map[string][]byte{
+		v.KernelPath(): []byte("kernel"), v.InitrdPath(): []byte("initrd"),
+		filepath.Join(bootcfg.MaintDir, v.Version, bootcfg.VersionFile): text,
+	} {
+		path = filepath.Join(b.root, "testbox-tftp", path)
+		must(b.t, os.MkdirAll(filepath.Dir(path), 0o755))
+		must(b.t, os.WriteFile(path, data, 0o644))
+	}
+}
+
+// plug makes /sys and /dev anew for the disks as they are now.
+func (b *testBox) plug() {
+	b.t.Helper()
+	b.plugs++
+	must(b.t, os.RemoveAll(b.path("sys")))
+	must(b.t, os.RemoveAll(b.path("dev")))
+	must(b.t, os.MkdirAll(b.path("dev"), 0o755))
+	writeSysfs(b.t, b.path("sys"), b.uuid, b.disks)
+	for _, d := range b.disks {
+		must(b.t, os.Symlink(d.dev, b.path("dev", d.name)))
+		for _, p := range d.parts {
+			must(b.t, os.Symlink(p.dev, b.path("dev", d.name+string(rune('0'+p.number)))))
+		}
+	}
+}
+
+func (b *testBox) path(names ...string) string { return filepath.Join(b.dir, filepath.Join(names...)) }
+
+// folder is a path in the box's folder, as the storage server has it.
+func (b *testBox) folder(name string) string {
+	return filepath.Join(b.root, "testbox-backup", boxAddr, name)
+}
+
+// bootFile is the path of the box's boot file, as the storage server has it.
+func (b *testBox) bootFile() string {
+	return filepath.Join(b.root, "testbox-tftp", "pxelinux.cfg", boxHex)
+}
+
+// arm arms the box through the mounted area, as an admin does from anywhere,
+// and has the loader read the boot file.
+func (b *testBox) arm(action string, flags ...string) {
+	b.t.Helper()
+	args := append([]string{"pxe-conf", "-c", filepath.Join(b.areas.dir, "testbox-tftp", "pxelinux.cfg")}, flags...)
+	run(b.t, "", b.prog.testbox, append(args, boxAddr, action)...)
+	b.boot()
+}
+
+var appendLine = regexp.MustCompile(`(?m)^\s*APPEND\s+(.*)$`)
+
+// boot is the loader's part: the kernel command line is the boot file's
+// arguments and the card that booted.
+func (b *testBox) boot() {
+	b.t.Helper()
+	text, err := os.ReadFile(b.bootFile())
+	must(b.t, err)
+	m := appendLine.FindSubmatch(text)
+	if m == nil {
+		b.t.Fatalf("boot file without APPEND:\n%s", text)
+	}
+	must(b.t, os.WriteFile(b.path("cmdline"), append(m[1], " "+bootIF+"\n"...), 0o644))
+}
+
+// armed reports whether the boot file is there.
+func (b *testBox) armed() bool {
+	_, err := os.Stat(b.bootFile())
+	return err == nil
+}
+
+// agent is the agent's process.
+type agent struct {
+	t     testing.TB
+	cmd   *exec.Cmd
+	out   bytes.Buffer
+	lines chan string // what it prints, until it ends
+}
+
+// start starts the agent.
+func (b *testBox) start() *agent {
+	b.t.Helper()
+	a := &agent{t: b.t, lines: make(chan string, 1000)}
+	area := func(name string) string { return filepath.Join(b.areas.dir, name) }
+	a.cmd = exec.Command(b.prog.agent, "run", "--cmdline", b.path("cmdline"), "--sys", b.path("sys"), "--proc", b.path("proc"), "--dev", b.path("dev"),
+		"--tftp", area("testbox-tftp"), "--backup", area("testbox-backup"), "--address", b.addr, "--host", boxHost)
+	a.cmd.Stderr = &lineWriter{emit: a.line}
+	a.cmd.Stdout = a.cmd.Stderr // the same writer: one goroutine copies both
+	must(b.t, a.cmd.Start())
+	return a
+}
+
+func (a *agent) line(s string) {
+	a.out.WriteString(s + "\n")
+	select {
+	case a.lines <- s:
+	default: // nobody listens
+	}
+}
+
+// lineWriter calls emit with each line that is written.
+type lineWriter struct {
+	emit func(string)
+	rest []byte
+}
+
+func (w *lineWriter) Write(p []byte) (int, error) {
+	w.rest = append(w.rest, p...)
+	for {
+		line, rest, found := bytes.Cut(w.rest, []byte("\n"))
+		if !found {
+			return len(p), nil
+		}
+		w.emit(string(line))
+		w.rest = rest
+	}
+}
+
+// result is how a process of the agent ended.
+type result struct {
+	code int // -1: by a signal
+	out  string
+}
+
+// runLimit ends an agent that hangs: far more than any action here needs.
+const runLimit = 3 * time.Minute
+
+// wait waits for the agent's end.
+func (a *agent) wait() result {
+	a.t.Helper()
+	late := time.AfterFunc(runLimit, func() { a.cmd.Process.Kill() })
+	a.cmd.Wait()
+	if !late.Stop() {
+		a.t.Fatalf("the agent did not end within %s:\n%s", runLimit, a.out.String())
+	}
+	close(a.lines)
+	return result{a.cmd.ProcessState.ExitCode(), a.out.String()}
+}
+
+// kill ends the agent as a power cut does.
+func (a *agent) kill() { a.cmd.Process.Kill() }
+
+// run runs the agent to its end.
+func (b *testBox) run() result { b.t.Helper(); return b.start().wait() }
+
+// Exit codes of the agent.
+const (
+	done    = 0
+	failed  = 1
+	refused = 3
+	badOnes = 4
+	expired = 5
+)
+
+// runs runs the agent, which must end with the code and print each of says.
+func (b *testBox) runs(code int, says ...string) string {
+	b.t.Helper()
+	r := b.run()
+	if r.code != code {
+		b.t.Fatalf("the agent ended with %d instead of %d:\n%s", r.code, code, r.out)
+	}
+	for _, s := range says {
+		if !strings.Contains(r.out, s) {
+			b.t.Errorf("the agent does not say %q:\n%s", s, r.out)
+		}
+	}
+	return r.out
+}
+
+// does arms and runs an action, which must be done and disarm.
+func (b *testBox) does(action string, flags ...string) string {
+	b.t.Helper()
+	b.arm(action, flags...)
+	out := b.runs(done)
+	if b.armed() {
+		b.t.Fatalf("%s is done, but the box is still armed:\n%s", action, out)
+	}
+	return out
+}
+
+// snapshot has the hash of all disks and of all files in the box's folder but
+// logs and inventory.
+type snapshot map[string]string
+
+func (b *testBox) snapshot() snapshot {
+	b.t.Helper()
+	s := snapshot{}
+	for _, d := range b.disks {
+		s["disk "+d.serial] = d.hash(b.t)
+	}
+	for _, name := range b.files() {
+		s[name] = hashFile(b.t, b.folder(name))
+	}
+	return s
+}
+
+// files are the names in the box's folder without logs, inventory and the
+// files by which people find the folder.
+func (b *testBox) files() []string {
+	b.t.Helper()
+	entries, err := os.ReadDir(b.folder(""))
+	if !os.IsNotExist(err) {
+		must(b.t, err)
+	}
+	var names []string
+	for _, e := range entries {
+		switch name := e.Name(); {
+		case strings.HasSuffix(name, ".log"), strings.HasPrefix(name, "testbox-info."), name == boxHost, name == boxHex:
+		default:
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// unchanged checks that disks and images are as they were.
+func (b *testBox) unchanged(before snapshot) {
+	b.t.Helper()
+	after := b.snapshot()
+	for _, name := range slices.Sorted(maps.Keys(before)) {
+		if after[name] != before[name] {
+			b.t.Errorf("%s has changed", name)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(after)) {
+		if before[name] == "" {
+			b.t.Errorf("%s is new", name)
+		}
+	}
+}
+
+// image checks that the image of that name, unpacked by gzip, is the disk with
+// that hash.
+func (b *testBox) image(file, hash string) {
+	b.t.Helper()
+	raw := filepath.Join(b.t.TempDir(), "raw")
+	run(b.t, "", "sh", "-c", `gzip -dc <"$1" >"$2"`, "sh", b.folder(file), raw)
+	if got := hashFile(b.t, raw); got != hash {
+		b.t.Errorf("%s is not an image of the disk", file)
+	}
+}
+
+// log is the text of a log in the box's folder.
+func (b *testBox) log(name string) string {
+	b.t.Helper()
+	text, err := os.ReadFile(b.folder(name))
+	must(b.t, err)
+	return string(text)
+}

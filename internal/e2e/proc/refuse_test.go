@@ -1,0 +1,255 @@
+package proc
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// refusal is a box in a state in which the agent must refuse.
+type refusal struct {
+	name  string
+	disks func() []*testDisk
+	// set makes the state, arms, and boots.
+	set  func(t *testing.T, b *testBox)
+	says []string
+}
+
+func none() []*testDisk { return nil }
+func one() []*testDisk  { return []*testDisk{disk("sda", scattered(1))} }
+func two() []*testDisk  { return []*testDisk{disk("sda", scattered(1)), disk("sdb", scattered(2))} }
+
+// backedUp makes a backup, then changes something, then arms for the action.
+func backedUp(change func(t *testing.T, b *testBox), action string, flags ...string) func(*testing.T, *testBox) {
+	return func(t *testing.T, b *testBox) {
+		b.does("backup")
+		change(t, b)
+		b.arm(action, flags...)
+	}
+}
+
+// replace puts another disk in the place of the i-th, which is zeros.
+func replace(i int, change func(d *testDisk)) func(*testing.T, *testBox) {
+	return func(t *testing.T, b *testBox) {
+		b.disks[i] = disk(b.disks[i].name, nil)
+		b.disks[i].serial, b.disks[i].wwn = "NEW-"+b.disks[i].serial, "5000c5000000000"+string(rune('a'+i))
+		change(b.disks[i])
+		b.disks[i].attach(t)
+		b.plug()
+	}
+}
+
+func nothing(*testing.T, *testBox) {}
+
+func (b *testBox) mv(from, to string) {
+	b.t.Helper()
+	must(b.t, os.Rename(b.folder(from), b.folder(to)))
+}
+
+func (b *testBox) rm(path string) { b.t.Helper(); must(b.t, os.Remove(path)) }
+
+var refusals = []refusal{
+	{"no boot file", one, func(t *testing.T, b *testBox) {
+		b.arm("backup")
+		b.rm(b.bootFile())
+	}, nil},
+	{"boot file of another address", one, func(t *testing.T, b *testBox) {
+		b.arm("backup")
+		b.addr = "10.88.0.12"
+	}, []string{"10.88.0.12"}},
+	{"boot file with another action", one, func(t *testing.T, b *testBox) {
+		b.arm("backup")
+		old, err := os.ReadFile(b.path("cmdline"))
+		must(t, err)
+		b.arm("refresh-info", "--replace")
+		must(t, os.WriteFile(b.path("cmdline"), old, 0o644))
+	}, []string{"backup", "refresh-info"}},
+	{"boot file with another arming", one, func(t *testing.T, b *testBox) {
+		b.arm("backup")
+		old, err := os.ReadFile(b.path("cmdline"))
+		must(t, err)
+		b.arm("backup", "--replace")
+		must(t, os.WriteFile(b.path("cmdline"), old, 0o644))
+	}, []string{"arming"}},
+	{"boot file with other disks", two, func(t *testing.T, b *testBox) {
+		b.arm("backup", "--disks", "sda")
+		text, err := os.ReadFile(b.bootFile())
+		must(t, err)
+		must(t, os.WriteFile(b.bootFile(), []byte(strings.Replace(string(text), "testbox-disks=sda", "testbox-disks=sdb", 1)), 0o644))
+	}, []string{"sda", "sdb"}},
+	{"boot file that is not one", one, func(t *testing.T, b *testBox) {
+		b.arm("backup")
+		must(t, os.WriteFile(b.bootFile(), []byte("DEFAULT maintenance\n"), 0o644))
+	}, nil},
+	{"unknown word on the command line", one, func(t *testing.T, b *testBox) {
+		b.arm("backup")
+		line, err := os.ReadFile(b.path("cmdline"))
+		must(t, err)
+		must(t, os.WriteFile(b.path("cmdline"), append([]byte("testbox-carefully "), line...), 0o644))
+	}, []string{"testbox-carefully"}},
+	{"no marker", one, func(t *testing.T, b *testBox) {
+		b.arm("backup")
+		b.rm(filepath.Join(b.root, "testbox-backup", "testbox-backup"))
+	}, []string{"testbox-backup"}},
+	{"no pxelinux.0", one, func(t *testing.T, b *testBox) {
+		b.arm("backup")
+		b.rm(filepath.Join(b.root, "testbox-tftp", "pxelinux.0"))
+	}, []string{"pxelinux.0"}},
+	{"no such disk", one, func(t *testing.T, b *testBox) { b.arm("backup", "--disks", "sda,sdx") }, []string{"sdx"}},
+	{"no such disk in disk-devices.lst", one, func(t *testing.T, b *testBox) {
+		b.does("refresh-info")
+		must(t, os.WriteFile(b.folder("disk-devices.lst"), []byte("# all\nsda\nSERIAL-nowhere\n"), 0o644))
+		b.arm("backup")
+	}, []string{"SERIAL-nowhere"}},
+	{"no disk", none, func(t *testing.T, b *testBox) { b.arm("backup") }, nil},
+
+	{"backup over images", one, backedUp(nothing, "backup"), []string{"backup-again"}},
+	{"backup over an image by hand", one, func(t *testing.T, b *testBox) {
+		b.does("refresh-info")
+		must(t, os.WriteFile(b.folder("sda.gz"), []byte("somebody's"), 0o644))
+		b.arm("backup")
+	}, []string{"sda.gz"}},
+
+	{"restore of nothing", one, func(t *testing.T, b *testBox) { b.arm("restore") }, []string{"image"}},
+	{"restore of no old image", one, backedUp(nothing, "restore", "--old-images"), []string{"image"}},
+	{"verify of nothing", one, func(t *testing.T, b *testBox) { b.arm("verify") }, []string{"image"}},
+	{"restore to another machine", one, backedUp(func(t *testing.T, b *testBox) {
+		b.uuid = "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee"
+		b.plug()
+	}, "restore"), []string{boxUUID, "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee"}},
+	{"two replaced disks", two, backedUp(func(t *testing.T, b *testBox) {
+		replace(0, func(d *testDisk) { d.port = 5 })(t, b)
+		replace(1, func(d *testDisk) { d.port = 6 })(t, b)
+	}, "restore"), []string{"sda", "sdb"}},
+	{"one image, two new disks", one, backedUp(func(t *testing.T, b *testBox) {
+		b.disks = append(b.disks, nil)
+		b.disks[1] = disk("sdb", nil)
+		b.disks[1].attach(t)
+		replace(0, func(d *testDisk) { d.port = 5 })(t, b)
+	}, "restore"), []string{"sda", "sdb"}},
+	{"a disk is gone", two, backedUp(func(t *testing.T, b *testBox) {
+		b.disks = b.disks[:1]
+		b.plug()
+	}, "restore"), []string{"sdb"}},
+	{"too small", one, backedUp(replace(0, func(d *testDisk) { d.size -= mib }), "restore"), []string{"sda"}},
+	{"other sector size", one, backedUp(replace(0, func(d *testDisk) { d.sector = 4096 }), "restore"), []string{"4096"}},
+	{"the same disk with other sectors", one, backedUp(func(t *testing.T, b *testBox) {
+		b.disks[0] = disk("sda", nil)
+		b.disks[0].sector = 4096
+		b.disks[0].attach(t)
+		b.plug()
+	}, "restore"), []string{"4096"}},
+	{"mixed armings", two, backedUp(func(t *testing.T, b *testBox) {
+		b.does("backup-again")
+		b.mv("sdb.raw.gz.old", "sdb.raw.gz")
+		b.mv("sdb.json.old", "sdb.json")
+	}, "restore"), []string{"arming"}},
+	{"two images of one disk", one, backedUp(func(t *testing.T, b *testBox) {
+		text, err := os.ReadFile(b.folder("sda.raw.gz"))
+		must(t, err)
+		must(t, os.WriteFile(b.folder("sda.gz"), text, 0o644))
+	}, "restore"), []string{"sda.gz", "sda.raw.gz"}},
+	{"damaged sidecar", one, backedUp(func(t *testing.T, b *testBox) {
+		must(t, os.Truncate(b.folder("sda.json"), 100))
+	}, "restore"), []string{"sda.json"}},
+	{"sidecar of another image", two, backedUp(func(t *testing.T, b *testBox) {
+		b.mv("sdb.json", "sda.json")
+		b.rm(b.folder("sdb.raw.gz"))
+	}, "restore"), []string{"sda.json"}},
+	{"sidecar without an image", two, backedUp(func(t *testing.T, b *testBox) {
+		b.rm(b.folder("sdb.raw.gz"))
+	}, "restore"), []string{"sdb"}},
+}
+
+// TestRefusals checks that a refusal changes no disk and no image, and keeps
+// the box armed for the admin to see to it.
+func TestRefusals(t *testing.T) {
+	for _, r := range refusals {
+		t.Run(strings.ReplaceAll(r.name, " ", "-"), func(t *testing.T) {
+			t.Parallel()
+			b := newBox(t, r.disks()...)
+			r.set(t, b)
+			armed, before := b.armed(), b.snapshot()
+			b.runs(refused, r.says...)
+			b.unchanged(before)
+			if b.armed() != armed {
+				t.Error("a refusal disarmed the box")
+			}
+		})
+	}
+}
+
+// TestRefusalLifted: what was refused works once the reason is gone, with the
+// same arming.
+func TestRefusalLifted(t *testing.T) {
+	t.Parallel()
+	sda := disk("sda", scattered(1))
+	b := newBox(t, sda)
+	b.arm("backup")
+	marker := filepath.Join(b.root, "testbox-backup", "testbox-backup")
+	must(t, os.Rename(marker, marker+"-away"))
+	b.runs(refused)
+	must(t, os.Rename(marker+"-away", marker))
+	b.runs(done)
+	b.image("sda.raw.gz", sda.hash(t))
+}
+
+func TestExpired(t *testing.T) {
+	t.Parallel()
+	for _, action := range []string{"backup", "restore"} {
+		b := newBox(t, one()...)
+		if action == "restore" {
+			b.does("backup")
+			b.disks[0].wreck(t)
+		}
+		b.arm(action, "--expire", "1s")
+		before := b.snapshot()
+		time.Sleep(2100 * time.Millisecond) // the expiry is to the second
+		b.runs(expired)
+		b.unchanged(before)
+		if b.armed() {
+			t.Errorf("an expired %s left the box armed", action)
+		}
+	}
+}
+
+// TestOtherMachine: an admin can accept a machine; one whose UUID says nothing
+// is no other machine.
+func TestOtherMachine(t *testing.T) {
+	t.Parallel()
+	sda := disk("sda", scattered(1))
+	b := newBox(t, sda)
+	before := sda.hash(t)
+	b.does("backup")
+	for uuid, flags := range map[string][]string{
+		"aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee": {"--accept-machine"},
+		"00000000-0000-0000-0000-000000000000": nil,
+		"03000200-0400-0500-0006-000700080009": nil, // of boards that were never given one
+		"":                                     nil,
+		strings.ToUpper(boxUUID):               nil,
+	} {
+		b.uuid = uuid
+		b.plug()
+		sda.wreck(t)
+		b.does("restore", flags...)
+		if sda.hash(t) != before {
+			t.Errorf("UUID %q: not restored", uuid)
+		}
+	}
+}
+
+// TestRescueNeedsDebian: the ram form has nothing to rescue with.
+func TestRescueNeedsDebian(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, one()...)
+	out, err := exec.Command(b.prog.testbox, "pxe-conf", "-c", filepath.Join(b.areas.dir, "testbox-tftp", "pxelinux.cfg"), boxAddr, "rescue").CombinedOutput()
+	if exit, ok := err.(*exec.ExitError); !ok || exit.ExitCode() != 2 && exit.ExitCode() != 3 || !strings.Contains(string(out), "rescue") {
+		t.Errorf("rescue on the ram form: %v\n%s", err, out)
+	}
+	if b.armed() {
+		t.Error("the box is armed")
+	}
+}

@@ -1,0 +1,85 @@
+package proc
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestSourcesUntouched backs up disks that Linux likes to write to as soon as
+// it sees them: an array to assemble, a volume group to activate, a system to
+// resume, a journal to replay.
+func TestSourcesUntouched(t *testing.T) {
+	t.Parallel()
+	md, pv, swap, dirty := disk("sda", mdHalf), disk("sdb", lvmPV), disk("sdc", hibernatedSwap), disk("sdd", dirtyExt4)
+	for _, d := range []*testDisk{md, pv, swap, dirty} {
+		d.ofSize(16 * mib)
+	}
+	b := newBox(t, md, pv, swap, dirty)
+	before := b.snapshot()
+	b.does("backup")
+	for _, d := range b.disks {
+		if d.hash(t) != before["disk "+d.serial] {
+			t.Errorf("the backup changed %s", d.name)
+		}
+		b.image(d.name+".raw.gz", before["disk "+d.serial])
+	}
+	for _, d := range b.disks {
+		d.wreck(t)
+	}
+	b.does("restore")
+	for _, d := range b.disks {
+		if d.hash(t) != before["disk "+d.serial] {
+			t.Errorf("%s is not restored", d.name)
+		}
+	}
+}
+
+// TestSourcesProtected looks at a disk and its partition while it is read: the
+// kernel itself must refuse to write to either.
+func TestSourcesProtected(t *testing.T) {
+	t.Parallel()
+	sda := disk("sda", gptExt4(1))
+	sda.parts = []testPart{{number: 1, off: mib, size: mib}}
+	other := disk("sdb", scattered(2))
+	b := newBox(t, sda, other)
+	b.arm("backup", "--disks", "sda")
+	a := b.start()
+	protected := false
+	for range a.lines {
+		if readOnly(t, sda.dev) && readOnly(t, sda.parts[0].dev) && readOnly(t, other.dev) {
+			protected = true
+			break
+		}
+	}
+	if r := a.wait(); r.code != done {
+		t.Fatalf("the backup ended with %d:\n%s", r.code, r.out)
+	}
+	if !protected {
+		t.Error("the disks, or the partition, could be written during the backup")
+	}
+
+	// A restore lifts it from its targets and from no other disk.
+	sda.wreck(t)
+	b.does("restore")
+	if !readOnly(t, other.dev) {
+		t.Error("the restore of sda let others write to sdb")
+	}
+}
+
+// TestDiskInUse: a disk that something holds is not taken.
+func TestDiskInUse(t *testing.T) {
+	t.Parallel()
+	sda := disk("sda", plainExt4(1))
+	b := newBox(t, sda)
+	mount(t, sda.dev)
+	b.arm("backup")
+	start := time.Now()
+	r := b.run()
+	if r.code != failed && r.code != refused {
+		t.Errorf("the backup of a mounted disk ended with %d after %s:\n%s", r.code, time.Since(start), r.out)
+	}
+	if !strings.Contains(r.out, "sda") || !b.armed() {
+		t.Errorf("armed %v:\n%s", b.armed(), r.out)
+	}
+}
