@@ -120,6 +120,15 @@ func (l *Lab) makeDir() (err error) {
 
 // Close ends all machines and services; the folder goes unless keep is set.
 func (l *Lab) Close(keep bool) error {
+	l.stop()
+	if keep {
+		return os.Remove(filepath.Join(l.Dir, ownerFile))
+	}
+	return os.RemoveAll(l.Dir)
+}
+
+// stop ends all that runs; the folder stays, and Clean finds it later.
+func (l *Lab) stop() {
 	for _, m := range l.machines {
 		m.PowerOff()
 	}
@@ -130,11 +139,8 @@ func (l *Lab) Close(keep bool) error {
 	}
 	if l.ns != nil {
 		l.ns.close()
+		l.ns = nil
 	}
-	if keep {
-		return os.Remove(filepath.Join(l.Dir, ownerFile))
-	}
-	return os.RemoveAll(l.Dir)
 }
 
 // TFTP is the folder of the TFTP area.
@@ -163,4 +169,16 @@ func (l *Lab) Testbox(ctx context.Context, args ...string) (string, error) {
 		return text, fmt.Errorf("testbox %s: %w: %s", strings.Join(args, " "), err, text)
 	}
 	return text, nil
+}
+
+// BuildMaintenance builds the maintenance system, form ram, into the TFTP area.
+func (l *Lab) BuildMaintenance(ctx context.Context, args ...string) error {
+	_, err := l.Testbox(ctx, append([]string{"maintenance", "build", "--form", "ram", "-c", l.TFTP()}, args...)...)
+	return err
+}
+
+// Arm arms a box, with pxe-conf's options in args.
+func (l *Lab) Arm(ctx context.Context, m *Machine, action box.Action, args ...string) error {
+	_, err := l.Testbox(ctx, append([]string{"pxe-conf", "-c", filepath.Join(l.TFTP(), "pxelinux.cfg"), m.Addr.String(), string(action)}, args...)...)
+	return err
 }
