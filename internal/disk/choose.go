@@ -1,0 +1,208 @@
+package disk
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+)
+
+// Limits of disk-devices.lst.
+const (
+	maxListSize  = 64 << 10 // bytes
+	maxListItems = 256
+	maxItem      = 255 // bytes
+)
+
+// Selection is the disks that the admin named, each as a kernel name, a path
+// below /dev, a by-id or by-path link, a serial or a World Wide Name. An empty
+// Selection is none: the disks are then chosen by the rules of Auto.
+type Selection []string
+
+// ParseList reads disk-devices.lst: items with blanks, commas or line ends
+// between them; a '#' at the start of a word starts a comment. No bytes at all
+// are no Selection; a file of comments alone is an error, because what it was
+// to mean cannot be told.
+func ParseList(data []byte) (Selection, error) {
+	if len(data) > maxListSize {
+		return nil, fmt.Errorf("disk-devices.lst is larger than %d bytes", maxListSize)
+	}
+	if len(data) == 0 {
+		return nil, nil
+	}
+	var sel Selection
+	for i, line := range bytes.Split(data, []byte("\n")) {
+		for _, word := range strings.FieldsFunc(string(line), func(r rune) bool { return strings.ContainsRune(" \t\r,", r) }) {
+			if word[0] == '#' {
+				break
+			}
+			if err := validItem(word); err != nil {
+				return nil, fmt.Errorf("disk-devices.lst, line %d: %w", i+1, err)
+			}
+			sel = append(sel, word)
+		}
+	}
+	if len(sel) == 0 {
+		return nil, errors.New("disk-devices.lst names no disk; remove it to have the disks chosen by themselves")
+	}
+	if len(sel) > maxListItems {
+		return nil, fmt.Errorf("disk-devices.lst names more than %d disks", maxListItems)
+	}
+	return sel, nil
+}
+
+// Select is the Selection of items that come from elsewhere (the kernel
+// command line), each spelled as in disk-devices.lst.
+func Select(items []string) (Selection, error) {
+	if len(items) > maxListItems {
+		return nil, fmt.Errorf("more than %d disks are named", maxListItems)
+	}
+	for _, s := range items {
+		if err := validItem(s); err != nil {
+			return nil, err
+		}
+	}
+	return slices.Clone(items), nil
+}
+
+func validItem(s string) error {
+	switch {
+	case s == "":
+		return errors.New("a disk's name is empty")
+	case len(s) > maxItem:
+		return fmt.Errorf("a disk's name is longer than %d bytes", maxItem)
+	case strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }):
+		return fmt.Errorf("%q has characters that no disk's name has", s)
+	case strings.HasPrefix(s, "/") && (path.Clean(s) != s || !strings.HasPrefix(s, "/dev/")):
+		return fmt.Errorf("%s is not the path of a device below /dev", s)
+	}
+	return nil
+}
+
+// Named reports whether the admin named disks.
+func (sel Selection) Named() bool { return len(sel) > 0 }
+
+// names reports whether item means the disk.
+func (d Disk) names(item string) bool {
+	if d.kernelNamed(item) {
+		return true
+	}
+	item = strings.TrimPrefix(strings.TrimPrefix(item, "/dev/"), "disk/")
+	if slices.Contains(d.Links, item) || slices.Contains(d.Links, "by-id/"+item) || slices.Contains(d.Links, "by-path/"+item) {
+		return true
+	}
+	for _, id := range []string{d.Serial, d.WWN} {
+		if id != "" && (item == id || item == underscored(id)) {
+			return true
+		}
+	}
+	return false
+}
+
+// kernelNamed reports whether item is the disk's kernel name or plain device.
+func (d Disk) kernelNamed(item string) bool {
+	item = strings.TrimPrefix(item, "/dev/")
+	return item == d.Name || item == strings.ReplaceAll(d.Name, "!", "/")
+}
+
+// Choice is the disks that an action takes.
+type Choice struct {
+	Disks   []Disk   // in the order of the list they were chosen from
+	Notes   []string // for the log: what was left out and why
+	Missing []string // what the admin named and is not there; a result must say so
+	sel     Selection
+}
+
+// Named reports whether the admin named the disks.
+func (c Choice) Named() bool { return c.sel.Named() }
+
+// Choose gives the disks that an action takes. Without a selection they are
+// those of Auto. An item of the selection that no disk has is said in Missing;
+// one that means two disks, or a partition, or a drive without medium is an
+// error, and so is a choice of no disk at all. The Notes are good beside an
+// error too.
+func Choose(disks []Disk, sel Selection) (Choice, error) {
+	if !sel.Named() {
+		return chooseAuto(disks)
+	}
+	c := Choice{sel: sel}
+	take := map[string]bool{}
+	for _, item := range sel {
+		d, err := find(disks, item)
+		if err != nil {
+			return c, err
+		}
+		if d == nil {
+			c.Missing = append(c.Missing, item)
+			c.Notes = append(c.Notes, fmt.Sprintf("no disk is called %s: skipped", item))
+			continue
+		}
+		take[d.Name] = true
+	}
+	for _, d := range disks {
+		if take[d.Name] {
+			c.Disks = append(c.Disks, d)
+		} else if auto, _ := Auto(d); auto {
+			c.Notes = append(c.Notes, fmt.Sprintf("disk %s is left alone: other disks are named", d))
+		}
+	}
+	if len(c.Disks) == 0 {
+		return c, fmt.Errorf("none of the named disks (%s) is there; the box has %s", strings.Join(sel, ", "), seen(disks))
+	}
+	return c, nil
+}
+
+func chooseAuto(disks []Disk) (Choice, error) {
+	var c Choice
+	for _, d := range disks {
+		auto, why := Auto(d)
+		switch {
+		case auto:
+			c.Disks = append(c.Disks, d)
+		case d.Size > 0: // empty drives and unused loop devices would fill the log
+			c.Notes = append(c.Notes, fmt.Sprintf("disk %s is not chosen by itself: %s", d, why))
+		}
+	}
+	if len(c.Disks) == 0 {
+		return c, fmt.Errorf("no disk of the box is chosen by itself (it has %s); name those that are meant in disk-devices.lst", seen(disks))
+	}
+	return c, nil
+}
+
+// find is the one disk that item means, or nil.
+func find(disks []Disk, item string) (*Disk, error) {
+	var found []Disk
+	for _, d := range disks {
+		if d.names(item) {
+			found = append(found, d)
+		}
+		for _, p := range d.Parts {
+			if strings.TrimPrefix(item, "/dev/") == p {
+				return nil, fmt.Errorf("%s is a partition; name its disk, %s", item, d.Name)
+			}
+		}
+	}
+	switch {
+	case len(found) > 1:
+		return nil, fmt.Errorf("%s names more than one disk (%s); use a name that only one has", item, seen(found))
+	case len(found) == 0:
+		return nil, nil
+	case found[0].Size == 0:
+		return nil, fmt.Errorf("disk %s is named, but has no medium (size 0)", found[0].Name)
+	}
+	return &found[0], nil
+}
+
+// seen lists disks for a message.
+func seen(disks []Disk) string {
+	if len(disks) == 0 {
+		return "no disks"
+	}
+	s := make([]string, len(disks))
+	for i, d := range disks {
+		s[i] = d.String()
+	}
+	return strings.Join(s, ", ")
+}

@@ -1,0 +1,355 @@
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrMedium is matched by the error of a read that met sectors the disk cannot
+// read, as opposed to a disk that is gone.
+var ErrMedium = errors.New("unreadable sectors")
+
+// fileAlign is the alignment for O_DIRECT on regular files: no file system's
+// block device has larger sectors in practice, and where one has, the file is
+// read without O_DIRECT.
+const fileAlign = 4096
+
+// Device is an open disk: a block device, or a regular file that stands for
+// one. Its methods may be called from several goroutines at once, as long as
+// no two of them write the same bytes.
+//
+// Nothing that ReadAt gives comes from the page cache: block devices are
+// opened with O_DIRECT or not at all. A regular file on a file system without
+// O_DIRECT is synced and dropped from the cache before each read.
+type Device struct {
+	f      *os.File
+	name   string // for errors
+	size   int64
+	sector int
+	align  int  // of offsets, lengths and buffers in O_DIRECT transfers
+	block  bool // a block device
+	direct bool
+	dirty  atomic.Bool // written since the last sync; kept for files without direct
+	edge   sync.Mutex  // one write of part of a block at a time: it reads the block first
+	pool   sync.Pool   // *[]byte of bounceSize for transfers that are not aligned
+}
+
+// bounceSize is the length in bytes of the buffers for unaligned transfers.
+const bounceSize = 1 << 20
+
+// Path is the device node of a kernel name below devDir, usually /dev.
+func Path(devDir, kernel string) string {
+	return filepath.Join(devDir, strings.ReplaceAll(kernel, "!", "/"))
+}
+
+// Open opens a disk below devDir, for reading or for both. Symbolic links are
+// followed. A block device is opened exclusively: an error says who holds it,
+// if the kernel tells. The size and the sector size must be those of d, which
+// were read from sysfs: if not, the node is another device's.
+func Open(devDir string, d Disk, write bool) (*Device, error) {
+	path := Path(devDir, d.Name)
+	st, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("open disk %s: %w", d.Name, err)
+	}
+	dev := &Device{name: d.Name, sector: d.SectorSize, align: fileAlign}
+	switch {
+	case st.Mode()&os.ModeDevice != 0 && st.Mode()&os.ModeCharDevice == 0:
+		err = dev.openBlock(path, write)
+	case st.Mode().IsRegular():
+		err = dev.openFile(path, st.Size(), write)
+	default:
+		err = fmt.Errorf("%s is neither a block device nor a file", path)
+	}
+	if err == nil {
+		err = dev.checkSize(d)
+	}
+	if err != nil {
+		dev.Close()
+		return nil, fmt.Errorf("open disk %s: %w", d.Name, err)
+	}
+	dev.pool.New = func() any { b := AlignedBuffer(bounceSize); return &b }
+	return dev, nil
+}
+
+func openMode(write bool) int {
+	if write {
+		return os.O_RDWR
+	}
+	return os.O_RDONLY
+}
+
+func (dev *Device) openBlock(path string, write bool) error {
+	f, err := os.OpenFile(path, openMode(write)|unix.O_EXCL|unix.O_DIRECT, 0)
+	switch {
+	case errors.Is(err, unix.EBUSY):
+		return fmt.Errorf("it is in use%s; whatever uses it must let go of it first: %w", holders(path), err)
+	case err != nil:
+		return err
+	}
+	dev.f, dev.block, dev.direct = f, true, true
+	fd := int(f.Fd())
+	if dev.size, err = blockSize64(fd); err != nil {
+		return fmt.Errorf("ask for its size: %w", err)
+	}
+	if dev.sector, err = unix.IoctlGetInt(fd, unix.BLKSSZGET); err != nil {
+		return fmt.Errorf("ask for its sector size: %w", err)
+	}
+	dev.align = dev.sector
+	if ro, err := readOnly(fd); write && err == nil && ro {
+		return errors.New("it is read-only; the protection of the disks was not lifted for it, or the disk has a write-protect switch")
+	}
+	return nil
+}
+
+func (dev *Device) openFile(path string, size int64, write bool) error {
+	dev.size = size
+	if size%fileAlign == 0 {
+		f, err := os.OpenFile(path, openMode(write)|unix.O_DIRECT, 0)
+		if err == nil {
+			dev.f, dev.direct = f, true
+			return dev.probe()
+		}
+		if !errors.Is(err, unix.EINVAL) {
+			return err
+		}
+	}
+	return dev.openBuffered(path, write)
+}
+
+// probe reads once: some file systems let a file be opened with O_DIRECT and
+// refuse to read it, or want more than fileAlign.
+func (dev *Device) probe() error {
+	if dev.size == 0 {
+		return nil
+	}
+	_, err := dev.f.ReadAt(AlignedBuffer(fileAlign), 0)
+	if !errors.Is(err, unix.EINVAL) {
+		return nil
+	}
+	path, write := dev.f.Name(), dev.writable()
+	dev.f.Close()
+	return dev.openBuffered(path, write)
+}
+
+func (dev *Device) writable() bool {
+	flags, err := unix.FcntlInt(dev.f.Fd(), unix.F_GETFL, 0)
+	return err == nil && flags&unix.O_ACCMODE == unix.O_RDWR
+}
+
+func (dev *Device) openBuffered(path string, write bool) (err error) {
+	dev.direct, dev.align = false, 1
+	dev.f, err = os.OpenFile(path, openMode(write), 0)
+	return err
+}
+
+// checkSize holds what the device says against what sysfs said.
+func (dev *Device) checkSize(d Disk) error {
+	switch {
+	case dev.size != d.Size:
+		return fmt.Errorf("the device has %d bytes, but sysfs says %d; it was changed, or %s is not its device", dev.size, d.Size, dev.f.Name())
+	case dev.sector != d.SectorSize:
+		return fmt.Errorf("the device has sectors of %d bytes, but sysfs says %d; %s is not its device", dev.sector, d.SectorSize, dev.f.Name())
+	case dev.size%int64(dev.sector) != 0:
+		return fmt.Errorf("its %d bytes are not whole sectors of %d", dev.size, dev.sector)
+	}
+	return nil
+}
+
+// Size is in bytes.
+func (dev *Device) Size() int64 { return dev.size }
+
+// SectorSize is the logical sector in bytes.
+func (dev *Device) SectorSize() int { return dev.sector }
+
+// Close closes the device. It does not sync.
+func (dev *Device) Close() error {
+	if dev.f == nil {
+		return nil
+	}
+	return dev.f.Close()
+}
+
+// Sync makes what was written durable, through the disk's own cache too. After
+// an error nothing may be taken for written, and a second Sync proves nothing.
+func (dev *Device) Sync() error {
+	dev.dirty.Store(false)
+	if err := dev.f.Sync(); err != nil {
+		return dev.wrap("sync", 0, err)
+	}
+	return nil
+}
+
+// wrap adds which disk and where; errors of the medium match ErrMedium.
+func (dev *Device) wrap(verb string, off int64, err error) error {
+	var pe *os.PathError
+	if errors.As(err, &pe) {
+		err = pe.Err
+	}
+	if errors.Is(err, unix.EIO) || errors.Is(err, unix.ENODATA) || errors.Is(err, unix.EILSEQ) {
+		return fmt.Errorf("disk %s: %s at byte %d: %w: %w", dev.name, verb, off, ErrMedium, err)
+	}
+	return fmt.Errorf("disk %s: %s at byte %d: %w", dev.name, verb, off, err)
+}
+
+// AlignedBuffer is n zero bytes that start at a multiple of 4096, as O_DIRECT
+// wants them; other buffers work too, and are copied.
+func AlignedBuffer(n int) []byte {
+	b := make([]byte, n+fileAlign)
+	off := int(-uintptr(unsafe.Pointer(unsafe.SliceData(b))) % fileAlign)
+	return b[off : off+n : off+n]
+}
+
+// aligned reports whether a transfer can go to the kernel as it is.
+func (dev *Device) aligned(b []byte, off int64) bool {
+	a := int64(dev.align)
+	return off%a == 0 && int64(len(b))%a == 0 && uintptr(unsafe.Pointer(unsafe.SliceData(b)))%uintptr(a) == 0
+}
+
+// checkRange refuses what is not inside the device.
+func (dev *Device) checkRange(verb string, off, n int64) error {
+	if off < 0 || n < 0 || off > dev.size || n > dev.size-off {
+		return fmt.Errorf("disk %s: %s of %d bytes at byte %d is outside its %d bytes", dev.name, verb, n, off, dev.size)
+	}
+	return nil
+}
+
+// ReadAt implements io.ReaderAt. A read beyond the end gives what there is and
+// io.EOF. Errors of the medium match ErrMedium.
+func (dev *Device) ReadAt(b []byte, off int64) (int, error) {
+	if off < 0 {
+		return 0, dev.checkRange("read", off, int64(len(b)))
+	}
+	var end error
+	if left := max(dev.size-off, 0); int64(len(b)) > left {
+		b, end = b[:left], io.EOF
+	}
+	if len(b) == 0 {
+		return 0, end
+	}
+	if err := dev.uncache(off, len(b)); err != nil {
+		return 0, err
+	}
+	var n int
+	var err error
+	if dev.aligned(b, off) {
+		n, err = dev.read(b, off)
+	} else {
+		n, err = dev.readBounced(b, off)
+	}
+	if err == nil {
+		err = end
+	}
+	return n, err
+}
+
+// read fills b, aligned, from inside the device.
+func (dev *Device) read(b []byte, off int64) (int, error) {
+	n, err := dev.f.ReadAt(b, off)
+	if n == len(b) {
+		return n, nil
+	}
+	if err == nil || err == io.EOF {
+		err = io.ErrUnexpectedEOF // inside the size it had when it was opened
+	}
+	return n, dev.wrap("read", off+int64(n), err)
+}
+
+// readBounced reads what is not aligned through a buffer that is.
+func (dev *Device) readBounced(b []byte, off int64) (int, error) {
+	buf := dev.pool.Get().(*[]byte)
+	defer dev.pool.Put(buf)
+	a, done := int64(dev.align), 0
+	for done < len(b) {
+		at := off + int64(done)
+		skip := at % a
+		want := min((skip+int64(len(b)-done)+a-1)/a*a, bounceSize)
+		n, err := dev.read((*buf)[:want], at-skip)
+		if int64(n) > skip {
+			done += copy(b[done:], (*buf)[skip:n])
+		}
+		if err != nil && done < len(b) {
+			return done, err
+		}
+	}
+	return done, nil
+}
+
+// uncache makes the next read of a regular file without O_DIRECT come from
+// its disk.
+func (dev *Device) uncache(off int64, n int) error {
+	if dev.direct {
+		return nil
+	}
+	if dev.dirty.Load() {
+		if err := dev.Sync(); err != nil {
+			return err
+		}
+	}
+	if err := unix.Fadvise(int(dev.f.Fd()), off, int64(n), unix.FADV_DONTNEED); err != nil {
+		return dev.wrap("drop the cache", off, err)
+	}
+	return nil
+}
+
+// WriteAt implements io.WriterAt. It never writes beyond the end. What is not
+// a whole block is read first.
+func (dev *Device) WriteAt(b []byte, off int64) (int, error) {
+	if err := dev.checkRange("write", off, int64(len(b))); err != nil {
+		return 0, err
+	}
+	dev.dirty.Store(true)
+	if len(b) == 0 || dev.aligned(b, off) {
+		return dev.write(b, off)
+	}
+	return dev.writeBounced(b, off)
+}
+
+func (dev *Device) write(b []byte, off int64) (int, error) {
+	n, err := dev.f.WriteAt(b, off)
+	if err != nil {
+		return n, dev.wrap("write", off+int64(n), err)
+	}
+	return n, nil
+}
+
+// writeBounced writes through an aligned buffer, whose first and last block
+// are read before if they are not written whole.
+func (dev *Device) writeBounced(b []byte, off int64) (int, error) {
+	dev.edge.Lock()
+	defer dev.edge.Unlock()
+	buf := dev.pool.Get().(*[]byte)
+	defer dev.pool.Put(buf)
+	a, done := int64(dev.align), 0
+	for done < len(b) {
+		at := off + int64(done)
+		skip := at % a
+		take := min(int64(len(b)-done), bounceSize-skip)
+		blocks := (*buf)[:(skip+take+a-1)/a*a]
+		if skip != 0 {
+			if _, err := dev.read(blocks[:a], at-skip); err != nil {
+				return done, err
+			}
+		}
+		if last := int64(len(blocks)) - a; (skip+take)%a != 0 && (last > 0 || skip == 0) {
+			if _, err := dev.read(blocks[last:], at-skip+last); err != nil {
+				return done, err
+			}
+		}
+		copy(blocks[skip:], b[done:done+int(take)])
+		if _, err := dev.write(blocks, at-skip); err != nil {
+			return done, err
+		}
+		done += int(take)
+	}
+	return done, nil
+}

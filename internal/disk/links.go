@@ -1,0 +1,96 @@
+package disk
+
+import (
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// links spells the names that udev gives the disk below /dev/disk, as far as
+// sysfs has what they are made of.
+func (n *node) links(d Disk, x ids) []string {
+	var l []string
+	id := func(format string, parts ...any) { l = append(l, "by-id/"+fmt.Sprintf(format, parts...)) }
+	scsi := strings.HasPrefix(d.Name, "sd") || strings.HasPrefix(d.Name, "sr")
+	switch {
+	case strings.HasPrefix(d.Name, "nvme"):
+		if x.identifier != "" {
+			id("nvme-%s", underscored(x.identifier))
+		}
+		if d.Model != "" && d.Serial != "" {
+			id("nvme-%s_%s", underscored(d.Model), underscored(d.Serial))
+			id("nvme-%s_%s_%d", underscored(d.Model), underscored(d.Serial), d.NamespaceID)
+		}
+	case d.Transport == "virtio" && d.Serial != "":
+		id("virtio-%s", underscored(d.Serial))
+	case (d.Transport == "mmc" || d.Transport == "sd") && d.Model != "" && d.Serial != "":
+		id("mmc-%s_%s", underscored(d.Model), underscored(d.Serial))
+	case scsi:
+		l = append(l, n.scsiLinks(d, x)...)
+	}
+	if num, ok := strings.CutPrefix(d.WWN, "naa."); ok && scsi {
+		id("wwn-0x%s", num)
+	} else if num, ok := strings.CutPrefix(d.WWN, "eui."); ok && scsi {
+		id("wwn-0x%s", num)
+	}
+	return append(l, pathLinks(d)...)
+}
+
+func pathLinks(d Disk) []string {
+	if d.Path == "" {
+		return nil
+	}
+	l := []string{"by-path/" + d.Path}
+	if d.Transport == "ata" { // older udev left out the device on the port
+		if i := strings.LastIndex(d.Path, "."); i > strings.LastIndex(d.Path, "ata-") {
+			l = append(l, "by-path/"+strings.TrimSuffix(d.Path[:i], ".0"))
+		}
+	}
+	if d.Transport == "virtio" && strings.HasPrefix(d.Path, "pci-") {
+		l = append(l, "by-path/virtio-"+d.Path)
+	}
+	return l
+}
+
+// scsiLinks are the names that ata_id, scsi_id and usb_id make.
+func (n *node) scsiLinks(d Disk, x ids) []string {
+	var l []string
+	if x.ata.model != "" && x.ata.serial != "" {
+		l = append(l, "by-id/ata-"+underscored(x.ata.model)+"_"+underscored(x.ata.serial))
+	} else if x.vendor == "ATA" && d.Serial != "" && len(d.Model) < 16 { // a model of 16 characters may be cut
+		l = append(l, "by-id/ata-"+underscored(d.Model)+"_"+underscored(d.Serial))
+	}
+	if d.Transport == "usb" && x.usbSerial != "" {
+		hctl := strings.Split(n.deviceDir(), "/")
+		addr := strings.Split(hctl[len(hctl)-1], ":")
+		if len(addr) == 4 {
+			l = append(l, fmt.Sprintf("by-id/usb-%s_%s_%s-%s:%s", underscored(x.vendor), underscored(d.Model), underscored(x.usbSerial), addr[2], addr[3]))
+		}
+	}
+	for _, des := range x.page83 {
+		switch des.kind {
+		case 0: // only the vendor says what it means: vendor and model go before it
+			l = append(l, "by-id/scsi-0"+underscored(fmt.Sprintf("%-8s%-16s%s", x.vendor, d.Model, clean(des.id))))
+		case 1:
+			l = append(l, "by-id/scsi-1"+underscored(clean(des.id)))
+		case 2, 3:
+			l = append(l, fmt.Sprintf("by-id/scsi-%d%s", des.kind, hex.EncodeToString(des.id)))
+		}
+	}
+	slices.Sort(l)
+	return slices.Compact(l)
+}
+
+// underscored puts one '_' for each run of blanks, and for what udev does not
+// allow in a name.
+func underscored(s string) string {
+	s = strings.Join(strings.Fields(s), "_")
+	return strings.Map(func(r rune) rune {
+		switch {
+		case '0' <= r && r <= '9', 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', strings.ContainsRune("#+-.:=@_", r):
+			return r
+		}
+		return '_'
+	}, s)
+}

@@ -1,0 +1,88 @@
+package disk
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+
+	"testbox-imaging/internal/image"
+)
+
+// Assign gives each disk (by kernel name) the name of its image. disks should
+// be all that the box has, so that one that is left out this time keeps its
+// name. A disk known from an earlier image, by WWN and serial or else by path,
+// keeps that image's name; another gets its kernel name if no disk has that
+// name, else the next free one of the family (sdb, nvme1n1).
+func Assign(earlier []*image.Facts, disks []Disk) map[string]string {
+	m := newMatching(earlier, disks, Choice{})
+	m.byIdentity()
+	m.byPath()
+	names, taken := map[string]string{}, map[string]bool{}
+	for i, f := range m.images {
+		if d := m.disk[i]; d != none && !taken[f.Name] {
+			names[m.disks[d].Name] = f.Name
+			taken[f.Name] = true
+		}
+	}
+	give := func(free bool) {
+		for _, d := range m.disks {
+			if names[d.Name] != "" {
+				continue
+			}
+			name := baseName(d.Name)
+			if taken[name] && free {
+				continue // a later round, when all that can have their own name have it
+			}
+			for taken[name] {
+				name = nextName(name)
+			}
+			names[d.Name], taken[name] = name, true
+		}
+	}
+	give(true)
+	give(false)
+	return names
+}
+
+// baseName is a kernel name as an image can have it: "cciss!c0d0" has a
+// character that files do not like.
+func baseName(kernel string) string {
+	s := strings.ReplaceAll(kernel, "!", "-")
+	if !image.ValidName(s) {
+		return "disk"
+	}
+	return s
+}
+
+// nextName is the name after one in its family: sda sdb ... sdz sdaa, nvme0n1
+// nvme1n1 (the controller counts), mmcblk0 mmcblk1.
+func nextName(name string) string {
+	if ctrl, ns, ok := strings.Cut(strings.TrimPrefix(name, "nvme"), "n"); ok && strings.HasPrefix(name, "nvme") {
+		if n, err := strconv.Atoi(ctrl); err == nil {
+			return "nvme" + strconv.Itoa(n+1) + "n" + ns
+		}
+	}
+	if i := len(strings.TrimRight(name, "0123456789")); i < len(name) {
+		if n, err := strconv.Atoi(name[i:]); err == nil {
+			return name[:i] + strconv.Itoa(n+1)
+		}
+	}
+	for _, family := range []string{"sd", "hd", "vd", "xvd"} {
+		if s, ok := strings.CutPrefix(name, family); ok && s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz") == "" {
+			return family + nextLetters(s)
+		}
+	}
+	return name + "2"
+}
+
+func nextLetters(s string) string {
+	b := []byte(s)
+	for i, c := range slices.Backward(b) {
+		if c < 'z' {
+			b[i]++
+			return string(b)
+		}
+		b[i] = 'a'
+	}
+	return "a" + string(b)
+}

@@ -1,0 +1,256 @@
+package disk
+
+import (
+	"fmt"
+	"io/fs"
+	"path"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// deviceDir is the folder of the device that carries the disk.
+func (n *node) deviceDir() string { return resolve(n.sys, path.Join(n.dir, "device")) }
+
+// path spells the disk's place as udev's path_id does ("pci-0000:00:1f.2-ata-1.0"),
+// or "" where the tree has no links or the place has no lasting name. It
+// walks up the folders from the disk and puts a word before the others for
+// each bus that it passes.
+func (n *node) path() string {
+	dir := n.dir
+	if strings.HasPrefix(n.name, "nvme") && strings.Contains(dir, "/nvme-subsystem/") {
+		dir = n.multipathDir()
+	}
+	if !strings.HasPrefix(dir, "devices/") {
+		return ""
+	}
+	w := walk{node: n, at: strings.Split(path.Dir(dir), "/"), dir: dir}
+	for len(w.at) > 1 && w.step() {
+	}
+	if w.parent && w.transport {
+		return strings.Join(w.words, "-")
+	}
+	return ""
+}
+
+// walk is a path being spelled.
+type walk struct {
+	*node
+	dir       string   // the disk's folder
+	at        []string // the folders still to be seen, the last is the next
+	words     []string
+	parent    bool // a bus whose addresses last was seen
+	transport bool // how the disk hangs on it is known
+}
+
+func (w *walk) put(word string) { w.words = slices.Insert(w.words, 0, word) }
+
+// skip drops folders from the end for which match holds.
+func (w *walk) skip(match func(string) bool) {
+	for len(w.at) > 1 && match(w.at[len(w.at)-1]) {
+		w.at = w.at[:len(w.at)-1]
+	}
+}
+
+// here is the path of the next folder; at(-1) that of the one above, and so on.
+func (w *walk) here(up int) string { return strings.Join(w.at[:len(w.at)-up], "/") }
+
+// step looks at the next folder and takes it and perhaps more away; false
+// means that the place has no lasting name.
+func (w *walk) step() bool {
+	c := w.at[len(w.at)-1]
+	switch {
+	case scsiAddr.MatchString(c):
+		return w.scsi()
+	case usbIface.MatchString(c):
+		w.put("usb-0:" + usbIface.FindStringSubmatch(c)[1])
+		w.transport = true
+		w.skip(func(c string) bool {
+			return usbIface.MatchString(c) || usbDev.MatchString(c) || strings.HasPrefix(c, "usb")
+		})
+		return true
+	case c == "nvme" || nvmeCtrl.MatchString(c):
+		if nsid := clean(w.read(path.Join(w.dir, "nsid"), maxAttr)); nsid != "" && !w.transport {
+			w.put("nvme-" + nsid)
+			w.transport = true
+		}
+	case virtioNo.MatchString(c):
+		w.transport = true
+	case strings.HasPrefix(c, "vbd-"):
+		w.put("xen-" + c)
+		w.parent, w.transport = true, true
+	case pciAddr.MatchString(c):
+		w.put("pci-" + c)
+		w.parent = true
+		w.skip(pciAddr.MatchString) // the bridges above
+		return true
+	}
+	w.at = w.at[:len(w.at)-1]
+	return true
+}
+
+// scsi spells the word for a SCSI disk, whose folder H:B:T:L is next.
+func (w *walk) scsi() bool {
+	whole := "/" + w.here(0) + "/"
+	word := ""
+	switch {
+	case strings.Contains(whole, "/rport-"):
+		word = w.fibreChannel()
+		w.parent = true
+	case strings.Contains(whole, "/end_device-"):
+		word = w.sas()
+		w.parent = true
+	case strings.Contains(whole, "/session"):
+		word = w.iscsi()
+		w.parent = true
+	case strings.Contains(whole, "/ata"):
+		word = w.ata()
+	default:
+		if word = w.hyperv(); word == "" {
+			word = w.plainSCSI()
+		}
+	}
+	if word == "" {
+		return false
+	}
+	w.put(word)
+	w.transport = true
+	host := slices.IndexFunc(w.at, hostDir.MatchString)
+	if host < 1 {
+		return false
+	}
+	if strings.HasPrefix(word, "ip-") { // the session may stand on any network card
+		w.at = w.at[:1]
+		return true
+	}
+	w.at = w.at[:host]
+	if strings.HasPrefix(word, "vmbus-") && host > 2 {
+		w.put("acpi-" + w.at[host-2])
+		w.parent = true
+	}
+	return true
+}
+
+var hostDir = regexp.MustCompile(`^host\d+$`)
+
+// class reads an attribute of a transport class's device, which stands in the
+// folder of the device itself: .../ata1/ata_port/ata1/port_no.
+func (w *walk) class(dir, class, attr string) string {
+	return clean(w.read(path.Join(dir, class, path.Base(dir), attr), maxAttr))
+}
+
+// folder is the path of the nearest folder above whose name has the prefix.
+func (w *walk) folder(prefix string) string {
+	for i := len(w.at); i > 0; i-- {
+		if strings.HasPrefix(w.at[i-1], prefix) {
+			return strings.Join(w.at[:i], "/")
+		}
+	}
+	return ""
+}
+
+// hbtl is host, bus, target and logical unit of the SCSI disk.
+func (w *walk) hbtl() (v [4]int) {
+	for i, s := range strings.Split(w.at[len(w.at)-1], ":") {
+		v[i], _ = strconv.Atoi(s) // digits only; too many of them give the largest int
+	}
+	return v
+}
+
+// lun spells a logical unit as udev does: small ones in decimal.
+func (w *walk) lun() string {
+	n := w.hbtl()[3]
+	if n < 256 {
+		return fmt.Sprintf("lun-%d", n)
+	}
+	return fmt.Sprintf("lun-0x%04x%04x00000000", n&0xffff, n>>16&0xffff)
+}
+
+func (w *walk) ata() string {
+	port := w.class(w.folder("ata"), "ata_port", "port_no")
+	if port == "" {
+		return ""
+	}
+	v := w.hbtl()
+	if v[1] != 0 { // behind a port multiplier
+		return fmt.Sprintf("ata-%s.%d.0", port, v[1])
+	}
+	return fmt.Sprintf("ata-%s.%d", port, v[2]) // master and slave of a PATA cable
+}
+
+func (w *walk) fibreChannel() string {
+	port := w.class(w.folder("target"), "fc_transport", "port_name")
+	if port == "" {
+		return ""
+	}
+	return "fc-" + port + "-" + w.lun()
+}
+
+func (w *walk) iscsi() string {
+	session := w.folder("session")
+	conn := path.Join(session, "connection"+strings.TrimPrefix(path.Base(session), "session")+":0")
+	target := w.class(session, "iscsi_session", "targetname")
+	addr := w.class(conn, "iscsi_connection", "persistent_address")
+	port := w.class(conn, "iscsi_connection", "persistent_port")
+	if target == "" || addr == "" || port == "" {
+		return ""
+	}
+	return fmt.Sprintf("ip-%s:%s-iscsi-%s-%s", addr, port, target, w.lun())
+}
+
+// sas names the phy of the controller or expander for a disk on one phy, and
+// the disk's own SAS address for one on a wide port.
+func (w *walk) sas() string {
+	end := w.folder("end_device-")
+	port := path.Dir(end)
+	if w.class(port, "sas_port", "num_phys") != "1" {
+		if addr := w.class(end, "sas_device", "sas_address"); addr != "" {
+			return "sas-" + addr + "-" + w.lun()
+		}
+		return ""
+	}
+	phy := w.class(end, "sas_device", "phy_identifier")
+	if phy == "" {
+		return ""
+	}
+	if exp := path.Dir(port); strings.HasPrefix(path.Base(exp), "expander-") {
+		addr := w.class(exp, "sas_device", "sas_address")
+		if addr == "" {
+			return ""
+		}
+		return "sas-exp" + addr + "-phy" + phy + "-" + w.lun()
+	}
+	return "sas-phy" + phy + "-" + w.lun()
+}
+
+// hyperv names the controller by its GUID: the folder's name, or in older
+// kernels its device_id.
+func (w *walk) hyperv() string {
+	dir := path.Dir(w.folder("host"))
+	guid := path.Base(dir)
+	if strings.HasPrefix(guid, "vmbus_") {
+		guid = strings.Trim(clean(w.read(path.Join(dir, "device_id"), maxAttr)), "{}")
+	}
+	if !vmbusDev.MatchString(guid) {
+		return ""
+	}
+	return "vmbus-" + strings.ReplaceAll(guid, "-", "") + "-" + w.lun()
+}
+
+// plainSCSI counts the host from the lowest on the same controller, since the
+// kernel numbers hosts in the order in which it finds them.
+func (w *walk) plainSCSI() string {
+	v := w.hbtl()
+	entries, err := fs.ReadDir(w.sys, path.Dir(w.folder("host")))
+	if err != nil {
+		return ""
+	}
+	base := v[0]
+	for _, e := range entries {
+		if n, err := strconv.Atoi(strings.TrimPrefix(e.Name(), "host")); err == nil && hostDir.MatchString(e.Name()) {
+			base = min(base, n)
+		}
+	}
+	return fmt.Sprintf("scsi-%d:%d:%d:%d", v[0]-base, v[1], v[2], v[3])
+}

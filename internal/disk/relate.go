@@ -1,0 +1,102 @@
+package disk
+
+import (
+	"fmt"
+	"strings"
+
+	"testbox-imaging/internal/image"
+)
+
+// serial is a serial with its namespace: the namespaces of one NVMe disk all
+// have the disk's serial.
+type serial struct {
+	serial string
+	ns     int
+}
+
+func serialOf(x image.Identity) serial { return serial{x.Serial, x.NamespaceID} }
+
+// unique gives the identities without the WWNs, serials and paths that two of
+// them have: those tell nobody from another. Cheap USB disks and virtual
+// machines have such.
+func unique(list []image.Identity) []image.Identity {
+	wwns, serials, paths := map[string]int{}, map[serial]int{}, map[string]int{}
+	for _, x := range list {
+		wwns[x.WWN]++
+		serials[serialOf(x)]++
+		paths[x.Path]++
+	}
+	out := make([]image.Identity, len(list))
+	for i, x := range list {
+		out[i] = x
+		if wwns[x.WWN] > 1 {
+			out[i].WWN = ""
+		}
+		if serials[serialOf(x)] > 1 {
+			out[i].Serial = ""
+		}
+		if paths[x.Path] > 1 {
+			out[i].Path = ""
+		}
+	}
+	return out
+}
+
+// same says by what two identities are those of one disk: "WWN x", "serial y",
+// or "" if nothing known says so.
+func same(a, b image.Identity) string {
+	switch {
+	case a.WWN != "" && a.WWN == b.WWN:
+		return "WWN " + a.WWN
+	case a.Serial != "" && a.Serial == b.Serial && a.NamespaceID == b.NamespaceID:
+		if a.NamespaceID != 0 {
+			return fmt.Sprintf("serial %s, namespace %d", a.Serial, a.NamespaceID)
+		}
+		return "serial " + a.Serial
+	}
+	return ""
+}
+
+// contradict reports whether something known says that two identities are not
+// those of one disk. WWNs of different kinds ("eui.", "uuid.") are not
+// compared: which kind a disk shows may change with the kernel.
+func contradict(a, b image.Identity) bool {
+	if a.WWN != "" && b.WWN != "" && a.WWN != b.WWN && kindOf(a.WWN) == kindOf(b.WWN) {
+		return true
+	}
+	if a.Serial == "" || b.Serial == "" {
+		return false
+	}
+	return a.Serial != b.Serial || a.NamespaceID != b.NamespaceID
+}
+
+func kindOf(wwn string) string {
+	kind, _, _ := strings.Cut(wwn, ".")
+	return kind
+}
+
+// otherModel reports whether two models differ. One may be the other cut
+// short, as SCSI does after 16 characters.
+func otherModel(a, b image.Identity) bool {
+	return !strings.HasPrefix(a.Model, b.Model) && !strings.HasPrefix(b.Model, a.Model)
+}
+
+// misfit says why an image does not go onto a disk, "" if it does. A size or
+// sector size of 0 is not known (an image without a sidecar).
+func misfit(img, dsk image.Identity) string {
+	switch {
+	case img.SectorSize != 0 && img.SectorSize != dsk.SectorSize:
+		return fmt.Sprintf("the image has sectors of %d bytes, the disk of %d", img.SectorSize, dsk.SectorSize)
+	case img.Size > dsk.Size:
+		return fmt.Sprintf("the disk is too small (%d bytes, the image has %d)", dsk.Size, img.Size)
+	}
+	return ""
+}
+
+func fits(img, dsk image.Identity) bool { return misfit(img, dsk) == "" }
+
+// possible reports whether the image may have been made from the disk as it
+// stands: nothing contradicts, and a known size is exactly the disk's.
+func possible(img, dsk image.Identity) bool {
+	return !contradict(img, dsk) && !otherModel(img, dsk) && (img.Size == 0 || img.Size == dsk.Size) && fits(img, dsk)
+}

@@ -1,0 +1,158 @@
+package disk
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"testbox-imaging/internal/image"
+)
+
+// Limits on what a /sys may hold; a real box has tens of disks.
+const (
+	maxDisks = 16384
+	maxAttr  = 4096 // bytes: sysfs gives no more for a text attribute
+	maxVPD   = 65536
+)
+
+// List reads the whole disks of /sys, sorted by name. Hidden ones (the paths
+// below an NVMe multipath disk) are left out. What cannot be read of a disk
+// stays unknown and is said in the errors; only a disk whose size or sector
+// size is unreadable is left out. Links below sys are followed with
+// fs.ReadLink; where there are plain folders instead, the path stays unknown.
+func List(sys fs.FS) ([]Disk, []error) {
+	entries, err := fs.ReadDir(sys, "block")
+	if err != nil {
+		return nil, []error{fmt.Errorf("list the disks: %w", err)}
+	}
+	if len(entries) > maxDisks {
+		return nil, []error{fmt.Errorf("list the disks: %d entries in block/, more than %d", len(entries), maxDisks)}
+	}
+	var disks []Disk
+	var errs []error
+	for _, e := range entries {
+		n := &node{sys: sys, name: e.Name(), dir: resolve(sys, "block/"+e.Name())}
+		if n.attr("hidden") == "1" {
+			continue
+		}
+		d, err := n.disk()
+		errs = append(errs, n.errs...)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("disk %s is left out: %w", n.name, err))
+			continue
+		}
+		disks = append(disks, d)
+	}
+	slices.SortFunc(disks, func(a, b Disk) int { return compareNames(a.Name, b.Name) })
+	return disks, errs
+}
+
+// compareNames orders sda before sdb before sdaa, and nvme2n1 before nvme10n1.
+func compareNames(a, b string) int {
+	return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b))
+}
+
+// resolve follows a symbolic link of sys once, which is all that sysfs has on
+// the way to a device's own folder.
+func resolve(sys fs.FS, name string) string {
+	target, err := fs.ReadLink(sys, name)
+	if err != nil {
+		return name
+	}
+	if to := path.Join(path.Dir(name), target); fs.ValidPath(to) {
+		return to
+	}
+	return name
+}
+
+// node is one disk's place in sysfs while it is read.
+type node struct {
+	sys  fs.FS
+	name string
+	dir  string  // its own folder: "devices/pci0000:00/.../block/sda", or "block/sda" in a tree without links
+	errs []error // attributes that are there and could not be read
+}
+
+// attr reads a text attribute below the disk's folder, without surrounding
+// blanks; "" if there is none.
+func (n *node) attr(name string) string { return clean(n.read(path.Join(n.dir, name), maxAttr)) }
+
+// read reads a file of at most limit bytes; one that is not there is empty,
+// any other trouble is noted. Attributes that a device does not answer
+// (EINVAL, EIO, ENODATA of the kernel) are such trouble.
+func (n *node) read(name string, limit int64) []byte {
+	f, err := n.sys.Open(name)
+	if err == nil {
+		defer f.Close()
+		var data []byte
+		if data, err = io.ReadAll(io.LimitReader(f, limit+1)); err == nil && int64(len(data)) > limit {
+			err = fmt.Errorf("more than %d bytes", limit)
+		}
+		if err == nil {
+			return data
+		}
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		n.errs = append(n.errs, fmt.Errorf("disk %s: read %s: %w", n.name, name, err))
+	}
+	return nil
+}
+
+// clean makes text of an attribute's bytes: what follows a NUL is left out,
+// what cannot be printed becomes '?', so that a disk cannot forge log lines.
+func clean(b []byte) string {
+	s, _, _ := strings.Cut(string(b), "\x00")
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			if r == '\n' || r == '\t' {
+				return ' '
+			}
+			return '?'
+		}
+		return r
+	}, s)
+	return strings.TrimSpace(s)
+}
+
+// disk reads all that sysfs says of the disk.
+func (n *node) disk() (Disk, error) {
+	blocks, err := strconv.ParseInt(n.attr("size"), 10, 64)
+	if err != nil || blocks < 0 || blocks > 1<<53 {
+		return Disk{}, fmt.Errorf("its size is not readable (%q)", n.attr("size"))
+	}
+	sector, err := strconv.Atoi(n.attr("queue/logical_block_size"))
+	if err != nil || !image.ValidSectorSize(sector) {
+		return Disk{}, fmt.Errorf("its sector size is not readable (%q)", n.attr("queue/logical_block_size"))
+	}
+	d := Disk{Name: n.name, Removable: n.attr("removable") == "1", Parts: n.parts()}
+	d.Size, d.SectorSize = blocks*512, sector // sysfs counts in 512 bytes whatever the sector is
+	d.Transport = n.transport()
+	d.Path = n.path()
+	ids := n.identify(&d)
+	d.Links = n.links(d, ids)
+	return d, nil
+}
+
+// parts lists the partitions: folders below the disk's with a partition number.
+func (n *node) parts() []string {
+	entries, err := fs.ReadDir(n.sys, n.dir)
+	if err != nil {
+		n.errs = append(n.errs, fmt.Errorf("disk %s: list its partitions: %w", n.name, err))
+		return nil
+	}
+	var parts []string
+	for _, e := range entries {
+		if !e.IsDir() || !strings.HasPrefix(e.Name(), n.name) {
+			continue
+		}
+		parts = append(parts, e.Name())
+	}
+	slices.SortFunc(parts, compareNames)
+	return parts
+}
