@@ -70,8 +70,9 @@ type Facts struct {
 	Bad      []Range   `json:"bad,omitempty"` // unreadable sectors, zeros in the image
 }
 
-// MaxFacts is the size in bytes over which a sidecar is refused.
-const MaxFacts = 4 << 20
+// MaxFacts is the size in bytes over which a sidecar is refused; one with the
+// 100000 bad ranges at which a backup fails has about 6 MB.
+const MaxFacts = 16 << 20
 
 // ParseFacts reads a sidecar. It is strict: what it does not understand, or
 // what could not be true, is an error.
