@@ -160,7 +160,11 @@ func (inv *Inventory) textPCI(r *report) {
 	r.section("PCI devices")
 	for _, p := range inv.PCI {
 		r.line("%s  %s  %s:%s  %s", p.Address, named(p.Class, p.ClassName), p.Vendor, p.Device, strings.TrimSpace(p.VendorName+" "+p.DeviceName))
-		r.line("  card %s:%s %s, revision %s, driver %s%s", p.SubVendor, p.SubDevice, p.SubsystemName, p.Revision, orNone(p.Driver), prefixed(", link ", p.Link))
+		card := ""
+		if hexNumber(p.SubVendor) != 0 {
+			card = strings.TrimSpace("card "+p.SubVendor+":"+p.SubDevice+" "+p.SubsystemName) + ", "
+		}
+		r.line("  %srevision %s, driver %s%s", card, p.Revision, orNone(p.Driver), prefixed(", link ", p.Link))
 	}
 }
 
