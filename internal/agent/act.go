@@ -1,0 +1,120 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/disk"
+	"testbox-imaging/internal/inventory"
+	"testbox-imaging/internal/sharedir"
+)
+
+func dirFS(dir string) fs.FS { return os.DirFS(dir) }
+
+// act does the action that the box was armed for.
+func (s *session) act(ctx context.Context) error {
+	disks, problems := disk.List(s.cfg.Sys)
+	for _, p := range problems {
+		s.log.Error("%v", p)
+	}
+	// Before anything reads a disk: whatever goes wrong from here on, the
+	// kernel lets nobody write to one.
+	for _, d := range disks {
+		if err := disk.Protect(s.cfg.Dev, d, true); err != nil {
+			s.log.Error("%s cannot be set read-only: %v", d.Name, err)
+		}
+	}
+	if s.wantsInventory() {
+		s.inventory(ctx, disks)
+	}
+	switch s.cmd.Action {
+	case box.RefreshInfo:
+		return nil
+	case box.Rescue:
+		return refuse("this maintenance system has no shell for rescue")
+	}
+	choice, err := s.choose(disks)
+	if err != nil {
+		return refusal{err}
+	}
+	switch s.cmd.Action {
+	case box.Backup, box.BackupAgain:
+		return s.backup(ctx, disks, choice)
+	case box.Restore:
+		return s.restore(ctx, disks, choice)
+	case box.Verify:
+		return s.verify(ctx, disks, choice)
+	}
+	return refuse("this agent does not know the action %q", s.cmd.Action)
+}
+
+// wantsInventory: on every backup and refresh-info, and when there is none yet.
+func (s *session) wantsInventory() bool {
+	if s.cmd.Action == box.Restore || s.cmd.Action == box.Verify {
+		_, err := os.Stat(s.folder.Path(sharedir.InfoText))
+		return errors.Is(err, fs.ErrNotExist)
+	}
+	return true
+}
+
+// inventory writes the three files. It never fails an action: a box with a
+// broken sensor must still be backed up.
+func (s *session) inventory(ctx context.Context, disks []disk.Disk) {
+	o := inventory.Options{
+		Sys: s.cfg.Sys, Proc: s.cfg.Proc, Dev: s.cfg.Dev, Kmsg: inventory.KernelLog,
+		Address: s.cfg.Address, Host: s.host, Time: s.now(), Disks: disks,
+	}
+	if s.cfg.PCIIDs != "" {
+		o.PCIIDs = func() ([]byte, error) { return os.ReadFile(s.cfg.PCIIDs) }
+	}
+	inv := inventory.Collect(ctx, o)
+	if err := inv.Save(s.fsys, s.folder.Dir()); err != nil {
+		s.log.Error("inventory: %v", err)
+		return
+	}
+	s.log.Info("inventory written, %d parts of it could not be read", len(inv.Problems))
+}
+
+// selection is what the admin named: in the arming, else in disk-devices.lst.
+func (s *session) selection() (disk.Selection, error) {
+	if len(s.cmd.Disks) > 0 {
+		sel, err := disk.Select(s.cmd.Disks)
+		if err != nil {
+			return nil, fmt.Errorf("the disks of the arming: %w", err)
+		}
+		return sel, nil
+	}
+	data, err := s.folder.ReadDisks()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var sel disk.Selection
+	if err == nil {
+		sel, err = disk.ParseList(data)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.folder.Path(sharedir.DisksName), err)
+	}
+	return sel, nil
+}
+
+// choose picks the disks of the action.
+func (s *session) choose(disks []disk.Disk) (disk.Choice, error) {
+	for _, d := range disks {
+		s.log.Info("seen: disk %s", d)
+	}
+	sel, err := s.selection()
+	if err != nil {
+		return disk.Choice{}, err
+	}
+	choice, err := disk.Choose(disks, sel)
+	for _, n := range choice.Notes {
+		s.log.Info("%s", n)
+	}
+	s.missing = choice.Missing
+	return choice, err
+}

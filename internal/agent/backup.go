@@ -1,0 +1,146 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/copier"
+	"testbox-imaging/internal/disk"
+	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/rawgz"
+	"testbox-imaging/internal/sharedir"
+)
+
+// backup makes an image of each chosen disk and commits them together.
+func (s *session) backup(ctx context.Context, disks []disk.Disk, choice disk.Choice) error {
+	names, err := s.imageNames(disks)
+	if err != nil {
+		return refusal{err}
+	}
+	if free, known := s.folder.Free(); known {
+		s.log.Info("%d MB are free on the storage server", free/1e6)
+	}
+	set, err := s.folder.Begin(s.cmd.Arming)
+	if err != nil {
+		return err
+	}
+	defer set.Abort()
+	bad := false
+	for _, d := range choice.Disks {
+		r, err := s.backupDisk(ctx, set, names[d.Name], d)
+		if err != nil {
+			return fmt.Errorf("%s (disk %s): %w", names[d.Name], d.Name, err)
+		}
+		bad = bad || len(r.Bad) > 0
+	}
+	if err := set.Commit(s.cmd.Action == box.BackupAgain); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	s.log.Info("committed, %d images", len(choice.Disks))
+	if bad {
+		return errBadSectors
+	}
+	return nil
+}
+
+// imageNames gives each disk the name of its first backup, and refuses a
+// backup that would replace images nobody said to replace.
+func (s *session) imageNames(disks []disk.Disk) (map[string]string, error) {
+	entries, err := s.folder.Images()
+	if err != nil {
+		return nil, err
+	}
+	if s.cmd.Action == box.Backup && len(entries) > 0 {
+		return nil, fmt.Errorf("%w: %s; arm the box for backup-again to keep them as .old", sharedir.ErrImages, entryNames(entries))
+	}
+	// The names of the backup before last still tell disks apart.
+	old, err := s.folder.OldImages()
+	if err != nil {
+		s.log.Error("old images: %v", err)
+	}
+	var known []*image.Facts
+	for _, e := range append(entries, old...) {
+		if e.Facts != nil {
+			known = append(known, e.Facts)
+		}
+	}
+	return disk.Assign(known, disks), nil
+}
+
+func entryNames(entries []sharedir.Entry) string {
+	names := make([]string, len(entries))
+	for i, e := range entries {
+		names[i] = e.Path
+	}
+	return strings.Join(names, ", ")
+}
+
+// backupDisk writes one image of the set.
+func (s *session) backupDisk(ctx context.Context, set *sharedir.Set, name string, d disk.Disk) (image.Receipt, error) {
+	dev, err := disk.Open(s.cfg.Dev, d, false)
+	if err != nil {
+		return image.Receipt{}, err
+	}
+	defer dev.Close()
+	file, err := set.Create(name)
+	if err != nil {
+		return image.Receipt{}, err
+	}
+	s.log.Info("%s: backing up disk %s", name, d.Name)
+	p := s.progress(d.Name)
+	w := rawgz.NewWriter(file)
+	r, err := copier.Backup(ctx, dev, w, s.copierOptions(p, d))
+	p.end()
+	if err != nil {
+		return r, err
+	}
+	sums, err := w.Close()
+	if err != nil {
+		return r, err
+	}
+	if sums.RawSize != d.Size {
+		return r, fmt.Errorf("the image has %d bytes, the disk %d", sums.RawSize, d.Size)
+	}
+	facts := s.facts(name, d, sums, r.Bad)
+	if err := set.Finish(name, facts); err != nil {
+		return r, err
+	}
+	r.BLAKE3 = sums.BLAKE3
+	s.take(r, name, d)
+	s.log.Info("%s: image of %d bytes, sha256 %s", name, sums.FileSize, sums.SHA256)
+	return r, nil
+}
+
+func (s *session) facts(name string, d disk.Disk, sums rawgz.Sums, bad []image.Range) *image.Facts {
+	return &image.Facts{
+		Format: image.FactsFormat, Name: name, Kernel: d.Name, Disk: d.Identity,
+		Box: s.cfg.Address.String(), Host: s.host, UUID: s.uuid, Arming: string(s.cmd.Arming), Time: s.now(),
+		BLAKE3: sums.BLAKE3, SHA256: sums.SHA256, FileSize: sums.FileSize, Bad: bad,
+	}
+}
+
+func (s *session) copierOptions(p *progress, d disk.Disk) copier.Options {
+	return copier.Options{
+		Progress: p.tell, SectorSize: d.SectorSize, Alloc: disk.AlignedBuffer,
+		Medium: func(err error) bool { return errors.Is(err, disk.ErrMedium) },
+	}
+}
+
+// take keeps a receipt and logs what it proves.
+func (s *session) take(r image.Receipt, name string, d disk.Disk) {
+	r.Image, r.Disk, r.Identity = name, d.Name, d.Identity
+	s.receipts = append(s.receipts, r)
+	for _, st := range r.Stages {
+		s.log.Info("%s: %s %d bytes in %s, %.0f MB/s", name, st.Name, st.Bytes, st.Elapsed.Round(1e6), st.Rate()/1e6)
+	}
+	s.log.Info("%s: receipt: read %d, zero %d, written %d, verified %d bytes, blake3 %s", name, r.Read, r.Zero, r.Written, r.Verified, r.BLAKE3)
+	for _, c := range r.Changed {
+		s.log.Info("%s: bytes %d to %d were fitted to the larger disk", name, c.Off, c.Off+c.Len-1)
+	}
+	for _, b := range r.Bad {
+		s.log.Error("%s: bytes %d to %d of the disk cannot be read, the image has zeros there", name, b.Off, b.Off+b.Len-1)
+	}
+}

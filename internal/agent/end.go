@@ -1,0 +1,84 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Times where the command line has none.
+const (
+	// defaultRetry lets an admin see the error, and temporary trouble pass,
+	// before the next try.
+	defaultRetry = 5 * time.Minute
+	// aliveEvery keeps a waiting box from looking like one that hangs.
+	aliveEvery = 5 * time.Second
+)
+
+// say tells how the action ended, in the logs if they are open yet.
+func (s *session) say(outcome Outcome, err error) {
+	s.cfg.Alive()
+	if s.log == nil {
+		fmt.Fprintf(s.cfg.Console, "%s: %v\n", outcome, err)
+		return
+	}
+	for _, m := range s.missing {
+		s.log.Error("the disk %q was named and is not there", m)
+	}
+	switch outcome {
+	case Done:
+		s.log.Announce("%s: %s", s.cmd.Action, outcome)
+	case Expired:
+		s.log.Announce("%s: %s, disarmed", s.cmd.Action, outcome)
+	case Refused:
+		s.log.Error("%s: refused, no disk and no image was changed: %v", s.cmd.Action, err)
+	default:
+		s.log.Error("%s: %s: %v", s.cmd.Action, outcome, err)
+	}
+	if err := s.log.Flush(); err != nil {
+		fmt.Fprintf(s.cfg.Console, "log: %v\n", err)
+	}
+}
+
+// reboot restarts the machine and does not return. What was done is durable
+// already; a clean shutdown could hang on an NFS server that is gone.
+func (s *session) reboot(ctx context.Context, outcome Outcome) {
+	if outcome == Failed || outcome == Refused {
+		s.wait(ctx)
+	}
+	io.WriteString(s.cfg.Console, "rebooting\n")
+	if err := unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART); err != nil {
+		fmt.Fprintf(s.cfg.Console, "reboot: %v\n", err)
+	}
+	// Not allowed to, or refused: whoever started the agent must end this.
+	os.Exit(outcome.ExitCode())
+}
+
+// wait passes the retry time, showing signs of life.
+func (s *session) wait(ctx context.Context) {
+	retry := defaultRetry
+	if s.cmd != nil && s.cmd.Retry > 0 {
+		retry = s.cmd.Retry
+	}
+	if s.log != nil {
+		s.log.Info("still armed; rebooting in %s to try again", retry)
+	} else {
+		fmt.Fprintf(s.cfg.Console, "rebooting in %s to try again\n", retry)
+	}
+	tick := time.NewTicker(aliveEvery)
+	defer tick.Stop()
+	for end := time.After(retry); ; {
+		select {
+		case <-end:
+			return
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			s.cfg.Alive()
+		}
+	}
+}

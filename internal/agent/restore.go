@@ -1,0 +1,264 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"testbox-imaging/internal/copier"
+	"testbox-imaging/internal/disk"
+	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/parttab"
+	"testbox-imaging/internal/rawgz"
+	"testbox-imaging/internal/sharedir"
+)
+
+// target is one image and the disk it belongs on.
+type target struct {
+	entry sharedir.Entry
+	disk  disk.Disk
+	sums  rawgz.Sums // of the image, as checked
+}
+
+// restore writes the images back. Everything that can be refused is refused,
+// for all disks, before the first disk is opened for writing.
+func (s *session) restore(ctx context.Context, disks []disk.Disk, choice disk.Choice) error {
+	targets, err := s.targets(disks, choice)
+	if err != nil {
+		return refusal{err}
+	}
+	if err := s.check(ctx, targets); err != nil {
+		return refusal{err}
+	}
+	jobs, closeAll, err := s.open(targets, true)
+	if err != nil {
+		return refusal{err}
+	}
+	defer closeAll()
+	p := s.progress(diskNames(targets))
+	receipts, err := copier.Restore(ctx, jobs, s.copierOptions(p, targets[0].disk))
+	p.end()
+	if err != nil {
+		return err
+	}
+	for i, r := range receipts {
+		s.take(r, targets[i].entry.Name, targets[i].disk)
+	}
+	for _, j := range jobs {
+		if err := j.Target.(*disk.Device).RereadPartitions(); err != nil {
+			s.log.Info("%s: the kernel does not read the new partition table: %v", j.Name, err)
+		}
+	}
+	return nil
+}
+
+// verify says what differs between disks and images, and writes nothing.
+func (s *session) verify(ctx context.Context, disks []disk.Disk, choice disk.Choice) error {
+	targets, err := s.targets(disks, choice)
+	if err != nil {
+		return refusal{err}
+	}
+	if err := s.check(ctx, targets); err != nil {
+		return refusal{err}
+	}
+	jobs, closeAll, err := s.open(targets, false)
+	if err != nil {
+		return refusal{err}
+	}
+	defer closeAll()
+	var result error
+	for i, j := range jobs {
+		p := s.progress(targets[i].disk.Name)
+		r, err := copier.Verify(ctx, j, s.copierOptions(p, targets[i].disk))
+		p.end()
+		if err != nil {
+			return err
+		}
+		s.take(r, j.Name, targets[i].disk)
+		for _, d := range r.Differ {
+			s.log.Info("%s: bytes %d to %d of disk %s differ", j.Name, d.Off, d.Off+d.Len-1, targets[i].disk.Name)
+		}
+		if len(r.Differ) > 0 {
+			result = errDiffers
+		}
+	}
+	return result
+}
+
+// targets pairs the images with the box's disks.
+func (s *session) targets(disks []disk.Disk, choice disk.Choice) ([]target, error) {
+	images := s.folder.Images
+	if s.cmd.OldImages {
+		images = s.folder.OldImages
+	}
+	entries, err := images()
+	if err != nil {
+		return nil, err
+	}
+	if len(entries) == 0 {
+		return nil, fmt.Errorf("there is no image in %s; arm the box for backup first", s.folder.Dir())
+	}
+	if err := s.ofThisBox(entries); err != nil {
+		return nil, err
+	}
+	facts := make([]*image.Facts, len(entries))
+	byFacts := map[*image.Facts]sharedir.Entry{}
+	for i, e := range entries {
+		if facts[i] = e.Facts; e.Facts == nil {
+			facts[i] = &image.Facts{Name: e.Name} // made by hand: nothing is known of its disk
+		}
+		byFacts[facts[i]] = e
+	}
+	pairs, notes, err := disk.Match(facts, disks, choice)
+	for _, n := range notes {
+		s.log.Info("%s", n)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var out []target
+	for _, p := range pairs {
+		s.log.Info("image %s belongs on disk %s: %s", p.Image.Name, p.Disk.Name, p.Accepted)
+		out = append(out, target{entry: byFacts[p.Image], disk: p.Disk})
+	}
+	if len(out) == 0 {
+		return nil, errors.New("no image belongs on any of the chosen disks")
+	}
+	return out, nil
+}
+
+// ofThisBox refuses images that are not one backup of this machine.
+func (s *session) ofThisBox(entries []sharedir.Entry) error {
+	armings := map[string]bool{}
+	for _, e := range entries {
+		if e.Facts == nil {
+			armings[""] = true
+			continue
+		}
+		armings[e.Facts.Arming] = true
+		if e.Facts.UUID != "" && s.uuid != "" && e.Facts.UUID != s.uuid && !s.cmd.AcceptMachine {
+			return fmt.Errorf("image %s is of another machine (UUID %s, this one has %s); if the machine was replaced on purpose, arm with --accept-machine",
+				e.Name, e.Facts.UUID, s.uuid)
+		}
+	}
+	if len(armings) > 1 {
+		return fmt.Errorf("the images are not of one backup (%s); move those that do not belong together out of %s", entryNames(entries), s.folder.Dir())
+	}
+	return nil
+}
+
+// check looks at every image whole, before the first write to any disk. With
+// --precheck=size the length, which Images compared with the sidecar, is all;
+// an image without a sidecar has no known length and is read in any case.
+func (s *session) check(ctx context.Context, targets []target) error {
+	for i := range targets {
+		t := &targets[i]
+		if f := t.entry.Facts; f != nil && s.cmd.PrecheckSize {
+			t.sums = rawgz.Sums{RawSize: f.Disk.Size, FileSize: f.FileSize, BLAKE3: f.BLAKE3, SHA256: f.SHA256}
+			s.log.Info("%s: only the size of the image is checked, as the arming asks", t.entry.Name)
+			continue
+		}
+		sums, err := s.checkImage(ctx, t.entry)
+		if err != nil {
+			return fmt.Errorf("image %s: %w", t.entry.Path, err)
+		}
+		t.sums = sums
+		if sums.RawSize > t.disk.Size {
+			return fmt.Errorf("image %s holds a disk of %d bytes, disk %s has %d", t.entry.Path, sums.RawSize, t.disk.Name, t.disk.Size)
+		}
+	}
+	return nil
+}
+
+func (s *session) checkImage(ctx context.Context, e sharedir.Entry) (rawgz.Sums, error) {
+	f, err := s.fsys.Open(e.Path)
+	if err != nil {
+		return rawgz.Sums{}, err
+	}
+	defer f.Close()
+	p := s.progress(e.Name)
+	defer p.end()
+	sums, err := rawgz.Check(ctx, f, f.Size(), e.Facts, func(done, total int64) { p.tell("check", done, total) })
+	if err == nil {
+		s.log.Info("%s: image checked, whole and undamaged", e.Name)
+	}
+	return sums, err
+}
+
+// open opens all disks, for writing if they are restore's, and makes the jobs.
+func (s *session) open(targets []target, write bool) (jobs []copier.Job, closeAll func(), err error) {
+	var devs []*disk.Device
+	closeAll = func() {
+		for i, d := range devs {
+			d.Close()
+			if write {
+				disk.Protect(s.cfg.Dev, targets[i].disk, true)
+			}
+		}
+	}
+	for _, t := range targets {
+		if write {
+			if err := disk.Protect(s.cfg.Dev, t.disk, false); err != nil {
+				closeAll()
+				return nil, nil, fmt.Errorf("disk %s cannot be made writable: %w", t.disk.Name, err)
+			}
+		}
+		dev, err := disk.Open(s.cfg.Dev, t.disk, write)
+		if err != nil {
+			closeAll()
+			return nil, nil, err
+		}
+		devs = append(devs, dev)
+		jobs = append(jobs, copier.Job{
+			Name: t.entry.Name, Open: s.opener(t.entry.Path), RawSize: t.sums.RawSize, BLAKE3: t.sums.BLAKE3,
+			Target: dev, Fit: s.fit(t),
+		})
+	}
+	return jobs, closeAll, nil
+}
+
+// fit moves the backup GPT to the end of a larger disk.
+func (s *session) fit(t target) copier.FitFunc {
+	return func(head, tail []byte, imageSize, targetSize int64) ([]copier.Edit, error) {
+		edits, notes, err := parttab.Fit(t.disk.SectorSize)(head, tail, imageSize, targetSize)
+		for _, n := range notes {
+			s.log.Info("%s: %s", t.entry.Name, n)
+		}
+		var out []copier.Edit
+		for _, e := range edits {
+			out = append(out, copier.Edit(e))
+		}
+		return out, err
+	}
+}
+
+// openImage is an image file being read; closing it closes the file.
+type openImage struct {
+	*rawgz.Reader
+	io.Closer
+}
+
+func (s *session) opener(path string) func() (image.Reader, error) {
+	return func() (image.Reader, error) {
+		f, err := s.fsys.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		r, err := rawgz.NewReader(f, f.Size())
+		if err != nil {
+			f.Close()
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		return openImage{r, f}, nil
+	}
+}
+
+func diskNames(targets []target) string {
+	names := make([]string, len(targets))
+	for i, t := range targets {
+		names[i] = t.disk.Name
+	}
+	return strings.Join(names, ", ")
+}

@@ -1,0 +1,252 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"testbox-imaging/internal/bootcfg"
+	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/inventory"
+	"testbox-imaging/internal/sharedir"
+)
+
+// session is one run of the agent.
+type session struct {
+	cfg    Config
+	cmd    *bootcfg.Cmdline
+	fsys   durable.FS
+	log    *sharedir.Log // nil until the backup area is open
+	folder *sharedir.Folder
+
+	host     string
+	uuid     string        // of this machine, "" is unknown
+	ahead    time.Duration // of the storage server's clock, before ours
+	receipts []image.Receipt
+	missing  []string // disks that the admin named and that are not there
+}
+
+func newSession(cfg Config) *session {
+	if cfg.Console == nil {
+		cfg.Console = io.Discard
+	}
+	if cfg.Alive == nil {
+		cfg.Alive = func() {}
+	}
+	return &session{cfg: cfg, fsys: durable.OS{}}
+}
+
+// now is the storage server's time, as far as it is known.
+func (s *session) now() time.Time { return time.Now().Add(s.ahead).UTC() }
+
+// run does the action, and disarms the box if that is what its end asks for.
+func (s *session) run(ctx context.Context) error {
+	for _, step := range []func() error{s.readCmdline, s.openAreas, s.checkBootFile} {
+		s.cfg.Alive()
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	if done, err := s.alreadyDone(); err != nil || done {
+		return err
+	}
+	if !s.cmd.Expires.IsZero() && s.now().After(s.cmd.Expires) {
+		s.log.Error("armed for %s until %s: too old, disarmed", s.cmd.Action, s.cmd.Expires.Format(time.RFC3339))
+		if err := s.disarm(); err != nil {
+			return err
+		}
+		return errExpired
+	}
+	s.fault("")
+	result := s.act(ctx)
+	if o := outcomeOf(result); o == Failed || o == Refused {
+		return result
+	}
+	s.fault("-disarm")
+	if err := s.record(result); err != nil {
+		return err
+	}
+	if err := s.disarm(); err != nil {
+		return err
+	}
+	return result
+}
+
+func (s *session) readCmdline() error {
+	cmd, err := bootcfg.ParseCmdline(s.cfg.Cmdline)
+	if err != nil {
+		return refusal{err}
+	}
+	s.cmd = cmd
+	if s.cfg.Address.IsZero() {
+		return s.findAddress()
+	}
+	if s.cfg.Address != cmd.Address {
+		return refuse("this box has the address %s, but was started with the boot file of %s", s.cfg.Address, cmd.Address)
+	}
+	return nil
+}
+
+// findAddress looks for the armed address on the machine's network cards.
+func (s *session) findAddress() error {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return err
+	}
+	var have []string
+	for _, a := range addrs {
+		ip, _, _ := strings.Cut(a.String(), "/")
+		if ip == s.cmd.Address.String() {
+			s.cfg.Address = s.cmd.Address
+			return nil
+		}
+		have = append(have, ip)
+	}
+	return refuse("this box was started with the boot file of %s, but has the addresses %s", s.cmd.Address, strings.Join(have, ", "))
+}
+
+// openAreas checks that both areas are what they should be, and opens the logs.
+func (s *session) openAreas() error {
+	if _, err := fs.Stat(dirFS(s.cfg.TFTP), "pxelinux.0"); err != nil {
+		return refuse("the TFTP area is not mounted on %s, or has no pxelinux.0: %w", s.cfg.TFTP, err)
+	}
+	area, err := sharedir.Open(s.fsys, s.cfg.Backup)
+	if err != nil {
+		return refusal{err}
+	}
+	if s.folder, err = area.Box(s.cfg.Address); err != nil {
+		return refusal{err}
+	}
+	// Without the server's time our own must do; a wrong one at worst ends an
+	// arming too early or late, and the log says which clock was read.
+	ahead, clockErr := s.folder.Clock()
+	s.ahead = ahead
+	s.host = s.hostName()
+	s.log = s.folder.Log(s.host, sharedir.LogOptions{Console: s.cfg.Console, Now: s.now})
+	s.log.Hello()
+	s.log.Announce("%s, arming %s", s.cmd.Action, s.cmd.Arming)
+	if clockErr != nil {
+		s.log.Error("the storage server's time is not known, times are this box's: %v", clockErr)
+	}
+	if err := s.folder.SetNames(s.host); err != nil {
+		s.log.Error("name files: %v", err)
+	}
+	if err := s.folder.Recover(); err != nil {
+		return fmt.Errorf("put the box's folder in order: %w", err)
+	}
+	s.uuid, _ = inventory.MachineUUID(s.cfg.Sys)
+	return nil
+}
+
+// hostName is the name given, armed or looked up; "unknown" without one.
+func (s *session) hostName() string {
+	for _, h := range []string{s.cfg.Host, s.cmd.Host} {
+		if box.ValidHost(h) {
+			return h
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	names, _ := net.DefaultResolver.LookupAddr(ctx, s.cfg.Address.String())
+	for _, n := range names {
+		if n = strings.TrimSuffix(n, "."); box.ValidHost(n) {
+			return n
+		}
+	}
+	return "unknown"
+}
+
+func (s *session) bootFilePath() string {
+	return filepath.Join(s.cfg.TFTP, bootcfg.ConfigDir, s.cfg.Address.Hex())
+}
+
+// checkBootFile holds the command line against the boot file. Without one the
+// address is wrong, or an admin disarmed the box while it started.
+func (s *session) checkBootFile() error {
+	armed, err := s.readBootFile()
+	if errors.Is(err, fs.ErrNotExist) {
+		return refuse("there is no boot file %s: the box was disarmed meanwhile, or has another address", s.bootFilePath())
+	}
+	if err != nil {
+		return refusal{err}
+	}
+	if err := bootcfg.Agree(s.cmd, armed); err != nil {
+		return refusal{err}
+	}
+	return nil
+}
+
+// maxBootFile is the size in bytes over which a boot file is refused.
+const maxBootFile = 64 << 10
+
+func (s *session) readBootFile() (*bootcfg.Cmdline, error) {
+	data, err := durable.ReadFile(s.fsys, s.bootFilePath(), maxBootFile)
+	if err != nil {
+		return nil, err
+	}
+	armed, _, _, err := bootcfg.ParseBootFile(data)
+	if err != nil {
+		return nil, fmt.Errorf("boot file %s: %w", s.bootFilePath(), err)
+	}
+	return armed, nil
+}
+
+// disarm removes the boot file, but not one that an admin wrote meanwhile.
+func (s *session) disarm() error {
+	armed, err := s.readBootFile()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("disarm: %w", err)
+	}
+	if armed.Arming != s.cmd.Arming {
+		s.log.Info("armed anew meanwhile for %s; that boot file stays", armed.Action)
+		return nil
+	}
+	if err := durable.Remove(s.fsys, s.bootFilePath()); err != nil {
+		return fmt.Errorf("disarm: %w", err)
+	}
+	s.log.Info("disarmed")
+	return nil
+}
+
+// record says durably that the action was done. It makes an action happen once:
+// a box that loses power between here and disarming only disarms.
+func (s *session) record(result error) error {
+	return s.folder.SetLast(sharedir.LastAction{
+		Arming: s.cmd.Arming, Action: s.cmd.Action, Outcome: outcomeOf(result).String(), Time: s.now(), Receipts: s.receipts,
+	})
+}
+
+// alreadyDone reports whether this arming's action was done by an earlier
+// start, and disarms the box then.
+func (s *session) alreadyDone() (bool, error) {
+	done, err := s.committed()
+	if err != nil || !done {
+		return false, err
+	}
+	s.log.Info("the %s of this arming was done by an earlier start; only disarming", s.cmd.Action)
+	return true, s.disarm()
+}
+
+func (s *session) committed() (bool, error) {
+	done, err := s.folder.Done(s.cmd.Arming)
+	if err != nil {
+		// A record that cannot be read is as good as none: the action is
+		// done again and writes it anew.
+		s.log.Error("record of the last action: %v", err)
+	}
+	if done || s.cmd.Action != box.Backup && s.cmd.Action != box.BackupAgain {
+		return done, nil
+	}
+	return s.folder.Committed(s.cmd.Arming)
+}
