@@ -32,7 +32,9 @@ itself and starts its own disk again.
   testbox lab                 try it all with virtual boxes`,
 	)
 	root.Version = version()
-	root.AddCommand()
+	root.AddCommand(
+		newLabCmd(),
+	)
 	return root
 }
 

@@ -193,6 +193,9 @@ func (m *Machine) alive() error {
 	return m.proc.alive()
 }
 
+// Ended is closed when the machine's QEMU ends, by PowerOff or by itself.
+func (m *Machine) Ended() <-chan struct{} { return m.proc.done }
+
 // BootsNothing waits until the firmware has tried everything and found
 // nothing to boot. Call Firmware.SkipAll before the machine is reset.
 func (m *Machine) BootsNothing(ctx context.Context, timeout time.Duration) error {

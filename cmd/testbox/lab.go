@@ -1,0 +1,148 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"testbox-imaging/internal/lab"
+)
+
+func newLabCmd() *cobra.Command {
+	return newGroupCmd("lab", "Try it all with virtual testboxes",
+		`Makes virtual testboxes (QEMU) with a network, DHCP, TFTP and NFS of their own, which
+nothing else on this machine sees. Needs root and the packages that scripts/deps
+installs. Where KVM does not work the boxes run by emulation: slower, otherwise the same.`,
+		newLabDemoCmd(), newLabUpCmd(), newLabCleanCmd())
+}
+
+func newLabDemoCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "demo",
+		Short: "Back up, wreck and restore a virtual testbox, and check each step",
+		Long: `Makes a site and a virtual testbox with a small Linux on its disk, backs the box up over
+the network, overwrites its disk with noise, restores it, and lets it boot its own system
+again. Each step is a line with its time; at the end it says what was checked. The first
+step that is not as it should be ends the demo with exit code 1.`,
+		Example: `  testbox lab demo`,
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			program, err := os.Executable()
+			if err != nil {
+				return err
+			}
+			d := lab.Demo{Testbox: program, Kernel: labKernel, Out: cmd.OutOrStdout()}
+			return d.Run(cmd.Context())
+		},
+	}
+}
+
+func newLabUpCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "up",
+		Short: "Keep a lab with one virtual testbox running, to try commands on",
+		Long: `Makes a lab with one virtual testbox that runs its own small Linux, says how to arm the
+box and where its serial console is, and keeps it running until interrupted (Ctrl-C).
+Then everything of it is removed.`,
+		Example: `  testbox lab up`,
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return labUp(cmd.Context(), cmd.InOrStdin(), cmd.OutOrStdout())
+		},
+	}
+}
+
+func newLabCleanCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "clean",
+		Short: "Remove the folders of labs that have ended",
+		Long: `A lab's processes and networks end with the program that made them, whatever happens to
+it; a demo that failed, or a lab that was killed, leaves its folder. This removes the
+folders in the folder for temporary files that no running lab uses.`,
+		Example: `  testbox lab clean`,
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			gone, err := lab.Clean("")
+			for _, dir := range gone {
+				fmt.Fprintf(cmd.OutOrStdout(), "removed %s\n", dir)
+			}
+			return err
+		},
+	}
+}
+
+// labUp runs a lab until ctx ends.
+func labUp(ctx context.Context, in io.Reader, out io.Writer) error {
+	program, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	kernel, err := labKernel(ctx)
+	if err != nil {
+		return err
+	}
+	l, err := lab.New(ctx, lab.Options{Testbox: program, KVM: lab.ProbeKVM(ctx, kernel)})
+	if err != nil {
+		return err
+	}
+	defer l.Close(false)
+	fmt.Fprintln(out, "building the maintenance system ...")
+	if err := l.BuildMaintenance(ctx); err != nil {
+		return err
+	}
+	disk := filepath.Join(l.Dir, "disk")
+	own := lab.OwnSystem{Name: "lab", Kernel: kernel, Size: 256 << 20, Data: 48 << 20}
+	if err := own.MakeDisk(ctx, disk); err != nil {
+		return err
+	}
+	m, err := l.Machine(lab.Spec{Disks: []lab.Disk{{Path: disk, Bus: lab.AHCI, Serial: "LAB-0001"}}})
+	if err != nil {
+		return err
+	}
+	if err := m.PowerOn(); err != nil {
+		return err
+	}
+	fmt.Fprintf(out, `A virtual testbox runs: %[1]s, name it so to testbox.
+  its serial console   tail -f %[2]s
+  its disk             %[3]s
+  its logs and images  %[4]s
+  arm it               %[5]s pxe-conf -c %[6]s %[1]s backup
+  reset it             press Enter here
+  end the lab          press Ctrl-C here
+`, m.Addr, m.Console.Path, disk, l.BoxDir(m.Addr), program, filepath.Dir(l.BootFile(m.Addr)))
+	return resetOnEnter(ctx, m, in, out)
+}
+
+// resetOnEnter resets the machine at each line of input, until ctx ends.
+func resetOnEnter(ctx context.Context, m *lab.Machine, in io.Reader, out io.Writer) error {
+	lines := make(chan struct{})
+	go func() {
+		for s := bufio.NewScanner(in); s.Scan(); {
+			lines <- struct{}{}
+		}
+	}()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-m.Ended():
+			return errors.New("the virtual testbox ended by itself; its QEMU did not say more than that")
+		case <-lines:
+			if err := m.Reset(); err != nil {
+				return err
+			}
+			fmt.Fprintln(out, "reset")
+		}
+	}
+}
+
+// labKernel is the kernel for the boxes' own system.
+func labKernel(ctx context.Context) (lab.Kernel, error) {
+	return lab.FetchKernel(ctx, "/var/cache/testbox/lab")
+}
