@@ -1,0 +1,149 @@
+package faults
+
+import (
+	"io"
+	"sync/atomic"
+)
+
+// Failing is a disk whose operation number K, counted from 0 over all kinds,
+// fails with ErrInjected. Of a write that fails, the first half is done.
+type Failing struct {
+	Target
+	K    int64
+	Dead bool // all later operations fail too
+	n    atomic.Int64
+}
+
+// Ops is how many operations there were.
+func (f *Failing) Ops() int64 { return f.n.Load() }
+
+func (f *Failing) fails() bool {
+	n := f.n.Add(1) - 1
+	return n == f.K || f.Dead && n > f.K
+}
+
+// ReadAt implements io.ReaderAt.
+func (f *Failing) ReadAt(b []byte, off int64) (int, error) {
+	if f.fails() {
+		return 0, ErrInjected
+	}
+	return f.Target.ReadAt(b, off)
+}
+
+// WriteAt implements io.WriterAt.
+func (f *Failing) WriteAt(b []byte, off int64) (int, error) {
+	if f.fails() {
+		n, _ := f.Target.WriteAt(b[:len(b)/2], off)
+		return n, ErrInjected
+	}
+	return f.Target.WriteAt(b, off)
+}
+
+// ZeroAt implements Target.
+func (f *Failing) ZeroAt(off, n int64) error {
+	if f.fails() {
+		f.Target.ZeroAt(off, n/2)
+		return ErrInjected
+	}
+	return f.Target.ZeroAt(off, n)
+}
+
+// Sync implements Target.
+func (f *Failing) Sync() error {
+	if f.fails() {
+		return ErrInjected
+	}
+	return f.Target.Sync()
+}
+
+// Short is a disk whose every N-th read and every N-th write do only half of
+// what they were asked, and say Err, which may be nil.
+type Short struct {
+	Target
+	N             int64
+	Err           error
+	reads, writes atomic.Int64
+}
+
+// ReadAt implements io.ReaderAt, but for the rule that less is an error.
+func (s *Short) ReadAt(b []byte, off int64) (int, error) {
+	if s.reads.Add(1)%s.N != 0 {
+		return s.Target.ReadAt(b, off)
+	}
+	n, _ := s.Target.ReadAt(b[:len(b)/2], off)
+	return n, s.Err
+}
+
+// WriteAt implements io.WriterAt, but for the rule that less is an error.
+func (s *Short) WriteAt(b []byte, off int64) (int, error) {
+	if s.writes.Add(1)%s.N != 0 {
+		return s.Target.WriteAt(b, off)
+	}
+	n, _ := s.Target.WriteAt(b[:len(b)/2], off)
+	return n, s.Err
+}
+
+// Dropping is a disk that does nothing for its every N-th write or zeroing and
+// says that it did.
+type Dropping struct {
+	Target
+	N      int64
+	writes atomic.Int64
+}
+
+// Dropped is how many writes were lost.
+func (d *Dropping) Dropped() int64 { return d.writes.Load() / d.N }
+
+// WriteAt implements io.WriterAt.
+func (d *Dropping) WriteAt(b []byte, off int64) (int, error) {
+	if d.writes.Add(1)%d.N == 0 {
+		return len(b), nil
+	}
+	return d.Target.WriteAt(b, off)
+}
+
+// ZeroAt implements Target.
+func (d *Dropping) ZeroAt(off, n int64) error {
+	if d.writes.Add(1)%d.N == 0 {
+		return nil
+	}
+	return d.Target.ZeroAt(off, n)
+}
+
+// Bad is a disk with unreadable places: a read that meets one gives the bytes
+// before it and Err.
+type Bad struct {
+	Target
+	Places []Op // their Kind does not matter
+	Err    error
+}
+
+// ReadAt implements io.ReaderAt.
+func (d *Bad) ReadAt(b []byte, off int64) (int, error) {
+	end := off + int64(len(b))
+	for _, p := range d.Places {
+		if p.Off < end && off < p.End() {
+			end = max(off, p.Off)
+		}
+	}
+	if end == off+int64(len(b)) {
+		return d.Target.ReadAt(b, off)
+	}
+	n, _ := d.Target.ReadAt(b[:end-off], off)
+	return n, d.Err
+}
+
+// Flipped is a file with one bit wrong.
+type Flipped struct {
+	io.ReaderAt
+	Bit int64 // counted from the lowest of byte 0
+}
+
+// ReadAt implements io.ReaderAt.
+func (f Flipped) ReadAt(b []byte, off int64) (int, error) {
+	n, err := f.ReaderAt.ReadAt(b, off)
+	if at := f.Bit/8 - off; at >= 0 && at < int64(n) {
+		b[at] ^= 1 << (f.Bit % 8)
+	}
+	return n, err
+}
