@@ -29,6 +29,7 @@ type rawCollector struct {
 	t      tree
 	total  int64
 	listed int
+	failed int
 }
 
 // collectRaw reads what Zip packs: /proc/cpuinfo and the regular files of
@@ -43,9 +44,15 @@ func (c *collector) collectRaw(ctx context.Context) {
 	}
 	r := &rawCollector{c: c, t: tree{c.Sys, "/sys", g}}
 	r.folder("firmware", 0)
-	if n := len(c.inv.skipped); n > 0 {
-		c.problem("raw tables: %d files or folders are left out; %s in the zip says which and why", n, skippedName)
+	if r.failed > 0 {
+		c.problem("raw tables: %d files or folders could not be taken; %s in the zip says which and why", r.failed, skippedName)
 	}
+}
+
+// fail notes what could not be read, skip what is left out.
+func (r *rawCollector) fail(name string, why any) {
+	r.failed++
+	r.skip(name, why)
 }
 
 func (r *rawCollector) skip(name string, why any) {
@@ -57,13 +64,13 @@ func (r *rawCollector) skip(name string, why any) {
 
 func (r *rawCollector) folder(dir string, depth int) {
 	if depth > maxDepth {
-		r.skip("/sys/"+dir, "too deep")
+		r.fail("/sys/"+dir, "too deep")
 		return
 	}
 	entries, err := r.t.list(dir)
 	if err != nil {
 		if !missing(err) {
-			r.skip("/sys/"+dir, errors.Unwrap(err))
+			r.fail("/sys/"+dir, errors.Unwrap(err))
 		}
 		return
 	}
@@ -74,7 +81,7 @@ func (r *rawCollector) folder(dir string, depth int) {
 		case why != "":
 			r.skip("/sys/"+name, why)
 		case r.t.guard.ctx.Err() != nil:
-			r.skip("/sys/"+name, "no time left")
+			r.fail("/sys/"+name, "no time left")
 			return
 		case e.IsDir():
 			r.folder(name, depth+1)
@@ -86,7 +93,7 @@ func (r *rawCollector) folder(dir string, depth int) {
 
 func (r *rawCollector) file(name string) {
 	if r.listed == r.c.limits.rawFiles {
-		r.skip("/sys/"+name, fmt.Sprintf("more than %d files", r.c.limits.rawFiles))
+		r.fail("/sys/"+name, fmt.Sprintf("more than %d files", r.c.limits.rawFiles))
 	}
 	if r.listed++; r.listed > r.c.limits.rawFiles {
 		return
@@ -94,19 +101,14 @@ func (r *rawCollector) file(name string) {
 	data, err := r.t.read(name, r.c.limits.rawFile)
 	switch {
 	case err != nil:
-		r.skip("/sys/"+name, errors.Unwrap(err))
+		r.fail("/sys/"+name, errors.Unwrap(err))
 	case r.total+int64(len(data)) > r.c.limits.rawTotal:
-		r.skip("/sys/"+name, fmt.Sprintf("more than %d bytes in all", r.c.limits.rawTotal))
+		r.fail("/sys/"+name, fmt.Sprintf("more than %d bytes in all", r.c.limits.rawTotal))
 	default:
 		r.total += int64(len(data))
 		r.c.inv.raw = append(r.c.inv.raw, rawFile{"sys/" + name, data})
 	}
 }
-
-// openVariables are the UEFI variables that the zip holds: how the box boots,
-// and which keys it trusts. The others are left out, because firmware keeps
-// its own settings and passwords there, and every box can read the area.
-var openVariables = []string{"Boot", "SecureBoot-", "SetupMode-", "PK-", "KEK-", "db-", "dbx-", "OsIndications", "Timeout-", "PlatformLang"}
 
 // leaveOut says why a file or folder is not even opened; "" means it is.
 func leaveOut(name string) string {
@@ -118,19 +120,20 @@ func leaveOut(name string) string {
 		return "it is the hypervisor's, not the firmware's"
 	case dir == "firmware/efi/vars/":
 		return "an older form of efivars"
+	case name == "firmware/acpi/interrupts":
+		return "counters, no tables"
 	case dir == efivars+"/" && !openVariable(base):
 		return "a variable that can hold secrets"
 	}
 	return ""
 }
 
+// openVariable reports whether a UEFI variable may be seen by all: those that
+// the specification itself defines (how the box boots) and the signature
+// databases. Firmware keeps its settings and passwords in others, and every
+// box can read the backup area.
 func openVariable(base string) bool {
-	for _, p := range openVariables {
-		if strings.HasPrefix(base, p) {
-			return true
-		}
-	}
-	return false
+	return strings.HasSuffix(base, globalVariable) || strings.HasPrefix(base, "db-") || strings.HasPrefix(base, "dbx-")
 }
 
 // skippedName is the zip's file about what is not in it.

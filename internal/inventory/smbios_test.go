@@ -3,6 +3,7 @@ package inventory
 import (
 	"bytes"
 	"encoding/binary"
+	"os"
 	"strings"
 	"testing"
 )
@@ -139,8 +140,49 @@ func TestDamagedTables(t *testing.T) {
 	}
 }
 
+// specimens are tables of virtual machines, copied from
+// /sys/firmware/dmi/tables of Debian 12 in QEMU 7.2 (-machine q35, the first
+// with -uuid and -smbios type=1,manufacturer=Acme,product=Box,serial=S1).
+// dmidecode 3.4 reads them as the test expects.
+var specimens = []struct{ name, maker, product, uuid, bios string }{
+	{"qemu-7.2-q35-seabios", "Acme", "Box", "12345678-9abc-4def-8012-3456789abcde", "SeaBIOS"},
+	{"qemu-7.2-q35-ovmf", "QEMU", "Standard PC (Q35 + ICH9, 2009)", "00000000-0000-0000-0000-000000000000", "EFI Development Kit II / OVMF"},
+}
+
+func specimen(t testing.TB, name string) (table, entry []byte) {
+	table, err := os.ReadFile("testdata/" + name + ".DMI")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if entry, err = os.ReadFile("testdata/" + name + ".entry"); err != nil {
+		t.Fatal(err)
+	}
+	return table, entry
+}
+
+func TestSpecimens(t *testing.T) {
+	for _, c := range specimens {
+		table, entry := specimen(t, c.name)
+		all, err := parseStructures(table)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := decodeDMI(all, parseEntryPoint(entry))
+		if d.System.Maker != c.maker || d.System.Product != c.product || d.System.UUID != c.uuid || d.BIOS.Vendor != c.bios || d.Version != "2.8" {
+			t.Errorf("%s: %+v, %+v, SMBIOS %s", c.name, d.System, d.BIOS, d.Version)
+		}
+		if len(d.Memory) != 1 || d.Memory[0].Size != 512<<20 || d.Memory[0].Kind != "RAM" || len(d.Processors) != 1 || d.Processors[0].Cores != 2 {
+			t.Errorf("%s: %+v, %+v", c.name, d.Memory, d.Processors)
+		}
+	}
+}
+
 func FuzzSMBIOS(f *testing.F) {
 	f.Add(machineTable(), uint16(0x0302))
+	for _, c := range specimens {
+		table, _ := specimen(f, c.name)
+		f.Add(table, uint16(0x0208))
+	}
 	f.Add(smbios(1, systemArea(tableUUID), "Maker"), uint16(0x0204))
 	f.Add([]byte{1, 4, 0, 0, 0, 0, 127, 4, 0, 0, 0, 0}, uint16(0))
 	f.Fuzz(func(t *testing.T, table []byte, version uint16) {
