@@ -6,16 +6,19 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
 // namespace is a thread of this process that lives in network and mount
-// namespaces of its own. They have no name anywhere: when the thread and the
-// processes it started are gone, the kernel takes them away with all bridges,
-// taps and mounts in them, however this process ended.
+// namespaces of its own, and whose children live in a process namespace. They
+// have no name anywhere: however this process ends, the kernel then kills the
+// first of those children and with it all others, and takes the namespaces
+// away with all bridges, taps and mounts in them.
 type namespace struct {
-	jobs chan func()
+	jobs  chan func()
+	first *exec.Cmd // process 1 in there; only sleeps
 }
 
 // newNamespace makes the namespaces. Private folders lie over those in which
@@ -42,6 +45,9 @@ func (n *namespace) serve(ready chan<- error) {
 		return
 	}
 	err := enterNamespaces()
+	if err == nil {
+		err = n.startFirst()
+	}
 	ready <- err
 	if err != nil {
 		return
@@ -49,10 +55,20 @@ func (n *namespace) serve(ready chan<- error) {
 	for job := range n.jobs {
 		job()
 	}
+	n.first.Process.Kill()
+	n.first.Wait()
+}
+
+// startFirst starts process 1. A parent's death signal alone would not do for
+// every child: those that change their user id, as rpcbind does, lose it.
+func (n *namespace) startFirst() error {
+	n.first = exec.Command("sleep", "infinity")
+	n.first.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setsid: true}
+	return n.first.Start()
 }
 
 func enterNamespaces() error {
-	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS | unix.CLONE_NEWNET); err != nil {
+	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWPID); err != nil {
 		return fmt.Errorf("unshare: %w (a lab needs root)", err)
 	}
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
@@ -73,7 +89,7 @@ func (n *namespace) do(f func() error) error {
 	return <-done
 }
 
-// close ends the thread; processes in the namespaces keep them until they end.
+// close ends the thread and all processes in the namespaces.
 func (n *namespace) close() { close(n.jobs) }
 
 // ip runs the commands, one a line, with iproute2 inside.

@@ -9,9 +9,8 @@ import (
 	"time"
 )
 
-// process is a child that lives as long as its lab at most: the kernel kills
-// it when the lab's thread ends, so nothing is left behind by a lab that was
-// itself killed. It gets no signals of the terminal.
+// process is a child that lives as long as its lab's namespaces at most. It
+// gets no signals of the terminal.
 type process struct {
 	name string
 	log  string // file with what it printed
@@ -30,7 +29,7 @@ func (n *namespace) start(name, log string, extra []*os.File, argv ...string) (*
 	defer out.Close()
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = out, out, extra
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setsid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := n.do(cmd.Start); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
