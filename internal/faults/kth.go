@@ -36,6 +36,7 @@ type Kth struct {
 	mu    sync.Mutex // guards those below
 	count int
 	last  string // the operation that failed first
+	told  bool   // somebody got an injected error
 }
 
 // Count is how many operations there were.
@@ -45,7 +46,15 @@ func (k *Kth) Count() int {
 	return k.count
 }
 
-// Failed says which operation failed, "" if none did.
+// Injected reports whether an error was injected: an operation that could not
+// be done anyway, and was to be lied about, answers with its own.
+func (k *Kth) Injected() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.told
+}
+
+// Failed says which operation failed, "" if there were not so many.
 func (k *Kth) Failed() string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -77,6 +86,9 @@ func (k *Kth) do(op, path string, run func() error, half func()) error {
 	case half != nil:
 		half()
 	}
+	k.mu.Lock()
+	k.told = true
+	k.mu.Unlock()
 	return err
 }
 

@@ -150,10 +150,9 @@ func (s *Set) Commit(keepOld bool) error {
 	if err != nil {
 		return err
 	}
+	// The new files and their names are durable: Finish synced each file, and
+	// the folder after the last of them.
 	f := s.folder
-	if err := f.fsys.SyncDir(f.dir); err != nil {
-		return f.explain("make the new images durable", err)
-	}
 	if err := s.stillOurs(); err != nil {
 		return err
 	}
