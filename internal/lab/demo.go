@@ -110,7 +110,7 @@ const nextSteps = `
 The same on real machines:
   1. On the storage server:   testbox share init --server ADDRESS /export
                               (and the exports that it prints, into /etc/exports)
-  2. Maintenance system:      testbox maintenance build --form ram -c /export/testbox-tftp
+  2. Maintenance system:      testbox maintenance build
   3. Your DHCP server:        next-server ADDRESS; filename "pxelinux.0"
   4. In each box's firmware:  boot from the network first, always
   5. Back a box up:           testbox pxe-conf -c /export/testbox-tftp/pxelinux.cfg BOX backup

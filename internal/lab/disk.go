@@ -17,8 +17,14 @@ import (
 // Kernel is a Linux kernel to boot: its image, and the modules that a disk on
 // any Bus with ext4 needs, in the order in which they are loaded.
 type Kernel struct {
-	Image   string
-	Modules []string
+	Image   []byte
+	Modules []Module
+}
+
+// Module is a kernel module's name and file.
+type Module struct {
+	Name string
+	Data []byte
 }
 
 // KernelModules are the modules without their dependencies, for who makes a Kernel.

@@ -23,7 +23,11 @@ func FetchKernel(ctx context.Context, dir string) (Kernel, error) {
 		}
 	}
 	release := strings.TrimPrefix(name, "linux-image-")
-	k := Kernel{Image: filepath.Join(tree, "boot", "vmlinuz-"+release)}
+	image, err := os.ReadFile(filepath.Join(tree, "boot", "vmlinuz-"+release))
+	if err != nil {
+		return Kernel{}, err
+	}
+	k := Kernel{Image: image}
 	seen := map[string]bool{}
 	for _, m := range KernelModules {
 		out, err := exec.CommandContext(ctx, program("modprobe"), "-d", tree, "-S", release, "-D", m).Output()
@@ -33,7 +37,11 @@ func FetchKernel(ctx context.Context, dir string) (Kernel, error) {
 		for line := range strings.Lines(string(out)) {
 			if f := strings.Fields(line); len(f) > 1 && f[0] == "insmod" && !seen[f[1]] {
 				seen[f[1]] = true
-				k.Modules = append(k.Modules, f[1])
+				data, err := os.ReadFile(f[1])
+				if err != nil {
+					return Kernel{}, err
+				}
+				k.Modules = append(k.Modules, Module{strings.TrimSuffix(filepath.Base(f[1]), ".ko"), data})
 			}
 		}
 	}

@@ -48,13 +48,13 @@ func probeKVM(ctx context.Context, kernel Kernel) bool {
 		return false
 	}
 	defer os.RemoveAll(dir)
-	initrd, console := filepath.Join(dir, "initrd"), filepath.Join(dir, "console")
-	if makeInitrd(ctx, initrd, nil, probeInit) != nil {
+	image, initrd, console := filepath.Join(dir, "vmlinuz"), filepath.Join(dir, "initrd"), filepath.Join(dir, "console")
+	if os.WriteFile(image, kernel.Image, 0o644) != nil || makeInitrd(ctx, initrd, nil, probeInit) != nil {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
-	argv := append(qemu(true, 512), "-serial", "file:"+console, "-kernel", kernel.Image, "-initrd", initrd, "-append", "console=ttyS0 quiet panic=-1", "-no-reboot")
+	argv := append(qemu(true, 512), "-serial", "file:"+console, "-kernel", image, "-initrd", initrd, "-append", "console=ttyS0 quiet panic=-1", "-no-reboot")
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if cmd.Start() != nil {

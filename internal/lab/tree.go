@@ -58,7 +58,7 @@ func (o OwnSystem) makeTree(ctx context.Context, root string) error {
 	if err := copyFile(filepath.Join(root, "bin/busybox"), busybox, 0o755); err != nil {
 		return err
 	}
-	if err := copyFile(filepath.Join(root, "boot/vmlinuz"), o.Kernel.Image, 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(root, "boot/vmlinuz"), o.Kernel.Image, 0o644); err != nil {
 		return err
 	}
 	if err := makeInitrd(ctx, filepath.Join(root, "boot/initrd"), o.Kernel.Modules, initrdInit); err != nil {
@@ -118,7 +118,7 @@ func writeSums(root string) error {
 
 // makeInitrd makes an initrd of busybox, the modules and the script as /init.
 // The kernel's own initramfs has /dev/console.
-func makeInitrd(ctx context.Context, path string, modules []string, script string) error {
+func makeInitrd(ctx context.Context, path string, modules []Module, script string) error {
 	tree, err := os.MkdirTemp(filepath.Dir(path), "initrd-")
 	if err != nil {
 		return err
@@ -134,8 +134,8 @@ func makeInitrd(ctx context.Context, path string, modules []string, script strin
 		return err
 	}
 	for i, m := range modules {
-		name := fmt.Sprintf("modules/%02d-%s", i, filepath.Base(m))
-		if err := copyFile(filepath.Join(tree, name), m, 0o644); err != nil {
+		name := fmt.Sprintf("modules/%02d-%s.ko", i, m.Name)
+		if err := os.WriteFile(filepath.Join(tree, name), m.Data, 0o644); err != nil {
 			return err
 		}
 		names = append(names, name)
