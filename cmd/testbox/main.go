@@ -14,13 +14,13 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, newRootCmd(), os.Args[1:], os.Stdout, os.Stderr)
+	code := run(ctx, newRootCmd(realWorld()), os.Args[1:], os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
 }
 
 // newRootCmd wires the commands; each verb is a file.
-func newRootCmd() *cobra.Command {
+func newRootCmd(w world) *cobra.Command {
 	root := newGroupCmd("testbox", "Back up and restore the disks of test machines over the network",
 		`testbox arms test machines ("boxes") for an action: at its next start from the network an
 armed box boots the maintenance system instead of its own disk, does the action, disarms
@@ -33,6 +33,8 @@ itself and starts its own disk again.
 	)
 	root.Version = version()
 	root.AddCommand(
+		newPxeConfCmd(w),
+		newShareCmd(w),
 		newLabCmd(),
 	)
 	return root

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"strings"
+
+	"testbox-imaging/internal/bootcfg"
+	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/durable"
+)
+
+// version finds the maintenance system that can do the action: the one that is
+// asked for, or the newest that is complete.
+func (f *pxeFolder) version(want string, action box.Action) (*bootcfg.Version, error) {
+	if want != bootcfg.Latest {
+		v, err := f.readVersion(want)
+		if err != nil {
+			return nil, wrong("maintenance system %s cannot be booted: %w; change maintenance in site.conf, or run `testbox maintenance build`", want, err)
+		}
+		return v, canDo(v, action)
+	}
+	dir := filepath.Join(f.tftp(), bootcfg.MaintDir)
+	names, err := f.fsys.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var best, unable *bootcfg.Version
+	var passed []string
+	for _, name := range names {
+		v, err := f.readVersion(name)
+		switch {
+		case err != nil:
+			passed = append(passed, fmt.Sprintf("; %s was passed over: %v", name, err))
+		case canDo(v, action) != nil:
+			unable = newer(unable, v)
+		default:
+			best = newer(best, v)
+		}
+	}
+	switch {
+	case best != nil:
+		return best, nil
+	case unable != nil:
+		return nil, canDo(unable, action)
+	}
+	return nil, wrong("no maintenance system in %s; run `testbox maintenance build`%s", dir, strings.Join(passed, ""))
+}
+
+// newer is the one built later; of two built at once, the one whose name is
+// later, so that the choice is always the same.
+func newer(a, b *bootcfg.Version) *bootcfg.Version {
+	if a == nil || b.Built.After(a.Built) || b.Built.Equal(a.Built) && b.Version > a.Version {
+		return b
+	}
+	return a
+}
+
+// canDo refuses an action that the form of the maintenance system cannot do.
+func canDo(v *bootcfg.Version, action box.Action) error {
+	if action == box.Rescue && v.Form != bootcfg.FormDebian {
+		return refused("maintenance system %s has the form %s, in which there is nobody to log in to; rescue needs one of the form %s", v.Version, v.Form, bootcfg.FormDebian)
+	}
+	return nil
+}
+
+// readVersion reads what a maintenance system's folder says of it, and makes
+// sure that the loader will find its files.
+func (f *pxeFolder) readVersion(name string) (*bootcfg.Version, error) {
+	if !bootcfg.ValidVersion(name) {
+		return nil, fmt.Errorf("%q is not the name of a version", name)
+	}
+	data, err := durable.ReadFile(f.fsys, filepath.Join(f.tftp(), bootcfg.MaintDir, name, bootcfg.VersionFile), bootcfg.MaxVersion)
+	if err != nil {
+		return nil, err
+	}
+	v, err := bootcfg.ParseVersion(data)
+	if err != nil {
+		return nil, err
+	}
+	if v.Version != name {
+		return nil, fmt.Errorf("its version file says that it is %s", v.Version)
+	}
+	for _, file := range []string{v.KernelPath(), v.InitrdPath()} {
+		size, err := durable.Size(f.fsys, filepath.Join(f.tftp(), file))
+		if err != nil {
+			return nil, err
+		}
+		if size == 0 {
+			return nil, fmt.Errorf("%s is empty", file)
+		}
+	}
+	return v, nil
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/site"
+)
+
+// shareOptions are the flags of share init.
+type shareOptions struct {
+	dir      string
+	server   string
+	clients  string
+	insecure bool
+	uid, gid int // whom the NFS server takes root of a box for
+}
+
+func newShareCmd(w world) *cobra.Command {
+	return newGroupCmd("share", "Set up the storage server of share mode", `Share mode needs no daemon of ours: boxes boot by TFTP from one exported folder and keep their
+images in another.`, newShareInitCmd(w))
+}
+
+func newShareInitCmd(w world) *cobra.Command {
+	var o shareOptions
+	cmd := &cobra.Command{
+		Use:   "init --server IP [DIR]",
+		Short: "Make or repair the three areas",
+		Long: `Makes the three areas of share mode in DIR (default /export) on the storage server:
+  testbox-tftp     the loader's files, the folder of boot files pxelinux.cfg with the site file,
+                   and in it this program with the script testbox-pxe-conf.sh, so that boxes can be
+                   armed from any machine that mounts the area
+  testbox-backup   images and logs
+  testbox-nfsroot  maintenance systems of the form debian
+and testbox.exports, a file for the NFS server. Boxes come as root, whom the NFS server takes for
+the user nobody; folders that they write to are given to that user.
+
+Run again, it repairs: missing or changed loader files, this program, owners and modes. Images,
+armed boxes, the site file, the exports file and a default boot file of your own (that starts the
+local disk) are kept.
+
+The loader's files are those of Debian: apt-get install pxelinux syslinux-common syslinux-efi`,
+		Example: `  testbox share init --server 10.42.1.1
+  testbox share init --server 10.42.1.1 --clients 10.40.0.0/16 /srv/nfs`,
+		Args: cobra.MaximumNArgs(1),
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			return nil, cobra.ShellCompDirectiveFilterDirs
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.dir = "/export"
+			if len(args) == 1 {
+				o.dir = args[0]
+			}
+			return runShareInit(cmd, w, o)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.server, "server", "", "`IP`v4 address of this storage server, as the boxes reach it; needed until there is a site file")
+	f.StringVar(&o.clients, "clients", "*", "who may mount the areas, as in exports(5): an address, a `NETWORK` like 10.40.0.0/16, or *")
+	f.BoolVar(&o.insecure, "insecure", false, "let clients mount from ports above 1023, as those behind a NAT do")
+	f.IntVar(&o.uid, "anon-uid", 65534, "the `USER` id that the NFS server takes root of a box for")
+	f.IntVar(&o.gid, "anon-gid", 65534, "the `GROUP` id for the same")
+	for _, name := range []string{"server", "clients", "anon-uid", "anon-gid"} {
+		mustComplete(cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions))
+	}
+	return cmd
+}
+
+// sharePlan is what a share is made of, checked before anything is changed.
+type sharePlan struct {
+	shareOptions
+	tftp, backup, nfsroot string
+	loaders               []loaderFile
+	site                  *site.Site // of the site file, or for it
+	program               []byte
+}
+
+// runShareInit checks, then makes.
+func runShareInit(cmd *cobra.Command, w world, o shareOptions) error {
+	plan, err := planShare(w, o)
+	if err != nil {
+		return err
+	}
+	m := &shareMaker{sharePlan: plan, fsys: durable.OS{}, out: cmd.OutOrStdout()}
+	if err := m.make(); err != nil {
+		return fmt.Errorf("%w; run it again when the cause is gone", err)
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "%s: %d made, %d repaired, %d as they should be\n", o.dir, m.made, m.repaired, m.right)
+	fmt.Fprintf(cmd.OutOrStdout(), "next: read %s, export the areas (%s says how), `testbox maintenance build`, and have your DHCP server name this server and pxelinux.0\n",
+		filepath.Join(plan.configDir(), site.FileName), plan.exportsFile())
+	return nil
+}
+
+func (p *sharePlan) configDir() string   { return filepath.Join(p.tftp, "pxelinux.cfg") }
+func (p *sharePlan) exportsFile() string { return filepath.Join(p.dir, "testbox.exports") }
+
+// exports is the text for exports(5). Set-uid programs, which the maintenance
+// root needs, are honoured unless a client mounts with nosuid.
+func (p *sharePlan) exports() []byte {
+	common := ",no_subtree_check"
+	if p.insecure {
+		common += ",insecure"
+	}
+	write := fmt.Sprintf("(rw,sync,root_squash,anonuid=%d,anongid=%d%s)", p.uid, p.gid, common)
+	var b strings.Builder
+	b.WriteString("# NFS exports of the testbox areas. To install on Debian (package nfs-kernel-server):\n")
+	fmt.Fprintf(&b, "#   cp %s /etc/exports.d/ && exportfs -ra\n", p.exportsFile())
+	b.WriteString("# sync: what a box was told is written is on the disk when it says that a backup is done.\n")
+	for _, e := range []struct{ dir, options string }{{p.tftp, write}, {p.backup, write}, {p.nfsroot, "(ro,sync,no_root_squash" + common + ")"}} {
+		fmt.Fprintf(&b, "%s %s%s\n", e.dir, p.clients, e.options)
+	}
+	return []byte(b.String())
+}
+
+// validClients reports whether s stays one word in an exports file.
+func validClients(s string) bool {
+	if _, err := netip.ParsePrefix(s); err == nil {
+		return true
+	}
+	return s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_*?@:/") == ""
+}

@@ -1,0 +1,331 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sync/errgroup"
+
+	"testbox-imaging/internal/bootcfg"
+	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/site"
+)
+
+// shareMaker carries a plan out and counts what it did.
+type shareMaker struct {
+	*sharePlan
+	fsys durable.FS
+	out  io.Writer
+
+	mu                    sync.Mutex // guards what follows, and out
+	made, repaired, right int
+}
+
+// What was done to a path, besides repairs, which say what they changed.
+const (
+	didMake      = "made"
+	didMakeQuiet = "made, one of many" // counted, not printed
+	didNothing   = ""
+)
+
+// note counts what was done to a path, and says it.
+func (m *shareMaker) note(path, did string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch did {
+	case didMake:
+		m.made++
+	case didMakeQuiet:
+		m.made++
+		return
+	case didNothing:
+		m.right++
+		return
+	default:
+		m.repaired++
+	}
+	fmt.Fprintf(m.out, "%s: %s\n", path, did)
+}
+
+// Names in the folder of boot files, besides boot files.
+const (
+	wrapperName = "testbox-pxe-conf.sh"
+	programName = "testbox"
+	markerName  = "testbox-backup"
+)
+
+// wrapper runs the program beside it for the folder that both are in, wherever
+// that is mounted.
+const wrapper = `#!/bin/sh
+# Arms boxes from any machine that mounts this folder:
+#   testbox-pxe-conf.sh BOX [BOX...] ACTION
+dir=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd) || exit 1
+exec "$dir/` + programName + `" pxe-conf -c "$dir" "$@"
+`
+
+const marker = "This file tells the backup area from an empty mount point. Leave it here: without it nothing is written.\n"
+
+// make goes from the outside in, so that a folder has its owner before boxes
+// could find something in it.
+func (m *shareMaker) make() error {
+	const rootOnly = -1
+	for _, d := range []struct {
+		path string
+		uid  int
+	}{
+		{m.dir, rootOnly}, {m.tftp, rootOnly}, {m.backup, m.uid}, {m.nfsroot, rootOnly},
+		{m.configDir(), m.uid}, {filepath.Join(m.tftp, bootcfg.MaintDir), rootOnly},
+	} {
+		if err := m.folder(d.path, d.uid); err != nil {
+			return err
+		}
+	}
+	if err := m.copyLoaders(); err != nil {
+		return err
+	}
+	if err := m.configFiles(); err != nil {
+		return err
+	}
+	return m.boxFolders()
+}
+
+// copyLoaders copies Debian's files, where they are missing or others; many at
+// a time, since each waits for the disk.
+func (m *shareMaker) copyLoaders() error {
+	var g errgroup.Group
+	g.SetLimit(16)
+	for _, dir := range m.loaderDirs() {
+		if err := m.folder(dir, -1); err != nil {
+			return err
+		}
+	}
+	for _, l := range m.loaders {
+		g.Go(func() error {
+			data, err := os.ReadFile(l.from)
+			if err != nil {
+				return err
+			}
+			return m.file(filepath.Join(m.tftp, l.to), data, 0o644, true, didMakeQuiet)
+		})
+	}
+	return g.Wait()
+}
+
+// loaderDirs are the folders that the loader's files go to.
+func (m *shareMaker) loaderDirs() []string {
+	var dirs []string
+	for _, l := range m.loaders {
+		for dir := filepath.Dir(l.to); dir != "."; dir = filepath.Dir(dir) {
+			dirs = append(dirs, filepath.Join(m.tftp, dir))
+		}
+	}
+	slices.Sort(dirs)
+	return slices.Compact(dirs)
+}
+
+// configFiles makes what people and the agent read.
+func (m *shareMaker) configFiles() error {
+	in := func(name string) string { return filepath.Join(m.configDir(), name) }
+	for _, f := range []struct {
+		path   string
+		data   []byte
+		mode   fs.FileMode
+		repair bool
+	}{
+		{in(bootcfg.DefaultName), bootcfg.DefaultConfig(), 0o644, false},
+		{in(site.FileName), m.site.Template(), 0o644, false},
+		{in(programName), m.program, 0o755, true},
+		{in(wrapperName), []byte(wrapper), 0o755, true},
+		{filepath.Join(m.backup, markerName), []byte(marker), 0o644, false},
+		{m.exportsFile(), m.exports(), 0o644, false},
+	} {
+		if err := m.file(f.path, f.data, f.mode, f.repair, didMake); err != nil {
+			return err
+		}
+	}
+	if kept, err := os.ReadFile(m.exportsFile()); err == nil && !bytes.Equal(kept, m.exports()) {
+		fmt.Fprintf(m.out, "%s: kept, though this command line asks for others; remove it to have it made anew\n", m.exportsFile())
+	}
+	return nil
+}
+
+// folder makes a folder that everybody can read, and uid can write to if it is
+// not negative. A sticky folder would keep the agent, which comes as uid, from
+// removing the boot file that an admin wrote. An admin's link to a folder is
+// followed: boxes cannot write where these folders are.
+func (m *shareMaker) folder(path string, uid int) error {
+	did, gid := didNothing, -1
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		if err := m.fsys.MkdirAll(path, 0o755); err != nil {
+			return err
+		}
+		if err := m.fsys.SyncDir(filepath.Dir(path)); err != nil {
+			return err
+		}
+		did, gid = didMake, m.gid
+	}
+	repaired, err := m.rights(os.Open, path, uid, gid, 0o755|fs.ModeDir)
+	if did == didNothing {
+		did = repaired
+	}
+	m.note(path, did)
+	return err
+}
+
+// file makes a file, or with repair writes it anew if it says something else.
+func (m *shareMaker) file(path string, data []byte, mode fs.FileMode, repair bool, did string) error {
+	old, err := readHere(path, int64(len(data)))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, syscall.ELOOP) && !repair: // the admin's link
+		m.note(path, didNothing)
+		return nil
+	case err == nil && (!repair || bytes.Equal(old, data)):
+		did, err := m.rights(openHere, path, -1, -1, mode)
+		m.note(path, did)
+		return err
+	case err == nil || errors.Is(err, syscall.ELOOP):
+		did = "written anew, it was another"
+	default:
+		return err
+	}
+	if err := durable.WriteFile(m.fsys, path, data, mode); err != nil {
+		return err
+	}
+	m.note(path, did)
+	return nil
+}
+
+// openHere opens a path without following a link at its end. Boxes, which run
+// hostile code, write to some of the folders, and a link that they put there
+// must not have root change rights elsewhere.
+func openHere(path string) (*os.File, error) {
+	return os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+}
+
+// readHere reads at most one byte more than most.
+func readHere(path string, most int64) ([]byte, error) {
+	f, err := openHere(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
+		return nil, errors.Join(err, fmt.Errorf("%s is there and is not a file; move it away", path))
+	}
+	return io.ReadAll(io.LimitReader(f, most+1))
+}
+
+// rights gives a path to its owner and group (not if negative) and adds the
+// bits of mode that are missing; bits that an admin added stay, but for the
+// sticky one. It says what it changed.
+func (m *shareMaker) rights(open func(string) (*os.File, error), path string, uid, gid int, mode fs.FileMode) (did string, err error) {
+	f, err := open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return "", err
+	}
+	if mode.IsDir() && !st.IsDir() {
+		return "", fmt.Errorf("%s is there and is not a folder; move it away", path)
+	}
+	if owner := int(st.Sys().(*syscall.Stat_t).Uid); uid >= 0 && (owner != uid || gid >= 0) {
+		if err := f.Chown(uid, gid); err != nil {
+			return "", err
+		}
+		did = fmt.Sprintf("given to user %d, it was of %d", uid, owner)
+	}
+	const bits = fs.ModePerm | fs.ModeSetgid | fs.ModeSticky
+	if have, want := st.Mode()&bits, st.Mode()&bits&^fs.ModeSticky|mode.Perm(); have != want {
+		if err := f.Chmod(want); err != nil {
+			return "", err
+		}
+		did = fmt.Sprintf("mode %s made %s", have, want)
+	}
+	return did, nil
+}
+
+// boxFolders gives to the agent what others brought into the backup area, such
+// as images copied there by root: it must rename them and append to logs.
+// Everything is opened below the area's root, wherever a box's links lead.
+func (m *shareMaker) boxFolders() error {
+	area, err := os.OpenRoot(m.backup)
+	if err != nil {
+		return err
+	}
+	defer area.Close()
+	names, err := namesBelow(area, ".")
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		_, err := box.ParseAddr(name)
+		switch {
+		case err == nil:
+			err = m.boxFolder(area, name)
+		case name == "maintenance.log":
+			err = m.own(area, name)
+		default:
+			err = nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *shareMaker) boxFolder(area *os.Root, dir string) error {
+	if err := m.own(area, dir); err != nil {
+		return err
+	}
+	names, err := namesBelow(area, dir)
+	for _, name := range names {
+		if err == nil {
+			err = m.own(area, filepath.Join(dir, name))
+		}
+	}
+	return err
+}
+
+func namesBelow(area *os.Root, dir string) ([]string, error) {
+	f, err := area.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	names, err := f.Readdirnames(-1)
+	slices.Sort(names)
+	return names, err
+}
+
+// own gives a file or folder of the backup area to the agent; what is neither
+// is left alone.
+func (m *shareMaker) own(area *os.Root, name string) error {
+	st, err := area.Lstat(name)
+	if err != nil || !st.Mode().IsRegular() && !st.IsDir() {
+		return err
+	}
+	mode := fs.FileMode(0o644)
+	if st.IsDir() {
+		mode = 0o755
+	}
+	open := func(string) (*os.File, error) {
+		return area.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
+	}
+	did, err := m.rights(open, name, m.uid, -1, mode)
+	m.note(filepath.Join(m.backup, name), did)
+	return err
+}
