@@ -1,8 +1,10 @@
 package copier
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"slices"
 
 	"testbox-imaging/internal/image"
 )
@@ -65,6 +67,15 @@ func appendRange(list []image.Range, r image.Range) []image.Range {
 		return list
 	}
 	return append(list, r)
+}
+
+// inOrder sorts ranges that do not overlap, and joins those that touch.
+func inOrder(list []image.Range) (out []image.Range) {
+	slices.SortFunc(list, func(a, b image.Range) int { return cmp.Compare(a.Off, b.Off) })
+	for _, r := range list {
+		out = appendRange(out, r)
+	}
+	return out
 }
 
 // badList gathers the bad sectors of a disk, in order.

@@ -58,8 +58,9 @@ func (r ring) run(ctx context.Context, produce func(*slot) error, stages []stage
 	for _, s := range r {
 		free <- s
 	}
-	in := make(chan *slot, len(r))
-	g.Go(func() error { return feed(ctx, produce, free, in) })
+	first := make(chan *slot, len(r))
+	g.Go(func() error { return feed(ctx, produce, free, first) })
+	in := first
 	for _, st := range stages {
 		out := make(chan *slot, len(r))
 		st.start(ctx, g, in, out)

@@ -2,9 +2,7 @@ package copier
 
 import (
 	"bytes"
-	"cmp"
 	"context"
-	"slices"
 	"time"
 
 	"testbox-imaging/internal/image"
@@ -93,7 +91,11 @@ func (v *verify) collect(s *slot) error {
 		v.receipt.Zero += s.n
 	}
 	v.opt.Progress("compare", s.off+s.n, v.RawSize)
-	return v.count(n, s.bad, s.diff)
+	if err := v.count(n, s.bad, s.diff); err != nil {
+		return err
+	}
+	v.receipt.Differ = v.receipt.Differ[:min(len(v.receipt.Differ), maxDiffer)]
+	return nil
 }
 
 // count puts a compared run of n bytes into the receipt.
@@ -102,9 +104,7 @@ func (v *verify) count(n int64, bad, diff []image.Range) error {
 	v.receipt.Verified += n
 	for _, r := range diff {
 		v.receipt.Verified -= r.Len
-		if len(v.receipt.Differ) < 2*maxDiffer {
-			v.receipt.Differ = appendRange(v.receipt.Differ, r)
-		}
+		v.receipt.Differ = appendRange(v.receipt.Differ, r)
 	}
 	return v.bad.add(bad)
 }
@@ -124,9 +124,8 @@ func (v *verify) edges() error {
 			return err
 		}
 	}
-	byOff := func(a, b image.Range) int { return cmp.Compare(a.Off, b.Off) }
-	slices.SortFunc(v.receipt.Differ, byOff)
-	slices.SortFunc(v.bad.ranges, byOff)
+	v.bad.ranges = inOrder(v.bad.ranges)
+	v.receipt.Differ = inOrder(v.receipt.Differ)
 	v.receipt.Differ = v.receipt.Differ[:min(len(v.receipt.Differ), maxDiffer)]
 	return nil
 }

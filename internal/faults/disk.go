@@ -126,6 +126,9 @@ func (d *Disk) Sync() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.log = append(d.log, Op{Kind: "sync"})
-	d.stable, d.pending = slices.Clone(d.data), nil
+	for _, w := range d.pending {
+		copy(d.stable[w.off:], w.data)
+	}
+	d.pending = nil
 	return nil
 }

@@ -147,3 +147,42 @@ func (f Flipped) ReadAt(b []byte, off int64) (int, error) {
 	}
 	return n, err
 }
+
+// Hooked is a disk that calls Before ahead of every operation; an error of it
+// is the operation's. Before is called from many goroutines at once.
+type Hooked struct {
+	Target
+	Before func(Op) error
+}
+
+// ReadAt implements io.ReaderAt.
+func (h *Hooked) ReadAt(b []byte, off int64) (int, error) {
+	if err := h.Before(Op{"read", off, int64(len(b))}); err != nil {
+		return 0, err
+	}
+	return h.Target.ReadAt(b, off)
+}
+
+// WriteAt implements io.WriterAt.
+func (h *Hooked) WriteAt(b []byte, off int64) (int, error) {
+	if err := h.Before(Op{"write", off, int64(len(b))}); err != nil {
+		return 0, err
+	}
+	return h.Target.WriteAt(b, off)
+}
+
+// ZeroAt implements Target.
+func (h *Hooked) ZeroAt(off, n int64) error {
+	if err := h.Before(Op{"zero", off, n}); err != nil {
+		return err
+	}
+	return h.Target.ZeroAt(off, n)
+}
+
+// Sync implements Target.
+func (h *Hooked) Sync() error {
+	if err := h.Before(Op{Kind: "sync"}); err != nil {
+		return err
+	}
+	return h.Target.Sync()
+}

@@ -1,0 +1,225 @@
+package copier
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+
+	"testbox-imaging/internal/conform"
+	"testbox-imaging/internal/faults"
+	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/rawgz"
+)
+
+const mib = image.PieceSize
+
+// file is a backup in memory.
+type file struct {
+	data []byte
+	sums rawgz.Sums
+}
+
+func (f file) open() (image.Reader, error) {
+	return rawgz.NewReader(bytes.NewReader(f.data), int64(len(f.data)))
+}
+
+// job restores the file to a target.
+func (f file) job(name string, t Target) Job {
+	return Job{Name: name, Open: f.open, RawSize: f.sums.RawSize, BLAKE3: f.sums.BLAKE3, Target: t}
+}
+
+func backupOf(t testing.TB, src Source, opt Options) (file, image.Receipt, error) {
+	t.Helper()
+	var out bytes.Buffer
+	w := rawgz.NewWriter(&out)
+	receipt, err := Backup(t.Context(), src, w, opt)
+	if err != nil {
+		return file{}, receipt, err
+	}
+	sums, err := w.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return file{out.Bytes(), sums}, receipt, nil
+}
+
+func mustBackup(t testing.TB, disk []byte) file {
+	t.Helper()
+	f, _, err := backupOf(t, faults.NewDisk(disk), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// old is what stood on a target before: no byte of it is zero.
+func old(size int) []byte { return bytes.Repeat([]byte{0xee}, size) }
+
+// sizes are the disks that a restore must manage: without a body, without a
+// tail, with a last piece that is short, and usual ones.
+var sizes = []int{512, mib, mib + 512, 2*mib - 512, 2 * mib, 2*mib + 512, 3 * mib, 6*mib + 4096}
+
+func TestRoundTrip(t *testing.T) {
+	for _, size := range sizes {
+		for name, disk := range conform.Disks(size) {
+			t.Run(fmt.Sprintf("%s %d", name, size), func(t *testing.T) { roundTrip(t, disk) })
+		}
+	}
+}
+
+// TestLongZeros has runs of zeros longer than one slot takes.
+func TestLongZeros(t *testing.T) { roundTrip(t, conform.Disks(zeroRun + 5*mib + 512)["last byte"]) }
+
+func roundTrip(t *testing.T, disk []byte) {
+	src := faults.NewDisk(disk)
+	f, got, err := backupOf(t, src, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if slices.ContainsFunc(src.Log(), func(o faults.Op) bool { return o.Kind != "read" }) {
+		t.Error("the backup wrote to its source")
+	}
+	size := int64(len(disk))
+	if got.Read != size || f.sums.RawSize != size || len(got.Bad) > 0 {
+		t.Errorf("receipt of the backup: %+v", got)
+	}
+	target := faults.NewDisk(old(len(disk)))
+	receipts, err := Restore(t.Context(), []Job{f.job("sda", target)}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(target.Bytes(), disk) {
+		t.Fatal("the restored disk is not the same")
+	}
+	r := receipts[0]
+	if r.Image != "sda" || r.Written != size || r.Verified != size || r.Zero != got.Zero || r.BLAKE3 != f.sums.BLAKE3 || len(r.Changed) > 0 {
+		t.Errorf("receipt of the restore: %+v", r)
+	}
+	v, err := Verify(t.Context(), f.job("sda", target), Options{})
+	if err != nil || v.Read != size || v.Verified != size || len(v.Differ) > 0 || v.Zero != got.Zero {
+		t.Errorf("verify: %+v, %v", v, err)
+	}
+}
+
+// TestOrder holds a restore of two disks to the order of the design.
+func TestOrder(t *testing.T) {
+	var mu sync.Mutex // guards log
+	var log []string
+	note := func(s string) {
+		mu.Lock()
+		defer mu.Unlock()
+		log = append(log, s)
+	}
+	var jobs []Job
+	for i, name := range []string{"sda", "sdb"} {
+		disk := conform.Disks((6+i)*mib + 512)["noise"]
+		jobs = append(jobs, mustBackup(t, disk).job(name, recorded(name, faults.NewDisk(old(len(disk))), note)))
+	}
+	if _, err := Restore(t.Context(), jobs, Options{}); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		"sda clear", "sdb clear", "sda sync", "sdb sync", "sda read edge", "sdb read edge",
+		"sda write body", "sda sync", "sda read body", "sdb write body", "sdb sync", "sdb read body",
+		"sda write tail", "sdb write tail", "sda sync", "sdb sync", "sda read edge", "sdb read edge",
+		"sda write head", "sdb write head", "sda sync", "sdb sync", "sda read edge", "sdb read edge",
+	}
+	if got := slices.Compact(log); !slices.Equal(got, want) {
+		t.Errorf("order\n%q\nwant\n%q", got, want)
+	}
+}
+
+// recorded notes in a log shared by disks what is done to which part of one.
+func recorded(name string, d *faults.Disk, log func(string)) Target {
+	return &faults.Hooked{Target: d, Before: func(o faults.Op) error {
+		what := o.Kind
+		switch {
+		case o.Kind == "sync":
+		case o.Kind == "zero" && (o.Off == 0 || o.End() == d.Size()) && o.N == bootArea:
+			what = "clear"
+		case o.Off >= bootArea && o.End() <= d.Size()-bootArea:
+			what += " body"
+		case o.Kind == "read":
+			what += " edge"
+		case o.Off == 0 && o.N == bootArea:
+			what += " head"
+		case o.Off == d.Size()-bootArea && o.N == bootArea:
+			what += " tail"
+		default:
+			what = o.String()
+		}
+		log(name + " " + what)
+		return nil
+	}}
+}
+
+// TestRefusedBeforeTheFirstWrite: what is known to fail writes nothing, to no
+// disk.
+func TestRefusedBeforeTheFirstWrite(t *testing.T) {
+	f := mustBackup(t, conform.Disks(3 * mib)["text"])
+	good, small := faults.NewDisk(old(3*mib)), faults.NewDisk(old(3*mib-512))
+	empty := f.job("sdb", small)
+	empty.RawSize = 0
+	for _, j := range []Job{f.job("sdb", small), empty} {
+		if _, err := Restore(t.Context(), []Job{f.job("sda", good), j}, Options{}); err == nil {
+			t.Error("no error")
+		}
+	}
+	if len(good.Log()) > 0 || len(small.Log()) > 0 {
+		t.Error("a disk was touched")
+	}
+}
+
+func TestSumsAreBounded(t *testing.T) {
+	for size, group := range map[int64]int{1: 1, 1 << 40: 1, 1<<40 + mib: 2, 64 << 40: 64} {
+		if s := newSums(size); s.group != group {
+			t.Errorf("%d bytes: group %d, want %d", size, s.group, group)
+		}
+	}
+	want, got := &sums{group: 4}, &sums{group: 4}
+	for i := range 6 {
+		want.add(sumOf([]byte{byte(i + 1)}))
+	}
+	for i := range 6 {
+		got.add(sumOf([]byte{max(byte(i+1), 2)})) // the first is wrong
+		if same := got.same(want); same != (i != 3) {
+			t.Errorf("after %d: same is %v", i, same)
+		}
+	}
+	got.add(sumOf(nil))
+	if got.same(want) {
+		t.Error("more than was written is the same")
+	}
+}
+
+func TestProgress(t *testing.T) {
+	disk := conform.Disks(5*mib + 512)["mixed"]
+	last := map[string]int64{}
+	opt := Options{Progress: func(stage string, done, total int64) {
+		if done <= last[stage] || done > total {
+			t.Errorf("%s: %d of %d after %d", stage, done, total, last[stage])
+		}
+		if last[stage] = done; done == total {
+			last[stage] = 1 << 62
+		}
+	}}
+	f, _, err := backupOf(t, faults.NewDisk(disk), opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	job := f.job("sda", faults.NewDisk(old(len(disk))))
+	if _, err := Restore(context.Background(), []Job{job}, opt); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Verify(context.Background(), job, opt); err != nil {
+		t.Fatal(err)
+	}
+	for _, stage := range []string{"read", "write sda", "verify sda", "compare"} {
+		if last[stage] != 1<<62 {
+			t.Errorf("%s did not come to its end", stage)
+		}
+	}
+}
