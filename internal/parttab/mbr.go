@@ -1,0 +1,87 @@
+package parttab
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+)
+
+// The master boot record is the first 512 bytes of a disk, whatever its
+// sectors are: four entries of 16 bytes, then the signature 55 AA.
+const (
+	mbrSize      = 512
+	mbrEntries   = 446
+	mbrEntrySize = 16
+	mbrSlots     = 4
+
+	protectiveType = 0xEE
+)
+
+// errNoMBR and errNoGPT end the sentence "its partition table is left as in
+// the image: ...".
+var (
+	errNoMBR = errors.New("there is none")
+	errNoGPT = errors.New("it is no GPT")
+)
+
+// mbr is a parsed master boot record.
+type mbr [mbrSlots]mbrEntry
+
+// mbrEntry is a primary partition; type 0 is an empty slot.
+type mbrEntry struct {
+	kind           byte
+	first, sectors uint32 // in logical sectors
+}
+
+// parseMBR reads a master boot record. Only the signature tells one from the
+// boot sector of a file system, so entries that could not be are errors.
+func parseMBR(head []byte) (mbr, error) {
+	var m mbr
+	if len(head) < mbrSize || head[510] != 0x55 || head[511] != 0xAA {
+		return m, errNoMBR
+	}
+	for i := range m {
+		e := head[mbrEntries+i*mbrEntrySize:]
+		m[i] = mbrEntry{e[4], binary.LittleEndian.Uint32(e[8:]), binary.LittleEndian.Uint32(e[12:])}
+		if e[0]&0x7F != 0 {
+			return m, fmt.Errorf("entry %d of the boot record has the status %#02x, which no partition has", i+1, e[0])
+		}
+	}
+	return m, nil
+}
+
+// protective is the slot of the entry that keeps other systems off a GPT disk
+// (UEFI 5.2.3). A boot record with further entries is a hybrid, which two
+// systems read in two ways; it is an error, as one without the entry.
+func (m mbr) protective() (slot int, err error) {
+	slot = -1
+	for i, e := range m {
+		switch {
+		case e.kind == 0:
+		case e.kind != protectiveType:
+			err = errors.New("the boot record has other partitions beside the GPT's protective one (a hybrid)")
+		case slot >= 0:
+			return -1, errors.New("the boot record has two protective partitions")
+		default:
+			slot = i
+		}
+	}
+	switch {
+	case slot < 0:
+		return -1, errNoGPT
+	case err != nil:
+		return -1, err
+	case m[slot].first != 1:
+		return -1, fmt.Errorf("the protective partition starts at sector %d, not at 1", m[slot].first)
+	}
+	return slot, nil
+}
+
+// protectiveSectors is the length that a protective entry has on a disk of so
+// many sectors: all after the boot record, or the largest number there is.
+func protectiveSectors(disk uint64) uint32 { return uint32(min(disk-1, 0xFFFFFFFF)) }
+
+// setSectors writes an entry's length into a copy of a boot record's bytes.
+func setSectors(head []byte, slot int, n uint32) {
+	binary.LittleEndian.PutUint32(head[mbrEntries+slot*mbrEntrySize+12:], n)
+}
