@@ -67,6 +67,13 @@ func NewVolatile() *Volatile {
 	return &Volatile{dirs: map[string]*volatileDir{"/": newDir()}, now: time.Now}
 }
 
+// SetClock sets the clock of file times; it is time.Now unless set.
+func (v *Volatile) SetClock(now func() time.Time) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.now = now
+}
+
 func newDir() *volatileDir {
 	return &volatileDir{seen: map[string]*inode{}, disk: map[string]*inode{}}
 }

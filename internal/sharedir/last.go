@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"time"
 
 	"testbox-imaging/internal/box"
@@ -27,11 +28,21 @@ type LastAction struct {
 // LastFormat is the number of the record's format that this code writes.
 const LastFormat = 1
 
-const maxLast = 16 << 20 // bytes
+const (
+	maxLast   = 16 << 20 // bytes
+	maxRanges = 1000     // of each kind in a receipt, so that the record stays below maxLast
+)
 
-// SetLast writes the record durably, as the last thing before disarming.
+// SetLast writes the record durably, as the last thing before disarming. Of a
+// receipt's bad and differing ranges it keeps the first thousand; the sidecar
+// has all bad ones.
 func (f *Folder) SetLast(a LastAction) error {
 	a.Format = LastFormat
+	a.Receipts = slices.Clone(a.Receipts)
+	for i := range a.Receipts {
+		r := &a.Receipts[i]
+		r.Bad, r.Differ = r.Bad[:min(maxRanges, len(r.Bad))], r.Differ[:min(maxRanges, len(r.Differ))]
+	}
 	data, err := json.MarshalIndent(a, "", "  ")
 	if err != nil {
 		return fmt.Errorf("record of the last action: %w", err)

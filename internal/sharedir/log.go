@@ -2,6 +2,7 @@ package sharedir
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/durable"
 )
 
 // Append adds data to the end of a file, which is made if it is missing, with
@@ -30,6 +32,7 @@ type LogOptions struct {
 type Log struct {
 	addr box.Addr
 	host string
+	fsys durable.FS
 	opt  LogOptions
 
 	mu                  sync.Mutex // guards all below, and the order of lines
@@ -48,8 +51,8 @@ func (f *Folder) Log(host string, opt LogOptions) *Log {
 		opt.Now = time.Now
 	}
 	return &Log{
-		addr: f.addr, host: visible(host), opt: opt,
-		events: logFile{path: f.Path(logName)}, output: logFile{path: f.Path(outputName)}, all: logFile{path: f.area.GlobalLog()},
+		addr: f.addr, host: visible(host), fsys: f.fsys, opt: opt,
+		events: logFile{path: f.Path(logName)}, output: logFile{path: f.Path(outputName)}, all: logFile{path: f.area.GlobalLog(), shared: true},
 	}
 }
 
@@ -98,13 +101,14 @@ func (l *Log) Output(text string) {
 func (l *Log) Flush() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	var errs []error
 	for _, f := range []*logFile{&l.events, &l.output, &l.all} {
 		l.append(f, nil)
 		if len(f.kept) > 0 {
-			return fmt.Errorf("%d bytes of %s are not written", len(f.kept), f.path)
+			errs = append(errs, fmt.Errorf("%d bytes of %s are not written", len(f.kept), f.path))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 func (l *Log) stamp() string {
@@ -131,8 +135,10 @@ func (l *Log) append(f *logFile, lines []string) {
 	if len(f.kept) == 0 {
 		return
 	}
-	n, err := l.opt.Append(f.path, f.kept)
-	f.kept = f.kept[min(max(n, 0), len(f.kept)):]
+	err := l.flush(f)
+	for try := 1; try < 3 && err == nil && len(f.kept) > 0; try++ {
+		err = l.flush(f)
+	}
 	switch {
 	case err != nil && !f.failing:
 		fmt.Fprintf(l.opt.Console, "%s\n", visible(fmt.Sprintf("cannot write to %s: %v; its lines are kept and tried again", f.path, err)))
@@ -142,6 +148,39 @@ func (l *Log) append(f *logFile, lines []string) {
 	f.failing = err != nil
 }
 
+// flush writes what is kept of a file. Without an error it keeps the lines
+// still if they are not in a shared file afterwards: NFS has no append; the
+// client asks for the length and then writes at that place, so of two boxes
+// that append at the same moment one can overwrite the other.
+func (l *Log) flush(f *logFile) error {
+	n, err := l.opt.Append(f.path, f.kept)
+	n = min(max(n, 0), len(f.kept))
+	if err == nil && f.shared {
+		tail, readErr := readTail(l.fsys, f.path, n+confirmTail)
+		if readErr == nil && !bytes.Contains(tail, f.kept[:n]) {
+			return nil
+		}
+	}
+	f.kept = f.kept[n:]
+	return err
+}
+
+// confirmTail is how much others may have written after our lines.
+const confirmTail = 64 << 10 // bytes
+
+// readTail reads the last n bytes of a file, or all of it.
+func readTail(fsys durable.FS, path string, n int) ([]byte, error) {
+	r, err := fsys.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	off := max(0, r.Size()-int64(n))
+	tail := make([]byte, r.Size()-off)
+	_, err = io.ReadFull(io.NewSectionReader(r, off, int64(len(tail))), tail)
+	return tail, err
+}
+
 // maxKept is how much of a log that cannot be written is kept: hours of a
 // restore's progress lines, and little of a box's memory.
 const maxKept = 4 << 20
@@ -149,6 +188,7 @@ const maxKept = 4 << 20
 // logFile is a log and what is not in it yet.
 type logFile struct {
 	path    string
+	shared  bool // other boxes write it too
 	kept    []byte
 	failing bool // the last write failed, and the console said so
 }

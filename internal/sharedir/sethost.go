@@ -12,7 +12,8 @@ import (
 )
 
 // findText begins the small files by which people find a box's folder. It is
-// how a stale one is told from a file of the admin's.
+// how a stale one is told from a file of the admin's. An empty file (older
+// scripts made such) is filled if its name is still right, else left alone.
 const findText = "The images and logs in this folder belong to box "
 
 const maxFind = 1024 // bytes
@@ -62,7 +63,7 @@ func (f *Folder) writeName(name, host string) error {
 	switch data, err := f.readName(name); {
 	case err == nil && bytes.Equal(data, text):
 		return nil
-	case err == nil && data == nil:
+	case err == nil && data == nil && !f.isEmpty(name):
 		return fmt.Errorf("%s is in the way: this program did not write it, so it is left alone", f.Path(name))
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return err
@@ -83,6 +84,11 @@ func (f *Folder) readName(name string) ([]byte, error) {
 		return nil, nil
 	}
 	return data, nil
+}
+
+func (f *Folder) isEmpty(name string) bool {
+	size, err := durable.Size(f.fsys, f.Path(name))
+	return err == nil && size == 0
 }
 
 // removeNames removes the files of other names than those wanted.
