@@ -1,0 +1,126 @@
+package sharedir
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/durable"
+)
+
+// osArea is an area of the operating system's file system.
+func osArea(t *testing.T) *Folder {
+	t.Helper()
+	dir := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(dir, Marker), nil, 0o644))
+	return openOS(t, dir)
+}
+
+func openOS(t *testing.T, dir string) *Folder {
+	t.Helper()
+	area, err := Open(durable.OS{}, dir)
+	must(t, err)
+	f, err := area.Box(address(t))
+	must(t, err)
+	return f
+}
+
+func TestOnDisk(t *testing.T) {
+	f := osArea(t)
+	must(t, f.SetNames("web1"))
+	must(t, backup(f, armingA, false, "sda", "sdb"))
+	must(t, backup(f, armingB, true, "sda"))
+	es, err := f.Images()
+	must(t, err)
+	checkEntries(t, es, "sda+")
+	old, err := f.OldImages()
+	must(t, err)
+	checkEntries(t, old, "sda+", "sdb+")
+	if ahead, err := f.Clock(); err != nil || ahead.Abs() > 3*time.Second {
+		t.Errorf("clock is ahead by %v (%v)", ahead, err)
+	}
+	if free, known := f.Free(); !known || free <= 0 {
+		t.Errorf("free space %d, known %v", free, known)
+	}
+	l := f.Log("web1", LogOptions{})
+	l.Hello()
+	l.Error("an error")
+	must(t, l.Flush())
+	for _, path := range []string{f.Path(logName), f.Path(outputName), f.area.GlobalLog(), f.Path("web1"), f.Path("sda.raw.gz")} {
+		st, err := os.Stat(path)
+		if err != nil || st.Size() == 0 || st.Mode().Perm() != 0o664 {
+			t.Errorf("%s: %v, %v", path, st, err)
+		}
+	}
+}
+
+// TestKilledAgent kills a process that makes one backup after the other, again
+// and again, and looks at what it left.
+func TestKilledAgent(t *testing.T) {
+	f := osArea(t)
+	for round := range 20 {
+		child := exec.Command(os.Args[0], "-test.run=^TestAgentToKill$")
+		child.Env = append(os.Environ(), "SHAREDIR_AGENT="+f.area.root)
+		ready, err := child.StdoutPipe()
+		must(t, err)
+		must(t, child.Start())
+		if _, err := ready.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Duration(round*1700) * time.Microsecond)
+		must(t, child.Process.Kill())
+		child.Wait()
+		must(t, f.Recover())
+		checkWhole(t, f)
+	}
+	if es, err := f.OldImages(); err != nil || len(es) == 0 {
+		t.Errorf("no agent came as far as to a second backup: %v, %v", es, err)
+	}
+}
+
+// checkWhole wants the current images to be of one arming, and the old ones.
+func checkWhole(t *testing.T, f *Folder) {
+	t.Helper()
+	for what, list := range map[string]func() ([]Entry, error){"images": f.Images, "old images": f.OldImages} {
+		es, err := list()
+		must(t, err)
+		if len(es) != 0 {
+			checkEntries(t, es, "sda+", "sdb+")
+		}
+		for _, e := range es {
+			got, err := os.ReadFile(e.Path)
+			if err != nil || string(got) != string(imageBytes(box.Arming(e.Facts.Arming), e.Name)) || e.Facts.Arming != es[0].Facts.Arming {
+				t.Errorf("%s: %s of %s is wrong or mixed with %s (%v)", what, e.Name, e.Facts.Arming, es[0].Facts.Arming, err)
+			}
+		}
+	}
+}
+
+// TestAgentToKill is the process that TestKilledAgent kills.
+func TestAgentToKill(t *testing.T) {
+	dir := os.Getenv("SHAREDIR_AGENT")
+	if dir == "" {
+		t.Skip("only run by TestKilledAgent")
+	}
+	f := openOS(t, dir)
+	fmt.Println("ready")
+	for {
+		must(t, backup(f, box.NewArming(), true, "sda", "sdb"))
+	}
+}
+
+func TestSmallFiles(t *testing.T) {
+	f := osArea(t)
+	if _, err := f.ReadDisks(); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no list of disks: %v", err)
+	}
+	must(t, f.WriteFile(DisksName, []byte("sda\n")))
+	if data, err := f.ReadDisks(); string(data) != "sda\n" {
+		t.Errorf("list of disks is %q, %v", data, err)
+	}
+}
