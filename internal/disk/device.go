@@ -184,6 +184,7 @@ func (dev *Device) Close() error {
 func (dev *Device) Sync() error {
 	dev.dirty.Store(false)
 	if err := dev.f.Sync(); err != nil {
+		dev.dirty.Store(true)
 		return dev.wrap("sync", 0, err)
 	}
 	return nil
@@ -307,7 +308,7 @@ func (dev *Device) WriteAt(b []byte, off int64) (int, error) {
 	if err := dev.checkRange("write", off, int64(len(b))); err != nil {
 		return 0, err
 	}
-	dev.dirty.Store(true)
+	defer dev.dirty.Store(true) // after the write, so that no Sync beside it counts for it
 	if len(b) == 0 || dev.aligned(b, off) {
 		return dev.write(b, off)
 	}

@@ -63,6 +63,9 @@ func (n *node) identifySCSI(d *Disk) ids {
 		ata:    parseVPD89(n.read(path.Join(dir, "vpd_pg89"), maxVPD)),
 	}
 	d.Model = n.device("model")
+	if strings.HasPrefix(x.ata.model, d.Model) {
+		d.Model = x.ata.model // SCSI has only 16 characters of it
+	}
 	d.Serial = known(parseVPD80(n.read(path.Join(dir, "vpd_pg80"), maxVPD)))
 	if d.Serial == "" {
 		d.Serial = known(n.device("serial")) // no SCSI attribute of the kernel's, but other drivers' (xvd, cciss)

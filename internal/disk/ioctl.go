@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 	"unsafe"
 
@@ -43,7 +44,7 @@ func (dev *Device) ZeroAt(off, n int64) error {
 	if err := dev.checkRange("zero", off, n); err != nil {
 		return err
 	}
-	dev.dirty.Store(true)
+	defer dev.dirty.Store(true)
 	a := int64(max(dev.align, dev.sector))
 	head := min((a-off%a)%a, n)
 	body := (n - head) / a * a
@@ -119,7 +120,8 @@ func (dev *Device) RereadPartitions() error {
 }
 
 // Protect makes the kernel refuse all writes to a disk and its partitions, or
-// allow them again. On a regular file that stands for a disk it does nothing.
+// allow them again: the partitions that d has, and those that the kernel knows
+// of the device now. On a regular file that stands for a disk it does nothing.
 // Partitions that the kernel finds later, as after RereadPartitions, are not
 // protected.
 func Protect(devDir string, d Disk, ro bool) error {
@@ -138,6 +140,11 @@ func Protect(devDir string, d Disk, ro bool) error {
 	for _, part := range partitionsOf(path) {
 		nodes = append(nodes, Path(filepath.Dir(path), part))
 	}
+	for _, part := range d.Parts {
+		if node := Path(devDir, part); !slices.Contains(nodes, node) && exists(node) {
+			nodes = append(nodes, node)
+		}
+	}
 	var errs []error
 	for _, node := range nodes {
 		if err := setReadOnly(node, ro); err != nil {
@@ -145,6 +152,11 @@ func Protect(devDir string, d Disk, ro bool) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 func setReadOnly(path string, ro bool) error {

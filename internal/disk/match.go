@@ -38,8 +38,8 @@ func orNone(list []string) string {
 // Match says which image belongs on which disk, by the rules of
 // docs/matching.md. disks are all that the box has, c those that may be
 // written. An image without a sidecar has no identity: its facts are its name
-// and, if known, its size. It gives the pairs in the order of images, and
-// notes for the log; or a *MatchError, if the answer is not certain or a pair
+// and, if known, its size. It gives the pairs in the order of the images'
+// names, and notes for the log; or a *MatchError, if the answer is not certain or a pair
 // does not fit. It changes nothing, and its answer does not depend on the
 // order of its arguments.
 func Match(images []*image.Facts, disks []Disk, c Choice) ([]Pair, []string, error) {

@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,9 +13,10 @@ import (
 // be all that the box has, so that one that is left out this time keeps its
 // name. A disk known from an earlier image, by WWN and serial or else by path,
 // keeps that image's name; another gets its kernel name if no disk has that
-// name, else the next free one of the family (sdb, nvme1n1).
+// name, else the next free one of the family (sdb, nvme1n1). Of several earlier
+// images of one name the latest counts.
 func Assign(earlier []*image.Facts, disks []Disk) map[string]string {
-	m := newMatching(earlier, disks, Choice{})
+	m := newMatching(latest(earlier), disks, Choice{})
 	m.byIdentity()
 	m.byPath()
 	names, taken := map[string]string{}, map[string]bool{}
@@ -44,10 +46,26 @@ func Assign(earlier []*image.Facts, disks []Disk) map[string]string {
 	return names
 }
 
+// latest keeps the newest image of each name.
+func latest(images []*image.Facts) []*image.Facts {
+	byName := map[string]*image.Facts{}
+	for _, f := range images {
+		if old := byName[f.Name]; old == nil || f.Time.After(old.Time) {
+			byName[f.Name] = f
+		}
+	}
+	return slices.Collect(maps.Values(byName))
+}
+
 // baseName is a kernel name as an image can have it: "cciss!c0d0" has a
 // character that files do not like.
 func baseName(kernel string) string {
-	s := strings.ReplaceAll(kernel, "!", "-")
+	s := strings.Map(func(r rune) rune {
+		if image.ValidName("a" + string(r)) {
+			return r
+		}
+		return '-'
+	}, kernel)
 	if !image.ValidName(s) {
 		return "disk"
 	}

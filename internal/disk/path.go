@@ -71,7 +71,7 @@ func (w *walk) step() bool {
 		})
 		return true
 	case c == "nvme" || nvmeCtrl.MatchString(c):
-		if nsid := clean(w.read(path.Join(w.dir, "nsid"), maxAttr)); nsid != "" && !w.transport {
+		if nsid := w.attr("nsid"); nsid != "" && !w.transport {
 			w.put("nvme-" + nsid)
 			w.transport = true
 		}

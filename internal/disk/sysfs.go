@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -139,7 +140,10 @@ func (n *node) disk() (Disk, error) {
 	return d, nil
 }
 
-// parts lists the partitions: folders below the disk's with a partition number.
+var partNumber = regexp.MustCompile(`^p?\d+$`)
+
+// parts lists the partitions: folders in the disk's whose names are its own
+// and a number, as sda1 and nvme0n1p1. mmcblk0boot0 in mmcblk0 is none.
 func (n *node) parts() []string {
 	entries, err := fs.ReadDir(n.sys, n.dir)
 	if err != nil {
@@ -148,10 +152,10 @@ func (n *node) parts() []string {
 	}
 	var parts []string
 	for _, e := range entries {
-		if !e.IsDir() || !strings.HasPrefix(e.Name(), n.name) {
-			continue
+		number, ok := strings.CutPrefix(e.Name(), n.name)
+		if ok && e.IsDir() && partNumber.MatchString(number) {
+			parts = append(parts, e.Name())
 		}
-		parts = append(parts, e.Name())
 	}
 	slices.SortFunc(parts, compareNames)
 	return parts
