@@ -90,7 +90,7 @@ func runShareInit(cmd *cobra.Command, w world, o shareOptions) error {
 	if err := m.make(); err != nil {
 		return fmt.Errorf("%w; run it again when the cause is gone", err)
 	}
-	fmt.Fprintf(cmd.OutOrStdout(), "%s: %d made, %d repaired, %d as they should be\n", o.dir, m.made, m.repaired, m.right)
+	fmt.Fprintf(cmd.OutOrStdout(), "%s: %d made, %d repaired, %d as they should be\n", plan.dir, m.made, m.repaired, m.right)
 	fmt.Fprintf(cmd.OutOrStdout(), "next: read %s, export the areas (%s says how), `testbox maintenance build`, and have your DHCP server name this server and pxelinux.0\n",
 		filepath.Join(plan.configDir(), site.FileName), plan.exportsFile())
 	return nil

@@ -271,14 +271,12 @@ func (m *shareMaker) boxFolders() error {
 		return err
 	}
 	for _, name := range names {
-		_, err := box.ParseAddr(name)
+		_, notBox := box.ParseAddr(name)
 		switch {
-		case err == nil:
+		case notBox == nil:
 			err = m.boxFolder(area, name)
 		case name == "maintenance.log":
 			err = m.own(area, name)
-		default:
-			err = nil
 		}
 		if err != nil {
 			return err
@@ -288,16 +286,22 @@ func (m *shareMaker) boxFolders() error {
 }
 
 func (m *shareMaker) boxFolder(area *os.Root, dir string) error {
+	if st, err := area.Lstat(dir); err != nil || !st.IsDir() {
+		return err
+	}
 	if err := m.own(area, dir); err != nil {
 		return err
 	}
 	names, err := namesBelow(area, dir)
+	if err != nil {
+		return err
+	}
 	for _, name := range names {
-		if err == nil {
-			err = m.own(area, filepath.Join(dir, name))
+		if err := m.own(area, filepath.Join(dir, name)); err != nil {
+			return err
 		}
 	}
-	return err
+	return nil
 }
 
 func namesBelow(area *os.Root, dir string) ([]string, error) {

@@ -1,0 +1,237 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"testbox-imaging/internal/bootcfg"
+	"testbox-imaging/internal/site"
+)
+
+// TestMain makes this test program the command testbox of the scripts: all of
+// the real one but for the world around it, which the script's environment
+// describes.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"testbox": func() {
+			os.Exit(run(context.Background(), newRootCmd(scriptWorld()), os.Args[1:], os.Stdout, os.Stderr))
+		},
+	})
+}
+
+// scriptWorld takes the time from $NOW, names from the file $HOSTS (address,
+// then names, as in hosts(5)), the neighbours from $NEIGHBOURS, and Debian's
+// loader files from $LOADERS.
+func scriptWorld() world {
+	w := realWorld()
+	w.now = func() time.Time {
+		t, err := time.Parse(time.RFC3339, os.Getenv("NOW"))
+		if err != nil {
+			return time.Now()
+		}
+		return t
+	}
+	w.lookupAddrs = func(_ context.Context, host string) (found []netip.Addr, _ error) {
+		for addr, names := range readHosts() {
+			for _, n := range names {
+				if n == host {
+					found = append(found, netip.MustParseAddr("::ffff:"+addr)) // as a resolver may give it
+				}
+			}
+		}
+		if found == nil {
+			return nil, errors.New("no such host")
+		}
+		return found, nil
+	}
+	w.lookupNames = func(_ context.Context, addr string) ([]string, error) {
+		names := readHosts()[addr]
+		if len(names) == 0 {
+			return nil, errors.New("no such address")
+		}
+		return []string{names[0] + "."}, nil
+	}
+	w.configDirs = strings.Fields(os.Getenv("CONFIG_DIRS"))
+	w.neighbours = os.Getenv("NEIGHBOURS")
+	w.loaders = os.Getenv("LOADERS")
+	return w
+}
+
+func readHosts() map[string][]string {
+	hosts := map[string][]string{}
+	data, err := os.ReadFile(os.Getenv("HOSTS"))
+	if err != nil {
+		return hosts
+	}
+	for _, line := range strings.Split(string(data), "\n") {
+		if f := strings.Fields(line); len(f) > 1 {
+			hosts[f[0]] = f[1:]
+		}
+	}
+	return hosts
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		Setup:               setupScript,
+		Condition: func(cond string) (bool, error) {
+			if cond != "root" {
+				return false, fmt.Errorf("unknown condition %q", cond)
+			}
+			return os.Getuid() == 0, nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits":       cmdExits,
+			"folder":      cmdFolder,
+			"maintenance": cmdMaintenance,
+			"remember":    cmdRemember,
+			"unchanged":   cmdUnchanged,
+			"mode":        cmdMode,
+		},
+	})
+}
+
+// setupScript makes Debian's loader files and says whom boxes are taken for:
+// the usual nobody if the test is root, else the test's own user, so that no
+// test needs root.
+func setupScript(env *testscript.Env) error {
+	uid, gid := os.Getuid(), os.Getgid()
+	if uid == 0 {
+		uid, gid = 65534, 65534
+	}
+	env.Setenv("ANONUID", fmt.Sprint(uid))
+	env.Setenv("ANON", fmt.Sprintf("--anon-uid=%d", uid))
+	env.Setenv("ANONGROUP", fmt.Sprintf("--anon-gid=%d", gid))
+	env.Setenv("CFG", filepath.Join(env.WorkDir, "export", "testbox-tftp", bootcfg.ConfigDir))
+	env.Setenv("LOADERS", filepath.Join(env.WorkDir, "loaders"))
+	env.Setenv("HOSTS", filepath.Join(env.WorkDir, "hosts"))
+	env.Setenv("NEIGHBOURS", filepath.Join(env.WorkDir, "neighbours"))
+	for _, f := range append([]loaderFile{{from: "syslinux/modules/bios/chain.c32"}}, loaderNeeded...) {
+		if err := writeFile(filepath.Join(env.WorkDir, "loaders", f.from), "content of "+f.from); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func writeFile(path, text string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(path, []byte(text), 0o644)
+}
+
+// cmdExits: `exits N testbox ...` wants the exit code N.
+func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE COMMAND...")
+	}
+	err := ts.Exec(args[1], args[2:]...)
+	code := 0
+	var exit interface{ ExitCode() int }
+	if errors.As(err, &exit) {
+		code = exit.ExitCode()
+	} else if err != nil {
+		ts.Fatalf("%v", err)
+	}
+	if fmt.Sprint(code) != args[0] {
+		ts.Fatalf("exit code is %d, want %s", code, args[0])
+	}
+}
+
+// cmdFolder: `folder` makes a folder of boot files, $CFG, with a site file.
+func cmdFolder(ts *testscript.TestScript, neg bool, args []string) {
+	s := site.Defaults()
+	s.Server = netip.MustParseAddr("10.42.1.1")
+	cfg := ts.Getenv("CFG")
+	ts.Check(writeFile(filepath.Join(cfg, bootcfg.DefaultName), string(bootcfg.DefaultConfig())))
+	ts.Check(writeFile(filepath.Join(cfg, site.FileName), string(s.Template())))
+}
+
+// cmdMaintenance: `maintenance VERSION FORM BUILT` makes the boot files of a
+// maintenance system.
+func cmdMaintenance(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: maintenance VERSION FORM BUILT")
+	}
+	built, err := time.Parse(time.RFC3339, args[2])
+	ts.Check(err)
+	v := bootcfg.Version{Format: bootcfg.VersionFormat, Version: args[0], Form: bootcfg.Form(args[1]), Kernel: "6.1.0-37-amd64", Built: built}
+	text, err := v.Marshal()
+	ts.Check(err)
+	dir := filepath.Join(ts.Getenv("CFG"), "..", bootcfg.MaintDir, v.Version)
+	ts.Check(writeFile(filepath.Join(dir, bootcfg.KernelFile), "kernel"))
+	ts.Check(writeFile(filepath.Join(dir, bootcfg.InitrdFile), "initrd"))
+	ts.Check(writeFile(filepath.Join(dir, bootcfg.VersionFile), string(text)))
+}
+
+// tree is everything about a folder that a refusal must leave as it is.
+func tree(dir string) (string, error) {
+	var b strings.Builder
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		st, err := d.Info()
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(&b, "%s %s", path, st.Mode())
+		if st.Mode().IsRegular() {
+			data, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(&b, " %s %x", st.ModTime(), sha256.Sum256(data))
+		}
+		b.WriteString("\n")
+		return nil
+	})
+	return b.String(), err
+}
+
+// cmdRemember: `remember DIR` keeps what DIR is for a later `unchanged DIR`.
+func cmdRemember(ts *testscript.TestScript, neg bool, args []string) {
+	text, err := tree(ts.MkAbs(args[0]))
+	ts.Check(err)
+	ts.Setenv("TREE_"+args[0], text)
+}
+
+// cmdUnchanged: `unchanged DIR` fails if anything below DIR is other than it
+// was at `remember DIR`.
+func cmdUnchanged(ts *testscript.TestScript, neg bool, args []string) {
+	now, err := tree(ts.MkAbs(args[0]))
+	ts.Check(err)
+	before := ts.Getenv("TREE_" + args[0])
+	if before == "" {
+		ts.Fatalf("%s was not remembered", args[0])
+	}
+	if (now == before) == neg {
+		ts.Fatalf("%s: before\n%s\nnow\n%s", args[0], before, now)
+	}
+}
+
+// cmdMode: `mode 0644 FILE` wants these permissions, and none of the special bits.
+func cmdMode(ts *testscript.TestScript, neg bool, args []string) {
+	want, err := strconv.ParseUint(args[0], 8, 32)
+	ts.Check(err)
+	st, err := os.Stat(ts.MkAbs(args[1]))
+	ts.Check(err)
+	if got := st.Mode() &^ fs.ModeDir; got != fs.FileMode(want) {
+		ts.Fatalf("%s has mode %s, want %s", args[1], got, fs.FileMode(want))
+	}
+}
