@@ -165,11 +165,7 @@ func TestSetNames(t *testing.T) {
 	v := folderWith(t, others)
 	f := openFolder(t, v)
 	names := func() string {
-		var got []string
-		for _, n := range imageless(contents(t, v)) {
-			got = append(got, n)
-		}
-		return strings.Join(got, " ")
+		return strings.Join(imageless(contents(t, v)), " ")
 	}
 	for _, step := range []struct{ host, want string }{
 		{"web1.lab", "0A28292A web1.lab"}, {"web1.lab", "0A28292A web1.lab"}, {"db", "0A28292A db"}, {"unknown", "0A28292A"}, {"", "0A28292A"}, {"sdb", "0A28292A sdb"},
