@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -171,6 +172,9 @@ func chooseAuto(disks []Disk) (Choice, error) {
 	return c, nil
 }
 
+// partSuffix ends udev's names of a partition.
+var partSuffix = regexp.MustCompile(`-part\d+$`)
+
 // find is the one disk that item means, or nil.
 func find(disks []Disk, item string) (*Disk, error) {
 	var found []Disk
@@ -178,10 +182,9 @@ func find(disks []Disk, item string) (*Disk, error) {
 		if d.names(item) {
 			found = append(found, d)
 		}
-		for _, p := range d.Parts {
-			if strings.TrimPrefix(item, "/dev/") == p {
-				return nil, fmt.Errorf("%s is a partition; name its disk, %s", item, d.Name)
-			}
+		whole := partSuffix.ReplaceAllString(item, "")
+		if slices.Contains(d.Parts, strings.TrimPrefix(item, "/dev/")) || whole != item && d.names(whole) {
+			return nil, fmt.Errorf("%s is a partition; name its disk, %s", item, d.Name)
 		}
 	}
 	switch {
@@ -195,14 +198,16 @@ func find(disks []Disk, item string) (*Disk, error) {
 	return &found[0], nil
 }
 
-// seen lists disks for a message.
+// seen lists disks for a message, without what is no hardware or is empty.
 func seen(disks []Disk) string {
-	if len(disks) == 0 {
-		return "no disks"
+	var s []string
+	for _, d := range disks {
+		if d.tangible() {
+			s = append(s, d.String())
+		}
 	}
-	s := make([]string, len(disks))
-	for i, d := range disks {
-		s[i] = d.String()
+	if len(s) == 0 {
+		return "no disks"
 	}
 	return strings.Join(s, ", ")
 }

@@ -34,6 +34,12 @@ func (d Disk) String() string {
 	return b.String() + ")"
 }
 
+// tangible reports whether the disk is hardware with a medium: what a message
+// about the box's disks should list.
+func (d Disk) tangible() bool {
+	return d.Size > 0 && d.Transport != "virtual" && family(d.Name) == ""
+}
+
 // networks are transports whose disks stand somewhere else and may be shared.
 var networks = map[string]string{
 	"iscsi": "an iSCSI disk", "fc": "a Fibre Channel disk", "rbd": "a network disk",

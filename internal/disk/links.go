@@ -42,10 +42,9 @@ func pathLinks(d Disk) []string {
 		return nil
 	}
 	l := []string{"by-path/" + d.Path}
-	if d.Transport == "ata" { // older udev left out the device on the port
-		if i := strings.LastIndex(d.Path, "."); i > strings.LastIndex(d.Path, "ata-") {
-			l = append(l, "by-path/"+strings.TrimSuffix(d.Path[:i], ".0"))
-		}
+	if place, port, ok := strings.Cut(d.Path, "-ata-"); ok { // older udev left out the device on the port
+		port, _, _ = strings.Cut(port, ".")
+		l = append(l, "by-path/"+place+"-ata-"+port)
 	}
 	if d.Transport == "virtio" && strings.HasPrefix(d.Path, "pci-") {
 		l = append(l, "by-path/virtio-"+d.Path)
