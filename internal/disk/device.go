@@ -12,6 +12,7 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+	"testbox-imaging/internal/image"
 )
 
 // ErrMedium is matched by the error of a read that met sectors the disk cannot
@@ -159,6 +160,8 @@ func (dev *Device) checkSize(d Disk) error {
 		return fmt.Errorf("the device has %d bytes, but sysfs says %d; it was changed, or %s is not its device", dev.size, d.Size, dev.f.Name())
 	case dev.sector != d.SectorSize:
 		return fmt.Errorf("the device has sectors of %d bytes, but sysfs says %d; %s is not its device", dev.sector, d.SectorSize, dev.f.Name())
+	case !image.ValidSectorSize(dev.sector):
+		return fmt.Errorf("sectors of %d bytes are none that a disk has", dev.sector)
 	case dev.size%int64(dev.sector) != 0:
 		return fmt.Errorf("its %d bytes are not whole sectors of %d", dev.size, dev.sector)
 	}
