@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"path/filepath"
 
 	"testbox-imaging/internal/durable"
@@ -45,22 +44,6 @@ func ParseJSON(data []byte) (*Inventory, error) {
 		return nil, fmt.Errorf("inventory has format %d, this program reads format %d", inv.Format, Format)
 	}
 	return &inv, nil
-}
-
-// MACs are the Ethernet addresses of the box's network cards, each once. A
-// card whose address is not one is passed over.
-func (inv *Inventory) MACs() []net.HardwareAddr {
-	var all []net.HardwareAddr
-	seen := map[string]bool{}
-	for _, n := range inv.Network {
-		mac, err := net.ParseMAC(n.MAC)
-		if err != nil || len(mac) != 6 || seen[mac.String()] {
-			continue
-		}
-		seen[mac.String()] = true
-		all = append(all, mac)
-	}
-	return all
 }
 
 // Save writes the three files into a box's folder, each durably and readable

@@ -115,7 +115,7 @@ func leaveOut(name string) string {
 	dir, base := path.Split(name)
 	switch {
 	case strings.HasPrefix(base, "raw_event_log"):
-		return "reading it can hang or fail fatally" // ACPI's error log (ERST) and others
+		return "reading it can hang or fail fatally"
 	case base == "qemu_fw_cfg":
 		return "it is the hypervisor's, not the firmware's"
 	case dir == "firmware/efi/vars/":
