@@ -1,0 +1,212 @@
+package rawgz
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"testbox-imaging/internal/image"
+)
+
+func factsOf(s Sums) *image.Facts {
+	return &image.Facts{Disk: image.Identity{Size: s.RawSize}, BLAKE3: s.BLAKE3, SHA256: s.SHA256, FileSize: s.FileSize}
+}
+
+func check(file []byte, facts *image.Facts) (Sums, error) {
+	return Check(context.Background(), bytes.NewReader(file), int64(len(file)), facts, nil)
+}
+
+func TestCheck(t *testing.T) {
+	disk := bytes.Repeat([]byte("some bytes of a disk. "), 3<<20/22)
+	clear(disk[1<<20 : 2<<20])
+	file, sums := write(t, disk)
+	if got, err := check(file, factsOf(sums)); err != nil || got != sums {
+		t.Errorf("with the sidecar: %+v, %v", got, err)
+	}
+	want := sums
+	want.SHA256 = ""
+	if got, err := check(file, nil); err != nil || got != want {
+		t.Errorf("without a sidecar: %+v, %v", got, err)
+	}
+	for n := 0; n < len(file); n += 97 {
+		for _, facts := range []*image.Facts{factsOf(sums), nil} {
+			if _, err := check(file[:n], facts); err == nil {
+				t.Fatalf("cut at %d of %d: no error", n, len(file))
+			}
+		}
+	}
+	bad := bytes.Clone(file)
+	for at := range bad {
+		if at%101 != 0 {
+			continue
+		}
+		bad[at] ^= 4
+		if _, err := check(bad, factsOf(sums)); err == nil {
+			t.Fatalf("byte %d is wrong: no error", at)
+		}
+		bad[at] ^= 4
+	}
+}
+
+func TestCheckOtherSidecar(t *testing.T) {
+	file, sums := write(t, []byte("a disk"))
+	_, other := write(t, []byte("b disk"))
+	for name, f := range map[string]*image.Facts{
+		"blake3": {Disk: image.Identity{Size: sums.RawSize}, BLAKE3: other.BLAKE3, SHA256: sums.SHA256, FileSize: sums.FileSize},
+		"size":   {Disk: image.Identity{Size: sums.RawSize + 512}, BLAKE3: sums.BLAKE3, SHA256: sums.SHA256, FileSize: sums.FileSize},
+		"sha256": {Disk: image.Identity{Size: sums.RawSize}, BLAKE3: sums.BLAKE3, SHA256: other.SHA256, FileSize: sums.FileSize},
+		"file":   {Disk: image.Identity{Size: sums.RawSize}, BLAKE3: sums.BLAKE3, SHA256: sums.SHA256, FileSize: sums.FileSize + 1},
+	} {
+		if _, err := check(file, f); err == nil {
+			t.Errorf("%s of another image: no error", name)
+		}
+	}
+}
+
+// TestForeign: files of other programs read, and when they are cut or have
+// something after their end they do not.
+func TestForeign(t *testing.T) {
+	disk := bytes.Repeat([]byte("a disk made by hand "), 2<<20/20)
+	clear(disk[1<<20:])
+	var one, many bytes.Buffer
+	w := gzip.NewWriter(&one)
+	w.Write(disk)
+	w.Close()
+	for at := 0; at < len(disk); at += 300_000 {
+		w := gzip.NewWriter(&many)
+		w.Name = "sda"
+		w.Write(disk[at:min(at+300_000, len(disk))])
+		w.Close()
+	}
+	for name, file := range map[string][]byte{"one member": one.Bytes(), "many members": many.Bytes()} {
+		got, err := readAll(file, len(disk)+1)
+		if err != nil || !bytes.Equal(got, disk) {
+			t.Errorf("%s: %d bytes, %v", name, len(got), err)
+		}
+		if sums, err := check(file, nil); err != nil || sums.RawSize != int64(len(disk)) {
+			t.Errorf("%s: check %+v, %v", name, sums, err)
+		}
+		for _, n := range []int{0, 1, 9, 10, 11, len(file) / 2, len(file) - 9, len(file) - 8, len(file) - 1} {
+			if _, err := check(file[:n], nil); err == nil {
+				t.Errorf("%s, cut at %d: no error", name, n)
+			}
+		}
+		for _, more := range []string{"\x00", "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00", "x", "\x1f\x8b", string(file[:20])} {
+			if _, err := check(append(bytes.Clone(file), more...), nil); err == nil {
+				t.Errorf("%s, with %q after its end: no error", name, more)
+			}
+		}
+	}
+}
+
+// shrunk is a file that became shorter after its size was asked.
+type shrunk struct {
+	io.ReaderAt
+	size int64
+}
+
+func (s shrunk) ReadAt(b []byte, off int64) (int, error) {
+	return io.NewSectionReader(s.ReaderAt, 0, s.size).ReadAt(b, off)
+}
+
+func TestShrunkFile(t *testing.T) {
+	disk := bytes.Repeat([]byte("a disk made by hand "), 2<<20/20)
+	ours, _ := write(t, disk)
+	var member bytes.Buffer
+	w := gzip.NewWriter(&member)
+	w.Write(disk)
+	w.Close()
+	foreign := bytes.Repeat(member.Bytes(), 2) // it shrinks to one whole member
+	for name, file := range map[string][]byte{"ours": ours, "foreign": foreign} {
+		r := shrunk{bytes.NewReader(file), int64(len(file)) / 2}
+		if _, err := Check(context.Background(), r, int64(len(file)), nil, nil); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+		if _, err := Check(context.Background(), r, int64(len(file)), factsOf(Sums{FileSize: int64(len(file))}), nil); err == nil {
+			t.Errorf("%s, with a sidecar: no error", name)
+		}
+	}
+}
+
+func TestCheckCancels(t *testing.T) {
+	file, sums := write(t, bytes.Repeat([]byte("x"), 3<<20))
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	for _, facts := range []*image.Facts{factsOf(sums), nil} {
+		if _, err := Check(ctx, bytes.NewReader(file), int64(len(file)), facts, nil); !errors.Is(err, context.Canceled) {
+			t.Errorf("error %v", err)
+		}
+	}
+}
+
+func TestCheckProgress(t *testing.T) {
+	file, sums := write(t, bytes.Repeat([]byte("x"), 3<<20))
+	for _, facts := range []*image.Facts{factsOf(sums), nil} {
+		last, size := int64(0), int64(len(file))
+		_, err := Check(context.Background(), bytes.NewReader(file), size, facts, func(done, total int64) {
+			if done < last || done > total || total != size {
+				t.Errorf("progress %d of %d after %d", done, total, last)
+			}
+			last = done
+		})
+		if err != nil || last < size-endLen {
+			t.Errorf("progress ended at %d of %d, %v", last, size, err)
+		}
+	}
+}
+
+// failing is a file that cannot be written after some bytes.
+type failing struct{ left int }
+
+var errFull = errors.New("no space left")
+
+func (f *failing) Write(b []byte) (int, error) {
+	if f.left -= len(b); f.left < 0 {
+		return 0, errFull
+	}
+	return len(b), nil
+}
+
+// TestWriterFails: an error of the file is one of Append or Close, for good.
+func TestWriterFails(t *testing.T) {
+	noise := make([]byte, image.PieceSize)
+	rand.NewChaCha8([32]byte{}).Read(noise)
+	_, whole := write(t, bytes.Repeat(noise, 4))
+	for left := 0; left < int(whole.FileSize); left += 99_991 {
+		w := NewWriter(&failing{left: left})
+		var err error
+		for range 4 {
+			enc, _ := w.Encode(nil, noise)
+			if err = w.Append(noise, enc); err != nil {
+				break
+			}
+		}
+		if _, closed := w.Close(); !errors.Is(errors.Join(err, closed), errFull) || closed == nil {
+			t.Fatalf("file full after %d bytes: %v, %v", left, err, closed)
+		}
+	}
+}
+
+func TestClosedWriter(t *testing.T) {
+	w := NewWriter(io.Discard)
+	enc, _ := w.Encode(nil, []byte("x"))
+	if _, err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Append([]byte("x"), enc); err == nil || !strings.Contains(err.Error(), "closed") {
+		t.Errorf("append after close: %v", err)
+	}
+	if _, err := w.Close(); err == nil {
+		t.Error("closed twice")
+	}
+	for _, n := range []int{0, image.PieceSize + 1} {
+		if _, err := w.Encode(nil, make([]byte, n)); err == nil {
+			t.Errorf("a piece of %d bytes", n)
+		}
+	}
+}
