@@ -28,14 +28,18 @@ func (s *session) act(ctx context.Context) error {
 			s.log.Error("%s cannot be set read-only: %v", d.Name, err)
 		}
 	}
-	if s.wantsInventory() {
-		s.inventory(ctx, disks)
-	}
 	switch s.cmd.Action {
 	case box.RefreshInfo:
-		return nil
+		return s.inventory(ctx, disks)
 	case box.Rescue:
 		return refuse("this maintenance system has no shell for rescue")
+	}
+	if s.wantsInventory() {
+		// A box with a broken sensor, or with no room for its inventory, is
+		// imaged all the same.
+		if err := s.inventory(ctx, disks); err != nil {
+			s.log.Error("%v", err)
+		}
 	}
 	choice, err := s.choose(disks)
 	if err != nil {
@@ -52,7 +56,7 @@ func (s *session) act(ctx context.Context) error {
 	return refuse("this agent does not know the action %q", s.cmd.Action)
 }
 
-// wantsInventory: on every backup and refresh-info, and when there is none yet.
+// wantsInventory: on every backup, and when there is none yet.
 func (s *session) wantsInventory() bool {
 	if s.cmd.Action == box.Restore || s.cmd.Action == box.Verify {
 		_, err := os.Stat(s.folder.Path(sharedir.InfoText))
@@ -61,22 +65,21 @@ func (s *session) wantsInventory() bool {
 	return true
 }
 
-// inventory writes the three files. It never fails an action: a box with a
-// broken sensor must still be backed up.
-func (s *session) inventory(ctx context.Context, disks []disk.Disk) {
+// inventory writes the three files.
+func (s *session) inventory(ctx context.Context, disks []disk.Disk) error {
 	o := inventory.Options{
 		Sys: s.cfg.Sys, Proc: s.cfg.Proc, Dev: s.cfg.Dev, Kmsg: inventory.KernelLog,
-		Address: s.cfg.Address, Host: s.host, Time: s.now(), Disks: disks,
+		Address: s.cfg.Address, Host: s.host, Time: s.now(), Disks: disks, Maintenance: s.version,
 	}
 	if s.cfg.PCIIDs != "" {
 		o.PCIIDs = func() ([]byte, error) { return os.ReadFile(s.cfg.PCIIDs) }
 	}
 	inv := inventory.Collect(ctx, o)
 	if err := inv.Save(s.fsys, s.folder.Dir()); err != nil {
-		s.log.Error("inventory: %v", err)
-		return
+		return fmt.Errorf("inventory: %w", err)
 	}
 	s.log.Info("inventory written, %d parts of it could not be read", len(inv.Problems))
+	return nil
 }
 
 // selection is what the admin named: in the arming, else in disk-devices.lst.

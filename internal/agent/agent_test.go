@@ -187,6 +187,9 @@ func TestRefreshInfoTouchesNoDisk(t *testing.T) {
 	if b.exists(folder + "vda.raw.gz") {
 		t.Error("refresh-info made an image")
 	}
+	os.RemoveAll(b.path(folder, "testbox-info.zip"))
+	b.mkdir(folder + "testbox-info.zip/in-the-way")
+	b.want(b.run(b.arm(box.RefreshInfo, nil)), Failed)
 	if info := b.read(folder + "testbox-info.txt"); !strings.Contains(info, "0A58000B") || !strings.Contains(info, "vda") {
 		t.Errorf("the inventory lacks the box or its disk:\n%s", info)
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"path"
 	"path/filepath"
 	"strings"
 	"time"
@@ -28,6 +29,7 @@ type session struct {
 	folder *sharedir.Folder
 
 	host     string
+	version  string        // of the maintenance system
 	uuid     string        // of this machine, "" is unknown
 	ahead    time.Duration // of the storage server's clock, before ours
 	receipts []image.Receipt
@@ -171,7 +173,7 @@ func (s *session) bootFilePath() string {
 // checkBootFile holds the command line against the boot file. Without one the
 // address is wrong, or an admin disarmed the box while it started.
 func (s *session) checkBootFile() error {
-	armed, err := s.readBootFile()
+	armed, kernel, err := s.readBootFile()
 	if errors.Is(err, fs.ErrNotExist) {
 		return refuse("there is no boot file %s: the box was disarmed meanwhile, or has another address", s.bootFilePath())
 	}
@@ -181,27 +183,28 @@ func (s *session) checkBootFile() error {
 	if err := bootcfg.Agree(s.cmd, armed); err != nil {
 		return refusal{err}
 	}
+	s.version = path.Base(path.Dir(kernel))
 	return nil
 }
 
 // maxBootFile is the size in bytes over which a boot file is refused.
 const maxBootFile = 64 << 10
 
-func (s *session) readBootFile() (*bootcfg.Cmdline, error) {
+func (s *session) readBootFile() (armed *bootcfg.Cmdline, kernel string, err error) {
 	data, err := durable.ReadFile(s.fsys, s.bootFilePath(), maxBootFile)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	armed, _, _, err := bootcfg.ParseBootFile(data)
+	armed, kernel, _, err = bootcfg.ParseBootFile(data)
 	if err != nil {
-		return nil, fmt.Errorf("boot file %s: %w", s.bootFilePath(), err)
+		return nil, "", fmt.Errorf("boot file %s: %w", s.bootFilePath(), err)
 	}
-	return armed, nil
+	return armed, kernel, nil
 }
 
 // disarm removes the boot file, but not one that an admin wrote meanwhile.
 func (s *session) disarm() error {
-	armed, err := s.readBootFile()
+	armed, _, err := s.readBootFile()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
