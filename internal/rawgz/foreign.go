@@ -1,7 +1,6 @@
 package rawgz
 
 import (
-	"errors"
 	"fmt"
 	"io"
 
@@ -24,6 +23,7 @@ func newForeign(in *source) (*foreign, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the image is not a gzip file: %w", notEOF(err))
 	}
+	gz.Multistream(false)
 	return &foreign{in: in, gz: gz}, nil
 }
 
@@ -54,17 +54,30 @@ func (f *foreign) next() (image.Piece, error) {
 // fill reads until b is full or the file is at its end. It is not io.ReadFull,
 // whose io.ErrUnexpectedEOF can be the end, or a file that was cut.
 func (f *foreign) fill(b []byte) (n int, err error) {
-	for n < len(b) && err == nil {
-		var k int
-		k, err = f.gz.Read(b[n:])
+	for n < len(b) && !f.done {
+		k, err := f.gz.Read(b[n:])
 		n += k
+		if err == io.EOF {
+			err = f.nextMember()
+		}
+		if err != nil {
+			return n, err
+		}
 	}
-	if err != io.EOF {
-		return n, err
-	}
-	if f.in.pos() != f.in.size {
-		return n, errors.New("the file became shorter while it was read")
-	}
-	f.done = true
 	return n, nil
+}
+
+// nextMember goes on after a member's end, which is the file's only if nothing
+// is left of it. The library's own way over members takes some cut headers for
+// the end.
+func (f *foreign) nextMember() error {
+	if f.in.pos() == f.in.size {
+		f.done = true
+		return nil
+	}
+	if err := f.gz.Reset(f.in.buf); err != nil {
+		return fmt.Errorf("what follows a member is not another: %w", notEOF(err))
+	}
+	f.gz.Multistream(false)
+	return nil
 }
