@@ -43,23 +43,22 @@ user=root
 }
 
 // ganeshaConf exports both areas with root squash, as a site's server would:
-// an agent, root on its box, is nobody here. Version 3 clients mount by the
-// same paths as in the site file.
+// an agent, root on its box, is nobody here. The paths are those that share
+// init writes into the site file.
 func (l *Lab) ganeshaConf() string {
 	conf := `NFS_CORE_PARAM {
 	Protocols = 3, 4;
 	Enable_NLM = false;
 	Enable_RQUOTA = false;
-	mount_path_pseudo = true;
 }
 NFSV4 { Graceless = true; }
 LOG { Default_Log_Level = EVENT; }
 `
 	for i, dir := range []string{l.TFTP(), l.Backup()} {
 		conf += fmt.Sprintf(`EXPORT {
-	Export_Id = %d;
-	Path = %q;
-	Pseudo = "/export/%s";
+	Export_Id = %[1]d;
+	Path = %[2]q;
+	Pseudo = %[2]q;
 	Access_Type = RW;
 	Squash = Root_Squash;
 	Anonymous_Uid = 65534;
@@ -67,7 +66,7 @@ LOG { Default_Log_Level = EVENT; }
 	SecType = sys;
 	FSAL { Name = VFS; }
 }
-`, i+1, dir, filepath.Base(dir))
+`, i+1, dir)
 	}
 	return conf
 }
