@@ -131,7 +131,7 @@ func TestBackupAgain(t *testing.T) {
 	if sda.hash(t) != third {
 		t.Error("restore did not write the newest image")
 	}
-	b.does("restore", "--old-images")
+	b.does("restore", "--image=old")
 	if sda.hash(t) != second {
 		t.Error("restore of the old image did not write it")
 	}
@@ -199,7 +199,11 @@ func TestVerify(t *testing.T) {
 
 	writeAt(t, sda.file, 5*mib+7, []byte("different"))
 	before["disk "+sda.serial] = sda.hash(t)
-	b.does("verify")
+	b.arm("verify")
+	b.runs(differ, "sda")
+	if b.armed() {
+		t.Error("still armed")
+	}
 	check()
 	r := b.receipts()
 	if len(r) != 1 || len(r[0].Differ) != 1 {

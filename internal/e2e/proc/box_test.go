@@ -2,6 +2,8 @@ package proc
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"os/exec"
@@ -9,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -35,11 +38,9 @@ type testBox struct {
 	uuid  string  // SMBIOS
 	addr  string  // that the box has got
 	disks []*testDisk
-	plugs int // how often plug was called
 }
 
-// newBox makes the areas by `testbox share init`, mounts them squashed, and
-// plugs the disks in.
+// newBox gives the box areas, mounts them squashed, and plugs the disks in.
 func newBox(t testing.TB, disks ...*testDisk) *testBox {
 	t.Helper()
 	testenv.Root(t)
@@ -47,7 +48,9 @@ func newBox(t testing.TB, disks ...*testDisk) *testBox {
 	prog, err := built()
 	must(t, err)
 	b := &testBox{t: t, prog: prog, dir: tempDir(t), root: tempDir(t), uuid: boxUUID, addr: boxAddr, disks: disks}
-	b.initAreas()
+	areas, err := madeAreas()
+	must(t, err)
+	run(t, "", "cp", "-a", areas+"/.", b.root)
 	b.areas = serveFolder(t, b.root, true)
 	for _, d := range disks {
 		d.attach(t)
@@ -58,27 +61,37 @@ func newBox(t testing.TB, disks ...*testDisk) *testBox {
 	return b
 }
 
-// initAreas makes the areas and a maintenance system that nothing boots.
-func (b *testBox) initAreas() {
-	b.t.Helper()
-	run(b.t, "", b.prog.testbox, "share", "init", "--server", "10.88.0.1", b.root)
+// madeAreas are made once, by `testbox share init`, and copied for each box.
+var madeAreas = sync.OnceValues(func() (dir string, err error) {
+	prog, err := built()
+	if err != nil {
+		return "", err
+	}
+	dir = filepath.Join(buildDir, "areas")
+	if out, err := exec.Command(prog.testbox, "share", "init", "--server", "10.88.0.1", dir).CombinedOutput(); err != nil {
+		return "", fmt.Errorf("share init: %w\n%s", err, out)
+	}
+	return dir, addMaintenance(filepath.Join(dir, "testbox-tftp"))
+})
+
+// addMaintenance makes a maintenance system that nothing here boots.
+func addMaintenance(tftp string) error {
 	v := bootcfg.Version{Format: bootcfg.VersionFormat, Version: "1.0", Form: bootcfg.FormRAM, Kernel: "6.1.0-37-amd64", Built: time.Now().UTC()}
 	text, err := v.Marshal()
-	must(b.t, err)
-	for path, data := range map[string][]byte{
-		v.KernelPath(): []byte("kernel"), v.InitrdPath(): []byte("initrd"),
-		filepath.Join(bootcfg.MaintDir, v.Version, bootcfg.VersionFile): text,
-	} {
-		path = filepath.Join(b.root, "testbox-tftp", path)
-		must(b.t, os.MkdirAll(filepath.Dir(path), 0o755))
-		must(b.t, os.WriteFile(path, data, 0o644))
+	if err != nil {
+		return err
 	}
+	dir := filepath.Join(tftp, bootcfg.MaintDir, v.Version)
+	return errors.Join(
+		os.MkdirAll(dir, 0o755),
+		os.WriteFile(filepath.Join(dir, bootcfg.KernelFile), []byte("kernel"), 0o644),
+		os.WriteFile(filepath.Join(dir, bootcfg.InitrdFile), []byte("initrd"), 0o644),
+		os.WriteFile(filepath.Join(dir, bootcfg.VersionFile), text, 0o644))
 }
 
 // plug makes /sys and /dev anew for the disks as they are now.
 func (b *testBox) plug() {
 	b.t.Helper()
-	b.plugs++
 	must(b.t, os.RemoveAll(b.path("sys")))
 	must(b.t, os.RemoveAll(b.path("dev")))
 	must(b.t, os.MkdirAll(b.path("dev"), 0o755))
@@ -139,18 +152,24 @@ type agent struct {
 	cmd   *exec.Cmd
 	out   bytes.Buffer
 	lines chan string // what it prints, until it ends
+	ended chan struct{}
 }
 
 // start starts the agent.
 func (b *testBox) start() *agent {
 	b.t.Helper()
-	a := &agent{t: b.t, lines: make(chan string, 1000)}
+	a := &agent{t: b.t, lines: make(chan string, 1000), ended: make(chan struct{})}
 	area := func(name string) string { return filepath.Join(b.areas.dir, name) }
 	a.cmd = exec.Command(b.prog.agent, "run", "--cmdline", b.path("cmdline"), "--sys", b.path("sys"), "--proc", b.path("proc"), "--dev", b.path("dev"),
 		"--tftp", area("testbox-tftp"), "--backup", area("testbox-backup"), "--address", b.addr, "--host", boxHost)
 	a.cmd.Stderr = &lineWriter{emit: a.line}
 	a.cmd.Stdout = a.cmd.Stderr // the same writer: one goroutine copies both
 	must(b.t, a.cmd.Start())
+	go func() {
+		a.cmd.Wait()
+		close(a.lines)
+		close(a.ended)
+	}()
 	return a
 }
 
@@ -192,12 +211,13 @@ const runLimit = 3 * time.Minute
 // wait waits for the agent's end.
 func (a *agent) wait() result {
 	a.t.Helper()
-	late := time.AfterFunc(runLimit, func() { a.cmd.Process.Kill() })
-	a.cmd.Wait()
-	if !late.Stop() {
+	select {
+	case <-a.ended:
+	case <-time.After(runLimit):
+		a.kill()
+		<-a.ended
 		a.t.Fatalf("the agent did not end within %s:\n%s", runLimit, a.out.String())
 	}
-	close(a.lines)
 	return result{a.cmd.ProcessState.ExitCode(), a.out.String()}
 }
 
@@ -214,6 +234,7 @@ const (
 	refused = 3
 	badOnes = 4
 	expired = 5
+	differ  = 6 // verify
 )
 
 // runs runs the agent, which must end with the code and print each of says.

@@ -26,9 +26,9 @@ type serveArgs struct {
 }
 
 // faultSet is what a FUSE server does wrong; the zero faultSet is nothing.
-// Counts are of changing requests since the set was given.
+// Counts are of changing requests since the set was given, if not said otherwise.
 type faultSet struct {
-	Frozen    bool          // every request waits until a set without it
+	FreezeAt  int           // from the n-th request of any kind on, all wait until the next set
 	Limited   bool          // Room counts
 	Room      int64         // bytes that can still be written; then ENOSPC
 	LateFull  bool          // the want of room is told by fsync and close alone
@@ -48,7 +48,8 @@ type control struct {
 // serverState is the answer to each message.
 type serverState struct {
 	Err     string
-	Changes int    // changing requests since the faults were set
+	Total   int    // requests since the faults were set
+	Changes int    // changing ones of them
 	Held    string // the request that is being held; "" is none
 	Dropped int    // requests or blocks dropped since the faults were set
 }
@@ -71,8 +72,10 @@ func (g *gate) pass() {
 	g.unfrozen()
 }
 
+// unfrozen counts a request. g.mu is held.
 func (g *gate) unfrozen() {
-	for g.faults.Frozen {
+	g.state.Total++
+	for n := g.state.Total; g.faults.FreezeAt > 0 && n >= g.faults.FreezeAt; {
 		g.cond.Wait()
 	}
 }
@@ -164,7 +167,7 @@ func (g *gate) handle(c control) serverState {
 	defer g.mu.Unlock()
 	if c.Set != nil {
 		g.faults, g.full, g.blocks = *c.Set, false, 0
-		g.state.Changes, g.state.Dropped = 0, 0
+		g.state.Total, g.state.Changes, g.state.Dropped = 0, 0, 0
 	}
 	if c.Release {
 		g.released = true
@@ -208,7 +211,7 @@ func serve(args serveArgs, g *gate) error {
 	}
 	root := &node{&fs.LoopbackNode{RootData: &fs.LoopbackRoot{Path: args.Source, Dev: uint64(st.Dev)}}, g}
 	opt := &fs.Options{NullPermissions: true}
-	opt.AllowOther, opt.DirectMountStrict, opt.MaxWrite, opt.DisableXAttrs = true, true, 1<<20, true
+	opt.AllowOther, opt.DirectMountStrict, opt.MaxWrite, opt.DisableXAttrs, opt.DisableSplice = true, true, 1<<20, true, true
 	opt.FsName, opt.Name = args.Source, "e2e"
 	if _, err := fs.Mount(args.Target, root, opt); err != nil {
 		return err

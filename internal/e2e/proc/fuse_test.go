@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -86,14 +85,6 @@ func (s *server) state() serverState { s.t.Helper(); return s.tell(control{}) }
 
 // release lets the held request fail.
 func (s *server) release() { s.t.Helper(); s.tell(control{Release: true}) }
-
-// freeze makes the server answer nothing for d.
-func (s *server) freeze(d time.Duration) {
-	s.t.Helper()
-	s.set(faultSet{Frozen: true})
-	time.Sleep(d)
-	s.set(faultSet{})
-}
 
 func must(t testing.TB, err error) {
 	t.Helper()

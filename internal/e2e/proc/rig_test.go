@@ -128,7 +128,7 @@ func TestRigFreezeAndHold(t *testing.T) {
 	done := make(chan error)
 	write := func() { done <- os.WriteFile(path, []byte("x"), 0o644) }
 
-	s.set(faultSet{Frozen: true})
+	s.set(faultSet{FreezeAt: 1})
 	go write()
 	select {
 	case <-done:

@@ -1,0 +1,258 @@
+package proc
+
+import (
+	"bytes"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"testbox-imaging/internal/image"
+)
+
+// list writes the box's disk-devices.lst.
+func (b *testBox) list(text string) {
+	b.t.Helper()
+	must(b.t, os.WriteFile(b.folder("disk-devices.lst"), []byte(text), 0o644))
+}
+
+func TestOneDiskExcluded(t *testing.T) {
+	t.Parallel()
+	for name, choose := range map[string]func(b *testBox) []string{
+		"list of names":   func(b *testBox) []string { b.list("# the other one is broken\nsdb\n"); return nil },
+		"list of serials": func(b *testBox) []string { b.list("SERIAL-sdb # second bay"); return nil },
+		"list of links":   func(b *testBox) []string { b.list("/dev/disk/by-id/wwn-0x5000c500a1b2c302"); return nil },
+		"arming":          func(b *testBox) []string { return []string{"--disks", "sdb"} },
+		"arming by path":  func(b *testBox) []string { return []string{"--disks", "/dev/disk/by-path/pci-0000:00:1f.2-ata-2.0"} },
+		"arming and list": func(b *testBox) []string { b.list("sda"); return []string{"--disks", "sdb"} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBox(t, two()...)
+			b.does("refresh-info")
+			flags := choose(b)
+			sda, sdb := b.disks[0], b.disks[1]
+			before := sdb.hash(t)
+			b.does("backup", flags...)
+			if slices.Contains(b.files(), "sda.raw.gz") {
+				t.Error("the disk that is left out was backed up")
+			}
+			b.image("sdb.raw.gz", before)
+
+			sda.wreck(t)
+			sdb.wreck(t)
+			wrecked := sda.hash(t)
+			b.does("restore", flags...)
+			if sda.hash(t) != wrecked {
+				t.Error("restore wrote to the disk that is left out")
+			}
+			if sdb.hash(t) != before {
+				t.Error("the named disk is not restored")
+			}
+		})
+	}
+}
+
+// TestNamedDiskMissing: one of the named disks is not there; the others are
+// done, and the log says what is missing.
+func TestNamedDiskMissing(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, two()...)
+	b.arm("backup", "--disks", "sdb,SERIAL-nowhere")
+	b.runs(done, "SERIAL-nowhere")
+	b.image("sdb.raw.gz", b.disks[1].hash(t))
+	if log := b.log("maintenance.log"); !strings.Contains(log, `: error: the disk "SERIAL-nowhere"`) {
+		t.Errorf("maintenance.log:\n%s", log)
+	}
+}
+
+// TestRestoreOneOfTwo: of a backup of two disks one is written back.
+func TestRestoreOneOfTwo(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, two()...)
+	sda, sdb := b.disks[0], b.disks[1]
+	before := b.snapshot()
+	b.does("backup")
+	sda.wreck(t)
+	sdb.wreck(t)
+	wrecked := sdb.hash(t)
+	b.does("restore", "--disks", "SERIAL-sda")
+	if sda.hash(t) != before["disk SERIAL-sda"] || sdb.hash(t) != wrecked {
+		t.Error("not sda alone was restored")
+	}
+	b.does("restore", "--disks", "sdb")
+	if sda.hash(t) != before["disk SERIAL-sda"] || sdb.hash(t) != before["disk SERIAL-sdb"] {
+		t.Error("not sdb was restored")
+	}
+}
+
+// TestDiskOfAnotherKind: a disk that can be taken out is not the box's own,
+// unless somebody says so.
+func TestDiskOfAnotherKind(t *testing.T) {
+	t.Parallel()
+	stick := disk("sdb", scattered(2))
+	stick.removable = true
+	b := newBox(t, disk("sda", scattered(1)), stick)
+	b.does("backup")
+	if slices.Contains(b.files(), "sdb.raw.gz") {
+		t.Error("a removable disk was backed up unasked")
+	}
+	b.does("backup-again", "--disks", "sda,sdb")
+	b.image("sdb.raw.gz", stick.hash(t))
+}
+
+// TestNamesSwapped: two disks that differ by nothing but serial, WWN and what
+// is on them, and the kernel finds them in the other order; or somebody swaps
+// the cables.
+func TestNamesSwapped(t *testing.T) {
+	t.Parallel()
+	for name, cables := range map[string]bool{"names": false, "cables": true} {
+		t.Run(name, func(t *testing.T) {
+			b := newBox(t, two()...)
+			a, z := b.disks[0], b.disks[1]
+			before := b.snapshot()
+			b.does("backup")
+			a.name, z.name = z.name, a.name
+			if cables {
+				a.port, z.port = z.port, a.port
+			}
+			b.plug()
+			a.wreck(t)
+			z.wreck(t)
+			b.does("restore")
+			for _, d := range b.disks {
+				if d.hash(t) != before["disk "+d.serial] {
+					t.Errorf("the disk with serial %s got another one's image", d.serial)
+				}
+			}
+			// A disk keeps its image's name.
+			b.does("backup-again")
+			b.image("sda.raw.gz", before["disk SERIAL-sda"])
+			b.image("sdb.raw.gz", before["disk SERIAL-sdb"])
+			if f := b.facts("sda.json"); f.Kernel != "sdb" || f.Disk.Serial != "SERIAL-sda" {
+				t.Errorf("sidecar of sda: %+v", f)
+			}
+		})
+	}
+}
+
+// TestSwappedWithoutSerial: with nothing to tell two disks by but their place,
+// the place decides; the names do not.
+func TestSwappedWithoutSerial(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, two()...)
+	a, z := b.disks[0], b.disks[1]
+	for _, d := range b.disks {
+		d.wwn = ""
+	}
+	a.serial, z.serial = "", ""
+	b.plug()
+	ha, hz := a.hash(t), z.hash(t)
+	b.does("backup")
+	a.name, z.name = z.name, a.name
+	b.plug()
+	a.wreck(t)
+	z.wreck(t)
+	b.does("restore")
+	if a.hash(t) != ha || z.hash(t) != hz {
+		t.Error("the disks did not get the images of their places")
+	}
+}
+
+// TestReplacedDisk: one of two disks was replaced by a new one.
+func TestReplacedDisk(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, two()...)
+	before := b.snapshot()
+	b.does("backup")
+	replace(1, func(*testDisk) {})(t, b)
+	b.disks[0].wreck(t)
+	b.does("restore")
+	if b.disks[0].hash(t) != before["disk SERIAL-sda"] || b.disks[1].hash(t) != before["disk SERIAL-sdb"] {
+		t.Error("the disks are not restored")
+	}
+}
+
+// TestReplacedByLarger: the backup GPT moves to the new disk's end; what that
+// changes stands in the receipt and is no difference for verify.
+func TestReplacedByLarger(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, disk("sda", gptExt4(1)), disk("sdb", scattered(2)))
+	old := b.disks[0]
+	other := b.disks[1].hash(t)
+	b.does("backup")
+	replace(0, func(d *testDisk) { d.size = 13*mib + 512*7; d.fill = scattered(3) })(t, b)
+	larger := b.disks[0]
+	b.does("restore")
+	if b.disks[1].hash(t) != other {
+		t.Error("the other disk is not restored")
+	}
+
+	var changed []image.Range
+	for _, r := range b.receipts() {
+		if r.Disk == "sda" {
+			changed = r.Changed
+		} else if len(r.Changed) > 0 {
+			t.Errorf("receipt of %s: %+v", r.Disk, r)
+		}
+	}
+	want, err := os.ReadFile(old.file)
+	must(t, err)
+	got, err := os.ReadFile(larger.file)
+	must(t, err)
+	inside := int64(0)
+	for _, r := range changed {
+		if r.Off < old.size {
+			inside += r.Len
+			copy(got[r.Off:r.Off+r.Len], want[r.Off:min(r.Off+r.Len, old.size)])
+		}
+	}
+	if !bytes.Equal(got[:old.size], want) {
+		t.Error("the disk differs from the image where the receipt does not say so")
+	}
+	if len(changed) == 0 || inside > 64<<10 {
+		t.Errorf("the receipt names %+v", changed)
+	}
+	run(t, "", "sfdisk", "--verify", larger.file)
+	end := make([]byte, 8)
+	f, err := os.Open(larger.file)
+	must(t, err)
+	defer f.Close()
+	_, err = f.ReadAt(end, larger.size-512)
+	must(t, err)
+	if string(end) != "EFI PART" {
+		t.Errorf("at the larger disk's end stands %q", end)
+	}
+	if out := run(t, "", "sfdisk", "--dump", larger.file); !bytes.Contains([]byte(out), []byte("start=        4096")) {
+		t.Errorf("the partitions are not those of the image:\n%s", out)
+	}
+	b.does("verify")
+	for _, r := range b.receipts() {
+		if len(r.Differ) > 0 {
+			t.Errorf("verify after the restore: %s differs at %+v", r.Disk, r.Differ)
+		}
+	}
+}
+
+// TestReplacedByLargerPlain: without a GPT nothing is moved, and a table that
+// an earlier user left at the end is gone.
+func TestReplacedByLargerPlain(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, disk("sda", plainExt4(1)))
+	want, err := os.ReadFile(b.disks[0].file)
+	must(t, err)
+	b.does("backup")
+	replace(0, func(d *testDisk) { d.size = 12 * mib; d.fill = gptExt4(3) })(t, b)
+	b.does("restore")
+	got, err := os.ReadFile(b.disks[0].file)
+	must(t, err)
+	if !bytes.Equal(got[:len(want)], want) {
+		t.Error("the disk is not restored")
+	}
+	if bytes.Contains(got[11*mib:], []byte("EFI PART")) {
+		t.Error("the old backup GPT at the end is still there")
+	}
+	b.does("verify")
+	if r := b.receipts(); len(r) != 1 || len(r[0].Differ) > 0 {
+		t.Errorf("verify after the restore: %+v", r)
+	}
+}
