@@ -28,22 +28,7 @@ type BootFile struct {
 	Kernel    string // path below the TFTP area
 	Initrd    string // likewise
 	Args      string // more kernel arguments, none of ours; "" is none
-	LocalBoot string // how the way back starts the disk, see ValidLocalBoot
-}
-
-// chainLocal is the way to the disk for firmware on which LOCALBOOT hangs.
-const chainLocal = "chain.c32 hd0"
-
-// ValidLocalBoot reports why s is no way to start the box's own disk: "" (the
-// loader's own), a number for LOCALBOOT (-1, 0, 0x80), or "chain.c32 hd0".
-func ValidLocalBoot(s string) error {
-	if s == chainLocal {
-		return nil
-	}
-	if err := validLocalArg(s); err != nil {
-		return fmt.Errorf("local boot %q is neither a number like -1, 0 or 0x80 nor %q", s, chainLocal)
-	}
-	return nil
+	LocalBoot string // LOCALBOOT's number, as firmware needs it (-1, 0, 0x80); "" is the loader's own way
 }
 
 // ValidArgs reports why s cannot be more kernel arguments: they may hold none
@@ -81,7 +66,7 @@ func Generate(b BootFile) ([]byte, error) {
 	if err := ValidArgs(b.Args); err != nil {
 		return nil, err
 	}
-	if err := ValidLocalBoot(b.LocalBoot); err != nil {
+	if err := validLocalArg(b.LocalBoot); err != nil {
 		return nil, err
 	}
 	maint := Label{
@@ -89,12 +74,12 @@ func Generate(b BootFile) ([]byte, error) {
 		Type: "KERNEL", Kernel: b.Kernel, IPAppend: 2, // BOOTIF=, the card that booted
 		Append: strings.Join(append([]string{"initrd=" + b.Initrd, b.Cmdline.Words(), kernelWords}, splitWords(b.Args)...), " "),
 	}
-	if len(maint.Append) > MaxAppend {
-		return nil, fmt.Errorf("the kernel's arguments are %d bytes, at most %d reach it: name fewer disks or shorten kernel-args", len(maint.Append), MaxAppend)
+	if n := len("BOOT_IMAGE= " + b.Kernel + maint.Append + " BOOTIF=01-88-99-aa-bb-cc-dd"); n > maxBoot { // what the loader adds
+		return nil, fmt.Errorf("the kernel's command line would be %d bytes, at most %d reach it; name fewer disks, or shorten kernel-args", n, maxBoot)
 	}
 	cfg := Config{
 		Path: "bios", Default: LabelMaintenance, TotalTimeout: promptLimit, OnTimeout: LabelLocal, OnError: LabelLocal,
-		Labels: []Label{maint, localLabel(b.LocalBoot)},
+		Labels: []Label{maint, {Name: LabelLocal, Local: true, LocalArg: b.LocalBoot}},
 	}
 	text := cfg.Marshal()
 	c, kernel, initrd, err := ParseBootFile(text)
@@ -105,14 +90,6 @@ func Generate(b BootFile) ([]byte, error) {
 		return nil, fmt.Errorf("boot file of %s cannot be written: %w", b.Cmdline.Address, err)
 	}
 	return text, nil
-}
-
-func localLabel(way string) Label {
-	if way == chainLocal {
-		module, disk, _ := strings.Cut(way, " ")
-		return Label{Name: LabelLocal, Type: "KERNEL", Kernel: module, Append: disk}
-	}
-	return Label{Name: LabelLocal, Local: true, LocalArg: way}
 }
 
 // ParseBootFile reads a boot file of ours: what it asks for, and the kernel
@@ -150,7 +127,7 @@ func (c *Config) isOurs() error {
 		return errors.New("it has other labels or files")
 	case c.Default != LabelMaintenance || c.UI != "" || maint.Type != "KERNEL":
 		return errors.New("it does not boot maintenance")
-	case c.Prompt != 0 || c.TotalTimeout == 0 || c.OnTimeout != LabelLocal || c.OnError != LabelLocal || !local.startsDisk():
+	case c.Prompt != 0 || c.TotalTimeout == 0 || c.OnTimeout != LabelLocal || c.OnError != LabelLocal || !local.Local:
 		return errors.New("it has no way back to the disk")
 	case c.Append != "" || maint.Initrd != "":
 		return errors.New("it has arguments outside APPEND of maintenance")

@@ -76,23 +76,35 @@ func TestGenerateTruncatesExpiry(t *testing.T) {
 	}
 }
 
-func TestGenerateChainLoads(t *testing.T) {
+// TestLongestCommandLine: what the loader makes of a boot file is never cut off by the kernel.
+func TestLongestCommandLine(t *testing.T) {
 	b := sample(t)
-	b.LocalBoot = "chain.c32 hd0"
-	text, err := Generate(b)
-	if err != nil || !strings.HasSuffix(string(text), "LABEL local-boot\n  KERNEL chain.c32\n  APPEND hd0\n") {
-		t.Errorf("%v\n%s", err, text)
+	for err := error(nil); err == nil; b.Args += "x" {
+		var text []byte
+		if text, err = Generate(b); err != nil {
+			continue
+		}
+		cfg, perr := Parse(text)
+		if perr != nil {
+			t.Fatal(perr)
+		}
+		if booted := "BOOT_IMAGE=" + b.Kernel + " " + cfg.Labels[0].Append + " " + "BOOTIF=01-88-99-aa-bb-cc-dd"; len(booted) > 2000 {
+			t.Fatalf("%d bytes are written", len(booted))
+		}
+	}
+	if len(b.Args) < 1000 {
+		t.Errorf("no room for %d bytes more", len(b.Args))
 	}
 }
 
 func TestGenerateRefuses(t *testing.T) {
 	for says, change := range map[string]func(*BootFile){
-		"at most 2000":           func(b *BootFile) { b.Args = strings.Repeat("x ", MaxAppend/2) },
+		"at most 2000":           func(b *BootFile) { b.Args = strings.Repeat("x ", 1000) },
 		"not for the site":       func(b *BootFile) { b.Args = "quiet testbox-retry=1" },
 		"panic=0 is not for":     func(b *BootFile) { b.Args = "panic=0" },
 		"partner":                func(b *BootFile) { b.Args = `a="b` },
 		"printable":              func(b *BootFile) { b.Args = "a\nLABEL x" },
-		"local boot":             func(b *BootFile) { b.LocalBoot = "reboot" },
+		`LOCALBOOT "chain`:       func(b *BootFile) { b.LocalBoot = "chain.c32 hd0" },
 		"BOOTIF":                 func(b *BootFile) { b.Cmdline.BootIF = []byte{1, 2, 3, 4, 5, 6} },
 		"unknown action":         func(b *BootFile) { b.Cmdline.Action = "x" },
 		"read as it was meant":   func(b *BootFile) { b.Cmdline.Retry = 1500 * time.Millisecond },
@@ -171,8 +183,7 @@ func FuzzParseConfig(f *testing.F) {
 		if c.BootIF != nil { // Generate leaves that to the loader
 			return
 		}
-		way := cfg.label(LabelLocal)
-		ours, err := Generate(BootFile{Cmdline: *c, Kernel: kernel, Initrd: initrd, LocalBoot: way.LocalArg})
+		ours, err := Generate(BootFile{Cmdline: *c, Kernel: kernel, Initrd: initrd, LocalBoot: cfg.label(LabelLocal).LocalArg})
 		if err != nil && !strings.Contains(err.Error(), "reach it") {
 			t.Fatalf("%q cannot be written again: %v", data, err)
 		}

@@ -13,10 +13,9 @@ import (
 	"testbox-imaging/internal/box"
 )
 
-// Limits of a command line. The kernel of x86 takes 2047 bytes; PXELINUX adds
-// BOOT_IMAGE= and BOOTIF= to what the boot file says.
+// Limits of a command line.
 const (
-	MaxAppend  = 2000 // bytes of a boot file's APPEND line
+	maxBoot    = 2000 // bytes that reach the kernel; PXELINUX 6.04 cuts off after 2046 without a word, x86 takes no more than 2047
 	maxCmdline = 4096 // bytes of a command line that is read
 	maxDisks   = 64
 	maxWord    = 255 // bytes of a disk's, fault's or path's text

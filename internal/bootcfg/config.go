@@ -72,7 +72,7 @@ func (c *Config) IsLocalBoot() error {
 		if way.command == "" {
 			continue
 		}
-		if l := c.label(way.command); l == nil || !l.startsDisk() {
+		if l := c.label(way.command); l == nil || !l.startsDisk() || way.directive == "ONERROR" && !l.Local {
 			return fmt.Errorf("%s %s does not lead to a label with LOCALBOOT", way.directive, way.command)
 		}
 	}
@@ -85,7 +85,9 @@ func (c *Config) IsLocalBoot() error {
 }
 
 // startsDisk reports whether the label starts the box's own disk: LOCALBOOT,
-// or chain.c32 with a disk, for firmware on which LOCALBOOT does not work.
+// or chain.c32 with a disk, for firmware on which LOCALBOOT does not work. It
+// is no use for ONERROR: the loader appends the command line that failed, and
+// chain.c32 then shows its options and waits for a key (seen with 6.04).
 func (l *Label) startsDisk() bool {
 	return l.Local || path.Base(l.Kernel) == "chain.c32" && (l.Type == "KERNEL" || l.Type == "COM32") && strings.HasPrefix(l.Append, "hd")
 }

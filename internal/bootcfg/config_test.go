@@ -28,6 +28,7 @@ var strandedConfigs = []configCase{
 	{"menu include", "DEFAULT local\nLABEL local\nLOCALBOOT\nMENU INCLUDE more\n", "includes more"},
 	{"waits", "PROMPT 1\nDEFAULT local\nLABEL local\nLOCALBOOT\n", "key press"},
 	{"time-out", "DEFAULT local\nONTIMEOUT other\nLABEL local\nLOCALBOOT\nLABEL other\nKERNEL x\n", "ONTIMEOUT other"},
+	{"chain on error", "DEFAULT a\nONERROR b\nLABEL a\nLOCALBOOT\nLABEL b\nKERNEL chain.c32\nAPPEND hd0\n", "ONERROR b does not"},
 	{"menu default", "DEFAULT local\nLABEL local\nLOCALBOOT\nLABEL other\nKERNEL x\nMENU DEFAULT\n", "MENU DEFAULT"},
 }
 

@@ -107,8 +107,8 @@ var keys = []key{
 	{"retry", "How long a box waits after a refusal or failure before it restarts and tries again.",
 		func(s *Site, v string) (err error) { s.Retry, err = parseDuration(v, MinRetry, MaxRetry); return err },
 		func(s *Site) string { return durationText(s.Retry) }},
-	{"local-boot", "For firmware on which a bare LOCALBOOT does not start the disk: its number (-1, 0, 0x80), or chain.c32 hd0.",
-		func(s *Site, v string) error { s.LocalBoot = v; return oneOf(v, "-1", "0", "0x80", "chain.c32 hd0") },
+	{"local-boot", "For firmware on which a bare LOCALBOOT does not start the disk: its number (-1, 0 or 0x80).",
+		func(s *Site, v string) error { s.LocalBoot = v; return oneOf(v, "-1", "0", "0x80") },
 		func(s *Site) string { return s.LocalBoot }},
 }
 

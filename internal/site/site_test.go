@@ -53,7 +53,7 @@ func TestParseRefuses(t *testing.T) {
 		ok + "expire = 1.5s":                 "not a duration",
 		ok + "retry = 0s":                    "from 1s to 24h",
 		ok + "retry = 5":                     "not a duration",
-		ok + "local-boot = hd1":              "none of: -1; 0; 0x80; chain.c32 hd0",
+		ok + "local-boot = hd1":              "none of: -1; 0; 0x80",
 		ok + "device =":                      "has no value",
 		ok + "device":                        "key = value",
 		ok + "kernel-args = a\x01":           "printable",
