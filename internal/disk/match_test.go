@@ -119,7 +119,11 @@ func TestMatchTable(t *testing.T) {
 		{"path, model cut short", words{"sda model=LONGMODEL path=p1", "sdb path=p2"}, words{"sda model=LONG path=p1", "sdb path=p2"}, nil, "sda=sda sdb=sdb", "path"},
 		{"path twice", words{"sda path=p1", "sdb path=p1"}, words{"sda path=p1", "sdb path=p2"}, nil, "!not certain", ""},
 		{"serial beats path", words{"sda serial=A path=p1", "sdb path=p2"}, words{"sda path=p1", "sdb serial=A path=p2"}, nil, "sda=sdb sdb=sda", "serial A"},
+		{"path, other namespace", words{"nvme0n1 serial=A ns=1 path=p1"}, words{"nvme0n1 serial=A ns=2 path=p1", "nvme1n1"}, nil, "!not certain", ""},
+		{"path, now too small", words{"vda path=p1"}, words{"vda path=p1 size=4", "vdb path=p2"}, nil, "!image vda belongs to disk vda (same path p1), but the disk is too small", ""},
+		{"path, but the disk has another image's WWN", words{"sda wwn=naa.1 serial=A path=p1", "sdb path=p2"}, words{"sda serial=A", "sdb wwn=naa.1 serial=B path=p2"}, nil, "!not certain", ""},
 		// 4: named by kernel name
+		{"named, but it has another image's WWN", words{"sda wwn=naa.1 serial=A", "sdb"}, words{"sda path=p9", "sdb wwn=naa.1 serial=B"}, words{"sda", "sdb"}, "!not certain", ""},
 		{"no sidecar, named", words{"sda anonymous", "sdb anonymous"}, words{"sda", "sdb"}, words{"sda", "sdb"}, "sda=sda sdb=sdb", "the admin named disk sda"},
 		{"no sidecar, named by device", words{"sda anonymous", "sdb anonymous"}, words{"sda", "sdb"}, words{"/dev/sda", "/dev/sdb"}, "sda=sda sdb=sdb", "named"},
 		{"no sidecar, named otherwise", words{"sda anonymous", "sdb anonymous"}, words{"sda serial=A", "sdb serial=B"}, words{"A", "B"}, "!not certain", ""},
@@ -141,6 +145,8 @@ func TestMatchTable(t *testing.T) {
 		{"no sidecar beside one with", words{"sda serial=A", "sdb anonymous"}, words{"sda", "sdb serial=A"}, nil, "sda=sdb sdb=sda", "only"},
 		{"serial and WWN at odds", words{"sda wwn=naa.1 serial=A"}, words{"sda wwn=naa.1 serial=B"}, nil, "sda=sda", "only"},
 		{"serial and WWN at odds, two images", words{"sda wwn=naa.1 serial=A", "sdb serial=C"}, words{"sda wwn=naa.1 serial=B", "sdb serial=D"}, nil, "!not certain", ""},
+		{"the last, but it has another image's WWN", words{"sda wwn=naa.1 serial=A", "sdb"}, words{"sda serial=A", "sdb wwn=naa.1 serial=Z"}, nil, "!not certain", ""},
+		{"a namespace replaced by a disk", words{"nvme0n1 serial=A ns=1", "nvme0n2 serial=A ns=2"}, words{"nvme0n1 serial=A ns=1", "nvme1n1 serial=C ns=1"}, nil, "nvme0n1=nvme0n1 nvme0n2=nvme1n1", "only"},
 		// 6: what is left
 		{"a disk without image", words{"sda serial=A"}, words{"sda serial=A", "sdb serial=B"}, nil, "sda=sda", "disk sdb (8388608 bytes, 512-byte sectors, serial B, ata) has no image"},
 		{"an image without disk", words{"sda serial=A", "sdb serial=B"}, words{"sda serial=A"}, nil, "!image sdb has no disk", ""},
@@ -149,6 +155,7 @@ func TestMatchTable(t *testing.T) {
 		{"an image whose disk is gone, others named", words{"sda serial=A", "sdb serial=B"}, words{"sda serial=A"}, words{"sda"}, "sda=sda", "image sdb is skipped: its disk is not among the named"},
 		{"a USB disk named", words{"sdb serial=B"}, words{"sda serial=A", "sdb serial=B usb"}, words{"sdb"}, "sdb=sdb", "serial B"},
 		{"no sidecar, its disk left out", words{"sdb anonymous"}, words{"sda", "sdb"}, words{"sda"}, "!no image belongs", ""},
+		{"no sidecar, a USB disk left out", words{"sdb size=8 sector=0"}, words{"sda size=9", "sdb usb"}, words{"sda"}, "!no image belongs", ""},
 		{"no sidecar, the other's size", words{"sdb size=9 sector=0"}, words{"sda size=16", "sdb size=10"}, words{"sda"}, "sdb=sda", "only"},
 		{"replaced, a data disk left out", words{"sda serial=A"}, words{"sda serial=DATA", "sdb serial=C"}, words{"sdb"}, "sda=sdb", "only"},
 		{"no image", nil, words{"sda"}, nil, "!there is no image", ""},

@@ -45,9 +45,12 @@ func TestAssign(t *testing.T) {
 func TestAssignTakesTheLatest(t *testing.T) {
 	images := imagesOf(t, words{"sda serial=OLD", "sda serial=A", "sdb serial=OLD"})
 	images[1].Time = time.Unix(1000, 0)
-	names := Assign(images, disksOf(t, words{"sdx serial=A", "sdy serial=OLD"}))
-	if names["sdx"] != "sda" || names["sdy"] != "sdb" {
-		t.Errorf("names are %v", names)
+	for range 2 {
+		names := Assign(images, disksOf(t, words{"sdx serial=A", "sdy serial=OLD"}))
+		if names["sdx"] != "sda" || names["sdy"] != "sdb" {
+			t.Errorf("names are %v", names)
+		}
+		slices.Reverse(images)
 	}
 }
 

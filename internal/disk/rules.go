@@ -9,7 +9,7 @@ import (
 )
 
 // The rules of Match, in the order in which they are tried. docs/matching.md
-// numbers them.
+// numbers them: byIdentity is 1, byPath 2, byKernelName 3, lastOnes 4.
 
 // byIdentity pairs what has the same WWN or serial. An image that two disks
 // answer to, or a disk that two images do, is not certain.
@@ -41,7 +41,7 @@ func (m *matching) byPath() {
 		for d := range m.disks {
 			a, b := m.img[i], m.dsk[d]
 			if m.openImage(i) && m.openDisk(d) && a.Path != "" && a.Path == b.Path &&
-				!contradict(a, b) && !otherModel(a, b) && fits(a, b) && !m.claimed(i, d) {
+				!contradict(a, b) && !otherModel(a, b) && !m.claimed(i, d) {
 				m.pair(i, d, "same path "+a.Path)
 			}
 		}
@@ -136,8 +136,7 @@ func (m *matching) lastOnes() {
 func (m *matching) mayBeExcluded() {
 	for i, f := range m.images {
 		for d, dk := range m.disks {
-			auto, _ := Auto(dk)
-			if m.openImage(i) && m.openDisk(d) && m.named && !m.chosen[d] && auto && possible(m.img[i], m.dsk[d]) {
+			if m.openImage(i) && m.openDisk(d) && m.named && !m.chosen[d] && dk.tangible() && possible(m.img[i], m.dsk[d]) {
 				m.done[i] = true
 				m.note("image %s is skipped: it may be that of disk %s, which is not among the named ones", f.Name, dk.Name)
 			}

@@ -1,0 +1,208 @@
+package disk
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+	"pgregory.net/rapid"
+)
+
+// fileDisk is a regular file of n bytes that stands for disk sda, by a link.
+func fileDisk(t testing.TB, n int64, sector int) (devDir, file string, d Disk) {
+	t.Helper()
+	dir := t.TempDir()
+	file = filepath.Join(dir, "image")
+	devDir = filepath.Join(dir, "dev")
+	must(t, os.WriteFile(file, nil, 0o600), os.Truncate(file, n), os.Mkdir(devDir, 0o755), os.Symlink(file, filepath.Join(devDir, "sda")))
+	d = Disk{Name: "sda"}
+	d.Size, d.SectorSize = n, sector
+	return devDir, file, d
+}
+
+func must(t testing.TB, errs ...error) {
+	t.Helper()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func open(t testing.TB, devDir string, d Disk, write bool) *Device {
+	t.Helper()
+	dev, err := Open(devDir, d, write)
+	must(t, err)
+	t.Cleanup(func() { dev.Close() })
+	return dev
+}
+
+// checkLikeMemory does drawn reads, writes and zeroings, aligned and not, and
+// holds the device to a slice of memory that gets the same, and
+// at the end the file behind it.
+func checkLikeMemory(t *testing.T, dev *Device, file string) {
+	t.Helper()
+	model := make([]byte, dev.Size())
+	must(t, dev.ZeroAt(0, dev.Size()))
+	rapid.Check(t, func(t *rapid.T) {
+		for range rapid.IntRange(1, 8).Draw(t, "steps") {
+			unit := rapid.SampledFrom([]int64{1, 512, 4096, 65536}).Draw(t, "unit")
+			off := rapid.Int64Range(0, dev.Size()/unit).Draw(t, "offset") * unit
+			n := rapid.Int64Range(0, 300).Draw(t, "length") * unit
+			shift := rapid.SampledFrom([]int{0, 0, 1, 512}).Draw(t, "buffer")
+			n = min(n, 3<<20)
+			buf := AlignedBuffer(int(n) + shift)[shift:]
+			switch op := rapid.SampledFrom([]string{"read", "write", "zero"}).Draw(t, "operation"); op {
+			case "read":
+				want := model[off:min(off+n, dev.Size())]
+				got, err := dev.ReadAt(buf, off)
+				if got != len(want) || !bytes.Equal(buf[:got], want) || (err == io.EOF) != (got < len(buf)) || err != nil && err != io.EOF {
+					t.Fatalf("read of %d at %d: %d, %v, same %v", n, off, got, err, bytes.Equal(buf[:got], want))
+				}
+			case "write":
+				b := byte(rapid.IntRange(1, 255).Draw(t, "byte"))
+				for i := range buf {
+					buf[i] = b + byte(i)
+				}
+				got, err := dev.WriteAt(buf, off)
+				if inside := n <= dev.Size()-off; inside != (err == nil) || inside && got != len(buf) || !inside && got != 0 {
+					t.Fatalf("write of %d at %d: %d, %v", n, off, got, err)
+				}
+				if err == nil {
+					copy(model[off:], buf)
+				}
+			case "zero":
+				err := dev.ZeroAt(off, n)
+				if (n <= dev.Size()-off) != (err == nil) {
+					t.Fatalf("zero of %d at %d: %v", n, off, err)
+				}
+				if err == nil {
+					clear(model[off : off+n])
+				}
+			}
+		}
+	})
+	must(t, dev.Sync())
+	got, err := os.ReadFile(file)
+	must(t, err)
+	if !bytes.Equal(got, model) {
+		t.Error("the file does not have what was written")
+	}
+}
+
+func TestDeviceFile(t *testing.T) {
+	for _, c := range []struct {
+		size   int64
+		sector int
+	}{{4 << 20, 512}, {4 << 20, 4096}, {3<<20 + 512, 512}} {
+		t.Run(fmt.Sprint(c.size, " in ", c.sector), func(t *testing.T) {
+			devDir, file, d := fileDisk(t, c.size, c.sector)
+			dev := open(t, devDir, d, true)
+			if c.size%fileAlign != 0 && dev.direct {
+				t.Error("O_DIRECT on a file whose end is no whole block")
+			}
+			if dev.Size() != c.size || dev.SectorSize() != c.sector {
+				t.Errorf("%d bytes in sectors of %d", dev.Size(), dev.SectorSize())
+			}
+			checkLikeMemory(t, dev, file)
+			must(t, dev.RereadPartitions(), Protect(devDir, d, true), Protect(devDir, d, false))
+		})
+	}
+}
+
+// Without O_DIRECT, as on file systems that have none.
+func TestDeviceFileBuffered(t *testing.T) {
+	devDir, file, d := fileDisk(t, 2<<20, 512)
+	dev := open(t, devDir, d, true)
+	must(t, dev.f.Close(), dev.openBuffered(file, true))
+	checkLikeMemory(t, dev, file)
+}
+
+func TestOpenRefuses(t *testing.T) {
+	devDir, _, d := fileDisk(t, 1<<20, 512)
+	other, sectors, none, char, odd := d, d, d, d, d
+	other.Size += 512
+	sectors.SectorSize = 0
+	none.Name = "sdq"
+	char.Name, odd.Name = "null", "odd"
+	odd.Size = 1000
+	must(t, os.Symlink("/dev/null", filepath.Join(devDir, "null")), os.WriteFile(filepath.Join(devDir, "odd"), make([]byte, 1000), 0o600))
+	for part, d := range map[string]Disk{
+		"1048576 bytes, but sysfs says 1049088": other, "no such file": none, "neither a block device nor a file": char, "not whole sectors": odd,
+	} {
+		if dev, err := Open(devDir, d, false); err == nil || !strings.Contains(err.Error(), part) || !strings.Contains(err.Error(), d.Name) {
+			t.Errorf("%v, %v; want an error with %q", dev, err, part)
+		}
+	}
+	if dev, err := Open(devDir, sectors, false); err == nil {
+		t.Errorf("%v opened without a sector size", dev)
+	}
+	dev := open(t, devDir, d, false)
+	if _, err := dev.WriteAt([]byte{1}, 0); err == nil {
+		t.Error("a disk opened for reading was written")
+	}
+	if _, err := dev.ReadAt(make([]byte, 1), -1); err == nil {
+		t.Error("a read at -1 is no error")
+	}
+	if err := dev.ZeroAt(0, -1); err == nil {
+		t.Error("zeroing -1 bytes is no error")
+	}
+}
+
+// A disk that gives less than it has is no end of the disk.
+func TestReadOfShrunkFile(t *testing.T) {
+	devDir, file, d := fileDisk(t, 1<<20, 512)
+	dev := open(t, devDir, d, false)
+	must(t, os.Truncate(file, 512<<10))
+	n, err := dev.ReadAt(AlignedBuffer(1<<20), 0)
+	if n != 512<<10 || !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("%d, %v", n, err)
+	}
+}
+
+func TestAlignedBuffer(t *testing.T) {
+	for _, n := range []int{0, 1, 4096, 1 << 20} {
+		b := AlignedBuffer(n)
+		if len(b) != n || cap(b) != n || uintptr(unsafe.Pointer(unsafe.SliceData(b)))%4096 != 0 {
+			t.Errorf("%d bytes: length %d, capacity %d", n, len(b), cap(b))
+		}
+	}
+}
+
+// Parts of one block written at the same time are all kept.
+func TestConcurrentWrites(t *testing.T) {
+	devDir, file, d := fileDisk(t, 1<<20, 512)
+	dev := open(t, devDir, d, true)
+	var wg sync.WaitGroup
+	for i := range 256 {
+		wg.Go(func() {
+			if _, err := dev.WriteAt(bytes.Repeat([]byte{byte(i)}, 1000), int64(i)*1000); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	got, err := os.ReadFile(file)
+	must(t, err)
+	for i := range 256 {
+		if !bytes.Equal(got[i*1000:(i+1)*1000], bytes.Repeat([]byte{byte(i)}, 1000)) {
+			t.Fatalf("write %d was lost", i)
+		}
+	}
+}
+
+func TestErrMedium(t *testing.T) {
+	dev := &Device{name: "sda"}
+	for errno, medium := range map[unix.Errno]bool{unix.EIO: true, unix.ENODATA: true, unix.EILSEQ: true, unix.ENODEV: false, unix.ENXIO: false, unix.EINVAL: false} {
+		err := dev.wrap("read", 4096, &os.PathError{Op: "read", Path: "/dev/sda", Err: errno})
+		if errors.Is(err, ErrMedium) != medium || !errors.Is(err, errno) || !strings.Contains(err.Error(), "disk sda: read at byte 4096") {
+			t.Errorf("%v is of the medium: %v", err, !medium)
+		}
+	}
+}
