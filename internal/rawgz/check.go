@@ -9,6 +9,7 @@ import (
 	"io"
 	"runtime"
 
+	"github.com/zeebo/blake3"
 	"golang.org/x/sync/errgroup"
 
 	"testbox-imaging/internal/image"
@@ -17,7 +18,7 @@ import (
 // Check looks at a whole image file of the given size in bytes, before it is
 // allowed to change a disk. With the facts of its sidecar the file's SHA-256
 // must be theirs; without (facts nil) all of it is decoded, its checksums are
-// compared and the disk's bytes counted. progress (nil is silence) is told
+// compared, and the disk's bytes counted and hashed. progress (nil is silence) is told
 // bytes of the file. The error says what is wrong, the caller says of which
 // file.
 func Check(ctx context.Context, r io.ReaderAt, size int64, facts *image.Facts, progress func(done, total int64)) (Sums, error) {
@@ -70,36 +71,81 @@ func hashFile(ctx context.Context, r io.ReaderAt, size int64, progress func(done
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// checkDecode decodes everything, some pieces at a time.
+// checkDecode decodes everything, some pieces at a time, and hashes the disk's
+// bytes: a restore then compares what it writes with what was checked.
 func checkDecode(ctx context.Context, r io.ReaderAt, size int64, progress func(done, total int64)) (Sums, error) {
 	z, err := NewReader(r, size)
 	if err != nil {
 		return Sums{}, err
 	}
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(min(runtime.GOMAXPROCS(0), 16))
-	for gctx.Err() == nil {
-		p, err := z.Next()
-		if err == io.EOF {
-			break
+	b := newBatch(2 * min(runtime.GOMAXPROCS(0), 16))
+	for more := true; more; {
+		if err := ctx.Err(); err != nil {
+			return Sums{}, err
 		}
-		if err != nil {
-			g.Go(func() error { return err })
-			break
+		if more, err = b.fill(z); err != nil {
+			return Sums{}, err
+		}
+		if err := b.decode(); err != nil {
+			return Sums{}, err
 		}
 		progress(z.in.pos(), size)
-		if !p.Zero {
-			g.Go(func() error { return tryDecode(p) })
-		}
 	}
-	if err := errors.Join(g.Wait(), ctx.Err()); err != nil {
-		return Sums{}, err
+	sum := hex.EncodeToString(b.sum.Sum(nil))
+	if want := z.BLAKE3(); want != "" && sum != want {
+		return Sums{}, errors.New("the image is damaged: the disk's BLAKE3 is not the one at its end")
 	}
-	return Sums{RawSize: z.off, FileSize: size, BLAKE3: z.BLAKE3()}, nil
+	return Sums{RawSize: z.off, FileSize: size, BLAKE3: sum}, nil
 }
 
-func tryDecode(p image.Piece) error {
-	b := getBuffer(p.Len)
-	defer buffers.Put(b)
-	return p.Decode(*b)
+// batch is some pieces that are decoded side by side.
+type batch struct {
+	pieces []image.Piece
+	bytes  [][]byte // a piece long each, the first for zeros
+	sum    *blake3.Hasher
+}
+
+func newBatch(n int) *batch {
+	b := &batch{sum: blake3.New()}
+	for range n + 1 {
+		b.bytes = append(b.bytes, make([]byte, image.PieceSize))
+	}
+	return b
+}
+
+// fill gets the next pieces; false is the end.
+func (b *batch) fill(z *Reader) (bool, error) {
+	b.pieces = b.pieces[:0]
+	for len(b.pieces) < len(b.bytes)-1 {
+		p, err := z.Next()
+		if err == io.EOF {
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		b.pieces = append(b.pieces, p)
+	}
+	return true, nil
+}
+
+// decode decodes and hashes the pieces.
+func (b *batch) decode() error {
+	var g errgroup.Group
+	for i, p := range b.pieces {
+		if !p.Zero {
+			g.Go(func() error { return p.Decode(b.bytes[i+1][:p.Len]) })
+		}
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for i, p := range b.pieces {
+		data := b.bytes[0]
+		if !p.Zero {
+			data = b.bytes[i+1]
+		}
+		b.sum.Write(data[:p.Len])
+	}
+	return nil
 }

@@ -53,6 +53,17 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// TestCheckOtherPieces: members that are whole but belong to another disk are
+// found by the hash at the end.
+func TestCheckOtherPieces(t *testing.T) {
+	a, _ := write(t, bytes.Repeat([]byte("a"), image.PieceSize))
+	b, _ := write(t, bytes.Repeat([]byte("b"), image.PieceSize))
+	mixed := append(bytes.Clone(a[:len(a)-endLen]), b[len(b)-endLen:]...)
+	if _, err := check(mixed, nil); err == nil {
+		t.Error("no error")
+	}
+}
+
 func TestCheckOtherSidecar(t *testing.T) {
 	file, sums := write(t, []byte("a disk"))
 	_, other := write(t, []byte("b disk"))
@@ -73,6 +84,7 @@ func TestCheckOtherSidecar(t *testing.T) {
 func TestForeign(t *testing.T) {
 	disk := bytes.Repeat([]byte("a disk made by hand "), 2<<20/20)
 	clear(disk[1<<20:])
+	_, whole := write(t, disk)
 	var one, many bytes.Buffer
 	w := gzip.NewWriter(&one)
 	w.Write(disk)
@@ -88,7 +100,7 @@ func TestForeign(t *testing.T) {
 		if err != nil || !bytes.Equal(got, disk) {
 			t.Errorf("%s: %d bytes, %v", name, len(got), err)
 		}
-		if sums, err := check(file, nil); err != nil || sums.RawSize != int64(len(disk)) {
+		if sums, err := check(file, nil); err != nil || sums.RawSize != int64(len(disk)) || sums.BLAKE3 != whole.BLAKE3 {
 			t.Errorf("%s: check %+v, %v", name, sums, err)
 		}
 		for _, n := range []int{0, 1, 9, 10, 11, len(file) / 2, len(file) - 9, len(file) - 8, len(file) - 1} {

@@ -23,8 +23,8 @@ const level = 2
 type Sums struct {
 	RawSize  int64  // of the disk, bytes
 	FileSize int64  // of the file, bytes
-	BLAKE3   string // of the disk's bytes, 64 hexadecimal digits; "" is unknown (Check of a foreign file)
-	SHA256   string // of the file, 64 hexadecimal digits
+	BLAKE3   string // of the disk's bytes, 64 hexadecimal digits
+	SHA256   string // of the file, 64 hexadecimal digits; "" is unknown (Check without facts)
 }
 
 // Writer writes an image file. It implements image.Writer. The file is whole
