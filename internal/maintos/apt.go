@@ -1,0 +1,222 @@
+package maintos
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// apt is the host's package manager with a state of its own: it reads the
+// host's sources, keys, proxies and preferences, and changes nothing of the host.
+type apt struct {
+	cache *cache
+	work  string // folder of this build
+	conf  string // configuration file, read after the host's
+	say   func(string, ...any)
+	notes []string // what went wrong and did not matter so far
+}
+
+// pkg is a package as apt's index has it.
+type pkg struct {
+	Name    string   `json:"name"`
+	Version string   `json:"version"`
+	SHA256  string   `json:"sha256"`
+	depends []string // names alone, the first of alternatives
+}
+
+// newApt prepares an apt whose sources are made of those below etc ("/etc/apt").
+func newApt(c *cache, work, etc string, say func(string, ...any)) (*apt, error) {
+	a := &apt{cache: c, work: work, conf: filepath.Join(work, "apt.conf"), say: say}
+	host, notes := hostSources(etc)
+	a.notes = notes
+	sources := buildSources(host)
+	if len(sources) == 0 {
+		return nil, fmt.Errorf("no apt source below %s has Debian's component main for binary packages; the kernel comes from there", etc)
+	}
+	for _, dir := range []string{"sources.d", "cache/archives/partial", "etc"} {
+		if err := os.MkdirAll(filepath.Join(work, dir), 0o755); err != nil {
+			return nil, err
+		}
+	}
+	if err := os.MkdirAll(filepath.Join(c.dir, "apt/lists/partial"), 0o755); err != nil {
+		return nil, err
+	}
+	for name, text := range map[string][]byte{
+		"sources.d/build.sources": marshalSources(sources), "status": nil, "apt.conf": a.config(),
+	} {
+		if err := os.WriteFile(filepath.Join(work, name), text, 0o644); err != nil {
+			return nil, err
+		}
+	}
+	return a, nil
+}
+
+// config is what makes the state private, apt.conf(5). The host's hooks are
+// taken away: they are for changes of the host.
+func (a *apt) config() []byte {
+	return fmt.Appendf(nil, `#clear APT::Update;
+#clear APT::Architectures;
+#clear DPkg;
+APT::Architecture "amd64";
+Dir::Etc::sourcelist "%[1]s/etc/none";
+Dir::Etc::sourceparts "%[1]s/sources.d/";
+Dir::State "%[2]s/apt/";
+Dir::State::lists "%[2]s/apt/lists/";
+Dir::State::status "%[1]s/status";
+Dir::Cache "%[1]s/cache/";
+Dir::Cache::archives "%[1]s/cache/archives/";
+Acquire::Languages "none";
+Acquire::Retries "2";
+Acquire::http::Timeout "30";
+Acquire::https::Timeout "30";
+`, a.work, a.cache.dir)
+}
+
+// run runs one of apt's programs in a folder and returns what it printed.
+func (a *apt) run(ctx context.Context, dir, program string, args ...string) (stdout, stderr []byte, err error) {
+	cmd := exec.CommandContext(ctx, program, append([]string{"--config-file=" + a.conf}, args...)...)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive")
+	var out, msg bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &msg
+	err = cmd.Run()
+	if errors.Is(err, exec.ErrNotFound) {
+		err = fmt.Errorf("%s is not installed; a maintenance system is built on a Debian machine", program)
+	}
+	return out.Bytes(), msg.Bytes(), err
+}
+
+// update fetches the indexes. Sources that fail are noted: whether they
+// matter shows when a package is missing.
+func (a *apt) update(ctx context.Context) error {
+	_, msg, err := a.run(ctx, a.work, "apt-get", "-q", "update")
+	a.notes = append(a.notes, complaints(msg)...)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		return err
+	}
+	return nil
+}
+
+// complaints are apt's warnings and errors, but for the one that it says
+// whenever its own user may not enter a folder.
+func complaints(msg []byte) []string {
+	var lines []string
+	for _, l := range strings.Split(string(msg), "\n") {
+		if (strings.HasPrefix(l, "W: ") || strings.HasPrefix(l, "E: ")) && !strings.Contains(l, "unsandboxed") {
+			lines = append(lines, "apt: "+l[3:])
+		}
+	}
+	return lines
+}
+
+// errNoPackage says that no source has the package.
+var errNoPackage = errors.New("no apt source has it")
+
+// show finds the version of a package that apt would install.
+func (a *apt) show(ctx context.Context, name string) (pkg, error) {
+	out, msg, err := a.run(ctx, a.work, "apt-cache", "--no-all-versions", "show", name)
+	if ctx.Err() != nil {
+		return pkg{}, ctx.Err()
+	}
+	if err != nil {
+		return pkg{}, fmt.Errorf("package %s: %w %s", name, errNoPackage, strings.TrimSpace(string(msg)))
+	}
+	p, err := parseShow(out)
+	if err == nil && p.Name != name {
+		err = errNoPackage
+	}
+	if err != nil {
+		return pkg{}, fmt.Errorf("package %s: %w", name, err)
+	}
+	return p, nil
+}
+
+// parseShow reads the first stanza of what apt-cache show prints.
+func parseShow(out []byte) (pkg, error) {
+	first, _, _ := bytes.Cut(out, []byte("\n\n"))
+	stanzas, err := parseStanzas(first)
+	if err != nil || len(stanzas) == 0 {
+		return pkg{}, fmt.Errorf("apt's index is not understood: %v", err)
+	}
+	s := &stanzas[0]
+	p := pkg{Name: s.get("Package"), Version: s.get("Version"), SHA256: s.get("SHA256")}
+	for _, d := range strings.Split(s.get("Pre-Depends")+","+s.get("Depends"), ",") {
+		if f := strings.FieldsFunc(d, func(r rune) bool { return strings.ContainsRune(" \t\n(|:", r) }); len(f) > 0 {
+			p.depends = append(p.depends, f[0])
+		}
+	}
+	if !validPackage(p.Name) || !validVersion(p.Version) || len(p.SHA256) != 64 || strings.Trim(p.SHA256, "0123456789abcdef") != "" {
+		return pkg{}, fmt.Errorf("apt's index has package %q, version %q, SHA-256 %q", p.Name, p.Version, p.SHA256)
+	}
+	return p, nil
+}
+
+// validPackage and validVersion follow Debian Policy 5.6.7 and 5.6.12, so that
+// both can stand in a file name.
+func validPackage(s string) bool {
+	return s != "" && len(s) < 128 && s[0] != '-' && s[0] != '.' && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789+-.") == ""
+}
+
+func validVersion(s string) bool {
+	return s != "" && len(s) < 128 && s[0] >= '0' && s[0] <= '9' &&
+		strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.+-~:") == ""
+}
+
+// fetch puts the package into the cache, if it is not there, and returns its path.
+func (a *apt) fetch(ctx context.Context, p pkg) (string, error) {
+	if a.cache.has(p) {
+		return a.cache.path(p), nil
+	}
+	a.say("downloading %s %s", p.Name, p.Version)
+	dir, err := os.MkdirTemp(a.work, "download-")
+	if err != nil {
+		return "", err
+	}
+	letAptIn(dir)
+	_, msg, err := a.run(ctx, dir, "apt-get", "-q", "download", p.Name+"="+p.Version)
+	if err != nil {
+		return "", fmt.Errorf("download of %s %s failed: %w\n%s", p.Name, p.Version, err, bytes.TrimSpace(msg))
+	}
+	files, _ := filepath.Glob(filepath.Join(dir, "*.deb"))
+	if len(files) != 1 {
+		return "", fmt.Errorf("download of %s gave %d files", p.Name, len(files))
+	}
+	return a.cache.path(p), a.cache.keep(p, files[0])
+}
+
+// letAptIn gives a folder to the user as whom apt downloads when root calls it.
+func letAptIn(dir string) {
+	u, err := user.Lookup("_apt")
+	if err != nil || os.Geteuid() != 0 {
+		return
+	}
+	if uid, err := strconv.Atoi(u.Uid); err == nil {
+		os.Chown(dir, uid, -1) // if not, apt downloads as root, and says so
+	}
+}
+
+// unpack fetches a package and unpacks it into a folder.
+func (a *apt) unpack(ctx context.Context, p pkg, dir string) error {
+	deb, err := a.fetch(ctx, p)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	if out, err := exec.CommandContext(ctx, "dpkg-deb", "-x", deb, dir).CombinedOutput(); err != nil {
+		return fmt.Errorf("unpack %s: %w\n%s", p.Name, err, bytes.TrimSpace(out))
+	}
+	return nil
+}

@@ -1,0 +1,51 @@
+package maintos
+
+import (
+	"context"
+	"path/filepath"
+)
+
+// Bare is Debian's kernel with some of its modules and nothing else, for who
+// boots it otherwise, as the virtual lab does for its boxes' own system.
+type Bare struct {
+	Image   []byte
+	Modules [][]byte // their files, in the order in which they must be loaded
+}
+
+// FetchBare gets the kernel that Build would take, with the named modules and
+// all that they need. Of the options it takes Cache, Etc and Say.
+func FetchBare(ctx context.Context, opt Options, modules ...string) (*Bare, error) {
+	opt, err := opt.complete()
+	if err != nil {
+		return nil, err
+	}
+	c, err := openCache(ctx, opt.Cache)
+	if err != nil {
+		return nil, err
+	}
+	defer c.close()
+	work, err := c.work()
+	if err != nil {
+		return nil, err
+	}
+	a, err := newApt(c, work, opt.Etc, opt.Say)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.update(ctx); err != nil {
+		return nil, err
+	}
+	p := &parts{}
+	if err := p.gatherKernel(ctx, a, filepath.Join(work, "kernel"), opt.Say); err != nil {
+		return nil, err
+	}
+	s, err := selectModules(p.kernel.tree, modules, nil)
+	if err != nil {
+		return nil, err
+	}
+	b := &Bare{Image: p.kernel.image}
+	for _, m := range s.table.Modules {
+		b.Modules = append(b.Modules, p.kernel.tree.read[m.Name].data)
+	}
+	return b, nil
+}

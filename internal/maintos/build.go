@@ -1,0 +1,231 @@
+// Package maintos builds the maintenance system's ram form: Debian's kernel,
+// and an initramfs with the agent as /init, the drivers of common lab hardware
+// and the firmware that they name. Everything comes from the host's own apt
+// sources; nothing is installed on the host.
+package maintos
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+
+	"testbox-imaging/internal/bootcfg"
+)
+
+// Options say what to build. Zero values are the defaults where there is one.
+type Options struct {
+	TFTP  string               // folder of the TFTP area, which is there already
+	Agent string               // the agent's program, static
+	Cache string               // folder of downloads; "": DefaultCache
+	Etc   string               // the host's apt configuration; "": /etc/apt
+	Say   func(string, ...any) // told what goes on; nil: nobody is
+}
+
+// Result is a maintenance system that was built, or was there already.
+type Result struct {
+	Version bootcfg.Version
+	Existed bool     // built earlier from the same input; checked and kept
+	Size    int64    // of kernel and initrd, bytes
+	Notes   []string // what an admin should know: drivers without firmware, sources that failed
+}
+
+// MaxSize is the size in bytes of kernel and initrd over which a build fails:
+// loaders fetch both by TFTP, and old ones fail on large files.
+const MaxSize = 30 << 20
+
+// Build makes a maintenance system and puts it, whole, into the TFTP area. A
+// build that fails changes nothing there.
+func Build(ctx context.Context, opt Options) (*Result, error) {
+	opt, err := opt.complete()
+	if err != nil {
+		return nil, err
+	}
+	agent, err := readAgent(opt.Agent)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkArea(opt.TFTP); err != nil {
+		return nil, err
+	}
+	c, err := openCache(ctx, opt.Cache)
+	if err != nil {
+		return nil, err
+	}
+	defer c.close()
+	parts, err := gather(ctx, c, opt)
+	if err != nil {
+		return nil, err
+	}
+	opt.Say("packing %d modules and %d firmware files", len(parts.modules.table.Modules), len(parts.firmware))
+	initrd, err := packInitrd(initrdEntries(agent, parts))
+	if err != nil {
+		return nil, err
+	}
+	if size := len(parts.kernel.image) + len(initrd); size > MaxSize {
+		return nil, fmt.Errorf("kernel and initrd have %d bytes, more than %d; loaders would fail on them", size, MaxSize)
+	}
+	return publish(opt, parts, initrd)
+}
+
+func (opt Options) complete() (Options, error) {
+	if opt.Say == nil {
+		opt.Say = func(string, ...any) {}
+	}
+	if opt.Etc == "" {
+		opt.Etc = "/etc/apt"
+	}
+	var err error
+	if opt.Cache == "" {
+		opt.Cache, err = DefaultCache()
+	}
+	if err == nil {
+		opt.Cache, err = filepath.Abs(opt.Cache)
+	}
+	return opt, err
+}
+
+// parts is what a maintenance system is put together from.
+type parts struct {
+	kernel   *kernel
+	modules  *selection
+	firmware []entry
+	pciIDs   []byte // text; nil: the package could not be had
+	packages []pkg
+	lacking  map[string][]string // module to firmware files that could not be had
+	notes    []string
+}
+
+// gather downloads and reads everything.
+func gather(ctx context.Context, c *cache, opt Options) (*parts, error) {
+	work, err := c.work()
+	if err != nil {
+		return nil, err
+	}
+	a, err := newApt(c, work, opt.Etc, opt.Say)
+	if err != nil {
+		return nil, err
+	}
+	opt.Say("reading the package indexes of the host's apt sources")
+	if err := a.update(ctx); err != nil {
+		return nil, err
+	}
+	p := &parts{}
+	if err := p.gatherKernel(ctx, a, filepath.Join(work, "kernel"), opt.Say); err != nil {
+		return nil, err
+	}
+	if err := p.gatherFirmware(ctx, a, filepath.Join(work, "firmware")); err != nil {
+		return nil, err
+	}
+	if err := p.gatherPCIIDs(ctx, a, filepath.Join(work, "pciids")); err != nil {
+		return nil, err
+	}
+	p.notes = append(p.notes, a.notes...)
+	return p, nil
+}
+
+func (p *parts) gatherKernel(ctx context.Context, a *apt, dir string, say func(string, ...any)) error {
+	packages, err := kernelPackages(ctx, a)
+	if err != nil {
+		return err
+	}
+	for _, k := range packages {
+		if err := a.unpack(ctx, k, dir); err != nil {
+			return err
+		}
+	}
+	p.packages = append(p.packages, packages...)
+	if p.kernel, err = findKernel(dir); err != nil {
+		return err
+	}
+	say("kernel %s", p.kernel.release)
+	if p.modules, err = selectModules(p.kernel.tree, drivers, loadAlways); err != nil {
+		return err
+	}
+	if len(p.modules.missing) > 0 {
+		p.notes = append(p.notes, fmt.Sprintf("kernel %s has no driver %s", p.kernel.release, strings.Join(p.modules.missing, ", ")))
+	}
+	return nil
+}
+
+func (p *parts) gatherFirmware(ctx context.Context, a *apt, dir string) error {
+	packages, err := fetchFirmware(ctx, a, dir)
+	if err != nil {
+		return err
+	}
+	p.packages = append(p.packages, packages...)
+	named := p.modules.firmware()
+	if p.firmware, p.lacking, err = firmwareEntries(dir, named); err != nil {
+		return err
+	}
+	if note := firmwareNote(named, p.lacking); note != "" {
+		p.notes = append(p.notes, note)
+	}
+	return nil
+}
+
+// gatherPCIIDs fetches the names of PCI devices for the inventory, which has
+// numbers without them.
+func (p *parts) gatherPCIIDs(ctx context.Context, a *apt, dir string) error {
+	names, err := a.show(ctx, "pci.ids")
+	if err == nil {
+		err = a.unpack(ctx, names, dir)
+	}
+	if err == nil {
+		p.pciIDs, err = os.ReadFile(filepath.Join(dir, pciIDsPath))
+	}
+	if err != nil {
+		p.notes = append(p.notes, fmt.Sprintf("inventories have no names of PCI devices: %v", err))
+		return ctx.Err()
+	}
+	p.packages = append(p.packages, names)
+	return nil
+}
+
+// pciIDsPath is where Debian's package has the names, and the agent looks for them.
+const pciIDsPath = "usr/share/misc/pci.ids"
+
+// initrdEntries is everything in the initramfs.
+func initrdEntries(agent []byte, p *parts) []entry {
+	entries := []entry{
+		{path: "init", mode: modeFile | 0o755, data: agent},
+		{path: "lib/modules/modules.table", mode: modeFile | 0o644, data: p.modules.table.Marshal()},
+		// The kernel opens it as the init's output before anything is mounted.
+		{path: "dev/console", mode: modeChar | 0o600, rdev: [2]uint32{5, 1}},
+	}
+	for _, dir := range []string{"proc", "sys", "run", "etc", "tmp", "mnt/testbox-tftp", "mnt/testbox-backup"} {
+		entries = append(entries, entry{path: dir, mode: modeDir | 0o755})
+	}
+	for _, m := range p.modules.table.Modules {
+		entries = append(entries, entry{path: "lib/modules/" + m.Name + ".ko", mode: modeFile | 0o644, data: p.kernel.tree.read[m.Name].data})
+	}
+	if p.pciIDs != nil {
+		entries = append(entries, entry{path: pciIDsPath, mode: modeFile | 0o644, data: p.pciIDs})
+	}
+	return append(entries, p.firmware...)
+}
+
+// packInitrd makes the compressed archive. The kernel's zstd reader takes
+// windows of up to 8 MiB (lib/decompress_unzstd.c).
+func packInitrd(entries []entry) ([]byte, error) {
+	var out bytes.Buffer
+	enc, err := zstd.NewWriter(&out, zstd.WithEncoderLevel(zstd.SpeedBetterCompression), zstd.WithWindowSize(8<<20), zstd.WithEncoderConcurrency(1))
+	if err != nil {
+		return nil, err
+	}
+	if err := writeCPIO(enc, entries); err != nil {
+		return nil, err
+	}
+	if err := enc.Close(); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), nil
+}
+
+// now is the time of building, to the second.
+func now() time.Time { return time.Now().UTC().Truncate(time.Second) }

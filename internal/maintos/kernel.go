@@ -1,0 +1,130 @@
+package maintos
+
+import (
+	"context"
+	"debug/elf"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// kernelPackage depends on Debian's newest kernel of the release.
+const kernelPackage = "linux-image-amd64"
+
+// kernelPackages follows the dependencies from kernelPackage to the packages
+// with the kernel and its modules: one up to Debian 13, later ones split them.
+func kernelPackages(ctx context.Context, a *apt) ([]pkg, error) {
+	var found []pkg
+	todo, seen := []string{kernelPackage}, map[string]bool{}
+	for len(todo) > 0 {
+		name := todo[0]
+		todo = todo[1:]
+		if seen[name] {
+			continue
+		}
+		seen[name] = true
+		p, err := a.show(ctx, name)
+		if err != nil {
+			return nil, fmt.Errorf("%w; the kernel comes from the host's apt sources, see sources.list(5)%s", err, strings.Join(append([]string{""}, a.notes...), "\n"))
+		}
+		if name != kernelPackage {
+			found = append(found, p)
+		}
+		for _, d := range p.depends {
+			if hasKernel(d) {
+				todo = append(todo, d)
+			}
+		}
+	}
+	if len(found) == 0 {
+		return nil, fmt.Errorf("package %s depends on no kernel", kernelPackage)
+	}
+	return found, nil
+}
+
+func hasKernel(name string) bool {
+	for _, p := range []string{"linux-image-", "linux-binary-", "linux-modules-"} {
+		if strings.HasPrefix(name, p) {
+			return true
+		}
+	}
+	return false
+}
+
+// kernel is an unpacked kernel.
+type kernel struct {
+	release string // "6.1.0-37-amd64"
+	image   []byte // vmlinuz
+	tree    *kernelTree
+}
+
+// findKernel looks for the kernel in a folder into which its packages were unpacked.
+func findKernel(dir string) (*kernel, error) {
+	var modules []string
+	for _, top := range []string{"lib/modules/*", "usr/lib/modules/*"} {
+		found, _ := filepath.Glob(filepath.Join(dir, top))
+		modules = append(modules, found...)
+	}
+	if len(modules) != 1 {
+		return nil, fmt.Errorf("the kernel's packages have modules for %d kernels", len(modules))
+	}
+	k := &kernel{release: filepath.Base(modules[0])}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	k.image, err = readInRoot(root, "boot/vmlinuz-"+k.release, maxModule)
+	if errors.Is(err, os.ErrNotExist) {
+		k.image, err = readInRoot(root, "usr/lib/modules/"+k.release+"/vmlinuz", maxModule)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the kernel's packages have no kernel: %w", err)
+	}
+	k.tree, err = openKernelTree(modules[0])
+	return k, err
+}
+
+// readInRoot reads a file below an unpacked package, whose links lead nowhere else.
+func readInRoot(root *os.Root, path string, limit int64) ([]byte, error) {
+	f, err := root.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, err
+	case !st.Mode().IsRegular() || st.Size() > limit:
+		return nil, fmt.Errorf("%s is no regular file of at most %d bytes", path, limit)
+	}
+	return io.ReadAll(f)
+}
+
+// readAgent reads the agent's program and makes sure that it can be an init:
+// a static program for this processor.
+func readAgent(path string) ([]byte, error) {
+	const build = "`make build` makes it: bin/testbox-maintenance"
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("the agent cannot be read: %w; %s, or name it with --agent", err, build)
+	}
+	file, err := elf.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("the agent %s is no program: %w; %s", path, err, build)
+	}
+	defer file.Close()
+	if file.Machine != elf.EM_X86_64 || file.Type != elf.ET_EXEC && file.Type != elf.ET_DYN {
+		return nil, fmt.Errorf("the agent %s is %v for %v, no program for amd64; %s", path, file.Type, file.Machine, build)
+	}
+	for _, p := range file.Progs {
+		if p.Type == elf.PT_INTERP {
+			return nil, fmt.Errorf("the agent %s needs shared libraries, which the maintenance system has not; %s", path, build)
+		}
+	}
+	return data, nil
+}

@@ -1,0 +1,200 @@
+package maintos
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"testbox-imaging/internal/bootcfg"
+	"testbox-imaging/internal/durable"
+)
+
+// manifestFile is the list of what a maintenance system is made of.
+const manifestFile = "manifest.json"
+
+// manifest is manifestFile's content. It is for people; no program reads it.
+type manifest struct {
+	Packages        []pkg               `json:"packages"`
+	Modules         []string            `json:"modules"`
+	MissingDrivers  []string            `json:"missingDrivers,omitempty"`
+	MissingFirmware map[string][]string `json:"missingFirmware,omitempty"` // driver: files
+}
+
+func (p *parts) manifest() ([]byte, error) {
+	m := manifest{Packages: p.packages, MissingDrivers: p.modules.missing, MissingFirmware: p.lacking}
+	for _, mod := range p.modules.table.Modules {
+		m.Modules = append(m.Modules, mod.Name)
+	}
+	b, err := json.MarshalIndent(m, "", "  ")
+	return append(b, '\n'), err
+}
+
+// checkArea makes sure that the TFTP area is there: to make one by a build
+// would hide a wrong path, or an area that is not mounted.
+func checkArea(tftp string) error {
+	st, err := os.Stat(tftp)
+	if err == nil && !st.IsDir() {
+		err = fmt.Errorf("%s is not a folder", tftp)
+	}
+	if err != nil {
+		return fmt.Errorf("no TFTP area: %w; `testbox share init` makes one", err)
+	}
+	return nil
+}
+
+// versionName tells maintenance systems apart by all that a box boots of them.
+func versionName(release string, kernel, initrd []byte) string {
+	k, i := sha256.Sum256(kernel), sha256.Sum256(initrd)
+	sum := sha256.Sum256(append(k[:], i[:]...))
+	return fmt.Sprintf("ram-%s-%s", release, hex.EncodeToString(sum[:4]))
+}
+
+// publish puts kernel and initrd into the TFTP area as one version: a folder
+// that has its name only when everything in it is durable.
+func publish(opt Options, p *parts, initrd []byte) (*Result, error) {
+	release := p.kernel.release
+	v := bootcfg.Version{
+		Format: bootcfg.VersionFormat, Version: versionName(release, p.kernel.image, initrd), Form: bootcfg.FormRAM,
+		Kernel: release, Built: now(),
+	}
+	r := &Result{Version: v, Size: int64(len(p.kernel.image) + len(initrd)), Notes: p.notes}
+	dir := filepath.Join(opt.TFTP, bootcfg.MaintDir, v.Version)
+	existing, err := checkVersion(dir)
+	if err == nil {
+		r.Version, r.Existed = *existing, true
+		return r, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("this version was built before and is damaged: %w; remove the folder %s and build again", err, dir)
+	}
+	list, err := p.manifest()
+	if err != nil {
+		return nil, err
+	}
+	text, err := v.Marshal()
+	if err != nil {
+		return nil, err
+	}
+	return r, writeFolder(dir, []file{
+		{bootcfg.KernelFile, p.kernel.image}, {bootcfg.InitrdFile, initrd}, {manifestFile, list}, {bootcfg.VersionFile, text},
+	})
+}
+
+type file struct {
+	name string
+	data []byte
+}
+
+// writeFolder writes files into a new folder that has its name only when all
+// of them are durable. After an error there is nothing of it.
+func writeFolder(dir string, files []file) (err error) {
+	fsys := durable.OS{}
+	tmp := dir + ".tmp"
+	if err := os.RemoveAll(tmp); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			os.RemoveAll(tmp)
+		}
+	}()
+	if err := fsys.MkdirAll(tmp, 0o755); err != nil {
+		return err
+	}
+	for _, f := range files {
+		if err := durable.WriteFile(fsys, filepath.Join(tmp, f.name), f.data, 0o644); err != nil {
+			return err
+		}
+	}
+	if err := fsys.Rename(tmp, dir); err != nil {
+		return err
+	}
+	return fsys.SyncDir(filepath.Dir(dir))
+}
+
+// checkVersion reads a version's folder and makes sure that kernel and initrd
+// are those that its name promises. It matches fs.ErrNotExist only if there is
+// no such folder.
+func checkVersion(dir string) (*bootcfg.Version, error) {
+	if _, err := os.Lstat(dir); err != nil {
+		return nil, err
+	}
+	v, kernel, initrd, err := readVersion(dir)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %v", dir, err) // not %w: the folder is there
+	}
+	if v.Version != filepath.Base(dir) || v.Version != versionName(v.Kernel, kernel, initrd) {
+		return nil, fmt.Errorf("%s: kernel or initrd are not what was built", dir)
+	}
+	return v, nil
+}
+
+func readVersion(dir string) (v *bootcfg.Version, kernel, initrd []byte, err error) {
+	fsys := durable.OS{}
+	text, err := durable.ReadFile(fsys, filepath.Join(dir, bootcfg.VersionFile), bootcfg.MaxVersion)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if v, err = bootcfg.ParseVersion(text); err != nil {
+		return nil, nil, nil, err
+	}
+	if kernel, err = durable.ReadFile(fsys, filepath.Join(dir, bootcfg.KernelFile), MaxSize); err != nil {
+		return nil, nil, nil, err
+	}
+	initrd, err = durable.ReadFile(fsys, filepath.Join(dir, bootcfg.InitrdFile), MaxSize)
+	return v, kernel, initrd, err
+}
+
+// Listed is a maintenance system in a TFTP area.
+type Listed struct {
+	Name    string
+	Version *bootcfg.Version // nil with Err
+	Err     error            // it is not whole
+}
+
+// List finds all maintenance systems in a TFTP area, the newest first, those
+// that are not whole last. Only their version files are read.
+func List(tftp string) ([]Listed, error) {
+	if err := checkArea(tftp); err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir(filepath.Join(tftp, bootcfg.MaintDir))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var all []Listed
+	for _, e := range entries {
+		if !e.IsDir() || durable.IsTemp(e.Name()) {
+			continue
+		}
+		text, err := durable.ReadFile(durable.OS{}, filepath.Join(tftp, bootcfg.MaintDir, e.Name(), bootcfg.VersionFile), bootcfg.MaxVersion)
+		l := Listed{Name: e.Name(), Err: err}
+		if err == nil {
+			l.Version, l.Err = bootcfg.ParseVersion(text)
+		}
+		if l.Err == nil && l.Version.Version != l.Name {
+			l.Version, l.Err = nil, fmt.Errorf("its version file is of %s", l.Version.Version)
+		}
+		all = append(all, l)
+	}
+	slices.SortStableFunc(all, newestFirst)
+	return all, nil
+}
+
+func newestFirst(a, b Listed) int {
+	switch {
+	case a.Err != nil && b.Err != nil:
+		return 0
+	case a.Err != nil:
+		return 1
+	case b.Err != nil:
+		return -1
+	}
+	return b.Version.Built.Compare(a.Version.Built)
+}
