@@ -53,6 +53,7 @@ func Main() {
 		err = s.readCmdline()
 	}
 	go s.live.guard(s.stalled)
+	go gatherEntropy()
 	if err == nil {
 		err = s.run(context.Background())
 	}
@@ -64,9 +65,21 @@ func Main() {
 	s.reboot()
 }
 
-// say writes a line on the consoles.
+// gatherEntropy asks for random bytes and waits for them, which makes the
+// kernel gather entropy by itself on machines without a source of it. The DHCP
+// library asks without waiting; then the kernel does nothing, and both would
+// wait for ever.
+func gatherEntropy() {
+	var b [1]byte
+	unix.Getrandom(b[:], 0)
+}
+
+// say writes a line on the consoles, with the seconds since the kernel's start
+// as in the kernel's own lines.
 func (s *system) say(format string, args ...any) {
-	fmt.Fprintf(s.con, "init: "+format+"\n", args...)
+	var up unix.Timespec
+	unix.ClockGettime(unix.CLOCK_BOOTTIME, &up)
+	fmt.Fprintf(s.con, "[%5d.%06d] init: %s\n", up.Sec, up.Nsec/1000, fmt.Sprintf(format, args...))
 }
 
 // readCmdline takes what the kernel was told. The times count even when the
@@ -93,19 +106,21 @@ func (s *system) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	mods.loadAlways()
 	mods.scan()
 	dog := s.startWatchdog(mods)
 	fault(s.cmd.Fault, s.live.beat)
 	go s.feed(dog)
 
-	var settled sync.WaitGroup
+	// Cards take seconds to find their link, disks to appear, and NFS is large.
+	var always, settled sync.WaitGroup
+	always.Go(mods.loadAlways)
 	settled.Go(func() { settle(ctx, mods.scan, blockDevices(os.DirFS("/sys")), s.say) })
 	address, err := s.network(ctx, mods)
 	if err != nil {
 		return err
 	}
 	s.live.beat()
+	always.Wait()
 	if err := s.mountAreas(ctx); err != nil {
 		return err
 	}
@@ -139,9 +154,12 @@ func (s *system) agentArgs(address netip.Addr) []string {
 	return args
 }
 
-// stalled is called when nothing has moved for the stall time.
+// stalled is called when nothing has moved for the stall time. The watchdog is
+// not fed any more, so this too has only until it bites.
 func (s *system) stalled() {
-	s.say("error: no progress for %v; rebooting", s.live.stall)
+	err := fmt.Errorf("no progress for %v; rebooting", s.live.stall)
+	s.say("error: %v", err)
+	s.obituary(err)
 	s.reboot()
 }
 
