@@ -35,6 +35,7 @@ itself and starts its own disk again.
 	root.AddCommand(
 		newPxeConfCmd(w),
 		newShareCmd(w),
+		newMaintenanceCmd(),
 		newLabCmd(),
 	)
 	return root

@@ -1,0 +1,124 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"testbox-imaging/internal/bootcfg"
+	"testbox-imaging/internal/maintos"
+)
+
+// newMaintenanceCmd groups what is done with maintenance systems.
+func newMaintenanceCmd() *cobra.Command {
+	return newGroupCmd("maintenance", "Build and list the systems that boxes boot for an action",
+		`A maintenance system is a kernel and an initrd in the TFTP area's folder
+`+bootcfg.MaintDir+`. Each build has a folder and a name of its own and is never changed, so
+that a box that boots in this moment gets files that belong together.
+'testbox pxe-conf' takes the newest, unless the site file names one.`,
+		newMaintenanceBuildCmd(), newMaintenanceListCmd())
+}
+
+// tftpArea is the TFTP area's folder below the one that 'testbox share init' was given.
+func tftpArea(dir string) string { return filepath.Join(dir, "testbox-tftp") }
+
+const exportDir = "/export"
+
+func newMaintenanceBuildCmd() *cobra.Command {
+	var form, dir, agent string
+	cmd := &cobra.Command{
+		Use:   "build",
+		Short: "Build a maintenance system from Debian's kernel and the agent",
+		Long: `Builds the ram form: Debian's newest kernel of this machine's release and an initrd
+with the agent and the drivers of common network cards and disk controllers. A box
+loads both into memory; it does every action but rescue.
+
+Kernel, firmware and the names of PCI devices are downloaded from this machine's
+own apt sources, to which the component non-free-firmware is added for the build
+alone. Nothing is installed and apt's state is not touched; root is not needed.
+Downloads are kept in $XDG_CACHE_HOME/testbox (for root /var/cache/testbox).
+
+The same input gives the same version: what is there already is checked and kept.
+A build that fails leaves the earlier ones as they were.`,
+		Example: `  testbox maintenance build
+  testbox maintenance build --dir /srv/export --agent bin/testbox-maintenance`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if bootcfg.Form(form) != bootcfg.FormRAM {
+				return wrong("the form %q is not known; the form is %s", form, bootcfg.FormRAM)
+			}
+			if agent == "" {
+				var err error
+				if agent, err = agentBeside(); err != nil {
+					return err
+				}
+			}
+			return maintenanceBuild(cmd, maintos.Options{TFTP: tftpArea(dir), Agent: agent})
+		},
+	}
+	cmd.Flags().StringVar(&form, "form", string(bootcfg.FormRAM), "how it runs: ram (in the box's memory)")
+	cmd.Flags().StringVar(&dir, "dir", exportDir, "folder with the areas, as made by 'testbox share init'")
+	cmd.Flags().StringVar(&agent, "agent", "", "the agent's program (default: testbox-maintenance beside this program)")
+	return cmd
+}
+
+// agentBeside is the agent that was built together with this program.
+func agentBeside() (string, error) {
+	self, err := os.Executable()
+	return filepath.Join(filepath.Dir(self), "testbox-maintenance"), err
+}
+
+func maintenanceBuild(cmd *cobra.Command, opt maintos.Options) error {
+	opt.Say = func(format string, args ...any) { cmd.PrintErrf(format+"\n", args...) }
+	r, err := maintos.Build(cmd.Context(), opt)
+	if err != nil {
+		return err
+	}
+	for _, n := range r.Notes {
+		cmd.PrintErrf("WARNING: %s\n", n)
+	}
+	what := "built"
+	if r.Existed {
+		what = "was built before and is whole:"
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "%s %s (kernel %s, %.1f MB)\n", what, r.Version.Version, r.Version.Kernel, float64(r.Size)/1e6)
+	return nil
+}
+
+func newMaintenanceListCmd() *cobra.Command {
+	var dir string
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List the maintenance systems, the newest first",
+		Long: `Lists the maintenance systems in the TFTP area, the newest first; that is what
+'testbox pxe-conf' takes. One that no box is armed for can be removed by removing
+its folder in ` + bootcfg.MaintDir + `.`,
+		Example: `  testbox maintenance list --dir /srv/export`,
+		Args:    cobra.NoArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return maintenanceList(cmd, tftpArea(dir)) },
+	}
+	cmd.Flags().StringVar(&dir, "dir", exportDir, "folder with the areas, as made by 'testbox share init'")
+	return cmd
+}
+
+func maintenanceList(cmd *cobra.Command, tftp string) error {
+	all, err := maintos.List(tftp)
+	if err != nil {
+		return err
+	}
+	if len(all) == 0 {
+		cmd.PrintErrln("there is no maintenance system; `testbox maintenance build` makes one")
+	}
+	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
+	for _, l := range all {
+		if l.Err != nil {
+			fmt.Fprintf(w, "%s\tdamaged\t%v\n", l.Name, l.Err)
+			continue
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\n", l.Name, l.Version.Form, l.Version.Built.Format("2006-01-02 15:04:05 MST"))
+	}
+	return w.Flush()
+}
