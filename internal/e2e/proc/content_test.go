@@ -197,6 +197,27 @@ func mdChecksum(sb []byte) uint32 {
 	return uint32(sum) + uint32(sum>>32)
 }
 
+// partitions is a GPT disk with a partition of 12 MiB for each content.
+func partitions(fill ...content) content {
+	return func(t testing.TB, path string) {
+		t.Helper()
+		table := "label: gpt\n"
+		for range fill {
+			table += "size=12MiB, type=linux\n"
+		}
+		run(t, table, "sfdisk", "-q", path)
+		for i, f := range fill {
+			part := filepath.Join(tempDir(t), "part")
+			must(t, os.WriteFile(part, nil, 0o644))
+			must(t, os.Truncate(part, 12*mib))
+			f(t, part)
+			data, err := os.ReadFile(part)
+			must(t, err)
+			writeAt(t, path, mib+int64(i)*12*mib, data)
+		}
+	}
+}
+
 // mount mounts a device with an ext4, read-only, until the test ends.
 func mount(t testing.TB, dev string) {
 	t.Helper()

@@ -198,6 +198,9 @@ func TestKilledAtRandom(t *testing.T) {
 				k.reset()
 				when := "killed"
 				for range 2 {
+					if !k.armed() {
+						break
+					}
 					after := time.Duration(r.Int64N(int64(takes)))
 					when += fmt.Sprintf(" after %s", after)
 					a := k.start()

@@ -11,24 +11,29 @@ import (
 // resume, a journal to replay.
 func TestSourcesUntouched(t *testing.T) {
 	t.Parallel()
-	md, pv, swap, dirty := disk("sda", mdHalf), disk("sdb", lvmPV), disk("sdc", hibernatedSwap), disk("sdd", dirtyExt4)
-	for _, d := range []*testDisk{md, pv, swap, dirty} {
-		d.ofSize(16 * mib)
+	wild := []content{mdHalf, lvmPV, hibernatedSwap, dirtyExt4}
+	all := disk("sde", partitions(wild...)).ofSize(52 * mib)
+	for i := range wild {
+		all.parts = append(all.parts, testPart{number: i + 1, off: mib + int64(i)*12*mib, size: 12 * mib})
 	}
-	b := newBox(t, md, pv, swap, dirty)
+	disks := []*testDisk{all}
+	for i, c := range wild {
+		disks = append(disks, disk("sd"+string(rune('a'+i)), c).ofSize(12*mib))
+	}
+	b := newBox(t, disks...)
 	before := b.snapshot()
 	b.does("backup")
-	for _, d := range b.disks {
+	for _, d := range disks {
 		if d.hash(t) != before["disk "+d.serial] {
 			t.Errorf("the backup changed %s", d.name)
 		}
 		b.image(d.name+".raw.gz", before["disk "+d.serial])
 	}
-	for _, d := range b.disks {
+	for _, d := range disks {
 		d.wreck(t)
 	}
 	b.does("restore")
-	for _, d := range b.disks {
+	for _, d := range disks {
 		if d.hash(t) != before["disk "+d.serial] {
 			t.Errorf("%s is not restored", d.name)
 		}
