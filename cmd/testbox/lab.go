@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"testbox-imaging/internal/lab"
+	"testbox-imaging/internal/maintos"
 )
 
 func newLabCmd() *cobra.Command {
@@ -144,5 +145,9 @@ func resetOnEnter(ctx context.Context, m *lab.Machine, in io.Reader, out io.Writ
 
 // labKernel is the kernel for the boxes' own system.
 func labKernel(ctx context.Context) (lab.Kernel, error) {
-	return lab.FetchKernel(ctx, "/var/cache/testbox/lab")
+	k, err := maintos.FetchBare(ctx, maintos.Options{}, lab.KernelModules...)
+	if err != nil {
+		return lab.Kernel{}, err
+	}
+	return lab.Kernel(*k), nil
 }

@@ -18,13 +18,7 @@ import (
 // any Bus with ext4 needs, in the order in which they are loaded.
 type Kernel struct {
 	Image   []byte
-	Modules []Module
-}
-
-// Module is a kernel module's name and file.
-type Module struct {
-	Name string
-	Data []byte
+	Modules [][]byte
 }
 
 // KernelModules are the modules without their dependencies, for who makes a Kernel.

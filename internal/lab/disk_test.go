@@ -11,7 +11,7 @@ import (
 
 // fakeKernel stands in for a kernel where none is booted.
 func fakeKernel() Kernel {
-	return Kernel{Image: []byte("kernel"), Modules: []Module{{"b", []byte("module b")}, {"a", []byte("module a")}}}
+	return Kernel{Image: []byte("kernel"), Modules: [][]byte{[]byte("module"), []byte("another")}}
 }
 
 func TestMakeDisk(t *testing.T) {

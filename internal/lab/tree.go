@@ -118,7 +118,7 @@ func writeSums(root string) error {
 
 // makeInitrd makes an initrd of busybox, the modules and the script as /init.
 // The kernel's own initramfs has /dev/console.
-func makeInitrd(ctx context.Context, path string, modules []Module, script string) error {
+func makeInitrd(ctx context.Context, path string, modules [][]byte, script string) error {
 	tree, err := os.MkdirTemp(filepath.Dir(path), "initrd-")
 	if err != nil {
 		return err
@@ -134,8 +134,8 @@ func makeInitrd(ctx context.Context, path string, modules []Module, script strin
 		return err
 	}
 	for i, m := range modules {
-		name := fmt.Sprintf("modules/%02d-%s.ko", i, m.Name)
-		if err := os.WriteFile(filepath.Join(tree, name), m.Data, 0o644); err != nil {
+		name := fmt.Sprintf("modules/%02d.ko", i)
+		if err := os.WriteFile(filepath.Join(tree, name), m, 0o644); err != nil {
 			return err
 		}
 		names = append(names, name)
