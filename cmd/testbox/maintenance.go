@@ -1,14 +1,18 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"testbox-imaging/internal/bootcfg"
+	"testbox-imaging/internal/durable"
 	"testbox-imaging/internal/maintos"
 )
 
@@ -74,6 +78,10 @@ func agentBeside() (string, error) {
 func maintenanceBuild(cmd *cobra.Command, opt maintos.Options) error {
 	opt.Say = func(format string, args ...any) { cmd.PrintErrf(format+"\n", args...) }
 	r, err := maintos.Build(cmd.Context(), opt)
+	var input *maintos.InputError
+	if errors.As(err, &input) {
+		return wrong("%w", err)
+	}
 	if err != nil {
 		return err
 	}
@@ -105,20 +113,32 @@ its folder in ` + bootcfg.MaintDir + `.`,
 }
 
 func maintenanceList(cmd *cobra.Command, tftp string) error {
-	all, err := maintos.List(tftp)
-	if err != nil {
+	f := &pxeFolder{filepath.Join(tftp, bootcfg.ConfigDir), durable.OS{}}
+	names, err := f.fsys.ReadDir(filepath.Join(tftp, bootcfg.MaintDir))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if len(all) == 0 {
-		cmd.PrintErrln("there is no maintenance system; `testbox maintenance build` makes one")
-	}
-	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
-	for _, l := range all {
-		if l.Err != nil {
-			fmt.Fprintf(w, "%s\tdamaged\t%v\n", l.Name, l.Err)
+	var whole []*bootcfg.Version
+	for _, name := range names {
+		v, err := f.readVersion(name)
+		if err != nil {
+			cmd.PrintErrf("%s cannot be booted: %v\n", name, err)
 			continue
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\n", l.Name, l.Version.Form, l.Version.Built.Format("2006-01-02 15:04:05 MST"))
+		whole = append(whole, v)
+	}
+	slices.SortFunc(whole, func(a, b *bootcfg.Version) int {
+		if newer(a, b) == a {
+			return -1
+		}
+		return 1
+	})
+	if len(whole) == 0 {
+		return wrong("no maintenance system in %s; `testbox maintenance build` makes one", tftp)
+	}
+	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
+	for _, v := range whole {
+		fmt.Fprintf(w, "%s\t%s\t%s\tkernel %s\n", v.Version, v.Form, v.Built.UTC().Format("2006-01-02 15:04:05Z"), v.Kernel)
 	}
 	return w.Flush()
 }

@@ -38,7 +38,7 @@ func newApt(c *cache, work, etc string, say func(string, ...any)) (*apt, error) 
 	a.notes = notes
 	sources := buildSources(host)
 	if len(sources) == 0 {
-		return nil, fmt.Errorf("no apt source below %s has Debian's component main for binary packages; the kernel comes from there", etc)
+		return nil, &InputError{fmt.Errorf("no apt source below %s has Debian's component main for binary packages; the kernel comes from there", etc)}
 	}
 	for _, dir := range []string{"sources.d", "cache/archives/partial", "etc"} {
 		if err := os.MkdirAll(filepath.Join(work, dir), 0o755); err != nil {

@@ -2,7 +2,6 @@ package maintos
 
 import (
 	"context"
-	"debug/elf"
 	"errors"
 	"fmt"
 	"io"
@@ -103,28 +102,4 @@ func readInRoot(root *os.Root, path string, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("%s is no regular file of at most %d bytes", path, limit)
 	}
 	return io.ReadAll(f)
-}
-
-// readAgent reads the agent's program and makes sure that it can be an init:
-// a static program for this processor.
-func readAgent(path string) ([]byte, error) {
-	const build = "`make build` makes it: bin/testbox-maintenance"
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("the agent cannot be read: %w; %s, or name it with --agent", err, build)
-	}
-	file, err := elf.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("the agent %s is no program: %w; %s", path, err, build)
-	}
-	defer file.Close()
-	if file.Machine != elf.EM_X86_64 || file.Type != elf.ET_EXEC && file.Type != elf.ET_DYN {
-		return nil, fmt.Errorf("the agent %s is %v for %v, no program for amd64; %s", path, file.Type, file.Machine, build)
-	}
-	for _, p := range file.Progs {
-		if p.Type == elf.PT_INTERP {
-			return nil, fmt.Errorf("the agent %s needs shared libraries, which the maintenance system has not; %s", path, build)
-		}
-	}
-	return data, nil
 }

@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/durable"
@@ -43,7 +42,7 @@ func checkArea(tftp string) error {
 		err = fmt.Errorf("%s is not a folder", tftp)
 	}
 	if err != nil {
-		return fmt.Errorf("no TFTP area: %w; `testbox share init` makes one", err)
+		return &InputError{fmt.Errorf("no TFTP area: %w; `testbox share init` makes one", err)}
 	}
 	return nil
 }
@@ -149,52 +148,4 @@ func readVersion(dir string) (v *bootcfg.Version, kernel, initrd []byte, err err
 	}
 	initrd, err = durable.ReadFile(fsys, filepath.Join(dir, bootcfg.InitrdFile), MaxSize)
 	return v, kernel, initrd, err
-}
-
-// Listed is a maintenance system in a TFTP area.
-type Listed struct {
-	Name    string
-	Version *bootcfg.Version // nil with Err
-	Err     error            // it is not whole
-}
-
-// List finds all maintenance systems in a TFTP area, the newest first, those
-// that are not whole last. Only their version files are read.
-func List(tftp string) ([]Listed, error) {
-	if err := checkArea(tftp); err != nil {
-		return nil, err
-	}
-	entries, err := os.ReadDir(filepath.Join(tftp, bootcfg.MaintDir))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	var all []Listed
-	for _, e := range entries {
-		if !e.IsDir() || durable.IsTemp(e.Name()) {
-			continue
-		}
-		text, err := durable.ReadFile(durable.OS{}, filepath.Join(tftp, bootcfg.MaintDir, e.Name(), bootcfg.VersionFile), bootcfg.MaxVersion)
-		l := Listed{Name: e.Name(), Err: err}
-		if err == nil {
-			l.Version, l.Err = bootcfg.ParseVersion(text)
-		}
-		if l.Err == nil && l.Version.Version != l.Name {
-			l.Version, l.Err = nil, fmt.Errorf("its version file is of %s", l.Version.Version)
-		}
-		all = append(all, l)
-	}
-	slices.SortStableFunc(all, newestFirst)
-	return all, nil
-}
-
-func newestFirst(a, b Listed) int {
-	switch {
-	case a.Err != nil && b.Err != nil:
-		return 0
-	case a.Err != nil:
-		return 1
-	case b.Err != nil:
-		return -1
-	}
-	return b.Version.Built.Compare(a.Version.Built)
 }

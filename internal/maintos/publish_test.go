@@ -2,6 +2,7 @@ package maintos
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -55,9 +56,6 @@ func TestPublishAfterCrash(t *testing.T) {
 	left := filepath.Join(opt.TFTP, bootcfg.MaintDir, name+".tmp")
 	os.MkdirAll(left, 0o755)
 	os.WriteFile(filepath.Join(left, "old"), nil, 0o644)
-	if all, err := List(opt.TFTP); err != nil || len(all) != 0 {
-		t.Errorf("%v, %v", all, err)
-	}
 	if _, err := publish(opt, testParts(), []byte("initrd")); err != nil {
 		t.Fatal(err)
 	}
@@ -84,31 +82,6 @@ func noTemp(t *testing.T, tftp string) {
 	}
 }
 
-func TestList(t *testing.T) {
-	tftp := t.TempDir()
-	for i, name := range []string{"ram-old", "ram-new"} {
-		v := bootcfg.Version{Format: 1, Version: name, Form: bootcfg.FormRAM, Kernel: "6.1", Built: time.Unix(int64(1000*i+1), 0).UTC()}
-		text, err := v.Marshal()
-		if err != nil {
-			t.Fatal(err)
-		}
-		dir := filepath.Join(tftp, bootcfg.MaintDir, name)
-		os.MkdirAll(dir, 0o755)
-		os.WriteFile(filepath.Join(dir, bootcfg.VersionFile), text, 0o644)
-		if i == 0 {
-			os.CopyFS(filepath.Join(tftp, bootcfg.MaintDir, "copied"), os.DirFS(dir))
-		}
-	}
-	os.MkdirAll(filepath.Join(tftp, bootcfg.MaintDir, "a-empty"), 0o755)
-	all, err := List(tftp)
-	if err != nil || len(all) != 4 || all[0].Name != "ram-new" || all[1].Name != "ram-old" || all[2].Err == nil || all[3].Err == nil {
-		t.Errorf("%+v, %v", all, err)
-	}
-	if _, err := List(filepath.Join(tftp, "none")); err == nil || !strings.Contains(err.Error(), "share init") {
-		t.Error(err)
-	}
-}
-
 // Whatever keeps a build from its end, the area is as it was.
 func TestBuildFailsEarly(t *testing.T) {
 	bin := t.TempDir()
@@ -128,8 +101,10 @@ func TestBuildFailsEarly(t *testing.T) {
 		"no apt source below ": {TFTP: tftp, Agent: static, Etc: t.TempDir()},
 	} {
 		opt.Cache = t.TempDir()
-		if _, err := Build(context.Background(), opt); err == nil || !strings.Contains(err.Error(), says) {
-			t.Errorf("%v, want %q", err, says)
+		_, err := Build(context.Background(), opt)
+		var input *InputError
+		if err == nil || !strings.Contains(err.Error(), says) || !errors.As(err, &input) {
+			t.Errorf("%v, want wrong input and %q", err, says)
 		}
 		if left, _ := filepath.Glob(filepath.Join(opt.Cache, workPrefix+"*")); len(left) != 0 {
 			t.Errorf("left %v", left)

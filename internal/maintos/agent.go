@@ -1,0 +1,40 @@
+package maintos
+
+import (
+	"debug/elf"
+	"fmt"
+	"os"
+)
+
+// InputError says that a build was asked for with wrong input: nothing was begun.
+type InputError struct{ Err error }
+
+func (e *InputError) Error() string { return e.Err.Error() }
+func (e *InputError) Unwrap() error { return e.Err }
+
+// readAgent reads the agent's program and makes sure that it can be an init:
+// a static program for this processor.
+func readAgent(path string) ([]byte, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, agentError("the agent cannot be read: %w", err)
+	}
+	file, err := elf.Open(path)
+	if err != nil {
+		return nil, agentError("the agent %s is no program: %w", path, err)
+	}
+	defer file.Close()
+	if file.Machine != elf.EM_X86_64 || file.Type != elf.ET_EXEC && file.Type != elf.ET_DYN {
+		return nil, agentError("the agent %s is %v for %v, no program for amd64", path, file.Type, file.Machine)
+	}
+	for _, p := range file.Progs {
+		if p.Type == elf.PT_INTERP {
+			return nil, agentError("the agent %s needs shared libraries, which the maintenance system has not", path)
+		}
+	}
+	return data, nil
+}
+
+func agentError(format string, args ...any) error {
+	return &InputError{fmt.Errorf(format+"; `make build` makes it, bin/testbox-maintenance; --agent names it", args...)}
+}
