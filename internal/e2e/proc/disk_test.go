@@ -1,6 +1,7 @@
 package proc
 
 import (
+	"bytes"
 	"encoding/hex"
 	"io"
 	"os"
@@ -91,6 +92,9 @@ func hashFile(t testing.TB, path string) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
+// wreckSeed makes the noise of a wrecked disk.
+const wreckSeed = 9999
+
 // wreck overwrites all of the disk with bytes that are nobody's image.
 func (d *testDisk) wreck(t testing.TB) {
 	t.Helper()
@@ -98,7 +102,19 @@ func (d *testDisk) wreck(t testing.TB) {
 	must(t, err)
 	defer f.Close()
 	must(t, setReadOnly(f, false))
-	_, err = f.WriteAt(noise(9999, int(d.size)), 0)
+	_, err = f.WriteAt(noise(wreckSeed, int(d.size)), 0)
 	must(t, err)
 	must(t, f.Sync())
+}
+
+// noMixture reports whether a wrecked disk on which a restore was broken off is
+// no mixture that could start: its first MiB is clear, or nothing but the last
+// MiB was written.
+func (d *testDisk) noMixture(t testing.TB) bool {
+	t.Helper()
+	d.hash(t) // flushes
+	got, err := os.ReadFile(d.file)
+	must(t, err)
+	end := d.size - mib
+	return bytes.Count(got[:mib], []byte{0}) == mib || bytes.Equal(got[mib:end], noise(wreckSeed, int(d.size))[mib:end])
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 )
@@ -105,32 +106,28 @@ func (k *killCase) checkDone(when string) {
 func (k *killCase) checkBroken(when string) {
 	k.t.Helper()
 	for _, d := range k.disks {
-		if k.action != "restore" {
+		switch {
+		case k.action != "restore":
 			if d.hash(k.t) != k.want[d.serial] {
 				k.t.Fatalf("%s: the disk %s was changed", when, d.name)
 			}
-			continue
-		}
-		d.hash(k.t) // flushes
-		got, err := os.ReadFile(d.file)
-		must(k.t, err)
-		head, rest := got[:mib], got[mib:]
-		wreck := noise(9999, int(d.size))[mib:]
-		untouched := bytes.Equal(rest[:len(rest)-mib], wreck[:len(wreck)-mib])
-		if bytes.Count(head, []byte{0}) < mib && !untouched && d.hash(k.t) != k.want[d.serial] && !k.restUpToHead(d, rest) {
+		case !d.noMixture(k.t) && !k.allButHead(d):
 			k.t.Fatalf("%s: disk %s is a mixture that may start", when, d.name)
 		}
 	}
 }
 
-// restUpToHead reports whether the disk has all of its image but the head.
-func (k *killCase) restUpToHead(d *testDisk, rest []byte) bool {
+// allButHead reports whether the disk has all of its image but the first MiB,
+// which may be on its way.
+func (k *killCase) allButHead(d *testDisk) bool {
 	k.t.Helper()
-	raw := k.t.TempDir() + "/raw"
+	raw := filepath.Join(k.t.TempDir(), "raw")
 	run(k.t, "", "sh", "-c", `gzip -dc <"$1" >"$2"`, "sh", k.folder(d.name+".raw.gz"), raw)
 	want, err := os.ReadFile(raw)
 	must(k.t, err)
-	return bytes.Equal(want[mib:], rest)
+	got, err := os.ReadFile(d.file)
+	must(k.t, err)
+	return bytes.Equal(want[mib:], got[mib:])
 }
 
 // chownAll gives a folder and its files to nobody, as the server has them.
