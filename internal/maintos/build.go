@@ -37,7 +37,7 @@ type Result struct {
 
 // MaxSize is the size in bytes of kernel and initrd over which a build fails:
 // loaders fetch both by TFTP, and old ones fail on large files.
-const MaxSize = 30 << 20
+const MaxSize = 30_000_000
 
 // Build makes a maintenance system and puts it, whole, into the TFTP area. A
 // build that fails changes nothing there.

@@ -59,6 +59,9 @@ func TestBuild(t *testing.T) {
 		t.Errorf("nothing is said of the broken source: %q", r.Notes)
 	}
 	dir := filepath.Join(tftp, bootcfg.MaintDir, r.Version.Version)
+	if size := fileSize(t, dir, bootcfg.KernelFile) + fileSize(t, dir, bootcfg.InitrdFile); size != r.Size || size >= 30e6 {
+		t.Errorf("kernel and initrd have %d bytes, the result says %d", size, r.Size)
+	}
 	root := unpackInitrd(t, filepath.Join(dir, bootcfg.InitrdFile))
 	table := readTable(t, root)
 	checkModules(t, root, table, unpackKernel(t, cache, r.Version.Kernel), r.Version.Kernel)
@@ -72,6 +75,15 @@ func TestBuild(t *testing.T) {
 	if left, _ := filepath.Glob(filepath.Join(cache, workPrefix+"*")); len(left) != 0 {
 		t.Errorf("left %v", left)
 	}
+}
+
+func fileSize(t *testing.T, dir, name string) int64 {
+	t.Helper()
+	st, err := os.Stat(filepath.Join(dir, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st.Size()
 }
 
 func unpackInitrd(t *testing.T, path string) string {
