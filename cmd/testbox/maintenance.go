@@ -29,14 +29,20 @@ that a box that boots in this moment gets files that belong together.
 // tftpArea is the TFTP area's folder below the one that 'testbox share init' was given.
 func tftpArea(dir string) string { return filepath.Join(dir, "testbox-tftp") }
 
-const exportDir = "/export"
+// exportDir is the folder with the areas: the argument if there is one.
+func exportDir(args []string) string {
+	if len(args) == 1 {
+		return args[0]
+	}
+	return "/export"
+}
 
 func newMaintenanceBuildCmd() *cobra.Command {
-	var form, dir, agent string
+	var form, agent string
 	cmd := &cobra.Command{
-		Use:   "build",
+		Use:   "build [DIR]",
 		Short: "Build a maintenance system from Debian's kernel and the agent",
-		Long: `Builds the ram form: Debian's newest kernel of this machine's release and an initrd
+		Long: `Builds, into the areas in DIR (default /export), the ram form: Debian's newest kernel of this machine's release and an initrd
 with the agent and the drivers of common network cards and disk controllers. A box
 loads both into memory; it does every action but rescue.
 
@@ -48,9 +54,9 @@ Downloads are kept in $XDG_CACHE_HOME/testbox (for root /var/cache/testbox).
 The same input gives the same version: what is there already is checked and kept.
 A build that fails leaves the earlier ones as they were.`,
 		Example: `  testbox maintenance build
-  testbox maintenance build --dir /srv/export --agent bin/testbox-maintenance`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+  testbox maintenance build --agent bin/testbox-maintenance /srv/export`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
 			if bootcfg.Form(form) != bootcfg.FormRAM {
 				return wrong("the form %q is not known; the form is %s", form, bootcfg.FormRAM)
 			}
@@ -60,11 +66,10 @@ A build that fails leaves the earlier ones as they were.`,
 					return err
 				}
 			}
-			return maintenanceBuild(cmd, maintos.Options{TFTP: tftpArea(dir), Agent: agent})
+			return maintenanceBuild(cmd, maintos.Options{TFTP: tftpArea(exportDir(args)), Agent: agent})
 		},
 	}
 	cmd.Flags().StringVar(&form, "form", string(bootcfg.FormRAM), "how it runs: ram (in the box's memory)")
-	cmd.Flags().StringVar(&dir, "dir", exportDir, "folder with the areas, as made by 'testbox share init'")
 	cmd.Flags().StringVar(&agent, "agent", "", "the agent's program (default: testbox-maintenance beside this program)")
 	return cmd
 }
@@ -97,19 +102,16 @@ func maintenanceBuild(cmd *cobra.Command, opt maintos.Options) error {
 }
 
 func newMaintenanceListCmd() *cobra.Command {
-	var dir string
-	cmd := &cobra.Command{
-		Use:   "list",
+	return &cobra.Command{
+		Use:   "list [DIR]",
 		Short: "List the maintenance systems, the newest first",
-		Long: `Lists the maintenance systems in the TFTP area, the newest first; that is what
+		Long: `Lists the maintenance systems in the areas in DIR (default /export), the newest first; that is what
 'testbox pxe-conf' takes. One that no box is armed for can be removed by removing
 its folder in ` + bootcfg.MaintDir + `.`,
-		Example: `  testbox maintenance list --dir /srv/export`,
-		Args:    cobra.NoArgs,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return maintenanceList(cmd, tftpArea(dir)) },
+		Example: `  testbox maintenance list /srv/export`,
+		Args:    cobra.MaximumNArgs(1),
+		RunE:    func(cmd *cobra.Command, args []string) error { return maintenanceList(cmd, tftpArea(exportDir(args))) },
 	}
-	cmd.Flags().StringVar(&dir, "dir", exportDir, "folder with the areas, as made by 'testbox share init'")
-	return cmd
 }
 
 func maintenanceList(cmd *cobra.Command, tftp string) error {

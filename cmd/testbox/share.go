@@ -52,10 +52,7 @@ The loader's files are those of Debian: apt-get install pxelinux syslinux-common
 			return nil, cobra.ShellCompDirectiveFilterDirs
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			o.dir = "/export"
-			if len(args) == 1 {
-				o.dir = args[0]
-			}
+			o.dir = exportDir(args)
 			return runShareInit(cmd, w, o)
 		},
 	}

@@ -173,7 +173,7 @@ func (l *Lab) Testbox(ctx context.Context, args ...string) (string, error) {
 
 // BuildMaintenance builds the maintenance system, form ram, into the TFTP area.
 func (l *Lab) BuildMaintenance(ctx context.Context, args ...string) error {
-	_, err := l.Testbox(ctx, append([]string{"maintenance", "build", "--form", "ram", "--dir", l.Dir}, args...)...)
+	_, err := l.Testbox(ctx, append([]string{"maintenance", "build", "--form", "ram", l.Dir}, args...)...)
 	return err
 }
 
