@@ -3,7 +3,7 @@ GO      ?= go
 BIN     := bin
 # staticcheck is pinned, so that lint says the same everywhere.
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
-GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@latest
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.1.4
 FUZZTIME ?= 30s
 export CGO_ENABLED = 0
 
