@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -75,7 +76,7 @@ func (d *Demo) Run(ctx context.Context) error {
 		from := time.Now()
 		if err := s.do(ctx); err != nil {
 			fmt.Fprintf(d.Out, " FAILED after %.1f s\n", time.Since(from).Seconds())
-			return d.fail(err)
+			return d.fail(ctx, err)
 		}
 		fmt.Fprintf(d.Out, " %6.1f s\n", time.Since(from).Seconds())
 	}
@@ -83,9 +84,13 @@ func (d *Demo) Run(ctx context.Context) error {
 	return d.lab.Close(false)
 }
 
-func (d *Demo) fail(err error) error {
+// fail ends the lab. What failed can be looked at; what was interrupted goes.
+func (d *Demo) fail(ctx context.Context, err error) error {
 	if d.lab == nil {
 		return err
+	}
+	if ctx.Err() != nil {
+		return errors.Join(err, d.lab.Close(false))
 	}
 	dir := d.lab.Dir
 	d.lab.stop()

@@ -1,0 +1,149 @@
+// Package vm runs virtual testboxes where firmware, loader, kernel or power is
+// part of what is tested; all else is tested by running the agent as a
+// process. Test only.
+//
+//	      one lab: namespaces of its own, everything in one folder
+//	┌──────────────────────────────────────────────────────────────────┐
+//	│ testbox-tftp/ ──> dnsmasq: DHCP, TFTP ──┐                        │
+//	│   maintenance-boot/ plain, faults       ├── bridge               │
+//	│ testbox-backup/ ──> nfs-ganesha ────────┘   │  │                 │
+//	│   (both areas with root squash)             │  │                 │
+//	│                                             │  │                 │
+//	│ box 0: e1000e ──────────────────────────────┘  │                 │
+//	│        AHCI disk; i6300esb watchdog            │                 │
+//	│ box 1: virtio-net, a second e1000e ────────────┘                 │
+//	│        virtio disk (boots), NVMe, AHCI                           │
+//	└──────────────────────────────────────────────────────────────────┘
+//	      │ serial console, firmware's words, power, reset (QMP)
+//	    test: arms by the testbox program, edits boot files, cuts power,
+//	          takes NFS away, compares disks and images
+//
+// One box runs at a time. The boxes run by emulation unless KVM works.
+package vm
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"testbox-imaging/internal/lab"
+	"testbox-imaging/internal/maintos"
+	"testbox-imaging/internal/testenv"
+)
+
+// How long things may take: three times what they take by emulation on two
+// busy cores.
+const (
+	bootTime   = 2 * time.Minute
+	actionTime = 4 * time.Minute
+)
+
+// bench is the lab that all cases share.
+type bench struct {
+	lab           *lab.Lab
+	kernel        lab.Kernel
+	begun         time.Time
+	plain, faults string // versions of the maintenance system; the second one breaks on demand
+}
+
+func newBench(t *testing.T) *bench {
+	testenv.Root(t)
+	testenv.Tools(t, "ip", "dnsmasq", "rpcbind", "ganesha.nfsd", "qemu-system-x86_64", "sfdisk", "mkfs.ext4", "grub-mkimage", "busybox")
+	b := &bench{begun: time.Now()}
+	ctx := t.Context()
+	kernel, err := maintos.FetchBare(ctx, maintos.Options{}, lab.KernelModules...)
+	must(t, err)
+	b.kernel = lab.Kernel(*kernel)
+	programs := buildPrograms(t)
+	b.lab, err = lab.New(ctx, lab.Options{Testbox: filepath.Join(programs, "testbox"), KVM: lab.ProbeKVM(ctx, b.kernel)})
+	must(t, err)
+	t.Cleanup(func() { b.close(t) })
+	b.step(t, "lab in %s", b.lab.Dir)
+	b.plain = b.build(t, filepath.Join(programs, "testbox-maintenance"))
+	b.faults = b.build(t, testenv.Build(t, "cmd/testbox-maintenance", "faults"))
+	return b
+}
+
+// close removes the lab; after a failure its folder stays to be looked at.
+func (b *bench) close(t *testing.T) {
+	if t.Failed() {
+		t.Logf("the lab's logs and disks stay in %s", b.lab.Dir)
+	}
+	if err := b.lab.Close(t.Failed()); err != nil {
+		t.Error(err)
+	}
+}
+
+// step tells when what was reached.
+func (b *bench) step(t *testing.T, format string, args ...any) {
+	t.Helper()
+	t.Logf("%6.1f s  %s", time.Since(b.begun).Seconds(), fmt.Sprintf(format, args...))
+}
+
+// buildPrograms builds both programs into one folder, as `make build` does.
+func buildPrograms(t *testing.T) string {
+	dir := t.TempDir()
+	cmd := exec.Command("go", "build", "-o", dir+"/", "./cmd/...")
+	cmd.Dir = testenv.Top()
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	return dir
+}
+
+// build builds a maintenance system with this agent and returns its version.
+func (b *bench) build(t *testing.T, agent string) string {
+	t.Helper()
+	r, err := maintos.Build(t.Context(), maintos.Options{TFTP: b.lab.TFTP(), Agent: agent})
+	must(t, err)
+	b.step(t, "maintenance system %s, %.1f MB", r.Version.Version, float64(r.Size)/1e6)
+	return r.Version.Version
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func hash(t *testing.T, path string) string {
+	t.Helper()
+	sum, err := lab.HashDisk(path)
+	must(t, err)
+	return sum
+}
+
+// until asks every few milliseconds until what is so.
+func until(ctx context.Context, timeout time.Duration, what string, so func() bool) error {
+	for end := time.Now().Add(timeout); !so(); time.Sleep(5 * time.Millisecond) {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("%s: not within %v", what, timeout)
+		}
+	}
+	return nil
+}
+
+// logText is everything in the box's maintenance.log.
+func (x *vbox) logText(t *testing.T) string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(x.bench.lab.BoxDir(x.Addr), "maintenance.log"))
+	must(t, err)
+	return string(data)
+}
+
+func contains(t *testing.T, text, what string) {
+	t.Helper()
+	if !strings.Contains(text, what) {
+		t.Errorf("no %q in:\n%s", what, text)
+	}
+}

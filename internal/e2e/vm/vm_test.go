@@ -1,0 +1,242 @@
+package vm
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"testbox-imaging/internal/bootcfg"
+	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/lab"
+)
+
+// cutAt is how much of an image or disk, in bytes, is written when the power
+// is cut in the middle.
+const cutAt = 8 << 20
+
+// TestVirtualBoxes is one walk through all cases, since a lab and a backup are
+// too dear to be made for each. A case begins with a box that is switched off
+// or in its own system, and ends so; when one fails, the next ones tell little.
+func TestVirtualBoxes(t *testing.T) {
+	b := newBench(t)
+	x := b.newBox(t, 0, []string{"e1000e"}, lab.AHCI)
+	for _, c := range []struct {
+		name string
+		run  func(*testing.T, *vbox)
+	}{
+		{"not armed", notArmed},
+		{"kernel file missing", kernelMissing},
+		{"power cut in a backup", cutBackup},
+		{"power cut between commit and disarm", cutBeforeDisarm},
+		{"power cut in a restore", cutRestore},
+		{"NFS server gone before the agent starts", nfsGoneEarly},
+		{"NFS server gone in a verify", nfsGoneLate},
+		{"agent panics", agentPanics},
+		{"agent hangs", agentHangs},
+		{"init panics", initPanics},
+		{"init hangs", initHangs},
+	} {
+		if !t.Run(c.name, func(t *testing.T) { c.run(t, x) }) {
+			t.FailNow()
+		}
+	}
+	t.Run("three disks, two cards", func(t *testing.T) {
+		threeDisks(t, b.newBox(t, 1, []string{"virtio-net-pci", "e1000e"}, lab.Virtio, lab.NVMe, lab.AHCI))
+	})
+}
+
+// notArmed: the network says `default`, and the box starts its own disk.
+func notArmed(t *testing.T, x *vbox) {
+	must(t, x.PowerOn())
+	x.ownSystem(t)
+	must(t, x.Reset())
+	x.backHome(t)
+}
+
+// kernelMissing: the loader falls back to the disk, though the box is armed.
+func kernelMissing(t *testing.T, x *vbox) {
+	x.arm(t, box.Backup)
+	maint := filepath.Join(x.bench.lab.TFTP(), bootcfg.MaintDir)
+	must(t, os.Rename(maint, maint+".away"))
+	must(t, x.PowerOn())
+	x.ownSystem(t)
+	must(t, os.Rename(maint+".away", maint))
+	if !x.armed() {
+		t.Error("the box was disarmed, by whom?")
+	}
+	x.PowerOff()
+	x.disarm(t)
+}
+
+// cutBackup: half an image is no image; the next start backs up anew.
+func cutBackup(t *testing.T, x *vbox) {
+	x.arm(t, box.Backup)
+	must(t, x.PowerOn())
+	must(t, until(t.Context(), actionTime, "no image is being written", func() bool { return x.unfinished() > cutAt }))
+	x.PowerOff()
+	x.bench.step(t, "power cut with %d MiB of image", x.unfinished()>>20)
+	if !x.armed() || x.unfinished() == 0 || len(x.images(t, ".raw.gz")) != 0 {
+		t.Fatal("the power was not cut in the middle of the backup")
+	}
+	log := x.Log()
+	must(t, x.PowerOn())
+	x.done(t, log, box.Backup)
+	x.backHome(t)
+	x.sameImages(t, ".raw.gz")
+	if x.unfinished() != 0 {
+		t.Error("the image that was cut short is still there")
+	}
+}
+
+// cutBeforeDisarm: a second backup-again of the same arming would push out
+// the old images; the box must notice that it is done, and disarm.
+func cutBeforeDisarm(t *testing.T, x *vbox) {
+	x.arm(t, box.BackupAgain, x.bench.faulty("hang-disarm"))
+	log := x.Log()
+	must(t, x.PowerOn())
+	_, err := log.Wait(t.Context(), hanging, actionTime)
+	must(t, err)
+	x.PowerOff()
+	x.bench.step(t, "power cut between commit and disarm")
+	if !x.armed() {
+		t.Fatal("the box was disarmed before the power was cut")
+	}
+	x.sameImages(t, ".raw.gz")
+	x.sameImages(t, ".raw.gz.old")
+	before := fileTimes(t, x)
+	must(t, x.PowerOn())
+	x.done(t, log, box.BackupAgain)
+	x.backHome(t)
+	contains(t, x.logText(t), "done by an earlier start; only disarming")
+	if after := fileTimes(t, x); after != before {
+		t.Errorf("images were written again: %s, then %s", before, after)
+	}
+	x.sameImages(t, ".raw.gz")
+	x.sameImages(t, ".raw.gz.old")
+}
+
+// cutRestore: what is half restored does not boot, and the next start
+// restores it whole.
+func cutRestore(t *testing.T, x *vbox) {
+	const place = 64 << 20
+	want := x.readAt(t, place)
+	must(t, lab.Wreck(x.disks[0].Path))
+	x.arm(t, box.Restore)
+	must(t, x.PowerOn())
+	must(t, until(t.Context(), actionTime, "nothing is being restored", func() bool { return bytes.Equal(x.readAt(t, place), want) }))
+	x.PowerOff()
+	x.bench.step(t, "power cut in the middle of the restore")
+	if head := x.readAt(t, 0); !bytes.Equal(head, make([]byte, len(head))) {
+		t.Error("the first MiB is there before all else is proved")
+	}
+	if !x.armed() || hash(t, x.disks[0].Path) == x.hashes[0] {
+		t.Fatal("the power was not cut in the middle of the restore")
+	}
+	log := x.Log()
+	must(t, x.PowerOn())
+	x.done(t, log, box.Restore)
+	x.backHome(t)
+}
+
+// nfsGoneEarly: the box cannot mount its areas; it restarts until it can.
+func nfsGoneEarly(t *testing.T, x *vbox) {
+	x.bench.lab.StopNFS()
+	x.arm(t, box.RefreshInfo, times(5*time.Second, 20*time.Second))
+	log := x.Log()
+	must(t, x.PowerOn())
+	x.console(t, "init: .*cannot mount", bootTime)
+	x.console(t, "init: .*rebooting", bootTime)
+	must(t, x.bench.lab.StartNFS(t.Context()))
+	x.done(t, log, box.RefreshInfo)
+	x.backHome(t)
+}
+
+// nfsGoneLate: the agent waits for its image, and the box restarts; when the
+// server is back, the action is done.
+func nfsGoneLate(t *testing.T, x *vbox) {
+	x.arm(t, box.Verify, times(5*time.Second, 20*time.Second))
+	log := x.Log()
+	must(t, x.PowerOn())
+	_, err := log.Wait(t.Context(), diskSeen, actionTime)
+	must(t, err)
+	x.bench.lab.StopNFS()
+	x.bench.step(t, "the storage server is gone")
+	x.console(t, "rebooting", bootTime)
+	must(t, x.bench.lab.StartNFS(t.Context()))
+	x.done(t, log, box.Verify)
+	x.backHome(t)
+}
+
+// agentPanics: its last words are in the box's log, and the box restarts.
+func agentPanics(t *testing.T, x *vbox) {
+	x.arm(t, box.RefreshInfo, x.bench.faulty("panic"), times(5*time.Second, time.Minute))
+	must(t, x.PowerOn())
+	x.console(t, "panic: a panic that was asked for", bootTime)
+	x.console(t, "init: rebooting", bootTime)
+	contains(t, x.logText(t), "a panic that was asked for")
+	x.disarm(t)
+	x.backHome(t)
+}
+
+// agentHangs: without a sign of progress for the stall time, the box restarts.
+func agentHangs(t *testing.T, x *vbox) {
+	x.arm(t, box.RefreshInfo, x.bench.faulty("hang"), times(5*time.Second, 20*time.Second))
+	must(t, x.PowerOn())
+	x.console(t, "hanging, as asked", bootTime)
+	x.disarm(t)
+	x.console(t, "init: .*no progress for 20s; rebooting", bootTime)
+	x.backHome(t)
+}
+
+// initPanics: the kernel restarts the box, as panic=30 tells it.
+func initPanics(t *testing.T, x *vbox) {
+	x.arm(t, box.RefreshInfo, x.bench.faulty("panic-init"))
+	must(t, x.PowerOn())
+	x.console(t, "Kernel panic - not syncing", bootTime)
+	x.disarm(t)
+	x.backHome(t)
+}
+
+// initHangs: nobody feeds the watchdog, and it resets the box.
+func initHangs(t *testing.T, x *vbox) {
+	x.arm(t, box.RefreshInfo, x.bench.faulty("hang-init"))
+	must(t, x.PowerOn())
+	x.console(t, "init: watchdog: watchdog0 .*i6300", bootTime)
+	x.disarm(t)
+	x.backHome(t)
+}
+
+// threeDisks: each image is of its disk and goes back to it, whatever the
+// disks hang on; and the card that did not boot is left alone.
+func threeDisks(t *testing.T, x *vbox) {
+	x.arm(t, box.Backup)
+	log := x.Log()
+	must(t, x.PowerOn())
+	x.done(t, log, box.Backup)
+	x.backHome(t)
+	x.sameImages(t, ".raw.gz")
+	for _, d := range x.disks {
+		must(t, lab.Wreck(d.Path))
+	}
+	x.Firmware.SkipAll()
+	must(t, x.PowerOn())
+	must(t, x.BootsNothing(t.Context(), bootTime))
+	x.bench.step(t, "all disks are wrecked, nothing boots")
+	x.arm(t, box.Restore)
+	must(t, x.Reset())
+	x.done(t, log, box.Restore)
+	x.backHome(t)
+}
+
+// fileTimes tells when the box's images were written.
+func fileTimes(t *testing.T, x *vbox) (all string) {
+	t.Helper()
+	for _, name := range append(x.images(t, ".raw.gz"), x.images(t, ".raw.gz.old")...) {
+		info, err := os.Stat(name)
+		must(t, err)
+		all += filepath.Base(name) + " " + info.ModTime().String() + "; "
+	}
+	return all
+}
