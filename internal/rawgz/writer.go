@@ -17,7 +17,7 @@ import (
 )
 
 // level is klauspost's; docs/performance.md has what the others cost and give.
-const level = 2
+const level = 3
 
 // Sums are what is known of an image file once it is whole.
 type Sums struct {
