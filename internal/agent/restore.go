@@ -226,16 +226,12 @@ func (s *session) open(targets []target, write bool) (jobs []copier.Job, closeAl
 
 // fit moves the backup GPT to the end of a larger disk.
 func (s *session) fit(t target) copier.FitFunc {
-	return func(head, tail []byte, imageSize, targetSize int64) ([]copier.Edit, error) {
+	return func(head, tail []byte, imageSize, targetSize int64) ([]parttab.Edit, error) {
 		edits, notes, err := parttab.Fit(t.disk.SectorSize)(head, tail, imageSize, targetSize)
 		for _, n := range notes {
 			s.log.Info("%s: %s", t.entry.Name, n)
 		}
-		var out []copier.Edit
-		for _, e := range edits {
-			out = append(out, copier.Edit(e))
-		}
-		return out, err
+		return edits, err
 	}
 }
 

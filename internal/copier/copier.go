@@ -11,6 +11,7 @@ import (
 	"runtime"
 
 	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/parttab"
 )
 
 // Source is a disk to read. ReadAt is called from many goroutines at once,
@@ -67,12 +68,6 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// Edit is bytes that a restore writes otherwise than the image has them.
-type Edit struct {
-	Off  int64 // bytes from the disk's start
-	Data []byte
-}
-
 // FitFunc says what must be written otherwise because the disk is larger than
 // the image: a backup GPT moved to the disk's end. head is the image's first
 // MiB, tail its last (less if the image is smaller; they do not overlap, head
@@ -80,7 +75,7 @@ type Edit struct {
 // other, lie in head, in tail or beyond the image. It is called once a job and
 // must give the same for the same arguments, so that a later Verify expects
 // what a restore wrote.
-type FitFunc func(head, tail []byte, imageSize, targetSize int64) ([]Edit, error)
+type FitFunc func(head, tail []byte, imageSize, targetSize int64) ([]parttab.Edit, error)
 
 // Job is one image for one disk.
 type Job struct {

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/parttab"
 )
 
 // disk is a job on its way. The image's first and last MiB, head and tail, are
@@ -14,11 +15,11 @@ import (
 // when all else is proved.
 type disk struct {
 	*Job
-	size    int64  // of the target
-	head    []byte // the image's first piece, for a small image all of it
-	tail    []byte // the image's last MiB, less what is in head
-	beyond  []Edit // beyond the image
-	sums    *sums  // of what was written between head and tail
+	size    int64          // of the target
+	head    []byte         // the image's first piece, for a small image all of it
+	tail    []byte         // the image's last MiB, less what is in head
+	beyond  []parttab.Edit // beyond the image
+	sums    *sums          // of what was written between head and tail
 	receipt image.Receipt
 }
 
@@ -69,7 +70,7 @@ func (d *disk) fit() error {
 	if err != nil {
 		return err
 	}
-	edits = slices.SortedFunc(slices.Values(edits), func(a, b Edit) int { return cmp.Compare(a.Off, b.Off) })
+	edits = slices.SortedFunc(slices.Values(edits), func(a, b parttab.Edit) int { return cmp.Compare(a.Off, b.Off) })
 	end := int64(0)
 	for _, e := range edits {
 		n := int64(len(e.Data))
@@ -83,7 +84,7 @@ func (d *disk) fit() error {
 }
 
 // apply puts an edit where it belongs; false if that is nowhere.
-func (d *disk) apply(e Edit) bool {
+func (d *disk) apply(e parttab.Edit) bool {
 	end := e.Off + int64(len(e.Data))
 	switch {
 	case end <= int64(len(d.head)):
@@ -99,13 +100,15 @@ func (d *disk) apply(e Edit) bool {
 }
 
 // ends are the runs at the image's end and beyond it.
-func (d *disk) ends() []Edit { return append([]Edit{{d.tailOff(), d.tail}}, d.beyond...) }
+func (d *disk) ends() []parttab.Edit {
+	return append([]parttab.Edit{{Off: d.tailOff(), Data: d.tail}}, d.beyond...)
+}
 
 // begin is the run by which the disk boots.
-func (d *disk) begin() []Edit { return []Edit{{0, d.head}} }
+func (d *disk) begin() []parttab.Edit { return []parttab.Edit{{Off: 0, Data: d.head}} }
 
 // write writes runs that were held back.
-func (d *disk) write(runs []Edit) error {
+func (d *disk) write(runs []parttab.Edit) error {
 	for _, e := range runs {
 		if err := writeFull(d.Target, e.Data, e.Off); err != nil {
 			return err
@@ -116,7 +119,7 @@ func (d *disk) write(runs []Edit) error {
 }
 
 // verify reads runs back.
-func (d *disk) verify(runs []Edit) error {
+func (d *disk) verify(runs []parttab.Edit) error {
 	for _, e := range runs {
 		got := make([]byte, len(e.Data))
 		if err := readFull(d.Target, got, e.Off); err != nil {

@@ -8,6 +8,7 @@ import (
 	"testbox-imaging/internal/conform"
 	"testbox-imaging/internal/faults"
 	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/parttab"
 )
 
 func TestVerifyNamesTheDifference(t *testing.T) {
@@ -66,7 +67,7 @@ func TestLargerDisk(t *testing.T) {
 	f := mustBackup(t, disk)
 	for _, size := range []int{4*mib + 1024, 5 * mib, 9 * mib} {
 		end := int64(size)
-		edits := []Edit{{end - 512, bytes.Repeat([]byte{3}, 512)}, {512, bytes.Repeat([]byte{1}, 1024)}, {4 * mib, bytes.Repeat([]byte{2}, 512)}}
+		edits := []parttab.Edit{{Off: end - 512, Data: bytes.Repeat([]byte{3}, 512)}, {Off: 512, Data: bytes.Repeat([]byte{1}, 1024)}, {Off: 4 * mib, Data: bytes.Repeat([]byte{2}, 512)}}
 		want := old(size)
 		clear(want[size-mib:])
 		copy(want, disk)
@@ -74,7 +75,7 @@ func TestLargerDisk(t *testing.T) {
 		for _, e := range edits {
 			copy(fitted[e.Off:], e.Data)
 		}
-		fit := func(head, tail []byte, imageSize, targetSize int64) ([]Edit, error) {
+		fit := func(head, tail []byte, imageSize, targetSize int64) ([]parttab.Edit, error) {
 			if !bytes.Equal(head, disk[:mib]) || !bytes.Equal(tail, disk[len(disk)-mib:]) || imageSize != int64(len(disk)) || targetSize != end {
 				t.Error("fit is called with something else than the image's ends")
 			}
@@ -122,18 +123,18 @@ func restoreLarger(t *testing.T, job Job, want []byte, changed []image.Range) {
 // already proved, are refused, and the disk does not boot.
 func TestFitIsChecked(t *testing.T) {
 	f := mustBackup(t, conform.Disks(4 * mib)["noise"])
-	for name, edits := range map[string][]Edit{
-		"body":        {{2 * mib, []byte{1}}},
-		"over head":   {{mib - 1, []byte{1, 2}}},
-		"overlap":     {{10, []byte{1, 2}}, {11, []byte{3}}},
-		"beyond disk": {{5*mib - 1, []byte{1, 2}}},
-		"negative":    {{-1, []byte{1}}},
-		"over end":    {{4*mib - 1, []byte{1, 2}}},
-		"empty":       {{3, nil}},
+	for name, edits := range map[string][]parttab.Edit{
+		"body":        {{Off: 2 * mib, Data: []byte{1}}},
+		"over head":   {{Off: mib - 1, Data: []byte{1, 2}}},
+		"overlap":     {{Off: 10, Data: []byte{1, 2}}, {Off: 11, Data: []byte{3}}},
+		"beyond disk": {{Off: 5*mib - 1, Data: []byte{1, 2}}},
+		"negative":    {{Off: -1, Data: []byte{1}}},
+		"over end":    {{Off: 4*mib - 1, Data: []byte{1, 2}}},
+		"empty":       {{Off: 3, Data: nil}},
 	} {
 		target := faults.NewDisk(old(5 * mib))
 		job := f.job("sda", target)
-		job.Fit = func(_, _ []byte, _, _ int64) ([]Edit, error) { return edits, nil }
+		job.Fit = func(_, _ []byte, _, _ int64) ([]parttab.Edit, error) { return edits, nil }
 		if _, err := Restore(t.Context(), []Job{job}, Options{}); err == nil {
 			t.Errorf("%s: no error", name)
 		}
