@@ -109,7 +109,7 @@ func labUp(ctx context.Context, in io.Reader, out io.Writer) error {
 	if err := m.PowerOn(); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, `A virtual testbox runs: %[1]s, name it so to testbox.
+	fmt.Fprintf(out, `The virtual testbox %[1]s runs.
   its serial console   tail -f %[2]s
   its disk             %[3]s
   its logs and images  %[4]s

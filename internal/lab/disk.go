@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -135,6 +136,23 @@ func HashDisk(path string) (string, error) {
 		return "", err
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// Wreck overwrites a whole disk image with noise.
+func Wreck(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if _, err := io.CopyN(f, rand.Reader, st.Size()); err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 // run runs a program with the text as its input; the error holds what it said.

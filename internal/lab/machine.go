@@ -209,3 +209,13 @@ func (m *Machine) Log() *Watch {
 	w.SkipAll()
 	return w
 }
+
+// Ended matches the line of a box's log that says how an action ended.
+func Ended(action box.Action) *regexp.Regexp {
+	return regexp.MustCompile(`: (info|error): ` + regexp.QuoteMeta(string(action)) + `: `)
+}
+
+// Succeeded matches the line of a box's log that says that an action is done.
+func Succeeded(action box.Action) *regexp.Regexp {
+	return regexp.MustCompile(`: info: ` + regexp.QuoteMeta(string(action)) + `: done$`)
+}
