@@ -104,7 +104,11 @@ func (d *Demo) checked(format string, args ...any) {
 }
 
 func (d *Demo) summary(all time.Duration) {
-	fmt.Fprintf(d.Out, "\nDone in %.0f s. What was checked:\n", all.Seconds())
+	how := "emulated: KVM does not work here"
+	if d.lab.KVM {
+		how = "with KVM"
+	}
+	fmt.Fprintf(d.Out, "\nDone in %.0f s, %s. What was checked:\n", all.Seconds(), how)
 	for _, c := range d.checks {
 		fmt.Fprintf(d.Out, "  ok  %s\n", c)
 	}

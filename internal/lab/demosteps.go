@@ -96,6 +96,14 @@ func (d *Demo) ownAgain(ctx context.Context) error {
 
 // checkImage unpacks the image as anyone could, with plain gzip.
 func (d *Demo) checkImage(context.Context) error {
+	now, err := HashDisk(d.disk.Path)
+	if err != nil {
+		return err
+	}
+	if now != d.before {
+		return fmt.Errorf("the backup changed the disk: its SHA-256 was %s and is %s", d.before, now)
+	}
+	d.checked("the backup changed nothing on the disk")
 	path := filepath.Join(d.lab.BoxDir(d.box.Addr), "sda.raw.gz")
 	sum, packed, err := hashGzip(path)
 	if err != nil {

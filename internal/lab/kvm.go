@@ -3,11 +3,9 @@ package lab
 import (
 	"context"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -15,7 +13,7 @@ import (
 const probeTime = 10 * time.Second
 
 const probeInit = `#!/bin/busybox sh
-echo "kvm works"
+echo "init runs"
 exec /bin/busybox sleep 3600
 `
 
@@ -31,47 +29,41 @@ func ProbeKVM(ctx context.Context, kernel Kernel) bool {
 	probe.Lock()
 	defer probe.Unlock()
 	if !probe.asked {
-		probe.yes = probeKVM(ctx, kernel)
+		f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
+		if err == nil {
+			f.Close()
+			probe.yes = boots(ctx, kernel, true, probeTime)
+		}
 		probe.asked = ctx.Err() == nil
 	}
 	return probe.yes
 }
 
-func probeKVM(ctx context.Context, kernel Kernel) bool {
-	if f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0); err != nil {
-		return false
-	} else {
-		f.Close()
-	}
-	dir, err := os.MkdirTemp("", "testbox-kvm-")
-	if err != nil {
+// boots reports whether QEMU, with or without KVM, takes the kernel to its
+// init. It runs in namespaces of its own, so that nothing is left of it, as of
+// a lab.
+func boots(ctx context.Context, kernel Kernel, kvm bool, limit time.Duration) bool {
+	l := &Lab{}
+	if l.makeDir() != nil {
 		return false
 	}
-	defer os.RemoveAll(dir)
-	image, initrd, console := filepath.Join(dir, "vmlinuz"), filepath.Join(dir, "initrd"), filepath.Join(dir, "console")
+	defer func() { l.Close(false) }()
+	var err error
+	if l.ns, err = newNamespace(); err != nil {
+		return false
+	}
+	image, initrd := filepath.Join(l.Dir, "vmlinuz"), filepath.Join(l.Dir, "initrd")
 	if os.WriteFile(image, kernel.Image, 0o644) != nil || makeInitrd(ctx, initrd, nil, probeInit) != nil {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(ctx, probeTime)
-	defer cancel()
-	argv := append(qemu(true, 512), "-serial", "file:"+console, "-kernel", image, "-initrd", initrd, "-append", "console=ttyS0 quiet panic=-1", "-no-reboot")
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if cmd.Start() != nil {
+	console := &Watch{Path: l.logFile("console")}
+	argv := append(qemu(kvm, 512), "-serial", "file:"+console.Path, "-kernel", image, "-initrd", initrd, "-append", "console=ttyS0 quiet panic=-1", "-no-reboot")
+	p, err := l.ns.start("qemu", l.logFile("qemu"), nil, argv...)
+	if err != nil {
 		return false
 	}
-	ended := make(chan struct{})
-	go func() { cmd.Wait(); close(ended) }()
-	w := &Watch{Path: console, Alive: func() error {
-		select {
-		case <-ended:
-			return os.ErrProcessDone
-		default:
-			return nil
-		}
-	}}
-	_, err = w.Wait(ctx, regexp.MustCompile(`^kvm works`), probeTime)
-	cancel()
-	<-ended
+	defer p.kill()
+	console.Alive = p.alive
+	_, err = console.Wait(ctx, regexp.MustCompile(`^init runs`), limit)
 	return err == nil
 }

@@ -55,20 +55,37 @@ func (n *namespace) serve(ready chan<- error) {
 	for job := range n.jobs {
 		job()
 	}
+	n.endFirst()
+}
+
+// startFirst starts process 1 of a process namespace, into which all later
+// children go. A parent's death signal alone would not do for every child:
+// those that change their user id, as rpcbind does, lose it.
+func (n *namespace) startFirst() error {
+	n.first = exec.Command("sleep", "infinity")
+	n.first.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL, Setsid: true}
+	if err := n.first.Start(); err != nil {
+		return err
+	}
+	fd, err := unix.Open(fmt.Sprintf("/proc/%d/ns/pid", n.first.Process.Pid), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		err = unix.Setns(fd, unix.CLONE_NEWPID)
+		unix.Close(fd)
+	}
+	if err != nil {
+		n.endFirst()
+	}
+	return err
+}
+
+// endFirst ends process 1, and by that all others.
+func (n *namespace) endFirst() {
 	n.first.Process.Kill()
 	n.first.Wait()
 }
 
-// startFirst starts process 1. A parent's death signal alone would not do for
-// every child: those that change their user id, as rpcbind does, lose it.
-func (n *namespace) startFirst() error {
-	n.first = exec.Command("sleep", "infinity")
-	n.first.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setsid: true}
-	return n.first.Start()
-}
-
 func enterNamespaces() error {
-	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWPID); err != nil {
+	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS | unix.CLONE_NEWNET); err != nil {
 		return fmt.Errorf("unshare: %w (a lab needs root)", err)
 	}
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {

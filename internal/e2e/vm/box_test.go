@@ -104,13 +104,6 @@ func (x *vbox) armed() bool {
 	return err == nil
 }
 
-// restart switches the box off and on.
-func (x *vbox) restart(t *testing.T) {
-	t.Helper()
-	x.PowerOff()
-	must(t, x.PowerOn())
-}
-
 // console waits for a line on the serial console.
 func (x *vbox) console(t *testing.T, pattern string, timeout time.Duration) string {
 	t.Helper()
