@@ -121,7 +121,7 @@ func read(st StoredImage) ([]byte, error) {
 			return disk, fmt.Errorf("a piece at %d after %d bytes", p.Off, len(disk))
 		}
 		if p.Zero != (p.Decode == nil) {
-			return disk, errors.New("Zero and Decode contradict each other")
+			return disk, errors.New("contradiction of Zero and Decode")
 		}
 		if !p.Zero {
 			spoil(b)
