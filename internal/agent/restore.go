@@ -22,17 +22,9 @@ type target struct {
 	sums  rawgz.Sums // of the image, as checked
 }
 
-// restore writes the images back. Everything that can be refused is refused,
-// for all disks, before the first disk is opened for writing.
+// restore writes the images back.
 func (s *session) restore(ctx context.Context, disks []disk.Disk, choice disk.Choice) error {
-	targets, err := s.targets(disks, choice)
-	if err != nil {
-		return refusal{err}
-	}
-	if err := s.check(ctx, targets); err != nil {
-		return refusal{err}
-	}
-	jobs, closeAll, err := s.open(targets, true)
+	targets, jobs, closeAll, err := s.prepare(ctx, disks, choice, true)
 	if err != nil {
 		return refusal{err}
 	}
@@ -56,14 +48,7 @@ func (s *session) restore(ctx context.Context, disks []disk.Disk, choice disk.Ch
 
 // verify says what differs between disks and images, and writes nothing.
 func (s *session) verify(ctx context.Context, disks []disk.Disk, choice disk.Choice) error {
-	targets, err := s.targets(disks, choice)
-	if err != nil {
-		return refusal{err}
-	}
-	if err := s.check(ctx, targets); err != nil {
-		return refusal{err}
-	}
-	jobs, closeAll, err := s.open(targets, false)
+	targets, jobs, closeAll, err := s.prepare(ctx, disks, choice, false)
 	if err != nil {
 		return refusal{err}
 	}
@@ -85,6 +70,21 @@ func (s *session) verify(ctx context.Context, disks []disk.Disk, choice disk.Cho
 		}
 	}
 	return result
+}
+
+// prepare pairs images with disks, checks the images whole and opens the disks.
+// Everything that can be refused is refused here, for all disks, before the
+// first one is opened for writing.
+func (s *session) prepare(ctx context.Context, disks []disk.Disk, choice disk.Choice, write bool) ([]target, []copier.Job, func(), error) {
+	targets, err := s.targets(disks, choice)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if err := s.check(ctx, targets); err != nil {
+		return nil, nil, nil, err
+	}
+	jobs, closeAll, err := s.open(targets, write)
+	return targets, jobs, closeAll, err
 }
 
 // targets pairs the images with the box's disks.
