@@ -24,7 +24,7 @@ func Backup(ctx context.Context, src Source, w image.Writer, opt Options) (image
 	opt = opt.withDefaults()
 	b := &backup{src: src, w: w, opt: opt, size: src.Size(), bad: badList{diskSize: src.Size()}}
 	start := time.Now()
-	err := newRing(opt, readers+3*opt.Workers).run(ctx, pieces(0, b.size), []stage{{readers, b.read}, {opt.Workers, b.encode}}, b.append)
+	err := newRing(opt, readers).run(ctx, pieces(0, b.size), []stage{{readers, b.read}, {opt.Workers, b.encode}}, b.append)
 	b.receipt.Bad = b.bad.ranges
 	b.receipt.Stages = []image.Stage{{Name: "read", Bytes: b.receipt.Read, Elapsed: time.Since(start)}}
 	if err == nil && b.receipt.Read != b.size {

@@ -39,7 +39,7 @@ func Restore(ctx context.Context, jobs []Job, opt Options) ([]image.Receipt, err
 		}
 		r.disks = append(r.disks, newDisk(&jobs[i], opt))
 	}
-	r.ring = newRing(opt, writers+3*opt.Workers)
+	r.ring = newRing(opt, writers)
 	err := r.run(ctx)
 	receipts := make([]image.Receipt, len(r.disks))
 	for i, d := range r.disks {

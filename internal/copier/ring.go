@@ -38,8 +38,14 @@ type stage struct {
 // memory and the pieces in flight.
 type ring []*slot
 
-func newRing(opt Options, n int) ring {
-	r := make(ring, n)
+// maxSlots bounds the memory of a ring to 64 MiB, with both buffers; the
+// garbage collector may need as much again.
+const maxSlots = 32
+
+// newRing makes slots for the workers, each with one before and one behind it,
+// and for the goroutines that read or write the disk.
+func newRing(opt Options, disk int) ring {
+	r := make(ring, min(disk+3*opt.Workers, maxSlots))
 	for i := range r {
 		r[i] = &slot{raw: opt.Alloc(image.PieceSize)}
 	}

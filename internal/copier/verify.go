@@ -41,7 +41,7 @@ func (v *verify) run(ctx context.Context) error {
 		return err
 	}
 	defer st.close()
-	slots := newRing(v.opt, readers+3*v.opt.Workers)
+	slots := newRing(v.opt, readers)
 	for _, s := range slots {
 		s.aux = v.opt.Alloc(image.PieceSize)
 	}
