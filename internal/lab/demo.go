@@ -94,7 +94,7 @@ func (d *Demo) fail(err error) error {
 	if d.lab == nil {
 		return err
 	}
-	d.lab.stop()
+	d.lab.Close(true)
 	return fmt.Errorf("%w\nThe lab's areas, logs and disk are still in %s; remove them with `testbox lab clean`", err, d.lab.Dir)
 }
 

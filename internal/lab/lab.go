@@ -21,7 +21,7 @@ import (
 // The lab's network, which no other machine sees.
 const (
 	ServerAddr = "10.40.41.1"
-	Netmask    = "255.255.255.0"
+	netmask    = "255.255.255.0"
 	bridge     = "lab0"
 	maxBoxes   = 8
 )
@@ -55,26 +55,24 @@ type Lab struct {
 // Options say how a lab is made.
 type Options struct {
 	Testbox string // path of the testbox program
-	Dir     string // folder for the lab, made when missing; "" is a new one in os.TempDir
 	KVM     bool   // see ProbeKVM
 }
 
-// New makes the folder, the areas in it (by `testbox share init`), the network
-// and the services. After an error nothing of it is left but a folder that
-// Options named.
+// New makes a folder in os.TempDir, the areas in it (by `testbox share init`),
+// the network and the services. After an error nothing of it is left.
 func New(ctx context.Context, opt Options) (_ *Lab, err error) {
 	if os.Getuid() != 0 {
 		return nil, errors.New("a lab needs root: it makes a network and serves NFS; run it again as root or with sudo")
 	}
-	l := &Lab{Dir: opt.Dir, KVM: opt.KVM, testbox: opt.Testbox}
+	l := &Lab{KVM: opt.KVM, testbox: opt.Testbox}
+	defer func() {
+		if err != nil {
+			l.Close(false)
+		}
+	}()
 	if err := l.makeDir(); err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			l.Close(opt.Dir != "")
-		}
-	}()
 	if _, err := l.Testbox(ctx, "share", "init", "--server", ServerAddr, l.Dir); err != nil {
 		return nil, err
 	}
@@ -100,35 +98,22 @@ func New(ctx context.Context, opt Options) (_ *Lab, err error) {
 
 // makeDir makes the lab's folder and the mark in it that says whose it is.
 func (l *Lab) makeDir() (err error) {
-	if l.Dir == "" {
-		if l.Dir, err = os.MkdirTemp("", dirPrefix); err != nil {
-			return err
-		}
-	}
-	if l.Dir, err = filepath.Abs(l.Dir); err != nil {
+	if l.Dir, err = os.MkdirTemp("", dirPrefix); err != nil {
 		return err
 	}
 	// The agent of a box is nobody on the storage server and passes through here.
-	if err := os.MkdirAll(filepath.Join(l.Dir, "log"), 0o755); err != nil {
+	if err := os.Chmod(l.Dir, 0o755); err != nil {
 		return err
 	}
-	if err := os.Chmod(l.Dir, 0o755); err != nil {
+	if err := os.Mkdir(filepath.Join(l.Dir, "log"), 0o755); err != nil {
 		return err
 	}
 	return writeOwner(l.Dir)
 }
 
-// Close ends all machines and services; the folder goes unless keep is set.
+// Close ends all machines and services. The folder goes, unless keep is set:
+// then it stays to be looked at, until Clean is called after this process.
 func (l *Lab) Close(keep bool) error {
-	l.stop()
-	if keep {
-		return os.Remove(filepath.Join(l.Dir, ownerFile))
-	}
-	return os.RemoveAll(l.Dir)
-}
-
-// stop ends all that runs; the folder stays, and Clean finds it later.
-func (l *Lab) stop() {
 	for _, m := range l.machines {
 		m.PowerOff()
 	}
@@ -141,6 +126,10 @@ func (l *Lab) stop() {
 		l.ns.close()
 		l.ns = nil
 	}
+	if keep {
+		return nil
+	}
+	return os.RemoveAll(l.Dir)
 }
 
 // TFTP is the folder of the TFTP area.

@@ -35,7 +35,7 @@ enable-tftp
 tftp-root=%s
 log-dhcp
 user=root
-`, bridge, ServerAddr, Netmask, filepath.Join(l.Dir, "leases"), l.TFTP())
+`, bridge, ServerAddr, netmask, filepath.Join(l.Dir, "leases"), l.TFTP())
 	for n := range maxBoxes {
 		fmt.Fprintf(&b, "dhcp-host=%s,%s\n", BoxMAC(n), BoxAddr(n))
 	}
