@@ -69,7 +69,7 @@ func (s *session) wantsInventory() bool {
 func (s *session) inventory(ctx context.Context, disks []disk.Disk) error {
 	o := inventory.Options{
 		Sys: s.cfg.Sys, Proc: s.cfg.Proc, Dev: s.cfg.Dev, Kmsg: inventory.KernelLog,
-		Address: s.cfg.Address, Host: s.host, Time: s.now(), Disks: disks, Maintenance: s.version,
+		Address: s.cmd.Address, Host: s.host, Time: s.now(), Disks: disks, Maintenance: s.version,
 	}
 	if s.cfg.PCIIDs != "" {
 		o.PCIIDs = func() ([]byte, error) { return os.ReadFile(s.cfg.PCIIDs) }
@@ -118,6 +118,14 @@ func (s *session) choose(disks []disk.Disk) (disk.Choice, error) {
 	for _, n := range choice.Notes {
 		s.log.Info("%s", n)
 	}
-	s.missing = choice.Missing
+	for _, m := range choice.Missing {
+		s.warn("the disk %q was named and is not there", m)
+	}
 	return choice, err
+}
+
+// warn logs what must not be overlooked beside a good outcome.
+func (s *session) warn(format string, args ...any) {
+	s.log.Error(format, args...)
+	s.warnings = append(s.warnings, fmt.Sprintf(format, args...))
 }

@@ -20,6 +20,9 @@ func (s *session) backup(ctx context.Context, disks []disk.Disk, choice disk.Cho
 	if err != nil {
 		return refusal{err}
 	}
+	if err := s.successors(names, choice); err != nil {
+		return refusal{err}
+	}
 	if free, known := s.folder.Free(); known {
 		s.log.Info("%d MB are free on the storage server", free/1e6)
 	}
@@ -70,6 +73,43 @@ func (s *session) imageNames(disks []disk.Disk) (map[string]string, error) {
 	return disk.Assign(known, disks), nil
 }
 
+// successors looks for images whose disk is not among those of this backup.
+// They become .old; the last image of a disk is never let go of for a backup
+// without that disk.
+func (s *session) successors(names map[string]string, choice disk.Choice) error {
+	entries, err := s.folder.Images()
+	if err != nil {
+		return err
+	}
+	kept := map[string]bool{}
+	for _, d := range choice.Disks {
+		kept[names[d.Name]] = true
+	}
+	for _, e := range entries {
+		switch {
+		case kept[e.Name]:
+		case choice.Named():
+			s.log.Info("image %s becomes %s.old: its disk is not among the named ones", e.Name, e.Path)
+		default:
+			s.warn("image %s has no successor in this backup, since its disk was not found; it becomes %s.old", e.Name, e.Path)
+		}
+		kept[e.Name] = true
+	}
+	if len(entries) == 0 {
+		return nil // what is .old stays
+	}
+	old, err := s.folder.OldImages()
+	if err != nil {
+		return err
+	}
+	for _, e := range old {
+		if !kept[e.Name] {
+			return fmt.Errorf("%s is the last image of a disk that is not in this backup, and would be removed; move it out of the folder, or back up its disk too", e.Path)
+		}
+	}
+	return nil
+}
+
 func entryNames(entries []sharedir.Entry) string {
 	names := make([]string, len(entries))
 	for i, e := range entries {
@@ -117,15 +157,27 @@ func (s *session) backupDisk(ctx context.Context, set *sharedir.Set, name string
 func (s *session) facts(name string, d disk.Disk, sums rawgz.Sums, bad []image.Range) *image.Facts {
 	return &image.Facts{
 		Format: image.FactsFormat, Name: name, Kernel: d.Name, Disk: d.Identity,
-		Box: s.cfg.Address.String(), Host: s.host, UUID: s.uuid, Arming: string(s.cmd.Arming), Time: s.now(),
+		Box: s.cmd.Address.String(), Host: s.host, UUID: s.uuid, Arming: string(s.cmd.Arming), Time: s.now(),
 		BLAKE3: sums.BLAKE3, SHA256: sums.SHA256, FileSize: sums.FileSize, Bad: bad,
 	}
 }
 
 func (s *session) copierOptions(p *progress, d disk.Disk) copier.Options {
 	return copier.Options{
-		Progress: p.tell, SectorSize: d.SectorSize, Alloc: disk.AlignedBuffer,
+		Progress: p.tell, Alive: s.cfg.Alive, SectorSize: d.SectorSize, Alloc: disk.AlignedBuffer,
 		Medium: func(err error) bool { return errors.Is(err, disk.ErrMedium) },
+	}
+}
+
+// maxBadLines is how many bad ranges the log names; the sidecar has all.
+const maxBadLines = 20
+
+func (s *session) logBad(name string, bad []image.Range, what string) {
+	for _, b := range bad[:min(len(bad), maxBadLines)] {
+		s.log.Error("%s: bytes %d to %d %s", name, b.Off, b.Off+b.Len-1, what)
+	}
+	if more := len(bad) - maxBadLines; more > 0 {
+		s.log.Error("%s: and %d more such places", name, more)
 	}
 }
 
@@ -140,7 +192,5 @@ func (s *session) take(r image.Receipt, name string, d disk.Disk) {
 	for _, c := range r.Changed {
 		s.log.Info("%s: bytes %d to %d were fitted to the larger disk", name, c.Off, c.Off+c.Len-1)
 	}
-	for _, b := range r.Bad {
-		s.log.Error("%s: bytes %d to %d of the disk cannot be read, the image has zeros there", name, b.Off, b.Off+b.Len-1)
-	}
+	s.logBad(name, r.Bad, "of the disk cannot be read")
 }

@@ -26,11 +26,11 @@ func (s *session) say(outcome Outcome, err error) {
 		fmt.Fprintf(s.cfg.Console, "%s: %v\n", outcome, err)
 		return
 	}
-	for _, m := range s.missing {
-		s.log.Error("the disk %q was named and is not there", m)
-	}
 	switch outcome {
 	case Done:
+		for _, w := range s.warnings {
+			s.log.Error("%s", w)
+		}
 		s.log.Announce("%s: %s", s.cmd.Action, outcome)
 	case Expired:
 		s.log.Announce("%s: %s, disarmed", s.cmd.Action, outcome)

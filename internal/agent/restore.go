@@ -76,6 +76,9 @@ func (s *session) verify(ctx context.Context, disks []disk.Disk, choice disk.Cho
 // Everything that can be refused is refused here, for all disks, before the
 // first one is opened for writing.
 func (s *session) prepare(ctx context.Context, disks []disk.Disk, choice disk.Choice, write bool) ([]target, []copier.Job, func(), error) {
+	if len(choice.Missing) > 0 {
+		return nil, nil, nil, fmt.Errorf("not all disks that were named are there: %s", strings.Join(choice.Missing, ", "))
+	}
 	targets, err := s.targets(disks, choice)
 	if err != nil {
 		return nil, nil, nil, err
@@ -155,6 +158,9 @@ func (s *session) ofThisBox(entries []sharedir.Entry) error {
 func (s *session) check(ctx context.Context, targets []target) error {
 	for i := range targets {
 		t := &targets[i]
+		if t.entry.Facts != nil {
+			s.logBad(t.entry.Name, t.entry.Facts.Bad, "could not be read when the image was made; it has zeros there")
+		}
 		if f := t.entry.Facts; f != nil && s.cmd.PrecheckSize {
 			t.sums = rawgz.Sums{RawSize: f.Disk.Size, FileSize: f.FileSize, BLAKE3: f.BLAKE3, SHA256: f.SHA256}
 			s.log.Info("%s: only the size of the image is checked, as the arming asks", t.entry.Name)
@@ -165,8 +171,11 @@ func (s *session) check(ctx context.Context, targets []target) error {
 			return fmt.Errorf("image %s: %w", t.entry.Path, err)
 		}
 		t.sums = sums
-		if sums.RawSize > t.disk.Size {
+		switch {
+		case sums.RawSize > t.disk.Size:
 			return fmt.Errorf("image %s holds a disk of %d bytes, disk %s has %d", t.entry.Path, sums.RawSize, t.disk.Name, t.disk.Size)
+		case sums.RawSize == 0 || sums.RawSize%int64(t.disk.SectorSize) != 0:
+			return fmt.Errorf("image %s holds %d bytes, which is no disk of %d-byte sectors; it was cut before it was compressed", t.entry.Path, sums.RawSize, t.disk.SectorSize)
 		}
 		if t.entry.Facts == nil && sums.RawSize < t.disk.Size {
 			// A gzip file of several members that was cut between two looks whole.
@@ -204,13 +213,7 @@ func (s *session) open(targets []target, write bool) (jobs []copier.Job, closeAl
 		}
 	}
 	for _, t := range targets {
-		if write {
-			if err := disk.Protect(s.cfg.Dev, t.disk, false); err != nil {
-				closeAll()
-				return nil, nil, fmt.Errorf("disk %s cannot be made writable: %w", t.disk.Name, err)
-			}
-		}
-		dev, err := disk.Open(s.cfg.Dev, t.disk, write)
+		dev, err := s.openTarget(t.disk, write)
 		if err != nil {
 			closeAll()
 			return nil, nil, err
@@ -222,6 +225,20 @@ func (s *session) open(targets []target, write bool) (jobs []copier.Job, closeAl
 		})
 	}
 	return jobs, closeAll, nil
+}
+
+func (s *session) openTarget(d disk.Disk, write bool) (*disk.Device, error) {
+	if !write {
+		return disk.Open(s.cfg.Dev, d, false)
+	}
+	if err := disk.Protect(s.cfg.Dev, d, false); err != nil {
+		return nil, fmt.Errorf("disk %s cannot be made writable: %w", d.Name, err)
+	}
+	dev, err := disk.Open(s.cfg.Dev, d, true)
+	if err != nil {
+		disk.Protect(s.cfg.Dev, d, true)
+	}
+	return dev, err
 }
 
 // fit moves the backup GPT to the end of a larger disk.

@@ -33,7 +33,7 @@ type session struct {
 	uuid     string        // of this machine, "" is unknown
 	ahead    time.Duration // of the storage server's clock, before ours
 	receipts []image.Receipt
-	missing  []string // disks that the admin named and that are not there
+	warnings []string // said again beside the outcome
 }
 
 func newSession(cfg Config) *session {
@@ -57,25 +57,41 @@ func (s *session) run(ctx context.Context) error {
 			return err
 		}
 	}
-	if done, err := s.alreadyDone(); err != nil || done {
+	// Whatever is wrong for good with the box's folder or address, an arming
+	// ends when it expires.
+	done, result, err := s.alreadyDone()
+	switch {
+	case done:
+		s.log.Info("the %s of this arming was done by an earlier start; only disarming", s.cmd.Action)
+		return s.disarmAfter(result)
+	case !s.cmd.Expires.IsZero() && s.now().After(s.cmd.Expires):
+		s.log.Error("armed for %s until %s: too old, nothing is done", s.cmd.Action, s.cmd.Expires.Format(time.RFC3339))
+		return s.disarmAfter(errExpired)
+	case err != nil:
 		return err
 	}
-	if !s.cmd.Expires.IsZero() && s.now().After(s.cmd.Expires) {
-		s.log.Error("armed for %s until %s: too old, disarmed", s.cmd.Action, s.cmd.Expires.Format(time.RFC3339))
-		if err := s.disarm(); err != nil {
-			return err
-		}
-		return errExpired
+	if err := s.checkAddress(); err != nil {
+		return err
+	}
+	if err := s.folder.SetNames(s.host); err != nil {
+		s.log.Error("name files: %v", err)
 	}
 	s.fault("")
-	result := s.act(ctx)
+	result = s.act(ctx)
 	if o := outcomeOf(result); o == Failed || o == Refused {
 		return result
 	}
 	s.fault("-disarm")
 	if err := s.record(result); err != nil {
-		return err
+		// It guards only what follows, so it must not make a good restore be
+		// done again, on a storage server that is full.
+		s.log.Error("the record of what was done is not written: %v", err)
 	}
+	return s.disarmAfter(result)
+}
+
+// disarmAfter disarms the box whose action ended with result.
+func (s *session) disarmAfter(result error) error {
 	if err := s.disarm(); err != nil {
 		return err
 	}
@@ -88,17 +104,17 @@ func (s *session) readCmdline() error {
 		return refusal{err}
 	}
 	s.cmd = cmd
-	if s.cfg.Address.IsZero() {
-		return s.findAddress()
-	}
-	if s.cfg.Address != cmd.Address {
-		return refuse("this box has the address %s, but was started with the boot file of %s", s.cfg.Address, cmd.Address)
-	}
 	return nil
 }
 
-// findAddress looks for the armed address on the machine's network cards.
-func (s *session) findAddress() error {
+// checkAddress refuses to work on a machine that is not the armed box.
+func (s *session) checkAddress() error {
+	if s.cfg.Address == s.cmd.Address {
+		return nil
+	}
+	if !s.cfg.Address.IsZero() {
+		return refuse("this box has the address %s, but was started with the boot file of %s", s.cfg.Address, s.cmd.Address)
+	}
 	addrs, err := net.InterfaceAddrs()
 	if err != nil {
 		return err
@@ -107,7 +123,6 @@ func (s *session) findAddress() error {
 	for _, a := range addrs {
 		ip, _, _ := strings.Cut(a.String(), "/")
 		if ip == s.cmd.Address.String() {
-			s.cfg.Address = s.cmd.Address
 			return nil
 		}
 		have = append(have, ip)
@@ -124,7 +139,7 @@ func (s *session) openAreas() error {
 	if err != nil {
 		return refusal{err}
 	}
-	if s.folder, err = area.Box(s.cfg.Address); err != nil {
+	if s.folder, err = area.Box(s.cmd.Address); err != nil {
 		return refusal{err}
 	}
 	// Without the server's time our own must do; a wrong one at worst ends an
@@ -137,12 +152,6 @@ func (s *session) openAreas() error {
 	s.log.Announce("%s, arming %s", s.cmd.Action, s.cmd.Arming)
 	if clockErr != nil {
 		s.log.Error("the storage server's time is not known, times are this box's: %v", clockErr)
-	}
-	if err := s.folder.SetNames(s.host); err != nil {
-		s.log.Error("name files: %v", err)
-	}
-	if err := s.folder.Recover(); err != nil {
-		return fmt.Errorf("put the box's folder in order: %w", err)
 	}
 	s.uuid, _ = inventory.MachineUUID(s.cfg.Sys)
 	return nil
@@ -157,7 +166,7 @@ func (s *session) hostName() string {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 	defer cancel()
-	names, _ := net.DefaultResolver.LookupAddr(ctx, s.cfg.Address.String())
+	names, _ := net.DefaultResolver.LookupAddr(ctx, s.cmd.Address.String())
 	for _, n := range names {
 		if n = strings.TrimSuffix(n, "."); box.ValidHost(n) {
 			return n
@@ -167,7 +176,7 @@ func (s *session) hostName() string {
 }
 
 func (s *session) bootFilePath() string {
-	return filepath.Join(s.cfg.TFTP, bootcfg.ConfigDir, s.cfg.Address.Hex())
+	return filepath.Join(s.cfg.TFTP, bootcfg.ConfigDir, s.cmd.Address.Hex())
 }
 
 // checkBootFile holds the command line against the boot file. Without one the
@@ -187,11 +196,8 @@ func (s *session) checkBootFile() error {
 	return nil
 }
 
-// maxBootFile is the size in bytes over which a boot file is refused.
-const maxBootFile = 64 << 10
-
 func (s *session) readBootFile() (armed *bootcfg.Cmdline, kernel string, err error) {
-	data, err := durable.ReadFile(s.fsys, s.bootFilePath(), maxBootFile)
+	data, err := durable.ReadFile(s.fsys, s.bootFilePath(), bootcfg.MaxConfig)
 	if err != nil {
 		return nil, "", err
 	}
@@ -231,25 +237,48 @@ func (s *session) record(result error) error {
 }
 
 // alreadyDone reports whether this arming's action was done by an earlier
-// start, and disarms the box then.
-func (s *session) alreadyDone() (bool, error) {
-	done, err := s.committed()
-	if err != nil || !done {
-		return false, err
+// start, and its result: nil, errBadSectors or errDiffers. It puts the box's
+// folder in order first.
+func (s *session) alreadyDone() (done bool, result, err error) {
+	if err := s.folder.Recover(); err != nil {
+		return false, nil, fmt.Errorf("put the box's folder in order: %w", err)
 	}
-	s.log.Info("the %s of this arming was done by an earlier start; only disarming", s.cmd.Action)
-	return true, s.disarm()
-}
-
-func (s *session) committed() (bool, error) {
-	done, err := s.folder.Done(s.cmd.Arming)
+	last, err := s.folder.Last()
 	if err != nil {
 		// A record that cannot be read is as good as none: the action is
 		// done again and writes it anew.
 		s.log.Error("record of the last action: %v", err)
 	}
-	if done || s.cmd.Action != box.Backup && s.cmd.Action != box.BackupAgain {
-		return done, nil
+	if last != nil && last.Arming == s.cmd.Arming {
+		for _, result := range []error{errBadSectors, errDiffers} {
+			if last.Outcome == outcomeOf(result).String() {
+				return true, result, nil
+			}
+		}
+		return true, nil, nil
 	}
-	return s.folder.Committed(s.cmd.Arming)
+	if s.cmd.Action != box.Backup && s.cmd.Action != box.BackupAgain {
+		return false, nil, nil
+	}
+	done, result = s.committed()
+	return done, result, nil
+}
+
+// committed is alreadyDone by the images alone: power was lost after they were
+// put in place and before the action was recorded.
+func (s *session) committed() (done bool, result error) {
+	done, err := s.folder.Committed(s.cmd.Arming)
+	if err != nil {
+		s.log.Error("images that are there: %v", err)
+	}
+	if err != nil || !done {
+		return false, nil
+	}
+	entries, _ := s.folder.Images() // sound, says Committed
+	for _, e := range entries {
+		if e.Facts != nil && len(e.Facts.Bad) > 0 {
+			result = errBadSectors
+		}
+	}
+	return true, result
 }

@@ -30,7 +30,9 @@ func readPiece(src Source, b []byte, off int64, opt Options) ([]image.Range, err
 	var bad []image.Range
 	for at := 0; at < len(b); at += salvageStep {
 		part := b[at:min(at+salvageStep, len(b))]
-		if err := readFull(src, part, off+int64(at)); err == nil {
+		err := readFull(src, part, off+int64(at))
+		opt.Alive()
+		if err == nil {
 			continue
 		} else if !opt.Medium(err) {
 			return nil, err
@@ -47,6 +49,7 @@ func readSectors(src Source, b []byte, off int64, opt Options, bad []image.Range
 	for at := 0; at < len(b); at += opt.SectorSize {
 		sector := b[at:min(at+opt.SectorSize, len(b))]
 		err := readFull(src, sector, off+int64(at))
+		opt.Alive()
 		if err == nil {
 			continue
 		}

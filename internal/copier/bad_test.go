@@ -5,6 +5,7 @@ import (
 	"errors"
 	"reflect"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"testbox-imaging/internal/conform"
@@ -66,5 +67,17 @@ func TestDeadDisk(t *testing.T) {
 	}
 	if l.add([]image.Range{{Off: 1 << 40, Len: 512}}) == nil {
 		t.Error("any number of bad ranges is taken")
+	}
+}
+
+// TestSalvageShowsLife: a place with many bad sectors can take a worn disk
+// minutes, and every read that fails must be a sign of life.
+func TestSalvageShowsLife(t *testing.T) {
+	src := &faults.Bad{Target: faults.NewDisk(old(2 * mib)), Err: errMedium, Places: []faults.Op{{Off: mib, N: 200 * 512}}}
+	var alive atomic.Int64
+	opt := Options{Medium: isMedium}
+	opt.Alive = func() { alive.Add(1) }
+	if _, _, err := backupOf(t, src, opt); err != nil || alive.Load() < 200 {
+		t.Fatalf("%d signs of life for 200 bad sectors, %v", alive.Load(), err)
 	}
 }

@@ -44,6 +44,7 @@ type Options struct {
 	Workers    int                   // that compress or decompress; 0: one a processor, at most maxWorkers
 	SectorSize int                   // of the source, bytes: the smallest read at a bad sector, and the grain of Differ; 0: 512
 	Medium     func(error) bool      // says whether an error of ReadAt is a bad sector; nil: none is
+	Alive      func()                // called after each read in the salvage of bad sectors, from many goroutines: a worn disk can take minutes for a piece; nil: nobody listens
 	Alloc      func(size int) []byte // makes zeroed buffers that suit the disks (O_DIRECT); nil: make
 }
 
@@ -61,6 +62,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Medium == nil {
 		o.Medium = func(error) bool { return false }
+	}
+	if o.Alive == nil {
+		o.Alive = func() {}
 	}
 	if o.Alloc == nil {
 		o.Alloc = func(size int) []byte { return make([]byte, size) }

@@ -166,6 +166,9 @@ func chooseAuto(disks []Disk) (Choice, error) {
 			c.Notes = append(c.Notes, fmt.Sprintf("disk %s is not chosen by itself: %s", d, why))
 		}
 	}
+	if len(disks) == 0 {
+		return c, errors.New("the maintenance system sees no disk: the driver of the box's disk controller is missing, or the box has none")
+	}
 	if len(c.Disks) == 0 {
 		return c, fmt.Errorf("no disk of the box is chosen by itself (it has %s); name those that are meant in disk-devices.lst", seen(disks))
 	}

@@ -144,7 +144,7 @@ func TestChooseNamed(t *testing.T) {
 			t.Errorf("%s: %s, %v; want an error with %q", items, namesOf(c.Disks), err, part)
 		}
 	}
-	if _, err := Choose(nil, nil); err == nil || !strings.Contains(err.Error(), "no disks") {
+	if _, err := Choose(nil, nil); err == nil || !strings.Contains(err.Error(), "sees no disk") {
 		t.Errorf("no disks at all: %v", err)
 	}
 }

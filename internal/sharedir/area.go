@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"testbox-imaging/internal/box"
@@ -96,7 +97,8 @@ func (f *Folder) Clock() (ahead time.Duration, err error) {
 	}
 	defer f.fsys.Remove(path)
 	_, err = w.Write([]byte("clock\n"))
-	if err := errors.Join(err, w.Sync(), w.Close()); err != nil {
+	// A full area still gives the file its time.
+	if err := errors.Join(err, w.Sync(), w.Close()); err != nil && !errors.Is(err, syscall.ENOSPC) {
 		return 0, fmt.Errorf("cannot read the server's clock: %w", err)
 	}
 	took := time.Since(start)

@@ -58,6 +58,7 @@ type ImageFile struct {
 	file     durable.File
 	size     int64
 	sidecar  int64 // bytes; 0 until the image is finished
+	unsynced int64 // bytes written since the last sync
 	finished bool
 	failed   error
 }
@@ -90,11 +91,20 @@ func (w *ImageFile) Write(p []byte) (int, error) {
 	}
 	n, err := w.file.Write(p)
 	w.size += int64(n)
+	if w.unsynced += int64(n); err == nil && w.unsynced >= syncEvery {
+		w.unsynced = 0
+		err = w.file.Sync()
+	}
 	if err != nil {
 		w.failed = w.set.folder.explain("write image "+w.name, err)
 	}
 	return n, w.failed
 }
+
+// syncEvery is how many bytes of an image are written before they are made
+// durable. One sync of a whole image could take longer than a box may be
+// without a sign of life, when its memory or the server's holds most of it.
+const syncEvery = 64 << 20
 
 // Finish makes an image and its facts durable, under temporary names still.
 // The facts must be those of the bytes that were written.

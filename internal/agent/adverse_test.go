@@ -1,0 +1,148 @@
+package agent
+
+import (
+	"bytes"
+	"compress/gzip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"testbox-imaging/internal/bootcfg"
+	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/image"
+)
+
+func (b *bench) bootFile() string { return "tftp/pxelinux.cfg/" + b.addr.Hex() }
+
+// wreck changes a disk's bytes, not its size.
+func (b *bench) wreck(name string) {
+	b.write("dev/"+name, strings.Repeat("x", len(b.read("dev/"+name))))
+}
+
+// TestResultSurvivesPowerCut: the start that only disarms must not make a
+// plain "done" of what was less.
+func TestResultSurvivesPowerCut(t *testing.T) {
+	b := newBench(t)
+	b.disk("vda", "S1", 1)
+	b.do(box.Backup, Done)
+	b.wreck("vda")
+	cmdline := b.arm(box.Verify, nil)
+	boot := b.read(b.bootFile())
+	b.want(b.run(cmdline), Differs)
+	b.write(b.bootFile(), boot)
+	b.want(b.run(cmdline), Differs)
+
+	cmdline = b.arm(box.BackupAgain, nil)
+	boot = b.read(b.bootFile())
+	b.want(b.run(cmdline), Done)
+	facts, err := image.ParseFacts([]byte(b.read(folder + "vda.json")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	facts.Bad = []image.Range{{Off: 512, Len: 512}}
+	b.write(folder+"vda.json", string(facts.Marshal()))
+	os.Remove(b.path(folder, "last-action.json"))
+	b.write(b.bootFile(), boot)
+	b.want(b.run(cmdline), BadSectors)
+}
+
+// TestExpiresWhateverIsWrong: an arming ends, also of a box that cannot work.
+func TestExpiresWhateverIsWrong(t *testing.T) {
+	for name, spoil := range map[string]func(b *bench){
+		"image cut":         func(b *bench) { b.write(folder+"vda.raw.gz", "cut") },
+		"image gone":        func(b *bench) { os.Remove(b.path(folder, "vda.raw.gz")) },
+		"folder in the way": func(b *bench) { b.mkdir(folder + "a.tmp/b") },
+		"commit.json":       func(b *bench) { b.write(folder+"commit.json", "?") },
+		"other address":     func(b *bench) { b.mend = func(c *Config) { c.Address, _ = box.ParseAddr("10.88.0.12") } },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.disk("vda", "S1", 1)
+			b.do(box.Backup, Done)
+			spoil(b)
+			before := b.read("dev/vda")
+			cmdline := b.arm(box.BackupAgain, func(c *bootcfg.Cmdline) { c.Expires = time.Now().Add(-time.Hour).UTC().Truncate(time.Second) })
+			b.want(b.run(cmdline), Expired)
+			if b.read("dev/vda") != before {
+				t.Fatal("the disk was changed")
+			}
+		})
+	}
+}
+
+// TestWrongAddressIsLogged: the armed box's log says why nothing happens.
+func TestWrongAddressIsLogged(t *testing.T) {
+	b := newBench(t)
+	b.disk("vda", "S1", 1)
+	b.mend = func(c *Config) { c.Address, _ = box.ParseAddr("10.88.0.12") }
+	b.do(box.Backup, Refused)
+	if log := b.read(folder + "maintenance.log"); !strings.Contains(log, "10.88.0.12") {
+		t.Fatalf("the log does not name the other address:\n%s", log)
+	}
+}
+
+// TestRecordCannotBeWritten: a good restore is not done again for want of room.
+func TestRecordCannotBeWritten(t *testing.T) {
+	b := newBench(t)
+	b.disk("vda", "S1", 1)
+	good := b.read("dev/vda")
+	b.do(box.Backup, Done)
+	b.wreck("vda")
+	os.Remove(b.path(folder, "last-action.json"))
+	b.mkdir(folder + "last-action.json/in-the-way")
+	b.do(box.Restore, Done)
+	if b.read("dev/vda") != good {
+		t.Fatal("the disk is not restored")
+	}
+}
+
+// TestImageThatIsNoDisk: half a sector at the end is found before the first write.
+func TestImageThatIsNoDisk(t *testing.T) {
+	for name, size := range map[string]int{"odd": 3<<20 + 100, "empty": 0} {
+		b := newBench(t)
+		b.disk("vda", "S1", 1)
+		before := b.read("dev/vda")
+		var image bytes.Buffer
+		w := gzip.NewWriter(&image)
+		w.Write([]byte(before[:size]))
+		w.Close()
+		b.write(folder+"vda.gz", image.String())
+		b.do(box.Restore, Refused)
+		if b.read("dev/vda") != before {
+			t.Fatalf("%s: the disk was changed", name)
+		}
+	}
+}
+
+// TestLastImageOfADisk: a disk that is not found any more loses its place among
+// the current images with a warning, and never its last image.
+func TestLastImageOfADisk(t *testing.T) {
+	b := newBench(t)
+	b.disk("vda", "S1", 1)
+	b.disk("vdb", "S2", 2)
+	b.do(box.Backup, Done)
+	last := b.read(folder + "vdb.raw.gz")
+	os.RemoveAll(b.path("sys/block/vdb"))
+	b.do(box.BackupAgain, Done)
+	if log := b.read("backup/maintenance.log"); !strings.Contains(log, "image vdb has no successor") {
+		t.Fatalf("nothing warns of vdb:\n%s", log)
+	}
+	b.do(box.BackupAgain, Refused)
+	if b.read(folder+"vdb.raw.gz.old") != last {
+		t.Fatal("the last image of vdb is gone")
+	}
+}
+
+// TestNamedDiskMissing: half a restore is none.
+func TestNamedDiskMissing(t *testing.T) {
+	b := newBench(t)
+	b.disk("vda", "S1", 1)
+	b.do(box.Backup, Done)
+	b.wreck("vda")
+	before := b.read("dev/vda")
+	b.want(b.run(b.arm(box.Restore, func(c *bootcfg.Cmdline) { c.Disks = []string{"vda", "vdz"} })), Refused)
+	if b.read("dev/vda") != before {
+		t.Fatal("the disk was changed")
+	}
+}
