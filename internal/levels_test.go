@@ -25,7 +25,7 @@ var levels = map[string]int{
 	"agent": 4,
 }
 
-var testOnly = map[string]bool{"faults": true, "conform": true, "testenv": true, "e2e": true, "labtest": true}
+var testOnly = map[string]bool{"faults": true, "conform": true, "testenv": true, "e2e": true}
 
 // agentMay are the modules from outside that the agent's program may bring
 // into a box: it stays small, and free of store, server, command-line and

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"runtime/debug"
 	"strings"
 
@@ -128,4 +129,13 @@ func version() string {
 		}
 	}
 	return info.Main.Version
+}
+
+// asRoot says what to do when somebody may not write to the folder of boot
+// files.
+func asRoot(err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w; the folder belongs to the user that root is squashed to: run this as root", err)
+	}
+	return err
 }

@@ -29,6 +29,17 @@ that a box that boots in this moment gets files that belong together.
 // tftpArea is the TFTP area's folder below the one that 'testbox share init' was given.
 func tftpArea(dir string) string { return filepath.Join(dir, "testbox-tftp") }
 
+func atMostOneFolder(_ *cobra.Command, args []string) error {
+	if len(args) > 1 {
+		return errors.New("give one folder at most, that with the areas")
+	}
+	return nil
+}
+
+func completeFolder(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return nil, cobra.ShellCompDirectiveFilterDirs
+}
+
 // exportDir is the folder with the areas: the argument if there is one.
 func exportDir(args []string) string {
 	if len(args) == 1 {
@@ -48,14 +59,15 @@ loads both into memory; it does every action but rescue.
 
 Kernel, firmware and the names of PCI devices are downloaded from this machine's
 own apt sources, to which the component non-free-firmware is added for the build
-alone. Nothing is installed and apt's state is not touched; root is not needed.
+alone. Nothing is installed and apt's state is not touched; root is not needed where you may write to the areas and the cache.
 Downloads are kept in $XDG_CACHE_HOME/testbox (for root /var/cache/testbox).
 
 The same input gives the same version: what is there already is checked and kept.
 A build that fails leaves the earlier ones as they were.`,
 		Example: `  testbox maintenance build
   testbox maintenance build --agent bin/testbox-maintenance /srv/export`,
-		Args: cobra.MaximumNArgs(1),
+		Args:              atMostOneFolder,
+		ValidArgsFunction: completeFolder,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if bootcfg.Form(form) != bootcfg.FormRAM {
 				return wrong("the form %q is not known; the form is %s", form, bootcfg.FormRAM)
@@ -71,6 +83,7 @@ A build that fails leaves the earlier ones as they were.`,
 	}
 	cmd.Flags().StringVar(&form, "form", string(bootcfg.FormRAM), "how it runs: ram (in the box's memory)")
 	cmd.Flags().StringVar(&agent, "agent", "", "the agent's program (default: testbox-maintenance beside this program)")
+	mustComplete(cmd.RegisterFlagCompletionFunc("form", cobra.FixedCompletions([]string{string(bootcfg.FormRAM)}, cobra.ShellCompDirectiveNoFileComp)))
 	return cmd
 }
 
@@ -108,9 +121,10 @@ func newMaintenanceListCmd() *cobra.Command {
 		Long: `Lists the maintenance systems in the areas in DIR (default /export), the newest first; that is what
 'testbox pxe-conf' takes. One that no box is armed for can be removed by removing
 its folder in ` + bootcfg.MaintDir + `.`,
-		Example: `  testbox maintenance list /srv/export`,
-		Args:    cobra.MaximumNArgs(1),
-		RunE:    func(cmd *cobra.Command, args []string) error { return maintenanceList(cmd, tftpArea(exportDir(args))) },
+		Example:           `  testbox maintenance list /srv/export`,
+		Args:              atMostOneFolder,
+		ValidArgsFunction: completeFolder,
+		RunE:              func(cmd *cobra.Command, args []string) error { return maintenanceList(cmd, tftpArea(exportDir(args))) },
 	}
 }
 

@@ -45,7 +45,7 @@ ACTION is one of:
   restore        write the images back
   verify         say what differs between disks and images; writes nothing
   refresh-info   take the inventory only
-  rescue         keep the box up, with ssh and console (maintenance system of the form debian)
+  rescue         keep the box up, with ssh and console (not yet: it needs the form debian)
 
 Everything is checked for all boxes before the first is armed. An arming expires, so that a
 forgotten restore does not wipe a box weeks later. What is the same for all boxes (server,
@@ -63,7 +63,13 @@ network, version of the maintenance system) stands in site.conf in the folder of
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if cmd.Flags().Changed("expire") && (o.expire < site.MinExpire || o.expire > site.MaxExpire) {
-				return wrong("--expire %s is not from %s to %s", o.expire, site.MinExpire, site.MaxExpire)
+				return wrong("--expire %s is shorter than 1m or longer than 2160h (90 days)", o.expire)
+			}
+			// An empty variable in somebody's script must not mean all disks.
+			for _, name := range []string{"disks", "image", "precheck"} {
+				if f := cmd.Flags().Lookup(name); f.Changed && f.Value.String() == "" {
+					return wrong("--%s is empty; give it a value or leave it out", name)
+				}
 			}
 			return runPxeConf(cmd, w, o, args[:len(args)-1], args[len(args)-1])
 		},
@@ -280,7 +286,7 @@ func writePlan(cmd *cobra.Command, w world, f *pxeFolder, plan []armPlan, v *boo
 	for _, p := range plan {
 		path := f.path(p.target.addr.Hex())
 		if err := durable.WriteFile(f.fsys, path, p.text, 0o644); err != nil {
-			return fmt.Errorf("%s is not armed, nor are the boxes after it: %w", p.target, err)
+			return fmt.Errorf("%s is not armed, nor are the boxes after it: %w", p.target, asRoot(err))
 		}
 		c := p.file.Cmdline
 		fmt.Fprintf(cmd.OutOrStdout(), "%s: armed for %s until %s, arming %s, maintenance system %s (%s); restart the box\n",

@@ -20,7 +20,7 @@ func newPxeListCmd(w world, dir *string) *cobra.Command {
 		Use:   "list [-c DIR]",
 		Short: "List armed boxes",
 		Long: `Lists the boxes that are armed: what for, on which disks, since when and until when. A box that
-is listed as expired starts its own disk when it boots; disarm it to have it out of the list.
+is listed as expired boots maintenance once, does nothing, disarms itself and starts its own disk.
 Boot files that are not ours are named on stderr, with exit code 1.`,
 		Example: `  testbox pxe-conf list
   testbox pxe-conf list -c /mnt/testbox-tftp/pxelinux.cfg`,
@@ -83,7 +83,12 @@ func newPxeDisarmCmd(w world, dir *string) *cobra.Command {
 already is not stopped by it. A box that is not armed is left as it is. All boxes are checked before the first is disarmed.`,
 		Example: `  testbox pxe-conf disarm 10.165.98.220
   testbox pxe-conf disarm box1 box2`,
-		Args: cobra.MinimumNArgs(1),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return errors.New("give one box or more")
+			}
+			return nil
+		},
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return completeArmed(w, *dir)
 		},
@@ -106,7 +111,7 @@ func runDisarm(cmd *cobra.Command, w world, dir string, boxes []string) error {
 			continue
 		}
 		if err := durable.Remove(folder.fsys, folder.path(t.addr.Hex())); err != nil {
-			return fmt.Errorf("%s is not disarmed, nor are the boxes after it: %w", t, err)
+			return fmt.Errorf("%s is not disarmed, nor are the boxes after it: %w", t, asRoot(err))
 		}
 		c := armings[i].cmd
 		fmt.Fprintf(cmd.OutOrStdout(), "%s: disarmed; it was armed for %s (arming %s)\n", t, c.Action, c.Arming)

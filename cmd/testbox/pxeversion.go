@@ -61,7 +61,7 @@ func newer(a, b *bootcfg.Version) *bootcfg.Version {
 // canDo refuses an action that the form of the maintenance system cannot do.
 func canDo(v *bootcfg.Version, action box.Action) error {
 	if action == box.Rescue && v.Form != bootcfg.FormDebian {
-		return refused("maintenance system %s has the form %s, in which there is nobody to log in to; rescue needs one of the form %s", v.Version, v.Form, bootcfg.FormDebian)
+		return refused("maintenance system %s has the form %s, in which there is nobody to log in to; rescue needs one of the form %s, which cannot be built yet", v.Version, v.Form, bootcfg.FormDebian)
 	}
 	return nil
 }

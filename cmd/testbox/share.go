@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"net/netip"
 	"path/filepath"
 	"strings"
@@ -18,7 +19,9 @@ type shareOptions struct {
 	server   string
 	clients  string
 	insecure bool
-	uid, gid int // whom the NFS server takes root of a box for
+	uid, gid int  // whom the NFS server takes root of a box for
+	keepAnon bool // uid and gid were not given: those of an exports file that is there count
+	asked    bool // something was given that the exports file should say
 }
 
 func newShareCmd(w world) *cobra.Command {
@@ -36,7 +39,7 @@ func newShareInitCmd(w world) *cobra.Command {
                    and in it this program with the script testbox-pxe-conf.sh, so that boxes can be
                    armed from any machine that mounts the area
   testbox-backup   images and logs
-  testbox-nfsroot  maintenance systems of the form debian
+  testbox-nfsroot  for maintenance systems of the form debian (not used yet)
 and testbox.exports, a file for the NFS server. Boxes come as root, whom the NFS server takes for
 the user nobody; folders that they write to are given to that user.
 
@@ -47,12 +50,12 @@ local disk) are kept.
 The loader's files are those of Debian: apt-get install pxelinux syslinux-common syslinux-efi`,
 		Example: `  testbox share init --server 10.42.1.1
   testbox share init --server 10.42.1.1 --clients 10.40.0.0/16 /srv/nfs`,
-		Args: cobra.MaximumNArgs(1),
-		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-			return nil, cobra.ShellCompDirectiveFilterDirs
-		},
+		Args:              atMostOneFolder,
+		ValidArgsFunction: completeFolder,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.dir = exportDir(args)
+			o.keepAnon = !cmd.Flags().Changed("anon-uid") && !cmd.Flags().Changed("anon-gid")
+			o.asked = !o.keepAnon || cmd.Flags().Changed("clients") || cmd.Flags().Changed("insecure")
 			return runShareInit(cmd, w, o)
 		},
 	}
@@ -60,7 +63,7 @@ The loader's files are those of Debian: apt-get install pxelinux syslinux-common
 	f.StringVar(&o.server, "server", "", "`IP`v4 address of this storage server, as the boxes reach it; needed until there is a site file")
 	f.StringVar(&o.clients, "clients", "*", "who may mount the areas, as in exports(5): an address, a `NETWORK` like 10.40.0.0/16, or *")
 	f.BoolVar(&o.insecure, "insecure", false, "let clients mount from ports above 1023, as those behind a NAT do")
-	f.IntVar(&o.uid, "anon-uid", 65534, "the `USER` id that the NFS server takes root of a box for")
+	f.IntVar(&o.uid, "anon-uid", 65534, "the `USER` id that the NFS server takes root of a box for; as in testbox.exports if that is there")
 	f.IntVar(&o.gid, "anon-gid", 65534, "the `GROUP` id for the same")
 	for _, name := range []string{"server", "clients", "anon-uid", "anon-gid"} {
 		mustComplete(cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions))
@@ -88,9 +91,19 @@ func runShareInit(cmd *cobra.Command, w world, o shareOptions) error {
 		return fmt.Errorf("%w; run it again when the cause is gone", err)
 	}
 	fmt.Fprintf(cmd.OutOrStdout(), "%s: %d made, %d repaired, %d as they should be\n", plan.dir, m.made, m.repaired, m.right)
+	if o.asked || m.made > 0 {
+		plan.warnOfEverybody(cmd.OutOrStdout())
+	}
 	fmt.Fprintf(cmd.OutOrStdout(), "next: read %s, export the areas (%s says how), `testbox maintenance build`, and have your DHCP server name this server and pxelinux.0\n",
 		filepath.Join(plan.configDir(), site.FileName), plan.exportsFile())
 	return nil
+}
+
+// warnOfEverybody says what the default of --clients means.
+func (p *sharePlan) warnOfEverybody(w io.Writer) {
+	if p.clients == "*" {
+		fmt.Fprintln(w, "everybody who reaches this server may mount the areas; --clients NETWORK limits that")
+	}
 }
 
 func (p *sharePlan) configDir() string   { return filepath.Join(p.tftp, "pxelinux.cfg") }
@@ -106,7 +119,7 @@ func (p *sharePlan) exports() []byte {
 	write := fmt.Sprintf("(rw,sync,root_squash,anonuid=%d,anongid=%d%s)", p.uid, p.gid, common)
 	var b strings.Builder
 	b.WriteString("# NFS exports of the testbox areas. To install on Debian (package nfs-kernel-server):\n")
-	fmt.Fprintf(&b, "#   cp %s /etc/exports.d/ && exportfs -ra\n", p.exportsFile())
+	fmt.Fprintf(&b, "#   mkdir -p /etc/exports.d && cp %s /etc/exports.d/ && exportfs -ra\n", p.exportsFile())
 	b.WriteString("# sync: what a box was told is written is on the disk when it says that a backup is done.\n")
 	for _, e := range []struct{ dir, options string }{{p.tftp, write}, {p.backup, write}, {p.nfsroot, "(ro,sync,no_root_squash" + common + ")"}} {
 		fmt.Fprintf(&b, "%s %s%s\n", e.dir, p.clients, e.options)
@@ -114,10 +127,12 @@ func (p *sharePlan) exports() []byte {
 	return []byte(b.String())
 }
 
-// validClients reports whether s stays one word in an exports file.
+// validClients reports whether s is a network, or one word that can be an
+// address, a host name with wildcards or a netgroup.
 func validClients(s string) bool {
-	if _, err := netip.ParsePrefix(s); err == nil {
-		return true
+	if strings.Contains(s, "/") {
+		_, err := netip.ParsePrefix(s)
+		return err == nil
 	}
-	return s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_*?@:/") == ""
+	return s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_*?@:") == ""
 }

@@ -152,7 +152,7 @@ func (m *shareMaker) configFiles() error {
 			return err
 		}
 	}
-	if kept, err := os.ReadFile(m.exportsFile()); err == nil && !bytes.Equal(kept, m.exports()) {
+	if kept, err := os.ReadFile(m.exportsFile()); m.asked && err == nil && !bytes.Equal(kept, m.exports()) {
 		fmt.Fprintf(m.out, "%s: kept, though this command line asks for others; remove it to have it made anew\n", m.exportsFile())
 	}
 	return nil

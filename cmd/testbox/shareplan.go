@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 
 	"testbox-imaging/internal/durable"
@@ -23,6 +25,7 @@ func planShare(w world, o shareOptions) (*sharePlan, error) {
 		shareOptions: o,
 		tftp:         filepath.Join(o.dir, "testbox-tftp"), backup: filepath.Join(o.dir, "testbox-backup"), nfsroot: filepath.Join(o.dir, "testbox-nfsroot"),
 	}
+	p.takeAnon()
 	for _, step := range []func(world) error{p.checkOwner, p.findLoaders, p.planSite, p.checkDefault, p.readProgram} {
 		if err := step(w); err != nil {
 			return nil, err
@@ -31,11 +34,26 @@ func planShare(w world, o shareOptions) (*sharePlan, error) {
 	return p, nil
 }
 
+var anonOptions = regexp.MustCompile(`\banonuid=(\d{1,9}),anongid=(\d{1,9})\b`)
+
+// takeAnon takes the ids of an exports file that is there, so that a repair
+// does not take the areas away from the boxes.
+func (p *sharePlan) takeAnon() {
+	data, err := durable.ReadFile(durable.OS{}, p.exportsFile(), 1<<16)
+	if err != nil || !p.keepAnon {
+		return
+	}
+	if m := anonOptions.FindSubmatch(data); m != nil {
+		p.uid, _ = strconv.Atoi(string(m[1]))
+		p.gid, _ = strconv.Atoi(string(m[2]))
+	}
+}
+
 // checkOwner refuses what would end half-way for lack of rights.
 func (p *sharePlan) checkOwner(world) error {
 	switch {
 	case !validClients(p.clients):
-		return wrong("--clients %q is no address, network or host name of exports(5)", p.clients)
+		return wrong("--clients %q is no address, network or host name of exports(5); one only, write more lines into testbox.exports", p.clients)
 	case p.uid <= 0 || p.gid <= 0 || p.uid > 1<<31-1 || p.gid > 1<<31-1:
 		return wrong("--anon-uid %d and --anon-gid %d: both are positive numbers, since root is squashed", p.uid, p.gid)
 	case os.Getuid() != 0 && os.Getuid() != p.uid:
@@ -66,6 +84,9 @@ func (p *sharePlan) planSite(world) error {
 	p.site = site.Defaults()
 	if p.site.Server, err = netip.ParseAddr(p.server); err != nil {
 		return wrong("--server %q is not an IPv4 address", p.server)
+	}
+	if p.site.Server.IsLoopback() {
+		return wrong("--server %s is this machine's own address for itself; boxes cannot reach it", p.server)
 	}
 	p.site.TFTPPath, p.site.BackupPath = p.tftp, p.backup
 	if _, err := site.Parse(p.site.Template()); err != nil {

@@ -1,7 +1,6 @@
 package bootcfg
 
 import (
-	"net"
 	"strings"
 	"testing"
 )
@@ -74,19 +73,6 @@ func TestParseRefuses(t *testing.T) {
 	} {
 		if cfg, err := Parse([]byte(text)); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%.40q gave %+v, %v; want an error with %q", text, cfg, err, says)
-		}
-	}
-}
-
-func TestSoughtNames(t *testing.T) {
-	got := SoughtNames("B8945908-D6A6-41A9-611D-74A6AB80B83D", net.HardwareAddr{0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd}, addr(t, "192.0.2.91"))
-	want := "b8945908-d6a6-41a9-611d-74a6ab80b83d 01-88-99-aa-bb-cc-dd C000025B C000025 C00002 C0000 C000 C00 C0 C default"
-	if strings.Join(got, " ") != want {
-		t.Errorf("got  %s\nwant %s", strings.Join(got, " "), want)
-	}
-	for i, name := range got {
-		if _, before := ParseOwner(name); before != (i < 2) {
-			t.Errorf("%s: before ours is %v", name, before)
 		}
 	}
 }

@@ -95,9 +95,6 @@ func maskBits(mask netip.Addr) (bits int, ok bool) {
 	return bits, size == 32 && bits > 0
 }
 
-// ValidNetmask reports whether a is a netmask like 255.255.255.0.
-func ValidNetmask(a netip.Addr) bool { _, ok := maskBits(a); return ok }
-
 // ValidDevice reports whether s can be the kernel's name of a network device:
 // at most 15 letters, digits, '-', '_' and '.', not "." or "..".
 func ValidDevice(s string) bool { return validLabel(s) && len(s) <= 15 }

@@ -4,8 +4,6 @@ import (
 	"net"
 	"regexp"
 	"strings"
-
-	"testbox-imaging/internal/box"
 )
 
 // ConfigDir is the folder of boot files below the TFTP area, DefaultName the
@@ -14,23 +12,6 @@ const (
 	ConfigDir   = "pxelinux.cfg"
 	DefaultName = "default"
 )
-
-// SoughtNames are the files below pxelinux.cfg/ that PXELINUX asks for, in its
-// order; it takes the first that is there. UUID and MAC may be unknown.
-// https://wiki.syslinux.org/wiki/index.php?title=PXELINUX#Configuration
-func SoughtNames(uuid string, mac net.HardwareAddr, a box.Addr) []string {
-	var names []string
-	if uuid != "" {
-		names = append(names, strings.ToLower(uuid))
-	}
-	if mac != nil {
-		names = append(names, bootIF(mac))
-	}
-	for hex := a.Hex(); hex != ""; hex = hex[:len(hex)-1] {
-		names = append(names, hex)
-	}
-	return append(names, DefaultName)
-}
 
 // Owner is the one box that a file in pxelinux.cfg/ is for, if its name is
 // asked for before the name made of the address.

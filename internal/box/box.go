@@ -95,9 +95,6 @@ func ActionList() string {
 	return strings.Join(names, ", ")
 }
 
-// WritesDisks reports whether the action writes to the box's disks.
-func (a Action) WritesDisks() bool { return a == Restore }
-
 // Arming is the id of one arming: 16 lower-case hexadecimal digits. It stands
 // on the kernel command line and in every image and record it leads to.
 type Arming string

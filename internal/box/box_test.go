@@ -37,9 +37,6 @@ func TestAction(t *testing.T) {
 		if got, err := ParseAction(string(a)); err != nil || got != a {
 			t.Errorf("ParseAction(%q) = %q, %v", a, got, err)
 		}
-		if a.WritesDisks() != (a == Restore) {
-			t.Errorf("%s: WritesDisks is %v", a, a.WritesDisks())
-		}
 	}
 	_, err := ParseAction("format")
 	if err == nil || !strings.Contains(err.Error(), "backup-again") {

@@ -89,7 +89,7 @@ var keys = []key{
 	{"gateway", "For network = static, where the storage server is in another network.",
 		func(s *Site, v string) (err error) { s.Gateway, err = parseIPv4(v); return err },
 		func(s *Site) string { return addrText(s.Gateway) }},
-	{"device", "The kernel's name of the boxes' network card, for example eth0; without it, the card that booted.",
+	{"device", "The kernel's name of the boxes' network card, for example eth0; counts only where the loader does not say which card booted.",
 		func(s *Site, v string) error { s.Device = v; return validDevice(v) },
 		func(s *Site) string { return s.Device }},
 	{"maintenance", "Version of the maintenance system (a folder in maintenance-boot), or latest.",
@@ -98,7 +98,7 @@ var keys = []key{
 	{"kernel-args", "More arguments for the maintenance kernel.",
 		func(s *Site, v string) error { s.KernelArgs = v; return validArgs(v) },
 		func(s *Site) string { return s.KernelArgs }},
-	{"expire", "How long an arming counts: a box that boots later starts its own disk.",
+	{"expire", "How long an arming counts: a box that boots later does nothing, disarms itself and starts its own disk.",
 		func(s *Site, v string) (err error) {
 			s.Expire, err = parseDuration(v, MinExpire, MaxExpire)
 			return err
