@@ -1,7 +1,7 @@
 # Everything of this project starts here: `make help` lists the targets.
 GO      ?= go
 BIN     := bin
-# staticcheck is pinned, so that lint says the same everywhere.
+# Both are pinned, so that they say the same everywhere.
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.1.4
 FUZZTIME ?= 30s
@@ -16,6 +16,7 @@ help:
 	@echo 'make lint    gofmt, vet, staticcheck, package levels'
 	@echo 'make fuzz    every fuzz test for FUZZTIME=$(FUZZTIME)'
 	@echo 'make vuln    known vulnerabilities of what we import'
+	@echo 'make clean   remove $(BIN)/'
 
 build:
 	$(GO) build -trimpath -ldflags '-s -w' -o $(BIN)/ ./cmd/...
