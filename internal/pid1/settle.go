@@ -8,7 +8,7 @@ import (
 // How long disks are waited for. USB and SAS disks come up to 5 s after their
 // controller's driver, one after the other.
 const (
-	settleQuiet = 2 * time.Second        // nothing new for so long, and there are disks
+	settleQuiet = 5 * time.Second        // nothing new for so long, and there are disks
 	settleNone  = 10 * time.Second       // nothing new for so long, and there is no disk
 	settleMax   = 60 * time.Second       // in all
 	settlePoll  = 250 * time.Millisecond //
