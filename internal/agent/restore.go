@@ -179,7 +179,7 @@ func (s *session) check(ctx context.Context, targets []target) error {
 		}
 		if t.entry.Facts == nil && sums.RawSize < t.disk.Size {
 			// A gzip file of several members that was cut between two looks whole.
-			s.log.Info("image %s has no sidecar and holds %d bytes less than disk %s has; if the disk was not replaced by a larger one, the file may be cut",
+			s.warn("image %s has no sidecar and holds %d bytes less than disk %s has; if the disk was not replaced by a larger one, the file may be cut",
 				t.entry.Name, t.disk.Size-sums.RawSize, t.disk.Name)
 		}
 	}
