@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 )
@@ -97,12 +98,26 @@ func (l *Lab) StartNFS(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l.nfs, err = l.ns.start("nfs-ganesha", l.logFile("ganesha-output"), nil, program("ganesha.nfsd"), "-F", "-f", conf, "-L", l.logFile("ganesha"), "-p", filepath.Join(l.Dir, "ganesha.pid"))
+	said := &Watch{Path: l.logFile("ganesha")}
+	said.SkipAll()
+	l.nfs, err = l.ns.start("nfs-ganesha", l.logFile("ganesha-output"), nil, program("ganesha.nfsd"), "-F", "-f", conf, "-L", said.Path, "-p", filepath.Join(l.Dir, "ganesha.pid"))
 	if err != nil {
 		return err
 	}
-	return l.up(ctx, l.nfs, l.answers("2049"))
+	if err := l.up(ctx, l.nfs, l.answers("2049")); err != nil {
+		return err
+	}
+	// It also comes up without its exports. By now it has said so.
+	line, failed, err := said.scan(noExport)
+	if failed {
+		return fmt.Errorf("nfs-ganesha does not export the areas (see %s): %s", said.Path, line)
+	}
+	return err
 }
+
+// noExport matches nfs-ganesha's words for an area that it cannot export, as
+// where /etc/mtab is missing.
+var noExport = regexp.MustCompile(`:FSAL :CRIT :`)
 
 // StopNFS takes the NFS service away at once, as a dead storage server would.
 func (l *Lab) StopNFS() {
