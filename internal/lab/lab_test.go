@@ -100,6 +100,13 @@ func TestNFSComesAndGoes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	l.StopNFS()
+	if err := os.Remove(l.Backup()); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.StartNFS(t.Context()); err == nil {
+		t.Error("an NFS server without the backup area is taken for a good one")
+	}
 }
 
 // TestKilledLab kills a process that has a lab, as the kernel would when memory
