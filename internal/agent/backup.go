@@ -16,11 +16,22 @@ import (
 
 // backup makes an image of each chosen disk and commits them together.
 func (s *session) backup(ctx context.Context, disks []disk.Disk, choice disk.Choice) error {
-	names, err := s.imageNames(disks)
+	entries, err := s.folder.Images()
 	if err != nil {
 		return refusal{err}
 	}
-	if err := s.successors(names, choice); err != nil {
+	if s.cmd.Action == box.Backup && len(entries) > 0 {
+		return refuse("%w: %s; arm the box for backup-again to keep them as .old", sharedir.ErrImages, entryNames(entries))
+	}
+	old, oldErr := s.folder.OldImages()
+	if oldErr != nil {
+		s.log.Error("old images: %v", oldErr)
+	}
+	if oldErr != nil && len(entries) > 0 {
+		return refusal{oldErr} // one of them may be the last image of a disk
+	}
+	names := imageNames(disks, append(entries[:len(entries):len(entries)], old...))
+	if err := s.successors(names, choice, entries, old); err != nil {
 		return refusal{err}
 	}
 	if free, known := s.folder.Free(); known {
@@ -49,38 +60,22 @@ func (s *session) backup(ctx context.Context, disks []disk.Disk, choice disk.Cho
 	return nil
 }
 
-// imageNames gives each disk the name of its first backup, and refuses a
-// backup that would replace images nobody said to replace.
-func (s *session) imageNames(disks []disk.Disk) (map[string]string, error) {
-	entries, err := s.folder.Images()
-	if err != nil {
-		return nil, err
-	}
-	if s.cmd.Action == box.Backup && len(entries) > 0 {
-		return nil, fmt.Errorf("%w: %s; arm the box for backup-again to keep them as .old", sharedir.ErrImages, entryNames(entries))
-	}
-	// The names of the backup before last still tell disks apart.
-	old, err := s.folder.OldImages()
-	if err != nil {
-		s.log.Error("old images: %v", err)
-	}
+// imageNames gives each disk the name of its first backup. The images of the
+// backup before last still tell disks apart.
+func imageNames(disks []disk.Disk, entries []sharedir.Entry) map[string]string {
 	var known []*image.Facts
-	for _, e := range append(entries, old...) {
+	for _, e := range entries {
 		if e.Facts != nil {
 			known = append(known, e.Facts)
 		}
 	}
-	return disk.Assign(known, disks), nil
+	return disk.Assign(known, disks)
 }
 
 // successors looks for images whose disk is not among those of this backup.
 // They become .old; the last image of a disk is never let go of for a backup
 // without that disk.
-func (s *session) successors(names map[string]string, choice disk.Choice) error {
-	entries, err := s.folder.Images()
-	if err != nil {
-		return err
-	}
+func (s *session) successors(names map[string]string, choice disk.Choice, entries, old []sharedir.Entry) error {
 	kept := map[string]bool{}
 	for _, d := range choice.Disks {
 		kept[names[d.Name]] = true
@@ -97,10 +92,6 @@ func (s *session) successors(names map[string]string, choice disk.Choice) error 
 	}
 	if len(entries) == 0 {
 		return nil // what is .old stays
-	}
-	old, err := s.folder.OldImages()
-	if err != nil {
-		return err
 	}
 	for _, e := range old {
 		if !kept[e.Name] {
