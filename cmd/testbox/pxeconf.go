@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"strings"
 	"time"
 
@@ -45,7 +46,7 @@ ACTION is one of:
   restore        write the images back
   verify         say what differs between disks and images; writes nothing
   refresh-info   take the inventory only
-  rescue         keep the box up, with ssh and console (not yet: it needs the form debian)
+  rescue         keep the box up, with ssh and console; needs a maintenance system of the form debian
 
 Everything is checked for all boxes before the first is armed. An arming expires, so that a
 forgotten restore does not wipe a box weeks later. What is the same for all boxes (server,
@@ -190,6 +191,9 @@ func (f *pxeFolder) template(c bootcfg.Cmdline, action box.Action) (*armTemplate
 	}
 	c.TFTP = bootcfg.NFSPath{Server: s.Server, Path: s.TFTPPath}
 	c.Backup = bootcfg.NFSPath{Server: s.Server, Path: s.BackupPath}
+	if v.Form == bootcfg.FormDebian {
+		c.Root = bootcfg.NFSPath{Server: s.Server, Path: path.Join(s.RootPath, v.Version)}
+	}
 	c.Retry = s.Retry
 	return &armTemplate{bootcfg.BootFile{Cmdline: c, Kernel: v.KernelPath(), Initrd: v.InitrdPath(), Args: s.KernelArgs, LocalBoot: s.LocalBoot}, s}, v, nil
 }
@@ -284,14 +288,14 @@ const maxSkew = 5 * time.Minute
 // before the error is armed and the rest is not.
 func writePlan(cmd *cobra.Command, w world, f *pxeFolder, plan []armPlan, v *bootcfg.Version) error {
 	for _, p := range plan {
-		path := f.path(p.target.addr.Hex())
-		if err := durable.WriteFile(f.fsys, path, p.text, 0o644); err != nil {
+		name := f.path(p.target.addr.Hex())
+		if err := durable.WriteFile(f.fsys, name, p.text, 0o644); err != nil {
 			return fmt.Errorf("%s is not armed, nor are the boxes after it: %w", p.target, asRoot(err))
 		}
 		c := p.file.Cmdline
 		fmt.Fprintf(cmd.OutOrStdout(), "%s: armed for %s until %s, arming %s, maintenance system %s (%s); restart the box\n",
 			p.target, c.Action, c.Expires.Format(time.RFC3339), c.Arming, v.Version, v.Form)
-		if st, err := os.Stat(path); err == nil && st.ModTime().Sub(w.now()).Abs() > maxSkew {
+		if st, err := os.Stat(name); err == nil && st.ModTime().Sub(w.now()).Abs() > maxSkew {
 			cmd.PrintErrf("testbox: the storage server's clock is %s away from this machine's, and the arming expires by the server's\n",
 				st.ModTime().Sub(w.now()).Abs().Round(time.Second))
 		}

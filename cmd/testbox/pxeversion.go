@@ -13,7 +13,8 @@ import (
 )
 
 // version finds the maintenance system that can do the action: the one that is
-// asked for, or the newest that is complete.
+// asked for, or the newest that is complete, of the form ram if there is one:
+// it boots faster and needs no root by NFS.
 func (f *pxeFolder) version(want string, action box.Action) (*bootcfg.Version, error) {
 	if want != bootcfg.Latest {
 		v, err := f.readVersion(want)
@@ -27,7 +28,7 @@ func (f *pxeFolder) version(want string, action box.Action) (*bootcfg.Version, e
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	var best, unable *bootcfg.Version
+	var ram, debian, unable *bootcfg.Version
 	var passed []string
 	for _, name := range names {
 		v, err := f.readVersion(name)
@@ -36,13 +37,17 @@ func (f *pxeFolder) version(want string, action box.Action) (*bootcfg.Version, e
 			passed = append(passed, fmt.Sprintf("; %s was passed over: %v", name, err))
 		case canDo(v, action) != nil:
 			unable = newer(unable, v)
+		case v.Form == bootcfg.FormDebian:
+			debian = newer(debian, v)
 		default:
-			best = newer(best, v)
+			ram = newer(ram, v)
 		}
 	}
 	switch {
-	case best != nil:
-		return best, nil
+	case ram != nil:
+		return ram, nil
+	case debian != nil:
+		return debian, nil
 	case unable != nil:
 		return nil, canDo(unable, action)
 	}
@@ -61,7 +66,7 @@ func newer(a, b *bootcfg.Version) *bootcfg.Version {
 // canDo refuses an action that the form of the maintenance system cannot do.
 func canDo(v *bootcfg.Version, action box.Action) error {
 	if action == box.Rescue && v.Form != bootcfg.FormDebian {
-		return refused("maintenance system %s has the form %s, in which there is nobody to log in to; rescue needs one of the form %s, which cannot be built yet", v.Version, v.Form, bootcfg.FormDebian)
+		return refused("maintenance system %s has the form %s, in which there is nobody to log in to; rescue needs one of the form %s, which `testbox maintenance build --form debian` builds", v.Version, v.Form, bootcfg.FormDebian)
 	}
 	return nil
 }

@@ -39,7 +39,7 @@ func newShareInitCmd(w world) *cobra.Command {
                    and in it this program with the script testbox-pxe-conf.sh, so that boxes can be
                    armed from any machine that mounts the area
   testbox-backup   images and logs
-  testbox-nfsroot  for maintenance systems of the form debian (not used yet)
+  testbox-nfsroot  the roots of maintenance systems of the form debian
 and testbox.exports, a file for the NFS server. Boxes come as root, whom the NFS server takes for
 the user nobody; folders that they write to are given to that user.
 

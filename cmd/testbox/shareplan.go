@@ -88,7 +88,7 @@ func (p *sharePlan) planSite(world) error {
 	if p.site.Server.IsLoopback() {
 		return wrong("--server %s is this machine's own address for itself; boxes cannot reach it", p.server)
 	}
-	p.site.TFTPPath, p.site.BackupPath = p.tftp, p.backup
+	p.site.TFTPPath, p.site.BackupPath, p.site.RootPath = p.tftp, p.backup, p.nfsroot
 	if _, err := site.Parse(p.site.Template()); err != nil {
 		return wrong("with --server %s and the folder %s the site file would be wrong: %w", p.server, p.dir, err)
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 )
@@ -21,6 +22,11 @@ const promptLimit = 600
 // kernelWords make the kernel restart after a panic and print on both
 // consoles; the last one named becomes /dev/console.
 const kernelWords = "panic=30 console=ttyS0,115200 console=tty0"
+
+// debianWords make Debian's initramfs mount the root by NFS, and keep Linux
+// from writing to disks by itself: nothing is resumed, assembled, opened,
+// mounted or checked.
+const debianWords = "boot=nfs root=/dev/nfs ro noresume raid=noautodetect systemd.gpt_auto=0 luks=no fsck.mode=skip"
 
 // BootFile is what arms a box: its file is pxelinux.cfg/<address in hexadecimal>.
 type BootFile struct {
@@ -41,12 +47,16 @@ func ValidArgs(s string) error {
 		return errors.New("kernel arguments have a character that is not printable ASCII")
 	}
 	for _, w := range splitWords(s) {
-		if key, _, _ := strings.Cut(w, "="); ours(key) || key == "initrd" || key == "panic" {
+		if key, _, _ := strings.Cut(w, "="); ours(key) || slices.Contains(notForSites, key) {
 			return fmt.Errorf("kernel argument %s is not for the site to set", w)
 		}
 	}
 	return nil
 }
+
+// notForSites are kernel arguments by which a box would be lost, or its disks
+// be written to.
+var notForSites = []string{"initrd", "panic", "boot", "root", "init", "resume", "quiet"}
 
 // DefaultConfig is pxelinux.cfg/default: every box that is not armed starts
 // its own disk.
@@ -69,10 +79,14 @@ func Generate(b BootFile) ([]byte, error) {
 	if err := validLocalArg(b.LocalBoot); err != nil {
 		return nil, err
 	}
+	words := []string{"initrd=" + b.Initrd, b.Cmdline.Words(), kernelWords}
+	if !b.Cmdline.Root.IsZero() {
+		words = append(words, debianWords)
+	}
 	maint := Label{
 		Name: LabelMaintenance, Menu: fmt.Sprintf("Testbox maintenance: %s of %s", b.Cmdline.Action, b.Cmdline.Address),
 		Type: "KERNEL", Kernel: b.Kernel, IPAppend: 2, // BOOTIF=, the card that booted
-		Append: strings.Join(append([]string{"initrd=" + b.Initrd, b.Cmdline.Words(), kernelWords}, splitWords(b.Args)...), " "),
+		Append: strings.Join(append(words, splitWords(b.Args)...), " "),
 	}
 	if n := len("BOOT_IMAGE= " + b.Kernel + maint.Append + " BOOTIF=01-88-99-aa-bb-cc-dd"); n > maxBoot { // what the loader adds
 		return nil, fmt.Errorf("the kernel's command line would be %d bytes, at most %d reach it; name fewer disks, or shorten kernel-args", n, maxBoot)

@@ -30,7 +30,7 @@ ONERROR local-boot
 LABEL maintenance
   MENU LABEL Testbox maintenance: restore of 10.40.41.42
   KERNEL maintenance-boot/1.0/vmlinuz
-  APPEND initrd=maintenance-boot/1.0/initrd.img ` + b.Cmdline.Words() + ` panic=30 console=ttyS0,115200 console=tty0 nomodeset mitigations=off
+  APPEND initrd=maintenance-boot/1.0/initrd.img ` + b.Cmdline.Words() + ` panic=30 console=ttyS0,115200 console=tty0 boot=nfs root=/dev/nfs ro noresume raid=noautodetect systemd.gpt_auto=0 luks=no fsck.mode=skip nomodeset mitigations=off
   IPAPPEND 2
 LABEL local-boot
   LOCALBOOT -1
@@ -41,6 +41,19 @@ LABEL local-boot
 	c, kernel, initrd, err := ParseBootFile(text)
 	if err != nil || kernel != b.Kernel || initrd != b.Initrd || !reflect.DeepEqual(*c, b.Cmdline) {
 		t.Errorf("read as %+v %s %s %v", c, kernel, initrd, err)
+	}
+}
+
+// TestGenerateRAM: nothing of the form debian is in a boot file of the form ram.
+func TestGenerateRAM(t *testing.T) {
+	b := sample(t)
+	b.Cmdline.Root = NFSPath{}
+	text, err := Generate(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(text), "nfs ") || strings.Contains(string(text), "root=") {
+		t.Errorf("%s", text)
 	}
 }
 

@@ -28,6 +28,9 @@ type NFSPath struct {
 	Path   string     // absolute, no blanks
 }
 
+// IsZero reports whether there is no such folder.
+func (p NFSPath) IsZero() bool { return p == NFSPath{} }
+
 func (p NFSPath) String() string { return p.Server.String() + ":" + p.Path }
 
 // ParseNFSPath reads "10.42.1.1:/export/testbox-backup".
@@ -61,6 +64,7 @@ type Cmdline struct {
 	Expires time.Time // to the second, UTC; zero is never
 
 	TFTP, Backup NFSPath
+	Root         NFSPath // of the form debian, whose root is mounted by NFS; zero is the form ram
 
 	Disks         []string // only these, spelled as in disk-devices.lst; empty: the agent's own choice
 	PrecheckSize  bool     // restore: check only the images' sizes before the first write
@@ -91,6 +95,7 @@ const (
 	wordRetry   = "testbox-retry"
 	wordStall   = "testbox-stall"
 	wordFault   = "testbox-fault"
+	wordRoot    = "nfsroot" // as the kernel's Documentation/admin-guide/nfs/nfsroot.rst has it
 	wordIP      = "ip"
 	wordBootIF  = "BOOTIF"
 )
@@ -131,7 +136,20 @@ func ParseCmdline(s string) (*Cmdline, error) {
 
 // ours reports whether a word is for the agent to read.
 func ours(key string) bool {
-	return strings.HasPrefix(key, "testbox-") || key == wordIP || key == wordBootIF
+	return strings.HasPrefix(key, "testbox-") || key == wordRoot || key == wordIP || key == wordBootIF
+}
+
+// rootOptions are how the root is mounted, whatever stands there: read-only,
+// and over TCP.
+const rootOptions = ",ro,tcp"
+
+// parseRoot reads "10.42.1.1:/export/testbox-nfsroot/1,ro,tcp".
+func parseRoot(s string) (NFSPath, error) {
+	path, ok := strings.CutSuffix(s, rootOptions)
+	if !ok || strings.Contains(path, ",") {
+		return NFSPath{}, fmt.Errorf("%q is not of the form IPv4:/path%s", s, rootOptions)
+	}
+	return ParseNFSPath(path)
 }
 
 // complete reports which word is missing that every action needs.
@@ -161,6 +179,8 @@ func (c *Cmdline) set(key, v string) (err error) {
 		c.TFTP, err = ParseNFSPath(v)
 	case wordBackup:
 		c.Backup, err = ParseNFSPath(v)
+	case wordRoot:
+		c.Root, err = parseRoot(v)
 	case wordDisks:
 		c.Disks, err = ParseDisks(v)
 	case wordCheck:

@@ -26,7 +26,7 @@ func full(t testing.TB) Cmdline {
 	return Cmdline{
 		Action: box.Restore, Arming: "0123456789abcdef", Address: addr(t, "10.40.41.42"), Host: "box42.lab.example",
 		Expires: time.Date(2026, 11, 23, 8, 0, 0, 0, time.UTC),
-		TFTP:    NFSPath{server, "/export/testbox-tftp"}, Backup: NFSPath{server, "/export/testbox-backup"},
+		TFTP:    NFSPath{server, "/export/testbox-tftp"}, Backup: NFSPath{server, "/export/testbox-backup"}, Root: NFSPath{server, "/export/testbox-nfsroot/1"},
 		Disks: []string{"sda", "/dev/disk/by-id/wwn-0x5000c500a1b2c3d4"}, PrecheckSize: true, AcceptMachine: true, OldImages: true,
 		Retry: 5 * time.Second, Stall: time.Minute, Fault: "panic",
 		Net: IPConfig{Address: netip.MustParseAddr("10.40.41.42"), Server: server, Gateway: netip.MustParseAddr("10.40.41.1"),
@@ -65,10 +65,13 @@ func TestCmdlineLeast(t *testing.T) {
 
 func TestCmdlineRefuses(t *testing.T) {
 	for line, says := range map[string]string{
-		"":                                                       "no testbox-action",
-		"testbox-action-backup":                                  "no testbox-arming",
-		least + " testbox-action-backup":                         "more than once",
-		least + " testbox-arming=1":                              "more than once",
+		"":                                   "no testbox-action",
+		"testbox-action-backup":              "no testbox-arming",
+		least + " testbox-action-backup":     "more than once",
+		least + " testbox-arming=1":          "more than once",
+		least + " nfsroot=10.42.1.1:/export": "not of the form",
+		least + " nfsroot=10.42.1.1:/export,rw,tcp":              "not of the form",
+		least + " nfsroot=/export,ro,tcp":                        "not of the form",
 		"testbox-action-explode " + least:                        "unknown action",
 		least + " testbox-what=1":                                "unknown word",
 		least + " testbox-precheck=all":                          "not size",

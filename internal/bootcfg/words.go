@@ -23,6 +23,7 @@ func (c *Cmdline) Words() string {
 	add(!c.Expires.IsZero(), wordExpires, c.Expires.UTC().Format(time.RFC3339))
 	add(true, wordTFTP, c.TFTP.String())
 	add(true, wordBackup, c.Backup.String())
+	add(!c.Root.IsZero(), wordRoot, c.Root.String()+rootOptions)
 	add(len(c.Disks) > 0, wordDisks, strings.Join(c.Disks, ","))
 	add(c.PrecheckSize, wordCheck, "size")
 	if c.AcceptMachine {
@@ -71,6 +72,8 @@ func Agree(started, file *Cmdline) error {
 		return differ("area", started.TFTP, file.TFTP)
 	case started.Backup != file.Backup:
 		return differ("area", started.Backup, file.Backup)
+	case started.Root != file.Root:
+		return differ("root", started.Root, file.Root)
 	case started.PrecheckSize != file.PrecheckSize:
 		return differ(wordCheck, started.PrecheckSize, file.PrecheckSize)
 	case started.AcceptMachine != file.AcceptMachine:

@@ -19,6 +19,7 @@ type Site struct {
 	Server     netip.Addr // storage server's IPv4 address
 	TFTPPath   string     // its exported folders
 	BackupPath string
+	RootPath   string // of the maintenance systems of the form debian
 
 	Static  bool       // boxes in maintenance use their own address as it is; else DHCP
 	Netmask netip.Addr // static only
@@ -44,7 +45,7 @@ const (
 // Defaults are the values of keys that a site file leaves out.
 func Defaults() *Site {
 	return &Site{
-		TFTPPath: "/export/testbox-tftp", BackupPath: "/export/testbox-backup", Maintenance: "latest",
+		TFTPPath: "/export/testbox-tftp", BackupPath: "/export/testbox-backup", RootPath: "/export/testbox-nfsroot", Maintenance: "latest",
 		Expire: 24 * time.Hour, Retry: 5 * time.Minute,
 	}
 }
@@ -80,6 +81,9 @@ var keys = []key{
 	{"backup-path", "Exported folder for images and logs.",
 		func(s *Site, v string) error { s.BackupPath = v; return validPath(v) },
 		func(s *Site) string { return s.BackupPath }},
+	{"nfsroot-path", "Exported folder for the roots of maintenance systems of the form debian.",
+		func(s *Site, v string) error { s.RootPath = v; return validPath(v) },
+		func(s *Site) string { return s.RootPath }},
 	{"network", "dhcp, or static: the box uses the address it was armed by, with the netmask and gateway here.",
 		func(s *Site, v string) error { s.Static = v == "static"; return oneOf(v, "dhcp", "static") },
 		func(s *Site) string { return map[bool]string{false: "dhcp", true: "static"}[s.Static] }},
