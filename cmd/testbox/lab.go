@@ -94,7 +94,7 @@ func labUp(ctx context.Context, in io.Reader, out io.Writer) error {
 	}
 	defer l.Close(false)
 	fmt.Fprintln(out, "building the maintenance system ...")
-	if err := l.BuildMaintenance(ctx); err != nil {
+	if _, err := l.BuildMaintenance(ctx, "ram"); err != nil {
 		return err
 	}
 	disk := filepath.Join(l.Dir, "disk")

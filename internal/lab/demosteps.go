@@ -24,7 +24,8 @@ func (d *Demo) makeSite(ctx context.Context) (err error) {
 }
 
 func (d *Demo) buildMaintenance(ctx context.Context) error {
-	return d.lab.BuildMaintenance(ctx)
+	_, err := d.lab.BuildMaintenance(ctx, "ram")
+	return err
 }
 
 func (d *Demo) makeBox(ctx context.Context) (err error) {

@@ -46,6 +46,10 @@ type Lab struct {
 	Dir string // everything of the lab lies here
 	KVM bool   // the machines run with KVM, not by emulation
 
+	// OnlyNFS4 makes StartNFS start a server that has no portmapper and no
+	// version 3.
+	OnlyNFS4 bool
+
 	testbox            string // the program, run as a user would
 	ns                 *namespace
 	rpcbind, dhcp, nfs *process
@@ -138,6 +142,9 @@ func (l *Lab) TFTP() string { return filepath.Join(l.Dir, "testbox-tftp") }
 // Backup is the folder of the backup area.
 func (l *Lab) Backup() string { return filepath.Join(l.Dir, "testbox-backup") }
 
+// NFSRoot is the folder of the maintenance roots of the form debian.
+func (l *Lab) NFSRoot() string { return filepath.Join(l.Dir, "testbox-nfsroot") }
+
 // BoxDir is the folder of a box in the backup area.
 func (l *Lab) BoxDir(a box.Addr) string { return filepath.Join(l.Backup(), a.String()) }
 
@@ -160,10 +167,10 @@ func (l *Lab) Testbox(ctx context.Context, args ...string) (string, error) {
 	return text, nil
 }
 
-// BuildMaintenance builds the maintenance system, form ram, into the TFTP area.
-func (l *Lab) BuildMaintenance(ctx context.Context, args ...string) error {
-	_, err := l.Testbox(ctx, append([]string{"maintenance", "build", "--form", "ram", l.Dir}, args...)...)
-	return err
+// BuildMaintenance builds the maintenance system of a form ("ram", "debian")
+// into the areas, with build's options in args, and returns what that printed.
+func (l *Lab) BuildMaintenance(ctx context.Context, form string, args ...string) (string, error) {
+	return l.Testbox(ctx, append([]string{"maintenance", "build", "--form", form, l.Dir}, args...)...)
 }
 
 // Arm arms a box, with pxe-conf's options in args.

@@ -43,31 +43,38 @@ user=root
 	return b.String()
 }
 
-// ganeshaConf exports both areas with root squash, as a site's server would:
-// an agent, root on its box, is nobody here. The paths are those that share
-// init writes into the site file.
+// ganeshaConf exports the areas as a site's server would: those that boxes
+// write to with root squash, so an agent, root on its box, is nobody here; the
+// maintenance roots read-only and without. The paths are those that share init
+// writes into the site file.
 func (l *Lab) ganeshaConf() string {
+	protocols := "3, 4"
+	if l.OnlyNFS4 {
+		protocols = "4"
+	}
 	conf := `NFS_CORE_PARAM {
-	Protocols = 3, 4;
+	Protocols = ` + protocols + `;
 	Enable_NLM = false;
 	Enable_RQUOTA = false;
 }
 NFSV4 { Graceless = true; }
 LOG { Default_Log_Level = EVENT; }
 `
-	for i, dir := range []string{l.TFTP(), l.Backup()} {
+	for i, e := range []struct{ dir, access, squash string }{
+		{l.TFTP(), "RW", "Root_Squash"}, {l.Backup(), "RW", "Root_Squash"}, {l.NFSRoot(), "RO", "No_Root_Squash"},
+	} {
 		conf += fmt.Sprintf(`EXPORT {
 	Export_Id = %[1]d;
 	Path = %[2]q;
 	Pseudo = %[2]q;
-	Access_Type = RW;
-	Squash = Root_Squash;
+	Access_Type = %[3]s;
+	Squash = %[4]s;
 	Anonymous_Uid = 65534;
 	Anonymous_Gid = 65534;
 	SecType = sys;
 	FSAL { Name = VFS; }
 }
-`, i+1, dir)
+`, i+1, e.dir, e.access, e.squash)
 	}
 	return conf
 }
