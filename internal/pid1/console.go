@@ -23,15 +23,47 @@ type console struct {
 
 func newConsole() *console { return &console{} }
 
-// open adds terminals; those that are not there are left out.
-func (c *console) open(paths ...string) {
-	for _, p := range paths {
-		// Without O_NONBLOCK a serial port waits here for its carrier.
-		f, err := os.OpenFile(p, os.O_WRONLY|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
-		if err == nil {
-			c.add(f)
+// consoles are the terminals that a box's admin may look at.
+var consoles = []string{"tty0", "ttyS0"}
+
+// open adds terminals of the folder dev; those that are not there are left out.
+func (c *console) open(dev string, names ...string) {
+	root, err := os.OpenRoot(dev)
+	if err != nil {
+		return
+	}
+	for _, n := range names {
+		t := &terminal{dev: root, name: n}
+		if t.open() == nil {
+			c.add(t)
 		}
 	}
+}
+
+// terminal is a device that is opened anew when it fails: a login program hangs
+// it up (vhangup(2)) for all who had it open. It is found in the open folder of
+// devices, which outlives a change of the root.
+type terminal struct {
+	dev  *os.Root
+	name string
+	file *os.File
+}
+
+func (t *terminal) open() (err error) {
+	// Without O_NONBLOCK a serial port waits here for its carrier.
+	t.file, err = t.dev.OpenFile(t.name, os.O_WRONLY|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
+	return err
+}
+
+func (t *terminal) Write(b []byte) (int, error) {
+	if n, err := t.file.Write(b); err == nil {
+		return n, nil
+	}
+	t.file.Close()
+	if err := t.open(); err != nil {
+		return 0, err
+	}
+	return t.file.Write(b)
 }
 
 func (c *console) add(w io.Writer) {

@@ -146,7 +146,8 @@ func (s *system) useOffer(l netlink.Link, o *offer) error {
 		}
 	}
 	s.setHostName(s.cmd.Host, s.cmd.Net.Host, o.host)
-	return writeResolvConf(o.dns, o.domains)
+	s.resolv = resolvConf(o.dns, o.domains)
+	return nil
 }
 
 // renew keeps the lease. The address is kept even when the server gives it to

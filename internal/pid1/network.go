@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -24,7 +25,7 @@ const (
 
 // network brings the box's network up, trying again until the stall time makes
 // an end, and returns the box's address.
-func (s *system) network(ctx context.Context, mods *modules) (netip.Addr, error) {
+func (s *system) network(ctx context.Context) (netip.Addr, error) {
 	if lo, err := netlink.LinkByName("lo"); err == nil {
 		netlink.LinkSetUp(lo)
 	}
@@ -44,7 +45,7 @@ func (s *system) network(ctx context.Context, mods *modules) (netip.Addr, error)
 			return netip.Addr{}, ctx.Err()
 		case <-time.After(networkRetry):
 		}
-		mods.scan() // the card may be one that came late
+		s.drivers.scan() // the card may be one that came late
 	}
 }
 
@@ -181,17 +182,21 @@ func (s *system) setHostName(names ...string) {
 	}
 }
 
-// writeResolvConf tells Go's resolver, and people, the name servers.
-func writeResolvConf(servers []net.IP, domains []string) error {
-	var b strings.Builder
+// resolvConf tells programs that look up names, and people, the name servers.
+func resolvConf(servers []net.IP, domains []string) []byte {
+	var b bytes.Buffer
 	for _, d := range servers {
 		fmt.Fprintf(&b, "nameserver %s\n", d)
 	}
 	if len(domains) > 0 {
 		fmt.Fprintf(&b, "search %s\n", strings.Join(domains, " "))
 	}
-	if err := os.MkdirAll("/etc", 0o755); err != nil {
+	return b.Bytes()
+}
+
+func writeResolvConf(etc string, text []byte) error {
+	if err := os.MkdirAll(etc, 0o755); err != nil {
 		return err
 	}
-	return os.WriteFile("/etc/resolv.conf", []byte(b.String()), 0o644)
+	return os.WriteFile(filepath.Join(etc, "resolv.conf"), text, 0o644)
 }

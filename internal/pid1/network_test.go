@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/box"
@@ -31,7 +30,7 @@ var cardMAC = net.HardwareAddr{0x52, 0x54, 0, 0, 0, 0x42}
 //
 //	namespaces of the test [ eth7, the card; eth8, not plugged in ] == cable == [ srv0, dnsmasq ] namespace of the server
 //
-// The test's namespaces are for network, mounts (resolv.conf) and host name.
+// The test's namespaces are for network and host name.
 func TestNetwork(t *testing.T) {
 	if os.Getenv(insideEnv) != "" {
 		t.Run("DHCP", insideDHCP)
@@ -48,7 +47,7 @@ func TestNetwork(t *testing.T) {
 	server := fmt.Sprintf("tbxpid1-%d", os.Getpid())
 	run(t, "ip", "netns", "add", server)
 	t.Cleanup(func() { exec.Command("ip", "netns", "del", server).Run() })
-	cmd := exec.Command("unshare", "--mount", "--net", "--uts", self, "-test.run", "^TestNetwork$", "-test.v")
+	cmd := exec.Command("unshare", "--net", "--uts", self, "-test.run", "^TestNetwork$", "-test.v")
 	cmd.Env = append(os.Environ(), insideEnv+"="+dir, "PID1_TEST_SERVER="+server)
 	out, err := cmd.CombinedOutput()
 	t.Logf("%s", out)
@@ -79,6 +78,7 @@ func inside(t *testing.T) (dir, server string) {
 
 func testSystem(t *testing.T, cmd *bootcfg.Cmdline) *system {
 	s := &system{cmd: cmd, con: newConsole(), live: newPulse(time.Minute)}
+	s.drivers = newModules(&modtab.Table{}, os.DirFS(os.Getenv(insideEnv)), nil, s.say, func() {})
 	s.con.add(os.Stdout)
 	t.Cleanup(func() { s.con.drain(time.Second) })
 	return s
@@ -86,14 +86,6 @@ func testSystem(t *testing.T, cmd *bootcfg.Cmdline) *system {
 
 func insideDHCP(t *testing.T) {
 	dir, server := inside(t)
-	resolv := filepath.Join(dir, "resolv.conf")
-	if err := os.WriteFile(resolv, nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Mount(resolv, "/etc/resolv.conf", "", unix.MS_BIND, ""); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { unix.Unmount("/etc/resolv.conf", 0) })
 	dns := exec.Command("ip", "netns", "exec", server, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--interface=srv0",
 		"--bind-interfaces", "--user=root", "--pid-file=", "--dhcp-leasefile="+filepath.Join(dir, "leases"), "--no-ping", "--dhcp-range=10.99.0.10,10.99.3.200,255.255.252.0,1h",
 		"--dhcp-option=option:mtu,1400", "--dhcp-option=option:dns-server,10.99.0.53", "--domain=lab.example", "--dhcp-option=option:router,10.99.0.1")
@@ -104,13 +96,13 @@ func insideDHCP(t *testing.T) {
 
 	armed, _ := box.ParseAddr("10.99.2.42")
 	s := testSystem(t, &bootcfg.Cmdline{BootIF: cardMAC, Address: armed, Host: "box42", Net: bootcfg.IPConfig{DHCP: true}})
-	got, err := s.network(t.Context(), newModules(&modtab.Table{}, os.DirFS(dir), nil, s.say, func() {}))
+	got, err := s.network(t.Context())
 	if err != nil || got != armed.IP() {
 		t.Fatalf("address %v, %v; want the armed one, %v", got, err, armed)
 	}
 	checkCard(t, "10.99.2.42/22", 1400)
-	if text, _ := os.ReadFile(resolv); string(text) != "nameserver 10.99.0.53\nsearch lab.example\n" {
-		t.Errorf("resolv.conf is %q", text)
+	if string(s.resolv) != "nameserver 10.99.0.53\nsearch lab.example\n" {
+		t.Errorf("resolv.conf is %q", s.resolv)
 	}
 	if name, _ := os.Hostname(); name != "box42" {
 		t.Errorf("host name is %q", name)
@@ -118,7 +110,7 @@ func insideDHCP(t *testing.T) {
 }
 
 func insideStatic(t *testing.T) {
-	dir, _ := inside(t)
+	inside(t)
 	conf, err := bootcfg.ParseIPConfig("10.99.1.7:10.99.0.1:10.99.0.1:255.255.252.0:maintenance:eth7")
 	if err != nil {
 		t.Fatal(err)
@@ -127,7 +119,7 @@ func insideStatic(t *testing.T) {
 	for _, device := range []string{"eth7", ""} {
 		conf.Device = device
 		s := testSystem(t, &bootcfg.Cmdline{Net: conf})
-		got, err := s.network(t.Context(), newModules(&modtab.Table{}, os.DirFS(dir), nil, s.say, func() {}))
+		got, err := s.network(t.Context())
 		if err != nil || got != netip.MustParseAddr("10.99.1.7") {
 			t.Fatalf("address %v, %v", got, err)
 		}

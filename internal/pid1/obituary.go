@@ -14,6 +14,9 @@ const obituaryWait = 15 * time.Second
 // obituary writes into the box's logs why this try failed. The agent logs its
 // own errors; this one it did not live to see.
 func (s *system) obituary(why error) {
+	if s.keeps {
+		return // the service's guard comes first, and it can
+	}
 	done := make(chan error, 1)
 	go func() { done <- s.logError(why) }()
 	select {

@@ -1,12 +1,18 @@
-// Package pid1 is the init of the ram maintenance system: it mounts the
-// kernel's file systems, loads the drivers, brings up the network card that
-// booted, mounts the two areas, runs the agent as its child and looks after it.
+// Package pid1 gets a box from its kernel's start to the agent, and looks after
+// the agent. In the ram form all of it is one process, the init (Main): it
+// mounts the kernel's file systems, loads the drivers, brings up the network
+// card that booted, mounts the two areas and runs the agent as its child. In the
+// debian form systemd stands between the network and the agent, so there are
+// two processes: the keeper (NFSRoot), which the initramfs starts and which
+// outlives it, and the service (Service).
+//
 // Nothing here waits for ever: whatever stands still for the stall time ends in
 // a reboot, by this program or, if even it hangs, by the watchdog.
 package pid1
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -33,29 +39,58 @@ const (
 	backupDir = "/mnt/testbox-backup"
 )
 
-// system is a running maintenance system.
+// system is a running maintenance system, as one process sees it.
 type system struct {
-	cmd  *bootcfg.Cmdline
-	con  *console
-	live *pulse
+	cmd     *bootcfg.Cmdline
+	con     *console
+	live    *pulse
+	drivers drivers
+	resolv  []byte   // resolv.conf as the network wants it
+	sysrq   *os.File // /proc/sysrq-trigger; nil if it could not be opened
+	keeper  *keeperLine
+	keeps   bool // this is the keeper, which reaches no area
+}
+
+// drivers loads kernel modules. In the ram form it is this program that finds
+// them for the box's devices, in the debian form udev.
+type drivers interface {
+	scan() int               // loads those of new devices, and returns how many
+	byName(name string) bool // loads one that no device asks for; false if there is none
+	loadAlways()             // loads all that no device asks for
 }
 
 // Main is the whole life of process 1. It does not return: it ends in
 // reboot(2), or in a panic, which the kernel's panic=30 makes a reboot too.
 func Main() {
-	con := newConsole()
-	mountErr := mountKernelFS()
-	con.open("/dev/tty0", "/dev/ttyS0")
-	s := &system{con: con, cmd: &bootcfg.Cmdline{}, live: newPulse(defaultStall)}
+	err := mountKernelFS()
+	s := newSystem()
+	s.con.open("/dev", consoles...)
 	s.say("testbox maintenance system")
-	err := mountErr
 	if err == nil {
-		err = s.readCmdline()
+		err = s.readCmdline(0)
 	}
+	s.watchOver(func() error {
+		if err != nil {
+			return err
+		}
+		return s.run(context.Background())
+	})
+}
+
+func newSystem() *system {
+	s := &system{con: newConsole(), cmd: &bootcfg.Cmdline{}, live: newPulse(defaultStall)}
+	s.sysrq, _ = os.OpenFile("/proc/sysrq-trigger", os.O_WRONLY, 0)
+	return s
+}
+
+// watchOver does the work under the guard and reboots when it ends. It returns
+// only for errRescue.
+func (s *system) watchOver(work func() error) {
 	go s.live.guard(s.stalled)
 	go gatherEntropy()
-	if err == nil {
-		err = s.run(context.Background())
+	err := work()
+	if errors.Is(err, errRescue) {
+		return
 	}
 	if err != nil {
 		s.say("error: %v", err)
@@ -83,8 +118,8 @@ func (s *system) say(format string, args ...any) {
 }
 
 // readCmdline takes what the kernel was told. The times count even when the
-// rest is not understood.
-func (s *system) readCmdline() error {
+// rest is not understood. slack is added to the stall time.
+func (s *system) readCmdline(slack time.Duration) error {
 	text, err := os.ReadFile("/proc/cmdline")
 	if err != nil {
 		return err
@@ -93,46 +128,58 @@ func (s *system) readCmdline() error {
 	if cmd != nil {
 		s.cmd = cmd
 	}
+	stall := defaultStall
 	if s.cmd.Stall > 0 {
-		s.live = newPulse(s.cmd.Stall)
+		stall = s.cmd.Stall
 	}
+	s.live = newPulse(stall + slack)
 	return err
 }
 
 // run does everything up to the agent's end; nil means that the agent ended
 // as it should.
 func (s *system) run(ctx context.Context) error {
-	mods, err := openModules(moduleDir, os.DirFS("/sys"), s.say, s.live.beat)
+	mods, err := openModules(moduleDir, os.DirFS("/sys"), s.say, s.beat)
 	if err != nil {
 		return err
 	}
+	s.drivers = mods
 	mods.scan()
-	dog := s.startWatchdog(mods)
-	fault(s.cmd.Fault, s.live.beat)
+	dog := s.startWatchdog()
+	fault(s.cmd.Fault, s.beat)
 	go s.feed(dog)
 
 	// Cards take seconds to find their link, disks to appear, and NFS is large.
 	var always, settled sync.WaitGroup
 	always.Go(mods.loadAlways)
 	settled.Go(func() { settle(ctx, mods.scan, blockDevices(os.DirFS("/sys")), s.say) })
-	address, err := s.network(ctx, mods)
+	address, err := s.network(ctx)
 	if err != nil {
 		return err
 	}
-	s.live.beat()
+	if err := writeResolvConf("/etc", s.resolv); err != nil {
+		return err
+	}
+	s.beat()
 	always.Wait()
 	if err := s.mountAreas(ctx); err != nil {
 		return err
 	}
 	settled.Wait()
-	s.live.beat()
+	s.beat()
 	return s.runAgent(address)
+}
+
+// beat is a sign of progress.
+func (s *system) beat() {
+	s.live.beat()
+	s.keeper.beat()
 }
 
 // runAgent runs the agent to its end. It reboots the machine by itself, so
 // that it ends at all is already unusual.
 func (s *system) runAgent(address netip.Addr) error {
-	end, err := runChild("/proc/self/exe", s.agentArgs(address), s.con, s.live.beat)
+	end, err := runChild("/proc/self/exe", s.agentArgs(address), s.con, s.beat)
 	switch {
 	case err != nil:
 		return fmt.Errorf("cannot start the agent: %w", err)
@@ -171,7 +218,7 @@ func (s *system) pause() {
 	}
 	s.say("rebooting in %v", wait)
 	for end := time.Now().Add(wait); time.Now().Before(end); time.Sleep(min(time.Second, time.Until(end))) {
-		s.live.beat()
+		s.beat()
 	}
 }
 
@@ -183,10 +230,10 @@ func (s *system) reboot() {
 		// A driver that hangs in its shutdown would keep the machine from
 		// restarting; this way no driver is asked.
 		time.Sleep(20 * time.Second)
-		os.WriteFile("/proc/sysrq-trigger", []byte("b"), 0)
+		s.sysrq.Write([]byte("b"))
 	}()
 	err := unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
-	panic(fmt.Sprintf("reboot: %v", err)) // the kernel reboots when process 1 dies
+	panic(fmt.Sprintf("reboot: %v", err)) // the kernel reboots when process 1 dies; without the keeper the watchdog does
 }
 
 // ended says how the agent ended when it should not have.

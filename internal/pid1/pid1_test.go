@@ -142,39 +142,39 @@ func TestPulse(t *testing.T) {
 	})
 }
 
-func TestMountAreasRetries(t *testing.T) {
+func TestMountAllRetries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		areas := []Area{
-			{bootcfg.NFSPath{Server: netip.MustParseAddr("10.0.0.1"), Path: "/a"}, t.TempDir() + "/a"},
-			{bootcfg.NFSPath{Server: netip.MustParseAddr("10.0.0.1"), Path: "/b"}, t.TempDir() + "/b"},
+		areas := []area{
+			{bootcfg.NFSPath{Server: netip.MustParseAddr("10.0.0.1"), Path: "/a"}, t.TempDir() + "/a", ""},
+			{bootcfg.NFSPath{Server: netip.MustParseAddr("10.0.0.1"), Path: "/b"}, t.TempDir() + "/b", ""},
 		}
 		var said lockedBuffer
 		tries := 0
-		mount := func(a Area) error {
+		mount := func(a area) error {
 			if tries++; tries < 4 {
 				return unix.ECONNREFUSED
 			}
 			return nil
 		}
 		start := time.Now()
-		err := MountAreas(context.Background(), areas, mount, func(f string, a ...any) { fmt.Fprintf(&said, f+"\n", a...) })
+		err := mountAll(context.Background(), areas, mount, func(f string, a ...any) { fmt.Fprintf(&said, f+"\n", a...) })
 		if err != nil || tries != 5 || time.Since(start) != 3*mountRetry {
 			t.Errorf("%v after %d tries and %v", err, tries, time.Since(start))
 		}
 		if n := strings.Count(said.String(), "cannot mount 10.0.0.1:/a"); n != 3 || !strings.Contains(said.String(), "mounted 10.0.0.1:/b") {
 			t.Errorf("said\n%s", said.String())
 		}
-		if _, err := os.Stat(areas[1].Dir); err != nil {
+		if _, err := os.Stat(areas[1].dir); err != nil {
 			t.Error(err)
 		}
 	})
 }
 
-func TestMountAreasEnds(t *testing.T) {
+func TestMountAllEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		err := MountAreas(ctx, []Area{{Dir: t.TempDir()}}, func(Area) error { return unix.EACCES }, func(string, ...any) {})
+		err := mountAll(ctx, []area{{dir: t.TempDir()}}, func(area) error { return unix.EACCES }, func(string, ...any) {})
 		if !errors.Is(err, context.DeadlineExceeded) {
 			t.Error(err)
 		}

@@ -10,6 +10,7 @@ type pulse struct {
 	stall time.Duration
 	start time.Time    // anchors the monotonic clock: the box's wall clock may jump
 	last  atomic.Int64 // nanoseconds after start
+	rests atomic.Bool
 }
 
 func newPulse(stall time.Duration) *pulse { return &pulse{stall: stall, start: time.Now()} }
@@ -17,9 +18,13 @@ func newPulse(stall time.Duration) *pulse { return &pulse{stall: stall, start: t
 // beat is a sign of progress.
 func (p *pulse) beat() { p.last.Store(int64(time.Since(p.start))) }
 
-// alive reports whether the last sign is younger than the stall time.
+// rest asks for no signs any more.
+func (p *pulse) rest() { p.rests.Store(true) }
+
+// alive reports whether the last sign is younger than the stall time, if signs
+// are asked for.
 func (p *pulse) alive() bool {
-	return time.Since(p.start)-time.Duration(p.last.Load()) < p.stall
+	return p.rests.Load() || time.Since(p.start)-time.Duration(p.last.Load()) < p.stall
 }
 
 // guard calls dead once there was no sign for the stall time, and returns.

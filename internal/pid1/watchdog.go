@@ -27,10 +27,10 @@ type watchdog struct {
 
 // startWatchdog takes a watchdog of the hardware if there is one, else the
 // kernel's own, which at least survives a hanging process 1.
-func (s *system) startWatchdog(mods *modules) *watchdog {
+func (s *system) startWatchdog() *watchdog {
 	dog := openWatchdog("/sys/class/watchdog", "/dev", false)
 	if dog == nil {
-		mods.byName("softdog")
+		s.drivers.byName("softdog")
 		dog = openWatchdog("/sys/class/watchdog", "/dev", true)
 	}
 	if dog == nil {

@@ -1,0 +1,178 @@
+package pid1
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The keeper is what the initramfs of the debian form leaves running: a process
+// that is wholly in memory and needs no file any more, neither of the initramfs,
+// whose files are removed, nor of the root, whose server may be away. It feeds
+// the watchdog while there is progress, keeps the lease, and reboots the box
+// when nothing moves. A clean shutdown ends it like any process (its name does
+// not begin with '@'); then nobody feeds the watchdog, which so bounds the
+// shutdown too.
+
+// keeperSlack is by how much the keeper waits longer than the service, which
+// can write into the box's log why it reboots.
+const keeperSlack = time.Minute
+
+// readyFD is the keeper's descriptor of the pipe on which it says readyWord
+// once the root is mounted; keeperEnv says that a process is the keeper.
+const (
+	keeperEnv = "TESTBOX_KEEPER"
+	readyFD   = 3
+	readyWord = "mounted\n"
+)
+
+// NFSRoot is the whole life of `testbox-maintenance nfsroot`: it starts the
+// keeper, which mounts the root on dir, and returns 0 when that is done. When
+// it returns 1 the keeper is dead; one that cannot mount tries until it reboots.
+func NFSRoot(dir string) int {
+	if os.Getenv(keeperEnv) != "" {
+		os.Unsetenv(keeperEnv)
+		keep(dir, os.NewFile(readyFD, "ready"))
+	}
+	if err := startKeeper("/proc/self/exe", dir); err != nil {
+		fmt.Fprintf(os.Stderr, "testbox-maintenance: cannot mount the root: %v\n", err)
+		return 1
+	}
+	return 0
+}
+
+// startKeeper runs the keeper in a session of its own and waits for its word.
+// Its only descriptors are of devices: none must hold this program's pipes open.
+func startKeeper(program, dir string) error {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	// A panic should be seen. This device stays usable when a login program
+	// hangs up the terminals.
+	last, err := os.OpenFile("/dev/console", os.O_WRONLY|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		last = null
+	}
+	_, err = syscall.ForkExec(program, []string{"testbox-keeper", "nfsroot", dir}, &syscall.ProcAttr{
+		Dir:   "/",
+		Env:   append(os.Environ(), keeperEnv+"=1"),
+		Files: []uintptr{null.Fd(), last.Fd(), last.Fd(), w.Fd()},
+		Sys:   &syscall.SysProcAttr{Setsid: true},
+	})
+	w.Close()
+	if err != nil {
+		return err
+	}
+	if word, _ := bufio.NewReader(io.LimitReader(r, 64)).ReadString('\n'); word != readyWord {
+		return errors.New("the keeper died; the console says why")
+	}
+	return nil
+}
+
+// keep is the keeper's life. It does not return.
+func keep(dir string, ready io.WriteCloser) {
+	unix.CloseOnExec(readyFD)
+	signal.Ignore(unix.SIGHUP)
+	os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0)
+	s := newSystem()
+	s.keeps = true
+	s.con.open("/dev", consoles...)
+	s.say("testbox maintenance system, debian form")
+	err := s.readCmdline(keeperSlack)
+	s.watchOver(func() error {
+		if err != nil {
+			return err
+		}
+		inbox, err := listenKeeper(keeperName)
+		if err != nil {
+			return err
+		}
+		if err := s.bringRoot(context.Background(), dir); err != nil {
+			return err
+		}
+		s.beat()
+		io.WriteString(ready, readyWord)
+		ready.Close()
+		return inbox.serve(s.beat, func() {
+			s.say("the box is in rescue: no progress is asked for any more")
+			s.live.rest()
+		})
+	})
+}
+
+// bringRoot brings up the network and mounts the root on dir.
+func (s *system) bringRoot(ctx context.Context, dir string) error {
+	if s.cmd.Root.Path == "" {
+		return errors.New("the kernel command line names no root; the boot file is that of the ram form")
+	}
+	s.drivers = udevDrivers{s.say}
+	dog := s.startWatchdog()
+	fault(s.cmd.Fault, s.beat)
+	go s.feed(dog)
+	s.drivers.loadAlways()
+	address, err := s.network(ctx)
+	if err != nil {
+		return err
+	}
+	s.beat()
+	ensureHostName(address)
+	root := newRoot{dir: dir, stage: "/testbox-root"}
+	err = root.mount(func(lower string) error {
+		return mountAll(ctx, []area{{from: s.cmd.Root, dir: lower}}, newNFSClient(s.cmd.Address.String()).toRun, s.say)
+	})
+	if err != nil {
+		return err
+	}
+	s.beat()
+	return root.fill(s.resolv, "/proc/self/exe")
+}
+
+// ensureHostName gives a box a name that has none: its address is its own, and
+// some programs tell machines apart by their names.
+func ensureHostName(address netip.Addr) {
+	if name, err := os.Hostname(); err != nil || name == "" || name == "(none)" {
+		unix.Sethostname([]byte("testbox-" + strings.ReplaceAll(address.String(), ".", "-")))
+	}
+}
+
+// udevDrivers leaves the drivers of devices to udev, and what no device asks
+// for to modprobe.
+type udevDrivers struct {
+	say func(string, ...any)
+}
+
+func (udevDrivers) scan() int { return 0 }
+
+// loadAlways loads what the kernel would ask modprobe for a moment later, so
+// that what is missing is told by name.
+func (u udevDrivers) loadAlways() {
+	for _, name := range []string{"af_packet", "overlay", "nfs", "nfsv3", "nfsv4"} {
+		u.byName(name)
+	}
+}
+
+func (u udevDrivers) byName(name string) bool {
+	out, err := exec.Command("modprobe", name).CombinedOutput()
+	if err != nil {
+		u.say("cannot load module %s: %v %s", name, err, strings.TrimSpace(string(out)))
+	}
+	return err == nil
+}

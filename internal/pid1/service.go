@@ -1,0 +1,84 @@
+package pid1
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// exitRescue is the agent's exit code when the box is in rescue; errRescue
+// makes watchOver return instead of rebooting.
+const exitRescue = 7
+
+var errRescue = errors.New("the box is in rescue")
+
+// Service is the whole life of `testbox-maintenance service`: in the debian
+// form, what process 1 does in the ram form once there is a network. It returns
+// only when the box is in rescue, 0; everything else ends in a reboot.
+func Service() int {
+	signal.Ignore(unix.SIGHUP) // what the unit's ExecReload sends; there is nothing to reload
+	s := newSystem()
+	s.con.add(os.Stdout)
+	active, _ := os.ReadFile("/sys/class/tty/console/active")
+	s.con.open("/dev", otherConsoles(string(active))...)
+	err := s.readCmdline(0)
+	if s.keeper, _ = dialKeeper(keeperName); s.keeper == nil {
+		s.say("there is no keeper: this root was not mounted by its own initramfs, and nobody feeds a watchdog")
+	}
+	s.watchOver(func() error {
+		if err != nil {
+			return err
+		}
+		return s.serve(context.Background())
+	})
+	s.con.drain(time.Second)
+	return 0
+}
+
+// otherConsoles are the box's consoles but the one that is /dev/console, where
+// systemd writes what the unit says. active lists the kernel's, that one last.
+func otherConsoles(active string) []string {
+	own := ""
+	if f := strings.Fields(active); len(f) > 0 {
+		own = f[len(f)-1]
+	}
+	return slices.DeleteFunc(slices.Clone(consoles), func(c string) bool { return c == own })
+}
+
+// serve does everything from the mounts of the areas to the agent's end.
+func (s *system) serve(ctx context.Context) error {
+	var settled sync.WaitGroup
+	settled.Go(func() { settle(ctx, udevDrivers{}.scan, blockDevices(os.DirFS("/sys")), s.say) })
+	if err := mountAll(ctx, notMounted(s.areas()), newNFSClient(s.cmd.Address.String()).forFiles, s.say); err != nil {
+		return err
+	}
+	settled.Wait()
+	s.beat()
+	err := s.runAgent(netip.Addr{}) // whose address the network's is, the agent looks up itself
+	var end *ended
+	if !errors.As(err, &end) || !end.status.Exited() || end.status.ExitStatus() != exitRescue {
+		return err
+	}
+	if err := s.keeper.rescue(); err != nil {
+		s.say("error: %v; without word of the rescue it reboots the box when nothing has moved for %v", err, s.live.stall+keeperSlack)
+	}
+	return errRescue
+}
+
+// notMounted leaves out the areas that are mounted already: by an admin, or
+// before the unit was restarted.
+func notMounted(areas []area) []area {
+	return slices.DeleteFunc(areas, func(a area) bool {
+		_, err := os.Stat(filepath.Join(a.dir, a.mark))
+		return err == nil
+	})
+}
