@@ -134,6 +134,14 @@ func (l *Lab) StopNFS() {
 	}
 }
 
+// StopPortmapper takes the portmapper away, as where a firewall does.
+func (l *Lab) StopPortmapper() {
+	if l.rpcbind != nil {
+		l.rpcbind.kill()
+		l.rpcbind = nil
+	}
+}
+
 func (l *Lab) startPortmapper(ctx context.Context) (err error) {
 	l.rpcbind, err = l.ns.start("rpcbind", l.logFile("rpcbind"), nil, program("rpcbind"), "-f")
 	if err != nil {

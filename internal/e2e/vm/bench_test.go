@@ -48,10 +48,20 @@ type bench struct {
 	lab           *lab.Lab
 	kernel        lab.Kernel
 	begun         time.Time
-	plain, faults string // versions of the maintenance system; the second one breaks on demand
+	programs      string // folder of both programs
+	plain, faults string // versions of the form ram; the second one breaks on demand
 }
 
+// newBench makes a lab with the form ram.
 func newBench(t *testing.T) *bench {
+	b := newLab(t)
+	b.plain = b.build(t, filepath.Join(b.programs, "testbox-maintenance"))
+	b.faults = b.build(t, testenv.Build(t, "cmd/testbox-maintenance", "faults"))
+	return b
+}
+
+// newLab makes a lab without a maintenance system.
+func newLab(t *testing.T) *bench {
 	testenv.Root(t)
 	testenv.Tools(t, "ip", "dnsmasq", "rpcbind", "ganesha.nfsd", "qemu-system-x86_64", "sfdisk", "mkfs.ext4", "grub-mkimage", "busybox")
 	b := &bench{begun: time.Now()}
@@ -59,13 +69,11 @@ func newBench(t *testing.T) *bench {
 	kernel, err := maintos.FetchBare(ctx, maintos.Options{}, lab.KernelModules...)
 	must(t, err)
 	b.kernel = lab.Kernel(*kernel)
-	programs := buildPrograms(t)
-	b.lab, err = lab.New(ctx, lab.Options{Testbox: filepath.Join(programs, "testbox"), KVM: lab.ProbeKVM(ctx, b.kernel)})
+	b.programs = buildPrograms(t)
+	b.lab, err = lab.New(ctx, lab.Options{Testbox: filepath.Join(b.programs, "testbox"), KVM: lab.ProbeKVM(ctx, b.kernel)})
 	must(t, err)
 	t.Cleanup(func() { b.close(t) })
 	b.step(t, "lab in %s", b.lab.Dir)
-	b.plain = b.build(t, filepath.Join(programs, "testbox-maintenance"))
-	b.faults = b.build(t, testenv.Build(t, "cmd/testbox-maintenance", "faults"))
 	return b
 }
 
