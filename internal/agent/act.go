@@ -23,16 +23,12 @@ func (s *session) act(ctx context.Context) error {
 	}
 	// Before anything reads a disk: whatever goes wrong from here on, the
 	// kernel lets nobody write to one.
-	for _, d := range disks {
-		if err := disk.Protect(s.cfg.Dev, d, true); err != nil {
-			s.log.Error("%s cannot be set read-only: %v", d.Name, err)
-		}
-	}
+	unprotected := s.protect(disks)
 	switch s.cmd.Action {
 	case box.RefreshInfo:
 		return s.inventory(ctx, disks)
 	case box.Rescue:
-		return refuse("this maintenance system has no shell for rescue")
+		return s.rescue(ctx, disks, unprotected)
 	}
 	if s.wantsInventory() {
 		// A box with a broken sensor, or with no room for its inventory, is
@@ -54,6 +50,18 @@ func (s *session) act(ctx context.Context) error {
 		return s.verify(ctx, disks, choice)
 	}
 	return refuse("this agent does not know the action %q", s.cmd.Action)
+}
+
+// protect sets all disks read-only and names those that cannot be.
+func (s *session) protect(disks []disk.Disk) (failed []string) {
+	for _, d := range disks {
+		s.cfg.Alive() // a disk that is dying answers late
+		if err := disk.Protect(s.cfg.Dev, d, true); err != nil {
+			s.log.Error("%s cannot be set read-only: %v", d.Name, err)
+			failed = append(failed, d.Name)
+		}
+	}
+	return failed
 }
 
 // wantsInventory: on every backup, and when there is none yet.

@@ -30,6 +30,8 @@ type Config struct {
 	Terminal bool
 	// PCIIDs is the file with the names of PCI devices; "" is none.
 	PCIIDs string
+	// SSHDir has the ssh server's host keys, whose fingerprints rescue tells.
+	SSHDir string
 	Alive  func() // called at every sign of progress; nil is nobody listening
 	Reboot bool   // reboot(2) at the end
 }
@@ -45,6 +47,7 @@ const (
 	BadSectors                // like Done, but the image has zeros for sectors that could not be read
 	Expired                   // the arming was too old: disarmed, nothing done
 	Differs                   // verify found differences; disarmed
+	Rescuing                  // the box is up for an admin to log in; it stays up, and armed, until Finish
 )
 
 var outcomes = [...]struct {
@@ -57,6 +60,7 @@ var outcomes = [...]struct {
 	BadSectors: {"done with bad sectors", 4},
 	Expired:    {"expired", 5},
 	Differs:    {"done, disk and image differ", 6},
+	Rescuing:   {"up for rescue", 7},
 }
 
 func (o Outcome) String() string { return outcomes[o].name }
@@ -84,6 +88,8 @@ func outcomeOf(err error) Outcome {
 		return Differs
 	case errors.Is(err, errExpired):
 		return Expired
+	case errors.Is(err, errRescuing):
+		return Rescuing
 	case errors.As(err, &r):
 		return Refused
 	}
@@ -94,17 +100,19 @@ var (
 	errBadSectors = errors.New("the disk has sectors that cannot be read; the image holds zeros there")
 	errDiffers    = errors.New("disk and image differ")
 	errExpired    = errors.New("the arming has expired")
+	errRescuing   = errors.New("the box is up for rescue")
 )
 
 // Run does what the command line asks for, once, and returns how it ended. With
 // Reboot it does not return but reboots the machine; after a failure or a
-// refusal it waits first, so that it is seen.
+// refusal it waits first, so that it is seen. A box that is up for rescue is
+// left so.
 func Run(ctx context.Context, cfg Config) Outcome {
 	s := newSession(cfg)
 	err := s.run(ctx)
 	outcome := outcomeOf(err)
 	s.say(outcome, err)
-	if cfg.Reboot {
+	if cfg.Reboot && outcome != Rescuing {
 		s.reboot(ctx, outcome)
 	}
 	return outcome

@@ -27,7 +27,7 @@ func (s *session) say(outcome Outcome, err error) {
 		return
 	}
 	switch outcome {
-	case Done:
+	case Done, Rescuing:
 		for _, w := range s.warnings {
 			s.log.Error("%s", w)
 		}
@@ -44,18 +44,23 @@ func (s *session) say(outcome Outcome, err error) {
 	}
 }
 
-// reboot restarts the machine and does not return. What was done is durable
-// already; a clean shutdown could hang on an NFS server that is gone.
+// reboot restarts the machine and does not return.
 func (s *session) reboot(ctx context.Context, outcome Outcome) {
 	if outcome == Failed || outcome == Refused {
 		s.wait(ctx)
 	}
+	s.restart()
+	os.Exit(outcome.ExitCode())
+}
+
+// restart returns only if it fails: whoever started the agent must end this
+// then. What was done is durable already; a clean shutdown could hang on an NFS
+// server that is gone.
+func (s *session) restart() {
 	io.WriteString(s.cfg.Console, "rebooting\n")
 	if err := unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART); err != nil {
 		fmt.Fprintf(s.cfg.Console, "reboot: %v\n", err)
 	}
-	// Not allowed to, or refused: whoever started the agent must end this.
-	os.Exit(outcome.ExitCode())
 }
 
 // wait passes the retry time, showing signs of life.

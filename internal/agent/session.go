@@ -25,8 +25,8 @@ type session struct {
 	cfg    Config
 	cmd    *bootcfg.Cmdline
 	fsys   durable.FS
-	log    *sharedir.Log // nil until the backup area is open
-	folder *sharedir.Folder
+	log    *sharedir.Log    // nil until the backup area is open
+	folder *sharedir.Folder // nil: rescue, and the backup area cannot be used
 
 	host     string
 	version  string        // of the maintenance system
@@ -73,12 +73,14 @@ func (s *session) run(ctx context.Context) error {
 	if err := s.checkAddress(); err != nil {
 		return err
 	}
-	if err := s.folder.SetNames(s.host); err != nil {
-		s.log.Error("name files: %v", err)
+	if s.folder != nil {
+		if err := s.folder.SetNames(s.host); err != nil {
+			s.log.Error("name files: %v", err)
+		}
 	}
 	s.fault("")
 	result = s.act(ctx)
-	if o := outcomeOf(result); o == Failed || o == Refused {
+	if o := outcomeOf(result); o == Failed || o == Refused || o == Rescuing {
 		return result
 	}
 	s.fault("-disarm")
@@ -132,29 +134,54 @@ func (s *session) checkAddress() error {
 
 // openAreas checks that both areas are what they should be, and opens the logs.
 func (s *session) openAreas() error {
-	if _, err := fs.Stat(dirFS(s.cfg.TFTP), "pxelinux.0"); err != nil {
-		return refuse("the TFTP area is not mounted on %s, or has no pxelinux.0: %w", s.cfg.TFTP, err)
-	}
-	area, err := sharedir.Open(s.fsys, s.cfg.Backup)
-	if err != nil {
+	if err := s.checkTFTP(); err != nil {
 		return refusal{err}
 	}
-	if s.folder, err = area.Box(s.cmd.Address); err != nil {
+	folder, err := s.openFolder()
+	if err != nil && !s.isRescue() {
 		return refusal{err}
 	}
-	// Without the server's time our own must do; a wrong one at worst ends an
-	// arming too early or late, and the log says which clock was read.
-	ahead, clockErr := s.folder.Clock()
-	s.ahead = ahead
-	s.host = s.hostName()
-	s.log = s.folder.Log(s.host, sharedir.LogOptions{Console: s.cfg.Console, Now: s.now})
+	clockErr := s.openLog(folder)
 	s.log.Hello()
 	s.log.Announce("%s, arming %s", s.cmd.Action, s.cmd.Arming)
 	if clockErr != nil {
 		s.log.Error("the storage server's time is not known, times are this box's: %v", clockErr)
 	}
 	s.uuid, _ = inventory.MachineUUID(s.cfg.Sys)
+	return s.passOver(err)
+}
+
+func (s *session) checkTFTP() error {
+	if _, err := fs.Stat(dirFS(s.cfg.TFTP), "pxelinux.0"); err != nil {
+		return fmt.Errorf("the TFTP area is not mounted on %s, or has no pxelinux.0: %w", s.cfg.TFTP, err)
+	}
 	return nil
+}
+
+// openFolder opens the box's folder in the backup area.
+func (s *session) openFolder() (*sharedir.Folder, error) {
+	area, err := sharedir.Open(s.fsys, s.cfg.Backup)
+	if err != nil {
+		return nil, err
+	}
+	return area.Box(s.cmd.Address)
+}
+
+// openLog opens the logs in the box's folder; without a folder the console is
+// the log. Without the server's time our own must do; a wrong one at worst ends
+// an arming too early or late, and the log says which clock was read.
+func (s *session) openLog(folder *sharedir.Folder) (clockErr error) {
+	s.folder = folder
+	opt := sharedir.LogOptions{Console: s.cfg.Console, Now: s.now}
+	if folder == nil {
+		s.host = s.hostName()
+		s.log = sharedir.ConsoleLog(s.cmd.Address, s.host, opt)
+		return nil
+	}
+	s.ahead, clockErr = folder.Clock()
+	s.host = s.hostName()
+	s.log = folder.Log(s.host, opt)
+	return clockErr
 }
 
 // hostName is the name given, armed or looked up; "unknown" without one.
@@ -212,6 +239,7 @@ func (s *session) readBootFile() (armed *bootcfg.Cmdline, kernel string, err err
 func (s *session) disarm() error {
 	armed, _, err := s.readBootFile()
 	if errors.Is(err, fs.ErrNotExist) {
+		s.log.Info("there is no boot file any more: the box is disarmed")
 		return nil
 	}
 	if err != nil {
@@ -240,8 +268,13 @@ func (s *session) record(result error) error {
 // start, and its result: nil, errBadSectors or errDiffers. It puts the box's
 // folder in order first.
 func (s *session) alreadyDone() (done bool, result, err error) {
+	if s.folder == nil {
+		return false, nil, nil
+	}
 	if err := s.folder.Recover(); err != nil {
-		return false, nil, fmt.Errorf("put the box's folder in order: %w", err)
+		if err := s.passOver(fmt.Errorf("put the box's folder in order: %w", err)); err != nil {
+			return false, nil, err
+		}
 	}
 	last, err := s.folder.Last()
 	if err != nil {

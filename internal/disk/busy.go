@@ -39,6 +39,16 @@ func partitionsOf(path string) []string {
 	return parts
 }
 
+// Users says who uses a disk or a partition of it, as "by dm-0, by a mount on
+// /srv", or "" if nobody does or the kernel does not tell.
+func Users(devDir string, d Disk) string {
+	path, err := filepath.EvalSymlinks(Path(devDir, d.Name))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(holders(path))
+}
+
 // holders says who uses a block device, as " by dm-0, by a mount on /srv", or
 // "" if the kernel does not tell.
 func holders(path string) string {

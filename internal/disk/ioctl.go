@@ -154,6 +154,26 @@ func Protect(devDir string, d Disk, ro bool) error {
 	return errors.Join(errs...)
 }
 
+// ReadOnly reports whether the kernel refuses writes to a disk. A regular file
+// that stands for one is never protected.
+func ReadOnly(devDir string, d Disk) (bool, error) {
+	path := Path(devDir, d.Name)
+	st, err := os.Stat(path)
+	if err != nil || st.Mode().IsRegular() {
+		return false, err
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	ro, err := readOnly(int(f.Fd()))
+	if err != nil {
+		return false, fmt.Errorf("disk %s: ask whether it is read-only: %w", d.Name, err)
+	}
+	return ro, nil
+}
+
 func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil

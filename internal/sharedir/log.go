@@ -41,6 +41,16 @@ type Log struct {
 
 // Log makes the box's log. Host is "unknown" if the name is not known.
 func (f *Folder) Log(host string, opt LogOptions) *Log {
+	l := ConsoleLog(f.addr, host, opt)
+	l.fsys = f.fsys
+	l.events, l.output = logFile{path: f.Path(logName)}, logFile{path: f.Path(outputName)}
+	l.all = logFile{path: f.area.GlobalLog(), shared: true}
+	return l
+}
+
+// ConsoleLog is the log of a box whose area cannot be used: what it is told is
+// on the console alone.
+func ConsoleLog(addr box.Addr, host string, opt LogOptions) *Log {
 	if opt.Append == nil {
 		opt.Append = AppendFile
 	}
@@ -50,10 +60,7 @@ func (f *Folder) Log(host string, opt LogOptions) *Log {
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
-	return &Log{
-		addr: f.addr, host: visible(host), fsys: f.fsys, opt: opt,
-		events: logFile{path: f.Path(logName)}, output: logFile{path: f.Path(outputName)}, all: logFile{path: f.area.GlobalLog(), shared: true},
-	}
+	return &Log{addr: addr, host: visible(host), opt: opt}
 }
 
 // Hello begins the log of a session: a line of equals signs in the box's logs,
@@ -129,6 +136,9 @@ func (l *Log) write(lines []string, files ...*logFile) {
 
 // append adds lines to a file, after what was kept of earlier ones.
 func (l *Log) append(f *logFile, lines []string) {
+	if f.path == "" {
+		return
+	}
 	for _, line := range lines {
 		f.keep(line)
 	}
@@ -187,8 +197,8 @@ const maxKept = 4 << 20
 
 // logFile is a log and what is not in it yet.
 type logFile struct {
-	path    string
-	shared  bool // other boxes write it too
+	path    string // "" is none, nothing is kept
+	shared  bool   // other boxes write it too
 	kept    []byte
 	failing bool // the last write failed, and the console said so
 }

@@ -1,0 +1,129 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/sharedir"
+)
+
+// Limits of what Finish waits for. The areas are mounted hard, so an access to
+// a storage server that is gone does not end by itself.
+const (
+	answerLimit = 30 * time.Second
+	syncLimit   = 5 * time.Minute // of a slow disk that an admin wrote a lot to
+)
+
+// Finish ends the rescue that this box is in: it disarms the box, records and
+// logs that. With Reboot it then reboots the machine and does not return,
+// unless that is not possible. It can be called again.
+func Finish(cfg Config) Outcome {
+	s := newSession(cfg)
+	err := s.finish()
+	outcome := outcomeOf(err)
+	s.say(outcome, err)
+	if outcome == Done && cfg.Reboot {
+		s.restart()
+		return Failed
+	}
+	return outcome
+}
+
+// finish disarms before it records, other than actions do: a rescue that comes
+// up once more does no harm, while one that is recorded and cannot be disarmed
+// would restart the box for ever.
+func (s *session) finish() error {
+	if err := s.readRescue(); err != nil {
+		return err
+	}
+	if s.cfg.Reboot {
+		if err := s.syncDisks(); err != nil {
+			return err
+		}
+	}
+	if err := s.openRescueLog(); err != nil {
+		s.log.Error("this is in no log: %v", err)
+	}
+	_, err := within(answerLimit, func() (struct{}, error) {
+		if err := s.checkTFTP(); err != nil {
+			return struct{}{}, err
+		}
+		return struct{}{}, s.disarm()
+	})
+	if err != nil {
+		return fmt.Errorf("%w; the box is still armed and would come up in rescue again, so it is not restarted", err)
+	}
+	if s.folder == nil {
+		return nil
+	}
+	if err := s.record(nil); err != nil {
+		s.log.Error("the record of what was done is not written: %v", err)
+	}
+	return nil
+}
+
+// readRescue reads the command line of a box that must be in rescue.
+func (s *session) readRescue() error {
+	if err := s.readCmdline(); err != nil {
+		return err
+	}
+	if s.cmd.Action != box.Rescue {
+		return refuse("this box was started for %s, not for rescue; to stop that, run `testbox pxe-conf %s disarm` and restart the box", s.cmd.Action, s.cmd.Address)
+	}
+	return nil
+}
+
+// openRescueLog opens the log of a rescue that is up already. Beside an error
+// the console is the log.
+func (s *session) openRescueLog() error {
+	folder, err := within(answerLimit, func() (*sharedir.Folder, error) {
+		f, err := s.openFolder()
+		if err == nil {
+			f.Clock() // makes a file: no cache answers for a server that is gone
+		}
+		return f, err
+	})
+	if err != nil {
+		folder = nil
+	}
+	s.openLog(folder)
+	return err
+}
+
+// syncDisks waits until what the admin wrote is on the disks: reboot(2) does
+// not, and file systems that are mounted still are not unmounted.
+func (s *session) syncDisks() error {
+	fmt.Fprintln(s.cfg.Console, "waiting for the disks to take what was written to them")
+	_, err := within(syncLimit, func() (struct{}, error) { unix.Sync(); return struct{}{}, nil })
+	if err != nil {
+		return fmt.Errorf("the disks have not taken what was written to them: %w; `dmesg` may tell why; `testbox-maintenance finish --stay` disarms the box all the same", err)
+	}
+	return nil
+}
+
+var errLate = errors.New("no answer")
+
+// within gives what do gives, or errLate when that takes longer than limit; do
+// is left behind then, and must not touch what others use.
+func within[T any](limit time.Duration, do func() (T, error)) (T, error) {
+	type answer struct {
+		value T
+		err   error
+	}
+	c := make(chan answer, 1)
+	go func() {
+		v, err := do()
+		c <- answer{v, err}
+	}()
+	select {
+	case a := <-c:
+		return a.value, a.err
+	case <-time.After(limit):
+		var none T
+		return none, fmt.Errorf("%w within %v", errLate, limit)
+	}
+}

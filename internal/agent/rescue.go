@@ -1,0 +1,63 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"testbox-imaging/internal/bootcfg"
+	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/disk"
+)
+
+// isRescue reports whether an admin is to be let in. That needs a maintenance
+// system to log in to, which the form ram is not.
+func (s *session) isRescue() bool { return s.cmd.Action == box.Rescue && !s.cmd.Root.IsZero() }
+
+// passOver gives err back, unless the action is rescue. A box is armed for that
+// because something is broken: what only other actions need must not keep the
+// admin out of it. It is said instead.
+func (s *session) passOver(err error) error {
+	if err == nil || !s.isRescue() {
+		return err
+	}
+	s.warn("passed over, because this is rescue: %v", err)
+	return nil
+}
+
+// rescue tells the admin how to log in, and ends with errRescuing: the box
+// stays up and armed until Finish.
+func (s *session) rescue(ctx context.Context, disks []disk.Disk, unprotected []string) error {
+	if !s.isRescue() {
+		return refuse("in this form of the maintenance system there is nobody to log in to; rescue needs one of the form %s", bootcfg.FormDebian)
+	}
+	if s.folder != nil {
+		if err := s.inventory(ctx, disks); err != nil {
+			s.log.Error("%v", err)
+		}
+	}
+	s.cfg.Alive()
+	for _, d := range withMedium(disks) {
+		s.log.Info("seen: disk %s", d)
+	}
+	s.logHostKeys()
+	except := ""
+	if len(unprotected) > 0 {
+		except = fmt.Sprintf(", all but %s which cannot be set so,", strings.Join(unprotected, ", "))
+	}
+	s.log.Info("rescue: the disks are read-only%s until `testbox-maintenance writable DISK` on this box", except)
+	s.log.Info("rescue: log in by `ssh root@%s`, or at the box's own console", s.cmd.Address)
+	s.log.Info("rescue: `testbox-maintenance finish` on this box ends it: it disarms the box and restarts it")
+	return errRescuing
+}
+
+// logHostKeys logs by what the admin knows that it is this box he talks to.
+func (s *session) logHostKeys() {
+	keys, problems := hostKeys(s.fsys, s.cfg.SSHDir)
+	for _, k := range keys {
+		s.log.Info("ssh host key %s", k)
+	}
+	for _, p := range problems {
+		s.log.Error("ssh host keys: %v", p)
+	}
+}
