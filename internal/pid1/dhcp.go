@@ -100,7 +100,9 @@ func readOffer(ack *dhcpv4.DHCPv4) (*offer, error) {
 	if mtu, err := dhcpv4.GetUint16(dhcpv4.OptionInterfaceMTU, ack.Options); err == nil && mtu >= minMTU && mtu <= maxMTU {
 		o.mtu = int(mtu)
 	}
-	o.renew = ack.IPAddressRenewalTime(ack.IPAddressLeaseTime(0) / 2)
+	if o.renew = ack.IPAddressRenewalTime(0); o.renew == 0 {
+		o.renew = ack.IPAddressLeaseTime(0) / 2
+	}
 	return o, nil
 }
 
@@ -163,7 +165,7 @@ func (s *system) renew(ctx context.Context, client *nclient4.Client, lease *ncli
 		fresh, err := client.Renew(ctx, lease)
 		if err != nil {
 			s.say("network: the lease of %s was not renewed: %v", o.prefix, err)
-			o.renew /= 2
+			o.renew = max(o.renew/2, minRenew)
 			continue
 		}
 		lease = fresh

@@ -124,6 +124,7 @@ func (s *system) bringRoot(ctx context.Context, dir string) error {
 		return errors.New("the kernel command line names no root; the boot file is that of the ram form")
 	}
 	s.drivers = udevDrivers{s.say}
+	loadWatchdogs()
 	dog := s.startWatchdog()
 	fault(s.cmd.Fault, s.beat)
 	go s.feed(dog)
@@ -175,4 +176,13 @@ func (u udevDrivers) byName(name string) bool {
 		u.say("cannot load module %s: %v %s", name, err, strings.TrimSpace(string(out)))
 	}
 	return err == nil
+}
+
+// loadWatchdogs loads the watchdogs of common boards by name: Debian's kernel
+// packages keep udev from doing it (blacklist_linux_*.conf). Those that the
+// board does not have fail.
+func loadWatchdogs() {
+	for _, name := range []string{"i6300esb", "iTCO_wdt", "sp5100_tco", "hpwdt", "wdat_wdt"} {
+		exec.Command("modprobe", "-q", name).Run()
+	}
 }

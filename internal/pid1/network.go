@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -69,7 +70,8 @@ func (s *system) networkOnce(ctx context.Context) (netip.Addr, error) {
 }
 
 // findCard is the network card to use: the one that booted, else the one that
-// the command line names, else the first that has a link.
+// the command line names, else one that has a link: at each try the next one,
+// since not all that have a link lead to a DHCP server.
 func (s *system) findCard(ctx context.Context) (netlink.Link, error) {
 	links, err := netlink.LinkList()
 	if err != nil {
@@ -83,10 +85,9 @@ func (s *system) findCard(ctx context.Context) (netlink.Link, error) {
 		netlink.LinkSetUp(c)
 	}
 	for end := time.Now().Add(carrierWait); ; time.Sleep(settlePoll) {
-		for _, c := range cards {
-			if hasCarrier(c) {
-				return c, nil
-			}
+		if up := slices.DeleteFunc(slices.Clone(cards), func(c netlink.Link) bool { return !hasCarrier(c) }); len(up) > 0 {
+			s.tries++
+			return up[(s.tries-1)%len(up)], nil
 		}
 		if len(cards) == 0 || time.Now().After(end) || ctx.Err() != nil {
 			return nil, errors.New("no network card has a link; is its driver in the maintenance system, and the cable plugged in?")

@@ -45,6 +45,7 @@ type system struct {
 	con     *console
 	live    *pulse
 	drivers drivers
+	tries   int      // of network cards that were not named
 	resolv  []byte   // resolv.conf as the network wants it
 	sysrq   *os.File // /proc/sysrq-trigger; nil if it could not be opened
 	keeper  *keeperLine
@@ -222,18 +223,25 @@ func (s *system) pause() {
 	}
 }
 
-// reboot restarts the machine at once, without syncing or unmounting: both
-// would hang when an area's server is gone, and what must be durable was synced.
+// reboot restarts the machine when the consoles have what was said.
 func (s *system) reboot() {
 	s.con.drain(time.Second)
+	restart(s.sysrq)
+}
+
+// restart restarts the machine at once, without syncing or unmounting: both
+// would hang when an area's server is gone, and what must be durable was synced.
+// When process 1 or the keeper dies of a failing reboot(2), that is a reboot
+// too: by the kernel's panic=30, or because nobody feeds the watchdog.
+func restart(sysrq *os.File) {
 	go func() {
 		// A driver that hangs in its shutdown would keep the machine from
 		// restarting; this way no driver is asked.
 		time.Sleep(20 * time.Second)
-		s.sysrq.Write([]byte("b"))
+		sysrq.Write([]byte("b"))
 	}()
 	err := unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
-	panic(fmt.Sprintf("reboot: %v", err)) // the kernel reboots when process 1 dies; without the keeper the watchdog does
+	panic(fmt.Sprintf("reboot: %v", err))
 }
 
 // ended says how the agent ended when it should not have.

@@ -22,8 +22,14 @@ import (
 	"testbox-imaging/internal/bootcfg"
 )
 
-// TestMain also plays the agent that runChild starts.
+// TestMain also plays the programs that tests start.
 func TestMain(m *testing.M) {
+	if play := os.Getenv("PID1_TEST_KEEPER"); play != "" {
+		keeperMain(play)
+	}
+	if name := os.Getenv("PID1_TEST_SEND"); name != "" {
+		sendMain(name)
+	}
 	if play := os.Getenv("PID1_TEST_CHILD"); play != "" {
 		childMain(play)
 	}
@@ -45,6 +51,8 @@ func childMain(play string) {
 		panic("no more disks")
 	case "killed":
 		syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	case "rescues":
+		os.Exit(exitRescue)
 	case "refuses":
 		fmt.Fprintln(os.Stderr, "wrong use")
 		os.Exit(2)
@@ -140,6 +148,18 @@ func TestPulse(t *testing.T) {
 			t.Errorf("dead %v after the last beat", d)
 		}
 	})
+}
+
+// In rescue nobody beats any more.
+func TestPulseRests(t *testing.T) {
+	p := newPulse(time.Nanosecond)
+	time.Sleep(time.Microsecond)
+	if p.alive() {
+		t.Error("alive without a beat")
+	}
+	if p.rest(); !p.alive() {
+		t.Error("dead at rest")
+	}
 }
 
 func TestMountAllRetries(t *testing.T) {

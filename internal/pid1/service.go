@@ -63,7 +63,13 @@ func (s *system) serve(ctx context.Context) error {
 	}
 	settled.Wait()
 	s.beat()
-	err := s.runAgent(netip.Addr{}) // whose address the network's is, the agent looks up itself
+	return s.serveAgent()
+}
+
+// serveAgent runs the agent and hears from its exit code that the box is in
+// rescue. That a card has the armed address, the agent checks itself.
+func (s *system) serveAgent() error {
+	err := s.runAgent(netip.Addr{})
 	var end *ended
 	if !errors.As(err, &end) || !end.status.Exited() || end.status.ExitStatus() != exitRescue {
 		return err
