@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -112,7 +113,7 @@ func keep(dir string, ready io.WriteCloser) {
 		io.WriteString(ready, readyWord)
 		ready.Close()
 		return inbox.serve(s.beat, func() {
-			s.say("the box is in rescue: no progress is asked for any more")
+			s.say("the box is in rescue: it stays up without progress")
 			s.live.rest()
 		})
 	})
@@ -171,7 +172,7 @@ func (u udevDrivers) loadAlways() {
 }
 
 func (u udevDrivers) byName(name string) bool {
-	out, err := exec.Command("modprobe", name).CombinedOutput()
+	out, err := modprobe(name)
 	if err != nil {
 		u.say("cannot load module %s: %v %s", name, err, strings.TrimSpace(string(out)))
 	}
@@ -183,6 +184,14 @@ func (u udevDrivers) byName(name string) bool {
 // board does not have fail.
 func loadWatchdogs() {
 	for _, name := range []string{"i6300esb", "iTCO_wdt", "sp5100_tco", "hpwdt", "wdat_wdt"} {
-		exec.Command("modprobe", "-q", name).Run()
+		modprobe(name)
 	}
+}
+
+// modprobe loads a module. The initramfs's own MODPROBE_OPTIONS are -qb: without
+// a word when it fails, and never what a blacklist has, as all watchdogs.
+func modprobe(name string) (output []byte, err error) {
+	cmd := exec.Command("modprobe", name)
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(e string) bool { return strings.HasPrefix(e, "MODPROBE_OPTIONS=") })
+	return cmd.CombinedOutput()
 }

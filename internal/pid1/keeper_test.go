@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"testbox-imaging/internal/bootcfg"
-	"testbox-imaging/internal/testenv"
 )
 
 // keeperMain plays the keeper that startKeeper starts.
@@ -202,12 +201,21 @@ func TestKeeperHearsOnlyRoot(t *testing.T) {
 	}
 }
 
-// What modprobe says of a module that is not there is told, and nothing else happens.
+// What modprobe says is told, and it is called without the initramfs's options.
 func TestUdevDrivers(t *testing.T) {
-	testenv.Tools(t, "modprobe")
+	dir := t.TempDir()
+	fake := "#!/bin/sh\n[ -z \"$MODPROBE_OPTIONS\" ] && [ $1 = softdog ] && exit 0\necho \"no module $*\"\nexit 1\n"
+	if err := os.WriteFile(dir+"/modprobe", []byte(fake), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+":/bin:/usr/bin")
+	t.Setenv("MODPROBE_OPTIONS", "-qb")
 	var said lockedBuffer
 	u := udevDrivers{func(f string, a ...any) { fmt.Fprintf(&said, f+"\n", a...) }}
-	if u.byName("testbox_no_such_module") || !strings.Contains(said.String(), "cannot load module testbox_no_such_module") || u.scan() != 0 {
+	if !u.byName("softdog") || said.String() != "" {
+		t.Errorf("said %q", said.String())
+	}
+	if u.loadAlways(); !strings.Contains(said.String(), "cannot load module overlay: exit status 1 no module overlay\n") || u.scan() != 0 {
 		t.Errorf("said %q", said.String())
 	}
 }

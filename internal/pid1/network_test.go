@@ -34,6 +34,8 @@ var cardMAC = net.HardwareAddr{0x52, 0x54, 0, 0, 0, 0x42}
 func TestNetwork(t *testing.T) {
 	if os.Getenv(insideEnv) != "" {
 		t.Run("DHCP", insideDHCP)
+		t.Run("late", insideLate)
+		t.Run("any card", insideAnyCard)
 		t.Run("static", insideStatic)
 		return
 	}
@@ -63,17 +65,46 @@ func run(t *testing.T, name string, args ...string) {
 	}
 }
 
-// inside plugs the cable in.
+// inside makes a card whose cable leads nowhere, and the card with its cable.
 func inside(t *testing.T) (dir, server string) {
 	t.Helper()
+	dir, server = secondCard(t)
+	newCard(t, server)
+	plugIn(t, server)
+	return dir, server
+}
+
+func secondCard(t *testing.T) (dir, server string) {
+	t.Helper()
 	dir, server = os.Getenv(insideEnv), os.Getenv("PID1_TEST_SERVER")
-	run(t, "ip", "link", "add", "eth7", "address", cardMAC.String(), "type", "veth", "peer", "name", "srv0", "netns", server)
-	t.Cleanup(func() { exec.Command("ip", "link", "del", "eth7").Run() })
 	run(t, "ip", "link", "add", "eth8", "type", "veth", "peer", "name", "off0", "netns", server)
 	t.Cleanup(func() { exec.Command("ip", "link", "del", "eth8").Run() })
+	return dir, server
+}
+
+func newCard(t *testing.T, server string) {
+	t.Helper()
+	run(t, "ip", "link", "add", "eth7", "address", cardMAC.String(), "type", "veth", "peer", "name", "srv0", "netns", server)
+	t.Cleanup(func() { exec.Command("ip", "link", "del", "eth7").Run() })
+}
+
+// plugIn gives the card its link.
+func plugIn(t *testing.T, server string) {
+	t.Helper()
 	run(t, "ip", "-n", server, "addr", "add", "10.99.0.1/22", "dev", "srv0")
 	run(t, "ip", "-n", server, "link", "set", "srv0", "up")
-	return dir, server
+}
+
+// startDHCP starts the server at the other end of the cable.
+func startDHCP(t *testing.T, dir, server string) {
+	t.Helper()
+	dns := exec.Command("ip", "netns", "exec", server, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--interface=srv0",
+		"--bind-interfaces", "--user=root", "--pid-file=", "--dhcp-leasefile="+filepath.Join(dir, "leases"), "--no-ping", "--dhcp-range=10.99.0.10,10.99.3.200,255.255.252.0,1h",
+		"--dhcp-option=option:mtu,1400", "--dhcp-option=option:dns-server,10.99.0.53", "--domain=lab.example", "--dhcp-option=option:router,10.99.0.1")
+	if err := dns.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { dns.Process.Kill(); dns.Wait() })
 }
 
 func testSystem(t *testing.T, cmd *bootcfg.Cmdline) *system {
@@ -86,14 +117,7 @@ func testSystem(t *testing.T, cmd *bootcfg.Cmdline) *system {
 
 func insideDHCP(t *testing.T) {
 	dir, server := inside(t)
-	dns := exec.Command("ip", "netns", "exec", server, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--interface=srv0",
-		"--bind-interfaces", "--user=root", "--pid-file=", "--dhcp-leasefile="+filepath.Join(dir, "leases"), "--no-ping", "--dhcp-range=10.99.0.10,10.99.3.200,255.255.252.0,1h",
-		"--dhcp-option=option:mtu,1400", "--dhcp-option=option:dns-server,10.99.0.53", "--domain=lab.example", "--dhcp-option=option:router,10.99.0.1")
-	if err := dns.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { dns.Process.Kill(); dns.Wait() })
-
+	startDHCP(t, dir, server)
 	armed, _ := box.ParseAddr("10.99.2.42")
 	s := testSystem(t, &bootcfg.Cmdline{BootIF: cardMAC, Address: armed, Host: "box42", Net: bootcfg.IPConfig{DHCP: true}})
 	got, err := s.network(t.Context())
@@ -106,6 +130,51 @@ func insideDHCP(t *testing.T) {
 	}
 	if name, _ := os.Hostname(); name != "box42" {
 		t.Errorf("host name is %q", name)
+	}
+}
+
+// insideLate is a slow start: the card that booted gets its driver late, its
+// link later, and its switch port lets packets through last of all. Another
+// card has a link from the start, and nobody there.
+func insideLate(t *testing.T) {
+	dir, server := secondCard(t)
+	run(t, "ip", "link", "set", "eth8", "up")
+	run(t, "ip", "-n", server, "link", "set", "off0", "up")
+	s := testSystem(t, &bootcfg.Cmdline{BootIF: cardMAC, Net: bootcfg.IPConfig{DHCP: true}})
+	done := make(chan error, 1)
+	go func() { _, err := s.network(t.Context()); done <- err }()
+
+	time.Sleep(500 * time.Millisecond)
+	newCard(t, server)
+	time.Sleep(2500 * time.Millisecond)
+	plugIn(t, server)
+	time.Sleep(time.Second)
+	startDHCP(t, dir, server)
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(15 * time.Second): // the wait for an answer is 2 s, then 4, then 8
+		t.Fatal("no address")
+	}
+}
+
+// insideAnyCard: without BOOTIF, all cards with a link get their turn.
+func insideAnyCard(t *testing.T) {
+	_, server := inside(t)
+	run(t, "ip", "-n", server, "link", "set", "off0", "up")
+	s := testSystem(t, &bootcfg.Cmdline{Net: bootcfg.IPConfig{DHCP: true}})
+	seen := map[string]bool{}
+	for range 4 {
+		c, err := s.findCard(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen[c.Attrs().Name] = true
+	}
+	if len(seen) != 2 {
+		t.Errorf("tried %v", seen)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -43,8 +44,17 @@ type nfsClient struct {
 }
 
 func newNFSClient(id string) *nfsClient {
-	return &nfsClient{id: id, mount: unix.Mount, dial: dialTCP,
-		setID: func(id string) error { return os.WriteFile(uniqueIDFile, []byte(id), 0) }}
+	return &nfsClient{id: id, mount: unix.Mount, dial: dialTCP, setID: setUniqueID}
+}
+
+// setUniqueID passes over a missing file: the kernel's NFS client is not loaded
+// yet, as it is in a root that was not mounted by the keeper.
+func setUniqueID(id string) error {
+	err := os.WriteFile(uniqueIDFile, []byte(id), 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 func dialTCP(to netip.AddrPort) error {

@@ -79,9 +79,7 @@ func Main() {
 }
 
 func newSystem() *system {
-	s := &system{con: newConsole(), cmd: &bootcfg.Cmdline{}, live: newPulse(defaultStall)}
-	s.sysrq, _ = os.OpenFile("/proc/sysrq-trigger", os.O_WRONLY, 0)
-	return s
+	return &system{con: newConsole(), cmd: &bootcfg.Cmdline{}, live: newPulse(defaultStall), sysrq: openSysrq()}
 }
 
 // watchOver does the work under the guard and reboots when it ends. It returns
@@ -227,6 +225,15 @@ func (s *system) pause() {
 func (s *system) reboot() {
 	s.con.drain(time.Second)
 	restart(s.sysrq)
+}
+
+// Restart is how a program beside process 1, the keeper and the service
+// restarts the machine. It does not return.
+func Restart() { restart(openSysrq()) }
+
+func openSysrq() *os.File {
+	f, _ := os.OpenFile("/proc/sysrq-trigger", os.O_WRONLY, 0)
+	return f
 }
 
 // restart restarts the machine at once, without syncing or unmounting: both

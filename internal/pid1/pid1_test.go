@@ -150,7 +150,7 @@ func TestPulse(t *testing.T) {
 	})
 }
 
-// In rescue nobody beats any more.
+// In rescue nobody beats any more, until the unit is started again.
 func TestPulseRests(t *testing.T) {
 	p := newPulse(time.Nanosecond)
 	time.Sleep(time.Microsecond)
@@ -159,6 +159,11 @@ func TestPulseRests(t *testing.T) {
 	}
 	if p.rest(); !p.alive() {
 		t.Error("dead at rest")
+	}
+	p.beat()
+	time.Sleep(time.Microsecond)
+	if p.alive() {
+		t.Error("a beat did not end the rest")
 	}
 }
 

@@ -16,9 +16,12 @@ type pulse struct {
 func newPulse(stall time.Duration) *pulse { return &pulse{stall: stall, start: time.Now()} }
 
 // beat is a sign of progress.
-func (p *pulse) beat() { p.last.Store(int64(time.Since(p.start))) }
+func (p *pulse) beat() {
+	p.last.Store(int64(time.Since(p.start)))
+	p.rests.Store(false)
+}
 
-// rest asks for no signs any more.
+// rest asks for no signs until the next one comes by itself.
 func (p *pulse) rest() { p.rests.Store(true) }
 
 // alive reports whether the last sign is younger than the stall time, if signs
