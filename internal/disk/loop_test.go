@@ -191,12 +191,21 @@ func TestProtect(t *testing.T) {
 	if sum(t, file) != before {
 		t.Error("a protected disk was changed")
 	}
+	if ro, err := ReadOnly(devDir, d); err != nil || !ro {
+		t.Errorf("a protected disk: read-only %v, %v", ro, err)
+	}
 	must(t, Protect(devDir, d, false))
+	if ro, err := ReadOnly(devDir, d); err != nil || ro {
+		t.Errorf("a disk that is not protected: read-only %v, %v", ro, err)
+	}
 	for _, n := range []string{node, node + "p1", node + "p2", extraNode} {
 		must(t, tryWrite(n))
 	}
 	d.Name = "sdq"
 	if err := Protect(devDir, d, true); err == nil || !strings.Contains(err.Error(), "sdq") {
+		t.Errorf("a disk without node: %v", err)
+	}
+	if _, err := ReadOnly(devDir, d); err == nil || !strings.Contains(err.Error(), "sdq") {
 		t.Errorf("a disk without node: %v", err)
 	}
 }

@@ -61,6 +61,24 @@ func TestLog(t *testing.T) {
 	}
 }
 
+// TestConsoleLog: without an area nothing is written and nothing is missing.
+func TestConsoleLog(t *testing.T) {
+	var console bytes.Buffer
+	l := ConsoleLog(openFolder(t, newArea(t)).addr, "web1", LogOptions{Console: &console, Now: eightOClock, Append: func(path string, _ []byte) (int, error) {
+		t.Errorf("%q was written", path)
+		return 0, syscall.EIO
+	}})
+	l.Hello()
+	l.Announce("action")
+	l.Error("error")
+	if err := l.Flush(); err != nil {
+		t.Error(err)
+	}
+	if want := stamp + "info: action\n" + stamp + "error: error\n"; !strings.HasSuffix(console.String(), want) {
+		t.Errorf("console has\n%s", &console)
+	}
+}
+
 // TestLogAreaGone: lines of a while in which nothing can be written are written
 // later, in order, and no call fails.
 func TestLogAreaGone(t *testing.T) {
