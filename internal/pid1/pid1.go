@@ -221,34 +221,32 @@ func (s *system) pause() {
 	}
 }
 
-// reboot restarts the machine when the consoles have what was said.
+// reboot restarts the machine when the consoles have what was said. If the
+// kernel refuses, this process dies, which ends in a reboot too: that of process
+// 1 by the kernel's panic=30, that of the keeper because nobody feeds the
+// watchdog any more, that of the service because the keeper hears nothing.
 func (s *system) reboot() {
 	s.con.drain(time.Second)
-	restart(s.sysrq)
+	panic(fmt.Sprintf("reboot: %v", restart(s.sysrq)))
 }
-
-// Restart is how a program beside process 1, the keeper and the service
-// restarts the machine. It does not return.
-func Restart() { restart(openSysrq()) }
 
 func openSysrq() *os.File {
 	f, _ := os.OpenFile("/proc/sysrq-trigger", os.O_WRONLY, 0)
 	return f
 }
 
+// Restart restarts the machine, in a program that this package does not look
+// after. It returns only if that is not allowed.
+func Restart() error { return restart(openSysrq()) }
+
 // restart restarts the machine at once, without syncing or unmounting: both
 // would hang when an area's server is gone, and what must be durable was synced.
-// When process 1 or the keeper dies of a failing reboot(2), that is a reboot
-// too: by the kernel's panic=30, or because nobody feeds the watchdog.
-func restart(sysrq *os.File) {
-	go func() {
-		// A driver that hangs in its shutdown would keep the machine from
-		// restarting; this way no driver is asked.
-		time.Sleep(20 * time.Second)
-		sysrq.Write([]byte("b"))
-	}()
-	err := unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
-	panic(fmt.Sprintf("reboot: %v", err))
+func restart(sysrq *os.File) error {
+	// A driver that hangs in its shutdown would keep the machine from
+	// restarting; this way no driver is asked.
+	late := time.AfterFunc(20*time.Second, func() { sysrq.Write([]byte("b")) })
+	defer late.Stop()
+	return unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
 }
 
 // ended says how the agent ended when it should not have.

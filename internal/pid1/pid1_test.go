@@ -24,6 +24,9 @@ import (
 
 // TestMain also plays the programs that tests start.
 func TestMain(m *testing.M) {
+	if dev := os.Getenv("PID1_TEST_OUTLIVE"); dev != "" {
+		outliveMain(dev)
+	}
 	if play := os.Getenv("PID1_TEST_KEEPER"); play != "" {
 		keeperMain(play)
 	}
