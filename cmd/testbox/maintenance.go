@@ -1,12 +1,15 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -49,42 +52,123 @@ func exportDir(args []string) string {
 }
 
 func newMaintenanceBuildCmd() *cobra.Command {
-	var form, agent string
+	var o buildOptions
 	cmd := &cobra.Command{
 		Use:   "build [DIR]",
 		Short: "Build a maintenance system from Debian's kernel and the agent",
-		Long: `Builds, into the areas in DIR (default /export), the ram form: Debian's newest kernel of this machine's release and an initrd
-with the agent and the drivers of common network cards and disk controllers. A box
-loads both into memory; it does every action but rescue.
+		Long: `Builds a maintenance system into the areas in DIR (default /export), in one of two forms:
+  ram     Debian's newest kernel of this machine's release and an initrd with the agent and the
+          drivers of common network cards and disk controllers. A box loads both into memory. It
+          does every action but rescue, and is taken for those.
+  debian  a Debian with ssh and tools, whose root the boxes mount by NFS from the area
+          testbox-nfsroot, read-only with a layer in memory over it. It does every action; rescue
+          needs it. Building it needs root and mmdebstrap, and takes some minutes the first time.
 
-Kernel, firmware and the names of PCI devices are downloaded from this machine's
-own apt sources, to which the component non-free-firmware is added for the build
-alone. Nothing is installed and apt's state is not touched; root is not needed where you may write to the areas and the cache.
-Downloads are kept in $XDG_CACHE_HOME/testbox (for root /var/cache/testbox).
+Everything of Debian is downloaded from this machine's own apt sources, to which the component
+non-free-firmware is added for the build alone. Nothing is installed and apt's state is not
+touched; for the form ram root is not needed where you may write to the areas and the cache.
+Downloads and the Debian tree are kept in $XDG_CACHE_HOME/testbox (for root /var/cache/testbox).
 
-The same input gives the same version: what is there already is checked and kept.
-A build that fails leaves the earlier ones as they were.`,
+The same input gives the same version: what is there already is checked and kept. A build that
+fails leaves the earlier ones as they were, and boxes that run one keep it.`,
 		Example: `  testbox maintenance build
-  testbox maintenance build --agent bin/testbox-maintenance /srv/export`,
+  testbox maintenance build --agent bin/testbox-maintenance /srv/export
+  testbox maintenance build --form debian --ssh-key ~/.ssh/id_ed25519.pub --packages vim,fio`,
 		Args:              atMostOneFolder,
 		ValidArgsFunction: completeFolder,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if bootcfg.Form(form) != bootcfg.FormRAM {
-				return wrong("the form %q is not known; the form is %s", form, bootcfg.FormRAM)
-			}
-			if agent == "" {
+			if o.agent == "" {
 				var err error
-				if agent, err = agentBeside(); err != nil {
+				if o.agent, err = agentBeside(); err != nil {
 					return err
 				}
 			}
-			return maintenanceBuild(cmd, maintos.Options{TFTP: tftpArea(exportDir(args)), Agent: agent})
+			build, err := o.build(cmd, exportDir(args))
+			if err != nil {
+				return err
+			}
+			return maintenanceBuild(cmd, build)
 		},
 	}
-	cmd.Flags().StringVar(&form, "form", string(bootcfg.FormRAM), "how it runs: ram (in the box's memory)")
-	cmd.Flags().StringVar(&agent, "agent", "", "the agent's program (default: testbox-maintenance beside this program)")
-	mustComplete(cmd.RegisterFlagCompletionFunc("form", cobra.FixedCompletions([]string{string(bootcfg.FormRAM)}, cobra.ShellCompDirectiveNoFileComp)))
+	f := cmd.Flags()
+	f.StringVar(&o.form, "form", string(bootcfg.FormRAM), "how it runs: ram (in the box's memory) or debian (a root by NFS)")
+	f.StringVar(&o.agent, "agent", "", "the agent's program (default: testbox-maintenance beside this program)")
+	f.StringArrayVar(&o.keys, "ssh-key", nil, "form debian: `FILE` with public SSH keys that may log in as root and as the user testbox; can be given more than once")
+	f.StringVar(&o.password, "password-file", "", "form debian: `FILE` whose first line is the password of root and testbox (default: none; every box can read its hash)")
+	f.StringSliceVar(&o.packages, "packages", nil, "form debian: more Debian packages, comma-separated `LIST`")
+	mustComplete(cmd.RegisterFlagCompletionFunc("form", cobra.FixedCompletions([]string{string(bootcfg.FormRAM), string(bootcfg.FormDebian)}, cobra.ShellCompDirectiveNoFileComp)))
+	mustComplete(cmd.RegisterFlagCompletionFunc("packages", cobra.NoFileCompletions))
 	return cmd
+}
+
+// buildOptions are the flags of maintenance build.
+type buildOptions struct {
+	form, agent, password string
+	keys, packages        []string
+}
+
+// buildFunc builds a maintenance system.
+type buildFunc func(context.Context) (*maintos.Result, error)
+
+// build checks the flags and makes what builds the form into the areas in dir.
+func (o buildOptions) build(cmd *cobra.Command, dir string) (buildFunc, error) {
+	common := maintos.Options{TFTP: tftpArea(dir), Agent: o.agent, Say: func(format string, args ...any) { cmd.PrintErrf(format+"\n", args...) }}
+	switch bootcfg.Form(o.form) {
+	case bootcfg.FormRAM:
+		for _, name := range []string{"ssh-key", "password-file", "packages"} {
+			if cmd.Flags().Changed(name) {
+				return nil, wrong("--%s is for --form debian; in the form ram there is nobody to log in to", name)
+			}
+		}
+		return func(ctx context.Context) (*maintos.Result, error) { return maintos.Build(ctx, common) }, nil
+	case bootcfg.FormDebian:
+		opt, err := o.debian(dir, common)
+		if err != nil {
+			return nil, err
+		}
+		if len(opt.SSHKeys) == 0 && opt.Password == "" {
+			cmd.PrintErrf("WARNING: nobody will be able to log in to a box in rescue; give --ssh-key FILE, or --password-file FILE\n")
+		}
+		if opt.Password != "" {
+			cmd.PrintErrf("WARNING: every box can read the password's hash, and guess; do not use the password elsewhere\n")
+		}
+		return func(ctx context.Context) (*maintos.Result, error) { return maintos.BuildDebian(ctx, opt) }, nil
+	}
+	return nil, wrong("the form %q is not known; the forms are %s and %s", o.form, bootcfg.FormRAM, bootcfg.FormDebian)
+}
+
+// maxLogin is the size in bytes over which a file of keys or of a password is refused.
+const maxLogin = 1 << 20
+
+func (o buildOptions) debian(dir string, common maintos.Options) (opt maintos.DebianOptions, err error) {
+	s, err := (&pxeFolder{filepath.Join(common.TFTP, bootcfg.ConfigDir), durable.OS{}}).site()
+	if err != nil {
+		return opt, err
+	}
+	opt = maintos.DebianOptions{
+		Options: common, NFSRoot: filepath.Join(dir, "testbox-nfsroot"), Packages: o.packages,
+		TFTPFrom:   bootcfg.NFSPath{Server: s.Server, Path: s.TFTPPath},
+		BackupFrom: bootcfg.NFSPath{Server: s.Server, Path: s.BackupPath},
+	}
+	for _, name := range o.keys {
+		data, err := durable.ReadFile(durable.OS{}, name, maxLogin)
+		if err != nil {
+			return opt, wrong("--ssh-key: %w", err)
+		}
+		opt.SSHKeys = append(append(opt.SSHKeys, bytes.TrimSpace(data)...), '\n')
+	}
+	if o.password == "" {
+		return opt, nil
+	}
+	data, err := durable.ReadFile(durable.OS{}, o.password, maxLogin)
+	if err != nil {
+		return opt, wrong("--password-file: %w", err)
+	}
+	opt.Password, _, _ = strings.Cut(string(data), "\n")
+	if opt.Password = strings.TrimSuffix(opt.Password, "\r"); opt.Password == "" {
+		return opt, wrong("--password-file: the first line of %s is empty", o.password)
+	}
+	return opt, nil
 }
 
 // agentBeside is the agent that was built together with this program.
@@ -93,9 +177,8 @@ func agentBeside() (string, error) {
 	return filepath.Join(filepath.Dir(self), "testbox-maintenance"), err
 }
 
-func maintenanceBuild(cmd *cobra.Command, opt maintos.Options) error {
-	opt.Say = func(format string, args ...any) { cmd.PrintErrf(format+"\n", args...) }
-	r, err := maintos.Build(cmd.Context(), opt)
+func maintenanceBuild(cmd *cobra.Command, build buildFunc) error {
+	r, err := build(cmd.Context())
 	var input *maintos.InputError
 	if errors.As(err, &input) {
 		return wrong("%w", err)

@@ -32,11 +32,11 @@ var drivers = []string{
 	"i6300esb", "iTCO_wdt", "lpc_ich", "i2c_i801", "sp5100_tco", "hpwdt", "wdat_wdt", "softdog",
 
 	// The file system of the areas.
-	"nfs", "nfsv3",
+	"nfs", "nfsv3", "nfsv4",
 }
 
 // loadAlways are modules that no device asks for by its modalias.
-var loadAlways = []string{"nfs", "nfsv3"}
+var loadAlways = []string{"nfs", "nfsv3", "nfsv4"}
 
 // phys are drivers of Ethernet PHYs. The kernel asks modprobe for them when
 // the card's driver starts; there is none, so they go before it. Where the

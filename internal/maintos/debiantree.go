@@ -1,0 +1,319 @@
+package maintos
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// debianFiles are files of the root, below debianroot/ as they lie there.
+//
+//go:embed all:debianroot
+var debianFiles embed.FS
+
+//go:embed debiansetup.sh
+var debianSetup string
+
+// debianModes are the modes of files that are not 0644.
+var debianModes = map[string]fs.FileMode{
+	"etc/initramfs-tools/hooks/testbox": 0o755,
+	"etc/sudoers.d/testbox":             0o440,
+}
+
+// debianPackages are the packages of the root beside Debian's essential ones:
+// first what it needs to run, then what a person in rescue needs.
+var debianPackages = strings.Fields(`
+	linux-image-amd64 initramfs-tools systemd-sysv udev kmod dbus libpam-systemd nfs-common netbase iproute2 openssh-server busybox
+	pxelinux syslinux zip gddrescue sudo joe smbclient cifs-utils
+	smartmontools nvme-cli gdisk parted fdisk dosfstools exfatprogs ntfs-3g xfsprogs btrfs-progs lvm2 mdadm cryptsetup
+	pciutils usbutils ethtool iputils-ping dmidecode efibootmgr strace tcpdump nano less pigz zstd`)
+
+// debianExcludes are paths of packages that are left out: drivers of what a
+// box without a screen does not need, and what nobody reads.
+var debianExcludes = []string{
+	"/lib/modules/*/kernel/drivers/gpu/*", "/lib/modules/*/kernel/drivers/media/*", "/lib/modules/*/kernel/drivers/net/wireless/*",
+	"/lib/modules/*/kernel/sound/*", "/usr/share/doc/*", "/usr/share/locale/*",
+}
+
+// recipe is what a tree is made of: all boxes and agents of a site share it.
+type recipe struct {
+	key      string   // tells trees apart
+	kernel   string   // release
+	suite    string   // "bookworm"
+	sources  string   // file with the apt sources
+	packages []string // asked for
+	notes    []string
+}
+
+// newRecipe asks the host's apt sources what a tree would be made of today.
+func newRecipe(ctx context.Context, c *cache, opt DebianOptions) (*recipe, error) {
+	work, err := c.work()
+	if err != nil {
+		return nil, err
+	}
+	a, err := newApt(c, work, opt.Etc, opt.Say)
+	if err != nil {
+		return nil, err
+	}
+	opt.Say("reading the package indexes of the host's apt sources")
+	if err := a.update(ctx); err != nil {
+		return nil, err
+	}
+	host, _ := hostSources(opt.Etc)
+	r := &recipe{sources: filepath.Join(work, "sources.d/build.sources"), suite: buildSources(host)[0].words("Suites")[0]}
+	r.packages = append(slices.Clone(debianPackages), opt.Packages...)
+	for _, p := range firmwarePackages {
+		if _, err := a.show(ctx, p); errors.Is(err, errNoPackage) {
+			r.notes = append(r.notes, fmt.Sprintf("no apt source has %s: network cards that need it are not driven", p))
+			continue
+		} else if err != nil {
+			return nil, err
+		}
+		r.packages = append(r.packages, p)
+	}
+	out, msg, err := a.run(ctx, work, "apt-get", append([]string{"-q", "--simulate", "--no-install-recommends", "install", "?essential", "apt"}, r.packages...)...)
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the packages of the root cannot be had: %w\n%s", err, bytes.TrimSpace(msg))
+	}
+	set, err := parseSimulation(out)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range set {
+		if rest, ok := strings.CutPrefix(p.Name, "linux-image-"); ok && rest != "amd64" {
+			r.kernel = rest
+		}
+	}
+	if r.kernel == "" {
+		return nil, errors.New("the packages of the root have no kernel")
+	}
+	r.notes = append(r.notes, a.notes...)
+	r.key, err = r.makeKey(set)
+	return r, err
+}
+
+// parseSimulation reads what apt-get --simulate would install, lines such as
+// "Inst zip (3.0-13 Debian:12.11/stable [amd64])".
+func parseSimulation(out []byte) (set []debianPackage, err error) {
+	for _, line := range strings.Split(string(out), "\n") {
+		f := strings.Fields(line)
+		if len(f) == 0 || f[0] != "Inst" {
+			continue
+		}
+		p := debianPackage{}
+		if len(f) >= 3 {
+			p = debianPackage{f[1], strings.TrimPrefix(f[2], "(")}
+		}
+		if !validPackage(p.Name) || !validVersion(p.Version) {
+			return nil, fmt.Errorf("apt's words are not understood: %.200q", line)
+		}
+		set = append(set, p)
+	}
+	slices.SortFunc(set, func(a, b debianPackage) int { return strings.Compare(a.Name, b.Name) })
+	return set, nil
+}
+
+// makeKey is a hash of everything that a tree depends on.
+func (r *recipe) makeKey(set []debianPackage) (string, error) {
+	h := sha256.New()
+	fmt.Fprintln(h, r.suite, r.packages, debianExcludes, debianSetup, set)
+	err := fs.WalkDir(debianFiles, "debianroot", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		data, err := debianFiles.ReadFile(path)
+		fmt.Fprintf(h, "%s %d\n%s", path, len(data), data)
+		return err
+	})
+	return hex.EncodeToString(h.Sum(nil)), err
+}
+
+// tree puts the tree into dir, which is not there yet: from the cache, else
+// made anew.
+func (r *recipe) tree(ctx context.Context, c *cache, dir string, say func(string, ...any)) error {
+	cached := filepath.Join(c.dir, "trees", r.key+".tar.zst")
+	if exists(cached) {
+		err := unpackTree(ctx, cached, dir)
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		say("the tree in the cache is damaged and made anew: %v", err)
+		if err := errors.Join(os.Remove(cached), os.RemoveAll(dir)); err != nil {
+			return err
+		}
+	}
+	say("installing %d packages and what they need; this takes some minutes", len(r.packages))
+	if err := r.debootstrap(ctx, dir); err != nil {
+		return err
+	}
+	if err := writeDebianFiles(dir); err != nil {
+		return err
+	}
+	say("making the initramfs")
+	if err := chroot(ctx, dir, debianSetup, "sh"); err != nil {
+		return err
+	}
+	if err := packTree(ctx, dir, cached); err != nil {
+		say("the tree is not kept for the next build: %v", err)
+	}
+	return ctx.Err()
+}
+
+func (r *recipe) debootstrap(ctx context.Context, dir string) error {
+	args := []string{"--quiet", "--mode=root", "--format=directory", "--variant=minbase", "--architectures=amd64", "--include=" + strings.Join(r.packages, ",")}
+	for _, e := range debianExcludes {
+		args = append(args, "--dpkgopt=path-exclude="+e)
+	}
+	args = append(args, "--dpkgopt=path-include=/usr/share/doc/*/copyright", r.suite, dir, r.sources)
+	cmd := exec.CommandContext(ctx, "mmdebstrap", args...)
+	cmd.Env = append(os.Environ(), "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive")
+	return runTool(ctx, cmd)
+}
+
+// writeDebianFiles copies our files into the tree.
+func writeDebianFiles(dir string) error {
+	return fs.WalkDir(debianFiles, "debianroot", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		data, err := debianFiles.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		name := strings.TrimPrefix(path, "debianroot/")
+		mode, ok := debianModes[name]
+		if !ok {
+			mode = 0o644
+		}
+		return writeIn(dir, name, data, mode)
+	})
+}
+
+// writeIn writes a file of a tree, whose links lead nowhere else.
+func writeIn(dir, name string, data []byte, mode fs.FileMode) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if err := root.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		return err
+	}
+	if err := root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := root.WriteFile(name, data, mode); err != nil {
+		return err
+	}
+	return root.Chmod(name, mode) // umask
+}
+
+// installed lists the packages of a tree.
+func installed(ctx context.Context, dir string) ([]debianPackage, error) {
+	out, err := exec.CommandContext(ctx, "dpkg-query", "--admindir="+filepath.Join(dir, "var/lib/dpkg"), "-W", "-f", "${Package} ${Version}\n").Output()
+	if err != nil {
+		return nil, fmt.Errorf("list the packages: %w", err)
+	}
+	var all []debianPackage
+	for _, line := range strings.Split(strings.TrimSpace(string(out)), "\n") {
+		name, version, _ := strings.Cut(line, " ")
+		all = append(all, debianPackage{name, version})
+	}
+	return all, nil
+}
+
+// chroot runs a program in the tree with stdin as its input, in namespaces of
+// its own: however it ends, no mount and no process is left.
+func chroot(ctx context.Context, dir, stdin string, argv ...string) error {
+	cmd := exec.CommandContext(ctx, "unshare", append([]string{"--mount", "--pid", "--fork", "--kill-child",
+		"--mount-proc=" + filepath.Join(dir, "proc"), "chroot", dir}, argv...)...)
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "HOME=/root", "TERM=dumb"}
+	cmd.Stdin = strings.NewReader(stdin)
+	return runTool(ctx, cmd)
+}
+
+// runTool runs a program; the error holds the end of what it said.
+func runTool(ctx context.Context, cmd *exec.Cmd) error {
+	out, err := cmd.CombinedOutput()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
+		lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+		return fmt.Errorf("%s: %w\n%s", filepath.Base(cmd.Path), err, strings.Join(lines[max(0, len(lines)-20):], "\n"))
+	}
+	return nil
+}
+
+// packTree keeps a tree in the cache, in place of all earlier ones.
+func packTree(ctx context.Context, dir, to string) (err error) {
+	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
+		return err
+	}
+	earlier, _ := filepath.Glob(filepath.Join(filepath.Dir(to), "*"))
+	for _, e := range earlier {
+		os.Remove(e)
+	}
+	tmp := to + ".tmp"
+	f, err := os.Create(tmp)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close(), ignoreMissing(os.Remove(tmp))) }()
+	z, err := zstd.NewWriter(f, zstd.WithEncoderLevel(zstd.SpeedFastest))
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, "tar", "--create", "--numeric-owner", "--xattrs", "--directory", dir, ".")
+	var msg bytes.Buffer
+	cmd.Stdout, cmd.Stderr = z, &msg
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("tar: %w: %s", err, bytes.TrimSpace(msg.Bytes()))
+	}
+	if err := errors.Join(z.Close(), f.Sync()); err != nil {
+		return err
+	}
+	return os.Rename(tmp, to)
+}
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// unpackTree makes dir from a kept tree. The stream has a checksum.
+func unpackTree(ctx context.Context, from, dir string) error {
+	f, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	z, err := zstd.NewReader(f)
+	if err != nil {
+		return err
+	}
+	defer z.Close()
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, "tar", "--extract", "--numeric-owner", "--preserve-permissions", "--xattrs", "--xattrs-include=*", "--directory", dir)
+	cmd.Stdin = z // whose errors are the command's
+	return runTool(ctx, cmd)
+}
