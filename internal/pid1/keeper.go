@@ -92,6 +92,7 @@ func startKeeper(program, dir string) error {
 func keep(dir string, ready io.WriteCloser) {
 	unix.CloseOnExec(readyFD)
 	signal.Ignore(unix.SIGHUP)
+	unix.Umask(0o022) // what it makes is the root's
 	os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0)
 	s := newSystem()
 	s.keeps = true

@@ -98,6 +98,16 @@ func TestNFSWithoutID(t *testing.T) {
 	}
 }
 
+// A restart of the unit finds the areas mounted.
+func TestNFSAgain(t *testing.T) {
+	a := area{from: bootcfg.NFSPath{Server: netip.MustParseAddr("10.0.0.1"), Path: "/export/a"}, dir: "/mnt/a"}
+	for answer, want := range map[error]error{nil: nil, unix.EBUSY: nil, unix.EACCES: unix.EACCES} {
+		if err := (&nfsServer{v3: answer}).client().again(a); !errors.Is(err, want) {
+			t.Errorf("%v gave %v", answer, err)
+		}
+	}
+}
+
 // The root's set-uid programs must work, the areas have none.
 func TestNFSFlags(t *testing.T) {
 	var got uintptr

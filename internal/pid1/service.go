@@ -58,12 +58,22 @@ func otherConsoles(active string) []string {
 func (s *system) serve(ctx context.Context) error {
 	var settled sync.WaitGroup
 	settled.Go(func() { settle(ctx, udevDrivers{}.scan, blockDevices(os.DirFS("/sys")), s.say) })
-	if err := mountAll(ctx, notMounted(s.areas()), newNFSClient(s.cmd.Address.String()).forFiles, s.say); err != nil {
+	client := newNFSClient(s.cmd.Address.String())
+	if err := mountAll(ctx, notMounted(s.areas()), client.again, s.say); err != nil {
 		return err
 	}
 	settled.Wait()
 	s.beat()
 	return s.serveAgent()
+}
+
+// again mounts an area that may be mounted already, without its mark: then the
+// kernel refuses to mount it twice (EBUSY), and the agent says what is missing.
+func (c *nfsClient) again(a area) error {
+	if err := c.forFiles(a); !errors.Is(err, unix.EBUSY) {
+		return err
+	}
+	return nil
 }
 
 // serveAgent runs the agent and hears from its exit code that the box is in
