@@ -93,6 +93,7 @@ func keep(dir string, ready io.WriteCloser) {
 	unix.CloseOnExec(readyFD)
 	signal.Ignore(unix.SIGHUP)
 	unix.Umask(0o022) // what it makes is the root's
+	os.WriteFile("/proc/self/comm", []byte("testbox-keeper"), 0)
 	os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0)
 	s := newSystem()
 	s.keeps = true
@@ -111,6 +112,7 @@ func keep(dir string, ready io.WriteCloser) {
 			return err
 		}
 		s.beat()
+		s.say("the root is mounted; the keeper stays behind")
 		io.WriteString(ready, readyWord)
 		ready.Close()
 		return inbox.serve(s.beat, func() {

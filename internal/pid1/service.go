@@ -30,6 +30,7 @@ func Service() int {
 	s.con.add(os.Stdout)
 	active, _ := os.ReadFile("/sys/class/tty/console/active")
 	s.con.open("/dev", otherConsoles(string(active))...)
+	s.say("testbox maintenance service")
 	err := s.readCmdline(0)
 	if s.keeper, _ = dialKeeper(keeperName); s.keeper == nil {
 		s.say("there is no keeper: this root was not mounted by its own initramfs, and nobody feeds a watchdog")
