@@ -1,50 +1,79 @@
 package maintos
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"testbox-imaging/internal/bootcfg"
+	"testbox-imaging/internal/durable"
 )
 
-// DebianOptions say what to build for the form debian.
+// DebianOptions say how to build the form debian.
 type DebianOptions struct {
 	Options
-	NFSRoot  string   // folder of the area of roots, which is there already
-	SSHKeys  []byte   // text of authorized_keys for root and testbox; may be empty
-	Password string   // of root and testbox; "": no password works
-	Packages []string // what the admin wants beside ours
-	FSTab    FSTab
+	NFSRoot  string   // folder of the maintenance roots, which is there already
+	SSHKeys  []byte   // authorized_keys of root and the user testbox; nil is nobody
+	Password string   // of both; "" is none
+	Packages []string // more packages of Debian
+
+	// For /etc/fstab: the areas as boxes mount them.
+	TFTPFrom, BackupFrom bootcfg.NFSPath
 }
 
-// FSTab is what the root's /etc/fstab has of a lab: as whom boxes know the server.
-type FSTab struct {
-	Server     string // address
-	TFTPPath   string // exported folders
-	BackupPath string
+// maxDebianSize is the size in bytes of kernel and initrd over which a build
+// of the form debian fails: loaders fetch both by TFTP.
+const maxDebianSize = 64 << 20
+
+// debianAgent is where the agent lies in the root and in its initrd.
+const debianAgent = "usr/local/sbin/testbox-maintenance"
+
+// debianBoot is the folder in a root with the files of its version's folder in
+// the TFTP area, which is made of them.
+const debianBoot = "usr/share/testbox"
+
+// debianManifest is manifestFile of the form debian: for people, and to tell
+// whether the boot files are those that were built.
+type debianManifest struct {
+	Packages []debianPackage `json:"packages"`
+	SHA256   struct {
+		Kernel string `json:"kernel"`
+		Initrd string `json:"initrd"`
+		Agent  string `json:"agent"`
+	} `json:"sha256"`
 }
 
-// maxDebianSize is the size in bytes of kernel and initrd over which a build of
-// the form debian fails. Its initramfs is Debian's, with all network cards'
-// drivers, so it is larger than ours can be.
-const maxDebianSize = 64_000_000
+type debianPackage struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+}
 
-// BuildDebian makes a maintenance system of the form debian. Its root gets its
-// name, whole, before its boot files get theirs, and what is there under a name
-// is never changed: a build that fails leaves the earlier ones as they were.
+// BuildDebian makes a maintenance system of the form debian: its root in the
+// area of roots, then kernel and initrd in the TFTP area. Each gets its name
+// only when it is whole and durable, and nothing that has a name is changed, so
+// a build that fails changes nothing for anybody, and boxes that run an earlier
+// version keep it. The same input gives the same version.
 func BuildDebian(ctx context.Context, opt DebianOptions) (*Result, error) {
 	var err error
 	if opt.Options, err = opt.Options.complete(); err != nil {
 		return nil, err
 	}
-	agent, err := opt.check()
+	if err := opt.check(); err != nil {
+		return nil, err
+	}
+	agent, err := readAgent(opt.Agent)
 	if err != nil {
 		return nil, err
 	}
@@ -53,111 +82,337 @@ func BuildDebian(ctx context.Context, opt DebianOptions) (*Result, error) {
 		return nil, err
 	}
 	defer c.close()
-	set, work, err := opt.resolve(ctx, c)
+	recipe, err := newRecipe(ctx, c, opt)
 	if err != nil {
 		return nil, err
 	}
-	b, err := newDebianBuild(opt, agent, set)
-	if err != nil {
-		return nil, err
+	b := &debianBuild{DebianOptions: opt, cache: c, recipe: recipe, agent: agent}
+	b.name()
+	return b.run(ctx)
+}
+
+// check refuses what cannot end well, before anything is begun.
+func (o *DebianOptions) check() error {
+	if err := checkArea(o.TFTP); err != nil {
+		return err
 	}
-	area, err := lockArea(ctx, opt.NFSRoot)
-	if err != nil {
-		return nil, err
+	if st, err := os.Stat(o.NFSRoot); err != nil || !st.IsDir() {
+		return &InputError{fmt.Errorf("no folder %s for the roots of the form debian; `testbox share init` makes one", o.NFSRoot)}
 	}
-	defer area.Close()
-	r, err := b.publish(func(dir string) error {
-		tree, err := c.tree(ctx, set, work, opt.Say)
-		if err != nil {
-			return err
+	if os.Geteuid() != 0 {
+		return &InputError{errors.New("the form debian can only be built by root: its files belong to users of their own")}
+	}
+	if _, err := exec.LookPath("mmdebstrap"); err != nil {
+		return &InputError{errors.New("mmdebstrap is not installed; run: apt-get install mmdebstrap")}
+	}
+	for _, p := range o.Packages {
+		if !validPackage(p) {
+			return &InputError{fmt.Errorf("%q is not the name of a Debian package", p)}
 		}
-		defer tree.Close()
-		opt.Say("unpacking the tree")
-		return tree.unpack(ctx, dir)
-	})
-	if err != nil {
+	}
+	if err := validKeys(o.SSHKeys); err != nil {
+		return &InputError{err}
+	}
+	if strings.ContainsFunc(o.Password, func(r rune) bool { return r < ' ' || r == 0x7f }) || len(o.Password) > 256 {
+		return &InputError{errors.New("the password has a control character or more than 256 bytes")}
+	}
+	return nil
+}
+
+// validKeys makes sure that an authorized_keys text is one: a private key in
+// its place would be readable by every box.
+func validKeys(keys []byte) error {
+	if len(keys) > 1<<20 || bytes.Contains(keys, []byte("PRIVATE KEY")) {
+		return errors.New("the SSH key is a private one, or larger than 1 MiB; give the public key (a file .pub, or an authorized_keys)")
+	}
+	for i, line := range strings.Split(string(keys), "\n") {
+		if line = strings.TrimSpace(line); line == "" || line[0] == '#' {
+			continue
+		}
+		if !slices.ContainsFunc(strings.Fields(line), func(w string) bool { return strings.HasPrefix(w, "AAAA") }) {
+			return fmt.Errorf("line %d of the SSH keys is no public key", i+1)
+		}
+	}
+	return nil
+}
+
+// debianBuild is one build of a version.
+type debianBuild struct {
+	DebianOptions
+	cache   *cache
+	recipe  *recipe
+	agent   []byte
+	version string
+	root    string // its folder among the roots
+	boot    string // its folder in the TFTP area
+}
+
+// name decides the version and its places.
+func (b *debianBuild) name() {
+	b.version = b.versionName()
+	b.root = filepath.Join(b.NFSRoot, b.version)
+	b.boot = filepath.Join(b.TFTP, bootcfg.MaintDir, b.version)
+}
+
+// versionName tells versions apart by all that they are made of.
+func (b *debianBuild) versionName() string {
+	h := sha256.New()
+	for _, part := range [][]byte{[]byte(b.recipe.key), b.agent, b.fstab(), b.SSHKeys, []byte(b.Password)} {
+		fmt.Fprintf(h, "%d\n", len(part))
+		h.Write(part)
+	}
+	return fmt.Sprintf("debian-%s-%s", b.recipe.kernel, hex.EncodeToString(h.Sum(nil)[:4]))
+}
+
+func (b *debianBuild) run(ctx context.Context) (*Result, error) {
+	r := &Result{Notes: b.recipe.notes}
+	v, size, err := b.published()
+	if err == nil && exists(b.root) {
+		r.Version, r.Size, r.Existed = *v, size, true
+		return r, nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("this version was built before and is damaged: %w; remove the folder %s and build again", err, b.boot)
+	}
+	if !exists(b.root) {
+		if err := b.makeRoot(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if !exists(b.boot) {
+		if err := b.publish(); err != nil {
+			return nil, err
+		}
+	}
+	if v, size, err = b.published(); err != nil {
 		return nil, err
 	}
-	r.Notes = set.notes
+	r.Version, r.Size = *v, size
 	return r, nil
 }
 
-// check refuses wrong input, and what cannot work, before anything is begun.
-// It returns the agent's program.
-func (opt *DebianOptions) check() ([]byte, error) {
-	if err := opt.checkSettings(); err != nil {
-		return nil, &InputError{err}
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+// published reads the version's folder in the TFTP area, makes sure that
+// kernel and initrd are those that were built, and gives their size in bytes.
+// It matches fs.ErrNotExist only if there is no such folder.
+func (b *debianBuild) published() (*bootcfg.Version, int64, error) {
+	if _, err := os.Lstat(b.boot); err != nil {
+		return nil, 0, err
 	}
-	agent, err := readAgent(opt.Agent)
+	v, size, err := b.readBoot()
+	if err != nil {
+		return nil, 0, fmt.Errorf("%s: %v", b.boot, err) // not %w: the folder is there
+	}
+	return v, size, nil
+}
+
+func (b *debianBuild) readBoot() (*bootcfg.Version, int64, error) {
+	fsys := durable.OS{}
+	text, err := durable.ReadFile(fsys, filepath.Join(b.boot, manifestFile), 1<<20)
+	if err != nil {
+		return nil, 0, err
+	}
+	var m debianManifest
+	if err := json.Unmarshal(text, &m); err != nil {
+		return nil, 0, fmt.Errorf("%s: %w", manifestFile, err)
+	}
+	if text, err = durable.ReadFile(fsys, filepath.Join(b.boot, bootcfg.VersionFile), bootcfg.MaxVersion); err != nil {
+		return nil, 0, err
+	}
+	v, err := bootcfg.ParseVersion(text)
+	if err != nil {
+		return nil, 0, err
+	}
+	size := int64(0)
+	for name, want := range map[string]string{bootcfg.KernelFile: m.SHA256.Kernel, bootcfg.InitrdFile: m.SHA256.Initrd} {
+		data, err := durable.ReadFile(fsys, filepath.Join(b.boot, name), maxDebianSize)
+		if err != nil {
+			return nil, 0, err
+		}
+		if sha256Hex(data) != want || v.Version != b.version {
+			return nil, 0, fmt.Errorf("%s is not what was built", name)
+		}
+		size += int64(len(data))
+	}
+	return v, size, nil
+}
+
+// publish makes the version's folder in the TFTP area from its root.
+func (b *debianBuild) publish() error {
+	var files []file
+	for _, name := range []string{bootcfg.KernelFile, bootcfg.InitrdFile, manifestFile, bootcfg.VersionFile} {
+		data, err := os.ReadFile(filepath.Join(b.root, debianBoot, name))
+		if err != nil {
+			return fmt.Errorf("the root %s is damaged: %w; remove it when no box runs it, and build again", b.root, err)
+		}
+		files = append(files, file{name, data})
+	}
+	b.Say("publishing %s", b.version)
+	return writeFolder(b.boot, files)
+}
+
+// buildPrefix begins the names of roots that are not whole yet.
+const buildPrefix = ".build-"
+
+// makeRoot makes the version's root under another name, and gives it its name
+// when everything of it is durable.
+func (b *debianBuild) makeRoot(ctx context.Context) (err error) {
+	left, _ := filepath.Glob(filepath.Join(b.NFSRoot, buildPrefix+"*"))
+	for _, l := range left { // what killed builds left
+		if err := removeTree(l); err != nil {
+			return err
+		}
+	}
+	work, err := os.MkdirTemp(b.NFSRoot, buildPrefix)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, removeTree(work)) }()
+	tree := filepath.Join(work, "root")
+	if err := b.recipe.tree(ctx, b.cache, tree, b.Say); err != nil {
+		return err
+	}
+	if err := b.finish(ctx, tree); err != nil {
+		return fmt.Errorf("finish the root: %w", err)
+	}
+	if err := syncFS(tree); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	fsys := durable.OS{}
+	if err := fsys.Rename(tree, b.root); err != nil {
+		return err
+	}
+	return fsys.SyncDir(b.NFSRoot)
+}
+
+// removeTree removes a tree that is not whole, but goes through no mount: what
+// is behind one is not the tree's.
+func removeTree(dir string) error {
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	for _, line := range strings.Split(string(mounts), "\n") {
+		// Field 5 is the mount point (proc_pid_mountinfo(5)).
+		if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(f[4], dir+"/") {
+			return fmt.Errorf("%s is mounted there; unmount it and remove %s", f[4], dir)
+		}
+	}
+	return os.RemoveAll(dir)
+}
+
+// syncFS makes everything on the file system of dir durable.
+func syncFS(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := unix.Syncfs(int(f.Fd())); err != nil {
+		return fmt.Errorf("sync %s: %w", dir, err)
+	}
+	return nil
+}
+
+// finish puts into a tree what is this version's own: agent, site, logins,
+// and the files that the loader gets.
+func (b *debianBuild) finish(ctx context.Context, tree string) error {
+	if err := writeIn(tree, debianAgent, b.agent, 0o755); err != nil {
+		return err
+	}
+	if err := writeIn(tree, "etc/fstab", b.fstab(), 0o644); err != nil {
+		return err
+	}
+	if err := b.logins(ctx, tree); err != nil {
+		return err
+	}
+	initrd, err := b.initrd(tree)
+	if err != nil {
+		return err
+	}
+	kernel, err := os.ReadFile(filepath.Join(tree, "boot/vmlinuz-"+b.recipe.kernel))
+	if err != nil {
+		return err
+	}
+	if size := len(kernel) + len(initrd); size > maxDebianSize {
+		return fmt.Errorf("kernel and initrd have %d bytes, more than %d; loaders would fail on them", size, maxDebianSize)
+	}
+	m := debianManifest{}
+	if m.Packages, err = installed(ctx, tree); err != nil {
+		return err
+	}
+	m.SHA256.Kernel, m.SHA256.Initrd, m.SHA256.Agent = sha256Hex(kernel), sha256Hex(initrd), sha256Hex(b.agent)
+	list, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return err
+	}
+	v := bootcfg.Version{Format: bootcfg.VersionFormat, Version: b.version, Form: bootcfg.FormDebian, Kernel: b.recipe.kernel, Built: now()}
+	text, err := v.Marshal()
+	if err != nil {
+		return err
+	}
+	for _, f := range []file{{bootcfg.KernelFile, kernel}, {bootcfg.InitrdFile, initrd}, {manifestFile, append(list, '\n')}, {bootcfg.VersionFile, text}} {
+		if err := writeIn(tree, filepath.Join(debianBoot, f.name), f.data, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func sha256Hex(data []byte) string {
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
+}
+
+// initrd is the tree's initramfs, and behind it a second archive with the
+// agent: so the first one depends on Debian alone. The kernel unpacks one after
+// the other (Documentation/driver-api/early-userspace/buffer-format.rst).
+func (b *debianBuild) initrd(tree string) ([]byte, error) {
+	base, err := os.ReadFile(filepath.Join(tree, "boot/initrd.img-"+b.recipe.kernel))
 	if err != nil {
 		return nil, err
 	}
-	if err := checkArea(opt.TFTP); err != nil {
-		return nil, err
-	}
-	if err := checkArea(opt.NFSRoot); err != nil {
-		return nil, err
-	}
-	if os.Geteuid() != 0 {
-		return nil, &InputError{errors.New("the form debian is built by root: its files belong to several users")}
-	}
-	if _, err := exec.LookPath("mmdebstrap"); err != nil {
-		return nil, &InputError{errors.New("mmdebstrap is not installed, which makes the tree; apt-get install mmdebstrap")}
-	}
-	return agent, nil
+	base = append(base, make([]byte, -len(base)&3)...)
+	second, err := packInitrd([]entry{
+		{path: "usr", mode: modeDir | 0o755}, {path: "usr/local", mode: modeDir | 0o755}, {path: "usr/local/sbin", mode: modeDir | 0o755},
+		{path: debianAgent, mode: modeFile | 0o755, data: b.agent},
+	})
+	return append(base, second...), err
 }
 
-// resolve finds out which packages the tree has, by the host's apt sources.
-func (opt *DebianOptions) resolve(ctx context.Context, c *cache) (*packageSet, string, error) {
-	work, err := c.work()
-	if err != nil {
-		return nil, "", err
-	}
-	a, err := newApt(c, work, opt.Etc, opt.Say)
-	if err != nil {
-		return nil, "", err
-	}
-	opt.Say("reading the package indexes of the host's apt sources")
-	if err := a.update(ctx); err != nil {
-		return nil, "", err
-	}
-	set, err := a.resolveDebian(ctx, opt.Packages)
-	return set, work, err
+// fstab is the original's: the areas are mounted by the agent, or by a person.
+// nolock, because locks would need a daemon, and a server that offers them.
+func (b *debianBuild) fstab() []byte {
+	return fmt.Appendf(nil, `proc /proc proc defaults 0 0
+/dev/nfs / nfs defaults 1 1
+%s /mnt/testbox-tftp nfs tcp,nfsvers=3,noauto,nolock 2 2
+%s /mnt/testbox-backup nfs tcp,nfsvers=3,noauto,nolock 3 3
+`, b.TFTPFrom, b.BackupFrom)
 }
 
-// debianBuild is one version of the form debian on its way into the areas.
-type debianBuild struct {
-	opt     DebianOptions
-	agent   []byte
-	set     *packageSet
-	version bootcfg.Version
-}
-
-// newDebianBuild names the version by all that goes into it. A tree that was
-// made anew from the same packages has the same name: a difference would be one
-// of times alone.
-func newDebianBuild(opt DebianOptions, agent []byte, set *packageSet) (*debianBuild, error) {
-	release, err := set.kernelRelease()
-	if err != nil {
-		return nil, err
+// logins lets the admin in.
+func (b *debianBuild) logins(ctx context.Context, tree string) error {
+	if len(b.SSHKeys) > 0 {
+		if err := chroot(ctx, tree, string(b.SSHKeys), "sh", "-euc", `
+umask 077
+mkdir -p /root/.ssh /home/testbox/.ssh
+tee /root/.ssh/authorized_keys >/home/testbox/.ssh/authorized_keys
+chown -R testbox: /home/testbox/.ssh`); err != nil {
+			return err
+		}
 	}
-	program := sha256.Sum256(agent)
-	input, err := json.Marshal([]any{set.key(), hex.EncodeToString(program[:]), opt.SSHKeys, opt.Password, opt.FSTab})
-	if err != nil {
-		return nil, err
+	if b.Password == "" {
+		return nil
 	}
-	sum := sha256.Sum256(input)
-	b := &debianBuild{opt: opt, agent: agent, set: set, version: bootcfg.Version{
-		Format: bootcfg.VersionFormat, Form: bootcfg.FormDebian, Kernel: release, Built: now(),
-		Version: fmt.Sprintf("debian-%s-%s", release, hex.EncodeToString(sum[:4])),
-	}}
-	_, err = b.version.Marshal()
-	return b, err
+	if err := chroot(ctx, tree, "root:"+b.Password+"\ntestbox:"+b.Password+"\n", "chpasswd"); err != nil {
+		return err
+	}
+	return writeIn(tree, "etc/ssh/sshd_config.d/00-password.conf", []byte("PermitRootLogin yes\nPasswordAuthentication yes\n"), 0o644)
 }
-
-// bootDir and rootDir are where the version's two folders are or would be.
-func (b *debianBuild) bootDir() string {
-	return filepath.Join(b.opt.TFTP, bootcfg.MaintDir, b.version.Version)
-}
-
-func (b *debianBuild) rootDir() string { return filepath.Join(b.opt.NFSRoot, b.version.Version) }

@@ -20,13 +20,18 @@ grep -q '^MODULES=netboot$' /etc/initramfs-tools/initramfs.conf
 for rule in 64-md-raid-assembly 69-md-clustered-confirm-device 69-lvm 64-btrfs 64-btrfs-dm 64-btrfs-zoned 69-bcache 70-nvmf-autoconnect; do
 	ln -sf /dev/null "/etc/udev/rules.d/$rule.rules"
 done
+mkdir -p /etc/systemd/system-generators
+for generator in systemd-gpt-auto-generator systemd-hibernate-resume-generator systemd-cryptsetup-generator; do
+	ln -sf /dev/null "/etc/systemd/system-generators/$generator"
+done
 systemctl --quiet mask mdmonitor.service mdmonitor-oneshot.timer mdcheck_start.timer mdcheck_continue.timer \
 	lvm2-monitor.service lvm2-lvmpolld.socket blk-availability.service \
 	cryptdisks.service cryptdisks-early.service smartmontools.service \
 	nvmf-autoconnect.service nvmefc-boot-connections.service nfs-blkmap.service \
 	fstrim.timer e2scrub_all.timer e2scrub_reap.service \
 	apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer logrotate.timer man-db.timer \
-	systemd-remount-fs.service systemd-firstboot.service systemd-networkd.service \
+	systemd-remount-fs.service systemd-firstboot.service systemd-pstore.service systemd-repart.service \
+	systemd-networkd.service systemd-networkd.socket networking.service NetworkManager.service dhcpcd.service \
 	rpc-statd-notify.service hibernate.target suspend.target sleep.target
 systemctl --quiet enable testbox-maintenance.service testbox-ssh-keys.service ssh.service
 systemctl --quiet set-default multi-user.target

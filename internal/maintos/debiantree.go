@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -83,7 +84,7 @@ func newRecipe(ctx context.Context, c *cache, opt DebianOptions) (*recipe, error
 		}
 		r.packages = append(r.packages, p)
 	}
-	out, msg, err := a.run(ctx, work, "apt-get", append([]string{"-q", "--simulate", "--no-install-recommends", "install", "?essential", "apt"}, r.packages...)...)
+	out, msg, err := a.run(ctx, work, "apt-get", append([]string{"-q", "--simulate", "--no-install-recommends", "install", "?essential", "?priority(^required$)", "apt"}, r.packages...)...)
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
@@ -148,6 +149,7 @@ func (r *recipe) makeKey(set []debianPackage) (string, error) {
 func (r *recipe) tree(ctx context.Context, c *cache, dir string, say func(string, ...any)) error {
 	cached := filepath.Join(c.dir, "trees", r.key+".tar.zst")
 	if exists(cached) {
+		say("unpacking the tree that an earlier build kept")
 		err := unpackTree(ctx, cached, dir)
 		if err == nil || ctx.Err() != nil {
 			return err
@@ -182,6 +184,9 @@ func (r *recipe) debootstrap(ctx context.Context, dir string) error {
 	args = append(args, "--dpkgopt=path-include=/usr/share/doc/*/copyright", r.suite, dir, r.sources)
 	cmd := exec.CommandContext(ctx, "mmdebstrap", args...)
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive")
+	// It mounts this machine's devices in the tree. In namespaces of its own,
+	// nothing of that is left when it is killed.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Cloneflags: syscall.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL}
 	return runTool(ctx, cmd)
 }
 
