@@ -7,7 +7,7 @@ import (
 	"os"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"testbox-imaging/internal/pid1"
 )
 
 // Times where the command line has none.
@@ -58,7 +58,7 @@ func (s *session) reboot(ctx context.Context, outcome Outcome) {
 // server that is gone.
 func (s *session) restart() {
 	io.WriteString(s.cfg.Console, "rebooting\n")
-	if err := unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART); err != nil {
+	if err := pid1.Restart(); err != nil {
 		fmt.Fprintf(s.cfg.Console, "reboot: %v\n", err)
 	}
 }

@@ -72,7 +72,7 @@ func (s *session) readRescue() error {
 		return err
 	}
 	if s.cmd.Action != box.Rescue {
-		return refuse("this box was started for %s, not for rescue; to stop that, run `testbox pxe-conf %s disarm` and restart the box", s.cmd.Action, s.cmd.Address)
+		return refuse("this box was started for %s, not for rescue; to stop that, run `testbox pxe-conf disarm %s` and restart the box", s.cmd.Action, s.cmd.Address)
 	}
 	return nil
 }

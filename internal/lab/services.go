@@ -57,7 +57,7 @@ func (l *Lab) ganeshaConf() string {
 	Enable_NLM = false;
 	Enable_RQUOTA = false;
 }
-NFSV4 { Graceless = true; }
+NFSV4 { Graceless = true; Only_Numeric_Owners = true; }
 LOG { Default_Log_Level = EVENT; }
 `
 	for i, e := range []struct{ dir, access, squash string }{
