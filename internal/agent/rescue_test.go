@@ -167,7 +167,7 @@ func TestRescueRefused(t *testing.T) {
 func TestFinishRefused(t *testing.T) {
 	b := newBench(t)
 	b.verb(b.arm(box.Backup, nil), Finish, Refused)
-	b.says("backup", "testbox pxe-conf 10.88.0.11 disarm")
+	b.says("backup", "testbox pxe-conf disarm 10.88.0.11")
 	b.verb("quiet splash", Finish, Refused)
 	if !b.exists(b.bootFile()) {
 		t.Error("a refused finish disarmed the box")
