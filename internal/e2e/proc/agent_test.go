@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -18,12 +19,17 @@ type agent struct {
 }
 
 // start starts the agent.
-func (b *testBox) start() *agent {
+func (b *testBox) start() *agent { b.t.Helper(); return b.verb("run", "--ssh", b.path("ssh")) }
+
+// verb starts the agent's program to do something else than an action. It must
+// not be able to reboot this machine, so it has not the right to.
+func (b *testBox) verb(name string, args ...string) *agent {
 	b.t.Helper()
 	a := &agent{t: b.t, lines: make(chan string, 1000), ended: make(chan struct{})}
 	area := func(name string) string { return filepath.Join(b.areas.dir, name) }
-	a.cmd = exec.Command(b.prog.agent, "run", "--cmdline", b.path("cmdline"), "--sys", b.path("sys"), "--proc", b.path("proc"), "--dev", b.path("dev"),
-		"--tftp", area("testbox-tftp"), "--backup", area("testbox-backup"), "--address", b.addr, "--host", boxHost)
+	a.cmd = exec.Command("setpriv", append([]string{"--bounding-set=-sys_boot", b.prog.agent, name, "--cmdline", b.path("cmdline"),
+		"--sys", b.path("sys"), "--proc", b.path("proc"), "--dev", b.path("dev"),
+		"--tftp", area("testbox-tftp"), "--backup", area("testbox-backup"), "--address", b.addr, "--host", boxHost}, args...)...)
 	a.cmd.Stderr = &lineWriter{emit: a.line}
 	a.cmd.Stdout = a.cmd.Stderr // the same writer: one goroutine copies both
 	must(b.t, a.cmd.Start())
@@ -83,6 +89,21 @@ func (a *agent) wait() result {
 	return result{a.cmd.ProcessState.ExitCode(), a.out.String()}
 }
 
+// ends waits for the end, which must be with the code and after each of says.
+func (a *agent) ends(code int, says ...string) string {
+	a.t.Helper()
+	r := a.wait()
+	if r.code != code {
+		a.t.Fatalf("the agent ended with %d instead of %d:\n%s", r.code, code, r.out)
+	}
+	for _, s := range says {
+		if !strings.Contains(r.out, s) {
+			a.t.Errorf("the agent does not say %q:\n%s", s, r.out)
+		}
+	}
+	return r.out
+}
+
 // kill ends the agent as a power cut does.
 func (a *agent) kill() { a.cmd.Process.Kill() }
 
@@ -97,4 +118,5 @@ const (
 	badOnes = 4
 	expired = 5
 	differ  = 6 // verify
+	rescued = 7 // up for rescue
 )

@@ -43,7 +43,7 @@ type testBox struct {
 func newBox(t testing.TB, disks ...*testDisk) *testBox {
 	t.Helper()
 	testenv.Root(t)
-	testenv.Tools(t, "gzip", "dd")
+	testenv.Tools(t, "gzip", "dd", "setpriv")
 	prog, err := built()
 	must(t, err)
 	b := &testBox{t: t, prog: prog, dir: tempDir(t), root: tempDir(t), uuid: boxUUID, addr: boxAddr, disks: disks}
@@ -70,12 +70,12 @@ var madeAreas = sync.OnceValues(func() (dir string, err error) {
 	if out, err := exec.Command(prog.testbox, "share", "init", "--server", "10.88.0.1", dir).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("share init: %w\n%s", err, out)
 	}
-	return dir, addMaintenance(filepath.Join(dir, "testbox-tftp"))
+	return dir, addMaintenance(filepath.Join(dir, "testbox-tftp"), bootcfg.FormRAM)
 })
 
 // addMaintenance makes a maintenance system that nothing here boots.
-func addMaintenance(tftp string) error {
-	v := bootcfg.Version{Format: bootcfg.VersionFormat, Version: "1.0", Form: bootcfg.FormRAM, Kernel: "6.1.0-37-amd64", Built: time.Now().UTC()}
+func addMaintenance(tftp string, form bootcfg.Form) error {
+	v := bootcfg.Version{Format: bootcfg.VersionFormat, Version: string(form) + "-1.0", Form: form, Kernel: "6.1.0-37-amd64", Built: time.Now().UTC()}
 	text, err := v.Marshal()
 	if err != nil {
 		return err
@@ -148,16 +148,7 @@ func (b *testBox) armed() bool {
 // runs runs the agent, which must end with the code and print each of says.
 func (b *testBox) runs(code int, says ...string) string {
 	b.t.Helper()
-	r := b.run()
-	if r.code != code {
-		b.t.Fatalf("the agent ended with %d instead of %d:\n%s", r.code, code, r.out)
-	}
-	for _, s := range says {
-		if !strings.Contains(r.out, s) {
-			b.t.Errorf("the agent does not say %q:\n%s", s, r.out)
-		}
-	}
-	return r.out
+	return b.start().ends(code, says...)
 }
 
 // does arms and runs an action, which must be done and disarm.
