@@ -183,7 +183,7 @@ func TestRescueVerbsRefuse(t *testing.T) {
 	must(t, setReadOnly(dev, true))
 	b.verb("writable", "sda").ends(refused, "backup")
 	b.verb("writable").ends(done, "sda")
-	b.verb("finish").ends(refused, "pxe-conf "+boxAddr+" disarm")
+	b.verb("finish").ends(refused, "pxe-conf disarm "+boxAddr)
 	if !b.armed() || canWrite(t, b.disks[0].dev) {
 		t.Error("disarmed, or sda can be written")
 	}
