@@ -99,12 +99,6 @@ func (o *DebianOptions) check() error {
 	if st, err := os.Stat(o.NFSRoot); err != nil || !st.IsDir() {
 		return &InputError{fmt.Errorf("no folder %s for the roots of the form debian; `testbox share init` makes one", o.NFSRoot)}
 	}
-	if os.Geteuid() != 0 {
-		return &InputError{errors.New("the form debian can only be built by root: its files belong to users of their own")}
-	}
-	if _, err := exec.LookPath("mmdebstrap"); err != nil {
-		return &InputError{errors.New("mmdebstrap is not installed; run: apt-get install mmdebstrap")}
-	}
 	for _, p := range o.Packages {
 		if !validPackage(p) {
 			return &InputError{fmt.Errorf("%q is not the name of a Debian package", p)}
@@ -115,6 +109,12 @@ func (o *DebianOptions) check() error {
 	}
 	if strings.ContainsFunc(o.Password, func(r rune) bool { return r < ' ' || r == 0x7f }) || len(o.Password) > 256 {
 		return &InputError{errors.New("the password has a control character or more than 256 bytes")}
+	}
+	if os.Geteuid() != 0 {
+		return &InputError{errors.New("the form debian can only be built by root: its files belong to users of their own")}
+	}
+	if _, err := exec.LookPath("mmdebstrap"); err != nil {
+		return &InputError{errors.New("mmdebstrap is not installed; run: apt-get install mmdebstrap")}
 	}
 	return nil
 }
