@@ -236,7 +236,7 @@ func (d *debian) refresh(t *testing.T, x *vbox) {
 	x.backHome(t)
 }
 
-var inRescue = regexp.MustCompile(`: info: rescue: `)
+var inRescue = regexp.MustCompile(`: info: rescue: .*testbox-maintenance finish.* ends it`)
 
 // rescue: the box stays up; an admin logs in, looks, writes where allowed,
 // and ends it.
@@ -307,7 +307,9 @@ func (d *debian) rescue(t *testing.T, x *vbox) {
 	}
 
 	x.SSH(t.Context(), "testbox", d.key, "sudo -n testbox-maintenance finish") // the box is gone before ssh ends
-	x.doneDebian(t, log, box.Rescue)
+	line, err = log.Wait(t.Context(), lab.Succeeded(box.Rescue), bootTime)
+	must(t, err)
+	d.step(t, "%s", line)
 	x.backHome(t)
 }
 
