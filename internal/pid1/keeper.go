@@ -164,7 +164,21 @@ type udevDrivers struct {
 	say func(string, ...any)
 }
 
-func (udevDrivers) scan() int { return 0 }
+// udevQueue is there while udev has events to work off, drivers to load among
+// them.
+const udevQueue = "/run/udev/queue"
+
+func (udevDrivers) scan() int { return busyUdev(udevQueue) }
+
+// busyUdev counts udev at work as something new: on a slow machine, or with a
+// slow server, there are many seconds between one driver and the next, and a
+// disk that comes after the agent has looked would be missing in a backup.
+func busyUdev(queue string) int {
+	if _, err := os.Lstat(queue); err == nil {
+		return 1
+	}
+	return 0
+}
 
 // loadAlways loads what the kernel would ask modprobe for a moment later, so
 // that what is missing is told by name.

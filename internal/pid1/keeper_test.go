@@ -227,3 +227,16 @@ func TestBringRootNeedsRoot(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestBusyUdev(t *testing.T) {
+	queue := filepath.Join(t.TempDir(), "queue")
+	if busyUdev(queue) != 0 {
+		t.Error("udev is at work without a queue")
+	}
+	if err := os.WriteFile(queue, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if busyUdev(queue) != 1 {
+		t.Error("udev's queue is not seen")
+	}
+}

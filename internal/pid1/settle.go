@@ -10,7 +10,7 @@ import (
 const (
 	settleQuiet = 5 * time.Second        // nothing new for so long, and there are disks
 	settleNone  = 10 * time.Second       // nothing new for so long, and there is no disk
-	settleMax   = 60 * time.Second       // in all
+	settleMax   = 2 * time.Minute        // in all
 	settlePoll  = 250 * time.Millisecond //
 	settleScan  = 4                      // polls to a scan for new devices, which walks all of /sys
 )
