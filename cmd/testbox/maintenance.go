@@ -25,7 +25,8 @@ func newMaintenanceCmd() *cobra.Command {
 		`A maintenance system is a kernel and an initrd in the TFTP area's folder
 `+bootcfg.MaintDir+`. Each build has a folder and a name of its own and is never changed, so
 that a box that boots in this moment gets files that belong together.
-'testbox pxe-conf' takes the newest, unless the site file names one.`,
+'testbox pxe-conf' takes the newest of the form ram, for rescue the newest of the form
+debian, unless the site file names one.`,
 		newMaintenanceBuildCmd(), newMaintenanceListCmd())
 }
 
@@ -201,9 +202,10 @@ func newMaintenanceListCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:   "list [DIR]",
 		Short: "List the maintenance systems, the newest first",
-		Long: `Lists the maintenance systems in the areas in DIR (default /export), the newest first; that is what
-'testbox pxe-conf' takes. One that no box is armed for can be removed by removing
-its folder in ` + bootcfg.MaintDir + `.`,
+		Long: `Lists the maintenance systems in the areas in DIR (default /export), the newest first. 'testbox
+pxe-conf' takes the newest of the form ram, for rescue the newest of the form debian, unless the site
+file names one. One that no box is armed for or runs can be removed by removing its folder in
+` + bootcfg.MaintDir + `, then that in testbox-nfsroot.`,
 		Example:           `  testbox maintenance list /srv/export`,
 		Args:              atMostOneFolder,
 		ValidArgsFunction: completeFolder,

@@ -71,6 +71,24 @@ func canDo(v *bootcfg.Version, action box.Action) error {
 	return nil
 }
 
+// checkRoot makes sure that the root of a version of the form debian is there,
+// where that can be seen: beside the TFTP area on the storage server. A box that
+// is armed without would try to mount it for ever, and never see that its
+// arming expires.
+func (f *pxeFolder) checkRoot(v *bootcfg.Version) error {
+	roots := filepath.Join(filepath.Dir(f.tftp()), "testbox-nfsroot")
+	if v.Form != bootcfg.FormDebian {
+		return nil
+	}
+	if _, err := f.fsys.ReadDir(roots); err != nil {
+		return nil // this machine does not have the area
+	}
+	if _, err := f.fsys.ReadDir(filepath.Join(roots, v.Version)); err != nil {
+		return fmt.Errorf("its root is missing: %w", err)
+	}
+	return nil
+}
+
 // readVersion reads what a maintenance system's folder says of it, and makes
 // sure that the loader will find its files.
 func (f *pxeFolder) readVersion(name string) (*bootcfg.Version, error) {
@@ -87,6 +105,9 @@ func (f *pxeFolder) readVersion(name string) (*bootcfg.Version, error) {
 	}
 	if v.Version != name {
 		return nil, fmt.Errorf("its version file says that it is %s", v.Version)
+	}
+	if err := f.checkRoot(v); err != nil {
+		return nil, err
 	}
 	for _, file := range []string{v.KernelPath(), v.InitrdPath()} {
 		size, err := durable.Size(f.fsys, filepath.Join(f.tftp(), file))

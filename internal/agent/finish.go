@@ -25,7 +25,8 @@ func Finish(cfg Config) Outcome {
 	s := newSession(cfg)
 	err := s.finish()
 	outcome := outcomeOf(err)
-	s.say(outcome, err)
+	// A box that is disarmed must not wait here for a server that is gone.
+	within(answerLimit, func() (struct{}, error) { s.say(outcome, err); return struct{}{}, nil })
 	if outcome == Done && cfg.Reboot {
 		s.restart()
 		return Failed
@@ -60,7 +61,7 @@ func (s *session) finish() error {
 	if s.folder == nil {
 		return nil
 	}
-	if err := s.record(nil); err != nil {
+	if _, err := within(answerLimit, func() (struct{}, error) { return struct{}{}, s.record(nil) }); err != nil {
 		s.log.Error("the record of what was done is not written: %v", err)
 	}
 	return nil

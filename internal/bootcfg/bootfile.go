@@ -56,7 +56,7 @@ func ValidArgs(s string) error {
 
 // notForSites are kernel arguments by which a box would be lost, or its disks
 // be written to.
-var notForSites = []string{"initrd", "panic", "boot", "root", "init", "resume", "quiet"}
+var notForSites = []string{"initrd", "panic", "boot", "root", "init", "rdinit", "rootdelay", "break", "rw", "resume", "quiet"}
 
 // DefaultConfig is pxelinux.cfg/default: every box that is not armed starts
 // its own disk.

@@ -3,6 +3,7 @@ package maintos
 import (
 	"bytes"
 	"context"
+	"crypto/pbkdf2"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -14,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -86,15 +88,44 @@ func BuildDebian(ctx context.Context, opt DebianOptions) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	lock, err := lockRoots(ctx, opt.NFSRoot)
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Close()
 	b := &debianBuild{DebianOptions: opt, cache: c, recipe: recipe, agent: agent}
 	b.name()
 	return b.run(ctx)
+}
+
+// lockRoots waits until no other build, whose cache may be another one, makes
+// roots in dir.
+func lockRoots(ctx context.Context, dir string) (*os.File, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	for unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+		select {
+		case <-ctx.Done():
+			f.Close()
+			return nil, ctx.Err()
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+	return f, nil
 }
 
 // check refuses what cannot end well, before anything is begun.
 func (o *DebianOptions) check() error {
 	if err := checkArea(o.TFTP); err != nil {
 		return err
+	}
+	// Mounts are looked for by the real path.
+	if real, err := filepath.Abs(o.NFSRoot); err == nil {
+		if real, err = filepath.EvalSymlinks(real); err == nil {
+			o.NFSRoot = real
+		}
 	}
 	if st, err := os.Stat(o.NFSRoot); err != nil || !st.IsDir() {
 		return &InputError{fmt.Errorf("no folder %s for the roots of the form debian; `testbox share init` makes one", o.NFSRoot)}
@@ -157,11 +188,24 @@ func (b *debianBuild) name() {
 // versionName tells versions apart by all that they are made of.
 func (b *debianBuild) versionName() string {
 	h := sha256.New()
-	for _, part := range [][]byte{[]byte(b.recipe.key), b.agent, b.fstab(), b.SSHKeys, []byte(b.Password)} {
+	for _, part := range [][]byte{[]byte(b.recipe.key), b.agent, b.fstab(), b.SSHKeys, b.slowPassword()} {
 		fmt.Fprintf(h, "%d\n", len(part))
 		h.Write(part)
 	}
 	return fmt.Sprintf("debian-%s-%s", b.recipe.kernel, hex.EncodeToString(h.Sum(nil)[:4]))
+}
+
+// slowPassword is a hash of the password that is slow to guess by: the name of
+// the version, which is made of it, is there for all to see.
+func (b *debianBuild) slowPassword() []byte {
+	if b.Password == "" {
+		return nil
+	}
+	key, err := pbkdf2.Key(sha256.New, b.Password, []byte(b.recipe.key), 1_000_000, sha256.Size)
+	if err != nil {
+		panic(err) // by a key length that cannot be
+	}
+	return key
 }
 
 func (b *debianBuild) run(ctx context.Context) (*Result, error) {
