@@ -49,7 +49,7 @@ func (f *pxeFolder) version(want string, action box.Action) (*bootcfg.Version, e
 	case debian != nil:
 		return debian, nil
 	case unable != nil:
-		return nil, canDo(unable, action)
+		return nil, fmt.Errorf("%w%s", canDo(unable, action), strings.Join(passed, ""))
 	}
 	return nil, wrong("no maintenance system in %s; run `testbox maintenance build`%s", dir, strings.Join(passed, ""))
 }

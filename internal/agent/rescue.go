@@ -39,6 +39,11 @@ func (s *session) rescue(ctx context.Context, disks []disk.Disk, unprotected []s
 	s.cfg.Alive()
 	for _, d := range withMedium(disks) {
 		s.log.Info("seen: disk %s", d)
+		// Somebody who logged in earlier can have made it writable and mounted
+		// it: read-only is for who comes from here on.
+		if users := disk.Users(s.cfg.Dev, d); users != "" {
+			s.log.Error("disk %s is used %s, which may go on writing to it", d.Name, users)
+		}
 	}
 	s.logHostKeys()
 	except := ""

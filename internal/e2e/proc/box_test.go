@@ -83,6 +83,7 @@ func addMaintenance(tftp string, form bootcfg.Form) error {
 	dir := filepath.Join(tftp, bootcfg.MaintDir, v.Version)
 	return errors.Join(
 		os.MkdirAll(dir, 0o755),
+		os.MkdirAll(filepath.Join(filepath.Dir(tftp), "testbox-nfsroot", v.Version), 0o755),
 		os.WriteFile(filepath.Join(dir, bootcfg.KernelFile), []byte("kernel"), 0o644),
 		os.WriteFile(filepath.Join(dir, bootcfg.InitrdFile), []byte("initrd"), 0o644),
 		os.WriteFile(filepath.Join(dir, bootcfg.VersionFile), text, 0o644))
