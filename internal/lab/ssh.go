@@ -12,7 +12,8 @@ import (
 // is made at its start, so it is not checked here.
 func (m *Machine) SSH(ctx context.Context, user, key, command string) (string, error) {
 	cmd := exec.CommandContext(ctx, program("ssh"), "-F", "/dev/null", "-i", key, "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes",
-		"-o", "ConnectTimeout=20", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR",
+		"-o", "ConnectTimeout=20", "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=6",
+		"-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR",
 		user+"@"+m.Addr.String(), command)
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &out
