@@ -17,7 +17,7 @@ import (
 )
 
 // areasOnly stands in for the testbox program: a lab's services need folders only.
-const areasOnly = "#!/bin/sh -e\nfor dir; do :; done\nmkdir \"$dir/testbox-tftp\" \"$dir/testbox-backup\"\n"
+const areasOnly = "#!/bin/sh -e\nfor dir; do :; done\nmkdir \"$dir/testbox-tftp\" \"$dir/testbox-backup\" \"$dir/testbox-nfsroot\"\n"
 
 func startLab(t *testing.T) *Lab {
 	t.Helper()
