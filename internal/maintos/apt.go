@@ -19,6 +19,7 @@ type apt struct {
 	cache *cache
 	work  string // folder of this build
 	conf  string // configuration file, read after the host's
+	suite string // of the first source, "bookworm"
 	say   func(string, ...any)
 	notes []string // what went wrong and did not matter so far
 }
@@ -31,6 +32,24 @@ type pkg struct {
 	depends []string // names alone, the first of alternatives
 }
 
+// sourcesFile is where an apt of ours has its sources, below its work folder.
+const sourcesFile = "sources.d/build.sources"
+
+// openApt prepares an apt in a folder of the cache that is gone after the
+// build, and fetches the indexes. Of the options it takes Etc and Say.
+func openApt(ctx context.Context, c *cache, opt Options) (*apt, error) {
+	work, err := c.work()
+	if err != nil {
+		return nil, err
+	}
+	a, err := newApt(c, work, opt.Etc, opt.Say)
+	if err != nil {
+		return nil, err
+	}
+	opt.Say("reading the package indexes of the host's apt sources")
+	return a, a.update(ctx)
+}
+
 // newApt prepares an apt whose sources are made of those below etc ("/etc/apt").
 func newApt(c *cache, work, etc string, say func(string, ...any)) (*apt, error) {
 	a := &apt{cache: c, work: work, conf: filepath.Join(work, "apt.conf"), say: say}
@@ -39,6 +58,9 @@ func newApt(c *cache, work, etc string, say func(string, ...any)) (*apt, error) 
 	sources := buildSources(host)
 	if len(sources) == 0 {
 		return nil, &InputError{fmt.Errorf("no apt source below %s has Debian's component main for binary packages; the kernel comes from there", etc)}
+	}
+	if suites := sources[0].words("Suites"); len(suites) > 0 {
+		a.suite = suites[0]
 	}
 	for _, dir := range []string{"sources.d", "cache/archives/partial", "etc"} {
 		if err := os.MkdirAll(filepath.Join(work, dir), 0o755); err != nil {
@@ -49,7 +71,7 @@ func newApt(c *cache, work, etc string, say func(string, ...any)) (*apt, error) 
 		return nil, err
 	}
 	for name, text := range map[string][]byte{
-		"sources.d/build.sources": marshalSources(sources), "status": nil, "apt.conf": a.config(),
+		sourcesFile: marshalSources(sources), "status": nil, "apt.conf": a.config(),
 	} {
 		if err := os.WriteFile(filepath.Join(work, name), text, 0o644); err != nil {
 			return nil, err

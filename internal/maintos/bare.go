@@ -24,19 +24,12 @@ func FetchBare(ctx context.Context, opt Options, modules ...string) (*Bare, erro
 		return nil, err
 	}
 	defer c.close()
-	work, err := c.work()
+	a, err := openApt(ctx, c, opt)
 	if err != nil {
-		return nil, err
-	}
-	a, err := newApt(c, work, opt.Etc, opt.Say)
-	if err != nil {
-		return nil, err
-	}
-	if err := a.update(ctx); err != nil {
 		return nil, err
 	}
 	p := &parts{}
-	if err := p.gatherKernel(ctx, a, filepath.Join(work, "kernel"), opt.Say); err != nil {
+	if err := p.gatherKernel(ctx, a, filepath.Join(a.work, "kernel"), opt.Say); err != nil {
 		return nil, err
 	}
 	s, err := selectModules(p.kernel.tree, modules, nil)

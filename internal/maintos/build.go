@@ -103,26 +103,18 @@ type parts struct {
 
 // gather downloads and reads everything.
 func gather(ctx context.Context, c *cache, opt Options) (*parts, error) {
-	work, err := c.work()
+	a, err := openApt(ctx, c, opt)
 	if err != nil {
-		return nil, err
-	}
-	a, err := newApt(c, work, opt.Etc, opt.Say)
-	if err != nil {
-		return nil, err
-	}
-	opt.Say("reading the package indexes of the host's apt sources")
-	if err := a.update(ctx); err != nil {
 		return nil, err
 	}
 	p := &parts{}
-	if err := p.gatherKernel(ctx, a, filepath.Join(work, "kernel"), opt.Say); err != nil {
+	if err := p.gatherKernel(ctx, a, filepath.Join(a.work, "kernel"), opt.Say); err != nil {
 		return nil, err
 	}
-	if err := p.gatherFirmware(ctx, a, filepath.Join(work, "firmware")); err != nil {
+	if err := p.gatherFirmware(ctx, a, filepath.Join(a.work, "firmware")); err != nil {
 		return nil, err
 	}
-	if err := p.gatherPCIIDs(ctx, a, filepath.Join(work, "pciids")); err != nil {
+	if err := p.gatherPCIIDs(ctx, a, filepath.Join(a.work, "pciids")); err != nil {
 		return nil, err
 	}
 	p.notes = append(p.notes, a.notes...)

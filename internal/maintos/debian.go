@@ -75,6 +75,13 @@ func BuildDebian(ctx context.Context, opt DebianOptions) (*Result, error) {
 	if err := opt.check(); err != nil {
 		return nil, err
 	}
+	// Mounts are known by their real paths; see removeTree.
+	if opt.NFSRoot, err = filepath.Abs(opt.NFSRoot); err != nil {
+		return nil, err
+	}
+	if opt.NFSRoot, err = filepath.EvalSymlinks(opt.NFSRoot); err != nil {
+		return nil, err
+	}
 	agent, err := readAgent(opt.Agent)
 	if err != nil {
 		return nil, err
@@ -120,12 +127,6 @@ func lockRoots(ctx context.Context, dir string) (*os.File, error) {
 func (o *DebianOptions) check() error {
 	if err := checkArea(o.TFTP); err != nil {
 		return err
-	}
-	// Mounts are looked for by the real path.
-	if real, err := filepath.Abs(o.NFSRoot); err == nil {
-		if real, err = filepath.EvalSymlinks(real); err == nil {
-			o.NFSRoot = real
-		}
 	}
 	if st, err := os.Stat(o.NFSRoot); err != nil || !st.IsDir() {
 		return &InputError{fmt.Errorf("no folder %s for the roots of the form debian; `testbox share init` makes one", o.NFSRoot)}

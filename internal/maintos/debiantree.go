@@ -60,20 +60,11 @@ type recipe struct {
 
 // newRecipe asks the host's apt sources what a tree would be made of today.
 func newRecipe(ctx context.Context, c *cache, opt DebianOptions) (*recipe, error) {
-	work, err := c.work()
+	a, err := openApt(ctx, c, opt.Options)
 	if err != nil {
 		return nil, err
 	}
-	a, err := newApt(c, work, opt.Etc, opt.Say)
-	if err != nil {
-		return nil, err
-	}
-	opt.Say("reading the package indexes of the host's apt sources")
-	if err := a.update(ctx); err != nil {
-		return nil, err
-	}
-	host, _ := hostSources(opt.Etc)
-	r := &recipe{sources: filepath.Join(work, "sources.d/build.sources"), suite: buildSources(host)[0].words("Suites")[0]}
+	r := &recipe{sources: filepath.Join(a.work, sourcesFile), suite: a.suite}
 	r.packages = append(slices.Clone(debianPackages), opt.Packages...)
 	for _, p := range firmwarePackages {
 		if _, err := a.show(ctx, p); errors.Is(err, errNoPackage) {
@@ -84,7 +75,7 @@ func newRecipe(ctx context.Context, c *cache, opt DebianOptions) (*recipe, error
 		}
 		r.packages = append(r.packages, p)
 	}
-	out, msg, err := a.run(ctx, work, "apt-get", append([]string{"-q", "--simulate", "--no-install-recommends", "install", "?essential", "?priority(^required$)", "apt"}, r.packages...)...)
+	out, msg, err := a.run(ctx, a.work, "apt-get", append([]string{"-q", "--simulate", "--no-install-recommends", "install", "?essential", "?priority(^required$)", "apt"}, r.packages...)...)
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}

@@ -126,10 +126,15 @@ func (x *vbox) ownSystem(t *testing.T) {
 // says anything else of the action's end.
 func (x *vbox) done(t *testing.T, log *lab.Watch, action box.Action) {
 	t.Helper()
-	line, err := log.Wait(t.Context(), lab.Ended(action), actionTime)
+	x.doneWithin(t, log, action, actionTime)
+}
+
+func (x *vbox) doneWithin(t *testing.T, log *lab.Watch, action box.Action, timeout time.Duration) {
+	t.Helper()
+	line, err := log.Wait(t.Context(), lab.Ended(action), timeout)
 	must(t, err)
 	if !lab.Succeeded(action).MatchString(line) {
-		t.Fatalf("the box says: %s", line)
+		t.Fatalf("box %s says: %s", x.Addr, line)
 	}
 	x.bench.step(t, "%s", line)
 }
