@@ -23,6 +23,23 @@ import (
 // its value is the folder of the test.
 const insideEnv = "PID1_TEST_INSIDE"
 
+// runInside runs this test once more, in new namespaces (flags of unshare(1)),
+// with dir as insideEnv; there, the test named passes must pass.
+func runInside(t *testing.T, dir, passes string, namespaces ...string) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("unshare", append(namespaces, self, "-test.run", "^"+t.Name()+"$", "-test.v")...)
+	cmd.Env = append(os.Environ(), insideEnv+"="+dir)
+	out, err := cmd.CombinedOutput()
+	t.Logf("%s", out)
+	if err != nil || !strings.Contains(string(out), "--- PASS: "+passes) {
+		t.Errorf("inside: %v", err)
+	}
+}
+
 // The card's address by hand; the server's end of the cable is 10.99.0.1.
 var cardMAC = net.HardwareAddr{0x52, 0x54, 0, 0, 0, 0x42}
 
@@ -42,20 +59,11 @@ func TestNetwork(t *testing.T) {
 	testenv.Root(t)
 	testenv.Tools(t, "ip", "unshare", "dnsmasq")
 	dir := t.TempDir()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
 	server := fmt.Sprintf("tbxpid1-%d", os.Getpid())
 	run(t, "ip", "netns", "add", server)
 	t.Cleanup(func() { exec.Command("ip", "netns", "del", server).Run() })
-	cmd := exec.Command("unshare", "--net", "--uts", self, "-test.run", "^TestNetwork$", "-test.v")
-	cmd.Env = append(os.Environ(), insideEnv+"="+dir, "PID1_TEST_SERVER="+server)
-	out, err := cmd.CombinedOutput()
-	t.Logf("%s", out)
-	if err != nil || !strings.Contains(string(out), "--- PASS: TestNetwork/static") {
-		t.Errorf("inside: %v", err)
-	}
+	t.Setenv("PID1_TEST_SERVER", server)
+	runInside(t, dir, "TestNetwork/static", "--net", "--uts")
 }
 
 func run(t *testing.T, name string, args ...string) {

@@ -2,7 +2,6 @@ package pid1
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -22,22 +21,12 @@ func TestNewRoot(t *testing.T) {
 	}
 	testenv.Root(t)
 	testenv.Tools(t, "unshare")
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
 	dir := t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, ""); err != nil { // overlayfs takes not every file system for a layer
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
-	cmd := exec.Command("unshare", "--mount", "--uts", self, "-test.run", "^TestNewRoot$", "-test.v")
-	cmd.Env = append(os.Environ(), insideEnv+"="+dir)
-	out, err := cmd.CombinedOutput()
-	t.Logf("%s", out)
-	if err != nil || !strings.Contains(string(out), "--- PASS: TestNewRoot") {
-		t.Errorf("inside: %v", err)
-	}
+	runInside(t, dir, "TestNewRoot", "--mount", "--uts")
 }
 
 func write(t *testing.T, path, text string, mode os.FileMode) {

@@ -2,9 +2,7 @@ package pid1
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -52,17 +50,7 @@ func TestKeeperOutlivesRoot(t *testing.T) {
 	}
 	testenv.Root(t)
 	testenv.Tools(t, "unshare")
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command("unshare", "--mount", "--net", self, "-test.run", "^TestKeeperOutlivesRoot$", "-test.v")
-	cmd.Env = append(os.Environ(), insideEnv+"="+t.TempDir())
-	out, err := cmd.CombinedOutput()
-	t.Logf("%s", out)
-	if err != nil || !strings.Contains(string(out), "--- PASS: TestKeeperOutlivesRoot") {
-		t.Errorf("inside: %v", err)
-	}
+	runInside(t, t.TempDir(), "TestKeeperOutlivesRoot", "--mount", "--net")
 }
 
 func insideOutlive(t *testing.T, dir string) {
