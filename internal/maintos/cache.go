@@ -43,17 +43,26 @@ func openCache(ctx context.Context, dir string) (*cache, error) {
 	if err != nil {
 		return nil, err
 	}
-	for unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
-		select {
-		case <-ctx.Done():
-			lock.Close()
-			return nil, fmt.Errorf("another build uses %s: %w", dir, ctx.Err())
-		case <-time.After(200 * time.Millisecond):
-		}
+	if err := waitLock(ctx, lock, dir); err != nil {
+		return nil, err
 	}
 	c := &cache{dir, lock}
 	c.sweep()
 	return c, nil
+}
+
+// waitLock locks f, which stands for dir, when no other build has it locked. It
+// closes f when ctx ends before.
+func waitLock(ctx context.Context, f *os.File, dir string) error {
+	for unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+		select {
+		case <-ctx.Done():
+			f.Close()
+			return fmt.Errorf("another build uses %s: %w", dir, ctx.Err())
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+	return nil
 }
 
 // sweep removes what killed builds left.
