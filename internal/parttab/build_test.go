@@ -88,3 +88,14 @@ func ends(b []byte) (head, tail []byte) {
 }
 
 func crc(b []byte) uint32 { return crc32.ChecksumIEEE(b) }
+
+// parsePrimary reads the table at the start of a disk of n sectors, whose
+// first bytes are head.
+func parsePrimary(head []byte, sector int, n uint64) (*gpt, error) {
+	return disk{bytes.NewReader(head), sector, n}.primary()
+}
+
+// parseBackup reads the table at the end of a disk, whose last bytes are tail.
+func parseBackup(tail []byte, sector int, n uint64) (*gpt, error) {
+	return disk{edges{tail: tail, size: int64(n) * int64(sector)}, sector, n}.backup(n - 1)
+}

@@ -1,13 +1,18 @@
 package parttab
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"slices"
 )
+
+// Edit is bytes that a disk gets instead of the image's.
+type Edit struct {
+	Off  int64 // bytes from the disk's start, a multiple of the sector size
+	Data []byte
+}
 
 // Fit gives a function that makes an image's GPT fit a larger disk, in
 // sectors of so many bytes:
@@ -37,7 +42,7 @@ func Fit(sector int) func(head, tail []byte, imageSize, targetSize int64) (edits
 		if targetSize == imageSize {
 			return nil, nil, nil
 		}
-		f := fit{head: head, tail: lastBytes(head, tail, imageSize), sector: sector, old: uint64(imageSize) / uint64(sector), disk: uint64(targetSize) / uint64(sector)}
+		f := fit{edges: edges{head, tail, imageSize}, sector: sector, old: uint64(imageSize) / uint64(sector), disk: uint64(targetSize) / uint64(sector)}
 		if err := f.read(); err != nil {
 			return nil, []string{fmt.Sprintf("the disk is larger than the image; its partition table is left as in the image: %v", err)}, nil
 		}
@@ -49,7 +54,7 @@ func Fit(sector int) func(head, tail []byte, imageSize, targetSize int64) (edits
 // checkSizes refuses what only a mistake of the caller's can give.
 func checkSizes(sector, head, tail int, imageSize, targetSize int64) error {
 	switch {
-	case sector < 512 || sector > 65536 || sector&(sector-1) != 0:
+	case !isSector(sector):
 		return fmt.Errorf("sectors of %d bytes are none that a disk has", sector)
 	case imageSize <= 0 || targetSize < imageSize:
 		return fmt.Errorf("the disk (%d bytes) is smaller than the image (%d bytes)", targetSize, imageSize)
@@ -61,24 +66,34 @@ func checkSizes(sector, head, tail int, imageSize, targetSize int64) error {
 	return nil
 }
 
-// lastBytes is the whole image where head and tail together are, so that a
-// backup GPT may lie across the border of the two; else it is tail.
-func lastBytes(head, tail []byte, imageSize int64) []byte {
-	if twice := int64(len(head)+len(tail)) - imageSize; twice >= 0 {
-		return append(slices.Clone(head), tail[twice:]...)
+// edges reads an image of which the first and the last bytes are at hand.
+// Together they may be all of it, with a backup GPT across their border.
+type edges struct {
+	head, tail []byte
+	size       int64
+}
+
+func (e edges) ReadAt(b []byte, off int64) (int, error) {
+	n := copy(b, e.head[min(off, int64(len(e.head))):])
+	if n == len(b) {
+		return n, nil
 	}
-	return tail
+	at := off + int64(n) - (e.size - int64(len(e.tail)))
+	if at < 0 || at > int64(len(e.tail))-int64(len(b)-n) {
+		return n, errors.New("it is neither in the disk's first MiB nor in its last")
+	}
+	return n + copy(b[n:], e.tail[at:]), nil
 }
 
 // fit is one GPT being moved. Sizes are in sectors.
 type fit struct {
-	head, tail []byte
-	sector     int
-	old, disk  uint64 // of the image, of the target
-	slot       int    // of the protective entry
-	mbr        mbr
-	gpt        *gpt
-	notes      []string
+	edges
+	sector    int
+	old, disk uint64 // of the image, of the target
+	slot      int    // of the protective entry
+	mbr       mbr
+	gpt       *gpt
+	notes     []string
 }
 
 // read checks all that must hold before anything is moved.
@@ -86,10 +101,14 @@ func (f *fit) read() (err error) {
 	if f.mbr, err = parseMBR(f.head); err != nil {
 		return err
 	}
+	if err = f.mbr.badStatus(); err != nil {
+		return err
+	}
 	if f.slot, err = f.mbr.protective(); err != nil {
 		return err
 	}
-	if f.gpt, err = parsePrimary(f.head, f.sector, f.old); err != nil {
+	head := edges{head: f.head, size: f.size} // a primary that goes on at the disk's end is left alone
+	if f.gpt, err = (disk{head, f.sector, f.old}).primary(); err != nil {
 		return err
 	}
 	g := f.gpt
@@ -107,14 +126,12 @@ func (f *fit) read() (err error) {
 // settle; a damaged one is made anew from the primary, as every system that
 // repairs a GPT does.
 func (f *fit) compareBackup() error {
-	b, err := parseBackup(f.tail, f.sector, f.old)
+	b, err := disk{f.edges, f.sector, f.old}.backup(f.old - 1)
 	if err != nil {
 		f.notes = append(f.notes, fmt.Sprintf("the image's backup GPT is damaged (%v); the new one is made from the primary", err))
 		return nil
 	}
-	g := f.gpt
-	if b.alternate != g.my || b.firstUsable != g.firstUsable || b.last != g.last || !bytes.Equal(b.header[56:72], g.header[56:72]) ||
-		b.entrySize != g.entrySize || !bytes.Equal(b.entries, g.entries) {
+	if !f.gpt.agrees(b) {
 		return errors.New("the image's backup GPT differs from its primary")
 	}
 	return nil

@@ -2,6 +2,7 @@ package parttab
 
 import (
 	"encoding/binary"
+	"slices"
 	"testing"
 )
 
@@ -38,7 +39,10 @@ func FuzzParseGPT(f *testing.F) {
 		if g, err := parseBackup(b, 512, disk); err == nil {
 			checkTable(t, g, disk)
 		}
-		parseMBR(b)
+		if m, err := parseMBR(b); err == nil {
+			m.badStatus()
+			m.protective()
+		}
 	})
 }
 
@@ -98,4 +102,88 @@ func FuzzFit(f *testing.F) {
 			checkMoved(t, image, disk, sector)
 		}
 	})
+}
+
+// FuzzRead: whatever is on a disk, the partitions that are found lie inside it,
+// in order, apart, and not on the table itself. The seeds are short, or the
+// fuzzer would spend its time on what is between.
+func FuzzRead(f *testing.F) {
+	chain := make([]byte, 20*512)
+	record(chain, [4]uint32{0, 5, 1, 4000}, [4]uint32{0x80, 7, 5000, 100}, [4]uint32{0, 0, 6000, 10})
+	record(chain[512:], [4]uint32{0, 0x83, 10, 50}, [4]uint32{0, 5, 2, 60})
+	record(chain[3*512:], [4]uint32{0, 0x82, 80, 50}, [4]uint32{0, 5, 4, 60})
+	record(chain[5*512:], [4]uint32{0, 0x83, 200, 50})
+	f.Add(chain, []byte{}, uint32(9000), false)
+	f.Add([]byte{}, []byte{}, uint32(9000), false)
+	for _, tab := range []table{{sector: 512, sectors: 4400, count: 4, parts: []span{{4, 99}, {2048, 4366}, {100, 100}}}, {sector: 4096, sectors: 600, count: 8, parts: []span{{3, 9}, {100, 500}}}} {
+		b := tab.disk()
+		head, tail := b[:3*tab.sector], b[len(b)-2*tab.sector:]
+		f.Add(head, tail, uint32(len(b)/512), true)
+		f.Add(head, tail, uint32(len(b)/512+80), true)
+		f.Add([]byte(fatBoot), tail, uint32(len(b)/512), true)
+	}
+	f.Fuzz(func(t *testing.T, head, tail []byte, sectors uint32, fix bool) {
+		size := int64(sectors) * 512
+		head, tail = slices.Clone(head[:min(int64(len(head)), size)]), slices.Clone(tail[:min(int64(len(tail)), size)])
+		for _, sector := range []int{512, 4096} {
+			if fix {
+				repair(head, sector)
+				repairEnd(tail, sector, uint64(size)/uint64(sector))
+			}
+			r := edges{head, tail, size}
+			tab, err := Read(holes{r}, size, sector)
+			GuessSector(holes{r}, size)
+			if err == nil {
+				checkRead(t, tab, size, int64(sector))
+			}
+		}
+	})
+}
+
+// holes reads zeros where neither end is.
+type holes struct{ edges }
+
+func (h holes) ReadAt(b []byte, off int64) (int, error) {
+	clear(b)
+	if off < int64(len(h.head)) {
+		copy(b, h.head[off:])
+	}
+	if at := off - (h.size - int64(len(h.tail))); at >= 0 && at < int64(len(h.tail)) {
+		copy(b, h.tail[at:])
+	}
+	return len(b), nil
+}
+
+// repairEnd makes the checksums of a backup table right, if it has the shape.
+func repairEnd(tail []byte, sector int, disk uint64) {
+	if len(tail) < sector {
+		return
+	}
+	h := tail[len(tail)-sector:]
+	from := int64(len(tail)) - int64(disk-le64(h, 72))*int64(sector)
+	if n := int64(le32(h, 80)) * int64(le32(h, 84)); le64(h, 72) < disk && from >= 0 && n > 0 && n <= int64(len(tail))-from {
+		binary.LittleEndian.PutUint32(h[88:], crc(tail[from:from+n]))
+	}
+	if n := le32(h, 12); n >= 92 && n <= uint32(sector) {
+		binary.LittleEndian.PutUint32(h[16:], headerSum(h, n))
+	}
+}
+
+func checkRead(t *testing.T, tab *Table, size, sector int64) {
+	end := sector // behind the boot record
+	if tab.Kind == "gpt" {
+		end = 2 * sector
+	}
+	for _, p := range tab.Parts {
+		if p.Off < end || p.Len <= 0 || p.Off > size-p.Len || p.Off%sector != 0 || p.Len%sector != 0 {
+			t.Fatalf("a disk of %d bytes has %+v", size, tab)
+		}
+		end = p.Off + p.Len
+		if p.Type == "00" || tab.Kind == "mbr" && p.Number > 4 && (p.Off <= tab.Extended.Off || end > tab.Extended.Off+tab.Extended.Len) {
+			t.Fatalf("partition %d of %+v", p.Number, tab)
+		}
+		if e := tab.Extended; e != nil && p.Number <= 4 && p.Off < e.Off+e.Len && end > e.Off {
+			t.Fatalf("partition %d is on the extended one: %+v", p.Number, tab)
+		}
+	}
 }

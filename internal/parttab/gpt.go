@@ -2,6 +2,7 @@ package parttab
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ const (
 	gptAlternate   = 32
 	gptFirstUsable = 40
 	gptLastUsable  = 48
+	gptDiskGUID    = 56
 	gptEntriesLBA  = 72
 	gptEntryCount  = 80
 	gptEntrySize   = 84
@@ -28,8 +30,24 @@ const (
 
 const gptSignature = "EFI PART"
 
+// damage is what happens to a GPT by accident: it is not there, or a checksum
+// is wrong. The other copy then counts. It does not where one is sound in
+// itself but says what cannot be.
+type damage string
+
+func (e damage) Error() string { return string(e) }
+
+func isDamage(err error) bool {
+	var e damage
+	return errors.As(err, &e)
+}
+
+// errNoGPT ends the sentence "its partition table is left as in the image: ...".
+const errNoGPT = damage("it is no GPT")
+
 // maxEntries bounds the array of entries, in bytes. The usual one has 16384;
-// sfdisk makes up to 128 KiB, and more lies outside an image's first MiB.
+// sfdisk makes up to 128 KiB. More would not fit into an image's first MiB,
+// which is all that Fit has.
 const maxEntries = 1<<20 - 8192
 
 // gpt is one of a disk's two tables, checked by itself.
@@ -52,7 +70,8 @@ func (g *gpt) entrySectors() uint64 {
 }
 
 // parseHeader checks a header, which must say that it stands at LBA my of a
-// disk of so many sectors.
+// disk of so many sectors. Beside an error, the header is nil unless its
+// checksum is right.
 func parseHeader(b []byte, sector int, my, disk uint64) (*gpt, error) {
 	if len(b) < sector || string(b[:8]) != gptSignature {
 		return nil, errNoGPT
@@ -63,16 +82,16 @@ func parseHeader(b []byte, sector int, my, disk uint64) (*gpt, error) {
 		entriesLBA: le64(b, gptEntriesLBA), count: le32(b, gptEntryCount), entrySize: le32(b, gptEntrySize),
 	}
 	switch {
-	case le32(b, gptRevision) != 0x00010000:
-		return nil, fmt.Errorf("the GPT has the unknown revision %#08x", le32(b, gptRevision))
 	case g.size < gptMinHeader || g.size > uint32(sector):
-		return nil, fmt.Errorf("the GPT's header says that it has %d bytes", g.size)
+		return nil, damage(fmt.Sprintf("the GPT's header says that it has %d bytes", g.size))
 	case headerSum(g.header, g.size) != le32(b, gptHeaderCRC):
-		return nil, errors.New("the checksum of the GPT's header is wrong")
+		return nil, damage("the checksum of the GPT's header is wrong")
+	case le32(b, gptRevision) != 0x00010000:
+		return g, fmt.Errorf("the GPT has the unknown revision %#08x", le32(b, gptRevision))
 	case le32(b, gptReserved) != 0:
-		return nil, errors.New("the GPT's header has something in a reserved field")
+		return g, errors.New("the GPT's header has something in a reserved field")
 	case g.my != my:
-		return nil, fmt.Errorf("the GPT's header at sector %d says that it stands at %d", my, g.my)
+		return g, fmt.Errorf("the GPT's header at sector %d says that it stands at %d", my, g.my)
 	}
 	return g, g.checkPlaces(disk)
 }
@@ -87,7 +106,7 @@ func (g *gpt) checkPlaces(disk uint64) error {
 		return fmt.Errorf("the GPT has %d entries", g.count)
 	case g.alternate >= disk || g.alternate == g.my || g.entriesLBA >= disk || g.entrySectors() > disk-g.entriesLBA:
 		return errors.New("the GPT's parts lie outside the disk")
-	case g.firstUsable > g.last || g.last >= disk:
+	case g.firstUsable < 2 || g.firstUsable > g.last || g.last >= disk:
 		return fmt.Errorf("the GPT says that sectors %d to %d are usable", g.firstUsable, g.last)
 	}
 	return nil
@@ -105,7 +124,7 @@ func headerSum(header []byte, size uint32) uint32 {
 func (g *gpt) setEntries(b []byte) error {
 	g.entries = b
 	if crc32.ChecksumIEEE(b) != le32(g.header, gptEntriesCRC) {
-		return errors.New("the checksum of the GPT's entries is wrong")
+		return damage("the checksum of the GPT's entries is wrong")
 	}
 	parts := g.partitions()
 	for i, p := range parts {
@@ -119,60 +138,91 @@ func (g *gpt) setEntries(b []byte) error {
 	return nil
 }
 
-// span is a partition's sectors, both its own.
-type span struct{ first, last uint64 }
+// gptPart is a partition of a GPT.
+type gptPart struct {
+	span
+	slot int // from 0
+	kind [16]byte
+	name [gptNameUnits]uint16
+}
+
+// An entry's fields (UEFI 5.3.3), at these offsets in bytes. Entries may be
+// longer than the specified 128.
+const (
+	entryType    = 0
+	entryFirst   = 32
+	entryLast    = 40
+	entryName    = 56 // UTF-16
+	gptNameUnits = 36
+)
 
 // partitions lists what is used, in the order of the disk. An entry whose type
 // is zero is not used.
-func (g *gpt) partitions() []span {
-	var parts []span
+func (g *gpt) partitions() []gptPart {
+	var parts []gptPart
+	slot := 0
 	for e := range slices.Chunk(g.entries, int(g.entrySize)) {
-		if !bytes.Equal(e[:16], make([]byte, 16)) {
-			parts = append(parts, span{le64(e, 32), le64(e, 40)})
+		p := gptPart{span: span{le64(e, entryFirst), le64(e, entryLast)}, slot: slot, kind: [16]byte(e[entryType:])}
+		for i := range p.name {
+			p.name[i] = binary.LittleEndian.Uint16(e[entryName+2*i:])
 		}
+		if p.kind != [16]byte{} {
+			parts = append(parts, p)
+		}
+		slot++
 	}
-	slices.SortFunc(parts, func(a, b span) int {
-		if a.first < b.first {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(parts, func(a, b gptPart) int { return cmp.Compare(a.first, b.first) })
 	return parts
 }
 
-// parsePrimary reads the table at a disk's start; head is its first bytes.
-func parsePrimary(head []byte, sector int, disk uint64) (*gpt, error) {
-	if len(head) < 2*sector {
+// header reads and checks the header that should stand at a sector. Beside an
+// error, the header is nil unless its checksum is right.
+func (d disk) header(at uint64) (*gpt, error) {
+	if at >= d.sectors {
 		return nil, errNoGPT
 	}
-	g, err := parseHeader(head[sector:], sector, 1, disk)
+	b, err := d.read(at, d.sector)
 	if err != nil {
 		return nil, err
 	}
-	end := (g.entriesLBA + g.entrySectors()) * uint64(sector)
-	switch {
-	case g.entriesLBA < 2 || g.entriesLBA+g.entrySectors() > g.firstUsable:
-		return nil, errors.New("the GPT's entries lie on its header or on partitions")
-	case end > uint64(len(head)):
-		return nil, errors.New("the GPT's entries are not all in the disk's first MiB")
-	}
-	at := int(g.entriesLBA) * sector
-	return g, g.setEntries(head[at : at+int(g.count*g.entrySize)])
+	return parseHeader(b, d.sector, at, d.sectors)
 }
 
-// parseBackup reads the table at a disk's end; tail is its last bytes.
-func parseBackup(tail []byte, sector int, disk uint64) (*gpt, error) {
-	if len(tail) < 2*sector {
-		return nil, errNoGPT
+// primary reads the table at a disk's start.
+func (d disk) primary() (*gpt, error) {
+	g, err := d.header(1)
+	switch {
+	case err != nil:
+		return g, err
+	case g.entriesLBA < 2 || g.entriesLBA+g.entrySectors() > g.firstUsable:
+		return g, errors.New("the GPT's entries lie on its header or on partitions")
 	}
-	g, err := parseHeader(tail[len(tail)-sector:], sector, disk-1, disk)
+	return g, d.entries(g)
+}
+
+// backup reads the table whose header stands at a sector behind the partitions.
+func (d disk) backup(at uint64) (*gpt, error) {
+	g, err := d.header(at)
+	switch {
+	case err != nil:
+		return g, err
+	case g.entriesLBA <= g.last || g.entriesLBA+g.entrySectors() > at:
+		return g, errors.New("the backup GPT's entries do not lie between the partitions and its header")
+	}
+	return g, d.entries(g)
+}
+
+func (d disk) entries(g *gpt) error {
+	b, err := d.read(g.entriesLBA, int(g.count*g.entrySize))
 	if err != nil {
-		return nil, err
+		return err
 	}
-	fromEnd := (disk - g.entriesLBA) * uint64(sector)
-	if g.entriesLBA+g.entrySectors() > disk-1 || fromEnd > uint64(len(tail)) {
-		return nil, errors.New("the backup GPT's entries do not lie before its header")
-	}
-	at := len(tail) - int(fromEnd)
-	return g, g.setEntries(tail[at : at+int(g.count*g.entrySize)])
+	return g.setEntries(b)
+}
+
+// agrees says whether two copies of a GPT tell the same: disk, usable sectors
+// and entries. Those of a damaged copy are known by their checksum only.
+func (g *gpt) agrees(b *gpt) bool {
+	same := func(from, to int) bool { return bytes.Equal(g.header[from:to], b.header[from:to]) }
+	return b.alternate == g.my && same(gptFirstUsable, gptEntriesLBA) && same(gptEntryCount, gptMinHeader)
 }

@@ -15,26 +15,23 @@ const (
 	mbrSlots     = 4
 
 	protectiveType = 0xEE
+	dynamicType    = 0x42 // of Windows' dynamic disks
 )
 
-// errNoMBR and errNoGPT end the sentence "its partition table is left as in
-// the image: ...".
-var (
-	errNoMBR = errors.New("there is none")
-	errNoGPT = errors.New("it is no GPT")
-)
+// errNoMBR ends the sentence "its partition table is left as in the image: ...".
+var errNoMBR = errors.New("there is none")
 
 // mbr is a parsed master boot record.
 type mbr [mbrSlots]mbrEntry
 
 // mbrEntry is a primary partition; type 0 is an empty slot.
 type mbrEntry struct {
-	kind           byte
+	status, kind   byte
 	first, sectors uint32 // in logical sectors
 }
 
 // parseMBR reads a master boot record. Only the signature tells one from the
-// boot sector of a file system, so entries that could not be are errors.
+// boot sector of a file system, and that has it too.
 func parseMBR(head []byte) (mbr, error) {
 	var m mbr
 	if len(head) < mbrSize || head[510] != 0x55 || head[511] != 0xAA {
@@ -42,12 +39,49 @@ func parseMBR(head []byte) (mbr, error) {
 	}
 	for i := range m {
 		e := head[mbrEntries+i*mbrEntrySize:]
-		m[i] = mbrEntry{e[4], binary.LittleEndian.Uint32(e[8:]), binary.LittleEndian.Uint32(e[12:])}
-		if e[0]&0x7F != 0 {
-			return m, fmt.Errorf("entry %d of the boot record has the status %#02x, which no partition has", i+1, e[0])
-		}
+		m[i] = mbrEntry{e[0], e[4], binary.LittleEndian.Uint32(e[8:]), binary.LittleEndian.Uint32(e[12:])}
 	}
 	return m, nil
+}
+
+// badStatus is an error if an entry has a status that none of a partition has:
+// the sector may be something else.
+func (m mbr) badStatus() error {
+	for i, e := range m {
+		if e.status&0x7F != 0 {
+			return fmt.Errorf("entry %d of the boot record has the status %#02x, which no partition has", i+1, e.status)
+		}
+	}
+	return nil
+}
+
+func (m mbr) has(kind byte) bool {
+	for _, e := range m {
+		if e.kind == kind {
+			return true
+		}
+	}
+	return false
+}
+
+// empty says whether no system finds a partition.
+func (m mbr) empty() bool {
+	for _, e := range m {
+		if e.kind != 0 || e.sectors != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// plausible says whether some system could take an entry for a partition.
+func (m mbr) plausible(d disk) bool {
+	for _, e := range m {
+		if e.kind == protectiveType || e.kind != 0 && e.first > 0 && e.sectors > 0 && uint64(e.first)+uint64(e.sectors) <= d.sectors {
+			return true
+		}
+	}
+	return false
 }
 
 // protective is the slot of the entry that keeps other systems off a GPT disk

@@ -1,12 +1,144 @@
-// Package parttab reads the partition tables of a disk, as far as imaging
-// whole disks needs them, and moves a GPT's backup to the end of a larger
-// disk. It is strict: a table that is not exactly as the UEFI specification
-// (2.10, chapter 5) has it is an error, and is left alone. It imports nothing
-// of this project.
+// Package parttab reads the partition tables of a whole disk, GPT and MBR with
+// logical partitions, and moves a GPT's backup to the end of a larger disk. It
+// is strict: where systems could read a table in two ways, or where a table is
+// not as the UEFI specification (2.10, chapter 5) has it, the answer is an
+// error. It imports nothing of this project.
 package parttab
 
-// Edit is bytes that a disk gets instead of the image's.
-type Edit struct {
-	Off  int64 // bytes from the disk's start, a multiple of the sector size
-	Data []byte
+import (
+	"errors"
+	"fmt"
+	"io"
+)
+
+// Table is the partition table of a disk.
+type Table struct {
+	Kind     string      // "gpt" or "mbr"
+	Parts    []Partition // in the order of the disk; they lie inside it and do not overlap
+	Extended *Partition  // MBR: what holds the logical partitions and their boot records, not in Parts; nil: none
+	Notes    []string    // for people: what is odd, and what was made of it
 }
+
+// Partition is a part of a disk that is a file system's or something else's.
+type Partition struct {
+	Number   int   // as Linux counts: the entry's place from 1, logical ones from 5 along their chain
+	Off, Len int64 // bytes
+	// Type is for an MBR two hexadecimal digits ("83"), for a GPT the GUID in
+	// capitals ("0FC63DAF-8483-4772-8E79-3D69D8477DE4").
+	Type string
+	Name string // GPT only; made fit for printing
+}
+
+// ErrNone is the error of a disk that has no partition table, only perhaps a
+// file system from its start.
+var ErrNone = errors.New("there is no partition table")
+
+// headSize is how much of a disk's start tables of all kinds are looked for
+// in: the 16 blocks of the Amiga's are the longest, and four sectors of 4096
+// bytes.
+const headSize = 16 << 10
+
+// Read reads the partition table of a disk of size bytes, whose logical
+// sectors have so many bytes. Bytes after the last whole sector are passed
+// over, as every system does.
+//
+// The error is ErrNone, or says why it cannot be told which bytes are whose:
+// tables that are broken, contradict each other or are of a kind that is not
+// understood, or a sector that cannot be read. Then nothing may be concluded
+// from what else is on the disk.
+func Read(r io.ReaderAt, size int64, sector int) (*Table, error) {
+	if !isSector(sector) {
+		return nil, fmt.Errorf("sectors of %d bytes are none that a disk has", sector)
+	}
+	d := newDisk(r, size, sector)
+	head, err := d.read(0, int(min(headSize, d.sectors*uint64(sector))))
+	if err != nil {
+		return nil, err
+	}
+	if name := foreignTable(head, sector); name != "" {
+		return nil, fmt.Errorf("there is a partition table of the kind %s, which is not understood", name)
+	}
+	return d.table(head)
+}
+
+// table decides what a disk's first sector is.
+func (d disk) table(head []byte) (*Table, error) {
+	m, err := parseMBR(head)
+	if err != nil {
+		return nil, d.none("the first sector has no signature")
+	}
+	bad := m.badStatus()
+	fs := bootSector(head)
+	switch {
+	case bad == nil && m.has(protectiveType):
+		return d.gptTable(m, fs)
+	case fs != "":
+		return nil, m.unpartitioned(d, fs)
+	case bad != nil && m.plausible(d):
+		return nil, bad
+	case bad != nil: // Linux sees none; so did whoever put a boot loader there
+		return nil, d.none("the first sector is no boot record")
+	case m.empty():
+		return nil, d.none("the boot record has no partitions")
+	}
+	return d.mbrTable(m)
+}
+
+// none is ErrNone, unless there is a GPT that no boot record speaks of: the
+// specification wants it passed over, but people have lost boot records.
+func (d disk) none(why string) error {
+	g, err := d.header(1)
+	switch {
+	case g != nil:
+		return fmt.Errorf("there is a GPT without a protective partition, and no other table (%s)", why)
+	case !isDamage(err):
+		return err
+	}
+	return fmt.Errorf("%w: %s", ErrNone, why)
+}
+
+// GuessSector is the size of the logical sectors of a disk that is in a file,
+// where nobody says it: what a GPT shows, or else 512.
+func GuessSector(r io.ReaderAt, size int64) int {
+	for _, sector := range []int{512, 4096} {
+		if g, _ := newDisk(r, size, sector).header(1); g != nil {
+			return sector
+		}
+	}
+	return 512
+}
+
+func isSector(n int) bool { return n >= 512 && n <= 65536 && n&(n-1) == 0 }
+
+// disk is a disk that is read by its logical sectors.
+type disk struct {
+	r       io.ReaderAt
+	sector  int // bytes
+	sectors uint64
+}
+
+func newDisk(r io.ReaderAt, size int64, sector int) disk {
+	return disk{r, sector, uint64(max(size, 0)) / uint64(sector)}
+}
+
+// read reads n bytes from the start of a sector.
+func (d disk) read(lba uint64, n int) ([]byte, error) {
+	if lba > d.sectors || uint64(n) > (d.sectors-lba)*uint64(d.sector) {
+		return nil, fmt.Errorf("sector %d is beyond the disk's end", lba)
+	}
+	b := make([]byte, n)
+	if got, err := d.r.ReadAt(b, int64(lba)*int64(d.sector)); got < n {
+		return nil, fmt.Errorf("read the partition table at sector %d: %w", lba, err)
+	}
+	return b, nil
+}
+
+// bytes is a partition's place in bytes.
+func (d disk) bytes(p Partition, s span) Partition {
+	p.Off = int64(s.first) * int64(d.sector)
+	p.Len = int64(s.last-s.first+1) * int64(d.sector)
+	return p
+}
+
+// span is sectors from the first to the last, both included.
+type span struct{ first, last uint64 }
