@@ -1,0 +1,159 @@
+package realfs
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/usedmap/volume"
+)
+
+// Reader is a used map's reader under test.
+type Reader func(*volume.Volume) (*volume.Found, error)
+
+// Map runs a reader over a file.
+func Map(t testing.TB, img string, read Reader) (*volume.Found, error) {
+	t.Helper()
+	f, err := os.Open(img)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return read(volume.New(context.Background(), f, st.Size(), 512, nil))
+}
+
+// Prove maps the file system in img and proves the map: noise over all that is
+// free harms neither the file system nor a file, and nothing that partclone
+// takes for used is free. img itself is left as it is. It fails when the reader is in doubt, and
+// gives what was found and the surplus: bytes that are used here and not for
+// partclone (-1 if partclone cannot say).
+func (k Kind) Prove(t testing.TB, img string, read Reader) (found *volume.Found, surplus int64) {
+	t.Helper()
+	found, err := Map(t, img, read)
+	if err != nil {
+		t.Fatalf("the reader is in doubt: %v", err)
+	}
+	free := found.Free.Ranges()
+	k.MustSurvive(t, img, free)
+	surplus = k.Surplus(t, img, free)
+	return found, surplus
+}
+
+// MustSurvive fails the test unless the file system keeps all its files when
+// what is said to be free is noise.
+func (k Kind) MustSurvive(t testing.TB, img string, free []image.Range) {
+	t.Helper()
+	want := k.Files(t, Copy(t, img))
+	if len(want) < 2 {
+		t.Fatal("the file system has no files: this proves nothing")
+	}
+	noised := Copy(t, img)
+	Noise(t, noised, free)
+	if said, err := k.check(t, noised); err != nil {
+		// Some are not whole before the noise: Btrfs miscounts its quotas now
+		// and then. What the checker finds must be the very same, then.
+		if before, err := k.check(t, img); err == nil || before != said {
+			t.Fatalf("the checker says, of what was whole before: %s\n\nand said before (%v): %s", said, err, before)
+		}
+		t.Logf("was not whole before either: %s", said)
+	}
+	if diff := want.Diff(k.Files(t, noised)); diff != "" {
+		t.Fatalf("files were lost with what was said to be free:\n%s", diff)
+	}
+}
+
+// Noise overwrites ranges of a file with noise: all of each range, or of more
+// than a GiB of them the first and last 2 MiB of each.
+func Noise(t testing.TB, img string, free []image.Range) {
+	t.Helper()
+	f, err := os.OpenFile(img, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	total := int64(0)
+	for _, r := range free {
+		total += r.Len
+	}
+	buf := make([]byte, 2<<20)
+	noise(buf, rand.New(rand.NewPCG(1, 2)))
+	for _, r := range free {
+		for at := r.Off; at < r.Off+r.Len; {
+			n := min(int64(len(buf)), r.Off+r.Len-at)
+			if _, err := f.WriteAt(buf[:n], at); err != nil {
+				t.Fatal(err)
+			}
+			at += n
+			if last := r.Off + r.Len - int64(len(buf)); total > 1<<30 && at < last {
+				at = last
+			}
+		}
+	}
+}
+
+// Surplus compares with partclone, the oracle: all that it takes for used must
+// not be free. It gives how many bytes are neither free nor used for
+// partclone, -1 for a kind that partclone cannot map.
+func (k Kind) Surplus(t testing.TB, img string, free []image.Range) int64 {
+	t.Helper()
+	if k.Partclone == "" {
+		return -1
+	}
+	st, err := os.Stat(img)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unused := st.Size()
+	for _, u := range k.PartcloneUsed(t, img) {
+		for _, f := range free {
+			if f.Off < u.Off+u.Len && u.Off < f.Off+f.Len {
+				t.Errorf("partclone takes bytes %d to %d for used; here %d to %d are free", u.Off, u.Off+u.Len, f.Off, f.Off+f.Len)
+			}
+		}
+		unused -= u.Len
+	}
+	for _, f := range free {
+		unused -= f.Len
+	}
+	return unused
+}
+
+// PartcloneUsed is what partclone takes for used, from its domain file (the
+// format of ddrescue's). It shows its progress every 0 seconds, because it ends
+// no sooner than it has shown it.
+func (k Kind) PartcloneUsed(t testing.TB, img string) []image.Range {
+	t.Helper()
+	domain := filepath.Join(t.TempDir(), "domain")
+	Run(t, k.Partclone, "-f", "0", "-D", "-s", img, "-O", domain, "-L", filepath.Join(t.TempDir(), "log"))
+	f, err := os.Open(domain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var used []image.Range
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		line := lines.Text()
+		if strings.HasPrefix(line, "#") || !strings.HasSuffix(line, "+") {
+			continue
+		}
+		var r image.Range
+		if _, err := fmt.Sscanf(line, "0x%x 0x%x", &r.Off, &r.Len); err != nil {
+			t.Fatalf("%s: %q: %v", k.Partclone, line, err)
+		}
+		used = append(used, r)
+	}
+	if len(used) == 0 {
+		t.Fatalf("%s says that nothing is used", k.Partclone)
+	}
+	return used
+}

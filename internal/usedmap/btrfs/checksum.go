@@ -1,0 +1,25 @@
+package btrfs
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"hash/crc32"
+)
+
+// checksum is the first bytes of a block, of all bytes after its first 32.
+type checksum func(data []byte) []byte
+
+// checksums are by enum btrfs_csum_type.
+var checksums = map[uint16]checksum{
+	0: func(data []byte) []byte {
+		return binary.LittleEndian.AppendUint32(nil, crc32.Checksum(data, castagnoli))
+	},
+	1: func(data []byte) []byte { return binary.LittleEndian.AppendUint64(nil, xxhash64(data)) },
+	2: func(data []byte) []byte { s := sha256.Sum256(data); return s[:] },
+	3: func(data []byte) []byte { s := blake2b256(data); return s[:] },
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func (c checksum) matches(block []byte) bool { return bytes.HasPrefix(block, c(block[32:])) }

@@ -1,0 +1,232 @@
+package ext
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"testbox-imaging/internal/usedmap/volume"
+)
+
+// The journal of a file system that lost power is replayed in memory, as
+// fs/jbd2/recovery.c does it: the log is a row of transactions with rising
+// numbers, each some descriptor blocks with copies of the blocks that it
+// writes, some revoke blocks that say which older copies must not be written
+// any more, and a commit block. It ends at the first block that is not of the
+// expected transaction.
+//
+// Kept is only where the copies of blocks lie that matter: the superblock, the
+// group descriptors, and the block bitmaps.
+//
+// What is free must be so wherever a replay ends, be it by this kernel, by an
+// older one, or by e2fsck. Therefore a block is only free if the bitmap on the
+// disk and every copy of it in the log have it as free. The one on the disk,
+// and a copy in the middle, may be torn: nothing but more used blocks comes of
+// that. The last copy is what the file system really is, so all checks are made
+// with it.
+
+const (
+	maxVersions = 1 << 20 // copies of blocks that matter; 16 MiB
+	aheadBytes  = 1 << 20
+)
+
+// matter is a block of which copies in the log matter: group is whose bitmap it
+// is, or -1.
+type matter struct {
+	block uint64
+	group int32
+}
+
+// version is a copy of a block in the log.
+type version struct {
+	at       uint32 // block of the journal
+	sequence uint32
+	matter   uint32
+	escaped  bool
+	final    bool // it is what the block becomes
+}
+
+// replay is the log of a file system that needs recovery.
+type replay struct {
+	j        *journal
+	matters  []matter // by block
+	versions []version
+	revoked  map[uint64]uint32 // the last transaction that revokes a block
+}
+
+// recover replays the journal, if there is something in it.
+func (f *fsys) recover(j *journal, found *volume.Found) error {
+	switch {
+	case j.start != 0 && !f.sb.needsRecovery():
+		// The kernel would ignore the log, e2fsck would ask.
+		return fmt.Errorf("it is not empty, although the file system needs no recovery")
+	case !f.sb.needsRecovery():
+		return nil
+	case j.start == 0:
+		return f.reloadGroups() // nothing will write them again: now they must be right
+	}
+	r := &replay{j: j, revoked: map[uint64]uint32{}}
+	r.findMatters()
+	s := &scan{r: r, sequence: j.sequence, at: j.start}
+	if err := s.run(); err != nil {
+		return err
+	}
+	if err := j.checkFastCommits(); err != nil {
+		return err
+	}
+	r.findFinal()
+	f.log = r
+	if err := f.reloadSuper(); err != nil {
+		return err
+	}
+	if err := f.reloadGroups(); err != nil {
+		return err
+	}
+	found.Note("it was not unmounted: %d transactions of its journal were replayed in memory", s.sequence-j.sequence)
+	return nil
+}
+
+// findMatters makes the list of blocks that matter.
+func (r *replay) findMatters() {
+	f := r.j.f
+	add := func(block uint64, group int) { r.matters = append(r.matters, matter{block, int32(group)}) }
+	add(f.sb.superBlock(), -1)
+	for i := range f.sb.descBlocks() {
+		add(f.sb.descBlock(i), -1)
+	}
+	for g := range f.groups {
+		add(f.groups[g].blockBitmap, g)
+	}
+	slices.SortFunc(r.matters, func(a, b matter) int { return cmp.Compare(a.block, b.block) })
+}
+
+func (r *replay) matter(block uint64) (int, bool) {
+	return slices.BinarySearchFunc(r.matters, block, func(m matter, b uint64) int { return cmp.Compare(m.block, b) })
+}
+
+// findFinal marks the copy of each block that a replay leaves there: the last
+// that is not revoked by its own or a later transaction. Then it sorts the
+// copies by what they are of.
+func (r *replay) findFinal() {
+	done := make([]bool, len(r.matters))
+	for i := len(r.versions) - 1; i >= 0; i-- {
+		v := &r.versions[i]
+		by, revoked := r.revoked[r.matters[v.matter].block]
+		if done[v.matter] || revoked && !after(v.sequence, by) {
+			continue
+		}
+		v.final, done[v.matter] = true, true
+	}
+	slices.SortStableFunc(r.versions, func(a, b version) int { return cmp.Compare(a.matter, b.matter) })
+}
+
+// of is the copies of a block.
+func (r *replay) of(matter int) []version {
+	from, _ := slices.BinarySearchFunc(r.versions, uint32(matter), func(v version, m uint32) int { return cmp.Compare(v.matter, m) })
+	to := from
+	for to < len(r.versions) && r.versions[to].matter == uint32(matter) {
+		to++
+	}
+	return r.versions[from:to]
+}
+
+// after compares the numbers of transactions, which wrap around.
+func after(a, b uint32) bool { return int32(a-b) > 0 }
+
+// read reads a copy as it is written home.
+func (r *replay) read(v version) ([]byte, error) {
+	b, err := r.j.read(v.at, 1)
+	if err != nil || !v.escaped {
+		return b, err
+	}
+	b = append([]byte(nil), b...)
+	be.PutUint32(b, jbdMagic)
+	return b, nil
+}
+
+// overlay puts what the replay writes over blocks that were read.
+func (r *replay) overlay(data []byte, at uint64) error {
+	size := int(r.j.f.sb.blockSize)
+	i, _ := r.matter(at)
+	for ; i < len(r.matters) && r.matters[i].block < at+uint64(len(data)/size); i++ {
+		for _, v := range r.of(i) {
+			if !v.final {
+				continue
+			}
+			b, err := r.read(v)
+			if err != nil {
+				return err
+			}
+			copy(data[int(r.matters[i].block-at)*size:][:size], b)
+		}
+	}
+	return nil
+}
+
+// apply brings bitmaps up to date. The copies are read in the order of the log.
+func (r *replay) apply(b *bitmaps) error {
+	var some []version
+	for g := b.from; g < b.to; g++ {
+		if i, ok := r.matter(r.j.f.groups[g].blockBitmap); ok {
+			some = append(some, r.of(i)...)
+		}
+	}
+	slices.SortFunc(some, func(a, b version) int { return cmp.Compare(a.at, b.at) })
+	for _, v := range some {
+		data, err := r.read(v)
+		if err != nil {
+			return err
+		}
+		g := int(r.matters[v.matter].group)
+		if g < b.from || g >= b.to {
+			return fmt.Errorf("two groups have one bitmap")
+		}
+		or(b.of(b.used, g), data)
+		if v.final {
+			copy(b.of(b.now, g), data)
+		}
+	}
+	return nil
+}
+
+// reloadSuper checks the superblock that comes out of the replay. It may know
+// of errors, but must tell of the same shape.
+func (f *fsys) reloadSuper() error {
+	at := f.sb.superBlock()
+	block, err := f.blocks(at, 1)
+	if err != nil {
+		return err
+	}
+	sb := parseSuper(block[superAt-int64(at)*f.sb.blockSize:][:superSize])
+	if sb == nil {
+		return fmt.Errorf("it overwrites the superblock")
+	}
+	if err := sb.check(f.v.Size()); err != nil {
+		return fmt.Errorf("the superblock in it: %w", err)
+	}
+	if !sb.sameShape(f.sb) {
+		return fmt.Errorf("it changes the file system's size or layout")
+	}
+	return nil
+}
+
+// checkFastCommits wants that fast commits (fast_commit.h) were never made:
+// their records change what is used without saying it in a bitmap. The kernel
+// passes over those of older transactions, which stay there; but e2fsck 1.47.0
+// fails then, drops the log, and repairs what it finds without it.
+func (j *journal) checkFastCommits() error {
+	if j.incompat&jbdFastCommit == 0 {
+		return nil
+	}
+	// The kernel starts to read one block behind the log's end; look at both.
+	for n := uint64(j.last); n < min(uint64(j.last)+2, uint64(j.length)); n++ {
+		b, err := j.read(uint32(n), 1)
+		if err != nil {
+			return err
+		}
+		if le.Uint32(b) != 0 { // struct ext4_fc_tl
+			return fmt.Errorf("it has fast commits")
+		}
+	}
+	return nil
+}

@@ -1,0 +1,193 @@
+package ext
+
+import "fmt"
+
+// scan is a walk through the log.
+type scan struct {
+	r        *replay
+	at       uint32 // the next block
+	walked   uint32
+	sequence uint32 // the transaction that is expected
+	lastTime uint64 // when the last one was committed, in seconds
+
+	// Of the transaction that is being read:
+	suspect   bool
+	badData   bool
+	crc       uint32 // with jbdChecksum
+	revokes   []uint64
+	cut       bool // an earlier one was not complete; there must be no commit any more
+	committed int  // versions of complete transactions
+}
+
+// run walks to the log's end.
+func (s *scan) run() error {
+	s.crc = ^uint32(0)
+	for {
+		at := s.at
+		b, err := s.r.j.read(at, s.ahead())
+		if err != nil {
+			return err
+		}
+		kind, sequence, ok := s.r.j.header(b)
+		if !ok || sequence != s.sequence {
+			break
+		}
+		if err := s.step(1); err != nil {
+			return err
+		}
+		end := false
+		switch kind {
+		case jbdDescriptor:
+			err = s.descriptor(b)
+		case jbdRevokes:
+			err = s.revoke(b)
+		case jbdCommit:
+			end, err = s.commit(b)
+		default:
+			end = true
+		}
+		if err != nil {
+			return err
+		}
+		if end {
+			s.at = at
+			break
+		}
+	}
+	s.r.versions = s.r.versions[:s.committed]
+	return s.checkRest()
+}
+
+func (s *scan) ahead() uint32 { return uint32(aheadBytes / s.r.j.f.sb.blockSize) }
+
+// step goes on in the log, once around it at the most.
+func (s *scan) step(n uint32) error {
+	j := s.r.j
+	if n > j.last-j.first-s.walked {
+		return fmt.Errorf("its log has no end")
+	}
+	s.walked += n
+	s.at = j.next(s.at, n)
+	return nil
+}
+
+// descriptor goes through the copies behind a descriptor block.
+func (s *scan) descriptor(b []byte) error {
+	j := s.r.j
+	// A bad block of the last transaction is one that did not get to the disk.
+	// What it is shows when the commit block is found, or not.
+	if !j.sumOK(jbdDescriptor, b) {
+		s.suspect = true
+	}
+	if j.compat&jbdChecksum != 0 {
+		s.crc = crc32be(s.crc, b)
+	}
+	for _, t := range j.tags(b) {
+		at := s.at
+		if err := s.step(1); err != nil {
+			return err
+		}
+		if j.sums || j.compat&jbdChecksum != 0 {
+			data, err := j.read(at, s.ahead())
+			if err != nil {
+				return err
+			}
+			if !j.tagOK(t, s.sequence, data) {
+				s.badData = true
+			}
+			if j.compat&jbdChecksum != 0 {
+				s.crc = crc32be(s.crc, data)
+			}
+		}
+		if i, ok := s.r.matter(t.block); ok {
+			if len(s.r.versions) >= maxVersions {
+				return fmt.Errorf("it has more than %d copies of bitmaps", maxVersions)
+			}
+			s.r.versions = append(s.r.versions, version{at: at, sequence: s.sequence, matter: uint32(i), escaped: t.escaped})
+		}
+	}
+	return nil
+}
+
+// revoke keeps the revokes of blocks that matter, until it is known whether
+// their transaction counts.
+func (s *scan) revoke(b []byte) error {
+	if !s.r.j.sumOK(jbdRevokes, b) {
+		s.suspect = true
+		return nil
+	}
+	err := s.r.j.revokes(b, func(block uint64) {
+		if _, ok := s.r.matter(block); ok {
+			s.revokes = append(s.revokes, block)
+		}
+	})
+	if err != nil {
+		s.suspect = true
+	}
+	return nil
+}
+
+// commit ends a transaction. It reports whether the log ends before it.
+func (s *scan) commit(b []byte) (end bool, err error) {
+	j := s.r.j
+	seconds := be.Uint64(b[0x30:])
+	good := j.sumOK(jbdCommit, b) && s.wholeOK(b)
+	if s.suspect || s.badData || !good {
+		if (s.suspect || !good) && seconds < s.lastTime {
+			return true, nil // left from an older file system's journal
+		}
+		// With async_commit the commit block may get to the disk before what
+		// it commits; but then it is the last.
+		if s.suspect || s.badData || s.cut || j.incompat&jbdAsyncCommit == 0 {
+			return false, fmt.Errorf("transaction %d is damaged", s.sequence)
+		}
+		s.cut = true
+	} else if s.cut {
+		return false, fmt.Errorf("a transaction before %d is damaged", s.sequence)
+	}
+	if !s.cut {
+		s.committed = len(s.r.versions)
+		for _, block := range s.revokes {
+			s.r.revoked[block] = s.sequence
+		}
+	}
+	s.lastTime, s.revokes, s.crc = seconds, s.revokes[:0], ^uint32(0)
+	s.sequence++
+	return false, nil
+}
+
+// wholeOK checks the checksum of a whole transaction, where they have one
+// (struct commit_header: h_chksum_type, h_chksum_size, h_chksum[0]).
+func (s *scan) wholeOK(b []byte) bool {
+	if s.r.j.compat&jbdChecksum == 0 {
+		return true
+	}
+	kind, size, sum := b[0xC], b[0xD], be.Uint32(b[0x10:])
+	return kind == 1 && size == 4 && sum == s.crc || kind == 0 && size == 0 && sum == 0
+}
+
+// checkRest looks at the part of the log that was not walked through. A log
+// that was cut by a power failure ends with a transaction that has no commit
+// block, and behind that come blocks of older transactions. A commit block of
+// that transaction or anything of a later one means that blocks in between are
+// damaged; a replay would stop there, with blocks on the disk that are newer.
+func (s *scan) checkRest() error {
+	j := s.r.j
+	expected, at := s.sequence, s.at
+	if s.cut {
+		expected++ // the incomplete one has a commit block
+	}
+	for range j.last - j.first - s.walked {
+		b, err := j.read(at, s.ahead())
+		if err != nil {
+			return err
+		}
+		kind, sequence, ok := j.header(b)
+		newer := after(sequence, expected) || sequence == expected && kind == jbdCommit
+		if ok && newer && (kind == jbdCommit || kind == jbdDescriptor || kind == jbdRevokes) && j.sumOK(kind, b) {
+			return fmt.Errorf("transaction %d is damaged, and there is something of %d", expected, sequence)
+		}
+		at = j.next(at, 1)
+	}
+	return nil
+}

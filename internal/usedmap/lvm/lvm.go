@@ -1,0 +1,195 @@
+// Package lvm reads the metadata of an LVM2 physical volume: which of its
+// extents no logical volume has, and where the bytes of each logical volume
+// lie, so that its file system can be mapped.
+//
+// The format is that of LVM2's sources: the label and the header of the
+// physical volume (lib/label/label.h, lib/format_text/layout.h, text_label.c),
+// the metadata areas (layout.h, format-text.c), and in them the text, as
+// export.c and the segment types write it and import_vsn1.c reads it. By the
+// rules of the format, what an older LVM must not touch gets a new status flag
+// or a new segment type. Both are doubt here if they are not known, and so is
+// an unknown section. A plain setting of the group or the disk that is not
+// known is none: every LVM passes over it, and gives the free extents away.
+//
+// Understood is a volume group of this one physical volume. Two logical
+// volumes can share a file system's blocks in ways that its own bitmap does
+// not show: the blocks that an origin frees are still those of its snapshot.
+// So a logical volume is only mapped when it is plain, linear, visible, and
+// named by no other; all others are used, with all their extents.
+package lvm
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"sort"
+
+	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/usedmap/volume"
+)
+
+// PV is what the metadata say of a physical volume.
+type PV struct {
+	UUID string // as LVM spells it
+	VG   string // the name of its volume group
+	Size int64  // bytes up to the end of the last extent
+	// Free are the extents that no logical volume has, in bytes of the
+	// physical volume; nil beside an error. All else is used: label, metadata,
+	// what lies before the first extent and behind the last.
+	Free  *volume.Free
+	LVs   []LV // in the order of the metadata
+	Notes []string
+}
+
+// LV is a logical volume.
+type LV struct {
+	Name, UUID string
+	Size       int64 // bytes
+	// Extents are the bytes of the physical volume that it has itself, in the
+	// order of its own addresses where Why is "". A volume that is made of
+	// others has none.
+	Extents []image.Range
+	// Why is the reason not to look at its content: all of it is used. "" is a
+	// volume that Volume shows.
+	Why string
+
+	ends []int64 // where each of Extents ends, in the volume's own addresses
+}
+
+// Read reads a physical volume. Beside an error the PV has what is known of
+// it; it may be nil.
+func Read(v *volume.Volume) (*PV, error) {
+	l, err := readLabel(v)
+	if l == nil {
+		return nil, err
+	}
+	pv := &PV{UUID: l.uuid}
+	if err != nil {
+		return pv, err
+	}
+	text, err := readMetadata(v, l)
+	if err != nil {
+		return pv, err
+	}
+	root, err := parseText(text)
+	if err != nil {
+		return pv, err
+	}
+	g, err := readGroup(root, l.uuid)
+	if g != nil {
+		pv.VG = g.name
+	}
+	if err != nil {
+		return pv, err
+	}
+	return pv, pv.read(g, l, v.Size())
+}
+
+// read fills in what the group says: the logical volumes and what they leave.
+func (pv *PV) read(g *group, l *label, size int64) error {
+	if err := g.fits(l, size); err != nil {
+		return err
+	}
+	lvs, err := g.volumes()
+	if err != nil {
+		return err
+	}
+	free, err := g.unused()
+	if err != nil {
+		return err
+	}
+	pv.Size, pv.LVs, pv.Free = g.start+g.count*g.extent, lvs, free
+	if g.exported {
+		pv.Notes = append(pv.Notes, "the volume group is exported")
+	}
+	return nil
+}
+
+// Volume shows a logical volume, whose Why must be "", as a volume of its own;
+// v is the physical volume.
+func (lv *LV) Volume(v *volume.Volume) *volume.Volume {
+	return v.Over(lvReader{lv, v}, lv.Size)
+}
+
+// Place gives the bytes of the physical volume that are the n bytes at off of
+// the logical volume. What lies beyond its end has no place, and nothing has
+// in a volume that is not to be looked at.
+func (lv *LV) Place(off, n int64) []image.Range {
+	var out []image.Range
+	if lv.Why != "" || off < 0 || n <= 0 || off >= lv.Size {
+		return nil
+	}
+	n = min(n, lv.Size-off)
+	for i := sort.Search(len(lv.ends), func(i int) bool { return lv.ends[i] > off }); n > 0; i++ {
+		x := lv.Extents[i]
+		in := off - (lv.ends[i] - x.Len)
+		m := min(n, x.Len-in)
+		out = append(out, image.Range{Off: x.Off + in, Len: m})
+		off, n = off+m, n-m
+	}
+	return out
+}
+
+// lvReader reads a logical volume from the physical one.
+type lvReader struct {
+	lv *LV
+	v  *volume.Volume
+}
+
+func (r lvReader) ReadAt(b []byte, off int64) (n int, err error) {
+	for _, at := range r.lv.Place(off, int64(len(b))) {
+		if err := r.v.Fill(b[n:n+int(at.Len)], at.Off); err != nil {
+			return n, err
+		}
+		n += int(at.Len)
+	}
+	if n < len(b) {
+		return n, fmt.Errorf("read beyond the logical volume's end")
+	}
+	return n, nil
+}
+
+// fits checks that the extents lie inside the volume, and over nothing else
+// that has a place there.
+func (g *group) fits(l *label, size int64) error {
+	switch {
+	case g.devSize > size/sector:
+		return fmt.Errorf("the physical volume has %d sectors, its disk or partition %d", g.devSize, size/sector)
+	case g.start > size || g.count > (size-g.start)/g.extent:
+		return fmt.Errorf("the %d extents of %d bytes from byte %d on reach beyond the end", g.count, g.extent, g.start)
+	}
+	taken := append([]image.Range{{Off: 0, Len: labelSectors * sector}}, l.meta...)
+	taken = append(taken, l.boot...)
+	if n := g.count * g.extent; n > 0 {
+		taken = append(taken, image.Range{Off: g.start, Len: n})
+	}
+	return apart(taken)
+}
+
+// apart checks that no two ranges have a byte in common; it sorts them.
+func apart(ranges []image.Range) error {
+	slices.SortFunc(ranges, func(a, b image.Range) int { return cmp.Compare(a.Off, b.Off) })
+	for i := 1; i < len(ranges); i++ {
+		if before := ranges[i-1]; ranges[i].Off < before.Off+before.Len {
+			return fmt.Errorf("two things of LVM have the same bytes, from byte %d on", ranges[i].Off)
+		}
+	}
+	return nil
+}
+
+// unused are the extents that nobody has.
+func (g *group) unused() (*volume.Free, error) {
+	var taken []image.Range
+	for _, lv := range g.lvs {
+		taken = append(taken, lv.Extents...)
+	}
+	if err := apart(taken); err != nil {
+		return nil, err
+	}
+	free, at := &volume.Free{}, g.start
+	for _, x := range append(taken, image.Range{Off: g.start + g.count*g.extent}) {
+		free.Add(at, x.Off-at)
+		at = x.Off + x.Len
+	}
+	return free, nil
+}

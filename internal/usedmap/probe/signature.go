@@ -1,0 +1,143 @@
+package probe
+
+import (
+	"encoding/binary"
+	"math/bits"
+)
+
+// signature is one way in which something announces itself.
+type signature struct {
+	name  string
+	start []place  // where its structure may be
+	at    int      // of the magic, in the structure
+	magic []string // one of these; nil: check decides alone
+	size  int      // bytes of the structure that check looks at
+
+	// check decides beside the magic; nil: the magic is enough. A magic of two
+	// bytes is found in noise and in other file systems every day, so its
+	// check is what keeps healthy volumes from being in doubt.
+	check func(s structure) bool
+
+	// unless is the name of a kind that has this signature inside of itself.
+	unless string
+
+	// find gives the offset of the magic, or -1, where the fields above cannot
+	// say how.
+	find func(w *window) (int64, error)
+}
+
+// place is an offset from the start, or with an alignment from the end: off
+// bytes before the size rounded down to align, a power of two.
+type place struct{ off, align int64 }
+
+func (p place) of(size int64) int64 {
+	if p.align == 0 {
+		return p.off
+	}
+	return size&^(p.align-1) - p.off
+}
+
+// at is offsets from the start.
+func at(offs ...int64) []place { return back(0, offs...) }
+
+// back is offsets back from the end, rounded down to align.
+func back(align int64, offs ...int64) []place {
+	var out []place
+	for _, off := range offs {
+		out = append(out, place{off, align})
+	}
+	return out
+}
+
+// every is n offsets from the start, a step apart.
+func every(step, from int64, n int) []place {
+	var out []place
+	for i := range int64(n) {
+		out = append(out, place{off: from + i*step})
+	}
+	return out
+}
+
+// both is numbers of 16, 32 or 64 bits in both byte orders: for each the
+// little-endian bytes, then the big-endian ones, as structure.order expects.
+func both[T uint16 | uint32 | uint64](numbers ...T) []string {
+	var out []string
+	for _, n := range numbers {
+		le, be := make([]byte, binary.Size(n)), make([]byte, binary.Size(n))
+		binary.Encode(le, binary.LittleEndian, n)
+		binary.Encode(be, binary.BigEndian, n)
+		out = append(out, string(le), string(be))
+	}
+	return out
+}
+
+// search gives the offset of the magic, or -1.
+func (s signature) search(w *window) (int64, error) {
+	if s.find != nil {
+		return s.find(w)
+	}
+	size := max(s.size, s.at)
+	for _, m := range s.magic {
+		size = max(size, s.at+len(m))
+	}
+	for _, p := range s.start {
+		off := p.of(w.v.Size())
+		b, err := w.bytes(off, size)
+		if err != nil {
+			return -1, err
+		}
+		if b != nil && s.matches(structure{b: b, off: off, size: w.v.Size()}) {
+			return off + int64(s.at), nil
+		}
+	}
+	return -1, nil
+}
+
+func (s signature) matches(in structure) bool {
+	if s.magic == nil {
+		return s.check(in)
+	}
+	for i, m := range s.magic {
+		in.magic = i
+		if in.has(s.at, m) && (s.check == nil || s.check(in)) {
+			return true
+		}
+	}
+	return false
+}
+
+// structure is the bytes of a superblock, header or sector.
+type structure struct {
+	b     []byte
+	off   int64 // in the volume
+	size  int64 // of the volume
+	magic int   // which of the signature's it has
+}
+
+func (s structure) le16(at int) uint16 { return binary.LittleEndian.Uint16(s.b[at:]) }
+func (s structure) le32(at int) uint32 { return binary.LittleEndian.Uint32(s.b[at:]) }
+func (s structure) le64(at int) uint64 { return binary.LittleEndian.Uint64(s.b[at:]) }
+func (s structure) be16(at int) uint16 { return binary.BigEndian.Uint16(s.b[at:]) }
+func (s structure) be32(at int) uint32 { return binary.BigEndian.Uint32(s.b[at:]) }
+func (s structure) be64(at int) uint64 { return binary.BigEndian.Uint64(s.b[at:]) }
+
+// order is the byte order that a magic from both tells.
+func (s structure) order() binary.ByteOrder {
+	if s.magic%2 == 0 {
+		return binary.LittleEndian
+	}
+	return binary.BigEndian
+}
+
+func (s structure) u16(at int) uint16 { return s.order().Uint16(s.b[at:]) }
+func (s structure) u32(at int) uint32 { return s.order().Uint32(s.b[at:]) }
+func (s structure) u64(at int) uint64 { return s.order().Uint64(s.b[at:]) }
+
+func (s structure) has(at int, text string) bool {
+	return string(s.b[at:at+len(text)]) == text
+}
+
+// power says whether n is a power of two from least to most.
+func power(n, least, most uint64) bool {
+	return bits.OnesCount64(n) == 1 && n >= least && n <= most
+}
