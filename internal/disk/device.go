@@ -55,7 +55,11 @@ func Path(devDir, kernel string) string {
 // if the kernel tells. The size and the sector size must be those of d, which
 // were read from sysfs: if not, the node is another device's.
 func Open(devDir string, d Disk, write bool) (*Device, error) {
-	path := Path(devDir, d.Name)
+	return OpenPath(Path(devDir, d.Name), d, write)
+}
+
+// OpenPath is Open for any path; d's name is used for errors only.
+func OpenPath(path string, d Disk, write bool) (*Device, error) {
 	st, err := os.Stat(path)
 	if err != nil {
 		return nil, fmt.Errorf("open disk %s: %w", d.Name, err)

@@ -1,0 +1,213 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/parttab"
+	"testbox-imaging/internal/usedmap"
+)
+
+// mapOptions are the flags of disk map.
+type mapOptions struct {
+	json   bool
+	sector int // bytes; 0: the device's, or guessed for a file
+}
+
+func newDiskCmd() *cobra.Command {
+	return newGroupCmd("disk", "Look into a disk", `Looks at the disk of this machine, or at a file with the bytes of one. Nothing is written.`, newDiskMapCmd())
+}
+
+func newDiskMapCmd() *cobra.Command {
+	var o mapOptions
+	cmd := &cobra.Command{
+		Use:   "map DEVICE|FILE",
+		Short: "Show which bytes of a disk matter, and why",
+		Long: `Reads the partition table of a disk and the metadata of its file systems, and shows which bytes
+matter: what is used, what is free, and what counts as used because of a doubt, with the reason.
+Of a file system that was not cleanly unmounted, is damaged, has a feature that this program
+does not know, or stands beside the remains of another one, all of it counts as used.
+
+First comes the disk as a bar, with the partitions' numbers below where they begin; then a
+table of its parts; then what was in doubt, and notes. --json prints the same for programs,
+with all used ranges (docs/format.md).
+
+FILE holds the raw bytes of a disk, of a partition or of a file system. Nothing is written. A
+disk that is in use changes while it is read: then the map is not to be relied on, and a warning
+says so.`,
+		Example: `  testbox disk map /dev/sda
+  testbox disk map --json disk.img`,
+		Args:              oneDisk,
+		ValidArgsFunction: completeDisk,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runDiskMap(cmd, args[0], o)
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVar(&o.json, "json", false, "print the map for programs, with all used ranges")
+	f.IntVar(&o.sector, "sector-size", 0, "logical sectors of `BYTES`; without it those of the device, and for a file what its GPT tells, else 512")
+	mustComplete(cmd.RegisterFlagCompletionFunc("sector-size", cobra.FixedCompletions([]string{"512", "4096"}, cobra.ShellCompDirectiveNoFileComp)))
+	return cmd
+}
+
+func oneDisk(_ *cobra.Command, args []string) error {
+	if len(args) != 1 {
+		return errors.New("give one disk: a device as /dev/sda, or a file with the bytes of a disk")
+	}
+	return nil
+}
+
+func completeDisk(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return nil, cobra.ShellCompDirectiveDefault
+}
+
+func runDiskMap(cmd *cobra.Command, path string, o mapOptions) error {
+	d, err := openRaw(path, o.sector)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if d.busy {
+		cmd.PrintErrf("testbox: warning: %s is in use; the map is of a disk that changes, and not to be relied on\n", path)
+	}
+	m, err := usedmap.Read(cmd.Context(), d, d.size, d.sector)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	if o.json {
+		enc := json.NewEncoder(cmd.OutOrStdout())
+		enc.SetIndent("", " ")
+		return enc.Encode(m)
+	}
+	return printMap(cmd.OutOrStdout(), path, m)
+}
+
+// rawDisk is a block device or a file that stands for one, open for reading.
+type rawDisk struct {
+	*os.File
+	size   int64
+	sector int
+	busy   bool // something else has it for itself: a mount, LVM, a virtual machine
+}
+
+// openRaw opens a disk. sector 0 means to find out.
+func openRaw(path string, sector int) (*rawDisk, error) {
+	if sector != 0 && !image.ValidSectorSize(sector) {
+		return nil, wrong("--sector-size %d: no disk has such sectors; they are 512 or 4096 bytes", sector)
+	}
+	f, err := openStill(path)
+	if err != nil {
+		return nil, err
+	}
+	d := &rawDisk{File: f, sector: sector}
+	if err := d.look(); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+// openStill opens a file to read it. It does not wait for somebody to write into
+// a pipe.
+func openStill(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, wrong("%w", err)
+	}
+	return f, nil
+}
+
+// look finds out what was opened.
+func (d *rawDisk) look() error {
+	st, err := d.Stat()
+	if err != nil {
+		return err
+	}
+	if d.size, err = d.Seek(0, io.SeekEnd); err != nil {
+		return wrong("%s is neither a disk nor a file with the bytes of one: %w", d.Name(), err)
+	}
+	switch {
+	case st.Mode()&os.ModeDevice != 0 && st.Mode()&os.ModeCharDevice == 0:
+		err = d.lookBlock()
+	case st.Mode().IsRegular():
+		err = d.lookFile()
+	default:
+		return wrong("%s is neither a disk nor a file with the bytes of one", d.Name())
+	}
+	switch {
+	case err != nil:
+		return err
+	case d.size == 0:
+		return wrong("%s is empty", d.Name())
+	}
+	return nil
+}
+
+func (d *rawDisk) lookBlock() error {
+	sector, err := unix.IoctlGetInt(int(d.Fd()), unix.BLKSSZGET)
+	if err != nil {
+		return fmt.Errorf("ask %s for its sector size: %w", d.Name(), err)
+	}
+	if d.sector != 0 && d.sector != sector {
+		return wrong("--sector-size %d: %s has sectors of %d bytes", d.sector, d.Name(), sector)
+	}
+	d.sector = sector
+	alone, err := os.OpenFile(d.Name(), os.O_RDONLY|unix.O_EXCL, 0)
+	d.busy = errors.Is(err, unix.EBUSY)
+	if err == nil {
+		alone.Close()
+	}
+	return nil
+}
+
+// packed are the first bytes of files that hold a disk in another form.
+var packed = []struct{ magic, what string }{
+	{"\x1f\x8b\x08", "compressed by gzip; `gunzip -c` makes a raw file of it"},
+	{"\x28\xb5\x2f\xfd", "compressed by zstd; `unzstd -c` makes a raw file of it"},
+	{"\xfd7zXZ\x00", "compressed by xz; `unxz -c` makes a raw file of it"},
+	{"QFI\xfb", "a qcow2 image; `qemu-img convert -O raw` makes a raw file of it"},
+	{"KDMV", "a VMDK image; `qemu-img convert -O raw` makes a raw file of it"},
+	{"vhdxfile", "a VHDX image; `qemu-img convert -O raw` makes a raw file of it"},
+	{"<<< ", "a VDI image; `qemu-img convert -O raw` makes a raw file of it"},
+}
+
+func (d *rawDisk) lookFile() error {
+	head := make([]byte, 16)
+	n, err := d.ReadAt(head, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	for _, p := range packed {
+		if bytes.HasPrefix(head[:n], []byte(p.magic)) {
+			return wrong("%s is not the raw bytes of a disk: it is %s", d.Name(), p.what)
+		}
+	}
+	if d.sector == 0 {
+		d.sector = parttab.GuessSector(d, d.size)
+	}
+	d.busy = hasWriter(d.File)
+	return nil
+}
+
+// qemuWrites is the byte of a file that QEMU locks while a virtual machine may
+// write to it (RAW_PERM_LOCK_BASE and BLK_PERM_WRITE in its block/file-posix.c).
+const qemuWrites = 100 + 1
+
+// hasWriter reports whether a virtual machine has a file for its disk. Where
+// files cannot be locked nobody knows.
+func hasWriter(f *os.File) bool {
+	lock := unix.Flock_t{Type: unix.F_WRLCK, Start: qemuWrites, Len: 1}
+	err := unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &lock)
+	return err == nil && lock.Type != unix.F_UNLCK
+}

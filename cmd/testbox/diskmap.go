@@ -1,0 +1,222 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"unicode"
+
+	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/parttab"
+	"testbox-imaging/internal/usedmap"
+)
+
+// printMap prints a map for people: a line on the disk, the bar, the parts,
+// and why what is in doubt is.
+func printMap(w io.Writer, path string, m *usedmap.Map) error {
+	var b bytes.Buffer
+	free := m.FreeBytes()
+	doubt := lengths(m.InDoubt())
+	fmt.Fprintf(&b, "%s: %s, sectors of %d bytes, %s\n", printable(path), bytesText(m.Size), m.SectorSize, tableText(m))
+	fmt.Fprintf(&b, "used %s, free %s", bytesText(m.Size-free), bytesText(free))
+	if doubt > 0 {
+		fmt.Fprintf(&b, "; of what is used, %s in doubt", bytesText(doubt))
+	}
+	b.WriteString("\n\n")
+	writeBar(&b, m)
+	b.WriteString("\n")
+	writeParts(&b, m.Parts)
+	writeReasons(&b, m)
+	_, err := w.Write(b.Bytes())
+	return err
+}
+
+func lengths(ranges []image.Range) (n int64) {
+	for _, r := range ranges {
+		n += r.Len
+	}
+	return n
+}
+
+func tableText(m *usedmap.Map) string {
+	switch {
+	case m.Table != "":
+		return "partition table " + m.Table
+	case m.Doubt != "":
+		return "partition table in doubt"
+	}
+	return "no partition table"
+}
+
+// writeParts writes the table of the disk's parts.
+func writeParts(w io.Writer, parts []usedmap.Part) {
+	var b bytes.Buffer
+	tab := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
+	fmt.Fprint(tab, "PART\tSTART\tSIZE\tUSED\tFREE\tHOLDS\tTYPE\tLABEL\n")
+	for i := range parts {
+		p := &parts[i]
+		writePart(tab, partName(p), p)
+		for j := range p.Volumes {
+			lv := &p.Volumes[j]
+			writePart(tab, "  "+printable(lv.Name), lv)
+		}
+	}
+	tab.Flush()
+	for line := range strings.Lines(b.String()) {
+		fmt.Fprintln(w, strings.TrimRight(line, " \n"))
+	}
+}
+
+func writePart(w io.Writer, name string, p *usedmap.Part) {
+	label, kind := p.Label, ""
+	if p.Kind == usedmap.Partition {
+		kind = parttab.TypeName(p.Type)
+		label = or(label, p.Name)
+	}
+	start := fmt.Sprint(p.Off())
+	switch n := len(p.Ranges); {
+	case n == 0:
+		start = "-"
+	case n > 1:
+		start += fmt.Sprintf(" (+%d)", len(p.Ranges)-1)
+	}
+	fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", name, start, bytesText(p.Len()), bytesText(p.Len()-p.Free), bytesText(p.Free), holds(p), kind, printable(label))
+}
+
+// partName is how a part is called in the table and before its reasons.
+func partName(p *usedmap.Part) string {
+	switch {
+	case p.Kind == usedmap.Partition:
+		return fmt.Sprint(p.Number)
+	case p.Kind == usedmap.Logical:
+		return printable(p.Name)
+	}
+	return string(p.Kind)
+}
+
+// holds says what a part holds; a question mark stands for doubt.
+func holds(p *usedmap.Part) string {
+	switch {
+	case p.Kind == usedmap.Gap:
+		return "-"
+	case p.Doubt != "":
+		return strings.TrimSpace(p.FS + " ?")
+	}
+	return p.FS
+}
+
+// writeReasons writes why parts count as used, and the notes.
+func writeReasons(w io.Writer, m *usedmap.Map) {
+	var lines []string
+	for _, n := range m.Notes {
+		lines = append(lines, "note: "+n)
+	}
+	for i := range m.Parts {
+		p := &m.Parts[i]
+		lines = append(lines, reasons(partName(p), p)...)
+		for j := range p.Volumes {
+			lines = append(lines, reasons(partName(&p.Volumes[j]), &p.Volumes[j])...)
+		}
+	}
+	if len(lines) > 0 {
+		fmt.Fprintf(w, "\n%s\n", strings.Join(lines, "\n"))
+	}
+}
+
+func reasons(name string, p *usedmap.Part) (lines []string) {
+	if p.Doubt != "" {
+		lines = append(lines, fmt.Sprintf("%s: all of it counts as used: %s", name, printable(p.Doubt)))
+	}
+	for _, n := range p.Notes {
+		lines = append(lines, fmt.Sprintf("%s: note: %s", name, printable(n)))
+	}
+	return lines
+}
+
+// barWidth is how many characters the bar of a disk has.
+const barWidth = 72
+
+// writeBar draws the disk: a character for each 72nd of it, and below the
+// partitions' numbers where they begin.
+func writeBar(w io.Writer, m *usedmap.Map) {
+	free := shares(m.Free, m.Size)
+	doubt := shares(m.InDoubt(), m.Size)
+	bar := make([]byte, barWidth)
+	for i := range bar {
+		switch {
+		case doubt[i] > 0.5:
+			bar[i] = '?'
+		case free[i] > 0.99:
+			bar[i] = '.'
+		case free[i] > 0.5:
+			bar[i] = '-'
+		case free[i] > 0.01:
+			bar[i] = '+'
+		default:
+			bar[i] = '#'
+		}
+	}
+	fmt.Fprintf(w, "[%s]\n", bar)
+	if numbers := strings.TrimRight(barNumbers(m), " "); numbers != "" {
+		fmt.Fprintf(w, " %s\n", numbers)
+	}
+	fmt.Fprintf(w, "%s a character: # used  + more used than free  - more free than used  . free  ? in doubt, so used\n", bytesText((m.Size+barWidth-1)/barWidth))
+}
+
+// shares is how much of each character of the bar the ranges fill, 0 to 1.
+func shares(ranges []image.Range, size int64) [barWidth]float64 {
+	var out [barWidth]float64
+	cell := float64(size) / barWidth
+	for _, r := range ranges {
+		from, to := float64(r.Off)/cell, float64(r.Off+r.Len)/cell
+		for i := int(from); i < barWidth && float64(i) < to; i++ {
+			out[i] += min(to, float64(i+1)) - max(from, float64(i))
+		}
+	}
+	return out
+}
+
+// barNumbers is the line below the bar. A number that has no room is left out.
+func barNumbers(m *usedmap.Map) string {
+	line := []byte(strings.Repeat(" ", barWidth+4))
+	next := 0
+	for i := range m.Parts {
+		p := &m.Parts[i]
+		at := int(float64(p.Off()) / float64(m.Size) * barWidth)
+		if p.Kind == usedmap.Partition && at >= next {
+			next = at + 1 + copy(line[at:], fmt.Sprint(p.Number))
+		}
+	}
+	return string(line)
+}
+
+// bytesText is a size for people, with three digits that matter.
+func bytesText(n int64) string {
+	if n < 1024 {
+		return fmt.Sprintf("%d B", n)
+	}
+	v, unit := float64(n), -1
+	for v >= 999.5 && unit < 5 {
+		v, unit = v/1024, unit+1
+	}
+	digits := 0
+	if v < 9.995 {
+		digits = 2
+	} else if v < 99.95 {
+		digits = 1
+	}
+	return fmt.Sprintf("%.*f %ciB", digits, v, "KMGTPE"[unit])
+}
+
+// printable replaces what a terminal could take for a command: labels and
+// names come from the disk.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '?'
+	}, s)
+}
