@@ -1,0 +1,140 @@
+// Package dir keeps blobs as files of a folder.
+package dir
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path/filepath"
+
+	"testbox-imaging/internal/blob"
+	"testbox-imaging/internal/durable"
+)
+
+// Store is a blob.Store in a folder: a blob's name is its path there.
+type Store struct {
+	fsys durable.FS
+	root string
+}
+
+// Modes of what is made: images are nobody's business but the store's.
+const (
+	dirMode  = 0o700
+	fileMode = 0o600
+)
+
+// New gives the store in a folder, which is made if it is not there.
+func New(fsys durable.FS, root string) (*Store, error) {
+	if err := fsys.MkdirAll(root, dirMode); err != nil {
+		return nil, err
+	}
+	return Open(fsys, root)
+}
+
+// Open gives the store in a folder that is there. Nothing is written.
+func Open(fsys durable.FS, root string) (*Store, error) {
+	if _, err := fsys.ReadDir(root); err != nil {
+		return nil, err
+	}
+	return &Store{fsys, root}, nil
+}
+
+func (s *Store) path(ctx context.Context, name string) (string, error) {
+	if err := blob.CheckName(name); err != nil {
+		return "", err
+	}
+	return s.file(name), ctx.Err()
+}
+
+func (s *Store) file(name string) string { return filepath.Join(s.root, filepath.FromSlash(name)) }
+
+// Create implements blob.Store.
+func (s *Store) Create(ctx context.Context, name string) (blob.Writer, error) {
+	path, err := s.path(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	p, err := durable.Create(s.fsys, path, fileMode)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := s.fsys.MkdirAll(filepath.Dir(path), dirMode); err != nil {
+			return nil, err
+		}
+		p, err = durable.Create(s.fsys, path, fileMode)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &writer{Pending: p, ctx: ctx}, nil
+}
+
+// writer is a durable.Pending that commits only what was written whole, and
+// only while its caller wants it.
+type writer struct {
+	*durable.Pending
+	ctx context.Context
+	err error // of the first Write that failed
+}
+
+func (w *writer) Write(p []byte) (int, error) {
+	if w.err != nil {
+		return 0, w.err
+	}
+	n, err := w.Pending.Write(p)
+	w.err = err
+	return n, err
+}
+
+func (w *writer) Commit() error {
+	if err := errors.Join(w.err, w.ctx.Err()); err != nil {
+		w.Abort()
+		return err
+	}
+	return w.Pending.Commit()
+}
+
+// ReadAt implements blob.Store. It opens the file for each read: that costs 7
+// microseconds (measured), a twentieth of what decoding an object does, and no
+// file stays open that was replaced or removed.
+func (s *Store) ReadAt(ctx context.Context, name string, p []byte, off int64) (int, error) {
+	path, err := s.path(ctx, name)
+	if err != nil {
+		return 0, err
+	}
+	f, err := s.fsys.Open(path)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	if off < 0 {
+		return 0, fmt.Errorf("read %s at %d", name, off)
+	}
+	n, err := f.ReadAt(p, off)
+	if n == len(p) && err == io.EOF {
+		err = nil
+	}
+	return n, err
+}
+
+// Size implements blob.Store.
+func (s *Store) Size(ctx context.Context, name string) (int64, error) {
+	path, err := s.path(ctx, name)
+	if err != nil {
+		return 0, err
+	}
+	return durable.Size(s.fsys, path)
+}
+
+// Remove implements blob.Store.
+func (s *Store) Remove(ctx context.Context, name string) error {
+	path, err := s.path(ctx, name)
+	if err != nil {
+		return err
+	}
+	err = durable.Remove(s.fsys, path)
+	if errors.Is(err, fs.ErrNotExist) { // its folder is not there; but the store's must be
+		_, err = s.fsys.ReadDir(s.root)
+	}
+	return err
+}

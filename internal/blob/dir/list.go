@@ -1,0 +1,95 @@
+package dir
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+
+	"testbox-imaging/internal/blob"
+	"testbox-imaging/internal/durable"
+)
+
+// List implements blob.Store. Files whose name no blob can have are another's.
+func (s *Store) List(ctx context.Context, prefix string) ([]blob.Info, error) {
+	var out []blob.Info
+	want := func(name string) bool {
+		return blob.ValidName(name) && (strings.HasPrefix(name, prefix) || strings.HasPrefix(prefix, name+"/"))
+	}
+	err := s.walk(ctx, want, func(name string, size int64) error {
+		if strings.HasPrefix(name, prefix) {
+			out = append(out, blob.Info{Name: name, Size: size})
+		}
+		return nil
+	})
+	slices.SortFunc(out, func(a, b blob.Info) int { return strings.Compare(a.Name, b.Name) })
+	return out, err
+}
+
+// Settle implements blob.Settler: a process that was killed may have renamed or
+// removed files, and not have come to sync the folder.
+func (s *Store) Settle(ctx context.Context, prefix string) error { return s.settle(ctx, "", prefix) }
+
+func (s *Store) settle(ctx context.Context, dir, prefix string) error {
+	names, err := s.fsys.ReadDir(s.file(dir))
+	if err != nil {
+		if _, notFile := durable.Size(s.fsys, s.file(dir)); dir != "" && (notFile == nil || errors.Is(notFile, fs.ErrNotExist)) {
+			return nil // or removed meanwhile
+		}
+		return err
+	}
+	for _, name := range names {
+		name = path.Join(dir, name)
+		if blob.ValidName(name) && (strings.HasPrefix(name, prefix) || strings.HasPrefix(prefix, name+"/")) {
+			if err := s.settle(ctx, name, prefix); err != nil {
+				return err
+			}
+		}
+	}
+	return errors.Join(ctx.Err(), s.fsys.SyncDir(s.file(dir)))
+}
+
+// Clean removes what a crash left of blobs that were being written. The caller
+// makes sure that nobody writes any.
+func (s *Store) Clean(ctx context.Context) error {
+	want := func(name string) bool { return durable.IsTemp(name) || blob.ValidName(name) }
+	return s.walk(ctx, want, func(name string, _ int64) error {
+		if !durable.IsTemp(name) {
+			return nil
+		}
+		return s.fsys.Remove(s.file(name))
+	})
+}
+
+// walk calls each for all files in the wanted folders that are wanted too.
+func (s *Store) walk(ctx context.Context, want func(name string) bool, each func(name string, size int64) error) error {
+	names, err := s.fsys.ReadDir(s.root)
+	if err != nil {
+		return err
+	}
+	return s.entries(ctx, "", names, want, each)
+}
+
+func (s *Store) entries(ctx context.Context, dir string, names []string, want func(string) bool, each func(string, int64) error) error {
+	for _, name := range names {
+		name = path.Join(dir, name)
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if !want(name) {
+			continue
+		}
+		size, err := durable.Size(s.fsys, s.file(name))
+		if err == nil {
+			err = each(name, size)
+		} else if below, dirErr := s.fsys.ReadDir(s.file(name)); dirErr == nil {
+			err = s.entries(ctx, name, below, want, each)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // removed meanwhile
+			return err
+		}
+	}
+	return ctx.Err()
+}

@@ -1,0 +1,116 @@
+package s3
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"os"
+
+	"github.com/minio/minio-go/v7"
+
+	"testbox-imaging/internal/blob"
+)
+
+// maxSize is the most bytes that one request may bring.
+const maxSize = 5 << 30
+
+// writer is a blob in a local file without a name.
+type writer struct {
+	s    *Store
+	ctx  context.Context
+	name string
+	file *os.File
+	size int64
+	sum  hash.Hash // SHA-256 of what was written
+	err  error     // of the first Write that failed, or fs.ErrClosed
+}
+
+// Create implements blob.Store.
+func (s *Store) Create(ctx context.Context, name string) (blob.Writer, error) {
+	if err := errors.Join(blob.CheckName(name), ctx.Err()); err != nil {
+		return nil, err
+	}
+	f, err := os.CreateTemp(s.spool, "testbox-upload-")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &writer{s: s, ctx: ctx, name: name, file: f, sum: sha256.New()}, nil
+}
+
+func (w *writer) Write(p []byte) (int, error) {
+	if w.err != nil {
+		return 0, w.err
+	}
+	n, err := w.file.Write(p)
+	w.sum.Write(p[:n])
+	w.size += int64(n)
+	if w.err = err; err == nil && w.size > maxSize {
+		w.err = fmt.Errorf("%s has more than the %d bytes that an object may have", w.name, int64(maxSize))
+	}
+	return n, w.err
+}
+
+// Abort implements blob.Writer.
+func (w *writer) Abort() {
+	w.file.Close()
+	w.err = fs.ErrClosed
+}
+
+// Commit uploads the file. The server checks the bytes against their SHA-256
+// before they become the blob; what it then has is asked for.
+func (w *writer) Commit() error {
+	if w.err != nil {
+		return w.s.failed("write", w.name, w.err)
+	}
+	defer w.Abort()
+	sum := w.sum.Sum(nil)
+	etag, err := w.put(sum)
+	if err != nil {
+		return w.s.failed("write", w.name, err)
+	}
+	info, err := w.s.stat(w.ctx, w.name)
+	if err == nil {
+		err = w.check(info, etag, base64.StdEncoding.EncodeToString(sum))
+	}
+	return w.s.failed("check", w.name, err)
+}
+
+func (w *writer) put(sum []byte) (etag string, err error) {
+	opts := minio.PutObjectOptions{
+		ContentType:          "application/octet-stream",
+		DisableContentSha256: true, // of each part; there is one of the whole
+		UserMetadata:         map[string]string{"x-amz-checksum-sha256": base64.StdEncoding.EncodeToString(sum)},
+	}
+	err = w.s.try(w.ctx, w.size, func(ctx context.Context) error {
+		// Each attempt has a reader of its own: an earlier one may still be read.
+		body := io.NewSectionReader(w.file, 0, w.size)
+		info, err := w.s.client.PutObject(ctx, w.s.cfg.Bucket, w.s.key(w.name), body, w.size, "", hex.EncodeToString(sum), opts)
+		etag = info.ETag
+		return err
+	})
+	return etag, err
+}
+
+// check compares what the server has with what was written. Not every server
+// keeps checksums.
+func (w *writer) check(has minio.ObjectInfo, etag, sum string) error {
+	switch {
+	case has.Size != w.size:
+		return fmt.Errorf("the server has %d bytes of the %d that were sent", has.Size, w.size)
+	case has.ETag != etag:
+		return fmt.Errorf("the server has the ETag %q, not the %q that it told; does another process write here?", has.ETag, etag)
+	case has.ChecksumSHA256 != "" && has.ChecksumSHA256 != sum:
+		return fmt.Errorf("the server has bytes with the SHA-256 %s, not the %s that were sent", has.ChecksumSHA256, sum)
+	}
+	return nil
+}

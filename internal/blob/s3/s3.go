@@ -1,0 +1,151 @@
+// Package s3 keeps blobs in S3-compatible object storage. A blob being written
+// lies in a local file until it is committed.
+package s3
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"strings"
+
+	"github.com/minio/minio-go/v7"
+	"github.com/minio/minio-go/v7/pkg/credentials"
+
+	"testbox-imaging/internal/blob"
+)
+
+// Store is a blob.Store in a bucket: a blob's key is its name after the
+// prefix. It relies on what S3 promises since 2020: a read or list after a
+// write sees it.
+type Store struct {
+	client minio.Core
+	cfg    Config
+	spool  string
+}
+
+// Open gives the store of a bucket, which must exist. The keys come from the
+// AWS_* environment variables or ~/.aws/credentials. Blobs being written are
+// files of the folder spool, "" the system's temporary one; they have no name
+// there, so that a crash leaves none.
+func Open(ctx context.Context, cfg Config, spool string) (*Store, error) {
+	keys := credentials.NewChainCredentials([]credentials.Provider{&credentials.EnvAWS{}, &credentials.FileAWSCredentials{}})
+	if v, err := keys.GetWithContext(nil); err != nil || v.AccessKeyID == "" {
+		return nil, fmt.Errorf("there are no keys for s3://%s; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (%v)", cfg.Bucket, err)
+	}
+	if cfg.Endpoint == "" {
+		cfg.Endpoint = amazon
+	}
+	// Retries are ours: the client's would read one body from two goroutines.
+	client, err := minio.NewCore(cfg.Endpoint, &minio.Options{Creds: keys, Secure: !cfg.Insecure, Region: cfg.Region, MaxRetries: 1})
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{client: *client, cfg: cfg, spool: spool}
+	var there bool
+	err = s.try(ctx, 0, func(ctx context.Context) (err error) {
+		there, err = s.client.BucketExists(ctx, cfg.Bucket)
+		return err
+	})
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("s3://%s at %s: %w", cfg.Bucket, cfg.Endpoint, err)
+	case !there:
+		return nil, fmt.Errorf("%s has no bucket %s; make it first", cfg.Endpoint, cfg.Bucket)
+	}
+	return s, nil
+}
+
+// key is where a blob is in the bucket; of a prefix, where its blobs are.
+func (s *Store) key(name string) string {
+	if s.cfg.Prefix == "" {
+		return name
+	}
+	return s.cfg.Prefix + "/" + name
+}
+
+// failed names the blob of an error, and tells one that is not there.
+func (s *Store) failed(op, name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if minio.ToErrorResponse(err).Code == minio.NoSuchKey {
+		err = fs.ErrNotExist
+	}
+	return &fs.PathError{Op: op, Path: fmt.Sprintf("s3://%s/%s", s.cfg.Bucket, s.key(name)), Err: err}
+}
+
+// Size implements blob.Store.
+func (s *Store) Size(ctx context.Context, name string) (size int64, err error) {
+	if err := blob.CheckName(name); err != nil {
+		return 0, err
+	}
+	info, err := s.stat(ctx, name)
+	return info.Size, s.failed("size", name, err)
+}
+
+func (s *Store) stat(ctx context.Context, name string) (info minio.ObjectInfo, err error) {
+	err = s.try(ctx, 0, func(ctx context.Context) (err error) {
+		info, err = s.client.StatObject(ctx, s.cfg.Bucket, s.key(name), minio.StatObjectOptions{Checksum: true})
+		return err
+	})
+	return info, err
+}
+
+// Remove implements blob.Store.
+func (s *Store) Remove(ctx context.Context, name string) error {
+	if err := blob.CheckName(name); err != nil {
+		return err
+	}
+	err := s.failed("remove", name, s.try(ctx, 0, func(ctx context.Context) error {
+		return s.client.RemoveObject(ctx, s.cfg.Bucket, s.key(name), minio.RemoveObjectOptions{})
+	}))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// List implements blob.Store. Objects whose name no blob can have are
+// another's.
+func (s *Store) List(ctx context.Context, prefix string) (out []blob.Info, err error) {
+	err = s.try(ctx, 0, func(ctx context.Context) error {
+		out, err = s.list(ctx, prefix)
+		return err
+	})
+	return out, s.failed("list", prefix, err)
+}
+
+// list checks the order too: a server that gives a page again and again would
+// never come to an end.
+func (s *Store) list(ctx context.Context, prefix string) (out []blob.Info, err error) {
+	last := ""
+	for o := range s.client.ListObjectsIter(ctx, s.cfg.Bucket, minio.ListObjectsOptions{Prefix: s.key(prefix), Recursive: true}) {
+		if o.Err != nil {
+			return nil, o.Err
+		}
+		if o.Key <= last {
+			return nil, final{fmt.Errorf("the server lists %q after %q", o.Key, last)}
+		}
+		last = o.Key
+		name, ours := strings.CutPrefix(o.Key, s.key(""))
+		if ours && strings.HasPrefix(name, prefix) && blob.ValidName(name) {
+			out = append(out, blob.Info{Name: name, Size: o.Size})
+		}
+	}
+	return out, ctx.Err() // the client ends a cancelled list without one
+}
+
+// status is the HTTP status of an error, 0 if there was no answer.
+func status(err error) int { return minio.ToErrorResponse(err).StatusCode }
+
+// damaged reports whether the server found that what came is not what was
+// sent.
+func damaged(err error) bool {
+	switch minio.ToErrorResponse(err).Code {
+	case "BadDigest", "XAmzContentSHA256Mismatch", "IncompleteBody", "InvalidDigest", "RequestTimeout":
+		return status(err) == http.StatusBadRequest
+	}
+	return false
+}

@@ -1,0 +1,164 @@
+package chunk
+
+import (
+	"context"
+	"errors"
+	"io"
+	"slices"
+	"sort"
+
+	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/object"
+)
+
+// DiskReader reads the disk of an image at any place, as an io.ReaderAt. Zeros
+// stand for what is unused. It may be used by many goroutines at once.
+type DiskReader struct {
+	im    *Image
+	ctx   context.Context
+	stop  context.CancelFunc
+	cache *cache
+	ahead *readAhead
+}
+
+// minCache is the smallest cache, bytes: the largest page and some chunks.
+const minCache = 8 << 20
+
+// ReaderAt opens the disk to be read. Up to cacheBytes of memory hold what was
+// read last and what is read ahead of those who read in order; 0 is 8 MiB. The
+// context is that of all reads. Close it.
+func (im *Image) ReaderAt(ctx context.Context, cacheBytes int64) *DiskReader {
+	d := &DiskReader{im: im, cache: newCache(max(cacheBytes, minCache))}
+	d.ctx, d.stop = context.WithCancel(ctx)
+	d.ahead = newReadAhead(d)
+	return d
+}
+
+// Close ends what is read ahead and waits for it; then nothing asks the store
+// any more.
+func (d *DiskReader) Close() error {
+	d.stop()
+	d.ahead.wait()
+	return nil
+}
+
+// Size is the disk's length in bytes.
+func (d *DiskReader) Size() int64 { return d.im.Root.Size }
+
+// ReadAt implements io.ReaderAt. The bytes before an error are right.
+func (d *DiskReader) ReadAt(p []byte, off int64) (int, error) {
+	if off < 0 {
+		return 0, errors.New("read before the disk's start")
+	}
+	if off >= d.Size() {
+		return 0, io.EOF
+	}
+	want := int(min(int64(len(p)), d.Size()-off))
+	for n := 0; n < want; {
+		got, err := d.readRegion(p[n:want], off+int64(n))
+		n += got
+		if err != nil {
+			return n, d.im.at(off+int64(n), err)
+		}
+	}
+	d.ahead.after(off, off+int64(want))
+	if want < len(p) {
+		return want, io.EOF
+	}
+	return want, nil
+}
+
+// readRegion reads as much of p as lies in the region of off.
+func (d *DiskReader) readRegion(p []byte, off int64) (n int, err error) {
+	if err := d.ctx.Err(); err != nil {
+		return 0, err
+	}
+	e, err := d.page(int(off / RegionSize))
+	if err != nil {
+		return 0, err
+	}
+	defer d.cache.done(e)
+	at := off % RegionSize
+	for _, s := range e.page.from(at) {
+		if n == len(p) {
+			break
+		}
+		skip := at + int64(n) - s.Off
+		part := p[n : n+int(min(int64(len(p)-n), s.Len-skip))]
+		if s.Content != image.Data {
+			clear(part)
+		} else if err := d.readChunk(part, e.page.chunks[s.Chunk], s.At+int(skip)); err != nil {
+			return n, err
+		}
+		n += len(part)
+	}
+	return n, nil
+}
+
+func (d *DiskReader) readChunk(p []byte, ref Ref, at int) error {
+	e, err := d.chunk(ref)
+	if err != nil {
+		return err
+	}
+	copy(p, (*e.data)[at:])
+	d.cache.done(e)
+	return nil
+}
+
+// chunk gives a chunk from the cache, to be given back.
+func (d *DiskReader) chunk(ref Ref) (*entry, error) {
+	e, err := d.cache.use(object.Key{Kind: object.Chunk, Name: ref.Name}, func(e *entry) error {
+		data := d.cache.buffer(ref.Len + object.Slack)
+		if err := d.im.chunk(d.ctx, ref, *data); err != nil {
+			d.cache.free.Put(data)
+			return err
+		}
+		*data = (*data)[:ref.Len]
+		e.data, e.size = data, int64(cap(*data))
+		return nil
+	})
+	if err == nil && len(*e.data) != ref.Len {
+		d.cache.done(e)
+		return nil, errors.New("two pages say different lengths of chunk " + ref.Name.String())
+	}
+	return e, err
+}
+
+// page gives the page of a region from the cache, to be given back.
+func (d *DiskReader) page(region int) (*entry, error) {
+	name := d.im.Root.Pages[region]
+	e, err := d.cache.use(object.Key{Kind: object.Page, Name: name}, func(e *entry) error {
+		p, err := d.im.page(d.ctx, name)
+		if err != nil {
+			return err
+		}
+		e.page = newPageMap(p)
+		e.size = int64(len(e.page.spans))*40 + int64(len(e.page.chunks))*40
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := fits(e.page.size, d.im.Root.Region(region)); err != nil {
+		d.cache.done(e)
+		return nil, err
+	}
+	return e, nil
+}
+
+// pageMap is a page made ready to be looked up in.
+type pageMap struct {
+	spans  []Span
+	chunks []Ref
+	size   int64 // of its region, bytes
+}
+
+func newPageMap(p *Page) *pageMap {
+	return &pageMap{slices.Collect(p.Spans()), p.Chunks, p.Len()}
+}
+
+// from gives the spans that end after a place in the region.
+func (m *pageMap) from(at int64) []Span {
+	i := sort.Search(len(m.spans), func(i int) bool { return m.spans[i].Off+m.spans[i].Len > at })
+	return m.spans[i:]
+}

@@ -1,0 +1,172 @@
+package chunk
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/object"
+)
+
+// Page says what a region of a disk holds. The bytes of the chunks, one after
+// the other, are the bytes of the data extents, one after the other. It does
+// not say which region it is: equal regions have one page.
+type Page struct {
+	Extents []Extent // together all of the region, in order
+	Chunks  []Ref    // together all of the data extents, in order
+}
+
+// Extent is a run of bytes of one content.
+type Extent struct {
+	Content image.Content
+	Len     int64 // bytes
+}
+
+// Ref names a chunk.
+type Ref struct {
+	Name object.Name
+	Len  int // bytes before compression
+}
+
+var pageMagic = []byte("TBXPAGE1")
+
+// Append adds an extent, as part of the last one if that has the same content.
+func (p *Page) Append(c image.Content, n int64) {
+	if last := len(p.Extents) - 1; last >= 0 && p.Extents[last].Content == c {
+		p.Extents[last].Len += n
+	} else if n > 0 {
+		p.Extents = append(p.Extents, Extent{c, n})
+	}
+}
+
+// Marshal is the page's object:
+//
+//	"TBXPAGE1"
+//	uvarint  number of extents, then for each: uvarint length * 4 + content
+//	uvarint  number of chunks, then for each: 32 bytes name, uvarint length
+//
+// uvarint is that of package encoding/binary (base 128, least significant first).
+func (p *Page) Marshal() []byte {
+	b := append([]byte(nil), pageMagic...)
+	b = binary.AppendUvarint(b, uint64(len(p.Extents)))
+	for _, e := range p.Extents {
+		b = binary.AppendUvarint(b, uint64(e.Len)<<2|uint64(e.Content))
+	}
+	b = binary.AppendUvarint(b, uint64(len(p.Chunks)))
+	for _, c := range p.Chunks {
+		b = append(b, c.Name[:]...)
+		b = binary.AppendUvarint(b, uint64(c.Len))
+	}
+	return b
+}
+
+// ParsePage reads a page. It takes only what Marshal writes.
+func ParsePage(b []byte) (*Page, error) {
+	p, err := parsePage(b)
+	if err != nil {
+		return nil, fmt.Errorf("page is not readable: %w", err)
+	}
+	return p, nil
+}
+
+func parsePage(b []byte) (*Page, error) {
+	if len(b) > object.MaxPage {
+		return nil, fmt.Errorf("it has %d bytes", len(b))
+	}
+	c := cursor{b: b}
+	c.want(pageMagic)
+	var p Page
+	var size, data int64
+	for range c.count(1) {
+		v := c.uvarint()
+		e := Extent{image.Content(v & 3), int64(v >> 2)}
+		if e.Content > image.Unused || e.Len < 1 || e.Len > RegionSize-size {
+			return nil, errors.New("it has an extent that cannot be")
+		}
+		if n := len(p.Extents); n > 0 && p.Extents[n-1].Content == e.Content {
+			return nil, errors.New("two extents that are one")
+		}
+		if size += e.Len; e.Content == image.Data {
+			data += e.Len
+		}
+		p.Extents = append(p.Extents, e)
+	}
+	for range c.count(33) {
+		ref := Ref{object.Name(c.bytes(32)), int(min(c.uvarint(), RegionSize))}
+		if ref.Len < 1 || ref.Len > MaxSize {
+			return nil, errors.New("it has a chunk that cannot be")
+		}
+		data -= int64(ref.Len)
+		p.Chunks = append(p.Chunks, ref)
+	}
+	switch {
+	case c.err != nil:
+		return nil, c.err
+	case len(c.b) > 0:
+		return nil, errors.New("it has something after its end")
+	case size == 0 || data != 0:
+		return nil, errors.New("its chunks are not as long as its extents")
+	}
+	return &p, nil
+}
+
+// Len is how many bytes of the disk the page describes.
+func (p *Page) Len() (n int64) {
+	for _, e := range p.Extents {
+		n += e.Len
+	}
+	return n
+}
+
+// cursor reads fields. After the first that is not there, all are empty and
+// err is set.
+type cursor struct {
+	b   []byte
+	err error
+}
+
+func (c *cursor) fail(what string) {
+	if c.err == nil {
+		c.err = errors.New(what)
+	}
+	c.b = nil
+}
+
+func (c *cursor) want(magic []byte) {
+	if string(c.bytes(len(magic))) != string(magic) {
+		c.fail("it does not begin with " + string(magic))
+	}
+}
+
+// bytes gives n bytes, zeros if there are not so many.
+func (c *cursor) bytes(n int) []byte {
+	if n > len(c.b) {
+		c.fail("it is cut off")
+		return make([]byte, n)
+	}
+	out := c.b[:n]
+	c.b = c.b[n:]
+	return out
+}
+
+// uvarint takes the shortest form only.
+func (c *cursor) uvarint() uint64 {
+	v, n := binary.Uvarint(c.b)
+	if n <= 0 || n > 1 && c.b[n-1] == 0 {
+		c.fail("it has a number that is none")
+		return 0
+	}
+	c.b = c.b[n:]
+	return v
+}
+
+// count is a number of things of at least so many bytes each.
+func (c *cursor) count(each int) int {
+	v := c.uvarint()
+	if v > uint64(len(c.b)/each) {
+		c.fail("it is cut off")
+		return 0
+	}
+	return int(v)
+}

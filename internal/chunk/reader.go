@@ -1,0 +1,123 @@
+package chunk
+
+import (
+	"context"
+	"io"
+	"sync"
+
+	"testbox-imaging/internal/image"
+)
+
+// pagesAhead is how many pages are fetched before they are needed; each stands
+// for 256 MiB of disk.
+const pagesAhead = 4
+
+// Reader reads the image region by region: a Data piece for each chunk, a Zero
+// or Unused piece for each such run of a region. Where a chunk goes on behind
+// runs of zero, those come after it, since it begins first. The chunks are
+// fetched by Decode, the pages ahead; ctx is that of both.
+func (im *Image) Reader(ctx context.Context) image.Reader {
+	return &reader{ctx: ctx, im: im}
+}
+
+type reader struct {
+	ctx    context.Context
+	im     *Image
+	asked  int           // pages below this one are in ahead or done
+	done   int           // pages
+	ahead  []fetchedPage // from page done on
+	pieces []image.Piece // what is left of page done-1
+	err    error
+}
+
+// fetchedPage waits for a page.
+type fetchedPage func() (*Page, error)
+
+// Next implements image.Reader.
+func (r *reader) Next() (image.Piece, error) {
+	for len(r.pieces) == 0 && r.err == nil {
+		r.err = r.nextRegion()
+	}
+	if r.err != nil {
+		return image.Piece{}, r.err
+	}
+	p := r.pieces[0]
+	r.pieces = r.pieces[1:]
+	return p, nil
+}
+
+func (r *reader) nextRegion() error {
+	if err := r.ctx.Err(); err != nil {
+		return err
+	}
+	if r.done == len(r.im.Root.Pages) {
+		return io.EOF
+	}
+	r.fetchAhead()
+	region := r.im.Root.Region(r.done)
+	p, err := r.ahead[0]()
+	if err == nil {
+		err = fits(p.Len(), region)
+	}
+	if err != nil {
+		return r.im.at(region.Off, err)
+	}
+	r.ahead = r.ahead[1:]
+	r.done++
+	r.pieces = r.im.pieces(r.ctx, p, region.Off)
+	return nil
+}
+
+// fetchAhead asks for pages; equal ones that follow one another, as of empty
+// regions, are asked for once.
+func (r *reader) fetchAhead() {
+	for pages := r.im.Root.Pages; r.asked < min(r.done+pagesAhead, len(pages)); r.asked++ {
+		name := pages[r.asked]
+		if n := len(r.ahead); n > 0 && pages[r.asked-1] == name {
+			r.ahead = append(r.ahead, r.ahead[n-1])
+			continue
+		}
+		page := sync.OnceValues(func() (*Page, error) { return r.im.page(r.ctx, name) })
+		r.ahead = append(r.ahead, page)
+		go page()
+	}
+}
+
+// pieces gives the pieces of the region at off, in the order of their first
+// bytes.
+func (im *Image) pieces(ctx context.Context, p *Page, off int64) []image.Piece {
+	out := make([]image.Piece, 0, len(p.Extents)+len(p.Chunks))
+	ranges := make([]image.Range, 0, len(p.Extents)+len(p.Chunks)) // a chunk's one after the other
+	others := make([]image.Range, 0, len(p.Extents))
+	var data int // of out, the chunk begun last
+	for s := range p.Spans() {
+		at := image.Range{Off: off + s.Off, Len: s.Len}
+		if s.Content != image.Data {
+			others = append(others, at)
+			n := len(others)
+			out = append(out, image.Piece{Content: s.Content, Ranges: others[n-1 : n : n], Len: s.Len})
+			continue
+		}
+		ranges = append(ranges, at)
+		n := len(ranges)
+		if s.At == 0 {
+			data = len(out)
+			out = append(out, im.piece(ctx, p.Chunks[s.Chunk], at.Off))
+			out[data].Ranges = ranges[n-1 : n : n]
+		} else {
+			have := len(out[data].Ranges)
+			out[data].Ranges = ranges[n-1-have : n : n]
+		}
+	}
+	return out
+}
+
+// piece is a chunk's, without its ranges; it begins at off.
+func (im *Image) piece(ctx context.Context, c Ref, off int64) image.Piece {
+	return image.Piece{Content: image.Data, Len: int64(c.Len), Sum: c.Name, Decode: func(dst []byte) error {
+		if err := im.chunk(ctx, c, dst); err != nil {
+			return im.at(off, err)
+		}
+		return nil
+	}}
+}

@@ -1,0 +1,352 @@
+package conform
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"testbox-imaging/internal/chunk"
+	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/object"
+)
+
+// ChunkStoreUnderTest is an empty store.
+type ChunkStoreUnderTest struct {
+	// Begin begins a backup, which lasts until the test ends.
+	Begin func() chunk.Store
+	// Records gives what was committed.
+	Records func() ([]*image.Record, error)
+}
+
+// ChunkStore tests a chunk.Store. Open gives an empty one each time.
+func ChunkStore(t *testing.T, open func(t *testing.T) ChunkStoreUnderTest) {
+	tests := []struct {
+		name string
+		run  func(*testing.T, chunkCase)
+	}{
+		{"put-get", testPutGet}, {"refuses", testRefuses}, {"kinds-apart", testKindsApart}, {"twice", testPutTwice},
+		{"missing", testMissingOrder}, {"page-needs-chunks", testPageNeedsChunks}, {"commit", testCommit},
+		{"commit-incomplete", testCommitIncomplete}, {"commit-lies", testCommitLies}, {"ids", testIDs},
+		{"sessions", testSessions}, {"chunks-at-once", testChunksAtOnce}, {"cancelled", testCancelled},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			s := open(t)
+			test.run(t, chunkCase{s.Begin(), s})
+		})
+	}
+}
+
+// chunkCase is a store and a backup in it, with short forms of what every test
+// does.
+type chunkCase struct {
+	chunk.Store
+	under ChunkStoreUnderTest
+}
+
+// blocks is content of a disk: half of it can be compressed.
+func blocks(seed uint64, n int) []byte {
+	r := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(seed >> 16)})
+	b := bytes.Repeat([]byte("the quick brown fox jumps over the lazy dog\n"), n/44+1)[:n]
+	r.Read(b[:n/2])
+	return b
+}
+
+func objectOf(kind object.Kind, raw []byte) object.Object {
+	return object.Encode(object.Key{Kind: kind, Name: object.NameOf(raw)}, raw, nil)
+}
+
+func (c chunkCase) put(t *testing.T, kind object.Kind, raw []byte) object.Key {
+	t.Helper()
+	o := objectOf(kind, raw)
+	must(t, c.Put(t.Context(), o))
+	return o.Key
+}
+
+func (c chunkCase) wantMissing(t *testing.T, want []object.Key, ask ...object.Key) {
+	t.Helper()
+	got, err := c.Missing(t.Context(), ask)
+	must(t, err)
+	if !slices.Equal(got, want) {
+		t.Errorf("missing are %v, want %v", got, want)
+	}
+}
+
+func (c chunkCase) wantRecords(t *testing.T, want int) []*image.Record {
+	t.Helper()
+	got, err := c.under.Records()
+	must(t, err)
+	if len(got) != want {
+		t.Errorf("there are %d records, want %d", len(got), want)
+	}
+	return got
+}
+
+// record is one of a backup with these images.
+func record(roots map[object.Name]int64) *image.Record {
+	r := &image.Record{Format: image.RecordFormat, Box: "10.0.0.7", Host: "seven", Time: time.Date(2026, 11, 27, 10, 4, 5, 0, time.UTC)}
+	for root, size := range roots {
+		r.Disks = append(r.Disks, image.RecordedDisk{Name: "sd" + string('a'+rune(len(r.Disks))),
+			Disk: image.Identity{Size: size, SectorSize: 512}, Root: root.String(), Data: size})
+	}
+	return r
+}
+
+func testPutGet(t *testing.T, c chunkCase) {
+	raws := map[string][]byte{"a byte": {7}, "noise": blocks(1, 100_000)[:50_000], "text": blocks(2, 100_000)[50_000:], "largest": blocks(3, object.MaxChunk)}
+	for name, raw := range raws {
+		for _, kind := range []object.Kind{object.Chunk, object.Page, object.Root} {
+			o := objectOf(kind, raw)
+			o.Data = slices.Clone(o.Data)
+			must(t, c.Put(t.Context(), o))
+			spoil(o.Data)
+			got, err := chunk.GetRaw(t.Context(), c, o.Key)
+			if err != nil || !bytes.Equal(got, raw) {
+				t.Errorf("%s as %v came back as %d bytes, %v", name, kind, len(got), err)
+			}
+		}
+	}
+	key := c.put(t, object.Chunk, blocks(4, 70_000))
+	buf := make([]byte, 1<<20)
+	o, err := c.Get(t.Context(), key, buf[:0])
+	if err != nil || o.Check() != nil || o.Key != key || o.RawLen != 70_000 {
+		t.Errorf("got %v of %d, %v", o.Key, o.RawLen, err)
+	}
+	spoil(o.Data)
+	if _, err := chunk.GetRaw(t.Context(), c, key); err != nil {
+		t.Errorf("what Get gave is the store's own memory: %v", err)
+	}
+	_, err = c.Get(t.Context(), object.Key{Kind: object.Chunk}, nil)
+	wantErr(t, "get of what is not there", err, chunk.ErrMissing)
+}
+
+// testRefuses: an object that is not what its name says must never be there
+// for another backup to rely on.
+func testRefuses(t *testing.T, c chunkCase) {
+	good := objectOf(object.Chunk, blocks(1, 100_000))
+	for what, spoilt := range map[string]func(*object.Object){
+		"another name":    func(o *object.Object) { o.Name[5]++ },
+		"a flipped bit":   func(o *object.Object) { o.Data[len(o.Data)/3] ^= 4 },
+		"another length":  func(o *object.Object) { o.RawLen-- },
+		"cut off":         func(o *object.Object) { o.Data = o.Data[:len(o.Data)-1] },
+		"another codec":   func(o *object.Object) { o.Codec = object.Raw },
+		"an unknown one":  func(o *object.Object) { o.Codec = 7 },
+		"no such kind":    func(o *object.Object) { o.Kind = 9 },
+		"empty":           func(o *object.Object) { o.Data, o.RawLen, o.Codec = nil, 0, object.Raw },
+		"larger than may": func(o *object.Object) { *o = objectOf(object.Chunk, make([]byte, object.MaxChunk+1)) },
+	} {
+		o := good
+		o.Data = slices.Clone(o.Data)
+		spoilt(&o)
+		if c.Put(t.Context(), o) == nil {
+			t.Errorf("%s: it was taken", what)
+		}
+		if o.Kind.Max() > 0 {
+			c.wantMissing(t, []object.Key{o.Key}, o.Key)
+		}
+	}
+	must(t, c.Put(t.Context(), good))
+	c.wantMissing(t, nil, good.Key)
+}
+
+func testKindsApart(t *testing.T, c chunkCase) {
+	p := new(chunk.Page)
+	p.Append(image.Zero, 4096)
+	as := func(k object.Kind) object.Key { return object.Key{Kind: k, Name: object.NameOf(p.Marshal())} }
+	c.put(t, object.Chunk, p.Marshal())
+	c.wantMissing(t, []object.Key{as(object.Page), as(object.Root)}, as(object.Page), as(object.Chunk), as(object.Root))
+	_, err := c.Get(t.Context(), as(object.Page), nil)
+	wantErr(t, "a chunk taken for a page", err, chunk.ErrMissing)
+	c.put(t, object.Page, p.Marshal())
+	c.wantMissing(t, []object.Key{as(object.Root)}, as(object.Page), as(object.Chunk), as(object.Root))
+}
+
+func testPutTwice(t *testing.T, c chunkCase) {
+	raw := blocks(1, 100_000)
+	key := c.put(t, object.Chunk, raw)
+	c.put(t, object.Chunk, raw)
+	must(t, c.Put(t.Context(), object.Object{Key: key, Codec: object.Raw, RawLen: len(raw), Data: raw}))
+	got, err := chunk.GetRaw(t.Context(), c, key)
+	if err != nil || !bytes.Equal(got, raw) {
+		t.Errorf("wrong bytes, %v", err)
+	}
+}
+
+func testMissingOrder(t *testing.T, c chunkCase) {
+	var all, odd []object.Key
+	for i := range 20 {
+		o := objectOf(object.Chunk, blocks(uint64(i), 5000))
+		all = append(all, o.Key)
+		if i%2 == 0 {
+			must(t, c.Put(t.Context(), o))
+		} else {
+			odd = append(odd, o.Key)
+		}
+	}
+	c.wantMissing(t, odd, all...)
+	c.wantMissing(t, nil)
+}
+
+// pageOf is a page of some chunks that are not put.
+func pageOf(raws ...[]byte) *chunk.Page {
+	p := new(chunk.Page)
+	for _, raw := range raws {
+		p.Append(image.Data, int64(len(raw)))
+		p.Chunks = append(p.Chunks, chunk.Ref{Name: object.NameOf(raw), Len: len(raw)})
+	}
+	return p
+}
+
+func testPageNeedsChunks(t *testing.T, c chunkCase) {
+	a, b := blocks(1, 65536), blocks(2, 65536)
+	page := objectOf(object.Page, pageOf(a, b).Marshal())
+	c.put(t, object.Chunk, a)
+	c.wantMissing(t, []object.Key{page.Key}, page.Key)
+	must(t, c.Put(t.Context(), page))
+	c.wantMissing(t, []object.Key{page.Key}, page.Key)
+	c.put(t, object.Page, b)
+	c.wantMissing(t, []object.Key{page.Key}, page.Key)
+	c.put(t, object.Chunk, b)
+	c.wantMissing(t, nil, page.Key)
+	broken := c.put(t, object.Page, []byte("no page at all"))
+	c.wantMissing(t, []object.Key{broken}, broken)
+}
+
+func testCommit(t *testing.T, c chunkCase) {
+	disk := Disks(6 << 20)["mixed"]
+	root := SaveImage(t, c, disk)
+	second := SaveImage(t, c, disk[:1<<20])
+	r := record(map[object.Name]int64{root: int64(len(disk)), second: 1 << 20})
+	must(t, c.Commit(t.Context(), r))
+	got := c.wantRecords(t, 1)[0]
+	if r.ID == "" || got.ID != r.ID || got.Box != r.Box || len(got.Disks) != 2 || got.Disks[0].Root != r.Disks[0].Root {
+		t.Errorf("committed %+v, there is %+v", r, got)
+	}
+	im, err := chunk.OpenImage(t.Context(), c.under.Begin(), root)
+	must(t, err)
+	rd := im.ReaderAt(t.Context(), 0)
+	defer rd.Close()
+	back := make([]byte, len(disk))
+	if _, err := rd.ReadAt(back, 0); err != nil || !bytes.Equal(back, disk) {
+		t.Errorf("the disk came back wrong: %v", err)
+	}
+}
+
+// testCommitIncomplete leaves out one object after the other.
+func testCommitIncomplete(t *testing.T, c chunkCase) {
+	a, b := blocks(1, 65536), blocks(2, 65536)
+	page := pageOf(a, b).Marshal()
+	root := (&chunk.Root{Size: 131072, SectorSize: 512, Pages: []object.Name{object.NameOf(page)}}).Marshal()
+	r := record(map[object.Name]int64{object.NameOf(root): 131072})
+	for _, o := range []object.Object{objectOf(object.Root, root), objectOf(object.Page, page),
+		objectOf(object.Chunk, a), objectOf(object.Chunk, b)} {
+		wantErr(t, "commit without "+o.Key.String(), c.Commit(t.Context(), r), chunk.ErrMissing)
+		c.wantRecords(t, 0)
+		must(t, c.Put(t.Context(), o))
+	}
+	must(t, c.Commit(t.Context(), r))
+	c.wantRecords(t, 1)
+}
+
+// testCommitLies commits records that no image could be restored from, though
+// all objects are there.
+func testCommitLies(t *testing.T, c chunkCase) {
+	a := blocks(1, 65536)
+	ref := c.put(t, object.Chunk, a)
+	page := c.put(t, object.Page, pageOf(a).Marshal()).Name
+	root := func(r chunk.Root) object.Name { r.SectorSize = 512; return c.put(t, object.Root, r.Marshal()).Name }
+	good := root(chunk.Root{Size: 65536, Pages: []object.Name{page}})
+	longer := pageOf(a)
+	longer.Append(image.Zero, 4096)
+	for what, r := range map[string]*image.Record{
+		"a box that cannot be":   {Format: image.RecordFormat, Box: "../x", Disks: record(map[object.Name]int64{good: 65536}).Disks},
+		"no disk":                record(nil),
+		"another size":           record(map[object.Name]int64{good: 65536 + 512}),
+		"a chunk as the root":    record(map[object.Name]int64{ref.Name: 65536}),
+		"a page of other length": record(map[object.Name]int64{root(chunk.Root{Size: 65536, Pages: []object.Name{c.put(t, object.Page, longer.Marshal()).Name}}): 65536}),
+		"a root that is none":    record(map[object.Name]int64{c.put(t, object.Root, []byte("no root")).Name: 65536}),
+		"a page that is none":    record(map[object.Name]int64{root(chunk.Root{Size: 65536, Pages: []object.Name{c.put(t, object.Page, []byte("no page")).Name}}): 65536}),
+	} {
+		if c.Commit(t.Context(), r) == nil {
+			t.Errorf("%s: it was committed", what)
+		}
+	}
+	c.wantRecords(t, 0)
+}
+
+func testIDs(t *testing.T, c chunkCase) {
+	root := SaveImage(t, c, blocks(1, 65536))
+	seen := map[string]bool{}
+	for i := range 3 {
+		r := record(map[object.Name]int64{root: 65536})
+		must(t, c.Commit(t.Context(), r))
+		if !image.ValidID(r.ID) || seen[r.ID] {
+			t.Errorf("backup %d has the id %q", i, r.ID)
+		}
+		seen[r.ID] = true
+	}
+	c.wantRecords(t, 3)
+}
+
+// testSessions: what one backup committed is there for the next.
+func testSessions(t *testing.T, c chunkCase) {
+	disk := Disks(3 << 20)["noise"]
+	root := SaveImage(t, c, disk)
+	must(t, c.Commit(t.Context(), record(map[object.Name]int64{root: 3 << 20})))
+	next := chunkCase{c.under.Begin(), c.under}
+	im, err := chunk.OpenImage(t.Context(), next, root)
+	must(t, err)
+	page, err := im.Page(t.Context(), 0)
+	must(t, err)
+	keys := []object.Key{{Kind: object.Page, Name: im.Root.Pages[0]}}
+	for _, ref := range page.Chunks {
+		keys = append(keys, object.Key{Kind: object.Chunk, Name: ref.Name})
+	}
+	next.wantMissing(t, nil, keys...)
+	must(t, next.Commit(t.Context(), record(map[object.Name]int64{root: 3 << 20})))
+	c.wantRecords(t, 2)
+}
+
+func testChunksAtOnce(t *testing.T, c chunkCase) {
+	var wg sync.WaitGroup
+	errs := make([]error, 6)
+	for g := range errs {
+		wg.Go(func() { errs[g] = c.hammer(t.Context(), uint64(g)) })
+	}
+	wg.Wait()
+	must(t, errors.Join(errs...))
+}
+
+// hammer puts and reads objects that others put and read too.
+func (c chunkCase) hammer(ctx context.Context, g uint64) error {
+	for i := range uint64(40) {
+		raw := blocks((i*7+g)%30, 20_000)
+		o := objectOf(object.Chunk, raw)
+		if err := c.Put(ctx, o); err != nil {
+			return err
+		}
+		if missing, err := c.Missing(ctx, []object.Key{o.Key}); err != nil || len(missing) > 0 {
+			return fmt.Errorf("missing after Put: %v, %w", missing, err)
+		}
+		if got, err := chunk.GetRaw(ctx, c, o.Key); err != nil || !bytes.Equal(got, raw) {
+			return fmt.Errorf("wrong bytes: %w", err)
+		}
+	}
+	return nil
+}
+
+func testCancelled(t *testing.T, c chunkCase) {
+	root := SaveImage(t, c, blocks(1, 65536))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := c.Commit(ctx, record(map[object.Name]int64{root: 65536})); err != nil {
+		c.wantRecords(t, 0)
+	}
+	must(t, c.Commit(t.Context(), record(map[object.Name]int64{root: 65536})))
+}

@@ -1,0 +1,210 @@
+package conform
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	"testbox-imaging/internal/chunk"
+	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/object"
+)
+
+// MemStore is a chunk.Store in memory, for tests of what lies above a store.
+// It checks as a store must. The zero value is empty.
+type MemStore struct {
+	// Failing, if it is set, is asked before each method does anything:
+	// "missing", "put", "get", "commit". It may be called from many goroutines.
+	Failing func(op string) error
+
+	mu      sync.Mutex // guards what is below
+	objects map[object.Key]object.Object
+	records []*image.Record
+	gets    int
+}
+
+func (m *MemStore) fail(ctx context.Context, op string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if m.Failing != nil {
+		return m.Failing(op)
+	}
+	return nil
+}
+
+// Missing implements chunk.Store.
+func (m *MemStore) Missing(ctx context.Context, keys []object.Key) ([]object.Key, error) {
+	if err := m.fail(ctx, "missing"); err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var out []object.Key
+	for _, k := range keys {
+		if !m.has(k) {
+			out = append(out, k)
+		}
+	}
+	return out, nil
+}
+
+// has reports whether an object is there, and whole: a page with its chunks.
+func (m *MemStore) has(k object.Key) bool {
+	o, ok := m.objects[k]
+	if !ok || k.Kind != object.Page {
+		return ok
+	}
+	raw, err := o.Decode(nil)
+	if err != nil {
+		return false
+	}
+	p, err := chunk.ParsePage(raw)
+	return err == nil && !slices.ContainsFunc(p.Chunks, func(r chunk.Ref) bool {
+		return !m.has(object.Key{Kind: object.Chunk, Name: r.Name})
+	})
+}
+
+// Put implements chunk.Store.
+func (m *MemStore) Put(ctx context.Context, o object.Object) error {
+	if err := m.fail(ctx, "put"); err != nil {
+		return err
+	}
+	if _, err := o.Decode(nil); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, ok := m.objects[o.Key]; !ok {
+		m.set(o)
+	}
+	return nil
+}
+
+func (m *MemStore) set(o object.Object) {
+	if m.objects == nil {
+		m.objects = map[object.Key]object.Object{}
+	}
+	o.Data = slices.Clone(o.Data)
+	m.objects[o.Key] = o
+}
+
+// Get implements chunk.Getter.
+func (m *MemStore) Get(ctx context.Context, key object.Key, buf []byte) (object.Object, error) {
+	if err := m.fail(ctx, "get"); err != nil {
+		return object.Object{}, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.gets++
+	o, ok := m.objects[key]
+	if !ok {
+		return object.Object{}, fmt.Errorf("%v is %w", key, chunk.ErrMissing)
+	}
+	o.Data = append(buf[:0], o.Data...)
+	return o, nil
+}
+
+// Commit implements chunk.Store.
+func (m *MemStore) Commit(ctx context.Context, r *image.Record) error {
+	if err := m.fail(ctx, "commit"); err != nil {
+		return err
+	}
+	for _, d := range r.Disks {
+		if err := m.whole(ctx, d); err != nil {
+			return fmt.Errorf("%s: %w", d.Name, err)
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c := *r
+	c.ID = m.newID(r)
+	if err := c.Check(); err != nil {
+		return err
+	}
+	r.ID = c.ID
+	m.records = append(m.records, &c)
+	return nil
+}
+
+// whole says what of a disk's image is not there.
+func (m *MemStore) whole(ctx context.Context, d image.RecordedDisk) error {
+	root, err := object.ParseName(d.Root)
+	if err != nil {
+		return err
+	}
+	im, err := chunk.OpenImage(ctx, m, root)
+	if err != nil {
+		return err
+	}
+	if im.Root.Size != d.Disk.Size || im.Root.SectorSize != d.Disk.SectorSize {
+		return errors.New("record and root are of different disks")
+	}
+	for i := range im.Root.Pages {
+		p, err := im.Page(ctx, i)
+		if err != nil {
+			return err
+		}
+		for _, c := range p.Chunks {
+			if _, err := m.Get(ctx, object.Key{Kind: object.Chunk, Name: c.Name}, nil); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (m *MemStore) newID(r *image.Record) string {
+	base := r.Time.UTC().Format("20060102-150405")
+	id := base
+	for n := 2; slices.ContainsFunc(m.records, func(o *image.Record) bool { return o.Box == r.Box && o.ID == id }); n++ {
+		id = fmt.Sprint(base, "-", n)
+	}
+	return id
+}
+
+// Records gives what was committed.
+func (m *MemStore) Records() []*image.Record {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.records)
+}
+
+// Keys gives the keys of all objects of a kind, in no order.
+func (m *MemStore) Keys(kind object.Kind) []object.Key {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.DeleteFunc(slices.Collect(maps.Keys(m.objects)), func(k object.Key) bool { return k.Kind != kind })
+}
+
+// Gets is how many objects were asked for so far.
+func (m *MemStore) Gets() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.gets
+}
+
+// Lose takes an object away.
+func (m *MemStore) Lose(k object.Key) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.objects, k)
+}
+
+// Set puts an object in the place of the one that is there, unchecked.
+func (m *MemStore) Set(o object.Object) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.set(o)
+}
+
+// Flip flips a bit of an object as it is stored.
+func (m *MemStore) Flip(k object.Key, bit int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	d := m.objects[k].Data
+	d[bit/8%len(d)] ^= 1 << (bit % 8)
+}

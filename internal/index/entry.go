@@ -1,0 +1,96 @@
+package index
+
+import (
+	"cmp"
+	"encoding/binary"
+
+	"testbox-imaging/internal/object"
+)
+
+// entry is what the index keeps of an object:
+//
+//	 0  16 bytes of the name
+//	16  u24 number of the pack
+//	19  u8  length to read, in units of lenUnit
+//	20  u32 offset * 16 + kind * 4 + flags
+//
+// The first 16 bytes stand for the name: to make two objects that share them
+// takes 2^64 tries, and whoever reads an object compares all of its name.
+type entry [entrySize]byte
+
+const (
+	entrySize = 24
+	maxUnits  = 1<<8 - 1
+	lenUnit   = 4128 // bytes, so that maxUnits of them are enough for the longest chunk and its header
+)
+
+func newEntry(key object.Key, l Loc) (e entry) {
+	copy(e[:16], key.Name[:])
+	units := min((l.Len+lenUnit-1)/lenUnit, maxUnits)
+	binary.LittleEndian.PutUint32(e[16:], l.Pack|uint32(units)<<24)
+	binary.LittleEndian.PutUint32(e[20:], l.Off<<4|uint32(key.Kind)<<2)
+	return e
+}
+
+func (e *entry) bits() uint32      { return binary.LittleEndian.Uint32(e[20:]) }
+func (e *entry) kind() object.Kind { return object.Kind(e.bits() >> 2 & 3) }
+func (e *entry) flags() Flag       { return Flag(e.bits() & 3) }
+func (e *entry) setFlags(f Flag)   { binary.LittleEndian.PutUint32(e[20:], e.bits()&^3|uint32(f)) }
+func (e *entry) pack() uint32      { return binary.LittleEndian.Uint32(e[16:]) & MaxPack }
+func (e *entry) loc() Loc          { return Loc{e.pack(), e.bits() >> 4, int(e[19]) * lenUnit} }
+func (e *entry) name() uint64      { return binary.BigEndian.Uint64(e[:]) }
+func (e *entry) item() Item        { return Item{[16]byte(e[:16]), e.kind(), e.loc(), e.flags()} }
+
+// compare orders entries by name, then kind.
+func (e *entry) compare(o *entry) int {
+	if c := cmp.Compare(e.name(), o.name()); c != 0 {
+		return c
+	}
+	if c := cmp.Compare(binary.BigEndian.Uint64(e[8:]), binary.BigEndian.Uint64(o[8:])); c != 0 {
+		return c
+	}
+	return cmp.Compare(e.kind(), o.kind())
+}
+
+// search gives the place of an entry among sorted ones of a shard, or the one
+// where it would go. Names are spread evenly, so it looks where the name would
+// be then, and once more from what it finds there. Where they are not, steps
+// that double find bounds for it.
+func search(s []entry, e *entry, bits int) (int, bool) {
+	if len(s) == 0 {
+		return 0, false
+	}
+	less := func(i int) bool { return s[i].compare(e) < 0 }
+	lo, hi := 0, len(s) // those before lo are less, those from hi on are not
+	spread := e.spread(bits)
+	guess := int(spread * int64(len(s)) >> 32)
+	guess += int((spread - s[guess].spread(bits)) * int64(len(s)) >> 32)
+	guess = min(max(guess, 0), len(s)-1)
+	for step := 2; lo < hi; step *= 2 {
+		if less(guess) {
+			if lo = guess + 1; lo+step >= hi || hi < len(s) {
+				break
+			}
+			guess = lo + step
+		} else {
+			if hi = guess; lo+step >= hi || lo > 0 {
+				break
+			}
+			guess = hi - step
+		}
+	}
+	for lo < hi {
+		if mid := (lo + hi) / 2; less(mid) {
+			lo = mid + 1
+		} else {
+			hi = mid
+		}
+	}
+	return lo, lo < len(s) && s[lo].compare(e) == 0
+}
+
+// shard is the number of the one that the entry is in, of 2^bits.
+func (e *entry) shard(bits int) int { return int(e.name() >> (64 - bits)) }
+
+// spread is where the entry would be in its shard, if that had 2^32.
+func (e *entry) spread(bits int) int64 { return int64(e.name() << bits >> 32) }

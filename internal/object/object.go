@@ -1,0 +1,170 @@
+// Package object holds the nouns of the store: what is stored is an object of
+// a kind, named by the BLAKE3-256 of its bytes, and compressed by itself. It
+// imports nothing of this project.
+package object
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+
+	"github.com/zeebo/blake3"
+)
+
+// Kind is what an object is. An object of one kind is never taken for one of
+// another, whatever its bytes are: the bytes of chunks come from disks, and
+// could be made to look like a page.
+type Kind uint8
+
+// The kinds; the numbers are those on disk (docs/format.md).
+const (
+	Chunk Kind = 1 // bytes of a disk
+	Page  Kind = 2 // what a region of a disk holds (package chunk)
+	Root  Kind = 3 // an image: its pages, and the facts of its disk (package chunk)
+)
+
+// The largest objects, in bytes before compression.
+const (
+	MaxChunk = 1 << 20
+	MaxPage  = 1 << 20
+	MaxRoot  = 32 << 20
+)
+
+// Max is the largest length of an object of this kind, in bytes; 0 if there is
+// no such kind.
+func (k Kind) Max() int {
+	switch k {
+	case Chunk:
+		return MaxChunk
+	case Page:
+		return MaxPage
+	case Root:
+		return MaxRoot
+	}
+	return 0
+}
+
+func (k Kind) String() string {
+	switch k {
+	case Chunk:
+		return "chunk"
+	case Page:
+		return "page"
+	case Root:
+		return "root"
+	}
+	return fmt.Sprintf("kind %d", uint8(k))
+}
+
+// Name is the BLAKE3-256 of an object's bytes before compression.
+type Name [32]byte
+
+// NameOf makes the name of an object.
+func NameOf(raw []byte) Name { return blake3.Sum256(raw) }
+
+// String is the name as 64 hexadecimal digits.
+func (n Name) String() string { return hex.EncodeToString(n[:]) }
+
+// ParseName reads 64 lower-case hexadecimal digits.
+func ParseName(s string) (n Name, err error) {
+	b, err := hex.DecodeString(s)
+	if err != nil || len(b) != len(n) || hex.EncodeToString(b) != s {
+		return Name{}, fmt.Errorf("%q is not a name: 64 hexadecimal digits", s)
+	}
+	return Name(b), nil
+}
+
+// Key is what an object is found by.
+type Key struct {
+	Kind Kind
+	Name Name
+}
+
+func (k Key) String() string { return k.Kind.String() + " " + k.Name.String() }
+
+// Codec is how an object's bytes are stored.
+type Codec uint8
+
+// The codecs; the numbers are those on disk.
+const (
+	Raw  Codec = 0
+	Zstd Codec = 1 // one frame (RFC 8878) with its content size
+)
+
+// Object is an object as it is stored and sent.
+type Object struct {
+	Key
+	Codec  Codec
+	RawLen int    // bytes before compression, 1 to Kind.Max()
+	Data   []byte // stored form; never longer than RawLen
+}
+
+// Slack is how many bytes more than an object's make Decode faster by a fifth:
+// the decoder then copies in whole words up to the end.
+const Slack = 64
+
+// ErrDamaged is matched by errors that say: the object's bytes are not those
+// that its name stands for.
+var ErrDamaged = errors.New("damaged")
+
+// Encode makes the stored form of an object whose name is known, in dst's
+// memory if that is large enough. Raw bytes are stored as they are if
+// compression gains nothing; Data is then raw itself.
+func Encode(key Key, raw, dst []byte) Object {
+	if packed := encoder().EncodeAll(raw, dst[:0]); len(packed) < len(raw) {
+		return Object{key, Zstd, len(raw), packed}
+	}
+	return Object{key, Raw, len(raw), raw}
+}
+
+// Decode gives the object's bytes, in dst's memory if that is large enough,
+// and checks that they are what the name says. Errors match ErrDamaged. Up to
+// Slack bytes of dst's memory behind the object's bytes may be spoilt.
+func (o Object) Decode(dst []byte) ([]byte, error) {
+	raw, err := o.unpack(dst)
+	if err == nil && NameOf(raw) != o.Name {
+		err = errors.New("its bytes have another name")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%v is %w: %w", o.Key, ErrDamaged, err)
+	}
+	return raw, nil
+}
+
+// Check says whether lengths and codec can be. It does not look into Data.
+func (o Object) Check() error { return CheckForm(o.Kind, o.Codec, o.RawLen, len(o.Data)) }
+
+// CheckForm is Check for an object of which no more is known: raw is its
+// RawLen, stored the length of its Data.
+func CheckForm(kind Kind, codec Codec, raw, stored int) error {
+	switch {
+	case kind.Max() == 0 || codec > Zstd:
+		return fmt.Errorf("kind %d with codec %d is nothing that this version knows", kind, codec)
+	case raw < 1 || raw > kind.Max():
+		return fmt.Errorf("a %v of %d bytes cannot be", kind, raw)
+	case codec == Raw && stored != raw, codec == Zstd && (stored < 1 || stored >= raw):
+		return fmt.Errorf("%d bytes cannot be stored as %d", raw, stored)
+	}
+	return nil
+}
+
+func (o Object) unpack(dst []byte) ([]byte, error) {
+	if err := o.Check(); err != nil {
+		return nil, err
+	}
+	if cap(dst) < o.RawLen {
+		dst = make([]byte, o.RawLen+Slack)
+	}
+	if o.Codec == Raw {
+		return append(dst[:0], o.Data...), nil
+	}
+	if err := checkFrame(o.Data, o.RawLen); err != nil {
+		return nil, err
+	}
+	// The limit of the capacity stops a frame that is more than it claims.
+	raw, err := decoder().DecodeAll(o.Data, dst[:0:min(cap(dst), o.RawLen+Slack)])
+	if err == nil && len(raw) != o.RawLen {
+		err = fmt.Errorf("%d bytes came of %d", len(raw), o.RawLen)
+	}
+	return raw, err
+}

@@ -1,0 +1,108 @@
+package pack
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/zeebo/blake3"
+	"github.com/zeebo/xxh3"
+
+	"testbox-imaging/internal/object"
+)
+
+// Sink is where a pack is written to; it is seen by nobody before Commit.
+type Sink interface {
+	io.Writer
+	Commit() error // makes it durable
+	Abort()
+}
+
+// Writer writes a pack. It is not safe for concurrent use. After an error of
+// the sink it takes nothing more, and can only be given up.
+type Writer struct {
+	w     Sink
+	size  int64
+	table []byte
+	buf   []byte
+	err   error // of the sink; or why there is nothing more to do
+}
+
+// NewWriter begins a pack. After an error the Writer is there to be given up.
+func NewWriter(w Sink, h Header) (*Writer, error) {
+	p := &Writer{w: w}
+	p.write(h.append(nil))
+	return p, p.err
+}
+
+// Append adds an object, and says where it is. An object that is refused, for
+// what it is or because the pack is full, leaves the pack as it was.
+func (p *Writer) Append(o object.Object) (Entry, error) {
+	if p.err != nil {
+		return Entry{}, p.err
+	}
+	if err := o.Check(); err != nil {
+		return Entry{}, fmt.Errorf("%v is refused: %w", o.Key, err)
+	}
+	e := Entry{Key: o.Key, Codec: o.Codec, Off: uint32(p.size), Stored: uint32(len(o.Data)), Raw: uint32(o.RawLen)}
+	if e.End()+int64(len(p.table)+tableEntrySize+trailerSize) > MaxSize {
+		return Entry{}, fmt.Errorf("%v does not go into a pack of %d bytes any more: seal it and begin another", o.Key, p.size)
+	}
+	p.buf = e.appendHeader(p.buf[:0], xxh3.Hash(o.Data))
+	p.write(p.buf)
+	p.write(o.Data)
+	p.table = e.appendTable(p.table)
+	return e, p.err
+}
+
+func (p *Writer) write(b []byte) {
+	if p.err != nil {
+		return
+	}
+	n, err := p.w.Write(b)
+	if err == nil && n != len(b) {
+		err = io.ErrShortWrite
+	}
+	if err != nil {
+		p.err = fmt.Errorf("write a pack: %w", err)
+	}
+	p.size += int64(n)
+}
+
+// Size is how many bytes the pack has so far: those of its table only when it
+// is sealed.
+func (p *Writer) Size() int64 { return p.size }
+
+// Len is how many objects the pack has.
+func (p *Writer) Len() int { return len(p.table) / tableEntrySize }
+
+// Seal ends the pack and makes it durable. After an error there is no pack, or
+// one that nobody may count on.
+func (p *Writer) Seal() error {
+	sum := blake3.Sum256(p.table)
+	end := append([]byte(nil), tableMagic...)
+	end = binary.LittleEndian.AppendUint32(end, uint32(p.Len()))
+	end = binary.LittleEndian.AppendUint32(end, uint32(p.size))
+	end = append(end, sum[:]...)
+	end = binary.LittleEndian.AppendUint64(end, 0)
+	p.write(p.table)
+	p.write(appendSum(end, 0))
+	if p.err != nil {
+		return p.err
+	}
+	if err := p.w.Commit(); err != nil {
+		p.err = fmt.Errorf("seal a pack: %w", err)
+		return p.err
+	}
+	p.err = errors.New("the pack is sealed")
+	return nil
+}
+
+// Abort gives the pack up. After Seal it does nothing.
+func (p *Writer) Abort() {
+	p.w.Abort()
+	if p.err == nil {
+		p.err = errors.New("the pack was given up")
+	}
+}
