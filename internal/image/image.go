@@ -13,9 +13,9 @@ import (
 	"time"
 )
 
-// PieceSize is how many bytes of a disk are read, encoded, written and read
-// back at a time. Every piece but a disk's last has this length, and starts at
-// a multiple of it.
+// PieceSize is how many bytes of a disk at the most are read, encoded, written
+// and read back at a time. For a Writer, every piece but a disk's last has this
+// length.
 const PieceSize = 1 << 20
 
 // Identity is what a disk is known by, since kernel names move between boots.
@@ -80,14 +80,9 @@ func ParseFacts(data []byte) (*Facts, error) {
 	if len(data) > MaxFacts {
 		return nil, fmt.Errorf("sidecar is larger than %d bytes", MaxFacts)
 	}
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.DisallowUnknownFields()
 	var f Facts
-	if err := dec.Decode(&f); err != nil {
-		return nil, fmt.Errorf("sidecar is not readable: %w", err)
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("sidecar has something after its end")
+	if err := decodeStrict("sidecar", data, &f); err != nil {
+		return nil, err
 	}
 	switch {
 	case f.Format != FactsFormat:
@@ -101,14 +96,35 @@ func ParseFacts(data []byte) (*Facts, error) {
 	case !isHex(f.BLAKE3, 64) || !isHex(f.SHA256, 64):
 		return nil, errors.New("sidecar has a hash that is not 64 hexadecimal digits")
 	}
+	if !badFits(f.Bad, f.Disk.Size) {
+		return nil, errors.New("sidecar has a bad-sector range outside the disk or out of order")
+	}
+	return &f, nil
+}
+
+// decodeStrict reads one JSON value without unknown fields, and nothing behind it.
+func decodeStrict(what string, data []byte, v any) error {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(v); err != nil {
+		return fmt.Errorf("%s is not readable: %w", what, err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return fmt.Errorf("%s has something after its end", what)
+	}
+	return nil
+}
+
+// badFits reports whether ranges are in order and on a disk of so many bytes.
+func badFits(bad []Range, size int64) bool {
 	end := int64(0)
-	for _, r := range f.Bad {
-		if r.Off < end || r.Len <= 0 || r.Len > f.Disk.Size-r.Off {
-			return nil, errors.New("sidecar has a bad-sector range outside the disk or out of order")
+	for _, r := range bad {
+		if r.Off < end || r.Len <= 0 || r.Len > size-r.Off {
+			return false
 		}
 		end = r.Off + r.Len
 	}
-	return &f, nil
+	return true
 }
 
 // Marshal is the sidecar's text.
@@ -140,24 +156,32 @@ func isHex(s string, n int) bool {
 	return len(s) == n && strings.Trim(s, "0123456789abcdef") == ""
 }
 
-// Piece is a run of a disk's bytes in an image being read.
+// Piece is some of a disk's bytes in an image being read.
 type Piece struct {
-	Off int64 // bytes from the disk's start
-	Len int   // 1 to PieceSize
-	// Zero says that all bytes are zero; Decode is then nil.
-	Zero bool
-	// Decode fills dst[:Len]. It may be called once, from any goroutine,
-	// beside the Decodes of other pieces. An error means that the image is
-	// damaged or cannot be read, and that dst holds nothing of use.
+	Content Content
+	// Ranges are where the bytes belong, in disk order, none empty and none
+	// touching the next. Zero and Unused have one, of any length; Data has one
+	// or more, of at most PieceSize bytes together. Nobody changes them.
+	Ranges []Range
+	Len    int64 // bytes of all ranges
+	// Sum is the BLAKE3-256 of the data, where the image tells it before the
+	// data is there; zero if not. Decode then checks it.
+	Sum [32]byte
+	// Decode fills dst[:Len] with the data, range after range; nil if Content
+	// is not Data. What dst has behind that may be spoilt; it is faster with
+	// some. It may be called once, from any goroutine, beside the
+	// Decodes of other pieces. An error means that the image is damaged or
+	// cannot be read, and that dst holds nothing of use.
 	Decode func(dst []byte) error
 }
 
-// Reader reads an image in disk order.
+// Reader reads an image.
 type Reader interface {
-	// Next gives the next piece; the pieces are aligned as PieceSize says
-	// and leave nothing out. It returns io.EOF, and only that, after the
-	// last piece of an image that is known to be complete; any other end is
-	// another error (never io.ErrUnexpectedEOF taken for the end).
+	// Next gives the next piece. All pieces together are the disk, each byte
+	// once, and each piece begins at the first byte of the disk that none
+	// before had. It returns io.EOF, and only that, after the last piece of an
+	// image that is known to be complete; any other end is another error
+	// (never io.ErrUnexpectedEOF taken for the end).
 	Next() (Piece, error)
 }
 
@@ -179,8 +203,11 @@ type Receipt struct {
 	Read     int64    `json:"read"`              // bytes read from the disk (backup, verify)
 	Zero     int64    `json:"zero"`              // of the disk's bytes, those that are zero
 	Written  int64    `json:"written"`           // bytes written to the disk, zeros included
+	Skipped  int64    `json:"skipped,omitempty"` // bytes found right and so not written
+	Unused   int64    `json:"unused,omitempty"`  // bytes that the image does not have, since nothing uses them
 	Verified int64    `json:"verified"`          // bytes read back and found right
-	BLAKE3   string   `json:"blake3"`            // of the image's raw bytes
+	BLAKE3   string   `json:"blake3,omitempty"`  // of the image's raw bytes; "" for an image in a store
+	Root     string   `json:"root,omitempty"`    // of the image, if it is in a store
 	Changed  []Range  `json:"changed,omitempty"` // written otherwise than the image has it: a moved backup GPT
 	Differ   []Range  `json:"differ,omitempty"`  // verify: where disk and image differ, the first of them
 	Bad      []Range  `json:"bad,omitempty"`     // unreadable sectors
@@ -192,6 +219,10 @@ type Stage struct {
 	Name    string        `json:"name"`  // "read", "check", "write", "verify", ...
 	Bytes   int64         `json:"bytes"` // of the disk
 	Elapsed time.Duration `json:"ns"`
+	// Busy is the share of Elapsed in which the stage's workers were at work,
+	// 0 to 1. Of stages that ran beside each other, the one with the most bound
+	// the others.
+	Busy float64 `json:"busy,omitempty"`
 }
 
 // Rate is the stage's speed in bytes a second.

@@ -1,0 +1,148 @@
+package image
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Content is what a run of a disk's bytes holds.
+type Content uint8
+
+// The contents; the numbers are those in the store's pages (docs/format.md).
+const (
+	Data   Content = 0
+	Zero   Content = 1
+	Unused Content = 2 // what was there is not kept: no file system uses it
+)
+
+func (c Content) String() string { return [...]string{"data", "zero", "unused"}[min(c, 2)] }
+
+// RecordFormat is the number of the record's format that this code writes.
+const RecordFormat = 1
+
+// Record is one backup of a box in a store: all its disks, committed together.
+// It is written last; what no record reaches is not there.
+type Record struct {
+	Format   int            `json:"format"`             // RecordFormat
+	ID       string         `json:"id"`                 // "20261127-004616", UTC; with "-2" and so on if the box had one in this second
+	Box      string         `json:"box"`                // dotted address, or a name as ValidBox says
+	Host     string         `json:"host,omitempty"`     // host name
+	UUID     string         `json:"uuid,omitempty"`     // the box's SMBIOS UUID
+	Arming   string         `json:"arming,omitempty"`   // the arming that made this backup
+	Time     time.Time      `json:"time"`               // when it was committed
+	Note     string         `json:"note,omitempty"`     // an admin's words, at most MaxNote bytes
+	Pinned   bool           `json:"pinned,omitempty"`   // retention does not delete it
+	Baseline bool           `json:"baseline,omitempty"` // what a restore takes without a selector; at most one of a box
+	Disks    []RecordedDisk `json:"disks"`              // at least one
+}
+
+// RecordedDisk is a disk of a Record.
+type RecordedDisk struct {
+	Name   string   `json:"name"`             // the image's, "sda": kept for all later backups of the disk
+	Kernel string   `json:"kernel,omitempty"` // the disk's kernel name, or the path of the file, when it was read
+	Disk   Identity `json:"disk"`
+	Root   string   `json:"root"`          // 64 hexadecimal digits
+	Data   int64    `json:"data"`          // bytes used and not zero
+	Zero   int64    `json:"zero"`          // bytes used and zero
+	Unused int64    `json:"unused"`        // bytes not kept; Data, Zero and Unused are Disk.Size
+	Stored int64    `json:"stored"`        // bytes that this backup added to the store for the disk, compressed
+	Bad    []Range  `json:"bad,omitempty"` // unreadable sectors, zeros in the image
+}
+
+// MaxRecord is the size in bytes over which a record is refused.
+const MaxRecord = 64 << 20
+
+// MaxNote is the longest note, bytes.
+const MaxNote = 1000
+
+// ValidBox reports whether s can stand for a box in a store: letters, digits
+// and any of "-_.", not first a dot or a dash; a dotted address is one.
+func ValidBox(s string) bool {
+	if s == "" || len(s) > 64 || s[0] == '.' || s[0] == '-' {
+		return false
+	}
+	return strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") == ""
+}
+
+// ParseRecord reads a record. It is strict: what it does not understand, or
+// what could not be true, is an error.
+func ParseRecord(data []byte) (*Record, error) {
+	if len(data) > MaxRecord {
+		return nil, fmt.Errorf("record is larger than %d bytes", MaxRecord)
+	}
+	var r Record
+	if err := decodeStrict("record", data, &r); err != nil {
+		return nil, err
+	}
+	if err := r.Check(); err != nil {
+		return nil, err
+	}
+	return &r, nil
+}
+
+// Check says what of a record could not be true.
+func (r *Record) Check() error {
+	switch {
+	case r.Format != RecordFormat:
+		return fmt.Errorf("record has format %d, this program reads format %d", r.Format, RecordFormat)
+	case !ValidID(r.ID):
+		return fmt.Errorf("record has the id %q", r.ID)
+	case !ValidBox(r.Box):
+		return fmt.Errorf("record has the box %q", r.Box)
+	case len(r.Note) > MaxNote:
+		return fmt.Errorf("record has a note of %d bytes, more than %d", len(r.Note), MaxNote)
+	case len(r.Disks) == 0 || len(r.Disks) > 1024:
+		return fmt.Errorf("record has %d disks", len(r.Disks))
+	}
+	names := map[string]bool{}
+	for i := range r.Disks {
+		d := &r.Disks[i]
+		if err := d.check(); err != nil {
+			return err
+		}
+		if names[d.Name] {
+			return fmt.Errorf("record has two disks %s", d.Name)
+		}
+		names[d.Name] = true
+	}
+	return nil
+}
+
+func (d *RecordedDisk) check() error {
+	switch {
+	case !ValidName(d.Name):
+		return fmt.Errorf("record names a disk %q", d.Name)
+	case d.Disk.Size <= 0 || !ValidSectorSize(d.Disk.SectorSize) || d.Disk.Size%int64(d.Disk.SectorSize) != 0:
+		return fmt.Errorf("record has %d bytes in sectors of %d", d.Disk.Size, d.Disk.SectorSize)
+	case !isHex(d.Root, 64):
+		return errors.New("record has a root that is not 64 hexadecimal digits")
+	case d.Data < 0 || d.Zero < 0 || d.Unused < 0 || d.Stored < 0 || d.Data > d.Disk.Size || d.Zero > d.Disk.Size ||
+		d.Unused != d.Disk.Size-d.Data-d.Zero:
+		return fmt.Errorf("record has a disk of %d bytes with %d of data, %d zero, %d unused", d.Disk.Size, d.Data, d.Zero, d.Unused)
+	case !badFits(d.Bad, d.Disk.Size):
+		return errors.New("record has a bad-sector range outside the disk or out of order")
+	}
+	return nil
+}
+
+// ValidID reports whether s can be the id of a record.
+func ValidID(s string) bool {
+	if len(s) < 15 {
+		return false
+	}
+	rest := s[15:]
+	_, err := time.Parse("20060102-150405", s[:15])
+	return err == nil && (rest == "" || len(rest) > 1 && len(rest) < 8 && rest[0] == '-' && rest[1] != '0' && strings.Trim(rest[1:], "0123456789") == "")
+}
+
+// Marshal is the record's text.
+func (r *Record) Marshal() []byte {
+	b, err := json.MarshalIndent(r, "", " ")
+	if err != nil {
+		panic(err) // plain fields only; a time outside of years 0 to 9999 cannot be parsed either
+	}
+	return append(b, '\n')
+}

@@ -1,0 +1,118 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+
+	"testbox-imaging/internal/object"
+)
+
+// badName is the blob with the places of damaged objects: what an index that
+// is made anew must not take for good.
+const badName = "bad"
+
+// badObject is one of them.
+type badObject struct {
+	Pack uint32 `json:"pack"`
+	Off  uint32 `json:"off"`  // bytes from the pack's start
+	Kind string `json:"kind"` // "pack": something else than an object is damaged in it
+	Name string `json:"name,omitempty"`
+}
+
+const badPack = "pack"
+
+func badOf(at place, key object.Key) badObject {
+	if key == (object.Key{}) {
+		return badObject{Pack: at.pack, Kind: badPack}
+	}
+	return badObject{at.pack, at.off, key.Kind.String(), key.Name.String()}
+}
+
+// key is that of the object; none for a pack.
+func (b badObject) key() (object.Key, error) {
+	if b.Kind == badPack {
+		return object.Key{}, nil
+	}
+	name, err := object.ParseName(b.Name)
+	for _, k := range []object.Kind{object.Chunk, object.Page, object.Root} {
+		if k.String() == b.Kind {
+			return object.Key{Kind: k, Name: name}, err
+		}
+	}
+	return object.Key{}, fmt.Errorf("%q is no kind", b.Kind)
+}
+
+const maxBad = 256 << 20
+
+func (s *Store) loadBad(ctx context.Context) error {
+	var list []badObject
+	body, err := readEnvelope(ctx, s.cfg.Blobs, badName, "bad", maxBad)
+	switch {
+	case err == nil:
+		err = unmarshalStrict(body, &list)
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case !isSpoilt(err):
+		return err
+	}
+	if err != nil {
+		// It only says what reading finds out anyway; a scrub writes it anew.
+		s.cfg.Log("the list of damaged objects: %v; run `testbox store scrub`", err)
+		return nil
+	}
+	for _, b := range list {
+		if key, err := b.key(); err == nil {
+			s.bad[place{b.Pack, b.Off}] = key
+		}
+	}
+	return nil
+}
+
+// foundBad takes a damaged object for missing from now on, so that the next
+// backup heals it.
+func (s *Store) foundBad(ctx context.Context, key object.Key, at place, why error) {
+	s.cfg.Log("%v is damaged: %v", key, why)
+	s.mu.Lock()
+	s.setBad(key, at)
+	s.mu.Unlock()
+	if s.cfg.ReadOnly {
+		return
+	}
+	if err := s.saveBad(ctx); err != nil {
+		s.cfg.Log("the list of damaged objects could not be written: %v", err)
+	}
+}
+
+// setBad takes a damaged object for missing. mu is held, or nobody shares s.
+func (s *Store) setBad(key object.Key, at place) {
+	s.bad[at] = key
+	if s.index.Remove(key, at.pack, at.off) {
+		s.dirty = true
+	}
+	clear(s.closed)
+}
+
+// saveBad writes the list, but for the places in packs that are gone.
+func (s *Store) saveBad(ctx context.Context) error {
+	s.badMu.Lock()
+	defer s.badMu.Unlock()
+	s.mu.Lock()
+	list := []badObject{}
+	for at, key := range s.bad {
+		if _, there := s.packs[at.pack]; !there {
+			delete(s.bad, at)
+			continue
+		}
+		list = append(list, badOf(at, key))
+	}
+	s.mu.Unlock()
+	slices.SortFunc(list, func(a, b badObject) int { return cmp.Or(cmp.Compare(a.Pack, b.Pack), cmp.Compare(a.Off, b.Off)) })
+	if len(list) == 0 {
+		return s.cfg.Blobs.Remove(ctx, badName)
+	}
+	return writeEnvelope(ctx, s.cfg.Blobs, badName, "bad", list, maxBad)
+}

@@ -1,0 +1,108 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"testbox-imaging/internal/chunk"
+	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/object"
+)
+
+// maxNamed is how many missing objects an error names.
+const maxNamed = 5
+
+// Commit implements chunk.Store. r.Time is set to now if it is zero.
+func (s *Session) Commit(ctx context.Context, r *image.Record) error {
+	if err := s.writable(); err != nil {
+		return err
+	}
+	if err := s.closure(ctx, r); err != nil {
+		return err
+	}
+	return s.addRecord(ctx, r)
+}
+
+// closure is the store's; the error tells too why the backup lost what it put.
+func (s *Session) closure(ctx context.Context, r *image.Record) error {
+	err := s.Store.closure(ctx, r)
+	if !errors.Is(err, chunk.ErrMissing) {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lossCount == s.losses {
+		return err
+	}
+	return errors.Join(err, s.lost)
+}
+
+// closure checks that all that a record reaches is there, durably.
+func (s *Store) closure(ctx context.Context, r *image.Record) error {
+	s.sealAll()
+	for {
+		before := s.lossesSoFar()
+		var missing []object.Key
+		for i := range r.Disks {
+			if err := s.closedRoot(ctx, &r.Disks[i], &missing); err != nil {
+				return err
+			}
+		}
+		if len(missing) > 0 {
+			return fmt.Errorf("%d objects of the backup, %v first, are %w", len(missing), missing[:min(len(missing), maxNamed)], chunk.ErrMissing)
+		}
+		// Another backup may have put again what was lost to this one, into a
+		// pack that was not durable when it was looked at.
+		if s.sealAll(); s.lossesSoFar() == before {
+			return nil
+		}
+	}
+}
+
+// lossesSoFar is how often a pack could not be written.
+func (s *Store) lossesSoFar() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lossCount
+}
+
+// closedRoot walks an image. It wants all of it to be durable.
+func (s *Store) closedRoot(ctx context.Context, d *image.RecordedDisk, missing *[]object.Key) error {
+	name, err := object.ParseName(d.Root)
+	if err != nil {
+		return err
+	}
+	key := object.Key{Kind: object.Root, Name: name}
+	if !s.touch(key) {
+		*missing = append(*missing, key)
+		return nil
+	}
+	raw, err := chunk.GetRaw(ctx, s, key)
+	if isLost(err) {
+		*missing = append(*missing, key)
+		return nil
+	} else if err != nil {
+		return err
+	}
+	root, err := chunk.ParseRoot(raw)
+	if err != nil {
+		return err
+	}
+	if root.Size != d.Disk.Size || root.SectorSize != d.Disk.SectorSize {
+		return fmt.Errorf("%s: the image has %d bytes in sectors of %d, the record %d in sectors of %d", d.Name, root.Size, root.SectorSize, d.Disk.Size, d.Disk.SectorSize)
+	}
+	for i, p := range root.Pages {
+		before := len(*missing)
+		n, err := s.closedPage(ctx, p, missing)
+		switch {
+		case err != nil:
+			return err
+		case n == 0 && len(*missing) == before:
+			*missing = append(*missing, object.Key{Kind: object.Page, Name: p})
+		case n > 0 && n != root.Region(i).Len:
+			return fmt.Errorf("%s: the page of region %d describes %d bytes of %d", d.Name, i, n, root.Region(i).Len)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,96 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"testbox-imaging/internal/blob/dir"
+	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/testenv"
+)
+
+// TestAtOnce: boxes are backed up, restored, deleted, collected, scrubbed and
+// indexed at the same time; `go test -race` looks at it too.
+func TestAtOnce(t *testing.T) {
+	blobs, err := dir.New(durable.OS{}, t.TempDir())
+	must(t, err)
+	must(t, Init(t.Context(), blobs))
+	s := openStore(t, Config{Blobs: blobs, Log: func(string, ...any) {}})
+	length := 2 * time.Second
+	if testenv.All() {
+		length = 20 * time.Second
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), length)
+	defer cancel()
+	var wg sync.WaitGroup
+	for box := range 3 {
+		wg.Go(func() { liveBox(t, ctx, s, box) })
+	}
+	collections := 0
+	wg.Go(func() {
+		for ; ctx.Err() == nil; collections++ {
+			careFor(t, ctx, s, collections)
+		}
+	})
+	wg.Wait()
+	if collections < 3 {
+		t.Errorf("%d rounds only", collections)
+	}
+	mustGC(t, s)
+	must(t, s.Check(t.Context()))
+}
+
+// liveBox backs a box up again and again, and keeps its last two backups.
+func liveBox(t *testing.T, ctx context.Context, s *Store, box int) {
+	r := rand.New(rand.NewPCG(uint64(box), 0))
+	var kept []savedBackup
+	for i := 0; ctx.Err() == nil; i++ {
+		var cells []uint64
+		for range 30 {
+			cells = append(cells, r.Uint64N(60)+1)
+		}
+		d := newDisk(cells)
+		record, err := backup(context.Background(), s, fmt.Sprint("box", box), day(1).Add(time.Duration(i)*time.Second), d)
+		if err != nil {
+			t.Errorf("box %d, backup %d: %v", box, i, err)
+			return
+		}
+		if kept = append(kept, savedBackup{record, []fakeDisk{d}}); len(kept) > 2 {
+			if err := s.Delete(context.Background(), kept[0].record); err != nil {
+				t.Errorf("box %d, delete: %v", box, err)
+			}
+			kept = kept[1:]
+		}
+		for _, b := range kept {
+			if err := b.restored(s); err != nil {
+				t.Errorf("box %d, backup %s: %v", box, b.record.ID, err)
+				return
+			}
+		}
+	}
+}
+
+// careFor does what an admin does beside backups.
+func careFor(t *testing.T, ctx context.Context, s *Store, round int) {
+	plan, err := s.PlanGC(ctx)
+	if err == nil {
+		_, err = s.GC(ctx, plan)
+	}
+	var report *ScrubReport
+	if err == nil && round%3 == 0 {
+		if report, err = s.Scrub(ctx, nil); err == nil && len(report.Faults) > 0 {
+			t.Errorf("scrub: %v", report)
+		}
+	}
+	if err == nil && round%3 == 1 {
+		err = s.RebuildIndex(ctx)
+	}
+	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("round %d: %v", round, err)
+	}
+}

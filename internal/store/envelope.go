@@ -1,0 +1,84 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"syscall"
+
+	"github.com/zeebo/blake3"
+
+	"testbox-imaging/internal/blob"
+)
+
+// The small blobs are text in an envelope: a first line with the BLAKE3-256 of
+// all that follows it, so that no flipped bit goes unseen.
+//
+//	testbox-record 1 <64 hexadecimal digits>
+//	{ ... }
+
+// seal puts a text into an envelope.
+func seal(what string, body []byte) []byte {
+	sum := blake3.Sum256(body)
+	return append(fmt.Appendf(nil, "testbox-%s 1 %s\n", what, hex.EncodeToString(sum[:])), body...)
+}
+
+// errEnvelope says that a text is not what was written.
+var errEnvelope = errors.New("it is damaged: its checksum is another")
+
+// unseal takes a text out of its envelope.
+func unseal(what string, text []byte) ([]byte, error) {
+	line, body, ok := bytes.Cut(text, []byte("\n"))
+	sum := blake3.Sum256(body)
+	if want := fmt.Sprintf("testbox-%s 1 %s", what, hex.EncodeToString(sum[:])); !ok || string(line) != want {
+		return nil, errEnvelope
+	}
+	return body, nil
+}
+
+// writeEnvelope writes a blob with the JSON of v. One of more than limit bytes
+// could not be read again.
+func writeEnvelope(ctx context.Context, blobs blob.Store, name, what string, v any, limit int64) error {
+	body, err := json.MarshalIndent(v, "", " ")
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	text := seal(what, append(body, '\n'))
+	if n := int64(len(text)); n > limit {
+		return &blob.TooLargeError{Name: name, Size: n, Limit: limit}
+	}
+	return blob.WriteAll(ctx, blobs, name, text)
+}
+
+// isSpoilt reports whether an error says that the bytes of a small blob are
+// lost, and not only that they could not be had now.
+func isSpoilt(err error) bool {
+	var large *blob.TooLargeError
+	return errors.Is(err, errEnvelope) || errors.As(err, &large) || errors.Is(err, syscall.EIO)
+}
+
+// readEnvelope reads such a blob, of at most limit bytes.
+func readEnvelope(ctx context.Context, blobs blob.Store, name, what string, limit int64) ([]byte, error) {
+	text, err := blob.ReadAll(ctx, blobs, name, limit)
+	if err != nil {
+		return nil, err
+	}
+	body, err := unseal(what, text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return body, nil
+}
+
+// unmarshalStrict takes no fields that it does not know.
+func unmarshalStrict(b []byte, v any) error {
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(v); err != nil {
+		return fmt.Errorf("not readable: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,178 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"syscall"
+
+	"testbox-imaging/internal/index"
+)
+
+// ErrOldPlan says that a plan of a collection is of no use any more.
+var ErrOldPlan = errors.New("the plan is not the newest; make a new one")
+
+// ErrBusy says that what looks at the whole store goes on one after the other.
+var ErrBusy = errors.New("a collection, a scrub or another look at the whole store is at work; wait for it to end")
+
+// alone begins work on the whole store.
+func (s *Store) alone() (done func(), err error) {
+	if !s.gcMu.TryLock() {
+		return nil, ErrBusy
+	}
+	return s.gcMu.Unlock, nil
+}
+
+// GCResult is what a collection did.
+type GCResult struct {
+	Removed int      // packs
+	Written int      // packs
+	Freed   int64    // bytes: of the packs removed, less those written
+	Kept    []string // packs that were to go and did not, and why
+}
+
+func (r *GCResult) String() string {
+	s := fmt.Sprintf("%d packs removed, %d written, %s freed\n", r.Removed, r.Written, mebibytes(r.Freed))
+	for _, k := range r.Kept {
+		s += "kept " + k + "\n"
+	}
+	return s
+}
+
+// GC does what the newest plan says, less what backups have come to count on
+// since it was made. It can be ended at any moment, by ctx or by force: what
+// was copied by then is there twice, which the next collection puts right. The
+// result counts what was done also if there is an error.
+func (s *Store) GC(ctx context.Context, plan *GCPlan) (*GCResult, error) {
+	res := &GCResult{}
+	if err := s.writable(); err != nil {
+		return res, err
+	}
+	done, err := s.alone()
+	if err != nil {
+		return res, err
+	}
+	defer done()
+	if s.marks == nil || s.marks != plan.marks {
+		return res, ErrOldPlan
+	}
+	release, err := s.cfg.Exclusive()
+	if err != nil {
+		return res, err
+	}
+	defer release()
+	s.marks = nil // a plan is good for once
+	if _, err := plan.marks.records(ctx); err != nil {
+		return res, err
+	}
+	c := &collector{s: s, plan: plan, res: res}
+	err = c.run(ctx)
+	return res, errors.Join(err, s.saveBad(ctx), s.saveIndex())
+}
+
+// collector does what a plan says.
+type collector struct {
+	s    *Store
+	plan *GCPlan
+	res  *GCResult
+	mover
+}
+
+// run takes trees before data: so a page is gone before its chunks, as far as
+// both go. What needs no space is done first, and a disk that is too full for
+// one step does not hold up the next.
+func (c *collector) run(ctx context.Context) (err error) {
+	for _, of := range []sort{trees, chunks} {
+		if failed := c.remove(ctx, c.packs(of, GCRemove)); failed != nil {
+			return errors.Join(err, failed)
+		}
+		failed := c.rewrite(ctx, c.packs(of, GCRewrite))
+		err = errors.Join(err, failed)
+		if failed != nil && !errors.Is(failed, syscall.ENOSPC) && !errors.Is(failed, syscall.EDQUOT) {
+			return err
+		}
+	}
+	return err
+}
+
+func (c *collector) packs(of sort, a GCAction) (out []GCPack) {
+	for _, p := range c.plan.Packs {
+		if p.sort == of && p.Action == a {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// remove deletes packs in which nothing is needed. One in which something is
+// needed all the same stays.
+func (c *collector) remove(ctx context.Context, packs []GCPack) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	gone := c.s.forget(packs)
+	var errs []error
+	for _, p := range packs {
+		if gone[p.number] {
+			errs = append(errs, c.removeBlob(ctx, p))
+		} else {
+			c.keep(p, "something in it came to be needed, or was found damaged, meanwhile")
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (c *collector) keep(p GCPack, why string) {
+	c.res.Kept = append(c.res.Kept, p.Name+": "+why)
+}
+
+// forget takes those of the packs out of the index of which nothing is needed.
+// From then on nobody is told that their objects are there.
+func (s *Store) forget(packs []GCPack) map[uint32]bool {
+	if len(packs) == 0 {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	gone, planned := map[uint32]bool{}, map[uint32]bool{}
+	for _, p := range packs {
+		gone[p.number], planned[p.number] = true, p.damaged
+	}
+	for it := range s.index.All {
+		if it.Flags != 0 {
+			delete(gone, it.Loc.Pack)
+		}
+	}
+	for at, key := range s.bad { // found since the plan was made
+		if _, healed := s.index.Get(key); !healed && !planned[at.pack] {
+			delete(gone, at.pack)
+		}
+	}
+	if len(gone) == 0 {
+		return nil
+	}
+	s.index.RemoveFunc(func(it index.Item) bool { return gone[it.Loc.Pack] })
+	for n := range gone {
+		delete(s.packs, n)
+	}
+	clear(s.closed)
+	s.dirty = true
+	return gone
+}
+
+// removeBlob deletes a pack that the index does not know any more.
+func (c *collector) removeBlob(ctx context.Context, p GCPack) error {
+	err := c.s.cfg.Blobs.Remove(ctx, p.Name)
+	if err == nil {
+		c.res.Removed++
+		c.res.Freed += p.Size
+		return nil
+	}
+	if _, sizeErr := c.s.cfg.Blobs.Size(ctx, p.Name); !errors.Is(sizeErr, fs.ErrNotExist) {
+		c.s.mu.Lock()
+		defer c.s.mu.Unlock()
+		c.s.packs[p.number] = packInfo{p.sort, p.Size, uint32(p.Objects)} // for the next collection to find
+	}
+	return fmt.Errorf("remove %s: %w", p.Name, err)
+}

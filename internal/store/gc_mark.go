@@ -1,0 +1,131 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"testbox-imaging/internal/chunk"
+	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/index"
+	"testbox-imaging/internal/object"
+)
+
+// treeReaders is how many pages are read at once: object storage answers late,
+// and to many at a time.
+const treeReaders = 8
+
+// marker marks in the index what records reach. It does not guess: a root or a
+// page that it cannot read ends it.
+type marker struct {
+	s     *Store
+	roots map[string]bool // all of it is marked
+
+	mu      sync.Mutex           // guards those below
+	pages   map[object.Name]bool // marked with their chunks
+	lacking map[string]bool      // images with pages of which chunks are not there
+}
+
+// newMarker begins anew: nothing is marked, no plan is good any more, and what
+// ended backups counted on is forgotten. The caller is alone.
+func (s *Store) newMarker() *marker {
+	s.marks = nil
+	m := &marker{s: s, roots: map[string]bool{}, pages: map[object.Name]bool{}, lacking: map[string]bool{}}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.index.ClearAll(index.Live)
+	if s.sessions == 0 {
+		s.index.ClearAll(index.Touched)
+		clear(s.closed)
+	}
+	return m
+}
+
+// records marks what all records reach that are there now. It may be called
+// again, for those that came since.
+func (m *marker) records(ctx context.Context) ([]*image.Record, error) {
+	// A record that was deleted and comes back would need what is gone then.
+	if err := m.s.settle(ctx, recordPrefix); err != nil {
+		return nil, err
+	}
+	records, damaged, err := m.s.Records(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if len(damaged) > 0 {
+		return nil, fmt.Errorf("nothing is collected while it is not known what a backup needs: %w; put the record right from a second copy of the store, or delete it", damaged[0])
+	}
+	for _, r := range records {
+		for _, d := range r.Disks {
+			if m.roots[d.Root] {
+				continue
+			}
+			if err := m.root(ctx, imageName(r, d), d.Root); err != nil {
+				return nil, fmt.Errorf("nothing is collected while an image cannot be read: %w; back the box up again, or delete the image", err)
+			}
+			m.roots[d.Root] = true
+		}
+	}
+	return records, nil
+}
+
+// imageName is an image for people.
+func imageName(r *image.Record, d image.RecordedDisk) string {
+	return fmt.Sprintf("%s %s disk %s", r.Box, r.ID, d.Name)
+}
+
+func (m *marker) root(ctx context.Context, image, hex string) error {
+	key, root, err := m.s.readRoot(ctx, hex)
+	if err != nil {
+		return fmt.Errorf("%s: %w", image, err)
+	}
+	m.s.mark(key)
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(treeReaders)
+	for i, p := range root.Pages {
+		if m.begin(p) {
+			g.Go(func() error { return m.page(ctx, image, root, i) })
+		}
+	}
+	return g.Wait()
+}
+
+// begin reports whether a page is to be marked.
+func (m *marker) begin(page object.Name) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	seen := m.pages[page]
+	m.pages[page] = true
+	return !seen
+}
+
+func (m *marker) page(ctx context.Context, image string, root *chunk.Root, i int) error {
+	key, page, err := m.s.readPage(ctx, root, i)
+	if err != nil {
+		return fmt.Errorf("%s: %w", image, err)
+	}
+	keys := []object.Key{key}
+	for _, c := range page.Chunks {
+		keys = append(keys, object.Key{Kind: object.Chunk, Name: c.Name})
+	}
+	if !m.s.mark(keys...) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.lacking[image] = true
+	}
+	return nil
+}
+
+// mark marks objects as needed, and reports whether all are there.
+func (s *Store) mark(keys ...object.Key) (all bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all = true
+	for _, k := range keys {
+		s.index.Mark(k, index.Live)
+		all = all && s.index.Flags(k)&index.Live != 0
+	}
+	return all
+}

@@ -1,0 +1,153 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"testbox-imaging/internal/blob"
+	"testbox-imaging/internal/blob/dir"
+	"testbox-imaging/internal/durable"
+)
+
+// OpenDir opens the store of a folder, and holds its locks until Close: one
+// process writes; others read beside it, and hold up the removal of packs
+// only. blobs is where the packs are if it is not the folder.
+func OpenDir(ctx context.Context, path string, blobs blob.Store, readOnly bool, log func(string, ...any)) (*Locked, error) {
+	must := path
+	if blobs == nil {
+		must = filepath.Join(path, storeName)
+	}
+	if _, err := os.Stat(must); errors.Is(err, os.ErrNotExist) { // before a lock is left in a folder that is none
+		return nil, fmt.Errorf("%s: %w", path, ErrNoStore)
+	}
+	l := &Locked{path: path}
+	if err := l.lock(readOnly); err != nil {
+		return nil, err
+	}
+	if blobs == nil {
+		d, err := dir.Open(durable.OS{}, path)
+		if err == nil && !readOnly { // nobody else writes
+			err = d.Clean(ctx)
+		}
+		if err != nil {
+			l.unlock()
+			return nil, err
+		}
+		blobs = d
+	}
+	s, err := Open(ctx, Config{Blobs: blobs, Dir: path, ReadOnly: readOnly, Log: log, Exclusive: l.exclusive})
+	if err != nil {
+		l.unlock()
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	l.Store = s
+	return l, nil
+}
+
+// Locked is a store with the locks of its folder.
+type Locked struct {
+	*Store
+	path  string
+	files []*os.File
+}
+
+// Close closes the store and gives the locks back.
+func (l *Locked) Close() error {
+	defer l.unlock()
+	return l.Store.Close()
+}
+
+func (l *Locked) unlock() {
+	for _, f := range l.files {
+		f.Close()
+	}
+	l.files = nil
+}
+
+// The files that are locked: by the one that writes, and by all that read.
+const (
+	lockName    = "lock"
+	readersName = "readers"
+)
+
+// ErrLocked is matched by errors that say that another process has the store.
+var ErrLocked = errors.New("in use by another process")
+
+func (l *Locked) lock(readOnly bool) error {
+	name, how := lockName, unix.LOCK_EX
+	if readOnly {
+		name, how = readersName, unix.LOCK_SH
+	}
+	f, err := flock(filepath.Join(l.path, name), how, readOnly)
+	if err != nil || f == nil {
+		return err
+	}
+	if l.files = append(l.files, f); !readOnly {
+		host, _ := os.Hostname()
+		f.Truncate(0)
+		fmt.Fprintf(f, "process %d on %s: %s\n", os.Getpid(), host, strings.Join(os.Args, " "))
+	}
+	return nil
+}
+
+// exclusive waits for no reader: it refuses.
+func (l *Locked) exclusive() (func(), error) {
+	f, err := flock(filepath.Join(l.path, readersName), unix.LOCK_EX, false)
+	if err != nil {
+		return nil, err
+	}
+	return func() { f.Close() }, nil
+}
+
+// flock locks a file. Where the folder cannot be written to and has no such
+// file, nobody writes, and a reader goes without: it gets nil.
+func flock(path string, how int, readOnly bool) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if readOnly && err != nil {
+		if f, err = os.Open(path); errors.Is(err, os.ErrNotExist) {
+			return nil, nil
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB); err != nil {
+		defer f.Close()
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("lock %s: %w", path, err)
+		}
+		return nil, fmt.Errorf("the store is %w; wait for it to end: %s", ErrLocked, holders(f))
+	}
+	return f, nil
+}
+
+// holders says who has a lock on a file: what the one that writes left in it,
+// else what the kernel knows (proc(5), /proc/locks).
+func holders(f *os.File) string {
+	text := make([]byte, 300)
+	if n, _ := f.ReadAt(text, 0); n > 0 {
+		return strings.TrimSpace(string(text[:n]))
+	}
+	var out []string
+	var st unix.Stat_t
+	locks, err := os.ReadFile("/proc/locks")
+	if err == nil && unix.Fstat(int(f.Fd()), &st) == nil {
+		for line := range strings.Lines(string(locks)) {
+			w := strings.Fields(line)
+			if len(w) > 5 && w[1] == "FLOCK" && strings.HasSuffix(w[5], fmt.Sprintf(":%d", st.Ino)) {
+				args, _ := os.ReadFile("/proc/" + w[4] + "/cmdline")
+				out = append(out, fmt.Sprintf("process %s: %s", w[4], strings.TrimSpace(strings.ReplaceAll(string(args), "\x00", " "))))
+			}
+		}
+	}
+	if len(out) == 0 {
+		return "another process"
+	}
+	return strings.Join(out, "; ")
+}

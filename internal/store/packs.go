@@ -1,0 +1,162 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"testbox-imaging/internal/index"
+	"testbox-imaging/internal/object"
+	"testbox-imaging/internal/pack"
+)
+
+// sort is what a pack is for: trees lie together, so that they are read fast,
+// and are removed before the chunks that they name.
+type sort string
+
+const (
+	trees  sort = "tree" // pages and roots
+	chunks sort = "data"
+)
+
+func sortOf(k object.Kind) sort {
+	if k == object.Chunk {
+		return chunks
+	}
+	return trees
+}
+
+const packPrefix = "packs/"
+
+func packName(s sort, n uint32) string { return fmt.Sprintf("%s%s-%08x", packPrefix, s, n) }
+
+func parsePackName(name string) (sort, uint32, bool) {
+	kind, hex, ok := strings.Cut(strings.TrimPrefix(name, packPrefix), "-")
+	n, err := strconv.ParseUint(hex, 16, 32)
+	if !ok || err != nil || packName(sort(kind), uint32(n)) != name || sort(kind) != trees && sort(kind) != chunks {
+		return "", 0, false
+	}
+	return sort(kind), uint32(n), true
+}
+
+// openPack is a pack that is being written.
+type openPack struct {
+	sort    sort
+	number  uint32
+	w       *pack.Writer
+	entries []pack.Entry
+	sealed  chan struct{} // closed when the sealing has ended
+}
+
+// append puts an object into the open pack of its sort. packMu is held.
+func (s *Store) append(o object.Object) (uint32, pack.Entry, error) {
+	kind := sortOf(o.Kind)
+	if p := s.open[kind]; p != nil && p.w.Len() > 0 && p.w.Size()+int64(len(o.Data)) > s.cfg.PackSize {
+		s.startSeal(p)
+	}
+	p, err := s.openPack(kind)
+	if err != nil {
+		return 0, pack.Entry{}, err
+	}
+	e, err := p.w.Append(o)
+	if err != nil {
+		s.giveUp(p, err)
+		delete(s.open, kind)
+		return 0, pack.Entry{}, err
+	}
+	p.entries = append(p.entries, e)
+	return p.number, e, nil
+}
+
+// openPack gives the pack to append to. Writing it goes on for longer than any
+// one backup, so it is not bound to a caller's context.
+func (s *Store) openPack(kind sort) (*openPack, error) {
+	if p := s.open[kind]; p != nil {
+		return p, nil
+	}
+	p, err := s.newPack(kind)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	s.unsealed[p.number] = struct{}{}
+	s.mu.Unlock()
+	s.open[kind] = p
+	return p, nil
+}
+
+// newPack begins a pack that nobody else knows of.
+func (s *Store) newPack(kind sort) (*openPack, error) {
+	s.mu.Lock()
+	n := s.next
+	s.next++
+	s.mu.Unlock()
+	if n > index.MaxPack {
+		return nil, errors.New("the store has had more packs than it can number; copy it to a new one")
+	}
+	sink, err := s.cfg.Blobs.Create(context.Background(), packName(kind, n))
+	if err != nil {
+		return nil, fmt.Errorf("begin a pack: %w", err)
+	}
+	w, err := pack.NewWriter(sink, pack.Header{Number: n, Store: s.uuid})
+	if err != nil {
+		w.Abort()
+		return nil, err
+	}
+	return &openPack{sort: kind, number: n, w: w, sealed: make(chan struct{})}, nil
+}
+
+// startSeal seals an open pack beside what goes on. Of each sort one is sealed
+// at a time: what waits for the disk is bounded. packMu is held.
+func (s *Store) startSeal(p *openPack) {
+	if before := s.sealing[p.sort]; before != nil {
+		<-before.sealed
+	}
+	delete(s.open, p.sort)
+	s.sealing[p.sort] = p
+	go func() {
+		defer close(p.sealed)
+		if err := p.w.Seal(); err != nil {
+			s.giveUp(p, err)
+			return
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.packs[p.number] = packInfo{p.sort, p.w.Size(), uint32(p.w.Len())}
+		delete(s.unsealed, p.number)
+		s.dirty = true
+		s.unsaved++
+	}()
+}
+
+// giveUp takes a pack that could not be written out of the index: whoever
+// counts on its objects finds them missing.
+func (s *Store) giveUp(p *openPack, err error) {
+	p.w.Abort()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range p.entries {
+		s.index.Remove(e.Key, p.number, e.Off)
+	}
+	delete(s.unsealed, p.number)
+	clear(s.closed)
+	s.lost = err
+	s.lossCount++
+	s.cfg.Log("pack %d could not be written, what was in it is missing: %v", p.number, err)
+}
+
+// sealAll ends all packs. What was put so far is durable then, or missing.
+func (s *Store) sealAll() {
+	s.packMu.Lock()
+	defer s.packMu.Unlock()
+	for _, p := range s.open {
+		s.startSeal(p)
+	}
+	for _, p := range s.sealing {
+		<-p.sealed
+	}
+	clear(s.sealing)
+	s.saveSometimes()
+}

@@ -1,0 +1,81 @@
+package store
+
+import (
+	"context"
+	"maps"
+
+	"testbox-imaging/internal/index"
+	"testbox-imaging/internal/object"
+)
+
+// RebuildIndex makes the index anew from the packs, and writes it. Backups may
+// go on meanwhile.
+func (s *Store) RebuildIndex(ctx context.Context) error {
+	if err := s.writable(); err != nil {
+		return err
+	}
+	done, err := s.alone()
+	if err != nil {
+		return err
+	}
+	defer done()
+	s.marks = nil
+	s.mu.Lock()
+	old := maps.Clone(s.packs)
+	s.mu.Unlock()
+	there, err := s.listPacks(ctx)
+	if err != nil {
+		return err
+	}
+	x, packs := &index.Index{}, map[uint32]packInfo{}
+	if err := s.readPacks(ctx, there, x, packs); err != nil {
+		return err
+	}
+	if err := s.replaceIndex(x, packs, old); err != nil {
+		return err
+	}
+	return s.saveIndex()
+}
+
+// replaceIndex takes a new index, with what the present one knows of packs that
+// are not old, and of what backups count on.
+func (s *Store) replaceIndex(x *index.Index, packs, old map[uint32]packInfo) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for it := range s.index.All {
+		key := keyOf(it)
+		if _, known := old[it.Loc.Pack]; !known {
+			if err := x.Add(key, it.Loc); err != nil {
+				return err
+			}
+		}
+		if it.Flags&index.Touched != 0 {
+			x.Mark(key, index.Touched)
+		}
+	}
+	for at, key := range s.bad { // found meanwhile
+		x.Remove(key, at.pack, at.off)
+	}
+	for n, p := range s.packs {
+		if _, known := old[n]; !known {
+			packs[n] = p
+		}
+	}
+	s.index, s.packs, s.dirty = x, packs, true
+	clear(s.closed)
+	return nil
+}
+
+// keyOf is what the index knows of a key: the name is cut short. The index
+// looks at no more of one.
+func keyOf(it index.Item) object.Key {
+	k := object.Key{Kind: it.Kind}
+	copy(k.Name[:], it.Prefix[:])
+	return k
+}
+
+// short cuts the name of a key in the same way.
+func short(k object.Key) object.Key {
+	clear(k.Name[len(index.Item{}.Prefix):])
+	return k
+}

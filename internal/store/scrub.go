@@ -1,0 +1,165 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"testbox-imaging/internal/index"
+	"testbox-imaging/internal/object"
+)
+
+// scrubAtOnce is how many packs are read at a time.
+const scrubAtOnce = 4
+
+// ScrubProgress is how far a scrub is.
+type ScrubProgress struct {
+	Bytes, Total int64 // of packs
+	Faults       int   // found so far
+}
+
+// Scrub reads every byte of the store and says what is not as it was written,
+// and what that costs. Objects found damaged count as missing from then on, so
+// that the next backup that has them brings them again; those that can be read
+// again count again. Damage to what is only a help (the index, the list of
+// damaged objects, the store's own name) is put right at once. Progress, if it
+// is not nil, is told by one goroutine at a time.
+//
+// The error says that the scrub could not be done to its end. What is wrong
+// with the store is in the report.
+func (s *Store) Scrub(ctx context.Context, progress func(ScrubProgress)) (*ScrubReport, error) {
+	done, err := s.alone()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	if progress == nil {
+		progress = func(ScrubProgress) {}
+	}
+	sc := &scrubber{s: s, tell: progress, report: &ScrubReport{}, lost: map[object.Key]int{}}
+	return sc.report, sc.run(ctx)
+}
+
+// scrubber is a scrub at work. The index's Live flag stands for: it is whole
+// where the index says it is.
+type scrubber struct {
+	s     *Store
+	tell  func(ScrubProgress)
+	packs map[uint32]packInfo  // those to be read
+	known map[place]object.Key // what was found damaged before
+
+	mu     sync.Mutex // guards those below
+	report *ScrubReport
+	now    ScrubProgress
+	lost   map[object.Key]int // objects that are gone, their names cut short -> fault
+}
+
+func (sc *scrubber) run(ctx context.Context) error {
+	if err := sc.storeFile(ctx); err != nil {
+		return err
+	}
+	sc.begin()
+	if err := sc.list(ctx); err != nil {
+		return err
+	}
+	if err := sc.readPacks(ctx); err != nil {
+		return err
+	}
+	sc.dangling()
+	sc.badList(ctx)
+	sc.indexFile()
+	if err := sc.costs(ctx); err != nil {
+		return err
+	}
+	sc.healed()
+	if sc.s.cfg.ReadOnly {
+		return nil
+	}
+	return errors.Join(sc.s.saveBad(ctx), sc.s.saveIndex())
+}
+
+// fault notes a fault and gives its number.
+func (sc *scrubber) fault(f Fault) int {
+	sc.mu.Lock()
+	defer sc.mu.Unlock()
+	sc.report.Faults = append(sc.report.Faults, f)
+	sc.now.Faults++
+	return len(sc.report.Faults) - 1
+}
+
+// storeFile looks whether this is still the store that was opened. Without
+// that, nothing that is not found is taken for lost: a disk may be away.
+func (sc *scrubber) storeFile(ctx context.Context) error {
+	err := sc.s.stillThere(ctx)
+	if !errors.Is(err, errEnvelope) {
+		return err
+	}
+	sc.fault(Fault{File: storeName, Err: err})
+	if sc.s.cfg.ReadOnly {
+		return nil
+	}
+	return writeStore(ctx, sc.s.cfg.Blobs, sc.s.uuid)
+}
+
+// begin notes what there is. What comes later is not looked at.
+func (sc *scrubber) begin() {
+	sc.s.marks = nil // the flag is used for something else now
+	sc.s.mu.Lock()
+	defer sc.s.mu.Unlock()
+	sc.s.index.ClearAll(index.Live)
+	sc.packs, sc.known = maps.Clone(sc.s.packs), maps.Clone(sc.s.bad)
+}
+
+// list compares what is there with what should be.
+func (sc *scrubber) list(ctx context.Context) error {
+	blobs, err := sc.s.cfg.Blobs.List(ctx, "")
+	if err != nil {
+		return err
+	}
+	there := map[uint32]bool{}
+	for _, b := range blobs {
+		_, n, isPack := parsePackName(b.Name)
+		p, known := sc.packs[n]
+		switch {
+		case isPack && known:
+			p.size = b.Size
+			sc.packs[n], there[n] = p, true
+			sc.now.Total += b.Size
+		case isPack && sc.s.isNew(n), strings.HasPrefix(b.Name, recordPrefix), slices.Contains(ownFiles, b.Name):
+		default:
+			sc.report.Foreign = append(sc.report.Foreign, b.Name)
+		}
+	}
+	for _, n := range slices.Sorted(maps.Keys(sc.packs)) {
+		if p := sc.packs[n]; !there[n] {
+			sc.packGone(n, p)
+		}
+	}
+	return nil
+}
+
+// ownFiles are those beside packs and records.
+var ownFiles = []string{storeName, badName, indexName, lockName, readersName}
+
+// isNew reports whether a pack is being written, or was sealed meanwhile.
+func (s *Store) isNew(n uint32) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, open := s.unsealed[n]
+	_, sealed := s.packs[n]
+	return open || sealed
+}
+
+func (sc *scrubber) readPacks(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(scrubAtOnce)
+	for _, n := range slices.Sorted(maps.Keys(sc.packs)) {
+		g.Go(func() error { return sc.pack(ctx, n, sc.packs[n]) })
+	}
+	return g.Wait()
+}

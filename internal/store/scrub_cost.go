@@ -1,0 +1,127 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"testbox-imaging/internal/chunk"
+	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/object"
+)
+
+// costs reads the trees of all images and says what each lacks.
+func (sc *scrubber) costs(ctx context.Context) error {
+	records, damaged, err := sc.s.Records(ctx)
+	if err != nil {
+		return err
+	}
+	for _, d := range damaged {
+		sc.fault(Fault{File: recordName(d.Box, d.ID), Err: d.Err, Costs: []Cost{{Box: d.Box, ID: d.ID}}})
+	}
+	sc.report.Records = len(records)
+	c := &costing{scrubber: sc, whole: map[object.Name]bool{}, nowhere: -1}
+	for _, r := range records {
+		for _, d := range r.Disks {
+			c.box, c.id, c.disk = r.Box, r.ID, d
+			if err := c.image(ctx); err != nil {
+				return fmt.Errorf("%s: %w", imageName(r, d), err)
+			}
+		}
+	}
+	return nil
+}
+
+// costing walks images.
+type costing struct {
+	*scrubber
+	box, id string
+	disk    image.RecordedDisk
+	whole   map[object.Name]bool // pages that are there with all their chunks
+	nowhere int                  // the fault that stands for what is in no pack; -1: there is none yet
+}
+
+func (c *costing) image(ctx context.Context) error {
+	key, root, err := c.s.readRoot(ctx, c.disk.Root)
+	if isLost(err) {
+		c.cost(key, image.Range{Len: c.disk.Disk.Size}, err)
+		return nil
+	} else if err != nil {
+		return err
+	}
+	for i := range root.Pages {
+		if err := c.region(ctx, root, i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *costing) region(ctx context.Context, root *chunk.Root, i int) error {
+	if c.whole[root.Pages[i]] {
+		return nil
+	}
+	key, page, err := c.s.readPage(ctx, root, i)
+	if isLost(err) {
+		c.cost(key, root.Region(i), err)
+		return nil
+	} else if err != nil {
+		return err
+	}
+	there := c.s.there(page)
+	if !slices.Contains(there, false) {
+		c.whole[key.Name] = true
+		return nil
+	}
+	for s := range page.Spans() {
+		if s.Content == image.Data && !there[s.Chunk] {
+			key := object.Key{Kind: object.Chunk, Name: page.Chunks[s.Chunk].Name}
+			c.cost(key, image.Range{Off: root.Region(i).Off + s.Off, Len: s.Len}, chunk.ErrMissing)
+		}
+	}
+	return nil
+}
+
+// there says which chunks of a page are there.
+func (s *Store) there(page *chunk.Page) []bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]bool, len(page.Chunks))
+	for i, ref := range page.Chunks {
+		_, out[i] = s.index.Get(object.Key{Kind: object.Chunk, Name: ref.Name})
+	}
+	return out
+}
+
+// cost notes what the image at work loses with an object.
+func (c *costing) cost(key object.Key, at image.Range, why error) {
+	i, known := c.lost[short(key)]
+	if !known {
+		if c.nowhere < 0 {
+			c.nowhere = c.fault(Fault{Err: fmt.Errorf("objects that images need are in no pack, the first is %v: %w", key, why)})
+		}
+		i = c.nowhere
+	}
+	f := &c.report.Faults[i]
+	if n := len(f.Costs); n == 0 || f.Costs[n-1].Box != c.box || f.Costs[n-1].ID != c.id || f.Costs[n-1].Disk != c.disk.Name {
+		f.Costs = append(f.Costs, Cost{Box: c.box, ID: c.id, Disk: c.disk.Name})
+	}
+	f.Costs[len(f.Costs)-1].add(at)
+}
+
+func (c *Cost) add(at image.Range) {
+	c.Bytes += at.Len
+	if n := len(c.Places); n > 0 && c.Places[n-1].Off+c.Places[n-1].Len == at.Off {
+		c.Places[n-1].Len += at.Len
+	} else if n < maxPlaces {
+		c.Places = append(c.Places, at)
+	}
+}
+
+// healed says of faults that were known before whether they cost nothing now.
+func (sc *scrubber) healed() {
+	for i := range sc.report.Faults {
+		f := &sc.report.Faults[i]
+		f.Known = f.Known && len(f.Costs) == 0
+	}
+}

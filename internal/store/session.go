@@ -1,0 +1,188 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"testbox-imaging/internal/chunk"
+	"testbox-imaging/internal/index"
+	"testbox-imaging/internal/object"
+)
+
+// Session is a backup in progress: a chunk.Store. What it was told is there,
+// and what it put, is not collected before it is closed.
+type Session struct {
+	*Store
+	// Trusted says that this process made the objects that are put: they are
+	// not unpacked again to be compared with their names, which would cost a
+	// first backup half as much processor time again.
+	Trusted bool
+	losses  int // of the store when the session began
+	once    sync.Once
+}
+
+var _ chunk.Store = (*Session)(nil)
+
+// Begin starts a backup. The caller closes the session.
+func (s *Store) Begin() *Session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sessions++
+	return &Session{Store: s, losses: s.lossCount}
+}
+
+// Close ends the session. What it put and did not commit is collected some day.
+func (s *Session) Close() {
+	s.once.Do(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.sessions--
+	})
+}
+
+// Missing implements chunk.Store.
+func (s *Session) Missing(ctx context.Context, keys []object.Key) (out []object.Key, err error) {
+	for _, k := range keys {
+		var there bool
+		switch k.Kind {
+		case object.Page:
+			var n int64
+			n, err = s.closedPage(ctx, k.Name, nil)
+			there = n > 0
+		default:
+			there = s.touch(k)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if !there {
+			out = append(out, k)
+		}
+	}
+	return out, ctx.Err()
+}
+
+// touch protects an object that is there.
+func (s *Store) touch(k object.Key) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, there := s.index.Get(k)
+	if there {
+		s.index.Mark(k, index.Touched)
+	}
+	return there
+}
+
+// closedPage gives the length of the region of a page that is there with all
+// its chunks, and protects them; 0 if it is not. A page that was left by a
+// backup that was given up promises chunks that may have been collected; one
+// that cannot be read is as good as missing. Names of chunks that are not there
+// are appended to missing, if it is not nil.
+func (s *Store) closedPage(ctx context.Context, name object.Name, missing *[]object.Key) (int64, error) {
+	key := object.Key{Kind: object.Page, Name: name}
+	s.mu.Lock()
+	n := s.closed[name]
+	s.mu.Unlock()
+	if n > 0 || !s.touch(key) {
+		return n, nil
+	}
+	raw, err := chunk.GetRaw(ctx, s, key)
+	if isLost(err) {
+		return 0, nil
+	} else if err != nil {
+		return 0, err
+	}
+	page, err := chunk.ParsePage(raw)
+	if err != nil || !s.touchAll(key, page, missing) {
+		return 0, nil
+	}
+	return page.Len(), nil
+}
+
+func (s *Store) touchAll(key object.Key, page *chunk.Page, missing *[]object.Key) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, whole := s.index.Get(key) // not collected meanwhile
+	for _, c := range page.Chunks {
+		k := object.Key{Kind: object.Chunk, Name: c.Name}
+		if _, there := s.index.Get(k); !there {
+			whole = false
+			if missing != nil {
+				*missing = append(*missing, k)
+			}
+			continue
+		}
+		s.index.Mark(k, index.Touched)
+	}
+	if whole {
+		s.closed[key.Name] = page.Len()
+	}
+	return whole
+}
+
+// Put implements chunk.Store. The bytes are checked against the name: another
+// backup may rely on them later.
+func (s *Session) Put(ctx context.Context, o object.Object) error {
+	if err := errors.Join(ctx.Err(), o.Check()); err != nil {
+		return err
+	}
+	if s.Trusted && o.Kind != object.Page {
+		_, err := s.put(o)
+		return err
+	}
+	raw, _ := putBuffers.Get().(*[]byte)
+	if raw == nil {
+		raw = new([]byte)
+	}
+	defer putBuffers.Put(raw)
+	var err error
+	if *raw, err = o.Decode(*raw); err != nil {
+		return fmt.Errorf("refused: %w", err)
+	}
+	added, err := s.put(o)
+	if added && o.Kind == object.Page {
+		s.newPage(o.Key, *raw)
+	}
+	return err
+}
+
+// putBuffers hold what objects are unpacked to, only to be looked at.
+var putBuffers sync.Pool
+
+// newPage looks for the chunks of a page that was put now. Who asks for it
+// later need not read it, for which its pack would have to be sealed. One that
+// cannot be understood is never there.
+func (s *Store) newPage(key object.Key, raw []byte) {
+	if page, err := chunk.ParsePage(raw); err == nil {
+		s.touchAll(key, page, nil)
+	}
+}
+
+// put stores an object that is known to be right, and reports whether it was
+// not there.
+func (s *Store) put(o object.Object) (added bool, err error) {
+	if err := s.writable(); err != nil {
+		return false, err
+	}
+	if s.touch(o.Key) {
+		return false, nil
+	}
+	s.packMu.Lock()
+	defer s.packMu.Unlock()
+	if s.touch(o.Key) { // another was faster
+		return false, nil
+	}
+	n, e, err := s.append(o)
+	if err != nil {
+		return false, fmt.Errorf("store %v: %w", o.Key, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.index.Add(o.Key, loc(n, e)); err != nil {
+		return false, err
+	}
+	s.index.Mark(o.Key, index.Touched)
+	return true, nil
+}

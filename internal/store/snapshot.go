@@ -1,0 +1,126 @@
+package store
+
+import (
+	"bufio"
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path/filepath"
+	"slices"
+
+	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/index"
+)
+
+const indexName = "index"
+
+// maxIndex bounds the snapshot, in bytes.
+const maxIndex = 64 << 30
+
+// readIndex reads the snapshot.
+func (s *Store) readIndex() (*index.Index, []index.Pack, error) {
+	if s.cfg.Dir == "" {
+		return nil, nil, fs.ErrNotExist
+	}
+	f, err := s.cfg.State.Open(filepath.Join(s.cfg.Dir, indexName))
+	if err != nil {
+		return nil, nil, err
+	}
+	defer f.Close()
+	return index.Read(bufio.NewReaderSize(io.NewSectionReader(f, 0, min(f.Size(), maxIndex)), 1<<20), s.uuid)
+}
+
+// useIndex takes a snapshot and the packs that it knows for what is still as
+// it says.
+func (s *Store) useIndex(x *index.Index, known []index.Pack, there map[uint32]packInfo) {
+	gone := map[uint32]bool{}
+	for _, p := range known {
+		s.next = max(s.next, p.Number)
+		now, ok := there[p.Number]
+		if !ok || now.size != p.Size || (now.sort == trees) != p.Tree {
+			gone[p.Number] = true
+			s.cfg.Log("pack %d is not what the index says: it is gone, or has another length", p.Number)
+			continue
+		}
+		now.objects = p.Objects
+		s.packs[p.Number] = now
+	}
+	if len(gone) > 0 {
+		s.dirty = true
+		x.RemoveFunc(func(it index.Item) bool { return gone[it.Loc.Pack] })
+	}
+	for at, key := range s.bad {
+		x.Remove(key, at.pack, at.off)
+	}
+	s.index = x
+}
+
+// saveEvery is after how many new packs the snapshot is written, and not only
+// at Close: after a crash, an Open reads about so many tables.
+const saveEvery = 1024
+
+// saveSometimes writes the snapshot if many packs are new. packMu is held, so
+// that none is open.
+func (s *Store) saveSometimes() {
+	s.mu.Lock()
+	many := s.unsaved >= saveEvery
+	s.mu.Unlock()
+	if !many {
+		return
+	}
+	if err := s.saveIndex(); err != nil {
+		s.cfg.Log("%v", err)
+	}
+}
+
+// saveIndex writes the snapshot. It is a cache: one that is not written costs
+// time at the next Open. Packs that are not sealed are not in it.
+func (s *Store) saveIndex() error {
+	s.saveMu.Lock()
+	defer s.saveMu.Unlock()
+	if s.cfg.Dir == "" {
+		return nil
+	}
+	p, err := s.writeIndex()
+	if p == nil && err == nil {
+		return nil
+	}
+	if err == nil {
+		err = p.Commit()
+	}
+	if err != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.dirty = true
+		return fmt.Errorf("write the index: %w", err)
+	}
+	return nil
+}
+
+// writeIndex writes the snapshot to a file that is still to be made durable;
+// nil if there is nothing to write.
+func (s *Store) writeIndex() (*durable.Pending, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.dirty || len(s.unsealed) > 0 {
+		return nil, nil
+	}
+	packs := make([]index.Pack, 0, len(s.packs))
+	for n, p := range s.packs {
+		packs = append(packs, index.Pack{Number: n, Size: p.size, Objects: p.objects, Tree: p.sort == trees})
+	}
+	slices.SortFunc(packs, func(a, b index.Pack) int { return cmp.Compare(a.Number, b.Number) })
+	p, err := durable.Create(s.cfg.State, filepath.Join(s.cfg.Dir, indexName), 0o600)
+	if err != nil {
+		return nil, err
+	}
+	w := bufio.NewWriterSize(p, 1<<20)
+	if err := errors.Join(s.index.WriteTo(w, s.uuid, packs), w.Flush()); err != nil {
+		p.Abort()
+		return nil, err
+	}
+	s.dirty, s.unsaved = false, 0
+	return p, nil
+}

@@ -1,0 +1,191 @@
+// Package store keeps images: objects in packs, an index of them, and a record
+// for each backup, written last. What no record reaches is not there. One
+// process writes, with any number of backups at once; docs/format.md has the
+// files.
+package store
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"sync"
+
+	"testbox-imaging/internal/blob"
+	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/index"
+	"testbox-imaging/internal/object"
+	"testbox-imaging/internal/pack"
+)
+
+// Config says where a store is.
+type Config struct {
+	Blobs    blob.Store
+	State    durable.FS                       // nil: the operating system's
+	Dir      string                           // folder on State for the index; "": it is made anew at each Open
+	ReadOnly bool                             // nothing is written, not even the index
+	PackSize int64                            // bytes; 0: pack.TargetSize
+	Log      func(format string, args ...any) // what an admin should know; nil: silence
+	// Exclusive keeps readers of other processes out while packs are removed;
+	// nil: there are none.
+	Exclusive func() (release func(), err error)
+}
+
+func (c Config) withDefaults() Config {
+	if c.State == nil {
+		c.State = durable.OS{}
+	}
+	if c.PackSize <= 0 {
+		c.PackSize = pack.TargetSize
+	}
+	if c.Log == nil {
+		c.Log = func(string, ...any) {}
+	}
+	if c.Exclusive == nil {
+		c.Exclusive = func() (func(), error) { return func() {}, nil }
+	}
+	return c
+}
+
+// Store is an open store. Its methods may be called from many goroutines at
+// once.
+type Store struct {
+	cfg  Config
+	uuid [16]byte
+
+	// badMu holds back a second writing of the list of damaged objects.
+	badMu sync.Mutex
+	// recordMu holds back a second change of records.
+	recordMu sync.Mutex
+	gcMu     sync.Mutex // one collection, scrub or rebuild at a time; guards marks; taken before all others
+	marks    *marker    // of the newest plan of a collection, whose marks the index has; nil: none has
+
+	saveMu sync.Mutex // one writing of the index's snapshot at a time; taken before mu
+
+	packMu  sync.Mutex // guards those below; taken before saveMu and mu
+	open    map[sort]*openPack
+	sealing map[sort]*openPack // the one before, while it is made durable
+
+	mu        sync.Mutex // guards those below; held for no reads or writes of blobs
+	index     *index.Index
+	packs     map[uint32]packInfo   // sealed ones
+	unsealed  map[uint32]struct{}   // open ones, and those being sealed
+	next      uint32                // number of the next pack
+	bad       map[place]object.Key  // objects found damaged
+	closed    map[object.Name]int64 // pages that are there with all their chunks, all of them touched -> bytes of the region
+	sessions  int
+	lost      error // why a pack could not be written, the last time
+	lossCount int   // how often
+	dirty     bool  // the snapshot of the index is not what is there
+	unsaved   int   // packs sealed since it was written
+}
+
+// packInfo is a sealed pack.
+type packInfo struct {
+	sort    sort
+	size    int64 // bytes
+	objects uint32
+}
+
+// place is where an object is.
+type place struct{ pack, off uint32 }
+
+// storeName is the blob that makes a store.
+const storeName = "store"
+
+const (
+	storeFormat  = 1
+	maxStoreFile = 4096 // bytes
+)
+
+type storeFile struct {
+	Format int    `json:"format"` // storeFormat
+	UUID   string `json:"uuid"`   // 32 hexadecimal digits
+}
+
+// ErrExists says that there is a store already.
+var ErrExists = errors.New("there is a store already")
+
+// ErrNoStore says that there is none.
+var ErrNoStore = errors.New("there is no store here; `testbox store init` makes one")
+
+// ErrReadOnly says that a store was opened for reading.
+var ErrReadOnly = errors.New("the store was opened for reading only")
+
+// Init makes a store.
+func Init(ctx context.Context, blobs blob.Store) error {
+	there, err := blobs.List(ctx, "")
+	if err != nil {
+		return err
+	}
+	for _, b := range there {
+		if b.Name == storeName {
+			return ErrExists
+		}
+	}
+	if len(there) > 0 {
+		return fmt.Errorf("there is something else (%s); a store wants a place of its own", there[0].Name)
+	}
+	var id [16]byte
+	rand.Read(id[:])
+	return writeStore(ctx, blobs, id)
+}
+
+func writeStore(ctx context.Context, blobs blob.Store, id [16]byte) error {
+	return writeEnvelope(ctx, blobs, storeName, "store", storeFile{storeFormat, hex.EncodeToString(id[:])}, maxStoreFile)
+}
+
+// Open opens a store. What can be made good of a damaged index or of damaged
+// packs is, and is logged.
+func Open(ctx context.Context, cfg Config) (*Store, error) {
+	s := &Store{
+		cfg: cfg.withDefaults(), open: map[sort]*openPack{}, sealing: map[sort]*openPack{},
+		packs: map[uint32]packInfo{}, unsealed: map[uint32]struct{}{},
+		bad: map[place]object.Key{}, closed: map[object.Name]int64{},
+	}
+	if err := s.identify(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.load(ctx); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Store) identify(ctx context.Context) error {
+	body, err := readEnvelope(ctx, s.cfg.Blobs, storeName, "store", maxStoreFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return ErrNoStore
+	} else if err != nil {
+		return err
+	}
+	var f storeFile
+	if err := unmarshalStrict(body, &f); err != nil {
+		return fmt.Errorf("%s: %w", storeName, err)
+	}
+	id, err := hex.DecodeString(f.UUID)
+	if f.Format != storeFormat || err != nil || len(id) != len(s.uuid) {
+		return fmt.Errorf("the store has format %d, this program reads format %d", f.Format, storeFormat)
+	}
+	s.uuid = [16]byte(id)
+	return nil
+}
+
+// Close ends the use of a store. Backups in progress are given up.
+func (s *Store) Close() error {
+	if s.cfg.ReadOnly {
+		return nil
+	}
+	s.sealAll()
+	return s.saveIndex()
+}
+
+// writable is the error of a store that is not.
+func (s *Store) writable() error {
+	if s.cfg.ReadOnly {
+		return ErrReadOnly
+	}
+	return nil
+}

@@ -1,0 +1,56 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"testbox-imaging/internal/chunk"
+	"testbox-imaging/internal/object"
+)
+
+// readRoot reads an image's root. What is there and cannot be understood is an
+// error that matches object.ErrDamaged.
+func (s *Store) readRoot(ctx context.Context, hex string) (object.Key, *chunk.Root, error) {
+	name, err := object.ParseName(hex)
+	key := object.Key{Kind: object.Root, Name: name}
+	if err != nil {
+		return key, nil, err
+	}
+	raw, err := chunk.GetRaw(ctx, s, key)
+	if err != nil {
+		return key, nil, err
+	}
+	root, err := chunk.ParseRoot(raw)
+	if err != nil {
+		return key, nil, damagedTree(key, err)
+	}
+	return key, root, nil
+}
+
+// readPage reads the page of region i, as readRoot does.
+func (s *Store) readPage(ctx context.Context, root *chunk.Root, i int) (object.Key, *chunk.Page, error) {
+	key := object.Key{Kind: object.Page, Name: root.Pages[i]}
+	raw, err := chunk.GetRaw(ctx, s, key)
+	if err != nil {
+		return key, nil, err
+	}
+	page, err := chunk.ParsePage(raw)
+	if err == nil && page.Len() != root.Region(i).Len {
+		err = fmt.Errorf("it is for a region of %d bytes, not for one of %d", page.Len(), root.Region(i).Len)
+	}
+	if err != nil {
+		return key, nil, damagedTree(key, err)
+	}
+	return key, page, nil
+}
+
+func damagedTree(key object.Key, err error) error {
+	return fmt.Errorf("%v is %w: %w", key, object.ErrDamaged, err)
+}
+
+// isLost reports whether an error says that an object is not there or not
+// whole, and not only that it could not be read now.
+func isLost(err error) bool {
+	return errors.Is(err, chunk.ErrMissing) || errors.Is(err, object.ErrDamaged)
+}
