@@ -10,7 +10,6 @@ import (
 	"testbox-imaging/internal/copier"
 	"testbox-imaging/internal/disk"
 	"testbox-imaging/internal/image"
-	"testbox-imaging/internal/parttab"
 	"testbox-imaging/internal/rawgz"
 	"testbox-imaging/internal/sharedir"
 )
@@ -243,13 +242,7 @@ func (s *session) openTarget(d disk.Disk, write bool) (*disk.Device, error) {
 
 // fit moves the backup GPT to the end of a larger disk.
 func (s *session) fit(t target) copier.FitFunc {
-	return func(head, tail []byte, imageSize, targetSize int64) ([]parttab.Edit, error) {
-		edits, notes, err := parttab.Fit(t.disk.SectorSize)(head, tail, imageSize, targetSize)
-		for _, n := range notes {
-			s.log.Info("%s: %s", t.entry.Name, n)
-		}
-		return edits, err
-	}
+	return copier.FitGPT(t.disk.SectorSize, func(note string) { s.log.Info("%s: %s", t.entry.Name, note) })
 }
 
 // openImage is an image file being read; closing it closes the file.

@@ -117,13 +117,13 @@ func read(st StoredImage) ([]byte, error) {
 			return disk, err
 		}
 		b := make([]byte, p.Len)
-		if p.Off != int64(len(disk)) {
-			return disk, fmt.Errorf("a piece at %d after %d bytes", p.Off, len(disk))
+		if want := []image.Range{{Off: int64(len(disk)), Len: p.Len}}; !slices.Equal(p.Ranges, want) {
+			return disk, fmt.Errorf("a piece at %v after %d bytes", p.Ranges, len(disk))
 		}
-		if p.Zero != (p.Decode == nil) {
-			return disk, errors.New("contradiction of Zero and Decode")
+		if p.Content > image.Zero || (p.Content == image.Zero) != (p.Decode == nil) {
+			return disk, fmt.Errorf("contradiction of the content %v and Decode", p.Content)
 		}
-		if !p.Zero {
+		if p.Content == image.Data {
 			spoil(b)
 			if err := p.Decode(b); err != nil {
 				return disk, err
@@ -169,14 +169,15 @@ func readAtOnce(t *testing.T, st StoredImage, disk []byte) {
 	got := make([]byte, len(disk))
 	var wg sync.WaitGroup
 	for i, p := range slices.Backward(ps) {
-		if p.Off != int64(i)*image.PieceSize || p.Off+int64(p.Len) != min(int64(len(disk)), p.Off+image.PieceSize) {
-			t.Fatalf("piece %d is %d bytes at %d", i, p.Len, p.Off)
+		off := int64(i) * image.PieceSize
+		if want := []image.Range{{Off: off, Len: min(image.PieceSize, int64(len(disk))-off)}}; !slices.Equal(p.Ranges, want) {
+			t.Fatalf("piece %d is at %v, want %v", i, p.Ranges, want)
 		}
-		if p.Zero {
+		if p.Content == image.Zero {
 			continue
 		}
 		wg.Go(func() {
-			if err := p.Decode(got[p.Off:][:p.Len]); err != nil {
+			if err := p.Decode(got[off:][:p.Len]); err != nil {
 				t.Error(err)
 			}
 		})

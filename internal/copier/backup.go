@@ -24,7 +24,7 @@ func Backup(ctx context.Context, src Source, w image.Writer, opt Options) (image
 	opt = opt.withDefaults()
 	b := &backup{src: src, w: w, opt: opt, size: src.Size(), bad: badList{diskSize: src.Size()}}
 	start := time.Now()
-	err := newRing(opt, readers).run(ctx, pieces(0, b.size), []stage{{readers, b.read}, {opt.Workers, b.encode}}, b.append)
+	err := newRing(readers+3*opt.Workers, 0, opt.Alloc).run(ctx, pieces(0, b.size), b.append, each(readers, b.read), each(opt.Workers, b.encode))
 	b.receipt.Bad = b.bad.ranges
 	b.receipt.Stages = []image.Stage{{Name: "read", Bytes: b.receipt.Read, Elapsed: time.Since(start)}}
 	if err == nil && b.receipt.Read != b.size {
@@ -43,12 +43,14 @@ type backup struct {
 }
 
 func (b *backup) read(s *slot) (err error) {
-	s.bad, err = readPiece(b.src, s.data(), s.off, b.opt)
+	s.bad, err = readPiece(b.src, s.data(), s.one[0].Off, b.opt)
 	return err
 }
 
 func (b *backup) encode(s *slot) (err error) {
-	s.zero = image.IsZero(s.data())
+	if image.IsZero(s.data()) {
+		s.content = image.Zero
+	}
 	s.aux, err = b.w.Encode(s.aux[:0], s.data())
 	return err
 }
@@ -60,7 +62,7 @@ func (b *backup) append(s *slot) error {
 	if err := b.w.Append(s.data(), s.aux); err != nil {
 		return err
 	}
-	if s.zero {
+	if s.content == image.Zero {
 		b.receipt.Zero += s.n
 	}
 	b.receipt.Read += s.n

@@ -1,10 +1,8 @@
 package copier
 
 import (
-	"cmp"
 	"fmt"
 	"io"
-	"slices"
 
 	"testbox-imaging/internal/image"
 )
@@ -62,25 +60,6 @@ func readSectors(src Source, b []byte, off int64, opt Options, bad []image.Range
 	return bad, nil
 }
 
-// appendRange adds a range to an ordered list, as part of the last one if it
-// follows that.
-func appendRange(list []image.Range, r image.Range) []image.Range {
-	if n := len(list) - 1; n >= 0 && list[n].Off+list[n].Len == r.Off {
-		list[n].Len += r.Len
-		return list
-	}
-	return append(list, r)
-}
-
-// inOrder sorts ranges that do not overlap, and joins those that touch.
-func inOrder(list []image.Range) (out []image.Range) {
-	slices.SortFunc(list, func(a, b image.Range) int { return cmp.Compare(a.Off, b.Off) })
-	for _, r := range list {
-		out = appendRange(out, r)
-	}
-	return out
-}
-
 // badList gathers the bad sectors of a disk, in order.
 type badList struct {
 	diskSize int64
@@ -105,8 +84,7 @@ func pieces(from, to int64) func(*slot) error {
 		if from >= to {
 			return io.EOF
 		}
-		s.off, s.zero, s.bad = from, false, nil
-		s.n = min(image.PieceSize-from%image.PieceSize, to-from)
+		s.at(image.Data, image.Range{Off: from, Len: min(pieceSize-from%pieceSize, to-from)})
 		from += s.n
 		return nil
 	}

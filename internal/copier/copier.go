@@ -1,16 +1,20 @@
 // Package copier is the one pipeline that reads, writes and compares disks:
-// backup, restore and verify, each over small interfaces. Several pieces are
-// in flight at every stage, memory is bounded by the number of them, and what
-// is said to be done was proved: written bytes are read back, image bytes are
-// hashed, and every short read or write is an error.
+// backup into a file (Backup) or a store (Save), restore and verify of either,
+// each over small interfaces. Several pieces are in flight at every stage,
+// memory is bounded by the number of them, and what is said to be done was
+// proved: written bytes are read back, image bytes are hashed, and every short
+// read or write is an error.
 package copier
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"runtime"
 
+	"testbox-imaging/internal/chunk"
 	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/object"
 	"testbox-imaging/internal/parttab"
 )
 
@@ -33,10 +37,41 @@ type Target interface {
 	Sync() error
 }
 
-// Progress is told how many bytes of a stage are done: "read" (Backup), "write
-// NAME" and "verify NAME" (Restore, for each image), "compare" (Verify). It is
-// called often, from one goroutine at a time.
+// Discarder is a Target that can be told of bytes that nobody needs.
+type Discarder interface {
+	// CanDiscard reports whether Discard does anything.
+	CanDiscard() bool
+	// Discard lets the disk forget n bytes; they may read as anything.
+	Discard(off, n int64) error
+}
+
+// Progress is told how many bytes of a stage are done: "read" (Backup, Save),
+// "compare NAME", "check NAME", "write NAME" and "verify NAME" (Restore, for each image),
+// "compare" (Verify). It is called often, from one goroutine at a time.
 type Progress func(stage string, done, total int64)
+
+// Unused is what Restore does with bytes that the image does not have.
+type Unused int
+
+// What can be done with unused bytes. In the first and last MiB of a disk that
+// is written at all they become zeros in any case: what stood there before
+// could make a machine boot.
+const (
+	UnusedKeep    Unused = iota // leave them as they are
+	UnusedDiscard               // tell the disk that nobody needs them, if anything is written at all
+	UnusedZero                  // write zeros, and treat them as any
+)
+
+// ReadBack is what Restore reads back of what is neither the first nor the last
+// MiB of a disk; these always are.
+type ReadBack int
+
+// What can be read back.
+const (
+	VerifyAll     ReadBack = iota // all that the image has
+	VerifyWritten                 // what was written
+	VerifyNone                    // nothing: the receipt then does not prove the restore
+)
 
 // Options are common to all actions; the zero value works.
 type Options struct {
@@ -46,6 +81,13 @@ type Options struct {
 	Medium     func(error) bool      // says whether an error of ReadAt is a bad sector; nil: none is
 	Alive      func()                // called after each read in the salvage of bad sectors, from many goroutines: a worn disk can take minutes for a piece; nil: nobody listens
 	Alloc      func(size int) []byte // makes zeroed buffers that suit the disks (O_DIRECT); nil: make
+
+	// Of Restore.
+	Full   bool // write everything, also what is on the disk already
+	Verify ReadBack
+	Unused Unused
+	Log    func(format string, args ...any) // told which way was taken and why; nil: silence
+	sample int64                            // for tests; 0: sampleSize
 }
 
 const maxWorkers = 16
@@ -69,37 +111,73 @@ func (o Options) withDefaults() Options {
 	if o.Alloc == nil {
 		o.Alloc = func(size int) []byte { return make([]byte, size) }
 	}
+	if o.sample == 0 {
+		o.sample = sampleSize
+	}
+	if o.Log == nil {
+		o.Log = func(string, ...any) {}
+	}
 	return o
 }
 
 // FitFunc says what must be written otherwise because the disk is larger than
 // the image: a backup GPT moved to the disk's end. head is the image's first
 // MiB, tail its last (less if the image is smaller; they do not overlap, head
-// comes first); neither may be changed. The edits, which must not overlap each
+// comes first), with zeros where nothing is used; neither may be changed. The edits, which must not overlap each
 // other, lie in head, in tail or beyond the image. It is called once a job and
 // must give the same for the same arguments, so that a later Verify expects
 // what a restore wrote.
 type FitFunc func(head, tail []byte, imageSize, targetSize int64) ([]parttab.Edit, error)
 
-// Job is one image for one disk.
-type Job struct {
-	Name    string                       // of the image, for errors and the receipt
-	Open    func() (image.Reader, error) // called once; the reader is closed if it is an io.Closer
-	RawSize int64                        // bytes of the disk in the image, known from the check before
-	BLAKE3  string                       // of those bytes, 64 hexadecimal digits; "" is unknown
-	Target  Target                       // may be larger than RawSize
-	Fit     FitFunc                      // called only for a larger target; nil: nothing is fitted
+// FitGPT moves the backup GPT to the end of a larger disk, in sectors of so
+// many bytes. note is told what was done, or why nothing was.
+func FitGPT(sector int, note func(string)) FitFunc {
+	return func(head, tail []byte, imageSize, targetSize int64) ([]parttab.Edit, error) {
+		edits, notes, err := parttab.Fit(sector)(head, tail, imageSize, targetSize)
+		for _, n := range notes {
+			note(n)
+		}
+		return edits, err
+	}
 }
 
+// Job is one image for one disk.
+type Job struct {
+	Name       string                       // of the image, for errors and the receipt
+	Open       func() (image.Reader, error) // called once; for an image in a store, once for each pass over it. The reader is closed if it is an io.Closer
+	RawSize    int64                        // bytes of the disk in the image, known from the check before
+	BLAKE3     string                       // of those bytes, 64 hexadecimal digits; "" is unknown
+	Root       object.Name                  // of an image in a store, whose pieces all tell their Sum; zero: pieces come in disk order and are proved by BLAKE3
+	Target     Target                       // may be larger than RawSize
+	Rotational bool                         // the target is slow at anything but reading and writing in order
+	Fit        FitFunc                      // called only for a larger target; nil: nothing is fitted
+}
+
+// StoredJob is one of an image in a store, which is read with ctx.
+func StoredJob(ctx context.Context, name string, im *chunk.Image, t Target) Job {
+	open := func() (image.Reader, error) { return im.Reader(ctx), nil }
+	return Job{Name: name, Open: open, RawSize: im.Root.Size, Root: im.Name, Target: t}
+}
+
+// stored reports whether the image is in a store.
+func (j *Job) stored() bool { return j.Root != object.Name{} }
+
 // check refuses what could only fail after the first write.
-func (j *Job) check() error {
+func (j *Job) check(opt Options) error {
 	switch size := j.Target.Size(); {
 	case j.RawSize <= 0:
 		return fmt.Errorf("%s: the image is empty", j.Name)
 	case size < j.RawSize:
 		return fmt.Errorf("%s: the disk has %d bytes, the image %d; it needs a disk at least as large", j.Name, size, j.RawSize)
+	case opt.Unused == UnusedDiscard && !canDiscard(j.Target):
+		return fmt.Errorf("%s: the disk cannot discard; choose to keep what is unused, or to write zeros", j.Name)
 	}
 	return nil
+}
+
+func canDiscard(t Target) bool {
+	d, ok := t.(Discarder)
+	return ok && d.CanDiscard()
 }
 
 // readFull fills b. Anything less is an error, whatever the reader says of it.

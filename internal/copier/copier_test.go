@@ -104,8 +104,14 @@ func roundTrip(t *testing.T, disk []byte) {
 	}
 }
 
-// TestOrder holds a restore of two disks to the order of the design.
+// TestOrder holds restores of two disks to the order of the design.
 func TestOrder(t *testing.T) {
+	for _, kind := range []string{"share", "store"} {
+		t.Run(kind, func(t *testing.T) { order(t, kind) })
+	}
+}
+
+func order(t *testing.T, kind string) {
 	var mu sync.Mutex // guards log
 	var log []string
 	note := func(s string) {
@@ -116,9 +122,14 @@ func TestOrder(t *testing.T) {
 	var jobs []Job
 	for i, name := range []string{"sda", "sdb"} {
 		disk := conform.Disks((6+i)*mib + 512)["noise"]
-		jobs = append(jobs, mustBackup(t, disk).job(name, recorded(name, faults.NewDisk(old(len(disk))), note)))
+		target := recorded(name, faults.NewDisk(old(len(disk))), note)
+		if kind == "share" {
+			jobs = append(jobs, mustBackup(t, disk).job(name, target))
+		} else {
+			jobs = append(jobs, mustSave(t, disk).job(t, name, target))
+		}
 	}
-	if _, err := Restore(t.Context(), jobs, Options{}); err != nil {
+	if _, err := Restore(t.Context(), jobs, Options{Full: true}); err != nil {
 		t.Fatal(err)
 	}
 	want := []string{

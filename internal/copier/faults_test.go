@@ -19,28 +19,83 @@ import (
 
 // bench is a restore of two disks that is broken in some way.
 type bench struct {
-	want  [][]byte // what each disk shall hold
-	disks []*faults.Disk
-	jobs  []Job
+	want   [][]byte // what each disk shall hold
+	before [][]byte // what it held
+	disks  []*faults.Disk
+	jobs   []Job
 }
 
-// benchDisks are what is restored, benchFiles are their images.
+// kinds are the ways to restore: from files, from a store to disks that hold
+// other things, and to disks that hold most of the image.
+var kinds = []string{"share", "store", "delta"}
+
+// benchDisks are what is restored, benchFiles and benchStored are their images.
 var (
-	benchDisks = [][]byte{conform.Disks(4*mib + 512)["mixed"], conform.Disks(3 * mib)["noise"]}
-	benchFiles []file
+	benchDisks  = [][]byte{conform.Disks(3*mib + 512)["mixed"], conform.Disks(2*mib + 300<<10)["noise"]}
+	benchFiles  []file
+	benchStored []stored
 )
 
-func newBench(t testing.TB, wrap func(i int, d *faults.Disk) Target) *bench {
+func newBench(t testing.TB, kind string, wrap func(i int, d *faults.Disk) Target) *bench {
 	b := &bench{want: benchDisks}
 	for i, disk := range benchDisks {
 		if len(benchFiles) == i {
-			benchFiles = append(benchFiles, mustBackup(t, disk))
+			benchFiles, benchStored = append(benchFiles, mustBackup(t, disk)), append(benchStored, mustSave(t, disk))
 		}
-		d := faults.NewDisk(old(len(disk)))
-		b.disks = append(b.disks, d)
-		b.jobs = append(b.jobs, benchFiles[i].job(fmt.Sprintf("sd%c", 'a'+i), wrap(i, d)))
+		before := old(len(disk))
+		if kind == "delta" {
+			before = bytes.Clone(disk)
+			copy(before[len(disk)/2:], "something else")
+		}
+		d := faults.NewDisk(before)
+		b.disks, b.before = append(b.disks, d), append(b.before, before)
+		job := benchFiles[i].job("sda", wrap(i, d))
+		if kind != "share" {
+			job = benchStored[i].job(t, "sda", job.Target)
+		}
+		job.Name = fmt.Sprintf("sd%c", 'a'+i)
+		b.jobs = append(b.jobs, job)
 	}
 	return b
+}
+
+// arena gives out the same buffers again after each reset: most of the time of
+// thousands of short restores would be spent on new ones.
+type arena struct {
+	bufs [][]byte
+	used int
+}
+
+func (a *arena) reset() *arena {
+	a.used = 0
+	return a
+}
+
+func (a *arena) alloc(size int) []byte {
+	if size > mib {
+		return make([]byte, size)
+	}
+	if a.used == len(a.bufs) {
+		a.bufs = append(a.bufs, make([]byte, mib))
+	}
+	a.used++
+	b := a.bufs[a.used-1][:size]
+	clear(b)
+	return b
+}
+
+var benchArena arena
+
+func (b *bench) restore(ctx context.Context) error {
+	_, err := Restore(ctx, b.jobs, Options{Alloc: benchArena.reset().alloc})
+	return err
+}
+
+// eachKind runs a test for all kinds of restores.
+func eachKind(t *testing.T, test func(t *testing.T, kind string)) {
+	for _, kind := range kinds {
+		t.Run(kind, func(t *testing.T) { test(t, kind) })
+	}
 }
 
 // check holds the outcome to the two rules: a restore that says it was done
@@ -62,27 +117,28 @@ func (b *bench) check(t testing.TB, what any, err error) {
 // without a beginning.
 func (b *bench) checkState(t testing.TB, what any, i int, got []byte) {
 	t.Helper()
-	untouched := bytes.Equal(got[bootArea:len(got)-bootArea], old(len(got)-2*bootArea))
-	if !untouched && !image.IsZero(got[:bootArea]) {
+	if untouched := bytes.Equal(got[bootArea:len(got)-bootArea], b.before[i][bootArea:len(got)-bootArea]); !untouched && !image.IsZero(got[:bootArea]) {
 		t.Fatalf("%v: disk %d has a mixed body and a beginning", what, i)
 	}
 }
 
 // TestEveryOperationFails fails each operation on the disks, once or from then
 // on for ever.
-func TestEveryOperationFails(t *testing.T) {
+func TestEveryOperationFails(t *testing.T) { eachKind(t, everyOperationFails) }
+
+func everyOperationFails(t *testing.T, kind string) {
 	for _, dead := range []bool{false, true} {
 		for victim := range 2 {
 			for k := int64(0); ; k++ {
 				var f *faults.Failing
-				b := newBench(t, func(i int, d *faults.Disk) Target {
+				b := newBench(t, kind, func(i int, d *faults.Disk) Target {
 					if i != victim {
 						return d
 					}
 					f = &faults.Failing{Target: d, K: k, Dead: dead}
 					return f
 				})
-				_, err := Restore(t.Context(), b.jobs, Options{})
+				err := b.restore(t.Context())
 				if f.Ops() <= k {
 					if err != nil {
 						t.Fatal(err)
@@ -94,7 +150,7 @@ func TestEveryOperationFails(t *testing.T) {
 					t.Fatal(what)
 				}
 				if dead { // its beginning can no longer be cleared, but the other's can
-					b.disks[victim] = faults.NewDisk(old(2 * bootArea))
+					b.disks[victim], b.before[victim] = faults.NewDisk(old(2*bootArea)), old(2*bootArea)
 				}
 				b.check(t, what, err)
 			}
@@ -105,11 +161,13 @@ func TestEveryOperationFails(t *testing.T) {
 // TestPowerCut cuts the power after each operation; any part of what was not
 // synced is lost. Never does a disk that has a beginning stand beside one that
 // is a mixture.
-func TestPowerCut(t *testing.T) {
+func TestPowerCut(t *testing.T) { eachKind(t, powerCut) }
+
+func powerCut(t *testing.T, kind string) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	for k := int64(0); ; k++ {
 		var ops atomic.Int64
-		b := newBench(t, func(_ int, d *faults.Disk) Target {
+		b := newBench(t, kind, func(_ int, d *faults.Disk) Target {
 			return &faults.Hooked{Target: d, Before: func(faults.Op) error {
 				if ops.Add(1) > k {
 					return faults.ErrInjected
@@ -117,7 +175,7 @@ func TestPowerCut(t *testing.T) {
 				return nil
 			}}
 		})
-		_, err := Restore(t.Context(), b.jobs, Options{})
+		err := b.restore(t.Context())
 		if err == nil {
 			b.check(t, "uncut", nil)
 			return
@@ -143,14 +201,16 @@ func TestPowerCut(t *testing.T) {
 }
 
 // TestDroppedWrites: a disk that says yes and does nothing, once in n writes.
-func TestDroppedWrites(t *testing.T) {
+func TestDroppedWrites(t *testing.T) { eachKind(t, droppedWrites) }
+
+func droppedWrites(t *testing.T, kind string) {
 	for n := int64(1); n <= 12; n++ {
 		var drops []*faults.Dropping
-		b := newBench(t, func(_ int, d *faults.Disk) Target {
+		b := newBench(t, kind, func(_ int, d *faults.Disk) Target {
 			drops = append(drops, &faults.Dropping{Target: d, N: n})
 			return drops[len(drops)-1]
 		})
-		_, err := Restore(t.Context(), b.jobs, Options{})
+		err := b.restore(t.Context())
 		if drops[0].Dropped()+drops[1].Dropped() > 0 && err == nil {
 			t.Errorf("every %d. write is dropped, and it is a success", n)
 		}
@@ -161,20 +221,27 @@ func TestDroppedWrites(t *testing.T) {
 }
 
 // TestShortOperations: less than asked is an error, whatever is said with it.
-func TestShortOperations(t *testing.T) {
+func TestShortOperations(t *testing.T) { eachKind(t, shortOperations) }
+
+func shortOperations(t *testing.T, kind string) {
 	for _, say := range []error{nil, io.EOF, io.ErrUnexpectedEOF} {
 		for n := int64(1); n <= 9; n++ {
-			b := newBench(t, func(_ int, d *faults.Disk) Target { return &faults.Short{Target: d, N: n, Err: say} })
-			_, err := Restore(t.Context(), b.jobs, Options{})
-			if n < 6 && err == nil {
+			reads := int64(len(benchDisks[0])/mib + 1)
+			b := newBench(t, kind, func(_ int, d *faults.Disk) Target { return &faults.Short{Target: d, N: n, Err: say} })
+			err := b.restore(t.Context())
+			if n < 6 && err == nil { // a restore from a file has few operations
 				t.Errorf("every %d. operation is short (%v), and it is a success", n, say)
 			}
 			if err == nil {
 				b.check(t, n, nil)
 			}
 			src := &faults.Short{Target: faults.NewDisk(b.want[0]), N: n, Err: say}
-			if _, _, err := backupOf(t, src, Options{}); (err == nil) != (n > 5) {
+			if _, _, err := backupOf(t, src, Options{}); (err == nil) != (n > reads) {
 				t.Errorf("backup, every %d. read is short (%v): %v", n, say, err)
+			}
+			src = &faults.Short{Target: faults.NewDisk(b.want[0]), N: n, Err: say}
+			if _, err := Save(t.Context(), src, new(conform.MemStore), nil, Options{}); (err == nil) != (n > reads) {
+				t.Errorf("save, every %d. read is short (%v): %v", n, say, err)
 			}
 		}
 	}
@@ -189,7 +256,7 @@ func TestDamagedImage(t *testing.T) {
 		bad := f
 		bad.data = bytes.Clone(f.data)
 		bad.data[bit/8] ^= 1 << (bit % 8)
-		b := bench{want: [][]byte{disk}, disks: []*faults.Disk{faults.NewDisk(old(len(disk)))}}
+		b := bench{want: [][]byte{disk}, before: [][]byte{old(len(disk))}, disks: []*faults.Disk{faults.NewDisk(old(len(disk)))}}
 		_, err := Restore(t.Context(), []Job{bad.job("sda", b.disks[0])}, Options{})
 		b.check(t, bit, err)
 	}
@@ -208,12 +275,14 @@ func TestDamagedImage(t *testing.T) {
 }
 
 // TestCancel cancels at each operation on a disk.
-func TestCancel(t *testing.T) {
+func TestCancel(t *testing.T) { eachKind(t, cancelAnywhere) }
+
+func cancelAnywhere(t *testing.T, kind string) {
 	before := runtime.NumGoroutine()
 	for k := int64(1); ; k++ {
 		ctx, cancel := context.WithCancel(t.Context())
 		var ops atomic.Int64
-		b := newBench(t, func(_ int, d *faults.Disk) Target {
+		b := newBench(t, kind, func(_ int, d *faults.Disk) Target {
 			return &faults.Hooked{Target: d, Before: func(faults.Op) error {
 				if ops.Add(1) == k {
 					cancel()
@@ -221,7 +290,7 @@ func TestCancel(t *testing.T) {
 				return nil
 			}}
 		})
-		_, err := Restore(ctx, b.jobs, Options{})
+		err := b.restore(ctx)
 		cancel()
 		if err == nil {
 			break
@@ -233,13 +302,19 @@ func TestCancel(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	b := newBench(t, func(_ int, d *faults.Disk) Target { return d })
+	b := newBench(t, kind, func(_ int, d *faults.Disk) Target { return d })
 	if _, err := Verify(ctx, b.jobs[0], Options{}); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 	if _, err := Backup(ctx, b.disks[0], nil, Options{}); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
+	noneLeft(t, before)
+}
+
+// noneLeft asserts that there are no more goroutines than before.
+func noneLeft(t *testing.T, before int) {
+	t.Helper()
 	for i := 0; runtime.NumGoroutine() > before; i++ {
 		if i == 100 {
 			t.Fatalf("%d goroutines before, %d after", before, runtime.NumGoroutine())

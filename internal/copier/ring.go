@@ -4,52 +4,61 @@ import (
 	"context"
 	"io"
 	"sync/atomic"
+	"time"
 
-	"github.com/zeebo/xxh3"
 	"golang.org/x/sync/errgroup"
-
-	"testbox-imaging/internal/image"
 )
-
-// slot is one piece, or one run of zero pieces, on its way through a pipeline.
-type slot struct {
-	seq   int           // order of produce
-	off   int64         // bytes from the disk's start
-	n     int64         // bytes; more than a piece only if zero
-	zero  bool          // all bytes are zero, and raw holds nothing of use
-	raw   []byte        // a piece long, of Options.Alloc
-	aux   []byte        // a second buffer, for passes that need one
-	piece image.Piece   // still to be decoded
-	sum   xxh3.Uint128  // of the part of the piece that is neither head nor tail
-	bad   []image.Range // what could not be read
-	diff  []image.Range // where disk and image differ
-}
-
-// data is the slot's bytes; not for a run of zeros.
-func (s *slot) data() []byte { return s.raw[:s.n] }
 
 // stage is work on slots, done by some goroutines at once, in any order.
 type stage struct {
 	workers int
-	do      func(*slot) error
+	batch   int // slots of one call at the most; it never waits for more than one
+	do      func([]*slot) error
+	busy    atomic.Int64 // nanoseconds that all workers spent in do
 }
 
-// ring is the slots that all passes of one call use; their number bounds
-// memory and the pieces in flight.
-type ring []*slot
+// each is a stage that does one slot at a time.
+func each(workers int, do func(*slot) error) *stage {
+	return &stage{workers: workers, batch: 1, do: func(s []*slot) error { return do(s[0]) }}
+}
+
+// share is how much of the time since start the workers were at work, 0 to 1.
+func (st *stage) share(start time.Time) float64 {
+	return min(1, float64(st.busy.Load())/float64(st.workers)/float64(max(1, time.Since(start))))
+}
+
+// ring is the slots that all passes of one call use, one after the other; their
+// number bounds memory and the pieces in flight.
+type ring struct {
+	slots []*slot // made so far
+	most  int
+	aux   int // bytes of the second buffers
+	alloc func(size int) []byte
+}
 
 // maxSlots bounds the memory of a ring to 64 MiB, with both buffers; the
 // garbage collector may need as much again.
 const maxSlots = 32
 
-// newRing makes slots for the workers, each with one before and one behind it,
-// and for the goroutines that read or write the disk.
-func newRing(opt Options, disk int) ring {
-	r := make(ring, min(disk+3*opt.Workers, maxSlots))
-	for i := range r {
-		r[i] = &slot{raw: opt.Alloc(image.PieceSize)}
+// newRing makes slots when they are needed, with buffers as alloc makes them: a
+// piece long, and the second one of aux bytes.
+func newRing(slots, aux int, alloc func(size int) []byte) *ring {
+	return &ring{most: min(slots, maxSlots), aux: aux, alloc: alloc}
+}
+
+// get gives a slot that is free.
+func (r *ring) get(ctx context.Context, free <-chan *slot) (*slot, error) {
+	select {
+	case s := <-free:
+		return s, ctx.Err()
+	default:
 	}
-	return r
+	if len(r.slots) == r.most {
+		return take(ctx, free)
+	}
+	s := &slot{raw: r.alloc(pieceSize), aux: r.alloc(r.aux)}
+	r.slots = append(r.slots, s)
+	return s, ctx.Err()
 }
 
 // run moves slots through a pipeline: produce fills them one after the other
@@ -57,23 +66,30 @@ func newRing(opt Options, disk int) ring {
 // order of produce. The first error ends all of it; run returns after the last
 // of its goroutines has ended, that is, at once but for operations on disks
 // and files that had begun.
-func (r ring) run(ctx context.Context, produce func(*slot) error, stages []stage, collect func(*slot) error) error {
+func (r *ring) run(ctx context.Context, produce func(*slot) error, collect func(*slot) error, stages ...*stage) error {
 	g, ctx := errgroup.WithContext(ctx)
+	out := r.start(ctx, g, produce, stages...)
+	g.Go(func() error { return out.each(collect) })
+	return g.Wait()
+}
+
+// start is run without its end: who calls it takes the slots from what it
+// gives, to the end or until ctx is done.
+func (r *ring) start(ctx context.Context, g *errgroup.Group, produce func(*slot) error, stages ...*stage) *ordered {
 	// All channels hold all slots, so that no sender ever waits.
-	free := make(chan *slot, len(r))
-	for _, s := range r {
+	free := make(chan *slot, r.most)
+	for _, s := range r.slots {
 		free <- s
 	}
-	first := make(chan *slot, len(r))
-	g.Go(func() error { return feed(ctx, produce, free, first) })
+	first := make(chan *slot, r.most)
+	g.Go(func() error { return r.feed(ctx, produce, free, first) })
 	in := first
 	for _, st := range stages {
-		out := make(chan *slot, len(r))
+		out := make(chan *slot, r.most)
 		st.start(ctx, g, in, out)
 		in = out
 	}
-	g.Go(func() error { return gather(ctx, collect, in, free) })
-	return g.Wait()
+	return &ordered{ctx: ctx, in: in, free: free, waiting: map[int]*slot{}}
 }
 
 // take gets the next slot; nil is the end.
@@ -89,12 +105,13 @@ func take(ctx context.Context, in <-chan *slot) (*slot, error) {
 	}
 }
 
-func feed(ctx context.Context, produce func(*slot) error, free <-chan *slot, out chan<- *slot) error {
+func (r *ring) feed(ctx context.Context, produce func(*slot) error, free <-chan *slot, out chan<- *slot) error {
 	for seq := 0; ; seq++ {
-		s, err := take(ctx, free)
+		s, err := r.get(ctx, free)
 		if err != nil {
 			return err
 		}
+		s.reset(seq)
 		err = produce(s)
 		if err == io.EOF {
 			close(out)
@@ -103,13 +120,12 @@ func feed(ctx context.Context, produce func(*slot) error, free <-chan *slot, out
 		if err != nil {
 			return err
 		}
-		s.seq = seq
 		out <- s
 	}
 }
 
 // start begins a stage's goroutines; the last to end closes out.
-func (st stage) start(ctx context.Context, g *errgroup.Group, in <-chan *slot, out chan<- *slot) {
+func (st *stage) start(ctx context.Context, g *errgroup.Group, in <-chan *slot, out chan<- *slot) {
 	left := int32(st.workers)
 	for range st.workers {
 		g.Go(func() error {
@@ -122,35 +138,79 @@ func (st stage) start(ctx context.Context, g *errgroup.Group, in <-chan *slot, o
 	}
 }
 
-func (st stage) work(ctx context.Context, in <-chan *slot, out chan<- *slot) error {
+func (st *stage) work(ctx context.Context, in <-chan *slot, out chan<- *slot) error {
+	batch := make([]*slot, 0, st.batch)
 	for {
 		s, err := take(ctx, in)
 		if s == nil || err != nil {
 			return err
 		}
-		if err := st.do(s); err != nil {
+		batch = st.more(append(batch[:0], s), in)
+		began := time.Now()
+		err = st.do(batch)
+		st.busy.Add(int64(time.Since(began)))
+		if err != nil {
 			return err
 		}
-		out <- s
+		for _, s := range batch {
+			out <- s
+		}
 	}
 }
 
-// gather puts slots back into the order of produce and hands them to collect.
-func gather(ctx context.Context, collect func(*slot) error, in <-chan *slot, free chan<- *slot) error {
-	waiting := map[int]*slot{}
-	for next := 0; ; {
-		s, err := take(ctx, in)
+// more fills a batch with what is there already.
+func (st *stage) more(batch []*slot, in <-chan *slot) []*slot {
+	for len(batch) < st.batch {
+		select {
+		case s := <-in:
+			if s == nil {
+				return batch
+			}
+			batch = append(batch, s)
+		default:
+			return batch
+		}
+	}
+	return batch
+}
+
+// ordered puts slots back into the order of produce.
+type ordered struct {
+	ctx     context.Context
+	in      <-chan *slot
+	free    chan<- *slot
+	waiting map[int]*slot
+	seq     int
+}
+
+// next gives the next slot, which done takes back; nil is the end.
+func (o *ordered) next() (*slot, error) {
+	for {
+		if s := o.waiting[o.seq]; s != nil {
+			delete(o.waiting, o.seq)
+			o.seq++
+			return s, nil
+		}
+		s, err := take(o.ctx, o.in)
+		if s == nil || err != nil {
+			return nil, err
+		}
+		o.waiting[s.seq] = s
+	}
+}
+
+func (o *ordered) done(s *slot) { o.free <- s }
+
+// each hands all slots to collect.
+func (o *ordered) each(collect func(*slot) error) error {
+	for {
+		s, err := o.next()
 		if s == nil || err != nil {
 			return err
 		}
-		waiting[s.seq] = s
-		for s := waiting[next]; s != nil; s = waiting[next] {
-			if err := collect(s); err != nil {
-				return err
-			}
-			delete(waiting, next)
-			next++
-			free <- s
+		if err := collect(s); err != nil {
+			return err
 		}
+		o.done(s)
 	}
 }

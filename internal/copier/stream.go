@@ -2,6 +2,7 @@ package copier
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"hash"
 	"io"
@@ -11,32 +12,47 @@ import (
 	"testbox-imaging/internal/image"
 )
 
-// zeroRun bounds how many bytes of zeros go as one slot: long enough for a
-// disk to zero them in one command, short enough to stop soon.
-const zeroRun = 64 << 20
+const (
+	// zeroRun bounds how many bytes of zeros go as one slot: long enough for a
+	// disk to zero them in one command, short enough to stop soon.
+	zeroRun = 64 << 20
+	// unusedRun is the same for unused bytes.
+	unusedRun = 1 << 30
+)
 
 // zeros is read only.
-var zeros = make([]byte, image.PieceSize)
+var zeros = make([]byte, pieceSize)
 
-// stream reads an image for a pipeline: produce joins runs of zero pieces and
-// checks that the pieces leave nothing out, decode unpacks, and hash, in
-// order, proves the whole.
+// stream reads an image for a pipeline: produce checks that the pieces leave
+// nothing out and knows which of them are on the disk already; decode unpacks;
+// and hash, in order, proves the whole of an image whose pieces do not prove
+// themselves.
 type stream struct {
-	job   *Job
+	*disk
 	r     image.Reader
-	join  bool        // make runs of zero pieces
-	off   int64       // where the next piece must begin
-	end   error       // what Next ended with
-	ahead image.Piece // read already, if its Len is not 0
+	join  bool // make runs of zero pieces
+	cover cover
+	end   error         // what Next ended with
+	what  image.Content // Zero or Unused
+	rest  image.Range   // of the last piece, what was not given out: it is of what
+	ahead item          // given out too early, if its Len is not 0
+	count int           // of items, but for unused ones
 	sum   hash.Hash
 }
 
-func openStream(j *Job, join bool) (*stream, error) {
-	r, err := j.Open()
+// item is a piece, or a part of one without data.
+type item struct {
+	image.Piece
+	at    image.Range // of one without data, in the place of Ranges
+	right bool        // it is on the disk already
+}
+
+func openStream(d *disk, join bool) (*stream, error) {
+	r, err := d.Open()
 	if err != nil {
 		return nil, err
 	}
-	return &stream{job: j, r: r, join: join, sum: blake3.New()}, nil
+	return &stream{disk: d, r: r, join: join, cover: cover{size: d.RawSize}, sum: blake3.New()}, nil
 }
 
 func (st *stream) close() {
@@ -47,79 +63,149 @@ func (st *stream) close() {
 
 // next gives the next piece, and checks what the reader promised.
 func (st *stream) next() (image.Piece, error) {
-	p := st.ahead
-	if st.ahead = (image.Piece{}); p.Len > 0 || st.end != nil {
-		return p, st.end
+	if st.end != nil {
+		return image.Piece{}, st.end
 	}
 	p, err := st.r.Next()
-	st.end = err
 	switch {
-	case err == io.EOF && st.off != st.job.RawSize:
-		return p, fmt.Errorf("the image ends at byte %d of %d", st.off, st.job.RawSize)
-	case err != nil:
-		return p, err
-	case p.Off != st.off || p.Len <= 0 || p.Len > image.PieceSize || p.Zero != (p.Decode == nil):
-		return p, fmt.Errorf("the image has a piece of %d bytes at %d where one at %d was due", p.Len, p.Off, st.off)
-	case p.Len < image.PieceSize && p.Off+int64(p.Len) != st.job.RawSize, p.Off+int64(p.Len) > st.job.RawSize:
-		return p, fmt.Errorf("the image has a piece of %d bytes at %d, but %d bytes in all", p.Len, p.Off, st.job.RawSize)
+	case err == io.EOF && !st.cover.whole():
+		err = fmt.Errorf("the image ends at byte %d of %d", st.cover.to, st.RawSize)
+	case err == nil:
+		err = st.check(p)
 	}
-	st.off += int64(p.Len)
-	return p, nil
+	st.end = err
+	return p, err
 }
 
-// produce fills a slot with the next piece, or with a run of zero pieces that
-// ends at a multiple of zeroRun or before another piece.
+func (st *stream) check(p image.Piece) error {
+	if !st.cover.add(p.Ranges) || p.Len != total(p.Ranges) {
+		return fmt.Errorf("the image has a piece of %d bytes at %v where one at %d was due, of %d in all", p.Len, p.Ranges, st.cover.to, st.RawSize)
+	}
+	isData := p.Content == image.Data
+	if p.Content > image.Unused || isData != (p.Decode != nil) || isData && p.Len > pieceSize || !isData && len(p.Ranges) != 1 {
+		return fmt.Errorf("the image has a piece of %d bytes of %v in %d ranges", p.Len, p.Content, len(p.Ranges))
+	}
+	switch r := p.Ranges[0]; {
+	case st.stored() && isData && p.Sum == [32]byte{}:
+		return errors.New("the image has a piece that does not tell its sum")
+	case !st.stored() && (len(p.Ranges) != 1 || r.Off%pieceSize != 0 || r.Len%pieceSize != 0 && endOf(r) != st.RawSize):
+		return fmt.Errorf("the image has a piece of %d bytes at %d", r.Len, r.Off)
+	}
+	return nil
+}
+
+// item gives the next piece; those without data in parts, cut where all passes
+// cut them.
+func (st *stream) item() (item, error) {
+	if it := st.ahead; it.Len > 0 {
+		st.ahead = item{}
+		return it, nil
+	}
+	if st.rest.Len == 0 {
+		p, err := st.next()
+		if err != nil {
+			return item{}, err
+		}
+		if p.Content == image.Data {
+			return item{Piece: p, right: st.isRight()}, nil
+		}
+		st.rest, st.what = p.Ranges[0], p.Content
+		if st.opt.Unused == UnusedZero {
+			st.what = image.Zero
+		}
+	}
+	return st.part(), nil
+}
+
+// part gives the next part of rest.
+func (st *stream) part() item {
+	run := int64(pieceSize)
+	if st.what == image.Unused {
+		run = unusedRun
+	}
+	n := min(st.rest.Len, run-st.rest.Off%run)
+	it := item{Piece: image.Piece{Content: st.what, Len: n}, at: image.Range{Off: st.rest.Off, Len: n}}
+	st.rest = image.Range{Off: st.rest.Off + n, Len: st.rest.Len - n}
+	if st.what != image.Unused {
+		it.right = st.isRight()
+	}
+	return it
+}
+
+// isRight counts the items, and says whether this one is on the disk.
+func (st *stream) isRight() bool {
+	st.count++
+	return st.right.has(st.count - 1)
+}
+
+// produce fills a slot with the next item, or with a run of zeros that ends at
+// a multiple of zeroRun or before another item.
 func (st *stream) produce(s *slot) error {
-	p, err := st.next()
+	it, err := st.item()
 	if err != nil {
 		return err
 	}
-	s.off, s.n, s.zero, s.piece, s.bad = p.Off, int64(p.Len), p.Zero, p, nil
-	for s.zero && st.join && (s.off+s.n)%zeroRun != 0 {
-		p, err := st.next()
+	s.skip = it.right
+	if it.Content == image.Data {
+		s.piece, s.ranges, s.n = it.Piece, it.Ranges, it.Len
+		return nil
+	}
+	s.at(it.Content, it.at)
+	for st.join && s.content == image.Zero && s.end()%zeroRun != 0 {
+		it, err := st.item()
 		if err == io.EOF {
 			return nil // and again at the next call
 		}
 		if err != nil {
 			return err
 		}
-		if !p.Zero {
-			st.ahead = p
+		if it.Content != image.Zero || it.right != s.skip || it.at.Off != s.end() {
+			st.ahead = it
 			return nil
 		}
-		s.n += int64(p.Len)
+		s.at(image.Zero, image.Range{Off: s.one[0].Off, Len: s.n + it.Len})
 	}
 	return nil
 }
 
 // decode unpacks a slot.
 func (st *stream) decode(s *slot) error {
-	if s.zero {
+	if s.content != image.Data {
 		return nil
 	}
-	if err := s.piece.Decode(s.data()); err != nil {
+	if err := s.piece.Decode(s.raw); err != nil {
 		return err
 	}
-	s.zero = image.IsZero(s.data())
+	if !st.stored() && image.IsZero(s.data()) {
+		s.content = image.Zero
+	}
 	return nil
 }
 
 // hash takes the slots in order.
 func (st *stream) hash(s *slot) {
-	if !s.zero {
+	switch {
+	case st.stored():
+		return
+	case s.content == image.Data:
 		st.sum.Write(s.data())
 		return
 	}
-	for left := s.n; left > 0; left -= image.PieceSize {
-		st.sum.Write(zeros[:min(left, image.PieceSize)])
+	for left := s.n; left > 0; left -= pieceSize {
+		st.sum.Write(zeros[:min(left, pieceSize)])
 	}
 }
 
-// finish gives the hash of the image's bytes, which must be the expected one.
-func (st *stream) finish() (string, error) {
-	sum := hex.EncodeToString(st.sum.Sum(nil))
-	if st.job.BLAKE3 != "" && sum != st.job.BLAKE3 {
-		return sum, fmt.Errorf("the image's bytes have the BLAKE3 %s, its sidecar says %s", sum, st.job.BLAKE3)
+// finish gives the receipt the hash of the image's bytes, which must be the
+// expected one.
+func (st *stream) finish(r *image.Receipt) error {
+	if st.stored() {
+		r.Root = st.Root.String()
+		return nil
 	}
-	return sum, nil
+	r.BLAKE3 = hex.EncodeToString(st.sum.Sum(nil))
+	if st.BLAKE3 != "" && r.BLAKE3 != st.BLAKE3 {
+		return fmt.Errorf("the image's bytes have the BLAKE3 %s, its sidecar says %s", r.BLAKE3, st.BLAKE3)
+	}
+	return nil
 }

@@ -133,7 +133,7 @@ func (b *batch) fill(z *Reader) (bool, error) {
 func (b *batch) decode() error {
 	var g errgroup.Group
 	for i, p := range b.pieces {
-		if !p.Zero {
+		if p.Content == image.Data {
 			g.Go(func() error { return p.Decode(b.bytes[i+1][:p.Len]) })
 		}
 	}
@@ -142,7 +142,7 @@ func (b *batch) decode() error {
 	}
 	for i, p := range b.pieces {
 		data := b.bytes[0]
-		if !p.Zero {
+		if p.Content == image.Data {
 			data = b.bytes[i+1]
 		}
 		b.sum.Write(data[:p.Len])

@@ -42,9 +42,9 @@ func (f *foreign) next() (image.Piece, error) {
 		if n == 0 {
 			return image.Piece{}, io.EOF
 		}
-		return image.Piece{Len: n, Zero: true}, nil
+		return image.Piece{Content: image.Zero, Len: int64(n)}, nil
 	}
-	return image.Piece{Len: n, Decode: func(dst []byte) error {
+	return image.Piece{Len: int64(n), Decode: func(dst []byte) error {
 		copy(dst[:n], *b)
 		buffers.Put(b)
 		return nil

@@ -55,7 +55,7 @@ func readAll(file []byte, limit int) ([]byte, error) {
 			return disk, err
 		}
 		b := make([]byte, p.Len)
-		if !p.Zero {
+		if p.Content == image.Data {
 			if err := p.Decode(b); err != nil {
 				return disk, err
 			}

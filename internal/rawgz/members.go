@@ -39,14 +39,14 @@ func (z *Reader) nextMember() (image.Piece, error) {
 		return image.Piece{}, errors.New("a length in it is out of bounds")
 	}
 	if zero, err := z.skipZero(n, raw); zero || err != nil {
-		return image.Piece{Len: raw, Zero: true}, err
+		return image.Piece{Content: image.Zero, Len: int64(raw)}, err
 	}
 	m := getBuffer(n)
 	if _, err := io.ReadFull(z.in.buf, *m); err != nil {
 		return image.Piece{}, notEOF(err)
 	}
 	off := z.off
-	return image.Piece{Len: raw, Decode: func(dst []byte) error {
+	return image.Piece{Len: int64(raw), Decode: func(dst []byte) error {
 		defer buffers.Put(m)
 		return damaged(off, decodeMember(dst[:raw], *m))
 	}}, nil

@@ -95,7 +95,8 @@ func (z *Reader) BLAKE3() string {
 	return hex.EncodeToString(z.end.blake3[:])
 }
 
-// Next implements image.Reader.
+// Next implements image.Reader. Each piece has one range, at a multiple of
+// image.PieceSize; all but the last have that length.
 func (z *Reader) Next() (image.Piece, error) {
 	if z.err != nil {
 		return image.Piece{}, z.err
@@ -111,8 +112,8 @@ func (z *Reader) Next() (image.Piece, error) {
 		z.err = err
 		return image.Piece{}, err
 	}
-	p.Off = z.off
-	z.off += int64(p.Len)
+	p.Ranges = []image.Range{{Off: z.off, Len: p.Len}}
+	z.off += p.Len
 	return p, nil
 }
 

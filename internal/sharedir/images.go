@@ -30,13 +30,19 @@ var ErrUnfinished = errors.New("a backup was committed and is not in place yet")
 // any error.
 func (f *Folder) Images() ([]Entry, error) { return f.images("") }
 
+// ReadImages is Folder.Images of any folder, such as a copy of a box's. Nothing
+// is made or changed in it.
+func ReadImages(fsys durable.FS, dir string) ([]Entry, error) {
+	return (&Folder{fsys: fsys, dir: dir}).Images()
+}
+
 // OldImages lists the images of the previous backup, which backup-again kept.
 func (f *Folder) OldImages() ([]Entry, error) { return f.images(oldExt) }
 
 func (f *Folder) images(suffix string) ([]Entry, error) {
 	files, err := f.fsys.ReadDir(f.dir)
 	if err != nil {
-		return nil, fmt.Errorf("cannot list the images of box %s: %w", f.addr, err)
+		return nil, fmt.Errorf("cannot list the images in %s: %w", f.dir, err)
 	}
 	if slices.Contains(files, planName) {
 		return nil, fmt.Errorf("%s: %w", f.Path(planName), ErrUnfinished)

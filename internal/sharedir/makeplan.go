@@ -24,7 +24,7 @@ func (s *Set) plan(keepOld bool) (*commitPlan, error) {
 	}
 	files, err := s.folder.fsys.ReadDir(s.folder.dir)
 	if err != nil {
-		return nil, fmt.Errorf("cannot list the images of box %s: %w", s.folder.addr, err)
+		return nil, fmt.Errorf("cannot list the images in %s: %w", s.folder.dir, err)
 	}
 	p.Retire = append(p.Retire, s.folder.currentFiles(files, p)...)
 	if len(p.Retire) > 0 && !keepOld {

@@ -1,0 +1,49 @@
+package copier
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"testbox-imaging/internal/chunk"
+	"testbox-imaging/internal/object"
+)
+
+// usrDisk is a disk with files of this machine, each at a block.
+func usrDisk(b *testing.B, size int) []byte {
+	b.Helper()
+	disk := make([]byte, 0, size)
+	filepath.WalkDir("/usr", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() || len(disk) == size {
+			return nil
+		}
+		if data, err := os.ReadFile(path); err == nil {
+			disk = append(disk, data[:min(len(data), size-len(disk))]...)
+			disk = disk[:min(size, (len(disk)+chunk.BlockSize-1)/chunk.BlockSize*chunk.BlockSize)]
+		}
+		return nil
+	})
+	return disk[:size]
+}
+
+// memory is a disk that keeps no log.
+type memory []byte
+
+func (m memory) Size() int64                             { return int64(len(m)) }
+func (m memory) ReadAt(b []byte, off int64) (int, error) { return copy(b, m[off:]), nil }
+
+// BenchmarkSave is a first backup, and one of which the store has everything.
+func BenchmarkSave(b *testing.B) {
+	src := memory(usrDisk(b, 256<<20))
+	for _, all := range []bool{false, true} {
+		b.Run(map[bool]string{false: "first", true: "again"}[all], func(b *testing.B) {
+			b.SetBytes(256 << 20)
+			for b.Loop() {
+				saved, err := Save(b.Context(), src, &nothing{all: all, have: map[object.Key]bool{}}, nil, Options{})
+				must(b, err)
+				b.ReportMetric(float64(saved.Disk.Stored)/(256<<20)*100, "%size")
+			}
+		})
+	}
+}

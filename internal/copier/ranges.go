@@ -1,0 +1,74 @@
+package copier
+
+import (
+	"cmp"
+	"slices"
+
+	"testbox-imaging/internal/image"
+)
+
+func endOf(r image.Range) int64 { return r.Off + r.Len }
+
+// clip is what of r lies from one place to another; its Len may be 0.
+func clip(r image.Range, from, to int64) image.Range {
+	off := max(r.Off, from)
+	return image.Range{Off: off, Len: max(0, min(endOf(r), to)-off)}
+}
+
+func total(list []image.Range) (n int64) {
+	for _, r := range list {
+		n += r.Len
+	}
+	return n
+}
+
+// appendRange adds a range to an ordered list, as part of the last one if it
+// follows that.
+func appendRange(list []image.Range, r image.Range) []image.Range {
+	if n := len(list) - 1; n >= 0 && endOf(list[n]) == r.Off {
+		list[n].Len += r.Len
+		return list
+	}
+	return append(list, r)
+}
+
+// inOrder sorts ranges that do not overlap, and joins those that touch.
+func inOrder(list []image.Range) (out []image.Range) {
+	slices.SortFunc(list, func(a, b image.Range) int { return cmp.Compare(a.Off, b.Off) })
+	for _, r := range list {
+		out = appendRange(out, r)
+	}
+	return out
+}
+
+// without gives what of r is in none of the holes. r and the holes are each in
+// order.
+func without(list, holes []image.Range) (out []image.Range) {
+	for _, r := range list {
+		at := r.Off
+		for _, h := range holes {
+			if h = clip(h, at, endOf(r)); h.Len > 0 {
+				if h.Off > at {
+					out = append(out, image.Range{Off: at, Len: h.Off - at})
+				}
+				at = endOf(h)
+			}
+		}
+		if at < endOf(r) {
+			out = append(out, image.Range{Off: at, Len: endOf(r) - at})
+		}
+	}
+	return out
+}
+
+// within appends to out what of list lies in the runs. Both are in order.
+func within(out, list, runs []image.Range) []image.Range {
+	for _, r := range list {
+		for _, run := range runs {
+			if c := clip(r, run.Off, endOf(run)); c.Len > 0 {
+				out = append(out, c)
+			}
+		}
+	}
+	return out
+}

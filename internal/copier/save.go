@@ -1,0 +1,189 @@
+package copier
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"testbox-imaging/internal/chunk"
+	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/object"
+	"testbox-imaging/internal/usedmap"
+)
+
+// Saved is an image that is in a store, but for the record that makes it one.
+type Saved struct {
+	Root object.Name
+	// Disk has Root, Data, Zero, Unused, Stored and Bad; the rest is the
+	// caller's to know.
+	Disk image.RecordedDisk
+	// Receipt has Read, Zero, Unused, Bad, Root and the stages "read", "hash",
+	// "compress" and "store", which ran beside each other.
+	Receipt   image.Receipt
+	New       int64 // bytes of Disk.Data that the store did not have; Disk.Stored is what they came to
+	Chunks    int   // that the image has
+	NewChunks int   // that the store did not have
+}
+
+// Bound says what a faster backup would need: "reading", "hashing",
+// "compressing" or "storing". Readers and writers of the store wait all the
+// time if that is what is slow; the processor is shared by what else is done.
+func (s *Saved) Bound() string {
+	busy := map[string]float64{}
+	for _, st := range s.Receipt.Stages {
+		busy[st.Name] = st.Busy
+	}
+	const always = 0.8
+	waits := max(busy["read"], busy["store"])
+	switch {
+	case waits >= always && waits == busy["read"]:
+		return "reading"
+	case waits >= always:
+		return "storing"
+	case busy["hash"] > busy["compress"]:
+		return "hashing"
+	}
+	return "compressing"
+}
+
+// Save reads what is used of a disk and brings it into a store. Nothing of it
+// counts before the caller commits a record with its Disk. If m is nil, all of
+// the disk is used. Unreadable sectors become zeros and are in Disk.Bad; the
+// caller must say so. A disk that fails altogether is an error. The stage in
+// Progress is "read", of the bytes that are used.
+func Save(ctx context.Context, src Source, st chunk.Store, m *usedmap.Map, opt Options) (Saved, error) {
+	opt = opt.withDefaults()
+	s := &save{src: src, opt: opt, size: src.Size(), start: time.Now(), bad: badList{diskSize: src.Size()}}
+	if err := checkMap(s.size, opt.SectorSize, m); err != nil {
+		return Saved{}, err
+	}
+	s.windows = newWindows(s.size, m)
+	s.used = s.windows.bytes()
+	err := s.run(ctx, st, layoutOf(m))
+	return s.saved, err
+}
+
+type save struct {
+	src     Source
+	opt     Options
+	size    int64
+	start   time.Time
+	windows *windows
+	used    int64 // bytes in all windows
+	read    int64 // of these
+	bad     badList
+	saved   Saved
+}
+
+// checkMap refuses a disk that no image can be made of, and a map of another
+// disk.
+func checkMap(size int64, sector int, m *usedmap.Map) error {
+	switch {
+	case size <= 0 || size > chunk.MaxDisk || !image.ValidSectorSize(sector) || size%int64(sector) != 0:
+		return fmt.Errorf("a disk of %d bytes in sectors of %d cannot be imaged", size, sector)
+	case m == nil:
+		return nil
+	case m.Size != size:
+		return fmt.Errorf("the disk has %d bytes, its used map is of %d", size, m.Size)
+	}
+	at := int64(0)
+	for _, p := range m.Parts {
+		if p.Off() != at || p.Len() <= 0 {
+			return fmt.Errorf("the used map's parts leave something out at byte %d", at)
+		}
+		at += p.Len()
+	}
+	end := int64(0)
+	for _, r := range m.Free {
+		if r.Off < end || r.Len <= 0 || r.Len > size-r.Off {
+			return fmt.Errorf("the used map's free ranges are out of order or off the disk at byte %d", r.Off)
+		}
+		end = endOf(r)
+	}
+	if at != size {
+		return fmt.Errorf("the used map's parts have %d of %d bytes", at, size)
+	}
+	return nil
+}
+
+// run is two rings: windows are read and looked at, and what they hold is cut
+// into chunks, which are named and, if the store lacks them, compressed and
+// sent.
+func (s *save) run(ctx context.Context, st chunk.Store, layout []byte) error {
+	g, inner := errgroup.WithContext(ctx)
+	read, classify := each(readers, s.readWindow), each(s.opt.Workers, s.classify)
+	disk := newRing(readers+s.opt.Workers+2, 0, s.opt.Alloc).start(inner, g, s.produce, read, classify)
+	cut := newCutter(s.size, disk, s.begin)
+
+	send := newSender(inner, st, &s.saved)
+	hash, compress, store := each(s.opt.Workers, send.name), each(s.opt.Workers, send.encode), each(putters, send.put)
+	ask := &stage{workers: 1, batch: askAtOnce, do: send.ask}
+	chunks := newRing(3*s.opt.Workers+putters, packedSize, makeBuffer).start(inner, g, cut.produce, hash, ask, compress, store)
+	g.Go(func() error { return chunks.each(send.collect) })
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	send.ctx = ctx // inner ended with the group
+	if err := send.putRoot(chunk.Root{Size: s.size, SectorSize: s.opt.SectorSize, Layout: layout}); err != nil {
+		return err
+	}
+	s.stage("read", s.read, read)
+	s.stage("hash", cut.figures.data, hash)
+	s.stage("compress", s.saved.New, compress)
+	s.stage("store", s.saved.Disk.Stored, store)
+	return s.account(cut.figures)
+}
+
+func (s *save) stage(name string, bytes int64, st *stage) {
+	s.saved.Receipt.Stages = append(s.saved.Receipt.Stages, image.Stage{Name: name, Bytes: bytes, Elapsed: time.Since(s.start), Busy: st.share(s.start)})
+}
+
+// account fills in the figures, and proves that nothing was left out.
+func (s *save) account(f figures) error {
+	d, r := &s.saved.Disk, &s.saved.Receipt
+	d.Root, d.Data, d.Zero, d.Unused, d.Bad = s.saved.Root.String(), f.data, f.zero, f.unused, s.bad.ranges
+	r.Root, r.Read, r.Zero, r.Unused, r.Bad = d.Root, s.read, f.zero, f.unused, s.bad.ranges
+	if s.read != s.used || f.data+f.zero != s.used || s.used+f.unused != s.size {
+		return fmt.Errorf("of the disk's %d bytes, %d in use, %d were read, %d are data, %d zero and %d unused", s.size, s.used, s.read, f.data, f.zero, f.unused)
+	}
+	return nil
+}
+
+func (s *save) produce(out *slot) error {
+	if !s.windows.next(&out.win) {
+		return io.EOF
+	}
+	return nil
+}
+
+func (s *save) readWindow(in *slot) error {
+	for _, r := range in.win.reads {
+		bad, err := readPiece(s.src, in.raw[r.Off-in.win.off:][:r.Len], r.Off, s.opt)
+		if err != nil {
+			return err
+		}
+		in.bad = within(in.bad, bad, in.win.runs)
+	}
+	return nil
+}
+
+func (s *save) classify(in *slot) error {
+	in.win.classify(in.raw)
+	return nil
+}
+
+// begin takes the windows in order.
+func (s *save) begin(in *slot) error {
+	s.read += total(in.win.runs)
+	s.opt.Progress("read", s.read, s.used)
+	return s.bad.add(in.bad)
+}
+
+// packedSize has room for the stored form of a chunk while nobody knows yet
+// whether compression gains something.
+const packedSize = chunk.MaxSize + 4096
+
+func makeBuffer(size int) []byte { return make([]byte, size) }

@@ -1,0 +1,175 @@
+package copier
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+
+	"testbox-imaging/internal/chunk"
+	"testbox-imaging/internal/object"
+)
+
+const (
+	// askAtOnce bounds how many names go into one question; a store far away
+	// gets as many as are made while it answers the question before.
+	askAtOnce = maxSlots
+	// putters is how many chunks are on their way into the store.
+	putters = 4
+)
+
+// sender brings the chunks, pages and root of an image into a store.
+type sender struct {
+	ctx   context.Context
+	st    chunk.Store
+	saved *Saved
+
+	keys  []object.Key         // memory of ask
+	asked []*slot              // the same
+	refs  []chunk.Ref          // of the region at hand
+	have  map[object.Name]bool // pages that the store has
+	pages []object.Name        // of the regions before
+
+	mu   sync.Mutex            // guards sent
+	sent map[object.Name]*slot // the chunks between ask and collect, of slots with the same the first
+}
+
+func newSender(ctx context.Context, st chunk.Store, saved *Saved) *sender {
+	return &sender{ctx: ctx, st: st, saved: saved, have: map[object.Name]bool{}, sent: map[object.Name]*slot{}}
+}
+
+func (p *sender) name(s *slot) error {
+	if s.page == nil {
+		s.chunk.Key = object.Key{Kind: object.Chunk, Name: object.NameOf(s.data())}
+	}
+	return nil
+}
+
+// ask finds out which chunks the store has.
+func (p *sender) ask(slots []*slot) error {
+	slices.SortFunc(slots, func(a, b *slot) int { return a.seq - b.seq })
+	p.keys, p.asked = p.keys[:0], p.asked[:0]
+	for _, s := range slots {
+		if s.known = s.page != nil; !s.known && !p.settled(s) {
+			p.keys, p.asked = append(p.keys, s.chunk.Key), append(p.asked, s)
+		}
+	}
+	missing, err := p.missing(p.keys)
+	if err != nil {
+		return err
+	}
+	for _, s := range p.asked {
+		s.known = !slices.Contains(missing, s.chunk.Key)
+	}
+	return nil
+}
+
+// settled reports whether there is nothing to ask for a slot, since the same
+// chunk is on its way in another one. If that is a later one, it is not enough
+// that it brings the chunk: the page of this one would come before it.
+func (p *sender) settled(s *slot) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	other := p.sent[s.chunk.Name]
+	if other != nil && other.seq < s.seq {
+		s.known = true
+		return true
+	}
+	p.sent[s.chunk.Name] = s
+	if other != nil {
+		s.known, other.again = other.known, true
+	}
+	return other != nil
+}
+
+func (p *sender) missing(keys []object.Key) ([]object.Key, error) {
+	if len(keys) == 0 {
+		return nil, nil
+	}
+	missing, err := p.st.Missing(p.ctx, keys)
+	if err != nil {
+		return nil, fmt.Errorf("ask the store what it has: %w", err)
+	}
+	return missing, nil
+}
+
+func (p *sender) encode(s *slot) error {
+	if !s.known {
+		s.chunk = object.Encode(s.chunk.Key, s.data(), s.aux)
+	}
+	return nil
+}
+
+func (p *sender) put(s *slot) error {
+	if s.known {
+		return nil
+	}
+	return p.store(s.chunk)
+}
+
+func (p *sender) store(o object.Object) error {
+	if err := p.st.Put(p.ctx, o); err != nil {
+		return fmt.Errorf("store a %v: %w", o.Kind, err)
+	}
+	return nil
+}
+
+// collect takes the slots in order; all that came before is in the store.
+func (p *sender) collect(s *slot) error {
+	if s.page != nil {
+		s.page.Chunks = p.refs
+		p.refs = nil
+		return p.putPage(s.page)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.sent[s.chunk.Name] == s {
+		delete(p.sent, s.chunk.Name)
+	}
+	p.refs = append(p.refs, chunk.Ref{Name: s.chunk.Name, Len: int(s.n)})
+	p.saved.Chunks++
+	if !s.known && !s.again {
+		p.saved.NewChunks++
+		p.saved.New += s.n
+		p.saved.Disk.Stored += int64(len(s.chunk.Data))
+	}
+	return nil
+}
+
+func (p *sender) putPage(page *chunk.Page) error {
+	raw := page.Marshal()
+	key := object.Key{Kind: object.Page, Name: object.NameOf(raw)}
+	p.pages = append(p.pages, key.Name)
+	if p.have[key.Name] {
+		return nil
+	}
+	p.have[key.Name] = true
+	missing, err := p.missing([]object.Key{key})
+	if err != nil || len(missing) == 0 {
+		return err
+	}
+	return p.putWhole(key, raw)
+}
+
+// putRoot ends the image.
+func (p *sender) putRoot(root chunk.Root) error {
+	root.Pages = p.pages
+	raw := root.Marshal()
+	p.saved.Root = object.NameOf(raw)
+	key := object.Key{Kind: object.Root, Name: p.saved.Root}
+	missing, err := p.st.Missing(p.ctx, []object.Key{key})
+	if err != nil || len(missing) == 0 {
+		return err // of an unchanged disk
+	}
+	return p.putWhole(key, raw)
+}
+
+// putWhole stores a page or a root.
+func (p *sender) putWhole(key object.Key, raw []byte) error {
+	o := object.Encode(key, raw, nil)
+	if err := o.Check(); err != nil {
+		return err
+	}
+	p.saved.Disk.Stored += int64(len(o.Data))
+	return p.store(o)
+}

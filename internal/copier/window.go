@@ -1,0 +1,200 @@
+package copier
+
+import (
+	"testbox-imaging/internal/chunk"
+	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/usedmap"
+)
+
+// readGap is how many unused bytes between used ones are read along with them:
+// one long read is faster than two short ones. They are not kept.
+const readGap = 32 << 10
+
+// window is a short run of the disk, not longer than a piece, of which some is
+// used. It lies in one segment and one region.
+type window struct {
+	off    int64
+	grid   int64         // where the segment's blocks are counted from
+	runs   []image.Range // what is used, whole blocks
+	reads  []image.Range // runs, and the small gaps between them
+	blocks []mark        // of the runs, one after the other
+}
+
+// mark is what a block is found to be.
+type mark uint8
+
+const (
+	data     mark = iota
+	boundary      // data that a chunk may end with
+	zero
+)
+
+func (w window) empty() window {
+	return window{runs: w.runs[:0], reads: w.reads[:0], blocks: w.blocks[:0]}
+}
+
+// block is how long the block at off is, in a run that ends at end.
+func (w *window) block(off, end int64) int64 {
+	return min(chunk.BlockSize-(off-w.grid)%chunk.BlockSize, end-off)
+}
+
+// classify looks at all blocks; b holds the window's bytes from its off.
+func (w *window) classify(b []byte) {
+	for _, r := range w.runs {
+		for off, end := r.Off, endOf(r); off < end; {
+			n := w.block(off, end)
+			w.blocks = append(w.blocks, markOf(b[off-w.off:][:n]))
+			off += n
+		}
+	}
+}
+
+func markOf(block []byte) mark {
+	switch {
+	case image.IsZero(block):
+		return zero
+	case chunk.Boundary(block):
+		return boundary
+	}
+	return data
+}
+
+// windows goes over what a disk uses. Its blocks are counted from the beginning
+// of each segment, a partition or what lies between two: so the files of a
+// partition give the same blocks wherever it begins.
+type windows struct {
+	segments []image.Range // together the disk, in order; the first is where at is
+	free     []image.Range // what is not used, in order; what lies before at may be gone
+	at       int64
+}
+
+// newWindows goes over a disk of some bytes. If there is no map all is used.
+func newWindows(size int64, m *usedmap.Map) *windows {
+	if m == nil {
+		return &windows{segments: []image.Range{{Len: size}}}
+	}
+	w := &windows{free: m.Free}
+	for _, p := range m.Parts {
+		w.segments = append(w.segments, p.Ranges[0])
+	}
+	return w
+}
+
+// bytes is how many bytes all windows have.
+func (w windows) bytes() (n int64) {
+	for win := (window{}); w.next(&win); {
+		n += total(win.runs)
+	}
+	return n
+}
+
+// next fills in the next window; false is the end of the disk.
+func (w *windows) next(win *window) bool {
+	for len(w.segments) > 0 {
+		seg := w.segments[0]
+		w.at = max(w.at, seg.Off)
+		if f := w.unused(); f.Off <= w.at && w.at < endOf(f) {
+			w.at = endOf(f)
+		}
+		if w.at < endOf(seg) {
+			w.fill(win)
+			return true
+		}
+		w.segments = w.segments[1:]
+	}
+	return false
+}
+
+// unused is the next range of whole blocks of the segment that nothing uses
+// and that ends behind at; an empty one at the segment's end if there is none.
+func (w *windows) unused() image.Range {
+	seg := w.segments[0]
+	for len(w.free) > 0 && w.free[0].Off < endOf(seg) {
+		f := clip(w.free[0], seg.Off, endOf(seg))
+		from, to := w.gridUp(f.Off), w.gridDown(endOf(f))
+		if endOf(f) == endOf(seg) {
+			to = endOf(seg) // its last block may be short
+		}
+		if to > max(from, w.at) {
+			return image.Range{Off: from, Len: to - from}
+		}
+		if endOf(w.free[0]) > endOf(seg) {
+			break // the rest of it is the next segment's
+		}
+		w.free = w.free[1:]
+	}
+	return image.Range{Off: endOf(seg)}
+}
+
+func (w *windows) gridDown(off int64) int64 {
+	return off - (off-w.segments[0].Off)%chunk.BlockSize
+}
+
+func (w *windows) gridUp(off int64) int64 { return w.gridDown(off + chunk.BlockSize - 1) }
+
+// fill makes the window that begins at at, which is used.
+func (w *windows) fill(win *window) {
+	seg := w.segments[0]
+	*win = win.empty()
+	win.off, win.grid = w.at, seg.Off
+	limit := min(endOf(seg), w.at+pieceSize-(w.at-seg.Off)%pieceSize, w.at+chunk.RegionSize-w.at%chunk.RegionSize)
+	for w.at < limit {
+		f := w.unused()
+		if f.Off > w.at {
+			end := min(f.Off, limit)
+			win.add(image.Range{Off: w.at, Len: end - w.at})
+			w.at = end
+			continue
+		}
+		w.at = endOf(f)
+	}
+}
+
+// add adds a used run.
+func (w *window) add(r image.Range) {
+	w.runs = append(w.runs, r)
+	last := len(w.reads) - 1
+	if last < 0 || r.Off-endOf(w.reads[last]) >= readGap {
+		w.reads = append(w.reads, r)
+		return
+	}
+	w.reads[last].Len = endOf(r) - w.reads[last].Off
+}
+
+// gather fills b with what the runs have on a disk, one after the other. The
+// rest of b it may spoil.
+func (w *window) gather(src Source, b []byte) error {
+	runs := w.runs
+	for _, read := range w.reads {
+		n := 0
+		for n < len(runs) && endOf(runs[n]) <= endOf(read) {
+			n++
+		}
+		got, err := gatherRuns(src, b, read, runs[:n])
+		if err != nil {
+			return err
+		}
+		b, runs = b[got:], runs[n:]
+	}
+	return nil
+}
+
+// gatherRuns fills b with runs that one read has, if there is room for what is
+// between them.
+func gatherRuns(src Source, b []byte, read image.Range, runs []image.Range) (at int64, err error) {
+	joined := read.Len <= int64(len(b))
+	if joined {
+		if err := readFull(src, b[:read.Len], read.Off); err != nil {
+			return 0, err
+		}
+	}
+	for _, r := range runs {
+		if joined {
+			copy(b[at:], b[r.Off-read.Off:][:r.Len])
+		} else if err := readFull(src, b[at:][:r.Len], r.Off); err != nil {
+			return 0, err
+		}
+		at += r.Len
+	}
+	return at, nil
+}
