@@ -1,0 +1,111 @@
+package convert
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/klauspost/compress/zstd"
+
+	"testbox-imaging/internal/image"
+)
+
+// Unpack writes an image that can only be read in order to a file, with holes
+// for zeros, and gives the length of its disk in bytes. An image of more than
+// limit bytes is refused.
+func Unpack(ctx context.Context, r image.Reader, dst Sink, limit int64) (size int64, err error) {
+	buf := make([]byte, image.PieceSize)
+	for {
+		if err := ctx.Err(); err != nil {
+			return size, err
+		}
+		p, err := r.Next()
+		if err == io.EOF {
+			return size, dst.Truncate(size)
+		} else if err != nil {
+			return size, err
+		}
+		if size += p.Len; size > limit {
+			return size, fmt.Errorf("it unpacks to more than %d bytes, for which there is no room", limit)
+		}
+		if p.Content != image.Data {
+			continue
+		}
+		if err := p.Decode(buf[:p.Len]); err != nil {
+			return size, err
+		}
+		if err := write(dst, buf[:p.Len], p.Ranges); err != nil {
+			return size, err
+		}
+	}
+}
+
+// write writes data to its places, but for zeros.
+func write(dst Sink, b []byte, ranges []image.Range) error {
+	for _, r := range ranges {
+		part := b[:r.Len]
+		b = b[r.Len:]
+		for i := 0; i < len(part); i += grain {
+			cell := part[i:min(i+grain, len(part))]
+			if image.IsZero(cell) {
+				continue
+			}
+			if _, err := dst.WriteAt(cell, r.Off+int64(i)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// NewZstdReader gives the raw bytes in zstd frames (RFC 8878) as an image.
+func NewZstdReader(r io.Reader) (image.Reader, error) {
+	d, err := zstd.NewReader(r, zstd.WithDecoderMaxMemory(256<<20), zstd.WithDecoderConcurrency(1))
+	if err != nil {
+		return nil, err
+	}
+	return &streamReader{r: d.IOReadCloser()}, nil
+}
+
+// streamReader cuts a stream into pieces.
+type streamReader struct {
+	r   io.ReadCloser
+	off int64
+	end error
+}
+
+// Next implements image.Reader.
+func (s *streamReader) Next() (image.Piece, error) {
+	if s.end != nil {
+		return image.Piece{}, s.end
+	}
+	b := make([]byte, image.PieceSize)
+	n, err := io.ReadFull(s.r, b)
+	if err == io.ErrUnexpectedEOF || err == io.EOF {
+		// ReadFull says so of a short end. What the decoder says of a frame
+		// that was cut off is the same error, so it is asked once more.
+		if _, again := s.r.Read(make([]byte, 1)); again != io.EOF {
+			err = fmt.Errorf("the stream was cut off: %w", io.ErrUnexpectedEOF)
+			s.end = err
+			return image.Piece{}, err
+		}
+		s.end = io.EOF
+		s.r.Close()
+	} else if err != nil {
+		s.end = err
+		return image.Piece{}, err
+	}
+	if n == 0 {
+		return image.Piece{}, s.end
+	}
+	p := image.Piece{Len: int64(n), Ranges: []image.Range{{Off: s.off, Len: int64(n)}}}
+	s.off += int64(n)
+	p.Decode = func(dst []byte) error {
+		copy(dst, b[:n])
+		return nil
+	}
+	return p, nil
+}
+
+// Close ends the reading.
+func (s *streamReader) Close() error { return s.r.Close() }

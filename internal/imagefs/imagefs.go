@@ -1,0 +1,161 @@
+// Package imagefs shows disks as read-only files of a folder, by FUSE: good
+// for losetup, qemu and guestfish.
+package imagefs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
+
+// File is a disk. Its bytes never change, so the kernel keeps what it has read.
+// ReadAt is called from many goroutines at once, and until Wait returns.
+type File struct {
+	Name    string // the file is called so, with ".raw"
+	Size    int64  // bytes
+	ModTime time.Time
+	io.ReaderAt
+}
+
+// Mount is a folder that shows disks.
+type Mount struct {
+	dir    string
+	server *fuse.Server
+	log    func(format string, args ...any)
+}
+
+// fsType is what mountinfo calls our mounts.
+const fsType = "fuse.testbox"
+
+// New mounts disks on an empty folder, for its caller's user alone. What a
+// process that died left mounted there is unmounted. What goes wrong later is
+// logged; nil is silence.
+func New(dir string, files []File, logf func(format string, args ...any)) (*Mount, error) {
+	if logf == nil {
+		logf = func(string, ...any) {}
+	}
+	root := &root{log: logf}
+	for _, f := range files {
+		if err := root.add(f); err != nil {
+			return nil, err
+		}
+	}
+	dir, err := prepare(dir)
+	if err != nil {
+		return nil, err
+	}
+	server, err := fs.Mount(dir, root, options(logf))
+	if err != nil {
+		return nil, fmt.Errorf("mount on %s: %w%s", dir, err, hint())
+	}
+	return &Mount{dir, server, logf}, nil
+}
+
+// forever is how long the kernel may keep names and sizes.
+const forever = 24 * time.Hour
+
+func options(logf func(string, ...any)) *fs.Options {
+	age := forever
+	o := &fs.Options{EntryTimeout: &age, AttrTimeout: &age, NegativeTimeout: &age, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid())}
+	o.FsName, o.Name = "testbox", strings.TrimPrefix(fsType, "fuse.")
+	o.DisableXAttrs = true
+	o.MaxWrite, o.MaxReadAhead = 1<<20, 1<<20 // a read is as large as a write may be
+	o.Logger = log.New(lines(logf), "", 0)
+	if os.Geteuid() == 0 { // without a helper program, which takes "ro" as a word
+		o.DirectMountStrict, o.DirectMountFlags = true, syscall.MS_NOSUID|syscall.MS_NODEV|syscall.MS_RDONLY
+	} else {
+		o.Options = []string{"ro"}
+	}
+	return o
+}
+
+func hint() string {
+	if _, err := os.Stat("/dev/fuse"); err != nil {
+		return " (this machine has no /dev/fuse; load the module fuse)"
+	}
+	if os.Geteuid() != 0 {
+		return " (who is not root needs the program fusermount3, of the package fuse3)"
+	}
+	return ""
+}
+
+// lines is a log as an io.Writer.
+type lines func(format string, args ...any)
+
+func (l lines) Write(p []byte) (int, error) {
+	l("fuse: %s", strings.TrimSpace(string(p)))
+	return len(p), nil
+}
+
+// Wait serves until the folder is unmounted, and unmounts it when the context
+// ends. Who still uses a file then keeps it, and Wait goes on: a disk is not
+// taken from under a file system that is mounted from it.
+func (m *Mount) Wait(ctx context.Context) {
+	gone := make(chan struct{})
+	go func() {
+		m.server.Wait()
+		close(gone)
+	}()
+	select {
+	case <-gone:
+	case <-ctx.Done():
+		m.unmount(gone)
+	}
+}
+
+func (m *Mount) unmount(gone <-chan struct{}) {
+	for said := false; ; said = true {
+		err := m.server.Unmount()
+		if err == nil {
+			<-gone
+			return
+		}
+		if !said {
+			m.log("%s cannot be unmounted yet: %v; end what uses it", m.dir, err)
+		}
+		select {
+		case <-gone:
+			return
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// root is the folder.
+type root struct {
+	fs.Inode
+	files []*file
+	log   func(format string, args ...any)
+}
+
+func (r *root) add(f File) error {
+	name := f.Name + ".raw"
+	switch {
+	case f.Name == "" || len(name) > 255 || strings.ContainsAny(f.Name, "/\x00"):
+		return fmt.Errorf("%q cannot be the name of a file", f.Name)
+	case f.Size < 0:
+		return fmt.Errorf("%s has %d bytes", f.Name, f.Size)
+	case slices.ContainsFunc(r.files, func(g *file) bool { return g.Name == f.Name }):
+		return errors.New("two disks are called " + f.Name)
+	}
+	r.files = append(r.files, &file{File: f, log: r.log})
+	return nil
+}
+
+// OnAdd implements fs.NodeOnAdder.
+func (r *root) OnAdd(ctx context.Context) {
+	for i, f := range r.files {
+		child := r.NewPersistentInode(ctx, f, fs.StableAttr{Mode: fuse.S_IFREG, Ino: uint64(i) + 2})
+		r.AddChild(f.Name+".raw", child, false)
+	}
+}

@@ -1,0 +1,103 @@
+package imagefs
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// prepare makes sure that a folder can be mounted on: it is there, empty, and
+// has no mount but a dead one of ours, which is taken away. It gives the
+// folder's real path.
+func prepare(dir string) (string, error) {
+	dir, err := realPath(dir)
+	if err != nil {
+		return "", err
+	}
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	kind, err := mountedOn(f, dir)
+	if err != nil {
+		return "", err
+	}
+	_, dead := os.Stat(dir)
+	switch {
+	case kind == fsType && errors.Is(dead, syscall.ENOTCONN):
+		if err := detach(dir); err != nil {
+			return "", fmt.Errorf("unmount what a process that died left on %s: %w", dir, err)
+		}
+	case kind != "":
+		return "", fmt.Errorf("%s has a file system mounted on it (%s); umount it first, or take another folder", dir, kind)
+	}
+	names, err := os.ReadDir(dir)
+	if err == nil && len(names) > 0 {
+		err = fmt.Errorf("%s is not empty; take an empty folder", dir)
+	}
+	return dir, err
+}
+
+// realPath does not look at the folder itself: a dead mount cannot be.
+func realPath(dir string) (string, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	if st, err := os.Lstat(dir); err == nil && st.Mode()&os.ModeSymlink != 0 {
+		return filepath.EvalSymlinks(dir)
+	}
+	parent, err := filepath.EvalSymlinks(filepath.Dir(dir))
+	return filepath.Join(parent, filepath.Base(dir)), err
+}
+
+// detach unmounts, and lets go who still has a file open: it gives errors
+// anyway.
+func detach(dir string) error {
+	if os.Geteuid() == 0 {
+		return syscall.Unmount(dir, syscall.MNT_DETACH)
+	}
+	if msg, err := exec.Command("fusermount3", "-u", "-z", dir).CombinedOutput(); err != nil {
+		return fmt.Errorf("%w: %s", err, strings.TrimSpace(string(msg)))
+	}
+	return nil
+}
+
+// mountedOn is the type of the file system that is mounted on a folder, ""
+// for none. It reads /proc/self/mountinfo, as proc_pid_mountinfo(5) has it.
+func mountedOn(mountinfo io.Reader, dir string) (kind string, err error) {
+	lines := bufio.NewScanner(mountinfo)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		before, after, ok := strings.Cut(lines.Text(), " - ")
+		fields, types := strings.Fields(before), strings.Fields(after)
+		if ok && len(fields) >= 5 && len(types) > 0 && unescape(fields[4]) == dir {
+			kind = types[0] // the last one lies on top
+		}
+	}
+	return kind, lines.Err()
+}
+
+// unescape undoes \ooo, which stands for a byte.
+func unescape(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+4 <= len(s) {
+			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
+				b.WriteByte(byte(n))
+				i += 3
+				continue
+			}
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
+}
