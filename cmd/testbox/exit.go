@@ -17,6 +17,9 @@ const (
 	exitFailed  = 1
 	exitWrong   = 2
 	exitRefused = 3
+	// As the agent's: docs/design.md has the outcomes.
+	exitBadSectors = 4
+	exitDiffer     = 6
 )
 
 const exitHelp = `
@@ -25,6 +28,8 @@ Exit codes:
   1  failed; what was done until then is said
   2  wrong use or wrong input; nothing was changed
   3  refused, because it could do harm; nothing was changed
+  4  done, but the backup has zeros for sectors that could not be read
+  6  compared, and found different
 `
 
 // exitError gives an error an exit code other than exitFailed.
@@ -73,7 +78,11 @@ func execute(ctx context.Context, root *cobra.Command) int {
 	if err == nil {
 		return exitDone
 	}
-	for _, line := range strings.Split(err.Error(), "\n") {
+	text := err.Error()
+	if ctx.Err() != nil {
+		text = strings.ReplaceAll(text, context.Canceled.Error(), "interrupted")
+	}
+	for _, line := range strings.Split(text, "\n") {
 		cmd.PrintErrf("testbox: %s\n", line)
 	}
 	if !begun {

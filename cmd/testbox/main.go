@@ -29,6 +29,9 @@ itself and starts its own disk again.
   testbox share init          set the storage server up
   testbox maintenance build   make the system that boxes boot for an action
   testbox pxe-conf            arm boxes, list armed ones, disarm them
+  testbox image               back up disks into a store, restore, compare and look into them
+  testbox store               make a store, look after it, copy it
+  testbox disk map            show which bytes of a disk matter
   testbox lab                 try it all with virtual boxes`,
 	)
 	root.Version = version()
@@ -36,6 +39,9 @@ itself and starts its own disk again.
 		newPxeConfCmd(w),
 		newShareCmd(w),
 		newMaintenanceCmd(),
+		newImageCmd(),
+		newStoreCmd(),
+		newDiskCmd(),
 		newLabCmd(),
 	)
 	return root

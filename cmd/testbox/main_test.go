@@ -1,11 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -95,7 +97,9 @@ func TestScripts(t *testing.T) {
 			return os.Getuid() == 0, nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"disk":        cmdDisk,
 			"exits":       cmdExits,
+			"flip":        cmdFlip,
 			"folder":      cmdFolder,
 			"maintenance": cmdMaintenance,
 			"remember":    cmdRemember,
@@ -120,6 +124,7 @@ func setupScript(env *testscript.Env) error {
 	env.Setenv("LOADERS", filepath.Join(env.WorkDir, "loaders"))
 	env.Setenv("HOSTS", filepath.Join(env.WorkDir, "hosts"))
 	env.Setenv("NEIGHBOURS", filepath.Join(env.WorkDir, "neighbours"))
+	env.Setenv("TESTBOX_STORE", filepath.Join(env.WorkDir, "store"))
 	for _, f := range append([]loaderFile{{from: "syslinux/modules/bios/chain.c32"}}, loaderNeeded...) {
 		if err := writeFile(filepath.Join(env.WorkDir, "loaders", f.from), "content of "+f.from); err != nil {
 			return err
@@ -151,6 +156,56 @@ func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
 	if fmt.Sprint(code) != args[0] {
 		ts.Fatalf("exit code is %d, want %s", code, args[0])
 	}
+}
+
+// cmdDisk: `disk FILE MIB SEED` makes a disk of noise, zeros and text without a
+// partition table; `disk FILE change OFFSET` writes some bytes into it.
+func cmdDisk(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: disk FILE MIB SEED | disk FILE change OFFSET")
+	}
+	path := ts.MkAbs(args[0])
+	n, err := strconv.Atoi(args[2])
+	ts.Check(err)
+	if args[1] == "change" {
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		ts.Check(err)
+		_, err = f.WriteAt([]byte("changed"), int64(n))
+		ts.Check(errors.Join(err, f.Close()))
+		return
+	}
+	mib, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	r := rand.NewChaCha8([32]byte{byte(n)})
+	b := make([]byte, mib<<20)
+	for i := range mib {
+		switch piece := b[i<<20:][:1<<20]; i % 3 {
+		case 0:
+			r.Read(piece)
+		case 1:
+			copy(piece, bytes.Repeat([]byte(fmt.Sprintf("text %d of disk %d\n", i, n)), 100000))
+		}
+	}
+	ts.Check(os.WriteFile(path, b, 0o644))
+}
+
+// cmdFlip: `flip GLOB OFFSET` flips a bit in the last file that matches; a
+// negative offset counts from its end.
+func cmdFlip(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: flip GLOB OFFSET")
+	}
+	paths, err := filepath.Glob(ts.MkAbs(args[0]))
+	ts.Check(err)
+	if len(paths) == 0 {
+		ts.Fatalf("no file is %s", args[0])
+	}
+	b, err := os.ReadFile(paths[len(paths)-1])
+	ts.Check(err)
+	off, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	b[(off+len(b))%len(b)] ^= 4
+	ts.Check(os.WriteFile(paths[len(paths)-1], b, 0o600))
 }
 
 // cmdFolder: `folder` makes a folder of boot files, $CFG, with a site file.

@@ -1,0 +1,301 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+
+	"testbox-imaging/internal/conform"
+	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/rawgz"
+	"testbox-imaging/internal/testenv"
+)
+
+// shell runs commands in this process, in a folder of its own.
+type shell struct {
+	t   testing.TB
+	ctx context.Context
+	dir string
+}
+
+func newShell(t testing.TB) *shell {
+	s := &shell{t, t.Context(), t.TempDir()}
+	t.(interface{ Setenv(string, string) }).Setenv("TESTBOX_STORE", s.path("store"))
+	return s
+}
+
+func (s *shell) path(name string) string { return filepath.Join(s.dir, name) }
+
+func (s *shell) write(name string, b []byte) string {
+	s.t.Helper()
+	if err := writeFile(s.path(name), string(b)); err != nil {
+		s.t.Fatal(err)
+	}
+	return s.path(name)
+}
+
+// run runs a command, which must end with code, and gives what it said.
+func (s *shell) run(code int, args ...string) string {
+	s.t.Helper()
+	return s.cancelled("", code, args...)
+}
+
+// cancelled is run of a command that is interrupted once it says word.
+func (s *shell) cancelled(word string, code int, args ...string) string {
+	s.t.Helper()
+	ctx, cancel := context.WithCancel(s.ctx)
+	defer cancel()
+	out := &listener{word: word, heard: cancel}
+	if got := run(ctx, newRootCmd(realWorld()), args, out, out); got != code {
+		s.t.Fatalf("testbox %s: exit code %d\n%s", strings.Join(args, " "), got, out)
+	}
+	return out.String()
+}
+
+// listener calls heard when a word comes by.
+type listener struct {
+	bytes.Buffer
+	word  string
+	heard func()
+}
+
+func (l *listener) Write(p []byte) (int, error) {
+	if l.word != "" && strings.Contains(string(p), l.word) {
+		l.heard()
+	}
+	return l.Buffer.Write(p)
+}
+
+func (s *shell) same(path string, want []byte) {
+	s.t.Helper()
+	if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, want) {
+		s.t.Errorf("%s is not what it was (%v)", path, err)
+	}
+}
+
+// TestInterrupted: what is interrupted leaves nothing that could be taken for
+// whole, and the next one is not in its way.
+func TestInterrupted(t *testing.T) {
+	s := newShell(t)
+	disk := conform.Disks(5 << 20)["noise"]
+	img := s.write("a.img", disk)
+	s.run(0, "store", "init")
+	if out := s.cancelled("counts as used", 1, "image", "create", "box", img); !strings.Contains(out, "interrupted") {
+		t.Error(out)
+	}
+	if out := s.run(0, "image", "list"); !strings.Contains(out, "there are no backups") {
+		t.Error(out)
+	}
+	s.run(0, "image", "create", "box", img)
+
+	target := s.path("new.img")
+	s.cancelled("differ on the disk", 1, "image", "restore", "box", target)
+	if _, err := os.Stat(target); err == nil {
+		t.Error("a restore that was interrupted before its first write left a file")
+	}
+	old := conform.Disks(5 << 20)["mixed"]
+	s.write("new.img", old)
+	s.cancelled("differ on the disk", 1, "image", "restore", "--yes", "box", target)
+	s.same(target, old)
+	s.run(0, "image", "restore", "--yes", "box", target)
+	s.same(target, disk)
+	s.run(0, "store", "scrub")
+}
+
+// TestRunningMachine: the disk of a virtual machine is not written over, and
+// read only if that is meant.
+func TestRunningMachine(t *testing.T) {
+	s := newShell(t)
+	testenv.Tools(t, "qemu-system-x86_64")
+	s.run(0, "store", "init")
+	disk := conform.Disks(1 << 20)["mixed"]
+	img := s.write("vm.img", disk)
+	s.run(0, "image", "create", "vm", img)
+	sock := s.path("qmp")
+	vm := exec.Command("qemu-system-x86_64", "-S", "-display", "none", "-nodefaults", "-drive", "format=raw,file="+img, "-qmp", "unix:"+sock+",server,nowait")
+	if err := vm.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { vm.Process.Kill(); vm.Wait() }()
+	for i := 0; ; i++ {
+		if _, err := os.Stat(sock); err == nil {
+			break
+		} else if i == 500 {
+			t.Fatal("the machine does not start")
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	for _, args := range [][]string{{"create", "vm", img}, {"restore", "--yes", "--full", "vm", img}} {
+		for i := 0; ; i++ { // it opens its disk about then
+			out := &listener{}
+			code := run(s.ctx, newRootCmd(realWorld()), append([]string{"image"}, args...), out, out)
+			if code == exitRefused && strings.Contains(out.String(), "running virtual machine") {
+				break
+			} else if i == 100 {
+				t.Fatalf("%v: exit code %d: %s", args, code, out)
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+	s.run(exitRefused, "image", "import", "vm", img)
+	if out := s.run(0, "image", "create", "--busy", "vm", img); !strings.Contains(out, "is in use") {
+		t.Error(out)
+	}
+	s.run(0, "image", "verify", "vm", img)
+	s.same(img, disk)
+}
+
+// sharedDisk writes an image of share mode, with its sidecar.
+func (s *shell) sharedDisk(box, name string, disk []byte, bad ...image.Range) {
+	s.t.Helper()
+	var b bytes.Buffer
+	w := rawgz.NewWriter(&b)
+	for off := 0; off < len(disk); off += image.PieceSize {
+		piece := disk[off:min(off+image.PieceSize, len(disk))]
+		enc, err := w.Encode(nil, piece)
+		if err == nil {
+			err = w.Append(piece, enc)
+		}
+		if err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	sums, err := w.Close()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	f := image.Facts{
+		Format: image.FactsFormat, Name: name, Kernel: name, Disk: image.Identity{Size: int64(len(disk)), SectorSize: 512, Serial: "S-" + name},
+		Box: box, Host: "web", Arming: "20261120-101112-0011aabb", Time: time.Date(2026, 11, 20, 10, 11, 12, 0, time.UTC),
+		BLAKE3: sums.BLAKE3, SHA256: sums.SHA256, FileSize: sums.FileSize, Bad: bad,
+	}
+	s.write(box+"/"+name+".raw.gz", b.Bytes())
+	s.write(box+"/"+name+".json", f.Marshal())
+}
+
+// TestImportFolder: a backup of share mode keeps its time and what is known of
+// its disks; half of one is none.
+func TestImportFolder(t *testing.T) {
+	s := newShell(t)
+	s.run(0, "store", "init")
+	a, b := conform.Disks(3<<20 + 512)["mixed"], conform.Disks(1 << 20)["text"]
+	s.sharedDisk("10.40.41.42", "sda", a)
+	s.sharedDisk("10.40.41.42", "sdb", b, image.Range{Off: 512, Len: 1024})
+	folder := s.path("10.40.41.42")
+	if out := s.run(exitBadSectors, "image", "import", folder); !strings.Contains(out, "sdb: bytes 512 to 1535 cannot be read") {
+		t.Error(out)
+	}
+	out := s.run(0, "image", "show", "10.40.41.42@2026-11-20")
+	for _, want := range []string{"backup 20261120-101112 of 10.40.41.42, 2026-11-20T10:11:12Z", "host: web", "S-sda", "bytes 512 to 1535 could not be read"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is not in\n%s", want, out)
+		}
+	}
+	s.run(0, "image", "restore", "10.40.41.42", "sda="+s.path("x"), "sdb="+s.path("y"))
+	s.same(s.path("x"), a)
+	s.same(s.path("y"), b)
+	s.run(exitBadSectors, "image", "import", folder)
+	s.run(0, "image", "show", "10.40.41.42@20261120-101112-2")
+
+	spoiled := map[string]func(string){
+		"an image is missing":      func(dir string) { os.Remove(dir + "/sdb.raw.gz") },
+		"not in place":             func(dir string) { os.WriteFile(dir+"/commit.json", []byte("{}"), 0o600) },
+		"two images":               func(dir string) { os.WriteFile(dir+"/sda.gz", []byte("x"), 0o600) },
+		"sidecar is not readable":  func(dir string) { os.WriteFile(dir+"/sda.json", []byte("{"), 0o600) },
+		"the file itself":          func(dir string) { flipByte(t, dir+"/sda.raw.gz", 1000) },
+		"sidecar of another image": func(dir string) { os.Rename(dir+"/sdb.json", dir+"/sda.json"); os.Remove(dir + "/sdb.raw.gz") },
+	}
+	for what, spoil := range spoiled {
+		dir := filepath.Join(t.TempDir(), "10.40.41.42")
+		if err := os.CopyFS(dir, os.DirFS(folder)); err != nil {
+			t.Fatal(err)
+		}
+		spoil(dir)
+		out := &listener{}
+		if code := run(t.Context(), newRootCmd(realWorld()), []string{"image", "import", dir}, out, out); code == exitDone || code == exitBadSectors {
+			t.Errorf("%s: taken:\n%s", what, out)
+		}
+	}
+	other := s.path("elsewhere")
+	if err := os.CopyFS(other, os.DirFS(folder)); err != nil {
+		t.Fatal(err)
+	}
+	s.run(exitRefused, "image", "import", other)
+	if out := s.run(0, "store", "stats"); !strings.HasPrefix(out, "2 backups of 1 boxes") {
+		t.Error(out)
+	}
+}
+
+func flipByte(t testing.TB, path string, at int) {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err == nil {
+		b[at] ^= 1
+		err = os.WriteFile(path, b, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestImportForms: the same disk in any form is the same image.
+func TestImportForms(t *testing.T) {
+	s := newShell(t)
+	s.run(0, "store", "init")
+	disk := conform.Disks(2<<20 + 512)["mixed"]
+	raw := s.write("raw", disk)
+	enc, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	zst := s.write("zst", enc.EncodeAll(disk, nil))
+	s.run(0, "image", "create", "box", raw)
+	for _, path := range []string{raw, zst} {
+		s.run(0, "image", "import", "box", path)
+		if out := s.run(0, "image", "diff", "box@latest~1", "box"); out != "sda: the same\n" {
+			t.Errorf("%s: %s", path, out)
+		}
+	}
+	cut := s.write("cut", enc.EncodeAll(disk, nil)[:500<<10])
+	s.run(1, "image", "import", "box", cut)
+	s.run(exitWrong, "image", "import", raw)
+	left, err := filepath.Glob(filepath.Join(os.TempDir(), "testbox-import-*"))
+	if err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// TestStoreInS3 keeps the backups in object storage; another machine needs
+// nothing but an empty folder to read them.
+func TestStoreInS3(t *testing.T) {
+	s := newShell(t)
+	server := testenv.StartS3(t)
+	url := server.URL(server.Addr, "lab")
+	disk := conform.Disks(3 << 20)["mixed"]
+	img := s.write("a.img", disk)
+	s.run(0, "store", "init", "--s3", url)
+	s.run(exitRefused, "store", "init", "--s3", url)
+	s.run(0, "image", "create", "box", img)
+	s.run(0, "image", "verify", "box")
+	s.run(0, "store", "scrub")
+	if out := s.run(0, "store", "init", "--s3", url, s.path("second")); !strings.Contains(out, "there is a store at") {
+		t.Error(out)
+	}
+	s.run(0, "image", "restore", "--store", s.path("second"), "box", s.path("new.img"))
+	s.same(s.path("new.img"), disk)
+	s.run(0, "image", "delete", "box@latest", "--yes")
+	s.run(0, "store", "gc", "--yes")
+	s.run(exitWrong, "image", "restore", "--store", s.path("second"), "box", s.path("x.img"))
+	s.run(exitWrong, "store", "init", "--s3", "http://no/bucket", s.path("third"))
+	server.Kill()
+	if out := s.run(1, "image", "list"); strings.Contains(out, "no backups") {
+		t.Error("a server that is gone is taken for a store without backups")
+	}
+}

@@ -1,0 +1,264 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"testbox-imaging/internal/chunk"
+	"testbox-imaging/internal/copier"
+	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/store"
+	"testbox-imaging/internal/usedmap"
+)
+
+// createOptions are the flags of image create.
+type createOptions struct {
+	storeFlag
+	note    string
+	pin     bool
+	allUsed bool
+	busy    bool
+	sector  int // bytes; 0: the device's, or guessed for a file
+}
+
+func newImageCreateCmd() *cobra.Command {
+	var o createOptions
+	cmd := &cobra.Command{
+		Use:   "create BOX [NAME=]DISK...",
+		Short: "Back up disks into the store",
+		Long: `Reads what matters of the disks and adds it to the store as one backup of BOX. DISK is a device
+of this machine or a file with the bytes of a disk; NAME is what the image is called for good,
+without it the device's kernel name, for files sda, sdb and so on. Nothing is written to DISK,
+and a disk that is in use is refused.
+
+What no file system uses is not read and not kept ("testbox disk map" shows it); a restore leaves
+it as it is on the target. What is in doubt is kept.
+
+The backup is there when the last line says so, or not at all. With unreadable sectors it is
+made, with zeros in their place, they are named, and the exit code is 4.`,
+		Example: `  testbox image create 10.40.41.42 /dev/sda
+  testbox image create --note "fresh install" web-1 sda=disk.img`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) < 2 {
+				return errors.New("give the box and its disks (BOX DISK...)")
+			}
+			return nil
+		},
+		ValidArgsFunction: completeFirst(&o.storeFlag),
+		RunE:              func(cmd *cobra.Command, args []string) error { return runImageCreate(cmd, args[0], args[1:], o) },
+	}
+	f := cmd.Flags()
+	o.add(cmd)
+	f.StringVar(&o.note, "note", "", "`WORDS` to find the backup again")
+	f.BoolVar(&o.pin, "pin", false, "keep it for good: retention does not delete it")
+	f.BoolVar(&o.allUsed, "all-used", false, "keep all bytes of the disks, also what no file system uses")
+	f.BoolVar(&o.busy, "busy", false, "read disks that are in use; the image may then be no state that the disk ever had")
+	f.IntVar(&o.sector, "sector-size", 0, "logical sectors of `BYTES` of files; without it what their GPT tells, else 512")
+	return cmd
+}
+
+// namedDisk is a disk of a command line.
+type namedDisk struct {
+	name string // of the image
+	*localDisk
+	bad []image.Range // known already to be unreadable: of an image that is imported
+}
+
+func runImageCreate(cmd *cobra.Command, box string, args []string, o createOptions) (err error) {
+	if !image.ValidBox(box) {
+		return wrong("%q cannot be a box: letters, digits and any of -_. ", box)
+	}
+	if len(o.note) > image.MaxNote {
+		return wrong("the note is longer than %d bytes", image.MaxNote)
+	}
+	disks, err := openSources(cmd, args, o)
+	if err != nil {
+		return err
+	}
+	defer closeDisks(disks)
+	s, err := o.open(cmd, false)
+	if err != nil {
+		return err
+	}
+	defer closing(s, &err)
+	r := &image.Record{Format: image.RecordFormat, Box: box, Note: o.note, Pinned: o.pin}
+	return saveDisks(cmd, s, r, disks, o.allUsed)
+}
+
+// splitNamed takes [NAME=]PATH apart; a path can have a = too.
+func splitNamed(arg string) (name, path string) {
+	name, path, named := strings.Cut(arg, "=")
+	if !named || !image.ValidName(name) {
+		return "", arg
+	}
+	return name, path
+}
+
+// openSources opens the disks of a command line.
+func openSources(cmd *cobra.Command, args []string, o createOptions) (out []namedDisk, err error) {
+	defer func() {
+		if err != nil {
+			closeDisks(out)
+		}
+	}()
+	for _, a := range args {
+		name, path := splitNamed(a)
+		d, err := openLocal(path, o.sector, false, o.busy)
+		if err != nil {
+			return out, err
+		}
+		if d.busy {
+			cmd.PrintErrf("testbox: warning: %s is in use; its image may be no state that the disk ever had\n", path)
+		}
+		out = append(out, namedDisk{name: name, localDisk: d})
+	}
+	return out, nameDisks(out)
+}
+
+// nameDisks gives names to those that have none.
+func nameDisks(disks []namedDisk) error {
+	taken := map[string]bool{}
+	for i := range disks {
+		d := &disks[i]
+		if d.name == "" && image.ValidName(d.kernel) {
+			d.name = d.kernel
+		}
+		if d.name != "" && taken[d.name] {
+			return wrong("two disks are called %s; give names as in sda=%s", d.name, d.path)
+		}
+		taken[d.name] = d.name != ""
+	}
+	for i := range disks {
+		for c := 'a'; disks[i].name == "" && c <= 'z'; c++ {
+			if name := "sd" + string(c); !taken[name] {
+				disks[i].name, taken[name] = name, true
+			}
+		}
+		if disks[i].name == "" {
+			return wrong("give the disks names, as in disk27=%s", disks[i].path)
+		}
+	}
+	return nil
+}
+
+func closeDisks(disks []namedDisk) {
+	for _, d := range disks {
+		d.close()
+	}
+}
+
+// errBadSectors is what a backup with unreadable sectors ends with.
+var errBadSectors = &exitError{exitBadSectors, errors.New("the backup has zeros for sectors that could not be read")}
+
+// saveDisks makes one backup of disks, and says what it did.
+func saveDisks(cmd *cobra.Command, s *store.Locked, r *image.Record, disks []namedDisk, allUsed bool) error {
+	session := s.Begin()
+	session.Trusted = true
+	defer session.Close()
+	saved, err := trySave(cmd, session, r, disks, allUsed)
+	if errors.Is(err, chunk.ErrMissing) {
+		// Objects got lost on the way: a pack that could not be written, since
+		// the store was full for a moment.
+		cmd.PrintErrf("testbox: warning: %v; it is sent again\n", err)
+		saved, err = trySave(cmd, session, r, disks, allUsed)
+	}
+	if err != nil {
+		return err
+	}
+	bad := false
+	for i := range saved {
+		printSaved(cmd, disks[i].name, &saved[i])
+		bad = bad || len(saved[i].Disk.Bad) > 0
+	}
+	cmd.Printf("backup %s of %s is in the store\n", r.ID, r.Box)
+	if bad {
+		return errBadSectors
+	}
+	return nil
+}
+
+func trySave(cmd *cobra.Command, session *store.Session, r *image.Record, disks []namedDisk, allUsed bool) (out []copier.Saved, err error) {
+	r.Disks = nil
+	for _, d := range disks {
+		saved, err := saveDisk(cmd, session, d, allUsed)
+		if err != nil {
+			return nil, fmt.Errorf("%s (%s): %w", d.name, d.path, err)
+		}
+		rec := saved.Disk
+		rec.Name, rec.Kernel, rec.Disk = d.name, d.kernel, d.identity
+		if len(d.bad) > 0 {
+			rec.Bad = d.bad
+			saved.Disk.Bad = d.bad
+		}
+		if rec.Kernel == "" {
+			rec.Kernel = filepath.Base(d.path)
+		}
+		r.Disks = append(r.Disks, rec)
+		out = append(out, saved)
+	}
+	return out, session.Commit(cmd.Context(), r)
+}
+
+func saveDisk(cmd *cobra.Command, session *store.Session, d namedDisk, allUsed bool) (copier.Saved, error) {
+	var m *usedmap.Map
+	if !allUsed {
+		var err error
+		if m, err = usedmap.Read(cmd.Context(), d, d.identity.Size, d.identity.SectorSize); err != nil {
+			return copier.Saved{}, err
+		}
+		sayDoubt(cmd, d.name, m)
+	}
+	p := newProgress(cmd.ErrOrStderr())
+	defer p.end()
+	return copier.Save(cmd.Context(), d, session, m, d.options(p))
+}
+
+// sayDoubt says what counts as used because of a doubt.
+func sayDoubt(cmd *cobra.Command, name string, m *usedmap.Map) {
+	if m.Doubt != "" {
+		cmd.PrintErrf("%s: all of it counts as used: %s\n", name, printable(m.Doubt))
+		return
+	}
+	for i := range m.Parts {
+		p := &m.Parts[i]
+		if p.Doubt != "" && p.Kind != usedmap.Gap {
+			cmd.PrintErrf("%s: %s: all of it counts as used: %s\n", name, partName(p), printable(p.Doubt))
+		}
+	}
+}
+
+// printSaved says what became of a disk.
+func printSaved(cmd *cobra.Command, name string, s *copier.Saved) {
+	d := &s.Disk
+	took := readTime(s)
+	cmd.Printf("%s: %s: read %s in %s (%s/s), not used %s, zero %s\n", name, bytesText(d.Data+d.Zero+d.Unused), bytesText(s.Receipt.Read),
+		took.Round(time.Millisecond), bytesText(int64(float64(s.Receipt.Read)/max(took.Seconds(), 1e-9))), bytesText(d.Unused), bytesText(d.Zero))
+	cmd.Printf("%s: %s of data: %s were in the store, %s are new and take %s; %s bound it\n", name, bytesText(d.Data), bytesText(d.Data-s.New), bytesText(s.New), bytesText(d.Stored), s.Bound())
+	printBad(cmd, name, d.Bad)
+}
+
+func readTime(s *copier.Saved) time.Duration {
+	for _, st := range s.Receipt.Stages {
+		if st.Name == "read" {
+			return st.Elapsed
+		}
+	}
+	return 0
+}
+
+// maxBadShown is how many places of unreadable sectors are named.
+const maxBadShown = 20
+
+func printBad(cmd *cobra.Command, name string, bad []image.Range) {
+	for _, b := range bad[:min(len(bad), maxBadShown)] {
+		cmd.PrintErrf("testbox: %s: bytes %d to %d cannot be read; the image has zeros there\n", name, b.Off, b.Off+b.Len-1)
+	}
+	if more := len(bad) - maxBadShown; more > 0 {
+		cmd.PrintErrf("testbox: %s: and %d more such places\n", name, more)
+	}
+}

@@ -1,0 +1,174 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"testbox-imaging/internal/chunk"
+	"testbox-imaging/internal/copier"
+	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/store"
+	"testbox-imaging/internal/usedmap"
+)
+
+func newImageDiffCmd() *cobra.Command {
+	var o storeFlag
+	var asJSON, places bool
+	cmd := &cobra.Command{
+		Use:   "diff IMAGE IMAGE",
+		Short: "Show where two backups differ",
+		Long: `Compares two backups disk by disk, and says how many bytes differ in which regions of 256 MiB and in
+which partitions; --places names every place. Bytes that no file system used in either are equal,
+whatever was there. The exit code is 6 if they differ.`,
+		Example: `  testbox image diff 10.40.41.42@latest~1 10.40.41.42`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 2 {
+				return errors.New("give two images")
+			}
+			return nil
+		},
+		ValidArgsFunction: completeImages(&o),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return o.with(cmd, true, func(s *store.Locked) error {
+				return runImageDiff(cmd, s, args, asJSON, places)
+			})
+		},
+	}
+	o.add(cmd)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print it for programs, with all places")
+	cmd.Flags().BoolVar(&places, "places", false, "name every place")
+	return cmd
+}
+
+// diskDiff is how two images of a disk differ.
+type diskDiff struct {
+	Disk    string             `json:"disk"`
+	Regions int                `json:"regions"` // of 256 MiB in which something differs
+	Bytes   int64              `json:"bytes"`
+	Parts   []partDiff         `json:"parts,omitempty"`
+	Places  []chunk.Difference `json:"places"`
+}
+
+// partDiff is how much of a partition differs.
+type partDiff struct {
+	Part  string `json:"part"`
+	Bytes int64  `json:"bytes"`
+	part  copier.LayoutPart
+}
+
+func runImageDiff(cmd *cobra.Command, s *store.Locked, args []string, asJSON, places bool) error {
+	a, selA, err := pick(cmd, s, args[0], false)
+	if err != nil {
+		return err
+	}
+	b, selB, err := pick(cmd, s, args[1], false)
+	if err != nil {
+		return err
+	}
+	pairs, err := pairImages(chosen(a, selA), chosen(b, selB))
+	if err != nil {
+		return err
+	}
+	out := []diskDiff{}
+	differ := false
+	for _, p := range pairs {
+		d, err := diffDisk(cmd, s, p[0], p[1])
+		if err != nil {
+			return err
+		}
+		differ = differ || d.Bytes > 0
+		out = append(out, d)
+	}
+	if asJSON {
+		if err := printJSON(cmd, out); err != nil {
+			return err
+		}
+	} else {
+		printDiff(cmd, out, places)
+	}
+	if differ {
+		return &exitError{exitDiffer, errors.New("the images differ")}
+	}
+	return nil
+}
+
+// pairImages pairs disks by name, or the only two.
+func pairImages(a, b []*image.RecordedDisk) (out [][2]*image.RecordedDisk, err error) {
+	if len(a) == 1 && len(b) == 1 {
+		return [][2]*image.RecordedDisk{{a[0], b[0]}}, nil
+	}
+	for _, x := range a {
+		for _, y := range b {
+			if x.Name == y.Name {
+				out = append(out, [2]*image.RecordedDisk{x, y})
+			}
+		}
+	}
+	if len(out) != len(a) || len(out) != len(b) {
+		return nil, wrong("the backups have different disks; name one of each, as in BOX@WHEN:sda")
+	}
+	return out, nil
+}
+
+func diffDisk(cmd *cobra.Command, s *store.Locked, a, b *image.RecordedDisk) (diskDiff, error) {
+	out := diskDiff{Disk: a.Name, Places: []chunk.Difference{}}
+	ia, err := openImage(cmd.Context(), s, a)
+	if err != nil {
+		return out, err
+	}
+	ib, err := openImage(cmd.Context(), s, b)
+	if err != nil {
+		return out, err
+	}
+	for _, p := range layoutOf(ia.Root.Layout) {
+		if p.Kind != usedmap.Gap && p.Off >= 0 {
+			out.Parts = append(out.Parts, partDiff{layoutName(p), 0, p})
+		}
+	}
+	last := int64(-1)
+	err = chunk.Diff(cmd.Context(), ia, ib, func(d chunk.Difference) error {
+		out.Places = append(out.Places, d)
+		out.Bytes += d.Len
+		for r := max(d.Off/chunk.RegionSize, last+1); r <= (d.Off+d.Len-1)/chunk.RegionSize; r++ {
+			out.Regions++
+			last = r
+		}
+		for i := range out.Parts {
+			p := &out.Parts[i]
+			p.Bytes += max(0, min(d.Off+d.Len, p.part.Off+p.part.Len)-max(d.Off, p.part.Off))
+		}
+		return nil
+	})
+	return out, err
+}
+
+func printDiff(cmd *cobra.Command, disks []diskDiff, places bool) {
+	for _, d := range disks {
+		if d.Bytes == 0 {
+			cmd.Printf("%s: the same\n", d.Disk)
+			continue
+		}
+		cmd.Printf("%s: %s differ, in %d places of %d regions\n", d.Disk, bytesText(d.Bytes), len(d.Places), d.Regions)
+		inside := int64(0)
+		for _, p := range d.Parts {
+			if p.Bytes > 0 {
+				cmd.Printf("%s: %s: %s\n", d.Disk, p.Part, bytesText(p.Bytes))
+			}
+			inside += p.Bytes
+		}
+		if outside := d.Bytes - inside; outside > 0 && len(d.Parts) > 0 {
+			cmd.Printf("%s: outside of partitions: %s\n", d.Disk, bytesText(outside))
+		}
+		for _, p := range d.Places {
+			if places {
+				cmd.Println(placeText(d.Disk, p))
+			}
+		}
+	}
+}
+
+func placeText(disk string, d chunk.Difference) string {
+	return fmt.Sprintf("%s: bytes %d to %d: %v", disk, d.Off, d.Off+d.Len-1, d.How)
+}

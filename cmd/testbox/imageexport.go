@@ -1,0 +1,172 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"testbox-imaging/internal/chunk"
+	"testbox-imaging/internal/convert"
+	"testbox-imaging/internal/copier"
+	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/rawgz"
+	"testbox-imaging/internal/store"
+)
+
+// viewCache is how many bytes of unpacked chunks a disk that is read in order
+// keeps, read ahead among them.
+const viewCache = 64 << 20
+
+func newImageExportCmd() *cobra.Command {
+	var o storeFlag
+	var format string
+	cmd := &cobra.Command{
+		Use:   "export IMAGE[:DISK] FILE|-",
+		Short: "Write a disk of a backup to a file, as raw bytes, gzip or qcow2",
+		Long: `Writes a disk of a backup to FILE, which must not be there. What no file system used reads as zeros.
+raw is the bytes of the disk, with holes in the file for zeros; raw.gz is what share mode keeps, and
+any gunzip unpacks; qcow2 is for QEMU. Without --format it is told from the end of FILE's name. To
+standard output goes raw or raw.gz.
+
+The file has its name only when all of it is there and durable.`,
+		Example: `  testbox image export 10.40.41.42:sda sda.qcow2
+  testbox image export --format raw 10.40.41.42 - | ssh lab 'cat > disk.img'`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 2 {
+				return errors.New("give an image and a file")
+			}
+			return nil
+		},
+		ValidArgsFunction: completeFirst(&o),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			format, err := exportFormat(args[1], format)
+			if err != nil {
+				return err
+			}
+			return o.with(cmd, true, func(s *store.Locked) error {
+				return runImageExport(cmd, s, args[0], args[1], format)
+			})
+		},
+	}
+	o.add(cmd)
+	cmd.Flags().StringVar(&format, "format", "", "`FORM` of the file: raw, raw.gz or qcow2")
+	mustComplete(cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{"raw", "raw.gz", "qcow2"}, cobra.ShellCompDirectiveNoFileComp)))
+	return cmd
+}
+
+func exportFormat(path, format string) (string, error) {
+	if format == "" {
+		switch {
+		case strings.HasSuffix(path, ".gz"):
+			format = "raw.gz"
+		case strings.HasSuffix(path, ".qcow2"):
+			format = "qcow2"
+		default:
+			format = "raw"
+		}
+	}
+	switch format {
+	case "raw", "raw.gz":
+		return format, nil
+	case "qcow2":
+		if path == "-" {
+			return "", wrong("qcow2 cannot go to standard output: its beginning is written last")
+		}
+		return format, nil
+	}
+	return "", wrong("--format %s: it is raw, raw.gz or qcow2", format)
+}
+
+func runImageExport(cmd *cobra.Command, s *store.Locked, arg, path, format string) (err error) {
+	r, d, err := pickDisk(cmd, s, arg)
+	if err != nil {
+		return err
+	}
+	im, err := openImage(cmd.Context(), s, d)
+	if err != nil {
+		return err
+	}
+	view := im.ReaderAt(cmd.Context(), viewCache)
+	defer view.Close()
+	p := newProgress(cmd.ErrOrStderr())
+	told := func(done, total int64) { p.tell("write", done, total) }
+	if path == "-" {
+		err := exportStream(cmd, view, cmd.OutOrStdout(), format, told)
+		p.end()
+		return err
+	}
+	err = exportFile(cmd, view, path, format, told)
+	p.end()
+	if err != nil {
+		return err
+	}
+	cmd.Printf("%s of backup %s of %s is in %s\n", d.Name, r.ID, r.Box, path)
+	return nil
+}
+
+// exportFile writes a file under a temporary name first.
+func exportFile(cmd *cobra.Command, view *chunk.DiskReader, path, format string, told convert.Progress) error {
+	if _, err := os.Lstat(path); err == nil {
+		return wrong("%s is there already; move it away", path)
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*.tmp")
+	if err != nil {
+		return wrong("%w", err)
+	}
+	tmp := f.Name()
+	defer os.Remove(tmp)
+	defer f.Close()
+	switch format {
+	case "raw":
+		err = convert.WriteRaw(cmd.Context(), view, f, told)
+	case "qcow2":
+		err = convert.WriteQcow2(cmd.Context(), view, f, told)
+	default:
+		err = exportStream(cmd, view, f, format, told)
+	}
+	if err == nil {
+		err = errors.Join(f.Sync(), f.Close())
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		return err
+	}
+	return durable.OS{}.SyncDir(filepath.Dir(path))
+}
+
+// exportStream writes to what takes bytes in order only.
+func exportStream(cmd *cobra.Command, view *chunk.DiskReader, w io.Writer, format string, told convert.Progress) error {
+	if format == "raw" {
+		b := bufio.NewWriterSize(w, 1<<20)
+		_, err := io.CopyBuffer(b, &toldReader{r: io.NewSectionReader(view, 0, view.Size()), total: view.Size(), told: told}, make([]byte, 1<<20))
+		return errors.Join(err, b.Flush())
+	}
+	out := rawgz.NewWriter(w)
+	if _, err := copier.Backup(cmd.Context(), view, out, copier.Options{Progress: func(_ string, done, total int64) { told(done, total) }}); err != nil {
+		return err
+	}
+	_, err := out.Close()
+	return err
+}
+
+// toldReader tells how much was read.
+type toldReader struct {
+	r           io.Reader
+	done, total int64
+	told        convert.Progress
+}
+
+func (t *toldReader) Read(p []byte) (int, error) {
+	n, err := t.r.Read(p)
+	t.done += int64(n)
+	t.told(t.done, t.total)
+	return n, err
+}

@@ -1,0 +1,189 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/store"
+)
+
+func newImagePinCmd() *cobra.Command {
+	var o storeFlag
+	var off, baseline bool
+	var note string
+	cmd := &cobra.Command{
+		Use:   "pin IMAGE",
+		Short: "Keep a backup for good, or make it the baseline",
+		Long: `A pinned backup is never deleted by retention. With --baseline, it becomes what a restore of the box
+takes if no other is named, in the place of an earlier baseline; that is kept too. --off takes
+either back. --note gives the backup other words.`,
+		Args: oneImage, ValidArgsFunction: completeImages(&o),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return o.with(cmd, false, func(s *store.Locked) error {
+				r, sel, err := pick(cmd, s, args[0], false)
+				if err != nil {
+					return err
+				}
+				if sel.Disk != "" {
+					return wrong("a backup is kept with all its disks; leave :%s out", sel.Disk)
+				}
+				if cmd.Flags().Changed("note") {
+					if err := s.SetNote(cmd.Context(), r.Box, r.ID, note); err != nil {
+						return err
+					}
+				}
+				if baseline {
+					err = s.SetBaseline(cmd.Context(), r.Box, r.ID, !off)
+				} else if off || !cmd.Flags().Changed("note") {
+					err = s.SetPinned(cmd.Context(), r.Box, r.ID, !off)
+				}
+				if err != nil {
+					return err
+				}
+				if r, err = s.Record(cmd.Context(), r.Box, r.ID); err != nil {
+					return err
+				}
+				printRecord(cmd, r)
+				return nil
+			})
+		},
+	}
+	o.add(cmd)
+	f := cmd.Flags()
+	f.BoolVar(&off, "off", false, "take it back")
+	f.BoolVar(&baseline, "baseline", false, "what a restore of the box takes by itself")
+	f.StringVar(&note, "note", "", "other `WORDS` for the backup")
+	return cmd
+}
+
+// deleteOptions are the flags of image delete.
+type deleteOptions struct {
+	storeFlag
+	policy store.Policy
+	yes    bool
+}
+
+func newImageDeleteCmd() *cobra.Command {
+	var o deleteOptions
+	cmd := &cobra.Command{
+		Use:   "delete IMAGE... | --keep-last N [--keep-daily N] [--keep-weekly N] [--keep-monthly N] [BOX...]",
+		Short: "Delete backups, by name or by how many are kept",
+		Long: `With IMAGEs, deletes these. With --keep flags, of each box (or of the BOXes named) keeps the last
+backups, and the last one of each of so many days, weeks and months, and deletes the others; pinned
+ones, baselines and the last backup of a box always stay.
+
+The plan is printed; it is done only with --yes. The space comes back with "testbox store gc".`,
+		Example: `  testbox image delete 10.40.41.42@latest~3 --yes
+  testbox image delete --keep-last 3 --keep-daily 7 --keep-weekly 4`,
+		ValidArgsFunction: completeImages(&o.storeFlag),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.policy == (store.Policy{}) && len(args) == 0 {
+				return wrong("give images, or how many to keep")
+			}
+			return runImageDelete(cmd, args, o)
+		},
+	}
+	o.add(cmd)
+	f := cmd.Flags()
+	f.IntVar(&o.policy.Last, "keep-last", 0, "keep the last `N` backups of each box")
+	f.IntVar(&o.policy.Daily, "keep-daily", 0, "keep the last one of each of `N` days")
+	f.IntVar(&o.policy.Weekly, "keep-weekly", 0, "keep the last one of each of `N` weeks")
+	f.IntVar(&o.policy.Monthly, "keep-monthly", 0, "keep the last one of each of `N` months")
+	f.BoolVarP(&o.yes, "yes", "y", false, "do it, not only say it")
+	return cmd
+}
+
+func runImageDelete(cmd *cobra.Command, args []string, o deleteOptions) (err error) {
+	s, err := o.open(cmd, !o.yes)
+	if err != nil {
+		return err
+	}
+	defer closing(s, &err)
+	rs, err := records(cmd, s)
+	if err != nil {
+		return err
+	}
+	var gone []*image.Record
+	if o.policy == (store.Policy{}) {
+		gone, err = named(rs, args)
+	} else {
+		gone, err = planned(cmd, rs, args, o.policy)
+	}
+	if err != nil {
+		return err
+	}
+	if len(gone) == 0 {
+		cmd.Println("nothing is to be deleted")
+		return nil
+	}
+	for _, r := range gone {
+		cmd.Printf("delete backup %s of %s (%s)%s\n", r.ID, r.Box, diskNames(r), quoted(r.Note))
+	}
+	if !o.yes {
+		cmd.Println("nothing was deleted; --yes does it")
+		return nil
+	}
+	if err := s.Delete(cmd.Context(), gone...); err != nil {
+		return err
+	}
+	cmd.Printf("%d backups are deleted; `testbox store gc` gets their space back\n", len(gone))
+	return nil
+}
+
+func quoted(note string) string {
+	if note == "" {
+		return ""
+	}
+	return fmt.Sprintf(" %q", note)
+}
+
+// named are the backups that arguments mean. Protected ones must be let go of
+// first.
+func named(rs []*image.Record, args []string) (out []*image.Record, err error) {
+	seen := map[*image.Record]bool{}
+	for _, a := range args {
+		sel, err := store.ParseSelector(a)
+		if err != nil {
+			return nil, wrong("%w", err)
+		}
+		if sel.When == "" || sel.Disk != "" {
+			return nil, wrong("%q: say which backup, as in %s@latest; it goes with all its disks", a, sel.Box)
+		}
+		r, err := store.Select(rs, sel)
+		if errors.Is(err, store.ErrNoImage) {
+			return nil, wrong("%w", err)
+		} else if err != nil {
+			return nil, err
+		}
+		if r.Pinned || r.Baseline {
+			return nil, refused("backup %s of %s is pinned or the baseline; `testbox image pin --off` first", r.ID, r.Box)
+		}
+		if !seen[r] {
+			seen[r] = true
+			out = append(out, r)
+		}
+	}
+	return out, nil
+}
+
+func planned(cmd *cobra.Command, rs []*image.Record, boxes []string, p store.Policy) (out []*image.Record, err error) {
+	if p.Last < 0 || p.Daily < 0 || p.Weekly < 0 || p.Monthly < 0 {
+		return nil, wrong("a number of backups to keep cannot be negative")
+	}
+	for _, b := range boxes {
+		if len(ofBoxes(rs, []string{b})) == 0 {
+			return nil, wrong("%s has no backup; `testbox image list` shows what there is", b)
+		}
+	}
+	for _, k := range store.PlanRetention(ofBoxes(rs, boxes), p) {
+		if len(k.Why) > 0 {
+			cmd.Println(k)
+		} else {
+			out = append(out, k.Record)
+		}
+	}
+	return out, nil
+}

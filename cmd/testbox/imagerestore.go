@@ -1,0 +1,203 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"testbox-imaging/internal/copier"
+	"testbox-imaging/internal/image"
+)
+
+// restoreOptions are the flags of image restore.
+type restoreOptions struct {
+	storeFlag
+	full   bool
+	verify string
+	unused string
+	yes    bool
+}
+
+var readBacks = map[string]copier.ReadBack{"all": copier.VerifyAll, "written": copier.VerifyWritten, "none": copier.VerifyNone}
+
+var unusedWays = map[string]copier.Unused{"keep": copier.UnusedKeep, "discard": copier.UnusedDiscard, "zero": copier.UnusedZero}
+
+func newImageRestoreCmd() *cobra.Command {
+	var o restoreOptions
+	cmd := &cobra.Command{
+		Use:   "restore IMAGE [NAME=]TARGET...",
+		Short: "Write a backup to disks",
+		Long: `Writes the disks of a backup to TARGETs: devices of this machine, or files, which are made if they
+are not there. All is checked before the first write, what the store has for it too. The first and
+last MiB of all targets are cleared first and written last, so no mixture of old and new ever boots.
+
+Each place of a target is read first, and only what differs is written, unless most of it does or
+the disk turns; --full writes everything. Afterwards all that the image has is read back from the
+disk and compared; the last line says so, or the restore has failed.
+
+Without @WHEN, the box's baseline is taken, or the latest backup if there is none.`,
+		Example: `  testbox image restore 10.40.41.42 /dev/sdb
+  testbox image restore web-1@latest~1 sda=/dev/sda sdb=/dev/sdc
+  testbox image restore 10.40.41.42:sda disk.img`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) < 2 {
+				return errors.New("give the image and where it goes (IMAGE [NAME=]TARGET...)")
+			}
+			return nil
+		},
+		ValidArgsFunction: completeFirst(&o.storeFlag),
+		RunE:              func(cmd *cobra.Command, args []string) error { return runImageRestore(cmd, args[0], args[1:], o) },
+	}
+	o.add(cmd)
+	f := cmd.Flags()
+	f.BoolVar(&o.full, "full", false, "write everything, also what is on the target already")
+	f.StringVar(&o.verify, "verify", "all", "`WHAT` is read back: all, written or none; with none nothing is proved, and the image is not checked before")
+	f.StringVar(&o.unused, "unused", "keep", "`WHAT` becomes of bytes that the image does not have: keep, discard or zero")
+	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
+	mustComplete(cmd.RegisterFlagCompletionFunc("verify", cobra.FixedCompletions([]string{"all", "written", "none"}, cobra.ShellCompDirectiveNoFileComp)))
+	mustComplete(cmd.RegisterFlagCompletionFunc("unused", cobra.FixedCompletions([]string{"keep", "discard", "zero"}, cobra.ShellCompDirectiveNoFileComp)))
+	return cmd
+}
+
+func runImageRestore(cmd *cobra.Command, arg string, targets []string, o restoreOptions) (err error) {
+	opt := copier.Options{Full: o.full}
+	var ok, ok2 bool
+	opt.Verify, ok = readBacks[o.verify]
+	opt.Unused, ok2 = unusedWays[o.unused]
+	if !ok || !ok2 {
+		return wrong("--verify is all, written or none; --unused is keep, discard or zero")
+	}
+	s, err := o.open(cmd, true)
+	if err != nil {
+		return err
+	}
+	defer closing(s, &err)
+	r, sel, err := pick(cmd, s, arg, true)
+	if err != nil {
+		return err
+	}
+	disks, err := pairTargets(r, sel, targets)
+	if err != nil {
+		return err
+	}
+	begun := false
+	defer func() { err = errors.Join(err, closeTargets(disks, begun)) }()
+	if err := openTargets(cmd, s, disks); err != nil {
+		return err
+	}
+	if err := refuseTargets(disks, opt.Unused); err != nil {
+		return err
+	}
+	if err := askRestore(cmd, r, disks, o.yes); err != nil {
+		return err
+	}
+	begun, err = writeDisks(cmd, r, disks, opt)
+	return err
+}
+
+// askRestore says what will be written over, and asks on a terminal.
+func askRestore(cmd *cobra.Command, r *image.Record, disks []restoring, yes bool) error {
+	old := false
+	for i := range disks {
+		d := &disks[i]
+		if d.made {
+			continue
+		}
+		old = true
+		cmd.PrintErrf("%s of backup %s of %s goes to %s (%s), which holds %s\n", d.Name, r.ID, r.Box, d.path, printable(d.target.identity.String()), d.target.content(cmd.Context()))
+		if was, is := d.Disk.Serial, d.target.identity.Serial; was != "" && is != "" && was != is {
+			cmd.PrintErrf("testbox: warning: the image is of the disk with the serial %s, this one has %s\n", printable(was), printable(is))
+		}
+	}
+	if yes || !old {
+		return nil
+	}
+	in, ok := cmd.InOrStdin().(*os.File)
+	if !ok || !isTerminal(in) {
+		return refused("what is on the targets would be lost; say --yes")
+	}
+	cmd.PrintErr("What is there will be lost. Go on? [y/N] ")
+	return readYes(cmd.Context(), in)
+}
+
+// readYes waits for an answer, or for the end of ctx.
+func readYes(ctx context.Context, in io.Reader) error {
+	answer := make(chan string, 1)
+	go func() {
+		line, _ := bufio.NewReader(in).ReadString('\n')
+		answer <- strings.ToLower(strings.TrimSpace(line))
+	}()
+	select {
+	case a := <-answer:
+		if a == "y" || a == "yes" {
+			return nil
+		}
+	case <-ctx.Done():
+	}
+	return refused("nothing was written")
+}
+
+// writeDisks restores, and says what it did. begun says that targets may have
+// been written to.
+func writeDisks(cmd *cobra.Command, r *image.Record, disks []restoring, opt copier.Options) (begun bool, err error) {
+	p := newProgress(cmd.ErrOrStderr())
+	say := func(format string, args ...any) { p.end(); cmd.PrintErrf(format+"\n", args...) }
+	var jobs []copier.Job
+	for i := range disks {
+		d := &disks[i]
+		j := copier.StoredJob(cmd.Context(), d.Name, d.im, d.target.Target)
+		j.Rotational = d.target.rotating
+		j.Fit = copier.FitGPT(d.Disk.SectorSize, func(note string) { say("%s", note) })
+		jobs = append(jobs, j)
+	}
+	all := disks[0].target.options(p)
+	all.Full, all.Verify, all.Unused, all.Log = opt.Full, opt.Verify, opt.Unused, say
+	receipts, err := copier.Restore(cmd.Context(), jobs, all)
+	p.end()
+	if err != nil {
+		if begun = receipts != nil; begun {
+			cmd.PrintErrln("testbox: the restore failed; a disk that was begun does not boot")
+		}
+		return begun, err
+	}
+	for i := range receipts {
+		printReceipt(cmd, &receipts[i], disks[i].path)
+		printBad(cmd, disks[i].Name, disks[i].Bad)
+	}
+	proved := map[copier.ReadBack]string{
+		copier.VerifyAll: "and read back", copier.VerifyWritten: "and what was written was read back",
+		copier.VerifyNone: "but not read back: this does not prove it",
+	}[opt.Verify]
+	cmd.Printf("backup %s of %s is restored, %s\n", r.ID, r.Box, proved)
+	return true, nil
+}
+
+func printReceipt(cmd *cobra.Command, r *image.Receipt, path string) {
+	cmd.Printf("%s: %s: right already %s, written %s, read back %s, not used %s\n", r.Image, path, bytesText(r.Skipped), bytesText(r.Written), bytesText(r.Verified), bytesText(r.Unused))
+	for _, st := range r.Stages {
+		n := stageBytes(r, st.Name)
+		cmd.Printf("%s: %s %s in %s (%s/s)\n", r.Image, st.Name, bytesText(n), st.Elapsed.Round(time.Millisecond), bytesText(int64(float64(n)/max(st.Elapsed.Seconds(), 1e-9))))
+	}
+	for _, c := range r.Changed {
+		cmd.Printf("%s: bytes %d to %d were fitted to the larger disk\n", r.Image, c.Off, c.Off+c.Len-1)
+	}
+	cmd.Printf("%s: image %s\n", r.Image, or(r.Root, r.BLAKE3))
+}
+
+// stageBytes is how many bytes a pass read or wrote, which is less than the disk
+// has.
+func stageBytes(r *image.Receipt, stage string) int64 {
+	switch stage {
+	case "compare":
+		return r.Read
+	case "check", "write":
+		return r.Written
+	}
+	return r.Verified
+}

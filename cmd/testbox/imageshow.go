@@ -1,0 +1,121 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"testbox-imaging/internal/copier"
+	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/store"
+	"testbox-imaging/internal/usedmap"
+)
+
+// oneImage wants one argument that says which backup is meant.
+func oneImage(_ *cobra.Command, args []string) error {
+	if len(args) != 1 {
+		return errors.New("give one image, as BOX or BOX@WHEN")
+	}
+	return nil
+}
+
+// shownImage is what image show --json prints.
+type shownImage struct {
+	*image.Record
+	Layouts map[string]json.RawMessage `json:"layouts,omitempty"` // image name -> what the disk holds
+}
+
+func newImageShowCmd() *cobra.Command {
+	var o storeFlag
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "show IMAGE",
+		Short: "Show all that is known of a backup",
+		Long: `Shows a backup: its disks, what they are known by, what they hold, and the name of each image. Two
+disks with the same name have the same bytes wherever they are used.`,
+		Args: oneImage, ValidArgsFunction: completeImages(&o),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return o.with(cmd, true, func(s *store.Locked) error {
+				r, sel, err := pick(cmd, s, args[0], false)
+				if err != nil {
+					return err
+				}
+				return showImage(cmd, s, r, sel, asJSON)
+			})
+		},
+	}
+	o.add(cmd)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print it for programs")
+	return cmd
+}
+
+func showImage(cmd *cobra.Command, s *store.Locked, r *image.Record, sel store.Selector, asJSON bool) error {
+	shown := shownImage{r, map[string]json.RawMessage{}}
+	for _, d := range chosen(r, sel) {
+		im, err := openImage(cmd.Context(), s, d)
+		if err != nil {
+			return err
+		}
+		if len(im.Root.Layout) > 0 {
+			shown.Layouts[d.Name] = im.Root.Layout
+		}
+	}
+	if asJSON {
+		return printJSON(cmd, shown)
+	}
+	printRecord(cmd, r)
+	for _, d := range chosen(r, sel) {
+		printDisk(cmd, d, layoutOf(shown.Layouts[d.Name]))
+	}
+	return nil
+}
+
+func printRecord(cmd *cobra.Command, r *image.Record) {
+	cmd.Printf("backup %s of %s, %s\n", r.ID, r.Box, r.Time.Format(time.RFC3339))
+	for _, f := range []struct{ what, is string }{{"host", r.Host}, {"uuid", r.UUID}, {"arming", r.Arming}, {"note", r.Note}} {
+		if f.is != "" {
+			cmd.Printf("%s: %s\n", f.what, printable(f.is))
+		}
+	}
+	if r.Pinned {
+		cmd.Println("pinned: retention keeps it")
+	}
+	if r.Baseline {
+		cmd.Println("baseline: a restore takes it if no other is named")
+	}
+}
+
+func printDisk(cmd *cobra.Command, d *image.RecordedDisk, parts []copier.LayoutPart) {
+	cmd.Printf("\n%s (was %s): %s\n", d.Name, printable(d.Kernel), printable(d.Disk.String()))
+	cmd.Printf("  image %s\n", d.Root)
+	cmd.Printf("  data %s, zero %s, not used %s; added %s to the store\n", bytesText(d.Data), bytesText(d.Zero), bytesText(d.Unused), bytesText(d.Stored))
+	for _, p := range parts {
+		if p.Kind != usedmap.Gap {
+			cmd.Printf("  %s: %s at %d, %s\n", layoutName(p), bytesText(p.Len), p.Off, printable(or(strings.TrimSpace(p.FS+" "+p.Label), "nothing known")))
+		}
+	}
+	for _, b := range d.Bad[:min(len(d.Bad), maxBadShown)] {
+		cmd.Printf("  bytes %d to %d could not be read, and are zero\n", b.Off, b.Off+b.Len-1)
+	}
+}
+
+// layoutOf are the parts of a disk as its image tells them; none if it does not.
+func layoutOf(text []byte) []copier.LayoutPart {
+	var l copier.Layout
+	if json.Unmarshal(text, &l) != nil {
+		return nil
+	}
+	return l.Parts
+}
+
+// layoutName is how a part is called.
+func layoutName(p copier.LayoutPart) string {
+	if p.Kind == usedmap.Partition {
+		return fmt.Sprintf("partition %d", p.Number)
+	}
+	return string(p.Kind)
+}

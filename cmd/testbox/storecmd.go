@@ -1,0 +1,150 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"testbox-imaging/internal/blob"
+	"testbox-imaging/internal/blob/dir"
+	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/store"
+)
+
+func newStoreCmd() *cobra.Command {
+	return newGroupCmd("store", "Make a store of backups, look after it, copy it",
+		`A store is a folder with the backups of any number of boxes, or a folder with the index of one
+whose backups are in S3-compatible object storage. One process writes to it at a time; others can
+read beside it.`,
+		newStoreInitCmd(), newStoreStatsCmd(), newStoreScrubCmd(), newStoreGCCmd(), newStoreRebuildCmd(), newStoreCopyCmd())
+}
+
+// storeArg is the store of commands that take nothing else as an argument.
+func storeArg(o *storeFlag, args []string) error {
+	switch len(args) {
+	case 0:
+		return nil
+	case 1:
+		o.dir = args[0]
+		return nil
+	}
+	return errors.New("give one folder")
+}
+
+func newStoreInitCmd() *cobra.Command {
+	var o storeFlag
+	var remote string
+	cmd := &cobra.Command{
+		Use:   "init [FOLDER]",
+		Short: "Make a store",
+		Long: `Makes a store in FOLDER, which must be empty or not there. With --s3, the backups go to a bucket (and
+a prefix in it) of S3-compatible object storage, and FOLDER keeps the index, which can be made anew,
+and what is on its way; give it 200 MB of its own. The keys are taken from AWS_ACCESS_KEY_ID and
+AWS_SECRET_ACCESS_KEY, by every command.`,
+		Example: `  testbox store init /srv/testbox-store
+  testbox store init --s3 's3://images/lab1?endpoint=https://minio.lab:9000' /var/lib/testbox-store`,
+		Args:              func(_ *cobra.Command, args []string) error { return storeArg(&o, args) },
+		ValidArgsFunction: completeFolder,
+		RunE:              func(cmd *cobra.Command, _ []string) error { return runStoreInit(cmd, o.dir, remote) },
+	}
+	o.add(cmd)
+	cmd.Flags().StringVar(&remote, "s3", "", "`URL` of the bucket, with endpoint=URL and region=NAME behind a question mark")
+	return cmd
+}
+
+func runStoreInit(cmd *cobra.Command, path, remote string) error {
+	entries, err := os.ReadDir(path)
+	switch {
+	case err == nil && len(entries) > 0:
+		if _, err := os.Stat(filepath.Join(path, "store")); err == nil {
+			return refused("%s: %w", path, store.ErrExists)
+		}
+		return refused("%s is not empty; a store wants a folder of its own", path)
+	case err != nil && !errors.Is(err, os.ErrNotExist):
+		return wrong("%w", err)
+	}
+	folder, err := dir.New(durable.OS{}, path)
+	if err != nil {
+		return err
+	}
+	var blobs blob.Store = folder
+	if remote != "" {
+		if blobs, err = openRemote(cmd.Context(), remote, path); err != nil {
+			return err
+		}
+	}
+	err = store.Init(cmd.Context(), blobs)
+	if errors.Is(err, store.ErrExists) && remote != "" {
+		cmd.PrintErrf("testbox: there is a store at %s already; %s becomes a folder for it\n", remote, path)
+		err = nil
+	}
+	if err != nil {
+		return err
+	}
+	if remote != "" {
+		if err := durable.WriteFile(durable.OS{}, filepath.Join(path, remoteName), []byte(remote+"\n"), 0o600); err != nil {
+			return err
+		}
+	}
+	cmd.Printf("the store in %s is ready\n", path)
+	return nil
+}
+
+func newStoreGCCmd() *cobra.Command {
+	var o storeFlag
+	var yes bool
+	cmd := &cobra.Command{
+		Use:   "gc",
+		Short: "Get back the space of deleted backups",
+		Long: `Finds out what no backup needs any more, and prints what would be done about it; with --yes, does it.
+It can be ended at any moment. It refuses while the record of a backup cannot be read: what that
+one needs is not known.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return o.with(cmd, !yes, func(s *store.Locked) error {
+				plan, err := s.PlanGC(cmd.Context())
+				if err != nil {
+					return err
+				}
+				cmd.Print(plan)
+				if !yes {
+					cmd.Println("nothing was done; --yes does it")
+					return nil
+				}
+				res, err := s.GC(cmd.Context(), plan)
+				if errors.Is(err, store.ErrLocked) {
+					return refused("%w", err)
+				}
+				cmd.Print(res)
+				return err
+			})
+		},
+	}
+	o.add(cmd)
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do it, not only say it")
+	return cmd
+}
+
+func newStoreRebuildCmd() *cobra.Command {
+	var o storeFlag
+	cmd := &cobra.Command{
+		Use:   "rebuild-index",
+		Short: "Make the index anew from the packs",
+		Long: `The index says where objects are, and is nothing but a cache: it is made anew by itself where it is
+missing or damaged. This makes it anew in any case.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return o.with(cmd, false, func(s *store.Locked) error {
+				if err := s.RebuildIndex(cmd.Context()); err != nil {
+					return err
+				}
+				cmd.Println("the index is made anew")
+				return nil
+			})
+		},
+	}
+	o.add(cmd)
+	return cmd
+}

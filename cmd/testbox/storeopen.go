@@ -1,0 +1,208 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"testbox-imaging/internal/blob"
+	"testbox-imaging/internal/chunk"
+	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/object"
+	"testbox-imaging/internal/store"
+)
+
+// defaultStore is where a store is if nobody says otherwise.
+const defaultStore = "/srv/testbox-store"
+
+// storeFlag is the flag that says where the store is.
+type storeFlag struct{ dir string }
+
+func (o *storeFlag) add(cmd *cobra.Command) {
+	def := os.Getenv("TESTBOX_STORE")
+	if def == "" {
+		def = defaultStore
+	}
+	cmd.Flags().StringVar(&o.dir, "store", def, "the store's `FOLDER`; $TESTBOX_STORE says it too")
+	mustComplete(cmd.MarkFlagDirname("store"))
+}
+
+// open opens the store. Errors of a store that another process has are
+// refusals.
+func (o *storeFlag) open(cmd *cobra.Command, readOnly bool) (*store.Locked, error) {
+	return openStore(cmd, o.dir, readOnly)
+}
+
+// with opens the store for what do does, and closes it.
+func (o *storeFlag) with(cmd *cobra.Command, readOnly bool, do func(*store.Locked) error) (err error) {
+	s, err := o.open(cmd, readOnly)
+	if err != nil {
+		return err
+	}
+	defer closing(s, &err)
+	return do(s)
+}
+
+func openStore(cmd *cobra.Command, dir string, readOnly bool) (*store.Locked, error) {
+	blobs, err := blobsOf(cmd.Context(), dir)
+	if err != nil {
+		return nil, err
+	}
+	s, err := store.OpenDir(cmd.Context(), dir, blobs, readOnly, func(format string, args ...any) {
+		cmd.PrintErrf("testbox: warning: "+format+"\n", args...)
+	})
+	switch {
+	case errors.Is(err, store.ErrNoStore):
+		return nil, wrong("%w", err)
+	case errors.Is(err, store.ErrLocked):
+		return nil, refused("%s: %w", dir, err)
+	}
+	return s, err
+}
+
+// remoteName is the file in a store's folder that says where its packs and
+// records are, if they are not in it.
+const remoteName = "remote"
+
+// blobsOf is where the packs of the store in a folder are; nil is the folder.
+func blobsOf(ctx context.Context, dir string) (blob.Store, error) {
+	text, err := os.ReadFile(filepath.Join(dir, remoteName))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	return openRemote(ctx, strings.TrimSpace(string(text)), dir)
+}
+
+// closing closes the store, and adds an error of that to a command's; and if
+// that is of damage, what to do about it.
+func closing(s *store.Locked, err *error) {
+	if errors.Is(*err, object.ErrDamaged) || errors.Is(*err, chunk.ErrMissing) {
+		*err = errors.Join(*err, errors.New("`testbox store scrub` says which backups this costs; after it, a backup of a disk that still has the bytes heals them"))
+	}
+	if e := s.Close(); e != nil {
+		*err = errors.Join(*err, e)
+	}
+}
+
+// records reads all records, and says which are damaged.
+func records(cmd *cobra.Command, s *store.Locked) ([]*image.Record, error) {
+	rs, damaged, err := s.Records(cmd.Context())
+	for _, d := range damaged {
+		cmd.PrintErrf("testbox: warning: %v\n", d)
+	}
+	return rs, err
+}
+
+// pick finds the backup that an argument means. What is not said is latest, or
+// for a restore the baseline.
+func pick(cmd *cobra.Command, s *store.Locked, arg string, baseline bool) (*image.Record, store.Selector, error) {
+	sel, err := store.ParseSelector(arg)
+	if err != nil {
+		return nil, sel, wrong("%w", err)
+	}
+	if sel.When == "" && !baseline {
+		sel.When = "latest"
+	}
+	rs, err := records(cmd, s)
+	if err != nil {
+		return nil, sel, err
+	}
+	r, err := store.Select(rs, sel)
+	if errors.Is(err, store.ErrNoImage) {
+		return nil, sel, wrong("%w; `testbox image list` shows what there is", err)
+	}
+	return r, sel, err
+}
+
+// pickDisk finds the one disk that an argument means.
+func pickDisk(cmd *cobra.Command, s *store.Locked, arg string) (*image.Record, *image.RecordedDisk, error) {
+	r, sel, err := pick(cmd, s, arg, false)
+	if err != nil {
+		return nil, nil, err
+	}
+	disks := chosen(r, sel)
+	if len(disks) > 1 {
+		return nil, nil, wrong("backup %s of %s has %d disks (%s); name one as %s@%s:%s", r.ID, r.Box, len(disks), diskNames(r), r.Box, r.ID, r.Disks[0].Name)
+	}
+	return r, disks[0], nil
+}
+
+// chosen are the disks of a backup that a selector means.
+func chosen(r *image.Record, sel store.Selector) (out []*image.RecordedDisk) {
+	for i := range r.Disks {
+		if sel.Disk == "" || sel.Disk == r.Disks[i].Name {
+			out = append(out, &r.Disks[i])
+		}
+	}
+	return out
+}
+
+func diskNames(r *image.Record) string {
+	var names []string
+	for _, d := range r.Disks {
+		names = append(names, d.Name)
+	}
+	return strings.Join(names, ", ")
+}
+
+// openImage opens the image of a recorded disk.
+func openImage(ctx context.Context, s *store.Locked, d *image.RecordedDisk) (*chunk.Image, error) {
+	root, err := object.ParseName(d.Root)
+	if err != nil {
+		return nil, err
+	}
+	im, err := chunk.OpenImage(ctx, s, root)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", d.Name, err)
+	}
+	if im.Root.Size != d.Disk.Size || im.Root.SectorSize != d.Disk.SectorSize {
+		return nil, fmt.Errorf("%s: the image has %d bytes in sectors of %d, its record says %d in sectors of %d", d.Name, im.Root.Size, im.Root.SectorSize, d.Disk.Size, d.Disk.SectorSize)
+	}
+	return im, nil
+}
+
+// completeFirst completes one image, and then files.
+func completeFirst(o *storeFlag) cobra.CompletionFunc {
+	images := completeImages(o)
+	return func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveDefault
+		}
+		return images(cmd, args, typed)
+	}
+}
+
+// completeImages completes boxes and their backups.
+func completeImages(o *storeFlag) func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return func(cmd *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
+		if cmd.Context() == nil {
+			cmd.SetContext(context.Background())
+		}
+		s, err := openStore(cmd, o.dir, true)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		defer s.Close()
+		rs, _, _ := s.Records(cmd.Context())
+		seen := map[string]bool{}
+		var out []string
+		for _, r := range rs {
+			name := r.Box
+			if strings.Contains(typed, "@") {
+				name = r.Box + "@" + r.ID
+			}
+			if strings.HasPrefix(name, typed) && !seen[name] {
+				seen[name] = true
+				out = append(out, name)
+			}
+		}
+		return out, cobra.ShellCompDirectiveNoFileComp
+	}
+}
