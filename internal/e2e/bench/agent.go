@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"testbox-imaging/internal/bootcfg"
+	"testbox-imaging/internal/e2e/measure"
 	"testbox-imaging/internal/image"
 )
 
@@ -24,10 +25,10 @@ func (b *bench) prepare() error {
 	if err := os.Mkdir(b.path("dev"), 0o755); err != nil {
 		return err
 	}
-	if err := command("cp", "--sparse=never", b.disk(), b.target()); err != nil {
+	if err := measure.Command("cp", "--sparse=never", b.disk(), b.target()); err != nil {
 		return err
 	}
-	if err := command(filepath.Join(b.bin, "testbox"), "share", "init", "--server", "10.88.0.1", b.dir); err != nil {
+	if err := measure.Command(filepath.Join(b.bin, "testbox"), "share", "init", "--server", "10.88.0.1", b.dir); err != nil {
 		return err
 	}
 	if err := b.makeVersion(); err != nil {
@@ -98,7 +99,7 @@ func (b *bench) arm(t tool, action string) error {
 		return nil
 	}
 	conf := b.path("testbox-tftp/pxelinux.cfg")
-	if err := command(filepath.Join(b.bin, "testbox"), "pxe-conf", "-c", conf, boxAddr, action); err != nil {
+	if err := measure.Command(filepath.Join(b.bin, "testbox"), "pxe-conf", "-c", conf, boxAddr, action); err != nil {
 		return err
 	}
 	text, err := os.ReadFile(filepath.Join(conf, "0A58000B"))

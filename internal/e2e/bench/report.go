@@ -4,9 +4,10 @@ import (
 	"fmt"
 	"io"
 	"runtime"
-	"slices"
 	"text/tabwriter"
 	"time"
+
+	"testbox-imaging/internal/e2e/measure"
 )
 
 // bars are what the agent must reach beside gzip's pipeline, on two cores.
@@ -18,22 +19,6 @@ const (
 	barMemory  = 256  // MiB, at most
 )
 
-func median[T int64 | time.Duration](v []T) T {
-	v = slices.Sorted(slices.Values(v))
-	return v[len(v)/2]
-}
-
-func pick[T int64 | time.Duration](us []usage, of func(usage) T) T {
-	var v []T
-	for _, u := range us {
-		v = append(v, of(u))
-	}
-	return median(v)
-}
-
-func wall(us []usage) time.Duration { return pick(us, func(u usage) time.Duration { return u.wall }) }
-func cpu(us []usage) time.Duration  { return pick(us, func(u usage) time.Duration { return u.cpu }) }
-
 // report prints the medians, and where the agent stands.
 func (b *bench) report(out io.Writer) {
 	fmt.Fprintf(out, "\nmedians of %d runs in turns, %d processors, a disk of %d MiB:\n", len(b.results["gzip"].backups), runtime.NumCPU(), diskSize>>20)
@@ -41,14 +26,14 @@ func (b *bench) report(out io.Writer) {
 	fmt.Fprintln(w, "\tbackup\tcpu\timage\trestore\tcpu\t")
 	for _, t := range b.tools() {
 		r := b.results[t.name]
-		fmt.Fprintf(w, "%s\t%.1f s\t%.1f s\t%d MB\t%.1f s\t%.1f s\t\n", t.name, wall(r.backups).Seconds(), cpu(r.backups).Seconds(),
-			r.size/1e6, wall(r.restores).Seconds(), cpu(r.restores).Seconds())
+		fmt.Fprintf(w, "%s\t%.1f s\t%.1f s\t%d MB\t%.1f s\t%.1f s\t\n", t.name, measure.Wall(r.backups).Seconds(), measure.CPU(r.backups).Seconds(),
+			r.size/1e6, measure.Wall(r.restores).Seconds(), measure.CPU(r.restores).Seconds())
 	}
 	w.Flush()
 
 	gzip, ours := b.results["gzip"], b.results["agent"]
-	write := wall(ours.restores) - median(ours.verifies)
-	rss := max(pick(ours.backups, func(u usage) int64 { return u.rss }), pick(ours.restores, func(u usage) int64 { return u.rss }))
+	write := measure.Wall(ours.restores) - measure.Median(ours.verifies)
+	rss := max(measure.Pick(ours.backups, func(u measure.Usage) int64 { return u.RSS }), measure.Pick(ours.restores, func(u measure.Usage) int64 { return u.RSS }))
 	fmt.Fprintf(out, "\nthe agent beside dd|gzip:\n")
 	line := func(what string, got, bar float64, met bool) {
 		verdict := "met"
@@ -60,9 +45,9 @@ func (b *bench) report(out io.Writer) {
 	faster := func(what string, a, b time.Duration, bar float64) {
 		line(what, a.Seconds()/b.Seconds(), bar, a.Seconds() >= bar*b.Seconds())
 	}
-	faster("backup, times as fast", wall(gzip.backups), wall(ours.backups), barBackup)
-	faster("restore with read-back, times as fast", wall(gzip.restores), wall(ours.restores), barRestore)
-	faster("restore without, times as fast", wall(gzip.restores), write, barWrite)
+	faster("backup, times as fast", measure.Wall(gzip.backups), measure.Wall(ours.backups), barBackup)
+	faster("restore with read-back, times as fast", measure.Wall(gzip.restores), measure.Wall(ours.restores), barRestore)
+	faster("restore without, times as fast", measure.Wall(gzip.restores), write, barWrite)
 	size := float64(ours.size) / float64(gzip.size)
 	line("image, times the size", size, barSize, size <= barSize)
 	line("memory of the agent, MiB", float64(rss>>20), barMemory, rss <= barMemory<<20)

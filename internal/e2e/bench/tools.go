@@ -5,11 +5,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
-	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"testbox-imaging/internal/e2e/measure"
 )
 
 // bench is the state of one call.
@@ -27,15 +25,9 @@ type tool struct {
 
 // result is what was measured of a tool.
 type result struct {
-	backups, restores []usage
+	backups, restores []measure.Usage
 	verifies          []time.Duration // the agent's read-backs, which are part of its restores
 	size              int64           // of the image, bytes
-}
-
-// usage is what one run took.
-type usage struct {
-	wall, cpu time.Duration
-	rss       int64 // bytes, the largest process
 }
 
 func (b *bench) path(name string) string { return filepath.Join(b.dir, name) }
@@ -51,10 +43,10 @@ func (b *bench) tools() []tool {
 			name:  name,
 			image: image,
 			backup: func() *exec.Cmd {
-				return shell("dd if=%s bs=256K status=none | %s -c > %s && sync %s", b.target(), pack, image, image)
+				return measure.Shell("dd if=%s bs=256K status=none | %s -c > %s && sync %s", b.target(), pack, image, image)
 			},
 			restore: func() *exec.Cmd {
-				return shell("%s -c %s | dd of=%s bs=256K conv=notrunc,fsync status=none", unpack, image, b.target())
+				return measure.Shell("%s -c %s | dd of=%s bs=256K conv=notrunc,fsync status=none", unpack, image, b.target())
 			},
 		}
 	}
@@ -63,10 +55,6 @@ func (b *bench) tools() []tool {
 		pipe("pigz", "pigz", "unpigz"),
 		{name: "agent", image: b.path("testbox-backup/" + boxAddr + "/sda.raw.gz"), backup: b.agent, restore: b.agent},
 	}
-}
-
-func shell(format string, args ...any) *exec.Cmd {
-	return exec.Command("bash", "-o", "pipefail", "-c", fmt.Sprintf(format, args...))
 }
 
 // turn backs the disk up, spoils it, and restores it.
@@ -79,7 +67,7 @@ func (b *bench) turn(t tool) error {
 	if err := b.arm(t, "backup"); err != nil {
 		return err
 	}
-	u, err := b.measure(t.backup(), b.target())
+	u, err := measure.Run(t.backup(), b.target())
 	if err != nil {
 		return fmt.Errorf("backup: %w", err)
 	}
@@ -95,11 +83,11 @@ func (b *bench) turn(t tool) error {
 	if err := b.arm(t, "restore"); err != nil {
 		return err
 	}
-	if u, err = b.measure(t.restore(), t.image); err != nil {
+	if u, err = measure.Run(t.restore(), t.image); err != nil {
 		return fmt.Errorf("restore: %w", err)
 	}
 	r.restores = append(r.restores, u)
-	if err := command("cmp", b.disk(), b.target()); err != nil {
+	if err := measure.Command("cmp", b.disk(), b.target()); err != nil {
 		return fmt.Errorf("the restored disk is not the same: %w", err)
 	}
 	if t.name != "agent" {
@@ -115,51 +103,14 @@ func (b *bench) afterAgent(t tool, r *result) error {
 		return err
 	}
 	r.verifies = append(r.verifies, v)
-	if err := shell("gunzip -c %s | cmp - %s", t.image, b.disk()).Run(); err != nil {
+	if err := measure.Shell("gunzip -c %s | cmp - %s", t.image, b.disk()).Run(); err != nil {
 		return fmt.Errorf("gunzip does not give the disk from the agent's image: %w", err)
 	}
 	return os.RemoveAll(filepath.Dir(t.image))
 }
 
-// measure runs a command with its input not in the page cache.
-func (b *bench) measure(cmd *exec.Cmd, input string) (usage, error) {
-	unix.Sync()
-	if err := uncache(input); err != nil {
-		return usage{}, err
-	}
-	var out strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, &out
-	start := time.Now()
-	if err := cmd.Run(); err != nil {
-		return usage{}, fmt.Errorf("%v: %w\n%s", cmd.Args, err, out.String())
-	}
-	ru := cmd.ProcessState.SysUsage().(*syscall.Rusage)
-	return usage{
-		wall: time.Since(start),
-		cpu:  cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(),
-		rss:  ru.Maxrss << 10,
-	}, nil
-}
-
-// uncache drops a file's pages.
-func uncache(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
-}
-
 // spoil overwrites what is on the target, so that a restore that does nothing
 // is found out.
 func (b *bench) spoil() error {
-	return command("bash", "-c", fmt.Sprintf("yes spoilt | dd of=%s bs=1M count=%d iflag=fullblock conv=notrunc status=none", b.target(), diskSize>>20))
-}
-
-func command(name string, args ...string) error {
-	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
-		return fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, out)
-	}
-	return nil
+	return measure.Command("bash", "-c", fmt.Sprintf("yes spoilt | dd of=%s bs=1M count=%d iflag=fullblock conv=notrunc status=none", b.target(), diskSize>>20))
 }

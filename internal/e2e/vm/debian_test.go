@@ -287,16 +287,21 @@ func (d *debian) rescue(t *testing.T, x *vbox) {
 	}
 	contains(t, x.logText(t), print[1])
 
-	// Disks can be written to only after the admin says so.
-	const write = "dd if=/dev/zero of=/dev/sda bs=512 seek=1000 count=1 conv=notrunc,fsync"
-	says("root", "blockdev --getro /dev/sda /dev/sdb", "1\n1")
+	// Disks can be written to only after the admin says so. Kernel names are
+	// any at each start.
+	name := func(i int) string {
+		return ssh("root", fmt.Sprintf("lsblk -dno NAME,SERIAL | awk '$2 == %q { print $1 }'", x.disks[i].Serial))
+	}
+	sd, other := name(0), name(1)
+	write := "dd if=/dev/zero of=/dev/" + sd + " bs=512 seek=1000 count=1 conv=notrunc,fsync"
+	says("root", fmt.Sprintf("blockdev --getro /dev/%s /dev/%s", sd, other), "1\n1")
 	fails(write)
-	ssh("testbox", "sudo -n testbox-maintenance writable sda")
-	says("root", "blockdev --getro /dev/sda /dev/sda1 /dev/sdb /dev/sdb1", "0\n0\n1\n1")
-	sector := ssh("root", "dd if=/dev/sda bs=512 skip=1000 count=1 status=none | base64 -w0")
+	ssh("testbox", "sudo -n testbox-maintenance writable "+sd)
+	says("root", fmt.Sprintf("blockdev --getro /dev/%[1]s /dev/%[1]s1 /dev/%[2]s /dev/%[2]s1", sd, other), "0\n0\n1\n1")
+	sector := ssh("root", "dd if=/dev/"+sd+" bs=512 skip=1000 count=1 status=none | base64 -w0")
 	ssh("root", write)
-	ssh("root", "echo "+sector+" | base64 -d | dd of=/dev/sda bs=512 seek=1000 conv=notrunc,fsync status=none")
-	contains(t, x.logText(t), "disk sda (serial "+x.disks[0].Serial+") is writable now, by hand")
+	ssh("root", "echo "+sector+" | base64 -d | dd of=/dev/"+sd+" bs=512 seek=1000 conv=notrunc,fsync status=none")
+	contains(t, x.logText(t), "disk "+sd+" (serial "+x.disks[0].Serial+") is writable now, by hand")
 	if !x.armed() {
 		t.Error("the box is not armed any more while it is in rescue")
 	}

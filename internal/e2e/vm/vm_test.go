@@ -10,6 +10,8 @@ import (
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/lab"
+	"testbox-imaging/internal/realfs"
+	"testbox-imaging/internal/usedmap"
 )
 
 // cutAt is how much of an image or disk, in bytes, is written when the power
@@ -27,6 +29,7 @@ func TestVirtualBoxes(t *testing.T) {
 		run  func(*testing.T, *vbox)
 	}{
 		{"not armed", notArmed},
+		{"free space is noise", freeIsNoise},
 		{"kernel file missing", kernelMissing},
 		{"power cut in a backup", cutBackup},
 		{"power cut between commit and disarm", cutBeforeDisarm},
@@ -53,6 +56,24 @@ func notArmed(t *testing.T, x *vbox) {
 	x.ownSystem(t)
 	must(t, x.Reset())
 	x.backHome(t)
+}
+
+// freeIsNoise: what the used map leaves out is not missed, from the boot sector
+// to the last file of the own system, which checks them all.
+func freeIsNoise(t *testing.T, x *vbox) {
+	path := x.disks[0].Path
+	before, err := os.ReadFile(path)
+	must(t, err)
+	m, err := usedmap.Read(t.Context(), bytes.NewReader(before), int64(len(before)), 512)
+	must(t, err)
+	if m.FreeBytes() < x.own.Size/3 {
+		t.Fatalf("only %d bytes are free: %+v", m.FreeBytes(), m.Parts)
+	}
+	realfs.Noise(t, path, m.Free)
+	must(t, x.PowerOn())
+	x.ownSystem(t)
+	x.PowerOff()
+	must(t, os.WriteFile(path, before, 0o644))
 }
 
 // kernelMissing: the loader falls back to the disk, though the box is armed.
