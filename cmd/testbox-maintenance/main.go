@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 
+	"testbox-imaging/internal/cpu"
 	"testbox-imaging/internal/pid1"
 )
 
@@ -34,6 +35,7 @@ var verbs = []verb{
 }
 
 func main() {
+	cpu.LetDisksBlock()
 	if os.Getpid() == 1 {
 		pid1.Main()
 		return

@@ -3,11 +3,11 @@ package main
 import (
 	"errors"
 	"fmt"
-	"runtime"
 
 	"github.com/spf13/cobra"
 
 	"testbox-imaging/internal/copier"
+	"testbox-imaging/internal/cpu"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/store"
 )
@@ -53,7 +53,7 @@ func verifyImages(cmd *cobra.Command, s *store.Locked, r *image.Record, disks []
 		if err != nil {
 			return err
 		}
-		err = im.Check(cmd.Context(), runtime.GOMAXPROCS(0), func(done int64) { p.tell("check "+d.Name, done, d.Data) })
+		err = im.Check(cmd.Context(), cpu.Count(), func(done int64) { p.tell("check "+d.Name, done, d.Data) })
 		if err != nil {
 			return fmt.Errorf("backup %s of %s: %s: %w", r.ID, r.Box, d.Name, err)
 		}

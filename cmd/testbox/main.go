@@ -9,10 +9,13 @@ import (
 	"os/signal"
 	"syscall"
 
+	"testbox-imaging/internal/cpu"
+
 	"github.com/spf13/cobra"
 )
 
 func main() {
+	cpu.LetDisksBlock()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, newRootCmd(realWorld()), os.Args[1:], os.Stdout, os.Stderr)
 	stop()

@@ -21,16 +21,26 @@ const (
 	BlockSize = 4096
 	// MinSize and MaxSize bound a chunk, in bytes; the last of a region may be
 	// shorter.
-	MinSize = 64 << 10
+	MinSize = 32 << 10
 	MaxSize = object.MaxChunk
-	// boundaryBits of a block's hash are zero where a chunk may end.
-	boundaryBits = 5
+	// fileEnd bytes of zeros at a block's end are most often what is left of a
+	// file's last block.
+	fileEnd = 64
+	// boundaryBits of another block's hash are zero where a chunk may end.
+	boundaryBits = 7
 	// RegionSize is what a page describes, in bytes of disk address.
 	RegionSize = 256 << 20
 )
 
-// Boundary reports whether a chunk may end after this block.
-func Boundary(block []byte) bool { return xxh3.Hash(block)&(1<<boundaryBits-1) == 0 }
+// Boundary reports whether a chunk may end after this block, which is not zero:
+// where a file ends, so that the next begins a chunk wherever it lies, and
+// within large files where their content says so.
+func Boundary(block []byte) bool {
+	if rest := len(block) - fileEnd; rest >= 0 && image.IsZero(block[rest:]) {
+		return true
+	}
+	return xxh3.Hash(block)&(1<<boundaryBits-1) == 0
+}
 
 // Cutter decides where chunks end. Its input are the blocks of a region that
 // are used and not zero, in disk order; others do not interrupt a chunk. The

@@ -1,6 +1,7 @@
 package chunk_test
 
 import (
+	"bytes"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -55,10 +56,11 @@ func TestCutterReset(t *testing.T) {
 	}
 }
 
-// stream is a region of blocks that are all different, by their numbers.
+// stream is a region of blocks that are all different, by their numbers. In one
+// of so many, if it is not 0, a file ends.
 type stream []uint64
 
-func (s stream) cuts() (names []string) {
+func (s stream) cuts(files uint64) (names []string) {
 	blocks := make([]int, len(s))
 	block := make([]byte, chunk.BlockSize)
 	for i := range blocks {
@@ -67,6 +69,9 @@ func (s stream) cuts() (names []string) {
 	at := 0
 	for _, end := range cuts(blocks, func(i int) bool {
 		rand.NewChaCha8([32]byte{byte(s[i]), byte(s[i] >> 8), byte(s[i] >> 16)}).Read(block)
+		if files > 0 && s[i]*0x9e3779b97f4a7c15>>32%files == 0 {
+			clear(block[len(block)-100:])
+		}
 		return chunk.Boundary(block)
 	}) {
 		names = append(names, string(encode(s[at/chunk.BlockSize:end/chunk.BlockSize])))
@@ -86,13 +91,18 @@ func encode(s stream) (b []byte) {
 // chunks far from there as they were. Both cut lines meet at the first boundary
 // at which both chunks are long enough.
 func TestCutsDependOnContent(t *testing.T) {
+	t.Run("one large file", func(t *testing.T) { cutsDependOnContent(t, 0, 40, 80) })
+	t.Run("small files", func(t *testing.T) { cutsDependOnContent(t, 10, 300, 420) })
+}
+
+func cutsDependOnContent(t *testing.T, files uint64, fewest, most int) {
 	const blocks = 6000
 	region := make(stream, blocks)
 	for i := range region {
 		region[i] = uint64(i)
 	}
-	before := region.cuts()
-	if n := len(before); n < 90 || n > 180 {
+	before := region.cuts(files)
+	if n := len(before); n < fewest || n > most {
 		t.Fatalf("%d chunks of %d blocks", n, blocks)
 	}
 	r := rand.New(rand.NewPCG(1, 2))
@@ -102,7 +112,7 @@ func TestCutsDependOnContent(t *testing.T) {
 		for i := range n {
 			changed[at+i] = uint64(1_000_000 + r.IntN(1_000_000))
 		}
-		after := changed.cuts()
+		after := changed.cuts(files)
 		added := 0
 		for _, c := range after {
 			if !slices.Contains(before, c) {
@@ -111,6 +121,20 @@ func TestCutsDependOnContent(t *testing.T) {
 		}
 		if added > 12 {
 			t.Errorf("%d blocks inserted at %d: %d of %d chunks are new", n, at, added, len(after))
+		}
+	}
+}
+
+// TestBoundary: where a file ends.
+func TestBoundary(t *testing.T) {
+	for _, c := range []struct {
+		zeros, size int
+		want        bool
+	}{{0, 4096, false}, {63, 4096, false}, {64, 4096, true}, {4095, 4096, true}, {64, 512, true}, {40, 41, false}, {63, 63, false}} {
+		block := bytes.Repeat([]byte{1}, c.size)
+		clear(block[c.size-c.zeros:])
+		if got := chunk.Boundary(block); got != c.want {
+			t.Errorf("%d zeros behind %d bytes: %v", c.zeros, c.size-c.zeros, got)
 		}
 	}
 }

@@ -10,9 +10,9 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"runtime"
 
 	"testbox-imaging/internal/chunk"
+	"testbox-imaging/internal/cpu"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/object"
 	"testbox-imaging/internal/parttab"
@@ -97,7 +97,7 @@ func (o Options) withDefaults() Options {
 		o.Progress = func(string, int64, int64) {}
 	}
 	if o.Workers <= 0 {
-		o.Workers = min(runtime.GOMAXPROCS(0), maxWorkers)
+		o.Workers = min(cpu.Count(), maxWorkers)
 	}
 	if o.SectorSize <= 0 {
 		o.SectorSize = 512

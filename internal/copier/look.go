@@ -12,6 +12,9 @@ import (
 const (
 	// maxDiffer is how many differing ranges a receipt lists.
 	maxDiffer = 1000
+	// lookers is how many reads of a disk are in flight when it is compared
+	// with an image in a store, whose pieces are small.
+	lookers = 8
 	// fetchers is how many pieces of a stored image are fetched and unpacked
 	// at once at the least: the store can be far away.
 	fetchers = 8
@@ -46,7 +49,16 @@ func (l *look) pass(ctx context.Context, r *ring, name string, collect func(*slo
 		l.done += s.n
 		l.opt.Progress(name, l.done, l.RawSize)
 		return collect(s)
-	}, each(readers, l.read), each(l.workers(), l.compare))
+	}, each(lookers, l.read), each(l.comparers(), l.compare))
+}
+
+// comparers is how many pieces are compared at once. Only to say which sectors
+// differ needs more than the piece's sum.
+func (l *look) comparers() int {
+	if l.exact {
+		return l.workers()
+	}
+	return l.opt.Workers
 }
 
 // passes reports whether a slot is not looked at.

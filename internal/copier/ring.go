@@ -34,6 +34,7 @@ type ring struct {
 	most  int
 	aux   int // bytes of the second buffers
 	alloc func(size int) []byte
+	area  []byte // the buffers of slots to come
 }
 
 // maxSlots bounds the memory of a ring to 64 MiB, with both buffers; the
@@ -56,9 +57,19 @@ func (r *ring) get(ctx context.Context, free <-chan *slot) (*slot, error) {
 	if len(r.slots) == r.most {
 		return take(ctx, free)
 	}
-	s := &slot{raw: r.alloc(pieceSize), aux: r.alloc(r.aux)}
+	if r.slots == nil {
+		r.area = r.alloc(r.most * (pieceSize + r.aux)) // memory that nothing touches costs nothing
+	}
+	s := &slot{raw: r.cut(pieceSize), aux: r.cut(r.aux)}
 	r.slots = append(r.slots, s)
 	return s, ctx.Err()
+}
+
+// cut takes a buffer from the area.
+func (r *ring) cut(size int) []byte {
+	b := r.area[:size:size]
+	r.area = r.area[size:]
+	return b
 }
 
 // run moves slots through a pipeline: produce fills them one after the other

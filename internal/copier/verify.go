@@ -30,7 +30,7 @@ func (d *disk) verifyAll(ctx context.Context) error {
 	}
 	l.exact = true
 	start := time.Now()
-	err = l.pass(ctx, newRing(readers+3*d.workers(), pieceSize, d.opt.Alloc), "compare", l.collect)
+	err = l.pass(ctx, newRing(lookers+3*d.workers(), pieceSize, d.opt.Alloc), "compare", l.collect)
 	if err == nil {
 		err = l.finish(&d.receipt)
 	}

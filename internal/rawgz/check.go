@@ -7,11 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime"
 
 	"github.com/zeebo/blake3"
 	"golang.org/x/sync/errgroup"
 
+	"testbox-imaging/internal/cpu"
 	"testbox-imaging/internal/image"
 )
 
@@ -78,7 +78,7 @@ func checkDecode(ctx context.Context, r io.ReaderAt, size int64, progress func(d
 	if err != nil {
 		return Sums{}, err
 	}
-	b := newBatch(2 * min(runtime.GOMAXPROCS(0), 16))
+	b := newBatch(2 * min(cpu.Count(), 16))
 	for more := true; more; {
 		if err := ctx.Err(); err != nil {
 			return Sums{}, err

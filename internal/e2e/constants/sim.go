@@ -14,6 +14,7 @@ import (
 type way struct {
 	name     string
 	bits     int // of a block's hash that are zero at a boundary
+	tail     int // or bytes at its end that are zero; 0: does not count
 	min, max int // of a chunk, bytes
 	region   int64
 	gap      int64 // unused runs below it count as used
@@ -21,7 +22,7 @@ type way struct {
 
 // ways are the way taken, and others that differ in one constant.
 func ways() []way {
-	taken := way{bits: 5, min: chunk.MinSize, max: chunk.MaxSize, region: chunk.RegionSize}
+	taken := way{tail: 64, bits: 7, min: chunk.MinSize, max: chunk.MaxSize, region: chunk.RegionSize}
 	list := []way{taken}
 	add := func(name string, change func(*way)) {
 		w := taken
@@ -30,16 +31,26 @@ func ways() []way {
 		list = append(list, w)
 	}
 	list[0].name = "**as it is**"
-	for _, bits := range []int{3, 4, 6} {
-		add(fmt.Sprint("boundary bits ", bits), func(w *way) { w.bits = bits })
+	for _, n := range []int{8, 512} {
+		add(fmt.Sprintf("%d zeros", n), func(w *way) { w.tail = n })
 	}
-	for _, n := range []int{16, 32, 128} {
+	for _, bits := range []int{5, 6, 8} {
+		add(fmt.Sprint("bits ", bits), func(w *way) { w.bits = bits })
+	}
+	for _, n := range []int{24, 48, 64} {
 		add(fmt.Sprintf("at least %d KiB", n), func(w *way) { w.min = n * kib })
 	}
-	add("at least 16 KiB, bits 3", func(w *way) { w.min, w.bits = 16*kib, 3 })
 	add("at most 512 KiB", func(w *way) { w.max = 512 * kib })
-	add("all of 192 KiB", func(w *way) { w.bits, w.min = 0, 192*kib })
-	add("all of 4 KiB", func(w *way) { w.bits, w.min = 0, 4*kib })
+	hash := func(bits, min int) {
+		add(fmt.Sprintf("hash alone: bits %d, at least %d KiB", bits, min), func(w *way) { w.tail, w.bits, w.min = 0, bits, min*kib })
+	}
+	for _, bits := range []int{3, 4, 5, 6} {
+		hash(bits, 64)
+	}
+	hash(5, 16)
+	hash(3, 16)
+	add("all of 192 KiB", func(w *way) { w.tail, w.bits, w.min = 0, 0, 192*kib })
+	add("all of 4 KiB", func(w *way) { w.tail, w.bits, w.min = 0, 0, 4*kib })
 	for _, n := range []int64{64, 1024} {
 		add(fmt.Sprintf("regions of %d MiB", n), func(w *way) { w.region = n * mib })
 	}
@@ -116,7 +127,7 @@ func (s *sim) add(b []byte) {
 	}
 	s.page.Append(image.Data, int64(len(b)))
 	s.chunk = append(s.chunk, b...)
-	boundary := xxh3.Hash(b)&(1<<s.bits-1) == 0
+	boundary := xxh3.Hash(b)&(1<<s.bits-1) == 0 || s.tail > 0 && image.IsZero(b[len(b)-s.tail:])
 	if boundary && len(s.chunk) >= s.min || len(s.chunk) > s.max-chunk.BlockSize {
 		s.endChunk()
 	}
