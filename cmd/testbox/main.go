@@ -9,9 +9,9 @@ import (
 	"os/signal"
 	"syscall"
 
-	"testbox-imaging/internal/cpu"
-
 	"github.com/spf13/cobra"
+
+	"testbox-imaging/internal/cpu"
 )
 
 func main() {

@@ -4,10 +4,10 @@ import (
 	"context"
 	"io"
 	"os"
-	"syscall"
 	"testing"
 	"time"
 
+	"testbox-imaging/internal/realfs"
 	"testbox-imaging/internal/testenv"
 )
 
@@ -36,12 +36,12 @@ func TestTerabyte(t *testing.T) {
 			}
 			defer file.Close()
 			r := &counted{ReaderAt: file}
-			begin, cpu := time.Now(), processorTime(t)
+			begin, cpu := time.Now(), realfs.ProcessorTime(t)
 			m, err := Read(context.Background(), r, size, 512)
 			if err != nil {
 				t.Fatal(err)
 			}
-			t.Logf("%d MiB in %d reads, %v, %v of processor time", r.bytes>>20, r.reads, time.Since(begin).Round(time.Millisecond), (processorTime(t) - cpu).Round(time.Millisecond))
+			t.Logf("%d MiB in %d reads, %v, %v of processor time", r.bytes>>20, r.reads, time.Since(begin).Round(time.Millisecond), (realfs.ProcessorTime(t) - cpu).Round(time.Millisecond))
 			checkMap(t, m)
 			if m.FreeBytes() < size/10*9 || r.bytes > size>>11 {
 				t.Errorf("%d bytes are free, %d were read: %+v", m.FreeBytes(), r.bytes, m.Parts)
@@ -60,14 +60,4 @@ func (c *counted) ReadAt(b []byte, off int64) (int, error) {
 	c.bytes += int64(len(b))
 	c.reads++
 	return c.ReaderAt.ReadAt(b, off)
-}
-
-// processorTime is what this process used so far.
-func processorTime(t *testing.T) time.Duration {
-	t.Helper()
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		t.Fatal(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

@@ -6,22 +6,10 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"testbox-imaging/internal/realfs"
 	"testbox-imaging/internal/testenv"
 	"testbox-imaging/internal/usedmap/volume"
 )
-
-// cpu is the processor's time that the tests took so far: what a machine with
-// other work says of a clock means nothing.
-func cpu(t *testing.T) time.Duration {
-	t.Helper()
-	var u unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
-		t.Fatal(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
 
 // The largest disks that are asked for, of the smallest clusters that
 // mkfs.exfat makes there without writing a GiB of FAT, and of common ones.
@@ -29,10 +17,10 @@ func TestHuge(t *testing.T) {
 	testenv.Root(t)
 	for _, args := range [][]string{{"-c", "128K"}, {"-c", "1M"}} {
 		img := realfs.ExFAT.Make(t, 16<<40-4096, args...)
-		start := cpu(t)
+		start := realfs.ProcessorTime(t)
 		found, err := realfs.Map(t, img, Read)
-		t.Logf("%v: %.2f s: %v", args, (cpu(t) - start).Seconds(), err)
-		if err != nil || found.Free.Bytes() < 15<<40 || cpu(t)-start > 20*time.Second {
+		t.Logf("%v: %.2f s: %v", args, (realfs.ProcessorTime(t) - start).Seconds(), err)
+		if err != nil || found.Free.Bytes() < 15<<40 || realfs.ProcessorTime(t)-start > 20*time.Second {
 			t.Errorf("%v: %v", args, err)
 		}
 	}
@@ -105,9 +93,9 @@ func TestHostile(t *testing.T) {
 	}
 	d.put(g.at(int64(first)), table...)
 	d.put(g.at(g.root), dir...)
-	start := cpu(t)
+	start := realfs.ProcessorTime(t)
 	found, err := Read(volume.New(context.Background(), &made{d.Packed, g, bitmap}, d.Packed.Size, 512, nil))
-	took := cpu(t) - start
+	took := realfs.ProcessorTime(t) - start
 	t.Logf("%d clusters: %.1f s: %v", g.clusters, took.Seconds(), err)
 	if took > 40*time.Second || err != nil {
 		t.Errorf("%+v, %v", found, err)

@@ -1,7 +1,6 @@
 package ext
 
 import (
-	"syscall"
 	"testing"
 	"time"
 
@@ -19,21 +18,15 @@ func TestBig(t *testing.T) {
 		{"-N", "1000000", "-J", "size=4", "-E", "nodiscard,packed_meta_blocks=1"},
 	} {
 		img := realfs.Ext.Make(t, 1<<40, args...)
-		before := cpu()
+		before := realfs.ProcessorTime(t)
 		found, err := realfs.Map(t, img, Read)
 		if err != nil {
 			t.Fatal(err)
 		}
-		took := cpu() - before
+		took := realfs.ProcessorTime(t) - before
 		t.Logf("%v: %v", args, took)
 		if took > 3*time.Second || found.Free.Bytes() < 1<<40-8<<30 {
 			t.Errorf("%v: %v of the processor, %d bytes are free", args, took, found.Free.Bytes())
 		}
 	}
-}
-
-func cpu() time.Duration {
-	var u syscall.Rusage
-	syscall.Getrusage(syscall.RUSAGE_SELF, &u)
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

@@ -6,31 +6,19 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"testbox-imaging/internal/realfs"
 	"testbox-imaging/internal/testenv"
 	"testbox-imaging/internal/usedmap/volume"
 )
 
-// cpu is the processor's time that the tests took so far: what a machine with
-// other work says of a clock means nothing.
-func cpu(t *testing.T) time.Duration {
-	t.Helper()
-	var u unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
-		t.Fatal(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
-
 // A TiB as mkfs.fat makes it.
 func TestHuge(t *testing.T) {
 	testenv.Root(t)
 	img := realfs.FAT.Make(t, 1<<40-1<<20, "-F", "32", "-s", "64")
-	start := cpu(t)
+	start := realfs.ProcessorTime(t)
 	found, err := realfs.Map(t, img, Read)
-	t.Logf("%.2f s", (cpu(t) - start).Seconds())
-	if err != nil || found.Free.Bytes() < 1<<40-3<<30 || cpu(t)-start > 20*time.Second {
+	t.Logf("%.2f s", (realfs.ProcessorTime(t) - start).Seconds())
+	if err != nil || found.Free.Bytes() < 1<<40-3<<30 || realfs.ProcessorTime(t)-start > 20*time.Second {
 		t.Errorf("%v", err)
 	}
 }
@@ -55,9 +43,9 @@ func TestHostile(t *testing.T) {
 		binary.LittleEndian.PutUint32(boot[0x24:], uint32(fatSize))
 		copy(d.Sectors[d.g.backup*8], boot)
 		d.Packed.Size = 16 << 40
-		start := cpu(t)
+		start := realfs.ProcessorTime(t)
 		found, err := Read(volume.New(context.Background(), &made{d.Packed, d.g.reserved * 4096, fatSize * 4096, c.entry}, 16<<40, 512, nil))
-		took := cpu(t) - start
+		took := realfs.ProcessorTime(t) - start
 		t.Logf("%d clusters: %.1f s: %v", c.clusters, took.Seconds(), err)
 		if took > 40*time.Second || err != nil || found.FS != "fat32" {
 			t.Errorf("%v, %+v, %v", took, found, err)
