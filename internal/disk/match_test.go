@@ -104,6 +104,7 @@ func TestMatchTable(t *testing.T) {
 		{"smaller by serial", words{"sda serial=A"}, words{"sda serial=A size=4"}, nil, "!too small", ""},
 		{"other sectors by serial", words{"sda serial=A"}, words{"sda serial=A sector=4096"}, nil, "!sectors of 512 bytes, the disk of 4096", ""},
 		{"WWN says one, serial another", words{"sda wwn=naa.1 serial=A"}, words{"sda wwn=naa.1", "sdb serial=A"}, nil, "!more than one disk", ""},
+		{"one image by WWN, another by serial", words{"sda wwn=naa.1", "sdb serial=A"}, words{"sda wwn=naa.1 serial=A", "sdb path=p9"}, nil, "!more than one image", ""},
 		// 2: identities that two have are none
 		{"serial twice, by path", words{"sda serial=X path=p1", "sdb serial=X path=p2"}, words{"sda serial=X path=p2", "sdb serial=X path=p1"}, nil, "sda=sdb sdb=sda", "same path"},
 		{"serial twice, WWNs differ", words{"sda serial=X wwn=naa.1", "sdb serial=X wwn=naa.2"}, words{"sda serial=X wwn=naa.2", "sdb serial=X wwn=naa.1"}, nil, "sda=sdb sdb=sda", "WWN"},

@@ -1,6 +1,7 @@
 package sharedir
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"os"
@@ -60,19 +61,24 @@ func TestOnDisk(t *testing.T) {
 }
 
 // TestKilledAgent kills a process that makes one backup after the other, again
-// and again, and looks at what it left.
+// and again, and looks at what it left. The process says when it begins, and
+// when it has made its first and its second backup. Each round waits for one of
+// these lines and kills it a while later, so a slow machine kills no sooner.
 func TestKilledAgent(t *testing.T) {
 	f := osArea(t)
 	for round := range 20 {
 		child := exec.Command(os.Args[0])
 		child.Env = append(os.Environ(), "SHAREDIR_AGENT="+f.area.root)
-		ready, err := child.StdoutPipe()
+		pipe, err := child.StdoutPipe()
 		must(t, err)
 		must(t, child.Start())
-		if _, err := ready.Read(make([]byte, 1)); err != nil {
-			t.Fatal(err)
+		lines := bufio.NewScanner(pipe)
+		for range round%3 + 1 {
+			if !lines.Scan() {
+				t.Fatalf("the process ended by itself: %v", lines.Err())
+			}
 		}
-		time.Sleep(time.Duration(round*1700) * time.Microsecond)
+		time.Sleep(time.Duration(round*700) * time.Microsecond)
 		must(t, child.Process.Kill())
 		child.Wait()
 		must(t, f.Recover())
@@ -104,14 +110,14 @@ func checkWhole(t *testing.T, f *Folder) {
 // TestMain is the process that TestKilledAgent kills, if it is asked to be.
 func TestMain(m *testing.M) {
 	if dir := os.Getenv("SHAREDIR_AGENT"); dir != "" {
-		fmt.Println("ready")
 		fmt.Println(agentToKill(dir))
 		os.Exit(1)
 	}
 	os.Exit(m.Run())
 }
 
-// agentToKill makes backups until it is killed, or one fails.
+// agentToKill makes backups until it is killed, or one fails. It prints a line
+// before the first one, and after the first two.
 func agentToKill(dir string) error {
 	area, err := Open(durable.OS{}, dir)
 	if err != nil {
@@ -122,7 +128,10 @@ func agentToKill(dir string) error {
 		return err
 	}
 	f, err := area.Box(addr)
-	for err == nil {
+	for n := 0; err == nil; n++ {
+		if n <= 2 {
+			fmt.Println(n, "backups are made")
+		}
 		err = backup(f, box.NewArming(), true, "sda", "sdb")
 	}
 	return err
