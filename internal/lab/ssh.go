@@ -2,17 +2,50 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os/exec"
 	"strings"
+	"time"
 )
 
+// How often ssh is tried, and how long it waits between two tries.
+const (
+	sshTries = 10
+	sshWait  = 5 * time.Second
+)
+
+// Disconnected reports whether an error of SSH says that there was no
+// connection, or that it was lost: then the command may not have run. ssh(1)
+// exits with 255 for it, which no command of ours does.
+func Disconnected(err error) bool {
+	var exit *exec.ExitError
+	return errors.As(err, &exit) && exit.ExitCode() == 255
+}
+
 // SSH runs a command on the box as the user, with the private key, as an admin
-// on the storage server would, and returns what it printed. The box's host key
-// is made at its start, so it is not checked here.
-func (m *Machine) SSH(ctx context.Context, user, key, command string) (string, error) {
+// on the storage server would, and returns what it printed. A busy machine
+// drops connections, so one that could not be made or was lost is made again.
+// The command must be one that may run twice.
+func (m *Machine) SSH(ctx context.Context, user, key, command string) (text string, err error) {
+	for try := 1; ; try++ {
+		text, err = m.SSHOnce(ctx, user, key, command)
+		if !Disconnected(err) || try == sshTries {
+			return text, err
+		}
+		select {
+		case <-time.After(sshWait):
+		case <-ctx.Done():
+			return text, err
+		}
+	}
+}
+
+// SSHOnce is SSH with one connection, for a command that ends the box's own
+// system. The box's host key is made at its start, so it is not checked here.
+func (m *Machine) SSHOnce(ctx context.Context, user, key, command string) (string, error) {
 	cmd := exec.CommandContext(ctx, program("ssh"), "-F", "/dev/null", "-i", key, "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes",
-		"-o", "ConnectTimeout=20", "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=6",
+		"-o", "ConnectTimeout=20", "-o", "ConnectionAttempts=5", "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=6",
 		"-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR",
 		user+"@"+m.Addr.String(), command)
 	var out strings.Builder
