@@ -6,8 +6,10 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.1.4
 FUZZTIME ?= 30s
 export CGO_ENABLED = 0
+# scripts/version asks git, not the Go tool, which fails in a clone that belongs to another user.
+export GOFLAGS := $(shell $(GO) env GOFLAGS 2>/dev/null) -buildvcs=false
 
-.PHONY: help build test demo bench lint fuzz vuln deps clean
+.PHONY: help build test demo bench lint fuzz vuln deps go clean
 help:
 	@echo 'make build   the two programs, in $(BIN)/'
 	@echo 'make test    install what is needed and run all tests (root, Debian 12)'
@@ -18,10 +20,13 @@ help:
 	@echo 'make vuln    known vulnerabilities of what we import'
 	@echo 'make clean   remove $(BIN)/'
 
-build:
-	$(GO) build -trimpath -ldflags '-s -w' -o $(BIN)/ ./cmd/...
+build: go
+	$(GO) build -trimpath -ldflags "-s -w $$(scripts/version)" -o $(BIN)/ ./cmd/...
 
-deps:
+go:
+	@scripts/needs-go $(GO)
+
+deps: go
 	scripts/deps
 
 test: deps
@@ -33,16 +38,16 @@ demo: deps build
 bench: deps build
 	scripts/bench
 
-lint:
+lint: go
 	@out=$$(gofmt -l cmd internal); [ -z "$$out" ] || { echo "gofmt: $$out"; exit 1; }
 	$(GO) vet ./...
 	$(GO) run $(STATICCHECK) ./...
 	$(GO) test -count=1 ./internal
 
-fuzz:
+fuzz: go
 	scripts/fuzz $(FUZZTIME)
 
-vuln:
+vuln: go
 	$(GO) run $(GOVULNCHECK) ./...
 
 clean:

@@ -11,12 +11,14 @@ import (
 
 	"testbox-imaging/internal/cpu"
 	"testbox-imaging/internal/pid1"
+	"testbox-imaging/internal/version"
 )
 
 const usage = `testbox-maintenance is the agent of Testbox Imaging. It runs on a testbox that
 was armed by 'testbox pxe-conf'.
 
 usage: testbox-maintenance VERB [flags]
+       testbox-maintenance --version
 
 `
 
@@ -45,6 +47,10 @@ func main() {
 
 func dispatch(args []string, stdout, stderr io.Writer) int {
 	if len(args) > 0 {
+		if args[0] == "--version" {
+			fmt.Fprintln(stdout, "testbox-maintenance version "+version.String())
+			return 0
+		}
 		for _, v := range verbs {
 			if v.name == args[0] {
 				return v.do(args[1:], stdout, stderr)

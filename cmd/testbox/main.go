@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"testbox-imaging/internal/cpu"
+	"testbox-imaging/internal/version"
 )
 
 func main() {
@@ -37,7 +38,7 @@ itself and starts its own disk again.
   testbox disk map            show which bytes of a disk matter
   testbox lab                 try it all with virtual boxes`,
 	)
-	root.Version = version()
+	root.Version = version.String()
 	root.AddCommand(
 		newPxeConfCmd(w),
 		newShareCmd(w),

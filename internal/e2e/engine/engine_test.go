@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "testbox-engine-")
 	if err == nil {
 		testbox = filepath.Join(dir, "testbox")
-		err = exec.Command("go", "build", "-o", testbox, "testbox-imaging/cmd/testbox").Run()
+		err = exec.Command("go", "build", "-buildvcs=false", "-o", testbox, "testbox-imaging/cmd/testbox").Run()
 	}
 	code := 1
 	if err == nil {

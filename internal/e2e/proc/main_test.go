@@ -82,7 +82,7 @@ func build() (p programs, err error) {
 	if buildDir, err = os.MkdirTemp("", "testbox-e2e-"); err != nil {
 		return p, err
 	}
-	cmd := exec.Command("go", "build", "-o", buildDir+"/", "./cmd/testbox", "./cmd/testbox-maintenance")
+	cmd := exec.Command("go", "build", "-buildvcs=false", "-o", buildDir+"/", "./cmd/testbox", "./cmd/testbox-maintenance")
 	cmd.Dir = testenv.Top()
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {

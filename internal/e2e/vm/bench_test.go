@@ -96,7 +96,7 @@ func (b *bench) step(t *testing.T, format string, args ...any) {
 // buildPrograms builds both programs into one folder, as `make build` does.
 func buildPrograms(t *testing.T) string {
 	dir := t.TempDir()
-	cmd := exec.Command("go", "build", "-o", dir+"/", "./cmd/...")
+	cmd := exec.Command("go", "build", "-buildvcs=false", "-o", dir+"/", "./cmd/...")
 	cmd.Dir = testenv.Top()
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
