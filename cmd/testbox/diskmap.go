@@ -6,7 +6,6 @@ import (
 	"io"
 	"strings"
 	"text/tabwriter"
-	"unicode"
 
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/parttab"
@@ -192,31 +191,8 @@ func barNumbers(m *usedmap.Map) string {
 	return string(line)
 }
 
-// bytesText is a size for people, with three digits that matter.
-func bytesText(n int64) string {
-	if n < 1024 {
-		return fmt.Sprintf("%d B", n)
-	}
-	v, unit := float64(n), -1
-	for v >= 999.5 && unit < 5 {
-		v, unit = v/1024, unit+1
-	}
-	digits := 0
-	if v < 9.995 {
-		digits = 2
-	} else if v < 99.95 {
-		digits = 1
-	}
-	return fmt.Sprintf("%.*f %ciB", digits, v, "KMGTPE"[unit])
-}
+// bytesText is a size for people.
+func bytesText(n int64) string { return image.SizeText(n) }
 
-// printable replaces what a terminal could take for a command: labels and
-// names come from the disk.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return '?'
-	}, s)
-}
+// printable is text from a disk, made fit for a terminal.
+func printable(s string) string { return image.Printable(s) }

@@ -10,7 +10,6 @@ import (
 	"testbox-imaging/internal/copier"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/store"
-	"testbox-imaging/internal/usedmap"
 )
 
 func newImageDiffCmd() *cobra.Command {
@@ -19,8 +18,8 @@ func newImageDiffCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "diff IMAGE IMAGE",
 		Short: "Show where two backups differ",
-		Long: `Compares two backups disk by disk, and says how many bytes differ in which regions of 256 MiB and in
-which partitions; --places names every place. Bytes that no file system used in either are equal,
+		Long: `Compares two backups disk by disk, and says how many bytes differ in which regions of 256 MiB, in
+which partitions and in which logical volumes; --places names every place. Bytes that no file system used in either are equal,
 whatever was there. The exit code is 6 if they differ.`,
 		Example: `  testbox image diff 10.40.41.42@latest~1 10.40.41.42`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -47,15 +46,8 @@ type diskDiff struct {
 	Disk    string             `json:"disk"`
 	Regions int                `json:"regions"` // of 256 MiB in which something differs
 	Bytes   int64              `json:"bytes"`
-	Parts   []partDiff         `json:"parts,omitempty"`
+	Parts   []copier.PartTally `json:"parts,omitempty"`
 	Places  []chunk.Difference `json:"places"`
-}
-
-// partDiff is how much of a partition differs.
-type partDiff struct {
-	Part  string `json:"part"`
-	Bytes int64  `json:"bytes"`
-	part  copier.LayoutPart
 }
 
 func runImageDiff(cmd *cobra.Command, s *store.Locked, args []string, asJSON, places bool) error {
@@ -122,11 +114,8 @@ func diffDisk(cmd *cobra.Command, s *store.Locked, a, b *image.RecordedDisk) (di
 	if err != nil {
 		return out, err
 	}
-	for _, p := range layoutOf(ia.Root.Layout) {
-		if p.Kind != usedmap.Gap && p.Off >= 0 {
-			out.Parts = append(out.Parts, partDiff{layoutName(p), 0, p})
-		}
-	}
+	layout := copier.ParseLayout(ia.Root.Layout)
+	tally := layout.Tally()
 	last := int64(-1)
 	err = chunk.Diff(cmd.Context(), ia, ib, func(d chunk.Difference) error {
 		out.Places = append(out.Places, d)
@@ -135,12 +124,10 @@ func diffDisk(cmd *cobra.Command, s *store.Locked, a, b *image.RecordedDisk) (di
 			out.Regions++
 			last = r
 		}
-		for i := range out.Parts {
-			p := &out.Parts[i]
-			p.Bytes += max(0, min(d.Off+d.Len, p.part.Off+p.part.Len)-max(d.Off, p.part.Off))
-		}
+		tally.Add(image.Range{Off: d.Off, Len: d.Len})
 		return nil
 	})
+	out.Parts = tally.Parts()
 	return out, err
 }
 
@@ -151,15 +138,8 @@ func printDiff(cmd *cobra.Command, disks []diskDiff, places bool) {
 			continue
 		}
 		cmd.Printf("%s: %s differ, in %d places of %d regions\n", d.Disk, bytesText(d.Bytes), len(d.Places), d.Regions)
-		inside := int64(0)
 		for _, p := range d.Parts {
-			if p.Bytes > 0 {
-				cmd.Printf("%s: %s: %s\n", d.Disk, p.Part, bytesText(p.Bytes))
-			}
-			inside += p.Bytes
-		}
-		if outside := d.Bytes - inside; outside > 0 && len(d.Parts) > 0 {
-			cmd.Printf("%s: outside of partitions: %s\n", d.Disk, bytesText(outside))
+			cmd.Printf("%s: %v\n", d.Disk, p)
 		}
 		for _, p := range d.Places {
 			if places {

@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"strings"
 	"time"
 
@@ -69,7 +68,7 @@ func showImage(cmd *cobra.Command, s *store.Locked, r *image.Record, sel store.S
 	}
 	printRecord(cmd, r)
 	for _, d := range chosen(r, sel) {
-		printDisk(cmd, d, layoutOf(shown.Layouts[d.Name]))
+		printDisk(cmd, d, copier.ParseLayout(shown.Layouts[d.Name]).Parts)
 	}
 	return nil
 }
@@ -95,27 +94,10 @@ func printDisk(cmd *cobra.Command, d *image.RecordedDisk, parts []copier.LayoutP
 	cmd.Printf("  data %s, zero %s, not used %s; added %s to the store\n", bytesText(d.Data), bytesText(d.Zero), bytesText(d.Unused), bytesText(d.Stored))
 	for _, p := range parts {
 		if p.Kind != usedmap.Gap {
-			cmd.Printf("  %s: %s at %d, %s\n", layoutName(p), bytesText(p.Len), p.Off, printable(or(strings.TrimSpace(p.FS+" "+p.Label), "nothing known")))
+			cmd.Printf("  %s: %s at %d, %s\n", p.Title(), bytesText(p.Len), p.Off, printable(or(strings.TrimSpace(p.FS+" "+p.Label), "nothing known")))
 		}
 	}
 	for _, b := range d.Bad[:min(len(d.Bad), maxBadShown)] {
 		cmd.Printf("  bytes %d to %d could not be read, and are zero\n", b.Off, b.Off+b.Len-1)
 	}
-}
-
-// layoutOf are the parts of a disk as its image tells them; none if it does not.
-func layoutOf(text []byte) []copier.LayoutPart {
-	var l copier.Layout
-	if json.Unmarshal(text, &l) != nil {
-		return nil
-	}
-	return l.Parts
-}
-
-// layoutName is how a part is called.
-func layoutName(p copier.LayoutPart) string {
-	if p.Kind == usedmap.Partition {
-		return fmt.Sprintf("partition %d", p.Number)
-	}
-	return string(p.Kind)
 }

@@ -101,17 +101,18 @@ func verifyDisk(cmd *cobra.Command, s *store.Locked, d *restoring) (same bool, e
 	j := copier.StoredJob(cmd.Context(), d.Name, im, t)
 	p := newProgress(cmd.ErrOrStderr())
 	j.Fit = copier.FitGPT(d.Disk.SectorSize, func(note string) { p.end(); cmd.PrintErrln(note) })
-	receipt, err := copier.Verify(cmd.Context(), j, t.options(p))
+	layout := copier.ParseLayout(im.Root.Layout)
+	tally := layout.Tally()
+	opt := t.options(p)
+	opt.Differs = tally.Add
+	receipt, err := copier.Verify(cmd.Context(), j, opt)
 	p.end()
 	if err != nil {
 		return false, err
 	}
 	cmd.Printf("%s: %s: the same %s, of %s read\n", d.Name, d.path, bytesText(receipt.Verified), bytesText(receipt.Read))
-	for _, r := range receipt.Differ[:min(len(receipt.Differ), maxBadShown)] {
-		cmd.Printf("%s: bytes %d to %d differ\n", d.Name, r.Off, r.Off+r.Len-1)
-	}
-	if more := len(receipt.Differ) - maxBadShown; more > 0 {
-		cmd.Printf("%s: and %d more places\n", d.Name, more)
+	for _, line := range copier.DifferText(&receipt, tally) {
+		cmd.Printf("%s: %s\n", d.Name, line)
 	}
 	printBad(cmd, d.Name, receipt.Bad)
 	return len(receipt.Differ) == 0 && len(receipt.Bad) == 0, nil

@@ -27,7 +27,7 @@ func (s *session) say(outcome Outcome, err error) {
 		return
 	}
 	switch outcome {
-	case Done, Rescuing:
+	case Done, Rescuing, Differs: // what differs was said, and is what was asked for
 		for _, w := range s.warnings {
 			s.log.Error("%s", w)
 		}

@@ -12,6 +12,7 @@ import (
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/rawgz"
 	"testbox-imaging/internal/sharedir"
+	"testbox-imaging/internal/usedmap"
 )
 
 // target is one image and the disk it belongs on.
@@ -54,21 +55,54 @@ func (s *session) verify(ctx context.Context, disks []disk.Disk, choice disk.Cho
 	defer closeAll()
 	var result error
 	for i, j := range jobs {
-		p := s.progress(targets[i].disk.Name)
-		r, err := copier.Verify(ctx, j, s.copierOptions(p, targets[i].disk))
-		p.end()
+		differs, err := s.verifyDisk(ctx, j, targets[i].disk)
 		if err != nil {
 			return err
 		}
-		s.take(r, j.Name, targets[i].disk)
-		for _, d := range r.Differ {
-			s.log.Info("%s: bytes %d to %d of disk %s differ", j.Name, d.Off, d.Off+d.Len-1, targets[i].disk.Name)
-		}
-		if len(r.Differ) > 0 {
+		if differs {
 			result = errDiffers
 		}
 	}
 	return result
+}
+
+// verifyDisk compares one disk, and says by partitions and logical volumes what
+// differs. These are the disk's, since an image of share mode tells of none.
+func (s *session) verifyDisk(ctx context.Context, j copier.Job, d disk.Disk) (differs bool, err error) {
+	m, err := usedmap.Read(ctx, aliveReader{j.Target, s.cfg.Alive}, j.Target.Size(), d.SectorSize)
+	if err != nil {
+		return false, err
+	}
+	layout := copier.LayoutOf(m)
+	tally := layout.Tally()
+	p := s.progress(d.Name)
+	opt := s.copierOptions(p, d)
+	opt.Differs = tally.Add
+	r, err := copier.Verify(ctx, j, opt)
+	p.end()
+	if err != nil {
+		return false, err
+	}
+	s.take(r, j.Name, d)
+	what := j.Name
+	if d.Name != j.Name {
+		what += " on disk " + d.Name
+	}
+	for _, line := range copier.DifferText(&r, tally) {
+		s.log.Info("%s: %s", what, line)
+	}
+	return len(r.Differ) > 0, nil
+}
+
+// aliveReader shows a sign of life at each read.
+type aliveReader struct {
+	io.ReaderAt
+	alive func()
+}
+
+func (r aliveReader) ReadAt(b []byte, off int64) (int, error) {
+	r.alive()
+	return r.ReaderAt.ReadAt(b, off)
 }
 
 // prepare pairs images with disks, checks the images whole and opens the disks.

@@ -82,6 +82,10 @@ type Options struct {
 	Alive      func()                // called after each read in the salvage of bad sectors, from many goroutines: a worn disk can take minutes for a piece; nil: nobody listens
 	Alloc      func(size int) []byte // makes zeroed buffers that suit the disks (O_DIRECT); nil: make
 
+	// Of Verify: told of each run of the disk that differs, from one goroutine
+	// at a time. The disk's first and last MiB come last. nil: nobody listens.
+	Differs func(image.Range)
+
 	// Of Restore.
 	Full   bool // write everything, also what is on the disk already
 	Verify ReadBack
@@ -107,6 +111,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Alive == nil {
 		o.Alive = func() {}
+	}
+	if o.Differs == nil {
+		o.Differs = func(image.Range) {}
 	}
 	if o.Alloc == nil {
 		o.Alloc = func(size int) []byte { return make([]byte, size) }

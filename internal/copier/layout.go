@@ -2,7 +2,9 @@ package copier
 
 import (
 	"encoding/json"
+	"fmt"
 
+	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/usedmap"
 )
 
@@ -16,28 +18,71 @@ type Layout struct {
 
 // LayoutPart is a part of a disk, as in usedmap.Part.
 type LayoutPart struct {
-	Kind    usedmap.Kind `json:"kind"`
-	Number  int          `json:"number,omitempty"`
-	Type    string       `json:"type,omitempty"`
-	Name    string       `json:"name,omitempty"`
-	FS      string       `json:"fs,omitempty"`
-	Label   string       `json:"label,omitempty"`
-	UUID    string       `json:"uuid,omitempty"`
-	Doubt   string       `json:"doubt,omitempty"`
-	Off     int64        `json:"off"` // bytes from the disk's start; -1 is no place of its own
-	Len     int64        `json:"len"`
-	Volumes []LayoutPart `json:"volumes,omitempty"`
+	Kind   usedmap.Kind `json:"kind"`
+	Number int          `json:"number,omitempty"`
+	Type   string       `json:"type,omitempty"`
+	Name   string       `json:"name,omitempty"`
+	FS     string       `json:"fs,omitempty"`
+	Label  string       `json:"label,omitempty"`
+	UUID   string       `json:"uuid,omitempty"`
+	Doubt  string       `json:"doubt,omitempty"`
+	Off    int64        `json:"off"` // bytes from the disk's start; -1 is no place of its own, or one in too many pieces
+	Len    int64        `json:"len"`
+	// Ranges are where a logical volume lies that is in several pieces, in its
+	// own order.
+	Ranges  []image.Range `json:"ranges,omitempty"`
+	Volumes []LayoutPart  `json:"volumes,omitempty"`
+}
+
+// Places are where a part lies on the disk.
+func (p *LayoutPart) Places() []image.Range {
+	switch {
+	case len(p.Ranges) > 0:
+		return p.Ranges
+	case p.Off < 0:
+		return nil
+	}
+	return []image.Range{{Off: p.Off, Len: p.Len}}
+}
+
+// Title is how a part is called, fit for a terminal.
+func (p *LayoutPart) Title() string {
+	switch p.Kind {
+	case usedmap.Partition:
+		return fmt.Sprintf("partition %d", p.Number)
+	case usedmap.Logical:
+		return "volume " + image.Printable(p.Name)
+	}
+	return image.Printable(string(p.Kind))
+}
+
+// ParseLayout reads the layout that a root has. One that says nothing, or
+// cannot be read, is empty: it is for people only.
+func ParseLayout(text []byte) Layout {
+	var l Layout
+	if json.Unmarshal(text, &l) != nil {
+		return Layout{}
+	}
+	return l
+}
+
+// LayoutOf is what a map tells of a disk.
+func LayoutOf(m *usedmap.Map) Layout {
+	return Layout{Table: m.Table, Doubt: m.Doubt, Parts: layoutParts(m.Parts)}
 }
 
 // maxLayout is what a root takes, bytes.
 const maxLayout = 1 << 20
+
+// maxPieces is how many pieces of a volume a layout tells.
+const maxPieces = 1000
 
 // layoutOf is the layout in its stored form; nil if nothing is known.
 func layoutOf(m *usedmap.Map) []byte {
 	if m == nil {
 		return nil
 	}
-	l := Layout{Table: m.Table, Doubt: m.Doubt, Parts: layoutParts(m.Parts)}
+	l := LayoutOf(m)
 	for {
 		b, err := json.Marshal(l)
 		if err != nil {
@@ -53,7 +98,17 @@ func layoutOf(m *usedmap.Map) []byte {
 func layoutParts(parts []usedmap.Part) []LayoutPart {
 	out := make([]LayoutPart, 0, len(parts))
 	for _, p := range parts {
-		out = append(out, LayoutPart{p.Kind, p.Number, p.Type, p.Name, p.FS, p.Label, p.UUID, p.Doubt, p.Off(), p.Len(), layoutParts(p.Volumes)})
+		lp := LayoutPart{
+			Kind: p.Kind, Number: p.Number, Type: p.Type, Name: p.Name, FS: p.FS, Label: p.Label, UUID: p.UUID, Doubt: p.Doubt,
+			Off: p.Off(), Len: p.Len(), Volumes: layoutParts(p.Volumes),
+		}
+		switch n := len(p.Ranges); {
+		case n > maxPieces:
+			lp.Off = -1
+		case n > 1:
+			lp.Ranges = p.Ranges
+		}
+		out = append(out, lp)
 	}
 	return out
 }

@@ -166,6 +166,7 @@ func (l *look) count(n int64, bad, diff []image.Range) error {
 	for _, d := range diff {
 		r.Verified -= d.Len
 		r.Differ = appendRange(r.Differ, d)
+		l.opt.Differs(d)
 	}
 	if l.exact {
 		return l.bad.add(bad)

@@ -3,6 +3,7 @@ package proc
 import (
 	"archive/zip"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -211,6 +212,19 @@ func TestVerify(t *testing.T) {
 	}
 	if d := r[0].Differ[0]; d.Off > 5*mib+7 || d.Off+d.Len < 5*mib+16 || d.Len > mib {
 		t.Errorf("verify says that %+v differs", d)
+	}
+	log := b.log("maintenance.log")
+	log = log[strings.LastIndex(log, "=="):]
+	for _, want := range []string{
+		"sda: 512 B of 8.00 MiB differ, in 1 place (partition 2 (ext4): 512 B)", fmt.Sprintf("bytes %d to %d differ", r[0].Differ[0].Off, r[0].Differ[0].Off+511),
+		"info: verify: done, disk and image differ",
+	} {
+		if !strings.Contains(log, want) {
+			t.Errorf("the log has no %q:\n%s", want, log)
+		}
+	}
+	if strings.Contains(log, ": error: ") {
+		t.Errorf("the log has an error, though verify did what it was asked:\n%s", log)
 	}
 }
 

@@ -1,0 +1,151 @@
+package copier
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/usedmap"
+)
+
+// Tally counts which parts of a disk bytes lie in, as those by which a disk and
+// an image differ.
+type Tally struct {
+	Bytes int64
+	parts []tallied
+	outer []tallySpan // partitions, or the disk, in order
+	inner []tallySpan // the volumes in them, in order
+}
+
+// PartTally is how many bytes lie in a part of the disk, and in no part of it
+// that has a tally of its own.
+type PartTally struct {
+	// Part is "partition 2", "partition 3, volume root", "partition 3, beside
+	// its volumes", "disk" or "outside of partitions".
+	Part  string `json:"part"`
+	FS    string `json:"fs,omitempty"` // what it holds, "" if nobody knows
+	Bytes int64  `json:"bytes"`
+}
+
+// String is for people.
+func (p PartTally) String() string {
+	s := p.Part
+	if p.FS != "" {
+		s += " (" + image.Printable(p.FS) + ")"
+	}
+	return s + ": " + image.SizeText(p.Bytes)
+}
+
+// tallied is a part with all its bytes.
+type tallied struct {
+	PartTally
+	in int // the part that a volume lies in; -1: it is none
+}
+
+// tallySpan is a piece of a part.
+type tallySpan struct {
+	image.Range
+	part int
+}
+
+// Tally counts by the partitions of a disk, and by the logical volumes in them.
+func (l *Layout) Tally() *Tally {
+	t := &Tally{}
+	for i := range l.Parts {
+		p := &l.Parts[i]
+		if p.Kind == usedmap.Gap {
+			continue
+		}
+		in := len(t.parts)
+		t.outer = t.add(t.outer, p, p.Title(), -1)
+		for j := range p.Volumes {
+			t.inner = t.add(t.inner, &p.Volumes[j], p.Title()+", "+p.Volumes[j].Title(), in)
+		}
+	}
+	for _, list := range [][]tallySpan{t.outer, t.inner} {
+		slices.SortFunc(list, func(a, b tallySpan) int { return cmp.Compare(a.Off, b.Off) })
+	}
+	return t
+}
+
+func (t *Tally) add(list []tallySpan, p *LayoutPart, name string, in int) []tallySpan {
+	for _, r := range p.Places() {
+		list = append(list, tallySpan{r, len(t.parts)})
+	}
+	t.parts = append(t.parts, tallied{PartTally{Part: name, FS: p.FS}, in})
+	return list
+}
+
+// Add counts a run of bytes. Runs must not overlap.
+func (t *Tally) Add(r image.Range) {
+	t.Bytes += r.Len
+	for _, list := range [][]tallySpan{t.outer, t.inner} {
+		i, _ := slices.BinarySearchFunc(list, r.Off+1, func(s tallySpan, at int64) int { return cmp.Compare(endOf(s.Range), at) })
+		for ; i < len(list) && list[i].Off < endOf(r); i++ {
+			t.parts[list[i].part].Bytes += clip(r, list[i].Off, endOf(list[i].Range)).Len
+		}
+	}
+}
+
+// Parts are the parts that have some of the bytes, in the order of the disk,
+// and last what lies outside of all. Together they have all bytes.
+func (t *Tally) Parts() []PartTally {
+	all, outside := slices.Clone(t.parts), t.Bytes
+	for _, p := range t.parts {
+		if p.in >= 0 {
+			all[p.in].Bytes -= p.Bytes
+		} else {
+			outside -= p.Bytes
+		}
+	}
+	var out []PartTally
+	for i, p := range all {
+		if i+1 < len(all) && all[i+1].in == i {
+			p.Part += ", beside its volumes"
+		}
+		if p.Bytes > 0 {
+			out = append(out, p.PartTally)
+		}
+	}
+	if outside > 0 && len(t.parts) > 0 {
+		out = append(out, PartTally{Part: "outside of partitions", Bytes: outside})
+	}
+	return out
+}
+
+// maxDifferLines is how many places DifferText names one by one.
+const maxDifferLines = 20
+
+// DifferText says where a disk and an image differ, for people: how much, and
+// in which parts, in one sentence; then the first places, each in a line. The
+// receipt is Verify's, the tally of all that Options.Differs was told.
+func DifferText(r *image.Receipt, t *Tally) []string {
+	if len(r.Differ) == 0 {
+		return nil
+	}
+	places := "1 place"
+	switch n := len(r.Differ); {
+	case n >= maxDiffer:
+		places = fmt.Sprintf("%d places or more", n)
+	case n > 1:
+		places = fmt.Sprintf("%d places", n)
+	}
+	line := fmt.Sprintf("%s of %s differ, in %s", image.SizeText(t.Bytes), image.SizeText(r.Read), places)
+	var parts []string
+	for _, p := range t.Parts() {
+		parts = append(parts, p.String())
+	}
+	if len(parts) > 0 {
+		line += " (" + strings.Join(parts, "; ") + ")"
+	}
+	lines := []string{line}
+	for _, d := range r.Differ[:min(len(r.Differ), maxDifferLines)] {
+		lines = append(lines, fmt.Sprintf("bytes %d to %d differ", d.Off, d.Off+d.Len-1))
+	}
+	if more := len(r.Differ) - maxDifferLines; more > 0 {
+		lines = append(lines, fmt.Sprintf("and %d more places", more))
+	}
+	return lines
+}

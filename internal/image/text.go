@@ -1,0 +1,36 @@
+package image
+
+import (
+	"fmt"
+	"strings"
+	"unicode"
+)
+
+// SizeText is a size for people, with three digits that matter.
+func SizeText(n int64) string {
+	if n < 1024 {
+		return fmt.Sprintf("%d B", n)
+	}
+	v, unit := float64(n), -1
+	for v >= 999.5 && unit < 5 {
+		v, unit = v/1024, unit+1
+	}
+	digits := 0
+	if v < 9.995 {
+		digits = 2
+	} else if v < 99.95 {
+		digits = 1
+	}
+	return fmt.Sprintf("%.*f %ciB", digits, v, "KMGTPE"[unit])
+}
+
+// Printable replaces what a terminal could take for a command: labels and names
+// come from disks.
+func Printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '?'
+	}, s)
+}
