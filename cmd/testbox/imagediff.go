@@ -10,6 +10,7 @@ import (
 	"testbox-imaging/internal/copier"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/store"
+	"testbox-imaging/internal/words"
 )
 
 func newImageDiffCmd() *cobra.Command {
@@ -137,7 +138,8 @@ func printDiff(cmd *cobra.Command, disks []diskDiff, places bool) {
 			cmd.Printf("%s: the same\n", d.Disk)
 			continue
 		}
-		cmd.Printf("%s: %s differ, in %d places of %d regions\n", d.Disk, bytesText(d.Bytes), len(d.Places), d.Regions)
+		cmd.Printf("%s: %s differ, in %s of %s\n", d.Disk, bytesText(d.Bytes),
+			words.Count(len(d.Places), "place"), words.Count(d.Regions, "region"))
 		for _, p := range d.Parts {
 			cmd.Printf("%s: %v\n", d.Disk, p)
 		}

@@ -8,6 +8,7 @@ import (
 
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/usedmap"
+	"testbox-imaging/internal/words"
 )
 
 // Tally counts which parts of a disk bytes lie in, as those by which a disk and
@@ -125,12 +126,9 @@ func DifferText(r *image.Receipt, t *Tally) []string {
 	if len(r.Differ) == 0 {
 		return nil
 	}
-	places := "1 place"
-	switch n := len(r.Differ); {
-	case n >= maxDiffer:
-		places = fmt.Sprintf("%d places or more", n)
-	case n > 1:
-		places = fmt.Sprintf("%d places", n)
+	places := words.Count(len(r.Differ), "place")
+	if len(r.Differ) >= maxDiffer {
+		places += " or more"
 	}
 	line := fmt.Sprintf("%s of %s differ, in %s", image.SizeText(t.Bytes), image.SizeText(r.Read), places)
 	var parts []string
@@ -145,7 +143,7 @@ func DifferText(r *image.Receipt, t *Tally) []string {
 		lines = append(lines, fmt.Sprintf("bytes %d to %d differ", d.Off, d.Off+d.Len-1))
 	}
 	if more := len(r.Differ) - maxDifferLines; more > 0 {
-		lines = append(lines, fmt.Sprintf("and %d more places", more))
+		lines = append(lines, "and "+words.Count(more, "more place"))
 	}
 	return lines
 }
