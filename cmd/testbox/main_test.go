@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -46,12 +47,15 @@ func scriptWorld() world {
 		return t
 	}
 	w.lookupAddrs = func(_ context.Context, host string) (found []netip.Addr, _ error) {
-		for addr, names := range readHosts() {
-			for _, n := range names {
-				if n == host {
-					found = append(found, netip.MustParseAddr("::ffff:"+addr)) // as a resolver may give it
-				}
+		for i, line := range readHosts() {
+			if !slices.Contains(line[1:], host) {
+				continue
 			}
+			addr := netip.MustParseAddr(line[0])
+			if i%2 == 0 {
+				addr = netip.AddrFrom16(addr.As16()) // as a resolver may give it
+			}
+			found = append(found, addr)
 		}
 		if found == nil {
 			return nil, errors.New("no such host")
@@ -59,11 +63,12 @@ func scriptWorld() world {
 		return found, nil
 	}
 	w.lookupNames = func(_ context.Context, addr string) ([]string, error) {
-		names := readHosts()[addr]
-		if len(names) == 0 {
-			return nil, errors.New("no such address")
+		for _, line := range readHosts() {
+			if line[0] == addr {
+				return []string{line[1] + "."}, nil
+			}
 		}
-		return []string{names[0] + "."}, nil
+		return nil, errors.New("no such address")
 	}
 	w.configDirs = strings.Fields(os.Getenv("CONFIG_DIRS"))
 	w.neighbours = os.Getenv("NEIGHBOURS")
@@ -71,18 +76,18 @@ func scriptWorld() world {
 	return w
 }
 
-func readHosts() map[string][]string {
-	hosts := map[string][]string{}
+// readHosts gives each line's address and names.
+func readHosts() (lines [][]string) {
 	data, err := os.ReadFile(os.Getenv("HOSTS"))
 	if err != nil {
-		return hosts
+		return nil
 	}
 	for _, line := range strings.Split(string(data), "\n") {
 		if f := strings.Fields(line); len(f) > 1 {
-			hosts[f[0]] = f[1:]
+			lines = append(lines, f)
 		}
 	}
-	return hosts
+	return lines
 }
 
 func TestScripts(t *testing.T) {
@@ -215,6 +220,9 @@ func cmdFolder(ts *testscript.TestScript, neg bool, args []string) {
 	cfg := ts.Getenv("CFG")
 	ts.Check(writeFile(filepath.Join(cfg, bootcfg.DefaultName), string(bootcfg.DefaultConfig())))
 	ts.Check(writeFile(filepath.Join(cfg, site.FileName), string(s.Template())))
+	for _, name := range loaderFiles {
+		ts.Check(writeFile(filepath.Join(cfg, "..", name), "loader"))
+	}
 }
 
 // cmdMaintenance: `maintenance VERSION FORM BUILT` makes the boot files of a

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -84,11 +85,14 @@ fails leaves the earlier ones as they were, and boxes that run one keep it.`,
 					return err
 				}
 			}
+			// What is made is read by the TFTP server and by every box, whatever
+			// the umask of the shell is.
+			syscall.Umask(0o022)
 			build, err := o.build(cmd, exportDir(args))
 			if err != nil {
 				return err
 			}
-			return maintenanceBuild(cmd, build)
+			return maintenanceBuild(cmd, tftpArea(exportDir(args)), build)
 		},
 	}
 	f := cmd.Flags()
@@ -178,13 +182,16 @@ func agentBeside() (string, error) {
 	return filepath.Join(filepath.Dir(self), "testbox-maintenance"), err
 }
 
-func maintenanceBuild(cmd *cobra.Command, build buildFunc) error {
+func maintenanceBuild(cmd *cobra.Command, tftp string, build buildFunc) error {
 	r, err := build(cmd.Context())
 	var input *maintos.InputError
 	if errors.As(err, &input) {
 		return wrong("%w", err)
 	}
 	if err != nil {
+		return err
+	}
+	if err := openVersion(tftp, r.Version); err != nil {
 		return err
 	}
 	for _, n := range r.Notes {
@@ -195,6 +202,27 @@ func maintenanceBuild(cmd *cobra.Command, build buildFunc) error {
 		what = "was built before and is whole:"
 	}
 	fmt.Fprintf(cmd.OutOrStdout(), "%s %s (kernel %s, %.1f MB)\n", what, r.Version.Version, r.Version.Kernel, float64(r.Size)/1e6)
+	return nil
+}
+
+// openVersion lets the TFTP server, which is some user of its own, read a
+// version that was there already.
+func openVersion(tftp string, v bootcfg.Version) error {
+	for _, p := range []struct {
+		path string
+		mode fs.FileMode
+	}{{bootcfg.MaintDir, 0o755}, {filepath.Dir(v.KernelPath()), 0o755}, {v.KernelPath(), 0o644}, {v.InitrdPath(), 0o644}} {
+		path := filepath.Join(tftp, p.path)
+		st, err := os.Stat(path)
+		if err != nil {
+			return err
+		}
+		if want := st.Mode().Perm() | p.mode; want != st.Mode().Perm() {
+			if err := os.Chmod(path, want); err != nil {
+				return fmt.Errorf("the TFTP server cannot read the version: %w", err)
+			}
+		}
+	}
 	return nil
 }
 
@@ -222,6 +250,9 @@ func maintenanceList(cmd *cobra.Command, tftp string) error {
 	var whole []*bootcfg.Version
 	for _, name := range names {
 		v, err := f.readVersion(name)
+		if err == nil {
+			err = tftpError(f.unserved(v.KernelPath(), v.InitrdPath()))
+		}
 		if err != nil {
 			cmd.PrintErrf("%s cannot be booted: %v\n", name, err)
 			continue

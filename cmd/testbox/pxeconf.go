@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -160,6 +161,9 @@ func runPxeConf(cmd *cobra.Command, w world, o pxeOptions, boxes []string, actio
 	if err != nil {
 		return err
 	}
+	if err := folder.warnAbove(base.site.TFTPPath); err != nil {
+		cmd.PrintErrf("testbox: WARNING: %v\n", err)
+	}
 	if o.show {
 		for _, p := range plan {
 			fmt.Fprintf(cmd.OutOrStdout(), "# %s, for %s; not written\n%s", folder.path(p.target.addr.Hex()), p.target, p.text)
@@ -187,6 +191,9 @@ func (f *pxeFolder) template(c bootcfg.Cmdline, action box.Action) (*armTemplate
 	}
 	v, err := f.version(s.Maintenance, action)
 	if err != nil {
+		return nil, nil, err
+	}
+	if err := f.checkServed(v.KernelPath(), v.InitrdPath()); err != nil {
 		return nil, nil, err
 	}
 	c.TFTP = bootcfg.NFSPath{Server: s.Server, Path: s.TFTPPath}
@@ -258,7 +265,10 @@ func (f *pxeFolder) checkBox(w world, t target, replace bool) error {
 	case !replace:
 		return refused("%s is armed already, for %s (arming %s); add --replace, or disarm it with `testbox pxe-conf disarm %s`", t, a.cmd.Action, a.cmd.Arming, t.addr)
 	}
-	return f.checkShadows(w, t)
+	if err := f.checkShadows(w, t); err != nil {
+		return err
+	}
+	return f.checkLater(t)
 }
 
 // plan makes the boot file of one box.
@@ -291,6 +301,9 @@ func writePlan(cmd *cobra.Command, w world, f *pxeFolder, plan []armPlan, v *boo
 		name := f.path(p.target.addr.Hex())
 		if err := durable.WriteFile(f.fsys, name, p.text, 0o644); err != nil {
 			return fmt.Errorf("%s is not armed, nor are the boxes after it: %w", p.target, asRoot(err))
+		}
+		if err := tftpError(f.unserved(filepath.Join(bootcfg.ConfigDir, p.target.addr.Hex()))); err != nil {
+			return errors.Join(fmt.Errorf("%s is not armed, nor are the boxes after it: %w", p.target, err), durable.Remove(f.fsys, name))
 		}
 		c := p.file.Cmdline
 		fmt.Fprintf(cmd.OutOrStdout(), "%s: armed for %s until %s, arming %s, maintenance system %s (%s); restart the box\n",

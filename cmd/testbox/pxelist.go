@@ -5,39 +5,80 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/durable"
 )
 
 func newPxeListCmd(w world, dir *string) *cobra.Command {
 	return &cobra.Command{
-		Use:   "list [-c DIR]",
+		Use:   "list [-c DIR] [BOX...]",
 		Short: "List armed boxes",
-		Long: `Lists the boxes that are armed: what for, on which disks, since when and until when. A box that
-is listed as expired boots maintenance once, does nothing, disarms itself and starts its own disk.
-Boot files that are not ours are named on stderr, with exit code 1.`,
+		Long: `Lists the boxes that are armed: what for, on which disks, since when and until when; with BOX
+only these. A box that is listed as expired boots maintenance once, does nothing, disarms itself
+and starts its own disk.
+
+Named on stderr, with exit code 1, are files that should not be there or cannot be used: boot files
+that are not ours, files that the loader takes before a box's boot file (named by a UUID or a
+network card), files that it takes before the file default (the first digits of an address in
+hexadecimal) and that are not local boot, and what a TFTP server cannot read.`,
 		Example: `  testbox pxe-conf list
+  testbox pxe-conf list box1 10.165.98.220
   testbox pxe-conf list -c /mnt/testbox-tftp/pxelinux.cfg`,
-		Args:              cobra.NoArgs,
-		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			folder, err := openFolder(w, *dir)
-			if err != nil {
-				return err
-			}
-			all, err := folder.armings()
-			if err != nil {
-				return err
-			}
-			return printArmings(cmd, folder, all, w.now())
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			return completeArmed(w, *dir)
 		},
+		RunE: func(cmd *cobra.Command, args []string) error { return runPxeList(cmd, w, *dir, args) },
 	}
+}
+
+func runPxeList(cmd *cobra.Command, w world, dir string, boxes []string) error {
+	folder, err := openFolder(w, dir)
+	if err != nil {
+		return err
+	}
+	targets, err := resolveAll(cmd.Context(), w, boxes)
+	if err != nil {
+		return err
+	}
+	all, err := folder.armings()
+	if err != nil {
+		return err
+	}
+	var addrs []box.Addr
+	for _, t := range targets {
+		addrs = append(addrs, t.addr)
+	}
+	if len(boxes) > 0 {
+		all = slices.DeleteFunc(all, func(a arming) bool { return !slices.Contains(addrs, a.addr) })
+	}
+	errs := []error{printArmings(cmd, folder, all, w.now())}
+	for _, t := range targets {
+		if !slices.ContainsFunc(all, func(a arming) bool { return a.addr == t.addr }) {
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: not armed\n", t)
+		}
+	}
+	for _, a := range all {
+		if len(boxes) == 0 {
+			addrs = append(addrs, a.addr)
+		}
+		errs = append(errs, tftpError(folder.unserved(filepath.Join(bootcfg.ConfigDir, a.addr.Hex()))))
+	}
+	if len(all) == 0 && len(boxes) == 0 {
+		fmt.Fprintln(cmd.OutOrStdout(), "no box is armed")
+	}
+	if err := errors.Join(append(errs, folder.strays(w, addrs, len(boxes) == 0), folder.checkServed())...); err != nil {
+		return &exitError{exitFailed, err} // nothing was refused here
+	}
+	return nil
 }
 
 // printArmings prints a line an armed box. Files that cannot be read as ours
@@ -62,9 +103,6 @@ func printArmings(cmd *cobra.Command, f *pxeFolder, all []arming, now time.Time)
 			a.cmd.Arming, a.armed.UTC().Format(time.RFC3339), expires)
 		head = ""
 	}
-	if len(all) == 0 {
-		fmt.Fprintln(cmd.OutOrStdout(), "no box is armed")
-	}
 	return errors.Join(append(errs, tab.Flush())...)
 }
 
@@ -80,7 +118,8 @@ func newPxeDisarmCmd(w world, dir *string) *cobra.Command {
 		Use:   "disarm [-c DIR] BOX [BOX...]",
 		Short: "Disarm boxes: they start their own disk again",
 		Long: `Removes the boot files of boxes, so that they start their own disk. A box that is at its action
-already is not stopped by it. A box that is not armed is left as it is. All boxes are checked before the first is disarmed.`,
+already is not stopped by it. A box that is not armed is left as it is. All boxes are checked before
+the first is disarmed. A warning names the files by which a box would start something else.`,
 		Example: `  testbox pxe-conf disarm 10.165.98.220
   testbox pxe-conf disarm box1 box2`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -108,6 +147,7 @@ func runDisarm(cmd *cobra.Command, w world, dir string, boxes []string) error {
 	for i, t := range targets {
 		if armings[i] == nil {
 			fmt.Fprintf(cmd.OutOrStdout(), "%s: was not armed\n", t)
+			folder.warnNotLocal(cmd, t)
 			continue
 		}
 		if err := durable.Remove(folder.fsys, folder.path(t.addr.Hex())); err != nil {
@@ -115,6 +155,7 @@ func runDisarm(cmd *cobra.Command, w world, dir string, boxes []string) error {
 		}
 		c := armings[i].cmd
 		fmt.Fprintf(cmd.OutOrStdout(), "%s: disarmed; it was armed for %s (arming %s)\n", t, c.Action, c.Arming)
+		folder.warnNotLocal(cmd, t)
 	}
 	return nil
 }

@@ -2,11 +2,15 @@ package main
 
 import (
 	"bufio"
+	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/spf13/cobra"
 
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/box"
@@ -50,14 +54,21 @@ func (f *pxeFolder) backupArea() string {
 	return filepath.Join(filepath.Dir(f.tftp()), "testbox-backup")
 }
 
-// checkShadows refuses if the loader of this box takes, or may take, another
-// file before the box's boot file: one named by a UUID or a network card. Such
-// a file is passed over only if it is known to be another machine's.
-func (f *pxeFolder) checkShadows(w world, t target) error {
+// shadow is a file that the loader takes, or may take, before a box's boot file.
+type shadow struct {
+	name  string
+	owner int // ownerBox or ownerUnknown
+}
+
+// shadows lists the files that the loader of this box takes, or may take,
+// before the box's boot file: those named by a UUID or a network card. Such a
+// file is passed over only if it is known to be another machine's.
+func (f *pxeFolder) shadows(w world, addr box.Addr) ([]shadow, error) {
 	names, err := f.fsys.ReadDir(f.dir)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	var list []shadow
 	var near map[string]string
 	var m machine
 	for _, name := range names {
@@ -67,17 +78,115 @@ func (f *pxeFolder) checkShadows(w world, t target) error {
 		}
 		if near == nil {
 			near = readNeighbours(w.neighbours)
-			m = f.machineOf(t.addr, f.backupArea(), near)
+			m = f.machineOf(addr, f.backupArea(), near)
 		}
-		switch belongs(owner, m, t.addr, near) {
-		case ownerBox:
-			return refused("%s is this box's too, and the loader takes it before %s, which would arm %s; move it out of the folder", f.path(name), t.addr.Hex(), t)
-		case ownerUnknown:
-			return refused("%s is taken by some machine before the file that is named by its address, and it is not known whether that is %s, which would then not be armed; "+
-				"move the file out of the folder, or ping the box from here, so that its network card is known", f.path(name), t)
+		if whose := belongs(owner, m, addr, near); whose != ownerOther {
+			list = append(list, shadow{name, whose})
 		}
 	}
+	return list, nil
+}
+
+// checkShadows refuses a box that would not take its boot file.
+func (f *pxeFolder) checkShadows(w world, t target) error {
+	list, err := f.shadows(w, t.addr)
+	if err != nil {
+		return err
+	}
+	for _, s := range list {
+		if s.owner == ownerBox {
+			return refused("%s is this box's too, and the loader takes it before %s, which would arm %s; move it out of the folder", f.path(s.name), t.addr.Hex(), t)
+		}
+		return refused("%s is taken by some machine before the file that is named by its address, and it is not known whether that is %s, which would then not be armed; "+
+			"move the file out of the folder, or ping the box from here, so that its network card is known", f.path(s.name), t)
+	}
 	return nil
+}
+
+// checkLater refuses a box that would not start its own disk when it is no more
+// armed, because the loader finds another file before `default`.
+func (f *pxeFolder) checkLater(t target) error {
+	later, err := bootcfg.LaterFiles(f.dir, t.addr)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, l := range later {
+		if l.Why != nil {
+			errs = append(errs, refused("%s is taken by %s before `%s` as soon as it is not armed any more, and it is not surely local boot: %w; "+
+				"move it out of the folder, or give it the content of `%s`", f.path(l.Name), t, bootcfg.DefaultName, l.Why, bootcfg.DefaultName))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// warnNotLocal says what a box that is not armed starts instead of its own disk.
+func (f *pxeFolder) warnNotLocal(cmd *cobra.Command, t target) {
+	for _, err := range bootcfg.NotLocal(f.dir, t.addr) {
+		cmd.PrintErrf("testbox: WARNING: %s may not start its own disk: %v\n", t, err)
+	}
+}
+
+// strays is what list says of files that decide over what boxes start, and
+// should not. Of the boxes those are looked at that are given; with everybody
+// also files that many addresses share.
+func (f *pxeFolder) strays(w world, boxes []box.Addr, everybody bool) error {
+	errs := []error{f.checkDefault()}
+	for _, addr := range boxes {
+		errs = append(errs, f.boxStrays(w, addr, !everybody))
+	}
+	if everybody {
+		errs = append(errs, f.sharedStrays())
+	}
+	return errors.Join(errs...)
+}
+
+// boxStrays names the files that the loader takes for the box before its own
+// boot file, and those that it takes before `default`; shared says that this is
+// to include files that it takes for other addresses too.
+func (f *pxeFolder) boxStrays(w world, addr box.Addr, shared bool) error {
+	shadows, err := f.shadows(w, addr)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, s := range shadows {
+		sure := "the loader takes it for this box"
+		if s.owner == ownerUnknown {
+			sure = "it is not known whose it is; if it is this box's, the loader takes it"
+		}
+		errs = append(errs, fmt.Errorf("%s: %s: %s before %s, which then does not count", f.path(s.name), addr, sure, addr.Hex()))
+	}
+	later, err := bootcfg.LaterFiles(f.dir, addr)
+	if err != nil {
+		return err
+	}
+	for _, l := range later {
+		if _, _, many := bootcfg.ParsePrefix(l.Name); l.Why != nil && (shared || !many) {
+			errs = append(errs, fmt.Errorf("%s: %s takes it before `%s` when it is not armed, and it is not surely local boot: %w", f.path(l.Name), addr, bootcfg.DefaultName, l.Why))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// sharedStrays names the files that the loader takes for many addresses.
+func (f *pxeFolder) sharedStrays() error {
+	names, err := f.fsys.ReadDir(f.dir)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, name := range names {
+		first, last, many := bootcfg.ParsePrefix(name)
+		if !many {
+			continue
+		}
+		if why := bootcfg.LocalBoot(f.dir, name); why != nil {
+			errs = append(errs, fmt.Errorf("%s: boxes with addresses from %s to %s take it before `%s` when they are not armed, and it is not surely local boot: %w",
+				f.path(name), first, last, bootcfg.DefaultName, why))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Whose a file is that the loader takes early.

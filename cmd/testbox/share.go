@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/durable"
 	"testbox-imaging/internal/site"
 )
@@ -91,11 +92,36 @@ func runShareInit(cmd *cobra.Command, w world, o shareOptions) error {
 		return fmt.Errorf("%w; run it again when the cause is gone", err)
 	}
 	fmt.Fprintf(cmd.OutOrStdout(), "%s: %d made, %d repaired, %d as they should be\n", plan.dir, m.made, m.repaired, m.right)
+	if err := plan.lookOver(cmd); err != nil {
+		return err
+	}
 	if o.asked || m.made > 0 {
 		plan.warnOfEverybody(cmd.OutOrStdout())
 	}
 	fmt.Fprintf(cmd.OutOrStdout(), "next: read %s, export the areas (%s says how), `testbox maintenance build`, and have your DHCP server name this server and pxelinux.0\n",
 		filepath.Join(plan.configDir(), site.FileName), plan.exportsFile())
+	return nil
+}
+
+// lookOver says what stands in the way of boxes and is not for this program to
+// change: an admin's links, modes above the areas, boot files of somebody else's.
+func (p *sharePlan) lookOver(cmd *cobra.Command) error {
+	f := &pxeFolder{p.configDir(), durable.OS{}}
+	if err := f.warnAbove(p.site.TFTPPath); err != nil {
+		cmd.PrintErrf("testbox: WARNING: %v\n", err)
+	}
+	if err := f.sharedStrays(); err != nil {
+		for _, line := range strings.Split(err.Error(), "\n") {
+			cmd.PrintErrf("testbox: WARNING: %s; move it out of the folder\n", line)
+		}
+	}
+	var files []string
+	if v, err := f.version(p.site.Maintenance, box.RefreshInfo); err == nil {
+		files = []string{v.KernelPath(), v.InitrdPath()}
+	}
+	if err := f.checkServed(files...); err != nil {
+		return &exitError{exitFailed, err}
+	}
 	return nil
 }
 

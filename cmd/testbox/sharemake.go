@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -95,6 +96,9 @@ func (m *shareMaker) make() error {
 	if err := m.configFiles(); err != nil {
 		return err
 	}
+	if err := m.bootFiles(); err != nil {
+		return err
+	}
 	return m.boxFolders()
 }
 
@@ -154,6 +158,36 @@ func (m *shareMaker) configFiles() error {
 	}
 	if kept, err := os.ReadFile(m.exportsFile()); m.asked && err == nil && !bytes.Equal(kept, m.exports()) {
 		fmt.Fprintf(m.out, "%s: kept, though this command line asks for others; remove it to have it made anew\n", m.exportsFile())
+	}
+	return nil
+}
+
+// bootFiles lets everybody read the boot files of armed boxes, and what is in
+// the folders of maintenance systems: the TFTP server is some user of its own.
+func (m *shareMaker) bootFiles() error {
+	for _, glob := range []struct {
+		pattern string
+		mode    fs.FileMode
+	}{
+		{filepath.Join(m.configDir(), strings.Repeat("[0-9A-F]", 8)), 0o644},
+		{filepath.Join(m.tftp, bootcfg.MaintDir, "*"), 0o755 | fs.ModeDir},
+		{filepath.Join(m.tftp, bootcfg.MaintDir, "*", "*"), 0o644},
+	} {
+		paths, err := filepath.Glob(glob.pattern)
+		if err != nil {
+			return err
+		}
+		for _, path := range paths {
+			st, err := os.Lstat(path)
+			if err != nil || st.IsDir() != glob.mode.IsDir() || !st.IsDir() && !st.Mode().IsRegular() {
+				continue // no file of ours, or gone
+			}
+			did, err := m.rights(openHere, path, -1, -1, glob.mode)
+			if err != nil {
+				return err
+			}
+			m.note(path, did)
+		}
 	}
 	return nil
 }

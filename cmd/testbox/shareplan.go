@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/durable"
 	"testbox-imaging/internal/site"
 )
@@ -98,11 +99,15 @@ func (p *sharePlan) planSite(world) error {
 // checkDefault keeps a default boot file that starts the local disk, however
 // it is written, and refuses one that does not: boxes rely on it to come back.
 func (p *sharePlan) checkDefault(world) error {
-	err := (&pxeFolder{p.configDir(), durable.OS{}}).checkDefault()
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil // it will be made
+	f := &pxeFolder{p.configDir(), durable.OS{}}
+	err := f.checkDefault()
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
-	return err
+	if _, linkErr := os.Lstat(f.path(bootcfg.DefaultName)); linkErr == nil {
+		return refused("%s is a link to a file that is not there (%w); remove it to have the file made", f.path(bootcfg.DefaultName), err)
+	}
+	return nil // it will be made
 }
 
 func (p *sharePlan) readProgram(w world) error {

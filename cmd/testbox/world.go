@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -76,18 +77,28 @@ func (w world) resolve(ctx context.Context, given string) (target, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, addrTimeout)
 	defer cancel()
-	addrs, err := w.lookupAddrs(ctx, given)
+	found, err := w.lookupAddrs(ctx, given)
+	// A name that stands in /etc/hosts twice, or there and in a name server,
+	// has an address more than once.
+	var addrs []netip.Addr
+	for _, a := range found {
+		if a = a.Unmap(); !slices.Contains(addrs, a) {
+			addrs = append(addrs, a)
+		}
+	}
 	switch {
 	case err != nil:
 		return t, wrong("%s does not resolve to an IPv4 address: %w; give the box's address", given, err)
-	case len(addrs) != 1:
+	case len(addrs) == 0:
+		return t, wrong("%s does not resolve to an IPv4 address; give the box's address", given)
+	case len(addrs) > 1:
 		texts := make([]string, len(addrs))
 		for i, a := range addrs {
-			texts[i] = a.Unmap().String()
+			texts[i] = a.String()
 		}
 		return t, wrong("%s has %d IPv4 addresses (%s); give the one that the box boots with", given, len(addrs), strings.Join(texts, ", "))
 	}
-	became := addrs[0].Unmap().String()
+	became := addrs[0].String()
 	if t.addr, err = box.ParseAddr(became); err != nil {
 		return t, wrong("%s became %s: %w", given, became, err)
 	}

@@ -146,3 +146,24 @@ func TestNamedDiskMissing(t *testing.T) {
 		t.Fatal("the disk was changed")
 	}
 }
+
+// TestDisarmedIntoAnotherFile: a file that the loader takes after the box's own
+// came while the box was at work. The box is disarmed all the same, since it
+// would never come back otherwise, and says what it will start.
+func TestDisarmedIntoAnotherFile(t *testing.T) {
+	b := newBench(t)
+	b.disk("vda", "S1", 1)
+	b.write("tftp/pxelinux.cfg/0A58", "DEFAULT install\nLABEL install\nKERNEL linux\n")
+	b.do(box.Backup, Done)
+	for _, log := range []string{"backup/maintenance.log", folder + "maintenance.log"} {
+		if text := b.read(log); !strings.Contains(text, "error: this box may not start its own disk now: the loader takes ") || !strings.Contains(text, "0A58 for it before `default`") {
+			t.Errorf("%s does not say that another file is taken:\n%s", log, text)
+		}
+	}
+	os.Remove(b.path("tftp/pxelinux.cfg/0A58"))
+	os.Remove(b.path(folder, "maintenance.log"))
+	b.do(box.Verify, Done)
+	if text := b.read(folder + "maintenance.log"); strings.Contains(text, "may not start") {
+		t.Errorf("the box finds fault with plain local boot:\n%s", text)
+	}
+}

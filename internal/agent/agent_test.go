@@ -29,6 +29,7 @@ func newBench(t *testing.T) *bench {
 	b := &bench{t: t, dir: t.TempDir()}
 	b.addr, _ = box.ParseAddr("10.88.0.11")
 	b.write("tftp/pxelinux.0", "loader")
+	b.write("tftp/pxelinux.cfg/default", string(bootcfg.DefaultConfig()))
 	b.write("backup/"+sharedir.Marker, "")
 	b.mkdir("tftp/pxelinux.cfg", "dev", "sys/block", "proc")
 	return b

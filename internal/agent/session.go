@@ -253,6 +253,11 @@ func (s *session) disarm() error {
 		return fmt.Errorf("disarm: %w", err)
 	}
 	s.log.Info("disarmed")
+	// Such a file may have come while the box was at work. The box cannot stay
+	// armed because of it: it would never come back to its own disk at all.
+	for _, err := range bootcfg.NotLocal(filepath.Dir(s.bootFilePath()), s.cmd.Address) {
+		s.warn("this box may not start its own disk now: %v", err)
+	}
 	return nil
 }
 

@@ -1,0 +1,162 @@
+package main
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"testbox-imaging/internal/bootcfg"
+)
+
+// Loader files that every box asks for, and one that the DHCP server may name
+// in place of the first.
+var (
+	loaderFiles = []string{"pxelinux.0", "ldlinux.c32"}
+	otherLoader = "lpxelinux.0"
+)
+
+// checkServed refuses if a TFTP server cannot give a file that every box needs,
+// or one of the others that are named: paths below the TFTP area.
+func (f *pxeFolder) checkServed(others ...string) error {
+	files := append(slices.Clone(loaderFiles), path.Join(bootcfg.ConfigDir, bootcfg.DefaultName))
+	if _, err := os.Lstat(filepath.Join(f.tftp(), otherLoader)); err == nil {
+		files = append(files, otherLoader)
+	}
+	return tftpError(f.unserved(append(files, others...)...))
+}
+
+// tftpError makes a refusal of what unserved found.
+func tftpError(why, chmod []string) error {
+	if len(why) == 0 {
+		return nil
+	}
+	err := fmt.Errorf("a TFTP server cannot give what a box asks for: %s", strings.Join(why, "; "))
+	if len(chmod) > 0 {
+		err = fmt.Errorf("%w; run: %s", err, strings.Join(chmod, " && "))
+	}
+	return refused("%w", err)
+}
+
+// unserved says which of the files a TFTP server cannot give, and how to mend
+// what a chmod mends. A server runs as some user of its own, so everybody must
+// be able to read a file and to search the folders above it. A server is
+// confined to the area, so no link may lead out of it.
+func (f *pxeFolder) unserved(files ...string) (why, chmod []string) {
+	closed := map[string]string{} // path: what everybody lacks
+	for _, file := range files {
+		walk := tftpWalk{root: f.tftp(), closed: closed}
+		if err := walk.to(file); err != nil {
+			why = append(why, err.Error())
+		}
+	}
+	byRight := map[string][]string{}
+	for path, right := range closed {
+		byRight[right] = append(byRight[right], path)
+	}
+	for _, r := range []struct{ right, lacks string }{{"x", "may not be searched by everybody"}, {"r", "may not be read by everybody"}} {
+		if paths := byRight[r.right]; len(paths) > 0 {
+			slices.Sort(paths)
+			why = append(why, strings.Join(paths, ", ")+" "+r.lacks)
+			chmod = append(chmod, "chmod o+"+r.right+" "+strings.Join(paths, " "))
+		}
+	}
+	return why, chmod
+}
+
+// tftpWalk follows one path as a TFTP server that is confined to root does.
+type tftpWalk struct {
+	root   string
+	closed map[string]string
+	at     string // below root; "" is root itself
+	links  int
+}
+
+func (w *tftpWalk) to(file string) error {
+	root, err := os.Stat(w.root)
+	if err != nil {
+		return err
+	}
+	w.note(w.root, root)
+	todo := strings.Split(file, "/")
+	for len(todo) > 0 {
+		step := todo[0]
+		todo = todo[1:]
+		if todo, err = w.step(step, todo); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// step goes one name further. What a link says comes before the rest of todo.
+func (w *tftpWalk) step(name string, todo []string) ([]string, error) {
+	switch {
+	case name == "" || name == ".":
+		return todo, nil
+	case name == ".." && w.at == "":
+		return nil, fmt.Errorf("a link leads out of %s, where most TFTP servers do not go", w.root)
+	case name == "..":
+		if w.at = path.Dir(w.at); w.at == "." {
+			w.at = ""
+		}
+		return todo, nil
+	}
+	below := path.Join(w.at, name)
+	full := filepath.Join(w.root, below)
+	st, err := os.Lstat(full)
+	if err != nil {
+		return nil, err
+	}
+	switch last := len(todo) == 0; {
+	case st.Mode()&fs.ModeSymlink != 0:
+		target, err := os.Readlink(full)
+		if err != nil {
+			return nil, err
+		}
+		if w.links++; w.links > 16 {
+			return nil, fmt.Errorf("%s is a link that leads to itself", full)
+		}
+		if path.IsAbs(target) {
+			return nil, fmt.Errorf("%s is a link to %s, where most TFTP servers do not go; put the file itself there, or a link that begins with no / and stays in %s", full, target, w.root)
+		}
+		return append(strings.Split(target, "/"), todo...), nil
+	case st.IsDir() && last:
+		return nil, fmt.Errorf("%s is a folder, and a file is needed", full)
+	case !st.IsDir() && !last:
+		return nil, fmt.Errorf("%s is not a folder", full)
+	case last && !st.Mode().IsRegular():
+		return nil, fmt.Errorf("%s is not a regular file", full)
+	case last && st.Size() == 0:
+		return nil, fmt.Errorf("%s is empty", full)
+	}
+	w.note(full, st)
+	w.at = below
+	return todo, nil
+}
+
+// note remembers a path that is closed to a TFTP server's user.
+func (w *tftpWalk) note(path string, st fs.FileInfo) {
+	switch {
+	case st.IsDir() && st.Mode()&0o001 == 0:
+		w.closed[path] = "x"
+	case !st.IsDir() && st.Mode()&0o004 == 0:
+		w.closed[path] = "r"
+	}
+}
+
+// warnAbove says that the folder with the areas, on the storage server itself,
+// keeps a TFTP server away that neither is root nor has made the area its root.
+func (f *pxeFolder) warnAbove(tftpPath string) error {
+	if f.tftp() != filepath.Clean(tftpPath) {
+		return nil // a mount: what is above it is not the server's
+	}
+	dir := filepath.Dir(f.tftp())
+	if st, err := os.Stat(dir); err == nil && st.Mode()&0o001 == 0 {
+		return fmt.Errorf("%s may not be searched by everybody: a TFTP server that is not root and has not made the area its root (dnsmasq) cannot give any file; run: chmod o+x %s", dir, dir)
+	}
+	return nil
+}
