@@ -288,6 +288,9 @@ func TestStoreInS3(t *testing.T) {
 	if out := s.run(0, "store", "init", "--s3", url, s.path("second")); !strings.Contains(out, "there is a store at") {
 		t.Error(out)
 	}
+	if out := s.run(exitRefused, "store", "copy", s.path("second")); !strings.Contains(out, "both are the same store") {
+		t.Error(out)
+	}
 	s.run(0, "image", "restore", "--store", s.path("second"), "box", s.path("new.img"))
 	s.same(s.path("new.img"), disk)
 	s.run(0, "image", "delete", "box@latest", "--yes")

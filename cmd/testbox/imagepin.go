@@ -3,11 +3,13 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/store"
+	"testbox-imaging/internal/words"
 )
 
 func newImagePinCmd() *cobra.Command {
@@ -73,7 +75,8 @@ func newImageDeleteCmd() *cobra.Command {
 		Short: "Delete backups, by name or by how many are kept",
 		Long: `With IMAGEs, deletes these. With --keep flags, of each box (or of the BOXes named) keeps the last
 backups, and the last one of each of so many days, weeks and months, and deletes the others; pinned
-ones, baselines and the last backup of a box always stay.
+ones, baselines and the last backup of a box always stay. A backup whose record is damaged goes by
+its id: BOX@ID.
 
 The plan is printed; it is done only with --yes. The space comes back with "testbox store gc".`,
 		Example: `  testbox image delete 10.40.41.42@latest~3 --yes
@@ -102,34 +105,39 @@ func runImageDelete(cmd *cobra.Command, args []string, o deleteOptions) (err err
 		return err
 	}
 	defer closing(s, &err)
-	rs, err := records(cmd, s)
+	rs, damaged, err := allRecords(cmd, s)
 	if err != nil {
 		return err
 	}
 	var gone []*image.Record
+	var lost []*store.RecordError
 	if o.policy == (store.Policy{}) {
-		gone, err = named(rs, args)
+		gone, lost, err = named(rs, damaged, args)
 	} else {
 		gone, err = planned(cmd, rs, args, o.policy)
 	}
 	if err != nil {
 		return err
 	}
-	if len(gone) == 0 {
+	if len(gone)+len(lost) == 0 {
 		cmd.Println("nothing is to be deleted")
 		return nil
 	}
 	for _, r := range gone {
 		cmd.Printf("delete backup %s of %s (%s)%s\n", r.ID, r.Box, diskNames(r), quoted(r.Note))
 	}
+	for _, d := range lost {
+		cmd.Printf("delete backup %s of %s, whose record cannot be read: its disks, note and marks are not known\n", d.ID, d.Box)
+	}
 	if !o.yes {
 		cmd.Println("nothing was deleted; --yes does it")
 		return nil
 	}
-	if err := s.Delete(cmd.Context(), gone...); err != nil {
+	if err := errors.Join(s.Delete(cmd.Context(), gone...), s.DeleteDamaged(cmd.Context(), lost...)); err != nil {
 		return err
 	}
-	cmd.Printf("%d backups are deleted; `testbox store gc` gets their space back\n", len(gone))
+	n := len(gone) + len(lost)
+	cmd.Printf("%s %s deleted; `testbox store gc` gets the space back\n", words.Count(n, "backup"), words.Verb(n, "is", "are"))
 	return nil
 }
 
@@ -141,32 +149,47 @@ func quoted(note string) string {
 }
 
 // named are the backups that arguments mean. Protected ones must be let go of
-// first.
-func named(rs []*image.Record, args []string) (out []*image.Record, err error) {
-	seen := map[*image.Record]bool{}
+// first. One whose record is damaged is meant by its id alone.
+func named(rs []*image.Record, damaged []*store.RecordError, args []string) (out []*image.Record, lost []*store.RecordError, err error) {
 	for _, a := range args {
 		sel, err := store.ParseSelector(a)
 		if err != nil {
-			return nil, wrong("%w", err)
+			return nil, nil, wrong("%w", err)
 		}
 		if sel.When == "" || sel.Disk != "" {
-			return nil, wrong("%q: say which backup, as in %s@latest; it goes with all its disks", a, sel.Box)
+			return nil, nil, wrong("%q: say which backup, as in %s@latest; it goes with all its disks", a, sel.Box)
+		}
+		if d := damagedOf(damaged, sel); d != nil {
+			if !slices.Contains(lost, d) {
+				lost = append(lost, d)
+			}
+			continue
 		}
 		r, err := store.Select(rs, sel)
 		if errors.Is(err, store.ErrNoImage) {
-			return nil, wrong("%w", err)
+			return nil, nil, wrong("%w", err)
 		} else if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if r.Pinned || r.Baseline {
-			return nil, refused("backup %s of %s is pinned or the baseline; `testbox image pin --off` first", r.ID, r.Box)
+			return nil, nil, refused("backup %s of %s is pinned or the baseline; `testbox image pin --off` first", r.ID, r.Box)
 		}
-		if !seen[r] {
-			seen[r] = true
+		if !slices.Contains(out, r) {
 			out = append(out, r)
 		}
 	}
-	return out, nil
+	return out, lost, nil
+}
+
+// damagedOf is the damaged record with the id of a selector; nil if there is
+// none.
+func damagedOf(damaged []*store.RecordError, sel store.Selector) *store.RecordError {
+	for _, d := range damaged {
+		if d.Box == sel.Box && d.ID == sel.When {
+			return d
+		}
+	}
+	return nil
 }
 
 func planned(cmd *cobra.Command, rs []*image.Record, boxes []string, p store.Policy) (out []*image.Record, err error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -13,6 +14,7 @@ import (
 	"testbox-imaging/internal/blob/s3"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/store"
+	"testbox-imaging/internal/words"
 )
 
 // openRemote opens the place of a store's blobs; what is on its way there lies
@@ -83,7 +85,8 @@ func newStoreScrubCmd() *cobra.Command {
 		Short: "Read all of the store, and say what damage costs",
 		Long: `Reads every byte of the store. Of each fault it says where it is, and which backups, disks and places
 it costs. What is damaged counts as missing from then on: the next backup of a disk that still has
-it heals it. The exit code is 1 if something is damaged.`,
+it heals it, and so does "testbox store copy" from a second copy of the store. A damaged record is
+healed by such a copy alone. The exit code is 1 if something is damaged.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return o.with(cmd, false, func(s *store.Locked) error {
@@ -109,7 +112,12 @@ func newStoreCopyCmd() *cobra.Command {
 		Short: "Copy backups to another store",
 		Long: `Copies all backups, or the IMAGEs named (a box alone is all of its backups), to the store in FOLDER,
 under the ids that they have. It can be ended at any moment and begun again: what is there is not
-sent twice. Each object is checked on its way.`,
+sent twice. Each object is checked on its way. A backup that cannot be read here is named and does
+not hold up the others; the exit code is then 1.
+
+A copy in the other direction repairs this store: damaged records, and all that a scrub has found
+damaged, come back. What the other store has is not read again by this: "testbox store scrub" there
+does that. A store cannot be copied onto itself.`,
 		Example: `  testbox store init /mnt/second
   testbox store copy /mnt/second`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -119,7 +127,7 @@ sent twice. Each object is checked on its way.`,
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return o.with(cmd, true, func(s *store.Locked) error {
+			return o.with(cmd, true, func(s *store.Locked) (err error) {
 				dst, err := openStore(cmd, args[0], false)
 				if err != nil {
 					return err
@@ -134,49 +142,58 @@ sent twice. Each object is checked on its way.`,
 }
 
 func runStoreCopy(cmd *cobra.Command, s, dst *store.Locked, args []string) error {
-	all, err := records(cmd, s)
+	wanted, damaged, err := s.Records(cmd.Context())
 	if err != nil {
 		return err
 	}
-	wanted := all
 	if len(args) > 0 {
-		if wanted, err = copied(all, args); err != nil {
+		if wanted, damaged, err = copied(wanted, damaged, args); err != nil {
 			return err
 		}
 	}
 	p := newProgress(cmd.ErrOrStderr())
 	var last store.CopyProgress
-	err = s.Copy(cmd.Context(), dst.Store, wanted, func(at store.CopyProgress) {
+	err = s.Copy(cmd.Context(), dst.Store, wanted, damaged, func(at store.CopyProgress) {
 		last = at
-		p.tell(fmt.Sprintf("copy %d of %d backups", min(at.Done+1, at.Total), at.Total), at.Bytes, 0)
+		p.tell(fmt.Sprintf("copy %d of %s", min(at.Done+1, at.Total), words.Count(at.Total, "backup")), at.Bytes, 0)
 	})
 	p.end()
-	cmd.Printf("%d of %d backups are in the copy, %d of them were there; sent %d objects, %s\n", last.Done, len(wanted), last.Present, last.Objects, bytesText(last.Bytes))
+	if errors.Is(err, store.ErrSame) {
+		return refused("%w", err)
+	}
+	cmd.Printf("%d of %s %s in the copy, %d of them %s there; sent %s, %s\n", last.Done, words.Count(last.Total, "backup"), words.Verb(last.Done, "is", "are"),
+		last.Present, words.Verb(last.Present, "was", "were"), words.Count(last.Objects, "object"), bytesText(last.Bytes))
 	return err
 }
 
-// copied are the backups that arguments mean.
-func copied(all []*image.Record, args []string) (out []*image.Record, err error) {
-	seen := map[*image.Record]bool{}
+// copied are the backups that arguments mean, and those of them whose records
+// are damaged.
+func copied(all []*image.Record, damaged []*store.RecordError, args []string) (out []*image.Record, bad []*store.RecordError, err error) {
 	for _, a := range args {
 		sel, err := store.ParseSelector(a)
 		if err != nil {
-			return nil, wrong("%w", err)
+			return nil, nil, wrong("%w", err)
 		}
-		rs := ofBoxes(all, []string{sel.Box})
-		if sel.When != "" || sel.Disk != "" || len(rs) == 0 {
+		rs, ds := ofBoxes(all, []string{sel.Box}), store.SelectDamaged(damaged, sel)
+		if sel.When != "" || sel.Disk != "" || len(rs)+len(ds) == 0 {
+			rs = nil
 			r, err := store.Select(all, sel)
-			if err != nil {
-				return nil, wrong("%w", err)
+			if err == nil {
+				rs = []*image.Record{r}
+			} else if len(ds) == 0 {
+				return nil, nil, wrong("%w", err)
 			}
-			rs = []*image.Record{r}
 		}
 		for _, r := range rs {
-			if !seen[r] {
-				seen[r] = true
+			if !slices.Contains(out, r) {
 				out = append(out, r)
 			}
 		}
+		for _, d := range ds {
+			if !slices.Contains(bad, d) {
+				bad = append(bad, d)
+			}
+		}
 	}
-	return out, nil
+	return out, bad, nil
 }

@@ -93,11 +93,17 @@ func closing(s *store.Locked, err *error) {
 
 // records reads all records, and says which are damaged.
 func records(cmd *cobra.Command, s *store.Locked) ([]*image.Record, error) {
+	rs, _, err := allRecords(cmd, s)
+	return rs, err
+}
+
+// allRecords is records, and gives those that are damaged too.
+func allRecords(cmd *cobra.Command, s *store.Locked) ([]*image.Record, []*store.RecordError, error) {
 	rs, damaged, err := s.Records(cmd.Context())
 	for _, d := range damaged {
 		cmd.PrintErrf("testbox: warning: %v\n", d)
 	}
-	return rs, err
+	return rs, damaged, err
 }
 
 // pick finds the backup that an argument means. What is not said is latest, or
@@ -110,11 +116,14 @@ func pick(cmd *cobra.Command, s *store.Locked, arg string, baseline bool) (*imag
 	if sel.When == "" && !baseline {
 		sel.When = "latest"
 	}
-	rs, err := records(cmd, s)
+	rs, damaged, err := allRecords(cmd, s)
 	if err != nil {
 		return nil, sel, err
 	}
 	r, err := store.Select(rs, sel)
+	if ds := store.SelectDamaged(damaged, sel); err != nil && len(ds) > 0 {
+		return nil, sel, fmt.Errorf("%w; %s", ds[0], ds[0].Remedy())
+	}
 	if errors.Is(err, store.ErrNoImage) {
 		return nil, sel, wrong("%w; `testbox image list` shows what there is", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"testbox-imaging/internal/chunk"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/object"
+	"testbox-imaging/internal/words"
 )
 
 // maxNamed is how many missing objects an error names.
@@ -50,7 +51,8 @@ func (s *Store) closure(ctx context.Context, r *image.Record) error {
 			}
 		}
 		if len(missing) > 0 {
-			return fmt.Errorf("%d objects of the backup, %v first, are %w", len(missing), missing[:min(len(missing), maxNamed)], chunk.ErrMissing)
+			return fmt.Errorf("%s of the backup, %v first, %s %w", words.Count(len(missing), "object"), missing[:min(len(missing), maxNamed)],
+				words.Verb(len(missing), "is", "are"), chunk.ErrMissing)
 		}
 		// Another backup may have put again what was lost to this one, into a
 		// pack that was not durable when it was looked at.
@@ -89,8 +91,8 @@ func (s *Store) closedRoot(ctx context.Context, d *image.RecordedDisk, missing *
 	if err != nil {
 		return err
 	}
-	if root.Size != d.Disk.Size || root.SectorSize != d.Disk.SectorSize {
-		return fmt.Errorf("%s: the image has %d bytes in sectors of %d, the record %d in sectors of %d", d.Name, root.Size, root.SectorSize, d.Disk.Size, d.Disk.SectorSize)
+	if err := fits(root, d); err != nil {
+		return err
 	}
 	for i, p := range root.Pages {
 		before := len(*missing)
@@ -103,6 +105,15 @@ func (s *Store) closedRoot(ctx context.Context, d *image.RecordedDisk, missing *
 		case n > 0 && n != root.Region(i).Len:
 			return fmt.Errorf("%s: the page of region %d describes %d bytes of %d", d.Name, i, n, root.Region(i).Len)
 		}
+	}
+	return nil
+}
+
+// fits says how an image is not that of the disk that a record tells of.
+func fits(root *chunk.Root, d *image.RecordedDisk) error {
+	if root.Size != d.Disk.Size || root.SectorSize != d.Disk.SectorSize {
+		return fmt.Errorf("%s: the image has %d bytes in sectors of %d, the record %d in sectors of %d",
+			d.Name, root.Size, root.SectorSize, d.Disk.Size, d.Disk.SectorSize)
 	}
 	return nil
 }

@@ -2,17 +2,21 @@ package store
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
 
+	"testbox-imaging/internal/blob"
 	"testbox-imaging/internal/chunk"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/object"
+	"testbox-imaging/internal/words"
 )
 
 // copyAtOnce is how many chunks are copied at a time.
@@ -28,25 +32,36 @@ type CopyProgress struct {
 	Bytes   int64         // of them, as they are stored
 }
 
+// ErrSame says that two stores are one.
+var ErrSame = errors.New("both are the same store, in the same place")
+
 // Copy copies backups to another store, under the ids that they have. It can
 // be ended at any moment and begun again: what is there is not sent twice. A
 // backup that is there already keeps its marks and is checked all the same,
-// and what it lacks is sent. Each object is checked against its name before it
-// counts. A backup that is damaged here does not hold up the others; the error
-// names all that were not copied. Progress, if it is not nil, is told after
-// each page, by one goroutine at a time.
-func (s *Store) Copy(ctx context.Context, dst *Store, records []*image.Record, progress func(CopyProgress)) error {
+// and what it lacks is sent; a record that is damaged there gives way to the
+// good one. Each object is checked against its name before it counts. A backup
+// that cannot be read here, or whose record cannot be written there, does not
+// hold up the others; damaged are those whose records cannot be read, as
+// Records gives them. The error names all that were not copied. Progress, if it
+// is not nil, is told after each page, by one goroutine at a time.
+func (s *Store) Copy(ctx context.Context, dst *Store, records []*image.Record, damaged []*RecordError, progress func(CopyProgress)) error {
 	if err := dst.writable(); err != nil {
 		return err
+	}
+	if same, err := s.isSame(ctx, dst); err != nil {
+		return err
+	} else if same {
+		return ErrSame
 	}
 	session := dst.Begin()
 	defer session.Close()
 	if progress == nil {
 		progress = func(CopyProgress) {}
 	}
-	c := &copying{src: s, dst: session, tell: progress, now: CopyProgress{Total: len(records)}}
+	c := &copying{src: s, dst: session, tell: progress, now: CopyProgress{Total: len(records) + len(damaged)}}
+	c.tell(c.now)
 	var errs []error
-	for _, r := range records {
+	for i, r := range records {
 		c.now.Record = r
 		err := c.record(ctx, r)
 		if err == nil {
@@ -55,17 +70,56 @@ func (s *Store) Copy(ctx context.Context, dst *Store, records []*image.Record, p
 			continue
 		}
 		errs = append(errs, fmt.Errorf("backup %s of %s is not copied: %w", r.ID, r.Box, err))
-		if !errors.As(err, new(*sourceError)) {
+		if !errors.As(err, new(*sourceError)) && !errors.As(err, new(*targetError)) {
+			if n := len(records) - i - 1; n > 0 {
+				errs = append(errs, fmt.Errorf("the copy ended there, and %s %s not tried; what is copied is not sent again",
+					words.Count(n, "other backup"), words.Verb(n, "was", "were")))
+			}
 			break
 		}
 	}
+	for _, d := range damaged {
+		errs = append(errs, fmt.Errorf("backup %s of %s is not copied: %w", d.ID, d.Box, c.unreadable(ctx, d)))
+	}
 	return errors.Join(errs...)
+}
+
+// isSame reports whether a store is this one, under whatever name: what is
+// written there is seen here. A copy that was made file by file has the same
+// UUID, and is another store all the same.
+func (s *Store) isSame(ctx context.Context, dst *Store) (bool, error) {
+	if s.uuid != dst.uuid {
+		return false, nil
+	}
+	name := "same-" + strings.ToLower(rand.Text())
+	if err := blob.WriteAll(ctx, dst.cfg.Blobs, name, nil); err != nil {
+		return false, err
+	}
+	_, err := s.cfg.Blobs.Size(ctx, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, dst.cfg.Blobs.Remove(ctx, name)
+	}
+	return true, errors.Join(err, dst.cfg.Blobs.Remove(ctx, name))
+}
+
+// unreadable says what helps a record that cannot be read.
+func (c *copying) unreadable(ctx context.Context, d *RecordError) error {
+	if _, err := c.dst.Record(ctx, d.Box, d.ID); err == nil {
+		return fmt.Errorf("its record here cannot be read: %w; the other store has a good one: `testbox store copy` from there to here brings it back", d.Err)
+	}
+	return fmt.Errorf("its record cannot be read: %w; %s", d.Err, d.Remedy())
 }
 
 // sourceError says that something cannot be read where it is copied from.
 type sourceError struct{ error }
 
 func (e *sourceError) Unwrap() error { return e.error }
+
+// targetError says that the record of a backup could not be put where it is
+// copied to, which says nothing of other records.
+type targetError struct{ error }
+
+func (e *targetError) Unwrap() error { return e.error }
 
 // copying copies to a store.
 type copying struct {
@@ -81,7 +135,7 @@ type copying struct {
 func (c *copying) record(ctx context.Context, r *image.Record) error {
 	before := c.now.Objects
 	for _, d := range r.Disks {
-		if err := c.root(ctx, d.Root); err != nil {
+		if err := c.root(ctx, &d); err != nil {
 			return fmt.Errorf("disk %s: %w", d.Name, err)
 		}
 	}
@@ -92,8 +146,11 @@ func (c *copying) record(ctx context.Context, r *image.Record) error {
 	return err
 }
 
-func (c *copying) root(ctx context.Context, hex string) error {
-	key, root, err := c.src.readRoot(ctx, hex)
+func (c *copying) root(ctx context.Context, d *image.RecordedDisk) error {
+	key, root, err := c.src.readRoot(ctx, d.Root)
+	if err == nil {
+		err = fits(root, d)
+	}
 	if err != nil {
 		return &sourceError{err}
 	}
@@ -174,22 +231,31 @@ func (s *Session) commitCopy(ctx context.Context, r *image.Record) (was bool, er
 	if err := s.closure(ctx, r); err != nil {
 		return false, err
 	}
-	s.recordMu.Lock()
-	there, err := s.Record(ctx, r.Box, r.ID)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		err = s.writeRecord(ctx, r)
-	case err == nil && !sameImages(r, there):
-		err = errors.New("there is another backup with this id; copy to another store, or delete one of the two")
-	case err == nil:
-		was = true
-		err = s.settle(ctx, recordName(r.Box, r.ID)) // a copy before may have been killed
-	}
-	s.recordMu.Unlock()
-	if err == nil && r.Baseline && (!was || there.Baseline) {
+	was, baseline, err := s.copyRecord(ctx, r)
+	if err == nil && baseline {
 		err = s.SetBaseline(ctx, r.Box, r.ID, true) // and no other
 	}
+	if err != nil && ctx.Err() == nil {
+		err = &targetError{err}
+	}
 	return was, err
+}
+
+// copyRecord puts a record where it is copied to, and reports whether it was
+// there, and whether it is the box's baseline there.
+func (s *Session) copyRecord(ctx context.Context, r *image.Record) (was, baseline bool, err error) {
+	s.recordMu.Lock()
+	defer s.recordMu.Unlock()
+	there, err := s.Record(ctx, r.Box, r.ID)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) || errors.As(err, new(*RecordError)):
+		return false, r.Baseline, s.writeRecord(ctx, r)
+	case err != nil:
+		return false, false, err
+	case !sameImages(r, there):
+		return false, false, errors.New("there is another backup with this id; copy to another store, or delete one of the two")
+	}
+	return true, r.Baseline && there.Baseline, s.settle(ctx, recordName(r.Box, r.ID)) // a copy before may have been killed
 }
 
 // sameImages reports whether two records are of one backup.

@@ -25,7 +25,7 @@ func records(t testing.TB, s *Store) []*image.Record {
 // copyAll copies all backups and says how far it came.
 func copyAll(t testing.TB, src, dst *Store) (last CopyProgress, err error) {
 	t.Helper()
-	err = src.Copy(t.Context(), dst, records(t, src), func(p CopyProgress) { last = p })
+	err = src.Copy(t.Context(), dst, records(t, src), nil, func(p CopyProgress) { last = p })
 	return last, err
 }
 
@@ -67,7 +67,7 @@ func TestCopyResumes(t *testing.T) {
 	r := mustBackup(t, src, "10.0.0.1", day(1), d)
 	ctx, cancel := context.WithCancel(t.Context())
 	var half, rest CopyProgress
-	err := src.Copy(ctx, dst, records(t, src), func(p CopyProgress) {
+	err := src.Copy(ctx, dst, records(t, src), nil, func(p CopyProgress) {
 		if half = p; p.Objects > 60 {
 			cancel()
 		}

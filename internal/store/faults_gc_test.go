@@ -88,7 +88,7 @@ func (sc *scene) copy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = sc.src.Copy(ctx, sc.dst, all, nil)
+	err = sc.src.Copy(ctx, sc.dst, all, nil, nil)
 	for _, r := range all {
 		sc.copied.committed(r, err)
 	}

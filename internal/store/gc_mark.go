@@ -55,7 +55,7 @@ func (m *marker) records(ctx context.Context) ([]*image.Record, error) {
 		return nil, err
 	}
 	if len(damaged) > 0 {
-		return nil, fmt.Errorf("nothing is collected while it is not known what a backup needs: %w; put the record right from a second copy of the store, or delete it", damaged[0])
+		return nil, fmt.Errorf("nothing is collected while it is not known what a backup needs: %w; %s", damaged[0], damaged[0].Remedy())
 	}
 	for _, r := range records {
 		for _, d := range r.Disks {

@@ -32,6 +32,17 @@ func (e *RecordError) Error() string {
 
 func (e *RecordError) Unwrap() error { return e.Err }
 
+// Remedy says what helps, and what gives the backup up.
+func (e *RecordError) Remedy() string {
+	if !isRecordName(e.Box, e.ID) {
+		return fmt.Sprintf("move %s out of the store", recordName(e.Box, e.ID))
+	}
+	return fmt.Sprintf("`testbox store copy` from a second copy of the store to this one brings the record back; without a second copy, `testbox image delete %s@%s` gives the backup up", e.Box, e.ID)
+}
+
+// isRecordName reports whether there can be such a record.
+func isRecordName(box, id string) bool { return image.ValidBox(box) && image.ValidID(id) }
+
 // Records gives all backups, sorted by box and time. Those that cannot be read
 // are in damaged; any other error is err.
 func (s *Store) Records(ctx context.Context) (records []*image.Record, damaged []*RecordError, err error) {
@@ -74,13 +85,16 @@ func compareRecords(a, b *image.Record) int {
 // *RecordError.
 func (s *Store) Record(ctx context.Context, box, id string) (*image.Record, error) {
 	name := recordName(box, id)
-	if !image.ValidBox(box) || !image.ValidID(id) {
-		return nil, &RecordError{box, id, errors.New("it has a name that no record has; move it away")}
+	if !isRecordName(box, id) {
+		return nil, &RecordError{box, id, errors.New("it has a name that no record has")}
 	}
 	body, err := readEnvelope(ctx, s.cfg.Blobs, name, "record", image.MaxRecord)
-	if isSpoilt(err) {
+	switch {
+	case errors.Is(err, errEnvelope): // without the name, which stands beside it
+		return nil, &RecordError{box, id, errEnvelope}
+	case isSpoilt(err):
 		return nil, &RecordError{box, id, err}
-	} else if err != nil {
+	case err != nil:
 		return nil, err
 	}
 	r, err := image.ParseRecord(body)
@@ -190,12 +204,35 @@ func (s *Store) Delete(ctx context.Context, records ...*image.Record) error {
 	s.recordMu.Lock()
 	defer s.recordMu.Unlock()
 	for _, r := range records {
-		if !image.ValidBox(r.Box) || !image.ValidID(r.ID) {
-			return fmt.Errorf("there can be no backup %q of %q", r.ID, r.Box)
+		if err := s.remove(ctx, r.Box, r.ID); err != nil {
+			return err
 		}
-		if err := s.cfg.Blobs.Remove(ctx, recordName(r.Box, r.ID)); err != nil {
-			return fmt.Errorf("delete backup %s of %s: %w", r.ID, r.Box, err)
+	}
+	return nil
+}
+
+// DeleteDamaged gives backups up whose records cannot be read, durably.
+func (s *Store) DeleteDamaged(ctx context.Context, damaged ...*RecordError) error {
+	if err := s.writable(); err != nil {
+		return err
+	}
+	s.recordMu.Lock()
+	defer s.recordMu.Unlock()
+	for _, d := range damaged {
+		if err := s.remove(ctx, d.Box, d.ID); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// remove deletes a record. recordMu is held.
+func (s *Store) remove(ctx context.Context, box, id string) error {
+	if !isRecordName(box, id) {
+		return fmt.Errorf("there can be no backup %q of %q", id, box)
+	}
+	if err := s.cfg.Blobs.Remove(ctx, recordName(box, id)); err != nil {
+		return fmt.Errorf("delete backup %s of %s: %w", id, box, err)
 	}
 	return nil
 }

@@ -17,7 +17,7 @@ func (sc *scrubber) costs(ctx context.Context) error {
 		return err
 	}
 	for _, d := range damaged {
-		sc.fault(Fault{File: recordName(d.Box, d.ID), Err: d.Err, Costs: []Cost{{Box: d.Box, ID: d.ID}}})
+		sc.fault(Fault{File: recordName(d.Box, d.ID), Err: fmt.Errorf("%w; %s", d.Err, d.Remedy()), Costs: []Cost{{Box: d.Box, ID: d.ID}}})
 	}
 	sc.report.Records = len(records)
 	c := &costing{scrubber: sc, whole: map[object.Name]bool{}, nowhere: -1}

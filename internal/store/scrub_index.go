@@ -10,11 +10,12 @@ import (
 	"path/filepath"
 
 	"testbox-imaging/internal/index"
+	"testbox-imaging/internal/words"
 )
 
 // packGone notes a pack that somebody removed.
 func (sc *scrubber) packGone(n uint32, p packInfo) {
-	i := sc.fault(Fault{File: packName(p.sort, n), Err: fmt.Errorf("it is not there, with %d objects", p.objects)})
+	i := sc.fault(Fault{File: packName(p.sort, n), Err: fmt.Errorf("it is not there, with %s", words.Count(p.objects, "object"))})
 	delete(sc.packs, n)
 	sc.s.mu.Lock()
 	defer sc.s.mu.Unlock()

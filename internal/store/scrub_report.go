@@ -1,12 +1,14 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/object"
+	"testbox-imaging/internal/words"
 )
 
 // Fault is something of a store that is not as it was written.
@@ -37,7 +39,7 @@ func (c Cost) String() string {
 	if c.Disk == "" {
 		return fmt.Sprintf("%s %s: the whole backup", c.Box, c.ID)
 	}
-	s := fmt.Sprintf("%s %s disk %s: %d bytes, at", c.Box, c.ID, c.Disk, c.Bytes)
+	s := fmt.Sprintf("%s %s disk %s: %s, at", c.Box, c.ID, c.Disk, words.Count(c.Bytes, "byte"))
 	for i, p := range c.Places {
 		if i == 5 {
 			return s + " and other places"
@@ -77,19 +79,35 @@ type ScrubReport struct {
 	Foreign []string // files that are nothing of the store
 }
 
-// Err is nil if all is whole, or was lost and is healed.
+// Err is nil if all is whole, or was lost and is healed. It says what helps: a
+// new backup heals what packs have lost, and no record.
 func (r *ScrubReport) Err() error {
-	faults := 0
+	faults, records := 0, 0
 	for _, f := range r.Faults {
-		if !f.Known {
+		switch {
+		case f.Known:
+		case f.isRecord():
+			faults, records = faults+1, records+1
+		default:
 			faults++
 		}
 	}
 	if faults == 0 {
 		return nil
 	}
-	return fmt.Errorf("the store has %d faults, which damage %d backups; back those boxes up again, what their disks still hold is healed by that", faults, len(r.Images()))
+	hurt := len(r.Images())
+	text := fmt.Sprintf("the store has %s, which %s %s", words.Count(faults, "fault"), words.Verb(faults, "damages", "damage"), words.Count(hurt, "backup"))
+	if hurt > records {
+		text += "; back those boxes up again, what their disks still hold is healed by that; `testbox store copy` from a second copy of the store heals all of it"
+	}
+	if records > 0 {
+		text += fmt.Sprintf("; %s cannot be read, which no new backup heals: a second copy of the store does, or the backup is given up, as said above",
+			words.Count(records, "record"))
+	}
+	return errors.New(text)
 }
+
+func (f Fault) isRecord() bool { return strings.HasPrefix(f.File, recordPrefix) }
 
 // Images lists the backups that lose something, as "BOX ID", sorted.
 func (r *ScrubReport) Images() (out []string) {
@@ -105,7 +123,8 @@ func (r *ScrubReport) Images() (out []string) {
 // String is the report for people.
 func (r *ScrubReport) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "read %s: %d objects in %d packs and %d records are whole\n", mebibytes(r.Bytes), r.Objects, r.Packs, r.Records)
+	fmt.Fprintf(&b, "read %s: %s in %s and %s %s whole\n", mebibytes(r.Bytes), words.Count(r.Objects, "object"), words.Count(r.Packs, "pack"),
+		words.Count(r.Records, "record"), words.Verb(r.Objects+r.Records, "is", "are"))
 	for _, f := range r.Faults {
 		fmt.Fprintln(&b, f)
 	}

@@ -115,6 +115,19 @@ func Select(records []*image.Record, s Selector) (*image.Record, error) {
 	return nil, fmt.Errorf("backup %s of %s has no disk %s, but %s: %w", r.ID, r.Box, s.Disk, strings.Join(names, ", "), ErrNoImage)
 }
 
+// SelectDamaged gives the damaged records that a selector may mean: that of
+// its id, those of its date, or all of a box if it does not say when.
+func SelectDamaged(damaged []*RecordError, s Selector) (out []*RecordError) {
+	day := digits(s.When)
+	for _, d := range damaged {
+		dated := day != "" && !image.ValidID(s.When) && strings.HasPrefix(digits(d.ID), day)
+		if d.Box == s.Box && (s.When == "" || s.When == d.ID || dated) {
+			out = append(out, d)
+		}
+	}
+	return out
+}
+
 // pick picks from a box's backups, the oldest first.
 func pick(of []*image.Record, s Selector) *image.Record {
 	last := len(of) - 1
