@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 )
@@ -51,6 +54,9 @@ func refused(format string, args ...any) error {
 	return &exitError{exitRefused, fmt.Errorf(format, args...)}
 }
 
+// errSaid is an error that was printed where it arose.
+var errSaid = errors.New("said already")
+
 // exitCode is the one place where errors become exit codes. What fails before
 // a command has begun is wrong use.
 func exitCode(err error, begun bool) int {
@@ -77,10 +83,14 @@ func execute(ctx context.Context, root *cobra.Command) int {
 	if err == nil {
 		return exitDone
 	}
+	if errors.Is(err, errSaid) {
+		return exitCode(err, begun)
+	}
 	text := err.Error()
 	if ctx.Err() != nil {
 		text = strings.ReplaceAll(text, context.Canceled.Error(), "interrupted")
 	}
+	text += deadMount(err)
 	for _, line := range strings.Split(text, "\n") {
 		cmd.PrintErrf("testbox: %s\n", line)
 	}
@@ -88,6 +98,25 @@ func execute(ctx context.Context, root *cobra.Command) int {
 		cmd.PrintErrf("testbox: `%s --help` explains the command\n", cmd.CommandPath())
 	}
 	return exitCode(err, begun)
+}
+
+// deadMount is a line on what to do about a path below a mount whose program was
+// killed, as `testbox image mount`; "" if that is not what an error is of.
+func deadMount(err error) string {
+	var at *fs.PathError
+	if !errors.As(err, &at) || !errors.Is(at.Err, syscall.ENOTCONN) {
+		return ""
+	}
+	folder := at.Path
+	for {
+		above := filepath.Dir(folder)
+		if _, err := os.Stat(above); above == folder || !errors.Is(err, syscall.ENOTCONN) {
+			break
+		}
+		folder = above
+	}
+	return fmt.Sprintf("\nthe program that served the mount on %s was killed; `umount %s`, or without root `fusermount3 -u %s`, takes the mount away",
+		folder, folder, folder)
 }
 
 // noteBegin makes every command note that its arguments were accepted.

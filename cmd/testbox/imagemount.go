@@ -3,69 +3,174 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
 	"os"
+	"strings"
+	"sync/atomic"
+	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"testbox-imaging/internal/copier"
+	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/imagefs"
 	"testbox-imaging/internal/store"
 )
 
+// mountOptions are the flags of image mount.
+type mountOptions struct {
+	storeFlag
+	foreground bool
+	tell       bool // a process waits for word that the mount is there
+}
+
 func newImageMountCmd() *cobra.Command {
-	var o storeFlag
+	var o mountOptions
 	cmd := &cobra.Command{
 		Use:   "mount IMAGE FOLDER",
 		Short: "Show the disks of a backup as files",
-		Long: `Mounts a backup on an empty FOLDER: each disk is a file such as sda.raw there, read-only, which
-losetup, QEMU and guestfish take for the disk. What no file system used reads as zeros. It goes on
-until it is interrupted or FOLDER is unmounted, and packs are not removed from the store meanwhile.
-Where something is damaged, reads fail, and it is said here.`,
-		Example: `  testbox image mount 10.40.41.42@latest~1 /mnt &
-  losetup --find --show --partscan --read-only /mnt/sda.raw`,
+		Long: `Mounts a backup on an empty FOLDER, read-only: each disk is a file such as sda.raw there, each
+partition one such as sda-part1.raw, each linear logical volume one such as sda-GROUP-VOLUME.raw.
+mount, losetup, QEMU and guestfish take them for disks. What no file system used reads as zeros.
+
+It returns when the files can be opened, and a process in the background goes on serving them until
+FOLDER is unmounted. What that has to say, as where something is damaged, goes to a log file whose
+name is printed; a log with nothing in it is removed at the end. With --foreground no process goes
+to the background: it ends when it is interrupted or FOLDER is unmounted, and says all here.
+
+A mount that is in use is not taken away: it ends when nothing uses it any more. Packs are not
+removed from the store before.`,
+		Example: `  testbox image mount 10.40.41.42@latest~1 /mnt
+  mount -o loop,ro /mnt/sda-part1.raw /media     # ext4 of a box that lost power wants ro,noload
+  losetup --find --show --partscan --read-only /mnt/sda.raw
+  umount /mnt                                    # without root: fusermount3 -u /mnt`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 2 {
 				return errors.New("give an image and an empty folder")
 			}
 			return nil
 		},
-		ValidArgsFunction: completeFirst(&o),
+		ValidArgsFunction: completeFirst(&o.storeFlag),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if !o.foreground {
+				return mountInBackground(cmd, o.dir, args[0], args[1])
+			}
 			return o.with(cmd, true, func(s *store.Locked) error {
-				return runImageMount(cmd, s, args[0], args[1])
+				return runImageMount(cmd, s, args[0], args[1], o.tell)
 			})
 		},
 	}
 	o.add(cmd)
+	cmd.Flags().BoolVar(&o.foreground, "foreground", false, "do not go to the background; interrupt ends it")
+	cmd.Flags().BoolVar(&o.tell, tellFlag, false, "tell the process that waits")
+	mustComplete(cmd.Flags().MarkHidden(tellFlag))
 	return cmd
 }
 
-func runImageMount(cmd *cobra.Command, s *store.Locked, arg, dir string) error {
+func runImageMount(cmd *cobra.Command, s *store.Locked, arg, dir string, tell bool) error {
 	r, sel, err := pick(cmd, s, arg, false)
 	if err != nil {
 		return err
 	}
-	if st, err := os.Stat(dir); err != nil || !st.IsDir() {
+	// What was mounted and killed cannot be looked at; imagefs knows what to do.
+	if st, err := os.Stat(dir); err == nil && !st.IsDir() || errors.Is(err, fs.ErrNotExist) {
 		return wrong("%s is no folder", dir)
 	}
 	// Whoever still uses a file when this is interrupted can go on.
 	ctx := context.WithoutCancel(cmd.Context())
-	var files []imagefs.File
+	var disks []imagefs.Disk
+	layouts := map[string][]copier.LayoutPart{}
 	for _, d := range chosen(r, sel) {
-		im, err := openImage(ctx, s, d)
+		im, err := openImage(cmd.Context(), s, d)
 		if err != nil {
 			return err
 		}
 		view := im.ReaderAt(ctx, viewCache)
 		defer view.Close()
-		files = append(files, imagefs.File{Name: d.Name, Size: d.Disk.Size, ModTime: r.Time, ReaderAt: view})
+		disks = append(disks, imagefs.Disk{File: imagefs.File{Name: d.Name, Size: d.Disk.Size, ModTime: r.Time, ReaderAt: view}, SectorSize: d.Disk.SectorSize})
+		layouts[d.Name] = copier.ParseLayout(im.Root.Layout).Parts
 	}
-	m, err := imagefs.New(dir, files, func(format string, args ...any) {
-		cmd.PrintErrf("testbox: "+format+"\n", args...)
-	})
+	var logged atomic.Bool
+	say := func(format string, args ...any) {
+		prefix := "testbox: "
+		if logged.Load() {
+			prefix = time.Now().UTC().Format(time.RFC3339) + " "
+		}
+		cmd.PrintErrf("%s%s\n", prefix, fmt.Sprintf(format, args...))
+	}
+	shown, notes := imagefs.Show(cmd.Context(), disks)
+	if err := cmd.Context().Err(); err != nil {
+		return err
+	}
+	for _, n := range notes {
+		say("note: %s", printable(n))
+	}
+	var files []imagefs.File
+	for _, f := range shown {
+		files = append(files, f.File)
+	}
+	m, err := imagefs.New(dir, files, say)
 	if err != nil {
 		return err
 	}
-	cmd.Printf("backup %s of %s is mounted on %s; interrupt ends it\n", r.ID, r.Box, dir)
-	m.Wait(cmd.Context())
-	return nil
+	printShown(cmd, r, dir, shown, layouts)
+	if !tell {
+		cmd.Printf("`umount %s` or an interrupt ends it\n", dir)
+		m.Wait(cmd.Context())
+		return nil
+	}
+	logged.Store(true)
+	return serveInBackground(cmd, m, dir)
+}
+
+// serveInBackground goes on until the folder is unmounted.
+func serveInBackground(cmd *cobra.Command, m *imagefs.Mount, dir string) error {
+	ctx, stop := context.WithCancel(cmd.Context())
+	defer stop()
+	log, err := newMountLog()
+	if err == nil {
+		defer log.end()
+		cmd.Printf("`umount %s` ends it; what goes wrong until then is written to %s\n", dir, log.path)
+		err = log.goToBackground()
+	}
+	if err != nil {
+		stop() // nobody would know of it
+	}
+	m.Wait(ctx)
+	return err
+}
+
+// printShown says which files there are.
+func printShown(cmd *cobra.Command, r *image.Record, dir string, shown []imagefs.Shown, layouts map[string][]copier.LayoutPart) {
+	cmd.Printf("backup %s of %s is mounted on %s:\n", r.ID, r.Box, dir)
+	var b strings.Builder
+	tab := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
+	disk := ""
+	for _, f := range shown {
+		if f.Number == 0 && f.Volume == "" {
+			disk = f.Name
+		}
+		fmt.Fprintf(tab, "  %s.raw\t%s\t%s\n", f.Name, bytesText(f.Size), printable(holdsOf(f, layouts[disk])))
+	}
+	tab.Flush()
+	for line := range strings.Lines(b.String()) {
+		cmd.Println(strings.TrimRight(line, " \n"))
+	}
+}
+
+// holdsOf is what the backup knew to be in a file.
+func holdsOf(f imagefs.Shown, parts []copier.LayoutPart) string {
+	for _, p := range parts {
+		if f.Number != 0 && p.Number == f.Number {
+			return strings.TrimSpace(p.FS + " " + p.Label)
+		}
+		for _, v := range p.Volumes {
+			if f.Volume != "" && v.Name == f.Volume {
+				return strings.TrimSpace(v.FS + " " + v.Label)
+			}
+		}
+	}
+	return ""
 }

@@ -38,8 +38,8 @@ type Mount struct {
 const fsType = "fuse.testbox"
 
 // New mounts disks on an empty folder, for its caller's user alone. What a
-// process that died left mounted there is unmounted. What goes wrong later is
-// logged; nil is silence.
+// process of ours that was killed left mounted there is unmounted. That, and
+// what goes wrong later, is logged; nil is silence.
 func New(dir string, files []File, logf func(format string, args ...any)) (*Mount, error) {
 	if logf == nil {
 		logf = func(string, ...any) {}
@@ -50,7 +50,7 @@ func New(dir string, files []File, logf func(format string, args ...any)) (*Moun
 			return nil, err
 		}
 	}
-	dir, err := prepare(dir)
+	dir, err := prepare(dir, logf)
 	if err != nil {
 		return nil, err
 	}
@@ -121,7 +121,7 @@ func (m *Mount) unmount(gone <-chan struct{}) {
 			return
 		}
 		if !said {
-			m.log("%s cannot be unmounted yet: %v; end what uses it", m.dir, err)
+			m.log("%s is in use (%v), so it stays mounted; this ends by itself as soon as nothing uses it. `fuser -vm %[1]s` and `losetup` show who does", m.dir, err)
 		}
 		select {
 		case <-gone:

@@ -294,7 +294,7 @@ func TestInUse(t *testing.T) {
 	for deadline := time.Now().Add(10 * time.Second); len(m.logged()) == 0 && time.Now().Before(deadline); {
 		time.Sleep(10 * time.Millisecond)
 	}
-	if log := m.logged(); len(log) != 1 || !strings.Contains(log[0], "end what uses it") {
+	if log := m.logged(); len(log) != 1 || !strings.Contains(log[0], "ends by itself as soon as nothing uses it") {
 		t.Errorf("the log has %q", log)
 	}
 	readAnywhere(t, f, want, 1)

@@ -16,7 +16,7 @@ import (
 // prepare makes sure that a folder can be mounted on: it is there, empty, and
 // has no mount but a dead one of ours, which is taken away. It gives the
 // folder's real path.
-func prepare(dir string) (string, error) {
+func prepare(dir string, logf func(format string, args ...any)) (string, error) {
 	dir, err := realPath(dir)
 	if err != nil {
 		return "", err
@@ -32,10 +32,11 @@ func prepare(dir string) (string, error) {
 	}
 	_, dead := os.Stat(dir)
 	switch {
-	case kind == fsType && errors.Is(dead, syscall.ENOTCONN):
-		if err := detach(dir); err != nil {
-			return "", fmt.Errorf("unmount what a process that died left on %s: %w", dir, err)
+	case errors.Is(dead, syscall.ENOTCONN):
+		if err := clearDead(dir, kind); err != nil {
+			return "", err
 		}
+		logf("what a mount that was killed had left on %s is taken away", dir)
 	case kind != "":
 		return "", fmt.Errorf("%s has a file system mounted on it (%s); umount it first, or take another folder", dir, kind)
 	}
@@ -44,6 +45,19 @@ func prepare(dir string) (string, error) {
 		err = fmt.Errorf("%s is not empty; take an empty folder", dir)
 	}
 	return dir, err
+}
+
+// clearDead takes away the mount of a program that was killed, if it is ours.
+func clearDead(dir, kind string) error {
+	err := errors.New("it is not of this program")
+	if kind == fsType {
+		err = detach(dir)
+	}
+	if err != nil {
+		return fmt.Errorf("%s has a mount (%s) whose program was killed; `umount %s`, or without root `fusermount3 -u %s`, takes it away: %w",
+			dir, kind, dir, dir, err)
+	}
+	return nil
 }
 
 // realPath does not look at the folder itself: a dead mount cannot be.

@@ -50,3 +50,26 @@ func TestRefused(t *testing.T) {
 		}
 	}
 }
+
+// TestNames: what stands on a disk cannot make a name that does harm, or that
+// another file has.
+func TestNames(t *testing.T) {
+	s := shower{taken: map[string]bool{"sda": true, "sda-part1": true}} // there is a disk of that name
+	for _, c := range []struct{ from, want string }{
+		{"sda-part1", "sda-part1~2"},
+		{"sda-" + harmless("vg") + "-" + harmless("root"), "sda-vg-root"},
+		{"sda-" + harmless("vg-root") + "-" + harmless("x"), "sda-vg-root-x"},
+		{"sda-" + harmless("vg") + "-" + harmless("root-x"), "sda-vg-root-x~2"},
+		{"sda-" + harmless("../../etc") + "-" + harmless("a/b\x00\n\x1b[2J;$(x) *"), "sda-.._.._etc-a_b____2J___x___"},
+		{strings.Repeat("a", 300), strings.Repeat("a", maxName)},
+		{strings.Repeat("a", 301), strings.Repeat("a", maxName) + "~2"},
+	} {
+		got := s.name(c.from)
+		if got != c.want {
+			t.Errorf("%q becomes %q, want %q", c.from, got, c.want)
+		}
+		if err := new(root).add(File{Name: got}); err != nil {
+			t.Error(err)
+		}
+	}
+}

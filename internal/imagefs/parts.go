@@ -1,0 +1,154 @@
+package imagefs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"testbox-imaging/internal/parttab"
+	"testbox-imaging/internal/usedmap/lvm"
+	"testbox-imaging/internal/usedmap/volume"
+)
+
+// Disk is a disk to be shown with its partitions.
+type Disk struct {
+	File
+	SectorSize int // logical, bytes
+}
+
+// Shown is a file to be shown: a disk, a partition of it, or a logical volume.
+type Shown struct {
+	File
+	Number int    // of a partition, as Linux counts; 0: none
+	Volume string // of a logical volume, as LVM calls it; "": none
+}
+
+// maxParts is how many partitions and logical volumes of all disks are shown.
+const maxParts = 4096
+
+// Show are the disks, and beside each the partitions and the linear logical
+// volumes that it has, as sda-part1 and sda-GROUP-VOLUME. Their names come from
+// the disk, so whatever could harm a shell or a path is replaced. What cannot be
+// told is missing, and in notes. Only tables are read for it, no file system.
+func Show(ctx context.Context, disks []Disk) (shown []Shown, notes []string) {
+	s := &shower{ctx: ctx, taken: map[string]bool{}}
+	for _, d := range disks {
+		s.taken[d.Name] = true
+	}
+	for _, d := range disks {
+		s.shown = append(s.shown, Shown{File: d.File})
+		s.parts(d)
+	}
+	if len(s.shown) > len(disks)+maxParts {
+		s.shown = s.shown[:len(disks)+maxParts]
+		s.note("there are more than %d partitions and logical volumes; the others are not shown", maxParts)
+	}
+	return s.shown, s.notes
+}
+
+type shower struct {
+	ctx   context.Context
+	taken map[string]bool // names
+	shown []Shown
+	notes []string
+}
+
+func (s *shower) note(format string, args ...any) {
+	s.notes = append(s.notes, fmt.Sprintf(format, args...))
+}
+
+// parts shows what a disk is divided into. A panic is a bug of a reader, and
+// costs these files only.
+func (s *shower) parts(d Disk) {
+	defer func() {
+		if bug := recover(); bug != nil {
+			s.note("%s: a bug of this program, please report it: %v", d.Name, bug)
+		}
+	}()
+	v := volume.New(s.ctx, d.ReaderAt, d.Size, d.SectorSize, nil)
+	table, err := parttab.Read(v, d.Size, d.SectorSize)
+	if errors.Is(err, parttab.ErrNone) {
+		s.volumes(d, 0, d.Size, v)
+		return
+	} else if err != nil {
+		s.note("%s: its partitions are not shown: %v", d.Name, err)
+		return
+	}
+	for _, p := range table.Parts {
+		name := s.name(fmt.Sprintf("%s-part%d", d.Name, p.Number))
+		file := File{name, p.Len, d.ModTime, io.NewSectionReader(d.ReaderAt, p.Off, p.Len)}
+		s.shown = append(s.shown, Shown{File: file, Number: p.Number})
+		s.volumes(d, p.Off, p.Len, v.Part(p.Off, p.Len))
+	}
+}
+
+// volumes shows the logical volumes of a physical one, which is v and lies at
+// off of the disk.
+func (s *shower) volumes(d Disk, off, size int64, v *volume.Volume) {
+	pv, err := lvm.Read(v)
+	if pv == nil {
+		return // no LVM here
+	}
+	if err != nil {
+		s.note("%s: the logical volumes of %q are not shown: %v", d.Name, pv.VG, err)
+		return
+	}
+	for i := range pv.LVs {
+		lv := &pv.LVs[i]
+		if lv.Why != "" {
+			s.note("%s: the logical volume %q is not shown: %s", d.Name, lv.Name, lv.Why)
+			continue
+		}
+		name := s.name(d.Name + "-" + harmless(pv.VG) + "-" + harmless(lv.Name))
+		r := volumeReader{lv, io.NewSectionReader(d.ReaderAt, off, size)}
+		s.shown = append(s.shown, Shown{File: File{name, lv.Size, d.ModTime, r}, Volume: lv.Name})
+	}
+}
+
+// maxName is how long the name of a part may be, bytes: with ".raw" and a number
+// to tell it from another it is a name for any file system.
+const maxName = 200
+
+// name is a name that no other file has.
+func (s *shower) name(want string) string {
+	want = want[:min(len(want), maxName)]
+	name := want
+	for i := 2; s.taken[name]; i++ {
+		name = fmt.Sprintf("%s~%d", want, i)
+	}
+	s.taken[name] = true
+	return name
+}
+
+// harmless keeps of a name what LVM allows in one (lvm(8)).
+func harmless(name string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("+_.-", r) {
+			return r
+		}
+		return '_'
+	}, name)
+}
+
+// volumeReader reads a logical volume from the physical one.
+type volumeReader struct {
+	lv *lvm.LV
+	pv io.ReaderAt
+}
+
+// ReadAt implements io.ReaderAt.
+func (r volumeReader) ReadAt(p []byte, off int64) (n int, err error) {
+	for _, at := range r.lv.Place(off, int64(len(p))) {
+		got, err := r.pv.ReadAt(p[n:n+int(at.Len)], at.Off)
+		n += got
+		if int64(got) < at.Len {
+			return n, err
+		}
+	}
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
