@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/disk"
@@ -100,7 +101,8 @@ func (s *session) selection() (disk.Selection, error) {
 		return sel, nil
 	}
 	data, err := s.folder.ReadDisks()
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, sharedir.ErrNoDisks) {
+		s.tellLikeDisks(s.warn, "there is no "+sharedir.DisksName+", so that no disk is left out by it")
 		return nil, nil
 	}
 	var sel disk.Selection
@@ -110,7 +112,19 @@ func (s *session) selection() (disk.Selection, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.folder.Path(sharedir.DisksName), err)
 	}
+	s.tellLikeDisks(s.log.Info, sharedir.DisksName+" counts")
 	return sel, nil
+}
+
+// tellLikeDisks names files that could have been meant to be disk-devices.lst.
+func (s *session) tellLikeDisks(tell func(string, ...any), what string) {
+	like, err := s.folder.LikeDisks()
+	if err != nil {
+		s.log.Error("files like %s cannot be looked for: %v", sharedir.DisksName, err)
+	}
+	if len(like) > 0 {
+		tell("%s; %s in %s counts for nothing", what, strings.Join(like, ", "), s.folder.Dir())
+	}
 }
 
 // choose picks the disks of the action.

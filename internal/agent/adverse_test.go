@@ -11,6 +11,7 @@ import (
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/sharedir"
 )
 
 func (b *bench) bootFile() string { return "tftp/pxelinux.cfg/" + b.addr.Hex() }
@@ -165,5 +166,51 @@ func TestDisarmedIntoAnotherFile(t *testing.T) {
 	b.do(box.Verify, Done)
 	if text := b.read(folder + "maintenance.log"); strings.Contains(text, "may not start") {
 		t.Errorf("the box finds fault with plain local boot:\n%s", text)
+	}
+}
+
+// TestListOfDisks: only the absence of disk-devices.lst means all disks.
+func TestListOfDisks(t *testing.T) {
+	for name, text := range map[string]string{
+		"no bytes": "", "blank lines": "\r\n \n,\n", "a comment": "# vda\n", "a mark": "\xef\xbb\xbf", "UTF-16": "\xff\xfev\x00d\x00a\x00",
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.disk("vda", "S1", 1)
+			b.disk("vdb", "S2", 2)
+			b.do(box.Backup, Done)
+			b.wreck("vdb")
+			wrecked := b.read("dev/vdb")
+			b.write(folder+sharedir.DisksName, text)
+			for _, action := range []box.Action{box.Restore, box.Verify, box.BackupAgain} {
+				b.do(action, Refused)
+			}
+			if b.read("dev/vdb") != wrecked {
+				t.Error("a disk was written that no list names")
+			}
+			b.write(folder+sharedir.DisksName, "\xef\xbb\xbfvda\r\nvda\r\n")
+			b.do(box.Restore, Done)
+			if b.read("dev/vdb") != wrecked {
+				t.Error("vdb was written, and vda alone is named")
+			}
+		})
+	}
+}
+
+// TestLikeListOfDisks: a file that could have been meant to be the list does not
+// count, and is named where nobody overlooks it.
+func TestLikeListOfDisks(t *testing.T) {
+	b := newBench(t)
+	b.disk("vda", "S1", 1)
+	b.write(folder+"disk-devices.lst.txt", "vda")
+	b.do(box.Backup, Done)
+	want := "error: there is no disk-devices.lst, so that no disk is left out by it; disk-devices.lst.txt in "
+	if log := b.read(folder + "maintenance.log"); strings.Count(log, want) != 2 {
+		t.Errorf("not said, and said again beside the outcome:\n%s", log)
+	}
+	b.write(folder+"disk-devices.lst", "vda")
+	b.do(box.Verify, Done)
+	if log := b.read(folder + "maintenance.log"); !strings.Contains(log, "info: disk-devices.lst counts; disk-devices.lst.txt in ") {
+		t.Errorf("which of two files counts is not said:\n%s", log)
 	}
 }

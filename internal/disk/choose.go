@@ -23,16 +23,15 @@ const (
 type Selection []string
 
 // ParseList reads disk-devices.lst: items with blanks, commas or line ends
-// between them; a '#' at the start of a word starts a comment. No bytes at all
-// are no Selection; a file of comments alone is an error, because what it was
-// to mean cannot be told.
+// between them; a '#' at the start of a word starts a comment. The mark that
+// some editors put before UTF-8 is passed over. A list without an item is an
+// error, also one of no bytes, as a full share or an editor that crashed leaves
+// it: only that there is no list means all disks.
 func ParseList(data []byte) (Selection, error) {
 	if len(data) > maxListSize {
 		return nil, fmt.Errorf("disk-devices.lst is larger than %d bytes", maxListSize)
 	}
-	if len(data) == 0 {
-		return nil, nil
-	}
+	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
 	var sel Selection
 	for i, line := range bytes.Split(data, []byte("\n")) {
 		for _, word := range strings.FieldsFunc(string(line), func(r rune) bool { return strings.ContainsRune(" \t\r,", r) }) {
@@ -46,7 +45,7 @@ func ParseList(data []byte) (Selection, error) {
 		}
 	}
 	if len(sel) == 0 {
-		return nil, errors.New("disk-devices.lst names no disk; remove it to have the disks chosen by themselves")
+		return nil, errors.New("disk-devices.lst names no disk; write the disks into it, or remove it to have the disks chosen by themselves")
 	}
 	if len(sel) > maxListItems {
 		return nil, fmt.Errorf("disk-devices.lst names more than %d disks", maxListItems)
@@ -139,6 +138,9 @@ func Choose(disks []Disk, sel Selection) (Choice, error) {
 			c.Missing = append(c.Missing, item)
 			c.Notes = append(c.Notes, fmt.Sprintf("no disk is called %s: skipped", item))
 			continue
+		}
+		if take[d.Name] {
+			c.Notes = append(c.Notes, fmt.Sprintf("disk %s is named more than once, also as %s", d.Name, item))
 		}
 		take[d.Name] = true
 	}

@@ -22,7 +22,8 @@ func TestParseList(t *testing.T) {
 		"# the system\nsda # and its disk\n#sdb\n": "sda",
 		"WD-WCC#7":                       "WD-WCC#7",
 		"/dev/disk/by-id/wwn-0x5000c500": "/dev/disk/by-id/wwn-0x5000c500",
-		"":                               "",
+		"\xef\xbb\xbfsda\r\nsdb\r\n":     "sda sdb",
+		"sda\nsda\n":                     "sda sda",
 	} {
 		sel, err := ParseList([]byte(text))
 		if err != nil || strings.Join(sel, " ") != want {
@@ -30,7 +31,12 @@ func TestParseList(t *testing.T) {
 		}
 	}
 	for text, part := range map[string]string{
+		"":                                "names no disk",
 		"\n":                              "names no disk",
+		" \t\r\n,,\r\n":                   "names no disk",
+		"\xef\xbb\xbf":                    "names no disk",
+		"\xff\xfes\x00d\x00a\x00":         "no disk's name has",
+		"sda\n\xef\xbb\xbfsdb":            "line 2",
 		"# sda\n":                         "names no disk",
 		"sda\nsd\x00b":                    "line 2",
 		"sdä":                             "no disk's name has",
@@ -68,7 +74,7 @@ func FuzzParseList(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if sel.Named() == (len(data) == 0) || len(sel) > maxListItems {
+		if !sel.Named() || len(sel) > maxListItems {
 			t.Fatalf("%q gives %q", data, sel)
 		}
 		again, err := ParseList([]byte(strings.Join(sel, "\n")))

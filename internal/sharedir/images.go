@@ -3,7 +3,6 @@ package sharedir
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -149,12 +148,6 @@ func (f *Folder) Committed(arming box.Arming) (bool, error) {
 		}
 	}
 	return true, nil
-}
-
-// ReadDisks is the text of the box's disk-devices.lst; an error that matches
-// fs.ErrNotExist says that there is none.
-func (f *Folder) ReadDisks() ([]byte, error) {
-	return durable.ReadFile(f.fsys, filepath.Join(f.dir, DisksName), 1<<20)
 }
 
 // WriteFile writes a small file of the folder durably.

@@ -105,6 +105,12 @@ var refusals = []refusal{
 		must(t, os.WriteFile(b.folder("disk-devices.lst"), []byte("# moved away\nSERIAL-nowhere\n"), 0o644))
 		b.arm("backup")
 	}, []string{"SERIAL-nowhere"}},
+	{"empty disk-devices.lst", two, backedUp(func(t *testing.T, b *testBox) {
+		must(t, os.WriteFile(b.folder("disk-devices.lst"), nil, 0o644))
+	}, "restore"), []string{"disk-devices.lst names no disk"}},
+	{"disk-devices.lst that cannot be read", two, backedUp(func(t *testing.T, b *testBox) {
+		must(t, os.WriteFile(b.folder("disk-devices.lst"), []byte("sda\n"), 0o600)) // root's, who is squashed
+	}, "restore"), []string{"disk-devices.lst: ", "permission denied"}},
 	{"no disk", none, func(t *testing.T, b *testBox) { b.arm("backup") }, nil},
 
 	{"backup over images", one, backedUp(nothing, "backup"), []string{"backup-again"}},
