@@ -22,6 +22,7 @@ type createOptions struct {
 	note    string
 	pin     bool
 	allUsed bool
+	failing bool
 	busy    bool
 	sector  int // bytes; 0: the device's, or guessed for a file
 }
@@ -40,7 +41,9 @@ What no file system uses is not read and not kept ("testbox disk map" shows it);
 it as it is on the target. What is in doubt is kept.
 
 The backup is there when the last line says so, or not at all. With unreadable sectors it is
-made, with zeros in their place, they are named, and the exit code is 4.`,
+made, with zeros in their place, they are named, and the exit code is 4. Of a disk of which more
+than a hundredth of what is read, or 16 MiB, or the partition table cannot be read, no backup is
+made, of the disks beside it neither; --accept-failing takes what can be read.`,
 		Example: `  testbox image create 10.40.41.42 /dev/sda
   testbox image create --note "fresh install" web-1 sda=disk.img`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -57,16 +60,22 @@ made, with zeros in their place, they are named, and the exit code is 4.`,
 	f.StringVar(&o.note, "note", "", "`WORDS` to find the backup again")
 	f.BoolVar(&o.pin, "pin", false, "keep it for good: retention does not delete it")
 	f.BoolVar(&o.allUsed, "all-used", false, "keep all bytes of the disks, also what no file system uses")
+	o.addFailing(cmd)
 	f.BoolVar(&o.busy, "busy", false, "read disks that are in use; the image may then be no state that the disk ever had")
 	f.IntVar(&o.sector, "sector-size", 0, "logical sectors of `BYTES` of files; without it what their GPT tells, else 512")
 	return cmd
+}
+
+func (o *createOptions) addFailing(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&o.failing, "accept-failing", false, "take a disk of which much, or the partition table, cannot be read")
 }
 
 // namedDisk is a disk of a command line.
 type namedDisk struct {
 	name string // of the image
 	*localDisk
-	bad []image.Range // known already to be unreadable: of an image that is imported
+	used *usedmap.Map  // nil: all of it is
+	bad  []image.Range // known already to be unreadable: of an image that is imported
 }
 
 func runImageCreate(cmd *cobra.Command, box string, args []string, o createOptions) (err error) {
@@ -87,7 +96,7 @@ func runImageCreate(cmd *cobra.Command, box string, args []string, o createOptio
 	}
 	defer closing(s, &err)
 	r := &image.Record{Format: image.RecordFormat, Box: box, Note: o.note, Pinned: o.pin}
-	return saveDisks(cmd, s, r, disks, o.allUsed)
+	return saveDisks(cmd, s, r, disks, o)
 }
 
 // splitNamed takes [NAME=]PATH apart; a path can have a = too.
@@ -156,16 +165,19 @@ func closeDisks(disks []namedDisk) {
 var errBadSectors = &exitError{exitBadSectors, errors.New("the backup has zeros for sectors that could not be read")}
 
 // saveDisks makes one backup of disks, and says what it did.
-func saveDisks(cmd *cobra.Command, s *store.Locked, r *image.Record, disks []namedDisk, allUsed bool) error {
+func saveDisks(cmd *cobra.Command, s *store.Locked, r *image.Record, disks []namedDisk, o createOptions) error {
+	if err := lookAt(cmd, disks, o); err != nil {
+		return err
+	}
 	session := s.Begin()
 	session.Trusted = true
 	defer session.Close()
-	saved, err := trySave(cmd, session, r, disks, allUsed)
+	saved, err := trySave(cmd, session, r, disks, o)
 	if errors.Is(err, chunk.ErrMissing) {
 		// Objects got lost on the way: a pack that could not be written, since
 		// the store was full for a moment.
 		cmd.PrintErrf("testbox: warning: %v; it is sent again\n", err)
-		saved, err = trySave(cmd, session, r, disks, allUsed)
+		saved, err = trySave(cmd, session, r, disks, o)
 	}
 	if err != nil {
 		return err
@@ -182,12 +194,12 @@ func saveDisks(cmd *cobra.Command, s *store.Locked, r *image.Record, disks []nam
 	return nil
 }
 
-func trySave(cmd *cobra.Command, session *store.Session, r *image.Record, disks []namedDisk, allUsed bool) (out []copier.Saved, err error) {
+func trySave(cmd *cobra.Command, session *store.Session, r *image.Record, disks []namedDisk, o createOptions) (out []copier.Saved, err error) {
 	r.Disks = nil
 	for _, d := range disks {
-		saved, err := saveDisk(cmd, session, d, allUsed)
+		saved, err := saveDisk(cmd, session, d, o)
 		if err != nil {
-			return nil, fmt.Errorf("%s (%s): %w", d.name, d.path, err)
+			return nil, diskError(d, err)
 		}
 		rec := saved.Disk
 		rec.Name, rec.Kernel, rec.Disk = d.name, d.kernel, d.identity
@@ -204,18 +216,43 @@ func trySave(cmd *cobra.Command, session *store.Session, r *image.Record, disks 
 	return out, session.Commit(cmd.Context(), r)
 }
 
-func saveDisk(cmd *cobra.Command, session *store.Session, d namedDisk, allUsed bool) (copier.Saved, error) {
-	var m *usedmap.Map
-	if !allUsed {
-		var err error
-		if m, err = usedmap.Read(cmd.Context(), d, d.identity.Size, d.identity.SectorSize); err != nil {
-			return copier.Saved{}, err
+// lookAt finds out what is used of all disks, and whether one of them is
+// failing, before the first is read.
+func lookAt(cmd *cobra.Command, disks []namedDisk, o createOptions) (err error) {
+	for i := range disks {
+		d := &disks[i]
+		if !o.allUsed {
+			if d.used, err = usedmap.Read(cmd.Context(), d, d.identity.Size, d.identity.SectorSize); err != nil {
+				return diskError(*d, err)
+			}
+			sayDoubt(cmd, d.name, d.used)
 		}
-		sayDoubt(cmd, d.name, m)
+		if err := copier.Probe(cmd.Context(), d, d.used, d.saveOptions(nil, o)); err != nil {
+			return diskError(*d, err)
+		}
 	}
+	return nil
+}
+
+// diskError is the error of the backup of a disk: a refusal if it is failing.
+func diskError(d namedDisk, err error) error {
+	err = fmt.Errorf("%s (%s): %w", d.name, d.path, err)
+	if !errors.Is(err, copier.ErrFailing) {
+		return err
+	}
+	return refused("%w; --accept-failing takes what can be read of it, and without it, the other disks are backed up alone", err)
+}
+
+func saveDisk(cmd *cobra.Command, session *store.Session, d namedDisk, o createOptions) (copier.Saved, error) {
 	p := newProgress(cmd.ErrOrStderr())
 	defer p.end()
-	return copier.Save(cmd.Context(), d, session, m, d.options(p))
+	return copier.Save(cmd.Context(), d, session, d.used, d.saveOptions(p, o))
+}
+
+func (d namedDisk) saveOptions(p *progressLine, o createOptions) copier.Options {
+	opt := d.options(p)
+	opt.TakeFailing = o.failing
+	return opt
 }
 
 // sayDoubt says what counts as used because of a doubt.

@@ -44,6 +44,7 @@ Files of gzip and zstd are unpacked into $TMPDIR first, since a disk is not read
 	f.StringVar(&o.note, "note", "", "`WORDS` to find the backup again")
 	f.BoolVar(&o.pin, "pin", false, "keep it for good: retention does not delete it")
 	f.BoolVar(&o.allUsed, "all-used", false, "keep all bytes of the disks, also what no file system uses")
+	o.addFailing(cmd)
 	f.IntVar(&o.sector, "sector-size", 0, "logical sectors of `BYTES`; without it what their GPT tells, else 512")
 	return cmd
 }
@@ -71,7 +72,7 @@ func runImageImport(cmd *cobra.Command, args []string, o createOptions) (err err
 		return err
 	}
 	defer closing(s, &err)
-	return saveDisks(cmd, s, r, disks, o.allUsed)
+	return saveDisks(cmd, s, r, disks, o)
 }
 
 func importFiles(cmd *cobra.Command, args []string, sector int) (out []namedDisk, err error) {

@@ -29,6 +29,7 @@ type pxeOptions struct {
 	check   string
 	accept  bool
 	image   string
+	failing bool
 }
 
 func newPxeConfCmd(w world) *cobra.Command {
@@ -84,6 +85,7 @@ network, version of the maintenance system) stands in site.conf in the folder of
 	f.DurationVar(&o.expire, "expire", 0, "how long the arming counts, such as 90m or 48h (default: expire in site.conf)")
 	f.StringVar(&o.check, "precheck", "", "with `size`, restore checks only the sizes of the images before it begins to write, and not every byte")
 	f.BoolVar(&o.accept, "accept-machine", false, "restore although the images were made on another machine")
+	f.BoolVar(&o.failing, "accept-failing", false, "back up a disk of which much, or the partition table, cannot be read; what cannot is zeros in its image")
 	f.StringVar(&o.image, "image", "", "with `old`, restore or verify takes the .old images")
 	mustComplete(cmd.MarkPersistentFlagDirname("config"))
 	mustComplete(cmd.RegisterFlagCompletionFunc("precheck", cobra.FixedCompletions([]string{"size"}, cobra.ShellCompDirectiveNoFileComp)))
@@ -121,10 +123,12 @@ func (o pxeOptions) options(action box.Action) (c bootcfg.Cmdline, err error) {
 		return c, wrong("--accept-machine is for restore, not for %s", action)
 	case o.image != "" && o.image != "old":
 		return c, wrong("--image=%s: only old is possible", o.image)
+	case o.failing && action != box.Backup && action != box.BackupAgain:
+		return c, wrong("--accept-failing is for backup and backup-again, not for %s", action)
 	case o.image != "" && !reads:
 		return c, wrong("--image is for restore and verify, not for %s", action)
 	}
-	c = bootcfg.Cmdline{Action: action, PrecheckSize: o.check != "", AcceptMachine: o.accept, OldImages: o.image != ""}
+	c = bootcfg.Cmdline{Action: action, PrecheckSize: o.check != "", AcceptMachine: o.accept, OldImages: o.image != "", AcceptFailing: o.failing}
 	if o.disks != "" {
 		if c.Disks, err = bootcfg.ParseDisks(o.disks); err != nil {
 			return c, wrong("--disks: %w", err)

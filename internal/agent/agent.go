@@ -97,7 +97,7 @@ func outcomeOf(err error) Outcome {
 }
 
 var (
-	errBadSectors = errors.New("the disk has sectors that cannot be read; the image holds zeros there")
+	errBadSectors = errors.New("the image has zeros for sectors that could not be read when it was made")
 	errDiffers    = errors.New("disk and image differ")
 	errExpired    = errors.New("the arming has expired")
 	errRescuing   = errors.New("the box is up for rescue")

@@ -37,25 +37,34 @@ func (s *session) backup(ctx context.Context, disks []disk.Disk, choice disk.Cho
 	if free, known := s.folder.Free(); known {
 		s.log.Info("%d MB are free on the storage server", free/1e6)
 	}
+	if err := s.probe(ctx, names, choice.Disks); err != nil {
+		return err
+	}
 	set, err := s.folder.Begin(s.cmd.Arming)
 	if err != nil {
 		return err
 	}
 	defer set.Abort()
-	bad := false
+	made := map[string]bool{} // image -> it is whole
 	for _, d := range choice.Disks {
 		r, err := s.backupDisk(ctx, set, names[d.Name], d)
 		if err != nil {
-			return fmt.Errorf("%s (disk %s): %w", names[d.Name], d.Name, err)
+			return failingDisk(names[d.Name], d, err)
 		}
-		bad = bad || len(r.Bad) > 0
+		made[names[d.Name]] = len(r.Bad) == 0
 	}
-	if err := set.Commit(s.cmd.Action == box.BackupAgain); err != nil {
+	before, err := s.before(made, entries, old)
+	if err != nil {
+		return refusal{err}
+	}
+	if err := set.Commit(before); err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}
 	s.log.Info("committed, %d images", len(choice.Disks))
-	if bad {
-		return errBadSectors
+	for _, whole := range made {
+		if !whole {
+			return errBadSectors
+		}
 	}
 	return nil
 }
@@ -154,10 +163,14 @@ func (s *session) facts(name string, d disk.Disk, sums rawgz.Sums, bad []image.R
 }
 
 func (s *session) copierOptions(p *progress, d disk.Disk) copier.Options {
-	return copier.Options{
-		Progress: p.tell, Alive: s.cfg.Alive, SectorSize: d.SectorSize, Alloc: disk.AlignedBuffer,
-		Medium: func(err error) bool { return errors.Is(err, disk.ErrMedium) },
+	opt := copier.Options{
+		Alive: s.cfg.Alive, SectorSize: d.SectorSize, Alloc: disk.AlignedBuffer,
+		Medium: func(err error) bool { return errors.Is(err, disk.ErrMedium) }, TakeFailing: s.cmd.AcceptFailing,
 	}
+	if p != nil {
+		opt.Progress = p.tell
+	}
+	return opt
 }
 
 // maxBadLines is how many bad ranges the log names; the sidecar has all.

@@ -43,6 +43,17 @@ func (s *session) restore(ctx context.Context, disks []disk.Disk, choice disk.Ch
 			s.log.Info("%s: the kernel does not read the new partition table: %v", j.Name, err)
 		}
 	}
+	return damagedOf(targets)
+}
+
+// damagedOf is the result of an action that did what it should with images: not
+// plain success if one of them is damaged.
+func damagedOf(targets []target) error {
+	for _, t := range targets {
+		if !whole(t.entry) {
+			return errBadSectors
+		}
+	}
 	return nil
 }
 
@@ -53,7 +64,7 @@ func (s *session) verify(ctx context.Context, disks []disk.Disk, choice disk.Cho
 		return refusal{err}
 	}
 	defer closeAll()
-	var result error
+	result := damagedOf(targets)
 	for i, j := range jobs {
 		differs, err := s.verifyDisk(ctx, j, targets[i].disk)
 		if err != nil {

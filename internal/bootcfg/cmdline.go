@@ -70,6 +70,7 @@ type Cmdline struct {
 	PrecheckSize  bool     // restore: check only the images' sizes before the first write
 	AcceptMachine bool     // restore although the images are another machine's
 	OldImages     bool     // restore or verify the .old images
+	AcceptFailing bool     // backup of a disk of which much cannot be read, or the partition table
 
 	Retry time.Duration // wait after a refusal or failure, whole seconds; 0: the agent's own
 	Stall time.Duration // without progress the box reboots, whole seconds; 0: the agent's own
@@ -91,6 +92,7 @@ const (
 	wordDisks   = "testbox-disks"
 	wordCheck   = "testbox-precheck"
 	wordAccept  = "testbox-accept-machine"
+	wordFailing = "testbox-accept-failing"
 	wordImage   = "testbox-image"
 	wordRetry   = "testbox-retry"
 	wordStall   = "testbox-stall"
@@ -121,7 +123,7 @@ func ParseCmdline(s string) (*Cmdline, error) {
 			return nil, fmt.Errorf("kernel command line has %s more than once", key)
 		}
 		seen[key] = true
-		if has == (key == wordAccept) {
+		if has == (key == wordAccept || key == wordFailing) {
 			return nil, fmt.Errorf("kernel command line: %q takes %s", key, map[bool]string{true: "no value", false: "a value"}[has])
 		}
 		if err := c.set(key, value); err != nil {
@@ -187,6 +189,8 @@ func (c *Cmdline) set(key, v string) (err error) {
 		c.PrecheckSize, err = true, check(v == "size", "%q is not size", v)
 	case wordAccept:
 		c.AcceptMachine = true
+	case wordFailing:
+		c.AcceptFailing = true
 	case wordImage:
 		c.OldImages, err = true, check(v == "old", "%q is not old", v)
 	case wordRetry:

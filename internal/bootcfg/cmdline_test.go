@@ -27,7 +27,7 @@ func full(t testing.TB) Cmdline {
 		Action: box.Restore, Arming: "0123456789abcdef", Address: addr(t, "10.40.41.42"), Host: "box42.lab.example",
 		Expires: time.Date(2026, 11, 23, 8, 0, 0, 0, time.UTC),
 		TFTP:    NFSPath{server, "/export/testbox-tftp"}, Backup: NFSPath{server, "/export/testbox-backup"}, Root: NFSPath{server, "/export/testbox-nfsroot/1"},
-		Disks: []string{"sda", "/dev/disk/by-id/wwn-0x5000c500a1b2c3d4"}, PrecheckSize: true, AcceptMachine: true, OldImages: true,
+		Disks: []string{"sda", "/dev/disk/by-id/wwn-0x5000c500a1b2c3d4"}, PrecheckSize: true, AcceptMachine: true, OldImages: true, AcceptFailing: true,
 		Retry: 5 * time.Second, Stall: time.Minute, Fault: "panic",
 		Net: IPConfig{Address: netip.MustParseAddr("10.40.41.42"), Server: server, Gateway: netip.MustParseAddr("10.40.41.1"),
 			Netmask: netip.MustParseAddr("255.255.255.0"), Host: "maintenance", Device: "eth0"},
@@ -142,6 +142,7 @@ func TestAgree(t *testing.T) {
 		"check":   func(c *Cmdline) { c.PrecheckSize = false },
 		"machine": func(c *Cmdline) { c.AcceptMachine = false },
 		"old":     func(c *Cmdline) { c.OldImages = false },
+		"failing": func(c *Cmdline) { c.AcceptFailing = false },
 	} {
 		a, b := full(t), full(t)
 		change(&b)

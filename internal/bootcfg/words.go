@@ -29,6 +29,9 @@ func (c *Cmdline) Words() string {
 	if c.AcceptMachine {
 		w = append(w, wordAccept)
 	}
+	if c.AcceptFailing {
+		w = append(w, wordFailing)
+	}
 	add(c.OldImages, wordImage, "old")
 	add(c.Retry != 0, wordRetry, seconds(c.Retry))
 	add(c.Stall != 0, wordStall, seconds(c.Stall))
@@ -78,6 +81,8 @@ func Agree(started, file *Cmdline) error {
 		return differ(wordCheck, started.PrecheckSize, file.PrecheckSize)
 	case started.AcceptMachine != file.AcceptMachine:
 		return differ(wordAccept, started.AcceptMachine, file.AcceptMachine)
+	case started.AcceptFailing != file.AcceptFailing:
+		return differ(wordFailing, started.AcceptFailing, file.AcceptFailing)
 	case started.OldImages != file.OldImages:
 		return differ(wordImage, started.OldImages, file.OldImages)
 	}

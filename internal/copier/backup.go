@@ -18,13 +18,17 @@ const (
 // Backup reads a disk and gives it, piece by piece, to w, which the caller
 // then closes. The receipt lacks BLAKE3, Image, Disk and Identity: the hash is
 // w's to make, the rest the caller knows. Unreadable sectors become zeros and
-// are in the receipt's Bad; the caller must say so. A disk that fails
-// altogether is an error.
+// are in the receipt's Bad; the caller must say so. Of a disk that is failing,
+// the error matches ErrFailing, as soon as that is known.
 func Backup(ctx context.Context, src Source, w image.Writer, opt Options) (image.Receipt, error) {
+	bad, err := newBadList(src, src.Size(), opt)
+	if err != nil {
+		return image.Receipt{}, err
+	}
 	opt = opt.withDefaults()
-	b := &backup{src: src, w: w, opt: opt, size: src.Size(), bad: badList{diskSize: src.Size()}}
+	b := &backup{src: src, w: w, opt: opt, size: src.Size(), bad: bad}
 	start := time.Now()
-	err := newRing(readers+3*opt.Workers, 0, opt.Alloc).run(ctx, pieces(0, b.size), b.append, each(readers, b.read), each(opt.Workers, b.encode))
+	err = newRing(readers+3*opt.Workers, 0, opt.Alloc).run(ctx, pieces(0, b.size), b.append, each(readers, b.read), each(opt.Workers, b.encode))
 	b.receipt.Bad = b.bad.ranges
 	b.receipt.Stages = []image.Stage{{Name: "read", Bytes: b.receipt.Read, Elapsed: time.Since(start)}}
 	if err == nil && b.receipt.Read != b.size {

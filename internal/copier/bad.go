@@ -1,22 +1,14 @@
 package copier
 
 import (
-	"fmt"
 	"io"
 
 	"testbox-imaging/internal/image"
 )
 
-const (
-	// salvageStep is how much of a piece with a bad sector is read at a time
-	// at first; what fails again is read sector by sector.
-	salvageStep = 64 << 10
-	// A disk with more bad ranges, or with more bad bytes than badBytes and a
-	// hundredth of the disk, is dead rather than worn: an image of it would be
-	// worth little, and reading on would take days.
-	badRanges = 100000
-	badBytes  = 64 << 20
-)
+// salvageStep is how much of a piece with a bad sector is read at a time at
+// first; what fails again is read sector by sector.
+const salvageStep = 64 << 10
 
 // readPiece fills b, and where the disk has bad sectors, with zeros; these it
 // names. Any other error is given back.
@@ -58,24 +50,6 @@ func readSectors(src Source, b []byte, off int64, opt Options, bad []image.Range
 		bad = appendRange(bad, image.Range{Off: off + int64(at), Len: int64(len(sector))})
 	}
 	return bad, nil
-}
-
-// badList gathers the bad sectors of a disk, in order.
-type badList struct {
-	diskSize int64
-	ranges   []image.Range
-	bytes    int64
-}
-
-func (l *badList) add(bad []image.Range) error {
-	for _, r := range bad {
-		l.ranges = appendRange(l.ranges, r)
-		l.bytes += r.Len
-	}
-	if len(l.ranges) > badRanges || l.bytes > badBytes+l.diskSize/100 {
-		return fmt.Errorf("%d bytes in %d places cannot be read: the disk is failing, replace it", l.bytes, len(l.ranges))
-	}
-	return nil
 }
 
 // pieces gives the slots of a range of the disk, cut at multiples of a piece.

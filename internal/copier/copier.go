@@ -86,6 +86,8 @@ type Options struct {
 	// at a time. The disk's first and last MiB come last. nil: nobody listens.
 	Differs func(image.Range)
 
+	TakeFailing bool // Backup, Save: however much cannot be read, and whatever
+
 	// Of Restore.
 	Full   bool // write everything, also what is on the disk already
 	Verify ReadBack

@@ -39,7 +39,7 @@ func newLook(d *disk) (*look, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &look{stream: st, bad: badList{diskSize: d.size}}, nil
+	return &look{stream: st, bad: badList{read: d.RawSize}}, nil
 }
 
 // pass goes over the image. The stage in Progress is name.

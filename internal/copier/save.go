@@ -52,17 +52,22 @@ func (s *Saved) Bound() string {
 // Save reads what is used of a disk and brings it into a store. Nothing of it
 // counts before the caller commits a record with its Disk. If m is nil, all of
 // the disk is used. Unreadable sectors become zeros and are in Disk.Bad; the
-// caller must say so. A disk that fails altogether is an error. The stage in
-// Progress is "read", of the bytes that are used.
+// caller must say so. Of a disk that is failing, the error matches ErrFailing, as
+// soon as that is known. The stage in Progress is "read", of the bytes that are used.
 func Save(ctx context.Context, src Source, st chunk.Store, m *usedmap.Map, opt Options) (Saved, error) {
+	given := opt
 	opt = opt.withDefaults()
-	s := &save{src: src, opt: opt, size: src.Size(), start: time.Now(), bad: badList{diskSize: src.Size()}}
-	if err := checkMap(s.size, opt.SectorSize, m); err != nil {
+	s := &save{src: src, opt: opt, size: src.Size(), start: time.Now()}
+	err := checkMap(s.size, opt.SectorSize, m)
+	if err != nil {
 		return Saved{}, err
 	}
 	s.windows = newWindows(s.size, m)
 	s.used = s.windows.bytes()
-	err := s.run(ctx, st, layoutOf(m))
+	if s.bad, err = newBadList(src, s.used, given); err != nil {
+		return Saved{}, err
+	}
+	err = s.run(ctx, st, layoutOf(m))
 	return s.saved, err
 }
 

@@ -122,7 +122,7 @@ func TestHealing(t *testing.T) {
 // those that nothing uses.
 func TestBadSectorsOfASave(t *testing.T) {
 	disk := conform.Disks(4*mib + 512)["noise"]
-	bad := []image.Range{{Off: 512, Len: 1024}, {Off: mib - 512, Len: 1024}, {Off: 4 * mib, Len: 512}}
+	bad := []image.Range{{Off: 20 << 10, Len: 1024}, {Off: mib - 512, Len: 1024}, {Off: 4 * mib, Len: 512}}
 	src := &faults.Bad{Target: faults.NewDisk(disk), Err: errMedium, Places: []faults.Op{{Off: 2*mib + 8192, N: 100}}}
 	want := bytes.Clone(disk)
 	for _, r := range bad {

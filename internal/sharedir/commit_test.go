@@ -13,14 +13,18 @@ import (
 
 // scenario is a folder with what earlier backups left, and a backup.
 type scenario struct {
-	before  map[string]string // files
-	keepOld bool
-	names   []string // images of the new backup, which has armingC
+	before map[string]string // files
+	with   Before
+	names  []string // images of the new backup, which has armingC
 }
 
 // after is the folder after the backup: all that was current is .old, and no
-// other .old is left; but .old stays if nothing was current.
+// other .old is left; but .old stays if nothing was current, or if that is
+// replaced.
 func (s scenario) after() map[string]string {
+	if s.with == Replace {
+		return merged(s.before, setFiles(armingC, "", s.names...))
+	}
 	files, retired := map[string]string{}, false
 	for name, text := range s.before {
 		if _, _, ok := splitFile(name); ok {
@@ -40,22 +44,24 @@ func (s scenario) after() map[string]string {
 var others = map[string]string{"maintenance.log": "a line\n", "disk-devices.lst": "sda\nsdb\n", "notes.txt": "of the admin"}
 
 var scenarios = map[string]scenario{
-	"first backup":               {others, false, []string{"sda", "sdb"}},
-	"first backup, told to keep": {others, true, []string{"sda"}},
-	"images moved away, old kept": {merged(others, setFiles(armingA, oldExt, "sda")), false,
+	"first backup":               {others, None, []string{"sda", "sdb"}},
+	"first backup, told to keep": {others, Retire, []string{"sda"}},
+	"images moved away, old kept": {merged(others, setFiles(armingA, oldExt, "sda")), None,
 		[]string{"sda"}},
-	"images moved away, old kept, told to keep": {merged(others, setFiles(armingA, oldExt, "sda")), true,
+	"images moved away, old kept, told to keep": {merged(others, setFiles(armingA, oldExt, "sda")), Retire,
 		[]string{"sda"}},
-	"second": {merged(others, setFiles(armingB, "", "sda", "sdb")), true, []string{"sda", "sdb"}},
-	"third": {merged(others, setFiles(armingB, "", "sda", "sdb"), setFiles(armingA, oldExt, "sda", "sdb")), true,
+	"second": {merged(others, setFiles(armingB, "", "sda", "sdb")), Retire, []string{"sda", "sdb"}},
+	"third": {merged(others, setFiles(armingB, "", "sda", "sdb"), setFiles(armingA, oldExt, "sda", "sdb")), Retire,
 		[]string{"sda", "sdb"}},
-	"other disks each time": {merged(setFiles(armingB, "", "sda", "sdb"), setFiles(armingA, oldExt, "sda", "sdc")), true,
+	"other disks each time": {merged(setFiles(armingB, "", "sda", "sdb"), setFiles(armingA, oldExt, "sda", "sdc")), Retire,
 		[]string{"sdb", "sdd"}},
-	"images of older scripts": {map[string]string{"sda.gz": "anonymous a", "sdb.gz": "anonymous b", "sdb.gz.old": "older b"}, true,
+	"images of older scripts": {map[string]string{"sda.gz": "anonymous a", "sdb.gz": "anonymous b", "sdb.gz.old": "older b"}, Retire,
 		[]string{"sda"}},
-	"forms change both ways": {merged(map[string]string{"sda.gz": "anonymous", "sdb.gz.old": "older"}, setFiles(armingA, oldExt, "sda"), setFiles(armingB, "", "sdb")), true,
+	"forms change both ways": {merged(map[string]string{"sda.gz": "anonymous", "sdb.gz.old": "older"}, setFiles(armingA, oldExt, "sda"), setFiles(armingB, "", "sdb")), Retire,
 		[]string{"sda", "sdb"}},
-	"image without its sidecar": {map[string]string{"sda.raw.gz": "by hand", "sda.json.old": "{}"}, true, []string{"sda"}},
+	"damaged once more, replaced": {merged(others, setFiles(armingB, "", "sda", "sdb"), setFiles(armingA, oldExt, "sda", "sdc")), Replace,
+		[]string{"sda", "sdb", "sdd"}},
+	"image without its sidecar": {map[string]string{"sda.raw.gz": "by hand", "sda.json.old": "{}"}, Retire, []string{"sda"}},
 }
 
 // folderWith is a file system with a box's folder of these files, all durable.
@@ -85,7 +91,7 @@ func (s scenario) run(t testing.TB, base *faults.Volatile, k int, manner faults.
 	kth := &faults.Kth{FS: v}
 	f := openFolder(t, kth)
 	kth.K, kth.Manner = kth.Count()+k, manner
-	return v, kth, backup(f, armingC, s.keepOld, s.names...)
+	return v, kth, backup(f, armingC, s.with, s.names...)
 }
 
 // check recovers and holds the folder against what the backup's result allows.

@@ -69,7 +69,7 @@ func factsOf(arming box.Arming, name string, data []byte) *image.Facts {
 }
 
 // backup runs a whole backup, as the agent does.
-func backup(f *Folder, arming box.Arming, keepOld bool, names ...string) error {
+func backup(f *Folder, arming box.Arming, before Before, names ...string) error {
 	s, err := f.Begin(arming)
 	if err != nil {
 		return err
@@ -90,7 +90,7 @@ func backup(f *Folder, arming box.Arming, keepOld bool, names ...string) error {
 			return err
 		}
 	}
-	return s.Commit(keepOld)
+	return s.Commit(before)
 }
 
 // contents is every file of the box's folder but the writer's token.

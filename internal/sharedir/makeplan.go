@@ -11,7 +11,7 @@ import (
 )
 
 // plan makes the plan of the commit and checks everything it rests on.
-func (s *Set) plan(keepOld bool) (*commitPlan, error) {
+func (s *Set) plan(before Before) (*commitPlan, error) {
 	if s.done || len(s.images) == 0 {
 		return nil, errors.New("commit of a backup that has no image or has ended")
 	}
@@ -27,8 +27,13 @@ func (s *Set) plan(keepOld bool) (*commitPlan, error) {
 		return nil, fmt.Errorf("cannot list the images in %s: %w", s.folder.dir, err)
 	}
 	p.Retire = append(p.Retire, s.folder.currentFiles(files, p)...)
-	if len(p.Retire) > 0 && !keepOld {
+	if len(p.Retire) > 0 && before == None {
 		return nil, fmt.Errorf("%w (%s): use backup-again to keep them as .old, or move them away", ErrImages, strings.Join(p.Retire, ", "))
+	}
+	if before == Replace {
+		if err := p.replace(); err != nil {
+			return nil, err
+		}
 	}
 	if len(p.Retire) > 0 {
 		p.Drop = append(p.Drop, droppedFiles(files, p.Retire)...)
@@ -37,6 +42,18 @@ func (s *Set) plan(keepOld bool) (*commitPlan, error) {
 		return nil, fmt.Errorf("commit plan: %w", err)
 	}
 	return p, s.allWritten(p)
+}
+
+// replace makes the plan one that retires nothing: each file that is there has
+// a new one, which is renamed over it.
+func (p *commitPlan) replace() error {
+	for _, file := range p.Retire {
+		if !p.isNew(file) {
+			return fmt.Errorf("%s has no successor in this backup, so it cannot be replaced; move it away", file)
+		}
+	}
+	p.Retire = []string{}
+	return nil
 }
 
 // allWritten checks that the new files are there, whole.

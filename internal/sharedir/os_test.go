@@ -34,8 +34,8 @@ func openOS(t *testing.T, dir string) *Folder {
 func TestOnDisk(t *testing.T) {
 	f := osArea(t)
 	must(t, f.SetNames("web1"))
-	must(t, backup(f, armingA, false, "sda", "sdb"))
-	must(t, backup(f, armingB, true, "sda"))
+	must(t, backup(f, armingA, None, "sda", "sdb"))
+	must(t, backup(f, armingB, Retire, "sda"))
 	es, err := f.Images()
 	must(t, err)
 	checkEntries(t, es, "sda+")
@@ -132,7 +132,7 @@ func agentToKill(dir string) error {
 		if n <= 2 {
 			fmt.Println(n, "backups are made")
 		}
-		err = backup(f, box.NewArming(), true, "sda", "sdb")
+		err = backup(f, box.NewArming(), Retire, "sda", "sdb")
 	}
 	return err
 }

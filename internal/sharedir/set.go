@@ -145,16 +145,23 @@ func (w *ImageFile) sidecarText(facts *image.Facts) ([]byte, error) {
 	return text, nil
 }
 
-// Commit makes the finished images the box's images. Images that are there
-// already are an error unless keepOld is set: then all of them, also those that
-// have no successor, become the .old images, in place of older ones.
+// Before is what a Commit does with the images that are there.
+type Before int
+
+const (
+	None    Before = iota // there must be none
+	Retire                // all of them, also those without a successor, become the .old images, in place of older ones
+	Replace               // their successors take their place, and the .old images stay; each must have one
+)
+
+// Commit makes the finished images the box's images.
 //
 // After nil the new images are in place and durable. After an error that
 // matches ErrCommitted they are the box's backup, and Recover will put them in
 // place. After one that matches durable.ErrUnsure the next Recover finds out
 // whether that is so. After any other error nothing has changed.
-func (s *Set) Commit(keepOld bool) error {
-	plan, err := s.plan(keepOld)
+func (s *Set) Commit(before Before) error {
+	plan, err := s.plan(before)
 	if err != nil {
 		return err
 	}

@@ -18,7 +18,7 @@ func TestBackupRefusesImages(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			v := folderWith(t, files)
-			if err := backup(openFolder(t, v), armingC, false, "sda"); !errors.Is(err, ErrImages) {
+			if err := backup(openFolder(t, v), armingC, None, "sda"); !errors.Is(err, ErrImages) {
 				t.Errorf("error is %v", err)
 			}
 			if d := differ(contents(t, v), files); d != "" {
@@ -32,11 +32,11 @@ func TestBackupRefusesImages(t *testing.T) {
 func TestAdminsJSON(t *testing.T) {
 	files := map[string]string{"rack.json": `{"slot": 7}`, "last-action.json": "{}", "testbox-info.json": "{}", "Commit.json": "{}"}
 	v := folderWith(t, files)
-	must(t, backup(openFolder(t, v), armingA, false, "sda"))
+	must(t, backup(openFolder(t, v), armingA, None, "sda"))
 	if d := differ(contents(t, v), merged(files, setFiles(armingA, "", "sda"))); d != "" {
 		t.Error(d)
 	}
-	must(t, backup(openFolder(t, v), armingB, true, "sda"))
+	must(t, backup(openFolder(t, v), armingB, Retire, "sda"))
 	if d := differ(contents(t, v), merged(files, setFiles(armingA, oldExt, "sda"), setFiles(armingB, "", "sda"))); d != "" {
 		t.Error(d)
 	}
@@ -54,7 +54,7 @@ func TestSetMisuse(t *testing.T) {
 			t.Errorf("image %q is created", name)
 		}
 	}
-	if s.Commit(false) == nil {
+	if s.Commit(None) == nil {
 		t.Error("commit without an image")
 	}
 	w, err := s.Create("sda")
@@ -64,7 +64,7 @@ func TestSetMisuse(t *testing.T) {
 	}
 	_, err = w.Write([]byte("data"))
 	must(t, err)
-	if s.Commit(false) == nil {
+	if s.Commit(None) == nil {
 		t.Error("commit of an image that is not finished")
 	}
 	wrongArming, wrongName, wrongSize := factsOf(armingB, "sda", []byte("data")), factsOf(armingA, "sdb", []byte("data")), factsOf(armingA, "sda", []byte("dat"))
@@ -79,9 +79,9 @@ func TestSetMisuse(t *testing.T) {
 	if s.Finish("sda", factsOf(armingA, "sda", []byte("data"))) == nil {
 		t.Error("finished twice")
 	}
-	must(t, s.Commit(false))
+	must(t, s.Commit(None))
 	s.Abort()
-	if s.Commit(true) == nil {
+	if s.Commit(Retire) == nil {
 		t.Error("committed twice")
 	}
 	es, err := f.Images()
@@ -121,7 +121,7 @@ func TestSecondAgent(t *testing.T) {
 		{"begins", func(f *Folder) error { _, err := f.Begin(armingB); return err }},
 		{"begins by the same boot file", func(f *Folder) error { _, err := f.Begin(armingA); return err }},
 		{"only recovers", (*Folder).Recover},
-		{"is done", func(f *Folder) error { return backup(f, armingB, false, "sda") }},
+		{"is done", func(f *Folder) error { return backup(f, armingB, None, "sda") }},
 	} {
 		t.Run(second.name, func(t *testing.T) {
 			v := newArea(t)
@@ -134,7 +134,7 @@ func TestSecondAgent(t *testing.T) {
 			must(t, errors.Join(err, first.Finish("sda", factsOf(armingA, "sda", []byte("data")))))
 			must(t, second.run(openFolder(t, v)))
 			before := contents(t, v)
-			if err := first.Commit(true); !errors.Is(err, ErrSecondAgent) {
+			if err := first.Commit(Retire); !errors.Is(err, ErrSecondAgent) {
 				t.Errorf("first agent's commit: %v", err)
 			}
 			first.Abort()
@@ -160,7 +160,7 @@ func TestSecondAgentSameNames(t *testing.T) {
 	_, err = w.Write([]byte("data"))
 	must(t, errors.Join(err, second.Finish("sda", factsOf(armingA, "sda", []byte("data")))))
 	first.Abort()
-	must(t, second.Commit(false))
+	must(t, second.Commit(None))
 }
 
 func TestStorageFull(t *testing.T) {
@@ -180,7 +180,7 @@ func TestStorageFull(t *testing.T) {
 		if _, again := w.Write([]byte("data")); again == nil {
 			t.Error("a write after a failed one is taken")
 		}
-		if s.Finish("sda", factsOf(armingA, "sda", []byte("data"))) == nil || s.Commit(false) == nil {
+		if s.Finish("sda", factsOf(armingA, "sda", []byte("data"))) == nil || s.Commit(None) == nil {
 			t.Error("an image of which a write failed is finished or committed")
 		}
 		s.Abort()
@@ -229,3 +229,16 @@ func TestRecoverLeavesWhatIsNotOurs(t *testing.T) {
 
 var _ io.Writer = (*ImageFile)(nil)
 var _ durable.FS = (*faults.Kth)(nil)
+
+// TestReplaceNeedsSuccessors: an image is not replaced by nothing.
+func TestReplaceNeedsSuccessors(t *testing.T) {
+	for _, before := range []map[string]string{setFiles(armingB, "", "sda", "sdb"), {"sda.gz": "of an older script"}} {
+		v := folderWith(t, before)
+		if backup(openFolder(t, v), armingC, Replace, "sda") == nil {
+			t.Error("an image without a successor is replaced")
+		}
+		if d := differ(contents(t, v), before); d != "" {
+			t.Error(d)
+		}
+	}
+}

@@ -250,7 +250,7 @@ func TestBadSectors(t *testing.T) {
 	t.Parallel()
 	sda := disk("sda", scattered(1))
 	sda.faulty = true
-	writeZeros := []image.Range{{Off: 512, Len: 512}, {Off: 2*mib + 1024, Len: 1024}, {Off: 3*mib - 512, Len: 1024}, {Off: 8*mib - 512, Len: 512}}
+	writeZeros := []image.Range{{Off: 20 << 10, Len: 512}, {Off: 2*mib + 1024, Len: 1024}, {Off: 3*mib - 512, Len: 1024}, {Off: 8*mib - 512, Len: 512}}
 	b := newBox(t, sda, disk("sdb", scattered(2)))
 	want, err := os.ReadFile(sda.file)
 	must(t, err)
@@ -280,23 +280,82 @@ func TestBadSectors(t *testing.T) {
 
 	sda.server.set(faultSet{})
 	sda.wreck(t)
-	b.does("restore")
+	for _, action := range []string{"restore", "verify"} {
+		b.arm(action)
+		b.runs(badOnes, "done with bad sectors", "sda: bytes 20480 to 20991 could not be read when the image was made")
+		if b.armed() {
+			t.Errorf("still armed after %s of an image with bad sectors", action)
+		}
+	}
 	if sda.hash(t) != hashFile(t, zeroed) {
 		t.Error("the disk is not the image")
 	}
 }
 
-// TestUnreadableDisk: more than can be called bad sectors is no image at all.
-func TestUnreadableDisk(t *testing.T) {
+// TestFailingDisk: of a disk that is failing there is no image, and the good ones
+// stay what they are, those of the box's other disks too. That is known before
+// any disk is read whole. A box that is armed for it takes what can be read.
+func TestFailingDisk(t *testing.T) {
 	t.Parallel()
-	sda := disk("sda", scattered(1)).ofSize(80 * mib)
-	sda.faulty, sda.sector = true, 4096
-	b := newBox(t, sda)
-	sda.server.set(faultSet{BadReads: []image.Range{{Off: mib, Len: 79 * mib}}})
+	sda, sdb := disk("sda", scattered(1)), disk("sdb", scattered(2))
+	sdb.faulty = true
+	size := sdb.size
+	b := newBox(t, sda, sdb)
 	b.arm("backup")
-	b.runs(failed, "sda")
+	sdb.server.set(faultSet{BadReads: []image.Range{{Len: size}}})
+	b.runs(refused, "sdb", "the disk is failing", "--accept-failing")
 	b.checkNoMess()
-	if len(b.files()) > 0 || !b.armed() { // not even a part of the good pieces
+	if len(b.files()) > 0 || !b.armed() {
 		t.Errorf("armed %v, the folder has %v", b.armed(), b.files())
+	}
+	sdb.server.set(faultSet{})
+	b.runs(done)
+	before := b.snapshot()
+	b.arm("backup-again")
+	for name, bad := range map[string]image.Range{
+		"all": {Len: size}, "the second half": {Off: size / 2, Len: size - size/2}, "its first sector": {Len: 512},
+	} {
+		sdb.server.set(faultSet{BadReads: []image.Range{bad}})
+		out := b.runs(refused, "sdb", "the disk is failing")
+		if strings.Contains(out, "sda: backing up") {
+			t.Errorf("%s cannot be read: sda was read before that was found", name)
+		}
+		b.unchanged(before)
+	}
+	b.arm("backup-again", "--accept-failing", "--replace")
+	b.runs(badOnes, "sdb")
+	if f := b.facts("sdb.json"); len(f.Bad) == 0 || len(b.facts("sda.json").Bad) > 0 {
+		t.Errorf("the sidecar has %+v", f.Bad)
+	}
+}
+
+// TestDamagedImagesKeepTheWholeOne: however often a disk with bad sectors is
+// backed up again, its last whole image stays, and comes back.
+func TestDamagedImagesKeepTheWholeOne(t *testing.T) {
+	t.Parallel()
+	sda := disk("sda", scattered(1))
+	sda.faulty = true
+	b := newBox(t, sda)
+	good := sda.hash(t)
+	b.does("backup")
+	for i := range 3 {
+		sda.server.set(faultSet{BadReads: []image.Range{{Off: int64(i+1) * mib, Len: 512}}})
+		b.arm("backup-again")
+		b.runs(badOnes)
+		b.image("sda.raw.gz.old", good)
+		if f := b.facts("sda.json"); len(f.Bad) != 1 || f.Bad[0].Off != int64(i+1)*mib {
+			t.Errorf("the sidecar has %+v", f.Bad)
+		}
+		b.checkNoMess()
+	}
+	sda.server.set(faultSet{})
+	sda.wreck(t)
+	b.does("restore", "--image=old")
+	if sda.hash(t) != good {
+		t.Error("the disk is not what it was")
+	}
+	b.does("backup-again") // a whole one pushes out a whole one
+	if f := b.facts("sda.json.old"); len(f.Bad) != 1 {
+		t.Errorf("the old sidecar has %+v", f.Bad)
 	}
 }
