@@ -18,7 +18,7 @@ const runUsage = `usage: testbox-maintenance run [flags]
 Does once what the kernel command line asks for, and logs it in the backup area.
 
 Exit codes: 0 done; 1 failed; 2 wrong use; 3 refused, no disk or image was
-changed; 4 done, but the disk has unreadable sectors; 5 the arming had expired:
+changed; 4 done, but the image has zeros for unreadable sectors; 5 the arming had expired:
 disarmed, nothing done; 6 done, and verify found that disk and image differ;
 7 up for rescue: the box stays up, and armed, until 'testbox-maintenance finish'.
 
