@@ -139,7 +139,7 @@ func agentToKill(dir string) error {
 
 func TestSmallFiles(t *testing.T) {
 	f := osArea(t)
-	if _, err := f.ReadDisks(); !errors.Is(err, os.ErrNotExist) {
+	if _, err := f.ReadDisks(); !errors.Is(err, ErrNoDisks) {
 		t.Errorf("no list of disks: %v", err)
 	}
 	must(t, f.WriteFile(DisksName, []byte("sda\n")))
