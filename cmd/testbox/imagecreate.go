@@ -79,11 +79,8 @@ type namedDisk struct {
 }
 
 func runImageCreate(cmd *cobra.Command, box string, args []string, o createOptions) (err error) {
-	if !image.ValidBox(box) {
-		return wrong("%q cannot be a box: letters, digits and any of -_. ", box)
-	}
-	if len(o.note) > image.MaxNote {
-		return wrong("the note is longer than %d bytes", image.MaxNote)
+	if err := checkWords(box, o.note); err != nil {
+		return err
 	}
 	disks, err := openSources(cmd, args, o)
 	if err != nil {
@@ -97,6 +94,18 @@ func runImageCreate(cmd *cobra.Command, box string, args []string, o createOptio
 	defer closing(s, &err)
 	r := &image.Record{Format: image.RecordFormat, Box: box, Note: o.note, Pinned: o.pin}
 	return saveDisks(cmd, s, r, disks, o)
+}
+
+// checkWords wants a box and a note that a record can have, before anything is
+// read for it.
+func checkWords(box, note string) error {
+	if !image.ValidBox(box) {
+		return wrong("%q cannot be the name of a box: %s", box, image.BoxRule)
+	}
+	if len(note) > image.MaxNote {
+		return wrong("the note has %d bytes; at most %d are kept", len(note), image.MaxNote)
+	}
+	return nil
 }
 
 // splitNamed takes [NAME=]PATH apart; a path can have a = too.

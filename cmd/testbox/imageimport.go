@@ -57,15 +57,12 @@ func runImageImport(cmd *cobra.Command, args []string, o createOptions) (err err
 		disks, err = importFolder(cmd, args[0], r)
 	} else if len(args) == 1 {
 		return wrong("%s is no folder; give a box and files", args[0])
-	} else {
+	} else if err = checkWords(args[0], o.note); err == nil {
 		r.Box = args[0]
 		disks, err = importFiles(cmd, args[1:], o.sector)
 	}
 	if err != nil {
 		return err
-	}
-	if !image.ValidBox(r.Box) {
-		return wrong("%q cannot be a box: letters, digits and any of -_. ", r.Box)
 	}
 	s, err := o.open(cmd, false)
 	if err != nil {
@@ -94,6 +91,9 @@ func importFolder(cmd *cobra.Command, dir string, r *image.Record) (out []namedD
 		return nil, err
 	}
 	r.Box = filepath.Base(full)
+	if err := checkWords(r.Box, r.Note); err != nil {
+		return nil, err
+	}
 	entries, err := sharedir.ReadImages(durable.OS{}, dir)
 	if err != nil {
 		return nil, wrong("%w", err)

@@ -25,7 +25,7 @@ sectors. Times are UTC.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, a := range args {
 				if !image.ValidBox(a) {
-					return wrong("%q cannot be a box", a)
+					return wrong("%q cannot be the name of a box: %s", a, image.BoxRule)
 				}
 			}
 			return o.with(cmd, true, func(s *store.Locked) error {

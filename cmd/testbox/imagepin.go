@@ -24,6 +24,9 @@ takes if no other is named, in the place of an earlier baseline; that is kept to
 either back. --note gives the backup other words.`,
 		Args: oneImage, ValidArgsFunction: completeImages(&o),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(note) > image.MaxNote {
+				return wrong("the note has %d bytes; at most %d are kept", len(note), image.MaxNote)
+			}
 			return o.with(cmd, false, func(s *store.Locked) error {
 				r, sel, err := pick(cmd, s, args[0], false)
 				if err != nil {

@@ -58,10 +58,14 @@ const MaxRecord = 64 << 20
 // MaxNote is the longest note, bytes.
 const MaxNote = 1000
 
-// ValidBox reports whether s can stand for a box in a store: letters, digits
-// and any of "-_.", not first a dot or a dash; a dotted address is one.
+// BoxRule says for people what ValidBox wants.
+const BoxRule = `letters, digits, "-", "_" and ".", at most 64 of them, not first a dot or a dash, and not ".tmp" at the end`
+
+// ValidBox reports whether s can stand for a box in a store, as BoxRule says; a
+// dotted address can. Each such name can be a part of a blob's name: ".tmp" is
+// left to those who keep the blobs.
 func ValidBox(s string) bool {
-	if s == "" || len(s) > 64 || s[0] == '.' || s[0] == '-' {
+	if s == "" || len(s) > 64 || s[0] == '.' || s[0] == '-' || strings.HasSuffix(s, ".tmp") {
 		return false
 	}
 	return strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") == ""
