@@ -153,7 +153,7 @@ func writeDisks(cmd *cobra.Command, r *image.Record, disks []restoring, opt copi
 		d := &disks[i]
 		j := copier.StoredJob(cmd.Context(), d.Name, d.im, d.target.Target)
 		j.Rotational = d.target.rotating
-		j.Fit = copier.FitGPT(d.Disk.SectorSize, func(note string) { say("%s", note) })
+		j.Fit = fitting(d, say)
 		jobs = append(jobs, j)
 	}
 	all := disks[0].target.options(p)
@@ -176,6 +176,13 @@ func writeDisks(cmd *cobra.Command, r *image.Record, disks []restoring, opt copi
 	}[opt.Verify]
 	cmd.Printf("backup %s of %s is restored, %s\n", r.ID, r.Box, proved)
 	return true, nil
+}
+
+// fitting makes the partition table fit a larger disk, and says so.
+func fitting(d *restoring, say func(format string, args ...any)) copier.FitFunc {
+	return copier.FitGPT(d.Disk.SectorSize,
+		func(note string) { say("%s: %s", d.Name, note) },
+		func(warning string) { say("testbox: warning: %s: %s", d.Name, warning) })
 }
 
 func printReceipt(cmd *cobra.Command, r *image.Receipt, path string) {

@@ -100,7 +100,7 @@ func verifyDisk(cmd *cobra.Command, s *store.Locked, d *restoring) (same bool, e
 	}
 	j := copier.StoredJob(cmd.Context(), d.Name, im, t)
 	p := newProgress(cmd.ErrOrStderr())
-	j.Fit = copier.FitGPT(d.Disk.SectorSize, func(note string) { p.end(); cmd.PrintErrln(note) })
+	j.Fit = fitting(d, func(format string, args ...any) { p.end(); cmd.PrintErrf(format+"\n", args...) })
 	layout := copier.ParseLayout(im.Root.Layout)
 	tally := layout.Tally()
 	opt := t.options(p)

@@ -285,9 +285,11 @@ func (s *session) openTarget(d disk.Disk, write bool) (*disk.Device, error) {
 	return dev, err
 }
 
-// fit moves the backup GPT to the end of a larger disk.
+// fit makes the partition table fit a larger disk.
 func (s *session) fit(t target) copier.FitFunc {
-	return copier.FitGPT(t.disk.SectorSize, func(note string) { s.log.Info("%s: %s", t.entry.Name, note) })
+	return copier.FitGPT(t.disk.SectorSize,
+		func(note string) { s.log.Info("%s: %s", t.entry.Name, note) },
+		func(warning string) { s.warn("%s: %s", t.entry.Name, warning) })
 }
 
 // openImage is an image file being read; closing it closes the file.

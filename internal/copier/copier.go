@@ -138,15 +138,18 @@ func (o Options) withDefaults() Options {
 // what a restore wrote.
 type FitFunc func(head, tail []byte, imageSize, targetSize int64) ([]parttab.Edit, error)
 
-// FitGPT moves the backup GPT to the end of a larger disk, in sectors of so
-// many bytes. note is told what was done, or why nothing was.
-func FitGPT(sector int, note func(string)) FitFunc {
+// FitGPT makes a GPT fit a larger disk, in sectors of so many bytes. note is
+// told what was done, or why nothing was, and warn what nobody should miss.
+func FitGPT(sector int, note, warn func(string)) FitFunc {
 	return func(head, tail []byte, imageSize, targetSize int64) ([]parttab.Edit, error) {
-		edits, notes, err := parttab.Fit(sector)(head, tail, imageSize, targetSize)
-		for _, n := range notes {
+		f, err := parttab.Fit(sector)(head, tail, imageSize, targetSize)
+		for _, n := range f.Notes {
 			note(n)
 		}
-		return edits, err
+		for _, w := range f.Warnings {
+			warn(w)
+		}
+		return f.Edits, err
 	}
 }
 

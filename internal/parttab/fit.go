@@ -1,6 +1,7 @@
 package parttab
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -14,40 +15,53 @@ type Edit struct {
 	Data []byte
 }
 
+// Fitted is how a partition table is made to fit a larger disk.
+type Fitted struct {
+	// Edits are whole sectors in the order of the disk, and win over the
+	// image's bytes where both have some.
+	Edits    []Edit
+	Notes    []string // for the log: what is done, or why nothing is
+	Warnings []string // what nobody should miss
+}
+
 // Fit gives a function that makes an image's GPT fit a larger disk, in
 // sectors of so many bytes:
 //
-//	edits, notes, err := Fit(512)(head, tail, imageSize, targetSize)
+//	fitted, err := Fit(512)(head, tail, imageSize, targetSize)
 //
 // head is the image's first MiB, tail its last (less if the image is smaller;
 // whether the two then overlap does not matter). Neither is changed.
 //
-// The edits are whole sectors and win over the image's bytes where both have
-// some: the protective boot record and the primary header at the start, the
-// backup entries and header at the target's end. They never touch a sector
-// that a partition has, do not overlap, and each lies wholly in head, in tail
-// or beyond the image. The same arguments give the same edits.
+// The GPT that counts is the one that Read finds: the primary, or the backup at
+// the image's end where the primary is damaged. Both are written from it, the
+// backup at the target's end, because the kernel reads no backup without a
+// primary, and nobody looks for a backup elsewhere. Where the primary cannot be
+// made anew, the backup is moved alone, so that who read it in the image's last
+// sector finds it again. The edits never touch a sector that a partition has, do
+// not overlap, and each lies wholly in head, in tail or beyond the image. The
+// same arguments give the same edits.
 //
 // What the image had as backup GPT stays where it was, in what is now free
 // space: nothing refers to it any more.
 //
-// notes are for the log; without edits they say why. err means that the sizes
-// make no sense, as a target smaller than the image. An image that fills the
-// target gives nothing at all.
-func Fit(sector int) func(head, tail []byte, imageSize, targetSize int64) (edits []Edit, notes []string, err error) {
-	return func(head, tail []byte, imageSize, targetSize int64) ([]Edit, []string, error) {
+// err means that the sizes make no sense, as a target smaller than the image,
+// or that the target would have no partitions where the image's disk has some.
+// An image that fills the target gives nothing at all.
+func Fit(sector int) func(head, tail []byte, imageSize, targetSize int64) (Fitted, error) {
+	return func(head, tail []byte, imageSize, targetSize int64) (Fitted, error) {
 		if err := checkSizes(sector, len(head), len(tail), imageSize, targetSize); err != nil {
-			return nil, nil, err
+			return Fitted{}, err
 		}
 		if targetSize == imageSize {
-			return nil, nil, nil
+			return Fitted{}, nil
 		}
-		f := fit{edges: edges{head, tail, imageSize}, sector: sector, old: uint64(imageSize) / uint64(sector), disk: uint64(targetSize) / uint64(sector)}
-		if err := f.read(); err != nil {
-			return nil, []string{fmt.Sprintf("the disk is larger than the image; its partition table is left as in the image: %v", err)}, nil
+		f := fit{
+			image:  disk{edges{head, tail, imageSize}, sector, uint64(imageSize) / uint64(sector)},
+			target: uint64(targetSize) / uint64(sector), head: head,
 		}
-		edits := split(f.edits(), int64(len(head)), imageSize-int64(len(tail)), imageSize)
-		return edits, append(f.notes, fmt.Sprintf("the disk is larger than the image; its backup GPT is moved from sector %d to %d", f.old-1, f.disk-1)), nil
+		err := f.run()
+		f.Edits = split(f.Edits, int64(len(head)), imageSize-int64(len(tail)), imageSize)
+		return f.Fitted, err
 	}
 }
 
@@ -73,6 +87,9 @@ type edges struct {
 	size       int64
 }
 
+// errFar is what cannot be known by the edges.
+var errFar = errors.New("it is neither in the disk's first MiB nor in its last")
+
 func (e edges) ReadAt(b []byte, off int64) (int, error) {
 	n := copy(b, e.head[min(off, int64(len(e.head))):])
 	if n == len(b) {
@@ -80,80 +97,254 @@ func (e edges) ReadAt(b []byte, off int64) (int, error) {
 	}
 	at := off + int64(n) - (e.size - int64(len(e.tail)))
 	if at < 0 || at > int64(len(e.tail))-int64(len(b)-n) {
-		return n, errors.New("it is neither in the disk's first MiB nor in its last")
+		return n, errFar
 	}
 	return n + copy(b[n:], e.tail[at:]), nil
 }
 
-// fit is one GPT being moved. Sizes are in sectors.
+// fit is one GPT being moved.
 type fit struct {
-	edges
-	sector    int
-	old, disk uint64 // of the image, of the target
-	slot      int    // of the protective entry
-	mbr       mbr
-	gpt       *gpt
-	notes     []string
+	Fitted
+	image  disk
+	target uint64 // sectors
+	head   []byte
+	mbr    mbr
 }
 
-// read checks all that must hold before anything is moved.
-func (f *fit) read() (err error) {
-	if f.mbr, err = parseMBR(f.head); err != nil {
-		return err
+func (f *fit) note(format string, args ...any) {
+	f.Notes = append(f.Notes, fmt.Sprintf(format, args...))
+}
+func (f *fit) warn(format string, args ...any) {
+	f.Warnings = append(f.Warnings, fmt.Sprintf(format, args...))
+}
+
+const leftAsItIs = "the disk is larger than the image; its partition table is left as in the image: %v"
+
+// run finds out which GPT counts, and makes the edits.
+func (f *fit) run() (err error) {
+	p, perr := f.primary()
+	b, berr := f.image.backup(f.image.sectors - 1)
+	if f.mbr, err = parseMBR(f.head); err == nil && !f.mbr.has(protectiveType) {
+		err = errNoGPT
 	}
-	if err = f.mbr.badStatus(); err != nil {
-		return err
-	}
-	if f.slot, err = f.mbr.protective(); err != nil {
-		return err
-	}
-	head := edges{head: f.head, size: f.size} // a primary that goes on at the disk's end is left alone
-	if f.gpt, err = (disk{head, f.sector, f.old}).primary(); err != nil {
-		return err
-	}
-	g := f.gpt
 	switch {
-	case g.alternate != f.old-1:
-		return fmt.Errorf("the GPT has its backup at sector %d, not at the image's last, %d", g.alternate, f.old-1)
-	case g.last+g.entrySectors()+1 > f.old-1:
-		return errors.New("the GPT leaves no room for its backup")
-	}
-	return f.compareBackup()
-}
-
-// compareBackup looks at the image's backup GPT. One that is sound and says
-// something else than the primary is a contradiction that is not ours to
-// settle; a damaged one is made anew from the primary, as every system that
-// repairs a GPT does.
-func (f *fit) compareBackup() error {
-	b, err := disk{f.edges, f.sector, f.old}.backup(f.old - 1)
-	if err != nil {
-		f.notes = append(f.notes, fmt.Sprintf("the image's backup GPT is damaged (%v); the new one is made from the primary", err))
-		return nil
-	}
-	if !f.gpt.agrees(b) {
-		return errors.New("the image's backup GPT differs from its primary")
+	case err != nil && f.mbr.empty() && perr == nil:
+		f.warn(leftAsItIs, "there is a GPT, but no boot record that speaks of it, so that systems do not see it")
+	case err != nil:
+		f.note(leftAsItIs, err)
+	case perr == nil:
+		f.fromPrimary(p, b, berr)
+	case berr == nil:
+		f.fromBackup(b, p, perr)
+	case b != nil && errors.Is(berr, errFar):
+		return fmt.Errorf("the image's primary GPT cannot be used (%w), and its backup GPT cannot be moved to the end of a larger disk (%w), "+
+			"so the disk would have no partitions; restore to a disk of exactly %d bytes", perr, berr, f.image.sectors*uint64(f.image.sector))
+	default:
+		f.warn(leftAsItIs, fmt.Sprintf("neither GPT can be used: %v (the primary); %v (the backup)", perr, berr))
 	}
 	return nil
 }
 
-// edits are the runs to write, in the order of the disk.
-func (f *fit) edits() []Edit {
-	g, s := f.gpt, int64(f.sector)
-	last := f.disk - 1
-	entriesLBA := last - g.entrySectors()
-	usable := g.last + f.disk - f.old // as far from the end as before
+// primary reads the table at the start. Its entries may lie where only those of
+// the backup are at hand, which are the same by their checksum.
+func (f *fit) primary() (*gpt, error) {
+	p, err := f.image.primary()
+	if p == nil || !errors.Is(err, errFar) {
+		return p, err
+	}
+	b, berr := f.image.backup(p.alternate)
+	if berr != nil || !p.agrees(b) {
+		return p, err
+	}
+	return p, p.setEntries(b.entries)
+}
+
+// fromPrimary writes both tables by the primary.
+func (f *fit) fromPrimary(p, b *gpt, berr error) {
+	if err := f.contradiction(p, b, berr); err != nil {
+		f.warn(leftAsItIs, err)
+		return
+	}
+	end := f.image.sectors - 1
+	if p.alternate == end && berr != nil {
+		f.note("the image's backup GPT is damaged (%v); the new one is made from the primary", berr)
+	}
+	edits, err := f.both(p, p.entriesLBA, p.alternate)
+	if err == nil {
+		err = f.hits(edits)
+	}
+	if err != nil {
+		f.warn(leftAsItIs, err)
+		return
+	}
+	f.Edits = edits
+	f.note("the disk is larger than the image; its backup GPT is moved from sector %d to %d", p.alternate, f.target-1)
+}
+
+// contradiction says why a sound primary is left alone. One of them is a sound
+// backup that says something else, which is not ours to settle. A damaged
+// backup is none: it is made anew from the primary, as every system that repairs
+// a GPT does.
+func (f *fit) contradiction(p, b *gpt, berr error) error {
+	atEnd := p.alternate == f.image.sectors-1
+	switch err := f.oddBootRecord(); {
+	case err != nil:
+		return err
+	case p.alternate <= p.last:
+		return errors.New("the GPT has its backup among the partitions")
+	case atEnd && berr == nil && !p.agrees(b):
+		return errors.New("the image's backup GPT differs from its primary")
+	case !atEnd && b != nil && !p.agrees(b):
+		return errors.New("there is another GPT at the image's end")
+	}
+	return nil
+}
+
+// oddBootRecord says why a boot record is left alone that has a protective
+// entry. A hybrid is none of these: its other entries stay as they are.
+func (f *fit) oddBootRecord() error {
+	if err := f.mbr.badStatus(); err != nil {
+		return err
+	}
+	plain := f.mbr
+	for i := range plain {
+		if plain[i].kind != protectiveType {
+			plain[i] = mbrEntry{}
+		}
+	}
+	_, err := plain.protective()
+	return err
+}
+
+// fromBackup writes both tables by the backup, or where the primary cannot be
+// made anew the backup alone.
+func (f *fit) fromBackup(b, p *gpt, perr error) {
+	at, err := f.newPrimary(b, p, perr)
+	if err == nil {
+		var edits []Edit
+		if edits, err = f.both(b, at, f.image.sectors-1); err == nil {
+			err = f.hits(edits)
+		}
+		if err == nil {
+			f.Edits = edits
+			f.note("the image's primary GPT is damaged (%v); the disk gets a new one, made from the backup, which is moved from sector %d to %d", perr,
+				f.image.sectors-1, f.target-1)
+			return
+		}
+	}
+	edits := f.backupAt(b, b.alternate, b.last)
+	if hit := f.hits(edits); hit != nil {
+		f.warn(leftAsItIs, hit)
+		return
+	}
+	f.Edits = edits
+	f.warn("the image's primary GPT is damaged (%v) and is left so, because %v; only the backup is moved, from sector %d to %d. "+
+		"The kernel sees no partitions by it; `sgdisk --verify DISK` says more", perr, err, f.image.sectors-1, f.target-1)
+}
+
+// newPrimary is where the entries of a new primary go, or why none is made.
+func (f *fit) newPrimary(b, p *gpt, perr error) (entriesLBA uint64, err error) {
+	entriesLBA = 2
+	if p != nil && isDamage(perr) { // its header is sound
+		entriesLBA = p.entriesLBA
+	}
+	switch fs := bootSector(f.head); {
+	case errors.Is(perr, errFar):
+		return 0, errors.New("the backup differs from it")
+	case !isDamage(perr):
+		return 0, errors.New("its checksums are right and what it says is not")
+	case !f.image.trace(b):
+		return 0, errors.New("the backup is that of another disk or table")
+	case fs != "":
+		return 0, fmt.Errorf("the first sector could be the boot sector of a file system (%s)", fs)
+	case entriesLBA+b.entrySectors() > min(b.firstUsable, uint64(len(f.head)/f.image.sector)):
+		return 0, errors.New("there is no room for it before the partitions")
+	case f.loader(b):
+		return 0, errors.New("the boot record starts a boot loader that lies in its place")
+	}
+	return entriesLBA, f.oddBootRecord()
+}
+
+// loader reports whether GRUB's boot record loads the rest of it from where the
+// primary should be. GRUB 2 has the sector at 0x5C (GRUB_BOOT_MACHINE_KERNEL_SECTOR
+// in include/grub/i386/pc/boot.h), GRUB legacy at 0x44 (STAGE1_STAGE2_SECTOR in
+// stage1/stage1.h).
+func (f *fit) loader(b *gpt) bool {
+	if string(f.head[f.image.sector:][:len(gptSignature)]) == gptSignature || !bytes.Contains(f.head[:mbrEntries], []byte("GRUB")) {
+		return false
+	}
+	for _, at := range []uint64{le64(f.head, 0x5C), uint64(le32(f.head, 0x44))} {
+		if at > 0 && at < b.firstUsable {
+			return true
+		}
+	}
+	return false
+}
+
+// hits is an error if edits lie on partitions that a hybrid boot record has
+// beside the protective one.
+func (f *fit) hits(edits []Edit) error {
+	for i, e := range f.mbr {
+		from := int64(e.first) * int64(f.image.sector)
+		to := from + int64(e.sectors)*int64(f.image.sector)
+		for _, ed := range edits {
+			if e.kind != 0 && e.kind != protectiveType && from < ed.Off+int64(len(ed.Data)) && ed.Off < to && ed.Off > 0 {
+				return fmt.Errorf("partition %d of the boot record lies where the GPT would be", i+1)
+			}
+		}
+	}
+	return nil
+}
+
+// both are the edits that write a GPT with its backup at the target's end. was
+// is where the backup was meant to be until now.
+func (f *fit) both(g *gpt, entriesLBA, was uint64) ([]Edit, error) {
+	s, end := int64(f.image.sector), f.target-1
+	usable := g.last + end - was // as far from the end as before
+	if most := end - g.entrySectors() - 1; g.entrySectors()+1 > end || most < g.last {
+		return nil, errors.New("the GPT leaves no room for its backup")
+	} else if usable > most {
+		usable = most
+	}
 	var edits []Edit
-	if f.mbr[f.slot].sectors == protectiveSectors(f.old) && protectiveSectors(f.disk) != protectiveSectors(f.old) {
-		boot := slices.Clone(f.head[:f.sector])
-		setSectors(boot, f.slot, protectiveSectors(f.disk))
+	if boot := f.bootRecord(was + 1); boot != nil {
 		edits = append(edits, Edit{0, boot})
 	}
-	array := make([]byte, int64(g.entrySectors())*s)
-	copy(array, g.entries)
-	return append(edits,
-		Edit{s, g.newHeader(1, last, usable, g.entriesLBA)},
-		Edit{int64(entriesLBA) * s, append(array, g.newHeader(last, 1, usable, entriesLBA)...)})
+	edits = append(edits, Edit{s, g.newHeader(1, end, usable, entriesLBA)})
+	if g.my != 1 {
+		edits = append(edits, Edit{int64(entriesLBA) * s, g.array()})
+	}
+	return append(edits, f.backupAt(g, 1, usable)...), nil
+}
+
+// bootRecord is the boot record with a protective entry as long as the target,
+// if it was as long as the disk was until now; else nil. A hybrid stays.
+func (f *fit) bootRecord(was uint64) []byte {
+	slot, err := f.mbr.protective()
+	if err != nil {
+		return nil
+	}
+	n, all := f.mbr[slot].sectors, protectiveSectors(f.target)
+	if n == all || n != protectiveSectors(was) && n != protectiveSectors(f.image.sectors) {
+		return nil
+	}
+	boot := slices.Clone(f.head[:f.image.sector])
+	setSectors(boot, slot, all)
+	return boot
+}
+
+// backupAt is a backup GPT at the target's end.
+func (f *fit) backupAt(g *gpt, alternate, usable uint64) []Edit {
+	end := f.target - 1
+	at := end - g.entrySectors()
+	return []Edit{{int64(at) * int64(f.image.sector), append(g.array(), g.newHeader(end, alternate, usable, at)...)}}
+}
+
+// array is the entries in whole sectors.
+func (g *gpt) array() []byte {
+	b := make([]byte, int64(g.entrySectors())*int64(g.sector))
+	copy(b, g.entries)
+	return b
 }
 
 // newHeader is the header with other places and a checksum that is right.

@@ -1,5 +1,5 @@
 // Package parttab reads the partition tables of a whole disk, GPT and MBR with
-// logical partitions, and moves a GPT's backup to the end of a larger disk. It
+// logical partitions, and makes a GPT fit a larger disk. It
 // is strict: where systems could read a table in two ways, or where a table is
 // not as the UEFI specification (2.10, chapter 5) has it, the answer is an
 // error. It imports nothing of this project.
@@ -98,10 +98,18 @@ func (d disk) none(why string) error {
 }
 
 // GuessSector is the size of the logical sectors of a disk that is in a file,
-// where nobody says it: what a GPT shows, or else 512.
+// where nobody says it: what a GPT shows, or else 512. The backup is asked where
+// there is no primary.
 func GuessSector(r io.ReaderAt, size int64) int {
-	for _, sector := range []int{512, 4096} {
+	sizes := []int{512, 4096}
+	for _, sector := range sizes {
 		if g, _ := newDisk(r, size, sector).header(1); g != nil {
+			return sector
+		}
+	}
+	for _, sector := range sizes {
+		d := newDisk(r, size, sector)
+		if g, _ := d.header(d.sectors - 1); g != nil {
 			return sector
 		}
 	}

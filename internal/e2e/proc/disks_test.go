@@ -233,6 +233,51 @@ func TestReplacedByLarger(t *testing.T) {
 	}
 }
 
+// TestReplacedByLargerDamaged: where the image has a GPT by its backup alone,
+// the larger disk has both; where it has none, that is said beside the outcome.
+func TestReplacedByLargerDamaged(t *testing.T) {
+	t.Parallel()
+	for _, both := range []bool{false, true} {
+		b := newBox(t, disk("sda", func(t testing.TB, path string) {
+			gptExt4(1)(t, path)
+			writeAt(t, path, 512, make([]byte, 512))
+			if both {
+				writeAt(t, path, 8*mib-512, make([]byte, 512))
+			}
+		}))
+		old := b.disks[0].file
+		b.does("backup")
+		replace(0, func(d *testDisk) { d.size = 13 * mib; d.fill = scattered(3) })(t, b)
+		b.does("restore")
+		warned := strings.Count(b.log("maintenance.log"), ": error: sda: the disk is larger than the image; its partition table is left")
+		if both && warned != 2 || !both && warned > 0 {
+			t.Errorf("the log warns %d times:\n%s", warned, b.log("maintenance.log"))
+		}
+		if !both {
+			sameTable(t, old, b.disks[0].file)
+		}
+		b.does("verify")
+		if r := b.receipts(); len(r) != 1 || len(r[0].Differ) > 0 || both != (len(r[0].Changed) == 0) {
+			t.Errorf("verify after the restore: %+v", r)
+		}
+	}
+}
+
+// sameTable checks that a disk's GPT is whole, and has the partitions of
+// another.
+func sameTable(t testing.TB, of, file string) {
+	t.Helper()
+	got := run(t, "", "sfdisk", "--dump", file) + run(t, "", "sfdisk", "--verify", file)
+	if strings.Contains(got, "corrupt") || !strings.Contains(got, "No errors detected") {
+		t.Errorf("sfdisk says\n%s", got)
+	}
+	for line := range strings.Lines(run(t, "", "sfdisk", "--dump", of)) {
+		if _, part, ok := strings.Cut(line, " : start="); ok && !strings.Contains(got, part) {
+			t.Errorf("the disk has not %s, but\n%s", line, got)
+		}
+	}
+}
+
 // TestReplacedByLargerPlain: without a GPT nothing is moved, and a table that
 // an earlier user left at the end is gone.
 func TestReplacedByLargerPlain(t *testing.T) {
