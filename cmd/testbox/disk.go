@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"testbox-imaging/internal/disk"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/parttab"
 	"testbox-imaging/internal/usedmap"
@@ -78,8 +79,8 @@ func runDiskMap(cmd *cobra.Command, path string, o mapOptions) error {
 		return err
 	}
 	defer d.Close()
-	if d.busy {
-		cmd.PrintErrf("testbox: warning: %s is in use; the map is of a disk that changes, and not to be relied on\n", path)
+	if by := disk.User(path, false); by != "" {
+		cmd.PrintErrf("testbox: warning: %s is in use %s; the map is of a disk that changes, and not to be relied on\n", path, by)
 	}
 	m, err := usedmap.Read(cmd.Context(), d, d.size, d.sector)
 	if err != nil {
@@ -98,7 +99,6 @@ type rawDisk struct {
 	*os.File
 	size   int64
 	sector int
-	busy   bool // something else has it for itself: a mount, LVM, a virtual machine
 }
 
 // openRaw opens a disk. sector 0 means to find out.
@@ -111,16 +111,34 @@ func openRaw(path string, sector int) (*rawDisk, error) {
 		return nil, err
 	}
 	d := &rawDisk{File: f, sector: sector}
-	if err := d.look(); err != nil {
+	err = d.look()
+	if err == nil {
+		err = wholeSectors(path, d.size, d.sector)
+	}
+	if err != nil {
 		f.Close()
 		return nil, err
 	}
 	return d, nil
 }
 
-// openStill opens a file to read it. It does not wait for somebody to write into
-// a pipe.
+// wholeSectors refuses what cannot be a disk because of its length.
+func wholeSectors(path string, size int64, sector int) error {
+	if size%int64(sector) == 0 {
+		return nil
+	}
+	return wrong("%s has %d bytes, which are not whole sectors of %d: it is no disk, or is cut off", path, size, sector)
+}
+
+// openStill opens a disk or a file to read it.
 func openStill(path string) (*os.File, error) {
+	p, err := lookPlace(path)
+	if err == nil {
+		err = p.mustBeDisk()
+	}
+	if err != nil {
+		return nil, err
+	}
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, wrong("%w", err)
@@ -163,11 +181,6 @@ func (d *rawDisk) lookBlock() error {
 		return wrong("--sector-size %d: %s has sectors of %d bytes", d.sector, d.Name(), sector)
 	}
 	d.sector = sector
-	alone, err := os.OpenFile(d.Name(), os.O_RDONLY|unix.O_EXCL, 0)
-	d.busy = errors.Is(err, unix.EBUSY)
-	if err == nil {
-		alone.Close()
-	}
 	return nil
 }
 
@@ -196,18 +209,5 @@ func (d *rawDisk) lookFile() error {
 	if d.sector == 0 {
 		d.sector = parttab.GuessSector(d, d.size)
 	}
-	d.busy = hasWriter(d.File)
 	return nil
-}
-
-// qemuWrites is the byte of a file that QEMU locks while a virtual machine may
-// write to it (RAW_PERM_LOCK_BASE and BLK_PERM_WRITE in its block/file-posix.c).
-const qemuWrites = 100 + 1
-
-// hasWriter reports whether a virtual machine has a file for its disk. Where
-// files cannot be locked nobody knows.
-func hasWriter(f *os.File) bool {
-	lock := unix.Flock_t{Type: unix.F_WRLCK, Start: qemuWrites, Len: 1}
-	err := unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &lock)
-	return err == nil && lock.Type != unix.F_UNLCK
 }

@@ -6,12 +6,13 @@ func newImageCmd() *cobra.Command {
 	return newGroupCmd("image", "Back up disks into a store, restore, compare and look into them",
 		`A store keeps backups of boxes: each has one or more disks, and shares with all others what
 they have in common. IMAGE says which backup is meant:
-  BOX                 the latest backup of a box (of restore: the baseline, if there is one)
-  BOX@latest~1        the one before the latest
+  BOX                 the baseline of a box; the latest backup, if it has none
+  BOX@latest          the latest backup, and BOX@latest~1 the one before
   BOX@2026-11-27      the last of a day; a time or its beginning does too, in UTC
   BOX@20261127-081500 the one with this id
   BOX@baseline        the baseline
-and with :DISK behind it, which of its disks. Boxes are called by their address, or by any name.`,
+and with :DISK behind it, which of its disks. BOX means the same to all commands. Where it means a
+baseline that is not the latest backup, a line says so. Boxes are called by their address, or by any name.`,
 		newImageCreateCmd(), newImageListCmd(), newImageShowCmd(), newImageVerifyCmd(), newImageRestoreCmd(),
 		newImageDeleteCmd(), newImagePinCmd(), newImageDiffCmd(), newImageExportCmd(), newImageImportCmd(), newImageMountCmd())
 }

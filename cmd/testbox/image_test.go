@@ -96,7 +96,7 @@ func TestInterrupted(t *testing.T) {
 	s.run(0, "image", "create", "box", img)
 
 	target := s.path("new.img")
-	s.cancelled("differ on the disk", 1, "image", "restore", "box", target)
+	s.cancelled("differ on the disk", 1, "image", "restore", "--yes", "box", target)
 	if _, err := os.Stat(target); err == nil {
 		t.Error("a restore that was interrupted before its first write left a file")
 	}
@@ -198,7 +198,7 @@ func TestImportFolder(t *testing.T) {
 			t.Errorf("%q is not in\n%s", want, out)
 		}
 	}
-	s.run(0, "image", "restore", "10.40.41.42", "sda="+s.path("x"), "sdb="+s.path("y"))
+	s.run(0, "image", "restore", "--yes", "10.40.41.42", "sda="+s.path("x"), "sdb="+s.path("y"))
 	s.same(s.path("x"), a)
 	s.same(s.path("y"), b)
 	s.run(exitBadSectors, "image", "import", folder)
@@ -291,11 +291,11 @@ func TestStoreInS3(t *testing.T) {
 	if out := s.run(exitRefused, "store", "copy", s.path("second")); !strings.Contains(out, "both are the same store") {
 		t.Error(out)
 	}
-	s.run(0, "image", "restore", "--store", s.path("second"), "box", s.path("new.img"))
+	s.run(0, "image", "restore", "--yes", "--store", s.path("second"), "box", s.path("new.img"))
 	s.same(s.path("new.img"), disk)
 	s.run(0, "image", "delete", "box@latest", "--yes")
 	s.run(0, "store", "gc", "--yes")
-	s.run(exitWrong, "image", "restore", "--store", s.path("second"), "box", s.path("x.img"))
+	s.run(exitWrong, "image", "restore", "--yes", "--store", s.path("second"), "box", s.path("x.img"))
 	s.run(exitWrong, "store", "init", "--s3", "http://no/bucket", s.path("third"))
 	server.Kill()
 	if out := s.run(1, "image", "list"); strings.Contains(out, "no backups") {

@@ -126,12 +126,15 @@ func openSources(cmd *cobra.Command, args []string, o createOptions) (out []name
 	}()
 	for _, a := range args {
 		name, path := splitNamed(a)
+		if err := notInStore(path, o.dir); err != nil {
+			return out, err
+		}
 		d, err := openLocal(path, o.sector, false, o.busy)
 		if err != nil {
 			return out, err
 		}
-		if d.busy {
-			cmd.PrintErrf("testbox: warning: %s is in use; its image may be no state that the disk ever had\n", path)
+		if d.user != "" {
+			cmd.PrintErrf("testbox: warning: %s is in use %s; its image may be no state that the disk ever had\n", path, d.user)
 		}
 		out = append(out, namedDisk{name: name, localDisk: d})
 	}

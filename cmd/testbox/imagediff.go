@@ -52,11 +52,11 @@ type diskDiff struct {
 }
 
 func runImageDiff(cmd *cobra.Command, s *store.Locked, args []string, asJSON, places bool) error {
-	a, selA, err := pick(cmd, s, args[0], false)
+	a, selA, err := pick(cmd, s, args[0])
 	if err != nil {
 		return err
 	}
-	b, selB, err := pick(cmd, s, args[1], false)
+	b, selB, err := pick(cmd, s, args[1])
 	if err != nil {
 		return err
 	}

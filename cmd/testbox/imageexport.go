@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"testbox-imaging/internal/chunk"
 	"testbox-imaging/internal/convert"
@@ -50,7 +52,7 @@ The file has its name only when all of it is there and durable.`,
 				return err
 			}
 			return o.with(cmd, true, func(s *store.Locked) error {
-				return runImageExport(cmd, s, args[0], args[1], format)
+				return runImageExport(cmd, s, o.dir, args[0], args[1], format)
 			})
 		},
 	}
@@ -83,7 +85,13 @@ func exportFormat(path, format string) (string, error) {
 	return "", wrong("--format %s: it is raw, raw.gz or qcow2", format)
 }
 
-func runImageExport(cmd *cobra.Command, s *store.Locked, arg, path, format string) (err error) {
+func runImageExport(cmd *cobra.Command, s *store.Locked, dir, arg, path, format string) (err error) {
+	full := path
+	if path != "-" {
+		if full, err = newFile(path, dir); err != nil {
+			return err
+		}
+	}
 	r, d, err := pickDisk(cmd, s, arg)
 	if err != nil {
 		return err
@@ -101,7 +109,7 @@ func runImageExport(cmd *cobra.Command, s *store.Locked, arg, path, format strin
 		p.end()
 		return err
 	}
-	err = exportFile(cmd, view, path, format, told)
+	err = exportFile(cmd, view, full, format, told)
 	p.end()
 	if err != nil {
 		return err
@@ -110,11 +118,28 @@ func runImageExport(cmd *cobra.Command, s *store.Locked, arg, path, format strin
 	return nil
 }
 
+// newFile gives the full path of a file that is to be made, and refuses what is
+// no place for one.
+func newFile(path, store string) (string, error) {
+	p, err := lookPlace(path)
+	switch {
+	case err != nil:
+		return "", err
+	case p.isFile():
+		return "", wrong("%s is there already; move it away", path)
+	case p.isBlock():
+		return "", wrong("%s is a disk; an export makes a new file, and `testbox image restore` writes to disks", path)
+	case !p.isNew():
+		return "", wrong("%s is there already, and is %s; an export makes a new file, and - is standard output", path, p.kind())
+	}
+	if err := p.mayBeMade(); err != nil {
+		return "", err
+	}
+	return p.full, p.notInStore(store)
+}
+
 // exportFile writes a file under a temporary name first.
 func exportFile(cmd *cobra.Command, view *chunk.DiskReader, path, format string, told convert.Progress) error {
-	if _, err := os.Lstat(path); err == nil {
-		return wrong("%s is there already; move it away", path)
-	}
 	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*.tmp")
 	if err != nil {
 		return wrong("%w", err)
@@ -136,10 +161,23 @@ func exportFile(cmd *cobra.Command, view *chunk.DiskReader, path, format string,
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	if err := os.Rename(tmp, path); err != nil {
+	if err := giveName(tmp, path); err != nil {
 		return err
 	}
 	return durable.OS{}.SyncDir(filepath.Dir(path))
+}
+
+// giveName renames a file, and leaves alone what somebody else put there
+// meanwhile.
+func giveName(from, to string) error {
+	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) { // not every file system can
+		err = os.Link(from, to)
+	}
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("%s was made by somebody else meanwhile, and is left as it is", to)
+	}
+	return err
 }
 
 // exportStream writes to what takes bytes in order only.

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"testbox-imaging/internal/convert"
+	"testbox-imaging/internal/disk"
 	"testbox-imaging/internal/durable"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/parttab"
@@ -59,7 +60,7 @@ func runImageImport(cmd *cobra.Command, args []string, o createOptions) (err err
 		return wrong("%s is no folder; give a box and files", args[0])
 	} else if err = checkWords(args[0], o.note); err == nil {
 		r.Box = args[0]
-		disks, err = importFiles(cmd, args[1:], o.sector)
+		disks, err = importFiles(cmd, args[1:], o)
 	}
 	if err != nil {
 		return err
@@ -72,10 +73,13 @@ func runImageImport(cmd *cobra.Command, args []string, o createOptions) (err err
 	return saveDisks(cmd, s, r, disks, o)
 }
 
-func importFiles(cmd *cobra.Command, args []string, sector int) (out []namedDisk, err error) {
+func importFiles(cmd *cobra.Command, args []string, o createOptions) (out []namedDisk, err error) {
 	for _, a := range args {
 		name, path := splitNamed(a)
-		d, err := importFile(cmd, path, sector, nil)
+		if err := notInStore(path, o.dir); err != nil {
+			return out, err
+		}
+		d, err := importFile(cmd, path, o.sector, nil)
 		if err != nil {
 			return out, err
 		}
@@ -137,9 +141,9 @@ func importFile(cmd *cobra.Command, path string, sector int, facts *image.Facts)
 	if err != nil {
 		return nil, err
 	}
-	if hasWriter(f) {
+	if by := disk.User(path, false); by != "" {
 		f.Close()
-		return nil, refused("%s is the disk of a running virtual machine; stop it first", path)
+		return nil, refused("%s is in use %s; let go of it first", path, by)
 	}
 	head := make([]byte, 4)
 	f.ReadAt(head, 0) // a shorter file has none of the marks
@@ -180,6 +184,9 @@ func (d *localDisk) take(r io.ReaderAt, size int64, sector int) error {
 	}
 	if sector == 0 {
 		sector = parttab.GuessSector(r, size)
+	}
+	if err := wholeSectors("the disk in it", size, sector); err != nil {
+		return err
 	}
 	d.Target = readOnlyDisk{r, size}
 	d.identity = image.Identity{Size: size, SectorSize: sector}

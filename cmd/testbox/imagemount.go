@@ -70,7 +70,7 @@ removed from the store before.`,
 }
 
 func runImageMount(cmd *cobra.Command, s *store.Locked, arg, dir string, tell bool) error {
-	r, sel, err := pick(cmd, s, arg, false)
+	r, sel, err := pick(cmd, s, arg)
 	if err != nil {
 		return err
 	}

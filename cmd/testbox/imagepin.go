@@ -28,9 +28,12 @@ either back. --note gives the backup other words.`,
 				return wrong("the note has %d bytes; at most %d are kept", len(note), image.MaxNote)
 			}
 			return o.with(cmd, false, func(s *store.Locked) error {
-				r, sel, err := pick(cmd, s, args[0], false)
+				r, sel, err := pick(cmd, s, args[0])
 				if err != nil {
 					return err
+				}
+				if sel.When == "" && r.Baseline && !off {
+					return wrong("%s has a baseline; say which backup is meant, as %s@latest or %s@baseline", r.Box, r.Box, r.Box)
 				}
 				if sel.Disk != "" {
 					return wrong("a backup is kept with all its disks; leave :%s out", sel.Disk)

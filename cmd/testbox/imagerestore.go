@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"testbox-imaging/internal/copier"
+	"testbox-imaging/internal/disk"
 	"testbox-imaging/internal/image"
 )
 
@@ -33,15 +35,18 @@ func newImageRestoreCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "restore IMAGE [NAME=]TARGET...",
 		Short: "Write a backup to disks",
-		Long: `Writes the disks of a backup to TARGETs: devices of this machine, or files, which are made if they
-are not there. All is checked before the first write, what the store has for it too. The first and
-last MiB of all targets are cleared first and written last, so no mixture of old and new ever boots.
+		Long: `Writes the disks of a backup to TARGETs: devices of this machine, or files. All disks of the backup
+must have a target; IMAGE:DISK restores one alone. What is on the targets is shown, and a file that
+is not there is announced, and it is asked whether to go on; without a terminal say --yes. Nothing
+is made below /dev, so a mistyped device is an error.
+
+All is checked before the first write, what the store has for it too. The first and last MiB of all
+targets are cleared first and written last, so no mixture of old and new ever boots. A target is
+locked: a second restore to it, or a backup of it, is refused meanwhile.
 
 Each place of a target is read first, and only what differs is written, unless most of it does or
 the disk turns; --full writes everything. Afterwards all that the image has is read back from the
-disk and compared; the last line says so, or the restore has failed.
-
-Without @WHEN, the box's baseline is taken, or the latest backup if there is none.`,
+disk and compared; the last line says so, or the restore has failed.`,
 		Example: `  testbox image restore 10.40.41.42 /dev/sdb
   testbox image restore web-1@latest~1 sda=/dev/sda sdb=/dev/sdc
   testbox image restore 10.40.41.42:sda disk.img`,
@@ -78,7 +83,7 @@ func runImageRestore(cmd *cobra.Command, arg string, targets []string, o restore
 		return err
 	}
 	defer closing(s, &err)
-	r, sel, err := pick(cmd, s, arg, true)
+	r, sel, err := pick(cmd, s, arg)
 	if err != nil {
 		return err
 	}
@@ -88,7 +93,7 @@ func runImageRestore(cmd *cobra.Command, arg string, targets []string, o restore
 	}
 	begun := false
 	defer func() { err = errors.Join(err, closeTargets(disks, begun)) }()
-	if err := openTargets(cmd, s, disks); err != nil {
+	if err := openTargets(cmd, s, o.dir, disks); err != nil {
 		return err
 	}
 	if err := refuseTargets(disks, opt.Unused); err != nil {
@@ -97,33 +102,61 @@ func runImageRestore(cmd *cobra.Command, arg string, targets []string, o restore
 	if err := askRestore(cmd, r, disks, o.yes); err != nil {
 		return err
 	}
+	if err := makeTargets(disks); err != nil {
+		return err
+	}
+	if err := refuseTargets(disks, opt.Unused); err != nil {
+		return err
+	}
 	begun, err = writeDisks(cmd, r, disks, opt)
 	return err
 }
 
-// askRestore says what will be written over, and asks on a terminal.
+// askRestore says what will be written over and what will be made, and asks on
+// a terminal.
 func askRestore(cmd *cobra.Command, r *image.Record, disks []restoring, yes bool) error {
-	old := false
+	lost := false
 	for i := range disks {
 		d := &disks[i]
-		if d.made {
+		goes := fmt.Sprintf("%s of backup %s of %s goes to %s", d.Name, r.ID, r.Box, d.path)
+		if d.isNew() {
+			cmd.PrintErrf("%s, which is not there: a new file of %s (%d bytes) is made, %s\n", goes, bytesText(d.Disk.Size), d.Disk.Size, d.full)
 			continue
 		}
-		old = true
-		cmd.PrintErrf("%s of backup %s of %s goes to %s (%s), which holds %s\n", d.Name, r.ID, r.Box, d.path, printable(d.target.identity.String()), d.target.content(cmd.Context()))
-		if was, is := d.Disk.Serial, d.target.identity.Serial; was != "" && is != "" && was != is {
-			cmd.PrintErrf("testbox: warning: the image is of the disk with the serial %s, this one has %s\n", printable(was), printable(is))
+		lost = true
+		cmd.PrintErrf("%s (%s), which holds %s\n", goes, printable(d.target.identity.String()), d.target.content(cmd.Context()))
+		for _, w := range otherDisk(r, d) {
+			cmd.PrintErrf("testbox: warning: %s\n", printable(w))
 		}
 	}
-	if yes || !old {
+	if yes {
 		return nil
+	}
+	question, why := "A new file is made. Go on? [y/N] ", "a new file would be made; say --yes"
+	if lost {
+		question, why = "What is there will be lost. Go on? [y/N] ", "what is on the targets would be lost; say --yes"
 	}
 	in, ok := cmd.InOrStdin().(*os.File)
 	if !ok || !isTerminal(in) {
-		return refused("what is on the targets would be lost; say --yes")
+		return refused("%s", why)
 	}
-	cmd.PrintErr("What is there will be lost. Go on? [y/N] ")
+	cmd.PrintErr(question)
 	return readYes(cmd.Context(), in)
+}
+
+// otherDisk says what speaks against a target: it is known to be another disk
+// than the image's, or even one that has another image in the backup.
+func otherDisk(r *image.Record, d *restoring) (warnings []string) {
+	is := d.target.identity
+	for i := range r.Disks {
+		if o := &r.Disks[i]; o.Name != d.Name && disk.Same(o.Disk, is) {
+			warnings = append(warnings, fmt.Sprintf("%s is the disk of image %s, not of %s", d.path, o.Name, d.Name))
+		}
+	}
+	if disk.Contradict(d.RecordedDisk.Disk, is) {
+		warnings = append(warnings, fmt.Sprintf("%s is another disk than the image was made of: that was %s, this is %s", d.path, d.RecordedDisk.Disk, is))
+	}
+	return warnings
 }
 
 // readYes waits for an answer, or for the end of ctx.
@@ -174,7 +207,8 @@ func writeDisks(cmd *cobra.Command, r *image.Record, disks []restoring, opt copi
 		copier.VerifyAll: "and read back", copier.VerifyWritten: "and what was written was read back",
 		copier.VerifyNone: "but not read back: this does not prove it",
 	}[opt.Verify]
-	cmd.Printf("backup %s of %s is restored, %s\n", r.ID, r.Box, proved)
+	did := recorded(disks)
+	cmd.Printf("%s is restored, %s%s\n", subject(r, did), proved, notDone(r, did, "restored"))
 	return true, nil
 }
 

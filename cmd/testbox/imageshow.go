@@ -39,7 +39,7 @@ disks with the same name have the same bytes wherever they are used.`,
 		Args: oneImage, ValidArgsFunction: completeImages(&o),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return o.with(cmd, true, func(s *store.Locked) error {
-				r, sel, err := pick(cmd, s, args[0], false)
+				r, sel, err := pick(cmd, s, args[0])
 				if err != nil {
 					return err
 				}

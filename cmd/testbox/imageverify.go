@@ -3,12 +3,15 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
+	"testbox-imaging/internal/chunk"
 	"testbox-imaging/internal/copier"
 	"testbox-imaging/internal/cpu"
 	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/object"
 	"testbox-imaging/internal/store"
 )
 
@@ -18,8 +21,10 @@ func newImageVerifyCmd() *cobra.Command {
 		Use:   "verify IMAGE [[NAME=]DISK...]",
 		Short: "Read a backup whole, or compare disks with it",
 		Long: `Without disks, reads and checks every object that the backup needs: after it, the backup can be
-restored. With disks, compares them with the images, and says where they differ; bytes that no
-file system used are not compared. Nothing is written. The exit code is 6 if they differ.`,
+restored. If a disk's image is damaged, the others are still checked. With disks, compares them with
+the images, says how much differs in which partitions, and where. All disks of the backup must be
+given; IMAGE:DISK is one alone. Bytes that no file system used are not compared. Nothing is written.
+The exit code is 6 if they differ.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) < 1 {
 				return errors.New("give an image, as BOX or BOX@WHEN")
@@ -29,7 +34,7 @@ file system used are not compared. Nothing is written. The exit code is 6 if the
 		ValidArgsFunction: completeFirst(&o),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return o.with(cmd, true, func(s *store.Locked) error {
-				r, sel, err := pick(cmd, s, args[0], false)
+				r, sel, err := pick(cmd, s, args[0])
 				if err != nil {
 					return err
 				}
@@ -44,24 +49,45 @@ file system used are not compared. Nothing is written. The exit code is 6 if the
 	return cmd
 }
 
-// verifyImages reads all of the images.
+// verifyImages reads all of the images, also behind one that is damaged.
 func verifyImages(cmd *cobra.Command, s *store.Locked, r *image.Record, disks []*image.RecordedDisk) error {
-	p := newProgress(cmd.ErrOrStderr())
-	defer p.end()
+	var errs []error
+	var whole, not []string
 	for _, d := range disks {
-		im, err := openImage(cmd.Context(), s, d)
-		if err != nil {
+		err := verifyImage(cmd, s, d)
+		switch {
+		case err == nil:
+			whole = append(whole, d.Name+" is whole")
+			continue
+		case cmd.Context().Err() != nil:
 			return err
+		case errors.Is(err, object.ErrDamaged) || errors.Is(err, chunk.ErrMissing):
+			not = append(not, d.Name+" is damaged")
+		default:
+			not = append(not, d.Name+" could not be checked")
 		}
-		err = im.Check(cmd.Context(), cpu.Count(), func(done int64) { p.tell("check "+d.Name, done, d.Data) })
-		if err != nil {
-			return fmt.Errorf("backup %s of %s: %s: %w", r.ID, r.Box, d.Name, err)
-		}
-		p.end()
+		cmd.Printf("%s: image %s: %s\n", d.Name, d.Root, not[len(not)-1])
+		errs = append(errs, fmt.Errorf("backup %s of %s: %s: %w", r.ID, r.Box, d.Name, err))
+	}
+	if len(not) > 0 {
+		each := strings.Join(append(not, whole...), ", ")
+		return errors.Join(append(errs, fmt.Errorf("%s is not proved to be restorable: %s%s", subject(r, disks), each, notDone(r, disks, "checked")))...)
+	}
+	cmd.Printf("%s can be restored%s\n", subject(r, disks), notDone(r, disks, "checked"))
+	return nil
+}
+
+func verifyImage(cmd *cobra.Command, s *store.Locked, d *image.RecordedDisk) error {
+	im, err := openImage(cmd.Context(), s, d)
+	if err != nil {
+		return err
+	}
+	p := newProgress(cmd.ErrOrStderr())
+	err = im.Check(cmd.Context(), cpu.Count(), func(done int64) { p.tell("check "+d.Name, done, d.Data) })
+	if p.end(); err == nil {
 		cmd.Printf("%s: image %s is whole: %s of data\n", d.Name, d.Root, bytesText(d.Data))
 	}
-	cmd.Printf("backup %s of %s can be restored\n", r.ID, r.Box)
-	return nil
+	return err
 }
 
 // errDiffer is what a comparison ends with that found differences.
@@ -72,20 +98,45 @@ func verifyDisks(cmd *cobra.Command, s *store.Locked, r *image.Record, sel store
 	if err != nil {
 		return err
 	}
-	differ := false
+	for i := range disks {
+		if err := disks[i].mustBeDisk(); err != nil {
+			return err
+		}
+	}
+	var differ []string
+	var errs []error
 	for i := range disks {
 		d := &disks[i]
 		same, err := verifyDisk(cmd, s, d)
-		if err != nil {
+		switch {
+		case err != nil && cmd.Context().Err() != nil:
 			return err
+		case err != nil:
+			errs = append(errs, fmt.Errorf("%s: %w", d.Name, err))
+		case !same:
+			differ = append(differ, d.Name)
 		}
-		differ = differ || !same
 	}
-	if differ {
+	did := recorded(disks)
+	switch {
+	case len(errs) > 0:
+		return errors.Join(errs...)
+	case len(differ) > 0:
+		cmd.Printf("%s backup %s of %s%s\n", differing(differ), r.ID, r.Box, notDone(r, did, "compared"))
 		return errDiffer
+	case len(did) < len(r.Disks):
+		cmd.Printf("the disk holds %s%s\n", subject(r, did), notDone(r, did, "compared"))
+	default:
+		cmd.Printf("the disks hold %s\n", subject(r, did))
 	}
-	cmd.Printf("the disks hold backup %s of %s\n", r.ID, r.Box)
 	return nil
+}
+
+func differing(names []string) string {
+	if len(names) == 1 {
+		return names[0] + " differs from"
+	}
+	return strings.Join(names, ", ") + " differ from"
 }
 
 func verifyDisk(cmd *cobra.Command, s *store.Locked, d *restoring) (same bool, err error) {
@@ -94,6 +145,9 @@ func verifyDisk(cmd *cobra.Command, s *store.Locked, d *restoring) (same bool, e
 		return false, err
 	}
 	defer t.close()
+	if t.user != "" {
+		cmd.PrintErrf("testbox: warning: %s is in use %s; it may change while it is compared\n", d.path, t.user)
+	}
 	im, err := openImage(cmd.Context(), s, d.RecordedDisk)
 	if err != nil {
 		return false, err
@@ -110,10 +164,20 @@ func verifyDisk(cmd *cobra.Command, s *store.Locked, d *restoring) (same bool, e
 	if err != nil {
 		return false, err
 	}
-	cmd.Printf("%s: %s: the same %s, of %s read\n", d.Name, d.path, bytesText(receipt.Verified), bytesText(receipt.Read))
-	for _, line := range copier.DifferText(&receipt, tally) {
+	printCompared(cmd, d, &receipt, tally)
+	return receipt.Verified == receipt.Read && len(receipt.Differ) == 0 && len(receipt.Bad) == 0, nil
+}
+
+// printCompared says how much of a disk differs from its image, and where.
+func printCompared(cmd *cobra.Command, d *restoring, r *image.Receipt, t *copier.Tally) {
+	if len(r.Differ) == 0 {
+		cmd.Printf("%s: %s: nothing differs in %s\n", d.Name, d.path, bytesText(r.Read))
+	}
+	for i, line := range copier.DifferText(r, t) {
+		if i == 0 {
+			line = d.path + ": " + line
+		}
 		cmd.Printf("%s: %s\n", d.Name, line)
 	}
-	printBad(cmd, d.Name, receipt.Bad)
-	return len(receipt.Differ) == 0 && len(receipt.Bad) == 0, nil
+	printBad(cmd, d.Name, r.Bad)
 }

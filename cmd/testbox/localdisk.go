@@ -4,9 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"testbox-imaging/internal/copier"
 	"testbox-imaging/internal/disk"
@@ -20,7 +23,7 @@ type localDisk struct {
 	identity image.Identity
 	kernel   string // of a block device
 	rotating bool
-	busy     bool // it may change while it is read
+	user     string // who may change it while it is read, as "by a mount on /srv"; "" is nobody
 	close    func() error
 }
 
@@ -33,19 +36,22 @@ func openLocal(path string, sector int, write, busy bool) (*localDisk, error) {
 	}
 	d := &localDisk{path: path, identity: image.Identity{Size: raw.size, SectorSize: raw.sector}}
 	d.identify()
-	if raw.busy && busy && !write {
-		d.Target, d.busy, d.close = readOnlyDisk{raw, raw.size}, true, raw.Close
+	by := disk.User(path, write)
+	if by != "" && busy && !write {
+		d.Target, d.user, d.close = readOnlyDisk{raw, raw.size}, by, raw.Close
 		return d, nil
 	}
 	raw.Close()
-	switch {
-	case raw.size%int64(raw.sector) != 0:
-		return nil, wrong("%s has %d bytes, which are not whole sectors of %d: it is no disk, or is cut off", path, raw.size, raw.sector)
-	case raw.busy:
-		return nil, refused("%s is in use: mounted, part of a RAID or LVM, or the disk of a running virtual machine; let go of it first", path)
+	if by != "" {
+		return nil, refused("%s is in use %s; let go of it first", path, by)
 	}
 	dev, err := disk.OpenPath(path, disk.Disk{Name: path, Identity: d.identity}, write)
-	if err != nil {
+	switch {
+	case errors.Is(err, disk.ErrInUse):
+		return nil, refused("%w", err)
+	case errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS):
+		return nil, wrong("%w", err)
+	case err != nil:
 		return nil, err
 	}
 	d.Target, d.close = dev, dev.Close

@@ -4,74 +4,140 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"testbox-imaging/internal/chunk"
 	"testbox-imaging/internal/copier"
+	"testbox-imaging/internal/disk"
 	"testbox-imaging/internal/durable"
 	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/parttab"
 	"testbox-imaging/internal/store"
 	"testbox-imaging/internal/usedmap"
 )
 
-// restoring is one disk of a restore.
+// restoring is one disk of a restore, or of a comparison.
 type restoring struct {
 	*image.RecordedDisk
 	im     *chunk.Image
-	path   string // of the target
-	made   bool   // the target is a file that was made for it
+	place       // of the target
+	made   bool // the target is a file that was made for it
 	target *localDisk
 }
 
-// pairTargets says which disk goes where.
+// pairTargets says which disk goes where. Without :DISK all disks of the backup
+// must go somewhere: half of it is not what was asked for.
 func pairTargets(r *image.Record, sel store.Selector, targets []string) ([]restoring, error) {
 	disks := chosen(r, sel)
 	var out []restoring
-	used := map[string]bool{}
+	left := map[string]bool{}
+	for _, d := range disks {
+		left[d.Name] = true
+	}
 	for _, t := range targets {
 		name, path := splitNamed(t)
 		if name == "" && len(disks) == 1 && len(targets) == 1 {
 			name = disks[0].Name
 		}
-		var of *image.RecordedDisk
-		for _, d := range disks {
-			if d.Name == name {
-				of = d
-			}
-		}
+		i := slices.IndexFunc(disks, func(d *image.RecordedDisk) bool { return d.Name == name })
 		switch {
 		case name == "":
 			return nil, wrong("backup %s of %s has the disks %s; say which goes where, as in %s=%s", r.ID, r.Box, diskNames(r), r.Disks[0].Name, path)
-		case of == nil:
+		case i < 0:
 			return nil, wrong("backup %s of %s has no disk %s, but %s", r.ID, r.Box, name, diskNames(r))
-		case used[name] || used["="+path]:
-			return nil, wrong("%s stands there twice", t)
+		case !left[name]:
+			return nil, wrong("disk %s of the backup is named twice", name)
+		case path == "-":
+			return nil, wrong("- cannot be a disk: what a restore writes it reads back; `testbox image export %s -` writes to standard output", sel)
 		}
-		used[name], used["="+path] = true, true
-		out = append(out, restoring{RecordedDisk: of, path: path})
+		p, err := lookPlace(path)
+		if err != nil {
+			return nil, err
+		}
+		for j := range out {
+			if out[j].same(&p) {
+				return nil, refused("%s and %s are the same disk", out[j].path, path)
+			}
+		}
+		delete(left, name)
+		out = append(out, restoring{RecordedDisk: disks[i], place: p})
+	}
+	if len(left) > 0 {
+		names := strings.Join(slices.Sorted(maps.Keys(left)), ", ")
+		return nil, refused("backup %s of %s has %s too, and nothing is said of it; give all disks, or take one alone as %s@%s:%s",
+			r.ID, r.Box, names, r.Box, r.ID, out[0].Name)
 	}
 	return out, nil
 }
 
-// openTargets opens all images and targets; files that are not there are made.
-func openTargets(cmd *cobra.Command, s *store.Locked, disks []restoring) error {
+// openTargets opens all images, and the targets that are there. A file that is
+// still to be made is looked at only.
+func openTargets(cmd *cobra.Command, s *store.Locked, dir string, disks []restoring) error {
 	for i := range disks {
 		d := &disks[i]
 		var err error
 		if d.im, err = openImage(cmd.Context(), s, d.RecordedDisk); err != nil {
 			return err
 		}
-		if _, err := os.Stat(d.path); errors.Is(err, os.ErrNotExist) {
-			if err := makeFile(d.path, d.Disk.Size); err != nil {
-				return err
-			}
-			d.made = true
+		if err = d.notInStore(dir); err == nil {
+			err = d.mayBeTarget(cmd.Context())
 		}
-		if d.target, err = openLocal(d.path, sectorOf(d), true, false); err != nil {
+		if err == nil && !d.isNew() {
+			d.target, err = openLocal(d.path, sectorOf(d), true, false)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mayBeTarget refuses what an image cannot go to, before it is opened.
+func (d *restoring) mayBeTarget(ctx context.Context) error {
+	if d.isNew() {
+		return d.mayBeMade()
+	}
+	if err := d.mustBeDisk(); err != nil {
+		return err
+	}
+	if d.isFile() && d.below("/dev") {
+		return wrong("%s is no device, but a file in memory; give the device's name", d.path)
+	}
+	whole := disk.WholeOf(d.path)
+	if !d.isBlock() || whole == "" {
+		return nil
+	}
+	view := d.im.ReaderAt(ctx, viewCache)
+	defer view.Close()
+	_, err := parttab.Read(view, view.Size(), d.Disk.SectorSize)
+	if errors.Is(err, parttab.ErrNone) {
+		return nil
+	}
+	return refused("%s is a partition, and the image is of a whole disk with a partition table; its place is a disk, such as /dev/%s", d.path, whole)
+}
+
+// makeTargets makes the files that are not there, and opens them.
+func makeTargets(disks []restoring) (err error) {
+	for i := range disks {
+		d := &disks[i]
+		if !d.isNew() {
+			continue
+		}
+		if err := makeFile(d.full, d.Disk.Size); err != nil {
+			return err
+		}
+		d.made = true
+		if d.info, err = os.Stat(d.full); err == nil {
+			d.target, err = openLocal(d.full, d.Disk.SectorSize, true, false)
+		}
+		if err != nil {
+			d.made = d.made && !errors.Is(err, disk.ErrInUse) // or another one would write to a file without a name
 			return err
 		}
 	}
@@ -81,7 +147,7 @@ func openTargets(cmd *cobra.Command, s *store.Locked, disks []restoring) error {
 // sectorOf is the sector size that a target is taken for: a file has the
 // image's, a device its own.
 func sectorOf(d *restoring) int {
-	if st, err := os.Stat(d.path); err == nil && st.Mode().IsRegular() {
+	if d.isFile() {
 		return d.Disk.SectorSize
 	}
 	return 0
@@ -99,24 +165,29 @@ func makeFile(path string, size int64) error {
 	return err
 }
 
-// closeTargets closes targets, and removes files that were made for nothing.
+// closeTargets closes targets, and removes files that were made for nothing:
+// as long as they are locked, so that nobody else has begun to use them.
 func closeTargets(disks []restoring, begun bool) (err error) {
 	for i := range disks {
 		d := &disks[i]
+		if d.made && !begun {
+			err = errors.Join(err, os.Remove(d.full))
+		}
 		if d.target != nil {
 			err = errors.Join(err, d.target.close())
-		}
-		if d.made && !begun {
-			err = errors.Join(err, os.Remove(d.path))
 		}
 	}
 	return err
 }
 
-// refuseTargets refuses what could only fail, or do harm, after the first write.
+// refuseTargets refuses what could only fail, or do harm, after the first
+// write. Targets that are not made yet pass.
 func refuseTargets(disks []restoring, unused copier.Unused) error {
 	for i := range disks {
 		d := &disks[i]
+		if d.target == nil {
+			continue
+		}
 		t := d.target
 		can, ok := t.Target.(copier.Discarder)
 		switch {
@@ -127,19 +198,8 @@ func refuseTargets(disks []restoring, unused copier.Unused) error {
 		case unused == copier.UnusedDiscard && !(ok && can.CanDiscard()):
 			return refused("%s cannot discard; say --unused=keep or --unused=zero", d.path)
 		}
-		for j := range disks[:i] {
-			if sameFile(disks[j].path, d.path) {
-				return refused("%s and %s are the same disk", disks[j].path, d.path)
-			}
-		}
 	}
 	return nil
-}
-
-func sameFile(a, b string) bool {
-	x, err := os.Stat(a)
-	y, err2 := os.Stat(b)
-	return err == nil && err2 == nil && os.SameFile(x, y)
 }
 
 // content says what a disk holds, for who is asked whether it may be lost.

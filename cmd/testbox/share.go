@@ -55,6 +55,9 @@ The loader's files are those of Debian: apt-get install pxelinux syslinux-common
 		ValidArgsFunction: completeFolder,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.dir = exportDir(args)
+			if err := mayBeFolder(o.dir); err != nil {
+				return err
+			}
 			o.keepAnon = !cmd.Flags().Changed("anon-uid") && !cmd.Flags().Changed("anon-gid")
 			o.asked = !o.keepAnon || cmd.Flags().Changed("clients") || cmd.Flags().Changed("insecure")
 			return runShareInit(cmd, w, o)

@@ -65,6 +65,9 @@ func runStoreInit(cmd *cobra.Command, path, remote string) error {
 	case err != nil && !errors.Is(err, os.ErrNotExist):
 		return wrong("%w", err)
 	}
+	if err := mayBeFolder(path); err != nil {
+		return err
+	}
 	folder, err := dir.New(durable.OS{}, path)
 	if err != nil {
 		return err
@@ -90,6 +93,26 @@ func runStoreInit(cmd *cobra.Command, path, remote string) error {
 	}
 	cmd.Printf("the store in %s is ready\n", path)
 	return nil
+}
+
+// mayBeFolder refuses a folder of a new store where it would not be kept, or
+// would be in another store's way. Folders above it may be missing too.
+func mayBeFolder(path string) error {
+	path = filepath.Clean(path)
+	for {
+		if _, err := os.Lstat(filepath.Dir(path)); !errors.Is(err, os.ErrNotExist) {
+			break
+		}
+		path = filepath.Dir(path)
+	}
+	p, err := lookPlace(path)
+	if err == nil && p.isNew() {
+		err = p.mayBeMade()
+	}
+	if err == nil {
+		err = p.notInStore("")
+	}
+	return err
 }
 
 func newStoreGCCmd() *cobra.Command {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -106,15 +107,13 @@ func allRecords(cmd *cobra.Command, s *store.Locked) ([]*image.Record, []*store.
 	return rs, damaged, err
 }
 
-// pick finds the backup that an argument means. What is not said is latest, or
-// for a restore the baseline.
-func pick(cmd *cobra.Command, s *store.Locked, arg string, baseline bool) (*image.Record, store.Selector, error) {
+// pick finds the backup that an argument means. A box alone means its baseline,
+// or the latest backup if there is none; a baseline that is not the latest is
+// said, for who did not think of it.
+func pick(cmd *cobra.Command, s *store.Locked, arg string) (*image.Record, store.Selector, error) {
 	sel, err := store.ParseSelector(arg)
 	if err != nil {
 		return nil, sel, wrong("%w", err)
-	}
-	if sel.When == "" && !baseline {
-		sel.When = "latest"
 	}
 	rs, damaged, err := allRecords(cmd, s)
 	if err != nil {
@@ -127,12 +126,17 @@ func pick(cmd *cobra.Command, s *store.Locked, arg string, baseline bool) (*imag
 	if errors.Is(err, store.ErrNoImage) {
 		return nil, sel, wrong("%w; `testbox image list` shows what there is", err)
 	}
+	if err == nil && sel.When == "" {
+		if latest, err := store.Select(rs, store.Selector{Box: sel.Box, When: "latest"}); err == nil && latest != r {
+			cmd.PrintErrf("%s means its baseline, backup %s; the latest is %s, as %s@latest\n", r.Box, r.ID, latest.ID, r.Box)
+		}
+	}
 	return r, sel, err
 }
 
 // pickDisk finds the one disk that an argument means.
 func pickDisk(cmd *cobra.Command, s *store.Locked, arg string) (*image.Record, *image.RecordedDisk, error) {
-	r, sel, err := pick(cmd, s, arg, false)
+	r, sel, err := pick(cmd, s, arg)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -149,6 +153,46 @@ func chosen(r *image.Record, sel store.Selector) (out []*image.RecordedDisk) {
 		if sel.Disk == "" || sel.Disk == r.Disks[i].Name {
 			out = append(out, &r.Disks[i])
 		}
+	}
+	return out
+}
+
+// subject is what a command's last line speaks of: a backup, or some of its
+// disks.
+func subject(r *image.Record, disks []*image.RecordedDisk) string {
+	is := fmt.Sprintf("backup %s of %s", r.ID, r.Box)
+	if len(disks) == len(r.Disks) {
+		return is
+	}
+	var names []string
+	for _, d := range disks {
+		names = append(names, d.Name)
+	}
+	return strings.Join(names, ", ") + " of " + is
+}
+
+// notDone ends a command's last line with the disks of the backup to which it
+// did nothing, as "; sdb was not restored".
+func notDone(r *image.Record, disks []*image.RecordedDisk, verb string) string {
+	var left []string
+	for i := range r.Disks {
+		if !slices.Contains(disks, &r.Disks[i]) {
+			left = append(left, r.Disks[i].Name)
+		}
+	}
+	switch len(left) {
+	case 0:
+		return ""
+	case 1:
+		return fmt.Sprintf("; %s was not %s", left[0], verb)
+	}
+	return fmt.Sprintf("; %s were not %s", strings.Join(left, ", "), verb)
+}
+
+// recorded are the disks of a backup that are restored or compared.
+func recorded(disks []restoring) (out []*image.RecordedDisk) {
+	for i := range disks {
+		out = append(out, disks[i].RecordedDisk)
 	}
 	return out
 }

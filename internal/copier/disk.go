@@ -221,5 +221,5 @@ func (d *disk) verify(runs []parttab.Edit) error {
 
 // notKept says that a disk gave back something else than was written.
 func notKept(off, n int64) error {
-	return fmt.Errorf("the %d bytes at %d read back otherwise than they were written: the disk or its controller is broken", n, off)
+	return fmt.Errorf("the %d bytes at %d read back otherwise than they were written: either something else wrote to the disk at the same time, or the disk or its controller is broken", n, off)
 }

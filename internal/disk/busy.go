@@ -39,6 +39,23 @@ func partitionsOf(path string) []string {
 	return parts
 }
 
+// WholeOf is the kernel name of the disk that a partition is of; "" if path is
+// no partition's.
+func WholeOf(path string) string {
+	number, err := devNumber(path)
+	if err != nil {
+		return ""
+	}
+	if _, err := os.Stat(sysDir(number) + "/partition"); err != nil {
+		return ""
+	}
+	real, err := filepath.EvalSymlinks(sysDir(number))
+	if err != nil {
+		return ""
+	}
+	return filepath.Base(filepath.Dir(real))
+}
+
 // Users says who uses a disk or a partition of it, as "by dm-0, by a mount on
 // /srv", or "" if nobody does or the kernel does not tell.
 func Users(devDir string, d Disk) string {

@@ -31,7 +31,8 @@ const fileAlign = 4096
 // O_DIRECT is synced and dropped from the cache before each read.
 type Device struct {
 	f      *os.File
-	name   string // for errors
+	behind *os.File // what a loop device stands on, open for its lock; nil if there is none
+	name   string   // for errors
 	size   int64
 	sector int
 	align  int  // of offsets, lengths and buffers in O_DIRECT transfers
@@ -69,7 +70,9 @@ func OpenPath(path string, d Disk, write bool) (*Device, error) {
 	case st.Mode()&os.ModeDevice != 0 && st.Mode()&os.ModeCharDevice == 0:
 		err = dev.openBlock(path, write)
 	case st.Mode().IsRegular():
-		err = dev.openFile(path, st.Size(), write)
+		if err = dev.openFile(path, st.Size(), write); err == nil {
+			err = dev.lockFile(st, write)
+		}
 	default:
 		err = fmt.Errorf("%s is neither a block device nor a file", path)
 	}
@@ -95,7 +98,7 @@ func (dev *Device) openBlock(path string, write bool) error {
 	f, err := os.OpenFile(path, openMode(write)|unix.O_EXCL|unix.O_DIRECT, 0)
 	switch {
 	case errors.Is(err, unix.EBUSY):
-		return fmt.Errorf("it is in use%s; whatever uses it must let go of it first: %w", holders(path), err)
+		return fmt.Errorf("%w: %w", inUse(claimed(path)), err)
 	case err != nil:
 		return err
 	}
@@ -109,7 +112,10 @@ func (dev *Device) openBlock(path string, write bool) error {
 	}
 	dev.align = dev.sector
 	if ro, err := readOnly(fd); write && err == nil && ro {
-		return errors.New("it is read-only; the protection of the disks was not lifted for it, or the disk has a write-protect switch")
+		return fmt.Errorf("it is read-only; the protection of the disks was not lifted for it, or the disk has a write-protect switch: %w", unix.EROFS)
+	}
+	if dev.behind = behindLoop(f); dev.behind != nil {
+		return lock(dev.behind, write)
 	}
 	return nil
 }
@@ -127,6 +133,19 @@ func (dev *Device) openFile(path string, size int64, write bool) error {
 		}
 	}
 	return dev.openBuffered(path, write)
+}
+
+// lockFile locks a file that was opened, which must still be the one that st
+// is of.
+func (dev *Device) lockFile(st os.FileInfo, write bool) error {
+	if err := lock(dev.f, write); err != nil {
+		return err
+	}
+	now, err := dev.f.Stat()
+	if err == nil && (!os.SameFile(st, now) || st.Size() != now.Size()) {
+		err = errors.New("it was changed while it was opened")
+	}
+	return err
 }
 
 // probe reads once: some file systems let a file be opened with O_DIRECT and
@@ -178,6 +197,9 @@ func (dev *Device) SectorSize() int { return dev.sector }
 
 // Close closes the device. It does not sync.
 func (dev *Device) Close() error {
+	if dev.behind != nil {
+		defer dev.behind.Close()
+	}
 	if dev.f == nil {
 		return nil
 	}

@@ -57,6 +57,13 @@ func same(a, b image.Identity) string {
 	return ""
 }
 
+// Same reports whether two identities are known to be those of one disk.
+func Same(a, b image.Identity) bool { return same(a, b) != "" && !contradict(a, b) }
+
+// Contradict reports whether two identities are known to be those of two
+// disks.
+func Contradict(a, b image.Identity) bool { return contradict(a, b) }
+
 // contradict reports whether something known says that two identities are not
 // those of one disk. WWNs of different kinds ("eui.", "uuid.") are not
 // compared: which kind a disk shows may change with the kernel.
