@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 
@@ -83,13 +84,17 @@ func runStoreInit(cmd *cobra.Command, path, remote string) error {
 		cmd.PrintErrf("testbox: there is a store at %s already; %s becomes a folder for it\n", remote, path)
 		err = nil
 	}
-	if err != nil {
+	lost := errors.Is(err, store.ErrNameLost) && remote != ""
+	if err != nil && !lost {
 		return err
 	}
 	if remote != "" {
 		if err := durable.WriteFile(durable.OS{}, filepath.Join(path, remoteName), []byte(remote+"\n"), 0o600); err != nil {
 			return err
 		}
+	}
+	if lost { // the folder is what `store rebuild-index` needs
+		return err
 	}
 	cmd.Printf("the store in %s is ready\n", path)
 	return nil
@@ -156,9 +161,15 @@ func newStoreRebuildCmd() *cobra.Command {
 		Use:   "rebuild-index",
 		Short: "Make the index anew from the packs",
 		Long: `The index says where objects are, and is nothing but a cache: it is made anew by itself where it is
-missing or damaged. This makes it anew in any case.`,
+missing or damaged. This makes it anew in any case.
+
+If the file "store" is damaged or gone, which makes the folder a store, it is written anew too: each
+pack has what was in it. That is refused if the packs are of different stores.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := restoreName(cmd, o.dir); err != nil {
+				return err
+			}
 			return o.with(cmd, false, func(s *store.Locked) error {
 				if err := s.RebuildIndex(cmd.Context()); err != nil {
 					return err
@@ -170,4 +181,25 @@ missing or damaged. This makes it anew in any case.`,
 	}
 	o.add(cmd)
 	return cmd
+}
+
+// restoreName writes the file that makes a folder a store anew, if that is
+// needed.
+func restoreName(cmd *cobra.Command, path string) error {
+	blobs, err := blobsOf(cmd.Context(), path)
+	if err != nil {
+		return err
+	}
+	restored, err := store.RestoreName(cmd.Context(), path, blobs)
+	switch {
+	case errors.Is(err, store.ErrNoStore):
+		return wrong("%s: %w", path, err)
+	case errors.Is(err, store.ErrLocked):
+		return refused("%s: %w", path, err)
+	case err != nil:
+		return fmt.Errorf("%s: %w", path, err)
+	case restored:
+		cmd.Println("the file `store` is written anew, as the packs say")
+	}
+	return nil
 }

@@ -24,7 +24,11 @@ func OpenDir(ctx context.Context, path string, blobs blob.Store, readOnly bool, 
 		must = filepath.Join(path, storeName)
 	}
 	if _, err := os.Stat(must); errors.Is(err, os.ErrNotExist) { // before a lock is left in a folder that is none
-		return nil, fmt.Errorf("%s: %w", path, ErrNoStore)
+		err = ErrNoStore
+		if folder, dirErr := dir.Open(durable.OS{}, path); dirErr == nil && blobs == nil {
+			err = nameLost(ctx, folder, err)
+		}
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	l := &Locked{path: path}
 	if err := l.lock(readOnly); err != nil {

@@ -125,6 +125,9 @@ func Init(ctx context.Context, blobs blob.Store) error {
 			return ErrExists
 		}
 	}
+	if _, err := firstPack(ctx, blobs); err == nil {
+		return ErrNameLost
+	}
 	if len(there) > 0 {
 		return fmt.Errorf("there is something else (%s); a store wants a place of its own", there[0].Name)
 	}
@@ -146,7 +149,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		bad: map[place]object.Key{}, closed: map[object.Name]int64{},
 	}
 	if err := s.identify(ctx); err != nil {
-		return nil, err
+		return nil, nameLost(ctx, s.cfg.Blobs, err)
 	}
 	if err := s.load(ctx); err != nil {
 		return nil, err
