@@ -50,7 +50,9 @@ ACTION is one of:
   refresh-info   take the inventory only
   rescue         keep the box up, with ssh and console; needs a maintenance system of the form debian
 
-Everything is checked for all boxes before the first is armed. An arming expires, so that a
+Everything is checked for all boxes before the first is armed. Where the backup area is at hand,
+beside the TFTP area, a warning says what a box will refuse, such as a restore without an image or
+a disk that its inventory does not have; it is armed all the same, for that can be put right. An arming expires, so that a
 forgotten restore does not wipe a box weeks later. What is the same for all boxes (server,
 network, version of the maintenance system) stands in site.conf in the folder of boot files.`,
 		Example: `  testbox pxe-conf 10.165.98.220 backup
@@ -165,16 +167,17 @@ func runPxeConf(cmd *cobra.Command, w world, o pxeOptions, boxes []string, actio
 	if err != nil {
 		return err
 	}
-	if err := folder.warnAbove(base.site.TFTPPath); err != nil {
-		cmd.PrintErrf("testbox: WARNING: %v\n", err)
-	}
 	if o.show {
 		for _, p := range plan {
 			fmt.Fprintf(cmd.OutOrStdout(), "# %s, for %s; not written\n%s", folder.path(p.target.addr.Hex()), p.target, p.text)
 		}
-		return nil
+	} else if err := writePlan(cmd, w, folder, plan, form); err != nil {
+		return err
 	}
-	return writePlan(cmd, w, folder, plan, form)
+	for _, warning := range folder.foresee(plan, base.site) { // last, where it is seen
+		cmd.PrintErrf("testbox: WARNING: %s\n", warning)
+	}
+	return nil
 }
 
 // armTemplate is what the boot files of one command have in common.

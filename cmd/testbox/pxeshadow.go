@@ -14,8 +14,6 @@ import (
 
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/box"
-	"testbox-imaging/internal/durable"
-	"testbox-imaging/internal/inventory"
 )
 
 // machine is what is known of a box's hardware. What is not known is empty.
@@ -26,17 +24,13 @@ type machine struct {
 
 // machineOf looks the box up where this machine has seen it: among the
 // neighbours on the network, and in the inventory of its last action.
-func (f *pxeFolder) machineOf(addr box.Addr, backup string, near map[string]string) machine {
+func (f *pxeFolder) machineOf(addr box.Addr, near map[string]string) machine {
 	var m machine
 	if mac := near[addr.String()]; mac != "" {
 		m.macs = append(m.macs, mac)
 	}
-	data, err := durable.ReadFile(f.fsys, filepath.Join(backup, addr.String(), inventory.JSONName), inventory.MaxJSON)
-	if err != nil {
-		return m
-	}
-	inv, err := inventory.ParseJSON(data)
-	if err != nil {
+	inv := f.inventory(addr)
+	if inv == nil {
 		return m
 	}
 	m.uuid = strings.ToLower(inv.UUID)
@@ -78,7 +72,7 @@ func (f *pxeFolder) shadows(w world, addr box.Addr) ([]shadow, error) {
 		}
 		if near == nil {
 			near = readNeighbours(w.neighbours)
-			m = f.machineOf(addr, f.backupArea(), near)
+			m = f.machineOf(addr, near)
 		}
 		if whose := belongs(owner, m, addr, near); whose != ownerOther {
 			list = append(list, shadow{name, whose})

@@ -16,19 +16,9 @@ import (
 
 // backup makes an image of each chosen disk and commits them together.
 func (s *session) backup(ctx context.Context, disks []disk.Disk, choice disk.Choice) error {
-	entries, err := s.folder.Images()
+	entries, old, err := s.earlier()
 	if err != nil {
 		return refusal{err}
-	}
-	if s.cmd.Action == box.Backup && len(entries) > 0 {
-		return refuse("%w: %s; arm the box for backup-again to keep them as .old", sharedir.ErrImages, entryNames(entries))
-	}
-	old, oldErr := s.folder.OldImages()
-	if oldErr != nil {
-		s.log.Error("old images: %v", oldErr)
-	}
-	if oldErr != nil && len(entries) > 0 {
-		return refusal{oldErr} // one of them may be the last image of a disk
 	}
 	names := imageNames(disks, append(entries[:len(entries):len(entries)], old...))
 	if err := s.successors(names, choice, entries, old); err != nil {
@@ -67,6 +57,25 @@ func (s *session) backup(ctx context.Context, disks []disk.Disk, choice disk.Cho
 		}
 	}
 	return nil
+}
+
+// earlier lists the images that are there and the .old ones. The error is why
+// there can be no backup beside them.
+func (s *session) earlier() (entries, old []sharedir.Entry, err error) {
+	if entries, err = s.folder.Images(); err != nil {
+		return nil, nil, err
+	}
+	if s.cmd.Action == box.Backup && len(entries) > 0 {
+		return nil, nil, fmt.Errorf("%w: %s; arm the box for backup-again to keep them as .old", sharedir.ErrImages, entryNames(entries))
+	}
+	old, oldErr := s.folder.OldImages()
+	if oldErr != nil {
+		s.log.Error("old images: %v", oldErr)
+	}
+	if oldErr != nil && len(entries) > 0 {
+		return nil, nil, oldErr // one of them may be the last image of a disk
+	}
+	return entries, old, nil
 }
 
 // imageNames gives each disk the name of its first backup. The images of the

@@ -120,9 +120,6 @@ func (r aliveReader) ReadAt(b []byte, off int64) (int, error) {
 // Everything that can be refused is refused here, for all disks, before the
 // first one is opened for writing.
 func (s *session) prepare(ctx context.Context, disks []disk.Disk, choice disk.Choice, write bool) ([]target, []copier.Job, func(), error) {
-	if len(choice.Missing) > 0 {
-		return nil, nil, nil, fmt.Errorf("not all disks that were named are there: %s", strings.Join(choice.Missing, ", "))
-	}
 	targets, err := s.targets(disks, choice)
 	if err != nil {
 		return nil, nil, nil, err
@@ -136,18 +133,11 @@ func (s *session) prepare(ctx context.Context, disks []disk.Disk, choice disk.Ch
 
 // targets pairs the images with the box's disks.
 func (s *session) targets(disks []disk.Disk, choice disk.Choice) ([]target, error) {
-	images := s.folder.Images
-	if s.cmd.OldImages {
-		images = s.folder.OldImages
+	if len(choice.Missing) > 0 {
+		return nil, fmt.Errorf("not all disks that were named are there: %s", strings.Join(choice.Missing, ", "))
 	}
-	entries, err := images()
+	entries, err := s.images()
 	if err != nil {
-		return nil, err
-	}
-	if len(entries) == 0 {
-		return nil, fmt.Errorf("there is no image in %s; arm the box for backup first", s.folder.Dir())
-	}
-	if err := s.ofThisBox(entries); err != nil {
 		return nil, err
 	}
 	facts := make([]*image.Facts, len(entries))
@@ -174,6 +164,22 @@ func (s *session) targets(disks []disk.Disk, choice disk.Choice) ([]target, erro
 		return nil, errors.New("no image belongs on any of the chosen disks")
 	}
 	return out, nil
+}
+
+// images lists the images that the action takes.
+func (s *session) images() ([]sharedir.Entry, error) {
+	list, none := s.folder.Images, "there is no image in %s; arm the box for backup first"
+	if s.cmd.OldImages {
+		list, none = s.folder.OldImages, "there is no .old image in %s; arm the box without --image=old for those of the last backup"
+	}
+	entries, err := list()
+	if err != nil {
+		return nil, err
+	}
+	if len(entries) == 0 {
+		return nil, fmt.Errorf(none, s.folder.Dir())
+	}
+	return entries, s.ofThisBox(entries)
 }
 
 // ofThisBox refuses images that are not one backup of this machine.

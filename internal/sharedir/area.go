@@ -60,11 +60,16 @@ func (a *Area) Box(addr box.Addr) (*Folder, error) {
 	if addr.IsZero() {
 		return nil, errors.New("the folder of a box needs the box's address")
 	}
-	f := &Folder{area: a, fsys: a.fsys, addr: addr, dir: filepath.Join(a.root, addr.String())}
+	f := a.Look(addr)
 	if err := a.fsys.MkdirAll(f.dir, folderMode); err != nil {
 		return nil, fmt.Errorf("cannot make the folder of box %s: %w; check that the area is exported read-write and that its owner is the user that root is squashed to", addr, err)
 	}
 	return f, nil
+}
+
+// Look is the box's folder as it is. It may be missing, and nothing is made.
+func (a *Area) Look(addr box.Addr) *Folder {
+	return &Folder{area: a, fsys: a.fsys, addr: addr, dir: filepath.Join(a.root, addr.String())}
 }
 
 // Dir is the folder's path.
