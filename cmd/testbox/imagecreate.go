@@ -33,9 +33,14 @@ func newImageCreateCmd() *cobra.Command {
 		Use:   "create BOX [NAME=]DISK...",
 		Short: "Back up disks into the store",
 		Long: `Reads what matters of the disks and adds it to the store as one backup of BOX. DISK is a device
-of this machine or a file with the bytes of a disk; NAME is what the image is called for good,
-without it the device's kernel name, for files sda, sdb and so on. Nothing is written to DISK,
-and a disk that is in use is refused.
+of this machine or a file with the bytes of a disk. Nothing is written to DISK, and a disk that is
+in use is refused.
+
+NAME is what the disk's image is called for good. A disk without one keeps the name that it has in
+earlier backups of BOX, whatever the order or its device: it is known by WWN, serial, partition
+table, file systems, path, the file's name, or its size. What cannot be told is refused, and what has
+changed is said (docs/matching.md). A disk that is new gets the device's kernel name, or for a file
+the next of sda, sdb and so on.
 
 What no file system uses is not read and not kept ("testbox disk map" shows it); a restore leaves
 it as it is on the target. What is in doubt is kept.
@@ -138,33 +143,7 @@ func openSources(cmd *cobra.Command, args []string, o createOptions) (out []name
 		}
 		out = append(out, namedDisk{name: name, localDisk: d})
 	}
-	return out, nameDisks(out)
-}
-
-// nameDisks gives names to those that have none.
-func nameDisks(disks []namedDisk) error {
-	taken := map[string]bool{}
-	for i := range disks {
-		d := &disks[i]
-		if d.name == "" && image.ValidName(d.kernel) {
-			d.name = d.kernel
-		}
-		if d.name != "" && taken[d.name] {
-			return wrong("two disks are called %s; give names as in sda=%s", d.name, d.path)
-		}
-		taken[d.name] = d.name != ""
-	}
-	for i := range disks {
-		for c := 'a'; disks[i].name == "" && c <= 'z'; c++ {
-			if name := "sd" + string(c); !taken[name] {
-				disks[i].name, taken[name] = name, true
-			}
-		}
-		if disks[i].name == "" {
-			return wrong("give the disks names, as in disk27=%s", disks[i].path)
-		}
-	}
-	return nil
+	return out, nil
 }
 
 func closeDisks(disks []namedDisk) {
@@ -178,7 +157,13 @@ var errBadSectors = &exitError{exitBadSectors, errors.New("the backup has zeros 
 
 // saveDisks makes one backup of disks, and says what it did.
 func saveDisks(cmd *cobra.Command, s *store.Locked, r *image.Record, disks []namedDisk, o createOptions) error {
-	if err := lookAt(cmd, disks, o); err != nil {
+	if err := mapDisks(cmd, disks, o); err != nil {
+		return err
+	}
+	if err := nameDisks(cmd, s, r.Box, disks); err != nil {
+		return err
+	}
+	if err := probeDisks(cmd, disks, o); err != nil {
 		return err
 	}
 	session := s.Begin()
@@ -228,19 +213,29 @@ func trySave(cmd *cobra.Command, session *store.Session, r *image.Record, disks 
 	return out, session.Commit(cmd.Context(), r)
 }
 
-// lookAt finds out what is used of all disks, and whether one of them is
-// failing, before the first is read.
-func lookAt(cmd *cobra.Command, disks []namedDisk, o createOptions) (err error) {
+// mapDisks finds out what is used of all disks.
+func mapDisks(cmd *cobra.Command, disks []namedDisk, o createOptions) (err error) {
 	for i := range disks {
 		d := &disks[i]
-		if !o.allUsed {
-			if d.used, err = usedmap.Read(cmd.Context(), d, d.identity.Size, d.identity.SectorSize); err != nil {
-				return diskError(*d, err)
-			}
+		if o.allUsed {
+			continue
+		}
+		if d.used, err = usedmap.Read(cmd.Context(), d, d.identity.Size, d.identity.SectorSize); err != nil {
+			return diskError(*d, err)
+		}
+	}
+	return nil
+}
+
+// probeDisks says what is in doubt of all disks, and finds out whether one of
+// them is failing, before the first is read.
+func probeDisks(cmd *cobra.Command, disks []namedDisk, o createOptions) error {
+	for _, d := range disks {
+		if d.used != nil {
 			sayDoubt(cmd, d.name, d.used)
 		}
 		if err := copier.Probe(cmd.Context(), d, d.used, d.saveOptions(nil, o)); err != nil {
-			return diskError(*d, err)
+			return diskError(d, err)
 		}
 	}
 	return nil
@@ -248,7 +243,7 @@ func lookAt(cmd *cobra.Command, disks []namedDisk, o createOptions) (err error) 
 
 // diskError is the error of the backup of a disk: a refusal if it is failing.
 func diskError(d namedDisk, err error) error {
-	err = fmt.Errorf("%s (%s): %w", d.name, d.path, err)
+	err = fmt.Errorf("%s (%s): %w", or(d.name, "disk"), d.path, err)
 	if !errors.Is(err, copier.ErrFailing) {
 		return err
 	}

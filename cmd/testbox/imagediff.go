@@ -21,7 +21,7 @@ func newImageDiffCmd() *cobra.Command {
 		Short: "Show where two backups differ",
 		Long: `Compares two backups disk by disk, and says how many bytes differ in which regions of 256 MiB, in
 which partitions and in which logical volumes; --places names every place. Bytes that no file system used in either are equal,
-whatever was there. The exit code is 6 if they differ.`,
+whatever was there. Disks of other sizes or sector sizes differ, and it is said. The exit code is 6 if they differ.`,
 		Example: `  testbox image diff 10.40.41.42@latest~1 10.40.41.42`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 2 {
@@ -45,11 +45,25 @@ whatever was there. The exit code is 6 if they differ.`,
 // diskDiff is how two images of a disk differ.
 type diskDiff struct {
 	Disk    string             `json:"disk"`
-	Regions int                `json:"regions"` // of 256 MiB in which something differs
+	With    string             `json:"with,omitempty"`  // the second one's name, if it is another
+	Sizes   []diskSize         `json:"sizes,omitempty"` // of both disks, if they are not equal
+	Regions int                `json:"regions"`         // of 256 MiB in which something differs
 	Bytes   int64              `json:"bytes"`
 	Parts   []copier.PartTally `json:"parts,omitempty"`
 	Places  []chunk.Difference `json:"places"`
 }
+
+// diskSize is how large a disk is.
+type diskSize struct {
+	Size       int64 `json:"size"`       // bytes
+	SectorSize int   `json:"sectorSize"` // bytes
+}
+
+func (s diskSize) String() string {
+	return fmt.Sprintf("%s (%d bytes, sectors of %d)", bytesText(s.Size), s.Size, s.SectorSize)
+}
+
+func (d *diskDiff) differs() bool { return d.Bytes > 0 || len(d.Sizes) > 0 }
 
 func runImageDiff(cmd *cobra.Command, s *store.Locked, args []string, asJSON, places bool) error {
 	a, selA, err := pick(cmd, s, args[0])
@@ -71,7 +85,7 @@ func runImageDiff(cmd *cobra.Command, s *store.Locked, args []string, asJSON, pl
 		if err != nil {
 			return err
 		}
-		differ = differ || d.Bytes > 0
+		differ = differ || d.differs()
 		out = append(out, d)
 	}
 	if asJSON {
@@ -107,6 +121,12 @@ func pairImages(a, b []*image.RecordedDisk) (out [][2]*image.RecordedDisk, err e
 
 func diffDisk(cmd *cobra.Command, s *store.Locked, a, b *image.RecordedDisk) (diskDiff, error) {
 	out := diskDiff{Disk: a.Name, Places: []chunk.Difference{}}
+	if b.Name != a.Name {
+		out.With = b.Name
+	}
+	if !sameSize(a.Disk, b.Disk) {
+		out.Sizes = []diskSize{{a.Disk.Size, a.Disk.SectorSize}, {b.Disk.Size, b.Disk.SectorSize}}
+	}
 	ia, err := openImage(cmd.Context(), s, a)
 	if err != nil {
 		return out, err
@@ -134,8 +154,18 @@ func diffDisk(cmd *cobra.Command, s *store.Locked, a, b *image.RecordedDisk) (di
 
 func printDiff(cmd *cobra.Command, disks []diskDiff, places bool) {
 	for _, d := range disks {
-		if d.Bytes == 0 {
+		if d.With != "" {
+			cmd.Printf("%s of the first is compared with %s of the second\n", d.Disk, d.With)
+		}
+		if len(d.Sizes) > 0 {
+			cmd.Printf("%s: the first is a disk of %v, the second of %v\n", d.Disk, d.Sizes[0], d.Sizes[1])
+		}
+		switch {
+		case !d.differs():
 			cmd.Printf("%s: the same\n", d.Disk)
+			continue
+		case d.Bytes == 0:
+			cmd.Printf("%s: no byte that is used differs\n", d.Disk)
 			continue
 		}
 		cmd.Printf("%s: %s differ, in %s of %s\n", d.Disk, bytesText(d.Bytes),

@@ -85,7 +85,7 @@ func importFiles(cmd *cobra.Command, args []string, o createOptions) (out []name
 		}
 		out = append(out, namedDisk{name: name, localDisk: d})
 	}
-	return out, nameDisks(out)
+	return out, nil
 }
 
 // importFolder opens the images of a folder of share mode.

@@ -64,6 +64,12 @@ func Same(a, b image.Identity) bool { return same(a, b) != "" && !contradict(a, 
 // disks.
 func Contradict(a, b image.Identity) bool { return contradict(a, b) }
 
+// SamePath reports whether two identities are of one place, and of models that
+// can be one.
+func SamePath(a, b image.Identity) bool {
+	return a.Path != "" && a.Path == b.Path && !otherModel(a, b)
+}
+
 // contradict reports whether something known says that two identities are not
 // those of one disk. WWNs of different kinds ("eui.", "uuid.") are not
 // compared: which kind a disk shows may change with the kernel.

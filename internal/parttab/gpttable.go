@@ -27,7 +27,7 @@ func (d disk) gptTable(m mbr, fs string) (*Table, error) {
 	if fs != "" && g.my != 1 {
 		return nil, fmt.Errorf("the primary GPT is damaged, and the first sector could be the boot sector of a file system (%s)", fs)
 	}
-	t := &Table{Kind: "gpt", Notes: notes}
+	t := &Table{Kind: "gpt", ID: guid([16]byte(g.header[gptDiskGUID:])), Notes: notes}
 	for _, p := range g.partitions() {
 		t.Parts = append(t.Parts, d.bytes(Partition{Number: p.slot + 1, Type: guid(p.kind), Name: printable(p.name[:])}, p.span))
 	}

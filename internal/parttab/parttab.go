@@ -14,6 +14,7 @@ import (
 // Table is the partition table of a disk.
 type Table struct {
 	Kind     string      // "gpt" or "mbr"
+	ID       string      // the disk's GUID, or an MBR's signature as 8 hexadecimal digits; "" if it has none
 	Parts    []Partition // in the order of the disk; they lie inside it and do not overlap
 	Extended *Partition  // MBR: what holds the logical partitions and their boot records, not in Parts; nil: none
 	Notes    []string    // for people: what is odd, and what was made of it
@@ -81,8 +82,16 @@ func (d disk) table(head []byte) (*Table, error) {
 	case m.empty():
 		return nil, d.none("the boot record has no partitions")
 	}
-	return d.mbrTable(m)
+	t, err := d.mbrTable(m)
+	if id := le32(head, mbrSignature); t != nil && id != 0 {
+		t.ID = fmt.Sprintf("%08X", id)
+	}
+	return t, err
 }
+
+// mbrSignature is where a boot record has the number by which systems know the
+// disk.
+const mbrSignature = 440
 
 // none is ErrNone, unless there is a GPT that no boot record speaks of: the
 // specification wants it passed over, but people have lost boot records.

@@ -1,0 +1,312 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"testbox-imaging/internal/copier"
+	"testbox-imaging/internal/disk"
+	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/parttab"
+	"testbox-imaging/internal/store"
+)
+
+// traits are what a disk is known by beside its identity, which files do not
+// have.
+type traits struct {
+	table   string   // the id of the partition table
+	systems []string // the UUIDs of the file systems
+	file    string   // the file's name; "" for a device
+}
+
+func traitsOf(r copier.Source, sector int, layout copier.Layout) (t traits) {
+	if table, err := parttab.Read(r, r.Size(), sector); err == nil {
+		t.table = table.ID
+	}
+	for _, p := range layout.Parts {
+		if p.UUID != "" {
+			t.systems = append(t.systems, p.UUID)
+		}
+	}
+	return t
+}
+
+// knownDisk is a disk of an earlier backup of the box.
+type knownDisk struct {
+	*image.RecordedDisk
+	traits
+	last bool // of the last backup
+	now  int  // the disk that it is now; -1 is none
+}
+
+// naming finds out which disks of a command line are those of earlier backups.
+// docs/matching.md has the rules.
+type naming struct {
+	disks []namedDisk
+	is    []traits // of the disks
+	was   []knownDisk
+	from  []int // by disk: which of was it is; -1 is none
+	last  *image.Record
+	why   []string // by disk: how that is known
+}
+
+// nameDisks gives each disk the name of its image: that of earlier backups, if
+// it is known from one. What is not certain is refused.
+func nameDisks(cmd *cobra.Command, s *store.Locked, box string, disks []namedDisk) error {
+	rs, _, err := s.Records(cmd.Context())
+	if err != nil {
+		return err
+	}
+	n := &naming{disks: disks, from: slices.Repeat([]int{-1}, len(disks)), why: make([]string, len(disks))}
+	if n.last, err = store.Select(rs, store.Selector{Box: box, When: "latest"}); errors.Is(err, store.ErrNoImage) {
+		return nameNew(disks, nil)
+	} else if err != nil {
+		return err
+	}
+	n.recall(cmd.Context(), s, rs)
+	if err := n.settle(); err != nil {
+		return err
+	}
+	n.tell(cmd)
+	slices.SortStableFunc(disks, func(a, b namedDisk) int {
+		return cmp.Or(cmp.Compare(len(a.name), len(b.name)), cmp.Compare(a.name, b.name))
+	})
+	return nil
+}
+
+// recall reads what is known of the disks now and then. Of several disks of one
+// name the latest counts.
+func (n *naming) recall(ctx context.Context, s *store.Locked, rs []*image.Record) {
+	for _, d := range n.disks {
+		var layout copier.Layout
+		if d.used != nil {
+			layout = copier.LayoutOf(d.used)
+		}
+		t := traitsOf(d, d.identity.SectorSize, layout)
+		if d.kernel == "" {
+			t.file = filepath.Base(d.path)
+		}
+		n.is = append(n.is, t)
+	}
+	latest := map[string]*image.Record{}
+	for _, r := range rs {
+		for i := range r.Disks {
+			name := r.Disks[i].Name
+			if old := latest[name]; r.Box == n.last.Box && r != n.last && (old == nil || !r.Time.Before(old.Time)) {
+				latest[name] = r
+			}
+		}
+	}
+	for i := range n.last.Disks {
+		delete(latest, n.last.Disks[i].Name)
+		n.remember(ctx, s, &n.last.Disks[i], true)
+	}
+	for name, r := range latest {
+		i := slices.IndexFunc(r.Disks, func(d image.RecordedDisk) bool { return d.Name == name })
+		n.remember(ctx, s, &r.Disks[i], false)
+	}
+}
+
+func (n *naming) remember(ctx context.Context, s *store.Locked, d *image.RecordedDisk, last bool) {
+	k := knownDisk{RecordedDisk: d, last: last, now: -1}
+	if im, err := openImage(ctx, s, d); err == nil { // of one that is damaged less is known
+		view := im.ReaderAt(ctx, viewCache)
+		k.traits = traitsOf(readOnlyDisk{view, view.Size()}, d.Disk.SectorSize, copier.ParseLayout(im.Root.Layout))
+		view.Close()
+	}
+	k.file = d.Kernel
+	n.was = append(n.was, k)
+}
+
+// settle gives the names.
+func (n *naming) settle() error {
+	n.match()
+	if err := n.uncertain(); err != nil {
+		return err
+	}
+	for i, k := range n.from {
+		if k >= 0 && n.disks[i].name == "" {
+			n.disks[i].name = n.was[k].Name
+		}
+	}
+	return nameNew(n.disks, n.was)
+}
+
+// match pairs disks with those of earlier backups, by one rule after the other.
+func (n *naming) match() {
+	for i, d := range n.disks {
+		if d.name == "" {
+			continue
+		}
+		for k := range n.was {
+			if n.was[k].Name == d.name {
+				n.pair(i, k, "")
+			}
+		}
+	}
+	for _, rule := range []struct {
+		why  string
+		same func(k *knownDisk, i int) bool
+	}{
+		{"the same WWN or serial", func(k *knownDisk, i int) bool { return disk.Same(k.Disk, n.disks[i].identity) }},
+		{"the same partition table", func(k *knownDisk, i int) bool { return k.table != "" && k.table == n.is[i].table }},
+		{"the same file system", func(k *knownDisk, i int) bool { return shared(k.systems, n.is[i].systems) }},
+		{"the same path", func(k *knownDisk, i int) bool { return disk.SamePath(k.Disk, n.disks[i].identity) }},
+		{"the same name of the file", func(k *knownDisk, i int) bool { return n.is[i].file != "" && k.file == n.is[i].file }},
+		{"the only one of its size", func(k *knownDisk, i int) bool { return k.last && sameSize(k.Disk, n.disks[i].identity) }},
+		{"the only disk that is left", func(k *knownDisk, i int) bool { return k.last }},
+		{"the same kernel name", func(k *knownDisk, i int) bool { return n.disks[i].kernel != "" && k.Name == n.disks[i].kernel }},
+	} {
+		n.pairBy(rule.why, rule.same)
+	}
+	for i, d := range n.disks { // a disk that was replaced by another
+		for k := range n.was {
+			if n.from[i] < 0 && d.name == "" && n.was[k].last && n.was[k].now < 0 && n.was[k].Name == d.kernel {
+				n.pair(i, k, "it has its kernel name")
+			}
+		}
+	}
+}
+
+func (n *naming) pair(i, k int, why string) { n.from[i], n.was[k].now, n.why[i] = k, i, why }
+
+// pairBy pairs what a rule takes for the same, if it is certain in both
+// directions and the hardware does not say otherwise.
+func (n *naming) pairBy(why string, same func(*knownDisk, int) bool) {
+	found := map[[2]int]bool{}
+	ofDisk, ofKnown := map[int]int{}, map[int]int{}
+	for i := range n.disks {
+		for k := range n.was {
+			if n.from[i] < 0 && n.was[k].now < 0 && same(&n.was[k], i) && !disk.Contradict(n.was[k].Disk, n.disks[i].identity) {
+				found[[2]int{i, k}] = true
+				ofDisk[i]++
+				ofKnown[k]++
+			}
+		}
+	}
+	for f := range found {
+		if ofDisk[f[0]] == 1 && ofKnown[f[1]] == 1 {
+			n.pair(f[0], f[1], why)
+		}
+	}
+}
+
+func shared(a, b []string) bool {
+	return slices.ContainsFunc(a, func(x string) bool { return slices.Contains(b, x) })
+}
+
+func sameSize(a, b image.Identity) bool { return a.Size == b.Size && a.SectorSize == b.SectorSize }
+
+// uncertain refuses disks that could be one or the other of the last backup.
+func (n *naming) uncertain() error {
+	var lost, unknown []string
+	for i, d := range n.disks {
+		could := slices.ContainsFunc(n.was, func(k knownDisk) bool {
+			return k.last && k.now < 0 && !disk.Contradict(k.Disk, d.identity)
+		})
+		if n.from[i] < 0 && d.name == "" && could {
+			unknown = append(unknown, d.path)
+		}
+	}
+	for _, k := range n.was {
+		if k.last && k.now < 0 {
+			lost = append(lost, fmt.Sprintf("%s (%s, %s)", k.Name, k.Kernel, k.Disk))
+		}
+	}
+	if len(unknown) == 0 {
+		return nil
+	}
+	return refused("nothing tells whether %s is a new disk, or which of those that the last backup, %s of %s, has: %s; say it, as in %s=%s",
+		printable(strings.Join(unknown, ", ")), n.last.ID, n.last.Box, printable(strings.Join(lost, "; ")), n.last.Disks[0].Name, printable(unknown[0]))
+}
+
+// tell says which disk was taken for which, and what of it has changed.
+func (n *naming) tell(cmd *cobra.Command) {
+	for i, d := range n.disks {
+		k := n.from[i]
+		switch {
+		case k < 0:
+			cmd.PrintErrf("%s is a new disk of %s, called %s\n", printable(d.path), n.last.Box, d.name)
+		case n.why[i] != "" && (len(n.disks) > 1 || len(n.was) > 1):
+			cmd.PrintErrf("%s is %s of earlier backups: %s\n", printable(d.path), d.name, n.why[i])
+		}
+		for _, change := range n.changes(i) {
+			cmd.PrintErrf("testbox: warning: %s\n", printable(change))
+		}
+	}
+	for _, k := range n.was {
+		if k.last && k.now < 0 {
+			cmd.PrintErrf("testbox: warning: %s, which the last backup has, is not in this one\n", k.Name)
+		}
+	}
+}
+
+// changes says what speaks against a disk being the one that was called so.
+func (n *naming) changes(i int) (out []string) {
+	d := n.disks[i]
+	own := slices.IndexFunc(n.was, func(k knownDisk) bool { return k.Name == d.name })
+	for k := range n.was {
+		switch was := &n.was[k]; {
+		case k != own && n.wasOther(i, k, own):
+			out = append(out, fmt.Sprintf("%s is called %s now, and seems to be what was %s until now", d.path, d.name, was.Name))
+		case k != own:
+		case !sameSize(was.Disk, d.identity) || disk.Contradict(was.Disk, d.identity):
+			out = append(out, fmt.Sprintf("%s was another disk: %s, %s (%s); it is now %s, %s (%s)",
+				d.name, was.Kernel, bytesText(was.Disk.Size), was.Disk, d.path, bytesText(d.identity.Size), d.identity))
+		case was.table != "" && n.is[i].table != "" && was.table != n.is[i].table:
+			out = append(out, fmt.Sprintf("%s has another partition table than before", d.name))
+		}
+	}
+	return out
+}
+
+// wasOther reports whether a disk seems to be one that has another name in
+// earlier backups. Copies of a disk have its partition table too.
+func (n *naming) wasOther(i, k, own int) bool {
+	is, was := n.is[i], n.was[k]
+	if disk.Same(was.Disk, n.disks[i].identity) {
+		return true
+	}
+	copied := own >= 0 && n.was[own].table == is.table || own < 0 && was.now >= 0
+	return is.table != "" && was.table == is.table && !copied
+}
+
+// nameNew gives names to disks that have none: the kernel's, or the next of
+// sda, sdb and so on that no disk has or had.
+func nameNew(disks []namedDisk, was []knownDisk) error {
+	taken := map[string]bool{}
+	for i := range disks {
+		d := &disks[i]
+		if d.name != "" && taken[d.name] {
+			return wrong("two disks are called %s; give names as in sda=%s", d.name, d.path)
+		}
+		taken[d.name] = d.name != ""
+	}
+	for _, k := range was {
+		taken[k.Name] = true
+	}
+	for i := range disks {
+		d := &disks[i]
+		if d.name == "" && image.ValidName(d.kernel) && !taken[d.kernel] {
+			d.name, taken[d.kernel] = d.kernel, true
+		}
+	}
+	for i := range disks {
+		for c := 'a'; disks[i].name == "" && c <= 'z'; c++ {
+			if name := "sd" + string(c); !taken[name] {
+				disks[i].name, taken[name] = name, true
+			}
+		}
+		if disks[i].name == "" {
+			return wrong("give the disks names, as in disk27=%s", disks[i].path)
+		}
+	}
+	return nil
+}
