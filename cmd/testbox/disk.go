@@ -35,7 +35,9 @@ func newDiskMapCmd() *cobra.Command {
 		Long: `Reads the partition table of a disk and the metadata of its file systems, and shows which bytes
 matter: what is used, what is free, and what counts as used because of a doubt, with the reason.
 Of a file system that was not cleanly unmounted, is damaged, has a feature that this program
-does not know, or stands beside the remains of another one, all of it counts as used.
+does not know, or stands beside the remains of another one, all of it counts as used. Files are
+held against the bitmaps of ext2/3/4, NTFS, FAT and exFAT; where an ext file system has too many
+to do that soon, a note says what was not looked at.
 
 First comes the disk as a bar, with the partitions' numbers below where they begin; then a
 table of its parts; then what was in doubt, and notes. --json prints the same for programs,

@@ -8,8 +8,8 @@
 // What is free is what the block bitmaps say. They are believed when all that
 // is redundant agrees: checksums where the file system has them, each bitmap's
 // free count with its descriptor's, all of them with the superblock's, the
-// places of the file system's own structures with the bits for them, and a
-// backup superblock with the first.
+// places of the file system's own structures with the bits for them, a backup
+// superblock with the first, and what inodes have with what is free.
 //
 // A file system whose power failed needs recovery: the journal is then replayed
 // in memory, and all checks are made of what comes out. See log.go.
@@ -84,7 +84,10 @@ func (f *fsys) read(found *volume.Found) (*volume.Free, error) {
 	if err != nil {
 		return nil, err
 	}
-	return free, checkUsed(free, used, f.sb.blockSize)
+	if err := checkUsed(free, used, f.sb.blockSize); err != nil {
+		return nil, err
+	}
+	return free, f.checkClaims(free, found)
 }
 
 // checkUsed wants what the file system keeps in blocks like those of files in
@@ -111,6 +114,27 @@ func (f *fsys) blocks(at, n uint64) ([]byte, error) {
 		return data, err
 	}
 	return data, f.log.overlay(data, at)
+}
+
+// fresh is blocks for any block, also those of which the journal keeps no track
+// otherwise.
+func (f *fsys) fresh(at, n uint64) ([]byte, error) {
+	data, err := f.v.Bytes(int64(at)*f.sb.blockSize, int(n)*int(f.sb.blockSize))
+	if err != nil || f.log == nil {
+		return data, err
+	}
+	for i := range n {
+		v, ok := f.log.final[at+i]
+		if !ok {
+			continue
+		}
+		b, err := f.log.read(v)
+		if err != nil {
+			return nil, err
+		}
+		copy(data[int64(i)*f.sb.blockSize:], b)
+	}
+	return data, nil
 }
 
 // checkBackup looks at one copy of the superblock. Copies are not kept up to

@@ -7,7 +7,7 @@ import (
 	"testbox-imaging/internal/usedmap/volume"
 )
 
-// Flags of bg_flags. Those of inodes do not matter here.
+// Flags of bg_flags.
 const (
 	bgInodeUninit = 0x1
 	bgBlockUninit = 0x2 // the block bitmap on the disk means nothing: only metadata is used
@@ -21,10 +21,12 @@ const (
 type group struct {
 	blockBitmap, inodeBitmap, inodeTable uint64
 
-	free       uint32 // clusters
-	bitmapSum  uint32
-	uninit     bool // bgBlockUninit, where it counts
-	wasWritten bool // the bitmap counted before the journal was replayed
+	free         uint32 // clusters
+	unusedInodes uint32 // at the table's end, where they are counted
+	inodeUninit  bool   // bgInodeUninit, where it counts: none was ever in use
+	bitmapSum    uint32
+	uninit       bool // bgBlockUninit, where it counts
+	wasWritten   bool // the bitmap counted before the journal was replayed
 }
 
 func (s *super) hasDescSums() bool { return s.has(roMetadataCsum | roGdtCsum) }
@@ -48,7 +50,9 @@ func (s *super) parseGroup(d []byte) group {
 	return group{
 		blockBitmap: place(0x0, 0x20), inodeBitmap: place(0x4, 0x24), inodeTable: place(0x8, 0x28),
 		free: half(0xC, 0x2C), bitmapSum: half(0x18, 0x38),
-		uninit: s.hasDescSums() && le.Uint16(d[0x12:])&bgBlockUninit != 0,
+		uninit:       s.hasDescSums() && le.Uint16(d[0x12:])&bgBlockUninit != 0,
+		inodeUninit:  s.hasDescSums() && le.Uint16(d[0x12:])&bgInodeUninit != 0,
+		unusedInodes: half(0x1C, 0x32),
 	}
 }
 

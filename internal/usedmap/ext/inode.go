@@ -57,9 +57,8 @@ func (n *inode) checkSum() bool {
 // file must have no holes.
 func (f *fsys) places(n *inode, blocks uint64) (spans, error) {
 	p := &placer{f: f, n: n, want: blocks}
-	const usesExtents = 0x80000
 	var err error
-	if le.Uint32(n.raw[0x20:])&usesExtents != 0 {
+	if le.Uint32(n.raw[0x20:])&flagExtents != 0 {
 		err = p.extents(n.raw[0x28:0x64], maxDepth)
 	} else {
 		err = p.blockMap(n.raw[0x28:0x64])
@@ -130,8 +129,7 @@ func (p *placer) extentBlock(at uint64) ([]byte, error) {
 		return nil, err
 	}
 	if p.f.sb.has(roMetadataCsum) {
-		tail := 12 + 12*int(le.Uint16(b[4:]))
-		if tail+4 > len(b) || crc32c(p.n.seed, b[:tail]) != le.Uint32(b[tail:]) {
+		if !extentSum(p.n.seed, b) {
 			return nil, fmt.Errorf("the checksum of its extents is wrong")
 		}
 	}

@@ -52,6 +52,15 @@ type replay struct {
 	matters  []matter // by block
 	versions []version
 	revoked  map[uint64]uint32 // the last transaction that revokes a block
+	all      []written         // every copy of any block; nil once they are too many
+	final    map[uint64]version
+	tooMany  bool // copies or revokes of blocks that do not matter were dropped
+}
+
+// written is a copy of any block.
+type written struct {
+	block uint64
+	version
 }
 
 // recover replays the journal, if there is something in it.
@@ -75,6 +84,7 @@ func (f *fsys) recover(j *journal, found *volume.Found) error {
 		return err
 	}
 	r.findFinal()
+	r.findAll()
 	f.log = r
 	if err := f.reloadSuper(); err != nil {
 		return err
@@ -118,6 +128,22 @@ func (r *replay) findFinal() {
 		v.final, done[v.matter] = true, true
 	}
 	slices.SortStableFunc(r.versions, func(a, b version) int { return cmp.Compare(a.matter, b.matter) })
+}
+
+// findAll finds what a replay leaves in blocks of all kinds.
+func (r *replay) findAll() {
+	if r.tooMany {
+		return
+	}
+	r.final = map[uint64]version{}
+	for i := len(r.all) - 1; i >= 0; i-- {
+		w := r.all[i]
+		by, revoked := r.revoked[w.block]
+		if _, done := r.final[w.block]; !done && (!revoked || after(w.sequence, by)) {
+			r.final[w.block] = w.version
+		}
+	}
+	r.all = nil
 }
 
 // of is the copies of a block.

@@ -17,6 +17,8 @@ type scan struct {
 	revokes   []uint64
 	cut       bool // an earlier one was not complete; there must be no commit any more
 	committed int  // versions of complete transactions
+
+	committedAll int // the same of all blocks
 }
 
 // run walks to the log's end.
@@ -54,7 +56,7 @@ func (s *scan) run() error {
 			break
 		}
 	}
-	s.r.versions = s.r.versions[:s.committed]
+	s.r.versions, s.r.all = s.r.versions[:s.committed], s.r.all[:min(len(s.r.all), s.committedAll)]
 	return s.checkRest()
 }
 
@@ -99,6 +101,7 @@ func (s *scan) descriptor(b []byte) error {
 				s.crc = crc32be(s.crc, data)
 			}
 		}
+		s.keep(written{t.block, version{at: at, sequence: s.sequence, escaped: t.escaped}})
 		if i, ok := s.r.matter(t.block); ok {
 			if len(s.r.versions) >= maxVersions {
 				return fmt.Errorf("it has more than %d copies of bitmaps", maxVersions)
@@ -109,7 +112,16 @@ func (s *scan) descriptor(b []byte) error {
 	return nil
 }
 
-// revoke keeps the revokes of blocks that matter, until it is known whether
+// keep keeps track of a copy of any block.
+func (s *scan) keep(w written) {
+	if s.r.tooMany = s.r.tooMany || len(s.r.all) >= maxVersions; s.r.tooMany {
+		s.r.all = nil
+		return
+	}
+	s.r.all = append(s.r.all, w)
+}
+
+// revoke keeps the revokes of blocks, until it is known whether
 // their transaction counts.
 func (s *scan) revoke(b []byte) error {
 	if !s.r.j.sumOK(jbdRevokes, b) {
@@ -117,7 +129,10 @@ func (s *scan) revoke(b []byte) error {
 		return nil
 	}
 	err := s.r.j.revokes(b, func(block uint64) {
-		if _, ok := s.r.matter(block); ok {
+		_, ok := s.r.matter(block)
+		if others := len(s.r.revoked) + len(s.revokes); !ok && others >= maxVersions {
+			s.r.tooMany = true
+		} else {
 			s.revokes = append(s.revokes, block)
 		}
 	})
@@ -146,7 +161,7 @@ func (s *scan) commit(b []byte) (end bool, err error) {
 		return false, fmt.Errorf("a transaction before %d is damaged", s.sequence)
 	}
 	if !s.cut {
-		s.committed = len(s.r.versions)
+		s.committed, s.committedAll = len(s.r.versions), len(s.r.all)
 		for _, block := range s.revokes {
 			s.r.revoked[block] = s.sequence
 		}

@@ -73,6 +73,9 @@ func (v *Volume) Over(r io.ReaderAt, size int64) *Volume {
 	return &Volume{v.ctx, r, size, v.sector, v.budget}
 }
 
+// Left is how many bytes of the budget are left.
+func (v *Volume) Left() int64 { return v.budget.left.Load() }
+
 // Size is the volume's length in bytes.
 func (v *Volume) Size() int64 { return v.size }
 
