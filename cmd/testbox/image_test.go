@@ -228,7 +228,7 @@ func TestImportFolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.run(exitRefused, "image", "import", other)
-	if out := s.run(0, "store", "stats"); !strings.HasPrefix(out, "2 backups of 1 boxes") {
+	if out := s.run(0, "store", "stats"); !strings.HasPrefix(out, "2 backups of 1 box:") {
 		t.Error(out)
 	}
 }

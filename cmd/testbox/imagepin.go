@@ -135,7 +135,9 @@ func runImageDelete(cmd *cobra.Command, args []string, o deleteOptions) (err err
 	for _, d := range lost {
 		cmd.Printf("delete backup %s of %s, whose record cannot be read: its disks, note and marks are not known\n", d.ID, d.Box)
 	}
+	back := comesBack(cmd, s, gone, lost)
 	if !o.yes {
+		cmd.Println(back)
 		cmd.Println("nothing was deleted; --yes does it")
 		return nil
 	}
@@ -143,8 +145,20 @@ func runImageDelete(cmd *cobra.Command, args []string, o deleteOptions) (err err
 		return err
 	}
 	n := len(gone) + len(lost)
-	cmd.Printf("%s %s deleted; `testbox store gc` gets the space back\n", words.Count(n, "backup"), words.Verb(n, "is", "are"))
+	cmd.Printf("%s %s deleted; %s\n", words.Count(n, "backup"), words.Verb(n, "is", "are"), back)
 	return nil
+}
+
+// comesBack says what the deletion of backups frees.
+func comesBack(cmd *cobra.Command, s *store.Locked, gone []*image.Record, lost []*store.RecordError) string {
+	if len(lost) > 0 {
+		return "how much space a backup takes whose record cannot be read is not known: `testbox store gc` says it when the record is gone"
+	}
+	n, err := s.Freed(cmd.Context(), gone)
+	if err != nil {
+		return fmt.Sprintf("how much space that frees is not known: %v", err)
+	}
+	return fmt.Sprintf("no other backup needs about %s, which `testbox store gc` gets back", bytesText(n))
 }
 
 func quoted(note string) string {

@@ -128,7 +128,7 @@ func newStoreGCCmd() *cobra.Command {
 		Short: "Get back the space of deleted backups",
 		Long: `Finds out what no backup needs any more, and prints what would be done about it; with --yes, does it.
 It can be ended at any moment. It refuses while the record of a backup cannot be read: what that
-one needs is not known.`,
+one needs is not known. A plan that is made while a backup runs leaves out what that has written.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return o.with(cmd, !yes, func(s *store.Locked) error {

@@ -33,8 +33,10 @@ func newStoreStatsCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "stats",
 		Short: "Show what is in the store, and what it takes",
-		Long: `Shows how many backups there are, what their disks have and what the store takes for it. "dead" is
-what no backup needs any more, about; "testbox store gc" gets it back.`,
+		Long: `Shows how many backups there are, what their disks have, and what each part of the store takes; the
+parts together are all of its files. What objects take in a pack is told about. "dead" is what no
+backup needs any more; "testbox store gc" gets it back. ALONE is what no other box needs: it comes
+back when all backups of the box are deleted.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return o.with(cmd, true, func(s *store.Locked) error {
@@ -56,25 +58,52 @@ what no backup needs any more, about; "testbox store gc" gets it back.`,
 }
 
 func printStats(cmd *cobra.Command, st *store.Stats) {
-	cmd.Printf("%d backups of %d boxes: disks of %s, with %s of data\n", st.Backups, len(st.Boxes), bytesText(st.Disks), bytesText(st.Data))
-	cmd.Printf("%s in %d packs with %d objects; a byte stored stands for %.1f of data\n", bytesText(st.Stored), st.Packs, st.Objects, st.Ratio())
-	if st.Dead >= 0 {
-		cmd.Printf("dead: about %s\n", bytesText(st.Dead))
-	} else {
-		cmd.Printf("dead: not known: %s\n", st.Unknown)
+	cmd.Printf("%s of %s: disks of %s, with %s of data\n", words.Count(st.Backups, "backup"), words.Count(len(st.Boxes), "box", "boxes"),
+		bytesText(st.Disks), bytesText(st.Data))
+	cmd.Printf("%s in %s with %s; a byte stored stands for %.1f of data\n", bytesText(st.Stored), words.Count(st.Packs, "pack"),
+		words.Count(st.Objects, "object"), st.Ratio())
+	cmd.Printf("\nall files: %s\n", bytesText(st.Files))
+	for _, part := range statParts(st) {
+		if part.bytes != 0 || part.always {
+			cmd.Printf("%12s  %s\n", bytesText(part.bytes), part.what)
+		}
 	}
 	if st.Damaged > 0 || st.Bad > 0 {
-		cmd.Printf("damaged: %d records, %d objects; `testbox store scrub` says what they cost\n", st.Damaged, st.Bad)
+		cmd.Printf("damaged: %s, %s; `testbox store scrub` says what they cost\n", words.Count(st.Damaged, "record"), words.Count(st.Bad, "object"))
 	}
 	var b strings.Builder
 	tab := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
-	fmt.Fprint(tab, "\nBOX\tBACKUPS\tOLDEST\tNEWEST\tDATA\tADDED\n")
+	fmt.Fprint(tab, "\nBOX\tBACKUPS\tOLDEST\tNEWEST\tDATA\tADDED\tALONE\n")
 	for _, x := range st.Boxes {
-		fmt.Fprintf(tab, "%s\t%d\t%s\t%s\t%s\t%s\n", x.Box, x.Backups, x.Oldest.ID, x.Newest.ID, bytesText(x.Data), bytesText(x.Added))
+		fmt.Fprintf(tab, "%s\t%d\t%s\t%s\t%s\t%s\t%s\n", x.Box, x.Backups, x.Oldest.ID, x.Newest.ID, bytesText(x.Data), bytesText(x.Added), bytesText(x.Alone))
 	}
 	tab.Flush()
 	if len(st.Boxes) > 0 {
 		cmd.Print(b.String())
+	}
+}
+
+// statPart is a part of the files of a store.
+type statPart struct {
+	bytes  int64
+	what   string
+	always bool // told also if it is nothing
+}
+
+// statParts are the parts that together are all files of a store.
+func statParts(st *store.Stats) []statPart {
+	dead := "dead: no backup needs it; `testbox store gc` gets it back"
+	if st.Dead < 0 {
+		dead = "dead, or needed by what cannot be read: " + st.Unknown
+	}
+	return []statPart{
+		{st.Alone, "needed by one box alone: see ALONE", true},
+		{st.Shared, "shared by several boxes", true},
+		{st.Unused, dead, true},
+		{st.Writing, "being written by another process", false},
+		{st.Records, "records of backups", true},
+		{st.Index, "index, a cache", true},
+		{st.Other, "other files", true},
 	}
 }
 

@@ -194,3 +194,29 @@ func TestFits(t *testing.T) {
 		}
 	}
 }
+
+func TestSlots(t *testing.T) {
+	x := &Index{}
+	if _, ok := x.Slots().Of(key(1, object.Chunk)); ok {
+		t.Error("an empty index has an object")
+	}
+	for i := range uint64(3000) {
+		if err := x.Add(key(i, object.Chunk), Loc{Pack: 1, Off: uint32(i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	slots, want := x.Slots(), 0
+	for it := range x.All {
+		if n, ok := slots.Of(key(uint64(it.Loc.Off), object.Chunk)); !ok || n != want {
+			t.Fatalf("object %d has the number %d", want, n)
+		}
+		want++
+	}
+	if _, ok := slots.Of(key(4000, object.Chunk)); ok {
+		t.Error("an object that is not there has a number")
+	}
+	x.Remove(key(5, object.Chunk), 1, 5)
+	if slots.Good() {
+		t.Error("the numbers are taken for good when an object is gone")
+	}
+}

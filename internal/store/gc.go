@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"testbox-imaging/internal/index"
+	"testbox-imaging/internal/words"
 )
 
 // ErrOldPlan says that a plan of a collection is of no use any more.
@@ -33,7 +34,7 @@ type GCResult struct {
 }
 
 func (r *GCResult) String() string {
-	s := fmt.Sprintf("%d packs removed, %d written, %s freed\n", r.Removed, r.Written, mebibytes(r.Freed))
+	s := fmt.Sprintf("%s removed, %d written, %s freed\n", words.Count(r.Removed, "pack"), r.Written, mebibytes(r.Freed))
 	for _, k := range r.Kept {
 		s += "kept " + k + "\n"
 	}

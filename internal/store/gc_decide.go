@@ -50,6 +50,7 @@ func (s *Store) planGC(ctx context.Context) (*GCPlan, error) {
 	}
 	decide(plan.Packs, s.cfg.PackSize)
 	s.planDamaged(plan)
+	s.planFresh(plan)
 	s.marks = m
 	return plan, nil
 }
@@ -163,6 +164,26 @@ func (s *Store) planDamaged(plan *GCPlan) {
 			p.Action, p.Why = GCKeep, "it is damaged, and may have some of what images lack"
 		case p.Action == GCKeep:
 			p.Action, p.Why = GCRewrite, "it is damaged, and all that is needed in it can be read"
+		}
+	}
+}
+
+// planFresh keeps the packs that another process has written since it began:
+// the record that needs them comes last. Such a plan is only looked at, as
+// another process has the store.
+func (s *Store) planFresh(plan *GCPlan) {
+	who, first, writes := s.cfg.Beside()
+	if !writes {
+		return
+	}
+	plan.Beside = who
+	if plan.Beside == "" {
+		plan.Beside = "it does not say which"
+	}
+	for i := range plan.Packs {
+		if p := &plan.Packs[i]; first > 0 && p.number >= first {
+			plan.Fresh, plan.FreshLen = plan.Fresh+1, plan.FreshLen+p.Size
+			p.Action = GCKeep
 		}
 	}
 }

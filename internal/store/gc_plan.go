@@ -3,6 +3,8 @@ package store
 import (
 	"fmt"
 	"strings"
+
+	"testbox-imaging/internal/words"
 )
 
 // GCAction is what a collection does with a pack.
@@ -38,6 +40,9 @@ type GCPlan struct {
 	Sessions int      // backups in progress; what they count on is kept
 	Packs    []GCPack // trees first, then by number
 	Missing  []string // images that need chunks which are not there
+	Beside   string   // another process that writes; "" is none
+	Fresh    int      // packs that it has written since it began, which are kept
+	FreshLen int64    // bytes of them
 
 	marks *marker
 }
@@ -65,16 +70,20 @@ func (p *GCPlan) count(a GCAction) (packs int, size, live int64) {
 // String is the plan for people.
 func (p *GCPlan) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d backups", p.Records)
+	b.WriteString(words.Count(p.Records, "backup"))
 	if p.Sessions > 0 {
 		fmt.Fprintf(&b, " and %d in progress", p.Sessions)
 	}
-	fmt.Fprintf(&b, " in %d packs\n", len(p.Packs))
+	fmt.Fprintf(&b, " in %s\n", words.Count(len(p.Packs), "pack"))
 	for _, a := range []GCAction{GCKeep, GCRewrite, GCRemove} {
 		n, size, live := p.count(a)
-		fmt.Fprintf(&b, "%-8s %5d packs of %s, %s of it needed\n", a, n, mebibytes(size), mebibytes(live))
+		fmt.Fprintf(&b, "%-8s %5d %s of %s, %s of it needed\n", a, n, words.Noun(n, "pack"), mebibytes(size), mebibytes(live))
 	}
 	fmt.Fprintf(&b, "frees    %s\n", mebibytes(p.Gain()))
+	if p.Beside != "" {
+		fmt.Fprintf(&b, "another process writes to the store (%s); %s of %s that it has written since it began %s kept; plan again when it has ended\n",
+			p.Beside, words.Count(p.Fresh, "pack"), mebibytes(p.FreshLen), words.Verb(p.Fresh, "is", "are"))
+	}
 	for _, pk := range p.Packs {
 		if pk.Why != "" && (pk.Action == GCKeep || pk.damaged) {
 			fmt.Fprintf(&b, "%s %s: %s\n", pk.Action, pk.Name, pk.Why)
@@ -82,7 +91,7 @@ func (p *GCPlan) String() string {
 	}
 	for i, image := range p.Missing {
 		if i == maxTold {
-			fmt.Fprintf(&b, "%d other images too\n", len(p.Missing)-i)
+			fmt.Fprintf(&b, "%s too\n", words.Count(len(p.Missing)-i, "other image"))
 			break
 		}
 		fmt.Fprintf(&b, "%s lacks some of its chunks; `testbox store scrub` says where\n", image)

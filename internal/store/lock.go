@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -30,7 +31,7 @@ func OpenDir(ctx context.Context, path string, blobs blob.Store, readOnly bool, 
 		}
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	l := &Locked{path: path}
+	l := &Locked{path: path, remote: blobs != nil}
 	if err := l.lock(readOnly); err != nil {
 		return nil, err
 	}
@@ -45,20 +46,28 @@ func OpenDir(ctx context.Context, path string, blobs blob.Store, readOnly bool, 
 		}
 		blobs = d
 	}
-	s, err := Open(ctx, Config{Blobs: blobs, Dir: path, ReadOnly: readOnly, Log: log, Exclusive: l.exclusive})
+	cfg := Config{Blobs: blobs, Dir: path, ReadOnly: readOnly, Log: log, Exclusive: l.exclusive}
+	if readOnly {
+		cfg.Beside = l.beside
+	}
+	s, err := Open(ctx, cfg)
 	if err != nil {
 		l.unlock()
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	l.Store = s
+	if !readOnly {
+		l.sayFirst(s.next)
+	}
 	return l, nil
 }
 
 // Locked is a store with the locks of its folder.
 type Locked struct {
 	*Store
-	path  string
-	files []*os.File
+	path   string
+	remote bool // packs and records are not in path
+	files  []*os.File
 }
 
 // Close closes the store and gives the locks back.
@@ -95,9 +104,41 @@ func (l *Locked) lock(readOnly bool) error {
 	if l.files = append(l.files, f); !readOnly {
 		host, _ := os.Hostname()
 		f.Truncate(0)
-		fmt.Fprintf(f, "process %d on %s: %s\n", os.Getpid(), host, strings.Join(os.Args, " "))
+		fmt.Fprintf(f, "process %d on %s: %s\n", os.Getpid(), host, strings.Join(strings.Fields(strings.Join(os.Args, " ")), " "))
 	}
 	return nil
+}
+
+// firstWord stands in the file that is locked for writing before the number of
+// the first pack that its holder can write.
+const firstWord = "first pack "
+
+// sayFirst tells readers which packs this process can have written. They do
+// without if it fails.
+func (l *Locked) sayFirst(n uint32) { fmt.Fprintf(l.files[0], firstWord+"%d\n", n) }
+
+// beside implements Config.Beside.
+func (l *Locked) beside() (who string, first uint32, writes bool) {
+	f, err := os.Open(filepath.Join(l.path, lockName))
+	if err != nil {
+		return "", 0, false
+	}
+	defer f.Close()
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) {
+		return "", 0, false
+	}
+	who, rest, _ := strings.Cut(lockText(f), "\n")
+	if _, err := fmt.Sscanf(rest, firstWord+"%d", &first); err != nil {
+		first = 0
+	}
+	return who, first, true
+}
+
+// lockText is what the process that writes left in the file that it has locked.
+func lockText(f *os.File) string {
+	text := make([]byte, 4096)
+	n, _ := f.ReadAt(text, 0)
+	return strings.TrimSpace(string(text[:n]))
 }
 
 // exclusive waits for no reader: it refuses.
@@ -121,7 +162,7 @@ func flock(path string, how int, readOnly bool) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB); err != nil {
+	if err := flockSoon(f, how); err != nil {
 		defer f.Close()
 		if !errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, fmt.Errorf("lock %s: %w", path, err)
@@ -131,12 +172,23 @@ func flock(path string, how int, readOnly bool) (*os.File, error) {
 	return f, nil
 }
 
+// flockSoon locks a file. Whoever only looks whether it is locked has a lock
+// itself for a moment, which is waited for.
+func flockSoon(f *os.File, how int) (err error) {
+	for range 5 {
+		if err = unix.Flock(int(f.Fd()), how|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) {
+			return err
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return err
+}
+
 // holders says who has a lock on a file: what the one that writes left in it,
 // else what the kernel knows (proc(5), /proc/locks).
 func holders(f *os.File) string {
-	text := make([]byte, 300)
-	if n, _ := f.ReadAt(text, 0); n > 0 {
-		return strings.TrimSpace(string(text[:n]))
+	if who, _, _ := strings.Cut(lockText(f), "\n"); who != "" {
+		return who
 	}
 	var out []string
 	var st unix.Stat_t

@@ -2,6 +2,11 @@ package store
 
 import (
 	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
 
 	"testbox-imaging/internal/image"
 )
@@ -14,9 +19,18 @@ type Stats struct {
 	Data    int64      `json:"data"`    // of them, used and not zero
 	Objects int        `json:"objects"`
 	Packs   int        `json:"packs"`
-	Stored  int64      `json:"stored"`            // of all packs
-	Dead    int64      `json:"dead"`              // of Stored, what no backup needs, about; -1: not known
-	Unknown string     `json:"unknown,omitempty"` // why it is not known
+	Stored  int64      `json:"stored"`            // of all packs: the sum of the next four
+	Alone   int64      `json:"alone"`             // of Stored, what the backups of one box alone need, about
+	Shared  int64      `json:"shared"`            // of Stored, what backups of several boxes need, about
+	Writing int64      `json:"writing"`           // of Stored, what another process has written since it began, and no backup needs yet
+	Unused  int64      `json:"unused"`            // of Stored, what no backup needs that can be read, about
+	Dead    int64      `json:"dead"`              // Unused; -1: a backup that cannot be read may need it
+	Unknown string     `json:"unknown,omitempty"` // why that is not known
+	Trees   int64      `json:"trees"`             // of Stored, packs with the trees of images
+	Records int64      `json:"records"`           // records
+	Index   int64      `json:"index"`             // the index
+	Other   int64      `json:"other"`             // all other files of the store
+	Files   int64      `json:"files"`             // all files: Stored, Records, Index and Other
 	Bad     int        `json:"bad"`               // places found damaged, in packs that are still there
 	Boxes   []BoxStats `json:"boxes"`
 }
@@ -29,6 +43,7 @@ type BoxStats struct {
 	Newest  *image.Record `json:"newest"`
 	Data    int64         `json:"data"`  // bytes used and not zero, of all backups
 	Added   int64         `json:"added"` // bytes that its backups added to the store
+	Alone   int64         `json:"alone"` // bytes of packs that no other box needs, about: what comes back when its backups go
 }
 
 // Ratio is how many bytes of disks there are for each byte that is stored; 0
@@ -58,26 +73,70 @@ func (s *Store) Stats(ctx context.Context) (*Stats, error) {
 			st.Data += d.Data
 		}
 	}
-	m := s.newMarker()
-	_, err = m.records(ctx)
-	if ctx.Err() != nil {
-		return nil, ctx.Err()
+	if err := s.statSpace(ctx, st, records, damaged); err != nil {
+		return nil, err
 	}
-	var plan GCPlan
-	s.planPacks(&plan)
-	for _, p := range plan.Packs {
-		st.Stored += p.Size
-		if p.Objects > 0 {
-			st.Dead += p.Size * int64(p.Objects-p.LiveObjects) / int64(p.Objects)
-		}
-	}
-	if err != nil {
-		st.Dead, st.Unknown = -1, err.Error()
+	if err := s.statFiles(ctx, st); err != nil {
+		return nil, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st.Objects, st.Packs, st.Bad = s.index.Len(), len(s.packs), len(s.bad)
 	return st, nil
+}
+
+// statSpace says what the bytes of the packs are for.
+func (s *Store) statSpace(ctx context.Context, st *Stats, records []*image.Record, damaged []*RecordError) error {
+	var groups [][]*image.Record
+	for at := 0; at < len(records); {
+		end := at + st.Boxes[len(groups)].Backups
+		groups = append(groups, records[at:end])
+		at = end
+	}
+	_, fresh, _ := s.cfg.Beside()
+	sp, err := s.space(ctx, groups, fresh)
+	if err != nil {
+		return err
+	}
+	for i, n := range sp.alone {
+		st.Boxes[i].Alone = n
+		st.Alone += n
+	}
+	st.Shared, st.Writing, st.Unused, st.Dead = sp.shared, sp.fresh, sp.unused, sp.unused
+	if len(damaged) > 0 {
+		sp.reason = damaged[0]
+	}
+	if sp.reason != nil {
+		st.Dead, st.Unknown = -1, sp.reason.Error()
+	}
+	return nil
+}
+
+// statFiles says how long the files are.
+func (s *Store) statFiles(ctx context.Context, st *Stats) error {
+	blobs, err := s.cfg.Blobs.List(ctx, "")
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	for _, p := range s.packs {
+		st.Stored += p.size
+		if p.sort == trees {
+			st.Trees += p.size
+		}
+	}
+	s.mu.Unlock()
+	for _, b := range blobs {
+		st.Files += b.Size
+		switch {
+		case strings.HasPrefix(b.Name, recordPrefix):
+			st.Records += b.Size
+		case b.Name == indexName:
+			st.Index += b.Size
+		}
+	}
+	st.Other = st.Files - st.Stored - st.Records - st.Index
+	return nil
 }
 
 // boxStats gives the figures of each box, of records as Records gives them.
@@ -95,4 +154,38 @@ func boxStats(records []*image.Record) (out []BoxStats) {
 		}
 	}
 	return out
+}
+
+// Stats is the store's, with all that lies in its folder: of a store in object
+// storage the index, and what a process that was killed left of files that it
+// was writing.
+func (l *Locked) Stats(ctx context.Context) (*Stats, error) {
+	st, err := l.Store.Stats(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var size int64
+	err = filepath.WalkDir(l.path, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() {
+			var info fs.FileInfo
+			if info, err = d.Info(); err == nil {
+				size += info.Size()
+			}
+		}
+		if errors.Is(err, fs.ErrNotExist) { // removed meanwhile
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if !l.remote {
+		st.Files = 0
+	} else if info, err := os.Stat(filepath.Join(l.path, indexName)); err == nil {
+		st.Index = info.Size()
+	}
+	st.Files += size
+	st.Other = st.Files - st.Stored - st.Records - st.Index
+	return st, nil
 }

@@ -31,6 +31,10 @@ type Config struct {
 	// Exclusive keeps readers of other processes out while packs are removed;
 	// nil: there are none.
 	Exclusive func() (release func(), err error)
+	// Beside says whether another process writes to the store, which one, and
+	// the number of the first pack that it can have written, 0 if that is not
+	// known; nil: there is none.
+	Beside func() (who string, first uint32, writes bool)
 }
 
 func (c Config) withDefaults() Config {
@@ -45,6 +49,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Exclusive == nil {
 		c.Exclusive = func() (func(), error) { return func() {}, nil }
+	}
+	if c.Beside == nil {
+		c.Beside = func() (string, uint32, bool) { return "", 0, false }
 	}
 	return c
 }

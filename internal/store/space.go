@@ -1,0 +1,245 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"testbox-imaging/internal/chunk"
+	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/index"
+	"testbox-imaging/internal/object"
+)
+
+// space says what the bytes of the packs are for: groups of backups, such as
+// those of a box. All bytes of a pack are shared out to what is in it, by what
+// each object takes, about.
+type space struct {
+	alone  []int64 // by group: what no other group needs
+	shared int64   // what several groups need
+	unused int64   // what no group needs
+	fresh  int64   // of packs that another process writes, what no group needs
+	reason error   // why some of unused may be needed; nil: none is
+}
+
+// Owners of objects, beside the groups, which begin at 0.
+const (
+	nobody = -1
+	many   = -2
+)
+
+// space walks the trees of all images in the groups, each page once for each
+// group that has it, but not more than twice. fresh is the number of the first
+// pack that another process writes; 0: none does.
+func (s *Store) space(ctx context.Context, groups [][]*image.Record, fresh uint32) (*space, error) {
+	for tries := 1; ; tries++ {
+		w := &spaceWalk{s: s, pages: map[object.Name]int32{}}
+		s.mu.Lock()
+		w.slots = s.index.Slots()
+		w.owner = slices.Repeat([]int32{nobody}, s.index.Len())
+		s.mu.Unlock()
+		for i, g := range groups {
+			if err := w.group(ctx, int32(i), g); err != nil {
+				return nil, err
+			}
+		}
+		s.mu.Lock()
+		if w.slots.Good() || tries == 3 { // a page that is found damaged leaves the index
+			defer s.mu.Unlock()
+			return w.sum(len(groups), fresh), nil
+		}
+		s.mu.Unlock()
+	}
+}
+
+// spaceWalk finds out which group needs what.
+type spaceWalk struct {
+	s     *Store
+	slots *index.Slots // used under the store's mu
+	owner []int32      // by slot; under the store's mu too
+
+	mu    sync.Mutex // guards those below
+	pages map[object.Name]int32
+	lost  error // the first page or root that cannot be read
+}
+
+func (w *spaceWalk) group(ctx context.Context, n int32, records []*image.Record) error {
+	seen := map[string]bool{}
+	for _, r := range records {
+		for _, d := range r.Disks {
+			if seen[d.Root] {
+				continue
+			}
+			seen[d.Root] = true
+			if err := w.image(ctx, n, d.Root); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (w *spaceWalk) image(ctx context.Context, n int32, hex string) error {
+	key, root, err := w.s.readRoot(ctx, hex)
+	if err != nil {
+		return w.lack(err)
+	}
+	w.claim(n, key)
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(treeReaders)
+	for i, p := range root.Pages {
+		if w.begin(n, p) {
+			g.Go(func() error { return w.page(ctx, n, root, i) })
+		}
+	}
+	return g.Wait()
+}
+
+// lack notes what is lost. Any other error ends the walk.
+func (w *spaceWalk) lack(err error) error {
+	if !isLost(err) {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.lost == nil {
+		w.lost = err
+	}
+	return nil
+}
+
+// begin reports whether a page says something new if a group has it.
+func (w *spaceWalk) begin(n int32, page object.Name) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	was, seen := w.pages[page]
+	if seen && (was == n || was == many) {
+		return false
+	}
+	if w.pages[page] = n; seen {
+		w.pages[page] = many
+	}
+	return true
+}
+
+func (w *spaceWalk) page(ctx context.Context, n int32, root *chunk.Root, i int) error {
+	key, page, err := w.s.readPage(ctx, root, i)
+	if err != nil {
+		return w.lack(err)
+	}
+	keys := []object.Key{key}
+	for _, c := range page.Chunks {
+		keys = append(keys, object.Key{Kind: object.Chunk, Name: c.Name})
+	}
+	w.claim(n, keys...)
+	return nil
+}
+
+// claim notes that a group needs objects.
+func (w *spaceWalk) claim(n int32, keys ...object.Key) {
+	w.s.mu.Lock()
+	defer w.s.mu.Unlock()
+	for _, k := range keys {
+		if i, ok := w.slots.Of(k); ok {
+			if o := &w.owner[i]; *o == nobody {
+				*o = n
+			} else if *o != n {
+				*o = many
+			}
+		}
+	}
+}
+
+// sum shares out the bytes of all packs. The store's mu is held.
+func (w *spaceWalk) sum(groups int, fresh uint32) *space {
+	type part struct {
+		pack  uint32
+		owner int32
+	}
+	weight, parts, items := map[uint32]int64{}, map[part]int64{}, map[uint32]uint32{}
+	i := 0
+	for it := range w.s.index.All {
+		owner := int32(nobody)
+		if i < len(w.owner) {
+			owner = w.owner[i]
+		}
+		i++
+		weight[it.Loc.Pack] += int64(it.Loc.Len)
+		parts[part{it.Loc.Pack, owner}] += int64(it.Loc.Len)
+		items[it.Loc.Pack]++
+	}
+	sp := &space{alone: make([]int64, groups), reason: w.lost}
+	for n, p := range w.s.packs {
+		if extra := int64(p.objects) - int64(items[n]); extra > 0 { // copies that the index does not point to
+			each := int64(1)
+			if items[n] > 0 {
+				each = max(weight[n]/int64(items[n]), 1)
+			}
+			weight[n] += extra * each
+			parts[part{n, nobody}] += extra * each
+		}
+		var before int64 // of the pack's weight
+		for owner := int32(many); owner < int32(groups); owner++ {
+			part := parts[part{n, owner}]
+			if part == 0 {
+				continue
+			}
+			bytes := share(p.size, before+part, weight[n]) - share(p.size, before, weight[n])
+			before += part
+			sp.add(owner, bytes, fresh > 0 && n >= fresh)
+		}
+		if before == 0 {
+			sp.add(nobody, p.size, fresh > 0 && n >= fresh)
+		}
+	}
+	return sp
+}
+
+// share is size * part / whole.
+func share(size, part, whole int64) int64 {
+	return int64(float64(size) * float64(part) / float64(whole))
+}
+
+func (sp *space) add(owner int32, bytes int64, fresh bool) {
+	switch {
+	case owner >= 0:
+		sp.alone[owner] += bytes
+	case owner == many:
+		sp.shared += bytes
+	case fresh:
+		sp.fresh += bytes
+	default:
+		sp.unused += bytes
+	}
+}
+
+// Freed is about how many bytes of packs nothing needs any more when some
+// backups are deleted, beyond what nothing needs now. The error says why that
+// is not known; it never is a reason not to delete.
+func (s *Store) Freed(ctx context.Context, gone []*image.Record) (int64, error) {
+	done, err := s.alone()
+	if err != nil {
+		return 0, err
+	}
+	defer done()
+	records, damaged, err := s.Records(ctx)
+	if err != nil {
+		return 0, err
+	}
+	going := map[[2]string]bool{}
+	for _, r := range gone {
+		going[[2]string{r.Box, r.ID}] = true
+	}
+	stay := slices.DeleteFunc(records, func(r *image.Record) bool { return going[[2]string{r.Box, r.ID}] })
+	sp, err := s.space(ctx, [][]*image.Record{gone, stay}, 0)
+	if err != nil {
+		return 0, err
+	}
+	if len(damaged) > 0 {
+		return 0, errors.New("it is not known what a backup needs whose record cannot be read")
+	}
+	return sp.alone[0], nil
+}
