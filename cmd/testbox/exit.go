@@ -91,8 +91,10 @@ func execute(ctx context.Context, root *cobra.Command) int {
 		text = strings.ReplaceAll(text, context.Canceled.Error(), "interrupted")
 	}
 	text += deadMount(err)
-	for _, line := range strings.Split(text, "\n") {
-		cmd.PrintErrf("testbox: %s\n", line)
+	for line := range strings.SplitSeq(text, "\n") {
+		if line != "" {
+			cmd.PrintErrf("testbox: %s\n", line)
+		}
 	}
 	if !begun {
 		cmd.PrintErrf("testbox: `%s --help` explains the command\n", cmd.CommandPath())

@@ -42,6 +42,7 @@ type demoStep struct {
 
 func (d *Demo) steps() []demoStep {
 	return []demoStep{
+		{"Debian's kernel, for the box's own system: downloaded once, then kept", d.getKernel},
 		{"Site: the areas, a network with DHCP and TFTP, NFS with root squash", d.makeSite},
 		{"Maintenance system, form ram: Debian's kernel and the agent", d.buildMaintenance},
 		{"A testbox with a small Linux on its disk", d.makeBox},
@@ -71,7 +72,7 @@ func (d *Demo) Run(ctx context.Context) error {
 		switch {
 		case ctx.Err() != nil:
 			fmt.Fprintln(d.Out, " interrupted")
-			return errors.Join(context.Cause(ctx), d.close())
+			return errors.Join(ctx.Err(), d.close())
 		case err != nil:
 			fmt.Fprintf(d.Out, " FAILED after %.1f s\n", took)
 			return d.fail(err)

@@ -15,10 +15,12 @@ import (
 	"testbox-imaging/internal/box"
 )
 
+func (d *Demo) getKernel(ctx context.Context) (err error) {
+	d.kernel, err = d.Kernel(ctx)
+	return err
+}
+
 func (d *Demo) makeSite(ctx context.Context) (err error) {
-	if d.kernel, err = d.Kernel(ctx); err != nil {
-		return err
-	}
 	d.lab, err = New(ctx, Options{Testbox: d.Testbox, KVM: ProbeKVM(ctx, d.kernel)})
 	return err
 }

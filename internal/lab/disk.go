@@ -9,10 +9,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
+
+	"testbox-imaging/internal/child"
 )
 
 // Kernel is a Linux kernel to boot: its image, and the modules that a disk on
@@ -157,9 +158,10 @@ func Wreck(path string) error {
 
 // run runs a program with the text as its input; the error holds what it said.
 func run(ctx context.Context, input string, argv ...string) error {
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	cmd := child.Command(ctx, argv[0], argv[1:]...)
 	cmd.Stdin = strings.NewReader(input)
-	if out, err := cmd.CombinedOutput(); err != nil {
+	out, err := cmd.CombinedOutput()
+	if err = child.Err(ctx, err); err != nil {
 		return fmt.Errorf("%s: %w: %s", filepath.Base(argv[0]), err, strings.TrimSpace(string(out)))
 	}
 	return nil

@@ -6,16 +6,18 @@
 package lab
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/child"
 )
 
 // The lab's network, which no other machine sees.
@@ -54,12 +56,15 @@ type Lab struct {
 	ns                 *namespace
 	rpcbind, dhcp, nfs *process
 	machines           []*Machine
+	say                func(line string)
+	control            net.Listener // nil: nobody listens
 }
 
 // Options say how a lab is made.
 type Options struct {
-	Testbox string // path of the testbox program
-	KVM     bool   // see ProbeKVM
+	Testbox string            // path of the testbox program
+	KVM     bool              // see ProbeKVM
+	Say     func(line string) // told what goes on; nil: nobody is
 }
 
 // New makes a folder in os.TempDir, the areas in it (by `testbox share init`),
@@ -68,7 +73,10 @@ func New(ctx context.Context, opt Options) (_ *Lab, err error) {
 	if os.Getuid() != 0 {
 		return nil, errors.New("a lab needs root: it makes a network and serves NFS; run it again as root or with sudo")
 	}
-	l := &Lab{KVM: opt.KVM, testbox: opt.Testbox}
+	l := &Lab{KVM: opt.KVM, testbox: opt.Testbox, say: opt.Say}
+	if l.say == nil {
+		l.say = func(string) {}
+	}
 	defer func() {
 		if err != nil {
 			l.Close(false)
@@ -77,9 +85,11 @@ func New(ctx context.Context, opt Options) (_ *Lab, err error) {
 	if err := l.makeDir(); err != nil {
 		return nil, err
 	}
+	l.say("making the areas in " + l.Dir)
 	if _, err := l.Testbox(ctx, "share", "init", "--server", ServerAddr, l.Dir); err != nil {
 		return nil, err
 	}
+	l.say("making a network, and starting the portmapper, DHCP, TFTP and NFS in it")
 	if l.ns, err = newNamespace(); err != nil {
 		return nil, err
 	}
@@ -118,6 +128,9 @@ func (l *Lab) makeDir() (err error) {
 // Close ends all machines and services. The folder goes, unless keep is set:
 // then it stays to be looked at, until Clean is called after this process.
 func (l *Lab) Close(keep bool) error {
+	if l.control != nil {
+		l.control.Close()
+	}
 	for _, m := range l.machines {
 		m.PowerOff()
 	}
@@ -158,9 +171,19 @@ func (l *Lab) logFile(name string) string { return filepath.Join(l.Dir, "log", n
 // Testbox runs the testbox program, as an admin would, and returns what it
 // printed. Its error holds what it said.
 func (l *Lab) Testbox(ctx context.Context, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, l.testbox, args...)
-	out, err := cmd.CombinedOutput()
-	text := strings.TrimSpace(string(out))
+	return l.run(ctx, func(string) {}, args...)
+}
+
+// run is Testbox, and tells each line as it is printed.
+func (l *Lab) run(ctx context.Context, tell func(line string), args ...string) (string, error) {
+	cmd := child.Command(ctx, l.testbox, args...)
+	printed := &linesTold{tell: tell}
+	cmd.Stdout, cmd.Stderr = printed, printed
+	err := child.Err(ctx, cmd.Run())
+	text := strings.TrimSpace(printed.all.String())
+	if errors.Is(err, context.Canceled) {
+		return text, fmt.Errorf("testbox %s: %w", args[0], err)
+	}
 	if err != nil {
 		return text, fmt.Errorf("testbox %s: %w: %s", strings.Join(args, " "), err, text)
 	}
@@ -170,11 +193,31 @@ func (l *Lab) Testbox(ctx context.Context, args ...string) (string, error) {
 // BuildMaintenance builds the maintenance system of a form ("ram", "debian")
 // into the areas, with build's options in args, and returns what that printed.
 func (l *Lab) BuildMaintenance(ctx context.Context, form string, args ...string) (string, error) {
-	return l.Testbox(ctx, append([]string{"maintenance", "build", "--form", form, l.Dir}, args...)...)
+	return l.run(ctx, l.say, append([]string{"maintenance", "build", "--form", form, l.Dir}, args...)...)
 }
 
 // Arm arms a box, with pxe-conf's options in args.
 func (l *Lab) Arm(ctx context.Context, m *Machine, action box.Action, args ...string) error {
 	_, err := l.Testbox(ctx, append([]string{"pxe-conf", "-c", filepath.Join(l.TFTP(), "pxelinux.cfg"), m.Addr.String(), string(action)}, args...)...)
 	return err
+}
+
+// linesTold keeps what a program prints, and tells each line of it.
+type linesTold struct {
+	tell func(line string)
+	all  strings.Builder
+	line []byte // that has not ended
+}
+
+func (t *linesTold) Write(p []byte) (int, error) {
+	t.all.Write(p)
+	t.line = append(t.line, p...)
+	for {
+		line, rest, whole := bytes.Cut(t.line, []byte("\n"))
+		if !whole {
+			return len(p), nil
+		}
+		t.tell(string(line))
+		t.line = rest
+	}
 }

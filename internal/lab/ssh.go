@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"strings"
 	"time"
+
+	"testbox-imaging/internal/child"
 )
 
 // How often ssh is tried, and how long it waits between two tries.
@@ -44,7 +46,7 @@ func (m *Machine) SSH(ctx context.Context, user, key, command string) (text stri
 // SSHOnce is SSH with one connection, for a command that ends the box's own
 // system. The box's host key is made at its start, so it is not checked here.
 func (m *Machine) SSHOnce(ctx context.Context, user, key, command string) (string, error) {
-	cmd := exec.CommandContext(ctx, program("ssh"), "-F", "/dev/null", "-i", key, "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes",
+	cmd := child.Command(ctx, program("ssh"), "-F", "/dev/null", "-i", key, "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes",
 		"-o", "ConnectTimeout=20", "-o", "ConnectionAttempts=5", "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=6",
 		"-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR",
 		user+"@"+m.Addr.String(), command)
@@ -53,7 +55,7 @@ func (m *Machine) SSHOnce(ctx context.Context, user, key, command string) (strin
 	if err := m.lab.ns.do(cmd.Start); err != nil {
 		return "", err
 	}
-	err := cmd.Wait()
+	err := child.Err(ctx, cmd.Wait())
 	text := strings.TrimSpace(out.String())
 	if err != nil {
 		return text, fmt.Errorf("ssh %s@%s %q: %w: %s", user, m.Addr, command, err, text)

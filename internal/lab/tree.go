@@ -9,10 +9,11 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"sort"
 	"strings"
+
+	"testbox-imaging/internal/child"
 )
 
 // busybox is Debian's busybox-static: one program that needs no libraries.
@@ -154,9 +155,9 @@ func packInitrd(ctx context.Context, path, tree string, names []string) error {
 	defer f.Close()
 	z := gzip.NewWriter(f)
 	var said strings.Builder
-	cmd := exec.CommandContext(ctx, busybox, "cpio", "-o", "-H", "newc")
+	cmd := child.Command(ctx, busybox, "cpio", "-o", "-H", "newc")
 	cmd.Dir, cmd.Stdin, cmd.Stdout, cmd.Stderr = tree, strings.NewReader(strings.Join(names, "\n")+"\n"), z, &said
-	if err := cmd.Run(); err != nil {
+	if err := child.Err(ctx, cmd.Run()); err != nil {
 		return fmt.Errorf("cpio: %w: %s", err, said.String())
 	}
 	if err := z.Close(); err != nil {

@@ -114,11 +114,11 @@ func tail(path string, offset int64, n int) string {
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
 
-// sleep waits, or returns early with ctx's cause.
+// sleep waits, or returns early with ctx's error.
 func sleep(ctx context.Context, d time.Duration) error {
 	select {
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return ctx.Err()
 	case <-time.After(d):
 		return nil
 	}

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"testbox-imaging/internal/child"
 )
 
 // apt is the host's package manager with a state of its own: it reads the
@@ -20,7 +22,7 @@ type apt struct {
 	work  string // folder of this build
 	conf  string // configuration file, read after the host's
 	suite string // of the first source, "bookworm"
-	say   func(string, ...any)
+	opt   Options
 	notes []string // what went wrong and did not matter so far
 }
 
@@ -29,6 +31,7 @@ type pkg struct {
 	Name    string   `json:"name"`
 	Version string   `json:"version"`
 	SHA256  string   `json:"sha256"`
+	size    int64    // bytes, as the index says; 0: not known
 	depends []string // names alone, the first of alternatives
 }
 
@@ -42,22 +45,22 @@ func openApt(ctx context.Context, c *cache, opt Options) (*apt, error) {
 	if err != nil {
 		return nil, err
 	}
-	a, err := newApt(c, work, opt.Etc, opt.Say)
+	a, err := newApt(c, work, opt)
 	if err != nil {
 		return nil, err
 	}
-	opt.Say("reading the package indexes of the host's apt sources")
+	defer opt.busy("", "reading the package indexes of the host's apt sources")()
 	return a, a.update(ctx)
 }
 
-// newApt prepares an apt whose sources are made of those below etc ("/etc/apt").
-func newApt(c *cache, work, etc string, say func(string, ...any)) (*apt, error) {
-	a := &apt{cache: c, work: work, conf: filepath.Join(work, "apt.conf"), say: say}
-	host, notes := hostSources(etc)
+// newApt prepares an apt whose sources are made of those below opt.Etc.
+func newApt(c *cache, work string, opt Options) (*apt, error) {
+	a := &apt{cache: c, work: work, conf: filepath.Join(work, "apt.conf"), opt: opt}
+	host, notes := hostSources(opt.Etc)
 	a.notes = notes
 	sources := buildSources(host)
 	if len(sources) == 0 {
-		return nil, &InputError{fmt.Errorf("no apt source below %s has Debian's component main for binary packages; the kernel comes from there", etc)}
+		return nil, &InputError{fmt.Errorf("no apt source below %s has Debian's component main for binary packages; the kernel comes from there", opt.Etc)}
 	}
 	if suites := sources[0].words("Suites"); len(suites) > 0 {
 		a.suite = suites[0]
@@ -103,12 +106,12 @@ Acquire::https::Timeout "30";
 
 // run runs one of apt's programs in a folder and returns what it printed.
 func (a *apt) run(ctx context.Context, dir, program string, args ...string) (stdout, stderr []byte, err error) {
-	cmd := exec.CommandContext(ctx, program, append([]string{"--config-file=" + a.conf}, args...)...)
+	cmd := child.Command(ctx, program, append([]string{"--config-file=" + a.conf}, args...)...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive")
 	var out, msg bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &msg
-	err = cmd.Run()
+	err = child.Err(ctx, cmd.Run())
 	if errors.Is(err, exec.ErrNotFound) {
 		err = fmt.Errorf("%s is not installed; a maintenance system is built on a Debian machine", program)
 	}
@@ -173,6 +176,7 @@ func parseShow(out []byte) (pkg, error) {
 	}
 	s := &stanzas[0]
 	p := pkg{Name: s.get("Package"), Version: s.get("Version"), SHA256: s.get("SHA256")}
+	p.size, _ = strconv.ParseInt(s.get("Size"), 10, 64)
 	for _, d := range strings.Split(s.get("Pre-Depends")+","+s.get("Depends"), ",") {
 		if f := strings.FieldsFunc(d, func(r rune) bool { return strings.ContainsRune(" \t\n(|:", r) }); len(f) > 0 {
 			p.depends = append(p.depends, f[0])
@@ -182,6 +186,14 @@ func parseShow(out []byte) (pkg, error) {
 		return pkg{}, fmt.Errorf("apt's index has package %q, version %q, SHA-256 %q", p.Name, p.Version, p.SHA256)
 	}
 	return p, nil
+}
+
+// sizeText is " (72 MB)", or nothing.
+func (p pkg) sizeText() string {
+	if p.size < 1e5 {
+		return ""
+	}
+	return fmt.Sprintf(" (%.1f MB)", float64(p.size)/1e6)
 }
 
 // validPackage and validVersion follow Debian Policy 5.6.7 and 5.6.12, so that
@@ -200,12 +212,12 @@ func (a *apt) fetch(ctx context.Context, p pkg) (string, error) {
 	if a.cache.has(p) {
 		return a.cache.path(p), nil
 	}
-	a.say("downloading %s %s", p.Name, p.Version)
 	dir, err := os.MkdirTemp(a.work, "download-")
 	if err != nil {
 		return "", err
 	}
 	letAptIn(dir)
+	defer a.opt.busy(dir, "downloading %s %s%s", p.Name, p.Version, p.sizeText())()
 	_, msg, err := a.run(ctx, dir, "apt-get", "-q", "download", p.Name+"="+p.Version)
 	if err != nil {
 		return "", fmt.Errorf("download of %s %s failed: %w\n%s", p.Name, p.Version, err, bytes.TrimSpace(msg))
@@ -237,7 +249,9 @@ func (a *apt) unpack(ctx context.Context, p pkg, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	if out, err := exec.CommandContext(ctx, "dpkg-deb", "-x", deb, dir).CombinedOutput(); err != nil {
+	defer a.opt.busy("", "unpacking %s", p.Name)()
+	out, err := child.Command(ctx, "dpkg-deb", "-x", deb, dir).CombinedOutput()
+	if err = child.Err(ctx, err); err != nil {
 		return fmt.Errorf("unpack %s: %w\n%s", p.Name, err, bytes.TrimSpace(out))
 	}
 	return nil

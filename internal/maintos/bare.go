@@ -29,7 +29,7 @@ func FetchBare(ctx context.Context, opt Options, modules ...string) (*Bare, erro
 		return nil, err
 	}
 	p := &parts{}
-	if err := p.gatherKernel(ctx, a, filepath.Join(a.work, "kernel"), opt.Say); err != nil {
+	if err := p.gatherKernel(ctx, a, filepath.Join(a.work, "kernel"), opt); err != nil {
 		return nil, err
 	}
 	s, err := selectModules(p.kernel.tree, modules, nil)

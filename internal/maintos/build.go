@@ -24,7 +24,7 @@ type Options struct {
 	Agent string               // the agent's program, static
 	Cache string               // folder of downloads; "": DefaultCache
 	Etc   string               // the host's apt configuration; "": /etc/apt
-	Say   func(string, ...any) // told what goes on; nil: nobody is
+	Say   func(string, ...any) // told what goes on, from one goroutine at a time; nil: nobody is
 }
 
 // Result is a maintenance system that was built, or was there already.
@@ -62,14 +62,16 @@ func Build(ctx context.Context, opt Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	opt.Say("packing %d modules and %d firmware files", len(parts.modules.table.Modules), len(parts.firmware))
+	end := opt.busy("", "packing the initrd: %d modules and %d firmware files", len(parts.modules.table.Modules), len(parts.firmware))
 	initrd, err := packInitrd(initrdEntries(agent, parts))
+	end()
 	if err != nil {
 		return nil, err
 	}
 	if size := len(parts.kernel.image) + len(initrd); size > MaxSize {
 		return nil, fmt.Errorf("kernel and initrd have %d bytes, more than %d; loaders would fail on them", size, MaxSize)
 	}
+	opt.Say("putting kernel and initrd into %s", filepath.Join(opt.TFTP, bootcfg.MaintDir))
 	return publish(opt, parts, initrd)
 }
 
@@ -77,6 +79,7 @@ func (opt Options) complete() (Options, error) {
 	if opt.Say == nil {
 		opt.Say = func(string, ...any) {}
 	}
+	opt.Say = oneAtATime(opt.Say)
 	if opt.Etc == "" {
 		opt.Etc = "/etc/apt"
 	}
@@ -108,7 +111,7 @@ func gather(ctx context.Context, c *cache, opt Options) (*parts, error) {
 		return nil, err
 	}
 	p := &parts{}
-	if err := p.gatherKernel(ctx, a, filepath.Join(a.work, "kernel"), opt.Say); err != nil {
+	if err := p.gatherKernel(ctx, a, filepath.Join(a.work, "kernel"), opt); err != nil {
 		return nil, err
 	}
 	if err := p.gatherFirmware(ctx, a, filepath.Join(a.work, "firmware")); err != nil {
@@ -121,7 +124,7 @@ func gather(ctx context.Context, c *cache, opt Options) (*parts, error) {
 	return p, nil
 }
 
-func (p *parts) gatherKernel(ctx context.Context, a *apt, dir string, say func(string, ...any)) error {
+func (p *parts) gatherKernel(ctx context.Context, a *apt, dir string, opt Options) error {
 	packages, err := kernelPackages(ctx, a)
 	if err != nil {
 		return err
@@ -131,11 +134,11 @@ func (p *parts) gatherKernel(ctx context.Context, a *apt, dir string, say func(s
 			return err
 		}
 	}
+	defer opt.busy("", "choosing the kernel's drivers")()
 	p.packages = append(p.packages, packages...)
 	if p.kernel, err = findKernel(dir); err != nil {
 		return err
 	}
-	say("kernel %s", p.kernel.release)
 	if p.modules, err = selectModules(p.kernel.tree, drivers, loadAlways); err != nil {
 		return err
 	}

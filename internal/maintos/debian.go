@@ -312,13 +312,17 @@ func (b *debianBuild) makeRoot(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, removeTree(work)) }()
 	tree := filepath.Join(work, "root")
-	if err := b.recipe.tree(ctx, b.cache, tree, b.Say); err != nil {
+	if err := b.recipe.tree(ctx, b.cache, tree, b.Options); err != nil {
 		return err
 	}
+	b.Say("adding the agent, the site's addresses and the logins")
 	if err := b.finish(ctx, tree); err != nil {
 		return fmt.Errorf("finish the root: %w", err)
 	}
-	if err := syncFS(tree); err != nil {
+	end := b.busy("", "making the root durable")
+	err = syncFS(tree)
+	end()
+	if err != nil {
 		return err
 	}
 	if err := ctx.Err(); err != nil {

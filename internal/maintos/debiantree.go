@@ -17,6 +17,8 @@ import (
 	"syscall"
 
 	"github.com/klauspost/compress/zstd"
+
+	"testbox-imaging/internal/child"
 )
 
 // debianFiles are files of the root, below debianroot/ as they lie there.
@@ -137,38 +139,44 @@ func (r *recipe) makeKey(set []debianPackage) (string, error) {
 
 // tree puts the tree into dir, which is not there yet: from the cache, else
 // made anew.
-func (r *recipe) tree(ctx context.Context, c *cache, dir string, say func(string, ...any)) error {
+func (r *recipe) tree(ctx context.Context, c *cache, dir string, opt Options) (err error) {
 	cached := filepath.Join(c.dir, "trees", r.key+".tar.zst")
 	if exists(cached) {
-		say("unpacking the tree that an earlier build kept")
+		end := opt.busy("", "unpacking the tree that an earlier build kept")
 		err := unpackTree(ctx, cached, dir)
+		end()
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
-		say("the tree in the cache is damaged and made anew: %v", err)
+		opt.Say("the tree in the cache is damaged and made anew: %v", err)
 		if err := errors.Join(os.Remove(cached), os.RemoveAll(dir)); err != nil {
 			return err
 		}
 	}
-	say("installing %d packages and what they need; this takes some minutes", len(r.packages))
-	if err := r.debootstrap(ctx, dir); err != nil {
+	end := opt.busy("", "installing %d packages and what they need into a tree", len(r.packages))
+	err = r.debootstrap(ctx, dir, opt.Say)
+	end()
+	if err != nil {
 		return err
 	}
 	if err := writeDebianFiles(dir); err != nil {
 		return err
 	}
-	say("making the initramfs")
-	if err := chroot(ctx, dir, debianSetup, "sh"); err != nil {
+	end = opt.busy("", "making the initramfs")
+	err = chroot(ctx, dir, debianSetup, "sh")
+	end()
+	if err != nil {
 		return err
 	}
+	defer opt.busy("", "keeping the tree for the next build")()
 	if err := packTree(ctx, dir, cached); err != nil {
-		say("the tree is not kept for the next build: %v", err)
+		opt.Say("the tree is not kept for the next build: %v", err)
 	}
 	return ctx.Err()
 }
 
-func (r *recipe) debootstrap(ctx context.Context, dir string) error {
-	args := []string{"--quiet", "--mode=root", "--format=directory", "--variant=minbase", "--architectures=amd64", "--include=" + strings.Join(r.packages, ",")}
+func (r *recipe) debootstrap(ctx context.Context, dir string, say func(string, ...any)) error {
+	args := []string{"--mode=root", "--format=directory", "--variant=minbase", "--architectures=amd64", "--include=" + strings.Join(r.packages, ",")}
 	for _, e := range debianExcludes {
 		args = append(args, "--dpkgopt=path-exclude="+e)
 	}
@@ -177,8 +185,8 @@ func (r *recipe) debootstrap(ctx context.Context, dir string) error {
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive")
 	// It mounts this machine's devices in the tree. In namespaces of its own,
 	// nothing of that is left when it is killed.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Cloneflags: syscall.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL}
-	return runTool(ctx, cmd)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Cloneflags: syscall.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	return runLoud(ctx, cmd, &toolSays{name: "mmdebstrap", say: say})
 }
 
 // writeDebianFiles copies our files into the tree.
@@ -221,8 +229,8 @@ func writeIn(dir, name string, data []byte, mode fs.FileMode) error {
 
 // installed lists the packages of a tree.
 func installed(ctx context.Context, dir string) ([]debianPackage, error) {
-	out, err := exec.CommandContext(ctx, "dpkg-query", "--admindir="+filepath.Join(dir, "var/lib/dpkg"), "-W", "-f", "${Package} ${Version}\n").Output()
-	if err != nil {
+	out, err := child.Command(ctx, "dpkg-query", "--admindir="+filepath.Join(dir, "var/lib/dpkg"), "-W", "-f", "${Package} ${Version}\n").Output()
+	if err = child.Err(ctx, err); err != nil {
 		return nil, fmt.Errorf("list the packages: %w", err)
 	}
 	var all []debianPackage
@@ -240,17 +248,24 @@ func chroot(ctx context.Context, dir, stdin string, argv ...string) error {
 		"--mount-proc=" + filepath.Join(dir, "proc"), "chroot", dir}, argv...)...)
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "HOME=/root", "TERM=dumb"}
 	cmd.Stdin = strings.NewReader(stdin)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // no signals of the terminal
 	return runTool(ctx, cmd)
 }
 
 // runTool runs a program; the error holds the end of what it said.
 func runTool(ctx context.Context, cmd *exec.Cmd) error {
-	out, err := cmd.CombinedOutput()
+	return runLoud(ctx, cmd, &toolSays{say: func(string, ...any) {}})
+}
+
+// runLoud is runTool, and passes on what the program tells of its steps.
+func runLoud(ctx context.Context, cmd *exec.Cmd, out *toolSays) error {
+	cmd.Stdout, cmd.Stderr = out, out
+	err := cmd.Run()
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
 	if err != nil {
-		lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+		lines := strings.Split(strings.TrimSpace(out.all.String()), "\n")
 		return fmt.Errorf("%s: %w\n%s", filepath.Base(cmd.Path), err, strings.Join(lines[max(0, len(lines)-20):], "\n"))
 	}
 	return nil
@@ -275,10 +290,10 @@ func packTree(ctx context.Context, dir, to string) (err error) {
 	if err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, "tar", "--create", "--numeric-owner", "--xattrs", "--directory", dir, ".")
+	cmd := child.Command(ctx, "tar", "--create", "--numeric-owner", "--xattrs", "--directory", dir, ".")
 	var msg bytes.Buffer
 	cmd.Stdout, cmd.Stderr = z, &msg
-	if err := cmd.Run(); err != nil {
+	if err := child.Err(ctx, cmd.Run()); err != nil {
 		return fmt.Errorf("tar: %w: %s", err, bytes.TrimSpace(msg.Bytes()))
 	}
 	if err := errors.Join(z.Close(), f.Sync()); err != nil {
@@ -309,7 +324,7 @@ func unpackTree(ctx context.Context, from, dir string) error {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, "tar", "--extract", "--numeric-owner", "--preserve-permissions", "--xattrs", "--xattrs-include=*", "--directory", dir)
+	cmd := child.Command(ctx, "tar", "--extract", "--numeric-owner", "--preserve-permissions", "--xattrs", "--xattrs-include=*", "--directory", dir)
 	cmd.Stdin = z // whose errors are the command's
 	return runTool(ctx, cmd)
 }

@@ -26,6 +26,9 @@ func kernelPackages(ctx context.Context, a *apt) ([]pkg, error) {
 		}
 		seen[name] = true
 		p, err := a.show(ctx, name)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
 		if err != nil {
 			return nil, fmt.Errorf("%w; the kernel comes from the host's apt sources, see sources.list(5)%s", err, strings.Join(append([]string{""}, a.notes...), "\n"))
 		}

@@ -1,0 +1,148 @@
+package lab
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"testbox-imaging/internal/box"
+)
+
+// controlFile is the socket in a lab's folder by which other processes ask for
+// something. A question and its answer are a line each: "reset 10.40.41.42",
+// then "ok" or why not.
+const controlFile = "control"
+
+// controlTimeout bounds a question.
+const controlTimeout = qmpTimeout + 10*time.Second
+
+// ErrNoLab says that no lab runs that could be asked.
+var ErrNoLab = errors.New("no lab is up")
+
+// ErrWhich says that it is not clear which box is meant.
+var ErrWhich = errors.New("it is not clear which box is meant")
+
+// Listen answers Reset of other processes, until the lab is closed; done is
+// told of each box that was reset.
+func (l *Lab) Listen(done func(box.Addr)) error {
+	path := filepath.Join(l.Dir, controlFile)
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		return err
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		listener.Close()
+		return err
+	}
+	l.control = listener
+	go func() {
+		for {
+			c, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			l.answer(c, done)
+		}
+	}()
+	return nil
+}
+
+// answer answers one question.
+func (l *Lab) answer(c net.Conn, done func(box.Addr)) {
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(controlTimeout))
+	line, err := bufio.NewReaderSize(c, 256).ReadSlice('\n')
+	if err != nil {
+		return
+	}
+	word, rest, _ := strings.Cut(strings.TrimSpace(string(line)), " ")
+	for _, m := range l.machines {
+		if word == "reset" && rest == m.Addr.String() {
+			if err := m.Reset(); err != nil {
+				fmt.Fprintln(c, err)
+				return
+			}
+			fmt.Fprintln(c, "ok")
+			done(m.Addr)
+			return
+		}
+	}
+	var boxes []string
+	for _, m := range l.machines {
+		boxes = append(boxes, m.Addr.String())
+	}
+	fmt.Fprintf(c, "%s %s, only %s\n", noBox, rest, strings.Join(boxes, ", "))
+}
+
+const noBox = "the lab has no box"
+
+// Reset presses the reset button of a box of a running lab in dir (os.TempDir
+// when "").
+func Reset(dir string, addr box.Addr) error {
+	labs, err := running(dir)
+	if err != nil {
+		return err
+	}
+	switch len(labs) {
+	case 0:
+		return ErrNoLab
+	case 1:
+	default:
+		return fmt.Errorf("%w: %d labs run here (%s), with boxes of the same address; press Enter in the terminal of the one that is meant",
+			ErrWhich, len(labs), strings.Join(labs, ", "))
+	}
+	text, err := ask(labs[0], "reset "+addr.String())
+	switch {
+	case err != nil:
+		return err
+	case strings.HasPrefix(text, noBox):
+		return fmt.Errorf("%w: %s", ErrWhich, text)
+	case text != "ok":
+		return errors.New(text)
+	}
+	return nil
+}
+
+// running are the folders of labs that answer questions.
+func running(dir string) (labs []string, err error) {
+	if dir == "" {
+		dir = os.TempDir()
+	}
+	marks, err := filepath.Glob(filepath.Join(dir, dirPrefix+"*", ownerFile))
+	if err != nil {
+		return nil, err
+	}
+	for _, mark := range marks {
+		l := filepath.Dir(mark)
+		if o, err := readOwner(mark); err == nil && o.alive() && exists(filepath.Join(l, controlFile)) {
+			labs = append(labs, l)
+		}
+	}
+	return labs, nil
+}
+
+// ask asks a lab one question.
+func ask(dir, question string) (string, error) {
+	c, err := net.DialTimeout("unix", filepath.Join(dir, controlFile), controlTimeout)
+	if errors.Is(err, fs.ErrPermission) {
+		return "", fmt.Errorf("%w; labs belong to root: run this as root", err)
+	} else if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(controlTimeout))
+	if _, err := fmt.Fprintln(c, question); err != nil {
+		return "", err
+	}
+	text, err := bufio.NewReader(c).ReadString('\n')
+	if err != nil {
+		return "", fmt.Errorf("the lab in %s does not answer: %w", dir, err)
+	}
+	return strings.TrimSpace(text), nil
+}

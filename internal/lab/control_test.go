@@ -1,0 +1,50 @@
+package lab
+
+import (
+	"errors"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"testbox-imaging/internal/box"
+)
+
+// TestReset: another process presses the reset button of a box, and is told why
+// where there is none to press.
+func TestReset(t *testing.T) {
+	needLab(t)
+	t.Setenv("TMPDIR", t.TempDir()) // no other lab is asked
+	l := startLab(t)
+	dir := filepath.Dir(l.Dir)
+	other, err := box.ParseAddr("10.40.41.43")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Reset(t.TempDir(), BoxAddr(0)); !errors.Is(err, ErrNoLab) {
+		t.Errorf("without a lab: %v", err)
+	}
+	done := make(chan box.Addr, 10)
+	if err := l.Listen(func(a box.Addr) { done <- a }); err != nil {
+		t.Fatal(err)
+	}
+	if err := Reset(dir, other); err == nil || !strings.Contains(err.Error(), "only 10.40.41.42") {
+		t.Errorf("of a box that is not there: %v", err)
+	}
+	if err := Reset(dir, BoxAddr(0)); err != nil {
+		t.Fatal(err)
+	}
+	if a := <-done; a != BoxAddr(0) {
+		t.Errorf("box %s was reset", a)
+	}
+	l.machines[0].PowerOff()
+	if err := Reset(dir, BoxAddr(0)); err == nil || !strings.Contains(err.Error(), "switched off") {
+		t.Errorf("of a box that is off: %v", err)
+	}
+	if len(done) > 0 {
+		t.Error("a box was reset")
+	}
+	l.Close(false)
+	if err := Reset(dir, BoxAddr(0)); !errors.Is(err, ErrNoLab) {
+		t.Errorf("after its end: %v", err)
+	}
+}

@@ -1,0 +1,90 @@
+package maintos
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+)
+
+// busyEvery is how often it is said that something still goes on.
+var busyEvery = 10 * time.Second
+
+// busy says what begins, and every so often that it still goes on, with the
+// bytes in the folder grows if that is not "". Call the result when it has ended.
+func (opt Options) busy(grows, format string, args ...any) (end func()) {
+	what := fmt.Sprintf(format, args...)
+	opt.Say("%s", what)
+	begun, stop := time.Now(), make(chan struct{})
+	var ticking sync.WaitGroup
+	ticking.Go(func() {
+		tick := time.NewTicker(busyEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+				line := fmt.Sprintf("still %s, for %s", what, time.Since(begun).Round(time.Second))
+				if n := folderSize(grows); n > 0 {
+					line += fmt.Sprintf(", %d MB so far", n/1e6)
+				}
+				opt.Say("%s", line)
+			}
+		}
+	})
+	return func() {
+		close(stop)
+		ticking.Wait()
+	}
+}
+
+// folderSize is how many bytes the files right in a folder have.
+func folderSize(dir string) (n int64) {
+	if dir == "" {
+		return 0
+	}
+	files, _ := filepath.Glob(filepath.Join(dir, "*"))
+	for _, f := range files {
+		if st, err := os.Lstat(f); err == nil && st.Mode().IsRegular() {
+			n += st.Size()
+		}
+	}
+	return n
+}
+
+// oneAtATime makes Say fit for several goroutines.
+func oneAtATime(say func(string, ...any)) func(string, ...any) {
+	var mu sync.Mutex
+	return func(format string, args ...any) {
+		mu.Lock()
+		defer mu.Unlock()
+		say(format, args...)
+	}
+}
+
+// toolSays passes on what a program of Debian tells, lines that begin with "I: ",
+// and keeps all that it prints.
+type toolSays struct {
+	name string
+	say  func(string, ...any)
+	all  bytes.Buffer
+	done int // bytes of all that were looked at
+}
+
+func (t *toolSays) Write(p []byte) (int, error) {
+	t.all.Write(p)
+	for {
+		line, _, whole := strings.Cut(string(t.all.Bytes()[t.done:]), "\n")
+		if !whole {
+			return len(p), nil
+		}
+		t.done += len(line) + 1
+		if told, ok := strings.CutPrefix(strings.TrimRight(line, "\r "), "I: "); ok {
+			t.say("%s: %s", t.name, told)
+		}
+	}
+}
