@@ -21,7 +21,11 @@ const (
 	exitRefused = 3
 	// As the agent's: docs/design.md has the outcomes.
 	exitBadSectors = 4
+	exitExpired    = 5
 	exitDiffer     = 6
+	exitRescue     = 7
+	// Not the agent's: the box has not said yet how its action ended.
+	exitPending = 8
 )
 
 const exitHelp = `

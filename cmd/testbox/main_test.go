@@ -10,10 +10,12 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -29,7 +31,9 @@ import (
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"testbox": func() {
-			os.Exit(run(context.Background(), newRootCmd(scriptWorld()), os.Args[1:], os.Stdout, os.Stderr))
+			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+			defer stop()
+			os.Exit(run(ctx, newRootCmd(scriptWorld()), os.Args[1:], os.Stdout, os.Stderr))
 		},
 	})
 }
@@ -70,6 +74,7 @@ func scriptWorld() world {
 		}
 		return nil, errors.New("no such address")
 	}
+	w.poll = 10 * time.Millisecond
 	w.configDirs = strings.Fields(os.Getenv("CONFIG_DIRS"))
 	w.neighbours = os.Getenv("NEIGHBOURS")
 	w.loaders = os.Getenv("LOADERS")

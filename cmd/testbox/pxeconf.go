@@ -25,6 +25,8 @@ type pxeOptions struct {
 	disks   string
 	replace bool
 	show    bool
+	wait    bool
+	limit   time.Duration // of wait; 0 is none
 	expire  time.Duration // 0 is the site's
 	check   string
 	accept  bool
@@ -54,13 +56,23 @@ Everything is checked for all boxes before the first is armed. Where the backup 
 beside the TFTP area, a warning says what a box will refuse, such as a restore without an image or
 a disk that its inventory does not have; it is armed all the same, for that can be put right. An arming expires, so that a
 forgotten restore does not wipe a box weeks later. What is the same for all boxes (server,
-network, version of the maintenance system) stands in site.conf in the folder of boot files.`,
+network, version of the maintenance system) stands in site.conf in the folder of boot files.
+
+With --wait it goes on after arming: it prints what the boxes log of this arming, and ends when
+each has said how its action ended. Somebody has to restart the boxes. Interrupted, it leaves them
+armed; 'testbox pxe-conf status BOX' says how they go on. The exit code is that of the action, of
+several boxes that of the worst:
+  5  the arming expired before the box began
+  7  the box is up for rescue
+  8  a box has not ended yet: --wait was interrupted, or its time is over`,
 		Example: `  testbox pxe-conf 10.165.98.220 backup
   testbox pxe-conf box1 box2 box3 restore --expire 2h
   testbox pxe-conf 10.165.98.220 restore --disks sda,/dev/disk/by-id/wwn-0x5000c500a1b2c3d4
   testbox pxe-conf 10.165.98.220 restore --image=old --replace
   testbox pxe-conf 10.165.98.220 restore --show
+  testbox pxe-conf box1 box2 backup-again --wait
   testbox pxe-conf list
+  testbox pxe-conf status box1
   testbox pxe-conf disarm box1`,
 		Args: pxeArgs,
 		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
@@ -76,6 +88,13 @@ network, version of the maintenance system) stands in site.conf in the folder of
 					return wrong("--%s is empty; give it a value or leave it out", name)
 				}
 			}
+			o.wait = cmd.Flags().Changed("wait")
+			switch {
+			case o.wait && o.show:
+				return wrong("--show arms nothing, so there is nothing for --wait to wait for")
+			case o.limit < 0:
+				return wrong("--wait=%s is negative", o.limit)
+			}
 			return runPxeConf(cmd, w, o, args[:len(args)-1], args[len(args)-1])
 		},
 	}
@@ -84,6 +103,8 @@ network, version of the maintenance system) stands in site.conf in the folder of
 	f.StringVar(&o.disks, "disks", "", "only these disks, comma-separated `LIST`: kernel names, /dev paths, by-id and by-path names, serials")
 	f.BoolVar(&o.replace, "replace", false, "arm boxes that are armed already; what they were armed for is forgotten")
 	f.BoolVar(&o.show, "show", false, "check everything and print the boot files, but write nothing")
+	f.DurationVar(&o.limit, "wait", 0, "arm, then follow the boxes' logs until their actions have ended; with a `TIME` such as --wait=2h no longer than that")
+	f.Lookup("wait").NoOptDefVal = "0s"
 	f.DurationVar(&o.expire, "expire", 0, "how long the arming counts, such as 90m or 48h (default: expire in site.conf)")
 	f.StringVar(&o.check, "precheck", "", "with `size`, restore checks only the sizes of the images before it begins to write, and not every byte")
 	f.BoolVar(&o.accept, "accept-machine", false, "restore although the images were made on another machine")
@@ -92,7 +113,7 @@ network, version of the maintenance system) stands in site.conf in the folder of
 	mustComplete(cmd.MarkPersistentFlagDirname("config"))
 	mustComplete(cmd.RegisterFlagCompletionFunc("precheck", cobra.FixedCompletions([]string{"size"}, cobra.ShellCompDirectiveNoFileComp)))
 	mustComplete(cmd.RegisterFlagCompletionFunc("image", cobra.FixedCompletions([]string{"old"}, cobra.ShellCompDirectiveNoFileComp)))
-	cmd.AddCommand(newPxeListCmd(w, &o.dir), newPxeDisarmCmd(w, &o.dir))
+	cmd.AddCommand(newPxeListCmd(w, &o.dir), newPxeStatusCmd(w, &o.dir), newPxeDisarmCmd(w, &o.dir))
 	return cmd
 }
 
@@ -171,11 +192,23 @@ func runPxeConf(cmd *cobra.Command, w world, o pxeOptions, boxes []string, actio
 		for _, p := range plan {
 			fmt.Fprintf(cmd.OutOrStdout(), "# %s, for %s; not written\n%s", folder.path(p.target.addr.Hex()), p.target, p.text)
 		}
-	} else if err := writePlan(cmd, w, folder, plan, form); err != nil {
-		return err
+	}
+	var wt *waiter
+	if o.wait {
+		if wt, err = newWaiter(cmd, w, folder, plan); err != nil {
+			return err
+		}
+	}
+	if !o.show {
+		if err := writePlan(cmd, w, folder, plan, form); err != nil {
+			return err
+		}
 	}
 	for _, warning := range folder.foresee(plan, base.site) { // last, where it is seen
 		cmd.PrintErrf("testbox: WARNING: %s\n", warning)
+	}
+	if o.wait {
+		return wt.wait(cmd.Context(), o.limit)
 	}
 	return nil
 }

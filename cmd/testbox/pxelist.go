@@ -185,6 +185,13 @@ func completePxe(w world, dir string, args []string) ([]string, cobra.ShellCompD
 			words = append(words, string(a))
 		}
 	}
+	boxes, directive := completeBoxes(w, dir)
+	return append(words, boxes...), directive
+}
+
+// completeBoxes offers the boxes that have a folder in the backup area.
+func completeBoxes(w world, dir string) ([]string, cobra.ShellCompDirective) {
+	var words []string
 	if f, err := openFolder(w, dir); err == nil {
 		folders, err := os.ReadDir(f.backupArea())
 		for _, d := range folders {

@@ -20,6 +20,7 @@ type world struct {
 	lookupNames func(ctx context.Context, addr string) (names []string, err error) // names of an address
 	executable  func() (string, error)                                             // path of this program
 	configDirs  []string                                                           // where pxelinux.cfg usually is, best first
+	poll        time.Duration                                                      // how long to wait between two looks at a box's log
 	neighbours  string                                                             // the kernel's table of IPv4 neighbours
 	loaders     string                                                             // where Debian's packages put PXELINUX/ and syslinux/
 }
@@ -33,6 +34,7 @@ func realWorld() world {
 		lookupNames: net.DefaultResolver.LookupAddr,
 		executable:  os.Executable,
 		configDirs:  []string{"/mnt/testbox-tftp/pxelinux.cfg", "/export/testbox-tftp/pxelinux.cfg"},
+		poll:        2 * time.Second,
 		neighbours:  "/proc/net/arp",
 		loaders:     "/usr/lib",
 	}

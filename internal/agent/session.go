@@ -143,7 +143,7 @@ func (s *session) openAreas() error {
 	}
 	clockErr := s.openLog(folder)
 	s.log.Hello()
-	s.log.Announce("%s, arming %s", s.cmd.Action, s.cmd.Arming)
+	s.log.Announce("%s", begun(s.cmd.Action, s.cmd.Arming))
 	if clockErr != nil {
 		s.log.Error("the storage server's time is not known, times are this box's: %v", clockErr)
 	}

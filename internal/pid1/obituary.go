@@ -1,6 +1,7 @@
 package pid1
 
 import (
+	"strings"
 	"time"
 
 	"testbox-imaging/internal/durable"
@@ -10,6 +11,19 @@ import (
 // obituaryWait is how long a line in the box's log may take: the error may be
 // that the area's server is gone, and a hard mount waits for it without end.
 const obituaryWait = 15 * time.Second
+
+// What an obituary begins with.
+const (
+	wasKilled  = "the agent was killed by signal"
+	hasExited  = "the agent exited with status"
+	noProgress = "no progress for"
+)
+
+// IsObituary reports whether a line of a box's log says that a try ended, and
+// that the agent did not live to say it.
+func IsObituary(text string) bool {
+	return strings.HasPrefix(text, wasKilled) || strings.HasPrefix(text, hasExited) || strings.HasPrefix(text, noProgress)
+}
 
 // obituary writes into the box's logs why this try failed. The agent logs its
 // own errors; this one it did not live to see.

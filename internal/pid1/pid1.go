@@ -203,7 +203,7 @@ func (s *system) agentArgs(address netip.Addr) []string {
 // stalled is called when nothing has moved for the stall time. The watchdog is
 // not fed any more, so this too has only until it bites.
 func (s *system) stalled() {
-	err := fmt.Errorf("no progress for %v; rebooting", s.live.stall)
+	err := fmt.Errorf("%s %v; rebooting", noProgress, s.live.stall)
 	s.say("error: %v", err)
 	s.obituary(err)
 	s.reboot()
@@ -258,9 +258,9 @@ type ended struct {
 func (e *ended) ok() bool { return e.status.Exited() && e.status.ExitStatus() == 0 }
 
 func (e *ended) Error() string {
-	how := fmt.Sprintf("the agent exited with status %d", e.status.ExitStatus())
+	how := fmt.Sprintf("%s %d", hasExited, e.status.ExitStatus())
 	if e.status.Signaled() {
-		how = fmt.Sprintf("the agent was killed by signal %d (%v)", int(e.status.Signal()), e.status.Signal())
+		how = fmt.Sprintf("%s %d (%v)", wasKilled, int(e.status.Signal()), e.status.Signal())
 	}
 	if reason := panicReason(e.stderr); reason != "" {
 		how += ": " + reason

@@ -42,7 +42,7 @@ func TestLikeDisks(t *testing.T) {
 		}
 	}
 	for _, name := range []string{
-		DisksName, logName, outputName, lastName, planName, writerName, InfoText, InfoJSON, InfoZip, "sda.raw.gz", "sda.json", "sdb.raw.gz.old",
+		DisksName, LogName, outputName, lastName, planName, writerName, InfoText, InfoJSON, InfoZip, "sda.raw.gz", "sda.json", "sdb.raw.gz.old",
 		"box42", "0A28292A", "disk1.raw.gz", "nvme0n1.json.old", "notes.txt", "list.txt",
 	} {
 		if likeDisks(name) {

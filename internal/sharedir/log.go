@@ -43,7 +43,7 @@ type Log struct {
 func (f *Folder) Log(host string, opt LogOptions) *Log {
 	l := ConsoleLog(f.addr, host, opt)
 	l.fsys = f.fsys
-	l.events, l.output = logFile{path: f.Path(logName)}, logFile{path: f.Path(outputName)}
+	l.events, l.output = logFile{path: f.Path(LogName)}, logFile{path: f.Path(outputName)}
 	l.all = logFile{path: f.area.GlobalLog(), shared: true}
 	return l
 }
@@ -63,13 +63,15 @@ func ConsoleLog(addr box.Addr, host string, opt LogOptions) *Log {
 	return &Log{addr: addr, host: visible(host), opt: opt}
 }
 
+// sessionRule begins and ends the line that begins a session.
+const sessionRule = "===================="
+
 // Hello begins the log of a session: a line of equals signs in the box's logs,
 // and one in the global log.
 func (l *Log) Hello() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	rule := strings.Repeat("=", 20)
-	session := fmt.Sprintf("%s %s: %s: %s %s", rule, l.stamp(), l.addr, l.host, rule)
+	session := fmt.Sprintf("%s %s: %s: %s %s", sessionRule, l.stamp(), l.addr, l.host, sessionRule)
 	l.write([]string{session}, &l.events, &l.output)
 	l.append(&l.all, []string{l.line("info", "hello from "+l.host)})
 }

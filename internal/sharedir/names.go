@@ -9,7 +9,8 @@ import (
 
 // Files of a box's folder beside images.
 const (
-	logName    = "maintenance.log"
+	// LogName is the box's log.
+	LogName    = "maintenance.log"
 	outputName = "maintenance-output.log"
 	lastName   = "last-action.json"
 	planName   = "commit.json"

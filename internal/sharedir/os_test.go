@@ -52,7 +52,7 @@ func TestOnDisk(t *testing.T) {
 	l.Hello()
 	l.Error("an error")
 	must(t, l.Flush())
-	for _, path := range []string{f.Path(logName), f.Path(outputName), f.area.GlobalLog(), f.Path("web1"), f.Path("sda.raw.gz")} {
+	for _, path := range []string{f.Path(LogName), f.Path(outputName), f.area.GlobalLog(), f.Path("web1"), f.Path("sda.raw.gz")} {
 		st, err := os.Stat(path)
 		if err != nil || st.Size() == 0 || st.Mode().Perm() != 0o664 {
 			t.Errorf("%s: %v, %v", path, st, err)
