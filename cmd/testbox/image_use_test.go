@@ -186,7 +186,7 @@ func TestTwoWritersOfLoop(t *testing.T) {
 // TestPartitionTarget: an image of a whole disk is not put into a partition.
 func TestPartitionTarget(t *testing.T) {
 	testenv.Root(t)
-	testenv.Tools(t, "losetup", "sfdisk")
+	testenv.Tools(t, "losetup", "sfdisk", "partx")
 	s := newShell(t)
 	s.run(0, "store", "init")
 	img, other := s.write("a.img", nil), s.write("b.img", nil)
@@ -197,10 +197,8 @@ func TestPartitionTarget(t *testing.T) {
 	s.tool("sh", "-c", "printf 'label: gpt\\n2048,40960,L\\n' | sfdisk -q "+other)
 	s.run(0, "image", "create", "box", img)
 	dev := s.loop(other, "--partscan")
+	s.tool("partx", "--update", dev) // some kernels cannot read the table themselves
 	part := dev + "p1"
-	if _, err := os.Stat(part); err != nil {
-		t.Skip("partitions of loop devices have no nodes here")
-	}
 	s.says(exitRefused, part+" is a partition|such as "+dev, "image", "restore", "--yes", "box", part)
 	s.run(0, "image", "create", "part", part)
 	s.run(0, "image", "restore", "--yes", "--full", "part", part)

@@ -129,11 +129,11 @@ func openSources(cmd *cobra.Command, args []string, o createOptions) (out []name
 			closeDisks(out)
 		}
 	}()
+	if err := checkSources(args, o.dir); err != nil {
+		return nil, err
+	}
 	for _, a := range args {
 		name, path := splitNamed(a)
-		if err := notInStore(path, o.dir); err != nil {
-			return out, err
-		}
 		d, err := openLocal(path, o.sector, false, o.busy)
 		if err != nil {
 			return out, err
@@ -144,6 +144,31 @@ func openSources(cmd *cobra.Command, args []string, o createOptions) (out []name
 		out = append(out, namedDisk{name: name, localDisk: d})
 	}
 	return out, nil
+}
+
+// checkSources refuses what is no disk, and a disk that is given twice.
+func checkSources(args []string, store string) error {
+	var before []place
+	for _, a := range args {
+		_, path := splitNamed(a)
+		p, err := lookPlace(path)
+		if err == nil {
+			err = p.mustBeDisk()
+		}
+		if err == nil {
+			err = p.notInStore(store)
+		}
+		if err != nil {
+			return err
+		}
+		for _, o := range before {
+			if o.same(&p) {
+				return wrong("%s and %s are the same disk", o.path, path)
+			}
+		}
+		before = append(before, p)
+	}
+	return nil
 }
 
 func closeDisks(disks []namedDisk) {

@@ -74,11 +74,11 @@ func runImageImport(cmd *cobra.Command, args []string, o createOptions) (err err
 }
 
 func importFiles(cmd *cobra.Command, args []string, o createOptions) (out []namedDisk, err error) {
+	if err := checkSources(args, o.dir); err != nil {
+		return nil, err
+	}
 	for _, a := range args {
 		name, path := splitNamed(a)
-		if err := notInStore(path, o.dir); err != nil {
-			return out, err
-		}
 		d, err := importFile(cmd, path, o.sector, nil)
 		if err != nil {
 			return out, err

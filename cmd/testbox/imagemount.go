@@ -14,7 +14,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"testbox-imaging/internal/copier"
-	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/imagefs"
 	"testbox-imaging/internal/store"
 )
@@ -115,7 +114,7 @@ func runImageMount(cmd *cobra.Command, s *store.Locked, arg, dir string, tell bo
 	if err != nil {
 		return err
 	}
-	printShown(cmd, r, dir, shown, layouts)
+	printShown(cmd, subject(r, chosen(r, sel)), dir, shown, layouts)
 	if !tell {
 		cmd.Printf("`umount %s` or an interrupt ends it\n", dir)
 		m.Wait(cmd.Context())
@@ -143,8 +142,8 @@ func serveInBackground(cmd *cobra.Command, m *imagefs.Mount, dir string) error {
 }
 
 // printShown says which files there are.
-func printShown(cmd *cobra.Command, r *image.Record, dir string, shown []imagefs.Shown, layouts map[string][]copier.LayoutPart) {
-	cmd.Printf("backup %s of %s is mounted on %s:\n", r.ID, r.Box, dir)
+func printShown(cmd *cobra.Command, what, dir string, shown []imagefs.Shown, layouts map[string][]copier.LayoutPart) {
+	cmd.Printf("%s is mounted on %s:\n", what, dir)
 	var b strings.Builder
 	tab := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
 	disk := ""

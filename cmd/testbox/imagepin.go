@@ -19,8 +19,8 @@ func newImagePinCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "pin IMAGE",
 		Short: "Keep a backup for good, or make it the baseline",
-		Long: `A pinned backup is never deleted by retention. With --baseline, it becomes what a restore of the box
-takes if no other is named, in the place of an earlier baseline; that is kept too. --off takes
+		Long: `A pinned backup is never deleted by retention. With --baseline, it becomes what BOX alone means, for a
+restore and for all other commands, in the place of an earlier baseline; that is kept too. --off takes
 either back. --note gives the backup other words.`,
 		Args: oneImage, ValidArgsFunction: completeImages(&o),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -177,18 +177,6 @@ func (p *place) notInStore(store string) error {
 	}
 }
 
-// notInStore is the same for a disk that is to be read.
-func notInStore(path, store string) error {
-	p, err := lookPlace(path)
-	if err == nil {
-		err = p.mustBeDisk()
-	}
-	if err != nil {
-		return err
-	}
-	return p.notInStore(store)
-}
-
 // isStore reports whether a folder looks like a store.
 func isStore(dir string) bool {
 	for _, name := range []string{"store", "packs", "records"} {
