@@ -34,7 +34,7 @@ Exit codes:
   1  failed; what was done until then is said
   2  wrong use or wrong input; nothing was changed
   3  refused, because it could do harm; nothing was changed
-  4  done, but the backup has zeros for sectors that could not be read
+  4  done, but the image has zeros for sectors that could not be read
   6  compared, and found different
 `
 

@@ -7,12 +7,12 @@ func newImageCmd() *cobra.Command {
 		`A store keeps backups of boxes: each has one or more disks, and shares with all others what
 they have in common. IMAGE says which backup is meant:
   BOX                 the baseline of a box; the latest backup, if it has none
-  BOX@latest          the latest backup, and BOX@latest~1 the one before
+  BOX@latest          the latest backup that is not dated in the future; BOX@latest~1 the one before
   BOX@2026-11-27      the last of a day; a time or its beginning does too, in UTC
   BOX@20261127-081500 the one with this id
   BOX@baseline        the baseline
 and with :DISK behind it, which of its disks. BOX means the same to all commands. Where it means a
 baseline that is not the latest backup, a line says so. Boxes are called by their address, or by any name.`,
 		newImageCreateCmd(), newImageListCmd(), newImageShowCmd(), newImageVerifyCmd(), newImageRestoreCmd(),
-		newImageDeleteCmd(), newImagePinCmd(), newImageDiffCmd(), newImageExportCmd(), newImageImportCmd(), newImageMountCmd())
+		newImageDeleteCmd(), newImagePinCmd(), newImageDateCmd(), newImageDiffCmd(), newImageExportCmd(), newImageImportCmd(), newImageMountCmd())
 }

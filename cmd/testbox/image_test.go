@@ -198,7 +198,7 @@ func TestImportFolder(t *testing.T) {
 			t.Errorf("%q is not in\n%s", want, out)
 		}
 	}
-	s.run(0, "image", "restore", "--yes", "10.40.41.42", "sda="+s.path("x"), "sdb="+s.path("y"))
+	s.run(exitBadSectors, "image", "restore", "--yes", "10.40.41.42", "sda="+s.path("x"), "sdb="+s.path("y"))
 	s.same(s.path("x"), a)
 	s.same(s.path("y"), b)
 	s.run(exitBadSectors, "image", "import", folder)
@@ -231,6 +231,98 @@ func TestImportFolder(t *testing.T) {
 	if out := s.run(0, "store", "stats"); !strings.HasPrefix(out, "2 backups of 1 box:") {
 		t.Error(out)
 	}
+}
+
+// dated writes a backup of share mode with a time; sdb has bad sectors in these
+// places.
+func (s *shell) dated(at string, disk []byte, bad ...image.Range) string {
+	s.t.Helper()
+	s.sharedDisk("web-1", "sda", disk)
+	s.sharedDisk("web-1", "sdb", disk, bad...)
+	for _, name := range []string{"sda", "sdb"} {
+		path := s.path("web-1/" + name + ".json")
+		text, err := os.ReadFile(path)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		s.write("web-1/"+name+".json", bytes.Replace(text, []byte("2026-11-20T10:11:12Z"), []byte(at), 1))
+	}
+	return s.path("web-1")
+}
+
+// shows wants texts in a command's output, and others not, which begin with !.
+func (s *shell) shows(out string, texts ...string) {
+	s.t.Helper()
+	for _, text := range texts {
+		not, unwanted := strings.CutPrefix(text, "!")
+		if strings.Contains(out, not) == unwanted {
+			s.t.Errorf("wanted: %q, in\n%s", text, out)
+		}
+	}
+}
+
+// TestBadSectorsStay: a backup with bad sectors is never taken for a whole one.
+func TestBadSectorsStay(t *testing.T) {
+	s := newShell(t)
+	s.run(0, "store", "init")
+	disk := conform.Disks(1 << 20)["text"]
+	s.run(0, "image", "import", s.dated("2026-11-20T10:11:12Z", disk))
+	bad := image.Range{Off: 65536, Len: 1024}
+	s.run(exitBadSectors, "image", "import", s.dated("2026-11-21T10:11:12Z", disk, bad))
+	bad.Off = 512
+	s.run(exitBadSectors, "image", "import", s.dated("2026-11-22T10:11:12Z", disk, bad))
+	s.shows(s.run(0, "image", "list"), " !\n", "web-1@20261121-101112: sdb: 1024 bytes could not be read when it was backed up, and are zeros, at 65536+1024")
+	s.shows(s.run(exitBadSectors, "image", "verify", "web-1"), "sdb: bytes 512 to 1535 cannot be read", "but for sectors")
+	s.run(0, "image", "verify", "web-1:sda")
+	s.run(0, "image", "verify", "web-1@2026-11-20")
+	x, y := "sda="+s.path("x"), "sdb="+s.path("y")
+	s.shows(s.run(exitBadSectors, "image", "restore", "--yes", "web-1", x, y),
+		"sdb of backup 20261122-101112 is damaged; its last whole image is in web-1@20261120-101112", "bytes 512 to 1535", "is restored, and read back")
+	s.shows(s.run(exitBadSectors, "image", "verify", "web-1", x, y), "the disks hold backup")
+	s.shows(s.run(exitBadSectors, "image", "export", "web-1:sdb", s.path("sdb.raw")), "bytes 512 to 1535")
+	s.run(0, "image", "restore", "--yes", "web-1:sda", s.path("z"))
+	for _, flags := range [][]string{{"--keep-last", "1"}, {"--keep-daily", "1"}, {"--keep-last", "2", "--keep-monthly", "1"}} {
+		s.shows(s.run(0, append([]string{"image", "delete"}, flags...)...), "web-1 20261120-101112: keep (last whole sdb)", "!delete backup 20261120")
+	}
+	s.shows(s.run(0, "image", "delete", "--keep-last", "1", "--yes"), "delete backup 20261121")
+	s.shows(s.run(exitRefused, "image", "delete", "web-1@20261120-101112", "--yes"), "of sdb of web-1 only damaged images would be left", "--last-whole")
+	s.run(0, "image", "show", "web-1@20261120-101112")
+	s.shows(s.run(0, "image", "delete", "web-1@latest", "web-1@latest~1"), "after that, web-1 has no backup")
+	s.run(0, "image", "delete", "web-1@20261120-101112", "--yes", "--last-whole")
+	s.run(exitWrong, "image", "show", "web-1@20261120-101112")
+}
+
+// TestWrongClock: a backup of 2037 is not the latest, takes no place in
+// retention, is said, and is put right.
+func TestWrongClock(t *testing.T) {
+	s := newShell(t)
+	s.run(0, "store", "init")
+	disk := conform.Disks(1 << 20)["text"]
+	s.run(0, "image", "import", s.dated("2026-11-20T10:11:12Z", disk))
+	s.shows(s.run(0, "image", "import", s.dated("2037-01-01T00:00:00Z", disk)), "is dated in the future: it is not web-1@latest")
+	s.shows(s.run(0, "image", "import", s.dated("1970-01-01T00:10:00Z", disk)), "is dated before there was this program")
+	s.shows(s.run(0, "image", "show", "web-1"), "backup 20261120-101112", "backup 20370101-000000 of web-1 is dated in the future, and is not taken for the latest")
+	s.shows(s.run(0, "image", "show", "web-1@2037"), "time: dated in the future, which cannot be")
+	img := s.write("img", disk)
+	out := s.run(0, "image", "create", "web-1", "sda="+img, "sdb="+img)
+	s.shows(out, "backup 20370101-000000 of web-1 is dated later than the clock", "backup 20370101-000000 was there already and is dated later")
+	s.shows(s.run(0, "image", "list"), " T\n")
+	s.shows(s.run(0, "image", "show", "web-1@latest"), "after 20370101-000000")
+	s.shows(s.run(0, "image", "show", "web-1@latest~1"), "backup 20261120-101112")
+	s.shows(s.run(0, "image", "delete", "--keep-last", "1"), "20370101-000000: keep (dated in the future)",
+		"19700101-001000: keep (dated before there was this program)", "delete backup 20261120", "keep (last)")
+
+	s.run(exitWrong, "image", "date", "web-1@2037", "2037-02-01T00:00:00Z")
+	s.run(exitWrong, "image", "date", "web-1@2037", "yesterday")
+	s.run(exitWrong, "image", "date", "web-1", "2026-11-21T10:00")
+	s.run(0, "image", "pin", "web-1@2037")
+	s.shows(s.run(0, "image", "date", "web-1@2037", "2026-11-21T10:00"), "backup 20370101-000000 of web-1 is 20261121-100000 now", "pinned")
+	s.run(exitWrong, "image", "show", "web-1@20370101-000000")
+	s.run(0, "image", "verify", "web-1@20261121-100000")
+	s.run(0, "image", "date", "web-1@1970", "2026-11-21T10:00")
+	s.run(0, "image", "show", "web-1@20261121-100000-2")
+	s.shows(s.run(0, "image", "list"), "! T\n")
+	s.run(0, "store", "scrub")
 }
 
 func flipByte(t testing.TB, path string, at int) {

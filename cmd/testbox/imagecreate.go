@@ -177,8 +177,9 @@ func closeDisks(disks []namedDisk) {
 	}
 }
 
-// errBadSectors is what a backup with unreadable sectors ends with.
-var errBadSectors = &exitError{exitBadSectors, errors.New("the backup has zeros for sectors that could not be read")}
+// errBadSectors is what ends with, that makes or uses an image with unreadable
+// sectors.
+var errBadSectors = &exitError{exitBadSectors, errors.New("the image has zeros for sectors that could not be read")}
 
 // saveDisks makes one backup of disks, and says what it did.
 func saveDisks(cmd *cobra.Command, s *store.Locked, r *image.Record, disks []namedDisk, o createOptions) error {
@@ -190,6 +191,11 @@ func saveDisks(cmd *cobra.Command, s *store.Locked, r *image.Record, disks []nam
 	}
 	if err := probeDisks(cmd, disks, o); err != nil {
 		return err
+	}
+	if r.Time.IsZero() {
+		if err := sayLater(cmd, s, r.Box); err != nil {
+			return err
+		}
 	}
 	session := s.Begin()
 	session.Trusted = true
@@ -210,6 +216,7 @@ func saveDisks(cmd *cobra.Command, s *store.Locked, r *image.Record, disks []nam
 		bad = bad || len(saved[i].Disk.Bad) > 0
 	}
 	cmd.Printf("backup %s of %s is in the store\n", r.ID, r.Box)
+	sayDate(cmd, r)
 	if bad {
 		return errBadSectors
 	}

@@ -115,6 +115,10 @@ func runImageExport(cmd *cobra.Command, s *store.Locked, dir, arg, path, format 
 		return err
 	}
 	cmd.Printf("%s of backup %s of %s is in %s\n", d.Name, r.ID, r.Box, path)
+	printBad(cmd, d.Name, d.Bad)
+	if len(d.Bad) > 0 {
+		return errBadSectors
+	}
 	return nil
 }
 

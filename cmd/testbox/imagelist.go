@@ -3,8 +3,10 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -20,7 +22,8 @@ func newImageListCmd() *cobra.Command {
 		Short: "List the backups in the store",
 		Long: `Lists the backups, the oldest of each box first. DATA is what the disks had that is not zero,
 STORED what the backup added to the store. Flags: P pinned, B baseline, ! has zeros for unreadable
-sectors. Times are UTC.`,
+sectors, D damaged in the store, as the last scrub or verify found it, T has a time that cannot be
+right. Below, each ! and D is explained. Times are UTC.`,
 		ValidArgsFunction: completeImages(&o),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, a := range args {
@@ -33,12 +36,12 @@ sectors. Times are UTC.`,
 				if err != nil {
 					return err
 				}
-				rs := ofBoxes(all, args)
-				if asJSON {
-					return printJSON(cmd, rs)
+				for _, a := range args {
+					if len(ofBoxes(all, []string{a})) == 0 {
+						return wrong("%w; `testbox image list` shows what there is", store.NoBackup(all, a))
+					}
 				}
-				printRecords(cmd, rs)
-				return nil
+				return listImages(cmd, ofBoxes(all, args), damagesOf(cmd, s), asJSON)
 			})
 		},
 	}
@@ -69,20 +72,45 @@ func printJSON(cmd *cobra.Command, v any) error {
 	return enc.Encode(v)
 }
 
-func printRecords(cmd *cobra.Command, rs []*image.Record) {
+// listedImage is what image list --json prints of a backup.
+type listedImage struct {
+	*image.Record
+	Damaged  map[string]store.Damage `json:"damaged,omitempty"`  // image name -> what it lacks in the store
+	Misdated string                  `json:"misdated,omitempty"` // why its time cannot be right
+}
+
+func listImages(cmd *cobra.Command, rs []*image.Record, damages store.Damages, asJSON bool) error {
+	now := time.Now()
+	list := []listedImage{}
+	for _, r := range rs {
+		list = append(list, listedImage{r, damages.Of(r), store.Misdated(ofBoxes(rs, []string{r.Box}), now)[r]})
+	}
+	if asJSON {
+		return printJSON(cmd, list)
+	}
 	if len(rs) == 0 {
 		cmd.PrintErrln("there are no backups")
-		return
+		return nil
 	}
+	printList(cmd, list)
+	for _, r := range rs {
+		for _, line := range faultsOf(r, damages) {
+			cmd.PrintErrf("%s@%s: %s\n", r.Box, r.ID, line)
+		}
+	}
+	return nil
+}
+
+func printList(cmd *cobra.Command, list []listedImage) {
 	var b strings.Builder
 	tab := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
 	fmt.Fprint(tab, "BOX\tID\tDISKS\tSIZE\tDATA\tSTORED\tFLAGS\tNOTE\n")
-	for _, r := range rs {
+	for _, r := range list {
 		var size, data, stored int64
 		for _, d := range r.Disks {
 			size, data, stored = size+d.Disk.Size, data+d.Data, stored+d.Stored
 		}
-		fmt.Fprintf(tab, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Box, r.ID, diskNames(r), bytesText(size), bytesText(data), bytesText(stored), flagsOf(r), printable(r.Note))
+		fmt.Fprintf(tab, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Box, r.ID, diskNames(r.Record), bytesText(size), bytesText(data), bytesText(stored), flagsOf(r), printable(r.Note))
 	}
 	tab.Flush()
 	for line := range strings.Lines(b.String()) {
@@ -90,7 +118,7 @@ func printRecords(cmd *cobra.Command, rs []*image.Record) {
 	}
 }
 
-func flagsOf(r *image.Record) string {
+func flagsOf(r listedImage) string {
 	var flags string
 	if r.Pinned {
 		flags += "P"
@@ -98,10 +126,14 @@ func flagsOf(r *image.Record) string {
 	if r.Baseline {
 		flags += "B"
 	}
-	for _, d := range r.Disks {
-		if len(d.Bad) > 0 {
-			return flags + "!"
-		}
+	if slices.ContainsFunc(r.Disks, func(d image.RecordedDisk) bool { return len(d.Bad) > 0 }) {
+		flags += "!"
+	}
+	if len(r.Damaged) > 0 {
+		flags += "D"
+	}
+	if r.Misdated != "" {
+		flags += "T"
 	}
 	return flags
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -65,7 +66,7 @@ func nameDisks(cmd *cobra.Command, s *store.Locked, box string, disks []namedDis
 		return err
 	}
 	n := &naming{disks: disks, from: slices.Repeat([]int{-1}, len(disks)), why: make([]string, len(disks))}
-	if n.last, err = store.Select(rs, store.Selector{Box: box, When: "latest"}); errors.Is(err, store.ErrNoImage) {
+	if n.last, err = store.Select(rs, store.Selector{Box: box, When: "latest"}, time.Now()); errors.Is(err, store.ErrNoImage) {
 		return nameNew(disks, nil)
 	} else if err != nil {
 		return err

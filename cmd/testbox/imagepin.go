@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -71,6 +73,7 @@ either back. --note gives the backup other words.`,
 type deleteOptions struct {
 	storeFlag
 	policy store.Policy
+	whole  bool
 	yes    bool
 }
 
@@ -83,6 +86,10 @@ func newImageDeleteCmd() *cobra.Command {
 backups, and the last one of each of so many days, weeks and months, and deletes the others; pinned
 ones, baselines and the last backup of a box always stay. A backup whose record is damaged goes by
 its id: BOX@ID.
+
+Damaged backups count, but as long as only
+damaged images of a disk would be left, its last whole one stays too, and --last-whole must be said
+to delete it by name. Backups with a time that cannot be right stay, and count for nothing.
 
 The plan is printed; it is done only with --yes. The space comes back with "testbox store gc".`,
 		Example: `  testbox image delete 10.40.41.42@latest~3 --yes
@@ -101,6 +108,7 @@ The plan is printed; it is done only with --yes. The space comes back with "test
 	f.IntVar(&o.policy.Daily, "keep-daily", 0, "keep the last one of each of `N` days")
 	f.IntVar(&o.policy.Weekly, "keep-weekly", 0, "keep the last one of each of `N` weeks")
 	f.IntVar(&o.policy.Monthly, "keep-monthly", 0, "keep the last one of each of `N` months")
+	f.BoolVar(&o.whole, "last-whole", false, "with IMAGEs, also the last whole backup of a disk that then has damaged ones only")
 	f.BoolVarP(&o.yes, "yes", "y", false, "do it, not only say it")
 	return cmd
 }
@@ -118,9 +126,11 @@ func runImageDelete(cmd *cobra.Command, args []string, o deleteOptions) (err err
 	var gone []*image.Record
 	var lost []*store.RecordError
 	if o.policy == (store.Policy{}) {
-		gone, lost, err = named(rs, damaged, args)
+		if gone, lost, err = named(rs, damaged, args); err == nil {
+			err = guardWhole(cmd, s, rs, gone, o.whole)
+		}
 	} else {
-		gone, err = planned(cmd, rs, args, o.policy)
+		gone, err = planned(cmd, s, rs, args, o.policy)
 	}
 	if err != nil {
 		return err
@@ -185,7 +195,7 @@ func named(rs []*image.Record, damaged []*store.RecordError, args []string) (out
 			}
 			continue
 		}
-		r, err := store.Select(rs, sel)
+		r, err := store.Select(rs, sel, time.Now())
 		if errors.Is(err, store.ErrNoImage) {
 			return nil, nil, wrong("%w", err)
 		} else if err != nil {
@@ -212,16 +222,36 @@ func damagedOf(damaged []*store.RecordError, sel store.Selector) *store.RecordEr
 	return nil
 }
 
-func planned(cmd *cobra.Command, rs []*image.Record, boxes []string, p store.Policy) (out []*image.Record, err error) {
+// guardWhole refuses to delete the last whole backup of a disk of which damaged
+// ones stay, and says which box is left with nothing.
+func guardWhole(cmd *cobra.Command, s *store.Locked, rs, gone []*image.Record, allow bool) error {
+	damages := damagesOf(cmd, s)
+	isGone := func(r *image.Record) bool { return slices.Contains(gone, r) }
+	for _, r := range gone {
+		if disks := store.LastWhole(rs, isGone, damages, r.Box); len(disks) > 0 && !allow {
+			return refused("of %s of %s only damaged images would be left, without backup %s; say --last-whole if that is meant", strings.Join(disks, ", "), r.Box, r.ID)
+		}
+	}
+	var said []string
+	for _, r := range gone {
+		if !slices.ContainsFunc(rs, func(o *image.Record) bool { return o.Box == r.Box && !isGone(o) }) && !slices.Contains(said, r.Box) {
+			said = append(said, r.Box)
+			cmd.PrintErrf("testbox: warning: after that, %s has no backup\n", r.Box)
+		}
+	}
+	return nil
+}
+
+func planned(cmd *cobra.Command, s *store.Locked, rs []*image.Record, boxes []string, p store.Policy) (out []*image.Record, err error) {
 	if p.Last < 0 || p.Daily < 0 || p.Weekly < 0 || p.Monthly < 0 {
 		return nil, wrong("a number of backups to keep cannot be negative")
 	}
 	for _, b := range boxes {
 		if len(ofBoxes(rs, []string{b})) == 0 {
-			return nil, wrong("%s has no backup; `testbox image list` shows what there is", b)
+			return nil, wrong("%w; `testbox image list` shows what there is", store.NoBackup(rs, b))
 		}
 	}
-	for _, k := range store.PlanRetention(ofBoxes(rs, boxes), p) {
+	for _, k := range store.PlanRetention(ofBoxes(rs, boxes), p, damagesOf(cmd, s), time.Now()) {
 		if len(k.Why) > 0 {
 			cmd.Println(k)
 		} else {

@@ -46,7 +46,8 @@ locked: a second restore to it, or a backup of it, is refused meanwhile.
 
 Each place of a target is read first, and only what differs is written, unless most of it does or
 the disk turns; --full writes everything. Afterwards all that the image has is read back from the
-disk and compared; the last line says so, or the restore has failed.`,
+disk and compared; the last line says so, or the restore has failed. The exit code is 4 if the image
+has zeros for sectors that could not be read when it was made; they are named.`,
 		Example: `  testbox image restore 10.40.41.42 /dev/sdb
   testbox image restore web-1@latest~1 sda=/dev/sda sdb=/dev/sdc
   testbox image restore 10.40.41.42:sda disk.img`,
@@ -89,6 +90,9 @@ func runImageRestore(cmd *cobra.Command, arg string, targets []string, o restore
 	}
 	disks, err := pairTargets(r, sel, targets)
 	if err != nil {
+		return err
+	}
+	if err := warnDamaged(cmd, s, r, recorded(disks)); err != nil {
 		return err
 	}
 	begun := false
@@ -209,6 +213,9 @@ func writeDisks(cmd *cobra.Command, r *image.Record, disks []restoring, opt copi
 	}[opt.Verify]
 	did := recorded(disks)
 	cmd.Printf("%s is restored, %s%s\n", subject(r, did), proved, notDone(r, did, "restored"))
+	if hasZeros(did) {
+		return true, errBadSectors
+	}
 	return true, nil
 }
 

@@ -8,10 +8,13 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"testbox-imaging/internal/chunk"
 	"testbox-imaging/internal/copier"
 	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/object"
 	"testbox-imaging/internal/store"
 	"testbox-imaging/internal/usedmap"
+	"testbox-imaging/internal/words"
 )
 
 // oneImage wants one argument that says which backup is meant.
@@ -26,6 +29,7 @@ func oneImage(_ *cobra.Command, args []string) error {
 type shownImage struct {
 	*image.Record
 	Layouts map[string]json.RawMessage `json:"layouts,omitempty"` // image name -> what the disk holds
+	Damaged map[string]store.Damage    `json:"damaged,omitempty"` // image name -> what it lacks in the store
 }
 
 func newImageShowCmd() *cobra.Command {
@@ -53,10 +57,14 @@ disks with the same name have the same bytes wherever they are used.`,
 }
 
 func showImage(cmd *cobra.Command, s *store.Locked, r *image.Record, sel store.Selector, asJSON bool) error {
-	shown := shownImage{r, map[string]json.RawMessage{}}
+	damages := damagesOf(cmd, s)
+	shown := shownImage{r, map[string]json.RawMessage{}, damages.Of(r)}
 	for _, d := range chosen(r, sel) {
 		im, err := openImage(cmd.Context(), s, d)
-		if err != nil {
+		if errors.Is(err, object.ErrDamaged) || errors.Is(err, chunk.ErrMissing) {
+			cmd.PrintErrf("testbox: warning: what %s holds is not known: %v\n", d.Name, err)
+			continue
+		} else if err != nil {
 			return err
 		}
 		if len(im.Root.Layout) > 0 {
@@ -69,6 +77,10 @@ func showImage(cmd *cobra.Command, s *store.Locked, r *image.Record, sel store.S
 	printRecord(cmd, r)
 	for _, d := range chosen(r, sel) {
 		printDisk(cmd, d, copier.ParseLayout(shown.Layouts[d.Name]).Parts)
+		if what, is := shown.Damaged[d.Name]; is {
+			cmd.Printf("  %s\n", what)
+			cmd.Printf("  this was found at %s; `testbox store scrub` and `testbox image verify` look again\n", what.Found.Format(time.RFC3339))
+		}
 	}
 	return nil
 }
@@ -79,6 +91,12 @@ func printRecord(cmd *cobra.Command, r *image.Record) {
 		if f.is != "" {
 			cmd.Printf("%s: %s\n", f.what, printable(f.is))
 		}
+	}
+	if r.After != "" {
+		cmd.Printf("after %s: that was there already, though it is dated later\n", r.After)
+	}
+	for _, why := range store.Misdated([]*image.Record{r}, time.Now()) {
+		cmd.Printf("time: %s, which cannot be; `testbox image date` puts it right\n", why)
 	}
 	if r.Pinned {
 		cmd.Println("pinned: retention keeps it")
@@ -99,5 +117,8 @@ func printDisk(cmd *cobra.Command, d *image.RecordedDisk, parts []copier.LayoutP
 	}
 	for _, b := range d.Bad[:min(len(d.Bad), maxBadShown)] {
 		cmd.Printf("  bytes %d to %d could not be read, and are zero\n", b.Off, b.Off+b.Len-1)
+	}
+	if more := len(d.Bad) - maxBadShown; more > 0 {
+		cmd.Printf("  and %s more; --json prints all\n", words.Count(more, "such place"))
 	}
 }

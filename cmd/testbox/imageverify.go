@@ -24,7 +24,8 @@ func newImageVerifyCmd() *cobra.Command {
 restored. If a disk's image is damaged, the others are still checked. With disks, compares them with
 the images, says how much differs in which partitions, and where. All disks of the backup must be
 given; IMAGE:DISK is one alone. Bytes that no file system used are not compared. Nothing is written.
-The exit code is 6 if they differ.`,
+What is found damaged stands in "testbox image list" from then on, until it is found whole. The exit
+code is 6 if they differ, 4 if all is well but the image has zeros for unreadable sectors.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) < 1 {
 				return errors.New("give an image, as BOX or BOX@WHEN")
@@ -52,12 +53,13 @@ The exit code is 6 if they differ.`,
 // verifyImages reads all of the images, also behind one that is damaged.
 func verifyImages(cmd *cobra.Command, s *store.Locked, r *image.Record, disks []*image.RecordedDisk) error {
 	var errs []error
-	var whole, not []string
+	var whole, not, good []string
+	damaged := store.Damages{}
 	for _, d := range disks {
-		err := verifyImage(cmd, s, d)
+		err := verifyImage(cmd, s, d, damaged)
 		switch {
 		case err == nil:
-			whole = append(whole, d.Name+" is whole")
+			whole, good = append(whole, d.Name+" is whole"), append(good, d.Root)
 			continue
 		case cmd.Context().Err() != nil:
 			return err
@@ -69,25 +71,39 @@ func verifyImages(cmd *cobra.Command, s *store.Locked, r *image.Record, disks []
 		cmd.Printf("%s: image %s: %s\n", d.Name, d.Root, not[len(not)-1])
 		errs = append(errs, fmt.Errorf("backup %s of %s: %s: %w", r.ID, r.Box, d.Name, err))
 	}
+	noteVerified(cmd, s, good, damaged)
 	if len(not) > 0 {
 		each := strings.Join(append(not, whole...), ", ")
 		return errors.Join(append(errs, fmt.Errorf("%s is not proved to be restorable: %s%s", subject(r, disks), each, notDone(r, disks, "checked")))...)
+	}
+	for _, d := range disks {
+		printBad(cmd, d.Name, d.Bad)
+	}
+	if hasZeros(disks) {
+		cmd.Printf("%s can be restored, but for sectors that could not be read when it was made%s\n", subject(r, disks), notDone(r, disks, "checked"))
+		return errBadSectors
 	}
 	cmd.Printf("%s can be restored%s\n", subject(r, disks), notDone(r, disks, "checked"))
 	return nil
 }
 
-func verifyImage(cmd *cobra.Command, s *store.Locked, d *image.RecordedDisk) error {
-	im, err := openImage(cmd.Context(), s, d)
-	if err != nil {
-		return err
-	}
+func verifyImage(cmd *cobra.Command, s *store.Locked, d *image.RecordedDisk, damaged store.Damages) error {
 	p := newProgress(cmd.ErrOrStderr())
-	err = im.Check(cmd.Context(), cpu.Count(), func(done int64) { p.tell("check "+d.Name, done, d.Data) })
-	if p.end(); err == nil {
-		cmd.Printf("%s: image %s is whole: %s of data\n", d.Name, d.Root, bytesText(d.Data))
+	found, err := s.Verify(cmd.Context(), d, cpu.Count(), func(done int64) { p.tell("check "+d.Name, done, d.Data) })
+	p.end()
+	switch {
+	case err != nil:
+		return err
+	case found != nil:
+		damaged[d.Root] = *found
+		return fmt.Errorf("the image is %w: %v", object.ErrDamaged, found)
 	}
-	return err
+	state := "whole"
+	if len(d.Bad) > 0 {
+		state = "as it was made, with zeros for unreadable sectors"
+	}
+	cmd.Printf("%s: image %s is %s: %s of data\n", d.Name, d.Root, state, bytesText(d.Data))
+	return nil
 }
 
 // errDiffer is what a comparison ends with that found differences.
@@ -128,6 +144,9 @@ func verifyDisks(cmd *cobra.Command, s *store.Locked, r *image.Record, sel store
 		cmd.Printf("the disk holds %s%s\n", subject(r, did), notDone(r, did, "compared"))
 	default:
 		cmd.Printf("the disks hold %s\n", subject(r, did))
+	}
+	if hasZeros(did) {
+		return errBadSectors
 	}
 	return nil
 }

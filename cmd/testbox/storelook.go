@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -71,6 +72,9 @@ func printStats(cmd *cobra.Command, st *store.Stats) {
 	if st.Damaged > 0 || st.Bad > 0 {
 		cmd.Printf("damaged: %s, %s; `testbox store scrub` says what they cost\n", words.Count(st.Damaged, "record"), words.Count(st.Bad, "object"))
 	}
+	if st.Lacking > 0 {
+		cmd.Printf("%s damaged in the store; `testbox image list` shows which\n", words.Count(st.Lacking, "backup")+" "+words.Verb(st.Lacking, "is", "are"))
+	}
 	var b strings.Builder
 	tab := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
 	fmt.Fprint(tab, "\nBOX\tBACKUPS\tOLDEST\tNEWEST\tDATA\tADDED\tALONE\n")
@@ -115,7 +119,8 @@ func newStoreScrubCmd() *cobra.Command {
 		Long: `Reads every byte of the store. Of each fault it says where it is, and which backups, disks and places
 it costs. What is damaged counts as missing from then on: the next backup of a disk that still has
 it heals it, and so does "testbox store copy" from a second copy of the store. A damaged record is
-healed by such a copy alone. The exit code is 1 if something is damaged.`,
+healed by such a copy alone. "testbox image list" flags the backups that lack something from then on,
+until they are found whole. The exit code is 1 if something is damaged.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return o.with(cmd, false, func(s *store.Locked) error {
@@ -206,7 +211,7 @@ func copied(all []*image.Record, damaged []*store.RecordError, args []string) (o
 		rs, ds := ofBoxes(all, []string{sel.Box}), store.SelectDamaged(damaged, sel)
 		if sel.When != "" || sel.Disk != "" || len(rs)+len(ds) == 0 {
 			rs = nil
-			r, err := store.Select(all, sel)
+			r, err := store.Select(all, sel, time.Now())
 			if err == nil {
 				rs = []*image.Record{r}
 			} else if len(ds) == 0 {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -119,15 +120,19 @@ func pick(cmd *cobra.Command, s *store.Locked, arg string) (*image.Record, store
 	if err != nil {
 		return nil, sel, err
 	}
-	r, err := store.Select(rs, sel)
+	now := time.Now()
+	r, err := store.Select(rs, sel, now)
 	if ds := store.SelectDamaged(damaged, sel); err != nil && len(ds) > 0 {
 		return nil, sel, fmt.Errorf("%w; %s", ds[0], ds[0].Remedy())
 	}
 	if errors.Is(err, store.ErrNoImage) {
 		return nil, sel, wrong("%w; `testbox image list` shows what there is", err)
 	}
+	if err == nil && (sel.When == "" || strings.HasPrefix(sel.When, "latest")) {
+		sayPassedOver(cmd, rs, r, now)
+	}
 	if err == nil && sel.When == "" {
-		if latest, err := store.Select(rs, store.Selector{Box: sel.Box, When: "latest"}); err == nil && latest != r {
+		if latest, err := store.Select(rs, store.Selector{Box: sel.Box, When: "latest"}, now); err == nil && latest != r {
 			cmd.PrintErrf("%s means its baseline, backup %s; the latest is %s, as %s@latest\n", r.Box, r.ID, latest.ID, r.Box)
 		}
 	}

@@ -33,6 +33,7 @@ type Record struct {
 	UUID     string         `json:"uuid,omitempty"`     // the box's SMBIOS UUID
 	Arming   string         `json:"arming,omitempty"`   // the arming that made this backup
 	Time     time.Time      `json:"time"`               // when it was committed
+	After    string         `json:"after,omitempty"`    // the id of a backup of the box that was there already and is dated later: one of the clocks was wrong
 	Note     string         `json:"note,omitempty"`     // an admin's words, at most MaxNote bytes
 	Pinned   bool           `json:"pinned,omitempty"`   // retention does not delete it
 	Baseline bool           `json:"baseline,omitempty"` // what a restore takes without a selector; at most one of a box
@@ -96,6 +97,8 @@ func (r *Record) Check() error {
 		return fmt.Errorf("record has the id %q", r.ID)
 	case !ValidBox(r.Box):
 		return fmt.Errorf("record has the box %q", r.Box)
+	case r.After != "" && !ValidID(r.After):
+		return fmt.Errorf("record comes after %q, which is no id", r.After)
 	case len(r.Note) > MaxNote:
 		return fmt.Errorf("record has a note of %d bytes, more than %d", len(r.Note), MaxNote)
 	case len(r.Disks) == 0 || len(r.Disks) > 1024:

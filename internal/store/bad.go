@@ -78,6 +78,9 @@ func (s *Store) foundBad(ctx context.Context, key object.Key, at place, why erro
 	s.cfg.Log("%v is damaged: %v", key, why)
 	s.mu.Lock()
 	s.setBad(key, at)
+	if s.cfg.ReadOnly {
+		s.found = append(s.found, badOf(at, key))
+	}
 	s.mu.Unlock()
 	if s.cfg.ReadOnly {
 		return

@@ -238,6 +238,9 @@ func (s *Session) commitCopy(ctx context.Context, r *image.Record) (was bool, er
 	if err != nil && ctx.Err() == nil {
 		err = &targetError{err}
 	}
+	if err == nil {
+		s.healedBy(ctx, r)
+	}
 	return was, err
 }
 

@@ -36,6 +36,9 @@ func (s *Store) load(ctx context.Context) error {
 	if err := s.loadBad(ctx); err != nil {
 		return err
 	}
+	if err := s.loadDamage(ctx); err != nil {
+		return err
+	}
 	s.useIndex(x, known, there)
 	unknown := map[uint32]packInfo{}
 	for n, p := range there {

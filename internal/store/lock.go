@@ -46,7 +46,7 @@ func OpenDir(ctx context.Context, path string, blobs blob.Store, readOnly bool, 
 		}
 		blobs = d
 	}
-	cfg := Config{Blobs: blobs, Dir: path, ReadOnly: readOnly, Log: log, Exclusive: l.exclusive}
+	cfg := Config{Blobs: blobs, Dir: path, ReadOnly: readOnly, Log: log, Exclusive: l.exclusive, Notes: l.notes}
 	if readOnly {
 		cfg.Beside = l.beside
 	}
@@ -87,6 +87,7 @@ func (l *Locked) unlock() {
 const (
 	lockName    = "lock"
 	readersName = "readers"
+	notesName   = "notes" // by who rewrites the list of damaged images, for that moment
 )
 
 // ErrLocked is matched by errors that say that another process has the store.
@@ -149,6 +150,23 @@ func (l *Locked) exclusive() (func(), error) {
 	}
 	return func() { f.Close() }, nil
 }
+
+// notes waits for whoever rewrites the list of damaged images, which takes a
+// moment.
+func (l *Locked) notes() (func(), error) {
+	for end := time.Now().Add(notesWait); ; time.Sleep(20 * time.Millisecond) {
+		f, err := flock(filepath.Join(l.path, notesName), unix.LOCK_EX, false)
+		if err == nil {
+			return func() { f.Close() }, nil
+		}
+		if !errors.Is(err, ErrLocked) || time.Now().After(end) {
+			return nil, err
+		}
+	}
+}
+
+// notesWait is how long notes waits: for a disk that answers late.
+const notesWait = 20 * time.Second
 
 // flock locks a file. Where the folder cannot be written to and has no such
 // file, nobody writes, and a reader goes without: it gets nil.

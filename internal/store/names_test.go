@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -96,7 +97,7 @@ func testNames(t *testing.T, where string, blobs blob.Store) {
 	}
 	all := records(t, s)
 	for _, box := range valid {
-		r, err := Select(all, Selector{Box: box, When: "2026-11-01"})
+		r, err := Select(all, Selector{Box: box, When: "2026-11-01"}, time.Now())
 		if err != nil || r.Box != box {
 			t.Errorf("%s: %q: %v", where, box, err)
 			continue

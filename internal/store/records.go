@@ -107,27 +107,71 @@ func (s *Store) Record(ctx context.Context, box, id string) (*image.Record, erro
 	return r, nil
 }
 
+// idTime is the beginning of an id.
+const idTime = "20060102-150405"
+
 // addRecord commits a backup under an id of its own.
-func (s *Store) addRecord(ctx context.Context, r *image.Record) error {
+func (s *Store) addRecord(ctx context.Context, r *image.Record) (err error) {
 	s.recordMu.Lock()
 	defer s.recordMu.Unlock()
 	if r.Time.IsZero() {
-		r.Time = time.Now().UTC()
+		r.Time = time.Now().UTC().Truncate(time.Second)
+		if r.After, err = s.comesAfter(ctx, r.Box, r.Time); err != nil {
+			return err
+		}
 	}
 	r.Time = r.Time.UTC().Truncate(time.Second)
 	r.Format = image.RecordFormat
-	base := r.Time.Format("20060102-150405")
-	r.ID = base
-	for n := 2; ; n++ {
-		_, err := s.cfg.Blobs.Size(ctx, recordName(r.Box, r.ID))
-		if errors.Is(err, fs.ErrNotExist) {
-			break
-		} else if err != nil {
-			return err
-		}
-		r.ID = fmt.Sprintf("%s-%d", base, n)
+	if r.ID, err = s.freeID(ctx, r.Box, r.Time); err != nil {
+		return err
 	}
-	return s.writeRecord(ctx, r)
+	if err := s.writeRecord(ctx, r); err != nil {
+		return err
+	}
+	s.healedBy(ctx, r)
+	return nil
+}
+
+// freeID is an id for a backup of a box that no other has.
+func (s *Store) freeID(ctx context.Context, box string, at time.Time) (string, error) {
+	base := at.Format(idTime)
+	id := base
+	for n := 2; ; n++ {
+		_, err := s.cfg.Blobs.Size(ctx, recordName(box, id))
+		if errors.Is(err, fs.ErrNotExist) {
+			return id, nil
+		} else if err != nil {
+			return "", err
+		}
+		id = fmt.Sprintf("%s-%d", base, n)
+	}
+}
+
+// SetTime puts the time of a backup right, and gives it with the id that goes
+// with that time. For a moment it is there under both.
+func (s *Store) SetTime(ctx context.Context, box, id string, at time.Time) (*image.Record, error) {
+	if err := s.writable(); err != nil {
+		return nil, err
+	}
+	s.recordMu.Lock()
+	defer s.recordMu.Unlock()
+	r, err := s.Record(ctx, box, id)
+	if err != nil {
+		return nil, err
+	}
+	r.Time, r.After = at.UTC().Truncate(time.Second), ""
+	if !strings.HasPrefix(id, r.Time.Format(idTime)) {
+		if r.ID, err = s.freeID(ctx, box, r.Time); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.writeRecord(ctx, r); err != nil {
+		return nil, err
+	}
+	if r.ID == id {
+		return r, nil
+	}
+	return r, s.remove(ctx, box, id)
 }
 
 // writeRecord puts a record in the place of the one that it had, at once.

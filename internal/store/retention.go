@@ -19,21 +19,41 @@ type Policy struct {
 // Kept is what becomes of a backup.
 type Kept struct {
 	Record *image.Record
-	Why    []string // it is kept; empty: it is to be deleted
+	Why    []string  // it is kept; empty: it is to be deleted
+	at     time.Time // that counts
 }
 
 // PlanRetention says what becomes of each of the records, in their order.
-// Pinned ones, baselines and the last backup of a box are always kept.
-func PlanRetention(records []*image.Record, p Policy) []Kept {
-	byBox := map[string][]*Kept{}
+// Pinned ones, baselines and the last backup of a box are always kept; so are
+// those whose date cannot be right, which count for nothing else. And of a disk
+// that is in backups which are kept, one is whole if any is: the last.
+func PlanRetention(records []*image.Record, p Policy, damages Damages, now time.Time) []Kept {
+	byBox := map[string][]*image.Record{}
 	plan := make([]Kept, len(records))
+	of := map[*image.Record]*Kept{}
 	for i, r := range records {
 		plan[i].Record = r
-		byBox[r.Box] = append(byBox[r.Box], &plan[i])
+		of[r] = &plan[i]
+		byBox[r.Box] = append(byBox[r.Box], r)
 	}
-	for _, of := range byBox {
-		slices.SortStableFunc(of, func(a, b *Kept) int { return compareRecords(b.Record, a.Record) })
-		keepOf(of, p)
+	for _, rs := range byBox {
+		var kept []*Kept // the newest first, those whose place is not known last
+		for _, d := range slices.Backward(inOrder(rs, now)) {
+			of[d.Record].at = d.at
+			kept = append(kept, of[d.Record])
+		}
+		keepOf(kept, p)
+		wrong := Misdated(rs, now)
+		for _, r := range rs {
+			if wrong[r] == "" {
+				continue
+			}
+			if of[r].at.IsZero() {
+				kept = append(kept, of[r])
+			}
+			of[r].Why = append(of[r].Why, wrong[r])
+		}
+		keepWhole(kept, damages)
 	}
 	return plan
 }
@@ -66,12 +86,76 @@ func keepOf(of []*Kept, p Policy) {
 func keepEach(of []*Kept, what string, n int, span func(time.Time) string) {
 	last := ""
 	for _, k := range of {
-		if this := span(k.Record.Time.UTC()); this != last && n > 0 {
+		if this := span(k.at.UTC()); this != last && n > 0 {
 			last = this
 			n--
 			k.Why = append(k.Why, what)
 		}
 	}
+}
+
+// keepWhole keeps, of each disk of which only damaged images are kept, the
+// newest whole one. That can bring in other disks.
+func keepWhole(of []*Kept, damages Damages) {
+	for {
+		wanting := noWhole(of, damages)
+		added := false
+		for _, k := range of {
+			for i := range k.Record.Disks {
+				if d := &k.Record.Disks[i]; wanting[d.Name] && damages.Whole(d) {
+					wanting[d.Name], added = false, true
+					k.Why = append(k.Why, "last whole "+d.Name)
+				}
+			}
+		}
+		if !added {
+			return
+		}
+	}
+}
+
+// noWhole gives the disks that are kept, and whether no whole image of one is.
+func noWhole(of []*Kept, damages Damages) map[string]bool {
+	out := map[string]bool{}
+	for _, k := range of {
+		if len(k.Why) == 0 {
+			continue
+		}
+		for i := range k.Record.Disks {
+			d := &k.Record.Disks[i]
+			was, seen := out[d.Name]
+			out[d.Name] = (was || !seen) && !damages.Whole(d)
+		}
+	}
+	return out
+}
+
+// LastWhole gives the disks of which a box would have only damaged backups if
+// some were deleted, though it has whole ones. Of a disk of which nothing would
+// be left it says nothing.
+func LastWhole(records []*image.Record, gone func(*image.Record) bool, damages Damages, box string) (out []string) {
+	had, has, any := map[string]bool{}, map[string]bool{}, map[string]bool{}
+	for _, r := range records {
+		for i := range r.Disks {
+			d := &r.Disks[i]
+			if r.Box != box {
+				continue
+			}
+			whole := damages.Whole(d)
+			had[d.Name] = had[d.Name] || whole
+			if !gone(r) {
+				has[d.Name] = has[d.Name] || whole
+				any[d.Name] = true
+			}
+		}
+	}
+	for name := range had {
+		if had[name] && !has[name] && any[name] {
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 func (k Kept) String() string {

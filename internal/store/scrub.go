@@ -41,17 +41,18 @@ func (s *Store) Scrub(ctx context.Context, progress func(ScrubProgress)) (*Scrub
 	if progress == nil {
 		progress = func(ScrubProgress) {}
 	}
-	sc := &scrubber{s: s, tell: progress, report: &ScrubReport{}, lost: map[object.Key]int{}}
+	sc := &scrubber{s: s, tell: progress, report: &ScrubReport{}, lost: map[object.Key]int{}, damages: Damages{}}
 	return sc.report, sc.run(ctx)
 }
 
 // scrubber is a scrub at work. The index's Live flag stands for: it is whole
 // where the index says it is.
 type scrubber struct {
-	s     *Store
-	tell  func(ScrubProgress)
-	packs map[uint32]packInfo  // those to be read
-	known map[place]object.Key // what was found damaged before
+	s       *Store
+	tell    func(ScrubProgress)
+	packs   map[uint32]packInfo  // those to be read
+	known   map[place]object.Key // what was found damaged before
+	damages Damages              // what images lack
 
 	mu     sync.Mutex // guards those below
 	report *ScrubReport
@@ -80,7 +81,7 @@ func (sc *scrubber) run(ctx context.Context) error {
 	if sc.s.cfg.ReadOnly {
 		return nil
 	}
-	return errors.Join(sc.s.saveBad(ctx), sc.s.saveIndex())
+	return errors.Join(sc.s.saveBad(ctx), sc.s.noteScrubbed(ctx, sc.damages), sc.s.saveIndex())
 }
 
 // fault notes a fault and gives its number.
@@ -144,7 +145,7 @@ func (sc *scrubber) list(ctx context.Context) error {
 }
 
 // ownFiles are those beside packs and records.
-var ownFiles = []string{storeName, badName, indexName, lockName, readersName}
+var ownFiles = []string{storeName, badName, damageName, indexName, lockName, readersName, notesName}
 
 // isNew reports whether a pack is being written, or was sealed meanwhile.
 func (s *Store) isNew(n uint32) bool {

@@ -23,8 +23,9 @@ func (sc *scrubber) costs(ctx context.Context) error {
 	c := &costing{scrubber: sc, whole: map[object.Name]bool{}, nowhere: -1}
 	for _, r := range records {
 		for _, d := range r.Disks {
-			c.box, c.id, c.disk = r.Box, r.ID, d
-			if err := c.image(ctx); err != nil {
+			_, known := c.damages[d.Root]
+			c.box, c.id, c.disk, c.first = r.Box, r.ID, d, !known
+			if err := c.s.lacks(ctx, &d, c.whole, c.s.indexed, c.cost); err != nil {
 				return fmt.Errorf("%s: %w", imageName(r, d), err)
 			}
 		}
@@ -37,49 +38,64 @@ type costing struct {
 	*scrubber
 	box, id string
 	disk    image.RecordedDisk
+	first   bool                 // it is the first with this image
 	whole   map[object.Name]bool // pages that are there with all their chunks
 	nowhere int                  // the fault that stands for what is in no pack; -1: there is none yet
 }
 
-func (c *costing) image(ctx context.Context) error {
-	key, root, err := c.s.readRoot(ctx, c.disk.Root)
+// lacks reads an image's trees and tells what of its disk is lost with which
+// object. Which chunks of a page are good is for has to say; pages of which all
+// are go into whole, and are not looked at again.
+func (s *Store) lacks(ctx context.Context, d *image.RecordedDisk, whole map[object.Name]bool,
+	has func(context.Context, *chunk.Page) ([]bool, error), tell func(object.Key, image.Range, error)) error {
+	key, root, err := s.readRoot(ctx, d.Root)
 	if isLost(err) {
-		c.cost(key, image.Range{Len: c.disk.Disk.Size}, err)
+		tell(key, image.Range{Len: d.Disk.Size}, err)
 		return nil
 	} else if err != nil {
 		return err
 	}
 	for i := range root.Pages {
-		if err := c.region(ctx, root, i); err != nil {
+		if whole[root.Pages[i]] {
+			continue
+		}
+		if err := s.lacksOf(ctx, root, i, whole, has, tell); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (c *costing) region(ctx context.Context, root *chunk.Root, i int) error {
-	if c.whole[root.Pages[i]] {
-		return nil
-	}
-	key, page, err := c.s.readPage(ctx, root, i)
+// lacksOf is lacks of region i.
+func (s *Store) lacksOf(ctx context.Context, root *chunk.Root, i int, whole map[object.Name]bool,
+	has func(context.Context, *chunk.Page) ([]bool, error), tell func(object.Key, image.Range, error)) error {
+	key, page, err := s.readPage(ctx, root, i)
 	if isLost(err) {
-		c.cost(key, root.Region(i), err)
+		tell(key, root.Region(i), err)
 		return nil
 	} else if err != nil {
 		return err
 	}
-	there := c.s.there(page)
-	if !slices.Contains(there, false) {
-		c.whole[key.Name] = true
+	good, err := has(ctx, page)
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(good, false) {
+		whole[key.Name] = true
 		return nil
 	}
-	for s := range page.Spans() {
-		if s.Content == image.Data && !there[s.Chunk] {
-			key := object.Key{Kind: object.Chunk, Name: page.Chunks[s.Chunk].Name}
-			c.cost(key, image.Range{Off: root.Region(i).Off + s.Off, Len: s.Len}, chunk.ErrMissing)
+	for sp := range page.Spans() {
+		if sp.Content == image.Data && !good[sp.Chunk] {
+			key := object.Key{Kind: object.Chunk, Name: page.Chunks[sp.Chunk].Name}
+			tell(key, image.Range{Off: root.Region(i).Off + sp.Off, Len: sp.Len}, chunk.ErrMissing)
 		}
 	}
 	return nil
+}
+
+// indexed says which chunks of a page are there, for lacks.
+func (s *Store) indexed(_ context.Context, page *chunk.Page) ([]bool, error) {
+	return s.there(page), nil
 }
 
 // there says which chunks of a page are there.
@@ -101,6 +117,12 @@ func (c *costing) cost(key object.Key, at image.Range, why error) {
 			c.nowhere = c.fault(Fault{Err: fmt.Errorf("objects that images need are in no pack, the first is %v: %w", key, why)})
 		}
 		i = c.nowhere
+	}
+	if c.first {
+		found := c.damages[c.disk.Root]
+		found.Root = c.disk.Root
+		found.add(at)
+		c.damages[c.disk.Root] = found
 	}
 	f := &c.report.Faults[i]
 	if n := len(f.Costs); n == 0 || f.Costs[n-1].Box != c.box || f.Costs[n-1].ID != c.id || f.Costs[n-1].Disk != c.disk.Name {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"testbox-imaging/internal/image"
 )
@@ -87,8 +88,9 @@ func digits(when string) string {
 var ErrNoImage = errors.New("no such image")
 
 // Select gives the backup that a selector means, of records as Records gives
-// them.
-func Select(records []*image.Record, s Selector) (*image.Record, error) {
+// them. The latest is the one that was made last, as far as can be known: not
+// one that is dated in the future.
+func Select(records []*image.Record, s Selector, now time.Time) (*image.Record, error) {
 	var of []*image.Record
 	for _, r := range records {
 		if r.Box == s.Box {
@@ -96,9 +98,9 @@ func Select(records []*image.Record, s Selector) (*image.Record, error) {
 		}
 	}
 	if len(of) == 0 {
-		return nil, fmt.Errorf("%s has no backup: %w", s.Box, ErrNoImage)
+		return nil, NoBackup(records, s.Box)
 	}
-	r := pick(of, s)
+	r := pick(of, s, now)
 	if r == nil {
 		return nil, fmt.Errorf("%s has %d backups, the oldest %s, the newest %s, and none is %s: %w", s.Box, len(of), of[0].ID, of[len(of)-1].ID, s.When, ErrNoImage)
 	}
@@ -128,14 +130,22 @@ func SelectDamaged(damaged []*RecordError, s Selector) (out []*RecordError) {
 	return out
 }
 
-// pick picks from a box's backups, the oldest first.
-func pick(of []*image.Record, s Selector) *image.Record {
-	last := len(of) - 1
+// NoBackup is the error of a box that has none.
+func NoBackup(records []*image.Record, box string) error {
+	if near := Near(records, box); len(near) > 0 {
+		return fmt.Errorf("%s has no backup (is %s meant?): %w", box, strings.Join(near, " or "), ErrNoImage)
+	}
+	return fmt.Errorf("%s has no backup: %w", box, ErrNoImage)
+}
+
+// pick picks from a box's backups.
+func pick(of []*image.Record, s Selector, now time.Time) *image.Record {
+	order := inOrder(of, now)
 	if n, ok := s.back(); ok {
-		if n > last {
+		if n >= len(order) {
 			return nil
 		}
-		return of[last-n]
+		return order[len(order)-1-n].Record
 	}
 	var found *image.Record
 	for _, r := range of {
@@ -151,7 +161,7 @@ func pick(of []*image.Record, s Selector) *image.Record {
 		}
 	}
 	if found == nil && s.When == "" {
-		return of[last]
+		return order[len(order)-1].Record
 	}
 	return found
 }

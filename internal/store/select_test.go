@@ -2,6 +2,8 @@ package store
 
 import (
 	"errors"
+	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -36,7 +38,7 @@ func TestSelect(t *testing.T) {
 			t.Errorf("%s: %v", text, err)
 			continue
 		}
-		r, err := Select(rs, sel)
+		r, err := Select(rs, sel, time.Date(2026, 11, 28, 0, 0, 0, 0, time.UTC))
 		switch {
 		case want < 0 && !errors.Is(err, ErrNoImage):
 			t.Errorf("%s: %+v, %v", text, r, err)
@@ -70,6 +72,71 @@ func FuzzSelector(f *testing.F) {
 		if err != nil || again != sel {
 			t.Fatalf("%q is %+v, and that is %+v, %v", text, sel, again, err)
 		}
-		Select(backupsAt(sel.Box, "2026-11-27 08:00:00"), sel)
+		Select(backupsAt(sel.Box, "2026-11-27 08:00:00"), sel, time.Now())
 	})
+}
+
+// TestWrongClocks: what a clock said that was wrong is not followed.
+func TestWrongClocks(t *testing.T) {
+	now := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
+	for name, c := range map[string]struct {
+		times  []string
+		after  map[int]int // of a backup -> the one that was there
+		latest []int       // the last one, the one before, and so on
+		keep   []int       // by keep-last 1
+	}{
+		"all right":                      {[]string{"2026-11-26", "2026-11-27"}, nil, []int{1, 0}, []int{1}},
+		"one in 2037":                    {[]string{"2026-11-26", "2026-11-27", "2037-01-01"}, nil, []int{1, 0}, []int{1, 2}},
+		"one in 2037, others after it":   {[]string{"2026-11-26", "2026-11-27", "2037-01-01"}, map[int]int{1: 2, 0: 2}, []int{1, 0}, []int{1, 2}},
+		"one in 1970":                    {[]string{"1970-01-01", "2026-11-26", "2026-11-27"}, nil, []int{2, 1}, []int{0, 2}},
+		"the last one in 1970":           {[]string{"1970-01-01", "2026-11-26", "2026-11-27"}, map[int]int{0: 2}, []int{0, 2, 1}, []int{0}},
+		"the last two in 1970":           {[]string{"1970-01-01", "1970-01-02", "2026-11-27"}, map[int]int{0: 2, 1: 0}, []int{1, 0, 2}, []int{1}},
+		"a month too early":              {[]string{"2026-10-27", "2026-11-01", "2026-11-27"}, map[int]int{0: 2}, []int{0, 2, 1}, []int{0}},
+		"a day ahead, which has passed":  {[]string{"2026-11-26", "2026-11-27"}, map[int]int{0: 1}, []int{0, 1}, []int{0}},
+		"all in the future":              {[]string{"2030-01-01", "2031-01-01"}, nil, []int{1, 0}, []int{0, 1}},
+		"a circle":                       {[]string{"2026-11-26", "2026-11-27"}, map[int]int{0: 1, 1: 0}, nil, nil},
+		"after one that is not there":    {[]string{"2026-11-26", "2026-11-27"}, map[int]int{0: 99}, []int{1, 0}, []int{1}},
+		"in 1970, after one that is not": {[]string{"1970-01-01", "2026-11-27"}, map[int]int{0: 99}, []int{1}, []int{0, 1}},
+	} {
+		for i := range c.times {
+			c.times[i] += " 08:00:00"
+		}
+		rs := backupsAt("a", c.times...)
+		for i, j := range c.after {
+			rs[i].After = "20200101-000000"
+			if j < len(rs) {
+				rs[i].After = rs[j].ID
+			}
+		}
+		for n := range len(rs) + 1 {
+			r, err := Select(rs, Selector{Box: "a", When: fmt.Sprintf("latest~%d", n)}, now)
+			if c.latest == nil {
+				continue // any order will do
+			}
+			if n < len(c.latest) && (err != nil || r != rs[c.latest[n]]) || n >= len(c.latest) && err == nil {
+				t.Errorf("%s: latest~%d is %v, %v", name, n, r, err)
+			}
+		}
+		var keep []int
+		for i, k := range PlanRetention(rs, Policy{Last: 1}, nil, now) {
+			if len(k.Why) > 0 {
+				keep = append(keep, i)
+			}
+		}
+		if c.keep != nil && !slices.Equal(keep, c.keep) {
+			t.Errorf("%s: kept are %v, not %v", name, keep, c.keep)
+		}
+	}
+}
+
+func TestNear(t *testing.T) {
+	rs := append(backupsAt("web-1", "2026-11-27 08:00:00"), backupsAt("10.40.41.42", "2026-11-27 08:00:00")...)
+	for name, want := range map[string]string{
+		"web1": "[web-1]", "WEB-1": "[web-1]", "wbe-1": "[web-1]", "web": "[web-1]", "10.40.41.43": "[10.40.41.42]", "10.40.14.42": "[10.40.41.42]",
+		"typo": "[]", "x": "[]", "database": "[]",
+	} {
+		if got := fmt.Sprint(Near(rs, name)); got != want {
+			t.Errorf("near %s are %s, not %s", name, got, want)
+		}
+	}
 }

@@ -32,6 +32,7 @@ type Stats struct {
 	Other   int64      `json:"other"`             // all other files of the store
 	Files   int64      `json:"files"`             // all files: Stored, Records, Index and Other
 	Bad     int        `json:"bad"`               // places found damaged, in packs that are still there
+	Lacking int        `json:"lacking"`           // backups that were found to lack something
 	Boxes   []BoxStats `json:"boxes"`
 }
 
@@ -67,7 +68,14 @@ func (s *Store) Stats(ctx context.Context) (*Stats, error) {
 		return nil, err
 	}
 	st := &Stats{Backups: len(records), Damaged: len(damaged), Boxes: boxStats(records)}
+	damages, err := s.Damages(ctx)
+	if err != nil {
+		return nil, err
+	}
 	for _, r := range records {
+		if len(damages.Of(r)) > 0 {
+			st.Lacking++
+		}
 		for _, d := range r.Disks {
 			st.Disks += d.Disk.Size
 			st.Data += d.Data

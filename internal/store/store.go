@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io/fs"
 	"sync"
+	"time"
 
 	"testbox-imaging/internal/blob"
 	"testbox-imaging/internal/durable"
@@ -35,6 +36,9 @@ type Config struct {
 	// the number of the first pack that it can have written, 0 if that is not
 	// known; nil: there is none.
 	Beside func() (who string, first uint32, writes bool)
+	// Notes keeps other processes from rewriting the list of damaged images
+	// meanwhile; nil: there are none.
+	Notes func() (release func(), err error)
 }
 
 func (c Config) withDefaults() Config {
@@ -53,6 +57,9 @@ func (c Config) withDefaults() Config {
 	if c.Beside == nil {
 		c.Beside = func() (string, uint32, bool) { return "", 0, false }
 	}
+	if c.Notes == nil {
+		c.Notes = func() (func(), error) { return func() {}, nil }
+	}
 	return c
 }
 
@@ -61,6 +68,8 @@ func (c Config) withDefaults() Config {
 type Store struct {
 	cfg  Config
 	uuid [16]byte
+
+	noted map[string]time.Time // roots that were on the list of damaged images at Open -> when they were found
 
 	// badMu holds back a second writing of the list of damaged objects.
 	badMu sync.Mutex
@@ -81,6 +90,7 @@ type Store struct {
 	unsealed  map[uint32]struct{}   // open ones, and those being sealed
 	next      uint32                // number of the next pack
 	bad       map[place]object.Key  // objects found damaged
+	found     []badObject           // of these, those found by a store that is only read
 	closed    map[object.Name]int64 // pages that are there with all their chunks, all of them touched -> bytes of the region
 	sessions  int
 	lost      error // why a pack could not be written, the last time

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/store"
+	"testbox-imaging/internal/words"
+)
+
+// damagesOf is what was found damaged in the store. A list that cannot be read
+// is said, and does not hold up the command.
+func damagesOf(cmd *cobra.Command, s *store.Locked) store.Damages {
+	damages, err := s.Damages(cmd.Context())
+	if err != nil {
+		cmd.PrintErrf("testbox: warning: the list of damaged images cannot be read: %v\n", err)
+	}
+	return damages
+}
+
+// badText says in one line what an image has zeros for.
+func badText(bad []image.Range) string {
+	bytes := int64(0)
+	for _, b := range bad {
+		bytes += b.Len
+	}
+	s := fmt.Sprintf("%d bytes could not be read when it was backed up, and are zeros, at", bytes)
+	for i, b := range bad {
+		if i == 5 {
+			return s + fmt.Sprintf(" and %s more", words.Count(len(bad)-i, "place"))
+		}
+		s += fmt.Sprintf(" %d+%d", b.Off, b.Len)
+	}
+	return s
+}
+
+// faultsOf says what the disks of a backup lack, a line each.
+func faultsOf(r *image.Record, damages store.Damages) (lines []string) {
+	damaged := damages.Of(r)
+	for i := range r.Disks {
+		d := &r.Disks[i]
+		if len(d.Bad) > 0 {
+			lines = append(lines, fmt.Sprintf("%s: %s", d.Name, badText(d.Bad)))
+		}
+		if what, is := damaged[d.Name]; is {
+			lines = append(lines, fmt.Sprintf("%s: %s (as of %s; `testbox store scrub` looks again)", d.Name, what, what.Found.Format(time.RFC3339)))
+		}
+	}
+	return lines
+}
+
+// hasZeros reports whether an image has zeros for sectors that could not be
+// read.
+func hasZeros(disks []*image.RecordedDisk) bool {
+	for _, d := range disks {
+		if len(d.Bad) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// warnDamaged says, before a backup is used that is not whole, which one is.
+func warnDamaged(cmd *cobra.Command, s *store.Locked, r *image.Record, disks []*image.RecordedDisk) error {
+	damages := damagesOf(cmd, s)
+	for _, d := range disks {
+		if damages.Whole(d) {
+			continue
+		}
+		rs, _, err := s.Records(cmd.Context())
+		if err != nil {
+			return err
+		}
+		cmd.PrintErrf("testbox: warning: %s of backup %s is damaged; %s\n", d.Name, r.ID, lastWhole(rs, r.Box, d.Name, damages))
+	}
+	return nil
+}
+
+func lastWhole(rs []*image.Record, box, name string, damages store.Damages) string {
+	last := ""
+	for _, r := range rs {
+		for i := range r.Disks {
+			if d := &r.Disks[i]; r.Box == box && d.Name == name && damages.Whole(d) {
+				last = fmt.Sprintf("its last whole image is in %s@%s", r.Box, r.ID)
+			}
+		}
+	}
+	if last == "" {
+		return "there is no whole image of it"
+	}
+	return last
+}
+
+// noteVerified leaves what a verify found for `image list`. What damage costs
+// other backups is found out too.
+func noteVerified(cmd *cobra.Command, s *store.Locked, whole []string, damaged store.Damages) {
+	err := error(nil)
+	if len(damaged) > 0 {
+		var all store.Damages
+		if all, err = s.Lacking(cmd.Context()); err == nil {
+			for root, d := range all {
+				if _, known := damaged[root]; !known {
+					damaged[root] = d
+				}
+			}
+		}
+	}
+	if err == nil {
+		err = s.NoteVerified(cmd.Context(), whole, damaged)
+	}
+	if err != nil {
+		cmd.PrintErrf("testbox: warning: what was found is not noted in the store, so `testbox image list` does not show it: %v\n", err)
+	}
+}

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/store"
+)
+
+func newImageDateCmd() *cobra.Command {
+	var o storeFlag
+	cmd := &cobra.Command{
+		Use:   "date IMAGE TIME",
+		Short: "Put right the time of a backup that was made by a wrong clock",
+		Long: `Gives a backup another TIME, in UTC, and the id that goes with it; all else of it stays. Commands
+that name it by the old id do not find it any more, and a copy of the store keeps it under the old
+id until it is put right or deleted there too.
+
+A backup that is dated in the future, or before there was this program, is passed over by
+BOX@latest, is never deleted by retention, and takes no other's place there.`,
+		Example:           `  testbox image date web-1@20370101-000312 2026-11-27T10:04`,
+		Args:              cobra.ExactArgs(2),
+		ValidArgsFunction: completeImages(&o),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			at, err := parseTime(args[1])
+			if err != nil {
+				return err
+			}
+			return o.with(cmd, false, func(s *store.Locked) error { return setTime(cmd, s, args[0], at) })
+		},
+	}
+	o.add(cmd)
+	return cmd
+}
+
+// timeForms are those in which a time is given.
+var timeForms = []string{time.RFC3339, "2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02 15:04:05", "2006-01-02 15:04", "20060102-150405", time.DateOnly}
+
+func parseTime(text string) (time.Time, error) {
+	for _, form := range timeForms {
+		t, err := time.Parse(form, text)
+		if err != nil {
+			continue
+		}
+		if len(store.Misdated([]*image.Record{{Time: t}}, time.Now())) > 0 {
+			return t, wrong("%s is in the future, or before there was this program; give the time at which the backup was made", text)
+		}
+		return t.UTC(), nil
+	}
+	return time.Time{}, wrong("%q is no time; give it in UTC, as 2026-11-27T10:04", text)
+}
+
+func setTime(cmd *cobra.Command, s *store.Locked, arg string, at time.Time) error {
+	r, sel, err := pick(cmd, s, arg)
+	if err != nil {
+		return err
+	}
+	if sel.When == "" || sel.Disk != "" {
+		return wrong("%q: say which backup, as in %s@%s; it has one time for all disks", arg, r.Box, r.ID)
+	}
+	was := r.ID
+	if r, err = s.SetTime(cmd.Context(), r.Box, r.ID, at); err != nil {
+		return err
+	}
+	cmd.Printf("backup %s of %s is %s now\n", was, r.Box, r.ID)
+	printRecord(cmd, r)
+	return nil
+}
+
+// sayLater says of backups of a box that they are dated later than now: then
+// the clock is wrong, or was.
+func sayLater(cmd *cobra.Command, s *store.Locked, box string) error {
+	rs, _, err := s.Records(cmd.Context())
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	for _, r := range rs {
+		if r.Box == box && r.Time.After(now) {
+			cmd.PrintErrf("testbox: warning: backup %s of %s is dated later than the clock of this machine, which says %s: it is wrong, or that clock was\n",
+				r.ID, box, now.UTC().Format(time.RFC3339))
+		}
+	}
+	return nil
+}
+
+// sayDate says of a new backup that a clock was wrong.
+func sayDate(cmd *cobra.Command, r *image.Record) {
+	for _, why := range store.Misdated([]*image.Record{r}, time.Now()) {
+		cmd.PrintErrf("testbox: warning: backup %s is %s: it is not %s@latest; `testbox image date` puts its time right\n", r.ID, why, r.Box)
+		return
+	}
+	if r.After != "" {
+		cmd.PrintErrf("testbox: warning: backup %s was there already and is dated later; this one counts as made after it. `testbox image date` puts a time right\n", r.After)
+	}
+}
+
+// sayPassedOver says which backups of a box a selector does not take for the
+// latest, because of their dates.
+func sayPassedOver(cmd *cobra.Command, rs []*image.Record, picked *image.Record, now time.Time) {
+	for _, r := range rs {
+		if why := store.Misdated(ofBoxes(rs, []string{picked.Box}), now)[r]; why != "" && r != picked {
+			cmd.PrintErrf("testbox: warning: backup %s of %s is %s, and is not taken for the latest; `testbox image date` puts its time right\n", r.ID, r.Box, why)
+		}
+	}
+}
