@@ -58,6 +58,14 @@ func openLocal(path string, sector int, write, busy bool) (*localDisk, error) {
 	return d, nil
 }
 
+// NextData is that of the disk.
+func (d *localDisk) NextData(off int64) (from, to int64) {
+	if s, ok := d.Target.(copier.Sparse); ok {
+		return s.NextData(off)
+	}
+	return off, d.Size()
+}
+
 // identify finds out what a block device is known by.
 func (d *localDisk) identify() {
 	real, err := filepath.EvalSymlinks(d.path)
@@ -91,6 +99,14 @@ type readOnlyDisk struct {
 }
 
 func (d readOnlyDisk) Size() int64 { return d.size }
+
+// NextData is that of what is read.
+func (d readOnlyDisk) NextData(off int64) (from, to int64) {
+	if s, ok := d.ReaderAt.(copier.Sparse); ok {
+		return s.NextData(off)
+	}
+	return off, d.size
+}
 
 func (d readOnlyDisk) WriteAt([]byte, int64) (int, error) { return 0, errReadOnlyDisk }
 func (d readOnlyDisk) ZeroAt(int64, int64) error          { return errReadOnlyDisk }

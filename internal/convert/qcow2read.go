@@ -172,6 +172,39 @@ func (q *Qcow2) ReadAt(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
+// NextData gives the next run of the disk at or behind off that the file has
+// something of; all before it is zero. A table that cannot be read makes an
+// error when the disk is read there.
+func (q *Qcow2) NextData(off int64) (from, to int64) {
+	for from = off; from < q.size; {
+		if q.l1[from/q.covers()]&entryPlace == 0 {
+			from += q.covers() - from%q.covers()
+			continue
+		}
+		end := min(q.size, from+q.covers()-from%q.covers())
+		for ; from < end; from += q.cluster() - from%q.cluster() {
+			if !q.isZero(from) {
+				return from, q.dataEnd(from, end)
+			}
+		}
+	}
+	return q.size, q.size
+}
+
+// dataEnd is where the clusters end that have something, at the latest at end.
+func (q *Qcow2) dataEnd(from, end int64) int64 {
+	for from < end && !q.isZero(from) {
+		from += q.cluster() - from%q.cluster()
+	}
+	return min(from, end)
+}
+
+// isZero reports whether the cluster that off lies in is surely zero.
+func (q *Qcow2) isZero(off int64) bool {
+	e, err := q.entry(off)
+	return err == nil && e&entryPacked == 0 && (e&entryZero != 0 || e&entryPlace == 0)
+}
+
 // Fields of table entries.
 const (
 	entryPlace  = 0x00fffffffffffe00

@@ -37,6 +37,16 @@ type Target interface {
 	Sync() error
 }
 
+// Sparse is a Source that knows of zeros without reading them: the holes of a
+// file, the clusters that an image has not.
+type Sparse interface {
+	// NextData gives the next run at or behind off that may hold something
+	// else than zeros; from is the disk's size if there is none. All before it
+	// is zero. It never gives a run before off, or an empty one but at the
+	// disk's end.
+	NextData(off int64) (from, to int64)
+}
+
 // Discarder is a Target that can be told of bytes that nobody needs.
 type Discarder interface {
 	// CanDiscard reports whether Discard does anything.

@@ -101,6 +101,10 @@ func (c *cutter) used() (image.Range, error) {
 // take puts the blocks from at to end into a chunk, until that is full.
 func (c *cutter) take(out *slot, end int64) bool {
 	w := &c.from.win
+	if w.hole {
+		c.pass(image.Zero, end-c.at)
+		return false
+	}
 	for c.at < end {
 		off, n, m := c.at-w.off, w.block(c.at, end), w.blocks[c.block]
 		c.block++

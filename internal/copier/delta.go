@@ -103,7 +103,9 @@ func (c *delta) collect(s *slot) error {
 		return err
 	}
 	right := len(s.diff) == 0
-	c.right.add(right)
+	for range s.items {
+		c.right.add(right)
+	}
 	if s.content == image.Zero {
 		return nil
 	}

@@ -39,6 +39,8 @@ func newLook(d *disk) (*look, error) {
 	if err != nil {
 		return nil, err
 	}
+	known := holesOf(d.Target)
+	st.holes = &known
 	return &look{stream: st, bad: badList{read: d.RawSize}}, nil
 }
 
@@ -68,7 +70,7 @@ func (l *look) passes(s *slot) bool {
 
 // read reads the disk's side of a slot, what of it lies in the body.
 func (l *look) read(s *slot) error {
-	if l.passes(s) {
+	if l.passes(s) || s.hole {
 		return nil
 	}
 	first := int64(-1)
@@ -102,7 +104,7 @@ func (l *look) read(s *slot) error {
 // compare finds where disk and image differ. Where the image tells a piece's
 // sum, its bytes are fetched only if they are needed.
 func (l *look) compare(s *slot) error {
-	if l.passes(s) {
+	if l.passes(s) || s.hole {
 		return nil
 	}
 	if l.stored() && s.content == image.Data && (l.held || l.bodyLen(s) == s.n) {

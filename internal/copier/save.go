@@ -63,6 +63,7 @@ func Save(ctx context.Context, src Source, st chunk.Store, m *usedmap.Map, opt O
 		return Saved{}, err
 	}
 	s.windows = newWindows(s.size, m)
+	s.windows.holes = holesOf(src)
 	s.used = s.windows.bytes()
 	if s.bad, err = newBadList(src, s.used, given); err != nil {
 		return Saved{}, err

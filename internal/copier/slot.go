@@ -26,6 +26,8 @@ type slot struct {
 	one     [1]image.Range // behind ranges, if there is one that no piece has
 	piece   image.Piece    // still to be decoded
 	skip    bool           // found right on the disk
+	hole    bool           // the disk has zeros there, without reading it
+	items   int            // of the image that the slot is made of
 	sum     xxh3.Uint128   // of the part of the piece that is neither head nor tail
 
 	// Of an image that is made.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"math"
 
 	"github.com/zeebo/blake3"
 
@@ -30,7 +31,8 @@ var zeros = make([]byte, pieceSize)
 type stream struct {
 	*disk
 	r     image.Reader
-	join  bool // make runs of zero pieces
+	join  bool   // make runs of zero pieces
+	holes *holes // of the disk, to compare with zeros; nil: it is read
 	cover cover
 	end   error         // what Next ended with
 	what  image.Content // Zero or Unused
@@ -139,19 +141,25 @@ func (st *stream) isRight() bool {
 }
 
 // produce fills a slot with the next item, or with a run of zeros that ends at
-// a multiple of zeroRun or before another item.
+// a multiple of zeroRun or before another item. Where the disk is known to have
+// zeros too, the run ends at a multiple of unusedRun.
 func (st *stream) produce(s *slot) error {
 	it, err := st.item()
 	if err != nil {
 		return err
 	}
-	s.skip = it.right
+	s.skip, s.items = it.right, 1
 	if it.Content == image.Data {
 		s.piece, s.ranges, s.n = it.Piece, it.Ranges, it.Len
 		return nil
 	}
 	s.at(it.Content, it.at)
-	for st.join && s.content == image.Zero && s.end()%zeroRun != 0 {
+	limit, run := int64(math.MaxInt64), int64(zeroRun)
+	if st.holes != nil && s.content == image.Zero {
+		limit, run = st.holes.end(it.at.Off), unusedRun
+		s.hole = limit >= s.end()
+	}
+	for (st.join || s.hole) && s.content == image.Zero && s.end()%run != 0 {
 		it, err := st.item()
 		if err == io.EOF {
 			return nil // and again at the next call
@@ -159,11 +167,12 @@ func (st *stream) produce(s *slot) error {
 		if err != nil {
 			return err
 		}
-		if it.Content != image.Zero || it.right != s.skip || it.at.Off != s.end() {
+		if it.Content != image.Zero || it.right != s.skip || it.at.Off != s.end() || endOf(it.at) > limit {
 			st.ahead = it
 			return nil
 		}
 		s.at(image.Zero, image.Range{Off: s.one[0].Off, Len: s.n + it.Len})
+		s.items++
 	}
 	return nil
 }

@@ -17,6 +17,7 @@ type window struct {
 	grid   int64         // where the segment's blocks are counted from
 	runs   []image.Range // what is used, whole blocks
 	reads  []image.Range // runs, and the small gaps between them
+	hole   bool          // the runs are zeros that need not be read; they may be longer than a piece
 	blocks []mark        // of the runs, one after the other
 }
 
@@ -40,6 +41,9 @@ func (w *window) block(off, end int64) int64 {
 
 // classify looks at all blocks; b holds the window's bytes from its off.
 func (w *window) classify(b []byte) {
+	if w.hole {
+		return
+	}
 	for _, r := range w.runs {
 		for off, end := r.Off, endOf(r); off < end; {
 			n := w.block(off, end)
@@ -66,6 +70,7 @@ type windows struct {
 	segments []image.Range // together the disk, in order; the first is where at is
 	free     []image.Range // what is not used, in order; what lies before at may be gone
 	at       int64
+	holes    holes
 }
 
 // newWindows goes over a disk of some bytes. If there is no map all is used.
@@ -137,7 +142,12 @@ func (w *windows) fill(win *window) {
 	seg := w.segments[0]
 	*win = win.empty()
 	win.off, win.grid = w.at, seg.Off
-	limit := min(endOf(seg), w.at+pieceSize-(w.at-seg.Off)%pieceSize, w.at+chunk.RegionSize-w.at%chunk.RegionSize)
+	limit := min(endOf(seg), w.at+chunk.RegionSize-w.at%chunk.RegionSize)
+	if zeros := w.zeros(); zeros > w.at {
+		win.hole, limit = true, min(limit, zeros)
+	} else {
+		limit = min(limit, w.at+pieceSize-(w.at-seg.Off)%pieceSize)
+	}
 	for w.at < limit {
 		f := w.unused()
 		if f.Off > w.at {
@@ -150,9 +160,22 @@ func (w *windows) fill(win *window) {
 	}
 }
 
+// zeros is where the whole blocks of zeros end that begin at at, as far as they
+// are known without reading.
+func (w *windows) zeros() int64 {
+	end := min(w.holes.end(w.at), endOf(w.segments[0]))
+	if end < endOf(w.segments[0]) {
+		end = w.gridDown(end)
+	}
+	return end
+}
+
 // add adds a used run.
 func (w *window) add(r image.Range) {
 	w.runs = append(w.runs, r)
+	if w.hole {
+		return
+	}
 	last := len(w.reads) - 1
 	if last < 0 || r.Off-endOf(w.reads[last]) >= readGap {
 		w.reads = append(w.reads, r)
