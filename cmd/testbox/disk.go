@@ -39,8 +39,8 @@ does not know, or stands beside the remains of another one, all of it counts as 
 held against the bitmaps of ext2/3/4, NTFS, FAT and exFAT; where an ext file system has too many
 to do that soon, a note says what was not looked at.
 
-First comes the disk as a bar, with the partitions' numbers below where they begin; then a
-table of its parts; then what was in doubt, and notes. --json prints the same for programs,
+First comes the disk as a bar, with the partitions' numbers below where they begin ("1-3" if they
+begin in one character); then a table of its parts; then what was in doubt, and notes. --json prints the same for programs,
 with all used ranges (docs/format.md).
 
 FILE holds the raw bytes of a disk, of a partition or of a file system. Nothing is written. A

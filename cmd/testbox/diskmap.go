@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -98,7 +99,7 @@ func partName(p *usedmap.Part) string {
 // holds says what a part holds; a question mark stands for doubt.
 func holds(p *usedmap.Part) string {
 	switch {
-	case p.Kind == usedmap.Gap:
+	case p.Kind == usedmap.Gap, p.FS == "" && p.Doubt == "":
 		return "-"
 	case p.Doubt != "":
 		return strings.TrimSpace(p.FS + " ?")
@@ -158,8 +159,8 @@ func writeBar(w io.Writer, m *usedmap.Map) {
 		}
 	}
 	fmt.Fprintf(w, "[%s]\n", bar)
-	if numbers := strings.TrimRight(barNumbers(m), " "); numbers != "" {
-		fmt.Fprintf(w, " %s\n", numbers)
+	for _, line := range barNumbers(m) {
+		fmt.Fprintf(w, " %s\n", line)
 	}
 	fmt.Fprintf(w, "%s a character: # used  + more used than free  - more free than used  . free  ? in doubt, so used\n", bytesText((m.Size+barWidth-1)/barWidth))
 }
@@ -177,18 +178,52 @@ func shares(ranges []image.Range, size int64) [barWidth]float64 {
 	return out
 }
 
-// barNumbers is the line below the bar. A number that has no room is left out.
-func barNumbers(m *usedmap.Map) string {
-	line := []byte(strings.Repeat(" ", barWidth+4))
-	next := 0
+// barNumbers are the lines below the bar: the numbers of all partitions, each
+// where its partition begins. Those that begin in one character stand together,
+// as "1-3,5"; what has no room in a line stands in the next.
+func barNumbers(m *usedmap.Map) (lines []string) {
+	var cells [barWidth][]int
 	for i := range m.Parts {
-		p := &m.Parts[i]
-		at := int(float64(p.Off()) / float64(m.Size) * barWidth)
-		if p.Kind == usedmap.Partition && at >= next {
-			next = at + 1 + copy(line[at:], fmt.Sprint(p.Number))
+		if p := &m.Parts[i]; p.Kind == usedmap.Partition {
+			at := min(int(float64(p.Off())/float64(m.Size)*barWidth), barWidth-1)
+			cells[at] = append(cells[at], p.Number)
 		}
 	}
-	return string(line)
+	for at, numbers := range cells {
+		if len(numbers) == 0 {
+			continue
+		}
+		i := 0
+		for i < len(lines) && len(lines[i]) > 0 && len(lines[i]) >= at {
+			i++
+		}
+		if i == len(lines) {
+			lines = append(lines, "")
+		}
+		lines[i] += strings.Repeat(" ", at-len(lines[i])) + numberList(numbers)
+	}
+	return lines
+}
+
+// numberList writes numbers, with those that follow one another as one: "1-3,5".
+func numberList(numbers []int) string {
+	slices.Sort(numbers)
+	var out []string
+	for i := 0; i < len(numbers); {
+		to := i
+		for to+1 < len(numbers) && numbers[to+1] == numbers[to]+1 {
+			to++
+		}
+		switch {
+		case to-i > 1:
+			out = append(out, fmt.Sprintf("%d-%d", numbers[i], numbers[to]))
+		default:
+			to = i
+			out = append(out, fmt.Sprint(numbers[i]))
+		}
+		i = to + 1
+	}
+	return strings.Join(out, ",")
 }
 
 // bytesText is a size for people.

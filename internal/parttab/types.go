@@ -13,6 +13,7 @@ type partType struct{ name, fs string }
 // The file systems by the names that blkid has for them, but FAT by its kind.
 const (
 	none    = ""
+	raw     = "raw" // no file system and nothing else that announces itself, as boot code; all of it is used
 	fat     = "fat12 fat16 fat32"
 	windows = "ntfs exfat"
 	unix    = "ext2 ext3 ext4 xfs btrfs"
@@ -36,6 +37,13 @@ func lookup(typ string) (t partType, known bool) {
 func TypeName(typ string) string {
 	t, _ := lookup(typ)
 	return t.name
+}
+
+// IsRaw reports whether partitions of this type hold bytes without a file
+// system, as a boot loader or a reserve: that none is found there is no doubt.
+func IsRaw(typ string) bool {
+	t, _ := lookup(typ)
+	return t.fs == raw
 }
 
 // CheckType is an error if a partition of this type does not have this file

@@ -39,7 +39,7 @@ func TestCheckType(t *testing.T) {
 func TestTypesAreWellFormed(t *testing.T) {
 	hex := regexp.MustCompile(`^[0-9a-f]{2}$`)
 	uuid := regexp.MustCompile(`^[0-9A-F]{8}(-[0-9A-F]{4}){3}-[0-9A-F]{12}$`)
-	known := strings.Fields(linux + " " + fat + " " + windows)
+	known := strings.Fields(linux + " " + fat + " " + windows + " " + raw)
 	for i, types := range []map[string]partType{mbrTypes, gptTypes, gptLinuxTypes} {
 		for typ, p := range types {
 			form := uuid

@@ -159,6 +159,8 @@ func (m *mapper) part(p *Part) {
 	name, err := m.only(v)
 	p.FS = name
 	switch {
+	case errors.Is(err, errNothing) && parttab.IsRaw(p.Type):
+		p.Notes, err = append(p.Notes, fmt.Sprintf("all of it is used: %s holds no file system", parttab.TypeName(p.Type))), nil
 	case err != nil:
 	case name == lvmMember:
 		err = m.physicalVolume(p, v)
@@ -167,6 +169,9 @@ func (m *mapper) part(p *Part) {
 	}
 	p.doubt(err)
 }
+
+// errNothing is that nothing announces itself on a volume.
+var errNothing = errors.New("no file system is known here")
 
 func (p *Part) doubt(err error) {
 	if err != nil {
@@ -191,7 +196,7 @@ func (m *mapper) only(v *volume.Volume) (string, error) {
 	case err != nil:
 		return "", err
 	case len(found) == 0:
-		return "", errors.New("no file system is known here")
+		return "", errNothing
 	case len(found) > 1:
 		return "", fmt.Errorf("it has the signatures of %s; which of them counts is not to be guessed", names(found))
 	}
