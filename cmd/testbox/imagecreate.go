@@ -14,6 +14,7 @@ import (
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/store"
 	"testbox-imaging/internal/usedmap"
+	"testbox-imaging/internal/words"
 )
 
 // createOptions are the flags of image create.
@@ -335,6 +336,6 @@ func printBad(cmd *cobra.Command, name string, bad []image.Range) {
 		cmd.PrintErrf("testbox: %s: bytes %d to %d cannot be read; the image has zeros there\n", name, b.Off, b.Off+b.Len-1)
 	}
 	if more := len(bad) - maxBadShown; more > 0 {
-		cmd.PrintErrf("testbox: %s: and %d more such places\n", name, more)
+		cmd.PrintErrf("testbox: %s: and %s\n", name, words.Count(more, "more such place"))
 	}
 }

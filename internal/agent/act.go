@@ -12,6 +12,7 @@ import (
 	"testbox-imaging/internal/disk"
 	"testbox-imaging/internal/inventory"
 	"testbox-imaging/internal/sharedir"
+	"testbox-imaging/internal/words"
 )
 
 func dirFS(dir string) fs.FS { return os.DirFS(dir) }
@@ -87,7 +88,7 @@ func (s *session) inventory(ctx context.Context, disks []disk.Disk) error {
 	if err := inv.Save(s.fsys, s.folder.Dir()); err != nil {
 		return fmt.Errorf("inventory: %w", err)
 	}
-	s.log.Info("inventory written, %d parts of it could not be read", len(inv.Problems))
+	s.log.Info("inventory written, %s of it could not be read", words.Count(len(inv.Problems), "part"))
 	return nil
 }
 

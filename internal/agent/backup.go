@@ -12,6 +12,7 @@ import (
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/rawgz"
 	"testbox-imaging/internal/sharedir"
+	"testbox-imaging/internal/words"
 )
 
 // backup makes an image of each chosen disk and commits them together.
@@ -50,7 +51,7 @@ func (s *session) backup(ctx context.Context, disks []disk.Disk, choice disk.Cho
 	if err := set.Commit(before); err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}
-	s.log.Info("committed, %d images", len(choice.Disks))
+	s.log.Info("committed, %s", words.Count(len(choice.Disks), "image"))
 	for _, whole := range made {
 		if !whole {
 			return errBadSectors
@@ -190,7 +191,7 @@ func (s *session) logBad(name string, bad []image.Range, what string) {
 		s.log.Error("%s: bytes %d to %d %s", name, b.Off, b.Off+b.Len-1, what)
 	}
 	if more := len(bad) - maxBadLines; more > 0 {
-		s.log.Error("%s: and %d more such places", name, more)
+		s.log.Error("%s: and %s", name, words.Count(more, "more such place"))
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/parttab"
 	"testbox-imaging/internal/usedmap"
+	"testbox-imaging/internal/words"
 )
 
 // ErrFailing is matched by the error of a backup of a disk that is failing
@@ -158,7 +159,8 @@ func (l *badList) add(bad []image.Range) error {
 	case len(l.ranges) > maxPlaces:
 		return fmt.Errorf("%w: it has bad sectors in more than %d places, and no image can name so many; replace it", ErrFailing, maxPlaces)
 	case !l.take && (l.bytes > mayBytes || int64(len(l.ranges)) > mayPlaces):
-		return failing("%d bytes in %d places cannot be read so far, and an image may lack %d bytes in %d places", l.bytes, len(l.ranges), mayBytes, mayPlaces)
+		return failing("%s in %s cannot be read so far, and an image may lack %s in %s",
+			words.Count(l.bytes, "byte"), words.Count(len(l.ranges), "place"), words.Count(mayBytes, "byte"), words.Count(mayPlaces, "place"))
 	}
 	return nil
 }

@@ -9,6 +9,8 @@ import (
 	"path"
 	"strings"
 	"time"
+
+	"testbox-imaging/internal/words"
 )
 
 // rawFile is a file that Zip packs.
@@ -45,7 +47,8 @@ func (c *collector) collectRaw(ctx context.Context) {
 	r := &rawCollector{c: c, t: tree{c.Sys, "/sys", g}}
 	r.folder("firmware", 0)
 	if r.failed > 0 {
-		c.problem("raw tables: %d files or folders could not be taken; %s in the zip says which and why", r.failed, skippedName)
+		c.problem("raw tables: %s could not be taken; %s in the zip says which and why",
+			words.Count(r.failed, "file or folder", "files or folders"), skippedName)
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"testbox-imaging/internal/words"
 )
 
 // report writes the text for people: sections of "name  value" lines, without
@@ -102,7 +104,8 @@ func (inv *Inventory) textProcessors(r *report) {
 			r.line("socket %s: empty", p.Socket)
 			continue
 		}
-		r.line("socket %s: %s %s, %d cores, %d threads, up to %d MHz", p.Socket, p.Maker, p.Version, p.Cores, p.Threads, p.MaxMHz)
+		r.line("socket %s: %s %s, %s, %s, up to %d MHz",
+			p.Socket, p.Maker, p.Version, words.Count(p.Cores, "core"), words.Count(p.Threads, "thread"), p.MaxMHz)
 	}
 }
 
@@ -210,5 +213,5 @@ func size(n int64) string {
 			return fmt.Sprintf("%d bytes (%.1f %s)", n, float64(n)/float64(u.n), u.name)
 		}
 	}
-	return fmt.Sprintf("%d bytes", n)
+	return words.Count(n, "byte")
 }

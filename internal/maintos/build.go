@@ -16,6 +16,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"testbox-imaging/internal/bootcfg"
+	"testbox-imaging/internal/words"
 )
 
 // Options say what to build. Zero values are the defaults where there is one.
@@ -62,7 +63,8 @@ func Build(ctx context.Context, opt Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	end := opt.busy("", "packing the initrd: %d modules and %d firmware files", len(parts.modules.table.Modules), len(parts.firmware))
+	end := opt.busy("", "packing the initrd: %s and %s",
+		words.Count(len(parts.modules.table.Modules), "module"), words.Count(len(parts.firmware), "firmware file"))
 	initrd, err := packInitrd(initrdEntries(agent, parts))
 	end()
 	if err != nil {

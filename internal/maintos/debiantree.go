@@ -19,6 +19,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"testbox-imaging/internal/child"
+	"testbox-imaging/internal/words"
 )
 
 // debianFiles are files of the root, below debianroot/ as they lie there.
@@ -153,7 +154,7 @@ func (r *recipe) tree(ctx context.Context, c *cache, dir string, opt Options) (e
 			return err
 		}
 	}
-	end := opt.busy("", "installing %d packages and what they need into a tree", len(r.packages))
+	end := opt.busy("", "installing %s and what they need into a tree", words.Count(len(r.packages), "package"))
 	err = r.debootstrap(ctx, dir, opt.Say)
 	end()
 	if err != nil {

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"testbox-imaging/internal/words"
 )
 
 // Limits of text that comes from outside: tools, firmware, error texts.
@@ -18,7 +20,7 @@ const (
 // UTF-8. A text without anything in it is one empty line.
 func visibleLines(text string) []string {
 	if len(text) > maxText {
-		text = fmt.Sprintf("%s\n[%d more bytes left out]", text[:maxText], len(text)-maxText)
+		text = fmt.Sprintf("%s\n[%s left out]", text[:maxText], words.Count(len(text)-maxText, "more byte"))
 	}
 	text = strings.TrimRight(strings.ReplaceAll(text, "\r\n", "\n"), "\n")
 	lines := strings.Split(text, "\n")
@@ -34,7 +36,7 @@ func visible(line string) string {
 	for i := 0; i < len(line); {
 		r, n := utf8.DecodeRuneInString(line[i:])
 		if b.Len() > maxLine {
-			fmt.Fprintf(&b, " [%d more bytes left out]", len(line)-i)
+			fmt.Fprintf(&b, " [%s left out]", words.Count(len(line)-i, "more byte"))
 			break
 		}
 		switch {

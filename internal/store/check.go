@@ -10,6 +10,7 @@ import (
 	"testbox-imaging/internal/blob"
 	"testbox-imaging/internal/object"
 	"testbox-imaging/internal/pack"
+	"testbox-imaging/internal/words"
 )
 
 // Check says what is wrong with a store, without reading the bytes of chunks:
@@ -82,7 +83,7 @@ func (s *Store) checkPack(ctx context.Context, n uint32, items map[uint32]object
 	p, ok := s.packs[n]
 	s.mu.Unlock()
 	if !ok {
-		return fmt.Errorf("the index has %d objects in pack %d, which is not there", len(items), n)
+		return fmt.Errorf("the index has %s in pack %d, which is not there", words.Count(len(items), "object"), n)
 	}
 	name := packName(p.sort, n)
 	size, err := s.cfg.Blobs.Size(ctx, name)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/words"
 )
 
 // Selector says which backup of a box is meant, and which disk of it.
@@ -102,7 +103,8 @@ func Select(records []*image.Record, s Selector, now time.Time) (*image.Record, 
 	}
 	r := pick(of, s, now)
 	if r == nil {
-		return nil, fmt.Errorf("%s has %d backups, the oldest %s, the newest %s, and none is %s: %w", s.Box, len(of), of[0].ID, of[len(of)-1].ID, s.When, ErrNoImage)
+		return nil, fmt.Errorf("%s has %s, the oldest %s, the newest %s, and none is %s: %w",
+			s.Box, words.Count(len(of), "backup"), of[0].ID, of[len(of)-1].ID, s.When, ErrNoImage)
 	}
 	if s.Disk == "" {
 		return r, nil

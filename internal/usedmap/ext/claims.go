@@ -8,6 +8,7 @@ import (
 
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/usedmap/volume"
+	"testbox-imaging/internal/words"
 )
 
 // A block that an inode has and its bitmap calls free would be given back to
@@ -73,7 +74,7 @@ func (f *fsys) checkClaims(free *volume.Free, found *volume.Found) error {
 		return err
 	}
 	if c.unseen > 0 {
-		found.Note("of %d inodes in many pieces not all blocks were held against its bitmaps", c.unseen)
+		found.Note("of %s in many pieces not all blocks were held against its bitmaps", words.Count(c.unseen, "inode"))
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"testbox-imaging/internal/usedmap/volume"
+	"testbox-imaging/internal/words"
 )
 
 // The journal of a file system that lost power is replayed in memory, as
@@ -92,7 +93,8 @@ func (f *fsys) recover(j *journal, found *volume.Found) error {
 	if err := f.reloadGroups(); err != nil {
 		return err
 	}
-	found.Note("it was not unmounted: %d transactions of its journal were replayed in memory", s.sequence-j.sequence)
+	n := s.sequence - j.sequence
+	found.Note("it was not unmounted: %s of its journal %s replayed in memory", words.Count(n, "transaction"), words.Verb(n, "was", "were"))
 	return nil
 }
 
