@@ -225,7 +225,8 @@ func (n *naming) uncertain() error {
 		return nil
 	}
 	return refused("nothing tells whether %s is a new disk, or which of those that the last backup, %s of %s, has: %s; say it, as in %s=%s",
-		printable(strings.Join(unknown, ", ")), n.last.ID, n.last.Box, printable(strings.Join(lost, "; ")), n.last.Disks[0].Name, printable(unknown[0]))
+		printable(strings.Join(unknown, ", ")), n.last.ID, n.last.Box, printable(strings.Join(lost, "; ")),
+		n.last.Disks[0].Name, printable(unknown[0]))
 }
 
 // tell says which disk was taken for which, and what of it has changed.

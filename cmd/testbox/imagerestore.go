@@ -158,7 +158,8 @@ func otherDisk(r *image.Record, d *restoring) (warnings []string) {
 		}
 	}
 	if disk.Contradict(d.RecordedDisk.Disk, is) {
-		warnings = append(warnings, fmt.Sprintf("%s is another disk than the image was made of: that was %s, this is %s", d.path, d.RecordedDisk.Disk, is))
+		warnings = append(warnings, fmt.Sprintf("%s is another disk than the image was made of: that was %s, this is %s",
+			d.path, d.RecordedDisk.Disk, is))
 	}
 	return warnings
 }

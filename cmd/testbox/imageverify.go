@@ -74,7 +74,8 @@ func verifyImages(cmd *cobra.Command, s *store.Locked, r *image.Record, disks []
 	noteVerified(cmd, s, good, damaged)
 	if len(not) > 0 {
 		each := strings.Join(append(not, whole...), ", ")
-		return errors.Join(append(errs, fmt.Errorf("%s is not proved to be restorable: %s%s", subject(r, disks), each, notDone(r, disks, "checked")))...)
+		errs = append(errs, fmt.Errorf("%s is not proved to be restorable: %s%s", subject(r, disks), each, notDone(r, disks, "checked")))
+		return errors.Join(errs...)
 	}
 	for _, d := range disks {
 		printBad(cmd, d.Name, d.Bad)

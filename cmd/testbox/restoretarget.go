@@ -48,7 +48,8 @@ func pairTargets(r *image.Record, sel store.Selector, targets []string) ([]resto
 		i := slices.IndexFunc(disks, func(d *image.RecordedDisk) bool { return d.Name == name })
 		switch {
 		case name == "":
-			return nil, wrong("backup %s of %s has the disks %s; say which goes where, as in %s=%s", r.ID, r.Box, diskNames(r), r.Disks[0].Name, path)
+			return nil, wrong("backup %s of %s has the disks %s; say which goes where, as in %s=%s",
+				r.ID, r.Box, diskNames(r), r.Disks[0].Name, path)
 		case i < 0:
 			return nil, wrong("backup %s of %s has no disk %s, but %s", r.ID, r.Box, name, diskNames(r))
 		case !left[name]:
@@ -119,7 +120,8 @@ func (d *restoring) mayBeTarget(ctx context.Context) error {
 	if errors.Is(err, parttab.ErrNone) {
 		return nil
 	}
-	return refused("%s is a partition, and the image is of a whole disk with a partition table; its place is a disk, such as /dev/%s", d.path, whole)
+	return refused("%s is a partition, and the image is of a whole disk with a partition table; its place is a disk, such as /dev/%s",
+		d.path, whole)
 }
 
 // makeTargets makes the files that are not there, and opens them.
@@ -192,7 +194,8 @@ func refuseTargets(disks []restoring, unused copier.Unused) error {
 		can, ok := t.Target.(copier.Discarder)
 		switch {
 		case t.identity.SectorSize != d.Disk.SectorSize:
-			return refused("%s has sectors of %d bytes, the image %d: its partition table would mean other places", d.path, t.identity.SectorSize, d.Disk.SectorSize)
+			return refused("%s has sectors of %d bytes, the image %d: its partition table would mean other places",
+				d.path, t.identity.SectorSize, d.Disk.SectorSize)
 		case t.identity.Size < d.Disk.Size:
 			return refused("%s has %d bytes, the image %d; it needs a disk at least as large", d.path, t.identity.Size, d.Disk.Size)
 		case unused == copier.UnusedDiscard && !(ok && can.CanDiscard()):

@@ -114,7 +114,7 @@ func (dev *Device) openBlock(path string, write bool) error {
 	}
 	dev.align = dev.sector
 	if ro, err := readOnly(fd); write && err == nil && ro {
-		return fmt.Errorf("it is read-only; the protection of the disks was not lifted for it, or the disk has a write-protect switch: %w", unix.EROFS)
+		return fmt.Errorf("it is read-only; its protection was not lifted, or the disk has a write-protect switch: %w", unix.EROFS)
 	}
 	if dev.behind = behindLoop(f); dev.behind != nil {
 		return lock(dev.behind, write)
