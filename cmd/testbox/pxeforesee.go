@@ -41,7 +41,7 @@ func (f *pxeFolder) foresee(plan []armPlan, s *site.Site) (warnings []string) {
 			}
 			continue
 		}
-		refusal, others := agent.Foresee(area.Look(p.target.addr), f.inventory(p.target.addr), c)
+		others, refusal := agent.Foresee(area.Look(p.target.addr), f.inventory(p.target.addr), c)
 		for _, o := range others {
 			say(warns, p, o)
 		}

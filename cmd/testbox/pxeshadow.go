@@ -87,14 +87,16 @@ func (f *pxeFolder) checkShadows(w world, t target) error {
 	if err != nil {
 		return err
 	}
+	var errs []error
 	for _, s := range list {
 		if s.owner == ownerBox {
-			return refused("%s is this box's too, and the loader takes it before %s, which would arm %s; move it out of the folder", f.path(s.name), t.addr.Hex(), t)
+			errs = append(errs, refused("%s is this box's too, and the loader takes it before %s, which would arm %s; move it out of the folder", f.path(s.name), t.addr.Hex(), t))
+			continue
 		}
-		return refused("%s is taken by some machine before the file that is named by its address, and it is not known whether that is %s, which would then not be armed; "+
-			"move the file out of the folder, or ping the box from here, so that its network card is known", f.path(s.name), t)
+		errs = append(errs, refused("%s is taken by some machine before the file that is named by its address, and it is not known whether that is %s, which would then not be armed; "+
+			"move the file out of the folder, or ping the box from here, so that its network card is known", f.path(s.name), t))
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // checkLater refuses a box that would not start its own disk when it is no more

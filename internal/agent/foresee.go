@@ -18,7 +18,7 @@ import (
 // of, as far as the box's folder and its inventory (nil: none) tell. It goes
 // the agent's own way as far as that is possible without the box. Nothing is
 // changed, and no image is read.
-func Foresee(folder *sharedir.Folder, inv *inventory.Inventory, c bootcfg.Cmdline) (refused error, warnings []string) {
+func Foresee(folder *sharedir.Folder, inv *inventory.Inventory, c bootcfg.Cmdline) (warnings []string, refused error) {
 	switch c.Action {
 	case box.RefreshInfo, box.Rescue:
 		return nil, nil
@@ -30,7 +30,7 @@ func Foresee(folder *sharedir.Folder, inv *inventory.Inventory, c bootcfg.Cmdlin
 	if errors.Is(err, sharedir.ErrUnfinished) {
 		err = nil // the agent puts the backup in place first
 	}
-	return err, s.warnings
+	return s.warnings, err
 }
 
 func (s *session) foresee(inv *inventory.Inventory) error {
