@@ -214,3 +214,21 @@ func TestLikeListOfDisks(t *testing.T) {
 		t.Errorf("which of two files counts is not said:\n%s", log)
 	}
 }
+
+// TestWrongClock: images that are dated later than now are said, and backed up
+// again all the same.
+func TestWrongClock(t *testing.T) {
+	b := newBench(t)
+	b.disk("vda", "S1", 1)
+	b.do(box.Backup, Done)
+	facts, err := image.ParseFacts([]byte(b.read(folder + "vda.json")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	facts.Time = time.Date(2037, 1, 1, 0, 0, 0, 0, time.UTC)
+	b.write(folder+"vda.json", string(facts.Marshal()))
+	b.do(box.BackupAgain, Done)
+	if log := b.read(folder + "maintenance.log"); !strings.Contains(log, "is dated 2037-01-01T00:00:00Z, later than the storage server's clock") {
+		t.Errorf("the log has:\n%s", log)
+	}
+}

@@ -25,6 +25,7 @@ func (s *session) backup(ctx context.Context, disks []disk.Disk, choice disk.Cho
 	if err := s.successors(names, choice, entries, old); err != nil {
 		return refusal{err}
 	}
+	s.warnClock(entries)
 	if free, known := s.folder.Free(); known {
 		s.log.Info("%d MB are free on the storage server", free/1e6)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/copier"
@@ -77,4 +78,18 @@ func whole(e sharedir.Entry) bool { return e.Facts == nil || len(e.Facts.Bad) ==
 
 func hasWhole(entries []sharedir.Entry, name string) bool {
 	return slices.ContainsFunc(entries, func(e sharedir.Entry) bool { return e.Name == name && whole(e) })
+}
+
+// maxAhead is how far two readings of the storage server's clock may be apart.
+const maxAhead = 15 * time.Minute
+
+// warnClock says of images that are dated later than now: a clock is wrong, or
+// was. Nothing in share mode goes by these dates, but an import does.
+func (s *session) warnClock(entries []sharedir.Entry) {
+	for _, e := range entries {
+		if e.Facts != nil && e.Facts.Time.After(s.now().Add(maxAhead)) {
+			s.warn("image %s is dated %s, later than the storage server's clock, which says %s: that is wrong, or was",
+				e.Path, e.Facts.Time.Format(time.RFC3339), s.now().Format(time.RFC3339))
+		}
+	}
 }
