@@ -2,6 +2,7 @@ package convert
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -58,9 +59,36 @@ func write(dst Sink, b []byte, ranges []image.Range) error {
 	return nil
 }
 
+// maxWindow is how much of what it unpacked a zstd stream may refer to, bytes:
+// that has to be kept in memory.
+const maxWindow = 256 << 20
+
+// ErrForm is matched by errors of a stream that is whole, but not as this
+// program can take it; the error says what to do.
+var ErrForm = errors.New("the stream cannot be taken")
+
+// formError is such an error.
+type formError struct{ text string }
+
+func (e formError) Error() string        { return e.text }
+func (e formError) Is(target error) bool { return target == ErrForm }
+
+// explain says what to do about an error of the decoder, after so many bytes of
+// the disk.
+func explain(err error, off int64) error {
+	switch {
+	case errors.Is(err, zstd.ErrWindowSizeExceeded), errors.Is(err, zstd.ErrDecoderSizeExceeded):
+		return formError{fmt.Sprintf("it was compressed with a window of more than %d MiB; `unzstd --long=31 -c` makes a raw file of it, "+
+			"on a machine with 2 GiB of free memory", maxWindow>>20)}
+	case errors.Is(err, zstd.ErrMagicMismatch):
+		return formError{fmt.Sprintf("%d bytes of a disk were unpacked, and what follows in the file is no zstd", off)}
+	}
+	return err
+}
+
 // NewZstdReader gives the raw bytes in zstd frames (RFC 8878) as an image.
 func NewZstdReader(r io.Reader) (image.Reader, error) {
-	d, err := zstd.NewReader(r, zstd.WithDecoderMaxMemory(256<<20), zstd.WithDecoderConcurrency(1))
+	d, err := zstd.NewReader(r, zstd.WithDecoderMaxMemory(maxWindow), zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderConcurrency(1))
 	if err != nil {
 		return nil, err
 	}
@@ -92,8 +120,8 @@ func (s *streamReader) Next() (image.Piece, error) {
 		s.end = io.EOF
 		s.r.Close()
 	} else if err != nil {
-		s.end = err
-		return image.Piece{}, err
+		s.end = explain(err, s.off+int64(n))
+		return image.Piece{}, s.end
 	}
 	if n == 0 {
 		return image.Piece{}, s.end

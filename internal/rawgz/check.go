@@ -1,6 +1,7 @@
 package rawgz
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"testbox-imaging/internal/cpu"
+	"testbox-imaging/internal/form"
 	"testbox-imaging/internal/image"
 )
 
@@ -49,7 +51,7 @@ func checkSums(ctx context.Context, r io.ReaderAt, size int64, facts *image.Fact
 	if sum != facts.SHA256 {
 		return Sums{}, errors.New("the image file is damaged: its SHA-256 is not the one in its sidecar")
 	}
-	return Sums{facts.Disk.Size, size, facts.BLAKE3, sum}, nil
+	return Sums{RawSize: facts.Disk.Size, FileSize: size, BLAKE3: facts.BLAKE3, SHA256: sum}, nil
 }
 
 // hashFile is the SHA-256 of a file.
@@ -95,7 +97,8 @@ func checkDecode(ctx context.Context, r io.ReaderAt, size int64, progress func(d
 	if want := z.BLAKE3(); want != "" && sum != want {
 		return Sums{}, errors.New("the image is damaged: the disk's BLAKE3 is not the one at its end")
 	}
-	return Sums{RawSize: z.off, FileSize: size, BLAKE3: sum}, nil
+	b.ends.Size = z.off
+	return Sums{RawSize: z.off, FileSize: size, BLAKE3: sum, Padding: z.Padding(), Ends: &b.ends}, nil
 }
 
 // batch is some pieces that are decoded side by side.
@@ -103,6 +106,7 @@ type batch struct {
 	pieces []image.Piece
 	bytes  [][]byte // a piece long each, the first for zeros
 	sum    *blake3.Hasher
+	ends   form.Ends
 }
 
 func newBatch(n int) *batch {
@@ -146,6 +150,20 @@ func (b *batch) decode() error {
 			data = b.bytes[i+1]
 		}
 		b.sum.Write(data[:p.Len])
+		b.keep(data[:p.Len])
 	}
 	return nil
+}
+
+// keptTail is how much of a disk's end a Check keeps, bytes: a backup GPT and
+// what stands behind it.
+const keptTail = 256 << 10
+
+// keep keeps the first piece and the last bytes.
+func (b *batch) keep(data []byte) {
+	if b.ends.Head == nil {
+		b.ends.Head = bytes.Clone(data)
+	}
+	t := append(b.ends.Tail, data[max(len(data)-keptTail, 0):]...)
+	b.ends.Tail = append(t[:0], t[max(len(t)-keptTail, 0):]...)
 }

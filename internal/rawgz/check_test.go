@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"strings"
@@ -30,7 +31,11 @@ func TestCheck(t *testing.T) {
 	}
 	want := sums
 	want.SHA256 = ""
-	if got, err := check(file, nil); err != nil || got != want {
+	got, err := check(file, nil)
+	if e := got.Ends; e == nil || e.Size != int64(len(disk)) || !bytes.Equal(e.Head, disk[:1<<20]) || !bytes.Equal(e.Tail, disk[len(disk)-keptTail:]) {
+		t.Error("the ends are not the disk's")
+	}
+	if got.Ends = nil; err != nil || got != want {
 		t.Errorf("without a sidecar: %+v, %v", got, err)
 	}
 	for n := 0; n < len(file); n += 97 {
@@ -108,11 +113,51 @@ func TestForeign(t *testing.T) {
 				t.Errorf("%s, cut at %d: no error", name, n)
 			}
 		}
-		for _, more := range []string{"\x00", "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00", "x", "\x1f\x8b", string(file[:20])} {
-			if _, err := check(append(bytes.Clone(file), more...), nil); err == nil {
-				t.Errorf("%s, with %q after its end: no error", name, more)
-			}
+		wantTrailers(t, name, file, whole)
+	}
+}
+
+// wantTrailers puts something behind a whole image: zeros are padding, anything
+// else may be half of an image, and the error says where it begins.
+func wantTrailers(t *testing.T, name string, file []byte, whole Sums) {
+	t.Helper()
+	for _, zeros := range []int{1, 7, 8, 12, 512, 100_000} {
+		got, err := check(append(bytes.Clone(file), make([]byte, zeros)...), nil)
+		if err != nil || got.RawSize != whole.RawSize || got.BLAKE3 != whole.BLAKE3 || got.Padding != int64(zeros) {
+			t.Errorf("%s, with %d zeros after its end: %+v, %v", name, zeros, got, err)
 		}
+	}
+	for _, more := range []string{"\x1f\x8b", string(file[:20])} {
+		if _, err := check(append(bytes.Clone(file), more...), nil); err == nil {
+			t.Errorf("%s, with %q after its end: no error", name, more)
+		}
+	}
+	for _, more := range []string{"x", "\x1f", "no gzip", "\x00\x00\x00x", strings.Repeat("\x00", 100_000) + "x", "x" + strings.Repeat("\x00", 512)} {
+		_, err := check(append(bytes.Clone(file), more...), nil)
+		place := fmt.Sprintf("%d bytes of a disk end at byte %d of the file, and %d bytes follow", whole.RawSize, len(file), len(more))
+		if err == nil || !strings.Contains(err.Error(), place) {
+			t.Errorf("%s, with %d bytes after its end: %v", name, len(more), err)
+		}
+	}
+}
+
+// TestOursWithTrailer: the same of a file of ours.
+func TestOursWithTrailer(t *testing.T) {
+	file, sums := write(t, bytes.Repeat([]byte("a disk "), 300_000))
+	wantTrailers(t, "ours", file, sums)
+}
+
+// TestTwoFiles: two disks that were compressed into one file are no disk.
+func TestTwoFiles(t *testing.T) {
+	var both bytes.Buffer
+	for _, name := range []string{"sda.img", "sdb.img"} {
+		w := gzip.NewWriter(&both)
+		w.Name = name
+		w.Write(make([]byte, 4096))
+		w.Close()
+	}
+	if _, err := check(both.Bytes(), nil); err == nil || !strings.Contains(err.Error(), "sdb.img") {
+		t.Errorf("two files in one: %v", err)
 	}
 }
 

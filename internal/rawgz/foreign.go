@@ -15,6 +15,7 @@ import (
 type foreign struct {
 	in   *source
 	gz   *gzip.Reader
+	raw  int64 // bytes of the disk that were read
 	done bool
 }
 
@@ -56,7 +57,7 @@ func (f *foreign) next() (image.Piece, error) {
 func (f *foreign) fill(b []byte) (n int, err error) {
 	for n < len(b) && !f.done {
 		k, err := f.gz.Read(b[n:])
-		n += k
+		n, f.raw = n+k, f.raw+int64(k)
 		if err == io.EOF {
 			err = f.nextMember()
 		}
@@ -68,16 +69,42 @@ func (f *foreign) fill(b []byte) (n int, err error) {
 }
 
 // nextMember goes on after a member's end, which is the file's only if nothing
-// is left of it. The library's own way over members takes some cut headers for
-// the end.
+// or padding is left of it. The library's own way over members takes some cut
+// headers for the end.
 func (f *foreign) nextMember() error {
-	if f.in.pos() == f.in.size {
+	at := f.in.pos()
+	if at == f.in.size {
 		f.done = true
 		return nil
 	}
+	if next, err := f.in.buf.Peek(2); err != nil || string(next) != "\x1f\x8b" {
+		f.done = true
+		return f.padding(at)
+	}
+	name := f.gz.Name
 	if err := f.gz.Reset(f.in.buf); err != nil {
-		return fmt.Errorf("what follows a member is not another: %w", notEOF(err))
+		return fmt.Errorf("what follows the member that ends at byte %d of the file is not another: %w", at, notEOF(err))
 	}
 	f.gz.Multistream(false)
+	if name != "" && f.gz.Name != "" && name != f.gz.Name {
+		return fmt.Errorf("it holds two files: at byte %d %q follows %q; give each its own", at, f.gz.Name, name)
+	}
+	if f.gz.Name == "" {
+		f.gz.Name = name
+	}
+	return nil
+}
+
+// padding passes over zeros to the end of the file: tapes and block devices
+// pad what they hold. Anything else may be half of an image.
+func (f *foreign) padding(at int64) error {
+	rest, err := notZero(f.in.r, at, f.in.size)
+	if err != nil {
+		return err
+	}
+	if rest < f.in.size {
+		return &trailerError{at: at, len: f.in.size - at, zeros: rest - at, disk: f.raw}
+	}
+	f.in.padding = f.in.size - at
 	return nil
 }

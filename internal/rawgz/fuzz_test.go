@@ -115,13 +115,13 @@ func FuzzReader(f *testing.F) {
 		if err == io.ErrShortBuffer {
 			return
 		}
-		if err == nil {
-			want, err := stdlib(file, 2*limit)
+		sums, checked := Check(context.Background(), bytes.NewReader(file), int64(len(file)), nil, nil)
+		if err == nil && checked == nil {
+			want, err := stdlib(file[:int64(len(file))-sums.Padding], 2*limit)
 			if err != nil || !bytes.Equal(got, want) {
 				t.Fatalf("read %d bytes, the standard library %d, %v", len(got), len(want), err)
 			}
 		}
-		sums, checked := Check(context.Background(), bytes.NewReader(file), int64(len(file)), nil, nil)
 		if err == nil && otherHash(file, got) {
 			err = errors.New("not the hash at its end") // which Check alone compares
 		}

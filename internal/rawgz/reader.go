@@ -37,7 +37,12 @@ func NewReader(r io.ReaderAt, size int64) (*Reader, error) {
 		z.next = f.next
 		return z, nil
 	}
-	if z.end, err = readEnd(r, size); err != nil {
+	if z.end, err = readEnd(r, size); errors.Is(err, errCut) {
+		if z.end, z.in.size, err = findEnd(r, size); err == nil {
+			z.in.padding = size - z.in.size
+		}
+	}
+	if err != nil {
 		return nil, err
 	}
 	z.next = z.nextMember
@@ -61,6 +66,10 @@ func readEnd(r io.ReaderAt, size int64) (*end, error) {
 }
 
 var errCut = errors.New("the image is cut short or has something after its end; it cannot be used")
+
+// Padding is how many zeros follow the image in its file, as far as it was
+// read.
+func (z *Reader) Padding() int64 { return z.in.padding }
 
 // notEOF is err in a place where the end is none.
 func notEOF(err error) error {
@@ -106,7 +115,7 @@ func (z *Reader) Next() (image.Piece, error) {
 		err = errors.New("something follows the last piece")
 	}
 	if err != nil {
-		if err != io.EOF {
+		if err != io.EOF && !errors.Is(err, ErrTrailer) {
 			err = damaged(z.off, err)
 		}
 		z.err = err
@@ -120,13 +129,15 @@ func (z *Reader) Next() (image.Piece, error) {
 // source reads a file from its beginning and counts, so that the end of a file
 // that shrank below us is not taken for the end of the image.
 type source struct {
-	buf  *bufio.Reader
-	sec  *io.SectionReader
-	size int64
+	buf     *bufio.Reader
+	sec     *io.SectionReader
+	r       io.ReaderAt
+	size    int64 // without padding, where that is known
+	padding int64 // zeros that follow
 }
 
 func newSource(r io.ReaderAt, size int64) *source {
-	s := &source{sec: io.NewSectionReader(r, 0, size), size: size}
+	s := &source{sec: io.NewSectionReader(r, 0, size), r: r, size: size}
 	s.buf = bufio.NewReaderSize(s.sec, 1<<20)
 	return s
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/klauspost/compress/flate"
 	"github.com/zeebo/blake3"
 
+	"testbox-imaging/internal/form"
 	"testbox-imaging/internal/image"
 )
 
@@ -25,6 +26,10 @@ type Sums struct {
 	FileSize int64  // of the file, bytes
 	BLAKE3   string // of the disk's bytes, 64 hexadecimal digits
 	SHA256   string // of the file, 64 hexadecimal digits; "" is unknown (Check without facts)
+
+	// Of a Check without facts:
+	Padding int64      // zeros that follow the image in the file
+	Ends    *form.Ends // the beginning of the disk and its end
 }
 
 // Writer writes an image file. It implements image.Writer. The file is whole
@@ -150,5 +155,5 @@ func (w *Writer) Close() (Sums, error) {
 		return Sums{}, w.err
 	}
 	w.err = errors.New("the image is closed")
-	return Sums{w.rawSize, w.fileSize, hex.EncodeToString(e.blake3[:]), hex.EncodeToString(w.file.Sum(nil))}, nil
+	return Sums{RawSize: w.rawSize, FileSize: w.fileSize, BLAKE3: hex.EncodeToString(e.blake3[:]), SHA256: hex.EncodeToString(w.file.Sum(nil))}, nil
 }
