@@ -179,6 +179,9 @@ func (s *session) images() ([]sharedir.Entry, error) {
 	if len(entries) == 0 {
 		return nil, fmt.Errorf(none, s.folder.Dir())
 	}
+	if err := named(entries); err != nil {
+		return nil, err
+	}
 	return entries, s.ofThisBox(entries)
 }
 
@@ -191,6 +194,9 @@ func (s *session) ofThisBox(entries []sharedir.Entry) error {
 			continue
 		}
 		armings[e.Facts.Arming] = true
+		if e.Facts.Box != s.cmd.Address.String() {
+			s.warn("image %s is in the folder of this box, but was made of box %s (%s)", e.Name, e.Facts.Box, e.Facts.Host)
+		}
 		if e.Facts.UUID != "" && s.uuid != "" && e.Facts.UUID != s.uuid && !s.cmd.AcceptMachine {
 			return fmt.Errorf("image %s is of another machine (UUID %s, this one has %s); if the machine was replaced on purpose, arm with --accept-machine",
 				e.Name, e.Facts.UUID, s.uuid)
@@ -221,16 +227,16 @@ func (s *session) check(ctx context.Context, targets []target) error {
 			return fmt.Errorf("image %s: %w", t.entry.Path, err)
 		}
 		t.sums = sums
+		if t.entry.Facts == nil {
+			if err := s.handmade(ctx, t); err != nil {
+				return err
+			}
+		}
 		switch {
 		case sums.RawSize > t.disk.Size:
 			return fmt.Errorf("image %s holds a disk of %d bytes, disk %s has %d", t.entry.Path, sums.RawSize, t.disk.Name, t.disk.Size)
 		case sums.RawSize == 0 || sums.RawSize%int64(t.disk.SectorSize) != 0:
 			return fmt.Errorf("image %s holds %d bytes, which is no disk of %d-byte sectors; it was cut before it was compressed", t.entry.Path, sums.RawSize, t.disk.SectorSize)
-		}
-		if t.entry.Facts == nil && sums.RawSize < t.disk.Size {
-			// A gzip file of several members that was cut between two looks whole.
-			s.warn("image %s has no sidecar and holds %d bytes less than disk %s has; if the disk was not replaced by a larger one, the file may be cut",
-				t.entry.Name, t.disk.Size-sums.RawSize, t.disk.Name)
 		}
 	}
 	return nil

@@ -71,6 +71,7 @@ type Cmdline struct {
 	AcceptMachine bool     // restore although the images are another machine's
 	OldImages     bool     // restore or verify the .old images
 	AcceptFailing bool     // backup of a disk of which much cannot be read, or the partition table
+	Raw           bool     // restore or verify images without a sidecar, whatever their content looks like
 
 	Retry time.Duration // wait after a refusal or failure, whole seconds; 0: the agent's own
 	Stall time.Duration // without progress the box reboots, whole seconds; 0: the agent's own
@@ -94,6 +95,7 @@ const (
 	wordAccept  = "testbox-accept-machine"
 	wordFailing = "testbox-accept-failing"
 	wordImage   = "testbox-image"
+	wordRaw     = "testbox-raw"
 	wordRetry   = "testbox-retry"
 	wordStall   = "testbox-stall"
 	wordFault   = "testbox-fault"
@@ -123,7 +125,7 @@ func ParseCmdline(s string) (*Cmdline, error) {
 			return nil, fmt.Errorf("kernel command line has %s more than once", key)
 		}
 		seen[key] = true
-		if has == (key == wordAccept || key == wordFailing) {
+		if alone := key == wordAccept || key == wordFailing || key == wordRaw; has == alone {
 			return nil, fmt.Errorf("kernel command line: %q takes %s", key, map[bool]string{true: "no value", false: "a value"}[has])
 		}
 		if err := c.set(key, value); err != nil {
@@ -193,6 +195,8 @@ func (c *Cmdline) set(key, v string) (err error) {
 		c.AcceptFailing = true
 	case wordImage:
 		c.OldImages, err = true, check(v == "old", "%q is not old", v)
+	case wordRaw:
+		c.Raw = true
 	case wordRetry:
 		c.Retry, err = parseSeconds(v)
 	case wordStall:

@@ -28,6 +28,7 @@ func full(t testing.TB) Cmdline {
 		Expires: time.Date(2026, 11, 23, 8, 0, 0, 0, time.UTC),
 		TFTP:    NFSPath{server, "/export/testbox-tftp"}, Backup: NFSPath{server, "/export/testbox-backup"}, Root: NFSPath{server, "/export/testbox-nfsroot/1"},
 		Disks: []string{"sda", "/dev/disk/by-id/wwn-0x5000c500a1b2c3d4"}, PrecheckSize: true, AcceptMachine: true, OldImages: true, AcceptFailing: true,
+		Raw:   true,
 		Retry: 5 * time.Second, Stall: time.Minute, Fault: "panic",
 		Net: IPConfig{Address: netip.MustParseAddr("10.40.41.42"), Server: server, Gateway: netip.MustParseAddr("10.40.41.1"),
 			Netmask: netip.MustParseAddr("255.255.255.0"), Host: "maintenance", Device: "eth0"},
@@ -141,6 +142,7 @@ func TestAgree(t *testing.T) {
 		"backup":  func(c *Cmdline) { c.Backup.Path = "/x" },
 		"check":   func(c *Cmdline) { c.PrecheckSize = false },
 		"machine": func(c *Cmdline) { c.AcceptMachine = false },
+		"raw":     func(c *Cmdline) { c.Raw = false },
 		"old":     func(c *Cmdline) { c.OldImages = false },
 		"failing": func(c *Cmdline) { c.AcceptFailing = false },
 	} {

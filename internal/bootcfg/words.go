@@ -33,6 +33,9 @@ func (c *Cmdline) Words() string {
 		w = append(w, wordFailing)
 	}
 	add(c.OldImages, wordImage, "old")
+	if c.Raw {
+		w = append(w, wordRaw)
+	}
 	add(c.Retry != 0, wordRetry, seconds(c.Retry))
 	add(c.Stall != 0, wordStall, seconds(c.Stall))
 	add(c.Fault != "", wordFault, c.Fault)
@@ -85,6 +88,8 @@ func Agree(started, file *Cmdline) error {
 		return differ(wordFailing, started.AcceptFailing, file.AcceptFailing)
 	case started.OldImages != file.OldImages:
 		return differ(wordImage, started.OldImages, file.OldImages)
+	case started.Raw != file.Raw:
+		return differ(wordRaw, started.Raw, file.Raw)
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 	"time"
 )
@@ -148,6 +149,16 @@ func ValidName(s string) bool {
 	}
 	return true
 }
+
+// partitionName is how systems call partitions: sda1, nvme0n1p1, mmcblk0p2,
+// sda-part1. People write sda_1 and sdap1 too.
+var partitionName = regexp.MustCompile(`^((sd|hd|vd|xvd|ubd|dasd)[a-z]{1,3}([-_]?p?|[-_])|` +
+	`(nvme\d+n|mmcblk|md|loop|nbd|pmem|rbd|zd|ram|bcache|drbd|dm-|(cciss|ida|rd|ataraid)[-_!]?c\d+d)\d+[-_]?p|` +
+	`(.+[-_]|.*\d)?part(ition)?[-_]?)\d{1,3}$`)
+
+// NamesPartition reports whether a name is one of a partition ("sda1"), and
+// not of a disk.
+func NamesPartition(s string) bool { return partitionName.MatchString(strings.ToLower(s)) }
 
 // ValidSectorSize reports whether n is a power of two from 512 to 64 KiB.
 func ValidSectorSize(n int) bool { return n >= 512 && n <= 65536 && n&(n-1) == 0 }

@@ -114,11 +114,11 @@ var (
 	anyDamage = append([]damage{
 		{"time in the header", flip(func(n int) int { return 5 })},
 		{"system in the header", flip(func(n int) int { return 9 })},
+		{"zeros appended", func(b []byte) []byte { return append(b, make([]byte, 4096)...) }},
 	}, ourDamages...)
 	ourDamages = append([]damage{
 		{"cut after a member", member(3)},
 		{"cut before the end member", member(8)},
-		{"zeros appended", func(b []byte) []byte { return append(b, make([]byte, 4096)...) }},
 	}, damages...)
 )
 
