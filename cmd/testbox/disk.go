@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,6 +20,7 @@ import (
 type mapOptions struct {
 	json   bool
 	sector int // bytes; 0: the device's, or guessed for a file
+	raw    bool
 }
 
 func newDiskCmd() *cobra.Command {
@@ -43,8 +43,9 @@ First comes the disk as a bar, with the partitions' numbers below where they beg
 begin in one character); then a table of its parts; then what was in doubt, and notes. --json prints the same for programs,
 with all used ranges (docs/format.md).
 
-FILE holds the raw bytes of a disk, of a partition or of a file system. Nothing is written. A
-disk that is in use changes while it is read: then the map is not to be relied on, and a warning
+FILE holds the raw bytes of a disk, of a partition or of a file system. One that is known to hold
+something else (an image of another tool, an archive, a compressed file) is refused, and the message
+says what it is and which command makes raw bytes of it. Nothing is written. A disk that is in use changes while it is read: then the map is not to be relied on, and a warning
 says so.`,
 		Example: `  testbox disk map /dev/sda
   testbox disk map --json disk.img`,
@@ -55,6 +56,7 @@ says so.`,
 		},
 	}
 	f := cmd.Flags()
+	addRaw(cmd, &o.raw)
 	f.BoolVar(&o.json, "json", false, "print the map for programs, with all used ranges")
 	f.IntVar(&o.sector, "sector-size", 0, "logical sectors of `BYTES`; without it those of the device, and for a file what its GPT tells, else 512")
 	mustComplete(cmd.RegisterFlagCompletionFunc("sector-size", cobra.FixedCompletions([]string{"512", "4096"}, cobra.ShellCompDirectiveNoFileComp)))
@@ -76,6 +78,9 @@ func completeDisk(_ *cobra.Command, args []string, _ string) ([]string, cobra.Sh
 }
 
 func runDiskMap(cmd *cobra.Command, path string, o mapOptions) error {
+	if err := wantDisks([]string{path}, o.raw); err != nil {
+		return err
+	}
 	d, err := openRaw(path, o.sector)
 	if err != nil {
 		return err
@@ -186,28 +191,7 @@ func (d *rawDisk) lookBlock() error {
 	return nil
 }
 
-// packed are the first bytes of files that hold a disk in another form.
-var packed = []struct{ magic, what string }{
-	{"\x1f\x8b\x08", "compressed by gzip; `gunzip -c` makes a raw file of it"},
-	{"\x28\xb5\x2f\xfd", "compressed by zstd; `unzstd -c` makes a raw file of it"},
-	{"\xfd7zXZ\x00", "compressed by xz; `unxz -c` makes a raw file of it"},
-	{"QFI\xfb", "a qcow2 image; `qemu-img convert -O raw` makes a raw file of it"},
-	{"KDMV", "a VMDK image; `qemu-img convert -O raw` makes a raw file of it"},
-	{"vhdxfile", "a VHDX image; `qemu-img convert -O raw` makes a raw file of it"},
-	{"<<< ", "a VDI image; `qemu-img convert -O raw` makes a raw file of it"},
-}
-
 func (d *rawDisk) lookFile() error {
-	head := make([]byte, 16)
-	n, err := d.ReadAt(head, 0)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return err
-	}
-	for _, p := range packed {
-		if bytes.HasPrefix(head[:n], []byte(p.magic)) {
-			return wrong("%s is not the raw bytes of a disk: it is %s", d.Name(), p.what)
-		}
-	}
 	if d.sector == 0 {
 		d.sector = parttab.GuessSector(d, d.size)
 	}

@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -201,8 +203,9 @@ func TestImportFolder(t *testing.T) {
 	s.run(exitBadSectors, "image", "restore", "--yes", "10.40.41.42", "sda="+s.path("x"), "sdb="+s.path("y"))
 	s.same(s.path("x"), a)
 	s.same(s.path("y"), b)
-	s.run(exitBadSectors, "image", "import", folder)
-	s.run(0, "image", "show", "10.40.41.42@20261120-101112-2")
+	if out := s.run(0, "image", "import", folder); !strings.Contains(out, "backup 20261120-101112 of 10.40.41.42 was there already") {
+		t.Error(out)
+	}
 
 	spoiled := map[string]func(string){
 		"an image is missing":      func(dir string) { os.Remove(dir + "/sdb.raw.gz") },
@@ -212,6 +215,8 @@ func TestImportFolder(t *testing.T) {
 		"the file itself":          func(dir string) { flipByte(t, dir+"/sda.raw.gz", 1000) },
 		"sidecar of another image": func(dir string) { os.Rename(dir+"/sdb.json", dir+"/sda.json"); os.Remove(dir + "/sdb.raw.gz") },
 	}
+	empty := s.path("empty") // what a store has already is not looked at again
+	s.run(0, "store", "init", empty)
 	for what, spoil := range spoiled {
 		dir := filepath.Join(t.TempDir(), "10.40.41.42")
 		if err := os.CopyFS(dir, os.DirFS(folder)); err != nil {
@@ -219,7 +224,7 @@ func TestImportFolder(t *testing.T) {
 		}
 		spoil(dir)
 		out := &listener{}
-		if code := run(t.Context(), newRootCmd(realWorld()), []string{"image", "import", dir}, out, out); code == exitDone || code == exitBadSectors {
+		if code := run(t.Context(), newRootCmd(realWorld()), []string{"image", "import", "--store", empty, dir}, out, out); code == exitDone || code == exitBadSectors {
 			t.Errorf("%s: taken:\n%s", what, out)
 		}
 	}
@@ -228,7 +233,7 @@ func TestImportFolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.run(exitRefused, "image", "import", other)
-	if out := s.run(0, "store", "stats"); !strings.HasPrefix(out, "2 backups of 1 box:") {
+	if out := s.run(0, "store", "stats"); !strings.HasPrefix(out, "1 backup of 1 box:") {
 		t.Error(out)
 	}
 }
@@ -392,5 +397,128 @@ func TestStoreInS3(t *testing.T) {
 	server.Kill()
 	if out := s.run(1, "image", "list"); strings.Contains(out, "no backups") {
 		t.Error("a server that is gone is taken for a store without backups")
+	}
+}
+
+// sharedArea makes a backup area: a box with a backup and an older one, one
+// with two disks, one with images made by hand, and one with damage.
+func (s *shell) sharedArea() string {
+	s.t.Helper()
+	disks := conform.Disks(1 << 20)
+	s.sharedDisk("10.40.41.42", "sda", disks["mixed"])
+	for _, ext := range []string{".raw.gz", ".json"} {
+		if err := os.Rename(s.path("10.40.41.42/sda"+ext), s.path("10.40.41.42/sda"+ext+".old")); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	s.edit("10.40.41.42/sda.json.old", "20261120-101112-0011aabb", "20261101-101112-0011aabb", "2026-11-20", "2026-11-01")
+	s.sharedDisk("10.40.41.42", "sda", disks["text"])
+	s.sharedDisk("10.40.41.44", "sda", disks["mixed"])
+	s.sharedDisk("10.40.41.44", "sdb", disks["text"])
+	s.write("10.40.41.45/sda.gz", s.gzip(disks["mixed"]))
+	s.write("10.40.41.45/sda.gz.old", s.gzip(disks["noise"]))
+	s.sharedDisk("10.40.41.46", "sda", disks["mixed"])
+	if err := os.Chtimes(s.path("10.40.41.45/sda.gz"), time.Time{}, time.Now().Add(-time.Hour)); err != nil {
+		s.t.Fatal(err)
+	}
+	s.write("10.40.41.46/sda.json", []byte("{"))
+	s.write("10.40.41.47/testbox-info.txt", []byte("no image yet"))
+	s.write("testbox-backup", nil)
+	return s.path("")
+}
+
+func (s *shell) gzip(b []byte) []byte {
+	var out bytes.Buffer
+	w := gzip.NewWriter(&out)
+	w.Write(b)
+	w.Close()
+	return out.Bytes()
+}
+
+// edit replaces texts in a file.
+func (s *shell) edit(name string, pairs ...string) {
+	s.t.Helper()
+	b, err := os.ReadFile(s.path(name))
+	if err == nil {
+		err = os.WriteFile(s.path(name), []byte(strings.NewReplacer(pairs...).Replace(string(b))), 0o600)
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// TestImportArea: a whole backup area comes into the store in one go, each
+// backup once, however often it is run; what is damaged holds up nothing else.
+func TestImportArea(t *testing.T) {
+	s := newShell(t)
+	s.run(0, "store", "init")
+	area := s.sharedArea()
+	s.cancelled("is in the store", exitFailed, "image", "import", area)
+	out := s.run(exitFailed, "image", "import", area)
+	for _, want := range []string{"4 backups imported, 1 was there already, 1 failed", "10.40.41.46/sda.json: sidecar is not readable"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is not in\n%s", want, out)
+		}
+	}
+	s.run(0, "image", "verify", "10.40.41.42@latest")
+	if out := s.run(0, "image", "show", "10.40.41.42@latest~1"); !strings.Contains(out, "2026-11-01T10:11:12Z") {
+		t.Error(out)
+	}
+	s.run(0, "image", "restore", "--yes", "10.40.41.45", s.path("hand"))
+	s.same(s.path("hand"), conform.Disks(1 << 20)["mixed"])
+
+	// What is missing comes, and no more.
+	s.run(0, "image", "delete", "--yes", "10.40.41.44@latest")
+	s.sharedDisk("10.40.41.46", "sda", conform.Disks(1 << 20)["mixed"])
+	for _, want := range []string{"2 backups imported, 4 were there already, 0 failed", "0 backups imported, 6 were there already, 0 failed"} {
+		if out := s.run(0, "image", "import", area); !strings.Contains(out, want) {
+			t.Errorf("%q is not in\n%s", want, out)
+		}
+	}
+	if out := s.run(0, "image", "import", s.path("10.40.41.42")); !strings.Contains(out, "backup 20261101-101112 of 10.40.41.42 was there already") {
+		t.Error(out)
+	}
+	if out := s.run(0, "store", "stats"); !strings.HasPrefix(out, "6 backups") {
+		t.Error(out)
+	}
+}
+
+// TestImportOtherBox: a folder that was copied for another box becomes that
+// box's, with a word; images that are not of one backup, or of a partition, are
+// none of a box.
+func TestImportOtherBox(t *testing.T) {
+	s := newShell(t)
+	s.run(0, "store", "init")
+	disk := conform.Disks(1 << 20)["mixed"]
+	s.sharedDisk("10.40.41.42", "sda", disk)
+	if err := os.CopyFS(s.path("10.40.41.43"), os.DirFS(s.path("10.40.41.42"))); err != nil {
+		t.Fatal(err)
+	}
+	out := s.run(0, "image", "import", s.path("10.40.41.43"))
+	if !strings.Contains(out, "were made of box 10.40.41.42 (web); they become a backup of 10.40.41.43") {
+		t.Error(out)
+	}
+	s.run(0, "image", "restore", "--yes", "10.40.41.43", s.path("new"))
+	s.same(s.path("new"), disk)
+
+	s.write("10.40.41.42/sdb.raw.gz", s.gzip(disk))
+	if out := s.run(exitRefused, "image", "import", s.path("10.40.41.42")); !strings.Contains(out, "are not of one backup") {
+		t.Error(out)
+	}
+	for i, name := range []string{"sda1.raw.gz", "nvme0n1p1.gz", "sda-part1.gz", "mmcblk0p2.raw.gz.old"} {
+		box := fmt.Sprintf("10.40.42.%d", i)
+		s.write(box+"/"+name, s.gzip(disk))
+		if out := s.run(exitWrong, "image", "import", s.path(box)); !strings.Contains(out, name+" has the name of a partition") {
+			t.Error(out)
+		}
+	}
+	for name, b := range map[string][]byte{"sda.raw.gz": disk, "sda.gz": s.gzip([]byte("not found\n")), "sda.gz.old": []byte("not found\n")} {
+		box := "10.40.43." + fmt.Sprint(len(name))
+		s.write(box+"/"+name, b)
+		s.run(exitWrong, "image", "import", s.path(box))
+	}
+	s.run(exitWrong, "image", "import", s.path("store"))
+	if out := s.run(0, "store", "stats"); !strings.HasPrefix(out, "1 backup") {
+		t.Error(out)
 	}
 }

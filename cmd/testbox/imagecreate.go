@@ -25,7 +25,11 @@ type createOptions struct {
 	allUsed bool
 	failing bool
 	busy    bool
-	sector  int // bytes; 0: the device's, or guessed for a file
+	raw     bool // take files for raw bytes, whatever they look like
+	sector  int  // bytes; 0: the device's, or guessed for a file
+	// unless is asked when all is read, and says that the backup is not to be
+	// made; nil never does.
+	unless func(*image.Record) bool
 }
 
 func newImageCreateCmd() *cobra.Command {
@@ -35,7 +39,8 @@ func newImageCreateCmd() *cobra.Command {
 		Short: "Back up disks into the store",
 		Long: `Reads what matters of the disks and adds it to the store as one backup of BOX. DISK is a device
 of this machine or a file with the bytes of a disk. Nothing is written to DISK, and a disk that is
-in use is refused.
+in use is refused, and so is a file that holds something else than the raw bytes of a disk, such as an
+image of another tool ("testbox image import" reads some).
 
 NAME is what the disk's image is called for good. A disk without one keeps the name that it has in
 earlier backups of BOX, whatever the order or its device: it is known by WWN, serial, partition
@@ -63,6 +68,7 @@ made, of the disks beside it neither; --accept-failing takes what can be read.`,
 	}
 	f := cmd.Flags()
 	o.add(cmd)
+	addRaw(cmd, &o.raw)
 	f.StringVar(&o.note, "note", "", "`WORDS` to find the backup again")
 	f.BoolVar(&o.pin, "pin", false, "keep it for good: retention does not delete it")
 	f.BoolVar(&o.allUsed, "all-used", false, "keep all bytes of the disks, also what no file system uses")
@@ -133,8 +139,14 @@ func openSources(cmd *cobra.Command, args []string, o createOptions) (out []name
 	if err := checkSources(args, o.dir); err != nil {
 		return nil, err
 	}
+	if err := wantNames(args); err != nil {
+		return nil, err
+	}
 	for _, a := range args {
 		name, path := splitNamed(a)
+		if err := wantSource(path, o.raw); err != nil {
+			return out, err
+		}
 		d, err := openLocal(path, o.sector, false, o.busy)
 		if err != nil {
 			return out, err
@@ -181,6 +193,9 @@ func closeDisks(disks []namedDisk) {
 // errBadSectors is what ends with, that makes or uses an image with unreadable
 // sectors.
 var errBadSectors = &exitError{exitBadSectors, errors.New("the image has zeros for sectors that could not be read")}
+
+// errUnless is the error of a backup that was not to be made after all.
+var errUnless = errors.New("the backup is there already")
 
 // saveDisks makes one backup of disks, and says what it did.
 func saveDisks(cmd *cobra.Command, s *store.Locked, r *image.Record, disks []namedDisk, o createOptions) error {
@@ -242,6 +257,9 @@ func trySave(cmd *cobra.Command, session *store.Session, r *image.Record, disks 
 		}
 		r.Disks = append(r.Disks, rec)
 		out = append(out, saved)
+	}
+	if o.unless != nil && o.unless(r) {
+		return nil, errUnless
 	}
 	return out, session.Commit(cmd.Context(), r)
 }

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -33,8 +32,9 @@ func newImageExportCmd() *cobra.Command {
 		Short: "Write a disk of a backup to a file, as raw bytes, gzip or qcow2",
 		Long: `Writes a disk of a backup to FILE, which must not be there. What no file system used reads as zeros.
 raw is the bytes of the disk, with holes in the file for zeros; raw.gz is what share mode keeps, and
-any gunzip unpacks; qcow2 is for QEMU. Without --format it is told from the end of FILE's name. To
-standard output goes raw or raw.gz.
+any gunzip unpacks; qcow2 is for QEMU. Without --format it is told from the end of FILE's name: .gz,
+.qcow2, or else raw; a name that promises a form which is not written here, as A.vmdk does, is
+refused. To standard output goes raw or raw.gz.
 
 The file has its name only when all of it is there and durable.`,
 		Example: `  testbox image export 10.40.41.42:sda sda.qcow2
@@ -64,13 +64,18 @@ The file has its name only when all of it is there and durable.`,
 
 func exportFormat(path, format string) (string, error) {
 	if format == "" {
-		switch {
-		case strings.HasSuffix(path, ".gz"):
-			format = "raw.gz"
-		case strings.HasSuffix(path, ".qcow2"):
-			format = "qcow2"
+		inner := path // what a .gz is of
+		switch ending(path) {
+		case "gz":
+			format, inner = "raw.gz", path[:len(path)-len(".gz")]
+		case "qcow2":
+			format, inner = "qcow2", ""
 		default:
 			format = "raw"
+		}
+		if of := formOfName(inner); of != "" {
+			return "", wrong("%s would be named as %s, which is not written here; say --format raw, raw.gz or qcow2, or give it another name; "+
+				"`qemu-img convert` makes other forms of raw or qcow2", path, of)
 		}
 	}
 	switch format {

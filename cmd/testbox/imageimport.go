@@ -1,22 +1,23 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
+	"testbox-imaging/internal/chunk"
 	"testbox-imaging/internal/convert"
 	"testbox-imaging/internal/disk"
 	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/form"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/parttab"
 	"testbox-imaging/internal/rawgz"
-	"testbox-imaging/internal/sharedir"
+	"testbox-imaging/internal/usedmap/probe"
+	"testbox-imaging/internal/usedmap/volume"
 )
 
 func newImageImportCmd() *cobra.Command {
@@ -24,14 +25,24 @@ func newImageImportCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "import BOX [NAME=]FILE... | import FOLDER",
 		Short: "Bring images of other forms into the store",
-		Long: `Makes a backup of BOX of FILEs: raw bytes of a disk, these compressed by gzip or zstd, or qcow2. With
-a FOLDER of share mode (10.40.41.42/ with sda.raw.gz and so on), makes one of the box that the
-folder is named for; what the sidecars say of the disks, the time and unreadable sectors is kept,
-and the files are checked against them.
+		Long: `Makes a backup of BOX of FILEs: raw bytes of a disk, these compressed by gzip or zstd, or qcow2. A
+file of another form (VHD, VMDK, an archive, an image of partclone and so on), also one that is
+compressed, is refused; the message says what it is, and which command makes raw bytes of it. --raw
+takes the bytes of a file as they are.
+
+With the FOLDER of a box of share mode (10.40.41.42/ with sda.raw.gz and so on), makes a backup of
+the box that the folder is named for; what the sidecars say of the disks, the time and unreadable
+sectors is kept, and the files are checked against them. The .old images become an older backup of
+their own. With a whole backup area, does so for each box. What the store has already is passed over
+and said, so an import that was interrupted goes on when it is run again.
+
+An image that is named as a partition is (sda1.raw.gz) is refused in a folder; a FILE of such a name
+needs NAME=.
 
 Files of gzip and zstd are unpacked into $TMPDIR first, since a disk is not read in order.`,
 		Example: `  testbox image import web-1 sda=web.qcow2
-  testbox image import /export/testbox-backup/10.40.41.42`,
+  testbox image import /export/testbox-backup/10.40.41.42
+  testbox image import /export/testbox-backup`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) < 1 {
 				return errors.New("give a box and files, or a folder of share mode")
@@ -41,6 +52,7 @@ Files of gzip and zstd are unpacked into $TMPDIR first, since a disk is not read
 		RunE: func(cmd *cobra.Command, args []string) error { return runImageImport(cmd, args, o) },
 	}
 	o.add(cmd)
+	addRaw(cmd, &o.raw)
 	f := cmd.Flags()
 	f.StringVar(&o.note, "note", "", "`WORDS` to find the backup again")
 	f.BoolVar(&o.pin, "pin", false, "keep it for good: retention does not delete it")
@@ -51,18 +63,22 @@ Files of gzip and zstd are unpacked into $TMPDIR first, since a disk is not read
 }
 
 func runImageImport(cmd *cobra.Command, args []string, o createOptions) (err error) {
-	r := &image.Record{Format: image.RecordFormat, Note: o.note, Pinned: o.pin}
+	st, statErr := os.Stat(args[0])
+	isDir := statErr == nil && st.IsDir()
+	switch {
+	case len(args) == 1 && isDir && o.raw:
+		return wrong("--raw is for files, not for a folder: its images are gzip files")
+	case len(args) == 1 && isDir:
+		return importFolders(cmd, args[0], o)
+	case len(args) == 1:
+		return wrong("%s is no folder; give a box and files", args[0])
+	}
+	if err := checkWords(args[0], o.note); err != nil {
+		return err
+	}
 	var disks []namedDisk
 	defer func() { closeDisks(disks) }()
-	if st, statErr := os.Stat(args[0]); len(args) == 1 && statErr == nil && st.IsDir() {
-		disks, err = importFolder(cmd, args[0], r)
-	} else if len(args) == 1 {
-		return wrong("%s is no folder; give a box and files", args[0])
-	} else if err = checkWords(args[0], o.note); err == nil {
-		r.Box = args[0]
-		disks, err = importFiles(cmd, args[1:], o)
-	}
-	if err != nil {
+	if disks, err = importFiles(cmd, args[1:], o); err != nil {
 		return err
 	}
 	s, err := o.open(cmd, false)
@@ -70,6 +86,7 @@ func runImageImport(cmd *cobra.Command, args []string, o createOptions) (err err
 		return err
 	}
 	defer closing(s, &err)
+	r := &image.Record{Format: image.RecordFormat, Box: args[0], Note: o.note, Pinned: o.pin}
 	return saveDisks(cmd, s, r, disks, o)
 }
 
@@ -77,9 +94,12 @@ func importFiles(cmd *cobra.Command, args []string, o createOptions) (out []name
 	if err := checkSources(args, o.dir); err != nil {
 		return nil, err
 	}
+	if err := wantNames(args); err != nil {
+		return nil, err
+	}
 	for _, a := range args {
 		name, path := splitNamed(a)
-		d, err := importFile(cmd, path, o.sector, nil)
+		d, err := importFile(cmd, path, o, nil)
 		if err != nil {
 			return out, err
 		}
@@ -88,55 +108,9 @@ func importFiles(cmd *cobra.Command, args []string, o createOptions) (out []name
 	return out, nil
 }
 
-// importFolder opens the images of a folder of share mode.
-func importFolder(cmd *cobra.Command, dir string, r *image.Record) (out []namedDisk, err error) {
-	full, err := filepath.Abs(dir)
-	if err != nil {
-		return nil, err
-	}
-	r.Box = filepath.Base(full)
-	if err := checkWords(r.Box, r.Note); err != nil {
-		return nil, err
-	}
-	entries, err := sharedir.ReadImages(durable.OS{}, dir)
-	if err != nil {
-		return nil, wrong("%w", err)
-	}
-	if len(entries) == 0 {
-		return nil, wrong("%s has no images: files such as sda.raw.gz", dir)
-	}
-	for _, e := range entries {
-		d, err := importFile(cmd, e.Path, 0, e.Facts)
-		if err != nil {
-			return out, err
-		}
-		out = append(out, namedDisk{name: e.Name, localDisk: d})
-		if e.Facts == nil {
-			cmd.PrintErrf("testbox: warning: %s has no sidecar; nothing says whether it is whole\n", e.Path)
-			continue
-		}
-		if err := takeFacts(r, e.Facts); err != nil {
-			return out, fmt.Errorf("%s: %w", dir, err)
-		}
-		d.identity, d.kernel, out[len(out)-1].bad = e.Facts.Disk, e.Facts.Kernel, e.Facts.Bad
-	}
-	return out, nil
-}
-
-// takeFacts takes over what a sidecar says of the backup.
-func takeFacts(r *image.Record, f *image.Facts) error {
-	if r.Arming != "" && r.Arming != f.Arming {
-		return refused("the images are of different backups (armings %s and %s)", r.Arming, f.Arming)
-	}
-	if f.Box != r.Box {
-		return refused("the images are of box %s; give the folder that name, or import the files one by one", f.Box)
-	}
-	r.Host, r.UUID, r.Arming, r.Time = f.Host, f.UUID, f.Arming, f.Time
-	return nil
-}
-
-// importFile opens a file as a disk, whatever its form is.
-func importFile(cmd *cobra.Command, path string, sector int, facts *image.Facts) (*localDisk, error) {
+// importFile opens a file as a disk, whatever its form is. facts are those of
+// its sidecar, nil without one.
+func importFile(cmd *cobra.Command, path string, o createOptions, facts *image.Facts) (*localDisk, error) {
 	f, err := openStill(path)
 	if err != nil {
 		return nil, err
@@ -145,52 +119,109 @@ func importFile(cmd *cobra.Command, path string, sector int, facts *image.Facts)
 		f.Close()
 		return nil, refused("%s is in use %s; let go of it first", path, by)
 	}
-	head := make([]byte, 4)
-	f.ReadAt(head, 0) // a shorter file has none of the marks
-	st, err := f.Stat()
-	if err != nil {
+	is, err := formOf(path)
+	if is == nil && err == nil || o.raw {
 		f.Close()
-		return nil, err
+		return importRaw(cmd, path, o)
 	}
 	d := &localDisk{path: path, close: f.Close}
-	switch {
-	case bytes.HasPrefix(head, []byte("QFI\xfb")):
-		var q *convert.Qcow2
-		if q, err = convert.OpenQcow2(f, st.Size()); err == nil {
-			err = d.take(q, q.Size(), sector)
-		}
-	case bytes.HasPrefix(head, []byte("\x1f\x8b")):
-		err = d.takeGzip(cmd, f, st.Size(), sector, facts)
-	case bytes.HasPrefix(head, []byte("\x28\xb5\x2f\xfd")):
-		var r image.Reader
-		if r, err = convert.NewZstdReader(f); err == nil {
-			err = d.unpack(cmd, r, sector)
-		}
-	default:
-		f.Close()
-		return openLocal(path, sector, false, false)
+	if err == nil {
+		err = d.takeFile(cmd, f, is, o.sector, facts)
 	}
 	if err != nil {
 		d.close()
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
+	if facts == nil {
+		d.sayBare(cmd)
+	}
 	return d, nil
+}
+
+// importRaw opens a file that holds raw bytes.
+func importRaw(cmd *cobra.Command, path string, o createOptions) (*localDisk, error) {
+	if err := wantSource(path, o.raw); err != nil {
+		return nil, err
+	}
+	d, err := openLocal(path, o.sector, false, false)
+	if err == nil {
+		d.sayBare(cmd)
+	}
+	return d, err
+}
+
+// takeFile makes a file of a form that can be read the disk.
+func (d *localDisk) takeFile(cmd *cobra.Command, f *os.File, is *form.Form, sector int, facts *image.Facts) error {
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	switch is.Kind {
+	case form.Gzip:
+		err = d.takeGzip(cmd, f, st.Size(), sector, facts)
+	case form.Zstd:
+		var r image.Reader
+		if r, err = convert.NewZstdReader(f); err == nil {
+			err = d.unpack(cmd, r, sector)
+		}
+	case form.Qcow2:
+		var q *convert.Qcow2
+		if q, err = convert.OpenQcow2(f, st.Size()); err == nil {
+			err = d.take(q, q.Size(), sector)
+		}
+	default:
+		return wrong("it is not the raw bytes of a disk: it is %s (--raw takes it as it is)", is)
+	}
+	switch {
+	case errors.Is(err, rawgz.ErrTrailer), errors.Is(err, convert.ErrForm):
+		err = wrong("%w", err)
+	case err == nil && facts == nil:
+		err = d.wantRaw(is)
+	}
+	if err == nil {
+		err = d.wantSize()
+	}
+	return err
+}
+
+// wantRaw refuses a disk in a file of another form that is not the raw bytes of
+// one either.
+func (d *localDisk) wantRaw(of *form.Form) error {
+	inner, err := form.Of(d, d.Size())
+	if err != nil || inner == nil {
+		return err
+	}
+	return wrong("it is %s, and what is in it is not the raw bytes of a disk: it is %s", of.What, inner)
+}
+
+// sayBare says of a disk without a partition table that it may be none.
+func (d *localDisk) sayBare(cmd *cobra.Command) {
+	name, err := probe.Bare(volume.New(cmd.Context(), d, d.identity.Size, d.identity.SectorSize, nil))
+	if err == nil && name != "" && d.kernel == "" {
+		cmd.PrintErrf("testbox: warning: %s has no partition table, but begins as a file system (%s): "+
+			"it is the image of a partition, or of a disk without a table\n", d.path, name)
+	}
 }
 
 // take makes a reader the disk.
 func (d *localDisk) take(r io.ReaderAt, size int64, sector int) error {
 	if size == 0 {
-		return errors.New("it holds no disk: it is empty")
+		return wrong("it holds no disk: it is empty")
 	}
 	if sector == 0 {
 		sector = parttab.GuessSector(r, size)
 	}
-	if err := wholeSectors("the disk in it", size, sector); err != nil {
-		return err
-	}
 	d.Target = readOnlyDisk{r, size}
 	d.identity = image.Identity{Size: size, SectorSize: sector}
 	return nil
+}
+
+// wantSize refuses what has a size that no disk of an image has.
+func (d *localDisk) wantSize() error {
+	if size := d.identity.Size; size > chunk.MaxDisk {
+		return wrong("it holds a disk of %s, and an image has at most %s", bytesText(size), bytesText(chunk.MaxDisk))
+	}
+	return wholeSectors("the disk in it", d.identity.Size, d.identity.SectorSize)
 }
 
 func (d *localDisk) takeGzip(cmd *cobra.Command, f *os.File, size int64, sector int, facts *image.Facts) error {
@@ -211,6 +242,10 @@ func (d *localDisk) takeGzip(cmd *cobra.Command, f *os.File, size int64, sector 
 	}
 	if facts != nil && d.identity.Size != facts.Disk.Size {
 		return fmt.Errorf("it has %d bytes, its sidecar says %d", d.identity.Size, facts.Disk.Size)
+	}
+	if n := r.Padding(); n > 0 {
+		cmd.PrintErrf("testbox: warning: the disk in %s is whole; after it, from byte %d of the file on, come %d zeros, which are passed over\n",
+			d.path, size-n, n)
 	}
 	return nil
 }

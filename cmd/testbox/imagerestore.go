@@ -24,6 +24,7 @@ type restoreOptions struct {
 	verify string
 	unused string
 	yes    bool
+	raw    bool
 }
 
 var readBacks = map[string]copier.ReadBack{"all": copier.VerifyAll, "written": copier.VerifyWritten, "none": copier.VerifyNone}
@@ -61,6 +62,7 @@ has zeros for sectors that could not be read when it was made; they are named.`,
 		RunE:              func(cmd *cobra.Command, args []string) error { return runImageRestore(cmd, args[0], args[1:], o) },
 	}
 	o.add(cmd)
+	addRaw(cmd, &o.raw)
 	f := cmd.Flags()
 	f.BoolVar(&o.full, "full", false, "write everything, also what is on the target already")
 	f.StringVar(&o.verify, "verify", "all", "`WHAT` is read back: all, written or none; with none nothing is proved, and the image is not checked before")
@@ -98,6 +100,9 @@ func runImageRestore(cmd *cobra.Command, arg string, targets []string, o restore
 	begun := false
 	defer func() { err = errors.Join(err, closeTargets(disks, begun)) }()
 	if err := openTargets(cmd, s, o.dir, disks); err != nil {
+		return err
+	}
+	if err := wantTargets(targets, o.raw); err != nil {
 		return err
 	}
 	if err := refuseTargets(disks, opt.Unused); err != nil {

@@ -17,6 +17,7 @@ import (
 
 func newImageVerifyCmd() *cobra.Command {
 	var o storeFlag
+	var raw bool
 	cmd := &cobra.Command{
 		Use:   "verify IMAGE [[NAME=]DISK...]",
 		Short: "Read a backup whole, or compare disks with it",
@@ -34,6 +35,9 @@ code is 6 if they differ, 4 if all is well but the image has zeros for unreadabl
 		},
 		ValidArgsFunction: completeFirst(&o),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := wantDisks(args[1:], raw); err != nil {
+				return err
+			}
 			return o.with(cmd, true, func(s *store.Locked) error {
 				r, sel, err := pick(cmd, s, args[0])
 				if err != nil {
@@ -47,6 +51,7 @@ code is 6 if they differ, 4 if all is well but the image has zeros for unreadabl
 		},
 	}
 	o.add(cmd)
+	addRaw(cmd, &raw)
 	return cmd
 }
 

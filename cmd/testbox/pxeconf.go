@@ -30,6 +30,7 @@ type pxeOptions struct {
 	expire  time.Duration // 0 is the site's
 	check   string
 	accept  bool
+	raw     bool
 	image   string
 	failing bool
 }
@@ -109,6 +110,7 @@ several boxes that of the worst:
 	f.StringVar(&o.check, "precheck", "", "with `size`, restore checks only the sizes of the images before it begins to write, and not every byte")
 	f.BoolVar(&o.accept, "accept-machine", false, "restore although the images were made on another machine")
 	f.BoolVar(&o.failing, "accept-failing", false, "back up a disk of which much, or the partition table, cannot be read; what cannot is zeros in its image")
+	f.BoolVar(&o.raw, "raw", false, "restore or verify images without a sidecar, whatever their content looks like")
 	f.StringVar(&o.image, "image", "", "with `old`, restore or verify takes the .old images")
 	mustComplete(cmd.MarkPersistentFlagDirname("config"))
 	mustComplete(cmd.RegisterFlagCompletionFunc("precheck", cobra.FixedCompletions([]string{"size"}, cobra.ShellCompDirectiveNoFileComp)))
@@ -144,6 +146,8 @@ func (o pxeOptions) options(action box.Action) (c bootcfg.Cmdline, err error) {
 		return c, wrong("--precheck is for restore, not for %s", action)
 	case o.accept && !writes:
 		return c, wrong("--accept-machine is for restore, not for %s", action)
+	case o.raw && !reads:
+		return c, wrong("--raw is for restore and verify, not for %s", action)
 	case o.image != "" && o.image != "old":
 		return c, wrong("--image=%s: only old is possible", o.image)
 	case o.failing && action != box.Backup && action != box.BackupAgain:
@@ -151,7 +155,9 @@ func (o pxeOptions) options(action box.Action) (c bootcfg.Cmdline, err error) {
 	case o.image != "" && !reads:
 		return c, wrong("--image is for restore and verify, not for %s", action)
 	}
-	c = bootcfg.Cmdline{Action: action, PrecheckSize: o.check != "", AcceptMachine: o.accept, OldImages: o.image != "", AcceptFailing: o.failing}
+	c = bootcfg.Cmdline{
+		Action: action, PrecheckSize: o.check != "", AcceptMachine: o.accept, OldImages: o.image != "", AcceptFailing: o.failing, Raw: o.raw,
+	}
 	if o.disks != "" {
 		if c.Disks, err = bootcfg.ParseDisks(o.disks); err != nil {
 			return c, wrong("--disks: %w", err)

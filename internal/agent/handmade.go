@@ -36,7 +36,8 @@ func (s *session) handmade(ctx context.Context, t *target) error {
 	}
 	if less := t.disk.Size - t.sums.RawSize; less > 0 {
 		// A gzip file of several members that was cut between two looks whole.
-		s.warn("image %s has no sidecar and holds %d bytes less than disk %s has; if the disk was not replaced by a larger one, the file may be cut",
+		s.warn("image %s has no sidecar and holds %d bytes less than disk %s has; "+
+			"if the disk was not replaced by a larger one, the file may be cut",
 			t.entry.Name, less, t.disk.Name)
 	}
 	return nil
@@ -57,6 +58,7 @@ func looksWhole(ctx context.Context, t *target) error {
 	if err != nil || name == "" {
 		return err
 	}
-	return fmt.Errorf("has no partition table, but begins as a file system (%s), and is %d bytes smaller than disk %s: it is the image of a partition",
+	return fmt.Errorf("has no partition table, but begins as a file system (%s), and is %d bytes smaller than disk %s: "+
+		"it is the image of a partition",
 		name, t.disk.Size-ends.Size, t.disk.Name)
 }

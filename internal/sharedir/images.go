@@ -35,6 +35,11 @@ func ReadImages(fsys durable.FS, dir string) ([]Entry, error) {
 	return (&Folder{fsys: fsys, dir: dir}).Images()
 }
 
+// ReadOldImages is Folder.OldImages of any folder.
+func ReadOldImages(fsys durable.FS, dir string) ([]Entry, error) {
+	return (&Folder{fsys: fsys, dir: dir}).OldImages()
+}
+
 // OldImages lists the images of the previous backup, which backup-again kept.
 func (f *Folder) OldImages() ([]Entry, error) { return f.images(oldExt) }
 

@@ -1,0 +1,303 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/form"
+	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/sharedir"
+	"testbox-imaging/internal/store"
+	"testbox-imaging/internal/words"
+)
+
+// folderImport brings folders of share mode into a store.
+type folderImport struct {
+	cmd           *cobra.Command
+	o             createOptions
+	s             *store.Locked
+	known         []*image.Record // backups of the store
+	older         time.Time       // of the .old images in the folder at hand
+	done, skipped int             // backups
+	bad           bool            // one has unreadable sectors
+	failed        []error
+}
+
+// importFolders imports a box's folder, or all of a backup area.
+func importFolders(cmd *cobra.Command, dir string, o createOptions) (err error) {
+	dirs, err := boxFolders(cmd, dir)
+	if err != nil {
+		return err
+	}
+	s, err := o.open(cmd, false)
+	if err != nil {
+		return err
+	}
+	defer closing(s, &err)
+	f := &folderImport{cmd: cmd, o: o, s: s}
+	records, damaged, err := s.Records(cmd.Context())
+	if err != nil {
+		return err
+	}
+	for _, d := range damaged {
+		cmd.PrintErrf("testbox: warning: %v; if it is one of those that are imported, it is imported again\n", d)
+	}
+	f.known = records
+	for _, d := range dirs {
+		// The older backup first: of two without a sidecar it is not the latest.
+		f.older = time.Time{}
+		f.try(d, sharedir.ReadOldImages)
+		f.try(d, sharedir.ReadImages)
+	}
+	if err := cmd.Context().Err(); err != nil {
+		f.failed = append(f.failed, fmt.Errorf("%w; run it again to go on", err))
+	}
+	return f.end(dir)
+}
+
+// end says what was done.
+func (f *folderImport) end(dir string) error {
+	all := f.done + f.skipped + len(f.failed)
+	switch {
+	case all == 0:
+		return wrong("%s has no images: files such as sda.raw.gz", dir)
+	case all > 1:
+		f.cmd.Printf("%s imported, %d %s there already, %d failed\n",
+			words.Count(f.done, "backup"), f.skipped, words.Verb(f.skipped, "was", "were"), len(f.failed))
+	}
+	err := errors.Join(f.failed...)
+	switch {
+	case err != nil && f.done > 0: // not "nothing was changed", which its code may say
+		return errors.New(err.Error())
+	case err == nil && f.bad:
+		return errBadSectors
+	}
+	return err
+}
+
+// boxFolders are the folders of boxes that a folder stands for: it is one, or a
+// backup area with some.
+func boxFolders(cmd *cobra.Command, dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, wrong("%w", err)
+	}
+	isArea := slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Name() == sharedir.Marker })
+	if !isArea && hasImages(dir) {
+		return []string{dir}, nil
+	}
+	var dirs []string
+	for _, e := range entries {
+		sub := filepath.Join(dir, e.Name())
+		if !e.IsDir() || !hasImages(sub) {
+			continue
+		}
+		if !isAddress(e.Name()) {
+			cmd.PrintErrf("testbox: warning: %s is passed over: it has images, but is not named by the address of a box; import it by itself\n", sub)
+			continue
+		}
+		dirs = append(dirs, sub)
+	}
+	if len(dirs) == 0 {
+		return nil, wrong("%s has no images: neither files such as sda.raw.gz, nor folders of boxes with some", dir)
+	}
+	return dirs, nil
+}
+
+func isAddress(name string) bool {
+	a, err := box.ParseAddr(name)
+	return err == nil && a.String() == name
+}
+
+// hasImages reports whether a folder has images, also ones with which something
+// is wrong.
+func hasImages(dir string) bool {
+	for _, read := range []readImages{sharedir.ReadImages, sharedir.ReadOldImages} {
+		if entries, err := read(durable.OS{}, dir); err != nil || len(entries) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// readImages lists the images of one backup in a folder.
+type readImages func(durable.FS, string) ([]sharedir.Entry, error)
+
+// try imports a backup of a folder, if it has one.
+func (f *folderImport) try(dir string, read readImages) {
+	entries, err := read(durable.OS{}, dir)
+	if errors.Is(err, sharedir.ErrUnfinished) {
+		err = fmt.Errorf("%w; the next start of the box's maintenance system does that, import it then", err)
+	}
+	if err != nil {
+		f.failed = append(f.failed, wrong("%w", err))
+		return
+	}
+	if len(entries) == 0 || f.cmd.Context().Err() != nil {
+		return
+	}
+	switch err := f.backup(dir, entries); {
+	case errors.Is(err, errBadSectors):
+		f.bad = true
+	case err != nil:
+		f.failed = append(f.failed, err)
+	}
+}
+
+// backup imports one backup.
+func (f *folderImport) backup(dir string, entries []sharedir.Entry) error {
+	r, err := f.record(dir, entries)
+	if err != nil {
+		return err
+	}
+	f.older = r.Time
+	if r.Arming != "" {
+		if known := f.find(r.Box, func(k *image.Record) bool { return k.Arming == r.Arming && sameNames(k, entries) }); known != nil {
+			f.skip(dir, known)
+			return nil
+		}
+	}
+	disks, err := f.open(entries)
+	defer closeDisks(disks)
+	if err != nil {
+		return err
+	}
+	var twin *image.Record
+	o := f.o
+	o.unless = func(r *image.Record) bool {
+		if r.Arming == "" {
+			twin = f.find(r.Box, func(k *image.Record) bool { return k.Arming == "" && sameRoots(k, r) })
+		}
+		return twin != nil
+	}
+	err = saveDisks(f.cmd, f.s, r, disks, o)
+	switch {
+	case twin != nil:
+		f.skip(dir, twin)
+		return nil
+	case err == nil || errors.Is(err, errBadSectors):
+		f.done++
+		f.known = append(f.known, r)
+	}
+	return err
+}
+
+func (f *folderImport) skip(dir string, known *image.Record) {
+	f.skipped++
+	f.cmd.Printf("%s: backup %s of %s was there already\n", dir, known.ID, known.Box)
+}
+
+func (f *folderImport) find(box string, is func(*image.Record) bool) *image.Record {
+	for _, k := range f.known {
+		if k.Box == box && is(k) {
+			return k
+		}
+	}
+	return nil
+}
+
+func sameNames(r *image.Record, entries []sharedir.Entry) bool {
+	return len(r.Disks) == len(entries) && !slices.ContainsFunc(entries, func(e sharedir.Entry) bool {
+		return !slices.ContainsFunc(r.Disks, func(d image.RecordedDisk) bool { return d.Name == e.Name })
+	})
+}
+
+func sameRoots(a, b *image.Record) bool {
+	return len(a.Disks) == len(b.Disks) && !slices.ContainsFunc(a.Disks, func(x image.RecordedDisk) bool {
+		return !slices.ContainsFunc(b.Disks, func(y image.RecordedDisk) bool { return x.Name == y.Name && x.Root == y.Root })
+	})
+}
+
+// record is what sidecars and the folder say of the backup.
+func (f *folderImport) record(dir string, entries []sharedir.Entry) (*image.Record, error) {
+	full, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	r := &image.Record{Format: image.RecordFormat, Box: filepath.Base(full), Note: f.o.note, Pinned: f.o.pin}
+	var facts *image.Facts
+	for i, e := range entries {
+		switch {
+		case e.Facts == nil && image.NamesPartition(e.Name):
+			return nil, wrong("%s has the name of a partition, and is no image of a disk; move it out of the folder, or, if it holds a whole disk, "+
+				"give it the disk's name, such as sda.raw.gz", e.Path)
+		case i > 0 && armingOf(e.Facts) != armingOf(facts):
+			return nil, refused("the images in %s are not of one backup: %s has %s, %s has %s; move those that do not belong together out of it",
+				dir, entries[i-1].Name, armingOf(facts), e.Name, armingOf(e.Facts))
+		}
+		facts = e.Facts
+	}
+	if facts == nil {
+		return r, f.handmade(r, entries)
+	}
+	r.Host, r.UUID, r.Arming, r.Time = facts.Host, facts.UUID, facts.Arming, facts.Time
+	switch {
+	case facts.Box == r.Box:
+	case isAddress(r.Box):
+		f.cmd.PrintErrf("testbox: warning: the images in %s were made of box %s (%s); they become a backup of %s, whose folder it is\n",
+			dir, facts.Box, printable(facts.Host), r.Box)
+	default:
+		return nil, refused("the images in %s are of box %s; give the folder that name, or the address of the box that is to have them",
+			dir, facts.Box)
+	}
+	return r, checkWords(r.Box, r.Note)
+}
+
+// armingOf says which arming made an image.
+func armingOf(f *image.Facts) string {
+	if f == nil {
+		return "no sidecar"
+	}
+	return "the arming " + f.Arming
+}
+
+// handmade is a record of images without a sidecar. The time is that of their
+// files.
+func (f *folderImport) handmade(r *image.Record, entries []sharedir.Entry) error {
+	for _, e := range entries {
+		f.cmd.PrintErrf("testbox: warning: %s has no sidecar; nothing says whether it is whole\n", e.Path)
+		st, err := os.Stat(e.Path)
+		if err != nil {
+			return err
+		}
+		if made := st.ModTime(); made.After(r.Time) {
+			r.Time = made
+		}
+	}
+	if now := time.Now(); r.Time.After(now) {
+		r.Time = now
+	}
+	if !r.Time.After(f.older) { // a copy of the folder can have turned the times of the files around
+		r.Time = f.older.Add(time.Second)
+	}
+	return checkWords(r.Box, r.Note)
+}
+
+// open opens all images as disks.
+func (f *folderImport) open(entries []sharedir.Entry) (out []namedDisk, err error) {
+	for _, e := range entries {
+		if is, err := formOf(e.Path); err != nil {
+			return out, err
+		} else if is == nil || is.Kind != form.Gzip {
+			return out, wrong("%s is not a gzip file; it may be damaged", e.Path)
+		}
+		d, err := importFile(f.cmd, e.Path, f.o, e.Facts)
+		if err != nil {
+			return out, err
+		}
+		n := namedDisk{name: e.Name, localDisk: d}
+		if e.Facts != nil {
+			d.identity, d.kernel, n.bad = e.Facts.Disk, e.Facts.Kernel, e.Facts.Bad
+		}
+		out = append(out, n)
+	}
+	return out, nil
+}
