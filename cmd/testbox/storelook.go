@@ -214,6 +214,7 @@ func copied(all []*image.Record, damaged []*store.RecordError, args []string) (o
 			r, err := store.Select(all, sel, time.Now())
 			if err == nil {
 				rs = []*image.Record{r}
+				ds = append(ds, newerDamaged(damaged, sel, r)...)
 			} else if len(ds) == 0 {
 				return nil, nil, wrong("%w", err)
 			}
@@ -230,4 +231,15 @@ func copied(all []*image.Record, damaged []*store.RecordError, args []string) (o
 		}
 	}
 	return out, bad, nil
+}
+
+// newerDamaged are the damaged records of a box that are newer than what was
+// taken for its latest backup.
+func newerDamaged(damaged []*store.RecordError, sel store.Selector, r *image.Record) (out []*store.RecordError) {
+	for _, d := range damaged {
+		if sel.When == "latest" && d.Box == r.Box && d.ID > r.ID {
+			out = append(out, d)
+		}
+	}
+	return out
 }
