@@ -12,6 +12,7 @@ import (
 	"testbox-imaging/internal/chunk"
 	"testbox-imaging/internal/copier"
 	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/progress"
 	"testbox-imaging/internal/store"
 	"testbox-imaging/internal/usedmap"
 	"testbox-imaging/internal/words"
@@ -241,8 +242,15 @@ func saveDisks(cmd *cobra.Command, s *store.Locked, r *image.Record, disks []nam
 
 func trySave(cmd *cobra.Command, session *store.Session, r *image.Record, disks []namedDisk, o createOptions) (out []copier.Saved, err error) {
 	r.Disks = nil
+	var plan []progress.Work
 	for _, d := range disks {
-		saved, err := saveDisk(cmd, session, d, o)
+		plan = append(plan, progress.Work{Disk: d.name, Pass: "read", Bytes: d.usedBytes()})
+	}
+	p := newProgress(cmd.ErrOrStderr(), plan...)
+	defer p.end()
+	for _, d := range disks {
+		p.of(d.name)
+		saved, err := copier.Save(cmd.Context(), d, session, d.used, d.saveOptions(p, o))
 		if err != nil {
 			return nil, diskError(d, err)
 		}
@@ -301,10 +309,12 @@ func diskError(d namedDisk, err error) error {
 	return refused("%w; --accept-failing takes what can be read of it, and without it, the other disks are backed up alone", err)
 }
 
-func saveDisk(cmd *cobra.Command, session *store.Session, d namedDisk, o createOptions) (copier.Saved, error) {
-	p := newProgress(cmd.ErrOrStderr())
-	defer p.end()
-	return copier.Save(cmd.Context(), d, session, d.used, d.saveOptions(p, o))
+// usedBytes is how much of a disk is read.
+func (d namedDisk) usedBytes() int64 {
+	if d.used == nil {
+		return d.identity.Size
+	}
+	return d.identity.Size - d.used.FreeBytes()
 }
 
 func (d namedDisk) saveOptions(p *progressLine, o createOptions) copier.Options {

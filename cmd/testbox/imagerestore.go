@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"testbox-imaging/internal/copier"
 	"testbox-imaging/internal/disk"
 	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/progress"
 )
 
 // restoreOptions are the flags of image restore.
@@ -186,10 +188,28 @@ func readYes(ctx context.Context, in io.Reader) error {
 	return refused("nothing was written")
 }
 
+// restorePlan is what a restore does with each disk, where it compares first.
+func restorePlan(disks []restoring, opt copier.Options) (plan []progress.Work) {
+	for i := range disks {
+		d := &disks[i]
+		passes := []string{"compare", "check", "write", "verify"}
+		if opt.Full || d.target.rotating {
+			passes = passes[1:]
+		}
+		if opt.Verify == copier.VerifyNone {
+			passes = slices.DeleteFunc(passes, func(p string) bool { return p == "check" || p == "verify" })
+		}
+		for _, pass := range passes {
+			plan = append(plan, progress.Work{Disk: d.Name, Pass: pass, Bytes: d.Data})
+		}
+	}
+	return plan
+}
+
 // writeDisks restores, and says what it did. begun says that targets may have
 // been written to.
 func writeDisks(cmd *cobra.Command, r *image.Record, disks []restoring, opt copier.Options) (begun bool, err error) {
-	p := newProgress(cmd.ErrOrStderr())
+	p := newProgress(cmd.ErrOrStderr(), restorePlan(disks, opt)...)
 	say := func(format string, args ...any) { p.end(); cmd.PrintErrf(format+"\n", args...) }
 	var jobs []copier.Job
 	for i := range disks {

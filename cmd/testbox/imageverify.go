@@ -12,6 +12,7 @@ import (
 	"testbox-imaging/internal/cpu"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/object"
+	"testbox-imaging/internal/progress"
 	"testbox-imaging/internal/store"
 )
 
@@ -60,8 +61,13 @@ func verifyImages(cmd *cobra.Command, s *store.Locked, r *image.Record, disks []
 	var errs []error
 	var whole, not, good []string
 	damaged := store.Damages{}
+	var plan []progress.Work
 	for _, d := range disks {
-		err := verifyImage(cmd, s, d, damaged)
+		plan = append(plan, progress.Work{Disk: d.Name, Pass: "check", Bytes: d.Data})
+	}
+	p := newProgress(cmd.ErrOrStderr(), plan...)
+	for _, d := range disks {
+		err := verifyImage(cmd, s, p, d, damaged)
 		switch {
 		case err == nil:
 			whole, good = append(whole, d.Name+" is whole"), append(good, d.Root)
@@ -93,8 +99,7 @@ func verifyImages(cmd *cobra.Command, s *store.Locked, r *image.Record, disks []
 	return nil
 }
 
-func verifyImage(cmd *cobra.Command, s *store.Locked, d *image.RecordedDisk, damaged store.Damages) error {
-	p := newProgress(cmd.ErrOrStderr())
+func verifyImage(cmd *cobra.Command, s *store.Locked, p *progressLine, d *image.RecordedDisk, damaged store.Damages) error {
 	found, err := s.Verify(cmd.Context(), d, cpu.Count(), func(done int64) { p.tell("check "+d.Name, done, d.Data) })
 	p.end()
 	switch {
@@ -127,9 +132,15 @@ func verifyDisks(cmd *cobra.Command, s *store.Locked, r *image.Record, sel store
 	}
 	var differ []string
 	var errs []error
+	var plan []progress.Work
+	for _, d := range disks {
+		plan = append(plan, progress.Work{Disk: d.Name, Pass: "compare", Bytes: d.Data})
+	}
+	p := newProgress(cmd.ErrOrStderr(), plan...)
 	for i := range disks {
 		d := &disks[i]
-		same, err := verifyDisk(cmd, s, d)
+		p.of(d.Name)
+		same, err := verifyDisk(cmd, s, p, d)
 		switch {
 		case err != nil && cmd.Context().Err() != nil:
 			return err
@@ -164,7 +175,7 @@ func differing(names []string) string {
 	return strings.Join(names, ", ") + " differ from"
 }
 
-func verifyDisk(cmd *cobra.Command, s *store.Locked, d *restoring) (same bool, err error) {
+func verifyDisk(cmd *cobra.Command, s *store.Locked, p *progressLine, d *restoring) (same bool, err error) {
 	t, err := openLocal(d.path, sectorOf(d), false, true)
 	if err != nil {
 		return false, err
@@ -178,7 +189,6 @@ func verifyDisk(cmd *cobra.Command, s *store.Locked, d *restoring) (same bool, e
 		return false, err
 	}
 	j := copier.StoredJob(cmd.Context(), d.Name, im, t)
-	p := newProgress(cmd.ErrOrStderr())
 	j.Fit = fitting(d, func(format string, args ...any) { p.end(); cmd.PrintErrf(format+"\n", args...) })
 	layout := copier.ParseLayout(im.Root.Layout)
 	tally := layout.Tally()

@@ -9,25 +9,32 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"testbox-imaging/internal/progress"
 )
 
 // progressLine tells on stderr how far something is: on a terminal in one line
 // that is written again and again, elsewhere in a line now and then.
 type progressLine struct {
-	w        io.Writer
-	terminal bool
+	w     io.Writer
+	width int // characters of the terminal's line; 0: it is none
 
 	mu    sync.Mutex // guards those below
-	stage string
-	begun time.Time
+	meter *progress.Meter
+	disk  string // of stages that name none
 	last  time.Time
 	shown int // characters on the terminal's line
 }
 
-func newProgress(w io.Writer) *progressLine {
-	p := &progressLine{w: w}
-	if f, ok := w.(*os.File); ok {
-		p.terminal = isTerminal(f)
+// newProgress is a line for work that is planned; without a plan it does not
+// tell what comes after what it is told of.
+func newProgress(w io.Writer, plan ...progress.Work) *progressLine {
+	p := &progressLine{w: w, meter: progress.New(nil, plan...)}
+	if f, ok := w.(*os.File); ok && isTerminal(f) {
+		p.width = 79
+		if size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ); err == nil && size.Col > 1 {
+			p.width = int(size.Col) - 1
+		}
 	}
 	return p
 }
@@ -43,40 +50,55 @@ const (
 	plainEvery    = 10 * time.Second
 )
 
+// of says of which disk the stages are that name none.
+func (p *progressLine) of(disk string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.disk = disk
+}
+
 // tell is a copier.Progress.
 func (p *progressLine) tell(stage string, done, total int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	pass, disk, _ := strings.Cut(stage, " ")
+	if disk == "" {
+		disk = p.disk
+	}
+	p.told(p.meter.Tell(disk, pass, done, total))
+}
+
+// tellOther is tell for what goes over no disk.
+func (p *progressLine) tellOther(stage string, done, total int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.told(p.meter.Tell("", stage, done, total))
+}
+
+// told shows a line if it is time to; a pass that begins waits first.
+func (p *progressLine) told(begins bool) {
 	now := time.Now()
-	if stage != p.stage {
-		p.stage, p.begun, p.last = stage, now, now
+	if begins {
+		p.last = now
 	}
 	every := plainEvery
-	if p.terminal {
+	if p.width > 0 {
 		every = terminalEvery
 	}
 	if now.Sub(p.last) < every {
 		return
 	}
 	p.last = now
-	line := fmt.Sprintf("%s: %s", stage, bytesText(done))
-	if total > 0 {
-		line += fmt.Sprintf(" of %s, %d %%", bytesText(total), done*100/total)
-	}
-	if s := now.Sub(p.begun).Seconds(); s > 0.1 {
-		line += fmt.Sprintf(", %s/s", bytesText(int64(float64(done)/s)))
-		if left := total - done; done > 0 && left > 0 {
-			line += fmt.Sprintf(", %s left", (time.Duration(s * float64(left) / float64(done) * float64(time.Second))).Round(time.Second))
-		}
-	}
-	p.show(line)
+	p.show(p.meter.Line(bytesText))
 }
 
 func (p *progressLine) show(line string) {
-	if !p.terminal {
+	if p.width == 0 {
 		fmt.Fprintln(p.w, line)
 		return
 	}
+	// A longer line would go on in the next one, and leave rests there.
+	line = line[:min(len(line), p.width)]
 	fmt.Fprintf(p.w, "\r%s%s", line, strings.Repeat(" ", max(0, p.shown-len(line))))
 	p.shown = len(line)
 }
@@ -89,5 +111,4 @@ func (p *progressLine) end() {
 		fmt.Fprintf(p.w, "\r%s\r", strings.Repeat(" ", p.shown))
 		p.shown = 0
 	}
-	p.stage = ""
 }

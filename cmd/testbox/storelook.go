@@ -125,7 +125,7 @@ until they are found whole. The exit code is 1 if something is damaged.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return o.with(cmd, false, func(s *store.Locked) error {
 				p := newProgress(cmd.ErrOrStderr())
-				report, err := s.Scrub(cmd.Context(), func(at store.ScrubProgress) { p.tell("read", at.Bytes, at.Total) })
+				report, err := s.Scrub(cmd.Context(), func(at store.ScrubProgress) { p.tellOther("read", at.Bytes, at.Total) })
 				p.end()
 				if err != nil {
 					return err
@@ -189,7 +189,7 @@ func runStoreCopy(cmd *cobra.Command, s, dst *store.Locked, args []string) error
 	var last store.CopyProgress
 	err = s.Copy(cmd.Context(), dst.Store, wanted, damaged, func(at store.CopyProgress) {
 		last = at
-		p.tell(fmt.Sprintf("copy %d of %s", min(at.Done+1, at.Total), words.Count(at.Total, "backup")), at.Bytes, 0)
+		p.tellOther(fmt.Sprintf("copy %d of %s", min(at.Done+1, at.Total), words.Count(at.Total, "backup")), at.Bytes, 0)
 	})
 	p.end()
 	if errors.Is(err, store.ErrSame) {

@@ -10,6 +10,7 @@ import (
 	"testbox-imaging/internal/copier"
 	"testbox-imaging/internal/disk"
 	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/progress"
 	"testbox-imaging/internal/rawgz"
 	"testbox-imaging/internal/sharedir"
 	"testbox-imaging/internal/words"
@@ -37,6 +38,11 @@ func (s *session) backup(ctx context.Context, disks []disk.Disk, choice disk.Cho
 		return err
 	}
 	defer set.Abort()
+	var plan []progress.Work
+	for _, d := range choice.Disks {
+		plan = append(plan, progress.Work{Disk: d.Name, Pass: "read", Bytes: d.Size})
+	}
+	s.planned(plan)
 	made := map[string]bool{} // image -> it is whole
 	for _, d := range choice.Disks {
 		r, err := s.backupDisk(ctx, set, names[d.Name], d)
@@ -173,7 +179,7 @@ func (s *session) facts(name string, d disk.Disk, sums rawgz.Sums, bad []image.R
 	}
 }
 
-func (s *session) copierOptions(p *progress, d disk.Disk) copier.Options {
+func (s *session) copierOptions(p *teller, d disk.Disk) copier.Options {
 	opt := copier.Options{
 		Alive: s.cfg.Alive, SectorSize: d.SectorSize, Alloc: disk.AlignedBuffer,
 		Medium: func(err error) bool { return errors.Is(err, disk.ErrMedium) }, TakeFailing: s.cmd.AcceptFailing,

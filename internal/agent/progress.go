@@ -2,7 +2,10 @@ package agent
 
 import (
 	"fmt"
+	"strings"
 	"time"
+
+	"testbox-imaging/internal/progress"
 )
 
 // How often progress is told: on a console that scrolls, on a terminal, and in
@@ -13,30 +16,38 @@ const (
 	logEvery      = 30 * time.Second
 )
 
-// progress tells how far a stage is. Its tell is a copier.Progress: called from
+// teller tells how far a stage is. Its tell is a copier.Progress: called from
 // one goroutine at a time, and often, so it only looks at the clock mostly.
-type progress struct {
-	s    *session
-	what string // the disks, "sda" or "sda, sdb"
-	now  func() time.Time
+type teller struct {
+	s     *session
+	what  string // the disk of stages that name none
+	now   func() time.Time
+	meter *progress.Meter
 
-	stage         string
-	begun         time.Time // of the stage
 	shown, logged time.Time
-	base          int64 // bytes that were done when the stage was first told
-	midLine       bool  // the terminal's line is not ended
+	midLine       bool // the terminal's line is not ended
 }
 
-func (s *session) progress(what string) *progress {
-	return &progress{s: s, what: what, now: time.Now}
+// planned says what an action will do, for all that s.progress makes afterwards.
+func (s *session) planned(plan []progress.Work) { s.meter = progress.New(nil, plan...) }
+
+func (s *session) progress(what string) *teller {
+	p := &teller{s: s, what: what, now: time.Now, meter: s.meter}
+	if p.meter == nil {
+		p.meter = progress.New(func() time.Time { return p.now() })
+	}
+	return p
 }
 
-func (p *progress) tell(stage string, done, total int64) {
+func (p *teller) tell(stage string, done, total int64) {
 	p.s.cfg.Alive()
 	now := p.now()
-	if stage != p.stage {
+	pass, name, _ := strings.Cut(stage, " ")
+	if name == "" {
+		name = p.what
+	}
+	if p.meter.Tell(name, pass, done, total) {
 		p.end()
-		p.stage, p.begun, p.base = stage, now, done
 		p.shown, p.logged = now, now
 		return
 	}
@@ -47,14 +58,15 @@ func (p *progress) tell(stage string, done, total int64) {
 	if now.Sub(p.shown) < every && now.Sub(p.logged) < logEvery {
 		return
 	}
-	line := p.line(done, total, now.Sub(p.begun))
+	line := p.meter.Line(megabytes)
 	switch {
 	case now.Sub(p.logged) >= logEvery:
 		p.end()
 		p.s.log.Info("%s", line)
 		p.logged = now
 	case p.s.cfg.Terminal:
-		fmt.Fprintf(p.s.cfg.Console, "\r%-70s", line)
+		// A longer line would go on in the next one, and leave rests there.
+		fmt.Fprintf(p.s.cfg.Console, "\r%-79.79s", line)
 		p.midLine = true
 	default:
 		fmt.Fprintf(p.s.cfg.Console, "%s\n", line)
@@ -62,24 +74,12 @@ func (p *progress) tell(stage string, done, total int64) {
 	p.shown = now
 }
 
+func megabytes(n int64) string { return fmt.Sprintf("%.0f MB", float64(n)/1e6) }
+
 // end ends the terminal's line, before something else is printed.
-func (p *progress) end() {
+func (p *teller) end() {
 	if p.midLine {
 		fmt.Fprintln(p.s.cfg.Console)
 		p.midLine = false
 	}
-}
-
-// line is "sda: read 34 %, 210 MB/s, 0:41 left".
-func (p *progress) line(done, total int64, elapsed time.Duration) string {
-	if total <= 0 {
-		return fmt.Sprintf("%s: %s %d MB", p.what, p.stage, done/1e6)
-	}
-	rate := float64(done-p.base) / elapsed.Seconds()
-	line := fmt.Sprintf("%s: %s %d %%, %.0f MB/s", p.what, p.stage, done*100/total, rate/1e6)
-	if rate <= 0 {
-		return line
-	}
-	left := time.Duration(float64(total-done) / rate * float64(time.Second)).Round(time.Second)
-	return line + fmt.Sprintf(", %d:%02d left", int(left.Minutes()), int(left.Seconds())%60)
 }

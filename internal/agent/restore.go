@@ -10,6 +10,7 @@ import (
 	"testbox-imaging/internal/copier"
 	"testbox-imaging/internal/disk"
 	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/progress"
 	"testbox-imaging/internal/rawgz"
 	"testbox-imaging/internal/sharedir"
 	"testbox-imaging/internal/usedmap"
@@ -86,7 +87,7 @@ func (s *session) verifyDisk(ctx context.Context, j copier.Job, d disk.Disk) (di
 	}
 	layout := copier.LayoutOf(m)
 	tally := layout.Tally()
-	p := s.progress(d.Name)
+	p := s.progress(j.Name)
 	opt := s.copierOptions(p, d)
 	opt.Differs = tally.Add
 	r, err := copier.Verify(ctx, j, opt)
@@ -116,6 +117,30 @@ func (r aliveReader) ReadAt(b []byte, off int64) (int, error) {
 	return r.ReaderAt.ReadAt(b, off)
 }
 
+// plan says what is done with images: all are checked, then each is written and
+// read back, or compared.
+func (s *session) plan(targets []target, write bool) (plan []progress.Work) {
+	for _, t := range targets {
+		if f := t.entry.Facts; f != nil && !s.cmd.PrecheckSize {
+			plan = append(plan, progress.Work{Disk: t.entry.Name, Pass: "check", Bytes: f.FileSize})
+		} else if f == nil {
+			plan = append(plan, progress.Work{Disk: t.entry.Name, Pass: "check"})
+		}
+	}
+	for _, t := range targets {
+		size := t.disk.Size
+		if f := t.entry.Facts; f != nil {
+			size = f.Disk.Size
+		}
+		if !write {
+			plan = append(plan, progress.Work{Disk: t.entry.Name, Pass: "compare", Bytes: size})
+			continue
+		}
+		plan = append(plan, progress.Work{Disk: t.entry.Name, Pass: "write", Bytes: size}, progress.Work{Disk: t.entry.Name, Pass: "verify", Bytes: size})
+	}
+	return plan
+}
+
 // prepare pairs images with disks, checks the images whole and opens the disks.
 // Everything that can be refused is refused here, for all disks, before the
 // first one is opened for writing.
@@ -124,6 +149,7 @@ func (s *session) prepare(ctx context.Context, disks []disk.Disk, choice disk.Ch
 	if err != nil {
 		return nil, nil, nil, err
 	}
+	s.planned(s.plan(targets, write))
 	if err := s.check(ctx, targets); err != nil {
 		return nil, nil, nil, err
 	}

@@ -17,6 +17,7 @@ import (
 	"testbox-imaging/internal/durable"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/inventory"
+	"testbox-imaging/internal/progress"
 	"testbox-imaging/internal/sharedir"
 )
 
@@ -33,7 +34,8 @@ type session struct {
 	uuid     string        // of this machine, "" is unknown
 	ahead    time.Duration // of the storage server's clock, before ours
 	receipts []image.Receipt
-	warnings []string // said again beside the outcome
+	warnings []string        // said again beside the outcome
+	meter    *progress.Meter // of the action, once it is known what it does; nil before
 }
 
 func newSession(cfg Config) *session {
