@@ -24,7 +24,7 @@ func DurableFS(t *testing.T, open func(t *testing.T) (fsys durable.FS, folder st
 		run  func(*testing.T, durableCase)
 	}{
 		{"create", testCreate}, {"read", testRead}, {"missing", testMissing}, {"folders", testFolders},
-		{"rename", testRename}, {"remove", testRemove}, {"readers-keep-their-file", testReadersKeep},
+		{"rename", testRename}, {"rename-new", testRenameNew}, {"remove", testRemove}, {"readers-keep-their-file", testReadersKeep},
 		{"closed-file", testClosed}, {"write-file", testWriteFile}, {"pending", testPending}, {"at-once", testAtOnce},
 	}
 	for _, test := range tests {
@@ -181,6 +181,41 @@ func testRename(t *testing.T, c durableCase) {
 	c.want(t, "d/b", "one")
 	wantErr(t, "rename into a missing folder", c.Rename(c.path("d/b"), c.path("e/b")), fs.ErrNotExist)
 	c.want(t, "d/b", "one")
+}
+
+func testRenameNew(t *testing.T, c durableCase) {
+	c.put(t, "a", "one")
+	c.put(t, "b", "two")
+	wantErr(t, "a new name that is there", c.RenameNew(c.path("a"), c.path("b")), fs.ErrExist)
+	c.wantNames(t, "a", "b")
+	c.want(t, "b", "two")
+	must(t, c.RenameNew(c.path("a"), c.path("c")))
+	c.wantNames(t, "b", "c")
+	c.want(t, "c", "one")
+	wantErr(t, "a new name in a missing folder", c.RenameNew(c.path("c"), c.path("e/c")), fs.ErrNotExist)
+	wantErr(t, "a new name for nothing", c.RenameNew(c.path("a"), c.path("d")), fs.ErrNotExist)
+	const n = 8
+	for i := range n {
+		c.put(t, fmt.Sprint("from", i), fmt.Sprint(i))
+	}
+	var won sync.Map
+	parallel(n, n, func(i int) {
+		switch err := c.RenameNew(c.path(fmt.Sprint("from", i)), c.path("to")); {
+		case err == nil:
+			won.Store(i, true)
+		case !errors.Is(err, fs.ErrExist):
+			t.Error(err)
+		}
+	})
+	winners := 0
+	won.Range(func(i, _ any) bool {
+		winners++
+		c.want(t, "to", fmt.Sprint(i))
+		return true
+	})
+	if winners != 1 {
+		t.Errorf("%d files have one new name", winners)
+	}
 }
 
 func testRemove(t *testing.T, c durableCase) {

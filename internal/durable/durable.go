@@ -5,6 +5,7 @@
 package durable
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -28,6 +29,9 @@ type FS interface {
 	// folder (of both, if they differ). Renames that were not synced may be
 	// lost one without the other.
 	Rename(oldPath, newPath string) error
+	// RenameNew is Rename to a path that nothing has: else it changes nothing,
+	// and its error matches fs.ErrExist. Of several at once, one succeeds.
+	RenameNew(oldPath, newPath string) error
 	// Remove deletes a file or an empty folder; durable after SyncDir.
 	Remove(path string) error
 	// ReadDir lists the names in a folder, sorted.
@@ -73,6 +77,7 @@ type Pending struct {
 	File
 	fsys FS
 	path string
+	tmp  string // where the file is until then
 	done bool
 }
 
@@ -87,7 +92,18 @@ func Create(fsys FS, path string, mode fs.FileMode) (*Pending, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Pending{File: f, fsys: fsys, path: path}, nil
+	return &Pending{File: f, fsys: fsys, path: path, tmp: tmp}, nil
+}
+
+// CreateBeside is Create for one of several writers of path. What one leaves
+// that is killed stays until somebody looks for names that IsTemp knows.
+func CreateBeside(fsys FS, path string, mode fs.FileMode) (*Pending, error) {
+	tmp := path + "." + rand.Text() + tempSuffix
+	f, err := fsys.Create(tmp, mode)
+	if err != nil {
+		return nil, err
+	}
+	return &Pending{File: f, fsys: fsys, path: path, tmp: tmp}, nil
 }
 
 // ErrUnsure is matched by the error of a Commit that failed when the file may
@@ -95,8 +111,14 @@ func Create(fsys FS, path string, mode fs.FileMode) (*Pending, error) {
 // held before. All other errors leave what was there before.
 var ErrUnsure = errors.New("it is not known whether the file is in place")
 
-// Commit makes the file durable under its name.
-func (p *Pending) Commit() error {
+// Commit makes the file durable under its name, in place of what has it.
+func (p *Pending) Commit() error { return p.commit(p.fsys.Rename) }
+
+// CommitNew is Commit if nothing has the name. Else the error matches
+// fs.ErrExist.
+func (p *Pending) CommitNew() error { return p.commit(p.fsys.RenameNew) }
+
+func (p *Pending) commit(rename func(oldPath, newPath string) error) error {
 	if p.done {
 		return errors.New("commit of a finished write")
 	}
@@ -109,10 +131,10 @@ func (p *Pending) Commit() error {
 		p.fsys.Remove(p.path + tempSuffix)
 		return fmt.Errorf("close %s: %w", p.path, err)
 	}
-	if err := p.fsys.Rename(p.path+tempSuffix, p.path); err != nil {
+	if err := rename(p.tmp, p.path); err != nil {
 		// A server may have done what its answer denies. It has not if the
 		// temporary file is still there to be removed.
-		if p.fsys.Remove(p.path+tempSuffix) == nil {
+		if p.fsys.Remove(p.tmp) == nil {
 			return err
 		}
 		return fmt.Errorf("%w (%w)", err, ErrUnsure)

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // OS is the operating system's file system, local or NFS.
@@ -84,6 +86,58 @@ func renameWith(rename func(string, string) error, oldPath, newPath string) erro
 		return nil
 	}
 	return err
+}
+
+// RenameNew implements FS.
+func (OS) RenameNew(oldPath, newPath string) error { return renameWith(renameNew, oldPath, newPath) }
+
+// renameNew asks the kernel for a rename that replaces nothing. NFS has none: a
+// second name for the file comes to the same. File systems without second
+// names (FAT, some FUSE) have no such call at all: there two processes that
+// rename at the same moment can both succeed.
+func renameNew(oldPath, newPath string) error {
+	err := unix.Renameat2(unix.AT_FDCWD, oldPath, unix.AT_FDCWD, newPath, unix.RENAME_NOREPLACE)
+	if !unsupported(err) {
+		return pathError("rename", newPath, err)
+	}
+	err = os.Link(oldPath, newPath)
+	switch {
+	case err == nil || sameFile(oldPath, newPath): // it was done, and perhaps its answer was lost
+		os.Remove(oldPath)
+		return nil
+	case !unsupported(err):
+		return err
+	}
+	if _, err := os.Lstat(newPath); !errors.Is(err, fs.ErrNotExist) {
+		return errors.Join(err, pathError("rename", newPath, fs.ErrExist))
+	}
+	return os.Rename(oldPath, newPath)
+}
+
+// unsupported reports whether a file system does not have a call.
+func unsupported(err error) bool {
+	for _, e := range []error{syscall.EINVAL, syscall.ENOSYS, syscall.ENOTSUP, syscall.EPERM, syscall.EMLINK} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+func sameFile(a, b string) bool {
+	x, err := os.Lstat(a)
+	if err != nil {
+		return false
+	}
+	y, err := os.Lstat(b)
+	return err == nil && os.SameFile(x, y)
+}
+
+func pathError(op, path string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &fs.PathError{Op: op, Path: path, Err: err}
 }
 
 // Remove implements FS.

@@ -127,6 +127,11 @@ func (k *Kth) Rename(oldPath, newPath string) error {
 	return k.do("rename", oldPath+" to "+newPath, func() error { return k.FS.Rename(oldPath, newPath) }, nil)
 }
 
+// RenameNew implements durable.FS.
+func (k *Kth) RenameNew(oldPath, newPath string) error {
+	return k.do("rename", oldPath+" to new "+newPath, func() error { return k.FS.RenameNew(oldPath, newPath) }, nil)
+}
+
 // Remove implements durable.FS.
 func (k *Kth) Remove(path string) error {
 	return k.do("remove", path, func() error { return k.FS.Remove(path) }, nil)

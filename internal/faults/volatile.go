@@ -219,6 +219,17 @@ func (v *Volatile) Rename(oldPath, newPath string) error {
 	return nil
 }
 
+// RenameNew implements durable.FS.
+func (v *Volatile) RenameNew(oldPath, newPath string) error {
+	v.mu.Lock()
+	_, err := v.file("rename", newPath)
+	v.mu.Unlock()
+	if err == nil {
+		return &fs.PathError{Op: "rename", Path: newPath, Err: fs.ErrExist}
+	}
+	return v.Rename(oldPath, newPath)
+}
+
 // Remove implements durable.FS. Removing a folder is durable at once.
 func (v *Volatile) Remove(path string) error {
 	v.mu.Lock()
