@@ -19,7 +19,7 @@ func newStoreCmd() *cobra.Command {
 		`A store is a folder with the backups of any number of boxes, or a folder with the index of one
 whose backups are in S3-compatible object storage. One process writes to it at a time; others can
 read beside it.`,
-		newStoreInitCmd(), newStoreStatsCmd(), newStoreScrubCmd(), newStoreGCCmd(), newStoreRebuildCmd(), newStoreCopyCmd())
+		newStoreInitCmd(), newStoreTakeOverCmd(), newStoreStatsCmd(), newStoreScrubCmd(), newStoreGCCmd(), newStoreRebuildCmd(), newStoreCopyCmd())
 }
 
 // storeArg is the store of commands that take nothing else as an argument.
@@ -36,26 +36,38 @@ func storeArg(o *storeFlag, args []string) error {
 
 func newStoreInitCmd() *cobra.Command {
 	var o storeFlag
-	var remote string
+	var url string
+	var only bool
 	cmd := &cobra.Command{
 		Use:   "init [FOLDER]",
 		Short: "Make a store",
 		Long: `Makes a store in FOLDER, which must be empty or not there. With --s3, the backups go to a bucket (and
 a prefix in it) of S3-compatible object storage, and FOLDER keeps the index, which can be made anew,
 and what is on its way; give it 200 MB of its own. The keys are taken from AWS_ACCESS_KEY_ID and
-AWS_SECRET_ACCESS_KEY, by every command.`,
+AWS_SECRET_ACCESS_KEY, by every command.
+
+In a bucket, one folder is the owner: the one that made the store. Only it writes. A further folder
+made with the same URL reads, and "testbox store take-over" makes it the owner. This relies on the
+server: of several machines that create one object at once, it must let one succeed. That is tried
+here, and at each opening for writing; a server that does not is refused, unless --only-writer says
+that no other folder and no other program will ever write to this bucket and prefix. Where that is
+not true, backups that were reported as done can be lost.`,
 		Example: `  testbox store init /srv/testbox-store
   testbox store init --s3 's3://images/lab1?endpoint=https://minio.lab:9000' /var/lib/testbox-store`,
 		Args:              func(_ *cobra.Command, args []string) error { return storeArg(&o, args) },
 		ValidArgsFunction: completeFolder,
-		RunE:              func(cmd *cobra.Command, _ []string) error { return runStoreInit(cmd, o.dir, remote) },
+		RunE:              func(cmd *cobra.Command, _ []string) error { return runStoreInit(cmd, o.dir, url, only) },
 	}
 	o.add(cmd)
-	cmd.Flags().StringVar(&remote, "s3", "", "`URL` of the bucket, with endpoint=URL and region=NAME behind a question mark")
+	cmd.Flags().StringVar(&url, "s3", "", "`URL` of the bucket, with endpoint=URL and region=NAME behind a question mark")
+	cmd.Flags().BoolVar(&only, onlyWriter, false, "declare that nothing else ever writes to this bucket and prefix")
 	return cmd
 }
 
-func runStoreInit(cmd *cobra.Command, path, remote string) error {
+func runStoreInit(cmd *cobra.Command, path, url string, only bool) error {
+	if only && url == "" {
+		return wrong("--%s is for stores in object storage: give --s3 too", onlyWriter)
+	}
 	entries, err := os.ReadDir(path)
 	switch {
 	case err == nil && len(entries) > 0:
@@ -73,27 +85,12 @@ func runStoreInit(cmd *cobra.Command, path, remote string) error {
 	if err != nil {
 		return err
 	}
-	var blobs blob.Store = folder
-	if remote != "" {
-		if blobs, err = openRemote(cmd.Context(), remote, path); err != nil {
-			return err
-		}
+	if url != "" {
+		err = initRemote(cmd, path, &remote{url: url, onlyWriter: only})
+	} else {
+		err = store.Init(cmd.Context(), folder)
 	}
-	err = store.Init(cmd.Context(), blobs)
-	if errors.Is(err, store.ErrExists) && remote != "" {
-		cmd.PrintErrf("testbox: there is a store at %s already; %s becomes a folder for it\n", remote, path)
-		err = nil
-	}
-	lost := errors.Is(err, store.ErrNameLost) && remote != ""
-	if err != nil && !lost {
-		return err
-	}
-	if remote != "" {
-		if err := durable.WriteFile(durable.OS{}, filepath.Join(path, remoteName), []byte(remote+"\n"), 0o600); err != nil {
-			return err
-		}
-	}
-	if lost { // the folder is what `store rebuild-index` needs
+	if err != nil {
 		return err
 	}
 	cmd.Printf("the store in %s is ready\n", path)
@@ -186,9 +183,17 @@ pack has what was in it. That is refused if the packs are of different stores.`,
 // restoreName writes the file that makes a folder a store anew, if that is
 // needed.
 func restoreName(cmd *cobra.Command, path string) error {
-	blobs, err := blobsOf(cmd.Context(), path)
+	r, err := readRemote(path)
 	if err != nil {
 		return err
+	}
+	place, err := r.open(cmd.Context(), path)
+	if err != nil {
+		return err
+	}
+	var blobs blob.Store
+	if place != nil {
+		blobs = place.Blobs
 	}
 	restored, err := store.RestoreName(cmd.Context(), path, blobs)
 	switch {

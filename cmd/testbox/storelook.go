@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -11,22 +10,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"testbox-imaging/internal/blob"
-	"testbox-imaging/internal/blob/s3"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/store"
 	"testbox-imaging/internal/words"
 )
-
-// openRemote opens the place of a store's blobs; what is on its way there lies
-// in the folder dir.
-func openRemote(ctx context.Context, text, dir string) (blob.Store, error) {
-	cfg, err := s3.ParseURL(text)
-	if err != nil {
-		return nil, wrong("%w", err)
-	}
-	return s3.Open(ctx, cfg, dir)
-}
 
 func newStoreStatsCmd() *cobra.Command {
 	var o storeFlag
@@ -161,6 +148,9 @@ does that. A store cannot be copied onto itself.`,
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if sameRemote(o.dir, args[0]) { // of which only one folder could be written to
+				return refused("%w", store.ErrSame)
+			}
 			return o.with(cmd, true, func(s *store.Locked) (err error) {
 				dst, err := openStore(cmd, args[0], false)
 				if err != nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -51,35 +50,32 @@ func (o *storeFlag) with(cmd *cobra.Command, readOnly bool, do func(*store.Locke
 }
 
 func openStore(cmd *cobra.Command, dir string, readOnly bool) (*store.Locked, error) {
-	blobs, err := blobsOf(cmd.Context(), dir)
+	r, err := readRemote(dir)
 	if err != nil {
 		return nil, err
 	}
-	s, err := store.OpenDir(cmd.Context(), dir, blobs, readOnly, func(format string, args ...any) {
+	return openPlace(cmd, dir, r, readOnly)
+}
+
+// openPlace opens the store of a folder whose packs are in a remote place; nil
+// is the folder.
+func openPlace(cmd *cobra.Command, dir string, r *remote, readOnly bool) (*store.Locked, error) {
+	place, err := r.open(cmd.Context(), dir)
+	if err != nil {
+		return nil, err
+	}
+	s, err := store.OpenDir(cmd.Context(), dir, place, readOnly, func(format string, args ...any) {
 		cmd.PrintErrf("testbox: warning: "+format+"\n", args...)
 	})
 	switch {
 	case errors.Is(err, store.ErrNoStore):
 		return nil, wrong("%w", err)
-	case errors.Is(err, store.ErrLocked):
-		return nil, refused("%s: %w", dir, err)
+	case errors.Is(err, store.ErrLocked), errors.Is(err, store.ErrNotOwner), errors.Is(err, store.ErrLocalLocks):
+		return nil, refused("%w", err)
+	case errors.Is(err, blob.ErrNoConditions):
+		return nil, refused("%w; %s, declare this folder the only writer with `testbox store take-over --only-writer`", err, noConditions)
 	}
 	return s, err
-}
-
-// remoteName is the file in a store's folder that says where its packs and
-// records are, if they are not in it.
-const remoteName = "remote"
-
-// blobsOf is where the packs of the store in a folder are; nil is the folder.
-func blobsOf(ctx context.Context, dir string) (blob.Store, error) {
-	text, err := os.ReadFile(filepath.Join(dir, remoteName))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	} else if err != nil {
-		return nil, err
-	}
-	return openRemote(ctx, strings.TrimSpace(string(text)), dir)
 }
 
 // closing closes the store, and adds an error of that to a command's; and if

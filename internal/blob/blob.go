@@ -12,12 +12,15 @@ import (
 
 // Store keeps blobs. A name is one or more parts of letters, digits and any of
 // "-_.", joined by "/", as ValidName says. No blob has another's name as its
-// folder. Methods may be called from many goroutines at once, for one name by
-// one writer at a time. A blob that is not there is an error that matches
-// fs.ErrNotExist.
+// folder. Methods may be called from many goroutines at once. A blob that is
+// not there is an error that matches fs.ErrNotExist.
 type Store interface {
-	// Create begins a blob. It is seen by nobody before Commit.
-	Create(ctx context.Context, name string) (Writer, error)
+	// Create begins a blob that takes the place of what over says. It is seen
+	// by nobody before Commit.
+	Create(ctx context.Context, name string, over Version) (Writer, error)
+	// Version is the state that a blob is in. It is for small blobs: it may
+	// read all of it.
+	Version(ctx context.Context, name string) (Version, error)
 	// ReadAt fills p with the bytes from off, as io.ReaderAt does: fewer come
 	// with an error, io.EOF at the blob's end. What was opened to read does
 	// not change when the blob is replaced or removed between two calls, but
@@ -31,6 +34,20 @@ type Store interface {
 	// Remove deletes a blob, durably. One that is not there is removed.
 	Remove(ctx context.Context, name string) error
 }
+
+// Version is a state of a blob: states with other bytes are other versions. To
+// change a blob and lose no change of another process, ask for the version,
+// then read, then write over that version.
+type Version string
+
+const (
+	// None is where no blob is. Of several processes that create one blob over
+	// None at once, one succeeds; the others' Commit gives an error that
+	// matches fs.ErrExist.
+	None Version = ""
+	// Any is whatever there is.
+	Any Version = "*"
+)
 
 // Settler is a Store of which a process that was killed can leave a Commit or a
 // Remove half done: seen, but not durable.
@@ -59,8 +76,10 @@ type Info struct {
 type Writer interface {
 	io.Writer
 	// Commit makes the blob durable under its name, in place of an earlier one
-	// at once. After an error the name holds what it held before, or the new
-	// blob whole.
+	// at once. If the earlier one is not what the blob was to take the place
+	// of, nothing is changed, and the error matches fs.ErrExist (over None) or
+	// ErrChanged. After another error the name holds what it held before, or
+	// the new blob whole.
 	Commit() error
 	// Abort gives the blob up.
 	Abort()
@@ -101,9 +120,14 @@ func ReadAll(ctx context.Context, s Store, name string, limit int64) ([]byte, er
 	return b, nil
 }
 
-// WriteAll writes a blob.
+// WriteAll writes a blob over whatever there is.
 func WriteAll(ctx context.Context, s Store, name string, data []byte) error {
-	w, err := s.Create(ctx, name)
+	return WriteOver(ctx, s, name, Any, data)
+}
+
+// WriteOver writes a blob over one of its versions.
+func WriteOver(ctx context.Context, s Store, name string, over Version, data []byte) error {
+	w, err := s.Create(ctx, name, over)
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"testbox-imaging/internal/blob"
 	"testbox-imaging/internal/blob/mem"
@@ -49,4 +50,47 @@ func FuzzValidName(f *testing.F) {
 			t.Errorf("%q is valid", name)
 		}
 	})
+}
+
+// TestProbe: stores that do not keep conditions, or only while one writes at a
+// time, are found.
+func TestProbe(t *testing.T) {
+	sound := new(mem.Store)
+	if err := blob.Probe(t.Context(), sound); err != nil {
+		t.Error(err)
+	}
+	for name, s := range map[string]blob.Store{
+		"blind":      &careless{Store: new(mem.Store), blind: true},
+		"racy":       &careless{Store: new(mem.Store)},
+		"no version": &careless{Store: new(mem.Store), forgets: true},
+	} {
+		if err := blob.Probe(t.Context(), s); !errors.Is(err, blob.ErrNoConditions) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if infos, err := s.List(t.Context(), ""); err != nil || len(infos) > 0 {
+			t.Errorf("%s leaves %v, %v", name, infos, err)
+		}
+	}
+}
+
+// careless looks at conditions before it writes, and not while; or not at all.
+type careless struct {
+	blob.Store
+	blind   bool // no condition counts
+	forgets bool // that of a version does not
+}
+
+func (c *careless) Create(ctx context.Context, name string, over blob.Version) (blob.Writer, error) {
+	v, err := c.Store.Version(ctx, name)
+	switch {
+	case c.blind, c.forgets && over != blob.None:
+	case c.forgets:
+		return c.Store.Create(ctx, name, over)
+	case err == nil && over == blob.None:
+		return nil, fs.ErrExist
+	case over != blob.None && v != over:
+		return nil, blob.ErrChanged
+	}
+	time.Sleep(10 * time.Millisecond) // for others to look too
+	return c.Store.Create(ctx, name, blob.Any)
 }

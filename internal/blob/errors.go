@@ -1,6 +1,17 @@
 package blob
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
+
+// ErrChanged is matched by the error of a Commit over a version that is not
+// there any more.
+var ErrChanged = errors.New("another process changed or removed it meanwhile")
+
+// ErrOverwritten is matched by the error of a Commit that was done, and whose
+// blob was replaced before it could be looked at.
+var ErrOverwritten = errors.New("another process wrote in its place at once")
 
 // TooLargeError says that a blob is larger than it can be.
 type TooLargeError struct {

@@ -25,7 +25,8 @@ func Blobs(t *testing.T, open func(t *testing.T) blob.Store) {
 		{"create", testBlobCreate}, {"replace", testBlobReplace}, {"abort", testBlobAbort}, {"ended", testBlobEnded},
 		{"ranges", testBlobRanges}, {"list", testBlobList}, {"list-many", testBlobListMany}, {"remove", testBlobRemove},
 		{"missing", testBlobMissing}, {"invalid-names", testBlobNames}, {"large", testBlobLarge}, {"cancelled", testBlobCancelled},
-		{"at-once", testBlobAtOnce}, {"replaced-whole", testBlobReplacedWhole},
+		{"at-once", testBlobAtOnce}, {"replaced-whole", testBlobReplacedWhole}, {"only-if-absent", testBlobAbsent},
+		{"only-over-a-version", testBlobOverVersion}, {"one-creates", testBlobOneCreates}, {"one-changes", testBlobOneChanges},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) { test.run(t, blobCase{open(t)}) })
@@ -44,7 +45,7 @@ func (c blobCase) put(t *testing.T, name, text string) {
 
 func (c blobCase) begin(t *testing.T, name, text string) blob.Writer {
 	t.Helper()
-	w, err := c.Create(t.Context(), name)
+	w, err := c.Create(t.Context(), name, blob.Any)
 	must(t, err)
 	_, err = io.WriteString(w, text)
 	must(t, err)
@@ -257,7 +258,7 @@ func testBlobMissing(t *testing.T, c blobCase) {
 func testBlobNames(t *testing.T, c blobCase) {
 	for _, name := range []string{"", "/", "a/", "/a", "a//b", ".", "..", "../a", "a/../b", "a/./b", ".a", "a.tmp", "a/b.tmp/c", "a b", "a\x00b",
 		"ä", "a\\b", "a?b", strings.Repeat("a", 101), strings.Repeat("abcdefgh/", 60) + "a"} {
-		w, createErr := c.Create(t.Context(), name)
+		w, createErr := c.Create(t.Context(), name, blob.Any)
 		if createErr == nil {
 			w.Abort()
 		}
@@ -280,7 +281,7 @@ func testBlobNames(t *testing.T, c blobCase) {
 func testBlobLarge(t *testing.T, c blobCase) {
 	text := make([]byte, 70<<20+3)
 	rand.NewChaCha8([32]byte{7}).Read(text)
-	w, err := c.Create(t.Context(), "packs/large")
+	w, err := c.Create(t.Context(), "packs/large", blob.Any)
 	must(t, err)
 	for p := range slices.Chunk(text, 1<<20+1) {
 		p = slices.Clone(p)
@@ -310,14 +311,14 @@ func testBlobLarge(t *testing.T, c blobCase) {
 func testBlobCancelled(t *testing.T, c blobCase) {
 	c.put(t, "a", "old")
 	ctx, cancel := context.WithCancel(t.Context())
-	w, err := c.Create(ctx, "a")
+	w, err := c.Create(ctx, "a", blob.Any)
 	must(t, err)
 	_, err = io.WriteString(w, "new")
 	must(t, err)
 	cancel()
 	wantErr(t, "commit", w.Commit(), context.Canceled)
 	w.Abort()
-	_, err = c.Create(ctx, "a")
+	_, err = c.Create(ctx, "a", blob.Any)
 	wantErr(t, "create", err, context.Canceled)
 	_, err = c.Size(ctx, "a")
 	wantErr(t, "size", err, context.Canceled)
@@ -370,4 +371,103 @@ func testBlobReplacedWhole(t *testing.T, c blobCase) {
 			}
 		}
 	})
+}
+
+// over writes a blob over a version.
+func (c blobCase) over(t *testing.T, name string, v blob.Version, text string) error {
+	return blob.WriteOver(t.Context(), c, name, v, []byte(text))
+}
+
+func (c blobCase) version(t *testing.T, name string) blob.Version {
+	t.Helper()
+	v, err := c.Version(t.Context(), name)
+	must(t, err)
+	return v
+}
+
+// testBlobAbsent: a blob that is created only where none is takes no other's
+// place, not even that of an equal one, or of one that came after it was begun.
+func testBlobAbsent(t *testing.T, c blobCase) {
+	must(t, c.over(t, "a/b", blob.None, "first"))
+	for _, text := range []string{"second", "first", ""} {
+		wantErr(t, "a second creation", c.over(t, "a/b", blob.None, text), fs.ErrExist)
+	}
+	c.want(t, "a/b", "first")
+	w, err := c.Create(t.Context(), "a/c", blob.None)
+	must(t, err)
+	_, err = io.WriteString(w, "begun first")
+	must(t, err)
+	c.put(t, "a/c", "committed first")
+	wantErr(t, "commit of what was begun first", w.Commit(), fs.ErrExist)
+	w.Abort()
+	c.want(t, "a/c", "committed first")
+	must(t, c.Remove(t.Context(), "a/c"))
+	must(t, c.over(t, "a/c", blob.None, "again"))
+	c.want(t, "a/c", "again")
+	c.wantList(t, "", "a/b", "a/c")
+}
+
+// testBlobOverVersion: nothing is written over a state that is not there.
+func testBlobOverVersion(t *testing.T, c blobCase) {
+	_, err := c.Version(t.Context(), "a/b")
+	wantErr(t, "version of nothing", err, fs.ErrNotExist)
+	_, err = c.Version(t.Context(), "..")
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the version of a name that no blob has: %v", err)
+	}
+	c.put(t, "a/b", "one")
+	one := c.version(t, "a/b")
+	if again := c.version(t, "a/b"); one == "" || one == blob.Any || again != one {
+		t.Errorf("the version is %q, then %q", one, again)
+	}
+	must(t, c.over(t, "a/b", one, "two"))
+	c.want(t, "a/b", "two")
+	two := c.version(t, "a/b")
+	if two == one {
+		t.Errorf("another state has the version %q too", two)
+	}
+	wantErr(t, "over a state that was", c.over(t, "a/b", one, "three"), blob.ErrChanged)
+	c.want(t, "a/b", "two")
+	w, err := c.Create(t.Context(), "a/b", two)
+	must(t, err)
+	_, err = io.WriteString(w, "begun first")
+	must(t, err)
+	c.put(t, "a/b", "three")
+	wantErr(t, "over a state that changed meanwhile", w.Commit(), blob.ErrChanged)
+	must(t, c.Remove(t.Context(), "a/b"))
+	wantErr(t, "over a state of what is not there", c.over(t, "a/b", two, "four"), blob.ErrChanged)
+	c.wantList(t, "")
+}
+
+// oneWins writes a blob over one version from several goroutines at once.
+func (c blobCase) oneWins(t *testing.T, name string, v blob.Version, lost error) {
+	t.Helper()
+	const writers = 6
+	errs := make([]error, writers)
+	parallel(writers, writers, func(i int) { errs[i] = c.over(t, name, v, fmt.Sprint("of writer ", i, " over ", v)) })
+	winners := 0
+	for i, err := range errs {
+		if err == nil {
+			winners++
+			c.want(t, name, fmt.Sprint("of writer ", i, " over ", v))
+		} else if !errors.Is(err, lost) {
+			t.Errorf("%s, writer %d: %v", name, i, err)
+		}
+	}
+	if winners != 1 {
+		t.Errorf("%s: %d of %d writers succeed", name, winners, writers)
+	}
+}
+
+func testBlobOneCreates(t *testing.T, c blobCase) {
+	for i := range 20 {
+		c.oneWins(t, fmt.Sprint("packs/", i), blob.None, fs.ErrExist)
+	}
+}
+
+func testBlobOneChanges(t *testing.T, c blobCase) {
+	c.put(t, "owner", "at first")
+	for range 20 {
+		c.oneWins(t, "owner", c.version(t, "owner"), blob.ErrChanged)
+	}
 }

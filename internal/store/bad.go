@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"slices"
 
+	"testbox-imaging/internal/blob"
 	"testbox-imaging/internal/object"
 )
 
@@ -114,8 +115,15 @@ func (s *Store) saveBad(ctx context.Context) error {
 	}
 	s.mu.Unlock()
 	slices.SortFunc(list, func(a, b badObject) int { return cmp.Or(cmp.Compare(a.Pack, b.Pack), cmp.Compare(a.Off, b.Off)) })
-	if len(list) == 0 {
-		return s.cfg.Blobs.Remove(ctx, badName)
+	// The version is one of the time when this still was the owner.
+	over, err := s.version(ctx, badName)
+	if err != nil || over == blob.None && len(list) == 0 {
+		return err
 	}
-	return writeEnvelope(ctx, s.cfg.Blobs, badName, "bad", list, maxBad)
+	if err := s.lease.still(ctx); err != nil {
+		return err
+	}
+	// An empty list is written too: a request to remove it that comes late
+	// could remove another.
+	return writeOver(ctx, s.cfg.Blobs, badName, over, "bad", list, maxBad)
 }

@@ -251,8 +251,13 @@ func (s *Session) copyRecord(ctx context.Context, r *image.Record) (was, baselin
 	defer s.recordMu.Unlock()
 	there, err := s.Record(ctx, r.Box, r.ID)
 	switch {
-	case errors.Is(err, fs.ErrNotExist) || errors.As(err, new(*RecordError)):
-		return false, r.Baseline, s.writeRecord(ctx, r)
+	case errors.Is(err, fs.ErrNotExist):
+		if err = s.createRecord(ctx, r); errors.Is(err, fs.ErrExist) {
+			err = fmt.Errorf("the name of this backup is not free there: a process ended while it created or deleted a backup of this name: %w", err)
+		}
+		return false, r.Baseline, err
+	case errors.As(err, new(*RecordError)):
+		return false, r.Baseline, s.replaceRecord(ctx, r)
 	case err != nil:
 		return false, false, err
 	case !sameImages(r, there):

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"testbox-imaging/internal/blob"
 	"testbox-imaging/internal/chunk"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/object"
@@ -122,13 +123,22 @@ func (s *Store) changeDamage(ctx context.Context, edit func(Damages, *[]badObjec
 	defer done()
 	for try := 0; ; try++ {
 		err := s.rewriteDamage(ctx, edit)
-		if !errors.Is(err, fs.ErrNotExist) || try == 3 { // who opens the store to write clears temporary files away
+		switch {
+		case try == 3:
+			return err
+		case errors.Is(err, fs.ErrNotExist): // who opens the store to write clears temporary files away
+		case errors.Is(err, fs.ErrExist), errors.Is(err, blob.ErrChanged): // another process wrote the list
+		default:
 			return err
 		}
 	}
 }
 
 func (s *Store) rewriteDamage(ctx context.Context, edit func(Damages, *[]badObject)) error {
+	over, err := s.version(ctx, damageName) // before it is read
+	if err != nil {
+		return err
+	}
 	f, err := s.readDamage(ctx)
 	if err != nil {
 		return err
@@ -139,17 +149,17 @@ func (s *Store) rewriteDamage(ctx context.Context, edit func(Damages, *[]badObje
 	}
 	had := len(f.Images) + len(f.Objects)
 	edit(images, &f.Objects)
-	if len(images) == 0 && len(f.Objects) == 0 {
-		if had == 0 {
-			return nil
-		}
+	switch empty := len(images) == 0 && len(f.Objects) == 0; {
+	case empty && had == 0:
+		return nil
+	case empty && s.cfg.Owner == nil: // else a request that comes late could remove another list
 		return s.cfg.Blobs.Remove(ctx, damageName)
 	}
 	f.Images = slices.SortedFunc(maps.Values(images), func(a, b Damage) int { return cmp.Compare(a.Root, b.Root) })
 	if f.Objects == nil {
 		f.Objects = []badObject{}
 	}
-	return writeEnvelope(ctx, s.cfg.Blobs, damageName, damageName, f, maxDamage)
+	return writeOver(ctx, s.cfg.Blobs, damageName, over, damageName, f, maxDamage)
 }
 
 // healedBy takes the images of a backup off the list that were on it when this

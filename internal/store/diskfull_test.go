@@ -17,8 +17,8 @@ type filling struct {
 	room atomic.Int64 // bytes that can still be written
 }
 
-func (f *filling) Create(ctx context.Context, name string) (blob.Writer, error) {
-	w, err := f.Store.Create(ctx, name)
+func (f *filling) Create(ctx context.Context, name string, over blob.Version) (blob.Writer, error) {
+	w, err := f.Store.Create(ctx, name, over)
 	return &fillingWriter{Writer: w, f: f}, err
 }
 

@@ -39,18 +39,26 @@ func unseal(what string, text []byte) ([]byte, error) {
 	return body, nil
 }
 
-// writeEnvelope writes a blob with the JSON of v. One of more than limit bytes
-// could not be read again.
-func writeEnvelope(ctx context.Context, blobs blob.Store, name, what string, v any, limit int64) error {
+// envelope is the JSON of v in an envelope.
+func envelope(what string, v any) ([]byte, error) {
 	body, err := json.MarshalIndent(v, "", " ")
+	if err != nil {
+		return nil, err
+	}
+	return seal(what, append(body, '\n')), nil
+}
+
+// writeOver writes a blob with the JSON of v over a version. One of more than
+// limit bytes could not be read again.
+func writeOver(ctx context.Context, blobs blob.Store, name string, over blob.Version, what string, v any, limit int64) error {
+	text, err := envelope(what, v)
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	text := seal(what, append(body, '\n'))
 	if n := int64(len(text)); n > limit {
 		return &blob.TooLargeError{Name: name, Size: n, Limit: limit}
 	}
-	return blob.WriteAll(ctx, blobs, name, text)
+	return blob.WriteOver(ctx, blobs, name, over, text)
 }
 
 // isSpoilt reports whether an error says that the bytes of a small blob are

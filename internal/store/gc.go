@@ -64,6 +64,9 @@ func (s *Store) GC(ctx context.Context, plan *GCPlan) (*GCResult, error) {
 	}
 	defer release()
 	s.marks = nil // a plan is good for once
+	if err := s.lease.settle(ctx); err != nil {
+		return res, err
+	}
 	if _, err := plan.marks.records(ctx); err != nil {
 		return res, err
 	}
@@ -113,14 +116,33 @@ func (c *collector) remove(ctx context.Context, packs []GCPack) error {
 		return err
 	}
 	gone := c.s.forget(packs)
-	var errs []error
+	var names []string
 	for _, p := range packs {
 		if gone[p.number] {
-			errs = append(errs, c.removeBlob(ctx, p))
+			names = append(names, p.Name)
 		} else {
 			c.keep(p, "something in it came to be needed, or was found damaged, meanwhile")
 		}
 	}
+	announced := c.s.lease.remove(ctx, names...)
+	var errs []error
+	var removed []string
+	for _, p := range packs {
+		if !gone[p.number] {
+			continue
+		}
+		err := announced
+		if err == nil {
+			err = c.s.cfg.Blobs.Remove(ctx, p.Name)
+		}
+		if err = c.removed(ctx, p, err); err != nil {
+			errs = append(errs, err)
+			c.s.lease.leave(p.Name)
+			continue
+		}
+		removed = append(removed, p.Name)
+	}
+	c.s.lease.done(ctx, removed...)
 	return errors.Join(errs...)
 }
 
@@ -162,9 +184,9 @@ func (s *Store) forget(packs []GCPack) map[uint32]bool {
 	return gone
 }
 
-// removeBlob deletes a pack that the index does not know any more.
-func (c *collector) removeBlob(ctx context.Context, p GCPack) error {
-	err := c.s.cfg.Blobs.Remove(ctx, p.Name)
+// removed notes how the removal of a pack went that the index does not know any
+// more.
+func (c *collector) removed(ctx context.Context, p GCPack, err error) error {
 	if err == nil {
 		c.res.Removed++
 		c.res.Freed += p.Size

@@ -38,6 +38,9 @@ func (s *Store) PlanGC(ctx context.Context) (*GCPlan, error) {
 }
 
 func (s *Store) planGC(ctx context.Context) (*GCPlan, error) {
+	if err := s.lease.settle(ctx); err != nil {
+		return nil, err
+	}
 	m := s.newMarker()
 	records, err := m.records(ctx)
 	if err != nil {

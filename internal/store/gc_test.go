@@ -424,9 +424,9 @@ func (h *hooked) do(op string) {
 	}
 }
 
-func (h *hooked) Create(ctx context.Context, name string) (blob.Writer, error) {
+func (h *hooked) Create(ctx context.Context, name string, over blob.Version) (blob.Writer, error) {
 	h.do("create " + name)
-	return h.Store.Create(ctx, name)
+	return h.Store.Create(ctx, name, over)
 }
 
 func (h *hooked) ReadAt(ctx context.Context, name string, p []byte, off int64) (int, error) {

@@ -16,26 +16,42 @@ import (
 	"testbox-imaging/internal/durable"
 )
 
+// Remote is where the packs and records of a store are that are not in its
+// folder.
+type Remote struct {
+	Blobs      blob.Store
+	OnlyWriter bool // see Owner
+	TakeOver   bool // see Owner
+}
+
 // OpenDir opens the store of a folder, and holds its locks until Close: one
 // process writes; others read beside it, and hold up the removal of packs
-// only. blobs is where the packs are if it is not the folder.
-func OpenDir(ctx context.Context, path string, blobs blob.Store, readOnly bool, log func(string, ...any)) (*Locked, error) {
+// only. Remote is nil if all of the store is in the folder.
+func OpenDir(ctx context.Context, path string, remote *Remote, readOnly bool, log func(string, ...any)) (*Locked, error) {
 	must := path
-	if blobs == nil {
+	if remote == nil {
 		must = filepath.Join(path, storeName)
 	}
 	if _, err := os.Stat(must); errors.Is(err, os.ErrNotExist) { // before a lock is left in a folder that is none
 		err = ErrNoStore
-		if folder, dirErr := dir.Open(durable.OS{}, path); dirErr == nil && blobs == nil {
+		if folder, dirErr := dir.Open(durable.OS{}, path); dirErr == nil && remote == nil {
 			err = nameLost(ctx, folder, err)
 		}
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	l := &Locked{path: path, remote: blobs != nil}
+	if !readOnly && remote == nil {
+		if err := sharedLocks(path); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	l := &Locked{path: path, remote: remote != nil}
 	if err := l.lock(readOnly); err != nil {
 		return nil, err
 	}
-	if blobs == nil {
+	cfg := Config{Dir: path, ReadOnly: readOnly, Log: log, Exclusive: l.exclusive, Notes: l.notes}
+	if remote != nil {
+		cfg.Blobs, cfg.Owner = remote.Blobs, remote.owner(path)
+	} else {
 		d, err := dir.Open(durable.OS{}, path)
 		if err == nil && !readOnly { // nobody else writes
 			err = d.Clean(ctx)
@@ -44,9 +60,8 @@ func OpenDir(ctx context.Context, path string, blobs blob.Store, readOnly bool, 
 			l.unlock()
 			return nil, err
 		}
-		blobs = d
+		cfg.Blobs = d
 	}
-	cfg := Config{Blobs: blobs, Dir: path, ReadOnly: readOnly, Log: log, Exclusive: l.exclusive, Notes: l.notes}
 	if readOnly {
 		cfg.Beside = l.beside
 	}
@@ -60,6 +75,14 @@ func OpenDir(ctx context.Context, path string, blobs blob.Store, readOnly bool, 
 		l.sayFirst(s.next)
 	}
 	return l, nil
+}
+
+func (r *Remote) owner(path string) *Owner {
+	host, _ := os.Hostname()
+	if abs, err := filepath.Abs(path); err == nil {
+		path = abs
+	}
+	return &Owner{Host: host, Path: path, OnlyWriter: r.OnlyWriter, TakeOver: r.TakeOver}
 }
 
 // Locked is a store with the locks of its folder.

@@ -100,7 +100,11 @@ func RestoreName(ctx context.Context, path string, blobs blob.Store) (restored b
 		return false, err
 	}
 	defer l.unlock()
-	return true, writeStore(ctx, blobs, id)
+	over, err := now.version(ctx, storeName)
+	if err != nil {
+		return false, err
+	}
+	return true, writeStore(ctx, blobs, over, id)
 }
 
 // namedByPacks is the UUID that all packs have that can be read.

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"testbox-imaging/internal/blob"
 	"testbox-imaging/internal/index"
 	"testbox-imaging/internal/object"
 	"testbox-imaging/internal/pack"
@@ -87,16 +88,34 @@ func (s *Store) openPack(kind sort) (*openPack, error) {
 	return p, nil
 }
 
+// nextPack is above all numbers of packs.
+func (s *Store) nextPack() uint32 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.next
+}
+
+// takeNumber gives a number to a pack: trees get even ones, data odd ones. So
+// of two processes that use one number by mistake, both use one name, which
+// only one of them can create.
+func (s *Store) takeNumber(kind sort) uint32 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := max(s.next, 1)
+	if (n%2 == 0) != (kind == trees) {
+		n++
+	}
+	s.next = n + 1
+	return n
+}
+
 // newPack begins a pack that nobody else knows of.
 func (s *Store) newPack(kind sort) (*openPack, error) {
-	s.mu.Lock()
-	n := s.next
-	s.next++
-	s.mu.Unlock()
+	n := s.takeNumber(kind)
 	if n > index.MaxPack {
 		return nil, errors.New("the store has had more packs than it can number; copy it to a new one")
 	}
-	sink, err := s.cfg.Blobs.Create(context.Background(), packName(kind, n))
+	sink, err := s.cfg.Blobs.Create(context.Background(), packName(kind, n), blob.None)
 	if err != nil {
 		return nil, fmt.Errorf("begin a pack: %w", err)
 	}

@@ -20,6 +20,9 @@ func (s *Store) RebuildIndex(ctx context.Context) error {
 	}
 	defer done()
 	s.marks = nil
+	if err := s.lease.settle(ctx); err != nil { // else packs come back that are to go
+		return err
+	}
 	s.mu.Lock()
 	old := maps.Clone(s.packs)
 	s.mu.Unlock()

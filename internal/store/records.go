@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -12,6 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"testbox-imaging/internal/blob"
 	"testbox-imaging/internal/image"
 )
 
@@ -88,10 +90,15 @@ func (s *Store) Record(ctx context.Context, box, id string) (*image.Record, erro
 	if !isRecordName(box, id) {
 		return nil, &RecordError{box, id, errors.New("it has a name that no record has")}
 	}
-	body, err := readEnvelope(ctx, s.cfg.Blobs, name, "record", image.MaxRecord)
+	text, err := blob.ReadAll(ctx, s.cfg.Blobs, name, image.MaxRecord)
+	if err == nil && isBar(text) {
+		err = &fs.PathError{Op: "read", Path: name, Err: fs.ErrNotExist}
+	}
+	var body []byte
+	if err == nil {
+		body, err = unseal("record", text)
+	}
 	switch {
-	case errors.Is(err, errEnvelope): // without the name, which stands beside it
-		return nil, &RecordError{box, id, errEnvelope}
 	case isSpoilt(err):
 		return nil, &RecordError{box, id, err}
 	case err != nil:
@@ -122,14 +129,23 @@ func (s *Store) addRecord(ctx context.Context, r *image.Record) (err error) {
 	}
 	r.Time = r.Time.UTC().Truncate(time.Second)
 	r.Format = image.RecordFormat
-	if r.ID, err = s.freeID(ctx, r.Box, r.Time); err != nil {
-		return err
-	}
-	if err := s.writeRecord(ctx, r); err != nil {
+	if err := s.createFree(ctx, r); err != nil {
 		return err
 	}
 	s.healedBy(ctx, r)
 	return nil
+}
+
+// createFree writes a record under an id of its time that no other has.
+func (s *Store) createFree(ctx context.Context, r *image.Record) (err error) {
+	for {
+		if r.ID, err = s.freeID(ctx, r.Box, r.Time); err != nil {
+			return err
+		}
+		if err = s.createRecord(ctx, r); !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
 }
 
 // freeID is an id for a backup of a box that no other has.
@@ -155,31 +171,51 @@ func (s *Store) SetTime(ctx context.Context, box, id string, at time.Time) (*ima
 	}
 	s.recordMu.Lock()
 	defer s.recordMu.Unlock()
+	over, err := s.version(ctx, recordName(box, id)) // before it is read
+	if err != nil {
+		return nil, err
+	}
 	r, err := s.Record(ctx, box, id)
 	if err != nil {
 		return nil, err
 	}
 	r.Time, r.After = at.UTC().Truncate(time.Second), ""
-	if !strings.HasPrefix(id, r.Time.Format(idTime)) {
-		if r.ID, err = s.freeID(ctx, box, r.Time); err != nil {
-			return nil, err
-		}
+	if strings.HasPrefix(id, r.Time.Format(idTime)) {
+		return r, s.writeRecord(ctx, r, over)
 	}
-	if err := s.writeRecord(ctx, r); err != nil {
+	if err := s.createFree(ctx, r); err != nil {
 		return nil, err
 	}
-	if r.ID == id {
-		return r, nil
-	}
-	return r, s.remove(ctx, box, id)
+	return r, s.remove(ctx, []string{recordName(box, id)})
 }
 
-// writeRecord puts a record in the place of the one that it had, at once.
-func (s *Store) writeRecord(ctx context.Context, r *image.Record) error {
+// createRecord writes a record under a name that nothing has.
+func (s *Store) createRecord(ctx context.Context, r *image.Record) error {
 	if err := r.Check(); err != nil {
 		return err
 	}
-	return writeEnvelope(ctx, s.cfg.Blobs, recordName(r.Box, r.ID), "record", r, image.MaxRecord)
+	name := recordName(r.Box, r.ID)
+	if err := s.lease.create(ctx, name); err != nil {
+		return err
+	}
+	err := writeOver(ctx, s.cfg.Blobs, name, blob.None, "record", r, image.MaxRecord)
+	if err == nil || errors.Is(err, fs.ErrExist) {
+		s.lease.done(ctx, name)
+		return err
+	}
+	s.lease.leave(name)
+	if s.lease == nil || ctx.Err() != nil {
+		return err
+	}
+	// Settling bars the name, if the record has not come to be by then.
+	if e := s.lease.still(ctx); e != nil {
+		return errors.Join(err, e)
+	}
+	want, _ := envelope("record", r)
+	if got, e := blob.ReadAll(ctx, s.cfg.Blobs, name, image.MaxRecord); e == nil && bytes.Equal(got, want) {
+		return nil // only the answer was lost
+	}
+	return err
 }
 
 // change rewrites a record.
@@ -193,12 +229,52 @@ func (s *Store) change(ctx context.Context, box, id string, edit func(*image.Rec
 }
 
 func (s *Store) changeLocked(ctx context.Context, box, id string, edit func(*image.Record)) error {
+	// The version comes first: if the record changes before it is read, it is
+	// not overwritten.
+	over, err := s.version(ctx, recordName(box, id))
+	if err != nil {
+		return err
+	}
 	r, err := s.Record(ctx, box, id)
 	if err != nil {
 		return err
 	}
 	edit(r)
-	return s.writeRecord(ctx, r)
+	return s.writeRecord(ctx, r, over)
+}
+
+// replaceRecord writes a record in the place of one that cannot be read.
+func (s *Store) replaceRecord(ctx context.Context, r *image.Record) error {
+	over, err := s.version(ctx, recordName(r.Box, r.ID))
+	if err != nil {
+		return err
+	}
+	return s.writeRecord(ctx, r, over)
+}
+
+// writeRecord writes a record over a version. That one is of a time when this
+// process still was the owner.
+func (s *Store) writeRecord(ctx context.Context, r *image.Record, over blob.Version) error {
+	if err := r.Check(); err != nil {
+		return err
+	}
+	if err := s.lease.still(ctx); err != nil {
+		return err
+	}
+	return writeOver(ctx, s.cfg.Blobs, recordName(r.Box, r.ID), over, "record", r, image.MaxRecord)
+}
+
+// version is what a blob is to be written over: None if it is not there, Any
+// if it cannot be read.
+func (s *Store) version(ctx context.Context, name string) (blob.Version, error) {
+	v, err := s.cfg.Blobs.Version(ctx, name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return blob.None, nil
+	case isSpoilt(err):
+		return blob.Any, nil
+	}
+	return v, err
 }
 
 // SetPinned says whether retention keeps a backup for good.
@@ -247,12 +323,11 @@ func (s *Store) Delete(ctx context.Context, records ...*image.Record) error {
 	}
 	s.recordMu.Lock()
 	defer s.recordMu.Unlock()
+	var names []string
 	for _, r := range records {
-		if err := s.remove(ctx, r.Box, r.ID); err != nil {
-			return err
-		}
+		names = append(names, recordName(r.Box, r.ID))
 	}
-	return nil
+	return s.remove(ctx, names)
 }
 
 // DeleteDamaged gives backups up whose records cannot be read, durably.
@@ -262,21 +337,30 @@ func (s *Store) DeleteDamaged(ctx context.Context, damaged ...*RecordError) erro
 	}
 	s.recordMu.Lock()
 	defer s.recordMu.Unlock()
+	var names []string
 	for _, d := range damaged {
-		if err := s.remove(ctx, d.Box, d.ID); err != nil {
-			return err
-		}
+		names = append(names, recordName(d.Box, d.ID))
 	}
-	return nil
+	return s.remove(ctx, names)
 }
 
-// remove deletes a record. recordMu is held.
-func (s *Store) remove(ctx context.Context, box, id string) error {
-	if !isRecordName(box, id) {
-		return fmt.Errorf("there can be no backup %q of %q", id, box)
+// remove deletes records. recordMu is held.
+func (s *Store) remove(ctx context.Context, names []string) error {
+	for _, n := range names {
+		if box, id, _ := strings.Cut(strings.TrimPrefix(n, recordPrefix), "/"); !isRecordName(box, id) {
+			return fmt.Errorf("%s cannot be the record of a backup", n)
+		}
 	}
-	if err := s.cfg.Blobs.Remove(ctx, recordName(box, id)); err != nil {
-		return fmt.Errorf("delete backup %s of %s: %w", id, box, err)
+	if err := s.lease.remove(ctx, names...); err != nil {
+		return err
 	}
+	for i, n := range names {
+		if err := s.cfg.Blobs.Remove(ctx, n); err != nil {
+			s.lease.leave(names[i])
+			s.lease.done(ctx, slices.Concat(names[:i], names[i+1:])...)
+			return fmt.Errorf("delete %s: %w", n, err)
+		}
+	}
+	s.lease.done(ctx, names...)
 	return nil
 }

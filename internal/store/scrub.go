@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"maps"
 	"slices"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"testbox-imaging/internal/blob"
 	"testbox-imaging/internal/index"
 	"testbox-imaging/internal/object"
 )
@@ -96,7 +98,13 @@ func (sc *scrubber) fault(f Fault) int {
 // storeFile looks whether this is still the store that was opened. Without
 // that, nothing that is not found is taken for lost: a disk may be away.
 func (sc *scrubber) storeFile(ctx context.Context) error {
-	err := sc.s.stillThere(ctx)
+	over, err := sc.s.cfg.Blobs.Version(ctx, storeName)
+	if errors.Is(err, fs.ErrNotExist) {
+		return ErrNoStore
+	} else if err != nil {
+		return err
+	}
+	err = sc.s.stillThere(ctx)
 	if !errors.Is(err, errEnvelope) {
 		return err
 	}
@@ -104,7 +112,7 @@ func (sc *scrubber) storeFile(ctx context.Context) error {
 	if sc.s.cfg.ReadOnly {
 		return nil
 	}
-	return writeStore(ctx, sc.s.cfg.Blobs, sc.s.uuid)
+	return writeStore(ctx, sc.s.cfg.Blobs, over, sc.s.uuid)
 }
 
 // begin notes what there is. What comes later is not looked at.
@@ -131,7 +139,7 @@ func (sc *scrubber) list(ctx context.Context) error {
 			p.size = b.Size
 			sc.packs[n], there[n] = p, true
 			sc.now.Total += b.Size
-		case isPack && sc.s.isNew(n), strings.HasPrefix(b.Name, recordPrefix), slices.Contains(ownFiles, b.Name):
+		case isPack && sc.s.isNew(n), strings.HasPrefix(b.Name, recordPrefix), slices.Contains(ownFiles, b.Name), blob.IsProbe(b.Name):
 		default:
 			sc.report.Foreign = append(sc.report.Foreign, b.Name)
 		}
@@ -145,7 +153,7 @@ func (sc *scrubber) list(ctx context.Context) error {
 }
 
 // ownFiles are those beside packs and records.
-var ownFiles = []string{storeName, badName, damageName, indexName, lockName, readersName, notesName}
+var ownFiles = []string{storeName, badName, ownerName, damageName, indexName, lockName, readersName, notesName}
 
 // isNew reports whether a pack is being written, or was sealed meanwhile.
 func (s *Store) isNew(n uint32) bool {

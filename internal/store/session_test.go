@@ -85,8 +85,8 @@ type lossyWriter struct {
 	s *lossy
 }
 
-func (l *lossy) Create(ctx context.Context, name string) (blob.Writer, error) {
-	w, err := l.Store.Create(ctx, name)
+func (l *lossy) Create(ctx context.Context, name string, over blob.Version) (blob.Writer, error) {
+	w, err := l.Store.Create(ctx, name, over)
 	if strings.HasPrefix(name, packPrefix) {
 		w = lossyWriter{w, l}
 	}

@@ -37,7 +37,7 @@ func (s *Store) readIndex() (*index.Index, []index.Pack, error) {
 func (s *Store) useIndex(x *index.Index, known []index.Pack, there map[uint32]packInfo) {
 	gone := map[uint32]bool{}
 	for _, p := range known {
-		s.next = max(s.next, p.Number)
+		s.next = max(s.next, p.Number+1)
 		now, ok := there[p.Number]
 		if !ok || now.size != p.Size || (now.sort == trees) != p.Tree {
 			gone[p.Number] = true

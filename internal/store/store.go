@@ -29,6 +29,9 @@ type Config struct {
 	ReadOnly bool                             // nothing is written, not even the index
 	PackSize int64                            // bytes; 0: pack.TargetSize
 	Log      func(format string, args ...any) // what an admin should know; nil: silence
+	// Owner says who this is where no lock keeps other writers out; nil: one
+	// does. It wants Dir.
+	Owner *Owner
 	// Exclusive keeps readers of other processes out while packs are removed;
 	// nil: there are none.
 	Exclusive func() (release func(), err error)
@@ -66,8 +69,9 @@ func (c Config) withDefaults() Config {
 // Store is an open store. Its methods may be called from many goroutines at
 // once.
 type Store struct {
-	cfg  Config
-	uuid [16]byte
+	cfg   Config
+	uuid  [16]byte
+	lease *lease // nil: a lock keeps other writers out
 
 	noted map[string]time.Time // roots that were on the list of damaged images at Open -> when they were found
 
@@ -88,7 +92,7 @@ type Store struct {
 	index     *index.Index
 	packs     map[uint32]packInfo   // sealed ones
 	unsealed  map[uint32]struct{}   // open ones, and those being sealed
-	next      uint32                // number of the next pack
+	next      uint32                // no pack has this number or a higher one
 	bad       map[place]object.Key  // objects found damaged
 	found     []badObject           // of these, those found by a store that is only read
 	closed    map[object.Name]int64 // pages that are there with all their chunks, all of them touched -> bytes of the region
@@ -131,6 +135,15 @@ var ErrNoStore = errors.New("there is no store here; `testbox store init` makes 
 // ErrReadOnly says that a store was opened for reading.
 var ErrReadOnly = errors.New("the store was opened for reading only")
 
+// Exists reports whether there is a store.
+func Exists(ctx context.Context, blobs blob.Store) (bool, error) {
+	_, err := blobs.Size(ctx, storeName)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // Init makes a store.
 func Init(ctx context.Context, blobs blob.Store) error {
 	there, err := blobs.List(ctx, "")
@@ -145,16 +158,22 @@ func Init(ctx context.Context, blobs blob.Store) error {
 	if _, err := firstPack(ctx, blobs); err == nil {
 		return ErrNameLost
 	}
-	if len(there) > 0 {
-		return fmt.Errorf("there is something else (%s); a store wants a place of its own", there[0].Name)
+	for _, b := range there {
+		if !blob.IsProbe(b.Name) {
+			return fmt.Errorf("there is something else (%s); a store wants a place of its own", b.Name)
+		}
 	}
 	var id [16]byte
 	rand.Read(id[:])
-	return writeStore(ctx, blobs, id)
+	err = writeStore(ctx, blobs, blob.None, id)
+	if errors.Is(err, fs.ErrExist) { // another process made it just now
+		return ErrExists
+	}
+	return err
 }
 
-func writeStore(ctx context.Context, blobs blob.Store, id [16]byte) error {
-	return writeEnvelope(ctx, blobs, storeName, "store", storeFile{storeFormat, hex.EncodeToString(id[:])}, maxStoreFile)
+func writeStore(ctx context.Context, blobs blob.Store, over blob.Version, id [16]byte) error {
+	return writeOver(ctx, blobs, storeName, over, "store", storeFile{storeFormat, hex.EncodeToString(id[:])}, maxStoreFile)
 }
 
 // Open opens a store. What can be made good of a damaged index or of damaged
@@ -168,7 +187,14 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err := s.identify(ctx); err != nil {
 		return nil, nameLost(ctx, s.cfg.Blobs, err)
 	}
-	if err := s.load(ctx); err != nil {
+	trusted := true
+	if s.cfg.Owner != nil && !s.cfg.ReadOnly {
+		var err error
+		if trusted, err = s.claim(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.load(ctx, trusted); err != nil {
 		return nil, err
 	}
 	return s, nil

@@ -3,20 +3,27 @@ package dir
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"path/filepath"
+	"sync"
 
 	"testbox-imaging/internal/blob"
 	"testbox-imaging/internal/durable"
 )
 
-// Store is a blob.Store in a folder: a blob's name is its path there.
+// Store is a blob.Store in a folder: a blob's name is its path there. That of
+// several processes only one changes a version of a blob is up to a lock of
+// theirs; that only one creates it is not.
 type Store struct {
 	fsys durable.FS
 	root string
+
+	change sync.Mutex // held while a blob takes the place of a version
 }
 
 // Modes of what is made: images are nobody's business but the store's.
@@ -38,7 +45,7 @@ func Open(fsys durable.FS, root string) (*Store, error) {
 	if _, err := fsys.ReadDir(root); err != nil {
 		return nil, err
 	}
-	return &Store{fsys, root}, nil
+	return &Store{fsys: fsys, root: root}, nil
 }
 
 func (s *Store) path(ctx context.Context, name string) (string, error) {
@@ -51,30 +58,33 @@ func (s *Store) path(ctx context.Context, name string) (string, error) {
 func (s *Store) file(name string) string { return filepath.Join(s.root, filepath.FromSlash(name)) }
 
 // Create implements blob.Store.
-func (s *Store) Create(ctx context.Context, name string) (blob.Writer, error) {
+func (s *Store) Create(ctx context.Context, name string, over blob.Version) (blob.Writer, error) {
 	path, err := s.path(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	p, err := durable.Create(s.fsys, path, fileMode)
+	p, err := durable.CreateBeside(s.fsys, path, fileMode)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := s.fsys.MkdirAll(filepath.Dir(path), dirMode); err != nil {
 			return nil, err
 		}
-		p, err = durable.Create(s.fsys, path, fileMode)
+		p, err = durable.CreateBeside(s.fsys, path, fileMode)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return &writer{Pending: p, ctx: ctx}, nil
+	return &writer{Pending: p, ctx: ctx, s: s, name: name, over: over}, nil
 }
 
 // writer is a durable.Pending that commits only what was written whole, and
 // only while its caller wants it.
 type writer struct {
 	*durable.Pending
-	ctx context.Context
-	err error // of the first Write that failed
+	ctx  context.Context
+	s    *Store
+	name string
+	over blob.Version
+	err  error // of the first Write that failed
 }
 
 func (w *writer) Write(p []byte) (int, error) {
@@ -91,7 +101,41 @@ func (w *writer) Commit() error {
 		w.Abort()
 		return err
 	}
-	return w.Pending.Commit()
+	switch w.over {
+	case blob.Any:
+		return w.Pending.Commit()
+	case blob.None:
+		return w.CommitNew()
+	}
+	w.s.change.Lock()
+	defer w.s.change.Unlock()
+	now, err := w.s.Version(w.ctx, w.name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) || err == nil && now != w.over:
+		err = &fs.PathError{Op: "write", Path: w.s.file(w.name), Err: blob.ErrChanged}
+	case err == nil:
+		return w.Pending.Commit()
+	}
+	w.Abort()
+	return err
+}
+
+// Version implements blob.Store: it is the hash of the bytes.
+func (s *Store) Version(ctx context.Context, name string) (blob.Version, error) {
+	path, err := s.path(ctx, name)
+	if err != nil {
+		return blob.None, err
+	}
+	f, err := s.fsys.Open(path)
+	if err != nil {
+		return blob.None, err
+	}
+	defer f.Close()
+	sum := sha256.New()
+	if _, err := io.Copy(sum, io.NewSectionReader(f, 0, f.Size())); err != nil {
+		return blob.None, err
+	}
+	return blob.Version(hex.EncodeToString(sum.Sum(nil))), nil
 }
 
 // ReadAt implements blob.Store. It opens the file for each read: that costs 7

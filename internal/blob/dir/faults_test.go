@@ -169,8 +169,8 @@ func TestFolderGone(t *testing.T) {
 // TestHalfWritten: after a write that failed, nothing can be committed.
 func TestHalfWritten(t *testing.T) {
 	v := faults.NewVolatile()
-	s := open(t, &faults.Kth{FS: v, K: 2 + 4, Manner: faults.Fails}, "/store") // remove, create, write, write
-	w, err := s.Create(t.Context(), "a")
+	s := open(t, &faults.Kth{FS: v, K: 2 + 3, Manner: faults.Fails}, "/store") // create, write, write
+	w, err := s.Create(t.Context(), "a", blob.Any)
 	if err != nil {
 		t.Fatal(err)
 	}

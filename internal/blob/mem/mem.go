@@ -4,6 +4,8 @@ package mem
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -23,11 +25,11 @@ type Store struct {
 }
 
 // Create implements blob.Store.
-func (s *Store) Create(ctx context.Context, name string) (blob.Writer, error) {
+func (s *Store) Create(ctx context.Context, name string, over blob.Version) (blob.Writer, error) {
 	if err := blob.CheckName(name); err != nil {
 		return nil, err
 	}
-	return &writer{s: s, ctx: ctx, name: name}, ctx.Err()
+	return &writer{s: s, ctx: ctx, name: name, over: over}, ctx.Err()
 }
 
 func (s *Store) get(ctx context.Context, name string) ([]byte, error) {
@@ -59,6 +61,20 @@ func (s *Store) ReadAt(ctx context.Context, name string, p []byte, off int64) (i
 func (s *Store) Size(ctx context.Context, name string) (int64, error) {
 	b, err := s.get(ctx, name)
 	return int64(len(b)), err
+}
+
+// Version implements blob.Store.
+func (s *Store) Version(ctx context.Context, name string) (blob.Version, error) {
+	b, err := s.get(ctx, name)
+	if err != nil {
+		return blob.None, err
+	}
+	return versionOf(b), nil
+}
+
+func versionOf(b []byte) blob.Version {
+	sum := sha256.Sum256(b)
+	return blob.Version(hex.EncodeToString(sum[:]))
 }
 
 // List implements blob.Store.
@@ -95,6 +111,7 @@ type writer struct {
 	s    *Store
 	ctx  context.Context
 	name string
+	over blob.Version
 	buf  bytes.Buffer
 	done bool
 }
@@ -115,6 +132,14 @@ func (w *writer) Commit() error {
 	}
 	w.s.mu.Lock()
 	defer w.s.mu.Unlock()
+	old, there := w.s.blobs[w.name]
+	switch {
+	case w.over == blob.Any:
+	case w.over == blob.None && there:
+		return &fs.PathError{Op: "write", Path: w.name, Err: fs.ErrExist}
+	case w.over != blob.None && (!there || versionOf(old) != w.over):
+		return &fs.PathError{Op: "write", Path: w.name, Err: blob.ErrChanged}
+	}
 	if w.s.blobs == nil {
 		w.s.blobs = map[string][]byte{}
 	}

@@ -16,6 +16,9 @@ type Config struct {
 	Endpoint string // host[:port] of the server; "": Amazon's
 	Insecure bool   // HTTP
 	Region   string // "": the server is asked
+	// OnlyWriter says that nobody else writes there, so that the server need
+	// not keep conditions: they are looked at before.
+	OnlyWriter bool
 }
 
 const amazon = "s3.amazonaws.com"

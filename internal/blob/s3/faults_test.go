@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log"
 	"math/rand/v2"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -134,7 +136,7 @@ func TestDownloadFaults(t *testing.T) {
 // TestDamagedDownload: what HTTP does not find, the pack does.
 func TestDamagedDownload(t *testing.T) {
 	b := newBench(t)
-	w, err := b.own.Create(t.Context(), "packs/data-00000001")
+	w, err := b.own.Create(t.Context(), "packs/data-00000001", blob.Any)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -264,31 +266,204 @@ type readFunc func([]byte) (int, error)
 
 func (f readFunc) Read(p []byte) (int, error) { return f(p) }
 
-// TestOpenErrors: what is set up wrongly is said at once, and how to mend it.
+// TestOpenErrors: what is set up wrongly is said at once, each by its own
+// message, and how to mend it.
 func TestOpenErrors(t *testing.T) {
-	server := testenv.StartS3(t)
-	s3.Hurry(t)
-	cfg, err := s3.ParseURL(server.URL(server.Addr, ""))
+	b := newBench(t)
+	cfg, err := s3.ParseURL(b.server.URL(b.server.Addr, ""))
 	if err != nil {
 		t.Fatal(err)
 	}
-	fails := func(what string, cfg s3.Config, want string) {
+	fails := func(what string, cfg s3.Config, want ...string) {
 		t.Helper()
-		if _, err := s3.Open(t.Context(), cfg, t.TempDir()); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %v", what, err)
+		_, err := s3.Open(t.Context(), cfg, t.TempDir())
+		for _, w := range want {
+			if err == nil || !strings.Contains(err.Error(), w) {
+				t.Errorf("%s: %v; want %q", what, err, w)
+			}
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: %v says that there is no blob", what, err)
 		}
 	}
-	other := cfg
-	other.Bucket = "nothing-here"
-	fails("no bucket", other, "has no bucket nothing-here")
-	other = cfg
-	other.Endpoint = "127.0.0.1:1"
-	fails("no server", other, "127.0.0.1:1")
+	with := func(change func(*s3.Config)) s3.Config {
+		c := cfg
+		change(&c)
+		return c
+	}
+	fails("no bucket", with(func(c *s3.Config) { c.Bucket = "nothing-here" }), "has no bucket nothing-here", "make it first")
+	fails("no name of a bucket", with(func(c *s3.Config) { c.Bucket = "NO" }), `no bucket can be called "NO"`)
+	fails("wrong region", with(func(c *s3.Config) { c.Region = "eu-west-1" }), "is in the region us-east-1", "the URL says region=eu-west-1", "put region=us-east-1")
+	fails("no server", with(func(c *s3.Config) { c.Endpoint = "127.0.0.1:1" }), "127.0.0.1:1 cannot be reached")
+	fails("no host", with(func(c *s3.Config) { c.Endpoint = "no-such-host.invalid" }), "the host name no-such-host.invalid is not known")
+	fails("HTTPS", with(func(c *s3.Config) { c.Insecure = false }), "does not speak HTTPS", "http://")
+	secure := httptest.NewTLSServer(http.NotFoundHandler())
+	defer secure.Close()
+	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
+	fails("HTTP", with(func(c *s3.Config) { c.Endpoint = secure.Listener.Addr().String() }), "speaks HTTPS only", "https://")
+	fails("unknown certificate", with(func(c *s3.Config) { c.Endpoint, c.Insecure = secure.Listener.Addr().String(), false }), "certificate is not trusted")
+
+	front := with(func(c *s3.Config) { c.Endpoint = b.Addr })
+	all := func(*http.Request) bool { return true }
+	for name, page := range map[string]struct {
+		status     int
+		kind, text string
+		want       string
+	}{
+		"page":        {200, "text/html", "<html>Welcome</html>", "this is no S3 server"},
+		"no page":     {404, "text/html; charset=utf-8", "<html>Not found</html>", "this is no S3 server"},
+		"no text":     {404, "text/plain; charset=utf-8", "404 page not found", "this is no S3 server"},
+		"JSON":        {401, "application/json", `{"error":"login"}`, "this is no S3 server"},
+		"clock":       {403, "application/xml", errorXML("RequestTimeTooSkewed"), "the clock of this machine"},
+		"denied":      {403, "application/xml", errorXML("AccessDenied"), "the access key testbox-key may not do this"},
+		"key":         {403, "application/xml", errorXML("InvalidAccessKeyId"), "does not know the access key testbox-key"},
+		"token":       {400, "application/xml", errorXML("ExpiredToken"), "AWS_SESSION_TOKEN"},
+		"redirect":    {301, "application/xml", errorXML("PermanentRedirect"), "the region is wrong"},
+		"no room":     {507, "application/xml", errorXML("XMinioStorageFull"), "no room"},
+		"its trouble": {503, "text/html", "<html>Service Unavailable</html>", "Service Unavailable"},
+	} {
+		b.spoil(always, all, func(_ http.Handler, w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", page.kind)
+			w.WriteHeader(page.status)
+			io.WriteString(w, page.text)
+		})
+		fails(name, front, page.want)
+	}
+	b.spoil(1, all, func(_ http.Handler, w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		w.WriteHeader(503)
+	})
+	if _, err := s3.Open(t.Context(), front, t.TempDir()); err != nil {
+		t.Errorf("a page that says that the server is busy does not pass: %v", err)
+	}
+
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-	fails("wrong key", cfg, "s3://testbox")
+	fails("wrong secret", cfg, "s3://testbox", "the secret of the access key testbox-key is wrong")
+	t.Setenv("AWS_ACCESS_KEY_ID", "nobody")
+	fails("wrong key", cfg, "does not know the access key nobody")
 	t.Setenv("AWS_ACCESS_KEY_ID", "")
 	t.Setenv("HOME", t.TempDir())
 	fails("no keys", cfg, "AWS_ACCESS_KEY_ID")
+}
+
+func errorXML(code string) string {
+	return "<?xml version=\"1.0\"?><Error><Code>" + code + "</Code><Message>(the server's words)</Message></Error>"
+}
+
+// TestMayNotWrite: a key that may only read says so at the first write.
+func TestMayNotWrite(t *testing.T) {
+	b := newBench(t)
+	b.spoil(always, method("PUT"), func(_ http.Handler, w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/xml")
+		w.WriteHeader(403)
+		io.WriteString(w, errorXML("AccessDenied"))
+	})
+	if err := blob.WriteAll(t.Context(), b.spoiled, "a", nil); err == nil || !strings.Contains(err.Error(), "may not do this in the bucket testbox") {
+		t.Error(err)
+	}
+}
+
+// TestConditionalFaults: after an answer that was lost, the bytes tell whether
+// the blob is the one that was written, or another's. A server that says that
+// two writes met is asked again.
+func TestConditionalFaults(t *testing.T) {
+	b := newBench(t)
+	put := func(name string, data []byte) blob.Version {
+		t.Helper()
+		b.put(t, name, data)
+		v, err := b.own.Version(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	conflict := func(_ http.Handler, w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		w.Header().Set("Content-Type", "application/xml")
+		w.WriteHeader(409)
+		io.WriteString(w, errorXML("ConditionalRequestConflict"))
+	}
+	// overtaken does what was asked, does not say so, and another writes then.
+	overtaken := func(forward http.Handler, w http.ResponseWriter, r *http.Request) {
+		forward.ServeHTTP(httptest.NewRecorder(), r)
+		b.put(t, "a", noise(3))
+		panic(http.ErrAbortHandler)
+	}
+	removed := func(forward http.Handler, w http.ResponseWriter, r *http.Request) {
+		forward.ServeHTTP(httptest.NewRecorder(), r)
+		if err := b.own.Remove(t.Context(), "a"); err != nil {
+			t.Error(err)
+		}
+		panic(http.ErrAbortHandler)
+	}
+	for name, test := range map[string]struct {
+		fault
+		exists bool // another's blob is there before
+		over   bool // it is to be written over it, and not as a new one
+		want   error
+		then   []byte
+	}{
+		"new":                            {fault: nil, then: noise(2)},
+		"new, there is one":              {exists: true, want: fs.ErrExist, then: noise(1)},
+		"new, lost answer":               {fault: lostAnswer, then: noise(2)},
+		"new, lost, there is one":        {fault: lostAnswer, exists: true, want: fs.ErrExist, then: noise(1)},
+		"new, lost, overtaken":           {fault: overtaken, want: fs.ErrExist, then: noise(3)},
+		"new, not done":                  {fault: hangUp, then: noise(2)},
+		"new, conflict":                  {fault: conflict, then: noise(2)},
+		"new, cut":                       {fault: cutUpload, then: noise(2)},
+		"over a version":                 {exists: true, over: true, then: noise(2)},
+		"over a version, lost":           {fault: lostAnswer, exists: true, over: true, then: noise(2)},
+		"over a version, overtaken":      {fault: overtaken, exists: true, over: true, want: blob.ErrChanged, then: noise(3)},
+		"over a version, conflict":       {fault: conflict, exists: true, over: true, then: noise(2)},
+		"over a version, lost, removed":  {fault: removed, exists: true, over: true, want: blob.ErrChanged},
+		"over a version, 500, then done": {fault: answer(500), exists: true, over: true, then: noise(2)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := b.own.Remove(t.Context(), "a"); err != nil {
+				t.Fatal(err)
+			}
+			over := blob.None
+			if test.exists {
+				if v := put("a", noise(1)); test.over {
+					over = v
+				}
+			}
+			if test.fault != nil {
+				b.spoil(1, method("PUT"), test.fault)
+			}
+			err := blob.WriteOver(t.Context(), b.spoiled, "a", over, noise(2))
+			if !errors.Is(err, test.want) {
+				t.Errorf("the blob is written with %v, want %v", err, test.want)
+			}
+			if test.then != nil {
+				b.want(t, "a", test.then)
+			}
+		})
+	}
+}
+
+// TestProbeServer: the real server keeps conditions, and nothing is left of the
+// trial; one that writes over everything, or does not know conditions, is found.
+func TestProbeServer(t *testing.T) {
+	b := newBench(t)
+	if err := blob.Probe(t.Context(), b.spoiled); err != nil {
+		t.Error(err)
+	}
+	if infos, err := b.own.List(t.Context(), ""); err != nil || len(infos) > 0 {
+		t.Errorf("left behind: %v, %v", infos, err)
+	}
+	b.spoil(always, method("PUT"), answer(501))
+	if err := blob.Probe(t.Context(), b.spoiled); !errors.Is(err, blob.ErrNoConditions) {
+		t.Errorf("a server that knows no conditions: %v", err)
+	}
+	b.spoil(always, method("PUT"), answer(500))
+	if err := blob.Probe(t.Context(), b.spoiled); err == nil || errors.Is(err, blob.ErrNoConditions) {
+		t.Errorf("a server in trouble: %v", err)
+	}
+	b.spoil(0, nil, nil)
+	if infos, err := b.own.List(t.Context(), ""); err != nil || len(infos) > 0 {
+		t.Errorf("left behind: %v, %v", infos, err)
+	}
 }
 
 // TestSpool: a blob being written leaves no file behind, whatever happens.
@@ -302,7 +477,7 @@ func TestSpool(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w, err := s.Create(t.Context(), "a")
+	w, err := s.Create(t.Context(), "a", blob.Any)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -316,7 +491,7 @@ func TestSpool(t *testing.T) {
 	if err := os.Remove(spool); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Create(t.Context(), "a"); err == nil {
+	if _, err := s.Create(t.Context(), "a", blob.Any); err == nil {
 		t.Error("a blob is begun without a folder for it")
 	}
 }

@@ -1,6 +1,7 @@
 package s3
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -10,6 +11,7 @@ import (
 	"hash"
 	"io"
 	"io/fs"
+	"net/http"
 	"os"
 
 	"github.com/minio/minio-go/v7"
@@ -25,6 +27,7 @@ type writer struct {
 	s    *Store
 	ctx  context.Context
 	name string
+	over blob.Version
 	file *os.File
 	size int64
 	sum  hash.Hash // SHA-256 of what was written
@@ -32,7 +35,7 @@ type writer struct {
 }
 
 // Create implements blob.Store.
-func (s *Store) Create(ctx context.Context, name string) (blob.Writer, error) {
+func (s *Store) Create(ctx context.Context, name string, over blob.Version) (blob.Writer, error) {
 	if err := errors.Join(blob.CheckName(name), ctx.Err()); err != nil {
 		return nil, err
 	}
@@ -44,7 +47,7 @@ func (s *Store) Create(ctx context.Context, name string) (blob.Writer, error) {
 		f.Close()
 		return nil, err
 	}
-	return &writer{s: s, ctx: ctx, name: name, file: f, sum: sha256.New()}, nil
+	return &writer{s: s, ctx: ctx, name: name, over: over, file: f, sum: sha256.New()}, nil
 }
 
 func (w *writer) Write(p []byte) (int, error) {
@@ -91,14 +94,84 @@ func (w *writer) put(sum []byte) (etag string, err error) {
 		DisableContentSha256: true, // of each part; there is one of the whole
 		UserMetadata:         map[string]string{"x-amz-checksum-sha256": base64.StdEncoding.EncodeToString(sum)},
 	}
+	switch {
+	case w.over == blob.Any:
+	case w.s.cfg.OnlyWriter:
+		if err := w.lookFirst(); err != nil {
+			return "", err
+		}
+	case w.over == blob.None:
+		opts.SetMatchETagExcept("*")
+	default:
+		opts.SetMatchETag(string(w.over))
+	}
+	again := false
 	err = w.s.try(w.ctx, w.size, func(ctx context.Context) error {
 		// Each attempt has a reader of its own: an earlier one may still be read.
 		body := io.NewSectionReader(w.file, 0, w.size)
 		info, err := w.s.client.PutObject(ctx, w.s.cfg.Bucket, w.s.key(w.name), body, w.size, "", hex.EncodeToString(sum), opts)
-		etag = info.ETag
-		return err
+		if etag = info.ETag; !w.missed(err) {
+			again = true
+			return err
+		}
+		if again { // an earlier attempt may have been done, and its answer lost
+			etag, err = w.isOurs(ctx, sum)
+			return err
+		}
+		return w.conflict()
 	})
 	return etag, err
+}
+
+// missed reports whether the server says that the blob is not what this one
+// was to take the place of.
+func (w *writer) missed(err error) bool {
+	code := status(err)
+	return code == http.StatusPreconditionFailed || code == http.StatusNotFound && w.over != blob.None && w.over != blob.Any &&
+		minio.ToErrorResponse(err).Code == minio.NoSuchKey
+}
+
+func (w *writer) conflict() error {
+	if w.over == blob.None {
+		return final{fs.ErrExist}
+	}
+	return final{blob.ErrChanged}
+}
+
+// isOurs compares what the server has with what was to be written, byte for
+// byte by its length and SHA-256, and gives its ETag if it is the same.
+func (w *writer) isOurs(ctx context.Context, sum []byte) (etag string, err error) {
+	body, info, _, err := w.s.client.GetObject(ctx, w.s.cfg.Bucket, w.s.key(w.name), minio.GetObjectOptions{})
+	if err != nil && minio.ToErrorResponse(err).Code == minio.NoSuchKey {
+		return "", w.conflict()
+	} else if err != nil {
+		return "", err
+	}
+	defer body.Close()
+	if info.Size != w.size {
+		return "", w.conflict()
+	}
+	has := sha256.New()
+	if _, err := io.Copy(has, body); err != nil {
+		return "", err
+	}
+	if !bytes.Equal(has.Sum(nil), sum) {
+		return "", w.conflict()
+	}
+	return info.ETag, nil
+}
+
+// lookFirst does what the server does not: it is enough where nobody else
+// writes.
+func (w *writer) lookFirst() error {
+	now, err := w.s.Version(w.ctx, w.name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && w.over == blob.None, err == nil && now == w.over:
+		return nil
+	case err == nil || errors.Is(err, fs.ErrNotExist):
+		return w.conflict()
+	}
+	return err
 }
 
 // check compares what the server has with what was written. Not every server
@@ -108,7 +181,7 @@ func (w *writer) check(has minio.ObjectInfo, etag, sum string) error {
 	case has.Size != w.size:
 		return fmt.Errorf("the server has %d bytes of the %d that were sent", has.Size, w.size)
 	case has.ETag != etag:
-		return fmt.Errorf("the server has the ETag %q, not the %q that it told; does another process write here?", has.ETag, etag)
+		return fmt.Errorf("the server has the ETag %q, not the %q that it told: %w", has.ETag, etag, blob.ErrOverwritten)
 	case has.ChecksumSHA256 != "" && has.ChecksumSHA256 != sum:
 		return fmt.Errorf("the server has bytes with the SHA-256 %s, not the %s that were sent", has.ChecksumSHA256, sum)
 	}

@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"time"
+
+	"github.com/minio/minio-go/v7"
 )
 
 // pauses are how long a call that failed waits before it is made again.
@@ -58,6 +60,8 @@ func passing(err error) bool {
 		return false
 	case code == 0 || code == http.StatusTooManyRequests || code == http.StatusRequestTimeout:
 		return true
+	case code == http.StatusConflict: // of two requests at once, says AWS: try again
+		return minio.ToErrorResponse(err).Code == "ConditionalRequestConflict"
 	}
 	return code >= 500 && code != http.StatusNotImplemented || damaged(err)
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
+	"github.com/minio/minio-go/v7/pkg/s3utils"
 
 	"testbox-imaging/internal/blob"
 )
@@ -20,9 +21,10 @@ import (
 // prefix. It relies on what S3 promises since 2020: a read or list after a
 // write sees it.
 type Store struct {
-	client minio.Core
-	cfg    Config
-	spool  string
+	client    minio.Core
+	cfg       Config
+	spool     string
+	accessKey string // the access key, for messages
 }
 
 // Open gives the store of a bucket, which must exist. The keys come from the
@@ -31,30 +33,41 @@ type Store struct {
 // there, so that a crash leaves none.
 func Open(ctx context.Context, cfg Config, spool string) (*Store, error) {
 	keys := credentials.NewChainCredentials([]credentials.Provider{&credentials.EnvAWS{}, &credentials.FileAWSCredentials{}})
-	if v, err := keys.GetWithContext(nil); err != nil || v.AccessKeyID == "" {
+	value, err := keys.GetWithContext(nil)
+	if err != nil || value.AccessKeyID == "" {
 		return nil, fmt.Errorf("there are no keys for s3://%s; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (%v)", cfg.Bucket, err)
+	}
+	if err := s3utils.CheckValidBucketName(cfg.Bucket); err != nil {
+		return nil, fmt.Errorf("no bucket can be called %q; correct the name (the error was: %w)", cfg.Bucket, err)
 	}
 	if cfg.Endpoint == "" {
 		cfg.Endpoint = amazon
 	}
 	// Retries are ours: the client's would read one body from two goroutines.
-	client, err := minio.NewCore(cfg.Endpoint, &minio.Options{Creds: keys, Secure: !cfg.Insecure, Region: cfg.Region, MaxRetries: 1})
+	transport, err := minio.DefaultTransport(!cfg.Insecure)
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{client: *client, cfg: cfg, spool: spool}
-	var there bool
-	err = s.try(ctx, 0, func(ctx context.Context) (err error) {
-		there, err = s.client.BucketExists(ctx, cfg.Bucket)
-		return err
-	})
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("s3://%s at %s: %w", cfg.Bucket, cfg.Endpoint, err)
-	case !there:
-		return nil, fmt.Errorf("%s has no bucket %s; make it first", cfg.Endpoint, cfg.Bucket)
+	client, err := minio.NewCore(cfg.Endpoint, &minio.Options{Creds: keys, Secure: !cfg.Insecure, Region: cfg.Region, MaxRetries: 1,
+		Transport: noPages{transport}})
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{client: *client, cfg: cfg, spool: spool, accessKey: value.AccessKeyID}
+	if err := s.try(ctx, 0, s.look); err != nil {
+		return nil, fmt.Errorf("s3://%s at %s: %w", cfg.Bucket, cfg.Endpoint, s.explain(err))
 	}
 	return s, nil
+}
+
+// look asks for a list: the answer to a HEAD has no body that says why.
+func (s *Store) look(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	for o := range s.client.ListObjectsIter(ctx, s.cfg.Bucket, minio.ListObjectsOptions{Prefix: s.key(""), Recursive: true, MaxKeys: 1}) {
+		return o.Err
+	}
+	return ctx.Err()
 }
 
 // key is where a blob is in the bucket; of a prefix, where its blobs are.
@@ -73,7 +86,7 @@ func (s *Store) failed(op, name string, err error) error {
 	if minio.ToErrorResponse(err).Code == minio.NoSuchKey {
 		err = fs.ErrNotExist
 	}
-	return &fs.PathError{Op: op, Path: fmt.Sprintf("s3://%s/%s", s.cfg.Bucket, s.key(name)), Err: err}
+	return &fs.PathError{Op: op, Path: fmt.Sprintf("s3://%s/%s", s.cfg.Bucket, s.key(name)), Err: s.explain(err)}
 }
 
 // Size implements blob.Store.
@@ -91,6 +104,18 @@ func (s *Store) stat(ctx context.Context, name string) (info minio.ObjectInfo, e
 		return err
 	})
 	return info, err
+}
+
+// Version implements blob.Store: it is the ETag.
+func (s *Store) Version(ctx context.Context, name string) (blob.Version, error) {
+	if err := blob.CheckName(name); err != nil {
+		return blob.None, err
+	}
+	info, err := s.stat(ctx, name)
+	if err == nil && (info.ETag == "" || info.ETag == string(blob.Any)) {
+		err = fmt.Errorf("the server gives the ETag %q, which says nothing", info.ETag)
+	}
+	return blob.Version(info.ETag), s.failed("version", name, err)
 }
 
 // Remove implements blob.Store.

@@ -1,0 +1,455 @@
+package store
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"testbox-imaging/internal/blob"
+	"testbox-imaging/internal/durable"
+)
+
+// In object storage, no lock keeps other machines out. So a blob says which
+// folder writes: its owner. What needs that to be true, the creation of a
+// record and the removal of anything, is first announced in that blob, over
+// the version that the owner knows. Whoever takes the store over does so over
+// a version too, and then finishes or bars what the owner before had announced.
+// So a process that was overtaken without knowing it can do neither, whenever
+// its requests arrive. No clock has a part in it.
+
+// ownerName is that blob, and in the owner's folder what the folder remembers.
+const ownerName = "owner"
+
+const (
+	ownerFormat = 1
+	maxOwner    = 4 << 20 // bytes
+)
+
+// Owner is in a Config what is needed to become the owner.
+type Owner struct {
+	Host, Path string // what other folders are told
+	TakeOver   bool   // though another folder is the owner
+	OnlyWriter bool   // the admin says that nobody else writes: the server need not keep conditions
+}
+
+// ownerFile is the text of the owner's blob.
+type ownerFile struct {
+	Format  int       `json:"format"`  // ownerFormat
+	Folder  string    `json:"folder"`  // random, of the owner's folder
+	Session string    `json:"session"` // random, of its last opening for writing
+	Host    string    `json:"host"`
+	Path    string    `json:"path"`
+	Since   time.Time `json:"since"` // of the session
+	Step    int       `json:"step"`  // counts changes, so that no two texts are equal
+	// NextPack is above all numbers that packs had which were removed: no number
+	// is given twice.
+	NextPack uint32   `json:"next_pack"`
+	Creating []string `json:"creating,omitempty"` // records announced
+	Removing []string `json:"removing,omitempty"` // records and packs announced
+}
+
+// ownFile is what the folder remembers.
+type ownFile struct {
+	Folder  string   `json:"folder"`
+	Session string   `json:"session"`         // the last one
+	Tried   []string `json:"tried,omitempty"` // later ones of which it is not known whether they came to be
+}
+
+// ErrNotOwner is matched by errors that say that another folder writes to the
+// store.
+var ErrNotOwner = errors.New("another folder writes to this store")
+
+// OwnerError names that folder.
+type OwnerError struct {
+	Host, Path string
+	Since      time.Time // when it opened the store last, by its clock
+	Copied     bool      // it was a copy of this one, or this one is older than what is in the store
+	Overtaken  bool      // it took the store over while this process had it open
+}
+
+func (e *OwnerError) Error() string {
+	owner := fmt.Sprintf("%s on %s, which opened it for writing at %s", e.Path, e.Host, e.Since.UTC().Format(time.RFC3339))
+	switch {
+	case e.Overtaken:
+		return fmt.Sprintf("the store was taken over by the folder %s; nothing more is written from here", owner)
+	case e.Copied:
+		return fmt.Sprintf("%v: the folder %s; this folder is a copy of that one, or was set back to an earlier state; use that folder, or %s",
+			ErrNotOwner, owner, takeOverHelp)
+	}
+	return fmt.Sprintf("%v: the folder %s; use that folder, or, %s", ErrNotOwner, owner, takeOverHelp)
+}
+
+const takeOverHelp = "once nothing there writes any more, make this folder the owner with `testbox store take-over`"
+
+// Is implements the protocol of errors.Is.
+func (e *OwnerError) Is(target error) bool { return target == ErrNotOwner }
+
+// ErrNoOwner says that nobody has opened the store for writing yet.
+var ErrNoOwner = errors.New("the store has no owner yet")
+
+// ReadOwner says who owns a store.
+func ReadOwner(ctx context.Context, blobs blob.Store) (*OwnerError, error) {
+	f, err := readOwner(ctx, blobs)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, ErrNoOwner
+	} else if err != nil {
+		return nil, err
+	}
+	return f.asError(), nil
+}
+
+func readOwner(ctx context.Context, blobs blob.Store) (f ownerFile, err error) {
+	body, err := readEnvelope(ctx, blobs, ownerName, "owner", maxOwner)
+	if err != nil {
+		return f, err
+	}
+	if err := unmarshalStrict(body, &f); err != nil {
+		return f, fmt.Errorf("%s: %w", ownerName, err)
+	}
+	if f.Format != ownerFormat || f.Folder == "" || f.Session == "" {
+		return f, fmt.Errorf("%s has format %d, this program reads format %d", ownerName, f.Format, ownerFormat)
+	}
+	return f, nil
+}
+
+func (f *ownerFile) asError() *OwnerError {
+	return &OwnerError{Host: f.Host, Path: f.Path, Since: f.Since}
+}
+
+// lease is the ownership of a store. A nil one is that of a store which a lock
+// guards.
+type lease struct {
+	s    *Store
+	mu   sync.Mutex // held while the owner's blob is changed; guards those below
+	now  ownerFile
+	busy map[string]bool // announced by what is at work now; the rest was left behind
+	lost error           // another owns the store
+}
+
+// claim makes this folder the owner. Mine says that nobody else was it since it
+// had the store open last.
+func (s *Store) claim(ctx context.Context) (mine bool, err error) {
+	own, err := s.readOwn()
+	if err != nil {
+		return false, err
+	}
+	over, before, err := s.ownerNow(ctx)
+	if err != nil {
+		return false, err
+	}
+	mine = before.Folder == own.Folder && (before.Session == own.Session || slices.Contains(own.Tried, before.Session))
+	if over != blob.None && !mine && !s.cfg.Owner.TakeOver {
+		e := before.asError()
+		e.Copied = before.Folder == own.Folder
+		return false, e
+	}
+	if !s.cfg.Owner.OnlyWriter {
+		if err := blob.Probe(ctx, s.cfg.Blobs); err != nil {
+			return false, err
+		}
+	}
+	next := ownerFile{Format: ownerFormat, Folder: own.Folder, Session: rand.Text(), Host: s.cfg.Owner.Host, Path: s.cfg.Owner.Path,
+		Since: time.Now().UTC().Truncate(time.Second), NextPack: before.NextPack, Creating: before.Creating, Removing: before.Removing}
+	own.Tried = append(own.Tried, next.Session)
+	if err := s.writeOwn(own); err != nil {
+		return false, err
+	}
+	err = writeOver(ctx, s.cfg.Blobs, ownerName, over, "owner", next, maxOwner)
+	switch {
+	case errors.Is(err, fs.ErrExist) || errors.Is(err, blob.ErrChanged):
+		return false, fmt.Errorf("another process became the store's owner just now: %w; look who it is, and try again", ErrNotOwner)
+	case err != nil:
+		return false, err
+	}
+	own = ownFile{Folder: own.Folder, Session: next.Session}
+	if err := s.writeOwn(own); err != nil {
+		return false, err
+	}
+	s.lease = &lease{s: s, now: next, busy: map[string]bool{}}
+	s.next = max(s.next, next.NextPack)
+	return mine, s.lease.settle(ctx)
+}
+
+// ownerNow gives the owner's blob and its version. One that is damaged is as
+// good as none for who takes the store over.
+func (s *Store) ownerNow(ctx context.Context) (blob.Version, ownerFile, error) {
+	// The version comes first: if the blob changes between the two, a write
+	// over that version fails.
+	v, err := s.cfg.Blobs.Version(ctx, ownerName)
+	if errors.Is(err, fs.ErrNotExist) {
+		return blob.None, ownerFile{}, nil
+	} else if err != nil {
+		return v, ownerFile{}, err
+	}
+	f, err := readOwner(ctx, s.cfg.Blobs)
+	if isSpoilt(err) && s.cfg.Owner.TakeOver {
+		return v, ownerFile{}, nil
+	} else if isSpoilt(err) {
+		err = fmt.Errorf("%w; %s", err, takeOverHelp)
+	}
+	return v, f, err
+}
+
+// readOwn gives what the folder remembers; a folder that never wrote gets a
+// name.
+func (s *Store) readOwn() (own ownFile, err error) {
+	text, err := durable.ReadFile(s.cfg.State, filepath.Join(s.cfg.Dir, ownerName), maxOwner)
+	if errors.Is(err, fs.ErrNotExist) {
+		return ownFile{Folder: rand.Text()}, nil
+	} else if err != nil {
+		return own, err
+	}
+	body, err := unseal("folder", text)
+	if err == nil {
+		err = unmarshalStrict(body, &own)
+	}
+	if err != nil {
+		s.cfg.Log("%s: %v; the folder counts as a new one", filepath.Join(s.cfg.Dir, ownerName), err)
+		return ownFile{Folder: rand.Text()}, nil
+	}
+	return own, nil
+}
+
+func (s *Store) writeOwn(own ownFile) error {
+	own.Tried = own.Tried[max(0, len(own.Tried)-maxTried):]
+	text, err := envelope("folder", own)
+	if err != nil {
+		return err
+	}
+	return durable.WriteFile(s.cfg.State, filepath.Join(s.cfg.Dir, ownerName), text, 0o600)
+}
+
+// maxTried is how many sessions are remembered that may have come to be.
+const maxTried = 100
+
+// changeTries is how often a change of the owner's blob is tried: an earlier
+// one of this process may still be on its way.
+const changeTries = 5
+
+// change writes the owner's blob, if this process still is the owner. mu is
+// held.
+func (l *lease) change(ctx context.Context, edit func(*ownerFile)) error {
+	for range changeTries {
+		if l.lost != nil {
+			return l.lost
+		}
+		over, err := l.check(ctx)
+		if err != nil {
+			return err
+		}
+		next := l.now
+		next.Creating, next.Removing = slices.Clone(next.Creating), slices.Clone(next.Removing)
+		edit(&next)
+		next.Step++
+		next.NextPack = max(next.NextPack, l.s.nextPack())
+		err = writeOver(ctx, l.s.cfg.Blobs, ownerName, over, "owner", next, maxOwner)
+		if err == nil || !errors.Is(err, blob.ErrChanged) {
+			if l.now.Step = next.Step; err == nil {
+				l.now = next
+			}
+			return err
+		}
+	}
+	return fmt.Errorf("%s: %w", ownerName, blob.ErrChanged)
+}
+
+// check looks whether this process still is the owner, and gives the version
+// of the blob that says so.
+func (l *lease) check(ctx context.Context) (blob.Version, error) {
+	v, err := l.s.cfg.Blobs.Version(ctx, ownerName)
+	if err != nil {
+		return v, l.gone(err)
+	}
+	f, err := readOwner(ctx, l.s.cfg.Blobs)
+	if err != nil {
+		return v, l.gone(err)
+	}
+	if f.Session != l.now.Session {
+		e := f.asError()
+		e.Overtaken = true
+		l.lost = e
+		return v, e
+	}
+	l.now.Step = max(l.now.Step, f.Step)
+	return v, nil
+}
+
+// gone is the error of an owner's blob that somebody removed.
+func (l *lease) gone(err error) error {
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	l.lost = fmt.Errorf("the blob that says who writes to the store was removed; open the store again: %w", ErrNotOwner)
+	return l.lost
+}
+
+// still wants this process to be the owner.
+func (l *lease) still(ctx context.Context) error {
+	if l == nil {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.finish(ctx, false); err != nil {
+		return err
+	}
+	if l.lost != nil {
+		return l.lost
+	}
+	_, err := l.check(ctx)
+	return err
+}
+
+// create announces a record, and remove what is to be removed. The caller says
+// done of what has come to its end; the rest is settled later.
+func (l *lease) create(ctx context.Context, name string) error {
+	return l.announce(ctx, func(f *ownerFile) { f.Creating = added(f.Creating, name) }, name)
+}
+
+func (l *lease) remove(ctx context.Context, names ...string) error {
+	return l.announce(ctx, func(f *ownerFile) { f.Removing = added(f.Removing, names...) }, names...)
+}
+
+func added(list []string, names ...string) []string {
+	list = append(list, names...)
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+func (l *lease) announce(ctx context.Context, edit func(*ownerFile), names ...string) error {
+	if l == nil || len(names) == 0 {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.finish(ctx, false); err != nil {
+		return err
+	}
+	err := l.change(ctx, edit)
+	if err != nil { // it may have come to be announced
+		edit(&l.now)
+		return err
+	}
+	for _, n := range names {
+		l.busy[n] = true
+	}
+	return nil
+}
+
+// leave says that the caller does no more about some names, of which it is not
+// known what became.
+func (l *lease) leave(names ...string) {
+	if l == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, n := range names {
+		delete(l.busy, n)
+	}
+}
+
+// doneTime is how long an announcement is tried to be taken back.
+const doneTime = 10 * time.Second
+
+// done takes announcements back. If it cannot, they are settled later, which
+// does no harm.
+func (l *lease) done(ctx context.Context, names ...string) {
+	if l == nil || len(names) == 0 {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, n := range names {
+		delete(l.busy, n)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), doneTime)
+	defer cancel()
+	without := func(list []string) []string {
+		return slices.DeleteFunc(slices.Clone(list), func(n string) bool { return slices.Contains(names, n) })
+	}
+	err := l.change(ctx, func(f *ownerFile) { f.Creating, f.Removing = without(f.Creating), without(f.Removing) })
+	if err != nil {
+		l.s.cfg.Log("%v", err)
+	}
+}
+
+// settle finishes or bars all that was announced and left, packs too.
+func (l *lease) settle(ctx context.Context) error {
+	if l == nil {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.finish(ctx, true)
+}
+
+// finish settles what was left, packs only if all is wanted: in a process that
+// announced their removal, nothing counts on them. mu is held.
+func (l *lease) finish(ctx context.Context, all bool) error {
+	left := func(n string) bool { return !l.busy[n] && (all || !strings.HasPrefix(n, packPrefix)) }
+	if !slices.ContainsFunc(l.now.Creating, left) && !slices.ContainsFunc(l.now.Removing, left) {
+		return nil
+	}
+	if l.lost != nil {
+		return l.lost
+	}
+	if _, err := l.check(ctx); err != nil { // else another has settled it
+		return err
+	}
+	for _, n := range l.now.Creating {
+		if left(n) {
+			if err := bar(ctx, l.s.cfg.Blobs, n, blob.None); err != nil && !errors.Is(err, fs.ErrExist) {
+				return err
+			}
+		}
+	}
+	for _, n := range l.now.Removing {
+		if !left(n) {
+			continue
+		}
+		if err := l.finishRemoval(ctx, n); err != nil {
+			return err
+		}
+	}
+	return l.change(ctx, func(f *ownerFile) {
+		f.Creating, f.Removing = slices.DeleteFunc(f.Creating, left), slices.DeleteFunc(f.Removing, left)
+	})
+}
+
+// finishRemoval removes what was announced. A record's name is barred: a
+// request to remove it that comes late must find nothing else there.
+func (l *lease) finishRemoval(ctx context.Context, name string) error {
+	if strings.HasPrefix(name, packPrefix) { // whose number is never given again
+		return l.s.cfg.Blobs.Remove(ctx, name)
+	}
+	return bar(ctx, l.s.cfg.Blobs, name, blob.Any)
+}
+
+// barred is in the place of a record that must not come any more. Nobody reads
+// more of it than what it is.
+type barred struct {
+	Why string `json:"why"`
+}
+
+const barWhat = "barred"
+
+// bar takes the name of a record, so that a request to create it that comes
+// late fails.
+func bar(ctx context.Context, blobs blob.Store, name string, over blob.Version) error {
+	return writeOver(ctx, blobs, name, over, barWhat,
+		barred{"a backup of this name was being committed or deleted when its process ended; this keeps the name from being used"}, maxOwner)
+}
+
+// isBar reports whether the text of a record is a bar.
+func isBar(text []byte) bool {
+	_, err := unseal(barWhat, text)
+	return err == nil
+}

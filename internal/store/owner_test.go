@@ -1,0 +1,460 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"testbox-imaging/internal/blob"
+	"testbox-imaging/internal/blob/mem"
+	"testbox-imaging/internal/faults"
+	"testbox-imaging/internal/image"
+)
+
+// The bench of TestTwoWriters:
+//
+//	process 1 ── Store ── line ─┐
+//	process 2 ── Store ── line ─┴─ network ── mem.Store
+//
+// Every request that writes, and every one that decides something, waits in
+// the network until the test lets it go on: so the test has each interleaving
+// in its hands. A request may be done and its answer lost; or be given up, and
+// be done much later all the same.
+
+// network holds the requests of all processes.
+type network struct {
+	bucket *mem.Store
+	mu     sync.Mutex
+	waits  []*request
+	late   []*request // given up by who sent it, and still on its way
+}
+
+type request struct {
+	line   *line
+	what   string
+	writes bool
+	run    func() error
+	answer chan error
+}
+
+// errNet is that of a process which does not know what became of a request.
+var errNet = errors.New("no answer")
+
+// line is a process's way to the bucket.
+type line struct {
+	*mem.Store
+	net  *network
+	name string // of the process
+	dead bool   // the process was killed; guarded by net.mu
+}
+
+// wait sends a request, and waits for its answer.
+func (l *line) wait(what string, writes bool, run func() error) error {
+	r := &request{l, what, writes, run, make(chan error, 1)}
+	l.net.mu.Lock()
+	if l.dead {
+		l.net.mu.Unlock()
+		return errNet
+	}
+	l.net.waits = append(l.net.waits, r)
+	l.net.mu.Unlock()
+	return <-r.answer
+}
+
+func (l *line) Version(ctx context.Context, name string) (v blob.Version, err error) {
+	if blob.IsProbe(name) {
+		return l.Store.Version(ctx, name)
+	}
+	err = l.wait("version of "+name, false, func() (err error) {
+		v, err = l.Store.Version(ctx, name)
+		return err
+	})
+	return v, err
+}
+
+func (l *line) List(ctx context.Context, prefix string) (out []blob.Info, err error) {
+	err = l.wait("list of "+prefix, false, func() (err error) {
+		out, err = l.Store.List(ctx, prefix)
+		return err
+	})
+	return out, err
+}
+
+func (l *line) Remove(ctx context.Context, name string) error {
+	if blob.IsProbe(name) {
+		return l.Store.Remove(ctx, name)
+	}
+	return l.wait("remove "+name, true, func() error { return l.Store.Remove(context.Background(), name) })
+}
+
+func (l *line) Create(_ context.Context, name string, over blob.Version) (blob.Writer, error) {
+	w, err := l.Store.Create(context.Background(), name, over)
+	if err != nil || blob.IsProbe(name) {
+		return w, err
+	}
+	return &lineWriter{Writer: w, l: l, name: name}, nil
+}
+
+type lineWriter struct {
+	blob.Writer
+	l    *line
+	name string
+	sent bool
+}
+
+func (w *lineWriter) Commit() error {
+	w.sent = true
+	return w.l.wait("write "+w.name, true, w.Writer.Commit)
+}
+
+// Abort has no effect on a request that was sent.
+func (w *lineWriter) Abort() {
+	if !w.sent {
+		w.Writer.Abort()
+	}
+}
+
+// proc is a folder and the process that works in it, if there is one.
+type proc struct {
+	name  string
+	state *faults.Volatile
+	line  *line
+	store *Store
+	busy  bool
+}
+
+// world is what TestTwoWriters plays with.
+type twoWriters struct {
+	net    *network
+	procs  []*proc
+	random *rand.Rand
+	steps  int        // choices left
+	faults int        // of 100 requests, those that have another fate than to be done and answered
+	mu     sync.Mutex // guards those below
+	ledger *ledger
+	pinned map[string]bool
+	doomed map[string]int // deletions at work
+	day    int
+	story  []string
+	wrong  error
+}
+
+// choose gives one of n numbers.
+func (w *twoWriters) choose(n int) int { return w.random.IntN(n) }
+
+func (w *twoWriters) tell(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.story = append(w.story, fmt.Sprintf(format, args...))
+}
+
+// start lets an idle process do something.
+func (w *twoWriters) start(p *proc, what string, do func() error) {
+	p.busy = true
+	go func() {
+		err := do()
+		w.tell("%s: %s ends with %v", p.name, what, err)
+		w.mu.Lock()
+		p.busy = false
+		w.mu.Unlock()
+	}()
+}
+
+func (w *twoWriters) open(p *proc, takeOver bool) {
+	p.line = &line{Store: w.net.bucket, net: w.net, name: p.name}
+	l := p.line
+	w.start(p, fmt.Sprint("open, take over ", takeOver), func() error {
+		s, err := Open(context.Background(), Config{Blobs: l, State: p.state, Dir: "/", PackSize: tiny,
+			Owner: &Owner{Host: "host", Path: p.name, TakeOver: takeOver}})
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if err == nil && p.line == l {
+			p.store = s
+		}
+		return err
+	})
+}
+
+// act lets a process with an open store do something.
+func (w *twoWriters) act(p *proc) {
+	s, box := p.store, fmt.Sprint("10.0.0.", 1+w.choose(2))
+	switch w.choose(12) {
+	case 0, 1, 2, 3:
+		from := uint64(w.choose(6))
+		d := w.ledger.know(newDisk(seeds(1+3*from, 4), seeds(2+from, 3)))
+		w.day++
+		r := recordOf(box, day(1).Add(time.Duration(w.day)*time.Hour), d)
+		w.start(p, "back up "+box, func() error { return w.backUp(s, r, d) })
+	case 4, 5:
+		w.start(p, "collect", func() error { return errors.Join(collectAll(s)) })
+	case 6, 7, 8:
+		nth := w.choose(4)
+		w.start(p, "delete", func() error { return w.delete(s, nth) })
+	case 9, 10:
+		nth := w.choose(4)
+		w.start(p, "pin", func() error { return w.pin(s, nth) })
+	case 11:
+		w.start(p, "close", func() error {
+			err := s.Close()
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			p.store = nil
+			return err
+		})
+	}
+}
+
+func (w *twoWriters) backUp(s *Store, r *image.Record, d fakeDisk) error {
+	session := s.Begin()
+	defer session.Close()
+	err := d.save(context.Background(), session)
+	if err == nil {
+		err = session.Commit(context.Background(), r)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if r.ID != "" { // it was tried to be written
+		w.ledger.committed(r, err)
+	}
+	return err
+}
+
+func collectAll(s *Store) error {
+	plan, err := s.PlanGC(context.Background())
+	if err == nil {
+		_, err = s.GC(context.Background(), plan)
+	}
+	return err
+}
+
+// nth picks a backup.
+func nth(s *Store, n int) (*image.Record, error) {
+	all, _, err := s.Records(context.Background())
+	if err != nil || len(all) == 0 {
+		return nil, errors.Join(err, fs.ErrNotExist)
+	}
+	return all[n%len(all)], nil
+}
+
+func (w *twoWriters) delete(s *Store, n int) error {
+	r, err := nth(s, n)
+	if err != nil {
+		return err
+	}
+	name := recordName(r.Box, r.ID)
+	w.mu.Lock()
+	w.doomed[name]++
+	w.ledger.deleted(r, errNet)
+	w.mu.Unlock()
+	err = s.Delete(context.Background(), r)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.doomed[name]--
+	return err
+}
+
+func (w *twoWriters) pin(s *Store, n int) error {
+	r, err := nth(s, n)
+	if err != nil {
+		return err
+	}
+	if err := s.SetPinned(context.Background(), r.Box, r.ID, true); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	name := recordName(r.Box, r.ID)
+	w.pinned[name] = true
+	if w.doomed[name] == 0 { // a deletion that failed before cannot come back
+		w.ledger.must[name] = true
+	}
+	return nil
+}
+
+// step makes one choice, and reports whether there are more.
+func (w *twoWriters) step() bool {
+	synctest.Wait()
+	w.net.mu.Lock()
+	slices.SortFunc(w.net.waits, func(a, b *request) int {
+		return cmp.Or(strings.Compare(a.line.name, b.line.name), strings.Compare(a.what, b.what))
+	})
+	waits := len(w.net.waits)
+	late := len(w.net.late)
+	w.net.mu.Unlock()
+	var idle []*proc
+	for _, p := range w.procs {
+		if !p.busy {
+			idle = append(idle, p)
+		}
+	}
+	if w.steps--; w.steps < 0 {
+		return false
+	}
+	switch c := w.choose(100); {
+	case c < 5 && late > 0:
+		w.arrive(w.choose(late))
+	case c < 6:
+		w.kill(w.procs[w.choose(len(w.procs))])
+	case c < 30 && len(idle) > 0, waits == 0 && len(idle) > 0:
+		p := idle[w.choose(len(idle))]
+		if p.store == nil {
+			w.open(p, w.choose(2) > 0)
+		} else {
+			w.act(p)
+		}
+	case waits > 0:
+		w.release(w.choose(waits))
+	}
+	return true
+}
+
+// take takes a request out of the network.
+func (n *network) take(list *[]*request, i int) *request {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	r := (*list)[i]
+	*list = slices.Delete(*list, i, i+1)
+	return r
+}
+
+// release lets a request go on, to one of its fates.
+func (w *twoWriters) release(i int) {
+	r := w.net.take(&w.net.waits, i)
+	fate := 0
+	if w.choose(100) < w.faults {
+		fate = 1 + w.choose(3)
+	}
+	switch {
+	case fate == 1 && r.writes:
+		w.tell("%s: %s is done, the answer is lost", r.line.name, r.what)
+		r.run()
+		r.answer <- errNet
+	case fate == 2:
+		w.tell("%s: %s is lost", r.line.name, r.what)
+		r.answer <- errNet
+	case fate == 3 && r.writes:
+		w.tell("%s: %s is given up", r.line.name, r.what)
+		w.net.late = append(w.net.late, r)
+		r.answer <- errNet
+	default:
+		err := r.run()
+		w.tell("%s: %s: %v", r.line.name, r.what, err)
+		r.answer <- err
+	}
+}
+
+// arrive lets a request come that its process gave up.
+func (w *twoWriters) arrive(i int) {
+	r := w.net.take(&w.net.late, i)
+	w.tell("late: %s: %v", r.what, r.run())
+}
+
+// kill ends a process. Its requests may still be on their way.
+func (w *twoWriters) kill(p *proc) {
+	if p.line == nil {
+		return
+	}
+	w.tell("%s is killed", p.name)
+	w.net.mu.Lock()
+	p.line.dead = true
+	var gone []*request
+	w.net.waits = slices.DeleteFunc(w.net.waits, func(r *request) bool {
+		if r.line == p.line {
+			gone = append(gone, r)
+		}
+		return r.line == p.line
+	})
+	w.net.mu.Unlock()
+	for _, r := range gone {
+		if r.writes && w.choose(2) == 1 {
+			w.net.late = append(w.net.late, r)
+		}
+		r.answer <- errNet
+	}
+	synctest.Wait()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	p.store, p.line, p.busy = nil, nil, false
+}
+
+// verify opens the store in a folder of its own, and holds it to the ledger.
+func (w *twoWriters) verify(what string, collect bool) error {
+	s, err := Open(context.Background(), Config{Blobs: w.net.bucket, State: faults.NewVolatile(), Dir: "/", PackSize: tiny,
+		Owner: &Owner{Host: "host", Path: "fresh", TakeOver: true}})
+	if err == nil && collect {
+		err = collectAll(s)
+	}
+	if err == nil {
+		err = errors.Join(w.ledger.verify(s), s.Check(context.Background()), w.pins(s))
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return s.Close()
+}
+
+func (w *twoWriters) pins(s *Store) error {
+	all, _, err := s.Records(context.Background())
+	for _, r := range all {
+		if w.pinned[recordName(r.Box, r.ID)] && !r.Pinned {
+			err = errors.Join(err, fmt.Errorf("%s lost its pin", recordName(r.Box, r.ID)))
+		}
+	}
+	return err
+}
+
+// play plays the choices to their end.
+func (w *twoWriters) play() error {
+	if err := Init(context.Background(), w.net.bucket); err != nil {
+		return err
+	}
+	for w.step() {
+	}
+	for _, p := range w.procs {
+		w.kill(p)
+	}
+	if err := w.verify("at the end", false); err != nil {
+		return err
+	}
+	if err := w.verify("after a collection", true); err != nil {
+		return err
+	}
+	for len(w.net.late) > 0 {
+		w.arrive(0)
+	}
+	return w.verify("after late requests", true)
+}
+
+// TestTwoWriters: two processes with folders of their own write to one bucket,
+// are killed, hang, take over from each other without the other knowing it, and
+// their requests are lost, or come late. Whatever said that it was committed
+// restores, byte by byte.
+func TestTwoWriters(t *testing.T) {
+	if _, err := backup(t.Context(), newStore(t, &mem.Store{}), "warm", day(1), newDisk(seeds(1, 3))); err != nil {
+		t.Fatal(err) // what is made but once (encoders) must not belong to one of the games
+	}
+	rapid.Check(t, func(rt *rapid.T) {
+		w := &twoWriters{net: &network{bucket: &mem.Store{}}, ledger: newLedger(), pinned: map[string]bool{}, doomed: map[string]int{}}
+		for _, name := range []string{"one", "two"} {
+			w.procs = append(w.procs, &proc{name: name, state: faults.NewVolatile()})
+		}
+		w.random = rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "seed"), 0))
+		w.steps, w.faults = rapid.IntRange(10, 800).Draw(rt, "steps"), rapid.SampledFrom([]int{0, 2, 10}).Draw(rt, "faults")
+		var err error
+		synctest.Test(t, func(*testing.T) { err = w.play() })
+		if err != nil {
+			rt.Fatalf("%v\n%s", err, strings.Join(w.story, "\n"))
+		}
+	})
+}
