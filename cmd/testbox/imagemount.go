@@ -88,7 +88,8 @@ func runImageMount(cmd *cobra.Command, s *store.Locked, arg, dir string, tell bo
 		}
 		view := im.ReaderAt(ctx, viewCache)
 		defer view.Close()
-		disks = append(disks, imagefs.Disk{File: imagefs.File{Name: d.Name, Size: d.Disk.Size, ModTime: r.Time, ReaderAt: view}, SectorSize: d.Disk.SectorSize})
+		file := imagefs.File{Name: d.Name, Size: d.Disk.Size, ModTime: r.Time, ReaderAt: view}
+		disks = append(disks, imagefs.Disk{File: file, SectorSize: d.Disk.SectorSize})
 		layouts[d.Name] = copier.ParseLayout(im.Root.Layout).Parts
 	}
 	var logged atomic.Bool

@@ -23,7 +23,7 @@ func TestInterruptedBuild(t *testing.T) {
 	agent := testenv.Build(t, "cmd/testbox-maintenance")
 	area := filepath.Join(dir, "export")
 	// apt-get stands still, and takes its time to end.
-	script := "#!/bin/sh\necho $$ >" + dir + "/pid\ntrap 'sleep 0.2; echo ended >" + dir + "/ended; exit 0' TERM\nwhile :; do sleep 0.05; done\n"
+	script := "#!/bin/sh\ncd " + dir + "\ntrap 'sleep 0.2; echo ended >ended; exit 0' TERM\necho $$ >pid\nwhile :; do sleep 0.05; done\n"
 	err := os.WriteFile(filepath.Join(bin, "apt-get"), []byte(script), 0o755)
 	if err == nil {
 		err = os.MkdirAll(filepath.Join(area, "testbox-tftp"), 0o755)
@@ -51,7 +51,8 @@ func TestInterruptedBuild(t *testing.T) {
 	}
 	cmd.Wait()
 	text := said.String()
-	if code := cmd.ProcessState.ExitCode(); code != exitFailed || !strings.Contains(text, "testbox: interrupted\n") || strings.Contains(text, "signal") {
+	code := cmd.ProcessState.ExitCode()
+	if code != exitFailed || !strings.Contains(text, "testbox: interrupted\n") || strings.Contains(text, "signal") {
 		t.Errorf("exit code %d, %s", code, text)
 	}
 	if _, err := os.Stat(dir + "/ended"); err != nil {

@@ -121,7 +121,8 @@ func (m *Mount) unmount(gone <-chan struct{}) {
 			return
 		}
 		if !said {
-			m.log("%s is in use (%v), so it stays mounted; this ends by itself as soon as nothing uses it. `fuser -vm %[1]s` and `losetup` show who does", m.dir, err)
+			m.log("%s is in use (%v), so it stays mounted; this ends by itself as soon as nothing uses it. "+
+				"`fuser -vm %[1]s` and `losetup` show who does", m.dir, err)
 		}
 		select {
 		case <-gone:
