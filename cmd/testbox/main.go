@@ -17,7 +17,11 @@ import (
 
 func main() {
 	cpu.LetDisksBlock()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ends := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // as nohup has it
+		ends = append(ends, syscall.SIGHUP) // the terminal is closed
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), ends...)
 	code := run(ctx, newRootCmd(realWorld()), os.Args[1:], os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)

@@ -31,7 +31,7 @@ func TestMount(t *testing.T) {
 	testenv.Tools(t, "mkfs.ext4", "sfdisk", "mount", "umount", "cmp", "dd")
 	program := testenv.Build(t, "cmd/testbox")
 	for name, test := range map[string]func(*mounting){
-		"returns": (*mounting).returns, "fails": (*mounting).fails, "in use": (*mounting).inUse, "killed": (*mounting).killed,
+		"returns": (*mounting).returns, "terminal closes": (*mounting).hangUp, "fails": (*mounting).fails, "in use": (*mounting).inUse, "killed": (*mounting).killed,
 	} {
 		t.Run(name, func(t *testing.T) { test(newMounting(t, program)) })
 	}
@@ -186,6 +186,23 @@ func (m *mounting) inUse() {
 	m.ended()
 	if _, err := os.Stat(filepath.Join(m.at, "sda.raw")); err == nil {
 		t.Error("the folder is still mounted")
+	}
+}
+
+// hangUp: the end of the terminal of a mount in the foreground takes it away,
+// and leaves none that nobody serves.
+func (m *mounting) hangUp() {
+	m.sh("testbox image mount --foreground nbox $PWD/mnt >said 2>&1 &")
+	m.wait("the mount is there", func() bool {
+		text, _ := os.ReadFile(filepath.Join(m.dir, "said"))
+		return bytes.Contains(text, []byte("an interrupt ends it"))
+	})
+	if err := unix.Kill(m.processes()[0], unix.SIGHUP); err != nil {
+		m.t.Fatal(err)
+	}
+	m.ended()
+	if names, err := os.ReadDir(m.at); err != nil || len(names) > 0 {
+		m.t.Errorf("the folder has %v, %v", names, err)
 	}
 }
 
