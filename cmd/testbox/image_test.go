@@ -250,7 +250,8 @@ func (s *shell) dated(at string, disk []byte, bad ...image.Range) string {
 		if err != nil {
 			s.t.Fatal(err)
 		}
-		s.write("web-1/"+name+".json", bytes.Replace(text, []byte("2026-11-20T10:11:12Z"), []byte(at), 1))
+		dated := strings.NewReplacer("2026-11-20T10:11:12Z", at, "20261120-101112-0011aabb", "of "+at) // each backup has an arming of its own
+		s.write("web-1/"+name+".json", []byte(dated.Replace(string(text))))
 	}
 	return s.path("web-1")
 }
@@ -270,7 +271,7 @@ func (s *shell) shows(out string, texts ...string) {
 func TestBadSectorsStay(t *testing.T) {
 	s := newShell(t)
 	s.run(0, "store", "init")
-	disk := conform.Disks(1 << 20)["text"]
+	disk := conform.Disks(1 << 20)["mixed"]
 	s.run(0, "image", "import", s.dated("2026-11-20T10:11:12Z", disk))
 	bad := image.Range{Off: 65536, Len: 1024}
 	s.run(exitBadSectors, "image", "import", s.dated("2026-11-21T10:11:12Z", disk, bad))
@@ -302,7 +303,7 @@ func TestBadSectorsStay(t *testing.T) {
 func TestWrongClock(t *testing.T) {
 	s := newShell(t)
 	s.run(0, "store", "init")
-	disk := conform.Disks(1 << 20)["text"]
+	disk := conform.Disks(1 << 20)["mixed"]
 	s.run(0, "image", "import", s.dated("2026-11-20T10:11:12Z", disk))
 	s.shows(s.run(0, "image", "import", s.dated("2037-01-01T00:00:00Z", disk)), "is dated in the future: it is not web-1@latest")
 	s.shows(s.run(0, "image", "import", s.dated("1970-01-01T00:10:00Z", disk)), "is dated before there was this program")

@@ -147,7 +147,6 @@ type twoWriters struct {
 	doomed map[string]int // deletions at work
 	day    int
 	story  []string
-	wrong  error
 }
 
 // choose gives one of n numbers.
