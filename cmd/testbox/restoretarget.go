@@ -107,9 +107,6 @@ func (d *restoring) mayBeTarget(ctx context.Context) error {
 	if err := d.mustBeDisk(); err != nil {
 		return err
 	}
-	if d.isFile() && d.below("/dev") {
-		return wrong("%s is no device, but a file in memory; give the device's name", d.path)
-	}
 	whole := disk.WholeOf(d.path)
 	if !d.isBlock() || whole == "" {
 		return nil

@@ -47,7 +47,7 @@ type bench struct {
 
 func newBench(t *testing.T) bench {
 	t.Helper()
-	b := bench{t, filepath.Dir(realfs.File(t, 0)) + "/store"}
+	b := bench{t, t.TempDir() + "/store"} // a store is not made below /dev, where the disks are
 	b.run("store", "init")
 	t.Cleanup(func() {
 		if !t.Failed() {
@@ -303,7 +303,7 @@ func TestMount(t *testing.T) {
 	want := realfs.Ext.Files(t, realfs.Copy(t, img))
 	b.run("image", "create", "box", img)
 	dir := t.TempDir()
-	cmd := exec.Command(testbox, "image", "mount", "box", dir)
+	cmd := exec.Command(testbox, "image", "mount", "--foreground", "box", dir)
 	cmd.Env = append(os.Environ(), "TESTBOX_STORE="+b.store)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out

@@ -112,14 +112,19 @@ func TestLargerDiskWarns(t *testing.T) {
 	img := realfs.File(t, 24<<20)
 	realfs.Run(t, "sh", "-c", "printf 'label: gpt\n2048,4096\n' | sfdisk -q "+img)
 	want := byLibblkid(t, img, 512)
-	f, err := os.OpenFile(img, os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
+	write := func(text string, off int64) {
+		f, err := os.OpenFile(img, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close() // a file that is open for writing counts as in use
+		if _, err := f.WriteAt([]byte(text), off); err != nil {
+			t.Fatal(err)
+		}
 	}
-	defer f.Close()
-	f.WriteAt([]byte("GRUB "), 0x180) // whose boot record starts what lies at sector 1
-	f.WriteAt([]byte{1}, 0x5C)
-	f.WriteAt(make([]byte, 512), 512)
+	write("GRUB ", 0x180) // whose boot record starts what lies at sector 1
+	write("\x01", 0x5C)
+	write(strings.Repeat("\x00", 512), 512)
 	b.run("image", "create", "box", "sda="+img)
 	target := realfs.File(t, 40<<20)
 	if out := b.run("image", "restore", "--yes", "box", target); !strings.Contains(out, "testbox: warning: sda: the image's primary GPT is damaged") {
@@ -128,7 +133,7 @@ func TestLargerDiskWarns(t *testing.T) {
 	if got := byLibblkid(t, target, 512); got != want {
 		t.Errorf("libblkid finds %q, want %q", got, want)
 	}
-	f.WriteAt(make([]byte, 512), 24<<20-512)
+	write(strings.Repeat("\x00", 512), 24<<20-512)
 	b.run("image", "create", "box", "sda="+img)
 	if out := b.run("image", "restore", "--yes", "box", target); !strings.Contains(out, "testbox: warning: sda: the disk is larger") {
 		t.Error(out)
