@@ -289,7 +289,7 @@ func TestBuildDebian(t *testing.T) {
 	other := opt
 	other.Agent = testenv.Build(t, "cmd/testbox-maintenance", "faults")
 	other.Say = func(format string, args ...any) {
-		if strings.HasPrefix(format, "unpacking") || strings.HasPrefix(format, "installing") {
+		if said := fmt.Sprintf(format, args...); strings.HasPrefix(said, "unpacking") || strings.HasPrefix(said, "installing") {
 			cancel()
 		}
 	}
