@@ -17,16 +17,12 @@ import (
 	"testbox-imaging/internal/pack"
 )
 
-// load finds out what is there: the index's snapshot, if it is to be trusted,
-// and the packs that it does not know. All is called before the store is
-// shared.
-func (s *Store) load(ctx context.Context, trusted bool) error {
+// load finds out what is there: the index's snapshot, and the packs that it does
+// not know. All is called before the store is shared.
+func (s *Store) load(ctx context.Context) error {
 	// Read before the packs are listed: of those that another process seals
 	// between the two, none is taken for gone.
 	x, known, err := s.readIndex()
-	if err == nil && !trusted {
-		err = errors.New("another folder may have written to the store since the index was")
-	}
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
 			s.cfg.Log("%v: it is made anew from the packs", err)

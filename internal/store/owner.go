@@ -133,48 +133,53 @@ type lease struct {
 	lost error           // another owns the store
 }
 
-// claim makes this folder the owner. Mine says that nobody else was it since it
-// had the store open last.
-func (s *Store) claim(ctx context.Context) (mine bool, err error) {
+// claim makes this folder the owner. If another was it since this folder had
+// the store open last, the folder's index is removed.
+func (s *Store) claim(ctx context.Context) error {
 	own, err := s.readOwn()
 	if err != nil {
-		return false, err
+		return err
 	}
 	over, before, err := s.ownerNow(ctx)
 	if err != nil {
-		return false, err
+		return err
 	}
-	mine = before.Folder == own.Folder && (before.Session == own.Session || slices.Contains(own.Tried, before.Session))
+	mine := before.Folder == own.Folder && (before.Session == own.Session || slices.Contains(own.Tried, before.Session))
 	if over != blob.None && !mine && !s.cfg.Owner.TakeOver {
 		e := before.asError()
 		e.Copied = before.Folder == own.Folder
-		return false, e
+		return e
 	}
 	if !s.cfg.Owner.OnlyWriter {
 		if err := blob.Probe(ctx, s.cfg.Blobs); err != nil {
-			return false, err
+			return err
+		}
+	}
+	if !mine {
+		if err := s.dropIndex(); err != nil {
+			return err
 		}
 	}
 	next := ownerFile{Format: ownerFormat, Folder: own.Folder, Session: rand.Text(), Host: s.cfg.Owner.Host, Path: s.cfg.Owner.Path,
 		Since: time.Now().UTC().Truncate(time.Second), NextPack: before.NextPack, Creating: before.Creating, Removing: before.Removing}
 	own.Tried = append(own.Tried, next.Session)
 	if err := s.writeOwn(own); err != nil {
-		return false, err
+		return err
 	}
 	err = writeOver(ctx, s.cfg.Blobs, ownerName, over, "owner", next, maxOwner)
 	switch {
 	case errors.Is(err, fs.ErrExist) || errors.Is(err, blob.ErrChanged):
-		return false, fmt.Errorf("another process became the store's owner just now: %w; look who it is, and try again", ErrNotOwner)
+		return fmt.Errorf("another process became the store's owner just now: %w; look who it is, and try again", ErrNotOwner)
 	case err != nil:
-		return false, err
+		return err
 	}
 	own = ownFile{Folder: own.Folder, Session: next.Session}
 	if err := s.writeOwn(own); err != nil {
-		return false, err
+		return err
 	}
 	s.lease = &lease{s: s, now: next, busy: map[string]bool{}}
 	s.next = max(s.next, next.NextPack)
-	return mine, s.lease.settle(ctx)
+	return s.lease.settle(ctx)
 }
 
 // ownerNow gives the owner's blob and its version. One that is damaged is as

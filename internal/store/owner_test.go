@@ -144,7 +144,8 @@ type twoWriters struct {
 	mu     sync.Mutex // guards those below
 	ledger *ledger
 	pinned map[string]bool
-	doomed map[string]int // deletions at work
+	doomed map[string]int  // deletions at work
+	gone   map[string]bool // records that somebody began to delete
 	day    int
 	story  []string
 }
@@ -223,7 +224,11 @@ func (w *twoWriters) backUp(s *Store, r *image.Record, d fakeDisk) error {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if r.ID != "" { // it was tried to be written
+	switch {
+	case r.ID == "": // it was not tried to be written
+	case w.gone[recordName(r.Box, r.ID)]: // as soon as it was written
+		w.ledger.committed(r, errors.Join(err, errNet))
+	default:
 		w.ledger.committed(r, err)
 	}
 	return err
@@ -254,6 +259,7 @@ func (w *twoWriters) delete(s *Store, n int) error {
 	name := recordName(r.Box, r.ID)
 	w.mu.Lock()
 	w.doomed[name]++
+	w.gone[name] = true
 	w.ledger.deleted(r, errNet)
 	w.mu.Unlock()
 	err = s.Delete(context.Background(), r)
@@ -444,7 +450,8 @@ func TestTwoWriters(t *testing.T) {
 		t.Fatal(err) // what is made but once (encoders) must not belong to one of the games
 	}
 	rapid.Check(t, func(rt *rapid.T) {
-		w := &twoWriters{net: &network{bucket: &mem.Store{}}, ledger: newLedger(), pinned: map[string]bool{}, doomed: map[string]int{}}
+		w := &twoWriters{net: &network{bucket: &mem.Store{}}, ledger: newLedger(),
+			pinned: map[string]bool{}, doomed: map[string]int{}, gone: map[string]bool{}}
 		for _, name := range []string{"one", "two"} {
 			w.procs = append(w.procs, &proc{name: name, state: faults.NewVolatile()})
 		}
@@ -453,7 +460,57 @@ func TestTwoWriters(t *testing.T) {
 		var err error
 		synctest.Test(t, func(*testing.T) { err = w.play() })
 		if err != nil {
-			rt.Fatalf("%v\n%s", err, strings.Join(w.story, "\n"))
+			rt.Fatalf("%s\n%v", strings.Join(w.story, "\n"), err) // the error last: a log may show no more than the end
 		}
 	})
+}
+
+// TestIndexOlderThanAnotherOwner: a folder's index calls packs unneeded that
+// another folder, which took the store over, has counted on since. The process
+// that takes the store back ends before it has a new index. The next one in
+// that folder must not collect by the old index.
+func TestIndexOlderThanAnotherOwner(t *testing.T) {
+	bucket, d := &mem.Store{}, newDisk(seeds(1, 30))
+	must(t, Init(t.Context(), bucket))
+	states := map[string]*faults.Volatile{"one": faults.NewVolatile(), "two": faults.NewVolatile()}
+	config := func(blobs blob.Store, folder string) Config {
+		return Config{Blobs: blobs, State: states[folder], Dir: "/", PackSize: smallPacks, Log: t.Logf,
+			Owner: &Owner{Host: "host", Path: folder, TakeOver: true}}
+	}
+	h := &hooked{Store: bucket}
+	one := openStore(t, config(h, "one"))
+	must(t, one.Delete(t.Context(), mustBackup(t, one, "10.0.0.1", day(1), d)))
+	plan, err := one.PlanGC(t.Context())
+	must(t, err)
+	var two *Store
+	h.before = func(op string) {
+		if strings.HasPrefix(op, "remove "+packPrefix) && two == nil {
+			two = openStore(t, config(bucket, "two"))
+		}
+	}
+	if _, err := one.GC(t.Context(), plan); !errors.Is(err, ErrNotOwner) {
+		t.Fatalf("the collection of the folder that was overtaken ends with %v", err)
+	}
+	if packs := packsOf(t, bucket, chunks); len(packs) == 0 {
+		t.Fatal("no pack is left that the other folder could count on")
+	}
+	r := mustBackup(t, two, "10.0.0.2", day(2), d)
+	h.before = nil
+	if s, err := Open(t.Context(), config(&failingList{bucket}, "one")); err == nil {
+		t.Fatalf("%v was opened, though the packs cannot be listed", s)
+	}
+	one = openStore(t, config(bucket, "one"))
+	mustGC(t, one)
+	mustRestore(t, one, r, d)
+	must(t, one.Check(t.Context()))
+}
+
+// failingList does not list packs.
+type failingList struct{ blob.Store }
+
+func (f *failingList) List(ctx context.Context, prefix string) ([]blob.Info, error) {
+	if prefix == packPrefix {
+		return nil, errNet
+	}
+	return f.Store.List(ctx, prefix)
 }

@@ -32,6 +32,25 @@ func (s *Store) readIndex() (*index.Index, []index.Pack, error) {
 	return index.Read(bufio.NewReaderSize(io.NewSectionReader(f, 0, min(f.Size(), maxIndex)), 1<<20), s.uuid)
 }
 
+// dropIndex removes the snapshot: another folder may have written to the store
+// since. It must be gone, durably, before this folder becomes the owner again.
+// A process that ends right after that leaves a folder that looks as if it had
+// been the owner all the time, and a snapshot may call packs unneeded that the
+// other folder has counted on.
+func (s *Store) dropIndex() error {
+	if s.cfg.Dir == "" {
+		return nil
+	}
+	path := filepath.Join(s.cfg.Dir, indexName)
+	if _, err := durable.Size(s.cfg.State, path); err == nil {
+		s.cfg.Log("another folder may have written to the store since the index was: it is made anew from the packs")
+	}
+	if err := durable.Remove(s.cfg.State, path); err != nil {
+		return fmt.Errorf("remove an index that may be too old: %w", err)
+	}
+	return nil
+}
+
 // useIndex takes a snapshot and the packs that it knows for what is still as
 // it says.
 func (s *Store) useIndex(x *index.Index, known []index.Pack, there map[uint32]packInfo) {

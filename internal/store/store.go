@@ -187,14 +187,12 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err := s.identify(ctx); err != nil {
 		return nil, nameLost(ctx, s.cfg.Blobs, err)
 	}
-	trusted := true
 	if s.cfg.Owner != nil && !s.cfg.ReadOnly {
-		var err error
-		if trusted, err = s.claim(ctx); err != nil {
+		if err := s.claim(ctx); err != nil {
 			return nil, err
 		}
 	}
-	if err := s.load(ctx, trusted); err != nil {
+	if err := s.load(ctx); err != nil {
 		return nil, err
 	}
 	return s, nil
