@@ -32,22 +32,34 @@ right. Below, each ! and D is explained. Times are UTC.`,
 				}
 			}
 			return o.with(cmd, true, func(s *store.Locked) error {
-				all, err := records(cmd, s)
+				all, damaged, err := allRecords(cmd, s)
 				if err != nil {
 					return err
 				}
-				for _, a := range args {
-					if len(ofBoxes(all, []string{a})) == 0 {
-						return wrong("%w; `testbox image list` shows what there is", store.NoBackup(all, a))
-					}
+				if err := haveBackups(all, damaged, args); err != nil {
+					return err
 				}
-				return listImages(cmd, ofBoxes(all, args), damagesOf(cmd, s), asJSON)
+				return listImages(cmd, ofBoxes(all, args), damaged, damagesOf(cmd, s), asJSON)
 			})
 		},
 	}
 	o.add(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the records for programs")
 	return cmd
+}
+
+// haveBackups is the error of a box of which no backup can be listed.
+func haveBackups(all []*image.Record, damaged []*store.RecordError, boxes []string) error {
+	for _, b := range boxes {
+		if len(ofBoxes(all, []string{b})) > 0 {
+			continue
+		}
+		if lost := damagedOf(damaged, b); len(lost) > 0 {
+			return fmt.Errorf("no backup of %s can be read: %w; %s", b, lost[0], lost[0].Remedy())
+		}
+		return wrong("%w; `testbox image list` shows what there is", store.NoBackup(all, b))
+	}
+	return nil
 }
 
 func ofBoxes(rs []*image.Record, boxes []string) []*image.Record {
@@ -79,7 +91,7 @@ type listedImage struct {
 	Misdated string                  `json:"misdated,omitempty"` // why its time cannot be right
 }
 
-func listImages(cmd *cobra.Command, rs []*image.Record, damages store.Damages, asJSON bool) error {
+func listImages(cmd *cobra.Command, rs []*image.Record, damaged []*store.RecordError, damages store.Damages, asJSON bool) error {
 	now := time.Now()
 	list := []listedImage{}
 	for _, r := range rs {
@@ -89,7 +101,11 @@ func listImages(cmd *cobra.Command, rs []*image.Record, damages store.Damages, a
 		return printJSON(cmd, list)
 	}
 	if len(rs) == 0 {
-		cmd.PrintErrln("there are no backups")
+		none := "there are no backups"
+		if len(damaged) > 0 {
+			none = "there is no backup that can be read"
+		}
+		cmd.PrintErrln(none)
 		return nil
 	}
 	printList(cmd, list)

@@ -61,12 +61,18 @@ type naming struct {
 // nameDisks gives each disk the name of its image: that of earlier backups, if
 // it is known from one. What is not certain is refused.
 func nameDisks(cmd *cobra.Command, s *store.Locked, box string, disks []namedDisk) error {
-	rs, _, err := s.Records(cmd.Context())
+	rs, damaged, err := s.Records(cmd.Context())
 	if err != nil {
 		return err
 	}
 	n := &naming{disks: disks, from: slices.Repeat([]int{-1}, len(disks)), why: make([]string, len(disks))}
-	if n.last, err = store.Select(rs, store.Selector{Box: box, When: "latest"}, time.Now()); errors.Is(err, store.ErrNoImage) {
+	n.last, err = store.Select(rs, damaged, store.Selector{Box: box, When: "latest"}, time.Now())
+	if unreadable := new(store.UnreadableError); errors.As(err, &unreadable) {
+		// A new backup is wanted all the more where an old one may be lost.
+		cmd.PrintErrf("testbox: warning: %v; the names of the disks come from earlier backups: compare them with `testbox image list`\n", unreadable.Unwrap())
+		n.last, err = unreadable.Instead, nil
+	}
+	if errors.Is(err, store.ErrNoImage) || err == nil && n.last == nil {
 		return nameNew(disks, nil)
 	} else if err != nil {
 		return err

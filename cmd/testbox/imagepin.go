@@ -85,7 +85,7 @@ func newImageDeleteCmd() *cobra.Command {
 		Long: `With IMAGEs, deletes these. With --keep flags, of each box (or of the BOXes named) keeps the last
 backups, and the last one of each of so many days, weeks and months, and deletes the others; pinned
 ones, baselines and the last backup of a box always stay. A backup whose record is damaged goes by
-its id: BOX@ID.
+its id, BOX@ID, and no other word is taken that could mean it.
 
 Damaged backups count, but as long as only
 damaged images of a disk would be left, its last whole one stays too, and --last-whole must be said
@@ -127,10 +127,10 @@ func runImageDelete(cmd *cobra.Command, args []string, o deleteOptions) (err err
 	var lost []*store.RecordError
 	if o.policy == (store.Policy{}) {
 		if gone, lost, err = named(rs, damaged, args); err == nil {
-			err = guardWhole(cmd, s, rs, gone, o.whole)
+			err = guardWhole(cmd, s, rs, damaged, gone, o.whole)
 		}
 	} else {
-		gone, err = planned(cmd, s, rs, args, o.policy)
+		gone, err = planned(cmd, s, rs, damaged, args, o.policy)
 	}
 	if err != nil {
 		return err
@@ -189,16 +189,14 @@ func named(rs []*image.Record, damaged []*store.RecordError, args []string) (out
 		if sel.When == "" || sel.Disk != "" {
 			return nil, nil, wrong("%q: say which backup, as in %s@latest; it goes with all its disks", a, sel.Box)
 		}
-		if d := damagedOf(damaged, sel); d != nil {
-			if !slices.Contains(lost, d) {
-				lost = append(lost, d)
+		if i := slices.IndexFunc(damaged, func(d *store.RecordError) bool { return d.Box == sel.Box && d.ID == sel.When }); i >= 0 {
+			if !slices.Contains(lost, damaged[i]) {
+				lost = append(lost, damaged[i])
 			}
 			continue
 		}
-		r, err := store.Select(rs, sel, time.Now())
-		if errors.Is(err, store.ErrNoImage) {
-			return nil, nil, wrong("%w", err)
-		} else if err != nil {
+		r, err := choose(rs, damaged, sel, time.Now())
+		if err != nil {
 			return nil, nil, err
 		}
 		if r.Pinned || r.Baseline {
@@ -211,20 +209,19 @@ func named(rs []*image.Record, damaged []*store.RecordError, args []string) (out
 	return out, lost, nil
 }
 
-// damagedOf is the damaged record with the id of a selector; nil if there is
-// none.
-func damagedOf(damaged []*store.RecordError, sel store.Selector) *store.RecordError {
+// damagedOf gives a box's backups whose records cannot be read.
+func damagedOf(damaged []*store.RecordError, box string) (out []*store.RecordError) {
 	for _, d := range damaged {
-		if d.Box == sel.Box && d.ID == sel.When {
-			return d
+		if d.Box == box {
+			out = append(out, d)
 		}
 	}
-	return nil
+	return out
 }
 
 // guardWhole refuses to delete the last whole backup of a disk of which damaged
 // ones stay, and says which box is left with nothing.
-func guardWhole(cmd *cobra.Command, s *store.Locked, rs, gone []*image.Record, allow bool) error {
+func guardWhole(cmd *cobra.Command, s *store.Locked, rs []*image.Record, damaged []*store.RecordError, gone []*image.Record, allow bool) error {
 	damages := damagesOf(cmd, s)
 	isGone := func(r *image.Record) bool { return slices.Contains(gone, r) }
 	for _, r := range gone {
@@ -236,20 +233,23 @@ func guardWhole(cmd *cobra.Command, s *store.Locked, rs, gone []*image.Record, a
 	for _, r := range gone {
 		if !slices.ContainsFunc(rs, func(o *image.Record) bool { return o.Box == r.Box && !isGone(o) }) && !slices.Contains(said, r.Box) {
 			said = append(said, r.Box)
-			cmd.PrintErrf("testbox: warning: after that, %s has no backup\n", r.Box)
+			left := ""
+			if len(damagedOf(damaged, r.Box)) > 0 {
+				left = " whose record can be read"
+			}
+			cmd.PrintErrf("testbox: warning: after that, %s has no backup%s\n", r.Box, left)
 		}
 	}
 	return nil
 }
 
-func planned(cmd *cobra.Command, s *store.Locked, rs []*image.Record, boxes []string, p store.Policy) (out []*image.Record, err error) {
+func planned(cmd *cobra.Command, s *store.Locked, rs []*image.Record, damaged []*store.RecordError, boxes []string, p store.Policy) (
+	out []*image.Record, err error) {
 	if p.Last < 0 || p.Daily < 0 || p.Weekly < 0 || p.Monthly < 0 {
 		return nil, wrong("a number of backups to keep cannot be negative")
 	}
-	for _, b := range boxes {
-		if len(ofBoxes(rs, []string{b})) == 0 {
-			return nil, wrong("%w; `testbox image list` shows what there is", store.NoBackup(rs, b))
-		}
+	if err := haveBackups(rs, damaged, boxes); err != nil {
+		return nil, err
 	}
 	for _, k := range store.PlanRetention(ofBoxes(rs, boxes), p, damagesOf(cmd, s), time.Now()) {
 		if len(k.Why) > 0 {

@@ -190,23 +190,28 @@ func runStoreCopy(cmd *cobra.Command, s, dst *store.Locked, args []string) error
 	return err
 }
 
-// copied are the backups that arguments mean, and those of them whose records
-// are damaged.
+// copied are the backups that arguments mean, and those with damaged records that
+// they mean or may mean.
 func copied(all []*image.Record, damaged []*store.RecordError, args []string) (out []*image.Record, bad []*store.RecordError, err error) {
 	for _, a := range args {
 		sel, err := store.ParseSelector(a)
 		if err != nil {
 			return nil, nil, wrong("%w", err)
 		}
-		rs, ds := ofBoxes(all, []string{sel.Box}), store.SelectDamaged(damaged, sel)
+		rs, ds := ofBoxes(all, []string{sel.Box}), damagedOf(damaged, sel.Box)
 		if sel.When != "" || sel.Disk != "" || len(rs)+len(ds) == 0 {
-			rs = nil
-			r, err := store.Select(all, sel, time.Now())
-			if err == nil {
-				rs = []*image.Record{r}
-				ds = append(ds, newerDamaged(damaged, sel, r)...)
-			} else if len(ds) == 0 {
+			rs, ds = nil, nil
+			r, err := store.Select(all, damaged, sel, time.Now())
+			var unreadable *store.UnreadableError
+			if errors.As(err, &unreadable) {
+				ds = unreadable.Records
+				r, err = unreadable.Instead, nil
+			}
+			if err != nil {
 				return nil, nil, wrong("%w", err)
+			}
+			if r != nil {
+				rs = []*image.Record{r}
 			}
 		}
 		for _, r := range rs {
@@ -221,15 +226,4 @@ func copied(all []*image.Record, damaged []*store.RecordError, args []string) (o
 		}
 	}
 	return out, bad, nil
-}
-
-// newerDamaged are the damaged records of a box that are newer than what was
-// taken for its latest backup.
-func newerDamaged(damaged []*store.RecordError, sel store.Selector, r *image.Record) (out []*store.RecordError) {
-	for _, d := range damaged {
-		if sel.When == "latest" && d.Box == r.Box && d.ID > r.ID {
-			out = append(out, d)
-		}
-	}
-	return out
 }

@@ -89,13 +89,7 @@ func closing(s *store.Locked, err *error) {
 	}
 }
 
-// records reads all records, and says which are damaged.
-func records(cmd *cobra.Command, s *store.Locked) ([]*image.Record, error) {
-	rs, _, err := allRecords(cmd, s)
-	return rs, err
-}
-
-// allRecords is records, and gives those that are damaged too.
+// allRecords reads all records, and says which are damaged.
 func allRecords(cmd *cobra.Command, s *store.Locked) ([]*image.Record, []*store.RecordError, error) {
 	rs, damaged, err := s.Records(cmd.Context())
 	for _, d := range damaged {
@@ -117,22 +111,35 @@ func pick(cmd *cobra.Command, s *store.Locked, arg string) (*image.Record, store
 		return nil, sel, err
 	}
 	now := time.Now()
-	r, err := store.Select(rs, sel, now)
-	if ds := store.SelectDamaged(damaged, sel); err != nil && len(ds) > 0 {
-		return nil, sel, fmt.Errorf("%w; %s", ds[0], ds[0].Remedy())
-	}
+	r, err := choose(rs, damaged, sel, now)
 	if errors.Is(err, store.ErrNoImage) {
-		return nil, sel, wrong("%w; `testbox image list` shows what there is", err)
+		return nil, sel, fmt.Errorf("%w; `testbox image list` shows what there is", err)
 	}
 	if err == nil && (sel.When == "" || strings.HasPrefix(sel.When, "latest")) {
 		sayPassedOver(cmd, rs, r, now)
 	}
 	if err == nil && sel.When == "" {
-		if latest, err := store.Select(rs, store.Selector{Box: sel.Box, When: "latest"}, now); err == nil && latest != r {
+		if latest, err := store.Select(rs, damaged, store.Selector{Box: sel.Box, When: "latest"}, now); err == nil && latest != r {
 			cmd.PrintErrf("%s means its baseline, backup %s; the latest is %s, as %s@latest\n", r.Box, r.ID, latest.ID, r.Box)
+		} else if errors.As(err, new(*store.UnreadableError)) {
+			cmd.PrintErrf("%s means its baseline, backup %s; which one is the latest is not known\n", r.Box, r.ID)
 		}
 	}
 	return r, sel, err
+}
+
+// choose is store.Select. Where another backup could be meant than the one that
+// can be read, it refuses.
+func choose(rs []*image.Record, damaged []*store.RecordError, sel store.Selector, now time.Time) (*image.Record, error) {
+	r, err := store.Select(rs, damaged, sel, now)
+	var unreadable *store.UnreadableError
+	switch {
+	case errors.As(err, &unreadable) && unreadable.Instead != nil:
+		return nil, refused("%w", err)
+	case errors.Is(err, store.ErrNoImage):
+		return nil, wrong("%w", err)
+	}
+	return r, err
 }
 
 // pickDisk finds the one disk that an argument means.

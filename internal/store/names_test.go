@@ -97,7 +97,7 @@ func testNames(t *testing.T, where string, blobs blob.Store) {
 	}
 	all := records(t, s)
 	for _, box := range valid {
-		r, err := Select(all, Selector{Box: box, When: "2026-11-01"}, time.Now())
+		r, err := Select(all, nil, Selector{Box: box, When: "2026-11-01"}, time.Now())
 		if err != nil || r.Box != box {
 			t.Errorf("%s: %q: %v", where, box, err)
 			continue

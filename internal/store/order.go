@@ -3,6 +3,7 @@ package store
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -111,8 +112,13 @@ func (s *Store) comesAfter(ctx context.Context, box string, t time.Time) (string
 	}
 	var of []*image.Record
 	for _, b := range blobs {
-		if r, err := s.Record(ctx, box, b.Name); err == nil {
+		var unreadable *RecordError
+		r, err := s.Record(ctx, box, b.Name)
+		switch {
+		case err == nil:
 			of = append(of, r)
+		case errors.As(err, &unreadable) && isRecordName(box, b.Name):
+			of = append(of, standIn(unreadable))
 		}
 	}
 	return lastAfter(of, t), nil

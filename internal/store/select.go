@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -88,20 +89,42 @@ func digits(when string) string {
 // ErrNoImage is matched by errors that say that there is no such backup.
 var ErrNoImage = errors.New("no such image")
 
-// Select gives the backup that a selector means, of records as Records gives
-// them. The latest is the one that was made last, as far as can be known: not
-// one that is dated in the future.
-func Select(records []*image.Record, s Selector, now time.Time) (*image.Record, error) {
-	var of []*image.Record
-	for _, r := range records {
-		if r.Box == s.Box {
-			of = append(of, r)
-		}
+// UnreadableError says that a record which cannot be read is that of the backup
+// that is meant, or may be.
+type UnreadableError struct {
+	Sel     Selector
+	Records []*RecordError // those that may be meant, the oldest first
+	Instead *image.Record  // what would be meant without them; nil: none
+}
+
+func (e *UnreadableError) Error() string {
+	last := e.Records[len(e.Records)-1]
+	text := last.Error()
+	if n := len(e.Records) - 1; n > 0 {
+		text += fmt.Sprintf(" (and %s cannot be read either)", words.Count(n, "other record"))
 	}
+	if e.Instead != nil {
+		text += fmt.Sprintf("; %s may mean that backup. The one that can be read is named %s@%s", e.Sel, e.Instead.Box, e.Instead.ID)
+	}
+	return text + "; " + last.Remedy()
+}
+
+func (e *UnreadableError) Unwrap() error { return e.Records[len(e.Records)-1] }
+
+// Select gives the backup that a selector means, of records and damaged ones as
+// Records gives them. The latest is the one that was made last, as far as can
+// be known: not one that is dated in the future. Where a record that cannot be
+// read may be that of the backup which is meant, the error is an
+// *UnreadableError.
+func Select(records []*image.Record, damaged []*RecordError, s Selector, now time.Time) (*image.Record, error) {
+	of, broken := ofBox(records, damaged, s.Box)
 	if len(of) == 0 {
 		return nil, NoBackup(records, s.Box)
 	}
-	r := pick(of, s, now)
+	r, hidden := pick(of, broken, s, now)
+	if len(hidden) > 0 {
+		return nil, &UnreadableError{s, hidden, r}
+	}
 	if r == nil {
 		return nil, fmt.Errorf("%s has %s, the oldest %s, the newest %s, and none is %s: %w",
 			s.Box, words.Count(len(of), "backup"), of[0].ID, of[len(of)-1].ID, s.When, ErrNoImage)
@@ -119,17 +142,30 @@ func Select(records []*image.Record, s Selector, now time.Time) (*image.Record, 
 	return nil, fmt.Errorf("backup %s of %s has no disk %s, but %s: %w", r.ID, r.Box, s.Disk, strings.Join(names, ", "), ErrNoImage)
 }
 
-// SelectDamaged gives the damaged records that a selector may mean: that of
-// its id, those of its date, or all of a box if it does not say when.
-func SelectDamaged(damaged []*RecordError, s Selector) (out []*RecordError) {
-	day := digits(s.When)
-	for _, d := range damaged {
-		dated := day != "" && !image.ValidID(s.When) && strings.HasPrefix(digits(d.ID), day)
-		if d.Box == s.Box && (s.When == "" || s.When == d.ID || dated) {
-			out = append(out, d)
+// ofBox gives a box's backups, the oldest first. For one whose record cannot be
+// read there is a record with what its id says, the time.
+func ofBox(records []*image.Record, damaged []*RecordError, box string) (of []*image.Record, broken map[*image.Record]*RecordError) {
+	broken = map[*image.Record]*RecordError{}
+	for _, r := range records {
+		if r.Box == box {
+			of = append(of, r)
 		}
 	}
-	return out
+	for _, d := range damaged {
+		if d.Box == box && isRecordName(d.Box, d.ID) {
+			r := standIn(d)
+			of = append(of, r)
+			broken[r] = d
+		}
+	}
+	slices.SortFunc(of, compareRecords)
+	return of, broken
+}
+
+// standIn is a record with what is known of one that cannot be read.
+func standIn(d *RecordError) *image.Record {
+	at, _ := time.Parse(idTime, d.ID[:len(idTime)])
+	return &image.Record{Box: d.Box, ID: d.ID, Time: at}
 }
 
 // NoBackup is the error of a box that has none.
@@ -140,30 +176,63 @@ func NoBackup(records []*image.Record, box string) error {
 	return fmt.Errorf("%s has no backup: %w", box, ErrNoImage)
 }
 
-// pick picks from a box's backups.
-func pick(of []*image.Record, s Selector, now time.Time) *image.Record {
-	order := inOrder(of, now)
+// pick picks from a box's backups that can be read. Hidden are those of the
+// others which may be meant.
+func pick(of []*image.Record, broken map[*image.Record]*RecordError, s Selector, now time.Time) (found *image.Record, hidden []*RecordError) {
 	if n, ok := s.back(); ok {
-		if n >= len(order) {
-			return nil
-		}
-		return order[len(order)-1-n].Record
+		return pickBack(of, broken, n, now)
 	}
-	var found *image.Record
-	for _, r := range of {
-		switch {
-		case s.When == "" || s.When == "baseline":
+	if s.When == "" || s.When == "baseline" {
+		for _, r := range of {
 			if r.Baseline {
 				found = r
+			} else if broken[r] != nil { // nobody knows whether it is the baseline
+				hidden = append(hidden, broken[r])
 			}
+		}
+		if found != nil {
+			return found, nil
+		}
+		if s.When == "" {
+			found, _ = pickBack(of, broken, 0, now)
+		}
+		return found, hidden
+	}
+	for _, r := range of {
+		switch {
+		case r.ID == s.When && broken[r] != nil:
+			return nil, []*RecordError{broken[r]}
 		case r.ID == s.When:
-			return r
-		case !image.ValidID(s.When) && strings.HasPrefix(r.Time.UTC().Format("20060102150405"), digits(s.When)):
-			found = r
+			return r, nil
+		case image.ValidID(s.When) || !strings.HasPrefix(r.Time.UTC().Format("20060102150405"), digits(s.When)):
+		case broken[r] != nil:
+			hidden = append(hidden, broken[r])
+		default: // it is later than what was found so far
+			found, hidden = r, nil
 		}
 	}
-	if found == nil && s.When == "" {
-		return order[len(order)-1].Record
+	return found, hidden
+}
+
+// pickBack picks the one that was made n backups before the last.
+func pickBack(of []*image.Record, broken map[*image.Record]*RecordError, n int, now time.Time) (found *image.Record, hidden []*RecordError) {
+	order := inOrder(of, now)
+	after := map[*image.Record]bool{} // those made later than the one that is found
+	for i := len(order) - 1; i >= 0 && found == nil; i-- {
+		switch r := order[i].Record; {
+		case broken[r] != nil:
+			after[r] = true
+		case n == 0:
+			found = r
+		default:
+			n--
+		}
 	}
-	return found
+	for _, r := range of {
+		// A clock that lost its time tells nothing of when that one was made.
+		if broken[r] != nil && (after[r] || r.Time.Before(birth)) {
+			hidden = append(hidden, broken[r])
+		}
+	}
+	return found, hidden
 }

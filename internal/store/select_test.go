@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"testbox-imaging/internal/blob/mem"
 	"testbox-imaging/internal/image"
 )
 
@@ -38,7 +39,7 @@ func TestSelect(t *testing.T) {
 			t.Errorf("%s: %v", text, err)
 			continue
 		}
-		r, err := Select(rs, sel, time.Date(2026, 11, 28, 0, 0, 0, 0, time.UTC))
+		r, err := Select(rs, nil, sel, time.Date(2026, 11, 28, 0, 0, 0, 0, time.UTC))
 		switch {
 		case want < 0 && !errors.Is(err, ErrNoImage):
 			t.Errorf("%s: %+v, %v", text, r, err)
@@ -72,7 +73,7 @@ func FuzzSelector(f *testing.F) {
 		if err != nil || again != sel {
 			t.Fatalf("%q is %+v, and that is %+v, %v", text, sel, again, err)
 		}
-		Select(backupsAt(sel.Box, "2026-11-27 08:00:00"), sel, time.Now())
+		Select(backupsAt(sel.Box, "2026-11-27 08:00:00"), nil, sel, time.Now())
 	})
 }
 
@@ -109,7 +110,7 @@ func TestWrongClocks(t *testing.T) {
 			}
 		}
 		for n := range len(rs) + 1 {
-			r, err := Select(rs, Selector{Box: "a", When: fmt.Sprintf("latest~%d", n)}, now)
+			r, err := Select(rs, nil, Selector{Box: "a", When: fmt.Sprintf("latest~%d", n)}, now)
 			if c.latest == nil {
 				continue // any order will do
 			}
@@ -139,4 +140,79 @@ func TestNear(t *testing.T) {
 			t.Errorf("near %s are %s, not %s", name, got, want)
 		}
 	}
+}
+
+// TestSelectDamaged: where a record that cannot be read may be the one that is
+// meant, no other backup is taken for it.
+func TestSelectDamaged(t *testing.T) {
+	now := time.Date(2026, 11, 28, 0, 0, 0, 0, time.UTC)
+	rs := backupsAt("a", "2026-11-01 00:00:00", "2026-11-20 08:00:00", "2026-11-20 08:00:00", "2026-11-21 10:00:00")
+	rs[2].ID += "-9"
+	late := backupsAt("a", "2026-11-22 10:00:00")
+	late[0].After = "20261123-100000" // that one's clock was wrong
+	base := backupsAt("a", "2026-11-02 00:00:00")
+	base[0].Baseline = true
+	for _, tt := range []struct {
+		what    string
+		of      []*image.Record
+		damaged string
+		when    string
+		want    string // the id, or "refused"
+		instead string
+	}{
+		{"the newest", rs, "20261121-100001", "latest", "refused", "20261121-100000"},
+		{"the newest of a second", rs, "20261121-100000-2", "latest", "refused", "20261121-100000"},
+		{"an older one", rs, "20261121-095959", "latest", "20261121-100000", ""},
+		{"an older one, counted", rs, "20261121-095959", "latest~1", "refused", "20261120-080000-9"},
+		{"the tenth of a second is after the ninth", rs[:3], "20261120-080000-10", "latest", "refused", "20261120-080000-9"},
+		{"the second of a second is before the ninth", rs[:3], "20261120-080000-2", "latest", "20261120-080000-9", ""},
+		{"one dated in the future", rs, "20370101-000000", "latest", "20261121-100000", ""},
+		{"one of a clock that lost its time", rs, "19700101-000010", "latest", "refused", "20261121-100000"},
+		{"one that a readable one came after", append(rs[:4:4], late...), "20261123-100000", "latest", "20261122-100000", ""},
+		{"a baseline, perhaps", rs, "20261102-000000", "", "refused", "20261121-100000"},
+		{"a baseline, perhaps", rs, "20261102-000000", "baseline", "refused", ""},
+		{"a readable baseline", append(rs[:4:4], base...), "20261121-100001", "", "20261102-000000", ""},
+		{"a readable baseline", append(rs[:4:4], base...), "20261121-100001", "baseline", "20261102-000000", ""},
+		{"of that day, later", rs, "20261120-090000", "2026-11-20", "refused", "20261120-080000-9"},
+		{"of that day, earlier", rs, "20261120-070000", "2026-11-20", "20261120-080000-9", ""},
+		{"of another day", rs, "20261122-070000", "2026-11-20", "20261120-080000-9", ""},
+		{"alone of that day", rs, "20261122-070000", "2026-11-22", "refused", ""},
+		{"by id", rs, "20261122-070000", "20261122-070000", "refused", ""},
+		{"another id", rs, "20261122-070000", "20261101-000000", "20261101-000000", ""},
+		{"too far back", rs, "20261110-000000", "latest~4", "refused", ""},
+		{"alone", nil, "20261122-070000", "", "refused", ""},
+	} {
+		of := slices.Clone(tt.of)
+		slices.SortFunc(of, compareRecords)
+		damaged := []*RecordError{{"a", tt.damaged, errors.New("broken")}, {"b", "20261127-000000", errors.New("broken")}, {"a", "x", errors.New("broken")}}
+		r, err := Select(of, damaged, Selector{Box: "a", When: tt.when}, now)
+		got, instead := "refused", ""
+		var unreadable *UnreadableError
+		if err == nil {
+			got = r.ID
+		} else if !errors.As(err, &unreadable) {
+			t.Errorf("%s, %q: %v", tt.what, tt.when, err)
+			continue
+		} else if unreadable.Instead != nil {
+			instead = unreadable.Instead.ID
+		}
+		if got != tt.want || instead != tt.instead {
+			t.Errorf("%s, %q: %s, instead of it %q, %v", tt.what, tt.when, got, instead, err)
+		}
+	}
+}
+
+// TestAfterDamaged: a new backup comes after one that is dated later, also if
+// that one's record cannot be read.
+func TestAfterDamaged(t *testing.T) {
+	blobs := &mem.Store{}
+	s := newStore(t, blobs)
+	d := newDisk(seeds(1, 3))
+	ahead := mustBackup(t, s, "a", time.Now().Add(10*time.Minute), d)
+	name := recordName("a", ahead.ID)
+	flip(t, blobs, name, 999)
+	if r := mustBackup(t, s, "a", time.Time{}, d); r.After != ahead.ID {
+		t.Errorf("it comes after %q, not %s", r.After, ahead.ID)
+	}
+	flip(t, blobs, name, 999)
 }
