@@ -9,16 +9,17 @@ export CGO_ENABLED = 0
 # scripts/version asks git, not the Go tool, which fails in a clone that belongs to another user.
 export GOFLAGS := $(shell $(GO) env GOFLAGS 2>/dev/null) -buildvcs=false
 
-.PHONY: help build test demo bench lint fuzz vuln deps go clean
+.PHONY: help build test demo bench mutants lint fuzz vuln deps go clean
 help:
-	@echo 'make build   the two programs, in $(BIN)/'
-	@echo 'make test    install what is needed and run all tests (root, Debian 12)'
-	@echo 'make demo    install what is needed; back up, wreck and restore a virtual testbox (root, Debian 12)'
-	@echo 'make bench   speed beside other tools (root, 60 GB, more than an hour)'
-	@echo 'make lint    gofmt, vet, staticcheck, package levels'
-	@echo 'make fuzz    every fuzz test for FUZZTIME=$(FUZZTIME)'
-	@echo 'make vuln    known vulnerabilities of what we import'
-	@echo 'make clean   remove $(BIN)/'
+	@echo 'make build    the two programs, in $(BIN)/'
+	@echo 'make test     install what is needed and run all tests (root, Debian 12)'
+	@echo 'make demo     install what is needed; back up, wreck and restore a virtual testbox (root, Debian 12)'
+	@echo 'make bench    speed beside other tools (root, 60 GB, more than an hour)'
+	@echo 'make mutants  break the code on purpose, and see that tests notice (root, about an hour)'
+	@echo 'make lint     gofmt, vet, staticcheck, package levels'
+	@echo 'make fuzz     every fuzz test for FUZZTIME=$(FUZZTIME)'
+	@echo 'make vuln     known vulnerabilities of what we import'
+	@echo 'make clean    remove $(BIN)/'
 
 build: go
 	$(GO) build -trimpath -ldflags "-s -w $$(scripts/version)" -o $(BIN)/ ./cmd/...
@@ -37,6 +38,9 @@ demo: deps build
 
 bench: deps build
 	scripts/bench
+
+mutants: deps
+	$(GO) run ./internal/e2e/mutants $(MUTANTS)
 
 lint: go
 	@out=$$(gofmt -l cmd internal); [ -z "$$out" ] || { echo "gofmt: $$out"; exit 1; }
