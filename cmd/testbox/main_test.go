@@ -228,6 +228,9 @@ func cmdFolder(ts *testscript.TestScript, neg bool, args []string) {
 	for _, name := range loaderFiles {
 		ts.Check(writeFile(filepath.Join(cfg, "..", name), "loader"))
 	}
+	uid, err := strconv.Atoi(ts.Getenv("ANONUID"))
+	ts.Check(err)
+	ts.Check(os.Chown(cfg, uid, -1)) // boxes can disarm themselves
 }
 
 // cmdMaintenance: `maintenance VERSION FORM BUILT` makes the boot files of a

@@ -54,9 +54,9 @@ ACTION is one of:
   rescue         keep the box up, with ssh and console; needs a maintenance system of the form debian
 
 Everything is checked for all boxes before the first is armed. Where the backup area is at hand,
-beside the TFTP area, a warning says what a box will refuse, such as a restore without an image or
-a disk that its inventory does not have; it is armed all the same, for that can be put right. An arming expires, so that a
-forgotten restore does not wipe a box weeks later. What is the same for all boxes (server,
+beside the TFTP area, a warning says what a box will refuse, such as a restore without an image, a
+disk that its inventory does not have, or files that it may not read; it is armed all the same, for
+that can be put right. An arming expires, so that a forgotten restore does not wipe a box weeks later. What is the same for all boxes (server,
 network, version of the maintenance system) stands in site.conf in the folder of boot files.
 
 With --wait it goes on after arming: it prints what the boxes log of this arming, and ends when
@@ -229,6 +229,9 @@ type armTemplate struct {
 // gives the maintenance system's version.
 func (f *pxeFolder) template(c bootcfg.Cmdline, action box.Action) (*armTemplate, *bootcfg.Version, error) {
 	if err := f.checkDefault(); err != nil {
+		return nil, nil, err
+	}
+	if err := f.checkDisarm(); err != nil {
 		return nil, nil, err
 	}
 	s, err := f.site()

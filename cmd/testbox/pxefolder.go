@@ -92,11 +92,12 @@ func (f *pxeFolder) site() (*site.Site, error) {
 
 // arming is a boot file that is there.
 type arming struct {
-	addr   box.Addr
-	armed  time.Time        // when the file was written
-	cmd    *bootcfg.Cmdline // nil: not a file of ours
-	kernel string
-	err    error // why it is none
+	addr  box.Addr
+	armed time.Time        // when the file was written
+	cmd   *bootcfg.Cmdline // nil: not a file of ours
+	err   error            // why it is none
+	// Paths below the TFTP area.
+	kernel, initrd string
 }
 
 func (a arming) expired(now time.Time) bool {
@@ -119,7 +120,7 @@ func (f *pxeFolder) arming(addr box.Addr) (*arming, error) {
 		return nil, nil // disarmed just now
 	}
 	if err == nil {
-		a.cmd, a.kernel, _, err = bootcfg.ParseBootFile(data)
+		a.cmd, a.kernel, a.initrd, err = bootcfg.ParseBootFile(data)
 	}
 	if err == nil && a.cmd.Address != addr {
 		a.cmd, err = nil, fmt.Errorf("boot file was written for %s", a.cmd.Address)

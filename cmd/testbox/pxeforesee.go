@@ -41,7 +41,11 @@ func (f *pxeFolder) foresee(plan []armPlan, s *site.Site) (warnings []string) {
 			}
 			continue
 		}
-		others, refusal := agent.Foresee(area.Look(p.target.addr), f.inventory(p.target.addr), c)
+		folder := area.Look(p.target.addr)
+		if err := f.closedToBoxes(folder); err != nil && c.Action != box.Rescue {
+			say(warns, p, err.Error())
+		}
+		others, refusal := agent.Foresee(folder, f.inventory(p.target.addr), c)
 		for _, o := range others {
 			say(warns, p, o)
 		}

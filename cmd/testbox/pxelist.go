@@ -29,7 +29,8 @@ and starts its own disk.
 Named on stderr, with exit code 1, are files that should not be there or cannot be used: boot files
 that are not ours, files that the loader takes before a box's boot file (named by a UUID or a
 network card), files that it takes before the file default (the first digits of an address in
-hexadecimal) and that are not local boot, and what a TFTP server cannot read.`,
+hexadecimal) and that are not local boot, what a TFTP server cannot give, such as the kernel of an
+armed box, and a folder of boot files in which boxes could not disarm themselves.`,
 		Example: `  testbox pxe-conf list
   testbox pxe-conf list box1 10.165.98.220
   testbox pxe-conf list -c /mnt/testbox-tftp/pxelinux.cfg`,
@@ -66,16 +67,25 @@ func runPxeList(cmd *cobra.Command, w world, dir string, boxes []string) error {
 			fmt.Fprintf(cmd.OutOrStdout(), "%s: not armed\n", t)
 		}
 	}
+	var asked []string // of the TFTP server, by boxes that are armed
 	for _, a := range all {
 		if len(boxes) == 0 {
 			addrs = append(addrs, a.addr)
 		}
-		errs = append(errs, tftpError(folder.unserved(filepath.Join(bootcfg.ConfigDir, a.addr.Hex()))))
+		asked = append(asked, filepath.Join(bootcfg.ConfigDir, a.addr.Hex()))
+		if a.cmd != nil {
+			asked = append(asked, a.kernel, a.initrd)
+		}
 	}
+	slices.Sort(asked)
 	if len(all) == 0 && len(boxes) == 0 {
 		fmt.Fprintln(cmd.OutOrStdout(), "no box is armed")
 	}
-	if err := errors.Join(append(errs, folder.strays(w, addrs, len(boxes) == 0), folder.checkServed())...); err != nil {
+	errs = append(errs, folder.strays(w, addrs, len(boxes) == 0), folder.checkServed(slices.Compact(asked)...))
+	if len(all) > 0 {
+		errs = append(errs, folder.checkDisarm())
+	}
+	if err := errors.Join(errs...); err != nil {
 		return &exitError{exitFailed, err} // nothing was refused here
 	}
 	return nil

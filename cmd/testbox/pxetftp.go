@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"testbox-imaging/internal/bootcfg"
+	"testbox-imaging/internal/durable"
 )
 
 // Loader files that every box asks for, and one that the DHCP server may name
@@ -26,7 +27,35 @@ func (f *pxeFolder) checkServed(others ...string) error {
 	if _, err := os.Lstat(filepath.Join(f.tftp(), otherLoader)); err == nil {
 		files = append(files, otherLoader)
 	}
-	return tftpError(f.unserved(append(files, others...)...))
+	modules, missing := f.modules()
+	why, chmod := f.unserved(append(append(files, modules...), others...)...)
+	return tftpError(append(missing, why...), chmod)
+}
+
+// modules are the loader's modules by which `default` starts the disk of a box:
+// of the places of each the first where something is. It says which are missing.
+func (f *pxeFolder) modules() (files, missing []string) {
+	data, err := durable.ReadFile(f.fsys, f.path(bootcfg.DefaultName), bootcfg.MaxConfig)
+	if err != nil {
+		return nil, nil // checkDefault says it
+	}
+	cfg, err := bootcfg.Parse(data)
+	if err != nil {
+		return nil, nil
+	}
+	for _, places := range cfg.Modules() {
+		there := slices.IndexFunc(places, func(p string) bool {
+			_, err := os.Lstat(filepath.Join(f.tftp(), p))
+			return err == nil
+		})
+		if there < 0 {
+			missing = append(missing, fmt.Sprintf("`%s` needs the loader's module %s, and there is none by its PATH (looked for in %s: %s)",
+				bootcfg.DefaultName, path.Base(places[0]), f.tftp(), strings.Join(places, ", ")))
+			continue
+		}
+		files = append(files, places[there])
+	}
+	return files, missing
 }
 
 // tftpError makes a refusal of what unserved found.
@@ -49,7 +78,7 @@ func (f *pxeFolder) unserved(files ...string) (why, chmod []string) {
 	closed := map[string]string{} // path: what everybody lacks
 	for _, file := range files {
 		walk := tftpWalk{root: f.tftp(), closed: closed}
-		if err := walk.to(file); err != nil {
+		if err := walk.to(file); err != nil && !slices.Contains(why, err.Error()) {
 			why = append(why, err.Error())
 		}
 	}

@@ -33,6 +33,7 @@ type watch struct {
 	began   bool
 	gone    time.Time // when its boot file was first seen gone; zero: it is there
 	heard   time.Time // when its log had a line last, or the wait began
+	hushed  bool      // it was said that the log has no new line
 	trouble string    // with its log, as it was said last
 
 	ended bool
@@ -117,6 +118,10 @@ func (wt *waiter) look() bool {
 		if !one.ended {
 			one.judge(wt.w.now(), armed, why)
 		}
+		if !one.ended && one.began && !one.hushed && wt.w.now().Sub(one.heard) > quiet {
+			one.hushed = true
+			fmt.Fprintf(wt.errs, "testbox: %s has said nothing for %s while it was at work; is it switched on? It is waited for until its arming expires\n", one.plan.target, quiet)
+		}
 		if one.ended {
 			fmt.Fprintf(wt.out, "%s: %s\n", one.plan.target, one.end)
 		}
@@ -150,7 +155,7 @@ func (wt *waiter) follow(one *watch) {
 		fmt.Fprintf(wt.errs, "testbox: the log of %s cannot be read, and is tried again: %v\n", one.plan.target, err)
 	}
 	for _, line := range lines {
-		one.heard = wt.w.now()
+		one.heard, one.hushed = wt.w.now(), false
 		one.session.Take(line)
 		if one.session.Arming != one.plan.file.Cmdline.Arming {
 			continue
@@ -165,19 +170,22 @@ func (wt *waiter) follow(one *watch) {
 
 // judge ends the wait for a box whose log will not say how it ended.
 func (one *watch) judge(now time.Time, armed bool, why string) {
-	expires := one.plan.file.Cmdline.Expires
+	expires, silent := one.plan.file.Cmdline.Expires, now.Sub(one.heard)
 	switch {
 	case armed:
 		one.gone = time.Time{}
 		// The box counts by the storage server's clock.
-		if !one.began && now.After(expires.Add(maxSkew)) {
+		switch late := now.After(expires.Add(maxSkew)); {
+		case late && !one.began:
 			one.finish(exitExpired, fmt.Sprintf("it did not start, and the arming expired at %s", expires.Format(time.RFC3339)))
+		case late && silent > quiet:
+			one.finish(exitFailed, fmt.Sprintf("it was at work, has said nothing for %s, and the arming expired at %s", silent.Round(time.Minute), expires.Format(time.RFC3339)))
 		}
 	case !one.began:
 		one.finish(exitFailed, why+" before it began; nothing was done")
 	case one.gone.IsZero():
 		one.gone = now // the agent disarms before it says how it ended
-	case now.Sub(one.heard) > quiet:
+	case silent > quiet:
 		one.finish(exitFailed, fmt.Sprintf("%s while it was at work, and it has said nothing for %s", why, quiet))
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
 
 	"testbox-imaging/internal/box"
@@ -124,8 +126,20 @@ func (s *session) tellLikeDisks(tell func(string, ...any), what string) {
 		s.log.Error("files like %s cannot be looked for: %v", sharedir.DisksName, err)
 	}
 	if len(like) > 0 {
-		tell("%s; %s in %s counts for nothing", what, strings.Join(like, ", "), s.folder.Dir())
+		tell("%s; %s in %s counts for nothing", what, strings.Join(quoted(like), ", "), s.folder.Dir())
 	}
+}
+
+// quoted puts names into quotation marks that would be misread without, such as
+// one that ends with a blank.
+func quoted(names []string) []string {
+	names = slices.Clone(names)
+	for i, n := range names {
+		if q := strconv.Quote(n); strings.Contains(n, " ") || q != `"`+n+`"` {
+			names[i] = q
+		}
+	}
+	return names
 }
 
 // choose picks the disks of the action.

@@ -3,6 +3,7 @@ package bootcfg
 import (
 	"fmt"
 	"path"
+	"regexp"
 	"strings"
 )
 
@@ -88,8 +89,34 @@ func (c *Config) IsLocalBoot() error {
 // or chain.c32 with a disk, for firmware on which LOCALBOOT does not work. It
 // is no use for ONERROR: the loader appends the command line that failed, and
 // chain.c32 then shows its options and waits for a key (seen with 6.04).
-func (l *Label) startsDisk() bool {
-	return l.Local || path.Base(l.Kernel) == "chain.c32" && (l.Type == "KERNEL" || l.Type == "COM32") && strings.HasPrefix(l.Append, "hd")
+func (l *Label) startsDisk() bool { return l.Local || l.chains() }
+
+func (l *Label) chains() bool {
+	return path.Base(l.Kernel) == "chain.c32" && (l.Type == "KERNEL" || l.Type == "COM32") && chainDisk.MatchString(l.Append)
+}
+
+// chainDisk is how chain.c32 is told a disk, and perhaps a partition: hd0, hd0,1, hd0 1.
+var chainDisk = regexp.MustCompile(`^hd[0-9]+([ \t,]|$)`)
+
+// Modules lists what the loader needs to start the box's own disk by this file,
+// besides itself: for each module the paths below the TFTP area of which one
+// must be there. LOCALBOOT needs none; chain.c32 needs two libraries, which are
+// looked for as it is.
+func (c *Config) Modules() (modules [][]string) {
+	for _, command := range []string{c.Default, c.OnTimeout} {
+		l := c.label(command)
+		if l == nil || !l.chains() {
+			continue
+		}
+		for _, name := range []string{l.Kernel, "libutil.c32", "libcom32.c32"} {
+			places := []string{name}
+			for _, dir := range strings.FieldsFunc(c.Path, func(r rune) bool { return strings.ContainsRune(": \t", r) }) {
+				places = append(places, path.Join(dir, name))
+			}
+			modules = append(modules, places)
+		}
+	}
+	return modules
 }
 
 // Marshal is the file's text: Parse of it gives c again.

@@ -1,6 +1,7 @@
 package bootcfg
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -28,6 +29,7 @@ var strandedConfigs = []configCase{
 	{"waits", "PROMPT 1\nDEFAULT local\nLABEL local\nLOCALBOOT\n", "key press"},
 	{"time-out", "DEFAULT local\nONTIMEOUT other\nLABEL local\nLOCALBOOT\nLABEL other\nKERNEL x\n", "ONTIMEOUT other"},
 	{"chain on error", "DEFAULT a\nONERROR b\nLABEL a\nLOCALBOOT\nLABEL b\nKERNEL chain.c32\nAPPEND hd0\n", "ONERROR b does not"},
+	{"chain to no disk", "DEFAULT a\nLABEL a\nKERNEL chain.c32\nAPPEND hdfoo\n", "DEFAULT a does not"},
 	{"menu default", "DEFAULT local\nLABEL local\nLOCALBOOT\nLABEL other\nKERNEL x\nMENU DEFAULT\n", "MENU DEFAULT"},
 }
 
@@ -41,6 +43,26 @@ func TestIsLocalBoot(t *testing.T) {
 		err = cfg.IsLocalBoot()
 		if c.says == "" && err != nil || c.says != "" && (err == nil || !strings.Contains(err.Error(), c.says)) {
 			t.Errorf("%s: got %v, want %q", c.name, err, c.says)
+		}
+	}
+}
+
+func TestModules(t *testing.T) {
+	const chain = "LABEL a\nKERNEL chain.c32\nAPPEND hd1,2\n"
+	for text, want := range map[string]string{
+		string(DefaultConfig()): "[]",
+		"DEFAULT a\n" + chain:   "[[chain.c32] [libutil.c32] [libcom32.c32]]",
+		"PATH bios:x/y\nDEFAULT a now\n" + chain: "[[chain.c32 bios/chain.c32 x/y/chain.c32] [libutil.c32 bios/libutil.c32 x/y/libutil.c32] " +
+			"[libcom32.c32 bios/libcom32.c32 x/y/libcom32.c32]]",
+		"DEFAULT b\nLABEL b\nLOCALBOOT 0\n" + chain:              "[]",
+		"DEFAULT b\nONTIMEOUT a\nLABEL b\nLOCALBOOT 0\n" + chain: "[[chain.c32] [libutil.c32] [libcom32.c32]]",
+	} {
+		cfg, err := Parse([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprint(cfg.Modules()); got != want {
+			t.Errorf("%q needs %s, want %s", text, got, want)
 		}
 	}
 }

@@ -151,9 +151,10 @@ func ValidName(s string) bool {
 }
 
 // partitionName is how systems call partitions: sda1, nvme0n1p1, mmcblk0p2,
-// sda-part1. People write sda_1 and sdap1 too.
+// sda-part1. People write sda_1 and sdap1 too. mmcblk0boot0 is a small memory
+// beside the disk of the same chip.
 var partitionName = regexp.MustCompile(`^((sd|hd|vd|xvd|ubd|dasd)[a-z]{1,3}([-_]?p?|[-_])|` +
-	`(nvme\d+n|mmcblk|md|loop|nbd|pmem|rbd|zd|ram|bcache|drbd|dm-|(cciss|ida|rd|ataraid)[-_!]?c\d+d)\d+[-_]?p|` +
+	`mmcblk\d+(boot|gp)|(nvme\d+n|mmcblk|md|loop|nbd|pmem|rbd|zd|ram|bcache|drbd|dm-|(cciss|ida|rd|ataraid)[-_!]?c\d+d)\d+[-_]?p|` +
 	`(.+[-_]|.*\d)?part(ition)?[-_]?)\d{1,3}$`)
 
 // NamesPartition reports whether a name is one of a partition ("sda1"), and

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -357,5 +358,28 @@ func TestDamagedImagesKeepTheWholeOne(t *testing.T) {
 	b.does("backup-again") // a whole one pushes out a whole one
 	if f := b.facts("sda.json.old"); len(f.Bad) != 1 {
 		t.Errorf("the old sidecar has %+v", f.Bad)
+	}
+}
+
+// TestCannotDisarm: a box that has no right to remove its boot file does its
+// action once, and says each time what brings it back.
+func TestCannotDisarm(t *testing.T) {
+	t.Parallel()
+	sda := disk("sda", scattered(1))
+	b := newBox(t, sda)
+	before := sda.hash(t)
+	b.arm("backup")
+	folder := filepath.Dir(b.bootFile())
+	must(t, os.Chown(folder, 0, 0))
+	const says = "disarm 10.88.0.11` removes it, and `testbox share init` gives boxes the right"
+	b.runs(failed, "backup: failed: disarm: ", says)
+	b.image("sda.raw.gz", before)
+	images := b.snapshot()
+	b.runs(failed, "was done by an earlier start; only disarming", says)
+	must(t, os.Chown(folder, nobody, nobody))
+	b.runs(done)
+	b.unchanged(images)
+	if b.armed() {
+		t.Error("the box is still armed")
 	}
 }

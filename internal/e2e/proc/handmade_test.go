@@ -25,6 +25,7 @@ var noDisks = []struct{ name, file, script, says string }{
 	{"name of an NVMe's", "nvme0n1p1.gz", `gzip -c "$1" >"$2"`, "the name of a partition"},
 	{"name with part", "sda-part1.gz", `gzip -c "$1" >"$2"`, "the name of a partition"},
 	{"name of a card's", "mmcblk0p2.raw.gz", `gzip -c "$1" >"$2"`, "the name of a partition"},
+	{"memory beside a card's", "mmcblk0boot0.gz", `gzip -c "$1" >"$2"`, "the name of a partition"},
 	{"partition", "sda.raw.gz", `dd if="$1" bs=1M skip=2 count=4 status=none | gzip -c >"$2"`, "it is the image of a partition"},
 	{"garbage behind it", "sda.gz", `{ gzip -c "$1"; echo garbage; } >"$2"`, "and 8 bytes follow that are no gzip"},
 	{"two disks", "sda.gz", `cp "$1" x; cp "$1" y; gzip -c x y >"$2"`, `"y" follows "x"`},

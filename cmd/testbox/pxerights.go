@@ -1,0 +1,118 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"testbox-imaging/internal/sharedir"
+)
+
+// boxUser is whom the NFS server takes root of a box for. The areas do not say
+// it, but their owner is this user: `testbox share init` sees to that.
+type boxUser struct{ uid, gid uint32 }
+
+// boxUser is the owner of the backup area. It is not known where the area is not
+// at hand, or belongs to root.
+func (f *pxeFolder) boxUser() (u boxUser, known bool) {
+	st, err := os.Stat(f.backupArea())
+	if err != nil {
+		return u, false
+	}
+	u = ownerOf(st)
+	return u, u.uid != 0
+}
+
+func ownerOf(st fs.FileInfo) boxUser {
+	s := st.Sys().(*syscall.Stat_t)
+	return boxUser{s.Uid, s.Gid}
+}
+
+// may reports whether the mode gives the user these rights, as for everybody
+// (0o2 is to write).
+func (u boxUser) may(st fs.FileInfo, rights fs.FileMode) bool {
+	owner, mode := ownerOf(st), st.Mode().Perm()
+	switch {
+	case owner.uid == u.uid:
+		mode >>= 6
+	case owner.gid == u.gid:
+		mode >>= 3
+	}
+	return mode&rights == rights
+}
+
+// checkDisarm refuses a folder of boot files in which a box cannot remove its
+// own. The box would do its action, and then boot into maintenance again and
+// again: also when its arming has expired.
+func (f *pxeFolder) checkDisarm() error {
+	st, err := os.Stat(f.dir)
+	if err != nil {
+		return err
+	}
+	if n, err := unix.Getxattr(f.dir, "system.posix_acl_access", nil); err == nil && n > 0 {
+		return nil // an access control list may give the right
+	}
+	owner := ownerOf(st)
+	u, known := f.boxUser()
+	if !known && owner.uid != 0 {
+		u = owner
+	} else if !known {
+		u = boxUser{^uint32(0), ^uint32(0)} // anybody but root
+	}
+	// From a sticky folder only its owner removes what somebody else put there.
+	if u.may(st, 0o3) && (st.Mode()&fs.ModeSticky == 0 || owner.uid == u.uid) {
+		return nil
+	}
+	as := "some user, not as root"
+	if u.uid != ^uint32(0) {
+		as = fmt.Sprintf("user %d", u.uid)
+	}
+	return refused("%s belongs to user %d and has the mode %s, but boxes come as %s: they could not remove their boot files after their actions, "+
+		"and would boot into maintenance again and again; run `testbox share init` on the storage server, which mends that",
+		f.dir, owner.uid, st.Mode(), as)
+}
+
+// closedToBoxes says what in a box's folder the box has no right to, and needs.
+func (f *pxeFolder) closedToBoxes(folder *sharedir.Folder) error {
+	u, known := f.boxUser()
+	if !known {
+		return nil
+	}
+	st, err := os.Stat(folder.Dir())
+	if errors.Is(err, fs.ErrNotExist) {
+		if st, err = os.Stat(f.backupArea()); err == nil && !u.may(st, 0o3) {
+			return fmt.Errorf("%s has the mode %s, so that boxes cannot write to it; run `testbox share init` on the storage server, which mends that", f.backupArea(), st.Mode())
+		}
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	if !u.may(st, 0o7) {
+		return fmt.Errorf("%s belongs to user %d and has the mode %s, but boxes come as user %d and must write to it; run `testbox share init` on the storage server, which mends that",
+			folder.Dir(), ownerOf(st).uid, st.Mode(), u.uid)
+	}
+	var closed []string
+	entries, err := os.ReadDir(folder.Dir())
+	for _, e := range entries {
+		name := strings.TrimSuffix(e.Name(), ".old")
+		if !slices.Contains([]string{".gz", ".json", ".lst"}, filepath.Ext(name)) {
+			continue
+		}
+		if st, err := os.Stat(folder.Path(e.Name())); err == nil && !u.may(st, 0o4) {
+			closed = append(closed, e.Name())
+		}
+	}
+	if len(closed) > 0 {
+		return fmt.Errorf("boxes come as user %d, who may not read %s in %s; run `testbox share init` on the storage server, which mends that",
+			u.uid, strings.Join(closed, ", "), folder.Dir())
+	}
+	return err
+}

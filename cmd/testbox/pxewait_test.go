@@ -1,0 +1,68 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"testbox-imaging/internal/agent"
+	"testbox-imaging/internal/bootcfg"
+	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/sharedir"
+)
+
+// TestWaitForTheSilent: a box that went silent at its work is said to be so, and
+// is not waited for longer than its arming counts.
+func TestWaitForTheSilent(t *testing.T) {
+	start := time.Date(2026, 11, 29, 8, 0, 0, 0, time.UTC)
+	addr, err := box.ParseAddr("10.88.0.11")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := bootcfg.Cmdline{Action: box.Backup, Arming: box.NewArming(), Address: addr, Expires: start.Add(time.Hour),
+		TFTP: bootcfg.NFSPath{Server: addr.IP(), Path: "/t"}, Backup: bootcfg.NFSPath{Server: addr.IP(), Path: "/b"}}
+	file := bootcfg.BootFile{Cmdline: c, Kernel: "k", Initrd: "i"}
+	text, err := bootcfg.Generate(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	f := &pxeFolder{dir + "/cfg", durable.OS{}}
+	if err := writeFile(f.path(addr.Hex()), string(text)); err != nil {
+		t.Fatal(err)
+	}
+	log := dir + "/" + sharedir.LogName
+	var out, errs strings.Builder
+	now := start
+	one := &watch{plan: armPlan{target: target{given: addr.String(), addr: addr}, file: file}, log: logReader{path: log}, heard: start}
+	wt := &waiter{w: world{now: func() time.Time { return now }}, folder: f, out: &out, errs: &errs, watches: []*watch{one}}
+	look := func(at time.Duration, ended bool) {
+		t.Helper()
+		if now = start.Add(at); wt.look() != ended {
+			t.Fatalf("after %s it ended: %v\n%s%s", at, !ended, out.String(), errs.String())
+		}
+	}
+	look(20*time.Minute, false)
+	if errs.Len() > 0 {
+		t.Errorf("of a box that has not begun: %s", errs.String())
+	}
+	if err := writeFile(log, "T: 10.88.0.11: info: backup, arming "+string(c.Arming)+"\n"); err != nil {
+		t.Fatal(err)
+	}
+	look(21*time.Minute, false)
+	look(35*time.Minute, false)
+	if errs.Len() > 0 {
+		t.Errorf("too early: %s", errs.String())
+	}
+	look(37*time.Minute, false)
+	look(38*time.Minute, false)
+	if strings.Count(errs.String(), "10.88.0.11 has said nothing for 15m0s") != 1 {
+		t.Errorf("it is not said once: %s", errs.String())
+	}
+	look(time.Hour, false)
+	look(time.Hour+maxSkew+time.Second, true)
+	if one.code != agent.Failed.ExitCode() || !strings.Contains(out.String(), "has said nothing for 44m0s, and the arming expired at 2026-11-29T09:00:00Z") {
+		t.Errorf("code %d: %s", one.code, out.String())
+	}
+}
