@@ -152,6 +152,13 @@ func (h *healing) WriteAt(b []byte, off int64) (int, error) {
 	return h.Target.WriteAt(b, off)
 }
 
+func (h *healing) ZeroAt(off, n int64) error {
+	if p := h.Places[0]; off <= p.Off && p.End() <= off+n {
+		h.healed.Store(true)
+	}
+	return h.Target.ZeroAt(off, n)
+}
+
 // TestDeltaOnALargerDisk: the moved backup GPT is right too, and what stood at
 // the disk's end is not.
 func TestDeltaOnALargerDisk(t *testing.T) {

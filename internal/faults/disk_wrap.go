@@ -2,6 +2,7 @@ package faults
 
 import (
 	"io"
+	"slices"
 	"sync/atomic"
 )
 
@@ -108,6 +109,39 @@ func (d *Dropping) ZeroAt(off, n int64) error {
 		return nil
 	}
 	return d.Target.ZeroAt(off, n)
+}
+
+// Altering is a disk that keeps one byte otherwise than it was told to, at the
+// Nth write or zeroing of that place, and says nothing. Nth counts from 1.
+type Altering struct {
+	Target
+	At   int64 // the byte
+	Nth  int64
+	hits atomic.Int64
+}
+
+// Hits is how often the place was written.
+func (a *Altering) Hits() int64 { return a.hits.Load() }
+
+// WriteAt implements io.WriterAt.
+func (a *Altering) WriteAt(b []byte, off int64) (int, error) {
+	if a.At >= off && a.At < off+int64(len(b)) && a.hits.Add(1) == a.Nth {
+		b = slices.Clone(b)
+		b[a.At-off] ^= 1
+	}
+	return a.Target.WriteAt(b, off)
+}
+
+// ZeroAt implements Target.
+func (a *Altering) ZeroAt(off, n int64) error {
+	if err := a.Target.ZeroAt(off, n); err != nil {
+		return err
+	}
+	if a.At >= off && a.At < off+n && a.hits.Add(1) == a.Nth {
+		_, err := a.Target.WriteAt([]byte{1}, a.At)
+		return err
+	}
+	return nil
 }
 
 // Bad is a disk with unreadable places: a read that meets one gives the bytes
