@@ -161,7 +161,8 @@ func newStoreRebuildCmd() *cobra.Command {
 missing or damaged. This makes it anew in any case.
 
 If the file "store" is damaged or gone, which makes the folder a store, it is written anew too: each
-pack has what was in it. That is refused if the packs are of different stores.`,
+pack has what was in it, and so has the old index. That is refused if the packs are of different
+stores.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := restoreName(cmd, o.dir); err != nil {
@@ -204,7 +205,7 @@ func restoreName(cmd *cobra.Command, path string) error {
 	case err != nil:
 		return fmt.Errorf("%s: %w", path, err)
 	case restored:
-		cmd.Println("the file `store` is written anew, as the packs say")
+		cmd.Println("the file `store` is written anew")
 	}
 	return nil
 }

@@ -99,18 +99,33 @@ func Verify(r io.Reader, owner [16]byte) error {
 	return err
 }
 
+// OwnerOf is what a snapshot belongs to, if its beginning is whole.
+func OwnerOf(r io.Reader) (owner [16]byte, err error) {
+	head, err := readHead(&sumReader{r: r})
+	if err != nil {
+		return owner, err
+	}
+	return [16]byte(head[24:]), nil
+}
+
+func readHead(s *sumReader) ([]byte, error) {
+	head := s.read(headSize)
+	s.sum()
+	if s.err == nil && (string(head[:8]) != snapMagic || binary.LittleEndian.Uint32(head[8:]) != snapVersion) {
+		return nil, errors.New("the index is of another version")
+	}
+	return head, s.err
+}
+
 // read calls keep for entries that follow each other, of n. What it gives them
 // in is used again.
 func read(r io.Reader, owner [16]byte, keep func(run []entry, n uint64)) ([]Pack, error) {
 	s := sumReader{r: r}
-	head := s.read(headSize)
-	s.sum()
-	switch {
-	case s.err != nil:
-		return nil, s.err
-	case string(head[:8]) != snapMagic || binary.LittleEndian.Uint32(head[8:]) != snapVersion:
-		return nil, errors.New("the index is of another version")
-	case [16]byte(head[24:]) != owner:
+	head, err := readHead(&s)
+	if err != nil {
+		return nil, err
+	}
+	if [16]byte(head[24:]) != owner {
 		return nil, errors.New("the index belongs to another store")
 	}
 	nPacks, n := binary.LittleEndian.Uint32(head[12:]), binary.LittleEndian.Uint64(head[16:])

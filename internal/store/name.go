@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -15,14 +17,15 @@ import (
 	"testbox-imaging/internal/blob"
 	"testbox-imaging/internal/blob/dir"
 	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/index"
 	"testbox-imaging/internal/object"
 	"testbox-imaging/internal/pack"
 	"testbox-imaging/internal/words"
 )
 
 // ErrNameLost says that the blob that makes a store is damaged or gone, and
-// that there are packs.
-var ErrNameLost = errors.New("the file `store` is damaged or gone; the packs tell what was in it: `testbox store rebuild-index` writes it anew")
+// that there are packs or records.
+var ErrNameLost = errors.New("the file `store` is damaged or gone, and there are backups; `testbox store rebuild-index` writes it anew from what else is there")
 
 // nameLost says more of an error of identify, if the blob that makes a store is
 // not what was written.
@@ -30,33 +33,32 @@ func nameLost(ctx context.Context, blobs blob.Store, err error) error {
 	if !errors.Is(err, ErrNoStore) && !isSpoilt(err) {
 		return err
 	}
-	_, packErr := firstPack(ctx, blobs)
+	n, e := remains(ctx, blobs)
 	switch {
-	case packErr == nil && isSpoilt(err):
+	case e != nil:
+		return errors.Join(err, e)
+	case n > 0 && isSpoilt(err):
 		return fmt.Errorf("%w (%w)", ErrNameLost, err)
-	case packErr == nil:
+	case n > 0:
 		return ErrNameLost
-	case isSpoilt(err) && errors.Is(packErr, ErrNoStore):
-		return fmt.Errorf("%w; there is no pack that can be read, so there is no backup to lose: remove the folder and make a store anew", err)
+	case isSpoilt(err):
+		return fmt.Errorf("%w; there is neither a pack nor a record, so there is no backup to lose: remove the folder and make a store anew", err)
 	}
 	return err
 }
 
-// firstPack gives the header of the first pack that has one. ErrNoStore says
-// that there is none.
-func firstPack(ctx context.Context, blobs blob.Store) (pack.Header, error) {
-	packs, err := blobs.List(ctx, packPrefix)
-	if err != nil {
-		return pack.Header{}, err
-	}
-	for _, b := range packs {
-		if h, err := packHeader(ctx, blobs, b.Name); err == nil {
-			return h, nil
-		} else if !errors.Is(err, object.ErrDamaged) && !errors.Is(err, fs.ErrNotExist) {
-			return h, err
+// remains is how many packs and records there are, by their names: what is in
+// them may be damaged.
+func remains(ctx context.Context, blobs blob.Store) (n int, err error) {
+	list, err := blobs.List(ctx, "")
+	for _, b := range list {
+		_, _, isPack := parsePackName(b.Name)
+		box, id, _ := strings.Cut(strings.TrimPrefix(b.Name, recordPrefix), "/")
+		if isPack || strings.HasPrefix(b.Name, recordPrefix) && isRecordName(box, id) {
+			n++
 		}
 	}
-	return pack.Header{}, ErrNoStore
+	return n, err
 }
 
 // packHeader reads a pack's header. What is no pack of any store in this place
@@ -74,9 +76,9 @@ func packHeader(ctx context.Context, blobs blob.Store, name string) (pack.Header
 }
 
 // RestoreName writes the blob that makes a store anew, if it is damaged or
-// gone: each pack has the store's UUID. It reports whether it did. Where there
-// is no pack, or packs are of different stores, nothing is written. blobs is
-// where the packs are if that is not the folder path.
+// gone: each pack has the store's UUID, and the index. It reports whether it
+// did. Where nothing tells the UUID, or packs are of different stores, nothing
+// is written. blobs is where the packs are if that is not the folder path.
 func RestoreName(ctx context.Context, path string, blobs blob.Store) (restored bool, err error) {
 	if blobs == nil {
 		blobs, err = dir.Open(durable.OS{}, path)
@@ -92,6 +94,11 @@ func RestoreName(ctx context.Context, path string, blobs blob.Store) (restored b
 		return false, err
 	}
 	id, err := namedByPacks(ctx, blobs)
+	if errors.Is(err, errNoHeader) {
+		if owner, e := indexOwner(path); e == nil {
+			id, err = owner, nil
+		}
+	}
 	if err != nil {
 		return false, err
 	}
@@ -105,6 +112,19 @@ func RestoreName(ctx context.Context, path string, blobs blob.Store) (restored b
 		return false, err
 	}
 	return true, writeStore(ctx, blobs, over, id)
+}
+
+// errNoHeader says that no pack tells which store it is of.
+var errNoHeader = errors.New("has a header that can be read")
+
+// indexOwner is the UUID that the index in a folder has.
+func indexOwner(path string) (id [16]byte, err error) {
+	f, err := os.Open(filepath.Join(path, indexName))
+	if err != nil {
+		return id, err
+	}
+	defer f.Close()
+	return index.OwnerOf(f)
 }
 
 // namedByPacks is the UUID that all packs have that can be read.
@@ -142,11 +162,17 @@ func namedByPacks(ctx context.Context, blobs blob.Store) (id [16]byte, err error
 		return id, nil
 	case len(said) > 1:
 		return id, errPacksDisagree(said)
-	case len(list) > 0:
-		return id, fmt.Errorf("of %s none has a header that can be read; so nobody knows which store this was",
-			words.Count(len(list), "pack"))
 	}
-	return id, ErrNoStore
+	n, err := remains(ctx, blobs)
+	if err != nil {
+		return id, err
+	}
+	if n+len(list) == 0 {
+		return id, ErrNoStore
+	}
+	return id, fmt.Errorf("of %s none %w, and there is no index that tells it; so nobody knows which store this was. Remove nothing: "+
+		"bring the folder `packs` or the file `store` back from where it is whole, or make a new store and `testbox store copy` a second copy to it",
+		words.Count(len(list), "pack"), errNoHeader)
 }
 
 // errPacksDisagree names the stores that packs are of, and a pack of each.

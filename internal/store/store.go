@@ -155,7 +155,9 @@ func Init(ctx context.Context, blobs blob.Store) error {
 			return ErrExists
 		}
 	}
-	if _, err := firstPack(ctx, blobs); err == nil {
+	if n, err := remains(ctx, blobs); err != nil {
+		return err
+	} else if n > 0 {
 		return ErrNameLost
 	}
 	for _, b := range there {
