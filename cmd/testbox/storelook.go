@@ -115,7 +115,7 @@ until they are found whole. The exit code is 1 if something is damaged.`,
 				report, err := s.Scrub(cmd.Context(), func(at store.ScrubProgress) { p.tellOther("read", at.Bytes, at.Total) })
 				p.end()
 				if err != nil {
-					return err
+					return unscrubbed(report, err)
 				}
 				cmd.Print(report)
 				return report.Err()
@@ -125,6 +125,22 @@ until they are found whole. The exit code is 1 if something is damaged.`,
 	o.add(cmd)
 	return cmd
 }
+
+// unscrubbed is the error of a scrub that ended early. What its findings cost is
+// not known.
+func unscrubbed(r *store.ScrubReport, err error) error {
+	if r == nil || len(r.Faults) == 0 {
+		return err
+	}
+	errs := []error{err, fmt.Errorf("the scrub had found %s until then; what that costs is known at its end, so run it again", words.Count(len(r.Faults), "fault"))}
+	for _, f := range r.Faults[:min(len(r.Faults), maxFaultsShown)] {
+		errs = append(errs, errors.New(f.Where()))
+	}
+	return errors.Join(errs...)
+}
+
+// maxFaultsShown is how many faults are told of a scrub that ended early.
+const maxFaultsShown = 20
 
 func newStoreCopyCmd() *cobra.Command {
 	var o storeFlag

@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -95,4 +97,40 @@ func TestDiskFull(t *testing.T) {
 		t.Errorf("it took %d rounds", rounds)
 	}
 	mustBackup(t, s, "10.0.0.2", day(4), newDisk(seeds(300, 20)))
+}
+
+// TestScrubOnAFullDisk: what a scrub finds is in its report also where it cannot
+// be written down, and that is said; with room, it is written down.
+func TestScrubOnAFullDisk(t *testing.T) {
+	blobs := &filling{Store: &mem.Store{}}
+	blobs.room.Store(1 << 30)
+	must(t, Init(t.Context(), blobs))
+	s := openStore(t, Config{Blobs: blobs})
+	d := newDisk(seeds(1, 10))
+	r := mustBackup(t, s, "10.0.0.1", day(1), d)
+	flip(t, blobs, packsOf(t, blobs, chunks)[0], 8*1000)
+	flip(t, blobs, storeName, 8*90)
+	blobs.room.Store(0)
+	report, err := s.Scrub(t.Context(), nil)
+	must(t, err)
+	t.Log(report.Err())
+	if len(report.Faults) != 2 || report.Faults[1].Off != 40 || len(report.Faults[1].Costs) != 1 || !slices.Equal(report.Images(), []string{r.Box + " " + r.ID}) {
+		t.Errorf("the report is %v", report)
+	}
+	text := report.Err().Error()
+	if !errors.Is(report.Unnoted, syscall.ENOSPC) || !strings.Contains(text, "2 faults, which damage 1 backup") || !strings.Contains(text, "could not be written down") {
+		t.Errorf("it says %v", text)
+	}
+	wantDamaged(t, s)
+	blobs.room.Store(1 << 20)
+	report = mustScrub(t, s)
+	if report.Unnoted != nil || report.Err() == nil {
+		t.Errorf("with room: %v, %v", report.Err(), report.Unnoted)
+	}
+	wantDamaged(t, s, r.Box)
+	s = openStore(t, Config{Blobs: blobs}) // the store's name is right again
+	blobs.room.Store(1 << 30)
+	mustBackup(t, s, "10.0.0.1", day(2), d)
+	mustRestore(t, s, r, d)
+	must(t, s.Check(t.Context()))
 }

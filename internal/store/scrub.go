@@ -33,7 +33,7 @@ type ScrubProgress struct {
 // is not nil, is told by one goroutine at a time.
 //
 // The error says that the scrub could not be done to its end. What is wrong
-// with the store is in the report.
+// with the store is in the report, and so is that it could not be noted.
 func (s *Store) Scrub(ctx context.Context, progress func(ScrubProgress)) (*ScrubReport, error) {
 	done, err := s.alone()
 	if err != nil {
@@ -83,7 +83,9 @@ func (sc *scrubber) run(ctx context.Context) error {
 	if sc.s.cfg.ReadOnly {
 		return nil
 	}
-	return errors.Join(sc.s.saveBad(ctx), sc.s.noteScrubbed(ctx, sc.damages), sc.s.saveIndex())
+	sc.report.Unnoted = errors.Join(sc.report.Unnoted, sc.s.saveBad(ctx), sc.s.noteScrubbed(ctx, sc.damages))
+	_ = sc.s.saveIndex() // Close tries it again, and says why it cannot be
+	return nil
 }
 
 // fault notes a fault and gives its number.
@@ -112,7 +114,8 @@ func (sc *scrubber) storeFile(ctx context.Context) error {
 	if sc.s.cfg.ReadOnly {
 		return nil
 	}
-	return writeStore(ctx, sc.s.cfg.Blobs, over, sc.s.uuid)
+	sc.report.Unnoted = writeStore(ctx, sc.s.cfg.Blobs, over, sc.s.uuid)
+	return nil
 }
 
 // begin notes what there is. What comes later is not looked at.

@@ -49,7 +49,8 @@ func (c Cost) String() string {
 	return s
 }
 
-func (f Fault) String() string {
+// Where is the fault without what it costs.
+func (f Fault) Where() string {
 	s := f.File
 	if s == "" {
 		s = "no pack"
@@ -57,7 +58,11 @@ func (f Fault) String() string {
 	if f.Len > 0 {
 		s += fmt.Sprintf(", bytes %d to %d", f.Off, f.Off+f.Len-1)
 	}
-	s += ": " + f.Err.Error()
+	return s + ": " + f.Err.Error()
+}
+
+func (f Fault) String() string {
+	s := f.Where()
 	if f.Known {
 		s += " (known, nothing is lost by it any more; the next collection removes it)"
 	} else if len(f.Costs) == 0 {
@@ -77,11 +82,22 @@ type ScrubReport struct {
 	Bytes   int64 // read
 	Faults  []Fault
 	Foreign []string // files that are nothing of the store
+	Unnoted error    // why not all of it could be written down, or put right, in the store
 }
 
 // Err is nil if all is whole, or was lost and is healed. It says what helps: a
 // new backup heals what packs have lost, and no record.
 func (r *ScrubReport) Err() error {
+	err := r.damage()
+	if r.Unnoted != nil {
+		err = errors.Join(err, fmt.Errorf("what was found could not be written down in the store, so neither does `testbox image list` show it nor a new backup heal it; "+
+			"mend that, as by making room, and scrub again: %w", r.Unnoted))
+	}
+	return err
+}
+
+// damage is Err of what is damaged.
+func (r *ScrubReport) damage() error {
 	faults, records := 0, 0
 	for _, f := range r.Faults {
 		switch {
