@@ -138,7 +138,7 @@ func (m *mounting) returns() {
 	if out, err := m.try("testbox image mount nbox mnt"); err == nil || !strings.Contains(out, "umount") || len(m.processes()) != 1 {
 		t.Errorf("a second mount says %v, %s", err, out)
 	}
-	m.sh("umount mnt")
+	m.sh("dd if=mnt/sda.raw of=/dev/null bs=1M iflag=direct && umount mnt")
 	m.ended()
 	if log := m.logs(); log != "" {
 		t.Errorf("it leaves a log: %s", log)
