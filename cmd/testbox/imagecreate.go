@@ -359,9 +359,14 @@ func readTime(s *copier.Saved) time.Duration {
 // maxBadShown is how many places of unreadable sectors are named.
 const maxBadShown = 20
 
+// printBad names the places for which an image has zeros.
 func printBad(cmd *cobra.Command, name string, bad []image.Range) {
+	sayBad(cmd, name, bad, "cannot be read; the image has zeros there")
+}
+
+func sayBad(cmd *cobra.Command, name string, bad []image.Range, what string) {
 	for _, b := range bad[:min(len(bad), maxBadShown)] {
-		cmd.PrintErrf("testbox: %s: bytes %d to %d cannot be read; the image has zeros there\n", name, b.Off, b.Off+b.Len-1)
+		cmd.PrintErrf("testbox: %s: bytes %d to %d %s\n", name, b.Off, b.Off+b.Len-1, printable(what))
 	}
 	if more := len(bad) - maxBadShown; more > 0 {
 		cmd.PrintErrf("testbox: %s: and %s\n", name, words.Count(more, "more such place"))

@@ -16,6 +16,7 @@ import (
 	"testbox-imaging/internal/convert"
 	"testbox-imaging/internal/copier"
 	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/rawgz"
 	"testbox-imaging/internal/store"
 )
@@ -36,7 +37,8 @@ any gunzip unpacks; qcow2 is for QEMU. Without --format it is told from the end 
 .qcow2, or else raw; a name that promises a form which is not written here, as A.vmdk does, is
 refused. To standard output goes raw or raw.gz.
 
-The file has its name only when all of it is there and durable.`,
+The file has its name only when all of it is there and durable. The exit code is 4 if the image has
+zeros for sectors that could not be read when it was made; they are named.`,
 		Example: `  testbox image export 10.40.41.42:sda sda.qcow2
   testbox image export --format raw 10.40.41.42 - | ssh lab 'cat > disk.img'`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -101,6 +103,9 @@ func runImageExport(cmd *cobra.Command, s *store.Locked, dir, arg, path, format 
 	if err != nil {
 		return err
 	}
+	if err := warnDamaged(cmd, s, r, []*image.RecordedDisk{d}); err != nil {
+		return err
+	}
 	im, err := openImage(cmd.Context(), s, d)
 	if err != nil {
 		return err
@@ -110,16 +115,17 @@ func runImageExport(cmd *cobra.Command, s *store.Locked, dir, arg, path, format 
 	p := newProgress(cmd.ErrOrStderr())
 	told := func(done, total int64) { p.tell("write", done, total) }
 	if path == "-" {
-		err := exportStream(cmd, view, cmd.OutOrStdout(), format, told)
-		p.end()
-		return err
+		err = exportStream(cmd, view, cmd.OutOrStdout(), format, told)
+	} else {
+		err = exportFile(cmd, view, full, format, told)
 	}
-	err = exportFile(cmd, view, full, format, told)
 	p.end()
 	if err != nil {
 		return err
 	}
-	cmd.Printf("%s of backup %s of %s is in %s\n", d.Name, r.ID, r.Box, path)
+	if path != "-" {
+		cmd.Printf("%s of backup %s of %s is in %s\n", d.Name, r.ID, r.Box, path)
+	}
 	printBad(cmd, d.Name, d.Bad)
 	if len(d.Bad) > 0 {
 		return errBadSectors

@@ -77,6 +77,12 @@ func runImageMount(cmd *cobra.Command, s *store.Locked, arg, dir string, tell bo
 	if st, err := os.Stat(dir); err == nil && !st.IsDir() || errors.Is(err, fs.ErrNotExist) {
 		return wrong("%s is no folder", dir)
 	}
+	if err := warnDamaged(cmd, s, r, chosen(r, sel)); err != nil {
+		return err
+	}
+	for _, d := range chosen(r, sel) {
+		printBad(cmd, d.Name, d.Bad)
+	}
 	// Whoever still uses a file when this is interrupted can go on.
 	ctx := context.WithoutCancel(cmd.Context())
 	var disks []imagefs.Disk

@@ -214,5 +214,5 @@ func printCompared(cmd *cobra.Command, d *restoring, r *image.Receipt, t *copier
 		}
 		cmd.Printf("%s: %s\n", d.Name, line)
 	}
-	printBad(cmd, d.Name, r.Bad)
+	sayBad(cmd, d.Name, r.Bad, d.path+" cannot be read there, so it does not hold the image")
 }

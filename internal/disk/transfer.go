@@ -16,10 +16,16 @@ func (dev *Device) wrap(verb string, off int64, err error) error {
 	if errors.As(err, &pe) {
 		err = pe.Err
 	}
-	if errors.Is(err, unix.EIO) || errors.Is(err, unix.ENODATA) || errors.Is(err, unix.EILSEQ) {
+	if IsMedium(err) {
 		return fmt.Errorf("disk %s: %s at byte %d: %w: %w", dev.name, verb, off, ErrMedium, err)
 	}
 	return fmt.Errorf("disk %s: %s at byte %d: %w", dev.name, verb, off, err)
+}
+
+// IsMedium reports whether the kernel's error of a read says that sectors cannot
+// be read.
+func IsMedium(err error) bool {
+	return errors.Is(err, unix.EIO) || errors.Is(err, unix.ENODATA) || errors.Is(err, unix.EILSEQ)
 }
 
 // hugePage is what the kernel can map as one page, in bytes.
