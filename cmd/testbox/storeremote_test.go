@@ -268,6 +268,60 @@ func TestReadersWriteNothing(t *testing.T) {
 	s.run(0, "store", "init", "--s3", f.url, s.path("third"))
 }
 
+// TestReadBesideOwner: a folder that reads verifies a backup that the owner
+// commits, and then moves, while the reader is at work. It is called whole, and
+// nothing is noted as damaged.
+func TestReadBesideOwner(t *testing.T) {
+	s := newShell(t)
+	server := testenv.StartS3(t)
+	f := startFront(t, server, "lab")
+	s.run(0, "store", "init", "--s3", server.URL(server.Addr, "lab"))
+	s.run(0, "store", "init", "--s3", f.url, s.path("second"))
+	common := noisy(3)
+	s.write("a.img", append(noisy(1), common...))
+	s.write("b.img", append(common, noisy(2)...))
+	s.run(0, "image", "create", "box", s.path("a.img"))
+	// beside lets the owner do something before the reader's first request that is wanted.
+	var mu sync.Mutex
+	var done bool
+	beside := func(wanted func(*http.Request) bool, args ...string) {
+		done = false
+		f.set(func(forward http.Handler, w http.ResponseWriter, r *http.Request) {
+			mu.Lock()
+			if !done && wanted(r) {
+				done = true
+				if code, out := process(t, args...); code != 0 {
+					t.Errorf("%v: %s", args, out)
+				}
+			}
+			mu.Unlock()
+			forward.ServeHTTP(w, r)
+		})
+	}
+	verify := func(what string) {
+		t.Helper()
+		if code, out := process(t, "image", "verify", "--store", s.path("second"), "box@latest"); code != 0 {
+			t.Errorf("%s: %d\n%s", what, code, out)
+		}
+		if !done {
+			t.Errorf("%s: the reader did not send the request that was waited for", what)
+		}
+		if out := s.run(0, "image", "list"); strings.Contains(out, "cannot be read") {
+			t.Errorf("%s:\n%s", what, out)
+		}
+	}
+	beside(func(r *http.Request) bool { return strings.HasPrefix(r.URL.Query().Get("prefix"), "lab/records/") },
+		"image", "create", "--store", s.path("store"), "box", s.path("b.img"))
+	verify("committed since the packs were listed")
+	s.run(0, "image", "delete", "box@latest~1", "--yes")
+	hasRecords := false
+	beside(func(r *http.Request) bool {
+		hasRecords = hasRecords || strings.Contains(r.URL.Path, "/records/box/")
+		return hasRecords && strings.Contains(r.URL.Path, "/packs/data-")
+	}, "store", "gc", "--yes", "--store", s.path("store"))
+	verify("moved since the packs were listed")
+}
+
 // ignoringConditions is a server that writes whatever the condition is. The
 // headers are signed, so the request is made anew.
 func ignoringConditions(t *testing.T, s *testenv.S3) func(http.Handler, http.ResponseWriter, *http.Request) {

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"testbox-imaging/internal/blob"
+	"testbox-imaging/internal/index"
 	"testbox-imaging/internal/object"
 )
 
@@ -65,12 +66,19 @@ func (s *Store) loadBad(ctx context.Context) error {
 		s.cfg.Log("the list of damaged objects: %v; run `testbox store scrub`", err)
 		return nil
 	}
+	s.takeBad(list)
+	return nil
+}
+
+// takeBad takes what a list says is damaged for missing. The number of a pack
+// that is on a list is not given to another pack, in which nothing is damaged.
+func (s *Store) takeBad(list []badObject) {
 	for _, b := range list {
 		if key, err := b.key(); err == nil {
 			s.bad[place{b.Pack, b.Off}] = key
+			s.next = max(s.next, min(b.Pack, index.MaxPack)+1)
 		}
 	}
-	return nil
 }
 
 // foundBad takes a damaged object for missing from now on, so that the next

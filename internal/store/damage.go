@@ -100,11 +100,7 @@ func (s *Store) loadDamage(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, b := range f.Objects {
-		if key, err := b.key(); err == nil {
-			s.bad[place{b.Pack, b.Off}] = key
-		}
-	}
+	s.takeBad(f.Objects)
 	s.noted = map[string]time.Time{}
 	for _, d := range f.Images {
 		s.noted[d.Root] = d.Found
@@ -279,13 +275,18 @@ func (s *Store) NoteVerified(ctx context.Context, whole []string, damaged Damage
 	})
 }
 
-// noteScrubbed puts what a scrub found in the place of all that was found
-// before. What it found damaged is on the list of damaged objects.
-func (s *Store) noteScrubbed(ctx context.Context, damaged Damages) error {
+// noteScrubbed puts what a scrub found in the place of what was noted before it
+// began. What was noted since stays: the scrub may have read that place before
+// it was damaged. What it found damaged is on the list of damaged objects.
+func (s *Store) noteScrubbed(ctx context.Context, damaged Damages, before damageFile) error {
 	now := time.Now().UTC().Truncate(time.Second)
 	return s.changeDamage(ctx, func(images Damages, objects *[]badObject) {
-		clear(images)
-		*objects = nil
+		for _, d := range before.Images {
+			if images[d.Root].Found.Equal(d.Found) {
+				delete(images, d.Root)
+			}
+		}
+		*objects = slices.DeleteFunc(*objects, func(b badObject) bool { return slices.Contains(before.Objects, b) })
 		for root, d := range damaged {
 			d.Found = now
 			images[root] = d

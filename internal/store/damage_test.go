@@ -123,3 +123,50 @@ func TestDamageBesideAWriter(t *testing.T) {
 		t.Errorf("%v are nothing of the store", report.Foreign)
 	}
 }
+
+// TestNumberOfDamagedPack: a pack that was damaged, and is gone, does not make
+// an object damaged that a later pack has in the same place.
+func TestNumberOfDamagedPack(t *testing.T) {
+	blobs := &mem.Store{}
+	must(t, Init(t.Context(), blobs))
+	w, d := openStore(t, Config{Blobs: blobs}), newDisk(seeds(1, 4))
+	a := mustBackup(t, w, "a", day(1), d)
+	flip(t, blobs, packsOf(t, blobs, chunks)[0], 8*1000)
+	r := openStore(t, Config{Blobs: blobs, ReadOnly: true})
+	found := verify(t, r, a)
+	if found == nil {
+		t.Fatal("the damage is not found")
+	}
+	must(t, r.NoteVerified(t.Context(), nil, Damages{found.Root: *found}))
+	w = openStore(t, Config{Blobs: blobs})
+	must(t, w.Delete(t.Context(), a))
+	mustGC(t, w)
+	b := mustBackup(t, openStore(t, Config{Blobs: blobs}), "b", day(2), d)
+	if found := verify(t, openStore(t, Config{Blobs: blobs, ReadOnly: true}), b); found != nil {
+		t.Errorf("a backup that was made anew is damaged: %v", found)
+	}
+}
+
+// TestNotedDuringScrub: what is noted while a scrub is at work outlasts it, for
+// the scrub may have been there before.
+func TestNotedDuringScrub(t *testing.T) {
+	blobs := &mem.Store{}
+	must(t, Init(t.Context(), blobs))
+	h := &hooked{Store: blobs}
+	w := openStore(t, Config{Blobs: h})
+	a := mustBackup(t, w, "a", day(1), newDisk(seeds(1, 4)))
+	before := mustBackup(t, w, "b", day(1), newDisk(seeds(50, 4)))
+	note := func(r *image.Record) {
+		root := r.Disks[0].Root
+		must(t, openStore(t, Config{Blobs: blobs, ReadOnly: true}).NoteVerified(t.Context(), nil, Damages{root: {Root: root, Bytes: 512}}))
+	}
+	note(before)
+	h.before = func(op string) {
+		if op == "list "+recordPrefix { // after all packs are read
+			h.before = nil
+			note(a)
+		}
+	}
+	mustScrub(t, w)
+	wantDamaged(t, w, "a")
+}

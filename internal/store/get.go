@@ -24,6 +24,11 @@ func (s *Store) Get(ctx context.Context, key object.Key, buf []byte) (object.Obj
 		if err == nil {
 			return o, nil
 		}
+		if errors.Is(err, fs.ErrNotExist) && s.cfg.ReadOnly {
+			if err := s.lookAgain(ctx); err != nil {
+				return object.Object{}, err
+			}
+		}
 		if now, _, gone := s.locate(key); errors.Is(err, fs.ErrNotExist) && gone == nil && now != l {
 			continue // a collection moved it, and removed the pack
 		}

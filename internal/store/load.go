@@ -23,6 +23,11 @@ func (s *Store) load(ctx context.Context) error {
 	// Read before the packs are listed: of those that another process seals
 	// between the two, none is taken for gone.
 	x, known, err := s.readIndex()
+	if err == nil && s.cfg.ReadOnly && s.cfg.Owner != nil && !s.isLastOwner(ctx) {
+		// Another folder has written since: what the index does not know of a
+		// pack may be there, and be needed.
+		err = fs.ErrNotExist
+	}
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
 			s.cfg.Log("%v: it is made anew from the packs", err)
@@ -51,6 +56,30 @@ func (s *Store) load(ctx context.Context) error {
 		return err
 	}
 	s.dirty = s.dirty || len(unknown) > 0
+	return nil
+}
+
+// lookAgain takes in the packs that are new in a store that is only read:
+// another process commits backups, and moves objects to other packs.
+func (s *Store) lookAgain(ctx context.Context) error {
+	s.lookMu.Lock()
+	defer s.lookMu.Unlock()
+	there, err := s.listPacks(ctx)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	for n := range s.packs {
+		delete(there, n)
+	}
+	s.mu.Unlock()
+	packs := map[uint32]packInfo{}
+	if err := s.readPacks(ctx, there, s.index, packs); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.Copy(s.packs, packs)
 	return nil
 }
 
@@ -95,6 +124,9 @@ func (s *Store) readPacks(ctx context.Context, some map[uint32]packInfo, x *inde
 		for i, n := range numbers {
 			g.Go(func() (err error) {
 				lists[i], err = s.readPack(ctx, n, some[n])
+				if s.cfg.ReadOnly && errors.Is(err, fs.ErrNotExist) {
+					return nil // collected since it was listed; what was needed of it is in another one
+				}
 				return err
 			})
 		}

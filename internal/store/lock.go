@@ -39,7 +39,7 @@ func OpenDir(ctx context.Context, path string, remote *Remote, readOnly bool, lo
 		}
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	if !readOnly && remote == nil {
+	if !readOnly {
 		if err := sharedLocks(path); err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}

@@ -144,7 +144,7 @@ func (s *Store) claim(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	mine := before.Folder == own.Folder && (before.Session == own.Session || slices.Contains(own.Tried, before.Session))
+	mine := own.had(before)
 	if over != blob.None && !mine && !s.cfg.Owner.TakeOver {
 		e := before.asError()
 		e.Copied = before.Folder == own.Folder
@@ -180,6 +180,22 @@ func (s *Store) claim(ctx context.Context) error {
 	s.lease = &lease{s: s, now: next, busy: map[string]bool{}}
 	s.next = max(s.next, next.NextPack)
 	return s.lease.settle(ctx)
+}
+
+// isLastOwner reports whether no other folder has written to the store since
+// this one had it open for writing.
+func (s *Store) isLastOwner(ctx context.Context) bool {
+	now, err := readOwner(ctx, s.cfg.Blobs) // first: what the folder remembers is written before it
+	if err != nil {
+		return false
+	}
+	own, err := s.readOwn()
+	return err == nil && own.had(now)
+}
+
+// had reports whether an owner was the folder that remembers this.
+func (own *ownFile) had(f ownerFile) bool {
+	return f.Folder == own.Folder && (f.Session == own.Session || slices.Contains(own.Tried, f.Session))
 }
 
 // ownerNow gives the owner's blob and its version. One that is damaged is as
@@ -433,7 +449,14 @@ func (l *lease) finish(ctx context.Context, all bool) error {
 // request to remove it that comes late must find nothing else there.
 func (l *lease) finishRemoval(ctx context.Context, name string) error {
 	if strings.HasPrefix(name, packPrefix) { // whose number is never given again
-		return l.s.cfg.Blobs.Remove(ctx, name)
+		err := l.s.cfg.Blobs.Remove(ctx, name)
+		if _, n, ok := parsePackName(name); ok && err == nil {
+			l.s.mu.Lock()
+			defer l.s.mu.Unlock()
+			delete(l.s.packs, n) // a collection that could not remove it left it there
+			l.s.dirty = true
+		}
+		return err
 	}
 	return bar(ctx, l.s.cfg.Blobs, name, blob.Any)
 }

@@ -128,6 +128,7 @@ func (w *lineWriter) Abort() {
 // proc is a folder and the process that works in it, if there is one.
 type proc struct {
 	name  string
+	reads bool // it is one that only reads, in the folder of another
 	state *faults.Volatile
 	line  *line
 	store *Store
@@ -147,6 +148,7 @@ type twoWriters struct {
 	doomed map[string]int  // deletions at work
 	gone   map[string]bool // records that somebody began to delete
 	day    int
+	wrong  []error // what was said of sound images
 	story  []string
 }
 
@@ -189,7 +191,7 @@ func (w *twoWriters) open(p *proc, takeOver bool) {
 // act lets a process with an open store do something.
 func (w *twoWriters) act(p *proc) {
 	s, box := p.store, fmt.Sprint("10.0.0.", 1+w.choose(2))
-	switch w.choose(12) {
+	switch w.choose(13) {
 	case 0, 1, 2, 3:
 		from := uint64(w.choose(6))
 		d := w.ledger.know(newDisk(seeds(1+3*from, 4), seeds(2+from, 3)))
@@ -205,6 +207,8 @@ func (w *twoWriters) act(p *proc) {
 		nth := w.choose(4)
 		w.start(p, "pin", func() error { return w.pin(s, nth) })
 	case 11:
+		w.start(p, "scrub", func() error { return w.scrub(s) })
+	case 12:
 		w.start(p, "close", func() error {
 			err := s.Close()
 			w.mu.Lock()
@@ -213,6 +217,56 @@ func (w *twoWriters) act(p *proc) {
 			return err
 		})
 	}
+}
+
+// scrub wants nothing to be found: nothing ever is damaged.
+func (w *twoWriters) scrub(s *Store) error {
+	report, err := s.Scrub(context.Background(), nil)
+	if err == nil && len(report.Faults) > 0 {
+		w.found("a scrub says: %v", report)
+	}
+	return err
+}
+
+func (w *twoWriters) found(format string, args ...any) {
+	w.tell(format, args...)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.wrong = append(w.wrong, fmt.Errorf(format, args...))
+}
+
+// read verifies all images that there are, in a process that only reads.
+func (w *twoWriters) read(p *proc) {
+	p.line = &line{Store: w.net.bucket, net: w.net, name: p.name}
+	l := p.line
+	w.start(p, "verify all", func() error {
+		s, err := Open(context.Background(), Config{Blobs: l, State: p.state, Dir: "/", ReadOnly: true, PackSize: tiny,
+			Owner: &Owner{Host: "host", Path: p.name}})
+		if err != nil {
+			return err
+		}
+		records, _, err := s.Records(context.Background())
+		if err != nil {
+			return err
+		}
+		for _, r := range records {
+			err = errors.Join(err, w.verifyOne(s, r))
+		}
+		return err
+	})
+}
+
+// verifyOne wants an image to be whole as long as its record is there.
+func (w *twoWriters) verifyOne(s *Store, r *image.Record) error {
+	found, err := s.Verify(context.Background(), &r.Disks[0], 1, nil)
+	if err != nil || found == nil {
+		return err
+	}
+	if _, err := s.Record(context.Background(), r.Box, r.ID); err != nil {
+		return err
+	}
+	w.found("a reader says that %s is damaged: %v", recordName(r.Box, r.ID), found)
+	return nil
 }
 
 func (w *twoWriters) backUp(s *Store, r *image.Record, d fakeDisk) error {
@@ -313,7 +367,9 @@ func (w *twoWriters) step() bool {
 		w.kill(w.procs[w.choose(len(w.procs))])
 	case c < 30 && len(idle) > 0, waits == 0 && len(idle) > 0:
 		p := idle[w.choose(len(idle))]
-		if p.store == nil {
+		if p.reads {
+			w.read(p)
+		} else if p.store == nil {
 			w.open(p, w.choose(2) > 0)
 		} else {
 			w.act(p)
@@ -401,12 +457,21 @@ func (w *twoWriters) verify(what string, collect bool) error {
 		err = collectAll(s)
 	}
 	if err == nil {
-		err = errors.Join(w.ledger.verify(s), s.Check(context.Background()), w.pins(s))
+		err = errors.Join(w.ledger.verify(s), s.Check(context.Background()), w.pins(s), noDamage(s))
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	return s.Close()
+}
+
+// noDamage wants nothing to be noted as damaged.
+func noDamage(s *Store) error {
+	damages, err := s.Damages(context.Background())
+	if err == nil && len(damages) > 0 {
+		err = fmt.Errorf("it is noted that images are damaged: %v", damages)
+	}
+	return err
 }
 
 func (w *twoWriters) pins(s *Store) error {
@@ -438,13 +503,13 @@ func (w *twoWriters) play() error {
 	for len(w.net.late) > 0 {
 		w.arrive(0)
 	}
-	return w.verify("after late requests", true)
+	return errors.Join(append(w.wrong, w.verify("after late requests", true))...)
 }
 
 // TestTwoWriters: two processes with folders of their own write to one bucket,
 // are killed, hang, take over from each other without the other knowing it, and
-// their requests are lost, or come late. Whatever said that it was committed
-// restores, byte by byte.
+// their requests are lost, or come late; others read beside them. Whatever said
+// that it was committed restores, byte by byte, and nobody calls it damaged.
 func TestTwoWriters(t *testing.T) {
 	if _, err := backup(t.Context(), newStore(t, &mem.Store{}), "warm", day(1), newDisk(seeds(1, 3))); err != nil {
 		t.Fatal(err) // what is made but once (encoders) must not belong to one of the games
@@ -453,7 +518,8 @@ func TestTwoWriters(t *testing.T) {
 		w := &twoWriters{net: &network{bucket: &mem.Store{}}, ledger: newLedger(),
 			pinned: map[string]bool{}, doomed: map[string]int{}, gone: map[string]bool{}}
 		for _, name := range []string{"one", "two"} {
-			w.procs = append(w.procs, &proc{name: name, state: faults.NewVolatile()})
+			p := &proc{name: name, state: faults.NewVolatile()}
+			w.procs = append(w.procs, p, &proc{name: name + " reads", reads: true, state: p.state})
 		}
 		w.random = rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "seed"), 0))
 		w.steps, w.faults = rapid.IntRange(10, 800).Draw(rt, "steps"), rapid.SampledFrom([]int{0, 2, 10}).Draw(rt, "faults")
@@ -470,13 +536,8 @@ func TestTwoWriters(t *testing.T) {
 // that takes the store back ends before it has a new index. The next one in
 // that folder must not collect by the old index.
 func TestIndexOlderThanAnotherOwner(t *testing.T) {
-	bucket, d := &mem.Store{}, newDisk(seeds(1, 30))
-	must(t, Init(t.Context(), bucket))
-	states := map[string]*faults.Volatile{"one": faults.NewVolatile(), "two": faults.NewVolatile()}
-	config := func(blobs blob.Store, folder string) Config {
-		return Config{Blobs: blobs, State: states[folder], Dir: "/", PackSize: smallPacks, Log: t.Logf,
-			Owner: &Owner{Host: "host", Path: folder, TakeOver: true}}
-	}
+	bucket, config := folders(t)
+	d := newDisk(seeds(1, 30))
 	h := &hooked{Store: bucket}
 	one := openStore(t, config(h, "one"))
 	must(t, one.Delete(t.Context(), mustBackup(t, one, "10.0.0.1", day(1), d)))
@@ -513,4 +574,146 @@ func (f *failingList) List(ctx context.Context, prefix string) ([]blob.Info, err
 		return nil, errNet
 	}
 	return f.Store.List(ctx, prefix)
+}
+
+// folders gives a bucket with a store, and the configuration of two folders.
+func folders(t *testing.T) (bucket *mem.Store, config func(blobs blob.Store, folder string) Config) {
+	t.Helper()
+	bucket = &mem.Store{}
+	must(t, Init(t.Context(), bucket))
+	states := map[string]*faults.Volatile{"one": faults.NewVolatile(), "two": faults.NewVolatile()}
+	return bucket, func(blobs blob.Store, folder string) Config {
+		return Config{Blobs: blobs, State: states[folder], Dir: "/", PackSize: smallPacks, Log: t.Logf,
+			Owner: &Owner{Host: "host", Path: folder, TakeOver: true}}
+	}
+}
+
+// stuck does not remove packs while it is.
+type stuck struct {
+	blob.Store
+	is bool
+}
+
+func (s *stuck) Remove(ctx context.Context, name string) error {
+	if s.is && strings.HasPrefix(name, packPrefix) {
+		return errNet
+	}
+	return s.Store.Remove(ctx, name)
+}
+
+// TestScrubAfterFailedRemoval: packs that a collection could not remove are
+// removed later. What a scrub finds in them must not count as there until then.
+func TestScrubAfterFailedRemoval(t *testing.T) {
+	bucket, config := folders(t)
+	blobs, d := &stuck{bucket, true}, newDisk(seeds(1, 30))
+	s := openStore(t, config(blobs, "one"))
+	must(t, s.Delete(t.Context(), mustBackup(t, s, "10.0.0.1", day(1), d)))
+	if err := collectAll(s); !errors.Is(err, errNet) {
+		t.Fatalf("the collection ends with %v", err)
+	}
+	if _, err := s.Scrub(t.Context(), nil); !errors.Is(err, errNet) {
+		t.Errorf("a scrub that cannot remove them either ends with %v", err)
+	}
+	blobs.is = false
+	if report := mustScrub(t, s); report.Err() != nil {
+		t.Errorf("%v", report)
+	}
+	r := mustBackup(t, s, "10.0.0.2", day(2), d)
+	must(t, s.Close())
+	s = openStore(t, config(blobs, "one"))
+	mustRestore(t, s, r, d)
+	must(t, s.Check(t.Context()))
+}
+
+// TestOvertakenScrub: a scrub whose store is taken over misses packs that the
+// new owner has collected. It must not call images damaged.
+func TestOvertakenScrub(t *testing.T) {
+	bucket, config := folders(t)
+	h := &hooked{Store: bucket}
+	one := openStore(t, config(h, "one"))
+	d := newDisk(mixed(seeds(1, 20), seeds(100, 20)))
+	gone := mustBackup(t, one, "10.0.0.1", day(1), newDisk(seeds(1, 40)))
+	r := mustBackup(t, one, "10.0.0.1", day(2), d)
+	var two *Store
+	h.before = func(op string) {
+		if op == "list " && two == nil {
+			two = openStore(t, config(bucket, "two"))
+			must(t, two.Delete(t.Context(), gone))
+			mustGC(t, two)
+		}
+	}
+	if _, err := one.Scrub(t.Context(), nil); !errors.Is(err, ErrNotOwner) {
+		t.Errorf("the scrub ends with %v", err)
+	}
+	must(t, noDamage(two))
+	mustRestore(t, two, r, d)
+}
+
+// TestReadBesideOwner: who reads in another folder finds what the owner has
+// committed and moved since the reader began, and does not call it damaged.
+func TestReadBesideOwner(t *testing.T) {
+	bucket, config := folders(t)
+	reader := func(blobs blob.Store, folder string) *Store {
+		c := config(blobs, folder)
+		c.ReadOnly = true
+		return openStore(t, c)
+	}
+	whole := func(what string, s *Store, r *image.Record) {
+		t.Helper()
+		if found, err := s.Verify(t.Context(), &r.Disks[0], 1, nil); err != nil || found != nil {
+			t.Errorf("%s: %v, %v", what, found, err)
+		}
+	}
+	one := openStore(t, config(bucket, "one"))
+	d := newDisk(mixed(seeds(1, 20), seeds(100, 20)))
+	gone := mustBackup(t, one, "10.0.0.1", day(1), newDisk(mixed(seeds(1, 20), seeds(200, 20))))
+
+	r := reader(bucket, "two")
+	last := mustBackup(t, one, "10.0.0.1", day(2), d)
+	if all, _, err := r.Records(t.Context()); err != nil || len(all) != 2 {
+		t.Fatalf("%v, %v", all, err)
+	}
+	whole("what was committed since", r, last)
+
+	must(t, one.Delete(t.Context(), gone))
+	mustGC(t, one)
+	whole("what was moved since", r, last)
+
+	h := &hooked{Store: bucket}
+	again := mustBackup(t, one, "10.0.0.2", day(3), newDisk(mixed(seeds(1, 20), seeds(300, 20))))
+	listed := false
+	h.before = func(op string) {
+		if strings.HasPrefix(op, "read "+packPrefix) && !listed { // the packs are listed
+			listed = true
+			must(t, one.Delete(t.Context(), again))
+			mustGC(t, one)
+		}
+	}
+	whole("what is moved while the reader begins", reader(h, "two"), last)
+}
+
+// TestReadByOldIndex: a folder that was the owner has an index that calls
+// objects missing which another folder found again in the same packs.
+func TestReadByOldIndex(t *testing.T) {
+	bucket, config := folders(t)
+	d := newDisk(seeds(1, 30))
+	one := openStore(t, config(bucket, "one"))
+	r := mustBackup(t, one, "10.0.0.1", day(1), d)
+	pack := packsOf(t, bucket, chunks)[0]
+	flip(t, bucket, pack, 8*1000)
+	if mustScrub(t, one).Err() == nil {
+		t.Fatal("the scrub found nothing")
+	}
+	must(t, one.Close())
+	flip(t, bucket, pack, 8*1000)
+	two := openStore(t, config(bucket, "two"))
+	if report := mustScrub(t, two); report.Err() != nil {
+		t.Fatalf("%v", report)
+	}
+	must(t, two.Close())
+	c := config(bucket, "one")
+	c.ReadOnly = true
+	if found, err := openStore(t, c).Verify(t.Context(), &r.Disks[0], 1, nil); err != nil || found != nil {
+		t.Errorf("a reader in the folder that was the owner finds %v, %v", found, err)
+	}
 }

@@ -76,7 +76,10 @@ func (s *Store) Records(ctx context.Context) (records []*image.Record, damaged [
 		}
 	}
 	slices.SortFunc(records, compareRecords)
-	return records, damaged, nil
+	if s.cfg.ReadOnly { // some may have been committed since the packs were listed
+		err = s.lookAgain(ctx)
+	}
+	return records, damaged, err
 }
 
 func compareRecords(a, b *image.Record) int {

@@ -44,7 +44,15 @@ func (s *Store) Scrub(ctx context.Context, progress func(ScrubProgress)) (*Scrub
 		progress = func(ScrubProgress) {}
 	}
 	sc := &scrubber{s: s, tell: progress, report: &ScrubReport{}, lost: map[object.Key]int{}, damages: Damages{}}
-	return sc.report, sc.run(ctx)
+	if err = sc.run(ctx); err == nil {
+		return sc.report, nil
+	}
+	// What a process finds missing that was overtaken, the new owner may have
+	// moved or collected.
+	if lost := s.lease.still(ctx); errors.Is(lost, ErrNotOwner) {
+		return &ScrubReport{}, lost
+	}
+	return sc.report, err
 }
 
 // scrubber is a scrub at work. The index's Live flag stands for: it is whole
@@ -54,6 +62,7 @@ type scrubber struct {
 	tell    func(ScrubProgress)
 	packs   map[uint32]packInfo  // those to be read
 	known   map[place]object.Key // what was found damaged before
+	noted   damageFile           // what others had noted as damaged when the scrub began
 	damages Damages              // what images lack
 
 	mu     sync.Mutex // guards those below
@@ -63,10 +72,15 @@ type scrubber struct {
 }
 
 func (sc *scrubber) run(ctx context.Context) error {
+	if err := sc.s.lease.settle(ctx); err != nil { // else packs come back that are to go
+		return err
+	}
 	if err := sc.storeFile(ctx); err != nil {
 		return err
 	}
-	sc.begin()
+	if err := sc.begin(ctx); err != nil {
+		return err
+	}
 	if err := sc.list(ctx); err != nil {
 		return err
 	}
@@ -83,7 +97,10 @@ func (sc *scrubber) run(ctx context.Context) error {
 	if sc.s.cfg.ReadOnly {
 		return nil
 	}
-	sc.report.Unnoted = errors.Join(sc.report.Unnoted, sc.s.saveBad(ctx), sc.s.noteScrubbed(ctx, sc.damages))
+	if err := sc.s.lease.still(ctx); errors.Is(err, ErrNotOwner) {
+		return err
+	}
+	sc.report.Unnoted = errors.Join(sc.report.Unnoted, sc.s.saveBad(ctx), sc.s.noteScrubbed(ctx, sc.damages, sc.noted))
 	_ = sc.s.saveIndex() // Close tries it again, and says why it cannot be
 	return nil
 }
@@ -119,12 +136,16 @@ func (sc *scrubber) storeFile(ctx context.Context) error {
 }
 
 // begin notes what there is. What comes later is not looked at.
-func (sc *scrubber) begin() {
+func (sc *scrubber) begin(ctx context.Context) (err error) {
+	if sc.noted, err = sc.s.readDamage(ctx); err != nil {
+		return err
+	}
 	sc.s.marks = nil // the flag is used for something else now
 	sc.s.mu.Lock()
 	defer sc.s.mu.Unlock()
 	sc.s.index.ClearAll(index.Live)
 	sc.packs, sc.known = maps.Clone(sc.s.packs), maps.Clone(sc.s.bad)
+	return nil
 }
 
 // list compares what is there with what should be.

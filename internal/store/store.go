@@ -79,6 +79,7 @@ type Store struct {
 	badMu sync.Mutex
 	// recordMu holds back a second change of records.
 	recordMu sync.Mutex
+	lookMu   sync.Mutex // holds back a second look for new packs
 	gcMu     sync.Mutex // one collection, scrub or rebuild at a time; guards marks; taken before all others
 	marks    *marker    // of the newest plan of a collection, whose marks the index has; nil: none has
 
