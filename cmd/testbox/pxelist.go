@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -75,6 +76,11 @@ func runPxeList(cmd *cobra.Command, w world, dir string, boxes []string) error {
 		asked = append(asked, filepath.Join(bootcfg.ConfigDir, a.addr.Hex()))
 		if a.cmd != nil {
 			asked = append(asked, a.kernel, a.initrd)
+		}
+		if a.cmd != nil && !a.cmd.Root.IsZero() {
+			if err := folder.checkRoot(path.Base(a.cmd.Root.Path)); err != nil {
+				errs = append(errs, fmt.Errorf("%s: armed for a maintenance system that the box would wait for without end: %w; disarm it", a.addr, err))
+			}
 		}
 	}
 	slices.Sort(asked)

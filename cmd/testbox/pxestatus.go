@@ -145,13 +145,20 @@ func (st *boxStatus) tellLast() (string, int) {
 	if st.last != nil {
 		recorded, known = agent.ParseOutcome(st.last.Outcome)
 	}
-	switch {
-	case s.Arming != "" && s.Ended:
-		return fmt.Sprintf("%s (arming %s, since %s)", s.End, s.Arming, s.Since), s.Outcome.ExitCode()
-	case known && (s.Arming == "" || s.Arming == st.last.Arming):
+	switch same := known && s.Arming == st.last.Arming; {
+	case known && (s.Arming == "" || same && !(s.Ended && s.Outcome == recorded) || !same && st.lastIsNewer()):
 		return fmt.Sprintf("%s: %s at %s (arming %s), as is recorded", st.last.Action, recorded, st.last.Time.UTC().Format(time.RFC3339), st.last.Arming), recorded.ExitCode()
+	case s.Ended:
+		return fmt.Sprintf("%s (arming %s, since %s)", s.End, s.Arming, s.Since), s.Outcome.ExitCode()
 	case s.Arming != "":
 		return fmt.Sprintf("%s (arming %s) was at work since %s, and its log does not say how it ended", s.Action, s.Arming, s.Since), exitPending
 	}
 	return "nothing is known of an action", exitPending
+}
+
+// lastIsNewer reports whether the action that is recorded ended after the log's
+// last session began: the box could not write to its log then.
+func (st *boxStatus) lastIsNewer() bool {
+	since, err := time.Parse(time.RFC3339, st.session.Since)
+	return err == nil && st.last.Time.After(since)
 }

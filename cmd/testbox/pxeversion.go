@@ -75,15 +75,12 @@ func canDo(v *bootcfg.Version, action box.Action) error {
 // where that can be seen: beside the TFTP area on the storage server. A box that
 // is armed without would try to mount it for ever, and never see that its
 // arming expires.
-func (f *pxeFolder) checkRoot(v *bootcfg.Version) error {
+func (f *pxeFolder) checkRoot(version string) error {
 	roots := filepath.Join(filepath.Dir(f.tftp()), "testbox-nfsroot")
-	if v.Form != bootcfg.FormDebian {
-		return nil
-	}
 	if _, err := f.fsys.ReadDir(roots); err != nil {
 		return nil // this machine does not have the area
 	}
-	if _, err := f.fsys.ReadDir(filepath.Join(roots, v.Version)); err != nil {
+	if _, err := f.fsys.ReadDir(filepath.Join(roots, version)); err != nil {
 		return fmt.Errorf("its root is missing: %w", err)
 	}
 	return nil
@@ -106,8 +103,10 @@ func (f *pxeFolder) readVersion(name string) (*bootcfg.Version, error) {
 	if v.Version != name {
 		return nil, fmt.Errorf("its version file says that it is %s", v.Version)
 	}
-	if err := f.checkRoot(v); err != nil {
-		return nil, err
+	if v.Form == bootcfg.FormDebian {
+		if err := f.checkRoot(v.Version); err != nil {
+			return nil, err
+		}
 	}
 	for _, file := range []string{v.KernelPath(), v.InitrdPath()} {
 		size, err := durable.Size(f.fsys, filepath.Join(f.tftp(), file))

@@ -28,6 +28,7 @@ func (f *pxeFolder) openBackup() (*sharedir.Area, error) {
 // watch is one box that is waited for.
 type watch struct {
 	plan    armPlan
+	folder  *sharedir.Folder // of the box, in the backup area
 	log     logReader
 	session agent.Track // the last one of its log; of ours only Arming is the plan's
 	began   bool
@@ -63,7 +64,8 @@ func newWaiter(cmd *cobra.Command, w world, f *pxeFolder, plan []armPlan) (*wait
 	}
 	wt := &waiter{w: w, folder: f, out: cmd.OutOrStdout(), errs: cmd.ErrOrStderr()}
 	for _, p := range plan {
-		one := &watch{plan: p, log: logReader{path: area.Look(p.target.addr).Path(sharedir.LogName)}}
+		folder := area.Look(p.target.addr)
+		one := &watch{plan: p, folder: folder, log: logReader{path: folder.Path(sharedir.LogName)}}
 		if err := one.log.skip(0); err != nil {
 			return nil, wrong("the log of %s cannot be followed: %w", p.target, err)
 		}
@@ -181,13 +183,29 @@ func (one *watch) judge(now time.Time, armed bool, why string) {
 		case late && silent > quiet:
 			one.finish(exitFailed, fmt.Sprintf("it was at work, has said nothing for %s, and the arming expired at %s", silent.Round(time.Minute), expires.Format(time.RFC3339)))
 		}
-	case !one.began:
-		one.finish(exitFailed, why+" before it began; nothing was done")
-	case one.gone.IsZero():
+	case one.began && one.gone.IsZero():
 		one.gone = now // the agent disarms before it says how it ended
-	case silent > quiet:
+	case one.began && silent <= quiet:
+	case one.recorded():
+	case one.began:
 		one.finish(exitFailed, fmt.Sprintf("%s while it was at work, and it has said nothing for %s", why, quiet))
+	default:
+		one.finish(exitFailed, why+" before it began; nothing was done")
 	}
+}
+
+// recorded ends the wait as the record of the box's last action says, if that is
+// of this arming: the box did its action, and could not write to its log.
+func (one *watch) recorded() bool {
+	last, err := one.folder.Last()
+	if err != nil || last == nil || last.Arming != one.plan.file.Cmdline.Arming {
+		return false
+	}
+	outcome, known := agent.ParseOutcome(last.Outcome)
+	if known {
+		one.finish(outcome.ExitCode(), fmt.Sprintf("%s: %s, as is recorded; its log does not say so", last.Action, outcome))
+	}
+	return known
 }
 
 func (one *watch) finish(code int, end string) { one.ended, one.code, one.end = true, code, end }
