@@ -53,22 +53,25 @@ func (s *session) now() time.Time { return time.Now().Add(s.ahead).UTC() }
 
 // run does the action, and disarms the box if that is what its end asks for.
 func (s *session) run(ctx context.Context) error {
-	for _, step := range []func() error{s.readCmdline, s.openAreas, s.checkBootFile} {
+	s.cfg.Alive()
+	if err := s.readCmdline(); err != nil {
+		return err
+	}
+	// Whatever is wrong for good with the areas, the boot file, the box's folder
+	// or its address, an arming ends when it expires.
+	for _, step := range []func() error{s.openAreas, s.checkBootFile} {
 		s.cfg.Alive()
 		if err := step(); err != nil {
-			return err
+			return s.unlessExpired(err)
 		}
 	}
-	// Whatever is wrong for good with the box's folder or address, an arming
-	// ends when it expires.
 	done, result, err := s.alreadyDone()
 	switch {
 	case done:
 		s.log.Info("the %s of this arming was done by an earlier start; only disarming", s.cmd.Action)
 		return s.disarmAfter(result)
-	case !s.cmd.Expires.IsZero() && s.now().After(s.cmd.Expires):
-		s.log.Error("armed for %s until %s: too old, nothing is done", s.cmd.Action, s.cmd.Expires.Format(time.RFC3339))
-		return s.disarmAfter(errExpired)
+	case s.expired():
+		return s.endExpired()
 	case err != nil:
 		return err
 	}
@@ -92,6 +95,41 @@ func (s *session) run(ctx context.Context) error {
 		s.log.Error("the record of what was done is not written: %v", err)
 	}
 	return s.disarmAfter(result)
+}
+
+func (s *session) expired() bool { return !s.cmd.Expires.IsZero() && s.now().After(s.cmd.Expires) }
+
+func (s *session) endExpired() error {
+	s.log.Error("armed for %s until %s: too old, nothing is done", s.cmd.Action, s.cmd.Expires.Format(time.RFC3339))
+	return s.disarmAfter(errExpired)
+}
+
+// unlessExpired gives back why the action cannot begin, unless the arming has
+// expired: the box would try again for ever. That the boot file is gone already
+// is no such reason.
+func (s *session) unlessExpired(why error) error {
+	if _, _, err := s.readBootFile(); errors.Is(err, fs.ErrNotExist) {
+		return why
+	}
+	if s.folder == nil {
+		var err error
+		if s.ahead, err = s.tftpClock(); err != nil {
+			return why
+		}
+	}
+	if !s.expired() {
+		return why
+	}
+	if s.log == nil {
+		s.openLog(nil)
+	}
+	s.log.Error("%v", why)
+	return s.endExpired()
+}
+
+// tftpClock is the storage server's clock by the area that has the boot file.
+func (s *session) tftpClock() (ahead time.Duration, err error) {
+	return sharedir.ClockBy(s.fsys, s.bootFilePath()+".clock.tmp")
 }
 
 // disarmAfter disarms the box whose action ended with result.
@@ -144,6 +182,9 @@ func (s *session) openAreas() error {
 		return refusal{err}
 	}
 	clockErr := s.openLog(folder)
+	if folder == nil || clockErr != nil {
+		s.ahead, clockErr = s.tftpClock()
+	}
 	s.log.Hello()
 	s.log.Announce("%s", begun(s.cmd.Action, s.cmd.Arming))
 	if clockErr != nil {
@@ -245,9 +286,11 @@ func (s *session) disarm() error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("disarm: %w", err)
-	}
-	if armed.Arming != s.cmd.Arming {
+		if !s.wasEdited() {
+			return fmt.Errorf("disarm: %w", err)
+		}
+		s.log.Error("the boot file is of this arming and was edited, and is removed all the same: %v", err)
+	} else if armed.Arming != s.cmd.Arming {
 		s.log.Info("armed anew meanwhile for %s; that boot file stays", armed.Action)
 		return nil
 	}
@@ -262,6 +305,13 @@ func (s *session) disarm() error {
 		s.warn("this box may not start its own disk now: %v", err)
 	}
 	return nil
+}
+
+// wasEdited reports whether a boot file that is none of ours any more has this
+// arming. It must not keep a box from its disk whose action is done, or expired.
+func (s *session) wasEdited() bool {
+	data, err := durable.ReadFile(s.fsys, s.bootFilePath(), bootcfg.MaxConfig)
+	return err == nil && bootcfg.IsOfArming(data, s.cmd.Arming)
 }
 
 // record says durably that the action was done. It makes an action happen once:

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"testbox-imaging/internal/box"
 )
 
 // Labels of our boot files.
@@ -127,6 +129,12 @@ func ParseBootFile(data []byte) (c *Cmdline, kernel, initrd string, err error) {
 		return nil, "", "", fmt.Errorf("boot file: %w", err)
 	}
 	return c, maint.Kernel, initrd, nil
+}
+
+// IsOfArming reports whether a boot file is one of that arming, also when it was
+// edited since, so that ParseBootFile takes it no more.
+func IsOfArming(data []byte, arming box.Arming) bool {
+	return slices.Contains(strings.Fields(string(data)), wordArming+"="+string(arming))
 }
 
 // validBootPath: initrd= separates several files by commas.

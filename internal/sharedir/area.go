@@ -91,23 +91,27 @@ func (f *Folder) Free() (bytes int64, known bool) {
 // log times and an arming's expiry go by time.Now().Add(ahead). The result is
 // as exact as the server's file times, in the worst case two seconds.
 func (f *Folder) Clock() (ahead time.Duration, err error) {
-	path := f.Path("clock.tmp")
-	if err := f.fsys.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	return ClockBy(f.fsys, f.Path("clock.tmp"))
+}
+
+// ClockBy is Folder.Clock by a file that is made at path and removed again.
+func ClockBy(fsys durable.FS, path string) (ahead time.Duration, err error) {
+	if err := fsys.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return 0, err
 	}
 	start := time.Now()
-	w, err := f.fsys.Create(path, fileMode)
+	w, err := fsys.Create(path, fileMode)
 	if err != nil {
 		return 0, fmt.Errorf("cannot make a file to read the server's clock: %w", err)
 	}
-	defer f.fsys.Remove(path)
+	defer fsys.Remove(path)
 	_, err = w.Write([]byte("clock\n"))
 	// A full area still gives the file its time.
 	if err := errors.Join(err, w.Sync(), w.Close()); err != nil && !errors.Is(err, syscall.ENOSPC) {
 		return 0, fmt.Errorf("cannot read the server's clock: %w", err)
 	}
 	took := time.Since(start)
-	r, err := f.fsys.Open(path)
+	r, err := fsys.Open(path)
 	if err != nil {
 		return 0, fmt.Errorf("cannot read the server's clock: %w", err)
 	}

@@ -223,6 +223,84 @@ func TestExpired(t *testing.T) {
 	}
 }
 
+// TestExpiredAnyway: whatever is wrong for good, an arming ends when it expires,
+// and not before.
+func TestExpiredAnyway(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, one()...)
+	b.does("refresh-info")
+	marker := filepath.Join(b.root, "testbox-backup", "testbox-backup")
+	for _, c := range []struct {
+		what      string
+		wreck     func()
+		code      int
+		says      string
+		beginning string // of the refusal, before the arming expires
+	}{
+		{"the backup area has no marker", func() { b.rm(marker) }, refused, "testbox-backup is no backup area", "refused: "},
+		{"the boot file was edited", func() {
+			text, err := os.ReadFile(b.bootFile())
+			must(t, err)
+			must(t, os.WriteFile(b.bootFile(), append(text, "LABEL memtest\n  KERNEL memtest\n"...), 0o644))
+		}, refused, "it has other labels", "refused, no disk"},
+		{"the loader is gone", func() { b.rm(filepath.Join(b.root, "testbox-tftp", "pxelinux.0")) }, refused, "has no pxelinux.0", "refused: "},
+	} {
+		b.arm("backup")
+		b.armedUntil(time.Now().Add(time.Hour))
+		c.wreck()
+		b.runs(c.code, c.says, c.beginning)
+		if !b.armed() {
+			t.Fatalf("%s: it is disarmed before it expires", c.what)
+		}
+		b.armedUntil(time.Now().Add(-time.Hour))
+		before := b.snapshot()
+		b.runs(expired, c.says, "too old, nothing is done")
+		b.unchanged(before)
+		if b.armed() {
+			t.Errorf("%s: an expired arming left the box armed", c.what)
+		}
+		left, err := filepath.Glob(b.bootFile() + "*")
+		if must(t, err); len(left) > 0 {
+			t.Errorf("%s lies about", left)
+		}
+		if _, err := os.Stat(marker); err != nil {
+			must(t, os.WriteFile(marker, nil, 0o644))
+		}
+	}
+	// That the boot file is gone, or is another arming's, is not changed by it.
+	must(t, os.WriteFile(filepath.Join(b.root, "testbox-tftp", "pxelinux.0"), []byte("x"), 0o644))
+	b.arm("backup")
+	b.armedUntil(time.Now().Add(-time.Hour))
+	text, err := os.ReadFile(b.bootFile())
+	must(t, err)
+	b.rm(b.bootFile())
+	b.runs(refused, "there is no boot file")
+	other := regexp.MustCompile(`testbox-arming=\S+`).ReplaceAll(text, []byte("testbox-arming=0123456789abcdef"))
+	must(t, os.WriteFile(b.bootFile(), other, 0o644))
+	b.runs(expired, "armed anew meanwhile")
+	if !b.armed() {
+		t.Error("the boot file of another arming is gone")
+	}
+}
+
+// TestEdited: a boot file that somebody edited, so that it is none of ours any
+// more, does not keep a box from its disk for ever.
+func TestEdited(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, one()...)
+	b.arm("refresh-info")
+	text, err := os.ReadFile(b.bootFile())
+	must(t, err)
+	b.runs(done)
+	// The action is done; its power was cut before it disarmed, and the file was edited.
+	must(t, os.WriteFile(b.bootFile(), append(text, "SAY hello\nLABEL x\n  LOCALBOOT 0\n"...), 0o644))
+	b.armedUntil(time.Now().Add(-time.Minute))
+	b.runs(expired, "was edited, and is removed all the same")
+	if b.armed() {
+		t.Error("the box is still armed")
+	}
+}
+
 var expires = regexp.MustCompile(`testbox-expires=\S+`)
 
 // armedUntil makes it that the box was armed to that time: `pxe-conf` allows no
