@@ -23,8 +23,9 @@ func newStoreStatsCmd() *cobra.Command {
 		Short: "Show what is in the store, and what it takes",
 		Long: `Shows how many backups there are, what their disks have, and what each part of the store takes; the
 parts together are all of its files. What objects take in a pack is told about. "dead" is what no
-backup needs any more; "testbox store gc" gets it back. ALONE is what no other box needs: it comes
-back when all backups of the box are deleted.`,
+backup needs any more; "testbox store gc" gets it back. Where a backup cannot be read, it is not
+known what is dead. ALONE is what no other box needs: it comes back when all backups of the box are
+deleted.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return o.with(cmd, true, func(s *store.Locked) error {
@@ -83,12 +84,13 @@ type statPart struct {
 
 // statParts are the parts that together are all files of a store.
 func statParts(st *store.Stats) []statPart {
-	dead := "dead: no backup needs it; `testbox store gc` gets it back"
+	dead, known := "dead: no backup needs it; `testbox store gc` gets it back", ""
 	if st.Dead < 0 {
-		dead = "dead, or needed by what cannot be read: " + st.Unknown
+		dead = "not known what for: a backup that cannot be read may need it, so `testbox store gc` gets none of it back: " + st.Unknown
+		known = ", as far as can be read"
 	}
 	return []statPart{
-		{st.Alone, "needed by one box alone: see ALONE", true},
+		{st.Alone, "needed by one box alone" + known + ": see ALONE", true},
 		{st.Shared, "shared by several boxes", true},
 		{st.Unused, dead, true},
 		{st.Writing, "being written by another process", false},

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 
@@ -240,6 +241,9 @@ func (s *Store) Freed(ctx context.Context, gone []*image.Record) (int64, error) 
 	}
 	if len(damaged) > 0 {
 		return 0, errors.New("it is not known what a backup needs whose record cannot be read")
+	}
+	if sp.reason != nil {
+		return 0, fmt.Errorf("it is not known what a backup needs that cannot be read: %w", sp.reason)
 	}
 	return sp.alone[0], nil
 }

@@ -118,19 +118,19 @@ func TestPlanBesideAWriter(t *testing.T) {
 	}
 }
 
-// TestSpaceOfDamage: a page that is lost is no reason to say nothing.
+// TestSpaceOfDamage: of what a page that is lost may need, nothing is promised.
 func TestSpaceOfDamage(t *testing.T) {
 	blobs := &mem.Store{}
 	must(t, Init(t.Context(), blobs))
 	s := openStore(t, Config{Blobs: blobs})
 	mustBackup(t, s, "10.0.0.1", day(1), newDisk(seeds(1, 20)))
-	r := mustBackup(t, s, "10.0.0.2", day(1), newDisk(seeds(50, 20)))
+	mustBackup(t, s, "10.0.0.2", day(1), newDisk(seeds(50, 20)))
 	flip(t, blobs, packsOf(t, blobs, trees)[0], 8*120)
 	st, err := s.Stats(t.Context())
 	if err != nil || st.Dead != -1 || st.Unknown == "" || st.Alone+st.Shared+st.Unused != st.Stored {
 		t.Errorf("%+v, %v", st, err)
 	}
-	if n, err := s.Freed(t.Context(), records(t, s)[1:]); err != nil || !near(n, 20*2100, 20) {
-		t.Errorf("%d, %v (%s)", n, err, r.ID)
+	if n, err := s.Freed(t.Context(), records(t, s)[1:]); err == nil {
+		t.Errorf("%d bytes, though nobody knows what a damaged image needs", n)
 	}
 }
