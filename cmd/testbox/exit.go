@@ -36,6 +36,10 @@ Exit codes:
   3  refused, because it could do harm; nothing was changed
   4  done, but the image has zeros for sectors that could not be read
   6  compared, and found different
+and of "pxe-conf status" and "pxe-conf BOX ACTION --wait", which give the box's outcome:
+  5  the arming was too old, and nothing was done
+  7  the box is up for rescue
+  8  not ended yet
 `
 
 // exitError gives an error an exit code other than exitFailed.

@@ -309,6 +309,7 @@ func TestWrongClock(t *testing.T) {
 	s.shows(s.run(0, "image", "import", s.dated("1970-01-01T00:10:00Z", disk)), "is dated before there was this program")
 	s.shows(s.run(0, "image", "show", "web-1"), "backup 20261120-101112", "backup 20370101-000000 of web-1 is dated in the future, and is not taken for the latest")
 	s.shows(s.run(0, "image", "show", "web-1@2037"), "time: dated in the future, which cannot be")
+	s.shows(s.run(0, "image", "show", "--json", "web-1@2037"), `"misdated": "dated in the future"`)
 	out := s.run(0, "image", "create", "web-1", "sda="+s.write("a.img", disk), "sdb="+s.write("b.img", disk))
 	s.shows(out, "backup 20370101-000000 of web-1 is dated later than the clock", "backup 20370101-000000 was there already and is dated later")
 	s.shows(s.run(0, "image", "list"), " T\n")

@@ -233,7 +233,7 @@ func saveDisks(cmd *cobra.Command, s *store.Locked, r *image.Record, disks []nam
 		bad = bad || len(saved[i].Disk.Bad) > 0
 	}
 	cmd.Printf("backup %s of %s is in the store\n", r.ID, r.Box)
-	sayDate(cmd, r)
+	sayDate(cmd, s, r)
 	if bad {
 		return errBadSectors
 	}

@@ -65,8 +65,23 @@ func setTime(cmd *cobra.Command, s *store.Locked, arg string, at time.Time) erro
 		return err
 	}
 	cmd.Printf("backup %s of %s is %s now\n", was, r.Box, r.ID)
-	printRecord(cmd, r)
+	printRecord(cmd, s, r)
 	return nil
+}
+
+// whyMisdated says why a backup's time cannot be right; "" if it can, or if it is
+// known after which other backup it was made.
+func whyMisdated(cmd *cobra.Command, s *store.Locked, r *image.Record) string {
+	rs, _, err := s.Records(cmd.Context())
+	if err != nil {
+		return ""
+	}
+	for m, why := range store.Misdated(ofBoxes(rs, []string{r.Box}), time.Now()) {
+		if m.ID == r.ID {
+			return why
+		}
+	}
+	return ""
 }
 
 // sayLater says of backups of a box that they are dated later than now: then
@@ -87,8 +102,8 @@ func sayLater(cmd *cobra.Command, s *store.Locked, box string) error {
 }
 
 // sayDate says of a new backup that a clock was wrong.
-func sayDate(cmd *cobra.Command, r *image.Record) {
-	for _, why := range store.Misdated([]*image.Record{r}, time.Now()) {
+func sayDate(cmd *cobra.Command, s *store.Locked, r *image.Record) {
+	if why := whyMisdated(cmd, s, r); why != "" {
 		cmd.PrintErrf("testbox: warning: backup %s is %s: it is not %s@latest; `testbox image date` puts its time right\n", r.ID, why, r.Box)
 		return
 	}

@@ -110,6 +110,9 @@ func runImageExport(cmd *cobra.Command, s *store.Locked, dir, arg, path, format 
 	if err != nil {
 		return err
 	}
+	if path != "-" && format != "raw.gz" { // how long that becomes is not known
+		warnRoom(cmd, map[string]int64{full: d.Data})
+	}
 	view := im.ReaderAt(cmd.Context(), viewCache)
 	defer view.Close()
 	p := newProgress(cmd.ErrOrStderr())

@@ -23,7 +23,8 @@ func newImageListCmd() *cobra.Command {
 		Long: `Lists the backups, the oldest of each box first. DATA is what the disks had that is not zero,
 STORED what the backup added to the store. Flags: P pinned, B baseline, ! has zeros for unreadable
 sectors, D damaged in the store, as the last scrub or verify found it, T has a time that cannot be
-right. Below, each ! and D is explained. Times are UTC.`,
+right. Below, each ! and D is explained. Times are UTC. With --json, a backup whose record cannot be
+read has "box", "id" and "unreadable", which says why.`,
 		ValidArgsFunction: completeImages(&o),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, a := range args {
@@ -38,6 +39,9 @@ right. Below, each ! and D is explained. Times are UTC.`,
 				}
 				if err := haveBackups(all, damaged, args); err != nil {
 					return err
+				}
+				if len(args) > 0 {
+					damaged = slices.DeleteFunc(damaged, func(d *store.RecordError) bool { return !slices.Contains(args, d.Box) })
 				}
 				return listImages(cmd, ofBoxes(all, args), damaged, damagesOf(cmd, s), asJSON)
 			})
@@ -91,6 +95,14 @@ type listedImage struct {
 	Misdated string                  `json:"misdated,omitempty"` // why its time cannot be right
 }
 
+// unreadableImage is what image list --json prints of a backup whose record
+// cannot be read.
+type unreadableImage struct {
+	Box        string `json:"box"`
+	ID         string `json:"id"`
+	Unreadable string `json:"unreadable"` // why
+}
+
 func listImages(cmd *cobra.Command, rs []*image.Record, damaged []*store.RecordError, damages store.Damages, asJSON bool) error {
 	now := time.Now()
 	list := []listedImage{}
@@ -98,7 +110,14 @@ func listImages(cmd *cobra.Command, rs []*image.Record, damaged []*store.RecordE
 		list = append(list, listedImage{r, damages.Of(r), store.Misdated(ofBoxes(rs, []string{r.Box}), now)[r]})
 	}
 	if asJSON {
-		return printJSON(cmd, list)
+		out := []any{}
+		for _, r := range list {
+			out = append(out, r)
+		}
+		for _, d := range damaged {
+			out = append(out, unreadableImage{d.Box, d.ID, d.Err.Error()})
+		}
+		return printJSON(cmd, out)
 	}
 	if len(rs) == 0 {
 		none := "there are no backups"

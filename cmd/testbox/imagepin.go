@@ -56,7 +56,7 @@ either back. --note gives the backup other words.`,
 				if r, err = s.Record(cmd.Context(), r.Box, r.ID); err != nil {
 					return err
 				}
-				printRecord(cmd, r)
+				printRecord(cmd, s, r)
 				return nil
 			})
 		},

@@ -140,6 +140,13 @@ func askRestore(cmd *cobra.Command, r *image.Record, disks []restoring, yes bool
 			cmd.PrintErrf("testbox: warning: %s\n", printable(w))
 		}
 	}
+	need := map[string]int64{}
+	for i := range disks {
+		if d := &disks[i]; d.isNew() {
+			need[d.full] = d.Data
+		}
+	}
+	warnRoom(cmd, need)
 	if yes {
 		return nil
 	}

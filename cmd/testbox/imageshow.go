@@ -30,6 +30,8 @@ type shownImage struct {
 	*image.Record
 	Layouts map[string]json.RawMessage `json:"layouts,omitempty"` // image name -> what the disk holds
 	Damaged map[string]store.Damage    `json:"damaged,omitempty"` // image name -> what it lacks in the store
+	// Misdated is why its time cannot be right.
+	Misdated string `json:"misdated,omitempty"`
 }
 
 func newImageShowCmd() *cobra.Command {
@@ -58,7 +60,7 @@ disks with the same name have the same bytes wherever they are used.`,
 
 func showImage(cmd *cobra.Command, s *store.Locked, r *image.Record, sel store.Selector, asJSON bool) error {
 	damages := damagesOf(cmd, s)
-	shown := shownImage{r, map[string]json.RawMessage{}, damages.Of(r)}
+	shown := shownImage{r, map[string]json.RawMessage{}, damages.Of(r), whyMisdated(cmd, s, r)}
 	for _, d := range chosen(r, sel) {
 		im, err := openImage(cmd.Context(), s, d)
 		if errors.Is(err, object.ErrDamaged) || errors.Is(err, chunk.ErrMissing) {
@@ -74,7 +76,7 @@ func showImage(cmd *cobra.Command, s *store.Locked, r *image.Record, sel store.S
 	if asJSON {
 		return printJSON(cmd, shown)
 	}
-	printRecord(cmd, r)
+	printRecord(cmd, s, r)
 	for _, d := range chosen(r, sel) {
 		printDisk(cmd, d, copier.ParseLayout(shown.Layouts[d.Name]).Parts)
 		if what, is := shown.Damaged[d.Name]; is {
@@ -85,7 +87,7 @@ func showImage(cmd *cobra.Command, s *store.Locked, r *image.Record, sel store.S
 	return nil
 }
 
-func printRecord(cmd *cobra.Command, r *image.Record) {
+func printRecord(cmd *cobra.Command, s *store.Locked, r *image.Record) {
 	cmd.Printf("backup %s of %s, %s\n", r.ID, r.Box, r.Time.Format(time.RFC3339))
 	for _, f := range []struct{ what, is string }{{"host", r.Host}, {"uuid", r.UUID}, {"arming", r.Arming}, {"note", r.Note}} {
 		if f.is != "" {
@@ -95,7 +97,7 @@ func printRecord(cmd *cobra.Command, r *image.Record) {
 	if r.After != "" {
 		cmd.Printf("after %s: that was there already, though it is dated later\n", r.After)
 	}
-	for _, why := range store.Misdated([]*image.Record{r}, time.Now()) {
+	if why := whyMisdated(cmd, s, r); why != "" {
 		cmd.Printf("time: %s, which cannot be; `testbox image date` puts it right\n", why)
 	}
 	if r.Pinned {

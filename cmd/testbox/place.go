@@ -3,11 +3,14 @@ package main
 import (
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
+	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 )
 
@@ -160,6 +163,39 @@ var pseudo = map[int64]bool{
 func isPseudo(folder string) bool {
 	var st unix.Statfs_t
 	return unix.Statfs(folder, &st) == nil && pseudo[int64(st.Type)]
+}
+
+// warnRoom warns, before hours of writing, of file systems that have less room
+// than new files of these lengths need there. One that compresses may need less.
+func warnRoom(cmd *cobra.Command, need map[string]int64) {
+	type room struct {
+		folder     string
+		need, free int64
+	}
+	var all []uint64 // devices, in order
+	of := map[uint64]*room{}
+	for _, path := range slices.Sorted(maps.Keys(need)) {
+		folder := filepath.Dir(path)
+		var st unix.Stat_t
+		var is unix.Statfs_t
+		if unix.Stat(folder, &st) != nil || unix.Statfs(folder, &is) != nil {
+			continue
+		}
+		if of[st.Dev] == nil {
+			free := is.Bavail
+			if os.Geteuid() == 0 {
+				free = is.Bfree
+			}
+			of[st.Dev] = &room{folder: folder, free: int64(free) * is.Bsize}
+			all = append(all, st.Dev)
+		}
+		of[st.Dev].need += need[path]
+	}
+	for _, dev := range all {
+		if r := of[dev]; r.need > r.free {
+			cmd.PrintErrf("testbox: warning: %s has %s free, and what is written there needs about %s\n", r.folder, bytesText(r.free), bytesText(r.need))
+		}
+	}
 }
 
 // notInStore refuses what lies in the folder of a store, of that in use or of

@@ -78,11 +78,13 @@ func openPlace(cmd *cobra.Command, dir string, r *remote, readOnly bool) (*store
 	return s, err
 }
 
+var errScrub = errors.New("`testbox store scrub` says which backups this costs; after it, a backup of a disk that still has the bytes heals them")
+
 // closing closes the store, and adds an error of that to a command's; and if
 // that is of damage, what to do about it.
 func closing(s *store.Locked, err *error) {
-	if errors.Is(*err, object.ErrDamaged) || errors.Is(*err, chunk.ErrMissing) {
-		*err = errors.Join(*err, errors.New("`testbox store scrub` says which backups this costs; after it, a backup of a disk that still has the bytes heals them"))
+	if (errors.Is(*err, object.ErrDamaged) || errors.Is(*err, chunk.ErrMissing)) && !errors.Is(*err, errScrub) {
+		*err = errors.Join(*err, errScrub)
 	}
 	if e := s.Close(); e != nil {
 		*err = errors.Join(*err, e)

@@ -23,11 +23,14 @@ func (h How) String() string {
 	return [...]string{"changed", "only in the first", "only in the second"}[min(h, 2)]
 }
 
+// MarshalText is the word of a way for programs.
+func (h How) MarshalText() ([]byte, error) { return []byte(h.String()), nil }
+
 // Difference is a place where two images differ. What is unused in both is
 // equal, whatever is there; zeros are bytes like others.
 type Difference struct {
-	image.Range // Changed: of whole 512-byte sectors, as far as both keep them
-	How         How
+	image.Range     // Changed: of whole 512-byte sectors, as far as both keep them
+	How         How `json:"how"`
 }
 
 // diffGrain is what Changed ranges are made of, bytes.
