@@ -104,7 +104,7 @@ func runImageCreate(cmd *cobra.Command, box string, args []string, o createOptio
 	if err != nil {
 		return err
 	}
-	defer closing(s, &err)
+	defer closing(cmd, s, &err)
 	r := &image.Record{Format: image.RecordFormat, Box: box, Note: o.note, Pinned: o.pin}
 	return saveDisks(cmd, s, r, disks, o)
 }

@@ -111,6 +111,10 @@ func noteVerified(cmd *cobra.Command, s *store.Locked, whole []string, damaged s
 	if err == nil {
 		err = s.NoteVerified(cmd.Context(), whole, damaged)
 	}
+	sayUnnoted(cmd, err)
+}
+
+func sayUnnoted(cmd *cobra.Command, err error) {
 	if err != nil {
 		cmd.PrintErrf("testbox: warning: what was found is not noted in the store, so `testbox image list` does not show it: %v\n", err)
 	}

@@ -41,7 +41,7 @@ func importFolders(cmd *cobra.Command, dir string, o createOptions) (err error) 
 	if err != nil {
 		return err
 	}
-	defer closing(s, &err)
+	defer closing(cmd, s, &err)
 	f := &folderImport{cmd: cmd, o: o, s: s}
 	records, damaged, err := s.Records(cmd.Context())
 	if err != nil {

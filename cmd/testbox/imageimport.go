@@ -85,7 +85,7 @@ func runImageImport(cmd *cobra.Command, args []string, o createOptions) (err err
 	if err != nil {
 		return err
 	}
-	defer closing(s, &err)
+	defer closing(cmd, s, &err)
 	r := &image.Record{Format: image.RecordFormat, Box: args[0], Note: o.note, Pinned: o.pin}
 	return saveDisks(cmd, s, r, disks, o)
 }

@@ -22,7 +22,7 @@ func newImageListCmd() *cobra.Command {
 		Short: "List the backups in the store",
 		Long: `Lists the backups, the oldest of each box first. DATA is what the disks had that is not zero,
 STORED what the backup added to the store. Flags: P pinned, B baseline, ! has zeros for unreadable
-sectors, D damaged in the store, as the last scrub or verify found it, T has a time that cannot be
+sectors, D damaged in the store, as far as that was found by reading, T has a time that cannot be
 right. Below, each ! and D is explained. Times are UTC. With --json, a backup whose record cannot be
 read has "box", "id" and "unreadable", which says why.`,
 		ValidArgsFunction: completeImages(&o),

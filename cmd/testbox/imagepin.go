@@ -118,7 +118,7 @@ func runImageDelete(cmd *cobra.Command, args []string, o deleteOptions) (err err
 	if err != nil {
 		return err
 	}
-	defer closing(s, &err)
+	defer closing(cmd, s, &err)
 	rs, damaged, err := allRecords(cmd, s)
 	if err != nil {
 		return err

@@ -87,7 +87,7 @@ func runImageRestore(cmd *cobra.Command, arg string, targets []string, o restore
 	if err != nil {
 		return err
 	}
-	defer closing(s, &err)
+	defer closing(cmd, s, &err)
 	r, sel, err := pick(cmd, s, arg)
 	if err != nil {
 		return err

@@ -174,7 +174,7 @@ does that. A store cannot be copied onto itself.`,
 				if err != nil {
 					return err
 				}
-				defer closing(dst, &err)
+				defer closing(cmd, dst, &err)
 				return runStoreCopy(cmd, s, dst, args[1:])
 			})
 		},

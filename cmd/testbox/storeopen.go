@@ -45,7 +45,7 @@ func (o *storeFlag) with(cmd *cobra.Command, readOnly bool, do func(*store.Locke
 	if err != nil {
 		return err
 	}
-	defer closing(s, &err)
+	defer closing(cmd, s, &err)
 	return do(s)
 }
 
@@ -80,10 +80,14 @@ func openPlace(cmd *cobra.Command, dir string, r *remote, readOnly bool) (*store
 
 var errScrub = errors.New("`testbox store scrub` says which backups this costs; after it, a backup of a disk that still has the bytes heals them")
 
-// closing closes the store, and adds an error of that to a command's; and if
+// closing closes the store, notes there what was found damaged, and adds an error of that to a command's; and if
 // that is of damage, what to do about it.
-func closing(s *store.Locked, err *error) {
-	if (errors.Is(*err, object.ErrDamaged) || errors.Is(*err, chunk.ErrMissing)) && !errors.Is(*err, errScrub) {
+func closing(cmd *cobra.Command, s *store.Locked, err *error) {
+	lost := errors.Is(*err, object.ErrDamaged) || errors.Is(*err, chunk.ErrMissing)
+	if cmd.Context().Err() == nil {
+		sayUnnoted(cmd, s.NoteFound(cmd.Context(), lost))
+	}
+	if lost && !errors.Is(*err, errScrub) {
 		*err = errors.Join(*err, errScrub)
 	}
 	if e := s.Close(); e != nil {

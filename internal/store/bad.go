@@ -89,6 +89,7 @@ func (s *Store) foundBad(ctx context.Context, key object.Key, at place, why erro
 	s.setBad(key, at)
 	if s.cfg.ReadOnly {
 		s.found = append(s.found, badOf(at, key))
+		s.met, s.told = true, false
 	}
 	s.mu.Unlock()
 	if s.cfg.ReadOnly {

@@ -246,6 +246,24 @@ func (s *Store) Lacking(ctx context.Context) (Damages, error) {
 	return out, nil
 }
 
+// NoteFound leaves for all who look at the store what was found by reading that
+// was not done to verify images. lost says that something could not be read;
+// else it is done only if something was found damaged. After NoteVerified there
+// is nothing to do until more is found.
+func (s *Store) NoteFound(ctx context.Context, lost bool) error {
+	s.mu.Lock()
+	idle := !s.cfg.ReadOnly || s.told || !lost && !s.met
+	s.mu.Unlock()
+	if idle {
+		return nil
+	}
+	damaged, err := s.Lacking(ctx)
+	if err != nil {
+		return err
+	}
+	return s.NoteVerified(ctx, nil, damaged)
+}
+
 // NoteVerified leaves for all who look at the store what was found by verifying
 // images: these are whole, those lack something.
 func (s *Store) NoteVerified(ctx context.Context, whole []string, damaged Damages) error {
@@ -256,6 +274,9 @@ func (s *Store) NoteVerified(ctx context.Context, whole []string, damaged Damage
 			return err
 		}
 	}
+	s.mu.Lock()
+	s.met, s.told = false, true
+	s.mu.Unlock()
 	now := time.Now().UTC().Truncate(time.Second)
 	return s.changeDamage(ctx, func(images Damages, objects *[]badObject) {
 		for _, root := range whole {

@@ -51,7 +51,7 @@ func (s *Store) packLost(ctx context.Context, n uint32) bool {
 	delete(s.packs, n)
 	s.index.RemoveFunc(func(it index.Item) bool { return it.Loc.Pack == n })
 	clear(s.closed)
-	s.dirty = true
+	s.dirty, s.met, s.told = true, true, false
 	return true
 }
 

@@ -96,6 +96,8 @@ type Store struct {
 	next      uint32                // no pack has this number or a higher one
 	bad       map[place]object.Key  // objects found damaged
 	found     []badObject           // of these, those found by a store that is only read
+	met       bool                  // such a store found more since it wrote the list of damaged images
+	told      bool                  // it wrote that list, and has found no more since
 	closed    map[object.Name]int64 // pages that are there with all their chunks, all of them touched -> bytes of the region
 	sessions  int
 	lost      error // why a pack could not be written, the last time
