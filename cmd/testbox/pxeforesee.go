@@ -42,8 +42,10 @@ func (f *pxeFolder) foresee(plan []armPlan, s *site.Site) (warnings []string) {
 			continue
 		}
 		folder := area.Look(p.target.addr)
-		if err := f.closedToBoxes(folder); err != nil && c.Action != box.Rescue {
-			say(warns, p, err.Error())
+		for _, check := range []func(*sharedir.Folder) error{f.linkedOut, f.closedToBoxes} {
+			if err := check(folder); err != nil && c.Action != box.Rescue {
+				say(warns, p, err.Error())
+			}
 		}
 		others, refusal := agent.Foresee(folder, f.inventory(p.target.addr), c)
 		for _, o := range others {

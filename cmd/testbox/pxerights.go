@@ -100,14 +100,10 @@ func (f *pxeFolder) closedToBoxes(folder *sharedir.Folder) error {
 			folder.Dir(), ownerOf(st).uid, st.Mode(), u.uid)
 	}
 	var closed []string
-	entries, err := os.ReadDir(folder.Dir())
-	for _, e := range entries {
-		name := strings.TrimSuffix(e.Name(), ".old")
-		if !slices.Contains([]string{".gz", ".json", ".lst"}, filepath.Ext(name)) {
-			continue
-		}
-		if st, err := os.Stat(folder.Path(e.Name())); err == nil && !u.may(st, 0o4) {
-			closed = append(closed, e.Name())
+	names, err := neededBy(folder)
+	for _, name := range names {
+		if st, err := os.Stat(folder.Path(name)); err == nil && !u.may(st, 0o4) {
+			closed = append(closed, name)
 		}
 	}
 	if len(closed) > 0 {
@@ -115,4 +111,41 @@ func (f *pxeFolder) closedToBoxes(folder *sharedir.Folder) error {
 			u.uid, strings.Join(closed, ", "), folder.Dir())
 	}
 	return err
+}
+
+// neededBy lists the files of a box's folder that the box reads: images,
+// sidecars, records and the list of disks.
+func neededBy(folder *sharedir.Folder) (names []string, err error) {
+	entries, err := os.ReadDir(folder.Dir())
+	for _, e := range entries {
+		if slices.Contains([]string{".gz", ".json", ".lst"}, filepath.Ext(strings.TrimSuffix(e.Name(), ".old"))) {
+			names = append(names, e.Name())
+		}
+	}
+	return names, err
+}
+
+// linkedOut says which links of a box's folder, or instead of it, lead where a
+// box does not come: it has the area elsewhere, and nothing beside it.
+func (f *pxeFolder) linkedOut(folder *sharedir.Folder) error {
+	area, err := filepath.EvalSymlinks(f.backupArea())
+	if err != nil {
+		return err
+	}
+	paths := []string{folder.Dir()}
+	names, _ := neededBy(folder)
+	for _, name := range names {
+		paths = append(paths, folder.Path(name))
+	}
+	for _, path := range paths {
+		to, err := os.Readlink(path)
+		if err != nil {
+			continue // no link
+		}
+		real, err := filepath.EvalSymlinks(path)
+		if filepath.IsAbs(to) || err == nil && !strings.HasPrefix(real, area+"/") {
+			return fmt.Errorf("%s is a link to %s, which the box does not find; put the file or folder itself there, or a link that begins with no / and stays in %s", path, to, f.backupArea())
+		}
+	}
+	return nil
 }
