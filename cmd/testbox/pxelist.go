@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"testbox-imaging/internal/agent"
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/durable"
@@ -135,7 +136,8 @@ func newPxeDisarmCmd(w world, dir *string) *cobra.Command {
 		Short: "Disarm boxes: they start their own disk again",
 		Long: `Removes the boot files of boxes, so that they start their own disk. A box that is at its action
 already is not stopped by it. A box that is not armed is left as it is. All boxes are checked before
-the first is disarmed. A warning names the files by which a box would start something else.`,
+the first is disarmed. A warning names the files by which a box would start something else, and
+says if a restore has not ended, without which the box's own disk may not start.`,
 		Example: `  testbox pxe-conf disarm 10.165.98.220
   testbox pxe-conf disarm box1 box2`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -171,9 +173,29 @@ func runDisarm(cmd *cobra.Command, w world, dir string, boxes []string) error {
 		}
 		c := armings[i].cmd
 		fmt.Fprintf(cmd.OutOrStdout(), "%s: disarmed; it was armed for %s (arming %s)\n", t, c.Action, c.Arming)
+		folder.warnHalfRestored(cmd, t, armings[i])
 		folder.warnNotLocal(cmd, t)
 	}
 	return nil
+}
+
+// warnHalfRestored says of a box that was armed for restore that its disks may
+// not be whole: until it has ended well, only the arming brings it back.
+func (f *pxeFolder) warnHalfRestored(cmd *cobra.Command, t target, a *arming) {
+	area, err := f.openBackup()
+	if err != nil || a.cmd.Action != box.Restore {
+		return
+	}
+	st := boxStatus{armed: a, folder: area.Look(t.addr)}
+	st.read()
+	recorded := st.last != nil && st.last.Arming == a.cmd.Arming
+	switch s := st.session; {
+	case s.Arming != a.cmd.Arming || recorded:
+	case !s.Ended:
+		cmd.PrintErrf("testbox: WARNING: %s is at its restore since %s and goes on with it, as far as its log tells; if that is cut short, its disks do not boot until they are restored\n", t, s.Since)
+	case s.Outcome == agent.Failed:
+		cmd.PrintErrf("testbox: WARNING: the restore of %s has failed, and its disks may not boot until they are restored: %s\n", t, s.End)
+	}
 }
 
 // armedOf reads the boot files of the boxes. One that is not ours is refused.
