@@ -155,6 +155,7 @@ func openSources(cmd *cobra.Command, args []string, o createOptions) (out []name
 		if d.user != "" {
 			cmd.PrintErrf("testbox: warning: %s is in use %s; its image may be no state that the disk ever had\n", path, d.user)
 		}
+		d.sayBare(cmd)
 		out = append(out, namedDisk{name: name, localDisk: d})
 	}
 	return out, nil

@@ -281,13 +281,21 @@ func (f *folderImport) handmade(r *image.Record, entries []sharedir.Entry) error
 	return checkWords(r.Box, r.Note)
 }
 
+// notGzip is the error of an image that has another form than its name says.
+func notGzip(path string, is *form.Form) error {
+	if is == nil {
+		return wrong("%s is not a gzip file; it may be damaged", path)
+	}
+	return wrong("%s is not a gzip file, but %s", path, is)
+}
+
 // open opens all images as disks.
 func (f *folderImport) open(entries []sharedir.Entry) (out []namedDisk, err error) {
 	for _, e := range entries {
 		if is, err := formOf(e.Path); err != nil {
 			return out, err
 		} else if is == nil || is.Kind != form.Gzip {
-			return out, wrong("%s is not a gzip file; it may be damaged", e.Path)
+			return out, notGzip(e.Path, is)
 		}
 		d, err := importFile(f.cmd, e.Path, f.o, e.Facts)
 		if err != nil {
