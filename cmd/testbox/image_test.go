@@ -203,6 +203,15 @@ func TestImportFolder(t *testing.T) {
 	s.run(exitBadSectors, "image", "restore", "--yes", "10.40.41.42", "sda="+s.path("x"), "sdb="+s.path("y"))
 	s.same(s.path("x"), a)
 	s.same(s.path("y"), b)
+	for _, to := range []string{"-", s.path("z.qcow2")} {
+		if out := s.run(exitBadSectors, "image", "export", "10.40.41.42:sdb", to); !strings.Contains(out, "sdb: bytes 512 to 1535 cannot be read") {
+			t.Errorf("an export to %s says %q", to, out[max(0, len(out)-300):])
+		}
+	}
+	// A mount fails here, where it would come after the warning.
+	if out := s.run(exitWrong, "image", "mount", "--foreground", "10.40.41.42:sdb", folder); !strings.Contains(out, "sdb: bytes 512 to 1535 cannot be read") {
+		t.Error(out)
+	}
 	if out := s.run(0, "image", "import", folder); !strings.Contains(out, "backup 20261120-101112 of 10.40.41.42 was there already") {
 		t.Error(out)
 	}

@@ -70,6 +70,8 @@ func runImageImport(cmd *cobra.Command, args []string, o createOptions) (err err
 		return wrong("--raw is for files, not for a folder: its images are gzip files")
 	case len(args) == 1 && isDir:
 		return importFolders(cmd, args[0], o)
+	case len(args) == 1 && statErr != nil:
+		return wrong("there is no folder %s; give the folder of a box, the backup area, or a box and files", args[0])
 	case len(args) == 1:
 		return wrong("%s is no folder; give a box and files", args[0])
 	}

@@ -53,6 +53,9 @@ removed from the store before.`,
 		},
 		ValidArgsFunction: completeFirst(&o.storeFlag),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if args[1] == "" { // it would be taken for the working folder
+				return wrong("the name of the folder is empty")
+			}
 			if !o.foreground {
 				return mountInBackground(cmd, o.dir, args[0], args[1])
 			}
@@ -74,7 +77,10 @@ func runImageMount(cmd *cobra.Command, s *store.Locked, arg, dir string, tell bo
 		return err
 	}
 	// What was mounted and killed cannot be looked at; imagefs knows what to do.
-	if st, err := os.Stat(dir); err == nil && !st.IsDir() || errors.Is(err, fs.ErrNotExist) {
+	switch st, err := os.Stat(dir); {
+	case errors.Is(err, fs.ErrNotExist):
+		return wrong("there is no folder %s; make it first", dir)
+	case err == nil && !st.IsDir():
 		return wrong("%s is no folder", dir)
 	}
 	if err := warnDamaged(cmd, s, r, chosen(r, sel)); err != nil {
@@ -118,7 +124,9 @@ func runImageMount(cmd *cobra.Command, s *store.Locked, arg, dir string, tell bo
 		files = append(files, f.File)
 	}
 	m, err := imagefs.New(dir, files, say)
-	if err != nil {
+	if errors.Is(err, imagefs.ErrFolder) {
+		return wrong("%w", err)
+	} else if err != nil {
 		return err
 	}
 	printShown(cmd, subject(r, chosen(r, sel)), dir, shown, layouts)

@@ -151,9 +151,10 @@ func (m *mounting) fails() {
 	t := m.t
 	for line, want := range map[string]string{
 		"testbox image mount typo mnt":                     "exit status 2: testbox: typo has no backup",
-		"testbox image mount nbox nosuch":                  "exit status 2: testbox: " + m.dir + "/nosuch is no folder",
+		"testbox image mount nbox nosuch":                  "exit status 2: testbox: there is no folder " + m.dir + "/nosuch",
 		"testbox image mount --foreground nbox disk":       "exit status 2: testbox: disk is no folder",
-		"testbox image mount nbox files":                   "exit status 1: testbox: " + m.dir + "/files is not empty",
+		"testbox image mount nbox ''":                      "exit status 2: testbox: the name of the folder is empty",
+		"testbox image mount nbox files":                   "exit status 2: testbox: " + m.dir + "/files is not empty",
 		"TESTBOX_STORE=files testbox image mount nbox mnt": "exit status 2: testbox: ",
 	} {
 		out, err := m.try(line)

@@ -13,6 +13,9 @@ import (
 	"syscall"
 )
 
+// ErrFolder is what is wrong with a folder on which nothing can be mounted.
+var ErrFolder = errors.New("give an empty folder on which nothing is mounted")
+
 // prepare makes sure that a folder can be mounted on: it is there, empty, and
 // has no mount but a dead one of ours, which is taken away. It gives the
 // folder's real path.
@@ -38,11 +41,11 @@ func prepare(dir string, logf func(format string, args ...any)) (string, error) 
 		}
 		logf("what a mount that was killed had left on %s is taken away", dir)
 	case kind != "":
-		return "", fmt.Errorf("%s has a file system mounted on it (%s); umount it first, or take another folder", dir, kind)
+		return "", fmt.Errorf("%s has a file system mounted on it (%s): umount it, or %w", dir, kind, ErrFolder)
 	}
 	names, err := os.ReadDir(dir)
 	if err == nil && len(names) > 0 {
-		err = fmt.Errorf("%s is not empty; take an empty folder", dir)
+		err = fmt.Errorf("%s is not empty; %w", dir, ErrFolder)
 	}
 	return dir, err
 }
