@@ -14,6 +14,7 @@ import (
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/parttab"
 	"testbox-imaging/internal/usedmap"
+	"testbox-imaging/internal/words"
 )
 
 // mapOptions are the flags of disk map.
@@ -134,7 +135,8 @@ func wholeSectors(path string, size int64, sector int) error {
 	if size%int64(sector) == 0 {
 		return nil
 	}
-	return wrong("%s has %d bytes, which are not whole sectors of %d: it is no disk, or is cut off", path, size, sector)
+	return wrong("%s has %s, which %s not whole sectors of %d: it is no disk, or is cut off",
+		path, words.Count(size, "byte"), words.Verb(size, "is", "are"), sector)
 }
 
 // openStill opens a disk or a file to read it.

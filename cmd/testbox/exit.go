@@ -151,17 +151,60 @@ func newGroupCmd(use, short, long string, subs ...*cobra.Command) *cobra.Command
 			if len(args) == 0 {
 				return nil
 			}
-			msg := fmt.Sprintf("%s has no command %q", cmd.CommandPath(), args[0])
-			if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
-				msg += "; is " + strings.Join(like, " or ") + " meant?"
-			}
-			return errors.New(msg)
+			return noCommand(cmd, args[0])
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.SuggestionsMinimumDistance = 2
 	cmd.AddCommand(subs...)
 	return cmd
+}
+
+// noCommand is the error of a word that is none of a command's sub-commands.
+func noCommand(cmd *cobra.Command, word string) error {
+	msg := fmt.Sprintf("%s has no command %q", cmd.CommandPath(), word)
+	if like := cmd.SuggestionsFor(word); len(like) > 0 {
+		msg += "; is " + strings.Join(like, " or ") + " meant?"
+	}
+	return errors.New(msg)
+}
+
+// newHelpCmd is cobra's help command, but for a word that is no command: that
+// is wrong use here too.
+func newHelpCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "Explain a command",
+		Long:  "Explains a command, as --help behind it does.",
+		Example: `  testbox help pxe-conf
+  testbox help image restore`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			about, rest, err := cmd.Root().Find(args)
+			if err == nil && len(rest) > 0 {
+				err = noCommand(about, rest[0])
+			}
+			return err
+		},
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) (names []string, _ cobra.ShellCompDirective) {
+			if about, rest, err := cmd.Root().Find(args); err == nil && len(rest) == 0 {
+				for _, sub := range about.Commands() {
+					if sub.IsAvailableCommand() {
+						names = append(names, sub.Name()+"\t"+sub.Short)
+					}
+				}
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			about, _, err := cmd.Root().Find(args)
+			if err != nil {
+				return err
+			}
+			about.InitDefaultHelpFlag()
+			about.InitDefaultVersionFlag()
+			return about.Help()
+		},
+	}
 }
 
 // asRoot says what to do when somebody may not write to the folder of boot

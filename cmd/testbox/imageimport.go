@@ -18,6 +18,7 @@ import (
 	"testbox-imaging/internal/rawgz"
 	"testbox-imaging/internal/usedmap/probe"
 	"testbox-imaging/internal/usedmap/volume"
+	"testbox-imaging/internal/words"
 )
 
 func newImageImportCmd() *cobra.Command {
@@ -246,8 +247,8 @@ func (d *localDisk) takeGzip(cmd *cobra.Command, f *os.File, size int64, sector 
 		return fmt.Errorf("it has %d bytes, its sidecar says %d", d.identity.Size, facts.Disk.Size)
 	}
 	if n := r.Padding(); n > 0 {
-		cmd.PrintErrf("testbox: warning: the disk in %s is whole; after it, from byte %d of the file on, come %d zeros, which are passed over\n",
-			d.path, size-n, n)
+		cmd.PrintErrf("testbox: warning: the disk in %s is whole; after it, from byte %d of the file on, %s %s, which %s passed over\n",
+			d.path, size-n, words.Verb(n, "comes", "come"), words.Count(n, "zero"), words.Verb(n, "is", "are"))
 	}
 	return nil
 }

@@ -168,6 +168,9 @@ func comesBack(cmd *cobra.Command, s *store.Locked, gone []*image.Record, lost [
 	if err != nil {
 		return fmt.Sprintf("how much space that frees is not known: %v", err)
 	}
+	if n == 0 {
+		return "that frees no space: other backups need all of it"
+	}
 	return fmt.Sprintf("no other backup needs about %s, which `testbox store gc` gets back", bytesText(n))
 }
 

@@ -43,6 +43,7 @@ itself and starts its own disk again.
   testbox lab                 try it all with virtual boxes`,
 	)
 	root.Version = version.String()
+	root.SetHelpCommand(newHelpCmd())
 	root.AddCommand(
 		newPxeConfCmd(w),
 		newShareCmd(w),

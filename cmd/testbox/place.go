@@ -58,7 +58,7 @@ func (p *place) lookNew() error {
 	case errors.Is(err, fs.ErrNotExist) && strings.HasPrefix(filepath.Clean(p.path), "/dev/"):
 		return wrong("there is no device %s", p.path)
 	case errors.Is(err, fs.ErrNotExist):
-		return wrong("%s cannot be made: the folder %s is not there", p.path, filepath.Clean(folder))
+		return wrong("%s is not there, and the folder %s is not there either", p.path, filepath.Clean(folder))
 	case err != nil:
 		return err
 	case !st.IsDir() || name == "" || name == "." || name == "..":

@@ -97,8 +97,15 @@ func (p *progressLine) show(line string) {
 		fmt.Fprintln(p.w, line)
 		return
 	}
-	// A longer line would go on in the next one, and leave rests there.
-	line = line[:min(len(line), p.width)]
+	// A longer line would go on in the next one, and leave rests there: what
+	// stands at its end is left out.
+	for len(line) > p.width {
+		if i := strings.LastIndex(line, ", "); i > 0 {
+			line = line[:i]
+		} else {
+			line = line[:p.width]
+		}
+	}
 	fmt.Fprintf(p.w, "\r%s%s", line, strings.Repeat(" ", max(0, p.shown-len(line))))
 	p.shown = len(line)
 }

@@ -56,8 +56,9 @@ ACTION is one of:
 Everything is checked for all boxes before the first is armed. Where the backup area is at hand,
 beside the TFTP area, a warning says what a box will refuse, such as a restore without an image, a
 disk that its inventory does not have, or files that it may not read; it is armed all the same, for
-that can be put right. An arming expires, so that a forgotten restore does not wipe a box weeks later. What is the same for all boxes (server,
-network, version of the maintenance system) stands in site.conf in the folder of boot files.
+that can be put right. An arming expires, so that a forgotten restore does not wipe a box weeks
+later. What is the same for all boxes (server, network, version of the maintenance system) stands in
+site.conf in the folder of boot files.
 
 With --wait it goes on after arming: it prints what the boxes log of this arming, and ends when
 each has said how its action ended. Somebody has to restart the boxes. Interrupted, it leaves them
@@ -90,6 +91,11 @@ several boxes that of the worst:
 				}
 			}
 			o.wait = cmd.Flags().Changed("wait")
+			for _, arg := range args {
+				if d, err := time.ParseDuration(arg); err == nil && o.wait && o.limit == 0 {
+					return wrong("%s is neither a box nor an action; the time of --wait stands behind an equals sign: --wait=%s", arg, d)
+				}
+			}
 			switch {
 			case o.wait && o.show:
 				return wrong("--show arms nothing, so there is nothing for --wait to wait for")

@@ -70,7 +70,11 @@ func runPxeStatus(cmd *cobra.Command, w world, dir string, boxes []string) error
 			cmd.PrintErrf("testbox: %s: %v\n", t, p)
 		}
 		if codes = append(codes, code); code != exitDone {
-			lines = append(lines, fmt.Sprintf("%s: %s", t, endings[code]))
+			ending := endings[code]
+			if st.armed == nil && st.session.Arming == "" && code == exitPending {
+				ending = nothingKnown
+			}
+			lines = append(lines, fmt.Sprintf("%s: %s", t, ending))
 		}
 	}
 	return worst(codes, lines)
@@ -81,6 +85,9 @@ var endings = map[int]string{
 	exitFailed: "failed", exitRefused: "refused", exitBadSectors: "done with bad sectors", exitExpired: "expired, nothing was done",
 	exitDiffer: "disk and image differ", exitRescue: "up for rescue", exitPending: "not ended, as far as is known",
 }
+
+// nothingKnown is said of a box that is not armed and never was, as of a typo.
+const nothingKnown = "nothing is known of an action"
 
 // boxStatus is what is known of a box.
 type boxStatus struct {
@@ -153,7 +160,7 @@ func (st *boxStatus) tellLast() (string, int) {
 	case s.Arming != "":
 		return fmt.Sprintf("%s (arming %s) was at work since %s, and its log does not say how it ended", s.Action, s.Arming, s.Since), exitPending
 	}
-	return "nothing is known of an action", exitPending
+	return nothingKnown, exitPending
 }
 
 // lastIsNewer reports whether the action that is recorded ended after the log's

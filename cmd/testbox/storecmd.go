@@ -199,7 +199,7 @@ func restoreName(cmd *cobra.Command, path string) error {
 	restored, err := store.RestoreName(cmd.Context(), path, blobs)
 	switch {
 	case errors.Is(err, store.ErrNoStore):
-		return wrong("%s: %w", path, err)
+		return noStore(fmt.Errorf("%s: %w", path, err), path, r)
 	case errors.Is(err, store.ErrLocked):
 		return refused("%s: %w", path, err)
 	case err != nil:

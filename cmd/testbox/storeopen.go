@@ -69,7 +69,7 @@ func openPlace(cmd *cobra.Command, dir string, r *remote, readOnly bool) (*store
 	})
 	switch {
 	case errors.Is(err, store.ErrNoStore):
-		return nil, wrong("%w", err)
+		return nil, noStore(err, dir, r)
 	case errors.Is(err, store.ErrLocked), errors.Is(err, store.ErrNotOwner), errors.Is(err, store.ErrLocalLocks):
 		return nil, refused("%w", err)
 	case errors.Is(err, blob.ErrNoConditions):
@@ -79,6 +79,16 @@ func openPlace(cmd *cobra.Command, dir string, r *remote, readOnly bool) (*store
 }
 
 var errScrub = errors.New("`testbox store scrub` says which backups this costs; after it, a backup of a disk that still has the bytes heals them")
+
+// noStore adds what makes a store in a folder to the error that says that there
+// is none.
+func noStore(err error, dir string, r *remote) error {
+	in := dir
+	if r != nil {
+		in = "--s3 URL " + dir
+	}
+	return wrong("%w; `testbox store init %s` makes one", err, in)
+}
 
 // closing closes the store, notes there what was found damaged, and adds an error of that to a command's; and if
 // that is of damage, what to do about it.

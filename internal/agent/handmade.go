@@ -8,6 +8,7 @@ import (
 	"testbox-imaging/internal/sharedir"
 	"testbox-imaging/internal/usedmap/probe"
 	"testbox-imaging/internal/usedmap/volume"
+	"testbox-imaging/internal/words"
 )
 
 // named refuses images that are called as partitions are. Images with a sidecar
@@ -26,8 +27,8 @@ func named(entries []sharedir.Entry) error {
 // is. It refuses what is no image of a whole disk.
 func (s *session) handmade(ctx context.Context, t *target) error {
 	if n := t.sums.Padding; n > 0 {
-		s.warn("image %s: the disk in it is whole; after it, from byte %d of the file on, come %d zeros, which are passed over",
-			t.entry.Name, t.sums.FileSize-n, n)
+		s.warn("image %s: the disk in it is whole; after it, from byte %d of the file on, %s %s, which %s passed over",
+			t.entry.Name, t.sums.FileSize-n, words.Verb(n, "comes", "come"), words.Count(n, "zero"), words.Verb(n, "is", "are"))
 	}
 	if s.cmd.Raw {
 		s.log.Info("%s: its content is taken as it is, as the arming asks", t.entry.Name)

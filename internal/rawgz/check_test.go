@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/words"
 )
 
 func factsOf(s Sums) *image.Facts {
@@ -134,7 +135,7 @@ func wantTrailers(t *testing.T, name string, file []byte, whole Sums) {
 	}
 	for _, more := range []string{"x", "\x1f", "no gzip", "\x00\x00\x00x", strings.Repeat("\x00", 100_000) + "x", "x" + strings.Repeat("\x00", 512)} {
 		_, err := check(append(bytes.Clone(file), more...), nil)
-		place := fmt.Sprintf("%d bytes of a disk end at byte %d of the file, and %d bytes follow", whole.RawSize, len(file), len(more))
+		place := fmt.Sprintf("%d bytes of a disk end at byte %d of the file, and %s ", whole.RawSize, len(file), words.Count(len(more), "byte"))
 		if err == nil || !strings.Contains(err.Error(), place) {
 			t.Errorf("%s, with %d bytes after its end: %v", name, len(more), err)
 		}

@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/words"
 )
 
 // ErrTrailer is matched by the error of a file in which something follows the
@@ -23,12 +24,12 @@ type trailerError struct {
 func (e *trailerError) Is(err error) bool { return err == ErrTrailer }
 
 func (e *trailerError) Error() string {
-	what := "that are no gzip"
+	what := "that " + words.Verb(e.len, "is", "are") + " no gzip"
 	if e.zeros > 0 {
-		what = fmt.Sprintf("(%d zeros, and from byte %d on something that is no gzip)", e.zeros, e.at+e.zeros)
+		what = fmt.Sprintf("(%s, and from byte %d on something that is no gzip)", words.Count(e.zeros, "zero"), e.at+e.zeros)
 	}
-	return fmt.Sprintf("%d bytes of a disk end at byte %d of the file, and %d bytes follow %s; "+
-		"if the disk is whole with that, `head -c %d` makes a file without what follows", e.disk, e.at, e.len, what, e.at)
+	return fmt.Sprintf("%d bytes of a disk end at byte %d of the file, and %s %s %s; "+
+		"if the disk is whole with that, `head -c %d` makes a file without what follows", e.disk, e.at, words.Count(e.len, "byte"), words.Verb(e.len, "follows", "follow"), what, e.at)
 }
 
 // notZero is where the first byte is that is not zero, at or behind a place in

@@ -133,7 +133,7 @@ type storeFile struct {
 var ErrExists = errors.New("there is a store already")
 
 // ErrNoStore says that there is none.
-var ErrNoStore = errors.New("there is no store here; `testbox store init` makes one")
+var ErrNoStore = errors.New("there is no store here")
 
 // ErrReadOnly says that a store was opened for reading.
 var ErrReadOnly = errors.New("the store was opened for reading only")
