@@ -39,7 +39,7 @@ func readRemote(dir string) (*remote, error) {
 	path := filepath.Join(dir, remoteName)
 	text, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
+		return nil, lostRemote(dir)
 	} else if err != nil {
 		return nil, err
 	}
@@ -48,7 +48,22 @@ func readRemote(dir string) (*remote, error) {
 	if len(lines) > 1 && !r.onlyWriter {
 		return nil, fmt.Errorf("%s: after the URL, only a line %q may come", path, onlyWriter)
 	}
+	if _, err := s3.ParseURL(r.url); err != nil {
+		return nil, wrong("%s: %w", path, err)
+	}
 	return r, nil
+}
+
+// lostRemote is the error of a folder that was one of a store in object storage
+// and has lost the file that says where that is.
+func lostRemote(dir string) error {
+	_, noOwner := os.Stat(filepath.Join(dir, "owner"))
+	_, noStore := os.Stat(filepath.Join(dir, "store"))
+	if noOwner != nil || noStore == nil {
+		return nil
+	}
+	return wrong("%s is the folder of a store in object storage, but its file %q is gone, which says where that is; "+
+		"write the URL into it again, as `store init --s3` got it", dir, remoteName)
 }
 
 func (r *remote) write(dir string) error {

@@ -395,5 +395,15 @@ func TestServerWithoutConditions(t *testing.T) {
 		t.Errorf("the folder says %s, %v", b, err)
 	}
 	s.run(exitWrong, "store", "take-over", "--yes", t.TempDir())
+	s.write("store/remote", nil)
+	if out := s.run(exitWrong, "image", "list"); !strings.Contains(out, s.path("store/remote")+": ") {
+		t.Error(out)
+	}
+	if err := os.Remove(s.path("store/remote")); err != nil {
+		t.Fatal(err)
+	}
+	if out := s.run(exitWrong, "image", "list"); !strings.Contains(out, "write the URL into it again") {
+		t.Error(out)
+	}
 	s.run(exitWrong, "store", "init", "--only-writer", s.path("no"))
 }
