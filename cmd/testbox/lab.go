@@ -37,6 +37,9 @@ step that is not as it should be ends the demo with exit code 1.`,
 		Example: `  testbox lab demo`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := lab.Check(); err != nil {
+				return wrong("%w", err)
+			}
 			program, err := os.Executable()
 			if err != nil {
 				return err
@@ -117,6 +120,9 @@ real machine does: at once, whatever it is doing. Armed, it then boots into main
 
 // labUp runs a lab until ctx ends.
 func labUp(ctx context.Context, in io.Reader, out io.Writer) error {
+	if err := lab.Check(); err != nil {
+		return wrong("%w", err)
+	}
 	program, err := os.Executable()
 	if err != nil {
 		return err

@@ -70,8 +70,8 @@ type Options struct {
 // New makes a folder in os.TempDir, the areas in it (by `testbox share init`),
 // the network and the services. After an error nothing of it is left.
 func New(ctx context.Context, opt Options) (_ *Lab, err error) {
-	if os.Getuid() != 0 {
-		return nil, errors.New("a lab needs root: it makes a network and serves NFS; run it again as root or with sudo")
+	if err := Check(); err != nil {
+		return nil, err
 	}
 	l := &Lab{KVM: opt.KVM, testbox: opt.Testbox, say: opt.Say}
 	if l.say == nil {

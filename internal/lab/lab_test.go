@@ -49,7 +49,7 @@ func (l *Lab) pids() (pids []int) {
 
 func needLab(t *testing.T) {
 	testenv.Root(t)
-	testenv.Tools(t, "ip", "dnsmasq", "rpcbind", "ganesha.nfsd", "qemu-system-x86_64")
+	testenv.Tools(t, "ip", "dnsmasq", "rpcbind", "ganesha.nfsd", "qemu-system-x86_64", "sfdisk", "mkfs.ext4", "grub-mkimage", "busybox")
 }
 
 func TestLabIsItsOwnNetwork(t *testing.T) {
