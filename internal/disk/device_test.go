@@ -14,6 +14,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
+
+	"testbox-imaging/internal/testenv"
 )
 
 // fileDisk is a regular file of n bytes that stands for disk sda, by a link.
@@ -176,6 +178,32 @@ func TestAlignedBuffer(t *testing.T) {
 }
 
 // Parts of one block written at the same time are all kept.
+// TestSyncIsReal: what was written is synced by the operating system, and an
+// error of that is told.
+func TestSyncIsReal(t *testing.T) {
+	s := testenv.SyncFolder(t)
+	file := filepath.Join(s.Dir, "image")
+	must(t, os.WriteFile(file, make([]byte, 4096), 0o600))
+	d := Disk{Name: "sda"}
+	d.Size, d.SectorSize = 4096, 512
+	dev, err := OpenPath(file, d, true)
+	must(t, err)
+	defer dev.Close()
+	if _, err := dev.WriteAt(make([]byte, 512), 0); err != nil {
+		t.Fatal(err)
+	}
+	s.Counts()
+	must(t, dev.Sync())
+	if files, _ := s.Counts(); files != 1 {
+		t.Errorf("the file is synced %d times", files)
+	}
+	s.Fail(unix.EIO, 0)
+	if err := dev.Sync(); !errors.Is(err, unix.EIO) {
+		t.Errorf("a sync that fails: %v", err)
+	}
+	s.Fail(0, 0)
+}
+
 func TestConcurrentWrites(t *testing.T) {
 	devDir, file, d := fileDisk(t, 1<<20, 512)
 	dev := open(t, devDir, d, true)

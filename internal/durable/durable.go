@@ -128,7 +128,7 @@ func (p *Pending) commit(rename func(oldPath, newPath string) error) error {
 	}
 	p.done = true
 	if err := p.Close(); err != nil {
-		p.fsys.Remove(p.path + tempSuffix)
+		p.fsys.Remove(p.tmp)
 		return fmt.Errorf("close %s: %w", p.path, err)
 	}
 	if err := rename(p.tmp, p.path); err != nil {
@@ -153,7 +153,7 @@ func (p *Pending) Abort() {
 	}
 	p.done = true
 	p.Close()
-	p.fsys.Remove(p.path + tempSuffix)
+	p.fsys.Remove(p.tmp)
 }
 
 // WriteFile writes a small file durably. Its errors are those of Commit.

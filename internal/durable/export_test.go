@@ -1,0 +1,4 @@
+package durable
+
+// SyncDirError is for the tests.
+var SyncDirError = syncDirError
