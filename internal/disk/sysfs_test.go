@@ -2,6 +2,7 @@ package disk
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -211,7 +212,24 @@ func TestListThisMachine(t *testing.T) {
 	if len(disks) == 0 && len(errs) == 0 {
 		t.Skip("this machine has no disks")
 	}
+	number := func(name, attribute string) (n int64) {
+		text, err := os.ReadFile("/sys/block/" + name + "/" + attribute)
+		must(t, err)
+		_, err = fmt.Sscan(string(text), &n)
+		must(t, err)
+		return n
+	}
+	seen := map[string]bool{}
 	for _, d := range disks {
-		t.Log(d, d.Links)
+		if seen[d.Name] {
+			t.Errorf("%s is there twice", d.Name)
+		}
+		seen[d.Name] = true
+		if size, sector := number(d.Name, "size")*512, number(d.Name, "queue/logical_block_size"); d.Size != size || int64(d.SectorSize) != sector {
+			t.Errorf("%s has %d bytes in sectors of %d, the kernel says %d and %d", d.Name, d.Size, d.SectorSize, size, sector)
+		}
+	}
+	for _, err := range errs {
+		t.Log(err)
 	}
 }

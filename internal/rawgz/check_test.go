@@ -61,6 +61,42 @@ func TestCheck(t *testing.T) {
 
 // TestCheckOtherPieces: members that are whole but belong to another disk are
 // found by the hash at the end.
+// TestMemberMissing: an image without one of its members is no shorter disk,
+// for the reader alone and for the check without a sidecar.
+func TestMemberMissing(t *testing.T) {
+	disk := bytes.Repeat([]byte("some bytes of a disk. "), 3<<20/22)
+	file, _ := write(t, disk)
+	var ends []int
+	for at := 0; at < len(file)-endLen; {
+		n, _, err := parseHeader(file[at:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		at += n
+		ends = append(ends, at)
+	}
+	if len(ends) != 3 {
+		t.Fatalf("%d members", len(ends))
+	}
+	for i := range ends {
+		from := 0
+		if i > 0 {
+			from = ends[i-1]
+		}
+		cut := append(bytes.Clone(file[:from]), file[ends[i]:]...)
+		z, err := NewReader(bytes.NewReader(cut), int64(len(cut)))
+		for err == nil {
+			_, err = z.Next()
+		}
+		if err == io.EOF {
+			t.Errorf("without member %d, the reader comes to a good end", i)
+		}
+		if _, err := check(cut, nil); err == nil {
+			t.Errorf("without member %d, the check finds nothing", i)
+		}
+	}
+}
+
 func TestCheckOtherPieces(t *testing.T) {
 	a, _ := write(t, bytes.Repeat([]byte("a"), image.PieceSize))
 	b, _ := write(t, bytes.Repeat([]byte("b"), image.PieceSize))

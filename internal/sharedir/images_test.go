@@ -94,6 +94,17 @@ func TestImagesErrors(t *testing.T) {
 	}
 }
 
+// TestImagesOfUnfinishedCommit: while it is not known which images are the
+// box's, none are listed.
+func TestImagesOfUnfinishedCommit(t *testing.T) {
+	f := openFolder(t, folderWith(t, merged(setFiles(armingA, "", "sda"), setFiles(armingB, oldExt, "sda"), map[string]string{planName: "{}"})))
+	for what, list := range map[string]func() ([]Entry, error){"images": f.Images, "old images": f.OldImages} {
+		if es, err := list(); !errors.Is(err, ErrUnfinished) || len(es) > 0 {
+			t.Errorf("%s: %v, %v", what, es, err)
+		}
+	}
+}
+
 func TestCommitted(t *testing.T) {
 	tests := map[string]struct {
 		files map[string]string

@@ -163,6 +163,26 @@ func TestSecondAgentSameNames(t *testing.T) {
 	must(t, second.Commit(None))
 }
 
+// TestSecondAgentBeganBefore: the first one makes its files after the second
+// one began, so all of them are there when it would commit.
+func TestSecondAgentBeganBefore(t *testing.T) {
+	v := newArea(t)
+	first, err := openFolder(t, v).Begin(armingA)
+	must(t, err)
+	_, err = openFolder(t, v).Begin(armingB)
+	must(t, err)
+	w, err := first.Create("sda")
+	must(t, err)
+	_, err = w.Write([]byte("data"))
+	must(t, errors.Join(err, first.Finish("sda", factsOf(armingA, "sda", []byte("data")))))
+	if err := first.Commit(None); !errors.Is(err, ErrSecondAgent) {
+		t.Errorf("the first one's commit: %v", err)
+	}
+	if es, err := openFolder(t, v).Images(); err != nil || len(es) > 0 {
+		t.Errorf("there are images: %v, %v", es, err)
+	}
+}
+
 func TestStorageFull(t *testing.T) {
 	for _, full := range []error{syscall.ENOSPC, syscall.EDQUOT} {
 		v := newArea(t)

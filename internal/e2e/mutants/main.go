@@ -90,7 +90,7 @@ func sound(ctx context.Context, root string, all []*mutant) error {
 		slices.Sort(names)
 		names = slices.Compact(names)
 		start := time.Now()
-		out, err := goTest(ctx, root, pkg, names, "-v")
+		out, err := goTest(ctx, root, os.Environ(), pkg, names, "-v")
 		if err != nil {
 			return fmt.Errorf("the tests of %s fail while nothing is broken: %w\n%s", pkg, err, tail(out))
 		}
@@ -169,7 +169,9 @@ func (m *mutant) try(ctx context.Context, root string) (verdict, string, error) 
 	if err := errors.Join(os.WriteFile(changed, []byte(text), 0o600), os.WriteFile(overlay, replace, 0o600)); err != nil {
 		return broken, "", err
 	}
-	out, err := goTest(ctx, root, m.pkg, m.tests, "-failfast", "-overlay", overlay)
+	// By the environment it holds for programs too that a test builds.
+	env := append(os.Environ(), "GOFLAGS="+strings.TrimSpace(os.Getenv("GOFLAGS")+" -overlay="+overlay))
+	out, err := goTest(ctx, root, env, m.pkg, m.tests, "-failfast")
 	switch {
 	case ctx.Err() != nil:
 		return broken, "", ctx.Err()
@@ -182,12 +184,29 @@ func (m *mutant) try(ctx context.Context, root string) (verdict, string, error) 
 }
 
 // goTest runs some tests of a package.
-func goTest(ctx context.Context, root, pkg string, tests []string, flags ...string) (string, error) {
+func goTest(ctx context.Context, root string, env []string, pkg string, tests []string, flags ...string) (string, error) {
 	args := []string{"test", "-count=1", "-vet=off", "-timeout", limit.String(), "-run", pattern(tests)}
-	cmd := exec.CommandContext(ctx, "go", slices.Concat(args, flags, []string{"./" + pkg})...)
-	cmd.Dir = root
+	last := []string{"./" + pkg}
+	if rapid, err := usesRapid(filepath.Join(root, pkg)); err != nil {
+		return "", err
+	} else if rapid { // which would write what failed into the checkout, after it has looked long for the smallest case
+		last = append(last, "-rapid.nofailfile", "-rapid.shrinktime=1s")
+	}
+	cmd := exec.CommandContext(ctx, "go", slices.Concat(args, flags, last)...)
+	cmd.Dir, cmd.Env = root, env
 	out, err := cmd.CombinedOutput()
 	return string(out), err
+}
+
+func usesRapid(dir string) (bool, error) {
+	files, err := filepath.Glob(filepath.Join(dir, "*_test.go"))
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil || strings.Contains(string(text), `"pgregory.net/rapid"`) {
+			return true, err
+		}
+	}
+	return false, err
 }
 
 // pattern is the -run of some tests; a name may have that of a subtest.

@@ -70,6 +70,9 @@ func TestSourcesProtected(t *testing.T) {
 	if !readOnly(t, other.dev) {
 		t.Error("the restore of sda let others write to sdb")
 	}
+	if !readOnly(t, sda.dev) {
+		t.Error("sda can still be written after its restore")
+	}
 }
 
 // TestDiskInUse: a disk that something holds is not taken.

@@ -31,6 +31,30 @@ func TestBases(t *testing.T) {
 	}
 }
 
+// TestUninitNeedsChecksums: the flag that says that a bitmap means nothing
+// counts only where descriptors have checksums. Linux believes it nowhere else.
+func TestUninitNeedsChecksums(t *testing.T) {
+	p := realfs.Unpack(realfs.Seeds(t, "testdata")["plain"], 1<<30)
+	flagged := -1
+	for g, d := range opened(t, p).groups {
+		if d.uninit {
+			flagged = g
+		}
+	}
+	if flagged < 0 {
+		t.Fatal("no group has the flag: this proves nothing")
+	}
+	sb := superOf(p)
+	le.PutUint32(sb.raw[0x64:], sb.u32(0x64)&^uint32(roMetadataCsum))
+	sb.write(p)
+	superOf(p).write(p)
+	if found, err := readPacked(p); err == nil {
+		t.Errorf("%d bytes are free by a flag that means nothing", found.Free.Bytes())
+	} else if !strings.Contains(err.Error(), "the bitmap of group") {
+		t.Error(err)
+	}
+}
+
 // TestMakeBases makes them: EXT_BASES=testdata.
 func TestMakeBases(t *testing.T) {
 	dir := os.Getenv("EXT_BASES")
