@@ -341,9 +341,15 @@ func TestOpenErrors(t *testing.T) {
 	fails("wrong secret", cfg, "s3://testbox", "the secret of the access key testbox-key is wrong")
 	t.Setenv("AWS_ACCESS_KEY_ID", "nobody")
 	fails("wrong key", cfg, "does not know the access key nobody")
-	t.Setenv("AWS_ACCESS_KEY_ID", "")
 	t.Setenv("HOME", t.TempDir())
-	fails("no keys", cfg, "AWS_ACCESS_KEY_ID")
+	for _, what := range []string{"AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"} {
+		t.Setenv(what, "")
+		fails("no "+what, cfg, "there are no keys for s3://testbox", "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+		_, err := s3.Open(t.Context(), cfg, t.TempDir())
+		if err == nil || strings.Contains(err.Error(), "nil") {
+			t.Errorf("no %s: %v", what, err)
+		}
+	}
 }
 
 func errorXML(code string) string {

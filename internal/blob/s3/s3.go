@@ -34,8 +34,11 @@ type Store struct {
 func Open(ctx context.Context, cfg Config, spool string) (*Store, error) {
 	keys := credentials.NewChainCredentials([]credentials.Provider{&credentials.EnvAWS{}, &credentials.FileAWSCredentials{}})
 	value, err := keys.GetWithContext(nil)
-	if err != nil || value.AccessKeyID == "" {
-		return nil, fmt.Errorf("there are no keys for s3://%s; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (%v)", cfg.Bucket, err)
+	if err != nil {
+		return nil, fmt.Errorf("the keys for s3://%s cannot be read; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (the error was: %w)", cfg.Bucket, err)
+	}
+	if value.AccessKeyID == "" || value.SecretAccessKey == "" {
+		return nil, fmt.Errorf("there are no keys for s3://%s; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY", cfg.Bucket)
 	}
 	if err := s3utils.CheckValidBucketName(cfg.Bucket); err != nil {
 		return nil, fmt.Errorf("no bucket can be called %q; correct the name (the error was: %w)", cfg.Bucket, err)
