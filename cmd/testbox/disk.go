@@ -41,13 +41,13 @@ held against the bitmaps of ext2/3/4, NTFS, FAT and exFAT; where an ext file sys
 to do that soon, a note says what was not looked at.
 
 First comes the disk as a bar, with the partitions' numbers below where they begin ("1-3" if they
-begin in one character); then a table of its parts; then what was in doubt, and notes. --json prints the same for programs,
-with all used ranges (docs/format.md).
+begin in one character); then a table of its parts; then what was in doubt, and notes. --json prints
+the same for programs, with all used ranges (docs/format.md).
 
 FILE holds the raw bytes of a disk, of a partition or of a file system. One that is known to hold
 something else (an image of another tool, an archive, a compressed file) is refused, and the message
-says what it is and which command makes raw bytes of it. Nothing is written. A disk that is in use changes while it is read: then the map is not to be relied on, and a warning
-says so.`,
+says what it is and which command makes raw bytes of it. Nothing is written. A disk that is in use
+changes while it is read: then the map is not to be relied on, and a warning says so.`,
 		Example: `  testbox disk map /dev/sda
   testbox disk map --json disk.img`,
 		Args:              oneDisk,

@@ -12,7 +12,8 @@ they have in common. IMAGE says which backup is meant:
   BOX@20261127-081500 the one with this id
   BOX@baseline        the baseline
 and with :DISK behind it, which of its disks. BOX means the same to all commands. Where it means a
-baseline that is not the latest backup, a line says so. Boxes are called by their address, or by any name.`,
+baseline that is not the latest backup, a line says so. Boxes are called by their address, or by any
+name.`,
 		newImageCreateCmd(), newImageListCmd(), newImageShowCmd(), newImageVerifyCmd(), newImageRestoreCmd(),
 		newImageDeleteCmd(), newImagePinCmd(), newImageDateCmd(), newImageDiffCmd(), newImageExportCmd(), newImageImportCmd(), newImageMountCmd())
 }

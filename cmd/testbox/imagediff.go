@@ -20,8 +20,9 @@ func newImageDiffCmd() *cobra.Command {
 		Use:   "diff IMAGE IMAGE",
 		Short: "Show where two backups differ",
 		Long: `Compares two backups disk by disk, and says how many bytes differ in which regions of 256 MiB, in
-which partitions and in which logical volumes; --places names every place. Bytes that no file system used in either are equal,
-whatever was there. Disks of other sizes or sector sizes differ, and it is said. The exit code is 6 if they differ.`,
+which partitions and in which logical volumes; --places names every place. Bytes that no file system
+used in either are equal, whatever was there. Disks of other sizes or sector sizes differ, and it is
+said. The exit code is 6 if they differ.`,
 		Example: `  testbox image diff 10.40.41.42@latest~1 10.40.41.42`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 2 {

@@ -25,6 +25,8 @@ STORED what the backup added to the store. Flags: P pinned, B baseline, ! has ze
 sectors, D damaged in the store, as far as that was found by reading, T has a time that cannot be
 right. Below, each ! and D is explained. Times are UTC. With --json, a backup whose record cannot be
 read has "box", "id" and "unreadable", which says why.`,
+		Example: `  testbox image list
+  testbox image list 10.40.41.42 web-1`,
 		ValidArgsFunction: completeImages(&o),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, a := range args {

@@ -23,7 +23,10 @@ func newImagePinCmd() *cobra.Command {
 		Short: "Keep a backup for good, or make it the baseline",
 		Long: `A pinned backup is never deleted by retention. With --baseline, it becomes what BOX alone means, for a
 restore and for all other commands, in the place of an earlier baseline; that is kept too. --off takes
-either back. --note gives the backup other words.`,
+back that it is pinned, --baseline --off that it is the baseline. --note gives the backup other words.`,
+		Example: `  testbox image pin --note "as delivered" web-1@latest
+  testbox image pin --baseline 10.40.41.42@2026-11-27
+  testbox image pin --baseline --off 10.40.41.42`,
 		Args: oneImage, ValidArgsFunction: completeImages(&o),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(note) > image.MaxNote {
@@ -64,7 +67,7 @@ either back. --note gives the backup other words.`,
 	o.add(cmd)
 	f := cmd.Flags()
 	f.BoolVar(&off, "off", false, "take it back")
-	f.BoolVar(&baseline, "baseline", false, "what a restore of the box takes by itself")
+	f.BoolVar(&baseline, "baseline", false, "make it what BOX alone means, for a restore and all else")
 	f.StringVar(&note, "note", "", "other `WORDS` for the backup")
 	return cmd
 }
@@ -87,9 +90,9 @@ backups, and the last one of each of so many days, weeks and months, and deletes
 ones, baselines and the last backup of a box always stay. A backup whose record is damaged goes by
 its id, BOX@ID, and no other word is taken that could mean it.
 
-Damaged backups count, but as long as only
-damaged images of a disk would be left, its last whole one stays too, and --last-whole must be said
-to delete it by name. Backups with a time that cannot be right stay, and count for nothing.
+Damaged backups count, but as long as only damaged images of a disk would be left, its last whole one
+stays too, and --last-whole must be said to delete it by name. Backups with a time that cannot be
+right stay, and count for nothing.
 
 The plan is printed; it is done only with --yes. The space comes back with "testbox store gc".`,
 		Example: `  testbox image delete 10.40.41.42@latest~3 --yes
@@ -203,13 +206,27 @@ func named(rs []*image.Record, damaged []*store.RecordError, args []string) (out
 			return nil, nil, err
 		}
 		if r.Pinned || r.Baseline {
-			return nil, nil, refused("backup %s of %s is pinned or the baseline; `testbox image pin --off` first", r.ID, r.Box)
+			return nil, nil, refused("%s", whyKept(r))
 		}
 		if !slices.Contains(out, r) {
 			out = append(out, r)
 		}
 	}
 	return out, lost, nil
+}
+
+// whyKept says what keeps a backup for good, and what takes that back.
+func whyKept(r *image.Record) string {
+	is, off := "pinned", fmt.Sprintf("`testbox image pin --off %s@%s`", r.Box, r.ID)
+	if r.Baseline {
+		baseline := fmt.Sprintf("`testbox image pin --baseline --off %s@%s`", r.Box, r.ID)
+		if r.Pinned {
+			is, off = "pinned and the baseline", off+" and "+baseline
+		} else {
+			is, off = "the baseline", baseline
+		}
+	}
+	return fmt.Sprintf("backup %s of %s is %s; %s first", r.ID, r.Box, is, off)
 }
 
 // damagedOf gives a box's backups whose records cannot be read.

@@ -42,6 +42,8 @@ func newImageShowCmd() *cobra.Command {
 		Short: "Show all that is known of a backup",
 		Long: `Shows a backup: its disks, what they are known by, what they hold, and the name of each image. Two
 disks with the same name have the same bytes wherever they are used.`,
+		Example: `  testbox image show 10.40.41.42
+  testbox image show web-1@latest~1`,
 		Args: oneImage, ValidArgsFunction: completeImages(&o),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return o.with(cmd, true, func(s *store.Locked) error {
@@ -104,7 +106,7 @@ func printRecord(cmd *cobra.Command, s *store.Locked, r *image.Record) {
 		cmd.Println("pinned: retention keeps it")
 	}
 	if r.Baseline {
-		cmd.Println("baseline: a restore takes it if no other is named")
+		cmd.Printf("baseline: %s alone means it\n", r.Box)
 	}
 }
 

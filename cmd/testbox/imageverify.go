@@ -28,6 +28,9 @@ the images, says how much differs in which partitions, and where. All disks of t
 given; IMAGE:DISK is one alone. Bytes that no file system used are not compared. Nothing is written.
 What is found damaged stands in "testbox image list" from then on, until it is found whole. The exit
 code is 6 if they differ, 4 if all is well but the image has zeros for unreadable sectors.`,
+		Example: `  testbox image verify 10.40.41.42
+  testbox image verify 10.40.41.42 sda=/dev/sda sdb=/dev/sdb
+  testbox image verify web-1:sda disk.img`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) < 1 {
 				return errors.New("give an image, as BOX or BOX@WHEN")

@@ -126,6 +126,8 @@ func newStoreGCCmd() *cobra.Command {
 		Long: `Finds out what no backup needs any more, and prints what would be done about it; with --yes, does it.
 It can be ended at any moment. It refuses while the record of a backup cannot be read: what that
 one needs is not known. A plan that is made while a backup runs leaves out what that has written.`,
+		Example: `  testbox store gc
+  testbox store gc --yes`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return o.with(cmd, !yes, func(s *store.Locked) error {
@@ -163,7 +165,8 @@ missing or damaged. This makes it anew in any case.
 If the file "store" is damaged or gone, which makes the folder a store, it is written anew too: each
 pack has what was in it, and so has the old index. That is refused if the packs are of different
 stores.`,
-		Args: cobra.NoArgs,
+		Example: `  testbox store rebuild-index --store /srv/testbox-store`,
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := restoreName(cmd, o.dir); err != nil {
 				return err

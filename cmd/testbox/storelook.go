@@ -26,7 +26,8 @@ parts together are all of its files. What objects take in a pack is told about. 
 backup needs any more; "testbox store gc" gets it back. Where a backup cannot be read, it is not
 known what is dead. ALONE is what no other box needs: it comes back when all backups of the box are
 deleted.`,
-		Args: cobra.NoArgs,
+		Example: `  testbox store stats`,
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return o.with(cmd, true, func(s *store.Locked) error {
 				st, err := s.Stats(cmd.Context())
@@ -110,7 +111,8 @@ it costs. What is damaged counts as missing from then on: the next backup of a d
 it heals it, and so does "testbox store copy" from a second copy of the store. A damaged record is
 healed by such a copy alone. "testbox image list" flags the backups that lack something from then on,
 until they are found whole. The exit code is 1 if something is damaged.`,
-		Args: cobra.NoArgs,
+		Example: `  testbox store scrub`,
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return o.with(cmd, false, func(s *store.Locked) error {
 				p := newProgress(cmd.ErrOrStderr())
