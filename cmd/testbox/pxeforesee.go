@@ -47,6 +47,13 @@ func (f *pxeFolder) foresee(plan []armPlan, s *site.Site) (warnings []string) {
 				say(warns, p, err.Error())
 			}
 		}
+		if c.Action == box.Backup || c.Action == box.BackupAgain {
+			st := boxStatus{folder: folder}
+			st.read()
+			if half := st.halfRestored(); half != "" {
+				say(warns, p, half+"; a backup of disks that are not whole would take the place of a good one")
+			}
+		}
 		others, refusal := agent.Foresee(folder, f.inventory(p.target.addr), c)
 		for _, o := range others {
 			say(warns, p, o)

@@ -14,7 +14,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"testbox-imaging/internal/agent"
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/durable"
@@ -183,18 +182,13 @@ func runDisarm(cmd *cobra.Command, w world, dir string, boxes []string) error {
 // not be whole: until it has ended well, only the arming brings it back.
 func (f *pxeFolder) warnHalfRestored(cmd *cobra.Command, t target, a *arming) {
 	area, err := f.openBackup()
-	if err != nil || a.cmd.Action != box.Restore {
+	if err != nil {
 		return
 	}
-	st := boxStatus{armed: a, folder: area.Look(t.addr)}
+	st := boxStatus{folder: area.Look(t.addr)}
 	st.read()
-	recorded := st.last != nil && st.last.Arming == a.cmd.Arming
-	switch s := st.session; {
-	case s.Arming != a.cmd.Arming || recorded:
-	case !s.Ended:
-		cmd.PrintErrf("testbox: WARNING: %s is at its restore since %s and goes on with it, as far as its log tells; if that is cut short, its disks do not boot until they are restored\n", t, s.Since)
-	case s.Outcome == agent.Failed:
-		cmd.PrintErrf("testbox: WARNING: the restore of %s has failed, and its disks may not boot until they are restored: %s\n", t, s.End)
+	if half := st.halfRestored(); half != "" && st.session.Arming == a.cmd.Arming {
+		cmd.PrintErrf("testbox: WARNING: %s: %s; its disks may not boot until it is restored\n", t, half)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"testbox-imaging/internal/agent"
+	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/sharedir"
 )
 
@@ -168,4 +169,19 @@ func (st *boxStatus) tellLast() (string, int) {
 func (st *boxStatus) lastIsNewer() bool {
 	since, err := time.Parse(time.RFC3339, st.session.Since)
 	return err == nil && st.last.Time.After(since)
+}
+
+// halfRestored says that the log's last session is a restore that has not ended
+// well, as far as is known; "" is none such.
+func (st *boxStatus) halfRestored() string {
+	s := st.session
+	switch {
+	case s.Action != box.Restore || st.last != nil && st.last.Arming == s.Arming:
+		return ""
+	case !s.Ended:
+		return fmt.Sprintf("its restore began %s, and its log does not say that it has ended", s.Since)
+	case s.Outcome == agent.Failed:
+		return fmt.Sprintf("its restore of %s has not ended well (%s)", s.Since, s.End)
+	}
+	return ""
 }
