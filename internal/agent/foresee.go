@@ -12,6 +12,7 @@ import (
 	"testbox-imaging/internal/durable"
 	"testbox-imaging/internal/inventory"
 	"testbox-imaging/internal/sharedir"
+	"testbox-imaging/internal/words"
 )
 
 // Foresee says what the agent would refuse of an arming, and what it would warn
@@ -30,7 +31,36 @@ func Foresee(folder *sharedir.Folder, inv *inventory.Inventory, c bootcfg.Cmdlin
 	if errors.Is(err, sharedir.ErrUnfinished) {
 		err = nil // the agent puts the backup in place first
 	}
-	return s.warnings, err
+	return append(s.warnings, s.foreseeDamage()...), err
+}
+
+// foreseeDamage says of images that are to be used what they lack, since another
+// may be whole.
+func (s *session) foreseeDamage() (warnings []string) {
+	if s.cmd.Action != box.Restore && s.cmd.Action != box.Verify {
+		return nil
+	}
+	entries, _ := s.images()
+	var old []sharedir.Entry
+	if !s.cmd.OldImages {
+		old, _ = s.folder.OldImages()
+	}
+	for _, e := range entries {
+		if whole(e) {
+			continue
+		}
+		lacks := int64(0)
+		for _, r := range e.Facts.Bad {
+			lacks += r.Len
+		}
+		text := fmt.Sprintf("image %s has zeros for %s in %s that could not be read when it was made",
+			e.Name, words.Count(lacks, "byte"), words.Count(len(e.Facts.Bad), "place"))
+		if hasWhole(old, e.Name) {
+			text += "; the one before it is whole: --image=old"
+		}
+		warnings = append(warnings, text)
+	}
+	return warnings
 }
 
 func (s *session) foresee(inv *inventory.Inventory) error {
