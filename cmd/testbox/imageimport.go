@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -257,7 +258,7 @@ func (d *localDisk) takeGzip(cmd *cobra.Command, f *os.File, size int64, sector 
 func (d *localDisk) unpack(cmd *cobra.Command, r image.Reader, sector int) error {
 	tmp, err := os.CreateTemp("", "testbox-import-")
 	if err != nil {
-		return err
+		return fmt.Errorf("it is unpacked to a file first, in the folder that TMPDIR names: %w", err)
 	}
 	os.Remove(tmp.Name()) // it goes with the process
 	before := d.close
@@ -268,7 +269,9 @@ func (d *localDisk) unpack(cmd *cobra.Command, r image.Reader, sector int) error
 		limit = max(free, 1<<20) * 1000
 	}
 	size, err := convert.Unpack(cmd.Context(), r, tmp, limit)
-	if err != nil {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fmt.Errorf("%w; it is unpacked to a file in %s first; set TMPDIR to a folder with more room", err, os.TempDir())
+	} else if err != nil {
 		return err
 	}
 	return d.take(tmp, size, sector)

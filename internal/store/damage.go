@@ -162,13 +162,21 @@ func (s *Store) rewriteDamage(ctx context.Context, edit func(Damages, *[]badObje
 // store was opened: a commit has found all of them there, without what was
 // known to be damaged. What was found since is not known here.
 func (s *Store) healedBy(ctx context.Context, r *image.Record) {
-	if !slices.ContainsFunc(r.Disks, func(d image.RecordedDisk) bool { return !s.noted[d.Root].IsZero() }) {
+	noted := map[string]time.Time{}
+	s.mu.Lock()
+	for _, d := range r.Disks {
+		if at, is := s.noted[d.Root]; is {
+			noted[d.Root] = at
+		}
+	}
+	s.mu.Unlock()
+	if len(noted) == 0 {
 		return
 	}
 	err := s.changeDamage(ctx, func(images Damages, _ *[]badObject) {
-		for _, d := range r.Disks {
-			if found := s.noted[d.Root]; !found.IsZero() && images[d.Root].Found.Equal(found) {
-				delete(images, d.Root)
+		for root, at := range noted {
+			if images[root].Found.Equal(at) {
+				delete(images, root)
 			}
 		}
 	})
@@ -192,6 +200,11 @@ func (s *Store) Verify(ctx context.Context, d *image.RecordedDisk, workers int, 
 	}
 	if err == nil || !isLost(err) {
 		return nil, err
+	}
+	if s.cfg.ReadOnly { // a backup may have brought it again since
+		if err := s.lookAgain(ctx, false); err != nil {
+			return nil, err
+		}
 	}
 	found := &Damage{Root: d.Root}
 	err = s.lacks(ctx, d, map[object.Name]bool{}, s.unreadable, func(_ object.Key, at image.Range, _ error) { found.add(at) })
@@ -265,7 +278,8 @@ func (s *Store) NoteFound(ctx context.Context, lost bool) error {
 }
 
 // NoteVerified leaves for all who look at the store what was found by verifying
-// images: these are whole, those lack something.
+// images: these are whole, those lack something. What others noted since this
+// store was opened stays: the place may have been read before it was damaged.
 func (s *Store) NoteVerified(ctx context.Context, whole []string, damaged Damages) error {
 	if len(damaged) == 0 { // most often there is nothing to be said, and the folder need not be writable
 		noted, err := s.Damages(ctx)
@@ -279,15 +293,18 @@ func (s *Store) NoteVerified(ctx context.Context, whole []string, damaged Damage
 	s.mu.Unlock()
 	now := time.Now().UTC().Truncate(time.Second)
 	return s.changeDamage(ctx, func(images Damages, objects *[]badObject) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		for _, root := range whole {
-			delete(images, root)
+			if images[root].Found.Equal(s.noted[root]) {
+				delete(images, root)
+			}
 		}
 		for root, d := range damaged {
 			d.Found = now
 			images[root] = d
+			s.noted[root] = now
 		}
-		s.mu.Lock()
-		defer s.mu.Unlock()
 		for _, b := range s.found {
 			if !slices.Contains(*objects, b) {
 				*objects = append(*objects, b)

@@ -147,6 +147,22 @@ func TestNumberOfDamagedPack(t *testing.T) {
 	}
 }
 
+// TestNotedDuringVerify: what is noted while a verify is at work outlasts it too.
+func TestNotedDuringVerify(t *testing.T) {
+	blobs := &mem.Store{}
+	must(t, Init(t.Context(), blobs))
+	w := openStore(t, Config{Blobs: blobs})
+	a := mustBackup(t, w, "a", day(1), newDisk(seeds(1, 4)))
+	reader := func() *Store { return openStore(t, Config{Blobs: blobs, ReadOnly: true}) }
+	root := a.Disks[0].Root
+	r := reader()
+	must(t, reader().NoteVerified(t.Context(), nil, Damages{root: {Root: root, Bytes: 512}}))
+	must(t, r.NoteVerified(t.Context(), []string{root}, nil))
+	wantDamaged(t, w, "a")
+	must(t, reader().NoteVerified(t.Context(), []string{root}, nil))
+	wantDamaged(t, w)
+}
+
 // TestNotedDuringScrub: what is noted while a scrub is at work outlasts it, for
 // the scrub may have been there before.
 func TestNotedDuringScrub(t *testing.T) {

@@ -24,19 +24,35 @@ func (s *Store) Get(ctx context.Context, key object.Key, buf []byte) (object.Obj
 		if err == nil {
 			return o, nil
 		}
-		if errors.Is(err, fs.ErrNotExist) && s.cfg.ReadOnly {
-			if err := s.lookAgain(ctx); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			// A collection may have moved it, and removed the pack.
+			if moved, err := s.moved(ctx, key, l); err != nil {
 				return object.Object{}, err
+			} else if moved {
+				continue
 			}
-		}
-		if now, _, gone := s.locate(key); errors.Is(err, fs.ErrNotExist) && gone == nil && now != l {
-			continue // a collection moved it, and removed the pack
 		}
 		if errors.Is(err, fs.ErrNotExist) && s.packLost(ctx, l.Pack) {
 			err = chunk.ErrMissing
 		}
 		return object.Object{}, fmt.Errorf("%v in %s at %d: %w", key, name, l.Off, err)
 	}
+}
+
+// moved reports whether an object is somewhere else now than it was.
+func (s *Store) moved(ctx context.Context, key object.Key, was index.Loc) (bool, error) {
+	is := func() bool {
+		now, _, err := s.locate(key)
+		return err == nil && now != was
+	}
+	if !s.cfg.ReadOnly || is() {
+		return is(), nil
+	}
+	if err := s.lookAgain(ctx, false); err != nil || is() {
+		return err == nil, err
+	}
+	err := s.lookAgain(ctx, true)
+	return err == nil && is(), err
 }
 
 // packLost takes a pack that somebody removed for lost, with all that was in

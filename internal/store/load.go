@@ -60,17 +60,32 @@ func (s *Store) load(ctx context.Context) error {
 }
 
 // lookAgain takes in the packs that are new in a store that is only read:
-// another process commits backups, and moves objects to other packs.
-func (s *Store) lookAgain(ctx context.Context) error {
+// another process commits backups, and moves objects to other packs. With all,
+// packs that are gone are forgotten and all others read again: an object that
+// was there twice is now where the index did not point to.
+func (s *Store) lookAgain(ctx context.Context, all bool) error {
 	s.lookMu.Lock()
 	defer s.lookMu.Unlock()
 	there, err := s.listPacks(ctx)
+	if err == nil && all {
+		err = s.stillThere(ctx) // else all packs may seem to be gone
+	}
 	if err != nil {
 		return err
 	}
 	s.mu.Lock()
+	gone := map[uint32]bool{}
 	for n := range s.packs {
-		delete(there, n)
+		if _, is := there[n]; !is && all {
+			gone[n] = true
+			delete(s.packs, n)
+		} else if !all {
+			delete(there, n)
+		}
+	}
+	if len(gone) > 0 {
+		s.index.RemoveFunc(func(it index.Item) bool { return gone[it.Loc.Pack] })
+		clear(s.closed)
 	}
 	s.mu.Unlock()
 	packs := map[uint32]packInfo{}

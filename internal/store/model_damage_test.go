@@ -102,7 +102,14 @@ func (m *damagedModel) commit(t *rapid.T, ms *modelSession) error {
 }
 
 // kill ends the process, which writes nothing more, and starts another.
-func (m *damagedModel) kill(t *rapid.T) { m.open(t) }
+func (m *damagedModel) kill(t *rapid.T) {
+	m.s.packMu.Lock()
+	for _, p := range m.s.sealing { // else it would go on beside the new one
+		<-p.sealed
+	}
+	m.s.packMu.Unlock()
+	m.open(t)
+}
 
 // collect may refuse to, once something was damaged.
 func (m *damagedModel) collect(t *rapid.T) {

@@ -77,7 +77,7 @@ func (s *Store) Records(ctx context.Context) (records []*image.Record, damaged [
 	}
 	slices.SortFunc(records, compareRecords)
 	if s.cfg.ReadOnly { // some may have been committed since the packs were listed
-		err = s.lookAgain(ctx)
+		err = s.lookAgain(ctx, false)
 	}
 	return records, damaged, err
 }

@@ -97,8 +97,12 @@ func (sc *scrubber) run(ctx context.Context) error {
 	if sc.s.cfg.ReadOnly {
 		return nil
 	}
+	// Who may have been overtaken writes nothing down.
 	if err := sc.s.lease.still(ctx); errors.Is(err, ErrNotOwner) {
 		return err
+	} else if err != nil {
+		sc.report.Unnoted = errors.Join(sc.report.Unnoted, err)
+		return nil
 	}
 	sc.report.Unnoted = errors.Join(sc.report.Unnoted, sc.s.saveBad(ctx), sc.s.noteScrubbed(ctx, sc.damages, sc.noted))
 	_ = sc.s.saveIndex() // Close tries it again, and says why it cannot be

@@ -73,8 +73,6 @@ type Store struct {
 	uuid  [16]byte
 	lease *lease // nil: a lock keeps other writers out
 
-	noted map[string]time.Time // roots that were on the list of damaged images at Open -> when they were found
-
 	// badMu holds back a second writing of the list of damaged objects.
 	badMu sync.Mutex
 	// recordMu holds back a second change of records.
@@ -95,6 +93,7 @@ type Store struct {
 	unsealed  map[uint32]struct{}   // open ones, and those being sealed
 	next      uint32                // no pack has this number or a higher one
 	bad       map[place]object.Key  // objects found damaged
+	noted     map[string]time.Time  // roots that were on the list of damaged images at Open, or came by this store -> when they were found
 	found     []badObject           // of these, those found by a store that is only read
 	met       bool                  // such a store found more since it wrote the list of damaged images
 	told      bool                  // it wrote that list, and has found no more since
