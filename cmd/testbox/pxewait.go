@@ -164,8 +164,12 @@ func (wt *waiter) follow(one *watch) {
 		}
 		one.began = true
 		fmt.Fprintln(wt.out, one.session.Last)
-		if one.session.Ended {
-			one.finish(one.session.Outcome.ExitCode(), one.session.End)
+		if !one.session.Ended {
+			continue
+		}
+		one.finish(one.session.Outcome.ExitCode(), one.session.End)
+		if o := one.session.Outcome; o != agent.Failed && o != agent.Refused {
+			return // a start that comes after this only finds that there is nothing to do
 		}
 	}
 }
