@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -57,7 +58,7 @@ func (s Selector) checkWhen() error {
 	if s.When == "" || s.When == "baseline" || back || image.ValidID(s.When) {
 		return nil
 	}
-	if d := digits(s.When); len(d) >= 4 && len(d) <= 14 {
+	if whenForm.MatchString(s.When) {
 		return nil
 	}
 	return errWhen
@@ -76,14 +77,18 @@ func (s Selector) back() (n int, ok bool) {
 	return n, err == nil && n >= 0 && strconv.Itoa(n) == rest[1:]
 }
 
-// digits are those of a time, "" if it has anything else than separators.
+// whenForm is a time or its beginning. Each part is whole: 2026-1 would be the
+// beginning of October, and who types it means January.
+var whenForm = regexp.MustCompile(`^\d{4}(-?\d\d(-?\d\d([T -]?\d\d(:?\d\d(:?\d\d)?)?)?)?)?Z?$`)
+
+// digits are those of a time.
 func digits(when string) string {
 	return strings.Map(func(r rune) rune {
 		if r >= '0' && r <= '9' {
 			return r
 		}
 		return -1
-	}, strings.Trim(when, "Z")) + strings.Repeat("x", 15*len(strings.Trim(when, "0123456789-:TZ ")))
+	}, when)
 }
 
 // ErrNoImage is matched by errors that say that there is no such backup.

@@ -52,7 +52,7 @@ func TestSelect(t *testing.T) {
 func TestSelectorRefused(t *testing.T) {
 	for _, text := range []string{
 		"", "@latest", ":sda", "a b", "10.0.0.1@", "10.0.0.1@lates", "10.0.0.1@latest~", "10.0.0.1@latest~-1", "10.0.0.1@latest~01",
-		"10.0.0.1@20", "10.0.0.1@2026-11-27T10:30:00:00", "10.0.0.1@yesterday", "../x", "-x", "10.0.0.1@2026@2026",
+		"10.0.0.1@20", "10.0.0.1@2026-1", "10.0.0.1@2026-1-2", "10.0.0.1@2026-11-2", "10.0.0.1@20261127T1", "10.0.0.1@2026-11-27T10:30:00:00", "10.0.0.1@yesterday", "../x", "-x", "10.0.0.1@2026@2026",
 	} {
 		if sel, err := ParseSelector(text); err == nil {
 			t.Errorf("%q is taken for %+v", text, sel)
