@@ -216,6 +216,19 @@ func TestImportFolder(t *testing.T) {
 		t.Error(out)
 	}
 
+	// One that is damaged there is no reason to pass over a good one.
+	packs, _ := filepath.Glob(s.path("store/packs/data-*"))
+	flipByte(t, packs[0], 2000)
+	s.run(1, "image", "verify", "10.40.41.42")
+	if out := s.run(exitBadSectors, "image", "import", folder); !strings.Contains(out, "is damaged in the store, and is imported again") {
+		t.Error(out)
+	}
+	s.run(exitBadSectors, "image", "verify", "10.40.41.42@latest~1")
+	s.run(0, "image", "delete", "--yes", "10.40.41.42@latest")
+	if out := s.run(0, "image", "import", folder); !strings.Contains(out, "was there already") {
+		t.Error(out)
+	}
+
 	spoiled := map[string]func(string){
 		"an image is missing":      func(dir string) { os.Remove(dir + "/sdb.raw.gz") },
 		"not in place":             func(dir string) { os.WriteFile(dir+"/commit.json", []byte("{}"), 0o600) },

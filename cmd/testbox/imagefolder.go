@@ -25,6 +25,7 @@ type folderImport struct {
 	o             createOptions
 	s             *store.Locked
 	known         []*image.Record // backups of the store
+	damages       store.Damages   // of these
 	older         time.Time       // of the .old images in the folder at hand
 	done, skipped int             // backups
 	bad           bool            // one has unreadable sectors
@@ -42,7 +43,7 @@ func importFolders(cmd *cobra.Command, dir string, o createOptions) (err error) 
 		return err
 	}
 	defer closing(cmd, s, &err)
-	f := &folderImport{cmd: cmd, o: o, s: s}
+	f := &folderImport{cmd: cmd, o: o, s: s, damages: damagesOf(cmd, s)}
 	records, damaged, err := s.Records(cmd.Context())
 	if err != nil {
 		return err
@@ -195,11 +196,20 @@ func (f *folderImport) skip(dir string, known *image.Record) {
 	f.cmd.Printf("%s: backup %s of %s was there already\n", dir, known.ID, known.Box)
 }
 
-func (f *folderImport) find(box string, is func(*image.Record) bool) *image.Record {
+// find finds a backup that is there already. A damaged one does not count: to
+// import it again heals it.
+func (f *folderImport) find(box string, is func(*image.Record) bool) (found *image.Record) {
 	for _, k := range f.known {
-		if k.Box == box && is(k) {
+		if k.Box != box || !is(k) {
+			continue
+		}
+		if len(f.damages.Of(k)) == 0 {
 			return k
 		}
+		found = k
+	}
+	if found != nil {
+		f.cmd.PrintErrf("backup %s of %s is damaged in the store, and is imported again\n", found.ID, found.Box)
 	}
 	return nil
 }
