@@ -87,8 +87,8 @@ func runStoreInit(cmd *cobra.Command, path, url string, only bool) error {
 	}
 	if url != "" {
 		err = initRemote(cmd, path, &remote{url: url, onlyWriter: only})
-	} else {
-		err = store.Init(cmd.Context(), folder)
+	} else if err = store.Init(cmd.Context(), folder); err == nil {
+		err = durable.OS{}.MkdirAll(filepath.Join(path, "records"), 0o700) // so that it is known to be away when it is
 	}
 	if err != nil {
 		return err

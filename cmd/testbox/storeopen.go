@@ -70,7 +70,7 @@ func openPlace(cmd *cobra.Command, dir string, r *remote, readOnly bool) (*store
 	switch {
 	case errors.Is(err, store.ErrNoStore):
 		return nil, noStore(err, dir, r)
-	case errors.Is(err, store.ErrLocked), errors.Is(err, store.ErrNotOwner), errors.Is(err, store.ErrLocalLocks):
+	case errors.Is(err, store.ErrLocked), errors.Is(err, store.ErrNotOwner), errors.Is(err, store.ErrLocalLocks), errors.Is(err, store.ErrRecordsGone):
 		return nil, refused("%w", err)
 	case errors.Is(err, blob.ErrNoConditions):
 		return nil, refused("%w; %s, declare this folder the only writer with `testbox store take-over --only-writer`", err, noConditions)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -71,6 +72,12 @@ func OpenDir(ctx context.Context, path string, remote *Remote, readOnly bool, lo
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	l.Store = s
+	if err := l.recordsGone(); err != nil && readOnly {
+		s.cfg.Log("%v", err)
+	} else if err != nil {
+		l.unlock()
+		return nil, err
+	}
 	if !readOnly {
 		l.sayFirst(s.next)
 	}
@@ -91,6 +98,24 @@ type Locked struct {
 	path   string
 	remote bool // packs and records are not in path
 	files  []*os.File
+}
+
+// ErrRecordsGone is matched by the error of a store whose records are away.
+var ErrRecordsGone = errors.New("but the folder with the records of backups is not there")
+
+// recordsGone is an error if there are packs, and the folder with the records of
+// backups is away: moved, not mounted, not restored. Without it there seem to
+// be no backups, and a collection would remove what they need.
+func (l *Locked) recordsGone() error {
+	l.mu.Lock()
+	packs := len(l.packs)
+	l.mu.Unlock()
+	folder := filepath.Join(l.path, strings.TrimSuffix(recordPrefix, "/"))
+	if st, err := os.Stat(folder); l.remote || packs == 0 || err == nil && st.IsDir() || err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return fmt.Errorf("there are packs, %w (%s); bring it back, or, if no backup is wanted or `testbox store copy` is to bring them back, make an empty folder of that name",
+		ErrRecordsGone, folder)
 }
 
 // Close closes the store and gives the locks back.

@@ -3,6 +3,7 @@ package dir
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"path"
 	"slices"
@@ -63,6 +64,20 @@ func (s *Store) Clean(ctx context.Context) error {
 	})
 }
 
+// removed is an error if a name that was listed, and of which there is nothing,
+// was not removed meanwhile: then it is a link that leads nowhere, as to a disk
+// that is not mounted, and what is behind it is not gone.
+func (s *Store) removed(dir, name string) error {
+	names, err := s.fsys.ReadDir(s.file(dir))
+	if err != nil || !slices.Contains(names, path.Base(name)) {
+		return nil
+	}
+	if _, err := durable.Size(s.fsys, s.file(name)); !errors.Is(err, fs.ErrNotExist) {
+		return nil // somebody writes it at this moment
+	}
+	return fmt.Errorf("%s is a link to what is not there", s.file(name))
+}
+
 // walk calls each for all files in the wanted folders that are wanted too.
 func (s *Store) walk(ctx context.Context, want func(name string) bool, each func(name string, size int64) error) error {
 	names, err := s.fsys.ReadDir(s.root)
@@ -87,7 +102,10 @@ func (s *Store) entries(ctx context.Context, dir string, names []string, want fu
 		} else if below, dirErr := s.fsys.ReadDir(s.file(name)); dirErr == nil {
 			err = s.entries(ctx, name, below, want, each)
 		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) { // removed meanwhile
+		if errors.Is(err, fs.ErrNotExist) {
+			err = s.removed(dir, name)
+		}
+		if err != nil {
 			return err
 		}
 	}
