@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -206,6 +207,10 @@ func newHelpCmd() *cobra.Command {
 		},
 	}
 }
+
+// outliveReader is for what must not end half done because nobody reads what it
+// prints any more, as in "testbox image mount ... | head -1".
+func outliveReader() { signal.Ignore(syscall.SIGPIPE) }
 
 // asRoot says what to do when somebody may not write to the folder of boot
 // files.

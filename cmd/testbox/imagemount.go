@@ -123,6 +123,7 @@ func runImageMount(cmd *cobra.Command, s *store.Locked, arg, dir string, tell bo
 	for _, f := range shown {
 		files = append(files, f.File)
 	}
+	outliveReader()
 	m, err := imagefs.New(dir, files, say)
 	if errors.Is(err, imagefs.ErrFolder) {
 		return wrong("%w", err)

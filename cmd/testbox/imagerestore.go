@@ -76,6 +76,7 @@ has zeros for sectors that could not be read when it was made; they are named.`,
 }
 
 func runImageRestore(cmd *cobra.Command, arg string, targets []string, o restoreOptions) (err error) {
+	outliveReader()
 	opt := copier.Options{Full: o.full}
 	var ok, ok2 bool
 	opt.Verify, ok = readBacks[o.verify]

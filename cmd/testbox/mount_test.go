@@ -31,7 +31,7 @@ func TestMount(t *testing.T) {
 	testenv.Tools(t, "mkfs.ext4", "sfdisk", "mount", "umount", "cmp", "dd")
 	program := testenv.Build(t, "cmd/testbox")
 	for name, test := range map[string]func(*mounting){
-		"returns": (*mounting).returns, "terminal closes": (*mounting).hangUp, "fails": (*mounting).fails, "in use": (*mounting).inUse, "killed": (*mounting).killed,
+		"returns": (*mounting).returns, "terminal closes": (*mounting).hangUp, "fails": (*mounting).fails, "in use": (*mounting).inUse, "killed": (*mounting).killed, "reader ends": (*mounting).readerEnds,
 	} {
 		t.Run(name, func(t *testing.T) { test(newMounting(t, program)) })
 	}
@@ -205,6 +205,18 @@ func (m *mounting) hangUp() {
 	if names, err := os.ReadDir(m.at); err != nil || len(names) > 0 {
 		m.t.Errorf("the folder has %v, %v", names, err)
 	}
+}
+
+// readerEnds: a mount is served on when nobody reads what is printed any more.
+func (m *mounting) readerEnds() {
+	m.sh("testbox image mount nbox mnt | true; cmp disk mnt/sda.raw && umount mnt")
+	m.sh("testbox image mount --foreground nbox $PWD/mnt 2>&1 | true &")
+	m.wait("the mount is there", func() bool {
+		_, err := os.Stat(filepath.Join(m.at, "sda.raw"))
+		return err == nil
+	})
+	time.Sleep(100 * time.Millisecond) // it prints
+	m.sh("cmp disk mnt/sda.raw && umount mnt")
 }
 
 // killed: who meets what a killed mount left is told what to do, and
