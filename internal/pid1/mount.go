@@ -38,11 +38,34 @@ func mountKernelFS() error {
 // mountRetry is the wait between two tries to mount an area.
 const mountRetry = 5 * time.Second
 
-// mountAreas mounts the areas of the command line, trying again until the
-// stall time makes an end.
-func (s *system) mountAreas(ctx context.Context) error {
-	return mountAll(ctx, s.areas(), newNFSClient(s.cmd.Address.String()).forFiles, s.say)
+// mountAreas mounts areas of the command line, trying again until the stall time
+// makes an end. The agent is reached without the backup area too, where only that
+// cannot be had: it does nothing then, but an arming that has expired ends, and a
+// rescue lets the admin in.
+func mountAreas(ctx context.Context, areas []area, mount func(area) error, limit time.Duration, say func(string, ...any)) error {
+	for _, a := range areas {
+		if a.mark != sharedir.Marker {
+			if err := mountAll(ctx, []area{a}, mount, say); err != nil {
+				return err
+			}
+			continue
+		}
+		limited, cancel := context.WithTimeout(ctx, limit)
+		err := mountAll(limited, []area{a}, mount, say)
+		cancel()
+		if err != nil && !(errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil) {
+			return err
+		}
+		if err != nil {
+			say("going on without %s after %v", a.from, limit)
+		}
+	}
+	return nil
 }
+
+// mountLimit is how long the backup area is tried: shorter than what nothing
+// moves for may take.
+func (s *system) mountLimit() time.Duration { return s.live.stall / 2 }
 
 func (s *system) areas() []area {
 	return []area{{s.cmd.TFTP, tftpDir, "pxelinux.0"}, {s.cmd.Backup, backupDir, sharedir.Marker}}

@@ -161,7 +161,7 @@ func (s *system) run(ctx context.Context) error {
 	}
 	s.beat()
 	always.Wait()
-	if err := s.mountAreas(ctx); err != nil {
+	if err := mountAreas(ctx, s.areas(), newNFSClient(s.cmd.Address.String()).forFiles, s.mountLimit(), s.say); err != nil {
 		return err
 	}
 	settled.Wait()

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"testbox-imaging/internal/bootcfg"
+	"testbox-imaging/internal/sharedir"
 )
 
 // TestMain also plays the programs that tests start.
@@ -207,6 +208,34 @@ func TestMountAllEnds(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// TestMountWithoutBackup: the agent is reached without the backup area, so that
+// an arming can end, but never without the area that has the boot file.
+func TestMountWithoutBackup(t *testing.T) {
+	from := bootcfg.NFSPath{Server: netip.MustParseAddr("10.0.0.1"), Path: "/a"}
+	const limit = 5 * time.Minute
+	for broken, want := range map[string]error{"": nil, sharedir.Marker: nil, "pxelinux.0": context.DeadlineExceeded} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			defer cancel()
+			areas := []area{{from, t.TempDir(), "pxelinux.0"}, {from, t.TempDir(), sharedir.Marker}}
+			mount := func(a area) error {
+				if a.mark == broken {
+					return unix.EACCES
+				}
+				return nil
+			}
+			start := time.Now()
+			err := mountAreas(ctx, areas, mount, limit, func(string, ...any) {})
+			if !errors.Is(err, want) {
+				t.Errorf("without %q: %v", broken, err)
+			}
+			if took := time.Since(start); broken == "" && took != 0 || broken == sharedir.Marker && took != limit {
+				t.Errorf("without %q: it took %v", broken, took)
+			}
+		})
+	}
 }
 
 func TestAgentArgs(t *testing.T) {

@@ -60,7 +60,7 @@ func (s *system) serve(ctx context.Context) error {
 	var settled sync.WaitGroup
 	settled.Go(func() { settle(ctx, udevDrivers{}.scan, blockDevices(os.DirFS("/sys")), s.say) })
 	client := newNFSClient(s.cmd.Address.String())
-	if err := mountAll(ctx, notMounted(s.areas()), client.again, s.say); err != nil {
+	if err := mountAreas(ctx, notMounted(s.areas()), client.again, s.mountLimit(), s.say); err != nil {
 		return err
 	}
 	settled.Wait()
