@@ -106,7 +106,7 @@ real machine does: at once, whatever it is doing. Armed, it then boots into main
 			}
 			err = lab.Reset("", addr)
 			if errors.Is(err, lab.ErrNoLab) {
-				return wrong("%w; `testbox lab up` starts one", err)
+				return wrong("%w ($TMPDIR names that folder); `testbox lab up` starts one", err)
 			} else if errors.Is(err, lab.ErrWhich) {
 				return wrong("%w", err)
 			} else if err != nil {

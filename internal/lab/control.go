@@ -2,6 +2,7 @@ package lab
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -90,8 +91,8 @@ func Reset(dir string, addr box.Addr) error {
 		return err
 	}
 	switch len(labs) {
-	case 0:
-		return ErrNoLab
+	case 0: // one that was started with another $TMPDIR lies elsewhere
+		return fmt.Errorf("%w in %s", ErrNoLab, cmp.Or(dir, os.TempDir()))
 	case 1:
 	default:
 		return fmt.Errorf("%w: %d labs run here (%s), with boxes of the same address; press Enter in the terminal of the one that is meant",

@@ -20,7 +20,8 @@ func TestReset(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := Reset(t.TempDir(), BoxAddr(0)); !errors.Is(err, ErrNoLab) {
+	empty := t.TempDir()
+	if err := Reset(empty, BoxAddr(0)); !errors.Is(err, ErrNoLab) || !strings.HasSuffix(err.Error(), " in "+empty) {
 		t.Errorf("without a lab: %v", err)
 	}
 	done := make(chan box.Addr, 10)
