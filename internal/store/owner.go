@@ -131,6 +131,9 @@ type lease struct {
 	now  ownerFile
 	busy map[string]bool // announced by what is at work now; the rest was left behind
 	lost error           // another owns the store
+	// unsure says that the last change failed, so that the blob may not have
+	// what now has.
+	unsure bool
 }
 
 // claim makes this folder the owner. If another was it since this folder had
@@ -270,11 +273,13 @@ func (l *lease) change(ctx context.Context, edit func(*ownerFile)) error {
 		edit(&next)
 		next.Step++
 		next.NextPack = max(next.NextPack, l.s.nextPack())
+		l.unsure = true
 		err = writeOver(ctx, l.s.cfg.Blobs, ownerName, over, "owner", next, maxOwner)
-		if err == nil || !errors.Is(err, blob.ErrChanged) {
-			if l.now.Step = next.Step; err == nil {
-				l.now = next
-			}
+		if err == nil {
+			l.now, l.unsure = next, false
+			return nil
+		} else if !errors.Is(err, blob.ErrChanged) {
+			l.now.Step = next.Step
 			return err
 		}
 	}
@@ -356,6 +361,7 @@ func (l *lease) announce(ctx context.Context, edit func(*ownerFile), names ...st
 	err := l.change(ctx, edit)
 	if err != nil { // it may have come to be announced
 		edit(&l.now)
+		l.unsure = true
 		return err
 	}
 	for _, n := range names {
@@ -421,6 +427,13 @@ func (l *lease) finish(ctx context.Context, all bool) error {
 	}
 	if l.lost != nil {
 		return l.lost
+	}
+	// What is only thought to be announced is announced now: who takes the store
+	// over must know of each removal that may be on its way.
+	if l.unsure {
+		if err := l.change(ctx, func(*ownerFile) {}); err != nil {
+			return err
+		}
 	}
 	if _, err := l.check(ctx); err != nil { // else another has settled it
 		return err

@@ -625,6 +625,53 @@ func TestScrubAfterFailedRemoval(t *testing.T) {
 	must(t, s.Check(t.Context()))
 }
 
+// TestRemovalThatWasNotAnnounced: a collection could not announce what it was
+// to remove. When the same process removes it later, another folder may take
+// the store over in between, and must know of it.
+func TestRemovalThatWasNotAnnounced(t *testing.T) {
+	bucket, config := folders(t)
+	h := &hooked{Store: bucket}
+	lossy := &losesOwner{Store: h}
+	d := newDisk(seeds(1, 30))
+	one := openStore(t, config(lossy, "one"))
+	must(t, one.Delete(t.Context(), mustBackup(t, one, "10.0.0.1", day(1), d)))
+	plan, err := one.PlanGC(t.Context())
+	must(t, err)
+	lossy.now = true
+	if _, err := one.GC(t.Context(), plan); !errors.Is(err, errNet) {
+		t.Fatalf("the collection ends with %v", err)
+	}
+	lossy.now = false
+	var two *Store
+	var r *image.Record
+	h.before = func(op string) {
+		if strings.HasPrefix(op, "remove "+packPrefix) && two == nil {
+			two = openStore(t, config(bucket, "two"))
+			r = mustBackup(t, two, "10.0.0.2", day(2), d)
+		}
+	}
+	if err := collectAll(one); !errors.Is(err, ErrNotOwner) {
+		t.Errorf("the second collection ends with %v", err)
+	}
+	must(t, two.Close())
+	two = openStore(t, config(bucket, "two"))
+	mustRestore(t, two, r, d)
+	must(t, two.Check(t.Context()))
+}
+
+// losesOwner loses what is written to the owner's blob while it is to.
+type losesOwner struct {
+	blob.Store
+	now bool
+}
+
+func (l *losesOwner) Create(ctx context.Context, name string, over blob.Version) (blob.Writer, error) {
+	if name == ownerName && l.now {
+		return nil, errNet
+	}
+	return l.Store.Create(ctx, name, over)
+}
+
 // unanswered does not say who the owner is.
 type unanswered struct{ blob.Store }
 
