@@ -65,14 +65,15 @@ func (f *pxeFolder) foresee(plan []armPlan, s *site.Site) (warnings []string) {
 	return warnings
 }
 
-// inventory is that of the box's last action; nil if there is none to be read.
+// inventory is that of the box's last action; nil if there is none to be read,
+// or if it came with a folder that was copied from another box's.
 func (f *pxeFolder) inventory(addr box.Addr) *inventory.Inventory {
 	data, err := durable.ReadFile(f.fsys, filepath.Join(f.backupArea(), addr.String(), inventory.JSONName), inventory.MaxJSON)
 	if err != nil {
 		return nil
 	}
 	inv, err := inventory.ParseJSON(data)
-	if err != nil {
+	if err != nil || inv.Address != addr.String() {
 		return nil
 	}
 	return inv
