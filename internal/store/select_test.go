@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"pgregory.net/rapid"
+
 	"testbox-imaging/internal/blob/mem"
 	"testbox-imaging/internal/image"
 )
@@ -215,4 +217,48 @@ func TestAfterDamaged(t *testing.T) {
 		t.Errorf("it comes after %q, not %s", r.After, ahead.ID)
 	}
 	flip(t, blobs, name, 999)
+}
+
+// TestSelectedIsMeant: what is taken beside records that cannot be read is what
+// would be taken if they could be. What a damaged record said of itself beside
+// its time, that it is the baseline or comes after another, nobody knows: a
+// baseline is in no doubt if one can be read.
+func TestSelectedIsMeant(t *testing.T) {
+	now := time.Date(2026, 11, 28, 0, 0, 0, 0, time.UTC)
+	rapid.Check(t, func(t *rapid.T) {
+		ages := rapid.SliceOfN(rapid.SampledFrom([]time.Duration{0, time.Second, time.Hour, 24 * time.Hour, 25 * time.Hour, -time.Hour, 30 * 365 * 24 * time.Hour}), 1, 8).Draw(t, "ages")
+		var all, readable []*image.Record
+		var damaged []*RecordError
+		taken := map[string]int{}
+		for i, age := range ages {
+			r := &image.Record{Box: "a", Time: now.Add(-age), Disks: []image.RecordedDisk{{Name: "sda"}}}
+			r.ID = r.Time.Format(idTime)
+			if taken[r.ID]++; taken[r.ID] > 1 {
+				r.ID += fmt.Sprintf("-%d", taken[r.ID])
+			}
+			all = append(all, r)
+			if rapid.Bool().Draw(t, "damaged") {
+				damaged = append(damaged, &RecordError{"a", r.ID, errors.New("broken")})
+				continue
+			}
+			readable = append(readable, r)
+			if i > 0 && rapid.Bool().Draw(t, "after") {
+				r.After = all[rapid.IntRange(0, i-1).Draw(t, "which")].ID
+			}
+		}
+		if i := rapid.IntRange(0, 2*len(all)).Draw(t, "baseline"); i < len(all) {
+			all[i].Baseline = true
+		}
+		slices.SortFunc(all, compareRecords)
+		slices.SortFunc(readable, compareRecords)
+		when := rapid.SampledFrom([]string{"", "latest", "latest~1", "latest~2", "baseline", "2026-11", "2026-11-27", "20261127-000000", "20261127-000000-2"}).Draw(t, "when")
+		got, err := Select(readable, damaged, Selector{Box: "a", When: when}, now)
+		want, wantErr := Select(all, nil, Selector{Box: "a", When: when}, now)
+		if err == nil && (wantErr != nil || got.ID != want.ID) {
+			t.Fatalf("%q is %s, and would be %v, %v", when, got.ID, want, wantErr)
+		}
+		if errors.Is(err, ErrNoImage) && wantErr == nil {
+			t.Fatalf("%q is nothing, and would be %s", when, want.ID)
+		}
+	})
 }
