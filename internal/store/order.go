@@ -124,9 +124,11 @@ func (s *Store) comesAfter(ctx context.Context, box string, t time.Time) (string
 	return lastAfter(of, t), nil
 }
 
+// farthest is a time at which no date is in the future.
+var farthest = time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)
+
 // lastAfter is comesAfter of a box's backups.
 func lastAfter(of []*image.Record, t time.Time) string {
-	farthest := time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC) // no date is in the future
 	if order := inOrder(of, farthest); len(order) > 0 && order[len(order)-1].at.After(t) {
 		return order[len(order)-1].ID
 	}

@@ -189,7 +189,27 @@ func (s *Store) SetTime(ctx context.Context, box, id string, at time.Time) (*ima
 	if err := s.createFree(ctx, r); err != nil {
 		return nil, err
 	}
+	if err := s.comeAfter(ctx, box, id, r.ID); err != nil {
+		return nil, err
+	}
 	return r, s.remove(ctx, []string{recordName(box, id)})
+}
+
+// comeAfter lets backups that came after one come after it under its new id.
+// recordMu is held.
+func (s *Store) comeAfter(ctx context.Context, box, was, id string) error {
+	records, _, err := s.Records(ctx)
+	if err != nil {
+		return err
+	}
+	for _, r := range records {
+		if r.Box == box && r.After == was {
+			if err := s.changeLocked(ctx, box, r.ID, func(r *image.Record) { r.After = id }); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // createRecord writes a record under a name that nothing has.
@@ -330,6 +350,9 @@ func (s *Store) Delete(ctx context.Context, records ...*image.Record) error {
 	for _, r := range records {
 		names = append(names, recordName(r.Box, r.ID))
 	}
+	if err := s.keepOrder(ctx, names); err != nil {
+		return err
+	}
 	return s.remove(ctx, names)
 }
 
@@ -344,7 +367,43 @@ func (s *Store) DeleteDamaged(ctx context.Context, damaged ...*RecordError) erro
 	for _, d := range damaged {
 		names = append(names, recordName(d.Box, d.ID))
 	}
+	if err := s.keepOrder(ctx, names); err != nil {
+		return err
+	}
 	return s.remove(ctx, names)
+}
+
+// keepOrder lets backups that were made after some which are to go come after
+// those that these came after: the order of the others stays as it is.
+// recordMu is held.
+func (s *Store) keepOrder(ctx context.Context, names []string) error {
+	records, damaged, err := s.Records(ctx)
+	if err != nil {
+		return err
+	}
+	var boxes []string
+	for _, n := range names {
+		box, _, _ := strings.Cut(strings.TrimPrefix(n, recordPrefix), "/")
+		boxes = append(boxes, box)
+	}
+	slices.Sort(boxes)
+	for _, box := range slices.Compact(boxes) {
+		of, _ := ofBox(records, damaged, box)
+		last := "" // of those that stay
+		for _, d := range inOrder(of, farthest) {
+			if slices.Contains(names, recordName(box, d.ID)) {
+				continue
+			}
+			if slices.Contains(names, recordName(box, d.After)) {
+				if err := s.changeLocked(ctx, box, d.ID, func(r *image.Record) { r.After = last }); err != nil {
+					// A full disk must not keep anybody from making room.
+					s.cfg.Log("backup %s of %s may not stand in its place any more: %v", d.ID, box, err)
+				}
+			}
+			last = d.ID
+		}
+	}
+	return nil
 }
 
 // remove deletes records. recordMu is held.

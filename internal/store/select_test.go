@@ -262,3 +262,44 @@ func TestSelectedIsMeant(t *testing.T) {
 		}
 	})
 }
+
+// TestOrderStays: what is left when backups are deleted, or have their time put
+// right, is in the order that it was in.
+func TestOrderStays(t *testing.T) {
+	s := newStore(t, &mem.Store{})
+	d := newDisk(seeds(1, 3))
+	var rs []*image.Record
+	for i, text := range []string{"2026-11-20 08:00:00", "2026-11-21 08:10:00", "2026-11-21 08:00:00", "1970-01-01 00:00:05", "2026-11-21 08:05:00", "1970-01-01 00:00:04"} {
+		r := recordOf("a", backupsAt("a", text)[0].Time, d)
+		if i > 1 {
+			r.After = rs[i-1].ID // as a clock that goes back makes it
+		}
+		b := s.Begin()
+		must(t, d.save(t.Context(), b))
+		must(t, b.Commit(t.Context(), r))
+		b.Close()
+		rs = append(rs, r)
+	}
+	wantOrder := func(what string, want ...int) {
+		t.Helper()
+		all := records(t, s)
+		for n, i := range want {
+			r, err := Select(all, nil, Selector{Box: "a", When: fmt.Sprintf("latest~%d", n)}, time.Date(2026, 11, 28, 0, 0, 0, 0, time.UTC))
+			if err != nil || r.ID != rs[i].ID {
+				t.Fatalf("%s: latest~%d is %v, %v, not %s", what, n, r, err, rs[i].ID)
+			}
+		}
+	}
+	wantOrder("all", 5, 4, 3, 2, 1, 0)
+	must(t, s.Delete(t.Context(), rs[2], rs[3]))
+	wantOrder("two deleted", 5, 4, 1, 0)
+	var err error
+	rs[1], err = s.SetTime(t.Context(), "a", rs[1].ID, rs[1].Time.Add(time.Minute))
+	must(t, err)
+	wantOrder("a time put right", 5, 4, 1, 0)
+	must(t, s.DeleteDamaged(t.Context(), &RecordError{"a", rs[4].ID, errors.New("broken")}))
+	wantOrder("one given up", 5, 1, 0)
+	must(t, s.Delete(t.Context(), rs[1]))
+	wantOrder("one is left", 5, 0)
+	must(t, s.Delete(t.Context(), rs[0], rs[5]))
+}
