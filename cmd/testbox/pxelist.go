@@ -79,7 +79,8 @@ func runPxeList(cmd *cobra.Command, w world, dir string, boxes []string) error {
 		}
 		if a.cmd != nil && !a.cmd.Root.IsZero() {
 			if err := folder.checkRoot(path.Base(a.cmd.Root.Path)); err != nil {
-				errs = append(errs, fmt.Errorf("%s: armed for a maintenance system that the box would wait for without end: %w; disarm it", a.addr, err))
+				errs = append(errs, fmt.Errorf("%s: armed for a maintenance system that the box would wait for without end: %w; disarm it",
+					a.addr, err))
 			}
 		}
 	}

@@ -30,6 +30,8 @@ func (f *pxeFolder) boxUser() (u boxUser, known bool) {
 	return u, u.uid != 0
 }
 
+const shareInitMends = "run `testbox share init` on the storage server, which mends that"
+
 func ownerOf(st fs.FileInfo) boxUser {
 	s := st.Sys().(*syscall.Stat_t)
 	return boxUser{s.Uid, s.Gid}
@@ -74,9 +76,9 @@ func (f *pxeFolder) checkDisarm() error {
 	if u.uid != ^uint32(0) {
 		as = fmt.Sprintf("user %d", u.uid)
 	}
-	return refused("%s belongs to user %d and has the mode %s, but boxes come as %s: they could not remove their boot files after their actions, "+
-		"and would boot into maintenance again and again; run `testbox share init` on the storage server, which mends that",
-		f.dir, owner.uid, st.Mode(), as)
+	return refused("%s belongs to user %d and has the mode %s, but boxes come as %s: "+
+		"they could not remove their boot files after their actions, and would boot into maintenance again and again; %s",
+		f.dir, owner.uid, st.Mode(), as, shareInitMends)
 }
 
 // closedToBoxes says what in a box's folder the box has no right to, and needs.
@@ -88,7 +90,7 @@ func (f *pxeFolder) closedToBoxes(folder *sharedir.Folder) error {
 	st, err := os.Stat(folder.Dir())
 	if errors.Is(err, fs.ErrNotExist) {
 		if st, err = os.Stat(f.backupArea()); err == nil && !u.may(st, 0o3) {
-			return fmt.Errorf("%s has the mode %s, so that boxes cannot write to it; run `testbox share init` on the storage server, which mends that", f.backupArea(), st.Mode())
+			return fmt.Errorf("%s has the mode %s, so that boxes cannot write to it; %s", f.backupArea(), st.Mode(), shareInitMends)
 		}
 		return err
 	}
@@ -96,8 +98,8 @@ func (f *pxeFolder) closedToBoxes(folder *sharedir.Folder) error {
 		return err
 	}
 	if !u.may(st, 0o7) {
-		return fmt.Errorf("%s belongs to user %d and has the mode %s, but boxes come as user %d and must write to it; run `testbox share init` on the storage server, which mends that",
-			folder.Dir(), ownerOf(st).uid, st.Mode(), u.uid)
+		return fmt.Errorf("%s belongs to user %d and has the mode %s, but boxes come as user %d and must write to it; %s",
+			folder.Dir(), ownerOf(st).uid, st.Mode(), u.uid, shareInitMends)
 	}
 	var closed []string
 	names, err := neededBy(folder)
@@ -107,8 +109,7 @@ func (f *pxeFolder) closedToBoxes(folder *sharedir.Folder) error {
 		}
 	}
 	if len(closed) > 0 {
-		return fmt.Errorf("boxes come as user %d, who may not read %s in %s; run `testbox share init` on the storage server, which mends that",
-			u.uid, strings.Join(closed, ", "), folder.Dir())
+		return fmt.Errorf("boxes come as user %d, who may not read %s in %s; %s", u.uid, strings.Join(closed, ", "), folder.Dir(), shareInitMends)
 	}
 	return err
 }
@@ -144,7 +145,8 @@ func (f *pxeFolder) linkedOut(folder *sharedir.Folder) error {
 		}
 		real, err := filepath.EvalSymlinks(path)
 		if filepath.IsAbs(to) || err == nil && !strings.HasPrefix(real, area+"/") {
-			return fmt.Errorf("%s is a link to %s, which the box does not find; put the file or folder itself there, or a link that begins with no / and stays in %s", path, to, f.backupArea())
+			return fmt.Errorf("%s is a link to %s, which the box does not find; put the file or folder itself there, "+
+				"or a link that begins with no / and stays in %s", path, to, f.backupArea())
 		}
 	}
 	return nil

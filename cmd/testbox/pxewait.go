@@ -122,7 +122,8 @@ func (wt *waiter) look() bool {
 		}
 		if !one.ended && one.began && !one.hushed && wt.w.now().Sub(one.heard) > quiet {
 			one.hushed = true
-			fmt.Fprintf(wt.errs, "testbox: %s has said nothing for %s while it was at work; is it switched on? It is waited for until its arming expires\n", one.plan.target, quiet)
+			fmt.Fprintf(wt.errs, "testbox: %s has said nothing for %s while it was at work; is it switched on? "+
+				"It is waited for until its arming expires\n", one.plan.target, quiet)
 		}
 		if one.ended {
 			fmt.Fprintf(wt.out, "%s: %s\n", one.plan.target, one.end)
@@ -185,7 +186,8 @@ func (one *watch) judge(now time.Time, armed bool, why string) {
 		case late && !one.began:
 			one.finish(exitExpired, fmt.Sprintf("it did not start, and the arming expired at %s", expires.Format(time.RFC3339)))
 		case late && silent > quiet:
-			one.finish(exitFailed, fmt.Sprintf("it was at work, has said nothing for %s, and the arming expired at %s", silent.Round(time.Minute), expires.Format(time.RFC3339)))
+			one.finish(exitFailed, fmt.Sprintf("it was at work, has said nothing for %s, and the arming expired at %s",
+				silent.Round(time.Minute), expires.Format(time.RFC3339)))
 		}
 	case one.began && one.gone.IsZero():
 		one.gone = now // the agent disarms before it says how it ended

@@ -62,7 +62,8 @@ func TestWaitForTheSilent(t *testing.T) {
 	}
 	look(time.Hour, false)
 	look(time.Hour+maxSkew+time.Second, true)
-	if one.code != agent.Failed.ExitCode() || !strings.Contains(out.String(), "has said nothing for 44m0s, and the arming expired at 2026-11-29T09:00:00Z") {
+	const says = "has said nothing for 44m0s, and the arming expired at 2026-11-29T09:00:00Z"
+	if one.code != agent.Failed.ExitCode() || !strings.Contains(out.String(), says) {
 		t.Errorf("code %d: %s", one.code, out.String())
 	}
 }

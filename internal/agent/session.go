@@ -295,8 +295,8 @@ func (s *session) disarm() error {
 		return nil
 	}
 	if err := durable.Remove(s.fsys, s.bootFilePath()); err != nil {
-		return fmt.Errorf("disarm: %w; the box boots into maintenance again until its boot file is gone: `testbox pxe-conf disarm %s` removes it, "+
-			"and `testbox share init` gives boxes the right to do so", err, s.cmd.Address)
+		return fmt.Errorf("disarm: %w; the box boots into maintenance again until its boot file is gone: "+
+			"`testbox pxe-conf disarm %s` removes it, and `testbox share init` gives boxes the right to do so", err, s.cmd.Address)
 	}
 	s.log.Info("disarmed")
 	// Such a file may have come while the box was at work. The box cannot stay

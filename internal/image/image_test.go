@@ -73,7 +73,8 @@ func TestValidName(t *testing.T) {
 
 func TestNamesPartition(t *testing.T) {
 	for _, s := range []string{"sda1", "SDA1", "sdaa12", "sda-part1", "sda_1", "sda-1", "sdap1", "sda-p3", "hda5", "vda1", "xvdb2", "nvme0n1p1", "nvme0n1-part1",
-		"NVME0N1P3", "nvme10n2p15", "mmcblk0p2", "md0p1", "md127p1", "loop0p1", "cciss-c0d0p1", "part1", "partition-2", "ata-DISK_X-part1", "mmcblk0boot0", "mmcblk1gp3"} {
+		"NVME0N1P3", "nvme10n2p15", "mmcblk0p2", "md0p1", "md127p1", "loop0p1", "cciss-c0d0p1", "part1", "partition-2", "ata-DISK_X-part1",
+		"mmcblk0boot0", "mmcblk1gp3"} {
 		if !NamesPartition(s) {
 			t.Errorf("%s is no partition", s)
 		}
