@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"syscall"
 
+	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/index"
 	"testbox-imaging/internal/words"
 )
@@ -34,7 +35,7 @@ type GCResult struct {
 }
 
 func (r *GCResult) String() string {
-	s := fmt.Sprintf("%s removed, %d written, %s freed\n", words.Count(r.Removed, "pack"), r.Written, mebibytes(r.Freed))
+	s := fmt.Sprintf("%s removed, %d written, %s freed\n", words.Count(r.Removed, "pack"), r.Written, image.SizeText(r.Freed))
 	for _, k := range r.Kept {
 		s += "kept " + k + "\n"
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/words"
 )
 
@@ -77,12 +78,12 @@ func (p *GCPlan) String() string {
 	fmt.Fprintf(&b, " in %s\n", words.Count(len(p.Packs), "pack"))
 	for _, a := range []GCAction{GCKeep, GCRewrite, GCRemove} {
 		n, size, live := p.count(a)
-		fmt.Fprintf(&b, "%-8s %5d %s of %s, %s of it needed\n", a, n, words.Noun(n, "pack"), mebibytes(size), mebibytes(live))
+		fmt.Fprintf(&b, "%-8s %5d %s of %s, %s of it needed\n", a, n, words.Noun(n, "pack"), image.SizeText(size), image.SizeText(live))
 	}
-	fmt.Fprintf(&b, "frees    %s\n", mebibytes(p.Gain()))
+	fmt.Fprintf(&b, "frees    %s\n", image.SizeText(p.Gain()))
 	if p.Beside != "" {
 		fmt.Fprintf(&b, "another process writes to the store (%s); %s of %s that it has written since it began %s kept; plan again when it has ended\n",
-			p.Beside, words.Count(p.Fresh, "pack"), mebibytes(p.FreshLen), words.Verb(p.Fresh, "is", "are"))
+			p.Beside, words.Count(p.Fresh, "pack"), image.SizeText(p.FreshLen), words.Verb(p.Fresh, "is", "are"))
 	}
 	for _, pk := range p.Packs {
 		if pk.Why != "" && (pk.Action == GCKeep || pk.damaged) {
@@ -101,6 +102,3 @@ func (p *GCPlan) String() string {
 
 // maxTold is how many images that lack something are told.
 const maxTold = 10
-
-// mebibytes is a number of bytes for people.
-func mebibytes(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
