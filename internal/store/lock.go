@@ -72,9 +72,7 @@ func OpenDir(ctx context.Context, path string, remote *Remote, readOnly bool, lo
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	l.Store = s
-	if err := l.recordsGone(); err != nil && readOnly {
-		s.cfg.Log("%v", err)
-	} else if err != nil {
+	if err := l.recordsGone(); err != nil {
 		l.unlock()
 		return nil, err
 	}
