@@ -53,6 +53,10 @@ func (s *Store) Copy(ctx context.Context, dst *Store, records []*image.Record, d
 	} else if same {
 		return ErrSame
 	}
+	// A backup whose removal is still on its way does not count as there.
+	if err := dst.lease.still(ctx); err != nil {
+		return err
+	}
 	session := dst.Begin()
 	defer session.Close()
 	if progress == nil {

@@ -145,8 +145,9 @@ type twoWriters struct {
 	mu     sync.Mutex // guards those below
 	ledger *ledger
 	pinned map[string]bool
-	doomed map[string]int  // deletions at work
-	gone   map[string]bool // records that somebody began to delete
+	doomed map[string]int // deletions at work
+	gone   map[string]int // how often somebody began to delete a record
+	second *Store         // a store of which backups are copied
 	day    int
 	wrong  []error // what was said of sound images
 	story  []string
@@ -191,7 +192,7 @@ func (w *twoWriters) open(p *proc, takeOver bool) {
 // act lets a process with an open store do something.
 func (w *twoWriters) act(p *proc) {
 	s, box := p.store, fmt.Sprint("10.0.0.", 1+w.choose(2))
-	switch w.choose(13) {
+	switch w.choose(16) {
 	case 0, 1, 2, 3:
 		from := uint64(w.choose(6))
 		d := w.ledger.know(newDisk(seeds(1+3*from, 4), seeds(2+from, 3)))
@@ -208,7 +209,14 @@ func (w *twoWriters) act(p *proc) {
 		w.start(p, "pin", func() error { return w.pin(s, nth) })
 	case 11:
 		w.start(p, "scrub", func() error { return w.scrub(s) })
-	case 12:
+	case 12, 13:
+		nth := w.choose(4)
+		w.day++
+		at := day(1).Add(time.Duration(w.day) * time.Hour)
+		w.start(p, "set a time", func() error { return w.setTime(s, nth, at) })
+	case 14:
+		w.start(p, "copy", func() error { return w.copyTo(s) })
+	case 15:
 		w.start(p, "close", func() error {
 			err := s.Close()
 			w.mu.Lock()
@@ -280,7 +288,7 @@ func (w *twoWriters) backUp(s *Store, r *image.Record, d fakeDisk) error {
 	defer w.mu.Unlock()
 	switch {
 	case r.ID == "": // it was not tried to be written
-	case w.gone[recordName(r.Box, r.ID)]: // as soon as it was written
+	case w.gone[recordName(r.Box, r.ID)] > 0: // as soon as it was written
 		w.ledger.committed(r, errors.Join(err, errNet))
 	default:
 		w.ledger.committed(r, err)
@@ -310,16 +318,72 @@ func (w *twoWriters) delete(s *Store, n int) error {
 	if err != nil {
 		return err
 	}
+	defer w.doom(r)()
+	return s.Delete(context.Background(), r)
+}
+
+// doom notes that a record may go from now on, until it is told that who tries
+// to remove it does no more.
+func (w *twoWriters) doom(r *image.Record) (end func()) {
 	name := recordName(r.Box, r.ID)
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.doomed[name]++
-	w.gone[name] = true
+	w.gone[name]++
 	w.ledger.deleted(r, errNet)
+	return func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.doomed[name]--
+	}
+}
+
+// setTime renames a backup. Under one of both names it must be there.
+func (w *twoWriters) setTime(s *Store, n int, at time.Time) error {
+	r, err := nth(s, n)
+	if err != nil {
+		return err
+	}
+	defer w.doom(r)()
+	w.mu.Lock()
+	id := at.Format(idTime)
+	for _, id := range []string{id, id + "-2", id + "-3"} {
+		w.ledger.may[recordName(r.Box, id)] = true
+	}
 	w.mu.Unlock()
-	err = s.Delete(context.Background(), r)
+	now, err := s.SetTime(context.Background(), r.Box, r.ID, at)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.doomed[name]--
+	if name := recordName(r.Box, id); err == nil && now.ID == id && w.gone[name] == 0 {
+		w.ledger.must[name] = true
+	}
+	return err
+}
+
+// copyTo copies backups of another store, also ones that were deleted here.
+func (w *twoWriters) copyTo(s *Store) error {
+	records, _, err := w.second.Records(context.Background())
+	if err != nil {
+		return err
+	}
+	before := map[string]int{}
+	w.mu.Lock()
+	for _, r := range records {
+		name := recordName(r.Box, r.ID)
+		w.ledger.may[name] = true
+		if before[name] = w.gone[name]; w.doomed[name] > 0 {
+			before[name]--
+		}
+	}
+	w.mu.Unlock()
+	err = w.second.Copy(context.Background(), s, records, nil, nil)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for name, n := range before {
+		if err == nil && w.gone[name] == n {
+			w.ledger.must[name] = true
+		}
+	}
 	return err
 }
 
@@ -477,16 +541,34 @@ func noDamage(s *Store) error {
 func (w *twoWriters) pins(s *Store) error {
 	all, _, err := s.Records(context.Background())
 	for _, r := range all {
-		if w.pinned[recordName(r.Box, r.ID)] && !r.Pinned {
+		if name := recordName(r.Box, r.ID); w.pinned[name] && w.gone[name] == 0 && !r.Pinned { // a copy brings a deleted one back without its pin
 			err = errors.Join(err, fmt.Errorf("%s lost its pin", recordName(r.Box, r.ID)))
 		}
 	}
 	return err
 }
 
+// makeSecond makes a store with two backups.
+func (w *twoWriters) makeSecond() (err error) {
+	blobs := &mem.Store{}
+	if err := Init(context.Background(), blobs); err != nil {
+		return err
+	}
+	if w.second, err = Open(context.Background(), Config{Blobs: blobs, PackSize: tiny}); err != nil {
+		return err
+	}
+	for i := range uint64(2) {
+		d := w.ledger.know(newDisk(seeds(1+3*i, 4), seeds(2+i, 3)))
+		if _, err := backup(context.Background(), w.second, "10.0.0.1", day(1).Add(time.Duration(i)*time.Minute), d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // play plays the choices to their end.
 func (w *twoWriters) play() error {
-	if err := Init(context.Background(), w.net.bucket); err != nil {
+	if err := errors.Join(Init(context.Background(), w.net.bucket), w.makeSecond()); err != nil {
 		return err
 	}
 	for w.step() {
@@ -516,7 +598,7 @@ func TestTwoWriters(t *testing.T) {
 	}
 	rapid.Check(t, func(rt *rapid.T) {
 		w := &twoWriters{net: &network{bucket: &mem.Store{}}, ledger: newLedger(),
-			pinned: map[string]bool{}, doomed: map[string]int{}, gone: map[string]bool{}}
+			pinned: map[string]bool{}, doomed: map[string]int{}, gone: map[string]int{}}
 		for _, name := range []string{"one", "two"} {
 			p := &proc{name: name, state: faults.NewVolatile()}
 			w.procs = append(w.procs, p, &proc{name: name + " reads", reads: true, state: p.state})
