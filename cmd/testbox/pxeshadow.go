@@ -111,7 +111,11 @@ func (f *pxeFolder) checkLater(t target) error {
 		if l.Why != nil {
 			errs = append(errs, refused("%s is taken by %s before `%s` as soon as it is not armed any more, and it is not surely local boot: %w; "+
 				"move it out of the folder, or give it the content of `%s`", f.path(l.Name), t, bootcfg.DefaultName, l.Why, bootcfg.DefaultName))
+			continue
 		}
+		files, missing := f.modules(l.Name)
+		why, chmod := f.unserved(files...)
+		errs = append(errs, tftpError(append(missing, why...), chmod))
 	}
 	return errors.Join(errs...)
 }

@@ -27,17 +27,18 @@ func (f *pxeFolder) checkServed(others ...string) error {
 	if _, err := os.Lstat(filepath.Join(f.tftp(), otherLoader)); err == nil {
 		files = append(files, otherLoader)
 	}
-	modules, missing := f.modules()
+	modules, missing := f.modules(bootcfg.DefaultName)
 	why, chmod := f.unserved(append(append(files, modules...), others...)...)
 	return tftpError(append(missing, why...), chmod)
 }
 
-// modules are the loader's modules by which `default` starts the disk of a box:
-// of the places of each the first where something is. It says which are missing.
-func (f *pxeFolder) modules() (files, missing []string) {
-	data, err := durable.ReadFile(f.fsys, f.path(bootcfg.DefaultName), bootcfg.MaxConfig)
+// modules are the loader's modules by which a file such as `default` starts the
+// disk of a box: of the places of each the first where something is. It says
+// which are missing.
+func (f *pxeFolder) modules(name string) (files, missing []string) {
+	data, err := durable.ReadFile(f.fsys, f.path(name), bootcfg.MaxConfig)
 	if err != nil {
-		return nil, nil // checkDefault says it
+		return nil, nil // whether it is local boot is asked elsewhere
 	}
 	cfg, err := bootcfg.Parse(data)
 	if err != nil {
@@ -50,7 +51,7 @@ func (f *pxeFolder) modules() (files, missing []string) {
 		})
 		if there < 0 {
 			missing = append(missing, fmt.Sprintf("`%s` needs the loader's module %s, and there is none by its PATH (looked for in %s: %s)",
-				bootcfg.DefaultName, path.Base(places[0]), f.tftp(), strings.Join(places, ", ")))
+				name, path.Base(places[0]), f.tftp(), strings.Join(places, ", ")))
 			continue
 		}
 		files = append(files, places[there])
