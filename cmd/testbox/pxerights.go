@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/sharedir"
 )
 
@@ -104,22 +105,28 @@ func (f *pxeFolder) closedToBoxes(folder *sharedir.Folder) error {
 	var closed []string
 	names, err := neededBy(folder)
 	for _, name := range names {
-		if st, err := os.Stat(folder.Path(name)); err == nil && !u.may(st, 0o4) {
+		rights := fs.FileMode(0o4)
+		if filepath.Ext(name) == ".log" {
+			rights = 0o2
+		}
+		if st, err := os.Stat(folder.Path(name)); err == nil && !u.may(st, rights) {
 			closed = append(closed, name)
 		}
 	}
 	if len(closed) > 0 {
-		return fmt.Errorf("boxes come as user %d, who may not read %s in %s; %s", u.uid, strings.Join(closed, ", "), folder.Dir(), shareInitMends)
+		return fmt.Errorf("boxes come as user %d, who has not the right to %s in %s; %s",
+			u.uid, strings.Join(closed, ", "), folder.Dir(), shareInitMends)
 	}
 	return err
 }
 
-// neededBy lists the files of a box's folder that the box reads: images,
-// sidecars, records and the list of disks.
+// neededBy lists the files of a box's folder that the box reads or appends to:
+// images, sidecars, records, the list of disks, logs.
 func neededBy(folder *sharedir.Folder) (names []string, err error) {
 	entries, err := os.ReadDir(folder.Dir())
 	for _, e := range entries {
-		if slices.Contains([]string{".gz", ".json", ".lst"}, filepath.Ext(strings.TrimSuffix(e.Name(), ".old"))) {
+		name, ext, _ := strings.Cut(strings.TrimSuffix(e.Name(), ".old"), ".")
+		if image.ValidName(name) && slices.Contains([]string{"raw.gz", "gz", "json", "log"}, ext) || e.Name() == sharedir.DisksName {
 			names = append(names, e.Name())
 		}
 	}
