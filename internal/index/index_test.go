@@ -122,6 +122,28 @@ func sorted(all []Item) bool {
 	})
 }
 
+// TestAddKeepsFlags: an object that is moved keeps its marks.
+func TestAddKeepsFlags(t *testing.T) {
+	k := key(1, object.Chunk)
+	for i, f := range []Flag{0, Touched, Live, Touched | Live} {
+		x := &Index{}
+		if err := x.Add(k, Loc{Pack: 1, Off: 0, Len: lenUnit}); err != nil {
+			t.Fatal(err)
+		}
+		for _, one := range []Flag{Touched, Live} {
+			if f&one != 0 {
+				x.Mark(k, one)
+			}
+		}
+		if err := x.Add(k, Loc{Pack: 2, Off: uint32(i), Len: lenUnit}); err != nil {
+			t.Fatal(err)
+		}
+		if got := x.Flags(k); got != f {
+			t.Errorf("flags %d became %d", f, got)
+		}
+	}
+}
+
 // TestManyNames: names are found however they are spread.
 func TestManyNames(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))

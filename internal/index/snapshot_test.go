@@ -54,6 +54,9 @@ func TestSnapshot(t *testing.T) {
 		if err := Verify(bytes.NewReader(b), owner); err != nil {
 			t.Error(err)
 		}
+		if _, _, err := Read(bytes.NewReader(b), [16]byte{77}); err == nil {
+			t.Error("an index is read that belongs to another store")
+		}
 	}
 }
 

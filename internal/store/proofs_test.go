@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -168,6 +169,59 @@ func TestRemovalsThatComeLate(t *testing.T) {
 	mustRestore(t, two, r, d)
 	must(t, two.Check(t.Context()))
 }
+
+// TestRecordThatComesLate: the request to write a record is still on its way
+// when its process ends. Whoever takes the store over bars its name, and the
+// record does not come to be.
+func TestRecordThatComesLate(t *testing.T) {
+	bucket, config := folders(t)
+	h := &heldRecords{Store: bucket}
+	one := openStore(t, config(h, "one"))
+	if _, err := backup(t.Context(), one, "10.0.0.1", day(1), newDisk(seeds(1, 3))); err == nil || h.held == nil {
+		t.Fatalf("the record is on its way %v, and the backup ends with %v", h.held != nil, err)
+	}
+	two := openStore(t, config(bucket, "two"))
+	if err := h.held.Commit(); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("the late record ends with %v", err)
+	}
+	if all, damaged, err := two.Records(t.Context()); err != nil || len(all) > 0 || len(damaged) > 0 {
+		t.Errorf("there are %v, %v, %v", all, damaged, err)
+	}
+}
+
+// heldRecords keeps the request to write a record from the bucket, and fails
+// all that comes after it.
+type heldRecords struct {
+	blob.Store
+	held blob.Writer
+}
+
+func (h *heldRecords) Version(ctx context.Context, name string) (blob.Version, error) {
+	if h.held != nil {
+		return blob.None, errNet
+	}
+	return h.Store.Version(ctx, name)
+}
+
+func (h *heldRecords) Create(ctx context.Context, name string, over blob.Version) (blob.Writer, error) {
+	w, err := h.Store.Create(ctx, name, over)
+	if err == nil && strings.HasPrefix(name, recordPrefix) {
+		return &heldRecord{w, h}, nil
+	}
+	return w, err
+}
+
+type heldRecord struct {
+	blob.Writer
+	h *heldRecords
+}
+
+func (w *heldRecord) Commit() error {
+	w.h.held = w.Writer
+	return errNet
+}
+
+func (w *heldRecord) Abort() {}
 
 // heldRemovals keeps requests to remove something from the bucket, and gives no
 // answer.
