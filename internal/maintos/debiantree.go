@@ -67,6 +67,7 @@ func newRecipe(ctx context.Context, c *cache, opt DebianOptions) (*recipe, error
 	if err != nil {
 		return nil, err
 	}
+	defer opt.busy("", "finding out what the root is made of")()
 	r := &recipe{sources: filepath.Join(a.work, sourcesFile), suite: a.suite}
 	r.packages = append(slices.Clone(debianPackages), opt.Packages...)
 	for _, p := range firmwarePackages {
