@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -105,5 +106,59 @@ func TestFailingFile(t *testing.T) {
 	s.run(0, "disk", "map", bad)
 	s.run(4, "image", "restore", "-y", "box", s.path("new.img"))
 	clear(disk[:4096])
+	s.same(s.path("new.img"), disk)
+}
+
+// TestStoreOnWornDisk: sectors of the store's own disk that cannot be read are
+// damage like other damage.
+func TestStoreOnWornDisk(t *testing.T) {
+	testenv.Root(t)
+	s := newShell(t)
+	disk := conform.Disks(5 << 20)["noise"]
+	s.run(0, "store", "init")
+	img := s.write("a.img", disk)
+	s.run(0, "image", "create", "box", "sda="+img)
+	s.run(0, "image", "create", "other", "sda="+s.write("b.img", conform.Disks(3 << 20)["mixed"]))
+	pack := s.path("store/packs/data-00000001")
+	text, err := os.ReadFile(pack)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(pack); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(s.wornFile("worn", text, [2]int64{1 << 20, 1<<20 + 4096}), pack); err != nil {
+		t.Fatal(err)
+	}
+	if out := s.run(0, "store", "stats"); !strings.Contains(out, "all files: 6.") {
+		t.Errorf("what is behind a link is not counted: %s", out)
+	}
+	if out := s.run(1, "image", "verify", "box"); !strings.Contains(out, "sda is damaged") {
+		t.Error(out)
+	}
+	if out := s.run(0, "image", "list"); strings.Count(out, " D\n") != 1 {
+		t.Error(out)
+	}
+	s.run(0, "image", "verify", "other")
+	s.run(1, "image", "restore", "-y", "box", s.path("new.img"))
+	s.run(1, "store", "scrub")
+	for _, end := range []int64{4096, int64(len(text))} { // the pack's header, and its table
+		if err := os.Remove(pack); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(s.wornFile(fmt.Sprint("worn", end), text, [2]int64{end - 4096, end}), pack); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(s.path("store/index")); err != nil {
+			t.Fatal(err)
+		}
+		if out := s.run(0, "image", "create", "box", "sda="+img); !strings.Contains(out, "what is whole in it is used") {
+			t.Error(out)
+		}
+		s.run(0, "image", "verify", "box")
+		s.run(0, "image", "verify", "other")
+	}
+	s.run(0, "store", "gc", "--yes")
+	s.run(0, "image", "restore", "-y", "box@latest~1", s.path("new.img"))
 	s.same(s.path("new.img"), disk)
 }

@@ -10,7 +10,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"testbox-imaging/internal/blob"
 	"testbox-imaging/internal/object"
 	"testbox-imaging/internal/pack"
 )
@@ -100,7 +99,7 @@ func (s *Store) planLive(ctx context.Context, plan *GCPlan) error {
 }
 
 func (s *Store) planTable(ctx context.Context, p *GCPack) error {
-	_, entries, err := pack.ReadTable(blob.Reader(ctx, s.cfg.Blobs, p.Name), p.Size)
+	_, entries, err := pack.ReadTable(s.packReader(ctx, p.Name), p.Size)
 	if errors.Is(err, object.ErrDamaged) {
 		if p.damaged = true; p.LiveObjects > 0 {
 			p.Live = p.Size

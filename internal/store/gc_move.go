@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 
-	"testbox-imaging/internal/blob"
 	"testbox-imaging/internal/object"
 	"testbox-imaging/internal/pack"
 )
@@ -51,7 +50,7 @@ func (c *collector) rewrite(ctx context.Context, packs []GCPack) error {
 
 // copyLive copies what is needed of a pack, and reports whether that is whole.
 func (c *collector) copyLive(ctx context.Context, p GCPack) (whole bool, err error) {
-	r := blob.Reader(ctx, c.s.cfg.Blobs, p.Name)
+	r := c.s.packReader(ctx, p.Name)
 	entries, err := c.s.entries(ctx, r, p.Size)
 	if err != nil {
 		return false, err

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 
-	"testbox-imaging/internal/blob"
 	"testbox-imaging/internal/chunk"
 	"testbox-imaging/internal/index"
 	"testbox-imaging/internal/object"
@@ -87,7 +86,7 @@ func (s *Store) stillThere(ctx context.Context) error {
 // once more; what is not is damaged.
 func (s *Store) getAt(ctx context.Context, key object.Key, l index.Loc, name string, buf []byte) (o object.Object, err error) {
 	for range 2 {
-		o, err = pack.ReadObject(blob.Reader(ctx, s.cfg.Blobs, name), int64(l.Off), l.Len, buf)
+		o, err = pack.ReadObject(s.packReader(ctx, name), int64(l.Off), l.Len, buf)
 		if err == nil && o.Key != key {
 			err = fmt.Errorf("%v is there: %w", o.Key, object.ErrDamaged)
 		}

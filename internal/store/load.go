@@ -183,7 +183,7 @@ func (s *Store) addAll(x *index.Index, n uint32, entries []pack.Entry) error {
 // is a pack that is not of this store.
 func (s *Store) readPack(ctx context.Context, n uint32, p packInfo) ([]pack.Entry, error) {
 	name := packName(p.sort, n)
-	r := blob.Reader(ctx, s.cfg.Blobs, name)
+	r := s.packReader(ctx, name)
 	h, entries, err := pack.ReadTable(r, p.size)
 	if err == nil && (h.Store != s.uuid || h.Number != n) {
 		s.cfg.Log("%s belongs to another store or place, it is left alone", name)

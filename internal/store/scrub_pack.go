@@ -28,7 +28,7 @@ type packScrub struct {
 func (sc *scrubber) pack(ctx context.Context, n uint32, info packInfo) error {
 	p := &packScrub{scrubber: sc, n: n, info: info}
 	name := packName(info.sort, n)
-	r := &scrubReader{r: blob.Reader(ctx, sc.s.cfg.Blobs, name), alive: func() error { return sc.s.stillThere(ctx) }}
+	r := sc.s.packReader(ctx, name)
 	for range 2 {
 		if err := p.scan(ctx, r); err != nil {
 			return fmt.Errorf("read %s: %w", name, err)
@@ -50,7 +50,7 @@ func (sc *scrubber) pack(ctx context.Context, n uint32, info packInfo) error {
 	return nil
 }
 
-func (p *packScrub) scan(ctx context.Context, r *scrubReader) error {
+func (p *packScrub) scan(ctx context.Context, r *packReader) error {
 	p.good, p.found = 0, nil
 	err := pack.Scan(ctx, r, p.info.size, func(e pack.Entry, o object.Object, f *pack.FaultError) error {
 		if f == nil {
@@ -137,20 +137,24 @@ func (p *packScrub) note(fault int, lost []pack.Entry) {
 	}
 }
 
-// scrubReader reads on where a disk cannot: bytes that it says it cannot read
+// packReader reads on where a disk cannot: bytes that it says it cannot read
 // (EIO) are zeros, which the sums will show. Any other error is not the disk's
 // word on its bytes, nor is that if the store is not there as a whole: err keeps
 // the first, and nothing may be taken for damaged.
-type scrubReader struct {
+type packReader struct {
 	r     io.ReaderAt
 	alive func() error
 	err   error
 }
 
+func (s *Store) packReader(ctx context.Context, name string) *packReader {
+	return &packReader{r: blob.Reader(ctx, s.cfg.Blobs, name), alive: func() error { return s.stillThere(ctx) }}
+}
+
 // unreadable is the part that is given up for one that cannot be read, bytes.
 const unreadable = 4096
 
-func (s *scrubReader) ReadAt(b []byte, off int64) (int, error) {
+func (s *packReader) ReadAt(b []byte, off int64) (int, error) {
 	n, err := s.r.ReadAt(b, off)
 	if errors.Is(err, syscall.EIO) && s.alive() == nil {
 		n, err = s.pieces(b, off)
@@ -161,7 +165,7 @@ func (s *scrubReader) ReadAt(b []byte, off int64) (int, error) {
 	return n, err
 }
 
-func (s *scrubReader) pieces(b []byte, off int64) (n int, err error) {
+func (s *packReader) pieces(b []byte, off int64) (n int, err error) {
 	for n < len(b) {
 		part := b[n:min(n+unreadable, len(b))]
 		got, err := s.r.ReadAt(part, off+int64(n))

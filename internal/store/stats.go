@@ -172,19 +172,7 @@ func (l *Locked) Stats(ctx context.Context) (*Stats, error) {
 	if err != nil {
 		return nil, err
 	}
-	var size int64
-	err = filepath.WalkDir(l.path, func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.Type().IsRegular() {
-			var info fs.FileInfo
-			if info, err = d.Info(); err == nil {
-				size += info.Size()
-			}
-		}
-		if errors.Is(err, fs.ErrNotExist) { // removed meanwhile
-			return nil
-		}
-		return err
-	})
+	size, err := sizeBelow(l.path, 2)
 	if err != nil {
 		return nil, err
 	}
@@ -196,4 +184,32 @@ func (l *Locked) Stats(ctx context.Context) (*Stats, error) {
 	st.Files += size
 	st.Other = st.Files - st.Stored - st.Records - st.Index
 	return st, nil
+}
+
+// sizeBelow is how long all files below a path are, also where a folder or a
+// file of the store is a link to another disk; of links in links it follows so
+// many.
+func sizeBelow(path string, links int) (size int64, err error) {
+	if path, err = filepath.EvalSymlinks(path); err != nil {
+		return 0, err
+	}
+	err = filepath.WalkDir(path, func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+		case d.Type().IsRegular():
+			var info fs.FileInfo
+			if info, err = d.Info(); err == nil {
+				size += info.Size()
+			}
+		case d.Type()&fs.ModeSymlink != 0 && links > 0:
+			var more int64
+			more, err = sizeBelow(path, links-1)
+			size += more
+		}
+		if errors.Is(err, fs.ErrNotExist) { // removed meanwhile
+			return nil
+		}
+		return err
+	})
+	return size, err
 }
