@@ -230,7 +230,7 @@ func TestDoubt(t *testing.T) {
 			d.mark(int64(binary.LittleEndian.Uint32(d.bytes(d.fatAt(c), 4))), false)
 		}, "free"},
 		{"folder free", func(d disk) { d.mark(d.firstOf("folder"), false) }, "free"},
-		{"file outside", func(d disk) { d.file("whole", 23, 0x7F) }, "clusters from"},
+		{"file outside", func(d disk) { d.file("whole", 23, 0x7F) }, " from 0x7f0000"},
 		{"long file", func(d disk) { d.file("whole", 31, 0x7F) }, "bytes"},
 		{"file of -1", func(d disk) { d.file("whole", 31, 0xFF) }, "bytes"},
 		{"long folder", func(d disk) { d.file("folder", 27, 0x20) }, ""},

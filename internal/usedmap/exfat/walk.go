@@ -8,6 +8,7 @@ import (
 	"sort"
 
 	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/words"
 )
 
 // What is read of folders and chains at the most: it bounds the time on a
@@ -181,12 +182,12 @@ func (w *walk) file(at extent) error {
 // used fails unless all n clusters from c on are used.
 func (w *walk) used(c, n int64) error {
 	if !w.f.g.is(c) || n > w.f.g.clusters || !w.f.g.is(c+n-1) {
-		return fmt.Errorf("a file has %d clusters from %#x on, of %d", n, c, w.f.g.clusters)
+		return fmt.Errorf("a file has %s from %#x on, of %d", words.Count(n, "cluster"), c, w.f.g.clusters)
 	}
 	off, end := w.f.g.at(c), w.f.g.at(c+n)
 	i := sort.Search(len(w.free), func(i int) bool { return w.free[i].Off+w.free[i].Len > off })
 	if i < len(w.free) && w.free[i].Off < end {
-		return fmt.Errorf("a file has %d clusters from %d on, of which the bitmap says that some are free", n, c)
+		return fmt.Errorf("a file has clusters from %d to %d, of which the bitmap calls at least one free", c, c+n-1)
 	}
 	return nil
 }
