@@ -198,10 +198,17 @@ func (d *localDisk) wantRaw(of *form.Form) error {
 	return wrong("it is %s, and what is in it is not the raw bytes of a disk: it is %s", of.What, inner)
 }
 
-// sayBare says of a disk without a partition table that it may be none.
+// sayBare says of a file without a partition table that it may hold no disk, and
+// of one that is shorter than its partition table says, that it may be cut off.
 func (d *localDisk) sayBare(cmd *cobra.Command) {
+	if d.kernel != "" {
+		return
+	}
+	if _, err := parttab.Read(d, d.identity.Size, d.identity.SectorSize); errors.Is(err, parttab.ErrBeyond) {
+		cmd.PrintErrf("testbox: warning: %s ends before its partitions do (%v): it may be cut off, or one of several parts of an image\n", d.path, err)
+	}
 	name, err := probe.Bare(volume.New(cmd.Context(), d, d.identity.Size, d.identity.SectorSize, nil))
-	if err == nil && name != "" && d.kernel == "" {
+	if err == nil && name != "" {
 		cmd.PrintErrf("testbox: warning: %s has no partition table, but begins as a file system (%s): "+
 			"it is the image of a partition, or of a disk without a table\n", d.path, name)
 	}

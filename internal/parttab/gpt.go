@@ -105,7 +105,7 @@ func (g *gpt) checkPlaces(disk uint64) error {
 	case array == 0 || array > maxEntries:
 		return fmt.Errorf("the GPT has %d entries", g.count)
 	case g.alternate >= disk || g.alternate == g.my || g.entriesLBA >= disk || g.entrySectors() > disk-g.entriesLBA:
-		return errors.New("the GPT's parts lie outside the disk")
+		return &beyondError{"the GPT's parts lie outside the disk"}
 	case g.firstUsable < 2 || g.firstUsable > g.last || g.last >= disk:
 		return fmt.Errorf("the GPT says that sectors %d to %d are usable", g.firstUsable, g.last)
 	}

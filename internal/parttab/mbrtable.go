@@ -77,7 +77,7 @@ func (d disk) primaries(m mbr, t *Table) ([]claim, error) {
 		case e.first == 0:
 			return nil, fmt.Errorf("partition %d starts at the boot record itself", i+1)
 		case c.last >= d.sectors:
-			return nil, fmt.Errorf("partition %d reaches to sector %d, but the disk ends at %d", i+1, c.last, d.sectors)
+			return nil, &beyondError{fmt.Sprintf("partition %d reaches to sector %d, but the disk ends at %d", i+1, c.last, d.sectors)}
 		}
 		claims = append(claims, c)
 	}

@@ -39,6 +39,17 @@ var ErrNone = errors.New("there is no partition table")
 // bytes.
 const headSize = 16 << 10
 
+// ErrBeyond is matched by errors that say that a partition table speaks of
+// sectors behind the disk's end, as that of a file does which is cut off.
+var ErrBeyond = errors.New("the partition table speaks of sectors behind the end")
+
+type beyondError struct{ text string }
+
+func (e *beyondError) Error() string { return e.text }
+
+// Is implements the protocol of errors.Is.
+func (e *beyondError) Is(target error) bool { return target == ErrBeyond }
+
 // Read reads the partition table of a disk of size bytes, whose logical
 // sectors have so many bytes. Bytes after the last whole sector are passed
 // over, as every system does.
