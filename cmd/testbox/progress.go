@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -106,6 +107,7 @@ func (p *progressLine) show(line string) {
 			line = line[:p.width]
 		}
 	}
+	onTerminal.Store(p)
 	fmt.Fprintf(p.w, "\r%s%s", line, strings.Repeat(" ", max(0, p.shown-len(line))))
 	p.shown = len(line)
 }
@@ -117,5 +119,17 @@ func (p *progressLine) end() {
 	if p.shown > 0 {
 		fmt.Fprintf(p.w, "\r%s\r", strings.Repeat(" ", p.shown))
 		p.shown = 0
+		onTerminal.CompareAndSwap(p, nil)
+	}
+}
+
+// onTerminal is the line that the terminal shows now; nil: none.
+var onTerminal atomic.Pointer[progressLine]
+
+// clearLine makes room on the terminal for something that is said while a
+// progress line is shown, by whoever does not know of that.
+func clearLine() {
+	if p := onTerminal.Load(); p != nil {
+		p.end()
 	}
 }

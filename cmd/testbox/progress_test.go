@@ -28,3 +28,20 @@ func TestProgressOnTerminal(t *testing.T) {
 		}
 	}
 }
+
+// TestClearLine: what others say while a line is shown begins on a clear one.
+func TestClearLine(t *testing.T) {
+	var b strings.Builder
+	p := &progressLine{w: &b, width: 40}
+	p.show("sda: check 22 %")
+	clearLine()
+	if want := "\rsda: check 22 %\r" + strings.Repeat(" ", 15) + "\r"; b.String() != want {
+		t.Errorf("the terminal has %q, want %q", b.String(), want)
+	}
+	b.Reset()
+	clearLine()
+	p.end()
+	if b.String() != "" {
+		t.Errorf("a line that is not shown is cleared by %q", b.String())
+	}
+}

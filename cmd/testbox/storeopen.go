@@ -65,6 +65,7 @@ func openPlace(cmd *cobra.Command, dir string, r *remote, readOnly bool) (*store
 		return nil, err
 	}
 	s, err := store.OpenDir(cmd.Context(), dir, place, readOnly, func(format string, args ...any) {
+		clearLine()
 		cmd.PrintErrf("testbox: warning: "+format+"\n", args...)
 	})
 	switch {
