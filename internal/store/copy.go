@@ -261,6 +261,18 @@ func (s *Session) copyRecord(ctx context.Context, r *image.Record) (was, baselin
 		}
 		return false, r.Baseline, err
 	case errors.As(err, new(*RecordError)):
+		if r.Baseline {
+			// One that was chosen since its record was lost stays.
+			records, _, err := s.Records(ctx)
+			if err != nil {
+				return false, false, err
+			}
+			if slices.ContainsFunc(records, func(o *image.Record) bool { return o.Box == r.Box && o.Baseline }) {
+				without := *r
+				without.Baseline = false
+				r = &without
+			}
+		}
 		return false, r.Baseline, s.replaceRecord(ctx, r)
 	case err != nil:
 		return false, false, err

@@ -117,6 +117,25 @@ func TestCopyHealsRecords(t *testing.T) {
 	}
 }
 
+// TestHealedRecordIsNoBaseline: a record that comes back does not take the mark
+// from a backup that was made the baseline since.
+func TestHealedRecordIsNoBaseline(t *testing.T) {
+	blobs, src := onBlobs(t)
+	second := newStore(t, &mem.Store{})
+	d := newDisk(seeds(1, 10))
+	a, b := mustBackup(t, src, "a", day(1), d), mustBackup(t, src, "a", day(2), d)
+	must(t, src.SetBaseline(t.Context(), "a", a.ID, true))
+	_, err := copyAny(t, src, second)
+	must(t, err)
+	flip(t, blobs, recordName("a", a.ID), 8*200)
+	must(t, src.SetBaseline(t.Context(), "a", b.ID, true))
+	_, err = copyAny(t, second, src)
+	must(t, err)
+	if rs := records(t, src); len(rs) != 2 || rs[0].Baseline || !rs[1].Baseline {
+		t.Errorf("the baselines are %v, %v of %d", rs[0].Baseline, rs[1].Baseline, len(rs))
+	}
+}
+
 // TestCopyPastRecordThatCannotBe: something that is no file is in the place of
 // a record where it is copied to.
 func TestCopyPastRecordThatCannotBe(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sync/errgroup"
 
@@ -141,7 +142,7 @@ func namedByPacks(ctx context.Context, blobs blob.Store) (id [16]byte, err error
 			h, err := packHeader(gctx, blobs, b.Name)
 			if err == nil {
 				headers[i] = &h
-			} else if !errors.Is(err, object.ErrDamaged) {
+			} else if !errors.Is(err, object.ErrDamaged) && !errors.Is(err, syscall.EIO) {
 				return fmt.Errorf("%s: %w", b.Name, err)
 			}
 			return nil
