@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"testbox-imaging/internal/blob"
 	"testbox-imaging/internal/chunk"
@@ -51,10 +53,17 @@ func (o *storeFlag) with(cmd *cobra.Command, readOnly bool, do func(*store.Locke
 
 func openStore(cmd *cobra.Command, dir string, readOnly bool) (*store.Locked, error) {
 	r, err := readRemote(dir)
-	if err != nil {
-		return nil, err
+	if errors.Is(err, unix.ENOTDIR) {
+		return nil, wrong("%s is no folder, and a store is one", dir)
 	}
-	return openPlace(cmd, dir, r, readOnly)
+	var s *store.Locked
+	if err == nil {
+		s, err = openPlace(cmd, dir, r, readOnly)
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		err = fmt.Errorf("%w; run this as the user that the store belongs to, or as root", err)
+	}
+	return s, err
 }
 
 // openPlace opens the store of a folder whose packs are in a remote place; nil
