@@ -4,6 +4,7 @@ import (
 	stdcontext "context"
 	"errors"
 	"testing"
+	"time"
 
 	"testbox-imaging/internal/chunk"
 	"testbox-imaging/internal/conform"
@@ -42,7 +43,7 @@ func TestOpenImage(t *testing.T) {
 }
 
 // TestLyingPages: a page must not make anybody read or write outside of its
-// region or its chunks.
+// region or its chunks, nor read for ever.
 func TestLyingPages(t *testing.T) {
 	var st conform.MemStore
 	data := diskOf(128<<10, 1)
@@ -60,8 +61,19 @@ func TestLyingPages(t *testing.T) {
 	for what, p := range tests {
 		root := chunk.Root{Size: 128 << 10, SectorSize: 512, Pages: []object.Name{put(t, &st, object.Page, p.Marshal())}}
 		im := open(t, &st, put(t, &st, object.Root, root.Marshal()))
-		if n, err := reader(t, im, 0).ReadAt(make([]byte, 128<<10), 0); err == nil {
-			t.Errorf("%s: %d bytes were read", what, n)
+		r, done := reader(t, im, 0), make(chan error, 1)
+		go func() {
+			_, err := r.ReadAt(make([]byte, 128<<10), 0)
+			done <- err
+		}()
+		select {
+		case err := <-done:
+			if err == nil {
+				t.Errorf("%s: it was read", what)
+			}
+		case <-time.After(time.Minute): // it takes microseconds
+			t.Errorf("%s: the read does not end", what)
+			r.Close() // ends it
 		}
 		if _, err := im.Page(context(t), 0); err == nil && p.Len() != 128<<10 {
 			t.Errorf("%s: the page is given", what)
