@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -161,7 +162,7 @@ func TestBootLoaders(t *testing.T) {
 func TestTools(t *testing.T) {
 	testenv.Tools(t, "qemu-img", "zstd", "xz", "bzip2", "lz4", "zip", "cpio", "ar", "pigz", "mkfs.ext4", "partclone.ext4", "mkfs.ntfs", "ntfsclone")
 	dir := t.TempDir()
-	disk := partitioned(noise(5, 4<<20))
+	disk := partitioned(noise(5, 256<<10))
 	if err := os.WriteFile(filepath.Join(dir, "disk"), disk, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -252,6 +253,29 @@ func TestEnds(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestCannotBeRead: what cannot be read is an error, at either end.
+func TestCannotBeRead(t *testing.T) {
+	for _, bad := range []int64{0, 5000, 60 << 10, 64<<10 - 1} {
+		if f, err := Of(badByte(bad), 64<<10); !errors.Is(err, errBad) {
+			t.Errorf("byte %d: it is %s, %v", bad, what(f), err)
+		}
+	}
+}
+
+// badByte is zeros but for a byte that cannot be read.
+type badByte int64
+
+var errBad = errors.New("bad sector")
+
+func (b badByte) ReadAt(p []byte, off int64) (int, error) {
+	if n := int64(b) - off; n >= 0 && n < int64(len(p)) {
+		clear(p[:n])
+		return int(n), errBad
+	}
+	clear(p)
+	return len(p), nil
 }
 
 // FuzzOf: no bytes make a panic, and none that have a partition table are

@@ -53,6 +53,9 @@ func TestReadGPTThatContradicts(t *testing.T) {
 			clear(b[512:1024])
 			copy(b, fatBoot)
 		}, "boot sector of a file system"},
+		"no boot record":       {func(b []byte) { clear(b[:512]) }, "without a protective partition"},
+		"empty boot record":    {func(b []byte) { clear(b[446:510]) }, "without a protective partition"},
+		"hybrid":               {func(b []byte) { b[466] = 7; le.PutUint32(b[470:], 2048); le.PutUint32(b[474:], 2048) }, "hybrid"},
 		"two protective":       {func(b []byte) { b[466] = 0xEE }, "two protective"},
 		"protective elsewhere": {func(b []byte) { b[454] = 2 }, "starts at sector 2"},
 		"protective, status":   {func(b []byte) { b[446] = 2 }, "status 0x02"},

@@ -194,13 +194,6 @@ func (f *fsys) repairJournal(p *realfs.Packed) {
 	if err != nil || !j.sums {
 		return
 	}
-	home := func(n uint32) int64 {
-		i, found := slices.BinarySearch(j.starts, n)
-		if !found {
-			i--
-		}
-		return (int64(j.places[i].at) + int64(n-j.starts[i])) * f.sb.blockSize
-	}
 	for n := j.first; n < j.last; n++ {
 		b, err := j.read(n, 1)
 		if err != nil {
@@ -228,7 +221,7 @@ func (f *fsys) repairJournal(p *realfs.Packed) {
 		}
 		be.PutUint32(b[sum:], 0)
 		be.PutUint32(b[sum:], crc32c(j.seed, b))
-		p.WriteAt(b, home(n))
+		p.WriteAt(b, j.home(n))
 	}
 }
 

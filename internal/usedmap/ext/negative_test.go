@@ -308,11 +308,7 @@ func logOf(t *testing.T, img string) []int64 {
 	j := s.r.j
 	var out []int64
 	for n, at := uint32(0), j.start; n < s.walked; n, at = n+1, j.next(at, 1) {
-		for i, p := range j.places {
-			if in := uint64(at - j.starts[i]); at >= j.starts[i] && in < p.n {
-				out = append(out, int64(p.at+in)*j.f.sb.blockSize)
-			}
-		}
+		out = append(out, j.home(at))
 	}
 	return out
 }
@@ -327,21 +323,25 @@ func walk(t *testing.T, img string) (s *scan, done func()) {
 	}
 	done = func() { file.Close() }
 	st, _ := file.Stat()
-	v := volume.New(context.Background(), file, st.Size(), 512, nil)
+	return walkOf(volume.New(context.Background(), file, st.Size(), 512, nil)), done
+}
+
+// walkOf is walk for a volume.
+func walkOf(v *volume.Volume) *scan {
 	raw, _ := v.Bytes(superAt, superSize)
 	f := &fsys{v: v, sb: parseSuper(raw)}
 	if f.sb.check(v.Size()) != nil || f.loadGroups() != nil {
-		return nil, done
+		return nil
 	}
 	j, err := f.openJournal()
 	if err != nil || j.start == 0 {
-		return nil, done
+		return nil
 	}
 	r := &replay{j: j, revoked: map[uint64]uint32{}}
 	r.findMatters()
-	s = &scan{r: r, sequence: j.sequence, at: j.start}
+	s := &scan{r: r, sequence: j.sequence, at: j.start}
 	s.run()
-	return s, done
+	return s
 }
 
 // wraps reports whether a log goes around the end of its journal.

@@ -185,6 +185,18 @@ func TestHibernation(t *testing.T) {
 	}
 }
 
+// TestHibernationIsTold: the other file systems of the disk learn of it.
+func TestHibernationIsTold(t *testing.T) {
+	for sign, sleeps := range map[string]bool{"hibr": true, "HIBR": true, "RSTR": true, "wake": false, "\x00\x00\x00\x00": false} {
+		i := load(t, "plain")
+		f, _, s := i.hiberfil()
+		copy(i.b[f.place(s, 0):], sign)
+		if found, err := i.read(); found.Suspended != sleeps || (err != nil) != sleeps {
+			t.Errorf("%q: %v, %v", sign, found.Suspended, err)
+		}
+	}
+}
+
 // hiberfil finds the file. It stands in the middle of an index of several
 // blocks, spelled HiberFil.sys.
 func (i *img) hiberfil() (*fileSystem, int64, *stream) {
