@@ -110,6 +110,22 @@ func TestFitMovesBackup(t *testing.T) {
 	}
 }
 
+// A primary may call sectors usable where its backup should be; the new one
+// leaves room.
+func TestFitLeavesRoom(t *testing.T) {
+	image := small().disk()
+	h := image[512:1024]
+	binary.LittleEndian.PutUint64(h[48:], 8191-5)
+	sign(h)
+	clear(image[len(image)-512:])
+	disk, f := fitted(t, image, 512, 8<<20)
+	g, err := disk2(disk).primary()
+	b, err2 := disk2(disk).backup(16383)
+	if len(f.Edits) == 0 || err != nil || err2 != nil || !g.agrees(b) || g.last != 16383-33 {
+		t.Errorf("%v, %v, %+v, %+v", err, err2, g, f)
+	}
+}
+
 // Other sizes than the disk's stand in protective entries of some tools (all
 // ones); they stay.
 func TestFitKeepsOddProtectiveSize(t *testing.T) {
@@ -388,13 +404,13 @@ func TestFitBesideRealTools(t *testing.T) {
 	testenv.Tools(t, "sfdisk", "sgdisk")
 	dir := t.TempDir()
 	path := filepath.Join(dir, "disk")
-	mustWrite(t, path, make([]byte, 16<<20))
-	tool(t, "label: gpt\nsize=1M,type=U\nsize=8M,type=S\ntype=L\n", "sfdisk", "-q", path)
+	mustWrite(t, path, make([]byte, 6<<20))
+	tool(t, "label: gpt\nsize=1M,type=U\nsize=2M,type=S\ntype=L\n", "sfdisk", "-q", path)
 	bySfdisk := mustRead(t, path)
-	mustWrite(t, path, make([]byte, 16<<20))
+	mustWrite(t, path, make([]byte, 6<<20))
 	tool(t, "", "sgdisk", "-n", "1:0:+2M", "-n", "2:0:0", path)
 	for name, image := range map[string][]byte{"sfdisk": bySfdisk, "sgdisk": mustRead(t, path)} {
-		for _, more := range []int64{512, 16 << 10, 40 << 20} {
+		for _, more := range []int64{512, 16 << 10, 5 << 20} {
 			mustWrite(t, path, image)
 			before := tool(t, "", "sfdisk", "-d", path)
 			disk, f := fitted(t, image, 512, int64(len(image))+more)

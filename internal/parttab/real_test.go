@@ -2,6 +2,7 @@ package parttab
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,6 +15,16 @@ import (
 )
 
 const mib = 1 << 20
+
+// TestMain lets many tests run at once: sgdisk sleeps for a second whenever it
+// has written a table, and other programs wait for the disk.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "16"); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
 
 // image is a sparse file that programs take for a disk.
 type image struct {
@@ -213,7 +224,7 @@ func TestReadRealTablesOf4096(t *testing.T) {
 		"logical": {4, "o\nn\np\n\n\n+20M\nn\ne\n\n\n\nn\nl\n\n+5M\nn\nl\n\n+6M\nn\nl\n\n+7M\nd\n6\nn\nl\n\n+2M\nw\n", 512},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel() // sgdisk sleeps for a second
+			t.Parallel()
 			im := newImage(t, 100*mib).do("fdisk -b 4096|" + c.fdisk)
 			im.like(4096, c.count)
 			f, err := os.Open(im.path)
@@ -346,7 +357,7 @@ func TestReadNoTable(t *testing.T) {
 		"windows dynamic":   {[]string{"sfdisk -q|label:dos\n63,10M,42\n"}, "dynamic disk"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel() // sgdisk sleeps for a second
+			t.Parallel()
 			im := newImage(t, 64*mib).do(c.commands...)
 			im.want(512, c.err)
 			if _, err := im.read(512); errors.Is(err, ErrNone) != (c.err == none) {

@@ -247,11 +247,14 @@ func TestEntriesOfGPTAnnounceNothing(t *testing.T) {
 func TestPartitionsAreNotTheDisk(t *testing.T) {
 	table := parts{446: "80202100 83feffff 3f000000 00000100", 510: "55aa"}
 	for _, start := range []int64{63 * 512, 1 << 20} {
-		for _, s := range samples() {
+		for _, s := range places() {
 			p := sample{size: 32<<20 + s.size, at: table}.disk()
 			p.over(s.disk(), start)
 			if got := mustFindDisk(t, p, p.size, start, start+s.size); got != nil {
 				t.Errorf("%v in a partition at %d: found %v", s, start, got)
+			}
+			if start == 1<<20 { // the same bytes as before
+				continue
 			}
 			if got := mustFind(t, io.NewSectionReader(p, start, s.size), s.size); !slices.Equal(got, []Match{{s.name, s.off}}) {
 				t.Errorf("%v in a partition at %d: the partition has %v", s, start, got)

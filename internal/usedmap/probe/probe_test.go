@@ -76,10 +76,32 @@ func TestTwoThingsAreTwoMatches(t *testing.T) {
 	}
 }
 
+// TestSizesThatAreNotWhole: places that count from the end do so from the last
+// whole sector, 4 KiB or 64 KiB, as each driver does.
+func TestSizesThatAreNotWhole(t *testing.T) {
+	for name, c := range map[string]struct {
+		align, back int64
+		magic       string
+	}{
+		"linux_raid_member":    {64 << 10, 64 << 10, "\xFC\x4E\x2B\xA9\x00\x00\x00\x00\x5A\x00\x00\x00"},
+		"apple_raid":           {4 << 10, 4 << 10, "AppleRAIDHeader"},
+		"lsi_mega_raid_member": {512, 512, "$XIDE$"},
+	} {
+		for _, size := range []int64{64 << 20, 64<<20 + 511, 64<<20 + 3000, 64<<20 + 5000, 64<<20 + 60000} {
+			at := size/c.align*c.align - c.back
+			d := &disk{size: size}
+			d.put(at, []byte(c.magic))
+			if got := mustFind(t, d, size); !slices.Equal(got, []Match{{name, at}}) {
+				t.Errorf("%s at %d of %d: found %v", name, at, size, got)
+			}
+		}
+	}
+}
+
 // What touches the partitions is theirs; what lies in front of them or behind
 // them is the disk's.
 func TestDiskEndsWhereItsPartitionsStart(t *testing.T) {
-	for _, s := range samples() {
+	for _, s := range places() {
 		if s.name == "dos" || s.name == "gpt" {
 			continue
 		}
@@ -94,7 +116,6 @@ func TestDiskEndsWhereItsPartitionsStart(t *testing.T) {
 			first, end int64
 			want       []Match
 		}{
-			{s.size, s.size, want},
 			{0, s.size, nil},
 			{first, last, nil},
 			{after, s.size, want}, // all of it in front
@@ -158,7 +179,7 @@ func (b broken) ReadAt(p []byte, off int64) (int, error) {
 }
 
 func TestBadSectorIsAnError(t *testing.T) {
-	for _, s := range samples() {
+	for _, s := range places() {
 		bad := broken{s.disk(), s.off / 512}
 		if _, err := Find(volumeOf(bad, s.size)); !errors.Is(err, errSector) {
 			t.Errorf("%v: the error is %v", s, err)

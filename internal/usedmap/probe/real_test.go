@@ -128,16 +128,24 @@ var known = map[string]string{"vfat": "fat", "ext2": "ext", "ext3": "ext", "ext4
 // it takes for a partition table.
 func wipefs(t *testing.T, img string) (names []string) {
 	t.Helper()
-	out := realfs.Run(t, "wipefs", "--no-act", "--parsable", "--output", "TYPE", img)
-	for _, name := range strings.Fields(out) {
+	return wipefsAll(t, img)[filepath.Base(img)]
+}
+
+// wipefsAll is wipefs for many files, by their names.
+func wipefsAll(t *testing.T, imgs ...string) map[string][]string {
+	t.Helper()
+	all := map[string][]string{}
+	out := realfs.Run(t, "wipefs", append([]string{"--no-act", "--parsable", "--noheadings", "--output", "DEVICE,TYPE"}, imgs...)...)
+	for line := range strings.Lines(out) {
+		img, name, _ := strings.Cut(strings.TrimSpace(line), ",")
 		if ours, ok := known[name]; ok {
 			name = ours
 		}
-		if name != "#" && name != "TYPE" && name != "dos" && !slices.Contains(names, name) {
-			names = append(names, name)
+		if name != "dos" && !slices.Contains(all[img], name) {
+			all[img] = append(all[img], name)
 		}
 	}
-	return names
+	return all
 }
 
 func namesOf(found []Match) (names []string) {
@@ -218,9 +226,12 @@ func TestRealOnesOverOthers(t *testing.T) {
 // formats are not our own invention.
 func TestSamplesAreKnownToWipefs(t *testing.T) {
 	testenv.Tools(t, "wipefs")
-	agreed := map[string]bool{}
-	for i, s := range samples() {
-		img := filepath.Join(t.TempDir(), fmt.Sprint(i))
+	agreed, all := map[string]bool{}, samples()
+	dir := t.TempDir()
+	var imgs []string
+	for i, s := range all {
+		img := filepath.Join(dir, fmt.Sprint(i))
+		imgs = append(imgs, img)
 		f, err := os.Create(img)
 		if err == nil {
 			err = f.Truncate(s.size)
@@ -234,7 +245,10 @@ func TestSamplesAreKnownToWipefs(t *testing.T) {
 			}
 		}
 		f.Close()
-		for _, name := range wipefs(t, img) {
+	}
+	found := wipefsAll(t, imgs...)
+	for i, s := range all {
+		for _, name := range found[fmt.Sprint(i)] {
 			switch {
 			case name == s.name:
 				agreed[name] = true
@@ -243,7 +257,6 @@ func TestSamplesAreKnownToWipefs(t *testing.T) {
 				t.Errorf("%v: wipefs finds %s", s, name)
 			}
 		}
-		os.Remove(img)
 	}
 	for _, name := range []string{ // what the libblkid of Debian 12 knows
 		"DM_integrity", "DM_snapshot_cow", "DM_verity_hash", "BitLocker", "LVM1_member", "LVM2_member", "ReFS", "VMFS", "VMFS_volume_member", "adaptec_raid_member",

@@ -344,6 +344,19 @@ func samples() []sample {
 	return out
 }
 
+// places is a sample for each place of each name: what a test says of where
+// things lie is not to be said of each magic again.
+func places() (out []sample) {
+	seen := map[Match]bool{}
+	for _, s := range samples() {
+		if at := (Match{s.name, s.off}); !seen[at] {
+			seen[at] = true
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
 // swapped is a number in the other byte order.
 func swapped(text string) string {
 	b, _ := hex.DecodeString(text)

@@ -274,48 +274,63 @@ func TestLags(t *testing.T) {
 	}
 }
 
-// Any byte of metadata that is another makes doubt, or changes nothing.
-// Without checksums, and with such as are right all the same.
+// Any byte of metadata that is another makes doubt, or changes nothing, also
+// where the checksums are right all the same.
 func TestAnyByte(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
-	for seed := range seeds(t) {
-		for _, sealed := range []bool{false, true} {
-			d := open(t, seed)
-			want, err := readPacked(d.Packed)
-			if err != nil {
-				t.Fatal(err)
-			}
-			packed, sectors := seeds(t)[seed], d.metadata()
-			for range 700 {
-				d := &disk{realfs.Unpack(packed, most), d.s}
-				at := sectors[rnd.IntN(len(sectors))]*512 + rnd.Int64N(512)
-				d.add(at, 1, byte(1+rnd.IntN(255)))
-				if sealed {
-					reseal(d.Packed)
-				}
-				found, err := readPacked(d.Packed)
-				if err == nil && !slices.Equal(found.Free.Ranges(), want.Free.Ranges()) {
-					t.Fatalf("%s (checksums mended: %v): another map with another byte %d", seed, sealed, at)
-				}
+	for seed, packed := range seeds(t) {
+		d := open(t, seed)
+		want, err := readPacked(d.Packed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sectors := d.metadata()
+		for range 300 {
+			d := &disk{realfs.Unpack(packed, most), d.s}
+			at := sectors[rnd.IntN(len(sectors))]*512 + rnd.Int64N(512)
+			d.add(at, 1, byte(1+rnd.IntN(255)))
+			reseal(d.Packed)
+			found, err := readPacked(d.Packed)
+			if err == nil && !slices.Equal(found.Free.Ranges(), want.Free.Ranges()) {
+				t.Fatalf("%s: another map with another byte %d", seed, at)
 			}
 		}
 	}
 }
 
-// Every byte of what has a checksum counts.
+// Every byte of what has a checksum counts, and every structure's is checked.
 func TestChecksums(t *testing.T) {
 	for _, seed := range []string{"v5", "v5-two-levels"} {
 		d := open(t, seed)
-		for name, from := range map[string]int64{
-			"superblock": 0, "copy of the superblock": d.group(1), "AGF": d.group(1) + 512, "AGI": d.group(1) + 1024, "AGFL": d.group(1) + 1536,
-			"tree by place": d.bno(1), "tree by size": d.cnt(1),
+		for name, s := range map[string]struct {
+			from int64
+			crc  int
+		}{
+			"superblock": {0, superblockCRC}, "copy of the superblock": {d.group(1), superblockCRC}, "AGF": {d.group(1) + 512, agfCRC},
+			"AGI": {d.group(1) + 1024, agiCRC}, "AGFL": {d.group(1) + 1536, agflCRC}, "tree by place": {d.bno(1), treeCRC}, "tree by size": {d.cnt(1), treeCRC},
 		} {
-			for i := from; i < from+512; i++ {
-				d.add(i, 1, 1)
-				if _, err := readPacked(d.Packed); err == nil {
-					t.Errorf("%s: %s: byte %d is taken", seed, name, i-from)
+			n := int64(512)
+			if s.crc == treeCRC {
+				n = int64(d.s.BlockSize)
+			}
+			b := make([]byte, n)
+			d.ReadAt(b, s.from)
+			if err := (block{&d.s, b}).sealed(s.crc, -1); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			for i := range n {
+				b[i]++
+				if (block{&d.s, b}).sealed(s.crc, -1) == nil {
+					t.Errorf("%s: %s: byte %d is taken", seed, name, i)
 				}
-				d.add(i, 1, 255)
+				b[i]--
+			}
+			for _, i := range []int64{4, int64(s.crc), 300, n - 1} { // by all of Read
+				d.add(s.from+i, 1, 1)
+				if _, err := readPacked(d.Packed); err == nil {
+					t.Errorf("%s: %s: byte %d is read", seed, name, i)
+				}
+				d.add(s.from+i, 1, 255)
 			}
 		}
 		if _, err := readPacked(d.Packed); err != nil {
