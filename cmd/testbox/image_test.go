@@ -334,7 +334,8 @@ func TestWrongClock(t *testing.T) {
 	s.shows(s.run(0, "image", "show", "--json", "web-1@2037"), `"misdated": "dated in the future"`)
 	out := s.run(0, "image", "create", "web-1", "sda="+s.write("a.img", disk), "sdb="+s.write("b.img", disk))
 	s.shows(out, "backup 20370101-000000 of web-1 is dated later than the clock", "backup 20370101-000000 was there already and is dated later")
-	s.shows(s.run(0, "image", "list"), " T\n")
+	out = s.run(0, "image", "list")
+	s.shows(out, " T\n", "web-1@latest is "+time.Now().UTC().Format("20060102-"))
 	s.shows(s.run(0, "image", "show", "web-1@latest"), "after 20370101-000000")
 	s.shows(s.run(0, "image", "show", "web-1@latest~1"), "backup 20261120-101112")
 	s.shows(s.run(0, "image", "delete", "--keep-last", "1"), "20370101-000000: keep (dated in the future)",

@@ -135,7 +135,22 @@ func listImages(cmd *cobra.Command, rs []*image.Record, damaged []*store.RecordE
 			cmd.PrintErrf("%s@%s: %s\n", r.Box, r.ID, line)
 		}
 	}
+	sayLatest(cmd, rs, damaged, now)
 	return nil
+}
+
+// sayLatest says which backup of a box is the latest, where it is not the last
+// of the list, which is in the order of dates.
+func sayLatest(cmd *cobra.Command, rs []*image.Record, damaged []*store.RecordError, now time.Time) {
+	for i, last := range rs {
+		if i+1 < len(rs) && rs[i+1].Box == last.Box {
+			continue
+		}
+		latest, err := store.Select(rs, damaged, store.Selector{Box: last.Box, When: "latest"}, now)
+		if err == nil && latest != last {
+			cmd.PrintErrf("%s@latest is %s: the clock of another that is dated later was wrong\n", last.Box, latest.ID)
+		}
+	}
 }
 
 func printList(cmd *cobra.Command, list []listedImage) {
