@@ -126,24 +126,22 @@ func TestRunningMachine(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { vm.Process.Kill(); vm.Wait() }()
-	for i := 0; ; i++ {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		if _, err := os.Stat(sock); err == nil {
 			break
-		} else if i == 500 {
+		} else if time.Now().After(end) {
 			t.Fatal("the machine does not start")
 		}
-		time.Sleep(20 * time.Millisecond)
 	}
 	for _, args := range [][]string{{"create", "vm", img}, {"restore", "--yes", "--full", "vm", img}} {
-		for i := 0; ; i++ { // it opens its disk about then
+		for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) { // it opens its disk about then
 			out := &listener{}
 			code := run(s.ctx, newRootCmd(realWorld()), append([]string{"image"}, args...), out, out)
 			if code == exitRefused && strings.Contains(out.String(), "running virtual machine") {
 				break
-			} else if i == 100 {
+			} else if time.Now().After(end) {
 				t.Fatalf("%v: exit code %d: %s", args, code, out)
 			}
-			time.Sleep(20 * time.Millisecond)
 		}
 	}
 	s.run(exitRefused, "image", "import", "vm", img)

@@ -315,8 +315,8 @@ func cancelAnywhere(t *testing.T, kind string) {
 // noneLeft asserts that there are no more goroutines than before.
 func noneLeft(t *testing.T, before int) {
 	t.Helper()
-	for i := 0; runtime.NumGoroutine() > before; i++ {
-		if i == 100 {
+	for end := time.Now().Add(time.Minute); runtime.NumGoroutine() > before; {
+		if time.Now().After(end) {
 			t.Fatalf("%d goroutines before, %d after", before, runtime.NumGoroutine())
 		}
 		time.Sleep(10 * time.Millisecond)

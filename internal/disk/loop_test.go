@@ -148,11 +148,10 @@ func partitioned(t testing.TB) (devDir, file, node string, d Disk) {
 // waitFor waits for a device node, which the kernel makes in its own time.
 func waitFor(t testing.TB, node string) {
 	t.Helper()
-	for range 100 {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		if exists(node) {
 			return
 		}
-		time.Sleep(50 * time.Millisecond)
 	}
 	t.Fatalf("%s does not come", node)
 }

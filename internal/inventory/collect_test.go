@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+	"testing/synctest"
 	"time"
 
 	"testbox-imaging/internal/box"
@@ -227,7 +228,9 @@ func TestCollectDisks(t *testing.T) {
 	}
 }
 
-func TestDeadDiskIsSkipped(t *testing.T) {
+func TestDeadDiskIsSkipped(t *testing.T) { synctest.Test(t, deadDiskIsSkipped) }
+
+func deadDiskIsSkipped(t *testing.T) {
 	o := options(t)
 	o.Disks = []disk.Disk{someDisk("sda", "ata"), someDisk("sdb", "ata")}
 	release := make(chan struct{})
@@ -261,7 +264,9 @@ func TestCollectFromNothing(t *testing.T) {
 	}
 }
 
-func TestCollectEndsWithContext(t *testing.T) {
+func TestCollectEndsWithContext(t *testing.T) { synctest.Test(t, collectEndsWithContext) }
+
+func collectEndsWithContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	start := time.Now()

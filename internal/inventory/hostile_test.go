@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+	"testing/synctest"
 	"time"
 )
 
@@ -54,13 +55,17 @@ type endless struct{}
 
 func (endless) Read(b []byte) (int, error) { return len(b), nil }
 
+// fastLimits are of the clock of synctest, which goes on only while all wait: on
+// a busy machine nothing is late.
 func fastLimits() limits {
 	l := defaultLimits
 	l.file, l.raw = 30*time.Millisecond, 2*time.Second
 	return l
 }
 
-func TestHostileFiles(t *testing.T) {
+func TestHostileFiles(t *testing.T) { synctest.Test(t, hostileFiles) }
+
+func hostileFiles(t *testing.T) {
 	release := make(hang)
 	defer close(release)
 	o := options(t)
@@ -96,7 +101,9 @@ func TestHostileFiles(t *testing.T) {
 
 // TestEverythingHangs is a machine of which nothing answers: it must end, and
 // leave no more goroutines behind than the limit.
-func TestEverythingHangs(t *testing.T) {
+func TestEverythingHangs(t *testing.T) { synctest.Test(t, everythingHangs) }
+
+func everythingHangs(t *testing.T) {
 	release := make(hang)
 	defer close(release)
 	all := map[string]func() io.Reader{}
@@ -117,7 +124,9 @@ func TestEverythingHangs(t *testing.T) {
 	}
 }
 
-func TestHangingCallbacks(t *testing.T) {
+func TestHangingCallbacks(t *testing.T) { synctest.Test(t, hangingCallbacks) }
+
+func hangingCallbacks(t *testing.T) {
 	release := make(hang)
 	defer close(release)
 	o := options(t)

@@ -31,13 +31,13 @@ func TestWatchFindsEachLineOnce(t *testing.T) {
 		appendText(t, w.Path, "ise\ntwo: ready\nlogin: ")
 	}()
 	for _, want := range []string{"one: ready", "two: ready"} {
-		line, err := w.Wait(t.Context(), regexp.MustCompile("ready$"), 5*time.Second)
+		line, err := w.Wait(t.Context(), regexp.MustCompile("ready$"), time.Minute)
 		if err != nil || line != want {
 			t.Fatalf("got %q, %v; want %q", line, err, want)
 		}
 	}
 	// A prompt is a line without an end.
-	if line, err := w.Wait(t.Context(), regexp.MustCompile("^login: $"), 5*time.Second); err != nil || line != "login: " {
+	if line, err := w.Wait(t.Context(), regexp.MustCompile("^login: $"), time.Minute); err != nil || line != "login: " {
 		t.Fatalf("prompt: %q, %v", line, err)
 	}
 	if _, err := w.Wait(t.Context(), regexp.MustCompile("ready"), 3*pollEvery); err == nil {
@@ -50,7 +50,7 @@ func TestWatchSkipAll(t *testing.T) {
 	appendText(t, w.Path, "old: ready\n")
 	w.SkipAll()
 	appendText(t, w.Path, "new: ready\n")
-	if line, err := w.Wait(t.Context(), regexp.MustCompile("ready"), 5*time.Second); err != nil || line != "new: ready" {
+	if line, err := w.Wait(t.Context(), regexp.MustCompile("ready"), time.Minute); err != nil || line != "new: ready" {
 		t.Fatalf("got %q, %v", line, err)
 	}
 }

@@ -38,10 +38,8 @@ func keeperMain(play string) {
 func TestStartKeeper(t *testing.T) {
 	for play, want := range map[string]bool{"mounts": true, "dies": false} {
 		t.Setenv("PID1_TEST_KEEPER", play)
-		start := time.Now()
-		err := startKeeper("/proc/self/exe", "/root")
-		if (err == nil) != want || time.Since(start) > 20*time.Second {
-			t.Errorf("%s: %v after %v", play, err, time.Since(start))
+		if err := startKeeper("/proc/self/exe", "/root"); (err == nil) != want {
+			t.Errorf("%s: %v", play, err)
 		}
 		unix.Wait4(-1, nil, 0, nil)
 	}
@@ -70,7 +68,7 @@ func testInbox(t *testing.T) (name string, beats, rescues *atomic.Int64) {
 
 func waitFor(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !is(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !is(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("waited in vain for %s", what)
 		}
@@ -91,9 +89,11 @@ func TestKeeperLine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	start := time.Now()
 	for range 100 {
 		line.beat()
 	}
+	most := 1 + int64(time.Since(start)/lineEvery) // more than one on a slow machine
 	// Whatever is no word of ours is passed over, and so are descriptors that
 	// come along.
 	for _, junk := range []string{"", "x", "..", "RR", strings.Repeat(".", 4000)} {
@@ -119,8 +119,8 @@ func TestKeeperLine(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitFor(t, "rescue", func() bool { return rescues.Load() == 1 })
-	if n := beats.Load(); n != 2 {
-		t.Errorf("%d beats, want one of 100 in a second, and that with a descriptor", n)
+	if n := beats.Load(); n < 2 || n > most+1 {
+		t.Errorf("%d beats, want one a second of 100, and that with a descriptor", n)
 	}
 }
 
@@ -161,7 +161,7 @@ func TestKeeperLineFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	start := time.Now()
-	for err == nil && time.Since(start) < 20*time.Second {
+	for err == nil && time.Since(start) < time.Minute {
 		err = line.send(wordBeat)
 	}
 	if netErr, ok := err.(net.Error); !ok || !netErr.Timeout() {

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -25,22 +24,20 @@ func TestAtOnce(t *testing.T) {
 	if testenv.All() {
 		length = 20 * time.Second
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), length)
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var wg sync.WaitGroup
 	for box := range 3 {
 		wg.Go(func() { liveBox(t, ctx, s, box) })
 	}
-	collections := 0
 	wg.Go(func() {
-		for ; ctx.Err() == nil; collections++ {
-			careFor(t, ctx, s, collections)
+		defer cancel()
+		// A busy machine needs longer for one round of each kind.
+		for round, start := 0, time.Now(); round < 3 || time.Since(start) < length; round++ {
+			careFor(t, ctx, s, round)
 		}
 	})
 	wg.Wait()
-	if collections < 3 {
-		t.Errorf("%d rounds only", collections)
-	}
 	mustGC(t, s)
 	must(t, s.Check(t.Context()))
 }
@@ -90,7 +87,7 @@ func careFor(t *testing.T, ctx context.Context, s *Store, round int) {
 	if err == nil && round%3 == 1 {
 		err = s.RebuildIndex(ctx)
 	}
-	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+	if err != nil {
 		t.Errorf("round %d: %v", round, err)
 	}
 }

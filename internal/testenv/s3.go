@@ -120,7 +120,7 @@ func (s *S3) Start(t testing.TB) {
 		s.cmd.Wait()
 		close(s.done)
 	}()
-	for range 200 {
+	for range 1200 { // a minute
 		if c, err := net.Dial("tcp", s.Addr); err == nil {
 			c.Close()
 			return

@@ -230,7 +230,7 @@ func TestHang(t *testing.T) {
 			t.Errorf("a server that hangs gives %v", err)
 		}
 	}
-	if d := time.Since(start); d > 5*time.Second {
+	if d := time.Since(start); d > time.Minute {
 		t.Errorf("giving up takes %v", d)
 	}
 }

@@ -213,7 +213,7 @@ func TestHuge(t *testing.T) {
 	})
 	start := time.Now()
 	found, err := realfs.Map(t, img, Read)
-	if took := time.Since(start); err != nil || took > 5*time.Second || len(found.Notes) > 0 {
+	if took := time.Since(start); err != nil || took > time.Minute || len(found.Notes) > 0 {
 		t.Fatal(took, err, found.Notes)
 	}
 	if used := found.Size - found.Free.Bytes(); used < 20<<20 || used > 40<<20 {

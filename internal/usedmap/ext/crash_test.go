@@ -235,7 +235,7 @@ func reflinks(t *testing.T) string {
 	dir := t.TempDir()
 	realfs.Run(t, "mount", "-o", "loop", img, dir)
 	t.Cleanup(func() {
-		for i := 0; i < 50 && exec.Command("umount", dir).Run() != nil; i++ {
+		for i := 0; i < 600 && exec.Command("umount", dir).Run() != nil; i++ {
 			time.Sleep(50 * time.Millisecond)
 		}
 	})

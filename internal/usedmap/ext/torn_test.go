@@ -102,7 +102,7 @@ func (c *cached) serve(t *testing.T) (path string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		for i := 0; i < 100 && server.Unmount() != nil; i++ {
+		for i := 0; i < 1500 && server.Unmount() != nil; i++ {
 			time.Sleep(20 * time.Millisecond)
 		}
 	})

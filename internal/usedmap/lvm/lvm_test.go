@@ -121,7 +121,7 @@ func TestManyVolumes(t *testing.T) {
 		t.Error(n)
 	}
 	start := time.Now()
-	if n := allocated(func() { d.read() }); n > 64*mib || time.Since(start) > 5*time.Second {
+	if n := allocated(func() { d.read() }); n > 64*mib || time.Since(start) > time.Minute {
 		t.Errorf("%d bytes of text took %d bytes of memory and %v", len(text), n, time.Since(start))
 	}
 }

@@ -38,7 +38,7 @@ func TestHuge(t *testing.T) {
 		if err != nil || found.Free.Bytes() < c.size/100*98 {
 			t.Fatalf("%s: %v", c.args, err)
 		}
-		if took := time.Since(start); count.n > c.most || took > 20*time.Second {
+		if took := time.Since(start); count.n > c.most || took > time.Minute {
 			t.Errorf("%s: it read %d bytes in %v", c.args, count.n, took)
 		}
 	}
