@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"testbox-imaging/internal/conform"
+	"testbox-imaging/internal/copier"
+	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/testenv"
 )
 
@@ -181,6 +183,41 @@ func TestTwoWritersOfLoop(t *testing.T) {
 		s.tool("losetup", "--detach", dev)
 	}, "image", "restore", "--yes", "b", file)
 	s.same(file, b)
+}
+
+// TestFileAmongDevices: a file that somebody's mistyped device became is no disk.
+func TestFileAmongDevices(t *testing.T) {
+	info, err := os.Stat(newShell(t).write("a.img", make([]byte, 512)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for full, may := range map[string]bool{"/dev/sdq": false, "/dev/disk/by-id/sdq": false, "/dev/shm/a.img": true, "/srv/a.img": true} {
+		if err := (&place{path: full, full: full, info: info}).mustBeDisk(); (err == nil) != may {
+			t.Errorf("%s: %v", full, err)
+		}
+	}
+}
+
+// TestRefuseTargets: what a target lacks is found before the first write.
+func TestRefuseTargets(t *testing.T) {
+	disk := func(size int64, sector int) image.Identity { return image.Identity{Size: size, SectorSize: sector} }
+	for _, c := range []struct {
+		target image.Identity
+		unused copier.Unused
+		says   string
+	}{
+		{disk(1<<20, 512), copier.UnusedKeep, ""},
+		{disk(2<<20, 512), copier.UnusedKeep, ""},
+		{disk(1<<20, 4096), copier.UnusedKeep, "sectors of 4096 bytes, the image 512"},
+		{disk(1<<20-512, 512), copier.UnusedKeep, "at least as large"},
+		{disk(1<<20, 512), copier.UnusedDiscard, "cannot discard"},
+	} {
+		d := restoring{RecordedDisk: &image.RecordedDisk{Disk: disk(1<<20, 512)}, target: &localDisk{identity: c.target}}
+		err := refuseTargets([]restoring{{}, d}, c.unused)
+		if c.says == "" && err != nil || c.says != "" && (err == nil || !strings.Contains(err.Error(), c.says)) {
+			t.Errorf("%v, unused %v: %v, want %q", c.target, c.unused, err, c.says)
+		}
+	}
 }
 
 // TestPartitionTarget: an image of a whole disk is not put into a partition.

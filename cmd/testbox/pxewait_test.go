@@ -67,3 +67,75 @@ func TestWaitForTheSilent(t *testing.T) {
 		t.Errorf("code %d: %s", one.code, out.String())
 	}
 }
+
+// TestWorst: of several boxes the exit code is that of the one whose end is
+// worst, whatever their order.
+func TestWorst(t *testing.T) {
+	order := []int{exitFailed, exitRefused, exitExpired, exitPending, exitBadSectors, exitDiffer, exitRescue, exitDone}
+	for i, bad := range order {
+		for _, better := range order[i:] {
+			for _, codes := range [][]int{{bad, better}, {better, bad}} {
+				if got := exitCode(worst(codes, []string{"why"}), true); got != bad {
+					t.Errorf("of %v the code is %d", codes, got)
+				}
+			}
+		}
+	}
+}
+
+// TestStatus: a box that is armed is not done, and what is said of another
+// arming is not said of this one.
+func TestStatus(t *testing.T) {
+	now := time.Date(2026, 11, 29, 8, 0, 0, 0, time.UTC)
+	this, other := box.NewArming(), box.NewArming()
+	track := func(id box.Arming, o agent.Outcome) agent.Track {
+		return agent.Track{Arming: id, Action: box.Restore, Ended: true, Outcome: o, End: "restore: " + o.String()}
+	}
+	armed := &arming{cmd: &bootcfg.Cmdline{Action: box.Restore, Arming: this, Expires: now.Add(time.Hour)}}
+	for _, c := range []struct {
+		st   boxStatus
+		now  time.Time
+		code int
+	}{
+		{boxStatus{armed: armed, session: track(this, agent.Done)}, now, exitPending},
+		{boxStatus{armed: armed, session: track(this, agent.Refused)}, now, exitRefused},
+		{boxStatus{armed: armed, session: track(other, agent.Refused)}, now, exitPending},
+		{boxStatus{armed: armed, session: track(other, agent.Done)}, now.Add(2 * time.Hour), exitExpired},
+		{boxStatus{session: track(this, agent.Done)}, now, exitDone},
+		{boxStatus{}, now, exitPending},
+	} {
+		if text, code := c.st.tell(c.now); code != c.code {
+			t.Errorf("%+v: code %d, not %d: %s", c.st, code, c.code, text)
+		}
+	}
+}
+
+// TestRecorded: the record of another arming's action says nothing of this one.
+func TestRecorded(t *testing.T) {
+	dir := t.TempDir()
+	if err := writeFile(dir+"/"+sharedir.Marker, ""); err != nil {
+		t.Fatal(err)
+	}
+	area, err := sharedir.Open(durable.OS{}, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr, err := box.ParseAddr("10.88.0.11")
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder, err := area.Box(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	this := box.NewArming()
+	one := &watch{folder: folder, plan: armPlan{file: bootcfg.BootFile{Cmdline: bootcfg.Cmdline{Arming: this}}}}
+	for _, id := range []box.Arming{box.NewArming(), this} {
+		if err := folder.SetLast(sharedir.LastAction{Arming: id, Action: box.Restore, Outcome: agent.BadSectors.String()}); err != nil {
+			t.Fatal(err)
+		}
+		if got := one.recorded(); got != (id == this) || got && one.code != exitBadSectors {
+			t.Errorf("the record of %s ends the wait for %s: %v, code %d", id, this, got, one.code)
+		}
+	}
+}

@@ -3,6 +3,7 @@ package agent
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"os"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/durable"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/sharedir"
 )
@@ -56,6 +58,8 @@ func TestExpiresWhateverIsWrong(t *testing.T) {
 		"folder in the way": func(b *bench) { b.mkdir(folder + "a.tmp/b") },
 		"commit.json":       func(b *bench) { b.write(folder+"commit.json", "?") },
 		"other address":     func(b *bench) { b.mend = func(c *Config) { c.Address, _ = box.ParseAddr("10.88.0.12") } },
+		"no marker":         func(b *bench) { os.Remove(b.path("backup", sharedir.Marker)) },
+		"no TFTP area":      func(b *bench) { os.Remove(b.path("tftp/pxelinux.0")) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)
@@ -63,12 +67,238 @@ func TestExpiresWhateverIsWrong(t *testing.T) {
 			b.do(box.Backup, Done)
 			spoil(b)
 			before := b.read("dev/vda")
+			if got := b.run(b.arm(box.Verify, nil)); got != Refused && got != Failed {
+				t.Errorf("before it expires, the outcome is %q", got)
+			}
 			cmdline := b.arm(box.BackupAgain, func(c *bootcfg.Cmdline) { c.Expires = time.Now().Add(-time.Hour).UTC().Truncate(time.Second) })
 			b.want(b.run(cmdline), Expired)
 			if b.read("dev/vda") != before {
 				t.Fatal("the disk was changed")
 			}
 		})
+	}
+}
+
+// ahead is a file system of a server whose clock is ahead of ours.
+type ahead struct {
+	durable.FS
+	by time.Duration
+}
+
+type aheadFile struct {
+	durable.Readable
+	by time.Duration
+}
+
+func (a ahead) Open(path string) (durable.Readable, error) {
+	f, err := a.FS.Open(path)
+	return aheadFile{f, a.by}, err
+}
+
+func (f aheadFile) ModTime() time.Time { return f.Readable.ModTime().Add(f.by) }
+
+// TestExpiresByTheServersClock: a box's own clock may be years off.
+func TestExpiresByTheServersClock(t *testing.T) {
+	b := newBench(t)
+	b.disk("vda", "S1", 1)
+	for by, want := range map[time.Duration]Outcome{2 * time.Hour: Expired, 0: Done} {
+		for _, what := range []string{"with its areas", "without the backup area"} {
+			if what != "with its areas" {
+				os.Rename(b.path("backup", sharedir.Marker), b.path("away"))
+			}
+			s := newSession(b.config(b.arm(box.RefreshInfo, func(c *bootcfg.Cmdline) { c.Expires = time.Now().Add(time.Hour).UTC().Truncate(time.Second) })))
+			s.fsys = ahead{s.fsys, by}
+			got := outcomeOf(s.run(context.Background()))
+			if what != "with its areas" && by == 0 {
+				want = Refused
+			}
+			if got != want {
+				t.Errorf("%s, on a server that is %v ahead: %q", what, by, got)
+			}
+			os.Rename(b.path("away"), b.path("backup", sharedir.Marker))
+		}
+	}
+}
+
+// meanwhile does something once, while the box is at its action.
+func (b *bench) meanwhile(do func()) {
+	b.mend = func(c *Config) {
+		c.Alive = func() {
+			if do != nil && b.exists(folder+"testbox-info.txt") {
+				do()
+				do = nil
+			}
+		}
+	}
+}
+
+// TestCannotDisarm: a box that would do its action again and again says so.
+func TestCannotDisarm(t *testing.T) {
+	b := newBench(t)
+	b.disk("vda", "S1", 1)
+	b.meanwhile(func() { os.Remove(b.path(b.bootFile())); b.mkdir(b.bootFile() + "/in-the-way") })
+	b.do(box.Backup, Failed)
+	b.says("backup: failed: disarm: ")
+}
+
+// TestEditedMeanwhile: a boot file that was edited is removed, if it is of this
+// arming.
+func TestEditedMeanwhile(t *testing.T) {
+	for _, own := range []bool{true, false} {
+		b := newBench(t)
+		b.disk("vda", "S1", 1)
+		cmdline := b.arm(box.Backup, nil)
+		b.meanwhile(func() {
+			if !own {
+				b.arm(box.Verify, nil)
+			}
+			b.write(b.bootFile(), b.read(b.bootFile())+"LABEL memtest\n  KERNEL memtest\n")
+		})
+		if got := b.run(cmdline); b.exists(b.bootFile()) == own || (got == Done) != own {
+			t.Errorf("edited, and of this arming %v: %q, the boot file is there: %v\n%s", own, got, b.exists(b.bootFile()), b.console.String())
+		}
+	}
+}
+
+// facts changes the sidecar of an image.
+func (b *bench) facts(name string, change func(*image.Facts)) {
+	b.t.Helper()
+	f, err := image.ParseFacts([]byte(b.read(folder + name + ".json")))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	change(f)
+	b.write(folder+name+".json", string(f.Marshal()))
+}
+
+// twoDisks is a box with a backup of two disks, which are wrecked since.
+func twoDisks(t *testing.T) (b *bench, wrecked func() bool) {
+	b = newBench(t)
+	b.disk("vda", "S1", 1)
+	b.disk("vdb", "S2", 2)
+	b.do(box.Backup, Done)
+	b.wreck("vda")
+	b.wreck("vdb")
+	a, c := b.read("dev/vda"), b.read("dev/vdb")
+	return b, func() bool { return b.read("dev/vda") == a && b.read("dev/vdb") == c }
+}
+
+// TestMixedArmings: images that were not made together are not restored
+// together.
+func TestMixedArmings(t *testing.T) {
+	b, wrecked := twoDisks(t)
+	b.facts("vdb", func(f *image.Facts) { f.Arming = string(box.NewArming()) })
+	b.do(box.Restore, Refused)
+	b.says("not of one backup")
+	os.Remove(b.path(folder, "vdb.json"))
+	b.do(box.Restore, Refused)
+	if !wrecked() {
+		t.Error("a disk was written")
+	}
+}
+
+// TestSecondImageDamaged: all images are checked before the first disk is
+// written.
+func TestSecondImageDamaged(t *testing.T) {
+	for _, name := range []string{"vda", "vdb"} {
+		b, wrecked := twoDisks(t)
+		image := []byte(b.read(folder + name + ".raw.gz"))
+		image[len(image)/2] ^= 4
+		b.write(folder+name+".raw.gz", string(image))
+		b.do(box.Restore, Refused)
+		if !wrecked() {
+			t.Errorf("the image %s is damaged, and a disk was written", name)
+		}
+	}
+}
+
+// TestOneOfTwo: what is wrong with one disk of two is in the outcome, whichever
+// it is.
+func TestOneOfTwo(t *testing.T) {
+	bad := func(f *image.Facts) { f.Bad = []image.Range{{Off: 512, Len: 512}} }
+	whole := func(f *image.Facts) { f.Bad = nil }
+	for _, name := range []string{"vda", "vdb"} {
+		b, _ := twoDisks(t)
+		b.facts(name, bad)
+		b.do(box.Restore, BadSectors)
+		b.do(box.Verify, BadSectors)
+		b.facts(name, whole)
+		b.do(box.Verify, Done)
+		b.wreck(name)
+		b.do(box.Verify, Differs)
+	}
+}
+
+// TestHandmade: an image that is not one of a whole disk is not written over
+// one.
+func TestHandmade(t *testing.T) {
+	b := newBench(t)
+	b.disk("vda", "S1", 1)
+	before := b.read("dev/vda")
+	made := func(name, content string) {
+		var file bytes.Buffer
+		w := gzip.NewWriter(&file)
+		w.Write([]byte(content))
+		w.Close()
+		b.write(folder+name, file.String())
+	}
+	qcow2 := "QFI\xfb\x00\x00\x00\x03" + before[8:]
+	for name, content := range map[string]string{"vda1.gz": before, "vda.gz": qcow2} {
+		made(name, content)
+		b.do(box.Restore, Refused)
+		if b.read("dev/vda") != before {
+			t.Fatalf("%s was written", name)
+		}
+		os.Remove(b.path(folder, name))
+	}
+	made("vda.gz", qcow2)
+	b.want(b.run(b.arm(box.Restore, func(c *bootcfg.Cmdline) { c.Raw = true })), Done)
+	if b.read("dev/vda") != qcow2 {
+		t.Error("what was asked for is not written")
+	}
+}
+
+// TestBefore: which images a backup replaces. A letter is an image that is
+// there, in capitals if it is whole.
+func TestBefore(t *testing.T) {
+	s := newSession(Config{})
+	s.cmd = &bootcfg.Cmdline{Action: box.BackupAgain}
+	s.log = sharedir.ConsoleLog(box.Addr{}, "", sharedir.LogOptions{})
+	entries := func(letters string) (list []sharedir.Entry) {
+		for _, c := range letters {
+			e := sharedir.Entry{Name: strings.ToLower(string(c)), Path: string(c), Facts: &image.Facts{}}
+			if strings.ToLower(e.Path) == e.Path {
+				e.Facts.Bad = []image.Range{{Len: 512}}
+			}
+			list = append(list, e)
+		}
+		return list
+	}
+	for _, c := range []struct {
+		made, current, old string
+		want               sharedir.Before
+		refused            bool
+	}{
+		{"A", "", "A", sharedir.None, false},
+		{"a", "A", "A", sharedir.Retire, false},
+		{"A", "a", "A", sharedir.Retire, false},
+		{"a", "a", "A", sharedir.Replace, false},
+		{"a", "a", "a", sharedir.Retire, false},
+		{"ab", "aB", "A", 0, true}, // B would be lost
+		{"ab", "aB", "AB", sharedir.Replace, false},
+		{"a", "ab", "A", 0, true}, // b has no successor
+		{"aB", "ab", "AB", sharedir.Replace, false},
+	} {
+		made := map[string]bool{}
+		for _, e := range entries(c.made) {
+			made[e.Name] = whole(e)
+		}
+		if got, err := s.before(made, entries(c.current), entries(c.old)); got != c.want || (err != nil) != c.refused {
+			t.Errorf("made %s, there are %s and old %s: %v, %v", c.made, c.current, c.old, got, err)
+		}
+	}
+	if !whole(sharedir.Entry{}) {
+		t.Error("an image without a sidecar counts as damaged")
 	}
 }
 
@@ -194,6 +424,14 @@ func TestListOfDisks(t *testing.T) {
 				t.Error("vdb was written, and vda alone is named")
 			}
 		})
+	}
+	b, wrecked := twoDisks(t)
+	if err := os.Symlink("nowhere", b.path(folder, sharedir.DisksName)); err != nil {
+		t.Fatal(err)
+	}
+	b.do(box.Restore, Refused)
+	if !wrecked() {
+		t.Error("a disk was written, and the list cannot be read")
 	}
 }
 

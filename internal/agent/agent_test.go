@@ -173,7 +173,8 @@ func TestSecondBackupRefused(t *testing.T) {
 	b := newBench(t)
 	b.disk("vda", "S1", 1)
 	b.do(box.Backup, Done)
-	before := b.read(folder + "vda.raw.gz")
+	before, first := b.read(folder+"vda.raw.gz"), b.read("dev/vda")
+	b.wreck("vda")
 	b.do(box.Backup, Refused)
 	if b.read(folder+"vda.raw.gz") != before {
 		t.Fatal("a refused backup changed the image")
@@ -183,6 +184,9 @@ func TestSecondBackupRefused(t *testing.T) {
 		t.Fatal("backup-again did not keep the old image")
 	}
 	b.want(b.run(b.arm(box.Restore, func(c *bootcfg.Cmdline) { c.OldImages = true })), Done)
+	if b.read("dev/vda") != first {
+		t.Fatal("what was restored is not the old image")
+	}
 }
 
 func TestRefreshInfoTouchesNoDisk(t *testing.T) {
@@ -202,7 +206,7 @@ func TestRefreshInfoTouchesNoDisk(t *testing.T) {
 
 func TestRefusals(t *testing.T) {
 	for name, spoil := range map[string]func(b *bench, cmdline *string){
-		"no image":               func(*bench, *string) {},
+		"no image":               func(b *bench, _ *string) { os.RemoveAll(b.path(folder)) },
 		"no boot file":           func(b *bench, _ *string) { os.Remove(b.path("tftp/pxelinux.cfg", b.addr.Hex())) },
 		"boot file of another":   func(b *bench, _ *string) { b.arm(box.Restore, nil) },
 		"no command line of us":  func(_ *bench, c *string) { *c = "quiet splash" },
@@ -211,20 +215,22 @@ func TestRefusals(t *testing.T) {
 		"other address":          func(b *bench, _ *string) { b.mend = func(c *Config) { c.Address, _ = box.ParseAddr("10.88.0.12") } },
 		"armed address not here": func(b *bench, _ *string) { b.mend = func(c *Config) { c.Address = box.Addr{} } },
 		"no such disk": func(b *bench, c *string) {
-			*c = b.arm(box.Backup, func(l *bootcfg.Cmdline) { l.Disks = []string{"sdz"} })
+			*c = b.arm(box.BackupAgain, func(l *bootcfg.Cmdline) { l.Disks = []string{"sdz"} })
 		},
 		"rescue": func(b *bench, c *string) { *c = b.arm(box.Rescue, nil) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)
 			b.disk("vda", "S1", 1)
+			b.do(box.Backup, Done)
+			b.wreck("vda") // a restore would be done
 			before := b.read("dev/vda")
 			cmdline := b.arm(box.Restore, nil)
 			spoil(b, &cmdline)
 			if got := b.run(cmdline); got != Refused {
 				t.Fatalf("outcome is %q:\n%s", got, b.console.String())
 			}
-			if b.read("dev/vda") != before || b.exists(folder+"vda.raw.gz") {
+			if b.read("dev/vda") != before || b.exists(folder+"vda.raw.gz.old") {
 				t.Fatal("something was changed")
 			}
 		})

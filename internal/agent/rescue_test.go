@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/sharedir"
+	"testbox-imaging/internal/testenv"
 )
 
 // armRescue arms for rescue with a maintenance system that can do it.
@@ -247,6 +249,26 @@ func TestWritable(t *testing.T) {
 	os.RemoveAll(b.path("backup"))
 	b.verb(cmdline, writable(false, "vda"), Done)
 	b.says("this is in no log", "disk vda (serial S1) is writable now")
+}
+
+// TestWriteProtected: it is not said of a disk that it is writable when it has a
+// switch of its own.
+func TestWriteProtected(t *testing.T) {
+	testenv.Root(t)
+	testenv.Tools(t, "losetup")
+	b := newBench(t)
+	b.disk("vda", "S1", 1)
+	out, err := exec.Command("losetup", "--find", "--show", "--read-only", b.path("dev/vda")).CombinedOutput()
+	if err != nil {
+		t.Fatalf("losetup: %v: %s", err, out)
+	}
+	loop := strings.TrimSpace(string(out))
+	t.Cleanup(func() { exec.Command("losetup", "--detach", loop).Run() })
+	if err := errors.Join(os.Remove(b.path("dev/vda")), os.Symlink(loop, b.path("dev/vda"))); err != nil {
+		t.Fatal(err)
+	}
+	b.verb(b.armRescue(nil), func(c Config) Outcome { return Writable(c, []string{"vda"}, false) }, Failed)
+	b.says("disk vda is still read-only: it protects itself")
 }
 
 func TestDisksTable(t *testing.T) {

@@ -113,7 +113,15 @@ func TestLongestCommandLine(t *testing.T) {
 func TestGenerateRefuses(t *testing.T) {
 	for says, change := range map[string]func(*BootFile){
 		"at most 2000":           func(b *BootFile) { b.Args = strings.Repeat("x ", 1000) },
-		"not for the site":       func(b *BootFile) { b.Args = "quiet testbox-retry=1" },
+		"testbox-retry=1 is not": func(b *BootFile) { b.Args = "nosmt testbox-retry=1" },
+		"ip=dhcp is not":         func(b *BootFile) { b.Args = "ip=dhcp" },
+		"nfsroot=x is not":       func(b *BootFile) { b.Args = "nfsroot=x" },
+		"BOOTIF=x is not":        func(b *BootFile) { b.Args = "BOOTIF=x" },
+		"init=x is not":          func(b *BootFile) { b.Args = "init=x" },
+		"root=x is not":          func(b *BootFile) { b.Args = "root=x" },
+		"rw is not":              func(b *BootFile) { b.Args = "nosmt rw" },
+		"resume=x is not":        func(b *BootFile) { b.Args = "resume=x" },
+		"quiet is not":           func(b *BootFile) { b.Args = "quiet" },
 		"panic=0 is not for":     func(b *BootFile) { b.Args = "panic=0" },
 		"partner":                func(b *BootFile) { b.Args = `a="b` },
 		"printable":              func(b *BootFile) { b.Args = "a\nLABEL x" },

@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -87,6 +88,9 @@ func TestCmdlineRefuses(t *testing.T) {
 		least + " testbox-disks=sda,sda":                         "twice",
 		least + " testbox-host=-x":                               "not a host name",
 		least + " testbox-expires=tomorrow":                      "not a time",
+		least + " testbox-expires=2026-11-22T08:00:00+01:00":     "not a time",
+		least + " testbox-expires=2026-11-22T08:00:00.5Z":        "not a time",
+		least + " testbox-expires=0001-01-01T00:00:00Z":          "not a time",
 		least + " testbox-fault=":                                "not a word",
 		least + " ip=10.0.0.1":                                   "neither dhcp",
 		least + " ip=10.0.0.1:::255.0.255.0":                     "not an address of a network",
@@ -100,6 +104,13 @@ func TestCmdlineRefuses(t *testing.T) {
 	} {
 		if c, err := ParseCmdline(line); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%q gave %+v, %v; want an error with %q", line, c, err, says)
+		}
+	}
+	words := strings.Fields(least)
+	for i, w := range words {
+		line := strings.Join(slices.Delete(slices.Clone(words), i, i+1), " ")
+		if c, err := ParseCmdline(line); err == nil || !strings.Contains(err.Error(), "has no testbox-") {
+			t.Errorf("without %s it gave %+v, %v", w, c, err)
 		}
 	}
 }

@@ -16,7 +16,7 @@ import (
 func TestInterrupted(t *testing.T) {
 	dir := t.TempDir()
 	ctx, cancel := context.WithCancel(t.Context())
-	cmd := child.Command(ctx, "sh", "-c", `trap 'echo cleaned >clean' TERM; sleep 1000 & echo up; wait; wait`)
+	cmd := child.Command(ctx, "sh", "-c", `trap 'echo cleaned >clean' TERM; (sleep 15; echo late) & echo up; wait; wait`)
 	cmd.Dir = dir
 	out, err := cmd.StdoutPipe()
 	if err == nil {
@@ -30,8 +30,8 @@ func TestInterrupted(t *testing.T) {
 		t.Fatal(line, err)
 	}
 	cancel()
-	if _, err := io.Copy(io.Discard, r); err != nil { // ends when both have
-		t.Error(err)
+	if more, err := io.ReadAll(r); err != nil || len(more) > 0 { // it ends when both have
+		t.Errorf("after the end: %q, %v", more, err)
 	}
 	if err := child.Err(ctx, cmd.Wait()); err != nil && !errors.Is(err, context.Canceled) {
 		t.Errorf("the error is %v", err)

@@ -157,6 +157,94 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
+// TestOpenFlags: what is read does not come from the page cache, and what is
+// read only cannot be written.
+func TestOpenFlags(t *testing.T) {
+	devDir, file, d := fileDisk(t, 1<<20, 512)
+	f, err := os.OpenFile(file, os.O_RDONLY|unix.O_DIRECT, 0)
+	if err != nil {
+		t.Skipf("the file system has no O_DIRECT: %v", err)
+	}
+	must(t, f.Close())
+	for write, access := range map[bool]int{false: unix.O_RDONLY, true: unix.O_RDWR} {
+		dev := open(t, devDir, d, write)
+		block := &Device{name: "sda"}
+		if block.openBlock(file, write) == nil { // what it opens is no block device, but open
+			t.Error("a file is taken for a block device")
+		}
+		for what, dev := range map[string]*Device{"file": dev, "block device": block} {
+			flags, err := unix.FcntlInt(dev.f.Fd(), unix.F_GETFL, 0)
+			must(t, err)
+			if flags&unix.O_DIRECT == 0 || flags&unix.O_ACCMODE != access {
+				t.Errorf("a %s, to be written %v, is opened with %#x", what, write, flags)
+			}
+			must(t, dev.Close())
+		}
+	}
+}
+
+// TestUncache: without O_DIRECT nothing of what is read next is in the page
+// cache.
+func TestUncache(t *testing.T) {
+	const size = 1 << 20
+	devDir, file, d := fileDisk(t, size, 512)
+	var fs unix.Statfs_t
+	must(t, unix.Statfs(file, &fs))
+	if fs.Type == unix.TMPFS_MAGIC {
+		t.Skip("on this file system all is in memory")
+	}
+	dev := open(t, devDir, d, true)
+	must(t, dev.f.Close(), dev.openBuffered(file, true))
+	_, err := dev.WriteAt(make([]byte, size), 0)
+	must(t, err)
+	m, err := unix.Mmap(int(dev.f.Fd()), 0, size, unix.PROT_READ, unix.MAP_SHARED)
+	must(t, err)
+	defer unix.Munmap(m)
+	cached := func() (n int) {
+		pages := make([]byte, size/os.Getpagesize())
+		_, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(unsafe.SliceData(m))), size, uintptr(unsafe.Pointer(unsafe.SliceData(pages))))
+		if errno != 0 {
+			t.Fatal(errno)
+		}
+		for _, p := range pages {
+			n += int(p & 1)
+		}
+		return n
+	}
+	if cached() == 0 {
+		t.Skip("nothing that was written is in the page cache")
+	}
+	for range 100 { // the kernel drops no page that something else holds just now
+		must(t, dev.uncache(0, size))
+		if cached() == 0 {
+			return
+		}
+	}
+	t.Errorf("%d pages are still in the page cache", cached())
+}
+
+// TestLock: of two testboxes one writes a file, or both read it.
+func TestLock(t *testing.T) {
+	devDir, file, d := fileDisk(t, 1<<20, 512)
+	for _, c := range []struct{ first, second, may bool }{{false, false, true}, {false, true, false}, {true, false, false}, {true, true, false}} {
+		first := open(t, devDir, d, c.first)
+		second, err := Open(devDir, d, c.second)
+		if c.may != (err == nil) || !c.may && !errors.Is(err, ErrInUse) {
+			t.Errorf("open for writing %v, then %v: %v", c.first, c.second, err)
+		}
+		if err == nil {
+			must(t, second.Close())
+		}
+		must(t, first.Close())
+	}
+	before, err := os.Stat(file)
+	must(t, err, os.Rename(file, file+".away"), os.WriteFile(file, make([]byte, 1<<20), 0o600))
+	dev := open(t, devDir, d, false)
+	if err := dev.lockFile(before, false); err == nil {
+		t.Error("a file that was replaced while it was opened is taken")
+	}
+}
+
 // A disk that gives less than it has is no end of the disk.
 func TestReadOfShrunkFile(t *testing.T) {
 	devDir, file, d := fileDisk(t, 1<<20, 512)
@@ -177,7 +265,6 @@ func TestAlignedBuffer(t *testing.T) {
 	}
 }
 
-// Parts of one block written at the same time are all kept.
 // TestSyncIsReal: what was written is synced by the operating system, and an
 // error of that is told.
 func TestSyncIsReal(t *testing.T) {
@@ -204,6 +291,31 @@ func TestSyncIsReal(t *testing.T) {
 	s.Fail(0, 0)
 }
 
+// TestUncacheSyncs: what was written is on the disk before it is read, without
+// O_DIRECT.
+func TestUncacheSyncs(t *testing.T) {
+	s := testenv.SyncFolder(t)
+	file := filepath.Join(s.Dir, "image")
+	must(t, os.WriteFile(file, make([]byte, 4096), 0o600))
+	d := Disk{Name: "sda"}
+	d.Size, d.SectorSize = 4096, 512
+	dev, err := OpenPath(file, d, true)
+	must(t, err)
+	defer dev.Close()
+	must(t, dev.f.Close(), dev.openBuffered(file, true))
+	_, err = dev.WriteAt([]byte{1}, 0)
+	must(t, err)
+	s.Counts()
+	for _, want := range []int{1, 0} {
+		_, err = dev.ReadAt(make([]byte, 512), 0)
+		must(t, err)
+		if files, _ := s.Counts(); files != want {
+			t.Errorf("a read syncs the file %d times, not %d", files, want)
+		}
+	}
+}
+
+// Parts of one block written at the same time are all kept.
 func TestConcurrentWrites(t *testing.T) {
 	devDir, file, d := fileDisk(t, 1<<20, 512)
 	dev := open(t, devDir, d, true)

@@ -123,6 +123,7 @@ func TestMatchTable(t *testing.T) {
 		{"path, other namespace", words{"nvme0n1 serial=A ns=1 path=p1"}, words{"nvme0n1 serial=A ns=2 path=p1", "nvme1n1"}, nil, "!not certain", ""},
 		{"path, now too small", words{"vda path=p1"}, words{"vda path=p1 size=4", "vdb path=p2"}, nil, "!image vda belongs to disk vda (same path p1), but the disk is too small", ""},
 		{"path, but the disk has another image's WWN", words{"sda wwn=naa.1 serial=A path=p1", "sdb path=p2"}, words{"sda serial=A", "sdb wwn=naa.1 serial=B path=p2"}, nil, "!not certain", ""},
+		{"path, but another disk has the image's WWN", words{"sda wwn=naa.1 serial=A path=p1"}, words{"sda path=p1", "sdb wwn=naa.1 serial=B path=p2"}, nil, "!not certain", ""},
 		// 4: named by kernel name
 		{"named, but it has another image's WWN", words{"sda wwn=naa.1 serial=A", "sdb"}, words{"sda path=p9", "sdb wwn=naa.1 serial=B"}, words{"sda", "sdb"}, "!not certain", ""},
 		{"no sidecar, named", words{"sda anonymous", "sdb anonymous"}, words{"sda", "sdb"}, words{"sda", "sdb"}, "sda=sda sdb=sdb", "the admin named disk sda"},

@@ -100,6 +100,12 @@ func TestScanGoesOnAfterFailures(t *testing.T) {
 	if !strings.Contains(b.said.String(), "cannot load module libata: exec format error") {
 		t.Errorf("said %q", b.said.String())
 	}
+	if b.device("scsi:t-0x00"); m.scan() == 0 {
+		t.Error("no driver is loaded any more")
+	}
+	if want := []string{"e1000e", "scsi_mod", "ahci", "sd_mod"}; !slices.Equal(b.loaded, want) {
+		t.Errorf("loaded %v, want %v", b.loaded, want)
+	}
 }
 
 func TestByName(t *testing.T) {

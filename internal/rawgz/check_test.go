@@ -59,10 +59,8 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// TestCheckOtherPieces: members that are whole but belong to another disk are
-// found by the hash at the end.
-// TestMemberMissing: an image without one of its members is no shorter disk,
-// for the reader alone and for the check without a sidecar.
+// TestMemberMissing: an image without one of its members, or cut between two, is
+// no shorter disk, for the reader alone and for the check without a sidecar.
 func TestMemberMissing(t *testing.T) {
 	disk := bytes.Repeat([]byte("some bytes of a disk. "), 3<<20/22)
 	file, _ := write(t, disk)
@@ -94,9 +92,14 @@ func TestMemberMissing(t *testing.T) {
 		if _, err := check(cut, nil); err == nil {
 			t.Errorf("without member %d, the check finds nothing", i)
 		}
+		if _, err := NewReader(bytes.NewReader(file[:ends[i]]), int64(ends[i])); err == nil {
+			t.Errorf("cut behind member %d, it is taken", i)
+		}
 	}
 }
 
+// TestCheckOtherPieces: members that are whole but belong to another disk are
+// found by the hash at the end.
 func TestCheckOtherPieces(t *testing.T) {
 	a, _ := write(t, bytes.Repeat([]byte("a"), image.PieceSize))
 	b, _ := write(t, bytes.Repeat([]byte("b"), image.PieceSize))
@@ -266,22 +269,32 @@ func (f *failing) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// TestWriterFails: an error of the file is one of Append or Close, for good.
+// TestWriterFails: an error of the file is one of Append or Close, for good. The
+// last bytes reach the file in Close.
 func TestWriterFails(t *testing.T) {
 	noise := make([]byte, image.PieceSize)
 	rand.NewChaCha8([32]byte{}).Read(noise)
-	_, whole := write(t, bytes.Repeat(noise, 4))
-	for left := 0; left < int(whole.FileSize); left += 99_991 {
+	enc, err := NewWriter(io.Discard).Encode(nil, noise)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writes := func(left int) (size int, err, closed error) {
 		w := NewWriter(&failing{left: left})
-		var err error
-		for range 4 {
-			enc, _ := w.Encode(nil, noise)
-			if err = w.Append(noise, enc); err != nil {
-				break
-			}
+		for i := 0; i < 4 && err == nil; i++ {
+			err = w.Append(noise, enc)
 		}
-		if _, closed := w.Close(); !errors.Is(errors.Join(err, closed), errFull) || closed == nil {
-			t.Fatalf("file full after %d bytes: %v, %v", left, err, closed)
+		sums, closed := w.Close()
+		return int(sums.FileSize), err, closed
+	}
+	whole, err, closed := writes(1 << 30)
+	if err != nil || closed != nil {
+		t.Fatal(err, closed)
+	}
+	for left := 0; left < whole; left += 99_991 {
+		for _, left := range []int{left, whole - 1 - left} {
+			if _, err, closed := writes(left); !errors.Is(errors.Join(err, closed), errFull) || closed == nil {
+				t.Fatalf("file full after %d of %d bytes: %v, %v", left, whole, err, closed)
+			}
 		}
 	}
 }

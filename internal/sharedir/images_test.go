@@ -151,9 +151,15 @@ func TestLast(t *testing.T) {
 	if f.SetLast(LastAction{Arming: "x", Action: box.Restore}) == nil || f.SetLast(LastAction{Arming: armingB, Action: "sleep"}) == nil {
 		t.Error("a record that cannot be is written")
 	}
-	must(t, f.WriteFile(lastName, []byte("{")))
-	if done, err := f.Done(armingA); done || err == nil {
-		t.Errorf("damaged record: %v, %v", done, err)
+	const record = `{"format":1,"arming":"aaaaaaaaaaaaaaaa","action":"restore","outcome":"done","time":"2026-11-22T08:00:00Z"}`
+	for text, good := range map[string]bool{
+		record: true, "": false, "{": false, record[:len(record)-1]: false, record + "x": false,
+		strings.Replace(record, ":1", ":2", 1): false, strings.Replace(record, "time", "times", 1): false,
+	} {
+		must(t, f.WriteFile(lastName, []byte(text)))
+		if done, err := f.Done(armingA); done != good || (err == nil) != good {
+			t.Errorf("record %s: %v, %v", text, done, err)
+		}
 	}
 }
 

@@ -64,8 +64,8 @@ func TestSetMisuse(t *testing.T) {
 	}
 	_, err = w.Write([]byte("data"))
 	must(t, err)
-	if s.Commit(None) == nil {
-		t.Error("commit of an image that is not finished")
+	if err := s.Commit(None); err == nil || !strings.Contains(err.Error(), "sda is not finished") {
+		t.Errorf("commit of an image that is not finished: %v", err)
 	}
 	wrongArming, wrongName, wrongSize := factsOf(armingB, "sda", []byte("data")), factsOf(armingA, "sdb", []byte("data")), factsOf(armingA, "sda", []byte("dat"))
 	noHash := factsOf(armingA, "sda", []byte("data"))
@@ -183,6 +183,26 @@ func TestSecondAgentBeganBefore(t *testing.T) {
 	}
 }
 
+// TestCutMeanwhile: a file that is not what was written is not committed.
+func TestCutMeanwhile(t *testing.T) {
+	for _, file := range []string{"sda.raw.gz", "sda.json"} {
+		v := newArea(t)
+		s, err := openFolder(t, v).Begin(armingA)
+		must(t, err)
+		w, err := s.Create("sda")
+		must(t, err)
+		_, err = w.Write([]byte("data"))
+		must(t, errors.Join(err, s.Finish("sda", factsOf(armingA, "sda", []byte("data")))))
+		must(t, durable.WriteFile(v, s.path(file), []byte("cut"), fileMode))
+		if err := s.Commit(None); err == nil || !strings.Contains(err.Error(), "has 3 bytes instead of") {
+			t.Errorf("%s was cut, and the commit says %v", file, err)
+		}
+		if es, err := openFolder(t, v).Images(); err != nil || len(es) > 0 {
+			t.Errorf("there are images: %v, %v", es, err)
+		}
+	}
+}
+
 func TestStorageFull(t *testing.T) {
 	for _, full := range []error{syscall.ENOSPC, syscall.EDQUOT} {
 		v := newArea(t)
@@ -214,9 +234,10 @@ func TestStorageFull(t *testing.T) {
 func TestRecoverKeepsWhatItCannotPlace(t *testing.T) {
 	files := setFiles(armingA, "", "sda")
 	for name, plan := range map[string]string{
-		"files gone": string((&commitPlan{planFormat, armingB, []planFile{{"sda.raw.gz", 9}, {"sda.json", 9}}, []string{"sda.raw.gz", "sda.json"}, []string{}}).marshal()),
-		"not a plan": "{}\n",
-		"empty":      "",
+		"files nowhere": string((&commitPlan{planFormat, armingB, []planFile{{"sdb.raw.gz", 9}, {"sdb.json", 9}}, []string{"sda.raw.gz", "sda.json"}, []string{}}).marshal()),
+		"files gone":    string((&commitPlan{planFormat, armingB, []planFile{{"sda.raw.gz", 9}, {"sda.json", 9}}, []string{"sda.raw.gz", "sda.json"}, []string{}}).marshal()),
+		"not a plan":    "{}\n",
+		"empty":         "",
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := merged(files, map[string]string{planName: plan, "sda.raw.gz.bbbbbbbbbbbbbbbb.new": "cut"})

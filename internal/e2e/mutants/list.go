@@ -148,8 +148,14 @@ func (m *mutant) check(root string) error {
 
 var testFunc = regexp.MustCompile(`(?m)^func (Test\w+|Fuzz\w+)\(`)
 
+// known has the tests of the packages that testsIn has seen.
+var known = map[string][]string{}
+
 // testsIn gives the names of the tests of a package.
 func testsIn(dir string) (names []string, err error) {
+	if names := known[dir]; names != nil {
+		return names, nil
+	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, err
@@ -167,5 +173,6 @@ func testsIn(dir string) (names []string, err error) {
 			names = append(names, f[1])
 		}
 	}
+	known[dir] = names
 	return names, nil
 }

@@ -211,15 +211,11 @@ func usesRapid(dir string) (bool, error) {
 
 // pattern is the -run of some tests; a name may have that of a subtest.
 func pattern(tests []string) string {
-	if len(tests) == 1 {
-		return "^" + strings.ReplaceAll(tests[0], "/", "$/^") + "$"
+	all := make([]string, len(tests))
+	for i, name := range tests {
+		all[i] = "^" + strings.ReplaceAll(name, "/", "$/^") + "$"
 	}
-	var tops []string
-	for _, name := range tests {
-		top, _, _ := strings.Cut(name, "/")
-		tops = append(tops, top)
-	}
-	return "^(" + strings.Join(tops, "|") + ")$"
+	return strings.Join(all, "|")
 }
 
 // tail is the end of what a test printed.

@@ -80,14 +80,20 @@ func TestDiskInUse(t *testing.T) {
 	t.Parallel()
 	sda := disk("sda", plainExt4(1))
 	b := newBox(t, sda)
+	b.does("backup")
 	mount(t, sda.dev)
-	b.arm("backup")
-	start := time.Now()
-	r := b.run()
-	if r.code != failed && r.code != refused {
-		t.Errorf("the backup of a mounted disk ended with %d after %s:\n%s", r.code, time.Since(start), r.out)
-	}
-	if !strings.Contains(r.out, "sda") || !b.armed() {
-		t.Errorf("armed %v:\n%s", b.armed(), r.out)
+	for _, action := range []string{"backup-again", "restore"} {
+		b.arm(action, "--replace")
+		start := time.Now()
+		r := b.run()
+		if r.code != failed && r.code != refused {
+			t.Errorf("the %s of a mounted disk ended with %d after %s:\n%s", action, r.code, time.Since(start), r.out)
+		}
+		if !strings.Contains(r.out, "sda") || !b.armed() {
+			t.Errorf("armed %v:\n%s", b.armed(), r.out)
+		}
+		if !readOnly(t, sda.dev) {
+			t.Errorf("after the %s the disk can be written", action)
+		}
 	}
 }
