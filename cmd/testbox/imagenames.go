@@ -69,7 +69,8 @@ func nameDisks(cmd *cobra.Command, s *store.Locked, box string, disks []namedDis
 	n.last, err = store.Select(rs, damaged, store.Selector{Box: box, When: "latest"}, time.Now())
 	if unreadable := new(store.UnreadableError); errors.As(err, &unreadable) {
 		// A new backup is wanted all the more where an old one may be lost.
-		cmd.PrintErrf("testbox: warning: %v; the names of the disks come from earlier backups: compare them with `testbox image list`\n", unreadable.Unwrap())
+		cmd.PrintErrf("testbox: warning: %v; the names of the disks come from earlier backups: compare them with `testbox image list`\n",
+			unreadable.Unwrap())
 		n.last, err = unreadable.Instead, nil
 	}
 	if errors.Is(err, store.ErrNoImage) || err == nil && n.last == nil {

@@ -241,7 +241,8 @@ func damagedOf(damaged []*store.RecordError, box string) (out []*store.RecordErr
 
 // guardWhole refuses to delete the last whole backup of a disk of which damaged
 // ones stay, and says which box is left with nothing.
-func guardWhole(cmd *cobra.Command, s *store.Locked, rs []*image.Record, damaged []*store.RecordError, gone []*image.Record, allow bool) error {
+func guardWhole(cmd *cobra.Command, s *store.Locked, rs []*image.Record, damaged []*store.RecordError,
+	gone []*image.Record, allow bool) error {
 	damages := damagesOf(cmd, s)
 	isGone := func(r *image.Record) bool { return slices.Contains(gone, r) }
 	for _, r := range gone {

@@ -193,7 +193,8 @@ func warnRoom(cmd *cobra.Command, need map[string]int64) {
 	}
 	for _, dev := range all {
 		if r := of[dev]; r.need > r.free {
-			cmd.PrintErrf("testbox: warning: %s has %s free, and what is written there needs about %s\n", r.folder, bytesText(r.free), bytesText(r.need))
+			cmd.PrintErrf("testbox: warning: %s has %s free, and what is written there needs about %s\n",
+				r.folder, bytesText(r.free), bytesText(r.need))
 		}
 	}
 }

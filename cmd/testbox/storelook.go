@@ -136,7 +136,8 @@ func unscrubbed(r *store.ScrubReport, err error) error {
 	if r == nil || len(r.Faults) == 0 {
 		return err
 	}
-	errs := []error{err, fmt.Errorf("the scrub had found %s until then; what that costs is known at its end, so run it again", words.Count(len(r.Faults), "fault"))}
+	errs := []error{err, fmt.Errorf("the scrub had found %s until then; what that costs is known at its end, so run it again",
+		words.Count(len(r.Faults), "fault"))}
 	for _, f := range r.Faults[:min(len(r.Faults), maxFaultsShown)] {
 		errs = append(errs, errors.New(f.Where()))
 	}

@@ -80,7 +80,8 @@ func openPlace(cmd *cobra.Command, dir string, r *remote, readOnly bool) (*store
 	switch {
 	case errors.Is(err, store.ErrNoStore):
 		return nil, noStore(err, dir, r)
-	case errors.Is(err, store.ErrLocked), errors.Is(err, store.ErrNotOwner), errors.Is(err, store.ErrLocalLocks), errors.Is(err, store.ErrRecordsGone):
+	case errors.Is(err, store.ErrLocked), errors.Is(err, store.ErrNotOwner), errors.Is(err, store.ErrLocalLocks),
+		errors.Is(err, store.ErrRecordsGone):
 		return nil, refused("%w", err)
 	case errors.Is(err, blob.ErrNoConditions):
 		return nil, refused("%w; %s, declare this folder the only writer with `testbox store take-over --only-writer`", err, noConditions)
@@ -88,7 +89,8 @@ func openPlace(cmd *cobra.Command, dir string, r *remote, readOnly bool) (*store
 	return s, err
 }
 
-var errScrub = errors.New("`testbox store scrub` says which backups this costs; after it, a backup of a disk that still has the bytes heals them")
+var errScrub = errors.New("`testbox store scrub` says which backups this costs; " +
+	"after it, a backup of a disk that still has the bytes heals them")
 
 // noStore adds what makes a store in a folder to the error that says that there
 // is none.

@@ -70,7 +70,9 @@ func options(logf func(string, ...any)) *fs.Options {
 	o.FsName, o.Name = "testbox", strings.TrimPrefix(fsType, "fuse.")
 	o.DisableXAttrs = true
 	o.MaxWrite, o.MaxReadAhead = 1<<20, 1<<20 // a read is as large as a write may be
-	o.DisableSplice = true                    // what is read is in memory; and a read of MaxWrite, which no pipe can take, is a line of the log each
+	// What is read is in memory; and each read of MaxWrite, which no pipe can
+	// take, would be a line of the log.
+	o.DisableSplice = true
 	o.Logger = log.New(lines(logf), "", 0)
 	o.MountOptions.Logger = o.Logger
 	if os.Geteuid() == 0 { // without a helper program, which takes "ro" as a word

@@ -114,12 +114,14 @@ func TestScrubOnAFullDisk(t *testing.T) {
 	report, err := s.Scrub(t.Context(), nil)
 	must(t, err)
 	t.Log(report.Err())
-	if len(report.Faults) != 2 || report.Faults[1].Off != 40 || len(report.Faults[1].Costs) != 1 || !slices.Equal(report.Images(), []string{r.Box + " " + r.ID}) {
+	if len(report.Faults) != 2 || report.Faults[1].Off != 40 || !slices.Equal(report.Images(), []string{r.Box + " " + r.ID}) {
 		t.Errorf("the report is %v", report)
 	}
 	text := report.Err().Error()
-	if !errors.Is(report.Unnoted, syscall.ENOSPC) || !strings.Contains(text, "2 faults, which damage 1 backup") || !strings.Contains(text, "could not be written down") {
-		t.Errorf("it says %v", text)
+	for _, want := range []string{"2 faults, which damage 1 backup", "could not be written down"} {
+		if !errors.Is(report.Unnoted, syscall.ENOSPC) || !strings.Contains(text, want) {
+			t.Errorf("it says %v, without %q", text, want)
+		}
 	}
 	wantDamaged(t, s)
 	blobs.room.Store(1 << 20)

@@ -112,8 +112,8 @@ func (l *Locked) recordsGone() error {
 	if st, err := os.Stat(folder); l.remote || packs == 0 || err == nil && st.IsDir() || err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	return fmt.Errorf("there are packs, %w (%s); bring it back, or, if no backup is wanted or `testbox store copy` is to bring them back, make an empty folder of that name",
-		ErrRecordsGone, folder)
+	return fmt.Errorf("there are packs, %w (%s); bring it back, or, if no backup is wanted or `testbox store copy` is to bring them back, "+
+		"make an empty folder of that name", ErrRecordsGone, folder)
 }
 
 // Close closes the store and gives the locks back.

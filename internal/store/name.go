@@ -26,7 +26,8 @@ import (
 
 // ErrNameLost says that the blob that makes a store is damaged or gone, and
 // that there are packs or records.
-var ErrNameLost = errors.New("the file `store` is damaged or gone, and there are backups; `testbox store rebuild-index` writes it anew from what else is there")
+var ErrNameLost = errors.New("the file `store` is damaged or gone, and there are backups; " +
+	"`testbox store rebuild-index` writes it anew from what else is there")
 
 // nameLost says more of an error of identify, if the blob that makes a store is
 // not what was written.
@@ -172,7 +173,8 @@ func namedByPacks(ctx context.Context, blobs blob.Store) (id [16]byte, err error
 		return id, ErrNoStore
 	}
 	return id, fmt.Errorf("of %s none %w, and there is no index that tells it; so nobody knows which store this was. Remove nothing: "+
-		"bring the folder `packs` or the file `store` back from where it is whole, or make a new store and `testbox store copy` a second copy to it",
+		"bring the folder `packs` or the file `store` back from where it is whole, "+
+		"or make a new store and `testbox store copy` a second copy to it",
 		words.Count(len(list), "pack"), errNoHeader)
 }
 

@@ -90,8 +90,8 @@ type ScrubReport struct {
 func (r *ScrubReport) Err() error {
 	err := r.damage()
 	if r.Unnoted != nil {
-		err = errors.Join(err, fmt.Errorf("what was found could not be written down in the store, so neither does `testbox image list` show it nor a new backup heal it; "+
-			"mend that, as by making room, and scrub again: %w", r.Unnoted))
+		err = errors.Join(err, fmt.Errorf("what was found could not be written down in the store, "+
+			"so neither does `testbox image list` show it nor a new backup heal it; mend that, as by making room, and scrub again: %w", r.Unnoted))
 	}
 	return err
 }

@@ -183,7 +183,8 @@ func NoBackup(records []*image.Record, box string) error {
 
 // pick picks from a box's backups that can be read. Hidden are those of the
 // others which may be meant.
-func pick(of []*image.Record, broken map[*image.Record]*RecordError, s Selector, now time.Time) (found *image.Record, hidden []*RecordError) {
+func pick(of []*image.Record, broken map[*image.Record]*RecordError, s Selector, now time.Time) (
+	found *image.Record, hidden []*RecordError) {
 	if n, ok := s.back(); ok {
 		return pickBack(of, broken, n, now)
 	}
@@ -220,7 +221,8 @@ func pick(of []*image.Record, broken map[*image.Record]*RecordError, s Selector,
 }
 
 // pickBack picks the one that was made n backups before the last.
-func pickBack(of []*image.Record, broken map[*image.Record]*RecordError, n int, now time.Time) (found *image.Record, hidden []*RecordError) {
+func pickBack(of []*image.Record, broken map[*image.Record]*RecordError, n int, now time.Time) (
+	found *image.Record, hidden []*RecordError) {
 	order := inOrder(of, now)
 	after := map[*image.Record]bool{} // those made later than the one that is found
 	for i := len(order) - 1; i >= 0 && found == nil; i-- {

@@ -186,7 +186,8 @@ func TestSelectDamaged(t *testing.T) {
 	} {
 		of := slices.Clone(tt.of)
 		slices.SortFunc(of, compareRecords)
-		damaged := []*RecordError{{"a", tt.damaged, errors.New("broken")}, {"b", "20261127-000000", errors.New("broken")}, {"a", "x", errors.New("broken")}}
+		broken := errors.New("broken")
+		damaged := []*RecordError{{"a", tt.damaged, broken}, {"b", "20261127-000000", broken}, {"a", "x", broken}}
 		r, err := Select(of, damaged, Selector{Box: "a", When: tt.when}, now)
 		got, instead := "refused", ""
 		var unreadable *UnreadableError
@@ -226,7 +227,9 @@ func TestAfterDamaged(t *testing.T) {
 func TestSelectedIsMeant(t *testing.T) {
 	now := time.Date(2026, 11, 28, 0, 0, 0, 0, time.UTC)
 	rapid.Check(t, func(t *rapid.T) {
-		ages := rapid.SliceOfN(rapid.SampledFrom([]time.Duration{0, time.Second, time.Hour, 24 * time.Hour, 25 * time.Hour, -time.Hour, 30 * 365 * 24 * time.Hour}), 1, 8).Draw(t, "ages")
+		day := 24 * time.Hour
+		age := rapid.SampledFrom([]time.Duration{0, time.Second, time.Hour, day, day + time.Hour, -time.Hour, 30 * 365 * day})
+		ages := rapid.SliceOfN(age, 1, 8).Draw(t, "ages")
 		var all, readable []*image.Record
 		var damaged []*RecordError
 		taken := map[string]int{}
@@ -251,7 +254,8 @@ func TestSelectedIsMeant(t *testing.T) {
 		}
 		slices.SortFunc(all, compareRecords)
 		slices.SortFunc(readable, compareRecords)
-		when := rapid.SampledFrom([]string{"", "latest", "latest~1", "latest~2", "baseline", "2026-11", "2026-11-27", "20261127-000000", "20261127-000000-2"}).Draw(t, "when")
+		when := rapid.SampledFrom([]string{"", "latest", "latest~1", "latest~2", "baseline",
+			"2026-11", "2026-11-27", "20261127-000000", "20261127-000000-2"}).Draw(t, "when")
 		got, err := Select(readable, damaged, Selector{Box: "a", When: when}, now)
 		want, wantErr := Select(all, nil, Selector{Box: "a", When: when}, now)
 		if err == nil && (wantErr != nil || got.ID != want.ID) {
@@ -269,7 +273,9 @@ func TestOrderStays(t *testing.T) {
 	s := newStore(t, &mem.Store{})
 	d := newDisk(seeds(1, 3))
 	var rs []*image.Record
-	for i, text := range []string{"2026-11-20 08:00:00", "2026-11-21 08:10:00", "2026-11-21 08:00:00", "1970-01-01 00:00:05", "2026-11-21 08:05:00", "1970-01-01 00:00:04"} {
+	for i, text := range []string{
+		"2026-11-20 08:00:00", "2026-11-21 08:10:00", "2026-11-21 08:00:00", "1970-01-01 00:00:05", "2026-11-21 08:05:00", "1970-01-01 00:00:04",
+	} {
 		r := recordOf("a", backupsAt("a", text)[0].Time, d)
 		if i > 1 {
 			r.After = rs[i-1].ID // as a clock that goes back makes it
