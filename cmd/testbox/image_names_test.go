@@ -9,7 +9,8 @@ import (
 )
 
 // TestNames has a case for each way in which a device is known again, or not.
-// A disk is written as KERNEL:SERIAL:PATH:GIB.
+// A disk is written as KERNEL:SERIAL:PATH:GIB, and with :old if only a backup
+// before the last has it.
 func TestNames(t *testing.T) {
 	for _, c := range []struct{ what, was, is, want string }{
 		{"the kernel's names are swapped", "sda:A::1 sdb:B::1", "sda:B::1 sdb:A::1", "sdb sda"},
@@ -25,13 +26,18 @@ func TestNames(t *testing.T) {
 		{"nothing at all", "sda:::1 sdb:::1", "sdc:::1 sdd:::1", "refused"},
 		{"a serial that came later", "sda:::1", "sdb:A::1", "sda"},
 		{"another disk of one box", "sda:A::1", "sdb:B::1", "sdb"},
+		{"one is new, and has the name of one that is long gone", "sda:A::1:old sdb:B::1", "sdb:B::1 sda:C::1", "sdb sdc"},
+		{"one comes back", "sda:A::1:old sdb:B::1", "sda:B::1 sdb:A::1", "sdb sda"},
 	} {
 		n := &naming{last: &image.Record{ID: "1", Box: "box"}}
 		for f := range strings.FieldsSeq(c.was) {
 			kernel, id := parseDisk(t, f)
 			d := image.RecordedDisk{Name: kernel, Kernel: kernel, Disk: id}
-			n.last.Disks = append(n.last.Disks, d)
-			n.was = append(n.was, knownDisk{RecordedDisk: &d, traits: traits{file: kernel}, last: true, now: -1})
+			last := !strings.HasSuffix(f, ":old")
+			if last {
+				n.last.Disks = append(n.last.Disks, d)
+			}
+			n.was = append(n.was, knownDisk{RecordedDisk: &d, traits: traits{file: kernel}, last: last, now: -1})
 		}
 		for f := range strings.FieldsSeq(c.is) {
 			kernel, id := parseDisk(t, f)

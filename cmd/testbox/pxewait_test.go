@@ -47,7 +47,16 @@ func TestWaitForTheSilent(t *testing.T) {
 	if errs.Len() > 0 {
 		t.Errorf("of a box that has not begun: %s", errs.String())
 	}
-	if err := writeFile(log, "T: 10.88.0.11: info: backup, arming "+string(c.Arming)+"\n"); err != nil {
+	// What the box says of another arming is not what is waited for.
+	const other = "==================== T\nT: 10.88.0.11: info: backup, arming 0123456789abcdef\nT: 10.88.0.11: info: backup: done\n"
+	if err := writeFile(log, other); err != nil {
+		t.Fatal(err)
+	}
+	look(20*time.Minute+time.Second, false)
+	if out.Len() > 0 {
+		t.Errorf("it prints what is of another arming: %s", out.String())
+	}
+	if err := writeFile(log, other+"==================== T\nT: 10.88.0.11: info: backup, arming "+string(c.Arming)+"\n"); err != nil {
 		t.Fatal(err)
 	}
 	look(21*time.Minute, false)

@@ -401,37 +401,32 @@ func TestDisarmedIntoAnotherFile(t *testing.T) {
 
 // TestListOfDisks: only the absence of disk-devices.lst means all disks.
 func TestListOfDisks(t *testing.T) {
-	for name, text := range map[string]string{
-		"no bytes": "", "blank lines": "\r\n \n,\n", "a comment": "# vda\n", "a mark": "\xef\xbb\xbf", "UTF-16": "\xff\xfev\x00d\x00a\x00",
-	} {
-		t.Run(name, func(t *testing.T) {
-			b := newBench(t)
-			b.disk("vda", "S1", 1)
-			b.disk("vdb", "S2", 2)
-			b.do(box.Backup, Done)
-			b.wreck("vdb")
-			wrecked := b.read("dev/vdb")
-			b.write(folder+sharedir.DisksName, text)
-			for _, action := range []box.Action{box.Restore, box.Verify, box.BackupAgain} {
-				b.do(action, Refused)
-			}
-			if b.read("dev/vdb") != wrecked {
-				t.Error("a disk was written that no list names")
-			}
-			b.write(folder+sharedir.DisksName, "\xef\xbb\xbfvda\r\nvda\r\n")
-			b.do(box.Restore, Done)
-			if b.read("dev/vdb") != wrecked {
-				t.Error("vdb was written, and vda alone is named")
-			}
-		})
-	}
 	b, wrecked := twoDisks(t)
-	if err := os.Symlink("nowhere", b.path(folder, sharedir.DisksName)); err != nil {
-		t.Fatal(err)
+	list := b.path(folder, sharedir.DisksName)
+	for name, text := range map[string]string{
+		"no bytes": "", "blank lines": "\r\n \n,\n", "a comment": "# vda\n", "a mark": "\xef\xbb\xbf", "UTF-16": "\xff\xfev\x00d\x00a\x00", "a link to nothing": "link",
+	} {
+		os.Remove(list)
+		if text == "link" {
+			if err := os.Symlink("nowhere", list); err != nil {
+				t.Fatal(err)
+			}
+		} else {
+			b.write(folder+sharedir.DisksName, text)
+		}
+		for _, action := range []box.Action{box.Restore, box.Verify, box.BackupAgain} {
+			b.do(action, Refused)
+		}
+		if !wrecked() {
+			t.Errorf("%s: a disk was written that no list names", name)
+		}
 	}
-	b.do(box.Restore, Refused)
-	if !wrecked() {
-		t.Error("a disk was written, and the list cannot be read")
+	os.Remove(list)
+	vdb := b.read("dev/vdb")
+	b.write(folder+sharedir.DisksName, "\xef\xbb\xbfvda\r\nvda\r\n")
+	b.do(box.Restore, Done)
+	if wrecked() || b.read("dev/vdb") != vdb {
+		t.Error("vda alone is named, and it is not vda alone that was written")
 	}
 }
 

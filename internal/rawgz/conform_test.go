@@ -19,7 +19,7 @@ type stored struct {
 
 func (s stored) Open() (image.Reader, error) { return rawgz.NewReader(s.r, s.size) }
 
-const step = 61 // of the damages: each bit of every step-th byte, each length that is a multiple
+const step = 127 // of the damages: each bit of every step-th byte, each length that is a multiple
 
 func (s stored) Damages() int { return int(s.size)/step*9 + 2 }
 
