@@ -74,6 +74,7 @@ func TestUnmountedIsClean(t *testing.T) {
 		{"-b size=1024 -m reflink=0", "logbsize=128k"},
 	} {
 		t.Run(c.mkfs, func(t *testing.T) {
+			t.Parallel() // most of it is waiting for the disk
 			img := realfs.XFS.Make(t, 64<<20, strings.Fields(c.mkfs)...)
 			rnd := rand.New(rand.NewPCG(1, 2))
 			for i := range unmounts() {
@@ -166,5 +167,5 @@ func snapshots() int {
 		fmt.Sscan(os.Getenv("XFS_SNAPSHOTS"), &n)
 		return n
 	}
-	return 30
+	return 15
 }
