@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -145,6 +147,40 @@ func TestRecorded(t *testing.T) {
 		}
 		if got := one.recorded(); got != (id == this) || got && one.code != exitBadSectors {
 			t.Errorf("the record of %s ends the wait for %s: %v, code %d", id, this, got, one.code)
+		}
+	}
+}
+
+// TestLogReader: a log that is cut, rotated away or removed while it is followed
+// loses no line.
+func TestLogReader(t *testing.T) {
+	path := t.TempDir() + "/log"
+	r := &logReader{path: path}
+	defer r.close()
+	for _, step := range []struct {
+		what, text string
+		do         func() error
+		want       string
+	}{
+		{"it is not there", "", func() error { return nil }, ""},
+		{"two lines, and half of one", "a\nb\nc", nil, "a b"},
+		{"the rest of it", "a\nb\ncc\n", nil, "cc"},
+		{"it was cut", "d\n", nil, "d"},
+		{"it was rotated away, with new lines in both", "", func() error {
+			return errors.Join(os.WriteFile(path, []byte("d\ne\nf"), 0o644), os.Rename(path, path+".1"), os.WriteFile(path, []byte("g\n"), 0o644))
+		}, "e f g"},
+		{"it is gone", "", func() error { return os.Remove(path) }, ""},
+		{"it is there again", "h\n", nil, "h"},
+	} {
+		do := step.do
+		if do == nil {
+			do = func() error { return os.WriteFile(path, []byte(step.text), 0o644) }
+		}
+		if err := do(); err != nil {
+			t.Fatal(err)
+		}
+		if lines, err := r.lines(); err != nil || strings.Join(lines, " ") != step.want {
+			t.Errorf("%s: %q, %v; want %s", step.what, lines, err, step.want)
 		}
 	}
 }
