@@ -16,7 +16,9 @@ import (
 func TestInterrupted(t *testing.T) {
 	dir := t.TempDir()
 	ctx, cancel := context.WithCancel(t.Context())
-	cmd := child.Command(ctx, "sh", "-c", `trap 'echo cleaned >clean' TERM; (sleep 15; echo late) & echo up; wait; wait`)
+	// The trap is set behind the fork: a child that had not given it up yet
+	// would lose the signal.
+	cmd := child.Command(ctx, "sh", "-c", `(sleep 15; echo late) & trap 'echo cleaned >clean' TERM; echo up; wait; wait`)
 	cmd.Dir = dir
 	out, err := cmd.StdoutPipe()
 	if err == nil {
