@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"hash/crc32"
 	"strings"
 	"testing"
 
@@ -174,5 +175,61 @@ func TestWhatOneReaderSaysOfAll(t *testing.T) {
 	with(t, "fat", func(*volume.Volume) (*volume.Found, error) { panic("as a bug does") })
 	if m := mapOf(t, d); m.FreeBytes() != 0 || !strings.Contains(m.Doubt, "a bug") {
 		t.Errorf("one panics: %d bytes are free: %+v", m.FreeBytes(), m)
+	}
+}
+
+// gptPart is a partition of a GPT, in sectors, both included.
+type gptPart struct {
+	kind        string // its GUID as it stands there
+	first, last uint64
+}
+
+// gptOf is the first MiB and the end of a disk of so many sectors.
+func gptOf(sectors uint64, parts ...gptPart) (start, end []byte) {
+	le := binary.LittleEndian
+	entries := make([]byte, 32*512)
+	for i, p := range parts {
+		e := entries[128*i:]
+		copy(e, p.kind)
+		e[16] = byte(1 + i)
+		le.PutUint64(e[32:], p.first)
+		le.PutUint64(e[40:], p.last)
+	}
+	header := func(my, other, at uint64) []byte {
+		h := make([]byte, 512)
+		copy(h, "EFI PART\x00\x00\x01\x00\x5c\x00\x00\x00")
+		for i, n := range []uint64{my, other, 34, sectors - 34} {
+			le.PutUint64(h[24+8*i:], n)
+		}
+		le.PutUint64(h[72:], at)
+		le.PutUint32(h[80:], 128)
+		le.PutUint32(h[84:], 128)
+		le.PutUint32(h[88:], crc32.ChecksumIEEE(entries))
+		le.PutUint32(h[16:], crc32.ChecksumIEEE(h[:92]))
+		return h
+	}
+	start = make([]byte, 1<<20)
+	copy(start[446:], "\x00\x00\x02\x00\xEE\xFF\xFF\xFF\x01\x00\x00\x00\xFF\xFF\xFF\xFF")
+	start[510], start[511] = 0x55, 0xAA
+	copy(start[512:], header(1, sectors-1, 2))
+	copy(start[1024:], entries)
+	return start, append(entries, header(sectors-1, 1, sectors-33)...)
+}
+
+// TestVerityByItsType: a partition whose type says that it holds hashes of
+// another one takes what is free there, whatever is found in it.
+func TestVerityByItsType(t *testing.T) {
+	const linux = "\xAF\x3D\xC6\x0F\x83\x84\x72\x47\x8E\x79\x3D\x69\xD8\x47\x7D\xE4"
+	const verity = "\xED\x57\x73\x2C\xD2\xEB\xD9\x46\xAE\xC1\x23\xD4\x37\xEC\x2B\xF5" // of the root of x86-64
+	fs := realfs.Unpack(realfs.Seeds(t, "*/testdata")["ext/cut-csum3"], 1<<40)
+	for kind, free := range map[string]bool{linux: true, verity: false} {
+		rest := &realfs.Packed{Size: 1 << 20, Sectors: map[int64][]byte{}}
+		behind := uint64(1<<20+fs.Size) / 512
+		start, end := gptOf(behind+2048, gptPart{linux, 2048, behind - 1}, gptPart{kind, behind, behind + 99})
+		rest.WriteAt(end, rest.Size-int64(len(end)))
+		m := mapOf(t, joined{start, []*realfs.Packed{fs, rest}})
+		if m.Table != "gpt" || m.Parts[1].FS != "ext4" || (m.FreeBytes() > 0) != free || strings.Contains(m.Parts[1].Doubt, "verity") == free {
+			t.Errorf("free %v: %+v", free, m)
+		}
 	}
 }

@@ -356,3 +356,67 @@ func TestFileIsFree(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestMultiMount: the block by which computers see each other says whether a
+// repair was under way, and must be in use.
+func TestMultiMount(t *testing.T) {
+	const clean, fsck = 0xFF4D4D50, 0xE24D4D50
+	lostFound := uint64(0x1C + 5) // has nothing in it
+	for _, c := range []struct {
+		name, want string
+		block      uint64
+		magic, seq uint32
+		sum        uint32 // added to the right one
+	}{
+		{"unmounted", "", lostFound, 0x4D4D50, clean, 0},
+		{"mounted", "", lostFound, 0x4D4D50, 77, 0},
+		{"repair", "e2fsck was running", lostFound, 0x4D4D50, fsck, 0},
+		{"no magic", "no magic", lostFound, 0x4D4D51, clean, 0},
+		{"checksum", "checksum of its multi-mount", lostFound, 0x4D4D50, clean, 1},
+		{"free", "multi-mount block as free", 200, 0x4D4D50, clean, 0},
+		{"outside", "multi-mount block is block 600", 600, 0x4D4D50, clean, 0},
+	} {
+		p := realfs.Unpack(realfs.Seeds(t, "testdata")["plain"], 1<<30)
+		s := superOf(p)
+		le.PutUint32(s.raw[0x60:], s.incompat|incompatMMP)
+		le.PutUint64(s.raw[0x168:], c.block)
+		s.write(p)
+		b := make([]byte, 1024)
+		le.PutUint32(b, c.magic)
+		le.PutUint32(b[4:], c.seq)
+		le.PutUint32(b[0x3FC:], crc32c(s.seed, b[:0x3FC])+c.sum)
+		p.WriteAt(b, int64(c.block)<<10)
+		if _, err := readPacked(p); c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s: %v, not %q", c.name, err, c.want)
+		}
+	}
+}
+
+// TestDescriptors: what a group's descriptor says, with a right checksum.
+func TestDescriptors(t *testing.T) {
+	for _, c := range []struct {
+		name, want string
+		at         int64
+		set        []byte
+	}{
+		{"an unknown flag", "unknown flags", 0x12, []byte{0x20}},
+		{"a bitmap outside", "has its structures in block", 0, []byte{0, 0, 1, 0}},
+		{"a table over the end", "has its structures in block 599", 8, []byte{0x57, 2, 0, 0}},
+		{"a bitmap in the table", "two of its structures", 0, []byte{21}},
+	} {
+		p := realfs.Unpack(realfs.Seeds(t, "testdata")["plain"], 1<<30)
+		f := opened(t, p)
+		if c.name == "a bitmap in the table" {
+			c.set[0] = byte(f.groups[0].inodeTable + 1)
+		}
+		at, d := int64(f.sb.descBlock(0))*f.sb.blockSize, make([]byte, f.sb.descSize)
+		p.ReadAt(d, at)
+		copy(d[c.at:], c.set)
+		le.PutUint16(d[0x1E:], 0)
+		le.PutUint16(d[0x1E:], uint16(crc32c(crc32c(f.sb.seed, make([]byte, 4)), d)))
+		p.WriteAt(d, at)
+		if _, err := readPacked(p); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, not %q", c.name, err, c.want)
+		}
+	}
+}
