@@ -225,6 +225,9 @@ func TestListThisMachine(t *testing.T) {
 			t.Errorf("%s is there twice", d.Name)
 		}
 		seen[d.Name] = true
+		if d.Transport == "virtual" {
+			continue // loop devices that other tests make, change and take away just now
+		}
 		if size, sector := number(d.Name, "size")*512, number(d.Name, "queue/logical_block_size"); d.Size != size || int64(d.SectorSize) != sector {
 			t.Errorf("%s has %d bytes in sectors of %d, the kernel says %d and %d", d.Name, d.Size, d.SectorSize, size, sector)
 		}
