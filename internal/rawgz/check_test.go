@@ -228,6 +228,11 @@ func TestShrunkFile(t *testing.T) {
 			t.Errorf("%s, with a sidecar: no error", name)
 		}
 	}
+	// What was read before is not taken for what is missing.
+	zeros := shrunk{bytes.NewReader(make([]byte, 3<<20)), 3 << 19}
+	if _, err := hashFile(context.Background(), zeros, 3<<20, func(int64, int64) {}); err == nil {
+		t.Error("half a file has the hash of the whole one")
+	}
 }
 
 func TestCheckCancels(t *testing.T) {
