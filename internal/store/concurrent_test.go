@@ -22,7 +22,7 @@ func TestAtOnce(t *testing.T) {
 	s := openStore(t, Config{Blobs: blobs, Log: func(string, ...any) {}})
 	length := 2 * time.Second
 	if testenv.All() {
-		length = 20 * time.Second
+		length = 8 * time.Second
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
