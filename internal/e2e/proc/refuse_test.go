@@ -1,6 +1,7 @@
 package proc
 
 import (
+	"bytes"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -315,6 +316,27 @@ func (b *testBox) armedUntil(t time.Time) {
 	text = expires.ReplaceAll(text, []byte("testbox-expires="+t.UTC().Format(time.RFC3339)))
 	must(b.t, os.WriteFile(b.bootFile(), text, 0o644))
 	b.boot()
+}
+
+var retry = regexp.MustCompile(` testbox-retry=\S+`)
+
+// TestReboots: the box is restarted after its action, and after a while if it is
+// still armed. The agent of this test has not the right to.
+func TestReboots(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, one()...)
+	for action, code := range map[string]int{"refresh-info": done, "restore": refused} {
+		b.arm(action, "--replace")
+		text, err := os.ReadFile(b.bootFile())
+		must(t, err)
+		text = bytes.Replace(retry.ReplaceAll(text, nil), []byte(" testbox-backup="), []byte(" testbox-retry=1 testbox-backup="), 1)
+		must(t, os.WriteFile(b.bootFile(), text, 0o644))
+		b.boot()
+		out := b.verb("run", "--reboot").ends(code, "rebooting\n", "reboot: operation not permitted")
+		if waits := strings.Contains(out, "still armed; rebooting in 1s to try again"); waits != (code == refused) {
+			t.Errorf("%s: it waits before it reboots: %v\n%s", action, waits, out)
+		}
+	}
 }
 
 // TestOtherMachine: an admin can accept a machine; one whose UUID says nothing
