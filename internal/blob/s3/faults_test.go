@@ -395,6 +395,11 @@ func TestConditionalFaults(t *testing.T) {
 		b.put(t, "a", noise(3))
 		panic(http.ErrAbortHandler)
 	}
+	// mute lets another write, and never answers.
+	mute := func(http.Handler, http.ResponseWriter, *http.Request) {
+		b.put(t, "a", noise(3))
+		panic(http.ErrAbortHandler)
+	}
 	removed := func(forward http.Handler, w http.ResponseWriter, r *http.Request) {
 		forward.ServeHTTP(httptest.NewRecorder(), r)
 		if err := b.own.Remove(t.Context(), "a"); err != nil {
@@ -404,6 +409,7 @@ func TestConditionalFaults(t *testing.T) {
 	}
 	for name, test := range map[string]struct {
 		fault
+		times  int  // 0: once
 		exists bool // another's blob is there before
 		over   bool // it is to be written over it, and not as a new one
 		want   error
@@ -422,6 +428,8 @@ func TestConditionalFaults(t *testing.T) {
 		"over a version, overtaken":      {fault: overtaken, exists: true, over: true, want: blob.ErrChanged, then: noise(3)},
 		"over a version, conflict":       {fault: conflict, exists: true, over: true, then: noise(2)},
 		"over a version, lost, removed":  {fault: removed, exists: true, over: true, want: blob.ErrChanged},
+		"new, overtaken, mute":           {fault: mute, times: always, want: fs.ErrExist, then: noise(3)},
+		"over a version, mute":           {fault: mute, times: always, exists: true, over: true, want: blob.ErrChanged, then: noise(3)},
 		"over a version, 500, then done": {fault: answer(500), exists: true, over: true, then: noise(2)},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -435,7 +443,8 @@ func TestConditionalFaults(t *testing.T) {
 				}
 			}
 			if test.fault != nil {
-				b.spoil(1, method("PUT"), test.fault)
+				b.spoil(max(test.times, 1), method("PUT"), test.fault)
+				defer b.spoil(0, nil, nil)
 			}
 			err := blob.WriteOver(t.Context(), b.spoiled, "a", over, noise(2))
 			if !errors.Is(err, test.want) {

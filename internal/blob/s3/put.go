@@ -120,7 +120,21 @@ func (w *writer) put(sum []byte) (etag string, err error) {
 		}
 		return w.conflict()
 	})
+	if err != nil && status(err) == 0 && !errors.As(err, new(final)) && w.isTaken() {
+		return w.isOurs(w.ctx, sum)
+	}
 	return etag, err
+}
+
+// isTaken reports, where no answer came, whether the blob is not any more what
+// this one was to take the place of. A server that refuses a large blob before
+// it has read all of it can close the connection, and its answer is lost.
+func (w *writer) isTaken() bool {
+	if w.over == blob.Any || w.s.cfg.OnlyWriter {
+		return false
+	}
+	now, err := w.s.Version(w.ctx, w.name)
+	return err == nil && now != w.over || errors.Is(err, fs.ErrNotExist) && w.over != blob.None
 }
 
 // missed reports whether the server says that the blob is not what this one
