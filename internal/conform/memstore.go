@@ -1,6 +1,7 @@
 package conform
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -173,11 +174,13 @@ func (m *MemStore) Records() []*image.Record {
 	return slices.Clone(m.records)
 }
 
-// Keys gives the keys of all objects of a kind, in no order.
+// Keys gives the keys of all objects of a kind, in the order of their names.
 func (m *MemStore) Keys(kind object.Kind) []object.Key {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return slices.DeleteFunc(slices.Collect(maps.Keys(m.objects)), func(k object.Key) bool { return k.Kind != kind })
+	keys := slices.DeleteFunc(slices.Collect(maps.Keys(m.objects)), func(k object.Key) bool { return k.Kind != kind })
+	slices.SortFunc(keys, func(a, b object.Key) int { return bytes.Compare(a.Name[:], b.Name[:]) })
+	return keys
 }
 
 // Gets is how many objects were asked for so far.
