@@ -15,7 +15,7 @@ help:
 	@echo 'make test     install what is needed and run all tests (root, Debian 12)'
 	@echo 'make demo     install what is needed; back up, wreck and restore a virtual testbox (root, Debian 12)'
 	@echo 'make bench    speed beside other tools (root, 60 GB, more than an hour)'
-	@echo 'make mutants  break the code on purpose, and see that tests notice (root, about an hour)'
+	@echo 'make mutants  break the code on purpose, and see that tests notice (root, a quarter of an hour)'
 	@echo 'make lint     gofmt, vet, staticcheck, package levels'
 	@echo 'make fuzz     every fuzz test for FUZZTIME=$(FUZZTIME)'
 	@echo 'make vuln     known vulnerabilities of what we import'
