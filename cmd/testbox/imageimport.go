@@ -205,7 +205,8 @@ func (d *localDisk) sayBare(cmd *cobra.Command) {
 		return
 	}
 	if _, err := parttab.Read(d, d.identity.Size, d.identity.SectorSize); errors.Is(err, parttab.ErrBeyond) {
-		cmd.PrintErrf("testbox: warning: %s ends before its partitions do (%v): it may be cut off, or one of several parts of an image\n", d.path, err)
+		cmd.PrintErrf("testbox: warning: %s ends before its partitions do (%v): it may be cut off, or one of several parts of an image\n",
+			d.path, err)
 	}
 	name, err := probe.Bare(volume.New(cmd.Context(), d, d.identity.Size, d.identity.SectorSize, nil))
 	if err == nil && name != "" {

@@ -102,8 +102,9 @@ func noStore(err error, dir string, r *remote) error {
 	return wrong("%w; `testbox store init %s` makes one", err, in)
 }
 
-// closing closes the store, notes there what was found damaged, and adds an error of that to a command's; and if
-// that is of damage, what to do about it.
+// closing notes in the store what was found damaged, closes it, and adds an
+// error of that to the command's. To one that is of damage it adds what to do
+// about it.
 func closing(cmd *cobra.Command, s *store.Locked, err *error) {
 	lost := errors.Is(*err, object.ErrDamaged) || errors.Is(*err, chunk.ErrMissing)
 	if cmd.Context().Err() == nil {

@@ -265,17 +265,24 @@ func TestAlignedBuffer(t *testing.T) {
 	}
 }
 
-// TestSyncIsReal: what was written is synced by the operating system, and an
-// error of that is told.
-func TestSyncIsReal(t *testing.T) {
-	s := testenv.SyncFolder(t)
-	file := filepath.Join(s.Dir, "image")
+// onSyncFolder opens a file of a page in a folder that counts syncs.
+func onSyncFolder(t *testing.T) (s *testenv.Syncs, file string, dev *Device) {
+	t.Helper()
+	s = testenv.SyncFolder(t)
+	file = filepath.Join(s.Dir, "image")
 	must(t, os.WriteFile(file, make([]byte, 4096), 0o600))
 	d := Disk{Name: "sda"}
 	d.Size, d.SectorSize = 4096, 512
 	dev, err := OpenPath(file, d, true)
 	must(t, err)
-	defer dev.Close()
+	t.Cleanup(func() { dev.Close() })
+	return s, file, dev
+}
+
+// TestSyncIsReal: what was written is synced by the operating system, and an
+// error of that is told.
+func TestSyncIsReal(t *testing.T) {
+	s, _, dev := onSyncFolder(t)
 	if _, err := dev.WriteAt(make([]byte, 512), 0); err != nil {
 		t.Fatal(err)
 	}
@@ -294,16 +301,9 @@ func TestSyncIsReal(t *testing.T) {
 // TestUncacheSyncs: what was written is on the disk before it is read, without
 // O_DIRECT.
 func TestUncacheSyncs(t *testing.T) {
-	s := testenv.SyncFolder(t)
-	file := filepath.Join(s.Dir, "image")
-	must(t, os.WriteFile(file, make([]byte, 4096), 0o600))
-	d := Disk{Name: "sda"}
-	d.Size, d.SectorSize = 4096, 512
-	dev, err := OpenPath(file, d, true)
-	must(t, err)
-	defer dev.Close()
+	s, file, dev := onSyncFolder(t)
 	must(t, dev.f.Close(), dev.openBuffered(file, true))
-	_, err = dev.WriteAt([]byte{1}, 0)
+	_, err := dev.WriteAt([]byte{1}, 0)
 	must(t, err)
 	s.Counts()
 	for _, want := range []int{1, 0} {

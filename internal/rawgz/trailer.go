@@ -29,7 +29,8 @@ func (e *trailerError) Error() string {
 		what = fmt.Sprintf("(%s, and from byte %d on something that is no gzip)", words.Count(e.zeros, "zero"), e.at+e.zeros)
 	}
 	return fmt.Sprintf("%d bytes of a disk end at byte %d of the file, and %s %s %s; "+
-		"if the disk is whole with that, `head -c %d` makes a file without what follows", e.disk, e.at, words.Count(e.len, "byte"), words.Verb(e.len, "follows", "follow"), what, e.at)
+		"if the disk is whole with that, `head -c %d` makes a file without what follows",
+		e.disk, e.at, words.Count(e.len, "byte"), words.Verb(e.len, "follows", "follow"), what, e.at)
 }
 
 // notZero is where the first byte is that is not zero, at or behind a place in

@@ -670,14 +670,17 @@ func folders(t *testing.T) (bucket *mem.Store, config func(blobs blob.Store, fol
 	}
 }
 
-// stuck does not remove packs while it is.
+// stuck does not remove packs while it is. It keeps their names: these requests
+// may still come.
 type stuck struct {
 	blob.Store
-	is bool
+	is   bool
+	held []string
 }
 
 func (s *stuck) Remove(ctx context.Context, name string) error {
 	if s.is && strings.HasPrefix(name, packPrefix) {
+		s.held = append(s.held, name)
 		return errNet
 	}
 	return s.Store.Remove(ctx, name)
@@ -687,7 +690,7 @@ func (s *stuck) Remove(ctx context.Context, name string) error {
 // removed later. What a scrub finds in them must not count as there until then.
 func TestScrubAfterFailedRemoval(t *testing.T) {
 	bucket, config := folders(t)
-	blobs, d := &stuck{bucket, true}, newDisk(seeds(1, 30))
+	blobs, d := &stuck{Store: bucket, is: true}, newDisk(seeds(1, 30))
 	s := openStore(t, config(blobs, "one"))
 	must(t, s.Delete(t.Context(), mustBackup(t, s, "10.0.0.1", day(1), d)))
 	if err := collectAll(s); !errors.Is(err, errNet) {

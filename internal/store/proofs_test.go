@@ -152,13 +152,10 @@ func (w *failingCommit) Commit() error {
 func TestRemovalsThatComeLate(t *testing.T) {
 	bucket, config := folders(t)
 	d := newDisk(seeds(1, 30))
-	h := &heldRemovals{Store: bucket}
+	h := &stuck{Store: bucket, is: true}
 	one := openStore(t, config(h, "one"))
 	must(t, one.Delete(t.Context(), mustBackup(t, one, "10.0.0.1", day(1), d)))
-	h.hold = true
-	plan, err := one.PlanGC(t.Context())
-	must(t, err)
-	if _, err := one.GC(t.Context(), plan); !errors.Is(err, errNet) || len(h.held) == 0 {
+	if err := collectAll(one); !errors.Is(err, errNet) || len(h.held) == 0 {
 		t.Fatalf("%d removals are on their way, and the collection ends with %v", len(h.held), err)
 	}
 	two := openStore(t, config(bucket, "two"))
@@ -222,22 +219,6 @@ func (w *heldRecord) Commit() error {
 }
 
 func (w *heldRecord) Abort() {}
-
-// heldRemovals keeps requests to remove something from the bucket, and gives no
-// answer.
-type heldRemovals struct {
-	blob.Store
-	hold bool
-	held []string
-}
-
-func (h *heldRemovals) Remove(ctx context.Context, name string) error {
-	if !h.hold {
-		return h.Store.Remove(ctx, name)
-	}
-	h.held = append(h.held, name)
-	return errNet
-}
 
 // TestPutOfNoObject: lengths that cannot be are refused, also of objects that
 // this process made.

@@ -139,7 +139,8 @@ func (r *ScrubReport) Images() (out []string) {
 // String is the report for people.
 func (r *ScrubReport) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "read %s: %s in %s and %s %s whole\n", image.SizeText(r.Bytes), words.Count(r.Objects, "object"), words.Count(r.Packs, "pack"),
+	fmt.Fprintf(&b, "read %s: %s in %s and %s %s whole\n",
+		image.SizeText(r.Bytes), words.Count(r.Objects, "object"), words.Count(r.Packs, "pack"),
 		words.Count(r.Records, "record"), words.Verb(r.Objects+r.Records, "is", "are"))
 	for _, f := range r.Faults {
 		fmt.Fprintln(&b, f)

@@ -35,7 +35,8 @@ func Open(ctx context.Context, cfg Config, spool string) (*Store, error) {
 	keys := credentials.NewChainCredentials([]credentials.Provider{&credentials.EnvAWS{}, &credentials.FileAWSCredentials{}})
 	value, err := keys.GetWithContext(nil)
 	if err != nil {
-		return nil, fmt.Errorf("the keys for s3://%s cannot be read; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (the error was: %w)", cfg.Bucket, err)
+		return nil, fmt.Errorf("the keys for s3://%s cannot be read; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (the error was: %w)",
+			cfg.Bucket, err)
 	}
 	if value.AccessKeyID == "" || value.SecretAccessKey == "" {
 		return nil, fmt.Errorf("there are no keys for s3://%s; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY", cfg.Bucket)
