@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"testbox-imaging/internal/blob"
-	"testbox-imaging/internal/blob/dir"
 	"testbox-imaging/internal/durable"
 	"testbox-imaging/internal/store"
 )
@@ -81,14 +80,10 @@ func runStoreInit(cmd *cobra.Command, path, url string, only bool) error {
 	if err := mayBeFolder(path); err != nil {
 		return err
 	}
-	folder, err := dir.New(durable.OS{}, path)
-	if err != nil {
-		return err
-	}
-	if url != "" {
+	if url == "" {
+		err = store.InitDir(cmd.Context(), path)
+	} else if err = (durable.OS{}).MkdirAll(path, 0o700); err == nil {
 		err = initRemote(cmd, path, &remote{url: url, onlyWriter: only})
-	} else if err = store.Init(cmd.Context(), folder); err == nil {
-		err = durable.OS{}.MkdirAll(filepath.Join(path, "records"), 0o700) // so that it is known to be away when it is
 	}
 	if err != nil {
 		return err

@@ -98,6 +98,23 @@ type Locked struct {
 	files  []*os.File
 }
 
+// InitDir makes a store in a folder, which is made if it is not there. The
+// folder of records is made at once, so that it is known to be away when it is.
+func InitDir(ctx context.Context, path string) error {
+	blobs, err := dir.New(durable.OS{}, path)
+	if err == nil {
+		err = Init(ctx, blobs)
+	}
+	if err != nil {
+		return err
+	}
+	return durable.OS{}.MkdirAll(recordsFolder(path), 0o700)
+}
+
+func recordsFolder(path string) string {
+	return filepath.Join(path, strings.TrimSuffix(recordPrefix, "/"))
+}
+
 // ErrRecordsGone is matched by the error of a store whose records are away.
 var ErrRecordsGone = errors.New("but the folder with the records of backups is not there")
 
@@ -108,7 +125,7 @@ func (l *Locked) recordsGone() error {
 	l.mu.Lock()
 	packs := len(l.packs)
 	l.mu.Unlock()
-	folder := filepath.Join(l.path, strings.TrimSuffix(recordPrefix, "/"))
+	folder := recordsFolder(l.path)
 	if st, err := os.Stat(folder); l.remote || packs == 0 || err == nil && st.IsDir() || err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
