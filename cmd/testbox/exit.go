@@ -12,20 +12,21 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"testbox-imaging/internal/box"
 )
 
 // The exit codes of every command.
 const (
-	exitDone    = 0
-	exitFailed  = 1
-	exitWrong   = 2
-	exitRefused = 3
-	// As the agent's: docs/design.md has the outcomes.
-	exitBadSectors = 4
-	exitExpired    = 5
-	exitDiffer     = 6
-	exitRescue     = 7
-	// Not the agent's: the box has not said yet how its action ended.
+	exitDone       = box.ExitDone
+	exitFailed     = box.ExitFailed
+	exitWrong      = box.ExitWrong
+	exitRefused    = box.ExitRefused
+	exitBadSectors = box.ExitBadSectors
+	exitExpired    = box.ExitExpired
+	exitDiffer     = box.ExitDiffers
+	exitRescue     = box.ExitRescuing
+	// No outcome: the box has not said yet how its action ended.
 	exitPending = 8
 )
 

@@ -149,10 +149,11 @@ func (st *boxStatus) tell(now time.Time) (string, int) {
 // tellLast says how the last action of a box ended that is not armed.
 func (st *boxStatus) tellLast() (string, int) {
 	s := st.session
-	recorded, known := agent.Outcome(0), false
+	recorded := box.Outcome("")
 	if st.last != nil {
-		recorded, known = agent.ParseOutcome(st.last.Outcome)
+		recorded = st.last.Outcome
 	}
+	known := recorded.Known()
 	switch same := known && s.Arming == st.last.Arming; {
 	case known && (s.Arming == "" || same && !(s.Ended && s.Outcome == recorded) || !same && st.lastIsNewer()):
 		return fmt.Sprintf("%s: %s at %s (arming %s), as is recorded", st.last.Action, recorded, st.last.Time.UTC().Format(time.RFC3339), st.last.Arming), recorded.ExitCode()
@@ -180,7 +181,7 @@ func (st *boxStatus) halfRestored() string {
 		return ""
 	case !s.Ended:
 		return fmt.Sprintf("its restore began %s, and its log does not say that it has ended", s.Since)
-	case s.Outcome == agent.Failed:
+	case s.Outcome == box.Failed:
 		return fmt.Sprintf("its restore of %s has not ended well (%s)", s.Since, s.End)
 	}
 	return ""

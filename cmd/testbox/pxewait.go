@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"testbox-imaging/internal/agent"
+	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/sharedir"
 )
 
@@ -169,7 +170,7 @@ func (wt *waiter) follow(one *watch) {
 			continue
 		}
 		one.finish(one.session.Outcome.ExitCode(), one.session.End)
-		if o := one.session.Outcome; o != agent.Failed && o != agent.Refused {
+		if one.session.Outcome.Class() != box.Again {
 			return // a start that comes after this only finds that there is nothing to do
 		}
 	}
@@ -207,9 +208,9 @@ func (one *watch) recorded() bool {
 	if err != nil || last == nil || last.Arming != one.plan.file.Cmdline.Arming {
 		return false
 	}
-	outcome, known := agent.ParseOutcome(last.Outcome)
+	known := last.Outcome.Known()
 	if known {
-		one.finish(outcome.ExitCode(), fmt.Sprintf("%s: %s, as is recorded; its log does not say so", last.Action, outcome))
+		one.finish(last.Outcome.ExitCode(), fmt.Sprintf("%s: %s, as is recorded; its log does not say so", last.Action, last.Outcome))
 	}
 	return known
 }

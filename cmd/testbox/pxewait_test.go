@@ -74,7 +74,7 @@ func TestWaitForTheSilent(t *testing.T) {
 	look(time.Hour, false)
 	look(time.Hour+maxSkew+time.Second, true)
 	const says = "has said nothing for 44m0s, and the arming expired at 2026-11-29T09:00:00Z"
-	if one.code != agent.Failed.ExitCode() || !strings.Contains(out.String(), says) {
+	if one.code != box.Failed.ExitCode() || !strings.Contains(out.String(), says) {
 		t.Errorf("code %d: %s", one.code, out.String())
 	}
 }
@@ -99,8 +99,8 @@ func TestWorst(t *testing.T) {
 func TestStatus(t *testing.T) {
 	now := time.Date(2026, 11, 29, 8, 0, 0, 0, time.UTC)
 	this, other := box.NewArming(), box.NewArming()
-	track := func(id box.Arming, o agent.Outcome) agent.Track {
-		return agent.Track{Arming: id, Action: box.Restore, Ended: true, Outcome: o, End: "restore: " + o.String()}
+	track := func(id box.Arming, o box.Outcome) agent.Track {
+		return agent.Track{Arming: id, Action: box.Restore, Ended: true, Outcome: o, End: "restore: " + string(o)}
 	}
 	armed := &arming{cmd: &bootcfg.Cmdline{Action: box.Restore, Arming: this, Expires: now.Add(time.Hour)}}
 	for _, c := range []struct {
@@ -108,11 +108,11 @@ func TestStatus(t *testing.T) {
 		now  time.Time
 		code int
 	}{
-		{boxStatus{armed: armed, session: track(this, agent.Done)}, now, exitPending},
-		{boxStatus{armed: armed, session: track(this, agent.Refused)}, now, exitRefused},
-		{boxStatus{armed: armed, session: track(other, agent.Refused)}, now, exitPending},
-		{boxStatus{armed: armed, session: track(other, agent.Done)}, now.Add(2 * time.Hour), exitExpired},
-		{boxStatus{session: track(this, agent.Done)}, now, exitDone},
+		{boxStatus{armed: armed, session: track(this, box.Done)}, now, exitPending},
+		{boxStatus{armed: armed, session: track(this, box.Refused)}, now, exitRefused},
+		{boxStatus{armed: armed, session: track(other, box.Refused)}, now, exitPending},
+		{boxStatus{armed: armed, session: track(other, box.Done)}, now.Add(2 * time.Hour), exitExpired},
+		{boxStatus{session: track(this, box.Done)}, now, exitDone},
 		{boxStatus{}, now, exitPending},
 	} {
 		if text, code := c.st.tell(c.now); code != c.code {
@@ -142,7 +142,7 @@ func TestRecorded(t *testing.T) {
 	this := box.NewArming()
 	one := &watch{folder: folder, plan: armPlan{file: bootcfg.BootFile{Cmdline: bootcfg.Cmdline{Arming: this}}}}
 	for _, id := range []box.Arming{box.NewArming(), this} {
-		if err := folder.SetLast(sharedir.LastAction{Arming: id, Action: box.Restore, Outcome: agent.BadSectors.String()}); err != nil {
+		if err := folder.SetLast(sharedir.LastAction{Arming: id, Action: box.Restore, Outcome: box.BadSectors}); err != nil {
 			t.Fatal(err)
 		}
 		if got := one.recorded(); got != (id == this) || got && one.code != exitBadSectors {

@@ -28,17 +28,17 @@ func (b *bench) wreck(name string) {
 func TestResultSurvivesPowerCut(t *testing.T) {
 	b := newBench(t)
 	b.disk("vda", "S1", 1)
-	b.do(box.Backup, Done)
+	b.do(box.Backup, box.Done)
 	b.wreck("vda")
 	cmdline := b.arm(box.Verify, nil)
 	boot := b.read(b.bootFile())
-	b.want(b.run(cmdline), Differs)
+	b.want(b.run(cmdline), box.Differs)
 	b.write(b.bootFile(), boot)
-	b.want(b.run(cmdline), Differs)
+	b.want(b.run(cmdline), box.Differs)
 
 	cmdline = b.arm(box.BackupAgain, nil)
 	boot = b.read(b.bootFile())
-	b.want(b.run(cmdline), Done)
+	b.want(b.run(cmdline), box.Done)
 	facts, err := image.ParseFacts([]byte(b.read(folder + "vda.json")))
 	if err != nil {
 		t.Fatal(err)
@@ -47,7 +47,7 @@ func TestResultSurvivesPowerCut(t *testing.T) {
 	b.write(folder+"vda.json", string(facts.Marshal()))
 	os.Remove(b.path(folder, "last-action.json"))
 	b.write(b.bootFile(), boot)
-	b.want(b.run(cmdline), BadSectors)
+	b.want(b.run(cmdline), box.BadSectors)
 }
 
 // TestExpiresWhateverIsWrong: an arming ends, also of a box that cannot work.
@@ -64,14 +64,14 @@ func TestExpiresWhateverIsWrong(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)
 			b.disk("vda", "S1", 1)
-			b.do(box.Backup, Done)
+			b.do(box.Backup, box.Done)
 			spoil(b)
 			before := b.read("dev/vda")
-			if got := b.run(b.arm(box.Verify, nil)); got != Refused && got != Failed {
+			if got := b.run(b.arm(box.Verify, nil)); got != box.Refused && got != box.Failed {
 				t.Errorf("before it expires, the outcome is %q", got)
 			}
 			cmdline := b.arm(box.BackupAgain, func(c *bootcfg.Cmdline) { c.Expires = time.Now().Add(-time.Hour).UTC().Truncate(time.Second) })
-			b.want(b.run(cmdline), Expired)
+			b.want(b.run(cmdline), box.Expired)
 			if b.read("dev/vda") != before {
 				t.Fatal("the disk was changed")
 			}
@@ -101,7 +101,7 @@ func (f aheadFile) ModTime() time.Time { return f.Readable.ModTime().Add(f.by) }
 func TestExpiresByTheServersClock(t *testing.T) {
 	b := newBench(t)
 	b.disk("vda", "S1", 1)
-	for by, want := range map[time.Duration]Outcome{2 * time.Hour: Expired, 0: Done} {
+	for by, want := range map[time.Duration]box.Outcome{2 * time.Hour: box.Expired, 0: box.Done} {
 		for _, what := range []string{"with its areas", "without the backup area"} {
 			if what != "with its areas" {
 				os.Rename(b.path("backup", sharedir.Marker), b.path("away"))
@@ -110,7 +110,7 @@ func TestExpiresByTheServersClock(t *testing.T) {
 			s.fsys = ahead{s.fsys, by}
 			got := outcomeOf(s.run(context.Background()))
 			if what != "with its areas" && by == 0 {
-				want = Refused
+				want = box.Refused
 			}
 			if got != want {
 				t.Errorf("%s, on a server that is %v ahead: %q", what, by, got)
@@ -137,7 +137,7 @@ func TestCannotDisarm(t *testing.T) {
 	b := newBench(t)
 	b.disk("vda", "S1", 1)
 	b.meanwhile(func() { os.Remove(b.path(b.bootFile())); b.mkdir(b.bootFile() + "/in-the-way") })
-	b.do(box.Backup, Failed)
+	b.do(box.Backup, box.Failed)
 	b.says("backup: failed: disarm: ")
 }
 
@@ -154,7 +154,7 @@ func TestEditedMeanwhile(t *testing.T) {
 			}
 			b.write(b.bootFile(), b.read(b.bootFile())+"LABEL memtest\n  KERNEL memtest\n")
 		})
-		if got := b.run(cmdline); b.exists(b.bootFile()) == own || (got == Done) != own {
+		if got := b.run(cmdline); b.exists(b.bootFile()) == own || (got == box.Done) != own {
 			t.Errorf("edited, and of this arming %v: %q, the boot file is there: %v\n%s", own, got, b.exists(b.bootFile()), b.console.String())
 		}
 	}
@@ -176,7 +176,7 @@ func twoDisks(t *testing.T) (b *bench, wrecked func() bool) {
 	b = newBench(t)
 	b.disk("vda", "S1", 1)
 	b.disk("vdb", "S2", 2)
-	b.do(box.Backup, Done)
+	b.do(box.Backup, box.Done)
 	b.wreck("vda")
 	b.wreck("vdb")
 	a, c := b.read("dev/vda"), b.read("dev/vdb")
@@ -188,10 +188,10 @@ func twoDisks(t *testing.T) (b *bench, wrecked func() bool) {
 func TestMixedArmings(t *testing.T) {
 	b, wrecked := twoDisks(t)
 	b.facts("vdb", func(f *image.Facts) { f.Arming = string(box.NewArming()) })
-	b.do(box.Restore, Refused)
+	b.do(box.Restore, box.Refused)
 	b.says("not of one backup")
 	os.Remove(b.path(folder, "vdb.json"))
-	b.do(box.Restore, Refused)
+	b.do(box.Restore, box.Refused)
 	if !wrecked() {
 		t.Error("a disk was written")
 	}
@@ -205,7 +205,7 @@ func TestSecondImageDamaged(t *testing.T) {
 		image := []byte(b.read(folder + name + ".raw.gz"))
 		image[len(image)/2] ^= 4
 		b.write(folder+name+".raw.gz", string(image))
-		b.do(box.Restore, Refused)
+		b.do(box.Restore, box.Refused)
 		if !wrecked() {
 			t.Errorf("the image %s is damaged, and a disk was written", name)
 		}
@@ -220,12 +220,12 @@ func TestOneOfTwo(t *testing.T) {
 	for _, name := range []string{"vda", "vdb"} {
 		b, _ := twoDisks(t)
 		b.facts(name, bad)
-		b.do(box.Restore, BadSectors)
-		b.do(box.Verify, BadSectors)
+		b.do(box.Restore, box.BadSectors)
+		b.do(box.Verify, box.BadSectors)
 		b.facts(name, whole)
-		b.do(box.Verify, Done)
+		b.do(box.Verify, box.Done)
 		b.wreck(name)
-		b.do(box.Verify, Differs)
+		b.do(box.Verify, box.Differs)
 	}
 }
 
@@ -245,14 +245,14 @@ func TestHandmade(t *testing.T) {
 	qcow2 := "QFI\xfb\x00\x00\x00\x03" + before[8:]
 	for name, content := range map[string]string{"vda1.gz": before, "vda.gz": qcow2} {
 		made(name, content)
-		b.do(box.Restore, Refused)
+		b.do(box.Restore, box.Refused)
 		if b.read("dev/vda") != before {
 			t.Fatalf("%s was written", name)
 		}
 		os.Remove(b.path(folder, name))
 	}
 	made("vda.gz", qcow2)
-	b.want(b.run(b.arm(box.Restore, func(c *bootcfg.Cmdline) { c.Raw = true })), Done)
+	b.want(b.run(b.arm(box.Restore, func(c *bootcfg.Cmdline) { c.Raw = true })), box.Done)
 	if b.read("dev/vda") != qcow2 {
 		t.Error("what was asked for is not written")
 	}
@@ -307,7 +307,7 @@ func TestWrongAddressIsLogged(t *testing.T) {
 	b := newBench(t)
 	b.disk("vda", "S1", 1)
 	b.mend = func(c *Config) { c.Address, _ = box.ParseAddr("10.88.0.12") }
-	b.do(box.Backup, Refused)
+	b.do(box.Backup, box.Refused)
 	if log := b.read(folder + "maintenance.log"); !strings.Contains(log, "10.88.0.12") {
 		t.Fatalf("the log does not name the other address:\n%s", log)
 	}
@@ -318,11 +318,11 @@ func TestRecordCannotBeWritten(t *testing.T) {
 	b := newBench(t)
 	b.disk("vda", "S1", 1)
 	good := b.read("dev/vda")
-	b.do(box.Backup, Done)
+	b.do(box.Backup, box.Done)
 	b.wreck("vda")
 	os.Remove(b.path(folder, "last-action.json"))
 	b.mkdir(folder + "last-action.json/in-the-way")
-	b.do(box.Restore, Done)
+	b.do(box.Restore, box.Done)
 	if b.read("dev/vda") != good {
 		t.Fatal("the disk is not restored")
 	}
@@ -339,7 +339,7 @@ func TestImageThatIsNoDisk(t *testing.T) {
 		w.Write([]byte(before[:size]))
 		w.Close()
 		b.write(folder+"vda.gz", image.String())
-		b.do(box.Restore, Refused)
+		b.do(box.Restore, box.Refused)
 		if b.read("dev/vda") != before {
 			t.Fatalf("%s: the disk was changed", name)
 		}
@@ -352,14 +352,14 @@ func TestLastImageOfADisk(t *testing.T) {
 	b := newBench(t)
 	b.disk("vda", "S1", 1)
 	b.disk("vdb", "S2", 2)
-	b.do(box.Backup, Done)
+	b.do(box.Backup, box.Done)
 	last := b.read(folder + "vdb.raw.gz")
 	os.RemoveAll(b.path("sys/block/vdb"))
-	b.do(box.BackupAgain, Done)
+	b.do(box.BackupAgain, box.Done)
 	if log := b.read("backup/maintenance.log"); !strings.Contains(log, "image vdb has no successor") {
 		t.Fatalf("nothing warns of vdb:\n%s", log)
 	}
-	b.do(box.BackupAgain, Refused)
+	b.do(box.BackupAgain, box.Refused)
 	if b.read(folder+"vdb.raw.gz.old") != last {
 		t.Fatal("the last image of vdb is gone")
 	}
@@ -369,10 +369,10 @@ func TestLastImageOfADisk(t *testing.T) {
 func TestNamedDiskMissing(t *testing.T) {
 	b := newBench(t)
 	b.disk("vda", "S1", 1)
-	b.do(box.Backup, Done)
+	b.do(box.Backup, box.Done)
 	b.wreck("vda")
 	before := b.read("dev/vda")
-	b.want(b.run(b.arm(box.Restore, func(c *bootcfg.Cmdline) { c.Disks = []string{"vda", "vdz"} })), Refused)
+	b.want(b.run(b.arm(box.Restore, func(c *bootcfg.Cmdline) { c.Disks = []string{"vda", "vdz"} })), box.Refused)
 	if b.read("dev/vda") != before {
 		t.Fatal("the disk was changed")
 	}
@@ -385,7 +385,7 @@ func TestDisarmedIntoAnotherFile(t *testing.T) {
 	b := newBench(t)
 	b.disk("vda", "S1", 1)
 	b.write("tftp/pxelinux.cfg/0A58", "DEFAULT install\nLABEL install\nKERNEL linux\n")
-	b.do(box.Backup, Done)
+	b.do(box.Backup, box.Done)
 	for _, log := range []string{"backup/maintenance.log", folder + "maintenance.log"} {
 		if text := b.read(log); !strings.Contains(text, "error: this box may not start its own disk now: the loader takes ") || !strings.Contains(text, "0A58 for it before `default`") {
 			t.Errorf("%s does not say that another file is taken:\n%s", log, text)
@@ -393,7 +393,7 @@ func TestDisarmedIntoAnotherFile(t *testing.T) {
 	}
 	os.Remove(b.path("tftp/pxelinux.cfg/0A58"))
 	os.Remove(b.path(folder, "maintenance.log"))
-	b.do(box.Verify, Done)
+	b.do(box.Verify, box.Done)
 	if text := b.read(folder + "maintenance.log"); strings.Contains(text, "may not start") {
 		t.Errorf("the box finds fault with plain local boot:\n%s", text)
 	}
@@ -415,7 +415,7 @@ func TestListOfDisks(t *testing.T) {
 			b.write(folder+sharedir.DisksName, text)
 		}
 		for _, action := range []box.Action{box.Restore, box.Verify, box.BackupAgain} {
-			b.do(action, Refused)
+			b.do(action, box.Refused)
 		}
 		if !wrecked() {
 			t.Errorf("%s: a disk was written that no list names", name)
@@ -424,7 +424,7 @@ func TestListOfDisks(t *testing.T) {
 	os.Remove(list)
 	vdb := b.read("dev/vdb")
 	b.write(folder+sharedir.DisksName, "\xef\xbb\xbfvda\r\nvda\r\n")
-	b.do(box.Restore, Done)
+	b.do(box.Restore, box.Done)
 	if wrecked() || b.read("dev/vdb") != vdb {
 		t.Error("vda alone is named, and it is not vda alone that was written")
 	}
@@ -436,13 +436,13 @@ func TestLikeListOfDisks(t *testing.T) {
 	b := newBench(t)
 	b.disk("vda", "S1", 1)
 	b.write(folder+"disk-devices.lst.txt", "vda")
-	b.do(box.Backup, Done)
+	b.do(box.Backup, box.Done)
 	want := "error: there is no disk-devices.lst, so that no disk is left out by it; disk-devices.lst.txt in "
 	if log := b.read(folder + "maintenance.log"); strings.Count(log, want) != 2 {
 		t.Errorf("not said, and said again beside the outcome:\n%s", log)
 	}
 	b.write(folder+"disk-devices.lst", "vda")
-	b.do(box.Verify, Done)
+	b.do(box.Verify, box.Done)
 	if log := b.read(folder + "maintenance.log"); !strings.Contains(log, "info: disk-devices.lst counts; disk-devices.lst.txt in ") {
 		t.Errorf("which of two files counts is not said:\n%s", log)
 	}
@@ -453,14 +453,14 @@ func TestLikeListOfDisks(t *testing.T) {
 func TestWrongClock(t *testing.T) {
 	b := newBench(t)
 	b.disk("vda", "S1", 1)
-	b.do(box.Backup, Done)
+	b.do(box.Backup, box.Done)
 	facts, err := image.ParseFacts([]byte(b.read(folder + "vda.json")))
 	if err != nil {
 		t.Fatal(err)
 	}
 	facts.Time = time.Date(2037, 1, 1, 0, 0, 0, 0, time.UTC)
 	b.write(folder+"vda.json", string(facts.Marshal()))
-	b.do(box.BackupAgain, Done)
+	b.do(box.BackupAgain, box.Done)
 	if log := b.read(folder + "maintenance.log"); !strings.Contains(log, "is dated 2037-01-01T00:00:00Z, later than the storage server's clock") {
 		t.Errorf("the log has:\n%s", log)
 	}

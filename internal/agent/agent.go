@@ -36,64 +36,32 @@ type Config struct {
 	Reboot bool   // reboot(2) at the end
 }
 
-// Outcome is how an action ended.
-type Outcome int
-
-// The outcomes, as docs/design.md defines them.
-const (
-	Done       Outcome = iota // durable, logged, disarmed
-	Failed                    // something broke; still armed, tried again at the next boot
-	Refused                   // no disk and no image was changed; still armed
-	BadSectors                // like Done, but the image has zeros for sectors that could not be read
-	Expired                   // the arming was too old: disarmed, nothing done
-	Differs                   // verify found differences; disarmed
-	Rescuing                  // the box is up for an admin to log in; it stays up, and armed, until Finish
-)
-
-var outcomes = [...]struct {
-	name string
-	code int
-}{
-	Done:       {"done", 0},
-	Failed:     {"failed", 1},
-	Refused:    {"refused", 3},
-	BadSectors: {"done with bad sectors", 4},
-	Expired:    {"expired", 5},
-	Differs:    {"done, disk and image differ", 6},
-	Rescuing:   {"up for rescue", 7},
-}
-
-func (o Outcome) String() string { return outcomes[o].name }
-
-// ExitCode is the program's exit code for the outcome, as its help tells.
-func (o Outcome) ExitCode() int { return outcomes[o].code }
-
 // refusal is an error before the first change to a disk or image.
 type refusal struct{ error }
 
 func (r refusal) Unwrap() error { return r.error }
 
-// refuse makes an error that ends in Refused.
+// refuse makes an error that ends in box.Refused.
 func refuse(format string, args ...any) error { return refusal{fmt.Errorf(format, args...)} }
 
 // outcomeOf says how an action that returned err ended.
-func outcomeOf(err error) Outcome {
+func outcomeOf(err error) box.Outcome {
 	var r refusal
 	switch {
 	case err == nil:
-		return Done
+		return box.Done
 	case errors.Is(err, errBadSectors):
-		return BadSectors
+		return box.BadSectors
 	case errors.Is(err, errDiffers):
-		return Differs
+		return box.Differs
 	case errors.Is(err, errExpired):
-		return Expired
+		return box.Expired
 	case errors.Is(err, errRescuing):
-		return Rescuing
+		return box.Rescuing
 	case errors.As(err, &r):
-		return Refused
+		return box.Refused
 	}
-	return Failed
+	return box.Failed
 }
 
 var (
@@ -107,12 +75,12 @@ var (
 // Reboot it does not return but reboots the machine; after a failure or a
 // refusal it waits first, so that it is seen. A box that is up for rescue is
 // left so.
-func Run(ctx context.Context, cfg Config) Outcome {
+func Run(ctx context.Context, cfg Config) box.Outcome {
 	s := newSession(cfg)
 	err := s.run(ctx)
 	outcome := outcomeOf(err)
 	s.say(outcome, err)
-	if cfg.Reboot && outcome != Rescuing {
+	if cfg.Reboot && outcome != box.Rescuing {
 		s.reboot(ctx, outcome)
 	}
 	return outcome

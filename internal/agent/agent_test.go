@@ -114,24 +114,24 @@ func (b *bench) config(cmdline string) Config {
 	return cfg
 }
 
-func (b *bench) run(cmdline string) Outcome {
+func (b *bench) run(cmdline string) box.Outcome {
 	b.t.Helper()
 	return Run(context.Background(), b.config(cmdline))
 }
 
 // do arms and runs, and wants an outcome.
-func (b *bench) do(action box.Action, want Outcome) {
+func (b *bench) do(action box.Action, want box.Outcome) {
 	b.t.Helper()
 	b.want(b.run(b.arm(action, nil)), want)
 }
 
-func (b *bench) want(got, want Outcome) {
+func (b *bench) want(got, want box.Outcome) {
 	b.t.Helper()
 	if got != want {
 		b.t.Fatalf("outcome is %q, not %q:\n%s", got, want, b.console.String())
 	}
 	armed := b.exists("tftp/pxelinux.cfg/" + b.addr.Hex())
-	if still := want == Refused || want == Failed || want == Rescuing; armed != still {
+	if still := want == box.Refused || want == box.Failed || want == box.Rescuing; armed != still {
 		b.t.Fatalf("after %q the box is armed: %v", got, armed)
 	}
 }
@@ -148,15 +148,15 @@ func TestBackupWreckRestore(t *testing.T) {
 	b.disk("vda", "S1", 1)
 	b.disk("vdb", "S2", 2)
 	a0, b0 := b.read("dev/vda"), b.read("dev/vdb")
-	b.do(box.Backup, Done)
+	b.do(box.Backup, box.Done)
 	b.write("dev/vda", strings.Repeat("x", len(a0)))
 	b.write("dev/vdb", b0[:100]+strings.Repeat("\x00", len(b0)-100))
-	b.do(box.Verify, Differs)
-	b.do(box.Restore, Done)
+	b.do(box.Verify, box.Differs)
+	b.do(box.Restore, box.Done)
 	if b.read("dev/vda") != a0 || b.read("dev/vdb") != b0 {
 		t.Fatal("a disk is not what it was")
 	}
-	b.do(box.Verify, Done)
+	b.do(box.Verify, box.Done)
 	for _, want := range []string{"hello from box11", "restore: done"} {
 		if log := b.read("backup/maintenance.log"); !strings.Contains(log, want) {
 			t.Errorf("the global log has no %q:\n%s", want, log)
@@ -172,18 +172,18 @@ func TestBackupWreckRestore(t *testing.T) {
 func TestSecondBackupRefused(t *testing.T) {
 	b := newBench(t)
 	b.disk("vda", "S1", 1)
-	b.do(box.Backup, Done)
+	b.do(box.Backup, box.Done)
 	before, first := b.read(folder+"vda.raw.gz"), b.read("dev/vda")
 	b.wreck("vda")
-	b.do(box.Backup, Refused)
+	b.do(box.Backup, box.Refused)
 	if b.read(folder+"vda.raw.gz") != before {
 		t.Fatal("a refused backup changed the image")
 	}
-	b.do(box.BackupAgain, Done)
+	b.do(box.BackupAgain, box.Done)
 	if b.read(folder+"vda.raw.gz.old") != before {
 		t.Fatal("backup-again did not keep the old image")
 	}
-	b.want(b.run(b.arm(box.Restore, func(c *bootcfg.Cmdline) { c.OldImages = true })), Done)
+	b.want(b.run(b.arm(box.Restore, func(c *bootcfg.Cmdline) { c.OldImages = true })), box.Done)
 	if b.read("dev/vda") != first {
 		t.Fatal("what was restored is not the old image")
 	}
@@ -192,13 +192,13 @@ func TestSecondBackupRefused(t *testing.T) {
 func TestRefreshInfoTouchesNoDisk(t *testing.T) {
 	b := newBench(t)
 	b.disk("vda", "S1", 1)
-	b.do(box.RefreshInfo, Done)
+	b.do(box.RefreshInfo, box.Done)
 	if b.exists(folder + "vda.raw.gz") {
 		t.Error("refresh-info made an image")
 	}
 	os.RemoveAll(b.path(folder, "testbox-info.zip"))
 	b.mkdir(folder + "testbox-info.zip/in-the-way")
-	b.want(b.run(b.arm(box.RefreshInfo, nil)), Failed)
+	b.want(b.run(b.arm(box.RefreshInfo, nil)), box.Failed)
 	if info := b.read(folder + "testbox-info.txt"); !strings.Contains(info, "0A58000B") || !strings.Contains(info, "vda") {
 		t.Errorf("the inventory lacks the box or its disk:\n%s", info)
 	}
@@ -222,12 +222,12 @@ func TestRefusals(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)
 			b.disk("vda", "S1", 1)
-			b.do(box.Backup, Done)
+			b.do(box.Backup, box.Done)
 			b.wreck("vda") // a restore would be done
 			before := b.read("dev/vda")
 			cmdline := b.arm(box.Restore, nil)
 			spoil(b, &cmdline)
-			if got := b.run(cmdline); got != Refused {
+			if got := b.run(cmdline); got != box.Refused {
 				t.Fatalf("outcome is %q:\n%s", got, b.console.String())
 			}
 			if b.read("dev/vda") != before || b.exists(folder+"vda.raw.gz.old") {
@@ -240,11 +240,11 @@ func TestRefusals(t *testing.T) {
 func TestExpired(t *testing.T) {
 	b := newBench(t)
 	b.disk("vda", "S1", 1)
-	b.do(box.Backup, Done)
+	b.do(box.Backup, box.Done)
 	b.write("dev/vda", strings.Repeat("x", len(b.read("dev/vda"))))
 	before := b.read("dev/vda")
 	cmdline := b.arm(box.Restore, func(c *bootcfg.Cmdline) { c.Expires = time.Now().Add(-time.Hour).UTC().Truncate(time.Second) })
-	b.want(b.run(cmdline), Expired)
+	b.want(b.run(cmdline), box.Expired)
 	if b.read("dev/vda") != before {
 		t.Fatal("an expired restore wrote to the disk")
 	}
@@ -257,23 +257,23 @@ func TestOnce(t *testing.T) {
 			b := newBench(t)
 			b.disk("vda", "S1", 1)
 			if action != box.Backup {
-				b.do(box.Backup, Done)
+				b.do(box.Backup, box.Done)
 			}
 			cmdline := b.arm(action, nil)
 			boot := b.read("tftp/pxelinux.cfg/" + b.addr.Hex())
-			b.want(b.run(cmdline), Done)
+			b.want(b.run(cmdline), box.Done)
 			image := b.read(folder + "vda.json")
 			b.write("tftp/pxelinux.cfg/"+b.addr.Hex(), boot)
 			b.write("dev/vda", strings.Repeat("y", len(b.read("dev/vda"))))
 			after := b.read("dev/vda")
-			b.want(b.run(cmdline), Done)
+			b.want(b.run(cmdline), box.Done)
 			if b.read("dev/vda") != after || b.read(folder+"vda.json") != image {
 				t.Fatal("the second start did more than disarm")
 			}
 			if action != box.Restore {
 				os.Remove(b.path(folder, "last-action.json")) // power lost even earlier
 				b.write("tftp/pxelinux.cfg/"+b.addr.Hex(), boot)
-				b.want(b.run(cmdline), Done)
+				b.want(b.run(cmdline), box.Done)
 				if b.read(folder+"vda.json") != image {
 					t.Fatal("without the record, the second start made another image")
 				}
@@ -296,7 +296,7 @@ func TestArmedMeanwhile(t *testing.T) {
 			}
 		}
 	}
-	if got := b.run(cmdline); got != Done || !rearmed {
+	if got := b.run(cmdline); got != box.Done || !rearmed {
 		t.Fatalf("outcome is %q, rearmed %v:\n%s", got, rearmed, b.console.String())
 	}
 	if file := b.read("tftp/pxelinux.cfg/" + b.addr.Hex()); !strings.Contains(file, "testbox-action-refresh-info") {
@@ -309,16 +309,16 @@ func TestOtherMachine(t *testing.T) {
 	b.disk("vda", "S1", 1)
 	id := "sys/class/dmi/id/product_uuid"
 	b.write(id, "11112222-3333-4444-8555-666677778888\n")
-	b.do(box.Backup, Done)
+	b.do(box.Backup, box.Done)
 	b.write(id, "99992222-3333-4444-8555-666677778888\n")
-	b.do(box.Restore, Refused)
-	b.want(b.run(b.arm(box.Restore, func(c *bootcfg.Cmdline) { c.AcceptMachine = true })), Done)
+	b.do(box.Restore, box.Refused)
+	b.want(b.run(b.arm(box.Restore, func(c *bootcfg.Cmdline) { c.AcceptMachine = true })), box.Done)
 }
 
 func TestDamagedImageRefused(t *testing.T) {
 	b := newBench(t)
 	b.disk("vda", "S1", 1)
-	b.do(box.Backup, Done)
+	b.do(box.Backup, box.Done)
 	whole := b.read(folder + "vda.raw.gz")
 	b.write("dev/vda", strings.Repeat("x", len(b.read("dev/vda"))))
 	before := b.read("dev/vda")
@@ -326,9 +326,9 @@ func TestDamagedImageRefused(t *testing.T) {
 		flipped := []byte(whole)
 		flipped[pos] ^= 4
 		b.write(folder+"vda.raw.gz", string(flipped))
-		b.do(box.Restore, Refused)
+		b.do(box.Restore, box.Refused)
 		b.write(folder+"vda.raw.gz", whole[:pos])
-		b.do(box.Restore, Refused)
+		b.do(box.Restore, box.Refused)
 	}
 	if b.read("dev/vda") != before {
 		t.Fatal("a damaged image changed the disk")

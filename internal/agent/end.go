@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/pid1"
 )
 
@@ -20,21 +21,21 @@ const (
 )
 
 // say tells how the action ended, in the logs if they are open yet.
-func (s *session) say(outcome Outcome, err error) {
+func (s *session) say(outcome box.Outcome, err error) {
 	s.cfg.Alive()
 	if s.log == nil {
 		fmt.Fprintf(s.cfg.Console, "%s: %v\n", outcome, err)
 		return
 	}
 	switch outcome {
-	case Done, Rescuing, Differs: // what differs was said, and is what was asked for
+	case box.Done, box.Rescuing, box.Differs: // what differs was said, and is what was asked for
 		for _, w := range s.warnings {
 			s.log.Error("%s", w)
 		}
 		s.log.Announce("%s: %s", s.cmd.Action, outcome)
-	case Expired:
+	case box.Expired:
 		s.log.Announce("%s: %s, disarmed", s.cmd.Action, outcome)
-	case Refused:
+	case box.Refused:
 		s.log.Error("%s: refused, no disk and no image was changed: %v", s.cmd.Action, err)
 	default:
 		s.log.Error("%s: %s: %v", s.cmd.Action, outcome, err)
@@ -45,8 +46,8 @@ func (s *session) say(outcome Outcome, err error) {
 }
 
 // reboot restarts the machine and does not return.
-func (s *session) reboot(ctx context.Context, outcome Outcome) {
-	if outcome == Failed || outcome == Refused {
+func (s *session) reboot(ctx context.Context, outcome box.Outcome) {
+	if outcome.Class() == box.Again {
 		s.wait(ctx)
 	}
 	s.restart()

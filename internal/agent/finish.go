@@ -21,15 +21,15 @@ const (
 // Finish ends the rescue that this box is in: it disarms the box, records and
 // logs that. With Reboot it then reboots the machine and does not return,
 // unless that is not possible. It can be called again.
-func Finish(cfg Config) Outcome {
+func Finish(cfg Config) box.Outcome {
 	s := newSession(cfg)
 	err := s.finish()
 	outcome := outcomeOf(err)
 	// A box that is disarmed must not wait here for a server that is gone.
 	within(answerLimit, func() (struct{}, error) { s.say(outcome, err); return struct{}{}, nil })
-	if outcome == Done && cfg.Reboot {
+	if outcome == box.Done && cfg.Reboot {
 		s.restart()
-		return Failed
+		return box.Failed
 	}
 	return outcome
 }

@@ -30,7 +30,7 @@ func (b *bench) armRescue(change func(*bootcfg.Cmdline)) string {
 }
 
 // verb calls Finish, or another verb of a rescue that is up.
-func (b *bench) verb(cmdline string, do func(Config) Outcome, want Outcome) {
+func (b *bench) verb(cmdline string, do func(Config) box.Outcome, want box.Outcome) {
 	b.t.Helper()
 	b.console.Reset()
 	if got := do(b.config(cmdline)); got != want {
@@ -54,7 +54,7 @@ func TestRescue(t *testing.T) {
 	b.write("ssh/ssh_host_ed25519_key.pub", ed25519Key)
 	b.mend = func(c *Config) { c.SSHDir = b.path("ssh") }
 	cmdline := b.armRescue(nil)
-	b.want(b.run(cmdline), Rescuing)
+	b.want(b.run(cmdline), box.Rescuing)
 	log := b.read(folder + "maintenance.log")
 	for _, want := range []string{"ssh-ed25519: " + ed25519Print, "ssh root@10.88.0.11", "disks are read-only until `testbox-maintenance writable DISK`", "testbox-maintenance finish"} {
 		if !strings.Contains(log, want) {
@@ -67,13 +67,13 @@ func TestRescue(t *testing.T) {
 	if !b.exists(folder+"testbox-info.txt") || b.exists(folder+"last-action.json") || b.read("dev/vda") != before {
 		t.Error("no inventory, or a record, or the disk was changed")
 	}
-	b.want(b.run(cmdline), Rescuing) // after a power cut
+	b.want(b.run(cmdline), box.Rescuing) // after a power cut
 	b.mend = nil
-	b.verb(cmdline, Finish, Done)
+	b.verb(cmdline, Finish, box.Done)
 	if b.exists(b.bootFile()) || !strings.Contains(b.read("backup/maintenance.log"), "rescue: done") || !strings.Contains(b.read(folder+"last-action.json"), "rescue") {
 		t.Error("not disarmed, logged and recorded")
 	}
-	b.verb(cmdline, Finish, Done) // as after --stay
+	b.verb(cmdline, Finish, box.Done) // as after --stay
 	b.says("no boot file")
 }
 
@@ -82,10 +82,10 @@ func TestRescueOnce(t *testing.T) {
 	b := newBench(t)
 	cmdline := b.armRescue(nil)
 	boot := b.read(b.bootFile())
-	b.want(b.run(cmdline), Rescuing)
-	b.verb(cmdline, Finish, Done)
+	b.want(b.run(cmdline), box.Rescuing)
+	b.verb(cmdline, Finish, box.Done)
 	b.write(b.bootFile(), boot)
-	b.want(b.run(cmdline), Done)
+	b.want(b.run(cmdline), box.Done)
 }
 
 // broken are states that stop other actions.
@@ -113,19 +113,19 @@ func TestRescueOfWhatIsBroken(t *testing.T) {
 			spoil(b)
 			marker := b.exists("backup/" + sharedir.Marker)
 			cmdline := b.armRescue(nil)
-			b.want(b.run(cmdline), Rescuing)
+			b.want(b.run(cmdline), box.Rescuing)
 			b.says("ssh root@10.88.0.11", "rescue: up for rescue")
 			if !marker && (b.exists("backup/maintenance.log") || b.exists(folder)) {
 				t.Error("something was written where there is no backup area")
 			}
-			b.verb(cmdline, Finish, Done)
+			b.verb(cmdline, Finish, box.Done)
 			if b.exists(b.bootFile()) {
 				t.Error("finish did not disarm")
 			}
 			b.says("rescue: done")
 
 			expired := b.armRescue(func(c *bootcfg.Cmdline) { c.Expires = time.Now().Add(-time.Hour).UTC().Truncate(time.Second) })
-			b.want(b.run(expired), Expired)
+			b.want(b.run(expired), box.Expired)
 		})
 	}
 }
@@ -134,7 +134,7 @@ func TestRescueOfWhatIsBroken(t *testing.T) {
 func TestPassedOver(t *testing.T) {
 	b := newBench(t)
 	b.write(folder+"commit.json", "?")
-	b.want(b.run(b.armRescue(nil)), Rescuing)
+	b.want(b.run(b.armRescue(nil)), box.Rescuing)
 	if n := strings.Count(b.read("backup/maintenance.log"), "passed over"); n != 2 {
 		t.Errorf("said %d times:\n%s", n, b.console.String())
 	}
@@ -159,7 +159,7 @@ func TestRescueRefused(t *testing.T) {
 			}
 			cmdline := b.armRescue(nil)
 			spoil(b, &cmdline)
-			if got := b.run(cmdline); got != Refused {
+			if got := b.run(cmdline); got != box.Refused {
 				t.Errorf("%s, backup area %v: outcome is %q:\n%s", name, area, got, b.console.String())
 			}
 		}
@@ -168,9 +168,9 @@ func TestRescueRefused(t *testing.T) {
 
 func TestFinishRefused(t *testing.T) {
 	b := newBench(t)
-	b.verb(b.arm(box.Backup, nil), Finish, Refused)
+	b.verb(b.arm(box.Backup, nil), Finish, box.Refused)
 	b.says("backup", "testbox pxe-conf disarm 10.88.0.11")
-	b.verb("quiet splash", Finish, Refused)
+	b.verb("quiet splash", Finish, box.Refused)
 	if !b.exists(b.bootFile()) {
 		t.Error("a refused finish disarmed the box")
 	}
@@ -179,10 +179,10 @@ func TestFinishRefused(t *testing.T) {
 func TestFinishArmedAnew(t *testing.T) {
 	b := newBench(t)
 	cmdline := b.armRescue(nil)
-	b.want(b.run(cmdline), Rescuing)
+	b.want(b.run(cmdline), box.Rescuing)
 	b.arm(box.Backup, nil)
 	before := b.read(b.bootFile())
-	b.verb(cmdline, Finish, Done)
+	b.verb(cmdline, Finish, box.Done)
 	b.says("armed anew meanwhile for backup")
 	if b.read(b.bootFile()) != before {
 		t.Error("the new boot file was changed")
@@ -198,9 +198,9 @@ func TestFinishCannotDisarm(t *testing.T) {
 	} {
 		b := newBench(t)
 		cmdline := b.armRescue(nil)
-		b.want(b.run(cmdline), Rescuing)
+		b.want(b.run(cmdline), box.Rescuing)
 		spoil(b)
-		b.verb(cmdline, Finish, Failed)
+		b.verb(cmdline, Finish, box.Failed)
 		b.says("would come up in rescue again")
 		if strings.Contains(b.read("backup/maintenance.log"), "rescue: done") || b.exists(folder+"last-action.json") {
 			t.Errorf("%s: logged or recorded as done", name)
@@ -224,22 +224,22 @@ func TestWritable(t *testing.T) {
 	b := newBench(t)
 	b.disk("vda", "S1", 1)
 	b.disk("vdb", "", 2)
-	writable := func(off bool, items ...string) func(Config) Outcome {
-		return func(c Config) Outcome { return Writable(c, items, off) }
+	writable := func(off bool, items ...string) func(Config) box.Outcome {
+		return func(c Config) box.Outcome { return Writable(c, items, off) }
 	}
 	backup := b.arm(box.Backup, nil)
-	b.verb(backup, writable(false, "vda"), Refused)
-	b.verb(backup, Disks, Done)
+	b.verb(backup, writable(false, "vda"), box.Refused)
+	b.verb(backup, Disks, box.Done)
 	cmdline := b.armRescue(nil)
 	for _, items := range [][]string{nil, {"vda", "vdz"}, {"vda", "all"}, {""}, {"/etc/passwd"}, {"--off"}} {
-		b.verb(cmdline, writable(false, items...), Refused)
+		b.verb(cmdline, writable(false, items...), box.Refused)
 	}
 	if b.exists(folder + "maintenance.log") {
 		t.Errorf("something was done:\n%s", b.read(folder+"maintenance.log"))
 	}
-	b.verb(cmdline, writable(false, "S1"), Done)
-	b.verb(cmdline, writable(false, "all"), Done)
-	b.verb(cmdline, writable(true, "/dev/vdb"), Done)
+	b.verb(cmdline, writable(false, "S1"), box.Done)
+	b.verb(cmdline, writable(false, "all"), box.Done)
+	b.verb(cmdline, writable(true, "/dev/vdb"), box.Done)
 	log := b.read(folder + "maintenance.log")
 	for what, n := range map[string]int{"disk vda (serial S1) is writable now, by hand": 2, "disk vdb is writable now, by hand": 1, "disk vdb is read-only now, by hand": 1} {
 		if strings.Count(log, what) != n {
@@ -247,7 +247,7 @@ func TestWritable(t *testing.T) {
 		}
 	}
 	os.RemoveAll(b.path("backup"))
-	b.verb(cmdline, writable(false, "vda"), Done)
+	b.verb(cmdline, writable(false, "vda"), box.Done)
 	b.says("this is in no log", "disk vda (serial S1) is writable now")
 }
 
@@ -267,7 +267,7 @@ func TestWriteProtected(t *testing.T) {
 	if err := errors.Join(os.Remove(b.path("dev/vda")), os.Symlink(loop, b.path("dev/vda"))); err != nil {
 		t.Fatal(err)
 	}
-	b.verb(b.armRescue(nil), func(c Config) Outcome { return Writable(c, []string{"vda"}, false) }, Failed)
+	b.verb(b.armRescue(nil), func(c Config) box.Outcome { return Writable(c, []string{"vda"}, false) }, box.Failed)
 	b.says("disk vda is still read-only: it protects itself")
 }
 
@@ -277,7 +277,7 @@ func TestDisksTable(t *testing.T) {
 	b.disk("vdb", "\x1b[2J", 2)
 	b.write("sys/block/vdc/size", "0\n")
 	b.write("sys/block/vdc/queue/logical_block_size", "512\n")
-	b.verb("", Disks, Done)
+	b.verb("", Disks, box.Done)
 	want := "NAME  SIZE     MODEL  SERIAL  STATE\n" +
 		"vda   5246 kB  -      S1      writable\n" +
 		"vdb   5246 kB  -      -       writable\n"
@@ -285,7 +285,7 @@ func TestDisksTable(t *testing.T) {
 		t.Errorf("got\n%s\nwant\n%s", b.console.String(), want)
 	}
 	os.Remove(b.path("dev/vda"))
-	b.verb("", Disks, Failed)
+	b.verb("", Disks, box.Failed)
 	b.says("vda   5246 kB  -      S1      not known")
 }
 

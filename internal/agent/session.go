@@ -85,7 +85,7 @@ func (s *session) run(ctx context.Context) error {
 	}
 	s.fault("")
 	result = s.act(ctx)
-	if o := outcomeOf(result); o == Failed || o == Refused || o == Rescuing {
+	if outcomeOf(result).Class() != box.Ended {
 		return result
 	}
 	s.fault("-disarm")
@@ -318,7 +318,7 @@ func (s *session) wasEdited() bool {
 // a box that loses power between here and disarming only disarms.
 func (s *session) record(result error) error {
 	return s.folder.SetLast(sharedir.LastAction{
-		Arming: s.cmd.Arming, Action: s.cmd.Action, Outcome: outcomeOf(result).String(), Time: s.now(), Receipts: s.receipts,
+		Arming: s.cmd.Arming, Action: s.cmd.Action, Outcome: outcomeOf(result), Time: s.now(), Receipts: s.receipts,
 	})
 }
 
@@ -342,7 +342,7 @@ func (s *session) alreadyDone() (done bool, result, err error) {
 	}
 	if last != nil && last.Arming == s.cmd.Arming {
 		for _, result := range []error{errBadSectors, errDiffers} {
-			if last.Outcome == outcomeOf(result).String() {
+			if last.Outcome == outcomeOf(result) {
 				return true, result, nil
 			}
 		}

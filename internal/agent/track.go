@@ -22,7 +22,7 @@ type Track struct {
 	Since   string // when it began, as the log has it
 	Last    string // its last line
 	Ended   bool   // it said how it ended; a try that follows begins a new session
-	Outcome Outcome
+	Outcome box.Outcome
 	End     string // in its own words
 }
 
@@ -45,7 +45,7 @@ func (t *Track) Take(line string) {
 	if o, ok := parseEnd(t.Action, l.Text); ok {
 		t.Ended, t.Outcome, t.End = true, o, l.Text
 	} else if pid1.IsObituary(l.Text) {
-		t.Ended, t.Outcome, t.End = true, Failed, fmt.Sprintf("%s: %s: %s", t.Action, Failed, l.Text)
+		t.Ended, t.Outcome, t.End = true, box.Failed, fmt.Sprintf("%s: %s: %s", t.Action, box.Failed, l.Text)
 	}
 }
 
@@ -61,28 +61,16 @@ func parseBegun(text string) (box.Action, box.Arming, bool) {
 
 // parseEnd reads what say wrote: the outcome that a session of the action ended
 // with. Of names that begin alike the longest counts.
-func parseEnd(action box.Action, text string) (Outcome, bool) {
+func parseEnd(action box.Action, text string) (best box.Outcome, found bool) {
 	said, ok := strings.CutPrefix(text, string(action)+": ")
 	if !ok {
-		return 0, false
+		return "", false
 	}
-	best, found := Outcome(0), false
-	for o := range outcomes {
-		name := outcomes[o].name
-		rest, ok := strings.CutPrefix(said, name)
-		if ok && (rest == "" || rest[0] == ':' || rest[0] == ',') && (!found || len(name) > len(best.String())) {
-			best, found = Outcome(o), true
+	for _, o := range box.Outcomes() {
+		rest, ok := strings.CutPrefix(said, string(o))
+		if ok && (rest == "" || rest[0] == ':' || rest[0] == ',') && (!found || len(o) > len(best)) {
+			best, found = o, true
 		}
 	}
 	return best, found
-}
-
-// ParseOutcome reads an outcome's name, as last-action.json has it.
-func ParseOutcome(name string) (Outcome, bool) {
-	for o := range outcomes {
-		if outcomes[o].name == name {
-			return Outcome(o), true
-		}
-	}
-	return 0, false
 }

@@ -13,7 +13,7 @@ import (
 func TestTrackReadsWhatTheAgentSays(t *testing.T) {
 	b := newBench(t)
 	b.disk("vda", "S1", 1)
-	check := func(want Outcome, cmdline string) {
+	check := func(want box.Outcome, cmdline string) {
 		t.Helper()
 		b.want(b.run(cmdline), want)
 		var tr Track
@@ -24,11 +24,11 @@ func TestTrackReadsWhatTheAgentSays(t *testing.T) {
 			t.Errorf("a run that ends %q is read as %+v", want, tr)
 		}
 	}
-	check(Refused, b.arm(box.Restore, nil))
-	check(Done, b.arm(box.Backup, nil))
+	check(box.Refused, b.arm(box.Restore, nil))
+	check(box.Done, b.arm(box.Backup, nil))
 	b.wreck("vda")
-	check(Differs, b.arm(box.Verify, nil))
-	check(Expired, b.arm(box.Verify, func(c *bootcfg.Cmdline) { c.Expires = c.Expires.AddDate(2001, 0, 0) }))
+	check(box.Differs, b.arm(box.Verify, nil))
+	check(box.Expired, b.arm(box.Verify, func(c *bootcfg.Cmdline) { c.Expires = c.Expires.AddDate(2001, 0, 0) }))
 }
 
 // TestTrackOutcomes: every outcome is read, in the words of say, and no other
@@ -43,10 +43,10 @@ func TestTrackOutcomes(t *testing.T) {
 		return tr
 	}
 	begin := at + "info: restore, arming 0123456789abcdef"
-	for o := range outcomes {
+	for _, o := range box.Outcomes() {
 		for _, more := range []string{"", ": why", ", why"} {
-			if tr := track(begin, at+"error: restore: "+Outcome(o).String()+more); !tr.Ended || tr.Outcome != Outcome(o) {
-				t.Errorf("%q%s is read as %+v", Outcome(o), more, tr)
+			if tr := track(begin, at+"error: restore: "+string(o)+more); !tr.Ended || tr.Outcome != o {
+				t.Errorf("%q%s is read as %+v", o, more, tr)
 			}
 		}
 	}
@@ -62,7 +62,7 @@ func TestTrackOutcomes(t *testing.T) {
 		t.Error("an end without a beginning counts")
 	}
 	for _, text := range []string{"the agent was killed by signal 9 (killed)", "the agent exited with status 2: panic: x", "no progress for 10m0s; rebooting"} {
-		if tr := track(begin, at+"error: "+text); !tr.Ended || tr.Outcome != Failed {
+		if tr := track(begin, at+"error: "+text); !tr.Ended || tr.Outcome != box.Failed {
 			t.Errorf("%q is read as %+v", text, tr)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/disk"
 )
 
@@ -14,7 +15,7 @@ import (
 const AllDisks = "all"
 
 // Disks prints a table of the box's disks that says which are read-only.
-func Disks(cfg Config) Outcome {
+func Disks(cfg Config) box.Outcome {
 	s := newSession(cfg)
 	t := tabwriter.NewWriter(s.cfg.Console, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "NAME\tSIZE\tMODEL\tSERIAL\tSTATE")
@@ -35,13 +36,13 @@ func Disks(cfg Config) Outcome {
 // Writable lifts the kernel's write protection of the disks that items name, as
 // disk-devices.lst names them, or AllDisks; with off it protects them again. It
 // does so in rescue alone: an action may be reading the disks. It is logged.
-func Writable(cfg Config, items []string, off bool) Outcome {
+func Writable(cfg Config, items []string, off bool) box.Outcome {
 	s := newSession(cfg)
 	return s.report(s.writable(items, off))
 }
 
 // report prints an error of what is no action.
-func (s *session) report(err error) Outcome {
+func (s *session) report(err error) box.Outcome {
 	outcome := outcomeOf(err)
 	if err != nil {
 		fmt.Fprintf(s.cfg.Console, "%s: %v\n", outcome, err)

@@ -81,3 +81,23 @@ func FuzzParseAddr(f *testing.F) {
 		}
 	})
 }
+
+// No outcome that is not known may be taken for success, and no two outcomes
+// may be mistaken for each other.
+func TestOutcomes(t *testing.T) {
+	codes := map[int]Outcome{ExitWrong: "wrong use"}
+	for _, o := range Outcomes() {
+		if !o.Known() || codes[o.ExitCode()] != "" {
+			t.Errorf("%s has the exit code %d, as %s", o, o.ExitCode(), codes[o.ExitCode()])
+		}
+		codes[o.ExitCode()] = o
+		if again := o == Failed || o == Refused; again != (o.Class() == Again) || (o == Rescuing) != (o.Class() == StaysUp) {
+			t.Errorf("%s is of class %d", o, o.Class())
+		}
+	}
+	for _, o := range []Outcome{"", "done "} {
+		if o.Known() || o.ExitCode() != ExitFailed || o.Class() != Again {
+			t.Errorf("%q is known or has the exit code %d, class %d", o, o.ExitCode(), o.Class())
+		}
+	}
+}

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"testbox-imaging/internal/bootcfg"
+	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/sharedir"
 )
 
@@ -56,7 +57,7 @@ func childMain(play string) {
 	case "killed":
 		syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	case "rescues":
-		os.Exit(exitRescue)
+		os.Exit(box.ExitRescuing)
 	case "refuses":
 		fmt.Fprintln(os.Stderr, "wrong use")
 		os.Exit(2)

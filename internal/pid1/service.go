@@ -13,12 +13,11 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"testbox-imaging/internal/box"
 )
 
-// exitRescue is the agent's exit code when the box is in rescue; errRescue
-// makes watchOver return instead of rebooting.
-const exitRescue = 7
-
+// errRescue makes watchOver return instead of rebooting.
 var errRescue = errors.New("the box is in rescue")
 
 // Service is the whole life of `testbox-maintenance service`: in the debian
@@ -82,7 +81,7 @@ func (c *nfsClient) again(a area) error {
 func (s *system) serveAgent() error {
 	err := s.runAgent(netip.Addr{})
 	var end *ended
-	if !errors.As(err, &end) || !end.status.Exited() || end.status.ExitStatus() != exitRescue {
+	if !errors.As(err, &end) || !end.status.Exited() || end.status.ExitStatus() != box.ExitRescuing {
 		return err
 	}
 	if err := s.keeper.rescue(); err != nil {

@@ -20,7 +20,7 @@ type LastAction struct {
 	Format   int             `json:"format"` // LastFormat; set by SetLast
 	Arming   box.Arming      `json:"arming"`
 	Action   box.Action      `json:"action"`
-	Outcome  string          `json:"outcome"` // the agent's name of it
+	Outcome  box.Outcome     `json:"outcome"` // read as it stands, known or not
 	Time     time.Time       `json:"time"`
 	Receipts []image.Receipt `json:"receipts,omitempty"`
 }
