@@ -170,7 +170,7 @@ func shares(ranges []image.Range, size int64) [barWidth]float64 {
 	var out [barWidth]float64
 	cell := float64(size) / barWidth
 	for _, r := range ranges {
-		from, to := float64(r.Off)/cell, float64(r.Off+r.Len)/cell
+		from, to := float64(r.Off)/cell, float64(r.End())/cell
 		for i := int(from); i < barWidth && float64(i) < to; i++ {
 			out[i] += min(to, float64(i+1)) - max(from, float64(i))
 		}

@@ -367,7 +367,7 @@ func printBad(cmd *cobra.Command, name string, bad []image.Range) {
 
 func sayBad(cmd *cobra.Command, name string, bad []image.Range, what string) {
 	for _, b := range bad[:min(len(bad), maxBadShown)] {
-		cmd.PrintErrf("testbox: %s: bytes %d to %d %s\n", name, b.Off, b.Off+b.Len-1, printable(what))
+		cmd.PrintErrf("testbox: %s: bytes %d to %d %s\n", name, b.Off, b.End()-1, printable(what))
 	}
 	if more := len(bad) - maxBadShown; more > 0 {
 		cmd.PrintErrf("testbox: %s: and %s\n", name, words.Count(more, "more such place"))

@@ -142,7 +142,7 @@ func diffDisk(cmd *cobra.Command, s *store.Locked, a, b *image.RecordedDisk) (di
 	err = chunk.Diff(cmd.Context(), ia, ib, func(d chunk.Difference) error {
 		out.Places = append(out.Places, d)
 		out.Bytes += d.Len
-		for r := max(d.Off/chunk.RegionSize, last+1); r <= (d.Off+d.Len-1)/chunk.RegionSize; r++ {
+		for r := max(d.Off/chunk.RegionSize, last+1); r <= (d.End()-1)/chunk.RegionSize; r++ {
 			out.Regions++
 			last = r
 		}
@@ -183,5 +183,5 @@ func printDiff(cmd *cobra.Command, disks []diskDiff, places bool) {
 }
 
 func placeText(disk string, d chunk.Difference) string {
-	return fmt.Sprintf("%s: bytes %d to %d: %v", disk, d.Off, d.Off+d.Len-1, d.How)
+	return fmt.Sprintf("%s: bytes %d to %d: %v", disk, d.Off, d.End()-1, d.How)
 }

@@ -267,7 +267,7 @@ func printReceipt(cmd *cobra.Command, r *image.Receipt, path string) {
 		cmd.Printf("%s: %s %s in %s (%s/s)\n", r.Image, st.Name, bytesText(n), st.Elapsed.Round(time.Millisecond), bytesText(int64(float64(n)/max(st.Elapsed.Seconds(), 1e-9))))
 	}
 	for _, c := range r.Changed {
-		cmd.Printf("%s: bytes %d to %d were fitted to the larger disk\n", r.Image, c.Off, c.Off+c.Len-1)
+		cmd.Printf("%s: bytes %d to %d were fitted to the larger disk\n", r.Image, c.Off, c.End()-1)
 	}
 	cmd.Printf("%s: image %s\n", r.Image, or(r.Root, r.BLAKE3))
 }

@@ -120,7 +120,7 @@ func printDisk(cmd *cobra.Command, d *image.RecordedDisk, parts []copier.LayoutP
 		}
 	}
 	for _, b := range d.Bad[:min(len(d.Bad), maxBadShown)] {
-		cmd.Printf("  bytes %d to %d could not be read, and are zero\n", b.Off, b.Off+b.Len-1)
+		cmd.Printf("  bytes %d to %d could not be read, and are zero\n", b.Off, b.End()-1)
 	}
 	if more := len(d.Bad) - maxBadShown; more > 0 {
 		cmd.Printf("  and %s more; --json prints all\n", words.Count(more, "such place"))

@@ -195,7 +195,7 @@ const maxBadLines = 20
 
 func (s *session) logBad(name string, bad []image.Range, what string) {
 	for _, b := range bad[:min(len(bad), maxBadLines)] {
-		s.log.Error("%s: bytes %d to %d %s", name, b.Off, b.Off+b.Len-1, what)
+		s.log.Error("%s: bytes %d to %d %s", name, b.Off, b.End()-1, what)
 	}
 	if more := len(bad) - maxBadLines; more > 0 {
 		s.log.Error("%s: and %s", name, words.Count(more, "more such place"))
@@ -211,7 +211,7 @@ func (s *session) take(r image.Receipt, name string, d disk.Disk) {
 	}
 	s.log.Info("%s: receipt: read %d, zero %d, written %d, verified %d bytes, blake3 %s", name, r.Read, r.Zero, r.Written, r.Verified, r.BLAKE3)
 	for _, c := range r.Changed {
-		s.log.Info("%s: bytes %d to %d were fitted to the larger disk", name, c.Off, c.Off+c.Len-1)
+		s.log.Info("%s: bytes %d to %d were fitted to the larger disk", name, c.Off, c.End()-1)
 	}
 	s.logBad(name, r.Bad, "of the disk cannot be read")
 }

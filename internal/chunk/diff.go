@@ -161,7 +161,7 @@ func (d *differ) run(a, b run, at image.Range) error {
 }
 
 func (d *differ) bytes(at image.Range) error {
-	for end := at.Off + at.Len; at.Off < end; {
+	for end := at.End(); at.Off < end; {
 		n := min(end-at.Off, int64(len(d.a.buf))-at.Off%diffGrain)
 		a, b := d.a.buf[:n], d.b.buf[:n]
 		if _, err := d.a.ReadAt(a, at.Off); err != nil {
@@ -196,7 +196,7 @@ func (d *differ) sectors(a, b []byte, off int64) error {
 }
 
 func (d *differ) add(n Difference) error {
-	if d.last.Len > 0 && d.last.How == n.How && d.last.Off+d.last.Len == n.Off {
+	if d.last.Len > 0 && d.last.How == n.How && d.last.End() == n.Off {
 		d.last.Len += n.Len
 		return nil
 	}

@@ -33,7 +33,7 @@ type side struct {
 }
 
 func (s side) keeps(off int64) bool {
-	return off < int64(len(s.disk)) && (off < s.unused.Off || off >= s.unused.Off+s.unused.Len)
+	return off < int64(len(s.disk)) && (off < s.unused.Off || off >= s.unused.End())
 }
 
 // plainDiff compares sector by sector.
@@ -48,7 +48,7 @@ func plainDiff(a, b side) (out []chunk.Difference) {
 		case !ka || bytes.Equal(a.disk[off:off+512], b.disk[off:off+512]):
 			continue
 		}
-		if n := len(out); n > 0 && out[n-1].How == d.How && out[n-1].Off+out[n-1].Len == off {
+		if n := len(out); n > 0 && out[n-1].How == d.How && out[n-1].End() == off {
 			out[n-1].Len += 512
 		} else {
 			out = append(out, d)

@@ -82,10 +82,10 @@ type cover struct {
 func (c *cover) add(p image.Piece) error {
 	var n, end int64
 	for i, r := range p.Ranges {
-		if r.Len < 1 || i > 0 && r.Off <= end || r.Off+r.Len > c.size {
+		if r.Len < 1 || i > 0 && r.Off <= end || r.End() > c.size {
 			return fmt.Errorf("a piece with the ranges %v", p.Ranges)
 		}
-		n, end = n+r.Len, r.Off+r.Len
+		n, end = n+r.Len, r.End()
 	}
 	switch {
 	case n != p.Len || len(p.Ranges) > 1 && p.Content != image.Data || (p.Decode != nil) != (p.Content == image.Data):

@@ -26,7 +26,7 @@ func SaveImage(t testing.TB, st chunk.Store, disk []byte, unused ...image.Range)
 
 func inOne(ranges []image.Range, off, n int64) bool {
 	for _, r := range ranges {
-		if off >= r.Off && off+n <= r.Off+r.Len {
+		if off >= r.Off && off+n <= r.End() {
 			return true
 		}
 	}

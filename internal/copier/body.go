@@ -141,7 +141,7 @@ func (w *writing) remember(s *slot) {
 		s.sum = xxh3.Uint128{}
 	}
 	for _, r := range w.body(s) {
-		for off := r.Off; off < endOf(r); off += pieceSize - off%pieceSize {
+		for off := r.Off; off < r.End(); off += pieceSize - off%pieceSize {
 			w.sums.add(s.sum)
 		}
 	}

@@ -25,11 +25,11 @@ func (c *cover) add(ranges []image.Range) bool {
 		if r.Off < at || r.Len <= 0 || r.Len > c.size-r.Off || !c.insert(r) {
 			return false
 		}
-		at = endOf(r)
+		at = r.End()
 	}
 	n := 0
 	for n < len(c.ahead) && c.ahead[n].Off == c.to {
-		c.to = endOf(c.ahead[n])
+		c.to = c.ahead[n].End()
 		n++
 	}
 	c.ahead = slices.Delete(c.ahead, 0, n)
@@ -38,7 +38,7 @@ func (c *cover) add(ranges []image.Range) bool {
 
 func (c *cover) insert(r image.Range) bool {
 	i, _ := slices.BinarySearchFunc(c.ahead, r.Off, func(a image.Range, off int64) int { return cmp.Compare(a.Off, off) })
-	if i > 0 && endOf(c.ahead[i-1]) > r.Off || i < len(c.ahead) && c.ahead[i].Off < endOf(r) {
+	if i > 0 && c.ahead[i-1].End() > r.Off || i < len(c.ahead) && c.ahead[i].Off < r.End() {
 		return false
 	}
 	c.ahead = slices.Insert(c.ahead, i, r)

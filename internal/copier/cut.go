@@ -42,7 +42,7 @@ func (c *cutter) produce(out *slot) error {
 		}
 		if n := min(used.Off, c.region) - c.at; n > 0 {
 			c.pass(image.Unused, n)
-		} else if c.take(out, endOf(used)) {
+		} else if c.take(out, used.End()) {
 			return nil
 		}
 	}
@@ -89,7 +89,7 @@ func (c *cutter) used() (image.Range, error) {
 			c.from, c.run, c.block = s, 0, 0
 		}
 		for runs := c.from.win.runs; c.run < len(runs); c.run++ {
-			if r := clip(runs[c.run], c.at, c.size); r.Len > 0 {
+			if r := runs[c.run].Clip(c.at, c.size); r.Len > 0 {
 				return r, nil
 			}
 		}

@@ -27,7 +27,7 @@ func logOf(opt *Options) *[]string {
 func writtenBody(d *faults.Disk) (n int64) {
 	for _, o := range d.Log() {
 		if o.Kind == "write" || o.Kind == "zero" {
-			n += clip(image.Range{Off: o.Off, Len: o.N}, bootArea, d.Size()-bootArea).Len
+			n += image.Range{Off: o.Off, Len: o.N}.Clip(bootArea, d.Size()-bootArea).Len
 		}
 	}
 	return n

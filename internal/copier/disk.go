@@ -82,7 +82,7 @@ func (d *disk) parts(s *slot, from, to int64) iter.Seq2[int64, image.Range] {
 	return func(yield func(int64, image.Range) bool) {
 		at := int64(0)
 		for _, r := range s.ranges {
-			if c := clip(r, from, to); c.Len > 0 && !yield(at+c.Off-r.Off, c) {
+			if c := r.Clip(from, to); c.Len > 0 && !yield(at+c.Off-r.Off, c) {
 				return
 			}
 			at += r.Len

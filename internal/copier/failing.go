@@ -149,9 +149,9 @@ func (l *badList) add(bad []image.Range) error {
 	for _, r := range bad {
 		l.ranges = appendRange(l.ranges, r)
 		l.bytes += r.Len
-		inTable := func(t image.Range) bool { return t.Off < endOf(r) && r.Off < endOf(t) }
+		inTable := func(t image.Range) bool { return t.Off < r.End() && r.Off < t.End() }
 		if slices.ContainsFunc(l.table, inTable) {
-			return failing("bytes %d to %d, of its partition table, cannot be read", r.Off, endOf(r)-1)
+			return failing("bytes %d to %d, of its partition table, cannot be read", r.Off, r.End()-1)
 		}
 	}
 	mayBytes, mayPlaces := min(l.read/badShare, badBytes), max(l.read/badEvery, badPlaces)

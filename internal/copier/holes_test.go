@@ -28,8 +28,8 @@ func (d *sparseDisk) NextData(off int64) (from, to int64) {
 		return off - 1, off + 1
 	}
 	for _, h := range d.holes {
-		if off >= h.Off && off < endOf(h) {
-			off = endOf(h)
+		if off >= h.Off && off < h.End() {
+			off = h.End()
 		}
 	}
 	for _, h := range d.holes {
@@ -42,7 +42,7 @@ func (d *sparseDisk) NextData(off int64) (from, to int64) {
 
 func (d *sparseDisk) ReadAt(b []byte, off int64) (int, error) {
 	for _, h := range d.holes {
-		if !d.open && off >= mib && off < d.Size()-mib && off >= h.Off && off+int64(len(b)) <= endOf(h) && len(b) > 64<<10 {
+		if !d.open && off >= mib && off < d.Size()-mib && off >= h.Off && off+int64(len(b)) <= h.End() && len(b) > 64<<10 {
 			return 0, errors.New("a hole is read")
 		}
 	}
@@ -53,7 +53,7 @@ func (d *sparseDisk) ReadAt(b []byte, off int64) (int, error) {
 func withHoles(size int64, holes []image.Range) []byte {
 	disk := bytes.Clone(conform.Disks(int(size))["noise"])
 	for _, h := range holes {
-		clear(disk[h.Off:endOf(h)])
+		clear(disk[h.Off:h.End()])
 	}
 	return disk
 }

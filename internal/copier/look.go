@@ -139,8 +139,8 @@ func (l *look) collect(s *slot) error {
 	switch s.content {
 	case image.Unused:
 		l.found.Unused += n
-		l.holes = appendHole(l.holes, clip(s.one[0], 0, l.bodyOff()))
-		l.holes = appendHole(l.holes, clip(s.one[0], l.tailOff(), l.RawSize))
+		l.holes = appendHole(l.holes, s.one[0].Clip(0, l.bodyOff()))
+		l.holes = appendHole(l.holes, s.one[0].Clip(l.tailOff(), l.RawSize))
 		return nil
 	case image.Zero:
 		l.found.Zero += s.n
@@ -210,8 +210,8 @@ func (l *look) compareRun(e parttab.Edit) error {
 // spoils got.
 func differ(diff []image.Range, want, got []byte, off int64, bad []image.Range, sector int) []image.Range {
 	for _, r := range bad {
-		r = clip(r, off, off+int64(len(got)))
-		for i := r.Off - off; i < endOf(r)-off; i++ {
+		r = r.Clip(off, off+int64(len(got)))
+		for i := r.Off - off; i < r.End()-off; i++ {
 			got[i] = ^want[i]
 		}
 	}

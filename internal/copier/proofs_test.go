@@ -252,7 +252,7 @@ func TestDoneIsTrue(t *testing.T) {
 				want = before
 			}
 			for _, r := range used {
-				if !bytes.Equal(got[r.Off:endOf(r)], disk[r.Off:endOf(r)]) {
+				if !bytes.Equal(got[r.Off:r.End()], disk[r.Off:r.End()]) {
 					rt.Fatalf("done, and the bytes %d+%d are not the image's", r.Off, r.Len)
 				}
 			}

@@ -7,14 +7,6 @@ import (
 	"testbox-imaging/internal/image"
 )
 
-func endOf(r image.Range) int64 { return r.Off + r.Len }
-
-// clip is what of r lies from one place to another; its Len may be 0.
-func clip(r image.Range, from, to int64) image.Range {
-	off := max(r.Off, from)
-	return image.Range{Off: off, Len: max(0, min(endOf(r), to)-off)}
-}
-
 func total(list []image.Range) (n int64) {
 	for _, r := range list {
 		n += r.Len
@@ -25,7 +17,7 @@ func total(list []image.Range) (n int64) {
 // appendRange adds a range to an ordered list, as part of the last one if it
 // follows that.
 func appendRange(list []image.Range, r image.Range) []image.Range {
-	if n := len(list) - 1; n >= 0 && endOf(list[n]) == r.Off {
+	if n := len(list) - 1; n >= 0 && list[n].End() == r.Off {
 		list[n].Len += r.Len
 		return list
 	}
@@ -47,15 +39,15 @@ func without(list, holes []image.Range) (out []image.Range) {
 	for _, r := range list {
 		at := r.Off
 		for _, h := range holes {
-			if h = clip(h, at, endOf(r)); h.Len > 0 {
+			if h = h.Clip(at, r.End()); h.Len > 0 {
 				if h.Off > at {
 					out = append(out, image.Range{Off: at, Len: h.Off - at})
 				}
-				at = endOf(h)
+				at = h.End()
 			}
 		}
-		if at < endOf(r) {
-			out = append(out, image.Range{Off: at, Len: endOf(r) - at})
+		if at < r.End() {
+			out = append(out, image.Range{Off: at, Len: r.End() - at})
 		}
 	}
 	return out
@@ -65,7 +57,7 @@ func without(list, holes []image.Range) (out []image.Range) {
 func within(out, list, runs []image.Range) []image.Range {
 	for _, r := range list {
 		for _, run := range runs {
-			if c := clip(r, run.Off, endOf(run)); c.Len > 0 {
+			if c := r.Clip(run.Off, run.End()); c.Len > 0 {
 				out = append(out, c)
 			}
 		}

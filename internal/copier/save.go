@@ -107,7 +107,7 @@ func checkMap(size int64, sector int, m *usedmap.Map) error {
 		if r.Off < end || r.Len <= 0 || r.Len > size-r.Off {
 			return fmt.Errorf("the used map's free ranges are out of order or off the disk at byte %d", r.Off)
 		}
-		end = endOf(r)
+		end = r.End()
 	}
 	if at != size {
 		return fmt.Errorf("the used map's parts have %d of %d bytes", at, size)

@@ -134,7 +134,7 @@ func TestBadSectorsOfASave(t *testing.T) {
 	if !reflect.DeepEqual(s.Disk.Bad, bad) || !reflect.DeepEqual(s.Receipt.Bad, bad) {
 		t.Errorf("bad are %v, want %v", s.Disk.Bad, bad)
 	}
-	copy(want[unused.Off:endOf(unused)], old(int(unused.Len)))
+	copy(want[unused.Off:unused.End()], old(int(unused.Len)))
 	if got := readWhole(t, s, len(disk)); !bytes.Equal(got, want) {
 		t.Error("not the disk with zeros where it is bad")
 	}

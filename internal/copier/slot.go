@@ -53,4 +53,4 @@ func (s *slot) at(c image.Content, r image.Range) {
 }
 
 // end is the first byte of the disk after the slot's.
-func (s *slot) end() int64 { return endOf(s.ranges[len(s.ranges)-1]) }
+func (s *slot) end() int64 { return s.ranges[len(s.ranges)-1].End() }

@@ -90,7 +90,7 @@ func (st *stream) check(p image.Piece) error {
 	switch r := p.Ranges[0]; {
 	case st.stored() && isData && p.Sum == [32]byte{}:
 		return errors.New("the image has a piece that does not tell its sum")
-	case !st.stored() && (len(p.Ranges) != 1 || r.Off%pieceSize != 0 || r.Len%pieceSize != 0 && endOf(r) != st.RawSize):
+	case !st.stored() && (len(p.Ranges) != 1 || r.Off%pieceSize != 0 || r.Len%pieceSize != 0 && r.End() != st.RawSize):
 		return fmt.Errorf("the image has a piece of %d bytes at %d", r.Len, r.Off)
 	}
 	return nil
@@ -167,7 +167,7 @@ func (st *stream) produce(s *slot) error {
 		if err != nil {
 			return err
 		}
-		if it.Content != image.Zero || it.right != s.skip || it.at.Off != s.end() || endOf(it.at) > limit {
+		if it.Content != image.Zero || it.right != s.skip || it.at.Off != s.end() || it.at.End() > limit {
 			st.ahead = it
 			return nil
 		}

@@ -83,9 +83,9 @@ func (t *Tally) add(list []tallySpan, p *LayoutPart, name string, in int) []tall
 func (t *Tally) Add(r image.Range) {
 	t.Bytes += r.Len
 	for _, list := range [][]tallySpan{t.outer, t.inner} {
-		i, _ := slices.BinarySearchFunc(list, r.Off+1, func(s tallySpan, at int64) int { return cmp.Compare(endOf(s.Range), at) })
-		for ; i < len(list) && list[i].Off < endOf(r); i++ {
-			t.parts[list[i].part].Bytes += clip(r, list[i].Off, endOf(list[i].Range)).Len
+		i, _ := slices.BinarySearchFunc(list, r.Off+1, func(s tallySpan, at int64) int { return cmp.Compare(s.End(), at) })
+		for ; i < len(list) && list[i].Off < r.End(); i++ {
+			t.parts[list[i].part].Bytes += r.Clip(list[i].Off, list[i].End()).Len
 		}
 	}
 }
@@ -140,7 +140,7 @@ func DifferText(r *image.Receipt, t *Tally) []string {
 	}
 	lines := []string{line}
 	for _, d := range r.Differ[:min(len(r.Differ), maxDifferLines)] {
-		lines = append(lines, fmt.Sprintf("bytes %d to %d differ", d.Off, d.Off+d.Len-1))
+		lines = append(lines, fmt.Sprintf("bytes %d to %d differ", d.Off, d.End()-1))
 	}
 	if more := len(r.Differ) - maxDifferLines; more > 0 {
 		lines = append(lines, "and "+words.Count(more, "more place"))

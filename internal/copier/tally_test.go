@@ -45,7 +45,7 @@ func TestVerifyTellsParts(t *testing.T) {
 	} {
 		got := append([]byte(nil), disk...)
 		for _, r := range c.change {
-			for at := r.Off; at < endOf(r); at += 512 {
+			for at := r.Off; at < r.End(); at += 512 {
 				got[at] ^= 1
 			}
 		}
@@ -56,7 +56,7 @@ func TestVerifyTellsParts(t *testing.T) {
 		if lines[0] != c.want || len(lines) != 1+len(c.change) {
 			t.Errorf("%q\nwant %q", lines, c.want)
 		}
-		if line := fmt.Sprintf("bytes %d to %d differ", c.change[0].Off, endOf(c.change[0])-1); lines[1] != line {
+		if line := fmt.Sprintf("bytes %d to %d differ", c.change[0].Off, c.change[0].End()-1); lines[1] != line {
 			t.Errorf("%q, want %q", lines[1], line)
 		}
 	}

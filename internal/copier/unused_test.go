@@ -38,7 +38,7 @@ func expected(disk, before []byte, used []image.Range) []byte {
 	clear(want[:min(len(want), bootArea)])
 	clear(want[max(0, len(want)-bootArea):])
 	for _, r := range used {
-		copy(want[r.Off:endOf(r)], disk[r.Off:])
+		copy(want[r.Off:r.End()], disk[r.Off:])
 	}
 	return want
 }
@@ -135,7 +135,7 @@ func TestUnused(t *testing.T) {
 	}
 
 	for _, r := range unused {
-		clear(want[r.Off:endOf(r)])
+		clear(want[r.Off:r.End()])
 	}
 	zero, r := s.restoreTo(t, keep.Bytes(), Options{Unused: UnusedZero})
 	if !bytes.Equal(zero.Bytes(), want) || r.Unused != 0 || r.Written+r.Skipped != 6*mib || r.Verified != 6*mib {

@@ -24,7 +24,7 @@ func TestVerifyNamesTheDifference(t *testing.T) {
 		differing := int64(0)
 		for _, r := range want {
 			differing += r.Len
-			for at := r.Off; at < r.Off+r.Len; at += 512 {
+			for at := r.Off; at < r.End(); at += 512 {
 				got[at+7] ^= 0x10
 			}
 		}

@@ -45,7 +45,7 @@ func (w *window) classify(b []byte) {
 		return
 	}
 	for _, r := range w.runs {
-		for off, end := r.Off, endOf(r); off < end; {
+		for off, end := r.Off, r.End(); off < end; {
 			n := w.block(off, end)
 			w.blocks = append(w.blocks, markOf(b[off-w.off:][:n]))
 			off += n
@@ -98,10 +98,10 @@ func (w *windows) next(win *window) bool {
 	for len(w.segments) > 0 {
 		seg := w.segments[0]
 		w.at = max(w.at, seg.Off)
-		if f := w.unused(); f.Off <= w.at && w.at < endOf(f) {
-			w.at = endOf(f)
+		if f := w.unused(); f.Off <= w.at && w.at < f.End() {
+			w.at = f.End()
 		}
-		if w.at < endOf(seg) {
+		if w.at < seg.End() {
 			w.fill(win)
 			return true
 		}
@@ -114,21 +114,21 @@ func (w *windows) next(win *window) bool {
 // and that ends behind at; an empty one at the segment's end if there is none.
 func (w *windows) unused() image.Range {
 	seg := w.segments[0]
-	for len(w.free) > 0 && w.free[0].Off < endOf(seg) {
-		f := clip(w.free[0], seg.Off, endOf(seg))
-		from, to := w.gridUp(f.Off), w.gridDown(endOf(f))
-		if endOf(f) == endOf(seg) {
-			to = endOf(seg) // its last block may be short
+	for len(w.free) > 0 && w.free[0].Off < seg.End() {
+		f := w.free[0].Clip(seg.Off, seg.End())
+		from, to := w.gridUp(f.Off), w.gridDown(f.End())
+		if f.End() == seg.End() {
+			to = seg.End() // its last block may be short
 		}
 		if to > max(from, w.at) {
 			return image.Range{Off: from, Len: to - from}
 		}
-		if endOf(w.free[0]) > endOf(seg) {
+		if w.free[0].End() > seg.End() {
 			break // the rest of it is the next segment's
 		}
 		w.free = w.free[1:]
 	}
-	return image.Range{Off: endOf(seg)}
+	return image.Range{Off: seg.End()}
 }
 
 func (w *windows) gridDown(off int64) int64 {
@@ -142,7 +142,7 @@ func (w *windows) fill(win *window) {
 	seg := w.segments[0]
 	*win = win.empty()
 	win.off, win.grid = w.at, seg.Off
-	limit := min(endOf(seg), w.at+chunk.RegionSize-w.at%chunk.RegionSize)
+	limit := min(seg.End(), w.at+chunk.RegionSize-w.at%chunk.RegionSize)
 	if zeros := w.zeros(); zeros > w.at {
 		win.hole, limit = true, min(limit, zeros)
 	} else {
@@ -156,15 +156,15 @@ func (w *windows) fill(win *window) {
 			w.at = end
 			continue
 		}
-		w.at = endOf(f)
+		w.at = f.End()
 	}
 }
 
 // zeros is where the whole blocks of zeros end that begin at at, as far as they
 // are known without reading.
 func (w *windows) zeros() int64 {
-	end := min(w.holes.end(w.at), endOf(w.segments[0]))
-	if end < endOf(w.segments[0]) {
+	end := min(w.holes.end(w.at), w.segments[0].End())
+	if end < w.segments[0].End() {
 		end = w.gridDown(end)
 	}
 	return end
@@ -177,11 +177,11 @@ func (w *window) add(r image.Range) {
 		return
 	}
 	last := len(w.reads) - 1
-	if last < 0 || r.Off-endOf(w.reads[last]) >= readGap {
+	if last < 0 || r.Off-w.reads[last].End() >= readGap {
 		w.reads = append(w.reads, r)
 		return
 	}
-	w.reads[last].Len = endOf(r) - w.reads[last].Off
+	w.reads[last].Len = r.End() - w.reads[last].Off
 }
 
 // gather fills b with what the runs have on a disk, one after the other. The
@@ -190,7 +190,7 @@ func (w *window) gather(src Source, b []byte) error {
 	runs := w.runs
 	for _, read := range w.reads {
 		n := 0
-		for n < len(runs) && endOf(runs[n]) <= endOf(read) {
+		for n < len(runs) && runs[n].End() <= read.End() {
 			n++
 		}
 		got, err := gatherRuns(src, b, read, runs[:n])

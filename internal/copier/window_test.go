@@ -35,9 +35,9 @@ func usedBlocks(m *usedmap.Map) (used []image.Range) {
 	free := m.Free
 	for _, p := range m.Parts {
 		part := p.Ranges[0]
-		for off := part.Off; off < endOf(part); off += chunk.BlockSize {
-			b := image.Range{Off: off, Len: min(chunk.BlockSize, endOf(part)-off)}
-			for len(free) > 0 && endOf(free[0]) <= off {
+		for off := part.Off; off < part.End(); off += chunk.BlockSize {
+			b := image.Range{Off: off, Len: min(chunk.BlockSize, part.End()-off)}
+			for len(free) > 0 && free[0].End() <= off {
 				free = free[1:]
 			}
 			if left := without([]image.Range{b}, free[:min(len(free), 10)]); len(left) > 0 {
@@ -95,15 +95,15 @@ func checkWindows(t *rapid.T, m *usedmap.Map) {
 }
 
 func checkWindow(t *rapid.T, m *usedmap.Map, w *window) {
-	end := endOf(w.runs[len(w.runs)-1])
-	part := slices.IndexFunc(m.Parts, func(p usedmap.Part) bool { return w.off < endOf(p.Ranges[0]) })
-	if p := m.Parts[part].Ranges[0]; w.grid != p.Off || end > endOf(p) || w.off != w.runs[0].Off {
+	end := w.runs[len(w.runs)-1].End()
+	part := slices.IndexFunc(m.Parts, func(p usedmap.Part) bool { return w.off < p.Ranges[0].End() })
+	if p := m.Parts[part].Ranges[0]; w.grid != p.Off || end > p.End() || w.off != w.runs[0].Off {
 		t.Fatalf("window at %d to %d on the grid of %d, its part is %v", w.off, end, w.grid, p)
 	}
 	if end-w.off > pieceSize || w.off/chunk.RegionSize != (end-1)/chunk.RegionSize {
 		t.Fatalf("window from %d to %d", w.off, end)
 	}
-	if left := without(w.runs, w.reads); len(left) > 0 || total(w.reads)-total(w.runs) >= readGap*int64(len(w.runs)) || endOf(w.reads[len(w.reads)-1]) != end {
+	if left := without(w.runs, w.reads); len(left) > 0 || total(w.reads)-total(w.runs) >= readGap*int64(len(w.runs)) || w.reads[len(w.reads)-1].End() != end {
 		t.Fatalf("runs %v are read as %v", w.runs, w.reads)
 	}
 }

@@ -51,6 +51,16 @@ type Range struct {
 	Len int64 `json:"len"` // bytes
 }
 
+// End is the first byte after the run.
+func (r Range) End() int64 { return r.Off + r.Len }
+
+// Clip is what of r lies from one place to another. If that is nothing, Len is
+// 0 and Off says nothing.
+func (r Range) Clip(from, to int64) Range {
+	off := max(r.Off, from)
+	return Range{Off: off, Len: max(0, min(r.End(), to)-off)}
+}
+
 // FactsFormat is the number of the sidecar's format that this code writes.
 const FactsFormat = 1
 
@@ -123,7 +133,7 @@ func badFits(bad []Range, size int64) bool {
 		if r.Off < end || r.Len <= 0 || r.Len > size-r.Off {
 			return false
 		}
-		end = r.Off + r.Len
+		end = r.End()
 	}
 	return true
 }

@@ -109,3 +109,18 @@ func FuzzParseFacts(f *testing.F) {
 		}
 	})
 }
+
+func TestClip(t *testing.T) {
+	r := Range{Off: 10, Len: 20}
+	for _, c := range []struct{ from, to, off, len int64 }{
+		{0, 100, 10, 20}, {15, 100, 15, 15}, {0, 15, 10, 5}, {12, 13, 12, 1}, {0, 10, 10, 0}, {30, 40, 30, 0}, {50, 40, 50, 0},
+	} {
+		got := r.Clip(c.from, c.to)
+		if got.Len != c.len || got.Len > 0 && got.Off != c.off {
+			t.Errorf("from %d to %d there is %v, want %d bytes at %d", c.from, c.to, got, c.len, c.off)
+		}
+	}
+	if r.End() != 30 {
+		t.Errorf("%v ends at %d", r, r.End())
+	}
+}

@@ -88,13 +88,13 @@ func Noise(t testing.TB, img string, free []image.Range) {
 	buf := make([]byte, 2<<20)
 	noise(buf, rand.New(rand.NewPCG(1, 2)))
 	for _, r := range free {
-		for at := r.Off; at < r.Off+r.Len; {
-			n := min(int64(len(buf)), r.Off+r.Len-at)
+		for at := r.Off; at < r.End(); {
+			n := min(int64(len(buf)), r.End()-at)
 			if _, err := f.WriteAt(buf[:n], at); err != nil {
 				t.Fatal(err)
 			}
 			at += n
-			if last := r.Off + r.Len - int64(len(buf)); total > 1<<30 && at < last {
+			if last := r.End() - int64(len(buf)); total > 1<<30 && at < last {
 				at = last
 			}
 		}
@@ -116,8 +116,8 @@ func (k Kind) Surplus(t testing.TB, img string, free []image.Range) int64 {
 	unused := st.Size()
 	for _, u := range k.PartcloneUsed(t, img) {
 		for _, f := range free {
-			if f.Off < u.Off+u.Len && u.Off < f.Off+f.Len {
-				t.Errorf("partclone takes bytes %d to %d for used; here %d to %d are free", u.Off, u.Off+u.Len, f.Off, f.Off+f.Len)
+			if f.Off < u.End() && u.Off < f.End() {
+				t.Errorf("partclone takes bytes %d to %d for used; here %d to %d are free", u.Off, u.End(), f.Off, f.End())
 			}
 		}
 		unused -= u.Len

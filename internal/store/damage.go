@@ -334,7 +334,7 @@ func (s *Store) noteScrubbed(ctx context.Context, damaged Damages, before damage
 
 func (d *Damage) add(at image.Range) {
 	d.Bytes += at.Len
-	if n := len(d.Places); n > 0 && d.Places[n-1].Off+d.Places[n-1].Len == at.Off {
+	if n := len(d.Places); n > 0 && d.Places[n-1].End() == at.Off {
 		d.Places[n-1].Len += at.Len
 	} else if n < maxDamagePlaces {
 		d.Places = append(d.Places, at)

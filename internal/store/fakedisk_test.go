@@ -51,7 +51,7 @@ func cell(seed uint64) []byte {
 func (d fakeDisk) page(region image.Range) (*chunk.Page, []uint64) {
 	p, end, seeds := new(chunk.Page), region.Off, []uint64(nil)
 	for _, off := range slices.Sorted(maps.Keys(d.cells)) {
-		if off < region.Off || off >= region.Off+region.Len {
+		if off < region.Off || off >= region.End() {
 			continue
 		}
 		p.Append(image.Unused, off-end)
@@ -60,7 +60,7 @@ func (d fakeDisk) page(region image.Range) (*chunk.Page, []uint64) {
 		seeds = append(seeds, d.cells[off])
 		end = off + cellSize
 	}
-	p.Append(image.Unused, region.Off+region.Len-end)
+	p.Append(image.Unused, region.End()-end)
 	return p, seeds
 }
 

@@ -133,7 +133,7 @@ func (c *costing) cost(key object.Key, at image.Range, why error) {
 
 func (c *Cost) add(at image.Range) {
 	c.Bytes += at.Len
-	if n := len(c.Places); n > 0 && c.Places[n-1].Off+c.Places[n-1].Len == at.Off {
+	if n := len(c.Places); n > 0 && c.Places[n-1].End() == at.Off {
 		c.Places[n-1].Len += at.Len
 	} else if n < maxPlaces {
 		c.Places = append(c.Places, at)

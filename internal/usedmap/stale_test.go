@@ -170,10 +170,10 @@ func checkMap(t testing.TB, m *Map) {
 	}
 	end := int64(-1)
 	for _, r := range m.Free {
-		if r.Off <= end || r.Len <= 0 || r.Off+r.Len > m.Size {
+		if r.Off <= end || r.Len <= 0 || r.End() > m.Size {
 			t.Fatalf("the free range %+v is out of order", r)
 		}
-		end = r.Off + r.Len
+		end = r.End()
 	}
 	if free != m.FreeBytes() && m.free() {
 		t.Fatalf("the parts have %d free bytes, the disk %d", free, m.FreeBytes())

@@ -87,7 +87,7 @@ func (m *Map) Used() []image.Range {
 		if r.Off > at {
 			used = append(used, image.Range{Off: at, Len: r.Off - at})
 		}
-		at = r.Off + r.Len
+		at = r.End()
 	}
 	if at < m.Size {
 		used = append(used, image.Range{Off: at, Len: m.Size - at})

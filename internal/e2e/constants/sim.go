@@ -89,9 +89,9 @@ func (s *sim) disk(d *source) (figures, error) {
 	at := int64(0)
 	for _, r := range d.merged(s.gap) {
 		s.unused(at, r.Off)
-		for at = r.Off; at < r.Off+r.Len; {
+		for at = r.Off; at < r.End(); {
 			s.begin(at)
-			b := s.block[:min(chunk.BlockSize, r.Off+r.Len-at)]
+			b := s.block[:min(chunk.BlockSize, r.End()-at)]
 			if _, err := d.ReadAt(b, at); err != nil {
 				return s.figures, err
 			}

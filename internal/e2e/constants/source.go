@@ -34,7 +34,7 @@ func open(path string) (*source, error) {
 	}
 	s := &source{File: f, name: strings.TrimSuffix(filepath.Base(path), ".img"), size: st.Size()}
 	for _, r := range m.Used() {
-		from, to := r.Off&^(chunk.BlockSize-1), min((r.Off+r.Len+chunk.BlockSize-1)&^(chunk.BlockSize-1), st.Size())
+		from, to := r.Off&^(chunk.BlockSize-1), min((r.End()+chunk.BlockSize-1)&^(chunk.BlockSize-1), st.Size())
 		s.used = append(s.used, image.Range{Off: from, Len: to - from})
 	}
 	s.used = s.merged(0)
@@ -46,9 +46,9 @@ func (s *source) merged(gap int64) []image.Range {
 	var out []image.Range
 	for _, r := range s.used {
 		if last := len(out) - 1; last >= 0 {
-			end := out[last].Off + out[last].Len
+			end := out[last].End()
 			if r.Off <= end || r.Off-end < gap {
-				out[last].Len = r.Off + r.Len - out[last].Off
+				out[last].Len = r.End() - out[last].Off
 				continue
 			}
 		}

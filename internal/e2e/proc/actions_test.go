@@ -210,7 +210,7 @@ func TestVerify(t *testing.T) {
 	if len(r) != 1 || len(r[0].Differ) != 1 {
 		t.Fatalf("receipts: %+v", r)
 	}
-	if d := r[0].Differ[0]; d.Off > 5*mib+7 || d.Off+d.Len < 5*mib+16 || d.Len > mib {
+	if d := r[0].Differ[0]; d.Off > 5*mib+7 || d.End() < 5*mib+16 || d.Len > mib {
 		t.Errorf("verify says that %+v differs", d)
 	}
 	log := b.log("maintenance.log")

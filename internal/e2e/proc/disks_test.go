@@ -203,7 +203,7 @@ func TestReplacedByLarger(t *testing.T) {
 	for _, r := range changed {
 		if r.Off < old.size {
 			inside += r.Len
-			copy(got[r.Off:r.Off+r.Len], want[r.Off:min(r.Off+r.Len, old.size)])
+			copy(got[r.Off:r.End()], want[r.Off:min(r.End(), old.size)])
 		}
 	}
 	if !bytes.Equal(got[:old.size], want) {

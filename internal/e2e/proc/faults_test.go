@@ -256,7 +256,7 @@ func TestBadSectors(t *testing.T) {
 	want, err := os.ReadFile(sda.file)
 	must(t, err)
 	for _, r := range writeZeros {
-		clear(want[r.Off : r.Off+r.Len])
+		clear(want[r.Off:r.End()])
 	}
 	zeroed := t.TempDir() + "/zeroed"
 	must(t, os.WriteFile(zeroed, want, 0o644))

@@ -137,7 +137,7 @@ func (g *gate) bad(off int64, n int) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, r := range g.faults.BadReads {
-		if off < r.Off+r.Len && r.Off < off+int64(n) {
+		if off < r.End() && r.Off < off+int64(n) {
 			return true
 		}
 	}

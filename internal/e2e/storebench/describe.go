@@ -60,7 +60,7 @@ func written(f *os.File) (used, stale int64, err error) {
 // common is how many bytes of a range others have too.
 func common(r image.Range, others []image.Range) (n int64) {
 	for _, o := range others {
-		n += max(0, min(r.Off+r.Len, o.Off+o.Len)-max(r.Off, o.Off))
+		n += r.Clip(o.Off, o.End()).Len
 	}
 	return n
 }

@@ -57,7 +57,7 @@ func sameUsed(a, b string) error {
 // pieces goes over ranges, at most a MiB at a time.
 func pieces(ranges []image.Range, do func(off int64, n int) error) error {
 	for _, r := range ranges {
-		for off, end := r.Off, r.Off+r.Len; off < end; off += 1 << 20 {
+		for off, end := r.Off, r.End(); off < end; off += 1 << 20 {
 			if err := do(off, int(min(1<<20, end-off))); err != nil {
 				return err
 			}

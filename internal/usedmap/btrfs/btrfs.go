@@ -123,7 +123,7 @@ func (f *fs) keepsNeeded(free *volume.Free) error {
 	slices.Sort(f.needed)
 	ranges := free.Ranges()
 	for _, off := range f.needed {
-		for len(ranges) > 0 && ranges[0].Off+ranges[0].Len <= off {
+		for len(ranges) > 0 && ranges[0].End() <= off {
 			ranges = ranges[1:]
 		}
 		if len(ranges) > 0 && ranges[0].Off < off+f.sb.node {

@@ -122,7 +122,7 @@ func (e *extents) gap(end int64) {
 	for len(e.log) > 0 && e.log[0].Off < end {
 		r := e.log[0]
 		e.add(at, min(r.Off, end))
-		at = max(at, r.Off+r.Len)
+		at = max(at, r.End())
 		if at > end {
 			break // it may reach into the next gap
 		}

@@ -58,11 +58,11 @@ func FuzzRead(f *testing.F) {
 			}
 		}
 		for _, r := range found.Free.Ranges() {
-			if r.Off < reserved || r.Off+r.Len > found.Size || found.Size > c.Size {
+			if r.Off < reserved || r.End() > found.Size || found.Size > c.Size {
 				t.Fatalf("%v is free of %d", r, c.Size)
 			}
 			for _, off := range needed {
-				if r.Off < off+superblockSize && off < r.Off+r.Len {
+				if r.Off < off+superblockSize && off < r.End() {
 					t.Fatalf("%v is free, byte %d is needed", r, off)
 				}
 			}

@@ -64,7 +64,7 @@ func oracle(t testing.TB, img, keep string) []image.Range {
 	at := int64(0)
 	for _, r := range covered.Ranges() {
 		free.Add(at, min(r.Off, size)-at)
-		at = r.Off + r.Len
+		at = r.End()
 	}
 	free.Add(at, size-at)
 	return free.Ranges()

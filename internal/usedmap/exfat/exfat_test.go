@@ -376,7 +376,7 @@ func TestRootInPieces(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, r := range found.Free.Ranges() {
-		if off := d.g.at(c); off >= r.Off && off < r.Off+r.Len {
+		if off := d.g.at(c); off >= r.Off && off < r.End() {
 			t.Error("it is free")
 		}
 	}

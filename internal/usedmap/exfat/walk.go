@@ -185,7 +185,7 @@ func (w *walk) used(c, n int64) error {
 		return fmt.Errorf("a file has %s from %#x on, of %d", words.Count(n, "cluster"), c, w.f.g.clusters)
 	}
 	off, end := w.f.g.at(c), w.f.g.at(c+n)
-	i := sort.Search(len(w.free), func(i int) bool { return w.free[i].Off+w.free[i].Len > off })
+	i := sort.Search(len(w.free), func(i int) bool { return w.free[i].End() > off })
 	if i < len(w.free) && w.free[i].Off < end {
 		return fmt.Errorf("a file has clusters from %d to %d, of which the bitmap calls at least one free", c, c+n-1)
 	}

@@ -188,7 +188,7 @@ func (c *claims) has(at, n uint64) error {
 		return fmt.Errorf("it has a block %d, which points outside", at)
 	}
 	from, end := int64(at)*sb.blockSize, int64(at+n)*sb.blockSize
-	i, _ := slices.BinarySearchFunc(c.free, from+1, func(r image.Range, at int64) int { return cmp.Compare(r.Off+r.Len, at) })
+	i, _ := slices.BinarySearchFunc(c.free, from+1, func(r image.Range, at int64) int { return cmp.Compare(r.End(), at) })
 	if i < len(c.free) && c.free[i].Off < end {
 		return fmt.Errorf("its bitmap calls block %d free, which the inode has", max(from, c.free[i].Off)/sb.blockSize)
 	}

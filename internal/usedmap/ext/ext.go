@@ -97,7 +97,7 @@ func checkUsed(free *volume.Free, used spans, blockSize int64) error {
 	ranges := free.Ranges()
 	for _, p := range used {
 		at, end := int64(p.at)*blockSize, int64(p.end())*blockSize
-		for len(ranges) > 0 && ranges[0].Off+ranges[0].Len <= at {
+		for len(ranges) > 0 && ranges[0].End() <= at {
 			ranges = ranges[1:]
 		}
 		if len(ranges) > 0 && ranges[0].Off < end {

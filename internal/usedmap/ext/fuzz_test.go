@@ -280,11 +280,11 @@ func mustBeFree(t *testing.T, p *realfs.Packed, found *volume.Found) {
 		never = append(never, span{g.blockBitmap * uint64(sb.blockSize), uint64(sb.blockSize)}, span{g.inodeTable * uint64(sb.blockSize), sb.tableBlocks() * uint64(sb.blockSize)})
 	}
 	for _, r := range found.Free.Ranges() {
-		if r.Off < 0 || r.Len <= 0 || r.Off+r.Len > min(found.Size, p.Size) {
+		if r.Off < 0 || r.Len <= 0 || r.End() > min(found.Size, p.Size) {
 			t.Fatalf("%v is free, of %d bytes", r, p.Size)
 		}
 		for _, n := range never {
-			if uint64(r.Off) < n.end() && n.at < uint64(r.Off+r.Len) {
+			if uint64(r.Off) < n.end() && n.at < uint64(r.End()) {
 				t.Fatalf("%v is free, and the file system's own %v", r, n)
 			}
 		}

@@ -380,7 +380,7 @@ func TestSet(t *testing.T) {
 // holds reports whether a byte is among free ranges.
 func holds(free []image.Range, off int64) bool {
 	for _, r := range free {
-		if off >= r.Off && off < r.Off+r.Len {
+		if off >= r.Off && off < r.End() {
 			return true
 		}
 	}

@@ -34,7 +34,7 @@ func FuzzRead(f *testing.F) {
 			t.Fatal(err)
 		}
 		for _, r := range found.Free.Ranges() {
-			if r.Off < g.at(firstCluster) || r.Len <= 0 || r.Off+r.Len > g.at(firstCluster+g.clusters) || r.Off+r.Len > p.Size {
+			if r.Off < g.at(firstCluster) || r.Len <= 0 || r.End() > g.at(firstCluster+g.clusters) || r.End() > p.Size {
 				t.Fatalf("%v is not in the clusters of a volume of %d bytes", r, p.Size)
 			}
 		}

@@ -65,7 +65,7 @@ func (w *walk) begins(c int64, folder bool) error {
 	off := w.g.at(c)
 	_, found := slices.BinarySearchFunc(w.free, off, func(r image.Range, off int64) int {
 		switch {
-		case r.Off+r.Len <= off:
+		case r.End() <= off:
 			return -1
 		case r.Off > off:
 			return 1

@@ -216,7 +216,7 @@ func check(t testing.TB, pv *PV, d *disk) {
 	}
 	sum := int64(0)
 	for i, x := range taken {
-		if sum += x.Len; x.Off < 0 || x.Off+x.Len > d.Size || i > 0 && x.Len < 0 {
+		if sum += x.Len; x.Off < 0 || x.End() > d.Size || i > 0 && x.Len < 0 {
 			t.Errorf("%v is outside", x)
 		}
 	}

@@ -57,7 +57,7 @@ func fuzzed(t *testing.T, d *disk) {
 	}
 	for _, r := range pv.Free.Ranges() {
 		for _, a := range append(l.meta, l.boot...) {
-			if r.Off < a.Off+a.Len && a.Off < r.Off+r.Len {
+			if r.Off < a.End() && a.Off < r.End() {
 				t.Errorf("%v is free and an area at %v", r, a)
 			}
 		}

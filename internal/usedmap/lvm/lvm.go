@@ -170,7 +170,7 @@ func (g *group) fits(l *label, size int64) error {
 func apart(ranges []image.Range) error {
 	slices.SortFunc(ranges, func(a, b image.Range) int { return cmp.Compare(a.Off, b.Off) })
 	for i := 1; i < len(ranges); i++ {
-		if before := ranges[i-1]; ranges[i].Off < before.Off+before.Len {
+		if before := ranges[i-1]; ranges[i].Off < before.End() {
 			return fmt.Errorf("two things of LVM have the same bytes, from byte %d on", ranges[i].Off)
 		}
 	}
@@ -189,7 +189,7 @@ func (g *group) unused() (*volume.Free, error) {
 	free, at := &volume.Free{}, g.start
 	for _, x := range append(taken, image.Range{Off: g.start + g.count*g.extent}) {
 		free.Add(at, x.Off-at)
-		at = x.Off + x.Len
+		at = x.End()
 	}
 	return free, nil
 }

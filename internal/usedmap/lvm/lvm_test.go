@@ -88,7 +88,7 @@ func TestEveryBitCounts(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, where := range []image.Range{{Off: 512, Len: 512}, {Off: 4096, Len: 512 + int64(len(plain()))}} {
-		for at := where.Off; at < where.Off+where.Len; at++ {
+		for at := where.Off; at < where.End(); at++ {
 			b := make([]byte, 1)
 			d.ReadAt(b, at)
 			for bit := range 8 {

@@ -118,7 +118,7 @@ func (m *model) text() (lvs []string) {
 func (m *model) check(t *rapid.T, pv *PV) {
 	var got [50]string
 	claim := func(r image.Range, who string) {
-		for pe := (r.Off - mib) / mib; pe < (r.Off+r.Len-mib)/mib; pe++ {
+		for pe := (r.Off - mib) / mib; pe < (r.End()-mib)/mib; pe++ {
 			if got[pe] != "" {
 				t.Fatalf("extent %d is of %s and %s", pe, got[pe], who)
 			}

@@ -171,7 +171,7 @@ func (g *group) areas(lv *LV, s *section, key, countKey string, n int64, all *se
 
 // add adds extents; what is one piece on the disk becomes one range.
 func (lv *LV) add(x image.Range) {
-	if n := len(lv.Extents) - 1; n >= 0 && lv.Extents[n].Off+lv.Extents[n].Len == x.Off {
+	if n := len(lv.Extents) - 1; n >= 0 && lv.Extents[n].End() == x.Off {
 		lv.Extents[n].Len += x.Len
 		return
 	}

@@ -135,12 +135,12 @@ func (b *bench) hold(t testing.TB, p *patched) *volume.Found {
 		{now.mirrLCN * now.cluster, make([]byte, now.record)}, {now.clusters * now.cluster, make([]byte, size-now.clusters*now.cluster)}}
 	end := int64(0)
 	for _, r := range found.Free.Ranges() {
-		if r.Off < end || r.Len <= 0 || r.Off+r.Len > size {
+		if r.Off < end || r.Len <= 0 || r.End() > size {
 			t.Fatalf("%v is free", r)
 		}
-		end = r.Off + r.Len
+		end = r.End()
 		for _, u := range used {
-			if r.Off < u.off+int64(len(u.b)) && u.off < r.Off+r.Len {
+			if r.Off < u.off+int64(len(u.b)) && u.off < r.End() {
 				t.Fatalf("%v is free, %d bytes at %d are used", r, len(u.b), u.off)
 			}
 		}

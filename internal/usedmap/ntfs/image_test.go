@@ -223,7 +223,7 @@ func number8(n int64) []byte {
 
 func contains(free []image.Range, r image.Range) bool {
 	for _, f := range free {
-		if f.Off <= r.Off && r.Off+r.Len <= f.Off+f.Len {
+		if f.Off <= r.Off && r.End() <= f.End() {
 			return true
 		}
 	}

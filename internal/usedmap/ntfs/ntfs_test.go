@@ -171,10 +171,10 @@ func TestCopiesAreUsed(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, r := range found.Free.Ranges() {
-			if r.Off <= middle && middle < r.Off+r.Len {
+			if r.Off <= middle && middle < r.End() {
 				t.Errorf("%s: the middle is free: %v", name, r)
 			}
-			if r.Off < 8192 || r.Off+r.Len > f.clusters*f.cluster {
+			if r.Off < 8192 || r.End() > f.clusters*f.cluster {
 				t.Errorf("%s: %v is free", name, r)
 			}
 		}

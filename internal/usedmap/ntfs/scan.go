@@ -105,7 +105,7 @@ func (s *scanner) record(no int64, r record) error {
 
 // used fails if one of the bytes is free.
 func (s *scanner) used(off, n int64) error {
-	i := sort.Search(len(s.free), func(i int) bool { return s.free[i].Off+s.free[i].Len > off })
+	i := sort.Search(len(s.free), func(i int) bool { return s.free[i].End() > off })
 	if i < len(s.free) && s.free[i].Off < off+n {
 		return fmt.Errorf("it has cluster %d, which is free", max(off, s.free[i].Off)/s.cluster)
 	}

@@ -33,7 +33,7 @@ func (f *Free) Add(off, n int64) {
 	}
 	if i := len(f.pending) - 1; i >= 0 {
 		last := &f.pending[i]
-		if last.Off+last.Len == off {
+		if last.End() == off {
 			last.Len += n
 			return
 		}
@@ -125,7 +125,7 @@ func (f *Free) Cut(off, n int64) {
 	end := off + n
 	var out []image.Range
 	for _, r := range f.sorted {
-		if rend := r.Off + r.Len; rend <= off || r.Off >= end {
+		if rend := r.End(); rend <= off || r.Off >= end {
 			out = append(out, r)
 		} else {
 			if r.Off < off {
@@ -187,8 +187,8 @@ func (f *Free) settle() {
 func (f *Free) join(all []image.Range) []image.Range {
 	out := all[:0]
 	for _, r := range all {
-		if n := len(out) - 1; n >= 0 && r.Off <= out[n].Off+out[n].Len {
-			out[n].Len = max(out[n].Len, r.Off+r.Len-out[n].Off)
+		if n := len(out) - 1; n >= 0 && r.Off <= out[n].End() {
+			out[n].Len = max(out[n].Len, r.End()-out[n].Off)
 			continue
 		}
 		if n := len(out) - 1; n >= 0 && out[n].Len < f.min {

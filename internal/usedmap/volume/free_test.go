@@ -25,7 +25,7 @@ func (m *model) check(t *rapid.T, f *Free) {
 			t.Fatalf("ranges %v are not in order, apart and not empty", f.Ranges())
 		}
 		got.set(r.Off, r.Len, true)
-		end = r.Off + r.Len
+		end = r.End()
 	}
 	if got != *m {
 		t.Fatal("the set differs from what was added and cut")

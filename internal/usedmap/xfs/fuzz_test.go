@@ -145,10 +145,10 @@ func FuzzRead(f *testing.F) {
 		}
 		at := int64(0)
 		for _, r := range found.Free.Ranges() {
-			if r.Off < at || r.Len <= 0 || r.Off+r.Len > found.Size || found.Size > p.Size {
+			if r.Off < at || r.Len <= 0 || r.End() > found.Size || found.Size > p.Size {
 				t.Fatalf("%v is free on a file system of %d bytes", r, found.Size)
 			}
-			at = r.Off + r.Len
+			at = r.End()
 			head := make([]byte, 4)
 			c.ReadAt(head, r.Off)
 			if bytes.Equal(head, []byte("XFSB")) && r.Off == 0 {
@@ -164,7 +164,7 @@ func FuzzRead(f *testing.F) {
 func noMetadataFree(t *testing.T, p *realfs.Packed, found *volume.Found) {
 	for n := range p.Sectors {
 		for _, r := range found.Free.Ranges() {
-			if n*512 >= r.Off && n*512 < r.Off+r.Len {
+			if n*512 >= r.Off && n*512 < r.End() {
 				delete(p.Sectors, n)
 				break
 			}
