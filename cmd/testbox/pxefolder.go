@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"testbox-imaging/internal/bootcfg"
+	"testbox-imaging/internal/bootfiles"
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/durable"
 	"testbox-imaging/internal/site"
@@ -50,6 +51,8 @@ func openFolder(w world, dir string) (*pxeFolder, error) {
 	}
 	return nil, wrong("%s has no file `default`; it is not a folder of boot files, or `testbox share init` has to repair it", dir)
 }
+
+func (f *pxeFolder) boot() *bootfiles.Folder { return bootfiles.New(f.fsys, f.dir) }
 
 func (f *pxeFolder) path(name string) string { return filepath.Join(f.dir, name) }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -15,8 +16,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"testbox-imaging/internal/bootcfg"
+	"testbox-imaging/internal/bootfiles"
 	"testbox-imaging/internal/box"
-	"testbox-imaging/internal/durable"
 )
 
 func newPxeListCmd(w world, dir *string) *cobra.Command {
@@ -162,21 +163,31 @@ func runDisarm(cmd *cobra.Command, w world, dir string, boxes []string) error {
 	if err != nil {
 		return err
 	}
+	var anew []error
 	for i, t := range targets {
 		if armings[i] == nil {
 			fmt.Fprintf(cmd.OutOrStdout(), "%s: was not armed\n", t)
 			folder.warnNotLocal(cmd, t)
 			continue
 		}
-		if err := durable.Remove(folder.fsys, folder.path(t.addr.Hex())); err != nil {
-			return fmt.Errorf("%s is not disarmed, nor are the boxes after it: %w", t, asRoot(err))
+		_, err := folder.boot().Disarm(t.addr, armings[i].cmd.Arming)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: somebody disarmed it in the same moment\n", t)
+			folder.warnNotLocal(cmd, t)
+			continue
+		case errors.As(err, new(*bootfiles.ArmedAnewError)):
+			anew = append(anew, fmt.Errorf("%s is not disarmed: %w; if it is to be disarmed too, run this again", t, err))
+			continue
+		case err != nil:
+			return errors.Join(append(anew, fmt.Errorf("%s is not disarmed, nor are the boxes after it: %w", t, asRoot(err)))...)
 		}
 		c := armings[i].cmd
 		fmt.Fprintf(cmd.OutOrStdout(), "%s: disarmed; it was armed for %s (arming %s)\n", t, c.Action, c.Arming)
 		folder.warnHalfRestored(cmd, t, armings[i])
 		folder.warnNotLocal(cmd, t)
 	}
-	return nil
+	return errors.Join(anew...)
 }
 
 // warnHalfRestored says of a box that was armed for restore that its disks may

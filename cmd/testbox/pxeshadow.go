@@ -102,7 +102,7 @@ func (f *pxeFolder) checkShadows(w world, t target) error {
 // checkLater refuses a box that would not start its own disk when it is no more
 // armed, because the loader finds another file before `default`.
 func (f *pxeFolder) checkLater(t target) error {
-	later, err := bootcfg.LaterFiles(f.dir, t.addr)
+	later, err := f.boot().Later(t.addr)
 	if err != nil {
 		return err
 	}
@@ -122,7 +122,7 @@ func (f *pxeFolder) checkLater(t target) error {
 
 // warnNotLocal says what a box that is not armed starts instead of its own disk.
 func (f *pxeFolder) warnNotLocal(cmd *cobra.Command, t target) {
-	for _, err := range bootcfg.NotLocal(f.dir, t.addr) {
+	for _, err := range f.boot().NotLocal(t.addr) {
 		cmd.PrintErrf("testbox: WARNING: %s may not start its own disk: %v\n", t, err)
 	}
 }
@@ -157,7 +157,7 @@ func (f *pxeFolder) boxStrays(w world, addr box.Addr, shared bool) error {
 		}
 		errs = append(errs, fmt.Errorf("%s: %s: %s before %s, which then does not count", f.path(s.name), addr, sure, addr.Hex()))
 	}
-	later, err := bootcfg.LaterFiles(f.dir, addr)
+	later, err := f.boot().Later(addr)
 	if err != nil {
 		return err
 	}
@@ -181,7 +181,7 @@ func (f *pxeFolder) sharedStrays() error {
 		if !many {
 			continue
 		}
-		if why := bootcfg.LocalBoot(f.dir, name); why != nil {
+		if why := f.boot().LocalBoot(name); why != nil {
 			errs = append(errs, fmt.Errorf("%s: boxes with addresses from %s to %s take it before `%s` when they are not armed, and it is not surely local boot: %w",
 				f.path(name), first, last, bootcfg.DefaultName, why))
 		}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"testbox-imaging/internal/bootcfg"
+	"testbox-imaging/internal/bootfiles"
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/durable"
 	"testbox-imaging/internal/image"
@@ -108,7 +109,7 @@ func (s *session) endExpired() error {
 // expired: the box would try again for ever. That the boot file is gone already
 // is no such reason.
 func (s *session) unlessExpired(why error) error {
-	if _, _, err := s.readBootFile(); errors.Is(err, fs.ErrNotExist) {
+	if _, err := s.bootFiles().Read(s.cmd.Address); errors.Is(err, fs.ErrNotExist) {
 		return why
 	}
 	if s.folder == nil {
@@ -245,73 +246,61 @@ func (s *session) hostName() string {
 	return "unknown"
 }
 
-func (s *session) bootFilePath() string {
-	return filepath.Join(s.cfg.TFTP, bootcfg.ConfigDir, s.cmd.Address.Hex())
+// bootFiles is the folder of boot files in the TFTP area.
+func (s *session) bootFiles() *bootfiles.Folder {
+	return bootfiles.New(s.fsys, filepath.Join(s.cfg.TFTP, bootcfg.ConfigDir))
 }
+
+func (s *session) bootFilePath() string { return s.bootFiles().BootFile(s.cmd.Address) }
 
 // checkBootFile holds the command line against the boot file. Without one the
 // address is wrong, or an admin disarmed the box while it started.
 func (s *session) checkBootFile() error {
-	armed, kernel, err := s.readBootFile()
+	file, err := s.bootFiles().Read(s.cmd.Address)
 	if errors.Is(err, fs.ErrNotExist) {
 		return refuse("there is no boot file %s: the box was disarmed meanwhile, or has another address", s.bootFilePath())
 	}
+	if err == nil && file.Err != nil {
+		err = fmt.Errorf("boot file %s: %w", s.bootFilePath(), file.Err)
+	}
 	if err != nil {
 		return refusal{err}
 	}
-	if err := bootcfg.Agree(s.cmd, armed); err != nil {
+	if err := bootcfg.Agree(s.cmd, file.Cmdline); err != nil {
 		return refusal{err}
 	}
-	s.version = path.Base(path.Dir(kernel))
+	s.version = path.Base(path.Dir(file.Kernel))
 	return nil
 }
 
-func (s *session) readBootFile() (armed *bootcfg.Cmdline, kernel string, err error) {
-	data, err := durable.ReadFile(s.fsys, s.bootFilePath(), bootcfg.MaxConfig)
-	if err != nil {
-		return nil, "", err
-	}
-	armed, kernel, _, err = bootcfg.ParseBootFile(data)
-	if err != nil {
-		return nil, "", fmt.Errorf("boot file %s: %w", s.bootFilePath(), err)
-	}
-	return armed, kernel, nil
-}
-
-// disarm removes the boot file, but not one that an admin wrote meanwhile.
+// disarm removes the boot file, but not one that an admin wrote meanwhile. One
+// of this arming that was edited must not keep a box from its disk whose action
+// is done, or expired.
 func (s *session) disarm() error {
-	armed, _, err := s.readBootFile()
-	if errors.Is(err, fs.ErrNotExist) {
+	removed, err := s.bootFiles().Disarm(s.cmd.Address, s.cmd.Arming)
+	var anew *bootfiles.ArmedAnewError
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		s.log.Info("there is no boot file any more: the box is disarmed")
 		return nil
-	}
-	if err != nil {
-		if !s.wasEdited() {
-			return fmt.Errorf("disarm: %w", err)
-		}
-		s.log.Error("the boot file is of this arming and was edited, and is removed all the same: %v", err)
-	} else if armed.Arming != s.cmd.Arming {
-		s.log.Info("armed anew meanwhile for %s; that boot file stays", armed.Action)
+	case errors.As(err, &anew):
+		s.log.Info("armed anew meanwhile for %s; that boot file stays", anew.File.Cmdline.Action)
 		return nil
-	}
-	if err := durable.Remove(s.fsys, s.bootFilePath()); err != nil {
+	case errors.As(err, new(*bootfiles.NotOursError)):
+		return fmt.Errorf("disarm: %w", err)
+	case err != nil:
 		return fmt.Errorf("disarm: %w; the box boots into maintenance again until its boot file is gone: "+
 			"`testbox pxe-conf disarm %s` removes it, and `testbox share init` gives boxes the right to do so", err, s.cmd.Address)
+	case removed.Err != nil:
+		s.log.Error("the boot file is of this arming and was edited, and is removed all the same: %v", removed.Err)
 	}
 	s.log.Info("disarmed")
 	// Such a file may have come while the box was at work. The box cannot stay
 	// armed because of it: it would never come back to its own disk at all.
-	for _, err := range bootcfg.NotLocal(filepath.Dir(s.bootFilePath()), s.cmd.Address) {
+	for _, err := range s.bootFiles().NotLocal(s.cmd.Address) {
 		s.warn("this box may not start its own disk now: %v", err)
 	}
 	return nil
-}
-
-// wasEdited reports whether a boot file that is none of ours any more has this
-// arming. It must not keep a box from its disk whose action is done, or expired.
-func (s *session) wasEdited() bool {
-	data, err := durable.ReadFile(s.fsys, s.bootFilePath(), bootcfg.MaxConfig)
-	return err == nil && bootcfg.IsOfArming(data, s.cmd.Arming)
 }
 
 // record says durably that the action was done. It makes an action happen once:

@@ -1,6 +1,7 @@
 package bootcfg
 
 import (
+	"fmt"
 	"net"
 	"regexp"
 	"strings"
@@ -38,3 +39,26 @@ func ParseOwner(name string) (Owner, bool) {
 	}
 	return Owner{}, false
 }
+
+// ParsePrefix reads the name of a file that the loader takes for many boxes: one
+// to seven upper-case hexadecimal digits, with which their addresses begin. It
+// gives the first and the last of these addresses.
+func ParsePrefix(name string) (first, last string, ok bool) {
+	if name == "" || len(name) > 7 || strings.Trim(name, "0123456789ABCDEF") != "" {
+		return "", "", false
+	}
+	var low, high [4]byte
+	for i := range 8 {
+		digit := [2]byte{0, 15}
+		if i < len(name) {
+			d := byte(strings.IndexByte("0123456789ABCDEF", name[i]))
+			digit = [2]byte{d, d}
+		}
+		shift := 4 * (1 - i%2)
+		low[i/2] |= digit[0] << shift
+		high[i/2] |= digit[1] << shift
+	}
+	return dotted(low), dotted(high), true
+}
+
+func dotted(b [4]byte) string { return fmt.Sprintf("%d.%d.%d.%d", b[0], b[1], b[2], b[3]) }

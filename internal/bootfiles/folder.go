@@ -1,0 +1,118 @@
+// Package bootfiles is the folder of boot files: pxelinux.cfg in the TFTP area.
+// A box that has a boot file there is armed. The package reads and lists boot
+// files, disarms boxes, and says what a box starts that is not armed.
+package bootfiles
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"time"
+
+	"testbox-imaging/internal/bootcfg"
+	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/durable"
+)
+
+// Folder is a folder of boot files. Nothing is read before it is asked for.
+type Folder struct {
+	fsys durable.FS
+	dir  string
+}
+
+// New takes the path of the folder of boot files, as it is reached from here.
+func New(fsys durable.FS, dir string) *Folder { return &Folder{fsys, filepath.Clean(dir)} }
+
+// Dir is the folder's path.
+func (f *Folder) Dir() string { return f.dir }
+
+// Path is the path of a file in the folder.
+func (f *Folder) Path(name string) string { return filepath.Join(f.dir, name) }
+
+// BootFile is the path of the box's boot file.
+func (f *Folder) BootFile(addr box.Addr) string { return f.Path(addr.Hex()) }
+
+// File is a boot file that is there.
+type File struct {
+	Addr    box.Addr         // whose it is, by its name
+	Cmdline *bootcfg.Cmdline // what the box is armed for; nil: Err says why it is not known
+	Kernel  string           // path below the TFTP area; "" without Cmdline
+	Initrd  string           // likewise
+	// Err says why this is no boot file of ours: it cannot be read, somebody
+	// edited it, another program wrote it, or it was written for another box.
+	Err error
+
+	text []byte
+}
+
+// Read reads the box's boot file. The error matches fs.ErrNotExist if there is
+// none: the box is not armed. A boot file that is not ours is no error.
+func (f *Folder) Read(addr box.Addr) (*File, error) { return f.read(addr, f.BootFile(addr)) }
+
+// read reads the box's boot file at a path that need not be its own.
+func (f *Folder) read(addr box.Addr, path string) (*File, error) {
+	file := &File{Addr: addr}
+	file.text, file.Err = durable.ReadFile(f.fsys, path, bootcfg.MaxConfig)
+	if errors.Is(file.Err, fs.ErrNotExist) {
+		return nil, file.Err
+	}
+	if file.Err == nil {
+		file.Cmdline, file.Kernel, file.Initrd, file.Err = bootcfg.ParseBootFile(file.text)
+	}
+	if file.Err == nil && file.Cmdline.Address != addr {
+		file.Err = fmt.Errorf("boot file was written for %s", file.Cmdline.Address)
+		file.Cmdline, file.Kernel, file.Initrd = nil, "", ""
+	}
+	return file, nil
+}
+
+// Expired reports whether the arming does not count any more.
+func (f *File) Expired(now time.Time) bool {
+	return f.Cmdline != nil && !f.Cmdline.Expires.IsZero() && !now.Before(f.Cmdline.Expires)
+}
+
+// isOf reports whether this is the boot file of that arming, also if somebody
+// edited it since, so that it is not ours any more.
+func (f *File) isOf(id box.Arming) bool {
+	if f.Cmdline != nil {
+		return f.Cmdline.Arming == id
+	}
+	return bootcfg.IsOfArming(f.text, id)
+}
+
+// Written is when the box's boot file was written, by the clock of whoever
+// holds the folder: over NFS that is the storage server's.
+func (f *Folder) Written(addr box.Addr) (time.Time, error) {
+	file, err := f.fsys.Open(f.BootFile(addr))
+	if err != nil {
+		return time.Time{}, err
+	}
+	defer file.Close()
+	return file.ModTime(), nil
+}
+
+// List reads all boot files in the folder, in the order of the boxes' addresses.
+// Files whose name is no address are passed over.
+func (f *Folder) List() ([]*File, error) {
+	names, err := f.fsys.ReadDir(f.dir)
+	if err != nil {
+		return nil, err
+	}
+	var all []*File
+	for _, name := range names {
+		addr, err := box.ParseHex(name)
+		if err != nil {
+			continue
+		}
+		file, err := f.Read(addr)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // disarmed just now
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, file)
+	}
+	return all, nil
+}
