@@ -13,8 +13,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"testbox-imaging/internal/copier"
-	"testbox-imaging/internal/disk"
 	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/match"
 	"testbox-imaging/internal/parttab"
 	"testbox-imaging/internal/store"
 )
@@ -163,10 +163,10 @@ func (n *naming) match() {
 		why  string
 		same func(k *knownDisk, i int) bool
 	}{
-		{"the same WWN or serial", func(k *knownDisk, i int) bool { return disk.Same(k.Disk, n.disks[i].identity) }},
+		{"the same WWN or serial", func(k *knownDisk, i int) bool { return match.Same(k.Disk, n.disks[i].identity) }},
 		{"the same partition table", func(k *knownDisk, i int) bool { return k.table != "" && k.table == n.is[i].table }},
 		{"the same file system", func(k *knownDisk, i int) bool { return shared(k.systems, n.is[i].systems) }},
-		{"the same path", func(k *knownDisk, i int) bool { return disk.SamePath(k.Disk, n.disks[i].identity) }},
+		{"the same path", func(k *knownDisk, i int) bool { return match.SamePath(k.Disk, n.disks[i].identity) }},
 		{"the same name of the file", func(k *knownDisk, i int) bool { return n.is[i].file != "" && k.file == n.is[i].file }},
 		{"the only one of its size", func(k *knownDisk, i int) bool { return k.last && sameSize(k.Disk, n.disks[i].identity) }},
 		{"the only disk that is left", func(k *knownDisk, i int) bool { return k.last }},
@@ -192,7 +192,7 @@ func (n *naming) pairBy(why string, same func(*knownDisk, int) bool) {
 	ofDisk, ofKnown := map[int]int{}, map[int]int{}
 	for i := range n.disks {
 		for k := range n.was {
-			if n.from[i] < 0 && n.was[k].now < 0 && same(&n.was[k], i) && !disk.Contradict(n.was[k].Disk, n.disks[i].identity) {
+			if n.from[i] < 0 && n.was[k].now < 0 && same(&n.was[k], i) && !match.Contradict(n.was[k].Disk, n.disks[i].identity) {
 				found[[2]int{i, k}] = true
 				ofDisk[i]++
 				ofKnown[k]++
@@ -217,7 +217,7 @@ func (n *naming) uncertain() error {
 	var lost, unknown []string
 	for i, d := range n.disks {
 		could := slices.ContainsFunc(n.was, func(k knownDisk) bool {
-			return k.last && k.now < 0 && !disk.Contradict(k.Disk, d.identity)
+			return k.last && k.now < 0 && !match.Contradict(k.Disk, d.identity)
 		})
 		if n.from[i] < 0 && d.name == "" && could {
 			unknown = append(unknown, d.path)
@@ -266,7 +266,7 @@ func (n *naming) changes(i int) (out []string) {
 		case k != own && n.wasOther(i, k, own):
 			out = append(out, fmt.Sprintf("%s is called %s now, and seems to be what was %s until now", d.path, d.name, was.Name))
 		case k != own:
-		case !sameSize(was.Disk, d.identity) || disk.Contradict(was.Disk, d.identity):
+		case !sameSize(was.Disk, d.identity) || match.Contradict(was.Disk, d.identity):
 			out = append(out, fmt.Sprintf("%s was another disk: %s, %s (%s); it is now %s, %s (%s)",
 				d.name, was.Kernel, bytesText(was.Disk.Size), was.Disk, d.path, bytesText(d.identity.Size), d.identity))
 		case was.table != "" && n.is[i].table != "" && was.table != n.is[i].table:
@@ -280,7 +280,7 @@ func (n *naming) changes(i int) (out []string) {
 // earlier backups. Copies of a disk have its partition table too.
 func (n *naming) wasOther(i, k, own int) bool {
 	is, was := n.is[i], n.was[k]
-	if disk.Same(was.Disk, n.disks[i].identity) {
+	if match.Same(was.Disk, n.disks[i].identity) {
 		return true
 	}
 	copied := own >= 0 && n.was[own].table == is.table || own < 0 && was.now >= 0

@@ -14,8 +14,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"testbox-imaging/internal/copier"
-	"testbox-imaging/internal/disk"
 	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/match"
 	"testbox-imaging/internal/progress"
 )
 
@@ -168,11 +168,11 @@ func askRestore(cmd *cobra.Command, r *image.Record, disks []restoring, yes bool
 func otherDisk(r *image.Record, d *restoring) (warnings []string) {
 	is := d.target.identity
 	for i := range r.Disks {
-		if o := &r.Disks[i]; o.Name != d.Name && disk.Same(o.Disk, is) {
+		if o := &r.Disks[i]; o.Name != d.Name && match.Same(o.Disk, is) {
 			warnings = append(warnings, fmt.Sprintf("%s is the disk of image %s, not of %s", d.path, o.Name, d.Name))
 		}
 	}
-	if disk.Contradict(d.RecordedDisk.Disk, is) {
+	if match.Contradict(d.RecordedDisk.Disk, is) {
 		warnings = append(warnings, fmt.Sprintf("%s is another disk than the image was made of: that was %s, this is %s",
 			d.path, d.RecordedDisk.Disk, is))
 	}

@@ -13,6 +13,7 @@ import (
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/disk"
 	"testbox-imaging/internal/inventory"
+	"testbox-imaging/internal/match"
 	"testbox-imaging/internal/sharedir"
 	"testbox-imaging/internal/words"
 )
@@ -95,9 +96,9 @@ func (s *session) inventory(ctx context.Context, disks []disk.Disk) error {
 }
 
 // selection is what the admin named: in the arming, else in disk-devices.lst.
-func (s *session) selection() (disk.Selection, error) {
+func (s *session) selection() (match.Selection, error) {
 	if len(s.cmd.Disks) > 0 {
-		sel, err := disk.Select(s.cmd.Disks)
+		sel, err := match.Select(s.cmd.Disks)
 		if err != nil {
 			return nil, fmt.Errorf("the disks of the arming: %w", err)
 		}
@@ -108,9 +109,9 @@ func (s *session) selection() (disk.Selection, error) {
 		s.tellLikeDisks(s.warn, "there is no "+sharedir.DisksName+", so that no disk is left out by it")
 		return nil, nil
 	}
-	var sel disk.Selection
+	var sel match.Selection
 	if err == nil {
-		sel, err = disk.ParseList(data)
+		sel, err = match.ParseList(data)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.folder.Path(sharedir.DisksName), err)
@@ -143,15 +144,15 @@ func quoted(names []string) []string {
 }
 
 // choose picks the disks of the action.
-func (s *session) choose(disks []disk.Disk) (disk.Choice, error) {
+func (s *session) choose(disks []disk.Disk) (match.Choice, error) {
 	for _, d := range disks {
 		s.log.Info("seen: disk %s", d)
 	}
 	sel, err := s.selection()
 	if err != nil {
-		return disk.Choice{}, err
+		return match.Choice{}, err
 	}
-	choice, err := disk.Choose(disks, sel)
+	choice, err := match.Choose(disks, sel)
 	for _, n := range choice.Notes {
 		s.log.Info("%s", n)
 	}

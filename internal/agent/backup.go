@@ -10,6 +10,7 @@ import (
 	"testbox-imaging/internal/copier"
 	"testbox-imaging/internal/disk"
 	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/match"
 	"testbox-imaging/internal/progress"
 	"testbox-imaging/internal/rawgz"
 	"testbox-imaging/internal/sharedir"
@@ -17,7 +18,7 @@ import (
 )
 
 // backup makes an image of each chosen disk and commits them together.
-func (s *session) backup(ctx context.Context, disks []disk.Disk, choice disk.Choice) error {
+func (s *session) backup(ctx context.Context, disks []disk.Disk, choice match.Choice) error {
 	entries, old, err := s.earlier()
 	if err != nil {
 		return refusal{err}
@@ -89,19 +90,19 @@ func (s *session) earlier() (entries, old []sharedir.Entry, err error) {
 // imageNames gives each disk the name of its first backup. The images of the
 // backup before last still tell disks apart.
 func imageNames(disks []disk.Disk, entries []sharedir.Entry) map[string]string {
-	var known []*image.Facts
+	var known []image.Label
 	for _, e := range entries {
 		if e.Facts != nil {
-			known = append(known, e.Facts)
+			known = append(known, e.Facts.Label())
 		}
 	}
-	return disk.Assign(known, disks)
+	return match.Names(known, disks)
 }
 
 // successors looks for images whose disk is not among those of this backup.
 // They become .old; the last image of a disk is never let go of for a backup
 // without that disk.
-func (s *session) successors(names map[string]string, choice disk.Choice, entries, old []sharedir.Entry) error {
+func (s *session) successors(names map[string]string, choice match.Choice, entries, old []sharedir.Entry) error {
 	kept := map[string]bool{}
 	for _, d := range choice.Disks {
 		kept[names[d.Name]] = true

@@ -10,6 +10,7 @@ import (
 	"testbox-imaging/internal/copier"
 	"testbox-imaging/internal/disk"
 	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/match"
 	"testbox-imaging/internal/progress"
 	"testbox-imaging/internal/rawgz"
 	"testbox-imaging/internal/sharedir"
@@ -24,7 +25,7 @@ type target struct {
 }
 
 // restore writes the images back.
-func (s *session) restore(ctx context.Context, disks []disk.Disk, choice disk.Choice) error {
+func (s *session) restore(ctx context.Context, disks []disk.Disk, choice match.Choice) error {
 	targets, jobs, closeAll, err := s.prepare(ctx, disks, choice, true)
 	if err != nil {
 		return refusal{err}
@@ -59,7 +60,7 @@ func damagedOf(targets []target) error {
 }
 
 // verify says what differs between disks and images, and writes nothing.
-func (s *session) verify(ctx context.Context, disks []disk.Disk, choice disk.Choice) error {
+func (s *session) verify(ctx context.Context, disks []disk.Disk, choice match.Choice) error {
 	targets, jobs, closeAll, err := s.prepare(ctx, disks, choice, false)
 	if err != nil {
 		return refusal{err}
@@ -144,7 +145,7 @@ func (s *session) plan(targets []target, write bool) (plan []progress.Work) {
 // prepare pairs images with disks, checks the images whole and opens the disks.
 // Everything that can be refused is refused here, for all disks, before the
 // first one is opened for writing.
-func (s *session) prepare(ctx context.Context, disks []disk.Disk, choice disk.Choice, write bool) ([]target, []copier.Job, func(), error) {
+func (s *session) prepare(ctx context.Context, disks []disk.Disk, choice match.Choice, write bool) ([]target, []copier.Job, func(), error) {
 	targets, err := s.targets(disks, choice)
 	if err != nil {
 		return nil, nil, nil, err
@@ -158,7 +159,7 @@ func (s *session) prepare(ctx context.Context, disks []disk.Disk, choice disk.Ch
 }
 
 // targets pairs the images with the box's disks.
-func (s *session) targets(disks []disk.Disk, choice disk.Choice) ([]target, error) {
+func (s *session) targets(disks []disk.Disk, choice match.Choice) ([]target, error) {
 	if len(choice.Missing) > 0 {
 		return nil, fmt.Errorf("not all disks that were named are there: %s", strings.Join(choice.Missing, ", "))
 	}
@@ -166,15 +167,16 @@ func (s *session) targets(disks []disk.Disk, choice disk.Choice) ([]target, erro
 	if err != nil {
 		return nil, err
 	}
-	facts := make([]*image.Facts, len(entries))
-	byFacts := map[*image.Facts]sharedir.Entry{}
+	labels := make([]image.Label, len(entries))
+	byName := map[string]sharedir.Entry{}
 	for i, e := range entries {
-		if facts[i] = e.Facts; e.Facts == nil {
-			facts[i] = &image.Facts{Name: e.Name} // made by hand: nothing is known of its disk
+		labels[i] = image.Label{Name: e.Name} // made by hand: nothing is known of its disk
+		if e.Facts != nil {
+			labels[i] = e.Facts.Label()
 		}
-		byFacts[facts[i]] = e
+		byName[e.Name] = e // two images of one name are no pairs
 	}
-	pairs, notes, err := disk.Match(facts, disks, choice)
+	pairs, notes, err := match.Pairs(labels, disks, choice)
 	for _, n := range notes {
 		s.log.Info("%s", n)
 	}
@@ -184,7 +186,7 @@ func (s *session) targets(disks []disk.Disk, choice disk.Choice) ([]target, erro
 	var out []target
 	for _, p := range pairs {
 		s.log.Info("image %s belongs on disk %s: %s", p.Image.Name, p.Disk.Name, p.Accepted)
-		out = append(out, target{entry: byFacts[p.Image], disk: p.Disk})
+		out = append(out, target{entry: byName[p.Image.Name], disk: p.Disk})
 	}
 	if len(out) == 0 {
 		return nil, errors.New("no image belongs on any of the chosen disks")

@@ -9,6 +9,7 @@ import (
 
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/disk"
+	"testbox-imaging/internal/match"
 )
 
 // AllDisks names every disk with a medium to Writable.
@@ -90,14 +91,14 @@ func (s *session) named(items []string) ([]disk.Disk, error) {
 		}
 		return disks, nil
 	}
-	sel, err := disk.Select(items)
+	sel, err := match.Select(items)
 	if err != nil {
 		return nil, err
 	}
 	if !sel.Named() {
 		return nil, errors.New("no disk is named")
 	}
-	choice, err := disk.Choose(disks, sel)
+	choice, err := match.Choose(disks, sel)
 	if err == nil && len(choice.Missing) > 0 {
 		err = fmt.Errorf("no disk is called %s; `testbox-maintenance writable` lists the disks", strings.Join(choice.Missing, ", "))
 	}

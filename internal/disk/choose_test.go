@@ -1,12 +1,17 @@
-package disk
+// These tests hold the choice of disks, package match, against disks as they are
+// read from sysfs.
+package disk_test
 
 import (
 	"slices"
 	"strings"
 	"testing"
+
+	"testbox-imaging/internal/disk"
+	"testbox-imaging/internal/match"
 )
 
-func namesOf(disks []Disk) string {
+func namesOf(disks []disk.Disk) string {
 	var s []string
 	for _, d := range disks {
 		s = append(s, d.Name)
@@ -14,85 +19,17 @@ func namesOf(disks []Disk) string {
 	return strings.Join(s, " ")
 }
 
-func TestParseList(t *testing.T) {
-	for text, want := range map[string]string{
-		"sda":                      "sda",
-		"sda\nsdb\n":               "sda sdb",
-		"sda sdb\tnvme0n1,vda\r\n": "sda sdb nvme0n1 vda",
-		"# the system\nsda # and its disk\n#sdb\n": "sda",
-		"WD-WCC#7":                       "WD-WCC#7",
-		"/dev/disk/by-id/wwn-0x5000c500": "/dev/disk/by-id/wwn-0x5000c500",
-		"\xef\xbb\xbfsda\r\nsdb\r\n":     "sda sdb",
-		"sda\nsda\n":                     "sda sda",
-	} {
-		sel, err := ParseList([]byte(text))
-		if err != nil || strings.Join(sel, " ") != want {
-			t.Errorf("%q: %q, %v; want %q", text, sel, err, want)
-		}
-	}
-	for text, part := range map[string]string{
-		"":                                "names no disk",
-		"\n":                              "names no disk",
-		" \t\r\n,,\r\n":                   "names no disk",
-		"\xef\xbb\xbf":                    "names no disk",
-		"\xff\xfes\x00d\x00a\x00":         "no disk's name has",
-		"sda\n\xef\xbb\xbfsdb":            "line 2",
-		"# sda\n":                         "names no disk",
-		"sda\nsd\x00b":                    "line 2",
-		"sdä":                             "no disk's name has",
-		"/etc/passwd":                     "below /dev",
-		"/dev/../etc/passwd":              "below /dev",
-		"/dev/":                           "below /dev",
-		strings.Repeat("a", 256):          "longer than 255",
-		strings.Repeat("a ", 257):         "more than 256",
-		strings.Repeat("#", 64<<10) + "#": "larger than 65536",
-	} {
-		if sel, err := ParseList([]byte(text)); err == nil || !strings.Contains(err.Error(), part) {
-			t.Errorf("%.40q: %q, %v; want an error with %q", text, sel, err, part)
-		}
-	}
-	if _, err := Select([]string{"sda", ""}); err == nil {
-		t.Error("an empty name is no error")
-	}
-	if sel, err := Select(nil); err != nil || sel.Named() {
-		t.Errorf("no names: %q, %v", sel, err)
-	}
-}
-
-// FuzzParseList: what is accepted is within the limits, and reads the same
-// when it is written again.
-func FuzzParseList(f *testing.F) {
-	for _, s := range []string{"sda\nsdb", "# comment\nsda # more", "/dev/disk/by-path/pci-0000:00:1f.2-ata-1,WD-1", "\r\n\t,,", "/dev//x"} {
-		f.Add([]byte(s))
-	}
-	disks, errs := List(lab().fs())
+func boxDisks(t *testing.T) []disk.Disk {
+	t.Helper()
+	disks, errs := disk.List(disk.Lab())
 	if len(errs) > 0 {
-		f.Fatal(errs)
+		t.Fatal(errs)
 	}
-	f.Fuzz(func(t *testing.T, data []byte) {
-		sel, err := ParseList(data)
-		if err != nil {
-			return
-		}
-		if !sel.Named() || len(sel) > maxListItems {
-			t.Fatalf("%q gives %q", data, sel)
-		}
-		again, err := ParseList([]byte(strings.Join(sel, "\n")))
-		if err != nil || !slices.Equal(sel, again) {
-			t.Fatalf("%q, then %q, %v", sel, again, err)
-		}
-		if same, err := Select(sel); err != nil || !slices.Equal(sel, same) {
-			t.Fatalf("%q, but Select gives %q, %v", sel, same, err)
-		}
-		c, err := Choose(disks, sel)
-		if err == nil && (len(c.Disks) == 0 || sel.Named() && len(c.Disks) > len(sel)) {
-			t.Fatalf("%q chooses %v", sel, c.Disks)
-		}
-	})
+	return disks
 }
 
 func TestChooseAuto(t *testing.T) {
-	c, err := Choose(list(t, lab().fs()), nil)
+	c, err := match.Choose(boxDisks(t), nil)
 	if err != nil || namesOf(c.Disks) != "sda sdb sdc sdd sde sdf sdg sdl sdm vda vdb mmcblk0 nvme0n1 nvme0n2 nvme1n1" {
 		t.Errorf("chosen are %s, %v", namesOf(c.Disks), err)
 	}
@@ -111,7 +48,7 @@ func TestChooseAuto(t *testing.T) {
 }
 
 func TestChooseNamed(t *testing.T) {
-	disks := list(t, lab().fs())
+	disks := boxDisks(t)
 	for items, want := range map[string]string{
 		"sda":                                    "sda",
 		"/dev/nvme0n2":                           "nvme0n2",
@@ -126,11 +63,11 @@ func TestChooseNamed(t *testing.T) {
 		"naa.6d09466017a9e00018e2f70a0d3f2c12":          "sdg",
 		"sda sdx":                                       "sda",
 	} {
-		sel, err := Select(strings.Fields(items))
+		sel, err := match.Select(strings.Fields(items))
 		if err != nil {
 			t.Fatal(err)
 		}
-		c, err := Choose(disks, sel)
+		c, err := match.Choose(disks, sel)
 		if err != nil || namesOf(c.Disks) != want || !c.Named() {
 			t.Errorf("%s: %s, %v; want %s", items, namesOf(c.Disks), err, want)
 		}
@@ -146,23 +83,37 @@ func TestChooseNamed(t *testing.T) {
 		"PHLJ000000000001": "names more than one disk",
 		"sdz":              "has no medium",
 	} {
-		if c, err := Choose(disks, strings.Fields(items)); err == nil || !strings.Contains(err.Error(), part) {
+		if c, err := match.Choose(disks, strings.Fields(items)); err == nil || !strings.Contains(err.Error(), part) {
 			t.Errorf("%s: %s, %v; want an error with %q", items, namesOf(c.Disks), err, part)
 		}
 	}
-	if _, err := Choose(nil, nil); err == nil || !strings.Contains(err.Error(), "sees no disk") {
+	if _, err := match.Choose(nil, nil); err == nil || !strings.Contains(err.Error(), "sees no disk") {
 		t.Errorf("no disks at all: %v", err)
 	}
 }
 
-func TestChooseOldNames(t *testing.T) {
-	disks := disksOf(t, words{"cciss!c0d0", "sda"})
-	for _, item := range []string{"/dev/cciss/c0d0", "cciss/c0d0", "cciss!c0d0"} {
-		if c, err := Choose(disks, Selection{item}); err != nil || namesOf(c.Disks) != "cciss!c0d0" {
-			t.Errorf("%s: %s, %v", item, namesOf(c.Disks), err)
+func TestAuto(t *testing.T) {
+	want := map[string]string{
+		"sdh": "USB", "sdi": "USB", "sdj": "iSCSI", "sdk": "Fibre Channel", "nvme2n1": "NVMe disk over a network", "mmcblk1": "memory card",
+		"mmcblk0boot0": "boot or RPMB", "mmcblk0boot1": "boot or RPMB", "mmcblk0rpmb": "boot or RPMB", "mmcblk0gp0": "boot or RPMB",
+		"loop0": "size 0", "loop1": "loop", "dm-0": "device-mapper", "md127": "RAID", "zram0": "ram disk", "nbd0": "network block", "ram0": "ram disk",
+		"bcache0": "software", "sr0": "optical", "sdz": "size 0",
+	}
+	for _, d := range boxDisks(t) {
+		auto, why := match.Auto(d)
+		if auto != (want[d.Name] == "") || !strings.Contains(why, want[d.Name]) {
+			t.Errorf("%s: %v, %q; want %q", d.Name, auto, why, want[d.Name])
 		}
 	}
-	if p := Path("/dev", "cciss!c0d0"); p != "/dev/cciss/c0d0" {
-		t.Errorf("its node is %s", p)
+	d := disk.Disk{Name: "sda"}
+	d.Size = 512
+	for _, d.Transport = range []string{"", "ata", "virtio"} {
+		if auto, why := match.Auto(d); !auto {
+			t.Errorf("a disk on %q is not chosen: %s", d.Transport, why)
+		}
+	}
+	d.Transport, d.Removable = "", true
+	if auto, why := match.Auto(d); auto || !strings.Contains(why, "removable") {
+		t.Errorf("a removable disk: %v, %q", auto, why)
 	}
 }

@@ -93,3 +93,27 @@ func underscored(s string) string {
 		return '_'
 	}, s)
 }
+
+// HasName reports whether item means the disk: its kernel name, a path below
+// /dev, a link that udev would give it, its serial or its World Wide Name.
+func (d Disk) HasName(item string) bool {
+	if d.HasKernelName(item) {
+		return true
+	}
+	item = strings.TrimPrefix(strings.TrimPrefix(item, "/dev/"), "disk/")
+	if slices.Contains(d.Links, item) || slices.Contains(d.Links, "by-id/"+item) || slices.Contains(d.Links, "by-path/"+item) {
+		return true
+	}
+	for _, id := range []string{d.Serial, d.WWN} {
+		if id != "" && (item == id || item == underscored(id)) {
+			return true
+		}
+	}
+	return false
+}
+
+// HasKernelName reports whether item is the disk's kernel name or plain device.
+func (d Disk) HasKernelName(item string) bool {
+	item = strings.TrimPrefix(item, "/dev/")
+	return item == d.Name || item == strings.ReplaceAll(d.Name, "!", "/")
+}

@@ -50,12 +50,12 @@ func List(sys fs.FS) ([]Disk, []error) {
 		}
 		disks = append(disks, d)
 	}
-	slices.SortFunc(disks, func(a, b Disk) int { return compareNames(a.Name, b.Name) })
+	slices.SortFunc(disks, func(a, b Disk) int { return CompareNames(a.Name, b.Name) })
 	return disks, errs
 }
 
-// compareNames orders sda before sdb before sdaa, and nvme2n1 before nvme10n1.
-func compareNames(a, b string) int {
+// CompareNames orders sda before sdb before sdaa, and nvme2n1 before nvme10n1.
+func CompareNames(a, b string) int {
 	return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b))
 }
 
@@ -157,6 +157,6 @@ func (n *node) parts() []string {
 			parts = append(parts, e.Name())
 		}
 	}
-	slices.SortFunc(parts, compareNames)
+	slices.SortFunc(parts, CompareNames)
 	return parts
 }

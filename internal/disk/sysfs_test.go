@@ -74,7 +74,7 @@ func TestListSizesAndParts(t *testing.T) {
 			t.Error("the hidden path of a multipath disk is listed")
 		}
 	}
-	if !slices.IsSortedFunc(disks, func(a, b Disk) int { return compareNames(a.Name, b.Name) }) {
+	if !slices.IsSortedFunc(disks, func(a, b Disk) int { return CompareNames(a.Name, b.Name) }) {
 		t.Error("the list is not sorted")
 	}
 }
@@ -98,26 +98,6 @@ func TestListLinks(t *testing.T) {
 				t.Errorf("%s has the links %q, without %s", name, d.Links, l)
 			}
 		}
-	}
-}
-
-func TestAuto(t *testing.T) {
-	want := map[string]string{
-		"sdh": "USB", "sdi": "USB", "sdj": "iSCSI", "sdk": "Fibre Channel", "nvme2n1": "NVMe disk over a network", "mmcblk1": "memory card",
-		"mmcblk0boot0": "boot or RPMB", "mmcblk0boot1": "boot or RPMB", "mmcblk0rpmb": "boot or RPMB", "mmcblk0gp0": "boot or RPMB",
-		"loop0": "size 0", "loop1": "loop", "dm-0": "device-mapper", "md127": "RAID", "zram0": "ram disk", "nbd0": "network block", "ram0": "ram disk",
-		"bcache0": "software", "sr0": "optical", "sdz": "size 0",
-	}
-	for _, d := range list(t, lab().fs()) {
-		auto, why := Auto(d)
-		if auto != (want[d.Name] == "") || !strings.Contains(why, want[d.Name]) {
-			t.Errorf("%s: %v, %q; want %q", d.Name, auto, why, want[d.Name])
-		}
-	}
-	d := Disk{Name: "sda", Removable: true}
-	d.Size = 512
-	if auto, why := Auto(d); auto || !strings.Contains(why, "removable") {
-		t.Errorf("a removable disk: %v, %q", auto, why)
 	}
 }
 
@@ -146,10 +126,8 @@ func TestListPlainFolders(t *testing.T) {
 	if v.Serial != "v1" || v.SectorSize != 4096 || v.Transport != "virtio" {
 		t.Errorf("vda is %+v", v)
 	}
-	for _, d := range disks {
-		if auto, why := Auto(d); !auto {
-			t.Errorf("%s is not chosen: %s", d.Name, why)
-		}
+	if a.Transport != "" || a.Removable || v.Removable {
+		t.Errorf("the transport of sda is %q; removable are %v and %v", a.Transport, a.Removable, v.Removable)
 	}
 }
 

@@ -81,6 +81,18 @@ type Facts struct {
 	Bad      []Range   `json:"bad,omitempty"` // unreadable sectors, zeros in the image
 }
 
+// Label is by what an image is found again: what it is called, the disk that it
+// was made of, and when. Of an image without a sidecar the disk is not known, or
+// its size alone.
+type Label struct {
+	Name string
+	Disk Identity
+	Time time.Time
+}
+
+// Label is the image's label.
+func (f *Facts) Label() Label { return Label{f.Name, f.Disk, f.Time} }
+
 // MaxFacts is the size in bytes over which a sidecar is refused; one with the
 // 100000 bad ranges at which a backup fails has about 6 MB.
 const MaxFacts = 16 << 20

@@ -53,6 +53,15 @@ type RecordedDisk struct {
 	Bad    []Range  `json:"bad,omitempty"` // unreadable sectors, zeros in the image
 }
 
+// Labels are the labels of the backup's images, in the order of Disks.
+func (r *Record) Labels() []Label {
+	labels := make([]Label, len(r.Disks))
+	for i, d := range r.Disks {
+		labels[i] = Label{d.Name, d.Disk, r.Time}
+	}
+	return labels
+}
+
 // MaxRecord is the size in bytes over which a record is refused.
 const MaxRecord = 64 << 20
 

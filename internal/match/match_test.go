@@ -1,4 +1,4 @@
-package disk
+package match
 
 import (
 	"errors"
@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"testbox-imaging/internal/disk"
 	"testbox-imaging/internal/image"
 )
 
@@ -45,18 +46,18 @@ func describe(t testing.TB, s string) (string, image.Identity, bool) {
 	return fields[0], id, usb
 }
 
-func imagesOf(t testing.TB, specs []string) (list []*image.Facts) {
+func imagesOf(t testing.TB, specs []string) (list []image.Label) {
 	for _, s := range specs {
 		name, id, _ := describe(t, s)
-		list = append(list, &image.Facts{Name: name, Disk: id})
+		list = append(list, image.Label{Name: name, Disk: id})
 	}
 	return list
 }
 
-func disksOf(t testing.TB, specs []string) (list []Disk) {
+func disksOf(t testing.TB, specs []string) (list []disk.Disk) {
 	for _, s := range specs {
 		name, id, usb := describe(t, s)
-		d := Disk{Name: name, Identity: id, Transport: "ata"}
+		d := disk.Disk{Name: name, Identity: id, Transport: "ata"}
 		if usb {
 			d.Transport = "usb"
 		}
@@ -73,7 +74,7 @@ func match(t testing.TB, images, disks, named []string) (string, []Pair, []strin
 	if err != nil {
 		return "", nil, nil, err
 	}
-	pairs, notes, err := Match(imagesOf(t, images), all, c)
+	pairs, notes, err := Pairs(imagesOf(t, images), all, c)
 	var s []string
 	for _, p := range pairs {
 		s = append(s, p.Image.Name+"="+p.Disk.Name)
@@ -187,7 +188,7 @@ func TestMatchTable(t *testing.T) {
 
 func TestMatchErrorSaysWhatWasSeen(t *testing.T) {
 	_, _, _, err := match(t, words{"sda serial=A path=p1", "sdb anonymous"}, words{"sda serial=C path=p1", "sdb serial=D", "sdc serial=U usb"}, nil)
-	var e *MatchError
+	var e *Error
 	if !errors.As(err, &e) {
 		t.Fatalf("the error is %v", err)
 	}

@@ -1,14 +1,15 @@
-package disk
+package match
 
 import (
 	"fmt"
 	"slices"
 	"strings"
 
+	"testbox-imaging/internal/disk"
 	"testbox-imaging/internal/image"
 )
 
-// The rules of Match, in the order in which they are tried. docs/matching.md
+// The rules of Pairs, in the order in which they are tried. docs/matching.md
 // numbers them: byIdentity is 1, byPath 2, byKernelName 3, lastOnes 4.
 
 // byIdentity pairs what has the same WWN or serial. An image that two disks
@@ -84,7 +85,7 @@ func (m *matching) checkFit() {
 // excluded says that an image belongs to a disk that may not be written. If
 // the admin named disks, that is how it was meant; if not, a restore that
 // leaves the image out would be incomplete.
-func (m *matching) excluded(f *image.Facts, d Disk, how string) {
+func (m *matching) excluded(f image.Label, d disk.Disk, how string) {
 	if m.named {
 		m.note("image %s is skipped: it belongs to disk %s (%s), which is not among the named ones", f.Name, d.Name, how)
 		return
@@ -99,7 +100,7 @@ func (m *matching) byKernelName() {
 	for i, f := range m.images {
 		for d, dk := range m.disks {
 			if m.openImage(i) && m.openDisk(d) && m.chosen[d] && baseName(dk.Name) == f.Name &&
-				slices.ContainsFunc(m.sel, dk.kernelNamed) && fits(m.img[i], m.dsk[d]) && !m.claimed(i, d) {
+				slices.ContainsFunc(m.sel, dk.HasKernelName) && fits(m.img[i], m.dsk[d]) && !m.claimed(i, d) {
 				m.pair(i, d, "the admin named disk "+dk.Name)
 			}
 		}
@@ -136,7 +137,7 @@ func (m *matching) lastOnes() {
 func (m *matching) mayBeExcluded() {
 	for i, f := range m.images {
 		for d, dk := range m.disks {
-			if m.openImage(i) && m.openDisk(d) && m.named && !m.chosen[d] && dk.tangible() && possible(m.img[i], m.dsk[d]) {
+			if m.openImage(i) && m.openDisk(d) && m.named && !m.chosen[d] && tangible(dk) && possible(m.img[i], m.dsk[d]) {
 				m.done[i] = true
 				m.note("image %s is skipped: it may be that of disk %s, which is not among the named ones", f.Name, dk.Name)
 			}

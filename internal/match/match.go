@@ -1,29 +1,33 @@
-package disk
+// Package match says which image belongs on which disk, what images are called,
+// and which disks an action takes: pure logic on what is known of disks and
+// images. It has no device and no file. docs/matching.md has its rules as tables.
+package match
 
 import (
 	"fmt"
 	"slices"
 	"strings"
 
+	"testbox-imaging/internal/disk"
 	"testbox-imaging/internal/image"
 )
 
 // Pair is an image and the disk it belongs on.
 type Pair struct {
-	Image    *image.Facts
-	Disk     Disk
+	Image    image.Label
+	Disk     disk.Disk
 	Accepted string // by what the two belong together, for the log
 }
 
-// MatchError says why images and disks were not matched, and what was seen.
-// Nothing may be written then.
-type MatchError struct {
+// Error says why images and disks were not matched, and what was seen. Nothing
+// may be written then.
+type Error struct {
 	Why    []string // each a reason
 	Images []string // each image as its facts say it
 	Disks  []string // each disk as it is now
 }
 
-func (e *MatchError) Error() string {
+func (e *Error) Error() string {
 	return fmt.Sprintf("the images cannot be matched with the disks: %s; images: %s; disks: %s",
 		strings.Join(e.Why, "; "), orNone(e.Images), orNone(e.Disks))
 }
@@ -35,14 +39,13 @@ func orNone(list []string) string {
 	return strings.Join(list, ", ")
 }
 
-// Match says which image belongs on which disk, by the rules of
+// Pairs says which image belongs on which disk, by the rules of
 // docs/matching.md. disks are all that the box has, c those that may be
-// written. An image without a sidecar has no identity: its facts are its name
-// and, if known, its size. It gives the pairs in the order of the images'
-// names, and notes for the log; or a *MatchError, if the answer is not certain or a pair
-// does not fit. It changes nothing, and its answer does not depend on the
-// order of its arguments.
-func Match(images []*image.Facts, disks []Disk, c Choice) ([]Pair, []string, error) {
+// written. Of an image without a sidecar only the name and perhaps the size are
+// known. It gives the pairs in the order of the images' names, and notes for the
+// log. If the answer is not certain, or a pair does not fit, the error is an
+// *Error. The answer does not depend on the order of the arguments.
+func Pairs(images []image.Label, disks []disk.Disk, c Choice) ([]Pair, []string, error) {
 	m := newMatching(images, disks, c)
 	m.checkInput()
 	m.byIdentity()
@@ -60,10 +63,10 @@ func Match(images []*image.Facts, disks []Disk, c Choice) ([]Pair, []string, err
 	return m.pairs(), m.notes, nil
 }
 
-// matching is the state of one Match. Images and disks are known by index.
+// matching is the state of one Pairs or Names. Images and disks are known by index.
 type matching struct {
-	images []*image.Facts
-	disks  []Disk
+	images []image.Label
+	disks  []disk.Disk
 	named  bool
 	sel    Selection
 	chosen []bool           // by disk
@@ -79,17 +82,17 @@ type matching struct {
 
 const none = -1
 
-func newMatching(images []*image.Facts, disks []Disk, c Choice) *matching {
+func newMatching(images []image.Label, disks []disk.Disk, c Choice) *matching {
 	m := &matching{
 		images: slices.Clone(images), disks: slices.Clone(disks), named: c.Named(), sel: c.sel,
 		chosen: make([]bool, len(disks)),
 		disk:   slices.Repeat([]int{none}, len(images)), image: slices.Repeat([]int{none}, len(disks)),
 		how: make([]string, len(images)), done: make([]bool, len(images)),
 	}
-	slices.SortFunc(m.images, func(a, b *image.Facts) int { return compareNames(a.Name, b.Name) })
-	slices.SortFunc(m.disks, func(a, b Disk) int { return compareNames(a.Name, b.Name) })
+	slices.SortFunc(m.images, func(a, b image.Label) int { return disk.CompareNames(a.Name, b.Name) })
+	slices.SortFunc(m.disks, func(a, b disk.Disk) int { return disk.CompareNames(a.Name, b.Name) })
 	for i, d := range m.disks {
-		m.chosen[i] = slices.ContainsFunc(c.Disks, func(x Disk) bool { return x.Name == d.Name })
+		m.chosen[i] = slices.ContainsFunc(c.Disks, func(x disk.Disk) bool { return x.Name == d.Name })
 	}
 	for _, f := range m.images {
 		m.img = append(m.img, f.Disk)
@@ -138,19 +141,19 @@ func (m *matching) pairs() []Pair {
 }
 
 func (m *matching) refusal() error {
-	e := &MatchError{Why: m.why}
+	e := &Error{Why: m.why}
 	for _, f := range m.images {
 		e.Images = append(e.Images, describeImage(f))
 	}
 	for d, dk := range m.disks {
-		if dk.tangible() || m.chosen[d] {
+		if tangible(dk) || m.chosen[d] {
 			e.Disks = append(e.Disks, dk.String())
 		}
 	}
 	return e
 }
 
-func describeImage(f *image.Facts) string {
+func describeImage(f image.Label) string {
 	switch {
 	case f.Disk.SectorSize != 0:
 		return fmt.Sprintf("%s (%s)", f.Name, f.Disk)

@@ -1,4 +1,4 @@
-package disk
+package match
 
 import (
 	"maps"
@@ -6,16 +6,17 @@ import (
 	"strconv"
 	"strings"
 
+	"testbox-imaging/internal/disk"
 	"testbox-imaging/internal/image"
 )
 
-// Assign gives each disk (by kernel name) the name of its image. disks should
+// Names gives each disk (by kernel name) the name of its image. disks should
 // be all that the box has, so that one that is left out this time keeps its
 // name. A disk known from an earlier image, by WWN and serial or else by path,
 // keeps that image's name; another gets its kernel name if no disk has that
 // name, else the next free one of the family (sdb, nvme1n1). Of several earlier
 // images of one name the latest counts.
-func Assign(earlier []*image.Facts, disks []Disk) map[string]string {
+func Names(earlier []image.Label, disks []disk.Disk) map[string]string {
 	m := newMatching(latest(earlier), disks, Choice{})
 	m.byIdentity()
 	m.byPath()
@@ -47,10 +48,10 @@ func Assign(earlier []*image.Facts, disks []Disk) map[string]string {
 }
 
 // latest keeps the newest image of each name.
-func latest(images []*image.Facts) []*image.Facts {
-	byName := map[string]*image.Facts{}
+func latest(images []image.Label) []image.Label {
+	byName := map[string]image.Label{}
 	for _, f := range images {
-		if old := byName[f.Name]; old == nil || f.Time.After(old.Time) {
+		if old, known := byName[f.Name]; !known || f.Time.After(old.Time) {
 			byName[f.Name] = f
 		}
 	}

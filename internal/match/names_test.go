@@ -1,4 +1,4 @@
-package disk
+package match
 
 import (
 	"fmt"
@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+	"testbox-imaging/internal/disk"
 	"testbox-imaging/internal/image"
 )
 
@@ -31,7 +32,7 @@ func TestAssign(t *testing.T) {
 		{"no sidecar", words{"sda anonymous"}, words{"sda serial=A"}, "sda=sda"},
 		{"awkward names", nil, words{"cciss!c0d0", "etherd!e0.1"}, "cciss!c0d0=cciss-c0d0 etherd!e0.1=etherd-e0-1"},
 	} {
-		names := Assign(imagesOf(t, c.earlier), disksOf(t, c.disks))
+		names := Names(imagesOf(t, c.earlier), disksOf(t, c.disks))
 		var got []string
 		for _, d := range slices.Sorted(maps.Keys(names)) {
 			got = append(got, d+"="+names[d])
@@ -46,7 +47,7 @@ func TestAssignTakesTheLatest(t *testing.T) {
 	images := imagesOf(t, words{"sda serial=OLD", "sda serial=A", "sdb serial=OLD"})
 	images[1].Time = time.Unix(1000, 0)
 	for range 2 {
-		names := Assign(images, disksOf(t, words{"sdx serial=A", "sdy serial=OLD"}))
+		names := Names(images, disksOf(t, words{"sdx serial=A", "sdy serial=OLD"}))
 		if names["sdx"] != "sda" || names["sdy"] != "sdb" {
 			t.Errorf("names are %v", names)
 		}
@@ -70,7 +71,7 @@ func TestNextName(t *testing.T) {
 func TestAssignProperties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := drawWorld(t)
-		names := Assign(w.images, w.disks)
+		names := Names(w.images, w.disks)
 		used := map[string]bool{}
 		for _, d := range w.disks {
 			n := names[d.Name]
@@ -81,22 +82,22 @@ func TestAssignProperties(t *testing.T) {
 		}
 		slices.Reverse(w.images)
 		slices.Reverse(w.disks)
-		if again := Assign(w.images, w.disks); !maps.Equal(names, again) {
+		if again := Names(w.images, w.disks); !maps.Equal(names, again) {
 			t.Fatalf("first %v, then %v", names, again)
 		}
-		var next []*image.Facts
+		var next []image.Label
 		for i, d := range w.disks {
 			d.Serial, d.NamespaceID, d.WWN = fmt.Sprint("own", i), 0, ""
 			w.disks[i] = d
-			next = append(next, &image.Facts{Name: names[d.Name], Disk: d.Identity})
+			next = append(next, image.Label{Name: names[d.Name], Disk: d.Identity})
 		}
 		order := rapid.Permutation(w.disks).Draw(t, "kernel's order")
-		var renamed []Disk
+		var renamed []disk.Disk
 		for i, d := range order {
 			d.Name = fmt.Sprint("sd", string(rune('a'+i)))
 			renamed = append(renamed, d)
 		}
-		later := Assign(next, renamed)
+		later := Names(next, renamed)
 		for i, d := range order {
 			if later[renamed[i].Name] != names[d.Name] {
 				t.Fatalf("disk %s was called %s, then %s", d, names[d.Name], later[renamed[i].Name])

@@ -1,4 +1,4 @@
-package disk
+package match
 
 import (
 	"bytes"
@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"testbox-imaging/internal/disk"
 )
 
 // Limits of disk-devices.lst.
@@ -84,34 +86,11 @@ func validItem(s string) error {
 // Named reports whether the admin named disks.
 func (sel Selection) Named() bool { return len(sel) > 0 }
 
-// names reports whether item means the disk.
-func (d Disk) names(item string) bool {
-	if d.kernelNamed(item) {
-		return true
-	}
-	item = strings.TrimPrefix(strings.TrimPrefix(item, "/dev/"), "disk/")
-	if slices.Contains(d.Links, item) || slices.Contains(d.Links, "by-id/"+item) || slices.Contains(d.Links, "by-path/"+item) {
-		return true
-	}
-	for _, id := range []string{d.Serial, d.WWN} {
-		if id != "" && (item == id || item == underscored(id)) {
-			return true
-		}
-	}
-	return false
-}
-
-// kernelNamed reports whether item is the disk's kernel name or plain device.
-func (d Disk) kernelNamed(item string) bool {
-	item = strings.TrimPrefix(item, "/dev/")
-	return item == d.Name || item == strings.ReplaceAll(d.Name, "!", "/")
-}
-
 // Choice is the disks that an action takes.
 type Choice struct {
-	Disks   []Disk   // in the order of the list they were chosen from
-	Notes   []string // for the log: what was left out and why
-	Missing []string // what the admin named and is not there; a result must say so
+	Disks   []disk.Disk // in the order of the list they were chosen from
+	Notes   []string    // for the log: what was left out and why
+	Missing []string    // what the admin named and is not there; a result must say so
 	sel     Selection
 }
 
@@ -123,7 +102,7 @@ func (c Choice) Named() bool { return c.sel.Named() }
 // one that means two disks, or a partition, or a drive without medium is an
 // error, and so is a choice of no disk at all. The Notes are good beside an
 // error too.
-func Choose(disks []Disk, sel Selection) (Choice, error) {
+func Choose(disks []disk.Disk, sel Selection) (Choice, error) {
 	if !sel.Named() {
 		return chooseAuto(disks)
 	}
@@ -157,7 +136,7 @@ func Choose(disks []Disk, sel Selection) (Choice, error) {
 	return c, nil
 }
 
-func chooseAuto(disks []Disk) (Choice, error) {
+func chooseAuto(disks []disk.Disk) (Choice, error) {
 	var c Choice
 	for _, d := range disks {
 		auto, why := Auto(d)
@@ -181,14 +160,14 @@ func chooseAuto(disks []Disk) (Choice, error) {
 var partSuffix = regexp.MustCompile(`-part\d+$`)
 
 // find is the one disk that item means, or nil.
-func find(disks []Disk, item string) (*Disk, error) {
-	var found []Disk
+func find(disks []disk.Disk, item string) (*disk.Disk, error) {
+	var found []disk.Disk
 	for _, d := range disks {
-		if d.names(item) {
+		if d.HasName(item) {
 			found = append(found, d)
 		}
 		whole := partSuffix.ReplaceAllString(item, "")
-		if slices.Contains(d.Parts, strings.TrimPrefix(item, "/dev/")) || whole != item && d.names(whole) {
+		if slices.Contains(d.Parts, strings.TrimPrefix(item, "/dev/")) || whole != item && d.HasName(whole) {
 			return nil, fmt.Errorf("%s is a partition; name its disk, %s", item, d.Name)
 		}
 	}
@@ -204,10 +183,10 @@ func find(disks []Disk, item string) (*Disk, error) {
 }
 
 // seen lists disks for a message, without what is no hardware or is empty.
-func seen(disks []Disk) string {
+func seen(disks []disk.Disk) string {
 	var s []string
 	for _, d := range disks {
-		if d.tangible() {
+		if tangible(d) {
 			s = append(s, d.String())
 		}
 	}

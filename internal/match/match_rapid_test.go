@@ -1,4 +1,4 @@
-package disk
+package match
 
 import (
 	"fmt"
@@ -8,14 +8,15 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+	"testbox-imaging/internal/disk"
 	"testbox-imaging/internal/image"
 )
 
 // world is a box at the time of a restore: the images of its disks as they
 // were, and the disks that it has now under the names that they have now.
 type world struct {
-	images []*image.Facts
-	disks  []Disk
+	images []image.Label
+	disks  []disk.Disk
 	sel    Selection
 }
 
@@ -54,12 +55,12 @@ func drawWorld(t *rapid.T) world {
 	for i := range n {
 		x := id(fmt.Sprint("disk ", i), i)
 		x.Path = fmt.Sprint("p", i)
-		f := &image.Facts{Name: "sd" + string(rune('a'+i)), Disk: forget(x, fmt.Sprint("image forgets ", i))}
+		f := image.Label{Name: "sd" + string(rune('a'+i)), Disk: forget(x, fmt.Sprint("image forgets ", i))}
 		if rapid.IntRange(0, 7).Draw(t, "sidecar") == 0 {
 			f.Disk = image.Identity{Size: rapid.SampledFrom([]int64{0, x.Size}).Draw(t, "known size")}
 		}
 		w.images = append(w.images, f)
-		d := Disk{Name: names[i], Transport: rapid.SampledFrom([]string{"ata", "ata", "ata", "usb"}).Draw(t, "bus")}
+		d := disk.Disk{Name: names[i], Transport: rapid.SampledFrom([]string{"ata", "ata", "ata", "usb"}).Draw(t, "bus")}
 		switch rapid.IntRange(0, 6).Draw(t, fmt.Sprint("fate ", i)) {
 		case 0: // gone
 			continue
@@ -75,7 +76,7 @@ func drawWorld(t *rapid.T) world {
 		w.disks = append(w.disks, d)
 	}
 	for i := range rapid.IntRange(0, 2).Draw(t, "further disks") {
-		d := Disk{Name: names[n+i], Transport: "ata", Identity: id(fmt.Sprint("further ", i), 70+i)}
+		d := disk.Disk{Name: names[n+i], Transport: "ata", Identity: id(fmt.Sprint("further ", i), 70+i)}
 		d.Path = fmt.Sprint("q", i)
 		w.disks = append(w.disks, d)
 	}
@@ -94,7 +95,7 @@ func (w world) match(t *rapid.T) (Choice, []Pair, []string, error) {
 	if err != nil {
 		return c, nil, nil, err
 	}
-	pairs, notes, err := Match(w.images, w.disks, c)
+	pairs, notes, err := Pairs(w.images, w.disks, c)
 	return c, pairs, notes, err
 }
 
@@ -119,7 +120,7 @@ func TestMatchProperties(t *testing.T) {
 			if p.Image.Disk.Size > p.Disk.Size || p.Image.Disk.SectorSize != 0 && p.Image.Disk.SectorSize != p.Disk.SectorSize {
 				t.Fatalf("image %s does not fit disk %s", describeImage(p.Image), p.Disk)
 			}
-			if !slices.ContainsFunc(c.Disks, func(x Disk) bool { return x.Name == p.Disk.Name }) {
+			if !slices.ContainsFunc(c.Disks, func(x disk.Disk) bool { return x.Name == p.Disk.Name }) {
 				t.Fatalf("disk %s was not chosen", p.Disk)
 			}
 			checkEvidence(t, p, i, d)
@@ -276,19 +277,19 @@ func TestMatchNames(t *testing.T) {
 		n := rapid.IntRange(1, 7).Draw(t, "disks")
 		names := rapid.Permutation([]string{"sda", "sdb", "sdc", "sdd", "nvme0n1", "vda", "vdb"}).Draw(t, "names")
 		places := rapid.Permutation([]int{0, 1, 2, 3, 4, 5, 6}).Draw(t, "places")
-		var images []*image.Facts
-		var disks []Disk
+		var images []image.Label
+		var disks []disk.Disk
 		for i := range n {
 			x := image.Identity{Serial: fmt.Sprint("S", i), Path: fmt.Sprint("p", i), Model: "M", Size: 1 << 20, SectorSize: 512}
-			images = append(images, &image.Facts{Name: fmt.Sprint("disk", i), Disk: x})
+			images = append(images, image.Label{Name: fmt.Sprint("disk", i), Disk: x})
 			x.Path = fmt.Sprint("p", places[i])
-			disks = append(disks, Disk{Name: names[i], Identity: x, Transport: "ata"})
+			disks = append(disks, disk.Disk{Name: names[i], Identity: x, Transport: "ata"})
 		}
 		c, err := Choose(disks, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		pairs, _, err := Match(images, disks, c)
+		pairs, _, err := Pairs(images, disks, c)
 		if err != nil || len(pairs) != n {
 			t.Fatalf("%v, %v", pairs, err)
 		}

@@ -1,0 +1,70 @@
+package match
+
+import (
+	"strings"
+
+	"testbox-imaging/internal/disk"
+)
+
+// tangible reports whether the disk is hardware with a medium: what a message
+// about the box's disks should list.
+func tangible(d disk.Disk) bool {
+	return d.Size > 0 && d.Transport != "virtual" && family(d.Name) == ""
+}
+
+// networks are transports whose disks stand somewhere else and may be shared.
+var networks = map[string]string{
+	"iscsi": "an iSCSI disk", "fc": "a Fibre Channel disk", "rbd": "a network disk",
+	"nvme-tcp": "an NVMe disk over a network", "nvme-rdma": "an NVMe disk over a network",
+	"nvme-fc": "an NVMe disk over a network", "nvme-loop": "an NVMe disk over a network",
+}
+
+// families are kernel names that are never disks of the box's own.
+var families = []struct{ prefix, what string }{
+	{"loop", "a loop device"}, {"ram", "a ram disk"}, {"zram", "a ram disk"}, {"dm-", "a device-mapper device"},
+	{"md", "a software RAID"}, {"sr", "an optical drive"}, {"fd", "a floppy drive"}, {"nbd", "a network block device"},
+	{"rbd", "a network disk"}, {"drbd", "a network disk"}, {"mtdblock", "a flash chip"},
+}
+
+// Auto says whether a disk is chosen when the admin named none, and if not,
+// what it is, as in "sdb is not chosen by itself: a USB disk".
+func Auto(d disk.Disk) (bool, string) {
+	why := ""
+	switch {
+	case d.Size == 0:
+		why = "it has no medium (size 0)"
+	case family(d.Name) != "":
+		why = family(d.Name)
+	case d.Transport == "virtual":
+		why = "a device made of software"
+	case networks[d.Transport] != "":
+		why = networks[d.Transport]
+	case d.Transport == "usb":
+		why = "a USB disk"
+	case d.Transport == "sd":
+		why = "a memory card"
+	case isMMCArea(d.Name):
+		why = "a boot or RPMB area of an eMMC"
+	case d.Removable:
+		why = "its medium is removable"
+	}
+	return why == "", why
+}
+
+// family says what a kernel name of one of families is; the prefix must be
+// followed by its number, so that "mdx" is no "md".
+func family(name string) string {
+	for _, f := range families {
+		if n, ok := strings.CutPrefix(name, f.prefix); ok && strings.TrimRight(n, "0123456789_dp") == "" {
+			return f.what
+		}
+	}
+	return ""
+}
+
+// isMMCArea reports whether name is a hardware area beside an eMMC's user
+// area: mmcblk0boot0, mmcblk0boot1, mmcblk0rpmb, mmcblk0gp0.
+func isMMCArea(name string) bool {
+	n, ok := strings.CutPrefix(name, "mmcblk")
+	return ok && strings.Trim(n, "0123456789") != ""
+}
