@@ -241,7 +241,7 @@ func saveDisks(cmd *cobra.Command, s *store.Locked, r *image.Record, disks []nam
 	return nil
 }
 
-func trySave(cmd *cobra.Command, session *store.Session, r *image.Record, disks []namedDisk, o createOptions) (out []copier.Saved, err error) {
+func trySave(cmd *cobra.Command, session chunk.Session, r *image.Record, disks []namedDisk, o createOptions) (out []copier.Saved, err error) {
 	r.Disks = nil
 	var plan []progress.Work
 	for _, d := range disks {

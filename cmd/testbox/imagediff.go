@@ -82,7 +82,7 @@ func runImageDiff(cmd *cobra.Command, s *store.Locked, args []string, asJSON, pl
 	out := []diskDiff{}
 	differ := false
 	for _, p := range pairs {
-		d, err := diffDisk(cmd, s, p[0], p[1])
+		d, err := diffDisk(cmd, s, [2]*image.Record{a, b}, p[0], p[1])
 		if err != nil {
 			return err
 		}
@@ -120,7 +120,7 @@ func pairImages(a, b []*image.RecordedDisk) (out [][2]*image.RecordedDisk, err e
 	return out, nil
 }
 
-func diffDisk(cmd *cobra.Command, s *store.Locked, a, b *image.RecordedDisk) (diskDiff, error) {
+func diffDisk(cmd *cobra.Command, s *store.Locked, of [2]*image.Record, a, b *image.RecordedDisk) (diskDiff, error) {
 	out := diskDiff{Disk: a.Name, Places: []chunk.Difference{}}
 	if b.Name != a.Name {
 		out.With = b.Name
@@ -128,14 +128,16 @@ func diffDisk(cmd *cobra.Command, s *store.Locked, a, b *image.RecordedDisk) (di
 	if !sameSize(a.Disk, b.Disk) {
 		out.Sizes = []diskSize{{a.Disk.Size, a.Disk.SectorSize}, {b.Disk.Size, b.Disk.SectorSize}}
 	}
-	ia, err := openImage(cmd.Context(), s, a)
+	ia, err := openImage(cmd.Context(), s, of[0], a)
 	if err != nil {
 		return out, err
 	}
-	ib, err := openImage(cmd.Context(), s, b)
+	defer ia.Close()
+	ib, err := openImage(cmd.Context(), s, of[1], b)
 	if err != nil {
 		return out, err
 	}
+	defer ib.Close()
 	layout := copier.ParseLayout(ia.Root.Layout)
 	tally := layout.Tally()
 	last := int64(-1)

@@ -106,10 +106,11 @@ func runImageExport(cmd *cobra.Command, s *store.Locked, dir, arg, path, format 
 	if err := warnDamaged(cmd, s, r, []*image.RecordedDisk{d}); err != nil {
 		return err
 	}
-	im, err := openImage(cmd.Context(), s, d)
+	im, err := openImage(cmd.Context(), s, r, d)
 	if err != nil {
 		return err
 	}
+	defer im.Close()
 	if path != "-" && format != "raw.gz" { // how long that becomes is not known
 		warnRoom(cmd, map[string]int64{full: d.Data})
 	}

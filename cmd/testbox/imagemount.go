@@ -94,10 +94,11 @@ func runImageMount(cmd *cobra.Command, s *store.Locked, arg, dir string, tell bo
 	var disks []imagefs.Disk
 	layouts := map[string][]copier.LayoutPart{}
 	for _, d := range chosen(r, sel) {
-		im, err := openImage(cmd.Context(), s, d)
+		im, err := openImage(cmd.Context(), s, r, d)
 		if err != nil {
 			return err
 		}
+		defer im.Close()
 		view := im.ReaderAt(ctx, viewCache)
 		defer view.Close()
 		file := imagefs.File{Name: d.Name, Size: d.Disk.Size, ModTime: r.Time, ReaderAt: view}

@@ -114,20 +114,21 @@ func (n *naming) recall(ctx context.Context, s *store.Locked, rs []*image.Record
 	}
 	for i := range n.last.Disks {
 		delete(latest, n.last.Disks[i].Name)
-		n.remember(ctx, s, &n.last.Disks[i], true)
+		n.remember(ctx, s, n.last, &n.last.Disks[i], true)
 	}
 	for name, r := range latest {
 		i := slices.IndexFunc(r.Disks, func(d image.RecordedDisk) bool { return d.Name == name })
-		n.remember(ctx, s, &r.Disks[i], false)
+		n.remember(ctx, s, r, &r.Disks[i], false)
 	}
 }
 
-func (n *naming) remember(ctx context.Context, s *store.Locked, d *image.RecordedDisk, last bool) {
+func (n *naming) remember(ctx context.Context, s *store.Locked, r *image.Record, d *image.RecordedDisk, last bool) {
 	k := knownDisk{RecordedDisk: d, last: last, now: -1}
-	if im, err := openImage(ctx, s, d); err == nil { // of one that is damaged less is known
+	if im, err := openImage(ctx, s, r, d); err == nil { // of one that is damaged less is known
 		view := im.ReaderAt(ctx, viewCache)
 		k.traits = traitsOf(readOnlyDisk{view, view.Size()}, d.Disk.SectorSize, copier.ParseLayout(im.Root.Layout))
 		view.Close()
+		im.Close()
 	}
 	k.file = d.Kernel
 	n.was = append(n.was, k)

@@ -102,7 +102,7 @@ func runImageRestore(cmd *cobra.Command, arg string, targets []string, o restore
 	}
 	begun := false
 	defer func() { err = errors.Join(err, closeTargets(disks, begun)) }()
-	if err := openTargets(cmd, s, o.dir, disks); err != nil {
+	if err := openTargets(cmd, s, r, o.dir, disks); err != nil {
 		return err
 	}
 	if err := wantTargets(targets, o.raw); err != nil {

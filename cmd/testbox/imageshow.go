@@ -64,7 +64,7 @@ func showImage(cmd *cobra.Command, s *store.Locked, r *image.Record, sel store.S
 	damages := damagesOf(cmd, s)
 	shown := shownImage{r, map[string]json.RawMessage{}, damages.Of(r), whyMisdated(cmd, s, r)}
 	for _, d := range chosen(r, sel) {
-		im, err := openImage(cmd.Context(), s, d)
+		im, err := openImage(cmd.Context(), s, r, d)
 		if errors.Is(err, object.ErrDamaged) || errors.Is(err, chunk.ErrMissing) {
 			cmd.PrintErrf("testbox: warning: what %s holds is not known: %v\n", d.Name, err)
 			continue
@@ -74,6 +74,7 @@ func showImage(cmd *cobra.Command, s *store.Locked, r *image.Record, sel store.S
 		if len(im.Root.Layout) > 0 {
 			shown.Layouts[d.Name] = im.Root.Layout
 		}
+		im.Close()
 	}
 	if asJSON {
 		return printJSON(cmd, shown)

@@ -70,7 +70,7 @@ func verifyImages(cmd *cobra.Command, s *store.Locked, r *image.Record, disks []
 	}
 	p := newProgress(cmd.ErrOrStderr(), plan...)
 	for _, d := range disks {
-		err := verifyImage(cmd, s, p, d, damaged)
+		err := verifyImage(cmd, s, p, r, d, damaged)
 		switch {
 		case err == nil:
 			whole, good = append(whole, d.Name+" is whole"), append(good, d.Root)
@@ -102,8 +102,8 @@ func verifyImages(cmd *cobra.Command, s *store.Locked, r *image.Record, disks []
 	return nil
 }
 
-func verifyImage(cmd *cobra.Command, s *store.Locked, p *progressLine, d *image.RecordedDisk, damaged store.Damages) error {
-	found, err := s.Verify(cmd.Context(), d, cpu.Count(), func(done int64) { p.tell("check "+d.Name, done, d.Data) })
+func verifyImage(cmd *cobra.Command, s *store.Locked, p *progressLine, r *image.Record, d *image.RecordedDisk, damaged store.Damages) error {
+	found, err := s.Verify(cmd.Context(), r, d.Name, cpu.Count(), func(done int64) { p.tell("check "+d.Name, done, d.Data) })
 	p.end()
 	switch {
 	case err != nil:
@@ -143,7 +143,7 @@ func verifyDisks(cmd *cobra.Command, s *store.Locked, r *image.Record, sel store
 	for i := range disks {
 		d := &disks[i]
 		p.of(d.Name)
-		same, err := verifyDisk(cmd, s, p, d)
+		same, err := verifyDisk(cmd, s, p, r, d)
 		switch {
 		case err != nil && cmd.Context().Err() != nil:
 			return err
@@ -178,7 +178,7 @@ func differing(names []string) string {
 	return strings.Join(names, ", ") + " differ from"
 }
 
-func verifyDisk(cmd *cobra.Command, s *store.Locked, p *progressLine, d *restoring) (same bool, err error) {
+func verifyDisk(cmd *cobra.Command, s *store.Locked, p *progressLine, r *image.Record, d *restoring) (same bool, err error) {
 	t, err := openLocal(d.path, sectorOf(d), false, true)
 	if err != nil {
 		return false, err
@@ -187,10 +187,11 @@ func verifyDisk(cmd *cobra.Command, s *store.Locked, p *progressLine, d *restori
 	if t.user != "" {
 		cmd.PrintErrf("testbox: warning: %s is in use %s; it may change while it is compared\n", d.path, t.user)
 	}
-	im, err := openImage(cmd.Context(), s, d.RecordedDisk)
+	im, err := openImage(cmd.Context(), s, r, d.RecordedDisk)
 	if err != nil {
 		return false, err
 	}
+	defer im.Close()
 	j := copier.StoredJob(cmd.Context(), d.Name, im, t)
 	j.Fit = fitting(d, func(format string, args ...any) { p.end(); cmd.PrintErrf(format+"\n", args...) })
 	layout := copier.ParseLayout(im.Root.Layout)

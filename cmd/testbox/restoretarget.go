@@ -79,11 +79,11 @@ func pairTargets(r *image.Record, sel store.Selector, targets []string) ([]resto
 
 // openTargets opens all images, and the targets that are there. A file that is
 // still to be made is looked at only.
-func openTargets(cmd *cobra.Command, s *store.Locked, dir string, disks []restoring) error {
+func openTargets(cmd *cobra.Command, s *store.Locked, r *image.Record, dir string, disks []restoring) error {
 	for i := range disks {
 		d := &disks[i]
 		var err error
-		if d.im, err = openImage(cmd.Context(), s, d.RecordedDisk); err != nil {
+		if d.im, err = openImage(cmd.Context(), s, r, d.RecordedDisk); err != nil {
 			return err
 		}
 		if err = d.notInStore(dir); err == nil {
@@ -174,6 +174,9 @@ func closeTargets(disks []restoring, begun bool) (err error) {
 		}
 		if d.target != nil {
 			err = errors.Join(err, d.target.close())
+		}
+		if d.im != nil {
+			err = errors.Join(err, d.im.Close())
 		}
 	}
 	return err

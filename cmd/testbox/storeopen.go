@@ -242,18 +242,11 @@ func diskNames(r *image.Record) string {
 	return strings.Join(names, ", ")
 }
 
-// openImage opens the image of a recorded disk.
-func openImage(ctx context.Context, s *store.Locked, d *image.RecordedDisk) (*chunk.Image, error) {
-	root, err := object.ParseName(d.Root)
-	if err != nil {
-		return nil, err
-	}
-	im, err := chunk.OpenImage(ctx, s, root)
+// openImage opens the image of a backup's disk. The caller closes it.
+func openImage(ctx context.Context, s chunk.Images, r *image.Record, d *image.RecordedDisk) (*chunk.Image, error) {
+	im, err := s.OpenImage(ctx, r, d.Name)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", d.Name, err)
-	}
-	if im.Root.Size != d.Disk.Size || im.Root.SectorSize != d.Disk.SectorSize {
-		return nil, fmt.Errorf("%s: the image has %d bytes in sectors of %d, its record says %d in sectors of %d", d.Name, im.Root.Size, im.Root.SectorSize, d.Disk.Size, d.Disk.SectorSize)
 	}
 	return im, nil
 }

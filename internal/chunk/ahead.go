@@ -4,7 +4,6 @@ import (
 	"sync"
 
 	"testbox-imaging/internal/image"
-	"testbox-imaging/internal/object"
 )
 
 const (
@@ -77,7 +76,7 @@ func (a *readAhead) find(off int64) *stream {
 // answers for; 0 is: not now.
 func (a *readAhead) fetch(off int64) int64 {
 	region := int(off / RegionSize)
-	e, known := a.d.cache.peek(object.Key{Kind: object.Page, Name: a.d.im.Root.Pages[region]})
+	e, known := a.d.cache.peek(a.d.im.pagePlace(region).key)
 	if e == nil {
 		if !known {
 			a.begin(func() (*entry, error) { return a.d.page(region) })
@@ -94,8 +93,8 @@ func (a *readAhead) fetch(off int64) int64 {
 	if s.Content != image.Data {
 		return n
 	}
-	ref := e.page.chunks[s.Chunk]
-	have, known := a.d.cache.peek(object.Key{Kind: object.Chunk, Name: ref.Name})
+	ref := a.d.chunkAt(region, e.page, s)
+	have, known := a.d.cache.peek(ref.at.key)
 	if have != nil {
 		a.d.cache.done(have)
 	}

@@ -60,15 +60,14 @@ func (c *Cutter) Add(n int, boundary bool) bool {
 // Reset begins a region.
 func (c *Cutter) Reset() { c.n = 0 }
 
-// Store is where a backup goes to, and where images come from. Its methods may
-// be called from many goroutines at once. package store has it on a disk or in
-// object storage; a client has it at the other end of a connection.
-type Store interface {
-	Getter
+// Session is a backup in progress. Its methods may be called from many
+// goroutines at once. Package store has it on a disk or in object storage; a
+// client has it at the other end of a connection. It can add a backup, and can
+// neither read others nor change what is there.
+type Session interface {
 	// Missing gives those of the keys that must be Put, in their order. A page
 	// counts as there only if all its chunks are: so a page that is there
-	// answers for its region. What is not missing stays until the backup that
-	// asked is committed or given up.
+	// answers for its region. What is not missing stays until Close.
 	Missing(ctx context.Context, keys []object.Key) ([]object.Key, error)
 	// Put stores an object. It is durable after Commit, not before. An object
 	// that is there already is left as it is, without an error. The caller may
@@ -80,32 +79,68 @@ type Store interface {
 	// is not there any more, the error matches ErrMissing, and nothing was
 	// committed: the backup must be sent again.
 	Commit(ctx context.Context, r *image.Record) error
+	// Close ends the session. What was put and not committed is given up, and
+	// nothing counts on it any more. All other methods fail with ErrClosed from
+	// then on. To close it again does nothing.
+	Close() error
 }
 
-// Getter gives objects.
+// Images are the images of backups, to be read.
+type Images interface {
+	// OpenImage opens the image of a disk of a backup, by the name that the
+	// disk has in the record, and holds it to the record. Until the image is
+	// closed, all of it stays: deletion and collection pass it by. A backup
+	// that is not there, or not as the record says, is an error that matches
+	// fs.ErrNotExist. A root that is not there is one that matches ErrMissing.
+	OpenImage(ctx context.Context, r *image.Record, disk string) (*Image, error)
+}
+
+// Getter gives the objects of the one image that it was opened for. It reaches
+// nothing else. Its methods may be called from many goroutines at once.
 type Getter interface {
 	// Get gives an object in its stored form, in buf's memory if that is large
 	// enough. The object may be damaged: Decode finds out. An object that is
-	// not there is an error that matches ErrMissing.
-	Get(ctx context.Context, key object.Key, buf []byte) (object.Object, error)
+	// not there is an error that matches ErrMissing, and so is a place of
+	// another image.
+	Get(ctx context.Context, at Place, buf []byte) (object.Object, error)
+	// Close lets go of the image. Get fails with ErrClosed from then on. To
+	// close it again does nothing.
+	Close() error
 }
+
+// Place is where an object is in an image. Only an Image makes places, from the
+// tree that it has read, and each level of a tree has the hashes of the next.
+// So a Getter that is given a place of its image knows that the object belongs
+// to it. A client sends the two numbers, and the server finds the key in the
+// image that it has open for this client: a key from elsewhere reaches nothing.
+type Place struct {
+	Region int // of a page and of a chunk: number of the region
+	Chunk  int // of a chunk: which one of its page's
+	image  object.Name
+	key    object.Key
+}
+
+// Image is the name of the image's root.
+func (p Place) Image() object.Name { return p.image }
+
+// Key is what the image has at the place.
+func (p Place) Key() object.Key { return p.key }
 
 // ErrMissing is matched by errors that say that an object is not in the store.
 var ErrMissing = errors.New("not in the store")
 
-// GetRaw gives the bytes of an object, checked against its name.
-func GetRaw(ctx context.Context, g Getter, key object.Key) ([]byte, error) {
-	return getRaw(ctx, g, key, nil, nil)
-}
+// ErrClosed is matched by errors of a session or an image that was closed.
+var ErrClosed = errors.New("it is closed")
 
-// getRaw is GetRaw with memory for the stored form and for the result.
-func getRaw(ctx context.Context, g Getter, key object.Key, stored, dst []byte) ([]byte, error) {
-	o, err := g.Get(ctx, key, stored)
+// getRaw gives the bytes of an object, checked against its name, with memory
+// for the stored form and for the result.
+func getRaw(ctx context.Context, g Getter, at Place, stored, dst []byte) ([]byte, error) {
+	o, err := g.Get(ctx, at, stored)
 	if err != nil {
 		return nil, err
 	}
-	if o.Key != key {
-		return nil, fmt.Errorf("asked for %v, got %v: %w", key, o.Key, object.ErrDamaged)
+	if o.Key != at.key {
+		return nil, fmt.Errorf("asked for %v, got %v: %w", at.key, o.Key, object.ErrDamaged)
 	}
 	return o.Decode(dst)
 }

@@ -73,7 +73,8 @@ func (d *DiskReader) readRegion(p []byte, off int64) (n int, err error) {
 	if err := d.ctx.Err(); err != nil {
 		return 0, err
 	}
-	e, err := d.page(int(off / RegionSize))
+	region := int(off / RegionSize)
+	e, err := d.page(region)
 	if err != nil {
 		return 0, err
 	}
@@ -87,7 +88,7 @@ func (d *DiskReader) readRegion(p []byte, off int64) (n int, err error) {
 		part := p[n : n+int(min(int64(len(p)-n), s.Len-skip))]
 		if s.Content != image.Data {
 			clear(part)
-		} else if err := d.readChunk(part, e.page.chunks[s.Chunk], s.At+int(skip)); err != nil {
+		} else if err := d.readChunk(part, d.chunkAt(region, e.page, s), s.At+int(skip)); err != nil {
 			return n, err
 		}
 		n += len(part)
@@ -95,7 +96,19 @@ func (d *DiskReader) readRegion(p []byte, off int64) (n int, err error) {
 	return n, nil
 }
 
-func (d *DiskReader) readChunk(p []byte, ref Ref, at int) error {
+// chunkRef is a chunk of a page, and where it is.
+type chunkRef struct {
+	at  Place
+	len int // bytes
+}
+
+// chunkAt is the chunk of a span of a region's page.
+func (d *DiskReader) chunkAt(region int, p *pageMap, s Span) chunkRef {
+	ref := p.chunks[s.Chunk]
+	return chunkRef{d.im.chunkPlace(region, s.Chunk, ref.Name), ref.Len}
+}
+
+func (d *DiskReader) readChunk(p []byte, ref chunkRef, at int) error {
 	e, err := d.chunk(ref)
 	if err != nil {
 		return err
@@ -106,29 +119,28 @@ func (d *DiskReader) readChunk(p []byte, ref Ref, at int) error {
 }
 
 // chunk gives a chunk from the cache, to be given back.
-func (d *DiskReader) chunk(ref Ref) (*entry, error) {
-	e, err := d.cache.use(object.Key{Kind: object.Chunk, Name: ref.Name}, func(e *entry) error {
-		data := d.cache.buffer(ref.Len + object.Slack)
-		if err := d.im.chunk(d.ctx, ref, *data); err != nil {
+func (d *DiskReader) chunk(ref chunkRef) (*entry, error) {
+	e, err := d.cache.use(ref.at.key, func(e *entry) error {
+		data := d.cache.buffer(ref.len + object.Slack)
+		if err := d.im.chunk(d.ctx, ref.at, ref.len, *data); err != nil {
 			d.cache.free.Put(data)
 			return err
 		}
-		*data = (*data)[:ref.Len]
+		*data = (*data)[:ref.len]
 		e.data, e.size = data, int64(cap(*data))
 		return nil
 	})
-	if err == nil && len(*e.data) != ref.Len {
+	if err == nil && len(*e.data) != ref.len {
 		d.cache.done(e)
-		return nil, errors.New("two pages say different lengths of chunk " + ref.Name.String())
+		return nil, errors.New("two pages say different lengths of chunk " + ref.at.key.Name.String())
 	}
 	return e, err
 }
 
 // page gives the page of a region from the cache, to be given back.
 func (d *DiskReader) page(region int) (*entry, error) {
-	name := d.im.Root.Pages[region]
-	e, err := d.cache.use(object.Key{Kind: object.Page, Name: name}, func(e *entry) error {
-		p, err := d.im.page(d.ctx, name)
+	e, err := d.cache.use(d.im.pagePlace(region).key, func(e *entry) error {
+		p, err := d.im.page(d.ctx, region)
 		if err != nil {
 			return err
 		}

@@ -46,9 +46,9 @@ func without(disk []byte, unused ...image.Range) []byte {
 	return disk
 }
 
-func open(t testing.TB, st chunk.Getter, root object.Name) *chunk.Image {
+func open(t testing.TB, st *conform.MemStore, root object.Name) *chunk.Image {
 	t.Helper()
-	im, err := chunk.OpenImage(context(t), st, root)
+	im, err := chunk.OpenImage(context(t), st.Getter(root), root)
 	if err != nil {
 		t.Fatal(err)
 	}

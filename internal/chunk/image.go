@@ -24,10 +24,11 @@ type Image struct {
 // store reads along with it.
 type storedBuf [object.MaxChunk + 4096]byte
 
-// OpenImage reads an image's root; nothing else of it is looked at. A root
-// that is not there is an error that matches ErrMissing.
+// OpenImage reads the root of the image that a getter was opened for; nothing
+// else of it is looked at. A root that is not there is an error that matches
+// ErrMissing. After an error the caller closes the getter, else the image.
 func OpenImage(ctx context.Context, g Getter, root object.Name) (*Image, error) {
-	b, err := GetRaw(ctx, g, object.Key{Kind: object.Root, Name: root})
+	b, err := getRaw(ctx, g, Place{image: root, key: object.Key{Kind: object.Root, Name: root}}, nil, nil)
 	if err != nil {
 		return nil, fmt.Errorf("image %v: %w", root, err)
 	}
@@ -38,10 +39,26 @@ func OpenImage(ctx context.Context, g Getter, root object.Name) (*Image, error) 
 	return &Image{Name: root, Root: r, get: g}, nil
 }
 
+// Getter is what the image is read by.
+func (im *Image) Getter() Getter { return im.get }
+
+// Close lets go of the image. Its readers are closed before.
+func (im *Image) Close() error { return im.get.Close() }
+
+// pagePlace is where the page of region i is.
+func (im *Image) pagePlace(i int) Place {
+	return Place{Region: i, image: im.Name, key: object.Key{Kind: object.Page, Name: im.Root.Pages[i]}}
+}
+
+// chunkPlace is where the chunk j of the page of region i is.
+func (im *Image) chunkPlace(i, j int, name object.Name) Place {
+	return Place{Region: i, Chunk: j, image: im.Name, key: object.Key{Kind: object.Chunk, Name: name}}
+}
+
 // Page gives the page of region i, which is as long as the region.
 func (im *Image) Page(ctx context.Context, i int) (*Page, error) {
 	region := im.Root.Region(i)
-	p, err := im.page(ctx, im.Root.Pages[i])
+	p, err := im.page(ctx, i)
 	if err == nil {
 		err = fits(p.Len(), region)
 	}
@@ -59,33 +76,33 @@ func fits(n int64, region image.Range) error {
 	return nil
 }
 
-func (im *Image) page(ctx context.Context, name object.Name) (*Page, error) {
+func (im *Image) page(ctx context.Context, i int) (*Page, error) {
 	raw := im.buf()
 	defer im.bufs.Put(raw)
-	b, err := im.object(ctx, object.Key{Kind: object.Page, Name: name}, raw[:0])
+	b, err := im.object(ctx, im.pagePlace(i), raw[:0])
 	if err != nil {
 		return nil, err
 	}
 	return ParsePage(b)
 }
 
-// chunk fills dst[:c.Len]; what dst has behind that may be spoilt.
-func (im *Image) chunk(ctx context.Context, c Ref, dst []byte) error {
-	_ = dst[:c.Len] // a shorter one would be left as it is
-	key := object.Key{Kind: object.Chunk, Name: c.Name}
-	b, err := im.object(ctx, key, dst[:0:len(dst)])
-	if err == nil && len(b) != c.Len {
-		err = fmt.Errorf("%v has %d bytes, its page says %d", key, len(b), c.Len)
+// chunk fills dst[:n] with the chunk of n bytes at a place; what dst has behind
+// that may be spoilt.
+func (im *Image) chunk(ctx context.Context, at Place, n int, dst []byte) error {
+	_ = dst[:n] // a shorter one would be left as it is
+	b, err := im.object(ctx, at, dst[:0:len(dst)])
+	if err == nil && len(b) != n {
+		err = fmt.Errorf("%v has %d bytes, its page says %d", at.key, len(b), n)
 	}
 	return err
 }
 
 // object gives a chunk's or a page's bytes, checked against its name, in dst's
 // memory if that is large enough.
-func (im *Image) object(ctx context.Context, key object.Key, dst []byte) ([]byte, error) {
+func (im *Image) object(ctx context.Context, at Place, dst []byte) ([]byte, error) {
 	stored := im.buf()
 	defer im.bufs.Put(stored)
-	return getRaw(ctx, im.get, key, stored[:0], dst)
+	return getRaw(ctx, im.get, at, stored[:0], dst)
 }
 
 func (im *Image) buf() *storedBuf {

@@ -14,7 +14,7 @@ import (
 
 func context(t testing.TB) stdcontext.Context { return t.Context() }
 
-func put(t testing.TB, st chunk.Store, kind object.Kind, raw []byte) object.Name {
+func put(t testing.TB, st chunk.Session, kind object.Kind, raw []byte) object.Name {
 	t.Helper()
 	k := object.Key{Kind: kind, Name: object.NameOf(raw)}
 	if err := st.Put(context(t), object.Encode(k, raw, nil)); err != nil {
@@ -29,15 +29,15 @@ func TestOpenImage(t *testing.T) {
 	if im := open(t, &st, name); im.Name != name || im.Root.Size != 1<<20 || len(im.Root.Pages) != 1 {
 		t.Errorf("opened %v %+v", im.Name, im.Root)
 	}
-	if _, err := chunk.OpenImage(context(t), &st, object.Name{1}); !errors.Is(err, chunk.ErrMissing) {
+	if _, err := chunk.OpenImage(context(t), st.Getter(object.Name{1}), object.Name{1}); !errors.Is(err, chunk.ErrMissing) {
 		t.Errorf("an image that is not there: %v", err)
 	}
 	page := open(t, &st, name).Root.Pages[0]
-	if _, err := chunk.OpenImage(context(t), &st, page); !errors.Is(err, chunk.ErrMissing) {
+	if _, err := chunk.OpenImage(context(t), st.Getter(page), page); !errors.Is(err, chunk.ErrMissing) {
 		t.Errorf("a page is taken for a root: %v", err)
 	}
 	st.Flip(object.Key{Kind: object.Root, Name: name}, 100)
-	if _, err := chunk.OpenImage(context(t), &st, name); !errors.Is(err, object.ErrDamaged) {
+	if _, err := chunk.OpenImage(context(t), st.Getter(name), name); !errors.Is(err, object.ErrDamaged) {
 		t.Errorf("a damaged root: %v", err)
 	}
 }

@@ -64,7 +64,7 @@ func (r *reader) nextRegion() error {
 	}
 	r.ahead = r.ahead[1:]
 	r.done++
-	r.pieces = r.im.pieces(r.ctx, p, region.Off)
+	r.pieces = r.im.pieces(r.ctx, p, r.done-1)
 	return nil
 }
 
@@ -77,15 +77,16 @@ func (r *reader) fetchAhead() {
 			r.ahead = append(r.ahead, r.ahead[n-1])
 			continue
 		}
-		page := sync.OnceValues(func() (*Page, error) { return r.im.page(r.ctx, name) })
+		region := r.asked
+		page := sync.OnceValues(func() (*Page, error) { return r.im.page(r.ctx, region) })
 		r.ahead = append(r.ahead, page)
 		go page()
 	}
 }
 
-// pieces gives the pieces of the region at off, in the order of their first
-// bytes.
-func (im *Image) pieces(ctx context.Context, p *Page, off int64) []image.Piece {
+// pieces gives the pieces of a region, in the order of their first bytes.
+func (im *Image) pieces(ctx context.Context, p *Page, region int) []image.Piece {
+	off := im.Root.Region(region).Off
 	out := make([]image.Piece, 0, len(p.Extents)+len(p.Chunks))
 	ranges := make([]image.Range, 0, len(p.Extents)+len(p.Chunks)) // a chunk's one after the other
 	others := make([]image.Range, 0, len(p.Extents))
@@ -102,7 +103,8 @@ func (im *Image) pieces(ctx context.Context, p *Page, off int64) []image.Piece {
 		n := len(ranges)
 		if s.At == 0 {
 			data = len(out)
-			out = append(out, im.piece(ctx, p.Chunks[s.Chunk], at.Off))
+			ref := p.Chunks[s.Chunk]
+			out = append(out, im.piece(ctx, im.chunkPlace(region, s.Chunk, ref.Name), ref.Len, at.Off))
 			out[data].Ranges = ranges[n-1 : n : n]
 		} else {
 			have := len(out[data].Ranges)
@@ -112,10 +114,10 @@ func (im *Image) pieces(ctx context.Context, p *Page, off int64) []image.Piece {
 	return out
 }
 
-// piece is a chunk's, without its ranges; it begins at off.
-func (im *Image) piece(ctx context.Context, c Ref, off int64) image.Piece {
-	return image.Piece{Content: image.Data, Len: int64(c.Len), Sum: c.Name, Decode: func(dst []byte) error {
-		if err := im.chunk(ctx, c, dst); err != nil {
+// piece is that of a chunk of n bytes, without its ranges; it begins at off.
+func (im *Image) piece(ctx context.Context, at Place, n int, off int64) image.Piece {
+	return image.Piece{Content: image.Data, Len: int64(n), Sum: at.key.Name, Decode: func(dst []byte) error {
+		if err := im.chunk(ctx, at, n, dst); err != nil {
 			return im.at(off, err)
 		}
 		return nil

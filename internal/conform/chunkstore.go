@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -18,13 +19,19 @@ import (
 
 // ChunkStoreUnderTest is an empty store.
 type ChunkStoreUnderTest struct {
-	// Begin begins a backup, which lasts until the test ends.
-	Begin func() chunk.Store
+	// Begin begins a backup.
+	Begin func() chunk.Session
+	// Images gives what was committed, to be read.
+	Images chunk.Images
 	// Records gives what was committed.
 	Records func() ([]*image.Record, error)
+	// Get looks an object up where it is kept, of whichever image it is. One
+	// that is not there is an error that matches chunk.ErrMissing.
+	Get func(ctx context.Context, key object.Key, buf []byte) (object.Object, error)
 }
 
-// ChunkStore tests a chunk.Store. Open gives an empty one each time.
+// ChunkStore tests the chunk.Session and the chunk.Images of a store. Open gives
+// an empty one each time.
 func ChunkStore(t *testing.T, open func(t *testing.T) ChunkStoreUnderTest) {
 	tests := []struct {
 		name string
@@ -34,11 +41,14 @@ func ChunkStore(t *testing.T, open func(t *testing.T) ChunkStoreUnderTest) {
 		{"missing", testMissingOrder}, {"page-needs-chunks", testPageNeedsChunks}, {"commit", testCommit},
 		{"commit-incomplete", testCommitIncomplete}, {"commit-lies", testCommitLies}, {"ids", testIDs},
 		{"sessions", testSessions}, {"chunks-at-once", testChunksAtOnce}, {"cancelled", testCancelled},
+		{"closed", testClosedSession}, {"open-image", testOpenImage}, {"own-image-only", testOwnImageOnly}, {"closed-image", testClosedImage},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			s := open(t)
-			test.run(t, chunkCase{s.Begin(), s})
+			c := chunkCase{s.Begin(), s}
+			defer func() { must(t, c.Close()) }()
+			test.run(t, c)
 		})
 	}
 }
@@ -46,8 +56,20 @@ func ChunkStore(t *testing.T, open func(t *testing.T) ChunkStoreUnderTest) {
 // chunkCase is a store and a backup in it, with short forms of what every test
 // does.
 type chunkCase struct {
-	chunk.Store
+	chunk.Session
 	under ChunkStoreUnderTest
+}
+
+// raw gives the bytes of an object, checked against its name.
+func (c chunkCase) raw(ctx context.Context, key object.Key) ([]byte, error) {
+	o, err := c.under.Get(ctx, key, nil)
+	if err != nil {
+		return nil, err
+	}
+	if o.Key != key {
+		return nil, fmt.Errorf("asked for %v, got %v", key, o.Key)
+	}
+	return o.Decode(nil)
 }
 
 // blocks is content of a disk: half of it can be compressed.
@@ -106,7 +128,7 @@ func testPutGet(t *testing.T, c chunkCase) {
 			o.Data = slices.Clone(o.Data)
 			must(t, c.Put(t.Context(), o))
 			spoil(o.Data)
-			got, err := chunk.GetRaw(t.Context(), c, o.Key)
+			got, err := c.raw(t.Context(), o.Key)
 			if err != nil || !bytes.Equal(got, raw) {
 				t.Errorf("%s as %v came back as %d bytes, %v", name, kind, len(got), err)
 			}
@@ -114,15 +136,15 @@ func testPutGet(t *testing.T, c chunkCase) {
 	}
 	key := c.put(t, object.Chunk, blocks(4, 70_000))
 	buf := make([]byte, 1<<20)
-	o, err := c.Get(t.Context(), key, buf[:0])
+	o, err := c.under.Get(t.Context(), key, buf[:0])
 	if err != nil || o.Check() != nil || o.Key != key || o.RawLen != 70_000 {
 		t.Errorf("got %v of %d, %v", o.Key, o.RawLen, err)
 	}
 	spoil(o.Data)
-	if _, err := chunk.GetRaw(t.Context(), c, key); err != nil {
+	if _, err := c.raw(t.Context(), key); err != nil {
 		t.Errorf("what Get gave is the store's own memory: %v", err)
 	}
-	_, err = c.Get(t.Context(), object.Key{Kind: object.Chunk}, nil)
+	_, err = c.under.Get(t.Context(), object.Key{Kind: object.Chunk}, nil)
 	wantErr(t, "get of what is not there", err, chunk.ErrMissing)
 }
 
@@ -161,7 +183,7 @@ func testKindsApart(t *testing.T, c chunkCase) {
 	as := func(k object.Kind) object.Key { return object.Key{Kind: k, Name: object.NameOf(p.Marshal())} }
 	c.put(t, object.Chunk, p.Marshal())
 	c.wantMissing(t, []object.Key{as(object.Page), as(object.Root)}, as(object.Page), as(object.Chunk), as(object.Root))
-	_, err := c.Get(t.Context(), as(object.Page), nil)
+	_, err := c.under.Get(t.Context(), as(object.Page), nil)
 	wantErr(t, "a chunk taken for a page", err, chunk.ErrMissing)
 	c.put(t, object.Page, p.Marshal())
 	c.wantMissing(t, []object.Key{as(object.Root)}, as(object.Page), as(object.Chunk), as(object.Root))
@@ -172,7 +194,7 @@ func testPutTwice(t *testing.T, c chunkCase) {
 	key := c.put(t, object.Chunk, raw)
 	c.put(t, object.Chunk, raw)
 	must(t, c.Put(t.Context(), object.Object{Key: key, Codec: object.Raw, RawLen: len(raw), Data: raw}))
-	got, err := chunk.GetRaw(t.Context(), c, key)
+	got, err := c.raw(t.Context(), key)
 	if err != nil || !bytes.Equal(got, raw) {
 		t.Errorf("wrong bytes, %v", err)
 	}
@@ -228,13 +250,19 @@ func testCommit(t *testing.T, c chunkCase) {
 	if r.ID == "" || got.ID != r.ID || got.Box != r.Box || len(got.Disks) != 2 || got.Disks[0].Root != r.Disks[0].Root {
 		t.Errorf("committed %+v, there is %+v", r, got)
 	}
-	im, err := chunk.OpenImage(t.Context(), c.under.Begin(), root)
-	must(t, err)
-	rd := im.ReaderAt(t.Context(), 0)
-	defer rd.Close()
-	back := make([]byte, len(disk))
-	if _, err := rd.ReadAt(back, 0); err != nil || !bytes.Equal(back, disk) {
-		t.Errorf("the disk came back wrong: %v", err)
+	for _, d := range got.Disks {
+		want := disk
+		if d.Root == second.String() {
+			want = disk[:1<<20]
+		}
+		im, err := c.under.Images.OpenImage(t.Context(), got, d.Name)
+		must(t, err)
+		rd := im.ReaderAt(t.Context(), 0)
+		back := make([]byte, len(want))
+		if _, err := rd.ReadAt(back, 0); err != nil || !bytes.Equal(back, want) {
+			t.Errorf("the disk came back wrong: %v", err)
+		}
+		must(t, errors.Join(rd.Close(), im.Close()))
 	}
 }
 
@@ -298,10 +326,13 @@ func testIDs(t *testing.T, c chunkCase) {
 func testSessions(t *testing.T, c chunkCase) {
 	disk := Disks(3 << 20)["noise"]
 	root := SaveImage(t, c, disk)
-	must(t, c.Commit(t.Context(), record(map[object.Name]int64{root: 3 << 20})))
+	r := record(map[object.Name]int64{root: 3 << 20})
+	must(t, c.Commit(t.Context(), r))
 	next := chunkCase{c.under.Begin(), c.under}
-	im, err := chunk.OpenImage(t.Context(), next, root)
+	defer func() { must(t, next.Close()) }()
+	im, err := c.under.Images.OpenImage(t.Context(), r, "sda")
 	must(t, err)
+	defer func() { must(t, im.Close()) }()
 	page, err := im.Page(t.Context(), 0)
 	must(t, err)
 	keys := []object.Key{{Kind: object.Page, Name: im.Root.Pages[0]}}
@@ -334,7 +365,7 @@ func (c chunkCase) hammer(ctx context.Context, g uint64) error {
 		if missing, err := c.Missing(ctx, []object.Key{o.Key}); err != nil || len(missing) > 0 {
 			return fmt.Errorf("missing after Put: %v, %w", missing, err)
 		}
-		if got, err := chunk.GetRaw(ctx, c, o.Key); err != nil || !bytes.Equal(got, raw) {
+		if got, err := c.raw(ctx, o.Key); err != nil || !bytes.Equal(got, raw) {
 			return fmt.Errorf("wrong bytes: %w", err)
 		}
 	}
@@ -349,4 +380,102 @@ func testCancelled(t *testing.T, c chunkCase) {
 		c.wantRecords(t, 0)
 	}
 	must(t, c.Commit(t.Context(), record(map[object.Name]int64{root: 65536})))
+}
+
+// testClosedSession: a session that was closed does nothing any more, and what it
+// committed stays.
+func testClosedSession(t *testing.T, c chunkCase) {
+	other := c.under.Begin()
+	root := SaveImage(t, other, blocks(1, 65536))
+	r := record(map[object.Name]int64{root: 65536})
+	must(t, other.Commit(t.Context(), r))
+	must(t, errors.Join(other.Close(), other.Close()))
+	_, err := other.Missing(t.Context(), []object.Key{{Kind: object.Root, Name: root}})
+	wantErr(t, "missing of a closed session", err, chunk.ErrClosed)
+	wantErr(t, "put of a closed session", other.Put(t.Context(), objectOf(object.Chunk, blocks(2, 5000))), chunk.ErrClosed)
+	wantErr(t, "commit of a closed session", other.Commit(t.Context(), record(map[object.Name]int64{root: 65536})), chunk.ErrClosed)
+	c.wantRecords(t, 1)
+	c.wantMissing(t, nil, object.Key{Kind: object.Root, Name: root})
+}
+
+// testOpenImage: an image is opened by the record of its backup and the disk's
+// name, and by nothing that is not so in the store.
+func testOpenImage(t *testing.T, c chunkCase) {
+	root := SaveImage(t, c, blocks(1, 65536))
+	r := record(map[object.Name]int64{root: 65536})
+	must(t, c.Commit(t.Context(), r))
+	im, err := c.under.Images.OpenImage(t.Context(), r, "sda")
+	must(t, err)
+	if im.Name != root || im.Root.Size != 65536 {
+		t.Errorf("opened %v %+v", im.Name, im.Root)
+	}
+	must(t, im.Close())
+	for what, spoil := range map[string]func(*image.Record){
+		"another id":   func(r *image.Record) { r.ID += "-2" },
+		"another box":  func(r *image.Record) { r.Box = "10.0.0.8" },
+		"another disk": func(r *image.Record) { r.Disks[0].Name = "sdb" },
+	} {
+		other := *r
+		other.Disks = slices.Clone(r.Disks)
+		spoil(&other)
+		_, err := c.under.Images.OpenImage(t.Context(), &other, other.Disks[0].Name)
+		wantErr(t, what, err, fs.ErrNotExist)
+	}
+}
+
+// testOwnImageOnly: what is opened for one image reaches nothing of another, not
+// even with a place that the other has.
+func testOwnImageOnly(t *testing.T, c chunkCase) {
+	ctx := t.Context()
+	roots := map[object.Name]int64{SaveImage(t, c, blocks(1, 65536)): 65536, SaveImage(t, c, blocks(2, 65536)): 65536}
+	r := record(roots)
+	must(t, c.Commit(ctx, r))
+	open := func(disk string) (*chunk.Image, *traced) {
+		im, err := c.under.Images.OpenImage(ctx, r, disk)
+		must(t, err)
+		g := &traced{Getter: im.Getter()}
+		again, err := chunk.OpenImage(ctx, g, im.Name)
+		must(t, err)
+		return again, g
+	}
+	a, ofA := open("sda")
+	b, ofB := open("sdb")
+	for _, im := range []*chunk.Image{a, b} {
+		must(t, im.Check(ctx, 1, nil))
+	}
+	if len(ofA.places) < 3 || len(ofB.places) < 3 {
+		t.Fatalf("%d and %d objects were read", len(ofA.places), len(ofB.places))
+	}
+	for _, at := range ofB.places {
+		_, err := ofA.Get(ctx, at, nil)
+		wantErr(t, "an object of another image", err, chunk.ErrMissing)
+	}
+	must(t, errors.Join(a.Close(), b.Close()))
+}
+
+// traced is a chunk.Getter that remembers what was asked.
+type traced struct {
+	chunk.Getter
+	mu     sync.Mutex // guards places
+	places []chunk.Place
+}
+
+func (g *traced) Get(ctx context.Context, at chunk.Place, buf []byte) (object.Object, error) {
+	o, err := g.Getter.Get(ctx, at, buf)
+	if err == nil {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.places = append(g.places, at)
+	}
+	return o, err
+}
+
+func testClosedImage(t *testing.T, c chunkCase) {
+	r := record(map[object.Name]int64{SaveImage(t, c, blocks(1, 65536)): 65536})
+	must(t, c.Commit(t.Context(), r))
+	im, err := c.under.Images.OpenImage(t.Context(), r, "sda")
+	must(t, err)
+	must(t, errors.Join(im.Close(), im.Close()))
+	_, err = im.Page(t.Context(), 0)
+	wantErr(t, "a page of a closed image", err, chunk.ErrClosed)
 }

@@ -5,17 +5,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"testbox-imaging/internal/chunk"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/object"
 )
 
-// MemStore is a chunk.Store in memory, for tests of what lies above a store.
-// It checks as a store must. The zero value is empty.
+// MemStore keeps backups in memory, for tests of what lies above a store. It
+// checks as a store must, and never collects anything. It is a chunk.Session
+// that does not end, and chunk.Images. The zero value is empty.
 type MemStore struct {
 	// Failing, if it is set, is asked before each method does anything:
 	// "missing", "put", "get", "commit". It may be called from many goroutines.
@@ -37,7 +40,7 @@ func (m *MemStore) fail(ctx context.Context, op string) error {
 	return nil
 }
 
-// Missing implements chunk.Store.
+// Missing implements chunk.Session.
 func (m *MemStore) Missing(ctx context.Context, keys []object.Key) ([]object.Key, error) {
 	if err := m.fail(ctx, "missing"); err != nil {
 		return nil, err
@@ -69,7 +72,7 @@ func (m *MemStore) has(k object.Key) bool {
 	})
 }
 
-// Put implements chunk.Store.
+// Put implements chunk.Session.
 func (m *MemStore) Put(ctx context.Context, o object.Object) error {
 	if err := m.fail(ctx, "put"); err != nil {
 		return err
@@ -93,7 +96,98 @@ func (m *MemStore) set(o object.Object) {
 	m.objects[o.Key] = o
 }
 
-// Get implements chunk.Getter.
+// Close implements chunk.Session, and does nothing.
+func (m *MemStore) Close() error { return nil }
+
+// Begin begins a session that can be closed.
+func (m *MemStore) Begin() chunk.Session { return &memSession{m: m} }
+
+type memSession struct {
+	m      *MemStore
+	closed atomic.Bool
+}
+
+func (s *memSession) Missing(ctx context.Context, keys []object.Key) ([]object.Key, error) {
+	if s.closed.Load() {
+		return nil, chunk.ErrClosed
+	}
+	return s.m.Missing(ctx, keys)
+}
+
+func (s *memSession) Put(ctx context.Context, o object.Object) error {
+	if s.closed.Load() {
+		return chunk.ErrClosed
+	}
+	return s.m.Put(ctx, o)
+}
+
+func (s *memSession) Commit(ctx context.Context, r *image.Record) error {
+	if s.closed.Load() {
+		return chunk.ErrClosed
+	}
+	return s.m.Commit(ctx, r)
+}
+
+func (s *memSession) Close() error {
+	s.closed.Store(true)
+	return nil
+}
+
+// OpenImage implements chunk.Images.
+func (m *MemStore) OpenImage(ctx context.Context, r *image.Record, disk string) (*chunk.Image, error) {
+	m.mu.Lock()
+	i := slices.IndexFunc(m.records, func(o *image.Record) bool { return o.Box == r.Box && o.ID == r.ID })
+	var d *image.RecordedDisk
+	if i >= 0 {
+		d = m.records[i].Disk(disk)
+	}
+	m.mu.Unlock()
+	if d == nil {
+		return nil, fmt.Errorf("%s of backup %s of %s: %w", disk, r.ID, r.Box, fs.ErrNotExist)
+	}
+	return m.openDisk(ctx, *d)
+}
+
+func (m *MemStore) openDisk(ctx context.Context, d image.RecordedDisk) (*chunk.Image, error) {
+	root, err := object.ParseName(d.Root)
+	if err != nil {
+		return nil, err
+	}
+	im, err := chunk.OpenImage(ctx, m.Getter(root), root)
+	if err != nil {
+		return nil, err
+	}
+	if im.Root.Size != d.Disk.Size || im.Root.SectorSize != d.Disk.SectorSize {
+		return nil, errors.New("record and root are of different disks")
+	}
+	return im, nil
+}
+
+// Getter gives the objects of an image that needs no record.
+func (m *MemStore) Getter(root object.Name) chunk.Getter { return &memGetter{m: m, root: root} }
+
+type memGetter struct {
+	m      *MemStore
+	root   object.Name
+	closed atomic.Bool
+}
+
+func (g *memGetter) Get(ctx context.Context, at chunk.Place, buf []byte) (object.Object, error) {
+	switch {
+	case g.closed.Load():
+		return object.Object{}, chunk.ErrClosed
+	case at.Image() != g.root:
+		return object.Object{}, fmt.Errorf("%v of another image is %w", at.Key(), chunk.ErrMissing)
+	}
+	return g.m.Get(ctx, at.Key(), buf)
+}
+
+func (g *memGetter) Close() error {
+	g.closed.Store(true)
+	return nil
+}
+
+// Get gives an object, of whichever image.
 func (m *MemStore) Get(ctx context.Context, key object.Key, buf []byte) (object.Object, error) {
 	if err := m.fail(ctx, "get"); err != nil {
 		return object.Object{}, err
@@ -109,7 +203,7 @@ func (m *MemStore) Get(ctx context.Context, key object.Key, buf []byte) (object.
 	return o, nil
 }
 
-// Commit implements chunk.Store.
+// Commit implements chunk.Session.
 func (m *MemStore) Commit(ctx context.Context, r *image.Record) error {
 	if err := m.fail(ctx, "commit"); err != nil {
 		return err
@@ -133,17 +227,11 @@ func (m *MemStore) Commit(ctx context.Context, r *image.Record) error {
 
 // whole says what of a disk's image is not there.
 func (m *MemStore) whole(ctx context.Context, d image.RecordedDisk) error {
-	root, err := object.ParseName(d.Root)
+	im, err := m.openDisk(ctx, d)
 	if err != nil {
 		return err
 	}
-	im, err := chunk.OpenImage(ctx, m, root)
-	if err != nil {
-		return err
-	}
-	if im.Root.Size != d.Disk.Size || im.Root.SectorSize != d.Disk.SectorSize {
-		return errors.New("record and root are of different disks")
-	}
+	defer im.Close()
 	for i := range im.Root.Pages {
 		p, err := im.Page(ctx, i)
 		if err != nil {

@@ -3,7 +3,6 @@ package conform
 import (
 	"testing"
 
-	"testbox-imaging/internal/chunk"
 	"testbox-imaging/internal/image"
 )
 
@@ -11,7 +10,9 @@ func TestMemStore(t *testing.T) {
 	ChunkStore(t, func(t *testing.T) ChunkStoreUnderTest {
 		m := new(MemStore)
 		return ChunkStoreUnderTest{
-			Begin:   func() chunk.Store { return m },
+			Begin:   m.Begin,
+			Get:     m.Get,
+			Images:  m,
 			Records: func() ([]*image.Record, error) { return m.Records(), nil },
 		}
 	})

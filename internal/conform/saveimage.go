@@ -12,7 +12,7 @@ import (
 // SaveImage puts the image of a disk into a store, in the plainest way: the
 // model of what a real backup does with a disk whose blocks lie on one grid.
 // Blocks that lie in one of the unused ranges are not kept. It gives the root.
-func SaveImage(t testing.TB, st chunk.Store, disk []byte, unused ...image.Range) object.Name {
+func SaveImage(t testing.TB, st chunk.Session, disk []byte, unused ...image.Range) object.Name {
 	t.Helper()
 	s := saver{t, st}
 	root := &chunk.Root{Size: int64(len(disk)), SectorSize: 512}
@@ -35,7 +35,7 @@ func inOne(ranges []image.Range, off, n int64) bool {
 
 type saver struct {
 	t  testing.TB
-	st chunk.Store
+	st chunk.Session
 }
 
 func (s saver) put(kind object.Kind, raw []byte) object.Name {

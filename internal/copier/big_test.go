@@ -141,7 +141,7 @@ func (g *generated) ReadAt(b []byte, off int64) (int, error) {
 
 // nothing is a store that keeps names only; what it has, it says to be there.
 type nothing struct {
-	chunk.Store
+	chunk.Session
 	all  bool // every chunk is there
 	mu   sync.Mutex
 	have map[object.Key]bool

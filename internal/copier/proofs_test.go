@@ -162,7 +162,7 @@ func TestPagesOfTwoRegions(t *testing.T) {
 		}
 	}
 	for range 10 {
-		w := &watched{Store: new(conform.MemStore), t: t}
+		w := &watched{Session: new(conform.MemStore), t: t}
 		_, err := Save(t.Context(), disk, w, mapOf(int(disk.size), image.Range{Len: chunk.RegionSize - 4*mib}), Options{Workers: 4})
 		must(t, err)
 	}

@@ -54,7 +54,7 @@ func (s *Saved) Bound() string {
 // the disk is used. Unreadable sectors become zeros and are in Disk.Bad; the
 // caller must say so. Of a disk that is failing, the error matches ErrFailing, as
 // soon as that is known. The stage in Progress is "read", of the bytes that are used.
-func Save(ctx context.Context, src Source, st chunk.Store, m *usedmap.Map, opt Options) (Saved, error) {
+func Save(ctx context.Context, src Source, st chunk.Session, m *usedmap.Map, opt Options) (Saved, error) {
 	given := opt
 	opt = opt.withDefaults()
 	s := &save{src: src, opt: opt, size: src.Size(), start: time.Now()}
@@ -118,7 +118,7 @@ func checkMap(size int64, sector int, m *usedmap.Map) error {
 // run is two rings: windows are read and looked at, and what they hold is cut
 // into chunks, which are named and, if the store lacks them, compressed and
 // sent.
-func (s *save) run(ctx context.Context, st chunk.Store, layout []byte) error {
+func (s *save) run(ctx context.Context, st chunk.Session, layout []byte) error {
 	g, inner := errgroup.WithContext(ctx)
 	read, classify := each(readers, s.readWindow), each(s.opt.Workers, s.classify)
 	disk := newRing(readers+s.opt.Workers+2, 0, s.opt.Alloc).start(inner, g, s.produce, read, classify)

@@ -63,7 +63,7 @@ func commits(t *testing.T, st *conform.MemStore, saved Saved, disk []byte) {
 	d := saved.Disk
 	d.Name, d.Disk = "sda", image.Identity{Size: int64(len(disk)), SectorSize: 512}
 	must(t, st.Commit(t.Context(), &image.Record{Format: image.RecordFormat, Box: "10.0.0.1", Time: time.Unix(0, 0), Disks: []image.RecordedDisk{d}}))
-	im, err := chunk.OpenImage(t.Context(), st, saved.Root)
+	im, err := chunk.OpenImage(t.Context(), st.Getter(saved.Root), saved.Root)
 	must(t, err)
 	if got := (stored{saved, st, im}); !bytes.Equal(readWhole(t, got, len(disk)), disk) {
 		t.Fatal("what was committed is not the disk")
@@ -82,7 +82,7 @@ func TestPagesComeAfterTheirChunks(t *testing.T) {
 	disk := conform.Disks(8 * mib)["mixed"]
 	for range 20 {
 		st := new(conform.MemStore)
-		w := &watched{Store: st, t: t}
+		w := &watched{Session: st, t: t}
 		_, err := Save(t.Context(), faults.NewDisk(append(disk, disk...)), w, nil, Options{Workers: 4})
 		must(t, err)
 	}
@@ -90,12 +90,12 @@ func TestPagesComeAfterTheirChunks(t *testing.T) {
 
 // watched is a store that looks at each page that comes.
 type watched struct {
-	chunk.Store
+	chunk.Session
 	t *testing.T
 }
 
 func (w *watched) Put(ctx context.Context, o object.Object) error {
-	if err := w.Store.Put(ctx, o); err != nil || o.Kind != object.Page {
+	if err := w.Session.Put(ctx, o); err != nil || o.Kind != object.Page {
 		return err
 	}
 	missing, err := w.Missing(ctx, []object.Key{o.Key})

@@ -21,7 +21,7 @@ const (
 // sender brings the chunks, pages and root of an image into a store.
 type sender struct {
 	ctx   context.Context
-	st    chunk.Store
+	st    chunk.Session
 	saved *Saved
 
 	keys  []object.Key         // memory of ask
@@ -34,7 +34,7 @@ type sender struct {
 	sent map[object.Name]*slot // the chunks between ask and collect, of slots with the same the first
 }
 
-func newSender(ctx context.Context, st chunk.Store, saved *Saved) *sender {
+func newSender(ctx context.Context, st chunk.Session, saved *Saved) *sender {
 	return &sender{ctx: ctx, st: st, saved: saved, have: map[object.Name]bool{}, sent: map[object.Name]*slot{}}
 }
 

@@ -32,7 +32,7 @@ func saveOf(t testing.TB, src Source, m *usedmap.Map, opt Options) stored {
 	st := new(conform.MemStore)
 	saved, err := Save(t.Context(), src, st, m, opt)
 	must(t, err)
-	im, err := chunk.OpenImage(t.Context(), st, saved.Root)
+	im, err := chunk.OpenImage(t.Context(), st.Getter(saved.Root), saved.Root)
 	must(t, err)
 	return stored{saved, st, im}
 }
@@ -114,7 +114,8 @@ func TestSaveIsTheModel(t *testing.T) {
 		{{Off: 4096, Len: 4096}, {Off: 3 * 4096, Len: 40960}, {Off: 2 * mib, Len: 3*mib + 4096}, {Off: 9 * mib, Len: 5 * 512}},
 	} {
 		model := new(conform.MemStore)
-		want, err := chunk.OpenImage(t.Context(), model, conform.SaveImage(t, model, disk, unused...))
+		root := conform.SaveImage(t, model, disk, unused...)
+		want, err := chunk.OpenImage(t.Context(), model.Getter(root), root)
 		must(t, err)
 		if got := mustSave(t, disk, unused...); !slices.Equal(got.im.Root.Pages, want.Root.Pages) || len(got.st.Keys(object.Chunk)) != len(model.Keys(object.Chunk)) {
 			t.Errorf("unused %v: not the model's pages", unused)

@@ -127,6 +127,16 @@ func (r *Record) Check() error {
 	return nil
 }
 
+// Disk is the disk whose image has this name; nil if there is none.
+func (r *Record) Disk(name string) *RecordedDisk {
+	for i := range r.Disks {
+		if r.Disks[i].Name == name {
+			return &r.Disks[i]
+		}
+	}
+	return nil
+}
+
 func (d *RecordedDisk) check() error {
 	switch {
 	case !ValidName(d.Name):

@@ -57,7 +57,7 @@ func TestLoop(t *testing.T) {
 	original, content := ext4(t)
 	st := new(conform.MemStore)
 	root := conform.SaveImage(t, st, original)
-	m := start(t, t.TempDir(), image(t, st, root))
+	m := start(t, t.TempDir(), image(t, st.Getter(root), root))
 
 	copied := filepath.Join(t.TempDir(), "original")
 	if err := os.WriteFile(copied, original, 0o600); err != nil {
@@ -82,8 +82,9 @@ type damaging struct {
 	key       atomic.Pointer[object.Key]
 }
 
-func (d *damaging) Get(ctx context.Context, key object.Key, buf []byte) (object.Object, error) {
-	o, err := d.Getter.Get(ctx, key, buf)
+func (d *damaging) Get(ctx context.Context, at chunk.Place, buf []byte) (object.Object, error) {
+	key := at.Key()
+	o, err := d.Getter.Get(ctx, at, buf)
 	if err != nil || key.Kind != object.Chunk {
 		return o, err
 	}
@@ -102,7 +103,7 @@ func TestDamagedChunk(t *testing.T) {
 	want := noise(20 << 20)
 	st := new(conform.MemStore)
 	root := conform.SaveImage(t, st, want)
-	d := &damaging{Getter: st}
+	d := &damaging{Getter: st.Getter(root)}
 	d.bad.Store(20)
 	m := start(t, t.TempDir(), image(t, d, root))
 	f, err := os.Open(m.path("sda"))

@@ -14,29 +14,32 @@ import (
 // maxNamed is how many missing objects an error names.
 const maxNamed = 5
 
-// Commit implements chunk.Store. r.Time is set to now if it is zero.
+// Commit implements chunk.Session. r.Time is set to now if it is zero.
 func (s *Session) Commit(ctx context.Context, r *image.Record) error {
-	if err := s.writable(); err != nil {
+	if s.closed.Load() {
+		return s.live(ctx)
+	}
+	if err := s.store.writable(); err != nil {
 		return err
 	}
 	if err := s.closure(ctx, r); err != nil {
 		return err
 	}
-	return s.addRecord(ctx, r)
+	return s.store.addRecord(ctx, r)
 }
 
 // closure is the store's; the error tells too why the backup lost what it put.
 func (s *Session) closure(ctx context.Context, r *image.Record) error {
-	err := s.Store.closure(ctx, r)
+	err := s.store.closure(ctx, r)
 	if !errors.Is(err, chunk.ErrMissing) {
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.lossCount == s.losses {
+	s.store.mu.Lock()
+	defer s.store.mu.Unlock()
+	if s.store.lossCount == s.losses {
 		return err
 	}
-	return errors.Join(err, s.lost)
+	return errors.Join(err, s.store.lost)
 }
 
 // closure checks that all that a record reaches is there, durably.
@@ -80,7 +83,7 @@ func (s *Store) closedRoot(ctx context.Context, d *image.RecordedDisk, missing *
 		*missing = append(*missing, key)
 		return nil
 	}
-	raw, err := chunk.GetRaw(ctx, s, key)
+	raw, err := s.raw(ctx, key)
 	if isLost(err) {
 		*missing = append(*missing, key)
 		return nil
@@ -92,7 +95,7 @@ func (s *Store) closedRoot(ctx context.Context, d *image.RecordedDisk, missing *
 		return err
 	}
 	if err := fits(root, d); err != nil {
-		return err
+		return fmt.Errorf("%s: %w", d.Name, err)
 	}
 	for i, p := range root.Pages {
 		before := len(*missing)
@@ -112,8 +115,8 @@ func (s *Store) closedRoot(ctx context.Context, d *image.RecordedDisk, missing *
 // fits says how an image is not that of the disk that a record tells of.
 func fits(root *chunk.Root, d *image.RecordedDisk) error {
 	if root.Size != d.Disk.Size || root.SectorSize != d.Disk.SectorSize {
-		return fmt.Errorf("%s: the image has %d bytes in sectors of %d, the record %d in sectors of %d",
-			d.Name, root.Size, root.SectorSize, d.Disk.Size, d.Disk.SectorSize)
+		return fmt.Errorf("the image has %d bytes in sectors of %d, its record says %d in sectors of %d",
+			root.Size, root.SectorSize, d.Disk.Size, d.Disk.SectorSize)
 	}
 	return nil
 }

@@ -108,7 +108,7 @@ func (s *Store) isSame(ctx context.Context, dst *Store) (bool, error) {
 
 // unreadable says what helps a record that cannot be read.
 func (c *copying) unreadable(ctx context.Context, d *RecordError) error {
-	if _, err := c.dst.Record(ctx, d.Box, d.ID); err == nil {
+	if _, err := c.dst.store.Record(ctx, d.Box, d.ID); err == nil {
 		return fmt.Errorf("its record here cannot be read: %w; the other store has a good one: `testbox store copy` from there to here brings it back", d.Err)
 	}
 	return fmt.Errorf("its record cannot be read: %w; %s", d.Err, d.Remedy())
@@ -199,7 +199,7 @@ func (c *copying) page(ctx context.Context, root *chunk.Root, i int) error {
 // send copies an object that is not there, or a page that is there and whose
 // chunks were not.
 func (c *copying) send(ctx context.Context, key object.Key) error {
-	if c.dst.touch(key) {
+	if c.dst.store.touch(key) {
 		return nil
 	}
 	buf, _ := c.bufs.Get().(*[]byte)
@@ -207,7 +207,7 @@ func (c *copying) send(ctx context.Context, key object.Key) error {
 		buf = new([]byte)
 	}
 	defer c.bufs.Put(buf)
-	o, err := c.src.Get(ctx, key, *buf)
+	o, err := c.src.get(ctx, key, *buf)
 	if err != nil {
 		return &sourceError{err}
 	}
@@ -229,28 +229,28 @@ func (c *copying) send(ctx context.Context, key object.Key) error {
 // commitCopy commits a backup under the id that it has, and reports whether it
 // was there.
 func (s *Session) commitCopy(ctx context.Context, r *image.Record) (was bool, err error) {
-	if err := s.writable(); err != nil {
+	if err := s.store.writable(); err != nil {
 		return false, err
 	}
 	if err := s.closure(ctx, r); err != nil {
 		return false, err
 	}
-	was, baseline, err := s.copyRecord(ctx, r)
+	was, baseline, err := s.store.copyRecord(ctx, r)
 	if err == nil && baseline {
-		err = s.SetBaseline(ctx, r.Box, r.ID, true) // and no other
+		err = s.store.SetBaseline(ctx, r.Box, r.ID, true) // and no other
 	}
 	if err != nil && ctx.Err() == nil {
 		err = &targetError{err}
 	}
 	if err == nil {
-		s.healedBy(ctx, r)
+		s.store.healedBy(ctx, r)
 	}
 	return was, err
 }
 
 // copyRecord puts a record where it is copied to, and reports whether it was
 // there, and whether it is the box's baseline there.
-func (s *Session) copyRecord(ctx context.Context, r *image.Record) (was, baseline bool, err error) {
+func (s *Store) copyRecord(ctx context.Context, r *image.Record) (was, baseline bool, err error) {
 	s.recordMu.Lock()
 	defer s.recordMu.Unlock()
 	there, err := s.Record(ctx, r.Box, r.ID)

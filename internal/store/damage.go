@@ -185,19 +185,16 @@ func (s *Store) healedBy(ctx context.Context, r *image.Record) {
 	}
 }
 
-// Verify reads all of an image. nil says that it can be restored whole; else it
-// says what cannot. Any other error says that nothing is known of it.
-func (s *Store) Verify(ctx context.Context, d *image.RecordedDisk, workers int, told func(done int64)) (*Damage, error) {
-	root, err := object.ParseName(d.Root)
-	if err != nil {
-		return nil, err
-	}
-	im, err := chunk.OpenImage(ctx, s, root)
+// Verify reads all of the image of a backup's disk. nil says that it can be
+// restored whole; else it says what cannot. Any other error says that nothing is
+// known of it.
+func (s *Store) Verify(ctx context.Context, r *image.Record, disk string, workers int, told func(done int64)) (*Damage, error) {
+	im, err := s.OpenImage(ctx, r, disk)
 	if err == nil {
-		if err = fits(im.Root, d); err == nil {
-			err = im.Check(ctx, workers, told)
-		}
+		defer im.Close()
+		err = im.Check(ctx, workers, told)
 	}
+	d := r.Disk(disk)
 	if err == nil || !isLost(err) {
 		return nil, err
 	}
@@ -222,7 +219,7 @@ func (s *Store) unreadable(ctx context.Context, page *chunk.Page) ([]bool, error
 		if !there[i] {
 			continue
 		}
-		_, err := chunk.GetRaw(ctx, s, object.Key{Kind: object.Chunk, Name: ref.Name})
+		_, err := s.raw(ctx, object.Key{Kind: object.Chunk, Name: ref.Name})
 		if err != nil && !isLost(err) {
 			return nil, err
 		}

@@ -40,7 +40,7 @@ func wantDamaged(t testing.TB, s *Store, want ...string) {
 
 func verify(t testing.TB, s *Store, r *image.Record) *Damage {
 	t.Helper()
-	d, err := s.Verify(t.Context(), &r.Disks[0], 2, nil)
+	d, err := s.Verify(t.Context(), r, "sda", 2, nil)
 	must(t, err)
 	return d
 }

@@ -78,7 +78,7 @@ func (d fakeDisk) root() (*chunk.Root, []*chunk.Page, [][]uint64) {
 }
 
 // putMissing is what a backup does with each object.
-func putMissing(ctx context.Context, st chunk.Store, kind object.Kind, raw []byte) error {
+func putMissing(ctx context.Context, st chunk.Session, kind object.Kind, raw []byte) error {
 	key := object.Key{Kind: kind, Name: object.NameOf(raw)}
 	missing, err := st.Missing(ctx, []object.Key{key})
 	if err != nil || len(missing) == 0 {
@@ -88,9 +88,9 @@ func putMissing(ctx context.Context, st chunk.Store, kind object.Kind, raw []byt
 }
 
 // steps are what a backup of the disk does, object by object.
-func (d fakeDisk) steps() (out []func(context.Context, chunk.Store) error) {
+func (d fakeDisk) steps() (out []func(context.Context, chunk.Session) error) {
 	add := func(kind object.Kind, raw []byte) {
-		out = append(out, func(ctx context.Context, st chunk.Store) error { return putMissing(ctx, st, kind, raw) })
+		out = append(out, func(ctx context.Context, st chunk.Session) error { return putMissing(ctx, st, kind, raw) })
 	}
 	root, pages, seeds := d.root()
 	for i, p := range pages {
@@ -104,7 +104,7 @@ func (d fakeDisk) steps() (out []func(context.Context, chunk.Store) error) {
 }
 
 // save sends a disk.
-func (d fakeDisk) save(ctx context.Context, st chunk.Store) error {
+func (d fakeDisk) save(ctx context.Context, st chunk.Session) error {
 	for _, step := range d.steps() {
 		if err := step(ctx, st); err != nil {
 			return err
@@ -140,8 +140,8 @@ func backup(ctx context.Context, s *Store, box string, at time.Time, disks ...fa
 }
 
 // restored reads an image and says where it is not that of the disk.
-func (d fakeDisk) restored(ctx context.Context, g chunk.Getter, name object.Name) error {
-	raw, err := chunk.GetRaw(ctx, g, object.Key{Kind: object.Root, Name: name})
+func (d fakeDisk) restored(ctx context.Context, s *Store, name object.Name) error {
+	raw, err := s.raw(ctx, object.Key{Kind: object.Root, Name: name})
 	if err != nil {
 		return err
 	}
@@ -154,7 +154,7 @@ func (d fakeDisk) restored(ctx context.Context, g chunk.Getter, name object.Name
 	}
 	seen := 0
 	for i, page := range root.Pages {
-		n, err := d.restoredPage(ctx, g, root.Region(i).Off, page)
+		n, err := d.restoredPage(ctx, s, root.Region(i).Off, page)
 		if err != nil {
 			return err
 		}
@@ -170,8 +170,8 @@ func (d fakeDisk) restored(ctx context.Context, g chunk.Getter, name object.Name
 // does not say so.
 var errWrong = errors.New("restored wrong")
 
-func (d fakeDisk) restoredPage(ctx context.Context, g chunk.Getter, off int64, name object.Name) (n int, err error) {
-	raw, err := chunk.GetRaw(ctx, g, object.Key{Kind: object.Page, Name: name})
+func (d fakeDisk) restoredPage(ctx context.Context, s *Store, off int64, name object.Name) (n int, err error) {
+	raw, err := s.raw(ctx, object.Key{Kind: object.Page, Name: name})
 	if err != nil {
 		return 0, err
 	}
@@ -179,17 +179,17 @@ func (d fakeDisk) restoredPage(ctx context.Context, g chunk.Getter, off int64, n
 	if err != nil {
 		return 0, err
 	}
-	for s := range p.Spans() {
-		if s.Content != image.Data {
+	for sp := range p.Spans() {
+		if sp.Content != image.Data {
 			continue
 		}
-		raw, err := chunk.GetRaw(ctx, g, object.Key{Kind: object.Chunk, Name: p.Chunks[s.Chunk].Name})
+		raw, err := s.raw(ctx, object.Key{Kind: object.Chunk, Name: p.Chunks[sp.Chunk].Name})
 		if err != nil {
 			return n, err
 		}
-		seed, ok := d.cells[off+s.Off]
-		if want := cell(seed); !ok || s.Len != cellSize || !bytes.Equal(raw[s.At:s.At+cellSize], want) {
-			return n, fmt.Errorf("%w: at %d", errWrong, off+s.Off)
+		seed, ok := d.cells[off+sp.Off]
+		if want := cell(seed); !ok || sp.Len != cellSize || !bytes.Equal(raw[sp.At:sp.At+cellSize], want) {
+			return n, fmt.Errorf("%w: at %d", errWrong, off+sp.Off)
 		}
 		n++
 	}

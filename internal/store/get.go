@@ -12,8 +12,18 @@ import (
 	"testbox-imaging/internal/pack"
 )
 
-// Get implements chunk.Getter.
-func (s *Store) Get(ctx context.Context, key object.Key, buf []byte) (object.Object, error) {
+// raw gives the bytes of an object, checked against its name.
+func (s *Store) raw(ctx context.Context, key object.Key) ([]byte, error) {
+	o, err := s.get(ctx, key, nil)
+	if err != nil {
+		return nil, err
+	}
+	return o.Decode(nil)
+}
+
+// get gives an object in its stored form, in buf's memory if that is large
+// enough. One that is not there is an error that matches chunk.ErrMissing.
+func (s *Store) get(ctx context.Context, key object.Key, buf []byte) (object.Object, error) {
 	for {
 		l, name, err := s.locate(key)
 		if err != nil {

@@ -29,7 +29,7 @@ type model struct {
 type modelSession struct {
 	*Session
 	record *image.Record
-	todo   []func(context.Context, chunk.Store) error // objects in the order of a backup
+	todo   []func(context.Context, chunk.Session) error // objects in the order of a backup
 }
 
 // ids are those of chunks: few, so that disks share many.

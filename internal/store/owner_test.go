@@ -266,7 +266,7 @@ func (w *twoWriters) read(p *proc) {
 
 // verifyOne wants an image to be whole as long as its record is there.
 func (w *twoWriters) verifyOne(s *Store, r *image.Record) error {
-	found, err := s.Verify(context.Background(), &r.Disks[0], 1, nil)
+	found, err := s.Verify(context.Background(), r, "sda", 1, nil)
 	if err != nil || found == nil {
 		return err
 	}
@@ -818,7 +818,7 @@ func TestReadBesideOwner(t *testing.T) {
 	}
 	whole := func(what string, s *Store, r *image.Record) {
 		t.Helper()
-		if found, err := s.Verify(t.Context(), &r.Disks[0], 1, nil); err != nil || found != nil {
+		if found, err := s.Verify(t.Context(), r, "sda", 1, nil); err != nil || found != nil {
 			t.Errorf("%s: %v, %v", what, found, err)
 		}
 	}
@@ -880,7 +880,7 @@ func TestReadWhatIsThereTwice(t *testing.T) {
 		t.Fatalf("nothing is there twice: %v", res)
 	}
 	for _, r := range []*image.Record{r, again} {
-		if found, err := reader.Verify(t.Context(), &r.Disks[0], 1, nil); err != nil || found != nil {
+		if found, err := reader.Verify(t.Context(), r, "sda", 1, nil); err != nil || found != nil {
 			t.Errorf("%s: %v, %v", r.Box, found, err)
 		}
 	}
@@ -907,7 +907,7 @@ func TestReadByOldIndex(t *testing.T) {
 	must(t, two.Close())
 	c := config(bucket, "one")
 	c.ReadOnly = true
-	if found, err := openStore(t, c).Verify(t.Context(), &r.Disks[0], 1, nil); err != nil || found != nil {
+	if found, err := openStore(t, c).Verify(t.Context(), r, "sda", 1, nil); err != nil || found != nil {
 		t.Errorf("a reader in the folder that was the owner finds %v, %v", found, err)
 	}
 }

@@ -5,54 +5,68 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"testbox-imaging/internal/chunk"
 	"testbox-imaging/internal/index"
 	"testbox-imaging/internal/object"
 )
 
-// Session is a backup in progress: a chunk.Store. What it was told is there,
+// Session is a backup in progress: a chunk.Session. What it was told is there,
 // and what it put, is not collected before it is closed.
 type Session struct {
-	*Store
 	// Trusted says that this process made the objects that are put: they are
 	// not unpacked again to be compared with their names, which would cost a
 	// first backup half as much processor time again.
 	Trusted bool
-	losses  int // of the store when the session began
-	once    sync.Once
+	store   *Store
+	losses  int         // of the store when the session began
+	closed  atomic.Bool // nothing is done for it any more
 }
 
-var _ chunk.Store = (*Session)(nil)
+var _ chunk.Session = (*Session)(nil)
 
 // Begin starts a backup. The caller closes the session.
 func (s *Store) Begin() *Session {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sessions++
-	return &Session{Store: s, losses: s.lossCount}
+	return &Session{store: s, losses: s.lossCount}
 }
 
-// Close ends the session. What it put and did not commit is collected some day.
-func (s *Session) Close() {
-	s.once.Do(func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.sessions--
-	})
+// Close implements chunk.Session. What was put and not committed is collected
+// some day.
+func (s *Session) Close() error {
+	if s.closed.CompareAndSwap(false, true) {
+		s.store.mu.Lock()
+		defer s.store.mu.Unlock()
+		s.store.sessions--
+	}
+	return nil
 }
 
-// Missing implements chunk.Store.
+// live is an error if the session was closed, or the caller gave up.
+func (s *Session) live(ctx context.Context) error {
+	if s.closed.Load() {
+		return fmt.Errorf("a backup in progress: %w", chunk.ErrClosed)
+	}
+	return ctx.Err()
+}
+
+// Missing implements chunk.Session.
 func (s *Session) Missing(ctx context.Context, keys []object.Key) (out []object.Key, err error) {
+	if err := s.live(ctx); err != nil {
+		return nil, err
+	}
 	for _, k := range keys {
 		var there bool
 		switch k.Kind {
 		case object.Page:
 			var n int64
-			n, err = s.closedPage(ctx, k.Name, nil)
+			n, err = s.store.closedPage(ctx, k.Name, nil)
 			there = n > 0
 		default:
-			there = s.touch(k)
+			there = s.store.touch(k)
 		}
 		if err != nil {
 			return nil, err
@@ -88,7 +102,7 @@ func (s *Store) closedPage(ctx context.Context, name object.Name, missing *[]obj
 	if n > 0 || !s.touch(key) {
 		return n, nil
 	}
-	raw, err := chunk.GetRaw(ctx, s, key)
+	raw, err := s.raw(ctx, key)
 	if isLost(err) {
 		return 0, nil
 	} else if err != nil {
@@ -122,14 +136,14 @@ func (s *Store) touchAll(key object.Key, page *chunk.Page, missing *[]object.Key
 	return whole
 }
 
-// Put implements chunk.Store. The bytes are checked against the name: another
+// Put implements chunk.Session. The bytes are checked against the name: another
 // backup may rely on them later.
 func (s *Session) Put(ctx context.Context, o object.Object) error {
-	if err := errors.Join(ctx.Err(), o.Check()); err != nil {
+	if err := errors.Join(s.live(ctx), o.Check()); err != nil {
 		return err
 	}
 	if s.Trusted && o.Kind != object.Page {
-		_, err := s.put(o)
+		_, err := s.store.put(o)
 		return err
 	}
 	raw, _ := putBuffers.Get().(*[]byte)
@@ -141,9 +155,9 @@ func (s *Session) Put(ctx context.Context, o object.Object) error {
 	if *raw, err = o.Decode(*raw); err != nil {
 		return fmt.Errorf("refused: %w", err)
 	}
-	added, err := s.put(o)
+	added, err := s.store.put(o)
 	if added && o.Kind == object.Page {
-		s.newPage(o.Key, *raw)
+		s.store.newPage(o.Key, *raw)
 	}
 	return err
 }

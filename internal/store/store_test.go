@@ -49,11 +49,9 @@ func TestConform(t *testing.T) {
 func underTest(t *testing.T, blobs blob.Store) conform.ChunkStoreUnderTest {
 	s := open(t, blobs)
 	return conform.ChunkStoreUnderTest{
-		Begin: func() chunk.Store {
-			b := s.Begin()
-			t.Cleanup(b.Close)
-			return b
-		},
+		Begin:  func() chunk.Session { return s.Begin() },
+		Images: s,
+		Get:    s.get,
 		Records: func() ([]*image.Record, error) {
 			records, damaged, err := s.Records(t.Context())
 			if len(damaged) > 0 {

@@ -17,7 +17,7 @@ func (s *Store) readRoot(ctx context.Context, hex string) (object.Key, *chunk.Ro
 	if err != nil {
 		return key, nil, err
 	}
-	raw, err := chunk.GetRaw(ctx, s, key)
+	raw, err := s.raw(ctx, key)
 	if err != nil {
 		return key, nil, err
 	}
@@ -31,7 +31,7 @@ func (s *Store) readRoot(ctx context.Context, hex string) (object.Key, *chunk.Ro
 // readPage reads the page of region i, as readRoot does.
 func (s *Store) readPage(ctx context.Context, root *chunk.Root, i int) (object.Key, *chunk.Page, error) {
 	key := object.Key{Kind: object.Page, Name: root.Pages[i]}
-	raw, err := chunk.GetRaw(ctx, s, key)
+	raw, err := s.raw(ctx, key)
 	if err != nil {
 		return key, nil, err
 	}
