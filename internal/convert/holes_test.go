@@ -17,7 +17,8 @@ func TestQcow2NextData(t *testing.T) {
 	for _, opt := range []string{"cluster_size=64k", "cluster_size=512", "cluster_size=2M", "cluster_size=64k,compat=0.10"} {
 		path := filepath.Join(t.TempDir(), "d.qcow2")
 		realfs.Run(t, "qemu-img", "create", "-q", "-f", "qcow2", "-o", opt, path, "3000M")
-		realfs.Run(t, "qemu-io", "-f", "qcow2", "-c", "write -P 1 5M 1k", "-c", "write -P 2 1100M 4M", "-c", "write -z 2000M 4M", "-c", "write -P 3 2999M 1M", path)
+		realfs.Run(t, "qemu-io", "-f", "qcow2", "-c", "write -P 1 5M 1k", "-c", "write -P 2 1100M 4M", "-c", "write -z 2000M 4M", "-c",
+			"write -P 3 2999M 1M", path)
 		f, err := os.Open(path)
 		if err != nil {
 			t.Fatal(err)

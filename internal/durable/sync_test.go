@@ -83,7 +83,8 @@ func TestSyncDirErrors(t *testing.T) {
 			t.Errorf("%v is an error", err)
 		}
 	}
-	for _, is := range []error{syscall.EIO, syscall.ENOSPC, syscall.EDQUOT, syscall.ESTALE, syscall.EROFS, syscall.EBADF, syscall.EINTR, fs.ErrClosed} {
+	for _, is := range []error{syscall.EIO, syscall.ENOSPC, syscall.EDQUOT, syscall.ESTALE, syscall.EROFS, syscall.EBADF, syscall.EINTR,
+		fs.ErrClosed} {
 		if err := durable.SyncDirError(&fs.PathError{Op: "sync", Path: "/d", Err: is}); !errors.Is(err, is) {
 			t.Errorf("%v is no error", is)
 		}

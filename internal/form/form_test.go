@@ -95,13 +95,14 @@ func TestMarks(t *testing.T) {
 		"rpm":                    {start("\xed\xab\xee\xdb\x03\x00"), "rpm"},
 		"WIM":                    {start("MSWIM\x00\x00\x00"), "WIM"},
 		"Proxmox":                {start("VMA\x00\x00\x00\x00\x01"), "Proxmox"},
-		"zstd, skippable frames": {append([]byte("\x50\x2a\x4d\x18\x03\x00\x00\x00abc\x5f\x2a\x4d\x18\x00\x00\x00\x00"), start("\x28\xb5\x2f\xfd\x04")...), "zstd"},
-		"lz4, skippable frame":   {append([]byte("\x51\x2a\x4d\x18\x00\x00\x00\x00"), start("\x04\x22\x4d\x18\x64")...), "lz4"},
-		"a web page":             {[]byte("<!DOCTYPE html>\n<html><body>404 Not Found</body></html>\n"), "web page"},
-		"a short text":           {[]byte("not found"), "text"},
-		"a log":                  {bytes.Repeat([]byte("Nov 29 02:00:00 web-1 kernel: größer\n"), 1000), "text"},
-		"a pack of a store":      {start("TBXPACK1"), "testbox"},
-		"a qcow2 of the future":  {start("QFI\xfb\x00\x00\x00\x09"), "qcow2"},
+		"zstd, skippable frames": {append([]byte("\x50\x2a\x4d\x18\x03\x00\x00\x00abc\x5f\x2a\x4d\x18\x00\x00\x00\x00"),
+			start("\x28\xb5\x2f\xfd\x04")...), "zstd"},
+		"lz4, skippable frame":  {append([]byte("\x51\x2a\x4d\x18\x00\x00\x00\x00"), start("\x04\x22\x4d\x18\x64")...), "lz4"},
+		"a web page":            {[]byte("<!DOCTYPE html>\n<html><body>404 Not Found</body></html>\n"), "web page"},
+		"a short text":          {[]byte("not found"), "text"},
+		"a log":                 {bytes.Repeat([]byte("Nov 29 02:00:00 web-1 kernel: größer\n"), 1000), "text"},
+		"a pack of a store":     {start("TBXPACK1"), "testbox"},
+		"a qcow2 of the future": {start("QFI\xfb\x00\x00\x00\x09"), "qcow2"},
 	} {
 		if got := what(of(t, c.b)); !strings.Contains(got, c.want) {
 			t.Errorf("%s: it is %s", name, got)
@@ -160,7 +161,8 @@ func TestBootLoaders(t *testing.T) {
 
 // TestTools lets the tools make their forms of a disk.
 func TestTools(t *testing.T) {
-	testenv.Tools(t, "qemu-img", "zstd", "xz", "bzip2", "lz4", "zip", "cpio", "ar", "pigz", "mkfs.ext4", "partclone.ext4", "mkfs.ntfs", "ntfsclone")
+	testenv.Tools(t, "qemu-img", "zstd", "xz", "bzip2", "lz4", "zip", "cpio", "ar", "pigz", "mkfs.ext4", "partclone.ext4", "mkfs.ntfs",
+		"ntfsclone")
 	dir := t.TempDir()
 	disk := partitioned(noise(5, 256<<10))
 	if err := os.WriteFile(filepath.Join(dir, "disk"), disk, 0o600); err != nil {

@@ -22,7 +22,9 @@ const PieceSize = 1 << 20
 // Identity is what a disk is known by, since kernel names move between boots.
 // Empty fields are unknown.
 type Identity struct {
-	WWN         string `json:"wwn,omitempty"`       // World Wide Name, EUI-64 or NGUID, as the kernel spells it ("naa.5000c500...", "eui....", "uuid....")
+	// World Wide Name, EUI-64 or NGUID, as the kernel spells it ("naa.5000c500...", "eui....",
+	// "uuid....")
+	WWN         string `json:"wwn,omitempty"`
 	Serial      string `json:"serial,omitempty"`    // without surrounding blanks
 	NamespaceID int    `json:"namespace,omitempty"` // NVMe namespace; 0 is unknown or not NVMe
 	Path        string `json:"path,omitempty"`      // by-path name ("pci-0000:00:1f.2-ata-1")

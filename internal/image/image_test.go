@@ -64,7 +64,8 @@ func TestFactsRefused(t *testing.T) {
 }
 
 func TestValidName(t *testing.T) {
-	for s, want := range map[string]bool{"sda": true, "nvme0n1": true, "vda": true, "mmcblk0": true, "": false, "0sda": false, ".": false, "a/b": false, "a.b": false, strings.Repeat("a", 33): false} {
+	for s, want := range map[string]bool{"sda": true, "nvme0n1": true, "vda": true, "mmcblk0": true, "": false, "0sda": false, ".": false,
+		"a/b": false, "a.b": false, strings.Repeat("a", 33): false} {
 		if ValidName(s) != want {
 			t.Errorf("ValidName(%q) = %v", s, !want)
 		}
@@ -72,14 +73,16 @@ func TestValidName(t *testing.T) {
 }
 
 func TestNamesPartition(t *testing.T) {
-	for _, s := range []string{"sda1", "SDA1", "sdaa12", "sda-part1", "sda_1", "sda-1", "sdap1", "sda-p3", "hda5", "vda1", "xvdb2", "nvme0n1p1", "nvme0n1-part1",
+	for _, s := range []string{"sda1", "SDA1", "sdaa12", "sda-part1", "sda_1", "sda-1", "sdap1", "sda-p3", "hda5", "vda1", "xvdb2",
+		"nvme0n1p1", "nvme0n1-part1",
 		"NVME0N1P3", "nvme10n2p15", "mmcblk0p2", "md0p1", "md127p1", "loop0p1", "cciss-c0d0p1", "part1", "partition-2", "ata-DISK_X-part1",
 		"mmcblk0boot0", "mmcblk1gp3"} {
 		if !NamesPartition(s) {
 			t.Errorf("%s is no partition", s)
 		}
 	}
-	for _, s := range []string{"sda", "sdaa", "nvme0n1", "nvme10n2", "mmcblk0", "vda", "xvda", "md127", "loop0", "cciss-c0d0", "disk1", "image2", "root", "sda-2024", "sda-old", "web1", "p1", "sd1", "zd16", "dm-0"} {
+	for _, s := range []string{"sda", "sdaa", "nvme0n1", "nvme10n2", "mmcblk0", "vda", "xvda", "md127", "loop0", "cciss-c0d0", "disk1",
+		"image2", "root", "sda-2024", "sda-old", "web1", "p1", "sd1", "zd16", "dm-0"} {
 		if NamesPartition(s) {
 			t.Errorf("%s is a partition", s)
 		}

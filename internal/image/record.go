@@ -26,14 +26,16 @@ const RecordFormat = 1
 // Record is one backup of a box in a store: all its disks, committed together.
 // It is written last; what no record reaches is not there.
 type Record struct {
-	Format   int            `json:"format"`             // RecordFormat
-	ID       string         `json:"id"`                 // "20261127-004616", UTC; with "-2" and so on if the box had one in this second
-	Box      string         `json:"box"`                // dotted address, or a name as ValidBox says
-	Host     string         `json:"host,omitempty"`     // host name
-	UUID     string         `json:"uuid,omitempty"`     // the box's SMBIOS UUID
-	Arming   string         `json:"arming,omitempty"`   // the arming that made this backup
-	Time     time.Time      `json:"time"`               // when it was committed
-	After    string         `json:"after,omitempty"`    // the id of a backup of the box that was there already and is dated later: one of the clocks was wrong
+	Format int       `json:"format"`           // RecordFormat
+	ID     string    `json:"id"`               // "20261127-004616", UTC; with "-2" and so on if the box had one in this second
+	Box    string    `json:"box"`              // dotted address, or a name as ValidBox says
+	Host   string    `json:"host,omitempty"`   // host name
+	UUID   string    `json:"uuid,omitempty"`   // the box's SMBIOS UUID
+	Arming string    `json:"arming,omitempty"` // the arming that made this backup
+	Time   time.Time `json:"time"`             // when it was committed
+	// the id of a backup of the box that was there already and is dated later: one of the clocks was
+	// wrong
+	After    string         `json:"after,omitempty"`
 	Note     string         `json:"note,omitempty"`     // an admin's words, at most MaxNote bytes
 	Pinned   bool           `json:"pinned,omitempty"`   // retention does not delete it
 	Baseline bool           `json:"baseline,omitempty"` // what a restore takes without a selector; at most one of a box
@@ -161,7 +163,8 @@ func ValidID(s string) bool {
 	}
 	rest := s[15:]
 	_, err := time.Parse("20060102-150405", s[:15])
-	return err == nil && (rest == "" || len(rest) > 1 && len(rest) < 8 && rest[0] == '-' && rest[1] != '0' && strings.Trim(rest[1:], "0123456789") == "")
+	return err == nil && (rest == "" || len(rest) > 1 && len(rest) < 8 && rest[0] == '-' && rest[1] != '0' &&
+		strings.Trim(rest[1:], "0123456789") == "")
 }
 
 // Marshal is the record's text.

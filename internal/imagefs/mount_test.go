@@ -152,8 +152,9 @@ func TestReadOnly(t *testing.T) {
 	m := start(t, t.TempDir(), disk("sda", noise(10_000)))
 	_, openErr := os.OpenFile(m.path("sda"), os.O_RDWR, 0)
 	for what, err := range map[string]error{
-		"open": openErr, "truncate": os.Truncate(m.path("sda"), 5), "remove": os.Remove(m.path("sda")), "create": os.WriteFile(m.path("sdb"), nil, 0o600),
-		"chmod": os.Chmod(m.path("sda"), 0o777),
+		"open": openErr, "truncate": os.Truncate(m.path("sda"), 5), "remove": os.Remove(m.path("sda")),
+		"create": os.WriteFile(m.path("sdb"), nil, 0o600),
+		"chmod":  os.Chmod(m.path("sda"), 0o777),
 	} {
 		if !errors.Is(err, syscall.EROFS) {
 			t.Errorf("%s says %v", what, err)

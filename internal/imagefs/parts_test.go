@@ -46,12 +46,15 @@ func TestParts(t *testing.T) {
 	disk, content := ext4(t)
 	img := realfs.File(t, 200<<20)
 	realfs.Run(t, "sh", "-c", "printf 'label: gpt\\nstart=2048,size=100M,type=lvm\\nsize=40M\\n' | sfdisk -q "+img)
-	loop := strings.TrimSpace(realfs.Run(t, "losetup", "--find", "--show", "--offset", fmt.Sprint(1<<20), "--sizelimit", fmt.Sprint(100<<20), img))
+	loop := strings.TrimSpace(realfs.Run(t, "losetup", "--find", "--show", "--offset", fmt.Sprint(1<<20), "--sizelimit", fmt.Sprint(100<<20),
+		img))
 	t.Cleanup(func() { realfs.Run(t, "losetup", "-d", loop) })
 	vg := "g-1" + filepath.Base(loop)
 	config := fmt.Sprintf(`devices { scan_lvs=0 use_devicesfile=0 obtain_device_list_from_udev=0 external_device_info_source="none" hints="none" global_filter=["a|^%s$|","r|.*|"] } `+
-		`global { activation=0 event_activation=0 locking_dir=%q } activation { udev_sync=0 monitoring=0 } backup { backup=0 archive=0 }`, loop, t.TempDir())
-	for _, line := range []string{"pvcreate LOOP", "vgcreate VG LOOP", "lvcreate -n root -L 16M VG", "lvcreate -n swap -L 8M VG", "lvextend -L 32M VG/root"} {
+		`global { activation=0 event_activation=0 locking_dir=%q } activation { udev_sync=0 monitoring=0 } backup { backup=0 archive=0 }`, loop,
+		t.TempDir())
+	for _, line := range []string{"pvcreate LOOP", "vgcreate VG LOOP", "lvcreate -n root -L 16M VG", "lvcreate -n swap -L 8M VG",
+		"lvextend -L 32M VG/root"} {
 		words := strings.Fields(strings.NewReplacer("LOOP", loop, "VG", vg).Replace(line))
 		realfs.Run(t, words[0], append(words[1:], "--config", config)...)
 	}
@@ -60,7 +63,8 @@ func TestParts(t *testing.T) {
 		t.Fatal(err)
 	}
 	put := func(at, from, n int64) {
-		realfs.Run(t, "dd", "of="+img, "if="+part, "status=none", "conv=notrunc", "bs=1M", "seek="+fmt.Sprint(at), "skip="+fmt.Sprint(from), "count="+fmt.Sprint(n))
+		realfs.Run(t, "dd", "of="+img, "if="+part, "status=none", "conv=notrunc", "bs=1M", "seek="+fmt.Sprint(at), "skip="+fmt.Sprint(from),
+			"count="+fmt.Sprint(n))
 	}
 	// The first extent lies 1 MiB into the physical volume, which is 1 MiB into the disk.
 	put(2, 0, 16)

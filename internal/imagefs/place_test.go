@@ -39,12 +39,14 @@ func TestRefused(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(full, "a"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for dir, want := range map[string]string{full: "not empty", full + "/a": "not a directory", full + "/no": "no such file", "/proc": "umount"} {
+	for dir, want := range map[string]string{full: "not empty", full + "/a": "not a directory", full + "/no": "no such file",
+		"/proc": "umount"} {
 		if _, err := New(dir, nil, nil); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("a mount on %s says %v, want %q", dir, err, want)
 		}
 	}
-	for _, files := range [][]File{{{Name: ""}}, {{Name: "a/b"}}, {{Name: "a\x00"}}, {{Name: strings.Repeat("a", 252)}}, {{Name: "a", Size: -1}}, {{Name: "a"}, {Name: "a"}}} {
+	for _, files := range [][]File{{{Name: ""}}, {{Name: "a/b"}}, {{Name: "a\x00"}}, {{Name: strings.Repeat("a", 252)}},
+		{{Name: "a", Size: -1}}, {{Name: "a"}, {Name: "a"}}} {
 		if _, err := New(t.TempDir(), files, nil); err == nil {
 			t.Errorf("%v are mounted", files)
 		}

@@ -39,7 +39,8 @@ func TestModel(t *testing.T) {
 		return k
 	})
 	locs := rapid.Custom(func(t *rapid.T) Loc {
-		return Loc{rapid.Uint32Range(0, 3).Draw(t, "pack"), rapid.Uint32Range(0, MaxOff-1).Draw(t, "off"), lenUnit * rapid.IntRange(0, maxUnits).Draw(t, "len")}
+		return Loc{rapid.Uint32Range(0, 3).Draw(t, "pack"), rapid.Uint32Range(0, MaxOff-1).Draw(t, "off"),
+			lenUnit * rapid.IntRange(0, maxUnits).Draw(t, "len")}
 	})
 	flags := rapid.SampledFrom([]Flag{Touched, Live})
 	rapid.Check(t, func(t *rapid.T) {

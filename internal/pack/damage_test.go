@@ -90,7 +90,8 @@ func TestMissingPart(t *testing.T) {
 // are none of this pack, whatever is damaged.
 func TestPackInPack(t *testing.T) {
 	inner, _ := write(t, some())
-	objects := []object.Object{some()[1], {Key: object.Key{Kind: object.Chunk, Name: object.NameOf(inner)}, RawLen: len(inner), Data: inner}, some()[3]}
+	objects := []object.Object{some()[1], {Key: object.Key{Kind: object.Chunk, Name: object.NameOf(inner)}, RawLen: len(inner), Data: inner},
+		some()[3]}
 	whole, entries := write(t, objects)
 	for _, end := range []int{len(whole), len(whole) - 1} { // with and without a table
 		for i := int(entries[1].Off) + ObjectHeaderSize; i < int(entries[1].End()); i++ {

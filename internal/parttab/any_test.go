@@ -43,7 +43,8 @@ func TestAnyMBRIsReadBack(t *testing.T) {
 			} else {
 				want = append(want, d.partition(claim{s, slots[i] + 1, kind}))
 			}
-			entries[slots[i]] = [4]uint32{rapid.SampledFrom([]uint32{0, 0x80}).Draw(t, "status"), uint32(kind), uint32(s.first), uint32(s.last - s.first + 1)}
+			entries[slots[i]] = [4]uint32{rapid.SampledFrom([]uint32{0, 0x80}).Draw(t, "status"), uint32(kind), uint32(s.first),
+				uint32(s.last - s.first + 1)}
 		}
 		record(b, entries...)
 		tab, err := Read(bytes.NewReader(b), int64(len(b)), sector)

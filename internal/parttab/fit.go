@@ -227,7 +227,8 @@ func (f *fit) fromBackup(b, p *gpt, perr error) {
 		}
 		if err == nil {
 			f.Edits = edits
-			f.note("the image's primary GPT is damaged (%v); the disk gets a new one, made from the backup, which is moved from sector %d to %d", perr,
+			f.note("the image's primary GPT is damaged (%v); the disk gets a new one, made from the backup, which is moved from sector %d to %d",
+				perr,
 				f.image.sectors-1, f.target-1)
 			return
 		}

@@ -311,7 +311,8 @@ func TestFitOddPlaces(t *testing.T) {
 	copy(hybrid[462:], []byte{0, 0, 0, 0, 0x0C, 0, 0, 0, 0, 8, 0, 0, 0, 8, 0, 0}) // sectors 2048 to 4095
 	hurt := slices.Clone(hybrid)
 	clear(hurt[512:1024])
-	for name, image := range map[string][]byte{"grown": grown, "grown, no backup": bad, "entries far away": away, "hybrid": hybrid, "hybrid, no primary": hurt} {
+	for name, image := range map[string][]byte{"grown": grown, "grown, no backup": bad, "entries far away": away, "hybrid": hybrid,
+		"hybrid, no primary": hurt} {
 		t.Run(name, func(t *testing.T) {
 			disk, f := fitted(t, image, 512, int64(len(image))+1<<20)
 			if len(f.Edits) == 0 || len(f.Warnings) != 0 {
@@ -430,7 +431,8 @@ func TestFitBesideRealTools(t *testing.T) {
 			}
 			clear(disk[512:1024]) // with the primary gone, the backup must be found
 			mustWrite(t, path, disk)
-			if out := tool(t, "", "sfdisk", "-d", path); !strings.Contains(out, "backup") || strings.Count(out, "start=") != strings.Count(before, "start=") {
+			if out := tool(t, "", "sfdisk", "-d", path); !strings.Contains(out, "backup") ||
+				strings.Count(out, "start=") != strings.Count(before, "start=") {
 				t.Errorf("by %s, %d bytes more: without the primary sfdisk says\n%s", name, more, out)
 			}
 		}

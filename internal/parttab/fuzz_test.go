@@ -10,7 +10,8 @@ import (
 // seeds are the ends of real shapes of disks.
 func seeds(f *testing.F, add func(head, tail []byte)) {
 	f.Helper()
-	tabs := []table{{sector: 512, sectors: 4400, count: 128, parts: []span{{34, 99}, {2048, 4366}}}, {sector: 512, sectors: 100, count: 128, parts: []span{{40, 60}}}, {sector: 512, sectors: 80, count: 4}}
+	tabs := []table{{sector: 512, sectors: 4400, count: 128, parts: []span{{34, 99}, {2048, 4366}}},
+		{sector: 512, sectors: 100, count: 128, parts: []span{{40, 60}}}, {sector: 512, sectors: 80, count: 4}}
 	for _, t := range tabs {
 		b := t.disk()
 		add(b[:min(len(b), 20<<10)], b[max(0, len(b)-(20<<10)):])
@@ -120,7 +121,8 @@ func FuzzRead(f *testing.F) {
 	record(chain[5*512:], [4]uint32{0, 0x83, 200, 50})
 	f.Add(chain, []byte{}, uint32(9000), false)
 	f.Add([]byte{}, []byte{}, uint32(9000), false)
-	for _, tab := range []table{{sector: 512, sectors: 4400, count: 4, parts: []span{{4, 99}, {2048, 4366}, {100, 100}}}, {sector: 4096, sectors: 600, count: 8, parts: []span{{3, 9}, {100, 500}}}} {
+	for _, tab := range []table{{sector: 512, sectors: 4400, count: 4, parts: []span{{4, 99}, {2048, 4366}, {100, 100}}},
+		{sector: 4096, sectors: 600, count: 8, parts: []span{{3, 9}, {100, 500}}}} {
 		b := tab.disk()
 		head, tail := b[:3*tab.sector], b[len(b)-2*tab.sector:]
 		f.Add(head, tail, uint32(len(b)/512), true)

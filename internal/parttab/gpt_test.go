@@ -69,7 +69,8 @@ func TestReadGPTThatContradicts(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b := small().disk()
 			c.change(b)
-			if tab, err := Read(bytes.NewReader(b), int64(len(b)), 512); err == nil || !strings.Contains(err.Error(), c.err) || errors.Is(err, ErrNone) {
+			if tab, err := Read(bytes.NewReader(b), int64(len(b)), 512); err == nil || !strings.Contains(err.Error(), c.err) ||
+				errors.Is(err, ErrNone) {
 				t.Errorf("%+v, error %v, want %q", tab, err, c.err)
 			}
 		})
@@ -79,7 +80,8 @@ func TestReadGPTThatContradicts(t *testing.T) {
 // The backup's own places are no contradiction as long as it tells the same.
 func TestReadGPTWithOddBackup(t *testing.T) {
 	for name, change := range map[string]func(h []byte){
-		"place": func(h []byte) { h[24]-- }, "entries": func(h []byte) { binary.LittleEndian.PutUint64(h[72:], 2) }, "revision": func(h []byte) { h[10] = 2 },
+		"place": func(h []byte) { h[24]-- }, "entries": func(h []byte) { binary.LittleEndian.PutUint64(h[72:], 2) },
+		"revision": func(h []byte) { h[10] = 2 },
 	} {
 		b := small().disk()
 		h := b[len(b)-512:]
@@ -105,7 +107,8 @@ func TestReadGPTOnGrownDisk(t *testing.T) {
 		notes int
 	}{"grown": {grown(), "", 1}, "grown, no backup": {cut, "", 2}, "grown, other at the end": {other, "another GPT", 0}} {
 		tab, err := Read(bytes.NewReader(c.disk), int64(len(c.disk)), 512)
-		if c.err != "" && (err == nil || !strings.Contains(err.Error(), c.err)) || c.err == "" && (err != nil || len(tab.Parts) != 3 || len(tab.Notes) != c.notes) {
+		if c.err != "" && (err == nil || !strings.Contains(err.Error(), c.err)) ||
+			c.err == "" && (err != nil || len(tab.Parts) != 3 || len(tab.Notes) != c.notes) {
 			t.Errorf("%s: %+v, %v", name, tab, err)
 		}
 	}
@@ -119,7 +122,8 @@ func TestReadGPTOnGrownDisk(t *testing.T) {
 func TestReadGPTOfOtherSectors(t *testing.T) {
 	for made, read := range map[int]int{512: 4096, 4096: 512} {
 		b := table{sector: made, sectors: 4000, count: 128, parts: []span{{100, 200}}}.disk()
-		if tab, err := Read(bytes.NewReader(b), int64(len(b)), read); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("for sectors of %d bytes", made)) {
+		if tab, err := Read(bytes.NewReader(b), int64(len(b)), read); err == nil ||
+			!strings.Contains(err.Error(), fmt.Sprintf("for sectors of %d bytes", made)) {
 			t.Errorf("%+v, %v", tab, err)
 		}
 		if got := GuessSector(bytes.NewReader(b), int64(len(b))); got != made {
@@ -143,14 +147,16 @@ func TestReadGPTAfterFAT(t *testing.T) {
 }
 
 func TestGUIDAndNames(t *testing.T) {
-	if got := guid([16]byte{0xAF, 0x3D, 0xC6, 0x0F, 0x83, 0x84, 0x72, 0x47, 0x8E, 0x79, 0x3D, 0x69, 0xD8, 0x47, 0x7D, 0xE4}); got != "0FC63DAF-8483-4772-8E79-3D69D8477DE4" {
+	if got := guid([16]byte{0xAF, 0x3D, 0xC6, 0x0F, 0x83, 0x84, 0x72, 0x47, 0x8E, 0x79, 0x3D, 0x69, 0xD8, 0x47, 0x7D,
+		0xE4}); got != "0FC63DAF-8483-4772-8E79-3D69D8477DE4" {
 		t.Error(got)
 	}
 	for _, c := range []struct {
 		units []uint16
 		want  string
 	}{
-		{[]uint16{'a', 0, 'b'}, "a"}, {[]uint16{'a', '\n', 0x1B, '['}, "a??["}, {[]uint16{0xD83D, 0xDCBE, 0xD83D}, "💾?"}, {[]uint16{0x202E, 'x'}, "?x"}, {[]uint16{0}, ""},
+		{[]uint16{'a', 0, 'b'}, "a"}, {[]uint16{'a', '\n', 0x1B, '['}, "a??["}, {[]uint16{0xD83D, 0xDCBE, 0xD83D}, "💾?"},
+		{[]uint16{0x202E, 'x'}, "?x"}, {[]uint16{0}, ""},
 	} {
 		if got := printable(c.units); got != c.want {
 			t.Errorf("%x: %q, want %q", c.units, got, c.want)

@@ -11,7 +11,8 @@ import (
 
 // Boot loaders' own first sectors are none that say anything of partitions.
 func TestReadBootCode(t *testing.T) {
-	for _, path := range []string{"/usr/lib/grub/i386-pc/boot.img", "/usr/lib/syslinux/mbr/mbr.bin", "/usr/lib/syslinux/mbr/gptmbr.bin", "/usr/lib/syslinux/mbr/altmbr.bin"} {
+	for _, path := range []string{"/usr/lib/grub/i386-pc/boot.img", "/usr/lib/syslinux/mbr/mbr.bin", "/usr/lib/syslinux/mbr/gptmbr.bin",
+		"/usr/lib/syslinux/mbr/altmbr.bin"} {
 		code, err := os.ReadFile(path)
 		if err != nil {
 			t.Logf("%v; not tested", err)
@@ -41,7 +42,8 @@ func TestReadOddDisks(t *testing.T) {
 		size   int64
 		sector int
 		none   bool
-	}{{0, 512, true}, {100, 512, true}, {511, 512, true}, {512, 512, true}, {513, 512, true}, {1024, 512, true}, {4095, 4096, true}, {4096, 4096, true}, {-5, 512, true}, {4096, 0, false}, {4096, 520, false}, {4096, 1 << 17, false}} {
+	}{{0, 512, true}, {100, 512, true}, {511, 512, true}, {512, 512, true}, {513, 512, true}, {1024, 512, true}, {4095, 4096, true},
+		{4096, 4096, true}, {-5, 512, true}, {4096, 0, false}, {4096, 520, false}, {4096, 1 << 17, false}} {
 		_, err := Read(bytes.NewReader(make([]byte, 8192)), c.size, c.sector)
 		if err == nil || errors.Is(err, ErrNone) != c.none {
 			t.Errorf("%+v: %v", c, err)
@@ -63,13 +65,15 @@ func TestReadForeignTable(t *testing.T) {
 		err         string
 	}{
 		{512, 512, bsdMagic, "kind BSD"}, {512, 576, bsdMagic, "kind BSD"}, {512, 4096, bsdMagic, ""}, {4096, 512, bsdMagic, "kind BSD"},
-		{4096, 576, bsdMagic, "kind BSD"}, {4096, 4096, bsdMagic, "kind BSD"}, {4096, 4160, bsdMagic, "kind BSD"}, {512, 64, bsdMagic, "kind BSD"},
+		{4096, 576, bsdMagic, "kind BSD"}, {4096, 4096, bsdMagic, "kind BSD"}, {4096, 4160, bsdMagic, "kind BSD"},
+		{512, 64, bsdMagic, "kind BSD"},
 		{512, 508, "\xDA\xBE", ""},                 // no checksum of Sun's
 		{512, 506, "\xDA\xBE\xDA\xBE", "kind Sun"}, // the words cancel out
 		{512, 454 + 12, "\x01LNX", "kind Atari"}, {512, 454 + 12, "\x00LNX", ""}, {512, 454 + 12, "\x01ABC", ""},
 		{512, 15 * 512, "RDSK\x00\x00\x00\x03\xAD\xBB\xAC\xB2", "kind Amiga"}, {512, 15 * 512, "RDSK\x00\x00\x00\x03\xAD\xBB\xAC\xB3", ""},
 		{512, 16 * 512, "RDSK\x00\x00\x00\x03\xAD\xBB\xAC\xB2", ""},
-		{512, 512, "PM\x00\x00\x00\x00\x00\x01", "kind Apple"}, {512, 512, "PM\x00\x00\x00\x00\x00\x00", ""}, {512, 512, "PM\x00\x00\x00\x00\x01\x01", ""},
+		{512, 512, "PM\x00\x00\x00\x00\x00\x01", "kind Apple"}, {512, 512, "PM\x00\x00\x00\x00\x00\x00", ""},
+		{512, 512, "PM\x00\x00\x00\x00\x01\x01", ""},
 		{512, 4, "IPL1", "kind PC-98"}, {512, 0, "\x0B\xE5\xA9\x41", "kind SGI"},
 	} {
 		b := make([]byte, 64<<10)

@@ -162,9 +162,10 @@ func TestReadRealTables(t *testing.T) {
 		count    int
 		commands []string
 	}{
-		"gpt, empty":              {0, []string{"sfdisk -q|label:gpt\n"}},
-		"gpt":                     {3, []string{"sfdisk -q|label:gpt\n,10M,U\n,20M,S\n,,L\n"}},
-		"gpt, names":              {3, []string{"sfdisk -q|label:gpt\nsize=10M,name=\"Basic data partition\"\nsize=5M,name=\"Größe 磁盘 \U0001F4BE\"\nname=\"thirty-six letters are all there are\"\n"}},
+		"gpt, empty": {0, []string{"sfdisk -q|label:gpt\n"}},
+		"gpt":        {3, []string{"sfdisk -q|label:gpt\n,10M,U\n,20M,S\n,,L\n"}},
+		"gpt, names": {3, []string{"sfdisk -q|label:gpt\nsize=10M,name=\"Basic data partition\"\nsize=5M,name=\"Größe 磁盘 " +
+			"\U0001F4BE\"\nname=\"thirty-six letters are all there are\"\n"}},
 		"gpt, slots out of order": {4, []string{"sfdisk -q|label:gpt\n7:start=40960,size=8192\n3:start=20480,size=8192\n128:start=2048,size=100\n1:start=61440,size=1\n"}},
 		"gpt, four entries":       {1, []string{"sfdisk -q|label:gpt\ntable-length:4\n,10M\n"}},
 		"gpt, 1000 entries":       {2, []string{"sfdisk -q|label:gpt\ntable-length:1000\n1:size=10M\n1000:size=5M\n"}},
@@ -174,7 +175,8 @@ func TestReadRealTables(t *testing.T) {
 		"gpt, moved main table":   {2, []string{"sgdisk -o -n 1:4096:+1M -n 2:0:0 -j 2000"}},
 		"gpt, deleted and sorted": {2, []string{"sgdisk -o -n 1:0:+1M -n 2:0:+1M -n 3:0:+1M -d 2", "sgdisk -s"}},
 		"gpt from mbr":            {3, []string{"sfdisk -q|label:dos\n2048,10M\n,10M\n,,E\n,10M\n", "sgdisk -g"}},
-		"gpt, parted":             {4, []string{"parted -s DISK mklabel gpt mkpart ESP fat32 1M 20M set 1 esp on mkpart win ntfs 20M 30M set 2 msftres on mkpart lvm 30M 40M set 3 lvm on mkpart root ext4 40M 100% disk_set pmbr_boot on"}},
+		"gpt, parted": {4, []string{"parted -s DISK mklabel gpt mkpart ESP fat32 1M 20M set 1 esp on mkpart win ntfs 20M 30M " +
+			"set 2 msftres on mkpart lvm 30M 40M set 3 lvm on mkpart root ext4 40M 100% disk_set pmbr_boot on"}},
 		"mbr, empty label":        {-1, []string{"sfdisk -q|label:dos\n"}},
 		"mbr, four":               {4, []string{"sfdisk -q|label:dos\n,10M,7,*\n,10M,c\n,5M,82\n,,83\n"}},
 		"mbr, slots out of order": {3, []string{"sfdisk -q|label:dos\n4:start=2048,size=10M\n1:start=40960,size=10M\n2:start=81920,type=8e\n"}},
@@ -188,14 +190,17 @@ func TestReadRealTables(t *testing.T) {
 		"mbr, first logical gone": {3, []string{"sfdisk -q|label:dos\n,10M\n,,E\n,10M\n,10M\n,10M\n", "sfdisk -q --delete DISK 5"}},
 		"mbr, middle one gone":    {4, []string{"sfdisk -q|label:dos\n,10M\n,,E\n,5M\n,6M\n,7M\n,8M\n", "sfdisk -q --delete DISK 6"}},
 		"mbr, last one gone":      {2, []string{"sfdisk -q|label:dos\n,10M\n,,E\n,5M\n,6M\n", "sfdisk -q --delete DISK 6"}},
-		"mbr, all logical gone":   {1, []string{"sfdisk -q|label:dos\n,10M\n,,E\n,5M\n,6M\n", "sfdisk -q --delete DISK 6", "sfdisk -q --delete DISK 5"}},
+		"mbr, all logical gone": {1, []string{"sfdisk -q|label:dos\n,10M\n,,E\n,5M\n,6M\n", "sfdisk -q --delete DISK 6",
+			"sfdisk -q --delete DISK 5"}},
 		"mbr, gap filled again": {5, []string{"sfdisk -q|label:dos\n,10M\n,,E\n,5M\n,6M\n,7M\n,8M\n", "sfdisk -q --delete DISK 6",
 			"fdisk|n\n\n\n+4M\nw\n"}},
 		"mbr, chain out of order": {3, []string{"sfdisk -q|label:dos\n2048,,E\n", "fdisk|n\n102400\n+5M\nn\n20480\n+5M\nn\n61440\n+5M\nw\n"}},
-		"mbr, parted":             {5, []string{"parted -s DISK mklabel msdos mkpart primary fat32 1M 10M mkpart extended 10M 100% mkpart logical ext4 10M 20M mkpart logical linux-swap 30M 40M mkpart logical ntfs 20M 29M mkpart logical 41M 100% set 1 boot on"}},
-		"mbr, parted, lba off":    {2, []string{"parted -s DISK mklabel msdos mkpart extended 10M 100% set 1 lba off mkpart logical ext4 10M 20M mkpart primary fat16 1M 10M"}},
-		"mbr from gpt":            {2, []string{"sgdisk -o -n 1:0:+10M -n 2:0:+10M -t 2:8200 -m 1:2"}},
-		"mbr over gpt":            {2, []string{"sfdisk -q|label:gpt\n,10M\n,10M\n", "sfdisk -q --wipe never|label:dos\n,7M\n,7M\n"}},
+		"mbr, parted": {5, []string{"parted -s DISK mklabel msdos mkpart primary fat32 1M 10M mkpart extended 10M 100% mkpart " +
+			"logical ext4 10M 20M mkpart logical linux-swap 30M 40M mkpart logical ntfs 20M 29M mkpart logical 41M 100% set 1 boot on"}},
+		"mbr, parted, lba off": {2, []string{"parted -s DISK mklabel msdos mkpart extended 10M 100% set 1 lba off mkpart logical ext4 " +
+			"10M 20M mkpart primary fat16 1M 10M"}},
+		"mbr from gpt": {2, []string{"sgdisk -o -n 1:0:+10M -n 2:0:+10M -t 2:8200 -m 1:2"}},
+		"mbr over gpt": {2, []string{"sfdisk -q|label:gpt\n,10M\n,10M\n", "sfdisk -q --wipe never|label:dos\n,7M\n,7M\n"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel() // sgdisk sleeps for a second
@@ -344,17 +349,19 @@ func TestReadNoTable(t *testing.T) {
 		"swap":              {[]string{"mkswap"}, none},
 		"swap, empty table": {[]string{"sfdisk -q|label:dos\n", "mkswap"}, none},
 		"fat over mbr":      {[]string{"sfdisk -q|label:dos\n,10M\n", "mkfs.fat -I"}, none},
-		"mbr over fat":      {[]string{"mkfs.fat", "sfdisk -q --wipe never|label:dos\n,10M\n"}, "both a boot record with partitions and the boot sector"},
-		"mbr over ntfs":     {[]string{"mkfs.ntfs -FQq", "sfdisk -q --wipe never|label:dos\n,10M\n"}, "both a boot record with partitions and the boot sector"},
-		"sun":               {[]string{"sfdisk -q|label:sun\n,10M\n"}, "the kind Sun"},
-		"sgi":               {[]string{"sfdisk -q|label:sgi\n,10M\n"}, "the kind SGI"},
-		"amiga":             {[]string{"parted -s DISK mklabel amiga mkpart a 1M 20M"}, "the kind Amiga"},
-		"bsd by parted":     {[]string{"parted -s DISK mklabel bsd"}, "the kind BSD"},
-		"dvh":               {[]string{"parted -s DISK mklabel dvh mkpart primary 4M 20M"}, "the kind SGI"},
-		"mac":               {[]string{"parted -s DISK mklabel mac mkpart a 1M 20M"}, "the kind Apple"},
-		"pc98":              {[]string{"parted -s DISK mklabel pc98 mkpart a 1M 20M"}, "the kind PC-98"},
-		"sun by parted":     {[]string{"parted -s DISK mklabel sun mkpart ext2 1M 20M"}, "the kind Sun"},
-		"windows dynamic":   {[]string{"sfdisk -q|label:dos\n63,10M,42\n"}, "dynamic disk"},
+		"mbr over fat": {[]string{"mkfs.fat", "sfdisk -q --wipe never|label:dos\n,10M\n"},
+			"both a boot record with partitions and the boot sector"},
+		"mbr over ntfs": {[]string{"mkfs.ntfs -FQq", "sfdisk -q --wipe never|label:dos\n,10M\n"},
+			"both a boot record with partitions and the boot sector"},
+		"sun":             {[]string{"sfdisk -q|label:sun\n,10M\n"}, "the kind Sun"},
+		"sgi":             {[]string{"sfdisk -q|label:sgi\n,10M\n"}, "the kind SGI"},
+		"amiga":           {[]string{"parted -s DISK mklabel amiga mkpart a 1M 20M"}, "the kind Amiga"},
+		"bsd by parted":   {[]string{"parted -s DISK mklabel bsd"}, "the kind BSD"},
+		"dvh":             {[]string{"parted -s DISK mklabel dvh mkpart primary 4M 20M"}, "the kind SGI"},
+		"mac":             {[]string{"parted -s DISK mklabel mac mkpart a 1M 20M"}, "the kind Apple"},
+		"pc98":            {[]string{"parted -s DISK mklabel pc98 mkpart a 1M 20M"}, "the kind PC-98"},
+		"sun by parted":   {[]string{"parted -s DISK mklabel sun mkpart ext2 1M 20M"}, "the kind Sun"},
+		"windows dynamic": {[]string{"sfdisk -q|label:dos\n63,10M,42\n"}, "dynamic disk"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -33,7 +33,8 @@ func TestCheck(t *testing.T) {
 	want := sums
 	want.SHA256 = ""
 	got, err := check(file, nil)
-	if e := got.Ends; e == nil || e.Size != int64(len(disk)) || !bytes.Equal(e.Head, disk[:1<<20]) || !bytes.Equal(e.Tail, disk[len(disk)-keptTail:]) {
+	if e := got.Ends; e == nil || e.Size != int64(len(disk)) || !bytes.Equal(e.Head, disk[:1<<20]) ||
+		!bytes.Equal(e.Tail, disk[len(disk)-keptTail:]) {
 		t.Error("the ends are not the disk's")
 	}
 	if got.Ends = nil; err != nil || got != want {
@@ -172,7 +173,8 @@ func wantTrailers(t *testing.T, name string, file []byte, whole Sums) {
 			t.Errorf("%s, with %q after its end: no error", name, more)
 		}
 	}
-	for _, more := range []string{"x", "\x1f", "no gzip", "\x00\x00\x00x", strings.Repeat("\x00", 100_000) + "x", "x" + strings.Repeat("\x00", 512)} {
+	for _, more := range []string{"x", "\x1f", "no gzip", "\x00\x00\x00x", strings.Repeat("\x00", 100_000) + "x", "x" +
+		strings.Repeat("\x00", 512)} {
 		_, err := check(append(bytes.Clone(file), more...), nil)
 		place := fmt.Sprintf("%d bytes of a disk end at byte %d of the file, and %s ", whole.RawSize, len(file), words.Count(len(more), "byte"))
 		if err == nil || !strings.Contains(err.Error(), place) {

@@ -163,7 +163,8 @@ func FuzzRoundTrip(f *testing.F) {
 // TestHostileLengths: headers that promise more than they have cost no memory.
 func TestHostileLengths(t *testing.T) {
 	file, _ := write(t, []byte("testbox"))
-	for _, lengths := range [][2]uint32{{1 << 31, 7}, {1<<32 - 1, 7}, {0, 7}, {33, 7}, {50, 1 << 31}, {50, 0}, {50, image.PieceSize + 1}, {maxMember + 1, 7}, {maxMember, 7}} {
+	for _, lengths := range [][2]uint32{{1 << 31, 7}, {1<<32 - 1, 7}, {0, 7}, {33, 7}, {50, 1 << 31}, {50, 0}, {50, image.PieceSize + 1},
+		{maxMember + 1, 7}, {maxMember, 7}} {
 		bad := bytes.Clone(file)
 		binary.LittleEndian.PutUint32(bad[16:], lengths[0])
 		binary.LittleEndian.PutUint32(bad[20:], lengths[1])

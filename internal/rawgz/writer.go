@@ -155,5 +155,6 @@ func (w *Writer) Close() (Sums, error) {
 		return Sums{}, w.err
 	}
 	w.err = errors.New("the image is closed")
-	return Sums{RawSize: w.rawSize, FileSize: w.fileSize, BLAKE3: hex.EncodeToString(e.blake3[:]), SHA256: hex.EncodeToString(w.file.Sum(nil))}, nil
+	return Sums{RawSize: w.rawSize, FileSize: w.fileSize, BLAKE3: hex.EncodeToString(e.blake3[:]),
+		SHA256: hex.EncodeToString(w.file.Sum(nil))}, nil
 }

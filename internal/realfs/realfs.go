@@ -44,7 +44,8 @@ var (
 		[]string{"xfs_repair", "-n", "IMG"}, "partclone.xfs"}
 	Btrfs = Kind{"btrfs", []string{"mkfs.btrfs", "-q", "-f", "IMG"}, []string{"mount", "-o", "loop", "IMG", "DIR"},
 		[]string{"btrfs", "check", "--readonly", "--check-data-csum", "IMG"}, "partclone.btrfs"}
-	NTFS = Kind{"ntfs", []string{"mkfs.ntfs", "-q", "-F", "-s", "512", "-p", "0", "-H", "255", "-S", "63", "IMG"}, []string{"ntfs-3g", "IMG", "DIR"},
+	NTFS = Kind{"ntfs", []string{"mkfs.ntfs", "-q", "-F", "-s", "512", "-p", "0", "-H", "255", "-S", "63", "IMG"},
+		[]string{"ntfs-3g", "IMG", "DIR"},
 		[]string{"ntfsfix", "-n", "IMG"}, "partclone.ntfs"}
 	ExFAT = Kind{"exfat", []string{"mkfs.exfat", "IMG"}, []string{"mount.exfat-fuse", "LOOP", "DIR"},
 		[]string{"fsck.exfat", "-n", "IMG"}, "partclone.exfat"}

@@ -37,7 +37,8 @@ type Area struct {
 // Open takes root for a backup area if the marker file is there.
 func Open(fsys durable.FS, root string) (*Area, error) {
 	if _, err := durable.Size(fsys, filepath.Join(root, Marker)); err != nil {
-		return nil, fmt.Errorf("%s is no backup area, or it is not mounted: %w; `testbox share init` makes one, in an area made by hand put an empty file named %s into it",
+		return nil, fmt.Errorf("%s is no backup area, or it is not mounted: %w; `testbox share init` makes one, in an area made by hand put "+
+			"an empty file named %s into it",
 			root, err, Marker)
 	}
 	return &Area{fsys, root}, nil
@@ -62,7 +63,8 @@ func (a *Area) Box(addr box.Addr) (*Folder, error) {
 	}
 	f := a.Look(addr)
 	if err := a.fsys.MkdirAll(f.dir, folderMode); err != nil {
-		return nil, fmt.Errorf("cannot make the folder of box %s: %w; check that the area is exported read-write and that its owner is the user that root is squashed to", addr, err)
+		return nil, fmt.Errorf("cannot make the folder of box %s: %w; check that the area is exported read-write and that its owner is the "+
+			"user that root is squashed to", addr, err)
 	}
 	return f, nil
 }

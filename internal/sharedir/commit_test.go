@@ -57,7 +57,8 @@ var scenarios = map[string]scenario{
 		[]string{"sdb", "sdd"}},
 	"images of older scripts": {map[string]string{"sda.gz": "anonymous a", "sdb.gz": "anonymous b", "sdb.gz.old": "older b"}, Retire,
 		[]string{"sda"}},
-	"forms change both ways": {merged(map[string]string{"sda.gz": "anonymous", "sdb.gz.old": "older"}, setFiles(armingA, oldExt, "sda"), setFiles(armingB, "", "sdb")), Retire,
+	"forms change both ways": {merged(map[string]string{"sda.gz": "anonymous", "sdb.gz.old": "older"}, setFiles(armingA, oldExt, "sda"),
+		setFiles(armingB, "", "sdb")), Retire,
 		[]string{"sda", "sdb"}},
 	"damaged once more, replaced": {merged(others, setFiles(armingB, "", "sda", "sdb"), setFiles(armingA, oldExt, "sda", "sdc")), Replace,
 		[]string{"sda", "sdb", "sdd"}},
@@ -210,7 +211,8 @@ func TestCommitKilled(t *testing.T) {
 						v = v.Crash(chance(seed))
 					}
 					at := recoverKilled(t, v, j)
-					s.check(t, v.Crash(chance(seed+1)), errKilled, fmt.Sprintf("%s (power cut: %v), recovery killed at %d (%s), crash %d", what, powerCut, j, at, seed))
+					s.check(t, v.Crash(chance(seed+1)), errKilled, fmt.Sprintf("%s (power cut: %v), recovery killed at %d (%s), crash %d", what,
+						powerCut, j, at, seed))
 				}
 			}
 			s.check(t, v, errKilled, what)

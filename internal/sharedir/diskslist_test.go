@@ -20,7 +20,8 @@ func TestReadDisks(t *testing.T) {
 	if err := os.Symlink("gone", f.Path(DisksName)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.ReadDisks(); err == nil || errors.Is(err, ErrNoDisks) || !strings.Contains(err.Error(), "a link to a file that is not there") {
+	if _, err := f.ReadDisks(); err == nil || errors.Is(err, ErrNoDisks) ||
+		!strings.Contains(err.Error(), "a link to a file that is not there") {
 		t.Errorf("a link to nothing: %v", err)
 	}
 	os.Remove(f.Path(DisksName))
@@ -34,8 +35,10 @@ func TestReadDisks(t *testing.T) {
 
 func TestLikeDisks(t *testing.T) {
 	for _, name := range []string{
-		"disk-devices.lst.txt", "disk-devices.lst~", "disk-device.lst", ".disk-devices.lst.swp", "Disk-Devices.lst", "disk-devices.list", "disk_devices.lst",
-		"disk-devices", "#disk-devices.lst#", "disk-devices.lst.bak", "disk-devices.lst ", "disk-devcies.lst", "dsik-devices.lst", "disks.lst", "disk-devices.lst.tmp",
+		"disk-devices.lst.txt", "disk-devices.lst~", "disk-device.lst", ".disk-devices.lst.swp", "Disk-Devices.lst", "disk-devices.list",
+		"disk_devices.lst",
+		"disk-devices", "#disk-devices.lst#", "disk-devices.lst.bak", "disk-devices.lst ", "disk-devcies.lst", "dsik-devices.lst", "disks.lst",
+		"disk-devices.lst.tmp",
 	} {
 		if !likeDisks(name) {
 			t.Errorf("%q is not taken for a list of disks", name)

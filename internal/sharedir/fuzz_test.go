@@ -14,7 +14,8 @@ import (
 // nothing but image files of the folder, and carried out, by whatever state the
 // folder is in, leaves all other files as they were.
 func FuzzCommitPlan(f *testing.F) {
-	good := commitPlan{planFormat, armingA, []planFile{{"sda.raw.gz", 3}, {"sda.json", 3}}, []string{"sda.raw.gz", "sdb.gz"}, []string{"sdc.json"}}
+	good := commitPlan{planFormat, armingA, []planFile{{"sda.raw.gz", 3}, {"sda.json", 3}}, []string{"sda.raw.gz", "sdb.gz"},
+		[]string{"sdc.json"}}
 	f.Add(good.marshal())
 	f.Add((&commitPlan{planFormat, armingA, []planFile{{"sda.raw.gz", 3}, {"sda.json", 3}}, []string{}, []string{}}).marshal())
 	for _, hostile := range []string{"../../x", "maintenance.log", "last-action.json", "commit.json", "sda.raw.gz.old", "a/b.gz", "", "..gz"} {
@@ -100,7 +101,8 @@ func FuzzLastAction(f *testing.F) {
 			t.Fatalf("cannot be written again: %v", err)
 		}
 		b, err := parseLast(text)
-		if err != nil || b.Arming != a.Arming || b.Action != a.Action || b.Outcome != a.Outcome || !b.Time.Equal(a.Time) || len(b.Receipts) != len(a.Receipts) {
+		if err != nil || b.Arming != a.Arming || b.Action != a.Action || b.Outcome != a.Outcome || !b.Time.Equal(a.Time) ||
+			len(b.Receipts) != len(a.Receipts) {
 			t.Errorf("%+v becomes %+v, %v", a, b, err)
 		}
 	})
@@ -109,7 +111,8 @@ func FuzzLastAction(f *testing.F) {
 // FuzzFileNames: what is taken for an image file, or for one of an unfinished
 // backup, is a plain name in the folder that this program could have made.
 func FuzzFileNames(f *testing.F) {
-	for _, s := range []string{"sda.raw.gz", "sda.gz", "sda.json", "commit.json", "../x.gz", "sda.raw.gz.aaaaaaaaaaaaaaaa.new", "a/b.gz.aaaaaaaaaaaaaaaa.new", ".gz", "..json"} {
+	for _, s := range []string{"sda.raw.gz", "sda.gz", "sda.json", "commit.json", "../x.gz", "sda.raw.gz.aaaaaaaaaaaaaaaa.new",
+		"a/b.gz.aaaaaaaaaaaaaaaa.new", ".gz", "..json"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

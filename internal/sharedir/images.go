@@ -90,7 +90,8 @@ func (f *Folder) entry(files []string, name, suffix string) (*Entry, error) {
 	case has(rawgzExt):
 		return f.anonymous(name, rawgz)
 	case f.isFacts(name, sidecar, has(sidecarExt)):
-		return nil, fmt.Errorf("%s has the sidecar %s, but its image %s is missing: put the image back, or remove the sidecar too", f.dir, sidecar, rawgz)
+		return nil, fmt.Errorf("%s has the sidecar %s, but its image %s is missing: put the image back, or remove the sidecar too", f.dir,
+			sidecar, rawgz)
 	case has(gzExt):
 		return f.anonymous(name, gz)
 	}

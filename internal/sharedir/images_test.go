@@ -37,7 +37,8 @@ func TestBoxWantsAnAddress(t *testing.T) {
 
 func TestImages(t *testing.T) {
 	files := merged(others, setFiles(armingA, "", "nvme0n1"), setFiles(armingB, oldExt, "sda"),
-		map[string]string{"sda.gz": "anonymous", "sdb.raw.gz": "by hand", "rack.json": "{}", "sdc.gz.old": "older", "sdd.raw.gz.aaaaaaaaaaaaaaaa.new": "x", "0.gz": "no image's name"})
+		map[string]string{"sda.gz": "anonymous", "sdb.raw.gz": "by hand", "rack.json": "{}", "sdc.gz.old": "older",
+			"sdd.raw.gz.aaaaaaaaaaaaaaaa.new": "x", "0.gz": "no image's name"})
 	f := openFolder(t, folderWith(t, files))
 	es, err := f.Images()
 	must(t, err)
@@ -75,10 +76,11 @@ func TestImagesErrors(t *testing.T) {
 		files map[string]string
 		says  string
 	}{
-		"two forms":              {map[string]string{"sdb.gz": "a", "sdb.raw.gz": "b"}, "remove or rename"},
-		"two forms, facts":       {merged(setFiles(armingA, "", "sdb"), map[string]string{"sdb.gz": "a"}), "remove or rename"},
-		"sidecar unreadable":     {map[string]string{"sdb.raw.gz": "b", "sdb.json": "{"}, "sdb.json"},
-		"sidecar of another":     {map[string]string{"sdb.raw.gz": good["sda.raw.gz"], "sdb.json": good["sda.json"]}, "give both files that name"},
+		"two forms":          {map[string]string{"sdb.gz": "a", "sdb.raw.gz": "b"}, "remove or rename"},
+		"two forms, facts":   {merged(setFiles(armingA, "", "sdb"), map[string]string{"sdb.gz": "a"}), "remove or rename"},
+		"sidecar unreadable": {map[string]string{"sdb.raw.gz": "b", "sdb.json": "{"}, "sdb.json"},
+		"sidecar of another": {map[string]string{"sdb.raw.gz": good["sda.raw.gz"], "sdb.json": good["sda.json"]},
+			"give both files that name"},
 		"image cut":              {merged(setFiles(armingA, "", "sdb"), map[string]string{"sdb.raw.gz": "cut"}), "it is cut"},
 		"image gone":             {map[string]string{"sdb.json": setFiles(armingA, "", "sdb")["sdb.json"]}, "missing"},
 		"image gone, other form": {map[string]string{"sdb.gz": "x", "sdb.json": setFiles(armingA, "", "sdb")["sdb.json"]}, "missing"},
@@ -97,7 +99,8 @@ func TestImagesErrors(t *testing.T) {
 // TestImagesOfUnfinishedCommit: while it is not known which images are the
 // box's, none are listed.
 func TestImagesOfUnfinishedCommit(t *testing.T) {
-	f := openFolder(t, folderWith(t, merged(setFiles(armingA, "", "sda"), setFiles(armingB, oldExt, "sda"), map[string]string{planName: "{}"})))
+	f := openFolder(t, folderWith(t, merged(setFiles(armingA, "", "sda"), setFiles(armingB, oldExt, "sda"),
+		map[string]string{planName: "{}"})))
 	for what, list := range map[string]func() ([]Entry, error){"images": f.Images, "old images": f.OldImages} {
 		if es, err := list(); !errors.Is(err, ErrUnfinished) || len(es) > 0 {
 			t.Errorf("%s: %v, %v", what, es, err)
@@ -140,7 +143,8 @@ func TestLast(t *testing.T) {
 	}
 	last, err := f.Last()
 	must(t, err)
-	if last.Arming != armingA || last.Action != box.Restore || !last.Time.Equal(want.Time) || last.Receipts[0].Read != 7 || len(last.Receipts[0].Bad) != maxRanges {
+	if last.Arming != armingA || last.Action != box.Restore || !last.Time.Equal(want.Time) || last.Receipts[0].Read != 7 ||
+		len(last.Receipts[0].Bad) != maxRanges {
 		t.Errorf("record is %+v", last)
 	}
 	for arming, want := range map[box.Arming]bool{armingA: true, armingB: false} {
@@ -185,7 +189,8 @@ func TestSetNames(t *testing.T) {
 		return strings.Join(imageless(contents(t, v)), " ")
 	}
 	for _, step := range []struct{ host, want string }{
-		{"web1.lab", "0A28292A web1.lab"}, {"web1.lab", "0A28292A web1.lab"}, {"db", "0A28292A db"}, {"unknown", "0A28292A"}, {"", "0A28292A"}, {"sdb", "0A28292A sdb"},
+		{"web1.lab", "0A28292A web1.lab"}, {"web1.lab", "0A28292A web1.lab"}, {"db", "0A28292A db"}, {"unknown", "0A28292A"}, {"", "0A28292A"},
+		{"sdb", "0A28292A sdb"},
 	} {
 		must(t, f.SetNames(step.host))
 		if got := names(); got != step.want {
@@ -207,8 +212,10 @@ func imageless(files map[string]string) []string {
 }
 
 func TestSetNamesTouchesNothingElse(t *testing.T) {
-	files := merged(others, setFiles(armingA, "", "sda"), map[string]string{"readme": "of the admin", "empty": "", "big": strings.Repeat(findText, 100)})
-	for _, host := range []string{"readme", "big", "sda.raw.gz", "sda.json", "sda.gz.old", "maintenance.log", "disk-devices.lst", "commit.json", "x.tmp", "../x", "a/b", ".", "..", "backups", "Backup-Writer", "-rf", "a\nb", strings.Repeat("a", 300)} {
+	files := merged(others, setFiles(armingA, "", "sda"),
+		map[string]string{"readme": "of the admin", "empty": "", "big": strings.Repeat(findText, 100)})
+	for _, host := range []string{"readme", "big", "sda.raw.gz", "sda.json", "sda.gz.old", "maintenance.log", "disk-devices.lst",
+		"commit.json", "x.tmp", "../x", "a/b", ".", "..", "backups", "Backup-Writer", "-rf", "a\nb", strings.Repeat("a", 300)} {
 		v := folderWith(t, files)
 		if err := openFolder(t, v).SetNames(host); err == nil {
 			t.Errorf("host %q is no error", host)

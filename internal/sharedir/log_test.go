@@ -64,10 +64,11 @@ func TestLog(t *testing.T) {
 // TestConsoleLog: without an area nothing is written and nothing is missing.
 func TestConsoleLog(t *testing.T) {
 	var console bytes.Buffer
-	l := ConsoleLog(openFolder(t, newArea(t)).addr, "web1", LogOptions{Console: &console, Now: eightOClock, Append: func(path string, _ []byte) (int, error) {
-		t.Errorf("%q was written", path)
-		return 0, syscall.EIO
-	}})
+	l := ConsoleLog(openFolder(t, newArea(t)).addr, "web1",
+		LogOptions{Console: &console, Now: eightOClock, Append: func(path string, _ []byte) (int, error) {
+			t.Errorf("%q was written", path)
+			return 0, syscall.EIO
+		}})
 	l.Hello()
 	l.Announce("action")
 	l.Error("error")
@@ -215,7 +216,8 @@ func TestAppendFileHostile(t *testing.T) {
 }
 
 func FuzzVisibleLines(f *testing.F) {
-	for _, s := range []string{"", "plain", "a\tb", "two\nlines\r\n", "\x1b]0;title\a", "\xff\xfe", "\u202egnp.exe", "\u2028", "\r", strings.Repeat("x", 5000)} {
+	for _, s := range []string{"", "plain", "a\tb", "two\nlines\r\n", "\x1b]0;title\a", "\xff\xfe", "\u202egnp.exe", "\u2028", "\r",
+		strings.Repeat("x", 5000)} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

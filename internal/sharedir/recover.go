@@ -78,7 +78,8 @@ func (f *Folder) placed(p *commitPlan) (map[string]bool, error) {
 			err = fmt.Errorf("it has %d bytes", size)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("the committed backup in %s names %s of %d bytes (or %s, before it has its name): %w; look at what is there, then remove %s",
+			return nil, fmt.Errorf("the committed backup in %s names %s of %d bytes (or %s, before it has its name): %w; look at what is "+
+				"there, then remove %s",
 				f.dir, n.Name, n.Size, tmp, err, planName)
 		}
 	}

@@ -244,5 +244,6 @@ func (f *Folder) explain(what string, err error) error {
 	if free, known := f.Free(); known {
 		room = fmt.Sprintf(" (free space in %s: %d MiB)", f.dir, free>>20)
 	}
-	return fmt.Errorf("the storage server is full: cannot %s of box %s: %w%s; remove images that are not needed any more, such as .old ones", what, f.addr, err, room)
+	return fmt.Errorf("the storage server is full: cannot %s of box %s: %w%s; remove images that are not needed any more, such as .old ones",
+		what, f.addr, err, room)
 }

@@ -49,7 +49,8 @@ func TestSetMisuse(t *testing.T) {
 	}
 	s, err := f.Begin(armingA)
 	must(t, err)
-	for _, name := range []string{"", "../sda", "a/b", "sda.raw", "commit", "last-action", "testbox-info", "TESTBOX-INFO", ".", strings.Repeat("x", 33)} {
+	for _, name := range []string{"", "../sda", "a/b", "sda.raw", "commit", "last-action", "testbox-info", "TESTBOX-INFO", ".",
+		strings.Repeat("x", 33)} {
 		if _, err := s.Create(name); err == nil {
 			t.Errorf("image %q is created", name)
 		}
@@ -67,7 +68,8 @@ func TestSetMisuse(t *testing.T) {
 	if err := s.Commit(None); err == nil || !strings.Contains(err.Error(), "sda is not finished") {
 		t.Errorf("commit of an image that is not finished: %v", err)
 	}
-	wrongArming, wrongName, wrongSize := factsOf(armingB, "sda", []byte("data")), factsOf(armingA, "sdb", []byte("data")), factsOf(armingA, "sda", []byte("dat"))
+	wrongArming, wrongName, wrongSize := factsOf(armingB, "sda", []byte("data")), factsOf(armingA, "sdb", []byte("data")),
+		factsOf(armingA, "sda", []byte("dat"))
 	noHash := factsOf(armingA, "sda", []byte("data"))
 	noHash.BLAKE3 = ""
 	for _, facts := range []*image.Facts{wrongArming, wrongName, wrongSize, noHash} {
@@ -214,7 +216,8 @@ func TestStorageFull(t *testing.T) {
 		must(t, err)
 		kth.K = kth.Count() + 1
 		_, err = w.Write([]byte("data"))
-		if !errors.Is(err, full) || !strings.Contains(err.Error(), "storage server is full") || !strings.Contains(err.Error(), "image sda of box 10.40.41.42") {
+		if !errors.Is(err, full) || !strings.Contains(err.Error(), "storage server is full") ||
+			!strings.Contains(err.Error(), "image sda of box 10.40.41.42") {
 			t.Errorf("error is %v", err)
 		}
 		if _, again := w.Write([]byte("data")); again == nil {
@@ -234,10 +237,12 @@ func TestStorageFull(t *testing.T) {
 func TestRecoverKeepsWhatItCannotPlace(t *testing.T) {
 	files := setFiles(armingA, "", "sda")
 	for name, plan := range map[string]string{
-		"files nowhere": string((&commitPlan{planFormat, armingB, []planFile{{"sdb.raw.gz", 9}, {"sdb.json", 9}}, []string{"sda.raw.gz", "sda.json"}, []string{}}).marshal()),
-		"files gone":    string((&commitPlan{planFormat, armingB, []planFile{{"sda.raw.gz", 9}, {"sda.json", 9}}, []string{"sda.raw.gz", "sda.json"}, []string{}}).marshal()),
-		"not a plan":    "{}\n",
-		"empty":         "",
+		"files nowhere": string((&commitPlan{planFormat, armingB, []planFile{{"sdb.raw.gz", 9}, {"sdb.json", 9}},
+			[]string{"sda.raw.gz", "sda.json"}, []string{}}).marshal()),
+		"files gone": string((&commitPlan{planFormat, armingB, []planFile{{"sda.raw.gz", 9}, {"sda.json", 9}},
+			[]string{"sda.raw.gz", "sda.json"}, []string{}}).marshal()),
+		"not a plan": "{}\n",
+		"empty":      "",
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := merged(files, map[string]string{planName: plan, "sda.raw.gz.bbbbbbbbbbbbbbbb.new": "cut"})
@@ -260,8 +265,10 @@ func TestRecoverKeepsWhatItCannotPlace(t *testing.T) {
 }
 
 func TestRecoverLeavesWhatIsNotOurs(t *testing.T) {
-	mine := map[string]string{"sda.raw.gz.new": "?", "notes.new": "?", "sda.raw.gz.12345678.new": "?", "sda.raw.gz.aaaaaaaaaaaaaaaa.old": "?", "x.aaaaaaaaaaaaaaaa.new": "?"}
-	v := folderWith(t, merged(mine, map[string]string{"sda.raw.gz.aaaaaaaaaaaaaaaa.new": "left", "sda.json.bbbbbbbbbbbbbbbb.new": "left", "commit.json.tmp": "left"}))
+	mine := map[string]string{"sda.raw.gz.new": "?", "notes.new": "?", "sda.raw.gz.12345678.new": "?",
+		"sda.raw.gz.aaaaaaaaaaaaaaaa.old": "?", "x.aaaaaaaaaaaaaaaa.new": "?"}
+	v := folderWith(t, merged(mine, map[string]string{"sda.raw.gz.aaaaaaaaaaaaaaaa.new": "left", "sda.json.bbbbbbbbbbbbbbbb.new": "left",
+		"commit.json.tmp": "left"}))
 	must(t, openFolder(t, v).Recover())
 	if d := differ(contents(t, v), mine); d != "" {
 		t.Error(d)

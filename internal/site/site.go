@@ -197,7 +197,8 @@ func oneOf(v string, allowed ...string) error {
 func parseDuration(s string, least, most time.Duration) (time.Duration, error) {
 	d, err := time.ParseDuration(s)
 	if err != nil || d < least || d > most || d%time.Second != 0 {
-		return 0, fmt.Errorf("%q is not a duration like 90s, 5m or 24h, from %s to %s in whole seconds", s, durationText(least), durationText(most))
+		return 0, fmt.Errorf("%q is not a duration like 90s, 5m or 24h, from %s to %s in whole seconds", s, durationText(least),
+			durationText(most))
 	}
 	return d, nil
 }

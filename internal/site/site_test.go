@@ -24,8 +24,9 @@ local-boot = -1` + "\r\n"))
 		t.Fatal(err)
 	}
 	want := Site{
-		Server: netip.MustParseAddr("10.42.1.1"), TFTPPath: "/srv/tftp", BackupPath: "/export/testbox-backup", RootPath: "/export/testbox-nfsroot",
-		Static: true, Netmask: netip.MustParseAddr("255.255.252.0"), Gateway: netip.MustParseAddr("10.40.41.1"), Device: "enp3s0",
+		Server: netip.MustParseAddr("10.42.1.1"), TFTPPath: "/srv/tftp", BackupPath: "/export/testbox-backup",
+		RootPath: "/export/testbox-nfsroot",
+		Static:   true, Netmask: netip.MustParseAddr("255.255.252.0"), Gateway: netip.MustParseAddr("10.40.41.1"), Device: "enp3s0",
 		Maintenance: "12.5-1", KernelArgs: "nomodeset   module.x=1", LocalBoot: "-1", Expire: 36 * time.Hour, Retry: 90 * time.Second,
 	}
 	if *got != want {

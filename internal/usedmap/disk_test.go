@@ -45,7 +45,8 @@ var layouts = []layout{
 	{
 		"mbr with logical partitions", 1 << 30, 512,
 		"label: dos\n,200M,83,*\n,,E\n,200M,07\n,200M,07\n,64M,82\n,150M,83\n",
-		[]content{{1, realfs.Ext, []string{"-b", "1024"}, true}, {5, realfs.NTFS, nil, true}, {6, realfs.ExFAT, nil, true}, {8, realfs.Btrfs, []string{"--mixed"}, true}}, 500 << 20,
+		[]content{{1, realfs.Ext, []string{"-b", "1024"}, true}, {5, realfs.NTFS, nil, true}, {6, realfs.ExFAT, nil, true},
+			{8, realfs.Btrfs, []string{"--mixed"}, true}}, 500 << 20,
 	},
 	{
 		"types that contradict", 512 << 20, 512,

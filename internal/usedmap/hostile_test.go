@@ -73,7 +73,8 @@ func TestHostileSizes(t *testing.T) {
 			}
 			checkMap(t, m)
 			above := peak() - int64(16*len(m.Free))
-			t.Logf("%v, %d MiB read, %d MiB of memory above the map, %d free ranges; %+v", took.Round(time.Millisecond), p.read>>20, above>>20, len(m.Free), m.Parts[0])
+			t.Logf("%v, %d MiB read, %d MiB of memory above the map, %d free ranges; %+v", took.Round(time.Millisecond), p.read>>20, above>>20,
+				len(m.Free), m.Parts[0])
 			if took > hostileTime || above > hostileMemory {
 				t.Errorf("%v and %d MiB of memory", took, above>>20)
 			}
@@ -112,7 +113,8 @@ func TestHostilePartitions(t *testing.T) {
 			doubt++
 		}
 	}
-	t.Logf("%v, %d MiB of memory above the map, %d of %d parts were not gone through", took.Round(time.Millisecond), above>>20, doubt, len(m.Parts))
+	t.Logf("%v, %d MiB of memory above the map, %d of %d parts were not gone through", took.Round(time.Millisecond), above>>20, doubt,
+		len(m.Parts))
 	if took > hostileTime || above > hostileMemory || doubt == 0 || doubt >= parts-10 {
 		t.Errorf("it cost %v and %d MiB; %d were in doubt", took, above>>20, doubt)
 	}

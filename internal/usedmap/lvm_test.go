@@ -22,12 +22,15 @@ func TestLogicalVolumes(t *testing.T) {
 	const lvmSize = 700 << 20
 	img := realfs.File(t, 1<<30)
 	realfs.Run(t, "sh", "-c", "printf 'label: dos\\nstart=2048,size=700M,type=8e\\ntype=83\\n' | sfdisk -q "+img)
-	loop := strings.TrimSpace(realfs.Run(t, "losetup", "--find", "--show", "--offset", fmt.Sprint(1<<20), "--sizelimit", fmt.Sprint(lvmSize), img))
+	loop := strings.TrimSpace(realfs.Run(t, "losetup", "--find", "--show", "--offset", fmt.Sprint(1<<20), "--sizelimit", fmt.Sprint(lvmSize),
+		img))
 	t.Cleanup(func() { realfs.Run(t, "losetup", "-d", loop) })
 	vg := "usedmap" + filepath.Base(loop)
 	config := fmt.Sprintf(`devices { scan_lvs=0 use_devicesfile=0 obtain_device_list_from_udev=0 external_device_info_source="none" hints="none" global_filter=["a|^%s$|","r|.*|"] } `+
-		`global { activation=0 event_activation=0 locking_dir=%q } activation { udev_sync=0 monitoring=0 } backup { backup=0 archive=0 }`, loop, t.TempDir())
-	for _, line := range []string{"pvcreate LOOP", "vgcreate VG LOOP", "lvcreate -n root -L 100M VG", "lvcreate -n home -L 160M VG", "lvcreate -n swap -L 64M VG", "lvextend -L 240M VG/root"} {
+		`global { activation=0 event_activation=0 locking_dir=%q } activation { udev_sync=0 monitoring=0 } backup { backup=0 archive=0 }`, loop,
+		t.TempDir())
+	for _, line := range []string{"pvcreate LOOP", "vgcreate VG LOOP", "lvcreate -n root -L 100M VG", "lvcreate -n home -L 160M VG",
+		"lvcreate -n swap -L 64M VG", "lvextend -L 240M VG/root"} {
 		words := strings.Fields(strings.NewReplacer("LOOP", loop, "VG", vg).Replace(line))
 		realfs.Run(t, words[0], append(words[1:], "--config", config)...)
 	}

@@ -41,7 +41,8 @@ func TestTerabyte(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			t.Logf("%d MiB in %d reads, %v, %v of processor time", r.bytes>>20, r.reads, time.Since(begin).Round(time.Millisecond), (realfs.ProcessorTime(t) - cpu).Round(time.Millisecond))
+			t.Logf("%d MiB in %d reads, %v, %v of processor time", r.bytes>>20, r.reads, time.Since(begin).Round(time.Millisecond),
+				(realfs.ProcessorTime(t) - cpu).Round(time.Millisecond))
 			checkMap(t, m)
 			if m.FreeBytes() < size/10*9 || r.bytes > size>>11 {
 				t.Errorf("%d bytes are free, %d were read: %+v", m.FreeBytes(), r.bytes, m.Parts)

@@ -35,15 +35,19 @@ var others = []struct {
 	name  string
 	words []string // FILE is the volume, DIR a folder with a file
 }{
-	{"luks1", []string{"cryptsetup", "luksFormat", "-q", "--type", "luks1", "--pbkdf-force-iterations", "1000", "--key-file", "DIR/file", "FILE"}},
-	{"luks2", []string{"cryptsetup", "luksFormat", "-q", "--type", "luks2", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", "--key-file", "DIR/file", "FILE"}},
+	{"luks1", []string{"cryptsetup", "luksFormat", "-q", "--type", "luks1", "--pbkdf-force-iterations", "1000", "--key-file", "DIR/file",
+		"FILE"}},
+	{"luks2", []string{"cryptsetup", "luksFormat", "-q", "--type", "luks2", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000",
+		"--key-file", "DIR/file", "FILE"}},
 	{"f2fs", []string{"mkfs.f2fs", "-f", "-q", "FILE"}},
 	{"jfs", []string{"mkfs.jfs", "-q", "FILE"}},
 	{"nilfs2", []string{"mkfs.nilfs2", "-f", "-q", "-B", "512", "FILE"}},
 	{"reiserfs", []string{"mkfs.reiserfs", "-q", "-f", "-f", "FILE"}},
 	{"udf", []string{"mkudffs", "FILE"}},
-	{"ufs1", []string{"sh", "-c", "makefs -t ffs -s 48m -o version=1 FILE.fs DIR && dd if=FILE.fs of=FILE conv=notrunc,sparse bs=512 status=none"}},
-	{"ufs2", []string{"sh", "-c", "makefs -t ffs -s 48m -o version=2 FILE.fs DIR && dd if=FILE.fs of=FILE conv=notrunc,sparse bs=512 status=none"}},
+	{"ufs1", []string{"sh", "-c", "makefs -t ffs -s 48m -o version=1 FILE.fs DIR && dd if=FILE.fs of=FILE conv=notrunc,sparse bs=512 " +
+		"status=none"}},
+	{"ufs2", []string{"sh", "-c", "makefs -t ffs -s 48m -o version=2 FILE.fs DIR && dd if=FILE.fs of=FILE conv=notrunc,sparse bs=512 " +
+		"status=none"}},
 	{"squashfs", []string{"sh", "-c", "mksquashfs DIR FILE.fs -quiet -noappend && dd if=FILE.fs of=FILE conv=notrunc bs=1M status=none"}},
 	{"iso9660", []string{"sh", "-c", "genisoimage -quiet -o FILE.fs DIR && dd if=FILE.fs of=FILE conv=notrunc bs=1M status=none"}},
 	{"old swap", []string{"sh", "-c", "printf SWAP-SPACE | dd of=FILE bs=1 seek=4086 conv=notrunc status=none"}},

@@ -156,7 +156,8 @@ func (m *Map) MarshalJSON() ([]byte, error) {
 func partsJSON(parts []Part) []partJSON {
 	var out []partJSON
 	for _, p := range parts {
-		out = append(out, partJSON{p.Kind, p.Number, append([]image.Range{}, p.Ranges...), p.Type, p.Name, p.FS, p.Label, p.UUID, p.Free, p.Doubt, p.Notes, partsJSON(p.Volumes)})
+		out = append(out, partJSON{p.Kind, p.Number, append([]image.Range{}, p.Ranges...), p.Type, p.Name, p.FS, p.Label, p.UUID, p.Free,
+			p.Doubt, p.Notes, partsJSON(p.Volumes)})
 	}
 	return out
 }

@@ -70,7 +70,8 @@ func (c *Config) options(query string) error {
 
 func (c *Config) endpoint(text string) error {
 	e, err := url.Parse(text)
-	if err != nil || e.Host == "" || e.Scheme != "http" && e.Scheme != "https" || strings.Trim(e.Path, "/") != "" || e.RawQuery != "" || e.User != nil {
+	if err != nil || e.Host == "" || e.Scheme != "http" && e.Scheme != "https" || strings.Trim(e.Path, "/") != "" || e.RawQuery != "" ||
+		e.User != nil {
 		return fmt.Errorf("the endpoint %q is not http://HOST:PORT or https://HOST:PORT", text)
 	}
 	c.Endpoint, c.Insecure = e.Host, e.Scheme == "http"

@@ -20,8 +20,10 @@ func TestParseURL(t *testing.T) {
 			t.Errorf("%s is %+v, %v; want %+v", text, got, err, want)
 		}
 	}
-	for _, text := range []string{"", "bucket", "http://bucket/a", "s3:bucket", "s3:///a", "s3://b/../c", "s3://b/a//c", "s3://b/a b", "s3://key:secret@b/a",
-		"s3://b#a", "s3://b?endpoint=host:9000", "s3://b?endpoint=ftp://host", "s3://b?endpoint=http://host/path", "s3://b?endpoint=http://u@host",
+	for _, text := range []string{"", "bucket", "http://bucket/a", "s3:bucket", "s3:///a", "s3://b/../c", "s3://b/a//c", "s3://b/a b",
+		"s3://key:secret@b/a",
+		"s3://b#a", "s3://b?endpoint=host:9000", "s3://b?endpoint=ftp://host", "s3://b?endpoint=http://host/path",
+		"s3://b?endpoint=http://u@host",
 		"s3://b?region=a&region=b", "s3://b?pathstyle=1", "s3://b?%zz"} {
 		if got, err := s3.ParseURL(text); err == nil {
 			t.Errorf("%s is %+v, want an error", text, got)

@@ -41,7 +41,8 @@ func (s *Store) answered(r minio.ErrorResponse) string {
 	}
 	switch r.Code {
 	case minio.InvalidAccessKeyID, "XAdminUserNotFound", "InvalidClientTokenId":
-		return fmt.Sprintf("the server does not know the access key %s; check AWS_ACCESS_KEY_ID, and that the endpoint is the right server", s.accessKey)
+		return fmt.Sprintf("the server does not know the access key %s; check AWS_ACCESS_KEY_ID, and that the endpoint is the right server",
+			s.accessKey)
 	case "SignatureDoesNotMatch":
 		return fmt.Sprintf("the secret of the access key %s is wrong; check AWS_SECRET_ACCESS_KEY", s.accessKey)
 	case "ExpiredToken", "InvalidToken", "TokenRefreshRequired":
@@ -56,7 +57,8 @@ func (s *Store) answered(r minio.ErrorResponse) string {
 	case minio.InvalidBucketName:
 		return fmt.Sprintf("no bucket can be called %s; correct the name", s.cfg.Bucket)
 	case minio.AccessDenied, "AccountProblem", "AllAccessDisabled", "Forbidden":
-		return fmt.Sprintf("the access key %s may not do this in the bucket %s; give it the right to list the bucket, and to read, write and delete its objects",
+		return fmt.Sprintf("the access key %s may not do this in the bucket %s; give it the right to list the bucket, and to read, write "+
+			"and delete its objects",
 			s.accessKey, s.cfg.Bucket)
 	case "QuotaExceeded", "XMinioStorageFull", "InsufficientStorage", "EntityTooLarge":
 		return "the server has no room for this; give the bucket more, or delete backups and run `testbox store gc`"
@@ -84,7 +86,8 @@ func (s *Store) unanswered(err error) string {
 	var host x509.HostnameError
 	var invalid x509.CertificateInvalidError
 	switch {
-	case strings.Contains(err.Error(), "HTTP request to an HTTPS server"), strings.Contains(err.Error(), "HTTP request was sent to HTTPS port"):
+	case strings.Contains(err.Error(), "HTTP request to an HTTPS server"),
+		strings.Contains(err.Error(), "HTTP request was sent to HTTPS port"):
 		return "the server speaks HTTPS only; write the endpoint as https://..."
 	case errors.As(err, new(*pageError)):
 		return "this is no S3 server; correct the endpoint, whose port is often another one than that of the server's web page"

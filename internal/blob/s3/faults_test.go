@@ -203,7 +203,8 @@ func TestOtherFaults(t *testing.T) {
 	b.put(t, "a", []byte("text"))
 	for status, mends := range map[int]bool{500: true, 403: false} {
 		b.spoil(1, method("HEAD"), answer(status))
-		if n, err := b.spoiled.Size(t.Context(), "a"); mends && (err != nil || n != 4) || !mends && (err == nil || errors.Is(err, fs.ErrNotExist)) {
+		if n, err := b.spoiled.Size(t.Context(), "a"); mends && (err != nil || n != 4) ||
+			!mends && (err == nil || errors.Is(err, fs.ErrNotExist)) {
 			t.Errorf("after %d the size is %d, %v", status, n, err)
 		}
 		b.spoil(1, method("DELETE"), answer(status))
@@ -293,7 +294,8 @@ func TestOpenErrors(t *testing.T) {
 	}
 	fails("no bucket", with(func(c *s3.Config) { c.Bucket = "nothing-here" }), "has no bucket nothing-here", "make it first")
 	fails("no name of a bucket", with(func(c *s3.Config) { c.Bucket = "NO" }), `no bucket can be called "NO"`)
-	fails("wrong region", with(func(c *s3.Config) { c.Region = "eu-west-1" }), "is in the region us-east-1", "the URL says region=eu-west-1", "put region=us-east-1")
+	fails("wrong region", with(func(c *s3.Config) { c.Region = "eu-west-1" }), "is in the region us-east-1", "the URL says region=eu-west-1",
+		"put region=us-east-1")
 	fails("no server", with(func(c *s3.Config) { c.Endpoint = "127.0.0.1:1" }), "127.0.0.1:1 cannot be reached")
 	fails("no host", with(func(c *s3.Config) { c.Endpoint = "no-such-host.invalid" }), "the host name no-such-host.invalid is not known")
 	fails("HTTPS", with(func(c *s3.Config) { c.Insecure = false }), "does not speak HTTPS", "http://")
@@ -301,7 +303,8 @@ func TestOpenErrors(t *testing.T) {
 	defer secure.Close()
 	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
 	fails("HTTP", with(func(c *s3.Config) { c.Endpoint = secure.Listener.Addr().String() }), "speaks HTTPS only", "https://")
-	fails("unknown certificate", with(func(c *s3.Config) { c.Endpoint, c.Insecure = secure.Listener.Addr().String(), false }), "certificate is not trusted")
+	fails("unknown certificate", with(func(c *s3.Config) { c.Endpoint, c.Insecure = secure.Listener.Addr().String(), false }),
+		"certificate is not trusted")
 
 	front := with(func(c *s3.Config) { c.Endpoint = b.Addr })
 	all := func(*http.Request) bool { return true }
@@ -364,7 +367,8 @@ func TestMayNotWrite(t *testing.T) {
 		w.WriteHeader(403)
 		io.WriteString(w, errorXML("AccessDenied"))
 	})
-	if err := blob.WriteAll(t.Context(), b.spoiled, "a", nil); err == nil || !strings.Contains(err.Error(), "may not do this in the bucket testbox") {
+	if err := blob.WriteAll(t.Context(), b.spoiled, "a", nil); err == nil ||
+		!strings.Contains(err.Error(), "may not do this in the bucket testbox") {
 		t.Error(err)
 	}
 }

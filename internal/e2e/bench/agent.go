@@ -39,7 +39,8 @@ func (b *bench) prepare() error {
 
 // makeVersion makes a maintenance system that nothing boots.
 func (b *bench) makeVersion() error {
-	v := bootcfg.Version{Format: bootcfg.VersionFormat, Version: "1.0", Form: bootcfg.FormRAM, Kernel: "6.1.0-37-amd64", Built: time.Now().UTC()}
+	v := bootcfg.Version{Format: bootcfg.VersionFormat, Version: "1.0", Form: bootcfg.FormRAM, Kernel: "6.1.0-37-amd64",
+		Built: time.Now().UTC()}
 	text, err := v.Marshal()
 	if err != nil {
 		return err

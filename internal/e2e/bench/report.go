@@ -21,19 +21,22 @@ const (
 
 // report prints the medians, and where the agent stands.
 func (b *bench) report(out io.Writer) {
-	fmt.Fprintf(out, "\nmedians of %d runs in turns, %d processors, a disk of %d MiB:\n", len(b.results["gzip"].backups), runtime.NumCPU(), diskSize>>20)
+	fmt.Fprintf(out, "\nmedians of %d runs in turns, %d processors, a disk of %d MiB:\n", len(b.results["gzip"].backups), runtime.NumCPU(),
+		diskSize>>20)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "\tbackup\tcpu\timage\trestore\tcpu\t")
 	for _, t := range b.tools() {
 		r := b.results[t.name]
-		fmt.Fprintf(w, "%s\t%.1f s\t%.1f s\t%d MB\t%.1f s\t%.1f s\t\n", t.name, measure.Wall(r.backups).Seconds(), measure.CPU(r.backups).Seconds(),
+		fmt.Fprintf(w, "%s\t%.1f s\t%.1f s\t%d MB\t%.1f s\t%.1f s\t\n", t.name, measure.Wall(r.backups).Seconds(),
+			measure.CPU(r.backups).Seconds(),
 			r.size/1e6, measure.Wall(r.restores).Seconds(), measure.CPU(r.restores).Seconds())
 	}
 	w.Flush()
 
 	gzip, ours := b.results["gzip"], b.results["agent"]
 	write := measure.Wall(ours.restores) - measure.Median(ours.verifies)
-	rss := max(measure.Pick(ours.backups, func(u measure.Usage) int64 { return u.RSS }), measure.Pick(ours.restores, func(u measure.Usage) int64 { return u.RSS }))
+	rss := max(measure.Pick(ours.backups, func(u measure.Usage) int64 { return u.RSS }),
+		measure.Pick(ours.restores, func(u measure.Usage) int64 { return u.RSS }))
 	fmt.Fprintf(out, "\nthe agent beside dd|gzip:\n")
 	line := func(what string, got, bar float64, met bool) {
 		verdict := "met"

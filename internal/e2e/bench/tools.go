@@ -112,5 +112,6 @@ func (b *bench) afterAgent(t tool, r *result) error {
 // spoil overwrites what is on the target, so that a restore that does nothing
 // is found out.
 func (b *bench) spoil() error {
-	return measure.Command("bash", "-c", fmt.Sprintf("yes spoilt | dd of=%s bs=1M count=%d iflag=fullblock conv=notrunc status=none", b.target(), diskSize>>20))
+	return measure.Command("bash", "-c", fmt.Sprintf("yes spoilt | dd of=%s bs=1M count=%d iflag=fullblock conv=notrunc status=none",
+		b.target(), diskSize>>20))
 }

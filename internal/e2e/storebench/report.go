@@ -41,17 +41,20 @@ func grew(us []measure.Usage, n int64) string {
 // report prints the medians, and where ours stands.
 func (b *bench) report(out io.Writer) {
 	tools := b.tools()
-	fmt.Fprintf(out, "\nmedians of %d runs in turns, %d processors; seconds (of processors), MB:\n", len(b.results["testbox"].first), runtime.NumCPU())
+	fmt.Fprintf(out, "\nmedians of %d runs in turns, %d processors; seconds (of processors), MB:\n", len(b.results["testbox"].first),
+		runtime.NumCPU())
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "\tfirst\tMB\tagain\tMB\t5 %\tMB\tsecond\tboth MB\tNTFS\tMB\trestore\t")
 	for _, t := range tools {
 		r := b.results[t.name]
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", t.name, secs(r.first), mb(r.sizeA), secs(r.again), grew(r.again, r.growAgain),
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", t.name, secs(r.first), mb(r.sizeA), secs(r.again),
+			grew(r.again, r.growAgain),
 			secs(r.changed), grew(r.changed, r.growChanged), secs(r.second), mb(r.sizeBoth), secs(r.ntfs), mb(r.sizeNTFS), secs(r.restore))
 	}
 	w.Flush()
 	ours := b.results["testbox"]
-	fmt.Fprintf(out, "testbox: 5 %% scattered %s, %s MB; restore with read-back %s; 5 %% changed %s; the used bytes read twice %.1f\n", secs(ours.scattered), mb(ours.growScattered), secs(ours.verified), secs(ours.delta), measure.Wall(b.reads).Seconds())
+	fmt.Fprintf(out, "testbox: 5 %% scattered %s, %s MB; restore with read-back %s; 5 %% changed %s; the used bytes read twice %.1f\n",
+		secs(ours.scattered), mb(ours.growScattered), secs(ours.verified), secs(ours.delta), measure.Wall(b.reads).Seconds())
 	b.bars(out)
 }
 

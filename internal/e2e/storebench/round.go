@@ -22,10 +22,12 @@ type bench struct {
 
 // result is what was measured of a tool.
 type result struct {
-	first, again, changed, scattered, second, ntfs []measure.Usage // backups: of a, of a again, of a with 5 % changed (two ways), of b, of NTFS
-	restore, verified, delta                       []measure.Usage // of a: to a full disk; ours with read-back; ours to a disk that differs in 5 %
-	sizeA, growAgain, growChanged, growScattered   int64           // bytes
-	sizeBoth, sizeNTFS                             int64
+	// backups: of a, of a again, of a with 5 % changed (two ways), of b, of NTFS
+	first, again, changed, scattered, second, ntfs []measure.Usage
+	// of a: to a full disk; ours with read-back; ours to a disk that differs in 5 %
+	restore, verified, delta                     []measure.Usage
+	sizeA, growAgain, growChanged, growScattered int64 // bytes
+	sizeBoth, sizeNTFS                           int64
 }
 
 func (b *bench) target() string { return filepath.Join(b.dir, "target") }

@@ -45,10 +45,12 @@ func (b *bench) tools() []tool {
 			if id == "ntfs" {
 				fs = "ntfs"
 			}
-			return measure.Shell("cd %s && partclone.%s -c -s %s -o - -L %s/log 2>/dev/null | zstd -q -1 -T0 > %s.zst && sync %s.zst", dir("partclone"), fs, part, b.dir, id, id)
+			return measure.Shell("cd %s && partclone.%s -c -s %s -o - -L %s/log 2>/dev/null | zstd -q -1 -T0 > %s.zst && sync %s.zst",
+				dir("partclone"), fs, part, b.dir, id, id)
 		},
 		restore: func(_, part, id string) *exec.Cmd {
-			return measure.Shell("cd %s && zstd -q -dc %s.zst | partclone.restore -s - -o %s -L %s/log 2>/dev/null && sync", dir("partclone"), id, part, b.dir)
+			return measure.Shell("cd %s && zstd -q -dc %s.zst | partclone.restore -s - -o %s -L %s/log 2>/dev/null && sync", dir("partclone"), id,
+				part, b.dir)
 		},
 	}
 	ours := tool{
@@ -58,7 +60,8 @@ func (b *bench) tools() []tool {
 			return exec.Command(b.testbox, "image", "create", "--store", dir("testbox"), "box-"+id, "sda="+img)
 		},
 		restore: func(target, _, id string) *exec.Cmd {
-			return exec.Command(b.testbox, "image", "restore", "--store", dir("testbox"), "--yes", "--full", "--verify=none", "box-"+id, "sda="+target)
+			return exec.Command(b.testbox, "image", "restore", "--store", dir("testbox"), "--yes", "--full", "--verify=none", "box-"+id,
+				"sda="+target)
 		},
 	}
 	all := []tool{
@@ -73,7 +76,8 @@ func (b *bench) tools() []tool {
 // to a disk; both read and cut all of it, whatever is used.
 func (b *bench) restic(dir string) tool {
 	env := func(cmd *exec.Cmd) *exec.Cmd {
-		cmd.Env = append(os.Environ(), "RESTIC_PASSWORD=bench", "RESTIC_REPOSITORY="+dir, "RESTIC_CACHE_DIR="+filepath.Join(b.dir, "restic-cache"))
+		cmd.Env = append(os.Environ(), "RESTIC_PASSWORD=bench", "RESTIC_REPOSITORY="+dir,
+			"RESTIC_CACHE_DIR="+filepath.Join(b.dir, "restic-cache"))
 		return cmd
 	}
 	return tool{
@@ -83,7 +87,8 @@ func (b *bench) restic(dir string) tool {
 			return env(measure.Shell("cat %s | restic -q backup --stdin --stdin-filename %s && sync -f %s", img, id, dir))
 		},
 		restore: func(target, _, id string) *exec.Cmd {
-			return env(measure.Shell("restic -q dump --path /%s latest %s | dd of=%s bs=256K conv=notrunc,fsync iflag=fullblock status=none", id, id, target))
+			return env(measure.Shell("restic -q dump --path /%s latest %s | dd of=%s bs=256K conv=notrunc,fsync iflag=fullblock status=none", id,
+				id, target))
 		},
 	}
 }
@@ -92,7 +97,8 @@ func (b *bench) borg(dir string) tool {
 	n := 0
 	last := map[string]string{}
 	env := func(cmd *exec.Cmd) *exec.Cmd {
-		cmd.Env = append(os.Environ(), "BORG_BASE_DIR="+filepath.Join(b.dir, "borg-base"), "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK=yes", "BORG_RELOCATED_REPO_ACCESS_IS_OK=yes")
+		cmd.Env = append(os.Environ(), "BORG_BASE_DIR="+filepath.Join(b.dir, "borg-base"), "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK=yes",
+			"BORG_RELOCATED_REPO_ACCESS_IS_OK=yes")
 		return cmd
 	}
 	return tool{
@@ -104,7 +110,8 @@ func (b *bench) borg(dir string) tool {
 			return env(measure.Shell("cat %s | borg create --compression zstd,1 %s::%s - && sync -f %s", img, dir, last[id], dir))
 		},
 		restore: func(target, _, id string) *exec.Cmd {
-			return env(measure.Shell("borg extract --stdout %s::%s | dd of=%s bs=256K conv=notrunc,fsync iflag=fullblock status=none", dir, last[id], target))
+			return env(measure.Shell("borg extract --stdout %s::%s | dd of=%s bs=256K conv=notrunc,fsync iflag=fullblock status=none", dir,
+				last[id], target))
 		},
 	}
 }

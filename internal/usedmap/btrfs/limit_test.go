@@ -45,7 +45,8 @@ func TestFlippedBits(t *testing.T) {
 		d := seed(t, s.name)
 		node := int(le32(d.bytes(superblocks[0]+148, 4)))
 		for _, off := range append(d.places(), superblocks[0]) {
-			read := s.name != "dup" && slices.Contains([]uint64{rootTree, extentTree, chunkTree, devTree, blockGroupTree, logTree}, le64(d.bytes(off+88, 8)))
+			read := s.name != "dup" && slices.Contains([]uint64{rootTree, extentTree, chunkTree, devTree, blockGroupTree, logTree},
+				le64(d.bytes(off+88, 8)))
 			if off == superblocks[0] {
 				read = true
 			}

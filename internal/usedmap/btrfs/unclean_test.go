@@ -24,7 +24,8 @@ func TestCut(t *testing.T) {
 	for _, c := range []struct{ name, mkfs, mount, also string }{
 		{"quota", "-R quota", "", "sync"},
 		{"compressed", "-M -n 4096 --csum xxhash", "compress=zstd", "true"},
-		{"relocated", "-m single -R ^free-space-tree -O ^no-holes", "space_cache=v1,commit=1", "btrfs balance start -d -m . ; btrfs filesystem resize -8M ."},
+		{"relocated", "-m single -R ^free-space-tree -O ^no-holes", "space_cache=v1,commit=1",
+			"btrfs balance start -d -m . ; btrfs filesystem resize -8M ."},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			testenv.Root(t)

@@ -59,7 +59,8 @@ func parse(b []byte) (*geometry, error) {
 	}
 	switch {
 	case g.fat < 2*regionSectors || g.fat+g.fatSize > g.heap || g.heap > g.total:
-		return nil, fmt.Errorf("its tables have no room (FAT of %d sectors at %d, clusters from %d on, %d sectors in all)", g.fatSize, g.fat, g.heap, total)
+		return nil, fmt.Errorf("its tables have no room (FAT of %d sectors at %d, clusters from %d on, %d sectors in all)", g.fatSize, g.fat,
+			g.heap, total)
 	case g.clusters < 1 || g.clusters > 0xFFFFFFF5 || g.clusters > (g.total-g.heap)>>clusterShift:
 		return nil, fmt.Errorf("%d clusters have no room in it", g.clusters)
 	case (g.clusters+firstCluster)*4 > g.fatSize*g.sector:

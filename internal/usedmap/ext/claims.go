@@ -65,7 +65,8 @@ func (f *fsys) checkClaims(free *volume.Free, found *volume.Found) error {
 	}
 	some := tables > maxTables || int64(tables) > f.v.Left()/2
 	if some {
-		found.Note("its inode tables are so large that only the blocks of its own inodes (journal, resize, quota) were held against its bitmaps, not those of files")
+		found.Note("its inode tables are so large that only the blocks of its own inodes (journal, resize, quota) were held against its " +
+			"bitmaps, not those of files")
 	}
 	if err := c.walk(some); err != nil {
 		return err

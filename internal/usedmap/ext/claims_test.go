@@ -42,7 +42,8 @@ func TestClaims(t *testing.T) {
 		{"extent, bigalloc", "-b 1024 -O bigalloc -C 16384", set("block[5]"), put},
 		{"extent, no checksums", "-b 1024 -O ^metadata_csum", set("block[5]"), put},
 		{"extent block", "-b 1024", func(free int64) []string {
-			return []string{fmt.Sprintf("set_inode_field <%d> block[0] %d", put, 0x0001F30A), fmt.Sprintf("set_inode_field <%d> block[1] %d", put, 0x00010004),
+			return []string{fmt.Sprintf("set_inode_field <%d> block[0] %d", put, 0x0001F30A),
+				fmt.Sprintf("set_inode_field <%d> block[1] %d", put, 0x00010004),
 				fmt.Sprintf("set_inode_field <%d> block[4] %d", put, free)}
 		}, put},
 		{"direct", "-b 1024 -t ext2", set("block[3]"), put},

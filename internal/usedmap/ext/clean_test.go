@@ -233,7 +233,8 @@ func TestOdd(t *testing.T) {
 		}
 	})
 	for _, args := range []string{"-b 1024", "-b 4096", "-b 16384", "-b 65536", "-O encrypt", "-O casefold",
-		"-O quota,project -E quotatype=usrquota:grpquota:prjquota", "-b 65536 -O bigalloc -C 1048576", "-b 8192 -t ext2", "-b 1024 -O bigalloc -C 4096"} {
+		"-O quota,project -E quotatype=usrquota:grpquota:prjquota", "-b 65536 -O bigalloc -C 1048576", "-b 8192 -t ext2",
+		"-b 1024 -O bigalloc -C 4096"} {
 		t.Run("from a folder "+args, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()

@@ -277,7 +277,8 @@ func mustBeFree(t *testing.T, p *realfs.Packed, found *volume.Found) {
 	}
 	never := spans{{0, 2048}}
 	for _, g := range fs.groups {
-		never = append(never, span{g.blockBitmap * uint64(sb.blockSize), uint64(sb.blockSize)}, span{g.inodeTable * uint64(sb.blockSize), sb.tableBlocks() * uint64(sb.blockSize)})
+		never = append(never, span{g.blockBitmap * uint64(sb.blockSize), uint64(sb.blockSize)},
+			span{g.inodeTable * uint64(sb.blockSize), sb.tableBlocks() * uint64(sb.blockSize)})
 	}
 	for _, r := range found.Free.Ranges() {
 		if r.Off < 0 || r.Len <= 0 || r.End() > min(found.Size, p.Size) {

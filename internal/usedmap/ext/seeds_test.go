@@ -352,7 +352,8 @@ func TestCountersDiffer(t *testing.T) {
 // TestFileIsFree: a folder has a block that everything else has as free.
 func TestFileIsFree(t *testing.T) {
 	lostFound := func(*fsys) uint64 { return 0x1C + 3 }
-	if _, err := readPacked(withFree(t, "plain", lostFound)); err == nil || !strings.Contains(err.Error(), "inode 11: its bitmap calls block 31 free") {
+	if _, err := readPacked(withFree(t, "plain", lostFound)); err == nil ||
+		!strings.Contains(err.Error(), "inode 11: its bitmap calls block 31 free") {
 		t.Error(err)
 	}
 }

@@ -187,7 +187,8 @@ const visible = `"READ", "WRITE", "VISIBLE"`
 // lin is a linear segment: n extents of the volume from at on are those of the
 // disk from pe on.
 func lin(at, n, pe int) string {
-	return fmt.Sprintf("start_extent = %d\nextent_count = %d\n\ntype = \"striped\"\nstripe_count = 1 # linear\n\nstripes = [\n\"pv0\", %d\n]", at, n, pe)
+	return fmt.Sprintf("start_extent = %d\nextent_count = %d\n\ntype = \"striped\"\nstripe_count = 1 # linear\n\nstripes = [\n\"pv0\", "+
+		"%d\n]", at, n, pe)
 }
 
 // check fails the test unless what is free and what the volumes have lie apart

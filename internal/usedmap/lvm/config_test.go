@@ -32,7 +32,8 @@ func TestParse(t *testing.T) {
 func TestParseRefuses(t *testing.T) {
 	deep := strings.Repeat("a{", 9) + strings.Repeat("}", 9)
 	for _, text := range []string{
-		"a", "a=", "a={", "a{", "}", "a{}}", "a=[1", "a=[1,", "a=[1 2]", "a=[,]", "a=[1,]", "a=\"x", "a=\"x\\", "a=\"\\\"", "a='x'", "a=x", "\"a\"=1",
+		"a", "a=", "a={", "a{", "}", "a{}}", "a=[1", "a=[1,", "a=[1 2]", "a=[,]", "a=[1,]", "a=\"x", "a=\"x\\", "a=\"\\\"", "a='x'", "a=x",
+		"\"a\"=1",
 		"a/b=1", "a=1 a=2", "a{} a{}", "a=1 a{}", "=1", "a=1,2", "a 1", "a=1\x00b=2", "a=[[1]]", deep,
 		"x=[" + strings.Repeat("1,", maxEntries) + "1]", strings.Repeat("a{", 1<<20),
 	} {

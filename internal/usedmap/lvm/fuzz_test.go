@@ -26,9 +26,15 @@ func FuzzRead(f *testing.F) {
 func FuzzText(f *testing.F) {
 	for _, text := range []string{
 		plain(), vgText(),
-		vgText(lvText("x", visible, lin(2, 2, 20), lin(0, 2, 10)), lvText("s", visible, "start_extent = 0\nextent_count = 4\ntype = \"striped\"\nstripe_count = 2\nstripe_size = 128\nstripes = [\n\"pv0\", 30,\n\"pv0\", 32\n]")),
-		vgText(lvText("root", visible, lin(0, 4, 10)), lvText("cow", visible, lin(0, 4, 20)), lvText("snapshot0", visible, "start_extent = 0\nextent_count = 4\ntype = \"snapshot\"\nchunk_size = 8\norigin = \"root\"\ncow_store = \"cow\"")),
-		vgText(lvText("pvmove0", `"READ", "WRITE", "PVMOVE", "LOCKED"`, "start_extent = 0\nextent_count = 4\ntype = \"mirror\"\nmirror_count = 2\nextents_moved = 1\nmirrors = [\n\"pv0\", 10,\n\"pv0\", 20\n]")),
+		vgText(lvText("x", visible, lin(2, 2, 20), lin(0, 2, 10)),
+			lvText("s", visible, "start_extent = 0\nextent_count = 4\ntype = \"striped\"\nstripe_count = 2\nstripe_size = 128\nstripes = "+
+				"[\n\"pv0\", 30,\n\"pv0\", 32\n]")),
+		vgText(lvText("root", visible, lin(0, 4, 10)), lvText("cow", visible, lin(0, 4, 20)),
+			lvText("snapshot0", visible, "start_extent = 0\nextent_count = 4\ntype = \"snapshot\"\nchunk_size = 8\norigin = "+
+				"\"root\"\ncow_store = \"cow\"")),
+		vgText(lvText("pvmove0", `"READ", "WRITE", "PVMOVE", "LOCKED"`,
+			"start_extent = 0\nextent_count = 4\ntype = \"mirror\"\nmirror_count = 2\nextents_moved = 1\nmirrors = [\n\"pv0\", 10,\n\"pv0\", "+
+				"20\n]")),
 	} {
 		f.Add(text)
 	}

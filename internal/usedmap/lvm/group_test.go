@@ -33,7 +33,8 @@ func TestText(t *testing.T) {
 		{"max_lv = 0", "lock_type = 1", "shared"},
 		{"max_lv = 0", "system_id = \"host\"\ntags = [\"root\", \"a/b\"]\nallocation_policy = \"cling\"\nprofile = \"p\"\nsomething_new = 5", ""},
 		{"max_lv = 0", "new_volumes {\n}", "unknown section"},
-		{"max_lv = 0", "historical_logical_volumes {\ngone {\nid = \"x\"\ncreation_time = 1\norigin = \"root\"\ndescendants = [\"home\"]\n}\n}", ""},
+		{"max_lv = 0", "historical_logical_volumes {\ngone {\nid = \"x\"\ncreation_time = 1\norigin = \"root\"\ndescendants = [\"home\"]\n}\n}",
+			""},
 		{"extent_size = 2048", "extent_size = 0", "extents of 0"},
 		{"extent_size = 2048", "extent_size = -1", "extent_size"},
 		{"extent_size = 2048", "extent_size = 02048", "extent_size"}, // octal for LVM

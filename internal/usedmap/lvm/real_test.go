@@ -130,7 +130,8 @@ func (r *real) oracle(pv *PV) {
 		}
 		return n
 	}
-	line := strings.Fields(out(r, "pvs", "--noheadings", "--units", "b", "--nosuffix", "-o", "pe_start,vg_extent_size,pv_pe_count,pv_uuid,vg_name", r.dev))
+	line := strings.Fields(out(r, "pvs", "--noheadings", "--units", "b", "--nosuffix", "-o",
+		"pe_start,vg_extent_size,pv_pe_count,pv_uuid,vg_name", r.dev))
 	start, size := field(line[0]), field(line[1])
 	if pv.UUID != line[3] || pv.VG != line[4] || pv.Size != start+size*field(line[2]) {
 		r.Errorf("LVM says %v, here is %+v", line, pv)
@@ -168,7 +169,8 @@ func (r *real) oracle(pv *PV) {
 func (r *real) list(pv *PV) {
 	r.Helper()
 	var want, got []string
-	for _, l := range strings.Split(out(r, "lvs", "-a", "--noheadings", "--units", "b", "--nosuffix", "-o", "lv_name,lv_uuid,lv_size", r.vg), "\n") {
+	for _, l := range strings.Split(out(r, "lvs", "-a", "--noheadings", "--units", "b", "--nosuffix", "-o", "lv_name,lv_uuid,lv_size", r.vg),
+		"\n") {
 		if f := strings.Fields(strings.NewReplacer("[", "", "]", "").Replace(l)); len(f) > 0 {
 			want = append(want, strings.Join(f, " "))
 		}

@@ -20,8 +20,10 @@ const (
 
 // madeOfOthers are the types that are made of other logical volumes, or of
 // nothing (error, zero).
-var madeOfOthers = []string{"error", "zero", "snapshot", "thin", "thin-pool", "cache", "cache-pool", "writecache", "integrity", "vdo", "vdo-pool",
-	"raid0", "raid0_meta", "raid1", "raid4", "raid5", "raid5_n", "raid5_la", "raid5_ls", "raid5_ra", "raid5_rs", "raid6", "raid6_zr", "raid6_nr", "raid6_nc",
+var madeOfOthers = []string{"error", "zero", "snapshot", "thin", "thin-pool", "cache", "cache-pool", "writecache", "integrity", "vdo",
+	"vdo-pool",
+	"raid0", "raid0_meta", "raid1", "raid4", "raid5", "raid5_n", "raid5_la", "raid5_ls", "raid5_ra", "raid5_rs", "raid6", "raid6_zr",
+	"raid6_nr", "raid6_nc",
 	"raid6_n_6", "raid6_la_6", "raid6_ls_6", "raid6_ra_6", "raid6_rs_6", "raid10", "raid10_near"}
 
 // linearKeys are the settings of a linear segment.

@@ -66,7 +66,8 @@ func TestRealChanges(t *testing.T) {
 		"lvcreate -n a -l 20 VG\nlvcreate -n b -l 20 VG",
 		"lvreduce -f -l 5 VG/a\nlvcreate -n c -l 40 --addtag x VG",
 		"lvrename VG a a-new.name+1\nlvchange --permission r VG/b\nlvchange --setactivationskip y VG/c\nlvchange --setautoactivation n VG/c",
-		"lvchange -My --major 253 --minor 77 VG/b\nlvchange --readahead 256 VG/b\nlvchange --alloc contiguous VG/c\nlvchange --addtag a-new.name+1 VG/b",
+		"lvchange -My --major 253 --minor 77 VG/b\nlvchange --readahead 256 VG/b\nlvchange --alloc contiguous VG/c\nlvchange --addtag " +
+			"a-new.name+1 VG/b",
 		"vgchange --addtag b VG\npvchange --addtag c DEV\npvchange -xn DEV\nvgchange -u VG\npvchange -u DEV",
 		"pvchange -xy DEV\nlvcreate -n pv0 -l 3 VG\nlvcreate -n striped -l 2 VG\nlvremove -f VG/b",
 		"vgchange --alloc anywhere VG\nlvcreate --type striped --alloc anywhere -n s -i 2 -l 10 VG",
@@ -164,7 +165,8 @@ func TestRealSeveralDisks(t *testing.T) {
 // system, and it keeps all its files when what is free is noise.
 func TestRealFileSystems(t *testing.T) {
 	r := newReal(t, 400<<20)
-	r.lvm("pvcreate --dataalignmentoffset 3s DEV\nvgcreate -s 4m VG DEV\nlvcreate -n a -l 10 VG\nlvcreate -n b -l 10 VG\nlvcreate -n gone -l 7 VG\nlvextend -l +9 VG/a\n" +
+	r.lvm("pvcreate --dataalignmentoffset 3s DEV\nvgcreate -s 4m VG DEV\nlvcreate -n a -l 10 VG\nlvcreate -n b -l 10 VG\nlvcreate -n " +
+		"gone -l 7 VG\nlvextend -l +9 VG/a\n" +
 		"lvremove -f VG/gone\nlvextend -l +20 VG/b\nlvextend -l +1 VG/a\nlvextend -l +2 VG/b")
 	pv := r.must()
 	kinds, want := map[string]realfs.Kind{"a": realfs.Ext, "b": realfs.XFS}, map[string]realfs.Files{}

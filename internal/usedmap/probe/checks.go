@@ -49,7 +49,8 @@ func isFAT(s structure) bool {
 // Windows 7 the boot sector has the volume's GUID; "to go" is a small FAT with
 // the reader's programs, whose boot sector has it at another place.
 func isBitLocker(s structure) bool {
-	const guid, usedOnly = "\x3B\xD6\x67\x49\x29\x2E\xD8\x4A\x83\x99\xF6\xA3\x39\xE3\xD0\x01", "\x3B\x4D\xA8\x92\x80\xDD\x0E\x4D\x9E\x4E\xB1\xE3\x28\x4E\xAE\xD8"
+	const guid, usedOnly = "\x3B\xD6\x67\x49\x29\x2E\xD8\x4A\x83\x99\xF6\xA3\x39\xE3\xD0\x01",
+		"\x3B\x4D\xA8\x92\x80\xDD\x0E\x4D\x9E\x4E\xB1\xE3\x28\x4E\xAE\xD8"
 	return s.has(3, "-FVE-FS-") || s.has(160, guid) || s.has(160, usedOnly) || s.has(424, guid) || s.has(424, usedOnly)
 }
 

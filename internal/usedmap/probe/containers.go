@@ -9,14 +9,17 @@ var containers = []signature{
 	// lvm2, lib/format_text/layout.h, struct label_header: in one of the first
 	// four sectors of 512 bytes. LVM1 is lib/format1/disk-rep.h, struct pv_disk.
 	{name: "LVM2_member", start: every(512, 0, 4), magic: []string{"LABELONE"}},
-	{name: "LVM1_member", start: at(0), magic: []string{"HM\x01\x00", "HM\x02\x00"}, size: 12, check: func(s structure) bool { return s.le32(4) == 0 && s.le32(8)-1 < 64<<10 }},
+	{name: "LVM1_member", start: at(0), magic: []string{"HM\x01\x00", "HM\x02\x00"}, size: 12,
+		check: func(s structure) bool { return s.le32(4) == 0 && s.le32(8)-1 < 64<<10 }},
 	// cryptsetup, LUKS On-Disk Format 1 and 2. The second header of LUKS2 is
 	// where the first ends, and says where that is [256].
 	{name: "crypto_LUKS", start: at(0), magic: []string{"LUKS\xBA\xBE"}},
-	{name: "crypto_LUKS", start: at(16<<10, 32<<10, 64<<10, 128<<10, 256<<10, 512<<10, 1<<20, 2<<20, 4<<20), magic: []string{"SKUL\xBA\xBE\x00\x02"}, size: 264, check: func(s structure) bool { return s.be64(256) == uint64(s.off) }},
+	{name: "crypto_LUKS", start: at(16<<10, 32<<10, 64<<10, 128<<10, 256<<10, 512<<10, 1<<20, 2<<20, 4<<20),
+		magic: []string{"SKUL\xBA\xBE\x00\x02"}, size: 264, check: func(s structure) bool { return s.be64(256) == uint64(s.off) }},
 	{name: "BitLocker", start: at(0), size: 512, check: isBitLocker},
 	// libyal/libfvde, "FileVault Drive Encryption (FVDE)": a CoreStorage volume.
-	{name: "cs_fvault2", start: at(0), at: 88, magic: []string{"CS\x01\x00\x00\x00"}, size: 94, check: func(s structure) bool { return s.le16(8) == 1 && s.le16(10) == 0x10 }},
+	{name: "cs_fvault2", start: at(0), at: 88, magic: []string{"CS\x01\x00\x00\x00"}, size: 94,
+		check: func(s structure) bool { return s.le16(8) == 1 && s.le16(10) == 0x10 }},
 	// OpenBSD, softraidvar.h, SR_META_OFFSET.
 	{name: "softraid", start: at(8 << 10), magic: both[uint64](0x4D4152436372616D)},
 	// FreeBSD's GEOM classes (geli, gmirror, graid3 ...): the last sector.
@@ -26,8 +29,10 @@ var containers = []signature{
 	// in the order of the machine's bytes and in the last whole 64 KiB but one;
 	// mdp_superblock_1 is at the end (1.0), the start (1.1) or 4 KiB (1.2), and
 	// says where, in sectors [144].
-	{name: "linux_raid_member", start: back(64<<10, 64<<10), magic: both[uint32](0xA92B4EFC), size: 12, check: func(s structure) bool { return s.u32(4) == 0 && s.u32(8) < 256 }},
-	{name: "linux_raid_member", start: append(at(0, 4<<10), back(4<<10, 8<<10)...), magic: []string{"\xFC\x4E\x2B\xA9\x01\x00\x00\x00"}, size: 152, check: func(s structure) bool { return s.le64(144) == uint64(s.off)/512 }},
+	{name: "linux_raid_member", start: back(64<<10, 64<<10), magic: both[uint32](0xA92B4EFC), size: 12,
+		check: func(s structure) bool { return s.u32(4) == 0 && s.u32(8) < 256 }},
+	{name: "linux_raid_member", start: append(at(0, 4<<10), back(4<<10, 8<<10)...), magic: []string{"\xFC\x4E\x2B\xA9\x01\x00\x00\x00"},
+		size: 152, check: func(s structure) bool { return s.le64(144) == uint64(s.off)/512 }},
 	// drivers/md/bcache, struct cache_sb: magic [24].
 	{name: "bcache", start: at(4 << 10), at: 24, magic: []string{bcacheMagic}},
 	{name: "DM_snapshot_cow", start: at(0), magic: []string{"SnAp"}},
@@ -38,7 +43,8 @@ var containers = []signature{
 	{name: "ceph_bluestore", start: at(0), magic: []string{"bluestore block device"}},
 	{name: "mpool", start: at(0), magic: []string{"mpoolDev"}},
 	// libblkid: drbd.c, drbdmanage.c, drbdproxy_datalog.c, ocfs.c, opensvc_hb.c.
-	{name: "drbd", start: append(back(4<<10, 4<<10), back(512, 4<<10)...), at: 60, magic: []string{"\x83\x74\x02\x6B", "\x83\x74\x02\x6C", "\x83\x74\x02\x6D"}},
+	{name: "drbd", start: append(back(4<<10, 4<<10), back(512, 4<<10)...), at: 60,
+		magic: []string{"\x83\x74\x02\x6B", "\x83\x74\x02\x6C", "\x83\x74\x02\x6D"}},
 	{name: "drbdmanage_control_volume", start: at(0), magic: []string{"$DRBDmgr=q"}},
 	{name: "drbdproxy_datalog", start: at(0), magic: []string{"DRBDdlh*"}},
 	{name: "oracleasm", start: at(0), at: 32, magic: []string{"ORCLDISK"}},
@@ -48,7 +54,8 @@ var containers = []signature{
 	{name: "storage_spaces", start: at(4 << 10), magic: []string{"SDBC    "}},
 	// block/partitions/ldm.h: PRIVHEAD and TOCBLOCK of a dynamic disk, in sector
 	// 6 of the disk and in its last MiB, which on a GPT is a partition.
-	{name: "ldm", start: append(at(6*512, 6*4<<10), append(back(512, 512, 1<<20-1856*512), back(4<<10, 4<<10)...)...), magic: []string{"PRIVHEAD"}},
+	{name: "ldm", start: append(at(6*512, 6*4<<10), append(back(512, 512, 1<<20-1856*512), back(4<<10, 4<<10)...)...),
+		magic: []string{"PRIVHEAD"}},
 	{name: "ldm", start: back(512, 1<<20-512, 1<<20-2*512, 3*512, 2*512), magic: []string{"TOCBLOCK"}},
 	// Apple, AppleRAIDMember.h: the last whole 4 KiB.
 	{name: "apple_raid", start: back(4<<10, 4<<10), magic: []string{"AppleRAIDHeader"}},
@@ -56,24 +63,28 @@ var containers = []signature{
 	{name: "netware", start: at(32 * 512), magic: []string{"HOTFIX00"}},
 
 	// SNIA, Common RAID Disk Data Format: the anchor header is the last sector.
-	{name: "ddf_raid_member", start: append(back(512, 512, 257*512), back(4<<10, 4<<10)...), magic: both[uint32](0xDE11DE11), size: 33, check: func(s structure) bool { return s.b[32] == '0' }},
+	{name: "ddf_raid_member", start: append(back(512, 512, 257*512), back(4<<10, 4<<10)...), magic: both[uint32](0xDE11DE11), size: 33,
+		check: func(s structure) bool { return s.b[32] == '0' }},
 	// RAIDs of mainboards and simple controllers, made by their BIOS: dmraid,
 	// lib/format/ataraid. All count back from the disk's end.
 	{name: "isw_raid_member", start: append(back(512, 2*512), back(4<<10, 2*4<<10)...), magic: []string{"Intel Raid ISM Cfg Sig. "}},
 	{name: "lsi_mega_raid_member", start: back(512, 512), magic: []string{"$XIDE$"}},
 	{name: "via_raid_member", start: back(512, 512), magic: []string{"\x55\xAA"}, size: 51, check: isVIA},
 	{name: "silicon_medley_raid_member", start: back(512, 512), at: 0x60, magic: []string{"\x00\x00\x00\x2F"}, size: 512, check: isSilicon},
-	{name: "nvidia_raid_member", start: back(512, 2*512), magic: []string{"NVIDIA"}, size: 12, check: func(s structure) bool { return s.le32(8)-1 < 128 }},
+	{name: "nvidia_raid_member", start: back(512, 2*512), magic: []string{"NVIDIA"}, size: 12,
+		check: func(s structure) bool { return s.le32(8)-1 < 128 }},
 	{name: "promise_fasttrack_raid_member", start: promisePlaces, magic: []string{"Promise Technology, Inc."}},
 	{name: "hpt45x_raid_member", start: back(512, 11*512), magic: []string{"\xF3\x16\x78\x5A", "\xFD\x16\x78\x5A"}},
 	{name: "hpt37x_raid_member", start: at(9 * 512), at: 32, magic: []string{"\xF0\x16\x78\x5A", "\xFD\x16\x78\x5A"}},
-	{name: "adaptec_raid_member", start: back(512, 512), magic: []string{"\x37\xFC\x4D\x1E"}, size: 260, check: func(s structure) bool { return s.has(256, "DPTM") }},
+	{name: "adaptec_raid_member", start: back(512, 512), magic: []string{"\x37\xFC\x4D\x1E"}, size: 260,
+		check: func(s structure) bool { return s.has(256, "DPTM") }},
 	{name: "jmicron_raid_member", start: back(512, 512), magic: []string{"JM"}, size: 128, check: isJMicron},
 }
 
 // promisePlaces are all that dmraid looks at: they depend on the geometry that
 // the BIOS gave the disk.
-var promisePlaces = back(512, 63*512, 255*512, 256*512, 16*512, 399*512, 591*512, 675*512, 735*512, 911*512, 974*512, 991*512, 951*512, 3087*512)
+var promisePlaces = back(512, 63*512, 255*512, 256*512, 16*512, 399*512, 591*512, 675*512, 735*512, 911*512, 974*512, 991*512, 951*512,
+	3087*512)
 
 // isVIA: the version [2], a sum of bytes [50].
 func isVIA(s structure) bool {

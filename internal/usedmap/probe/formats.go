@@ -60,17 +60,22 @@ var formats = []signature{
 	{name: "reiserfs", start: at(8 << 10), at: 20, magic: []string{"ReIsErFs"}},
 	{name: "reiser4", start: at(64 << 10), magic: []string{"ReIsEr4"}},
 	// fs/jfs/jfs_superblock.h; jfs_logmgr.h, struct logsuper of an external log.
-	{name: "jfs", start: at(32 << 10), magic: []string{"JFS1"}, size: 20, check: func(s structure) bool { return power(uint64(s.le32(16)), 512, 64<<10) }},
-	{name: "jfs_log", start: at(4 << 10), magic: []string{"\x21\x43\x65\x87"}, size: 8, check: func(s structure) bool { return s.le32(4) <= 8 }},
+	{name: "jfs", start: at(32 << 10), magic: []string{"JFS1"}, size: 20,
+		check: func(s structure) bool { return power(uint64(s.le32(16)), 512, 64<<10) }},
+	{name: "jfs_log", start: at(4 << 10), magic: []string{"\x21\x43\x65\x87"}, size: 8,
+		check: func(s structure) bool { return s.le32(4) <= 8 }},
 	{name: "f2fs", start: at(1024, 4096+1024), magic: []string{"\x10\x20\xF5\xF2"}, size: 20, check: isF2FS},
 	// The second one is in the last whole block of 4 KiB.
-	{name: "nilfs2", start: append(at(1024), append(back(4<<10, 4<<10), back(512, 4<<10)...)...), at: 6, magic: []string{"\x34\x34"}, size: 24, check: isNILFS},
+	{name: "nilfs2", start: append(at(1024), append(back(4<<10, 4<<10), back(512, 4<<10)...)...), at: 6, magic: []string{"\x34\x34"},
+		size: 24, check: isNILFS},
 	{name: "bcachefs", start: at(4 << 10), at: 24, magic: []string{"\xC6\x85\x73\xF6\x66\xCE\x90\xA9\xD9\x6A\x60\xCF\x80\x3D\xF7\xEF"}},
 	// struct bch_sb_layout in sector 7 leads to the copies.
 	{name: "bcachefs", start: at(7 * 512), magic: []string{"\xC6\x85\x73\xF6\x66\xCE\x90\xA9\xD9\x6A\x60\xCF\x80\x3D\xF7\xEF", bcacheMagic}},
-	{name: "erofs", start: at(1024), magic: []string{"\xE2\xE1\xF5\xE0"}, size: 13, check: func(s structure) bool { return s.b[12] >= 9 && s.b[12] <= 16 }},
+	{name: "erofs", start: at(1024), magic: []string{"\xE2\xE1\xF5\xE0"}, size: 13,
+		check: func(s structure) bool { return s.b[12] >= 9 && s.b[12] <= 16 }},
 	{name: "squashfs", start: at(0), magic: []string{"hsqs", "sqsh", "qshs", "shsq"}},
-	{name: "cramfs", start: at(0, 512), magic: both[uint32](0x28CD3D45), size: 32, check: func(s structure) bool { return s.has(16, "Compressed ROMFS") }},
+	{name: "cramfs", start: at(0, 512), magic: both[uint32](0x28CD3D45), size: 32,
+		check: func(s structure) bool { return s.has(16, "Compressed ROMFS") }},
 	{name: "romfs", start: at(0), magic: []string{"-rom1fs-"}},
 	{name: "zonefs", start: at(0), magic: []string{"SFOZ"}},
 	{name: "exfs", start: at(0), magic: []string{"EXFS"}},
@@ -82,32 +87,40 @@ var formats = []signature{
 	{name: "udf", find: findUDF},
 
 	// include/uapi/linux/gfs2_ondisk.h, struct gfs2_sb: mh_type [4], sb_fs_format [24].
-	{name: "gfs", start: at(64 << 10), magic: []string{"\x01\x16\x19\x70"}, size: 28, check: func(s structure) bool { return s.be32(4) == 1 && s.be32(24) == 1309 }},
-	{name: "gfs2", start: at(64 << 10), magic: []string{"\x01\x16\x19\x70"}, size: 28, check: func(s structure) bool { return s.be32(4) == 1 && s.be32(24) != 1309 }},
+	{name: "gfs", start: at(64 << 10), magic: []string{"\x01\x16\x19\x70"}, size: 28,
+		check: func(s structure) bool { return s.be32(4) == 1 && s.be32(24) == 1309 }},
+	{name: "gfs2", start: at(64 << 10), magic: []string{"\x01\x16\x19\x70"}, size: 28,
+		check: func(s structure) bool { return s.be32(4) == 1 && s.be32(24) != 1309 }},
 	{name: "ocfs", start: at(8 << 10), magic: []string{"OracleCFS"}},
 	{name: "ocfs2", start: at(1024, 2048, 4096, 8192), magic: []string{"OCFSV2"}},
 	// glandium/vmfs-tools, vmfs_volume.h and vmfs_fs.h: the volume's header, and
 	// the file system's on the logical volume and where that is put on the disk.
-	{name: "VMFS_volume_member", start: at(1 << 20), magic: []string{"\x0D\xD0\x01\xC0"}, size: 8, check: func(s structure) bool { return s.le32(4) < 256 }},
+	{name: "VMFS_volume_member", start: at(1 << 20), magic: []string{"\x0D\xD0\x01\xC0"}, size: 8,
+		check: func(s structure) bool { return s.le32(4) < 256 }},
 	{name: "VMFS", start: at(2<<20, 19<<20), magic: []string{"\x5E\xF1\xAB\x2F", "\x5F\xF1\xAB\x2F"}, size: 0xA9, check: isVMFS},
 	{name: "vxfs", start: at(1024), magic: []string{"\xF5\xFC\x01\xA5"}},
 	{name: "vxfs", start: at(8 << 10), magic: []string{"\xA5\x01\xFC\xF5"}},
 	// util-linux, libblkid/src/superblocks: scoutfs.c, netware.c.
-	{name: "scoutfs", start: at(64 << 10), at: 4, magic: []string{"\x8B\x42\x3C\x10"}, size: 32, check: func(s structure) bool { return s.le64(24) == 16 }},
+	{name: "scoutfs", start: at(64 << 10), at: 4, magic: []string{"\x8B\x42\x3C\x10"}, size: 32,
+		check: func(s structure) bool { return s.le64(24) == 16 }},
 	{name: "nss", start: at(4 << 10), magic: []string{"SPB5"}},
 	{name: "minix", start: at(1024), at: 16, magic: both[uint16](0x137F, 0x138F, 0x2468, 0x2478), size: 24, check: isMinix, unless: "ext"},
 	{name: "minix", start: at(1024), at: 24, magic: both[uint16](0x4D5A), size: 30, check: isMinix3, unless: "ext"},
 	// fs/sysv/super.c of Linux up to 6.14.
 	{name: "sysv", start: at(512, 9<<10+512, 15<<10+512, 18<<10+512), at: 504, magic: both[uint32](0xFD187E20), size: 512, check: isSysV},
-	{name: "xenix", start: at(1024), at: 1016, magic: both[uint32](0x002B5544), size: 1024, check: func(s structure) bool { return s.u32(1020) == 1 || s.u32(1020) == 2 }},
+	{name: "xenix", start: at(1024), at: 1016, magic: both[uint32](0x002B5544), size: 1024,
+		check: func(s structure) bool { return s.u32(1020) == 1 || s.u32(1020) == 2 }},
 	// fs/bfs (SCO, UnixWare).
 	{name: "bfs", start: at(0), magic: []string{"\xCE\xFA\xAD\x1B"}},
 	{name: "efs", start: at(512), at: 28, magic: []string{"\x00\x07\x29\x59", "\x00\x07\x29\x5A"}},
-	{name: "befs", start: at(0, 512), at: 32, magic: both[uint32](0x42465331), size: 72, check: func(s structure) bool { return s.u32(68) == 0xDD121031 }},
-	{name: "qnx4", start: at(512), magic: []string{"/\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"}, size: 52, check: func(s structure) bool { return s.le16(50)&0xF000 == 0x4000 }},
+	{name: "befs", start: at(0, 512), at: 32, magic: both[uint32](0x42465331), size: 72,
+		check: func(s structure) bool { return s.u32(68) == 0xDD121031 }},
+	{name: "qnx4", start: at(512), magic: []string{"/\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"}, size: 52,
+		check: func(s structure) bool { return s.le16(50)&0xF000 == 0x4000 }},
 	{name: "qnx6", start: at(8<<10, 0), magic: both[uint32](0x68191122)},
 	// Amiga: the type of the file system is the first word of the volume.
-	{name: "affs", start: at(0), magic: []string{"DOS\x00", "DOS\x01", "DOS\x02", "DOS\x03", "DOS\x04", "DOS\x05", "DOS\x06", "DOS\x07", "PFS\x01", "PFS\x02", "PFS\x03", "SFS\x00", "SFS\x02"}},
+	{name: "affs", start: at(0), magic: []string{"DOS\x00", "DOS\x01", "DOS\x02", "DOS\x03", "DOS\x04", "DOS\x05", "DOS\x06", "DOS\x07",
+		"PFS\x01", "PFS\x02", "PFS\x03", "SFS\x00", "SFS\x02"}},
 	// OpenVMS Files-11, the home block's format name.
 	{name: "files11", start: at(512), at: 496, magic: []string{"DECFILE11"}},
 }

@@ -189,7 +189,8 @@ func TestBadSectorIsAnError(t *testing.T) {
 		if s.name == "zfs_member" {
 			end += 32 << 10 // all slots that the sample has
 		}
-		if got, err := FindDisk(volumeOf(bad, s.size), part, end); err != nil || slices.ContainsFunc(got, func(m Match) bool { return m.Name == s.name }) {
+		if got, err := FindDisk(volumeOf(bad, s.size), part, end); err != nil ||
+			slices.ContainsFunc(got, func(m Match) bool { return m.Name == s.name }) {
 			t.Errorf("%v: %v and the error %v, though it lies in a partition", s, got, err)
 		}
 	}

@@ -30,19 +30,26 @@ func makers() []maker {
 			out = append(out, maker{name, size, strings.Replace(command, "OPTIONS", o, 1)})
 		}
 	}
-	add("ext", 300*mib, "mkfs.ext4 -q -F OPTIONS IMG", "-b 1024", "-b 2048", "-t ext2 -b 1024 -r 0", "-t ext3", "-O bigalloc", "-O bigalloc -b 1024 -C 8192",
-		"-O ^has_journal,^resize_inode", "-O meta_bg,^resize_inode", "-O 64bit -b 65536", "-m 0 -N 5000", "-O ^64bit,^metadata_csum -g 256", "-o hurd")
+	add("ext", 300*mib, "mkfs.ext4 -q -F OPTIONS IMG", "-b 1024", "-b 2048", "-t ext2 -b 1024 -r 0", "-t ext3", "-O bigalloc",
+		"-O bigalloc -b 1024 -C 8192",
+		"-O ^has_journal,^resize_inode", "-O meta_bg,^resize_inode", "-O 64bit -b 65536", "-m 0 -N 5000", "-O ^64bit,^metadata_csum -g 256",
+		"-o hurd")
 	add("ext", 32*mib, "mke2fs -q -F -O journal_dev OPTIONS IMG", "-b 1024")
-	add("xfs", 300*mib, "mkfs.xfs -q -f OPTIONS IMG", "-m crc=0", "-b size=1024", "-b size=512 -m crc=0", "-s size=4096", "-b size=65536", "-d agcount=1", "-l agnum=0", "-i size=2048")
+	add("xfs", 300*mib, "mkfs.xfs -q -f OPTIONS IMG", "-m crc=0", "-b size=1024", "-b size=512 -m crc=0", "-s size=4096", "-b size=65536",
+		"-d agcount=1", "-l agnum=0", "-i size=2048")
 	add("xfs", 16*mib, "mkfs.xfs -q -f -d agcount=1 IMG") // its log is near to the start
 	add("btrfs", 300*mib, "mkfs.btrfs -q -f OPTIONS IMG", "-m dup -d dup", "-M", "--csum xxhash")
-	add("ntfs", 64*mib, "mkfs.ntfs -q -F -Q -p 0 -H 255 -S 63 OPTIONS IMG", "-s 512", "-s 512 -c 512", "-s 512 -c 65536", "-s 4096", "-s 512 -c 2097152")
+	add("ntfs", 64*mib, "mkfs.ntfs -q -F -Q -p 0 -H 255 -S 63 OPTIONS IMG", "-s 512", "-s 512 -c 512", "-s 512 -c 65536", "-s 4096",
+		"-s 512 -c 2097152")
 	add("exfat", 200*mib, "mkfs.exfat OPTIONS IMG", "-c 1M", "-c 4K -b 1M")
-	add("fat", 20*mib, "mkfs.fat OPTIONS IMG", "-F 12", "-F 16", "-F 32", "-F 32 -R 9", "-F 32 -s 1 -f 1", "-F 16 -f 4", "-S 4096", "-a -F 32", "-A", "--mbr=y -F 32", "-M 0xf0", "--variant=atari -S 2048")
+	add("fat", 20*mib, "mkfs.fat OPTIONS IMG", "-F 12", "-F 16", "-F 32", "-F 32 -R 9", "-F 32 -s 1 -f 1", "-F 16 -f 4", "-S 4096",
+		"-a -F 32", "-A", "--mbr=y -F 32", "-M 0xf0", "--variant=atari -S 2048")
 	add("fat", 1440*kib, "mkfs.fat IMG")
 	add("swap", 64*mib, "mkswap OPTIONS IMG", "-p 8192", "-p 16384", "-p 32768", "-p 65536")
-	add("LVM2_member", 64*mib, "pvcreate -qq OPTIONS LOOP", "--labelsector 0", "--labelsector 2", "--labelsector 3", "--metadatacopies 2", "--dataalignment 64k", "--pvmetadatacopies 0")
-	add("crypto_LUKS", 32*mib, "cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations 1000 --key-file KEY OPTIONS IMG", "--type luks1", "--type luks2 --luks2-metadata-size 4m")
+	add("LVM2_member", 64*mib, "pvcreate -qq OPTIONS LOOP", "--labelsector 0", "--labelsector 2", "--labelsector 3", "--metadatacopies 2",
+		"--dataalignment 64k", "--pvmetadatacopies 0")
+	add("crypto_LUKS", 32*mib, "cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations 1000 --key-file KEY OPTIONS IMG",
+		"--type luks1", "--type luks2 --luks2-metadata-size 4m")
 	add("DM_verity_hash", 8*mib, "veritysetup format KEY IMG")
 	add("bcache", 200*mib, "make-bcache -C IMG")
 	add("bcache", 200*mib, "make-bcache -B IMG")
@@ -53,7 +60,8 @@ func makers() []maker {
 	add("minix", 8*mib, "mkfs.minix OPTIONS IMG", "-1", "-2", "-3", "-1 -n 14", "-2 -n 14 -i 4000", "-3 -i 60000")
 	add("minix", 512*kib, "mkfs.minix OPTIONS IMG", "-2", "-3")
 	add("bfs", 8*mib, "mkfs.bfs IMG")
-	add("udf", 64*mib, "mkudffs OPTIONS IMG", "-b 512", "-b 1024", "-b 2048", "-b 4096", "--media-type=dvdram", "--media-type=cdrw", "--bootarea=mbr")
+	add("udf", 64*mib, "mkudffs OPTIONS IMG", "-b 512", "-b 1024", "-b 2048", "-b 4096", "--media-type=dvdram", "--media-type=cdrw",
+		"--bootarea=mbr")
 	add("iso9660", 0, "genisoimage -quiet OPTIONS -o IMG DIR", "-J -R", "-iso-level 4")
 	add("udf", 0, "genisoimage -quiet -udf -o IMG -J -R DIR") // a bridge: both are true
 	add("squashfs", 0, "mksquashfs DIR IMG -quiet -no-progress -noappend")
@@ -121,7 +129,8 @@ func findIn(t *testing.T, img string) []Match {
 }
 
 // known are the names that blkid has for ours.
-var known = map[string]string{"vfat": "fat", "ext2": "ext", "ext3": "ext", "ext4": "ext", "ext4dev": "ext", "jbd": "ext", "squashfs3": "squashfs"}
+var known = map[string]string{"vfat": "fat", "ext2": "ext", "ext3": "ext", "ext4": "ext", "ext4dev": "ext", "jbd": "ext",
+	"squashfs3": "squashfs"}
 
 // wipefs are the names, as ours, of all that wipefs would wipe in a file: an
 // independent list of what announces itself. The end of a boot sector alone
@@ -183,7 +192,8 @@ func TestRealOnesOverOthers(t *testing.T) {
 	testenv.Root(t)
 	var ours []maker
 	for _, m := range makers() {
-		if m.size >= 64*mib && !strings.Contains(m.command, "LOOP") && !slices.ContainsFunc(ours, func(o maker) bool { return o.name == m.name }) {
+		if m.size >= 64*mib && !strings.Contains(m.command, "LOOP") &&
+			!slices.ContainsFunc(ours, func(o maker) bool { return o.name == m.name }) {
 			m.size = 300 * mib
 			ours = append(ours, m)
 		}
@@ -259,11 +269,16 @@ func TestSamplesAreKnownToWipefs(t *testing.T) {
 		}
 	}
 	for _, name := range []string{ // what the libblkid of Debian 12 knows
-		"DM_integrity", "DM_snapshot_cow", "DM_verity_hash", "BitLocker", "LVM1_member", "LVM2_member", "ReFS", "VMFS", "VMFS_volume_member", "adaptec_raid_member",
-		"aix", "apfs", "bcache", "bfs", "btrfs", "ceph_bluestore", "cramfs", "crypto_LUKS", "ddf_raid_member", "drbd", "drbdproxy_datalog", "erofs", "exfat", "ext", "f2fs", "gfs2",
-		"hfs", "hfsplus", "hpfs", "hpt37x_raid_member", "hpt45x_raid_member", "iso9660", "isw_raid_member", "jfs", "jmicron_raid_member", "linux_raid_member",
-		"lsi_mega_raid_member", "minix", "mpool", "nilfs2", "nss", "nvidia_raid_member", "ocfs", "ocfs2", "oracleasm", "promise_fasttrack_raid_member", "reiser4", "reiserfs", "romfs",
-		"silicon_medley_raid_member", "solaris", "squashfs", "sun", "swap", "swsuspend", "sysv", "ubi", "ubifs", "udf", "ufs", "ultrix", "vdo", "via_raid_member", "vxfs", "xfs_external_log",
+		"DM_integrity", "DM_snapshot_cow", "DM_verity_hash", "BitLocker", "LVM1_member", "LVM2_member", "ReFS", "VMFS", "VMFS_volume_member",
+		"adaptec_raid_member",
+		"aix", "apfs", "bcache", "bfs", "btrfs", "ceph_bluestore", "cramfs", "crypto_LUKS", "ddf_raid_member", "drbd", "drbdproxy_datalog",
+		"erofs", "exfat", "ext", "f2fs", "gfs2",
+		"hfs", "hfsplus", "hpfs", "hpt37x_raid_member", "hpt45x_raid_member", "iso9660", "isw_raid_member", "jfs", "jmicron_raid_member",
+		"linux_raid_member",
+		"lsi_mega_raid_member", "minix", "mpool", "nilfs2", "nss", "nvidia_raid_member", "ocfs", "ocfs2", "oracleasm",
+		"promise_fasttrack_raid_member", "reiser4", "reiserfs", "romfs",
+		"silicon_medley_raid_member", "solaris", "squashfs", "sun", "swap", "swsuspend", "sysv", "ubi", "ubifs", "udf", "ufs", "ultrix", "vdo",
+		"via_raid_member", "vxfs", "xfs_external_log",
 		"zfs_member", "zonefs",
 	} {
 		if !agreed[name] {
@@ -296,7 +311,8 @@ func TestBootLoadersAnnounceNothing(t *testing.T) {
 		"btrfs": read(maker{"btrfs", 200 * mib, "mkfs.btrfs -q -f IMG"}.make(t))[:1*mib],
 		"ext":   read(maker{"ext", 20 * mib, "mkfs.ext4 -q -F IMG"}.make(t))[:1*mib],
 	}
-	for _, modules := range []string{"biosdisk part_msdos ext2", "biosdisk part_gpt btrfs zstd", "biosdisk part_msdos part_gpt lvm mdraid1x cryptodisk luks luks2 xfs ntfs zfs hfsplus ufs1 ufs2 search"} {
+	for _, modules := range []string{"biosdisk part_msdos ext2", "biosdisk part_gpt btrfs zstd",
+		"biosdisk part_msdos part_gpt lvm mdraid1x cryptodisk luks luks2 xfs ntfs zfs hfsplus ufs1 ufs2 search"} {
 		core := filepath.Join(t.TempDir(), "core.img")
 		realfs.Run(t, "grub-mkimage", append([]string{"-O", "i386-pc", "-p", "/boot/grub", "-o", core}, strings.Fields(modules)...)...)
 		grub := read(core)

@@ -110,7 +110,9 @@ func samples() []sample {
 	last := []int64{-512}
 
 	for _, incompat := range []string{"42000000", "c2020000", "00000000"} { // ext4 with and without 64bit, ext2
-		add("ext", 1080, where(1024, parts{0: "00200000 00800000", 12: "00100000 f01f0000 00000000 02000000 02000000 00200000 00200000 00200000", 56: "53ef 0100", 76: "01000000", 88: "0001", 96: incompat}))
+		add("ext", 1080, where(1024, parts{0: "00200000 00800000",
+			12: "00100000 f01f0000 00000000 02000000 02000000 00200000 00200000 00200000", 56: "53ef 0100", 76: "01000000", 88: "0001",
+			96: incompat}))
 	}
 	add("ext", 1080, where(1024, parts{4: "00040000", 20: "01000000", 56: "53ef", 76: "01000000", 96: "08000000"})) // an external journal
 	add("ext", 1080, where(1024, parts{0: "80000000 00080000", 20: "01000000", 32: "00200000 00200000 80000000", 56: "53ef 0100"}))
@@ -142,7 +144,8 @@ func samples() []sample {
 	add("btrfs", 65600, parts{65600: "'_BHRfS_M"})
 	for _, page := range []int64{4 * kib, 8 * kib, 16 * kib, 32 * kib, 64 * kib} {
 		head := parts{1024: "01000000 ff0f0000"}
-		for name, texts := range map[string][]string{"swap": {"SWAPSPACE2"}, "swap-v1": {"SWAP-SPACE"}, "swsuspend": {"S1SUSPEND", "S2SUSPEND", "ULSUSPEND", "LINHIB0001"}} {
+		for name, texts := range map[string][]string{"swap": {"SWAPSPACE2"}, "swap-v1": {"SWAP-SPACE"},
+			"swsuspend": {"S1SUSPEND", "S2SUSPEND", "ULSUSPEND", "LINHIB0001"}} {
 			for _, text := range texts {
 				at := where(0, head)
 				at[page-10] = "'" + text
@@ -151,7 +154,8 @@ func samples() []sample {
 		}
 	}
 	add("swsuspend", 0, parts{0: "edc302e99856e50c", 4086: "'TuxOnIce"})
-	add("hpfs", 8192, parts{0: "eb3c90 4f53322032302e30 0002 04 0100 02 0002 0080 f8 2000", 38: "28", 54: "'HPFS    ", 510: "55aa", 8192: "49e895f9 c5e953fa 0202", 8704: "491891f9"})
+	add("hpfs", 8192, parts{0: "eb3c90 4f53322032302e30 0002 04 0100 02 0002 0080 f8 2000", 38: "28", 54: "'HPFS    ", 510: "55aa",
+		8192: "49e895f9 c5e953fa 0202", 8704: "491891f9"})
 	add("apfs", 32, parts{8: "0100000000000000 0200000000000000 01000080 00000000", 32: "'NXSB", 36: "00100000 0018000000000000"})
 	mdb := parts{0: "'BD", 10: "0100 0000 0003 0000 5dc0 00001000 00004000 0010 00000010 5d00 05", 37: "'label"}
 	add("hfs", 1024, where(1024, mdb))
@@ -214,7 +218,8 @@ func samples() []sample {
 	add("iso9660", 32777, parts{32776: "01", 32777: "'CDROM", 32782: "01"})
 	for _, step := range []int64{2 * kib, 4 * kib} {
 		for _, nsr := range []string{"'NSR02", "'NSR03"} {
-			add("udf", 32769+2*step, where(32769, parts{0: "'BEA01", step: "'BOOT2", 2 * step: nsr, 3 * step: "'TEA01", 256*step - 32769: "0200 0200 0000 0000 0000 0000 00010000"}))
+			add("udf", 32769+2*step, where(32769, parts{0: "'BEA01", step: "'BOOT2", 2 * step: nsr, 3 * step: "'TEA01",
+				256*step - 32769: "0200 0200 0000 0000 0000 0000 00010000"}))
 		}
 	}
 	each("gfs", []int64{65536}, 0, parts{0: "01161970 00000001", 24: "0000051d 00000579"})
@@ -236,7 +241,8 @@ func samples() []sample {
 		}
 		first := map[string]string{"13": "1900", "24": "2e00"}[magic[2:]]
 		add("minix", 1040, where(1024, parts{0: "a002" + zones[:4] + "01000100" + first + "0000 001c0810 " + magic + " 0100 00080000"}))
-		add("minix", 1040, where(1024, parts{0: "02a0" + swapped(zones[:4]) + "00010001" + swapped(first) + "0000 10081c00 " + swapped(magic) + " 0001 00000800"}))
+		add("minix", 1040, where(1024, parts{0: "02a0" + swapped(zones[:4]) + "00010001" + swapped(first) + "0000 10081c00 " + swapped(magic) +
+			" 0001 00000800"}))
 	}
 	add("minix", 1048, where(1024, parts{0: "a0020000 0000 0100 0100 2e00 0000 0000 ffffff7f 00080000 5a4d 0000 0004 00"}))
 	add("minix", 1048, where(1024, parts{0: "000002a0 0000 0001 0001 002e 0000 0000 7fffffff 00000800 4d5a 0000 1000 00"}))
@@ -252,7 +258,8 @@ func samples() []sample {
 	add("qnx4", 512, parts{512: "2f", 512 + 50: "ed41"})
 	each("qnx6", []int64{0, 8192}, 0, parts{0: "22111968"})
 	each("qnx6", []int64{0, 8192}, 0, parts{0: "68191122"})
-	for _, magic := range []string{"444f5300", "444f5301", "444f5302", "444f5303", "444f5304", "444f5305", "444f5306", "444f5307", "50465301", "50465302", "50465303", "53465300", "53465302"} {
+	for _, magic := range []string{"444f5300", "444f5301", "444f5302", "444f5303", "444f5304", "444f5305", "444f5306", "444f5307",
+		"50465301", "50465302", "50465303", "53465300", "53465302"} {
 		add("affs", 0, parts{0: magic})
 	}
 	add("files11", 1008, parts{1008: "'DECFILE11B  "})
@@ -269,8 +276,10 @@ func samples() []sample {
 	used := "3b4da89280dd0e4d9e4eb1e3284eaed8"
 	for _, at := range []parts{
 		{0: "eb5290", 3: "'-FVE-FS-", 11: "0002 08 0000 00 0000 0000 f8 0000"},
-		{0: "eb5890", 3: "'-FVE-FS-", 11: "0002 08 0000 00 0000 0000 f8 0000", 82: "'FAT32   ", 160: guid, 176: "0000100000000000", mib: "'-FVE-FS-"},
-		{0: "eb5890", 3: "'MSWIN4.1", 11: "0002 08 6e0f 02 0000 0000 f8 0000 3f00 ff00 00080000 00003c00 4a080000", 424: guid, 440: "0000100000000000", 510: "55aa", mib: "'-FVE-FS-"},
+		{0: "eb5890", 3: "'-FVE-FS-", 11: "0002 08 0000 00 0000 0000 f8 0000", 82: "'FAT32   ", 160: guid, 176: "0000100000000000",
+			mib: "'-FVE-FS-"},
+		{0: "eb5890", 3: "'MSWIN4.1", 11: "0002 08 6e0f 02 0000 0000 f8 0000 3f00 ff00 00080000 00003c00 4a080000", 424: guid,
+			440: "0000100000000000", 510: "55aa", mib: "'-FVE-FS-"},
 		{0: "eb5890", 3: "'MSWIN4.1", 11: "0002 08 6e0f 02 0000 0000 f8 0000 3f00 ff00 00080000 00003c00 4a080000", 424: used},
 		{160: used},
 	} {
@@ -283,7 +292,8 @@ func samples() []sample {
 	each("linux_raid_member", []int64{-64 * kib}, 0, parts{0: "fc4e2ba9 00000000 5a000000"})
 	each("linux_raid_member", []int64{-64 * kib}, 0, parts{0: "a92b4efc 00000000 0000005b"})
 	for _, at := range []int64{0, 4096, vol - 8192} {
-		add("linux_raid_member", at, where(at, parts{0: "fc4e2ba9 01000000", 144: hex.EncodeToString(binary.LittleEndian.AppendUint64(nil, uint64(at/512)))}))
+		add("linux_raid_member", at, where(at, parts{0: "fc4e2ba9 01000000",
+			144: hex.EncodeToString(binary.LittleEndian.AppendUint64(nil, uint64(at/512)))}))
 	}
 	add("bcache", 4120, parts{4104: "0800000000000000", 4120: "c68573f64e1a45ca8265f57f48ba6d81"})
 	add("DM_snapshot_cow", 0, parts{0: "'SnAp"})

@@ -5,24 +5,30 @@ package probe
 var tables = []signature{
 	// sys/disklabel.h of the BSDs: in sector 1, on some machines in sector 0.
 	// d_magic [0], d_magic2 [132].
-	{name: "bsd", start: at(512, 0, 64, 128, 4<<10), magic: both[uint32](0x82564557), size: 136, check: func(s structure) bool { return s.u32(132) == 0x82564557 }},
+	{name: "bsd", start: at(512, 0, 64, 128, 4<<10), magic: both[uint32](0x82564557), size: 136,
+		check: func(s structure) bool { return s.u32(132) == 0x82564557 }},
 	// Solaris on x86, sys/vtoc.h: sector 1 of its partition; v_sanity [12].
-	{name: "solaris", start: at(512, 4<<10), at: 12, magic: []string{"\xEE\xDE\x0D\x60"}, size: 20, check: func(s structure) bool { return s.le32(16) == 1 }},
+	{name: "solaris", start: at(512, 4<<10), at: 12, magic: []string{"\xEE\xDE\x0D\x60"}, size: 20,
+		check: func(s structure) bool { return s.le32(16) == 1 }},
 	// UnixWare: sector 29 of its partition.
 	{name: "unixware", start: at(29 * 512), at: 4, magic: []string{"\x0D\x60\x5E\xCA"}},
 	// block/partitions: sun.c, sgi.c, mac.c, amiga.c, ultrix.c, aix.c.
 	{name: "sun", start: at(0), at: 508, magic: []string{"\xDA\xBE"}, size: 512, check: isSun},
 	{name: "sgi", start: at(0), magic: []string{"\x0B\xE5\xA9\x41"}},
-	{name: "mac", start: at(512), magic: []string{"PM\x00\x00"}, size: 16, check: func(s structure) bool { return s.be32(4)-1 < 256 && s.be32(12) != 0 }},
-	{name: "amiga_rdb", start: every(512, 0, 16), magic: []string{"RDSK"}, size: 8, check: func(s structure) bool { return s.be32(4)-1 < 128 }},
+	{name: "mac", start: at(512), magic: []string{"PM\x00\x00"}, size: 16,
+		check: func(s structure) bool { return s.be32(4)-1 < 256 && s.be32(12) != 0 }},
+	{name: "amiga_rdb", start: every(512, 0, 16), magic: []string{"RDSK"}, size: 8,
+		check: func(s structure) bool { return s.be32(4)-1 < 128 }},
 	{name: "ultrix", start: at(16<<10 - 72), magic: []string{"\x57\x29\x03\x00\x01\x00\x00\x00"}},
 	{name: "aix", start: at(0), magic: []string{"\xC9\xC2\xD4\xC1"}},
 }
 
 // nestedTables are those that are looked for where none should be.
 var nestedTables = []signature{
-	{name: "gpt", start: at(0), at: 510, magic: []string{"\x55\xAA"}, size: 512, check: func(s structure) bool { return isMBR(s) && protects(s) }},
-	{name: "dos", start: at(0), at: 510, magic: []string{"\x55\xAA"}, size: 512, check: func(s structure) bool { return isMBR(s) && !protects(s) }},
+	{name: "gpt", start: at(0), at: 510, magic: []string{"\x55\xAA"}, size: 512,
+		check: func(s structure) bool { return isMBR(s) && protects(s) }},
+	{name: "dos", start: at(0), at: 510, magic: []string{"\x55\xAA"}, size: 512,
+		check: func(s structure) bool { return isMBR(s) && !protects(s) }},
 }
 
 // isMBR: a boot record that divides the volume, and no boot sector of a file

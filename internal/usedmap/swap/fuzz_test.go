@@ -29,7 +29,8 @@ func FuzzRead(f *testing.F) {
 		page := free[0].Off
 		mark := make([]byte, len(signed))
 		p.ReadAt(mark, page-int64(len(signed)))
-		if string(mark) != signed || page < minPage || page > maxPage || free[0] != (image.Range{Off: page, Len: found.Size - page}) || found.Size > p.Size || found.Size%page != 0 {
+		if string(mark) != signed || page < minPage || page > maxPage || free[0] != (image.Range{Off: page, Len: found.Size - page}) ||
+			found.Size > p.Size || found.Size%page != 0 {
 			t.Errorf("%v is free of %d", free, p.Size)
 		}
 	})

@@ -123,7 +123,8 @@ func TestDoubt(t *testing.T) {
 func TestMkswap(t *testing.T) {
 	testenv.Root(t)
 	for _, args := range []string{
-		"-p 4096", "-p 8192 -L eight", "-p 16384", "-p 32768 -L exactly16letters", "-p 65536 -U 12345678-1234-1234-1234-123456789abc", "-L x -U clear", "-v1",
+		"-p 4096", "-p 8192 -L eight", "-p 16384", "-p 32768 -L exactly16letters", "-p 65536 -U 12345678-1234-1234-1234-123456789abc",
+		"-L x -U clear", "-v1",
 	} {
 		img := realfs.File(t, 3<<20+1536)
 		realfs.Run(t, "mkswap", append(strings.Fields(args), img)...)

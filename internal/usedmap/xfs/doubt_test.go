@@ -307,7 +307,8 @@ func TestChecksums(t *testing.T) {
 			crc  int
 		}{
 			"superblock": {0, superblockCRC}, "copy of the superblock": {d.group(1), superblockCRC}, "AGF": {d.group(1) + 512, agfCRC},
-			"AGI": {d.group(1) + 1024, agiCRC}, "AGFL": {d.group(1) + 1536, agflCRC}, "tree by place": {d.bno(1), treeCRC}, "tree by size": {d.cnt(1), treeCRC},
+			"AGI": {d.group(1) + 1024, agiCRC}, "AGFL": {d.group(1) + 1536, agflCRC}, "tree by place": {d.bno(1), treeCRC},
+			"tree by size": {d.cnt(1), treeCRC},
 		} {
 			n := int64(512)
 			if s.crc == treeCRC {

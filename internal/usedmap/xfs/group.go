@@ -75,8 +75,10 @@ func (g *group) read() error {
 	if err != nil {
 		return err
 	}
-	cnt := &tree{group: g, name: "tree of free extents by size", magics: [2]uint32{0x41425443, 0x41423343}, root: g.agf.CntRoot, levels: g.agf.CntLevels}
-	bno := &tree{group: g, name: "tree of free extents by place", magics: [2]uint32{0x41425442, 0x41423342}, root: g.agf.BnoRoot, levels: g.agf.BnoLevels}
+	cnt := &tree{group: g, name: "tree of free extents by size", magics: [2]uint32{0x41425443, 0x41423343}, root: g.agf.CntRoot,
+		levels: g.agf.CntLevels}
+	bno := &tree{group: g, name: "tree of free extents by place", magics: [2]uint32{0x41425442, 0x41423342}, root: g.agf.BnoRoot,
+		levels: g.agf.BnoLevels}
 	bySize, byPlace := &tally{}, &tally{}
 	for _, t := range []*tree{cnt, bno} {
 		if err := t.descend(); err != nil {

@@ -123,7 +123,8 @@ func (p *planted) plant(t *rapid.T, magic uint32, all []extent) (root, levels ui
 func TestTreesOfManyLevels(t *testing.T) {
 	deepest := uint32(0)
 	rapid.Check(t, func(t *rapid.T) {
-		s := &superblock{Version: rapid.SampledFrom([]uint16{4, 5}).Draw(t, "version"), BlockSize: 512, SectorSize: 512, GroupSize: 1000, Blocks: 1000, UUID: [16]byte{3}}
+		s := &superblock{Version: rapid.SampledFrom([]uint16{4, 5}).Draw(t, "version"), BlockSize: 512, SectorSize: 512, GroupSize: 1000,
+			Blocks: 1000, UUID: [16]byte{3}}
 		p := &planted{group: &group{superblock: s, length: 1000}, disk: make([]byte, 1000*512), next: 5}
 		var all []extent
 		at := uint32(20000)

@@ -41,9 +41,12 @@ func prove(t *testing.T, k realfs.Kind, img string) *volume.Found {
 // logs or groups that want more room.
 func TestOptions(t *testing.T) {
 	for args, size := range map[string]int64{
-		"-L twelve_bytes": 64, "-m rmapbt=1 -i nrext64=1": 64, "-m finobt=0,inobtcount=0 -i sparse=0": 64, "-m reflink=0,bigtime=0 -i size=2048": 64,
-		"-b size=1024": 64, "-b size=2048 -n size=65536": 64, "-b size=16384": 64, "-b size=65536": 160, "-s size=4096": 64, "-s size=32768 -b size=32768": 160,
-		"-d agcount=1": 64, "-d agcount=9": 160, "-d agsize=5003b": 64, "-d su=64k,sw=3 -l su=256k": 160, "-l agnum=2": 64,
+		"-L twelve_bytes": 64, "-m rmapbt=1 -i nrext64=1": 64, "-m finobt=0,inobtcount=0 -i sparse=0": 64,
+		"-m reflink=0,bigtime=0 -i size=2048": 64,
+		"-b size=1024":                        64,
+		"-b size=2048 -n size=65536":          64, "-b size=16384": 64, "-b size=65536": 160, "-s size=4096": 64,
+		"-s size=32768 -b size=32768": 160,
+		"-d agcount=1":                64, "-d agcount=9": 160, "-d agsize=5003b": 64, "-d su=64k,sw=3 -l su=256k": 160, "-l agnum=2": 64,
 	} {
 		t.Run(args, func(t *testing.T) {
 			testenv.Root(t)
