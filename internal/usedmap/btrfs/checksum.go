@@ -5,6 +5,9 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"hash/crc32"
+
+	"github.com/cespare/xxhash/v2"
+	"golang.org/x/crypto/blake2b"
 )
 
 // checksum is the first bytes of a block, of all bytes after its first 32.
@@ -15,9 +18,9 @@ var checksums = map[uint16]checksum{
 	0: func(data []byte) []byte {
 		return binary.LittleEndian.AppendUint32(nil, crc32.Checksum(data, castagnoli))
 	},
-	1: func(data []byte) []byte { return binary.LittleEndian.AppendUint64(nil, xxhash64(data)) },
+	1: func(data []byte) []byte { return binary.LittleEndian.AppendUint64(nil, xxhash.Sum64(data)) },
 	2: func(data []byte) []byte { s := sha256.Sum256(data); return s[:] },
-	3: func(data []byte) []byte { s := blake2b256(data); return s[:] },
+	3: func(data []byte) []byte { s := blake2b.Sum256(data); return s[:] },
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
