@@ -7,9 +7,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"testbox-imaging/internal/chunk"
-	"testbox-imaging/internal/copier"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/store"
+	"testbox-imaging/internal/usedmap"
 	"testbox-imaging/internal/words"
 )
 
@@ -45,13 +45,13 @@ said. The exit code is 6 if they differ.`,
 
 // diskDiff is how two images of a disk differ.
 type diskDiff struct {
-	Disk    string             `json:"disk"`
-	With    string             `json:"with,omitempty"`  // the second one's name, if it is another
-	Sizes   []diskSize         `json:"sizes,omitempty"` // of both disks, if they are not equal
-	Regions int                `json:"regions"`         // of 256 MiB in which something differs
-	Bytes   int64              `json:"bytes"`
-	Parts   []copier.PartTally `json:"parts,omitempty"`
-	Places  []chunk.Difference `json:"places"`
+	Disk    string              `json:"disk"`
+	With    string              `json:"with,omitempty"`  // the second one's name, if it is another
+	Sizes   []diskSize          `json:"sizes,omitempty"` // of both disks, if they are not equal
+	Regions int                 `json:"regions"`         // of 256 MiB in which something differs
+	Bytes   int64               `json:"bytes"`
+	Parts   []usedmap.PartTally `json:"parts,omitempty"`
+	Places  []chunk.Difference  `json:"places"`
 }
 
 // diskSize is how large a disk is.
@@ -138,7 +138,7 @@ func diffDisk(cmd *cobra.Command, s *store.Locked, of [2]*image.Record, a, b *im
 		return out, err
 	}
 	defer ib.Close()
-	layout := copier.ParseLayout(ia.Root.Layout)
+	layout := usedmap.ParseLayout(ia.Root.Layout)
 	tally := layout.Tally()
 	last := int64(-1)
 	err = chunk.Diff(cmd.Context(), ia, ib, func(d chunk.Difference) error {

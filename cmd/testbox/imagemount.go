@@ -13,9 +13,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"testbox-imaging/internal/copier"
 	"testbox-imaging/internal/imagefs"
 	"testbox-imaging/internal/store"
+	"testbox-imaging/internal/usedmap"
 )
 
 // mountOptions are the flags of image mount.
@@ -92,7 +92,7 @@ func runImageMount(cmd *cobra.Command, s *store.Locked, arg, dir string, tell bo
 	// Whoever still uses a file when this is interrupted can go on.
 	ctx := context.WithoutCancel(cmd.Context())
 	var disks []imagefs.Disk
-	layouts := map[string][]copier.LayoutPart{}
+	layouts := map[string][]usedmap.LayoutPart{}
 	for _, d := range chosen(r, sel) {
 		im, err := openImage(cmd.Context(), s, r, d)
 		if err != nil {
@@ -103,7 +103,7 @@ func runImageMount(cmd *cobra.Command, s *store.Locked, arg, dir string, tell bo
 		defer view.Close()
 		file := imagefs.File{Name: d.Name, Size: d.Disk.Size, ModTime: r.Time, ReaderAt: view}
 		disks = append(disks, imagefs.Disk{File: file, SectorSize: d.Disk.SectorSize})
-		layouts[d.Name] = copier.ParseLayout(im.Root.Layout).Parts
+		layouts[d.Name] = usedmap.ParseLayout(im.Root.Layout).Parts
 	}
 	var logged atomic.Bool
 	say := func(format string, args ...any) {
@@ -159,7 +159,7 @@ func serveInBackground(cmd *cobra.Command, m *imagefs.Mount, dir string) error {
 }
 
 // printShown says which files there are.
-func printShown(cmd *cobra.Command, what, dir string, shown []imagefs.Shown, layouts map[string][]copier.LayoutPart) {
+func printShown(cmd *cobra.Command, what, dir string, shown []imagefs.Shown, layouts map[string][]usedmap.LayoutPart) {
 	cmd.Printf("%s is mounted on %s:\n", what, dir)
 	var b strings.Builder
 	tab := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
@@ -177,7 +177,7 @@ func printShown(cmd *cobra.Command, what, dir string, shown []imagefs.Shown, lay
 }
 
 // holdsOf is what the backup knew to be in a file.
-func holdsOf(f imagefs.Shown, parts []copier.LayoutPart) string {
+func holdsOf(f imagefs.Shown, parts []usedmap.LayoutPart) string {
 	for _, p := range parts {
 		if f.Number != 0 && p.Number == f.Number {
 			return strings.TrimSpace(p.FS + " " + p.Label)

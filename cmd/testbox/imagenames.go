@@ -17,6 +17,7 @@ import (
 	"testbox-imaging/internal/match"
 	"testbox-imaging/internal/parttab"
 	"testbox-imaging/internal/store"
+	"testbox-imaging/internal/usedmap"
 )
 
 // traits are what a disk is known by beside its identity, which files do not
@@ -27,7 +28,7 @@ type traits struct {
 	file    string   // the file's name; "" for a device
 }
 
-func traitsOf(r copier.Source, sector int, layout copier.Layout) (t traits) {
+func traitsOf(r copier.Source, sector int, layout usedmap.Layout) (t traits) {
 	if table, err := parttab.Read(r, r.Size(), sector); err == nil {
 		t.table = table.ID
 	}
@@ -93,9 +94,9 @@ func nameDisks(cmd *cobra.Command, s *store.Locked, box string, disks []namedDis
 // name the latest counts.
 func (n *naming) recall(ctx context.Context, s *store.Locked, rs []*image.Record) {
 	for _, d := range n.disks {
-		var layout copier.Layout
+		var layout usedmap.Layout
 		if d.used != nil {
-			layout = copier.LayoutOf(d.used)
+			layout = d.used.Layout()
 		}
 		t := traitsOf(d, d.identity.SectorSize, layout)
 		if d.kernel == "" {
@@ -126,7 +127,7 @@ func (n *naming) remember(ctx context.Context, s *store.Locked, r *image.Record,
 	k := knownDisk{RecordedDisk: d, last: last, now: -1}
 	if im, err := openImage(ctx, s, r, d); err == nil { // of one that is damaged less is known
 		view := im.ReaderAt(ctx, viewCache)
-		k.traits = traitsOf(readOnlyDisk{view, view.Size()}, d.Disk.SectorSize, copier.ParseLayout(im.Root.Layout))
+		k.traits = traitsOf(readOnlyDisk{view, view.Size()}, d.Disk.SectorSize, usedmap.ParseLayout(im.Root.Layout))
 		view.Close()
 		im.Close()
 	}

@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"testbox-imaging/internal/chunk"
-	"testbox-imaging/internal/copier"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/object"
 	"testbox-imaging/internal/store"
@@ -81,7 +80,7 @@ func showImage(cmd *cobra.Command, s *store.Locked, r *image.Record, sel store.S
 	}
 	printRecord(cmd, s, r)
 	for _, d := range chosen(r, sel) {
-		printDisk(cmd, d, copier.ParseLayout(shown.Layouts[d.Name]).Parts)
+		printDisk(cmd, d, usedmap.ParseLayout(shown.Layouts[d.Name]).Parts)
 		if what, is := shown.Damaged[d.Name]; is {
 			cmd.Printf("  %s\n", what)
 			cmd.Printf("  this was found at %s; `testbox store scrub` and `testbox image verify` look again\n", what.Found.Format(time.RFC3339))
@@ -111,7 +110,7 @@ func printRecord(cmd *cobra.Command, s *store.Locked, r *image.Record) {
 	}
 }
 
-func printDisk(cmd *cobra.Command, d *image.RecordedDisk, parts []copier.LayoutPart) {
+func printDisk(cmd *cobra.Command, d *image.RecordedDisk, parts []usedmap.LayoutPart) {
 	cmd.Printf("\n%s (was %s): %s\n", d.Name, printable(d.Kernel), printable(d.Disk.String()))
 	cmd.Printf("  image %s\n", d.Root)
 	cmd.Printf("  data %s, zero %s, not used %s; added %s to the store\n", bytesText(d.Data), bytesText(d.Zero), bytesText(d.Unused), bytesText(d.Stored))

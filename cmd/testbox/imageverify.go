@@ -14,6 +14,7 @@ import (
 	"testbox-imaging/internal/object"
 	"testbox-imaging/internal/progress"
 	"testbox-imaging/internal/store"
+	"testbox-imaging/internal/usedmap"
 )
 
 func newImageVerifyCmd() *cobra.Command {
@@ -194,7 +195,7 @@ func verifyDisk(cmd *cobra.Command, s *store.Locked, p *progressLine, r *image.R
 	defer im.Close()
 	j := copier.StoredJob(cmd.Context(), d.Name, im, t)
 	j.Fit = fitting(d, func(format string, args ...any) { p.end(); cmd.PrintErrf(format+"\n", args...) })
-	layout := copier.ParseLayout(im.Root.Layout)
+	layout := usedmap.ParseLayout(im.Root.Layout)
 	tally := layout.Tally()
 	opt := t.options(p)
 	opt.Differs = tally.Add
@@ -208,7 +209,7 @@ func verifyDisk(cmd *cobra.Command, s *store.Locked, p *progressLine, r *image.R
 }
 
 // printCompared says how much of a disk differs from its image, and where.
-func printCompared(cmd *cobra.Command, d *restoring, r *image.Receipt, t *copier.Tally) {
+func printCompared(cmd *cobra.Command, d *restoring, r *image.Receipt, t *usedmap.Tally) {
 	if len(r.Differ) == 0 {
 		cmd.Printf("%s: %s: nothing differs in %s\n", d.Name, d.path, bytesText(r.Read))
 	}

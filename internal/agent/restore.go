@@ -86,7 +86,7 @@ func (s *session) verifyDisk(ctx context.Context, j copier.Job, d disk.Disk) (di
 	if err != nil {
 		return false, err
 	}
-	layout := copier.LayoutOf(m)
+	layout := m.Layout()
 	tally := layout.Tally()
 	p := s.progress(j.Name)
 	opt := s.copierOptions(p, d)

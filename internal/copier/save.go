@@ -68,7 +68,11 @@ func Save(ctx context.Context, src Source, st chunk.Session, m *usedmap.Map, opt
 	if s.bad, err = newBadList(src, s.used, given); err != nil {
 		return Saved{}, err
 	}
-	err = s.run(ctx, st, layoutOf(m))
+	var layout []byte
+	if m != nil {
+		layout = m.StoredLayout()
+	}
+	err = s.run(ctx, st, layout)
 	return s.saved, err
 }
 

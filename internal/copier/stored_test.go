@@ -175,26 +175,11 @@ func TestLayout(t *testing.T) {
 	m := mapOf(mib)
 	m.Table = "gpt"
 	m.Parts[0].FS, m.Parts[0].Label = "ext4", "root"
-	pieces := []image.Range{{Off: 8192, Len: 4096}, {Off: 0, Len: 4096}}
-	m.Parts[0].Volumes = []usedmap.Part{
-		{Kind: usedmap.Logical, Name: "lv"}, {Kind: usedmap.Logical, Ranges: pieces},
-		{Kind: usedmap.Logical, Ranges: make([]image.Range, maxPieces+1)},
-	}
 	s := saveOf(t, faults.NewDisk(make([]byte, mib)), m, Options{})
-	var l Layout
+	var l usedmap.Layout
 	must(t, json.Unmarshal(s.im.Root.Layout, &l))
-	if p := l.Parts[0]; l.Table != "gpt" || p.FS != "ext4" || p.Label != "root" || p.Len != mib || p.Volumes[0].Off != -1 {
+	if p := l.Parts[0]; l.Table != "gpt" || p.FS != "ext4" || p.Label != "root" || p.Len != mib {
 		t.Errorf("layout %+v", l)
-	}
-	if v := l.Parts[0].Volumes; !slices.Equal(v[1].Places(), pieces) || v[0].Places() != nil || v[2].Places() != nil {
-		t.Errorf("volumes %+v", v)
-	}
-	for range 10 {
-		m.Parts[0].Volumes = append(m.Parts[0].Volumes, usedmap.Part{Name: string(bytes.Repeat([]byte("x"), 1<<17))})
-	}
-	must(t, json.Unmarshal(layoutOf(m), &l))
-	if !l.Cut {
-		t.Error("a layout too long is not cut")
 	}
 }
 

@@ -2,9 +2,13 @@ package copier
 
 import (
 	"context"
+	"fmt"
+	"strings"
 	"time"
 
 	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/usedmap"
+	"testbox-imaging/internal/words"
 )
 
 // Verify compares a disk with an image, as Restore would have written it, and
@@ -44,4 +48,36 @@ func (d *disk) verifyAll(ctx context.Context) error {
 	d.take(l.found)
 	d.receipt.Bad = l.bad.ranges
 	return err
+}
+
+// maxDifferLines is how many places DifferText names one by one.
+const maxDifferLines = 20
+
+// DifferText says where a disk and an image differ, for people: how much, and
+// in which parts, in one sentence; then the first places, each in a line. The
+// receipt is Verify's, the tally of all that Options.Differs was told.
+func DifferText(r *image.Receipt, t *usedmap.Tally) []string {
+	if len(r.Differ) == 0 {
+		return nil
+	}
+	places := words.Count(len(r.Differ), "place")
+	if len(r.Differ) >= maxDiffer {
+		places += " or more"
+	}
+	line := fmt.Sprintf("%s of %s differ, in %s", image.SizeText(t.Bytes), image.SizeText(r.Read), places)
+	var parts []string
+	for _, p := range t.Parts() {
+		parts = append(parts, p.String())
+	}
+	if len(parts) > 0 {
+		line += " (" + strings.Join(parts, "; ") + ")"
+	}
+	lines := []string{line}
+	for _, d := range r.Differ[:min(len(r.Differ), maxDifferLines)] {
+		lines = append(lines, fmt.Sprintf("bytes %d to %d differ", d.Off, d.End()-1))
+	}
+	if more := len(r.Differ) - maxDifferLines; more > 0 {
+		lines = append(lines, "and "+words.Count(more, "more place"))
+	}
+	return lines
 }

@@ -1,14 +1,10 @@
-package copier
+package usedmap
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
-	"strings"
 
 	"testbox-imaging/internal/image"
-	"testbox-imaging/internal/usedmap"
-	"testbox-imaging/internal/words"
 )
 
 // Tally counts which parts of a disk bytes lie in, as those by which a disk and
@@ -56,7 +52,7 @@ func (l *Layout) Tally() *Tally {
 	t := &Tally{}
 	for i := range l.Parts {
 		p := &l.Parts[i]
-		if p.Kind == usedmap.Gap {
+		if p.Kind == Gap {
 			continue
 		}
 		in := len(t.parts)
@@ -114,36 +110,4 @@ func (t *Tally) Parts() []PartTally {
 		out = append(out, PartTally{Part: "outside of partitions", Bytes: outside})
 	}
 	return out
-}
-
-// maxDifferLines is how many places DifferText names one by one.
-const maxDifferLines = 20
-
-// DifferText says where a disk and an image differ, for people: how much, and
-// in which parts, in one sentence; then the first places, each in a line. The
-// receipt is Verify's, the tally of all that Options.Differs was told.
-func DifferText(r *image.Receipt, t *Tally) []string {
-	if len(r.Differ) == 0 {
-		return nil
-	}
-	places := words.Count(len(r.Differ), "place")
-	if len(r.Differ) >= maxDiffer {
-		places += " or more"
-	}
-	line := fmt.Sprintf("%s of %s differ, in %s", image.SizeText(t.Bytes), image.SizeText(r.Read), places)
-	var parts []string
-	for _, p := range t.Parts() {
-		parts = append(parts, p.String())
-	}
-	if len(parts) > 0 {
-		line += " (" + strings.Join(parts, "; ") + ")"
-	}
-	lines := []string{line}
-	for _, d := range r.Differ[:min(len(r.Differ), maxDifferLines)] {
-		lines = append(lines, fmt.Sprintf("bytes %d to %d differ", d.Off, d.End()-1))
-	}
-	if more := len(r.Differ) - maxDifferLines; more > 0 {
-		lines = append(lines, "and "+words.Count(more, "more place"))
-	}
-	return lines
 }

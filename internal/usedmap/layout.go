@@ -1,33 +1,32 @@
-package copier
+package usedmap
 
 import (
 	"encoding/json"
 	"fmt"
 
 	"testbox-imaging/internal/image"
-	"testbox-imaging/internal/usedmap"
 )
 
 // Layout is what a root says of its disk: the form in chunk.Root.Layout.
 type Layout struct {
-	Table string       `json:"table,omitempty"` // as in usedmap.Map
+	Table string       `json:"table,omitempty"` // as in Map
 	Doubt string       `json:"doubt,omitempty"` // the same
 	Parts []LayoutPart `json:"parts"`
 	Cut   bool         `json:"cut,omitempty"` // there was more than fits
 }
 
-// LayoutPart is a part of a disk, as in usedmap.Part.
+// LayoutPart is what a layout tells of a Part.
 type LayoutPart struct {
-	Kind   usedmap.Kind `json:"kind"`
-	Number int          `json:"number,omitempty"`
-	Type   string       `json:"type,omitempty"`
-	Name   string       `json:"name,omitempty"`
-	FS     string       `json:"fs,omitempty"`
-	Label  string       `json:"label,omitempty"`
-	UUID   string       `json:"uuid,omitempty"`
-	Doubt  string       `json:"doubt,omitempty"`
-	Off    int64        `json:"off"` // bytes from the disk's start; -1 is no place of its own, or one in too many pieces
-	Len    int64        `json:"len"`
+	Kind   Kind   `json:"kind"`
+	Number int    `json:"number,omitempty"`
+	Type   string `json:"type,omitempty"`
+	Name   string `json:"name,omitempty"`
+	FS     string `json:"fs,omitempty"`
+	Label  string `json:"label,omitempty"`
+	UUID   string `json:"uuid,omitempty"`
+	Doubt  string `json:"doubt,omitempty"`
+	Off    int64  `json:"off"` // bytes from the disk's start; -1 is no place of its own, or one in too many pieces
+	Len    int64  `json:"len"`
 	// Ranges are where a logical volume lies that is in several pieces, in its
 	// own order.
 	Ranges  []image.Range `json:"ranges,omitempty"`
@@ -48,9 +47,9 @@ func (p *LayoutPart) Places() []image.Range {
 // Title is how a part is called, fit for a terminal.
 func (p *LayoutPart) Title() string {
 	switch p.Kind {
-	case usedmap.Partition:
+	case Partition:
 		return fmt.Sprintf("partition %d", p.Number)
-	case usedmap.Logical:
+	case Logical:
 		return "volume " + image.Printable(p.Name)
 	}
 	return image.Printable(string(p.Kind))
@@ -66,8 +65,8 @@ func ParseLayout(text []byte) Layout {
 	return l
 }
 
-// LayoutOf is what a map tells of a disk.
-func LayoutOf(m *usedmap.Map) Layout {
+// Layout is what a map tells of a disk.
+func (m *Map) Layout() Layout {
 	return Layout{Table: m.Table, Doubt: m.Doubt, Parts: layoutParts(m.Parts)}
 }
 
@@ -77,12 +76,10 @@ const maxLayout = 1 << 20
 // maxPieces is how many pieces of a volume a layout tells.
 const maxPieces = 1000
 
-// layoutOf is the layout in its stored form; nil if nothing is known.
-func layoutOf(m *usedmap.Map) []byte {
-	if m == nil {
-		return nil
-	}
-	l := LayoutOf(m)
+// StoredLayout is the layout in the form that a root has. If it is too long,
+// its last parts are left out.
+func (m *Map) StoredLayout() []byte {
+	l := m.Layout()
 	for {
 		b, err := json.Marshal(l)
 		if err != nil {
@@ -95,7 +92,7 @@ func layoutOf(m *usedmap.Map) []byte {
 	}
 }
 
-func layoutParts(parts []usedmap.Part) []LayoutPart {
+func layoutParts(parts []Part) []LayoutPart {
 	out := make([]LayoutPart, 0, len(parts))
 	for _, p := range parts {
 		lp := LayoutPart{

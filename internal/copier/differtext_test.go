@@ -32,7 +32,7 @@ func volumesMap(size int64) *usedmap.Map {
 func TestVerifyTellsParts(t *testing.T) {
 	disk := conform.Disks(7 * mib)["mixed"]
 	f := mustBackup(t, disk)
-	layout := LayoutOf(volumesMap(7 * mib))
+	layout := volumesMap(7 * mib).Layout()
 	for _, c := range []struct {
 		change []image.Range
 		want   string
@@ -78,26 +78,5 @@ func TestVerifyTellsParts(t *testing.T) {
 	}
 	if lines := DifferText(&image.Receipt{}, layout.Tally()); lines != nil {
 		t.Errorf("nothing differs, and %q", lines)
-	}
-}
-
-// TestTallyWithoutParts: nothing is known of the disk, or a layout lies.
-func TestTallyWithoutParts(t *testing.T) {
-	for _, text := range []string{"", "{", `{"parts":[{"kind":"gap","off":0,"len":100}]}`} {
-		l := ParseLayout([]byte(text))
-		tally := l.Tally()
-		tally.Add(image.Range{Off: 10, Len: 5})
-		if got := tally.Parts(); got != nil || tally.Bytes != 5 {
-			t.Errorf("%q: %v", text, got)
-		}
-	}
-	l := ParseLayout([]byte(`{"parts":[{"kind":"partition","number":1,"off":5,"len":9,"volumes":[{"kind":"volume","off":0,"len":90},{"kind":"volume","off":-1,"len":3}]},
-		{"kind":"partition","number":2,"off":3,"len":-9}]}`))
-	tally := l.Tally()
-	tally.Add(image.Range{Off: 0, Len: 50})
-	for _, p := range tally.Parts() {
-		if p.Bytes < 0 {
-			t.Error(p)
-		}
 	}
 }
