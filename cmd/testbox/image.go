@@ -5,7 +5,7 @@ import "github.com/spf13/cobra"
 func newImageCmd() *cobra.Command {
 	return newGroupCmd("image", "Back up disks into a store, restore, compare and look into them",
 		`A store keeps backups of boxes: each has one or more disks, and shares with all others what
-they have in common. IMAGE says which backup is meant:
+they have in common. BACKUP says which backup is meant:
   BOX                 the baseline of a box; the latest backup, if it has none
   BOX@latest          the latest backup that is not dated in the future; BOX@latest~1 the one before
   BOX@2026-11-27      the last of a day; a time or its beginning does too, in UTC

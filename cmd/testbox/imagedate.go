@@ -12,7 +12,7 @@ import (
 func newImageDateCmd() *cobra.Command {
 	var o storeFlag
 	cmd := &cobra.Command{
-		Use:   "date IMAGE TIME",
+		Use:   "date BACKUP TIME",
 		Short: "Put right the time of a backup that was made by a wrong clock",
 		Long: `Gives a backup another TIME, in UTC, and the id that goes with it; all else of it stays. Commands
 that name it by the old id do not find it any more, and a copy of the store keeps it under the old

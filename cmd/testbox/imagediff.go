@@ -17,7 +17,7 @@ func newImageDiffCmd() *cobra.Command {
 	var o storeFlag
 	var asJSON, places bool
 	cmd := &cobra.Command{
-		Use:   "diff IMAGE IMAGE",
+		Use:   "diff BACKUP BACKUP",
 		Short: "Show where two backups differ",
 		Long: `Compares two backups disk by disk, and says how many bytes differ in which regions of 256 MiB, in
 which partitions and in which logical volumes; --places names every place. Bytes that no file system
@@ -26,7 +26,7 @@ said. The exit code is 6 if they differ.`,
 		Example: `  testbox image diff 10.40.41.42@latest~1 10.40.41.42`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 2 {
-				return errors.New("give two images")
+				return errors.New("give two backups")
 			}
 			return nil
 		},
@@ -97,7 +97,7 @@ func runImageDiff(cmd *cobra.Command, s *store.Locked, args []string, asJSON, pl
 		printDiff(cmd, out, places)
 	}
 	if differ {
-		return &exitError{exitDiffer, errors.New("the images differ")}
+		return &exitError{exitDiffer, errors.New("the backups differ")}
 	}
 	return nil
 }

@@ -29,7 +29,7 @@ func newImageExportCmd() *cobra.Command {
 	var o storeFlag
 	var format string
 	cmd := &cobra.Command{
-		Use:   "export IMAGE[:DISK] FILE|-",
+		Use:   "export BACKUP[:DISK] FILE|-",
 		Short: "Write a disk of a backup to a file, as raw bytes, gzip or qcow2",
 		Long: `Writes a disk of a backup to FILE, which must not be there. What no file system used reads as zeros.
 raw is the bytes of the disk, with holes in the file for zeros; raw.gz is what share mode keeps, and
@@ -43,7 +43,7 @@ zeros for sectors that could not be read when it was made; they are named.`,
   testbox image export --format raw 10.40.41.42 - | ssh lab 'cat > disk.img'`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 2 {
-				return errors.New("give an image and a file")
+				return errors.New("give a backup and a file")
 			}
 			return nil
 		},

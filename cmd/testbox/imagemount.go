@@ -28,7 +28,7 @@ type mountOptions struct {
 func newImageMountCmd() *cobra.Command {
 	var o mountOptions
 	cmd := &cobra.Command{
-		Use:   "mount IMAGE FOLDER",
+		Use:   "mount BACKUP FOLDER",
 		Short: "Show the disks of a backup as files",
 		Long: `Mounts a backup on an empty FOLDER, read-only: each disk is a file such as sda.raw there, each
 partition one such as sda-part1.raw, each linear logical volume one such as sda-GROUP-VOLUME.raw.
@@ -47,7 +47,7 @@ removed from the store before.`,
   umount /mnt                                    # without root: fusermount3 -u /mnt`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 2 {
-				return errors.New("give an image and an empty folder")
+				return errors.New("give a backup and an empty folder")
 			}
 			return nil
 		},

@@ -19,7 +19,7 @@ func newImagePinCmd() *cobra.Command {
 	var off, baseline bool
 	var note string
 	cmd := &cobra.Command{
-		Use:   "pin IMAGE",
+		Use:   "pin BACKUP",
 		Short: "Keep a backup for good, or make it the baseline",
 		Long: `A pinned backup is never deleted by retention. With --baseline, it becomes what BOX alone means, for a
 restore and for all other commands, in the place of an earlier baseline; that is kept too. --off takes
@@ -83,9 +83,9 @@ type deleteOptions struct {
 func newImageDeleteCmd() *cobra.Command {
 	var o deleteOptions
 	cmd := &cobra.Command{
-		Use:   "delete IMAGE... | --keep-last N [--keep-daily N] [--keep-weekly N] [--keep-monthly N] [BOX...]",
+		Use:   "delete BACKUP... | --keep-last N [--keep-daily N] [--keep-weekly N] [--keep-monthly N] [BOX...]",
 		Short: "Delete backups, by name or by how many are kept",
-		Long: `With IMAGEs, deletes these. With --keep flags, of each box (or of the BOXes named) keeps the last
+		Long: `With BACKUPs, deletes these. With --keep flags, of each box (or of the BOXes named) keeps the last
 backups, and the last one of each of so many days, weeks and months, and deletes the others; pinned
 ones, baselines and the last backup of a box always stay. A backup whose record is damaged goes by
 its id, BOX@ID, and no other word is taken that could mean it.
@@ -100,7 +100,7 @@ The plan is printed; it is done only with --yes. The space comes back with "test
 		ValidArgsFunction: completeImages(&o.storeFlag),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if o.policy == (store.Policy{}) && len(args) == 0 {
-				return wrong("give images, or how many to keep")
+				return wrong("give backups, or how many to keep")
 			}
 			return runImageDelete(cmd, args, o)
 		},
@@ -111,7 +111,7 @@ The plan is printed; it is done only with --yes. The space comes back with "test
 	f.IntVar(&o.policy.Daily, "keep-daily", 0, "keep the last one of each of `N` days")
 	f.IntVar(&o.policy.Weekly, "keep-weekly", 0, "keep the last one of each of `N` weeks")
 	f.IntVar(&o.policy.Monthly, "keep-monthly", 0, "keep the last one of each of `N` months")
-	f.BoolVar(&o.whole, "last-whole", false, "with IMAGEs, also the last whole backup of a disk that then has damaged ones only")
+	f.BoolVar(&o.whole, "last-whole", false, "with BACKUPs, also the last whole backup of a disk that then has damaged ones only")
 	f.BoolVarP(&o.yes, "yes", "y", false, "do it, not only say it")
 	return cmd
 }

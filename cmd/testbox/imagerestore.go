@@ -36,10 +36,10 @@ var unusedWays = map[string]copier.Unused{"keep": copier.UnusedKeep, "discard": 
 func newImageRestoreCmd() *cobra.Command {
 	var o restoreOptions
 	cmd := &cobra.Command{
-		Use:   "restore IMAGE [NAME=]TARGET...",
+		Use:   "restore BACKUP [NAME=]TARGET...",
 		Short: "Write a backup to disks",
 		Long: `Writes the disks of a backup to TARGETs: devices of this machine, or files. All disks of the backup
-must have a target; IMAGE:DISK restores one alone. What is on the targets is shown, and a file that
+must have a target; BACKUP:DISK restores one alone. What is on the targets is shown, and a file that
 is not there is announced, and it is asked whether to go on; without a terminal say --yes. Nothing
 is made below /dev, so a mistyped device is an error.
 
@@ -56,7 +56,7 @@ has zeros for sectors that could not be read when it was made; they are named.`,
   testbox image restore 10.40.41.42:sda disk.img`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) < 2 {
-				return errors.New("give the image and where it goes (IMAGE [NAME=]TARGET...)")
+				return errors.New("give the backup and where it goes (BACKUP [NAME=]TARGET...)")
 			}
 			return nil
 		},
@@ -67,8 +67,8 @@ has zeros for sectors that could not be read when it was made; they are named.`,
 	addRaw(cmd, &o.raw)
 	f := cmd.Flags()
 	f.BoolVar(&o.full, "full", false, "write everything, also what is on the target already")
-	f.StringVar(&o.verify, "verify", "all", "`WHAT` is read back: all, written or none; with none nothing is proved, and the image is not checked before")
-	f.StringVar(&o.unused, "unused", "keep", "`WHAT` becomes of bytes that the image does not have: keep, discard or zero")
+	f.StringVar(&o.verify, "verify", "all", "`WHAT` is read back: all, written or none; with none nothing is proved, and the images are not checked before")
+	f.StringVar(&o.unused, "unused", "keep", "`WHAT` becomes of bytes that an image does not have: keep, discard or zero")
 	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
 	mustComplete(cmd.RegisterFlagCompletionFunc("verify", cobra.FixedCompletions([]string{"all", "written", "none"}, cobra.ShellCompDirectiveNoFileComp)))
 	mustComplete(cmd.RegisterFlagCompletionFunc("unused", cobra.FixedCompletions([]string{"keep", "discard", "zero"}, cobra.ShellCompDirectiveNoFileComp)))

@@ -19,7 +19,7 @@ import (
 // oneImage wants one argument that says which backup is meant.
 func oneImage(_ *cobra.Command, args []string) error {
 	if len(args) != 1 {
-		return errors.New("give one image, as BOX or BOX@WHEN")
+		return errors.New("give one backup, as BOX or BOX@WHEN")
 	}
 	return nil
 }
@@ -37,7 +37,7 @@ func newImageShowCmd() *cobra.Command {
 	var o storeFlag
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "show IMAGE",
+		Use:   "show BACKUP",
 		Short: "Show all that is known of a backup",
 		Long: `Shows a backup: its disks, what they are known by, what they hold, and the name of each image. Two
 disks with the same name have the same bytes wherever they are used.`,

@@ -21,12 +21,12 @@ func newImageVerifyCmd() *cobra.Command {
 	var o storeFlag
 	var raw bool
 	cmd := &cobra.Command{
-		Use:   "verify IMAGE [[NAME=]DISK...]",
+		Use:   "verify BACKUP [[NAME=]DISK...]",
 		Short: "Read a backup whole, or compare disks with it",
 		Long: `Without disks, reads and checks every object that the backup needs: after it, the backup can be
 restored. If a disk's image is damaged, the others are still checked. With disks, compares them with
 the images, says how much differs in which partitions, and where. All disks of the backup must be
-given; IMAGE:DISK is one alone. Bytes that no file system used are not compared. Nothing is written.
+given; BACKUP:DISK is one alone. Bytes that no file system used are not compared. Nothing is written.
 What is found damaged stands in "testbox image list" from then on, until it is found whole. The exit
 code is 6 if they differ, 4 if all is well but the image has zeros for unreadable sectors.`,
 		Example: `  testbox image verify 10.40.41.42
@@ -34,7 +34,7 @@ code is 6 if they differ, 4 if all is well but the image has zeros for unreadabl
   testbox image verify web-1:sda disk.img`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) < 1 {
-				return errors.New("give an image, as BOX or BOX@WHEN")
+				return errors.New("give a backup, as BOX or BOX@WHEN")
 			}
 			return nil
 		},

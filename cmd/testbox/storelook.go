@@ -150,9 +150,9 @@ const maxFaultsShown = 20
 func newStoreCopyCmd() *cobra.Command {
 	var o storeFlag
 	cmd := &cobra.Command{
-		Use:   "copy FOLDER [IMAGE...]",
+		Use:   "copy FOLDER [BACKUP...]",
 		Short: "Copy backups to another store",
-		Long: `Copies all backups, or the IMAGEs named (a box alone is all of its backups), to the store in FOLDER,
+		Long: `Copies all backups, or the BACKUPs named (a box alone is all of its backups), to the store in FOLDER,
 under the ids that they have. It can be ended at any moment and begun again: what is there is not
 sent twice. Each object is checked on its way. A backup that cannot be read here is named and does
 not hold up the others; the exit code is then 1.
