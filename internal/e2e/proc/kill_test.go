@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -312,12 +313,13 @@ func TestKilledBeforeDisarm(t *testing.T) {
 	}
 }
 
-// killedBeforeDisarm kills the action when it is about to remove the boot file.
+// killedBeforeDisarm kills the action when it is about to disarm the box: it
+// takes the boot file's name away before it removes the file.
 func (k *killCase) killedBeforeDisarm() {
 	k.t.Helper()
 	for n := k.changes(); n > 0; n-- {
 		k.reset()
-		if k.killHeld(k.areas, n) == "unlink testbox-tftp/pxelinux.cfg/"+boxHex {
+		if strings.HasPrefix(k.killHeld(k.areas, n), "rename testbox-tftp/pxelinux.cfg/"+boxHex+" to ") {
 			return
 		}
 	}
