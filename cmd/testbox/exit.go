@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/problem"
 )
 
 // The exit codes of every command.
@@ -55,13 +56,13 @@ func (e *exitError) Unwrap() error { return e.err }
 
 // wrong makes an error of wrong use or wrong input: nothing was changed.
 func wrong(format string, args ...any) error {
-	return &exitError{exitWrong, fmt.Errorf(format, args...)}
+	return problem.Wrongf(format, args...)
 }
 
 // refused makes an error of something that is not done because it could do
 // harm: nothing was changed.
 func refused(format string, args ...any) error {
-	return &exitError{exitRefused, fmt.Errorf(format, args...)}
+	return problem.Refusef(format, args...)
 }
 
 // errSaid is an error that was printed where it arose.
@@ -71,11 +72,16 @@ var errSaid = errors.New("said already")
 // a command has begun is wrong use.
 func exitCode(err error, begun bool) int {
 	var e *exitError
+	var p *problem.Error
 	switch {
 	case err == nil:
 		return exitDone
 	case errors.As(err, &e):
 		return e.code
+	case errors.As(err, &p) && p.Kind == problem.Refused:
+		return exitRefused
+	case p != nil:
+		return exitWrong
 	case !begun:
 		return exitWrong
 	}

@@ -50,7 +50,7 @@ func scriptWorld() world {
 		}
 		return t
 	}
-	w.lookupAddrs = func(_ context.Context, host string) (found []netip.Addr, _ error) {
+	w.names.Addrs = func(_ context.Context, host string) (found []netip.Addr, _ error) {
 		for i, line := range readHosts() {
 			if !slices.Contains(line[1:], host) {
 				continue
@@ -66,7 +66,7 @@ func scriptWorld() world {
 		}
 		return found, nil
 	}
-	w.lookupNames = func(_ context.Context, addr string) ([]string, error) {
+	w.names.Names = func(_ context.Context, addr string) ([]string, error) {
 		for _, line := range readHosts() {
 			if line[0] == addr {
 				return []string{line[1] + "."}, nil
@@ -225,7 +225,7 @@ func cmdFolder(ts *testscript.TestScript, neg bool, args []string) {
 	cfg := ts.Getenv("CFG")
 	ts.Check(writeFile(filepath.Join(cfg, bootcfg.DefaultName), string(bootcfg.DefaultConfig())))
 	ts.Check(writeFile(filepath.Join(cfg, site.FileName), string(s.Template())))
-	for _, name := range loaderFiles {
+	for _, name := range []string{"pxelinux.0", "ldlinux.c32"} {
 		ts.Check(writeFile(filepath.Join(cfg, "..", name), "loader"))
 	}
 	uid, err := strconv.Atoi(ts.Getenv("ANONUID"))

@@ -8,14 +8,15 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
+	"testbox-imaging/internal/arming"
 	"testbox-imaging/internal/bootcfg"
+	"testbox-imaging/internal/bootfiles"
 	"testbox-imaging/internal/durable"
 	"testbox-imaging/internal/maintos"
 )
@@ -33,6 +34,11 @@ debian, unless the site file names one.`,
 
 // tftpArea is the TFTP area's folder below the one that 'testbox share init' was given.
 func tftpArea(dir string) string { return filepath.Join(dir, "testbox-tftp") }
+
+// bootOf is the folder of boot files in a TFTP area.
+func bootOf(tftp string) *bootfiles.Folder {
+	return bootfiles.New(durable.OS{}, filepath.Join(tftp, bootcfg.ConfigDir))
+}
 
 func atMostOneFolder(_ *cobra.Command, args []string) error {
 	if len(args) > 1 {
@@ -146,7 +152,7 @@ func (o buildOptions) build(cmd *cobra.Command, dir string) (buildFunc, error) {
 const maxLogin = 1 << 20
 
 func (o buildOptions) debian(dir string, common maintos.Options) (opt maintos.DebianOptions, err error) {
-	s, err := (&pxeFolder{filepath.Join(common.TFTP, bootcfg.ConfigDir), durable.OS{}}).site()
+	s, err := arming.ReadSite(durable.OS{}, bootOf(common.TFTP))
 	if err != nil {
 		return opt, err
 	}
@@ -237,38 +243,33 @@ file names one. One that no box is armed for or runs can be removed by removing 
 		Example:           `  testbox maintenance list /srv/export`,
 		Args:              atMostOneFolder,
 		ValidArgsFunction: completeFolder,
-		RunE:              func(cmd *cobra.Command, args []string) error { return maintenanceList(cmd, tftpArea(exportDir(args))) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return maintenanceList(printerOf(cmd), tftpArea(exportDir(args)))
+		},
 	}
 }
 
-func maintenanceList(cmd *cobra.Command, tftp string) error {
-	f := &pxeFolder{filepath.Join(tftp, bootcfg.ConfigDir), durable.OS{}}
-	names, err := f.fsys.ReadDir(filepath.Join(tftp, bootcfg.MaintDir))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+func maintenanceList(p printer, tftp string) error {
+	boot := bootOf(tftp)
+	versions, broken, err := boot.Versions()
+	if err != nil {
 		return err
 	}
+	for _, b := range broken {
+		p.notef("%s cannot be booted: %v", b.Name, b.Err)
+	}
 	var whole []*bootcfg.Version
-	for _, name := range names {
-		v, err := f.readVersion(name)
-		if err == nil {
-			err = tftpError(f.unserved(v.KernelPath(), v.InitrdPath()))
-		}
-		if err != nil {
-			cmd.PrintErrf("%s cannot be booted: %v\n", name, err)
+	for _, v := range versions {
+		if err := boot.CheckFiles(v.KernelPath(), v.InitrdPath()); err != nil {
+			p.notef("%s cannot be booted: %v", v.Version, err)
 			continue
 		}
 		whole = append(whole, v)
 	}
-	slices.SortFunc(whole, func(a, b *bootcfg.Version) int {
-		if newer(a, b) == a {
-			return -1
-		}
-		return 1
-	})
 	if len(whole) == 0 {
 		return wrong("no maintenance system in %s; `testbox maintenance build` makes one", tftp)
 	}
-	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
+	w := tabwriter.NewWriter(p.out, 0, 8, 2, ' ', 0)
 	for _, v := range whole {
 		fmt.Fprintf(w, "%s\t%s\t%s\tkernel %s\n", v.Version, v.Form, v.Built.UTC().Format("2006-01-02 15:04:05Z"), v.Kernel)
 	}

@@ -4,18 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path"
-	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
 
+	"testbox-imaging/internal/arming"
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/box"
-	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/follow"
 	"testbox-imaging/internal/site"
 )
 
@@ -102,7 +99,7 @@ several boxes that of the worst:
 			case o.limit < 0:
 				return wrong("--wait=%s is negative", o.limit)
 			}
-			return runPxeConf(cmd, w, o, args[:len(args)-1], args[len(args)-1])
+			return runArm(cmd.Context(), printerOf(cmd), w, o, args[:len(args)-1], args[len(args)-1])
 		},
 	}
 	cmd.PersistentFlags().StringVarP(&o.dir, "config", "c", "", "folder of boot files, `DIR` (default: this program's own folder if it is one, "+strings.Join(w.configDirs, ", ")+")")
@@ -172,201 +169,90 @@ func (o pxeOptions) options(action box.Action) (c bootcfg.Cmdline, err error) {
 	return c, nil
 }
 
-// armPlan is a boot file to be written.
-type armPlan struct {
-	target target
-	file   bootcfg.BootFile
-	text   []byte
-}
-
-func runPxeConf(cmd *cobra.Command, w world, o pxeOptions, boxes []string, actionName string) error {
+func runArm(ctx context.Context, p printer, w world, o pxeOptions, boxes []string, actionName string) error {
 	action, err := box.ParseAction(actionName)
 	if err != nil {
 		return wrong("%w; the action comes last", err)
 	}
-	common, err := o.options(action)
+	c, err := o.options(action)
 	if err != nil {
 		return err
 	}
-	folder, err := openFolder(w, o.dir)
+	place, err := w.place(o.dir)
 	if err != nil {
 		return err
 	}
-	base, form, err := folder.template(common, action)
+	plan, err := place.Plan(ctx, arming.Request{Boxes: boxes, Cmdline: c, Replace: o.replace, Expire: o.expire})
 	if err != nil {
 		return err
 	}
-	plan, err := makePlan(cmd.Context(), w, folder, o, base, boxes)
-	if err != nil {
-		return err
+	var wait *follow.Waiter
+	if o.wait {
+		if wait, err = newWaiter(p, w, place, plan); err != nil {
+			return err
+		}
 	}
 	if o.show {
-		for _, p := range plan {
-			fmt.Fprintf(cmd.OutOrStdout(), "# %s, for %s; not written\n%s", folder.path(p.target.addr.Hex()), p.target, p.text)
+		for _, b := range plan.Boxes {
+			p.printf("# %s, for %s; not written\n%s", place.Boot.BootFile(b.Addr), b.Target, b.Text)
 		}
+	} else if err := writePlan(p, place, plan); err != nil {
+		return err
 	}
-	var wt *waiter
-	if o.wait {
-		if wt, err = newWaiter(cmd, w, folder, plan); err != nil {
-			return err
-		}
-	}
-	if !o.show {
-		if err := writePlan(cmd, w, folder, plan, form); err != nil {
-			return err
-		}
-	}
-	for _, warning := range folder.foresee(plan, base.site) { // last, where it is seen
-		cmd.PrintErrf("testbox: WARNING: %s\n", warning)
+	for _, warning := range place.Foresee(plan) { // last, where it is seen
+		p.warnf("%s", warning)
 	}
 	if o.wait {
-		return wt.wait(cmd.Context(), o.limit)
+		return waitErr(wait.Wait(ctx, o.limit))
 	}
 	return nil
 }
-
-// armTemplate is what the boot files of one command have in common.
-type armTemplate struct {
-	file bootcfg.BootFile
-	site *site.Site
-}
-
-// template checks the folder and reads what is the same for all boxes. It also
-// gives the maintenance system's version.
-func (f *pxeFolder) template(c bootcfg.Cmdline, action box.Action) (*armTemplate, *bootcfg.Version, error) {
-	if err := f.checkDefault(); err != nil {
-		return nil, nil, err
-	}
-	if err := f.checkDisarm(); err != nil {
-		return nil, nil, err
-	}
-	s, err := f.site()
-	if err != nil {
-		return nil, nil, err
-	}
-	v, err := f.version(s.Maintenance, action)
-	if err != nil {
-		return nil, nil, err
-	}
-	if err := f.checkServed(v.KernelPath(), v.InitrdPath()); err != nil {
-		return nil, nil, err
-	}
-	c.TFTP = bootcfg.NFSPath{Server: s.Server, Path: s.TFTPPath}
-	c.Backup = bootcfg.NFSPath{Server: s.Server, Path: s.BackupPath}
-	if v.Form == bootcfg.FormDebian {
-		c.Root = bootcfg.NFSPath{Server: s.Server, Path: path.Join(s.RootPath, v.Version)}
-	}
-	c.Retry = s.Retry
-	return &armTemplate{bootcfg.BootFile{Cmdline: c, Kernel: v.KernelPath(), Initrd: v.InitrdPath(), Args: s.KernelArgs, LocalBoot: s.LocalBoot}, s}, v, nil
-}
-
-// makePlan checks every box and makes its boot file. All that is wrong with
-// any box is one error, and then nothing is written for any.
-func makePlan(ctx context.Context, w world, f *pxeFolder, o pxeOptions, base *armTemplate, boxes []string) ([]armPlan, error) {
-	targets, err := resolveAll(ctx, w, boxes)
-	if err != nil {
-		return nil, err
-	}
-	plan := make([]armPlan, len(targets))
-	errs := make([]error, len(targets))
-	for i, t := range targets {
-		if errs[i] = f.checkBox(w, t, o.replace); errs[i] == nil {
-			plan[i], errs[i] = base.plan(t, w.now(), o.expire)
-		}
-	}
-	return plan, errors.Join(errs...)
-}
-
-// resolveAll finds the boxes' addresses and names, many at a time because
-// name servers can be slow. A box that is named twice is an error.
-func resolveAll(ctx context.Context, w world, boxes []string) ([]target, error) {
-	targets, errs := make([]target, len(boxes)), make([]error, len(boxes))
-	var g errgroup.Group
-	g.SetLimit(16)
-	for i, given := range boxes {
-		g.Go(func() error {
-			if targets[i], errs[i] = w.resolve(ctx, given); errs[i] == nil {
-				targets[i].host = w.name(ctx, targets[i])
-			}
-			return nil
-		})
-	}
-	g.Wait() // what failed is in errs
-	if err := errors.Join(errs...); err != nil {
-		return nil, err
-	}
-	seen := map[box.Addr]target{}
-	for _, t := range targets {
-		if first, twice := seen[t.addr]; twice {
-			return nil, wrong("%s and %s are the same box", first, t)
-		}
-		seen[t.addr] = t
-	}
-	return targets, nil
-}
-
-// checkBox refuses a box that is armed, and one that would not take its file.
-func (f *pxeFolder) checkBox(w world, t target, replace bool) error {
-	a, err := f.arming(t.addr)
-	if err != nil {
-		return err
-	}
-	switch {
-	case a == nil:
-	case a.cmd == nil:
-		return refused("%s has a boot file that is not ours, %s (%w); move it away first", t, f.path(t.addr.Hex()), a.err)
-	case !replace && a.expired(w.now()):
-		return refused("%s is still armed for %s, which expired; add --replace, or disarm it with `testbox pxe-conf disarm %s`", t, a.cmd.Action, t.addr)
-	case !replace:
-		return refused("%s is armed already, for %s (arming %s); add --replace, or disarm it with `testbox pxe-conf disarm %s`", t, a.cmd.Action, a.cmd.Arming, t.addr)
-	}
-	if err := f.checkShadows(w, t); err != nil {
-		return err
-	}
-	return f.checkLater(t)
-}
-
-// plan makes the boot file of one box.
-func (b *armTemplate) plan(t target, now time.Time, expire time.Duration) (armPlan, error) {
-	p := armPlan{target: t, file: b.file}
-	c := &p.file.Cmdline
-	if expire == 0 {
-		expire = b.site.Expire
-	}
-	c.Arming, c.Address, c.Host, c.Expires = box.NewArming(), t.addr, t.host, now.Add(expire).UTC().Truncate(time.Second)
-	c.Net = bootcfg.IPConfig{DHCP: true, Device: b.site.Device}
-	if b.site.Static {
-		c.Net = bootcfg.IPConfig{Address: t.addr.IP(), Server: b.site.Server, Gateway: b.site.Gateway, Netmask: b.site.Netmask, Host: "maintenance", Device: b.site.Device}
-	}
-	var err error
-	if p.text, err = bootcfg.Generate(p.file); err != nil {
-		return p, wrong("%s: %w; see --disks and site.conf", t, err)
-	}
-	return p, nil
-}
-
-// maxSkew is how far the clocks of this machine and the storage server may be
-// apart before it is said: the box counts the expiry by the server's.
-const maxSkew = 5 * time.Minute
 
 // writePlan arms the boxes one after the other. If that fails, what was said
 // before the error is armed and the rest is not.
-func writePlan(cmd *cobra.Command, w world, f *pxeFolder, plan []armPlan, v *bootcfg.Version) error {
-	for _, p := range plan {
-		name := f.path(p.target.addr.Hex())
-		if err := durable.WriteFile(f.fsys, name, p.text, 0o644); err != nil {
-			return fmt.Errorf("%s is not armed, nor are the boxes after it: %w", p.target, asRoot(err))
+func writePlan(p printer, place *arming.Place, plan *arming.Plan) error {
+	for _, b := range plan.Boxes {
+		if err := place.Boot.Write(b.Addr, b.Text); err != nil {
+			return fmt.Errorf("%s is not armed, nor are the boxes after it: %w", b.Target, asRoot(err))
 		}
-		if err := tftpError(f.unserved(filepath.Join(bootcfg.ConfigDir, p.target.addr.Hex()))); err != nil {
-			return errors.Join(fmt.Errorf("%s is not armed, nor are the boxes after it: %w", p.target, err), durable.Remove(f.fsys, name))
-		}
-		c := p.file.Cmdline
-		fmt.Fprintf(cmd.OutOrStdout(), "%s: armed for %s until %s, arming %s, maintenance system %s (%s); restart the box\n",
-			p.target, c.Action, c.Expires.Format(time.RFC3339), c.Arming, v.Version, v.Form)
-		if st, err := os.Stat(name); err == nil && st.ModTime().Sub(w.now()).Abs() > maxSkew {
-			cmd.PrintErrf("testbox: the storage server's clock is %s away from this machine's, and the arming expires by the server's\n",
-				st.ModTime().Sub(w.now()).Abs().Round(time.Second))
+		c := b.Cmdline
+		p.printf("%s: armed for %s until %s, arming %s, maintenance system %s (%s); restart the box\n",
+			b.Target, c.Action, c.Expires.Format(time.RFC3339), c.Arming, plan.Version.Version, plan.Version.Form)
+		if skew := place.Skew(b.Addr); skew.Abs() > follow.MaxSkew {
+			p.notef("the storage server's clock is %s away from this machine's, and the arming expires by the server's", skew.Abs().Round(time.Second))
 		}
 	}
 	return nil
+}
+
+// newWaiter makes what follows the boxes of a plan that are not armed yet.
+func newWaiter(p printer, w world, place *arming.Place, plan *arming.Plan) (*follow.Waiter, error) {
+	area, err := place.Backup()
+	if err != nil {
+		return nil, err
+	}
+	wait := &follow.Waiter{
+		Boot: place.Boot, Now: w.now, Poll: w.poll,
+		Say:  func(line string) { p.printf("%s\n", line) },
+		Warn: func(line string) { p.notef("%s", line) },
+	}
+	for _, b := range plan.Boxes {
+		if err := wait.Add(follow.Box{Name: b.Target.String(), Cmdline: b.Cmdline}, area); err != nil {
+			return nil, err
+		}
+	}
+	return wait, nil
+}
+
+// waitErr makes the ends of all boxes one error; nil if all are done.
+func waitErr(ends []follow.End) error {
+	var codes []int
+	var lines []string
+	for _, end := range ends {
+		code := outcomeCode(end.Outcome)
+		if codes = append(codes, code); code != exitDone {
+			lines = append(lines, fmt.Sprintf("%s: %s", end.Name, end.Text))
+		}
+	}
+	return worst(codes, lines)
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"testbox-imaging/internal/bootfiles"
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/durable"
 	"testbox-imaging/internal/site"
@@ -109,20 +110,20 @@ func runShareInit(cmd *cobra.Command, w world, o shareOptions) error {
 // lookOver says what stands in the way of boxes and is not for this program to
 // change: an admin's links, modes above the areas, boot files of somebody else's.
 func (p *sharePlan) lookOver(cmd *cobra.Command) error {
-	f := &pxeFolder{p.configDir(), durable.OS{}}
-	if err := f.warnAbove(p.site.TFTPPath); err != nil {
+	boot := bootfiles.New(durable.OS{}, p.configDir())
+	if err := boot.CheckAbove(p.site.TFTPPath); err != nil {
 		cmd.PrintErrf("testbox: WARNING: %v\n", err)
 	}
-	if err := f.sharedStrays(); err != nil {
+	if err := boot.CheckPrefixes(); err != nil {
 		for _, line := range strings.Split(err.Error(), "\n") {
 			cmd.PrintErrf("testbox: WARNING: %s; move it out of the folder\n", line)
 		}
 	}
 	var files []string
-	if v, err := f.version(p.site.Maintenance, box.RefreshInfo); err == nil {
+	if v, err := boot.Version(p.site.Maintenance, box.RefreshInfo); err == nil {
 		files = []string{v.KernelPath(), v.InitrdPath()}
 	}
-	if err := f.checkServed(files...); err != nil {
+	if err := boot.CheckServed(files...); err != nil {
 		return &exitError{exitFailed, err}
 	}
 	return nil

@@ -18,6 +18,7 @@ import (
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/sharedir"
 	"testbox-imaging/internal/site"
 )
 
@@ -182,7 +183,7 @@ func (m *shareMaker) bootFiles() error {
 			if err != nil || st.IsDir() != glob.mode.IsDir() || !st.IsDir() && !st.Mode().IsRegular() {
 				continue // no file of ours, or gone
 			}
-			did, err := m.rights(openHere, path, -1, -1, glob.mode)
+			did, err := m.rights(sharedir.OpenHere, path, -1, -1, glob.mode)
 			if err != nil {
 				return err
 			}
@@ -224,7 +225,7 @@ func (m *shareMaker) file(path string, data []byte, mode fs.FileMode, repair boo
 		m.note(path, didNothing)
 		return nil
 	case err == nil && (!repair || bytes.Equal(old, data)):
-		did, err := m.rights(openHere, path, -1, -1, mode)
+		did, err := m.rights(sharedir.OpenHere, path, -1, -1, mode)
 		m.note(path, did)
 		return err
 	case err == nil || errors.Is(err, syscall.ELOOP):
@@ -239,16 +240,9 @@ func (m *shareMaker) file(path string, data []byte, mode fs.FileMode, repair boo
 	return nil
 }
 
-// openHere opens a path without following a link at its end. Boxes, which run
-// hostile code, write to some of the folders, and a link that they put there
-// must not have root change rights elsewhere.
-func openHere(path string) (*os.File, error) {
-	return os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
-}
-
 // readHere reads at most one byte more than most.
 func readHere(path string, most int64) ([]byte, error) {
-	f, err := openHere(path)
+	f, err := sharedir.OpenHere(path)
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"testbox-imaging/internal/bootcfg"
+	"testbox-imaging/internal/bootfiles"
 	"testbox-imaging/internal/durable"
 	"testbox-imaging/internal/site"
 )
@@ -99,13 +100,13 @@ func (p *sharePlan) planSite(world) error {
 // checkDefault keeps a default boot file that starts the local disk, however
 // it is written, and refuses one that does not: boxes rely on it to come back.
 func (p *sharePlan) checkDefault(world) error {
-	f := &pxeFolder{p.configDir(), durable.OS{}}
-	err := f.checkDefault()
+	boot := bootfiles.New(durable.OS{}, p.configDir())
+	err := boot.CheckDefault()
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if _, linkErr := os.Lstat(f.path(bootcfg.DefaultName)); linkErr == nil {
-		return refused("%s is a link to a file that is not there (%w); remove it to have the file made", f.path(bootcfg.DefaultName), err)
+	if _, linkErr := os.Lstat(boot.Path(bootcfg.DefaultName)); linkErr == nil {
+		return refused("%s is a link to a file that is not there (%w); remove it to have the file made", boot.Path(bootcfg.DefaultName), err)
 	}
 	return nil // it will be made
 }

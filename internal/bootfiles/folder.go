@@ -1,6 +1,8 @@
-// Package bootfiles is the folder of boot files: pxelinux.cfg in the TFTP area.
-// A box that has a boot file there is armed. The package reads and lists boot
-// files, disarms boxes, and says what a box starts that is not armed.
+// Package bootfiles is the folder of boot files, pxelinux.cfg in the TFTP area,
+// and what boot files need around it. A box that has a boot file there is armed.
+// The package reads, lists, writes and removes boot files, says what a box starts
+// that is not armed, finds maintenance systems, and says what a TFTP server
+// cannot give.
 package bootfiles
 
 import (
@@ -29,6 +31,9 @@ func (f *Folder) Dir() string { return f.dir }
 
 // Path is the path of a file in the folder.
 func (f *Folder) Path(name string) string { return filepath.Join(f.dir, name) }
+
+// TFTP is the TFTP area, to which the paths of kernels and initrds are relative.
+func (f *Folder) TFTP() string { return filepath.Dir(f.dir) }
 
 // BootFile is the path of the box's boot file.
 func (f *Folder) BootFile(addr box.Addr) string { return f.Path(addr.Hex()) }
@@ -79,6 +84,19 @@ func (f *File) isOf(id box.Arming) bool {
 		return f.Cmdline.Arming == id
 	}
 	return bootcfg.IsOfArming(f.text, id)
+}
+
+// Write arms a box: it writes its boot file, in place of one that is there. It
+// is durable when Write returns. A box that a TFTP server could not give the file
+// is not armed, and that is refused.
+func (f *Folder) Write(addr box.Addr, text []byte) error {
+	if err := durable.WriteFile(f.fsys, f.BootFile(addr), text, 0o644); err != nil {
+		return err
+	}
+	if err := f.CheckFiles(filepath.Join(bootcfg.ConfigDir, addr.Hex())); err != nil {
+		return errors.Join(err, durable.Remove(f.fsys, f.BootFile(addr)))
+	}
+	return nil
 }
 
 // Written is when the box's boot file was written, by the clock of whoever

@@ -10,6 +10,7 @@ import (
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/problem"
 )
 
 // LaterFile is a file that the loader takes for a box that is not armed, before it
@@ -69,7 +70,7 @@ func (f *Folder) NotLocal(addr box.Addr) []error {
 		}
 	}
 	if err := f.LocalBoot(bootcfg.DefaultName); err != nil {
-		all = append(all, fmt.Errorf("%s is not surely local boot: %w", f.Path(bootcfg.DefaultName), err))
+		all = append(all, fmt.Errorf("%s does not clearly boot the local disk: %w", f.Path(bootcfg.DefaultName), err))
 	}
 	return all
 }
@@ -111,4 +112,43 @@ func (f *Folder) LocalBoot(name string) error {
 func isLink(path string) bool {
 	st, err := os.Lstat(path)
 	return err == nil && st.Mode()&fs.ModeSymlink != 0
+}
+
+// CheckDefault refuses a folder in which a box that is not armed, or no more,
+// does not start its own disk.
+func (f *Folder) CheckDefault() error {
+	data, err := durable.ReadFile(f.fsys, f.Path(bootcfg.DefaultName), bootcfg.MaxConfig)
+	if err != nil {
+		return err
+	}
+	cfg, err := bootcfg.Parse(data)
+	if err == nil {
+		err = cfg.IsLocalBoot()
+	}
+	if err != nil {
+		return problem.Refusef("%s does not clearly boot the local disk: %w; a box would never come back to its own disk. Its content should be:\n%s",
+			f.Path(bootcfg.DefaultName), err, strings.TrimSpace(string(bootcfg.DefaultConfig())))
+	}
+	return nil
+}
+
+// CheckPrefixes names the files that the loader takes for many addresses before
+// `default`, and that do not clearly boot the local disk.
+func (f *Folder) CheckPrefixes() error {
+	names, err := f.fsys.ReadDir(f.dir)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, name := range names {
+		first, last, many := bootcfg.ParsePrefix(name)
+		if !many {
+			continue
+		}
+		if why := f.LocalBoot(name); why != nil {
+			errs = append(errs, fmt.Errorf("%s: boxes with addresses from %s to %s take it before `%s` when they are not armed, "+
+				"and it does not clearly boot the local disk: %w", f.Path(name), first, last, bootcfg.DefaultName, why))
+		}
+	}
+	return errors.Join(errs...)
 }

@@ -1,4 +1,4 @@
-package main
+package follow
 
 import (
 	"bytes"
@@ -6,6 +6,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+
+	"testbox-imaging/internal/sharedir"
 )
 
 // logReader reads a box's log as it grows. The log can be missing, be rotated
@@ -23,7 +25,7 @@ const maxLogLine = 64 << 10
 // skip puts what is in the log now behind the reader, but for the last most
 // bytes.
 func (r *logReader) skip(most int64) error {
-	f, err := openHere(r.path)
+	f, err := sharedir.OpenHere(r.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -42,7 +44,7 @@ func (r *logReader) skip(most int64) error {
 // lines gives the lines that came since the last look. The file is opened anew
 // each time: so an NFS client asks the server what is in it now.
 func (r *logReader) lines() (lines []string, err error) {
-	f, err := openHere(r.path)
+	f, err := sharedir.OpenHere(r.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return r.drain(), nil
 	}

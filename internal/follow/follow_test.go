@@ -1,4 +1,4 @@
-package main
+package follow
 
 import (
 	"errors"
@@ -9,6 +9,7 @@ import (
 
 	"testbox-imaging/internal/agent"
 	"testbox-imaging/internal/bootcfg"
+	"testbox-imaging/internal/bootfiles"
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/durable"
 	"testbox-imaging/internal/sharedir"
@@ -30,18 +31,19 @@ func TestWaitForTheSilent(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	f := &pxeFolder{dir + "/cfg", durable.OS{}}
-	if err := writeFile(f.path(addr.Hex()), string(text)); err != nil {
+	f := bootfiles.New(durable.OS{}, dir+"/cfg")
+	if err := errors.Join(os.Mkdir(f.Dir(), 0o755), os.WriteFile(f.BootFile(addr), text, 0o644)); err != nil {
 		t.Fatal(err)
 	}
 	log := dir + "/" + sharedir.LogName
 	var out, errs strings.Builder
 	now := start
-	one := &watch{plan: armPlan{target: target{given: addr.String(), addr: addr}, file: file}, log: logReader{path: log}, heard: start}
-	wt := &waiter{w: world{now: func() time.Time { return now }}, folder: f, out: &out, errs: &errs, watches: []*watch{one}}
+	one := &watch{box: Box{addr.String(), c}, log: logReader{path: log}, heard: start}
+	to := func(b *strings.Builder) func(string) { return func(line string) { b.WriteString(line + "\n") } }
+	w := &Waiter{Boot: f, Now: func() time.Time { return now }, Say: to(&out), Warn: to(&errs), watches: []*watch{one}}
 	look := func(at time.Duration, ended bool) {
 		t.Helper()
-		if now = start.Add(at); wt.look() != ended {
+		if now = start.Add(at); w.look() != ended {
 			t.Fatalf("after %s it ended: %v\n%s%s", at, !ended, out.String(), errs.String())
 		}
 	}
@@ -51,14 +53,14 @@ func TestWaitForTheSilent(t *testing.T) {
 	}
 	// What the box says of another arming is not what is waited for.
 	const other = "==================== T\nT: 10.88.0.11: info: backup, arming 0123456789abcdef\nT: 10.88.0.11: info: backup: done\n"
-	if err := writeFile(log, other); err != nil {
+	if err := write(log, other); err != nil {
 		t.Fatal(err)
 	}
 	look(20*time.Minute+time.Second, false)
 	if out.Len() > 0 {
 		t.Errorf("it prints what is of another arming: %s", out.String())
 	}
-	if err := writeFile(log, other+"==================== T\nT: 10.88.0.11: info: backup, arming "+string(c.Arming)+"\n"); err != nil {
+	if err := write(log, other+"==================== T\nT: 10.88.0.11: info: backup, arming "+string(c.Arming)+"\n"); err != nil {
 		t.Fatal(err)
 	}
 	look(21*time.Minute, false)
@@ -72,25 +74,10 @@ func TestWaitForTheSilent(t *testing.T) {
 		t.Errorf("it is not said once: %s", errs.String())
 	}
 	look(time.Hour, false)
-	look(time.Hour+maxSkew+time.Second, true)
+	look(time.Hour+MaxSkew+time.Second, true)
 	const says = "has said nothing for 44m0s, and the arming expired at 2026-11-29T09:00:00Z"
-	if one.code != box.Failed.ExitCode() || !strings.Contains(out.String(), says) {
-		t.Errorf("code %d: %s", one.code, out.String())
-	}
-}
-
-// TestWorst: of several boxes the exit code is that of the one whose end is
-// worst, whatever their order.
-func TestWorst(t *testing.T) {
-	order := []int{exitFailed, exitRefused, exitExpired, exitPending, exitBadSectors, exitDiffer, exitRescue, exitDone}
-	for i, bad := range order {
-		for _, better := range order[i:] {
-			for _, codes := range [][]int{{bad, better}, {better, bad}} {
-				if got := exitCode(worst(codes, []string{"why"}), true); got != bad {
-					t.Errorf("of %v the code is %d", codes, got)
-				}
-			}
-		}
+	if one.end.Outcome != box.Failed || !strings.Contains(out.String(), says) {
+		t.Errorf("%+v: %s", one.end, out.String())
 	}
 }
 
@@ -102,21 +89,21 @@ func TestStatus(t *testing.T) {
 	track := func(id box.Arming, o box.Outcome) agent.Track {
 		return agent.Track{Arming: id, Action: box.Restore, Ended: true, Outcome: o, End: "restore: " + string(o)}
 	}
-	armed := &arming{cmd: &bootcfg.Cmdline{Action: box.Restore, Arming: this, Expires: now.Add(time.Hour)}}
+	armed := &bootfiles.File{Cmdline: &bootcfg.Cmdline{Action: box.Restore, Arming: this, Expires: now.Add(time.Hour)}}
 	for _, c := range []struct {
-		st   boxStatus
+		st   Status
 		now  time.Time
-		code int
+		want box.Outcome
 	}{
-		{boxStatus{armed: armed, session: track(this, box.Done)}, now, exitPending},
-		{boxStatus{armed: armed, session: track(this, box.Refused)}, now, exitRefused},
-		{boxStatus{armed: armed, session: track(other, box.Refused)}, now, exitPending},
-		{boxStatus{armed: armed, session: track(other, box.Done)}, now.Add(2 * time.Hour), exitExpired},
-		{boxStatus{session: track(this, box.Done)}, now, exitDone},
-		{boxStatus{}, now, exitPending},
+		{Status{Armed: armed, Log: track(this, box.Done)}, now, Pending},
+		{Status{Armed: armed, Log: track(this, box.Refused)}, now, box.Refused},
+		{Status{Armed: armed, Log: track(other, box.Refused)}, now, Pending},
+		{Status{Armed: armed, Log: track(other, box.Done)}, now.Add(2 * time.Hour), box.Expired},
+		{Status{Log: track(this, box.Done)}, now, box.Done},
+		{Status{}, now, Pending},
 	} {
-		if text, code := c.st.tell(c.now); code != c.code {
-			t.Errorf("%+v: code %d, not %d: %s", c.st, code, c.code, text)
+		if text, got := c.st.Tell(c.now); got != c.want {
+			t.Errorf("%+v: %q, not %q: %s", c.st, got, c.want, text)
 		}
 	}
 }
@@ -124,7 +111,7 @@ func TestStatus(t *testing.T) {
 // TestRecorded: the record of another arming's action says nothing of this one.
 func TestRecorded(t *testing.T) {
 	dir := t.TempDir()
-	if err := writeFile(dir+"/"+sharedir.Marker, ""); err != nil {
+	if err := write(dir+"/"+sharedir.Marker, ""); err != nil {
 		t.Fatal(err)
 	}
 	area, err := sharedir.Open(durable.OS{}, dir)
@@ -140,13 +127,13 @@ func TestRecorded(t *testing.T) {
 		t.Fatal(err)
 	}
 	this := box.NewArming()
-	one := &watch{folder: folder, plan: armPlan{file: bootcfg.BootFile{Cmdline: bootcfg.Cmdline{Arming: this}}}}
+	one := &watch{folder: folder, box: Box{Cmdline: bootcfg.Cmdline{Arming: this}}}
 	for _, id := range []box.Arming{box.NewArming(), this} {
 		if err := folder.SetLast(sharedir.LastAction{Arming: id, Action: box.Restore, Outcome: box.BadSectors}); err != nil {
 			t.Fatal(err)
 		}
-		if got := one.recorded(); got != (id == this) || got && one.code != exitBadSectors {
-			t.Errorf("the record of %s ends the wait for %s: %v, code %d", id, this, got, one.code)
+		if got := one.recorded(); got != (id == this) || got && one.end.Outcome != box.BadSectors {
+			t.Errorf("the record of %s ends the wait for %s: %v, %+v", id, this, got, one.end)
 		}
 	}
 }
@@ -184,3 +171,5 @@ func TestLogReader(t *testing.T) {
 		}
 	}
 }
+
+func write(path, text string) error { return os.WriteFile(path, []byte(text), 0o644) }

@@ -1,4 +1,4 @@
-package main
+package arming
 
 import (
 	"errors"
@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/problem"
 	"testbox-imaging/internal/sharedir"
 )
 
@@ -22,8 +23,8 @@ type boxUser struct{ uid, gid uint32 }
 
 // boxUser is the owner of the backup area. It is not known where the area is not
 // at hand, or belongs to root.
-func (f *pxeFolder) boxUser() (u boxUser, known bool) {
-	st, err := os.Stat(f.backupArea())
+func (p *Place) boxUser() (u boxUser, known bool) {
+	st, err := os.Stat(p.backupArea())
 	if err != nil {
 		return u, false
 	}
@@ -54,16 +55,16 @@ func (u boxUser) may(st fs.FileInfo, rights fs.FileMode) bool {
 // checkDisarm refuses a folder of boot files in which a box cannot remove its
 // own. The box would do its action, and then boot into maintenance again and
 // again: also when its arming has expired.
-func (f *pxeFolder) checkDisarm() error {
-	st, err := os.Stat(f.dir)
+func (p *Place) checkDisarm() error {
+	st, err := os.Stat(p.Boot.Dir())
 	if err != nil {
 		return err
 	}
-	if n, err := unix.Getxattr(f.dir, "system.posix_acl_access", nil); err == nil && n > 0 {
+	if n, err := unix.Getxattr(p.Boot.Dir(), "system.posix_acl_access", nil); err == nil && n > 0 {
 		return nil // an access control list may give the right
 	}
 	owner := ownerOf(st)
-	u, known := f.boxUser()
+	u, known := p.boxUser()
 	if !known && owner.uid != 0 {
 		u = owner
 	} else if !known {
@@ -77,21 +78,21 @@ func (f *pxeFolder) checkDisarm() error {
 	if u.uid != ^uint32(0) {
 		as = fmt.Sprintf("user %d", u.uid)
 	}
-	return refused("%s belongs to user %d and has the mode %s, but boxes come as %s: "+
+	return problem.Refusef("%s belongs to user %d and has the mode %s, but boxes come as %s: "+
 		"they could not remove their boot files after their actions, and would boot into maintenance again and again; %s",
-		f.dir, owner.uid, st.Mode(), as, shareInitMends)
+		p.Boot.Dir(), owner.uid, st.Mode(), as, shareInitMends)
 }
 
 // closedToBoxes says what in a box's folder the box has no right to, and needs.
-func (f *pxeFolder) closedToBoxes(folder *sharedir.Folder) error {
-	u, known := f.boxUser()
+func (p *Place) closedToBoxes(folder *sharedir.Folder) error {
+	u, known := p.boxUser()
 	if !known {
 		return nil
 	}
 	st, err := os.Stat(folder.Dir())
 	if errors.Is(err, fs.ErrNotExist) {
-		if st, err = os.Stat(f.backupArea()); err == nil && !u.may(st, 0o3) {
-			return fmt.Errorf("%s has the mode %s, so that boxes cannot write to it; %s", f.backupArea(), st.Mode(), shareInitMends)
+		if st, err = os.Stat(p.backupArea()); err == nil && !u.may(st, 0o3) {
+			return fmt.Errorf("%s has the mode %s, so that boxes cannot write to it; %s", p.backupArea(), st.Mode(), shareInitMends)
 		}
 		return err
 	}
@@ -135,8 +136,8 @@ func neededBy(folder *sharedir.Folder) (names []string, err error) {
 
 // linkedOut says which links of a box's folder, or instead of it, lead where a
 // box does not come: it has the area elsewhere, and nothing beside it.
-func (f *pxeFolder) linkedOut(folder *sharedir.Folder) error {
-	area, err := filepath.EvalSymlinks(f.backupArea())
+func (p *Place) linkedOut(folder *sharedir.Folder) error {
+	area, err := filepath.EvalSymlinks(p.backupArea())
 	if err != nil {
 		return err
 	}
@@ -153,7 +154,7 @@ func (f *pxeFolder) linkedOut(folder *sharedir.Folder) error {
 		real, err := filepath.EvalSymlinks(path)
 		if filepath.IsAbs(to) || err == nil && !strings.HasPrefix(real, area+"/") {
 			return fmt.Errorf("%s is a link to %s, which the box does not find; put the file or folder itself there, "+
-				"or a link that begins with no / and stays in %s", path, to, f.backupArea())
+				"or a link that begins with no / and stays in %s", path, to, p.backupArea())
 		}
 	}
 	return nil

@@ -1,4 +1,4 @@
-package main
+package bootfiles
 
 import (
 	"fmt"
@@ -11,6 +11,7 @@ import (
 
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/problem"
 )
 
 // Loader files that every box asks for, and one that the DHCP server may name
@@ -20,23 +21,37 @@ var (
 	otherLoader = "lpxelinux.0"
 )
 
-// checkServed refuses if a TFTP server cannot give a file that every box needs,
+// CheckServed refuses if a TFTP server cannot give a file that every box needs,
 // or one of the others that are named: paths below the TFTP area.
-func (f *pxeFolder) checkServed(others ...string) error {
+func (f *Folder) CheckServed(others ...string) error {
 	files := append(slices.Clone(loaderFiles), path.Join(bootcfg.ConfigDir, bootcfg.DefaultName))
-	if _, err := os.Lstat(filepath.Join(f.tftp(), otherLoader)); err == nil {
+	if _, err := os.Lstat(filepath.Join(f.TFTP(), otherLoader)); err == nil {
 		files = append(files, otherLoader)
 	}
-	modules, missing := f.modules(bootcfg.DefaultName)
-	why, chmod := f.unserved(append(append(files, modules...), others...)...)
+	return f.checkModules(bootcfg.DefaultName, append(files, others...)...)
+}
+
+// CheckFiles refuses if a TFTP server cannot give one of these files: paths below
+// the TFTP area.
+func (f *Folder) CheckFiles(files ...string) error {
+	return tftpError(f.unserved(files...))
+}
+
+// CheckModules refuses if a TFTP server cannot give the loader's modules by which
+// a file such as `default` starts the disk of a box.
+func (f *Folder) CheckModules(name string) error { return f.checkModules(name) }
+
+func (f *Folder) checkModules(name string, others ...string) error {
+	modules, missing := f.modules(name)
+	why, chmod := f.unserved(append(others, modules...)...)
 	return tftpError(append(missing, why...), chmod)
 }
 
 // modules are the loader's modules by which a file such as `default` starts the
 // disk of a box: of the places of each the first where something is. It says
 // which are missing.
-func (f *pxeFolder) modules(name string) (files, missing []string) {
-	data, err := durable.ReadFile(f.fsys, f.path(name), bootcfg.MaxConfig)
+func (f *Folder) modules(name string) (files, missing []string) {
+	data, err := durable.ReadFile(f.fsys, f.Path(name), bootcfg.MaxConfig)
 	if err != nil {
 		return nil, nil // whether it is local boot is asked elsewhere
 	}
@@ -46,12 +61,12 @@ func (f *pxeFolder) modules(name string) (files, missing []string) {
 	}
 	for _, places := range cfg.Modules() {
 		there := slices.IndexFunc(places, func(p string) bool {
-			_, err := os.Lstat(filepath.Join(f.tftp(), p))
+			_, err := os.Lstat(filepath.Join(f.TFTP(), p))
 			return err == nil
 		})
 		if there < 0 {
 			missing = append(missing, fmt.Sprintf("`%s` needs the loader's module %s, and there is none by its PATH (looked for in %s: %s)",
-				name, path.Base(places[0]), f.tftp(), strings.Join(places, ", ")))
+				name, path.Base(places[0]), f.TFTP(), strings.Join(places, ", ")))
 			continue
 		}
 		files = append(files, places[there])
@@ -68,17 +83,17 @@ func tftpError(why, chmod []string) error {
 	if len(chmod) > 0 {
 		err = fmt.Errorf("%w; run: %s", err, strings.Join(chmod, " && "))
 	}
-	return refused("%w", err)
+	return problem.Refusef("%w", err)
 }
 
 // unserved says which of the files a TFTP server cannot give, and how to mend
 // what a chmod mends. A server runs as some user of its own, so everybody must
 // be able to read a file and to search the folders above it. A server is
 // confined to the area, so no link may lead out of it.
-func (f *pxeFolder) unserved(files ...string) (why, chmod []string) {
+func (f *Folder) unserved(files ...string) (why, chmod []string) {
 	closed := map[string]string{} // path: what everybody lacks
 	for _, file := range files {
-		walk := tftpWalk{root: f.tftp(), closed: closed}
+		walk := tftpWalk{root: f.TFTP(), closed: closed}
 		if err := walk.to(file); err != nil && !slices.Contains(why, err.Error()) {
 			why = append(why, err.Error())
 		}
@@ -151,7 +166,8 @@ func (w *tftpWalk) step(name string, todo []string) ([]string, error) {
 			return nil, fmt.Errorf("%s is a link that leads to itself", full)
 		}
 		if path.IsAbs(target) {
-			return nil, fmt.Errorf("%s is a link to %s, where most TFTP servers do not go; put the file itself there, or a link that begins with no / and stays in %s", full, target, w.root)
+			return nil, fmt.Errorf("%s is a link to %s, where most TFTP servers do not go; "+
+				"put the file itself there, or a link that begins with no / and stays in %s", full, target, w.root)
 		}
 		return append(strings.Split(target, "/"), todo...), nil
 	case st.IsDir() && last:
@@ -178,15 +194,16 @@ func (w *tftpWalk) note(path string, st fs.FileInfo) {
 	}
 }
 
-// warnAbove says that the folder with the areas, on the storage server itself,
+// CheckAbove says that the folder with the areas, on the storage server itself,
 // keeps a TFTP server away that neither is root nor has made the area its root.
-func (f *pxeFolder) warnAbove(tftpPath string) error {
-	if f.tftp() != filepath.Clean(tftpPath) {
+func (f *Folder) CheckAbove(tftpPath string) error {
+	if f.TFTP() != filepath.Clean(tftpPath) {
 		return nil // a mount: what is above it is not the server's
 	}
-	dir := filepath.Dir(f.tftp())
+	dir := filepath.Dir(f.TFTP())
 	if st, err := os.Stat(dir); err == nil && st.Mode()&0o001 == 0 {
-		return fmt.Errorf("%s may not be searched by everybody: a TFTP server that is not root and has not made the area its root (dnsmasq) cannot give any file; run: chmod o+x %s", dir, dir)
+		return fmt.Errorf("%s may not be searched by everybody: a TFTP server that is not root and has not made the area its root (dnsmasq) "+
+			"cannot give any file; run: chmod o+x %s", dir, dir)
 	}
 	return nil
 }

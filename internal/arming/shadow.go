@@ -1,4 +1,4 @@
-package main
+package arming
 
 import (
 	"bufio"
@@ -6,14 +6,12 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
-	"github.com/spf13/cobra"
-
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/problem"
 )
 
 // machine is what is known of a box's hardware. What is not known is empty.
@@ -24,12 +22,12 @@ type machine struct {
 
 // machineOf looks the box up where this machine has seen it: among the
 // neighbours on the network, and in the inventory of its last action.
-func (f *pxeFolder) machineOf(addr box.Addr, near map[string]string) machine {
+func (p *Place) machineOf(addr box.Addr, near map[string]string) machine {
 	var m machine
 	if mac := near[addr.String()]; mac != "" {
 		m.macs = append(m.macs, mac)
 	}
-	inv := f.inventory(addr)
+	inv := p.inventory(addr)
 	if inv == nil {
 		return m
 	}
@@ -42,23 +40,17 @@ func (f *pxeFolder) machineOf(addr box.Addr, near map[string]string) machine {
 	return m
 }
 
-// backupArea is the backup area as it is reached from here: beside the TFTP
-// area, as on the storage server and where both are mounted in /mnt.
-func (f *pxeFolder) backupArea() string {
-	return filepath.Join(filepath.Dir(f.tftp()), "testbox-backup")
-}
-
 // shadow is a file that the loader takes, or may take, before a box's boot file.
 type shadow struct {
 	name  string
-	owner int // ownerBox or ownerUnknown
+	owner owner // ownerBox or ownerUnknown
 }
 
 // shadows lists the files that the loader of this box takes, or may take,
 // before the box's boot file: those named by a UUID or a network card. Such a
 // file is passed over only if it is known to be another machine's.
-func (f *pxeFolder) shadows(w world, addr box.Addr) ([]shadow, error) {
-	names, err := f.fsys.ReadDir(f.dir)
+func (p *Place) shadows(addr box.Addr) ([]shadow, error) {
+	names, err := p.FS.ReadDir(p.Boot.Dir())
 	if err != nil {
 		return nil, err
 	}
@@ -71,8 +63,8 @@ func (f *pxeFolder) shadows(w world, addr box.Addr) ([]shadow, error) {
 			continue
 		}
 		if near == nil {
-			near = readNeighbours(w.neighbours)
-			m = f.machineOf(addr, near)
+			near = readNeighbours(p.Neighbours)
+			m = p.machineOf(addr, near)
 		}
 		if whose := belongs(owner, m, addr, near); whose != ownerOther {
 			list = append(list, shadow{name, whose})
@@ -82,61 +74,41 @@ func (f *pxeFolder) shadows(w world, addr box.Addr) ([]shadow, error) {
 }
 
 // checkShadows refuses a box that would not take its boot file.
-func (f *pxeFolder) checkShadows(w world, t target) error {
-	list, err := f.shadows(w, t.addr)
+func (p *Place) checkShadows(t Target) error {
+	list, err := p.shadows(t.Addr)
 	if err != nil {
 		return err
 	}
 	var errs []error
 	for _, s := range list {
 		if s.owner == ownerBox {
-			errs = append(errs, refused("%s is this box's too, and the loader takes it before %s, which would arm %s; move it out of the folder", f.path(s.name), t.addr.Hex(), t))
+			errs = append(errs, problem.Refusef("%s is this box's too, and the loader takes it before %s, which would arm %s; "+
+				"move it out of the folder", p.Boot.Path(s.name), t.Addr.Hex(), t))
 			continue
 		}
-		errs = append(errs, refused("%s is taken by some machine before the file that is named by its address, and it is not known whether that is %s, which would then not be armed; "+
-			"move the file out of the folder, or ping the box from here, so that its network card is known", f.path(s.name), t))
+		errs = append(errs, problem.Refusef("%s is taken by some machine before the file that is named by its address, "+
+			"and it is not known whether that is %s, which would then not be armed; "+
+			"move the file out of the folder, or ping the box from here, so that its network card is known", p.Boot.Path(s.name), t))
 	}
 	return errors.Join(errs...)
 }
 
 // checkLater refuses a box that would not start its own disk when it is no more
 // armed, because the loader finds another file before `default`.
-func (f *pxeFolder) checkLater(t target) error {
-	later, err := f.boot().Later(t.addr)
+func (p *Place) checkLater(t Target) error {
+	later, err := p.Boot.Later(t.Addr)
 	if err != nil {
 		return err
 	}
 	var errs []error
 	for _, l := range later {
 		if l.Why != nil {
-			errs = append(errs, refused("%s is taken by %s before `%s` as soon as it is not armed any more, and it is not surely local boot: %w; "+
-				"move it out of the folder, or give it the content of `%s`", f.path(l.Name), t, bootcfg.DefaultName, l.Why, bootcfg.DefaultName))
+			errs = append(errs, problem.Refusef("%s is taken by %s before `%s` as soon as it is not armed any more, "+
+				"and it does not clearly boot the local disk: %w; move it out of the folder, or give it the content of `%s`",
+				p.Boot.Path(l.Name), t, bootcfg.DefaultName, l.Why, bootcfg.DefaultName))
 			continue
 		}
-		files, missing := f.modules(l.Name)
-		why, chmod := f.unserved(files...)
-		errs = append(errs, tftpError(append(missing, why...), chmod))
-	}
-	return errors.Join(errs...)
-}
-
-// warnNotLocal says what a box that is not armed starts instead of its own disk.
-func (f *pxeFolder) warnNotLocal(cmd *cobra.Command, t target) {
-	for _, err := range f.boot().NotLocal(t.addr) {
-		cmd.PrintErrf("testbox: WARNING: %s may not start its own disk: %v\n", t, err)
-	}
-}
-
-// strays is what list says of files that decide over what boxes start, and
-// should not. Of the boxes those are looked at that are given; with everybody
-// also files that many addresses share.
-func (f *pxeFolder) strays(w world, boxes []box.Addr, everybody bool) error {
-	errs := []error{f.checkDefault()}
-	for _, addr := range boxes {
-		errs = append(errs, f.boxStrays(w, addr, !everybody))
-	}
-	if everybody {
-		errs = append(errs, f.sharedStrays())
+		errs = append(errs, p.Boot.CheckModules(l.Name))
 	}
 	return errors.Join(errs...)
 }
@@ -144,8 +116,8 @@ func (f *pxeFolder) strays(w world, boxes []box.Addr, everybody bool) error {
 // boxStrays names the files that the loader takes for the box before its own
 // boot file, and those that it takes before `default`; shared says that this is
 // to include files that it takes for other addresses too.
-func (f *pxeFolder) boxStrays(w world, addr box.Addr, shared bool) error {
-	shadows, err := f.shadows(w, addr)
+func (p *Place) boxStrays(addr box.Addr, shared bool) error {
+	shadows, err := p.shadows(addr)
 	if err != nil {
 		return err
 	}
@@ -155,49 +127,32 @@ func (f *pxeFolder) boxStrays(w world, addr box.Addr, shared bool) error {
 		if s.owner == ownerUnknown {
 			sure = "it is not known whose it is; if it is this box's, the loader takes it"
 		}
-		errs = append(errs, fmt.Errorf("%s: %s: %s before %s, which then does not count", f.path(s.name), addr, sure, addr.Hex()))
+		errs = append(errs, fmt.Errorf("%s: %s: %s before %s, which then does not count", p.Boot.Path(s.name), addr, sure, addr.Hex()))
 	}
-	later, err := f.boot().Later(addr)
+	later, err := p.Boot.Later(addr)
 	if err != nil {
 		return err
 	}
 	for _, l := range later {
 		if _, _, many := bootcfg.ParsePrefix(l.Name); l.Why != nil && (shared || !many) {
-			errs = append(errs, fmt.Errorf("%s: %s takes it before `%s` when it is not armed, and it is not surely local boot: %w", f.path(l.Name), addr, bootcfg.DefaultName, l.Why))
+			errs = append(errs, fmt.Errorf("%s: %s takes it before `%s` when it is not armed, and it does not clearly boot the local disk: %w",
+				p.Boot.Path(l.Name), addr, bootcfg.DefaultName, l.Why))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// sharedStrays names the files that the loader takes for many addresses.
-func (f *pxeFolder) sharedStrays() error {
-	names, err := f.fsys.ReadDir(f.dir)
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, name := range names {
-		first, last, many := bootcfg.ParsePrefix(name)
-		if !many {
-			continue
-		}
-		if why := f.boot().LocalBoot(name); why != nil {
-			errs = append(errs, fmt.Errorf("%s: boxes with addresses from %s to %s take it before `%s` when they are not armed, and it is not surely local boot: %w",
-				f.path(name), first, last, bootcfg.DefaultName, why))
-		}
-	}
-	return errors.Join(errs...)
-}
+// owner is whose a file is that the loader takes early.
+type owner int
 
-// Whose a file is that the loader takes early.
 const (
-	ownerOther = iota
+	ownerOther owner = iota
 	ownerBox
 	ownerUnknown
 )
 
 // belongs tells whose the file is, as far as m and the neighbours tell.
-func belongs(o bootcfg.Owner, m machine, addr box.Addr, near map[string]string) int {
+func belongs(o bootcfg.Owner, m machine, addr box.Addr, near map[string]string) owner {
 	known, same := len(m.macs) > 0, o.MAC != nil && slices.Contains(m.macs, o.MAC.String())
 	if o.UUID != "" {
 		known, same = m.uuid != "", o.UUID == m.uuid || o.UUID == otherOrder(m.uuid)

@@ -1,0 +1,66 @@
+package arming
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+
+	"testbox-imaging/internal/bootfiles"
+	"testbox-imaging/internal/follow"
+	"testbox-imaging/internal/problem"
+)
+
+// ReadArmed reads the boot files of boxes that are to be disarmed, in their order;
+// nil is a box that is not armed. A boot file that is not ours is refused.
+func (p *Place) ReadArmed(ctx context.Context, boxes []string) ([]Target, []*bootfiles.File, error) {
+	targets, err := p.Names.Resolve(ctx, boxes)
+	if err != nil {
+		return nil, nil, err
+	}
+	files, errs := make([]*bootfiles.File, len(targets)), make([]error, len(targets))
+	for i, t := range targets {
+		file, err := p.Boot.Read(t.Addr)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			errs[i] = err
+		case file.Cmdline == nil:
+			errs[i] = notOurs(t, p.Boot.BootFile(t.Addr), file.Err)
+		default:
+			files[i] = file
+		}
+	}
+	return targets, files, errors.Join(errs...)
+}
+
+// Disarm disarms a box whose boot file was read before. An arming that somebody
+// wrote since stays, as does a file that is not ours: the errors are those of
+// bootfiles, and a file that is not ours is refused. The error matches
+// fs.ErrNotExist if somebody else disarmed the box.
+func (p *Place) Disarm(t Target, read *bootfiles.File) error {
+	_, err := p.Boot.Disarm(t.Addr, read.Cmdline.Arming)
+	var other *bootfiles.NotOursError
+	if errors.As(err, &other) {
+		return notOurs(t, other.Path, other.Err)
+	}
+	return err
+}
+
+func notOurs(t Target, path string, why error) error {
+	return problem.Refusef("%s has a boot file that is not ours, %s (%w); remove it by hand if it has to go", t, path, why)
+}
+
+// HalfRestored says of a box that was armed for restore that its disks may not be
+// whole; "" is not so. Until a restore has ended well, only the arming brings the
+// box back. A box that was not armed has a nil file.
+func (p *Place) HalfRestored(read *bootfiles.File) string {
+	area, err := p.Backup()
+	if err != nil || read == nil {
+		return ""
+	}
+	st := follow.Read(area.Look(read.Addr))
+	if half := st.HalfRestored(); half != "" && st.Log.Arming == read.Cmdline.Arming {
+		return half + "; its disks may not boot until it is restored"
+	}
+	return ""
+}

@@ -1,0 +1,62 @@
+package arming
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"strings"
+
+	"testbox-imaging/internal/agent"
+	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/follow"
+	"testbox-imaging/internal/sharedir"
+)
+
+// Foresee says what the boxes will refuse, as far as the backup area tells,
+// where that is at hand. It is no reason not to arm: an image can be put there,
+// or a disk be plugged in, before the box starts.
+func (p *Place) Foresee(plan *Plan) (warnings []string) {
+	say := func(format string, b PlannedBox, text string) {
+		warnings = append(warnings, fmt.Sprintf(format, b.Target, b.Cmdline.Action, strings.ReplaceAll(text, "\n", "; ")))
+	}
+	const refuses, warns = "%s will refuse `%s`: %s", "%s, `%s`: %s"
+	if err := p.Boot.CheckAbove(plan.Site.TFTPPath); err != nil {
+		warnings = append(warnings, err.Error())
+	}
+	dir := p.backupArea()
+	names, dirErr := p.FS.ReadDir(dir)
+	atHome := dir == filepath.Clean(plan.Site.BackupPath)
+	if !atHome && (errors.Is(dirErr, fs.ErrNotExist) || dirErr == nil && len(names) == 0) {
+		return warnings // the area is not mounted here
+	}
+	area, err := sharedir.Open(p.FS, dir)
+	for _, b := range plan.Boxes {
+		c := b.Cmdline
+		if err != nil {
+			if c.Action != box.Rescue {
+				say(refuses, b, err.Error())
+			}
+			continue
+		}
+		folder := area.Look(b.Addr)
+		for _, check := range []func(*sharedir.Folder) error{p.linkedOut, p.closedToBoxes} {
+			if err := check(folder); err != nil && c.Action != box.Rescue {
+				say(warns, b, err.Error())
+			}
+		}
+		if c.Action == box.Backup || c.Action == box.BackupAgain {
+			if half := follow.Read(folder).HalfRestored(); half != "" {
+				say(warns, b, half+"; a backup of disks that are not whole would take the place of a good one")
+			}
+		}
+		others, refusal := agent.Foresee(folder, p.inventory(b.Addr), c)
+		for _, o := range others {
+			say(warns, b, o)
+		}
+		if refusal != nil {
+			say(refuses, b, refusal.Error())
+		}
+	}
+	return warnings
+}

@@ -1,0 +1,97 @@
+// Package arming decides over armings in share mode: which boxes are meant, what
+// they are armed for and with which maintenance system, what speaks against it,
+// and what the boxes will refuse. Nothing is written before everything is checked
+// for all boxes.
+package arming
+
+import (
+	"errors"
+	"io/fs"
+	"path/filepath"
+	"time"
+
+	"testbox-imaging/internal/bootfiles"
+	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/inventory"
+	"testbox-imaging/internal/problem"
+	"testbox-imaging/internal/sharedir"
+	"testbox-imaging/internal/site"
+)
+
+// Place is where boxes are armed: the folder of boot files, the areas beside it
+// as they are reached from here, and what this machine knows of boxes.
+type Place struct {
+	Boot       *bootfiles.Folder
+	FS         durable.FS
+	Names      Resolver
+	Neighbours string // path of the kernel's table of IPv4 neighbours, /proc/net/arp
+	Now        func() time.Time
+}
+
+// backupArea is the backup area as it is reached from here: beside the TFTP
+// area, as on the storage server and where both are mounted in /mnt.
+func (p *Place) backupArea() string {
+	return filepath.Join(filepath.Dir(p.Boot.TFTP()), "testbox-backup")
+}
+
+// Boxes lists the boxes that have a folder in the backup area.
+func (p *Place) Boxes() (boxes []box.Addr, err error) {
+	names, err := p.FS.ReadDir(p.backupArea())
+	for _, name := range names {
+		if addr, err := box.ParseAddr(name); err == nil {
+			boxes = append(boxes, addr)
+		}
+	}
+	return boxes, err
+}
+
+// Backup opens the backup area, in which the boxes' logs are.
+func (p *Place) Backup() (*sharedir.Area, error) {
+	area, err := sharedir.Open(p.FS, p.backupArea())
+	if err != nil {
+		return nil, problem.Wrongf("the boxes' logs are not at hand: %w; they are in the backup area, "+
+			"which has to be beside the TFTP area: mount it on %s", err, p.backupArea())
+	}
+	return area, nil
+}
+
+// ReadSite reads the site file, which stands in the folder of boot files.
+func ReadSite(fsys durable.FS, boot *bootfiles.Folder) (*site.Site, error) {
+	data, err := durable.ReadFile(fsys, boot.Path(site.FileName), site.MaxFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, problem.Wrongf("%s is missing; `testbox share init` makes it", boot.Path(site.FileName))
+	}
+	if err != nil {
+		return nil, err
+	}
+	s, err := site.Parse(data)
+	if err != nil {
+		return nil, problem.Wrongf("%s: %w", boot.Dir(), err)
+	}
+	return s, nil
+}
+
+// inventory is that of the box's last action; nil if there is none to be read,
+// or if it came with a folder that was copied from another box's.
+func (p *Place) inventory(addr box.Addr) *inventory.Inventory {
+	data, err := durable.ReadFile(p.FS, filepath.Join(p.backupArea(), addr.String(), inventory.JSONName), inventory.MaxJSON)
+	if err != nil {
+		return nil
+	}
+	inv, err := inventory.ParseJSON(data)
+	if err != nil || inv.Address != addr.String() {
+		return nil
+	}
+	return inv
+}
+
+// Skew is how far the storage server's clock is ahead of this machine's, by the
+// boot file that was just written for the box; 0 if that cannot be seen.
+func (p *Place) Skew(addr box.Addr) time.Duration {
+	written, err := p.Boot.Written(addr)
+	if err != nil {
+		return 0
+	}
+	return written.Sub(p.Now())
+}

@@ -1,0 +1,135 @@
+package arming
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"path"
+	"time"
+
+	"testbox-imaging/internal/bootcfg"
+	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/problem"
+	"testbox-imaging/internal/site"
+)
+
+// Request is what an admin wants boxes to do at their next start.
+type Request struct {
+	Boxes []string // addresses or host names
+	// Cmdline has the action and what the admin says of it: disks, which images,
+	// what is accepted. All else in it is for Plan to fill in.
+	Cmdline bootcfg.Cmdline
+	Replace bool          // what a box is armed for already is forgotten
+	Expire  time.Duration // how long the arming counts; 0 is as the site file says
+}
+
+// Plan is boot files to be written, all of them checked. Printing their texts is
+// the dry run.
+type Plan struct {
+	Boxes   []PlannedBox // in the order of the request
+	Version *bootcfg.Version
+	Site    *site.Site
+}
+
+// PlannedBox is a box and the boot file that it is to have.
+type PlannedBox struct {
+	Target
+	Cmdline bootcfg.Cmdline
+	Text    []byte
+}
+
+// Plan checks everything for all boxes and makes their boot files. All that is
+// wrong with any box is one error. Wrong input and what is refused are errors of
+// package problem. Nothing is written.
+func (p *Place) Plan(ctx context.Context, r Request) (*Plan, error) {
+	plan, common, err := p.common(r.Cmdline)
+	if err != nil {
+		return nil, err
+	}
+	targets, err := p.Names.Resolve(ctx, r.Boxes)
+	if err != nil {
+		return nil, err
+	}
+	if r.Expire == 0 {
+		r.Expire = plan.Site.Expire
+	}
+	expires := p.Now().Add(r.Expire).UTC().Truncate(time.Second)
+	plan.Boxes = make([]PlannedBox, len(targets))
+	errs := make([]error, len(targets))
+	for i, t := range targets {
+		if errs[i] = p.checkBox(t, r.Replace); errs[i] == nil {
+			plan.Boxes[i], errs[i] = planBox(t, common, plan.Site, expires)
+		}
+	}
+	return plan, errors.Join(errs...)
+}
+
+// common checks the folder, and makes what the boot files of one plan have in
+// common.
+func (p *Place) common(c bootcfg.Cmdline) (*Plan, bootcfg.BootFile, error) {
+	var none bootcfg.BootFile
+	if err := p.Boot.CheckDefault(); err != nil {
+		return nil, none, err
+	}
+	if err := p.checkDisarm(); err != nil {
+		return nil, none, err
+	}
+	s, err := ReadSite(p.FS, p.Boot)
+	if err != nil {
+		return nil, none, err
+	}
+	v, err := p.Boot.Version(s.Maintenance, c.Action)
+	if err != nil {
+		return nil, none, err
+	}
+	if err := p.Boot.CheckServed(v.KernelPath(), v.InitrdPath()); err != nil {
+		return nil, none, err
+	}
+	c.TFTP = bootcfg.NFSPath{Server: s.Server, Path: s.TFTPPath}
+	c.Backup = bootcfg.NFSPath{Server: s.Server, Path: s.BackupPath}
+	if v.Form == bootcfg.FormDebian {
+		c.Root = bootcfg.NFSPath{Server: s.Server, Path: path.Join(s.RootPath, v.Version)}
+	}
+	c.Retry = s.Retry
+	return &Plan{Version: v, Site: s},
+		bootcfg.BootFile{Cmdline: c, Kernel: v.KernelPath(), Initrd: v.InitrdPath(), Args: s.KernelArgs, LocalBoot: s.LocalBoot}, nil
+}
+
+// checkBox refuses a box that is armed, and one that would not take its file.
+func (p *Place) checkBox(t Target, replace bool) error {
+	file, err := p.Boot.Read(t.Addr)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return err
+	case file.Cmdline == nil:
+		return problem.Refusef("%s has a boot file that is not ours, %s (%w); move it away first", t, p.Boot.BootFile(t.Addr), file.Err)
+	case !replace && file.Expired(p.Now()):
+		return problem.Refusef("%s is still armed for %s, which expired; add --replace, or disarm it with `testbox pxe-conf disarm %s`",
+			t, file.Cmdline.Action, t.Addr)
+	case !replace:
+		return problem.Refusef("%s is armed already, for %s (arming %s); add --replace, or disarm it with `testbox pxe-conf disarm %s`",
+			t, file.Cmdline.Action, file.Cmdline.Arming, t.Addr)
+	}
+	if err := p.checkShadows(t); err != nil {
+		return err
+	}
+	return p.checkLater(t)
+}
+
+// planBox makes the boot file of one box from what all have in common.
+func planBox(t Target, file bootcfg.BootFile, s *site.Site, expires time.Time) (PlannedBox, error) {
+	c := &file.Cmdline
+	c.Arming, c.Address, c.Host, c.Expires = box.NewArming(), t.Addr, t.Host, expires
+	c.Net = bootcfg.IPConfig{DHCP: true, Device: s.Device}
+	if s.Static {
+		c.Net = bootcfg.IPConfig{
+			Address: t.Addr.IP(), Server: s.Server, Gateway: s.Gateway, Netmask: s.Netmask, Host: "maintenance", Device: s.Device,
+		}
+	}
+	text, err := bootcfg.Generate(file)
+	if err != nil {
+		return PlannedBox{}, problem.Wrongf("%s: %w; see --disks and site.conf", t, err)
+	}
+	return PlannedBox{t, *c, text}, nil
+}

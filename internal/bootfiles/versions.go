@@ -1,0 +1,140 @@
+package bootfiles
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"testbox-imaging/internal/bootcfg"
+	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/problem"
+)
+
+// Version finds the maintenance system that can do the action: the one that is
+// asked for, or the newest that is complete, of the form ram if there is one:
+// it boots faster and needs no root by NFS.
+func (f *Folder) Version(want string, action box.Action) (*bootcfg.Version, error) {
+	if want != bootcfg.Latest {
+		v, err := f.readVersion(want)
+		if err != nil {
+			return nil, problem.Wrongf("maintenance system %s cannot be booted: %w; "+
+				"change maintenance in site.conf, or run `testbox maintenance build`", want, err)
+		}
+		return v, canDo(v, action)
+	}
+	whole, broken, err := f.Versions()
+	if err != nil {
+		return nil, err
+	}
+	var passed strings.Builder
+	for _, b := range broken {
+		fmt.Fprintf(&passed, "; %s was passed over: %v", b.Name, b.Err)
+	}
+	if len(whole) == 0 {
+		return nil, problem.Wrongf("no maintenance system in %s; run `testbox maintenance build`%s", f.maintDir(), &passed)
+	}
+	able := slices.DeleteFunc(slices.Clone(whole), func(v *bootcfg.Version) bool { return canDo(v, action) != nil })
+	for _, form := range []bootcfg.Form{bootcfg.FormRAM, bootcfg.FormDebian} {
+		if i := slices.IndexFunc(able, func(v *bootcfg.Version) bool { return v.Form == form }); i >= 0 {
+			return able[i], nil
+		}
+	}
+	return nil, fmt.Errorf("%w%s", canDo(whole[0], action), &passed)
+}
+
+// Broken is a folder of a maintenance system that cannot be booted.
+type Broken struct {
+	Name string
+	Err  error
+}
+
+// Versions lists the maintenance systems that can be booted, the newest first,
+// and by name those that cannot. Whether a TFTP server can give their files is
+// for CheckFiles to say.
+func (f *Folder) Versions() (whole []*bootcfg.Version, broken []Broken, err error) {
+	names, err := f.fsys.ReadDir(f.maintDir())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, err
+	}
+	for _, name := range names {
+		v, err := f.readVersion(name)
+		if err != nil {
+			broken = append(broken, Broken{name, err})
+			continue
+		}
+		whole = append(whole, v)
+	}
+	slices.SortFunc(whole, newestFirst)
+	return whole, broken, nil
+}
+
+// newestFirst puts the version first that was built later; of two built at once,
+// the one whose name is later, so that the choice is always the same.
+func newestFirst(a, b *bootcfg.Version) int {
+	return cmp.Or(b.Built.Compare(a.Built), strings.Compare(b.Version, a.Version))
+}
+
+func (f *Folder) maintDir() string { return filepath.Join(f.TFTP(), bootcfg.MaintDir) }
+
+// canDo refuses an action that the form of the maintenance system cannot do.
+func canDo(v *bootcfg.Version, action box.Action) error {
+	if action == box.Rescue && v.Form != bootcfg.FormDebian {
+		return problem.Refusef("maintenance system %s has the form %s, in which there is nobody to log in to; "+
+			"rescue needs one of the form %s, which `testbox maintenance build --form debian` builds", v.Version, v.Form, bootcfg.FormDebian)
+	}
+	return nil
+}
+
+// CheckRoot makes sure that the root of a version of the form debian is there,
+// where that can be seen: beside the TFTP area on the storage server. A box that
+// is armed without would try to mount it for ever, and never see that its
+// arming expires.
+func (f *Folder) CheckRoot(version string) error {
+	roots := filepath.Join(filepath.Dir(f.TFTP()), "testbox-nfsroot")
+	if _, err := f.fsys.ReadDir(roots); err != nil {
+		return nil // this machine does not have the area
+	}
+	if _, err := f.fsys.ReadDir(filepath.Join(roots, version)); err != nil {
+		return fmt.Errorf("its root is missing: %w", err)
+	}
+	return nil
+}
+
+// readVersion reads what a maintenance system's folder says of it, and makes
+// sure that the loader will find its files.
+func (f *Folder) readVersion(name string) (*bootcfg.Version, error) {
+	if !bootcfg.ValidVersion(name) {
+		return nil, fmt.Errorf("%q is not the name of a version", name)
+	}
+	data, err := durable.ReadFile(f.fsys, filepath.Join(f.maintDir(), name, bootcfg.VersionFile), bootcfg.MaxVersion)
+	if err != nil {
+		return nil, err
+	}
+	v, err := bootcfg.ParseVersion(data)
+	if err != nil {
+		return nil, err
+	}
+	if v.Version != name {
+		return nil, fmt.Errorf("its version file says that it is %s", v.Version)
+	}
+	if v.Form == bootcfg.FormDebian {
+		if err := f.CheckRoot(v.Version); err != nil {
+			return nil, err
+		}
+	}
+	for _, file := range []string{v.KernelPath(), v.InitrdPath()} {
+		size, err := durable.Size(f.fsys, filepath.Join(f.TFTP(), file))
+		if err != nil {
+			return nil, err
+		}
+		if size == 0 {
+			return nil, fmt.Errorf("%s is empty", file)
+		}
+	}
+	return v, nil
+}

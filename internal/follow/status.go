@@ -1,0 +1,121 @@
+// Package follow tells from what boxes leave in the areas of share mode how they
+// go on: the boot file, the log, and the record of the last action. A box says
+// nothing else while it is at work.
+package follow
+
+import (
+	"fmt"
+	"time"
+
+	"testbox-imaging/internal/agent"
+	"testbox-imaging/internal/bootfiles"
+	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/sharedir"
+)
+
+// Pending is the outcome of an action that has not ended, as far as is known here.
+const Pending box.Outcome = ""
+
+// NothingKnown is said of a box that is not armed and never was, as of a typo.
+const NothingKnown = "nothing is known of an action"
+
+// Status is what is known of a box.
+type Status struct {
+	Armed    *bootfiles.File      // nil: it has no boot file
+	Log      agent.Track          // the last session in its log
+	Last     *sharedir.LastAction // nil: none is recorded
+	Problems []error              // what could not be read
+}
+
+// maxStatusLog is how much of a log's end is read, in bytes.
+const maxStatusLog = 16 << 20
+
+// Read reads a box's log and the record of its last action from its folder in
+// the backup area. Armed is for the caller to set.
+func Read(folder *sharedir.Folder) *Status {
+	s := &Status{}
+	var err error
+	if s.Last, err = folder.Last(); err != nil {
+		s.Problems = append(s.Problems, fmt.Errorf("the record of its last action cannot be read: %w", err))
+	}
+	log := logReader{path: folder.Path(sharedir.LogName)}
+	defer log.close()
+	err = log.skip(maxStatusLog)
+	var lines []string
+	if err == nil {
+		lines, err = log.lines()
+	}
+	if err != nil {
+		s.Problems = append(s.Problems, fmt.Errorf("its log cannot be read: %w", err))
+	}
+	for _, line := range lines {
+		s.Log.Take(line)
+	}
+	return s
+}
+
+// Tell says how the box goes on.
+func (s *Status) Tell(now time.Time) (string, box.Outcome) {
+	if s.Armed == nil {
+		text, outcome := s.tellLast()
+		return "not armed; " + text, outcome
+	}
+	c := s.Armed.Cmdline
+	if c == nil {
+		return fmt.Sprintf("it has a boot file that is not ours: %v", s.Armed.Err), box.Failed
+	}
+	text := fmt.Sprintf("armed for %s until %s (arming %s); ", c.Action, c.Expires.Format(time.RFC3339), c.Arming)
+	switch log := s.Log; {
+	case log.Arming == c.Arming && log.Ended && log.Outcome == box.Done:
+		return text + log.End + ", but the boot file is there", Pending
+	case log.Arming == c.Arming && log.Ended:
+		return text + log.End, log.Outcome
+	case log.Arming == c.Arming:
+		return text + "at work since " + log.Since, Pending
+	case s.Armed.Expired(now):
+		return text + "expired, and the box has not begun: it disarms itself when it starts", box.Expired
+	}
+	return text + "the box has not begun; restart it", Pending
+}
+
+// tellLast says how the last action of a box ended that is not armed.
+func (s *Status) tellLast() (string, box.Outcome) {
+	log := s.Log
+	recorded := Pending
+	if s.Last != nil {
+		recorded = s.Last.Outcome
+	}
+	known := recorded.Known()
+	switch same := known && log.Arming == s.Last.Arming; {
+	case known && (log.Arming == "" || same && !(log.Ended && log.Outcome == recorded) || !same && s.lastIsNewer()):
+		return fmt.Sprintf("%s: %s at %s (arming %s), as is recorded", s.Last.Action, recorded, s.Last.Time.UTC().Format(time.RFC3339), s.Last.Arming),
+			recorded
+	case log.Ended:
+		return fmt.Sprintf("%s (arming %s, since %s)", log.End, log.Arming, log.Since), log.Outcome
+	case log.Arming != "":
+		return fmt.Sprintf("%s (arming %s) was at work since %s, and its log does not say how it ended", log.Action, log.Arming, log.Since), Pending
+	}
+	return NothingKnown, Pending
+}
+
+// lastIsNewer reports whether the action that is recorded ended after the log's
+// last session began: the box could not write to its log then.
+func (s *Status) lastIsNewer() bool {
+	since, err := time.Parse(time.RFC3339, s.Log.Since)
+	return err == nil && s.Last.Time.After(since)
+}
+
+// HalfRestored says that the log's last session is a restore that has not ended
+// well, as far as is known; "" is none such.
+func (s *Status) HalfRestored() string {
+	log := s.Log
+	switch {
+	case log.Action != box.Restore || s.Last != nil && s.Last.Arming == log.Arming:
+		return ""
+	case !log.Ended:
+		return fmt.Sprintf("its restore began %s, and its log does not say that it has ended", log.Since)
+	case log.Outcome == box.Failed:
+		return fmt.Sprintf("its restore of %s has not ended well (%s)", log.Since, log.End)
+	}
+	return ""
+}
