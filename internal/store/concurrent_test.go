@@ -2,7 +2,9 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -29,6 +31,7 @@ func TestAtOnce(t *testing.T) {
 	var wg sync.WaitGroup
 	for box := range 3 {
 		wg.Go(func() { liveBox(t, ctx, s, box) })
+		wg.Go(func() { readImages(t, ctx, s, uint64(box)) })
 	}
 	wg.Go(func() {
 		defer cancel()
@@ -58,7 +61,12 @@ func liveBox(t *testing.T, ctx context.Context, s *Store, box int) {
 			return
 		}
 		if kept = append(kept, savedBackup{record, []fakeDisk{d}}); len(kept) > 2 {
-			if err := s.Delete(context.Background(), kept[0].record); err != nil {
+			err := s.Delete(context.Background(), kept[0].record)
+			for errors.Is(err, ErrHeld) { // by readImages, which is soon done
+				time.Sleep(time.Millisecond)
+				err = s.Delete(context.Background(), kept[0].record)
+			}
+			if err != nil {
 				t.Errorf("box %d, delete: %v", box, err)
 			}
 			kept = kept[1:]
@@ -68,6 +76,36 @@ func liveBox(t *testing.T, ctx context.Context, s *Store, box int) {
 				t.Errorf("box %d, backup %s: %v", box, b.record.ID, err)
 				return
 			}
+		}
+	}
+}
+
+// readImages reads whichever images there are, as restores do: what it could
+// open it reads to its end.
+func readImages(t *testing.T, ctx context.Context, s *Store, seed uint64) {
+	rnd := rand.New(rand.NewPCG(seed, 1))
+	for n := 0; ctx.Err() == nil; n++ {
+		records, _, err := s.Records(context.Background())
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if len(records) == 0 {
+			time.Sleep(time.Millisecond)
+			continue
+		}
+		r := records[rnd.IntN(len(records))]
+		im, err := s.OpenImage(context.Background(), r, "sda")
+		if errors.Is(err, fs.ErrNotExist) { // deleted meanwhile
+			continue
+		}
+		if err == nil {
+			time.Sleep(time.Duration(rnd.IntN(int(20 * time.Millisecond))))
+			err = errors.Join(im.Check(context.Background(), 1, nil), im.Close())
+		}
+		if err != nil {
+			t.Errorf("image %d, of %s %s: %v", n, r.Box, r.ID, err)
+			return
 		}
 	}
 }

@@ -139,6 +139,12 @@ type copying struct {
 func (c *copying) record(ctx context.Context, r *image.Record) error {
 	before := c.now.Objects
 	for _, d := range r.Disks {
+		if root, err := object.ParseName(d.Root); err == nil {
+			c.src.held.hold(root)
+			defer c.src.held.release(root)
+		}
+	}
+	for _, d := range r.Disks {
 		if err := c.root(ctx, &d); err != nil {
 			return fmt.Errorf("disk %s: %w", d.Name, err)
 		}

@@ -229,7 +229,8 @@ func (s *Store) unreadable(ctx context.Context, page *chunk.Page) ([]bool, error
 }
 
 // Lacking reads the trees of all images and says what each lacks of what is
-// known to be there.
+// known to be there. Images of backups that are deleted meanwhile may be
+// collected while it reads them, and lack nothing.
 func (s *Store) Lacking(ctx context.Context) (Damages, error) {
 	records, _, err := s.Records(ctx)
 	if err != nil {
@@ -253,7 +254,21 @@ func (s *Store) Lacking(ctx context.Context) (Damages, error) {
 			}
 		}
 	}
-	return out, nil
+	if len(out) == 0 {
+		return out, nil
+	}
+	if records, _, err = s.Records(ctx); err != nil {
+		return nil, err
+	}
+	still := Damages{}
+	for _, r := range records {
+		for _, d := range r.Disks {
+			if found, lacks := out[d.Root]; lacks {
+				still[d.Root] = found
+			}
+		}
+	}
+	return still, nil
 }
 
 // NoteFound leaves for all who look at the store what was found by reading that

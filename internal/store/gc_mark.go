@@ -68,7 +68,22 @@ func (m *marker) records(ctx context.Context) ([]*image.Record, error) {
 			m.roots[d.Root] = true
 		}
 	}
-	return records, nil
+	return records, m.held(ctx)
+}
+
+// held marks what images need that are read now. Most often they have records.
+// It comes after the records were listed: see OpenImage.
+func (m *marker) held(ctx context.Context) error {
+	for _, root := range m.s.held.roots() {
+		if m.roots[root.String()] {
+			continue
+		}
+		if err := m.root(ctx, "an image that is read now", root.String()); err != nil {
+			return fmt.Errorf("nothing is collected while an image is read whose backup was deleted, and which is not whole: %w", err)
+		}
+		m.roots[root.String()] = true
+	}
+	return nil
 }
 
 // imageName is an image for people.

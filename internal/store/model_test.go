@@ -11,6 +11,7 @@ import (
 	"testbox-imaging/internal/chunk"
 	"testbox-imaging/internal/faults"
 	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/object"
 )
 
 // model drives a store through a life: backups beside each other, deletions,
@@ -21,6 +22,7 @@ type model struct {
 	ledger   *ledger
 	records  []*image.Record // those that are there
 	sessions []*modelSession
+	restores []*restore
 	plan     *GCPlan
 	day      int
 }
@@ -40,7 +42,7 @@ func (m *model) open(t *rapid.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.s, m.sessions, m.plan = s, nil, nil
+	m.s, m.sessions, m.restores, m.plan = s, nil, nil, nil
 }
 
 // begin starts a backup of one or two disks.
@@ -106,11 +108,51 @@ func (m *model) delete(t *rapid.T) {
 		t.Skip()
 	}
 	r := rapid.SampledFrom(m.records).Draw(t, "record")
-	if err := m.s.Delete(t.Context(), r); err != nil {
+	err := m.s.Delete(t.Context(), r)
+	if m.isRead(r) {
+		if !errors.Is(err, ErrHeld) {
+			t.Fatalf("deleted under a restore: %v", err)
+		}
+		return
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	m.ledger.deleted(r, nil)
 	m.records = slices.DeleteFunc(m.records, func(o *image.Record) bool { return o == r })
+}
+
+// isRead reports whether one of a backup's images is being restored, or an equal
+// one.
+func (m *model) isRead(r *image.Record) bool {
+	return slices.ContainsFunc(m.restores, func(o *restore) bool {
+		return slices.ContainsFunc(r.Disks, func(d image.RecordedDisk) bool { return d.Root == o.im.Name.String() })
+	})
+}
+
+func (m *model) beginRestore(t *rapid.T) {
+	if len(m.records) == 0 || len(m.restores) == 2 {
+		t.Skip()
+	}
+	r := rapid.SampledFrom(m.records).Draw(t, "record")
+	root, err := object.ParseName(r.Disks[0].Root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.restores = append(m.restores, beginRestore(t, m.s, r, m.ledger.disks[root]))
+}
+
+// restoreOn reads some chunks, and ends a restore at its end.
+func (m *model) restoreOn(t *rapid.T) {
+	if len(m.restores) == 0 {
+		t.Skip()
+	}
+	o := rapid.SampledFrom(m.restores).Draw(t, "restore")
+	o.t = t
+	if o.goOn(rapid.IntRange(1, 6).Draw(t, "chunks")) {
+		o.end()
+		m.restores = slices.DeleteFunc(m.restores, func(x *restore) bool { return x == o })
+	}
 }
 
 func (m *model) mark(t *rapid.T) {
@@ -193,7 +235,7 @@ func TestModel(t *testing.T) {
 		m.open(t)
 		t.Repeat(map[string]func(*rapid.T){
 			"begin": m.begin, "advance": m.advance, "advance ": m.advance, "advance  ": m.advance, "give up": m.giveUp,
-			"delete": m.delete, "mark": m.mark, "plan": m.makePlan, "collect": m.collect, "rebuild": m.rebuild, "scrub": m.scrub,
+			"delete": m.delete, "mark": m.mark, "restore": m.beginRestore, "restore on": m.restoreOn, "plan": m.makePlan, "collect": m.collect, "rebuild": m.rebuild, "scrub": m.scrub,
 			"reopen": m.reopen, "power cut": m.powerCut, "": m.check,
 		})
 	})

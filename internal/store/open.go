@@ -15,12 +15,25 @@ var _ chunk.Images = (*Store)(nil)
 
 // OpenImage implements chunk.Images.
 func (s *Store) OpenImage(ctx context.Context, r *image.Record, disk string) (*chunk.Image, error) {
-	d, name, err := s.recorded(ctx, r, disk)
+	d := r.Disk(disk)
+	if d == nil {
+		return nil, fmt.Errorf("backup %s of %s has no disk %s: %w", r.ID, r.Box, disk, fs.ErrNotExist)
+	}
+	root, err := object.ParseName(d.Root)
 	if err != nil {
 		return nil, err
 	}
-	g := &imageGetter{store: s, image: name}
-	im, err := chunk.OpenImage(ctx, g, name)
+	// A collection lists the records first, and then the images that are held.
+	// If it misses a record that is there after the image is held here, that was
+	// deleted later, and the collection finds the image held; or it was committed
+	// later, and its session keeps the objects.
+	s.held.hold(root)
+	g := &imageGetter{store: s, image: root}
+	err = s.isRecorded(ctx, r, d)
+	var im *chunk.Image
+	if err == nil {
+		im, err = chunk.OpenImage(ctx, g, root)
+	}
 	if err == nil {
 		err = fits(im.Root, d)
 	}
@@ -31,26 +44,20 @@ func (s *Store) OpenImage(ctx context.Context, r *image.Record, disk string) (*c
 	return im, nil
 }
 
-// recorded gives a disk of a backup as its record in the store tells of it,
-// which has to be what the caller knows, and the name of its image.
-func (s *Store) recorded(ctx context.Context, r *image.Record, disk string) (*image.RecordedDisk, object.Name, error) {
-	wanted := r.Disk(disk)
-	if wanted == nil {
-		return nil, object.Name{}, fmt.Errorf("backup %s of %s has no disk %s: %w", r.ID, r.Box, disk, fs.ErrNotExist)
-	}
+// isRecorded is an error if a backup's record does not tell of a disk as the
+// caller knows it.
+func (s *Store) isRecorded(ctx context.Context, r *image.Record, d *image.RecordedDisk) error {
 	now, err := s.Record(ctx, r.Box, r.ID)
 	if err != nil {
-		return nil, object.Name{}, err
+		return err
 	}
-	d := now.Disk(disk)
-	if d == nil || d.Root != wanted.Root {
-		return nil, object.Name{}, fmt.Errorf("backup %s of %s has another image of %s than it had: %w", r.ID, r.Box, disk, fs.ErrNotExist)
+	if is := now.Disk(d.Name); is == nil || is.Root != d.Root {
+		return fmt.Errorf("backup %s of %s has another image of %s than it had: %w", r.ID, r.Box, d.Name, fs.ErrNotExist)
 	}
-	name, err := object.ParseName(d.Root)
-	return d, name, err
+	return nil
 }
 
-// imageGetter reads one image.
+// imageGetter reads one image, which it holds.
 type imageGetter struct {
 	store  *Store
 	image  object.Name // of the root
@@ -70,6 +77,8 @@ func (g *imageGetter) Get(ctx context.Context, at chunk.Place, buf []byte) (obje
 
 // Close implements chunk.Getter.
 func (g *imageGetter) Close() error {
-	g.closed.Store(true)
+	if g.closed.CompareAndSwap(false, true) {
+		g.store.held.release(g.image)
+	}
 	return nil
 }

@@ -339,21 +339,32 @@ func (s *Store) SetBaseline(ctx context.Context, box, id string, baseline bool) 
 	return nil
 }
 
-// Delete deletes backups, durably. Their objects are collected by GC.
+// Delete deletes backups, durably. Their objects are collected by GC. Those of
+// which an image is read in this process are passed by: the error is a
+// *HeldError then.
 func (s *Store) Delete(ctx context.Context, records ...*image.Record) error {
 	if err := s.writable(); err != nil {
 		return err
 	}
 	s.recordMu.Lock()
 	defer s.recordMu.Unlock()
+	free, held := s.held.split(records)
 	var names []string
-	for _, r := range records {
+	for _, r := range free {
 		names = append(names, recordName(r.Box, r.ID))
 	}
-	if err := s.keepOrder(ctx, names); err != nil {
-		return err
+	if len(names) > 0 {
+		if err := s.keepOrder(ctx, names); err != nil {
+			return err
+		}
+		if err := s.remove(ctx, names); err != nil {
+			return err
+		}
 	}
-	return s.remove(ctx, names)
+	if len(held) > 0 {
+		return &HeldError{held}
+	}
+	return nil
 }
 
 // DeleteDamaged gives backups up whose records cannot be read, durably.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"sync"
 
@@ -75,7 +76,7 @@ func (w *spaceWalk) group(ctx context.Context, n int32, records []*image.Record)
 				continue
 			}
 			seen[d.Root] = true
-			if err := w.image(ctx, n, d.Root); err != nil {
+			if err := w.image(ctx, n, r, d.Root); err != nil {
 				return err
 			}
 		}
@@ -83,26 +84,30 @@ func (w *spaceWalk) group(ctx context.Context, n int32, records []*image.Record)
 	return nil
 }
 
-func (w *spaceWalk) image(ctx context.Context, n int32, hex string) error {
+func (w *spaceWalk) image(ctx context.Context, n int32, r *image.Record, hex string) error {
 	key, root, err := w.s.readRoot(ctx, hex)
 	if err != nil {
-		return w.lack(err)
+		return w.lack(ctx, r, err)
 	}
 	w.claim(n, key)
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(treeReaders)
 	for i, p := range root.Pages {
 		if w.begin(n, p) {
-			g.Go(func() error { return w.page(ctx, n, root, i) })
+			g.Go(func() error { return w.page(ctx, n, r, root, i) })
 		}
 	}
 	return g.Wait()
 }
 
-// lack notes what is lost. Any other error ends the walk.
-func (w *spaceWalk) lack(err error) error {
+// lack notes what is lost, unless the backup was deleted meanwhile: then it may
+// have been collected. Any other error ends the walk.
+func (w *spaceWalk) lack(ctx context.Context, r *image.Record, err error) error {
 	if !isLost(err) {
 		return err
+	}
+	if _, e := w.s.Record(ctx, r.Box, r.ID); errors.Is(e, fs.ErrNotExist) {
+		return nil
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -126,10 +131,10 @@ func (w *spaceWalk) begin(n int32, page object.Name) bool {
 	return true
 }
 
-func (w *spaceWalk) page(ctx context.Context, n int32, root *chunk.Root, i int) error {
+func (w *spaceWalk) page(ctx context.Context, n int32, r *image.Record, root *chunk.Root, i int) error {
 	key, page, err := w.s.readPage(ctx, root, i)
 	if err != nil {
-		return w.lack(err)
+		return w.lack(ctx, r, err)
 	}
 	keys := []object.Key{key}
 	for _, c := range page.Chunks {

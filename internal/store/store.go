@@ -81,6 +81,8 @@ type Store struct {
 	gcMu     sync.Mutex // one collection, scrub or rebuild at a time; guards marks; taken before all others
 	marks    *marker    // of the newest plan of a collection, whose marks the index has; nil: none has
 
+	held holds // the images that are read
+
 	saveMu sync.Mutex // one writing of the index's snapshot at a time; taken before mu
 
 	packMu  sync.Mutex // guards those below; taken before saveMu and mu
