@@ -72,6 +72,21 @@ func TestBuild(t *testing.T) {
 		t.Errorf("a second build gave %+v, %v; want the same version", again, err)
 	}
 	noTemp(t, tftp)
+	nothingLeft(t, cache)
+}
+
+// nothingLeft checks that builds left nothing in the cache. While it looks, no
+// build of another process works there.
+func nothingLeft(t *testing.T, cache string) {
+	t.Helper()
+	lock, err := os.Open(filepath.Join(cache, "lock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if err := waitLock(t.Context(), lock, cache); err != nil {
+		t.Fatal(err)
+	}
 	if left, _ := filepath.Glob(filepath.Join(cache, workPrefix+"*")); len(left) != 0 {
 		t.Errorf("left %v", left)
 	}

@@ -20,7 +20,7 @@ import (
 // Limits of what a disk made for harm may cost (the time is some twenty times
 // what it takes on an idle machine: it tells an endless loop, and no more).
 const (
-	hostileTime   = time.Minute
+	hostileTime   = 4 * time.Minute
 	hostileMemory = 64 << 20 // bytes above the map itself
 )
 
