@@ -20,16 +20,62 @@ type Reader func(*volume.Volume) (*volume.Found, error)
 // Map runs a reader over a file.
 func Map(t testing.TB, img string, read Reader) (*volume.Found, error) {
 	t.Helper()
+	f, size := Open(t, img)
+	return read(volume.New(context.Background(), f, size, 512, nil))
+}
+
+// Open opens a file until the test ends, and says how many bytes it has.
+func Open(t testing.TB, img string) (f *os.File, size int64) {
+	t.Helper()
 	f, err := os.Open(img)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	t.Cleanup(func() { f.Close() })
 	st, err := f.Stat()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return read(volume.New(context.Background(), f, st.Size(), 512, nil))
+	return f, st.Size()
+}
+
+// Fuzzed runs a reader over a disk that a fuzzer made, and checks what holds of
+// all readers: it reads no more than it may, names nothing free beside an
+// error, and what it names free lies in order, apart, and within the file
+// system, which lies within the disk. It gives what was found; nil after an
+// error of the reader.
+func Fuzzed(t testing.TB, p *Packed, read Reader) *volume.Found {
+	t.Helper()
+	c := &counted{Packed: p}
+	found, err := read(volume.New(context.Background(), c, p.Size, 512, nil))
+	if c.n > 256<<20+p.Size/32 {
+		t.Fatalf("it read %d bytes of a disk of %d", c.n, p.Size)
+	}
+	if err != nil {
+		if found != nil && found.Free != nil {
+			t.Fatal("something is free beside an error")
+		}
+		return nil
+	}
+	at := int64(0)
+	for _, r := range found.Free.Ranges() {
+		if r.Off < at || r.Len <= 0 || r.End() > found.Size || found.Size > p.Size {
+			t.Fatalf("%v is free on a file system of %d bytes on a disk of %d", r, found.Size, p.Size)
+		}
+		at = r.End()
+	}
+	return found
+}
+
+// counted counts how many bytes are read.
+type counted struct {
+	*Packed
+	n int64
+}
+
+func (c *counted) ReadAt(b []byte, off int64) (int, error) {
+	c.n += int64(len(b))
+	return c.Packed.ReadAt(b, off)
 }
 
 // Prove maps the file system in img and proves the map: noise over all that is

@@ -208,11 +208,7 @@ func checkered(t *testing.T, img string) *patched {
 
 func open(t *testing.T, img string) *os.File {
 	t.Helper()
-	f, err := os.Open(img)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.Close() })
+	f, _ := realfs.Open(t, img)
 	return f
 }
 

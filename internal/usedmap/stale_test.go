@@ -137,16 +137,8 @@ func agedFormats(t *testing.T) map[string]string {
 // mapFile maps a file that holds a disk.
 func mapFile(t testing.TB, img string, sector int) *Map {
 	t.Helper()
-	f, err := os.Open(img)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
-	m, err := Read(context.Background(), f, st.Size(), sector)
+	f, size := realfs.Open(t, img)
+	m, err := Read(context.Background(), f, size, sector)
 	if err != nil {
 		t.Fatal(err)
 	}

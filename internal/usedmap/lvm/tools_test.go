@@ -121,11 +121,7 @@ func TestRealRing(t *testing.T) {
 
 // wrap says whether the first text goes over its area's end.
 func wrap(t *testing.T, img string) string {
-	f, err := os.Open(img)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
+	f, _ := realfs.Open(t, img)
 	h := make([]byte, 512)
 	f.ReadAt(h, 4096)
 	le := func(at int) (n uint64) {

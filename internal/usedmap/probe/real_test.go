@@ -116,16 +116,8 @@ func (m maker) make(t *testing.T) (img string) {
 
 func findIn(t *testing.T, img string) []Match {
 	t.Helper()
-	f, err := os.Open(img)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return mustFind(t, f, st.Size())
+	f, size := realfs.Open(t, img)
+	return mustFind(t, f, size)
 }
 
 // known are the names that blkid has for ours.
@@ -362,12 +354,8 @@ func TestRealTablesAnnounceNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		realfs.Run(t, "sh", "-c", "PATH=$PATH:/sbin:/usr/sbin sfdisk --quiet "+img+" < "+script)
-		f, err := os.Open(img)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		if got := mustFindDisk(t, f, 64*mib, 1*mib, 51*mib); got != nil {
+		f, size := realfs.Open(t, img)
+		if got := mustFindDisk(t, f, size, 1*mib, 51*mib); got != nil {
 			t.Errorf("%s: the disk has %v", label, got)
 		}
 		if got := namesOf(findIn(t, img)); !slices.Equal(got, []string{label}) {

@@ -3,7 +3,6 @@ package xfs
 import (
 	"context"
 	"encoding/binary"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -27,11 +26,7 @@ func TestHuge(t *testing.T) {
 		{"-l size=64m -d agsize=80m", 64 << 30, 24 * mib},
 	} {
 		img := realfs.XFS.Make(t, c.size, strings.Fields(c.args)...)
-		f, err := os.Open(img)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
+		f, _ := realfs.Open(t, img)
 		count := &counting{ReaderAt: f}
 		start := time.Now()
 		found, err := Read(volume.New(context.Background(), count, c.size, 512, nil))
