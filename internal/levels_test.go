@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -41,6 +42,7 @@ var agentMay = []string{
 
 type goFile struct {
 	pkg     string // path below internal/, or cmd/...
+	name    string // "share.go"
 	test    bool
 	imports []string
 }
@@ -67,7 +69,7 @@ func readFiles(t *testing.T) []goFile {
 			return err
 		}
 		dir, _ := filepath.Rel("..", filepath.Dir(path))
-		g := goFile{pkg: strings.TrimPrefix(filepath.ToSlash(dir), "internal/"), test: strings.HasSuffix(path, "_test.go")}
+		g := goFile{pkg: strings.TrimPrefix(filepath.ToSlash(dir), "internal/"), name: d.Name(), test: strings.HasSuffix(path, "_test.go")}
 		for _, im := range f.Imports {
 			g.imports = append(g.imports, strings.Trim(im.Path.Value, `"`))
 		}
@@ -163,5 +165,31 @@ func TestAgentImports(t *testing.T) {
 	}
 	if !done["agent"] {
 		t.Fatal("the agent's program does not import package agent; the test looks in the wrong place")
+	}
+}
+
+// shareFiles are the files of package agent that may know share mode. log.go and
+// track.go know the form of a log alone, which is the same in every mode.
+var shareFiles = []string{"share.go", "sharebackup.go", "shareimage.go", "foresee.go", "log.go", "track.go"}
+
+// TestAgentSeam: what the agent does, it does over interfaces of its own.
+func TestAgentSeam(t *testing.T) {
+	seen := 0
+	for _, f := range readFiles(t) {
+		if f.pkg != "agent" || f.test {
+			continue
+		}
+		for _, im := range f.imports {
+			dep, ours := strings.CutPrefix(im, module)
+			if !ours || !slices.Contains([]string{"sharedir", "bootfiles", "rawgz"}, dep) {
+				continue
+			}
+			if seen++; !slices.Contains(shareFiles, f.name) {
+				t.Errorf("%s of package agent imports %s, which only share mode has", f.name, dep)
+			}
+		}
+	}
+	if seen == 0 {
+		t.Fatal("no file of package agent knows share mode; the test looks in the wrong place")
 	}
 }

@@ -4,21 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"slices"
-	"strconv"
-	"strings"
 
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/disk"
 	"testbox-imaging/internal/inventory"
 	"testbox-imaging/internal/match"
-	"testbox-imaging/internal/sharedir"
 	"testbox-imaging/internal/words"
 )
-
-func dirFS(dir string) fs.FS { return os.DirFS(dir) }
 
 // act does the action that the box was armed for.
 func (s *session) act(ctx context.Context) error {
@@ -72,13 +65,12 @@ func (s *session) protect(disks []disk.Disk) (failed []string) {
 // wantsInventory: on every backup, and when there is none yet.
 func (s *session) wantsInventory() bool {
 	if s.cmd.Action == box.Restore || s.cmd.Action == box.Verify {
-		_, err := os.Stat(s.folder.Path(sharedir.InfoText))
-		return errors.Is(err, fs.ErrNotExist)
+		return !s.home.HasInventory()
 	}
 	return true
 }
 
-// inventory writes the three files.
+// inventory collects what the box is made of, and keeps it beside the images.
 func (s *session) inventory(ctx context.Context, disks []disk.Disk) error {
 	o := inventory.Options{
 		Sys: s.cfg.Sys, Proc: s.cfg.Proc, Dev: s.cfg.Dev, Kmsg: inventory.KernelLog,
@@ -88,14 +80,16 @@ func (s *session) inventory(ctx context.Context, disks []disk.Disk) error {
 		o.PCIIDs = func() ([]byte, error) { return os.ReadFile(s.cfg.PCIIDs) }
 	}
 	inv := inventory.Collect(ctx, o)
-	if err := inv.Save(s.fsys, s.folder.Dir()); err != nil {
+	files, err := inv.Files()
+	if err := errors.Join(s.home.SaveInventory(files), err); err != nil {
 		return fmt.Errorf("inventory: %w", err)
 	}
 	s.log.Info("inventory written, %s of it could not be read", words.Count(len(inv.Problems), "part"))
 	return nil
 }
 
-// selection is what the admin named: in the arming, else in disk-devices.lst.
+// selection is what the admin named: in the arming, else for all of the box's
+// actions.
 func (s *session) selection() (match.Selection, error) {
 	if len(s.cmd.Disks) > 0 {
 		sel, err := match.Select(s.cmd.Disks)
@@ -104,43 +98,7 @@ func (s *session) selection() (match.Selection, error) {
 		}
 		return sel, nil
 	}
-	data, err := s.folder.ReadDisks()
-	if errors.Is(err, sharedir.ErrNoDisks) {
-		s.tellLikeDisks(s.warn, "there is no "+sharedir.DisksName+", so that no disk is left out by it")
-		return nil, nil
-	}
-	var sel match.Selection
-	if err == nil {
-		sel, err = match.ParseList(data)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", s.folder.Path(sharedir.DisksName), err)
-	}
-	s.tellLikeDisks(s.log.Info, sharedir.DisksName+" counts")
-	return sel, nil
-}
-
-// tellLikeDisks names files that could have been meant to be disk-devices.lst.
-func (s *session) tellLikeDisks(tell func(string, ...any), what string) {
-	like, err := s.folder.LikeDisks()
-	if err != nil {
-		s.log.Error("files like %s cannot be looked for: %v", sharedir.DisksName, err)
-	}
-	if len(like) > 0 {
-		tell("%s; %s in %s counts for nothing", what, strings.Join(quoted(like), ", "), s.folder.Dir())
-	}
-}
-
-// quoted puts names into quotation marks that would be misread without, such as
-// one that ends with a blank.
-func quoted(names []string) []string {
-	names = slices.Clone(names)
-	for i, n := range names {
-		if q := strconv.Quote(n); strings.Contains(n, " ") || q != `"`+n+`"` {
-			names[i] = q
-		}
-	}
-	return names
+	return s.home.Selection()
 }
 
 // choose picks the disks of the action.
@@ -160,10 +118,4 @@ func (s *session) choose(disks []disk.Disk) (match.Choice, error) {
 		s.warn("the disk %q was named and is not there", m)
 	}
 	return choice, err
-}
-
-// warn logs what must not be overlooked beside a good outcome.
-func (s *session) warn(format string, args ...any) {
-	s.log.Error(format, args...)
-	s.warnings = append(s.warnings, fmt.Sprintf(format, args...))
 }

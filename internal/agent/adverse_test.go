@@ -264,6 +264,7 @@ func TestBefore(t *testing.T) {
 	s := newSession(Config{})
 	s.cmd = &bootcfg.Cmdline{Action: box.BackupAgain}
 	s.log = sharedir.ConsoleLog(box.Addr{}, "", sharedir.LogOptions{})
+	home := &shareHome{Share: s.share()}
 	entries := func(letters string) (list []sharedir.Entry) {
 		for _, c := range letters {
 			e := sharedir.Entry{Name: strings.ToLower(string(c)), Path: string(c), Facts: &image.Facts{}}
@@ -289,15 +290,15 @@ func TestBefore(t *testing.T) {
 		{"a", "ab", "A", 0, true}, // b has no successor
 		{"aB", "ab", "AB", sharedir.Replace, false},
 	} {
-		made := map[string]bool{}
+		b := &shareBackup{home: home, entries: entries(c.current), old: entries(c.old), made: map[string]bool{}}
 		for _, e := range entries(c.made) {
-			made[e.Name] = whole(e)
+			b.made[e.Name] = wholeEntry(e)
 		}
-		if got, err := s.before(made, entries(c.current), entries(c.old)); got != c.want || (err != nil) != c.refused {
+		if got, err := b.before(); got != c.want || (err != nil) != c.refused {
 			t.Errorf("made %s, there are %s and old %s: %v, %v", c.made, c.current, c.old, got, err)
 		}
 	}
-	if !whole(sharedir.Entry{}) {
+	if !wholeEntry(sharedir.Entry{}) {
 		t.Error("an image without a sidecar counts as damaged")
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"testbox-imaging/internal/box"
-	"testbox-imaging/internal/sharedir"
 )
 
 // Limits of what Finish waits for. The areas are mounted hard, so an access to
@@ -34,7 +33,7 @@ func Finish(cfg Config) box.Outcome {
 	return outcome
 }
 
-// finish disarms before it records, other than actions do: a rescue that comes
+// finish disarms before it records, unlike an action: a rescue that comes
 // up once more does no harm, while one that is recorded and cannot be disarmed
 // would restart the box for ever.
 func (s *session) finish() error {
@@ -47,21 +46,21 @@ func (s *session) finish() error {
 		}
 	}
 	if err := s.openRescueLog(); err != nil {
-		s.log.Error("this is in no log: %v", err)
+		s.log.Error("cannot open the log, so this is not logged: %v", err)
 	}
 	_, err := within(answerLimit, func() (struct{}, error) {
-		if err := s.checkTFTP(); err != nil {
+		if err := s.arming.Reach(); err != nil {
 			return struct{}{}, err
 		}
-		return struct{}{}, s.disarm()
+		return struct{}{}, s.arming.Disarm()
 	})
 	if err != nil {
 		return fmt.Errorf("%w; the box is still armed and would come up in rescue again, so it is not restarted", err)
 	}
-	if s.folder == nil {
+	if s.home == nil {
 		return nil
 	}
-	if _, err := within(answerLimit, func() (struct{}, error) { return struct{}{}, s.record(nil) }); err != nil {
+	if _, err := within(answerLimit, func() (struct{}, error) { return struct{}{}, s.home.Record(box.Done, s.receipts) }); err != nil {
 		s.log.Error("the record of what was done is not written: %v", err)
 	}
 	return nil
@@ -81,17 +80,17 @@ func (s *session) readRescue() error {
 // openRescueLog opens the log of a rescue that is up already. Beside an error
 // the console is the log.
 func (s *session) openRescueLog() error {
-	folder, err := within(answerLimit, func() (*sharedir.Folder, error) {
-		f, err := s.openFolder()
+	home, err := within(answerLimit, func() (Home, error) {
+		h, err := s.arming.Open()
 		if err == nil {
-			f.Clock() // makes a file: no cache answers for a server that is gone
+			h.Clock() // no cache answers it for a server that is gone
 		}
-		return f, err
+		return h, err
 	})
 	if err != nil {
-		folder = nil
+		home = nil
 	}
-	s.openLog(folder)
+	s.openLog(home)
 	return err
 }
 

@@ -9,7 +9,6 @@ import (
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/disk"
-	"testbox-imaging/internal/durable"
 	"testbox-imaging/internal/inventory"
 	"testbox-imaging/internal/sharedir"
 	"testbox-imaging/internal/words"
@@ -25,37 +24,40 @@ func Foresee(folder *sharedir.Folder, inv *inventory.Inventory, c bootcfg.Cmdlin
 		return nil, nil
 	}
 	s := newSession(Config{})
-	s.cmd, s.folder, s.fsys = &c, folder, durable.OS{}
-	s.log = sharedir.ConsoleLog(c.Address, "", sharedir.LogOptions{})
-	err := s.foresee(inv)
+	s.cmd = &c
+	s.log = consoleLog(c.Address, "", s.cfg.Console, s.now)
+	home := &shareHome{s.share(), folder}
+	s.home = home
+	err := s.foresee(home, inv)
 	if errors.Is(err, sharedir.ErrUnfinished) {
 		err = nil // the agent puts the backup in place first
 	}
-	return append(s.warnings, s.foreseeDamage()...), err
+	return append(s.warnings, s.foreseeDamage(home)...), err
 }
 
 // foreseeDamage says of images that are to be used what they lack, since another
 // may be whole.
-func (s *session) foreseeDamage() (warnings []string) {
+func (s *session) foreseeDamage(home *shareHome) (warnings []string) {
 	if s.cmd.Action != box.Restore && s.cmd.Action != box.Verify {
 		return nil
 	}
-	entries, _ := s.images()
+	images, _ := s.images()
 	var old []sharedir.Entry
 	if !s.cmd.OldImages {
-		old, _ = s.folder.OldImages()
+		old, _ = home.folder.OldImages()
 	}
-	for _, e := range entries {
-		if whole(e) {
+	for _, im := range images {
+		i := im.Info()
+		if i.whole() {
 			continue
 		}
 		lacks := int64(0)
-		for _, r := range e.Facts.Bad {
+		for _, r := range i.Bad {
 			lacks += r.Len
 		}
 		text := fmt.Sprintf("image %s has zeros for %s in %s that could not be read when it was made",
-			e.Name, words.Count(lacks, "byte"), words.Count(len(e.Facts.Bad), "place"))
-		if hasWhole(old, e.Name) {
+			i.Name, words.Count(lacks, "byte"), words.Count(len(i.Bad), "place"))
+		if hasWhole(old, i.Name) {
 			text += "; the one before it is whole: --image=old"
 		}
 		warnings = append(warnings, text)
@@ -63,37 +65,37 @@ func (s *session) foreseeDamage() (warnings []string) {
 	return warnings
 }
 
-func (s *session) foresee(inv *inventory.Inventory) error {
+func (s *session) foresee(home *shareHome, inv *inventory.Inventory) error {
 	// What needs no disks comes first: it is true however old the inventory is.
 	if _, err := s.selection(); err != nil {
 		return err
 	}
-	if err := s.foreseeImages(); err != nil || inv == nil {
+	if err := s.foreseeImages(home); err != nil || inv == nil {
 		return err
 	}
 	s.uuid, s.warnings = inv.UUID, nil
-	if err := s.foreseeDisks(inventoryDisks(inv)); err != nil {
+	if err := s.foreseeDisks(home, inventoryDisks(inv)); err != nil {
 		return fmt.Errorf("%w (by its inventory of %s)", err, inv.Time.UTC().Format(time.RFC3339))
 	}
 	return nil
 }
 
-func (s *session) foreseeImages() (err error) {
+func (s *session) foreseeImages(home *shareHome) (err error) {
 	switch s.cmd.Action {
 	case box.Restore, box.Verify:
 		_, err = s.images()
 		if errors.Is(err, fs.ErrNotExist) {
-			err = fmt.Errorf("there is no image in %s; arm the box for backup first", s.folder.Dir())
+			err = fmt.Errorf("there is no image in %s; arm the box for backup first", home.folder.Dir())
 		}
 	default:
-		if _, _, err = s.earlier(); errors.Is(err, fs.ErrNotExist) {
+		if _, _, err = home.earlier(); errors.Is(err, fs.ErrNotExist) {
 			err = nil
 		}
 	}
 	return err
 }
 
-func (s *session) foreseeDisks(disks []disk.Disk) error {
+func (s *session) foreseeDisks(home *shareHome, disks []disk.Disk) error {
 	choice, err := s.choose(disks)
 	if err != nil {
 		return err
@@ -103,11 +105,8 @@ func (s *session) foreseeDisks(disks []disk.Disk) error {
 		_, err := s.targets(disks, choice)
 		return err
 	}
-	entries, old, err := s.earlier()
-	if err != nil {
-		return err
-	}
-	return s.successors(imageNames(disks, append(entries[:len(entries):len(entries)], old...)), choice, entries, old)
+	_, err = home.plan(disks, choice)
+	return err
 }
 
 // inventoryDisks is the disks that a box had when its inventory was taken.

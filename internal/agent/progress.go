@@ -36,6 +36,7 @@ func (s *session) progress(what string) *teller {
 	if p.meter == nil {
 		p.meter = progress.New(func() time.Time { return p.now() })
 	}
+	s.telling = p
 	return p
 }
 
@@ -76,9 +77,10 @@ func (p *teller) tell(stage string, done, total int64) {
 
 func megabytes(n int64) string { return fmt.Sprintf("%.0f MB", float64(n)/1e6) }
 
-// end ends the terminal's line, before something else is printed.
+// end ends the terminal's line, before something else is printed. The nil teller
+// has none.
 func (p *teller) end() {
-	if p.midLine {
+	if p != nil && p.midLine {
 		fmt.Fprintln(p.s.cfg.Console)
 		p.midLine = false
 	}

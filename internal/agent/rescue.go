@@ -31,7 +31,7 @@ func (s *session) rescue(ctx context.Context, disks []disk.Disk, unprotected []s
 	if !s.isRescue() {
 		return refuse("in this form of the maintenance system there is nobody to log in to; rescue needs one of the form %s", bootcfg.FormDebian)
 	}
-	if s.folder != nil {
+	if s.home != nil {
 		if err := s.inventory(ctx, disks); err != nil {
 			s.log.Error("%v", err)
 		}

@@ -248,7 +248,7 @@ func TestWritable(t *testing.T) {
 	}
 	os.RemoveAll(b.path("backup"))
 	b.verb(cmdline, writable(false, "vda"), box.Done)
-	b.says("this is in no log", "disk vda (serial S1) is writable now")
+	b.says("so this is not logged", "disk vda (serial S1) is writable now")
 }
 
 // TestWriteProtected: it is not said of a disk that it is writable when it has a

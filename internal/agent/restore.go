@@ -12,16 +12,14 @@ import (
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/match"
 	"testbox-imaging/internal/progress"
-	"testbox-imaging/internal/rawgz"
-	"testbox-imaging/internal/sharedir"
 	"testbox-imaging/internal/usedmap"
 )
 
 // target is one image and the disk it belongs on.
 type target struct {
-	entry sharedir.Entry
+	image Image
+	info  ImageInfo
 	disk  disk.Disk
-	sums  rawgz.Sums // of the image, as checked
 }
 
 // restore writes the images back.
@@ -38,7 +36,7 @@ func (s *session) restore(ctx context.Context, disks []disk.Disk, choice match.C
 		return err
 	}
 	for i, r := range receipts {
-		s.take(r, targets[i].entry.Name, targets[i].disk)
+		s.take(r, targets[i].info.Name, targets[i].disk)
 	}
 	for _, j := range jobs {
 		if err := j.Target.(*disk.Device).RereadPartitions(); err != nil {
@@ -52,7 +50,7 @@ func (s *session) restore(ctx context.Context, disks []disk.Disk, choice match.C
 // plain success if one of them is damaged.
 func damagedOf(targets []target) error {
 	for _, t := range targets {
-		if !whole(t.entry) {
+		if !t.info.whole() {
 			return errBadSectors
 		}
 	}
@@ -122,22 +120,20 @@ func (r aliveReader) ReadAt(b []byte, off int64) (int, error) {
 // read back, or compared.
 func (s *session) plan(targets []target, write bool) (plan []progress.Work) {
 	for _, t := range targets {
-		if f := t.entry.Facts; f != nil && !s.cmd.PrecheckSize {
-			plan = append(plan, progress.Work{Disk: t.entry.Name, Pass: "check", Bytes: f.FileSize})
-		} else if f == nil {
-			plan = append(plan, progress.Work{Disk: t.entry.Name, Pass: "check"})
+		if n, reads := t.image.CheckBytes(); reads {
+			plan = append(plan, progress.Work{Disk: t.info.Name, Pass: "check", Bytes: n})
 		}
 	}
 	for _, t := range targets {
-		size := t.disk.Size
-		if f := t.entry.Facts; f != nil {
-			size = f.Disk.Size
+		size := t.info.Disk.Size
+		if size == 0 {
+			size = t.disk.Size
 		}
 		if !write {
-			plan = append(plan, progress.Work{Disk: t.entry.Name, Pass: "compare", Bytes: size})
+			plan = append(plan, progress.Work{Disk: t.info.Name, Pass: "compare", Bytes: size})
 			continue
 		}
-		plan = append(plan, progress.Work{Disk: t.entry.Name, Pass: "write", Bytes: size}, progress.Work{Disk: t.entry.Name, Pass: "verify", Bytes: size})
+		plan = append(plan, progress.Work{Disk: t.info.Name, Pass: "write", Bytes: size}, progress.Work{Disk: t.info.Name, Pass: "verify", Bytes: size})
 	}
 	return plan
 }
@@ -163,18 +159,15 @@ func (s *session) targets(disks []disk.Disk, choice match.Choice) ([]target, err
 	if len(choice.Missing) > 0 {
 		return nil, fmt.Errorf("not all disks that were named are there: %s", strings.Join(choice.Missing, ", "))
 	}
-	entries, err := s.images()
+	images, err := s.images()
 	if err != nil {
 		return nil, err
 	}
-	labels := make([]image.Label, len(entries))
-	byName := map[string]sharedir.Entry{}
-	for i, e := range entries {
-		labels[i] = image.Label{Name: e.Name} // made by hand: nothing is known of its disk
-		if e.Facts != nil {
-			labels[i] = e.Facts.Label()
-		}
-		byName[e.Name] = e // two images of one name are no pairs
+	labels := make([]image.Label, len(images))
+	byName := map[string]Image{}
+	for i, im := range images {
+		labels[i] = im.Info().Label
+		byName[labels[i].Name] = im // two images of one name are no pairs
 	}
 	pairs, notes, err := match.Pairs(labels, disks, choice)
 	for _, n := range notes {
@@ -186,7 +179,8 @@ func (s *session) targets(disks []disk.Disk, choice match.Choice) ([]target, err
 	var out []target
 	for _, p := range pairs {
 		s.log.Info("image %s belongs on disk %s: %s", p.Image.Name, p.Disk.Name, p.Accepted)
-		out = append(out, target{entry: byName[p.Image.Name], disk: p.Disk})
+		im := byName[p.Image.Name]
+		out = append(out, target{image: im, info: im.Info(), disk: p.Disk})
 	}
 	if len(out) == 0 {
 		return nil, errors.New("no image belongs on any of the chosen disks")
@@ -194,95 +188,38 @@ func (s *session) targets(disks []disk.Disk, choice match.Choice) ([]target, err
 	return out, nil
 }
 
-// images lists the images that the action takes.
-func (s *session) images() ([]sharedir.Entry, error) {
-	list, none := s.folder.Images, "there is no image in %s; arm the box for backup first"
-	if s.cmd.OldImages {
-		list, none = s.folder.OldImages, "there is no .old image in %s; arm the box without --image=old for those of the last backup"
-	}
-	entries, err := list()
+// images lists the images that the action takes. It refuses those of another
+// machine. Images beside an error are for messages alone.
+func (s *session) images() ([]Image, error) {
+	images, err := s.home.List()
 	if err != nil {
-		return nil, err
+		return images, err
 	}
-	if len(entries) == 0 {
-		return nil, fmt.Errorf(none, s.folder.Dir())
+	for _, im := range images {
+		i := im.Info()
+		if i.Box != "" && i.Box != s.cmd.Address.String() {
+			s.warn("image %s is in the folder of this box, but was made of box %s (%s)", i.Name, i.Box, i.Host)
+		}
+		if i.UUID != "" && s.uuid != "" && i.UUID != s.uuid && !s.cmd.AcceptMachine {
+			return images, fmt.Errorf("image %s is of another machine (UUID %s, this one has %s); if the machine was replaced on purpose, arm with --accept-machine",
+				i.Name, i.UUID, s.uuid)
+		}
 	}
-	if err := named(entries); err != nil {
-		return nil, err
-	}
-	return entries, s.ofThisBox(entries)
+	return images, nil
 }
 
-// ofThisBox refuses images that are not one backup of this machine.
-func (s *session) ofThisBox(entries []sharedir.Entry) error {
-	armings := map[string]bool{}
-	for _, e := range entries {
-		if e.Facts == nil {
-			armings[""] = true
-			continue
-		}
-		armings[e.Facts.Arming] = true
-		if e.Facts.Box != s.cmd.Address.String() {
-			s.warn("image %s is in the folder of this box, but was made of box %s (%s)", e.Name, e.Facts.Box, e.Facts.Host)
-		}
-		if e.Facts.UUID != "" && s.uuid != "" && e.Facts.UUID != s.uuid && !s.cmd.AcceptMachine {
-			return fmt.Errorf("image %s is of another machine (UUID %s, this one has %s); if the machine was replaced on purpose, arm with --accept-machine",
-				e.Name, e.Facts.UUID, s.uuid)
-		}
-	}
-	if len(armings) > 1 {
-		return fmt.Errorf("the images are not of one backup (%s); move those that do not belong together out of %s", entryNames(entries), s.folder.Dir())
-	}
-	return nil
-}
-
-// check looks at every image whole, before the first write to any disk. With
-// --precheck=size the length, which Images compared with the sidecar, is all;
-// an image without a sidecar has no known length and is read in any case.
+// check looks at every image whole, before the first write to any disk.
 func (s *session) check(ctx context.Context, targets []target) error {
-	for i := range targets {
-		t := &targets[i]
-		if t.entry.Facts != nil {
-			s.logBad(t.entry.Name, t.entry.Facts.Bad, "could not be read when the image was made; it has zeros there")
-		}
-		if f := t.entry.Facts; f != nil && s.cmd.PrecheckSize {
-			t.sums = rawgz.Sums{RawSize: f.Disk.Size, FileSize: f.FileSize, BLAKE3: f.BLAKE3, SHA256: f.SHA256}
-			s.log.Info("%s: only the size of the image is checked, as the arming asks", t.entry.Name)
-			continue
-		}
-		sums, err := s.checkImage(ctx, t.entry)
+	for _, t := range targets {
+		s.logBad(t.info.Name, t.info.Bad, "could not be read when the image was made; it has zeros there")
+		p := s.progress(t.info.Name)
+		err := t.image.Check(ctx, t.disk, func(done, total int64) { p.tell("check", done, total) })
+		p.end()
 		if err != nil {
-			return fmt.Errorf("image %s: %w", t.entry.Path, err)
-		}
-		t.sums = sums
-		if t.entry.Facts == nil {
-			if err := s.handmade(ctx, t); err != nil {
-				return err
-			}
-		}
-		switch {
-		case sums.RawSize > t.disk.Size:
-			return fmt.Errorf("image %s holds a disk of %d bytes, disk %s has %d", t.entry.Path, sums.RawSize, t.disk.Name, t.disk.Size)
-		case sums.RawSize == 0 || sums.RawSize%int64(t.disk.SectorSize) != 0:
-			return fmt.Errorf("image %s holds %d bytes, which is no disk of %d-byte sectors; it was cut before it was compressed", t.entry.Path, sums.RawSize, t.disk.SectorSize)
+			return err
 		}
 	}
 	return nil
-}
-
-func (s *session) checkImage(ctx context.Context, e sharedir.Entry) (rawgz.Sums, error) {
-	f, err := s.fsys.Open(e.Path)
-	if err != nil {
-		return rawgz.Sums{}, err
-	}
-	defer f.Close()
-	p := s.progress(e.Name)
-	defer p.end()
-	sums, err := rawgz.Check(ctx, f, f.Size(), e.Facts, func(done, total int64) { p.tell("check", done, total) })
-	if err == nil {
-		s.log.Info("%s: image checked, whole and undamaged", e.Name)
-	}
-	return sums, err
 }
 
 // open opens all disks, for writing if they are restore's, and makes the jobs.
@@ -303,10 +240,9 @@ func (s *session) open(targets []target, write bool) (jobs []copier.Job, closeAl
 			return nil, nil, err
 		}
 		devs = append(devs, dev)
-		jobs = append(jobs, copier.Job{
-			Name: t.entry.Name, Open: s.opener(t.entry.Path), RawSize: t.sums.RawSize, BLAKE3: t.sums.BLAKE3,
-			Target: dev, Fit: s.fit(t),
-		})
+		job := t.image.Job()
+		job.Target, job.Fit = dev, s.fit(t)
+		jobs = append(jobs, job)
 	}
 	return jobs, closeAll, nil
 }
@@ -328,29 +264,8 @@ func (s *session) openTarget(d disk.Disk, write bool) (*disk.Device, error) {
 // fit makes the partition table fit a larger disk.
 func (s *session) fit(t target) copier.FitFunc {
 	return copier.FitGPT(t.disk.SectorSize,
-		func(note string) { s.log.Info("%s: %s", t.entry.Name, note) },
-		func(warning string) { s.warn("%s: %s", t.entry.Name, warning) })
-}
-
-// openImage is an image file being read; closing it closes the file.
-type openImage struct {
-	*rawgz.Reader
-	io.Closer
-}
-
-func (s *session) opener(path string) func() (image.Reader, error) {
-	return func() (image.Reader, error) {
-		f, err := s.fsys.Open(path)
-		if err != nil {
-			return nil, err
-		}
-		r, err := rawgz.NewReader(f, f.Size())
-		if err != nil {
-			f.Close()
-			return nil, fmt.Errorf("%s: %w", path, err)
-		}
-		return openImage{r, f}, nil
-	}
+		func(note string) { s.log.Info("%s: %s", t.info.Name, note) },
+		func(warning string) { s.warn("%s: %s", t.info.Name, warning) })
 }
 
 func diskNames(targets []target) string {

@@ -42,7 +42,7 @@ func Writable(cfg Config, items []string, off bool) box.Outcome {
 	return s.report(s.writable(items, off))
 }
 
-// report prints an error of what is no action.
+// report prints the error of a verb that is not an action.
 func (s *session) report(err error) box.Outcome {
 	outcome := outcomeOf(err)
 	if err != nil {
@@ -65,7 +65,7 @@ func (s *session) writable(items []string, off bool) error {
 		}
 	}
 	if err := s.openRescueLog(); err != nil {
-		s.log.Error("this is in no log: %v", err)
+		s.log.Error("cannot open the log, so this is not logged: %v", err)
 	}
 	var errs []error
 	for _, d := range disks {

@@ -2,14 +2,10 @@ package inventory
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"path/filepath"
-
-	"testbox-imaging/internal/durable"
 )
 
-// The names of the files that Save writes into a box's folder.
+// The names of the files that an inventory is kept in.
 const (
 	TextName = "testbox-info.txt"
 	JSONName = "testbox-info.json"
@@ -46,16 +42,19 @@ func ParseJSON(data []byte) (*Inventory, error) {
 	return &inv, nil
 }
 
-// Save writes the three files into a box's folder, each durably and readable
-// by all. It tries every one; the errors are joined.
-func (inv *Inventory) Save(fsys durable.FS, dir string) error {
+// File is a file of the inventory.
+type File struct {
+	Name string
+	Data []byte
+}
+
+// Files gives the inventory's files: the text, the JSON and the zip, which is
+// missing beside an error.
+func (inv *Inventory) Files() ([]File, error) {
+	files := []File{{TextName, inv.Text()}, {JSONName, inv.JSON()}}
 	zip, err := inv.Zip()
-	if err == nil {
-		err = durable.WriteFile(fsys, filepath.Join(dir, ZipName), zip, 0o644)
+	if err != nil {
+		return files, err
 	}
-	return errors.Join(
-		durable.WriteFile(fsys, filepath.Join(dir, TextName), inv.Text(), 0o644),
-		durable.WriteFile(fsys, filepath.Join(dir, JSONName), inv.JSON(), 0o644),
-		err,
-	)
+	return append(files, File{ZipName, zip}), nil
 }

@@ -3,16 +3,10 @@ package inventory
 import (
 	"archive/zip"
 	"bytes"
-	"errors"
 	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
-
-	"testbox-imaging/internal/durable"
 )
 
 func TestText(t *testing.T) {
@@ -72,23 +66,20 @@ func TestJSONRoundTrip(t *testing.T) {
 	}
 }
 
-func TestSave(t *testing.T) {
-	dir := t.TempDir()
-	inv := Collect(t.Context(), options(t))
-	if err := inv.Save(durable.OS{}, dir); err != nil {
-		t.Fatal(err)
+func TestFiles(t *testing.T) {
+	made, err := Collect(t.Context(), options(t)).Files()
+	if err != nil || len(made) != 3 {
+		t.Fatalf("%d files, %v", len(made), err)
 	}
-	for _, name := range []string{TextName, JSONName, ZipName} {
-		st, err := os.Stat(filepath.Join(dir, name))
-		if err != nil || st.Mode().Perm() != 0o644 || st.Size() == 0 {
-			t.Errorf("%s: %v, %v", name, st, err)
+	for i, name := range []string{TextName, JSONName, ZipName} {
+		if made[i].Name != name || len(made[i].Data) == 0 {
+			t.Errorf("%s has %d bytes, it should be %s", made[i].Name, len(made[i].Data), name)
 		}
 	}
-	r, err := zip.OpenReader(filepath.Join(dir, ZipName))
+	r, err := zip.NewReader(bytes.NewReader(made[2].Data), int64(len(made[2].Data)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.Close()
 	files := map[string]string{}
 	for _, f := range r.File {
 		in, err := f.Open()
@@ -111,32 +102,6 @@ func TestSave(t *testing.T) {
 	}
 	if s := files[skippedName]; !strings.Contains(s, "raw_event_log: reading it can hang") || !strings.Contains(s, "can hold secrets") {
 		t.Errorf("%s says %q", skippedName, s)
-	}
-}
-
-// createFails lets the creation of one file fail.
-type createFails struct {
-	durable.OS
-	name string
-}
-
-func (c createFails) Create(path string, mode fs.FileMode) (durable.File, error) {
-	if strings.HasPrefix(filepath.Base(path), c.name) {
-		return nil, fs.ErrPermission
-	}
-	return c.OS.Create(path, mode)
-}
-
-func TestSaveTriesAllFiles(t *testing.T) {
-	dir := t.TempDir()
-	err := Collect(t.Context(), options(t)).Save(createFails{name: TextName}, dir)
-	if !errors.Is(err, fs.ErrPermission) {
-		t.Errorf("the error is %v", err)
-	}
-	for _, name := range []string{JSONName, ZipName} {
-		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
 	}
 }
 

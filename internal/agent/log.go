@@ -1,0 +1,42 @@
+package agent
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/sharedir"
+)
+
+// consoleLog is the log of a box whose place cannot be used: what it is told is
+// on the console alone, in the form of a box's log.
+func consoleLog(addr box.Addr, host string, console io.Writer, now func() time.Time) Log {
+	return sharedir.ConsoleLog(addr, host, sharedir.LogOptions{Console: console, Now: now})
+}
+
+// warn logs what must not be overlooked beside a good outcome.
+func (s *session) warn(format string, args ...any) {
+	s.log.Error(format, args...)
+	s.warnings = append(s.warnings, fmt.Sprintf(format, args...))
+}
+
+// voice is the session's log for what is behind the interfaces. The log may be
+// opened later than they are. A line of progress that is on the terminal is
+// ended first.
+type voice struct{ s *session }
+
+func (v voice) Info(format string, args ...any) {
+	v.s.telling.end()
+	v.s.log.Info(format, args...)
+}
+
+func (v voice) Error(format string, args ...any) {
+	v.s.telling.end()
+	v.s.log.Error(format, args...)
+}
+
+func (v voice) Warn(format string, args ...any) {
+	v.s.telling.end()
+	v.s.warn(format, args...)
+}

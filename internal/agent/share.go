@@ -1,0 +1,251 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"testbox-imaging/internal/bootcfg"
+	"testbox-imaging/internal/bootfiles"
+	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/inventory"
+	"testbox-imaging/internal/match"
+	"testbox-imaging/internal/sharedir"
+)
+
+// Share is share mode's Arming: the box's boot file in the TFTP area, and its
+// folder in the backup area. Both areas are mounted folders. Fields are set
+// before the first call.
+type Share struct {
+	FS           durable.FS
+	TFTP, Backup string           // the areas' folders
+	Cmd          *bootcfg.Cmdline // what the box was started with
+	Console      io.Writer        // gets every line of the log
+	Now          func() time.Time // the storage server's time, as far as it is known
+	Voice        Voice
+}
+
+// Reach checks that the TFTP area is mounted.
+func (s *Share) Reach() error {
+	if _, err := fs.Stat(os.DirFS(s.TFTP), "pxelinux.0"); err != nil {
+		return fmt.Errorf("the TFTP area is not mounted on %s, or has no pxelinux.0: %w", s.TFTP, err)
+	}
+	return nil
+}
+
+// Open opens the box's folder in the backup area.
+func (s *Share) Open() (Home, error) {
+	area, err := sharedir.Open(s.FS, s.Backup)
+	if err != nil {
+		return nil, err
+	}
+	folder, err := area.Box(s.Cmd.Address)
+	if err != nil {
+		return nil, err
+	}
+	return &shareHome{s, folder}, nil
+}
+
+// Clock is the storage server's clock by the area that has the boot file.
+func (s *Share) Clock() (ahead time.Duration, err error) {
+	return sharedir.ClockBy(s.FS, s.bootFilePath()+".clock.tmp")
+}
+
+// bootFiles is the folder of boot files in the TFTP area.
+func (s *Share) bootFiles() *bootfiles.Folder {
+	return bootfiles.New(s.FS, filepath.Join(s.TFTP, bootcfg.ConfigDir))
+}
+
+func (s *Share) bootFilePath() string { return s.bootFiles().BootFile(s.Cmd.Address) }
+
+// Agrees holds the command line against the boot file. Without one the address
+// is wrong, or an admin disarmed the box while it started.
+func (s *Share) Agrees() (version string, err error) {
+	file, err := s.bootFiles().Read(s.Cmd.Address)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", &NotArmedError{fmt.Sprintf("there is no boot file %s: the box was disarmed meanwhile, or has another address", s.bootFilePath())}
+	}
+	if err == nil && file.Err != nil {
+		err = fmt.Errorf("boot file %s: %w", s.bootFilePath(), file.Err)
+	}
+	if err != nil {
+		return "", err
+	}
+	if err := bootcfg.Agree(s.Cmd, file.Cmdline); err != nil {
+		return "", err
+	}
+	return path.Base(path.Dir(file.Kernel)), nil
+}
+
+// Disarm removes the boot file, but not one that an admin wrote meanwhile. One
+// of this arming that was edited must not keep a box from its disk whose action
+// is done, or expired.
+func (s *Share) Disarm() error {
+	removed, err := s.bootFiles().Disarm(s.Cmd.Address, s.Cmd.Arming)
+	var anew *bootfiles.ArmedAnewError
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		s.Voice.Info("there is no boot file any more: the box is disarmed")
+		return nil
+	case errors.As(err, &anew):
+		s.Voice.Info("armed anew meanwhile for %s; that boot file stays", anew.File.Cmdline.Action)
+		return nil
+	case errors.As(err, new(*bootfiles.NotOursError)):
+		return fmt.Errorf("disarm: %w", err)
+	case err != nil:
+		return fmt.Errorf("disarm: %w; the box boots into maintenance again until its boot file is gone: "+
+			"`testbox pxe-conf disarm %s` removes it, and `testbox share init` gives boxes the right to do so", err, s.Cmd.Address)
+	case removed.Err != nil:
+		s.Voice.Error("the boot file is of this arming and was edited, and is removed all the same: %v", removed.Err)
+	}
+	s.Voice.Info("disarmed")
+	// Such a file may have come while the box was at work. The box cannot stay
+	// armed because of it: it would never come back to its own disk at all.
+	for _, err := range s.bootFiles().NotLocal(s.Cmd.Address) {
+		s.Voice.Warn("this box may not start its own disk now: %v", err)
+	}
+	return nil
+}
+
+// shareHome is share mode's Home, the box's folder in the backup area.
+type shareHome struct {
+	*Share
+	folder *sharedir.Folder
+}
+
+// Clock is the storage server's clock by the box's folder.
+func (h *shareHome) Clock() (ahead time.Duration, err error) { return h.folder.Clock() }
+
+// Log opens the logs in the box's folder.
+func (h *shareHome) Log(host string) Log {
+	return h.folder.Log(host, sharedir.LogOptions{Console: h.Console, Now: h.Now})
+}
+
+// SetHost writes the small files by which people find the box's folder.
+func (h *shareHome) SetHost(host string) error {
+	if err := h.folder.SetNames(host); err != nil {
+		return fmt.Errorf("name files: %w", err)
+	}
+	return nil
+}
+
+// Recover puts the box's folder in order.
+func (h *shareHome) Recover() error {
+	if err := h.folder.Recover(); err != nil {
+		return fmt.Errorf("put the box's folder in order: %w", err)
+	}
+	return nil
+}
+
+// Done reads last-action.json, then the images.
+func (h *shareHome) Done() box.Outcome {
+	last, err := h.folder.Last()
+	if err != nil {
+		// A record that cannot be read is as good as none: the action is
+		// done again and writes it anew.
+		h.Voice.Error("record of the last action: %v", err)
+	}
+	switch {
+	case last != nil && last.Arming == h.Cmd.Arming && last.Outcome.Class() == box.Ended:
+		return last.Outcome
+	case last != nil && last.Arming == h.Cmd.Arming:
+		return box.Done // it is recorded only at an end
+	case h.Cmd.Action != box.Backup && h.Cmd.Action != box.BackupAgain:
+		return ""
+	}
+	return h.committed()
+}
+
+// committed is Done by the images alone: power was lost after they were put in
+// place and before the action was recorded.
+func (h *shareHome) committed() box.Outcome {
+	done, err := h.folder.Committed(h.Cmd.Arming)
+	if err != nil {
+		h.Voice.Error("images that are there: %v", err)
+	}
+	if err != nil || !done {
+		return ""
+	}
+	entries, _ := h.folder.Images() // sound, says Committed
+	if slices.ContainsFunc(entries, func(e sharedir.Entry) bool { return !wholeEntry(e) }) {
+		return box.BadSectors
+	}
+	return box.Done
+}
+
+// Record writes last-action.json.
+func (h *shareHome) Record(outcome box.Outcome, receipts []image.Receipt) error {
+	return h.folder.SetLast(sharedir.LastAction{
+		Arming: h.Cmd.Arming, Action: h.Cmd.Action, Outcome: outcome, Time: h.Now(), Receipts: receipts,
+	})
+}
+
+// HasInventory reports whether the box's folder has the inventory's text.
+func (h *shareHome) HasInventory() bool {
+	_, err := durable.Size(h.FS, h.folder.Path(sharedir.InfoText))
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// SaveInventory writes the inventory into the box's folder.
+func (h *shareHome) SaveInventory(files []inventory.File) error {
+	var errs []error
+	for _, f := range files {
+		errs = append(errs, durable.WriteFile(h.FS, h.folder.Path(f.Name), f.Data, 0o644))
+	}
+	return errors.Join(errs...)
+}
+
+// Selection reads disk-devices.lst.
+func (h *shareHome) Selection() (match.Selection, error) {
+	data, err := h.folder.ReadDisks()
+	if errors.Is(err, sharedir.ErrNoDisks) {
+		h.tellLikeDisks(h.Voice.Warn, "there is no "+sharedir.DisksName+", so that no disk is left out by it")
+		return nil, nil
+	}
+	var sel match.Selection
+	if err == nil {
+		sel, err = match.ParseList(data)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", h.folder.Path(sharedir.DisksName), err)
+	}
+	h.tellLikeDisks(h.Voice.Info, sharedir.DisksName+" counts")
+	return sel, nil
+}
+
+// tellLikeDisks names files that could have been meant to be disk-devices.lst.
+func (h *shareHome) tellLikeDisks(tell func(string, ...any), what string) {
+	like, err := h.folder.LikeDisks()
+	if err != nil {
+		h.Voice.Error("files like %s cannot be looked for: %v", sharedir.DisksName, err)
+	}
+	if len(like) > 0 {
+		tell("%s; %s in %s counts for nothing", what, strings.Join(quoted(like), ", "), h.folder.Dir())
+	}
+}
+
+// quoted puts names into quotation marks that would be misread without, such as
+// one that ends with a blank.
+func quoted(names []string) []string {
+	names = slices.Clone(names)
+	for i, n := range names {
+		if q := strconv.Quote(n); strings.Contains(n, " ") || q != `"`+n+`"` {
+			names[i] = q
+		}
+	}
+	return names
+}
+
+// wholeEntry reports whether an image has all that its disk had, as far as
+// anybody knows.
+func wholeEntry(e sharedir.Entry) bool { return e.Facts == nil || len(e.Facts.Bad) == 0 }

@@ -1,0 +1,58 @@
+package agent
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"testbox-imaging/internal/bootcfg"
+	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/inventory"
+	"testbox-imaging/internal/sharedir"
+)
+
+// createFails lets the creation of one file fail.
+type createFails struct {
+	durable.OS
+	name string
+}
+
+func (c createFails) Create(path string, mode fs.FileMode) (durable.File, error) {
+	if strings.HasPrefix(filepath.Base(path), c.name) {
+		return nil, fs.ErrPermission
+	}
+	return c.OS.Create(path, mode)
+}
+
+// TestSaveInventory: people can read what is saved, and one file that cannot be
+// written does not keep the others away.
+func TestSaveInventory(t *testing.T) {
+	b := newBench(t)
+	files := []inventory.File{{Name: inventory.TextName, Data: []byte("t")}, {Name: inventory.JSONName, Data: []byte("j")}}
+	for _, fails := range []string{"nothing", inventory.TextName} {
+		os.RemoveAll(b.path(folder))
+		s := &Share{FS: createFails{name: fails}, Backup: b.path("backup"), Cmd: &bootcfg.Cmdline{Address: b.addr}}
+		h, err := s.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := h.SaveInventory(files); errors.Is(err, fs.ErrPermission) != (fails != "nothing") {
+			t.Errorf("when %s cannot be written, the error is %v", fails, err)
+		}
+		for _, f := range files {
+			st, err := os.Stat(b.path(folder, f.Name))
+			if written := f.Name != fails; written != (err == nil) || written && st.Mode().Perm() != 0o644 {
+				t.Errorf("when %s cannot be written, %s is %v, %v", fails, f.Name, st, err)
+			}
+		}
+		if h.HasInventory() != (fails == "nothing") {
+			t.Errorf("when %s cannot be written, there is an inventory: %v", fails, h.HasInventory())
+		}
+	}
+	if sharedir.InfoText != inventory.TextName || sharedir.InfoJSON != inventory.JSONName || sharedir.InfoZip != inventory.ZipName {
+		t.Error("the names of the inventory's files differ")
+	}
+}

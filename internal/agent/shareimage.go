@@ -1,0 +1,205 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"testbox-imaging/internal/copier"
+	"testbox-imaging/internal/disk"
+	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/rawgz"
+	"testbox-imaging/internal/sharedir"
+	"testbox-imaging/internal/usedmap/probe"
+	"testbox-imaging/internal/usedmap/volume"
+	"testbox-imaging/internal/words"
+)
+
+// List lists the images of the box's folder that the arming asks for.
+func (h *shareHome) List() ([]Image, error) {
+	entries, err := h.entries()
+	images := make([]Image, len(entries))
+	for i, e := range entries {
+		images[i] = &shareImage{home: h, entry: e}
+	}
+	return images, err
+}
+
+func (h *shareHome) entries() ([]sharedir.Entry, error) {
+	list, none := h.folder.Images, "there is no image in %s; arm the box for backup first"
+	if h.Cmd.OldImages {
+		list, none = h.folder.OldImages, "there is no .old image in %s; arm the box without --image=old for those of the last backup"
+	}
+	entries, err := list()
+	if err != nil {
+		return nil, err
+	}
+	if len(entries) == 0 {
+		return nil, fmt.Errorf(none, h.folder.Dir())
+	}
+	if err := wholeDisks(entries); err != nil {
+		return nil, err
+	}
+	return entries, h.oneBackup(entries)
+}
+
+// wholeDisks refuses images that are called as partitions are. Images with a
+// sidecar were made by an agent, which reads whole disks only.
+func wholeDisks(entries []sharedir.Entry) error {
+	for _, e := range entries {
+		if e.Facts == nil && image.NamesPartition(e.Name) {
+			return fmt.Errorf("image %s has the name of a partition, and would be written over a whole disk; move it out of the folder. "+
+				"If it holds a whole disk, give it the disk's name, such as sda.raw.gz", e.Path)
+		}
+	}
+	return nil
+}
+
+// oneBackup refuses images that were not made together.
+func (h *shareHome) oneBackup(entries []sharedir.Entry) error {
+	armings := map[string]bool{}
+	for _, e := range entries {
+		arming := "" // of an image without a sidecar
+		if e.Facts != nil {
+			arming = e.Facts.Arming
+		}
+		armings[arming] = true
+	}
+	if len(armings) > 1 {
+		return fmt.Errorf("the images are not of one backup (%s); move those that do not belong together out of %s",
+			entryNames(entries), h.folder.Dir())
+	}
+	return nil
+}
+
+// shareImage is share mode's Image: a file, and a sidecar if an agent made it.
+type shareImage struct {
+	home  *shareHome
+	entry sharedir.Entry
+	sums  rawgz.Sums // as checked
+}
+
+// Info is what the sidecar says. Without one only the name is known.
+func (im *shareImage) Info() ImageInfo {
+	e := im.entry
+	if e.Facts == nil {
+		return ImageInfo{Label: image.Label{Name: e.Name}, Place: e.Path}
+	}
+	return ImageInfo{Label: e.Facts.Label(), Place: e.Path, Box: e.Facts.Box, Host: e.Facts.Host, UUID: e.Facts.UUID, Bad: e.Facts.Bad}
+}
+
+// CheckBytes is the length of the file. Without a sidecar it is not said, for
+// what counts then is how long it takes to unpack it.
+func (im *shareImage) CheckBytes() (n int64, reads bool) {
+	if im.entry.Facts == nil {
+		return 0, true
+	}
+	return im.entry.Facts.FileSize, !im.home.Cmd.PrecheckSize
+}
+
+// Check reads the whole file. With --precheck=size the length, which List
+// compared with the sidecar, is all; an image without a sidecar has no known
+// length and is read in any case.
+func (im *shareImage) Check(ctx context.Context, d disk.Disk, tell func(done, total int64)) error {
+	h, e := im.home, im.entry
+	if f := e.Facts; f != nil && h.Cmd.PrecheckSize {
+		im.sums = rawgz.Sums{RawSize: f.Disk.Size, FileSize: f.FileSize, BLAKE3: f.BLAKE3, SHA256: f.SHA256}
+		h.Voice.Info("%s: only the size of the image is checked, as the arming asks", e.Name)
+		return nil
+	}
+	if err := im.checkFile(ctx, tell); err != nil {
+		return fmt.Errorf("image %s: %w", e.Path, err)
+	}
+	if e.Facts == nil {
+		if err := im.checkHandmade(ctx, d); err != nil {
+			return err
+		}
+	}
+	switch size := im.sums.RawSize; {
+	case size > d.Size:
+		return fmt.Errorf("image %s holds a disk of %d bytes, disk %s has %d", e.Path, size, d.Name, d.Size)
+	case size == 0 || size%int64(d.SectorSize) != 0:
+		return fmt.Errorf("image %s holds %d bytes, which is no disk of %d-byte sectors; it was cut before it was compressed",
+			e.Path, size, d.SectorSize)
+	}
+	return nil
+}
+
+func (im *shareImage) checkFile(ctx context.Context, tell func(done, total int64)) error {
+	f, err := im.home.FS.Open(im.entry.Path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if im.sums, err = rawgz.Check(ctx, f, f.Size(), im.entry.Facts, tell); err != nil {
+		return err
+	}
+	im.home.Voice.Info("%s: image checked, whole and undamaged", im.entry.Name)
+	return nil
+}
+
+// checkHandmade looks at an image without a sidecar, which is all that says what
+// it is. It refuses what is no image of a whole disk.
+func (im *shareImage) checkHandmade(ctx context.Context, d disk.Disk) error {
+	h, e := im.home, im.entry
+	if n := im.sums.Padding; n > 0 {
+		h.Voice.Warn("image %s: the disk in it is whole; after it, from byte %d of the file on, %s %s, which %s passed over",
+			e.Name, im.sums.FileSize-n, words.Verb(n, "comes", "come"), words.Count(n, "zero"), words.Verb(n, "is", "are"))
+	}
+	if h.Cmd.Raw {
+		h.Voice.Info("%s: its content is taken as it is, as the arming asks", e.Name)
+	} else if err := im.looksWhole(ctx, d); err != nil {
+		return fmt.Errorf("image %s %w. To write it as it is, arm with --raw", e.Path, err)
+	}
+	if less := d.Size - im.sums.RawSize; less > 0 {
+		// A gzip file of several members that was cut between two looks whole.
+		h.Voice.Warn("image %s has no sidecar and holds %d bytes less than disk %s has; "+
+			"if the disk was not replaced by a larger one, the file may be cut",
+			e.Name, less, d.Name)
+	}
+	return nil
+}
+
+// looksWhole refuses content that is none of a whole disk: another tool's image
+// or an archive, and a file system that is smaller than the disk. One that is as
+// large is that of a disk without a partition table.
+func (im *shareImage) looksWhole(ctx context.Context, d disk.Disk) error {
+	ends := im.sums.Ends
+	if f := ends.Form(); f != nil {
+		return fmt.Errorf("does not hold the raw bytes of a disk: it unpacks to what is %s", f)
+	}
+	if ends.Size >= d.Size {
+		return nil
+	}
+	name, err := probe.Bare(volume.New(ctx, ends, ends.Size, d.SectorSize, nil))
+	if err != nil || name == "" {
+		return err
+	}
+	return fmt.Errorf("has no partition table, but begins as a file system (%s), and is %d bytes smaller than disk %s: "+
+		"it is the image of a partition",
+		name, d.Size-ends.Size, d.Name)
+}
+
+// Job is the image as it was checked.
+func (im *shareImage) Job() copier.Job {
+	return copier.Job{Name: im.entry.Name, Open: im.open, RawSize: im.sums.RawSize, BLAKE3: im.sums.BLAKE3}
+}
+
+// openImage is an image file being read; closing it closes the file.
+type openImage struct {
+	*rawgz.Reader
+	io.Closer
+}
+
+func (im *shareImage) open() (image.Reader, error) {
+	f, err := im.home.FS.Open(im.entry.Path)
+	if err != nil {
+		return nil, err
+	}
+	r, err := rawgz.NewReader(f, f.Size())
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("%s: %w", im.entry.Path, err)
+	}
+	return openImage{r, f}, nil
+}
