@@ -135,8 +135,11 @@ func setupScript(env *testscript.Env) error {
 	env.Setenv("HOSTS", filepath.Join(env.WorkDir, "hosts"))
 	env.Setenv("NEIGHBOURS", filepath.Join(env.WorkDir, "neighbours"))
 	env.Setenv("TESTBOX_STORE", filepath.Join(env.WorkDir, "store"))
-	for _, f := range append([]loaderFile{{from: "syslinux/modules/bios/chain.c32"}}, loaderNeeded...) {
-		if err := writeFile(filepath.Join(env.WorkDir, "loaders", f.from), "content of "+f.from); err != nil {
+	for _, name := range []string{
+		"PXELINUX/pxelinux.0", "PXELINUX/lpxelinux.0", "syslinux/modules/bios/ldlinux.c32", "syslinux/modules/bios/chain.c32",
+		"syslinux/modules/efi32/ldlinux.e32", "syslinux/modules/efi64/ldlinux.e64",
+	} {
+		if err := writeFile(filepath.Join(env.WorkDir, "loaders", name), "content of "+name); err != nil {
 			return err
 		}
 	}

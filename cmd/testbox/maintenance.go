@@ -33,7 +33,7 @@ debian, unless the site file names one.`,
 }
 
 // tftpArea is the TFTP area's folder below the one that 'testbox share init' was given.
-func tftpArea(dir string) string { return filepath.Join(dir, "testbox-tftp") }
+func tftpArea(dir string) string { return filepath.Join(dir, bootcfg.TFTPArea) }
 
 // bootOf is the folder of boot files in a TFTP area.
 func bootOf(tftp string) *bootfiles.Folder {
@@ -157,7 +157,7 @@ func (o buildOptions) debian(dir string, common maintos.Options) (opt maintos.De
 		return opt, err
 	}
 	opt = maintos.DebianOptions{
-		Options: common, NFSRoot: filepath.Join(dir, "testbox-nfsroot"), Packages: o.packages,
+		Options: common, NFSRoot: filepath.Join(dir, bootcfg.RootArea), Packages: o.packages,
 		TFTPFrom:   bootcfg.NFSPath{Server: s.Server, Path: s.TFTPPath},
 		BackupFrom: bootcfg.NFSPath{Server: s.Server, Path: s.BackupPath},
 	}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/bootfiles"
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/durable"
@@ -32,7 +33,7 @@ type Place struct {
 // backupArea is the backup area as it is reached from here: beside the TFTP
 // area, as on the storage server and where both are mounted in /mnt.
 func (p *Place) backupArea() string {
-	return filepath.Join(filepath.Dir(p.Boot.TFTP()), "testbox-backup")
+	return filepath.Join(filepath.Dir(p.Boot.TFTP()), bootcfg.BackupArea)
 }
 
 // Boxes lists the boxes that have a folder in the backup area.

@@ -7,6 +7,13 @@ import (
 	"strings"
 )
 
+// Names of the folders of share mode's three areas. They lie beside each other.
+const (
+	TFTPArea   = "testbox-tftp"
+	BackupArea = "testbox-backup"
+	RootArea   = "testbox-nfsroot"
+)
+
 // ConfigDir is the folder of boot files below the TFTP area, DefaultName the
 // file in it for every box that is not armed.
 const (

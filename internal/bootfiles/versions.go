@@ -95,7 +95,7 @@ func canDo(v *bootcfg.Version, action box.Action) error {
 // is armed without would try to mount it for ever, and never see that its
 // arming expires.
 func (f *Folder) CheckRoot(version string) error {
-	roots := filepath.Join(filepath.Dir(f.TFTP()), "testbox-nfsroot")
+	roots := filepath.Join(filepath.Dir(f.TFTP()), bootcfg.RootArea)
 	if _, err := f.fsys.ReadDir(roots); err != nil {
 		return nil // this machine does not have the area
 	}

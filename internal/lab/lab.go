@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/child"
 )
@@ -150,13 +151,13 @@ func (l *Lab) Close(keep bool) error {
 }
 
 // TFTP is the folder of the TFTP area.
-func (l *Lab) TFTP() string { return filepath.Join(l.Dir, "testbox-tftp") }
+func (l *Lab) TFTP() string { return filepath.Join(l.Dir, bootcfg.TFTPArea) }
 
 // Backup is the folder of the backup area.
-func (l *Lab) Backup() string { return filepath.Join(l.Dir, "testbox-backup") }
+func (l *Lab) Backup() string { return filepath.Join(l.Dir, bootcfg.BackupArea) }
 
 // NFSRoot is the folder of the maintenance roots of the form debian.
-func (l *Lab) NFSRoot() string { return filepath.Join(l.Dir, "testbox-nfsroot") }
+func (l *Lab) NFSRoot() string { return filepath.Join(l.Dir, bootcfg.RootArea) }
 
 // BoxDir is the folder of a box in the backup area.
 func (l *Lab) BoxDir(a box.Addr) string { return filepath.Join(l.Backup(), a.String()) }

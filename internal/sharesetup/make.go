@@ -1,4 +1,4 @@
-package main
+package sharesetup
 
 import (
 	"bytes"
@@ -22,47 +22,65 @@ import (
 	"testbox-imaging/internal/site"
 )
 
-// shareMaker carries a plan out and counts what it did.
-type shareMaker struct {
-	*sharePlan
-	fsys durable.FS
-	out  io.Writer
-
-	mu                    sync.Mutex // guards what follows, and out
-	made, repaired, right int
+// Change is one thing that is not as it should be, and what is done about it.
+type Change struct {
+	Path string
+	What string // "made", or what is repaired
+	Many bool   // one of many that are made alike, such as the loader's files
 }
 
-// What was done to a path, besides repairs, which say what they changed.
-const (
-	didMake      = "made"
-	didMakeQuiet = "made, one of many" // counted, not printed
-	didNothing   = ""
-)
+func (c Change) String() string { return c.Path + ": " + c.What }
 
-// note counts what was done to a path, and says it.
-func (m *shareMaker) note(path, did string) {
+const didMake = "made"
+
+// Result counts what was looked at.
+type Result struct{ Made, Repaired, Right int }
+
+// maker goes through all that a share has.
+type maker struct {
+	*Plan
+	fsys durable.FS
+	dry  bool         // change nothing
+	say  func(Change) // is told of each change
+
+	mu     sync.Mutex // guards what follows, and say
+	result Result
+}
+
+// Changes is the dry run: what Make would change now.
+func (p *Plan) Changes() (changes []Change, err error) {
+	m := &maker{Plan: p, fsys: durable.OS{}, dry: true, say: func(c Change) { changes = append(changes, c) }}
+	return changes, m.make()
+}
+
+// Make makes and repairs the areas, and says each change when it is done. After
+// an error it can be called again.
+func (p *Plan) Make(say func(Change)) (Result, error) {
+	m := &maker{Plan: p, fsys: durable.OS{}, say: say}
+	err := m.make()
+	return m.result, err
+}
+
+// note counts what was done to a path, "" being nothing, and says it.
+func (m *maker) note(path, did string, many bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch did {
+	case "":
+		m.result.Right++
+		return
 	case didMake:
-		m.made++
-	case didMakeQuiet:
-		m.made++
-		return
-	case didNothing:
-		m.right++
-		return
+		m.result.Made++
 	default:
-		m.repaired++
+		m.result.Repaired++
 	}
-	fmt.Fprintf(m.out, "%s: %s\n", path, did)
+	m.say(Change{path, did, many && did == didMake})
 }
 
 // Names in the folder of boot files, besides boot files.
 const (
 	wrapperName = "testbox-pxe-conf.sh"
 	programName = "testbox"
-	markerName  = "testbox-backup"
 )
 
 // wrapper runs the program beside it for the folder that both are in, wherever
@@ -78,14 +96,14 @@ const marker = "This file tells the backup area from an empty mount point. Leave
 
 // make goes from the outside in, so that a folder has its owner before boxes
 // could find something in it.
-func (m *shareMaker) make() error {
+func (m *maker) make() error {
 	const rootOnly = -1
 	for _, d := range []struct {
 		path string
 		uid  int
 	}{
-		{m.dir, rootOnly}, {m.tftp, rootOnly}, {m.backup, m.uid}, {m.nfsroot, rootOnly},
-		{m.configDir(), m.uid}, {filepath.Join(m.tftp, bootcfg.MaintDir), rootOnly},
+		{m.Dir, rootOnly}, {m.TFTP, rootOnly}, {m.Backup, m.UID}, {m.NFSRoot, rootOnly},
+		{m.Boot.Dir(), m.UID}, {filepath.Join(m.TFTP, bootcfg.MaintDir), rootOnly},
 	} {
 		if err := m.folder(d.path, d.uid); err != nil {
 			return err
@@ -105,7 +123,7 @@ func (m *shareMaker) make() error {
 
 // copyLoaders copies Debian's files, where they are missing or others; many at
 // a time, since each waits for the disk.
-func (m *shareMaker) copyLoaders() error {
+func (m *maker) copyLoaders() error {
 	var g errgroup.Group
 	g.SetLimit(16)
 	for _, dir := range m.loaderDirs() {
@@ -119,18 +137,18 @@ func (m *shareMaker) copyLoaders() error {
 			if err != nil {
 				return err
 			}
-			return m.file(filepath.Join(m.tftp, l.to), data, 0o644, true, didMakeQuiet)
+			return m.file(filepath.Join(m.TFTP, l.to), data, 0o644, true, true)
 		})
 	}
 	return g.Wait()
 }
 
 // loaderDirs are the folders that the loader's files go to.
-func (m *shareMaker) loaderDirs() []string {
+func (m *maker) loaderDirs() []string {
 	var dirs []string
 	for _, l := range m.loaders {
 		for dir := filepath.Dir(l.to); dir != "."; dir = filepath.Dir(dir) {
-			dirs = append(dirs, filepath.Join(m.tftp, dir))
+			dirs = append(dirs, filepath.Join(m.TFTP, dir))
 		}
 	}
 	slices.Sort(dirs)
@@ -138,8 +156,8 @@ func (m *shareMaker) loaderDirs() []string {
 }
 
 // configFiles makes what people and the agent read.
-func (m *shareMaker) configFiles() error {
-	in := func(name string) string { return filepath.Join(m.configDir(), name) }
+func (m *maker) configFiles() error {
+	in := m.Boot.Path
 	for _, f := range []struct {
 		path   string
 		data   []byte
@@ -147,32 +165,29 @@ func (m *shareMaker) configFiles() error {
 		repair bool
 	}{
 		{in(bootcfg.DefaultName), bootcfg.DefaultConfig(), 0o644, false},
-		{in(site.FileName), m.site.Template(), 0o644, false},
+		{in(site.FileName), m.Site.Template(), 0o644, false},
 		{in(programName), m.program, 0o755, true},
 		{in(wrapperName), []byte(wrapper), 0o755, true},
-		{filepath.Join(m.backup, markerName), []byte(marker), 0o644, false},
-		{m.exportsFile(), m.exports(), 0o644, false},
+		{filepath.Join(m.Backup, sharedir.Marker), []byte(marker), 0o644, false},
+		{m.ExportsFile(), m.exports(), 0o644, false},
 	} {
-		if err := m.file(f.path, f.data, f.mode, f.repair, didMake); err != nil {
+		if err := m.file(f.path, f.data, f.mode, f.repair, false); err != nil {
 			return err
 		}
-	}
-	if kept, err := os.ReadFile(m.exportsFile()); m.asked && err == nil && !bytes.Equal(kept, m.exports()) {
-		fmt.Fprintf(m.out, "%s: kept, though this command line asks for others; remove it to have it made anew\n", m.exportsFile())
 	}
 	return nil
 }
 
 // bootFiles lets everybody read the boot files of armed boxes, and what is in
 // the folders of maintenance systems: the TFTP server is some user of its own.
-func (m *shareMaker) bootFiles() error {
+func (m *maker) bootFiles() error {
 	for _, glob := range []struct {
 		pattern string
 		mode    fs.FileMode
 	}{
-		{filepath.Join(m.configDir(), strings.Repeat("[0-9A-F]", 8)), 0o644},
-		{filepath.Join(m.tftp, bootcfg.MaintDir, "*"), 0o755 | fs.ModeDir},
-		{filepath.Join(m.tftp, bootcfg.MaintDir, "*", "*"), 0o644},
+		{filepath.Join(m.Boot.Dir(), strings.Repeat("[0-9A-F]", 8)), 0o644},
+		{filepath.Join(m.TFTP, bootcfg.MaintDir, "*"), 0o755 | fs.ModeDir},
+		{filepath.Join(m.TFTP, bootcfg.MaintDir, "*", "*"), 0o644},
 	} {
 		paths, err := filepath.Glob(glob.pattern)
 		if err != nil {
@@ -187,7 +202,7 @@ func (m *shareMaker) bootFiles() error {
 			if err != nil {
 				return err
 			}
-			m.note(path, did)
+			m.note(path, did, false)
 		}
 	}
 	return nil
@@ -197,46 +212,54 @@ func (m *shareMaker) bootFiles() error {
 // not negative. A sticky folder would keep the agent, which comes as uid, from
 // removing the boot file that an admin wrote. An admin's link to a folder is
 // followed: boxes cannot write where these folders are.
-func (m *shareMaker) folder(path string, uid int) error {
-	did, gid := didNothing, -1
+func (m *maker) folder(path string, uid int) error {
+	did, gid := "", -1
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		did, gid = didMake, m.GID
+		if m.dry {
+			m.note(path, did, false)
+			return nil
+		}
 		if err := m.fsys.MkdirAll(path, 0o755); err != nil {
 			return err
 		}
 		if err := m.fsys.SyncDir(filepath.Dir(path)); err != nil {
 			return err
 		}
-		did, gid = didMake, m.gid
 	}
 	repaired, err := m.rights(os.Open, path, uid, gid, 0o755|fs.ModeDir)
-	if did == didNothing {
+	if did == "" {
 		did = repaired
 	}
-	m.note(path, did)
+	m.note(path, did, false)
 	return err
 }
 
-// file makes a file, or with repair writes it anew if it says something else.
-func (m *shareMaker) file(path string, data []byte, mode fs.FileMode, repair bool, did string) error {
+// file makes a file, or with repair writes it anew if it says something else. It
+// can be one of many.
+func (m *maker) file(path string, data []byte, mode fs.FileMode, repair, many bool) error {
 	old, err := readHere(path, int64(len(data)))
+	did := didMake
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 	case errors.Is(err, syscall.ELOOP) && !repair: // the admin's link
-		m.note(path, didNothing)
+		m.note(path, "", many)
 		return nil
 	case err == nil && (!repair || bytes.Equal(old, data)):
 		did, err := m.rights(sharedir.OpenHere, path, -1, -1, mode)
-		m.note(path, did)
+		m.note(path, did, many)
 		return err
 	case err == nil || errors.Is(err, syscall.ELOOP):
 		did = "written anew, it was another"
 	default:
 		return err
 	}
-	if err := durable.WriteFile(m.fsys, path, data, mode); err != nil {
-		return err
+	if !m.dry {
+		if err := durable.WriteFile(m.fsys, path, data, mode); err != nil {
+			return err
+		}
 	}
-	m.note(path, did)
+	m.note(path, did, many)
 	return nil
 }
 
@@ -255,8 +278,9 @@ func readHere(path string, most int64) ([]byte, error) {
 
 // rights gives a path to its owner and group (not if negative) and adds the
 // bits of mode that are missing; bits that an admin added stay, but for the
-// sticky one. It says what it changed.
-func (m *shareMaker) rights(open func(string) (*os.File, error), path string, uid, gid int, mode fs.FileMode) (did string, err error) {
+// sticky one. It says what it
+// changed.
+func (m *maker) rights(open func(string) (*os.File, error), path string, uid, gid int, mode fs.FileMode) (did string, err error) {
 	f, err := open(path)
 	if err != nil {
 		return "", err
@@ -270,26 +294,29 @@ func (m *shareMaker) rights(open func(string) (*os.File, error), path string, ui
 		return "", fmt.Errorf("%s is there and is not a folder; move it away", path)
 	}
 	if owner := int(st.Sys().(*syscall.Stat_t).Uid); uid >= 0 && (owner != uid || gid >= 0) {
-		if err := f.Chown(uid, gid); err != nil {
-			return "", err
+		if !m.dry {
+			err = f.Chown(uid, gid)
 		}
 		did = fmt.Sprintf("given to user %d, it was of %d", uid, owner)
 	}
 	const bits = fs.ModePerm | fs.ModeSetgid | fs.ModeSticky
 	if have, want := st.Mode()&bits, st.Mode()&bits&^fs.ModeSticky|mode.Perm(); have != want {
-		if err := f.Chmod(want); err != nil {
-			return "", err
+		if !m.dry {
+			err = errors.Join(err, f.Chmod(want))
 		}
 		did = fmt.Sprintf("mode %s made %s", have, want)
 	}
-	return did, nil
+	return did, err
 }
 
 // boxFolders gives to the agent what others brought into the backup area, such
 // as images copied there by root: it must rename them and append to logs.
 // Everything is opened below the area's root, wherever a box's links lead.
-func (m *shareMaker) boxFolders() error {
-	area, err := os.OpenRoot(m.backup)
+func (m *maker) boxFolders() error {
+	area, err := os.OpenRoot(m.Backup)
+	if m.dry && errors.Is(err, fs.ErrNotExist) {
+		return nil // it would be made, and have nothing
+	}
 	if err != nil {
 		return err
 	}
@@ -303,7 +330,7 @@ func (m *shareMaker) boxFolders() error {
 		switch {
 		case notBox == nil:
 			err = m.boxFolder(area, name)
-		case name == "maintenance.log":
+		case name == sharedir.LogName:
 			err = m.own(area, name)
 		}
 		if err != nil {
@@ -313,7 +340,7 @@ func (m *shareMaker) boxFolders() error {
 	return nil
 }
 
-func (m *shareMaker) boxFolder(area *os.Root, dir string) error {
+func (m *maker) boxFolder(area *os.Root, dir string) error {
 	if st, err := area.Lstat(dir); err != nil || !st.IsDir() {
 		return err
 	}
@@ -345,7 +372,7 @@ func namesBelow(area *os.Root, dir string) ([]string, error) {
 
 // own gives a file or folder of the backup area to the agent; what is neither
 // is left alone.
-func (m *shareMaker) own(area *os.Root, name string) error {
+func (m *maker) own(area *os.Root, name string) error {
 	st, err := area.Lstat(name)
 	if err != nil || !st.Mode().IsRegular() && !st.IsDir() {
 		return err
@@ -357,7 +384,7 @@ func (m *shareMaker) own(area *os.Root, name string) error {
 	open := func(string) (*os.File, error) {
 		return area.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
 	}
-	did, err := m.rights(open, name, m.uid, -1, mode)
-	m.note(filepath.Join(m.backup, name), did)
+	did, err := m.rights(open, name, m.UID, -1, mode)
+	m.note(filepath.Join(m.Backup, name), did, false)
 	return err
 }

@@ -1,0 +1,250 @@
+// Package sharesetup makes the three areas of share mode on a storage server, and
+// repairs them. A plan is checked before anything is changed; what it would change
+// is the dry run.
+package sharesetup
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"testbox-imaging/internal/bootcfg"
+	"testbox-imaging/internal/bootfiles"
+	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/problem"
+	"testbox-imaging/internal/site"
+)
+
+// Options say what the areas are to be like.
+type Options struct {
+	Dir      string // folder of the areas
+	Server   string // IPv4 address of the storage server; "" is as in the site file, which must be there then
+	Clients  string // who may mount the areas, as in exports(5)
+	Insecure bool   // clients may mount from ports above 1023
+	UID, GID int    // whom the NFS server takes root of a box for
+	KeepAnon bool   // UID and GID of an exports file that is there count instead
+	Loaders  string // folder in which Debian's packages put PXELINUX/ and syslinux/
+	Program  string // path of the program that goes into the folder of boot files
+}
+
+// Plan is what the areas are to be. All that can be checked was checked.
+type Plan struct {
+	Options
+	TFTP, Backup, NFSRoot string            // the areas
+	Boot                  *bootfiles.Folder // in the TFTP area
+	Site                  *site.Site        // of the site file, or for it
+
+	loaders []loaderFile
+	program []byte
+}
+
+// New checks everything that can be checked before a file is changed. Wrong input
+// and what is refused are errors of package problem.
+func New(o Options) (*Plan, error) {
+	var err error
+	if o.Dir, err = filepath.Abs(o.Dir); err != nil {
+		return nil, err
+	}
+	in := func(name string) string { return filepath.Join(o.Dir, name) }
+	p := &Plan{Options: o, TFTP: in(bootcfg.TFTPArea), Backup: in(bootcfg.BackupArea), NFSRoot: in(bootcfg.RootArea)}
+	p.Boot = bootfiles.New(durable.OS{}, filepath.Join(p.TFTP, bootcfg.ConfigDir))
+	p.takeAnon()
+	for _, step := range []func() error{p.checkOwner, p.findLoaders, p.planSite, p.checkDefault, p.readProgram} {
+		if err := step(); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+// ExportsFile is the path of the file for the NFS server.
+func (p *Plan) ExportsFile() string { return filepath.Join(p.Dir, "testbox.exports") }
+
+// KeepsExports reports whether an exports file is there that says something else
+// than the plan. It is kept.
+func (p *Plan) KeepsExports() bool {
+	kept, err := os.ReadFile(p.ExportsFile())
+	return err == nil && string(kept) != string(p.exports())
+}
+
+// LookOver says what stands in the way of boxes once the areas are made, and is
+// not for this program to change: modes above the areas and boot files of
+// somebody else's are warnings; what a TFTP server cannot give, such as by an
+// admin's link, is an error.
+func (p *Plan) LookOver() (warnings []string, err error) {
+	if err := p.Boot.CheckAbove(p.Site.TFTPPath); err != nil {
+		warnings = append(warnings, err.Error())
+	}
+	if err := p.Boot.CheckPrefixes(); err != nil {
+		for line := range strings.SplitSeq(err.Error(), "\n") {
+			warnings = append(warnings, line+"; move it out of the folder")
+		}
+	}
+	var files []string
+	if v, err := p.Boot.Version(p.Site.Maintenance, box.RefreshInfo); err == nil {
+		files = []string{v.KernelPath(), v.InitrdPath()}
+	}
+	return warnings, p.Boot.CheckServed(files...)
+}
+
+var anonOptions = regexp.MustCompile(`\banonuid=(\d{1,9}),anongid=(\d{1,9})\b`)
+
+// takeAnon takes the ids of an exports file that is there, so that a repair
+// does not take the areas away from the boxes.
+func (p *Plan) takeAnon() {
+	data, err := durable.ReadFile(durable.OS{}, p.ExportsFile(), 1<<16)
+	if err != nil || !p.KeepAnon {
+		return
+	}
+	if m := anonOptions.FindSubmatch(data); m != nil {
+		p.UID, _ = strconv.Atoi(string(m[1]))
+		p.GID, _ = strconv.Atoi(string(m[2]))
+	}
+}
+
+// checkOwner refuses what would end half-way for lack of rights.
+func (p *Plan) checkOwner() error {
+	switch {
+	case !validClients(p.Clients):
+		return problem.Wrongf("--clients %q is no address, network or host name of exports(5); one only, write more lines into testbox.exports", p.Clients)
+	case p.UID <= 0 || p.GID <= 0 || p.UID > 1<<31-1 || p.GID > 1<<31-1:
+		return problem.Wrongf("--anon-uid %d and --anon-gid %d: both are positive numbers, since root is squashed", p.UID, p.GID)
+	case os.Getuid() != 0 && os.Getuid() != p.UID:
+		return problem.Wrongf("only root can give folders to the user %d; run it as root, or with --anon-uid=%d --anon-gid=%d if the NFS server takes boxes for you", p.UID, os.Getuid(), os.Getgid())
+	}
+	return nil
+}
+
+// planSite reads the site file, or makes the first one.
+func (p *Plan) planSite() error {
+	path := filepath.Join(p.Boot.Dir(), site.FileName)
+	data, err := durable.ReadFile(durable.OS{}, path, site.MaxFile)
+	if err == nil {
+		if p.Site, err = site.Parse(data); err != nil {
+			return problem.Wrongf("%s: %w; correct it, or remove it to have a new one made", p.Boot.Dir(), err)
+		}
+		if p.Server != "" && p.Server != p.Site.Server.String() {
+			return problem.Wrongf("%s says server = %s, and --server says %s; change the file or leave --server out", path, p.Site.Server, p.Server)
+		}
+		return nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if p.Server == "" {
+		return problem.Wrongf("--server is missing: the IPv4 address of this storage server, as the boxes reach it")
+	}
+	p.Site = site.Defaults()
+	if p.Site.Server, err = netip.ParseAddr(p.Server); err != nil {
+		return problem.Wrongf("--server %q is not an IPv4 address", p.Server)
+	}
+	if p.Site.Server.IsLoopback() {
+		return problem.Wrongf("--server %s is this machine's own address for itself; boxes cannot reach it", p.Server)
+	}
+	p.Site.TFTPPath, p.Site.BackupPath, p.Site.RootPath = p.TFTP, p.Backup, p.NFSRoot
+	if _, err := site.Parse(p.Site.Template()); err != nil {
+		return problem.Wrongf("with --server %s and the folder %s the site file would be wrong: %w", p.Server, p.Dir, err)
+	}
+	return nil
+}
+
+// checkDefault keeps a default boot file that starts the local disk, however
+// it is written, and refuses one that does not: boxes rely on it to come back.
+func (p *Plan) checkDefault() error {
+	err := p.Boot.CheckDefault()
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if _, linkErr := os.Lstat(p.Boot.Path(bootcfg.DefaultName)); linkErr == nil {
+		return problem.Refusef("%s is a link to a file that is not there (%w); remove it to have the file made", p.Boot.Path(bootcfg.DefaultName), err)
+	}
+	return nil // it will be made
+}
+
+func (p *Plan) readProgram() error {
+	var err error
+	if p.program, err = os.ReadFile(p.Program); err != nil {
+		return fmt.Errorf("this program cannot read itself to be copied: %w", err)
+	}
+	return nil
+}
+
+// loaderFile is a file of Debian's packages and its place in the TFTP area.
+type loaderFile struct{ from, to string }
+
+// loaderNeeded must be there; the folders are copied as they are.
+var loaderNeeded = []loaderFile{
+	{"PXELINUX/pxelinux.0", "pxelinux.0"},
+	{"PXELINUX/lpxelinux.0", "lpxelinux.0"},
+	{"syslinux/modules/bios/ldlinux.c32", "ldlinux.c32"},
+	{"syslinux/modules/efi32/ldlinux.e32", "ldlinux.e32"},
+	{"syslinux/modules/efi64/ldlinux.e64", "ldlinux.e64"},
+}
+
+// loaderPackages hold them.
+const loaderPackages = "pxelinux syslinux-common syslinux-efi"
+
+// findLoaders lists the loader's files: those at the top of the area, and the
+// modules of each firmware in a folder by its name, which PATH in boot files
+// means, and below modules/.
+func (p *Plan) findLoaders() error {
+	var missing []string
+	for _, f := range loaderNeeded {
+		from := filepath.Join(p.Loaders, f.from)
+		if st, err := os.Stat(from); err != nil || !st.Mode().IsRegular() {
+			missing = append(missing, from)
+		}
+		p.loaders = append(p.loaders, loaderFile{from, f.to})
+	}
+	if len(missing) > 0 {
+		return problem.Wrongf("the loader's files are missing (%s); run: apt-get install %s", strings.Join(missing, ", "), loaderPackages)
+	}
+	for _, firmware := range []string{"bios", "efi32", "efi64"} {
+		dir := filepath.Join(p.Loaders, "syslinux/modules", firmware)
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			if from := filepath.Join(dir, e.Name()); e.Type().IsRegular() {
+				p.loaders = append(p.loaders, loaderFile{from, filepath.Join(firmware, e.Name())}, loaderFile{from, filepath.Join("modules", firmware, e.Name())})
+			}
+		}
+	}
+	return nil
+}
+
+// exports is the text for exports(5). Set-uid programs, which the maintenance
+// root needs, are honoured unless a client mounts with nosuid.
+func (p *Plan) exports() []byte {
+	common := ",no_subtree_check"
+	if p.Insecure {
+		common += ",insecure"
+	}
+	write := fmt.Sprintf("(rw,sync,root_squash,anonuid=%d,anongid=%d%s)", p.UID, p.GID, common)
+	var b strings.Builder
+	b.WriteString("# NFS exports of the testbox areas. To install on Debian (package nfs-kernel-server):\n")
+	fmt.Fprintf(&b, "#   mkdir -p /etc/exports.d && cp %s /etc/exports.d/ && exportfs -ra\n", p.ExportsFile())
+	b.WriteString("# sync: what a box was told is written is on the disk when it says that a backup is done.\n")
+	for _, e := range []struct{ dir, options string }{{p.TFTP, write}, {p.Backup, write}, {p.NFSRoot, "(ro,sync,no_root_squash" + common + ")"}} {
+		fmt.Fprintf(&b, "%s %s%s\n", e.dir, p.Clients, e.options)
+	}
+	return []byte(b.String())
+}
+
+// validClients reports whether s is a network, or one word that can be an
+// address, a host name with wildcards or a netgroup.
+func validClients(s string) bool {
+	if strings.Contains(s, "/") {
+		_, err := netip.ParsePrefix(s)
+		return err == nil
+	}
+	return s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_*?@:") == ""
+}

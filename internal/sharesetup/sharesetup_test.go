@@ -1,0 +1,165 @@
+package sharesetup
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"testbox-imaging/internal/bootcfg"
+	"testbox-imaging/internal/problem"
+)
+
+// options are of a share in a new folder, for boxes that come as nobody, or
+// without root as the user who runs the test.
+func options(t *testing.T) Options {
+	t.Helper()
+	uid, gid := os.Getuid(), os.Getgid()
+	if uid == 0 {
+		uid, gid = 65534, 65534
+	}
+	dir := t.TempDir()
+	loaders := filepath.Join(dir, "loaders")
+	for _, l := range loaderNeeded {
+		write(t, filepath.Join(loaders, l.from), "content of "+l.from)
+	}
+	program := filepath.Join(dir, "program")
+	write(t, program, "the program")
+	return Options{Dir: filepath.Join(dir, "export"), Server: "10.42.1.1", Clients: "*", UID: uid, GID: gid, Loaders: loaders, Program: program}
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// state is the modes, owners and contents of all that is below a folder.
+func state(t *testing.T, dir string) string {
+	t.Helper()
+	var b strings.Builder
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		st, err := d.Info()
+		if err != nil {
+			return err
+		}
+		b.WriteString(path + " " + st.Mode().String() + " ")
+		if st.Mode().IsRegular() {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			b.Write(text)
+		}
+		b.WriteString("\n")
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+// TestDryRun: what a plan says that it would change is what it changes then, and
+// saying it changes nothing.
+func TestDryRun(t *testing.T) {
+	o := options(t)
+	for _, c := range []struct {
+		what   string
+		damage func(p *Plan)
+		some   string // is among the changes
+	}{
+		{"nothing is there", func(*Plan) {}, "export/testbox-tftp: made"},
+		{"all is there", func(*Plan) {}, ""},
+		{"files are missing, others or closed", func(p *Plan) {
+			write(t, p.Boot.Path("testbox"), "another program")
+			write(t, filepath.Join(p.TFTP, "pxelinux.0"), "another loader")
+			box := filepath.Join(p.Backup, "10.40.41.42")
+			write(t, filepath.Join(box, "sda.raw.gz"), "an image")
+			err := errors.Join(
+				os.Chmod(box, 0o700), os.Chmod(p.Boot.Dir(), 0o1700), os.Remove(p.ExportsFile()), os.Remove(filepath.Join(p.TFTP, "ldlinux.c32")),
+				os.RemoveAll(filepath.Join(p.TFTP, "efi64")), os.Chmod(p.Boot.Path(bootcfg.DefaultName), 0o600))
+			if err != nil {
+				t.Fatal(err)
+			}
+		}, "pxelinux.cfg/testbox: written anew, it was another"},
+	} {
+		p, err := New(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.damage(p)
+		before := state(t, o.Dir)
+		dry, err := p.Changes()
+		if err != nil {
+			t.Fatalf("%s: %v", c.what, err)
+		}
+		if after := state(t, o.Dir); after != before {
+			t.Errorf("%s: a dry run changed it from\n%sto\n%s", c.what, before, after)
+		}
+		var done []Change
+		result, err := p.Make(func(c Change) { done = append(done, c) })
+		if err != nil {
+			t.Fatalf("%s: %v", c.what, err)
+		}
+		if a, b := lines(dry), lines(done); a != b {
+			t.Errorf("%s: the dry run says\n%sand done is\n%s", c.what, a, b)
+		}
+		if n := result.Made + result.Repaired; n != len(done) || (n == 0) != (c.some == "") || !strings.Contains(lines(done), c.some) {
+			t.Errorf("%s: %+v of\n%s", c.what, result, lines(done))
+		}
+	}
+}
+
+func lines(changes []Change) string {
+	var all []string
+	for _, c := range changes {
+		all = append(all, c.String()+"\n")
+	}
+	slices.Sort(all) // the loader's files are made at the same time
+	return strings.Join(all, "")
+}
+
+// TestNew: what would end badly is wrong input or is refused, and nothing is
+// changed. The scripts of package main have the messages.
+func TestNew(t *testing.T) {
+	for what, c := range map[string]struct {
+		change func(o *Options)
+		kind   problem.Kind
+	}{
+		"no server":        {func(o *Options) { o.Server = "" }, problem.Wrong},
+		"root as nobody":   {func(o *Options) { o.UID = 0 }, problem.Wrong},
+		"clients":          {func(o *Options) { o.Clients = "a b(rw)" }, problem.Wrong},
+		"no loader":        {func(o *Options) { o.Loaders += "/none" }, problem.Wrong},
+		"another default":  {func(o *Options) { write(t, o.Dir+"/testbox-tftp/pxelinux.cfg/default", "UI menu.c32\n") }, problem.Refused},
+		"a default astray": {func(o *Options) { link(t, "/none", o.Dir+"/testbox-tftp/pxelinux.cfg/default") }, problem.Refused},
+	} {
+		o := options(t)
+		c.change(&o)
+		before := state(t, o.Dir)
+		_, err := New(o)
+		var p *problem.Error
+		if !errors.As(err, &p) || p.Kind != c.kind {
+			t.Errorf("%s: %v", what, err)
+		}
+		if after := state(t, o.Dir); after != before {
+			t.Errorf("%s: it changed something:\n%s", what, after)
+		}
+	}
+}
+
+func link(t *testing.T, to, path string) {
+	t.Helper()
+	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.Symlink(to, path)); err != nil {
+		t.Fatal(err)
+	}
+}
