@@ -29,11 +29,12 @@ type vbox struct {
 	hashes []string // of the disks, as they were made
 }
 
-// newBox makes a box that is switched off. Its first disk has the own system,
-// the others noise and zeros.
-func (b *bench) newBox(t *testing.T, number int, cards []string, buses ...lab.Bus) *vbox {
+// newBox makes a box that is switched off, with a disk on each of the buses.
+// The first one has the own system, the others noise and zeros.
+func (b *bench) newBox(t *testing.T, spec lab.Spec, buses ...lab.Bus) *vbox {
 	t.Helper()
-	x := &vbox{bench: b, own: lab.OwnSystem{Name: fmt.Sprintf("box%d", number), Kernel: b.kernel, Size: 160 << 20, Data: 48 << 20}}
+	number := spec.Number
+	x := &vbox{bench: b, own: lab.OwnSystem{Name: fmt.Sprintf("box%d", number), Kernel: b.kernel, Size: 112 << 20, Data: 24 << 20}}
 	for i, bus := range buses {
 		d := lab.Disk{Path: filepath.Join(b.lab.Dir, fmt.Sprintf("box%d-disk%d", number, i)), Bus: bus, Serial: fmt.Sprintf("TB%d-DISK%d", number, i)}
 		if i == 0 {
@@ -48,7 +49,8 @@ func (b *bench) newBox(t *testing.T, number int, cards []string, buses ...lab.Bu
 		x.hashes = append(x.hashes, hash(t, d.Path))
 	}
 	var err error
-	x.Machine, err = b.lab.Machine(lab.Spec{Number: number, Disks: x.disks, Cards: cards})
+	spec.Disks = x.disks
+	x.Machine, err = b.lab.Machine(spec)
 	must(t, err)
 	return x
 }
@@ -74,11 +76,20 @@ func times(retry, stall time.Duration) change {
 func (x *vbox) arm(t *testing.T, action box.Action, changes ...change) {
 	t.Helper()
 	must(t, x.bench.lab.Arm(t.Context(), x.Machine, action))
+	x.next(t, changes...)
+	x.bench.step(t, "armed for %s", action)
+}
+
+// next makes the next start of an armed box one of the plain maintenance
+// system, but for the changes.
+func (x *vbox) next(t *testing.T, changes ...change) {
+	t.Helper()
 	name := x.bench.lab.BootFile(x.Addr)
 	data, err := os.ReadFile(name)
 	must(t, err)
 	cmd, _, _, err := bootcfg.ParseBootFile(data)
 	must(t, err)
+	cmd.Fault, cmd.Retry, cmd.Stall = "", 0, 0
 	f := bootcfg.BootFile{
 		Cmdline: *cmd,
 		Kernel:  path.Join(bootcfg.MaintDir, x.bench.plain, bootcfg.KernelFile),
@@ -90,7 +101,6 @@ func (x *vbox) arm(t *testing.T, action box.Action, changes ...change) {
 	data, err = bootcfg.Generate(f)
 	must(t, err)
 	must(t, os.WriteFile(name, data, 0o644))
-	x.bench.step(t, "armed for %s", action)
 }
 
 // disarm takes the boot file away, as an admin would.
@@ -139,15 +149,21 @@ func (x *vbox) doneWithin(t *testing.T, log *lab.Watch, action box.Action, timeo
 	x.bench.step(t, "%s", line)
 }
 
-// backHome waits for the own system, and checks that the box disarmed itself
-// and that all its disks are what they were made.
+// backHome waits for the own system, and is off then.
 func (x *vbox) backHome(t *testing.T) {
 	t.Helper()
 	x.ownSystem(t)
-	if x.armed() {
-		t.Errorf("box %s is in its own system and still armed", x.Addr)
-	}
+	x.off(t)
+}
+
+// off switches the box off, and checks that it is disarmed and that all its
+// disks are what they were made.
+func (x *vbox) off(t *testing.T) {
+	t.Helper()
 	x.PowerOff()
+	if x.armed() {
+		t.Errorf("box %s has done its action and is still armed", x.Addr)
+	}
 	x.sameDisks(t)
 }
 
