@@ -10,7 +10,7 @@ import (
 	"testbox-imaging/internal/agent"
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/box"
-	"testbox-imaging/internal/conform"
+	"testbox-imaging/internal/conform/agentside"
 	"testbox-imaging/internal/durable"
 	"testbox-imaging/internal/sharedir"
 )
@@ -22,7 +22,7 @@ type shareSide struct {
 }
 
 func TestShareConforms(t *testing.T) {
-	conform.AgentSides(t, func(t *testing.T) conform.AgentSide {
+	agentside.Conforms(t, func(t *testing.T) agentside.Side {
 		s := &shareSide{dir: t.TempDir()}
 		s.addr, _ = box.ParseAddr("10.88.0.11")
 		for name, text := range map[string]string{

@@ -14,8 +14,8 @@ import (
 
 // These interfaces are all that the agent knows of the other side: of whoever
 // armed the box, and of the place where its images, records and logs are. Share
-// mode is one implementation (share.go). Package conform has the suite that each
-// has to pass.
+// mode is one implementation (share.go). Package conform/agentside has the suite
+// that each has to pass.
 
 // Arming is what the box was armed with, as whoever armed it has it now.
 type Arming interface {

@@ -1,4 +1,6 @@
-package conform
+// Package agentside is the suite for what the agent works over. It is beside
+// package conform, since packages that the agent imports use that in their tests.
+package agentside
 
 import (
 	"bytes"
@@ -22,8 +24,8 @@ import (
 	"testbox-imaging/internal/match"
 )
 
-// AgentSide is another side for the agent, of one box that has nothing yet.
-type AgentSide interface {
+// Side is another side for the agent, of one box that has nothing yet.
+type Side interface {
 	// Arm arms the box, in place of what it was armed with before.
 	Arm(t *testing.T, cmd bootcfg.Cmdline)
 	// Start gives what an agent has that was started with cmd.
@@ -34,9 +36,9 @@ type AgentSide interface {
 	Cmdline() bootcfg.Cmdline
 }
 
-// AgentSides tests what the agent works over: an agent.Arming and its
+// Conforms tests what the agent works over: an agent.Arming and its
 // agent.Home. Open gives a side for each test.
-func AgentSides(t *testing.T, open func(t *testing.T) AgentSide) {
+func Conforms(t *testing.T, open func(t *testing.T) Side) {
 	tests := []struct {
 		name string
 		run  func(*testing.T, *agentCase)
@@ -48,13 +50,13 @@ func AgentSides(t *testing.T, open func(t *testing.T) AgentSide) {
 		{"bad-sectors", testAgentBad}, {"names-stay", testAgentNames},
 	}
 	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) { test.run(t, &agentCase{AgentSide: open(t)}) })
+		t.Run(test.name, func(t *testing.T) { test.run(t, &agentCase{Side: open(t)}) })
 	}
 }
 
 // agentCase is a side with short forms of what every test does.
 type agentCase struct {
-	AgentSide
+	Side
 	said agentVoice
 }
 
@@ -478,5 +480,12 @@ func testAgentNames(t *testing.T, c *agentCase) {
 		save(t, b, disks, asItIs)
 		must(t, b.Commit())
 		c.wantImages(t, disks)
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }
