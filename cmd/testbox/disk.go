@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -53,7 +54,7 @@ changes while it is read: then the map is not to be relied on, and a warning say
 		Args:              oneDisk,
 		ValidArgsFunction: completeDisk,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return runDiskMap(cmd, args[0], o)
+			return runDiskMap(cmd.Context(), printerOf(cmd), args[0], o)
 		},
 	}
 	f := cmd.Flags()
@@ -78,7 +79,7 @@ func completeDisk(_ *cobra.Command, args []string, _ string) ([]string, cobra.Sh
 	return nil, cobra.ShellCompDirectiveDefault
 }
 
-func runDiskMap(cmd *cobra.Command, path string, o mapOptions) error {
+func runDiskMap(ctx context.Context, p printer, path string, o mapOptions) error {
 	if err := wantDisks([]string{path}, o.raw); err != nil {
 		return err
 	}
@@ -88,18 +89,18 @@ func runDiskMap(cmd *cobra.Command, path string, o mapOptions) error {
 	}
 	defer d.Close()
 	if by := disk.User(path, false); by != "" {
-		cmd.PrintErrf("testbox: warning: %s is in use %s; the map is of a disk that changes, and not to be relied on\n", path, by)
+		p.warnf("%s is in use %s; the map is of a disk that changes, and not to be relied on", path, by)
 	}
-	m, err := usedmap.Read(cmd.Context(), d, d.size, d.sector)
+	m, err := usedmap.Read(ctx, d, d.size, d.sector)
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	if o.json {
-		enc := json.NewEncoder(cmd.OutOrStdout())
+		enc := json.NewEncoder(p.out)
 		enc.SetIndent("", " ")
 		return enc.Encode(m)
 	}
-	return printMap(cmd.OutOrStdout(), path, m)
+	return printMap(p.out, path, m)
 }
 
 // rawDisk is a block device or a file that stands for one, open for reading.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -65,7 +66,9 @@ made, of the disks beside it neither; --accept-failing takes what can be read.`,
 			return nil
 		},
 		ValidArgsFunction: completeFirst(&o.storeFlag),
-		RunE:              func(cmd *cobra.Command, args []string) error { return runImageCreate(cmd, args[0], args[1:], o) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runImageCreate(cmd.Context(), printerOf(cmd), args[0], args[1:], o)
+		},
 	}
 	f := cmd.Flags()
 	o.add(cmd)
@@ -91,22 +94,22 @@ type namedDisk struct {
 	bad  []image.Range // known already to be unreadable: of an image that is imported
 }
 
-func runImageCreate(cmd *cobra.Command, box string, args []string, o createOptions) (err error) {
+func runImageCreate(ctx context.Context, p printer, box string, args []string, o createOptions) (err error) {
 	if err := checkWords(box, o.note); err != nil {
 		return err
 	}
-	disks, err := openSources(cmd, args, o)
+	disks, err := openSources(ctx, p, args, o)
 	if err != nil {
 		return err
 	}
 	defer closeDisks(disks)
-	s, err := o.open(cmd, false)
+	s, err := o.open(ctx, p, false)
 	if err != nil {
 		return err
 	}
-	defer closing(cmd, s, &err)
+	defer closing(ctx, p, s, &err)
 	r := &image.Record{Format: image.RecordFormat, Box: box, Note: o.note, Pinned: o.pin}
-	return saveDisks(cmd, s, r, disks, o)
+	return saveDisks(ctx, p, s, r, disks, o)
 }
 
 // checkWords wants a box and a note that a record can have, before anything is
@@ -131,7 +134,7 @@ func splitNamed(arg string) (name, path string) {
 }
 
 // openSources opens the disks of a command line.
-func openSources(cmd *cobra.Command, args []string, o createOptions) (out []namedDisk, err error) {
+func openSources(ctx context.Context, p printer, args []string, o createOptions) (out []namedDisk, err error) {
 	defer func() {
 		if err != nil {
 			closeDisks(out)
@@ -153,9 +156,9 @@ func openSources(cmd *cobra.Command, args []string, o createOptions) (out []name
 			return out, err
 		}
 		if d.user != "" {
-			cmd.PrintErrf("testbox: warning: %s is in use %s; its image may be no state that the disk ever had\n", path, d.user)
+			p.warnf("%s is in use %s; its image may be no state that the disk ever had", path, d.user)
 		}
-		d.sayBare(cmd)
+		d.sayBare(ctx, p)
 		out = append(out, namedDisk{name: name, localDisk: d})
 	}
 	return out, nil
@@ -200,58 +203,58 @@ var errBadSectors = &exitError{exitBadSectors, errors.New("the image has zeros f
 var errUnless = errors.New("the backup is there already")
 
 // saveDisks makes one backup of disks, and says what it did.
-func saveDisks(cmd *cobra.Command, s *store.Locked, r *image.Record, disks []namedDisk, o createOptions) error {
-	if err := mapDisks(cmd, disks, o); err != nil {
+func saveDisks(ctx context.Context, p printer, s *store.Locked, r *image.Record, disks []namedDisk, o createOptions) error {
+	if err := mapDisks(ctx, disks, o); err != nil {
 		return err
 	}
-	if err := nameDisks(cmd, s, r.Box, disks); err != nil {
+	if err := nameDisks(ctx, p, s, r.Box, disks); err != nil {
 		return err
 	}
-	if err := probeDisks(cmd, disks, o); err != nil {
+	if err := probeDisks(ctx, p, disks, o); err != nil {
 		return err
 	}
 	if r.Time.IsZero() {
-		if err := sayLater(cmd, s, r.Box); err != nil {
+		if err := sayLater(ctx, p, s, r.Box); err != nil {
 			return err
 		}
 	}
 	session := s.Begin()
 	session.Trusted = true
 	defer session.Close()
-	saved, err := trySave(cmd, session, r, disks, o)
+	saved, err := trySave(ctx, p, session, r, disks, o)
 	if errors.Is(err, chunk.ErrMissing) {
 		// Objects got lost on the way: a pack that could not be written, since
 		// the store was full for a moment.
-		cmd.PrintErrf("testbox: warning: %v; it is sent again\n", err)
-		saved, err = trySave(cmd, session, r, disks, o)
+		p.warnf("%v; it is sent again", err)
+		saved, err = trySave(ctx, p, session, r, disks, o)
 	}
 	if err != nil {
 		return err
 	}
 	bad := false
 	for i := range saved {
-		printSaved(cmd, disks[i].name, &saved[i])
+		printSaved(p, disks[i].name, &saved[i])
 		bad = bad || len(saved[i].Disk.Bad) > 0
 	}
-	cmd.Printf("backup %s of %s is in the store\n", r.ID, r.Box)
-	sayDate(cmd, s, r)
+	p.printf("backup %s of %s is in the store\n", r.ID, r.Box)
+	sayDate(ctx, p, s, r)
 	if bad {
 		return errBadSectors
 	}
 	return nil
 }
 
-func trySave(cmd *cobra.Command, session chunk.Session, r *image.Record, disks []namedDisk, o createOptions) (out []copier.Saved, err error) {
+func trySave(ctx context.Context, p printer, session chunk.Session, r *image.Record, disks []namedDisk, o createOptions) (out []copier.Saved, err error) {
 	r.Disks = nil
 	var plan []progress.Work
 	for _, d := range disks {
 		plan = append(plan, progress.Work{Disk: d.name, Pass: "read", Bytes: d.usedBytes()})
 	}
-	p := newProgress(cmd.ErrOrStderr(), plan...)
-	defer p.end()
+	line := newProgress(p.err, plan...)
+	defer line.end()
 	for _, d := range disks {
-		p.of(d.name)
-		saved, err := copier.Save(cmd.Context(), d, session, d.used, d.saveOptions(p, o))
+		line.of(d.name)
+		saved, err := copier.Save(ctx, d, session, d.used, d.saveOptions(line, o))
 		if err != nil {
 			return nil, diskError(d, err)
 		}
@@ -270,17 +273,17 @@ func trySave(cmd *cobra.Command, session chunk.Session, r *image.Record, disks [
 	if o.unless != nil && o.unless(r) {
 		return nil, errUnless
 	}
-	return out, session.Commit(cmd.Context(), r)
+	return out, session.Commit(ctx, r)
 }
 
 // mapDisks finds out what is used of all disks.
-func mapDisks(cmd *cobra.Command, disks []namedDisk, o createOptions) (err error) {
+func mapDisks(ctx context.Context, disks []namedDisk, o createOptions) (err error) {
 	for i := range disks {
 		d := &disks[i]
 		if o.allUsed {
 			continue
 		}
-		if d.used, err = usedmap.Read(cmd.Context(), d, d.identity.Size, d.identity.SectorSize); err != nil {
+		if d.used, err = usedmap.Read(ctx, d, d.identity.Size, d.identity.SectorSize); err != nil {
 			return diskError(*d, err)
 		}
 	}
@@ -289,12 +292,12 @@ func mapDisks(cmd *cobra.Command, disks []namedDisk, o createOptions) (err error
 
 // probeDisks says what is in doubt of all disks, and finds out whether one of
 // them is failing, before the first is read.
-func probeDisks(cmd *cobra.Command, disks []namedDisk, o createOptions) error {
+func probeDisks(ctx context.Context, p printer, disks []namedDisk, o createOptions) error {
 	for _, d := range disks {
 		if d.used != nil {
-			sayDoubt(cmd, d.name, d.used)
+			sayDoubt(p, d.name, d.used)
 		}
-		if err := copier.Probe(cmd.Context(), d, d.used, d.saveOptions(nil, o)); err != nil {
+		if err := copier.Probe(ctx, d, d.used, d.saveOptions(nil, o)); err != nil {
 			return diskError(d, err)
 		}
 	}
@@ -318,34 +321,34 @@ func (d namedDisk) usedBytes() int64 {
 	return d.identity.Size - d.used.FreeBytes()
 }
 
-func (d namedDisk) saveOptions(p *progressLine, o createOptions) copier.Options {
-	opt := d.options(p)
+func (d namedDisk) saveOptions(line *progressLine, o createOptions) copier.Options {
+	opt := d.options(line)
 	opt.TakeFailing = o.failing
 	return opt
 }
 
 // sayDoubt says what counts as used because of a doubt.
-func sayDoubt(cmd *cobra.Command, name string, m *usedmap.Map) {
+func sayDoubt(p printer, name string, m *usedmap.Map) {
 	if m.Doubt != "" {
-		cmd.PrintErrf("%s: all of it counts as used: %s\n", name, printable(m.Doubt))
+		p.tellf("%s: all of it counts as used: %s", name, printable(m.Doubt))
 		return
 	}
 	for i := range m.Parts {
-		p := &m.Parts[i]
-		if p.Doubt != "" && p.Kind != usedmap.Gap {
-			cmd.PrintErrf("%s: %s: all of it counts as used: %s\n", name, partName(p), printable(p.Doubt))
+		part := &m.Parts[i]
+		if part.Doubt != "" && part.Kind != usedmap.Gap {
+			p.tellf("%s: %s: all of it counts as used: %s", name, partName(part), printable(part.Doubt))
 		}
 	}
 }
 
 // printSaved says what became of a disk.
-func printSaved(cmd *cobra.Command, name string, s *copier.Saved) {
+func printSaved(p printer, name string, s *copier.Saved) {
 	d := &s.Disk
 	took := readTime(s)
-	cmd.Printf("%s: %s: read %s in %s (%s/s), not used %s, zero %s\n", name, bytesText(d.Data+d.Zero+d.Unused), bytesText(s.Receipt.Read),
+	p.printf("%s: %s: read %s in %s (%s/s), not used %s, zero %s\n", name, bytesText(d.Data+d.Zero+d.Unused), bytesText(s.Receipt.Read),
 		took.Round(time.Millisecond), bytesText(int64(float64(s.Receipt.Read)/max(took.Seconds(), 1e-9))), bytesText(d.Unused), bytesText(d.Zero))
-	cmd.Printf("%s: %s of data: %s were in the store, %s are new and take %s; %s bound it\n", name, bytesText(d.Data), bytesText(d.Data-s.New), bytesText(s.New), bytesText(d.Stored), s.Bound())
-	printBad(cmd, name, d.Bad)
+	p.printf("%s: %s of data: %s were in the store, %s are new and take %s; %s bound it\n", name, bytesText(d.Data), bytesText(d.Data-s.New), bytesText(s.New), bytesText(d.Stored), s.Bound())
+	printBad(p, name, d.Bad)
 }
 
 func readTime(s *copier.Saved) time.Duration {
@@ -361,15 +364,15 @@ func readTime(s *copier.Saved) time.Duration {
 const maxBadShown = 20
 
 // printBad names the places for which an image has zeros.
-func printBad(cmd *cobra.Command, name string, bad []image.Range) {
-	sayBad(cmd, name, bad, "cannot be read; the image has zeros there")
+func printBad(p printer, name string, bad []image.Range) {
+	sayBad(p, name, bad, "cannot be read; the image has zeros there")
 }
 
-func sayBad(cmd *cobra.Command, name string, bad []image.Range, what string) {
+func sayBad(p printer, name string, bad []image.Range, what string) {
 	for _, b := range bad[:min(len(bad), maxBadShown)] {
-		cmd.PrintErrf("testbox: %s: bytes %d to %d %s\n", name, b.Off, b.End()-1, printable(what))
+		p.notef("%s: bytes %d to %d %s", name, b.Off, b.End()-1, printable(what))
 	}
 	if more := len(bad) - maxBadShown; more > 0 {
-		cmd.PrintErrf("testbox: %s: and %s\n", name, words.Count(more, "more such place"))
+		p.notef("%s: and %s", name, words.Count(more, "more such place"))
 	}
 }

@@ -1,10 +1,9 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"time"
-
-	"github.com/spf13/cobra"
 
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/store"
@@ -13,10 +12,10 @@ import (
 
 // damagesOf is what was found damaged in the store. A list that cannot be read
 // is said, and does not hold up the command.
-func damagesOf(cmd *cobra.Command, s *store.Locked) store.Damages {
-	damages, err := s.Damages(cmd.Context())
+func damagesOf(ctx context.Context, p printer, s *store.Locked) store.Damages {
+	damages, err := s.Damages(ctx)
 	if err != nil {
-		cmd.PrintErrf("testbox: warning: the list of damaged images cannot be read: %v\n", err)
+		p.warnf("the list of damaged images cannot be read: %v", err)
 	}
 	return damages
 }
@@ -64,17 +63,17 @@ func hasZeros(disks []*image.RecordedDisk) bool {
 }
 
 // warnDamaged says, before a backup is used that is not whole, which one is.
-func warnDamaged(cmd *cobra.Command, s *store.Locked, r *image.Record, disks []*image.RecordedDisk) error {
-	damages := damagesOf(cmd, s)
+func warnDamaged(ctx context.Context, p printer, s *store.Locked, r *image.Record, disks []*image.RecordedDisk) error {
+	damages := damagesOf(ctx, p, s)
 	for _, d := range disks {
 		if damages.Whole(d) {
 			continue
 		}
-		rs, _, err := s.Records(cmd.Context())
+		rs, _, err := s.Records(ctx)
 		if err != nil {
 			return err
 		}
-		cmd.PrintErrf("testbox: warning: %s of backup %s is damaged; %s\n", d.Name, r.ID, lastWhole(rs, r.Box, d.Name, damages))
+		p.warnf("%s of backup %s is damaged; %s", d.Name, r.ID, lastWhole(rs, r.Box, d.Name, damages))
 	}
 	return nil
 }
@@ -96,11 +95,11 @@ func lastWhole(rs []*image.Record, box, name string, damages store.Damages) stri
 
 // noteVerified leaves what a verify found for `image list`. What damage costs
 // other backups is found out too.
-func noteVerified(cmd *cobra.Command, s *store.Locked, whole []string, damaged store.Damages) {
+func noteVerified(ctx context.Context, p printer, s *store.Locked, whole []string, damaged store.Damages) {
 	err := error(nil)
 	if len(damaged) > 0 {
 		var all store.Damages
-		if all, err = s.Lacking(cmd.Context()); err == nil {
+		if all, err = s.Lacking(ctx); err == nil {
 			for root, d := range all {
 				if _, known := damaged[root]; !known {
 					damaged[root] = d
@@ -109,13 +108,13 @@ func noteVerified(cmd *cobra.Command, s *store.Locked, whole []string, damaged s
 		}
 	}
 	if err == nil {
-		err = s.NoteVerified(cmd.Context(), whole, damaged)
+		err = s.NoteVerified(ctx, whole, damaged)
 	}
-	sayUnnoted(cmd, err)
+	sayUnnoted(p, err)
 }
 
-func sayUnnoted(cmd *cobra.Command, err error) {
+func sayUnnoted(p printer, err error) {
 	if err != nil {
-		cmd.PrintErrf("testbox: warning: what was found is not noted in the store, so `testbox image list` does not show it: %v\n", err)
+		p.warnf("what was found is not noted in the store, so `testbox image list` does not show it: %v", err)
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -28,7 +29,7 @@ BOX@latest, is never deleted by retention, and takes no other's place there.`,
 			if err != nil {
 				return err
 			}
-			return o.with(cmd, false, func(s *store.Locked) error { return setTime(cmd, s, args[0], at) })
+			return o.with(cmd.Context(), printerOf(cmd), false, func(s *store.Locked) error { return setTime(cmd.Context(), printerOf(cmd), s, args[0], at) })
 		},
 	}
 	o.add(cmd)
@@ -52,8 +53,8 @@ func parseTime(text string) (time.Time, error) {
 	return time.Time{}, wrong("%q is no time; give it in UTC, as 2026-11-27T10:04", text)
 }
 
-func setTime(cmd *cobra.Command, s *store.Locked, arg string, at time.Time) error {
-	r, sel, err := pick(cmd, s, arg)
+func setTime(ctx context.Context, p printer, s *store.Locked, arg string, at time.Time) error {
+	r, sel, err := pick(ctx, p, s, arg)
 	if err != nil {
 		return err
 	}
@@ -61,18 +62,18 @@ func setTime(cmd *cobra.Command, s *store.Locked, arg string, at time.Time) erro
 		return wrong("%q: say which backup, as in %s@%s; it has one time for all disks", arg, r.Box, r.ID)
 	}
 	was := r.ID
-	if r, err = s.SetTime(cmd.Context(), r.Box, r.ID, at); err != nil {
+	if r, err = s.SetTime(ctx, r.Box, r.ID, at); err != nil {
 		return err
 	}
-	cmd.Printf("backup %s of %s is %s now\n", was, r.Box, r.ID)
-	printRecord(cmd, s, r)
+	p.printf("backup %s of %s is %s now\n", was, r.Box, r.ID)
+	printRecord(ctx, p, s, r)
 	return nil
 }
 
 // whyMisdated says why a backup's time cannot be right; "" if it can, or if it is
 // known after which other backup it was made.
-func whyMisdated(cmd *cobra.Command, s *store.Locked, r *image.Record) string {
-	rs, _, err := s.Records(cmd.Context())
+func whyMisdated(ctx context.Context, s *store.Locked, r *image.Record) string {
+	rs, _, err := s.Records(ctx)
 	if err != nil {
 		return ""
 	}
@@ -86,15 +87,15 @@ func whyMisdated(cmd *cobra.Command, s *store.Locked, r *image.Record) string {
 
 // sayLater says of backups of a box that they are dated later than now: then
 // the clock is wrong, or was.
-func sayLater(cmd *cobra.Command, s *store.Locked, box string) error {
-	rs, _, err := s.Records(cmd.Context())
+func sayLater(ctx context.Context, p printer, s *store.Locked, box string) error {
+	rs, _, err := s.Records(ctx)
 	if err != nil {
 		return err
 	}
 	now := time.Now()
 	for _, r := range rs {
 		if r.Box == box && r.Time.After(now) {
-			cmd.PrintErrf("testbox: warning: backup %s of %s is dated later than the clock of this machine, which says %s: it is wrong, or that clock was\n",
+			p.warnf("backup %s of %s is dated later than the clock of this machine, which says %s: it is wrong, or that clock was",
 				r.ID, box, now.UTC().Format(time.RFC3339))
 		}
 	}
@@ -102,22 +103,22 @@ func sayLater(cmd *cobra.Command, s *store.Locked, box string) error {
 }
 
 // sayDate says of a new backup that a clock was wrong.
-func sayDate(cmd *cobra.Command, s *store.Locked, r *image.Record) {
-	if why := whyMisdated(cmd, s, r); why != "" {
-		cmd.PrintErrf("testbox: warning: backup %s is %s: it is not %s@latest; `testbox image date` puts its time right\n", r.ID, why, r.Box)
+func sayDate(ctx context.Context, p printer, s *store.Locked, r *image.Record) {
+	if why := whyMisdated(ctx, s, r); why != "" {
+		p.warnf("backup %s is %s: it is not %s@latest; `testbox image date` puts its time right", r.ID, why, r.Box)
 		return
 	}
 	if r.After != "" {
-		cmd.PrintErrf("testbox: warning: backup %s was there already and is dated later; this one counts as made after it. `testbox image date` puts a time right\n", r.After)
+		p.warnf("backup %s was there already and is dated later; this one counts as made after it. `testbox image date` puts a time right", r.After)
 	}
 }
 
 // sayPassedOver says which backups of a box a selector does not take for the
 // latest, because of their dates.
-func sayPassedOver(cmd *cobra.Command, rs []*image.Record, picked *image.Record, now time.Time) {
+func sayPassedOver(p printer, rs []*image.Record, picked *image.Record, now time.Time) {
 	for _, r := range rs {
 		if why := store.Misdated(ofBoxes(rs, []string{picked.Box}), now)[r]; why != "" && r != picked {
-			cmd.PrintErrf("testbox: warning: backup %s of %s is %s, and is not taken for the latest; `testbox image date` puts its time right\n", r.ID, r.Box, why)
+			p.warnf("backup %s of %s is %s, and is not taken for the latest; `testbox image date` puts its time right", r.ID, r.Box, why)
 		}
 	}
 }

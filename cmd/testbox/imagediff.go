@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -32,8 +33,8 @@ said. The exit code is 6 if they differ.`,
 		},
 		ValidArgsFunction: completeImages(&o),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return o.with(cmd, true, func(s *store.Locked) error {
-				return runImageDiff(cmd, s, args, asJSON, places)
+			return o.with(cmd.Context(), printerOf(cmd), true, func(s *store.Locked) error {
+				return runImageDiff(cmd.Context(), printerOf(cmd), s, args, asJSON, places)
 			})
 		},
 	}
@@ -66,12 +67,12 @@ func (s diskSize) String() string {
 
 func (d *diskDiff) differs() bool { return d.Bytes > 0 || len(d.Sizes) > 0 }
 
-func runImageDiff(cmd *cobra.Command, s *store.Locked, args []string, asJSON, places bool) error {
-	a, selA, err := pick(cmd, s, args[0])
+func runImageDiff(ctx context.Context, p printer, s *store.Locked, args []string, asJSON, places bool) error {
+	a, selA, err := pick(ctx, p, s, args[0])
 	if err != nil {
 		return err
 	}
-	b, selB, err := pick(cmd, s, args[1])
+	b, selB, err := pick(ctx, p, s, args[1])
 	if err != nil {
 		return err
 	}
@@ -82,7 +83,7 @@ func runImageDiff(cmd *cobra.Command, s *store.Locked, args []string, asJSON, pl
 	out := []diskDiff{}
 	differ := false
 	for _, p := range pairs {
-		d, err := diffDisk(cmd, s, [2]*image.Record{a, b}, p[0], p[1])
+		d, err := diffDisk(ctx, s, [2]*image.Record{a, b}, p[0], p[1])
 		if err != nil {
 			return err
 		}
@@ -90,11 +91,11 @@ func runImageDiff(cmd *cobra.Command, s *store.Locked, args []string, asJSON, pl
 		out = append(out, d)
 	}
 	if asJSON {
-		if err := printJSON(cmd, out); err != nil {
+		if err := printJSON(p, out); err != nil {
 			return err
 		}
 	} else {
-		printDiff(cmd, out, places)
+		printDiff(p, out, places)
 	}
 	if differ {
 		return &exitError{exitDiffer, errors.New("the backups differ")}
@@ -120,7 +121,7 @@ func pairImages(a, b []*image.RecordedDisk) (out [][2]*image.RecordedDisk, err e
 	return out, nil
 }
 
-func diffDisk(cmd *cobra.Command, s *store.Locked, of [2]*image.Record, a, b *image.RecordedDisk) (diskDiff, error) {
+func diffDisk(ctx context.Context, s *store.Locked, of [2]*image.Record, a, b *image.RecordedDisk) (diskDiff, error) {
 	out := diskDiff{Disk: a.Name, Places: []chunk.Difference{}}
 	if b.Name != a.Name {
 		out.With = b.Name
@@ -128,12 +129,12 @@ func diffDisk(cmd *cobra.Command, s *store.Locked, of [2]*image.Record, a, b *im
 	if !sameSize(a.Disk, b.Disk) {
 		out.Sizes = []diskSize{{a.Disk.Size, a.Disk.SectorSize}, {b.Disk.Size, b.Disk.SectorSize}}
 	}
-	ia, err := openImage(cmd.Context(), s, of[0], a)
+	ia, err := openImage(ctx, s, of[0], a)
 	if err != nil {
 		return out, err
 	}
 	defer ia.Close()
-	ib, err := openImage(cmd.Context(), s, of[1], b)
+	ib, err := openImage(ctx, s, of[1], b)
 	if err != nil {
 		return out, err
 	}
@@ -141,7 +142,7 @@ func diffDisk(cmd *cobra.Command, s *store.Locked, of [2]*image.Record, a, b *im
 	layout := usedmap.ParseLayout(ia.Root.Layout)
 	tally := layout.Tally()
 	last := int64(-1)
-	err = chunk.Diff(cmd.Context(), ia, ib, func(d chunk.Difference) error {
+	err = chunk.Diff(ctx, ia, ib, func(d chunk.Difference) error {
 		out.Places = append(out.Places, d)
 		out.Bytes += d.Len
 		for r := max(d.Off/chunk.RegionSize, last+1); r <= (d.End()-1)/chunk.RegionSize; r++ {
@@ -155,30 +156,30 @@ func diffDisk(cmd *cobra.Command, s *store.Locked, of [2]*image.Record, a, b *im
 	return out, err
 }
 
-func printDiff(cmd *cobra.Command, disks []diskDiff, places bool) {
+func printDiff(p printer, disks []diskDiff, places bool) {
 	for _, d := range disks {
 		if d.With != "" {
-			cmd.Printf("%s of the first is compared with %s of the second\n", d.Disk, d.With)
+			p.printf("%s of the first is compared with %s of the second\n", d.Disk, d.With)
 		}
 		if len(d.Sizes) > 0 {
-			cmd.Printf("%s: the first is a disk of %v, the second of %v\n", d.Disk, d.Sizes[0], d.Sizes[1])
+			p.printf("%s: the first is a disk of %v, the second of %v\n", d.Disk, d.Sizes[0], d.Sizes[1])
 		}
 		switch {
 		case !d.differs():
-			cmd.Printf("%s: the same\n", d.Disk)
+			p.printf("%s: the same\n", d.Disk)
 			continue
 		case d.Bytes == 0:
-			cmd.Printf("%s: no byte that is used differs\n", d.Disk)
+			p.printf("%s: no byte that is used differs\n", d.Disk)
 			continue
 		}
-		cmd.Printf("%s: %s differ, in %s of %s\n", d.Disk, bytesText(d.Bytes),
+		p.printf("%s: %s differ, in %s of %s\n", d.Disk, bytesText(d.Bytes),
 			words.Count(len(d.Places), "place"), words.Count(d.Regions, "region"))
-		for _, p := range d.Parts {
-			cmd.Printf("%s: %v\n", d.Disk, p)
+		for _, part := range d.Parts {
+			p.printf("%s: %v\n", d.Disk, part)
 		}
-		for _, p := range d.Places {
+		for _, place := range d.Places {
 			if places {
-				cmd.Println(placeText(d.Disk, p))
+				p.printf("%s\n", placeText(d.Disk, place))
 			}
 		}
 	}

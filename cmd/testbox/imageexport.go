@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -53,8 +54,8 @@ zeros for sectors that could not be read when it was made; they are named.`,
 			if err != nil {
 				return err
 			}
-			return o.with(cmd, true, func(s *store.Locked) error {
-				return runImageExport(cmd, s, o.dir, args[0], args[1], format)
+			return o.with(cmd.Context(), printerOf(cmd), true, func(s *store.Locked) error {
+				return runImageExport(cmd.Context(), printerOf(cmd), s, o.dir, args[0], args[1], format)
 			})
 		},
 	}
@@ -92,45 +93,45 @@ func exportFormat(path, format string) (string, error) {
 	return "", wrong("--format %s: it is raw, raw.gz or qcow2", format)
 }
 
-func runImageExport(cmd *cobra.Command, s *store.Locked, dir, arg, path, format string) (err error) {
+func runImageExport(ctx context.Context, p printer, s *store.Locked, dir, arg, path, format string) (err error) {
 	full := path
 	if path != "-" {
 		if full, err = newFile(path, dir); err != nil {
 			return err
 		}
 	}
-	r, d, err := pickDisk(cmd, s, arg)
+	r, d, err := pickDisk(ctx, p, s, arg)
 	if err != nil {
 		return err
 	}
-	if err := warnDamaged(cmd, s, r, []*image.RecordedDisk{d}); err != nil {
+	if err := warnDamaged(ctx, p, s, r, []*image.RecordedDisk{d}); err != nil {
 		return err
 	}
-	im, err := openImage(cmd.Context(), s, r, d)
+	im, err := openImage(ctx, s, r, d)
 	if err != nil {
 		return err
 	}
 	defer im.Close()
 	if path != "-" && format != "raw.gz" { // how long that becomes is not known
-		warnRoom(cmd, map[string]int64{full: d.Data})
+		warnRoom(p, map[string]int64{full: d.Data})
 	}
-	view := im.ReaderAt(cmd.Context(), viewCache)
+	view := im.ReaderAt(ctx, viewCache)
 	defer view.Close()
-	p := newProgress(cmd.ErrOrStderr())
-	told := func(done, total int64) { p.tell("write", done, total) }
+	line := newProgress(p.err)
+	told := func(done, total int64) { line.tell("write", done, total) }
 	if path == "-" {
-		err = exportStream(cmd, view, cmd.OutOrStdout(), format, told)
+		err = exportStream(ctx, view, p.out, format, told)
 	} else {
-		err = exportFile(cmd, view, full, format, told)
+		err = exportFile(ctx, view, full, format, told)
 	}
-	p.end()
+	line.end()
 	if err != nil {
 		return err
 	}
 	if path != "-" {
-		cmd.Printf("%s of backup %s of %s is in %s\n", d.Name, r.ID, r.Box, path)
+		p.printf("%s of backup %s of %s is in %s\n", d.Name, r.ID, r.Box, path)
 	}
-	printBad(cmd, d.Name, d.Bad)
+	printBad(p, d.Name, d.Bad)
 	if len(d.Bad) > 0 {
 		return errBadSectors
 	}
@@ -158,7 +159,7 @@ func newFile(path, store string) (string, error) {
 }
 
 // exportFile writes a file under a temporary name first.
-func exportFile(cmd *cobra.Command, view *chunk.DiskReader, path, format string, told convert.Progress) error {
+func exportFile(ctx context.Context, view *chunk.DiskReader, path, format string, told convert.Progress) error {
 	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*.tmp")
 	if err != nil {
 		return wrong("%w", err)
@@ -168,11 +169,11 @@ func exportFile(cmd *cobra.Command, view *chunk.DiskReader, path, format string,
 	defer f.Close()
 	switch format {
 	case "raw":
-		err = convert.WriteRaw(cmd.Context(), view, f, told)
+		err = convert.WriteRaw(ctx, view, f, told)
 	case "qcow2":
-		err = convert.WriteQcow2(cmd.Context(), view, f, told)
+		err = convert.WriteQcow2(ctx, view, f, told)
 	default:
-		err = exportStream(cmd, view, f, format, told)
+		err = exportStream(ctx, view, f, format, told)
 	}
 	if err == nil {
 		err = errors.Join(f.Sync(), f.Close())
@@ -200,14 +201,14 @@ func giveName(from, to string) error {
 }
 
 // exportStream writes to what takes bytes in order only.
-func exportStream(cmd *cobra.Command, view *chunk.DiskReader, w io.Writer, format string, told convert.Progress) error {
+func exportStream(ctx context.Context, view *chunk.DiskReader, w io.Writer, format string, told convert.Progress) error {
 	if format == "raw" {
 		b := bufio.NewWriterSize(w, 1<<20)
 		_, err := io.CopyBuffer(b, &toldReader{r: io.NewSectionReader(view, 0, view.Size()), total: view.Size(), told: told}, make([]byte, 1<<20))
 		return errors.Join(err, b.Flush())
 	}
 	out := rawgz.NewWriter(w)
-	if _, err := copier.Backup(cmd.Context(), view, out, copier.Options{Progress: func(_ string, done, total int64) { told(done, total) }}); err != nil {
+	if _, err := copier.Backup(ctx, view, out, copier.Options{Progress: func(_ string, done, total int64) { told(done, total) }}); err != nil {
 		return err
 	}
 	_, err := out.Close()

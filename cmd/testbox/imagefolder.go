@@ -1,14 +1,13 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"time"
-
-	"github.com/spf13/cobra"
 
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/durable"
@@ -21,7 +20,7 @@ import (
 
 // folderImport brings folders of share mode into a store.
 type folderImport struct {
-	cmd           *cobra.Command
+	p             printer
 	o             createOptions
 	s             *store.Locked
 	known         []*image.Record // backups of the store
@@ -33,32 +32,32 @@ type folderImport struct {
 }
 
 // importFolders imports a box's folder, or all of a backup area.
-func importFolders(cmd *cobra.Command, dir string, o createOptions) (err error) {
-	dirs, err := boxFolders(cmd, dir)
+func importFolders(ctx context.Context, p printer, dir string, o createOptions) (err error) {
+	dirs, err := boxFolders(p, dir)
 	if err != nil {
 		return err
 	}
-	s, err := o.open(cmd, false)
+	s, err := o.open(ctx, p, false)
 	if err != nil {
 		return err
 	}
-	defer closing(cmd, s, &err)
-	f := &folderImport{cmd: cmd, o: o, s: s, damages: damagesOf(cmd, s)}
-	records, damaged, err := s.Records(cmd.Context())
+	defer closing(ctx, p, s, &err)
+	f := &folderImport{p: p, o: o, s: s, damages: damagesOf(ctx, p, s)}
+	records, damaged, err := s.Records(ctx)
 	if err != nil {
 		return err
 	}
 	for _, d := range damaged {
-		cmd.PrintErrf("testbox: warning: %v; if it is one of those that are imported, it is imported again\n", d)
+		p.warnf("%v; if it is one of those that are imported, it is imported again", d)
 	}
 	f.known = records
 	for _, d := range dirs {
 		// The older backup first: of two without a sidecar it is not the latest.
 		f.older = time.Time{}
-		f.try(d, sharedir.ReadOldImages)
-		f.try(d, sharedir.ReadImages)
+		f.try(ctx, d, sharedir.ReadOldImages)
+		f.try(ctx, d, sharedir.ReadImages)
 	}
-	if err := cmd.Context().Err(); err != nil {
+	if err := ctx.Err(); err != nil {
 		f.failed = append(f.failed, fmt.Errorf("%w; run it again to go on", err))
 	}
 	return f.end(dir)
@@ -71,7 +70,7 @@ func (f *folderImport) end(dir string) error {
 	case all == 0:
 		return wrong("%s has no images: files such as sda.raw.gz", dir)
 	case all > 1:
-		f.cmd.Printf("%s imported, %d %s there already, %d failed\n",
+		f.p.printf("%s imported, %d %s there already, %d failed\n",
 			words.Count(f.done, "backup"), f.skipped, words.Verb(f.skipped, "was", "were"), len(f.failed))
 	}
 	err := errors.Join(f.failed...)
@@ -86,7 +85,7 @@ func (f *folderImport) end(dir string) error {
 
 // boxFolders are the folders of boxes that a folder stands for: it is one, or a
 // backup area with some.
-func boxFolders(cmd *cobra.Command, dir string) ([]string, error) {
+func boxFolders(p printer, dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, wrong("%w", err)
@@ -102,7 +101,7 @@ func boxFolders(cmd *cobra.Command, dir string) ([]string, error) {
 			continue
 		}
 		if !isAddress(e.Name()) {
-			cmd.PrintErrf("testbox: warning: %s is passed over: it has images, but is not named by the address of a box; import it by itself\n", sub)
+			p.warnf("%s is passed over: it has images, but is not named by the address of a box; import it by itself", sub)
 			continue
 		}
 		dirs = append(dirs, sub)
@@ -133,7 +132,7 @@ func hasImages(dir string) bool {
 type readImages func(durable.FS, string) ([]sharedir.Entry, error)
 
 // try imports a backup of a folder, if it has one.
-func (f *folderImport) try(dir string, read readImages) {
+func (f *folderImport) try(ctx context.Context, dir string, read readImages) {
 	entries, err := read(durable.OS{}, dir)
 	if errors.Is(err, sharedir.ErrUnfinished) {
 		err = fmt.Errorf("%w; the next start of the box's maintenance system does that, import it then", err)
@@ -142,10 +141,10 @@ func (f *folderImport) try(dir string, read readImages) {
 		f.failed = append(f.failed, wrong("%w", err))
 		return
 	}
-	if len(entries) == 0 || f.cmd.Context().Err() != nil {
+	if len(entries) == 0 || ctx.Err() != nil {
 		return
 	}
-	switch err := f.backup(dir, entries); {
+	switch err := f.backup(ctx, dir, entries); {
 	case errors.Is(err, errBadSectors):
 		f.bad = true
 	case err != nil:
@@ -154,7 +153,7 @@ func (f *folderImport) try(dir string, read readImages) {
 }
 
 // backup imports one backup.
-func (f *folderImport) backup(dir string, entries []sharedir.Entry) error {
+func (f *folderImport) backup(ctx context.Context, dir string, entries []sharedir.Entry) error {
 	r, err := f.record(dir, entries)
 	if err != nil {
 		return err
@@ -166,7 +165,7 @@ func (f *folderImport) backup(dir string, entries []sharedir.Entry) error {
 			return nil
 		}
 	}
-	disks, err := f.open(entries)
+	disks, err := f.open(ctx, entries)
 	defer closeDisks(disks)
 	if err != nil {
 		return err
@@ -179,7 +178,7 @@ func (f *folderImport) backup(dir string, entries []sharedir.Entry) error {
 		}
 		return twin != nil
 	}
-	err = saveDisks(f.cmd, f.s, r, disks, o)
+	err = saveDisks(ctx, f.p, f.s, r, disks, o)
 	switch {
 	case twin != nil:
 		f.skip(dir, twin)
@@ -193,7 +192,7 @@ func (f *folderImport) backup(dir string, entries []sharedir.Entry) error {
 
 func (f *folderImport) skip(dir string, known *image.Record) {
 	f.skipped++
-	f.cmd.Printf("%s: backup %s of %s was there already\n", dir, known.ID, known.Box)
+	f.p.printf("%s: backup %s of %s was there already\n", dir, known.ID, known.Box)
 }
 
 // find finds a backup that is there already. A damaged one does not count: to
@@ -209,7 +208,7 @@ func (f *folderImport) find(box string, is func(*image.Record) bool) (found *ima
 		found = k
 	}
 	if found != nil {
-		f.cmd.PrintErrf("backup %s of %s is damaged in the store, and is imported again\n", found.ID, found.Box)
+		f.p.tellf("backup %s of %s is damaged in the store, and is imported again", found.ID, found.Box)
 	}
 	return nil
 }
@@ -252,7 +251,7 @@ func (f *folderImport) record(dir string, entries []sharedir.Entry) (*image.Reco
 	switch {
 	case facts.Box == r.Box:
 	case isAddress(r.Box):
-		f.cmd.PrintErrf("testbox: warning: the images in %s were made of box %s (%s); they become a backup of %s, whose folder it is\n",
+		f.p.warnf("the images in %s were made of box %s (%s); they become a backup of %s, whose folder it is",
 			dir, facts.Box, printable(facts.Host), r.Box)
 	default:
 		return nil, refused("the images in %s are of box %s; give the folder that name, or the address of the box that is to have them",
@@ -273,7 +272,7 @@ func armingOf(f *image.Facts) string {
 // files.
 func (f *folderImport) handmade(r *image.Record, entries []sharedir.Entry) error {
 	for _, e := range entries {
-		f.cmd.PrintErrf("testbox: warning: %s has no sidecar; nothing says whether it is whole\n", e.Path)
+		f.p.warnf("%s has no sidecar; nothing says whether it is whole", e.Path)
 		st, err := os.Stat(e.Path)
 		if err != nil {
 			return err
@@ -300,14 +299,14 @@ func notGzip(path string, is *form.Form) error {
 }
 
 // open opens all images as disks.
-func (f *folderImport) open(entries []sharedir.Entry) (out []namedDisk, err error) {
+func (f *folderImport) open(ctx context.Context, entries []sharedir.Entry) (out []namedDisk, err error) {
 	for _, e := range entries {
 		if is, err := formOf(e.Path); err != nil {
 			return out, err
 		} else if is == nil || is.Kind != form.Gzip {
 			return out, notGzip(e.Path, is)
 		}
-		d, err := importFile(f.cmd, e.Path, f.o, e.Facts)
+		d, err := importFile(ctx, f.p, e.Path, f.o, e.Facts)
 		if err != nil {
 			return out, err
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -51,7 +52,9 @@ Files of gzip and zstd are unpacked into $TMPDIR first, since a disk is not read
 			}
 			return nil
 		},
-		RunE: func(cmd *cobra.Command, args []string) error { return runImageImport(cmd, args, o) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runImageImport(cmd.Context(), printerOf(cmd), args, o)
+		},
 	}
 	o.add(cmd)
 	addRaw(cmd, &o.raw)
@@ -64,14 +67,14 @@ Files of gzip and zstd are unpacked into $TMPDIR first, since a disk is not read
 	return cmd
 }
 
-func runImageImport(cmd *cobra.Command, args []string, o createOptions) (err error) {
+func runImageImport(ctx context.Context, p printer, args []string, o createOptions) (err error) {
 	st, statErr := os.Stat(args[0])
 	isDir := statErr == nil && st.IsDir()
 	switch {
 	case len(args) == 1 && isDir && o.raw:
 		return wrong("--raw is for files, not for a folder: its images are gzip files")
 	case len(args) == 1 && isDir:
-		return importFolders(cmd, args[0], o)
+		return importFolders(ctx, p, args[0], o)
 	case len(args) == 1 && statErr != nil:
 		return wrong("there is no folder %s; give the folder of a box, the backup area, or a box and files", args[0])
 	case len(args) == 1:
@@ -82,19 +85,19 @@ func runImageImport(cmd *cobra.Command, args []string, o createOptions) (err err
 	}
 	var disks []namedDisk
 	defer func() { closeDisks(disks) }()
-	if disks, err = importFiles(cmd, args[1:], o); err != nil {
+	if disks, err = importFiles(ctx, p, args[1:], o); err != nil {
 		return err
 	}
-	s, err := o.open(cmd, false)
+	s, err := o.open(ctx, p, false)
 	if err != nil {
 		return err
 	}
-	defer closing(cmd, s, &err)
+	defer closing(ctx, p, s, &err)
 	r := &image.Record{Format: image.RecordFormat, Box: args[0], Note: o.note, Pinned: o.pin}
-	return saveDisks(cmd, s, r, disks, o)
+	return saveDisks(ctx, p, s, r, disks, o)
 }
 
-func importFiles(cmd *cobra.Command, args []string, o createOptions) (out []namedDisk, err error) {
+func importFiles(ctx context.Context, p printer, args []string, o createOptions) (out []namedDisk, err error) {
 	if err := checkSources(args, o.dir); err != nil {
 		return nil, err
 	}
@@ -103,7 +106,7 @@ func importFiles(cmd *cobra.Command, args []string, o createOptions) (out []name
 	}
 	for _, a := range args {
 		name, path := splitNamed(a)
-		d, err := importFile(cmd, path, o, nil)
+		d, err := importFile(ctx, p, path, o, nil)
 		if err != nil {
 			return out, err
 		}
@@ -114,7 +117,7 @@ func importFiles(cmd *cobra.Command, args []string, o createOptions) (out []name
 
 // importFile opens a file as a disk, whatever its form is. facts are those of
 // its sidecar, nil without one.
-func importFile(cmd *cobra.Command, path string, o createOptions, facts *image.Facts) (*localDisk, error) {
+func importFile(ctx context.Context, p printer, path string, o createOptions, facts *image.Facts) (*localDisk, error) {
 	f, err := openStill(path)
 	if err != nil {
 		return nil, err
@@ -126,47 +129,47 @@ func importFile(cmd *cobra.Command, path string, o createOptions, facts *image.F
 	is, err := formOf(path)
 	if is == nil && err == nil || o.raw {
 		f.Close()
-		return importRaw(cmd, path, o)
+		return importRaw(ctx, p, path, o)
 	}
 	d := &localDisk{path: path, close: f.Close}
 	if err == nil {
-		err = d.takeFile(cmd, f, is, o.sector, facts)
+		err = d.takeFile(ctx, p, f, is, o.sector, facts)
 	}
 	if err != nil {
 		d.close()
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	if facts == nil {
-		d.sayBare(cmd)
+		d.sayBare(ctx, p)
 	}
 	return d, nil
 }
 
 // importRaw opens a file that holds raw bytes.
-func importRaw(cmd *cobra.Command, path string, o createOptions) (*localDisk, error) {
+func importRaw(ctx context.Context, p printer, path string, o createOptions) (*localDisk, error) {
 	if err := wantSource(path, o.raw); err != nil {
 		return nil, err
 	}
 	d, err := openLocal(path, o.sector, false, false)
 	if err == nil {
-		d.sayBare(cmd)
+		d.sayBare(ctx, p)
 	}
 	return d, err
 }
 
 // takeFile makes a file of a form that can be read the disk.
-func (d *localDisk) takeFile(cmd *cobra.Command, f *os.File, is *form.Form, sector int, facts *image.Facts) error {
+func (d *localDisk) takeFile(ctx context.Context, p printer, f *os.File, is *form.Form, sector int, facts *image.Facts) error {
 	st, err := f.Stat()
 	if err != nil {
 		return err
 	}
 	switch is.Kind {
 	case form.Gzip:
-		err = d.takeGzip(cmd, f, st.Size(), sector, facts)
+		err = d.takeGzip(ctx, p, f, st.Size(), sector, facts)
 	case form.Zstd:
 		var r image.Reader
 		if r, err = convert.NewZstdReader(f); err == nil {
-			err = d.unpack(cmd, r, sector)
+			err = d.unpack(ctx, r, sector)
 		}
 	case form.Qcow2:
 		var q *convert.Qcow2
@@ -200,17 +203,17 @@ func (d *localDisk) wantRaw(of *form.Form) error {
 
 // sayBare says of a file without a partition table that it may hold no disk, and
 // of one that is shorter than its partition table says, that it may be cut off.
-func (d *localDisk) sayBare(cmd *cobra.Command) {
+func (d *localDisk) sayBare(ctx context.Context, p printer) {
 	if d.kernel != "" {
 		return
 	}
 	if _, err := parttab.Read(d, d.identity.Size, d.identity.SectorSize); errors.Is(err, parttab.ErrBeyond) {
-		cmd.PrintErrf("testbox: warning: %s ends before its partitions do (%v): it may be cut off, or one of several parts of an image\n",
+		p.warnf("%s ends before its partitions do (%v): it may be cut off, or one of several parts of an image",
 			d.path, err)
 	}
-	name, err := probe.Bare(volume.New(cmd.Context(), d, d.identity.Size, d.identity.SectorSize, nil))
+	name, err := probe.Bare(volume.New(ctx, d, d.identity.Size, d.identity.SectorSize, nil))
 	if err == nil && name != "" {
-		cmd.PrintErrf("testbox: warning: %s has no partition table, but begins as a file system (%s): "+
+		p.warnf("%s has no partition table, but begins as a file system (%s): "+
 			"it is the image of a partition, or of a disk without a table\n", d.path, name)
 	}
 }
@@ -236,11 +239,11 @@ func (d *localDisk) wantSize() error {
 	return wholeSectors("the disk in it", d.identity.Size, d.identity.SectorSize)
 }
 
-func (d *localDisk) takeGzip(cmd *cobra.Command, f *os.File, size int64, sector int, facts *image.Facts) error {
+func (d *localDisk) takeGzip(ctx context.Context, p printer, f *os.File, size int64, sector int, facts *image.Facts) error {
 	if facts != nil {
-		p := newProgress(cmd.ErrOrStderr())
-		_, err := rawgz.Check(cmd.Context(), f, size, facts, func(done, total int64) { p.tell("check "+d.path, done, total) })
-		if p.end(); err != nil {
+		line := newProgress(p.err)
+		_, err := rawgz.Check(ctx, f, size, facts, func(done, total int64) { line.tell("check "+d.path, done, total) })
+		if line.end(); err != nil {
 			return err
 		}
 		sector = facts.Disk.SectorSize
@@ -249,21 +252,21 @@ func (d *localDisk) takeGzip(cmd *cobra.Command, f *os.File, size int64, sector 
 	if err != nil {
 		return err
 	}
-	if err := d.unpack(cmd, r, sector); err != nil {
+	if err := d.unpack(ctx, r, sector); err != nil {
 		return err
 	}
 	if facts != nil && d.identity.Size != facts.Disk.Size {
 		return fmt.Errorf("it has %d bytes, its sidecar says %d", d.identity.Size, facts.Disk.Size)
 	}
 	if n := r.Padding(); n > 0 {
-		cmd.PrintErrf("testbox: warning: the disk in %s is whole; after it, from byte %d of the file on, %s %s, which %s passed over\n",
+		p.warnf("the disk in %s is whole; after it, from byte %d of the file on, %s %s, which %s passed over",
 			d.path, size-n, words.Verb(n, "comes", "come"), words.Count(n, "zero"), words.Verb(n, "is", "are"))
 	}
 	return nil
 }
 
 // unpack makes a file of an image that can only be read in order.
-func (d *localDisk) unpack(cmd *cobra.Command, r image.Reader, sector int) error {
+func (d *localDisk) unpack(ctx context.Context, r image.Reader, sector int) error {
 	tmp, err := os.CreateTemp("", "testbox-import-")
 	if err != nil {
 		return fmt.Errorf("it is unpacked to a file first, in the folder that TMPDIR names: %w", err)
@@ -276,7 +279,7 @@ func (d *localDisk) unpack(cmd *cobra.Command, r image.Reader, sector int) error
 		// Holes cost nothing, so this is a guess against bombs, not a promise.
 		limit = max(free, 1<<20) * 1000
 	}
-	size, err := convert.Unpack(cmd.Context(), r, tmp, limit)
+	size, err := convert.Unpack(ctx, r, tmp, limit)
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		return fmt.Errorf("%w; it is unpacked to a file in %s first; set TMPDIR to a folder with more room", err, os.TempDir())
 	} else if err != nil {

@@ -34,8 +34,8 @@ read has "box", "id" and "unreadable", which says why.`,
 					return wrong("%q cannot be the name of a box: %s", a, image.BoxRule)
 				}
 			}
-			return o.with(cmd, true, func(s *store.Locked) error {
-				all, damaged, err := allRecords(cmd, s)
+			return o.with(cmd.Context(), printerOf(cmd), true, func(s *store.Locked) error {
+				all, damaged, err := allRecords(cmd.Context(), printerOf(cmd), s)
 				if err != nil {
 					return err
 				}
@@ -45,7 +45,7 @@ read has "box", "id" and "unreadable", which says why.`,
 				if len(args) > 0 {
 					damaged = slices.DeleteFunc(damaged, func(d *store.RecordError) bool { return !slices.Contains(args, d.Box) })
 				}
-				return listImages(cmd, ofBoxes(all, args), damaged, damagesOf(cmd, s), asJSON)
+				return listImages(printerOf(cmd), ofBoxes(all, args), damaged, damagesOf(cmd.Context(), printerOf(cmd), s), asJSON)
 			})
 		},
 	}
@@ -84,8 +84,8 @@ func ofBoxes(rs []*image.Record, boxes []string) []*image.Record {
 	return out
 }
 
-func printJSON(cmd *cobra.Command, v any) error {
-	enc := json.NewEncoder(cmd.OutOrStdout())
+func printJSON(p printer, v any) error {
+	enc := json.NewEncoder(p.out)
 	enc.SetIndent("", " ")
 	return enc.Encode(v)
 }
@@ -105,7 +105,7 @@ type unreadableImage struct {
 	Unreadable string `json:"unreadable"` // why
 }
 
-func listImages(cmd *cobra.Command, rs []*image.Record, damaged []*store.RecordError, damages store.Damages, asJSON bool) error {
+func listImages(p printer, rs []*image.Record, damaged []*store.RecordError, damages store.Damages, asJSON bool) error {
 	now := time.Now()
 	list := []listedImage{}
 	for _, r := range rs {
@@ -119,41 +119,41 @@ func listImages(cmd *cobra.Command, rs []*image.Record, damaged []*store.RecordE
 		for _, d := range damaged {
 			out = append(out, unreadableImage{d.Box, d.ID, d.Err.Error()})
 		}
-		return printJSON(cmd, out)
+		return printJSON(p, out)
 	}
 	if len(rs) == 0 {
 		none := "there are no backups"
 		if len(damaged) > 0 {
 			none = "there is no backup that can be read"
 		}
-		cmd.PrintErrln(none)
+		p.tellf("%s", none)
 		return nil
 	}
-	printList(cmd, list)
+	printList(p, list)
 	for _, r := range rs {
 		for _, line := range faultsOf(r, damages) {
-			cmd.PrintErrf("%s@%s: %s\n", r.Box, r.ID, line)
+			p.tellf("%s@%s: %s", r.Box, r.ID, line)
 		}
 	}
-	sayLatest(cmd, rs, damaged, now)
+	sayLatest(p, rs, damaged, now)
 	return nil
 }
 
 // sayLatest says which backup of a box is the latest, where it is not the last
 // of the list, which is in the order of dates.
-func sayLatest(cmd *cobra.Command, rs []*image.Record, damaged []*store.RecordError, now time.Time) {
+func sayLatest(p printer, rs []*image.Record, damaged []*store.RecordError, now time.Time) {
 	for i, last := range rs {
 		if i+1 < len(rs) && rs[i+1].Box == last.Box {
 			continue
 		}
 		latest, err := store.Select(rs, damaged, store.Selector{Box: last.Box, When: "latest"}, now)
 		if err == nil && latest != last {
-			cmd.PrintErrf("%s@latest is %s: the clock of another that is dated later was wrong\n", last.Box, latest.ID)
+			p.tellf("%s@latest is %s: the clock of another that is dated later was wrong", last.Box, latest.ID)
 		}
 	}
 }
 
-func printList(cmd *cobra.Command, list []listedImage) {
+func printList(p printer, list []listedImage) {
 	var b strings.Builder
 	tab := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
 	fmt.Fprint(tab, "BOX\tID\tDISKS\tSIZE\tDATA\tSTORED\tFLAGS\tNOTE\n")
@@ -166,7 +166,7 @@ func printList(cmd *cobra.Command, list []listedImage) {
 	}
 	tab.Flush()
 	for line := range strings.Lines(b.String()) {
-		cmd.Println(strings.TrimRight(line, " \n"))
+		p.printf("%s\n", strings.TrimRight(line, " \n"))
 	}
 }
 

@@ -57,10 +57,10 @@ removed from the store before.`,
 				return wrong("the name of the folder is empty")
 			}
 			if !o.foreground {
-				return mountInBackground(cmd, o.dir, args[0], args[1])
+				return mountInBackground(cmd.Context(), printerOf(cmd), o.dir, args[0], args[1])
 			}
-			return o.with(cmd, true, func(s *store.Locked) error {
-				return runImageMount(cmd, s, args[0], args[1], o.tell)
+			return o.with(cmd.Context(), printerOf(cmd), true, func(s *store.Locked) error {
+				return runImageMount(cmd.Context(), printerOf(cmd), s, args[0], args[1], o.tell)
 			})
 		},
 	}
@@ -71,8 +71,8 @@ removed from the store before.`,
 	return cmd
 }
 
-func runImageMount(cmd *cobra.Command, s *store.Locked, arg, dir string, tell bool) error {
-	r, sel, err := pick(cmd, s, arg)
+func runImageMount(ctx context.Context, p printer, s *store.Locked, arg, dir string, tell bool) error {
+	r, sel, err := pick(ctx, p, s, arg)
 	if err != nil {
 		return err
 	}
@@ -83,18 +83,18 @@ func runImageMount(cmd *cobra.Command, s *store.Locked, arg, dir string, tell bo
 	case err == nil && !st.IsDir():
 		return wrong("%s is no folder", dir)
 	}
-	if err := warnDamaged(cmd, s, r, chosen(r, sel)); err != nil {
+	if err := warnDamaged(ctx, p, s, r, chosen(r, sel)); err != nil {
 		return err
 	}
 	for _, d := range chosen(r, sel) {
-		printBad(cmd, d.Name, d.Bad)
+		printBad(p, d.Name, d.Bad)
 	}
 	// Whoever still uses a file when this is interrupted can go on.
-	ctx := context.WithoutCancel(cmd.Context())
+	ctx = context.WithoutCancel(ctx)
 	var disks []imagefs.Disk
 	layouts := map[string][]usedmap.LayoutPart{}
 	for _, d := range chosen(r, sel) {
-		im, err := openImage(cmd.Context(), s, r, d)
+		im, err := openImage(ctx, s, r, d)
 		if err != nil {
 			return err
 		}
@@ -111,10 +111,10 @@ func runImageMount(cmd *cobra.Command, s *store.Locked, arg, dir string, tell bo
 		if logged.Load() {
 			prefix = time.Now().UTC().Format(time.RFC3339) + " "
 		}
-		cmd.PrintErrf("%s%s\n", prefix, fmt.Sprintf(format, args...))
+		p.tellf("%s%s", prefix, fmt.Sprintf(format, args...))
 	}
-	shown, notes := imagefs.Show(cmd.Context(), disks)
-	if err := cmd.Context().Err(); err != nil {
+	shown, notes := imagefs.Show(ctx, disks)
+	if err := ctx.Err(); err != nil {
 		return err
 	}
 	for _, n := range notes {
@@ -131,24 +131,24 @@ func runImageMount(cmd *cobra.Command, s *store.Locked, arg, dir string, tell bo
 	} else if err != nil {
 		return err
 	}
-	printShown(cmd, subject(r, chosen(r, sel)), dir, shown, layouts)
+	printShown(p, subject(r, chosen(r, sel)), dir, shown, layouts)
 	if !tell {
-		cmd.Printf("`umount %s` or an interrupt ends it\n", dir)
-		m.Wait(cmd.Context())
+		p.printf("`umount %s` or an interrupt ends it\n", dir)
+		m.Wait(ctx)
 		return nil
 	}
 	logged.Store(true)
-	return serveInBackground(cmd, m, dir)
+	return serveInBackground(ctx, p, m, dir)
 }
 
 // serveInBackground goes on until the folder is unmounted.
-func serveInBackground(cmd *cobra.Command, m *imagefs.Mount, dir string) error {
-	ctx, stop := context.WithCancel(cmd.Context())
+func serveInBackground(ctx context.Context, p printer, m *imagefs.Mount, dir string) error {
+	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	log, err := newMountLog()
 	if err == nil {
 		defer log.end()
-		cmd.Printf("`umount %s` ends it; what goes wrong until then is written to %s\n", dir, log.path)
+		p.printf("`umount %s` ends it; what goes wrong until then is written to %s\n", dir, log.path)
 		err = log.goToBackground()
 	}
 	if err != nil {
@@ -159,8 +159,8 @@ func serveInBackground(cmd *cobra.Command, m *imagefs.Mount, dir string) error {
 }
 
 // printShown says which files there are.
-func printShown(cmd *cobra.Command, what, dir string, shown []imagefs.Shown, layouts map[string][]usedmap.LayoutPart) {
-	cmd.Printf("%s is mounted on %s:\n", what, dir)
+func printShown(p printer, what, dir string, shown []imagefs.Shown, layouts map[string][]usedmap.LayoutPart) {
+	p.printf("%s is mounted on %s:\n", what, dir)
 	var b strings.Builder
 	tab := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
 	disk := ""
@@ -172,7 +172,7 @@ func printShown(cmd *cobra.Command, what, dir string, shown []imagefs.Shown, lay
 	}
 	tab.Flush()
 	for line := range strings.Lines(b.String()) {
-		cmd.Println(strings.TrimRight(line, " \n"))
+		p.printf("%s\n", strings.TrimRight(line, " \n"))
 	}
 }
 

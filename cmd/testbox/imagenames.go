@@ -10,8 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/spf13/cobra"
-
 	"testbox-imaging/internal/copier"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/match"
@@ -61,8 +59,8 @@ type naming struct {
 
 // nameDisks gives each disk the name of its image: that of earlier backups, if
 // it is known from one. What is not certain is refused.
-func nameDisks(cmd *cobra.Command, s *store.Locked, box string, disks []namedDisk) error {
-	rs, damaged, err := s.Records(cmd.Context())
+func nameDisks(ctx context.Context, p printer, s *store.Locked, box string, disks []namedDisk) error {
+	rs, damaged, err := s.Records(ctx)
 	if err != nil {
 		return err
 	}
@@ -70,7 +68,7 @@ func nameDisks(cmd *cobra.Command, s *store.Locked, box string, disks []namedDis
 	n.last, err = store.Select(rs, damaged, store.Selector{Box: box, When: "latest"}, time.Now())
 	if unreadable := new(store.UnreadableError); errors.As(err, &unreadable) {
 		// A new backup is wanted all the more where an old one may be lost.
-		cmd.PrintErrf("testbox: warning: %v; the names of the disks come from earlier backups: compare them with `testbox image list`\n",
+		p.warnf("%v; the names of the disks come from earlier backups: compare them with `testbox image list`",
 			unreadable.Unwrap())
 		n.last, err = unreadable.Instead, nil
 	}
@@ -79,11 +77,11 @@ func nameDisks(cmd *cobra.Command, s *store.Locked, box string, disks []namedDis
 	} else if err != nil {
 		return err
 	}
-	n.recall(cmd.Context(), s, rs)
+	n.recall(ctx, s, rs)
 	if err := n.settle(); err != nil {
 		return err
 	}
-	n.tell(cmd)
+	n.tell(p)
 	slices.SortStableFunc(disks, func(a, b namedDisk) int {
 		return cmp.Or(cmp.Compare(len(a.name), len(b.name)), cmp.Compare(a.name, b.name))
 	})
@@ -239,22 +237,22 @@ func (n *naming) uncertain() error {
 }
 
 // tell says which disk was taken for which, and what of it has changed.
-func (n *naming) tell(cmd *cobra.Command) {
+func (n *naming) tell(p printer) {
 	for i, d := range n.disks {
 		k := n.from[i]
 		switch {
 		case k < 0:
-			cmd.PrintErrf("%s is a new disk of %s, called %s\n", printable(d.path), n.last.Box, d.name)
+			p.tellf("%s is a new disk of %s, called %s", printable(d.path), n.last.Box, d.name)
 		case n.why[i] != "" && (len(n.disks) > 1 || len(n.was) > 1):
-			cmd.PrintErrf("%s is %s of earlier backups: %s\n", printable(d.path), d.name, n.why[i])
+			p.tellf("%s is %s of earlier backups: %s", printable(d.path), d.name, n.why[i])
 		}
 		for _, change := range n.changes(i) {
-			cmd.PrintErrf("testbox: warning: %s\n", printable(change))
+			p.warnf("%s", printable(change))
 		}
 	}
 	for _, k := range n.was {
 		if k.last && k.now < 0 {
-			cmd.PrintErrf("testbox: warning: %s, which the last backup has, is not in this one\n", k.Name)
+			p.warnf("%s, which the last backup has, is not in this one", k.Name)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -32,8 +33,8 @@ back that it is pinned, --baseline --off that it is the baseline. --note gives t
 			if len(note) > image.MaxNote {
 				return wrong("the note has %d bytes; at most %d are kept", len(note), image.MaxNote)
 			}
-			return o.with(cmd, false, func(s *store.Locked) error {
-				r, sel, err := pick(cmd, s, args[0])
+			return o.with(cmd.Context(), printerOf(cmd), false, func(s *store.Locked) error {
+				r, sel, err := pick(cmd.Context(), printerOf(cmd), s, args[0])
 				if err != nil {
 					return err
 				}
@@ -59,7 +60,7 @@ back that it is pinned, --baseline --off that it is the baseline. --note gives t
 				if r, err = s.Record(cmd.Context(), r.Box, r.ID); err != nil {
 					return err
 				}
-				printRecord(cmd, s, r)
+				printRecord(cmd.Context(), printerOf(cmd), s, r)
 				return nil
 			})
 		},
@@ -102,7 +103,7 @@ The plan is printed; it is done only with --yes. The space comes back with "test
 			if o.policy == (store.Policy{}) && len(args) == 0 {
 				return wrong("give backups, or how many to keep")
 			}
-			return runImageDelete(cmd, args, o)
+			return runImageDelete(cmd.Context(), printerOf(cmd), args, o)
 		},
 	}
 	o.add(cmd)
@@ -116,13 +117,13 @@ The plan is printed; it is done only with --yes. The space comes back with "test
 	return cmd
 }
 
-func runImageDelete(cmd *cobra.Command, args []string, o deleteOptions) (err error) {
-	s, err := o.open(cmd, !o.yes)
+func runImageDelete(ctx context.Context, p printer, args []string, o deleteOptions) (err error) {
+	s, err := o.open(ctx, p, !o.yes)
 	if err != nil {
 		return err
 	}
-	defer closing(cmd, s, &err)
-	rs, damaged, err := allRecords(cmd, s)
+	defer closing(ctx, p, s, &err)
+	rs, damaged, err := allRecords(ctx, p, s)
 	if err != nil {
 		return err
 	}
@@ -130,44 +131,44 @@ func runImageDelete(cmd *cobra.Command, args []string, o deleteOptions) (err err
 	var lost []*store.RecordError
 	if o.policy == (store.Policy{}) {
 		if gone, lost, err = named(rs, damaged, args); err == nil {
-			err = guardWhole(cmd, s, rs, damaged, gone, o.whole)
+			err = guardWhole(ctx, p, s, rs, damaged, gone, o.whole)
 		}
 	} else {
-		gone, err = planned(cmd, s, rs, damaged, args, o.policy)
+		gone, err = planned(ctx, p, s, rs, damaged, args, o.policy)
 	}
 	if err != nil {
 		return err
 	}
 	if len(gone)+len(lost) == 0 {
-		cmd.Println("nothing is to be deleted")
+		p.printf("nothing is to be deleted\n")
 		return nil
 	}
 	for _, r := range gone {
-		cmd.Printf("delete backup %s of %s (%s)%s\n", r.ID, r.Box, diskNames(r), quoted(r.Note))
+		p.printf("delete backup %s of %s (%s)%s\n", r.ID, r.Box, diskNames(r), quoted(r.Note))
 	}
 	for _, d := range lost {
-		cmd.Printf("delete backup %s of %s, whose record cannot be read: its disks, note and marks are not known\n", d.ID, d.Box)
+		p.printf("delete backup %s of %s, whose record cannot be read: its disks, note and marks are not known\n", d.ID, d.Box)
 	}
-	back := comesBack(cmd, s, gone, lost)
+	back := comesBack(ctx, s, gone, lost)
 	if !o.yes {
-		cmd.Println(back)
-		cmd.Println("nothing was deleted; --yes does it")
+		p.printf("%s\n", back)
+		p.printf("nothing was deleted; --yes does it\n")
 		return nil
 	}
-	if err := errors.Join(s.Delete(cmd.Context(), gone...), s.DeleteDamaged(cmd.Context(), lost...)); err != nil {
+	if err := errors.Join(s.Delete(ctx, gone...), s.DeleteDamaged(ctx, lost...)); err != nil {
 		return err
 	}
 	n := len(gone) + len(lost)
-	cmd.Printf("%s %s deleted; %s\n", words.Count(n, "backup"), words.Verb(n, "is", "are"), back)
+	p.printf("%s %s deleted; %s\n", words.Count(n, "backup"), words.Verb(n, "is", "are"), back)
 	return nil
 }
 
 // comesBack says what the deletion of backups frees.
-func comesBack(cmd *cobra.Command, s *store.Locked, gone []*image.Record, lost []*store.RecordError) string {
+func comesBack(ctx context.Context, s *store.Locked, gone []*image.Record, lost []*store.RecordError) string {
 	if len(lost) > 0 {
 		return "how much space a backup takes whose record cannot be read is not known: `testbox store gc` says it when the record is gone"
 	}
-	n, err := s.Freed(cmd.Context(), gone)
+	n, err := s.Freed(ctx, gone)
 	if err != nil {
 		return fmt.Sprintf("how much space that frees is not known: %v", err)
 	}
@@ -241,9 +242,9 @@ func damagedOf(damaged []*store.RecordError, box string) (out []*store.RecordErr
 
 // guardWhole refuses to delete the last whole backup of a disk of which damaged
 // ones stay, and says which box is left with nothing.
-func guardWhole(cmd *cobra.Command, s *store.Locked, rs []*image.Record, damaged []*store.RecordError,
+func guardWhole(ctx context.Context, p printer, s *store.Locked, rs []*image.Record, damaged []*store.RecordError,
 	gone []*image.Record, allow bool) error {
-	damages := damagesOf(cmd, s)
+	damages := damagesOf(ctx, p, s)
 	isGone := func(r *image.Record) bool { return slices.Contains(gone, r) }
 	for _, r := range gone {
 		if disks := store.LastWhole(rs, isGone, damages, r.Box); len(disks) > 0 && !allow {
@@ -258,23 +259,23 @@ func guardWhole(cmd *cobra.Command, s *store.Locked, rs []*image.Record, damaged
 			if len(damagedOf(damaged, r.Box)) > 0 {
 				left = " whose record can be read"
 			}
-			cmd.PrintErrf("testbox: warning: after that, %s has no backup%s\n", r.Box, left)
+			p.warnf("after that, %s has no backup%s", r.Box, left)
 		}
 	}
 	return nil
 }
 
-func planned(cmd *cobra.Command, s *store.Locked, rs []*image.Record, damaged []*store.RecordError, boxes []string, p store.Policy) (
+func planned(ctx context.Context, p printer, s *store.Locked, rs []*image.Record, damaged []*store.RecordError, boxes []string, keep store.Policy) (
 	out []*image.Record, err error) {
-	if p.Last < 0 || p.Daily < 0 || p.Weekly < 0 || p.Monthly < 0 {
+	if keep.Last < 0 || keep.Daily < 0 || keep.Weekly < 0 || keep.Monthly < 0 {
 		return nil, wrong("a number of backups to keep cannot be negative")
 	}
 	if err := haveBackups(rs, damaged, boxes); err != nil {
 		return nil, err
 	}
-	for _, k := range store.PlanRetention(ofBoxes(rs, boxes), p, damagesOf(cmd, s), time.Now()) {
+	for _, k := range store.PlanRetention(ofBoxes(rs, boxes), keep, damagesOf(ctx, p, s), time.Now()) {
 		if len(k.Why) > 0 {
-			cmd.Println(k)
+			p.printf("%s\n", k)
 		} else {
 			out = append(out, k.Record)
 		}

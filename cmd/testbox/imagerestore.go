@@ -61,7 +61,9 @@ has zeros for sectors that could not be read when it was made; they are named.`,
 			return nil
 		},
 		ValidArgsFunction: completeFirst(&o.storeFlag),
-		RunE:              func(cmd *cobra.Command, args []string) error { return runImageRestore(cmd, args[0], args[1:], o) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runImageRestore(cmd.Context(), printerOf(cmd), args[0], args[1:], o)
+		},
 	}
 	o.add(cmd)
 	addRaw(cmd, &o.raw)
@@ -75,7 +77,7 @@ has zeros for sectors that could not be read when it was made; they are named.`,
 	return cmd
 }
 
-func runImageRestore(cmd *cobra.Command, arg string, targets []string, o restoreOptions) (err error) {
+func runImageRestore(ctx context.Context, p printer, arg string, targets []string, o restoreOptions) (err error) {
 	outliveReader()
 	opt := copier.Options{Full: o.full}
 	var ok, ok2 bool
@@ -84,12 +86,12 @@ func runImageRestore(cmd *cobra.Command, arg string, targets []string, o restore
 	if !ok || !ok2 {
 		return wrong("--verify is all, written or none; --unused is keep, discard or zero")
 	}
-	s, err := o.open(cmd, true)
+	s, err := o.open(ctx, p, true)
 	if err != nil {
 		return err
 	}
-	defer closing(cmd, s, &err)
-	r, sel, err := pick(cmd, s, arg)
+	defer closing(ctx, p, s, &err)
+	r, sel, err := pick(ctx, p, s, arg)
 	if err != nil {
 		return err
 	}
@@ -97,12 +99,12 @@ func runImageRestore(cmd *cobra.Command, arg string, targets []string, o restore
 	if err != nil {
 		return err
 	}
-	if err := warnDamaged(cmd, s, r, recorded(disks)); err != nil {
+	if err := warnDamaged(ctx, p, s, r, recorded(disks)); err != nil {
 		return err
 	}
 	begun := false
 	defer func() { err = errors.Join(err, closeTargets(disks, begun)) }()
-	if err := openTargets(cmd, s, r, o.dir, disks); err != nil {
+	if err := openTargets(ctx, s, r, o.dir, disks); err != nil {
 		return err
 	}
 	if err := wantTargets(targets, o.raw); err != nil {
@@ -111,7 +113,7 @@ func runImageRestore(cmd *cobra.Command, arg string, targets []string, o restore
 	if err := refuseTargets(disks, opt.Unused); err != nil {
 		return err
 	}
-	if err := askRestore(cmd, r, disks, o.yes); err != nil {
+	if err := askRestore(ctx, p, r, disks, o.yes); err != nil {
 		return err
 	}
 	if err := makeTargets(disks); err != nil {
@@ -120,25 +122,25 @@ func runImageRestore(cmd *cobra.Command, arg string, targets []string, o restore
 	if err := refuseTargets(disks, opt.Unused); err != nil {
 		return err
 	}
-	begun, err = writeDisks(cmd, r, disks, opt)
+	begun, err = writeDisks(ctx, p, r, disks, opt)
 	return err
 }
 
 // askRestore says what will be written over and what will be made, and asks on
 // a terminal.
-func askRestore(cmd *cobra.Command, r *image.Record, disks []restoring, yes bool) error {
+func askRestore(ctx context.Context, p printer, r *image.Record, disks []restoring, yes bool) error {
 	lost := false
 	for i := range disks {
 		d := &disks[i]
 		goes := fmt.Sprintf("%s of backup %s of %s goes to %s", d.Name, r.ID, r.Box, d.path)
 		if d.isNew() {
-			cmd.PrintErrf("%s, which is not there: a new file of %s (%d bytes) is made, %s\n", goes, bytesText(d.Disk.Size), d.Disk.Size, d.full)
+			p.tellf("%s, which is not there: a new file of %s (%d bytes) is made, %s", goes, bytesText(d.Disk.Size), d.Disk.Size, d.full)
 			continue
 		}
 		lost = true
-		cmd.PrintErrf("%s (%s), which holds %s\n", goes, printable(d.target.identity.String()), d.target.content(cmd.Context()))
+		p.tellf("%s (%s), which holds %s", goes, printable(d.target.identity.String()), d.target.content(ctx))
 		for _, w := range otherDisk(r, d) {
-			cmd.PrintErrf("testbox: warning: %s\n", printable(w))
+			p.warnf("%s", printable(w))
 		}
 	}
 	need := map[string]int64{}
@@ -147,7 +149,7 @@ func askRestore(cmd *cobra.Command, r *image.Record, disks []restoring, yes bool
 			need[d.full] = d.Data
 		}
 	}
-	warnRoom(cmd, need)
+	warnRoom(p, need)
 	if yes {
 		return nil
 	}
@@ -155,12 +157,12 @@ func askRestore(cmd *cobra.Command, r *image.Record, disks []restoring, yes bool
 	if lost {
 		question, why = "What is there will be lost. Go on? [y/N] ", "what is on the targets would be lost; say --yes"
 	}
-	in, ok := cmd.InOrStdin().(*os.File)
+	in, ok := p.in.(*os.File)
 	if !ok || !isTerminal(in) {
 		return refused("%s", why)
 	}
-	cmd.PrintErr(question)
-	return readYes(cmd.Context(), in)
+	fmt.Fprint(p.err, question)
+	return readYes(ctx, in)
 }
 
 // otherDisk says what speaks against a target: it is known to be another disk
@@ -216,37 +218,37 @@ func restorePlan(disks []restoring, opt copier.Options) (plan []progress.Work) {
 
 // writeDisks restores, and says what it did. begun says that targets may have
 // been written to.
-func writeDisks(cmd *cobra.Command, r *image.Record, disks []restoring, opt copier.Options) (begun bool, err error) {
-	p := newProgress(cmd.ErrOrStderr(), restorePlan(disks, opt)...)
-	say := func(format string, args ...any) { p.end(); cmd.PrintErrf(format+"\n", args...) }
+func writeDisks(ctx context.Context, p printer, r *image.Record, disks []restoring, opt copier.Options) (begun bool, err error) {
+	line := newProgress(p.err, restorePlan(disks, opt)...)
+	say := func(format string, args ...any) { line.end(); p.tellf(format, args...) }
 	var jobs []copier.Job
 	for i := range disks {
 		d := &disks[i]
-		j := copier.StoredJob(cmd.Context(), d.Name, d.im, d.target.Target)
+		j := copier.StoredJob(ctx, d.Name, d.im, d.target.Target)
 		j.Rotational = d.target.rotating
 		j.Fit = fitting(d, say)
 		jobs = append(jobs, j)
 	}
-	all := disks[0].target.options(p)
+	all := disks[0].target.options(line)
 	all.Full, all.Verify, all.Unused, all.Log = opt.Full, opt.Verify, opt.Unused, say
-	receipts, err := copier.Restore(cmd.Context(), jobs, all)
-	p.end()
+	receipts, err := copier.Restore(ctx, jobs, all)
+	line.end()
 	if err != nil {
 		if begun = receipts != nil; begun {
-			cmd.PrintErrln("testbox: the restore failed; a disk that was begun does not boot")
+			p.notef("the restore failed; a disk that was begun does not boot")
 		}
 		return begun, err
 	}
 	for i := range receipts {
-		printReceipt(cmd, &receipts[i], disks[i].path)
-		printBad(cmd, disks[i].Name, disks[i].Bad)
+		printReceipt(p, &receipts[i], disks[i].path)
+		printBad(p, disks[i].Name, disks[i].Bad)
 	}
 	proved := map[copier.ReadBack]string{
 		copier.VerifyAll: "and read back", copier.VerifyWritten: "and what was written was read back",
 		copier.VerifyNone: "but not read back: this does not prove it",
 	}[opt.Verify]
 	did := recorded(disks)
-	cmd.Printf("%s is restored, %s%s\n", subject(r, did), proved, notDone(r, did, "restored"))
+	p.printf("%s is restored, %s%s\n", subject(r, did), proved, notDone(r, did, "restored"))
 	if hasZeros(did) {
 		return true, errBadSectors
 	}
@@ -260,16 +262,16 @@ func fitting(d *restoring, say func(format string, args ...any)) copier.FitFunc 
 		func(warning string) { say("testbox: warning: %s: %s", d.Name, warning) })
 }
 
-func printReceipt(cmd *cobra.Command, r *image.Receipt, path string) {
-	cmd.Printf("%s: %s: right already %s, written %s, read back %s, not used %s\n", r.Image, path, bytesText(r.Skipped), bytesText(r.Written), bytesText(r.Verified), bytesText(r.Unused))
+func printReceipt(p printer, r *image.Receipt, path string) {
+	p.printf("%s: %s: right already %s, written %s, read back %s, not used %s\n", r.Image, path, bytesText(r.Skipped), bytesText(r.Written), bytesText(r.Verified), bytesText(r.Unused))
 	for _, st := range r.Stages {
 		n := stageBytes(r, st.Name)
-		cmd.Printf("%s: %s %s in %s (%s/s)\n", r.Image, st.Name, bytesText(n), st.Elapsed.Round(time.Millisecond), bytesText(int64(float64(n)/max(st.Elapsed.Seconds(), 1e-9))))
+		p.printf("%s: %s %s in %s (%s/s)\n", r.Image, st.Name, bytesText(n), st.Elapsed.Round(time.Millisecond), bytesText(int64(float64(n)/max(st.Elapsed.Seconds(), 1e-9))))
 	}
 	for _, c := range r.Changed {
-		cmd.Printf("%s: bytes %d to %d were fitted to the larger disk\n", r.Image, c.Off, c.End()-1)
+		p.printf("%s: bytes %d to %d were fitted to the larger disk\n", r.Image, c.Off, c.End()-1)
 	}
-	cmd.Printf("%s: image %s\n", r.Image, or(r.Root, r.BLAKE3))
+	p.printf("%s: image %s\n", r.Image, or(r.Root, r.BLAKE3))
 }
 
 // stageBytes is how many bytes a pass read or wrote, which is less than the disk

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"strings"
@@ -45,12 +46,12 @@ disks with the same name have the same bytes wherever they are used.`,
   testbox image show web-1@latest~1`,
 		Args: oneImage, ValidArgsFunction: completeImages(&o),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return o.with(cmd, true, func(s *store.Locked) error {
-				r, sel, err := pick(cmd, s, args[0])
+			return o.with(cmd.Context(), printerOf(cmd), true, func(s *store.Locked) error {
+				r, sel, err := pick(cmd.Context(), printerOf(cmd), s, args[0])
 				if err != nil {
 					return err
 				}
-				return showImage(cmd, s, r, sel, asJSON)
+				return showImage(cmd.Context(), printerOf(cmd), s, r, sel, asJSON)
 			})
 		},
 	}
@@ -59,13 +60,13 @@ disks with the same name have the same bytes wherever they are used.`,
 	return cmd
 }
 
-func showImage(cmd *cobra.Command, s *store.Locked, r *image.Record, sel store.Selector, asJSON bool) error {
-	damages := damagesOf(cmd, s)
-	shown := shownImage{r, map[string]json.RawMessage{}, damages.Of(r), whyMisdated(cmd, s, r)}
+func showImage(ctx context.Context, p printer, s *store.Locked, r *image.Record, sel store.Selector, asJSON bool) error {
+	damages := damagesOf(ctx, p, s)
+	shown := shownImage{r, map[string]json.RawMessage{}, damages.Of(r), whyMisdated(ctx, s, r)}
 	for _, d := range chosen(r, sel) {
-		im, err := openImage(cmd.Context(), s, r, d)
+		im, err := openImage(ctx, s, r, d)
 		if errors.Is(err, object.ErrDamaged) || errors.Is(err, chunk.ErrMissing) {
-			cmd.PrintErrf("testbox: warning: what %s holds is not known: %v\n", d.Name, err)
+			p.warnf("what %s holds is not known: %v", d.Name, err)
 			continue
 		} else if err != nil {
 			return err
@@ -76,53 +77,54 @@ func showImage(cmd *cobra.Command, s *store.Locked, r *image.Record, sel store.S
 		im.Close()
 	}
 	if asJSON {
-		return printJSON(cmd, shown)
+		return printJSON(p, shown)
 	}
-	printRecord(cmd, s, r)
+	printRecord(ctx, p, s, r)
 	for _, d := range chosen(r, sel) {
-		printDisk(cmd, d, usedmap.ParseLayout(shown.Layouts[d.Name]).Parts)
+		printDisk(p, d, usedmap.ParseLayout(shown.Layouts[d.Name]).Parts)
 		if what, is := shown.Damaged[d.Name]; is {
-			cmd.Printf("  %s\n", what)
-			cmd.Printf("  this was found at %s; `testbox store scrub` and `testbox image verify` look again\n", what.Found.Format(time.RFC3339))
+			p.printf("  %s\n", what)
+			p.printf("  this was found at %s; `testbox store scrub` and `testbox image verify` look again\n", what.Found.Format(time.RFC3339))
 		}
 	}
 	return nil
 }
 
-func printRecord(cmd *cobra.Command, s *store.Locked, r *image.Record) {
-	cmd.Printf("backup %s of %s, %s\n", r.ID, r.Box, r.Time.Format(time.RFC3339))
+func printRecord(ctx context.Context, p printer, s *store.Locked, r *image.Record) {
+	p.printf("backup %s of %s, %s\n", r.ID, r.Box, r.Time.Format(time.RFC3339))
 	for _, f := range []struct{ what, is string }{{"host", r.Host}, {"uuid", r.UUID}, {"arming", r.Arming}, {"note", r.Note}} {
 		if f.is != "" {
-			cmd.Printf("%s: %s\n", f.what, printable(f.is))
+			p.printf("%s: %s\n", f.what, printable(f.is))
 		}
 	}
 	if r.After != "" {
-		cmd.Printf("after %s: that was there already, though it is dated later\n", r.After)
+		p.printf("after %s: that was there already, though it is dated later\n", r.After)
 	}
-	if why := whyMisdated(cmd, s, r); why != "" {
-		cmd.Printf("time: %s, which cannot be; `testbox image date` puts it right\n", why)
+	if why := whyMisdated(ctx, s, r); why != "" {
+		p.printf("time: %s, which cannot be; `testbox image date` puts it right\n", why)
 	}
 	if r.Pinned {
-		cmd.Println("pinned: retention keeps it")
+		p.printf("pinned: retention keeps it\n")
 	}
 	if r.Baseline {
-		cmd.Printf("baseline: %s alone means it\n", r.Box)
+		p.printf("baseline: %s alone means it\n", r.Box)
 	}
 }
 
-func printDisk(cmd *cobra.Command, d *image.RecordedDisk, parts []usedmap.LayoutPart) {
-	cmd.Printf("\n%s (was %s): %s\n", d.Name, printable(d.Kernel), printable(d.Disk.String()))
-	cmd.Printf("  image %s\n", d.Root)
-	cmd.Printf("  data %s, zero %s, not used %s; added %s to the store\n", bytesText(d.Data), bytesText(d.Zero), bytesText(d.Unused), bytesText(d.Stored))
-	for _, p := range parts {
-		if p.Kind != usedmap.Gap {
-			cmd.Printf("  %s: %s at %d, %s\n", p.Title(), bytesText(p.Len), p.Off, printable(or(strings.TrimSpace(p.FS+" "+p.Label), "nothing known")))
+func printDisk(p printer, d *image.RecordedDisk, parts []usedmap.LayoutPart) {
+	p.printf("\n%s (was %s): %s\n", d.Name, printable(d.Kernel), printable(d.Disk.String()))
+	p.printf("  image %s\n", d.Root)
+	p.printf("  data %s, zero %s, not used %s; added %s to the store\n", bytesText(d.Data), bytesText(d.Zero), bytesText(d.Unused), bytesText(d.Stored))
+	for _, part := range parts {
+		if part.Kind != usedmap.Gap {
+			p.printf("  %s: %s at %d, %s\n", part.Title(), bytesText(part.Len), part.Off,
+				printable(or(strings.TrimSpace(part.FS+" "+part.Label), "nothing known")))
 		}
 	}
 	for _, b := range d.Bad[:min(len(d.Bad), maxBadShown)] {
-		cmd.Printf("  bytes %d to %d could not be read, and are zero\n", b.Off, b.End()-1)
+		p.printf("  bytes %d to %d could not be read, and are zero\n", b.Off, b.End()-1)
 	}
 	if more := len(d.Bad) - maxBadShown; more > 0 {
-		cmd.Printf("  and %s more; --json prints all\n", words.Count(more, "such place"))
+		p.printf("  and %s more; --json prints all\n", words.Count(more, "such place"))
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -43,15 +44,15 @@ code is 6 if they differ, 4 if all is well but the image has zeros for unreadabl
 			if err := wantDisks(args[1:], raw); err != nil {
 				return err
 			}
-			return o.with(cmd, true, func(s *store.Locked) error {
-				r, sel, err := pick(cmd, s, args[0])
+			return o.with(cmd.Context(), printerOf(cmd), true, func(s *store.Locked) error {
+				r, sel, err := pick(cmd.Context(), printerOf(cmd), s, args[0])
 				if err != nil {
 					return err
 				}
 				if len(args) == 1 {
-					return verifyImages(cmd, s, r, chosen(r, sel))
+					return verifyImages(cmd.Context(), printerOf(cmd), s, r, chosen(r, sel))
 				}
-				return verifyDisks(cmd, s, r, sel, args[1:])
+				return verifyDisks(cmd.Context(), printerOf(cmd), s, r, sel, args[1:])
 			})
 		},
 	}
@@ -61,7 +62,7 @@ code is 6 if they differ, 4 if all is well but the image has zeros for unreadabl
 }
 
 // verifyImages reads all of the images, also behind one that is damaged.
-func verifyImages(cmd *cobra.Command, s *store.Locked, r *image.Record, disks []*image.RecordedDisk) error {
+func verifyImages(ctx context.Context, p printer, s *store.Locked, r *image.Record, disks []*image.RecordedDisk) error {
 	var errs []error
 	var whole, not, good []string
 	damaged := store.Damages{}
@@ -69,43 +70,43 @@ func verifyImages(cmd *cobra.Command, s *store.Locked, r *image.Record, disks []
 	for _, d := range disks {
 		plan = append(plan, progress.Work{Disk: d.Name, Pass: "check", Bytes: d.Data})
 	}
-	p := newProgress(cmd.ErrOrStderr(), plan...)
+	line := newProgress(p.err, plan...)
 	for _, d := range disks {
-		err := verifyImage(cmd, s, p, r, d, damaged)
+		err := verifyImage(ctx, p, s, line, r, d, damaged)
 		switch {
 		case err == nil:
 			whole, good = append(whole, d.Name+" is whole"), append(good, d.Root)
 			continue
-		case cmd.Context().Err() != nil:
+		case ctx.Err() != nil:
 			return err
 		case errors.Is(err, object.ErrDamaged) || errors.Is(err, chunk.ErrMissing):
 			not = append(not, d.Name+" is damaged")
 		default:
 			not = append(not, d.Name+" could not be checked")
 		}
-		cmd.Printf("%s: image %s: %s\n", d.Name, d.Root, not[len(not)-1])
+		p.printf("%s: image %s: %s\n", d.Name, d.Root, not[len(not)-1])
 		errs = append(errs, fmt.Errorf("backup %s of %s: %s: %w", r.ID, r.Box, d.Name, err))
 	}
-	noteVerified(cmd, s, good, damaged)
+	noteVerified(ctx, p, s, good, damaged)
 	if len(not) > 0 {
 		each := strings.Join(append(not, whole...), ", ")
 		errs = append(errs, fmt.Errorf("%s is not proved to be restorable: %s%s", subject(r, disks), each, notDone(r, disks, "checked")))
 		return errors.Join(errs...)
 	}
 	for _, d := range disks {
-		printBad(cmd, d.Name, d.Bad)
+		printBad(p, d.Name, d.Bad)
 	}
 	if hasZeros(disks) {
-		cmd.Printf("%s can be restored, but for sectors that could not be read when it was made%s\n", subject(r, disks), notDone(r, disks, "checked"))
+		p.printf("%s can be restored, but for sectors that could not be read when it was made%s\n", subject(r, disks), notDone(r, disks, "checked"))
 		return errBadSectors
 	}
-	cmd.Printf("%s can be restored%s\n", subject(r, disks), notDone(r, disks, "checked"))
+	p.printf("%s can be restored%s\n", subject(r, disks), notDone(r, disks, "checked"))
 	return nil
 }
 
-func verifyImage(cmd *cobra.Command, s *store.Locked, p *progressLine, r *image.Record, d *image.RecordedDisk, damaged store.Damages) error {
-	found, err := s.Verify(cmd.Context(), r, d.Name, cpu.Count(), func(done int64) { p.tell("check "+d.Name, done, d.Data) })
-	p.end()
+func verifyImage(ctx context.Context, p printer, s *store.Locked, line *progressLine, r *image.Record, d *image.RecordedDisk, damaged store.Damages) error {
+	found, err := s.Verify(ctx, r, d.Name, cpu.Count(), func(done int64) { line.tell("check "+d.Name, done, d.Data) })
+	line.end()
 	switch {
 	case err != nil:
 		return err
@@ -117,14 +118,14 @@ func verifyImage(cmd *cobra.Command, s *store.Locked, p *progressLine, r *image.
 	if len(d.Bad) > 0 {
 		state = "as it was made, with zeros for unreadable sectors"
 	}
-	cmd.Printf("%s: image %s is %s: %s of data\n", d.Name, d.Root, state, bytesText(d.Data))
+	p.printf("%s: image %s is %s: %s of data\n", d.Name, d.Root, state, bytesText(d.Data))
 	return nil
 }
 
 // errDiffer is what a comparison ends with that found differences.
 var errDiffer = &exitError{exitDiffer, errors.New("disk and image differ")}
 
-func verifyDisks(cmd *cobra.Command, s *store.Locked, r *image.Record, sel store.Selector, args []string) error {
+func verifyDisks(ctx context.Context, p printer, s *store.Locked, r *image.Record, sel store.Selector, args []string) error {
 	disks, err := pairTargets(r, sel, args)
 	if err != nil {
 		return err
@@ -140,13 +141,13 @@ func verifyDisks(cmd *cobra.Command, s *store.Locked, r *image.Record, sel store
 	for _, d := range disks {
 		plan = append(plan, progress.Work{Disk: d.Name, Pass: "compare", Bytes: d.Data})
 	}
-	p := newProgress(cmd.ErrOrStderr(), plan...)
+	line := newProgress(p.err, plan...)
 	for i := range disks {
 		d := &disks[i]
-		p.of(d.Name)
-		same, err := verifyDisk(cmd, s, p, r, d)
+		line.of(d.Name)
+		same, err := verifyDisk(ctx, p, s, line, r, d)
 		switch {
-		case err != nil && cmd.Context().Err() != nil:
+		case err != nil && ctx.Err() != nil:
 			return err
 		case err != nil:
 			errs = append(errs, fmt.Errorf("%s: %w", d.Name, err))
@@ -159,12 +160,12 @@ func verifyDisks(cmd *cobra.Command, s *store.Locked, r *image.Record, sel store
 	case len(errs) > 0:
 		return errors.Join(errs...)
 	case len(differ) > 0:
-		cmd.Printf("%s backup %s of %s%s\n", differing(differ), r.ID, r.Box, notDone(r, did, "compared"))
+		p.printf("%s backup %s of %s%s\n", differing(differ), r.ID, r.Box, notDone(r, did, "compared"))
 		return errDiffer
 	case len(did) < len(r.Disks):
-		cmd.Printf("the disk holds %s%s\n", subject(r, did), notDone(r, did, "compared"))
+		p.printf("the disk holds %s%s\n", subject(r, did), notDone(r, did, "compared"))
 	default:
-		cmd.Printf("the disks hold %s\n", subject(r, did))
+		p.printf("the disks hold %s\n", subject(r, did))
 	}
 	if hasZeros(did) {
 		return errBadSectors
@@ -179,45 +180,45 @@ func differing(names []string) string {
 	return strings.Join(names, ", ") + " differ from"
 }
 
-func verifyDisk(cmd *cobra.Command, s *store.Locked, p *progressLine, r *image.Record, d *restoring) (same bool, err error) {
+func verifyDisk(ctx context.Context, p printer, s *store.Locked, line *progressLine, r *image.Record, d *restoring) (same bool, err error) {
 	t, err := openLocal(d.path, sectorOf(d), false, true)
 	if err != nil {
 		return false, err
 	}
 	defer t.close()
 	if t.user != "" {
-		cmd.PrintErrf("testbox: warning: %s is in use %s; it may change while it is compared\n", d.path, t.user)
+		p.warnf("%s is in use %s; it may change while it is compared", d.path, t.user)
 	}
-	im, err := openImage(cmd.Context(), s, r, d.RecordedDisk)
+	im, err := openImage(ctx, s, r, d.RecordedDisk)
 	if err != nil {
 		return false, err
 	}
 	defer im.Close()
-	j := copier.StoredJob(cmd.Context(), d.Name, im, t)
-	j.Fit = fitting(d, func(format string, args ...any) { p.end(); cmd.PrintErrf(format+"\n", args...) })
+	j := copier.StoredJob(ctx, d.Name, im, t)
+	j.Fit = fitting(d, func(format string, args ...any) { line.end(); p.tellf(format, args...) })
 	layout := usedmap.ParseLayout(im.Root.Layout)
 	tally := layout.Tally()
-	opt := t.options(p)
+	opt := t.options(line)
 	opt.Differs = tally.Add
-	receipt, err := copier.Verify(cmd.Context(), j, opt)
-	p.end()
+	receipt, err := copier.Verify(ctx, j, opt)
+	line.end()
 	if err != nil {
 		return false, err
 	}
-	printCompared(cmd, d, &receipt, tally)
+	printCompared(p, d, &receipt, tally)
 	return receipt.Verified == receipt.Read && len(receipt.Differ) == 0 && len(receipt.Bad) == 0, nil
 }
 
 // printCompared says how much of a disk differs from its image, and where.
-func printCompared(cmd *cobra.Command, d *restoring, r *image.Receipt, t *usedmap.Tally) {
+func printCompared(p printer, d *restoring, r *image.Receipt, t *usedmap.Tally) {
 	if len(r.Differ) == 0 {
-		cmd.Printf("%s: %s: nothing differs in %s\n", d.Name, d.path, bytesText(r.Read))
+		p.printf("%s: %s: nothing differs in %s\n", d.Name, d.path, bytesText(r.Read))
 	}
 	for i, line := range copier.DifferText(r, t) {
 		if i == 0 {
 			line = d.path + ": " + line
 		}
-		cmd.Printf("%s: %s\n", d.Name, line)
+		p.printf("%s: %s\n", d.Name, line)
 	}
-	sayBad(cmd, d.Name, r.Bad, d.path+" cannot be read there, so it does not hold the image")
+	sayBad(p, d.Name, r.Bad, d.path+" cannot be read there, so it does not hold the image")
 }

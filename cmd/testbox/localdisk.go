@@ -85,9 +85,9 @@ func (d *localDisk) identify() {
 }
 
 // options are those of all work on the disk.
-func (d *localDisk) options(p *progressLine) copier.Options {
+func (d *localDisk) options(line *progressLine) copier.Options {
 	return copier.Options{
-		Progress: p.tell, SectorSize: d.identity.SectorSize, Alloc: disk.AlignedBuffer,
+		Progress: line.tell, SectorSize: d.identity.SectorSize, Alloc: disk.AlignedBuffer,
 		Medium: func(err error) bool { return errors.Is(err, disk.ErrMedium) },
 	}
 }

@@ -94,11 +94,16 @@ fails leaves the earlier ones as they were, and boxes that run one keep it.`,
 			// What is made is read by the TFTP server and by every box, whatever
 			// the umask of the shell is.
 			syscall.Umask(0o022)
-			build, err := o.build(cmd, exportDir(args))
+			for _, name := range []string{"ssh-key", "password-file", "packages"} {
+				if cmd.Flags().Changed(name) {
+					o.logins = append(o.logins, name)
+				}
+			}
+			build, err := o.build(printerOf(cmd), exportDir(args))
 			if err != nil {
 				return err
 			}
-			return maintenanceBuild(cmd, tftpArea(exportDir(args)), build)
+			return maintenanceBuild(cmd.Context(), printerOf(cmd), tftpArea(exportDir(args)), build)
 		},
 	}
 	f := cmd.Flags()
@@ -116,20 +121,19 @@ fails leaves the earlier ones as they were, and boxes that run one keep it.`,
 type buildOptions struct {
 	form, agent, password string
 	keys, packages        []string
+	logins                []string // flags that were given and are for the form debian alone
 }
 
 // buildFunc builds a maintenance system.
 type buildFunc func(context.Context) (*maintos.Result, error)
 
 // build checks the flags and makes what builds the form into the areas in dir.
-func (o buildOptions) build(cmd *cobra.Command, dir string) (buildFunc, error) {
-	common := maintos.Options{TFTP: tftpArea(dir), Agent: o.agent, Say: func(format string, args ...any) { cmd.PrintErrf(format+"\n", args...) }}
+func (o buildOptions) build(p printer, dir string) (buildFunc, error) {
+	common := maintos.Options{TFTP: tftpArea(dir), Agent: o.agent, Say: func(format string, args ...any) { p.tellf(format, args...) }}
 	switch bootcfg.Form(o.form) {
 	case bootcfg.FormRAM:
-		for _, name := range []string{"ssh-key", "password-file", "packages"} {
-			if cmd.Flags().Changed(name) {
-				return nil, wrong("--%s is for --form debian; in the form ram there is nobody to log in to", name)
-			}
+		if len(o.logins) > 0 {
+			return nil, wrong("--%s is for --form debian; in the form ram there is nobody to log in to", o.logins[0])
 		}
 		return func(ctx context.Context) (*maintos.Result, error) { return maintos.Build(ctx, common) }, nil
 	case bootcfg.FormDebian:
@@ -138,10 +142,10 @@ func (o buildOptions) build(cmd *cobra.Command, dir string) (buildFunc, error) {
 			return nil, err
 		}
 		if len(opt.SSHKeys) == 0 && opt.Password == "" {
-			cmd.PrintErrf("WARNING: nobody will be able to log in to a box in rescue; give --ssh-key FILE, or --password-file FILE\n")
+			p.warnf("nobody will be able to log in to a box in rescue; give --ssh-key FILE, or --password-file FILE")
 		}
 		if opt.Password != "" {
-			cmd.PrintErrf("WARNING: every box can read the password's hash, and guess; do not use the password elsewhere\n")
+			p.warnf("every box can read the password's hash, and guess; do not use the password elsewhere")
 		}
 		return func(ctx context.Context) (*maintos.Result, error) { return maintos.BuildDebian(ctx, opt) }, nil
 	}
@@ -188,8 +192,8 @@ func agentBeside() (string, error) {
 	return filepath.Join(filepath.Dir(self), "testbox-maintenance"), err
 }
 
-func maintenanceBuild(cmd *cobra.Command, tftp string, build buildFunc) error {
-	r, err := build(cmd.Context())
+func maintenanceBuild(ctx context.Context, p printer, tftp string, build buildFunc) error {
+	r, err := build(ctx)
 	var input *maintos.InputError
 	if errors.As(err, &input) {
 		return wrong("%w", err)
@@ -201,13 +205,13 @@ func maintenanceBuild(cmd *cobra.Command, tftp string, build buildFunc) error {
 		return err
 	}
 	for _, n := range r.Notes {
-		cmd.PrintErrf("WARNING: %s\n", n)
+		p.warnf("%s", n)
 	}
 	what := "built"
 	if r.Existed {
 		what = "was built before and is whole:"
 	}
-	fmt.Fprintf(cmd.OutOrStdout(), "%s %s (kernel %s, %.1f MB)\n", what, r.Version.Version, r.Version.Kernel, float64(r.Size)/1e6)
+	fmt.Fprintf(p.out, "%s %s (kernel %s, %.1f MB)\n", what, r.Version.Version, r.Version.Kernel, float64(r.Size)/1e6)
 	return nil
 }
 

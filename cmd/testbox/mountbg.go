@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -10,7 +11,6 @@ import (
 	"path/filepath"
 	"syscall"
 
-	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 )
 
@@ -24,7 +24,7 @@ const (
 
 // mountInBackground starts the second process, and returns when the mount is
 // there or it has failed.
-func mountInBackground(cmd *cobra.Command, storeDir, arg, dir string) error {
+func mountInBackground(ctx context.Context, p printer, storeDir, arg, dir string) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
@@ -46,7 +46,7 @@ func mountInBackground(cmd *cobra.Command, storeDir, arg, dir string) error {
 	child := exec.Command(self, "image", "mount", "--foreground", "--"+tellFlag, "--store", storeDir, "--", arg, dir)
 	child.Args[0] = os.Args[0]
 	child.Dir = "/"
-	child.Stdout, child.Stderr, child.ExtraFiles = cmd.OutOrStdout(), cmd.ErrOrStderr(), []*os.File{tell}
+	child.Stdout, child.Stderr, child.ExtraFiles = p.out, p.err, []*os.File{tell}
 	child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := errors.Join(child.Start(), tell.Close()); err != nil {
 		return err
@@ -61,7 +61,7 @@ func mountInBackground(cmd *cobra.Command, storeDir, arg, dir string) error {
 		if ok {
 			return nil
 		}
-	case <-cmd.Context().Done():
+	case <-ctx.Done():
 		child.Process.Signal(syscall.SIGTERM)
 	}
 	return saidBy(child.Wait())

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 )
 
@@ -167,7 +166,7 @@ func isPseudo(folder string) bool {
 
 // warnRoom warns, before hours of writing, of file systems that have less room
 // than new files of these lengths need there. One that compresses may need less.
-func warnRoom(cmd *cobra.Command, need map[string]int64) {
+func warnRoom(p printer, need map[string]int64) {
 	type room struct {
 		folder     string
 		need, free int64
@@ -193,7 +192,7 @@ func warnRoom(cmd *cobra.Command, need map[string]int64) {
 	}
 	for _, dev := range all {
 		if r := of[dev]; r.need > r.free {
-			cmd.PrintErrf("testbox: warning: %s has %s free, and what is written there needs about %s\n",
+			p.warnf("%s has %s free, and what is written there needs about %s",
 				r.folder, bytesText(r.free), bytesText(r.need))
 		}
 	}

@@ -8,10 +8,15 @@ import (
 )
 
 // printer is the voice of a command. What it was asked for goes to stdout, what
-// has to be said beside that goes to stderr.
-type printer struct{ out, err io.Writer }
+// has to be said beside that goes to stderr. Answers to its questions come from in.
+type printer struct {
+	in       io.Reader
+	out, err io.Writer
+}
 
-func printerOf(cmd *cobra.Command) printer { return printer{cmd.OutOrStdout(), cmd.ErrOrStderr()} }
+func printerOf(cmd *cobra.Command) printer {
+	return printer{cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr()}
+}
 
 // printf writes to stdout.
 func (p printer) printf(format string, args ...any) { fmt.Fprintf(p.out, format, args...) }
@@ -22,4 +27,8 @@ func (p printer) notef(format string, args ...any) {
 }
 
 // warnf writes a line to stderr about something that can do harm.
-func (p printer) warnf(format string, args ...any) { p.notef("WARNING: "+format, args...) }
+func (p printer) warnf(format string, args ...any) { p.notef("warning: "+format, args...) }
+
+// tellf writes a line to stderr that begins with what it is about, such as a
+// disk.
+func (p printer) tellf(format string, args ...any) { fmt.Fprintf(p.err, format+"\n", args...) }

@@ -10,8 +10,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/spf13/cobra"
-
 	"testbox-imaging/internal/chunk"
 	"testbox-imaging/internal/copier"
 	"testbox-imaging/internal/disk"
@@ -79,15 +77,15 @@ func pairTargets(r *image.Record, sel store.Selector, targets []string) ([]resto
 
 // openTargets opens all images, and the targets that are there. A file that is
 // still to be made is looked at only.
-func openTargets(cmd *cobra.Command, s *store.Locked, r *image.Record, dir string, disks []restoring) error {
+func openTargets(ctx context.Context, s *store.Locked, r *image.Record, dir string, disks []restoring) error {
 	for i := range disks {
 		d := &disks[i]
 		var err error
-		if d.im, err = openImage(cmd.Context(), s, r, d.RecordedDisk); err != nil {
+		if d.im, err = openImage(ctx, s, r, d.RecordedDisk); err != nil {
 			return err
 		}
 		if err = d.notInStore(dir); err == nil {
-			err = d.mayBeTarget(cmd.Context())
+			err = d.mayBeTarget(ctx)
 		}
 		if err == nil && !d.isNew() {
 			d.target, err = openLocal(d.path, sectorOf(d), true, false)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -55,7 +56,9 @@ not true, backups that were reported as done can be lost.`,
   testbox store init --s3 's3://images/lab1?endpoint=https://minio.lab:9000' /var/lib/testbox-store`,
 		Args:              func(_ *cobra.Command, args []string) error { return storeArg(&o, args) },
 		ValidArgsFunction: completeFolder,
-		RunE:              func(cmd *cobra.Command, _ []string) error { return runStoreInit(cmd, o.dir, url, only) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return runStoreInit(cmd.Context(), printerOf(cmd), o.dir, url, only)
+		},
 	}
 	o.add(cmd)
 	cmd.Flags().StringVar(&url, "s3", "", "`URL` of the bucket, with endpoint=URL and region=NAME behind a question mark")
@@ -63,7 +66,7 @@ not true, backups that were reported as done can be lost.`,
 	return cmd
 }
 
-func runStoreInit(cmd *cobra.Command, path, url string, only bool) error {
+func runStoreInit(ctx context.Context, p printer, path, url string, only bool) error {
 	if only && url == "" {
 		return wrong("--%s is for stores in object storage: give --s3 too", onlyWriter)
 	}
@@ -81,14 +84,14 @@ func runStoreInit(cmd *cobra.Command, path, url string, only bool) error {
 		return err
 	}
 	if url == "" {
-		err = store.InitDir(cmd.Context(), path)
+		err = store.InitDir(ctx, path)
 	} else if err = (durable.OS{}).MkdirAll(path, 0o700); err == nil {
-		err = initRemote(cmd, path, &remote{url: url, onlyWriter: only})
+		err = initRemote(ctx, p, path, &remote{url: url, onlyWriter: only})
 	}
 	if err != nil {
 		return err
 	}
-	cmd.Printf("the store in %s is ready\n", path)
+	p.printf("the store in %s is ready\n", path)
 	return nil
 }
 
@@ -125,7 +128,7 @@ one needs is not known. A plan that is made while a backup runs leaves out what 
   testbox store gc --yes`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return o.with(cmd, !yes, func(s *store.Locked) error {
+			return o.with(cmd.Context(), printerOf(cmd), !yes, func(s *store.Locked) error {
 				plan, err := s.PlanGC(cmd.Context())
 				if err != nil {
 					return err
@@ -163,10 +166,10 @@ stores.`,
 		Example: `  testbox store rebuild-index --store /srv/testbox-store`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := restoreName(cmd, o.dir); err != nil {
+			if err := restoreName(cmd.Context(), printerOf(cmd), o.dir); err != nil {
 				return err
 			}
-			return o.with(cmd, false, func(s *store.Locked) error {
+			return o.with(cmd.Context(), printerOf(cmd), false, func(s *store.Locked) error {
 				if err := s.RebuildIndex(cmd.Context()); err != nil {
 					return err
 				}
@@ -181,12 +184,12 @@ stores.`,
 
 // restoreName writes the file that makes a folder a store anew, if that is
 // needed.
-func restoreName(cmd *cobra.Command, path string) error {
+func restoreName(ctx context.Context, p printer, path string) error {
 	r, err := readRemote(path)
 	if err != nil {
 		return err
 	}
-	place, err := r.open(cmd.Context(), path)
+	place, err := r.open(ctx, path)
 	if err != nil {
 		return err
 	}
@@ -194,7 +197,7 @@ func restoreName(cmd *cobra.Command, path string) error {
 	if place != nil {
 		blobs = place.Blobs
 	}
-	restored, err := store.RestoreName(cmd.Context(), path, blobs)
+	restored, err := store.RestoreName(ctx, path, blobs)
 	switch {
 	case errors.Is(err, store.ErrNoStore):
 		return noStore(fmt.Errorf("%s: %w", path, err), path, r)
@@ -203,7 +206,7 @@ func restoreName(cmd *cobra.Command, path string) error {
 	case err != nil:
 		return fmt.Errorf("%s: %w", path, err)
 	case restored:
-		cmd.Println("the file `store` is written anew")
+		p.printf("the file `store` is written anew\n")
 	}
 	return nil
 }

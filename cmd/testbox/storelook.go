@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -29,15 +30,15 @@ deleted.`,
 		Example: `  testbox store stats`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return o.with(cmd, true, func(s *store.Locked) error {
+			return o.with(cmd.Context(), printerOf(cmd), true, func(s *store.Locked) error {
 				st, err := s.Stats(cmd.Context())
 				if err != nil {
 					return err
 				}
 				if asJSON {
-					return printJSON(cmd, st)
+					return printJSON(printerOf(cmd), st)
 				}
-				printStats(cmd, st)
+				printStats(printerOf(cmd), st)
 				return nil
 			})
 		},
@@ -47,22 +48,22 @@ deleted.`,
 	return cmd
 }
 
-func printStats(cmd *cobra.Command, st *store.Stats) {
-	cmd.Printf("%s of %s: disks of %s, with %s of data\n", words.Count(st.Backups, "backup"), words.Count(len(st.Boxes), "box", "boxes"),
+func printStats(p printer, st *store.Stats) {
+	p.printf("%s of %s: disks of %s, with %s of data\n", words.Count(st.Backups, "backup"), words.Count(len(st.Boxes), "box", "boxes"),
 		bytesText(st.Disks), bytesText(st.Data))
-	cmd.Printf("%s in %s with %s; a byte stored stands for %.1f of data\n", bytesText(st.Stored), words.Count(st.Packs, "pack"),
+	p.printf("%s in %s with %s; a byte stored stands for %.1f of data\n", bytesText(st.Stored), words.Count(st.Packs, "pack"),
 		words.Count(st.Objects, "object"), st.Ratio())
-	cmd.Printf("\nall files: %s\n", bytesText(st.Files))
+	p.printf("\nall files: %s\n", bytesText(st.Files))
 	for _, part := range statParts(st) {
 		if part.bytes != 0 || part.always {
-			cmd.Printf("%12s  %s\n", bytesText(part.bytes), part.what)
+			p.printf("%12s  %s\n", bytesText(part.bytes), part.what)
 		}
 	}
 	if st.Damaged > 0 || st.Bad > 0 {
-		cmd.Printf("damaged: %s, %s; `testbox store scrub` says what they cost\n", words.Count(st.Damaged, "record"), words.Count(st.Bad, "object"))
+		p.printf("damaged: %s, %s; `testbox store scrub` says what they cost\n", words.Count(st.Damaged, "record"), words.Count(st.Bad, "object"))
 	}
 	if st.Lacking > 0 {
-		cmd.Printf("%s damaged in the store; `testbox image list` shows which\n", words.Count(st.Lacking, "backup")+" "+words.Verb(st.Lacking, "is", "are"))
+		p.printf("%s damaged in the store; `testbox image list` shows which\n", words.Count(st.Lacking, "backup")+" "+words.Verb(st.Lacking, "is", "are"))
 	}
 	var b strings.Builder
 	tab := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
@@ -72,7 +73,7 @@ func printStats(cmd *cobra.Command, st *store.Stats) {
 	}
 	tab.Flush()
 	if len(st.Boxes) > 0 {
-		cmd.Print(b.String())
+		p.printf("%s", b.String())
 	}
 }
 
@@ -114,10 +115,10 @@ until they are found whole. The exit code is 1 if something is damaged.`,
 		Example: `  testbox store scrub`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return o.with(cmd, false, func(s *store.Locked) error {
-				p := newProgress(cmd.ErrOrStderr())
-				report, err := s.Scrub(cmd.Context(), func(at store.ScrubProgress) { p.tellOther("read", at.Bytes, at.Total) })
-				p.end()
+			return o.with(cmd.Context(), printerOf(cmd), false, func(s *store.Locked) error {
+				line := newProgress(cmd.ErrOrStderr())
+				report, err := s.Scrub(cmd.Context(), func(at store.ScrubProgress) { line.tellOther("read", at.Bytes, at.Total) })
+				line.end()
 				if err != nil {
 					return unscrubbed(report, err)
 				}
@@ -172,13 +173,13 @@ does that. A store cannot be copied onto itself.`,
 			if sameRemote(o.dir, args[0]) { // of which only one folder could be written to
 				return refused("%w", store.ErrSame)
 			}
-			return o.with(cmd, true, func(s *store.Locked) (err error) {
-				dst, err := openStore(cmd, args[0], false)
+			return o.with(cmd.Context(), printerOf(cmd), true, func(s *store.Locked) (err error) {
+				dst, err := openStore(cmd.Context(), printerOf(cmd), args[0], false)
 				if err != nil {
 					return err
 				}
-				defer closing(cmd, dst, &err)
-				return runStoreCopy(cmd, s, dst, args[1:])
+				defer closing(cmd.Context(), printerOf(cmd), dst, &err)
+				return runStoreCopy(cmd.Context(), printerOf(cmd), s, dst, args[1:])
 			})
 		},
 	}
@@ -186,8 +187,8 @@ does that. A store cannot be copied onto itself.`,
 	return cmd
 }
 
-func runStoreCopy(cmd *cobra.Command, s, dst *store.Locked, args []string) error {
-	wanted, damaged, err := s.Records(cmd.Context())
+func runStoreCopy(ctx context.Context, p printer, s, dst *store.Locked, args []string) error {
+	wanted, damaged, err := s.Records(ctx)
 	if err != nil {
 		return err
 	}
@@ -196,17 +197,17 @@ func runStoreCopy(cmd *cobra.Command, s, dst *store.Locked, args []string) error
 			return err
 		}
 	}
-	p := newProgress(cmd.ErrOrStderr())
+	line := newProgress(p.err)
 	var last store.CopyProgress
-	err = s.Copy(cmd.Context(), dst.Store, wanted, damaged, func(at store.CopyProgress) {
+	err = s.Copy(ctx, dst.Store, wanted, damaged, func(at store.CopyProgress) {
 		last = at
-		p.tellOther(fmt.Sprintf("copy %d of %s", min(at.Done+1, at.Total), words.Count(at.Total, "backup")), at.Bytes, 0)
+		line.tellOther(fmt.Sprintf("copy %d of %s", min(at.Done+1, at.Total), words.Count(at.Total, "backup")), at.Bytes, 0)
 	})
-	p.end()
+	line.end()
 	if errors.Is(err, store.ErrSame) {
 		return refused("%w", err)
 	}
-	cmd.Printf("%d of %s %s in the copy, %d of them %s there; sent %s, %s\n", last.Done, words.Count(last.Total, "backup"), words.Verb(last.Done, "is", "are"),
+	p.printf("%d of %s %s in the copy, %d of them %s there; sent %s, %s\n", last.Done, words.Count(last.Total, "backup"), words.Verb(last.Done, "is", "are"),
 		last.Present, words.Verb(last.Present, "was", "were"), words.Count(last.Objects, "object"), bytesText(last.Bytes))
 	return err
 }

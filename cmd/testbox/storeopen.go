@@ -37,28 +37,28 @@ func (o *storeFlag) add(cmd *cobra.Command) {
 
 // open opens the store. Errors of a store that another process has are
 // refusals.
-func (o *storeFlag) open(cmd *cobra.Command, readOnly bool) (*store.Locked, error) {
-	return openStore(cmd, o.dir, readOnly)
+func (o *storeFlag) open(ctx context.Context, p printer, readOnly bool) (*store.Locked, error) {
+	return openStore(ctx, p, o.dir, readOnly)
 }
 
 // with opens the store for what do does, and closes it.
-func (o *storeFlag) with(cmd *cobra.Command, readOnly bool, do func(*store.Locked) error) (err error) {
-	s, err := o.open(cmd, readOnly)
+func (o *storeFlag) with(ctx context.Context, p printer, readOnly bool, do func(*store.Locked) error) (err error) {
+	s, err := o.open(ctx, p, readOnly)
 	if err != nil {
 		return err
 	}
-	defer closing(cmd, s, &err)
+	defer closing(ctx, p, s, &err)
 	return do(s)
 }
 
-func openStore(cmd *cobra.Command, dir string, readOnly bool) (*store.Locked, error) {
+func openStore(ctx context.Context, p printer, dir string, readOnly bool) (*store.Locked, error) {
 	r, err := readRemote(dir)
 	if errors.Is(err, unix.ENOTDIR) {
 		return nil, wrong("%s is no folder, and a store is one", dir)
 	}
 	var s *store.Locked
 	if err == nil {
-		s, err = openPlace(cmd, dir, r, readOnly)
+		s, err = openPlace(ctx, p, dir, r, readOnly)
 	}
 	if errors.Is(err, fs.ErrPermission) {
 		err = fmt.Errorf("%w; run this as the user that the store belongs to, or as root", err)
@@ -68,14 +68,14 @@ func openStore(cmd *cobra.Command, dir string, readOnly bool) (*store.Locked, er
 
 // openPlace opens the store of a folder whose packs are in a remote place; nil
 // is the folder.
-func openPlace(cmd *cobra.Command, dir string, r *remote, readOnly bool) (*store.Locked, error) {
-	place, err := r.open(cmd.Context(), dir)
+func openPlace(ctx context.Context, p printer, dir string, r *remote, readOnly bool) (*store.Locked, error) {
+	place, err := r.open(ctx, dir)
 	if err != nil {
 		return nil, err
 	}
-	s, err := store.OpenDir(cmd.Context(), dir, place, readOnly, func(format string, args ...any) {
+	s, err := store.OpenDir(ctx, dir, place, readOnly, func(format string, args ...any) {
 		clearLine()
-		cmd.PrintErrf("testbox: warning: "+format+"\n", args...)
+		p.warnf(""+format+"\n", args...)
 	})
 	switch {
 	case errors.Is(err, store.ErrNoStore):
@@ -105,10 +105,10 @@ func noStore(err error, dir string, r *remote) error {
 // closing notes in the store what was found damaged, closes it, and adds an
 // error of that to the command's. To one that is of damage it adds what to do
 // about it.
-func closing(cmd *cobra.Command, s *store.Locked, err *error) {
+func closing(ctx context.Context, p printer, s *store.Locked, err *error) {
 	lost := errors.Is(*err, object.ErrDamaged) || errors.Is(*err, chunk.ErrMissing)
-	if cmd.Context().Err() == nil {
-		sayUnnoted(cmd, s.NoteFound(cmd.Context(), lost))
+	if ctx.Err() == nil {
+		sayUnnoted(p, s.NoteFound(ctx, lost))
 	}
 	if lost && !errors.Is(*err, errScrub) {
 		*err = errors.Join(*err, errScrub)
@@ -119,10 +119,10 @@ func closing(cmd *cobra.Command, s *store.Locked, err *error) {
 }
 
 // allRecords reads all records, and says which are damaged.
-func allRecords(cmd *cobra.Command, s *store.Locked) ([]*image.Record, []*store.RecordError, error) {
-	rs, damaged, err := s.Records(cmd.Context())
+func allRecords(ctx context.Context, p printer, s *store.Locked) ([]*image.Record, []*store.RecordError, error) {
+	rs, damaged, err := s.Records(ctx)
 	for _, d := range damaged {
-		cmd.PrintErrf("testbox: warning: %v\n", d)
+		p.warnf("%v", d)
 	}
 	return rs, damaged, err
 }
@@ -130,12 +130,12 @@ func allRecords(cmd *cobra.Command, s *store.Locked) ([]*image.Record, []*store.
 // pick finds the backup that an argument means. A box alone means its baseline,
 // or the latest backup if there is none; a baseline that is not the latest is
 // said, for who did not think of it.
-func pick(cmd *cobra.Command, s *store.Locked, arg string) (*image.Record, store.Selector, error) {
+func pick(ctx context.Context, p printer, s *store.Locked, arg string) (*image.Record, store.Selector, error) {
 	sel, err := store.ParseSelector(arg)
 	if err != nil {
 		return nil, sel, wrong("%w", err)
 	}
-	rs, damaged, err := allRecords(cmd, s)
+	rs, damaged, err := allRecords(ctx, p, s)
 	if err != nil {
 		return nil, sel, err
 	}
@@ -145,13 +145,13 @@ func pick(cmd *cobra.Command, s *store.Locked, arg string) (*image.Record, store
 		return nil, sel, fmt.Errorf("%w; `testbox image list` shows what there is", err)
 	}
 	if err == nil && (sel.When == "" || strings.HasPrefix(sel.When, "latest")) {
-		sayPassedOver(cmd, rs, r, now)
+		sayPassedOver(p, rs, r, now)
 	}
 	if err == nil && sel.When == "" {
 		if latest, err := store.Select(rs, damaged, store.Selector{Box: sel.Box, When: "latest"}, now); err == nil && latest != r {
-			cmd.PrintErrf("%s means its baseline, backup %s; the latest is %s, as %s@latest\n", r.Box, r.ID, latest.ID, r.Box)
+			p.tellf("%s means its baseline, backup %s; the latest is %s, as %s@latest", r.Box, r.ID, latest.ID, r.Box)
 		} else if errors.As(err, new(*store.UnreadableError)) {
-			cmd.PrintErrf("%s means its baseline, backup %s; which one is the latest is not known\n", r.Box, r.ID)
+			p.tellf("%s means its baseline, backup %s; which one is the latest is not known", r.Box, r.ID)
 		}
 	}
 	return r, sel, err
@@ -172,8 +172,8 @@ func choose(rs []*image.Record, damaged []*store.RecordError, sel store.Selector
 }
 
 // pickDisk finds the one disk that an argument means.
-func pickDisk(cmd *cobra.Command, s *store.Locked, arg string) (*image.Record, *image.RecordedDisk, error) {
-	r, sel, err := pick(cmd, s, arg)
+func pickDisk(ctx context.Context, p printer, s *store.Locked, arg string) (*image.Record, *image.RecordedDisk, error) {
+	r, sel, err := pick(ctx, p, s, arg)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -268,7 +268,7 @@ func completeImages(o *storeFlag) func(*cobra.Command, []string, string) ([]stri
 		if cmd.Context() == nil {
 			cmd.SetContext(context.Background())
 		}
-		s, err := openStore(cmd, o.dir, true)
+		s, err := openStore(cmd.Context(), printerOf(cmd), o.dir, true)
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}

@@ -111,12 +111,12 @@ func sameRemote(dir, other string) bool {
 
 // initRemote makes a store in object storage and its folder, which becomes the
 // owner; or only the folder, if the store is there.
-func initRemote(cmd *cobra.Command, dir string, r *remote) error {
-	place, err := r.open(cmd.Context(), dir)
+func initRemote(ctx context.Context, p printer, dir string, r *remote) error {
+	place, err := r.open(ctx, dir)
 	if err != nil {
 		return err
 	}
-	made, err := makeRemote(cmd.Context(), place)
+	made, err := makeRemote(ctx, place)
 	if errors.Is(err, store.ErrNameLost) { // the folder is what `store rebuild-index` needs
 		return errors.Join(err, r.write(dir))
 	}
@@ -129,10 +129,10 @@ func initRemote(cmd *cobra.Command, dir string, r *remote) error {
 		return err
 	}
 	if !made {
-		cmd.PrintErrf("testbox: there is a store at %s already; %s becomes a folder for it, which can read. %s\n", r.url, dir, whoOwns(cmd.Context(), place))
+		p.notef("there is a store at %s already; %s becomes a folder for it, which can read. %s", r.url, dir, whoOwns(ctx, place))
 		return nil
 	}
-	s, err := openPlace(cmd, dir, r, false) // as its owner
+	s, err := openPlace(ctx, p, dir, r, false) // as its owner
 	if err != nil {
 		return err
 	}
@@ -196,7 +196,7 @@ were reported as done can be lost.`,
 			if cmd.Flags().Changed(onlyWriter) {
 				declared = &only
 			}
-			return runStoreTakeOver(cmd, o.dir, declared, yes)
+			return runStoreTakeOver(cmd.Context(), printerOf(cmd), o.dir, declared, yes)
 		},
 	}
 	o.add(cmd)
@@ -205,7 +205,7 @@ were reported as done can be lost.`,
 	return cmd
 }
 
-func runStoreTakeOver(cmd *cobra.Command, dir string, declared *bool, yes bool) error {
+func runStoreTakeOver(ctx context.Context, p printer, dir string, declared *bool, yes bool) error {
 	r, err := readRemote(dir)
 	if err != nil {
 		return err
@@ -218,21 +218,21 @@ func runStoreTakeOver(cmd *cobra.Command, dir string, declared *bool, yes bool) 
 	}
 	r.takeOver = true
 	if !yes {
-		place, err := r.open(cmd.Context(), dir)
+		place, err := r.open(ctx, dir)
 		if err != nil {
 			return err
 		}
-		cmd.Println(whoOwns(cmd.Context(), place))
-		cmd.Println("nothing was done; --yes makes this folder the owner")
+		p.printf("%s\n", whoOwns(ctx, place))
+		p.printf("nothing was done; --yes makes this folder the owner\n")
 		return nil
 	}
-	s, err := openPlace(cmd, dir, r, false)
+	s, err := openPlace(ctx, p, dir, r, false)
 	if err != nil {
 		return err
 	}
 	if err := errors.Join(r.write(dir), s.Close()); err != nil {
 		return err
 	}
-	cmd.Printf("the folder %s is the owner now\n", dir)
+	p.printf("the folder %s is the owner now\n", dir)
 	return nil
 }
