@@ -12,7 +12,7 @@ import (
 //	 0  16 bytes of the name
 //	16  u24 number of the pack
 //	19  u8  length to read, in units of lenUnit
-//	20  u32 offset * 16 + kind * 4 + flags
+//	20  u32 offset * 16 + kind * 4 + 1 if a backup counts on it
 //
 // The first 16 bytes stand for the name: to make two objects that share them
 // takes 2^64 tries, and whoever reads an object compares all of its name.
@@ -34,12 +34,20 @@ func newEntry(key object.Key, l Loc) (e entry) {
 
 func (e *entry) bits() uint32      { return binary.LittleEndian.Uint32(e[20:]) }
 func (e *entry) kind() object.Kind { return object.Kind(e.bits() >> 2 & 3) }
-func (e *entry) flags() Flag       { return Flag(e.bits() & 3) }
-func (e *entry) setFlags(f Flag)   { binary.LittleEndian.PutUint32(e[20:], e.bits()&^3|uint32(f)) }
+func (e *entry) marks() uint32     { return e.bits() & 3 }
+func (e *entry) touched() bool     { return e.bits()&1 != 0 }
 func (e *entry) pack() uint32      { return binary.LittleEndian.Uint32(e[16:]) & MaxPack }
 func (e *entry) loc() Loc          { return Loc{e.pack(), e.bits() >> 4, int(e[19]) * lenUnit} }
 func (e *entry) name() uint64      { return binary.BigEndian.Uint64(e[:]) }
-func (e *entry) item() Item        { return Item{[16]byte(e[:16]), e.kind(), e.loc(), e.flags()} }
+func (e *entry) item() Item        { return Item{[16]byte(e[:16]), e.kind(), e.loc(), e.touched()} }
+
+func (e *entry) setTouched(is bool) {
+	bits := e.bits() &^ 3
+	if is {
+		bits |= 1
+	}
+	binary.LittleEndian.PutUint32(e[20:], bits)
+}
 
 // compare orders entries by name, then kind.
 func (e *entry) compare(o *entry) int {

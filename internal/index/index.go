@@ -23,21 +23,12 @@ const (
 	MaxOff  = 1 << 28
 )
 
-// Flag is a mark on an object that whoever uses the index sets.
-type Flag uint8
-
-// The flags.
-const (
-	Touched Flag = 1 // a backup that is not committed yet counts on the object
-	Live    Flag = 2 // a record reaches the object
-)
-
 // Item is an object as the index knows it.
 type Item struct {
-	Prefix [16]byte // of the name
-	Kind   object.Kind
-	Loc    Loc
-	Flags  Flag
+	Prefix  [16]byte // of the name
+	Kind    object.Kind
+	Loc     Loc
+	Touched bool // a backup that is not committed yet counts on it
 }
 
 // Index is not safe for concurrent use. The zero value is empty.
@@ -45,6 +36,7 @@ type Index struct {
 	shards [][]entry // by the first bits of the name; sorted
 	bits   int       // of the name; there are 2^bits shards
 	n      int
+	sides  []side // kept up to date
 }
 
 // perShard is how many entries the shards have on average, at most. An insert
@@ -63,11 +55,14 @@ func (x *Index) fit(n int) {
 	if bits == x.bits && x.shards != nil {
 		return
 	}
-	old := x.shards
+	old, from := x.shards, x.lengths()
 	x.shards, x.bits = make([][]entry, 1<<bits), bits
 	for i, s := range old {
 		x.load(s)
 		old[i] = nil // the garbage collector can have it now
+	}
+	for _, side := range x.sides {
+		side.regroup(from, x.lengths())
 	}
 }
 
@@ -86,15 +81,21 @@ func (x *Index) load(sorted []entry) {
 // Len is how many objects there are.
 func (x *Index) Len() int { return x.n }
 
-// entry gives an object's, nil if it is not there.
-func (x *Index) entry(key object.Key) *entry {
+// find gives the place of an object: its shard, and where in it.
+func (x *Index) find(key object.Key) (shard, i int, there bool) {
 	if x.n == 0 {
-		return nil
+		return 0, 0, false
 	}
 	e := newEntry(key, Loc{})
-	s := *x.shard(&e)
-	if i, there := search(s, &e, x.bits); there {
-		return &s[i]
+	shard = e.shard(x.bits)
+	i, there = search(x.shards[shard], &e, x.bits)
+	return shard, i, there
+}
+
+// entry gives an object's, nil if it is not there.
+func (x *Index) entry(key object.Key) *entry {
+	if shard, i, there := x.find(key); there {
+		return &x.shards[shard][i]
 	}
 	return nil
 }
@@ -107,7 +108,7 @@ func (x *Index) Get(key object.Key) (Loc, bool) {
 	return Loc{}, false
 }
 
-// Add puts an object in, or says where it is now; it keeps its flags.
+// Add puts an object in, or says where it is now; it keeps its marks.
 func (x *Index) Add(key object.Key, l Loc) error {
 	if l.Pack > MaxPack || l.Off >= MaxOff || key.Kind.Max() == 0 || key.Kind > 3 {
 		return fmt.Errorf("%v in pack %d at %d has no place in the index", key, l.Pack, l.Off)
@@ -117,7 +118,7 @@ func (x *Index) Add(key object.Key, l Loc) error {
 	s := x.shard(&e)
 	i, there := search(*s, &e, x.bits)
 	if there {
-		e.setFlags((*s)[i].flags())
+		e.setTouched((*s)[i].touched())
 		(*s)[i] = e
 		return nil
 	}
@@ -126,42 +127,59 @@ func (x *Index) Add(key object.Key, l Loc) error {
 	}
 	*s = slices.Insert(*s, i, e)
 	x.n++
+	for _, side := range x.sides {
+		side.insert(e.shard(x.bits), i)
+	}
 	return nil
 }
 
 // Remove takes an object out if it is said to be there; another place stays.
 func (x *Index) Remove(key object.Key, pack, off uint32) bool {
-	if x.n == 0 {
-		return false
-	}
-	e := newEntry(key, Loc{})
-	s := x.shard(&e)
-	i, there := search(*s, &e, x.bits)
+	shard, i, there := x.find(key)
 	if !there {
 		return false
 	}
+	s := &x.shards[shard]
 	if l := (*s)[i].loc(); l.Pack != pack || l.Off != off {
 		return false
 	}
 	*s = slices.Delete(*s, i, i+1)
 	x.n--
+	for _, side := range x.sides {
+		side.remove(shard, i)
+	}
 	return true
 }
 
 // RemoveFunc takes out all objects for which gone says so. gone must not use
 // the index.
 func (x *Index) RemoveFunc(gone func(Item) bool) {
+	x.removeFunc(func(_, _ int, it Item) bool { return gone(it) })
+}
+
+// removeFunc is RemoveFunc for gone that wants to know where a side has the
+// object.
+func (x *Index) removeFunc(gone func(shard, i int, it Item) bool) {
 	n := 0
-	for i, s := range x.shards {
-		s = slices.DeleteFunc(s, func(e entry) bool { return gone(e.item()) })
-		x.shards[i] = s
-		n += len(s)
+	for shard, s := range x.shards {
+		kept := s[:0]
+		for i := range s {
+			if !gone(shard, len(kept), s[i].item()) {
+				kept = append(kept, s[i])
+				continue
+			}
+			for _, side := range x.sides {
+				side.remove(shard, len(kept))
+			}
+		}
+		x.shards[shard] = kept
+		n += len(kept)
 	}
 	x.n = n
 }
 
 // All calls yield for all objects in the order of their names, until it says
-// false. Flags may be set meanwhile, nothing else be changed.
+// false. Objects may be touched meanwhile, nothing else be changed.
 func (x *Index) All(yield func(Item) bool) {
 	for _, s := range x.shards {
 		for i := range s {
@@ -172,30 +190,28 @@ func (x *Index) All(yield func(Item) bool) {
 	}
 }
 
-// Mark sets a flag of an object, and reports whether the object is there and
-// did not have it.
-func (x *Index) Mark(key object.Key, f Flag) bool {
+// Touch notes that a backup counts on an object, and reports whether it is
+// there.
+func (x *Index) Touch(key object.Key) bool {
 	e := x.entry(key)
-	if e == nil || e.flags()&f != 0 {
+	if e == nil {
 		return false
 	}
-	e.setFlags(e.flags() | f)
+	e.setTouched(true)
 	return true
 }
 
-// Flags are those of an object, 0 if it is not there.
-func (x *Index) Flags(key object.Key) Flag {
-	if e := x.entry(key); e != nil {
-		return e.flags()
-	}
-	return 0
+// Touched reports whether a backup counts on an object.
+func (x *Index) Touched(key object.Key) bool {
+	e := x.entry(key)
+	return e != nil && e.touched()
 }
 
-// ClearAll takes a flag from all objects.
-func (x *Index) ClearAll(f Flag) {
+// ClearTouched notes that no backup counts on anything.
+func (x *Index) ClearTouched() {
 	for _, s := range x.shards {
 		for i := range s {
-			s[i].setFlags(s[i].flags() &^ f)
+			s[i].setTouched(false)
 		}
 	}
 }

@@ -42,16 +42,22 @@ func TestModel(t *testing.T) {
 		return Loc{rapid.Uint32Range(0, 3).Draw(t, "pack"), rapid.Uint32Range(0, MaxOff-1).Draw(t, "off"),
 			lenUnit * rapid.IntRange(0, maxUnits).Draw(t, "len")}
 	})
-	flags := rapid.SampledFrom([]Flag{Touched, Live})
 	rapid.Check(t, func(t *rapid.T) {
 		x, m := &Index{}, model{}
+		var beside []*besides
 		t.Repeat(map[string]func(*rapid.T){
 			"add": func(t *rapid.T) {
 				k, l := keys.Draw(t, "key"), locs.Draw(t, "loc")
 				if err := x.Add(k, l); err != nil {
 					t.Fatal(err)
 				}
-				m[k] = Item{[16]byte(k.Name[:16]), k.Kind, l, m[k].Flags}
+				_, had := m[k]
+				m[k] = Item{[16]byte(k.Name[:16]), k.Kind, l, m[k].Touched}
+				if !had {
+					for _, b := range beside {
+						b.labelled[k] = b.first
+					}
+				}
 			},
 			"remove": func(t *rapid.T) {
 				k := keys.Draw(t, "key")
@@ -62,20 +68,55 @@ func TestModel(t *testing.T) {
 				if x.Remove(k, it.Loc.Pack, it.Loc.Off) != ok {
 					t.Fatal("remove")
 				}
-				delete(m, k)
+				m.remove(k, beside)
 			},
-			"mark": func(t *rapid.T) {
-				k, f := keys.Draw(t, "key"), flags.Draw(t, "flag")
-				if it, ok := m[k]; x.Mark(k, f) != (ok && it.Flags&f == 0) {
-					t.Fatal("mark")
+			"touch": func(t *rapid.T) {
+				k := keys.Draw(t, "key")
+				if _, ok := m[k]; x.Touch(k) != ok {
+					t.Fatal("touch")
 				}
-				m.update(k, func(it *Item) { it.Flags |= f })
+				m.update(k, func(it *Item) { it.Touched = true })
 			},
 			"clear": func(t *rapid.T) {
-				f := flags.Draw(t, "flag")
-				x.ClearAll(f)
+				x.ClearTouched()
 				for k := range m {
-					m.update(k, func(it *Item) { it.Flags &^= f })
+					m.update(k, func(it *Item) { it.Touched = false })
+				}
+			},
+			"begin a walk": func(t *rapid.T) {
+				if len(beside) < 3 {
+					beside = append(beside, newBesides(x, m, int32(len(beside)-1)))
+				}
+			},
+			"end a walk": func(t *rapid.T) {
+				if len(beside) > 0 {
+					i := rapid.IntRange(0, len(beside)-1).Draw(t, "walk")
+					beside[i].close()
+					beside = slices.Delete(beside, i, i+1)
+				}
+			},
+			"mark": func(t *rapid.T) {
+				if len(beside) == 0 {
+					t.Skip()
+				}
+				k := keys.Draw(t, "key")
+				rapid.SampledFrom(beside).Draw(t, "walk").mark(t, m, k, rapid.Int32Range(5, 9).Draw(t, "label"))
+			},
+			"remove what is marked": func(t *rapid.T) {
+				if len(beside) == 0 {
+					t.Skip()
+				}
+				b := rapid.SampledFrom(beside).Draw(t, "walk")
+				b.marks.RemoveFunc(func(it Item, marked bool) bool {
+					if marked != b.marked[keyOfItem(m, it)] {
+						t.Fatal("told a wrong mark")
+					}
+					return marked
+				})
+				for k := range m {
+					if b.marked[k] {
+						m.remove(k, beside)
+					}
 				}
 			},
 			"remove a pack": func(t *rapid.T) {
@@ -83,7 +124,7 @@ func TestModel(t *testing.T) {
 				x.RemoveFunc(func(it Item) bool { return it.Loc.Pack == n })
 				for k, it := range m {
 					if it.Loc.Pack == n {
-						delete(m, k)
+						m.remove(k, beside)
 					}
 				}
 			},
@@ -97,12 +138,92 @@ func TestModel(t *testing.T) {
 					t.Fatal(err)
 				}
 				for k := range m {
-					m.update(k, func(it *Item) { it.Flags = 0 })
+					m.update(k, func(it *Item) { it.Touched = false })
+				}
+				beside = nil // of the other one
+			},
+			"": func(t *rapid.T) {
+				m.check(t, x)
+				for _, b := range beside {
+					b.check(t, m)
 				}
 			},
-			"": func(t *rapid.T) { m.check(t, x) },
 		})
 	})
+}
+
+func (m model) remove(k object.Key, beside []*besides) {
+	delete(m, k)
+	for _, b := range beside {
+		delete(b.marked, k)
+		delete(b.labelled, k)
+	}
+}
+
+func keyOfItem(m model, it Item) object.Key {
+	for k := range m {
+		if k.Kind == it.Kind && [16]byte(k.Name[:16]) == it.Prefix {
+			return k
+		}
+	}
+	return object.Key{}
+}
+
+// besides are marks and labels of an index, and what they must be.
+type besides struct {
+	first    int32
+	marks    *Marks
+	labels   *Labels
+	marked   map[object.Key]bool
+	labelled map[object.Key]int32
+}
+
+func newBesides(x *Index, m model, first int32) *besides {
+	b := &besides{first, x.NewMarks(), x.NewLabels(first), map[object.Key]bool{}, map[object.Key]int32{}}
+	for k := range m {
+		b.labelled[k] = first
+	}
+	return b
+}
+
+func (b *besides) close() {
+	b.marks.Close()
+	b.labels.Close()
+	b.labels.Close()
+}
+
+func (b *besides) mark(t *rapid.T, m model, k object.Key, label int32) {
+	_, there := m[k]
+	l := b.labels.Of(k)
+	if b.marks.Add(k) != there || (l != nil) != there {
+		t.Fatal("marked what is not there, or not what is")
+	}
+	if there {
+		*l = label
+		b.marked[k], b.labelled[k] = true, label
+	}
+}
+
+func (b *besides) check(t *rapid.T, m model) {
+	marked, n := 0, 0
+	for _, is := range b.marks.All {
+		if n++; is {
+			marked++
+		}
+	}
+	if n != len(m) || marked != len(b.marked) {
+		t.Fatalf("of %d objects %d are marked, not of %d %d", n, marked, len(m), len(b.marked))
+	}
+	for k := range m {
+		if l := b.labels.Of(k); b.marks.Has(k) != b.marked[k] || l == nil || *l != b.labelled[k] {
+			t.Fatalf("%v: marked %v, label %v, not %v, %d", k, b.marks.Has(k), l, b.marked[k], b.labelled[k])
+		}
+	}
+	for it, l := range b.labels.All {
+		if l != b.labelled[keyOfItem(m, it)] {
+			t.Fatal("All tells a wrong label")
+		}
+	}
 }
 
 func (m model) check(t *rapid.T, x *Index) {
@@ -111,7 +232,7 @@ func (m model) check(t *rapid.T, x *Index) {
 		t.Fatalf("%d objects, %d in All, not %d; sorted: %v", x.Len(), len(all), len(m), sorted(all))
 	}
 	for k, it := range m {
-		if l, ok := x.Get(k); !ok || l != it.Loc || x.Flags(k) != it.Flags || !slices.Contains(all, it) {
+		if l, ok := x.Get(k); !ok || l != it.Loc || x.Touched(k) != it.Touched || !slices.Contains(all, it) {
 			t.Fatalf("%v is %v %v, not %+v", k, l, ok, it)
 		}
 	}
@@ -123,24 +244,24 @@ func sorted(all []Item) bool {
 	})
 }
 
-// TestAddKeepsFlags: an object that is moved keeps its marks.
-func TestAddKeepsFlags(t *testing.T) {
+// TestAddKeepsMarks: an object that is moved keeps its marks.
+func TestAddKeepsMarks(t *testing.T) {
 	k := key(1, object.Chunk)
-	for i, f := range []Flag{0, Touched, Live, Touched | Live} {
+	for i, is := range []bool{false, true} {
 		x := &Index{}
 		if err := x.Add(k, Loc{Pack: 1, Off: 0, Len: lenUnit}); err != nil {
 			t.Fatal(err)
 		}
-		for _, one := range []Flag{Touched, Live} {
-			if f&one != 0 {
-				x.Mark(k, one)
-			}
+		m := x.NewMarks()
+		if is {
+			x.Touch(k)
+			m.Add(k)
 		}
 		if err := x.Add(k, Loc{Pack: 2, Off: uint32(i), Len: lenUnit}); err != nil {
 			t.Fatal(err)
 		}
-		if got := x.Flags(k); got != f {
-			t.Errorf("flags %d became %d", f, got)
+		if x.Touched(k) != is || m.Has(k) != is {
+			t.Errorf("%v became %v, %v", is, x.Touched(k), m.Has(k))
 		}
 	}
 }
@@ -218,28 +339,58 @@ func TestFits(t *testing.T) {
 	}
 }
 
-func TestSlots(t *testing.T) {
+// TestMarksFollow: marks and labels stay with their objects while an index grows
+// to many shards, and shrinks.
+func TestMarksFollow(t *testing.T) {
+	const n = 20_000
 	x := &Index{}
-	if _, ok := x.Slots().Of(key(1, object.Chunk)); ok {
-		t.Error("an empty index has an object")
-	}
-	for i := range uint64(3000) {
+	marks, labels := x.NewMarks(), x.NewLabels(-1)
+	for i := range uint64(n) {
 		if err := x.Add(key(i, object.Chunk), Loc{Pack: 1, Off: uint32(i)}); err != nil {
 			t.Fatal(err)
 		}
-	}
-	slots, want := x.Slots(), 0
-	for it := range x.All {
-		if n, ok := slots.Of(key(uint64(it.Loc.Off), object.Chunk)); !ok || n != want {
-			t.Fatalf("object %d has the number %d", want, n)
+		if i%3 == 0 && !marks.Add(key(i, object.Chunk)) {
+			t.Fatal("an object is not there")
 		}
-		want++
+		if i%5 == 0 {
+			*labels.Of(key(i, object.Chunk)) = int32(i)
+		}
 	}
-	if _, ok := slots.Of(key(4000, object.Chunk)); ok {
-		t.Error("an object that is not there has a number")
+	check := func() {
+		t.Helper()
+		count := 0
+		for it, is := range marks.All {
+			if is != (it.Loc.Off%3 == 0) {
+				t.Fatalf("object %d is marked: %v", it.Loc.Off, is)
+			}
+			count++
+		}
+		for it, l := range labels.All {
+			if want := int32(it.Loc.Off); it.Loc.Off%5 == 0 && l != want || it.Loc.Off%5 != 0 && l != -1 {
+				t.Fatalf("object %d has the label %d", it.Loc.Off, l)
+			}
+		}
+		if count != x.Len() {
+			t.Fatalf("%d objects of %d", count, x.Len())
+		}
 	}
-	x.Remove(key(5, object.Chunk), 1, 5)
-	if slots.Good() {
-		t.Error("the numbers are taken for good when an object is gone")
+	check()
+	x.RemoveFunc(func(it Item) bool { return it.Loc.Off%7 == 0 })
+	check()
+	for i := uint64(0); i < n; i += 11 {
+		x.Remove(key(i, object.Chunk), 1, uint32(i))
+	}
+	check()
+	marks.RemoveFunc(func(it Item, is bool) bool {
+		if is != (it.Loc.Off%3 == 0) {
+			t.Fatalf("object %d is told to be marked: %v", it.Loc.Off, is)
+		}
+		return it.Loc.Off%2 == 0
+	})
+	check()
+	marks.Close()
+	labels.Close()
+	if len(x.sides) > 0 {
+		t.Error("the index keeps what was closed")
 	}
 }

@@ -17,7 +17,7 @@ import (
 //	u64        sum
 //	24 bytes   for each pack, sorted: u32 number, u32 objects, u64 size, u8 1 if it holds pages and roots, 7 zero bytes
 //	u64        sum
-//	24 bytes   for each object, sorted, as in memory but without flags; and
+//	24 bytes   for each object, sorted, as in memory but without marks; and
 //	u64        sum, behind each 65536 objects and behind the last
 //
 // and behind that nothing.
@@ -64,7 +64,7 @@ func (x *Index) writeEntries(s *sumWriter, known packSet) error {
 			if !known.has(e.pack()) {
 				return fmt.Errorf("the index has an object in pack %d, which is not there", e.pack())
 			}
-			e.setFlags(0)
+			e.setTouched(false)
 			s.write(e[:])
 			if n++; n%runLen == 0 || n == x.n {
 				s.sum()
@@ -179,7 +179,7 @@ func readEntries(s *sumReader, n uint64, known packSet, keep func([]entry, uint6
 		}
 		for i := range run {
 			e := &run[i]
-			if last.compare(e) >= 0 || e.kind() == 0 || e.flags() != 0 || !known.has(e.pack()) {
+			if last.compare(e) >= 0 || e.kind() == 0 || e.marks() != 0 || !known.has(e.pack()) {
 				return errSnapshot
 			}
 			last = *e

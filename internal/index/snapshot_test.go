@@ -103,7 +103,7 @@ func TestSnapshotHostile(t *testing.T) {
 		"an object twice":          func(b []byte) { copy(b[atEntries+entrySize:], b[atEntries:][:entrySize]) },
 		"no order":                 func(b []byte) { clear(b[atEntries+entrySize:][:16]) },
 		"no kind":                  func(b []byte) { b[atEntries+20] &^= 0xc },
-		"a flag":                   func(b []byte) { b[atEntries+20] |= byte(Live) },
+		"a mark":                   func(b []byte) { b[atEntries+20] |= 2 },
 		"a pack that is not there": func(b []byte) { b[atEntries+16] = nPacks },
 	} {
 		b := smallSnapshot(t)

@@ -15,10 +15,13 @@ import (
 // ErrOldPlan says that a plan of a collection is of no use any more.
 var ErrOldPlan = errors.New("the plan is not the newest; make a new one")
 
-// ErrBusy says that what looks at the whole store goes on one after the other.
-var ErrBusy = errors.New("a collection, a scrub or another look at the whole store is at work; wait for it to end")
+// ErrBusy says that a collection, the plan of one, a scrub and the making of an
+// index go on one after the other. A plan counts on what the index says, a
+// collection moves and removes packs, a scrub reads each pack that was there at
+// its start and changes the index by what it finds, and a new index replaces it.
+var ErrBusy = errors.New("a scrub or a collection is running; try again later")
 
-// alone begins work on the whole store.
+// alone begins one of these.
 func (s *Store) alone() (done func(), err error) {
 	if !s.gcMu.TryLock() {
 		return nil, ErrBusy
@@ -56,7 +59,7 @@ func (s *Store) GC(ctx context.Context, plan *GCPlan) (*GCResult, error) {
 		return res, err
 	}
 	defer done()
-	if s.marks == nil || s.marks != plan.marks {
+	if s.newest == nil || s.newest != plan.marks {
 		return res, ErrOldPlan
 	}
 	release, err := s.cfg.Exclusive()
@@ -64,7 +67,7 @@ func (s *Store) GC(ctx context.Context, plan *GCPlan) (*GCResult, error) {
 		return res, err
 	}
 	defer release()
-	s.marks = nil // a plan is good for once
+	defer s.voidPlan() // a plan is good for once
 	if err := s.lease.settle(ctx); err != nil {
 		return res, err
 	}
@@ -116,7 +119,7 @@ func (c *collector) remove(ctx context.Context, packs []GCPack) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	gone := c.s.forget(packs)
+	gone := c.s.forget(packs, c.plan.marks)
 	var names []string
 	for _, p := range packs {
 		if gone[p.number] {
@@ -153,7 +156,7 @@ func (c *collector) keep(p GCPack, why string) {
 
 // forget takes those of the packs out of the index of which nothing is needed.
 // From then on nobody is told that their objects are there.
-func (s *Store) forget(packs []GCPack) map[uint32]bool {
+func (s *Store) forget(packs []GCPack, needed *marker) map[uint32]bool {
 	if len(packs) == 0 {
 		return nil
 	}
@@ -163,8 +166,8 @@ func (s *Store) forget(packs []GCPack) map[uint32]bool {
 	for _, p := range packs {
 		gone[p.number], planned[p.number] = true, p.damaged
 	}
-	for it := range s.index.All {
-		if it.Flags != 0 {
+	for it, marked := range needed.marks.All {
+		if marked || it.Touched {
 			delete(gone, it.Loc.Pack)
 		}
 	}

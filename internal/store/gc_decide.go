@@ -43,17 +43,19 @@ func (s *Store) planGC(ctx context.Context) (*GCPlan, error) {
 	m := s.newMarker()
 	records, err := m.records(ctx)
 	if err != nil {
+		m.close()
 		return nil, err
 	}
 	plan := &GCPlan{Records: len(records), Missing: slices.Sorted(maps.Keys(m.lacking)), marks: m}
 	s.planPacks(plan)
 	if err := s.planLive(ctx, plan); err != nil {
+		m.close()
 		return nil, err
 	}
 	decide(plan.Packs, s.cfg.PackSize)
 	s.planDamaged(plan)
 	s.planFresh(plan)
-	s.marks = m
+	s.newest = m
 	return plan, nil
 }
 
@@ -63,8 +65,8 @@ func (s *Store) planPacks(plan *GCPlan) {
 	defer s.mu.Unlock()
 	plan.Sessions = s.sessions
 	live := map[uint32]int{}
-	for it := range s.index.All {
-		if it.Flags != 0 {
+	for it, marked := range plan.marks.marks.All {
+		if marked || it.Touched {
 			live[it.Loc.Pack]++
 		}
 	}
@@ -92,13 +94,13 @@ func (s *Store) planLive(ctx context.Context, plan *GCPlan) error {
 		case p.LiveObjects > 0 && p.LiveObjects == p.Objects:
 			p.Live = p.Size
 		case p.LiveObjects > 0 || len(plan.Missing) > 0:
-			g.Go(func() error { return s.planTable(ctx, p) })
+			g.Go(func() error { return s.planTable(ctx, p, plan.marks) })
 		}
 	}
 	return g.Wait()
 }
 
-func (s *Store) planTable(ctx context.Context, p *GCPack) error {
+func (s *Store) planTable(ctx context.Context, p *GCPack, needed *marker) error {
 	_, entries, err := pack.ReadTable(s.packReader(ctx, p.Name), p.Size)
 	if errors.Is(err, object.ErrDamaged) {
 		if p.damaged = true; p.LiveObjects > 0 {
@@ -108,18 +110,18 @@ func (s *Store) planTable(ctx context.Context, p *GCPack) error {
 	} else if err != nil {
 		return fmt.Errorf("%s: %w", p.Name, err)
 	}
-	for _, e := range s.live(p.number, entries) {
+	for _, e := range needed.live(p.number, entries) {
 		p.Live += e.End() - int64(e.Off)
 	}
 	return nil
 }
 
 // live gives those entries of a pack that are needed and are nowhere else.
-func (s *Store) live(n uint32, entries []pack.Entry) (out []pack.Entry) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (m *marker) live(n uint32, entries []pack.Entry) (out []pack.Entry) {
+	m.s.mu.Lock()
+	defer m.s.mu.Unlock()
 	for _, e := range entries {
-		if s.isAt(e.Key, place{n, e.Off}) && s.index.Flags(e.Key) != 0 {
+		if m.s.isAt(e.Key, place{n, e.Off}) && m.needs(e.Key) {
 			out = append(out, e)
 		}
 	}

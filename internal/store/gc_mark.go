@@ -17,10 +17,11 @@ import (
 // and to many at a time.
 const treeReaders = 8
 
-// marker marks in the index what records reach. It does not guess: a root or a
-// page that it cannot read ends it.
+// marker marks what records reach. It does not guess: a root or a page that it
+// cannot read ends it.
 type marker struct {
 	s     *Store
+	marks *index.Marks    // used under the store's mu
 	roots map[string]bool // all of it is marked
 
 	mu      sync.Mutex           // guards those below
@@ -28,20 +29,40 @@ type marker struct {
 	lacking map[string]bool      // images with pages of which chunks are not there
 }
 
-// newMarker begins anew: nothing is marked, no plan is good any more, and what
-// ended backups counted on is forgotten. The caller is alone.
+// newMarker begins anew: no plan is good any more, and what ended backups
+// counted on is forgotten. The caller is alone.
 func (s *Store) newMarker() *marker {
-	s.marks = nil
+	s.voidPlan()
 	m := &marker{s: s, roots: map[string]bool{}, pages: map[object.Name]bool{}, lacking: map[string]bool{}}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.index.ClearAll(index.Live)
+	m.marks = s.index.NewMarks()
 	if s.sessions == 0 {
-		s.index.ClearAll(index.Touched)
+		s.index.ClearTouched()
 		clear(s.closed)
 	}
 	return m
 }
+
+// close ends the use of the marks.
+func (m *marker) close() {
+	m.s.mu.Lock()
+	defer m.s.mu.Unlock()
+	m.marks.Close()
+}
+
+// voidPlan makes the newest plan of a collection one of no use. The caller is
+// alone.
+func (s *Store) voidPlan() {
+	if s.newest != nil {
+		s.newest.close()
+		s.newest = nil
+	}
+}
+
+// needs reports whether an object is not to be collected: a record reaches it,
+// or a backup in progress counts on it. The store's mu is held.
+func (m *marker) needs(k object.Key) bool { return m.marks.Has(k) || m.s.index.Touched(k) }
 
 // records marks what all records reach that are there now. It may be called
 // again, for those that came since.
@@ -96,7 +117,7 @@ func (m *marker) root(ctx context.Context, image, hex string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", image, err)
 	}
-	m.s.mark(key)
+	m.mark(key)
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(treeReaders)
 	for i, p := range root.Pages {
@@ -125,7 +146,7 @@ func (m *marker) page(ctx context.Context, image string, root *chunk.Root, i int
 	for _, c := range page.Chunks {
 		keys = append(keys, object.Key{Kind: object.Chunk, Name: c.Name})
 	}
-	if !m.s.mark(keys...) {
+	if !m.mark(keys...) {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		m.lacking[image] = true
@@ -134,13 +155,12 @@ func (m *marker) page(ctx context.Context, image string, root *chunk.Root, i int
 }
 
 // mark marks objects as needed, and reports whether all are there.
-func (s *Store) mark(keys ...object.Key) (all bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (m *marker) mark(keys ...object.Key) (all bool) {
+	m.s.mu.Lock()
+	defer m.s.mu.Unlock()
 	all = true
 	for _, k := range keys {
-		s.index.Mark(k, index.Live)
-		all = all && s.index.Flags(k)&index.Live != 0
+		all = m.marks.Add(k) && all
 	}
 	return all
 }

@@ -56,7 +56,7 @@ func (c *collector) copyLive(ctx context.Context, p GCPack) (whole bool, err err
 		return false, err
 	}
 	whole = true
-	for _, e := range c.s.live(p.number, entries) {
+	for _, e := range c.plan.marks.live(p.number, entries) {
 		err := c.copy(ctx, p, e)
 		if errors.Is(err, object.ErrDamaged) {
 			whole = false

@@ -19,7 +19,7 @@ func (s *Store) RebuildIndex(ctx context.Context) error {
 		return err
 	}
 	defer done()
-	s.marks = nil
+	s.voidPlan()
 	if err := s.lease.settle(ctx); err != nil { // else packs come back that are to go
 		return err
 	}
@@ -52,8 +52,8 @@ func (s *Store) replaceIndex(x *index.Index, packs, old map[uint32]packInfo) err
 				return err
 			}
 		}
-		if it.Flags&index.Touched != 0 {
-			x.Mark(key, index.Touched)
+		if it.Touched {
+			x.Touch(key)
 		}
 	}
 	for at, key := range s.bad { // found meanwhile

@@ -55,10 +55,10 @@ func (s *Store) Scrub(ctx context.Context, progress func(ScrubProgress)) (*Scrub
 	return sc.report, err
 }
 
-// scrubber is a scrub at work. The index's Live flag stands for: it is whole
-// where the index says it is.
+// scrubber is a scrub at work.
 type scrubber struct {
 	s       *Store
+	whole   *index.Marks // objects that are whole where the index says they are; used under the store's mu
 	tell    func(ScrubProgress)
 	packs   map[uint32]packInfo  // those to be read
 	known   map[place]object.Key // what was found damaged before
@@ -81,6 +81,7 @@ func (sc *scrubber) run(ctx context.Context) error {
 	if err := sc.begin(ctx); err != nil {
 		return err
 	}
+	defer sc.end()
 	if err := sc.list(ctx); err != nil {
 		return err
 	}
@@ -144,12 +145,18 @@ func (sc *scrubber) begin(ctx context.Context) (err error) {
 	if sc.noted, err = sc.s.readDamage(ctx); err != nil {
 		return err
 	}
-	sc.s.marks = nil // the flag is used for something else now
+	sc.s.voidPlan() // the index changes by what is found
 	sc.s.mu.Lock()
 	defer sc.s.mu.Unlock()
-	sc.s.index.ClearAll(index.Live)
+	sc.whole = sc.s.index.NewMarks()
 	sc.packs, sc.known = maps.Clone(sc.s.packs), maps.Clone(sc.s.bad)
 	return nil
+}
+
+func (sc *scrubber) end() {
+	sc.s.mu.Lock()
+	defer sc.s.mu.Unlock()
+	sc.whole.Close()
 }
 
 // list compares what is there with what should be.

@@ -20,14 +20,14 @@ func (sc *scrubber) packGone(n uint32, p packInfo) {
 	sc.s.mu.Lock()
 	defer sc.s.mu.Unlock()
 	delete(sc.s.packs, n)
-	sc.drop(func(it index.Item) (int, bool) { return i, it.Loc.Pack == n })
+	sc.drop(func(it index.Item, _ bool) (int, bool) { return i, it.Loc.Pack == n })
 }
 
 // drop takes objects out of the index that are gone, and notes by which fault.
 // mu of the store is held.
-func (sc *scrubber) drop(gone func(index.Item) (fault int, gone bool)) {
-	sc.s.index.RemoveFunc(func(it index.Item) bool {
-		i, yes := gone(it)
+func (sc *scrubber) drop(gone func(it index.Item, whole bool) (fault int, gone bool)) {
+	sc.whole.RemoveFunc(func(it index.Item, whole bool) bool {
+		i, yes := gone(it, whole)
 		if yes {
 			sc.lost[keyOf(it)] = i
 			sc.s.dirty = true
@@ -47,9 +47,9 @@ func (sc *scrubber) dangling() {
 			of[n] = append(of[n], i)
 		}
 	}
-	sc.drop(func(it index.Item) (int, bool) {
+	sc.drop(func(it index.Item, whole bool) (int, bool) {
 		p, read := sc.packs[it.Loc.Pack]
-		if !read || it.Flags&index.Live != 0 {
+		if !read || whole {
 			return 0, false
 		}
 		for _, i := range of[it.Loc.Pack] {

@@ -8,7 +8,6 @@ import (
 	"syscall"
 
 	"testbox-imaging/internal/blob"
-	"testbox-imaging/internal/index"
 	"testbox-imaging/internal/object"
 	"testbox-imaging/internal/pack"
 )
@@ -73,13 +72,14 @@ func (p *packScrub) object(e pack.Entry, o object.Object) *pack.FaultError {
 	}
 	p.raw = raw
 	p.good++
-	p.s.whole(e, place{p.n, e.Off})
+	p.isWhole(e, place{p.n, e.Off})
 	return nil
 }
 
-// whole notes that an object is whole where it is. One that could not be read
+// isWhole notes that an object is whole where it is. One that could not be read
 // before, or that the index did not know, counts again.
-func (s *Store) whole(e pack.Entry, at place) {
+func (sc *scrubber) isWhole(e pack.Entry, at place) {
+	s := sc.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.bad, at)
@@ -91,7 +91,7 @@ func (s *Store) whole(e pack.Entry, at place) {
 		s.dirty = true
 	}
 	if s.isAt(e.Key, at) {
-		s.index.Mark(e.Key, index.Live)
+		sc.whole.Add(e.Key)
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 
 	"testbox-imaging/internal/chunk"
-	"testbox-imaging/internal/index"
 	"testbox-imaging/internal/object"
 )
 
@@ -82,11 +81,7 @@ func (s *Session) Missing(ctx context.Context, keys []object.Key) (out []object.
 func (s *Store) touch(k object.Key) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, there := s.index.Get(k)
-	if there {
-		s.index.Mark(k, index.Touched)
-	}
-	return there
+	return s.index.Touch(k)
 }
 
 // closedPage gives the length of the region of a page that is there with all
@@ -121,14 +116,13 @@ func (s *Store) touchAll(key object.Key, page *chunk.Page, missing *[]object.Key
 	_, whole := s.index.Get(key) // not collected meanwhile
 	for _, c := range page.Chunks {
 		k := object.Key{Kind: object.Chunk, Name: c.Name}
-		if _, there := s.index.Get(k); !there {
-			whole = false
-			if missing != nil {
-				*missing = append(*missing, k)
-			}
+		if s.index.Touch(k) {
 			continue
 		}
-		s.index.Mark(k, index.Touched)
+		whole = false
+		if missing != nil {
+			*missing = append(*missing, k)
+		}
 	}
 	if whole {
 		s.closed[key.Name] = page.Len()
@@ -197,6 +191,6 @@ func (s *Store) put(o object.Object) (added bool, err error) {
 	if err := s.index.Add(o.Key, loc(n, e)); err != nil {
 		return false, err
 	}
-	s.index.Mark(o.Key, index.Touched)
+	s.index.Touch(o.Key)
 	return true, nil
 }

@@ -20,6 +20,8 @@ import (
 // those of a box. All bytes of a pack are shared out to what is in it, by what
 // each object takes, about.
 type space struct {
+	stored int64   // of all packs
+	trees  int64   // of stored, packs with the trees of images
 	alone  []int64 // by group: what no other group needs
 	shared int64   // what several groups need
 	unused int64   // what no group needs
@@ -37,31 +39,42 @@ const (
 // group that has it, but not more than twice. fresh is the number of the first
 // pack that another process writes; 0: none does.
 func (s *Store) space(ctx context.Context, groups [][]*image.Record, fresh uint32) (*space, error) {
-	for tries := 1; ; tries++ {
-		w := &spaceWalk{s: s, pages: map[object.Name]int32{}}
-		s.mu.Lock()
-		w.slots = s.index.Slots()
-		w.owner = slices.Repeat([]int32{nobody}, s.index.Len())
-		s.mu.Unlock()
-		for i, g := range groups {
-			if err := w.group(ctx, int32(i), g); err != nil {
-				return nil, err
-			}
+	for {
+		sp, err := s.spaceOnce(ctx, groups, fresh)
+		if sp != nil || err != nil {
+			return sp, err
 		}
-		s.mu.Lock()
-		if w.slots.Good() || tries == 3 { // a page that is found damaged leaves the index
-			defer s.mu.Unlock()
-			return w.sum(len(groups), fresh), nil
-		}
-		s.mu.Unlock()
 	}
+}
+
+// spaceOnce is space. It gives nil if the index was replaced meanwhile.
+func (s *Store) spaceOnce(ctx context.Context, groups [][]*image.Record, fresh uint32) (*space, error) {
+	s.mu.Lock()
+	w := &spaceWalk{s: s, index: s.index, owner: s.index.NewLabels(nobody), pages: map[object.Name]int32{}}
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		w.owner.Close()
+	}()
+	for i, g := range groups {
+		if err := w.group(ctx, int32(i), g); err != nil {
+			return nil, err
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.index != w.index {
+		return nil, nil
+	}
+	return w.sum(len(groups), fresh), nil
 }
 
 // spaceWalk finds out which group needs what.
 type spaceWalk struct {
 	s     *Store
-	slots *index.Slots // used under the store's mu
-	owner []int32      // by slot; under the store's mu too
+	index *index.Index  // that owner is of
+	owner *index.Labels // which group needs an object; used under the store's mu
 
 	mu    sync.Mutex // guards those below
 	pages map[object.Name]int32
@@ -149,12 +162,12 @@ func (w *spaceWalk) claim(n int32, keys ...object.Key) {
 	w.s.mu.Lock()
 	defer w.s.mu.Unlock()
 	for _, k := range keys {
-		if i, ok := w.slots.Of(k); ok {
-			if o := &w.owner[i]; *o == nobody {
-				*o = n
-			} else if *o != n {
-				*o = many
-			}
+		switch o := w.owner.Of(k); {
+		case o == nil:
+		case *o == nobody:
+			*o = n
+		case *o != n:
+			*o = many
 		}
 	}
 }
@@ -166,19 +179,16 @@ func (w *spaceWalk) sum(groups int, fresh uint32) *space {
 		owner int32
 	}
 	weight, parts, items := map[uint32]int64{}, map[part]int64{}, map[uint32]uint32{}
-	i := 0
-	for it := range w.s.index.All {
-		owner := int32(nobody)
-		if i < len(w.owner) {
-			owner = w.owner[i]
-		}
-		i++
+	for it, owner := range w.owner.All {
 		weight[it.Loc.Pack] += int64(it.Loc.Len)
 		parts[part{it.Loc.Pack, owner}] += int64(it.Loc.Len)
 		items[it.Loc.Pack]++
 	}
 	sp := &space{alone: make([]int64, groups), reason: w.lost}
 	for n, p := range w.s.packs {
+		if sp.stored += p.size; p.sort == trees {
+			sp.trees += p.size
+		}
 		if extra := int64(p.objects) - int64(items[n]); extra > 0 { // copies that the index does not point to
 			each := int64(1)
 			if items[n] > 0 {
@@ -226,11 +236,6 @@ func (sp *space) add(owner int32, bytes int64, fresh bool) {
 // backups are deleted, beyond what nothing needs now. The error says why that
 // is not known; it never is a reason not to delete.
 func (s *Store) Freed(ctx context.Context, gone []*image.Record) (int64, error) {
-	done, err := s.alone()
-	if err != nil {
-		return 0, err
-	}
-	defer done()
 	records, damaged, err := s.Records(ctx)
 	if err != nil {
 		return 0, err

@@ -56,13 +56,9 @@ func (s *Stats) Ratio() float64 {
 	return float64(s.Data) / float64(s.Stored)
 }
 
-// Stats counts. It reads all records and the trees of all images.
+// Stats counts. It reads all records and the trees of all images. Whatever else
+// is at work goes on meanwhile.
 func (s *Store) Stats(ctx context.Context) (*Stats, error) {
-	done, err := s.alone()
-	if err != nil {
-		return nil, err
-	}
-	defer done()
 	records, damaged, err := s.Records(ctx)
 	if err != nil {
 		return nil, err
@@ -106,6 +102,7 @@ func (s *Store) statSpace(ctx context.Context, st *Stats, records []*image.Recor
 	if err != nil {
 		return err
 	}
+	st.Stored, st.Trees = sp.stored, sp.trees
 	for i, n := range sp.alone {
 		st.Boxes[i].Alone = n
 		st.Alone += n
@@ -126,14 +123,6 @@ func (s *Store) statFiles(ctx context.Context, st *Stats) error {
 	if err != nil {
 		return err
 	}
-	s.mu.Lock()
-	for _, p := range s.packs {
-		st.Stored += p.size
-		if p.sort == trees {
-			st.Trees += p.size
-		}
-	}
-	s.mu.Unlock()
 	for _, b := range blobs {
 		st.Files += b.Size
 		switch {
@@ -143,8 +132,16 @@ func (s *Store) statFiles(ctx context.Context, st *Stats) error {
 			st.Index += b.Size
 		}
 	}
-	st.Other = st.Files - st.Stored - st.Records - st.Index
+	st.setOther()
 	return nil
+}
+
+// setOther counts what is left of all files. Less than nothing is of packs that
+// a collection removed since they were counted.
+func (st *Stats) setOther() {
+	known := st.Stored + st.Records + st.Index
+	st.Other = max(st.Files-known, 0)
+	st.Files = known + st.Other
 }
 
 // boxStats gives the figures of each box, of records as Records gives them.
@@ -182,7 +179,7 @@ func (l *Locked) Stats(ctx context.Context) (*Stats, error) {
 		st.Index = info.Size()
 	}
 	st.Files += size
-	st.Other = st.Files - st.Stored - st.Records - st.Index
+	st.setOther()
 	return st, nil
 }
 

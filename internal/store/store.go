@@ -78,8 +78,8 @@ type Store struct {
 	// recordMu holds back a second change of records.
 	recordMu sync.Mutex
 	lookMu   sync.Mutex // holds back a second look for new packs
-	gcMu     sync.Mutex // one collection, scrub or rebuild at a time; guards marks; taken before all others
-	marks    *marker    // of the newest plan of a collection, whose marks the index has; nil: none has
+	gcMu     sync.Mutex // one collection, scrub or rebuild at a time; guards newest; taken before all others
+	newest   *marker    // of the newest plan of a collection; nil: there is none that is good
 
 	held holds // the images that are read
 
