@@ -38,9 +38,19 @@ type pkg struct {
 // sourcesFile is where an apt of ours has its sources, below its work folder.
 const sourcesFile = "sources.d/build.sources"
 
-// openApt prepares an apt in a folder of the cache that is gone after the
-// build, and fetches the indexes. Of the options it takes Etc and Say.
-func openApt(ctx context.Context, c *cache, opt Options) (*apt, error) {
+// openApt opens the cache, prepares an apt in a folder there that is gone after
+// the build, and fetches the indexes. Of the options it takes Cache, Etc and
+// Say, which are complete. Who gets an apt closes it.
+func openApt(ctx context.Context, opt Options) (_ *apt, err error) {
+	c, err := openCache(ctx, opt.Cache)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			c.close()
+		}
+	}()
 	work, err := c.work()
 	if err != nil {
 		return nil, err
@@ -52,6 +62,8 @@ func openApt(ctx context.Context, c *cache, opt Options) (*apt, error) {
 	defer opt.busy("", "reading the package indexes of the host's apt sources")()
 	return a, a.update(ctx)
 }
+
+func (a *apt) close() { a.cache.close() }
 
 // newApt prepares an apt whose sources are made of those below opt.Etc.
 func newApt(c *cache, work string, opt Options) (*apt, error) {

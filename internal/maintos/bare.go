@@ -19,15 +19,11 @@ func FetchBare(ctx context.Context, opt Options, modules ...string) (*Bare, erro
 	if err != nil {
 		return nil, err
 	}
-	c, err := openCache(ctx, opt.Cache)
+	a, err := openApt(ctx, opt)
 	if err != nil {
 		return nil, err
 	}
-	defer c.close()
-	a, err := openApt(ctx, c, opt)
-	if err != nil {
-		return nil, err
-	}
+	defer a.close()
 	p := &parts{}
 	if err := p.gatherKernel(ctx, a, filepath.Join(a.work, "kernel"), opt); err != nil {
 		return nil, err

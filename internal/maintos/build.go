@@ -54,12 +54,12 @@ func Build(ctx context.Context, opt Options) (*Result, error) {
 	if err := checkArea(opt.TFTP); err != nil {
 		return nil, err
 	}
-	c, err := openCache(ctx, opt.Cache)
+	a, err := openApt(ctx, opt)
 	if err != nil {
 		return nil, err
 	}
-	defer c.close()
-	parts, err := gather(ctx, c, opt)
+	defer a.close()
+	parts, err := gather(ctx, a, opt)
 	if err != nil {
 		return nil, err
 	}
@@ -107,11 +107,7 @@ type parts struct {
 }
 
 // gather downloads and reads everything.
-func gather(ctx context.Context, c *cache, opt Options) (*parts, error) {
-	a, err := openApt(ctx, c, opt)
-	if err != nil {
-		return nil, err
-	}
+func gather(ctx context.Context, a *apt, opt Options) (*parts, error) {
 	p := &parts{}
 	if err := p.gatherKernel(ctx, a, filepath.Join(a.work, "kernel"), opt); err != nil {
 		return nil, err

@@ -85,12 +85,12 @@ func BuildDebian(ctx context.Context, opt DebianOptions) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := openCache(ctx, opt.Cache)
+	a, err := openApt(ctx, opt.Options)
 	if err != nil {
 		return nil, err
 	}
-	defer c.close()
-	recipe, err := newRecipe(ctx, c, opt)
+	defer a.close()
+	recipe, err := newRecipe(ctx, a, opt)
 	if err != nil {
 		return nil, err
 	}
@@ -99,7 +99,7 @@ func BuildDebian(ctx context.Context, opt DebianOptions) (*Result, error) {
 		return nil, err
 	}
 	defer lock.Close()
-	b := &debianBuild{DebianOptions: opt, cache: c, recipe: recipe, agent: agent}
+	b := &debianBuild{DebianOptions: opt, cache: a.cache, recipe: recipe, agent: agent}
 	b.name()
 	return b.run(ctx)
 }

@@ -62,11 +62,7 @@ type recipe struct {
 }
 
 // newRecipe asks the host's apt sources what a tree would be made of today.
-func newRecipe(ctx context.Context, c *cache, opt DebianOptions) (*recipe, error) {
-	a, err := openApt(ctx, c, opt.Options)
-	if err != nil {
-		return nil, err
-	}
+func newRecipe(ctx context.Context, a *apt, opt DebianOptions) (*recipe, error) {
 	defer opt.busy("", "finding out what the root is made of")()
 	r := &recipe{sources: filepath.Join(a.work, sourcesFile), suite: a.suite}
 	r.packages = append(slices.Clone(debianPackages), opt.Packages...)

@@ -118,6 +118,17 @@ func (k *killCase) checkBroken(when string) {
 	}
 }
 
+// endsWell starts the agent once more if the box is still armed, and checks
+// that the action is done then. A box is disarmed if the agent was done before
+// it could be killed: it makes more or fewer requests, as they are merged.
+func (k *killCase) endsWell(when string) {
+	k.t.Helper()
+	if k.armed() {
+		k.runs(done)
+	}
+	k.checkDone(when)
+}
+
 // allButHead reports whether the disk has all of its image but the first MiB,
 // which may be on its way.
 func (k *killCase) allButHead(d *testDisk) bool {
@@ -172,10 +183,7 @@ func TestKilledAtEveryLine(t *testing.T) {
 				}
 				when := fmt.Sprintf("killed after line %d", n)
 				k.checkBroken(when)
-				if k.armed() {
-					k.runs(done)
-				}
-				k.checkDone(when)
+				k.endsWell(when)
 			}
 		})
 	}
@@ -206,10 +214,7 @@ func TestKilledAtRandom(t *testing.T) {
 					a.wait()
 					k.checkBroken(when)
 				}
-				if k.armed() {
-					k.runs(done)
-				}
-				k.checkDone(when)
+				k.endsWell(when)
 			}
 		})
 	}
@@ -228,10 +233,7 @@ func TestKilledAtEveryChange(t *testing.T) {
 				held := k.killHeld(k.areas, n)
 				when := fmt.Sprintf("killed before change %d of %d, %s", n, total, held)
 				k.checkBroken(when)
-				if k.armed() {
-					k.runs(done)
-				}
-				k.checkDone(when)
+				k.endsWell(when)
 			}
 		})
 	}
@@ -276,10 +278,7 @@ func TestKilledAtEveryWrite(t *testing.T) {
 			held := k.killHeld(d.server, n)
 			when := fmt.Sprintf("killed before write %d of %d to %s, %s", n, total, d.name, held)
 			k.checkBroken(when)
-			if k.armed() { // it makes more or fewer writes, as they are merged
-				k.runs(done)
-			}
-			k.checkDone(when)
+			k.endsWell(when)
 		}
 	}
 }
