@@ -30,7 +30,7 @@ var levels = map[string]int{
 	"arming": 6,
 }
 
-var testOnly = map[string]bool{"faults": true, "conform": true, "testenv": true, "realfs": true, "e2e": true}
+var testOnly = map[string]bool{"faults": true, "conform": true, "testenv": true, "realfs": true, "e2e": true, "bench": true}
 
 // agentMay are the modules from outside that the agent's program may bring
 // into a box: it stays small, and free of store, server, command-line and

@@ -1,4 +1,4 @@
-// Storebench measures images in a store beside what people use without it:
+// Store measures images in a store beside what people use without it:
 // dd | gzip, dd | pigz, partclone | zstd, restic, borg and casync, in turns, on
 // two Debian systems and an NTFS disk. It prints medians and ratios, and writes
 // plots. docs/performance.md says how to read them. Test only.
@@ -21,7 +21,7 @@ func main() {
 	profile := flag.String("profile", "", "file for the profile of a first backup, which is then all that is done")
 	flag.Parse()
 	if err := run(*testbox, *plots, *profile, *without, *runs); err != nil {
-		fmt.Fprintln(os.Stderr, "storebench:", err)
+		fmt.Fprintln(os.Stderr, "bench/store:", err)
 		os.Exit(1)
 	}
 }

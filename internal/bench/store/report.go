@@ -12,7 +12,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"testbox-imaging/internal/e2e/measure"
+	"testbox-imaging/internal/bench/measure"
 )
 
 // secs is the median of the wall time, "-" if it was not measured.

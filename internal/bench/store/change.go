@@ -13,7 +13,7 @@ import (
 	"slices"
 	"strings"
 
-	"testbox-imaging/internal/e2e/measure"
+	"testbox-imaging/internal/bench/measure"
 )
 
 // change makes a.img with 5 % of its files' bytes replaced by others, as dpkg

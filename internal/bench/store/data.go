@@ -8,7 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"testbox-imaging/internal/e2e/measure"
+	"testbox-imaging/internal/bench/measure"
 )
 
 // The data: two Debian systems, installed separately and not with the same

@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"testbox-imaging/internal/e2e/measure"
+	"testbox-imaging/internal/bench/measure"
 )
 
 // bench is the state of one call.

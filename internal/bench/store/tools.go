@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 
-	"testbox-imaging/internal/e2e/measure"
+	"testbox-imaging/internal/bench/measure"
 )
 
 // tool is one way to keep images of disks. All leave their output durable.

@@ -7,7 +7,7 @@ import (
 	"os/exec"
 	"strings"
 
-	"testbox-imaging/internal/e2e/measure"
+	"testbox-imaging/internal/bench/measure"
 )
 
 const partStart = 1 << 20 // bytes; behind the partition is the backup GPT

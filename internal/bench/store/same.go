@@ -10,8 +10,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"testbox-imaging/internal/bench/measure"
 	"testbox-imaging/internal/disk"
-	"testbox-imaging/internal/e2e/measure"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/usedmap"
 )

@@ -1,8 +1,8 @@
-// Constants measures what the constants of package chunk, and of reading, do to
+// Chunking measures what the constants of package chunk, and of reading, do to
 // disks: how much is stored of the first, of others after it, and what pages
 // cost. docs/performance.md has its tables. Test only.
 //
-//	go run ./internal/e2e/constants a.img a5.img b.img
+//	go run ./internal/bench/chunking a.img a5.img b.img
 package main
 
 import (
@@ -15,11 +15,11 @@ const kib, mib = 1 << 10, 1 << 20
 
 func main() {
 	if len(os.Args) < 2 {
-		fmt.Fprintln(os.Stderr, "usage: constants DISK [LATER-DISK...]")
+		fmt.Fprintln(os.Stderr, "usage: chunking DISK [LATER-DISK...]")
 		os.Exit(2)
 	}
 	if err := run(os.Args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, "constants:", err)
+		fmt.Fprintln(os.Stderr, "chunking:", err)
 		os.Exit(1)
 	}
 }

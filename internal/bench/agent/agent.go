@@ -9,8 +9,8 @@ import (
 	"regexp"
 	"time"
 
+	"testbox-imaging/internal/bench/measure"
 	"testbox-imaging/internal/bootcfg"
-	"testbox-imaging/internal/e2e/measure"
 	"testbox-imaging/internal/image"
 )
 

@@ -1,4 +1,4 @@
-// Bench measures the agent beside the pipelines that people use without it:
+// Agent measures the agent beside the pipelines that people use without it:
 // `dd | gzip` and `dd | pigz`, and back. It makes a disk of 8 GiB with an ext4
 // on it (1.3 GB of files, 0.7 GB of deleted ones, both from this machine's
 // /usr), runs all tools in turns on the same file system, and prints medians
@@ -18,7 +18,7 @@ func main() {
 	runs := flag.Int("runs", 3, "how often each tool runs")
 	flag.Parse()
 	if err := run(*bin, *runs); err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
+		fmt.Fprintln(os.Stderr, "bench/agent:", err)
 		os.Exit(1)
 	}
 }

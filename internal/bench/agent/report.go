@@ -7,7 +7,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"testbox-imaging/internal/e2e/measure"
+	"testbox-imaging/internal/bench/measure"
 )
 
 // bars are what the agent must reach beside gzip's pipeline, on two cores.

@@ -7,11 +7,11 @@ import (
 	"path/filepath"
 	"runtime/pprof"
 
+	"testbox-imaging/internal/bench/measure"
 	"testbox-imaging/internal/blob/dir"
 	"testbox-imaging/internal/copier"
 	"testbox-imaging/internal/disk"
 	"testbox-imaging/internal/durable"
-	"testbox-imaging/internal/e2e/measure"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/store"
 	"testbox-imaging/internal/usedmap"
