@@ -2,16 +2,103 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
 	"text/tabwriter"
 
+	"testbox-imaging/internal/disk"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/parttab"
 	"testbox-imaging/internal/usedmap"
+
+	"github.com/spf13/cobra"
 )
+
+func newDiskMapCmd() *cobra.Command {
+	var o mapOptions
+	cmd := &cobra.Command{
+		Use:   "map DEVICE|FILE",
+		Short: "Show which bytes of a disk matter, and why",
+		Long: `Reads the partition table of a disk and the metadata of its file systems, and shows which bytes
+matter: what is used, what is free, and what counts as used because of a doubt, with the reason.
+Of a file system that was not cleanly unmounted, is damaged, has a feature that this program
+does not know, or stands beside the remains of another one, all of it counts as used. Files are
+held against the bitmaps of ext2/3/4, NTFS, FAT and exFAT; where an ext file system has too many
+to do that soon, a note says what was not looked at.
+
+First comes the disk as a bar, with the partitions' numbers below where they begin ("1-3" if they
+begin in one character); then a table of its parts; then what was in doubt, and notes. --json prints
+the same for programs, with all used ranges (docs/format.md).
+
+FILE holds the raw bytes of a disk, of a partition or of a file system. One that is known to hold
+something else (an image of another tool, an archive, a compressed file) is refused, and the message
+says what it is and which command makes raw bytes of it. Nothing is written. A disk that is in use
+changes while it is read: then the map is not to be relied on, and a warning says so.`,
+		Example: `  testbox disk map /dev/sda
+  testbox disk map --json disk.img`,
+		Args:              oneDisk,
+		ValidArgsFunction: completeDisk,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runDiskMap(cmd.Context(), printerOf(cmd), args[0], o)
+		},
+	}
+	f := cmd.Flags()
+	addRaw(cmd, &o.raw)
+	f.BoolVar(&o.json, "json", false, "print the map for programs, with all used ranges")
+	f.IntVar(&o.sector, "sector-size", 0, "logical sectors of `BYTES`; without it those of the device, and for a file what its GPT tells, else 512")
+	mustComplete(cmd.RegisterFlagCompletionFunc("sector-size", cobra.FixedCompletions([]string{"512", "4096"}, cobra.ShellCompDirectiveNoFileComp)))
+	return cmd
+}
+
+// mapOptions are the flags of disk map.
+type mapOptions struct {
+	json   bool
+	sector int // bytes; 0: the device's, or guessed for a file
+	raw    bool
+}
+
+func oneDisk(_ *cobra.Command, args []string) error {
+	if len(args) != 1 {
+		return errors.New("give one disk: a device as /dev/sda, or a file with the bytes of a disk")
+	}
+	return nil
+}
+
+func completeDisk(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return nil, cobra.ShellCompDirectiveDefault
+}
+
+func runDiskMap(ctx context.Context, p printer, path string, o mapOptions) error {
+	if err := wantDisks([]string{path}, o.raw); err != nil {
+		return err
+	}
+	d, err := openRaw(path, o.sector)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if by := disk.User(path, false); by != "" {
+		p.warnf("%s is in use %s; the map is of a disk that changes, and not to be relied on", path, by)
+	}
+	m, err := usedmap.Read(ctx, d, d.size, d.sector)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	if o.json {
+		enc := json.NewEncoder(p.out)
+		enc.SetIndent("", " ")
+		return enc.Encode(m)
+	}
+	return printMap(p.out, path, m)
+}
 
 // printMap prints a map for people: a line on the disk, the bar, the parts,
 // and why what is in doubt is.
@@ -225,9 +312,3 @@ func numberList(numbers []int) string {
 	}
 	return strings.Join(out, ",")
 }
-
-// bytesText is a size for people.
-func bytesText(n int64) string { return image.SizeText(n) }
-
-// printable is text from a disk, made fit for a terminal.
-func printable(s string) string { return image.Printable(s) }

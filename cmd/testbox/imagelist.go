@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -82,12 +81,6 @@ func ofBoxes(rs []*image.Record, boxes []string) []*image.Record {
 		}
 	}
 	return out
-}
-
-func printJSON(p printer, v any) error {
-	enc := json.NewEncoder(p.out)
-	enc.SetIndent("", " ")
-	return enc.Encode(v)
 }
 
 // listedImage is what image list --json prints of a backup.

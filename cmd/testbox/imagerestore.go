@@ -1,14 +1,11 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -179,23 +176,6 @@ func otherDisk(r *image.Record, d *restoring) (warnings []string) {
 			d.path, d.RecordedDisk.Disk, is))
 	}
 	return warnings
-}
-
-// readYes waits for an answer, or for the end of ctx.
-func readYes(ctx context.Context, in io.Reader) error {
-	answer := make(chan string, 1)
-	go func() {
-		line, _ := bufio.NewReader(in).ReadString('\n')
-		answer <- strings.ToLower(strings.TrimSpace(line))
-	}()
-	select {
-	case a := <-answer:
-		if a == "y" || a == "yes" {
-			return nil
-		}
-	case <-ctx.Done():
-	}
-	return refused("nothing was written")
 }
 
 // restorePlan is what a restore does with each disk, where it compares first.

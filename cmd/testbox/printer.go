@@ -1,10 +1,16 @@
 package main
 
 import (
+	"bufio"
+	"context"
+	"encoding/json"
 	"fmt"
 	"io"
+	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 )
 
 // printer is the voice of a command. What it was asked for goes to stdout, what
@@ -32,3 +38,33 @@ func (p printer) warnf(format string, args ...any) { p.notef("warning: "+format,
 // tellf writes a line to stderr that begins with what it is about, such as a
 // disk.
 func (p printer) tellf(format string, args ...any) { fmt.Fprintf(p.err, format+"\n", args...) }
+
+// printJSON writes v to stdout for programs.
+func printJSON(p printer, v any) error {
+	enc := json.NewEncoder(p.out)
+	enc.SetIndent("", " ")
+	return enc.Encode(v)
+}
+
+// readYes waits for an answer, or for the end of ctx.
+func readYes(ctx context.Context, in io.Reader) error {
+	answer := make(chan string, 1)
+	go func() {
+		line, _ := bufio.NewReader(in).ReadString('\n')
+		answer <- strings.ToLower(strings.TrimSpace(line))
+	}()
+	select {
+	case a := <-answer:
+		if a == "y" || a == "yes" {
+			return nil
+		}
+	case <-ctx.Done():
+	}
+	return refused("nothing was written")
+}
+
+// isTerminal reports whether people see what is written to f.
+func isTerminal(f *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}

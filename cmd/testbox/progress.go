@@ -40,11 +40,6 @@ func newProgress(w io.Writer, plan ...progress.Work) *progressLine {
 	return p
 }
 
-func isTerminal(f *os.File) bool {
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	return err == nil
-}
-
 // How often a line is written.
 const (
 	terminalEvery = 200 * time.Millisecond

@@ -85,10 +85,3 @@ func printArmed(p printer, boot *bootfiles.Folder, files []*bootfiles.File, now 
 	}
 	return errors.Join(append(errs, tab.Flush())...)
 }
-
-func or(s, other string) string {
-	if s == "" {
-		return other
-	}
-	return s
-}

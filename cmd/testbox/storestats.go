@@ -1,0 +1,98 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"testbox-imaging/internal/store"
+	"testbox-imaging/internal/words"
+)
+
+func newStoreStatsCmd() *cobra.Command {
+	var o storeFlag
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "stats",
+		Short: "Show what is in the store, and what it takes",
+		Long: `Shows how many backups there are, what their disks have, and what each part of the store takes; the
+parts together are all of its files. What objects take in a pack is told about. "dead" is what no
+backup needs any more; "testbox store gc" gets it back. Where a backup cannot be read, it is not
+known what is dead. ALONE is what no other box needs: it comes back when all backups of the box are
+deleted.`,
+		Example: `  testbox store stats`,
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return o.with(cmd.Context(), printerOf(cmd), true, func(s *store.Locked) error {
+				st, err := s.Stats(cmd.Context())
+				if err != nil {
+					return err
+				}
+				if asJSON {
+					return printJSON(printerOf(cmd), st)
+				}
+				printStats(printerOf(cmd), st)
+				return nil
+			})
+		},
+	}
+	o.add(cmd)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print it for programs")
+	return cmd
+}
+
+func printStats(p printer, st *store.Stats) {
+	p.printf("%s of %s: disks of %s, with %s of data\n", words.Count(st.Backups, "backup"), words.Count(len(st.Boxes), "box", "boxes"),
+		bytesText(st.Disks), bytesText(st.Data))
+	p.printf("%s in %s with %s; a byte stored stands for %.1f of data\n", bytesText(st.Stored), words.Count(st.Packs, "pack"),
+		words.Count(st.Objects, "object"), st.Ratio())
+	p.printf("\nall files: %s\n", bytesText(st.Files))
+	for _, part := range statParts(st) {
+		if part.bytes != 0 || part.always {
+			p.printf("%12s  %s\n", bytesText(part.bytes), part.what)
+		}
+	}
+	if st.Damaged > 0 || st.Bad > 0 {
+		p.printf("damaged: %s, %s; `testbox store scrub` says what they cost\n", words.Count(st.Damaged, "record"), words.Count(st.Bad, "object"))
+	}
+	if st.Lacking > 0 {
+		p.printf("%s damaged in the store; `testbox image list` shows which\n", words.Count(st.Lacking, "backup")+" "+words.Verb(st.Lacking, "is", "are"))
+	}
+	var b strings.Builder
+	tab := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
+	fmt.Fprint(tab, "\nBOX\tBACKUPS\tOLDEST\tNEWEST\tDATA\tADDED\tALONE\n")
+	for _, x := range st.Boxes {
+		fmt.Fprintf(tab, "%s\t%d\t%s\t%s\t%s\t%s\t%s\n", x.Box, x.Backups, x.Oldest.ID, x.Newest.ID, bytesText(x.Data), bytesText(x.Added), bytesText(x.Alone))
+	}
+	tab.Flush()
+	if len(st.Boxes) > 0 {
+		p.printf("%s", b.String())
+	}
+}
+
+// statPart is a part of the files of a store.
+type statPart struct {
+	bytes  int64
+	what   string
+	always bool // told also if it is nothing
+}
+
+// statParts are the parts that together are all files of a store.
+func statParts(st *store.Stats) []statPart {
+	dead, known := "dead: no backup needs it; `testbox store gc` gets it back", ""
+	if st.Dead < 0 {
+		dead = "not known what for: a backup that cannot be read may need it, so `testbox store gc` gets none of it back: " + st.Unknown
+		known = ", as far as can be read"
+	}
+	return []statPart{
+		{st.Alone, "needed by one box alone" + known + ": see ALONE", true},
+		{st.Shared, "shared by several boxes", true},
+		{st.Unused, dead, true},
+		{st.Writing, "being written by another process", false},
+		{st.Records, "records of backups", true},
+		{st.Index, "index, a cache", true},
+		{st.Other, "other files", true},
+	}
+}
