@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"testbox-imaging/internal/agent"
+	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/box"
 )
 
@@ -25,8 +26,8 @@ func newAgentFlags(verb, usage string, stdout, stderr io.Writer) *agentFlags {
 	f.StringVar(&f.sys, "sys", "/sys", "folder of sysfs")
 	f.StringVar(&f.proc, "proc", "/proc", "folder of procfs")
 	f.StringVar(&f.cfg.Dev, "dev", "/dev", "folder of device nodes")
-	f.StringVar(&f.cfg.TFTP, "tftp", "/mnt/testbox-tftp", "the mounted TFTP area")
-	f.StringVar(&f.cfg.Backup, "backup", "/mnt/testbox-backup", "the mounted backup area")
+	f.StringVar(&f.cfg.TFTP, "tftp", bootcfg.TFTPMount, "the mounted TFTP area")
+	f.StringVar(&f.cfg.Backup, "backup", bootcfg.BackupMount, "the mounted backup area")
 	f.StringVar(&f.address, "address", "", "this box's IPv4 address (default: the armed one, if a network card has it)")
 	f.StringVar(&f.cfg.Host, "host", "", "this box's host name (default: the armed one, else by reverse look-up)")
 	f.Usage = func() { fmt.Fprint(stderr, usage); f.PrintDefaults() }

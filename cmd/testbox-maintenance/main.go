@@ -9,6 +9,8 @@ import (
 	"io"
 	"os"
 
+	"testbox-imaging/internal/agent"
+	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/cpu"
 	"testbox-imaging/internal/pid1"
 	"testbox-imaging/internal/version"
@@ -36,10 +38,15 @@ var verbs = []verb{
 	{"service", "look after the agent in the debian form (systemd runs this)", service},
 }
 
+// logOpener opens the box's log for whoever looks after the agent.
+func logOpener() pid1.OpenLog {
+	return agent.LogOpener(agent.Config{TFTP: bootcfg.TFTPMount, Backup: bootcfg.BackupMount})
+}
+
 func main() {
 	cpu.LetDisksBlock()
 	if os.Getpid() == 1 {
-		pid1.Main()
+		pid1.Main(logOpener())
 		return
 	}
 	os.Exit(dispatch(os.Args[1:], os.Stdout, os.Stderr))

@@ -21,5 +21,5 @@ func service(args []string, _, stderr io.Writer) int {
 		fmt.Fprint(stderr, serviceUsage)
 		return 2
 	}
-	return pid1.Service()
+	return pid1.Service(logOpener())
 }

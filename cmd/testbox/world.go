@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"testbox-imaging/internal/arming"
+	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/bootfiles"
 	"testbox-imaging/internal/durable"
 )
@@ -35,7 +36,9 @@ func realWorld() world {
 			Names: net.DefaultResolver.LookupAddr,
 		},
 		executable: os.Executable,
-		configDirs: []string{"/mnt/testbox-tftp/pxelinux.cfg", "/export/testbox-tftp/pxelinux.cfg"},
+		configDirs: []string{
+			filepath.Join(bootcfg.TFTPMount, bootcfg.ConfigDir), filepath.Join("/export", bootcfg.TFTPArea, bootcfg.ConfigDir),
+		},
 		poll:       2 * time.Second,
 		neighbours: "/proc/net/arp",
 		loaders:    "/usr/lib",

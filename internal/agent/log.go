@@ -5,7 +5,9 @@ import (
 	"io"
 	"time"
 
+	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/pid1"
 	"testbox-imaging/internal/sharedir"
 )
 
@@ -13,6 +15,28 @@ import (
 // on the console alone, in the form of a box's log.
 func consoleLog(addr box.Addr, host string, console io.Writer, now func() time.Time) Log {
 	return sharedir.ConsoleLog(addr, host, sharedir.LogOptions{Console: console, Now: now})
+}
+
+// LogOpener is how package pid1 opens the box's log, in share mode by the folders
+// on which it mounts the areas. The log is that of Run.
+func LogOpener(cfg Config) pid1.OpenLog {
+	return func(cmd *bootcfg.Cmdline, say func(string, ...any)) (pid1.Log, error) {
+		s := newSession(cfg)
+		if err := s.startedWith(cmd); err != nil {
+			return nil, err
+		}
+		if s.cfg.Host = cmd.Host; s.cfg.Host == "" {
+			s.cfg.Host = "unknown" // a look-up could take too long
+		}
+		home, err := s.arming.Open()
+		if err != nil {
+			return nil, err
+		}
+		if err := s.openLog(home); err != nil {
+			say("%v; the log gets this box's own time", err)
+		}
+		return s.log, nil
+	}
 }
 
 // warn logs what must not be overlooked beside a good outcome.

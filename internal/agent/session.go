@@ -137,7 +137,15 @@ func (s *session) readCmdline() error {
 	if err != nil {
 		return refusal{err}
 	}
+	return s.startedWith(cmd)
+}
+
+// startedWith takes the other side of the mode that the command line names.
+func (s *session) startedWith(cmd *bootcfg.Cmdline) error {
 	s.cmd = cmd
+	if cmd.Mode != bootcfg.ShareMode {
+		return refuse("this maintenance system does not know the mode %s; build it anew with the program that armed the box", cmd.Mode)
+	}
 	s.arming = s.share()
 	return nil
 }

@@ -37,8 +37,8 @@ type Share struct {
 
 // Reach checks that the TFTP area is mounted.
 func (s *Share) Reach() error {
-	if _, err := fs.Stat(os.DirFS(s.TFTP), "pxelinux.0"); err != nil {
-		return fmt.Errorf("the TFTP area is not mounted on %s, or has no pxelinux.0: %w", s.TFTP, err)
+	if _, err := fs.Stat(os.DirFS(s.TFTP), bootcfg.LoaderName); err != nil {
+		return fmt.Errorf("the TFTP area is not mounted on %s, or has no %s: %w", s.TFTP, bootcfg.LoaderName, err)
 	}
 	return nil
 }

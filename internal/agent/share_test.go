@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"testbox-imaging/internal/bootcfg"
+	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/durable"
 	"testbox-imaging/internal/inventory"
 	"testbox-imaging/internal/sharedir"
@@ -55,4 +56,46 @@ func TestSaveInventory(t *testing.T) {
 	if sharedir.InfoText != inventory.TextName || sharedir.InfoJSON != inventory.JSONName || sharedir.InfoZip != inventory.ZipName {
 		t.Error("the names of the inventory's files differ")
 	}
+}
+
+// TestLogOpener: what process 1 says of the agent stands in the box's log, and
+// is read there.
+func TestLogOpener(t *testing.T) {
+	b := newBench(t)
+	cmd, err := bootcfg.ParseCmdline(b.arm(box.Backup, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := LogOpener(Config{TFTP: b.path("tftp"), Backup: b.path("backup")})
+	say := func(format string, args ...any) { t.Errorf(format, args...) }
+	log, err := open(cmd, say)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log.Error("the agent was killed by signal 9")
+	if err := log.Flush(); err != nil {
+		t.Error(err)
+	}
+	for _, name := range []string{folder + sharedir.LogName, "backup/" + sharedir.LogName} {
+		if text := b.read(name); !strings.HasSuffix(text, ": 10.88.0.11: error: the agent was killed by signal 9\n") {
+			t.Errorf("%s is %q", name, text)
+		}
+	}
+	cmd.Mode = bootcfg.ServerMode
+	if _, err := open(cmd, say); err == nil {
+		t.Error("a mode that nobody knows has a log")
+	}
+	cmd.Mode = bootcfg.ShareMode
+	os.Remove(b.path("backup", sharedir.Marker))
+	if _, err := open(cmd, say); err == nil {
+		t.Error("an area that is not mounted has a log")
+	}
+}
+
+// TestUnknownMode: an agent does nothing in a mode that it does not know.
+func TestUnknownMode(t *testing.T) {
+	b := newBench(t)
+	b.disk("vda", "S1", 1)
+	b.want(b.run(b.arm(box.Backup, func(c *bootcfg.Cmdline) { c.Mode = bootcfg.ServerMode })), box.Refused)
+	b.says("does not know the mode server")
 }

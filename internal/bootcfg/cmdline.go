@@ -55,15 +55,25 @@ func ValidPath(s string) error {
 	return nil
 }
 
+// Mode is how a box reaches its images.
+type Mode string
+
+// The modes. A command line without the word for it is of share mode.
+const (
+	ShareMode  Mode = ""       // the areas of a storage server, which are mounted
+	ServerMode Mode = "server" // a testbox server; no agent knows it yet
+)
+
 // Cmdline is what a kernel command line asks of the agent.
 type Cmdline struct {
+	Mode    Mode
 	Action  box.Action
 	Arming  box.Arming
 	Address box.Addr  // the box that was armed
 	Host    string    // its name when it was armed; "" is unknown
 	Expires time.Time // to the second, UTC; zero is never
 
-	TFTP, Backup NFSPath
+	TFTP, Backup NFSPath // share mode's areas
 	Root         NFSPath // of the form debian, whose root is mounted by NFS; zero is the form ram
 
 	Disks         []string // only these, spelled as in disk-devices.lst; empty: the agent's own choice
@@ -84,6 +94,7 @@ type Cmdline struct {
 // Words of ours. Whatever else begins with "testbox-" is an error.
 const (
 	wordAction  = "testbox-action-"
+	wordMode    = "testbox-mode"
 	wordArming  = "testbox-arming"
 	wordAddress = "testbox-address"
 	wordHost    = "testbox-host"
@@ -132,7 +143,7 @@ func ParseCmdline(s string) (*Cmdline, error) {
 			return nil, fmt.Errorf("kernel command line: %s: %w", strings.TrimSuffix(key, "-"), err)
 		}
 	}
-	if err := complete(seen); err != nil {
+	if err := complete(c.Mode, seen); err != nil {
 		return nil, err
 	}
 	return c, nil
@@ -157,8 +168,12 @@ func parseRoot(s string) (NFSPath, error) {
 }
 
 // complete reports which word is missing that every action needs.
-func complete(seen map[string]bool) error {
-	for _, w := range []string{wordAction, wordArming, wordAddress, wordTFTP, wordBackup} {
+func complete(mode Mode, seen map[string]bool) error {
+	need := []string{wordAction, wordArming, wordAddress}
+	if mode == ShareMode {
+		need = append(need, wordTFTP, wordBackup)
+	}
+	for _, w := range need {
 		if !seen[w] {
 			return fmt.Errorf("kernel command line has no %s; arm the box with `testbox pxe-conf`", strings.TrimSuffix(w, "-"))
 		}
@@ -171,6 +186,8 @@ func (c *Cmdline) set(key, v string) (err error) {
 	switch key {
 	case wordAction:
 		c.Action, err = box.ParseAction(v)
+	case wordMode:
+		c.Mode, err = Mode(v), check(Mode(v) == ServerMode, "%q is not server", v)
 	case wordArming:
 		c.Arming, err = box.ParseArming(v)
 	case wordAddress:

@@ -40,6 +40,30 @@ func full(t testing.TB) Cmdline {
 const least = "testbox-action-backup testbox-arming=0123456789abcdef testbox-address=10.40.41.42 " +
 	"testbox-tftp=10.42.1.1:/export/testbox-tftp testbox-backup=10.42.1.1:/export/testbox-backup"
 
+// TestCmdlineMode: the areas are needed in share mode only, and share mode has no
+// word, so that boot files are what they were.
+func TestCmdlineMode(t *testing.T) {
+	c := Cmdline{Mode: ServerMode, Action: box.Backup, Arming: "0123456789abcdef", Address: addr(t, "10.40.41.42")}
+	const want = "testbox-action-backup testbox-mode=server testbox-arming=0123456789abcdef testbox-address=10.40.41.42"
+	got, err := ParseCmdline(c.Words())
+	if err != nil || !reflect.DeepEqual(*got, c) || c.Words() != want {
+		t.Errorf("%q is read as %+v, %v", c.Words(), got, err)
+	}
+	share := c
+	share.Mode = ShareMode
+	if _, err := ParseCmdline(share.Words()); err == nil || !strings.Contains(err.Error(), "has no testbox-tftp") {
+		t.Errorf("share mode without areas: %v", err)
+	}
+	if Agree(&c, &share) == nil {
+		t.Error("two modes agree")
+	}
+	for _, bad := range []string{"", "share", "Server"} {
+		if _, err := ParseCmdline(least + " testbox-mode=" + bad); err == nil {
+			t.Errorf("the mode %q is taken", bad)
+		}
+	}
+}
+
 func TestCmdlineRoundTrip(t *testing.T) {
 	want := full(t)
 	line := "BOOT_IMAGE=maintenance-boot/1/vmlinuz " + want.Words() + ` console=tty0 dyndbg="testbox-x y" panic=30`

@@ -14,6 +14,17 @@ const (
 	RootArea   = "testbox-nfsroot"
 )
 
+// Where a box mounts the areas, and by which files it sees that they are mounted.
+const (
+	TFTPMount   = "/mnt/" + TFTPArea
+	BackupMount = "/mnt/" + BackupArea
+	// LoaderName is the loader in the TFTP area.
+	LoaderName = "pxelinux.0"
+	// BackupMarker is a file in the backup area's root. Without it nothing is
+	// written: the area is not mounted, or is another folder.
+	BackupMarker = BackupArea
+)
+
 // ConfigDir is the folder of boot files below the TFTP area, DefaultName the
 // file in it for every box that is not armed.
 const (

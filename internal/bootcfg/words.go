@@ -17,12 +17,13 @@ func (c *Cmdline) Words() string {
 			w = append(w, key+"="+value)
 		}
 	}
+	add(c.Mode != ShareMode, wordMode, string(c.Mode))
 	add(true, wordArming, string(c.Arming))
 	add(true, wordAddress, c.Address.String())
 	add(c.Host != "", wordHost, c.Host)
 	add(!c.Expires.IsZero(), wordExpires, c.Expires.UTC().Format(time.RFC3339))
-	add(true, wordTFTP, c.TFTP.String())
-	add(true, wordBackup, c.Backup.String())
+	add(!c.TFTP.IsZero(), wordTFTP, c.TFTP.String())
+	add(!c.Backup.IsZero(), wordBackup, c.Backup.String())
 	add(!c.Root.IsZero(), wordRoot, c.Root.String()+rootOptions)
 	add(len(c.Disks) > 0, wordDisks, strings.Join(c.Disks, ","))
 	add(c.PrecheckSize, wordCheck, "size")
@@ -64,6 +65,8 @@ func Agree(started, file *Cmdline) error {
 		return fmt.Errorf("the box was started with %s %v, its boot file says %v; it was armed again or the boot file was edited", what, a, b)
 	}
 	switch {
+	case started.Mode != file.Mode:
+		return differ("mode", started.Mode, file.Mode)
 	case started.Action != file.Action:
 		return differ("action", started.Action, file.Action)
 	case started.Arming != file.Arming:

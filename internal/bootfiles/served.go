@@ -17,7 +17,7 @@ import (
 // Loader files that every box asks for, and one that the DHCP server may name
 // in place of the first.
 var (
-	loaderFiles = []string{"pxelinux.0", "ldlinux.c32"}
+	loaderFiles = []string{bootcfg.LoaderName, "ldlinux.c32"}
 	otherLoader = "lpxelinux.0"
 )
 

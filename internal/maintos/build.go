@@ -191,7 +191,7 @@ func initrdEntries(agent []byte, p *parts) []entry {
 		// The kernel opens it as the init's output before anything is mounted.
 		{path: "dev/console", mode: modeChar | 0o600, rdev: [2]uint32{5, 1}},
 	}
-	for _, dir := range []string{"proc", "sys", "run", "etc", "tmp", "mnt/testbox-tftp", "mnt/testbox-backup"} {
+	for _, dir := range []string{"proc", "sys", "run", "etc", "tmp", bootcfg.TFTPMount[1:], bootcfg.BackupMount[1:]} {
 		entries = append(entries, entry{path: dir, mode: modeDir | 0o755})
 	}
 	for _, m := range p.modules.table.Modules {

@@ -435,9 +435,9 @@ func (b *debianBuild) initrd(tree string) ([]byte, error) {
 func (b *debianBuild) fstab() []byte {
 	return fmt.Appendf(nil, `proc /proc proc defaults 0 0
 /dev/nfs / nfs defaults 1 1
-%s /mnt/testbox-tftp nfs tcp,nfsvers=3,noauto,nolock 2 2
-%s /mnt/testbox-backup nfs tcp,nfsvers=3,noauto,nolock 3 3
-`, b.TFTPFrom, b.BackupFrom)
+%s %s nfs tcp,nfsvers=3,noauto,nolock 2 2
+%s %s nfs tcp,nfsvers=3,noauto,nolock 3 3
+`, b.TFTPFrom, bootcfg.TFTPMount, b.BackupFrom, bootcfg.BackupMount)
 }
 
 // logins lets the admin in.

@@ -10,7 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"testbox-imaging/internal/bootcfg"
-	"testbox-imaging/internal/sharedir"
 )
 
 // mountKernelFS mounts what the kernel gives and two folders for small files.
@@ -44,7 +43,7 @@ const mountRetry = 5 * time.Second
 // rescue lets the admin in.
 func mountAreas(ctx context.Context, areas []area, mount func(area) error, limit time.Duration, say func(string, ...any)) error {
 	for _, a := range areas {
-		if a.mark != sharedir.Marker {
+		if !a.optional {
 			if err := mountAll(ctx, []area{a}, mount, say); err != nil {
 				return err
 			}
@@ -67,15 +66,23 @@ func mountAreas(ctx context.Context, areas []area, mount func(area) error, limit
 // moves for may take.
 func (s *system) mountLimit() time.Duration { return s.live.stall / 2 }
 
+// areas are what the agent needs mounted. Other modes than share mode have none.
 func (s *system) areas() []area {
-	return []area{{s.cmd.TFTP, tftpDir, "pxelinux.0"}, {s.cmd.Backup, backupDir, sharedir.Marker}}
+	if s.cmd.Mode != bootcfg.ShareMode {
+		return nil
+	}
+	return []area{
+		{from: s.cmd.TFTP, dir: bootcfg.TFTPMount, mark: bootcfg.LoaderName},
+		{from: s.cmd.Backup, dir: bootcfg.BackupMount, mark: bootcfg.BackupMarker, optional: true},
+	}
 }
 
 // area is an exported folder and where it is to be mounted.
 type area struct {
-	from bootcfg.NFSPath
-	dir  string
-	mark string // a file that is there when it is mounted; "" is none
+	from     bootcfg.NFSPath
+	dir      string
+	mark     string // a file that is there when it is mounted; "" is none
+	optional bool   // the agent is reached without it
 }
 
 // mountAll mounts all areas with mount, trying each again every few seconds

@@ -4,8 +4,7 @@ import (
 	"strings"
 	"time"
 
-	"testbox-imaging/internal/durable"
-	"testbox-imaging/internal/sharedir"
+	"testbox-imaging/internal/bootcfg"
 )
 
 // obituaryWait is how long a line in the box's log may take: the error may be
@@ -39,28 +38,25 @@ func (s *system) obituary(why error) {
 			s.say("the error is not in the box's log: %v", err)
 		}
 	case <-time.After(obituaryWait):
-		s.say("the error is not in the box's log: the backup area does not answer")
+		s.say("the error is not in the box's log, which does not answer")
 	}
 }
 
+// Log is the box's log, as far as this package writes to it.
+type Log interface {
+	Error(format string, args ...any)
+	Flush() error
+}
+
+// OpenLog opens the log of a box that was started with cmd. say tells on the
+// consoles what is not in order with it. It may take for ever.
+type OpenLog func(cmd *bootcfg.Cmdline, say func(format string, args ...any)) (Log, error)
+
 func (s *system) logError(why error) error {
-	area, err := sharedir.Open(durable.OS{}, backupDir)
+	log, err := s.openLog(s.cmd, s.say)
 	if err != nil {
 		return err
 	}
-	folder, err := area.Box(s.cmd.Address)
-	if err != nil {
-		return err
-	}
-	host := s.cmd.Host
-	if host == "" {
-		host = "unknown"
-	}
-	ahead, err := folder.Clock()
-	if err != nil {
-		s.say("%v; the log gets this box's own time", err)
-	}
-	log := folder.Log(host, sharedir.LogOptions{Now: func() time.Time { return time.Now().Add(ahead) }})
 	log.Error("%v", why)
 	return log.Flush()
 }

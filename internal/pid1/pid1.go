@@ -32,12 +32,7 @@ const (
 	defaultStall = 10 * time.Minute // without a sign of progress the box reboots
 )
 
-// Where the maintenance system has things.
-const (
-	moduleDir = "/lib/modules"
-	tftpDir   = "/mnt/testbox-tftp"
-	backupDir = "/mnt/testbox-backup"
-)
+const moduleDir = "/lib/modules" // of the maintenance system
 
 // system is a running maintenance system, as one process sees it.
 type system struct {
@@ -49,7 +44,8 @@ type system struct {
 	resolv  []byte   // resolv.conf as the network wants it
 	sysrq   *os.File // /proc/sysrq-trigger; nil if it could not be opened
 	keeper  *keeperLine
-	keeps   bool // this is the keeper, which reaches no area
+	openLog OpenLog // nil: this is the keeper
+	keeps   bool    // this is the keeper, which reaches no area
 }
 
 // drivers loads kernel modules. In the ram form it is this program that finds
@@ -62,9 +58,10 @@ type drivers interface {
 
 // Main is the whole life of process 1. It does not return: it ends in
 // reboot(2), or in a panic, which the kernel's panic=30 makes a reboot too.
-func Main() {
+func Main(openLog OpenLog) {
 	err := mountKernelFS()
 	s := newSystem()
+	s.openLog = openLog
 	s.con.open("/dev", consoles...)
 	s.say("testbox maintenance system")
 	if err == nil {
@@ -190,7 +187,7 @@ func (s *system) runAgent(address netip.Addr) error {
 
 func (s *system) agentArgs(address netip.Addr) []string {
 	args := []string{"run", "--reboot", "--cmdline", "/proc/cmdline", "--sys", "/sys", "--proc", "/proc", "--dev", "/dev",
-		"--tftp", tftpDir, "--backup", backupDir}
+		"--tftp", bootcfg.TFTPMount, "--backup", bootcfg.BackupMount}
 	if a, err := box.ParseAddr(address.String()); err == nil {
 		args = append(args, "--address", a.String())
 	}

@@ -21,7 +21,6 @@ import (
 
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/box"
-	"testbox-imaging/internal/sharedir"
 )
 
 // TestMain also plays the programs that tests start.
@@ -173,8 +172,8 @@ func TestPulseRests(t *testing.T) {
 func TestMountAllRetries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		areas := []area{
-			{bootcfg.NFSPath{Server: netip.MustParseAddr("10.0.0.1"), Path: "/a"}, t.TempDir() + "/a", ""},
-			{bootcfg.NFSPath{Server: netip.MustParseAddr("10.0.0.1"), Path: "/b"}, t.TempDir() + "/b", ""},
+			{from: bootcfg.NFSPath{Server: netip.MustParseAddr("10.0.0.1"), Path: "/a"}, dir: t.TempDir() + "/a"},
+			{from: bootcfg.NFSPath{Server: netip.MustParseAddr("10.0.0.1"), Path: "/b"}, dir: t.TempDir() + "/b"},
 		}
 		var said lockedBuffer
 		tries := 0
@@ -214,11 +213,11 @@ func TestMountAllEnds(t *testing.T) {
 func TestMountWithoutBackup(t *testing.T) {
 	from := bootcfg.NFSPath{Server: netip.MustParseAddr("10.0.0.1"), Path: "/a"}
 	const limit = 5 * time.Minute
-	for broken, want := range map[string]error{"": nil, sharedir.Marker: nil, "pxelinux.0": context.DeadlineExceeded} {
+	for broken, want := range map[string]error{"": nil, "backup": nil, "tftp": context.DeadlineExceeded} {
 		synctest.Test(t, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 			defer cancel()
-			areas := []area{{from, t.TempDir(), "pxelinux.0"}, {from, t.TempDir(), sharedir.Marker}}
+			areas := []area{{from: from, dir: t.TempDir(), mark: "tftp"}, {from: from, dir: t.TempDir(), mark: "backup", optional: true}}
 			mount := func(a area) error {
 				if a.mark == broken {
 					return unix.EACCES
@@ -230,9 +229,50 @@ func TestMountWithoutBackup(t *testing.T) {
 			if !errors.Is(err, want) {
 				t.Errorf("without %q: %v", broken, err)
 			}
-			if took := time.Since(start); broken == "" && took != 0 || broken == sharedir.Marker && took != limit {
+			if took := time.Since(start); broken == "" && took != 0 || broken == "backup" && took != limit {
 				t.Errorf("without %q: it took %v", broken, took)
 			}
+		})
+	}
+}
+
+// TestAreasOfAMode: share mode's areas are mounted in share mode only.
+func TestAreasOfAMode(t *testing.T) {
+	for mode, want := range map[bootcfg.Mode]int{bootcfg.ShareMode: 2, bootcfg.ServerMode: 0} {
+		s := &system{cmd: &bootcfg.Cmdline{Mode: mode}}
+		if got := s.areas(); len(got) != want {
+			t.Errorf("in mode %q the areas are %v", mode, got)
+		}
+	}
+}
+
+// deadLog is a log that may not answer.
+type deadLog struct {
+	answers bool
+	text    string
+}
+
+func (d *deadLog) Error(format string, args ...any) { d.text += fmt.Sprintf(format, args...) }
+func (d *deadLog) Flush() error {
+	if !d.answers {
+		time.Sleep(time.Hour)
+	}
+	return nil
+}
+
+// TestObituary: why the agent died is in the box's log, and a log that does not
+// answer holds up nothing for long.
+func TestObituary(t *testing.T) {
+	for _, answers := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			log := &deadLog{answers: answers}
+			s := &system{cmd: &bootcfg.Cmdline{}, con: newConsole(), openLog: func(*bootcfg.Cmdline, func(string, ...any)) (Log, error) { return log, nil }}
+			start := time.Now()
+			s.obituary(errors.New("it died"))
+			if took := time.Since(start); log.text != "it died" || took > time.Minute || answers && took > 0 {
+				t.Errorf("a log that answers %v has %q after %v", answers, log.text, took)
+			}
+			time.Sleep(2 * time.Hour)
 		})
 	}
 }

@@ -23,9 +23,10 @@ var errRescue = errors.New("the box is in rescue")
 // Service is the whole life of `testbox-maintenance service`: in the debian
 // form, what process 1 does in the ram form once there is a network. It returns
 // only when the box is in rescue, 0; everything else ends in a reboot.
-func Service() int {
+func Service(openLog OpenLog) int {
 	signal.Ignore(unix.SIGHUP) // what the unit's ExecReload sends; there is nothing to reload
 	s := newSystem()
+	s.openLog = openLog
 	s.con.add(os.Stdout)
 	active, _ := os.ReadFile("/sys/class/tty/console/active")
 	s.con.open("/dev", otherConsoles(string(active))...)

@@ -13,13 +13,14 @@ import (
 	"syscall"
 	"time"
 
+	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/durable"
 )
 
 // Marker is the file in the area's root that says that this is a backup area.
 // Without it nothing is written: the area is not mounted, or is another one.
-const Marker = "testbox-backup"
+const Marker = bootcfg.BackupMarker
 
 // Modes of what is made in an area. The agent may be squashed to an
 // unprivileged user, so the group can work on what it left.
