@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -137,4 +138,25 @@ func (f *Folder) readVersion(name string) (*bootcfg.Version, error) {
 		}
 	}
 	return v, nil
+}
+
+// OpenVersion lets a TFTP server, which is some user of its own, read a
+// maintenance system.
+func (f *Folder) OpenVersion(v *bootcfg.Version) error {
+	for _, p := range []struct {
+		path string
+		mode fs.FileMode
+	}{{bootcfg.MaintDir, 0o755}, {filepath.Dir(v.KernelPath()), 0o755}, {v.KernelPath(), 0o644}, {v.InitrdPath(), 0o644}} {
+		path := filepath.Join(f.TFTP(), p.path)
+		st, err := os.Stat(path)
+		if err != nil {
+			return err
+		}
+		if want := st.Mode().Perm() | p.mode; want != st.Mode().Perm() {
+			if err := os.Chmod(path, want); err != nil {
+				return fmt.Errorf("the TFTP server cannot read the version: %w", err)
+			}
+		}
+	}
+	return nil
 }

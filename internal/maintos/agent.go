@@ -2,15 +2,10 @@ package maintos
 
 import (
 	"debug/elf"
-	"fmt"
 	"os"
+
+	"testbox-imaging/internal/problem"
 )
-
-// InputError says that a build was asked for with wrong input: nothing was begun.
-type InputError struct{ Err error }
-
-func (e *InputError) Error() string { return e.Err.Error() }
-func (e *InputError) Unwrap() error { return e.Err }
 
 // readAgent reads the agent's program and makes sure that it can be an init:
 // a static program for this processor.
@@ -36,5 +31,5 @@ func readAgent(path string) ([]byte, error) {
 }
 
 func agentError(format string, args ...any) error {
-	return &InputError{fmt.Errorf(format+"; `make build` makes it, bin/testbox-maintenance; --agent names it", args...)}
+	return problem.Wrongf(format+"; `make build` makes it, bin/testbox-maintenance; --agent names it", args...)
 }

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"testbox-imaging/internal/child"
+	"testbox-imaging/internal/problem"
 )
 
 // apt is the host's package manager with a state of its own: it reads the
@@ -72,7 +73,7 @@ func newApt(c *cache, work string, opt Options) (*apt, error) {
 	a.notes = notes
 	sources := buildSources(host)
 	if len(sources) == 0 {
-		return nil, &InputError{fmt.Errorf("no apt source below %s has Debian's component main for binary packages; the kernel comes from there", opt.Etc)}
+		return nil, problem.Wrongf("no apt source below %s has Debian's component main for binary packages; the kernel comes from there", opt.Etc)
 	}
 	if suites := sources[0].words("Suites"); len(suites) > 0 {
 		a.suite = suites[0]

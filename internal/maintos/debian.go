@@ -20,6 +20,7 @@ import (
 
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/problem"
 )
 
 // DebianOptions say how to build the form debian.
@@ -123,24 +124,24 @@ func (o *DebianOptions) check() error {
 		return err
 	}
 	if st, err := os.Stat(o.NFSRoot); err != nil || !st.IsDir() {
-		return &InputError{fmt.Errorf("no folder %s for the roots of the form debian; `testbox share init` makes one", o.NFSRoot)}
+		return problem.Wrongf("no folder %s for the roots of the form debian; `testbox share init` makes one", o.NFSRoot)
 	}
 	for _, p := range o.Packages {
 		if !validPackage(p) {
-			return &InputError{fmt.Errorf("%q is not the name of a Debian package", p)}
+			return problem.Wrongf("%q is not the name of a Debian package", p)
 		}
 	}
 	if err := validKeys(o.SSHKeys); err != nil {
-		return &InputError{err}
+		return problem.Wrongf("%w", err)
 	}
 	if strings.ContainsFunc(o.Password, func(r rune) bool { return r < ' ' || r == 0x7f }) || len(o.Password) > 256 {
-		return &InputError{errors.New("the password has a control character or more than 256 bytes")}
+		return problem.Wrongf("the password has a control character or more than 256 bytes")
 	}
 	if os.Geteuid() != 0 {
-		return &InputError{errors.New("the form debian can only be built by root: its files belong to users of their own")}
+		return problem.Wrongf("the form debian can only be built by root: its files belong to users of their own")
 	}
 	if _, err := exec.LookPath("mmdebstrap"); err != nil {
-		return &InputError{errors.New("mmdebstrap is not installed; run: apt-get install mmdebstrap")}
+		return problem.Wrongf("mmdebstrap is not installed; run: apt-get install mmdebstrap")
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"testbox-imaging/internal/bootcfg"
+	"testbox-imaging/internal/problem"
 	"testbox-imaging/internal/testenv"
 )
 
@@ -207,8 +208,8 @@ func TestDebianInput(t *testing.T) {
 		"no folder":    {Options: Options{TFTP: area}, NFSRoot: filepath.Join(area, "none")},
 	} {
 		_, err := BuildDebian(t.Context(), opt)
-		var input *InputError
-		if !errors.As(err, &input) || !strings.Contains(err.Error(), what) {
+		var input *problem.Error
+		if !errors.As(err, &input) || input.Kind != problem.Wrong || !strings.Contains(err.Error(), what) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}

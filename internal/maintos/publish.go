@@ -12,6 +12,7 @@ import (
 
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/problem"
 )
 
 // manifestFile is the list of what a maintenance system is made of.
@@ -42,7 +43,7 @@ func checkArea(tftp string) error {
 		err = fmt.Errorf("%s is not a folder", tftp)
 	}
 	if err != nil {
-		return &InputError{fmt.Errorf("no TFTP area: %w; `testbox share init` makes one", err)}
+		return problem.Wrongf("no TFTP area: %w; `testbox share init` makes one", err)
 	}
 	return nil
 }

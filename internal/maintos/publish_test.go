@@ -11,6 +11,7 @@ import (
 
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/modtab"
+	"testbox-imaging/internal/problem"
 )
 
 func testParts() *parts {
@@ -102,8 +103,8 @@ func TestBuildFailsEarly(t *testing.T) {
 	} {
 		opt.Cache = t.TempDir()
 		_, err := Build(context.Background(), opt)
-		var input *InputError
-		if err == nil || !strings.Contains(err.Error(), says) || !errors.As(err, &input) {
+		var input *problem.Error
+		if err == nil || !strings.Contains(err.Error(), says) || !errors.As(err, &input) || input.Kind != problem.Wrong {
 			t.Errorf("%v, want wrong input and %q", err, says)
 		}
 		if left, _ := filepath.Glob(filepath.Join(opt.Cache, workPrefix+"*")); len(left) != 0 {

@@ -1,4 +1,4 @@
-package main
+package bootfiles
 
 import (
 	"io/fs"
@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"testbox-imaging/internal/bootcfg"
+	"testbox-imaging/internal/durable"
 )
 
 // TestOpenVersion: a version that was built before is made readable for the
@@ -15,7 +16,7 @@ func TestOpenVersion(t *testing.T) {
 	tftp := t.TempDir()
 	v := bootcfg.Version{Version: "1"}
 	for path, mode := range map[string]fs.FileMode{v.KernelPath(): 0o600, v.InitrdPath(): 0o660} {
-		if err := writeFile(filepath.Join(tftp, path), "x"); err != nil {
+		if err := write(filepath.Join(tftp, path), "x"); err != nil {
 			t.Fatal(err)
 		}
 		if err := os.Chmod(filepath.Join(tftp, path), mode); err != nil {
@@ -27,7 +28,7 @@ func TestOpenVersion(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := openVersion(tftp, v); err != nil {
+	if err := New(durable.OS{}, filepath.Join(tftp, bootcfg.ConfigDir)).OpenVersion(&v); err != nil {
 		t.Fatal(err)
 	}
 	for path, want := range map[string]fs.FileMode{v.KernelPath(): 0o644, v.InitrdPath(): 0o664, filepath.Dir(v.KernelPath()): 0o755, bootcfg.MaintDir: 0o755} {
@@ -39,4 +40,11 @@ func TestOpenVersion(t *testing.T) {
 			t.Errorf("%s has mode %v, want %v", path, got, want)
 		}
 	}
+}
+
+func write(path, text string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(path, []byte(text), 0o644)
 }
