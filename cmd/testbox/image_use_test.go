@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"testbox-imaging/internal/chunk"
 	"testbox-imaging/internal/conform"
 	"testbox-imaging/internal/copier"
 	"testbox-imaging/internal/image"
@@ -212,7 +213,10 @@ func TestRefuseTargets(t *testing.T) {
 		{disk(1<<20-512, 512), copier.UnusedKeep, "at least as large"},
 		{disk(1<<20, 512), copier.UnusedDiscard, "cannot discard"},
 	} {
-		d := restoring{RecordedDisk: &image.RecordedDisk{Disk: disk(1<<20, 512)}, target: &localDisk{identity: c.target}}
+		d := restoring{
+			RecordedDisk: &image.RecordedDisk{Disk: disk(1<<20, 512)}, im: &chunk.Image{Root: &chunk.Root{Size: 1 << 20, SectorSize: 512}},
+			target: &localDisk{Target: readOnlyDisk{size: c.target.Size}, identity: c.target},
+		}
 		err := refuseTargets([]restoring{{}, d}, c.unused)
 		if c.says == "" && err != nil || c.says != "" && (err == nil || !strings.Contains(err.Error(), c.says)) {
 			t.Errorf("%v, unused %v: %v, want %q", c.target, c.unused, err, c.says)

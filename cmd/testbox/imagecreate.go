@@ -321,10 +321,8 @@ func (d namedDisk) usedBytes() int64 {
 	return d.identity.Size - d.used.FreeBytes()
 }
 
-func (d namedDisk) saveOptions(line *progressLine, o createOptions) copier.Options {
-	opt := d.options(line)
-	opt.TakeFailing = o.failing
-	return opt
+func (d namedDisk) saveOptions(line *progressLine, o createOptions) copier.SourceOptions {
+	return copier.SourceOptions{Options: copier.Options{Progress: line.tell}, SectorSize: d.identity.SectorSize, TakeFailing: o.failing}
 }
 
 // sayDoubt says what counts as used because of a doubt.

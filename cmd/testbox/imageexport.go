@@ -208,7 +208,8 @@ func exportStream(ctx context.Context, view *chunk.DiskReader, w io.Writer, form
 		return errors.Join(err, b.Flush())
 	}
 	out := rawgz.NewWriter(w)
-	if _, err := copier.Backup(ctx, view, out, copier.Options{Progress: func(_ string, done, total int64) { told(done, total) }}); err != nil {
+	opt := copier.Options{Progress: func(_ string, done, total int64) { told(done, total) }}
+	if _, err := copier.Backup(ctx, view, out, copier.SourceOptions{Options: opt}); err != nil {
 		return err
 	}
 	_, err := out.Close()

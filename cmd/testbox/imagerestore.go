@@ -76,7 +76,7 @@ has zeros for sectors that could not be read when it was made; they are named.`,
 
 func runImageRestore(ctx context.Context, p printer, arg string, targets []string, o restoreOptions) (err error) {
 	outliveReader()
-	opt := copier.Options{Full: o.full}
+	opt := copier.RestoreOptions{Full: o.full}
 	var ok, ok2 bool
 	opt.Verify, ok = readBacks[o.verify]
 	opt.Unused, ok2 = unusedWays[o.unused]
@@ -179,7 +179,7 @@ func otherDisk(r *image.Record, d *restoring) (warnings []string) {
 }
 
 // restorePlan is what a restore does with each disk, where it compares first.
-func restorePlan(disks []restoring, opt copier.Options) (plan []progress.Work) {
+func restorePlan(disks []restoring, opt copier.RestoreOptions) (plan []progress.Work) {
 	for i := range disks {
 		d := &disks[i]
 		passes := []string{"compare", "check", "write", "verify"}
@@ -198,20 +198,19 @@ func restorePlan(disks []restoring, opt copier.Options) (plan []progress.Work) {
 
 // writeDisks restores, and says what it did. begun says that targets may have
 // been written to.
-func writeDisks(ctx context.Context, p printer, r *image.Record, disks []restoring, opt copier.Options) (begun bool, err error) {
+func writeDisks(
+	ctx context.Context, p printer, r *image.Record, disks []restoring, opt copier.RestoreOptions,
+) (begun bool, err error) {
 	line := newProgress(p.err, restorePlan(disks, opt)...)
 	say := func(format string, args ...any) { line.end(); p.tellf(format, args...) }
 	var jobs []copier.Job
 	for i := range disks {
-		d := &disks[i]
-		j := copier.StoredJob(ctx, d.Name, d.im, d.target.Target)
-		j.Rotational = d.target.rotating
-		j.Fit = fitting(d, say)
+		j := disks[i].job()
+		j.Fit = fitting(&disks[i], say)
 		jobs = append(jobs, j)
 	}
-	all := disks[0].target.options(line)
-	all.Full, all.Verify, all.Unused, all.Log = opt.Full, opt.Verify, opt.Unused, say
-	receipts, err := copier.Restore(ctx, jobs, all)
+	opt.Progress, opt.Log = line.tell, say
+	receipts, err := copier.Restore(ctx, jobs, opt)
 	line.end()
 	if err != nil {
 		if begun = receipts != nil; begun {

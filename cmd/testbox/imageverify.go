@@ -194,13 +194,13 @@ func verifyDisk(ctx context.Context, p printer, s *store.Locked, line *progressL
 		return false, err
 	}
 	defer im.Close()
-	j := copier.StoredJob(ctx, d.Name, im, t)
-	j.Fit = fitting(d, func(format string, args ...any) { line.end(); p.tellf(format, args...) })
+	j := copier.Job{
+		Name: d.Name, Image: copier.StoredImage{Image: im}, Target: t, SectorSize: t.identity.SectorSize,
+		Fit: fitting(d, func(format string, args ...any) { line.end(); p.tellf(format, args...) }),
+	}
 	layout := usedmap.ParseLayout(im.Root.Layout)
 	tally := layout.Tally()
-	opt := t.options(line)
-	opt.Differs = tally.Add
-	receipt, err := copier.Verify(ctx, j, opt)
+	receipt, err := copier.Verify(ctx, j, copier.Options{Progress: line.tell}, tally.Add)
 	line.end()
 	if err != nil {
 		return false, err

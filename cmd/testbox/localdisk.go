@@ -84,14 +84,6 @@ func (d *localDisk) identify() {
 	}
 }
 
-// options are those of all work on the disk.
-func (d *localDisk) options(line *progressLine) copier.Options {
-	return copier.Options{
-		Progress: line.tell, SectorSize: d.identity.SectorSize, Alloc: disk.AlignedBuffer,
-		Medium: func(err error) bool { return errors.Is(err, disk.ErrMedium) },
-	}
-}
-
 // readOnlyDisk is a disk that is only read.
 type readOnlyDisk struct {
 	io.ReaderAt

@@ -188,19 +188,24 @@ func refuseTargets(disks []restoring, unused copier.Unused) error {
 		if d.target == nil {
 			continue
 		}
-		t := d.target
-		can, ok := t.Target.(copier.Discarder)
-		switch {
-		case t.identity.SectorSize != d.Disk.SectorSize:
+		if d.target.identity.SectorSize != d.Disk.SectorSize {
 			return refused("%s has sectors of %d bytes, the image %d: its partition table would mean other places",
-				d.path, t.identity.SectorSize, d.Disk.SectorSize)
-		case t.identity.Size < d.Disk.Size:
-			return refused("%s has %d bytes, the image %d; it needs a disk at least as large", d.path, t.identity.Size, d.Disk.Size)
-		case unused == copier.UnusedDiscard && !(ok && can.CanDiscard()):
-			return refused("%s cannot discard; say --unused=keep or --unused=zero", d.path)
+				d.path, d.target.identity.SectorSize, d.Disk.SectorSize)
+		}
+		job := d.job()
+		if err := job.Check(unused); err != nil {
+			return refused("%s: %w", d.path, err)
 		}
 	}
 	return nil
+}
+
+// job is what the pipeline does with the disk.
+func (d *restoring) job() copier.Job {
+	return copier.Job{
+		Name: d.Name, Image: copier.StoredImage{Image: d.im}, Target: d.target.Target,
+		SectorSize: d.target.identity.SectorSize, Rotational: d.target.rotating,
+	}
 }
 
 // content says what a disk holds, for who is asked whether it may be lost.

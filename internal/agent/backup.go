@@ -57,7 +57,7 @@ func (s *session) backupDisk(ctx context.Context, b Backup, d disk.Disk) (image.
 	}
 	defer dev.Close()
 	p := s.progress(d.Name)
-	r, err := b.Save(ctx, d, dev, s.copierOptions(p, d))
+	r, err := b.Save(ctx, d, dev, s.sourceOptions(p, d))
 	p.end()
 	if err != nil {
 		return r, err
@@ -74,7 +74,7 @@ func (s *session) probe(ctx context.Context, b Backup, disks []disk.Disk) error 
 		if err != nil {
 			return err
 		}
-		err = copier.Probe(ctx, dev, nil, s.copierOptions(nil, d))
+		err = copier.Probe(ctx, dev, nil, s.sourceOptions(nil, d))
 		dev.Close()
 		if err != nil {
 			return failingDisk(b.Name(d), d, err)
@@ -92,15 +92,18 @@ func failingDisk(name string, d disk.Disk, err error) error {
 	return refuse("%w. If the box is armed with --accept-failing, what can be read of the disk is backed up; with --disks, its other disks alone", err)
 }
 
-func (s *session) copierOptions(p *teller, d disk.Disk) copier.Options {
-	opt := copier.Options{
-		Alive: s.cfg.Alive, SectorSize: d.SectorSize, Alloc: disk.AlignedBuffer,
-		Medium: func(err error) bool { return errors.Is(err, disk.ErrMedium) }, TakeFailing: s.cmd.AcceptFailing,
-	}
+// copierOptions are those of all work on disks; nil is silence.
+func (s *session) copierOptions(p *teller) copier.Options {
+	opt := copier.Options{Alive: s.cfg.Alive}
 	if p != nil {
 		opt.Progress = p.tell
 	}
 	return opt
+}
+
+// sourceOptions are those of a disk that is backed up.
+func (s *session) sourceOptions(p *teller, d disk.Disk) copier.SourceOptions {
+	return copier.SourceOptions{Options: s.copierOptions(p), SectorSize: d.SectorSize, TakeFailing: s.cmd.AcceptFailing}
 }
 
 // maxBadLines is how many bad ranges the log names; the sidecar has all.

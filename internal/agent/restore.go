@@ -30,7 +30,7 @@ func (s *session) restore(ctx context.Context, disks []disk.Disk, choice match.C
 	}
 	defer closeAll()
 	p := s.progress(diskNames(targets))
-	receipts, err := copier.Restore(ctx, jobs, s.copierOptions(p, targets[0].disk))
+	receipts, err := copier.Restore(ctx, jobs, copier.RestoreOptions{Options: s.copierOptions(p)})
 	p.end()
 	if err != nil {
 		return err
@@ -87,9 +87,7 @@ func (s *session) verifyDisk(ctx context.Context, j copier.Job, d disk.Disk) (di
 	layout := m.Layout()
 	tally := layout.Tally()
 	p := s.progress(j.Name)
-	opt := s.copierOptions(p, d)
-	opt.Differs = tally.Add
-	r, err := copier.Verify(ctx, j, opt)
+	r, err := copier.Verify(ctx, j, s.copierOptions(p), tally.Add)
 	p.end()
 	if err != nil {
 		return false, err
@@ -241,7 +239,7 @@ func (s *session) open(targets []target, write bool) (jobs []copier.Job, closeAl
 		}
 		devs = append(devs, dev)
 		job := t.image.Job()
-		job.Target, job.Fit = dev, s.fit(t)
+		job.Target, job.SectorSize, job.Fit = dev, t.disk.SectorSize, s.fit(t)
 		jobs = append(jobs, job)
 	}
 	return jobs, closeAll, nil

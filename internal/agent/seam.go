@@ -141,7 +141,7 @@ type Backup interface {
 	Begin(host, uuid string) error
 	// Save makes the image of a disk. The receipt lacks what the caller knows: the
 	// names and the identity.
-	Save(ctx context.Context, d disk.Disk, from copier.Source, opt copier.Options) (image.Receipt, error)
+	Save(ctx context.Context, d disk.Disk, from copier.Source, opt copier.SourceOptions) (image.Receipt, error)
 	// Commit makes the images the box's backup. After nil they are, durably. An error
 	// that makes the action be refused left everything as it was.
 	Commit() error

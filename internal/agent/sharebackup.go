@@ -144,7 +144,7 @@ func (b *shareBackup) Begin(host, uuid string) (err error) {
 }
 
 // Save writes one image of the set.
-func (b *shareBackup) Save(ctx context.Context, d disk.Disk, from copier.Source, opt copier.Options) (image.Receipt, error) {
+func (b *shareBackup) Save(ctx context.Context, d disk.Disk, from copier.Source, opt copier.SourceOptions) (image.Receipt, error) {
 	name := b.Name(d)
 	file, err := b.set.Create(name)
 	if err != nil {

@@ -182,7 +182,8 @@ func (im *shareImage) looksWhole(ctx context.Context, d disk.Disk) error {
 
 // Job is the image as it was checked.
 func (im *shareImage) Job() copier.Job {
-	return copier.Job{Name: im.entry.Name, Open: im.open, RawSize: im.sums.RawSize, BLAKE3: im.sums.BLAKE3}
+	file := copier.FileImage{DiskSize: im.sums.RawSize, BLAKE3: im.sums.BLAKE3, Reader: im.open}
+	return copier.Job{Name: im.entry.Name, Image: file}
 }
 
 // openImage is an image file being read; closing it closes the file.

@@ -3,6 +3,7 @@ package copier
 import (
 	"context"
 	"fmt"
+	"io"
 	"time"
 
 	"testbox-imaging/internal/image"
@@ -20,56 +21,69 @@ const (
 // w's to make, the rest the caller knows. Unreadable sectors become zeros and
 // are in the receipt's Bad; the caller must say so. Of a disk that is failing,
 // the error matches ErrFailing, as soon as that is known.
-func Backup(ctx context.Context, src Source, w image.Writer, opt Options) (image.Receipt, error) {
-	bad, err := newBadList(src, src.Size(), opt)
+func Backup(ctx context.Context, src Source, w image.Writer, opt SourceOptions) (image.Receipt, error) {
+	opt = opt.withDefaults()
+	size := src.Size()
+	bad, err := newBadList(src, size, opt)
 	if err != nil {
 		return image.Receipt{}, err
 	}
-	opt = opt.withDefaults()
-	b := &backup{src: src, w: w, opt: opt, size: src.Size(), bad: bad}
+	receipt := image.Receipt{}
+	at := int64(0)
+	produce := func(s *rawSlot) error {
+		if at >= size {
+			return io.EOF
+		}
+		s.off, s.n = at, min(pieceSize, size-at)
+		at += s.n
+		return nil
+	}
+	salvager := opt.salvager(src)
+	read := func(s *rawSlot) (err error) {
+		s.bad, err = salvager.read(s.data(), s.off)
+		return err
+	}
+	encode := func(s *rawSlot) (err error) {
+		s.zero = image.IsZero(s.data())
+		s.encoded, err = w.Encode(s.encoded[:0], s.data())
+		return err
+	}
+	collect := func(s *rawSlot) error {
+		if err := bad.add(s.bad); err != nil {
+			return err
+		}
+		if err := w.Append(s.data(), s.encoded); err != nil {
+			return err
+		}
+		if s.zero {
+			receipt.Zero += s.n
+		}
+		receipt.Read += s.n
+		opt.Progress("read", receipt.Read, size)
+		return nil
+	}
 	start := time.Now()
-	err = newRing(readers+3*opt.Workers, 0, opt.Alloc).run(ctx, pieces(0, b.size), b.append, each(readers, b.read), each(opt.Workers, b.encode))
-	b.receipt.Bad = b.bad.ranges
-	b.receipt.Stages = []image.Stage{{Name: "read", Bytes: b.receipt.Read, Elapsed: time.Since(start)}}
-	if err == nil && b.receipt.Read != b.size {
-		err = fmt.Errorf("%d of the disk's %d bytes were read", b.receipt.Read, b.size)
+	slots := readers + 3*opt.Workers
+	buffer := buffers(slots, pieceSize, opt.alloc)
+	ring := newRing(slots, func() *rawSlot { return &rawSlot{raw: buffer()} })
+	err = ring.run(ctx, produce, collect, each(readers, read), each(opt.Workers, encode))
+	receipt.Bad = bad.ranges
+	receipt.Stages = []image.Stage{{Name: "read", Bytes: receipt.Read, Elapsed: time.Since(start)}}
+	if err == nil && receipt.Read != size {
+		err = fmt.Errorf("%d of the disk's %d bytes were read", receipt.Read, size)
 	}
-	return b.receipt, err
+	return receipt, err
 }
 
-type backup struct {
-	src     Source
-	w       image.Writer
-	opt     Options
-	size    int64
-	bad     badList
-	receipt image.Receipt
+// rawSlot is a piece of a disk of which an image is made in a file.
+type rawSlot struct {
+	off, n  int64
+	raw     []byte
+	encoded []byte
+	zero    bool
+	bad     []image.Range
 }
 
-func (b *backup) read(s *slot) (err error) {
-	s.bad, err = readPiece(b.src, s.data(), s.one[0].Off, b.opt)
-	return err
-}
+func (s *rawSlot) reset() { *s = rawSlot{raw: s.raw, encoded: s.encoded} }
 
-func (b *backup) encode(s *slot) (err error) {
-	if image.IsZero(s.data()) {
-		s.content = image.Zero
-	}
-	s.aux, err = b.w.Encode(s.aux[:0], s.data())
-	return err
-}
-
-func (b *backup) append(s *slot) error {
-	if err := b.bad.add(s.bad); err != nil {
-		return err
-	}
-	if err := b.w.Append(s.data(), s.aux); err != nil {
-		return err
-	}
-	if s.content == image.Zero {
-		b.receipt.Zero += s.n
-	}
-	b.receipt.Read += s.n
-	b.opt.Progress("read", b.receipt.Read, b.size)
-	return nil
-}
+func (s *rawSlot) data() []byte { return s.raw[:s.n] }

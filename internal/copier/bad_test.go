@@ -3,6 +3,7 @@ package copier
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"reflect"
@@ -11,14 +12,22 @@ import (
 	"testing"
 
 	"testbox-imaging/internal/conform"
+	"testbox-imaging/internal/disk"
 	"testbox-imaging/internal/faults"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/testenv"
 )
 
-var errMedium = errors.New("bad sector")
+// errMedium is of a sector that cannot be read, errOther of a read that fails
+// otherwise.
+var (
+	errMedium = fmt.Errorf("bad sector: %w", disk.ErrMedium)
+	errOther  = errors.New("the cable is loose")
+)
 
-func isMedium(err error) bool { return errors.Is(err, errMedium) }
+// noTable are options with which the partition table is not read first, for
+// tests that count reads.
+var noTable = SourceOptions{TakeFailing: true}
 
 func TestBadSectors(t *testing.T) {
 	disk := conform.Disks(4*mib + 512)["noise"]
@@ -29,19 +38,21 @@ func TestBadSectors(t *testing.T) {
 		src.Places = append(src.Places, faults.Op{Off: r.Off + 100, N: r.Len - 200}) // a sector is bad if a byte of it is
 		clear(want[r.Off:][:r.Len])
 	}
-	if _, _, err := backupOf(t, src, Options{}); !errors.Is(err, errMedium) {
+	src.Err = errOther
+	if _, _, err := backupOf(t, src, SourceOptions{}); !errors.Is(err, errOther) {
 		t.Errorf("an error that is no medium error: %v", err)
 	}
-	f, receipt, err := backupOf(t, src, Options{Medium: isMedium})
+	src.Err = errMedium
+	f, receipt, err := backupOf(t, src, SourceOptions{})
 	if err != nil || !reflect.DeepEqual(receipt.Bad, bad) {
 		t.Fatalf("bad are %v, want %v (%v)", receipt.Bad, bad, err)
 	}
 	target := faults.NewDisk(old(len(disk)))
-	if _, err := Restore(t.Context(), []Job{f.job("sda", target)}, Options{}); err != nil || !bytes.Equal(target.Bytes(), want) {
+	if _, err := Restore(t.Context(), []Job{f.job("sda", target)}, RestoreOptions{}); err != nil || !bytes.Equal(target.Bytes(), want) {
 		t.Errorf("restore of an image with bad sectors: %v", err)
 	}
 	// The image has zeros there; an unreadable sector is different all the same.
-	v, err := Verify(t.Context(), f.job("sda", src), Options{Medium: isMedium})
+	v, err := Verify(t.Context(), f.job("sda", src), Options{}, nil)
 	if err != nil || !reflect.DeepEqual(v.Bad, bad) || !reflect.DeepEqual(v.Differ, bad) {
 		t.Errorf("verify: bad %v, differ %v, %v", v.Bad, v.Differ, err)
 	}
@@ -49,7 +60,7 @@ func TestBadSectors(t *testing.T) {
 
 func TestBadSectorsOfFourKilobytes(t *testing.T) {
 	src := &faults.Bad{Target: faults.NewDisk(old(2 * mib)), Err: errMedium, Places: []faults.Op{{Off: mib + 5000, N: 1}}}
-	_, receipt, err := backupOf(t, src, Options{Medium: isMedium, SectorSize: 4096})
+	_, receipt, err := backupOf(t, src, SourceOptions{SectorSize: 4096})
 	if want := []image.Range{{Off: mib + 4096, Len: 4096}}; err != nil || !reflect.DeepEqual(receipt.Bad, want) {
 		t.Errorf("bad are %v, want %v (%v)", receipt.Bad, want, err)
 	}
@@ -101,7 +112,7 @@ func TestFailingDisk(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			src := &faults.Bad{Target: faults.NewDisk(bytes.Clone(gpt)), Err: errMedium, Places: c.bad}
-			opt := Options{Medium: isMedium}
+			opt := SourceOptions{}
 			if err := Probe(t.Context(), src, nil, opt); errors.Is(err, ErrFailing) != c.early || err != nil != c.early {
 				t.Errorf("looked at before: %v", err)
 			}
@@ -135,7 +146,7 @@ func TestFailingPartOfUse(t *testing.T) {
 	src := &faults.Bad{Target: faults.NewDisk(conform.Disks(size)["noise"]), Err: errMedium}
 	for bad, want := range map[faults.Op]bool{{Off: mib, N: 64 << 10}: true, {Off: 3 * mib, N: 60 * mib}: false, {Off: mib, N: 4096}: false} {
 		src.Places = []faults.Op{bad}
-		opt := Options{Medium: isMedium}
+		opt := SourceOptions{}
 		_, err := Save(t.Context(), src, new(conform.MemStore), m, opt)
 		if errors.Is(err, ErrFailing) != want || (err == nil) == want {
 			t.Errorf("%+v: %v", bad, err)
@@ -161,7 +172,7 @@ func TestBadListIsBounded(t *testing.T) {
 func TestSalvageShowsLife(t *testing.T) {
 	src := &faults.Bad{Target: faults.NewDisk(make([]byte, 200*512*badShare)), Err: errMedium, Places: []faults.Op{{Off: mib, N: 200 * 512}}}
 	var alive atomic.Int64
-	opt := Options{Medium: isMedium}
+	opt := SourceOptions{}
 	opt.Alive = func() { alive.Add(1) }
 	if _, _, err := backupOf(t, src, opt); err != nil || alive.Load() < 200 {
 		t.Fatalf("%d signs of life for 200 bad sectors, %v", alive.Load(), err)

@@ -40,7 +40,7 @@ func BenchmarkSave(b *testing.B) {
 		b.Run(map[bool]string{false: "first", true: "again"}[all], func(b *testing.B) {
 			b.SetBytes(256 << 20)
 			for b.Loop() {
-				saved, err := Save(b.Context(), src, &nothing{all: all, have: map[object.Key]bool{}}, nil, Options{})
+				saved, err := Save(b.Context(), src, &nothing{all: all, have: map[object.Key]bool{}}, nil, SourceOptions{})
 				must(b, err)
 				b.ReportMetric(float64(saved.Disk.Stored)/(256<<20)*100, "%size")
 			}

@@ -98,12 +98,12 @@ func TestRegions(t *testing.T) {
 		m.Parts = append(m.Parts, usedmap.Part{Ranges: []image.Range{{Off: cut[0], Len: cut[1] - cut[0]}}})
 	}
 	m.Free = []image.Range{{Off: 2 << 20, Len: 200 << 20}, {Off: chunk.RegionSize + 100<<20, Len: chunk.RegionSize - 101<<20}}
-	s := saveOf(t, src, m, Options{})
+	s := saveOf(t, src, m, SourceOptions{})
 	if len(s.im.Root.Pages) != 3 {
 		t.Fatalf("%d pages", len(s.im.Root.Pages))
 	}
 	target := newSparse(size)
-	rs, err := Restore(t.Context(), []Job{s.job(t, "sda", target)}, Options{})
+	rs, err := Restore(t.Context(), []Job{s.job(t, "sda", target)}, RestoreOptions{})
 	must(t, err)
 	got, want := make([]byte, 1<<20), make([]byte, 1<<20)
 	for off := int64(0); off < size; off += 1 << 20 {
@@ -196,7 +196,7 @@ func TestTerabyte(t *testing.T) {
 	}
 	const used = 2 << 30
 	src := &generated{size: 1 << 40, factor: 0x9e3779b97f4a7c15}
-	saved, err := Save(t.Context(), src, &nothing{have: map[object.Key]bool{}}, scattered(src.size, used, 300), Options{})
+	saved, err := Save(t.Context(), src, &nothing{have: map[object.Key]bool{}}, scattered(src.size, used, 300), noTable)
 	must(t, err)
 	if d := saved.Disk; d.Data < used*9/10 || d.Data+d.Zero+d.Unused != src.size || saved.Receipt.Read != d.Data+d.Zero {
 		t.Errorf("saved %+v", saved)
@@ -232,7 +232,7 @@ func TestAllocations(t *testing.T) {
 			src := &generated{size: size, factor: 0x9e3779b97f4a7c15}
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
-			saved, err := Save(t.Context(), src, &nothing{all: all, have: map[object.Key]bool{}}, nil, Options{})
+			saved, err := Save(t.Context(), src, &nothing{all: all, have: map[object.Key]bool{}}, nil, SourceOptions{})
 			must(t, err)
 			runtime.ReadMemStats(&after)
 			return after.Mallocs - before.Mallocs, saved.Chunks

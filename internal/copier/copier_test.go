@@ -26,12 +26,16 @@ func (f file) open() (image.Reader, error) {
 	return rawgz.NewReader(bytes.NewReader(f.data), int64(len(f.data)))
 }
 
-// job restores the file to a target.
-func (f file) job(name string, t Target) Job {
-	return Job{Name: name, Open: f.open, RawSize: f.sums.RawSize, BLAKE3: f.sums.BLAKE3, Target: t}
+func (f file) image() FileImage {
+	return FileImage{DiskSize: f.sums.RawSize, BLAKE3: f.sums.BLAKE3, Reader: f.open}
 }
 
-func backupOf(t testing.TB, src Source, opt Options) (file, image.Receipt, error) {
+// job restores the file to a target.
+func (f file) job(name string, t Target) Job {
+	return Job{Name: name, Image: f.image(), Target: t}
+}
+
+func backupOf(t testing.TB, src Source, opt SourceOptions) (file, image.Receipt, error) {
 	t.Helper()
 	var out bytes.Buffer
 	w := rawgz.NewWriter(&out)
@@ -48,7 +52,7 @@ func backupOf(t testing.TB, src Source, opt Options) (file, image.Receipt, error
 
 func mustBackup(t testing.TB, disk []byte) file {
 	t.Helper()
-	f, _, err := backupOf(t, faults.NewDisk(disk), Options{})
+	f, _, err := backupOf(t, faults.NewDisk(disk), SourceOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +79,7 @@ func TestLongZeros(t *testing.T) { roundTrip(t, conform.Disks(zeroRun + 5*mib + 
 
 func roundTrip(t *testing.T, disk []byte) {
 	src := faults.NewDisk(disk)
-	f, got, err := backupOf(t, src, Options{})
+	f, got, err := backupOf(t, src, SourceOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +91,7 @@ func roundTrip(t *testing.T, disk []byte) {
 		t.Errorf("receipt of the backup: %+v", got)
 	}
 	target := faults.NewDisk(old(len(disk)))
-	receipts, err := Restore(t.Context(), []Job{f.job("sda", target)}, Options{})
+	receipts, err := Restore(t.Context(), []Job{f.job("sda", target)}, RestoreOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +102,7 @@ func roundTrip(t *testing.T, disk []byte) {
 	if r.Image != "sda" || r.Written != size || r.Verified != size || r.Zero != got.Zero || r.BLAKE3 != f.sums.BLAKE3 || len(r.Changed) > 0 {
 		t.Errorf("receipt of the restore: %+v", r)
 	}
-	v, err := Verify(t.Context(), f.job("sda", target), Options{})
+	v, err := Verify(t.Context(), f.job("sda", target), Options{}, nil)
 	if err != nil || v.Read != size || v.Verified != size || len(v.Differ) > 0 || v.Zero != got.Zero {
 		t.Errorf("verify: %+v, %v", v, err)
 	}
@@ -129,7 +133,7 @@ func order(t *testing.T, kind string) {
 			jobs = append(jobs, mustSave(t, disk).job(t, name, target))
 		}
 	}
-	if _, err := Restore(t.Context(), jobs, Options{Full: true}); err != nil {
+	if _, err := Restore(t.Context(), jobs, RestoreOptions{Full: true}); err != nil {
 		t.Fatal(err)
 	}
 	want := []string{
@@ -173,9 +177,9 @@ func TestRefusedBeforeTheFirstWrite(t *testing.T) {
 	f := mustBackup(t, conform.Disks(3 * mib)["text"])
 	good, small := faults.NewDisk(old(3*mib)), faults.NewDisk(old(3*mib-512))
 	empty := f.job("sdb", small)
-	empty.RawSize = 0
+	empty.Image = FileImage{Reader: f.open}
 	for _, j := range []Job{f.job("sdb", small), empty} {
-		if _, err := Restore(t.Context(), []Job{f.job("sda", good), j}, Options{}); err == nil {
+		if _, err := Restore(t.Context(), []Job{f.job("sda", good), j}, RestoreOptions{}); err == nil {
 			t.Error("no error")
 		}
 	}
@@ -217,15 +221,15 @@ func TestProgress(t *testing.T) {
 			last[stage] = 1 << 62
 		}
 	}}
-	f, _, err := backupOf(t, faults.NewDisk(disk), opt)
+	f, _, err := backupOf(t, faults.NewDisk(disk), SourceOptions{Options: opt})
 	if err != nil {
 		t.Fatal(err)
 	}
 	job := f.job("sda", faults.NewDisk(old(len(disk))))
-	if _, err := Restore(context.Background(), []Job{job}, opt); err != nil {
+	if _, err := Restore(context.Background(), []Job{job}, RestoreOptions{Options: opt}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Verify(context.Background(), job, opt); err != nil {
+	if _, err := Verify(context.Background(), job, opt, nil); err != nil {
 		t.Fatal(err)
 	}
 	for _, stage := range []string{"read", "write sda", "verify sda", "compare"} {

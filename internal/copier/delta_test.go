@@ -16,8 +16,8 @@ import (
 	"testbox-imaging/internal/parttab"
 )
 
-// logOf is an Options.Log and what it was told.
-func logOf(opt *Options) *[]string {
+// logOf is a RestoreOptions.Log and what it was told.
+func logOf(opt *RestoreOptions) *[]string {
 	var lines []string
 	opt.Log = func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
 	return &lines
@@ -44,7 +44,7 @@ func TestDelta(t *testing.T) {
 			before[at] ^= 1
 		}
 		gets := s.st.Gets()
-		target, r := s.restoreTo(t, before, Options{})
+		target, r := s.restoreTo(t, before, RestoreOptions{})
 		if !bytes.Equal(target.Bytes(), disk) {
 			t.Fatalf("%s: not restored", name)
 		}
@@ -66,7 +66,7 @@ func TestDeltaOfTwo(t *testing.T) {
 	disk := conform.Disks(4 * mib)["noise"]
 	s := mustSave(t, disk)
 	same, other := faults.NewDisk(disk), faults.NewDisk(old(len(disk)))
-	if _, err := Restore(t.Context(), []Job{s.job(t, "sda", same), s.job(t, "sdb", other)}, Options{}); err != nil {
+	if _, err := Restore(t.Context(), []Job{s.job(t, "sda", same), s.job(t, "sdb", other)}, RestoreOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(same.Bytes(), disk) || !bytes.Equal(other.Bytes(), disk) || writtenBody(same) > 0 {
@@ -76,7 +76,7 @@ func TestDeltaOfTwo(t *testing.T) {
 		t.Error("the disk that is right stayed bootable")
 	}
 	same, other = faults.NewDisk(disk), faults.NewDisk(disk)
-	if _, err := Restore(t.Context(), []Job{s.job(t, "sda", same), s.job(t, "sdb", other)}, Options{}); err != nil {
+	if _, err := Restore(t.Context(), []Job{s.job(t, "sda", same), s.job(t, "sdb", other)}, RestoreOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	onlyReads(t, same)
@@ -93,14 +93,14 @@ func TestEverythingIsWritten(t *testing.T) {
 	for _, tt := range []struct {
 		name, why  string
 		before     []byte
-		opt        Options
+		opt        RestoreOptions
 		rotational bool
 		written    int64
 	}{
-		{"full", "as asked", disk, Options{Full: true}, false, 12 * mib},
-		{"rotational", "turns", disk, Options{}, true, 12 * mib},
-		{"mostly", "without a comparison", mostly, Options{sample: 2 * mib}, false, 12 * mib},
-		{"sample of all", "bytes differ on the disk", mostly, Options{sample: 12 * mib}, false, 8 * mib},
+		{"full", "as asked", disk, RestoreOptions{Full: true}, false, 12 * mib},
+		{"rotational", "turns", disk, RestoreOptions{}, true, 12 * mib},
+		{"mostly", "without a comparison", mostly, RestoreOptions{sample: 2 * mib}, false, 12 * mib},
+		{"sample of all", "bytes differ on the disk", mostly, RestoreOptions{sample: 12 * mib}, false, 8 * mib},
 	} {
 		log := logOf(&tt.opt)
 		d := faults.NewDisk(tt.before)
@@ -122,12 +122,12 @@ func TestUnreadableTarget(t *testing.T) {
 	disk := conform.Disks(4 * mib)["noise"]
 	s := mustSave(t, disk)
 	d := &healing{Bad: faults.Bad{Target: faults.NewDisk(disk), Err: errMedium, Places: []faults.Op{{Off: 2 * mib, N: 1}}}}
-	rs, err := Restore(t.Context(), []Job{s.job(t, "sda", d)}, Options{Medium: isMedium})
+	rs, err := Restore(t.Context(), []Job{s.job(t, "sda", d)}, RestoreOptions{})
 	if err != nil || rs[0].Skipped == 0 || rs[0].Written <= 2*mib {
 		t.Errorf("%+v, %v", rs, err)
 	}
-	d = &healing{Bad: faults.Bad{Target: faults.NewDisk(disk), Err: errMedium, Places: []faults.Op{{Off: 2 * mib, N: 1}}}}
-	if rs, err := Restore(t.Context(), []Job{s.job(t, "sda", d)}, Options{}); err == nil || rs != nil {
+	d = &healing{Bad: faults.Bad{Target: faults.NewDisk(disk), Err: errOther, Places: []faults.Op{{Off: 2 * mib, N: 1}}}}
+	if rs, err := Restore(t.Context(), []Job{s.job(t, "sda", d)}, RestoreOptions{}); err == nil || rs != nil {
 		t.Errorf("a disk that fails before the first write: %v, %v", rs, err)
 	}
 }
@@ -171,11 +171,11 @@ func TestDeltaOnALargerDisk(t *testing.T) {
 		job.Fit = func(_, _ []byte, _, _ int64) ([]parttab.Edit, error) {
 			return []parttab.Edit{{Off: end - 512, Data: bytes.Repeat([]byte{3}, 512)}, {Off: 512, Data: bytes.Repeat([]byte{1}, 1024)}}, nil
 		}
-		first, err := Restore(t.Context(), []Job{job}, Options{})
+		first, err := Restore(t.Context(), []Job{job}, RestoreOptions{})
 		must(t, err)
 		want := target.Bytes()
 		job.Target = faults.NewDisk(want)
-		again, err := Restore(t.Context(), []Job{job}, Options{})
+		again, err := Restore(t.Context(), []Job{job}, RestoreOptions{})
 		must(t, err)
 		onlyReads(t, job.Target.(*faults.Disk))
 		if a, b := first[0], again[0]; a.Written != b.Skipped || a.Verified != b.Verified || !reflect.DeepEqual(a.Changed, b.Changed) || len(a.Changed) == 0 {
@@ -187,7 +187,7 @@ func TestDeltaOnALargerDisk(t *testing.T) {
 		if size == 4*mib+1024 { // that is inside the image
 			continue
 		}
-		_, err = Restore(t.Context(), []Job{job}, Options{})
+		_, err = Restore(t.Context(), []Job{job}, RestoreOptions{})
 		must(t, err)
 		if !bytes.Equal(job.Target.(*faults.Disk).Bytes(), want) {
 			t.Errorf("something stale stayed at the end of a disk of %d bytes", size)
@@ -207,12 +207,12 @@ func TestVerifyModes(t *testing.T) {
 		VerifyWritten: func(r image.Receipt) int64 { return r.Written },
 		VerifyNone:    func(r image.Receipt) int64 { return 2 * mib },
 	} {
-		target, r := s.restoreTo(t, before, Options{Verify: mode})
+		target, r := s.restoreTo(t, before, RestoreOptions{Verify: mode})
 		if !bytes.Equal(target.Bytes(), disk) || r.Verified != want(r) {
 			t.Errorf("mode %d: %+v", mode, r)
 		}
 		d := faults.NewDisk(before)
-		rs, err := Restore(t.Context(), []Job{f.job("sda", d)}, Options{Verify: mode})
+		rs, err := Restore(t.Context(), []Job{f.job("sda", d)}, RestoreOptions{Verify: mode})
 		if err != nil || !bytes.Equal(d.Bytes(), disk) || rs[0].Verified != want(rs[0]) {
 			t.Errorf("mode %d, from a file: %+v, %v", mode, rs, err)
 		}
@@ -232,18 +232,60 @@ func TestDamagedObjects(t *testing.T) {
 					s.st.Lose(key)
 				}
 				b := bench{want: [][]byte{disk}, before: [][]byte{old(len(disk))}, disks: []*faults.Disk{faults.NewDisk(old(len(disk)))}}
-				if _, err := Restore(t.Context(), []Job{s.job(t, "sda", b.disks[0])}, Options{}); err == nil {
+				if _, err := Restore(t.Context(), []Job{s.job(t, "sda", b.disks[0])}, RestoreOptions{}); err == nil {
 					t.Errorf("%v is damaged or lost, and it is a success", key)
 				}
 				if !bytes.Equal(b.disks[0].Bytes(), b.before[0]) {
 					t.Errorf("%v is damaged or lost, and the disk is lost too", key)
 				}
-				_, err := Restore(t.Context(), []Job{s.job(t, "sda", b.disks[0])}, Options{Verify: VerifyNone})
+				_, err := Restore(t.Context(), []Job{s.job(t, "sda", b.disks[0])}, RestoreOptions{Verify: VerifyNone})
 				if err == nil {
 					t.Errorf("%v is damaged or lost, and it is a success without a proof", key)
 				}
 				b.check(t, key, err)
 			}
+		}
+	}
+}
+
+// inSectors is a disk that refuses reads of parts of its sectors.
+type inSectors struct {
+	healing
+	sector int
+}
+
+func (d *inSectors) ReadAt(b []byte, off int64) (int, error) {
+	if len(b)%d.sector != 0 || off%int64(d.sector) != 0 {
+		return 0, fmt.Errorf("%d bytes at %d are no whole sectors", len(b), off)
+	}
+	return d.healing.ReadAt(b, off)
+}
+
+// TestSectorsOfEachDisk: a bad sector of each disk is read by the sectors of
+// that disk.
+func TestSectorsOfEachDisk(t *testing.T) {
+	const size = 4 * mib
+	disk := conform.Disks(size)["noise"]
+	s := mustSave(t, disk)
+	var jobs []Job
+	var targets []*faults.Disk
+	for i, sector := range []int{512, 4096} {
+		target := faults.NewDisk(bytes.Clone(disk))
+		targets = append(targets, target)
+		bad := faults.Bad{Target: target, Err: errMedium, Places: []faults.Op{{Off: size - mib/2, N: 1}}} // in the tail, which is read again
+		job := s.job(t, fmt.Sprint("disk", i), &inSectors{healing: healing{Bad: bad}, sector: sector})
+		job.SectorSize = sector
+		v, err := Verify(t.Context(), job, Options{}, nil)
+		if want := []image.Range{{Off: size - mib/2, Len: int64(sector)}}; err != nil || !slices.Equal(v.Bad, want) || !slices.Equal(v.Differ, want) {
+			t.Errorf("sectors of %d: bad %v, differ %v, %v", sector, v.Bad, v.Differ, err)
+		}
+		jobs = append(jobs, job)
+	}
+	rs, err := Restore(t.Context(), jobs, RestoreOptions{})
+	must(t, err)
+	for i, target := range targets {
+		if !bytes.Equal(target.Bytes(), disk) || rs[i].Written == 0 {
+			t.Errorf("disk %d: %+v", i, rs[i])
 		}
 	}
 }

@@ -50,7 +50,7 @@ func TestVerifyTellsParts(t *testing.T) {
 			}
 		}
 		tally := layout.Tally()
-		v, err := Verify(t.Context(), f.job("sda", faults.NewDisk(got)), Options{Differs: tally.Add})
+		v, err := Verify(t.Context(), f.job("sda", faults.NewDisk(got)), Options{}, tally.Add)
 		must(t, err)
 		lines := DifferText(&v, tally)
 		if lines[0] != c.want || len(lines) != 1+len(c.change) {
@@ -66,7 +66,7 @@ func TestVerifyTellsParts(t *testing.T) {
 		got[at] ^= 1
 	}
 	tally := layout.Tally()
-	v, err := Verify(t.Context(), f.job("sda", faults.NewDisk(got)), Options{Differs: tally.Add})
+	v, err := Verify(t.Context(), f.job("sda", faults.NewDisk(got)), Options{}, tally.Add)
 	must(t, err)
 	sum := int64(0)
 	for _, p := range tally.Parts() {

@@ -6,25 +6,27 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"time"
 
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/parttab"
 )
 
-// disk is a job on its way. The image's first and last MiB, head and tail, are
+// diskState is a job on its way. The image's first and last MiB, head and tail, are
 // held back in memory: they are what a machine boots by, so they are written
-// when all else is proved.
-type disk struct {
-	*Job
-	opt     Options
-	size    int64         // of the target
-	head    []byte        // the image's first piece, for a small image all of it
-	tail    []byte        // the image's last MiB, less what is in head
-	right   bits          // which of the image's pieces were found on the disk
-	sums    *sums         // of what was written between head and tail
-	edges   *edges        // once head and tail are complete
-	found   image.Receipt // what a comparison before the first write found
-	receipt image.Receipt
+// when all else is proved. What lies between them is the body.
+type diskState struct {
+	job        Job
+	opt        RestoreOptions
+	imageSize  int64
+	targetSize int64
+	head       []byte        // the image's first piece, for a small image all of it
+	tail       []byte        // the image's last MiB, less what is in head
+	onDisk     bits          // which of the image's items were found on the disk
+	written    *sums         // of the body as it was written; nil if the image tells its sums
+	edges      *edges        // once head and tail are complete
+	found      image.Receipt // what a comparison before the first write found
+	receipt    image.Receipt
 }
 
 // edges is what is written last.
@@ -34,51 +36,63 @@ type edges struct {
 	changed []image.Range  // what is not as in the image
 }
 
-func newDisk(j *Job, opt Options) *disk {
-	d := &disk{Job: j, opt: opt, size: j.Target.Size()}
-	d.head = opt.Alloc(int(min(pieceSize, j.RawSize)))
-	d.tail = opt.Alloc(int(min(pieceSize, j.RawSize-int64(len(d.head)))))
+func newDisk(j Job, opt RestoreOptions) *diskState {
+	if j.SectorSize <= 0 {
+		j.SectorSize = defaultSector
+	}
+	d := &diskState{job: j, opt: opt, imageSize: j.Image.Size(), targetSize: j.Target.Size()}
+	d.head = opt.alloc(int(min(pieceSize, d.imageSize)))
+	d.tail = opt.alloc(int(min(pieceSize, d.imageSize-int64(len(d.head)))))
 	d.receipt.Image = j.Name
 	return d
 }
 
 // err gives an error the disk's name.
-func (d *disk) err(err error) error {
+func (d *diskState) err(err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("%s: %w", d.Name, err)
+	return fmt.Errorf("%s: %w", d.job.Name, err)
 }
 
-func (d *disk) log(format string, args ...any) { d.opt.Log(d.Name+": "+format, args...) }
+func (d *diskState) log(format string, args ...any) { d.opt.Log(d.job.Name+": "+format, args...) }
 
 // bodyOff and tailOff are where the body begins and ends; before lies the head,
 // behind the tail.
-func (d *disk) bodyOff() int64 { return int64(len(d.head)) }
-func (d *disk) tailOff() int64 { return d.RawSize - int64(len(d.tail)) }
+func (d *diskState) bodyOff() int64 { return int64(len(d.head)) }
+func (d *diskState) tailOff() int64 { return d.imageSize - int64(len(d.tail)) }
 
 // workers is how many pieces are fetched and unpacked at once.
-func (d *disk) workers() int {
-	if d.stored() {
+func (d *diskState) workers() int {
+	if d.job.Image.PiecesProved() {
 		return max(d.opt.Workers, fetchers)
 	}
 	return d.opt.Workers
 }
 
-// take puts what a look found into the receipt.
-func (d *disk) take(f image.Receipt) {
+// salvager reads the disk where it has bad sectors.
+func (d *diskState) salvager() salvager {
+	return salvager{src: d.job.Target, sector: d.job.SectorSize, alive: d.opt.Alive}
+}
+
+func (d *diskState) stage(name string, start time.Time) {
+	d.receipt.Stages = append(d.receipt.Stages, image.Stage{Name: name, Bytes: d.imageSize, Elapsed: time.Since(start)})
+}
+
+// setFound puts what a comparison found into the receipt.
+func (d *diskState) setFound(f image.Receipt) {
 	r := &d.receipt
 	r.Read, r.Zero, r.Unused, r.Verified, r.Differ = f.Read, f.Zero, f.Unused, f.Verified, f.Differ
 }
 
 // body goes over what of a slot is neither head nor tail, and where in the
 // slot's bytes it is.
-func (d *disk) body(s *slot) iter.Seq2[int64, image.Range] {
+func (d *diskState) body(s *pieceSlot) iter.Seq2[int64, image.Range] {
 	return d.parts(s, d.bodyOff(), d.tailOff())
 }
 
 // parts is body for any part of the disk.
-func (d *disk) parts(s *slot, from, to int64) iter.Seq2[int64, image.Range] {
+func (d *diskState) parts(s *pieceSlot, from, to int64) iter.Seq2[int64, image.Range] {
 	return func(yield func(int64, image.Range) bool) {
 		at := int64(0)
 		for _, r := range s.ranges {
@@ -91,40 +105,40 @@ func (d *disk) parts(s *slot, from, to int64) iter.Seq2[int64, image.Range] {
 }
 
 // bodyLen is how many bytes of a slot are in the body.
-func (d *disk) bodyLen(s *slot) (n int64) {
+func (d *diskState) bodyLen(s *pieceSlot) (n int64) {
 	for _, r := range d.body(s) {
 		n += r.Len
 	}
 	return n
 }
 
-// keep holds back what a slot has of head and tail.
-func (d *disk) keep(s *slot) {
+// holdBack keeps in memory what a slot has of head and tail.
+func (d *diskState) holdBack(s *pieceSlot) {
 	if s.content != image.Data {
 		return // as they are
 	}
 	for at, r := range d.parts(s, 0, d.bodyOff()) {
 		copy(d.head[r.Off:], s.raw[at:][:r.Len])
 	}
-	for at, r := range d.parts(s, d.tailOff(), d.RawSize) {
+	for at, r := range d.parts(s, d.tailOff(), d.imageSize) {
 		copy(d.tail[r.Off-d.tailOff():], s.raw[at:][:r.Len])
 	}
 }
 
-// put is the reverse of keep, for a read of the disk that does not have head
-// and tail yet.
-func (d *disk) put(b []byte, s *slot) {
+// fillEdges is the reverse of holdBack, for a read of the disk that does not have
+// head and tail yet.
+func (d *diskState) fillEdges(b []byte, s *pieceSlot) {
 	for at, r := range d.parts(s, 0, d.bodyOff()) {
 		copy(b[at:], d.head[r.Off:][:r.Len])
 	}
-	for at, r := range d.parts(s, d.tailOff(), d.RawSize) {
+	for at, r := range d.parts(s, d.tailOff(), d.imageSize) {
 		copy(b[at:], d.tail[r.Off-d.tailOff():][:r.Len])
 	}
 }
 
 // fit makes the edges, with the edits for a larger disk. head and tail must be
 // complete.
-func (d *disk) fit() error {
+func (d *diskState) fit() error {
 	if d.edges != nil {
 		return nil
 	}
@@ -132,10 +146,10 @@ func (d *disk) fit() error {
 		begin: []parttab.Edit{{Off: 0, Data: slices.Clone(d.head)}},
 		ends:  []parttab.Edit{{Off: d.tailOff(), Data: slices.Clone(d.tail)}},
 	}
-	if d.Fit != nil && d.size > d.RawSize {
-		edits, err := d.Fit(d.head, d.tail, d.RawSize, d.size)
+	if d.job.Fit != nil && d.targetSize > d.imageSize {
+		edits, err := d.job.Fit(d.head, d.tail, d.imageSize, d.targetSize)
 		if err == nil {
-			err = d.applyAll(e, edits)
+			err = d.applyEdits(e, edits)
 		}
 		if err != nil {
 			return err
@@ -145,12 +159,12 @@ func (d *disk) fit() error {
 	return nil
 }
 
-func (d *disk) applyAll(e *edges, edits []parttab.Edit) error {
+func (d *diskState) applyEdits(e *edges, edits []parttab.Edit) error {
 	edits = slices.SortedFunc(slices.Values(edits), func(a, b parttab.Edit) int { return cmp.Compare(a.Off, b.Off) })
 	end := int64(0)
 	for _, ed := range edits {
 		n := int64(len(ed.Data))
-		if ed.Off < end || n == 0 || n > d.size-ed.Off || !d.apply(e, ed) {
+		if ed.Off < end || n == 0 || n > d.targetSize-ed.Off || !d.apply(e, ed) {
 			return fmt.Errorf("cannot write %d bytes at %d to fit the image to the disk", n, ed.Off)
 		}
 		end = ed.Off + n
@@ -160,14 +174,14 @@ func (d *disk) applyAll(e *edges, edits []parttab.Edit) error {
 }
 
 // apply puts an edit where it belongs; false if that is nowhere.
-func (d *disk) apply(e *edges, ed parttab.Edit) bool {
+func (d *diskState) apply(e *edges, ed parttab.Edit) bool {
 	end := ed.Off + int64(len(ed.Data))
 	switch {
 	case end <= d.bodyOff():
 		copy(e.begin[0].Data[ed.Off:], ed.Data)
-	case ed.Off >= d.tailOff() && end <= d.RawSize:
+	case ed.Off >= d.tailOff() && end <= d.imageSize:
 		copy(e.ends[0].Data[ed.Off-d.tailOff():], ed.Data)
-	case ed.Off >= d.RawSize:
+	case ed.Off >= d.imageSize:
 		e.ends = append(e.ends, ed)
 	default:
 		return false
@@ -185,18 +199,18 @@ func (e *edges) bytes() (n int64) {
 
 // wanted is how many bytes a disk must have right in the end: the image, and
 // what is changed beyond it. Edges must be made.
-func (d *disk) wanted() int64 {
-	n := d.RawSize
+func (d *diskState) wanted() int64 {
+	n := d.imageSize
 	for _, e := range d.edges.ends[1:] {
 		n += int64(len(e.Data))
 	}
 	return n
 }
 
-// write writes runs that were held back.
-func (d *disk) write(runs []parttab.Edit) error {
+// writeEdges writes what was held back.
+func (d *diskState) writeEdges(runs []parttab.Edit) error {
 	for _, e := range runs {
-		if err := writeFull(d.Target, e.Data, e.Off); err != nil {
+		if err := writeFull(d.job.Target, e.Data, e.Off); err != nil {
 			return err
 		}
 		d.receipt.Written += int64(len(e.Data))
@@ -204,11 +218,11 @@ func (d *disk) write(runs []parttab.Edit) error {
 	return nil
 }
 
-// verify reads runs back.
-func (d *disk) verify(runs []parttab.Edit) error {
+// verifyEdges reads it back.
+func (d *diskState) verifyEdges(runs []parttab.Edit) error {
 	for _, e := range runs {
 		got := make([]byte, len(e.Data))
-		if err := readFull(d.Target, got, e.Off); err != nil {
+		if err := readFull(d.job.Target, got, e.Off); err != nil {
 			return err
 		}
 		if !bytes.Equal(got, e.Data) {
@@ -217,9 +231,4 @@ func (d *disk) verify(runs []parttab.Edit) error {
 		d.receipt.Verified += int64(len(e.Data))
 	}
 	return nil
-}
-
-// notKept says that a disk gave back something else than was written.
-func notKept(off, n int64) error {
-	return fmt.Errorf("the %d bytes at %d read back otherwise than they were written: either something else wrote to the disk at the same time, or the disk or its controller is broken", n, off)
 }

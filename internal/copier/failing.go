@@ -15,7 +15,7 @@ import (
 
 // ErrFailing is matched by the error of a backup of a disk that is failing
 // rather than worn: its partition table cannot be read, or so much else that an
-// image of it would be no backup. Options.TakeFailing takes it all the same.
+// image of it would be no backup. SourceOptions.TakeFailing takes it all the same.
 var ErrFailing = errors.New("the disk is failing")
 
 // What may be unreadable of a disk. docs/format.md tells these numbers.
@@ -47,8 +47,8 @@ func failing(format string, args ...any) error {
 // Probe looks whether a disk is failing, in the seconds before a backup of it
 // begins and not after hours: at its partition table, and at places all over
 // what Save would read with the map, or Backup if that is nil.
-func Probe(ctx context.Context, src Source, m *usedmap.Map, opt Options) error {
-	if opt.TakeFailing || opt.Medium == nil {
+func Probe(ctx context.Context, src Source, m *usedmap.Map, opt SourceOptions) error {
+	if opt.TakeFailing {
 		return nil
 	}
 	opt = opt.withDefaults()
@@ -63,7 +63,7 @@ func Probe(ctx context.Context, src Source, m *usedmap.Map, opt Options) error {
 		}
 		err := readFull(src, sector, off)
 		opt.Alive()
-		if err != nil && !opt.Medium(err) {
+		if err != nil && !isMedium(err) {
 			return err
 		} else if err != nil {
 			bad++
@@ -98,8 +98,8 @@ func probePlaces(size, sector int64, m *usedmap.Map) (out []int64) {
 
 // readTable reads a disk's partition table, both copies of a GPT and all
 // extended boot records, and gives the places where it was looked for.
-func readTable(src Source, opt Options) ([]image.Range, error) {
-	w := &watchedReader{r: src, medium: opt.Medium}
+func readTable(src Source, opt SourceOptions) ([]image.Range, error) {
+	w := &watchedReader{r: src}
 	_, _ = parttab.Read(w, src.Size(), opt.SectorSize) // what the table says does not matter here
 	if w.err != nil {
 		return nil, failing("its partition table cannot be read (%v)", w.err)
@@ -110,7 +110,6 @@ func readTable(src Source, opt Options) ([]image.Range, error) {
 // watchedReader notes what is read, and the first bad sector.
 type watchedReader struct {
 	r      io.ReaderAt
-	medium func(error) bool
 	places []image.Range
 	err    error
 }
@@ -118,7 +117,7 @@ type watchedReader struct {
 func (w *watchedReader) ReadAt(b []byte, off int64) (int, error) {
 	w.places = append(w.places, image.Range{Off: off, Len: int64(len(b))})
 	n, err := w.r.ReadAt(b, off)
-	if err != nil && w.err == nil && w.medium(err) {
+	if err != nil && w.err == nil && isMedium(err) {
 		w.err = err
 	}
 	return n, err
@@ -135,13 +134,13 @@ type badList struct {
 
 // newBadList begins one for a disk of which so many bytes are to be read. It
 // reads the partition table first.
-func newBadList(src Source, read int64, opt Options) (badList, error) {
+func newBadList(src Source, read int64, opt SourceOptions) (badList, error) {
 	l := badList{read: read, take: opt.TakeFailing}
-	if l.take || opt.Medium == nil {
+	if l.take {
 		return l, nil
 	}
 	var err error
-	l.table, err = readTable(src, opt.withDefaults())
+	l.table, err = readTable(src, opt)
 	return l, err
 }
 

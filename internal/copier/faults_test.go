@@ -87,7 +87,7 @@ func (a *arena) alloc(size int) []byte {
 var benchArena arena
 
 func (b *bench) restore(ctx context.Context) error {
-	_, err := Restore(ctx, b.jobs, Options{Alloc: benchArena.reset().alloc})
+	_, err := Restore(ctx, b.jobs, RestoreOptions{Options: Options{alloc: benchArena.reset().alloc}})
 	return err
 }
 
@@ -236,11 +236,11 @@ func shortOperations(t *testing.T, kind string) {
 				b.check(t, n, nil)
 			}
 			src := &faults.Short{Target: faults.NewDisk(b.want[0]), N: n, Err: say}
-			if _, _, err := backupOf(t, src, Options{}); (err == nil) != (n > reads) {
+			if _, _, err := backupOf(t, src, noTable); (err == nil) != (n > reads) {
 				t.Errorf("backup, every %d. read is short (%v): %v", n, say, err)
 			}
 			src = &faults.Short{Target: faults.NewDisk(b.want[0]), N: n, Err: say}
-			if _, err := Save(t.Context(), src, new(conform.MemStore), nil, Options{}); (err == nil) != (n > reads) {
+			if _, err := Save(t.Context(), src, new(conform.MemStore), nil, noTable); (err == nil) != (n > reads) {
 				t.Errorf("save, every %d. read is short (%v): %v", n, say, err)
 			}
 		}
@@ -257,18 +257,22 @@ func TestDamagedImage(t *testing.T) {
 		bad.data = bytes.Clone(f.data)
 		bad.data[bit/8] ^= 1 << (bit % 8)
 		b := bench{want: [][]byte{disk}, before: [][]byte{old(len(disk))}, disks: []*faults.Disk{faults.NewDisk(old(len(disk)))}}
-		_, err := Restore(t.Context(), []Job{bad.job("sda", b.disks[0])}, Options{})
+		_, err := Restore(t.Context(), []Job{bad.job("sda", b.disks[0])}, RestoreOptions{})
 		b.check(t, bit, err)
 	}
 	other := f.job("sda", faults.NewDisk(old(len(disk))))
-	other.BLAKE3 = mustBackup(t, disk[:mib]).sums.BLAKE3
-	if _, err := Restore(t.Context(), []Job{other}, Options{}); err == nil {
+	otherImage := f.image()
+	otherImage.BLAKE3 = mustBackup(t, disk[:mib]).sums.BLAKE3
+	other.Image = otherImage
+	if _, err := Restore(t.Context(), []Job{other}, RestoreOptions{}); err == nil {
 		t.Error("an image of other bytes than the sidecar's was restored")
 	}
 	for _, size := range []int64{int64(len(disk)) - 512, int64(len(disk)) + 512, mib} {
 		job := f.job("sda", faults.NewDisk(old(4*mib)))
-		job.RawSize = size
-		if _, err := Restore(t.Context(), []Job{job}, Options{}); err == nil {
+		image := f.image()
+		image.DiskSize = size
+		job.Image = image
+		if _, err := Restore(t.Context(), []Job{job}, RestoreOptions{}); err == nil {
 			t.Errorf("an image of %d bytes was restored as one of %d", len(disk), size)
 		}
 	}
@@ -303,10 +307,10 @@ func cancelAnywhere(t *testing.T, kind string) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	b := newBench(t, kind, func(_ int, d *faults.Disk) Target { return d })
-	if _, err := Verify(ctx, b.jobs[0], Options{}); !errors.Is(err, context.Canceled) {
+	if _, err := Verify(ctx, b.jobs[0], Options{}, nil); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
-	if _, err := Backup(ctx, b.disks[0], nil, Options{}); !errors.Is(err, context.Canceled) {
+	if _, err := Backup(ctx, b.disks[0], nil, SourceOptions{}); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 	noneLeft(t, before)

@@ -67,23 +67,23 @@ func TestHolesAreZeros(t *testing.T) {
 	disk := withHoles(size, holes)
 	m := mapOf(size, image.Range{Off: 5 * mib, Len: mib}, image.Range{Off: 25 * mib, Len: 8 * mib})
 	for _, m := range []*usedmap.Map{nil, m} {
-		want := saveOf(t, faults.NewDisk(bytes.Clone(disk)), m, Options{})
+		want := saveOf(t, faults.NewDisk(bytes.Clone(disk)), m, SourceOptions{})
 		src := &sparseDisk{Target: faults.NewDisk(bytes.Clone(disk)), holes: holes}
-		got := saveOf(t, src, m, Options{})
+		got := saveOf(t, src, m, SourceOptions{})
 		if got.Disk.Root != want.Disk.Root || got.Disk.Zero != want.Disk.Zero || got.Receipt.Read != want.Receipt.Read {
 			t.Errorf("with holes %+v, without %+v", got.Disk, want.Disk)
 		}
-		v, err := Verify(t.Context(), StoredJob(t.Context(), "sda", got.im, src), Options{})
+		v, err := Verify(t.Context(), storedJob("sda", got.im, src), Options{}, nil)
 		if err != nil || len(v.Differ) > 0 || v.Read+v.Unused != size || v.Verified != v.Read {
 			t.Errorf("verify: %+v, %v", v, err)
 		}
-		rs, err := Restore(t.Context(), []Job{StoredJob(t.Context(), "sda", got.im, src)}, Options{})
+		rs, err := Restore(t.Context(), []Job{storedJob("sda", got.im, src)}, RestoreOptions{})
 		if err != nil || rs[0].Written != 0 {
 			t.Errorf("restore: %+v, %v", rs, err)
 		}
 	}
 	src := &sparseDisk{Target: faults.NewDisk(bytes.Clone(disk)), holes: holes, lies: true, open: true}
-	if got, want := saveOf(t, src, nil, Options{}), saveOf(t, faults.NewDisk(bytes.Clone(disk)), nil, Options{}); got.Disk.Root != want.Disk.Root {
+	if got, want := saveOf(t, src, nil, SourceOptions{}), saveOf(t, faults.NewDisk(bytes.Clone(disk)), nil, SourceOptions{}); got.Disk.Root != want.Disk.Root {
 		t.Error("a reader that says what cannot be is believed")
 	}
 }
@@ -93,21 +93,21 @@ func TestHolesAreZeros(t *testing.T) {
 func TestRestoreIntoHoles(t *testing.T) {
 	const size = 24 * mib
 	disk := withHoles(size, []image.Range{{Off: 2 * mib, Len: 12 * mib}, {Off: 20 * mib, Len: 2 * mib}})
-	s := saveOf(t, faults.NewDisk(bytes.Clone(disk)), nil, Options{})
+	s := saveOf(t, faults.NewDisk(bytes.Clone(disk)), nil, SourceOptions{})
 	holes := []image.Range{{Off: 6*mib + 4096, Len: 10 * mib}}
 	old := withHoles(size, holes)
 	for i := range old[:mib] {
 		old[i] ^= 1
 	}
 	target := &sparseDisk{Target: faults.NewDisk(old), holes: holes, open: true}
-	v, err := Verify(t.Context(), StoredJob(t.Context(), "sda", s.im, target), Options{})
+	v, err := Verify(t.Context(), storedJob("sda", s.im, target), Options{}, nil)
 	if err != nil || len(v.Differ) == 0 || v.Read != size {
 		t.Errorf("verify before: %d places, %v", len(v.Differ), err)
 	}
-	for _, opt := range []Options{{}, {Full: true}, {Unused: UnusedZero}} {
+	for _, opt := range []RestoreOptions{{}, {Full: true}, {Unused: UnusedZero}} {
 		f := faults.NewDisk(bytes.Clone(old))
 		// What is written to is no hole any more.
-		_, err := Restore(t.Context(), []Job{StoredJob(t.Context(), "sda", s.im, &written{sparseDisk: sparseDisk{Target: f, holes: holes, open: true}})}, opt)
+		_, err := Restore(t.Context(), []Job{storedJob("sda", s.im, &written{sparseDisk: sparseDisk{Target: f, holes: holes, open: true}})}, opt)
 		must(t, err)
 		if !bytes.Equal(f.Bytes(), disk) {
 			t.Errorf("%+v: other bytes", opt)
@@ -149,8 +149,8 @@ func TestHolesModel(t *testing.T) {
 		}
 		disk := withHoles(size, holes)
 		m := mapOf(size, free...)
-		a := saveOf(t, faults.NewDisk(bytes.Clone(disk)), m, Options{})
-		b := saveOf(t, &sparseDisk{Target: faults.NewDisk(bytes.Clone(disk)), holes: holes, open: true}, m, Options{})
+		a := saveOf(t, faults.NewDisk(bytes.Clone(disk)), m, SourceOptions{})
+		b := saveOf(t, &sparseDisk{Target: faults.NewDisk(bytes.Clone(disk)), holes: holes, open: true}, m, SourceOptions{})
 		if a.Disk.Root != b.Disk.Root {
 			rt.Fatal(fmt.Sprint("other images with the holes ", holes, " and free ", free))
 		}

@@ -45,7 +45,7 @@ func alteredByte(t *testing.T, kind string) {
 					a = &faults.Altering{Target: d, At: at, Nth: nth}
 					return a
 				})
-				_, err := Restore(t.Context(), b.jobs, Options{Alloc: benchArena.reset().alloc, Verify: verify})
+				_, err := Restore(t.Context(), b.jobs, RestoreOptions{Options: Options{alloc: benchArena.reset().alloc}, Verify: verify})
 				if a.Hits() < nth {
 					must(t, err)
 					break
@@ -77,7 +77,7 @@ func shortWritesAlone(t *testing.T, kind string) {
 			w = &shortWrite{Target: d, k: k}
 			return w
 		})
-		_, err := Restore(t.Context(), b.jobs, Options{Alloc: benchArena.reset().alloc, Verify: VerifyNone})
+		_, err := Restore(t.Context(), b.jobs, RestoreOptions{Options: Options{alloc: benchArena.reset().alloc}, Verify: VerifyNone})
 		if w.writes.Load() < k {
 			must(t, err)
 			break
@@ -113,12 +113,12 @@ func TestUnreadableAmongEqualPieces(t *testing.T) {
 		s := mustSave(t, disk)
 		for _, at := range []int64{mib, 5*mib + 1000, 6*mib - 1, 10*mib + 4096} {
 			d := &healing{Bad: faults.Bad{Target: faults.NewDisk(disk), Err: errMedium, Places: []faults.Op{{Off: at, N: 1}}}}
-			rs, err := Restore(t.Context(), []Job{s.job(t, "sda", d)}, Options{Medium: isMedium, Workers: 1})
+			rs, err := Restore(t.Context(), []Job{s.job(t, "sda", d)}, RestoreOptions{Options: Options{Workers: 1}})
 			if err != nil || rs[0].Written < 2*mib+512 || !d.healed.Load() {
 				t.Errorf("%s, byte %d cannot be read: %+v, %v", name, at, rs, err)
 			}
 			bad := &faults.Bad{Target: faults.NewDisk(disk), Err: errMedium, Places: []faults.Op{{Off: at, N: 1}}}
-			v, err := Verify(t.Context(), s.job(t, "sda", bad), Options{Medium: isMedium, Workers: 1})
+			v, err := Verify(t.Context(), s.job(t, "sda", bad), Options{Workers: 1}, nil)
 			if want := []image.Range{{Off: at &^ 511, Len: 512}}; err != nil || !slices.Equal(v.Differ, want) {
 				t.Errorf("%s, byte %d cannot be read: verify finds %+v, %v", name, at, v, err)
 			}
@@ -131,22 +131,22 @@ func TestUnreadableAmongEqualPieces(t *testing.T) {
 func TestSettled(t *testing.T) {
 	p := newSender(t.Context(), nil, new(Saved))
 	key := object.Key{Kind: object.Chunk, Name: object.NameOf([]byte("chunk"))}
-	at := func(seq int) *slot { return &slot{seq: seq, chunk: object.Object{Key: key}} }
+	at := func(seq int) *chunkSlot { return &chunkSlot{seq: seq, chunk: object.Object{Key: key}} }
 	fifth, third, seventh := at(5), at(3), at(7)
-	if p.settled(fifth) {
+	if p.nothingToAsk(fifth) {
 		t.Error("the first of all is not asked for")
 	}
-	if !p.settled(third) || third.known || !fifth.again {
+	if !p.nothingToAsk(third) || third.known || !fifth.again {
 		t.Error("an earlier slot is to bring the chunk itself, and the later one brings it again")
 	}
-	if !p.settled(seventh) || !seventh.known || seventh.again {
+	if !p.nothingToAsk(seventh) || !seventh.known || seventh.again {
 		t.Error("a later slot brings what an earlier one brings")
 	}
 	// What the store has need not be brought by either.
 	other := object.Key{Kind: object.Chunk, Name: object.NameOf([]byte("other"))}
-	late, early := &slot{seq: 9, chunk: object.Object{Key: other}}, &slot{seq: 8, chunk: object.Object{Key: other}}
-	p.settled(late)
-	if late.known = true; !p.settled(early) || !early.known {
+	late, early := &chunkSlot{seq: 9, chunk: object.Object{Key: other}}, &chunkSlot{seq: 8, chunk: object.Object{Key: other}}
+	p.nothingToAsk(late)
+	if late.known = true; !p.nothingToAsk(early) || !early.known {
 		t.Error("an earlier slot brings what the store has")
 	}
 }
@@ -163,14 +163,14 @@ func TestPagesOfTwoRegions(t *testing.T) {
 	}
 	for range 10 {
 		w := &watched{Session: new(conform.MemStore), t: t}
-		_, err := Save(t.Context(), disk, w, mapOf(int(disk.size), image.Range{Len: chunk.RegionSize - 4*mib}), Options{Workers: 4})
+		_, err := Save(t.Context(), disk, w, mapOf(int(disk.size), image.Range{Len: chunk.RegionSize - 4*mib}), SourceOptions{Options: Options{Workers: 4}})
 		must(t, err)
 	}
 }
 
 func TestAccount(t *testing.T) {
-	disk := func(verify ReadBack, r image.Receipt) *disk {
-		d := newDisk(&Job{Name: "sda", RawSize: 4 * mib, Target: faults.NewDisk(make([]byte, 4*mib))}, Options{Verify: verify}.withDefaults())
+	disk := func(verify ReadBack, r image.Receipt) *diskState {
+		d := newDisk(Job{Name: "sda", Image: FileImage{DiskSize: 4 * mib}, Target: faults.NewDisk(make([]byte, 4*mib))}, RestoreOptions{Verify: verify}.withDefaults())
 		must(t, d.fit())
 		d.receipt = r
 		return d
@@ -236,10 +236,10 @@ func TestDoneIsTrue(t *testing.T) {
 		if rapid.Bool().Draw(rt, "verify what is written") {
 			verify = VerifyWritten
 		}
-		opt := Options{Verify: verify, Medium: isMedium, Full: rapid.Bool().Draw(rt, "full"), Workers: 2}
+		opt := RestoreOptions{Options: Options{Workers: 2}, Verify: verify, Full: rapid.Bool().Draw(rt, "full")}
 		var job Job
 		if rapid.Bool().Draw(rt, "store") {
-			job = saveOf(t, faults.NewDisk(disk), m, Options{}).job(t, "sda", target)
+			job = saveOf(t, faults.NewDisk(disk), m, SourceOptions{}).job(t, "sda", target)
 		} else {
 			job, used = mustBackup(t, disk).job("sda", target), []image.Range{{Len: m.Size}}
 		}

@@ -4,9 +4,54 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"testbox-imaging/internal/image"
 )
+
+// Unused is what Restore does with bytes that the image does not have.
+type Unused int
+
+// What can be done with unused bytes. In the first and last MiB of a disk that
+// is written at all they become zeros in any case: what stood there before
+// could make a machine boot.
+const (
+	UnusedKeep    Unused = iota // leave them as they are
+	UnusedDiscard               // tell the disk that nobody needs them, if anything is written at all
+	UnusedZero                  // write zeros, and treat them as any
+)
+
+// ReadBack is what Restore reads back of what is neither the first nor the last
+// MiB of a disk; these always are.
+type ReadBack int
+
+// What can be read back.
+const (
+	VerifyAll     ReadBack = iota // all that the image has
+	VerifyWritten                 // what was written
+	VerifyNone                    // nothing: the receipt then does not prove the restore
+)
+
+// RestoreOptions are those of Restore; the zero value works.
+type RestoreOptions struct {
+	Options
+	Full   bool // write everything, also what is on the disk already
+	Verify ReadBack
+	Unused Unused
+	Log    func(format string, args ...any) // told which way was taken and why; nil: silence
+	sample int64                            // for tests; 0: sampleSize
+}
+
+func (o RestoreOptions) withDefaults() RestoreOptions {
+	o.Options = o.Options.withDefaults()
+	if o.Log == nil {
+		o.Log = func(string, ...any) {}
+	}
+	if o.sample == 0 {
+		o.sample = sampleSize
+	}
+	return o
+}
 
 // bootArea is how many bytes at a disk's beginning and end can make a machine
 // boot from it or a partition table be found: both are clear until all else is
@@ -32,29 +77,28 @@ const bootArea = image.PieceSize
 // When Restore fails before the first write, it gives no receipts. When it fails
 // later, the first MiBs are clear, as far as the disks still obey, and the
 // receipts say how far it came.
-func Restore(ctx context.Context, jobs []Job, opt Options) ([]image.Receipt, error) {
+func Restore(ctx context.Context, jobs []Job, opt RestoreOptions) ([]image.Receipt, error) {
 	opt = opt.withDefaults()
 	r := &restore{opt: opt}
-	slots, aux := 0, 0
-	for i := range jobs {
-		if err := jobs[i].check(opt); err != nil {
-			return nil, err
+	slots, compares := 0, false
+	for _, j := range jobs {
+		if err := j.Check(opt.Unused); err != nil {
+			return nil, fmt.Errorf("%s: %w", j.Name, err)
 		}
-		d := newDisk(&jobs[i], opt)
+		d := newDisk(j, opt)
 		r.disks = append(r.disks, d)
-		if slots = max(slots, writers+3*d.workers()); d.stored() {
-			aux = pieceSize
-		}
+		slots = max(slots, writers+3*d.workers())
+		compares = compares || j.Image.PiecesProved()
 	}
-	r.ring = newRing(slots, aux, opt.Alloc)
-	right, err := r.compare(ctx)
-	if err == nil && !right {
-		err = r.sound(ctx)
+	r.ring = newPieceRing(slots, compares, opt.Options)
+	same, err := r.compare(ctx)
+	if err == nil && !same {
+		err = r.checkStored(ctx)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if !right {
+	if !same {
 		err = r.run(ctx)
 	}
 	receipts := make([]image.Receipt, len(r.disks))
@@ -66,13 +110,14 @@ func Restore(ctx context.Context, jobs []Job, opt Options) ([]image.Receipt, err
 
 // restore is one call of Restore.
 type restore struct {
-	opt   Options
-	ring  *ring
-	disks []*disk
+	opt   RestoreOptions
+	ring  *ring[*pieceSlot]
+	disks []*diskState
 }
 
+// run is all from the first write on.
 func (r *restore) run(ctx context.Context) error {
-	if err := r.all(ctx, (*disk).clear, (*disk).checkClear); err != nil {
+	if err := r.all(ctx, (*diskState).clear, (*diskState).checkClear); err != nil {
 		return err
 	}
 	for _, d := range r.disks {
@@ -80,9 +125,9 @@ func (r *restore) run(ctx context.Context) error {
 			return err
 		}
 	}
-	err := r.all(ctx, (*disk).writeEnds, (*disk).verifyEnds)
+	err := r.all(ctx, (*diskState).writeEnds, (*diskState).verifyEnds)
 	if err == nil {
-		err = r.all(ctx, (*disk).writeBegin, (*disk).verifyBegin)
+		err = r.all(ctx, (*diskState).writeBegin, (*diskState).verifyBegin)
 	}
 	for _, d := range r.disks {
 		if err == nil {
@@ -95,10 +140,31 @@ func (r *restore) run(ctx context.Context) error {
 	return err
 }
 
+// body writes a disk but for its head and tail, flushes it and reads it back.
+func (r *restore) body(ctx context.Context, d *diskState) error {
+	start := time.Now()
+	if err := r.write(ctx, d); err != nil {
+		return err
+	}
+	if err := d.job.Target.Sync(); err != nil {
+		return err
+	}
+	d.stage("write", start)
+	if r.opt.Verify == VerifyNone {
+		return nil
+	}
+	start = time.Now()
+	if err := r.readBack(ctx, d); err != nil {
+		return err
+	}
+	d.stage("verify", start)
+	return nil
+}
+
 // all does one thing to all disks, flushes all, and then proves it of all.
-func (r *restore) all(ctx context.Context, do, prove func(*disk) error) error {
-	flush := func(d *disk) error { return d.Target.Sync() }
-	for _, step := range []func(*disk) error{do, flush, prove} {
+func (r *restore) all(ctx context.Context, do, prove func(*diskState) error) error {
+	flush := func(d *diskState) error { return d.job.Target.Sync() }
+	for _, step := range []func(*diskState) error{do, flush, prove} {
 		for _, d := range r.disks {
 			if err := ctx.Err(); err != nil {
 				return err
@@ -116,46 +182,29 @@ func (r *restore) all(ctx context.Context, do, prove func(*disk) error) error {
 func (r *restore) undo() error {
 	var errs []error
 	for _, d := range r.disks {
-		if err := errors.Join(d.Target.ZeroAt(0, int64(len(d.head))), d.Target.Sync()); err != nil {
-			errs = append(errs, fmt.Errorf("%s: the beginning of the disk could not be cleared again, it may boot: %w", d.Name, err))
+		if err := errors.Join(d.job.Target.ZeroAt(0, int64(len(d.head))), d.job.Target.Sync()); err != nil {
+			errs = append(errs, fmt.Errorf("%s: the beginning of the disk could not be cleared again, it may boot: %w", d.job.Name, err))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// account is the last proof: that nothing was left out.
-func (d *disk) account() error {
-	r, want := &d.receipt, d.wanted()
-	verified := r.Written + r.Skipped
-	switch d.opt.Verify {
-	case VerifyWritten:
-		verified = r.Written
-	case VerifyNone:
-		verified = d.edges.bytes()
-	}
-	if r.Written+r.Skipped+r.Unused != want || r.Verified != verified {
-		return fmt.Errorf("%d bytes were written, %d left as they were, %d are unused, together not %d; or %d were verified, not %d",
-			r.Written, r.Skipped, r.Unused, want, r.Verified, verified)
-	}
-	return nil
-}
-
 // clear clears the boot areas.
-func (d *disk) clear() error {
-	n := min(bootArea, d.size)
-	if err := d.Target.ZeroAt(0, n); err != nil {
+func (d *diskState) clear() error {
+	n := min(bootArea, d.targetSize)
+	if err := d.job.Target.ZeroAt(0, n); err != nil {
 		return fmt.Errorf("clear the first %d bytes: %w", n, err)
 	}
-	if err := d.Target.ZeroAt(d.size-n, n); err != nil {
+	if err := d.job.Target.ZeroAt(d.targetSize-n, n); err != nil {
 		return fmt.Errorf("clear the last %d bytes: %w", n, err)
 	}
 	return nil
 }
 
-func (d *disk) checkClear() error {
-	b := make([]byte, min(bootArea, d.size))
-	for _, off := range []int64{0, d.size - int64(len(b))} {
-		if err := readFull(d.Target, b, off); err != nil {
+func (d *diskState) checkClear() error {
+	b := make([]byte, min(bootArea, d.targetSize))
+	for _, off := range []int64{0, d.targetSize - int64(len(b))} {
+		if err := readFull(d.job.Target, b, off); err != nil {
 			return err
 		}
 		if !image.IsZero(b) {
@@ -165,14 +214,31 @@ func (d *disk) checkClear() error {
 	return nil
 }
 
-func (d *disk) writeEnds() error {
+func (d *diskState) writeEnds() error {
 	if err := d.fit(); err != nil {
 		return err
 	}
 	d.receipt.Changed = d.edges.changed
-	return d.write(d.edges.ends)
+	return d.writeEdges(d.edges.ends)
 }
 
-func (d *disk) verifyEnds() error  { return d.verify(d.edges.ends) }
-func (d *disk) writeBegin() error  { return d.write(d.edges.begin) }
-func (d *disk) verifyBegin() error { return d.verify(d.edges.begin) }
+func (d *diskState) verifyEnds() error  { return d.verifyEdges(d.edges.ends) }
+func (d *diskState) writeBegin() error  { return d.writeEdges(d.edges.begin) }
+func (d *diskState) verifyBegin() error { return d.verifyEdges(d.edges.begin) }
+
+// account is the last proof: that nothing was left out.
+func (d *diskState) account() error {
+	r, want := &d.receipt, d.wanted()
+	verified := r.Written + r.Skipped
+	switch d.opt.Verify {
+	case VerifyWritten:
+		verified = r.Written
+	case VerifyNone:
+		verified = d.edges.bytes()
+	}
+	if r.Written+r.Skipped+r.Unused != want || r.Verified != verified {
+		return fmt.Errorf("internal check failed: written+kept+unused is %d, want %d; verified %d, want %d",
+			r.Written+r.Skipped+r.Unused, want, r.Verified, verified)
+	}
+	return nil
+}

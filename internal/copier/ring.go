@@ -7,69 +7,65 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"testbox-imaging/internal/image"
 )
 
+// pieceSize is how many bytes a slot has at the most, but for runs of zeros and
+// of unused bytes, which take no memory.
+const pieceSize = image.PieceSize
+
+// slot is what goes through a pipeline in one go, a pointer. reset empties it,
+// but for its memory.
+type slot interface{ reset() }
+
+// ring is the slots that all passes of one call use, one after the other; their
+// number bounds memory and the pieces in flight.
+type ring[S slot] struct {
+	most int
+	make func() S
+	made []S // so far
+}
+
+// maxSlots bounds the memory of a ring to 64 MiB, with two buffers a slot; the
+// garbage collector may need as much again.
+const maxSlots = 32
+
+// newRing makes at most so many slots, when they are needed.
+func newRing[S slot](most int, make func() S) *ring[S] {
+	return &ring[S]{most: min(most, maxSlots), make: make}
+}
+
+// buffers gives as many buffers as a ring of so many slots needs. It cuts them
+// out of one piece of memory: what nothing touches of it costs nothing.
+func buffers(slots, size int, alloc func(size int) []byte) func() []byte {
+	var left []byte
+	return func() []byte {
+		if left == nil {
+			left = alloc(min(slots, maxSlots) * size)
+		}
+		b := left[:size:size]
+		left = left[size:]
+		return b
+	}
+}
+
 // stage is work on slots, done by some goroutines at once, in any order.
-type stage struct {
+type stage[S slot] struct {
 	workers int
 	batch   int // slots of one call at the most; it never waits for more than one
-	do      func([]*slot) error
+	do      func([]S) error
 	busy    atomic.Int64 // nanoseconds that all workers spent in do
 }
 
 // each is a stage that does one slot at a time.
-func each(workers int, do func(*slot) error) *stage {
-	return &stage{workers: workers, batch: 1, do: func(s []*slot) error { return do(s[0]) }}
+func each[S slot](workers int, do func(S) error) *stage[S] {
+	return &stage[S]{workers: workers, batch: 1, do: func(s []S) error { return do(s[0]) }}
 }
 
 // share is how much of the time since start the workers were at work, 0 to 1.
-func (st *stage) share(start time.Time) float64 {
+func (st *stage[S]) share(start time.Time) float64 {
 	return min(1, float64(st.busy.Load())/float64(st.workers)/float64(max(1, time.Since(start))))
-}
-
-// ring is the slots that all passes of one call use, one after the other; their
-// number bounds memory and the pieces in flight.
-type ring struct {
-	slots []*slot // made so far
-	most  int
-	aux   int // bytes of the second buffers
-	alloc func(size int) []byte
-	area  []byte // the buffers of slots to come
-}
-
-// maxSlots bounds the memory of a ring to 64 MiB, with both buffers; the
-// garbage collector may need as much again.
-const maxSlots = 32
-
-// newRing makes slots when they are needed, with buffers as alloc makes them: a
-// piece long, and the second one of aux bytes.
-func newRing(slots, aux int, alloc func(size int) []byte) *ring {
-	return &ring{most: min(slots, maxSlots), aux: aux, alloc: alloc}
-}
-
-// get gives a slot that is free.
-func (r *ring) get(ctx context.Context, free <-chan *slot) (*slot, error) {
-	select {
-	case s := <-free:
-		return s, ctx.Err()
-	default:
-	}
-	if len(r.slots) == r.most {
-		return take(ctx, free)
-	}
-	if r.slots == nil {
-		r.area = r.alloc(r.most * (pieceSize + r.aux)) // memory that nothing touches costs nothing
-	}
-	s := &slot{raw: r.cut(pieceSize), aux: r.cut(r.aux)}
-	r.slots = append(r.slots, s)
-	return s, ctx.Err()
-}
-
-// cut takes a buffer from the area.
-func (r *ring) cut(size int) []byte {
-	b := r.area[:size:size]
-	r.area = r.area[size:]
-	return b
 }
 
 // run moves slots through a pipeline: produce fills them one after the other
@@ -77,52 +73,45 @@ func (r *ring) cut(size int) []byte {
 // order of produce. The first error ends all of it; run returns after the last
 // of its goroutines has ended, that is, at once but for operations on disks
 // and files that had begun.
-func (r *ring) run(ctx context.Context, produce func(*slot) error, collect func(*slot) error, stages ...*stage) error {
+func (r *ring[S]) run(ctx context.Context, produce func(S) error, collect func(S) error, stages ...*stage[S]) error {
 	g, ctx := errgroup.WithContext(ctx)
 	out := r.start(ctx, g, produce, stages...)
 	g.Go(func() error { return out.each(collect) })
 	return g.Wait()
 }
 
-// start is run without its end: who calls it takes the slots from what it
-// gives, to the end or until ctx is done.
-func (r *ring) start(ctx context.Context, g *errgroup.Group, produce func(*slot) error, stages ...*stage) *ordered {
+// start is run for callers that take the slots out of it themselves, to the end
+// or until ctx is done.
+func (r *ring[S]) start(ctx context.Context, g *errgroup.Group, produce func(S) error, stages ...*stage[S]) *ordered[S] {
 	// All channels hold all slots, so that no sender ever waits.
-	free := make(chan *slot, r.most)
-	for _, s := range r.slots {
+	free := make(chan S, r.most)
+	for _, s := range r.made {
 		free <- s
 	}
-	first := make(chan *slot, r.most)
+	first := make(chan numbered[S], r.most)
 	g.Go(func() error { return r.feed(ctx, produce, free, first) })
 	in := first
 	for _, st := range stages {
-		out := make(chan *slot, r.most)
+		out := make(chan numbered[S], r.most)
 		st.start(ctx, g, in, out)
 		in = out
 	}
-	return &ordered{ctx: ctx, in: in, free: free, waiting: map[int]*slot{}}
+	return &ordered[S]{ctx: ctx, in: in, free: free, waiting: map[int]S{}}
 }
 
-// take gets the next slot; nil is the end.
-func take(ctx context.Context, in <-chan *slot) (*slot, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	select {
-	case s := <-in:
-		return s, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
+// numbered is a slot on its way.
+type numbered[S slot] struct {
+	seq  int // in the order of produce
+	slot S
 }
 
-func (r *ring) feed(ctx context.Context, produce func(*slot) error, free <-chan *slot, out chan<- *slot) error {
+func (r *ring[S]) feed(ctx context.Context, produce func(S) error, free <-chan S, out chan<- numbered[S]) error {
 	for seq := 0; ; seq++ {
 		s, err := r.get(ctx, free)
 		if err != nil {
 			return err
 		}
-		s.reset(seq)
+		s.reset()
 		err = produce(s)
 		if err == io.EOF {
 			close(out)
@@ -131,12 +120,41 @@ func (r *ring) feed(ctx context.Context, produce func(*slot) error, free <-chan 
 		if err != nil {
 			return err
 		}
-		out <- s
+		out <- numbered[S]{seq, s}
+	}
+}
+
+// get gives a slot that is free.
+func (r *ring[S]) get(ctx context.Context, free <-chan S) (S, error) {
+	select {
+	case s := <-free:
+		return s, ctx.Err()
+	default:
+	}
+	if len(r.made) == r.most {
+		s, _, err := receive(ctx, free)
+		return s, err
+	}
+	s := r.make()
+	r.made = append(r.made, s)
+	return s, ctx.Err()
+}
+
+// receive takes the next value; ok is false at the end.
+func receive[T any](ctx context.Context, in <-chan T) (v T, ok bool, err error) {
+	if err := ctx.Err(); err != nil {
+		return v, false, err
+	}
+	select {
+	case v, ok = <-in:
+		return v, ok, nil
+	case <-ctx.Done():
+		return v, false, ctx.Err()
 	}
 }
 
 // start begins a stage's goroutines; the last to end closes out.
-func (st *stage) start(ctx context.Context, g *errgroup.Group, in <-chan *slot, out chan<- *slot) {
+func (st *stage[S]) start(ctx context.Context, g *errgroup.Group, in <-chan numbered[S], out chan<- numbered[S]) {
 	left := int32(st.workers)
 	for range st.workers {
 		g.Go(func() error {
@@ -149,32 +167,37 @@ func (st *stage) start(ctx context.Context, g *errgroup.Group, in <-chan *slot, 
 	}
 }
 
-func (st *stage) work(ctx context.Context, in <-chan *slot, out chan<- *slot) error {
-	batch := make([]*slot, 0, st.batch)
+func (st *stage[S]) work(ctx context.Context, in <-chan numbered[S], out chan<- numbered[S]) error {
+	taken := make([]numbered[S], 0, st.batch)
+	slots := make([]S, 0, st.batch)
 	for {
-		s, err := take(ctx, in)
-		if s == nil || err != nil {
+		first, ok, err := receive(ctx, in)
+		if !ok || err != nil {
 			return err
 		}
-		batch = st.more(append(batch[:0], s), in)
+		taken = st.more(append(taken[:0], first), in)
+		slots = slots[:0]
+		for _, t := range taken {
+			slots = append(slots, t.slot)
+		}
 		began := time.Now()
-		err = st.do(batch)
+		err = st.do(slots)
 		st.busy.Add(int64(time.Since(began)))
 		if err != nil {
 			return err
 		}
-		for _, s := range batch {
-			out <- s
+		for _, t := range taken {
+			out <- t
 		}
 	}
 }
 
 // more fills a batch with what is there already.
-func (st *stage) more(batch []*slot, in <-chan *slot) []*slot {
+func (st *stage[S]) more(batch []numbered[S], in <-chan numbered[S]) []numbered[S] {
 	for len(batch) < st.batch {
 		select {
-		case s := <-in:
-			if s == nil {
+		case s, ok := <-in:
+			if !ok {
 				return batch
 			}
 			batch = append(batch, s)
@@ -186,37 +209,37 @@ func (st *stage) more(batch []*slot, in <-chan *slot) []*slot {
 }
 
 // ordered puts slots back into the order of produce.
-type ordered struct {
+type ordered[S slot] struct {
 	ctx     context.Context
-	in      <-chan *slot
-	free    chan<- *slot
-	waiting map[int]*slot
+	in      <-chan numbered[S]
+	free    chan<- S
+	waiting map[int]S
 	seq     int
 }
 
-// next gives the next slot, which done takes back; nil is the end.
-func (o *ordered) next() (*slot, error) {
+// next gives the next slot, which done takes back; ok is false at the end.
+func (o *ordered[S]) next() (s S, ok bool, err error) {
 	for {
-		if s := o.waiting[o.seq]; s != nil {
+		if s, ok = o.waiting[o.seq]; ok {
 			delete(o.waiting, o.seq)
 			o.seq++
-			return s, nil
+			return s, true, nil
 		}
-		s, err := take(o.ctx, o.in)
-		if s == nil || err != nil {
-			return nil, err
+		got, ok, err := receive(o.ctx, o.in)
+		if !ok || err != nil {
+			return s, false, err
 		}
-		o.waiting[s.seq] = s
+		o.waiting[got.seq] = got.slot
 	}
 }
 
-func (o *ordered) done(s *slot) { o.free <- s }
+func (o *ordered[S]) done(s S) { o.free <- s }
 
 // each hands all slots to collect.
-func (o *ordered) each(collect func(*slot) error) error {
+func (o *ordered[S]) each(collect func(S) error) error {
 	for {
-		s, err := o.next()
-		if s == nil || err != nil {
+		s, ok, err := o.next()
+		if !ok || err != nil {
 			return err
 		}
 		if err := collect(s); err != nil {

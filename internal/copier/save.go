@@ -54,8 +54,7 @@ func (s *Saved) Bound() string {
 // the disk is used. Unreadable sectors become zeros and are in Disk.Bad; the
 // caller must say so. Of a disk that is failing, the error matches ErrFailing, as
 // soon as that is known. The stage in Progress is "read", of the bytes that are used.
-func Save(ctx context.Context, src Source, st chunk.Session, m *usedmap.Map, opt Options) (Saved, error) {
-	given := opt
+func Save(ctx context.Context, src Source, st chunk.Session, m *usedmap.Map, opt SourceOptions) (Saved, error) {
 	opt = opt.withDefaults()
 	s := &save{src: src, opt: opt, size: src.Size(), start: time.Now()}
 	err := checkMap(s.size, opt.SectorSize, m)
@@ -65,7 +64,7 @@ func Save(ctx context.Context, src Source, st chunk.Session, m *usedmap.Map, opt
 	s.windows = newWindows(s.size, m)
 	s.windows.holes = holesOf(src)
 	s.used = s.windows.bytes()
-	if s.bad, err = newBadList(src, s.used, given); err != nil {
+	if s.bad, err = newBadList(src, s.used, opt); err != nil {
 		return Saved{}, err
 	}
 	var layout []byte
@@ -78,7 +77,7 @@ func Save(ctx context.Context, src Source, st chunk.Session, m *usedmap.Map, opt
 
 type save struct {
 	src     Source
-	opt     Options
+	opt     SourceOptions
 	size    int64
 	start   time.Time
 	windows *windows
@@ -125,13 +124,13 @@ func checkMap(size int64, sector int, m *usedmap.Map) error {
 func (s *save) run(ctx context.Context, st chunk.Session, layout []byte) error {
 	g, inner := errgroup.WithContext(ctx)
 	read, classify := each(readers, s.readWindow), each(s.opt.Workers, s.classify)
-	disk := newRing(readers+s.opt.Workers+2, 0, s.opt.Alloc).start(inner, g, s.produce, read, classify)
-	cut := newCutter(s.size, disk, s.begin)
+	windows := newWindowRing(readers+s.opt.Workers+2, s.opt.Options).start(inner, g, s.produce, read, classify)
+	cut := newCutter(s.size, windows, s.begin)
 
 	send := newSender(inner, st, &s.saved)
 	hash, compress, store := each(s.opt.Workers, send.name), each(s.opt.Workers, send.encode), each(putters, send.put)
-	ask := &stage{workers: 1, batch: askAtOnce, do: send.ask}
-	chunks := newRing(3*s.opt.Workers+putters, packedSize, makeBuffer).start(inner, g, cut.produce, hash, ask, compress, store)
+	ask := &stage[*chunkSlot]{workers: 1, batch: askAtOnce, do: send.ask}
+	chunks := newChunkRing(3*s.opt.Workers+putters).start(inner, g, cut.produce, hash, ask, compress, store)
 	g.Go(func() error { return chunks.each(send.collect) })
 	if err := g.Wait(); err != nil {
 		return err
@@ -140,15 +139,15 @@ func (s *save) run(ctx context.Context, st chunk.Session, layout []byte) error {
 	if err := send.putRoot(chunk.Root{Size: s.size, SectorSize: s.opt.SectorSize, Layout: layout}); err != nil {
 		return err
 	}
-	s.stage("read", s.read, read)
-	s.stage("hash", cut.figures.data, hash)
-	s.stage("compress", s.saved.New, compress)
-	s.stage("store", s.saved.Disk.Stored, store)
+	s.stage("read", s.read, read.share(s.start))
+	s.stage("hash", cut.figures.data, hash.share(s.start))
+	s.stage("compress", s.saved.New, compress.share(s.start))
+	s.stage("store", s.saved.Disk.Stored, store.share(s.start))
 	return s.account(cut.figures)
 }
 
-func (s *save) stage(name string, bytes int64, st *stage) {
-	s.saved.Receipt.Stages = append(s.saved.Receipt.Stages, image.Stage{Name: name, Bytes: bytes, Elapsed: time.Since(s.start), Busy: st.share(s.start)})
+func (s *save) stage(name string, bytes int64, busy float64) {
+	s.saved.Receipt.Stages = append(s.saved.Receipt.Stages, image.Stage{Name: name, Bytes: bytes, Elapsed: time.Since(s.start), Busy: busy})
 }
 
 // account fills in the figures, and proves that nothing was left out.
@@ -162,16 +161,31 @@ func (s *save) account(f figures) error {
 	return nil
 }
 
-func (s *save) produce(out *slot) error {
+// windowSlot is a window of a disk that is read.
+type windowSlot struct {
+	raw []byte // the disk's bytes from the window's first on
+	win window
+	bad []image.Range
+}
+
+func newWindowRing(slots int, opt Options) *ring[*windowSlot] {
+	buffer := buffers(slots, pieceSize, opt.alloc)
+	return newRing(slots, func() *windowSlot { return &windowSlot{raw: buffer()} })
+}
+
+func (s *windowSlot) reset() { *s = windowSlot{raw: s.raw, win: s.win.empty(), bad: s.bad[:0]} }
+
+func (s *save) produce(out *windowSlot) error {
 	if !s.windows.next(&out.win) {
 		return io.EOF
 	}
 	return nil
 }
 
-func (s *save) readWindow(in *slot) error {
+func (s *save) readWindow(in *windowSlot) error {
+	salvager := s.opt.salvager(s.src)
 	for _, r := range in.win.reads {
-		bad, err := readPiece(s.src, in.raw[r.Off-in.win.off:][:r.Len], r.Off, s.opt)
+		bad, err := salvager.read(in.raw[r.Off-in.win.off:][:r.Len], r.Off)
 		if err != nil {
 			return err
 		}
@@ -180,20 +194,14 @@ func (s *save) readWindow(in *slot) error {
 	return nil
 }
 
-func (s *save) classify(in *slot) error {
+func (s *save) classify(in *windowSlot) error {
 	in.win.classify(in.raw)
 	return nil
 }
 
 // begin takes the windows in order.
-func (s *save) begin(in *slot) error {
+func (s *save) begin(in *windowSlot) error {
 	s.read += total(in.win.runs)
 	s.opt.Progress("read", s.read, s.used)
 	return s.bad.add(in.bad)
 }
-
-// packedSize has room for the stored form of a chunk while nobody knows yet
-// whether compression gains something.
-const packedSize = chunk.MaxSize + 4096
-
-func makeBuffer(size int) []byte { return make([]byte, size) }

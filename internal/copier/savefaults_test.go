@@ -38,7 +38,7 @@ func TestSaveFails(t *testing.T) {
 			}
 			st := &conform.MemStore{Failing: func(string) error { return hit() }}
 			src := &faults.Hooked{Target: faults.NewDisk(disk), Before: func(faults.Op) error { return hit() }}
-			saved, err := Save(ctx, src, st, nil, Options{})
+			saved, err := Save(ctx, src, st, nil, noTable)
 			cancel()
 			st.Failing = nil
 			switch hit := ops.Load() >= k; {
@@ -72,7 +72,7 @@ func commits(t *testing.T, st *conform.MemStore, saved Saved, disk []byte) {
 
 func readWhole(t *testing.T, s stored, size int) []byte {
 	t.Helper()
-	d, _ := s.restoreTo(t, old(size), Options{})
+	d, _ := s.restoreTo(t, old(size), RestoreOptions{})
 	return d.Bytes()
 }
 
@@ -83,7 +83,7 @@ func TestPagesComeAfterTheirChunks(t *testing.T) {
 	for range 20 {
 		st := new(conform.MemStore)
 		w := &watched{Session: st, t: t}
-		_, err := Save(t.Context(), faults.NewDisk(append(disk, disk...)), w, nil, Options{Workers: 4})
+		_, err := Save(t.Context(), faults.NewDisk(append(disk, disk...)), w, nil, SourceOptions{Options: Options{Workers: 4}})
 		must(t, err)
 	}
 }
@@ -111,7 +111,7 @@ func TestHealing(t *testing.T) {
 	disk := conform.Disks(4 * mib)["mixed"]
 	s := mustSave(t, disk)
 	s.st.Lose(s.st.Keys(object.Chunk)[0])
-	again, err := Save(t.Context(), faults.NewDisk(disk), s.st, mapOf(len(disk)), Options{})
+	again, err := Save(t.Context(), faults.NewDisk(disk), s.st, mapOf(len(disk)), SourceOptions{})
 	if err != nil || again.NewChunks != 1 {
 		t.Fatalf("%+v, %v", again, err)
 	}
@@ -130,7 +130,7 @@ func TestBadSectorsOfASave(t *testing.T) {
 		clear(want[r.Off:][:r.Len])
 	}
 	unused := image.Range{Off: 2*mib + 4096, Len: 8192} // read along with what is around it
-	s := saveOf(t, src, mapOf(len(disk), unused), Options{Medium: isMedium})
+	s := saveOf(t, src, mapOf(len(disk), unused), SourceOptions{})
 	if !reflect.DeepEqual(s.Disk.Bad, bad) || !reflect.DeepEqual(s.Receipt.Bad, bad) {
 		t.Errorf("bad are %v, want %v", s.Disk.Bad, bad)
 	}
@@ -138,11 +138,12 @@ func TestBadSectorsOfASave(t *testing.T) {
 	if got := readWhole(t, s, len(disk)); !bytes.Equal(got, want) {
 		t.Error("not the disk with zeros where it is bad")
 	}
-	v, err := Verify(t.Context(), s.job(t, "sda", src), Options{Medium: isMedium})
+	v, err := Verify(t.Context(), s.job(t, "sda", src), Options{}, nil)
 	if err != nil || !reflect.DeepEqual(v.Bad, bad) || !reflect.DeepEqual(v.Differ, bad) {
 		t.Errorf("verify: bad %v, differ %v, %v", v.Bad, v.Differ, err)
 	}
-	if _, err := Save(t.Context(), src, new(conform.MemStore), nil, Options{}); !errors.Is(err, errMedium) {
+	src.Err = errOther
+	if _, err := Save(t.Context(), src, new(conform.MemStore), nil, SourceOptions{}); !errors.Is(err, errOther) {
 		t.Errorf("an error that is no medium error: %v", err)
 	}
 }

@@ -18,6 +18,34 @@ const (
 	putters = 4
 )
 
+// packedSize has room for the stored form of a chunk while nobody knows yet
+// whether compression gains something.
+const packedSize = chunk.MaxSize + 4096
+
+// chunkSlot is a chunk of a disk, or the page of a region.
+type chunkSlot struct {
+	seq    int    // in the order of the disk
+	raw    []byte // the disk's bytes
+	packed []byte // memory for their stored form
+	n      int64
+	chunk  object.Object
+	known  bool        // the store has the chunk, or an earlier slot brings it
+	again  bool        // an earlier slot brings the chunk too
+	page   *chunk.Page // of the region that ends here; the slot is then nothing else
+}
+
+func newChunkRing(slots int) *ring[*chunkSlot] {
+	buffer := buffers(slots, pieceSize+packedSize, func(size int) []byte { return make([]byte, size) })
+	return newRing(slots, func() *chunkSlot {
+		b := buffer()
+		return &chunkSlot{raw: b[:pieceSize:pieceSize], packed: b[pieceSize:]}
+	})
+}
+
+func (s *chunkSlot) reset() { *s = chunkSlot{raw: s.raw, packed: s.packed} }
+
+func (s *chunkSlot) data() []byte { return s.raw[:s.n] }
+
 // sender brings the chunks, pages and root of an image into a store.
 type sender struct {
 	ctx   context.Context
@@ -25,20 +53,20 @@ type sender struct {
 	saved *Saved
 
 	keys  []object.Key         // memory of ask
-	asked []*slot              // the same
+	asked []*chunkSlot         // the same
 	refs  []chunk.Ref          // of the region at hand
 	have  map[object.Name]bool // pages that the store has
 	pages []object.Name        // of the regions before
 
-	mu   sync.Mutex            // guards sent
-	sent map[object.Name]*slot // the chunks between ask and collect, of slots with the same the first
+	mu       sync.Mutex                 // guards inFlight
+	inFlight map[object.Name]*chunkSlot // the first slot that carries this chunk, from ask to collect
 }
 
 func newSender(ctx context.Context, st chunk.Session, saved *Saved) *sender {
-	return &sender{ctx: ctx, st: st, saved: saved, have: map[object.Name]bool{}, sent: map[object.Name]*slot{}}
+	return &sender{ctx: ctx, st: st, saved: saved, have: map[object.Name]bool{}, inFlight: map[object.Name]*chunkSlot{}}
 }
 
-func (p *sender) name(s *slot) error {
+func (p *sender) name(s *chunkSlot) error {
 	if s.page == nil {
 		s.chunk.Key = object.Key{Kind: object.Chunk, Name: object.NameOf(s.data())}
 	}
@@ -46,11 +74,11 @@ func (p *sender) name(s *slot) error {
 }
 
 // ask finds out which chunks the store has.
-func (p *sender) ask(slots []*slot) error {
-	slices.SortFunc(slots, func(a, b *slot) int { return a.seq - b.seq })
+func (p *sender) ask(slots []*chunkSlot) error {
+	slices.SortFunc(slots, func(a, b *chunkSlot) int { return a.seq - b.seq })
 	p.keys, p.asked = p.keys[:0], p.asked[:0]
 	for _, s := range slots {
-		if s.known = s.page != nil; !s.known && !p.settled(s) {
+		if s.known = s.page != nil; !s.known && !p.nothingToAsk(s) {
 			p.keys, p.asked = append(p.keys, s.chunk.Key), append(p.asked, s)
 		}
 	}
@@ -64,18 +92,18 @@ func (p *sender) ask(slots []*slot) error {
 	return nil
 }
 
-// settled reports whether there is nothing to ask for a slot, since the same
+// nothingToAsk reports whether there is nothing to ask for a slot, since the same
 // chunk is on its way in another one. If that is a later one, it is not enough
 // that it brings the chunk: the page of this one would come before it.
-func (p *sender) settled(s *slot) bool {
+func (p *sender) nothingToAsk(s *chunkSlot) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	other := p.sent[s.chunk.Name]
+	other := p.inFlight[s.chunk.Name]
 	if other != nil && other.seq < s.seq {
 		s.known = true
 		return true
 	}
-	p.sent[s.chunk.Name] = s
+	p.inFlight[s.chunk.Name] = s
 	if other != nil {
 		s.known, other.again = other.known, true
 	}
@@ -93,14 +121,14 @@ func (p *sender) missing(keys []object.Key) ([]object.Key, error) {
 	return missing, nil
 }
 
-func (p *sender) encode(s *slot) error {
+func (p *sender) encode(s *chunkSlot) error {
 	if !s.known {
-		s.chunk = object.Encode(s.chunk.Key, s.data(), s.aux)
+		s.chunk = object.Encode(s.chunk.Key, s.data(), s.packed)
 	}
 	return nil
 }
 
-func (p *sender) put(s *slot) error {
+func (p *sender) put(s *chunkSlot) error {
 	if s.known {
 		return nil
 	}
@@ -115,7 +143,7 @@ func (p *sender) store(o object.Object) error {
 }
 
 // collect takes the slots in order; all that came before is in the store.
-func (p *sender) collect(s *slot) error {
+func (p *sender) collect(s *chunkSlot) error {
 	if s.page != nil {
 		s.page.Chunks = p.refs
 		p.refs = nil
@@ -123,8 +151,8 @@ func (p *sender) collect(s *slot) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.sent[s.chunk.Name] == s {
-		delete(p.sent, s.chunk.Name)
+	if p.inFlight[s.chunk.Name] == s {
+		delete(p.inFlight, s.chunk.Name)
 	}
 	p.refs = append(p.refs, chunk.Ref{Name: s.chunk.Name, Len: int(s.n)})
 	p.saved.Chunks++
@@ -148,7 +176,7 @@ func (p *sender) putPage(page *chunk.Page) error {
 	if err != nil || len(missing) == 0 {
 		return err
 	}
-	return p.putWhole(key, raw)
+	return p.putTree(key, raw)
 }
 
 // putRoot ends the image.
@@ -161,11 +189,11 @@ func (p *sender) putRoot(root chunk.Root) error {
 	if err != nil || len(missing) == 0 {
 		return err // of an unchanged disk
 	}
-	return p.putWhole(key, raw)
+	return p.putTree(key, raw)
 }
 
-// putWhole stores a page or a root.
-func (p *sender) putWhole(key object.Key, raw []byte) error {
+// putTree stores a page or a root, which make the tree.
+func (p *sender) putTree(key object.Key, raw []byte) error {
 	o := object.Encode(key, raw, nil)
 	if err := o.Check(); err != nil {
 		return err

@@ -24,10 +24,14 @@ type stored struct {
 }
 
 func (s stored) job(t testing.TB, name string, target Target) Job {
-	return StoredJob(t.Context(), name, s.im, target)
+	return storedJob(name, s.im, target)
 }
 
-func saveOf(t testing.TB, src Source, m *usedmap.Map, opt Options) stored {
+func storedJob(name string, im *chunk.Image, target Target) Job {
+	return Job{Name: name, Image: StoredImage{im}, Target: target}
+}
+
+func saveOf(t testing.TB, src Source, m *usedmap.Map, opt SourceOptions) stored {
 	t.Helper()
 	st := new(conform.MemStore)
 	saved, err := Save(t.Context(), src, st, m, opt)
@@ -39,7 +43,7 @@ func saveOf(t testing.TB, src Source, m *usedmap.Map, opt Options) stored {
 
 func mustSave(t testing.TB, disk []byte, unused ...image.Range) stored {
 	t.Helper()
-	return saveOf(t, faults.NewDisk(disk), mapOf(len(disk), unused...), Options{})
+	return saveOf(t, faults.NewDisk(disk), mapOf(len(disk), unused...), SourceOptions{})
 }
 
 func must(t testing.TB, err error) {
@@ -57,7 +61,7 @@ func mapOf(size int, unused ...image.Range) *usedmap.Map {
 
 // restoreTo restores to a target that holds other, and gives what it then
 // holds.
-func (s stored) restoreTo(t testing.TB, other []byte, opt Options) (*faults.Disk, image.Receipt) {
+func (s stored) restoreTo(t testing.TB, other []byte, opt RestoreOptions) (*faults.Disk, image.Receipt) {
 	t.Helper()
 	d := faults.NewDisk(other)
 	rs, err := Restore(t.Context(), []Job{s.job(t, "sda", d)}, opt)
@@ -79,18 +83,18 @@ func saveAndRestore(t *testing.T, disk []byte) {
 	if s.Disk.Data+s.Disk.Zero != size || s.Disk.Unused != 0 || s.Receipt.Read != size || s.New > s.Disk.Data || s.Disk.Root != s.Root.String() || s.Receipt.Root != s.Disk.Root {
 		t.Errorf("saved %+v", s.Saved)
 	}
-	target, r := s.restoreTo(t, old(len(disk)), Options{})
+	target, r := s.restoreTo(t, old(len(disk)), RestoreOptions{})
 	if !bytes.Equal(target.Bytes(), disk) {
 		t.Fatal("the restored disk is not the same")
 	}
 	if r.Written != size || r.Verified != size || r.Skipped != 0 || r.Zero != s.Disk.Zero || r.Root != s.Disk.Root || r.BLAKE3 != "" {
 		t.Errorf("receipt of the restore: %+v", r)
 	}
-	v, err := Verify(t.Context(), s.job(t, "sda", target), Options{})
+	v, err := Verify(t.Context(), s.job(t, "sda", target), Options{}, nil)
 	if err != nil || v.Read != size || v.Verified != size || len(v.Differ) > 0 || v.Zero != s.Disk.Zero || v.Root != s.Disk.Root {
 		t.Errorf("verify: %+v, %v", v, err)
 	}
-	again, r := s.restoreTo(t, disk, Options{})
+	again, r := s.restoreTo(t, disk, RestoreOptions{})
 	onlyReads(t, again)
 	if r.Written != 0 || r.Skipped != size || r.Verified != size || r.Read != size || r.Zero != s.Disk.Zero || r.Root != s.Disk.Root {
 		t.Errorf("receipt of a restore of what is there: %+v", r)
@@ -137,12 +141,12 @@ func TestSaveAgain(t *testing.T) {
 		}
 		return nil
 	}
-	again, err := Save(t.Context(), faults.NewDisk(disk), s.st, mapOf(len(disk)), Options{})
+	again, err := Save(t.Context(), faults.NewDisk(disk), s.st, mapOf(len(disk)), SourceOptions{})
 	if err != nil || again.New != 0 || again.NewChunks != 0 || again.Root != s.Root || again.Disk.Stored != 0 || puts != 0 {
 		t.Errorf("again: %+v after %d puts, %v", again, puts, err)
 	}
 	disk[3*mib] ^= 1
-	more, err := Save(t.Context(), faults.NewDisk(disk), s.st, mapOf(len(disk)), Options{})
+	more, err := Save(t.Context(), faults.NewDisk(disk), s.st, mapOf(len(disk)), SourceOptions{})
 	if err != nil || more.NewChunks < 1 || more.NewChunks > 2 || more.Root == s.Root {
 		t.Errorf("one byte changed: %+v, %v", more, err)
 	}
@@ -175,7 +179,7 @@ func TestLayout(t *testing.T) {
 	m := mapOf(mib)
 	m.Table = "gpt"
 	m.Parts[0].FS, m.Parts[0].Label = "ext4", "root"
-	s := saveOf(t, faults.NewDisk(make([]byte, mib)), m, Options{})
+	s := saveOf(t, faults.NewDisk(make([]byte, mib)), m, SourceOptions{})
 	var l usedmap.Layout
 	must(t, json.Unmarshal(s.im.Root.Layout, &l))
 	if p := l.Parts[0]; l.Table != "gpt" || p.FS != "ext4" || p.Label != "root" || p.Len != mib {
@@ -191,11 +195,11 @@ func TestMapsRefused(t *testing.T) {
 		"free off the disk": mapOf(mib, image.Range{Off: mib - 512, Len: 1024}), "free twice": mapOf(mib, image.Range{Off: 0, Len: 8192}, image.Range{Off: 4096, Len: 8192}),
 		"short": {Size: mib, Parts: []usedmap.Part{{Ranges: []image.Range{{Len: mib - 512}}}}},
 	} {
-		if _, err := Save(t.Context(), faults.NewDisk(make([]byte, mib)), new(conform.MemStore), m, Options{}); err == nil {
+		if _, err := Save(t.Context(), faults.NewDisk(make([]byte, mib)), new(conform.MemStore), m, SourceOptions{}); err == nil {
 			t.Errorf("%s: taken", name)
 		}
 	}
-	if _, err := Save(t.Context(), faults.NewDisk(make([]byte, mib-512)), new(conform.MemStore), nil, Options{SectorSize: 4096}); err == nil {
+	if _, err := Save(t.Context(), faults.NewDisk(make([]byte, mib-512)), new(conform.MemStore), nil, SourceOptions{SectorSize: 4096}); err == nil {
 		t.Error("half a sector is taken")
 	}
 }

@@ -1,14 +1,18 @@
 package copier
 
 import (
+	"cmp"
+	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash"
 	"io"
 	"math"
+	"slices"
 
 	"github.com/zeebo/blake3"
+	"github.com/zeebo/xxh3"
 
 	"testbox-imaging/internal/image"
 )
@@ -24,37 +28,93 @@ const (
 // zeros is read only.
 var zeros = make([]byte, pieceSize)
 
-// stream reads an image for a pipeline: produce checks that the pieces leave
+// pieceSlot is a piece of an image that is read, or a run of zeros or of unused
+// bytes.
+type pieceSlot struct {
+	raw     []byte         // a piece long: the image's bytes
+	disk    []byte         // the same for the disk's; nil if no pass of the ring compares
+	n       int64          // bytes; more than a piece only if they are not Data
+	content image.Content  // Data that turns out to be zeros becomes Zero
+	ranges  []image.Range  // where it lies on the disk, in order
+	single  [1]image.Range // backing array of ranges for a slot of one run
+	piece   image.Piece    // of data, still to be decoded
+	onDisk  bool           // the comparison found it on the disk
+	hole    bool           // the disk has zeros there, without reading it
+	items   int            // of the image that the slot is made of
+	sum     xxh3.Uint128   // of the part of the piece that is neither head nor tail
+
+	runs  []image.Range // of the disk, that are compared
+	reads []image.Range // that bring the runs
+	bad   []image.Range // what of the disk cannot be read
+	diff  []image.Range // where disk and image differ
+}
+
+// newPieceRing makes slots with a second buffer if disks are compared.
+func newPieceRing(slots int, compares bool, opt Options) *ring[*pieceSlot] {
+	size := pieceSize
+	if compares {
+		size *= 2
+	}
+	buffer := buffers(slots, size, opt.alloc)
+	return newRing(slots, func() *pieceSlot {
+		b := buffer()
+		return &pieceSlot{raw: b[:pieceSize:pieceSize], disk: b[pieceSize:]}
+	})
+}
+
+func (s *pieceSlot) reset() {
+	*s = pieceSlot{raw: s.raw, disk: s.disk, runs: s.runs[:0], reads: s.reads[:0], bad: s.bad[:0], diff: s.diff[:0]}
+}
+
+// data is the slot's bytes; not for a run of zeros.
+func (s *pieceSlot) data() []byte { return s.raw[:s.n] }
+
+// setRun makes the slot a single run.
+func (s *pieceSlot) setRun(c image.Content, r image.Range) {
+	s.content, s.n, s.single[0] = c, r.Len, r
+	s.ranges = s.single[:]
+}
+
+// end is the first byte of the disk after the slot's.
+func (s *pieceSlot) end() int64 { return s.ranges[len(s.ranges)-1].End() }
+
+// stream reads an image for one pass. produce checks that the pieces leave
 // nothing out and knows which of them are on the disk already; decode unpacks;
-// and hash, in order, proves the whole of an image whose pieces do not prove
+// and addHash, in order, proves the whole of an image whose pieces do not prove
 // themselves.
 type stream struct {
-	*disk
-	r     image.Reader
-	join  bool   // make runs of zero pieces
-	holes *holes // of the disk, to compare with zeros; nil: it is read
-	cover cover
-	end   error         // what Next ended with
-	what  image.Content // Zero or Unused
-	rest  image.Range   // of the last piece, what was not given out: it is of what
-	ahead item          // given out too early, if its Len is not 0
-	count int           // of items, but for unused ones
-	sum   hash.Hash
+	image     Image
+	r         image.Reader
+	onDisk    bits   // which items are on the disk
+	zeroes    bool   // unused bytes are to be zeros
+	joinZeros bool   // make runs of zero pieces
+	holes     *holes // of the disk, to compare with zeros; nil: it is read
+	cover     cover
+	end       error         // what Next ended with
+	run       image.Range   // rest of a zero or unused piece, handed out in parts
+	runKind   image.Content // of run
+	ahead     item          // given out too early, if its Len is not 0
+	count     int           // of items, but for unused ones
+	hash      hash.Hash     // of all bytes; nil if the pieces prove themselves
 }
 
 // item is a piece, or a part of one without data.
 type item struct {
 	image.Piece
-	at    image.Range // of one without data, in the place of Ranges
-	right bool        // it is on the disk already
+	at     image.Range // of one without data, in the place of Ranges
+	onDisk bool
 }
 
-func openStream(d *disk, join bool) (*stream, error) {
-	r, err := d.Open()
+func openStream(ctx context.Context, d *diskState) (*stream, error) {
+	r, err := d.job.Image.Open(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return &stream{disk: d, r: r, join: join, cover: cover{size: d.RawSize}, sum: blake3.New()}, nil
+	st := &stream{image: d.job.Image, r: r, onDisk: d.onDisk, zeroes: d.opt.Unused == UnusedZero, cover: cover{size: d.imageSize}}
+	if !d.job.Image.PiecesProved() {
+		st.hash = blake3.New()
+	}
+	return st, nil
 }
 
 func (st *stream) close() {
@@ -63,35 +123,39 @@ func (st *stream) close() {
 	}
 }
 
-// next gives the next piece, and checks what the reader promised.
-func (st *stream) next() (image.Piece, error) {
-	if st.end != nil {
-		return image.Piece{}, st.end
+// produce fills a slot with the next item, or with a run of zeros that ends at
+// a multiple of zeroRun or before another item. Where the disk is known to have
+// zeros too, the run ends at a multiple of unusedRun.
+func (st *stream) produce(s *pieceSlot) error {
+	it, err := st.item()
+	if err != nil {
+		return err
 	}
-	p, err := st.r.Next()
-	switch {
-	case err == io.EOF && !st.cover.whole():
-		err = fmt.Errorf("the image ends at byte %d of %d", st.cover.to, st.RawSize)
-	case err == nil:
-		err = st.check(p)
+	s.onDisk, s.items = it.onDisk, 1
+	if it.Content == image.Data {
+		s.piece, s.ranges, s.n = it.Piece, it.Ranges, it.Len
+		return nil
 	}
-	st.end = err
-	return p, err
-}
-
-func (st *stream) check(p image.Piece) error {
-	if !st.cover.add(p.Ranges) || p.Len != total(p.Ranges) {
-		return fmt.Errorf("the image has a piece of %d bytes at %v where one at %d was due, of %d in all", p.Len, p.Ranges, st.cover.to, st.RawSize)
+	s.setRun(it.Content, it.at)
+	limit, run := int64(math.MaxInt64), int64(zeroRun)
+	if st.holes != nil && s.content == image.Zero {
+		limit, run = st.holes.end(it.at.Off), unusedRun
+		s.hole = limit >= s.end()
 	}
-	isData := p.Content == image.Data
-	if p.Content > image.Unused || isData != (p.Decode != nil) || isData && p.Len > pieceSize || !isData && len(p.Ranges) != 1 {
-		return fmt.Errorf("the image has a piece of %d bytes of %v in %d ranges", p.Len, p.Content, len(p.Ranges))
-	}
-	switch r := p.Ranges[0]; {
-	case st.stored() && isData && p.Sum == [32]byte{}:
-		return errors.New("the image has a piece that does not tell its sum")
-	case !st.stored() && (len(p.Ranges) != 1 || r.Off%pieceSize != 0 || r.Len%pieceSize != 0 && r.End() != st.RawSize):
-		return fmt.Errorf("the image has a piece of %d bytes at %d", r.Len, r.Off)
+	for (st.joinZeros || s.hole) && s.content == image.Zero && s.end()%run != 0 {
+		it, err := st.item()
+		if err == io.EOF {
+			return nil // and again at the next call
+		}
+		if err != nil {
+			return err
+		}
+		if it.Content != image.Zero || it.onDisk != s.onDisk || it.at.Off != s.end() || it.at.End() > limit {
+			st.ahead = it
+			return nil
+		}
+		s.setRun(image.Zero, image.Range{Off: s.single[0].Off, Len: s.n + it.Len})
+		s.items++
 	}
 	return nil
 }
@@ -103,118 +167,170 @@ func (st *stream) item() (item, error) {
 		st.ahead = item{}
 		return it, nil
 	}
-	if st.rest.Len == 0 {
+	if st.run.Len == 0 {
 		p, err := st.next()
 		if err != nil {
 			return item{}, err
 		}
 		if p.Content == image.Data {
-			return item{Piece: p, right: st.isRight()}, nil
+			return item{Piece: p, onDisk: st.isOnDisk()}, nil
 		}
-		st.rest, st.what = p.Ranges[0], p.Content
-		if st.opt.Unused == UnusedZero {
-			st.what = image.Zero
+		st.run, st.runKind = p.Ranges[0], p.Content
+		if st.zeroes {
+			st.runKind = image.Zero
 		}
 	}
 	return st.part(), nil
 }
 
-// part gives the next part of rest.
+// part gives the next part of run.
 func (st *stream) part() item {
-	run := int64(pieceSize)
-	if st.what == image.Unused {
-		run = unusedRun
+	most := int64(pieceSize)
+	if st.runKind == image.Unused {
+		most = unusedRun
 	}
-	n := min(st.rest.Len, run-st.rest.Off%run)
-	it := item{Piece: image.Piece{Content: st.what, Len: n}, at: image.Range{Off: st.rest.Off, Len: n}}
-	st.rest = image.Range{Off: st.rest.Off + n, Len: st.rest.Len - n}
-	if st.what != image.Unused {
-		it.right = st.isRight()
+	n := min(st.run.Len, most-st.run.Off%most)
+	it := item{Piece: image.Piece{Content: st.runKind, Len: n}, at: image.Range{Off: st.run.Off, Len: n}}
+	st.run = image.Range{Off: st.run.Off + n, Len: st.run.Len - n}
+	if st.runKind != image.Unused {
+		it.onDisk = st.isOnDisk()
 	}
 	return it
 }
 
-// isRight counts the items, and says whether this one is on the disk.
-func (st *stream) isRight() bool {
+// isOnDisk counts the items, and says whether this one is on the disk.
+func (st *stream) isOnDisk() bool {
 	st.count++
-	return st.right.has(st.count - 1)
+	return st.onDisk.has(st.count - 1)
 }
 
-// produce fills a slot with the next item, or with a run of zeros that ends at
-// a multiple of zeroRun or before another item. Where the disk is known to have
-// zeros too, the run ends at a multiple of unusedRun.
-func (st *stream) produce(s *slot) error {
-	it, err := st.item()
-	if err != nil {
-		return err
+// next gives the next piece, and checks what the reader promised.
+func (st *stream) next() (image.Piece, error) {
+	if st.end != nil {
+		return image.Piece{}, st.end
 	}
-	s.skip, s.items = it.right, 1
-	if it.Content == image.Data {
-		s.piece, s.ranges, s.n = it.Piece, it.Ranges, it.Len
+	p, err := st.r.Next()
+	switch {
+	case err == io.EOF && st.cover.to != st.cover.size:
+		err = fmt.Errorf("the image ends at byte %d of %d", st.cover.to, st.cover.size)
+	case err == nil:
+		err = st.check(p)
+	}
+	st.end = err
+	return p, err
+}
+
+func (st *stream) check(p image.Piece) error {
+	if !st.cover.add(p.Ranges) || p.Len != total(p.Ranges) {
+		return fmt.Errorf("the image has a piece of %d bytes at %v where one at %d was due, of %d in all", p.Len, p.Ranges, st.cover.to, st.cover.size)
+	}
+	isData := p.Content == image.Data
+	if p.Content > image.Unused || isData != (p.Decode != nil) || isData && p.Len > pieceSize || !isData && len(p.Ranges) != 1 {
+		return fmt.Errorf("the image has a piece of %d bytes of %v in %d ranges", p.Len, p.Content, len(p.Ranges))
+	}
+	if st.image.PiecesProved() {
+		if isData && p.Sum == [32]byte{} {
+			return errors.New("the image has a piece that does not tell its sum")
+		}
 		return nil
 	}
-	s.at(it.Content, it.at)
-	limit, run := int64(math.MaxInt64), int64(zeroRun)
-	if st.holes != nil && s.content == image.Zero {
-		limit, run = st.holes.end(it.at.Off), unusedRun
-		s.hole = limit >= s.end()
-	}
-	for (st.join || s.hole) && s.content == image.Zero && s.end()%run != 0 {
-		it, err := st.item()
-		if err == io.EOF {
-			return nil // and again at the next call
-		}
-		if err != nil {
-			return err
-		}
-		if it.Content != image.Zero || it.right != s.skip || it.at.Off != s.end() || it.at.End() > limit {
-			st.ahead = it
-			return nil
-		}
-		s.at(image.Zero, image.Range{Off: s.one[0].Off, Len: s.n + it.Len})
-		s.items++
+	if r := p.Ranges[0]; len(p.Ranges) != 1 || r.Off%pieceSize != 0 || r.Len%pieceSize != 0 && r.End() != st.cover.size {
+		return fmt.Errorf("the image has a piece of %d bytes at %d", r.Len, r.Off)
 	}
 	return nil
 }
 
 // decode unpacks a slot.
-func (st *stream) decode(s *slot) error {
+func (st *stream) decode(s *pieceSlot) error {
 	if s.content != image.Data {
 		return nil
 	}
 	if err := s.piece.Decode(s.raw); err != nil {
 		return err
 	}
-	if !st.stored() && image.IsZero(s.data()) {
-		s.content = image.Zero
+	if !st.image.PiecesProved() && image.IsZero(s.data()) {
+		s.content = image.Zero // the image does not tell
 	}
 	return nil
 }
 
-// hash takes the slots in order.
-func (st *stream) hash(s *slot) {
+// addHash takes the slots in order.
+func (st *stream) addHash(s *pieceSlot) {
 	switch {
-	case st.stored():
+	case st.hash == nil:
 		return
 	case s.content == image.Data:
-		st.sum.Write(s.data())
+		st.hash.Write(s.data())
 		return
 	}
 	for left := s.n; left > 0; left -= pieceSize {
-		st.sum.Write(zeros[:min(left, pieceSize)])
+		st.hash.Write(zeros[:min(left, pieceSize)])
 	}
 }
 
-// finish gives the receipt the hash of the image's bytes, which must be the
-// expected one.
+// finish ends a pass over all of the image, and gives the receipt what the image
+// is known by.
 func (st *stream) finish(r *image.Receipt) error {
-	if st.stored() {
-		r.Root = st.Root.String()
-		return nil
+	sum := ""
+	if st.hash != nil {
+		sum = hex.EncodeToString(st.hash.Sum(nil))
 	}
-	r.BLAKE3 = hex.EncodeToString(st.sum.Sum(nil))
-	if st.BLAKE3 != "" && r.BLAKE3 != st.BLAKE3 {
-		return fmt.Errorf("the image's bytes have the BLAKE3 %s, its sidecar says %s", r.BLAKE3, st.BLAKE3)
-	}
-	return nil
+	return st.image.Prove(sum, r)
 }
+
+// cover checks that the ranges of an image's pieces are the disk, each byte
+// once, and in the order that image.Reader promises.
+type cover struct {
+	size  int64         // of the disk
+	to    int64         // all before was there
+	ahead []image.Range // what was there behind to, in order
+}
+
+// add takes a piece's ranges; false means that they are not what may come.
+func (c *cover) add(ranges []image.Range) bool {
+	if len(ranges) == 0 || ranges[0].Off != c.to {
+		return false
+	}
+	at := c.to
+	for _, r := range ranges {
+		if r.Off < at || r.Len <= 0 || r.Len > c.size-r.Off || !c.insert(r) {
+			return false
+		}
+		at = r.End()
+	}
+	n := 0
+	for n < len(c.ahead) && c.ahead[n].Off == c.to {
+		c.to = c.ahead[n].End()
+		n++
+	}
+	c.ahead = slices.Delete(c.ahead, 0, n)
+	return true
+}
+
+func (c *cover) insert(r image.Range) bool {
+	i, _ := slices.BinarySearchFunc(c.ahead, r.Off, func(a image.Range, off int64) int { return cmp.Compare(a.Off, off) })
+	if i > 0 && c.ahead[i-1].End() > r.Off || i < len(c.ahead) && c.ahead[i].Off < r.End() {
+		return false
+	}
+	c.ahead = slices.Insert(c.ahead, i, r)
+	return true
+}
+
+// bits are flags of the items of an image, in the order in which they come.
+type bits struct {
+	n    int
+	word []uint64
+}
+
+func (b *bits) add(set bool) {
+	if b.n%64 == 0 {
+		b.word = append(b.word, 0)
+	}
+	if set {
+		b.word[b.n/64] |= 1 << (b.n % 64)
+	}
+	b.n++
+}
+
+// has is false for flags that were never added.
+func (b *bits) has(i int) bool { return i < b.n && b.word[i/64]>>(i%64)&1 == 1 }

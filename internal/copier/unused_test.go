@@ -51,7 +51,7 @@ func TestRandomDisks(t *testing.T) {
 		m := drawMap(rt, sectors, rapid.SampledFrom([]int64{300, 9000}).Draw(rt, "longest"))
 		disk := randomDisk(rt, int(m.Size))
 		used := usedBlocks(m)
-		s := saveOf(t, faults.NewDisk(disk), m, Options{})
+		s := saveOf(t, faults.NewDisk(disk), m, SourceOptions{})
 		if s.Disk.Data+s.Disk.Zero != total(used) || s.Disk.Unused != m.Size-total(used) || s.Receipt.Read != total(used) {
 			rt.Fatalf("saved %+v, used are %d bytes", s.Saved, total(used))
 		}
@@ -61,7 +61,7 @@ func TestRandomDisks(t *testing.T) {
 			before[rapid.IntRange(0, len(disk)-1).Draw(rt, "at")] ^= 1
 		}
 		want := expected(disk, before, used)
-		target, r := s.restoreTo(t, before, Options{Verify: ReadBack(rapid.IntRange(0, 2).Draw(rt, "verify"))})
+		target, r := s.restoreTo(t, before, RestoreOptions{Verify: ReadBack(rapid.IntRange(0, 2).Draw(rt, "verify"))})
 		if r.Written == 0 {
 			want = before
 		}
@@ -83,7 +83,7 @@ func checkVerify(t *testing.T, s stored, disk []byte, used []image.Range) {
 		at := list[len(list)/2].Off
 		other := bytes.Clone(disk)
 		other[at] ^= 1
-		v, err := Verify(t.Context(), s.job(t, "sda", faults.NewDisk(other)), Options{})
+		v, err := Verify(t.Context(), s.job(t, "sda", faults.NewDisk(other)), Options{}, nil)
 		var want []image.Range
 		if i == 0 {
 			want = []image.Range{{Off: at &^ 511, Len: 512}}
@@ -118,18 +118,18 @@ func TestUnused(t *testing.T) {
 	s := mustSave(t, disk, unused...)
 	used := without([]image.Range{{Len: 6 * mib}}, unused)
 	want := expected(disk, old(6*mib), used)
-	keep, r := s.restoreTo(t, old(6*mib), Options{})
+	keep, r := s.restoreTo(t, old(6*mib), RestoreOptions{})
 	if !bytes.Equal(keep.Bytes(), want) || r.Unused != 3*4096 || r.Written != 6*mib-3*4096 {
 		t.Errorf("keep: %+v", r)
 	}
 
 	d := &discarding{Disk: faults.NewDisk(old(6 * mib))}
-	_, err := Restore(t.Context(), []Job{s.job(t, "sda", d)}, Options{Unused: UnusedDiscard})
+	_, err := Restore(t.Context(), []Job{s.job(t, "sda", d)}, RestoreOptions{Unused: UnusedDiscard})
 	must(t, err)
 	if want := []image.Range{{Off: mib, Len: 4096}, {Off: 3 * mib, Len: 4096}, {Off: 5*mib - 4096, Len: 4096}}; !slices.Equal(inOrder(d.ranges), want) {
 		t.Errorf("discarded are %v, want %v", d.ranges, want)
 	}
-	v, err := Verify(t.Context(), s.job(t, "sda", d), Options{})
+	v, err := Verify(t.Context(), s.job(t, "sda", d), Options{}, nil)
 	if err != nil || len(v.Differ) > 0 {
 		t.Errorf("after discard: %+v, %v", v, err)
 	}
@@ -137,11 +137,11 @@ func TestUnused(t *testing.T) {
 	for _, r := range unused {
 		clear(want[r.Off:r.End()])
 	}
-	zero, r := s.restoreTo(t, keep.Bytes(), Options{Unused: UnusedZero})
+	zero, r := s.restoreTo(t, keep.Bytes(), RestoreOptions{Unused: UnusedZero})
 	if !bytes.Equal(zero.Bytes(), want) || r.Unused != 0 || r.Written+r.Skipped != 6*mib || r.Verified != 6*mib {
 		t.Errorf("zero: %+v", r)
 	}
-	again, _ := s.restoreTo(t, want, Options{Unused: UnusedZero})
+	again, _ := s.restoreTo(t, want, RestoreOptions{Unused: UnusedZero})
 	onlyReads(t, again)
 }
 
@@ -151,7 +151,7 @@ func TestDiscardRefused(t *testing.T) {
 	s := mustSave(t, make([]byte, 3*mib), image.Range{Off: mib, Len: mib})
 	can := &discarding{Disk: faults.NewDisk(old(3 * mib))}
 	for _, cannot := range []Target{faults.NewDisk(old(3 * mib)), &discarding{Disk: faults.NewDisk(old(3 * mib)), cannot: true}} {
-		if _, err := Restore(t.Context(), []Job{s.job(t, "sda", can), s.job(t, "sdb", cannot)}, Options{Unused: UnusedDiscard}); err == nil {
+		if _, err := Restore(t.Context(), []Job{s.job(t, "sda", can), s.job(t, "sdb", cannot)}, RestoreOptions{Unused: UnusedDiscard}); err == nil {
 			t.Error("no error")
 		}
 	}
@@ -171,13 +171,13 @@ func TestFitSeesZerosWhereNothingIsUsed(t *testing.T) {
 		}
 		return []parttab.Edit{{Off: 0, Data: bytes.Repeat([]byte{9}, 512)}}, nil // unused there: it counts as used from now on
 	}
-	rs, err := Restore(t.Context(), []Job{job}, Options{})
+	rs, err := Restore(t.Context(), []Job{job}, RestoreOptions{})
 	must(t, err)
-	v, err := Verify(t.Context(), job, Options{})
+	v, err := Verify(t.Context(), job, Options{}, nil)
 	if err != nil || v.Verified != 4*mib-8192+512 || v.Unused != 8192-512 || len(v.Differ) > 0 || rs[0].Written != 4*mib {
 		t.Errorf("%+v, %v; restored %+v", v, err, rs[0])
 	}
-	again, err := Restore(t.Context(), []Job{job}, Options{})
+	again, err := Restore(t.Context(), []Job{job}, RestoreOptions{})
 	if err != nil || again[0].Written != 0 || again[0].Skipped != v.Verified {
 		t.Errorf("again: %+v, %v", again, err)
 	}

@@ -15,38 +15,38 @@ import (
 // writes nothing. A disk that differs is no error: the receipt lists the first
 // differing ranges, in sectors, and its Verified is less than its Read.
 // Unreadable sectors are in Bad and count as different. What the image does not
-// have is not looked at, and in Unused. The stage in Progress is "compare".
-func Verify(ctx context.Context, job Job, opt Options) (image.Receipt, error) {
-	opt = opt.withDefaults()
-	opt.Unused = UnusedKeep
-	if err := job.check(opt); err != nil {
-		return image.Receipt{}, err
+// have is not looked at, and in Unused. differs is told of each run that
+// differs, from one goroutine at a time; the disk's first and last MiB come
+// last. nil: nobody listens. The stage in Progress is "compare".
+func Verify(ctx context.Context, job Job, opt Options, differs func(image.Range)) (image.Receipt, error) {
+	if err := job.Check(UnusedKeep); err != nil {
+		return image.Receipt{}, fmt.Errorf("%s: %w", job.Name, err)
 	}
-	d := newDisk(&job, opt)
-	err := d.err(d.verifyAll(ctx))
+	d := newDisk(job, RestoreOptions{Options: opt}.withDefaults())
+	err := d.err(d.verify(ctx, differs))
 	return d.receipt, err
 }
 
-func (d *disk) verifyAll(ctx context.Context) error {
-	l, err := newLook(d)
+func (d *diskState) verify(ctx context.Context, differs func(image.Range)) error {
+	c, err := newComparison(ctx, d)
 	if err != nil {
 		return err
 	}
-	l.exact = true
+	c.exact, c.differs = true, differs
 	start := time.Now()
-	err = l.pass(ctx, newRing(lookers+3*d.workers(), pieceSize, d.opt.Alloc), "compare", l.collect)
+	err = c.pass(ctx, newPieceRing(comparers+3*d.workers(), true, d.opt.Options), "compare", c.collect)
 	if err == nil {
-		err = l.finish(&d.receipt)
+		err = c.stream.finish(&d.receipt)
 	}
 	if err == nil {
-		err = l.compareEdges()
+		err = c.compareEdges()
 	}
 	if err == nil {
 		d.receipt.Changed = d.edges.changed
 	}
 	d.stage("compare", start)
-	d.take(l.found)
-	d.receipt.Bad = l.bad.ranges
+	d.setFound(c.found)
+	d.receipt.Bad = c.bad.ranges
 	return err
 }
 
@@ -55,7 +55,7 @@ const maxDifferLines = 20
 
 // DifferText says where a disk and an image differ, for people: how much, and
 // in which parts, in one sentence; then the first places, each in a line. The
-// receipt is Verify's, the tally of all that Options.Differs was told.
+// receipt is Verify's, the tally of all that differs was told.
 func DifferText(r *image.Receipt, t *usedmap.Tally) []string {
 	if len(r.Differ) == 0 {
 		return nil

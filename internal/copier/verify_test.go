@@ -29,7 +29,7 @@ func TestVerifyNamesTheDifference(t *testing.T) {
 			}
 		}
 		target := faults.NewDisk(got)
-		v, err := Verify(t.Context(), f.job("sda", target), Options{})
+		v, err := Verify(t.Context(), f.job("sda", target), Options{}, nil)
 		if err != nil || !reflect.DeepEqual(v.Differ, want) || v.Read != int64(len(disk)) || v.Read-v.Verified != differing {
 			t.Errorf("differ %v, want %v; %d of %d verified, %v", v.Differ, want, v.Verified, v.Read, err)
 		}
@@ -49,7 +49,7 @@ func TestVerifyListsTheFirst(t *testing.T) {
 	for at := 0; at < len(disk); at += 1024 {
 		disk[at] = 1
 	}
-	v, err := Verify(t.Context(), f.job("sda", faults.NewDisk(disk)), Options{})
+	v, err := Verify(t.Context(), f.job("sda", faults.NewDisk(disk)), Options{}, nil)
 	if err != nil || len(v.Differ) != maxDiffer || v.Read-v.Verified != 3*mib/2 {
 		t.Fatalf("%d ranges, %d of %d verified, %v", len(v.Differ), v.Verified, v.Read, err)
 	}
@@ -94,7 +94,7 @@ func TestLargerDisk(t *testing.T) {
 		broken := target.Bytes()
 		broken[end-1] ^= 1
 		job.Target = faults.NewDisk(broken)
-		v, err := Verify(t.Context(), job, Options{})
+		v, err := Verify(t.Context(), job, Options{}, nil)
 		if err != nil || !reflect.DeepEqual(v.Differ, []image.Range{{Off: end - 512, Len: 512}}) {
 			t.Errorf("verify of a broken edit: %v, %v", v.Differ, err)
 		}
@@ -103,7 +103,7 @@ func TestLargerDisk(t *testing.T) {
 
 func restoreLarger(t *testing.T, job Job, want []byte, changed []image.Range) {
 	t.Helper()
-	rs, err := Restore(t.Context(), []Job{job}, Options{})
+	rs, err := Restore(t.Context(), []Job{job}, RestoreOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +113,7 @@ func restoreLarger(t *testing.T, job Job, want []byte, changed []image.Range) {
 	if !reflect.DeepEqual(rs[0].Changed, changed) {
 		t.Errorf("changed are %v, want %v", rs[0].Changed, changed)
 	}
-	v, err := Verify(t.Context(), job, Options{})
+	v, err := Verify(t.Context(), job, Options{}, nil)
 	if err != nil || len(v.Differ) > 0 || !reflect.DeepEqual(v.Changed, changed) || v.Verified != rs[0].Verified {
 		t.Errorf("verify of what was restored: differ %v, changed %v, %d verified, %v", v.Differ, v.Changed, v.Verified, err)
 	}
@@ -135,7 +135,7 @@ func TestFitIsChecked(t *testing.T) {
 		target := faults.NewDisk(old(5 * mib))
 		job := f.job("sda", target)
 		job.Fit = func(_, _ []byte, _, _ int64) ([]parttab.Edit, error) { return edits, nil }
-		if _, err := Restore(t.Context(), []Job{job}, Options{}); err == nil {
+		if _, err := Restore(t.Context(), []Job{job}, RestoreOptions{}); err == nil {
 			t.Errorf("%s: no error", name)
 		}
 		if !image.IsZero(target.Bytes()[:mib]) {

@@ -6,10 +6,6 @@ import (
 	"testbox-imaging/internal/usedmap"
 )
 
-// readGap is how many unused bytes between used ones are read along with them:
-// one long read is faster than two short ones. They are not kept.
-const readGap = 32 << 10
-
 // window is a short run of the disk, not longer than a piece, of which some is
 // used. It lies in one segment and one region.
 type window struct {
@@ -25,9 +21,9 @@ type window struct {
 type mark uint8
 
 const (
-	data     mark = iota
-	boundary      // data that a chunk may end with
-	zero
+	markData     mark = iota
+	markBoundary      // data that a chunk may end with
+	markZero
 )
 
 func (w window) empty() window {
@@ -56,11 +52,11 @@ func (w *window) classify(b []byte) {
 func markOf(block []byte) mark {
 	switch {
 	case image.IsZero(block):
-		return zero
+		return markZero
 	case chunk.Boundary(block):
-		return boundary
+		return markBoundary
 	}
-	return data
+	return markData
 }
 
 // windows goes over what a disk uses. Its blocks are counted from the beginning
@@ -173,51 +169,7 @@ func (w *windows) zeros() int64 {
 // add adds a used run.
 func (w *window) add(r image.Range) {
 	w.runs = append(w.runs, r)
-	if w.hole {
-		return
+	if !w.hole {
+		w.reads = addRead(w.reads, r)
 	}
-	last := len(w.reads) - 1
-	if last < 0 || r.Off-w.reads[last].End() >= readGap {
-		w.reads = append(w.reads, r)
-		return
-	}
-	w.reads[last].Len = r.End() - w.reads[last].Off
-}
-
-// gather fills b with what the runs have on a disk, one after the other. The
-// rest of b it may spoil.
-func (w *window) gather(src Source, b []byte) error {
-	runs := w.runs
-	for _, read := range w.reads {
-		n := 0
-		for n < len(runs) && runs[n].End() <= read.End() {
-			n++
-		}
-		got, err := gatherRuns(src, b, read, runs[:n])
-		if err != nil {
-			return err
-		}
-		b, runs = b[got:], runs[n:]
-	}
-	return nil
-}
-
-// gatherRuns fills b with runs that one read has, if there is room for what is
-// between them.
-func gatherRuns(src Source, b []byte, read image.Range, runs []image.Range) (at int64, err error) {
-	joined := read.Len <= int64(len(b))
-	if joined {
-		if err := readFull(src, b[:read.Len], read.Off); err != nil {
-			return 0, err
-		}
-	}
-	for _, r := range runs {
-		if joined {
-			copy(b[at:], b[r.Off-read.Off:][:r.Len])
-		} else if err := readFull(src, b[at:][:r.Len], r.Off); err != nil {
-			return 0, err
-		}
-		at += r.Len
-	}
-	return at, nil
 }

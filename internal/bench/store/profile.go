@@ -56,7 +56,7 @@ func (d data) profile(to string) (err error) {
 	session := s.Begin()
 	session.Trusted = true
 	defer session.Close()
-	saved, err := copier.Save(ctx, src, session, m, copier.Options{Alloc: disk.AlignedBuffer})
+	saved, err := copier.Save(ctx, src, session, m, copier.SourceOptions{})
 	if err != nil {
 		return err
 	}

@@ -293,8 +293,7 @@ func save(t *testing.T, b agent.Backup, disks []*testDisk, from func(*testDisk) 
 	t.Helper()
 	must(t, b.Begin("box11", "4c4c4544-0043-3510-8052-b4c04f4d3132"))
 	for _, d := range disks {
-		opt := copier.Options{SectorSize: 512, Medium: func(err error) bool { return errors.Is(err, errMedium) }, TakeFailing: true}
-		r, err := b.Save(t.Context(), d.Disk, from(d), opt)
+		r, err := b.Save(t.Context(), d.Disk, from(d), copier.SourceOptions{TakeFailing: true})
 		must(t, err)
 		if r.Read != d.Size() {
 			t.Errorf("the receipt says that %d bytes of %s were read, of %d", r.Read, d.Name, d.Size())
@@ -304,7 +303,7 @@ func save(t *testing.T, b agent.Backup, disks []*testDisk, from func(*testDisk) 
 
 func asItIs(d *testDisk) copier.Source { return d }
 
-var errMedium = errors.New("unreadable")
+var errMedium = fmt.Errorf("unreadable: %w", disk.ErrMedium)
 
 // badDisk cannot read a sector.
 type badDisk struct {
@@ -352,7 +351,7 @@ func (c *agentCase) wantRestored(t *testing.T, im agent.Image, d *testDisk, bad 
 	to := newTestDisk(d.Name, "other")
 	job := im.Job()
 	job.Target = to
-	_, err := copier.Restore(t.Context(), []copier.Job{job}, copier.Options{SectorSize: 512})
+	_, err := copier.Restore(t.Context(), []copier.Job{job}, copier.RestoreOptions{})
 	must(t, err)
 	want := bytes.Clone(d.data)
 	for _, r := range bad {

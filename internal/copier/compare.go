@@ -1,0 +1,350 @@
+package copier
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/object"
+	"testbox-imaging/internal/parttab"
+)
+
+const (
+	// sampleSize is after how many bytes of data a comparison is given up if
+	// most of them differ: to write the rest is then faster than to read it
+	// before. It is more than what a new kernel changes at a disk's beginning.
+	sampleSize = 256 << 20
+	// maxDiffer is how many differing ranges a receipt lists.
+	maxDiffer = 1000
+	// comparers is how many reads of a disk are in flight when it is compared
+	// with an image in a store, whose pieces are small.
+	comparers = 8
+	// fetchers is how many pieces of a stored image are fetched and unpacked
+	// at once at the least: the store can be far away.
+	fetchers = 8
+)
+
+// errDiffers ends a comparison.
+var errDiffers = errors.New("most of the disk differs")
+
+// compare finds out what the disks hold already. True is that they hold all that
+// the images have.
+func (r *restore) compare(ctx context.Context) (bool, error) {
+	all := true
+	for _, d := range r.disks {
+		same, err := r.compareDisk(ctx, d)
+		if err != nil {
+			return false, d.err(err)
+		}
+		all = all && same
+	}
+	if !all {
+		return false, nil
+	}
+	r.opt.Log("nothing differs, so nothing is written")
+	for _, d := range r.disks {
+		d.setFound(d.found)
+		rec := &d.receipt
+		rec.Skipped, rec.Changed = rec.Verified, d.edges.changed
+		if rec.Skipped+rec.Unused != d.wanted() {
+			return false, d.err(fmt.Errorf("internal check failed: kept+unused is %d, want %d", rec.Skipped+rec.Unused, d.wanted()))
+		}
+		if err := d.job.Image.Prove("", rec); err != nil {
+			return false, d.err(err)
+		}
+	}
+	return true, nil
+}
+
+// whyNoCompare says why all of an image is written without a comparison; "" is
+// that it is not.
+func (d *diskState) whyNoCompare() string {
+	switch {
+	case !d.job.Image.PiecesProved():
+		return "the image tells nothing of its pieces before they are unpacked"
+	case d.opt.Full:
+		return "as asked"
+	case d.job.Rotational:
+		return "the disk turns, and to look at it first would take longer"
+	}
+	return ""
+}
+
+// compareDisk compares one disk. True is that it holds all that its image has.
+func (r *restore) compareDisk(ctx context.Context, d *diskState) (bool, error) {
+	if why := d.whyNoCompare(); why != "" {
+		d.log("everything is written: %s", why)
+		return false, nil
+	}
+	c, err := newComparison(ctx, d)
+	if err != nil {
+		return false, err
+	}
+	var onDisk bits        // this pass still reads d's
+	var data, differ int64 // bytes of pieces with data
+	start := time.Now()
+	err = c.pass(ctx, r.ring, "compare "+d.job.Name, func(s *pieceSlot) error {
+		if err := c.collect(s); err != nil || s.content == image.Unused {
+			return err
+		}
+		same := len(s.diff) == 0
+		for range s.items {
+			onDisk.add(same)
+		}
+		if s.content == image.Zero {
+			return nil
+		}
+		if data += s.n; !same {
+			differ += s.n
+		}
+		if data >= r.opt.sample && differ > data/2 {
+			return errDiffers
+		}
+		return nil
+	})
+	d.stage("compare", start)
+	d.onDisk, d.receipt.Read = onDisk, c.found.Read
+	if errors.Is(err, errDiffers) {
+		d.log("%d of the first %d bytes of data differ, so the rest is written without a comparison", differ, data)
+		return false, nil
+	}
+	if err == nil {
+		err = c.compareEdges()
+	}
+	if err != nil {
+		return false, err
+	}
+	beyond, err := d.compareBeyond()
+	if err != nil {
+		return false, err
+	}
+	d.found, d.receipt.Read = c.found, c.found.Read
+	d.log("%d of the image's %d bytes differ on the disk", c.found.Read-c.found.Verified, c.found.Read)
+	return beyond && len(c.found.Differ) == 0, nil
+}
+
+// comparison is a pass that reads what a disk holds and compares it with the
+// image: to say where they differ, to find out what a restore need not write, or
+// to prove what it wrote.
+type comparison struct {
+	d            *diskState
+	stream       *stream
+	exact        bool              // say which sectors differ, and go on over bad ones
+	edgesPending bool              // head and tail are not on the disk yet
+	onlyWritten  bool              // skip what was not written
+	differs      func(image.Range) // told of each run that differs; nil: nobody listens
+	found        image.Receipt     // Read, Zero, Verified, Differ, Unused
+	unusedEdges  []image.Range     // what of head and tail is not used
+	bad          badList
+}
+
+func newComparison(ctx context.Context, d *diskState) (*comparison, error) {
+	st, err := openStream(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	known := holesOf(d.job.Target)
+	st.holes = &known
+	return &comparison{d: d, stream: st, bad: badList{read: d.imageSize}}, nil
+}
+
+// pass goes over the image. The stage in Progress is name.
+func (c *comparison) pass(ctx context.Context, r *ring[*pieceSlot], name string, collect func(*pieceSlot) error) error {
+	defer c.stream.close()
+	unpackers := c.d.opt.Workers
+	if c.exact {
+		unpackers = c.d.workers() // only to say which sectors differ needs more than a piece's sum
+	}
+	done := int64(0)
+	return r.run(ctx, c.stream.produce, func(s *pieceSlot) error {
+		done += s.n
+		c.d.opt.Progress(name, done, c.d.imageSize)
+		return collect(s)
+	}, each(comparers, c.read), each(unpackers, c.compare))
+}
+
+// skips reports whether a slot is not looked at.
+func (c *comparison) skips(s *pieceSlot) bool {
+	return s.content == image.Unused || c.onlyWritten && s.onDisk
+}
+
+// read reads the disk's side of a slot, what of it lies in the body.
+func (c *comparison) read(s *pieceSlot) error {
+	if c.skips(s) || s.hole {
+		return nil
+	}
+	first := int64(-1)
+	for at, r := range c.d.body(s) {
+		if first < 0 {
+			first = at
+		}
+		s.runs, s.reads = append(s.runs, r), addRead(s.reads, r)
+	}
+	if first < 0 {
+		return nil
+	}
+	err := gather(c.d.job.Target, s.disk[first:], s.reads, s.runs)
+	if err == nil || c.edgesPending || !isMedium(err) {
+		return err
+	}
+	if !c.exact {
+		s.bad = append(s.bad, s.runs...) // what cannot be read differs
+		return nil
+	}
+	for at, r := range c.d.body(s) {
+		bad, err := c.d.salvager().read(s.disk[at:][:r.Len], r.Off)
+		if err != nil {
+			return err
+		}
+		s.bad = append(s.bad, bad...)
+	}
+	return nil
+}
+
+// compare finds where disk and image differ. Where the image tells a piece's
+// sum, its bytes are fetched only if they are needed.
+func (c *comparison) compare(s *pieceSlot) error {
+	if c.skips(s) || s.hole {
+		return nil
+	}
+	if c.d.job.Image.PiecesProved() && s.content == image.Data && (c.edgesPending || c.d.bodyLen(s) == s.n) {
+		if c.edgesPending {
+			c.d.fillEdges(s.disk, s)
+		}
+		if len(s.bad) == 0 && object.NameOf(s.disk[:s.n]) == s.piece.Sum {
+			return nil
+		}
+		if !c.exact {
+			s.diff = append(s.diff, s.ranges...)
+			return nil
+		}
+	}
+	if err := c.stream.decode(s); err != nil {
+		return err
+	}
+	for at, r := range c.d.body(s) {
+		want := zeros[:r.Len]
+		if s.content == image.Data {
+			want = s.raw[at:][:r.Len]
+		}
+		s.diff = differ(s.diff, want, s.disk[at:][:r.Len], r.Off, s.bad, c.d.job.SectorSize)
+	}
+	return nil
+}
+
+// collect counts what was found in a slot, and keeps what is needed for edges.
+func (c *comparison) collect(s *pieceSlot) error {
+	c.stream.addHash(s)
+	n := c.d.bodyLen(s)
+	switch s.content {
+	case image.Unused:
+		c.found.Unused += n
+		for _, edge := range []image.Range{s.single[0].Clip(0, c.d.bodyOff()), s.single[0].Clip(c.d.tailOff(), c.d.imageSize)} {
+			if edge.Len > 0 {
+				c.unusedEdges = appendRange(c.unusedEdges, edge)
+			}
+		}
+		return nil
+	case image.Zero:
+		c.found.Zero += s.n
+	}
+	if n < s.n {
+		c.d.holdBack(s)
+	}
+	err := c.count(n, s.bad, s.diff)
+	c.found.Differ = c.found.Differ[:min(len(c.found.Differ), maxDiffer)]
+	return err
+}
+
+// count counts a compared run of n bytes.
+func (c *comparison) count(n int64, bad, diff []image.Range) error {
+	r := &c.found
+	r.Read += n
+	r.Verified += n
+	for _, d := range diff {
+		r.Verified -= d.Len
+		r.Differ = appendRange(r.Differ, d)
+		if c.differs != nil {
+			c.differs(d)
+		}
+	}
+	if c.exact {
+		return c.bad.add(bad)
+	}
+	return nil
+}
+
+// compareEdges compares what a restore writes last, after a pass over all of
+// the image. What is not used there is not looked at.
+func (c *comparison) compareEdges() error {
+	if err := c.d.fit(); err != nil {
+		return err
+	}
+	e := c.d.edges
+	unused := without(inOrder(c.unusedEdges), e.changed)
+	c.found.Unused += total(unused)
+	for _, edge := range append(e.begin, e.ends...) {
+		for _, r := range without([]image.Range{{Off: edge.Off, Len: int64(len(edge.Data))}}, unused) {
+			if err := c.compareRun(parttab.Edit{Off: r.Off, Data: edge.Data[r.Off-edge.Off:][:r.Len]}); err != nil {
+				return err
+			}
+		}
+	}
+	c.bad.ranges = inOrder(c.bad.ranges)
+	c.found.Differ = inOrder(c.found.Differ)
+	c.found.Differ = c.found.Differ[:min(len(c.found.Differ), maxDiffer)]
+	return nil
+}
+
+func (c *comparison) compareRun(e parttab.Edit) error {
+	b := make([]byte, len(e.Data))
+	bad, err := c.d.salvager().read(b, e.Off)
+	if err != nil {
+		return err
+	}
+	return c.count(int64(len(b)), bad, differ(nil, e.Data, b, e.Off, bad, c.d.job.SectorSize))
+}
+
+// compareBeyond reports whether the last MiB of a larger disk is clear, as a
+// restore leaves what the image does not reach of it.
+func (d *diskState) compareBeyond() (bool, error) {
+	if d.targetSize == d.imageSize {
+		return true, nil
+	}
+	from := max(d.imageSize, d.targetSize-bootArea)
+	for _, r := range without([]image.Range{{Off: from, Len: d.targetSize - from}}, d.edges.changed) {
+		b := make([]byte, r.Len)
+		err := readFull(d.job.Target, b, r.Off)
+		if err != nil && !isMedium(err) {
+			return false, err
+		}
+		if err != nil || !image.IsZero(b) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// differ appends to diff where got, read from off, is not want, by sectors. It
+// spoils got.
+func differ(diff []image.Range, want, got []byte, off int64, bad []image.Range, sector int) []image.Range {
+	for _, r := range bad {
+		r = r.Clip(off, off+int64(len(got)))
+		for i := r.Off - off; i < r.End()-off; i++ {
+			got[i] = ^want[i]
+		}
+	}
+	if bytes.Equal(want, got) {
+		return diff
+	}
+	for at := 0; at < len(want); at += sector {
+		end := min(at+sector, len(want))
+		if !bytes.Equal(want[at:end], got[at:end]) {
+			diff = appendRange(diff, image.Range{Off: off + int64(at), Len: int64(end - at)})
+		}
+	}
+	return diff
+}

@@ -1,0 +1,142 @@
+package copier
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"testbox-imaging/internal/chunk"
+	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/parttab"
+)
+
+// Job is one image for one disk.
+type Job struct {
+	Name       string // of the image, for errors and the receipt
+	Image      Image
+	Target     Target  // may be larger than the image
+	SectorSize int     // of the target, bytes: the smallest read at a bad sector, and the grain of Differ; 0: 512
+	Rotational bool    // the target is slow at anything but reading and writing in order
+	Fit        FitFunc // called only for a larger target; nil: nothing is fitted
+}
+
+// Image is an image that a disk is restored from, or compared with.
+type Image interface {
+	// Size is how many bytes the disk has that the image is of. Whoever made
+	// the job knows it from a check before.
+	Size() int64
+	// Open begins a pass over the image, which is read with ctx. The reader is
+	// closed after the pass if it is an io.Closer.
+	Open(ctx context.Context) (image.Reader, error)
+	// PiecesProved reports whether each piece with data tells its Sum, so that
+	// it can be compared with a disk before it is fetched, and Decode holds it
+	// to that. The pieces of other images come in the disk's order, and all but
+	// the last are image.PieceSize long.
+	PiecesProved() bool
+	// Prove ends a pass over all of the image. It puts into the receipt what
+	// the image is known by. blake3 is the hash of the bytes that were read, in
+	// hexadecimal digits, or "" if the pieces are proved. The error says that
+	// these bytes are not the image.
+	Prove(blake3 string, r *image.Receipt) error
+}
+
+// StoredImage is an image in a store. All its pieces tell their sums.
+type StoredImage struct{ Image *chunk.Image }
+
+// Size implements Image.
+func (s StoredImage) Size() int64 { return s.Image.Root.Size }
+
+// Open implements Image.
+func (s StoredImage) Open(ctx context.Context) (image.Reader, error) {
+	return s.Image.Reader(ctx), nil
+}
+
+// PiecesProved implements Image.
+func (s StoredImage) PiecesProved() bool { return true }
+
+// Prove implements Image.
+func (s StoredImage) Prove(_ string, r *image.Receipt) error {
+	r.Root = s.Image.Name.String()
+	return nil
+}
+
+// FileImage is an image in a file of its own, which is proved as a whole, by
+// the BLAKE3 of the disk's bytes.
+type FileImage struct {
+	DiskSize int64                        // bytes
+	BLAKE3   string                       // 64 hexadecimal digits; "" is unknown
+	Reader   func() (image.Reader, error) // called once
+}
+
+// Size implements Image.
+func (f FileImage) Size() int64 { return f.DiskSize }
+
+// Open implements Image.
+func (f FileImage) Open(context.Context) (image.Reader, error) { return f.Reader() }
+
+// PiecesProved implements Image.
+func (f FileImage) PiecesProved() bool { return false }
+
+// Prove implements Image.
+func (f FileImage) Prove(blake3 string, r *image.Receipt) error {
+	r.BLAKE3 = blake3
+	if f.BLAKE3 != "" && blake3 != f.BLAKE3 {
+		return fmt.Errorf("the image's bytes have the BLAKE3 %s, its sidecar says %s", blake3, f.BLAKE3)
+	}
+	return nil
+}
+
+// ErrUnfit is matched by errors of Job.Check, and of what calls it: the image
+// cannot go to the target.
+var ErrUnfit = errors.New("the image cannot go to this disk")
+
+// Check refuses what could only fail after the first write. Restore and Verify
+// call it before they read anything. What is unused becomes what unused says.
+func (j *Job) Check(unused Unused) error {
+	switch size := j.Target.Size(); {
+	case j.Image.Size() <= 0:
+		return unfit("the image is empty")
+	case size < j.Image.Size():
+		return unfit("the disk has %d bytes, the image %d; it needs a disk at least as large", size, j.Image.Size())
+	case unused == UnusedDiscard && !canDiscard(j.Target):
+		return unfit("the disk cannot discard; choose to keep what is unused, or to write zeros")
+	}
+	return nil
+}
+
+// unfitError matches ErrUnfit, and says only why.
+type unfitError string
+
+func (e unfitError) Error() string        { return string(e) }
+func (e unfitError) Is(target error) bool { return target == ErrUnfit }
+
+func unfit(format string, args ...any) error { return unfitError(fmt.Sprintf(format, args...)) }
+
+func canDiscard(t Target) bool {
+	d, ok := t.(Discarder)
+	return ok && d.CanDiscard()
+}
+
+// FitFunc says what must be written otherwise because the disk is larger than
+// the image: a backup GPT moved to the disk's end. head is the image's first
+// MiB, tail its last (less if the image is smaller; they do not overlap, head
+// comes first), with zeros where nothing is used; neither may be changed. The edits, which must not overlap each
+// other, lie in head, in tail or beyond the image. It is called once a job and
+// must give the same for the same arguments, so that a later Verify expects
+// what a restore wrote.
+type FitFunc func(head, tail []byte, imageSize, targetSize int64) ([]parttab.Edit, error)
+
+// FitGPT makes a GPT fit a larger disk, in sectors of so many bytes. note is
+// told what was done, or why nothing was, and warn what nobody should miss.
+func FitGPT(sector int, note, warn func(string)) FitFunc {
+	return func(head, tail []byte, imageSize, targetSize int64) ([]parttab.Edit, error) {
+		f, err := parttab.Fit(sector)(head, tail, imageSize, targetSize)
+		for _, n := range f.Notes {
+			note(n)
+		}
+		for _, w := range f.Warnings {
+			warn(w)
+		}
+		return f.Edits, err
+	}
+}
