@@ -7,16 +7,16 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"testbox-imaging/internal/e2e/wild"
+	"testbox-imaging/internal/e2e/contents"
 )
 
 const mib = 1 << 20
 
 // What the tests make disks of, by short names.
 var (
-	noise, prose, writeAt, run, mkfsExt4 = wild.Noise, wild.Prose, wild.WriteAt, wild.Run, wild.MkfsExt4
+	noise, prose, writeAt, run, mkfsExt4 = contents.Noise, contents.Prose, contents.WriteAt, contents.Run, contents.MkfsExt4
 
-	mdHalf, lvmPV, hibernatedSwap, dirtyExt4 content = wild.MDHalf, wild.LVMPV, wild.HibernatedSwap, wild.DirtyExt4
+	mdHalf, lvmPV, hibernatedSwap, dirtyExt4 content = contents.MDHalf, contents.LVMPV, contents.HibernatedSwap, contents.DirtyExt4
 )
 
 // content fills the disk-image file at path, which has its size and is zeros.

@@ -13,7 +13,7 @@ import (
 
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/box"
-	"testbox-imaging/internal/e2e/wild"
+	"testbox-imaging/internal/e2e/contents"
 	"testbox-imaging/internal/lab"
 	"testbox-imaging/internal/testenv"
 )
@@ -98,15 +98,15 @@ func (x *vbox) addWild(t *testing.T) {
 	} {
 		table += fmt.Sprintf("size=%dMiB, type=%s\n", part>>20, kind)
 	}
-	wild.Run(t, table, "sfdisk", "-q", d.Path)
-	for i, fill := range []func(testing.TB, string){wild.MDHalf, wild.LVMPV, wild.HibernatedSwap, wild.DirtyExt4} {
+	contents.Run(t, table, "sfdisk", "-q", d.Path)
+	for i, fill := range []func(testing.TB, string){contents.MDHalf, contents.LVMPV, contents.HibernatedSwap, contents.DirtyExt4} {
 		name := filepath.Join(t.TempDir(), "part")
 		must(t, os.WriteFile(name, nil, 0o644))
 		must(t, os.Truncate(name, part))
 		fill(t, name)
 		data, err := os.ReadFile(name)
 		must(t, err)
-		wild.WriteAt(t, d.Path, 1<<20+int64(i)*part, data)
+		contents.WriteAt(t, d.Path, 1<<20+int64(i)*part, data)
 	}
 	x.disks = append(x.disks, d)
 	x.hashes = append(x.hashes, hash(t, d.Path))

@@ -1,7 +1,7 @@
-// Package wild makes contents of disks that Linux likes to write to as soon as
+// Package contents makes contents of disks that Linux likes to write to as soon as
 // it sees them: an array to assemble, a volume group to activate, a system to
 // resume, a journal to replay. Test only.
-package wild
+package contents
 
 import (
 	"bytes"
