@@ -19,7 +19,7 @@ const module = "testbox-imaging/internal/"
 // levels of all packages below internal; test-only ones may be imported by
 // tests alone and may import everything.
 var levels = map[string]int{
-	"box": 0, "cpu": 0, "image": 0, "object": 0, "durable": 0, "site": 0, "parttab": 0, "modtab": 0, "words": 0, "version": 0, "child": 0, "progress": 0, "problem": 0,
+	"box": 0, "cpu": 0, "image": 0, "object": 0, "durable": 0, "site": 0, "parttab": 0, "kmod": 0, "words": 0, "version": 0, "child": 0, "progress": 0, "problem": 0,
 	"form":  0,
 	"rawgz": 1, "chunk": 1, "pack": 1, "index": 1, "blob": 1, "disk": 1, "bootcfg": 1, "usedmap": 1,
 	"copier": 2, "store": 2, "sharedir": 2, "inventory": 2, "bootfiles": 2,

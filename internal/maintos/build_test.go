@@ -12,7 +12,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"testbox-imaging/internal/bootcfg"
-	"testbox-imaging/internal/modtab"
+	"testbox-imaging/internal/kmod"
 	"testbox-imaging/internal/testenv"
 )
 
@@ -121,13 +121,13 @@ func unpackInitrd(t *testing.T, path string) string {
 	return dir
 }
 
-func readTable(t *testing.T, root string) *modtab.Table {
+func readTable(t *testing.T, root string) *kmod.Table {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join(root, "lib/modules/modules.table"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	table, err := modtab.Parse(data)
+	table, err := kmod.Parse(data)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,7 +152,7 @@ func unpackKernel(t *testing.T, cache, release string) string {
 
 // checkModules asks modprobe what each driver needs: all of it is there, and
 // in the table before the driver.
-func checkModules(t *testing.T, root string, table *modtab.Table, kernel, release string) {
+func checkModules(t *testing.T, root string, table *kmod.Table, kernel, release string) {
 	t.Helper()
 	tree, err := openKernelTree(filepath.Join(kernel, "lib/modules", release))
 	if err != nil {
@@ -174,7 +174,7 @@ func checkModules(t *testing.T, root string, table *modtab.Table, kernel, releas
 			if len(f) < 2 || f[0] != "insmod" {
 				continue
 			}
-			need := modtab.Name(strings.TrimSuffix(filepath.Base(f[1]), ".ko"))
+			need := kmod.Name(strings.TrimSuffix(filepath.Base(f[1]), ".ko"))
 			if !slices.Contains(order, need) {
 				t.Errorf("%s needs %s; the table has %v", name, need, order)
 			}
@@ -185,7 +185,7 @@ func checkModules(t *testing.T, root string, table *modtab.Table, kernel, releas
 	}
 }
 
-func checkContent(t *testing.T, root string, table *modtab.Table, agent string) {
+func checkContent(t *testing.T, root string, table *kmod.Table, agent string) {
 	t.Helper()
 	want, _ := os.ReadFile(agent)
 	if got, err := os.ReadFile(filepath.Join(root, "init")); err != nil || !bytes.Equal(got, want) {

@@ -13,7 +13,7 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
-	"testbox-imaging/internal/modtab"
+	"testbox-imaging/internal/kmod"
 )
 
 // maxModule is the size in bytes, decompressed, over which a module is refused.
@@ -36,7 +36,7 @@ func parseModinfo(section []byte) modinfo {
 		switch key {
 		case "depends":
 			for _, d := range strings.FieldsFunc(value, func(r rune) bool { return r == ',' }) {
-				info.depends = append(info.depends, modtab.Name(d))
+				info.depends = append(info.depends, kmod.Name(d))
 			}
 		case "softdep":
 			info.softPre = append(info.softPre, softPre(value)...)
@@ -59,7 +59,7 @@ func softPre(value string) []string {
 		case strings.HasSuffix(w, ":"):
 			pre = w == "pre:"
 		case pre:
-			names = append(names, modtab.Name(w))
+			names = append(names, kmod.Name(w))
 		}
 	}
 	return names
@@ -136,7 +136,7 @@ func openKernelTree(dir string) (*kernelTree, error) {
 			return err
 		}
 		if name, rest, ok := strings.Cut(d.Name(), ".ko"); ok && (rest == "" || rest[0] == '.') {
-			k.paths[modtab.Name(name)] = path
+			k.paths[kmod.Name(name)] = path
 		}
 		return nil
 	})
@@ -149,7 +149,7 @@ func openKernelTree(dir string) (*kernelTree, error) {
 	builtin, err := os.ReadFile(filepath.Join(dir, "modules.builtin"))
 	for _, line := range strings.Fields(string(builtin)) {
 		name, _, _ := strings.Cut(filepath.Base(line), ".ko")
-		k.builtin[modtab.Name(name)] = true
+		k.builtin[kmod.Name(name)] = true
 	}
 	return k, err
 }
@@ -196,7 +196,7 @@ func (k *kernelTree) indexCrypto() error {
 			return err
 		}
 		for _, a := range m.aliases {
-			a = modtab.Name(a)
+			a = kmod.Name(a)
 			k.crypto[a] = append(k.crypto[a], name)
 		}
 	}

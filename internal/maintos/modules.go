@@ -5,14 +5,14 @@ import (
 	"slices"
 	"strings"
 
-	"testbox-imaging/internal/modtab"
+	"testbox-imaging/internal/kmod"
 )
 
 // selection is the modules that go into a maintenance system.
 type selection struct {
 	tree    *kernelTree
 	wanted  []string
-	table   modtab.Table
+	table   kmod.Table
 	done    map[string]bool
 	missing []string // wanted, but neither a module nor built in
 }
@@ -54,20 +54,20 @@ func (s *selection) add(name string) error {
 	if err != nil {
 		return err
 	}
-	entry := modtab.Module{Name: name}
+	entry := kmod.Module{Name: name}
 	for _, n := range needs {
 		if err := s.add(n); err != nil {
 			return err
 		}
-		if slices.ContainsFunc(s.table.Modules, func(m modtab.Module) bool { return m.Name == n }) {
+		if slices.ContainsFunc(s.table.Modules, func(m kmod.Module) bool { return m.Name == n }) {
 			entry.Needs = append(entry.Needs, n)
 		}
 	}
 	s.table.Modules = append(s.table.Modules, entry)
 	for _, a := range m.aliases {
 		// Without a colon it is no device's modalias but a word for modprobe.
-		if strings.Contains(a, ":") && modtab.ValidAlias(a) {
-			s.table.Aliases = append(s.table.Aliases, modtab.Alias{Pattern: a, Name: name})
+		if strings.Contains(a, ":") && kmod.ValidAlias(a) {
+			s.table.Aliases = append(s.table.Aliases, kmod.Alias{Pattern: a, Name: name})
 		}
 	}
 	return nil

@@ -13,7 +13,7 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
-	"testbox-imaging/internal/modtab"
+	"testbox-imaging/internal/kmod"
 )
 
 // fakeModule is a small ELF file with a .modinfo section.
@@ -107,7 +107,7 @@ load nfs
 	if string(text) != want {
 		t.Errorf("got\n%s\nwant\n%s", text, want)
 	}
-	if _, err := modtab.Parse(text); err != nil {
+	if _, err := kmod.Parse(text); err != nil {
 		t.Error(err)
 	}
 	if !slices.Equal(s.missing, []string{"gone"}) {

@@ -10,14 +10,14 @@ import (
 	"time"
 
 	"testbox-imaging/internal/bootcfg"
-	"testbox-imaging/internal/modtab"
+	"testbox-imaging/internal/kmod"
 	"testbox-imaging/internal/problem"
 )
 
 func testParts() *parts {
 	return &parts{
 		kernel:  &kernel{release: "6.1.0-99-amd64", image: []byte("kernel")},
-		modules: &selection{table: modtab.Table{Modules: []modtab.Module{{Name: "nfs"}}}},
+		modules: &selection{table: kmod.Table{Modules: []kmod.Module{{Name: "nfs"}}}},
 	}
 }
 

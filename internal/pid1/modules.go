@@ -11,12 +11,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"testbox-imaging/internal/modtab"
+	"testbox-imaging/internal/kmod"
 )
 
 // modules loads drivers: each once, and those that it needs before it.
 type modules struct {
-	table *modtab.Table
+	table *kmod.Table
 	sys   fs.FS
 	load  func(name string) error
 	say   func(string, ...any)
@@ -37,14 +37,14 @@ func openModules(dir string, sys fs.FS, say func(string, ...any), beat func()) (
 	if err != nil {
 		return nil, err
 	}
-	table, err := modtab.Parse(data)
+	table, err := kmod.Parse(data)
 	if err != nil {
 		return nil, err
 	}
 	return newModules(table, sys, func(name string) error { return finitModule(dir, name) }, say, beat), nil
 }
 
-func newModules(table *modtab.Table, sys fs.FS, load func(string) error, say func(string, ...any), beat func()) *modules {
+func newModules(table *kmod.Table, sys fs.FS, load func(string) error, say func(string, ...any), beat func()) *modules {
 	return &modules{table: table, sys: sys, load: load, say: say, beat: beat, tried: map[string]bool{}, seen: map[string]bool{}}
 }
 

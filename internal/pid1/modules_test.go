@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"testbox-imaging/internal/modtab"
+	"testbox-imaging/internal/kmod"
 )
 
 const testTable = `testbox-modules 1
@@ -41,7 +41,7 @@ type bench struct {
 
 func newBench(t *testing.T) (*bench, *modules) {
 	t.Helper()
-	table, err := modtab.Parse([]byte(testTable))
+	table, err := kmod.Parse([]byte(testTable))
 	if err != nil {
 		t.Fatal(err)
 	}

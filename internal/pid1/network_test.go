@@ -15,7 +15,7 @@ import (
 
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/box"
-	"testbox-imaging/internal/modtab"
+	"testbox-imaging/internal/kmod"
 	"testbox-imaging/internal/testenv"
 )
 
@@ -117,7 +117,7 @@ func startDHCP(t *testing.T, dir, server string) {
 
 func testSystem(t *testing.T, cmd *bootcfg.Cmdline) *system {
 	s := &system{cmd: cmd, con: newConsole(), live: newPulse(time.Minute)}
-	s.drivers = newModules(&modtab.Table{}, os.DirFS(os.Getenv(insideEnv)), nil, s.say, func() {})
+	s.drivers = newModules(&kmod.Table{}, os.DirFS(os.Getenv(insideEnv)), nil, s.say, func() {})
 	s.con.add(os.Stdout)
 	t.Cleanup(func() { s.con.drain(time.Second) })
 	return s

@@ -1,4 +1,4 @@
-package modtab
+package kmod
 
 import (
 	"bytes"

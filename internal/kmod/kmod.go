@@ -1,4 +1,4 @@
-// Package modtab is the table of kernel modules in the ram maintenance system:
+// Package kmod has the table of kernel modules in the ram maintenance system:
 // which there are, what each needs loaded before it, and which devices want
 // which. The builder writes it from what the modules say of themselves, and
 // pid 1 loads by it, since there is neither modprobe nor udev.
@@ -10,7 +10,7 @@
 //	load NAME                 loaded at each start, whatever the devices are
 //
 // A module NAME is the file NAME.ko beside the table.
-package modtab
+package kmod
 
 import (
 	"bytes"
