@@ -42,7 +42,7 @@ func newImageCreateCmd() *cobra.Command {
 		Long: `Reads what matters of the disks and adds it to the store as one backup of BOX. DISK is a device
 of this machine or a file with the bytes of a disk. Nothing is written to DISK, and a disk that is
 in use is refused, and so is a file that holds something else than the raw bytes of a disk, such as an
-image of another tool ("testbox image import" reads some).
+image of another tool (` + "`testbox image import`" + ` reads some).
 
 NAME is what the disk's image is called for good. A disk without one keeps the name that it has in
 earlier backups of BOX, whatever the order or its device: it is known by WWN, serial, partition
@@ -50,7 +50,7 @@ table, file systems, path, the file's name, or its size. What cannot be told is 
 changed is said (docs/matching.md). A disk that is new gets the device's kernel name, or for a file
 the next of sda, sdb and so on.
 
-What no file system uses is not read and not kept ("testbox disk map" shows it); a restore leaves
+What no file system uses is not read and not kept (` + "`testbox disk map`" + ` shows it); a restore leaves
 it as it is on the target. What is in doubt is kept.
 
 The backup is there when the last line says so, or not at all. With unreadable sectors it is

@@ -37,7 +37,7 @@ Damaged backups count, but as long as only damaged images of a disk would be lef
 stays too, and --last-whole must be said to delete it by name. Backups with a time that cannot be
 right stay, and count for nothing.
 
-The plan is printed; it is done only with --yes. The space comes back with "testbox store gc".`,
+The plan is printed; it is done only with --yes. The space comes back with ` + "`testbox store gc`" + `.`,
 		Example: `  testbox image delete 10.40.41.42@latest~3 --yes
   testbox image delete --keep-last 3 --keep-daily 7 --keep-weekly 4`,
 		ValidArgsFunction: completeImages(&o.storeFlag),

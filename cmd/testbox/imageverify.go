@@ -28,7 +28,7 @@ func newImageVerifyCmd() *cobra.Command {
 restored. If a disk's image is damaged, the others are still checked. With disks, compares them with
 the images, says how much differs in which partitions, and where. All disks of the backup must be
 given; BACKUP:DISK is one alone. Bytes that no file system used are not compared. Nothing is written.
-What is found damaged stands in "testbox image list" from then on, until it is found whole. The exit
+What is found damaged stands in ` + "`testbox image list`" + ` from then on, until it is found whole. The exit
 code is 6 if they differ, 4 if all is well but the image has zeros for unreadable sectors.`,
 		Example: `  testbox image verify 10.40.41.42
   testbox image verify 10.40.41.42 sda=/dev/sda sdb=/dev/sdb

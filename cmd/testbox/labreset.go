@@ -15,7 +15,7 @@ func newLabResetCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:   "reset BOX",
 		Short: "Press the reset button of a box of a running lab",
-		Long: `Resets a virtual testbox of a lab that 'testbox lab up' keeps running, as the reset button of a
+		Long: `Resets a virtual testbox of a lab that ` + "`testbox lab up`" + ` keeps running, as the reset button of a
 real machine does: at once, whatever it is doing. Armed, it then boots into maintenance.`,
 		Example: `  testbox lab reset 10.40.41.42`,
 		Args: func(_ *cobra.Command, args []string) error {

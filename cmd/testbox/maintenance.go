@@ -17,7 +17,7 @@ func newMaintenanceCmd() *cobra.Command {
 		`A maintenance system is a kernel and an initrd in the TFTP area's folder
 `+bootcfg.MaintDir+`. Each build has a folder and a name of its own and is never changed, so
 that a box that boots in this moment gets files that belong together.
-'testbox pxe-conf' takes the newest of the form ram, for rescue the newest of the form
+`+"`testbox pxe-conf`"+` takes the newest of the form ram, for rescue the newest of the form
 debian, unless the site file names one.`,
 		newMaintenanceBuildCmd(), newMaintenanceListCmd())
 }

@@ -59,7 +59,7 @@ site.conf in the folder of boot files.
 
 With --wait it goes on after arming: it prints what the boxes log of this arming, and ends when
 each has said how its action ended. Somebody has to restart the boxes. Interrupted, it leaves them
-armed; 'testbox pxe-conf status BOX' says how they go on. The exit code is that of the action, of
+armed; ` + "`testbox pxe-conf status BOX`" + ` says how they go on. The exit code is that of the action, of
 several boxes that of the worst:
   5  the arming expired before the box began
   7  the box is up for rescue

@@ -25,7 +25,7 @@ sent twice. Each object is checked on its way. A backup that cannot be read here
 not hold up the others; the exit code is then 1.
 
 A copy in the other direction repairs this store: damaged records, and all that a scrub has found
-damaged, come back. What the other store has is not read again by this: "testbox store scrub" there
+damaged, come back. What the other store has is not read again by this: ` + "`testbox store scrub`" + ` there
 does that. A store cannot be copied onto itself.`,
 		Example: `  testbox store init /mnt/second
   testbox store copy /mnt/second`,

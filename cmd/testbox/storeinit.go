@@ -26,7 +26,7 @@ and what is on its way; give it 200 MB of its own. The keys are taken from AWS_A
 AWS_SECRET_ACCESS_KEY, by every command.
 
 In a bucket, one folder is the owner: the one that made the store. Only it writes. A further folder
-made with the same URL reads, and "testbox store take-over" makes it the owner. This relies on the
+made with the same URL reads, and ` + "`testbox store take-over`" + ` makes it the owner. This relies on the
 server: of several machines that create one object at once, it must let one succeed. That is tried
 here, and at each opening for writing; a server that does not is refused, unless --only-writer says
 that no other folder and no other program will ever write to this bucket and prefix. Where that is

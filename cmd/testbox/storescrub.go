@@ -17,8 +17,8 @@ func newStoreScrubCmd() *cobra.Command {
 		Short: "Read all of the store, and say what damage costs",
 		Long: `Reads every byte of the store. Of each fault it says where it is, and which backups, disks and places
 it costs. What is damaged counts as missing from then on: the next backup of a disk that still has
-it heals it, and so does "testbox store copy" from a second copy of the store. A damaged record is
-healed by such a copy alone. "testbox image list" flags the backups that lack something from then on,
+it heals it, and so does ` + "`testbox store copy`" + ` from a second copy of the store. A damaged record is
+healed by such a copy alone. ` + "`testbox image list`" + ` flags the backups that lack something from then on,
 until they are found whole. The exit code is 1 if something is damaged.`,
 		Example: `  testbox store scrub`,
 		Args:    cobra.NoArgs,

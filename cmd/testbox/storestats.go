@@ -19,7 +19,7 @@ func newStoreStatsCmd() *cobra.Command {
 		Short: "Show what is in the store, and what it takes",
 		Long: `Shows how many backups there are, what their disks have, and what each part of the store takes; the
 parts together are all of its files. What objects take in a pack is told about. "dead" is what no
-backup needs any more; "testbox store gc" gets it back. Where a backup cannot be read, it is not
+backup needs any more; ` + "`testbox store gc`" + ` gets it back. Where a backup cannot be read, it is not
 known what is dead. ALONE is what no other box needs: it comes back when all backups of the box are
 deleted.`,
 		Example: `  testbox store stats`,
