@@ -403,7 +403,7 @@ func TestDisarmedIntoAnotherFile(t *testing.T) {
 // TestListOfDisks: only the absence of disk-devices.lst means all disks.
 func TestListOfDisks(t *testing.T) {
 	b, wrecked := twoDisks(t)
-	list := b.path(folder, sharedir.DisksName)
+	list := b.path(folder, box.DisksFile)
 	for name, text := range map[string]string{
 		"no bytes": "", "blank lines": "\r\n \n,\n", "a comment": "# vda\n", "a mark": "\xef\xbb\xbf", "UTF-16": "\xff\xfev\x00d\x00a\x00", "a link to nothing": "link",
 	} {
@@ -413,7 +413,7 @@ func TestListOfDisks(t *testing.T) {
 				t.Fatal(err)
 			}
 		} else {
-			b.write(folder+sharedir.DisksName, text)
+			b.write(folder+box.DisksFile, text)
 		}
 		for _, action := range []box.Action{box.Restore, box.Verify, box.BackupAgain} {
 			b.do(action, box.Refused)
@@ -424,7 +424,7 @@ func TestListOfDisks(t *testing.T) {
 	}
 	os.Remove(list)
 	vdb := b.read("dev/vdb")
-	b.write(folder+sharedir.DisksName, "\xef\xbb\xbfvda\r\nvda\r\n")
+	b.write(folder+box.DisksFile, "\xef\xbb\xbfvda\r\nvda\r\n")
 	b.do(box.Restore, box.Done)
 	if wrecked() || b.read("dev/vdb") != vdb {
 		t.Error("vda alone is named, and it is not vda alone that was written")

@@ -70,7 +70,7 @@ func (s *shareSide) Start(t *testing.T, cmd *bootcfg.Cmdline, now func() time.Ti
 
 func (s *shareSide) ReadLog(t *testing.T) string {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(s.dir, "backup", s.addr.String(), sharedir.LogName))
+	text, err := os.ReadFile(filepath.Join(s.dir, "backup", s.addr.String(), box.LogFile))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -192,7 +192,7 @@ func (h *shareHome) Record(outcome box.Outcome, receipts []image.Receipt) error 
 
 // HasInventory reports whether the box's folder has the inventory's text.
 func (h *shareHome) HasInventory() bool {
-	_, err := durable.Size(h.FS, h.folder.Path(sharedir.InfoText))
+	_, err := durable.Size(h.FS, h.folder.Path(box.InfoText))
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
@@ -209,7 +209,7 @@ func (h *shareHome) SaveInventory(files []inventory.File) error {
 func (h *shareHome) Selection() (match.Selection, error) {
 	data, err := h.folder.ReadDisks()
 	if errors.Is(err, sharedir.ErrNoDisks) {
-		h.tellLikeDisks(h.Voice.Warn, "there is no "+sharedir.DisksName+", so that no disk is left out by it")
+		h.tellLikeDisks(h.Voice.Warn, "there is no "+box.DisksFile+", so that no disk is left out by it")
 		return nil, nil
 	}
 	var sel match.Selection
@@ -217,9 +217,9 @@ func (h *shareHome) Selection() (match.Selection, error) {
 		sel, err = match.ParseList(data)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", h.folder.Path(sharedir.DisksName), err)
+		return nil, fmt.Errorf("%s: %w", h.folder.Path(box.DisksFile), err)
 	}
-	h.tellLikeDisks(h.Voice.Info, sharedir.DisksName+" counts")
+	h.tellLikeDisks(h.Voice.Info, box.DisksFile+" counts")
 	return sel, nil
 }
 
@@ -227,7 +227,7 @@ func (h *shareHome) Selection() (match.Selection, error) {
 func (h *shareHome) tellLikeDisks(tell func(string, ...any), what string) {
 	like, err := h.folder.LikeDisks()
 	if err != nil {
-		h.Voice.Error("files like %s cannot be looked for: %v", sharedir.DisksName, err)
+		h.Voice.Error("files like %s cannot be looked for: %v", box.DisksFile, err)
 	}
 	if len(like) > 0 {
 		tell("%s; %s in %s counts for nothing", what, strings.Join(quoted(like), ", "), h.folder.Dir())

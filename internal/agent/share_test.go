@@ -32,8 +32,8 @@ func (c createFails) Create(path string, mode fs.FileMode) (durable.File, error)
 // written does not keep the others away.
 func TestSaveInventory(t *testing.T) {
 	b := newBench(t)
-	files := []inventory.File{{Name: inventory.TextName, Data: []byte("t")}, {Name: inventory.JSONName, Data: []byte("j")}}
-	for _, fails := range []string{"nothing", inventory.TextName} {
+	files := []inventory.File{{Name: box.InfoText, Data: []byte("t")}, {Name: box.InfoJSON, Data: []byte("j")}}
+	for _, fails := range []string{"nothing", box.InfoText} {
 		os.RemoveAll(b.path(folder))
 		s := &Share{FS: createFails{name: fails}, Backup: b.path("backup"), Cmd: &bootcfg.Cmdline{Address: b.addr}}
 		h, err := s.Open()
@@ -52,9 +52,6 @@ func TestSaveInventory(t *testing.T) {
 		if h.HasInventory() != (fails == "nothing") {
 			t.Errorf("when %s cannot be written, there is an inventory: %v", fails, h.HasInventory())
 		}
-	}
-	if sharedir.InfoText != inventory.TextName || sharedir.InfoJSON != inventory.JSONName || sharedir.InfoZip != inventory.ZipName {
-		t.Error("the names of the inventory's files differ")
 	}
 }
 
@@ -76,7 +73,7 @@ func TestLogOpener(t *testing.T) {
 	if err := log.Flush(); err != nil {
 		t.Error(err)
 	}
-	for _, name := range []string{folder + sharedir.LogName, "backup/" + sharedir.LogName} {
+	for _, name := range []string{folder + box.LogFile, "backup/" + box.LogFile} {
 		if text := b.read(name); !strings.HasSuffix(text, ": 10.88.0.11: error: the agent was killed by signal 9\n") {
 			t.Errorf("%s is %q", name, text)
 		}

@@ -76,7 +76,7 @@ func ReadSite(fsys durable.FS, boot *bootfiles.Folder) (*site.Site, error) {
 // inventory is that of the box's last action; nil if there is none to be read,
 // or if it came with a folder that was copied from another box's.
 func (p *Place) inventory(addr box.Addr) *inventory.Inventory {
-	data, err := durable.ReadFile(p.FS, filepath.Join(p.backupArea(), addr.String(), inventory.JSONName), inventory.MaxJSON)
+	data, err := durable.ReadFile(p.FS, filepath.Join(p.backupArea(), addr.String(), box.InfoJSON), inventory.MaxJSON)
 	if err != nil {
 		return nil
 	}

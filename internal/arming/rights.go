@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/problem"
 	"testbox-imaging/internal/sharedir"
@@ -127,7 +128,7 @@ func neededBy(folder *sharedir.Folder) (names []string, err error) {
 	entries, err := os.ReadDir(folder.Dir())
 	for _, e := range entries {
 		name, ext, _ := strings.Cut(strings.TrimSuffix(e.Name(), ".old"), ".")
-		if image.ValidName(name) && slices.Contains([]string{"raw.gz", "gz", "json", "log"}, ext) || e.Name() == sharedir.DisksName {
+		if image.ValidName(name) && slices.Contains([]string{"raw.gz", "gz", "json", "log"}, ext) || e.Name() == box.DisksFile {
 			names = append(names, e.Name())
 		}
 	}

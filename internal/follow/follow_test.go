@@ -35,7 +35,7 @@ func TestWaitForTheSilent(t *testing.T) {
 	if err := errors.Join(os.Mkdir(f.Dir(), 0o755), os.WriteFile(f.BootFile(addr), text, 0o644)); err != nil {
 		t.Fatal(err)
 	}
-	log := dir + "/" + sharedir.LogName
+	log := dir + "/" + box.LogFile
 	var out, errs strings.Builder
 	now := start
 	one := &watch{box: Box{addr.String(), c}, log: logReader{path: log}, heard: start}

@@ -38,7 +38,7 @@ func Read(folder *sharedir.Folder) *Status {
 	if s.Last, err = folder.Last(); err != nil {
 		s.Problems = append(s.Problems, fmt.Errorf("the record of its last action cannot be read: %w", err))
 	}
-	log := logReader{path: folder.Path(sharedir.LogName)}
+	log := logReader{path: folder.Path(box.LogFile)}
 	defer log.close()
 	err = log.skip(maxStatusLog)
 	var lines []string

@@ -67,7 +67,7 @@ type Waiter struct {
 // in its log then is of earlier armings.
 func (w *Waiter) Add(b Box, area *sharedir.Area) error {
 	folder := area.Look(b.Cmdline.Address)
-	one := &watch{box: b, folder: folder, log: logReader{path: folder.Path(sharedir.LogName)}}
+	one := &watch{box: b, folder: folder, log: logReader{path: folder.Path(box.LogFile)}}
 	if err := one.log.skip(0); err != nil {
 		return problem.Wrongf("the log of %s cannot be followed: %w", b.Name, err)
 	}

@@ -3,13 +3,8 @@ package inventory
 import (
 	"encoding/json"
 	"fmt"
-)
 
-// The names of the files that an inventory is kept in.
-const (
-	TextName = "testbox-info.txt"
-	JSONName = "testbox-info.json"
-	ZipName  = "testbox-info.zip"
+	"testbox-imaging/internal/box"
 )
 
 // MaxJSON is the size in bytes over which ParseJSON refuses; a kernel log
@@ -51,10 +46,10 @@ type File struct {
 // Files gives the inventory's files: the text, the JSON and the zip, which is
 // missing beside an error.
 func (inv *Inventory) Files() ([]File, error) {
-	files := []File{{TextName, inv.Text()}, {JSONName, inv.JSON()}}
+	files := []File{{box.InfoText, inv.Text()}, {box.InfoJSON, inv.JSON()}}
 	zip, err := inv.Zip()
 	if err != nil {
 		return files, err
 	}
-	return append(files, File{ZipName, zip}), nil
+	return append(files, File{box.InfoZip, zip}), nil
 }

@@ -7,6 +7,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"testbox-imaging/internal/box"
 )
 
 func TestText(t *testing.T) {
@@ -71,7 +73,7 @@ func TestFiles(t *testing.T) {
 	if err != nil || len(made) != 3 {
 		t.Fatalf("%d files, %v", len(made), err)
 	}
-	for i, name := range []string{TextName, JSONName, ZipName} {
+	for i, name := range []string{box.InfoText, box.InfoJSON, box.InfoZip} {
 		if made[i].Name != name || len(made[i].Data) == 0 {
 			t.Errorf("%s has %d bytes, it should be %s", made[i].Name, len(made[i].Data), name)
 		}

@@ -180,7 +180,7 @@ func (d *Demo) checkDisk(context.Context) error {
 
 // checkLogs looks for what an admin would look for, in the global log.
 func (d *Demo) checkLogs(context.Context) error {
-	data, err := os.ReadFile(filepath.Join(d.lab.Backup(), "maintenance.log"))
+	data, err := os.ReadFile(filepath.Join(d.lab.Backup(), box.LogFile))
 	if err != nil {
 		return err
 	}

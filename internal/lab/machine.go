@@ -209,7 +209,7 @@ func (m *Machine) BootsNothing(ctx context.Context, timeout time.Duration) error
 
 // Log watches the box's maintenance.log from its present end on.
 func (m *Machine) Log() *Watch {
-	w := &Watch{Path: filepath.Join(m.lab.BoxDir(m.Addr), "maintenance.log"), Alive: m.alive}
+	w := &Watch{Path: filepath.Join(m.lab.BoxDir(m.Addr), box.LogFile), Alive: m.alive}
 	w.SkipAll()
 	return w
 }

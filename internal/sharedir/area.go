@@ -46,7 +46,7 @@ func Open(fsys durable.FS, root string) (*Area, error) {
 }
 
 // GlobalLog is the path of the log of all boxes.
-func (a *Area) GlobalLog() string { return filepath.Join(a.root, LogName) }
+func (a *Area) GlobalLog() string { return filepath.Join(a.root, box.LogFile) }
 
 // Folder is the part of the area that belongs to one box. One agent at a time
 // works on it; Set.Commit notices a second one.

@@ -7,17 +7,18 @@ import (
 	"slices"
 	"strings"
 
+	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/durable"
 )
 
 // ErrNoDisks is matched when the box has no disk-devices.lst.
-var ErrNoDisks = errors.New("there is no " + DisksName)
+var ErrNoDisks = errors.New("there is no " + box.DisksFile)
 
 // ReadDisks is the text of the box's disk-devices.lst. That there is none, which
 // means all disks, is believed only if its name is not in the folder: a link to
 // nothing, or a server that has lost the file, is another error.
 func (f *Folder) ReadDisks() ([]byte, error) {
-	data, err := durable.ReadFile(f.fsys, f.Path(DisksName), 1<<20)
+	data, err := durable.ReadFile(f.fsys, f.Path(box.DisksFile), 1<<20)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return data, err
 	}
@@ -27,8 +28,8 @@ func (f *Folder) ReadDisks() ([]byte, error) {
 		return nil, ErrNoDisks // the box has no folder either
 	case dirErr != nil:
 		return nil, dirErr
-	case slices.Contains(names, DisksName):
-		return nil, fmt.Errorf("%s is there and cannot be opened: %v; is it a link to a file that is not there?", f.Path(DisksName), err)
+	case slices.Contains(names, box.DisksFile):
+		return nil, fmt.Errorf("%s is there and cannot be opened: %v; is it a link to a file that is not there?", f.Path(box.DisksFile), err)
 	}
 	return nil, ErrNoDisks
 }
@@ -47,7 +48,7 @@ func (f *Folder) LikeDisks() ([]string, error) {
 // likeDisks reports whether a name is none of ours and looks like that of the
 // list: by its letters alone, which may have a few mistakes.
 func likeDisks(name string) bool {
-	if name == DisksName {
+	if name == box.DisksFile {
 		return false
 	}
 	letters := strings.Map(func(r rune) rune {

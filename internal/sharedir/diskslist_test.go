@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/durable"
 )
 
@@ -17,15 +18,15 @@ func TestReadDisks(t *testing.T) {
 	if _, err := (&Folder{fsys: durable.OS{}, dir: f.dir + "/none"}).ReadDisks(); !errors.Is(err, ErrNoDisks) {
 		t.Errorf("without a folder: %v", err)
 	}
-	if err := os.Symlink("gone", f.Path(DisksName)); err != nil {
+	if err := os.Symlink("gone", f.Path(box.DisksFile)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := f.ReadDisks(); err == nil || errors.Is(err, ErrNoDisks) ||
 		!strings.Contains(err.Error(), "a link to a file that is not there") {
 		t.Errorf("a link to nothing: %v", err)
 	}
-	os.Remove(f.Path(DisksName))
-	if err := os.Mkdir(f.Path(DisksName), 0o755); err != nil {
+	os.Remove(f.Path(box.DisksFile))
+	if err := os.Mkdir(f.Path(box.DisksFile), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := f.ReadDisks(); err == nil || errors.Is(err, ErrNoDisks) {
@@ -45,7 +46,7 @@ func TestLikeDisks(t *testing.T) {
 		}
 	}
 	for _, name := range []string{
-		DisksName, LogName, outputName, lastName, planName, writerName, InfoText, InfoJSON, InfoZip, "sda.raw.gz", "sda.json", "sdb.raw.gz.old",
+		box.DisksFile, box.LogFile, outputName, lastName, planName, writerName, box.InfoText, box.InfoJSON, box.InfoZip, "sda.raw.gz", "sda.json", "sdb.raw.gz.old",
 		"box42", "0A28292A", "disk1.raw.gz", "nvme0n1.json.old", "notes.txt", "list.txt",
 	} {
 		if likeDisks(name) {

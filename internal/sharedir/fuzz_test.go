@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/durable"
 )
 
@@ -53,7 +54,7 @@ func carryOutAnywhere(t *testing.T, p *commitPlan) {
 	for _, file := range append(append([]string{}, p.Retire...), p.Drop...) {
 		named[file], named[file+oldExt] = true, true
 	}
-	precious := merged(others, map[string]string{lastName: "{}", InfoJSON: "{}", "zz.raw.gz": "not in the plan", "zz.json.old": "nor this"})
+	precious := merged(others, map[string]string{lastName: "{}", box.InfoJSON: "{}", "zz.raw.gz": "not in the plan", "zz.json.old": "nor this"})
 	for name := range precious {
 		if named[name] {
 			delete(precious, name)
@@ -117,7 +118,7 @@ func FuzzFileNames(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		name, ext, ok := splitFile(s)
-		if ok && (name+ext != s || filepath.Base(s) != s || strings.HasPrefix(s, ".") || s == lastName || s == planName || s == InfoJSON) {
+		if ok && (name+ext != s || filepath.Base(s) != s || strings.HasPrefix(s, ".") || s == lastName || s == planName || s == box.InfoJSON) {
 			t.Errorf("%q is taken for an image file", s)
 		}
 		if ok && isNewFile(s) {

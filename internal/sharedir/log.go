@@ -43,7 +43,7 @@ type Log struct {
 func (f *Folder) Log(host string, opt LogOptions) *Log {
 	l := ConsoleLog(f.addr, host, opt)
 	l.fsys = f.fsys
-	l.events, l.output = logFile{path: f.Path(LogName)}, logFile{path: f.Path(outputName)}
+	l.events, l.output = logFile{path: f.Path(box.LogFile)}, logFile{path: f.Path(outputName)}
 	l.all = logFile{path: f.area.GlobalLog(), shared: true}
 	return l
 }

@@ -7,20 +7,12 @@ import (
 	"testbox-imaging/internal/image"
 )
 
-// Files of a box's folder beside images.
+// Files of a box's folder beside images and those that package box names.
 const (
-	// LogName is the box's log.
-	LogName    = "maintenance.log"
 	outputName = "maintenance-output.log"
 	lastName   = "last-action.json"
 	planName   = "commit.json"
 	writerName = "backup-writer"
-	// DisksName is the list of the disks to use, written by the admin.
-	DisksName = "disk-devices.lst"
-	// InfoText, InfoJSON and InfoZip are the inventory.
-	InfoText = "testbox-info.txt"
-	InfoJSON = "testbox-info.json"
-	InfoZip  = "testbox-info.zip"
 )
 
 // Endings of image files. Those with gzip are images: rawgzExt with a sidecar
@@ -38,7 +30,7 @@ const (
 // and its sidecar is not one of our other files.
 func ValidName(s string) bool {
 	switch strings.ToLower(s) + sidecarExt {
-	case lastName, planName, InfoJSON:
+	case lastName, planName, box.InfoJSON:
 		return false
 	}
 	return image.ValidName(s)

@@ -52,7 +52,7 @@ func TestOnDisk(t *testing.T) {
 	l.Hello()
 	l.Error("an error")
 	must(t, l.Flush())
-	for _, path := range []string{f.Path(LogName), f.Path(outputName), f.area.GlobalLog(), f.Path("web1"), f.Path("sda.raw.gz")} {
+	for _, path := range []string{f.Path(box.LogFile), f.Path(outputName), f.area.GlobalLog(), f.Path("web1"), f.Path("sda.raw.gz")} {
 		st, err := os.Stat(path)
 		if err != nil || st.Size() == 0 || st.Mode().Perm() != 0o664 {
 			t.Errorf("%s: %v, %v", path, st, err)
@@ -142,7 +142,7 @@ func TestSmallFiles(t *testing.T) {
 	if _, err := f.ReadDisks(); !errors.Is(err, ErrNoDisks) {
 		t.Errorf("no list of disks: %v", err)
 	}
-	must(t, f.WriteFile(DisksName, []byte("sda\n")))
+	must(t, f.WriteFile(box.DisksFile, []byte("sda\n")))
 	if data, err := f.ReadDisks(); string(data) != "sda\n" {
 		t.Errorf("list of disks is %q, %v", data, err)
 	}

@@ -330,7 +330,7 @@ func (m *maker) boxFolders() error {
 		switch {
 		case notBox == nil:
 			err = m.boxFolder(area, name)
-		case name == sharedir.LogName:
+		case name == box.LogFile:
 			err = m.own(area, name)
 		}
 		if err != nil {

@@ -219,8 +219,8 @@ func testInventory(t *testing.T, c *agentCase) {
 	if h.HasInventory() {
 		t.Error("there is an inventory before one was saved")
 	}
-	files := []inventory.File{{Name: inventory.TextName, Data: []byte("text")}, {Name: inventory.JSONName, Data: []byte("{}")},
-		{Name: inventory.ZipName, Data: bytes.Repeat([]byte{'z'}, 3<<20)}}
+	files := []inventory.File{{Name: box.InfoText, Data: []byte("text")}, {Name: box.InfoJSON, Data: []byte("{}")},
+		{Name: box.InfoZip, Data: bytes.Repeat([]byte{'z'}, 3<<20)}}
 	for range 2 {
 		must(t, h.SaveInventory(files))
 		if _, h := c.start(t, box.Verify); !h.HasInventory() {
