@@ -24,7 +24,7 @@ var levels = map[string]int{
 	"rawgz": 1, "chunk": 1, "pack": 1, "index": 1, "blob": 1, "disk": 1, "bootcfg": 1, "usedmap": 1,
 	"copier": 2, "store": 2, "sharedir": 2, "inventory": 2, "bootfiles": 2,
 	"match":   2,
-	"imagefs": 3, "convert": 3, "maintos": 3, "lab": 3, "pid1": 3, "sharesetup": 3,
+	"imagefs": 3, "convert": 3, "maintenance": 3, "lab": 3, "pid1": 3, "sharesetup": 3,
 	"agent":  4,
 	"follow": 5,
 	"arming": 6,
@@ -158,7 +158,7 @@ func TestAgentImports(t *testing.T) {
 			t.Errorf("%s brings %s into the agent", pkg, im)
 		}
 	}
-	for _, not := range []string{"maintos", "lab", "site", "store", "blob"} {
+	for _, not := range []string{"maintenance", "lab", "site", "store", "blob"} {
 		if done[not] {
 			t.Errorf("the agent imports %s", not)
 		}

@@ -6,7 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"testbox-imaging/internal/lab"
-	"testbox-imaging/internal/maintos"
+	"testbox-imaging/internal/maintenance"
 )
 
 func newLabCmd() *cobra.Command {
@@ -19,7 +19,7 @@ installs. Where KVM does not work the boxes run by emulation: slower, otherwise 
 
 // labKernel is the kernel for the boxes' own system.
 func labKernel(ctx context.Context, say func(string, ...any)) (lab.Kernel, error) {
-	k, err := maintos.FetchBare(ctx, maintos.Options{Say: say}, lab.KernelModules...)
+	k, err := maintenance.FetchBare(ctx, maintenance.Options{Say: say}, lab.KernelModules...)
 	if err != nil {
 		return lab.Kernel{}, err
 	}

@@ -13,7 +13,7 @@ import (
 	"testbox-imaging/internal/arming"
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/durable"
-	"testbox-imaging/internal/maintos"
+	"testbox-imaging/internal/maintenance"
 )
 
 func newMaintenanceBuildCmd() *cobra.Command {
@@ -78,17 +78,17 @@ type buildOptions struct {
 }
 
 // buildFunc builds a maintenance system.
-type buildFunc func(context.Context) (*maintos.Result, error)
+type buildFunc func(context.Context) (*maintenance.Result, error)
 
 // build checks the flags and makes what builds the form into the areas in dir.
 func (o buildOptions) build(p printer, dir string) (buildFunc, error) {
-	common := maintos.Options{TFTP: tftpArea(dir), Agent: o.agent, Say: p.tellf}
+	common := maintenance.Options{TFTP: tftpArea(dir), Agent: o.agent, Say: p.tellf}
 	switch bootcfg.Form(o.form) {
 	case bootcfg.FormRAM:
 		if o.debianFlag != "" {
 			return nil, wrong("--%s is for --form debian; in the form ram there is nobody to log in to", o.debianFlag)
 		}
-		return func(ctx context.Context) (*maintos.Result, error) { return maintos.Build(ctx, common) }, nil
+		return func(ctx context.Context) (*maintenance.Result, error) { return maintenance.Build(ctx, common) }, nil
 	case bootcfg.FormDebian:
 		opt, err := o.debian(dir, common)
 		if err != nil {
@@ -100,7 +100,7 @@ func (o buildOptions) build(p printer, dir string) (buildFunc, error) {
 		if opt.Password != "" {
 			p.warnf("every box can read the password's hash, and guess; do not use the password elsewhere")
 		}
-		return func(ctx context.Context) (*maintos.Result, error) { return maintos.BuildDebian(ctx, opt) }, nil
+		return func(ctx context.Context) (*maintenance.Result, error) { return maintenance.BuildDebian(ctx, opt) }, nil
 	}
 	return nil, wrong("the form %q is not known; the forms are %s and %s", o.form, bootcfg.FormRAM, bootcfg.FormDebian)
 }
@@ -108,12 +108,12 @@ func (o buildOptions) build(p printer, dir string) (buildFunc, error) {
 // maxLogin is the size in bytes over which a file of keys or of a password is refused.
 const maxLogin = 1 << 20
 
-func (o buildOptions) debian(dir string, common maintos.Options) (opt maintos.DebianOptions, err error) {
+func (o buildOptions) debian(dir string, common maintenance.Options) (opt maintenance.DebianOptions, err error) {
 	s, err := arming.ReadSite(durable.OS{}, bootOf(common.TFTP))
 	if err != nil {
 		return opt, err
 	}
-	opt = maintos.DebianOptions{
+	opt = maintenance.DebianOptions{
 		Options: common, NFSRoot: filepath.Join(dir, bootcfg.RootArea), Packages: o.packages,
 		TFTPFrom:   bootcfg.NFSPath{Server: s.Server, Path: s.TFTPPath},
 		BackupFrom: bootcfg.NFSPath{Server: s.Server, Path: s.BackupPath},

@@ -4,7 +4,7 @@ import (
 	"testing"
 	"time"
 
-	"testbox-imaging/internal/maintos"
+	"testbox-imaging/internal/maintenance"
 	"testbox-imaging/internal/testenv"
 )
 
@@ -13,7 +13,7 @@ import (
 func TestProbe(t *testing.T) {
 	needLab(t)
 	testenv.Tools(t, "apt-get", "dpkg-deb")
-	bare, err := maintos.FetchBare(t.Context(), maintos.Options{}, KernelModules...)
+	bare, err := maintenance.FetchBare(t.Context(), maintenance.Options{}, KernelModules...)
 	if err != nil {
 		t.Fatal(err)
 	}

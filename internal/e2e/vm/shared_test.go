@@ -12,7 +12,7 @@ import (
 
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/lab"
-	"testbox-imaging/internal/maintos"
+	"testbox-imaging/internal/maintenance"
 	"testbox-imaging/internal/testenv"
 )
 
@@ -61,7 +61,7 @@ func goBuild(args ...string) error {
 
 // fetchKernel gets the kernel of the boxes' own systems.
 func fetchKernel() (*lab.Kernel, error) {
-	bare, err := maintos.FetchBare(context.Background(), maintos.Options{}, lab.KernelModules...)
+	bare, err := maintenance.FetchBare(context.Background(), maintenance.Options{}, lab.KernelModules...)
 	return (*lab.Kernel)(bare), err
 }
 
@@ -72,7 +72,7 @@ func buildRAM(agent func(programs) string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	r, err := maintos.Build(context.Background(), maintos.Options{TFTP: sharedDir, Agent: agent(p)})
+	r, err := maintenance.Build(context.Background(), maintenance.Options{TFTP: sharedDir, Agent: agent(p)})
 	if err != nil {
 		return "", err
 	}

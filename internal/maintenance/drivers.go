@@ -1,4 +1,4 @@
-package maintos
+package maintenance
 
 // drivers are the kernel modules that the maintenance system is built with,
 // beside all that they need. A box whose network card or disk controller is

@@ -1,8 +1,9 @@
-// Package maintos builds the maintenance system's ram form: Debian's kernel,
-// and an initramfs with the agent as /init, the drivers of common lab hardware
-// and the firmware that they name. Everything comes from the host's own apt
+// Package maintenance builds the maintenance system. Its form ram is Debian's
+// kernel, and an initramfs with the agent as /init, the drivers of common lab
+// hardware and the firmware that they name. Its form debian is a Debian whose
+// root boxes have by NFS (debian.go). Everything comes from the host's own apt
 // sources; nothing is installed on the host.
-package maintos
+package maintenance
 
 import (
 	"bytes"

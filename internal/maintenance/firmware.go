@@ -1,4 +1,4 @@
-package maintos
+package maintenance
 
 import (
 	"context"
