@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"sync"
 
 	"testbox-imaging/internal/blob"
 	"testbox-imaging/internal/index"
@@ -26,6 +27,13 @@ type badObject struct {
 }
 
 const badPack = "pack"
+
+// badList keeps the list of what this process found damaged.
+type badList struct {
+	*site
+	*contents
+	badMu sync.Mutex // holds back a second writing of it
+}
 
 func badOf(at place, key object.Key) badObject {
 	if key == (object.Key{}) {
@@ -50,7 +58,7 @@ func (b badObject) key() (object.Key, error) {
 
 const maxBad = 256 << 20
 
-func (s *Store) loadBad(ctx context.Context) error {
+func (s *badList) loadBad(ctx context.Context) error {
 	var list []badObject
 	body, err := readEnvelope(ctx, s.cfg.Blobs, badName, "bad", maxBad)
 	switch {
@@ -72,7 +80,7 @@ func (s *Store) loadBad(ctx context.Context) error {
 
 // takeBad takes what a list says is damaged for missing. The number of a pack
 // that is on a list is not given to another pack, in which nothing is damaged.
-func (s *Store) takeBad(list []badObject) {
+func (s *contents) takeBad(list []badObject) {
 	for _, b := range list {
 		if key, err := b.key(); err == nil {
 			s.bad[place{b.Pack, b.Off}] = key
@@ -83,16 +91,13 @@ func (s *Store) takeBad(list []badObject) {
 
 // foundBad takes a damaged object for missing from now on, so that the next
 // backup heals it.
-func (s *Store) foundBad(ctx context.Context, key object.Key, at place, why error) {
+func (s *objects) foundBad(ctx context.Context, key object.Key, at place, why error) {
 	s.cfg.Log("%v is damaged: %v", key, why)
 	s.mu.Lock()
 	s.setBad(key, at)
-	if s.cfg.ReadOnly {
-		s.found = append(s.found, badOf(at, key))
-		s.met, s.told = true, false
-	}
 	s.mu.Unlock()
 	if s.cfg.ReadOnly {
+		s.damage.saw(badOf(at, key))
 		return
 	}
 	if err := s.saveBad(ctx); err != nil {
@@ -101,16 +106,16 @@ func (s *Store) foundBad(ctx context.Context, key object.Key, at place, why erro
 }
 
 // setBad takes a damaged object for missing. mu is held, or nobody shares s.
-func (s *Store) setBad(key object.Key, at place) {
+func (s *contents) setBad(key object.Key, at place) {
 	s.bad[at] = key
 	if s.index.Remove(key, at.pack, at.off) {
 		s.dirty = true
 	}
-	clear(s.closed)
+	clear(s.complete)
 }
 
 // saveBad writes the list, but for the places in packs that are gone.
-func (s *Store) saveBad(ctx context.Context) error {
+func (s *badList) saveBad(ctx context.Context) error {
 	s.badMu.Lock()
 	defer s.badMu.Unlock()
 	s.mu.Lock()

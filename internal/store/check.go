@@ -16,8 +16,8 @@ import (
 // Check says what is wrong with a store, without reading the bytes of chunks:
 // all that records reach is there, and the index and the packs say the same.
 // It wants that nothing else goes on. Tests call it at their end.
-func (s *Store) Check(ctx context.Context) error {
-	records, damaged, err := s.Records(ctx)
+func (u *Upkeep) Check(ctx context.Context) error {
+	records, damaged, err := u.catalogue.Records(ctx)
 	if err != nil {
 		return err
 	}
@@ -27,30 +27,30 @@ func (s *Store) Check(ctx context.Context) error {
 	}
 	for _, r := range records {
 		for _, d := range r.Disks {
-			if err := s.checkImage(ctx, d.Root); err != nil {
+			if err := u.checkImage(ctx, d.Root); err != nil {
 				errs = append(errs, fmt.Errorf("%s: %w", imageName(r, d), err))
 			}
 		}
 	}
-	for n, items := range s.byPack() {
-		if err := s.checkPack(ctx, n, items); err != nil {
+	for n, items := range u.objects.byPack() {
+		if err := u.checkPack(ctx, n, items); err != nil {
 			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func (s *Store) checkImage(ctx context.Context, hex string) error {
-	_, root, err := s.readRoot(ctx, hex)
+func (u *Upkeep) checkImage(ctx context.Context, hex string) error {
+	_, root, err := u.objects.readRoot(ctx, hex)
 	if err != nil {
 		return err
 	}
 	for i := range root.Pages {
-		key, page, err := s.readPage(ctx, root, i)
+		key, page, err := u.objects.readPage(ctx, root, i)
 		if err != nil {
 			return err
 		}
-		if slices.Contains(s.there(page), false) {
+		if slices.Contains(u.objects.there(page), false) {
 			return fmt.Errorf("%v has chunks that are not there", key)
 		}
 	}
@@ -58,7 +58,7 @@ func (s *Store) checkImage(ctx context.Context, hex string) error {
 }
 
 // byPack gives what the index says of each pack that is sealed.
-func (s *Store) byPack() map[uint32]map[uint32]object.Key {
+func (s *contents) byPack() map[uint32]map[uint32]object.Key {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := map[uint32]map[uint32]object.Key{}
@@ -78,14 +78,15 @@ func (s *Store) byPack() map[uint32]map[uint32]object.Key {
 }
 
 // checkPack compares a pack with what the index says of it.
-func (s *Store) checkPack(ctx context.Context, n uint32, items map[uint32]object.Key) error {
+func (u *Upkeep) checkPack(ctx context.Context, n uint32, items map[uint32]object.Key) error {
+	s := u.objects
 	s.mu.Lock()
 	p, ok := s.packs[n]
 	s.mu.Unlock()
 	if !ok {
 		return fmt.Errorf("the index has %s in pack %d, which is not there", words.Count(len(items), "object"), n)
 	}
-	name := packName(p.sort, n)
+	name := packName(p.kind, n)
 	size, err := s.cfg.Blobs.Size(ctx, name)
 	if err != nil {
 		return err

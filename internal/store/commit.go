@@ -19,31 +19,31 @@ func (s *Session) Commit(ctx context.Context, r *image.Record) error {
 	if s.closed.Load() {
 		return s.live(ctx)
 	}
-	if err := s.store.writable(); err != nil {
+	if err := s.objects.writable(); err != nil {
 		return err
 	}
 	if err := s.closure(ctx, r); err != nil {
 		return err
 	}
-	return s.store.addRecord(ctx, r)
+	return s.catalogue.addRecord(ctx, r)
 }
 
 // closure is the store's; the error tells too why the backup lost what it put.
 func (s *Session) closure(ctx context.Context, r *image.Record) error {
-	err := s.store.closure(ctx, r)
+	err := s.objects.closure(ctx, r)
 	if !errors.Is(err, chunk.ErrMissing) {
 		return err
 	}
-	s.store.mu.Lock()
-	defer s.store.mu.Unlock()
-	if s.store.lossCount == s.losses {
+	s.objects.mu.Lock()
+	defer s.objects.mu.Unlock()
+	if s.objects.losses == s.losses {
 		return err
 	}
-	return errors.Join(err, s.store.lost)
+	return errors.Join(err, s.objects.lost)
 }
 
 // closure checks that all that a record reaches is there, durably.
-func (s *Store) closure(ctx context.Context, r *image.Record) error {
+func (s *objects) closure(ctx context.Context, r *image.Record) error {
 	s.sealAll()
 	for {
 		before := s.lossesSoFar()
@@ -66,14 +66,14 @@ func (s *Store) closure(ctx context.Context, r *image.Record) error {
 }
 
 // lossesSoFar is how often a pack could not be written.
-func (s *Store) lossesSoFar() int {
+func (s *contents) lossesSoFar() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.lossCount
+	return s.losses
 }
 
 // closedRoot walks an image. It wants all of it to be durable.
-func (s *Store) closedRoot(ctx context.Context, d *image.RecordedDisk, missing *[]object.Key) error {
+func (s *objects) closedRoot(ctx context.Context, d *image.RecordedDisk, missing *[]object.Key) error {
 	name, err := object.ParseName(d.Root)
 	if err != nil {
 		return err

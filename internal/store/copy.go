@@ -45,7 +45,7 @@ var ErrSame = errors.New("both are the same store, in the same place")
 // Records gives them. The error names all that were not copied. Progress, if it
 // is not nil, is told after each page, by one goroutine at a time.
 func (s *Store) Copy(ctx context.Context, dst *Store, records []*image.Record, damaged []*RecordError, progress func(CopyProgress)) error {
-	if err := dst.writable(); err != nil {
+	if err := dst.objects.writable(); err != nil {
 		return err
 	}
 	if same, err := s.isSame(ctx, dst); err != nil {
@@ -54,7 +54,7 @@ func (s *Store) Copy(ctx context.Context, dst *Store, records []*image.Record, d
 		return ErrSame
 	}
 	// A backup whose removal is still on its way does not count as there.
-	if err := dst.lease.still(ctx); err != nil {
+	if err := dst.objects.lease.still(ctx); err != nil {
 		return err
 	}
 	session := dst.Begin()
@@ -62,7 +62,7 @@ func (s *Store) Copy(ctx context.Context, dst *Store, records []*image.Record, d
 	if progress == nil {
 		progress = func(CopyProgress) {}
 	}
-	c := &copying{src: s, dst: session, tell: progress, now: CopyProgress{Total: len(records) + len(damaged)}}
+	c := &copying{src: s.objects, from: s.Catalogue, dst: session, tell: progress, now: CopyProgress{Total: len(records) + len(damaged)}}
 	c.tell(c.now)
 	var errs []error
 	for i, r := range records {
@@ -92,23 +92,23 @@ func (s *Store) Copy(ctx context.Context, dst *Store, records []*image.Record, d
 // written there is seen here. A copy that was made file by file has the same
 // UUID, and is another store all the same.
 func (s *Store) isSame(ctx context.Context, dst *Store) (bool, error) {
-	if s.uuid != dst.uuid {
+	if s.objects.uuid != dst.objects.uuid {
 		return false, nil
 	}
 	name := "same-" + strings.ToLower(rand.Text())
-	if err := blob.WriteAll(ctx, dst.cfg.Blobs, name, nil); err != nil {
+	if err := blob.WriteAll(ctx, dst.objects.cfg.Blobs, name, nil); err != nil {
 		return false, err
 	}
-	_, err := s.cfg.Blobs.Size(ctx, name)
+	_, err := s.objects.cfg.Blobs.Size(ctx, name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return false, dst.cfg.Blobs.Remove(ctx, name)
+		return false, dst.objects.cfg.Blobs.Remove(ctx, name)
 	}
-	return true, errors.Join(err, dst.cfg.Blobs.Remove(ctx, name))
+	return true, errors.Join(err, dst.objects.cfg.Blobs.Remove(ctx, name))
 }
 
 // unreadable says what helps a record that cannot be read.
 func (c *copying) unreadable(ctx context.Context, d *RecordError) error {
-	if _, err := c.dst.store.Record(ctx, d.Box, d.ID); err == nil {
+	if _, err := c.dst.catalogue.Record(ctx, d.Box, d.ID); err == nil {
 		return fmt.Errorf("its record here cannot be read: %w; the other store has a good one: `testbox store copy` from there to here brings it back", d.Err)
 	}
 	return fmt.Errorf("its record cannot be read: %w; %s", d.Err, d.Remedy())
@@ -127,7 +127,8 @@ func (e *targetError) Unwrap() error { return e.error }
 
 // copying copies to a store.
 type copying struct {
-	src  *Store
+	src  *objects
+	from *Catalogue // of src
 	dst  *Session
 	tell func(CopyProgress)
 	bufs sync.Pool // *[]byte, what is read to be sent
@@ -140,8 +141,8 @@ func (c *copying) record(ctx context.Context, r *image.Record) error {
 	before := c.now.Objects
 	for _, d := range r.Disks {
 		if root, err := object.ParseName(d.Root); err == nil {
-			c.src.held.hold(root)
-			defer c.src.held.release(root)
+			c.from.held.hold(root)
+			defer c.from.held.release(root)
 		}
 	}
 	for _, d := range r.Disks {
@@ -205,7 +206,7 @@ func (c *copying) page(ctx context.Context, root *chunk.Root, i int) error {
 // send copies an object that is not there, or a page that is there and whose
 // chunks were not.
 func (c *copying) send(ctx context.Context, key object.Key) error {
-	if c.dst.store.touch(key) {
+	if c.dst.objects.touch(key) {
 		return nil
 	}
 	buf, _ := c.bufs.Get().(*[]byte)
@@ -235,41 +236,41 @@ func (c *copying) send(ctx context.Context, key object.Key) error {
 // commitCopy commits a backup under the id that it has, and reports whether it
 // was there.
 func (s *Session) commitCopy(ctx context.Context, r *image.Record) (was bool, err error) {
-	if err := s.store.writable(); err != nil {
+	if err := s.objects.writable(); err != nil {
 		return false, err
 	}
 	if err := s.closure(ctx, r); err != nil {
 		return false, err
 	}
-	was, baseline, err := s.store.copyRecord(ctx, r)
+	was, baseline, err := s.catalogue.copyRecord(ctx, r)
 	if err == nil && baseline {
-		err = s.store.SetBaseline(ctx, r.Box, r.ID, true) // and no other
+		err = s.catalogue.SetBaseline(ctx, r.Box, r.ID, true) // and no other
 	}
 	if err != nil && ctx.Err() == nil {
 		err = &targetError{err}
 	}
 	if err == nil {
-		s.store.healedBy(ctx, r)
+		s.catalogue.healedBy(ctx, r)
 	}
 	return was, err
 }
 
 // copyRecord puts a record where it is copied to, and reports whether it was
 // there, and whether it is the box's baseline there.
-func (s *Store) copyRecord(ctx context.Context, r *image.Record) (was, baseline bool, err error) {
-	s.recordMu.Lock()
-	defer s.recordMu.Unlock()
-	there, err := s.Record(ctx, r.Box, r.ID)
+func (c *Catalogue) copyRecord(ctx context.Context, r *image.Record) (was, baseline bool, err error) {
+	c.recordMu.Lock()
+	defer c.recordMu.Unlock()
+	there, err := c.Record(ctx, r.Box, r.ID)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		if err = s.createRecord(ctx, r); errors.Is(err, fs.ErrExist) {
+		if err = c.createRecord(ctx, r); errors.Is(err, fs.ErrExist) {
 			err = fmt.Errorf("the name of this backup is not free there: a process ended while it created or deleted a backup of this name: %w", err)
 		}
 		return false, r.Baseline, err
 	case errors.As(err, new(*RecordError)):
 		if r.Baseline {
 			// One that was chosen since its record was lost stays.
-			records, _, err := s.Records(ctx)
+			records, _, err := c.Records(ctx)
 			if err != nil {
 				return false, false, err
 			}
@@ -279,13 +280,13 @@ func (s *Store) copyRecord(ctx context.Context, r *image.Record) (was, baseline 
 				r = &without
 			}
 		}
-		return false, r.Baseline, s.replaceRecord(ctx, r)
+		return false, r.Baseline, c.replaceRecord(ctx, r)
 	case err != nil:
 		return false, false, err
 	case !sameImages(r, there):
 		return false, false, errors.New("there is another backup with this id; copy to another store, or delete one of the two")
 	}
-	return true, r.Baseline && there.Baseline, s.settle(ctx, recordName(r.Box, r.ID)) // a copy before may have been killed
+	return true, r.Baseline && there.Baseline, c.settle(ctx, recordName(r.Box, r.ID)) // a copy before may have been killed
 }
 
 // sameImages reports whether two records are of one backup.

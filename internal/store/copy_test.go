@@ -114,7 +114,7 @@ func TestCopyHeals(t *testing.T) {
 	must(t, err)
 	must(t, blobs.Remove(t.Context(), packsOf(t, blobs, chunks)[0]))
 	dst = newStore(t, blobs)
-	if err := dst.closure(t.Context(), r); !errors.Is(err, chunk.ErrMissing) {
+	if err := dst.objects.closure(t.Context(), r); !errors.Is(err, chunk.ErrMissing) {
 		t.Fatalf("the loss is not seen: %v", err)
 	}
 	p, err := copyAll(t, src, dst)

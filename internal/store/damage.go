@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"testbox-imaging/internal/blob"
@@ -63,8 +64,8 @@ func (d Damages) Of(r *image.Record) map[string]Damage {
 
 // Damages reads what images were found to lack by the last scrub, and by those
 // who verified images since.
-func (s *Store) Damages(ctx context.Context) (Damages, error) {
-	f, err := s.readDamage(ctx)
+func (l *damageList) Damages(ctx context.Context) (Damages, error) {
+	f, err := l.readDamage(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -75,10 +76,37 @@ func (s *Store) Damages(ctx context.Context) (Damages, error) {
 	return out, nil
 }
 
+// damageList keeps the list of damaged images, which all who look at a store
+// have in common.
+type damageList struct {
+	*site
+
+	listMu sync.Mutex           // guards those below
+	noted  map[string]time.Time // roots that were on it at Open, or came by this store -> when they were found
+	found  []badObject          // what a store that is only read found damaged
+	met    bool                 // such a store found more since it wrote the list
+	told   bool                 // it wrote the list, and has found no more since
+}
+
+// saw notes that something is lost, and which objects that is, as far as known.
+func (l *damageList) saw(objects ...badObject) {
+	l.listMu.Lock()
+	defer l.listMu.Unlock()
+	l.found = append(l.found, objects...)
+	l.met, l.told = true, false
+}
+
+// idle reports whether there is nothing to be said that was not.
+func (l *damageList) idle(lost bool) bool {
+	l.listMu.Lock()
+	defer l.listMu.Unlock()
+	return !l.cfg.ReadOnly || l.told || !lost && !l.met
+}
+
 // readDamage reads the blob. One that is spoilt is as good as none: a scrub
 // writes it anew.
-func (s *Store) readDamage(ctx context.Context) (f damageFile, err error) {
-	body, err := readEnvelope(ctx, s.cfg.Blobs, damageName, damageName, maxDamage)
+func (l *damageList) readDamage(ctx context.Context) (f damageFile, err error) {
+	body, err := readEnvelope(ctx, l.cfg.Blobs, damageName, damageName, maxDamage)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return f, nil
@@ -88,37 +116,33 @@ func (s *Store) readDamage(ctx context.Context) (f damageFile, err error) {
 		return f, err
 	}
 	if err != nil {
-		s.cfg.Log("the list of damaged images: %v; run `testbox store scrub`", err)
+		l.cfg.Log("the list of damaged images: %v; run `testbox store scrub`", err)
 		return damageFile{}, nil
 	}
 	return f, nil
 }
 
-// loadDamage takes what others found damaged for missing, as loadBad does.
-func (s *Store) loadDamage(ctx context.Context) error {
-	f, err := s.readDamage(ctx)
-	if err != nil {
-		return err
-	}
-	s.takeBad(f.Objects)
-	s.noted = map[string]time.Time{}
+// load reads the list, and gives the objects that others found damaged. It is
+// called before the store is shared.
+func (l *damageList) load(ctx context.Context) ([]badObject, error) {
+	f, err := l.readDamage(ctx)
 	for _, d := range f.Images {
-		s.noted[d.Root] = d.Found
+		l.noted[d.Root] = d.Found
 	}
-	return nil
+	return f.Objects, err
 }
 
 // changeDamage rewrites the list. It needs no more than the right to write a
 // small file: the one who verifies an image is not the one who writes to the
 // store.
-func (s *Store) changeDamage(ctx context.Context, edit func(Damages, *[]badObject)) error {
-	done, err := s.cfg.Notes()
+func (l *damageList) changeDamage(ctx context.Context, edit func(Damages, *[]badObject)) error {
+	done, err := l.cfg.Notes()
 	if err != nil {
 		return err
 	}
 	defer done()
 	for try := 0; ; try++ {
-		err := s.rewriteDamage(ctx, edit)
+		err := l.rewriteDamage(ctx, edit)
 		switch {
 		case try == 3:
 			return err
@@ -130,12 +154,12 @@ func (s *Store) changeDamage(ctx context.Context, edit func(Damages, *[]badObjec
 	}
 }
 
-func (s *Store) rewriteDamage(ctx context.Context, edit func(Damages, *[]badObject)) error {
-	over, err := s.version(ctx, damageName) // before it is read
+func (l *damageList) rewriteDamage(ctx context.Context, edit func(Damages, *[]badObject)) error {
+	over, err := l.version(ctx, damageName) // before it is read
 	if err != nil {
 		return err
 	}
-	f, err := s.readDamage(ctx)
+	f, err := l.readDamage(ctx)
 	if err != nil {
 		return err
 	}
@@ -148,32 +172,32 @@ func (s *Store) rewriteDamage(ctx context.Context, edit func(Damages, *[]badObje
 	switch empty := len(images) == 0 && len(f.Objects) == 0; {
 	case empty && had == 0:
 		return nil
-	case empty && s.cfg.Owner == nil: // else a request that comes late could remove another list
-		return s.cfg.Blobs.Remove(ctx, damageName)
+	case empty && l.cfg.Owner == nil: // else a request that comes late could remove another list
+		return l.cfg.Blobs.Remove(ctx, damageName)
 	}
 	f.Images = slices.SortedFunc(maps.Values(images), func(a, b Damage) int { return cmp.Compare(a.Root, b.Root) })
 	if f.Objects == nil {
 		f.Objects = []badObject{}
 	}
-	return writeOver(ctx, s.cfg.Blobs, damageName, over, damageName, f, maxDamage)
+	return writeOver(ctx, l.cfg.Blobs, damageName, over, damageName, f, maxDamage)
 }
 
 // healedBy takes the images of a backup off the list that were on it when this
 // store was opened: a commit has found all of them there, without what was
 // known to be damaged. What was found since is not known here.
-func (s *Store) healedBy(ctx context.Context, r *image.Record) {
+func (l *damageList) healedBy(ctx context.Context, r *image.Record) {
 	noted := map[string]time.Time{}
-	s.mu.Lock()
+	l.listMu.Lock()
 	for _, d := range r.Disks {
-		if at, is := s.noted[d.Root]; is {
+		if at, is := l.noted[d.Root]; is {
 			noted[d.Root] = at
 		}
 	}
-	s.mu.Unlock()
+	l.listMu.Unlock()
 	if len(noted) == 0 {
 		return
 	}
-	err := s.changeDamage(ctx, func(images Damages, _ *[]badObject) {
+	err := l.changeDamage(ctx, func(images Damages, _ *[]badObject) {
 		for root, at := range noted {
 			if images[root].Found.Equal(at) {
 				delete(images, root)
@@ -181,15 +205,15 @@ func (s *Store) healedBy(ctx context.Context, r *image.Record) {
 		}
 	})
 	if err != nil {
-		s.cfg.Log("the list of damaged images could not be written: %v", err)
+		l.cfg.Log("the list of damaged images could not be written: %v", err)
 	}
 }
 
 // Verify reads all of the image of a backup's disk. nil says that it can be
 // restored whole; else it says what cannot. Any other error says that nothing is
 // known of it.
-func (s *Store) Verify(ctx context.Context, r *image.Record, disk string, workers int, told func(done int64)) (*Damage, error) {
-	im, err := s.OpenImage(ctx, r, disk)
+func (u *Upkeep) Verify(ctx context.Context, r *image.Record, disk string, workers int, told func(done int64)) (*Damage, error) {
+	im, err := openImage(ctx, u.objects, u.catalogue, r, disk)
 	if err == nil {
 		defer im.Close()
 		err = im.Check(ctx, workers, told)
@@ -198,13 +222,13 @@ func (s *Store) Verify(ctx context.Context, r *image.Record, disk string, worker
 	if err == nil || !isLost(err) {
 		return nil, err
 	}
-	if s.cfg.ReadOnly { // a backup may have brought it again since
-		if err := s.lookAgain(ctx, false); err != nil {
+	if u.objects.cfg.ReadOnly { // a backup may have brought it again since
+		if err := u.objects.lookAgain(ctx, false); err != nil {
 			return nil, err
 		}
 	}
 	found := &Damage{Root: d.Root}
-	err = s.lacks(ctx, d, map[object.Name]bool{}, s.unreadable, func(_ object.Key, at image.Range, _ error) { found.add(at) })
+	err = u.objects.lacks(ctx, d, map[object.Name]bool{}, u.objects.unreadable, func(_ object.Key, at image.Range, _ error) { found.add(at) })
 	if err == nil && found.Bytes == 0 {
 		err = errors.New("an object could not be read at first, and could then; look at the disk or the network that the store is on, and verify again")
 	}
@@ -213,7 +237,7 @@ func (s *Store) Verify(ctx context.Context, r *image.Record, disk string, worker
 
 // unreadable reads the chunks of a page that are there, and says which are
 // whole.
-func (s *Store) unreadable(ctx context.Context, page *chunk.Page) ([]bool, error) {
+func (s *objects) unreadable(ctx context.Context, page *chunk.Page) ([]bool, error) {
 	there := s.there(page)
 	for i, ref := range page.Chunks {
 		if !there[i] {
@@ -231,8 +255,8 @@ func (s *Store) unreadable(ctx context.Context, page *chunk.Page) ([]bool, error
 // Lacking reads the trees of all images and says what each lacks of what is
 // known to be there. Images of backups that are deleted meanwhile may be
 // collected while it reads them, and lack nothing.
-func (s *Store) Lacking(ctx context.Context) (Damages, error) {
-	records, _, err := s.Records(ctx)
+func (u *Upkeep) Lacking(ctx context.Context) (Damages, error) {
+	records, _, err := u.catalogue.Records(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -246,7 +270,7 @@ func (s *Store) Lacking(ctx context.Context) (Damages, error) {
 			}
 			seen[d.Root] = true
 			found := Damage{Root: d.Root}
-			if err := s.lacks(ctx, d, whole, s.indexed, func(_ object.Key, at image.Range, _ error) { found.add(at) }); err != nil {
+			if err := u.objects.lacks(ctx, d, whole, u.objects.indexed, func(_ object.Key, at image.Range, _ error) { found.add(at) }); err != nil {
 				return nil, fmt.Errorf("%s: %w", imageName(r, *d), err)
 			}
 			if found.Bytes > 0 {
@@ -257,7 +281,7 @@ func (s *Store) Lacking(ctx context.Context) (Damages, error) {
 	if len(out) == 0 {
 		return out, nil
 	}
-	if records, _, err = s.Records(ctx); err != nil {
+	if records, _, err = u.catalogue.Records(ctx); err != nil {
 		return nil, err
 	}
 	still := Damages{}
@@ -275,49 +299,46 @@ func (s *Store) Lacking(ctx context.Context) (Damages, error) {
 // was not done to verify images. lost says that something could not be read;
 // else it is done only if something was found damaged. After NoteVerified there
 // is nothing to do until more is found.
-func (s *Store) NoteFound(ctx context.Context, lost bool) error {
-	s.mu.Lock()
-	idle := !s.cfg.ReadOnly || s.told || !lost && !s.met
-	s.mu.Unlock()
-	if idle {
+func (u *Upkeep) NoteFound(ctx context.Context, lost bool) error {
+	if u.objects.damage.idle(lost) {
 		return nil
 	}
-	damaged, err := s.Lacking(ctx)
+	damaged, err := u.Lacking(ctx)
 	if err != nil {
 		return err
 	}
-	return s.NoteVerified(ctx, nil, damaged)
+	return u.objects.damage.NoteVerified(ctx, nil, damaged)
 }
 
 // NoteVerified leaves for all who look at the store what was found by verifying
 // images: these are whole, those lack something. What others noted since this
 // store was opened stays: the place may have been read before it was damaged.
-func (s *Store) NoteVerified(ctx context.Context, whole []string, damaged Damages) error {
+func (l *damageList) NoteVerified(ctx context.Context, whole []string, damaged Damages) error {
 	if len(damaged) == 0 { // most often there is nothing to be said, and the folder need not be writable
-		noted, err := s.Damages(ctx)
+		noted, err := l.Damages(ctx)
 		isNoted := func(root string) bool { _, is := noted[root]; return is }
 		if err != nil || !slices.ContainsFunc(whole, isNoted) {
 			return err
 		}
 	}
-	s.mu.Lock()
-	s.met, s.told = false, true
-	s.mu.Unlock()
+	l.listMu.Lock()
+	l.met, l.told = false, true
+	l.listMu.Unlock()
 	now := time.Now().UTC().Truncate(time.Second)
-	return s.changeDamage(ctx, func(images Damages, objects *[]badObject) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
+	return l.changeDamage(ctx, func(images Damages, objects *[]badObject) {
+		l.listMu.Lock()
+		defer l.listMu.Unlock()
 		for _, root := range whole {
-			if images[root].Found.Equal(s.noted[root]) {
+			if images[root].Found.Equal(l.noted[root]) {
 				delete(images, root)
 			}
 		}
 		for root, d := range damaged {
 			d.Found = now
 			images[root] = d
-			s.noted[root] = now
+			l.noted[root] = now
 		}
-		for _, b := range s.found {
+		for _, b := range l.found {
 			if !slices.Contains(*objects, b) {
 				*objects = append(*objects, b)
 			}
@@ -328,9 +349,9 @@ func (s *Store) NoteVerified(ctx context.Context, whole []string, damaged Damage
 // noteScrubbed puts what a scrub found in the place of what was noted before it
 // began. What was noted since stays: the scrub may have read that place before
 // it was damaged. What it found damaged is on the list of damaged objects.
-func (s *Store) noteScrubbed(ctx context.Context, damaged Damages, before damageFile) error {
+func (l *damageList) noteScrubbed(ctx context.Context, damaged Damages, before damageFile) error {
 	now := time.Now().UTC().Truncate(time.Second)
-	return s.changeDamage(ctx, func(images Damages, objects *[]badObject) {
+	return l.changeDamage(ctx, func(images Damages, objects *[]badObject) {
 		for _, d := range before.Images {
 			if images[d.Root].Found.Equal(d.Found) {
 				delete(images, d.Root)

@@ -141,7 +141,7 @@ func backup(ctx context.Context, s *Store, box string, at time.Time, disks ...fa
 
 // restored reads an image and says where it is not that of the disk.
 func (d fakeDisk) restored(ctx context.Context, s *Store, name object.Name) error {
-	raw, err := s.raw(ctx, object.Key{Kind: object.Root, Name: name})
+	raw, err := s.objects.raw(ctx, object.Key{Kind: object.Root, Name: name})
 	if err != nil {
 		return err
 	}
@@ -171,7 +171,7 @@ func (d fakeDisk) restored(ctx context.Context, s *Store, name object.Name) erro
 var errWrong = errors.New("restored wrong")
 
 func (d fakeDisk) restoredPage(ctx context.Context, s *Store, off int64, name object.Name) (n int, err error) {
-	raw, err := s.raw(ctx, object.Key{Kind: object.Page, Name: name})
+	raw, err := s.objects.raw(ctx, object.Key{Kind: object.Page, Name: name})
 	if err != nil {
 		return 0, err
 	}
@@ -183,7 +183,7 @@ func (d fakeDisk) restoredPage(ctx context.Context, s *Store, off int64, name ob
 		if sp.Content != image.Data {
 			continue
 		}
-		raw, err := s.raw(ctx, object.Key{Kind: object.Chunk, Name: p.Chunks[sp.Chunk].Name})
+		raw, err := s.objects.raw(ctx, object.Key{Kind: object.Chunk, Name: p.Chunks[sp.Chunk].Name})
 		if err != nil {
 			return n, err
 		}

@@ -249,11 +249,11 @@ func testFault(t *testing.T, base *scene, op func(*scene, context.Context) error
 // any more when the next one begins.
 func (sc *scene) quiet() {
 	for _, s := range []*Store{sc.src, sc.dst} {
-		s.packMu.Lock()
-		for _, p := range s.sealing {
+		s.objects.packMu.Lock()
+		for _, p := range s.objects.sealing {
 			<-p.sealed
 		}
-		s.packMu.Unlock()
+		s.objects.packMu.Unlock()
 	}
 }
 

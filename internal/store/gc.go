@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"sync"
 	"syscall"
 
 	"testbox-imaging/internal/image"
@@ -21,12 +22,21 @@ var ErrOldPlan = errors.New("the plan is not the newest; make a new one")
 // its start and changes the index by what it finds, and a new index replaces it.
 var ErrBusy = errors.New("a scrub or a collection is running; try again later")
 
+// Upkeep looks after a store: figures, collection, scrub, a new index.
+type Upkeep struct {
+	objects   *objects
+	catalogue *Catalogue
+
+	upkeepMu sync.Mutex // one collection, scrub or rebuild at a time; guards newest; taken before all others
+	newest   *marker    // of the newest plan of a collection; nil: there is none that is good
+}
+
 // alone begins one of these.
-func (s *Store) alone() (done func(), err error) {
-	if !s.gcMu.TryLock() {
+func (u *Upkeep) alone() (done func(), err error) {
+	if !u.upkeepMu.TryLock() {
 		return nil, ErrBusy
 	}
-	return s.gcMu.Unlock, nil
+	return u.upkeepMu.Unlock, nil
 }
 
 // GCResult is what a collection did.
@@ -49,39 +59,39 @@ func (r *GCResult) String() string {
 // since it was made. It can be ended at any moment, by ctx or by force: what
 // was copied by then is there twice, which the next collection puts right. The
 // result counts what was done also if there is an error.
-func (s *Store) GC(ctx context.Context, plan *GCPlan) (*GCResult, error) {
+func (u *Upkeep) GC(ctx context.Context, plan *GCPlan) (*GCResult, error) {
 	res := &GCResult{}
-	if err := s.writable(); err != nil {
+	if err := u.objects.writable(); err != nil {
 		return res, err
 	}
-	done, err := s.alone()
+	done, err := u.alone()
 	if err != nil {
 		return res, err
 	}
 	defer done()
-	if s.newest == nil || s.newest != plan.marks {
+	if u.newest == nil || u.newest != plan.marks {
 		return res, ErrOldPlan
 	}
-	release, err := s.cfg.Exclusive()
+	release, err := u.objects.cfg.Exclusive()
 	if err != nil {
 		return res, err
 	}
 	defer release()
-	defer s.voidPlan() // a plan is good for once
-	if err := s.lease.settle(ctx); err != nil {
+	defer u.voidPlan() // a plan is good for once
+	if err := u.objects.lease.settle(ctx); err != nil {
 		return res, err
 	}
 	if _, err := plan.marks.records(ctx); err != nil {
 		return res, err
 	}
-	c := &collector{s: s, plan: plan, res: res}
+	c := &collector{s: u.objects, plan: plan, res: res}
 	err = c.run(ctx)
-	return res, errors.Join(err, s.saveBad(ctx), s.saveIndex())
+	return res, errors.Join(err, u.objects.saveBad(ctx), u.objects.saveIndex())
 }
 
 // collector does what a plan says.
 type collector struct {
-	s    *Store
+	s    *objects
 	plan *GCPlan
 	res  *GCResult
 	mover
@@ -91,7 +101,7 @@ type collector struct {
 // both go. What needs no space is done first, and a disk that is too full for
 // one step does not hold up the next.
 func (c *collector) run(ctx context.Context) (err error) {
-	for _, of := range []sort{trees, chunks} {
+	for _, of := range []packKind{trees, chunks} {
 		if failed := c.remove(ctx, c.packs(of, GCRemove)); failed != nil {
 			return errors.Join(err, failed)
 		}
@@ -104,9 +114,9 @@ func (c *collector) run(ctx context.Context) (err error) {
 	return err
 }
 
-func (c *collector) packs(of sort, a GCAction) (out []GCPack) {
+func (c *collector) packs(of packKind, a GCAction) (out []GCPack) {
 	for _, p := range c.plan.Packs {
-		if p.sort == of && p.Action == a {
+		if p.kind == of && p.Action == a {
 			out = append(out, p)
 		}
 	}
@@ -156,7 +166,7 @@ func (c *collector) keep(p GCPack, why string) {
 
 // forget takes those of the packs out of the index of which nothing is needed.
 // From then on nobody is told that their objects are there.
-func (s *Store) forget(packs []GCPack, needed *marker) map[uint32]bool {
+func (s *contents) forget(packs []GCPack, needed *marker) map[uint32]bool {
 	if len(packs) == 0 {
 		return nil
 	}
@@ -183,7 +193,7 @@ func (s *Store) forget(packs []GCPack, needed *marker) map[uint32]bool {
 	for n := range gone {
 		delete(s.packs, n)
 	}
-	clear(s.closed)
+	clear(s.complete)
 	s.dirty = true
 	return gone
 }
@@ -199,7 +209,7 @@ func (c *collector) removed(ctx context.Context, p GCPack, err error) error {
 	if _, sizeErr := c.s.cfg.Blobs.Size(ctx, p.Name); !errors.Is(sizeErr, fs.ErrNotExist) {
 		c.s.mu.Lock()
 		defer c.s.mu.Unlock()
-		c.s.packs[p.number] = packInfo{p.sort, p.Size, uint32(p.Objects)} // for the next collection to find
+		c.s.packs[p.number] = packInfo{p.kind, p.Size, uint32(p.Objects)} // for the next collection to find
 	}
 	return fmt.Errorf("remove %s: %w", p.Name, err)
 }

@@ -20,9 +20,10 @@ const treeReaders = 8
 // marker marks what records reach. It does not guess: a root or a page that it
 // cannot read ends it.
 type marker struct {
-	s     *Store
-	marks *index.Marks    // used under the store's mu
-	roots map[string]bool // all of it is marked
+	s         *objects
+	catalogue *Catalogue
+	marks     *index.Marks    // used under the mutex of contents
+	roots     map[string]bool // all of it is marked
 
 	mu      sync.Mutex           // guards those below
 	pages   map[object.Name]bool // marked with their chunks
@@ -31,15 +32,16 @@ type marker struct {
 
 // newMarker begins anew: no plan is good any more, and what ended backups
 // counted on is forgotten. The caller is alone.
-func (s *Store) newMarker() *marker {
-	s.voidPlan()
-	m := &marker{s: s, roots: map[string]bool{}, pages: map[object.Name]bool{}, lacking: map[string]bool{}}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	m.marks = s.index.NewMarks()
-	if s.sessions == 0 {
-		s.index.ClearTouched()
-		clear(s.closed)
+func (u *Upkeep) newMarker() *marker {
+	u.voidPlan()
+	m := &marker{s: u.objects, catalogue: u.catalogue, roots: map[string]bool{}, pages: map[object.Name]bool{}, lacking: map[string]bool{}}
+	has := u.objects.contents
+	has.mu.Lock()
+	defer has.mu.Unlock()
+	m.marks = has.index.NewMarks()
+	if has.sessions == 0 {
+		has.index.ClearTouched()
+		clear(has.complete)
 	}
 	return m
 }
@@ -53,15 +55,15 @@ func (m *marker) close() {
 
 // voidPlan makes the newest plan of a collection one of no use. The caller is
 // alone.
-func (s *Store) voidPlan() {
-	if s.newest != nil {
-		s.newest.close()
-		s.newest = nil
+func (u *Upkeep) voidPlan() {
+	if u.newest != nil {
+		u.newest.close()
+		u.newest = nil
 	}
 }
 
 // needs reports whether an object is not to be collected: a record reaches it,
-// or a backup in progress counts on it. The store's mu is held.
+// or a backup in progress counts on it. The mutex of contents is held.
 func (m *marker) needs(k object.Key) bool { return m.marks.Has(k) || m.s.index.Touched(k) }
 
 // records marks what all records reach that are there now. It may be called
@@ -71,7 +73,7 @@ func (m *marker) records(ctx context.Context) ([]*image.Record, error) {
 	if err := m.s.settle(ctx, recordPrefix); err != nil {
 		return nil, err
 	}
-	records, damaged, err := m.s.Records(ctx)
+	records, damaged, err := m.catalogue.Records(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -89,13 +91,13 @@ func (m *marker) records(ctx context.Context) ([]*image.Record, error) {
 			m.roots[d.Root] = true
 		}
 	}
-	return records, m.held(ctx)
+	return records, m.markHeld(ctx)
 }
 
-// held marks what images need that are read now. Most often they have records.
+// markHeld marks what images need that are read now. Most often they have records.
 // It comes after the records were listed: see OpenImage.
-func (m *marker) held(ctx context.Context) error {
-	for _, root := range m.s.held.roots() {
+func (m *marker) markHeld(ctx context.Context) error {
+	for _, root := range m.catalogue.held.roots() {
 		if m.roots[root.String()] {
 			continue
 		}

@@ -24,7 +24,7 @@ type mover struct {
 	raw    []byte    // and unpacked to
 }
 
-// rewrite copies what is needed of some packs of a sort to new ones, and
+// rewrite copies what is needed of some packs of a kind to new ones, and
 // removes them when those are durable.
 func (c *collector) rewrite(ctx context.Context, packs []GCPack) error {
 	for _, p := range packs {
@@ -68,7 +68,7 @@ func (c *collector) copyLive(ctx context.Context, p GCPack) (whole bool, err err
 }
 
 // entries lists a pack: by its table, or what is whole of a damaged one.
-func (s *Store) entries(ctx context.Context, r io.ReaderAt, size int64) ([]pack.Entry, error) {
+func (s *objects) entries(ctx context.Context, r io.ReaderAt, size int64) ([]pack.Entry, error) {
 	_, entries, err := pack.ReadTable(r, size)
 	if errors.Is(err, object.ErrDamaged) {
 		return s.salvage(ctx, r, size)
@@ -101,7 +101,7 @@ func (c *collector) copy(ctx context.Context, p GCPack, e pack.Entry) error {
 
 func (c *collector) append(p GCPack, off uint32, o object.Object) error {
 	if c.out == nil {
-		out, err := c.s.newPack(p.sort)
+		out, err := c.s.newPack(p.kind)
 		if err != nil {
 			return err
 		}
@@ -130,7 +130,7 @@ func (c *collector) seal() error {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
 	size := out.w.Size()
-	c.s.packs[out.number] = packInfo{out.sort, size, uint32(out.w.Len())}
+	c.s.packs[out.number] = packInfo{out.kind, size, uint32(out.w.Len())}
 	for i, e := range out.entries {
 		if c.s.isAt(e.Key, c.moved[i]) { // not found damaged meanwhile
 			if err := c.s.index.Add(e.Key, loc(out.number, e)); err != nil {

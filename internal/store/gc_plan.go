@@ -30,7 +30,7 @@ type GCPack struct {
 	Action      GCAction
 	Why         string // of a pack that is kept or rewritten otherwise than its bytes say; "" else
 
-	sort    sort
+	kind    packKind
 	number  uint32
 	damaged bool
 }

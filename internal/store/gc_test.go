@@ -112,8 +112,8 @@ func stored(t testing.TB, blobs blob.Store) (bytes int64, packs int) {
 	return bytes, len(list)
 }
 
-// packsOf gives the names of the packs of a sort.
-func packsOf(t testing.TB, blobs blob.Store, of sort) (names []string) {
+// packsOf gives the names of the packs of a kind.
+func packsOf(t testing.TB, blobs blob.Store, of packKind) (names []string) {
 	t.Helper()
 	list, err := blobs.List(t.Context(), packPrefix+string(of))
 	must(t, err)
@@ -202,7 +202,7 @@ func TestGCForgetsAbortedBackups(t *testing.T) {
 	session := s.Begin()
 	d := newDisk(seeds(1, 60))
 	must(t, d.save(t.Context(), session))
-	s.sealAll()
+	s.objects.sealAll()
 	session.Close()
 	mustGC(t, s)
 	if _, n := stored(t, blobs); n != 0 {

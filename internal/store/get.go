@@ -13,7 +13,7 @@ import (
 )
 
 // raw gives the bytes of an object, checked against its name.
-func (s *Store) raw(ctx context.Context, key object.Key) ([]byte, error) {
+func (s *objects) raw(ctx context.Context, key object.Key) ([]byte, error) {
 	o, err := s.get(ctx, key, nil)
 	if err != nil {
 		return nil, err
@@ -23,7 +23,7 @@ func (s *Store) raw(ctx context.Context, key object.Key) ([]byte, error) {
 
 // get gives an object in its stored form, in buf's memory if that is large
 // enough. One that is not there is an error that matches chunk.ErrMissing.
-func (s *Store) get(ctx context.Context, key object.Key, buf []byte) (object.Object, error) {
+func (s *objects) get(ctx context.Context, key object.Key, buf []byte) (object.Object, error) {
 	for {
 		l, name, err := s.locate(key)
 		if err != nil {
@@ -49,7 +49,7 @@ func (s *Store) get(ctx context.Context, key object.Key, buf []byte) (object.Obj
 }
 
 // moved reports whether an object is somewhere else now than it was.
-func (s *Store) moved(ctx context.Context, key object.Key, was index.Loc) (bool, error) {
+func (s *objects) moved(ctx context.Context, key object.Key, was index.Loc) (bool, error) {
 	is := func() bool {
 		now, _, err := s.locate(key)
 		return err == nil && now != was
@@ -66,23 +66,24 @@ func (s *Store) moved(ctx context.Context, key object.Key, was index.Loc) (bool,
 
 // packLost takes a pack that somebody removed for lost, with all that was in
 // it; but not if the whole store is away.
-func (s *Store) packLost(ctx context.Context, n uint32) bool {
+func (s *objects) packLost(ctx context.Context, n uint32) bool {
 	if err := s.stillThere(ctx); err != nil {
 		return false
 	}
 	s.cfg.Log("pack %d is not there any more; `testbox store scrub` says what that costs", n)
+	s.damage.saw()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.packs, n)
 	s.index.RemoveFunc(func(it index.Item) bool { return it.Loc.Pack == n })
-	clear(s.closed)
-	s.dirty, s.met, s.told = true, true, false
+	clear(s.complete)
+	s.dirty = true
 	return true
 }
 
 // stillThere looks whether this is the store that was opened.
-func (s *Store) stillThere(ctx context.Context) error {
-	now := Store{cfg: s.cfg}
+func (s *site) stillThere(ctx context.Context) error {
+	now := site{cfg: s.cfg}
 	if err := now.identify(ctx); err != nil {
 		return err
 	}
@@ -94,7 +95,7 @@ func (s *Store) stillThere(ctx context.Context) error {
 
 // getAt reads an object. What was spoilt on the way is right when it is read
 // once more; what is not is damaged.
-func (s *Store) getAt(ctx context.Context, key object.Key, l index.Loc, name string, buf []byte) (o object.Object, err error) {
+func (s *objects) getAt(ctx context.Context, key object.Key, l index.Loc, name string, buf []byte) (o object.Object, err error) {
 	for range 2 {
 		o, err = pack.ReadObject(s.packReader(ctx, name), int64(l.Off), l.Len, buf)
 		if err == nil && o.Key != key {
@@ -110,7 +111,7 @@ func (s *Store) getAt(ctx context.Context, key object.Key, l index.Loc, name str
 
 // locate says where an object is. One that is in a pack being written can be
 // read when that is sealed.
-func (s *Store) locate(key object.Key) (index.Loc, string, error) {
+func (s *objects) locate(key object.Key) (index.Loc, string, error) {
 	for {
 		s.mu.Lock()
 		l, ok := s.index.Get(key)
@@ -121,7 +122,7 @@ func (s *Store) locate(key object.Key) (index.Loc, string, error) {
 			return l, "", fmt.Errorf("%v: %w", key, chunk.ErrMissing)
 		}
 		if !unsealed {
-			return l, packName(p.sort, l.Pack), nil
+			return l, packName(p.kind, l.Pack), nil
 		}
 		s.sealAll()
 	}

@@ -19,7 +19,7 @@ import (
 
 // load finds out what is there: the index's snapshot, and the packs that it does
 // not know. All is called before the store is shared.
-func (s *Store) load(ctx context.Context) error {
+func (s *objects) load(ctx context.Context) error {
 	// Read before the packs are listed: of those that another process seals
 	// between the two, none is taken for gone.
 	x, known, err := s.readIndex()
@@ -41,9 +41,11 @@ func (s *Store) load(ctx context.Context) error {
 	if err := s.loadBad(ctx); err != nil {
 		return err
 	}
-	if err := s.loadDamage(ctx); err != nil {
+	others, err := s.damage.load(ctx)
+	if err != nil {
 		return err
 	}
+	s.takeBad(others)
 	s.useIndex(x, known, there)
 	unknown := map[uint32]packInfo{}
 	for n, p := range there {
@@ -63,7 +65,7 @@ func (s *Store) load(ctx context.Context) error {
 // another process commits backups, and moves objects to other packs. With all,
 // packs that are gone are forgotten and all others read again: an object that
 // was there twice is now where the index did not point to.
-func (s *Store) lookAgain(ctx context.Context, all bool) error {
+func (s *objects) lookAgain(ctx context.Context, all bool) error {
 	s.lookMu.Lock()
 	defer s.lookMu.Unlock()
 	there, err := s.listPacks(ctx)
@@ -85,7 +87,7 @@ func (s *Store) lookAgain(ctx context.Context, all bool) error {
 	}
 	if len(gone) > 0 {
 		s.index.RemoveFunc(func(it index.Item) bool { return gone[it.Loc.Pack] })
-		clear(s.closed)
+		clear(s.complete)
 	}
 	s.mu.Unlock()
 	packs := map[uint32]packInfo{}
@@ -99,7 +101,7 @@ func (s *Store) lookAgain(ctx context.Context, all bool) error {
 }
 
 // settle makes durable what is seen of some blobs: it is counted on from now on.
-func (s *Store) settle(ctx context.Context, prefix string) error {
+func (s *site) settle(ctx context.Context, prefix string) error {
 	if s.cfg.ReadOnly {
 		return nil
 	}
@@ -107,7 +109,7 @@ func (s *Store) settle(ctx context.Context, prefix string) error {
 }
 
 // listPacks gives the packs that are there; objects is not known yet.
-func (s *Store) listPacks(ctx context.Context) (map[uint32]packInfo, error) {
+func (s *objects) listPacks(ctx context.Context) (map[uint32]packInfo, error) {
 	if err := s.settle(ctx, packPrefix); err != nil {
 		return nil, err
 	}
@@ -117,7 +119,7 @@ func (s *Store) listPacks(ctx context.Context) (map[uint32]packInfo, error) {
 	}
 	there := map[uint32]packInfo{}
 	for _, b := range blobs {
-		sort, n, ok := parsePackName(b.Name)
+		kind, n, ok := parsePackName(b.Name)
 		if !ok || n > index.MaxPack {
 			s.cfg.Log("%s is no pack of this store, it is left alone", b.Name)
 			continue
@@ -125,14 +127,14 @@ func (s *Store) listPacks(ctx context.Context) (map[uint32]packInfo, error) {
 		if _, twice := there[n]; twice {
 			return nil, fmt.Errorf("two packs have the number %d; one of them came from elsewhere, move it away", n)
 		}
-		there[n] = packInfo{sort: sort, size: b.Size}
+		there[n] = packInfo{kind: kind, size: b.Size}
 	}
 	return there, nil
 }
 
 // readPacks puts what is in some packs into an index, and those that belong to
 // this store into packs. Of two places of an object the later one counts.
-func (s *Store) readPacks(ctx context.Context, some map[uint32]packInfo, x *index.Index, packs map[uint32]packInfo) error {
+func (s *objects) readPacks(ctx context.Context, some map[uint32]packInfo, x *index.Index, packs map[uint32]packInfo) error {
 	for numbers := range slices.Chunk(slices.Sorted(maps.Keys(some)), treeReaders) {
 		lists := make([][]pack.Entry, len(numbers))
 		g, ctx := errgroup.WithContext(ctx)
@@ -154,7 +156,7 @@ func (s *Store) readPacks(ctx context.Context, some map[uint32]packInfo, x *inde
 				continue
 			}
 			if err := s.addAll(x, n, lists[i]); err != nil {
-				return fmt.Errorf("%s: %w", packName(p.sort, n), err)
+				return fmt.Errorf("%s: %w", packName(p.kind, n), err)
 			}
 			p.objects = uint32(len(lists[i]))
 			packs[n] = p
@@ -165,7 +167,7 @@ func (s *Store) readPacks(ctx context.Context, some map[uint32]packInfo, x *inde
 
 // addAll puts the objects of a pack into an index, but for those that were
 // found damaged there.
-func (s *Store) addAll(x *index.Index, n uint32, entries []pack.Entry) error {
+func (s *objects) addAll(x *index.Index, n uint32, entries []pack.Entry) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, e := range entries {
@@ -181,8 +183,8 @@ func (s *Store) addAll(x *index.Index, n uint32, entries []pack.Entry) error {
 
 // readPack lists the objects of a pack, the whole ones of a damaged one; nil
 // is a pack that is not of this store.
-func (s *Store) readPack(ctx context.Context, n uint32, p packInfo) ([]pack.Entry, error) {
-	name := packName(p.sort, n)
+func (s *objects) readPack(ctx context.Context, n uint32, p packInfo) ([]pack.Entry, error) {
+	name := packName(p.kind, n)
 	r := s.packReader(ctx, name)
 	h, entries, err := pack.ReadTable(r, p.size)
 	if err == nil && (h.Store != s.uuid || h.Number != n) {
@@ -200,7 +202,7 @@ func (s *Store) readPack(ctx context.Context, n uint32, p packInfo) ([]pack.Entr
 }
 
 // salvage finds the whole objects of a damaged pack.
-func (s *Store) salvage(ctx context.Context, r io.ReaderAt, size int64) (out []pack.Entry, err error) {
+func (s *objects) salvage(ctx context.Context, r io.ReaderAt, size int64) (out []pack.Entry, err error) {
 	err = pack.Scan(ctx, r, size, func(e pack.Entry, _ object.Object, f *pack.FaultError) error {
 		if f == nil {
 			out = append(out, e)

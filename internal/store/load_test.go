@@ -89,7 +89,7 @@ func TestIndexIsACache(t *testing.T) {
 			must(t, s.Check(t.Context()))
 			must(t, s.Close())
 			s = l.open(t)
-			if len(l.said) > 0 || s.dirty {
+			if len(l.said) > 0 || s.objects.dirty {
 				t.Errorf("then it says %q", l.said)
 			}
 			mustRestore(t, s, l.r, l.disk)
@@ -143,7 +143,7 @@ func (l *lives) spoil(t testing.TB, name string, change func([]byte) []byte) (ob
 	t.Helper()
 	_, n, _ := parsePackName(name)
 	s := l.open(t)
-	objects = int(s.packs[n].objects)
+	objects = int(s.objects.packs[n].objects)
 	text, err := blob.ReadAll(t.Context(), l.blobs, name, 1<<30)
 	must(t, err)
 	if change == nil {
@@ -191,8 +191,8 @@ func TestPacksOfOthers(t *testing.T) {
 	}
 	mustRestore(t, s, l.r, l.disk)
 	must(t, s.Check(t.Context()))
-	if s.next != 0x501 {
-		t.Errorf("the next pack is %x: it would take another's name", s.next)
+	if s.objects.next != 0x501 {
+		t.Errorf("the next pack is %x: it would take another's name", s.objects.next)
 	}
 	must(t, blob.WriteAll(t.Context(), l.blobs, packName(trees, 0x500), text))
 	if _, err := Open(t.Context(), Config{Blobs: l.blobs}); err == nil || !strings.Contains(err.Error(), "move it away") {
@@ -209,12 +209,12 @@ func TestIndexIsSavedMeanwhile(t *testing.T) {
 	before := len(l.index(t))
 	mustBackup(t, s, "y", day(2), newDisk(seeds(10_000, saveEvery/2), nil))
 	if len(l.index(t)) != before {
-		t.Errorf("the index was written after %d packs", s.unsaved)
+		t.Errorf("the index was written after %d packs", s.objects.unsaved)
 	}
 	d := newDisk(seeds(20_000, saveEvery), nil)
 	r := mustBackup(t, s, "y", day(3), d)
-	if now := len(l.index(t)); now < before+24*saveEvery || s.unsaved > saveEvery {
-		t.Errorf("the index was not written: %d bytes, %d packs are not in it", now, s.unsaved)
+	if now := len(l.index(t)); now < before+24*saveEvery || s.objects.unsaved > saveEvery {
+		t.Errorf("the index was not written: %d bytes, %d packs are not in it", now, s.objects.unsaved)
 	}
 	s = l.open(t) // the first was killed
 	if len(l.said) > 0 {
@@ -236,8 +236,8 @@ func FuzzBad(f *testing.F) {
 		must(t, blob.WriteAll(t.Context(), blobs, badName, seal("bad", text)))
 		s, err := Open(t.Context(), Config{Blobs: blobs})
 		must(t, err)
-		if missing := missingOf(t, s, l.disk); missing > len(s.bad) {
-			t.Errorf("%d objects are missing, %d are called damaged", missing, len(s.bad))
+		if missing := missingOf(t, s, l.disk); missing > len(s.objects.bad) {
+			t.Errorf("%d objects are missing, %d are called damaged", missing, len(s.objects.bad))
 		}
 	})
 }

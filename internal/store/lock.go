@@ -77,7 +77,7 @@ func OpenDir(ctx context.Context, path string, remote *Remote, readOnly bool, lo
 		return nil, err
 	}
 	if !readOnly {
-		l.sayFirst(s.next)
+		l.sayFirst(s.objects.next)
 	}
 	return l, nil
 }
@@ -122,9 +122,10 @@ var ErrRecordsGone = errors.New("but the folder with the records of backups is n
 // backups is away: moved, not mounted, not restored. Without it there seem to
 // be no backups, and a collection would remove what they need.
 func (l *Locked) recordsGone() error {
-	l.mu.Lock()
-	packs := len(l.packs)
-	l.mu.Unlock()
+	has := l.objects.contents
+	has.mu.Lock()
+	packs := len(has.packs)
+	has.mu.Unlock()
 	folder := recordsFolder(l.path)
 	if st, err := os.Stat(folder); l.remote || packs == 0 || err == nil && st.IsDir() || err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -205,7 +206,7 @@ func lockText(f *os.File) string {
 	return strings.TrimSpace(string(text[:n]))
 }
 
-// exclusive waits for no reader: it refuses.
+// exclusive does not wait. It fails while there are readers.
 func (l *Locked) exclusive() (func(), error) {
 	f, err := flock(filepath.Join(l.path, readersName), unix.LOCK_EX, false)
 	if err != nil {

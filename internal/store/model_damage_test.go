@@ -103,11 +103,11 @@ func (m *damagedModel) commit(t *rapid.T, ms *modelSession) error {
 
 // kill ends the process, which writes nothing more, and starts another.
 func (m *damagedModel) kill(t *rapid.T) {
-	m.s.packMu.Lock()
-	for _, p := range m.s.sealing { // else it would go on beside the new one
+	m.s.objects.packMu.Lock()
+	for _, p := range m.s.objects.sealing { // else it would go on beside the new one
 		<-p.sealed
 	}
-	m.s.packMu.Unlock()
+	m.s.objects.packMu.Unlock()
 	m.open(t)
 }
 

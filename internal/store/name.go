@@ -90,7 +90,7 @@ func RestoreName(ctx context.Context, path string, blobs blob.Store) (restored b
 			return false, err
 		}
 	}
-	now := Store{cfg: Config{Blobs: blobs}}
+	now := site{cfg: Config{Blobs: blobs}}
 	err = now.identify(ctx)
 	if err == nil || !errors.Is(err, ErrNoStore) && !isSpoilt(err) {
 		return false, err

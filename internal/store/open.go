@@ -15,6 +15,10 @@ var _ chunk.Images = (*Store)(nil)
 
 // OpenImage implements chunk.Images.
 func (s *Store) OpenImage(ctx context.Context, r *image.Record, disk string) (*chunk.Image, error) {
+	return openImage(ctx, s.objects, s.Catalogue, r, disk)
+}
+
+func openImage(ctx context.Context, from *objects, c *Catalogue, r *image.Record, disk string) (*chunk.Image, error) {
 	d := r.Disk(disk)
 	if d == nil {
 		return nil, fmt.Errorf("backup %s of %s has no disk %s: %w", r.ID, r.Box, disk, fs.ErrNotExist)
@@ -27,9 +31,9 @@ func (s *Store) OpenImage(ctx context.Context, r *image.Record, disk string) (*c
 	// If it misses a record that is there after the image is held here, that was
 	// deleted later, and the collection finds the image held; or it was committed
 	// later, and its session keeps the objects.
-	s.held.hold(root)
-	g := &imageGetter{store: s, image: root}
-	err = s.isRecorded(ctx, r, d)
+	c.held.hold(root)
+	g := &imageGetter{from: from, held: &c.held, image: root}
+	err = c.isRecorded(ctx, r, d)
 	var im *chunk.Image
 	if err == nil {
 		im, err = chunk.OpenImage(ctx, g, root)
@@ -46,8 +50,8 @@ func (s *Store) OpenImage(ctx context.Context, r *image.Record, disk string) (*c
 
 // isRecorded is an error if a backup's record does not tell of a disk as the
 // caller knows it.
-func (s *Store) isRecorded(ctx context.Context, r *image.Record, d *image.RecordedDisk) error {
-	now, err := s.Record(ctx, r.Box, r.ID)
+func (c *Catalogue) isRecorded(ctx context.Context, r *image.Record, d *image.RecordedDisk) error {
+	now, err := c.Record(ctx, r.Box, r.ID)
 	if err != nil {
 		return err
 	}
@@ -59,7 +63,8 @@ func (s *Store) isRecorded(ctx context.Context, r *image.Record, d *image.Record
 
 // imageGetter reads one image, which it holds.
 type imageGetter struct {
-	store  *Store
+	from   *objects
+	held   *holds
 	image  object.Name // of the root
 	closed atomic.Bool
 }
@@ -72,13 +77,13 @@ func (g *imageGetter) Get(ctx context.Context, at chunk.Place, buf []byte) (obje
 	case at.Image() != g.image:
 		return object.Object{}, fmt.Errorf("%v of image %v, asked of image %v: %w", at.Key(), at.Image(), g.image, chunk.ErrMissing)
 	}
-	return g.store.get(ctx, at.Key(), buf)
+	return g.from.get(ctx, at.Key(), buf)
 }
 
 // Close implements chunk.Getter.
 func (g *imageGetter) Close() error {
 	if g.closed.CompareAndSwap(false, true) {
-		g.store.held.release(g.image)
+		g.held.release(g.image)
 	}
 	return nil
 }

@@ -96,8 +96,8 @@ func madeAt(r *image.Record, byID map[string]*image.Record, left int) time.Time 
 
 // comesAfter is the id of the last backup of a box that is dated later than t;
 // "" if none is.
-func (s *Store) comesAfter(ctx context.Context, box string, t time.Time) (string, error) {
-	blobs, err := s.cfg.Blobs.List(ctx, recordPrefix+box+"/")
+func (c *Catalogue) comesAfter(ctx context.Context, box string, t time.Time) (string, error) {
+	blobs, err := c.cfg.Blobs.List(ctx, recordPrefix+box+"/")
 	if err != nil {
 		return "", err
 	}
@@ -113,7 +113,7 @@ func (s *Store) comesAfter(ctx context.Context, box string, t time.Time) (string
 	var of []*image.Record
 	for _, b := range blobs {
 		var unreadable *RecordError
-		r, err := s.Record(ctx, box, b.Name)
+		r, err := c.Record(ctx, box, b.Name)
 		switch {
 		case err == nil:
 			of = append(of, r)

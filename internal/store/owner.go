@@ -126,7 +126,7 @@ func (f *ownerFile) asError() *OwnerError {
 // lease is the ownership of a store. A nil one is that of a store which a lock
 // guards.
 type lease struct {
-	s    *Store
+	s    *objects
 	mu   sync.Mutex // held while the owner's blob is changed; guards those below
 	now  ownerFile
 	busy map[string]bool // announced by what is at work now; the rest was left behind
@@ -138,7 +138,7 @@ type lease struct {
 
 // claim makes this folder the owner. If another was it since this folder had
 // the store open last, the folder's index is removed.
-func (s *Store) claim(ctx context.Context) error {
+func (s *objects) claim(ctx context.Context) error {
 	own, err := s.readOwn()
 	if err != nil {
 		return err
@@ -187,7 +187,7 @@ func (s *Store) claim(ctx context.Context) error {
 
 // isLastOwner reports whether no other folder has written to the store since
 // this one had it open for writing.
-func (s *Store) isLastOwner(ctx context.Context) bool {
+func (s *site) isLastOwner(ctx context.Context) bool {
 	now, err := readOwner(ctx, s.cfg.Blobs) // first: what the folder remembers is written before it
 	if err != nil {
 		return false
@@ -203,7 +203,7 @@ func (own *ownFile) had(f ownerFile) bool {
 
 // ownerNow gives the owner's blob and its version. One that is damaged is as
 // good as none for who takes the store over.
-func (s *Store) ownerNow(ctx context.Context) (blob.Version, ownerFile, error) {
+func (s *site) ownerNow(ctx context.Context) (blob.Version, ownerFile, error) {
 	// The version comes first: if the blob changes between the two, a write
 	// over that version fails.
 	v, err := s.cfg.Blobs.Version(ctx, ownerName)
@@ -223,7 +223,7 @@ func (s *Store) ownerNow(ctx context.Context) (blob.Version, ownerFile, error) {
 
 // readOwn gives what the folder remembers; a folder that never wrote gets a
 // name.
-func (s *Store) readOwn() (own ownFile, err error) {
+func (s *site) readOwn() (own ownFile, err error) {
 	text, err := durable.ReadFile(s.cfg.State, filepath.Join(s.cfg.Dir, ownerName), maxOwner)
 	if errors.Is(err, fs.ErrNotExist) {
 		return ownFile{Folder: rand.Text()}, nil
@@ -241,7 +241,7 @@ func (s *Store) readOwn() (own ownFile, err error) {
 	return own, nil
 }
 
-func (s *Store) writeOwn(own ownFile) error {
+func (s *site) writeOwn(own ownFile) error {
 	own.Tried = own.Tried[max(0, len(own.Tried)-maxTried):]
 	text, err := envelope("folder", own)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 
 	"testbox-imaging/internal/blob"
 	"testbox-imaging/internal/index"
@@ -13,16 +14,16 @@ import (
 	"testbox-imaging/internal/pack"
 )
 
-// sort is what a pack is for: trees lie together, so that they are read fast,
-// and are removed before the chunks that they name.
-type sort string
+// packKind is what a pack is for: trees lie together, so that they are read
+// fast, and are removed before the chunks that they name.
+type packKind string
 
 const (
-	trees  sort = "tree" // pages and roots
-	chunks sort = "data"
+	trees  packKind = "tree" // pages and roots
+	chunks packKind = "data"
 )
 
-func sortOf(k object.Kind) sort {
+func kindOf(k object.Kind) packKind {
 	if k == object.Chunk {
 		return chunks
 	}
@@ -31,29 +32,40 @@ func sortOf(k object.Kind) sort {
 
 const packPrefix = "packs/"
 
-func packName(s sort, n uint32) string { return fmt.Sprintf("%s%s-%08x", packPrefix, s, n) }
+func packName(k packKind, n uint32) string { return fmt.Sprintf("%s%s-%08x", packPrefix, k, n) }
 
-func parsePackName(name string) (sort, uint32, bool) {
+func parsePackName(name string) (packKind, uint32, bool) {
 	kind, hex, ok := strings.Cut(strings.TrimPrefix(name, packPrefix), "-")
 	n, err := strconv.ParseUint(hex, 16, 32)
-	if !ok || err != nil || packName(sort(kind), uint32(n)) != name || sort(kind) != trees && sort(kind) != chunks {
+	if !ok || err != nil || packName(packKind(kind), uint32(n)) != name || packKind(kind) != trees && packKind(kind) != chunks {
 		return "", 0, false
 	}
-	return sort(kind), uint32(n), true
+	return packKind(kind), uint32(n), true
+}
+
+// packer writes packs.
+type packer struct {
+	*site
+	*contents
+	*snapshot
+
+	packMu  sync.Mutex // guards those below; taken before saveMu and mu
+	open    map[packKind]*openPack
+	sealing map[packKind]*openPack // the one before, while it is made durable
 }
 
 // openPack is a pack that is being written.
 type openPack struct {
-	sort    sort
+	kind    packKind
 	number  uint32
 	w       *pack.Writer
 	entries []pack.Entry
 	sealed  chan struct{} // closed when the sealing has ended
 }
 
-// append puts an object into the open pack of its sort. packMu is held.
-func (s *Store) append(o object.Object) (uint32, pack.Entry, error) {
-	kind := sortOf(o.Kind)
+// append puts an object into the open pack of its kind. packMu is held.
+func (s *packer) append(o object.Object) (uint32, pack.Entry, error) {
+	kind := kindOf(o.Kind)
 	if p := s.open[kind]; p != nil && p.w.Len() > 0 && p.w.Size()+int64(len(o.Data)) > s.cfg.PackSize {
 		s.startSeal(p)
 	}
@@ -73,7 +85,7 @@ func (s *Store) append(o object.Object) (uint32, pack.Entry, error) {
 
 // openPack gives the pack to append to. Writing it goes on for longer than any
 // one backup, so it is not bound to a caller's context.
-func (s *Store) openPack(kind sort) (*openPack, error) {
+func (s *packer) openPack(kind packKind) (*openPack, error) {
 	if p := s.open[kind]; p != nil {
 		return p, nil
 	}
@@ -89,7 +101,7 @@ func (s *Store) openPack(kind sort) (*openPack, error) {
 }
 
 // nextPack is above all numbers of packs.
-func (s *Store) nextPack() uint32 {
+func (s *contents) nextPack() uint32 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.next
@@ -98,7 +110,7 @@ func (s *Store) nextPack() uint32 {
 // takeNumber gives a number to a pack: trees get even ones, data odd ones. So
 // of two processes that use one number by mistake, both use one name, which
 // only one of them can create.
-func (s *Store) takeNumber(kind sort) uint32 {
+func (s *contents) takeNumber(kind packKind) uint32 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := max(s.next, 1)
@@ -110,7 +122,7 @@ func (s *Store) takeNumber(kind sort) uint32 {
 }
 
 // newPack begins a pack that nobody else knows of.
-func (s *Store) newPack(kind sort) (*openPack, error) {
+func (s *packer) newPack(kind packKind) (*openPack, error) {
 	n := s.takeNumber(kind)
 	if n > index.MaxPack {
 		return nil, errors.New("the store has had more packs than it can number; copy it to a new one")
@@ -124,17 +136,17 @@ func (s *Store) newPack(kind sort) (*openPack, error) {
 		w.Abort()
 		return nil, err
 	}
-	return &openPack{sort: kind, number: n, w: w, sealed: make(chan struct{})}, nil
+	return &openPack{kind: kind, number: n, w: w, sealed: make(chan struct{})}, nil
 }
 
-// startSeal seals an open pack beside what goes on. Of each sort one is sealed
+// startSeal seals an open pack beside what goes on. Of each kind one is sealed
 // at a time: what waits for the disk is bounded. packMu is held.
-func (s *Store) startSeal(p *openPack) {
-	if before := s.sealing[p.sort]; before != nil {
+func (s *packer) startSeal(p *openPack) {
+	if before := s.sealing[p.kind]; before != nil {
 		<-before.sealed
 	}
-	delete(s.open, p.sort)
-	s.sealing[p.sort] = p
+	delete(s.open, p.kind)
+	s.sealing[p.kind] = p
 	go func() {
 		defer close(p.sealed)
 		if err := p.w.Seal(); err != nil {
@@ -143,7 +155,7 @@ func (s *Store) startSeal(p *openPack) {
 		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.packs[p.number] = packInfo{p.sort, p.w.Size(), uint32(p.w.Len())}
+		s.packs[p.number] = packInfo{p.kind, p.w.Size(), uint32(p.w.Len())}
 		delete(s.unsealed, p.number)
 		s.dirty = true
 		s.unsaved++
@@ -152,7 +164,7 @@ func (s *Store) startSeal(p *openPack) {
 
 // giveUp takes a pack that could not be written out of the index: whoever
 // counts on its objects finds them missing.
-func (s *Store) giveUp(p *openPack, err error) {
+func (s *packer) giveUp(p *openPack, err error) {
 	p.w.Abort()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -160,14 +172,14 @@ func (s *Store) giveUp(p *openPack, err error) {
 		s.index.Remove(e.Key, p.number, e.Off)
 	}
 	delete(s.unsealed, p.number)
-	clear(s.closed)
+	clear(s.complete)
 	s.lost = err
-	s.lossCount++
+	s.losses++
 	s.cfg.Log("pack %d could not be written, what was in it is missing: %v", p.number, err)
 }
 
 // sealAll ends all packs. What was put so far is durable then, or missing.
-func (s *Store) sealAll() {
+func (s *packer) sealAll() {
 	s.packMu.Lock()
 	defer s.packMu.Unlock()
 	for _, p := range s.open {

@@ -58,7 +58,7 @@ func TestDamageOutlivesTheProcess(t *testing.T) {
 // TestPackCutWhileClosed: the index is not believed of a pack that has another
 // length, so that the next backup brings what is lost.
 func TestPackCutWhileClosed(t *testing.T) {
-	for _, of := range []sort{chunks, trees} {
+	for _, of := range []packKind{chunks, trees} {
 		l := newLives(t)
 		name := packsOf(t, l.blobs, of)[0]
 		size, err := l.blobs.Size(t.Context(), name)

@@ -10,19 +10,20 @@ import (
 
 // RebuildIndex makes the index anew from the packs, and writes it. Backups may
 // go on meanwhile.
-func (s *Store) RebuildIndex(ctx context.Context) error {
-	if err := s.writable(); err != nil {
+func (u *Upkeep) RebuildIndex(ctx context.Context) error {
+	if err := u.objects.writable(); err != nil {
 		return err
 	}
-	done, err := s.alone()
+	done, err := u.alone()
 	if err != nil {
 		return err
 	}
 	defer done()
-	s.voidPlan()
-	if err := s.lease.settle(ctx); err != nil { // else packs come back that are to go
+	u.voidPlan()
+	if err := u.objects.lease.settle(ctx); err != nil { // else packs come back that are to go
 		return err
 	}
+	s := u.objects
 	s.mu.Lock()
 	old := maps.Clone(s.packs)
 	s.mu.Unlock()
@@ -42,7 +43,7 @@ func (s *Store) RebuildIndex(ctx context.Context) error {
 
 // replaceIndex takes a new index, with what the present one knows of packs that
 // are not old, and of what backups count on.
-func (s *Store) replaceIndex(x *index.Index, packs, old map[uint32]packInfo) error {
+func (s *contents) replaceIndex(x *index.Index, packs, old map[uint32]packInfo) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for it := range s.index.All {
@@ -65,7 +66,7 @@ func (s *Store) replaceIndex(x *index.Index, packs, old map[uint32]packInfo) err
 		}
 	}
 	s.index, s.packs, s.dirty = x, packs, true
-	clear(s.closed)
+	clear(s.complete)
 	return nil
 }
 

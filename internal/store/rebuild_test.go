@@ -19,9 +19,9 @@ func TestRebuildIndex(t *testing.T) {
 	must(t, s.Delete(t.Context(), mustBackup(t, s, "10.0.0.1", day(2), dead)))
 	session := s.Begin()
 	must(t, d.save(t.Context(), session))
-	before := s.index.Len()
+	before := s.objects.index.Len()
 	must(t, s.RebuildIndex(t.Context()))
-	if after := s.index.Len(); after != before {
+	if after := s.objects.index.Len(); after != before {
 		t.Errorf("%d objects became %d", before, after)
 	}
 	mustGC(t, s)

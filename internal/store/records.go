@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -45,10 +46,19 @@ func (e *RecordError) Remedy() string {
 // isRecordName reports whether there can be such a record.
 func isRecordName(box, id string) bool { return image.ValidBox(box) && image.ValidID(id) }
 
+// Catalogue are the backups of a store: a record for each.
+type Catalogue struct {
+	*site
+	*damageList                             // what their images were found to lack
+	refresh     func(context.Context) error // takes in objects that another process has put
+	recordMu    sync.Mutex                  // holds back a second change of records
+	held        holds                       // the images that are read
+}
+
 // Records gives all backups, sorted by box and time. Those that cannot be read
 // are in damaged; any other error is err.
-func (s *Store) Records(ctx context.Context) (records []*image.Record, damaged []*RecordError, err error) {
-	blobs, err := s.cfg.Blobs.List(ctx, recordPrefix)
+func (c *Catalogue) Records(ctx context.Context) (records []*image.Record, damaged []*RecordError, err error) {
+	blobs, err := c.cfg.Blobs.List(ctx, recordPrefix)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -58,7 +68,7 @@ func (s *Store) Records(ctx context.Context) (records []*image.Record, damaged [
 	for i, b := range blobs {
 		g.Go(func() (err error) {
 			box, id, _ := strings.Cut(strings.TrimPrefix(b.Name, recordPrefix), "/")
-			found[i], err = s.Record(gctx, box, id)
+			found[i], err = c.Record(gctx, box, id)
 			if errors.As(err, &bad[i]) || errors.Is(err, fs.ErrNotExist) { // deleted meanwhile
 				return nil
 			}
@@ -76,8 +86,8 @@ func (s *Store) Records(ctx context.Context) (records []*image.Record, damaged [
 		}
 	}
 	slices.SortFunc(records, compareRecords)
-	if s.cfg.ReadOnly { // some may have been committed since the packs were listed
-		err = s.lookAgain(ctx, false)
+	if c.cfg.ReadOnly { // some may have been committed since the packs were listed
+		err = c.refresh(ctx)
 	}
 	return records, damaged, err
 }
@@ -88,12 +98,12 @@ func compareRecords(a, b *image.Record) int {
 
 // Record reads one backup's record. What is there and not readable is a
 // *RecordError.
-func (s *Store) Record(ctx context.Context, box, id string) (*image.Record, error) {
+func (c *Catalogue) Record(ctx context.Context, box, id string) (*image.Record, error) {
 	name := recordName(box, id)
 	if !isRecordName(box, id) {
 		return nil, &RecordError{box, id, errors.New("it has a name that no record has")}
 	}
-	text, err := blob.ReadAll(ctx, s.cfg.Blobs, name, image.MaxRecord)
+	text, err := blob.ReadAll(ctx, c.cfg.Blobs, name, image.MaxRecord)
 	if err == nil && isBar(text) {
 		err = &fs.PathError{Op: "read", Path: name, Err: fs.ErrNotExist}
 	}
@@ -121,42 +131,42 @@ func (s *Store) Record(ctx context.Context, box, id string) (*image.Record, erro
 const idTime = "20060102-150405"
 
 // addRecord commits a backup under an id of its own.
-func (s *Store) addRecord(ctx context.Context, r *image.Record) (err error) {
-	s.recordMu.Lock()
-	defer s.recordMu.Unlock()
+func (c *Catalogue) addRecord(ctx context.Context, r *image.Record) (err error) {
+	c.recordMu.Lock()
+	defer c.recordMu.Unlock()
 	if r.Time.IsZero() {
 		r.Time = time.Now().UTC().Truncate(time.Second)
-		if r.After, err = s.comesAfter(ctx, r.Box, r.Time); err != nil {
+		if r.After, err = c.comesAfter(ctx, r.Box, r.Time); err != nil {
 			return err
 		}
 	}
 	r.Time = r.Time.UTC().Truncate(time.Second)
 	r.Format = image.RecordFormat
-	if err := s.createFree(ctx, r); err != nil {
+	if err := c.createFree(ctx, r); err != nil {
 		return err
 	}
-	s.healedBy(ctx, r)
+	c.healedBy(ctx, r)
 	return nil
 }
 
 // createFree writes a record under an id of its time that no other has.
-func (s *Store) createFree(ctx context.Context, r *image.Record) (err error) {
+func (c *Catalogue) createFree(ctx context.Context, r *image.Record) (err error) {
 	for {
-		if r.ID, err = s.freeID(ctx, r.Box, r.Time); err != nil {
+		if r.ID, err = c.freeID(ctx, r.Box, r.Time); err != nil {
 			return err
 		}
-		if err = s.createRecord(ctx, r); !errors.Is(err, fs.ErrExist) {
+		if err = c.createRecord(ctx, r); !errors.Is(err, fs.ErrExist) {
 			return err
 		}
 	}
 }
 
 // freeID is an id for a backup of a box that no other has.
-func (s *Store) freeID(ctx context.Context, box string, at time.Time) (string, error) {
+func (c *Catalogue) freeID(ctx context.Context, box string, at time.Time) (string, error) {
 	base := at.Format(idTime)
 	id := base
 	for n := 2; ; n++ {
-		_, err := s.cfg.Blobs.Size(ctx, recordName(box, id))
+		_, err := c.cfg.Blobs.Size(ctx, recordName(box, id))
 		if errors.Is(err, fs.ErrNotExist) {
 			return id, nil
 		} else if err != nil {
@@ -168,43 +178,43 @@ func (s *Store) freeID(ctx context.Context, box string, at time.Time) (string, e
 
 // SetTime puts the time of a backup right, and gives it with the id that goes
 // with that time. For a moment it is there under both.
-func (s *Store) SetTime(ctx context.Context, box, id string, at time.Time) (*image.Record, error) {
-	if err := s.writable(); err != nil {
+func (c *Catalogue) SetTime(ctx context.Context, box, id string, at time.Time) (*image.Record, error) {
+	if err := c.writable(); err != nil {
 		return nil, err
 	}
-	s.recordMu.Lock()
-	defer s.recordMu.Unlock()
-	over, err := s.version(ctx, recordName(box, id)) // before it is read
+	c.recordMu.Lock()
+	defer c.recordMu.Unlock()
+	over, err := c.version(ctx, recordName(box, id)) // before it is read
 	if err != nil {
 		return nil, err
 	}
-	r, err := s.Record(ctx, box, id)
+	r, err := c.Record(ctx, box, id)
 	if err != nil {
 		return nil, err
 	}
 	r.Time, r.After = at.UTC().Truncate(time.Second), ""
 	if strings.HasPrefix(id, r.Time.Format(idTime)) {
-		return r, s.writeRecord(ctx, r, over)
+		return r, c.writeRecord(ctx, r, over)
 	}
-	if err := s.createFree(ctx, r); err != nil {
+	if err := c.createFree(ctx, r); err != nil {
 		return nil, err
 	}
-	if err := s.comeAfter(ctx, box, id, r.ID); err != nil {
+	if err := c.comeAfter(ctx, box, id, r.ID); err != nil {
 		return nil, err
 	}
-	return r, s.remove(ctx, []string{recordName(box, id)})
+	return r, c.remove(ctx, []string{recordName(box, id)})
 }
 
 // comeAfter lets backups that came after one come after it under its new id.
 // recordMu is held.
-func (s *Store) comeAfter(ctx context.Context, box, was, id string) error {
-	records, _, err := s.Records(ctx)
+func (c *Catalogue) comeAfter(ctx context.Context, box, was, id string) error {
+	records, _, err := c.Records(ctx)
 	if err != nil {
 		return err
 	}
 	for _, r := range records {
 		if r.Box == box && r.After == was {
-			if err := s.changeLocked(ctx, box, r.ID, func(r *image.Record) { r.After = id }); err != nil {
+			if err := c.changeLocked(ctx, box, r.ID, func(r *image.Record) { r.After = id }); err != nil {
 				return err
 			}
 		}
@@ -213,83 +223,83 @@ func (s *Store) comeAfter(ctx context.Context, box, was, id string) error {
 }
 
 // createRecord writes a record under a name that nothing has.
-func (s *Store) createRecord(ctx context.Context, r *image.Record) error {
+func (c *Catalogue) createRecord(ctx context.Context, r *image.Record) error {
 	if err := r.Check(); err != nil {
 		return err
 	}
 	name := recordName(r.Box, r.ID)
-	if err := s.lease.create(ctx, name); err != nil {
+	if err := c.lease.create(ctx, name); err != nil {
 		return err
 	}
-	err := writeOver(ctx, s.cfg.Blobs, name, blob.None, "record", r, image.MaxRecord)
+	err := writeOver(ctx, c.cfg.Blobs, name, blob.None, "record", r, image.MaxRecord)
 	if err == nil || errors.Is(err, fs.ErrExist) {
-		s.lease.done(ctx, name)
+		c.lease.done(ctx, name)
 		return err
 	}
-	s.lease.leave(name)
-	if s.lease == nil || ctx.Err() != nil {
+	c.lease.leave(name)
+	if c.lease == nil || ctx.Err() != nil {
 		return err
 	}
 	// Settling bars the name, if the record has not come to be by then.
-	if e := s.lease.still(ctx); e != nil {
+	if e := c.lease.still(ctx); e != nil {
 		return errors.Join(err, e)
 	}
 	want, _ := envelope("record", r)
-	if got, e := blob.ReadAll(ctx, s.cfg.Blobs, name, image.MaxRecord); e == nil && bytes.Equal(got, want) {
+	if got, e := blob.ReadAll(ctx, c.cfg.Blobs, name, image.MaxRecord); e == nil && bytes.Equal(got, want) {
 		return nil // only the answer was lost
 	}
 	return err
 }
 
 // change rewrites a record.
-func (s *Store) change(ctx context.Context, box, id string, edit func(*image.Record)) error {
-	if err := s.writable(); err != nil {
+func (c *Catalogue) change(ctx context.Context, box, id string, edit func(*image.Record)) error {
+	if err := c.writable(); err != nil {
 		return err
 	}
-	s.recordMu.Lock()
-	defer s.recordMu.Unlock()
-	return s.changeLocked(ctx, box, id, edit)
+	c.recordMu.Lock()
+	defer c.recordMu.Unlock()
+	return c.changeLocked(ctx, box, id, edit)
 }
 
-func (s *Store) changeLocked(ctx context.Context, box, id string, edit func(*image.Record)) error {
+func (c *Catalogue) changeLocked(ctx context.Context, box, id string, edit func(*image.Record)) error {
 	// The version comes first: if the record changes before it is read, it is
 	// not overwritten.
-	over, err := s.version(ctx, recordName(box, id))
+	over, err := c.version(ctx, recordName(box, id))
 	if err != nil {
 		return err
 	}
-	r, err := s.Record(ctx, box, id)
+	r, err := c.Record(ctx, box, id)
 	if err != nil {
 		return err
 	}
 	edit(r)
-	return s.writeRecord(ctx, r, over)
+	return c.writeRecord(ctx, r, over)
 }
 
 // replaceRecord writes a record in the place of one that cannot be read.
-func (s *Store) replaceRecord(ctx context.Context, r *image.Record) error {
-	over, err := s.version(ctx, recordName(r.Box, r.ID))
+func (c *Catalogue) replaceRecord(ctx context.Context, r *image.Record) error {
+	over, err := c.version(ctx, recordName(r.Box, r.ID))
 	if err != nil {
 		return err
 	}
-	return s.writeRecord(ctx, r, over)
+	return c.writeRecord(ctx, r, over)
 }
 
 // writeRecord writes a record over a version. That one is of a time when this
 // process still was the owner.
-func (s *Store) writeRecord(ctx context.Context, r *image.Record, over blob.Version) error {
+func (c *Catalogue) writeRecord(ctx context.Context, r *image.Record, over blob.Version) error {
 	if err := r.Check(); err != nil {
 		return err
 	}
-	if err := s.lease.still(ctx); err != nil {
+	if err := c.lease.still(ctx); err != nil {
 		return err
 	}
-	return writeOver(ctx, s.cfg.Blobs, recordName(r.Box, r.ID), over, "record", r, image.MaxRecord)
+	return writeOver(ctx, c.cfg.Blobs, recordName(r.Box, r.ID), over, "record", r, image.MaxRecord)
 }
 
 // version is what a blob is to be written over: None if it is not there, Any
 // if it cannot be read.
-func (s *Store) version(ctx context.Context, name string) (blob.Version, error) {
+func (s *site) version(ctx context.Context, name string) (blob.Version, error) {
 	v, err := s.cfg.Blobs.Version(ctx, name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -301,37 +311,37 @@ func (s *Store) version(ctx context.Context, name string) (blob.Version, error) 
 }
 
 // SetPinned says whether retention keeps a backup for good.
-func (s *Store) SetPinned(ctx context.Context, box, id string, pinned bool) error {
-	return s.change(ctx, box, id, func(r *image.Record) { r.Pinned = pinned })
+func (c *Catalogue) SetPinned(ctx context.Context, box, id string, pinned bool) error {
+	return c.change(ctx, box, id, func(r *image.Record) { r.Pinned = pinned })
 }
 
 // SetNote gives a backup an admin's words.
-func (s *Store) SetNote(ctx context.Context, box, id, note string) error {
-	return s.change(ctx, box, id, func(r *image.Record) { r.Note = note })
+func (c *Catalogue) SetNote(ctx context.Context, box, id, note string) error {
+	return c.change(ctx, box, id, func(r *image.Record) { r.Note = note })
 }
 
 // SetBaseline makes a backup the one that a restore of the box takes by
 // itself, in the place of an earlier one.
-func (s *Store) SetBaseline(ctx context.Context, box, id string, baseline bool) error {
-	if err := s.writable(); err != nil {
+func (c *Catalogue) SetBaseline(ctx context.Context, box, id string, baseline bool) error {
+	if err := c.writable(); err != nil {
 		return err
 	}
-	s.recordMu.Lock()
-	defer s.recordMu.Unlock()
-	if err := s.changeLocked(ctx, box, id, func(r *image.Record) { r.Baseline = baseline }); err != nil {
+	c.recordMu.Lock()
+	defer c.recordMu.Unlock()
+	if err := c.changeLocked(ctx, box, id, func(r *image.Record) { r.Baseline = baseline }); err != nil {
 		return err
 	}
 	if !baseline {
 		return nil
 	}
 	// The old one goes after the new one is there: a box is never without.
-	records, _, err := s.Records(ctx)
+	records, _, err := c.Records(ctx)
 	if err != nil {
 		return err
 	}
 	for _, r := range records {
 		if r.Box == box && r.ID != id && r.Baseline {
-			if err := s.changeLocked(ctx, box, r.ID, func(r *image.Record) { r.Baseline = false }); err != nil {
+			if err := c.changeLocked(ctx, box, r.ID, func(r *image.Record) { r.Baseline = false }); err != nil {
 				return err
 			}
 		}
@@ -342,22 +352,22 @@ func (s *Store) SetBaseline(ctx context.Context, box, id string, baseline bool) 
 // Delete deletes backups, durably. Their objects are collected by GC. Those of
 // which an image is read in this process are passed by: the error is a
 // *HeldError then.
-func (s *Store) Delete(ctx context.Context, records ...*image.Record) error {
-	if err := s.writable(); err != nil {
+func (c *Catalogue) Delete(ctx context.Context, records ...*image.Record) error {
+	if err := c.writable(); err != nil {
 		return err
 	}
-	s.recordMu.Lock()
-	defer s.recordMu.Unlock()
-	free, held := s.held.split(records)
+	c.recordMu.Lock()
+	defer c.recordMu.Unlock()
+	free, held := c.held.split(records)
 	var names []string
 	for _, r := range free {
 		names = append(names, recordName(r.Box, r.ID))
 	}
 	if len(names) > 0 {
-		if err := s.keepOrder(ctx, names); err != nil {
+		if err := c.keepOrder(ctx, names); err != nil {
 			return err
 		}
-		if err := s.remove(ctx, names); err != nil {
+		if err := c.remove(ctx, names); err != nil {
 			return err
 		}
 	}
@@ -368,27 +378,27 @@ func (s *Store) Delete(ctx context.Context, records ...*image.Record) error {
 }
 
 // DeleteDamaged gives backups up whose records cannot be read, durably.
-func (s *Store) DeleteDamaged(ctx context.Context, damaged ...*RecordError) error {
-	if err := s.writable(); err != nil {
+func (c *Catalogue) DeleteDamaged(ctx context.Context, damaged ...*RecordError) error {
+	if err := c.writable(); err != nil {
 		return err
 	}
-	s.recordMu.Lock()
-	defer s.recordMu.Unlock()
+	c.recordMu.Lock()
+	defer c.recordMu.Unlock()
 	var names []string
 	for _, d := range damaged {
 		names = append(names, recordName(d.Box, d.ID))
 	}
-	if err := s.keepOrder(ctx, names); err != nil {
+	if err := c.keepOrder(ctx, names); err != nil {
 		return err
 	}
-	return s.remove(ctx, names)
+	return c.remove(ctx, names)
 }
 
 // keepOrder lets backups that were made after some which are to go come after
 // those that these came after: the order of the others stays as it is.
 // recordMu is held.
-func (s *Store) keepOrder(ctx context.Context, names []string) error {
-	records, damaged, err := s.Records(ctx)
+func (c *Catalogue) keepOrder(ctx context.Context, names []string) error {
+	records, damaged, err := c.Records(ctx)
 	if err != nil {
 		return err
 	}
@@ -406,9 +416,9 @@ func (s *Store) keepOrder(ctx context.Context, names []string) error {
 				continue
 			}
 			if slices.Contains(names, recordName(box, d.After)) {
-				if err := s.changeLocked(ctx, box, d.ID, func(r *image.Record) { r.After = last }); err != nil {
+				if err := c.changeLocked(ctx, box, d.ID, func(r *image.Record) { r.After = last }); err != nil {
 					// A full disk must not keep anybody from making room.
-					s.cfg.Log("backup %s of %s may not stand in its place any more: %v", d.ID, box, err)
+					c.cfg.Log("backup %s of %s may not stand in its place any more: %v", d.ID, box, err)
 				}
 			}
 			last = d.ID
@@ -418,22 +428,22 @@ func (s *Store) keepOrder(ctx context.Context, names []string) error {
 }
 
 // remove deletes records. recordMu is held.
-func (s *Store) remove(ctx context.Context, names []string) error {
+func (c *Catalogue) remove(ctx context.Context, names []string) error {
 	for _, n := range names {
 		if box, id, _ := strings.Cut(strings.TrimPrefix(n, recordPrefix), "/"); !isRecordName(box, id) {
 			return fmt.Errorf("%s cannot be the record of a backup", n)
 		}
 	}
-	if err := s.lease.remove(ctx, names...); err != nil {
+	if err := c.lease.remove(ctx, names...); err != nil {
 		return err
 	}
 	for i, n := range names {
-		if err := s.cfg.Blobs.Remove(ctx, n); err != nil {
-			s.lease.leave(names[i])
-			s.lease.done(ctx, slices.Concat(names[:i], names[i+1:])...)
+		if err := c.cfg.Blobs.Remove(ctx, n); err != nil {
+			c.lease.leave(names[i])
+			c.lease.done(ctx, slices.Concat(names[:i], names[i+1:])...)
 			return fmt.Errorf("delete %s: %w", n, err)
 		}
 	}
-	s.lease.done(ctx, names...)
+	c.lease.done(ctx, names...)
 	return nil
 }

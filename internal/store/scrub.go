@@ -34,8 +34,8 @@ type ScrubProgress struct {
 //
 // The error says that the scrub could not be done to its end. What is wrong
 // with the store is in the report, and so is that it could not be noted.
-func (s *Store) Scrub(ctx context.Context, progress func(ScrubProgress)) (*ScrubReport, error) {
-	done, err := s.alone()
+func (u *Upkeep) Scrub(ctx context.Context, progress func(ScrubProgress)) (*ScrubReport, error) {
+	done, err := u.alone()
 	if err != nil {
 		return nil, err
 	}
@@ -43,13 +43,13 @@ func (s *Store) Scrub(ctx context.Context, progress func(ScrubProgress)) (*Scrub
 	if progress == nil {
 		progress = func(ScrubProgress) {}
 	}
-	sc := &scrubber{s: s, tell: progress, report: &ScrubReport{}, lost: map[object.Key]int{}, damages: Damages{}}
+	sc := &scrubber{s: u.objects, upkeep: u, tell: progress, report: &ScrubReport{}, lost: map[object.Key]int{}, damages: Damages{}}
 	if err = sc.run(ctx); err == nil {
 		return sc.report, nil
 	}
 	// What a process finds missing that was overtaken, the new owner may have
 	// moved or collected.
-	if lost := s.lease.still(ctx); errors.Is(lost, ErrNotOwner) {
+	if lost := u.objects.lease.still(ctx); errors.Is(lost, ErrNotOwner) {
 		return &ScrubReport{}, lost
 	}
 	return sc.report, err
@@ -57,8 +57,9 @@ func (s *Store) Scrub(ctx context.Context, progress func(ScrubProgress)) (*Scrub
 
 // scrubber is a scrub at work.
 type scrubber struct {
-	s       *Store
-	whole   *index.Marks // objects that are whole where the index says they are; used under the store's mu
+	s       *objects
+	upkeep  *Upkeep
+	whole   *index.Marks // objects that are whole where the index says they are; used under the mutex of contents
 	tell    func(ScrubProgress)
 	packs   map[uint32]packInfo  // those to be read
 	known   map[place]object.Key // what was found damaged before
@@ -105,7 +106,7 @@ func (sc *scrubber) run(ctx context.Context) error {
 		sc.report.Unnoted = errors.Join(sc.report.Unnoted, err)
 		return nil
 	}
-	sc.report.Unnoted = errors.Join(sc.report.Unnoted, sc.s.saveBad(ctx), sc.s.noteScrubbed(ctx, sc.damages, sc.noted))
+	sc.report.Unnoted = errors.Join(sc.report.Unnoted, sc.s.saveBad(ctx), sc.s.damage.noteScrubbed(ctx, sc.damages, sc.noted))
 	_ = sc.s.saveIndex() // Close tries it again, and says why it cannot be
 	return nil
 }
@@ -142,10 +143,10 @@ func (sc *scrubber) storeFile(ctx context.Context) error {
 
 // begin notes what there is. What comes later is not looked at.
 func (sc *scrubber) begin(ctx context.Context) (err error) {
-	if sc.noted, err = sc.s.readDamage(ctx); err != nil {
+	if sc.noted, err = sc.s.damage.readDamage(ctx); err != nil {
 		return err
 	}
-	sc.s.voidPlan() // the index changes by what is found
+	sc.upkeep.voidPlan() // the index changes by what is found
 	sc.s.mu.Lock()
 	defer sc.s.mu.Unlock()
 	sc.whole = sc.s.index.NewMarks()
@@ -191,7 +192,7 @@ func (sc *scrubber) list(ctx context.Context) error {
 var ownFiles = []string{storeName, badName, ownerName, damageName, indexName, lockName, readersName, notesName}
 
 // isNew reports whether a pack is being written, or was sealed meanwhile.
-func (s *Store) isNew(n uint32) bool {
+func (s *contents) isNew(n uint32) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, open := s.unsealed[n]

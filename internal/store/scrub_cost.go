@@ -12,7 +12,7 @@ import (
 
 // costs reads the trees of all images and says what each lacks.
 func (sc *scrubber) costs(ctx context.Context) error {
-	records, damaged, err := sc.s.Records(ctx)
+	records, damaged, err := sc.upkeep.catalogue.Records(ctx)
 	if err != nil {
 		return err
 	}
@@ -46,7 +46,7 @@ type costing struct {
 // lacks reads an image's trees and tells what of its disk is lost with which
 // object. Which chunks of a page are good is for has to say; pages of which all
 // are go into whole, and are not looked at again.
-func (s *Store) lacks(ctx context.Context, d *image.RecordedDisk, whole map[object.Name]bool,
+func (s *objects) lacks(ctx context.Context, d *image.RecordedDisk, whole map[object.Name]bool,
 	has func(context.Context, *chunk.Page) ([]bool, error), tell func(object.Key, image.Range, error)) error {
 	key, root, err := s.readRoot(ctx, d.Root)
 	if isLost(err) {
@@ -67,7 +67,7 @@ func (s *Store) lacks(ctx context.Context, d *image.RecordedDisk, whole map[obje
 }
 
 // lacksOf is lacks of region i.
-func (s *Store) lacksOf(ctx context.Context, root *chunk.Root, i int, whole map[object.Name]bool,
+func (s *objects) lacksOf(ctx context.Context, root *chunk.Root, i int, whole map[object.Name]bool,
 	has func(context.Context, *chunk.Page) ([]bool, error), tell func(object.Key, image.Range, error)) error {
 	key, page, err := s.readPage(ctx, root, i)
 	if isLost(err) {
@@ -94,12 +94,12 @@ func (s *Store) lacksOf(ctx context.Context, root *chunk.Root, i int, whole map[
 }
 
 // indexed says which chunks of a page are there, for lacks.
-func (s *Store) indexed(_ context.Context, page *chunk.Page) ([]bool, error) {
+func (s *contents) indexed(_ context.Context, page *chunk.Page) ([]bool, error) {
 	return s.there(page), nil
 }
 
 // there says which chunks of a page are there.
-func (s *Store) there(page *chunk.Page) []bool {
+func (s *contents) there(page *chunk.Page) []bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := make([]bool, len(page.Chunks))

@@ -15,7 +15,7 @@ import (
 
 // packGone notes a pack that somebody removed.
 func (sc *scrubber) packGone(n uint32, p packInfo) {
-	i := sc.fault(Fault{File: packName(p.sort, n), Err: fmt.Errorf("it is not there, with %s", words.Count(p.objects, "object"))})
+	i := sc.fault(Fault{File: packName(p.kind, n), Err: fmt.Errorf("it is not there, with %s", words.Count(p.objects, "object"))})
 	delete(sc.packs, n)
 	sc.s.mu.Lock()
 	defer sc.s.mu.Unlock()
@@ -24,7 +24,7 @@ func (sc *scrubber) packGone(n uint32, p packInfo) {
 }
 
 // drop takes objects out of the index that are gone, and notes by which fault.
-// mu of the store is held.
+// The mutex of contents is held.
 func (sc *scrubber) drop(gone func(it index.Item, whole bool) (fault int, gone bool)) {
 	sc.whole.RemoveFunc(func(it index.Item, whole bool) bool {
 		i, yes := gone(it, whole)
@@ -34,7 +34,7 @@ func (sc *scrubber) drop(gone func(it index.Item, whole bool) (fault int, gone b
 		}
 		return yes
 	})
-	clear(sc.s.closed)
+	clear(sc.s.complete)
 }
 
 // dangling takes out of the index what was not found where it says.
@@ -60,7 +60,7 @@ func (sc *scrubber) dangling() {
 		if n := len(of[it.Loc.Pack]); n > 0 { // the pack was cut off
 			return of[it.Loc.Pack][n-1], true
 		}
-		sc.report.Faults = append(sc.report.Faults, Fault{File: packName(p.sort, it.Loc.Pack), Off: int64(it.Loc.Off), Len: 1,
+		sc.report.Faults = append(sc.report.Faults, Fault{File: packName(p.kind, it.Loc.Pack), Off: int64(it.Loc.Off), Len: 1,
 			Err: fmt.Errorf("the index says that %v is here, and it is not", it.Kind)})
 		return len(sc.report.Faults) - 1, true
 	})

@@ -26,7 +26,7 @@ type packScrub struct {
 // the way is right then.
 func (sc *scrubber) pack(ctx context.Context, n uint32, info packInfo) error {
 	p := &packScrub{scrubber: sc, n: n, info: info}
-	name := packName(info.sort, n)
+	name := packName(info.kind, n)
 	r := sc.s.packReader(ctx, name)
 	for range 2 {
 		if err := p.scan(ctx, r); err != nil {
@@ -100,7 +100,7 @@ func (sc *scrubber) isWhole(e pack.Entry, at place) {
 func (p *packScrub) faults(r io.ReaderAt) {
 	_, entries, _ := pack.ReadTable(r, p.info.size)
 	for _, f := range p.found {
-		fault := Fault{File: packName(p.info.sort, p.n), Off: f.Off, Len: f.Len, Err: f.Err, Known: p.wasKnown(f)}
+		fault := Fault{File: packName(p.info.kind, p.n), Off: f.Off, Len: f.Len, Err: f.Err, Known: p.wasKnown(f)}
 		var lost []pack.Entry
 		for _, e := range entries {
 			if int64(e.Off) < f.Off+f.Len && f.Off < e.End() {
@@ -147,7 +147,7 @@ type packReader struct {
 	err   error
 }
 
-func (s *Store) packReader(ctx context.Context, name string) *packReader {
+func (s *site) packReader(ctx context.Context, name string) *packReader {
 	return &packReader{r: blob.Reader(ctx, s.cfg.Blobs, name), alive: func() error { return s.stillThere(ctx) }}
 }
 

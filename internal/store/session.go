@@ -17,29 +17,31 @@ type Session struct {
 	// Trusted says that this process made the objects that are put: they are
 	// not unpacked again to be compared with their names, which would cost a
 	// first backup half as much processor time again.
-	Trusted bool
-	store   *Store
-	losses  int         // of the store when the session began
-	closed  atomic.Bool // nothing is done for it any more
+	Trusted   bool
+	objects   *objects
+	catalogue *Catalogue
+	losses    int         // of the store when the session began
+	closed    atomic.Bool // nothing is done for it any more
 }
 
 var _ chunk.Session = (*Session)(nil)
 
 // Begin starts a backup. The caller closes the session.
 func (s *Store) Begin() *Session {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.sessions++
-	return &Session{store: s, losses: s.lossCount}
+	has := s.objects.contents
+	has.mu.Lock()
+	defer has.mu.Unlock()
+	has.sessions++
+	return &Session{objects: s.objects, catalogue: s.Catalogue, losses: has.losses}
 }
 
 // Close implements chunk.Session. What was put and not committed is collected
 // some day.
 func (s *Session) Close() error {
 	if s.closed.CompareAndSwap(false, true) {
-		s.store.mu.Lock()
-		defer s.store.mu.Unlock()
-		s.store.sessions--
+		s.objects.mu.Lock()
+		defer s.objects.mu.Unlock()
+		s.objects.sessions--
 	}
 	return nil
 }
@@ -62,10 +64,10 @@ func (s *Session) Missing(ctx context.Context, keys []object.Key) (out []object.
 		switch k.Kind {
 		case object.Page:
 			var n int64
-			n, err = s.store.closedPage(ctx, k.Name, nil)
+			n, err = s.objects.closedPage(ctx, k.Name, nil)
 			there = n > 0
 		default:
-			there = s.store.touch(k)
+			there = s.objects.touch(k)
 		}
 		if err != nil {
 			return nil, err
@@ -78,7 +80,7 @@ func (s *Session) Missing(ctx context.Context, keys []object.Key) (out []object.
 }
 
 // touch protects an object that is there.
-func (s *Store) touch(k object.Key) bool {
+func (s *contents) touch(k object.Key) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.index.Touch(k)
@@ -89,10 +91,10 @@ func (s *Store) touch(k object.Key) bool {
 // backup that was given up promises chunks that may have been collected; one
 // that cannot be read is as good as missing. Names of chunks that are not there
 // are appended to missing, if it is not nil.
-func (s *Store) closedPage(ctx context.Context, name object.Name, missing *[]object.Key) (int64, error) {
+func (s *objects) closedPage(ctx context.Context, name object.Name, missing *[]object.Key) (int64, error) {
 	key := object.Key{Kind: object.Page, Name: name}
 	s.mu.Lock()
-	n := s.closed[name]
+	n := s.complete[name]
 	s.mu.Unlock()
 	if n > 0 || !s.touch(key) {
 		return n, nil
@@ -110,7 +112,7 @@ func (s *Store) closedPage(ctx context.Context, name object.Name, missing *[]obj
 	return page.Len(), nil
 }
 
-func (s *Store) touchAll(key object.Key, page *chunk.Page, missing *[]object.Key) bool {
+func (s *contents) touchAll(key object.Key, page *chunk.Page, missing *[]object.Key) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, whole := s.index.Get(key) // not collected meanwhile
@@ -125,7 +127,7 @@ func (s *Store) touchAll(key object.Key, page *chunk.Page, missing *[]object.Key
 		}
 	}
 	if whole {
-		s.closed[key.Name] = page.Len()
+		s.complete[key.Name] = page.Len()
 	}
 	return whole
 }
@@ -137,7 +139,7 @@ func (s *Session) Put(ctx context.Context, o object.Object) error {
 		return err
 	}
 	if s.Trusted && o.Kind != object.Page {
-		_, err := s.store.put(o)
+		_, err := s.objects.put(o)
 		return err
 	}
 	raw, _ := putBuffers.Get().(*[]byte)
@@ -149,9 +151,9 @@ func (s *Session) Put(ctx context.Context, o object.Object) error {
 	if *raw, err = o.Decode(*raw); err != nil {
 		return fmt.Errorf("refused: %w", err)
 	}
-	added, err := s.store.put(o)
+	added, err := s.objects.put(o)
 	if added && o.Kind == object.Page {
-		s.store.newPage(o.Key, *raw)
+		s.objects.newPage(o.Key, *raw)
 	}
 	return err
 }
@@ -162,7 +164,7 @@ var putBuffers sync.Pool
 // newPage looks for the chunks of a page that was put now. Who asks for it
 // later need not read it, for which its pack would have to be sealed. One that
 // cannot be understood is never there.
-func (s *Store) newPage(key object.Key, raw []byte) {
+func (s *objects) newPage(key object.Key, raw []byte) {
 	if page, err := chunk.ParsePage(raw); err == nil {
 		s.touchAll(key, page, nil)
 	}
@@ -170,7 +172,7 @@ func (s *Store) newPage(key object.Key, raw []byte) {
 
 // put stores an object that is known to be right, and reports whether it was
 // not there.
-func (s *Store) put(o object.Object) (added bool, err error) {
+func (s *objects) put(o object.Object) (added bool, err error) {
 	if err := s.writable(); err != nil {
 		return false, err
 	}

@@ -174,8 +174,8 @@ func TestSpoiltOnTheWay(t *testing.T) {
 	blobs.every = 3
 	mustRestore(t, s, r, d)
 	blobs.every = 0
-	if blobs.reads < 6 || len(s.bad) > 0 {
-		t.Errorf("%d reads, damaged are %v", blobs.reads, s.bad)
+	if blobs.reads < 6 || len(s.objects.bad) > 0 {
+		t.Errorf("%d reads, damaged are %v", blobs.reads, s.objects.bad)
 	}
 }
 

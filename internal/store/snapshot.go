@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"sync"
 
 	"testbox-imaging/internal/durable"
 	"testbox-imaging/internal/index"
@@ -19,8 +20,15 @@ const indexName = "index"
 // maxIndex bounds the snapshot, in bytes.
 const maxIndex = 64 << 30
 
+// snapshot keeps the file with the index.
+type snapshot struct {
+	*site
+	*contents
+	saveMu sync.Mutex // one writing at a time; taken before mu
+}
+
 // readIndex reads the snapshot.
-func (s *Store) readIndex() (*index.Index, []index.Pack, error) {
+func (s *snapshot) readIndex() (*index.Index, []index.Pack, error) {
 	if s.cfg.Dir == "" {
 		return nil, nil, fs.ErrNotExist
 	}
@@ -37,7 +45,7 @@ func (s *Store) readIndex() (*index.Index, []index.Pack, error) {
 // A process that ends right after that leaves a folder that looks as if it had
 // been the owner all the time, and a snapshot may call packs unneeded that the
 // other folder has counted on.
-func (s *Store) dropIndex() error {
+func (s *snapshot) dropIndex() error {
 	if s.cfg.Dir == "" {
 		return nil
 	}
@@ -53,12 +61,12 @@ func (s *Store) dropIndex() error {
 
 // useIndex takes a snapshot and the packs that it knows for what is still as
 // it says.
-func (s *Store) useIndex(x *index.Index, known []index.Pack, there map[uint32]packInfo) {
+func (s *objects) useIndex(x *index.Index, known []index.Pack, there map[uint32]packInfo) {
 	gone := map[uint32]bool{}
 	for _, p := range known {
 		s.next = max(s.next, p.Number+1)
 		now, ok := there[p.Number]
-		if !ok || now.size != p.Size || (now.sort == trees) != p.Tree {
+		if !ok || now.size != p.Size || (now.kind == trees) != p.Tree {
 			gone[p.Number] = true
 			s.cfg.Log("pack %d is not what the index says: it is gone, or has another length", p.Number)
 			continue
@@ -82,7 +90,7 @@ const saveEvery = 1024
 
 // saveSometimes writes the snapshot if many packs are new. packMu is held, so
 // that none is open.
-func (s *Store) saveSometimes() {
+func (s *snapshot) saveSometimes() {
 	s.mu.Lock()
 	many := s.unsaved >= saveEvery
 	s.mu.Unlock()
@@ -96,7 +104,7 @@ func (s *Store) saveSometimes() {
 
 // saveIndex writes the snapshot. It is a cache: one that is not written costs
 // time at the next Open. Packs that are not sealed are not in it.
-func (s *Store) saveIndex() error {
+func (s *snapshot) saveIndex() error {
 	s.saveMu.Lock()
 	defer s.saveMu.Unlock()
 	if s.cfg.Dir == "" {
@@ -120,7 +128,7 @@ func (s *Store) saveIndex() error {
 
 // writeIndex writes the snapshot to a file that is still to be made durable;
 // nil if there is nothing to write.
-func (s *Store) writeIndex() (*durable.Pending, error) {
+func (s *snapshot) writeIndex() (*durable.Pending, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.dirty || len(s.unsealed) > 0 {
@@ -128,7 +136,7 @@ func (s *Store) writeIndex() (*durable.Pending, error) {
 	}
 	packs := make([]index.Pack, 0, len(s.packs))
 	for n, p := range s.packs {
-		packs = append(packs, index.Pack{Number: n, Size: p.size, Objects: p.objects, Tree: p.sort == trees})
+		packs = append(packs, index.Pack{Number: n, Size: p.size, Objects: p.objects, Tree: p.kind == trees})
 	}
 	slices.SortFunc(packs, func(a, b index.Pack) int { return cmp.Compare(a.Number, b.Number) })
 	p, err := durable.Create(s.cfg.State, filepath.Join(s.cfg.Dir, indexName), 0o600)

@@ -38,9 +38,9 @@ const (
 // space walks the trees of all images in the groups, each page once for each
 // group that has it, but not more than twice. fresh is the number of the first
 // pack that another process writes; 0: none does.
-func (s *Store) space(ctx context.Context, groups [][]*image.Record, fresh uint32) (*space, error) {
+func (u *Upkeep) space(ctx context.Context, groups [][]*image.Record, fresh uint32) (*space, error) {
 	for {
-		sp, err := s.spaceOnce(ctx, groups, fresh)
+		sp, err := u.spaceOnce(ctx, groups, fresh)
 		if sp != nil || err != nil {
 			return sp, err
 		}
@@ -48,9 +48,10 @@ func (s *Store) space(ctx context.Context, groups [][]*image.Record, fresh uint3
 }
 
 // spaceOnce is space. It gives nil if the index was replaced meanwhile.
-func (s *Store) spaceOnce(ctx context.Context, groups [][]*image.Record, fresh uint32) (*space, error) {
+func (u *Upkeep) spaceOnce(ctx context.Context, groups [][]*image.Record, fresh uint32) (*space, error) {
+	s := u.objects
 	s.mu.Lock()
-	w := &spaceWalk{s: s, index: s.index, owner: s.index.NewLabels(nobody), pages: map[object.Name]int32{}}
+	w := &spaceWalk{s: s, catalogue: u.catalogue, index: s.index, owner: s.index.NewLabels(nobody), pages: map[object.Name]int32{}}
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
@@ -72,9 +73,10 @@ func (s *Store) spaceOnce(ctx context.Context, groups [][]*image.Record, fresh u
 
 // spaceWalk finds out which group needs what.
 type spaceWalk struct {
-	s     *Store
-	index *index.Index  // that owner is of
-	owner *index.Labels // which group needs an object; used under the store's mu
+	s         *objects
+	catalogue *Catalogue
+	index     *index.Index  // that owner is of
+	owner     *index.Labels // which group needs an object; used under the mutex of contents
 
 	mu    sync.Mutex // guards those below
 	pages map[object.Name]int32
@@ -119,7 +121,7 @@ func (w *spaceWalk) lack(ctx context.Context, r *image.Record, err error) error 
 	if !isLost(err) {
 		return err
 	}
-	if _, e := w.s.Record(ctx, r.Box, r.ID); errors.Is(e, fs.ErrNotExist) {
+	if _, e := w.catalogue.Record(ctx, r.Box, r.ID); errors.Is(e, fs.ErrNotExist) {
 		return nil
 	}
 	w.mu.Lock()
@@ -172,7 +174,7 @@ func (w *spaceWalk) claim(n int32, keys ...object.Key) {
 	}
 }
 
-// sum shares out the bytes of all packs. The store's mu is held.
+// sum shares out the bytes of all packs. The mutex of contents is held.
 func (w *spaceWalk) sum(groups int, fresh uint32) *space {
 	type part struct {
 		pack  uint32
@@ -186,7 +188,7 @@ func (w *spaceWalk) sum(groups int, fresh uint32) *space {
 	}
 	sp := &space{alone: make([]int64, groups), reason: w.lost}
 	for n, p := range w.s.packs {
-		if sp.stored += p.size; p.sort == trees {
+		if sp.stored += p.size; p.kind == trees {
 			sp.trees += p.size
 		}
 		if extra := int64(p.objects) - int64(items[n]); extra > 0 { // copies that the index does not point to
@@ -235,8 +237,8 @@ func (sp *space) add(owner int32, bytes int64, fresh bool) {
 // Freed is about how many bytes of packs nothing needs any more when some
 // backups are deleted, beyond what nothing needs now. The error says why that
 // is not known; it never is a reason not to delete.
-func (s *Store) Freed(ctx context.Context, gone []*image.Record) (int64, error) {
-	records, damaged, err := s.Records(ctx)
+func (u *Upkeep) Freed(ctx context.Context, gone []*image.Record) (int64, error) {
+	records, damaged, err := u.catalogue.Records(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -245,7 +247,7 @@ func (s *Store) Freed(ctx context.Context, gone []*image.Record) (int64, error) 
 		going[[2]string{r.Box, r.ID}] = true
 	}
 	stay := slices.DeleteFunc(records, func(r *image.Record) bool { return going[[2]string{r.Box, r.ID}] })
-	sp, err := s.space(ctx, [][]*image.Record{gone, stay}, 0)
+	sp, err := u.space(ctx, [][]*image.Record{gone, stay}, 0)
 	if err != nil {
 		return 0, err
 	}

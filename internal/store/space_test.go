@@ -88,7 +88,7 @@ func TestPlanBesideAWriter(t *testing.T) {
 	b := w.Begin()
 	d := newDisk(seeds(100, 40))
 	must(t, d.save(t.Context(), b))
-	w.sealAll()
+	w.objects.sealAll()
 	r := openDir(t, path, true)
 	plan, err := r.PlanGC(t.Context())
 	must(t, err)

@@ -58,13 +58,13 @@ func (s *Stats) Ratio() float64 {
 
 // Stats counts. It reads all records and the trees of all images. Whatever else
 // is at work goes on meanwhile.
-func (s *Store) Stats(ctx context.Context) (*Stats, error) {
-	records, damaged, err := s.Records(ctx)
+func (u *Upkeep) Stats(ctx context.Context) (*Stats, error) {
+	records, damaged, err := u.catalogue.Records(ctx)
 	if err != nil {
 		return nil, err
 	}
 	st := &Stats{Backups: len(records), Damaged: len(damaged), Boxes: boxStats(records)}
-	damages, err := s.Damages(ctx)
+	damages, err := u.catalogue.Damages(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -77,28 +77,29 @@ func (s *Store) Stats(ctx context.Context) (*Stats, error) {
 			st.Data += d.Data
 		}
 	}
-	if err := s.statSpace(ctx, st, records, damaged); err != nil {
+	if err := u.statSpace(ctx, st, records, damaged); err != nil {
 		return nil, err
 	}
-	if err := s.statFiles(ctx, st); err != nil {
+	if err := u.statFiles(ctx, st); err != nil {
 		return nil, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	st.Objects, st.Packs, st.Bad = s.index.Len(), len(s.packs), len(s.bad)
+	has := u.objects.contents
+	has.mu.Lock()
+	defer has.mu.Unlock()
+	st.Objects, st.Packs, st.Bad = has.index.Len(), len(has.packs), len(has.bad)
 	return st, nil
 }
 
 // statSpace says what the bytes of the packs are for.
-func (s *Store) statSpace(ctx context.Context, st *Stats, records []*image.Record, damaged []*RecordError) error {
+func (u *Upkeep) statSpace(ctx context.Context, st *Stats, records []*image.Record, damaged []*RecordError) error {
 	var groups [][]*image.Record
 	for at := 0; at < len(records); {
 		end := at + st.Boxes[len(groups)].Backups
 		groups = append(groups, records[at:end])
 		at = end
 	}
-	_, fresh, _ := s.cfg.Beside()
-	sp, err := s.space(ctx, groups, fresh)
+	_, fresh, _ := u.objects.cfg.Beside()
+	sp, err := u.space(ctx, groups, fresh)
 	if err != nil {
 		return err
 	}
@@ -118,8 +119,8 @@ func (s *Store) statSpace(ctx context.Context, st *Stats, records []*image.Recor
 }
 
 // statFiles says how long the files are.
-func (s *Store) statFiles(ctx context.Context, st *Stats) error {
-	blobs, err := s.cfg.Blobs.List(ctx, "")
+func (u *Upkeep) statFiles(ctx context.Context, st *Stats) error {
+	blobs, err := u.objects.cfg.Blobs.List(ctx, "")
 	if err != nil {
 		return err
 	}

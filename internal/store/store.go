@@ -66,50 +66,68 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Store is an open store. Its methods may be called from many goroutines at
-// once.
+// Store is an open store: objects in packs, a catalogue of backups, and their
+// upkeep. Its methods may be called from many goroutines at once.
 type Store struct {
+	*Catalogue
+	*Upkeep
+	objects *objects
+}
+
+// site is where the files of a store are, and who may write them.
+type site struct {
 	cfg   Config
 	uuid  [16]byte
 	lease *lease // nil: a lock keeps other writers out
+}
 
-	// badMu holds back a second writing of the list of damaged objects.
-	badMu sync.Mutex
-	// recordMu holds back a second change of records.
-	recordMu sync.Mutex
-	lookMu   sync.Mutex // holds back a second look for new packs
-	gcMu     sync.Mutex // one collection, scrub or rebuild at a time; guards newest; taken before all others
-	newest   *marker    // of the newest plan of a collection; nil: there is none that is good
+// objects are the objects in packs: how they are put and got, and how what is
+// there is found out.
+type objects struct {
+	*site
+	*contents
+	*packer
+	*snapshot
+	*badList
+	damage *damageList
 
-	held holds // the images that are read
+	lookMu sync.Mutex // holds back a second look for new packs
+}
 
-	saveMu sync.Mutex // one writing of the index's snapshot at a time; taken before mu
+// contents says which packs there are, where in them objects are, and what
+// backups count on.
+type contents struct {
+	mu       sync.Mutex // guards those below; held for no reads or writes of blobs
+	index    *index.Index
+	packs    map[uint32]packInfo   // sealed ones
+	unsealed map[uint32]struct{}   // open ones, and those being sealed
+	next     uint32                // no pack has this number or a higher one
+	bad      map[place]object.Key  // objects found damaged
+	complete map[object.Name]int64 // pages that are there with all their chunks, all of them touched -> bytes of the region
+	sessions int
+	lost     error // why a pack could not be written, the last time
+	losses   int   // how often
+	dirty    bool  // the snapshot of the index is not what is there
+	unsaved  int   // packs sealed since it was written
+}
 
-	packMu  sync.Mutex // guards those below; taken before saveMu and mu
-	open    map[sort]*openPack
-	sealing map[sort]*openPack // the one before, while it is made durable
-
-	mu        sync.Mutex // guards those below; held for no reads or writes of blobs
-	index     *index.Index
-	packs     map[uint32]packInfo   // sealed ones
-	unsealed  map[uint32]struct{}   // open ones, and those being sealed
-	next      uint32                // no pack has this number or a higher one
-	bad       map[place]object.Key  // objects found damaged
-	noted     map[string]time.Time  // roots that were on the list of damaged images at Open, or came by this store -> when they were found
-	found     []badObject           // of these, those found by a store that is only read
-	met       bool                  // such a store found more since it wrote the list of damaged images
-	told      bool                  // it wrote that list, and has found no more since
-	closed    map[object.Name]int64 // pages that are there with all their chunks, all of them touched -> bytes of the region
-	sessions  int
-	lost      error // why a pack could not be written, the last time
-	lossCount int   // how often
-	dirty     bool  // the snapshot of the index is not what is there
-	unsaved   int   // packs sealed since it was written
+func newObjects(cfg Config) *objects {
+	where := &site{cfg: cfg.withDefaults()}
+	has := &contents{
+		index: &index.Index{}, packs: map[uint32]packInfo{}, unsealed: map[uint32]struct{}{},
+		bad: map[place]object.Key{}, complete: map[object.Name]int64{},
+	}
+	snap := &snapshot{site: where, contents: has}
+	return &objects{
+		site: where, contents: has, snapshot: snap, badList: &badList{site: where, contents: has},
+		packer: &packer{site: where, contents: has, snapshot: snap, open: map[packKind]*openPack{}, sealing: map[packKind]*openPack{}},
+		damage: &damageList{site: where, noted: map[string]time.Time{}},
+	}
 }
 
 // packInfo is a sealed pack.
 type packInfo struct {
-	sort    sort
+	kind    packKind
 	size    int64 // bytes
 	objects uint32
 }
@@ -185,11 +203,7 @@ func writeStore(ctx context.Context, blobs blob.Store, over blob.Version, id [16
 // Open opens a store. What can be made good of a damaged index or of damaged
 // packs is, and is logged.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
-	s := &Store{
-		cfg: cfg.withDefaults(), open: map[sort]*openPack{}, sealing: map[sort]*openPack{},
-		packs: map[uint32]packInfo{}, unsealed: map[uint32]struct{}{},
-		bad: map[place]object.Key{}, closed: map[object.Name]int64{},
-	}
+	s := newObjects(cfg)
 	if err := s.identify(ctx); err != nil {
 		return nil, nameLost(ctx, s.cfg.Blobs, err)
 	}
@@ -201,10 +215,11 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err := s.load(ctx); err != nil {
 		return nil, err
 	}
-	return s, nil
+	c := &Catalogue{site: s.site, damageList: s.damage, refresh: func(ctx context.Context) error { return s.lookAgain(ctx, false) }}
+	return &Store{Catalogue: c, Upkeep: &Upkeep{objects: s, catalogue: c}, objects: s}, nil
 }
 
-func (s *Store) identify(ctx context.Context) error {
+func (s *site) identify(ctx context.Context) error {
 	body, err := readEnvelope(ctx, s.cfg.Blobs, storeName, "store", maxStoreFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return ErrNoStore
@@ -225,15 +240,15 @@ func (s *Store) identify(ctx context.Context) error {
 
 // Close ends the use of a store. Backups in progress are given up.
 func (s *Store) Close() error {
-	if s.cfg.ReadOnly {
+	if s.objects.cfg.ReadOnly {
 		return nil
 	}
-	s.sealAll()
-	return s.saveIndex()
+	s.objects.sealAll()
+	return s.objects.saveIndex()
 }
 
-// writable is the error of a store that is not.
-func (s *Store) writable() error {
+// writable is ErrReadOnly for a store that was opened for reading.
+func (s *site) writable() error {
 	if s.cfg.ReadOnly {
 		return ErrReadOnly
 	}

@@ -51,7 +51,7 @@ func underTest(t *testing.T, blobs blob.Store) conform.ChunkStoreUnderTest {
 	return conform.ChunkStoreUnderTest{
 		Begin:  func() chunk.Session { return s.Begin() },
 		Images: s,
-		Get:    s.get,
+		Get:    s.objects.get,
 		Records: func() ([]*image.Record, error) {
 			records, damaged, err := s.Records(t.Context())
 			if len(damaged) > 0 {

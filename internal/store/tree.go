@@ -11,7 +11,7 @@ import (
 
 // readRoot reads an image's root. What is there and cannot be understood is an
 // error that matches object.ErrDamaged.
-func (s *Store) readRoot(ctx context.Context, hex string) (object.Key, *chunk.Root, error) {
+func (s *objects) readRoot(ctx context.Context, hex string) (object.Key, *chunk.Root, error) {
 	name, err := object.ParseName(hex)
 	key := object.Key{Kind: object.Root, Name: name}
 	if err != nil {
@@ -29,7 +29,7 @@ func (s *Store) readRoot(ctx context.Context, hex string) (object.Key, *chunk.Ro
 }
 
 // readPage reads the page of region i, as readRoot does.
-func (s *Store) readPage(ctx context.Context, root *chunk.Root, i int) (object.Key, *chunk.Page, error) {
+func (s *objects) readPage(ctx context.Context, root *chunk.Root, i int) (object.Key, *chunk.Page, error) {
 	key := object.Key{Kind: object.Page, Name: root.Pages[i]}
 	raw, err := s.raw(ctx, key)
 	if err != nil {
