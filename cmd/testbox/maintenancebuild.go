@@ -62,10 +62,13 @@ fails leaves the earlier ones as they were, and boxes that run one keep it.`,
 	f := cmd.Flags()
 	f.StringVar(&o.form, "form", string(bootcfg.FormRAM), "how it runs: ram (in the box's memory) or debian (a root by NFS)")
 	f.StringVar(&o.agent, "agent", "", "the agent's program (default: testbox-maintenance beside this program)")
-	f.StringArrayVar(&o.keys, "ssh-key", nil, "form debian: `FILE` with public SSH keys that may log in as root and as the user testbox; can be given more than once")
-	f.StringVar(&o.password, "password-file", "", "form debian: `FILE` whose first line is the password of root and testbox (default: none; every box can read its hash)")
+	f.StringArrayVar(&o.keys, "ssh-key", nil,
+		"form debian: `FILE` with public SSH keys that may log in as root and as the user testbox; can be given more than once")
+	f.StringVar(&o.password, "password-file", "",
+		"form debian: `FILE` whose first line is the password of root and testbox (default: none; every box can read its hash)")
 	f.StringSliceVar(&o.packages, "packages", nil, "form debian: more Debian packages, comma-separated `LIST`")
-	mustComplete(cmd.RegisterFlagCompletionFunc("form", cobra.FixedCompletions([]string{string(bootcfg.FormRAM), string(bootcfg.FormDebian)}, cobra.ShellCompDirectiveNoFileComp)))
+	forms := []string{string(bootcfg.FormRAM), string(bootcfg.FormDebian)}
+	mustComplete(cmd.RegisterFlagCompletionFunc("form", cobra.FixedCompletions(forms, cobra.ShellCompDirectiveNoFileComp)))
 	mustComplete(cmd.RegisterFlagCompletionFunc("packages", cobra.NoFileCompletions))
 	return cmd
 }

@@ -18,18 +18,18 @@ import (
 
 // pxeOptions are the flags of pxe-conf.
 type pxeOptions struct {
-	dir     string
-	disks   string
-	replace bool
-	show    bool
-	wait    bool
-	limit   time.Duration // of wait; 0 is none
-	expire  time.Duration // 0 is the site's
-	check   string
-	accept  bool
-	raw     bool
-	image   string
-	failing bool
+	dir      string
+	disks    string
+	replace  bool
+	show     bool
+	wait     bool
+	limit    time.Duration // of wait; 0 is none
+	expire   time.Duration // 0 is the site's
+	precheck string
+	accept   bool
+	raw      bool
+	image    string
+	failing  bool
 }
 
 func newPxeConfCmd(w world) *cobra.Command {
@@ -78,41 +78,27 @@ several boxes that of the worst:
 			return completePxe(w, o.dir, args)
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if cmd.Flags().Changed("expire") && (o.expire < site.MinExpire || o.expire > site.MaxExpire) {
-				return wrong("--expire %s is shorter than 1m or longer than 2160h (90 days)", o.expire)
-			}
-			// An empty variable in somebody's script must not mean all disks.
-			for _, name := range []string{"disks", "image", "precheck"} {
-				if f := cmd.Flags().Lookup(name); f.Changed && f.Value.String() == "" {
-					return wrong("--%s is empty; give it a value or leave it out", name)
-				}
-			}
-			o.wait = cmd.Flags().Changed("wait")
-			for _, arg := range args {
-				if d, err := time.ParseDuration(arg); err == nil && o.wait && o.limit == 0 {
-					return wrong("%s is neither a box nor an action; the time of --wait stands behind an equals sign: --wait=%s", arg, d)
-				}
-			}
-			switch {
-			case o.wait && o.show:
-				return wrong("--show arms nothing, so there is nothing for --wait to wait for")
-			case o.limit < 0:
-				return wrong("--wait=%s is negative", o.limit)
+			if err := o.check(cmd.Flags().Changed, args); err != nil {
+				return err
 			}
 			return runArm(cmd.Context(), printerOf(cmd), w, o, args[:len(args)-1], args[len(args)-1])
 		},
 	}
-	cmd.PersistentFlags().StringVarP(&o.dir, "config", "c", "", "folder of boot files, `DIR` (default: this program's own folder if it is one, "+strings.Join(w.configDirs, ", ")+")")
+	cmd.PersistentFlags().StringVarP(&o.dir, "config", "c", "",
+		"folder of boot files, `DIR` (default: this program's own folder if it is one, "+strings.Join(w.configDirs, ", ")+")")
 	f := cmd.Flags()
 	f.StringVar(&o.disks, "disks", "", "only these disks, comma-separated `LIST`: kernel names, /dev paths, by-id and by-path names, serials")
 	f.BoolVar(&o.replace, "replace", false, "arm boxes that are armed already; what they were armed for is forgotten")
 	f.BoolVar(&o.show, "show", false, "check everything and print the boot files, but write nothing")
-	f.DurationVar(&o.limit, "wait", 0, "arm, then follow the boxes' logs until their actions have ended; with a `TIME` such as --wait=2h no longer than that")
+	f.DurationVar(&o.limit, "wait", 0,
+		"arm, then follow the boxes' logs until their actions have ended; with a `TIME` such as --wait=2h no longer than that")
 	f.Lookup("wait").NoOptDefVal = "0s"
 	f.DurationVar(&o.expire, "expire", 0, "how long the arming counts, such as 90m or 48h (default: expire in site.conf)")
-	f.StringVar(&o.check, "precheck", "", "with `size`, restore checks only the sizes of the images before it begins to write, and not every byte")
+	f.StringVar(&o.precheck, "precheck", "",
+		"with `size`, restore checks only the sizes of the images before it begins to write, and not every byte")
 	f.BoolVar(&o.accept, "accept-machine", false, "restore although the images were made on another machine")
-	f.BoolVar(&o.failing, "accept-failing", false, "back up a disk of which much, or the partition table, cannot be read; what cannot is zeros in its image")
+	f.BoolVar(&o.failing, "accept-failing", false,
+		"back up a disk of which much, or the partition table, cannot be read; what cannot is zeros in its image")
 	f.BoolVar(&o.raw, "raw", false, "restore or verify images without a sidecar, whatever their content looks like")
 	f.StringVar(&o.image, "image", "", "with `old`, restore or verify takes the .old images")
 	mustComplete(cmd.MarkPersistentFlagDirname("config"))
@@ -136,6 +122,32 @@ func pxeArgs(_ *cobra.Command, args []string) error {
 	return nil
 }
 
+// check refuses flags that cannot be meant so; given reports whether one was given.
+func (o *pxeOptions) check(given func(flag string) bool, args []string) error {
+	if given("expire") && (o.expire < site.MinExpire || o.expire > site.MaxExpire) {
+		return wrong("--expire %s is shorter than 1m or longer than 2160h (90 days)", o.expire)
+	}
+	// An empty variable in somebody's script must not mean all disks.
+	for flag, value := range map[string]string{"disks": o.disks, "image": o.image, "precheck": o.precheck} {
+		if given(flag) && value == "" {
+			return wrong("--%s is empty; give it a value or leave it out", flag)
+		}
+	}
+	o.wait = given("wait")
+	for _, arg := range args {
+		if d, err := time.ParseDuration(arg); err == nil && o.wait && o.limit == 0 {
+			return wrong("%s is neither a box nor an action; the time of --wait stands behind an equals sign: --wait=%s", arg, d)
+		}
+	}
+	switch {
+	case o.wait && o.show:
+		return wrong("--show arms nothing, so there is nothing for --wait to wait for")
+	case o.limit < 0:
+		return wrong("--wait=%s is negative", o.limit)
+	}
+	return nil
+}
+
 // options makes the part of the command line that the flags decide.
 func (o pxeOptions) options(action box.Action) (c bootcfg.Cmdline, err error) {
 	writes, reads := action == box.Restore, action == box.Restore || action == box.Verify
@@ -143,9 +155,9 @@ func (o pxeOptions) options(action box.Action) (c bootcfg.Cmdline, err error) {
 	switch {
 	case o.disks != "" && !images:
 		return c, wrong("--disks means nothing to %s", action)
-	case o.check != "" && o.check != "size":
-		return c, wrong("--precheck=%s: only size is possible", o.check)
-	case o.check != "" && !writes:
+	case o.precheck != "" && o.precheck != "size":
+		return c, wrong("--precheck=%s: only size is possible", o.precheck)
+	case o.precheck != "" && !writes:
 		return c, wrong("--precheck is for restore, not for %s", action)
 	case o.accept && !writes:
 		return c, wrong("--accept-machine is for restore, not for %s", action)
@@ -159,7 +171,7 @@ func (o pxeOptions) options(action box.Action) (c bootcfg.Cmdline, err error) {
 		return c, wrong("--image is for restore and verify, not for %s", action)
 	}
 	c = bootcfg.Cmdline{
-		Action: action, PrecheckSize: o.check != "", AcceptMachine: o.accept, OldImages: o.image != "", AcceptFailing: o.failing, Raw: o.raw,
+		Action: action, PrecheckSize: o.precheck != "", AcceptMachine: o.accept, OldImages: o.image != "", AcceptFailing: o.failing, Raw: o.raw,
 	}
 	if o.disks != "" {
 		if c.Disks, err = bootcfg.ParseDisks(o.disks); err != nil {
@@ -219,7 +231,8 @@ func writePlan(p printer, place *arming.Place, plan *arming.Plan) error {
 		p.printf("%s: armed for %s until %s, arming %s, maintenance system %s (%s); restart the box\n",
 			b.Target, c.Action, c.Expires.Format(time.RFC3339), c.Arming, plan.Version.Version, plan.Version.Form)
 		if skew := place.Skew(b.Addr); skew.Abs() > follow.MaxSkew {
-			p.notef("the storage server's clock is %s away from this machine's, and the arming expires by the server's", skew.Abs().Round(time.Second))
+			p.notef("the storage server's clock is %s away from this machine's, and the arming expires by the server's",
+				skew.Abs().Round(time.Second))
 		}
 	}
 	return nil

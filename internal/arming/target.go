@@ -106,7 +106,8 @@ func (r Resolver) resolve(ctx context.Context, given string) (Target, error) {
 		for i, a := range addrs {
 			texts[i] = a.String()
 		}
-		return t, problem.Wrongf("%s has %d IPv4 addresses (%s); give the one that the box boots with", given, len(addrs), strings.Join(texts, ", "))
+		return t, problem.Wrongf("%s has %d IPv4 addresses (%s); give the one that the box boots with",
+			given, len(addrs), strings.Join(texts, ", "))
 	}
 	resolved := addrs[0].String()
 	if t.Addr, err = box.ParseAddr(resolved); err != nil {

@@ -126,8 +126,8 @@ func (f *Folder) CheckDefault() error {
 		err = cfg.IsLocalBoot()
 	}
 	if err != nil {
-		return problem.Refusef("%s does not clearly boot the local disk: %w; a box would never come back to its own disk. Its content should be:\n%s",
-			f.Path(bootcfg.DefaultName), err, strings.TrimSpace(string(bootcfg.DefaultConfig())))
+		return problem.Refusef("%s does not clearly boot the local disk: %w; a box would never come back to its own disk. "+
+			"Its content should be:\n%s", f.Path(bootcfg.DefaultName), err, strings.TrimSpace(string(bootcfg.DefaultConfig())))
 	}
 	return nil
 }

@@ -16,8 +16,10 @@ import (
 func TestLater(t *testing.T) {
 	dir := t.TempDir()
 	for name, text := range map[string]string{
-		"0": "", "0A": "", "0A5": "", "0A58": "", "0A580": "", "0A5800": "", "0A58000": "", "0A58000B": "", "default": string(bootcfg.DefaultConfig()),
-		"A": "", "B": "", "0A58001": "", "0A59": "", "0A58000B0": "", "0A58.tmp": "", "58000B": "", "01-52-54-00-12-34-56": "", "0A58000C": "",
+		"0": "", "0A": "", "0A5": "", "0A58": "", "0A580": "", "0A5800": "", "0A58000": "", "0A58000B": "",
+		"default": string(bootcfg.DefaultConfig()),
+		"A":       "", "B": "", "0A58001": "", "0A59": "", "0A58000B0": "", "0A58.tmp": "",
+		"58000B": "", "01-52-54-00-12-34-56": "", "0A58000C": "",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)

@@ -31,7 +31,9 @@ func TestOpenVersion(t *testing.T) {
 	if err := New(durable.OS{}, filepath.Join(tftp, bootcfg.ConfigDir)).OpenVersion(&v); err != nil {
 		t.Fatal(err)
 	}
-	for path, want := range map[string]fs.FileMode{v.KernelPath(): 0o644, v.InitrdPath(): 0o664, filepath.Dir(v.KernelPath()): 0o755, bootcfg.MaintDir: 0o755} {
+	for path, want := range map[string]fs.FileMode{
+		v.KernelPath(): 0o644, v.InitrdPath(): 0o664, filepath.Dir(v.KernelPath()): 0o755, bootcfg.MaintDir: 0o755,
+	} {
 		st, err := os.Stat(filepath.Join(tftp, path))
 		if err != nil {
 			t.Fatal(err)

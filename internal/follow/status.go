@@ -88,12 +88,13 @@ func (s *Status) tellLast() (string, box.Outcome) {
 	known := recorded.Known()
 	switch same := known && log.Arming == s.Last.Arming; {
 	case known && (log.Arming == "" || same && !(log.Ended && log.Outcome == recorded) || !same && s.lastIsNewer()):
-		return fmt.Sprintf("%s: %s at %s (arming %s), as is recorded", s.Last.Action, recorded, s.Last.Time.UTC().Format(time.RFC3339), s.Last.Arming),
-			recorded
+		at := s.Last.Time.UTC().Format(time.RFC3339)
+		return fmt.Sprintf("%s: %s at %s (arming %s), as is recorded", s.Last.Action, recorded, at, s.Last.Arming), recorded
 	case log.Ended:
 		return fmt.Sprintf("%s (arming %s, since %s)", log.End, log.Arming, log.Since), log.Outcome
 	case log.Arming != "":
-		return fmt.Sprintf("%s (arming %s) was at work since %s, and its log does not say how it ended", log.Action, log.Arming, log.Since), Pending
+		return fmt.Sprintf("%s (arming %s) was at work since %s, and its log does not say how it ended",
+			log.Action, log.Arming, log.Since), Pending
 	}
 	return NothingKnown, Pending
 }

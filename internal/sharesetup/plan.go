@@ -113,11 +113,13 @@ func (p *Plan) takeAnon() {
 func (p *Plan) checkOwner() error {
 	switch {
 	case !validClients(p.Clients):
-		return problem.Wrongf("--clients %q is no address, network or host name of exports(5); one only, write more lines into testbox.exports", p.Clients)
+		return problem.Wrongf("--clients %q is no address, network or host name of exports(5); "+
+			"one only, write more lines into testbox.exports", p.Clients)
 	case p.UID <= 0 || p.GID <= 0 || p.UID > 1<<31-1 || p.GID > 1<<31-1:
 		return problem.Wrongf("--anon-uid %d and --anon-gid %d: both are positive numbers, since root is squashed", p.UID, p.GID)
 	case os.Getuid() != 0 && os.Getuid() != p.UID:
-		return problem.Wrongf("only root can give folders to the user %d; run it as root, or with --anon-uid=%d --anon-gid=%d if the NFS server takes boxes for you", p.UID, os.Getuid(), os.Getgid())
+		return problem.Wrongf("only root can give folders to the user %d; "+
+			"run it as root, or with --anon-uid=%d --anon-gid=%d if the NFS server takes boxes for you", p.UID, os.Getuid(), os.Getgid())
 	}
 	return nil
 }
@@ -163,7 +165,8 @@ func (p *Plan) checkDefault() error {
 		return err
 	}
 	if _, linkErr := os.Lstat(p.Boot.Path(bootcfg.DefaultName)); linkErr == nil {
-		return problem.Refusef("%s is a link to a file that is not there (%w); remove it to have the file made", p.Boot.Path(bootcfg.DefaultName), err)
+		return problem.Refusef("%s is a link to a file that is not there (%w); remove it to have the file made",
+			p.Boot.Path(bootcfg.DefaultName), err)
 	}
 	return nil // it will be made
 }
@@ -214,7 +217,8 @@ func (p *Plan) findLoaders() error {
 		}
 		for _, e := range entries {
 			if from := filepath.Join(dir, e.Name()); e.Type().IsRegular() {
-				p.loaders = append(p.loaders, loaderFile{from, filepath.Join(firmware, e.Name())}, loaderFile{from, filepath.Join("modules", firmware, e.Name())})
+				to := filepath.Join(firmware, e.Name())
+				p.loaders = append(p.loaders, loaderFile{from, to}, loaderFile{from, filepath.Join("modules", to)})
 			}
 		}
 	}
@@ -233,7 +237,8 @@ func (p *Plan) exports() []byte {
 	b.WriteString("# NFS exports of the testbox areas. To install on Debian (package nfs-kernel-server):\n")
 	fmt.Fprintf(&b, "#   mkdir -p /etc/exports.d && cp %s /etc/exports.d/ && exportfs -ra\n", p.ExportsFile())
 	b.WriteString("# sync: what a box was told is written is on the disk when it says that a backup is done.\n")
-	for _, e := range []struct{ dir, options string }{{p.TFTP, write}, {p.Backup, write}, {p.NFSRoot, "(ro,sync,no_root_squash" + common + ")"}} {
+	read := "(ro,sync,no_root_squash" + common + ")"
+	for _, e := range []struct{ dir, options string }{{p.TFTP, write}, {p.Backup, write}, {p.NFSRoot, read}} {
 		fmt.Fprintf(&b, "%s %s%s\n", e.dir, p.Clients, e.options)
 	}
 	return []byte(b.String())

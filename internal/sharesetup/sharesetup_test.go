@@ -28,7 +28,9 @@ func options(t *testing.T) Options {
 	}
 	program := filepath.Join(dir, "program")
 	write(t, program, "the program")
-	return Options{Dir: filepath.Join(dir, "export"), Server: "10.42.1.1", Clients: "*", UID: uid, GID: gid, Loaders: loaders, Program: program}
+	return Options{
+		Dir: filepath.Join(dir, "export"), Server: "10.42.1.1", Clients: "*", UID: uid, GID: gid, Loaders: loaders, Program: program,
+	}
 }
 
 func write(t *testing.T, path, text string) {
