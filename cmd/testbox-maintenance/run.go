@@ -7,10 +7,9 @@ import (
 	"os/signal"
 	"syscall"
 
-	"golang.org/x/sys/unix"
-
 	"testbox-imaging/internal/agent"
 	"testbox-imaging/internal/pid1"
+	"testbox-imaging/internal/progress"
 )
 
 const runUsage = `usage: testbox-maintenance run [flags]
@@ -34,15 +33,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if !ok || !fl.noArgs() {
 		return 2
 	}
-	cfg.Terminal = isTerminal(os.Stdout)
+	cfg.Terminal = progress.IsTerminal(os.Stdout)
 	cfg.Alive = pid1.Heartbeat()
 
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	return agent.Run(ctx, cfg).ExitCode()
-}
-
-func isTerminal(f *os.File) bool {
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	return err == nil
 }

@@ -155,7 +155,7 @@ func askRestore(ctx context.Context, p printer, r *image.Record, disks []restori
 		question, why = "What is there will be lost. Go on? [y/N] ", "what is on the targets would be lost; say --yes"
 	}
 	in, ok := p.in.(*os.File)
-	if !ok || !isTerminal(in) {
+	if !ok || !progress.IsTerminal(in) {
 		return refused("%s", why)
 	}
 	fmt.Fprint(p.err, question)

@@ -6,11 +6,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 )
 
 // printer is the voice of a command. What it was asked for goes to stdout, what
@@ -61,10 +59,4 @@ func readYes(ctx context.Context, in io.Reader) error {
 	case <-ctx.Done():
 	}
 	return refused("nothing was written")
-}
-
-// isTerminal reports whether people see what is written to f.
-func isTerminal(f *os.File) bool {
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	return err == nil
 }

@@ -31,7 +31,7 @@ type progressLine struct {
 // tell what comes after what it is told of.
 func newProgress(w io.Writer, plan ...progress.Work) *progressLine {
 	p := &progressLine{w: w, meter: progress.New(nil, plan...)}
-	if f, ok := w.(*os.File); ok && isTerminal(f) {
+	if f, ok := w.(*os.File); ok && progress.IsTerminal(f) {
 		p.width = 79
 		if size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ); err == nil && size.Col > 1 {
 			p.width = int(size.Col) - 1
