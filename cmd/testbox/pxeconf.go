@@ -150,25 +150,11 @@ func (o *pxeOptions) check(given func(flag string) bool, args []string) error {
 
 // options makes the part of the command line that the flags decide.
 func (o pxeOptions) options(action box.Action) (c bootcfg.Cmdline, err error) {
-	writes, reads := action == box.Restore, action == box.Restore || action == box.Verify
-	images := reads || action == box.Backup || action == box.BackupAgain
 	switch {
-	case o.disks != "" && !images:
-		return c, wrong("--disks means nothing to %s", action)
 	case o.precheck != "" && o.precheck != "size":
 		return c, wrong("--precheck=%s: only size is possible", o.precheck)
-	case o.precheck != "" && !writes:
-		return c, wrong("--precheck is for restore, not for %s", action)
-	case o.accept && !writes:
-		return c, wrong("--accept-machine is for restore, not for %s", action)
-	case o.raw && !reads:
-		return c, wrong("--raw is for restore and verify, not for %s", action)
 	case o.image != "" && o.image != "old":
 		return c, wrong("--image=%s: only old is possible", o.image)
-	case o.failing && action != box.Backup && action != box.BackupAgain:
-		return c, wrong("--accept-failing is for backup and backup-again, not for %s", action)
-	case o.image != "" && !reads:
-		return c, wrong("--image is for restore and verify, not for %s", action)
 	}
 	c = bootcfg.Cmdline{
 		Action: action, PrecheckSize: o.precheck != "", AcceptMachine: o.accept, OldImages: o.image != "", AcceptFailing: o.failing, Raw: o.raw,

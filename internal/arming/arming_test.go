@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -224,6 +225,29 @@ func (p *Place) files(t *testing.T) string {
 		fmt.Fprintf(&b, "%s: %q\n", name, text)
 	}
 	return b.String()
+}
+
+// TestOptions: an option is refused with each action to which it means nothing.
+func TestOptions(t *testing.T) {
+	for name, c := range map[string]struct {
+		with    bootcfg.Cmdline
+		actions string
+	}{
+		"disks":          {bootcfg.Cmdline{Disks: []string{"sda"}}, "backup backup-again restore verify"},
+		"precheck":       {bootcfg.Cmdline{PrecheckSize: true}, "restore"},
+		"accept-machine": {bootcfg.Cmdline{AcceptMachine: true}, "restore"},
+		"accept-failing": {bootcfg.Cmdline{AcceptFailing: true}, "backup backup-again"},
+		"raw":            {bootcfg.Cmdline{Raw: true}, "restore verify"},
+		"image":          {bootcfg.Cmdline{OldImages: true}, "restore verify"},
+	} {
+		for _, action := range box.Actions {
+			c.with.Action = action
+			err := checkOptions(&c.with)
+			if good := slices.Contains(strings.Fields(c.actions), string(action)); good != (err == nil) || !good && !isKind(err, problem.Wrong) {
+				t.Errorf("--%s with %s: %v", name, action, err)
+			}
+		}
+	}
 }
 
 // TestPlannedBox: a boot file says what the admin asked for and what the site is.

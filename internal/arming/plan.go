@@ -42,6 +42,9 @@ type PlannedBox struct {
 // wrong with any box is one error. Wrong input and what is refused are errors of
 // package problem. Nothing is written.
 func (p *Place) Plan(ctx context.Context, r Request) (*Plan, error) {
+	if err := checkOptions(&r.Cmdline); err != nil {
+		return nil, err
+	}
 	plan, common, err := p.common(r.Cmdline)
 	if err != nil {
 		return nil, err
