@@ -19,15 +19,16 @@ const module = "testbox-imaging/internal/"
 // levels of all packages below internal; test-only ones may be imported by
 // tests alone and may import everything.
 var levels = map[string]int{
-	"box": 0, "cpu": 0, "image": 0, "object": 0, "durable": 0, "site": 0, "parttab": 0, "kmod": 0, "words": 0, "version": 0, "child": 0, "progress": 0, "problem": 0,
+	"box": 0, "cpu": 0, "object": 0, "durable": 0, "site": 0, "parttab": 0, "kmod": 0, "words": 0, "version": 0, "child": 0, "progress": 0, "problem": 0,
 	"form":  0,
-	"rawgz": 1, "chunk": 1, "pack": 1, "index": 1, "blob": 1, "disk": 1, "bootcfg": 1, "usedmap": 1, "convert": 1,
-	"copier": 2, "store": 2, "sharedir": 2, "inventory": 2, "bootfiles": 2, "imagefs": 2, "lab": 2,
-	"match":       2,
-	"maintenance": 3, "pid1": 3, "sharesetup": 3,
-	"agent":  4,
-	"follow": 5,
-	"arming": 6,
+	"image": 1,
+	"rawgz": 2, "chunk": 2, "pack": 2, "index": 2, "blob": 2, "disk": 2, "bootcfg": 2, "usedmap": 2, "convert": 2,
+	"copier": 3, "store": 3, "sharedir": 3, "inventory": 3, "bootfiles": 3, "imagefs": 3, "lab": 3,
+	"match":       3,
+	"maintenance": 4, "pid1": 4, "sharesetup": 4,
+	"agent":  5,
+	"follow": 6,
+	"arming": 7,
 }
 
 var testOnly = map[string]bool{"faults": true, "conform": true, "testenv": true, "realfs": true, "e2e": true, "bench": true}

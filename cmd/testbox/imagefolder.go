@@ -265,7 +265,7 @@ func armingOf(f *image.Facts) string {
 	if f == nil {
 		return "no sidecar"
 	}
-	return "the arming " + f.Arming
+	return "the arming " + string(f.Arming)
 }
 
 // handmade is a record of images without a sidecar. The time is that of their

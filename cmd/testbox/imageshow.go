@@ -92,7 +92,7 @@ func showImage(ctx context.Context, p printer, s *store.Locked, r *image.Record,
 
 func printRecord(ctx context.Context, p printer, s *store.Locked, r *image.Record) {
 	p.printf("backup %s of %s, %s\n", r.ID, r.Box, r.Time.Format(time.RFC3339))
-	for _, f := range []struct{ what, is string }{{"host", r.Host}, {"uuid", r.UUID}, {"arming", r.Arming}, {"note", r.Note}} {
+	for _, f := range []struct{ what, is string }{{"host", r.Host}, {"uuid", r.UUID}, {"arming", string(r.Arming)}, {"note", r.Note}} {
 		if f.is != "" {
 			p.printf("%s: %s\n", f.what, printable(f.is))
 		}

@@ -187,7 +187,7 @@ func twoDisks(t *testing.T) (b *bench, wrecked func() bool) {
 // together.
 func TestMixedArmings(t *testing.T) {
 	b, wrecked := twoDisks(t)
-	b.facts("vdb", func(f *image.Facts) { f.Arming = string(box.NewArming()) })
+	b.facts("vdb", func(f *image.Facts) { f.Arming = box.NewArming() })
 	b.do(box.Restore, box.Refused)
 	b.says("not of one backup")
 	os.Remove(b.path(folder, "vdb.json"))

@@ -176,7 +176,7 @@ func (b *shareBackup) facts(name string, d disk.Disk, sums rawgz.Sums, bad []ima
 	cmd := b.home.Cmd
 	return &image.Facts{
 		Format: image.FactsFormat, Name: name, Kernel: d.Name, Disk: d.Identity,
-		Box: cmd.Address.String(), Host: b.host, UUID: b.uuid, Arming: string(cmd.Arming), Time: b.home.Now(),
+		Box: cmd.Address.String(), Host: b.host, UUID: b.uuid, Arming: cmd.Arming, Time: b.home.Now(),
 		BLAKE3: sums.BLAKE3, SHA256: sums.SHA256, FileSize: sums.FileSize, Bad: bad,
 	}
 }

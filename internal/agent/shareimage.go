@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 
+	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/copier"
 	"testbox-imaging/internal/disk"
 	"testbox-imaging/internal/image"
@@ -57,9 +58,9 @@ func wholeDisks(entries []sharedir.Entry) error {
 
 // oneBackup refuses images that were not made together.
 func (h *shareHome) oneBackup(entries []sharedir.Entry) error {
-	armings := map[string]bool{}
+	armings := map[box.Arming]bool{}
 	for _, e := range entries {
-		arming := "" // of an image without a sidecar
+		arming := box.Arming("") // of an image without a sidecar
 		if e.Facts != nil {
 			arming = e.Facts.Arming
 		}

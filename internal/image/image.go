@@ -1,6 +1,6 @@
 // Package image holds the nouns of imaging: what a disk is known by, the facts
 // kept beside an image, how an image is read and written piece by piece, and
-// the receipt that proves a restore. It imports nothing of this project.
+// the receipt that proves a restore.
 package image
 
 import (
@@ -12,6 +12,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"testbox-imaging/internal/box"
 )
 
 // PieceSize is how many bytes of a disk at the most are read, encoded, written
@@ -68,19 +70,19 @@ const FactsFormat = 1
 
 // Facts are what the sidecar (sda.json) says of the image beside it.
 type Facts struct {
-	Format   int       `json:"format"`        // FactsFormat
-	Name     string    `json:"name"`          // the image's name, "sda"; kept for all later backups of the disk
-	Kernel   string    `json:"kernel"`        // the disk's kernel name when it was read
-	Disk     Identity  `json:"disk"`          //
-	Box      string    `json:"box"`           // dotted address
-	Host     string    `json:"host"`          // host name or "unknown"
-	UUID     string    `json:"uuid"`          // the box's SMBIOS UUID; "" is unknown
-	Arming   string    `json:"arming"`        // the arming that made this image
-	Time     time.Time `json:"time"`          // when the backup was committed
-	BLAKE3   string    `json:"blake3"`        // of the disk's raw bytes, 64 hexadecimal digits
-	SHA256   string    `json:"sha256"`        // of the image file, 64 hexadecimal digits
-	FileSize int64     `json:"fileSize"`      // of the image file, bytes
-	Bad      []Range   `json:"bad,omitempty"` // unreadable sectors, zeros in the image
+	Format   int        `json:"format"`        // FactsFormat
+	Name     string     `json:"name"`          // the image's name, "sda"; kept for all later backups of the disk
+	Kernel   string     `json:"kernel"`        // the disk's kernel name when it was read
+	Disk     Identity   `json:"disk"`          //
+	Box      string     `json:"box"`           // dotted address
+	Host     string     `json:"host"`          // host name or "unknown"
+	UUID     string     `json:"uuid"`          // the box's SMBIOS UUID; "" is unknown
+	Arming   box.Arming `json:"arming"`        // the arming that made this image
+	Time     time.Time  `json:"time"`          // when the backup was committed
+	BLAKE3   string     `json:"blake3"`        // of the disk's raw bytes, 64 hexadecimal digits
+	SHA256   string     `json:"sha256"`        // of the image file, 64 hexadecimal digits
+	FileSize int64      `json:"fileSize"`      // of the image file, bytes
+	Bad      []Range    `json:"bad,omitempty"` // unreadable sectors, zeros in the image
 }
 
 // Label is by what an image is found again: what it is called, the disk that it

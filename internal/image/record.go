@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"testbox-imaging/internal/box"
 )
 
 // Content is what a run of a disk's bytes holds.
@@ -26,13 +28,13 @@ const RecordFormat = 1
 // Record is one backup of a box in a store: all its disks, committed together.
 // It is written last; what no record reaches is not there.
 type Record struct {
-	Format int       `json:"format"`           // RecordFormat
-	ID     string    `json:"id"`               // "20261127-004616", UTC; with "-2" and so on if the box had one in this second
-	Box    string    `json:"box"`              // dotted address, or a name as ValidBox says
-	Host   string    `json:"host,omitempty"`   // host name
-	UUID   string    `json:"uuid,omitempty"`   // the box's SMBIOS UUID
-	Arming string    `json:"arming,omitempty"` // the arming that made this backup
-	Time   time.Time `json:"time"`             // when it was committed
+	Format int        `json:"format"`           // RecordFormat
+	ID     string     `json:"id"`               // "20261127-004616", UTC; with "-2" and so on if the box had one in this second
+	Box    string     `json:"box"`              // dotted address, or a name as ValidBox says
+	Host   string     `json:"host,omitempty"`   // host name
+	UUID   string     `json:"uuid,omitempty"`   // the box's SMBIOS UUID
+	Arming box.Arming `json:"arming,omitempty"` // the arming that made this backup
+	Time   time.Time  `json:"time"`             // when it was committed
 	// the id of a backup of the box that was there already and is dated later: one of the clocks was
 	// wrong
 	After    string         `json:"after,omitempty"`

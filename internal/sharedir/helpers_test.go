@@ -62,7 +62,7 @@ func imageBytes(arming box.Arming, name string) []byte {
 func factsOf(arming box.Arming, name string, data []byte) *image.Facts {
 	sum := sha256.Sum256(data)
 	return &image.Facts{
-		Format: image.FactsFormat, Name: name, Kernel: name, Box: "10.40.41.42", Host: "unknown", Arming: string(arming),
+		Format: image.FactsFormat, Name: name, Kernel: name, Box: "10.40.41.42", Host: "unknown", Arming: arming,
 		Disk:   image.Identity{Serial: "S-" + name, Size: 1 << 20, SectorSize: 512},
 		BLAKE3: strings.Repeat("0", 64), SHA256: hex.EncodeToString(sum[:]), FileSize: int64(len(data)),
 	}

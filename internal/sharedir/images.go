@@ -149,7 +149,7 @@ func (f *Folder) Committed(arming box.Arming) (bool, error) {
 		return false, err
 	}
 	for _, e := range es {
-		if e.Facts == nil || e.Facts.Arming != string(arming) {
+		if e.Facts == nil || e.Facts.Arming != arming {
 			return false, nil
 		}
 	}

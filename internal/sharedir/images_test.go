@@ -43,7 +43,7 @@ func TestImages(t *testing.T) {
 	es, err := f.Images()
 	must(t, err)
 	checkEntries(t, es, "nvme0n1+", "sda", "sdb")
-	if es[0].Facts.Arming != string(armingA) || es[0].Size != es[0].Facts.FileSize {
+	if es[0].Facts.Arming != armingA || es[0].Size != es[0].Facts.FileSize {
 		t.Errorf("facts are %+v", es[0].Facts)
 	}
 	if data, err := durable.ReadFile(f.fsys, es[1].Path, 100); string(data) != "anonymous" {

@@ -100,7 +100,7 @@ func checkWhole(t *testing.T, f *Folder) {
 		}
 		for _, e := range es {
 			got, err := os.ReadFile(e.Path)
-			if err != nil || string(got) != string(imageBytes(box.Arming(e.Facts.Arming), e.Name)) || e.Facts.Arming != es[0].Facts.Arming {
+			if err != nil || string(got) != string(imageBytes(e.Facts.Arming, e.Name)) || e.Facts.Arming != es[0].Facts.Arming {
 				t.Errorf("%s: %s of %s is wrong or mixed with %s (%v)", what, e.Name, e.Facts.Arming, es[0].Facts.Arming, err)
 			}
 		}

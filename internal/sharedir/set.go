@@ -138,7 +138,7 @@ func (w *ImageFile) sidecarText(facts *image.Facts) ([]byte, error) {
 	if _, err := image.ParseFacts(text); err != nil {
 		return nil, fmt.Errorf("facts of image %s: %w", w.name, err)
 	}
-	if facts.Name != w.name || facts.Arming != string(w.set.arming) || facts.FileSize != w.size {
+	if facts.Name != w.name || facts.Arming != w.set.arming || facts.FileSize != w.size {
 		return nil, fmt.Errorf("facts of image %s (arming %s, %d bytes written) are those of %s (arming %s, %d bytes)",
 			w.name, w.set.arming, w.size, facts.Name, facts.Arming, facts.FileSize)
 	}

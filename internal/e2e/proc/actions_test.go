@@ -45,7 +45,7 @@ func TestBackup(t *testing.T) {
 	b.image("sda.raw.gz", before)
 
 	f := b.facts("sda.json")
-	if !strings.Contains(string(cmdline), "testbox-arming="+f.Arming) {
+	if !strings.Contains(string(cmdline), "testbox-arming="+string(f.Arming)) {
 		t.Errorf("the sidecar has arming %s, the box was started with %s", f.Arming, cmdline)
 	}
 	want := image.Identity{WWN: "naa.5000c500a1b2c301", Serial: "SERIAL-sda", Path: "pci-0000:00:1f.2-ata-1.0", Model: "TESTDISK 8", Size: 8 * mib, SectorSize: 512}
