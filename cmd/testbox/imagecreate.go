@@ -14,7 +14,6 @@ import (
 	"testbox-imaging/internal/copier"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/progress"
-	"testbox-imaging/internal/store"
 	"testbox-imaging/internal/usedmap"
 	"testbox-imaging/internal/words"
 )
@@ -203,7 +202,7 @@ var errBadSectors = &exitError{exitBadSectors, errors.New("the image has zeros f
 var errUnless = errors.New("the backup is there already")
 
 // saveDisks makes one backup of disks, and says what it did.
-func saveDisks(ctx context.Context, p printer, s *store.Locked, r *image.Record, disks []namedDisk, o createOptions) error {
+func saveDisks(ctx context.Context, p printer, s saver, r *image.Record, disks []namedDisk, o createOptions) error {
 	if err := mapDisks(ctx, disks, o); err != nil {
 		return err
 	}
@@ -219,7 +218,6 @@ func saveDisks(ctx context.Context, p printer, s *store.Locked, r *image.Record,
 		}
 	}
 	session := s.Begin()
-	session.Trusted = true
 	defer session.Close()
 	saved, err := trySave(ctx, p, session, r, disks, o)
 	if errors.Is(err, chunk.ErrMissing) {

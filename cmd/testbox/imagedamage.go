@@ -12,7 +12,7 @@ import (
 
 // damagesOf is what was found damaged in the store. A list that cannot be read
 // is said, and does not hold up the command.
-func damagesOf(ctx context.Context, p printer, s *store.Locked) store.Damages {
+func damagesOf(ctx context.Context, p printer, s catalogue) store.Damages {
 	damages, err := s.Damages(ctx)
 	if err != nil {
 		p.warnf("the list of damaged images cannot be read: %v", err)
@@ -63,7 +63,7 @@ func hasZeros(disks []*image.RecordedDisk) bool {
 }
 
 // warnDamaged says, before a backup is used that is not whole, which one is.
-func warnDamaged(ctx context.Context, p printer, s *store.Locked, r *image.Record, disks []*image.RecordedDisk) error {
+func warnDamaged(ctx context.Context, p printer, s catalogue, r *image.Record, disks []*image.RecordedDisk) error {
 	damages := damagesOf(ctx, p, s)
 	for _, d := range disks {
 		if damages.Whole(d) {
@@ -95,7 +95,7 @@ func lastWhole(rs []*image.Record, box, name string, damages store.Damages) stri
 
 // noteVerified leaves what a verify found for `image list`. What damage costs
 // other backups is found out too.
-func noteVerified(ctx context.Context, p printer, s *store.Locked, whole []string, damaged store.Damages) {
+func noteVerified(ctx context.Context, p printer, s verifier, whole []string, damaged store.Damages) {
 	err := error(nil)
 	if len(damaged) > 0 {
 		var all store.Damages

@@ -29,7 +29,7 @@ BOX@latest, is never deleted by retention, and takes no other's place there.`,
 			if err != nil {
 				return err
 			}
-			return o.with(cmd.Context(), printerOf(cmd), false, func(s *store.Locked) error { return setTime(cmd.Context(), printerOf(cmd), s, args[0], at) })
+			return o.with(cmd.Context(), printerOf(cmd), false, func(s backups) error { return setTime(cmd.Context(), printerOf(cmd), s, args[0], at) })
 		},
 	}
 	o.add(cmd)
@@ -53,7 +53,7 @@ func parseTime(text string) (time.Time, error) {
 	return time.Time{}, wrong("%q is no time; give it in UTC, as 2026-11-27T10:04", text)
 }
 
-func setTime(ctx context.Context, p printer, s *store.Locked, arg string, at time.Time) error {
+func setTime(ctx context.Context, p printer, s editor, arg string, at time.Time) error {
 	r, sel, err := pick(ctx, p, s, arg)
 	if err != nil {
 		return err
@@ -72,7 +72,7 @@ func setTime(ctx context.Context, p printer, s *store.Locked, arg string, at tim
 
 // whyMisdated says why a backup's time cannot be right; "" if it can, or if it is
 // known after which other backup it was made.
-func whyMisdated(ctx context.Context, s *store.Locked, r *image.Record) string {
+func whyMisdated(ctx context.Context, s catalogue, r *image.Record) string {
 	rs, _, err := s.Records(ctx)
 	if err != nil {
 		return ""
@@ -87,7 +87,7 @@ func whyMisdated(ctx context.Context, s *store.Locked, r *image.Record) string {
 
 // sayLater says of backups of a box that they are dated later than now: then
 // the clock is wrong, or was.
-func sayLater(ctx context.Context, p printer, s *store.Locked, box string) error {
+func sayLater(ctx context.Context, p printer, s catalogue, box string) error {
 	rs, _, err := s.Records(ctx)
 	if err != nil {
 		return err
@@ -103,7 +103,7 @@ func sayLater(ctx context.Context, p printer, s *store.Locked, box string) error
 }
 
 // sayDate says of a new backup that a clock was wrong.
-func sayDate(ctx context.Context, p printer, s *store.Locked, r *image.Record) {
+func sayDate(ctx context.Context, p printer, s catalogue, r *image.Record) {
 	if why := whyMisdated(ctx, s, r); why != "" {
 		p.warnf("backup %s is %s: it is not %s@latest; `testbox image date` puts its time right", r.ID, why, r.Box)
 		return

@@ -106,7 +106,7 @@ func runImageDelete(ctx context.Context, p printer, args []string, o deleteOptio
 }
 
 // comesBack says what the deletion of backups frees.
-func comesBack(ctx context.Context, s *store.Locked, gone []*image.Record, lost []*store.RecordError) string {
+func comesBack(ctx context.Context, s editor, gone []*image.Record, lost []*store.RecordError) string {
 	if len(lost) > 0 {
 		return "how much space a backup takes whose record cannot be read is not known: `testbox store gc` says it when the record is gone"
 	}
@@ -177,7 +177,7 @@ func damagedOf(damaged []*store.RecordError, box string) (out []*store.RecordErr
 
 // guardWhole refuses to delete the last whole backup of a disk of which damaged
 // ones stay, and says which box is left with nothing.
-func guardWhole(ctx context.Context, p printer, s *store.Locked, rs []*image.Record, damaged []*store.RecordError,
+func guardWhole(ctx context.Context, p printer, s catalogue, rs []*image.Record, damaged []*store.RecordError,
 	gone []*image.Record, allow bool) error {
 	damages := damagesOf(ctx, p, s)
 	isGone := func(r *image.Record) bool { return slices.Contains(gone, r) }
@@ -200,7 +200,7 @@ func guardWhole(ctx context.Context, p printer, s *store.Locked, rs []*image.Rec
 	return nil
 }
 
-func planned(ctx context.Context, p printer, s *store.Locked, rs []*image.Record, damaged []*store.RecordError, boxes []string, keep store.Policy) (
+func planned(ctx context.Context, p printer, s catalogue, rs []*image.Record, damaged []*store.RecordError, boxes []string, keep store.Policy) (
 	out []*image.Record, err error) {
 	if keep.Last < 0 || keep.Daily < 0 || keep.Weekly < 0 || keep.Monthly < 0 {
 		return nil, wrong("a number of backups to keep cannot be negative")

@@ -9,7 +9,6 @@ import (
 
 	"testbox-imaging/internal/chunk"
 	"testbox-imaging/internal/image"
-	"testbox-imaging/internal/store"
 	"testbox-imaging/internal/usedmap"
 	"testbox-imaging/internal/words"
 )
@@ -33,7 +32,7 @@ said. The exit code is 6 if they differ.`,
 		},
 		ValidArgsFunction: completeImages(&o),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return o.with(cmd.Context(), printerOf(cmd), true, func(s *store.Locked) error {
+			return o.with(cmd.Context(), printerOf(cmd), true, func(s backups) error {
 				return runImageDiff(cmd.Context(), printerOf(cmd), s, args, asJSON, places)
 			})
 		},
@@ -67,7 +66,7 @@ func (s diskSize) String() string {
 
 func (d *diskDiff) differs() bool { return d.Bytes > 0 || len(d.Sizes) > 0 }
 
-func runImageDiff(ctx context.Context, p printer, s *store.Locked, args []string, asJSON, places bool) error {
+func runImageDiff(ctx context.Context, p printer, s reader, args []string, asJSON, places bool) error {
 	a, selA, err := pick(ctx, p, s, args[0])
 	if err != nil {
 		return err
@@ -121,7 +120,7 @@ func pairImages(a, b []*image.RecordedDisk) (out [][2]*image.RecordedDisk, err e
 	return out, nil
 }
 
-func diffDisk(ctx context.Context, s *store.Locked, of [2]*image.Record, a, b *image.RecordedDisk) (diskDiff, error) {
+func diffDisk(ctx context.Context, s reader, of [2]*image.Record, a, b *image.RecordedDisk) (diskDiff, error) {
 	out := diskDiff{Disk: a.Name, Places: []chunk.Difference{}}
 	if b.Name != a.Name {
 		out.With = b.Name

@@ -19,7 +19,6 @@ import (
 	"testbox-imaging/internal/durable"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/rawgz"
-	"testbox-imaging/internal/store"
 )
 
 // viewCache is how many bytes of unpacked chunks a disk that is read in order
@@ -54,7 +53,7 @@ zeros for sectors that could not be read when it was made; they are named.`,
 			if err != nil {
 				return err
 			}
-			return o.with(cmd.Context(), printerOf(cmd), true, func(s *store.Locked) error {
+			return o.with(cmd.Context(), printerOf(cmd), true, func(s backups) error {
 				return runImageExport(cmd.Context(), printerOf(cmd), s, o.dir, args[0], args[1], format)
 			})
 		},
@@ -93,7 +92,7 @@ func exportFormat(path, format string) (string, error) {
 	return "", wrong("--format %s: it is raw, raw.gz or qcow2", format)
 }
 
-func runImageExport(ctx context.Context, p printer, s *store.Locked, dir, arg, path, format string) (err error) {
+func runImageExport(ctx context.Context, p printer, s reader, dir, arg, path, format string) (err error) {
 	full := path
 	if path != "-" {
 		if full, err = newFile(path, dir); err != nil {

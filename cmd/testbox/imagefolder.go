@@ -22,7 +22,7 @@ import (
 type folderImport struct {
 	p             printer
 	o             createOptions
-	s             *store.Locked
+	s             saver
 	known         []*image.Record // backups of the store
 	damages       store.Damages   // of these
 	older         time.Time       // of the .old images in the folder at hand

@@ -33,7 +33,7 @@ read has "box", "id" and "unreadable", which says why.`,
 					return wrong("%q cannot be the name of a box: %s", a, image.BoxRule)
 				}
 			}
-			return o.with(cmd.Context(), printerOf(cmd), true, func(s *store.Locked) error {
+			return o.with(cmd.Context(), printerOf(cmd), true, func(s backups) error {
 				all, damaged, err := allRecords(cmd.Context(), printerOf(cmd), s)
 				if err != nil {
 					return err

@@ -14,7 +14,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"testbox-imaging/internal/imagefs"
-	"testbox-imaging/internal/store"
 	"testbox-imaging/internal/usedmap"
 )
 
@@ -59,7 +58,7 @@ removed from the store before.`,
 			if !o.foreground {
 				return mountInBackground(cmd.Context(), printerOf(cmd), o.dir, args[0], args[1])
 			}
-			return o.with(cmd.Context(), printerOf(cmd), true, func(s *store.Locked) error {
+			return o.with(cmd.Context(), printerOf(cmd), true, func(s backups) error {
 				return runImageMount(cmd.Context(), printerOf(cmd), s, args[0], args[1], o.tell)
 			})
 		},
@@ -71,7 +70,7 @@ removed from the store before.`,
 	return cmd
 }
 
-func runImageMount(ctx context.Context, p printer, s *store.Locked, arg, dir string, tell bool) error {
+func runImageMount(ctx context.Context, p printer, s reader, arg, dir string, tell bool) error {
 	r, sel, err := pick(ctx, p, s, arg)
 	if err != nil {
 		return err

@@ -59,7 +59,7 @@ type naming struct {
 
 // nameDisks gives each disk the name of its image: that of earlier backups, if
 // it is known from one. What is not certain is refused.
-func nameDisks(ctx context.Context, p printer, s *store.Locked, box string, disks []namedDisk) error {
+func nameDisks(ctx context.Context, p printer, s reader, box string, disks []namedDisk) error {
 	rs, damaged, err := s.Records(ctx)
 	if err != nil {
 		return err
@@ -72,7 +72,7 @@ func nameDisks(ctx context.Context, p printer, s *store.Locked, box string, disk
 			unreadable.Unwrap())
 		n.last, err = unreadable.Instead, nil
 	}
-	if errors.Is(err, store.ErrNoImage) || err == nil && n.last == nil {
+	if errors.Is(err, store.ErrNoBackup) || err == nil && n.last == nil {
 		return nameNew(disks, nil)
 	} else if err != nil {
 		return err
@@ -90,7 +90,7 @@ func nameDisks(ctx context.Context, p printer, s *store.Locked, box string, disk
 
 // recall reads what is known of the disks now and then. Of several disks of one
 // name the latest counts.
-func (n *naming) recall(ctx context.Context, s *store.Locked, rs []*image.Record) {
+func (n *naming) recall(ctx context.Context, s reader, rs []*image.Record) {
 	for _, d := range n.disks {
 		var layout usedmap.Layout
 		if d.used != nil {
@@ -121,7 +121,7 @@ func (n *naming) recall(ctx context.Context, s *store.Locked, rs []*image.Record
 	}
 }
 
-func (n *naming) remember(ctx context.Context, s *store.Locked, r *image.Record, d *image.RecordedDisk, last bool) {
+func (n *naming) remember(ctx context.Context, s reader, r *image.Record, d *image.RecordedDisk, last bool) {
 	k := knownDisk{RecordedDisk: d, last: last, now: -1}
 	if im, err := openImage(ctx, s, r, d); err == nil { // of one that is damaged less is known
 		view := im.ReaderAt(ctx, viewCache)

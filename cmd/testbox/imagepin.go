@@ -6,7 +6,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"testbox-imaging/internal/image"
-	"testbox-imaging/internal/store"
 )
 
 func newImagePinCmd() *cobra.Command {
@@ -27,7 +26,7 @@ back that it is pinned, --baseline --off that it is the baseline. --note gives t
 			if len(note) > image.MaxNote {
 				return wrong("the note has %d bytes; at most %d are kept", len(note), image.MaxNote)
 			}
-			return o.with(cmd.Context(), printerOf(cmd), false, func(s *store.Locked) error {
+			return o.with(cmd.Context(), printerOf(cmd), false, func(s backups) error {
 				r, sel, err := pick(cmd.Context(), printerOf(cmd), s, args[0])
 				if err != nil {
 					return err

@@ -46,7 +46,7 @@ disks with the same name have the same bytes wherever they are used.`,
   testbox image show web-1@latest~1`,
 		Args: oneImage, ValidArgsFunction: completeImages(&o),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return o.with(cmd.Context(), printerOf(cmd), true, func(s *store.Locked) error {
+			return o.with(cmd.Context(), printerOf(cmd), true, func(s backups) error {
 				r, sel, err := pick(cmd.Context(), printerOf(cmd), s, args[0])
 				if err != nil {
 					return err
@@ -60,7 +60,7 @@ disks with the same name have the same bytes wherever they are used.`,
 	return cmd
 }
 
-func showImage(ctx context.Context, p printer, s *store.Locked, r *image.Record, sel store.Selector, asJSON bool) error {
+func showImage(ctx context.Context, p printer, s reader, r *image.Record, sel store.Selector, asJSON bool) error {
 	damages := damagesOf(ctx, p, s)
 	shown := shownImage{r, map[string]json.RawMessage{}, damages.Of(r), whyMisdated(ctx, s, r)}
 	for _, d := range chosen(r, sel) {
@@ -90,7 +90,7 @@ func showImage(ctx context.Context, p printer, s *store.Locked, r *image.Record,
 	return nil
 }
 
-func printRecord(ctx context.Context, p printer, s *store.Locked, r *image.Record) {
+func printRecord(ctx context.Context, p printer, s catalogue, r *image.Record) {
 	p.printf("backup %s of %s, %s\n", r.ID, r.Box, r.Time.Format(time.RFC3339))
 	for _, f := range []struct{ what, is string }{{"host", r.Host}, {"uuid", r.UUID}, {"arming", string(r.Arming)}, {"note", r.Note}} {
 		if f.is != "" {

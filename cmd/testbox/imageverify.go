@@ -44,7 +44,7 @@ code is 6 if they differ, 4 if all is well but the image has zeros for unreadabl
 			if err := wantDisks(args[1:], raw); err != nil {
 				return err
 			}
-			return o.with(cmd.Context(), printerOf(cmd), true, func(s *store.Locked) error {
+			return o.with(cmd.Context(), printerOf(cmd), true, func(s backups) error {
 				r, sel, err := pick(cmd.Context(), printerOf(cmd), s, args[0])
 				if err != nil {
 					return err
@@ -62,7 +62,7 @@ code is 6 if they differ, 4 if all is well but the image has zeros for unreadabl
 }
 
 // verifyImages reads all of the images, also behind one that is damaged.
-func verifyImages(ctx context.Context, p printer, s *store.Locked, r *image.Record, disks []*image.RecordedDisk) error {
+func verifyImages(ctx context.Context, p printer, s verifier, r *image.Record, disks []*image.RecordedDisk) error {
 	var errs []error
 	var whole, not, good []string
 	damaged := store.Damages{}
@@ -104,7 +104,7 @@ func verifyImages(ctx context.Context, p printer, s *store.Locked, r *image.Reco
 	return nil
 }
 
-func verifyImage(ctx context.Context, p printer, s *store.Locked, line *progressLine, r *image.Record, d *image.RecordedDisk, damaged store.Damages) error {
+func verifyImage(ctx context.Context, p printer, s verifier, line *progressLine, r *image.Record, d *image.RecordedDisk, damaged store.Damages) error {
 	found, err := s.Verify(ctx, r, d.Name, cpu.Count(), func(done int64) { line.tell("check "+d.Name, done, d.Data) })
 	line.end()
 	switch {
@@ -125,7 +125,7 @@ func verifyImage(ctx context.Context, p printer, s *store.Locked, line *progress
 // errDiffer is what a comparison ends with that found differences.
 var errDiffer = &exitError{exitDiffer, errors.New("disk and image differ")}
 
-func verifyDisks(ctx context.Context, p printer, s *store.Locked, r *image.Record, sel store.Selector, args []string) error {
+func verifyDisks(ctx context.Context, p printer, s reader, r *image.Record, sel store.Selector, args []string) error {
 	disks, err := pairTargets(r, sel, args)
 	if err != nil {
 		return err
@@ -180,7 +180,7 @@ func differing(names []string) string {
 	return strings.Join(names, ", ") + " differ from"
 }
 
-func verifyDisk(ctx context.Context, p printer, s *store.Locked, line *progressLine, r *image.Record, d *restoring) (same bool, err error) {
+func verifyDisk(ctx context.Context, p printer, s reader, line *progressLine, r *image.Record, d *restoring) (same bool, err error) {
 	t, err := openLocal(d.path, sectorOf(d), false, true)
 	if err != nil {
 		return false, err

@@ -77,7 +77,7 @@ func pairTargets(r *image.Record, sel store.Selector, targets []string) ([]resto
 
 // openTargets opens all images, and the targets that are there. A file that is
 // still to be made is looked at only.
-func openTargets(ctx context.Context, s *store.Locked, r *image.Record, dir string, disks []restoring) error {
+func openTargets(ctx context.Context, s reader, r *image.Record, dir string, disks []restoring) error {
 	for i := range disks {
 		d := &disks[i]
 		var err error

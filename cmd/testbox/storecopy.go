@@ -39,7 +39,7 @@ does that. A store cannot be copied onto itself.`,
 			if sameRemote(o.dir, args[0]) { // of which only one folder could be written to
 				return refused("%w", store.ErrSame)
 			}
-			return o.with(cmd.Context(), printerOf(cmd), true, func(s *store.Locked) (err error) {
+			return o.withFolder(cmd.Context(), printerOf(cmd), true, func(s *store.Locked) (err error) {
 				dst, err := openStore(cmd.Context(), printerOf(cmd), args[0], false)
 				if err != nil {
 					return err

@@ -21,7 +21,7 @@ one needs is not known. A plan that is made while a backup runs leaves out what 
   testbox store gc --yes`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return o.with(cmd.Context(), printerOf(cmd), !yes, func(s *store.Locked) error {
+			return o.withFolder(cmd.Context(), printerOf(cmd), !yes, func(s *store.Locked) error {
 				plan, err := s.PlanGC(cmd.Context())
 				if err != nil {
 					return err

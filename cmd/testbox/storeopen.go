@@ -37,13 +37,27 @@ func (o *storeFlag) add(cmd *cobra.Command) {
 
 // open opens the store. Errors of a store that another process has are
 // refusals.
-func (o *storeFlag) open(ctx context.Context, p printer, readOnly bool) (*store.Locked, error) {
-	return openStore(ctx, p, o.dir, readOnly)
+func (o *storeFlag) open(ctx context.Context, p printer, readOnly bool) (backups, error) {
+	s, err := openStore(ctx, p, o.dir, readOnly)
+	if err != nil {
+		return nil, err
+	}
+	return storeFolder{s}, nil
 }
 
 // with opens the store for what do does, and closes it.
-func (o *storeFlag) with(ctx context.Context, p printer, readOnly bool, do func(*store.Locked) error) (err error) {
+func (o *storeFlag) with(ctx context.Context, p printer, readOnly bool, do func(backups) error) (err error) {
 	s, err := o.open(ctx, p, readOnly)
+	if err != nil {
+		return err
+	}
+	defer closing(ctx, p, s, &err)
+	return do(s)
+}
+
+// withFolder is with for the upkeep of a store, which is done where it lies.
+func (o *storeFlag) withFolder(ctx context.Context, p printer, readOnly bool, do func(*store.Locked) error) (err error) {
+	s, err := openStore(ctx, p, o.dir, readOnly)
 	if err != nil {
 		return err
 	}
@@ -105,7 +119,7 @@ func noStore(err error, dir string, r *remote) error {
 // closing notes in the store what was found damaged, closes it, and adds an
 // error of that to the command's. To one that is of damage it adds what to do
 // about it.
-func closing(ctx context.Context, p printer, s *store.Locked, err *error) {
+func closing(ctx context.Context, p printer, s closer, err *error) {
 	lost := errors.Is(*err, object.ErrDamaged) || errors.Is(*err, chunk.ErrMissing)
 	if ctx.Err() == nil {
 		sayUnnoted(p, s.NoteFound(ctx, lost))
@@ -119,7 +133,7 @@ func closing(ctx context.Context, p printer, s *store.Locked, err *error) {
 }
 
 // allRecords reads all records, and says which are damaged.
-func allRecords(ctx context.Context, p printer, s *store.Locked) ([]*image.Record, []*store.RecordError, error) {
+func allRecords(ctx context.Context, p printer, s catalogue) ([]*image.Record, []*store.RecordError, error) {
 	rs, damaged, err := s.Records(ctx)
 	for _, d := range damaged {
 		p.warnf("%v", d)
@@ -130,7 +144,7 @@ func allRecords(ctx context.Context, p printer, s *store.Locked) ([]*image.Recor
 // pick finds the backup that an argument means. A box alone means its baseline,
 // or the latest backup if there is none; a baseline that is not the latest is
 // said, for who did not think of it.
-func pick(ctx context.Context, p printer, s *store.Locked, arg string) (*image.Record, store.Selector, error) {
+func pick(ctx context.Context, p printer, s catalogue, arg string) (*image.Record, store.Selector, error) {
 	sel, err := store.ParseSelector(arg)
 	if err != nil {
 		return nil, sel, wrong("%w", err)
@@ -141,7 +155,7 @@ func pick(ctx context.Context, p printer, s *store.Locked, arg string) (*image.R
 	}
 	now := time.Now()
 	r, err := choose(rs, damaged, sel, now)
-	if errors.Is(err, store.ErrNoImage) {
+	if errors.Is(err, store.ErrNoBackup) || errors.Is(err, store.ErrNoImage) {
 		return nil, sel, fmt.Errorf("%w; `testbox image list` shows what there is", err)
 	}
 	if err == nil && (sel.When == "" || strings.HasPrefix(sel.When, "latest")) {
@@ -165,14 +179,14 @@ func choose(rs []*image.Record, damaged []*store.RecordError, sel store.Selector
 	switch {
 	case errors.As(err, &unreadable) && unreadable.Instead != nil:
 		return nil, refused("%w", err)
-	case errors.Is(err, store.ErrNoImage):
+	case errors.Is(err, store.ErrNoBackup), errors.Is(err, store.ErrNoImage):
 		return nil, wrong("%w", err)
 	}
 	return r, err
 }
 
 // pickDisk finds the one disk that an argument means.
-func pickDisk(ctx context.Context, p printer, s *store.Locked, arg string) (*image.Record, *image.RecordedDisk, error) {
+func pickDisk(ctx context.Context, p printer, s catalogue, arg string) (*image.Record, *image.RecordedDisk, error) {
 	r, sel, err := pick(ctx, p, s, arg)
 	if err != nil {
 		return nil, nil, err

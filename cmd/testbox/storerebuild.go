@@ -28,7 +28,7 @@ stores.`,
 			if err := restoreName(cmd.Context(), printerOf(cmd), o.dir); err != nil {
 				return err
 			}
-			return o.with(cmd.Context(), printerOf(cmd), false, func(s *store.Locked) error {
+			return o.withFolder(cmd.Context(), printerOf(cmd), false, func(s *store.Locked) error {
 				if err := s.RebuildIndex(cmd.Context()); err != nil {
 					return err
 				}

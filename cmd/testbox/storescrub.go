@@ -23,7 +23,7 @@ until they are found whole. The exit code is 1 if something is damaged.`,
 		Example: `  testbox store scrub`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return o.with(cmd.Context(), printerOf(cmd), false, func(s *store.Locked) error {
+			return o.withFolder(cmd.Context(), printerOf(cmd), false, func(s *store.Locked) error {
 				line := newProgress(cmd.ErrOrStderr())
 				report, err := s.Scrub(cmd.Context(), func(at store.ScrubProgress) { line.tellOther("read", at.Bytes, at.Total) })
 				line.end()

@@ -25,7 +25,7 @@ deleted.`,
 		Example: `  testbox store stats`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return o.with(cmd.Context(), printerOf(cmd), true, func(s *store.Locked) error {
+			return o.with(cmd.Context(), printerOf(cmd), true, func(s backups) error {
 				st, err := s.Stats(cmd.Context())
 				if err != nil {
 					return err

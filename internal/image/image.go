@@ -108,7 +108,7 @@ func ParseFacts(data []byte) (*Facts, error) {
 		return nil, fmt.Errorf("sidecar is larger than %d bytes", MaxFacts)
 	}
 	var f Facts
-	if err := decodeStrict("sidecar", data, &f); err != nil {
+	if err := DecodeStrict("sidecar", data, &f); err != nil {
 		return nil, err
 	}
 	switch {
@@ -129,8 +129,9 @@ func ParseFacts(data []byte) (*Facts, error) {
 	return &f, nil
 }
 
-// decodeStrict reads one JSON value without unknown fields, and nothing behind it.
-func decodeStrict(what string, data []byte, v any) error {
+// DecodeStrict reads one JSON value without unknown fields, and nothing behind
+// it. What says in errors what is read.
+func DecodeStrict(what string, data []byte, v any) error {
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(v); err != nil {

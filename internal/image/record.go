@@ -92,7 +92,7 @@ func ParseRecord(data []byte) (*Record, error) {
 		return nil, fmt.Errorf("record is larger than %d bytes", MaxRecord)
 	}
 	var r Record
-	if err := decodeStrict("record", data, &r); err != nil {
+	if err := DecodeStrict("record", data, &r); err != nil {
 		return nil, err
 	}
 	if err := r.Check(); err != nil {

@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"testbox-imaging/internal/blob"
+	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/index"
 	"testbox-imaging/internal/object"
 )
@@ -63,7 +64,7 @@ func (s *badList) loadBad(ctx context.Context) error {
 	body, err := readEnvelope(ctx, s.cfg.Blobs, badName, "bad", maxBad)
 	switch {
 	case err == nil:
-		err = unmarshalStrict(body, &list)
+		err = image.DecodeStrict("it", body, &list)
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case !isSpoilt(err):

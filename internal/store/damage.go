@@ -111,7 +111,7 @@ func (l *damageList) readDamage(ctx context.Context) (f damageFile, err error) {
 	case errors.Is(err, fs.ErrNotExist):
 		return f, nil
 	case err == nil:
-		err = unmarshalStrict(body, &f)
+		err = image.DecodeStrict("it", body, &f)
 	case !isSpoilt(err):
 		return f, err
 	}

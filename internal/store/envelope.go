@@ -80,13 +80,3 @@ func readEnvelope(ctx context.Context, blobs blob.Store, name, what string, limi
 	}
 	return body, nil
 }
-
-// unmarshalStrict takes no fields that it does not know.
-func unmarshalStrict(b []byte, v any) error {
-	dec := json.NewDecoder(bytes.NewReader(b))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(v); err != nil {
-		return fmt.Errorf("not readable: %w", err)
-	}
-	return nil
-}

@@ -14,6 +14,7 @@ import (
 
 	"testbox-imaging/internal/blob"
 	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/image"
 )
 
 // In object storage, no lock keeps other machines out. So a blob says which
@@ -110,7 +111,7 @@ func readOwner(ctx context.Context, blobs blob.Store) (f ownerFile, err error) {
 	if err != nil {
 		return f, err
 	}
-	if err := unmarshalStrict(body, &f); err != nil {
+	if err := image.DecodeStrict("it", body, &f); err != nil {
 		return f, fmt.Errorf("%s: %w", ownerName, err)
 	}
 	if f.Format != ownerFormat || f.Folder == "" || f.Session == "" {
@@ -232,7 +233,7 @@ func (s *site) readOwn() (own ownFile, err error) {
 	}
 	body, err := unseal("folder", text)
 	if err == nil {
-		err = unmarshalStrict(body, &own)
+		err = image.DecodeStrict("it", body, &own)
 	}
 	if err != nil {
 		s.cfg.Log("%s: %v; the folder counts as a new one", filepath.Join(s.cfg.Dir, ownerName), err)

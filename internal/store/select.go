@@ -91,8 +91,20 @@ func digits(when string) string {
 	}, when)
 }
 
-// ErrNoImage is matched by errors that say that there is no such backup.
+// ErrNoBackup is matched by errors that say that there is no such backup.
+var ErrNoBackup = errors.New("no such backup")
+
+// ErrNoImage is matched by errors that say that a backup has no such disk.
 var ErrNoImage = errors.New("no such image")
+
+// notThere is an error that matches a sentinel, and says it in words of its own.
+type notThere struct {
+	text string
+	is   error
+}
+
+func (e *notThere) Error() string { return e.text }
+func (e *notThere) Unwrap() error { return e.is }
 
 // UnreadableError says that a record which cannot be read is that of the backup
 // that is meant, or may be.
@@ -131,8 +143,8 @@ func Select(records []*image.Record, damaged []*RecordError, s Selector, now tim
 		return nil, &UnreadableError{s, hidden, r}
 	}
 	if r == nil {
-		return nil, fmt.Errorf("%s has %s, the oldest %s, the newest %s, and none is %s: %w",
-			s.Box, words.Count(len(of), "backup"), of[0].ID, of[len(of)-1].ID, s.When, ErrNoImage)
+		return nil, &notThere{fmt.Sprintf("%s has %s, the oldest %s, the newest %s, and none is %s",
+			s.Box, words.Count(len(of), "backup"), of[0].ID, of[len(of)-1].ID, s.When), ErrNoBackup}
 	}
 	if s.Disk == "" {
 		return r, nil
@@ -144,7 +156,7 @@ func Select(records []*image.Record, damaged []*RecordError, s Selector, now tim
 		}
 		names = append(names, d.Name)
 	}
-	return nil, fmt.Errorf("backup %s of %s has no disk %s, but %s: %w", r.ID, r.Box, s.Disk, strings.Join(names, ", "), ErrNoImage)
+	return nil, &notThere{fmt.Sprintf("backup %s of %s has no disk %s, but %s", r.ID, r.Box, s.Disk, strings.Join(names, ", ")), ErrNoImage}
 }
 
 // ofBox gives a box's backups, the oldest first. For one whose record cannot be
@@ -176,9 +188,9 @@ func standIn(d *RecordError) *image.Record {
 // NoBackup is the error of a box that has none.
 func NoBackup(records []*image.Record, box string) error {
 	if near := Near(records, box); len(near) > 0 {
-		return fmt.Errorf("%s has no backup (is %s meant?): %w", box, strings.Join(near, " or "), ErrNoImage)
+		return &notThere{fmt.Sprintf("%s has no backup (is %s meant?)", box, strings.Join(near, " or ")), ErrNoBackup}
 	}
-	return fmt.Errorf("%s has no backup: %w", box, ErrNoImage)
+	return &notThere{box + " has no backup", ErrNoBackup}
 }
 
 // pick picks from a box's backups that can be read. Hidden are those of the

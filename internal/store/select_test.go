@@ -42,8 +42,12 @@ func TestSelect(t *testing.T) {
 			continue
 		}
 		r, err := Select(rs, nil, sel, time.Date(2026, 11, 28, 0, 0, 0, 0, time.UTC))
+		no := ErrNoBackup
+		if sel.Disk == "sdc" {
+			no = ErrNoImage
+		}
 		switch {
-		case want < 0 && !errors.Is(err, ErrNoImage):
+		case want < 0 && !errors.Is(err, no):
 			t.Errorf("%s: %+v, %v", text, r, err)
 		case want >= 0 && (err != nil || r != rs[want]):
 			t.Errorf("%s is %+v, %v, not %s", text, r, err, rs[want].ID)
@@ -261,7 +265,7 @@ func TestSelectedIsMeant(t *testing.T) {
 		if err == nil && (wantErr != nil || got.ID != want.ID) {
 			t.Fatalf("%q is %s, and would be %v, %v", when, got.ID, want, wantErr)
 		}
-		if errors.Is(err, ErrNoImage) && wantErr == nil {
+		if errors.Is(err, ErrNoBackup) && wantErr == nil {
 			t.Fatalf("%q is nothing, and would be %s", when, want.ID)
 		}
 	})

@@ -16,6 +16,7 @@ import (
 
 	"testbox-imaging/internal/blob"
 	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/index"
 	"testbox-imaging/internal/object"
 	"testbox-imaging/internal/pack"
@@ -227,7 +228,7 @@ func (s *site) identify(ctx context.Context) error {
 		return err
 	}
 	var f storeFile
-	if err := unmarshalStrict(body, &f); err != nil {
+	if err := image.DecodeStrict("it", body, &f); err != nil {
 		return fmt.Errorf("%s: %w", storeName, err)
 	}
 	id, err := hex.DecodeString(f.UUID)
