@@ -9,6 +9,7 @@ import (
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/bootfiles"
 	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/site"
 )
 
 // newMaintenanceCmd groups what is done with maintenance systems.
@@ -46,5 +47,5 @@ func exportDir(args []string) string {
 	if len(args) == 1 {
 		return args[0]
 	}
-	return "/export"
+	return site.Export
 }

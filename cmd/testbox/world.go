@@ -12,6 +12,7 @@ import (
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/bootfiles"
 	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/site"
 )
 
 // world is what the commands ask of the machine they run on. Tests put other
@@ -37,7 +38,7 @@ func realWorld() world {
 		},
 		executable: os.Executable,
 		configDirs: []string{
-			filepath.Join(bootcfg.TFTPMount, bootcfg.ConfigDir), filepath.Join("/export", bootcfg.TFTPArea, bootcfg.ConfigDir),
+			filepath.Join(bootcfg.TFTPMount, bootcfg.ConfigDir), filepath.Join(site.Export, bootcfg.TFTPArea, bootcfg.ConfigDir),
 		},
 		poll:       2 * time.Second,
 		neighbours: "/proc/net/arp",

@@ -59,18 +59,11 @@ func (p *Place) Backup() (*sharedir.Area, error) {
 
 // ReadSite reads the site file, which stands in the folder of boot files.
 func ReadSite(fsys durable.FS, boot *bootfiles.Folder) (*site.Site, error) {
-	data, err := durable.ReadFile(fsys, boot.Path(site.FileName), site.MaxFile)
+	s, err := site.Read(fsys, boot.Dir())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, problem.Wrongf("%s is missing; `testbox share init` makes it", boot.Path(site.FileName))
 	}
-	if err != nil {
-		return nil, err
-	}
-	s, err := site.Parse(data)
-	if err != nil {
-		return nil, problem.Wrongf("%s: %w", boot.Dir(), err)
-	}
-	return s, nil
+	return s, err
 }
 
 // inventory is that of the box's last action; nil if there is none to be read,

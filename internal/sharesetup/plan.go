@@ -126,16 +126,17 @@ func (p *Plan) checkOwner() error {
 
 // planSite reads the site file, or makes the first one.
 func (p *Plan) planSite() error {
-	path := filepath.Join(p.Boot.Dir(), site.FileName)
-	data, err := durable.ReadFile(durable.OS{}, path, site.MaxFile)
+	var err error
+	p.Site, err = site.Read(durable.OS{}, p.Boot.Dir())
 	if err == nil {
-		if p.Site, err = site.Parse(data); err != nil {
-			return problem.Wrongf("%s: %w; correct it, or remove it to have a new one made", p.Boot.Dir(), err)
-		}
 		if p.Server != "" && p.Server != p.Site.Server.String() {
-			return problem.Wrongf("%s says server = %s, and --server says %s; change the file or leave --server out", path, p.Site.Server, p.Server)
+			return problem.Wrongf("%s says server = %s, and --server says %s; change the file or leave --server out",
+				p.Boot.Path(site.FileName), p.Site.Server, p.Server)
 		}
 		return nil
+	}
+	if errors.As(err, new(*problem.Error)) {
+		return problem.Wrongf("%w; correct it, or remove it to have a new one made", err)
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err

@@ -2,7 +2,11 @@ package site
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
+
+	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/problem"
 )
 
 // Limits of a site file.
@@ -10,6 +14,21 @@ const (
 	MaxFile = 64 << 10 // bytes
 	maxLine = 2048     // bytes
 )
+
+// Read reads the site file in a folder of boot files. The error matches
+// fs.ErrNotExist if there is none. What is wrong in it is wrong input, an error of
+// package problem.
+func Read(fsys durable.FS, dir string) (*Site, error) {
+	data, err := durable.ReadFile(fsys, filepath.Join(dir, FileName), MaxFile)
+	if err != nil {
+		return nil, err
+	}
+	s, err := Parse(data)
+	if err != nil {
+		return nil, problem.Wrongf("%s: %w", dir, err)
+	}
+	return s, nil
+}
 
 // Parse reads a site file: lines "key = value", blank lines, and comments that
 // begin with '#'. It is strict: an unknown or repeated key, a value that is

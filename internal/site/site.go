@@ -9,10 +9,16 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+
+	"testbox-imaging/internal/bootcfg"
 )
 
 // FileName is the site file's name in the folder of boot files.
 const FileName = "site.conf"
+
+// Export is the folder on the storage server that has the areas, if the admin
+// names no other.
+const Export = "/export"
 
 // Site is what the site file says.
 type Site struct {
@@ -45,8 +51,8 @@ const (
 // Defaults are the values of keys that a site file leaves out.
 func Defaults() *Site {
 	return &Site{
-		TFTPPath: "/export/testbox-tftp", BackupPath: "/export/testbox-backup", RootPath: "/export/testbox-nfsroot", Maintenance: "latest",
-		Expire: 24 * time.Hour, Retry: 5 * time.Minute,
+		TFTPPath: Export + "/" + bootcfg.TFTPArea, BackupPath: Export + "/" + bootcfg.BackupArea, RootPath: Export + "/" + bootcfg.RootArea,
+		Maintenance: bootcfg.Latest, Expire: 24 * time.Hour, Retry: 5 * time.Minute,
 	}
 }
 
