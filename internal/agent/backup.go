@@ -62,7 +62,7 @@ func (s *session) backupDisk(ctx context.Context, b Backup, d disk.Disk) (image.
 	if err != nil {
 		return r, err
 	}
-	s.take(r, b.Name(d), d)
+	s.addReceipt(r, b.Name(d), d)
 	return r, nil
 }
 
@@ -89,7 +89,8 @@ func failingDisk(name string, d disk.Disk, err error) error {
 	if !errors.Is(err, copier.ErrFailing) {
 		return err
 	}
-	return refuse("%w. If the box is armed with --accept-failing, what can be read of the disk is backed up; with --disks, its other disks alone", err)
+	return refuse("%w. If the box is armed with --accept-failing, what can be read of the disk is backed up; "+
+		"with --disks, its other disks alone", err)
 }
 
 // copierOptions are those of all work on disks; nil is silence.
@@ -118,14 +119,15 @@ func (s *session) logBad(name string, bad []image.Range, what string) {
 	}
 }
 
-// take keeps a receipt and logs what it proves.
-func (s *session) take(r image.Receipt, name string, d disk.Disk) {
+// addReceipt keeps a receipt for the record and logs what it proves.
+func (s *session) addReceipt(r image.Receipt, name string, d disk.Disk) {
 	r.Image, r.Disk, r.Identity = name, d.Name, d.Identity
 	s.receipts = append(s.receipts, r)
 	for _, st := range r.Stages {
 		s.log.Info("%s: %s %d bytes in %s, %.0f MB/s", name, st.Name, st.Bytes, st.Elapsed.Round(1e6), st.Rate()/1e6)
 	}
-	s.log.Info("%s: receipt: read %d, zero %d, written %d, verified %d bytes, blake3 %s", name, r.Read, r.Zero, r.Written, r.Verified, r.BLAKE3)
+	s.log.Info("%s: receipt: read %d, zero %d, written %d, verified %d bytes, blake3 %s",
+		name, r.Read, r.Zero, r.Written, r.Verified, r.BLAKE3)
 	for _, c := range r.Changed {
 		s.log.Info("%s: bytes %d to %d were fitted to the larger disk", name, c.Off, c.End()-1)
 	}

@@ -54,9 +54,9 @@ func (s *session) reboot(ctx context.Context, outcome box.Outcome) {
 	os.Exit(outcome.ExitCode())
 }
 
-// restart returns only if it fails: whoever started the agent must end this
-// then. What was done is durable already; a clean shutdown could hang on an NFS
-// server that is gone.
+// restart returns only if it fails. Whoever started the agent must restart the
+// box then. What was done is durable already, and a clean shutdown could hang on
+// an NFS server that is gone.
 func (s *session) restart() {
 	io.WriteString(s.cfg.Console, "rebooting\n")
 	if err := pid1.Restart(); err != nil {

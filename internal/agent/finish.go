@@ -72,7 +72,8 @@ func (s *session) readRescue() error {
 		return err
 	}
 	if s.cmd.Action != box.Rescue {
-		return refuse("this box was started for %s, not for rescue; to stop that, run `testbox pxe-conf disarm %s` and restart the box", s.cmd.Action, s.cmd.Address)
+		return refuse("this box was started for %s, not for rescue; to stop that, run `testbox pxe-conf disarm %s` and restart the box",
+			s.cmd.Action, s.cmd.Address)
 	}
 	return nil
 }
@@ -100,15 +101,16 @@ func (s *session) syncDisks() error {
 	fmt.Fprintln(s.cfg.Console, "waiting for the disks to take what was written to them")
 	_, err := within(syncLimit, func() (struct{}, error) { unix.Sync(); return struct{}{}, nil })
 	if err != nil {
-		return fmt.Errorf("the disks have not taken what was written to them: %w; `dmesg` may tell why; `testbox-maintenance finish --stay` disarms the box all the same", err)
+		return fmt.Errorf("the disks have not taken what was written to them: %w; `dmesg` may tell why; "+
+			"`testbox-maintenance finish --stay` disarms the box all the same", err)
 	}
 	return nil
 }
 
 var errLate = errors.New("no answer")
 
-// within gives what do gives, or errLate when that takes longer than limit; do
-// is left behind then, and must not touch what others use.
+// within gives what do gives, or errLate if that takes longer than limit. Then do
+// goes on by itself, so it must not change what others use.
 func within[T any](limit time.Duration, do func() (T, error)) (T, error) {
 	type answer struct {
 		value T

@@ -28,7 +28,8 @@ type teller struct {
 	midLine       bool // the terminal's line is not ended
 }
 
-// planned says what an action will do, for all that s.progress makes afterwards.
+// planned says what an action will do. The tellers that s.progress makes
+// afterwards tell of all of it.
 func (s *session) planned(plan []progress.Work) { s.meter = progress.New(nil, plan...) }
 
 func (s *session) progress(what string) *teller {

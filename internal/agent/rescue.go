@@ -56,7 +56,8 @@ func (s *session) rescue(ctx context.Context, disks []disk.Disk, unprotected []s
 	return errRescuing
 }
 
-// logHostKeys logs by what the admin knows that it is this box he talks to.
+// logHostKeys logs the fingerprints of the ssh server's keys, by which an admin
+// knows that it is this box that answers.
 func (s *session) logHostKeys() {
 	keys, problems := hostKeys(s.fsys, s.cfg.SSHDir)
 	for _, k := range keys {

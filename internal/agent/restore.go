@@ -36,7 +36,7 @@ func (s *session) restore(ctx context.Context, disks []disk.Disk, choice match.C
 		return err
 	}
 	for i, r := range receipts {
-		s.take(r, targets[i].info.Name, targets[i].disk)
+		s.addReceipt(r, targets[i].info.Name, targets[i].disk)
 	}
 	for _, j := range jobs {
 		if err := j.Target.(*disk.Device).RereadPartitions(); err != nil {
@@ -92,7 +92,7 @@ func (s *session) verifyDisk(ctx context.Context, j copier.Job, d disk.Disk) (di
 	if err != nil {
 		return false, err
 	}
-	s.take(r, j.Name, d)
+	s.addReceipt(r, j.Name, d)
 	what := j.Name
 	if d.Name != j.Name {
 		what += " on disk " + d.Name
@@ -131,7 +131,9 @@ func (s *session) plan(targets []target, write bool) (plan []progress.Work) {
 			plan = append(plan, progress.Work{Disk: t.info.Name, Pass: "compare", Bytes: size})
 			continue
 		}
-		plan = append(plan, progress.Work{Disk: t.info.Name, Pass: "write", Bytes: size}, progress.Work{Disk: t.info.Name, Pass: "verify", Bytes: size})
+		for _, pass := range []string{"write", "verify"} {
+			plan = append(plan, progress.Work{Disk: t.info.Name, Pass: pass, Bytes: size})
+		}
 	}
 	return plan
 }
@@ -199,7 +201,8 @@ func (s *session) images() ([]Image, error) {
 			s.warn("image %s is in the folder of this box, but was made of box %s (%s)", i.Name, i.Box, i.Host)
 		}
 		if i.UUID != "" && s.uuid != "" && i.UUID != s.uuid && !s.cmd.AcceptMachine {
-			return images, fmt.Errorf("image %s is of another machine (UUID %s, this one has %s); if the machine was replaced on purpose, arm with --accept-machine",
+			return images, fmt.Errorf("image %s is of another machine (UUID %s, this one has %s); "+
+				"if the machine was replaced on purpose, arm with --accept-machine",
 				i.Name, i.UUID, s.uuid)
 		}
 	}

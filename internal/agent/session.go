@@ -101,9 +101,9 @@ func (s *session) endExpired() error {
 	return s.disarmAfter(errExpired)
 }
 
-// unlessExpired gives back why the action cannot begin, unless the arming has
-// expired: the box would try again for ever. That the boot file is gone already
-// is no such reason.
+// unlessExpired returns why the action cannot begin. If the arming has expired,
+// it ends that instead, since the box would try again for ever. A box that is
+// not armed any more does not try again.
 func (s *session) unlessExpired(why error) error {
 	if _, err := s.arming.Agrees(); errors.As(err, new(*NotArmedError)) {
 		return why

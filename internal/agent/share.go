@@ -73,7 +73,8 @@ func (s *Share) bootFilePath() string { return s.bootFiles().BootFile(s.Cmd.Addr
 func (s *Share) Agrees() (version string, err error) {
 	file, err := s.bootFiles().Read(s.Cmd.Address)
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", &NotArmedError{fmt.Sprintf("there is no boot file %s: the box was disarmed meanwhile, or has another address", s.bootFilePath())}
+		return "", &NotArmedError{fmt.Sprintf("there is no boot file %s: the box was disarmed meanwhile, or has another address",
+			s.bootFilePath())}
 	}
 	if err == nil && file.Err != nil {
 		err = fmt.Errorf("boot file %s: %w", s.bootFilePath(), file.Err)

@@ -26,8 +26,8 @@ type Track struct {
 	End     string // in its own words
 }
 
-// Take takes the next line of the log.
-func (t *Track) Take(line string) {
+// Add reads the next line of the log.
+func (t *Track) Add(line string) {
 	l := sharedir.ParseLine(line)
 	if l.Session {
 		*t = Track{}

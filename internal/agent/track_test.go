@@ -18,7 +18,7 @@ func TestTrackReadsWhatTheAgentSays(t *testing.T) {
 		b.want(b.run(cmdline), want)
 		var tr Track
 		for _, line := range strings.Split(strings.TrimSpace(b.read(folder+"maintenance.log")), "\n") {
-			tr.Take(line)
+			tr.Add(line)
 		}
 		if !tr.Ended || tr.Outcome != want || !strings.Contains(cmdline, string(tr.Arming)) || !strings.HasPrefix(tr.End, string(tr.Action)+": ") {
 			t.Errorf("a run that ends %q is read as %+v", want, tr)
@@ -38,7 +38,7 @@ func TestTrackOutcomes(t *testing.T) {
 	track := func(lines ...string) Track {
 		tr := Track{}
 		for _, l := range lines {
-			tr.Take(l)
+			tr.Add(l)
 		}
 		return tr
 	}

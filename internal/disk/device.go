@@ -30,19 +30,19 @@ const fileAlign = 4096
 // opened with O_DIRECT or not at all. A regular file on a file system without
 // O_DIRECT is synced and dropped from the cache before each read.
 type Device struct {
-	f       *os.File
-	behind  *os.File // what a loop device stands on, open for its lock; nil if there is none
-	name    string   // for errors
-	size    int64
-	sector  int
-	align   int  // of offsets, lengths and buffers in O_DIRECT transfers
-	block   bool // a block device
-	direct  bool
-	dirty   atomic.Bool // written since the last sync; kept for files without direct
-	settle  sync.Once   // guards settled
-	settled bool        // the file's holes can be asked for
-	edge    sync.Mutex  // one write of part of a block at a time: it reads the block first
-	pool    sync.Pool   // *[]byte of bounceSize for transfers that are not aligned
+	f        *os.File
+	behind   *os.File // what a loop device stands on, open for its lock; nil if there is none
+	name     string   // for errors
+	size     int64
+	sector   int
+	align    int  // of offsets, lengths and buffers in O_DIRECT transfers
+	block    bool // a block device
+	direct   bool
+	dirty    atomic.Bool // written since the last sync; kept for files without direct
+	askHoles sync.Once   // guards hasHoles
+	hasHoles bool        // the file system can be asked for the file's holes
+	edge     sync.Mutex  // one write of part of a block at a time: it reads the block first
+	pool     sync.Pool   // *[]byte of bounceSize for transfers that are not aligned
 }
 
 // bounceSize is the length in bytes of the buffers for unaligned transfers.
@@ -200,8 +200,8 @@ func (dev *Device) NextData(off int64) (from, to int64) {
 	}
 	// What was written a moment ago by others can count as a hole until it has
 	// its place on the disk (OpenZFS 2.1 and 2.2).
-	dev.settle.Do(func() { dev.settled = dev.f.Sync() == nil })
-	if !dev.settled {
+	dev.askHoles.Do(func() { dev.hasHoles = dev.f.Sync() == nil })
+	if !dev.hasHoles {
 		return off, dev.size
 	}
 	from, err := unix.Seek(int(dev.f.Fd()), off, unix.SEEK_DATA)

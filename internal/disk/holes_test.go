@@ -45,7 +45,7 @@ func TestNextData(t *testing.T) {
 		t.Errorf("at the end: %d to %d", from, to)
 	}
 	dev.f.Close() // asking fails
-	dev.settle.Do(func() {})
+	dev.askHoles.Do(func() {})
 	if from, to := dev.NextData(512); from != 512 || to != size {
 		t.Errorf("where nobody knows: %d to %d", from, to)
 	}

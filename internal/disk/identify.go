@@ -140,8 +140,9 @@ func wwnOf(wwid string) string {
 	return kind + "." + id
 }
 
-// known drops identities that are no identities: nothing, one character over
-// and over (blanks, zeros, all ones), and what makers write when they forgot.
+// known gives "" for a text that tells no disk from another: an empty one, one
+// character over and over (blanks, zeros, all ones), and what makers write when
+// they forgot to fill it in.
 func known(s string) string {
 	s = strings.TrimSpace(s)
 	bare := strings.ToLower(strings.NewReplacer("-", "", " ", "", "_", "", ".", "").Replace(s))

@@ -111,7 +111,8 @@ func fieldsOf(path string) (lines [][]string) {
 	return lines
 }
 
-// unescape reads what the kernel writes into tables with blanks between words.
+// unescape reads a word of a table of the kernel's, in which blanks part the
+// words and a blank in a word is written as a number.
 func unescape(s string) string {
 	for _, c := range []byte(" \t\n\\") {
 		s = strings.ReplaceAll(s, fmt.Sprintf(`\%03o`, c), string(c))
@@ -191,8 +192,8 @@ func behindLoop(f *os.File) *os.File {
 // write to it (RAW_PERM_LOCK_BASE and BLK_PERM_WRITE in its block/file-posix.c).
 const qemuWrites = 100 + 1
 
-// machineHas reports whether a virtual machine has a file for its disk. Where
-// files cannot be locked nobody knows.
+// machineHas reports whether a virtual machine uses a file as its disk. Where
+// files cannot be locked that is not known, and the answer is no.
 func machineHas(f *os.File) bool {
 	lock := unix.Flock_t{Type: unix.F_WRLCK, Start: qemuWrites, Len: 1}
 	err := unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &lock)

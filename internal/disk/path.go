@@ -40,11 +40,12 @@ type walk struct {
 	dir       string   // the disk's folder
 	at        []string // the folders still to be seen, the last is the next
 	words     []string
-	parent    bool // a bus whose addresses last was seen
-	transport bool // how the disk hangs on it is known
+	parent    bool // a bus was seen whose addresses stay the same
+	transport bool // it is known how the disk is attached to that bus
 }
 
-func (w *walk) put(word string) { w.words = slices.Insert(w.words, 0, word) }
+// prepend puts a word before those that there are.
+func (w *walk) prepend(word string) { w.words = slices.Insert(w.words, 0, word) }
 
 // skip drops folders from the end for which match holds.
 func (w *walk) skip(match func(string) bool) {
@@ -56,15 +57,15 @@ func (w *walk) skip(match func(string) bool) {
 // here is the path of the next folder; at(-1) that of the one above, and so on.
 func (w *walk) here(up int) string { return strings.Join(w.at[:len(w.at)-up], "/") }
 
-// step looks at the next folder and takes it and perhaps more away; false
-// means that the place has no lasting name.
+// step looks at the next folder, and drops it and perhaps some above it. It is
+// false if the place has no lasting name.
 func (w *walk) step() bool {
 	c := w.at[len(w.at)-1]
 	switch {
 	case scsiAddr.MatchString(c):
 		return w.scsi()
 	case usbIface.MatchString(c):
-		w.put("usb-0:" + usbIface.FindStringSubmatch(c)[1])
+		w.prepend("usb-0:" + usbIface.FindStringSubmatch(c)[1])
 		w.transport = true
 		w.skip(func(c string) bool {
 			return usbIface.MatchString(c) || usbDev.MatchString(c) || strings.HasPrefix(c, "usb")
@@ -72,16 +73,16 @@ func (w *walk) step() bool {
 		return true
 	case c == "nvme" || nvmeCtrl.MatchString(c):
 		if nsid := w.attr("nsid"); nsid != "" && !w.transport {
-			w.put("nvme-" + nsid)
+			w.prepend("nvme-" + nsid)
 			w.transport = true
 		}
 	case virtioNo.MatchString(c):
 		w.transport = true
 	case strings.HasPrefix(c, "vbd-"):
-		w.put("xen-" + c)
+		w.prepend("xen-" + c)
 		w.parent, w.transport = true, true
 	case pciAddr.MatchString(c):
-		w.put("pci-" + c)
+		w.prepend("pci-" + c)
 		w.parent = true
 		w.skip(pciAddr.MatchString) // the bridges above
 		return true
@@ -114,7 +115,7 @@ func (w *walk) scsi() bool {
 	if word == "" {
 		return false
 	}
-	w.put(word)
+	w.prepend(word)
 	w.transport = true
 	host := slices.IndexFunc(w.at, hostDir.MatchString)
 	if host < 1 {
@@ -126,7 +127,7 @@ func (w *walk) scsi() bool {
 	}
 	w.at = w.at[:host]
 	if strings.HasPrefix(word, "vmbus-") && host > 2 {
-		w.put("acpi-" + w.at[host-2])
+		w.prepend("acpi-" + w.at[host-2])
 		w.parent = true
 	}
 	return true

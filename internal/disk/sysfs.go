@@ -142,8 +142,9 @@ func (n *node) disk() (Disk, error) {
 
 var partNumber = regexp.MustCompile(`^p?\d+$`)
 
-// parts lists the partitions: folders in the disk's whose names are its own
-// and a number, as sda1 and nvme0n1p1. mmcblk0boot0 in mmcblk0 is none.
+// parts lists the partitions. They are folders in the disk's folder that have
+// its name with a number behind, such as sda1 and nvme0n1p1. mmcblk0boot0 is no
+// partition of mmcblk0.
 func (n *node) parts() []string {
 	entries, err := fs.ReadDir(n.sys, n.dir)
 	if err != nil {

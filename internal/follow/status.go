@@ -49,7 +49,7 @@ func Read(folder *sharedir.Folder) *Status {
 		s.Problems = append(s.Problems, fmt.Errorf("its log cannot be read: %w", err))
 	}
 	for _, line := range lines {
-		s.Log.Take(line)
+		s.Log.Add(line)
 	}
 	return s
 }

@@ -167,7 +167,7 @@ func (w *Waiter) follow(one *watch) {
 	}
 	for _, line := range lines {
 		one.heard, one.hushed = w.Now(), false
-		one.session.Take(line)
+		one.session.Add(line)
 		if one.session.Arming != one.box.Cmdline.Arming {
 			continue
 		}

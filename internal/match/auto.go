@@ -6,8 +6,8 @@ import (
 	"testbox-imaging/internal/disk"
 )
 
-// tangible reports whether the disk is hardware with a medium: what a message
-// about the box's disks should list.
+// tangible reports whether the disk is hardware with a medium. Messages about the
+// box's disks list these.
 func tangible(d disk.Disk) bool {
 	return d.Size > 0 && d.Transport != "virtual" && family(d.Name) == ""
 }

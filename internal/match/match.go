@@ -75,7 +75,7 @@ type matching struct {
 	disk   []int            // by image: its disk, or none
 	image  []int            // by disk: its image, or none
 	how    []string         // by image: Pair.Accepted
-	done   []bool           // by image: settled without a pair; a note or a reason says so
+	done   []bool           // by image: it gets no disk, and a note or a reason says so
 	notes  []string
 	why    []string
 }
@@ -126,7 +126,7 @@ func (m *matching) pair(i, d int, how string) {
 	m.disk[i], m.image[d], m.how[i] = d, i, how
 }
 
-// open reports whether image and disk are still to be matched.
+// openImage and openDisk report whether an image or a disk is not matched yet.
 func (m *matching) openImage(i int) bool { return m.disk[i] == none && !m.done[i] }
 func (m *matching) openDisk(d int) bool  { return m.image[d] == none }
 

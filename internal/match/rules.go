@@ -66,8 +66,8 @@ func (m *matching) claimed(i, d int) bool {
 	return false
 }
 
-// checkFit settles the pairs found so far: those of disks that may not be
-// written are given up, and those that do not fit are reasons to refuse.
+// checkFit looks at the pairs found so far. Those of disks that may not be
+// written are given up. Those that do not fit are reasons to refuse.
 func (m *matching) checkFit() {
 	for i, f := range m.images {
 		d := m.disk[i]
@@ -131,9 +131,9 @@ func (m *matching) lastOnes() {
 	}
 }
 
-// mayBeExcluded gives up images that could be those of a disk that the admin
-// left out: an image without identity must not end on a named disk because
-// its own is not named.
+// mayBeExcluded gives up images that could be those of a disk that the admin did
+// not name. Else an image without identity could be written to a named disk only
+// because its own disk is not named.
 func (m *matching) mayBeExcluded() {
 	for i, f := range m.images {
 		for d, dk := range m.disks {

@@ -20,9 +20,9 @@ const (
 	heartbeatFD  = 3
 )
 
-// Heartbeat is the agent's side: what it returns is to be called at each sign
-// of progress, as often as one likes. Without an init that listens it does
-// nothing. To be called once.
+// Heartbeat is the agent's side. It is called once, and gives a function to call
+// at each sign of progress, however often. If no process 1 or service listens,
+// that function does nothing.
 func Heartbeat() func() {
 	fd, err := strconv.Atoi(os.Getenv(heartbeatEnv))
 	if err != nil || fd < heartbeatFD {
@@ -31,7 +31,7 @@ func Heartbeat() func() {
 	os.Unsetenv(heartbeatEnv)
 	unix.CloseOnExec(fd)
 	unix.SetNonblock(fd, true)
-	return func() { unix.Write(fd, []byte{'.'}) } // a full pipe has been heard
+	return func() { unix.Write(fd, []byte{'.'}) } // if the pipe is full, there are signs enough in it
 }
 
 // tailSize is how many of the last bytes on the agent's stderr are kept; a

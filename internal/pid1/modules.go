@@ -93,7 +93,8 @@ func (m *modules) scan() (loaded int) {
 	}
 }
 
-// loadOne loads a module behind what it needs, and returns how many were loaded.
+// loadOne loads what a module needs and then the module, and returns how many
+// were loaded.
 func (m *modules) loadOne(name string) (loaded int) {
 	if m.tried[name] {
 		return 0

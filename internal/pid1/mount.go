@@ -37,10 +37,10 @@ func mountKernelFS() error {
 // mountRetry is the wait between two tries to mount an area.
 const mountRetry = 5 * time.Second
 
-// mountAreas mounts areas of the command line, trying again until the stall time
-// makes an end. The agent is reached without the backup area too, where only that
-// cannot be had: it does nothing then, but an arming that has expired ends, and a
-// rescue lets the admin in.
+// mountAreas mounts areas of the command line. It tries again until the stall
+// time ends it. An area that is optional is tried up to limit. The agent runs
+// without it too: then it does no action, but it ends an arming that has
+// expired, and lets an admin into a rescue.
 func mountAreas(ctx context.Context, areas []area, mount func(area) error, limit time.Duration, say func(string, ...any)) error {
 	for _, a := range areas {
 		if !a.optional {
@@ -62,8 +62,8 @@ func mountAreas(ctx context.Context, areas []area, mount func(area) error, limit
 	return nil
 }
 
-// mountLimit is how long the backup area is tried: shorter than what nothing
-// moves for may take.
+// mountLimit is how long an optional area is tried. It is shorter than the stall
+// time, so that the agent is reached.
 func (s *system) mountLimit() time.Duration { return s.live.stall / 2 }
 
 // areas are what the agent needs mounted. Other modes than share mode have none.
