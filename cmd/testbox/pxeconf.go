@@ -124,7 +124,7 @@ func pxeArgs(_ *cobra.Command, args []string) error {
 
 // check refuses flags that cannot be meant so; given reports whether one was given.
 func (o *pxeOptions) check(given func(flag string) bool, args []string) error {
-	if given("expire") && (o.expire < site.MinExpire || o.expire > site.MaxExpire) {
+	if given("expire") && !site.ValidExpire(o.expire) {
 		return wrong("--expire %s is shorter than 1m or longer than 2160h (90 days)", o.expire)
 	}
 	// An empty variable in somebody's script must not mean all disks.

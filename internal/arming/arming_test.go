@@ -160,6 +160,7 @@ func TestPlan(t *testing.T) {
 	}
 	armed := func(p *Place, _ *Request) { p.arm(t, box.Verify, false, "box2") }
 	replace := func(_ *Place, r *Request) { r.Replace = true }
+	soon := func(_ *Place, r *Request) { r.Expire = time.Second }
 	closed := func(p *Place, _ *Request) {
 		os.Chmod(p.Boot.Dir(), 0o555)
 		t.Cleanup(func() { os.Chmod(p.Boot.Dir(), 0o755) })
@@ -186,6 +187,7 @@ func TestPlan(t *testing.T) {
 		"another box's shadow":   {boxes: "box1", changes: []change{put(card, ""), sees("10.40.41.99", "52:54:00:00:00:01")}},
 		"its own shadow":         {"box1", []change{put(card, ""), sees("10.40.41.42", "52:54:00:00:00:01")}, problem.Refused, "this box's too"},
 		"taken afterwards":       {"box1", []change{put("0A28", "DEFAULT x\n")}, problem.Refused, "0A28 is taken by box1"},
+		"a second":               {"box1", []change{soon}, problem.Wrong, "cannot count"},
 		"no site file":           {"box1", []change{gone(site.FileName)}, problem.Wrong, "share init"},
 		"no loader":              {"box1", []change{gone("../pxelinux.0")}, problem.Refused, "cannot give"},
 		"boxes cannot disarm":    {"box1", []change{closed}, problem.Refused, "again and again"},

@@ -45,6 +45,9 @@ func (p *Place) Plan(ctx context.Context, r Request) (*Plan, error) {
 	if err := checkOptions(&r.Cmdline); err != nil {
 		return nil, err
 	}
+	if r.Expire != 0 && !site.ValidExpire(r.Expire) {
+		return nil, problem.Wrongf("an arming cannot count for %s: the least is %s, the most %s", r.Expire, site.MinExpire, site.MaxExpire)
+	}
 	plan, common, err := p.common(r.Cmdline)
 	if err != nil {
 		return nil, err

@@ -48,6 +48,9 @@ const (
 	MaxRetry  = 24 * time.Hour
 )
 
+// ValidExpire reports whether an arming can count for so long.
+func ValidExpire(d time.Duration) bool { return d >= MinExpire && d <= MaxExpire }
+
 // Defaults are the values of keys that a site file leaves out.
 func Defaults() *Site {
 	return &Site{
