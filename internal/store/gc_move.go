@@ -68,7 +68,7 @@ func (c *collector) copyLive(ctx context.Context, p GCPack) (whole bool, err err
 }
 
 // entries lists a pack: by its table, or what is whole of a damaged one.
-func (s *objects) entries(ctx context.Context, r io.ReaderAt, size int64) ([]pack.Entry, error) {
+func (s *loader) entries(ctx context.Context, r io.ReaderAt, size int64) ([]pack.Entry, error) {
 	_, entries, err := pack.ReadTable(r, size)
 	if errors.Is(err, object.ErrDamaged) {
 		return s.salvage(ctx, r, size)

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"maps"
 	"slices"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 
@@ -17,9 +18,19 @@ import (
 	"testbox-imaging/internal/pack"
 )
 
+// loader finds out what is there.
+type loader struct {
+	*site
+	*contents
+	*snapshot
+	found  *badList
+	damage *damageList
+	lookMu sync.Mutex // holds back a second look for new packs
+}
+
 // load finds out what is there: the index's snapshot, and the packs that it does
 // not know. All is called before the store is shared.
-func (s *objects) load(ctx context.Context) error {
+func (s *loader) load(ctx context.Context) error {
 	// Read before the packs are listed: of those that another process seals
 	// between the two, none is taken for gone.
 	x, known, err := s.readIndex()
@@ -38,7 +49,7 @@ func (s *objects) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.loadBad(ctx); err != nil {
+	if err := s.found.loadBad(ctx); err != nil {
 		return err
 	}
 	others, err := s.damage.load(ctx)
@@ -65,7 +76,7 @@ func (s *objects) load(ctx context.Context) error {
 // another process commits backups, and moves objects to other packs. With all,
 // packs that are gone are forgotten and all others read again: an object that
 // was there twice is now where the index did not point to.
-func (s *objects) lookAgain(ctx context.Context, all bool) error {
+func (s *loader) lookAgain(ctx context.Context, all bool) error {
 	s.lookMu.Lock()
 	defer s.lookMu.Unlock()
 	there, err := s.listPacks(ctx)
@@ -109,7 +120,7 @@ func (s *site) settle(ctx context.Context, prefix string) error {
 }
 
 // listPacks gives the packs that are there; objects is not known yet.
-func (s *objects) listPacks(ctx context.Context) (map[uint32]packInfo, error) {
+func (s *loader) listPacks(ctx context.Context) (map[uint32]packInfo, error) {
 	if err := s.settle(ctx, packPrefix); err != nil {
 		return nil, err
 	}
@@ -134,7 +145,7 @@ func (s *objects) listPacks(ctx context.Context) (map[uint32]packInfo, error) {
 
 // readPacks puts what is in some packs into an index, and those that belong to
 // this store into packs. Of two places of an object the later one counts.
-func (s *objects) readPacks(ctx context.Context, some map[uint32]packInfo, x *index.Index, packs map[uint32]packInfo) error {
+func (s *loader) readPacks(ctx context.Context, some map[uint32]packInfo, x *index.Index, packs map[uint32]packInfo) error {
 	for numbers := range slices.Chunk(slices.Sorted(maps.Keys(some)), treeReaders) {
 		lists := make([][]pack.Entry, len(numbers))
 		g, ctx := errgroup.WithContext(ctx)
@@ -167,7 +178,7 @@ func (s *objects) readPacks(ctx context.Context, some map[uint32]packInfo, x *in
 
 // addAll puts the objects of a pack into an index, but for those that were
 // found damaged there.
-func (s *objects) addAll(x *index.Index, n uint32, entries []pack.Entry) error {
+func (s *loader) addAll(x *index.Index, n uint32, entries []pack.Entry) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, e := range entries {
@@ -183,7 +194,7 @@ func (s *objects) addAll(x *index.Index, n uint32, entries []pack.Entry) error {
 
 // readPack lists the objects of a pack, the whole ones of a damaged one; nil
 // is a pack that is not of this store.
-func (s *objects) readPack(ctx context.Context, n uint32, p packInfo) ([]pack.Entry, error) {
+func (s *loader) readPack(ctx context.Context, n uint32, p packInfo) ([]pack.Entry, error) {
 	name := packName(p.kind, n)
 	r := s.packReader(ctx, name)
 	h, entries, err := pack.ReadTable(r, p.size)
@@ -202,7 +213,7 @@ func (s *objects) readPack(ctx context.Context, n uint32, p packInfo) ([]pack.En
 }
 
 // salvage finds the whole objects of a damaged pack.
-func (s *objects) salvage(ctx context.Context, r io.ReaderAt, size int64) (out []pack.Entry, err error) {
+func (s *loader) salvage(ctx context.Context, r io.ReaderAt, size int64) (out []pack.Entry, err error) {
 	err = pack.Scan(ctx, r, size, func(e pack.Entry, _ object.Object, f *pack.FaultError) error {
 		if f == nil {
 			out = append(out, e)

@@ -127,7 +127,8 @@ func (f *ownerFile) asError() *OwnerError {
 // lease is the ownership of a store. A nil one is that of a store which a lock
 // guards.
 type lease struct {
-	s    *objects
+	site *site
+	has  *contents  // the packs
 	mu   sync.Mutex // held while the owner's blob is changed; guards those below
 	now  ownerFile
 	busy map[string]bool // announced by what is at work now; the rest was left behind
@@ -139,7 +140,7 @@ type lease struct {
 
 // claim makes this folder the owner. If another was it since this folder had
 // the store open last, the folder's index is removed.
-func (s *objects) claim(ctx context.Context) error {
+func (s *loader) claim(ctx context.Context) error {
 	own, err := s.readOwn()
 	if err != nil {
 		return err
@@ -181,7 +182,7 @@ func (s *objects) claim(ctx context.Context) error {
 	if err := s.writeOwn(own); err != nil {
 		return err
 	}
-	s.lease = &lease{s: s, now: next, busy: map[string]bool{}}
+	s.lease = &lease{site: s.site, has: s.contents, now: next, busy: map[string]bool{}}
 	s.next = max(s.next, next.NextPack)
 	return s.lease.settle(ctx)
 }
@@ -273,9 +274,9 @@ func (l *lease) change(ctx context.Context, edit func(*ownerFile)) error {
 		next.Creating, next.Removing = slices.Clone(next.Creating), slices.Clone(next.Removing)
 		edit(&next)
 		next.Step++
-		next.NextPack = max(next.NextPack, l.s.nextPack())
+		next.NextPack = max(next.NextPack, l.has.nextPack())
 		l.unsure = true
-		err = writeOver(ctx, l.s.cfg.Blobs, ownerName, over, "owner", next, maxOwner)
+		err = writeOver(ctx, l.site.cfg.Blobs, ownerName, over, "owner", next, maxOwner)
 		if err == nil {
 			l.now, l.unsure = next, false
 			return nil
@@ -290,11 +291,11 @@ func (l *lease) change(ctx context.Context, edit func(*ownerFile)) error {
 // check looks whether this process still is the owner, and gives the version
 // of the blob that says so.
 func (l *lease) check(ctx context.Context) (blob.Version, error) {
-	v, err := l.s.cfg.Blobs.Version(ctx, ownerName)
+	v, err := l.site.cfg.Blobs.Version(ctx, ownerName)
 	if err != nil {
 		return v, l.gone(err)
 	}
-	f, err := readOwner(ctx, l.s.cfg.Blobs)
+	f, err := readOwner(ctx, l.site.cfg.Blobs)
 	if err != nil {
 		return v, l.gone(err)
 	}
@@ -405,7 +406,7 @@ func (l *lease) done(ctx context.Context, names ...string) {
 	}
 	err := l.change(ctx, func(f *ownerFile) { f.Creating, f.Removing = without(f.Creating), without(f.Removing) })
 	if err != nil {
-		l.s.cfg.Log("%v", err)
+		l.site.cfg.Log("%v", err)
 	}
 }
 
@@ -441,7 +442,7 @@ func (l *lease) finish(ctx context.Context, all bool) error {
 	}
 	for _, n := range l.now.Creating {
 		if left(n) {
-			if err := bar(ctx, l.s.cfg.Blobs, n, blob.None); err != nil && !errors.Is(err, fs.ErrExist) {
+			if err := bar(ctx, l.site.cfg.Blobs, n, blob.None); err != nil && !errors.Is(err, fs.ErrExist) {
 				return err
 			}
 		}
@@ -463,16 +464,16 @@ func (l *lease) finish(ctx context.Context, all bool) error {
 // request to remove it that comes late must find nothing else there.
 func (l *lease) finishRemoval(ctx context.Context, name string) error {
 	if strings.HasPrefix(name, packPrefix) { // whose number is never given again
-		err := l.s.cfg.Blobs.Remove(ctx, name)
+		err := l.site.cfg.Blobs.Remove(ctx, name)
 		if _, n, ok := parsePackName(name); ok && err == nil {
-			l.s.mu.Lock()
-			defer l.s.mu.Unlock()
-			delete(l.s.packs, n) // a collection that could not remove it left it there
-			l.s.dirty = true
+			l.has.mu.Lock()
+			defer l.has.mu.Unlock()
+			delete(l.has.packs, n) // a collection that could not remove it left it there
+			l.has.dirty = true
 		}
 		return err
 	}
-	return bar(ctx, l.s.cfg.Blobs, name, blob.Any)
+	return bar(ctx, l.site.cfg.Blobs, name, blob.Any)
 }
 
 // barred is in the place of a record that must not come any more. Nobody reads

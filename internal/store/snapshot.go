@@ -61,7 +61,7 @@ func (s *snapshot) dropIndex() error {
 
 // useIndex takes a snapshot and the packs that it knows for what is still as
 // it says.
-func (s *objects) useIndex(x *index.Index, known []index.Pack, there map[uint32]packInfo) {
+func (s *loader) useIndex(x *index.Index, known []index.Pack, there map[uint32]packInfo) {
 	gone := map[uint32]bool{}
 	for _, p := range known {
 		s.next = max(s.next, p.Number+1)

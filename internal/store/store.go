@@ -82,17 +82,16 @@ type site struct {
 	lease *lease // nil: a lock keeps other writers out
 }
 
-// objects are the objects in packs: how they are put and got, and how what is
-// there is found out.
+// objects are the objects in packs: how they are put and got. How packs are
+// written, and how what is there is found out, have types of their own.
 type objects struct {
 	*site
 	*contents
-	*packer
 	*snapshot
+	*packer
+	*loader
 	*badList
 	damage *damageList
-
-	lookMu sync.Mutex // holds back a second look for new packs
 }
 
 // contents says which packs there are, where in them objects are, and what
@@ -119,10 +118,12 @@ func newObjects(cfg Config) *objects {
 		bad: map[place]object.Key{}, complete: map[object.Name]int64{},
 	}
 	snap := &snapshot{site: where, contents: has}
+	bad := &badList{site: where, contents: has}
+	damage := &damageList{site: where, noted: map[string]time.Time{}}
 	return &objects{
-		site: where, contents: has, snapshot: snap, badList: &badList{site: where, contents: has},
+		site: where, contents: has, snapshot: snap, badList: bad, damage: damage,
 		packer: &packer{site: where, contents: has, snapshot: snap, open: map[packKind]*openPack{}, sealing: map[packKind]*openPack{}},
-		damage: &damageList{site: where, noted: map[string]time.Time{}},
+		loader: &loader{site: where, contents: has, snapshot: snap, found: bad, damage: damage},
 	}
 }
 
