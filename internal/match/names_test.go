@@ -13,7 +13,7 @@ import (
 	"testbox-imaging/internal/image"
 )
 
-func TestAssign(t *testing.T) {
+func TestNames(t *testing.T) {
 	for _, c := range []struct {
 		name           string
 		earlier, disks words
@@ -43,7 +43,7 @@ func TestAssign(t *testing.T) {
 	}
 }
 
-func TestAssignTakesTheLatest(t *testing.T) {
+func TestNamesTakeTheLatest(t *testing.T) {
 	images := imagesOf(t, words{"sda serial=OLD", "sda serial=A", "sdb serial=OLD"})
 	images[1].Time = time.Unix(1000, 0)
 	for range 2 {
@@ -66,9 +66,9 @@ func TestNextName(t *testing.T) {
 	}
 }
 
-// TestAssignProperties: every disk gets a valid name that no other has; the
+// TestNamesProperties: every disk gets a valid name that no other has; the
 // order of things does not matter; and the names hold from backup to backup.
-func TestAssignProperties(t *testing.T) {
+func TestNamesProperties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := drawWorld(t)
 		names := Names(w.images, w.disks)

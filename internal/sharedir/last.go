@@ -73,13 +73,6 @@ func (f *Folder) Last() (*LastAction, error) {
 	return a, nil
 }
 
-// Done reports whether the action of this arming has ended with success, so
-// that there is nothing left to do but to disarm.
-func (f *Folder) Done(arming box.Arming) (bool, error) {
-	a, err := f.Last()
-	return a != nil && a.Arming == arming, err
-}
-
 func parseLast(data []byte) (*LastAction, error) {
 	if len(data) > maxLast {
 		return nil, fmt.Errorf("it is larger than %d bytes", maxLast)

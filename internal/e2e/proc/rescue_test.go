@@ -288,7 +288,7 @@ func TestFinishServerGone(t *testing.T) {
 		}
 	}
 	b.areas.set(faultSet{}) // a process cannot end while FUSE owes it an answer
-	a.ends(failed, "this is in no log: no answer")
+	a.ends(failed, "so this is not logged: no answer")
 	if !b.armed() {
 		t.Error("the box is disarmed")
 	}
