@@ -86,7 +86,7 @@ func (m *marker) records(ctx context.Context) ([]*image.Record, error) {
 				continue
 			}
 			if err := m.root(ctx, imageName(r, d), d.Root); err != nil {
-				return nil, fmt.Errorf("nothing is collected while an image cannot be read: %w; back the box up again, or delete the image", err)
+				return nil, fmt.Errorf("nothing is collected while an image cannot be read: %w; back the box up again, or delete the backup", err)
 			}
 			m.roots[d.Root] = true
 		}

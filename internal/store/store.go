@@ -1,4 +1,4 @@
-// Package store keeps images: objects in packs, an index of them, and a record
+// Package store keeps backups: objects in packs, an index of them, and a record
 // for each backup, written last. What no record reaches is not there. One
 // process writes, with any number of backups at once; docs/format.md has the
 // files.
