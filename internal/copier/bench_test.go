@@ -47,3 +47,39 @@ func BenchmarkSave(b *testing.B) {
 		})
 	}
 }
+
+// memoryTarget is one that can be written.
+type memoryTarget struct{ memory }
+
+func (m memoryTarget) WriteAt(b []byte, off int64) (int, error) { return copy(m.memory[off:], b), nil }
+func (m memoryTarget) ZeroAt(off, n int64) error                { clear(m.memory[off:][:n]); return nil }
+func (m memoryTarget) Sync() error                              { return nil }
+
+// BenchmarkRestore writes everything, a twentieth, and from a file.
+func BenchmarkRestore(b *testing.B) {
+	const size = 128 << 20
+	disk := usrDisk(b, size)
+	s := saveOf(b, memory(disk), nil, SourceOptions{})
+	f, _, err := backupOf(b, memory(disk), SourceOptions{})
+	must(b, err)
+	for name, job := range map[string]func(Target) Job{
+		"full":  func(t Target) Job { return s.job(b, "sda", t) },
+		"delta": func(t Target) Job { return s.job(b, "sda", t) },
+		"file":  func(t Target) Job { return f.job("sda", t) },
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(size)
+			for b.Loop() {
+				b.StopTimer()
+				target := memoryTarget{make(memory, size)}
+				if name == "delta" {
+					copy(target.memory, disk)
+					clear(target.memory[size/2:][:size/20])
+				}
+				b.StartTimer()
+				_, err := Restore(b.Context(), []Job{job(target)}, RestoreOptions{})
+				must(b, err)
+			}
+		})
+	}
+}
