@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"testbox-imaging/internal/backup"
 	"testbox-imaging/internal/chunk"
 	"testbox-imaging/internal/copier"
 	"testbox-imaging/internal/image"
@@ -198,9 +199,6 @@ func closeDisks(disks []namedDisk) {
 // sectors.
 var errBadSectors = &exitError{exitBadSectors, errors.New("the image has zeros for sectors that could not be read")}
 
-// errUnless is the error of a backup that was not to be made after all.
-var errUnless = errors.New("the backup is there already")
-
 // saveDisks makes one backup of disks, and says what it did.
 func saveDisks(ctx context.Context, p printer, s saver, r *image.Record, disks []namedDisk, o createOptions) error {
 	if err := mapDisks(ctx, disks, o); err != nil {
@@ -219,13 +217,7 @@ func saveDisks(ctx context.Context, p printer, s saver, r *image.Record, disks [
 	}
 	session := s.Begin()
 	defer session.Close()
-	saved, err := trySave(ctx, p, session, r, disks, o)
-	if errors.Is(err, chunk.ErrMissing) {
-		// Objects got lost on the way: a pack that could not be written, since
-		// the store was full for a moment.
-		p.warnf("%v; it is sent again", err)
-		saved, err = trySave(ctx, p, session, r, disks, o)
-	}
+	saved, err := makeBackup(ctx, p, session, r, disks, o)
 	if err != nil {
 		return err
 	}
@@ -242,36 +234,40 @@ func saveDisks(ctx context.Context, p printer, s saver, r *image.Record, disks [
 	return nil
 }
 
-func trySave(ctx context.Context, p printer, session chunk.Session, r *image.Record, disks []namedDisk, o createOptions) (out []copier.Saved, err error) {
-	r.Disks = nil
+// makeBackup reads the disks into the session and commits the record, and shows
+// how far it is.
+func makeBackup(
+	ctx context.Context, p printer, session chunk.Session, r *image.Record, disks []namedDisk, o createOptions,
+) ([]copier.Saved, error) {
+	sources := sourcesOf(disks)
 	var plan []progress.Work
-	for _, d := range disks {
-		plan = append(plan, progress.Work{Disk: d.name, Pass: "read", Bytes: d.usedBytes()})
+	for i := range sources {
+		plan = append(plan, progress.Work{Disk: sources[i].Name, Pass: "read", Bytes: sources[i].Bytes()})
 	}
 	line := newProgress(p.err, plan...)
-	defer line.end()
+	defer func() { line.end() }()
+	opt := backup.Options{
+		Options:     copier.Options{Progress: func(stage string, done, total int64) { line.tell(stage, done, total) }},
+		TakeFailing: o.failing, Unless: o.unless,
+		Reading: func(d *backup.Disk) { line.of(d.Name) },
+		Again: func(why error) {
+			line.end()
+			p.warnf("%v; it is sent again", why)
+			line = newProgress(p.err, plan...)
+		},
+	}
+	saved, err := backup.Make(ctx, session, r, sources, opt)
+	return saved, diskError(disks, err)
+}
+
+// sourcesOf are the disks as a backup takes them.
+func sourcesOf(disks []namedDisk) (out []backup.Disk) {
 	for _, d := range disks {
-		line.of(d.name)
-		saved, err := copier.Save(ctx, d, session, d.used, d.saveOptions(line, o))
-		if err != nil {
-			return nil, diskError(d, err)
-		}
-		rec := saved.Disk
-		rec.Name, rec.Kernel, rec.Disk = d.name, d.kernel, d.identity
-		if len(d.bad) > 0 {
-			rec.Bad = d.bad
-			saved.Disk.Bad = d.bad
-		}
-		if rec.Kernel == "" {
-			rec.Kernel = filepath.Base(d.path)
-		}
-		r.Disks = append(r.Disks, rec)
-		out = append(out, saved)
+		out = append(out, backup.Disk{
+			Name: d.name, Kernel: or(d.kernel, filepath.Base(d.path)), Identity: d.identity, Source: d, Used: d.used, Bad: d.bad,
+		})
 	}
-	if o.unless != nil && o.unless(r) {
-		return nil, errUnless
-	}
-	return out, session.Commit(ctx, r)
+	return out
 }
 
 // mapDisks finds out what is used of all disks.
@@ -282,7 +278,7 @@ func mapDisks(ctx context.Context, disks []namedDisk, o createOptions) (err erro
 			continue
 		}
 		if d.used, err = usedmap.Read(ctx, d, d.identity.Size, d.identity.SectorSize); err != nil {
-			return diskError(*d, err)
+			return d.wrap(err)
 		}
 	}
 	return nil
@@ -295,32 +291,27 @@ func probeDisks(ctx context.Context, p printer, disks []namedDisk, o createOptio
 		if d.used != nil {
 			sayDoubt(p, d.name, d.used)
 		}
-		if err := copier.Probe(ctx, d, d.used, d.saveOptions(nil, o)); err != nil {
-			return diskError(d, err)
-		}
 	}
-	return nil
+	return diskError(disks, backup.Probe(ctx, sourcesOf(disks), backup.Options{TakeFailing: o.failing}))
 }
 
-// diskError is the error of the backup of a disk: a refusal if it is failing.
-func diskError(d namedDisk, err error) error {
-	err = fmt.Errorf("%s (%s): %w", or(d.name, "disk"), d.path, err)
+// diskError names the disk of an error as the command line does. It is a
+// refusal if the disk is failing.
+func diskError(disks []namedDisk, err error) error {
+	var of *backup.DiskError
+	if !errors.As(err, &of) {
+		return err
+	}
+	err = disks[of.Index].wrap(of.Err)
 	if !errors.Is(err, copier.ErrFailing) {
 		return err
 	}
 	return refused("%w; --accept-failing takes what can be read of it, and without it, the other disks are backed up alone", err)
 }
 
-// usedBytes is how much of a disk is read.
-func (d namedDisk) usedBytes() int64 {
-	if d.used == nil {
-		return d.identity.Size
-	}
-	return d.identity.Size - d.used.FreeBytes()
-}
-
-func (d namedDisk) saveOptions(line *progressLine, o createOptions) copier.SourceOptions {
-	return copier.SourceOptions{Options: copier.Options{Progress: line.tell}, SectorSize: d.identity.SectorSize, TakeFailing: o.failing}
+// wrap says which disk has an error.
+func (d *namedDisk) wrap(err error) error {
+	return fmt.Errorf("%s (%s): %w", or(d.name, "disk"), d.path, err)
 }
 
 // sayDoubt says what counts as used because of a doubt.

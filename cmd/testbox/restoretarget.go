@@ -188,10 +188,6 @@ func refuseTargets(disks []restoring, unused copier.Unused) error {
 		if d.target == nil {
 			continue
 		}
-		if d.target.identity.SectorSize != d.Disk.SectorSize {
-			return refused("%s has sectors of %d bytes, the image %d: its partition table would mean other places",
-				d.path, d.target.identity.SectorSize, d.Disk.SectorSize)
-		}
 		job := d.job()
 		if err := job.Check(unused); err != nil {
 			return refused("%s: %w", d.path, err)

@@ -3,6 +3,7 @@ package copier
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -178,9 +179,11 @@ func TestRefusedBeforeTheFirstWrite(t *testing.T) {
 	good, small := faults.NewDisk(old(3*mib)), faults.NewDisk(old(3*mib-512))
 	empty := f.job("sdb", small)
 	empty.Image = FileImage{Reader: f.open}
-	for _, j := range []Job{f.job("sdb", small), empty} {
-		if _, err := Restore(t.Context(), []Job{f.job("sda", good), j}, RestoreOptions{}); err == nil {
-			t.Error("no error")
+	sectors := mustSave(t, conform.Disks(2 * mib)["text"]).job(t, "sdb", small)
+	sectors.SectorSize = 4096
+	for _, j := range []Job{f.job("sdb", small), empty, sectors} {
+		if _, err := Restore(t.Context(), []Job{f.job("sda", good), j}, RestoreOptions{}); !errors.Is(err, ErrUnfit) {
+			t.Error(err)
 		}
 	}
 	if len(good.Log()) > 0 || len(small.Log()) > 0 {

@@ -266,10 +266,10 @@ func (d *inSectors) ReadAt(b []byte, off int64) (int, error) {
 func TestSectorsOfEachDisk(t *testing.T) {
 	const size = 4 * mib
 	disk := conform.Disks(size)["noise"]
-	s := mustSave(t, disk)
 	var jobs []Job
 	var targets []*faults.Disk
 	for i, sector := range []int{512, 4096} {
+		s := saveOf(t, faults.NewDisk(disk), nil, SourceOptions{SectorSize: sector})
 		target := faults.NewDisk(bytes.Clone(disk))
 		targets = append(targets, target)
 		bad := faults.Bad{Target: target, Err: errMedium, Places: []faults.Op{{Off: size - mib/2, N: 1}}} // in the tail, which is read again

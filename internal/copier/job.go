@@ -15,7 +15,7 @@ type Job struct {
 	Name       string // of the image, for errors and the receipt
 	Image      Image
 	Target     Target  // may be larger than the image
-	SectorSize int     // of the target, bytes: the smallest read at a bad sector, and the grain of Differ; 0: 512
+	SectorSize int     // of the target, bytes: the smallest read at a bad sector, and the grain of Differ; 0: unknown, 512
 	Rotational bool    // the target is slow at anything but reading and writing in order
 	Fit        FitFunc // called only for a larger target; nil: nothing is fitted
 }
@@ -25,6 +25,8 @@ type Image interface {
 	// Size is how many bytes the disk has that the image is of. Whoever made
 	// the job knows it from a check before.
 	Size() int64
+	// SectorSize is of that disk, bytes; 0 is unknown.
+	SectorSize() int
 	// Open begins a pass over the image, which is read with ctx. The reader is
 	// closed after the pass if it is an io.Closer.
 	Open(ctx context.Context) (image.Reader, error)
@@ -45,6 +47,9 @@ type StoredImage struct{ Image *chunk.Image }
 
 // Size implements Image.
 func (s StoredImage) Size() int64 { return s.Image.Root.Size }
+
+// SectorSize implements Image.
+func (s StoredImage) SectorSize() int { return s.Image.Root.SectorSize }
 
 // Open implements Image.
 func (s StoredImage) Open(ctx context.Context) (image.Reader, error) {
@@ -71,6 +76,9 @@ type FileImage struct {
 // Size implements Image.
 func (f FileImage) Size() int64 { return f.DiskSize }
 
+// SectorSize implements Image.
+func (f FileImage) SectorSize() int { return 0 }
+
 // Open implements Image.
 func (f FileImage) Open(context.Context) (image.Reader, error) { return f.Reader() }
 
@@ -86,20 +94,31 @@ func (f FileImage) Prove(blake3 string, r *image.Receipt) error {
 	return nil
 }
 
-// ErrUnfit is matched by errors of Job.Check, and of what calls it: the image
+// ErrUnfit is matched by errors of Job.Check, Restore and Verify: the image
 // cannot go to the target.
 var ErrUnfit = errors.New("the image cannot go to this disk")
 
-// Check refuses what could only fail after the first write. Restore and Verify
-// call it before they read anything. What is unused becomes what unused says.
+// Check refuses what could only fail, or do harm, after the first write. Restore
+// calls it before it reads anything. What is unused becomes what unused says.
 func (j *Job) Check(unused Unused) error {
+	if err := j.checkSize(); err != nil {
+		return err
+	}
+	switch has := j.Image.SectorSize(); {
+	case has != 0 && j.SectorSize != 0 && has != j.SectorSize:
+		return unfit("the disk has sectors of %d bytes, the image %d: its partition table would mean other places", j.SectorSize, has)
+	case unused == UnusedDiscard && !canDiscard(j.Target):
+		return unfit("the disk cannot discard; choose to keep what is unused, or to write zeros")
+	}
+	return nil
+}
+
+func (j *Job) checkSize() error {
 	switch size := j.Target.Size(); {
 	case j.Image.Size() <= 0:
 		return unfit("the image is empty")
 	case size < j.Image.Size():
 		return unfit("the disk has %d bytes, the image %d; it needs a disk at least as large", size, j.Image.Size())
-	case unused == UnusedDiscard && !canDiscard(j.Target):
-		return unfit("the disk cannot discard; choose to keep what is unused, or to write zeros")
 	}
 	return nil
 }

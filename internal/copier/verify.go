@@ -19,7 +19,7 @@ import (
 // differs, from one goroutine at a time; the disk's first and last MiB come
 // last. nil: nobody listens. The stage in Progress is "compare".
 func Verify(ctx context.Context, job Job, opt Options, differs func(image.Range)) (image.Receipt, error) {
-	if err := job.Check(UnusedKeep); err != nil {
+	if err := job.checkSize(); err != nil {
 		return image.Receipt{}, fmt.Errorf("%s: %w", job.Name, err)
 	}
 	d := newDisk(job, RestoreOptions{Options: opt}.withDefaults())
