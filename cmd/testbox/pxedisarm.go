@@ -50,7 +50,7 @@ func runDisarm(ctx context.Context, p printer, w world, dir string, boxes []stri
 		what := "was not armed"
 		if read := files[i]; read != nil {
 			what = fmt.Sprintf("disarmed; it was armed for %s (arming %s)", read.Cmdline.Action, read.Cmdline.Arming)
-			err = place.Disarm(t, read)
+			err = place.Disarm(read)
 		}
 		switch {
 		case errors.Is(err, fs.ErrNotExist):

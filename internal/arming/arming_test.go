@@ -116,13 +116,13 @@ func TestArmedAnewBeforeDisarm(t *testing.T) {
 	}
 	anew := p.arm(t, box.Restore, true, "box1").Boxes[0].Cmdline.Arming
 	var other *bootfiles.ArmedAnewError
-	if err := p.Disarm(targets[0], files[0]); !errors.As(err, &other) || other.File.Cmdline.Arming != anew {
+	if err := p.Disarm(files[0]); !errors.As(err, &other) || other.File.Cmdline.Arming != anew {
 		t.Errorf("armed anew: %v", err)
 	}
-	if err := p.Disarm(targets[1], files[1]); err != nil {
+	if err := p.Disarm(files[1]); err != nil {
 		t.Error(err)
 	}
-	if err := p.Disarm(targets[1], files[1]); !errors.Is(err, fs.ErrNotExist) {
+	if err := p.Disarm(files[1]); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("disarmed by somebody else: %v", err)
 	}
 	if all := p.armed(t); len(all) != 1 || all["10.40.41.42"] != anew {
@@ -130,7 +130,7 @@ func TestArmedAnewBeforeDisarm(t *testing.T) {
 	}
 	// Another program's file stays too.
 	write(t, p.Boot.BootFile(targets[0].Addr), string(bootcfg.DefaultConfig()))
-	if err := p.Disarm(targets[0], files[0]); !isKind(err, problem.Refused) {
+	if err := p.Disarm(files[0]); !errors.As(err, new(*bootfiles.NotOursError)) || isKind(err, problem.Refused) {
 		t.Errorf("another program's: %v", err)
 	}
 	if _, err := os.Stat(p.Boot.BootFile(targets[0].Addr)); err != nil {

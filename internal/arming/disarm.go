@@ -25,7 +25,8 @@ func (p *Place) ReadArmed(ctx context.Context, boxes []string) ([]Target, []*boo
 		case err != nil:
 			errs[i] = err
 		case file.Cmdline == nil:
-			errs[i] = notOurs(t, p.Boot.BootFile(t.Addr), file.Err)
+			errs[i] = problem.Refusef("%s has a boot file that is not ours, %s (%w); remove it by hand if it has to go",
+				t, p.Boot.BootFile(t.Addr), file.Err)
 		default:
 			files[i] = file
 		}
@@ -35,19 +36,10 @@ func (p *Place) ReadArmed(ctx context.Context, boxes []string) ([]Target, []*boo
 
 // Disarm disarms a box whose boot file was read before. An arming that somebody
 // wrote since stays, as does a file that is not ours: the errors are those of
-// bootfiles, and a file that is not ours is refused. The error matches
-// fs.ErrNotExist if somebody else disarmed the box.
-func (p *Place) Disarm(t Target, read *bootfiles.File) error {
-	_, err := p.Boot.Disarm(t.Addr, read.Cmdline.Arming)
-	var other *bootfiles.NotOursError
-	if errors.As(err, &other) {
-		return notOurs(t, other.Path, other.Err)
-	}
+// bootfiles. None is a refusal, because other boxes may be disarmed by then.
+func (p *Place) Disarm(read *bootfiles.File) error {
+	_, err := p.Boot.Disarm(read.Addr, read.Cmdline.Arming)
 	return err
-}
-
-func notOurs(t Target, path string, why error) error {
-	return problem.Refusef("%s has a boot file that is not ours, %s (%w); remove it by hand if it has to go", t, path, why)
 }
 
 // HalfRestored says of a box that was armed for restore that its disks may not be
