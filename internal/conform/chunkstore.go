@@ -28,6 +28,9 @@ type ChunkStoreUnderTest struct {
 	// Get looks an object up where it is kept, of whichever image it is. One
 	// that is not there is an error that matches chunk.ErrMissing.
 	Get func(ctx context.Context, key object.Key, buf []byte) (object.Object, error)
+	// Remove deletes a backup, if that is not refused, and collects whatever
+	// nothing needs any more. Nil: the store keeps everything.
+	Remove func(ctx context.Context, r *image.Record) error
 }
 
 // ChunkStore tests the chunk.Session and the chunk.Images of a store. Open gives
@@ -41,7 +44,7 @@ func ChunkStore(t *testing.T, open func(t *testing.T) ChunkStoreUnderTest) {
 		{"missing", testMissingOrder}, {"page-needs-chunks", testPageNeedsChunks}, {"commit", testCommit},
 		{"commit-incomplete", testCommitIncomplete}, {"commit-lies", testCommitLies}, {"ids", testIDs},
 		{"sessions", testSessions}, {"chunks-at-once", testChunksAtOnce}, {"cancelled", testCancelled},
-		{"closed", testClosedSession}, {"open-image", testOpenImage}, {"own-image-only", testOwnImageOnly}, {"closed-image", testClosedImage},
+		{"closed", testClosedSession}, {"open-image", testOpenImage}, {"own-image-only", testOwnImageOnly}, {"closed-image", testClosedImage}, {"held", testHeld},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -478,4 +481,32 @@ func testClosedImage(t *testing.T, c chunkCase) {
 	must(t, errors.Join(im.Close(), im.Close()))
 	_, err = im.Page(t.Context(), 0)
 	wantErr(t, "a page of a closed image", err, chunk.ErrClosed)
+}
+
+// testHeld: an image that is open stays whole, whatever is deleted and collected
+// meanwhile; one that nobody reads goes.
+func testHeld(t *testing.T, c chunkCase) {
+	if c.under.Remove == nil {
+		return
+	}
+	disk := Disks(3 << 20)["mixed"]
+	saver := c.under.Begin()
+	r := record(map[object.Name]int64{SaveImage(t, saver, disk): int64(len(disk))})
+	must(t, saver.Commit(t.Context(), r))
+	must(t, saver.Close())
+	must(t, c.Close()) // else it holds what it has put
+	im, err := c.under.Images.OpenImage(t.Context(), r, "sda")
+	must(t, err)
+	_ = c.under.Remove(t.Context(), r) // may be refused
+	rd := im.ReaderAt(t.Context(), 0)
+	back := make([]byte, len(disk))
+	if _, err := rd.ReadAt(back, 0); err != nil || !bytes.Equal(back, disk) {
+		t.Errorf("what is read was collected: %v", err)
+	}
+	must(t, errors.Join(rd.Close(), im.Close()))
+	must(t, c.under.Remove(t.Context(), r))
+	_, err = c.under.Images.OpenImage(t.Context(), r, "sda")
+	wantErr(t, "an image that was deleted", err, fs.ErrNotExist)
+	_, err = c.raw(t.Context(), object.Key{Kind: object.Root, Name: im.Name})
+	wantErr(t, "the root of an image that was collected", err, chunk.ErrMissing)
 }

@@ -135,7 +135,7 @@ func (s *badList) saveBad(ctx context.Context) error {
 	if err != nil || over == blob.None && len(list) == 0 {
 		return err
 	}
-	if err := s.lease.still(ctx); err != nil {
+	if err := s.lease.stillOwner(ctx); err != nil {
 		return err
 	}
 	// An empty list is written too: a request to remove it that comes late

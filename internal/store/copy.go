@@ -54,7 +54,7 @@ func (s *Store) Copy(ctx context.Context, dst *Store, records []*image.Record, d
 		return ErrSame
 	}
 	// A backup whose removal is still on its way does not count as there.
-	if err := dst.objects.lease.still(ctx); err != nil {
+	if err := dst.objects.lease.stillOwner(ctx); err != nil {
 		return err
 	}
 	session := dst.Begin()

@@ -19,7 +19,7 @@ type mover struct {
 	out    *openPack // nil: none is open
 	moved  []place   // where the objects of out come from
 	done   []GCPack  // all that is needed of them was copied
-	copied int64     // bytes, since the last settle
+	copied int64     // bytes, since packs were removed last
 	stored []byte    // what objects are read to,
 	raw    []byte    // and unpacked to
 }
@@ -32,7 +32,7 @@ func (c *collector) rewrite(ctx context.Context, packs []GCPack) error {
 		if err != nil {
 			c.abort()
 			// What was copied before frees space, if that was what is short.
-			return errors.Join(fmt.Errorf("rewrite %s: %w", p.Name, err), c.settle(ctx))
+			return errors.Join(fmt.Errorf("rewrite %s: %w", p.Name, err), c.removeCopied(ctx))
 		}
 		if !whole {
 			c.keep(p, "an object in it that is needed is damaged; `testbox store scrub` says what that costs")
@@ -40,12 +40,12 @@ func (c *collector) rewrite(ctx context.Context, packs []GCPack) error {
 		}
 		c.done = append(c.done, p)
 		if c.copied >= atOnce*c.s.cfg.PackSize {
-			if err := c.settle(ctx); err != nil {
+			if err := c.removeCopied(ctx); err != nil {
 				return err
 			}
 		}
 	}
-	return c.settle(ctx)
+	return c.removeCopied(ctx)
 }
 
 // copyLive copies what is needed of a pack, and reports whether that is whole.
@@ -153,8 +153,8 @@ func (c *collector) abort() {
 	}
 }
 
-// settle seals the new pack and removes those that are copied.
-func (c *collector) settle(ctx context.Context) error {
+// removeCopied seals the new pack and removes those that are copied.
+func (c *collector) removeCopied(ctx context.Context) error {
 	err := c.seal()
 	done := c.done
 	c.done, c.copied = nil, 0

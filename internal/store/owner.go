@@ -318,8 +318,8 @@ func (l *lease) gone(err error) error {
 	return l.lost
 }
 
-// still wants this process to be the owner.
-func (l *lease) still(ctx context.Context) error {
+// stillOwner wants this process to be the owner.
+func (l *lease) stillOwner(ctx context.Context) error {
 	if l == nil {
 		return nil
 	}

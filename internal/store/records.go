@@ -241,7 +241,7 @@ func (c *Catalogue) createRecord(ctx context.Context, r *image.Record) error {
 		return err
 	}
 	// Settling bars the name, if the record has not come to be by then.
-	if e := c.lease.still(ctx); e != nil {
+	if e := c.lease.stillOwner(ctx); e != nil {
 		return errors.Join(err, e)
 	}
 	want, _ := envelope("record", r)
@@ -291,7 +291,7 @@ func (c *Catalogue) writeRecord(ctx context.Context, r *image.Record, over blob.
 	if err := r.Check(); err != nil {
 		return err
 	}
-	if err := c.lease.still(ctx); err != nil {
+	if err := c.lease.stillOwner(ctx); err != nil {
 		return err
 	}
 	return writeOver(ctx, c.cfg.Blobs, recordName(r.Box, r.ID), over, "record", r, image.MaxRecord)

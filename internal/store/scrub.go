@@ -49,7 +49,7 @@ func (u *Upkeep) Scrub(ctx context.Context, progress func(ScrubProgress)) (*Scru
 	}
 	// What a process finds missing that was overtaken, the new owner may have
 	// moved or collected.
-	if lost := u.objects.lease.still(ctx); errors.Is(lost, ErrNotOwner) {
+	if lost := u.objects.lease.stillOwner(ctx); errors.Is(lost, ErrNotOwner) {
 		return &ScrubReport{}, lost
 	}
 	return sc.report, err
@@ -100,7 +100,7 @@ func (sc *scrubber) run(ctx context.Context) error {
 		return nil
 	}
 	// Who may have been overtaken writes nothing down.
-	if err := sc.s.lease.still(ctx); errors.Is(err, ErrNotOwner) {
+	if err := sc.s.lease.stillOwner(ctx); errors.Is(err, ErrNotOwner) {
 		return err
 	} else if err != nil {
 		sc.report.Unnoted = errors.Join(sc.report.Unnoted, err)

@@ -1,6 +1,8 @@
 package store
 
 import (
+	"context"
+	"errors"
 	"testing"
 
 	"testbox-imaging/internal/blob"
@@ -51,7 +53,16 @@ func underTest(t *testing.T, blobs blob.Store) conform.ChunkStoreUnderTest {
 	return conform.ChunkStoreUnderTest{
 		Begin:  func() chunk.Session { return s.Begin() },
 		Images: s,
-		Get:    s.objects.get,
+		Remove: func(ctx context.Context, r *image.Record) error {
+			err := s.Delete(ctx, r)
+			plan, planErr := s.PlanGC(ctx)
+			if planErr != nil {
+				return errors.Join(err, planErr)
+			}
+			_, gcErr := s.GC(ctx, plan)
+			return errors.Join(err, gcErr)
+		},
+		Get: s.objects.get,
 		Records: func() ([]*image.Record, error) {
 			records, damaged, err := s.Records(t.Context())
 			if len(damaged) > 0 {
