@@ -85,6 +85,17 @@ func TestLabIsItsOwnNetwork(t *testing.T) {
 	}
 }
 
+func TestNoStartSaysWhy(t *testing.T) {
+	needLab(t)
+	m, err := startLab(t).Machine(Spec{Number: 1, Memory: 128, Disks: []Disk{{Path: "/nonexistent", Bus: Virtio}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.PowerOn(); err == nil || !strings.Contains(err.Error(), "/nonexistent") {
+		t.Errorf("a box with a disk that is not there: %v", err)
+	}
+}
+
 func TestNFSComesAndGoes(t *testing.T) {
 	needLab(t)
 	l := startLab(t)

@@ -99,8 +99,9 @@ func (m *Machine) PowerOn() error {
 	m.qmp = control
 	theirs.Close() // so that the connection ends with QEMU
 	if err := m.qmp.hello(); err != nil {
+		said := tail(m.proc.log, 0, 5)
 		m.PowerOff()
-		return fmt.Errorf("box %s did not start: %w: %s", m.Addr, err, tail(m.proc.log, 0, 5))
+		return fmt.Errorf("box %s did not start: %w: %s", m.Addr, err, said)
 	}
 	return nil
 }

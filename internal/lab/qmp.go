@@ -19,8 +19,9 @@ type qmp struct {
 	dec  *json.Decoder
 }
 
-// qmpTimeout bounds a command; QEMU answers those used here at once.
-const qmpTimeout = 20 * time.Second
+// qmpTimeout bounds a command. QEMU answers those used here at once, but on a
+// busy machine an emulated processor can keep it from that for half a minute.
+const qmpTimeout = 2 * time.Minute
 
 // qmpPair makes the connection's two ends. The file is QEMU's and is closed
 // here once QEMU has been started.
