@@ -200,7 +200,8 @@ func guardWhole(ctx context.Context, p printer, s catalogue, rs []*image.Record,
 	return nil
 }
 
-func planned(ctx context.Context, p printer, s catalogue, rs []*image.Record, damaged []*store.RecordError, boxes []string, keep store.Policy) (
+func planned(ctx context.Context, p printer, s catalogue, rs []*image.Record, damaged []*store.RecordError,
+	boxes []string, keep store.Policy) (
 	out []*image.Record, err error) {
 	if keep.Last < 0 || keep.Daily < 0 || keep.Weekly < 0 || keep.Monthly < 0 {
 		return nil, wrong("a number of backups to keep cannot be negative")

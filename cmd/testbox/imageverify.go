@@ -104,7 +104,8 @@ func verifyImages(ctx context.Context, p printer, s verifier, r *image.Record, d
 	return nil
 }
 
-func verifyImage(ctx context.Context, p printer, s verifier, line *progressLine, r *image.Record, d *image.RecordedDisk, damaged store.Damages) error {
+func verifyImage(ctx context.Context, p printer, s verifier, line *progressLine, r *image.Record, d *image.RecordedDisk,
+	damaged store.Damages) error {
 	found, err := s.Verify(ctx, r, d.Name, cpu.Count(), func(done int64) { line.tell("check "+d.Name, done, d.Data) })
 	line.end()
 	switch {

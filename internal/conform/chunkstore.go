@@ -44,7 +44,8 @@ func ChunkStore(t *testing.T, open func(t *testing.T) ChunkStoreUnderTest) {
 		{"missing", testMissingOrder}, {"page-needs-chunks", testPageNeedsChunks}, {"commit", testCommit},
 		{"commit-incomplete", testCommitIncomplete}, {"commit-lies", testCommitLies}, {"ids", testIDs},
 		{"sessions", testSessions}, {"chunks-at-once", testChunksAtOnce}, {"cancelled", testCancelled},
-		{"closed", testClosedSession}, {"open-image", testOpenImage}, {"own-image-only", testOwnImageOnly}, {"closed-image", testClosedImage}, {"held", testHeld},
+		{"closed", testClosedSession}, {"open-image", testOpenImage}, {"own-image-only", testOwnImageOnly}, {"closed-image", testClosedImage},
+		{"held", testHeld},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -124,7 +125,8 @@ func record(roots map[object.Name]int64) *image.Record {
 }
 
 func testPutGet(t *testing.T, c chunkCase) {
-	raws := map[string][]byte{"a byte": {7}, "noise": blocks(1, 100_000)[:50_000], "text": blocks(2, 100_000)[50_000:], "largest": blocks(3, object.MaxChunk)}
+	raws := map[string][]byte{"a byte": {7}, "noise": blocks(1, 100_000)[:50_000], "text": blocks(2, 100_000)[50_000:],
+		"largest": blocks(3, object.MaxChunk)}
 	for name, raw := range raws {
 		for _, kind := range []object.Kind{object.Chunk, object.Page, object.Root} {
 			o := objectOf(kind, raw)
@@ -291,6 +293,10 @@ func testCommitLies(t *testing.T, c chunkCase) {
 	a := blocks(1, 65536)
 	ref := c.put(t, object.Chunk, a)
 	page := c.put(t, object.Page, pageOf(a).Marshal()).Name
+	rootOf := func(page []byte) object.Name {
+		name := c.put(t, object.Page, page).Name
+		return c.put(t, object.Root, (&chunk.Root{Size: 65536, SectorSize: 512, Pages: []object.Name{name}}).Marshal()).Name
+	}
 	root := func(r chunk.Root) object.Name { r.SectorSize = 512; return c.put(t, object.Root, r.Marshal()).Name }
 	good := root(chunk.Root{Size: 65536, Pages: []object.Name{page}})
 	longer := pageOf(a)
@@ -300,9 +306,9 @@ func testCommitLies(t *testing.T, c chunkCase) {
 		"no disk":                record(nil),
 		"another size":           record(map[object.Name]int64{good: 65536 + 512}),
 		"a chunk as the root":    record(map[object.Name]int64{ref.Name: 65536}),
-		"a page of other length": record(map[object.Name]int64{root(chunk.Root{Size: 65536, Pages: []object.Name{c.put(t, object.Page, longer.Marshal()).Name}}): 65536}),
+		"a page of other length": record(map[object.Name]int64{rootOf(longer.Marshal()): 65536}),
 		"a root that is none":    record(map[object.Name]int64{c.put(t, object.Root, []byte("no root")).Name: 65536}),
-		"a page that is none":    record(map[object.Name]int64{root(chunk.Root{Size: 65536, Pages: []object.Name{c.put(t, object.Page, []byte("no page")).Name}}): 65536}),
+		"a page that is none":    record(map[object.Name]int64{rootOf([]byte("no page")): 65536}),
 	} {
 		if c.Commit(t.Context(), r) == nil {
 			t.Errorf("%s: it was committed", what)

@@ -150,7 +150,9 @@ func TestNotTogether(t *testing.T) {
 		_, planErr := s.PlanGC(t.Context())
 		_, gcErr := s.GC(t.Context(), plan)
 		_, scrubErr := s.Scrub(t.Context(), nil)
-		for what, err := range map[string]error{"plan": planErr, "collection": gcErr, "scrub": scrubErr, "new index": s.RebuildIndex(t.Context())} {
+		for what, err := range map[string]error{
+			"plan": planErr, "collection": gcErr, "scrub": scrubErr, "new index": s.RebuildIndex(t.Context()),
+		} {
 			if !errors.Is(err, ErrBusy) {
 				t.Errorf("a %s beside a scrub: %v", what, err)
 			}

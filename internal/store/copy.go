@@ -109,7 +109,8 @@ func (s *Store) isSame(ctx context.Context, dst *Store) (bool, error) {
 // unreadable says what helps a record that cannot be read.
 func (c *copying) unreadable(ctx context.Context, d *RecordError) error {
 	if _, err := c.dst.catalogue.Record(ctx, d.Box, d.ID); err == nil {
-		return fmt.Errorf("its record here cannot be read: %w; the other store has a good one: `testbox store copy` from there to here brings it back", d.Err)
+		return fmt.Errorf("its record here cannot be read: %w; the other store has a good one: "+
+			"`testbox store copy` from there to here brings it back", d.Err)
 	}
 	return fmt.Errorf("its record cannot be read: %w; %s", d.Err, d.Remedy())
 }

@@ -230,7 +230,8 @@ func (u *Upkeep) Verify(ctx context.Context, r *image.Record, disk string, worke
 	found := &Damage{Root: d.Root}
 	err = u.objects.lacks(ctx, d, map[object.Name]bool{}, u.objects.unreadable, func(_ object.Key, at image.Range, _ error) { found.add(at) })
 	if err == nil && found.Bytes == 0 {
-		err = errors.New("an object could not be read at first, and could then; look at the disk or the network that the store is on, and verify again")
+		err = errors.New("an object could not be read at first, and could then; " +
+			"look at the disk or the network that the store is on, and verify again")
 	}
 	return found, err
 }

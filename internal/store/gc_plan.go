@@ -82,7 +82,8 @@ func (p *GCPlan) String() string {
 	}
 	fmt.Fprintf(&b, "frees    %s\n", image.SizeText(p.Gain()))
 	if p.Beside != "" {
-		fmt.Fprintf(&b, "another process writes to the store (%s); %s of %s that it has written since it began %s kept; plan again when it has ended\n",
+		fmt.Fprintf(&b, "another process writes to the store (%s); %s of %s that it has written since it began %s kept; "+
+			"plan again when it has ended\n",
 			p.Beside, words.Count(p.Fresh, "pack"), image.SizeText(p.FreshLen), words.Verb(p.Fresh, "is", "are"))
 	}
 	for _, pk := range p.Packs {

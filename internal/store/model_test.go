@@ -56,7 +56,8 @@ func (m *model) begin(t *rapid.T) {
 		disks = append(disks, m.ledger.know(newDisk(regions...)))
 	}
 	m.day++
-	ms := &modelSession{Session: m.s.Begin(), record: recordOf(rapid.SampledFrom([]string{"10.0.0.1", "10.0.0.2"}).Draw(t, "box"), day(m.day), disks...)}
+	box := rapid.SampledFrom([]string{"10.0.0.1", "10.0.0.2"}).Draw(t, "box")
+	ms := &modelSession{Session: m.s.Begin(), record: recordOf(box, day(m.day), disks...)}
 	for _, d := range disks {
 		ms.todo = append(ms.todo, d.steps()...)
 	}
@@ -235,7 +236,8 @@ func TestModel(t *testing.T) {
 		m.open(t)
 		t.Repeat(map[string]func(*rapid.T){
 			"begin": m.begin, "advance": m.advance, "advance ": m.advance, "advance  ": m.advance, "give up": m.giveUp,
-			"delete": m.delete, "mark": m.mark, "restore": m.beginRestore, "restore on": m.restoreOn, "plan": m.makePlan, "collect": m.collect, "rebuild": m.rebuild, "scrub": m.scrub,
+			"delete": m.delete, "mark": m.mark, "restore": m.beginRestore, "restore on": m.restoreOn,
+			"plan": m.makePlan, "collect": m.collect, "rebuild": m.rebuild, "scrub": m.scrub,
 			"reopen": m.reopen, "power cut": m.powerCut, "": m.check,
 		})
 	})

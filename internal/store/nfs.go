@@ -50,7 +50,9 @@ func localLocks(lines *bufio.Scanner, path string) (local bool) {
 		longest, local = len(point), false // a later mount covers an earlier one
 		if how[0] == "nfs" || how[0] == "nfs4" {
 			options := strings.Split(how[2], ",")
-			local = slices.ContainsFunc([]string{"nolock", "local_lock=all", "local_lock=flock"}, func(o string) bool { return slices.Contains(options, o) })
+			local = slices.ContainsFunc(options, func(o string) bool {
+				return o == "nolock" || o == "local_lock=all" || o == "local_lock=flock"
+			})
 		}
 	}
 	return local

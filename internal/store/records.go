@@ -40,7 +40,8 @@ func (e *RecordError) Remedy() string {
 	if !isRecordName(e.Box, e.ID) {
 		return fmt.Sprintf("move %s out of the store", recordName(e.Box, e.ID))
 	}
-	return fmt.Sprintf("`testbox store copy` from a second copy of the store to this one brings the record back; without a second copy, `testbox image delete %s@%s` gives the backup up", e.Box, e.ID)
+	return fmt.Sprintf("`testbox store copy` from a second copy of the store to this one brings the record back; "+
+		"without a second copy, `testbox image delete %s@%s` gives the backup up", e.Box, e.ID)
 }
 
 // isRecordName reports whether there can be such a record.

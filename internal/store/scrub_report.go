@@ -112,12 +112,15 @@ func (r *ScrubReport) damage() error {
 		return nil
 	}
 	hurt := len(r.Images())
-	text := fmt.Sprintf("the store has %s, which %s %s", words.Count(faults, "fault"), words.Verb(faults, "damages", "damage"), words.Count(hurt, "backup"))
+	text := fmt.Sprintf("the store has %s, which %s %s", words.Count(faults, "fault"),
+		words.Verb(faults, "damages", "damage"), words.Count(hurt, "backup"))
 	if hurt > records {
-		text += "; back those boxes up again, what their disks still hold is healed by that; `testbox store copy` from a second copy of the store heals all of it"
+		text += "; back those boxes up again, what their disks still hold is healed by that; " +
+			"`testbox store copy` from a second copy of the store heals all of it"
 	}
 	if records > 0 {
-		text += fmt.Sprintf("; %s cannot be read, which no new backup heals: a second copy of the store does, or the backup is given up, as said above",
+		text += fmt.Sprintf("; %s cannot be read, which no new backup heals: "+
+			"a second copy of the store does, or the backup is given up, as said above",
 			words.Count(records, "record"))
 	}
 	return errors.New(text)

@@ -43,7 +43,8 @@ func ParseSelector(text string) (Selector, error) {
 		return Selector{}, fmt.Errorf("%q: after @ comes latest, latest~1, baseline or a date such as 2026-11-27", text)
 	}
 	if !image.ValidBox(s.Box) {
-		return Selector{}, fmt.Errorf("%q does not begin with a box; it is BOX, BOX@WHEN or BOX@WHEN:DISK, such as 10.40.41.42@latest~1:sda", text)
+		return Selector{}, fmt.Errorf("%q does not begin with a box; "+
+			"it is BOX, BOX@WHEN or BOX@WHEN:DISK, such as 10.40.41.42@latest~1:sda", text)
 	}
 	if err := s.checkWhen(); err != nil {
 		return Selector{}, fmt.Errorf("%q: %w", text, err)
@@ -51,7 +52,8 @@ func ParseSelector(text string) (Selector, error) {
 	return s, nil
 }
 
-var errWhen = errors.New("after @ comes latest, latest~1, baseline, a date or its beginning (2026-11, 2026-11-27, 2026-11-27T10:04; in UTC), or an id")
+var errWhen = errors.New("after @ comes latest, latest~1, baseline, " +
+	"a date or its beginning (2026-11, 2026-11-27, 2026-11-27T10:04; in UTC), or an id")
 
 func (s Selector) checkWhen() error {
 	_, back := s.back()
