@@ -125,7 +125,9 @@ func TestMakeAgain(t *testing.T) {
 // TestMakeFails: the error of a disk says which it is, and nothing is committed.
 func TestMakeFails(t *testing.T) {
 	disks := twoDisks()
-	bad := &faults.Bad{Target: faults.NewDisk(make([]byte, 3*mib)), Err: fmt.Errorf("worn: %w", disk.ErrMedium), Places: []faults.Op{{Off: 0, N: 3 * mib}}}
+	bad := &faults.Bad{
+		Target: faults.NewDisk(make([]byte, 3*mib)), Err: fmt.Errorf("worn: %w", disk.ErrMedium), Places: []faults.Op{{Off: 0, N: 3 * mib}},
+	}
 	disks[1].Source = bad
 	st := new(conform.MemStore)
 	committed := false

@@ -38,7 +38,10 @@ func TestDelta(t *testing.T) {
 	disk := conform.Disks(20*mib + 512)["mixed"]
 	s := mustSave(t, disk)
 	size := int64(len(disk))
-	for name, change := range map[string][]int{"body": {5 * mib, 13 * mib}, "zeros": {3 * 700_000 / 2}, "head": {7}, "tail": {len(disk) - 1}, "all over": {0, 9 * mib, len(disk) - mib/2}} {
+	for name, change := range map[string][]int{
+		"body": {5 * mib, 13 * mib}, "zeros": {3 * 700_000 / 2}, "head": {7}, "tail": {len(disk) - 1},
+		"all over": {0, 9 * mib, len(disk) - mib/2},
+	} {
 		before := bytes.Clone(disk)
 		for _, at := range change {
 			before[at] ^= 1
@@ -178,7 +181,8 @@ func TestDeltaOnALargerDisk(t *testing.T) {
 		again, err := Restore(t.Context(), []Job{job}, RestoreOptions{})
 		must(t, err)
 		onlyReads(t, job.Target.(*faults.Disk))
-		if a, b := first[0], again[0]; a.Written != b.Skipped || a.Verified != b.Verified || !reflect.DeepEqual(a.Changed, b.Changed) || len(a.Changed) == 0 {
+		a, b := first[0], again[0]
+		if a.Written != b.Skipped || a.Verified != b.Verified || !reflect.DeepEqual(a.Changed, b.Changed) || len(a.Changed) == 0 {
 			t.Errorf("first %+v, again %+v", a, b)
 		}
 		stale := bytes.Clone(want)
@@ -276,7 +280,8 @@ func TestSectorsOfEachDisk(t *testing.T) {
 		job := s.job(t, fmt.Sprint("disk", i), &inSectors{healing: healing{Bad: bad}, sector: sector})
 		job.SectorSize = sector
 		v, err := Verify(t.Context(), job, Options{}, nil)
-		if want := []image.Range{{Off: size - mib/2, Len: int64(sector)}}; err != nil || !slices.Equal(v.Bad, want) || !slices.Equal(v.Differ, want) {
+		want := []image.Range{{Off: size - mib/2, Len: int64(sector)}}
+		if err != nil || !slices.Equal(v.Bad, want) || !slices.Equal(v.Differ, want) {
 			t.Errorf("sectors of %d: bad %v, differ %v, %v", sector, v.Bad, v.Differ, err)
 		}
 		jobs = append(jobs, job)

@@ -19,7 +19,8 @@ func volumesMap(size int64) *usedmap.Map {
 		{Kind: usedmap.Gap, Ranges: rs(image.Range{Off: 0, Len: mib})},
 		{Kind: usedmap.Partition, Number: 1, FS: "ext4", Ranges: rs(image.Range{Off: mib, Len: mib})},
 		{Kind: usedmap.Partition, Number: 3, FS: "LVM2_member", Ranges: rs(image.Range{Off: 2 * mib, Len: 4 * mib}), Volumes: []usedmap.Part{
-			{Kind: usedmap.Logical, Name: "root\x1b", FS: "xfs", Ranges: rs(image.Range{Off: 4 * mib, Len: mib}, image.Range{Off: 2*mib + 4096, Len: mib})},
+			{Kind: usedmap.Logical, Name: "root\x1b", FS: "xfs",
+				Ranges: rs(image.Range{Off: 4 * mib, Len: mib}, image.Range{Off: 2*mib + 4096, Len: mib})},
 			{Kind: usedmap.Logical, Name: "home", Ranges: rs(image.Range{Off: 3*mib + 4096, Len: 4096})},
 			{Kind: usedmap.Logical, Name: "thin"}, // has no place of its own
 		}},
@@ -39,9 +40,12 @@ func TestVerifyTellsParts(t *testing.T) {
 	}{
 		{[]image.Range{{Off: mib + 512, Len: 512}}, "512 B of 7.00 MiB differ, in 1 place (partition 1 (ext4): 512 B)"},
 		{[]image.Range{{Off: 0, Len: 512}, {Off: 2*mib - 512, Len: 1024}},
-			"1.50 KiB of 7.00 MiB differ, in 2 places (partition 1 (ext4): 512 B; partition 3, beside its volumes (LVM2_member): 512 B; outside of partitions: 512 B)"},
+			"1.50 KiB of 7.00 MiB differ, in 2 places " +
+				"(partition 1 (ext4): 512 B; partition 3, beside its volumes (LVM2_member): 512 B; outside of partitions: 512 B)"},
 		{[]image.Range{{Off: 2*mib + 8192, Len: 512}, {Off: 3*mib + 4096, Len: 512}, {Off: 5*mib - 512, Len: 1024}},
-			"2.00 KiB of 7.00 MiB differ, in 3 places (partition 3, beside its volumes (LVM2_member): 512 B; partition 3, volume root? (xfs): 1.00 KiB; partition 3, volume home: 512 B)"},
+			"2.00 KiB of 7.00 MiB differ, in 3 places " +
+				"(partition 3, beside its volumes (LVM2_member): 512 B; " +
+				"partition 3, volume root? (xfs): 1.00 KiB; partition 3, volume home: 512 B)"},
 	} {
 		got := append([]byte(nil), disk...)
 		for _, r := range c.change {

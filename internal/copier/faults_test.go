@@ -117,7 +117,8 @@ func (b *bench) check(t testing.TB, what any, err error) {
 // without a beginning.
 func (b *bench) checkState(t testing.TB, what any, i int, got []byte) {
 	t.Helper()
-	if untouched := bytes.Equal(got[bootArea:len(got)-bootArea], b.before[i][bootArea:len(got)-bootArea]); !untouched && !image.IsZero(got[:bootArea]) {
+	untouched := bytes.Equal(got[bootArea:len(got)-bootArea], b.before[i][bootArea:len(got)-bootArea])
+	if !untouched && !image.IsZero(got[:bootArea]) {
 		t.Fatalf("%v: disk %d has a mixed body and a beginning", what, i)
 	}
 }

@@ -63,7 +63,9 @@ func withHoles(size int64, holes []image.Range) []byte {
 // it, nor to find out what to restore.
 func TestHolesAreZeros(t *testing.T) {
 	const size = 40*mib + 512
-	holes := []image.Range{{Off: 0, Len: 3 * mib}, {Off: 4*mib + 512, Len: 10*mib + 300}, {Off: 20 * mib, Len: 512}, {Off: 30 * mib, Len: size - 30*mib}}
+	holes := []image.Range{
+		{Off: 0, Len: 3 * mib}, {Off: 4*mib + 512, Len: 10*mib + 300}, {Off: 20 * mib, Len: 512}, {Off: 30 * mib, Len: size - 30*mib},
+	}
 	disk := withHoles(size, holes)
 	m := mapOf(size, image.Range{Off: 5 * mib, Len: mib}, image.Range{Off: 25 * mib, Len: 8 * mib})
 	for _, m := range []*usedmap.Map{nil, m} {
@@ -83,7 +85,8 @@ func TestHolesAreZeros(t *testing.T) {
 		}
 	}
 	src := &sparseDisk{Target: faults.NewDisk(bytes.Clone(disk)), holes: holes, lies: true, open: true}
-	if got, want := saveOf(t, src, nil, SourceOptions{}), saveOf(t, faults.NewDisk(bytes.Clone(disk)), nil, SourceOptions{}); got.Disk.Root != want.Disk.Root {
+	want := saveOf(t, faults.NewDisk(bytes.Clone(disk)), nil, SourceOptions{})
+	if got := saveOf(t, src, nil, SourceOptions{}); got.Disk.Root != want.Disk.Root {
 		t.Error("a reader that says what cannot be is believed")
 	}
 }

@@ -163,14 +163,16 @@ func TestPagesOfTwoRegions(t *testing.T) {
 	}
 	for range 10 {
 		w := &watched{Session: new(conform.MemStore), t: t}
-		_, err := Save(t.Context(), disk, w, mapOf(int(disk.size), image.Range{Len: chunk.RegionSize - 4*mib}), SourceOptions{Options: Options{Workers: 4}})
+		m := mapOf(int(disk.size), image.Range{Len: chunk.RegionSize - 4*mib})
+		_, err := Save(t.Context(), disk, w, m, SourceOptions{Options: Options{Workers: 4}})
 		must(t, err)
 	}
 }
 
 func TestAccount(t *testing.T) {
 	disk := func(verify ReadBack, r image.Receipt) *diskState {
-		d := newDisk(Job{Name: "sda", Image: FileImage{DiskSize: 4 * mib}, Target: faults.NewDisk(make([]byte, 4*mib))}, RestoreOptions{Verify: verify}.withDefaults())
+		job := Job{Name: "sda", Image: FileImage{DiskSize: 4 * mib}, Target: faults.NewDisk(make([]byte, 4*mib))}
+		d := newDisk(job, RestoreOptions{Verify: verify}.withDefaults())
 		must(t, d.fit())
 		d.receipt = r
 		return d

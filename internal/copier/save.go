@@ -156,7 +156,8 @@ func (s *save) account(f figures) error {
 	d.Root, d.Data, d.Zero, d.Unused, d.Bad = s.saved.Root.String(), f.data, f.zero, f.unused, s.bad.ranges
 	r.Root, r.Read, r.Zero, r.Unused, r.Bad = d.Root, s.read, f.zero, f.unused, s.bad.ranges
 	if s.read != s.used || f.data+f.zero != s.used || s.used+f.unused != s.size {
-		return fmt.Errorf("of the disk's %d bytes, %d in use, %d were read, %d are data, %d zero and %d unused", s.size, s.used, s.read, f.data, f.zero, f.unused)
+		return fmt.Errorf("of the disk's %d bytes, %d in use, %d were read, %d are data, %d zero and %d unused",
+			s.size, s.used, s.read, f.data, f.zero, f.unused)
 	}
 	return nil
 }

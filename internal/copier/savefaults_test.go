@@ -62,7 +62,8 @@ func commits(t *testing.T, st *conform.MemStore, saved Saved, disk []byte) {
 	t.Helper()
 	d := saved.Disk
 	d.Name, d.Disk = "sda", image.Identity{Size: int64(len(disk)), SectorSize: 512}
-	must(t, st.Commit(t.Context(), &image.Record{Format: image.RecordFormat, Box: "10.0.0.1", Time: time.Unix(0, 0), Disks: []image.RecordedDisk{d}}))
+	r := &image.Record{Format: image.RecordFormat, Box: "10.0.0.1", Time: time.Unix(0, 0), Disks: []image.RecordedDisk{d}}
+	must(t, st.Commit(t.Context(), r))
 	im, err := chunk.OpenImage(t.Context(), st.Getter(saved.Root), saved.Root)
 	must(t, err)
 	if got := (stored{saved, st, im}); !bytes.Equal(readWhole(t, got, len(disk)), disk) {

@@ -80,7 +80,8 @@ func TestSaveAndRestore(t *testing.T) {
 func saveAndRestore(t *testing.T, disk []byte) {
 	size := int64(len(disk))
 	s := mustSave(t, disk)
-	if s.Disk.Data+s.Disk.Zero != size || s.Disk.Unused != 0 || s.Receipt.Read != size || s.New > s.Disk.Data || s.Disk.Root != s.Root.String() || s.Receipt.Root != s.Disk.Root {
+	if s.Disk.Data+s.Disk.Zero != size || s.Disk.Unused != 0 || s.Receipt.Read != size || s.New > s.Disk.Data ||
+		s.Disk.Root != s.Root.String() || s.Receipt.Root != s.Disk.Root {
 		t.Errorf("saved %+v", s.Saved)
 	}
 	target, r := s.restoreTo(t, old(len(disk)), RestoreOptions{})
@@ -121,7 +122,8 @@ func TestSaveIsTheModel(t *testing.T) {
 		root := conform.SaveImage(t, model, disk, unused...)
 		want, err := chunk.OpenImage(t.Context(), model.Getter(root), root)
 		must(t, err)
-		if got := mustSave(t, disk, unused...); !slices.Equal(got.im.Root.Pages, want.Root.Pages) || len(got.st.Keys(object.Chunk)) != len(model.Keys(object.Chunk)) {
+		got := mustSave(t, disk, unused...)
+		if !slices.Equal(got.im.Root.Pages, want.Root.Pages) || len(got.st.Keys(object.Chunk)) != len(model.Keys(object.Chunk)) {
 			t.Errorf("unused %v: not the model's pages", unused)
 		}
 	}
@@ -191,15 +193,19 @@ func TestLayout(t *testing.T) {
 func TestMapsRefused(t *testing.T) {
 	for name, m := range map[string]*usedmap.Map{
 		"other size": mapOf(2 * mib), "no parts": {Size: mib},
-		"hole":              {Size: mib, Parts: []usedmap.Part{{Ranges: []image.Range{{Len: 512}}}, {Ranges: []image.Range{{Off: 1024, Len: mib - 1024}}}}},
-		"free off the disk": mapOf(mib, image.Range{Off: mib - 512, Len: 1024}), "free twice": mapOf(mib, image.Range{Off: 0, Len: 8192}, image.Range{Off: 4096, Len: 8192}),
-		"short": {Size: mib, Parts: []usedmap.Part{{Ranges: []image.Range{{Len: mib - 512}}}}},
+		"hole": {Size: mib, Parts: []usedmap.Part{
+			{Ranges: []image.Range{{Len: 512}}}, {Ranges: []image.Range{{Off: 1024, Len: mib - 1024}}},
+		}},
+		"free off the disk": mapOf(mib, image.Range{Off: mib - 512, Len: 1024}),
+		"free twice":        mapOf(mib, image.Range{Off: 0, Len: 8192}, image.Range{Off: 4096, Len: 8192}),
+		"short":             {Size: mib, Parts: []usedmap.Part{{Ranges: []image.Range{{Len: mib - 512}}}}},
 	} {
 		if _, err := Save(t.Context(), faults.NewDisk(make([]byte, mib)), new(conform.MemStore), m, SourceOptions{}); err == nil {
 			t.Errorf("%s: taken", name)
 		}
 	}
-	if _, err := Save(t.Context(), faults.NewDisk(make([]byte, mib-512)), new(conform.MemStore), nil, SourceOptions{SectorSize: 4096}); err == nil {
+	odd := faults.NewDisk(make([]byte, mib-512))
+	if _, err := Save(t.Context(), odd, new(conform.MemStore), nil, SourceOptions{SectorSize: 4096}); err == nil {
 		t.Error("half a sector is taken")
 	}
 }

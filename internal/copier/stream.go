@@ -222,7 +222,8 @@ func (st *stream) next() (image.Piece, error) {
 
 func (st *stream) check(p image.Piece) error {
 	if !st.cover.add(p.Ranges) || p.Len != total(p.Ranges) {
-		return fmt.Errorf("the image has a piece of %d bytes at %v where one at %d was due, of %d in all", p.Len, p.Ranges, st.cover.to, st.cover.size)
+		return fmt.Errorf("the image has a piece of %d bytes at %v where one at %d was due, of %d in all",
+			p.Len, p.Ranges, st.cover.to, st.cover.size)
 	}
 	isData := p.Content == image.Data
 	if p.Content > image.Unused || isData != (p.Decode != nil) || isData && p.Len > pieceSize || !isData && len(p.Ranges) != 1 {

@@ -88,7 +88,8 @@ func checkVerify(t *testing.T, s stored, disk []byte, used []image.Range) {
 		if i == 0 {
 			want = []image.Range{{Off: at &^ 511, Len: 512}}
 		}
-		if err != nil || !slices.Equal(v.Differ, want) || v.Read != total(used) || v.Unused != int64(len(disk))-total(used) || v.Read-v.Verified != total(want) {
+		if err != nil || !slices.Equal(v.Differ, want) || v.Read != total(used) || v.Unused != int64(len(disk))-total(used) ||
+			v.Read-v.Verified != total(want) {
 			t.Fatalf("byte %d flipped: %+v, %v", at, v, err)
 		}
 	}
@@ -126,8 +127,9 @@ func TestUnused(t *testing.T) {
 	d := &discarding{Disk: faults.NewDisk(old(6 * mib))}
 	_, err := Restore(t.Context(), []Job{s.job(t, "sda", d)}, RestoreOptions{Unused: UnusedDiscard})
 	must(t, err)
-	if want := []image.Range{{Off: mib, Len: 4096}, {Off: 3 * mib, Len: 4096}, {Off: 5*mib - 4096, Len: 4096}}; !slices.Equal(inOrder(d.ranges), want) {
-		t.Errorf("discarded are %v, want %v", d.ranges, want)
+	wantDiscarded := []image.Range{{Off: mib, Len: 4096}, {Off: 3 * mib, Len: 4096}, {Off: 5*mib - 4096, Len: 4096}}
+	if !slices.Equal(inOrder(d.ranges), wantDiscarded) {
+		t.Errorf("discarded are %v, want %v", d.ranges, wantDiscarded)
 	}
 	v, err := Verify(t.Context(), s.job(t, "sda", d), Options{}, nil)
 	if err != nil || len(v.Differ) > 0 {
@@ -151,7 +153,8 @@ func TestDiscardRefused(t *testing.T) {
 	s := mustSave(t, make([]byte, 3*mib), image.Range{Off: mib, Len: mib})
 	can := &discarding{Disk: faults.NewDisk(old(3 * mib))}
 	for _, cannot := range []Target{faults.NewDisk(old(3 * mib)), &discarding{Disk: faults.NewDisk(old(3 * mib)), cannot: true}} {
-		if _, err := Restore(t.Context(), []Job{s.job(t, "sda", can), s.job(t, "sdb", cannot)}, RestoreOptions{Unused: UnusedDiscard}); err == nil {
+		jobs := []Job{s.job(t, "sda", can), s.job(t, "sdb", cannot)}
+		if _, err := Restore(t.Context(), jobs, RestoreOptions{Unused: UnusedDiscard}); err == nil {
 			t.Error("no error")
 		}
 	}

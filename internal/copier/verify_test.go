@@ -67,7 +67,10 @@ func TestLargerDisk(t *testing.T) {
 	f := mustBackup(t, disk)
 	for _, size := range []int{4*mib + 1024, 5 * mib, 9 * mib} {
 		end := int64(size)
-		edits := []parttab.Edit{{Off: end - 512, Data: bytes.Repeat([]byte{3}, 512)}, {Off: 512, Data: bytes.Repeat([]byte{1}, 1024)}, {Off: 4 * mib, Data: bytes.Repeat([]byte{2}, 512)}}
+		edits := []parttab.Edit{
+			{Off: end - 512, Data: bytes.Repeat([]byte{3}, 512)}, {Off: 512, Data: bytes.Repeat([]byte{1}, 1024)},
+			{Off: 4 * mib, Data: bytes.Repeat([]byte{2}, 512)},
+		}
 		want := old(size)
 		clear(want[size-mib:])
 		copy(want, disk)

@@ -62,7 +62,8 @@ func TestWindowsAtRegions(t *testing.T) {
 		const sectors = chunk.RegionSize / 512
 		m := &usedmap.Map{Size: 2*chunk.RegionSize + 512}
 		at := int64(0)
-		for _, cut := range []int64{rapid.Int64Range(1, sectors).Draw(t, "first"), rapid.Int64Range(sectors+1, 2*sectors).Draw(t, "second"), 2*sectors + 1} {
+		first, second := rapid.Int64Range(1, sectors).Draw(t, "first"), rapid.Int64Range(sectors+1, 2*sectors).Draw(t, "second")
+		for _, cut := range []int64{first, second, 2*sectors + 1} {
 			m.Parts = append(m.Parts, usedmap.Part{Ranges: []image.Range{{Off: at * 512, Len: (cut - at) * 512}}})
 			at = cut
 		}
@@ -103,7 +104,8 @@ func checkWindow(t *rapid.T, m *usedmap.Map, w *window) {
 	if end-w.off > pieceSize || w.off/chunk.RegionSize != (end-1)/chunk.RegionSize {
 		t.Fatalf("window from %d to %d", w.off, end)
 	}
-	if left := without(w.runs, w.reads); len(left) > 0 || total(w.reads)-total(w.runs) >= readGap*int64(len(w.runs)) || w.reads[len(w.reads)-1].End() != end {
+	left := without(w.runs, w.reads)
+	if len(left) > 0 || total(w.reads)-total(w.runs) >= readGap*int64(len(w.runs)) || w.reads[len(w.reads)-1].End() != end {
 		t.Fatalf("runs %v are read as %v", w.runs, w.reads)
 	}
 }
