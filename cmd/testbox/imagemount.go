@@ -89,7 +89,7 @@ func runImageMount(ctx context.Context, p printer, s reader, arg, dir string, te
 		printBad(p, d.Name, d.Bad)
 	}
 	// Whoever still uses a file when this is interrupted can go on.
-	ctx = context.WithoutCancel(ctx)
+	reading := context.WithoutCancel(ctx)
 	var disks []imagefs.Disk
 	layouts := map[string][]usedmap.LayoutPart{}
 	for _, d := range chosen(r, sel) {
@@ -98,7 +98,7 @@ func runImageMount(ctx context.Context, p printer, s reader, arg, dir string, te
 			return err
 		}
 		defer im.Close()
-		view := im.ReaderAt(ctx, viewCache)
+		view := im.ReaderAt(reading, viewCache)
 		defer view.Close()
 		file := imagefs.File{Name: d.Name, Size: d.Disk.Size, ModTime: r.Time, ReaderAt: view}
 		disks = append(disks, imagefs.Disk{File: file, SectorSize: d.Disk.SectorSize})
