@@ -139,7 +139,8 @@ func (m *Machine) argv() []string {
 		mac := BoxMAC(m.spec.Number)
 		boot := ",bootindex=0"
 		if i > 0 {
-			mac, boot = spareMAC(m.spec.Number, i), ""
+			// Without a boot ROM: where no disk starts, the firmware would ask by it for DHCP, in vain.
+			mac, boot = spareMAC(m.spec.Number, i), ",romfile="
 		}
 		a = append(a, "-netdev", fmt.Sprintf("tap,id=net%d,ifname=%s,script=no,downscript=no", i, m.tap(i)),
 			"-device", fmt.Sprintf("%s,netdev=net%d,mac=%s%s", model, i, mac, boot))
