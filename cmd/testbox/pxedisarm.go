@@ -47,7 +47,7 @@ func runDisarm(ctx context.Context, p printer, w world, dir string, boxes []stri
 	}
 	var anew []error
 	for i, t := range targets {
-		what := "was not armed"
+		what, err := "was not armed", error(nil)
 		if read := files[i]; read != nil {
 			what = fmt.Sprintf("disarmed; it was armed for %s (arming %s)", read.Cmdline.Action, read.Cmdline.Arming)
 			err = place.Disarm(read)

@@ -89,7 +89,7 @@ func openPlace(ctx context.Context, p printer, dir string, r *remote, readOnly b
 	}
 	s, err := store.OpenDir(ctx, dir, place, readOnly, func(format string, args ...any) {
 		clearLine()
-		p.warnf(""+format+"\n", args...)
+		p.warnf(format, args...)
 	})
 	switch {
 	case errors.Is(err, store.ErrNoStore):
