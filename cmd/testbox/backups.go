@@ -6,6 +6,7 @@ import (
 
 	"testbox-imaging/internal/chunk"
 	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/object"
 	"testbox-imaging/internal/store"
 )
 
@@ -30,7 +31,7 @@ type verifier interface {
 	reader
 	Verify(ctx context.Context, r *image.Record, disk string, workers int, told func(done int64)) (*store.Damage, error)
 	Lacking(context.Context) (store.Damages, error)
-	NoteVerified(ctx context.Context, whole []string, damaged store.Damages) error
+	NoteVerified(ctx context.Context, whole []object.Name, damaged store.Damages) error
 }
 
 // editor changes what is said of backups, and deletes them.

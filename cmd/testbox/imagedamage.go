@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/object"
 	"testbox-imaging/internal/store"
 	"testbox-imaging/internal/words"
 )
@@ -95,7 +96,7 @@ func lastWhole(rs []*image.Record, box, name string, damages store.Damages) stri
 
 // noteVerified leaves what a verify found for `image list`. What damage costs
 // other backups is found out too.
-func noteVerified(ctx context.Context, p printer, s verifier, whole []string, damaged store.Damages) {
+func noteVerified(ctx context.Context, p printer, s verifier, whole []object.Name, damaged store.Damages) {
 	err := error(nil)
 	if len(damaged) > 0 {
 		var all store.Damages

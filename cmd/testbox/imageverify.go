@@ -64,7 +64,8 @@ code is 6 if they differ, 4 if all is well but the image has zeros for unreadabl
 // verifyImages reads all of the images, also behind one that is damaged.
 func verifyImages(ctx context.Context, p printer, s verifier, r *image.Record, disks []*image.RecordedDisk) error {
 	var errs []error
-	var whole, not, good []string
+	var whole, not []string
+	var good []object.Name // roots of images that are whole
 	damaged := store.Damages{}
 	var plan []progress.Work
 	for _, d := range disks {

@@ -119,7 +119,7 @@ func record(roots map[object.Name]int64) *image.Record {
 	r := &image.Record{Format: image.RecordFormat, Box: "10.0.0.7", Host: "seven", Time: time.Date(2026, 11, 27, 10, 4, 5, 0, time.UTC)}
 	for root, size := range roots {
 		r.Disks = append(r.Disks, image.RecordedDisk{Name: "sd" + string('a'+rune(len(r.Disks))),
-			Disk: image.Identity{Size: size, SectorSize: 512}, Root: root.String(), Data: size})
+			Disk: image.Identity{Size: size, SectorSize: 512}, Root: root, Data: size})
 	}
 	return r
 }
@@ -257,7 +257,7 @@ func testCommit(t *testing.T, c chunkCase) {
 	}
 	for _, d := range got.Disks {
 		want := disk
-		if d.Root == second.String() {
+		if d.Root == second {
 			want = disk[:1<<20]
 		}
 		im, err := c.under.Images.OpenImage(t.Context(), got, d.Name)

@@ -149,11 +149,7 @@ func (m *MemStore) OpenImage(ctx context.Context, r *image.Record, disk string) 
 }
 
 func (m *MemStore) openDisk(ctx context.Context, d image.RecordedDisk) (*chunk.Image, error) {
-	root, err := object.ParseName(d.Root)
-	if err != nil {
-		return nil, err
-	}
-	im, err := chunk.OpenImage(ctx, m.Getter(root), root)
+	im, err := chunk.OpenImage(ctx, m.Getter(d.Root), d.Root)
 	if err != nil {
 		return nil, err
 	}

@@ -153,8 +153,8 @@ func (s *save) stage(name string, bytes int64, busy float64) {
 // account fills in the figures, and proves that nothing was left out.
 func (s *save) account(f figures) error {
 	d, r := &s.saved.Disk, &s.saved.Receipt
-	d.Root, d.Data, d.Zero, d.Unused, d.Bad = s.saved.Root.String(), f.data, f.zero, f.unused, s.bad.ranges
-	r.Root, r.Read, r.Zero, r.Unused, r.Bad = d.Root, s.read, f.zero, f.unused, s.bad.ranges
+	d.Root, d.Data, d.Zero, d.Unused, d.Bad = s.saved.Root, f.data, f.zero, f.unused, s.bad.ranges
+	r.Root, r.Read, r.Zero, r.Unused, r.Bad = d.Root.String(), s.read, f.zero, f.unused, s.bad.ranges
 	if s.read != s.used || f.data+f.zero != s.used || s.used+f.unused != s.size {
 		return fmt.Errorf("of the disk's %d bytes, %d in use, %d were read, %d are data, %d zero and %d unused",
 			s.size, s.used, s.read, f.data, f.zero, f.unused)

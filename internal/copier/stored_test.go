@@ -81,23 +81,23 @@ func saveAndRestore(t *testing.T, disk []byte) {
 	size := int64(len(disk))
 	s := mustSave(t, disk)
 	if s.Disk.Data+s.Disk.Zero != size || s.Disk.Unused != 0 || s.Receipt.Read != size || s.New > s.Disk.Data ||
-		s.Disk.Root != s.Root.String() || s.Receipt.Root != s.Disk.Root {
+		s.Disk.Root != s.Root || s.Receipt.Root != s.Disk.Root.String() {
 		t.Errorf("saved %+v", s.Saved)
 	}
 	target, r := s.restoreTo(t, old(len(disk)), RestoreOptions{})
 	if !bytes.Equal(target.Bytes(), disk) {
 		t.Fatal("the restored disk is not the same")
 	}
-	if r.Written != size || r.Verified != size || r.Skipped != 0 || r.Zero != s.Disk.Zero || r.Root != s.Disk.Root || r.BLAKE3 != "" {
+	if r.Written != size || r.Verified != size || r.Skipped != 0 || r.Zero != s.Disk.Zero || r.Root != s.Disk.Root.String() || r.BLAKE3 != "" {
 		t.Errorf("receipt of the restore: %+v", r)
 	}
 	v, err := Verify(t.Context(), s.job(t, "sda", target), Options{}, nil)
-	if err != nil || v.Read != size || v.Verified != size || len(v.Differ) > 0 || v.Zero != s.Disk.Zero || v.Root != s.Disk.Root {
+	if err != nil || v.Read != size || v.Verified != size || len(v.Differ) > 0 || v.Zero != s.Disk.Zero || v.Root != s.Disk.Root.String() {
 		t.Errorf("verify: %+v, %v", v, err)
 	}
 	again, r := s.restoreTo(t, disk, RestoreOptions{})
 	onlyReads(t, again)
-	if r.Written != 0 || r.Skipped != size || r.Verified != size || r.Read != size || r.Zero != s.Disk.Zero || r.Root != s.Disk.Root {
+	if r.Written != 0 || r.Skipped != size || r.Verified != size || r.Read != size || r.Zero != s.Disk.Zero || r.Root != s.Disk.Root.String() {
 		t.Errorf("receipt of a restore of what is there: %+v", r)
 	}
 }

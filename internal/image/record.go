@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/object"
 )
 
 // Content is what a run of a disk's bytes holds.
@@ -46,15 +47,15 @@ type Record struct {
 
 // RecordedDisk is a disk of a Record.
 type RecordedDisk struct {
-	Name   string   `json:"name"`             // the image's, "sda": kept for all later backups of the disk
-	Kernel string   `json:"kernel,omitempty"` // the disk's kernel name, or the path of the file, when it was read
-	Disk   Identity `json:"disk"`
-	Root   string   `json:"root"`          // 64 hexadecimal digits
-	Data   int64    `json:"data"`          // bytes used and not zero
-	Zero   int64    `json:"zero"`          // bytes used and zero
-	Unused int64    `json:"unused"`        // bytes not kept; Data, Zero and Unused are Disk.Size
-	Stored int64    `json:"stored"`        // bytes that this backup added to the store for the disk, compressed
-	Bad    []Range  `json:"bad,omitempty"` // unreadable sectors, zeros in the image
+	Name   string      `json:"name"`             // the image's, "sda": kept for all later backups of the disk
+	Kernel string      `json:"kernel,omitempty"` // the disk's kernel name, or the path of the file, when it was read
+	Disk   Identity    `json:"disk"`
+	Root   object.Name `json:"root"`          // of the image's tree
+	Data   int64       `json:"data"`          // bytes used and not zero
+	Zero   int64       `json:"zero"`          // bytes used and zero
+	Unused int64       `json:"unused"`        // bytes not kept; Data, Zero and Unused are Disk.Size
+	Stored int64       `json:"stored"`        // bytes that this backup added to the store for the disk, compressed
+	Bad    []Range     `json:"bad,omitempty"` // unreadable sectors, zeros in the image
 }
 
 // Labels are the labels of the backup's images, in the order of Disks.
@@ -147,8 +148,8 @@ func (d *RecordedDisk) check() error {
 		return fmt.Errorf("record names a disk %q", d.Name)
 	case d.Disk.Size <= 0 || !ValidSectorSize(d.Disk.SectorSize) || d.Disk.Size%int64(d.Disk.SectorSize) != 0:
 		return fmt.Errorf("record has %d bytes in sectors of %d", d.Disk.Size, d.Disk.SectorSize)
-	case !isHex(d.Root, 64):
-		return errors.New("record has a root that is not 64 hexadecimal digits")
+	case d.Root == object.Name{}:
+		return errors.New("record has a disk without a root")
 	case d.Data < 0 || d.Zero < 0 || d.Unused < 0 || d.Stored < 0 || d.Data > d.Disk.Size || d.Zero > d.Disk.Size ||
 		d.Unused != d.Disk.Size-d.Data-d.Zero:
 		return fmt.Errorf("record has a disk of %d bytes with %d of data, %d zero, %d unused", d.Disk.Size, d.Data, d.Zero, d.Unused)

@@ -74,6 +74,15 @@ func ParseName(s string) (n Name, err error) {
 	return Name(b), nil
 }
 
+// MarshalText gives the 64 hexadecimal digits, so that a name is a text in JSON.
+func (n Name) MarshalText() ([]byte, error) { return []byte(n.String()), nil }
+
+// UnmarshalText is ParseName.
+func (n *Name) UnmarshalText(text []byte) (err error) {
+	*n, err = ParseName(string(text))
+	return err
+}
+
 // Key is what an object is found by.
 type Key struct {
 	Kind Kind

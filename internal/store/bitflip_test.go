@@ -14,7 +14,6 @@ import (
 	"testbox-imaging/internal/durable"
 	"testbox-imaging/internal/faults"
 	"testbox-imaging/internal/image"
-	"testbox-imaging/internal/object"
 	"testbox-imaging/internal/testenv"
 )
 
@@ -114,11 +113,7 @@ func (b savedBackup) restored(s *Store) error {
 		return err
 	}
 	for i, d := range b.disks {
-		root, err := object.ParseName(r.Disks[i].Root)
-		if err == nil {
-			err = d.restored(context.Background(), s, root)
-		}
-		if err != nil {
+		if err := d.restored(context.Background(), s, r.Disks[i].Root); err != nil {
 			return err
 		}
 	}

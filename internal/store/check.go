@@ -40,8 +40,8 @@ func (u *Upkeep) Check(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-func (u *Upkeep) checkImage(ctx context.Context, hex string) error {
-	_, root, err := u.objects.readRoot(ctx, hex)
+func (u *Upkeep) checkImage(ctx context.Context, name object.Name) error {
+	_, root, err := u.objects.readRoot(ctx, name)
 	if err != nil {
 		return err
 	}

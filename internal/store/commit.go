@@ -74,11 +74,7 @@ func (s *contents) lossesSoFar() int {
 
 // closedRoot walks an image. It wants all of it to be durable.
 func (s *objects) closedRoot(ctx context.Context, d *image.RecordedDisk, missing *[]object.Key) error {
-	name, err := object.ParseName(d.Root)
-	if err != nil {
-		return err
-	}
-	key := object.Key{Kind: object.Root, Name: name}
+	key := object.Key{Kind: object.Root, Name: d.Root}
 	if !s.touch(key) {
 		*missing = append(*missing, key)
 		return nil

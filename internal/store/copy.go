@@ -141,10 +141,8 @@ type copying struct {
 func (c *copying) record(ctx context.Context, r *image.Record) error {
 	before := c.now.Objects
 	for _, d := range r.Disks {
-		if root, err := object.ParseName(d.Root); err == nil {
-			c.from.held.hold(root)
-			defer c.from.held.release(root)
-		}
+		c.from.held.hold(d.Root)
+		defer c.from.held.release(d.Root)
 	}
 	for _, d := range r.Disks {
 		if err := c.root(ctx, &d); err != nil {

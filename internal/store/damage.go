@@ -1,7 +1,7 @@
 package store
 
 import (
-	"cmp"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -28,14 +28,14 @@ const (
 
 // Damage is what an image in the store was found to lack.
 type Damage struct {
-	Root   string        `json:"root"`   // of the image; equal disks have one
+	Root   object.Name   `json:"root"`   // of the image; equal disks have one
 	Bytes  int64         `json:"bytes"`  // of the disk
 	Places []image.Range `json:"places"` // on the disk, in order, the first of them
 	Found  time.Time     `json:"found"`  // when it was looked at last
 }
 
 // Damages are those of images, by root.
-type Damages map[string]Damage
+type Damages map[object.Name]Damage
 
 // damageFile is the blob. What a process that may not write to the store found
 // damaged stands here too, and counts as missing from the next Open on.
@@ -81,11 +81,11 @@ func (l *damageList) Damages(ctx context.Context) (Damages, error) {
 type damageList struct {
 	*site
 
-	listMu sync.Mutex           // guards those below
-	noted  map[string]time.Time // roots that were on it at Open, or came by this store -> when they were found
-	found  []badObject          // what a store that is only read found damaged
-	met    bool                 // such a store found more since it wrote the list
-	told   bool                 // it wrote the list, and has found no more since
+	listMu sync.Mutex                // guards those below
+	noted  map[object.Name]time.Time // roots that were on it at Open, or came by this store -> when they were found
+	found  []badObject               // what a store that is only read found damaged
+	met    bool                      // such a store found more since it wrote the list
+	told   bool                      // it wrote the list, and has found no more since
 }
 
 // saw notes that something is lost, and which objects that is, as far as known.
@@ -175,7 +175,7 @@ func (l *damageList) rewriteDamage(ctx context.Context, edit func(Damages, *[]ba
 	case empty && l.cfg.Owner == nil: // else a request that comes late could remove another list
 		return l.cfg.Blobs.Remove(ctx, damageName)
 	}
-	f.Images = slices.SortedFunc(maps.Values(images), func(a, b Damage) int { return cmp.Compare(a.Root, b.Root) })
+	f.Images = slices.SortedFunc(maps.Values(images), func(a, b Damage) int { return bytes.Compare(a.Root[:], b.Root[:]) })
 	if f.Objects == nil {
 		f.Objects = []badObject{}
 	}
@@ -186,7 +186,7 @@ func (l *damageList) rewriteDamage(ctx context.Context, edit func(Damages, *[]ba
 // store was opened: a commit has found all of them there, without what was
 // known to be damaged. What was found since is not known here.
 func (l *damageList) healedBy(ctx context.Context, r *image.Record) {
-	noted := map[string]time.Time{}
+	noted := map[object.Name]time.Time{}
 	l.listMu.Lock()
 	for _, d := range r.Disks {
 		if at, is := l.noted[d.Root]; is {
@@ -261,7 +261,7 @@ func (u *Upkeep) Lacking(ctx context.Context) (Damages, error) {
 	if err != nil {
 		return nil, err
 	}
-	out, seen := Damages{}, map[string]bool{}
+	out, seen := Damages{}, map[object.Name]bool{}
 	whole := map[object.Name]bool{}
 	for _, r := range records {
 		for i := range r.Disks {
@@ -314,10 +314,10 @@ func (u *Upkeep) NoteFound(ctx context.Context, lost bool) error {
 // NoteVerified leaves for all who look at the store what was found by verifying
 // images: these are whole, those lack something. What others noted since this
 // store was opened stays: the place may have been read before it was damaged.
-func (l *damageList) NoteVerified(ctx context.Context, whole []string, damaged Damages) error {
+func (l *damageList) NoteVerified(ctx context.Context, whole []object.Name, damaged Damages) error {
 	if len(damaged) == 0 { // most often there is nothing to be said, and the folder need not be writable
 		noted, err := l.Damages(ctx)
-		isNoted := func(root string) bool { _, is := noted[root]; return is }
+		isNoted := func(root object.Name) bool { _, is := noted[root]; return is }
 		if err != nil || !slices.ContainsFunc(whole, isNoted) {
 			return err
 		}

@@ -8,6 +8,7 @@ import (
 	"testbox-imaging/internal/blob/mem"
 	"testbox-imaging/internal/durable"
 	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/object"
 )
 
 // damaged are the backups of "BOX" that the store says to be damaged.
@@ -117,7 +118,7 @@ func TestDamageBesideAWriter(t *testing.T) {
 	must(t, r.NoteVerified(t.Context(), nil, Damages{a.Disks[0].Root: {Root: a.Disks[0].Root, Bytes: 512}}))
 	must(t, r.Close())
 	wantDamaged(t, s.Store, "a")
-	must(t, r.NoteVerified(t.Context(), []string{a.Disks[0].Root}, nil))
+	must(t, r.NoteVerified(t.Context(), []object.Name{a.Disks[0].Root}, nil))
 	wantDamaged(t, s.Store)
 	if report := mustScrub(t, s.Store); len(report.Foreign) > 0 {
 		t.Errorf("%v are nothing of the store", report.Foreign)
@@ -157,9 +158,9 @@ func TestNotedDuringVerify(t *testing.T) {
 	root := a.Disks[0].Root
 	r := reader()
 	must(t, reader().NoteVerified(t.Context(), nil, Damages{root: {Root: root, Bytes: 512}}))
-	must(t, r.NoteVerified(t.Context(), []string{root}, nil))
+	must(t, r.NoteVerified(t.Context(), []object.Name{root}, nil))
 	wantDamaged(t, w, "a")
-	must(t, reader().NoteVerified(t.Context(), []string{root}, nil))
+	must(t, reader().NoteVerified(t.Context(), []object.Name{root}, nil))
 	wantDamaged(t, w)
 }
 

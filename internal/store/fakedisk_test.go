@@ -120,7 +120,7 @@ func recordOf(box string, at time.Time, disks ...fakeDisk) *image.Record {
 		root, _, _ := d.root()
 		data := int64(len(d.cells)) * cellSize
 		r.Disks = append(r.Disks, image.RecordedDisk{Name: "sd" + string('a'+rune(i)), Disk: image.Identity{Size: d.size, SectorSize: 512},
-			Root: object.NameOf(root.Marshal()).String(), Data: data, Unused: d.size - data})
+			Root: object.NameOf(root.Marshal()), Data: data, Unused: d.size - data})
 	}
 	return r
 }

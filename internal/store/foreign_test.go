@@ -53,7 +53,7 @@ func foreignStore(t *testing.T, path string, disk []byte, unused image.Range) (l
 		}
 		s := st.Begin()
 		root := conform.SaveImage(t, s, disk, unused)
-		last = &image.Record{Box: "10.0.0.7", Disks: []image.RecordedDisk{{Name: "sda", Root: root.String(),
+		last = &image.Record{Box: "10.0.0.7", Disks: []image.RecordedDisk{{Name: "sda", Root: root,
 			Disk: image.Identity{Size: int64(len(disk)), SectorSize: 512}, Data: int64(len(disk))}}}
 		if err := s.Commit(t.Context(), last); err != nil {
 			t.Fatal(err)

@@ -22,8 +22,8 @@ const treeReaders = 8
 type marker struct {
 	s         *objects
 	catalogue *Catalogue
-	marks     *index.Marks    // used under the mutex of contents
-	roots     map[string]bool // all of it is marked
+	marks     *index.Marks         // used under the mutex of contents
+	roots     map[object.Name]bool // all of it is marked
 
 	mu      sync.Mutex           // guards those below
 	pages   map[object.Name]bool // marked with their chunks
@@ -34,7 +34,7 @@ type marker struct {
 // counted on is forgotten. The caller is alone.
 func (u *Upkeep) newMarker() *marker {
 	u.voidPlan()
-	m := &marker{s: u.objects, catalogue: u.catalogue, roots: map[string]bool{}, pages: map[object.Name]bool{}, lacking: map[string]bool{}}
+	m := &marker{s: u.objects, catalogue: u.catalogue, roots: map[object.Name]bool{}, pages: map[object.Name]bool{}, lacking: map[string]bool{}}
 	has := u.objects.contents
 	has.mu.Lock()
 	defer has.mu.Unlock()
@@ -98,13 +98,13 @@ func (m *marker) records(ctx context.Context) ([]*image.Record, error) {
 // It comes after the records were listed: see OpenImage.
 func (m *marker) markHeld(ctx context.Context) error {
 	for _, root := range m.catalogue.held.roots() {
-		if m.roots[root.String()] {
+		if m.roots[root] {
 			continue
 		}
-		if err := m.root(ctx, "an image that is read now", root.String()); err != nil {
+		if err := m.root(ctx, "an image that is read now", root); err != nil {
 			return fmt.Errorf("nothing is collected while an image is read whose backup was deleted, and which is not whole: %w", err)
 		}
-		m.roots[root.String()] = true
+		m.roots[root] = true
 	}
 	return nil
 }
@@ -114,8 +114,8 @@ func imageName(r *image.Record, d image.RecordedDisk) string {
 	return fmt.Sprintf("%s %s disk %s", r.Box, r.ID, d.Name)
 }
 
-func (m *marker) root(ctx context.Context, image, hex string) error {
-	key, root, err := m.s.readRoot(ctx, hex)
+func (m *marker) root(ctx context.Context, image string, name object.Name) error {
+	key, root, err := m.s.readRoot(ctx, name)
 	if err != nil {
 		return fmt.Errorf("%s: %w", image, err)
 	}

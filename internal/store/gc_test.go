@@ -84,8 +84,7 @@ func mustBackup(t testing.TB, s *Store, box string, at time.Time, disks ...fakeD
 func mustRestore(t testing.TB, s *Store, r *image.Record, disks ...fakeDisk) {
 	t.Helper()
 	for i, d := range disks {
-		root, err := object.ParseName(r.Disks[i].Root)
-		must(t, err)
+		root := r.Disks[i].Root
 		if err := d.restored(context.Background(), s, root); err != nil {
 			t.Fatalf("%s: %v", imageName(r, r.Disks[i]), err)
 		}
@@ -247,7 +246,7 @@ func TestPackGoneWhileOpen(t *testing.T) {
 	tree := packsOf(t, blobs, trees)[0]
 	must(t, blobs.Remove(t.Context(), storeName))
 	must(t, blobs.Remove(t.Context(), tree))
-	root, _ := object.ParseName(r.Disks[0].Root)
+	root := r.Disks[0].Root
 	if err := d.restored(t.Context(), s, root); err == nil || errors.Is(err, chunk.ErrMissing) {
 		t.Errorf("with the whole store away: %v", err)
 	}

@@ -49,10 +49,7 @@ func (h *holds) split(records []*image.Record) (free, held []*image.Record) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, r := range records {
-		if slices.ContainsFunc(r.Disks, func(d image.RecordedDisk) bool {
-			root, err := object.ParseName(d.Root)
-			return err == nil && h.readers[root] > 0
-		}) {
+		if slices.ContainsFunc(r.Disks, func(d image.RecordedDisk) bool { return h.readers[d.Root] > 0 }) {
 			held = append(held, r)
 		} else {
 			free = append(free, r)

@@ -79,10 +79,7 @@ func (l *ledger) verify(s *Store) error {
 			return fmt.Errorf("%s should not be there", name)
 		}
 		for _, d := range r.Disks {
-			root, err := object.ParseName(d.Root)
-			if err != nil {
-				return err
-			}
+			root := d.Root
 			if err := l.disks[root].restored(ctx, s, root); err != nil {
 				return fmt.Errorf("%s: %w", imageName(r, d), err)
 			}

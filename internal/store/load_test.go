@@ -124,8 +124,7 @@ func TestDamagedPacks(t *testing.T) {
 			if least, most := tt.missing(objects); missing < least || missing > most {
 				t.Errorf("%d of %d objects are missing", missing, objects)
 			}
-			root, err := object.ParseName(l.r.Disks[0].Root)
-			must(t, err)
+			root := l.r.Disks[0].Root
 			if err := l.disk.restored(t.Context(), s, root); (missing > 0) != errors.Is(err, chunk.ErrMissing) {
 				t.Errorf("%d objects are missing, and a restore says %v", missing, err)
 			}

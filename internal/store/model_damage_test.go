@@ -11,7 +11,6 @@ import (
 	"testbox-imaging/internal/durable"
 	"testbox-imaging/internal/faults"
 	"testbox-imaging/internal/image"
-	"testbox-imaging/internal/object"
 )
 
 // damagedModel is a model whose packs are damaged now and then. A backup that
@@ -155,10 +154,7 @@ func (m *damagedModel) check(t *rapid.T) {
 
 func (m *damagedModel) restored(t *rapid.T, s *Store, r *image.Record) error {
 	for _, d := range r.Disks {
-		root, err := object.ParseName(d.Root)
-		if err != nil {
-			return err
-		}
+		root := d.Root
 		if err := m.ledger.disks[root].restored(t.Context(), s, root); err != nil {
 			return err
 		}

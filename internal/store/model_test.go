@@ -11,7 +11,6 @@ import (
 	"testbox-imaging/internal/chunk"
 	"testbox-imaging/internal/faults"
 	"testbox-imaging/internal/image"
-	"testbox-imaging/internal/object"
 )
 
 // model drives a store through a life: backups beside each other, deletions,
@@ -127,7 +126,7 @@ func (m *model) delete(t *rapid.T) {
 // one.
 func (m *model) isRead(r *image.Record) bool {
 	return slices.ContainsFunc(m.restores, func(o *restore) bool {
-		return slices.ContainsFunc(r.Disks, func(d image.RecordedDisk) bool { return d.Root == o.im.Name.String() })
+		return slices.ContainsFunc(r.Disks, func(d image.RecordedDisk) bool { return d.Root == o.im.Name })
 	})
 }
 
@@ -136,10 +135,7 @@ func (m *model) beginRestore(t *rapid.T) {
 		t.Skip()
 	}
 	r := rapid.SampledFrom(m.records).Draw(t, "record")
-	root, err := object.ParseName(r.Disks[0].Root)
-	if err != nil {
-		t.Fatal(err)
-	}
+	root := r.Disks[0].Root
 	m.restores = append(m.restores, beginRestore(t, m.s, r, m.ledger.disks[root]))
 }
 

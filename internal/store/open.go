@@ -23,20 +23,16 @@ func openImage(ctx context.Context, from *objects, c *Catalogue, r *image.Record
 	if d == nil {
 		return nil, fmt.Errorf("backup %s of %s has no disk %s: %w", r.ID, r.Box, disk, fs.ErrNotExist)
 	}
-	root, err := object.ParseName(d.Root)
-	if err != nil {
-		return nil, err
-	}
 	// A collection lists the records first, and then the images that are held.
 	// If it misses a record that is there after the image is held here, that was
 	// deleted later, and the collection finds the image held; or it was committed
 	// later, and its session keeps the objects.
-	c.held.hold(root)
-	g := &imageGetter{from: from, held: &c.held, image: root}
-	err = c.isRecorded(ctx, r, d)
+	c.held.hold(d.Root)
+	g := &imageGetter{from: from, held: &c.held, image: d.Root}
+	err := c.isRecorded(ctx, r, d)
 	var im *chunk.Image
 	if err == nil {
-		im, err = chunk.OpenImage(ctx, g, root)
+		im, err = chunk.OpenImage(ctx, g, d.Root)
 	}
 	if err == nil {
 		err = fits(im.Root, d)

@@ -20,7 +20,7 @@ func commit(t testing.TB, s *Store, box string, seed byte) *image.Record {
 	defer b.Close()
 	disk := []byte(strings.Repeat(string('a'+rune(seed)), 8192))
 	r := &image.Record{Format: image.RecordFormat, Box: box, Disks: []image.RecordedDisk{{
-		Name: "sda", Disk: image.Identity{Size: 8192, SectorSize: 512}, Root: conform.SaveImage(t, b, disk).String(), Data: 8192,
+		Name: "sda", Disk: image.Identity{Size: 8192, SectorSize: 512}, Root: conform.SaveImage(t, b, disk), Data: 8192,
 	}}}
 	if err := b.Commit(t.Context(), r); err != nil {
 		t.Fatal(err)
@@ -105,7 +105,7 @@ func TestIDsAndTimes(t *testing.T) {
 	for _, want := range []string{"20260301-110000", "20260301-110000-2", "20260301-110000-3"} {
 		b := s.Begin()
 		r := &image.Record{Box: "x", Time: at, Disks: []image.RecordedDisk{{
-			Name: "sda", Disk: image.Identity{Size: 512, SectorSize: 512}, Root: conform.SaveImage(t, b, make([]byte, 512)).String(), Zero: 512,
+			Name: "sda", Disk: image.Identity{Size: 512, SectorSize: 512}, Root: conform.SaveImage(t, b, make([]byte, 512)), Zero: 512,
 		}}}
 		must(t, b.Commit(t.Context(), r))
 		b.Close()

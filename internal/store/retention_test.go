@@ -10,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/object"
 )
 
 func TestRetention(t *testing.T) {
@@ -61,7 +62,7 @@ func TestRetentionNeverTakesTooMuch(t *testing.T) {
 		damages := Damages{}
 		for i, r := range rs {
 			for _, name := range rapid.SampledFrom([][]string{{"sda"}, {"sdb"}, {"sda", "sdb"}}).Draw(t, "disks") {
-				d := image.RecordedDisk{Name: name, Root: fmt.Sprint(i, name)}
+				d := image.RecordedDisk{Name: name, Root: rootOf(fmt.Sprint(i, name))}
 				switch rapid.IntRange(0, 3).Draw(t, "damage") {
 				case 0:
 					d.Bad = []image.Range{{Len: 512}}
@@ -111,20 +112,23 @@ func TestRetentionNeverTakesTooMuch(t *testing.T) {
 	})
 }
 
+// rootOf is a name that each text has of its own.
+func rootOf(text string) object.Name { return object.NameOf([]byte(text)) }
+
 // TestRetentionOfDamaged: the last whole backup of each disk stays, whatever
 // else is kept, as long as the disk is in what is kept.
 func TestRetentionOfDamaged(t *testing.T) {
 	rs := backupsAt("a", "2026-11-20 12:00:00", "2026-11-21 12:00:00", "2026-11-22 12:00:00", "2026-11-23 12:00:00", "2026-11-24 12:00:00")
 	for i, r := range rs {
 		for j := range r.Disks {
-			r.Disks[j].Root = fmt.Sprintf("%d%d", i, j)
+			r.Disks[j].Root = rootOf(fmt.Sprintf("%d%d", i, j))
 		}
 	}
-	rs[0].Disks = append(rs[0].Disks, image.RecordedDisk{Name: "sdc", Root: "gone"})
+	rs[0].Disks = append(rs[0].Disks, image.RecordedDisk{Name: "sdc", Root: rootOf("gone")})
 	bad := []image.Range{{Len: 512}}
 	rs[4].Disks[0].Bad, rs[3].Disks[0].Bad, rs[2].Disks[0].Bad = bad, bad, bad // sda: whole in 0 and 1
 	rs[4].Disks[1].Bad = bad                                                   // sdb: 3 is damaged in the store
-	damages := Damages{"31": {Root: "31", Bytes: 1}}
+	damages := Damages{rootOf("31"): {Root: rootOf("31"), Bytes: 1}}
 	for last, want := range map[int]string{1: "1: last whole sda; 2: last whole sdb; 4: last", 4: "1: last; 2: last; 3: last; 4: last"} {
 		var got []string
 		for i, k := range PlanRetention(rs, Policy{Last: last}, damages, rs[4].Time) {

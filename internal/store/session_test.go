@@ -201,8 +201,7 @@ func TestDamageIsMissing(t *testing.T) {
 	d := newDisk(seeds(1, 1))
 	r := mustBackup(t, s, "x", day(1), d)
 	flip(t, blobs, packsOf(t, blobs, chunks)[0], 8*1000)
-	root, err := object.ParseName(r.Disks[0].Root)
-	must(t, err)
+	root := r.Disks[0].Root
 	if err := d.restored(t.Context(), s, root); !errors.Is(err, object.ErrDamaged) {
 		t.Fatalf("restore: %v", err)
 	}
@@ -264,8 +263,7 @@ func TestReadOnlyMarksNothing(t *testing.T) {
 	s, err = Open(t.Context(), Config{Blobs: spoilt, State: count, Dir: "/store", ReadOnly: true})
 	must(t, err)
 	spoilt.every = 1
-	root, err := object.ParseName(r.Disks[0].Root)
-	must(t, err)
+	root := r.Disks[0].Root
 	if err := d.restored(t.Context(), s, root); !errors.Is(err, object.ErrDamaged) {
 		t.Errorf("restore: %v", err)
 	}

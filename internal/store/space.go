@@ -84,7 +84,7 @@ type spaceWalk struct {
 }
 
 func (w *spaceWalk) group(ctx context.Context, n int32, records []*image.Record) error {
-	seen := map[string]bool{}
+	seen := map[object.Name]bool{}
 	for _, r := range records {
 		for _, d := range r.Disks {
 			if seen[d.Root] {
@@ -99,8 +99,8 @@ func (w *spaceWalk) group(ctx context.Context, n int32, records []*image.Record)
 	return nil
 }
 
-func (w *spaceWalk) image(ctx context.Context, n int32, r *image.Record, hex string) error {
-	key, root, err := w.s.readRoot(ctx, hex)
+func (w *spaceWalk) image(ctx context.Context, n int32, r *image.Record, name object.Name) error {
+	key, root, err := w.s.readRoot(ctx, name)
 	if err != nil {
 		return w.lack(ctx, r, err)
 	}

@@ -119,7 +119,7 @@ func newObjects(cfg Config) *objects {
 	}
 	snap := &snapshot{site: where, contents: has}
 	bad := &badList{site: where, contents: has}
-	damage := &damageList{site: where, noted: map[string]time.Time{}}
+	damage := &damageList{site: where, noted: map[object.Name]time.Time{}}
 	return &objects{
 		site: where, contents: has, snapshot: snap, badList: bad, damage: damage,
 		packer: &packer{site: where, contents: has, snapshot: snap, open: map[packKind]*openPack{}, sealing: map[packKind]*openPack{}},

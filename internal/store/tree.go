@@ -11,12 +11,8 @@ import (
 
 // readRoot reads an image's root. What is there and cannot be understood is an
 // error that matches object.ErrDamaged.
-func (s *objects) readRoot(ctx context.Context, hex string) (object.Key, *chunk.Root, error) {
-	name, err := object.ParseName(hex)
+func (s *objects) readRoot(ctx context.Context, name object.Name) (object.Key, *chunk.Root, error) {
 	key := object.Key{Kind: object.Root, Name: name}
-	if err != nil {
-		return key, nil, err
-	}
 	raw, err := s.raw(ctx, key)
 	if err != nil {
 		return key, nil, err
