@@ -1,5 +1,7 @@
-// Command testbox is for the admin and the storage server: it arms boxes, sets
-// up the share, builds maintenance systems and runs the virtual lab.
+// Command testbox is for the admin and the storage server. It arms boxes, sets
+// up the share and builds maintenance systems. It keeps images of disks in a
+// store, and restores them at a shell. It runs the virtual lab. Its exit codes
+// are decided in exit.go.
 package main
 
 import (

@@ -2,6 +2,10 @@
 // armed for, does it, proves it, logs it, disarms the box and reboots it. Paths
 // and /sys are values, so that it runs as a process on folders and loop disks
 // as well as on a testbox.
+//
+// session.run has the order of all actions, and session.act does one of them.
+// They work over the interfaces in seam.go. Share mode, which implements them,
+// is in share.go, sharebackup.go and shareimage.go.
 package agent
 
 import (

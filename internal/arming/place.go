@@ -1,7 +1,8 @@
 // Package arming decides over armings in share mode: which boxes are meant, what
 // they are armed for and with which maintenance system, what speaks against it,
-// and what the boxes will refuse. Nothing is written before everything is checked
-// for all boxes.
+// and what the boxes will refuse. A Plan is made and checked for all boxes, with
+// the texts of their boot files. Whoever asked for it then writes these by
+// package bootfiles.
 package arming
 
 import (

@@ -1,4 +1,6 @@
-// Package bootcfg reads and writes what makes a box boot into maintenance: the
-// kernel command line, PXELINUX's boot files, and the version file beside a
-// maintenance system's kernel. What it writes it can read, and it reads strictly.
+// Package bootcfg has the texts that make a box boot into maintenance: the kernel
+// command line, PXELINUX's boot files, and the version file beside a maintenance
+// system's kernel. It makes and parses these texts and touches no file: package
+// bootfiles has the folder with the boot files. What it makes it can parse, and
+// it parses strictly.
 package bootcfg

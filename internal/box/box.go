@@ -1,5 +1,6 @@
 // Package box holds the nouns of a testbox: its address, the actions asked of
-// it and the arming that asks for one. It imports nothing of this project.
+// it, the arming that asks for one, and the outcome of an action with its exit
+// code (outcome.go). It imports nothing of this project.
 package box
 
 import (

@@ -1,6 +1,10 @@
 // Package chunk turns a disk into objects and back: blocks are cut into chunks
 // by their content, pages say where the chunks of a region belong, and a root
 // lists the pages. docs/format.md has the bytes.
+//
+// Boundary and Cutter decide where a chunk ends. Which blocks they are given,
+// and from where blocks are counted, is decided in package copier (window.go,
+// cut.go). Session, Images and Getter are what a store is used by.
 package chunk
 
 import (

@@ -1,5 +1,5 @@
-// Package convert reads and writes disks in the forms of others: qcow2, and
-// raw bytes with holes.
+// Package convert reads and writes disks in the forms of others. It reads and
+// writes qcow2, reads zstd streams, and writes raw bytes with holes.
 package convert
 
 import (

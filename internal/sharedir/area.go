@@ -2,7 +2,8 @@
 // server with a folder for each box, in which images, facts and logs are plain
 // files that people can use without this program. Several images are committed
 // as one backup, so that a crash at any moment leaves the old backup or the new
-// one, whole (see Set and commitPlan).
+// one, whole (see Set and commitPlan). Which images a backup makes .old, and
+// which it replaces, is not decided here: package agent says it by a Before.
 package sharedir
 
 import (

@@ -6,6 +6,11 @@
 //
 // It works on an io.ReaderAt that does not change meanwhile, reads metadata
 // only, and writes nothing.
+//
+// Each kind of file system has a reader, in a package below this one, which
+// package volume describes. Who adds one names it in the table readers (read.go),
+// gives it a signature of the same name in package probe, and adds the file
+// system to the types of partitions that may have it, in package parttab.
 package usedmap
 
 import (
