@@ -19,7 +19,8 @@ import (
 // is made anew must not take for good.
 const badName = "bad"
 
-// badObject is one of them.
+// badObject is a damaged object, or a pack in which something else than an
+// object is damaged.
 type badObject struct {
 	Pack uint32 `json:"pack"`
 	Off  uint32 `json:"off"`  // bytes from the pack's start
@@ -43,7 +44,7 @@ func badOf(at place, key object.Key) badObject {
 	return badObject{at.pack, at.off, key.Kind.String(), key.Name.String()}
 }
 
-// key is that of the object; none for a pack.
+// key is the key of the damaged object. It is empty if b stands for a pack.
 func (b badObject) key() (object.Key, error) {
 	if b.Kind == badPack {
 		return object.Key{}, nil

@@ -28,7 +28,8 @@ func (s *Session) Commit(ctx context.Context, r *image.Record) error {
 	return s.catalogue.addRecord(ctx, r)
 }
 
-// closure is the store's; the error tells too why the backup lost what it put.
+// closure is objects.closure. If objects are missing, and packs with objects of
+// this backup could not be written, the error also says why.
 func (s *Session) closure(ctx context.Context, r *image.Record) error {
 	err := s.objects.closure(ctx, r)
 	if !errors.Is(err, chunk.ErrMissing) {

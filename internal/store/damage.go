@@ -88,7 +88,9 @@ type damageList struct {
 	told   bool                      // it wrote the list, and has found no more since
 }
 
-// saw notes that something is lost, and which objects that is, as far as known.
+// saw notes that this process found something damaged, and which objects those
+// are; none if that is not known, as of a pack that is gone. Where the store is
+// only read, NoteFound writes it into the list later.
 func (l *damageList) saw(objects ...badObject) {
 	l.listMu.Lock()
 	defer l.listMu.Unlock()
@@ -96,7 +98,10 @@ func (l *damageList) saw(objects ...badObject) {
 	l.met, l.told = true, false
 }
 
-// idle reports whether there is nothing to be said that was not.
+// idle reports whether NoteFound has nothing to write. A store that may be
+// written to keeps its own list (badList). For one that is only read there is
+// nothing to write if the list has all that was found, or if nothing was found
+// and nothing is lost.
 func (l *damageList) idle(lost bool) bool {
 	l.listMu.Lock()
 	defer l.listMu.Unlock()

@@ -130,7 +130,8 @@ func (m *marker) root(ctx context.Context, image string, name object.Name) error
 	return g.Wait()
 }
 
-// begin reports whether a page is to be marked.
+// begin reports whether nobody has begun with a page yet. The caller then marks
+// it and its chunks.
 func (m *marker) begin(page object.Name) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -111,7 +111,9 @@ func (s *loader) lookAgain(ctx context.Context, all bool) error {
 	return nil
 }
 
-// settle makes durable what is seen of some blobs: it is counted on from now on.
+// settle makes the blobs durable whose names begin with prefix. A process that
+// was killed may have left a blob, or the removal of one, that is seen and would
+// not outlive a power cut. From now on what is seen is counted on.
 func (s *site) settle(ctx context.Context, prefix string) error {
 	if s.cfg.ReadOnly {
 		return nil

@@ -178,11 +178,13 @@ func (l *Locked) lock(readOnly bool) error {
 // the first pack that its holder can write.
 const firstWord = "first pack "
 
-// sayFirst tells readers which packs this process can have written. They do
-// without if it fails.
+// sayFirst writes into the locked file that this process can have written the
+// packs from number n on. Other processes read it in beside. They do without it
+// if it cannot be written.
 func (l *Locked) sayFirst(n uint32) { fmt.Fprintf(l.files[0], firstWord+"%d\n", n) }
 
-// beside implements Config.Beside.
+// beside implements Config.Beside: whether another process has the lock for
+// writing, which one, and the number that it left with sayFirst.
 func (l *Locked) beside() (who string, first uint32, writes bool) {
 	f, err := os.Open(filepath.Join(l.path, lockName))
 	if err != nil {

@@ -335,8 +335,9 @@ func (l *lease) stillOwner(ctx context.Context) error {
 	return err
 }
 
-// create announces a record, and remove what is to be removed. The caller says
-// done of what has come to its end; the rest is settled later.
+// create announces that a record will be created, and remove announces that
+// blobs will be removed. Afterwards the caller calls done for the names whose
+// work has come to its end, and leave for the others.
 func (l *lease) create(ctx context.Context, name string) error {
 	return l.announce(ctx, func(f *ownerFile) { f.Creating = added(f.Creating, name) }, name)
 }
@@ -372,8 +373,9 @@ func (l *lease) announce(ctx context.Context, edit func(*ownerFile), names ...st
 	return nil
 }
 
-// leave says that the caller does no more about some names, of which it is not
-// known what became.
+// leave says that the caller has given up work that it announced for some names,
+// and that nobody knows whether the store did it. The names stay announced, and
+// finish settles them later.
 func (l *lease) leave(names ...string) {
 	if l == nil {
 		return
@@ -388,8 +390,8 @@ func (l *lease) leave(names ...string) {
 // doneTime is how long an announcement is tried to be taken back.
 const doneTime = 10 * time.Second
 
-// done takes announcements back. If it cannot, they are settled later, which
-// does no harm.
+// done takes back the announcements of names whose work has come to its end. If
+// it cannot write that, finish settles the names later, which does no harm.
 func (l *lease) done(ctx context.Context, names ...string) {
 	if l == nil || len(names) == 0 {
 		return
@@ -410,7 +412,7 @@ func (l *lease) done(ctx context.Context, names ...string) {
 	}
 }
 
-// settle finishes or bars all that was announced and left, packs too.
+// settle is finish for everything that was announced, packs too.
 func (l *lease) settle(ctx context.Context) error {
 	if l == nil {
 		return nil
@@ -420,8 +422,11 @@ func (l *lease) settle(ctx context.Context) error {
 	return l.finish(ctx, true)
 }
 
-// finish settles what was left, packs only if all is wanted: in a process that
-// announced their removal, nothing counts on them. mu is held.
+// finish settles announced names at which nobody is at work any more. The name
+// of a record that was to be created is barred, unless the record is there. What
+// was to be removed is removed. Packs are left out unless all is set: their
+// removal can wait, since nothing in the process that announced it counts on
+// them. mu is held.
 func (l *lease) finish(ctx context.Context, all bool) error {
 	left := func(n string) bool { return !l.busy[n] && (all || !strings.HasPrefix(n, packPrefix)) }
 	if !slices.ContainsFunc(l.now.Creating, left) && !slices.ContainsFunc(l.now.Removing, left) {

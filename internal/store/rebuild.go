@@ -70,15 +70,17 @@ func (s *contents) replaceIndex(x *index.Index, packs, old map[uint32]packInfo) 
 	return nil
 }
 
-// keyOf is what the index knows of a key: the name is cut short. The index
-// looks at no more of one.
+// keyOf is the key of an item of the index, as far as the index keeps it: the
+// rest of the name, behind the prefix, is zero. It can be used to ask the index,
+// which looks at the prefix only, and not to ask a pack.
 func keyOf(it index.Item) object.Key {
 	k := object.Key{Kind: it.Kind}
 	copy(k.Name[:], it.Prefix[:])
 	return k
 }
 
-// short cuts the name of a key in the same way.
+// short makes zero what keyOf does not know of a name, so that a whole key
+// compares equal to that of keyOf.
 func short(k object.Key) object.Key {
 	clear(k.Name[len(index.Item{}.Prefix):])
 	return k

@@ -206,7 +206,8 @@ func (c *Catalogue) SetTime(ctx context.Context, box, id string, at time.Time) (
 	return r, c.remove(ctx, []string{recordName(box, id)})
 }
 
-// comeAfter lets backups that came after one come after it under its new id.
+// comeAfter follows a backup of the box that gets another id, from was to id. The
+// records of backups that say they were made after was say id from then on.
 // recordMu is held.
 func (c *Catalogue) comeAfter(ctx context.Context, box, was, id string) error {
 	records, _, err := c.Records(ctx)
@@ -395,9 +396,10 @@ func (c *Catalogue) DeleteDamaged(ctx context.Context, damaged ...*RecordError) 
 	return c.remove(ctx, names)
 }
 
-// keepOrder lets backups that were made after some which are to go come after
-// those that these came after: the order of the others stays as it is.
-// recordMu is held.
+// keepOrder comes before the records of names are deleted. A record says after
+// which backup its own was made (After). If that one is to be deleted, keepOrder
+// puts into After the last backup before it that stays. So the order of those
+// that stay is the same. recordMu is held.
 func (c *Catalogue) keepOrder(ctx context.Context, names []string) error {
 	records, damaged, err := c.Records(ctx)
 	if err != nil {

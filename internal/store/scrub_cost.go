@@ -140,7 +140,8 @@ func (c *Cost) add(at image.Range) {
 	}
 }
 
-// healed says of faults that were known before whether they cost nothing now.
+// healed leaves Known only to those faults that an earlier scrub found and that
+// cost no image anything now.
 func (sc *scrubber) healed() {
 	for i := range sc.report.Faults {
 		f := &sc.report.Faults[i]

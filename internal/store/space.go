@@ -132,7 +132,9 @@ func (w *spaceWalk) lack(ctx context.Context, r *image.Record, err error) error 
 	return nil
 }
 
-// begin reports whether a page says something new if a group has it.
+// begin notes that group n has a page, and reports whether the page must be read
+// for that. It need not if it was read for the same group, or for two others: its
+// objects then count as those of many groups.
 func (w *spaceWalk) begin(n int32, page object.Name) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -159,7 +161,8 @@ func (w *spaceWalk) page(ctx context.Context, n int32, r *image.Record, root *ch
 	return nil
 }
 
-// claim notes that a group needs objects.
+// claim notes that group n needs objects. An object that another group needs too
+// gets the owner many.
 func (w *spaceWalk) claim(n int32, keys ...object.Key) {
 	w.s.mu.Lock()
 	defer w.s.mu.Unlock()
