@@ -45,9 +45,9 @@ func (s *session) warn(format string, args ...any) {
 	s.warnings = append(s.warnings, fmt.Sprintf(format, args...))
 }
 
-// voice is the session's log for what is behind the interfaces. The log may be
-// opened later than they are. A line of progress that is on the terminal is
-// ended first.
+// voice is the Voice of a session: what share mode, or another implementation of
+// Arming and Home, says by it goes to the box's log. The log may be opened later
+// than the voice is made. A line of progress on the terminal is ended first.
 type voice struct{ s *session }
 
 func (v voice) Info(format string, args ...any) {

@@ -140,7 +140,8 @@ func (s *session) readCmdline() error {
 	return s.startedWith(cmd)
 }
 
-// startedWith takes the other side of the mode that the command line names.
+// startedWith keeps the command line, and takes the implementation of Arming that
+// goes with the mode named there. A second mode is added here.
 func (s *session) startedWith(cmd *bootcfg.Cmdline) error {
 	s.cmd = cmd
 	if cmd.Mode != bootcfg.ShareMode {
@@ -150,7 +151,7 @@ func (s *session) startedWith(cmd *bootcfg.Cmdline) error {
 	return nil
 }
 
-// share is the other side in share mode.
+// share makes share mode's implementation of Arming.
 func (s *session) share() *Share {
 	return &Share{
 		FS: s.fsys, TFTP: s.cfg.TFTP, Backup: s.cfg.Backup, Cmd: s.cmd, Console: s.cfg.Console, Now: s.now, Voice: voice{s},

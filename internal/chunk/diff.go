@@ -94,6 +94,7 @@ func (d *differ) region(i int) error {
 	return nil
 }
 
+// passed leaves out the first run if it ends at or before a place in the region.
 func passed(s []run, at int64) []run {
 	if s[0].Off+s[0].Len <= at {
 		return s[1:]

@@ -67,7 +67,7 @@ const maxWindow = 256 << 20
 // program can take it; the error says what to do.
 var ErrForm = errors.New("the stream cannot be taken")
 
-// formError is such an error.
+// formError is an error that matches ErrForm, and has a text of its own.
 type formError struct{ text string }
 
 func (e formError) Error() string        { return e.text }

@@ -59,8 +59,8 @@ func (r *restore) compare(ctx context.Context) (bool, error) {
 	return true, nil
 }
 
-// whyNoCompare says why all of an image is written without a comparison; "" is
-// that it is not.
+// whyNoCompare says why the disk is not compared before it is written. All of the
+// image is written then. "" means that the disk is compared.
 func (d *diskState) whyNoCompare() string {
 	switch {
 	case !d.job.Image.PiecesProved():

@@ -26,7 +26,7 @@ type cutter struct {
 	block int         // of its blocks
 }
 
-// figures are bytes of the disk.
+// figures count the bytes of the disk that are data, zeros and unused.
 type figures struct{ data, zero, unused int64 }
 
 func newCutter(size int64, windows *ordered[*windowSlot], begin func(*windowSlot) error) *cutter {

@@ -29,7 +29,8 @@ type diskState struct {
 	receipt    image.Receipt
 }
 
-// edges is what is written last.
+// edges is what a restore writes last: the image's first and last MiB, head and
+// tail, with what makes the image fit a larger disk.
 type edges struct {
 	begin   []parttab.Edit // by which the disk boots
 	ends    []parttab.Edit // at the image's end and beyond it
@@ -91,7 +92,8 @@ func (d *diskState) body(s *pieceSlot) iter.Seq2[int64, image.Range] {
 	return d.parts(s, d.bodyOff(), d.tailOff())
 }
 
-// parts is body for any part of the disk.
+// parts is body for the part of the disk between two places: it gives each range
+// of the slot that lies there, and where the range's bytes are in the slot's.
 func (d *diskState) parts(s *pieceSlot, from, to int64) iter.Seq2[int64, image.Range] {
 	return func(yield func(int64, image.Range) bool) {
 		at := int64(0)
@@ -125,8 +127,9 @@ func (d *diskState) holdBack(s *pieceSlot) {
 	}
 }
 
-// fillEdges is the reverse of holdBack, for a read of the disk that does not have
-// head and tail yet.
+// fillEdges puts head and tail into b, the bytes of a slot as they were read from
+// the disk: during a restore the disk does not have them yet. It is the reverse of
+// holdBack.
 func (d *diskState) fillEdges(b []byte, s *pieceSlot) {
 	for at, r := range d.parts(s, 0, d.bodyOff()) {
 		copy(b[at:], d.head[r.Off:][:r.Len])

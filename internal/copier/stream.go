@@ -160,8 +160,9 @@ func (st *stream) produce(s *pieceSlot) error {
 	return nil
 }
 
-// item gives the next piece; those without data in parts, cut where all passes
-// cut them.
+// item gives the next item of the image: a piece of data as a whole, or a part of
+// a run of zeros or unused bytes. The parts depend on places of the disk only, so
+// every pass over the image has the same items, and bits can be kept of them.
 func (st *stream) item() (item, error) {
 	if it := st.ahead; it.Len > 0 {
 		st.ahead = item{}
@@ -183,7 +184,7 @@ func (st *stream) item() (item, error) {
 	return st.part(), nil
 }
 
-// part gives the next part of run.
+// part cuts the next item off the run of zeros or unused bytes that item has begun.
 func (st *stream) part() item {
 	most := int64(pieceSize)
 	if st.runKind == image.Unused {

@@ -127,6 +127,9 @@ func (w *windows) unused() image.Range {
 	return image.Range{Off: seg.End()}
 }
 
+// gridDown is the start of the block that off lies in. Blocks are counted from the
+// segment's start. gridUp is the start of the next block, or off itself if a block
+// begins there.
 func (w *windows) gridDown(off int64) int64 {
 	return off - (off-w.segments[0].Off)%chunk.BlockSize
 }

@@ -59,12 +59,12 @@ func ofFileSystem(by, restore string) Form {
 		"`"+restore+"` makes the bytes of the partition from it, which are no whole disk's")
 }
 
-// closed is of tools whose form only they know.
+// closed makes the form of a tool's images that no other tool can read.
 func closed(name string) Form {
 	return tool("an image of "+name, "restore it with that program, and take a backup of the disk")
 }
 
-// noDisk is of files that hold no disk in any form.
+// noDisk makes the form of files that hold no disk at all, such as a dump of files.
 func noDisk(name string) Form { return Form{What: name, How: "it holds no disk"} }
 
 var (
@@ -200,8 +200,8 @@ var skipped = func() (out []string) {
 	return out
 }()
 
-// behindSkipped is whether a mark is that of the first frame that is not to be
-// passed over.
+// behindSkipped makes a check of files that begin with skippable frames, which
+// zstd and lz4 both have. It reports whether the first other frame has the mark.
 func behindSkipped(mark string) func(*file) bool {
 	const most = 1000 // frames; tools write one or two
 	return func(f *file) bool {

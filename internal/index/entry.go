@@ -97,8 +97,10 @@ func search(s []entry, e *entry, bits int) (int, bool) {
 	return lo, lo < len(s) && s[lo].compare(e) == 0
 }
 
-// shard is the number of the one that the entry is in, of 2^bits.
+// shard is the number of the shard that the entry is in, of 2^bits shards: the
+// first bits of the name.
 func (e *entry) shard(bits int) int { return int(e.name() >> (64 - bits)) }
 
-// spread is where the entry would be in its shard, if that had 2^32.
+// spread says how far behind the shard's start the entry is to be expected, as a
+// share of 2^32: the 32 bits of the name behind those that choose the shard.
 func (e *entry) spread(bits int) int64 { return int64(e.name() << bits >> 32) }

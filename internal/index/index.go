@@ -46,7 +46,8 @@ const perShard = 512
 // shard gives the one that has an entry, or would have it.
 func (x *Index) shard(e *entry) *[]entry { return &x.shards[e.shard(x.bits)] }
 
-// fit makes shards for n objects.
+// fit makes so many shards that n objects have room in them, perShard in each on
+// average, and moves the entries there. It never makes fewer than there are.
 func (x *Index) fit(n int) {
 	bits := x.bits
 	for n > perShard<<bits {
@@ -157,8 +158,8 @@ func (x *Index) RemoveFunc(gone func(Item) bool) {
 	x.removeFunc(func(_, _ int, it Item) bool { return gone(it) })
 }
 
-// removeFunc is RemoveFunc for gone that wants to know where a side has the
-// object.
+// removeFunc is RemoveFunc that also tells gone the place of the object: its shard
+// and its number there. Under this place each side has what it keeps of it.
 func (x *Index) removeFunc(gone func(shard, i int, it Item) bool) {
 	n := 0
 	for shard, s := range x.shards {

@@ -2,8 +2,9 @@ package index
 
 import "testbox-imaging/internal/object"
 
-// side is what somebody keeps of each object beside an index, for as long as
-// one walk over the store takes. The index tells it where objects come and go.
+// side is a list beside an index that has something for each object, such as a
+// mark, in the order of the index. The index tells its sides at which places
+// objects come and go, so that they keep the same order.
 type side interface {
 	insert(shard, i int)
 	remove(shard, i int)
@@ -142,7 +143,8 @@ type Labels struct {
 	of    [][]int32 // of each shard
 }
 
-// NewLabels gives labels that all are first. Close them.
+// NewLabels gives each object the label first. Close the labels, or the index
+// keeps them up to date for ever.
 func (x *Index) NewLabels(first int32) *Labels {
 	l := &Labels{x: x, first: first}
 	x.attach(l)

@@ -282,8 +282,8 @@ func (f *fit) loader(b *gpt) bool {
 	return false
 }
 
-// hits is an error if edits lie on partitions that a hybrid boot record has
-// beside the protective one.
+// hits is an error if an edit would write over a partition. Asked are the
+// partitions that only a hybrid boot record has, beside the protective entry.
 func (f *fit) hits(edits []Edit) error {
 	for i, e := range f.mbr {
 		from := int64(e.first) * int64(f.image.sector)

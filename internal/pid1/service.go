@@ -68,8 +68,9 @@ func (s *system) serve(ctx context.Context) error {
 	return s.serveAgent()
 }
 
-// again mounts an area. If it is mounted already and lacks its mark, the kernel
-// refuses to mount it twice (EBUSY). Then the agent says what is missing.
+// again mounts an area that does not look mounted, since its mark is missing. If
+// it is mounted all the same, the kernel refuses to mount it twice (EBUSY). That
+// is no error here: the agent then says what is missing.
 func (c *nfsClient) again(a area) error {
 	if err := c.forFiles(a); !errors.Is(err, unix.EBUSY) {
 		return err

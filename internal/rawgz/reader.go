@@ -71,7 +71,8 @@ var errCut = errors.New("the image is cut short or has something after its end; 
 // read.
 func (z *Reader) Padding() int64 { return z.in.padding }
 
-// notEOF is err in a place where the end is none.
+// notEOF makes io.ErrUnexpectedEOF of the end of a file, in a place where the
+// image must go on. Other errors stay as they are.
 func notEOF(err error) error {
 	if err == nil || err == io.EOF {
 		return io.ErrUnexpectedEOF

@@ -98,6 +98,8 @@ func (f *Folder) entry(files []string, name, suffix string) (*Entry, error) {
 	return nil, nil
 }
 
+// anonymous is the image in a file without a sidecar: only its name and the length
+// of the file are known.
 func (f *Folder) anonymous(name, file string) (*Entry, error) {
 	size, err := durable.Size(f.fsys, f.Path(file))
 	if err != nil {
@@ -106,6 +108,8 @@ func (f *Folder) anonymous(name, file string) (*Entry, error) {
 	return &Entry{Name: name, Path: f.Path(file), Size: size}, nil
 }
 
+// withFacts is the image in a file that has a sidecar. It is an error if the two do
+// not belong together.
 func (f *Folder) withFacts(name, file, sidecar string) (*Entry, error) {
 	e, err := f.anonymous(name, file)
 	if err != nil {

@@ -105,7 +105,8 @@ func (f *fs) unallocated() *volume.Free {
 	return free
 }
 
-// need says that a tree has a block at this logical address.
+// need notes that a tree has a block at this logical address, so that none of its
+// copies on the device may be called free.
 func (f *fs) need(at uint64) error {
 	c, err := f.chunkOf(at, f.sb.node)
 	if err != nil {
@@ -117,8 +118,8 @@ func (f *fs) need(at uint64) error {
 	return nil
 }
 
-// keepsNeeded proves the map by the blocks that were read to make it, and by
-// the roots of all other trees.
+// keepsNeeded is an error if the map calls a block free that surely is in use: one
+// that was read to make the map, or the root of another tree (see need).
 func (f *fs) keepsNeeded(free *volume.Free) error {
 	slices.Sort(f.needed)
 	ranges := free.Ranges()

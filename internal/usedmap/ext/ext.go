@@ -116,8 +116,8 @@ func (f *fsys) blocks(at, n uint64) ([]byte, error) {
 	return data, f.log.overlay(data, at)
 }
 
-// fresh is blocks for any block, also those of which the journal keeps no track
-// otherwise.
+// fresh reads any blocks as they are after a replay of the journal. blocks does so
+// only for those that the map is made of (see matter).
 func (f *fsys) fresh(at, n uint64) ([]byte, error) {
 	data, err := f.v.Bytes(int64(at)*f.sb.blockSize, int(n)*int(f.sb.blockSize))
 	if err != nil || f.log == nil {

@@ -31,8 +31,8 @@ const (
 	aheadBytes  = 1 << 20
 )
 
-// matter is a block of which copies in the log matter: group is whose bitmap it
-// is, or -1.
+// matter is a block that the map is made of, so that its copies in the log are
+// kept track of. group is the group whose bitmap it is, or -1 if it is no bitmap.
 type matter struct {
 	block uint64
 	group int32
@@ -58,7 +58,7 @@ type replay struct {
 	tooMany  bool // copies or revokes of blocks that do not matter were dropped
 }
 
-// written is a copy of any block.
+// written is a copy in the log of any block, also one that is no matter.
 type written struct {
 	block uint64
 	version
