@@ -37,7 +37,8 @@ var testOnly = map[string]bool{"faults": true, "conform": true, "testenv": true,
 // into a box: it stays small, and free of store, server, command-line and
 // metrics libraries.
 var agentMay = []string{
-	"github.com/klauspost/compress", "github.com/zeebo/blake3", "github.com/zeebo/xxh3", "github.com/cespare/xxhash/v2", "golang.org/x/crypto/blake2b",
+	"github.com/klauspost/compress", "github.com/zeebo/blake3", "github.com/zeebo/xxh3", "github.com/cespare/xxhash/v2",
+	"golang.org/x/crypto/blake2b",
 	"github.com/insomniacslk/dhcp", "github.com/vishvananda/netlink", "golang.org/x/sys", "golang.org/x/sync",
 }
 

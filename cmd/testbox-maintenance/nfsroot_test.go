@@ -8,7 +8,8 @@ import (
 
 // The verbs that start the debian form do nothing when called in a wrong way.
 func TestWrongUse(t *testing.T) {
-	for _, args := range [][]string{nil, {"nosuch"}, {"nfsroot"}, {"nfsroot", "relative"}, {"nfsroot", ""}, {"nfsroot", "/a", "/b"}, {"service", "now"}} {
+	for _, args := range [][]string{nil, {"nosuch"}, {"nfsroot"}, {"nfsroot", "relative"}, {"nfsroot", ""}, {"nfsroot", "/a", "/b"},
+		{"service", "now"}} {
 		var said strings.Builder
 		if code := dispatch(args, io.Discard, &said); code != 2 || !strings.Contains(said.String(), "usage: testbox-maintenance") {
 			t.Errorf("%q: exit code %d, %q", args, code, said.String())

@@ -28,7 +28,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 	fl := newAgentFlags("run", runUsage, stdout, stderr)
 	fl.StringVar(&fl.cfg.PCIIDs, "pci-ids", "/usr/share/misc/pci.ids", "names of PCI devices, for the inventory")
 	fl.StringVar(&fl.cfg.SSHDir, "ssh", "/etc/ssh", "folder of the ssh server's host keys, whose fingerprints rescue logs")
-	fl.BoolVar(&fl.cfg.Reboot, "reboot", false, "reboot when done, but not in rescue; after a failure or refusal wait first, so that an admin can see it")
+	fl.BoolVar(&fl.cfg.Reboot, "reboot", false, "reboot when done, but not in rescue; after a failure or refusal wait first, so that an "+
+		"admin can see it")
 	cfg, ok := fl.config(args)
 	if !ok || !fl.noArgs() {
 		return 2

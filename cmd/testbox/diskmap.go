@@ -50,8 +50,10 @@ changes while it is read: then the map is not to be relied on, and a warning say
 	f := cmd.Flags()
 	addRaw(cmd, &o.raw)
 	f.BoolVar(&o.json, "json", false, "print the map for programs, with all used ranges")
-	f.IntVar(&o.sector, "sector-size", 0, "logical sectors of `BYTES`; without it those of the device, and for a file what its GPT tells, else 512")
-	mustComplete(cmd.RegisterFlagCompletionFunc("sector-size", cobra.FixedCompletions([]string{"512", "4096"}, cobra.ShellCompDirectiveNoFileComp)))
+	f.IntVar(&o.sector, "sector-size", 0, "logical sectors of `BYTES`; without it those of the device, and for a file what its GPT "+
+		"tells, else 512")
+	mustComplete(cmd.RegisterFlagCompletionFunc("sector-size",
+		cobra.FixedCompletions([]string{"512", "4096"}, cobra.ShellCompDirectiveNoFileComp)))
 	return cmd
 }
 
@@ -169,7 +171,8 @@ func writePart(w io.Writer, name string, p *usedmap.Part) {
 	case n > 1:
 		start += fmt.Sprintf(" (+%d)", len(p.Ranges)-1)
 	}
-	fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", name, start, bytesText(p.Len()), bytesText(p.Len()-p.Free), bytesText(p.Free), holds(p), kind, printable(label))
+	fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", name, start, bytesText(p.Len()), bytesText(p.Len()-p.Free), bytesText(p.Free),
+		holds(p), kind, printable(label))
 }
 
 // partName is how a part is called in the table and before its reasons.
@@ -249,7 +252,8 @@ func writeBar(w io.Writer, m *usedmap.Map) {
 	for _, line := range barNumbers(m) {
 		fmt.Fprintf(w, " %s\n", line)
 	}
-	fmt.Fprintf(w, "%s a character: # used  + more used than free  - more free than used  . free  ? in doubt, so used\n", bytesText((m.Size+barWidth-1)/barWidth))
+	fmt.Fprintf(w, "%s a character: # used  + more used than free  - more free than used  . free  ? in doubt, so used\n",
+		bytesText((m.Size+barWidth-1)/barWidth))
 }
 
 // shares is how much of each character of the bar the ranges fill, 0 to 1.

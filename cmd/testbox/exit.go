@@ -133,7 +133,8 @@ func deadMount(err error) string {
 		}
 		folder = above
 	}
-	return fmt.Sprintf("\nthe program that served the mount on %s was killed; `umount %s`, or without root `fusermount3 -u %s`, takes the mount away",
+	return fmt.Sprintf("\nthe program that served the mount on %s was killed; `umount %s`, or without root `fusermount3 -u %s`, takes "+
+		"the mount away",
 		folder, folder, folder)
 }
 

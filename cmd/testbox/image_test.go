@@ -121,7 +121,8 @@ func TestRunningMachine(t *testing.T) {
 	img := s.write("vm.img", disk)
 	s.run(0, "image", "create", "vm", img)
 	sock := s.path("qmp")
-	vm := exec.Command("qemu-system-x86_64", "-S", "-display", "none", "-nodefaults", "-drive", "format=raw,file="+img, "-qmp", "unix:"+sock+",server,nowait")
+	vm := exec.Command("qemu-system-x86_64", "-S", "-display", "none", "-nodefaults", "-drive", "format=raw,file="+img, "-qmp",
+		"unix:"+sock+",server,nowait")
 	if err := vm.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -193,7 +194,8 @@ func TestImportFolder(t *testing.T) {
 		t.Error(out)
 	}
 	out := s.run(0, "image", "show", "10.40.41.42@2026-11-20")
-	for _, want := range []string{"backup 20261120-101112 of 10.40.41.42, 2026-11-20T10:11:12Z", "host: web", "S-sda", "bytes 512 to 1535 could not be read"} {
+	for _, want := range []string{"backup 20261120-101112 of 10.40.41.42, 2026-11-20T10:11:12Z", "host: web", "S-sda",
+		"bytes 512 to 1535 could not be read"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("%q is not in\n%s", want, out)
 		}
@@ -202,12 +204,14 @@ func TestImportFolder(t *testing.T) {
 	s.same(s.path("x"), a)
 	s.same(s.path("y"), b)
 	for _, to := range []string{"-", s.path("z.qcow2")} {
-		if out := s.run(exitBadSectors, "image", "export", "10.40.41.42:sdb", to); !strings.Contains(out, "sdb: bytes 512 to 1535 cannot be read") {
+		if out := s.run(exitBadSectors, "image", "export", "10.40.41.42:sdb", to); !strings.Contains(out,
+			"sdb: bytes 512 to 1535 cannot be read") {
 			t.Errorf("an export to %s says %q", to, out[max(0, len(out)-300):])
 		}
 	}
 	// A mount fails here, where it would come after the warning.
-	if out := s.run(exitWrong, "image", "mount", "--foreground", "10.40.41.42:sdb", folder); !strings.Contains(out, "sdb: bytes 512 to 1535 cannot be read") {
+	if out := s.run(exitWrong, "image", "mount", "--foreground", "10.40.41.42:sdb", folder); !strings.Contains(out,
+		"sdb: bytes 512 to 1535 cannot be read") {
 		t.Error(out)
 	}
 	if out := s.run(0, "image", "import", folder); !strings.Contains(out, "backup 20261120-101112 of 10.40.41.42 was there already") {
@@ -244,7 +248,8 @@ func TestImportFolder(t *testing.T) {
 		}
 		spoil(dir)
 		out := &listener{}
-		if code := run(t.Context(), newRootCmd(realWorld()), []string{"image", "import", "--store", empty, dir}, out, out); code == exitDone || code == exitBadSectors {
+		if code := run(t.Context(), newRootCmd(realWorld()), []string{"image", "import", "--store", empty, dir}, out, out); code == exitDone ||
+			code == exitBadSectors {
 			t.Errorf("%s: taken:\n%s", what, out)
 		}
 	}
@@ -297,21 +302,25 @@ func TestBadSectorsStay(t *testing.T) {
 	s.run(exitBadSectors, "image", "import", s.dated("2026-11-21T10:11:12Z", disk, bad))
 	bad.Off = 512
 	s.run(exitBadSectors, "image", "import", s.dated("2026-11-22T10:11:12Z", disk, bad))
-	s.shows(s.run(0, "image", "list"), " !\n", "web-1@20261121-101112: sdb: 1024 bytes could not be read when it was backed up, and are zeros, at 65536+1024")
+	s.shows(s.run(0, "image", "list"), " !\n", "web-1@20261121-101112: sdb: 1024 bytes could not be read when it was backed up, and are "+
+		"zeros, at 65536+1024")
 	s.shows(s.run(exitBadSectors, "image", "verify", "web-1"), "sdb: bytes 512 to 1535 cannot be read", "but for sectors")
 	s.run(0, "image", "verify", "web-1:sda")
 	s.run(0, "image", "verify", "web-1@2026-11-20")
 	x, y := "sda="+s.path("x"), "sdb="+s.path("y")
 	s.shows(s.run(exitBadSectors, "image", "restore", "--yes", "web-1", x, y),
-		"sdb of backup 20261122-101112 is damaged; its last whole image is in web-1@20261120-101112", "bytes 512 to 1535", "is restored, and read back")
+		"sdb of backup 20261122-101112 is damaged; its last whole image is in web-1@20261120-101112", "bytes 512 to 1535",
+		"is restored, and read back")
 	s.shows(s.run(exitBadSectors, "image", "verify", "web-1", x, y), "the disks hold backup")
 	s.shows(s.run(exitBadSectors, "image", "export", "web-1:sdb", s.path("sdb.raw")), "bytes 512 to 1535")
 	s.run(0, "image", "restore", "--yes", "web-1:sda", s.path("z"))
 	for _, flags := range [][]string{{"--keep-last", "1"}, {"--keep-daily", "1"}, {"--keep-last", "2", "--keep-monthly", "1"}} {
-		s.shows(s.run(0, append([]string{"image", "delete"}, flags...)...), "web-1 20261120-101112: keep (last whole sdb)", "!delete backup 20261120")
+		s.shows(s.run(0, append([]string{"image", "delete"}, flags...)...), "web-1 20261120-101112: keep (last whole sdb)",
+			"!delete backup 20261120")
 	}
 	s.shows(s.run(0, "image", "delete", "--keep-last", "1", "--yes"), "delete backup 20261121")
-	s.shows(s.run(exitRefused, "image", "delete", "web-1@20261120-101112", "--yes"), "of sdb of web-1 only damaged images would be left", "--last-whole")
+	s.shows(s.run(exitRefused, "image", "delete", "web-1@20261120-101112", "--yes"), "of sdb of web-1 only damaged images would be left",
+		"--last-whole")
 	s.run(0, "image", "show", "web-1@20261120-101112")
 	s.shows(s.run(0, "image", "delete", "web-1@latest", "web-1@latest~1"), "after that, web-1 has no backup")
 	s.run(0, "image", "delete", "web-1@20261120-101112", "--yes", "--last-whole")
@@ -327,11 +336,13 @@ func TestWrongClock(t *testing.T) {
 	s.run(0, "image", "import", s.dated("2026-11-20T10:11:12Z", disk))
 	s.shows(s.run(0, "image", "import", s.dated("2037-01-01T00:00:00Z", disk)), "is dated in the future: it is not web-1@latest")
 	s.shows(s.run(0, "image", "import", s.dated("1970-01-01T00:10:00Z", disk)), "is dated before there was this program")
-	s.shows(s.run(0, "image", "show", "web-1"), "backup 20261120-101112", "backup 20370101-000000 of web-1 is dated in the future, and is not taken for the latest")
+	s.shows(s.run(0, "image", "show", "web-1"), "backup 20261120-101112",
+		"backup 20370101-000000 of web-1 is dated in the future, and is not taken for the latest")
 	s.shows(s.run(0, "image", "show", "web-1@2037"), "time: dated in the future, which cannot be")
 	s.shows(s.run(0, "image", "show", "--json", "web-1@2037"), `"misdated": "dated in the future"`)
 	out := s.run(0, "image", "create", "web-1", "sda="+s.write("a.img", disk), "sdb="+s.write("b.img", disk))
-	s.shows(out, "backup 20370101-000000 of web-1 is dated later than the clock", "backup 20370101-000000 was there already and is dated later")
+	s.shows(out, "backup 20370101-000000 of web-1 is dated later than the clock",
+		"backup 20370101-000000 was there already and is dated later")
 	out = s.run(0, "image", "list")
 	s.shows(out, " T\n", "web-1@latest is "+time.Now().UTC().Format("20060102-"))
 	s.shows(s.run(0, "image", "show", "web-1@latest"), "after 20370101-000000")
@@ -497,7 +508,8 @@ func TestImportArea(t *testing.T) {
 			t.Errorf("%q is not in\n%s", want, out)
 		}
 	}
-	if out := s.run(0, "image", "import", s.path("10.40.41.42")); !strings.Contains(out, "backup 20261101-101112 of 10.40.41.42 was there already") {
+	if out := s.run(0, "image", "import", s.path("10.40.41.42")); !strings.Contains(out,
+		"backup 20261101-101112 of 10.40.41.42 was there already") {
 		t.Error(out)
 	}
 	if out := s.run(0, "store", "stats"); !strings.HasPrefix(out, "6 backups") {

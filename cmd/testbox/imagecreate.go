@@ -334,7 +334,8 @@ func printSaved(p printer, name string, s *copier.Saved) {
 	took := readTime(s)
 	p.printf("%s: %s: read %s in %s (%s/s), not used %s, zero %s\n", name, bytesText(d.Data+d.Zero+d.Unused), bytesText(s.Receipt.Read),
 		took.Round(time.Millisecond), bytesText(int64(float64(s.Receipt.Read)/max(took.Seconds(), 1e-9))), bytesText(d.Unused), bytesText(d.Zero))
-	p.printf("%s: %s of data: %s were in the store, %s are new and take %s; %s bound it\n", name, bytesText(d.Data), bytesText(d.Data-s.New), bytesText(s.New), bytesText(d.Stored), s.Bound())
+	p.printf("%s: %s of data: %s were in the store, %s are new and take %s; %s bound it\n", name, bytesText(d.Data), bytesText(d.Data-s.New),
+		bytesText(s.New), bytesText(d.Stored), s.Bound())
 	printBad(p, name, d.Bad)
 }
 

@@ -29,7 +29,8 @@ BOX@latest, is never deleted by retention, and takes no other's place there.`,
 			if err != nil {
 				return err
 			}
-			return o.with(cmd.Context(), printerOf(cmd), false, func(s backups) error { return setTime(cmd.Context(), printerOf(cmd), s, args[0], at) })
+			return o.with(cmd.Context(), printerOf(cmd), false,
+				func(s backups) error { return setTime(cmd.Context(), printerOf(cmd), s, args[0], at) })
 		},
 	}
 	o.add(cmd)
@@ -37,7 +38,8 @@ BOX@latest, is never deleted by retention, and takes no other's place there.`,
 }
 
 // timeForms are those in which a time is given.
-var timeForms = []string{time.RFC3339, "2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02 15:04:05", "2006-01-02 15:04", "20060102-150405", time.DateOnly}
+var timeForms = []string{time.RFC3339, "2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02 15:04:05", "2006-01-02 15:04",
+	"20060102-150405", time.DateOnly}
 
 func parseTime(text string) (time.Time, error) {
 	for _, form := range timeForms {
@@ -109,7 +111,8 @@ func sayDate(ctx context.Context, p printer, s catalogue, r *image.Record) {
 		return
 	}
 	if r.After != "" {
-		p.warnf("backup %s was there already and is dated later; this one counts as made after it. `testbox image date` puts a time right", r.After)
+		p.warnf("backup %s was there already and is dated later; this one counts as made after it. `testbox image date` puts a time right",
+			r.After)
 	}
 }
 

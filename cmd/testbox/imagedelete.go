@@ -183,7 +183,8 @@ func guardWhole(ctx context.Context, p printer, s catalogue, rs []*image.Record,
 	isGone := func(r *image.Record) bool { return slices.Contains(gone, r) }
 	for _, r := range gone {
 		if disks := store.LastWhole(rs, isGone, damages, r.Box); len(disks) > 0 && !allow {
-			return refused("of %s of %s only damaged images would be left, without backup %s; say --last-whole if that is meant", strings.Join(disks, ", "), r.Box, r.ID)
+			return refused("of %s of %s only damaged images would be left, without backup %s; say --last-whole if that is meant",
+				strings.Join(disks, ", "), r.Box, r.ID)
 		}
 	}
 	var said []string

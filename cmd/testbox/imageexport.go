@@ -60,7 +60,8 @@ zeros for sectors that could not be read when it was made; they are named.`,
 	}
 	o.add(cmd)
 	cmd.Flags().StringVar(&format, "format", "", "`FORM` of the file: raw, raw.gz or qcow2")
-	mustComplete(cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{"raw", "raw.gz", "qcow2"}, cobra.ShellCompDirectiveNoFileComp)))
+	mustComplete(cmd.RegisterFlagCompletionFunc("format",
+		cobra.FixedCompletions([]string{"raw", "raw.gz", "qcow2"}, cobra.ShellCompDirectiveNoFileComp)))
 	return cmd
 }
 

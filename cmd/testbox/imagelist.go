@@ -155,7 +155,8 @@ func printList(p printer, list []listedImage) {
 		for _, d := range r.Disks {
 			size, data, stored = size+d.Disk.Size, data+d.Data, stored+d.Stored
 		}
-		fmt.Fprintf(tab, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Box, r.ID, diskNames(r.Record), bytesText(size), bytesText(data), bytesText(stored), flagsOf(r), printable(r.Note))
+		fmt.Fprintf(tab, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Box, r.ID, diskNames(r.Record), bytesText(size), bytesText(data),
+			bytesText(stored), flagsOf(r), printable(r.Note))
 	}
 	tab.Flush()
 	for line := range strings.Lines(b.String()) {

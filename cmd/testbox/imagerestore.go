@@ -66,11 +66,14 @@ has zeros for sectors that could not be read when it was made; they are named.`,
 	addRaw(cmd, &o.raw)
 	f := cmd.Flags()
 	f.BoolVar(&o.full, "full", false, "write everything, also what is on the target already")
-	f.StringVar(&o.verify, "verify", "all", "`WHAT` is read back: all, written or none; with none nothing is proved, and the images are not checked before")
+	f.StringVar(&o.verify, "verify", "all", "`WHAT` is read back: all, written or none; with none nothing is proved, and the images are "+
+		"not checked before")
 	f.StringVar(&o.unused, "unused", "keep", "`WHAT` becomes of bytes that an image does not have: keep, discard or zero")
 	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
-	mustComplete(cmd.RegisterFlagCompletionFunc("verify", cobra.FixedCompletions([]string{"all", "written", "none"}, cobra.ShellCompDirectiveNoFileComp)))
-	mustComplete(cmd.RegisterFlagCompletionFunc("unused", cobra.FixedCompletions([]string{"keep", "discard", "zero"}, cobra.ShellCompDirectiveNoFileComp)))
+	mustComplete(cmd.RegisterFlagCompletionFunc("verify",
+		cobra.FixedCompletions([]string{"all", "written", "none"}, cobra.ShellCompDirectiveNoFileComp)))
+	mustComplete(cmd.RegisterFlagCompletionFunc("unused",
+		cobra.FixedCompletions([]string{"keep", "discard", "zero"}, cobra.ShellCompDirectiveNoFileComp)))
 	return cmd
 }
 
@@ -242,10 +245,12 @@ func fitting(d *restoring, say func(format string, args ...any)) copier.FitFunc 
 }
 
 func printReceipt(p printer, r *image.Receipt, path string) {
-	p.printf("%s: %s: right already %s, written %s, read back %s, not used %s\n", r.Image, path, bytesText(r.Skipped), bytesText(r.Written), bytesText(r.Verified), bytesText(r.Unused))
+	p.printf("%s: %s: right already %s, written %s, read back %s, not used %s\n", r.Image, path, bytesText(r.Skipped), bytesText(r.Written),
+		bytesText(r.Verified), bytesText(r.Unused))
 	for _, st := range r.Stages {
 		n := stageBytes(r, st.Name)
-		p.printf("%s: %s %s in %s (%s/s)\n", r.Image, st.Name, bytesText(n), st.Elapsed.Round(time.Millisecond), bytesText(int64(float64(n)/max(st.Elapsed.Seconds(), 1e-9))))
+		p.printf("%s: %s %s in %s (%s/s)\n", r.Image, st.Name, bytesText(n), st.Elapsed.Round(time.Millisecond),
+			bytesText(int64(float64(n)/max(st.Elapsed.Seconds(), 1e-9))))
 	}
 	for _, c := range r.Changed {
 		p.printf("%s: bytes %d to %d were fitted to the larger disk\n", r.Image, c.Off, c.End()-1)

@@ -114,7 +114,8 @@ func printRecord(ctx context.Context, p printer, s catalogue, r *image.Record) {
 func printDisk(p printer, d *image.RecordedDisk, parts []usedmap.LayoutPart) {
 	p.printf("\n%s (was %s): %s\n", d.Name, printable(d.Kernel), printable(d.Disk.String()))
 	p.printf("  image %s\n", d.Root)
-	p.printf("  data %s, zero %s, not used %s; added %s to the store\n", bytesText(d.Data), bytesText(d.Zero), bytesText(d.Unused), bytesText(d.Stored))
+	p.printf("  data %s, zero %s, not used %s; added %s to the store\n", bytesText(d.Data), bytesText(d.Zero), bytesText(d.Unused),
+		bytesText(d.Stored))
 	for _, part := range parts {
 		if part.Kind != usedmap.Gap {
 			p.printf("  %s: %s at %d, %s\n", part.Title(), bytesText(part.Len), part.Off,

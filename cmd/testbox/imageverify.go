@@ -98,7 +98,8 @@ func verifyImages(ctx context.Context, p printer, s verifier, r *image.Record, d
 		printBad(p, d.Name, d.Bad)
 	}
 	if hasZeros(disks) {
-		p.printf("%s can be restored, but for sectors that could not be read when it was made%s\n", subject(r, disks), notDone(r, disks, "checked"))
+		p.printf("%s can be restored, but for sectors that could not be read when it was made%s\n", subject(r, disks),
+			notDone(r, disks, "checked"))
 		return errBadSectors
 	}
 	p.printf("%s can be restored%s\n", subject(r, disks), notDone(r, disks, "checked"))

@@ -31,7 +31,8 @@ func TestMount(t *testing.T) {
 	testenv.Tools(t, "mkfs.ext4", "sfdisk", "mount", "umount", "cmp", "dd")
 	program := testenv.Build(t, "cmd/testbox")
 	for name, test := range map[string]func(*mounting){
-		"returns": (*mounting).returns, "terminal closes": (*mounting).hangUp, "fails": (*mounting).fails, "in use": (*mounting).inUse, "killed": (*mounting).killed, "reader ends": (*mounting).readerEnds,
+		"returns": (*mounting).returns, "terminal closes": (*mounting).hangUp, "fails": (*mounting).fails, "in use": (*mounting).inUse,
+		"killed": (*mounting).killed, "reader ends": (*mounting).readerEnds,
 	} {
 		t.Run(name, func(t *testing.T) { test(newMounting(t, program)) })
 	}

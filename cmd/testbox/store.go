@@ -11,7 +11,8 @@ func newStoreCmd() *cobra.Command {
 		`A store is a folder with the backups of any number of boxes, or a folder with the index of one
 whose backups are in S3-compatible object storage. One process writes to it at a time; others can
 read beside it.`,
-		newStoreInitCmd(), newStoreTakeOverCmd(), newStoreStatsCmd(), newStoreScrubCmd(), newStoreGCCmd(), newStoreRebuildCmd(), newStoreCopyCmd())
+		newStoreInitCmd(), newStoreTakeOverCmd(), newStoreStatsCmd(), newStoreScrubCmd(), newStoreGCCmd(), newStoreRebuildCmd(),
+		newStoreCopyCmd())
 }
 
 // storeArg is the store of commands that take nothing else as an argument.

@@ -73,7 +73,8 @@ func runStoreCopy(ctx context.Context, p printer, s, dst *store.Locked, args []s
 	if errors.Is(err, store.ErrSame) {
 		return refused("%w", err)
 	}
-	p.printf("%d of %s %s in the copy, %d of them %s there; sent %s, %s\n", last.Done, words.Count(last.Total, "backup"), words.Verb(last.Done, "is", "are"),
+	p.printf("%d of %s %s in the copy, %d of them %s there; sent %s, %s\n", last.Done, words.Count(last.Total, "backup"),
+		words.Verb(last.Done, "is", "are"),
 		last.Present, words.Verb(last.Present, "was", "were"), words.Count(last.Objects, "object"), bytesText(last.Bytes))
 	return err
 }

@@ -193,7 +193,8 @@ func pickDisk(ctx context.Context, p printer, s catalogue, arg string) (*image.R
 	}
 	disks := chosen(r, sel)
 	if len(disks) > 1 {
-		return nil, nil, wrong("backup %s of %s has %d disks (%s); name one as %s@%s:%s", r.ID, r.Box, len(disks), diskNames(r), r.Box, r.ID, r.Disks[0].Name)
+		return nil, nil, wrong("backup %s of %s has %d disks (%s); name one as %s@%s:%s", r.ID, r.Box, len(disks), diskNames(r), r.Box, r.ID,
+			r.Disks[0].Name)
 	}
 	return r, disks[0], nil
 }

@@ -85,13 +85,15 @@ func TestTwoFoldersOneBucket(t *testing.T) {
 		wg.Go(func() { codes[i], said[i] = create(folder, fmt.Sprint("box", i+1)) })
 	}
 	wg.Wait()
-	if codes[0] != 0 || codes[1] != exitRefused || !strings.Contains(said[1], one+" on ") || !strings.Contains(said[1], "testbox store take-over") {
+	if codes[0] != 0 || codes[1] != exitRefused || !strings.Contains(said[1], one+" on ") ||
+		!strings.Contains(said[1], "testbox store take-over") {
 		t.Errorf("two backups at once: %d, %d\n%s\n%s", codes[0], codes[1], said[0], said[1])
 	}
 	if code, out := create(two, "box2"); code != exitRefused || !strings.Contains(out, one+" on ") {
 		t.Errorf("a backup beside an owner: %d\n%s", code, out)
 	}
-	for _, args := range [][]string{{"store", "gc", "--yes"}, {"image", "delete", "box1", "--yes"}, {"image", "pin", "box1"}, {"store", "rebuild-index"}} {
+	for _, args := range [][]string{{"store", "gc", "--yes"}, {"image", "delete", "box1", "--yes"}, {"image", "pin", "box1"},
+		{"store", "rebuild-index"}} {
 		if code, out := process(t, append(args, "--store", two)...); code != exitRefused || !strings.Contains(out, one+" on ") {
 			t.Errorf("%v beside an owner: %d\n%s", args, code, out)
 		}
@@ -363,7 +365,8 @@ func TestServerWithoutConditions(t *testing.T) {
 		}
 		io.Copy(io.Discard, r.Body)
 		w.WriteHeader(http.StatusNotImplemented)
-		io.WriteString(w, "<Error><Code>NotImplemented</Code><Message>A header you provided implies functionality that is not implemented</Message></Error>")
+		io.WriteString(w, "<Error><Code>NotImplemented</Code><Message>A header you provided implies functionality that is not "+
+			"implemented</Message></Error>")
 	}
 	img := s.write("a.img", noisy(9))
 	for i, server := range []func(http.Handler, http.ResponseWriter, *http.Request){ignores, refuses} {

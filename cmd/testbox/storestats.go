@@ -58,13 +58,15 @@ func printStats(p printer, st *store.Stats) {
 		p.printf("damaged: %s, %s; `testbox store scrub` says what they cost\n", words.Count(st.Damaged, "record"), words.Count(st.Bad, "object"))
 	}
 	if st.Lacking > 0 {
-		p.printf("%s damaged in the store; `testbox image list` shows which\n", words.Count(st.Lacking, "backup")+" "+words.Verb(st.Lacking, "is", "are"))
+		p.printf("%s damaged in the store; `testbox image list` shows which\n",
+			words.Count(st.Lacking, "backup")+" "+words.Verb(st.Lacking, "is", "are"))
 	}
 	var b strings.Builder
 	tab := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
 	fmt.Fprint(tab, "\nBOX\tBACKUPS\tOLDEST\tNEWEST\tDATA\tADDED\tALONE\n")
 	for _, x := range st.Boxes {
-		fmt.Fprintf(tab, "%s\t%d\t%s\t%s\t%s\t%s\t%s\n", x.Box, x.Backups, x.Oldest.ID, x.Newest.ID, bytesText(x.Data), bytesText(x.Added), bytesText(x.Alone))
+		fmt.Fprintf(tab, "%s\t%d\t%s\t%s\t%s\t%s\t%s\n", x.Box, x.Backups, x.Oldest.ID, x.Newest.ID, bytesText(x.Data), bytesText(x.Added),
+			bytesText(x.Alone))
 	}
 	tab.Flush()
 	if len(st.Boxes) > 0 {

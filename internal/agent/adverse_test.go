@@ -106,7 +106,9 @@ func TestExpiresByTheServersClock(t *testing.T) {
 			if what != "with its areas" {
 				os.Rename(b.path("backup", sharedir.Marker), b.path("away"))
 			}
-			s := newSession(b.config(b.arm(box.RefreshInfo, func(c *bootcfg.Cmdline) { c.Expires = time.Now().Add(time.Hour).UTC().Truncate(time.Second) })))
+			s := newSession(b.config(b.arm(box.RefreshInfo, func(c *bootcfg.Cmdline) {
+				c.Expires = time.Now().Add(time.Hour).UTC().Truncate(time.Second)
+			})))
 			s.fsys = ahead{s.fsys, by}
 			got := outcomeOf(s.run(context.Background()))
 			if what != "with its areas" && by == 0 {
@@ -388,7 +390,8 @@ func TestDisarmedIntoAnotherFile(t *testing.T) {
 	b.write("tftp/pxelinux.cfg/0A58", "DEFAULT install\nLABEL install\nKERNEL linux\n")
 	b.do(box.Backup, box.Done)
 	for _, log := range []string{"backup/maintenance.log", folder + "maintenance.log"} {
-		if text := b.read(log); !strings.Contains(text, "error: this box may not start its own disk now: the loader takes ") || !strings.Contains(text, "0A58 for it before `default`") {
+		if text := b.read(log); !strings.Contains(text, "error: this box may not start its own disk now: the loader takes ") ||
+			!strings.Contains(text, "0A58 for it before `default`") {
 			t.Errorf("%s does not say that another file is taken:\n%s", log, text)
 		}
 	}
@@ -405,7 +408,8 @@ func TestListOfDisks(t *testing.T) {
 	b, wrecked := twoDisks(t)
 	list := b.path(folder, box.DisksFile)
 	for name, text := range map[string]string{
-		"no bytes": "", "blank lines": "\r\n \n,\n", "a comment": "# vda\n", "a mark": "\xef\xbb\xbf", "UTF-16": "\xff\xfev\x00d\x00a\x00", "a link to nothing": "link",
+		"no bytes": "", "blank lines": "\r\n \n,\n", "a comment": "# vda\n", "a mark": "\xef\xbb\xbf", "UTF-16": "\xff\xfev\x00d\x00a\x00",
+		"a link to nothing": "link",
 	} {
 		os.Remove(list)
 		if text == "link" {
@@ -462,7 +466,8 @@ func TestWrongClock(t *testing.T) {
 	facts.Time = time.Date(2037, 1, 1, 0, 0, 0, 0, time.UTC)
 	b.write(folder+"vda.json", string(facts.Marshal()))
 	b.do(box.BackupAgain, box.Done)
-	if log := b.read(folder + "maintenance.log"); !strings.Contains(log, "is dated 2037-01-01T00:00:00Z, later than the storage server's clock") {
+	if log := b.read(folder + "maintenance.log"); !strings.Contains(log,
+		"is dated 2037-01-01T00:00:00Z, later than the storage server's clock") {
 		t.Errorf("the log has:\n%s", log)
 	}
 }

@@ -95,7 +95,8 @@ func (b *bench) arm(action box.Action, change func(*bootcfg.Cmdline)) string {
 	if change != nil {
 		change(&cmd)
 	}
-	file, err := bootcfg.Generate(bootcfg.BootFile{Cmdline: cmd, Kernel: "maintenance-boot/v/vmlinuz", Initrd: "maintenance-boot/v/initrd.img"})
+	file, err := bootcfg.Generate(bootcfg.BootFile{Cmdline: cmd, Kernel: "maintenance-boot/v/vmlinuz",
+		Initrd: "maintenance-boot/v/initrd.img"})
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -162,7 +163,8 @@ func TestBackupWreckRestore(t *testing.T) {
 			t.Errorf("the global log has no %q:\n%s", want, log)
 		}
 	}
-	for _, name := range []string{"box11", "0A58000B", "testbox-info.txt", "testbox-info.json", "testbox-info.zip", "maintenance.log", "vda.json"} {
+	for _, name := range []string{"box11", "0A58000B", "testbox-info.txt", "testbox-info.json", "testbox-info.zip", "maintenance.log",
+		"vda.json"} {
 		if !b.exists(folder + name) {
 			t.Errorf("there is no %s", name)
 		}

@@ -54,7 +54,8 @@ func (s *shareSide) Cmdline() bootcfg.Cmdline {
 
 func (s *shareSide) Arm(t *testing.T, cmd bootcfg.Cmdline) {
 	t.Helper()
-	file, err := bootcfg.Generate(bootcfg.BootFile{Cmdline: cmd, Kernel: "maintenance-boot/v/vmlinuz", Initrd: "maintenance-boot/v/initrd.img"})
+	file, err := bootcfg.Generate(bootcfg.BootFile{Cmdline: cmd, Kernel: "maintenance-boot/v/vmlinuz",
+		Initrd: "maintenance-boot/v/initrd.img"})
 	if err != nil {
 		t.Fatal(err)
 	}

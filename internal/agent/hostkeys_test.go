@@ -15,8 +15,10 @@ import (
 const (
 	ed25519Key   = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFyNxM12UGrtNi4LlpQjE4aTuEUk1v3fX6kOuTWQDCC/ root@box11\n"
 	ed25519Print = "SHA256:mNXF9XXrw1MFkpr4JSIhz/8kPhN5biVdVAn0Llnze+s"
-	ecdsaKey     = "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBJ6z234GlFg5kZgS8A2hStheaFQ6IECBqDVKWFRcoNNlIL8xDfnahHgv81Ptuz/nDsRwpZSxyIX9jRNJYsFK3gk="
-	ecdsaPrint   = "SHA256:Hg/4u2mDxvbXmp1F7AE5LYBPvcnoPFmQzDEZGqBoNHM"
+	ecdsaKey     = "ecdsa-sha2-nistp256 " +
+		"AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBJ6z234GlFg5kZgS8A" +
+		"2hStheaFQ6IECBqDVKWFRcoNNlIL8xDfnahHgv81Ptuz/nDsRwpZSxyIX9jRNJYsFK3gk="
+	ecdsaPrint = "SHA256:Hg/4u2mDxvbXmp1F7AE5LYBPvcnoPFmQzDEZGqBoNHM"
 )
 
 func TestParseHostKey(t *testing.T) {
@@ -92,7 +94,8 @@ func FuzzParseHostKey(f *testing.F) {
 		if !ok || decodeErr != nil || len(raw) != 32 {
 			t.Errorf("%q has the fingerprint %q", data, key.fingerprint)
 		}
-		if !strings.HasPrefix(strings.TrimSpace(string(data)), key.kind) || len(key.kind) > maxKeyType || strings.ContainsAny(key.kind, " \x1b\n") {
+		if !strings.HasPrefix(strings.TrimSpace(string(data)), key.kind) || len(key.kind) > maxKeyType ||
+			strings.ContainsAny(key.kind, " \x1b\n") {
 			t.Errorf("%q has the type %q", data, key.kind)
 		}
 	})

@@ -56,7 +56,8 @@ func TestRescue(t *testing.T) {
 	cmdline := b.armRescue(nil)
 	b.want(b.run(cmdline), box.Rescuing)
 	log := b.read(folder + "maintenance.log")
-	for _, want := range []string{"ssh-ed25519: " + ed25519Print, "ssh root@10.88.0.11", "disks are read-only until `testbox-maintenance writable DISK`", "testbox-maintenance finish"} {
+	for _, want := range []string{"ssh-ed25519: " + ed25519Print, "ssh root@10.88.0.11",
+		"disks are read-only until `testbox-maintenance writable DISK`", "testbox-maintenance finish"} {
 		if !strings.Contains(log, want) {
 			t.Errorf("the log has no %q:\n%s", want, log)
 		}
@@ -70,7 +71,8 @@ func TestRescue(t *testing.T) {
 	b.want(b.run(cmdline), box.Rescuing) // after a power cut
 	b.mend = nil
 	b.verb(cmdline, Finish, box.Done)
-	if b.exists(b.bootFile()) || !strings.Contains(b.read("backup/maintenance.log"), "rescue: done") || !strings.Contains(b.read(folder+"last-action.json"), "rescue") {
+	if b.exists(b.bootFile()) || !strings.Contains(b.read("backup/maintenance.log"), "rescue: done") ||
+		!strings.Contains(b.read(folder+"last-action.json"), "rescue") {
 		t.Error("not disarmed, logged and recorded")
 	}
 	b.verb(cmdline, Finish, box.Done) // as after --stay
@@ -241,7 +243,8 @@ func TestWritable(t *testing.T) {
 	b.verb(cmdline, writable(false, "all"), box.Done)
 	b.verb(cmdline, writable(true, "/dev/vdb"), box.Done)
 	log := b.read(folder + "maintenance.log")
-	for what, n := range map[string]int{"disk vda (serial S1) is writable now, by hand": 2, "disk vdb is writable now, by hand": 1, "disk vdb is read-only now, by hand": 1} {
+	for what, n := range map[string]int{"disk vda (serial S1) is writable now, by hand": 2, "disk vdb is writable now, by hand": 1,
+		"disk vdb is read-only now, by hand": 1} {
 		if strings.Count(log, what) != n {
 			t.Errorf("not %d times %q:\n%s", n, what, log)
 		}
@@ -290,7 +293,8 @@ func TestDisksTable(t *testing.T) {
 }
 
 func TestSizeText(t *testing.T) {
-	for n, want := range map[int64]string{0: "0 bytes", 512: "512 bytes", 8 << 20: "8389 kB", 500107862016: "500 GB", 1000204886016: "1000 GB", 20e12: "20 TB", 1 << 62: "4612 PB"} {
+	for n, want := range map[int64]string{0: "0 bytes", 512: "512 bytes", 8 << 20: "8389 kB", 500107862016: "500 GB",
+		1000204886016: "1000 GB", 20e12: "20 TB", 1 << 62: "4612 PB"} {
 		if got := sizeText(n); got != want {
 			t.Errorf("%d is %q, want %q", n, got, want)
 		}

@@ -20,7 +20,8 @@ func TestTrackReadsWhatTheAgentSays(t *testing.T) {
 		for _, line := range strings.Split(strings.TrimSpace(b.read(folder+"maintenance.log")), "\n") {
 			tr.Add(line)
 		}
-		if !tr.Ended || tr.Outcome != want || !strings.Contains(cmdline, string(tr.Arming)) || !strings.HasPrefix(tr.End, string(tr.Action)+": ") {
+		if !tr.Ended || tr.Outcome != want || !strings.Contains(cmdline, string(tr.Arming)) ||
+			!strings.HasPrefix(tr.End, string(tr.Action)+": ") {
 			t.Errorf("a run that ends %q is read as %+v", want, tr)
 		}
 	}
@@ -50,7 +51,8 @@ func TestTrackOutcomes(t *testing.T) {
 			}
 		}
 	}
-	for _, text := range []string{"restore: doned", "backup: done", "sda: restore: done", "restore: image checked", "restore", "the agent was here"} {
+	for _, text := range []string{"restore: doned", "backup: done", "sda: restore: done", "restore: image checked", "restore",
+		"the agent was here"} {
 		if tr := track(begin, at+"info: "+text); tr.Ended {
 			t.Errorf("%q is taken for an end", text)
 		}
@@ -61,7 +63,8 @@ func TestTrackOutcomes(t *testing.T) {
 	if tr := track(at + "info: restore: done"); tr.Ended {
 		t.Error("an end without a beginning counts")
 	}
-	for _, text := range []string{"the agent was killed by signal 9 (killed)", "the agent exited with status 2: panic: x", "no progress for 10m0s; rebooting"} {
+	for _, text := range []string{"the agent was killed by signal 9 (killed)", "the agent exited with status 2: panic: x",
+		"no progress for 10m0s; rebooting"} {
 		if tr := track(begin, at+"error: "+text); !tr.Ended || tr.Outcome != box.Failed {
 			t.Errorf("%q is read as %+v", text, tr)
 		}

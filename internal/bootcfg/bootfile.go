@@ -91,7 +91,8 @@ func Generate(b BootFile) ([]byte, error) {
 		Append: strings.Join(append(words, splitWords(b.Args)...), " "),
 	}
 	if n := len("BOOT_IMAGE= " + b.Kernel + maint.Append + " BOOTIF=01-88-99-aa-bb-cc-dd"); n > maxBoot { // what the loader adds
-		return nil, fmt.Errorf("the kernel's command line would be %d bytes, at most %d reach it; name fewer disks, or shorten kernel-args", n, maxBoot)
+		return nil, fmt.Errorf("the kernel's command line would be %d bytes, at most %d reach it; name fewer disks, or shorten kernel-args", n,
+			maxBoot)
 	}
 	cfg := Config{
 		Path: "bios", Default: LabelMaintenance, TotalTimeout: promptLimit, OnTimeout: LabelLocal, OnError: LabelLocal,

@@ -191,7 +191,8 @@ func FuzzParseConfig(f *testing.F) {
 		if err != nil || !reflect.DeepEqual(cfg, again) {
 			t.Fatalf("%q became %q: %v", data, cfg.Marshal(), err)
 		}
-		if cfg.IsLocalBoot() == nil && !strings.Contains(strings.ToLower(string(data)), "localboot") && !strings.Contains(string(data), "chain.c32") {
+		if cfg.IsLocalBoot() == nil && !strings.Contains(strings.ToLower(string(data)), "localboot") &&
+			!strings.Contains(string(data), "chain.c32") {
 			t.Fatalf("%q was taken for local boot", data)
 		}
 		c, kernel, initrd, err := ParseBootFile(data)

@@ -12,8 +12,10 @@ type configCase struct{ name, text, says string }
 var localConfigs = []configCase{
 	{name: "ours", text: string(DefaultConfig())},
 	{name: "numbers", text: "default disk\nlabel disk\n\tlocalboot 0x80\n"},
-	{name: "prompt", text: "SERIAL 0 115200\nPROMPT 1\nTIMEOUT 50\nDEFAULT disk now\r\nSAY hello\nLABEL disk\n LOCALBOOT -1\nLABEL memtest\n KERNEL memtest86\n"},
-	{name: "chain", text: "# older firmware\nDEFAULT disk\nLABEL disk\nTEXT HELP\nKERNEL in a help text\nENDTEXT\nMENU LABEL ^Disk\nCOM32 bios/chain.c32\nAPPEND hd0 0\n"},
+	{name: "prompt", text: "SERIAL 0 115200\nPROMPT 1\nTIMEOUT 50\nDEFAULT disk now\r\nSAY hello\nLABEL disk\n LOCALBOOT -1\nLABEL " +
+		"memtest\n KERNEL memtest86\n"},
+	{name: "chain", text: "# older firmware\nDEFAULT disk\nLABEL disk\nTEXT HELP\nKERNEL in a help text\nENDTEXT\nMENU LABEL " +
+		"^Disk\nCOM32 bios/chain.c32\nAPPEND hd0 0\n"},
 	{name: "ontimeout", text: "DEFAULT a\nONTIMEOUT b\nONERROR a\nLABEL a\nLOCALBOOT\nLABEL b\nLOCALBOOT 0\n"},
 }
 

@@ -93,7 +93,8 @@ func cutWord(s string) (word, rest string) {
 // looks are directives that change what is seen, not what is booted.
 var looks = map[string]bool{
 	"SAY": true, "DISPLAY": true, "FONT": true, "KBDMAP": true, "SERIAL": true, "CONSOLE": true, "IMPLICIT": true,
-	"ALLOWOPTIONS": true, "NOESCAPE": true, "NOCOMPLETE": true, "NOHALT": true, "SENDCOOKIES": true, "F0": true, "F1": true, "F2": true, "F3": true,
+	"ALLOWOPTIONS": true, "NOESCAPE": true, "NOCOMPLETE": true, "NOHALT": true, "SENDCOOKIES": true, "F0": true, "F1": true, "F2": true,
+	"F3": true,
 	"F4": true, "F5": true, "F6": true, "F7": true, "F8": true, "F9": true, "F10": true, "F11": true, "F12": true,
 }
 

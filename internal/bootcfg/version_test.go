@@ -7,7 +7,8 @@ import (
 )
 
 func TestVersion(t *testing.T) {
-	v := Version{Format: VersionFormat, Version: "12.5-1", Form: FormRAM, Kernel: "6.1.0-37-amd64", Built: time.Date(2026, 11, 22, 8, 0, 0, 0, time.UTC)}
+	v := Version{Format: VersionFormat, Version: "12.5-1", Form: FormRAM, Kernel: "6.1.0-37-amd64",
+		Built: time.Date(2026, 11, 22, 8, 0, 0, 0, time.UTC)}
 	text, err := v.Marshal()
 	if err != nil {
 		t.Fatal(err)
@@ -43,7 +44,8 @@ func FuzzParseVersion(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if again, err := ParseVersion(text); err != nil || !again.Built.Equal(v.Built) || again.Version != v.Version || again.Kernel != v.Kernel || again.Form != v.Form {
+		if again, err := ParseVersion(text); err != nil || !again.Built.Equal(v.Built) || again.Version != v.Version ||
+			again.Kernel != v.Kernel || again.Form != v.Form {
 			t.Fatalf("%q became %q: %v", data, text, err)
 		}
 	})

@@ -20,7 +20,8 @@ func TestAddr(t *testing.T) {
 }
 
 func TestAddrRefused(t *testing.T) {
-	for _, s := range []string{"", "box1", "10.1.2", "10.1.2.3.4", "010.1.2.3", "10.1.2.3 ", "::1", "::ffff:10.1.2.3", "127.0.0.1", "127.9.9.9", "0.0.0.0", "255.255.255.255", "224.0.0.1"} {
+	for _, s := range []string{"", "box1", "10.1.2", "10.1.2.3.4", "010.1.2.3", "10.1.2.3 ", "::1", "::ffff:10.1.2.3", "127.0.0.1",
+		"127.9.9.9", "0.0.0.0", "255.255.255.255", "224.0.0.1"} {
 		if a, err := ParseAddr(s); err == nil {
 			t.Errorf("ParseAddr(%q) = %v", s, a)
 		}
@@ -60,7 +61,8 @@ func TestArming(t *testing.T) {
 }
 
 func TestValidHost(t *testing.T) {
-	for s, want := range map[string]bool{"box1": true, "box-1.lab.example": true, "unknown": true, "": false, "..": false, "a/b": false, "-x": false, "a b": false, strings.Repeat("a", 254): false} {
+	for s, want := range map[string]bool{"box1": true, "box-1.lab.example": true, "unknown": true, "": false, "..": false, "a/b": false,
+		"-x": false, "a b": false, strings.Repeat("a", 254): false} {
 		if ValidHost(s) != want {
 			t.Errorf("ValidHost(%q) = %v", s, !want)
 		}

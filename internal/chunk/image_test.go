@@ -51,7 +51,8 @@ func TestLyingPages(t *testing.T) {
 	name := put(t, &st, object.Chunk, data)
 	whole := chunk.Ref{Name: name, Len: len(data)}
 	tests := map[string]*chunk.Page{
-		"longer than the region":  {Extents: []chunk.Extent{{Content: image.Data, Len: 128 << 10}, {Content: image.Zero, Len: 4096}}, Chunks: []chunk.Ref{whole}},
+		"longer than the region": {Extents: []chunk.Extent{{Content: image.Data, Len: 128 << 10}, {Content: image.Zero, Len: 4096}},
+			Chunks: []chunk.Ref{whole}},
 		"shorter than the region": {Extents: []chunk.Extent{{Content: image.Zero, Len: 4096}}},
 		"half of a chunk": {Extents: []chunk.Extent{{Content: image.Data, Len: 64 << 10}, {Content: image.Zero, Len: 64 << 10}},
 			Chunks: []chunk.Ref{{Name: name, Len: 64 << 10}}},

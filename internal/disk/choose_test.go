@@ -71,7 +71,8 @@ func TestChooseNamed(t *testing.T) {
 		if err != nil || namesOf(c.Disks) != want || !c.Named() {
 			t.Errorf("%s: %s, %v; want %s", items, namesOf(c.Disks), err, want)
 		}
-		if gone := strings.Contains(items, "sdx"); gone != slices.Equal(c.Missing, []string{"sdx"}) || gone != strings.Contains(strings.Join(c.Notes, "\n"), "no disk is called sdx") {
+		if gone := strings.Contains(items, "sdx"); gone != slices.Equal(c.Missing, []string{"sdx"}) ||
+			gone != strings.Contains(strings.Join(c.Notes, "\n"), "no disk is called sdx") {
 			t.Errorf("%s: missing are %q, notes %q", items, c.Missing, c.Notes)
 		}
 	}
@@ -96,7 +97,8 @@ func TestAuto(t *testing.T) {
 	want := map[string]string{
 		"sdh": "USB", "sdi": "USB", "sdj": "iSCSI", "sdk": "Fibre Channel", "nvme2n1": "NVMe disk over a network", "mmcblk1": "memory card",
 		"mmcblk0boot0": "boot or RPMB", "mmcblk0boot1": "boot or RPMB", "mmcblk0rpmb": "boot or RPMB", "mmcblk0gp0": "boot or RPMB",
-		"loop0": "size 0", "loop1": "loop", "dm-0": "device-mapper", "md127": "RAID", "zram0": "ram disk", "nbd0": "network block", "ram0": "ram disk",
+		"loop0": "size 0", "loop1": "loop", "dm-0": "device-mapper", "md127": "RAID", "zram0": "ram disk", "nbd0": "network block",
+		"ram0":    "ram disk",
 		"bcache0": "software", "sr0": "optical", "sdz": "size 0",
 	}
 	for _, d := range boxDisks(t) {

@@ -202,7 +202,8 @@ func TestUncache(t *testing.T) {
 	defer unix.Munmap(m)
 	cached := func() (n int) {
 		pages := make([]byte, size/os.Getpagesize())
-		_, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(unsafe.SliceData(m))), size, uintptr(unsafe.Pointer(unsafe.SliceData(pages))))
+		_, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(unsafe.SliceData(m))), size,
+			uintptr(unsafe.Pointer(unsafe.SliceData(pages))))
 		if errno != 0 {
 			t.Fatal(errno)
 		}
@@ -226,7 +227,8 @@ func TestUncache(t *testing.T) {
 // TestLock: of two testboxes one writes a file, or both read it.
 func TestLock(t *testing.T) {
 	devDir, file, d := fileDisk(t, 1<<20, 512)
-	for _, c := range []struct{ first, second, may bool }{{false, false, true}, {false, true, false}, {true, false, false}, {true, true, false}} {
+	for _, c := range []struct{ first, second, may bool }{{false, false, true}, {false, true, false}, {true, false, false},
+		{true, true, false}} {
 		first := open(t, devDir, d, c.first)
 		second, err := Open(devDir, d, c.second)
 		if c.may != (err == nil) || !c.may && !errors.Is(err, ErrInUse) {
@@ -339,7 +341,8 @@ func TestConcurrentWrites(t *testing.T) {
 
 func TestErrMedium(t *testing.T) {
 	dev := &Device{name: "sda"}
-	for errno, medium := range map[unix.Errno]bool{unix.EIO: true, unix.ENODATA: true, unix.EILSEQ: true, unix.ENODEV: false, unix.ENXIO: false, unix.EINVAL: false} {
+	for errno, medium := range map[unix.Errno]bool{unix.EIO: true, unix.ENODATA: true, unix.EILSEQ: true, unix.ENODEV: false,
+		unix.ENXIO: false, unix.EINVAL: false} {
 		err := dev.wrap("read", 4096, &os.PathError{Op: "read", Path: "/dev/sda", Err: errno})
 		if errors.Is(err, ErrMedium) != medium || !errors.Is(err, errno) || !strings.Contains(err.Error(), "disk sda: read at byte 4096") {
 			t.Errorf("%v is of the medium: %v", err, !medium)

@@ -13,7 +13,8 @@ import (
 func (dev *Device) CanDiscard() bool {
 	if !dev.block {
 		// Beyond the end it changes nothing and says whether it could.
-		return unix.Fallocate(int(dev.f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, (dev.size/fileAlign+1)*fileAlign, fileAlign) == nil
+		return unix.Fallocate(int(dev.f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, (dev.size/fileAlign+1)*fileAlign,
+			fileAlign) == nil
 	}
 	number, err := devNumber(dev.f.Name())
 	if err != nil {

@@ -69,7 +69,8 @@ func (dev *Device) zeroBlocks(off, n int64) error {
 		err = unix.Fallocate(int(dev.f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
 	}
 	switch {
-	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS), errors.Is(err, unix.ENOTTY), errors.Is(err, unix.EINTR):
+	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS), errors.Is(err, unix.ENOTTY),
+		errors.Is(err, unix.EINTR):
 		return dev.writeZeros(off, n)
 	case err != nil:
 		return dev.wrap("zero", off, err)

@@ -64,7 +64,8 @@ func (n *node) scsiLinks(d Disk, x ids) []string {
 		hctl := strings.Split(n.deviceDir(), "/")
 		addr := strings.Split(hctl[len(hctl)-1], ":")
 		if len(addr) == 4 {
-			l = append(l, fmt.Sprintf("by-id/usb-%s_%s_%s-%s:%s", underscored(x.vendor), underscored(d.Model), underscored(x.usbSerial), addr[2], addr[3]))
+			l = append(l, fmt.Sprintf("by-id/usb-%s_%s_%s-%s:%s", underscored(x.vendor), underscored(d.Model), underscored(x.usbSerial), addr[2],
+				addr[3]))
 		}
 	}
 	for _, des := range x.page83 {

@@ -92,7 +92,8 @@ func TestOpenLoopRefuses(t *testing.T) {
 	larger, sectors := d, d
 	larger.Size *= 2
 	sectors.SectorSize = 4096
-	for part, d := range map[string]Disk{"1048576 bytes, but sysfs says 2097152": larger, "sectors of 512 bytes, but sysfs says 4096": sectors} {
+	for part, d := range map[string]Disk{"1048576 bytes, but sysfs says 2097152": larger,
+		"sectors of 512 bytes, but sysfs says 4096": sectors} {
 		if dev, err := Open(devDir, d, false); err == nil || !strings.Contains(err.Error(), part) {
 			t.Errorf("%v, %v; want an error with %q", dev, err, part)
 		}

@@ -29,13 +29,15 @@ func TestListIdentities(t *testing.T) {
 		{"sdc", "sas", "pci-0000:03:00.0-sas-phy3-lun-0", "naa.5000c500aaaaaaab", "S0M1ABCD0000K1234567", "ST600MM0006"},
 		{"sdd", "sas", "pci-0000:03:00.0-sas-exp0x5001636000000001-phy7-lun-0", "", "", "ST600MM0006"},
 		{"sde", "sas", "pci-0000:03:00.0-sas-0x500056b3cccccccc-lun-0x012c000000000000", "", "", "WIDE"},
-		{"sdf", "scsi", "pci-0000:41:00.0-scsi-0:2:0:0", "naa.6d09466017a9e00018e2f70a0d3f2c11", "00a1b2c3d4e5f60718002ac8a0607086", "PERC H730 Mini"},
+		{"sdf", "scsi", "pci-0000:41:00.0-scsi-0:2:0:0", "naa.6d09466017a9e00018e2f70a0d3f2c11", "00a1b2c3d4e5f60718002ac8a0607086",
+			"PERC H730 Mini"},
 		{"sdg", "scsi", "pci-0000:41:00.0-scsi-0:2:1:0", "naa.6d09466017a9e00018e2f70a0d3f2c12", "", "PERC H730 Mini"},
 		{"sdh", "usb", "pci-0000:00:14.0-usb-0:4:1.0-scsi-0:0:0:0", "", "60A44C4138E8", "DataTraveler 3.0"},
 		{"sdi", "usb", "pci-0000:00:14.0-usb-0:5.2:1.0-scsi-0:0:0:0", "", "WX1234567890", "Elements 2620"},
 		{"sdj", "iscsi", "ip-10.0.0.5:3260-iscsi-iqn.2026-01.lab:lun-lun-1", "naa.6001405aaaaaaaaaaaaaaaaaaaaaaaaa", "", "disk0"},
 		{"sdk", "fc", "pci-0000:81:00.0-fc-0x500507680b21ac5d-lun-5", "", "", "2145"},
-		{"sdl", "hyperv", "acpi-VMBUS:00-vmbus-00000000000088990000000000000000-lun-0", "naa.600224801111222233334444aaaabbbb", "", "Virtual Disk"},
+		{"sdl", "hyperv", "acpi-VMBUS:00-vmbus-00000000000088990000000000000000-lun-0", "naa.600224801111222233334444aaaabbbb", "",
+			"Virtual Disk"},
 		{"sdm", "scsi", "pci-0000:00:05.0-scsi-1:0:0:0", "", "", "QEMU HARDDISK"},
 		{"vda", "virtio", "pci-0000:00:04.0", "", "boot-disk", ""},
 		{"vdb", "virtio", "pci-0000:00:06.0", "", "", ""},
@@ -50,7 +52,8 @@ func TestListIdentities(t *testing.T) {
 	} {
 		d := find1(t, disks, c.name)
 		if d.Transport != c.transport || d.Path != c.path || d.WWN != c.wwn || d.Serial != c.serial || d.Model != c.model {
-			t.Errorf("%s is\n%q %q %q %q %q, want\n%q %q %q %q %q", c.name, d.Transport, d.Path, d.WWN, d.Serial, d.Model, c.transport, c.path, c.wwn, c.serial, c.model)
+			t.Errorf("%s is\n%q %q %q %q %q, want\n%q %q %q %q %q", c.name, d.Transport, d.Path, d.WWN, d.Serial, d.Model, c.transport, c.path,
+				c.wwn, c.serial, c.model)
 		}
 	}
 }
@@ -84,12 +87,13 @@ func TestListLinks(t *testing.T) {
 	for name, want := range map[string][]string{
 		"sda": {"by-id/ata-Samsung_SSD_860_EVO_500GB_S3Z2NB0K123456A", "by-id/wwn-0x5002538e40a1b2c3", "by-id/scsi-35002538e40a1b2c3",
 			"by-id/scsi-1ATA_Samsung_SSD_860_EVO_500GB_S3Z2NB0K123456A", "by-path/pci-0000:00:1f.2-ata-1.0", "by-path/pci-0000:00:1f.2-ata-1"},
-		"sdb":     {"by-id/ata-WDC_WD10_WD-PMP1", "by-path/pci-0000:00:1f.2-ata-2.1.0", "by-path/pci-0000:00:1f.2-ata-2"},
-		"sdf":     {"by-id/wwn-0x6d09466017a9e00018e2f70a0d3f2c11", "by-id/scsi-36d09466017a9e00018e2f70a0d3f2c11"},
-		"sdh":     {"by-id/usb-Kingston_DataTraveler_3.0_60A44C4138E8-0:0"},
-		"sdm":     {"by-id/scsi-0QEMU_QEMU_HARDDISK_drive-scsi0"},
-		"vda":     {"by-id/virtio-boot-disk", "by-path/pci-0000:00:04.0", "by-path/virtio-pci-0000:00:04.0"},
-		"nvme0n1": {"by-id/nvme-eui.01000000000000005cd2e4aaaaaaaa01", "by-id/nvme-INTEL_SSDPE2KX010T8_PHLJ000000000001", "by-id/nvme-INTEL_SSDPE2KX010T8_PHLJ000000000001_1"},
+		"sdb": {"by-id/ata-WDC_WD10_WD-PMP1", "by-path/pci-0000:00:1f.2-ata-2.1.0", "by-path/pci-0000:00:1f.2-ata-2"},
+		"sdf": {"by-id/wwn-0x6d09466017a9e00018e2f70a0d3f2c11", "by-id/scsi-36d09466017a9e00018e2f70a0d3f2c11"},
+		"sdh": {"by-id/usb-Kingston_DataTraveler_3.0_60A44C4138E8-0:0"},
+		"sdm": {"by-id/scsi-0QEMU_QEMU_HARDDISK_drive-scsi0"},
+		"vda": {"by-id/virtio-boot-disk", "by-path/pci-0000:00:04.0", "by-path/virtio-pci-0000:00:04.0"},
+		"nvme0n1": {"by-id/nvme-eui.01000000000000005cd2e4aaaaaaaa01", "by-id/nvme-INTEL_SSDPE2KX010T8_PHLJ000000000001",
+			"by-id/nvme-INTEL_SSDPE2KX010T8_PHLJ000000000001_1"},
 		"mmcblk0": {"by-id/mmc-DF4032_0x1a2b3c4d"},
 	} {
 		d := find1(t, disks, name)
@@ -106,7 +110,8 @@ func TestListPlainFolders(t *testing.T) {
 	dir := t.TempDir()
 	for name, v := range map[string]string{
 		"block/sda/size": "2048\n", "block/sda/dev": "8:0\n", "block/sda/queue/logical_block_size": "512\n",
-		"block/sda/device/model": "TESTDISK\n", "block/sda/device/vpd_pg80": vpd(0x80, " SER1 "), "block/sda/device/wwid": "naa.5000c50012345678\n",
+		"block/sda/device/model": "TESTDISK\n", "block/sda/device/vpd_pg80": vpd(0x80, " SER1 "),
+		"block/sda/device/wwid":    "naa.5000c50012345678\n",
 		"block/sda/sda1/partition": "1\n",
 		"block/vda/size":           "4096\n", "block/vda/queue/logical_block_size": "4096\n", "block/vda/serial": "v1",
 	} {
@@ -146,7 +151,8 @@ func (b badFS) Open(name string) (fs.File, error) {
 
 func TestListUnreadable(t *testing.T) {
 	all := len(list(t, lab().fs()))
-	for bad, lost := range map[string]int{"vpd_pg80": 0, "vpd_pg83": 0, "wwid": 0, "removable": 0, "sda/size": 1, "vdb/queue/logical_block_size": 1, "serial": 0, "port_no": 0} {
+	for bad, lost := range map[string]int{"vpd_pg80": 0, "vpd_pg83": 0, "wwid": 0, "removable": 0, "sda/size": 1,
+		"vdb/queue/logical_block_size": 1, "serial": 0, "port_no": 0} {
 		disks, errs := List(badFS{lab().fs(), bad})
 		if len(disks) != all-lost || len(errs) == 0 {
 			t.Errorf("%s unreadable: %d disks of %d, errors %v", bad, len(disks), all, errs)
@@ -173,7 +179,8 @@ func TestListHostileText(t *testing.T) {
 }
 
 func TestKnown(t *testing.T) {
-	for _, s := range []string{"", "  ", "0", "0000000000", "------", "FFFFFFFFFFFFFFFF", "None", "unknown", "To Be Filled By O.E.M.", "S?1", "..."} {
+	for _, s := range []string{"", "  ", "0", "0000000000", "------", "FFFFFFFFFFFFFFFF", "None", "unknown", "To Be Filled By O.E.M.", "S?1",
+		"..."} {
 		if got := known(s); got != "" {
 			t.Errorf("%q counts as known", s)
 		}
@@ -206,7 +213,8 @@ func TestListThisMachine(t *testing.T) {
 		if d.Transport == "virtual" {
 			continue // loop devices that other tests make, change and take away just now
 		}
-		if size, sector := number(d.Name, "size")*512, number(d.Name, "queue/logical_block_size"); d.Size != size || int64(d.SectorSize) != sector {
+		if size, sector := number(d.Name, "size")*512, number(d.Name, "queue/logical_block_size"); d.Size != size ||
+			int64(d.SectorSize) != sector {
 			t.Errorf("%s has %d bytes in sectors of %d, the kernel says %d and %d", d.Name, d.Size, d.SectorSize, size, sector)
 		}
 	}

@@ -99,20 +99,24 @@ func lab() tree {
 
 	ahci := "devices/pci0000:00/0000:00:1f.2"
 	t.add(ahci+"/ata1/ata_port/ata1", "port_no", "1")
-	sda := t.scsi(ahci+"/ata1/host0", "0:0:0:0", "sda", 500*gib, "vendor", "ATA     ", "model", "Samsung SSD 860 ", "wwid", "t10.ATA     Samsung SSD 860 EVO 500GB  S3Z2NB0K",
+	sda := t.scsi(ahci+"/ata1/host0", "0:0:0:0", "sda", 500*gib, "vendor", "ATA     ", "model", "Samsung SSD 860 ", "wwid",
+		"t10.ATA     Samsung SSD 860 EVO 500GB  S3Z2NB0K",
 		"vpd_pg80", vpd(0x80, "     S3Z2NB0K123456A"), "vpd_pg83", vpd(0x83,
-			des(0, "     S3Z2NB0K123456A")+des(1, "ATA     Samsung SSD 860 EVO 500GB               S3Z2NB0K123456A     ")+des(3, unhex("5002538e40a1b2c3"))),
+			des(0, "     S3Z2NB0K123456A")+des(1, "ATA     Samsung SSD 860 EVO 500GB               S3Z2NB0K123456A     ")+des(3,
+				unhex("5002538e40a1b2c3"))),
 		"vpd_pg89", page89("Samsung SSD 860 EVO 500GB", "S3Z2NB0K123456A"))
 	t.add(sda, "sda1/partition", "1", "sda1/size", "2048", "sda10/partition", "10", "sda2/partition", "2", "sdaX/none", "1")
 	t.add(ahci+"/ata2/ata_port/ata2", "port_no", "2")
-	t.scsi(ahci+"/ata2/host1", "1:1:0:0", "sdb", 10*gib, "vendor", "ATA     ", "model", "WDC WD10", "vpd_pg80", vpd(0x80, "WD-PMP1")) // port multiplier
+	// port multiplier
+	t.scsi(ahci+"/ata2/host1", "1:1:0:0", "sdb", 10*gib, "vendor", "ATA     ", "model", "WDC WD10", "vpd_pg80", vpd(0x80, "WD-PMP1"))
 
 	sas := "devices/pci0000:00/0000:00:02.0/0000:03:00.0/host2"
 	end := sas + "/port-2:0/end_device-2:0"
 	t.add(sas+"/port-2:0/sas_port/port-2:0", "num_phys", "1")
 	t.add(end+"/sas_device/end_device-2:0", "phy_identifier", "3", "sas_address", "0x5000c500aaaaaaaa")
 	t.scsi(end, "2:0:0:0", "sdc", 600*gib, "vendor", "SEAGATE ", "model", "ST600MM0006     ",
-		"vpd_pg80", vpd(0x80, "S0M1ABCD0000K1234567"), "vpd_pg83", vpd(0x83, des(3, unhex("5000c500aaaaaaab"))+string([]byte{1, 0x93, 0, 8})+unhex("5000c500aaaaaaaa")))
+		"vpd_pg80", vpd(0x80, "S0M1ABCD0000K1234567"), "vpd_pg83",
+		vpd(0x83, des(3, unhex("5000c500aaaaaaab"))+string([]byte{1, 0x93, 0, 8})+unhex("5000c500aaaaaaaa")))
 	exp := sas + "/port-2:1/expander-2:0"
 	t.add(exp+"/sas_device/expander-2:0", "sas_address", "0x5001636000000001")
 	t.add(exp+"/port-2:0:7/sas_port/port-2:0:7", "num_phys", "1")
@@ -123,30 +127,36 @@ func lab() tree {
 	t.scsi(sas+"/port-2:2/end_device-2:2", "2:0:2:300", "sde", 600*gib, "model", "WIDE")
 
 	mega := "devices/pci0000:40/0000:40:01.0/0000:41:00.0/host3"
-	t.scsi(mega, "3:2:0:0", "sdf", 2000*gib, "vendor", "DELL    ", "model", "PERC H730 Mini  ", "vpd_pg80", vpd(0x80, "00a1b2c3d4e5f60718002ac8a0607086"),
+	t.scsi(mega, "3:2:0:0", "sdf", 2000*gib, "vendor", "DELL    ", "model", "PERC H730 Mini  ", "vpd_pg80",
+		vpd(0x80, "00a1b2c3d4e5f60718002ac8a0607086"),
 		"vpd_pg83", vpd(0x83, des(3, unhex("6d09466017a9e00018e2f70a0d3f2c11"))))
-	t.scsi(mega, "3:2:1:0", "sdg", 2000*gib, "vendor", "DELL    ", "model", "PERC H730 Mini  ", "vpd_pg83", vpd(0x83, des(3, unhex("6d09466017a9e00018e2f70a0d3f2c12"))))
+	t.scsi(mega, "3:2:1:0", "sdg", 2000*gib, "vendor", "DELL    ", "model", "PERC H730 Mini  ", "vpd_pg83",
+		vpd(0x83, des(3, unhex("6d09466017a9e00018e2f70a0d3f2c12"))))
 
 	usb := "devices/pci0000:00/0000:00:14.0/usb1/1-4"
 	t.add(usb, "serial", "60A44C4138E8", "idVendor", "0951")
 	stick := t.scsi(usb+"/1-4:1.0/host4", "4:0:0:0", "sdh", 16*gib, "vendor", "Kingston", "model", "DataTraveler 3.0")
 	t.add(stick, "removable", "1")
 	t.add("devices/pci0000:00/0000:00:14.0/usb1/1-5/1-5.2", "serial", "000000000000")
-	t.scsi("devices/pci0000:00/0000:00:14.0/usb1/1-5/1-5.2/1-5.2:1.0/host5", "5:0:0:0", "sdi", 1000*gib, "vendor", "WD      ", "model", "Elements 2620   ",
+	t.scsi("devices/pci0000:00/0000:00:14.0/usb1/1-5/1-5.2/1-5.2:1.0/host5", "5:0:0:0", "sdi", 1000*gib, "vendor", "WD      ", "model",
+		"Elements 2620   ",
 		"vpd_pg80", vpd(0x80, "WX1234567890"))
 
 	session := "devices/platform/host6/session1"
 	t.add(session+"/iscsi_session/session1", "targetname", "iqn.2026-01.lab:lun")
 	t.add(session+"/connection1:0/iscsi_connection/connection1:0", "persistent_address", "10.0.0.5", "persistent_port", "3260")
-	t.scsi(session, "6:0:0:1", "sdj", 50*gib, "vendor", "LIO-ORG ", "model", "disk0", "vpd_pg83", vpd(0x83, des(3, unhex("6001405aaaaaaaaaaaaaaaaaaaaaaaaa"))))
+	t.scsi(session, "6:0:0:1", "sdj", 50*gib, "vendor", "LIO-ORG ", "model", "disk0", "vpd_pg83",
+		vpd(0x83, des(3, unhex("6001405aaaaaaaaaaaaaaaaaaaaaaaaa"))))
 	fc := "devices/pci0000:80/0000:80:02.0/0000:81:00.0/host7/rport-7:0-2"
 	t.add(fc+"/target7:0:0/fc_transport/target7:0:0", "port_name", "0x500507680b21ac5d")
 	t.scsi(fc, "7:0:0:5", "sdk", 50*gib, "model", "2145")
 
 	hv := "devices/LNXSYSTM:00/LNXSYBUS:00/ACPI0004:00/VMBUS:00/00000000-0000-8899-0000-000000000000/host8"
-	t.scsi(hv, "8:0:0:0", "sdl", 127*gib, "vendor", "Msft    ", "model", "Virtual Disk    ", "vpd_pg83", vpd(0x83, des(1, "MSFT    \x01\x02\x03")+des(3, unhex("600224801111222233334444aaaabbbb"))))
+	t.scsi(hv, "8:0:0:0", "sdl", 127*gib, "vendor", "Msft    ", "model", "Virtual Disk    ", "vpd_pg83",
+		vpd(0x83, des(1, "MSFT    \x01\x02\x03")+des(3, unhex("600224801111222233334444aaaabbbb"))))
 	vscsi := "devices/pci0000:00/0000:00:05.0/virtio2"
-	t.scsi(vscsi+"/host10", "10:0:0:0", "sdm", 20*gib, "vendor", "QEMU    ", "model", "QEMU HARDDISK   ", "vpd_pg83", vpd(0x83, string([]byte{2, 0, 0, 11})+"drive-scsi0"))
+	t.scsi(vscsi+"/host10", "10:0:0:0", "sdm", 20*gib, "vendor", "QEMU    ", "model", "QEMU HARDDISK   ", "vpd_pg83",
+		vpd(0x83, string([]byte{2, 0, 0, 11})+"drive-scsi0"))
 	t[vscsi+"/host9/scsi_host/host9/state"] = "running" // an older host on the same controller
 	t.block("devices/pci0000:00/0000:00:04.0/virtio1/block/vda", 20*gib, "../../../virtio1", "serial", "boot-disk")
 	t.block("devices/pci0000:00/0000:00:06.0/virtio3/block/vdb", 20*gib, "../../../virtio3", "serial", "", "queue/logical_block_size", "4096")
@@ -157,7 +167,8 @@ func lab() tree {
 	t.block(nvme+"/nvme0n2", 100*gib, "../../nvme0", "nsid", "2", "wwid", "nvme.8086-50484c4a-494e54454c-00000002")
 	multi := "devices/virtual/nvme-subsystem/nvme-subsys1"
 	path1 := "devices/pci0000:00/0000:00:0e.0/pci10000:e0/10000:e0:1b.0/10000:e1:00.0/nvme/nvme1"
-	t.add(multi, "model", "Dual", "serial", "DUALPORT1", "nvme1", "-> ../../../pci0000:00/0000:00:0e.0/pci10000:e0/10000:e0:1b.0/10000:e1:00.0/nvme/nvme1")
+	t.add(multi, "model", "Dual", "serial", "DUALPORT1", "nvme1",
+		"-> ../../../pci0000:00/0000:00:0e.0/pci10000:e0/10000:e0:1b.0/10000:e1:00.0/nvme/nvme1")
 	t.add(path1, "transport", "pcie", "model", "Dual", "serial", "DUALPORT1")
 	t.block(multi+"/nvme1n1", 800*gib, "../../nvme-subsys1", "nsid", "1", "wwid", "uuid.11111111-2222-3333-4444-555555555555")
 	t.block(path1+"/nvme1c1n1", 800*gib, "../../nvme1", "nsid", "1", "hidden", "1")
@@ -176,7 +187,8 @@ func lab() tree {
 	t.add(sd, "type", "SD", "name", "SC16G", "serial", "0x00000001")
 	t.block(sd+"/block/mmcblk1", 16*gib, "../../../mmc1:aaaa")
 
-	for name, size := range map[string]int64{"loop0": 0, "loop1": gib, "dm-0": gib, "md127": gib, "zram0": gib, "nbd0": gib, "ram0": 64 << 20, "bcache0": gib} {
+	for name, size := range map[string]int64{"loop0": 0, "loop1": gib, "dm-0": gib, "md127": gib, "zram0": gib, "nbd0": gib,
+		"ram0": 64 << 20, "bcache0": gib} {
 		t.block("devices/virtual/block/"+name, size, "")
 	}
 	t.add(ahci+"/ata3/ata_port/ata3", "port_no", "3")

@@ -134,7 +134,8 @@ func options(t *testing.T) Options {
 			if path != "/dev/sda" || kind != healthATA {
 				return Health{}, errors.New("asked for " + path)
 			}
-			return Health{Status: healthGood, Attributes: []Attribute{{ID: 5, Name: "reallocated sectors", Value: 100, Worst: 100, Threshold: 36, Raw: "0"}}}, nil
+			return Health{Status: healthGood, Attributes: []Attribute{{ID: 5, Name: "reallocated sectors", Value: 100, Worst: 100, Threshold: 36,
+				Raw: "0"}}}, nil
 		},
 	}
 }
@@ -151,13 +152,15 @@ func TestCollect(t *testing.T) {
 		t.Errorf("box is %s %s %s %s", inv.Address, inv.Hex, inv.Host, inv.UUID)
 	}
 	c := inv.CPU
-	if c.Model != "Intel(R) Xeon(R) CPU E3-1230 v3 @ 3.30GHz" || c.Sockets != 2 || c.Cores != 3 || c.Threads != 4 || c.Microcode != "0x28" || len(c.Flags) != 3 {
+	if c.Model != "Intel(R) Xeon(R) CPU E3-1230 v3 @ 3.30GHz" || c.Sockets != 2 || c.Cores != 3 || c.Threads != 4 || c.Microcode != "0x28" ||
+		len(c.Flags) != 3 {
 		t.Errorf("processors are %+v", c)
 	}
 	if inv.Memory != 16314484<<10 {
 		t.Errorf("memory is %d", inv.Memory)
 	}
-	if len(inv.PCI) != 2 || inv.PCI[0].Driver != "e1000e" || inv.PCI[0].Link != "2.5 GT/s PCIe x1" || inv.PCI[0].SubsystemName != "Gigabit CT2 Desktop Adapter" {
+	if len(inv.PCI) != 2 || inv.PCI[0].Driver != "e1000e" || inv.PCI[0].Link != "2.5 GT/s PCIe x1" ||
+		inv.PCI[0].SubsystemName != "Gigabit CT2 Desktop Adapter" {
 		t.Errorf("PCI is %+v", inv.PCI)
 	}
 	nic := NIC{Name: "eth0", MAC: "00:25:90:ab:cd:ef", Driver: "e1000e", PCI: "0000:00:19.0", Up: true, Speed: 1000}

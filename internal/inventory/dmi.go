@@ -137,7 +137,8 @@ func decodeSystem(s structure, version smbiosVersion) Product {
 // are given as numbers.
 var chassisKinds = map[byte]string{
 	3: "desktop", 4: "low-profile desktop", 6: "mini tower", 7: "tower", 8: "portable", 9: "laptop", 10: "notebook", 13: "all in one",
-	14: "sub notebook", 17: "main server chassis", 23: "rack mount", 24: "sealed-case PC", 25: "multi-system", 28: "blade", 29: "blade enclosure",
+	14: "sub notebook", 17: "main server chassis", 23: "rack mount", 24: "sealed-case PC", 25: "multi-system", 28: "blade",
+	29: "blade enclosure",
 	30: "tablet", 31: "convertible", 34: "embedded PC", 35: "mini PC", 36: "stick PC",
 }
 

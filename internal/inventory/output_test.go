@@ -94,7 +94,8 @@ func TestFiles(t *testing.T) {
 		}
 		files[f.Name] = string(b)
 	}
-	if files["proc/cpuinfo"] != cpuinfo || files["sys/firmware/acpi/tables/DSDT"] != "DSDT..." || files["sys/firmware/dmi/tables/DMI"] != string(machineTable()) {
+	if files["proc/cpuinfo"] != cpuinfo || files["sys/firmware/acpi/tables/DSDT"] != "DSDT..." ||
+		files["sys/firmware/dmi/tables/DMI"] != string(machineTable()) {
 		t.Error("raw tables are missing or changed")
 	}
 	for name := range files {

@@ -29,16 +29,19 @@ func TestPCINames(t *testing.T) {
 	}
 	for _, c := range []struct{ in, want PCI }{
 		{PCI{Vendor: "8086", Device: "10d3", SubVendor: "8086", SubDevice: "a01f", Class: "020000"},
-			PCI{VendorName: "Intel Corporation", DeviceName: "82574L Gigabit Network Connection", SubsystemName: "Gigabit CT2 Desktop Adapter", ClassName: "Ethernet controller"}},
+			PCI{VendorName: "Intel Corporation", DeviceName: "82574L Gigabit Network Connection", SubsystemName: "Gigabit CT2 Desktop Adapter",
+				ClassName: "Ethernet controller"}},
 		{PCI{Vendor: "8086", Device: "2922", Class: "010601"},
-			PCI{VendorName: "Intel Corporation", DeviceName: "82801IR/IO/IH (ICH9R/DO/DH) 6 port SATA Controller [AHCI mode]", ClassName: "SATA controller"}},
+			PCI{VendorName: "Intel Corporation", DeviceName: "82801IR/IO/IH (ICH9R/DO/DH) 6 port SATA Controller [AHCI mode]",
+				ClassName: "SATA controller"}},
 		{PCI{Vendor: "1af4", Device: "ffff", Class: "017700"}, PCI{VendorName: "Red Hat, Inc.", ClassName: "Mass storage controller"}},
 		{PCI{Vendor: "", Device: "junk", Class: "???"}, PCI{}},
 	} {
 		got := c.in
 		names.fill(&got)
 		want := c.in
-		want.VendorName, want.DeviceName, want.SubsystemName, want.ClassName = c.want.VendorName, c.want.DeviceName, c.want.SubsystemName, c.want.ClassName
+		want.VendorName, want.DeviceName, want.SubsystemName, want.ClassName = c.want.VendorName, c.want.DeviceName, c.want.SubsystemName,
+			c.want.ClassName
 		if got != want {
 			t.Errorf("names of %s:%s are %+v, want %+v", c.in.Vendor, c.in.Device, got, want)
 		}

@@ -13,11 +13,16 @@ import (
 // value means what the maker wants.
 var attributeNames = map[byte]string{
 	1: "raw read errors", 3: "spin-up time", 4: "starts and stops", 5: "reallocated sectors", 7: "seek errors", 9: "power-on hours",
-	10: "spin-up retries", 12: "power cycles", 171: "program failures", 172: "erase failures", 173: "wear levelling", 174: "unexpected power losses",
-	177: "wear levelling", 179: "used reserve", 181: "program failures", 182: "erase failures", 183: "interface downshifts", 184: "end-to-end errors",
-	187: "uncorrectable errors", 188: "command time-outs", 190: "airflow temperature", 191: "shocks", 192: "emergency retracts", 193: "load cycles",
-	194: "temperature", 195: "corrected errors", 196: "reallocations", 197: "pending sectors", 198: "uncorrectable sectors", 199: "cable errors (CRC)",
-	200: "write errors", 202: "life used", 231: "life left", 232: "reserve left", 233: "media wear", 235: "power losses", 241: "written", 242: "read",
+	10: "spin-up retries", 12: "power cycles", 171: "program failures", 172: "erase failures", 173: "wear levelling",
+	174: "unexpected power losses",
+	177: "wear levelling", 179: "used reserve", 181: "program failures", 182: "erase failures", 183: "interface downshifts",
+	184: "end-to-end errors",
+	187: "uncorrectable errors", 188: "command time-outs", 190: "airflow temperature", 191: "shocks", 192: "emergency retracts",
+	193: "load cycles",
+	194: "temperature", 195: "corrected errors", 196: "reallocations", 197: "pending sectors", 198: "uncorrectable sectors",
+	199: "cable errors (CRC)",
+	200: "write errors", 202: "life used", 231: "life left", 232: "reserve left", 233: "media wear", 235: "power losses", 241: "written",
+	242: "read",
 }
 
 // parseSMART reads SMART READ DATA and READ THRESHOLDS: 512 bytes whose sum is
@@ -145,7 +150,8 @@ func parseNVMeHealth(p []byte) (Health, error) {
 		unit int64
 	}{
 		{"read, bytes", 32, 512000}, {"written, bytes", 48, 512000}, {"read commands", 64, 1}, {"write commands", 80, 1},
-		{"power cycles", 112, 1}, {"power-on hours", 128, 1}, {"unsafe shutdowns", 144, 1}, {"media errors", 160, 1}, {"error log entries", 176, 1},
+		{"power cycles", 112, 1}, {"power-on hours", 128, 1}, {"unsafe shutdowns", 144, 1}, {"media errors", 160, 1},
+		{"error log entries", 176, 1},
 	} {
 		add(c.name, counter(p[c.off:c.off+16], c.unit))
 	}

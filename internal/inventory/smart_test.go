@@ -110,7 +110,8 @@ func TestParseNVMeHealth(t *testing.T) {
 	for _, a := range h.Attributes {
 		values[a.Name] = a.Raw
 	}
-	for name, want := range map[string]string{"temperature, C": "41", "life used, %": "7", "written, bytes": "562949953421312000", "media errors": "3", "power cycles": "0"} {
+	for name, want := range map[string]string{"temperature, C": "41", "life used, %": "7", "written, bytes": "562949953421312000",
+		"media errors": "3", "power cycles": "0"} {
 		if values[name] != want {
 			t.Errorf("%s is %q, want %q", name, values[name], want)
 		}

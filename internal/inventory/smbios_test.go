@@ -74,7 +74,8 @@ func TestDecodeDMI(t *testing.T) {
 	if want := (BIOS{Vendor: "Maker's BIOS", Version: "1.2b", Date: "04/01/2014", Release: "5.13"}); d.BIOS != want {
 		t.Errorf("BIOS is %+v, want %+v", d.BIOS, want)
 	}
-	system := Product{Maker: "Maker", Product: "Server 9000", Version: "v1", Serial: "S123", SKU: "SKU7", Family: "Rack", UUID: "00112233-4455-6677-8899-aabbccddeef0"}
+	system := Product{Maker: "Maker", Product: "Server 9000", Version: "v1", Serial: "S123", SKU: "SKU7", Family: "Rack",
+		UUID: "00112233-4455-6677-8899-aabbccddeef0"}
 	if d.System != system {
 		t.Errorf("system is %+v, want %+v", d.System, system)
 	}
@@ -88,7 +89,8 @@ func TestDecodeDMI(t *testing.T) {
 	if len(d.Processors) != 1 || d.Processors[0] != cpu {
 		t.Errorf("processors are %+v, want %+v", d.Processors, cpu)
 	}
-	module := MemoryModule{Slot: "DIMM_A1", Bank: "Bank 0", Size: 32 << 30, Kind: "DDR4", Speed: 3200, Maker: "Samsung", Serial: "00AB", Part: "M393"}
+	module := MemoryModule{Slot: "DIMM_A1", Bank: "Bank 0", Size: 32 << 30, Kind: "DDR4", Speed: 3200, Maker: "Samsung", Serial: "00AB",
+		Part: "M393"}
 	if len(d.Memory) != 2 || d.Memory[0] != module || d.Memory[1] != (MemoryModule{Slot: "DIMM_A2"}) {
 		t.Errorf("memory is %+v, want %+v and an empty slot", d.Memory, module)
 	}
@@ -168,10 +170,12 @@ func TestSpecimens(t *testing.T) {
 			t.Fatal(err)
 		}
 		d := decodeDMI(all, parseEntryPoint(entry))
-		if d.System.Maker != c.maker || d.System.Product != c.product || d.System.UUID != c.uuid || d.BIOS.Vendor != c.bios || d.Version != "2.8" {
+		if d.System.Maker != c.maker || d.System.Product != c.product || d.System.UUID != c.uuid || d.BIOS.Vendor != c.bios ||
+			d.Version != "2.8" {
 			t.Errorf("%s: %+v, %+v, SMBIOS %s", c.name, d.System, d.BIOS, d.Version)
 		}
-		if len(d.Memory) != 1 || d.Memory[0].Size != 512<<20 || d.Memory[0].Kind != "RAM" || len(d.Processors) != 1 || d.Processors[0].Cores != 2 {
+		if len(d.Memory) != 1 || d.Memory[0].Size != 512<<20 || d.Memory[0].Kind != "RAM" || len(d.Processors) != 1 ||
+			d.Processors[0].Cores != 2 {
 			t.Errorf("%s: %+v, %+v", c.name, d.Memory, d.Processors)
 		}
 	}

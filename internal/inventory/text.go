@@ -81,7 +81,8 @@ func (inv *Inventory) textMachine(r *report) {
 func joined(p Product) string {
 	var parts []string
 	for _, f := range []struct{ name, value string }{
-		{"", p.Maker}, {"", p.Product}, {"version ", p.Version}, {"serial ", p.Serial}, {"SKU ", p.SKU}, {"family ", p.Family}, {"asset ", p.Asset},
+		{"", p.Maker}, {"", p.Product}, {"version ", p.Version}, {"serial ", p.Serial}, {"SKU ", p.SKU}, {"family ", p.Family},
+		{"asset ", p.Asset},
 	} {
 		if f.value != "" {
 			parts = append(parts, f.name+f.value)

@@ -77,7 +77,8 @@ func (o OwnSystem) format(ctx context.Context, path, tree string) error {
 		return err
 	}
 	blocks := (o.Size - partStart) / 4096
-	if err := run(ctx, "", program("mkfs.ext4"), "-q", "-F", "-b", "4096", "-L", "testbox-own", "-d", tree, "-E", fmt.Sprintf("offset=%d", partStart), path, fmt.Sprint(blocks)); err != nil {
+	if err := run(ctx, "", program("mkfs.ext4"), "-q", "-F", "-b", "4096", "-L", "testbox-own", "-d", tree, "-E",
+		fmt.Sprintf("offset=%d", partStart), path, fmt.Sprint(blocks)); err != nil {
 		return err
 	}
 	return o.installGRUB(ctx, path)
@@ -98,7 +99,8 @@ func (o OwnSystem) installGRUB(ctx context.Context, path string) error {
 	if err := os.WriteFile(conf, []byte(script), 0o644); err != nil {
 		return err
 	}
-	if err := run(ctx, "", "grub-mkimage", "-O", "i386-pc", "-d", grubDir, "-c", conf, "-p", "(,msdos1)/boot", "-o", core, "biosdisk", "part_msdos", "ext2", "linux16"); err != nil {
+	if err := run(ctx, "", "grub-mkimage", "-O", "i386-pc", "-d", grubDir, "-c", conf, "-p", "(,msdos1)/boot", "-o", core, "biosdisk",
+		"part_msdos", "ext2", "linux16"); err != nil {
 		return err
 	}
 	boot, err := os.ReadFile(filepath.Join(grubDir, "boot.img"))

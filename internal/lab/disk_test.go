@@ -51,7 +51,8 @@ func TestMakeDisk(t *testing.T) {
 	if err != nil || len(sums) == 0 {
 		t.Fatalf("no sums on the disk: %v", err)
 	}
-	check := exec.Command("busybox", "sh", "-c", `cd "$1" && debugfs -R "rdump / ." "$2" 2>/dev/null && busybox sha256sum -c -s etc/sums`, "sh", t.TempDir(), at)
+	check := exec.Command("busybox", "sh", "-c", `cd "$1" && debugfs -R "rdump / ." "$2" 2>/dev/null && busybox sha256sum -c -s etc/sums`,
+		"sh", t.TempDir(), at)
 	check.Env = append(os.Environ(), "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
 	if out, err := check.CombinedOutput(); err != nil {
 		t.Errorf("the files do not have their sums: %v\n%s", err, out)

@@ -199,7 +199,8 @@ func (l *Lab) BuildMaintenance(ctx context.Context, form string, args ...string)
 
 // Arm arms a box, with pxe-conf's options in args.
 func (l *Lab) Arm(ctx context.Context, m *Machine, action box.Action, args ...string) error {
-	_, err := l.Testbox(ctx, append([]string{"pxe-conf", "-c", filepath.Join(l.TFTP(), "pxelinux.cfg"), m.Addr.String(), string(action)}, args...)...)
+	_, err := l.Testbox(ctx, append([]string{"pxe-conf", "-c", filepath.Join(l.TFTP(), "pxelinux.cfg"), m.Addr.String(), string(action)},
+		args...)...)
 	return err
 }
 

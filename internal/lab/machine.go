@@ -167,7 +167,8 @@ func (b Bus) device(i int) string {
 // qemu is what all our QEMU commands begin with: no device that was not asked
 // for, no window, and emulation unless KVM is known to work.
 func qemu(kvm bool, cpus, memory int) []string {
-	a := []string{"qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35", "-smp", fmt.Sprint(cpus), "-m", fmt.Sprint(memory)}
+	a := []string{"qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35", "-smp", fmt.Sprint(cpus),
+		"-m", fmt.Sprint(memory)}
 	if kvm {
 		return append(a, "-accel", "kvm", "-cpu", "host")
 	}

@@ -85,7 +85,8 @@ func (l *Lab) startDHCP(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l.dhcp, err = l.ns.start("dnsmasq", l.logFile("dnsmasq"), nil, program("dnsmasq"), "--keep-in-foreground", "--conf-file="+conf, "--log-facility=-", "--pid-file=")
+	l.dhcp, err = l.ns.start("dnsmasq", l.logFile("dnsmasq"), nil, program("dnsmasq"), "--keep-in-foreground", "--conf-file="+conf,
+		"--log-facility=-", "--pid-file=")
 	if err != nil {
 		return err
 	}
@@ -107,7 +108,8 @@ func (l *Lab) StartNFS(ctx context.Context) error {
 	}
 	said := &Watch{Path: l.logFile("ganesha")}
 	said.SkipAll()
-	l.nfs, err = l.ns.start("nfs-ganesha", l.logFile("ganesha-output"), nil, program("ganesha.nfsd"), "-F", "-f", conf, "-L", said.Path, "-p", filepath.Join(l.Dir, "ganesha.pid"))
+	l.nfs, err = l.ns.start("nfs-ganesha", l.logFile("ganesha-output"), nil, program("ganesha.nfsd"), "-F", "-f", conf, "-L", said.Path,
+		"-p", filepath.Join(l.Dir, "ganesha.pid"))
 	if err != nil {
 		return err
 	}

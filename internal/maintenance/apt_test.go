@@ -23,10 +23,12 @@ func TestParseShow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p.Name != "linux-image-amd64" || p.Version != "6.1.192-2" || !slices.Equal(p.depends, []string{"dpkg", "linux-image-6.1.0-56-amd64", "kmod"}) {
+	if p.Name != "linux-image-amd64" || p.Version != "6.1.192-2" ||
+		!slices.Equal(p.depends, []string{"dpkg", "linux-image-6.1.0-56-amd64", "kmod"}) {
 		t.Errorf("%+v", p)
 	}
-	for _, change := range [][2]string{{"Version: 6", "Version: ../6"}, {"Package: linux", "Package: ../linux"}, {"SHA256: a8", "SHA256: A8"}, {"SHA256", "MD5Sum"}} {
+	for _, change := range [][2]string{{"Version: 6", "Version: ../6"}, {"Package: linux", "Package: ../linux"},
+		{"SHA256: a8", "SHA256: A8"}, {"SHA256", "MD5Sum"}} {
 		if p, err := parseShow([]byte(strings.Replace(showText, change[0], change[1], 1))); err == nil {
 			t.Errorf("%s gave %+v", change[1], p)
 		}

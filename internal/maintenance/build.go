@@ -208,7 +208,8 @@ func initrdEntries(agent []byte, p *parts) []entry {
 // windows of up to 8 MiB (lib/decompress_unzstd.c).
 func packInitrd(entries []entry) ([]byte, error) {
 	var out bytes.Buffer
-	enc, err := zstd.NewWriter(&out, zstd.WithEncoderLevel(zstd.SpeedBetterCompression), zstd.WithWindowSize(8<<20), zstd.WithEncoderConcurrency(1))
+	enc, err := zstd.NewWriter(&out, zstd.WithEncoderLevel(zstd.SpeedBetterCompression), zstd.WithWindowSize(8<<20),
+		zstd.WithEncoderConcurrency(1))
 	if err != nil {
 		return nil, err
 	}

@@ -402,7 +402,8 @@ func (b *debianBuild) finish(ctx context.Context, tree string) error {
 	if err != nil {
 		return err
 	}
-	for _, f := range []file{{bootcfg.KernelFile, kernel}, {bootcfg.InitrdFile, initrd}, {manifestFile, append(list, '\n')}, {bootcfg.VersionFile, text}} {
+	for _, f := range []file{{bootcfg.KernelFile, kernel}, {bootcfg.InitrdFile, initrd}, {manifestFile, append(list, '\n')},
+		{bootcfg.VersionFile, text}} {
 		if err := writeIn(tree, filepath.Join(debianBoot, f.name), f.data, 0o644); err != nil {
 			return err
 		}

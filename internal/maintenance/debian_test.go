@@ -44,7 +44,8 @@ func TestUnitIsOriginals(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := strings.NewReplacer("/root/scripts/testbox-maintenance.sh", "/usr/local/sbin/testbox-maintenance service", "%G", "%%G").Replace(originalUnit)
+	want := strings.NewReplacer("/root/scripts/testbox-maintenance.sh", "/usr/local/sbin/testbox-maintenance service", "%G",
+		"%%G").Replace(originalUnit)
 	if string(got) != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
@@ -64,7 +65,8 @@ func TestDebianFilesOfOriginal(t *testing.T) {
 			t.Errorf("%s: %v\n%s", name, err, data)
 		}
 	}
-	for _, p := range strings.Fields("pxelinux syslinux initramfs-tools zip gddrescue sudo joe smbclient cifs-utils smartmontools nvme-cli gdisk parted dosfstools " +
+	for _, p := range strings.Fields("pxelinux syslinux initramfs-tools zip gddrescue sudo joe smbclient cifs-utils smartmontools " +
+		"nvme-cli gdisk parted dosfstools " +
 		"exfatprogs ntfs-3g xfsprogs btrfs-progs lvm2 mdadm cryptsetup pciutils dmidecode efibootmgr strace tcpdump") {
 		if !slices.Contains(debianPackages, p) {
 			t.Errorf("package %s is missing", p)
@@ -78,11 +80,13 @@ func TestDebianFilesOfOriginal(t *testing.T) {
 }
 
 func TestParseSimulation(t *testing.T) {
-	set, err := parseSimulation([]byte("NOTE: This is only a simulation!\nInst zip (3.0-13 Debian:12.11/stable [amd64])\nInst base-files [12.4] (12.4+deb12u11 x [amd64])\nConf zip (3.0-13 x)\n"))
+	set, err := parseSimulation([]byte("NOTE: This is only a simulation!\nInst zip (3.0-13 Debian:12.11/stable [amd64])\nInst base-files " +
+		"[12.4] (12.4+deb12u11 x [amd64])\nConf zip (3.0-13 x)\n"))
 	if err == nil {
 		t.Errorf("an upgrade was taken for an installation: %v", set)
 	}
-	set, err = parseSimulation([]byte("Inst zip (3.0-13 Debian:12.11/stable [amd64])\nInst adduser (3.134 Debian [all]) []\nConf zip (3.0-13 x)\n"))
+	set, err = parseSimulation([]byte("Inst zip (3.0-13 Debian:12.11/stable [amd64])\nInst adduser (3.134 Debian [all]) []\nConf zip " +
+		"(3.0-13 x)\n"))
 	if err != nil || !slices.Equal(set, []debianPackage{{"adduser", "3.134"}, {"zip", "3.0-13"}}) {
 		t.Errorf("%v, %v", set, err)
 	}
@@ -124,7 +128,8 @@ func testDebian(t *testing.T) *debianBuild {
 	b := &debianBuild{recipe: &recipe{key: "k", kernel: "6.1.0-99-amd64"}, agent: []byte("agent")}
 	server := netip.MustParseAddr("10.42.1.1")
 	b.TFTP, b.NFSRoot = filepath.Join(dir, "tftp"), filepath.Join(dir, "roots")
-	b.TFTPFrom, b.BackupFrom = bootcfg.NFSPath{Server: server, Path: "/export/testbox-tftp"}, bootcfg.NFSPath{Server: server, Path: "/export/testbox-backup"}
+	b.TFTPFrom, b.BackupFrom = bootcfg.NFSPath{Server: server, Path: "/export/testbox-tftp"},
+		bootcfg.NFSPath{Server: server, Path: "/export/testbox-backup"}
 	b.Say = func(string, ...any) {}
 	b.name()
 	for _, d := range []string{b.TFTP, b.NFSRoot} {
@@ -174,7 +179,8 @@ func TestDebianPublish(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, data := range map[string]string{"vmlinuz": "kernel", "initrd.img": "initrd", "manifest.json": sums, "version.json": string(text)} {
+	for name, data := range map[string]string{"vmlinuz": "kernel", "initrd.img": "initrd", "manifest.json": sums,
+		"version.json": string(text)} {
 		if err := writeIn(b.NFSRoot, filepath.Join(b.version, debianBoot, name), []byte(data), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -262,7 +268,8 @@ func TestBuildDebian(t *testing.T) {
 		NFSRoot: filepath.Join(dir, "roots"), SSHKeys: []byte("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI a@b\n"), Password: "a word of two",
 	}
 	server := netip.MustParseAddr("10.42.1.1")
-	opt.TFTPFrom, opt.BackupFrom = bootcfg.NFSPath{Server: server, Path: "/export/testbox-tftp"}, bootcfg.NFSPath{Server: server, Path: "/export/testbox-backup"}
+	opt.TFTPFrom, opt.BackupFrom = bootcfg.NFSPath{Server: server, Path: "/export/testbox-tftp"},
+		bootcfg.NFSPath{Server: server, Path: "/export/testbox-backup"}
 	for _, d := range []string{opt.TFTP, opt.NFSRoot} {
 		if err := os.Mkdir(d, 0o755); err != nil {
 			t.Fatal(err)
@@ -306,7 +313,8 @@ func TestBuildDebian(t *testing.T) {
 	if err != nil || second.Existed || second.Version.Version == first.Version.Version {
 		t.Fatalf("%+v, %v", second, err)
 	}
-	for _, d := range []string{filepath.Join(opt.NFSRoot, second.Version.Version), filepath.Join(opt.TFTP, bootcfg.MaintDir, second.Version.Version)} {
+	for _, d := range []string{filepath.Join(opt.NFSRoot, second.Version.Version),
+		filepath.Join(opt.TFTP, bootcfg.MaintDir, second.Version.Version)} {
 		if err := os.RemoveAll(d); err != nil {
 			t.Fatal(err)
 		}

@@ -75,7 +75,8 @@ func newRecipe(ctx context.Context, a *apt, opt DebianOptions) (*recipe, error) 
 		}
 		r.packages = append(r.packages, p)
 	}
-	out, msg, err := a.run(ctx, a.work, "apt-get", append([]string{"-q", "--simulate", "--no-install-recommends", "install", "?essential", "?priority(^required$)", "apt"}, r.packages...)...)
+	out, msg, err := a.run(ctx, a.work, "apt-get", append([]string{"-q", "--simulate", "--no-install-recommends", "install", "?essential",
+		"?priority(^required$)", "apt"}, r.packages...)...)
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
@@ -174,7 +175,8 @@ func (r *recipe) tree(ctx context.Context, c *cache, dir string, opt Options) (e
 }
 
 func (r *recipe) debootstrap(ctx context.Context, dir string, say func(string, ...any)) error {
-	args := []string{"--mode=root", "--format=directory", "--variant=minbase", "--architectures=amd64", "--include=" + strings.Join(r.packages, ",")}
+	args := []string{"--mode=root", "--format=directory", "--variant=minbase", "--architectures=amd64", "--include=" +
+		strings.Join(r.packages, ",")}
 	for _, e := range debianExcludes {
 		args = append(args, "--dpkgopt=path-exclude="+e)
 	}
@@ -183,7 +185,8 @@ func (r *recipe) debootstrap(ctx context.Context, dir string, say func(string, .
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive")
 	// It mounts this machine's devices in the tree. In namespaces of its own,
 	// nothing of that is left when it is killed.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Cloneflags: syscall.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Cloneflags: syscall.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL,
+		Setpgid: true}
 	return runLoud(ctx, cmd, &toolSays{name: "mmdebstrap", say: say})
 }
 
@@ -227,7 +230,8 @@ func writeIn(dir, name string, data []byte, mode fs.FileMode) error {
 
 // installed lists the packages of a tree.
 func installed(ctx context.Context, dir string) ([]debianPackage, error) {
-	out, err := child.Command(ctx, "dpkg-query", "--admindir="+filepath.Join(dir, "var/lib/dpkg"), "-W", "-f", "${Package} ${Version}\n").Output()
+	out, err := child.Command(ctx, "dpkg-query", "--admindir="+filepath.Join(dir, "var/lib/dpkg"), "-W", "-f",
+		"${Package} ${Version}\n").Output()
 	if err = child.Err(ctx, err); err != nil {
 		return nil, fmt.Errorf("list the packages: %w", err)
 	}
@@ -322,7 +326,8 @@ func unpackTree(ctx context.Context, from, dir string) error {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
-	cmd := child.Command(ctx, "tar", "--extract", "--numeric-owner", "--preserve-permissions", "--xattrs", "--xattrs-include=*", "--directory", dir)
+	cmd := child.Command(ctx, "tar", "--extract", "--numeric-owner", "--preserve-permissions", "--xattrs", "--xattrs-include=*",
+		"--directory", dir)
 	cmd.Stdin = z // whose errors are the command's
 	return runTool(ctx, cmd)
 }

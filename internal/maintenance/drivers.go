@@ -50,4 +50,5 @@ var phys = map[string][]string{
 
 // firmwarePackages hold the firmware that the drivers name. Only the named
 // files are taken.
-var firmwarePackages = []string{"firmware-realtek", "firmware-bnx2", "firmware-bnx2x", "firmware-qlogic", "firmware-linux-free", "firmware-misc-nonfree"}
+var firmwarePackages = []string{"firmware-realtek", "firmware-bnx2", "firmware-bnx2x", "firmware-qlogic", "firmware-linux-free",
+	"firmware-misc-nonfree"}

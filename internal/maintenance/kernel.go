@@ -30,7 +30,8 @@ func kernelPackages(ctx context.Context, a *apt) ([]pkg, error) {
 			return nil, ctx.Err()
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%w; the kernel comes from the host's apt sources, see sources.list(5)%s", err, strings.Join(append([]string{""}, a.notes...), "\n"))
+			return nil, fmt.Errorf("%w; the kernel comes from the host's apt sources, see sources.list(5)%s", err,
+				strings.Join(append([]string{""}, a.notes...), "\n"))
 		}
 		if name != kernelPackage {
 			found = append(found, p)

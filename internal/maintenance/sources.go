@@ -197,7 +197,8 @@ func buildSources(host []source) []source {
 	for _, h := range host {
 		s := source{slices.Clone(h.fields)}
 		enabled, components := strings.ToLower(s.get("Enabled")), s.words("Components")
-		if enabled == "no" || enabled == "false" || enabled == "0" || !slices.Contains(s.words("Types"), "deb") || !slices.Contains(components, "main") {
+		if enabled == "no" || enabled == "false" || enabled == "0" || !slices.Contains(s.words("Types"), "deb") ||
+			!slices.Contains(components, "main") {
 			continue
 		}
 		uris := slices.DeleteFunc(s.words("URIs"), func(u string) bool { return strings.HasPrefix(u, "cdrom:") })

@@ -102,7 +102,8 @@ func TestHostSourcesPassesOver(t *testing.T) {
 }
 
 func TestParseSourcesRefuses(t *testing.T) {
-	for _, line := range []string{"deb", "deb http://x", "deb [a=b http://x y z", "deb [a b] http://x y z", "rpm http://x y z", `deb "http://x" y z`} {
+	for _, line := range []string{"deb", "deb http://x", "deb [a=b http://x y z", "deb [a b] http://x y z", "rpm http://x y z",
+		`deb "http://x" y z`} {
 		if s, err := parseLines([]byte(line)); err == nil {
 			t.Errorf("%q gave %v", line, s)
 		}

@@ -25,13 +25,15 @@ type world struct {
 func drawWorld(t *rapid.T) world {
 	w := world{}
 	id := func(label string, n int) image.Identity {
-		x := image.Identity{Size: rapid.SampledFrom([]int64{8, 8, 8, 16, 4}).Draw(t, label+" MiB") << 20, SectorSize: rapid.SampledFrom([]int{512, 512, 512, 4096}).Draw(t, label+" sector")}
+		x := image.Identity{Size: rapid.SampledFrom([]int64{8, 8, 8, 16, 4}).Draw(t, label+" MiB") << 20,
+			SectorSize: rapid.SampledFrom([]int{512, 512, 512, 4096}).Draw(t, label+" sector")}
 		if rapid.IntRange(0, 3).Draw(t, label+" serial") > 0 {
 			x.Serial = fmt.Sprint("S", rapid.SampledFrom([]int{n, n, n, 99}).Draw(t, label+" whose serial"))
 			x.NamespaceID = rapid.SampledFrom([]int{0, 0, 1, 2}).Draw(t, label+" namespace")
 		}
 		if rapid.IntRange(0, 2).Draw(t, label+" wwn") > 0 {
-			x.WWN = fmt.Sprint(rapid.SampledFrom([]string{"naa", "eui"}).Draw(t, label+" kind"), ".", rapid.SampledFrom([]int{n, n, n, 99}).Draw(t, label+" whose wwn"))
+			x.WWN = fmt.Sprint(rapid.SampledFrom([]string{"naa", "eui"}).Draw(t, label+" kind"), ".",
+				rapid.SampledFrom([]int{n, n, n, 99}).Draw(t, label+" whose wwn"))
 		}
 		x.Model = rapid.SampledFrom([]string{"", "M1", "M1", "M12", "M2"}).Draw(t, label+" model")
 		return x

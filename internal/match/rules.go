@@ -91,7 +91,8 @@ func (m *matching) excluded(f image.Label, d disk.Disk, how string) {
 		return
 	}
 	_, why := Auto(d)
-	m.fail("image %s belongs to disk %s (%s), which is not chosen by itself (%s); name the disks in disk-devices.lst", f.Name, d.Name, how, why)
+	m.fail("image %s belongs to disk %s (%s), which is not chosen by itself (%s); name the disks in disk-devices.lst", f.Name, d.Name, how,
+		why)
 }
 
 // byKernelName pairs images and disks of the same name, if the admin named the

@@ -166,7 +166,8 @@ func TestReadRealTables(t *testing.T) {
 		"gpt":        {3, []string{"sfdisk -q|label:gpt\n,10M,U\n,20M,S\n,,L\n"}},
 		"gpt, names": {3, []string{"sfdisk -q|label:gpt\nsize=10M,name=\"Basic data partition\"\nsize=5M,name=\"Größe 磁盘 " +
 			"\U0001F4BE\"\nname=\"thirty-six letters are all there are\"\n"}},
-		"gpt, slots out of order": {4, []string{"sfdisk -q|label:gpt\n7:start=40960,size=8192\n3:start=20480,size=8192\n128:start=2048,size=100\n1:start=61440,size=1\n"}},
+		"gpt, slots out of order": {4, []string{"sfdisk -q|label:gpt\n7:start=40960,size=8192\n" +
+			"3:start=20480,size=8192\n128:start=2048,size=100\n1:start=61440,size=1\n"}},
 		"gpt, four entries":       {1, []string{"sfdisk -q|label:gpt\ntable-length:4\n,10M\n"}},
 		"gpt, 1000 entries":       {2, []string{"sfdisk -q|label:gpt\ntable-length:1000\n1:size=10M\n1000:size=5M\n"}},
 		"gpt, early":              {1, []string{"sfdisk -q|label:gpt\nfirst-lba:34\nstart=34,size=1\n"}},

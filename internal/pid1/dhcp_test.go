@@ -15,7 +15,8 @@ import (
 
 func ack(t testing.TB, mods ...dhcpv4.Modifier) *dhcpv4.DHCPv4 {
 	t.Helper()
-	m, err := dhcpv4.New(append([]dhcpv4.Modifier{dhcpv4.WithYourIP(net.IPv4(10, 40, 41, 42)), dhcpv4.WithMessageType(dhcpv4.MessageTypeAck)}, mods...)...)
+	m, err := dhcpv4.New(append([]dhcpv4.Modifier{dhcpv4.WithYourIP(net.IPv4(10, 40, 41, 42)),
+		dhcpv4.WithMessageType(dhcpv4.MessageTypeAck)}, mods...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -25,11 +26,13 @@ func ack(t testing.TB, mods ...dhcpv4.Modifier) *dhcpv4.DHCPv4 {
 func TestReadOffer(t *testing.T) {
 	o, err := readOffer(ack(t,
 		dhcpv4.WithNetmask(net.CIDRMask(22, 32)), dhcpv4.WithRouter(net.IPv4(10, 40, 40, 1)), dhcpv4.WithDNS(net.IPv4(10, 0, 0, 53)),
-		dhcpv4.WithLeaseTime(3600), dhcpv4.WithOption(dhcpv4.OptHostName("box42")), dhcpv4.WithGeneric(dhcpv4.OptionInterfaceMTU, []byte{0x23, 0x28})))
+		dhcpv4.WithLeaseTime(3600), dhcpv4.WithOption(dhcpv4.OptHostName("box42")),
+		dhcpv4.WithGeneric(dhcpv4.OptionInterfaceMTU, []byte{0x23, 0x28})))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o.prefix != netip.MustParsePrefix("10.40.41.42/22") || o.host != "box42" || o.mtu != 9000 || o.renew != 30*time.Minute || len(o.dns) != 1 {
+	if o.prefix != netip.MustParsePrefix("10.40.41.42/22") || o.host != "box42" || o.mtu != 9000 || o.renew != 30*time.Minute ||
+		len(o.dns) != 1 {
 		t.Errorf("%+v", o)
 	}
 	if !slices.Equal(o.routes, []route{{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParseAddr("10.40.40.1")}}) {

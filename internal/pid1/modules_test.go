@@ -132,9 +132,10 @@ func TestSettle(t *testing.T) {
 		events   []event
 		from, to time.Duration
 	}{
-		"at once":        {[]event{{0, "sda"}}, settleQuiet, settleQuiet + time.Second},
-		"no disk":        {nil, settleNone, settleNone + time.Second},
-		"one by one":     {[]event{{time.Second, "sda"}, {2500 * time.Millisecond, "sda sdb"}, {4 * time.Second, "sda sdb sdc"}}, 4*time.Second + settleQuiet, 5*time.Second + settleQuiet},
+		"at once": {[]event{{0, "sda"}}, settleQuiet, settleQuiet + time.Second},
+		"no disk": {nil, settleNone, settleNone + time.Second},
+		"one by one": {[]event{{time.Second, "sda"}, {2500 * time.Millisecond, "sda sdb"}, {4 * time.Second, "sda sdb sdc"}},
+			4*time.Second + settleQuiet, 5*time.Second + settleQuiet},
 		"late first one": {[]event{{8 * time.Second, "sda"}}, 8*time.Second + settleQuiet, 9*time.Second + settleQuiet},
 	} {
 		t.Run(name, func(t *testing.T) {

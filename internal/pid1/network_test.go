@@ -106,9 +106,12 @@ func plugIn(t *testing.T, server string) {
 // startDHCP starts the server at the other end of the cable.
 func startDHCP(t *testing.T, dir, server string) {
 	t.Helper()
-	dns := exec.Command("ip", "netns", "exec", server, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--interface=srv0",
-		"--bind-interfaces", "--user=root", "--pid-file=", "--dhcp-leasefile="+filepath.Join(dir, "leases"), "--no-ping", "--dhcp-range=10.99.0.10,10.99.3.200,255.255.252.0,1h",
-		"--dhcp-option=option:mtu,1400", "--dhcp-option=option:dns-server,10.99.0.53", "--domain=lab.example", "--dhcp-option=option:router,10.99.0.1")
+	dns := exec.Command("ip", "netns", "exec", server, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0",
+		"--interface=srv0",
+		"--bind-interfaces", "--user=root", "--pid-file=", "--dhcp-leasefile="+filepath.Join(dir, "leases"), "--no-ping",
+		"--dhcp-range=10.99.0.10,10.99.3.200,255.255.252.0,1h",
+		"--dhcp-option=option:mtu,1400", "--dhcp-option=option:dns-server,10.99.0.53", "--domain=lab.example",
+		"--dhcp-option=option:router,10.99.0.1")
 	if err := dns.Start(); err != nil {
 		t.Fatal(err)
 	}

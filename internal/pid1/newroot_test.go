@@ -149,7 +149,8 @@ func TestReplaceFileStaysInside(t *testing.T) {
 	if err := replaceFile(root, "var/a", 0o600, strings.NewReader("first")); err != nil {
 		t.Error(err)
 	}
-	if err := replaceFile(root, "var/a", 0o644, strings.NewReader("second")); err != nil || read(t, filepath.Join(dir, "root/var/a")) != "second" {
+	if err := replaceFile(root, "var/a", 0o644, strings.NewReader("second")); err != nil ||
+		read(t, filepath.Join(dir, "root/var/a")) != "second" {
 		t.Error(err)
 	}
 }

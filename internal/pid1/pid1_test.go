@@ -266,7 +266,8 @@ func TestObituary(t *testing.T) {
 	for _, answers := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
 			log := &deadLog{answers: answers}
-			s := &system{cmd: &bootcfg.Cmdline{}, con: newConsole(), openLog: func(*bootcfg.Cmdline, func(string, ...any)) (Log, error) { return log, nil }}
+			s := &system{cmd: &bootcfg.Cmdline{}, con: newConsole(),
+				openLog: func(*bootcfg.Cmdline, func(string, ...any)) (Log, error) { return log, nil }}
 			start := time.Now()
 			s.obituary(errors.New("it died"))
 			if took := time.Since(start); log.text != "it died" || took > time.Minute || answers && took > 0 {
@@ -280,7 +281,8 @@ func TestObituary(t *testing.T) {
 func TestAgentArgs(t *testing.T) {
 	s := &system{cmd: &bootcfg.Cmdline{Host: "box42"}}
 	args := s.agentArgs(netip.MustParseAddr("10.40.41.42"))
-	if !slices.Equal(args[len(args)-4:], []string{"--address", "10.40.41.42", "--host", "box42"}) || args[0] != "run" || args[1] != "--reboot" {
+	if !slices.Equal(args[len(args)-4:], []string{"--address", "10.40.41.42", "--host", "box42"}) || args[0] != "run" ||
+		args[1] != "--reboot" {
 		t.Error(args)
 	}
 	s.cmd.Host = ""

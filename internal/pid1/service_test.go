@@ -13,7 +13,8 @@ import (
 
 func TestServiceRunsAgent(t *testing.T) {
 	needRoot(t)
-	for play, want := range map[string]string{"good": "", "rescues": "in rescue", "refuses": "exited with status 2: wrong use", "killed": "killed by signal 9"} {
+	for play, want := range map[string]string{"good": "", "rescues": "in rescue", "refuses": "exited with status 2: wrong use",
+		"killed": "killed by signal 9"} {
 		t.Run(play, func(t *testing.T) {
 			name, beats, rescues := testInbox(t)
 			t.Setenv("PID1_TEST_CHILD", play)

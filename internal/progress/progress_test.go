@@ -12,7 +12,8 @@ func mb(n int64) string { return fmt.Sprintf("%d MB", n/1e6) }
 func TestLine(t *testing.T) {
 	now := time.Unix(0, 0)
 	m := New(func() time.Time { return now },
-		Work{"sda", "check", 1000e6}, Work{"sda", "write", 1000e6}, Work{"sda", "verify", 1000e6}, Work{"sdb", "write", 500e6}, Work{"sdb", "verify", 500e6})
+		Work{"sda", "check", 1000e6}, Work{"sda", "write", 1000e6}, Work{"sda", "verify", 1000e6}, Work{"sdb", "write", 500e6},
+		Work{"sdb", "verify", 500e6})
 	for _, c := range []struct {
 		after       time.Duration
 		disk, pass  string
@@ -41,7 +42,8 @@ func TestLine(t *testing.T) {
 }
 
 func TestClock(t *testing.T) {
-	for d, want := range map[time.Duration]string{0: "0:00", 41 * time.Second: "0:41", 200 * time.Second: "3:20", 3800 * time.Second: "1:03:20", 59999 * time.Millisecond: "1:00"} {
+	for d, want := range map[time.Duration]string{0: "0:00", 41 * time.Second: "0:41", 200 * time.Second: "3:20",
+		3800 * time.Second: "1:03:20", 59999 * time.Millisecond: "1:00"} {
 		if got := Clock(d); got != want {
 			t.Errorf("%v is %s, want %s", d, got, want)
 		}

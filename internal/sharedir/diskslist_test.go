@@ -46,7 +46,8 @@ func TestLikeDisks(t *testing.T) {
 		}
 	}
 	for _, name := range []string{
-		box.DisksFile, box.LogFile, outputName, lastName, planName, writerName, box.InfoText, box.InfoJSON, box.InfoZip, "sda.raw.gz", "sda.json", "sdb.raw.gz.old",
+		box.DisksFile, box.LogFile, outputName, lastName, planName, writerName, box.InfoText, box.InfoJSON, box.InfoZip, "sda.raw.gz",
+		"sda.json", "sdb.raw.gz.old",
 		"box42", "0A28292A", "disk1.raw.gz", "nvme0n1.json.old", "notes.txt", "list.txt",
 	} {
 		if likeDisks(name) {

@@ -54,7 +54,8 @@ func carryOutAnywhere(t *testing.T, p *commitPlan) {
 	for _, file := range append(append([]string{}, p.Retire...), p.Drop...) {
 		named[file], named[file+oldExt] = true, true
 	}
-	precious := merged(others, map[string]string{lastName: "{}", box.InfoJSON: "{}", "zz.raw.gz": "not in the plan", "zz.json.old": "nor this"})
+	precious := merged(others, map[string]string{lastName: "{}", box.InfoJSON: "{}", "zz.raw.gz": "not in the plan",
+		"zz.json.old": "nor this"})
 	for name := range precious {
 		if named[name] {
 			delete(precious, name)

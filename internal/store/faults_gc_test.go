@@ -266,7 +266,8 @@ type fate struct {
 func (sc *scene) fates(manner faults.Manner, k int) []fate {
 	r := rand.New(rand.NewPCG(uint64(k), uint64(manner)))
 	cut := fate{"then a power cut", func() (*scene, error) { return sc.after(func() bool { return false }) }}
-	some := fate{"then a power cut that keeps some of what was not synced", func() (*scene, error) { return sc.after(func() bool { return r.IntN(2) == 0 }) }}
+	some := fate{"then a power cut that keeps some of what was not synced",
+		func() (*scene, error) { return sc.after(func() bool { return r.IntN(2) == 0 }) }}
 	if manner == faults.Dies || k%2 == 0 {
 		return []fate{cut, some, {"then a new process", func() (*scene, error) {
 			sc.quiet()

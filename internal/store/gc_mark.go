@@ -34,7 +34,8 @@ type marker struct {
 // counted on is forgotten. The caller is alone.
 func (u *Upkeep) newMarker() *marker {
 	u.voidPlan()
-	m := &marker{s: u.objects, catalogue: u.catalogue, roots: map[object.Name]bool{}, pages: map[object.Name]bool{}, lacking: map[string]bool{}}
+	m := &marker{s: u.objects, catalogue: u.catalogue, roots: map[object.Name]bool{}, pages: map[object.Name]bool{},
+		lacking: map[string]bool{}}
 	has := u.objects.contents
 	has.mu.Lock()
 	defer has.mu.Unlock()

@@ -41,7 +41,8 @@ func newLives(t testing.TB) *lives {
 func (l *lives) open(t testing.TB) *Store {
 	t.Helper()
 	l.said = nil
-	return openStore(t, Config{Blobs: l.blobs, State: l.state, Dir: stateDir, Log: func(f string, a ...any) { l.said = append(l.said, fmt.Sprintf(f, a...)) }})
+	return openStore(t, Config{Blobs: l.blobs, State: l.state, Dir: stateDir,
+		Log: func(f string, a ...any) { l.said = append(l.said, fmt.Sprintf(f, a...)) }})
 }
 
 func (l *lives) index(t testing.TB) []byte {
@@ -110,7 +111,8 @@ func TestDamagedPacks(t *testing.T) {
 		"without a table":  {func(b []byte) []byte { return b[:len(b)-100] }, func(int) (int, int) { return 0, 0 }},
 		"cut in the midst": {func(b []byte) []byte { return b[:len(b)/2] }, func(n int) (int, int) { return n / 3, n - n/3 }},
 		"spoilt head":      {func(b []byte) []byte { b[3] ^= 1; return b }, func(int) (int, int) { return 0, 0 }},
-		"a hole":           {func(b []byte) []byte { clear(b[len(b)/2-3000 : len(b)/2]); return b[:len(b)-100] }, func(int) (int, int) { return 1, 3 }},
+		"a hole": {func(b []byte) []byte { clear(b[len(b)/2-3000 : len(b)/2]); return b[:len(b)-100] },
+			func(int) (int, int) { return 1, 3 }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLives(t)

@@ -41,7 +41,8 @@ func TestLocks(t *testing.T) {
 	r1, r2 := openDir(t, path, true), openDir(t, path, true)
 	plan, err := w.PlanGC(t.Context())
 	must(t, err)
-	if _, err := w.GC(t.Context(), plan); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), fmt.Sprintf("process %d:", os.Getpid())) {
+	if _, err := w.GC(t.Context(), plan); !errors.Is(err, ErrLocked) ||
+		!strings.Contains(err.Error(), fmt.Sprintf("process %d:", os.Getpid())) {
 		t.Fatalf("packs are removed under readers: %v", err)
 	}
 	must(t, errors.Join(r1.Close(), r2.Close()))
@@ -65,7 +66,8 @@ func TestReadOnlyWritesNothing(t *testing.T) {
 	key := object.Key{Kind: object.Chunk, Name: object.NameOf(raw)}
 	for what, err := range map[string]error{
 		"put": b.Put(t.Context(), object.Encode(key, raw, nil)), "commit": b.Commit(t.Context(), r), "delete": s.Delete(t.Context(), r),
-		"pin": s.SetPinned(t.Context(), "x", r.ID, true), "baseline": s.SetBaseline(t.Context(), "x", r.ID, true), "rebuild": s.RebuildIndex(t.Context()),
+		"pin": s.SetPinned(t.Context(), "x", r.ID, true), "baseline": s.SetBaseline(t.Context(), "x", r.ID, true),
+		"rebuild": s.RebuildIndex(t.Context()),
 	} {
 		if !errors.Is(err, ErrReadOnly) {
 			t.Errorf("%s: %v", what, err)

@@ -89,7 +89,8 @@ func TestNameOfNoStore(t *testing.T) {
 	must(t, err)
 	must(t, blob.WriteAll(t.Context(), blobs, name, text))
 	must(t, blobs.Remove(t.Context(), storeName))
-	for path, want := range map[string]string{empty: "there is no store", other: "none has a header that can be read", folder: "of different stores"} {
+	for path, want := range map[string]string{empty: "there is no store", other: "none has a header that can be read",
+		folder: "of different stores"} {
 		before, _ := filepath.Glob(path + "/*")
 		_, err := RestoreName(t.Context(), path, nil)
 		after, _ := filepath.Glob(path + "/*")

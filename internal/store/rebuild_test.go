@@ -44,7 +44,8 @@ func TestIndexGone(t *testing.T) {
 	must(t, err)
 	own, err := durable.ReadFile(sp.state, stateDir+indexName, 1<<20)
 	must(t, err)
-	for what, text := range map[string][]byte{"deleted": nil, "empty": {}, "cut off": own[:len(own)/2], "another's": foreign, "with more behind it": append(own, 0)} {
+	for what, text := range map[string][]byte{"deleted": nil, "empty": {}, "cut off": own[:len(own)/2], "another's": foreign,
+		"with more behind it": append(own, 0)} {
 		t.Run(what, func(t *testing.T) {
 			sp := sp.clone()
 			must(t, sp.state.Remove(stateDir+indexName))

@@ -66,7 +66,8 @@ func TestDelete(t *testing.T) {
 	if err != nil || len(rs) != 1 || rs[0].ID != b.ID {
 		t.Fatal(rs, err)
 	}
-	if s.Delete(t.Context(), &image.Record{Box: "..", ID: "20261127-000000"}) == nil || s.Delete(t.Context(), &image.Record{Box: "x", ID: "../../store"}) == nil {
+	if s.Delete(t.Context(), &image.Record{Box: "..", ID: "20261127-000000"}) == nil ||
+		s.Delete(t.Context(), &image.Record{Box: "x", ID: "../../store"}) == nil {
 		t.Error("any path is deleted")
 	}
 }

@@ -62,7 +62,8 @@ func TestScrubOfLostFiles(t *testing.T) {
 		if f.Name == storeName || f.Name == badName || f.Name == indexName {
 			continue
 		}
-		for how, keep := range map[string]int64{"deleted": -1, "empty": 0, "cut in its head": 30, "cut in the middle": f.Size / 2, "cut by a byte": f.Size - 1} {
+		for how, keep := range map[string]int64{"deleted": -1, "empty": 0, "cut in its head": 30, "cut in the middle": f.Size / 2,
+			"cut by a byte": f.Size - 1} {
 			for _, when := range []string{"before", "after"} {
 				if keep >= f.Size {
 					continue

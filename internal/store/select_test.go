@@ -20,7 +20,8 @@ func backupsAt(box string, times ...string) (out []*image.Record) {
 		if err != nil {
 			panic(err)
 		}
-		out = append(out, &image.Record{Format: 1, Box: box, ID: t.Format("20060102-150405"), Time: t, Disks: []image.RecordedDisk{{Name: "sda"}, {Name: "sdb"}}})
+		out = append(out, &image.Record{Format: 1, Box: box, ID: t.Format("20060102-150405"), Time: t,
+			Disks: []image.RecordedDisk{{Name: "sda"}, {Name: "sdb"}}})
 	}
 	return out
 }
@@ -58,7 +59,8 @@ func TestSelect(t *testing.T) {
 func TestSelectorRefused(t *testing.T) {
 	for _, text := range []string{
 		"", "@latest", ":sda", "a b", "10.0.0.1@", "10.0.0.1@lates", "10.0.0.1@latest~", "10.0.0.1@latest~-1", "10.0.0.1@latest~01",
-		"10.0.0.1@20", "10.0.0.1@2026-1", "10.0.0.1@2026-1-2", "10.0.0.1@2026-11-2", "10.0.0.1@20261127T1", "10.0.0.1@2026-11-27T10:30:00:00", "10.0.0.1@yesterday", "../x", "-x", "10.0.0.1@2026@2026",
+		"10.0.0.1@20", "10.0.0.1@2026-1", "10.0.0.1@2026-1-2", "10.0.0.1@2026-11-2", "10.0.0.1@20261127T1", "10.0.0.1@2026-11-27T10:30:00:00",
+		"10.0.0.1@yesterday", "../x", "-x", "10.0.0.1@2026@2026",
 	} {
 		if sel, err := ParseSelector(text); err == nil {
 			t.Errorf("%q is taken for %+v", text, sel)
@@ -139,8 +141,9 @@ func TestWrongClocks(t *testing.T) {
 func TestNear(t *testing.T) {
 	rs := append(backupsAt("web-1", "2026-11-27 08:00:00"), backupsAt("10.40.41.42", "2026-11-27 08:00:00")...)
 	for name, want := range map[string]string{
-		"web1": "[web-1]", "WEB-1": "[web-1]", "wbe-1": "[web-1]", "web": "[web-1]", "10.40.41.43": "[10.40.41.42]", "10.40.14.42": "[10.40.41.42]",
-		"typo": "[]", "x": "[]", "database": "[]",
+		"web1": "[web-1]", "WEB-1": "[web-1]", "wbe-1": "[web-1]", "web": "[web-1]", "10.40.41.43": "[10.40.41.42]",
+		"10.40.14.42": "[10.40.41.42]",
+		"typo":        "[]", "x": "[]", "database": "[]",
 	} {
 		if got := fmt.Sprint(Near(rs, name)); got != want {
 			t.Errorf("near %s are %s, not %s", name, got, want)

@@ -42,10 +42,12 @@ func TestStatsAddUp(t *testing.T) {
 	defer s.Close()
 	st, err := s.Stats(t.Context())
 	must(t, err)
-	if st.Alone+st.Shared+st.Unused+st.Writing != st.Stored || st.Stored+st.Records+st.Index+st.Other != st.Files || st.Files != folderSize(t, path) {
+	if st.Alone+st.Shared+st.Unused+st.Writing != st.Stored || st.Stored+st.Records+st.Index+st.Other != st.Files ||
+		st.Files != folderSize(t, path) {
 		t.Errorf("%+v do not add up to the %d bytes that there are", st, folderSize(t, path))
 	}
-	if st.Boxes[0].Alone > st.Stored/20 || !near(st.Boxes[1].Alone, 80*2100, 15) || !near(st.Shared, 80*2100, 15) || !near(st.Unused, 40*2100, 15) || st.Other < 5000 {
+	if st.Boxes[0].Alone > st.Stored/20 || !near(st.Boxes[1].Alone, 80*2100, 15) || !near(st.Shared, 80*2100, 15) ||
+		!near(st.Unused, 40*2100, 15) || st.Other < 5000 {
 		t.Errorf("%+v", st)
 	}
 }

@@ -19,13 +19,15 @@ func TestStats(t *testing.T) {
 	size, packs := stored(t, blobs)
 	st, err := s.Stats(t.Context())
 	must(t, err)
-	if st.Backups != 3 || st.Disks != 3*d.size+e.size || st.Data != 200*cellSize || st.Stored != size || st.Packs != packs || st.Dead != 0 || st.Objects != 80+3+2 {
+	if st.Backups != 3 || st.Disks != 3*d.size+e.size || st.Data != 200*cellSize || st.Stored != size || st.Packs != packs || st.Dead != 0 ||
+		st.Objects != 80+3+2 {
 		t.Errorf("got %+v of %d bytes in %d packs", st, size, packs)
 	}
 	if st.Ratio() < 4 || st.Ratio() > 6 {
 		t.Errorf("200 cells, of which 80 are stored at half their length: ratio %v", st.Ratio())
 	}
-	if len(st.Boxes) != 2 || st.Boxes[0].Backups != 2 || st.Boxes[0].Data != 80*cellSize || !st.Boxes[0].Newest.Time.Equal(day(2)) || st.Boxes[1].Box != "10.0.0.2" {
+	if len(st.Boxes) != 2 || st.Boxes[0].Backups != 2 || st.Boxes[0].Data != 80*cellSize || !st.Boxes[0].Newest.Time.Equal(day(2)) ||
+		st.Boxes[1].Box != "10.0.0.2" {
 		t.Errorf("boxes are %+v", st.Boxes)
 	}
 	must(t, s.Delete(t.Context(), gone))

@@ -58,7 +58,8 @@ func cuts(disks []*source) error {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(w, " %d | %.0f | %.1f | %.1f | %.1f |", f.chunks, float64(f.data)/float64(f.chunks)/1e3, float64(f.stored)/1e6, float64(f.pages)/1e3, float64(f.newPages)/1e3)
+			fmt.Fprintf(w, " %d | %.0f | %.1f | %.1f | %.1f |", f.chunks, float64(f.data)/float64(f.chunks)/1e3, float64(f.stored)/1e6,
+				float64(f.pages)/1e3, float64(f.newPages)/1e3)
 		}
 		fmt.Fprintln(w)
 		w.Flush()

@@ -425,7 +425,8 @@ func testAgentBad(t *testing.T, c *agentCase) {
 	})
 	must(t, b.Commit())
 	for _, i := range c.wantImages(t, disks) {
-		if bad := i.Disk.Serial == "S1"; bad != (len(i.Bad) == 1 && i.Bad[0].Off <= at && at < i.Bad[0].Off+i.Bad[0].Len) || !bad && len(i.Bad) > 0 {
+		if bad := i.Disk.Serial == "S1"; bad != (len(i.Bad) == 1 && i.Bad[0].Off <= at && at < i.Bad[0].Off+i.Bad[0].Len) ||
+			!bad && len(i.Bad) > 0 {
 			t.Errorf("image %s says that it lacks %v", i.Name, i.Bad)
 		}
 	}

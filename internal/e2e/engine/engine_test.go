@@ -194,7 +194,8 @@ func TestPartitions(t *testing.T) {
 				part := k.kind.Make(t, p.size, args...)
 				k.kind.Fill(t, part, uint64(i), 30<<20)
 				want = append(want, k.kind.Files(t, realfs.Copy(t, part)))
-				realfs.Run(t, "dd", "if="+part, "of="+disk, "bs=1M", "seek="+strconv.FormatInt(p.off, 10), "oflag=seek_bytes", "conv=notrunc,fsync", "status=none")
+				realfs.Run(t, "dd", "if="+part, "of="+disk, "bs=1M", "seek="+strconv.FormatInt(p.off, 10), "oflag=seek_bytes", "conv=notrunc,fsync",
+					"status=none")
 			}
 			out := b.run("image", "create", "10.40.41.42", "sda="+disk)
 			t.Log(out)
@@ -207,7 +208,8 @@ func TestPartitions(t *testing.T) {
 			}
 			for i, p := range parts {
 				part := realfs.File(t, p.size)
-				realfs.Run(t, "dd", "if="+target, "of="+part, "bs=1M", "skip="+strconv.FormatInt(p.off, 10), "count="+strconv.FormatInt(p.size, 10), "iflag=skip_bytes,count_bytes", "status=none")
+				realfs.Run(t, "dd", "if="+target, "of="+part, "bs=1M", "skip="+strconv.FormatInt(p.off, 10), "count="+strconv.FormatInt(p.size, 10),
+					"iflag=skip_bytes,count_bytes", "status=none")
 				holds(t, kinds[l.kinds[i]].kind, part, want[i])
 			}
 			if l.sector == 512 {

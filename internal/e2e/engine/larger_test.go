@@ -127,7 +127,8 @@ func TestLargerDiskWarns(t *testing.T) {
 	write(strings.Repeat("\x00", 512), 512)
 	b.run("image", "create", "box", "sda="+img)
 	target := realfs.File(t, 40<<20)
-	if out := b.run("image", "restore", "--yes", "box", target); !strings.Contains(out, "testbox: warning: sda: the image's primary GPT is damaged") {
+	if out := b.run("image", "restore", "--yes", "box", target); !strings.Contains(out,
+		"testbox: warning: sda: the image's primary GPT is damaged") {
 		t.Error(out)
 	}
 	if got := byLibblkid(t, target, 512); got != want {

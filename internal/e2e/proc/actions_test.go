@@ -48,11 +48,13 @@ func TestBackup(t *testing.T) {
 	if !strings.Contains(string(cmdline), "testbox-arming="+string(f.Arming)) {
 		t.Errorf("the sidecar has arming %s, the box was started with %s", f.Arming, cmdline)
 	}
-	want := image.Identity{WWN: "naa.5000c500a1b2c301", Serial: "SERIAL-sda", Path: "pci-0000:00:1f.2-ata-1.0", Model: "TESTDISK 8", Size: 8 * mib, SectorSize: 512}
+	want := image.Identity{WWN: "naa.5000c500a1b2c301", Serial: "SERIAL-sda", Path: "pci-0000:00:1f.2-ata-1.0", Model: "TESTDISK 8",
+		Size: 8 * mib, SectorSize: 512}
 	if f.Disk != want {
 		t.Errorf("the sidecar has disk %v, want %v", f.Disk, want)
 	}
-	if f.Name != "sda" || f.Kernel != "sda" || f.Box != boxAddr || f.Host != boxHost || f.UUID != boxUUID || f.BLAKE3 != before || len(f.Bad) != 0 {
+	if f.Name != "sda" || f.Kernel != "sda" || f.Box != boxAddr || f.Host != boxHost || f.UUID != boxUUID || f.BLAKE3 != before ||
+		len(f.Bad) != 0 {
 		t.Errorf("sidecar: %+v", f)
 	}
 	for _, name := range []string{boxHost, boxHex} {
@@ -123,7 +125,8 @@ func TestBackupAgain(t *testing.T) {
 	b.does("backup-again")
 	b.image("sda.raw.gz", third)
 	b.image("sda.raw.gz.old", second)
-	if got, want := b.files(), []string{"last-action.json", "sda.json", "sda.json.old", "sda.raw.gz", "sda.raw.gz.old"}; !slices.Equal(got, want) {
+	if got, want := b.files(), []string{"last-action.json", "sda.json", "sda.json.old", "sda.raw.gz", "sda.raw.gz.old"}; !slices.Equal(got,
+		want) {
 		t.Errorf("the folder has %v, want %v", got, want)
 	}
 
@@ -157,7 +160,8 @@ func TestRestore(t *testing.T) {
 		t.Error("the restored disk is not the one that was backed up")
 	}
 	receipts := b.receipts()
-	if len(receipts) != 1 || receipts[0].Disk != "sda" || receipts[0].Written != sda.size || receipts[0].Verified != sda.size || receipts[0].BLAKE3 != before {
+	if len(receipts) != 1 || receipts[0].Disk != "sda" || receipts[0].Written != sda.size || receipts[0].Verified != sda.size ||
+		receipts[0].BLAKE3 != before {
 		t.Errorf("receipts: %+v", receipts)
 	}
 	run(t, "", "sfdisk", "--verify", sda.file)
@@ -216,7 +220,8 @@ func TestVerify(t *testing.T) {
 	log := b.log("maintenance.log")
 	log = log[strings.LastIndex(log, "=="):]
 	for _, want := range []string{
-		"sda: 512 B of 8.00 MiB differ, in 1 place (partition 2 (ext4): 512 B)", fmt.Sprintf("bytes %d to %d differ", r[0].Differ[0].Off, r[0].Differ[0].Off+511),
+		"sda: 512 B of 8.00 MiB differ, in 1 place (partition 2 (ext4): 512 B)",
+		fmt.Sprintf("bytes %d to %d differ", r[0].Differ[0].Off, r[0].Differ[0].Off+511),
 		"info: verify: done, disk and image differ",
 	} {
 		if !strings.Contains(log, want) {

@@ -75,7 +75,8 @@ var madeAreas = sync.OnceValues(func() (dir string, err error) {
 
 // addMaintenance makes a maintenance system that nothing here boots.
 func addMaintenance(tftp string, form bootcfg.Form) error {
-	v := bootcfg.Version{Format: bootcfg.VersionFormat, Version: string(form) + "-1.0", Form: form, Kernel: "6.1.0-37-amd64", Built: time.Now().UTC()}
+	v := bootcfg.Version{Format: bootcfg.VersionFormat, Version: string(form) + "-1.0", Form: form, Kernel: "6.1.0-37-amd64",
+		Built: time.Now().UTC()}
 	text, err := v.Marshal()
 	if err != nil {
 		return err

@@ -248,7 +248,8 @@ func TestBadSectors(t *testing.T) {
 	t.Parallel()
 	sda := disk("sda", scattered(1))
 	sda.faulty = true
-	writeZeros := []image.Range{{Off: 20 << 10, Len: 512}, {Off: 2*mib + 1024, Len: 1024}, {Off: 3*mib - 512, Len: 1024}, {Off: 8*mib - 512, Len: 512}}
+	writeZeros := []image.Range{{Off: 20 << 10, Len: 512}, {Off: 2*mib + 1024, Len: 1024}, {Off: 3*mib - 512, Len: 1024},
+		{Off: 8*mib - 512, Len: 512}}
 	b := newBox(t, sda, disk("sdb", scattered(2)))
 	want, err := os.ReadFile(sda.file)
 	must(t, err)

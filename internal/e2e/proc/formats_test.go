@@ -126,10 +126,12 @@ func useShare(t *testing.T, dir string) {
 	b.image("sda.raw.gz", sda.hash(t))
 	b.image("sda.raw.gz.old", wantHash(t, filepath.Join(dir, "new.blake3")))
 	run(t, "", b.prog.testbox, "pxe-conf", "disarm", "-c", cfg, "10.88.0.13", "10.88.0.16")
-	if list := run(t, "", b.prog.testbox, "pxe-conf", "list", "-c", cfg); strings.Contains(list, "10.88.0.13") || !strings.Contains(list, "10.88.0.12") {
+	if list := run(t, "", b.prog.testbox, "pxe-conf", "list", "-c", cfg); strings.Contains(list, "10.88.0.13") ||
+		!strings.Contains(list, "10.88.0.12") {
 		t.Errorf("after two boxes were disarmed, armed are\n%s", list)
 	}
-	if versions := run(t, "", b.prog.testbox, "maintenance", "list", b.root); !strings.Contains(versions, "ram-1.0") || !strings.Contains(versions, "debian-1.0") {
+	if versions := run(t, "", b.prog.testbox, "maintenance", "list", b.root); !strings.Contains(versions, "ram-1.0") ||
+		!strings.Contains(versions, "debian-1.0") {
 		t.Errorf("the maintenance systems are\n%s", versions)
 	}
 }
@@ -165,7 +167,10 @@ func useCommit(t *testing.T, dir string) {
 	}
 	b.arm("refresh-info", "--replace")
 	b.runs(done)
-	if files := b.files(); slices.ContainsFunc(files, func(name string) bool { return strings.HasSuffix(name, ".new") || name == "commit.json" }) {
+	if files := b.files(); slices.ContainsFunc(files, func(name string) bool {
+		return strings.HasSuffix(name, ".new") ||
+			name == "commit.json"
+	}) {
 		t.Errorf("the commit is not finished: %q", files)
 	}
 	b.image("sda.raw.gz", wantHash(t, filepath.Join(dir, "new.blake3")))

@@ -161,7 +161,8 @@ func (n *node) Setattr(ctx context.Context, f fs.FileHandle, in *fuse.SetAttrIn,
 // FOPEN_DIRECT_IO, and our buffers are not aligned.
 const oDirect = syscall.O_DIRECT
 
-func (n *node) Create(ctx context.Context, name string, flags, mode uint32, out *fuse.EntryOut) (*fs.Inode, fs.FileHandle, uint32, syscall.Errno) {
+func (n *node) Create(ctx context.Context, name string, flags, mode uint32, out *fuse.EntryOut) (*fs.Inode, fs.FileHandle, uint32,
+	syscall.Errno) {
 	if errno := n.g.change(n.name("create", name)); errno != 0 {
 		return nil, nil, 0, errno
 	}

@@ -86,7 +86,8 @@ func TestOddDisks(t *testing.T) {
 	if sda.hash(t) != before {
 		t.Error("the disk is not restored")
 	}
-	run(t, "", "sh", "-c", `cd "$(dirname "$1")" && qemu-img convert -f raw -O qcow2 "$1" x && head -c 4M x >y; gzip -c y >"$2"`, "sh", sda.file, b.folder("sda.raw.gz"))
+	run(t, "", "sh", "-c", `cd "$(dirname "$1")" && qemu-img convert -f raw -O qcow2 "$1" x && head -c 4M x >y; gzip -c y >"$2"`, "sh",
+		sda.file, b.folder("sda.raw.gz"))
 	b.arm("restore")
 	b.runs(refused, "a qcow2 image", "--raw")
 	b.arm("restore", "--raw", "--replace")

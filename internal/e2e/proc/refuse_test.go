@@ -368,7 +368,8 @@ func TestOtherMachine(t *testing.T) {
 func TestRescueNeedsDebian(t *testing.T) {
 	t.Parallel()
 	b := newBox(t, one()...)
-	out, err := exec.Command(b.prog.testbox, "pxe-conf", "-c", filepath.Join(b.areas.dir, "testbox-tftp", "pxelinux.cfg"), boxAddr, "rescue").CombinedOutput()
+	out, err := exec.Command(b.prog.testbox, "pxe-conf", "-c", filepath.Join(b.areas.dir, "testbox-tftp", "pxelinux.cfg"), boxAddr,
+		"rescue").CombinedOutput()
 	if exit, ok := err.(*exec.ExitError); !ok || exit.ExitCode() != 2 && exit.ExitCode() != 3 || !strings.Contains(string(out), "rescue") {
 		t.Errorf("rescue on the ram form: %v\n%s", err, out)
 	}

@@ -146,7 +146,8 @@ func TestWritable(t *testing.T) {
 	b.verb("writable", "SERIAL-sda").ends(done)
 	can("sda")
 	table := b.verb("writable").ends(done)
-	for i, want := range []string{"NAME SIZE MODEL SERIAL STATE", "sda 8389 kB TESTDISK 8 SERIAL-sda writable", "sdb 8389 kB TESTDISK 8 SERIAL-sdb read-only"} {
+	for i, want := range []string{"NAME SIZE MODEL SERIAL STATE", "sda 8389 kB TESTDISK 8 SERIAL-sda writable",
+		"sdb 8389 kB TESTDISK 8 SERIAL-sdb read-only"} {
 		if got := strings.Join(strings.Fields(strings.Split(table, "\n")[i]), " "); got != want {
 			t.Errorf("line %d of the table is %q, want %q", i, got, want)
 		}

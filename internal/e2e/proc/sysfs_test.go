@@ -60,7 +60,8 @@ func (d *testDisk) sysfs(tree map[string]string) {
 	add(block, "size", fmt.Sprint(d.size/512), "dev", fmt.Sprintf("8:%d", 16*(d.name[2]-'a')), "ro", "0", "device", "-> ../../../"+addr,
 		"removable", map[bool]string{true: "1", false: "0"}[d.removable], "range", "16", "capability", "50", "hidden", "0",
 		"subsystem", "-> "+strings.Repeat("../", strings.Count(block, "/")+1)+"class/block")
-	add(block+"/queue", "logical_block_size", fmt.Sprint(d.sector), "physical_block_size", fmt.Sprint(d.sector), "rotational", "1", "zoned", "none")
+	add(block+"/queue", "logical_block_size", fmt.Sprint(d.sector), "physical_block_size", fmt.Sprint(d.sector), "rotational", "1", "zoned",
+		"none")
 	add(device, "model", fmt.Sprintf("%-16s", d.model), "vendor", "ATA     ", "rev", "1.0 ", "type", "0", "state", "running",
 		"subsystem", "-> "+strings.Repeat("../", strings.Count(device, "/")+1)+"bus/scsi")
 	if d.wwn != "" {

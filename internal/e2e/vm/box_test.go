@@ -36,7 +36,8 @@ func (b *bench) newBox(t *testing.T, spec lab.Spec, buses ...lab.Bus) *vbox {
 	number := spec.Number
 	x := &vbox{bench: b, own: lab.OwnSystem{Name: fmt.Sprintf("box%d", number), Kernel: b.kernel, Size: 112 << 20, Data: 24 << 20}}
 	for i, bus := range buses {
-		d := lab.Disk{Path: filepath.Join(b.lab.Dir, fmt.Sprintf("box%d-disk%d", number, i)), Bus: bus, Serial: fmt.Sprintf("TB%d-DISK%d", number, i)}
+		d := lab.Disk{Path: filepath.Join(b.lab.Dir, fmt.Sprintf("box%d-disk%d", number, i)), Bus: bus,
+			Serial: fmt.Sprintf("TB%d-DISK%d", number, i)}
 		if i == 0 {
 			must(t, x.own.MakeDisk(t.Context(), d.Path))
 		} else {

@@ -137,7 +137,8 @@ func (d *debian) twoBackups(t *testing.T, first, otherAgent string, boxes ...*vb
 	}
 	// While they boot: a build that fails half-way, and one that does not.
 	before := d.tree(t, first)
-	if out, err := d.lab.BuildMaintenance(t.Context(), "debian", "--ssh-key", d.key+".pub", "--packages", "no-such-package-of-debian"); err == nil {
+	if out, err := d.lab.BuildMaintenance(t.Context(), "debian", "--ssh-key", d.key+".pub", "--packages",
+		"no-such-package-of-debian"); err == nil {
 		t.Errorf("a package that is nowhere was built in:\n%s", out)
 	}
 	if got := d.versions(t); len(got) != 1 || got[0] != first {
