@@ -16,9 +16,11 @@ const maxNamed = 5
 
 // Commit implements chunk.Session. r.Time is set to now if it is zero.
 func (s *Session) Commit(ctx context.Context, r *image.Record) error {
-	if s.closed.Load() {
-		return s.live(ctx)
+	done, err := s.beginCommit(ctx)
+	if err != nil {
+		return err
 	}
+	defer done()
 	if err := s.objects.writable(); err != nil {
 		return err
 	}

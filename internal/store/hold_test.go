@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"strings"
 	"sync"
 	"testing"
 
@@ -221,5 +222,41 @@ func TestRestoreBesideWriter(t *testing.T) {
 	mustGC(t, w.Store)
 	if _, err := w.OpenImage(t.Context(), r, "sda"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the deleted backup can be opened: %v", err)
+	}
+}
+
+// TestClosedWhileCommitting: a session is closed while its commit is about to write
+// the record, as when a client goes away, and a collection runs before the record
+// is there. A backup that is said to be committed is whole.
+func TestClosedWhileCommitting(t *testing.T) {
+	hook := &hooked{Store: &mem.Store{}}
+	s := newStore(t, hook)
+	d := longDisk(1)
+	session := s.Begin()
+	must(t, d.save(t.Context(), session))
+	r := recordOf("10.0.0.1", day(1), d)
+	closed := false
+	hook.before = func(op string) {
+		if closed || !strings.HasPrefix(op, "create "+recordPrefix) {
+			return
+		}
+		closed = true
+		must(t, session.Close())
+		mustGC(t, s)
+	}
+	err := session.Commit(t.Context(), r)
+	hook.before = nil
+	if err != nil || !closed {
+		t.Fatalf("the session was closed %v, and the commit gave %v", closed, err)
+	}
+	mustRestore(t, s, r, d)
+	if err := session.Commit(t.Context(), r); !errors.Is(err, chunk.ErrClosed) {
+		t.Errorf("a commit after that: %v", err)
+	}
+	// It holds nothing any more.
+	must(t, s.Delete(t.Context(), r))
+	mustGC(t, s)
+	if bytes, _ := stored(t, hook.Store); bytes > 0 {
+		t.Errorf("%d bytes are left", bytes)
 	}
 }

@@ -22,6 +22,7 @@ type Session struct {
 	catalogue *Catalogue
 	losses    int         // of the store when the session began
 	closed    atomic.Bool // nothing is done for it any more
+	commits   int         // in progress, guarded by the mutex of contents
 }
 
 var _ chunk.Session = (*Session)(nil)
@@ -36,14 +37,40 @@ func (s *Store) Begin() *Session {
 }
 
 // Close implements chunk.Session. What was put and not committed is collected
-// some day.
+// some day. A commit that is in progress goes on, and keeps what it counts on.
 func (s *Session) Close() error {
 	if s.closed.CompareAndSwap(false, true) {
 		s.objects.mu.Lock()
 		defer s.objects.mu.Unlock()
-		s.objects.sessions--
+		s.endLast()
 	}
 	return nil
+}
+
+// beginCommit is an error if the session is closed, or the caller gave up. Else a
+// Close takes nothing away from the commit before done is called.
+func (s *Session) beginCommit(ctx context.Context) (done func(), err error) {
+	s.objects.mu.Lock()
+	defer s.objects.mu.Unlock()
+	if err := s.live(ctx); err != nil {
+		return nil, err
+	}
+	s.commits++
+	return func() {
+		s.objects.mu.Lock()
+		defer s.objects.mu.Unlock()
+		if s.commits--; s.closed.Load() {
+			s.endLast()
+		}
+	}, nil
+}
+
+// endLast ends a session that is closed, when its last commit has ended. The mutex
+// of contents is held.
+func (s *Session) endLast() {
+	if s.commits == 0 {
+		s.objects.sessions--
+	}
 }
 
 // live is an error if the session was closed, or the caller gave up.
