@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -130,9 +131,11 @@ func TestMakeFails(t *testing.T) {
 	}
 	disks[1].Source = bad
 	st := new(conform.MemStore)
-	committed := false
-	st.Failing = func(op string) error {
-		committed = committed || op == "commit"
+	var committed atomic.Bool
+	st.Failing = func(op string) error { // from many goroutines
+		if op == "commit" {
+			committed.Store(true)
+		}
 		return nil
 	}
 	_, err := Make(t.Context(), st, record(), disks, Options{})
@@ -142,7 +145,7 @@ func TestMakeFails(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	if committed {
+	if committed.Load() {
 		t.Error("a part of a backup is committed")
 	}
 	bad.Places = []faults.Op{{Off: mib, N: 512}}
