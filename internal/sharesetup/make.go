@@ -228,11 +228,14 @@ func (m *maker) folder(path string, uid int) error {
 		}
 	}
 	repaired, err := m.rights(os.Open, path, uid, gid, 0o755|fs.ModeDir)
+	if err != nil {
+		return err
+	}
 	if did == "" {
 		did = repaired
 	}
 	m.note(path, did, false)
-	return err
+	return nil
 }
 
 // file makes a file, or with repair writes it anew if it says something else. It
@@ -247,7 +250,9 @@ func (m *maker) file(path string, data []byte, mode fs.FileMode, repair, many bo
 		return nil
 	case err == nil && (!repair || bytes.Equal(old, data)):
 		did, err := m.rights(sharedir.OpenHere, path, -1, -1, mode)
-		m.note(path, did, many)
+		if err == nil {
+			m.note(path, did, many)
+		}
 		return err
 	case err == nil || errors.Is(err, syscall.ELOOP):
 		did = "written anew, it was another"
@@ -278,8 +283,7 @@ func readHere(path string, most int64) ([]byte, error) {
 
 // rights gives a path to its owner and group (not if negative) and adds the
 // bits of mode that are missing; bits that an admin added stay, but for the
-// sticky one. It says what it
-// changed.
+// sticky one. It says what it changed.
 func (m *maker) rights(open func(string) (*os.File, error), path string, uid, gid int, mode fs.FileMode) (did string, err error) {
 	f, err := open(path)
 	if err != nil {
@@ -294,19 +298,26 @@ func (m *maker) rights(open func(string) (*os.File, error), path string, uid, gi
 		return "", fmt.Errorf("%s is there and is not a folder; move it away", path)
 	}
 	if owner := int(st.Sys().(*syscall.Stat_t).Uid); uid >= 0 && (owner != uid || gid >= 0) {
-		if !m.dry {
-			err = f.Chown(uid, gid)
+		if err := m.unlessDry(func() error { return f.Chown(uid, gid) }); err != nil {
+			return "", err
 		}
 		did = fmt.Sprintf("given to user %d, it was of %d", uid, owner)
 	}
 	const bits = fs.ModePerm | fs.ModeSetgid | fs.ModeSticky
 	if have, want := st.Mode()&bits, st.Mode()&bits&^fs.ModeSticky|mode.Perm(); have != want {
-		if !m.dry {
-			err = errors.Join(err, f.Chmod(want))
+		if err := m.unlessDry(func() error { return f.Chmod(want) }); err != nil {
+			return "", err
 		}
 		did = fmt.Sprintf("mode %s made %s", have, want)
 	}
-	return did, err
+	return did, nil
+}
+
+func (m *maker) unlessDry(change func() error) error {
+	if m.dry {
+		return nil
+	}
+	return change()
 }
 
 // boxFolders gives to the agent what others brought into the backup area, such
@@ -385,6 +396,8 @@ func (m *maker) own(area *os.Root, name string) error {
 		return area.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
 	}
 	did, err := m.rights(open, name, m.UID, -1, mode)
-	m.note(filepath.Join(m.Backup, name), did, false)
+	if err == nil {
+		m.note(filepath.Join(m.Backup, name), did, false)
+	}
 	return err
 }

@@ -165,3 +165,15 @@ func link(t *testing.T, to, path string) {
 		t.Fatal(err)
 	}
 }
+
+// TestRightsNotGiven: what could not be changed is an error, and is not said to be
+// changed. Nobody can change the mode of a process's file.
+func TestRightsNotGiven(t *testing.T) {
+	open := func(string) (*os.File, error) { return os.Open("/proc/self/status") }
+	for _, dry := range []bool{false, true} {
+		did, err := (&maker{dry: dry}).rights(open, "", -1, -1, 0o777)
+		if (err == nil) != dry || (did == "") == dry {
+			t.Errorf("a dry run %v says %q, %v", dry, did, err)
+		}
+	}
+}
