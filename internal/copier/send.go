@@ -92,9 +92,9 @@ func (p *sender) ask(slots []*chunkSlot) error {
 	return nil
 }
 
-// nothingToAsk reports whether there is nothing to ask for a slot, since the same
-// chunk is on its way in another one. If that is a later one, it is not enough
-// that it brings the chunk: the page of this one would come before it.
+// nothingToAsk reports whether the store need not be asked for a slot's chunk,
+// since an earlier slot has the same chunk and brings it. A later slot is not
+// enough: the page that names this slot's chunk would be stored before it comes.
 func (p *sender) nothingToAsk(s *chunkSlot) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

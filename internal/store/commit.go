@@ -45,7 +45,8 @@ func (s *Session) closure(ctx context.Context, r *image.Record) error {
 	return errors.Join(err, s.objects.lost)
 }
 
-// closure checks that all that a record reaches is there, durably.
+// closure checks that all that a record reaches is there, durably: the root of
+// each disk, its pages, and their chunks.
 func (s *objects) closure(ctx context.Context, r *image.Record) error {
 	s.sealAll()
 	for {

@@ -113,11 +113,12 @@ func (s *contents) touch(k object.Key) bool {
 	return s.index.Touch(k)
 }
 
-// closedPage gives the length of the region of a page that is there with all
-// its chunks, and protects them; 0 if it is not. A page that was left by a
-// backup that was given up promises chunks that may have been collected; one
-// that cannot be read is as good as missing. Names of chunks that are not there
-// are appended to missing, if it is not nil.
+// closedPage looks whether a page is closed: there, with all the chunks that it
+// names. It then protects page and chunks, and gives the length of the page's
+// region; else 0. A page that is left of a backup that was given up is not closed
+// if some of its chunks were collected since. A page that cannot be read is as
+// good as missing. Keys of chunks that are not there are appended to missing, if
+// it is not nil.
 func (s *objects) closedPage(ctx context.Context, name object.Name, missing *[]object.Key) (int64, error) {
 	key := object.Key{Kind: object.Page, Name: name}
 	s.mu.Lock()
