@@ -57,10 +57,13 @@ func runPxeStatus(ctx context.Context, p printer, w world, dir string, boxes []s
 	var codes []int
 	var lines []string
 	for _, t := range targets {
-		st := follow.Read(area.Look(t.Addr))
-		if st.Armed, err = place.Boot.Read(t.Addr); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		// The boot file first: what the box logged before it was removed is seen then.
+		armed, err := place.Boot.Read(t.Addr)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
+		st := follow.Read(area.Look(t.Addr))
+		st.Armed = armed
 		text, outcome := st.Tell(w.now())
 		p.printf("%s: %s\n", t, text)
 		if st.Log.Last != "" {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -119,15 +120,24 @@ func TestRestoreIntoHoles(t *testing.T) {
 }
 
 // written is a sparse disk that forgets its holes at the first write.
-type written struct{ sparseDisk }
+type written struct {
+	sparseDisk
+	mu sync.Mutex // guards holes while many write
+}
+
+func (w *written) forget() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.holes = nil
+}
 
 func (w *written) WriteAt(b []byte, off int64) (int, error) {
-	w.holes = nil
+	w.forget()
 	return w.sparseDisk.WriteAt(b, off)
 }
 
 func (w *written) ZeroAt(off, n int64) error {
-	w.holes = nil
+	w.forget()
 	return w.sparseDisk.ZeroAt(off, n)
 }
 
