@@ -11,8 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What is here asks the running kernel about a device node by its number,
-// because the node, not a name in some /sys, is what was opened.
+// The functions here ask the running kernel about a device node by its device
+// number. The node is what was opened, and a name in /sys may be another
+// device's.
 
 // devNumber is a block device's "major:minor".
 func devNumber(path string) (string, error) {
@@ -39,8 +40,8 @@ func partitionsOf(path string) []string {
 	return parts
 }
 
-// WholeOf is the kernel name of the disk that a partition is of; "" if path is
-// no partition's.
+// WholeOf returns the kernel name of the disk that the partition at path
+// belongs to. It is "" if path is not a partition.
 func WholeOf(path string) string {
 	number, err := devNumber(path)
 	if err != nil {
@@ -56,8 +57,8 @@ func WholeOf(path string) string {
 	return filepath.Base(filepath.Dir(real))
 }
 
-// Users says who uses a disk or a partition of it, as "by dm-0, by a mount on
-// /srv", or "" if nobody does or the kernel does not tell.
+// Users says who uses a disk or one of its partitions, such as "by dm-0, by a
+// mount on /srv". It is "" if nobody does, or if the kernel does not tell.
 func Users(devDir string, d Disk) string {
 	path, err := filepath.EvalSymlinks(Path(devDir, d.Name))
 	if err != nil {
@@ -66,8 +67,8 @@ func Users(devDir string, d Disk) string {
 	return strings.TrimSpace(holders(path))
 }
 
-// holders says who uses a block device, as " by dm-0, by a mount on /srv", or
-// "" if the kernel does not tell.
+// holders says who uses a block device or one of its partitions, such as " by
+// dm-0, by a mount on /srv". It is "" if the kernel does not tell.
 func holders(path string) string {
 	number, err := devNumber(path)
 	if err != nil {
@@ -93,8 +94,8 @@ func holders(path string) string {
 	return " " + strings.Join(by, ", ")
 }
 
-// mounts says where devices are mounted: the third field of mountinfo is the
-// number, the fifth the place.
+// mounts says where devices are mounted. The third field of a line in mountinfo
+// is the device number, the fifth is the mount point (proc(5)).
 func mounts(numbers []string) []string {
 	f, err := os.Open("/proc/self/mountinfo")
 	if err != nil {

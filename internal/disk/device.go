@@ -13,35 +13,35 @@ import (
 	"testbox-imaging/internal/image"
 )
 
-// ErrMedium is matched by the error of a read that met sectors the disk cannot
-// read, as opposed to a disk that is gone.
+// ErrMedium is matched by the error of a read that failed because the disk
+// cannot read some sectors. A disk that is gone gives another error.
 var ErrMedium = errors.New("unreadable sectors")
 
-// fileAlign is the alignment for O_DIRECT on regular files: no file system's
-// block device has larger sectors in practice, and where one has, the file is
-// read without O_DIRECT.
+// fileAlign is the alignment for O_DIRECT on regular files. In practice no file
+// system is on a device with larger sectors. If one is, probe notices it, and
+// the file is read without O_DIRECT.
 const fileAlign = 4096
 
-// Device is an open disk: a block device, or a regular file that stands for
-// one. Its methods may be called from several goroutines at once, as long as
-// no two of them write the same bytes.
+// Device is an open disk. It is a block device, or a regular file that stands
+// for one. Its methods may be called from several goroutines at once, as long
+// as no two of them write the same bytes.
 //
-// Nothing that ReadAt gives comes from the page cache: block devices are
-// opened with O_DIRECT or not at all. A regular file on a file system without
-// O_DIRECT is synced and dropped from the cache before each read.
+// ReadAt never returns bytes from the page cache. Block devices are always
+// opened with O_DIRECT. A regular file on a file system without O_DIRECT is
+// synced and dropped from the cache before each read.
 type Device struct {
 	f        *os.File
-	behind   *os.File // what a loop device stands on, open for its lock; nil if there is none
+	behind   *os.File // file behind a loop device, open to hold its lock; else nil
 	name     string   // for errors
 	size     int64
 	sector   int
-	align    int  // of offsets, lengths and buffers in O_DIRECT transfers
-	block    bool // a block device
+	align    int  // alignment of offsets, lengths and buffers in O_DIRECT transfers
+	block    bool // this is a block device
 	direct   bool
-	dirty    atomic.Bool // written since the last sync; kept for files without direct
+	dirty    atomic.Bool // written since the last sync, used only for files without direct
 	askHoles sync.Once   // guards hasHoles
 	hasHoles bool        // the file system can be asked for the file's holes
-	edge     sync.Mutex  // one write of part of a block at a time: it reads the block first
+	edge     sync.Mutex  // serializes unaligned writes, which read their first and last block before
 	pool     sync.Pool   // *[]byte of bounceSize for transfers that are not aligned
 }
 
@@ -53,15 +53,16 @@ func Path(devDir, kernel string) string {
 	return filepath.Join(devDir, strings.ReplaceAll(kernel, "!", "/"))
 }
 
-// Open opens a disk below devDir, for reading or for both. Symbolic links are
-// followed. A block device is opened exclusively: an error says who holds it,
-// if the kernel tells. The size and the sector size must be those of d, which
-// were read from sysfs: if not, the node is another device's.
+// Open opens a disk below devDir, for reading or for both. It follows symbolic
+// links. A block device is opened exclusively. If that fails, the error says
+// who holds it, if the kernel tells. d was read from sysfs. If its size or its
+// sector size is not the device's, the node belongs to another device, and Open
+// fails.
 func Open(devDir string, d Disk, write bool) (*Device, error) {
 	return OpenPath(Path(devDir, d.Name), d, write)
 }
 
-// OpenPath is Open for any path; d's name is used for errors only.
+// OpenPath is Open for any path. It uses the name in d for errors only.
 func OpenPath(path string, d Disk, write bool) (*Device, error) {
 	st, err := os.Stat(path)
 	if err != nil {
@@ -137,8 +138,8 @@ func (dev *Device) openFile(path string, size int64, write bool) error {
 	return dev.openBuffered(path, write)
 }
 
-// lockFile locks a file that was opened, which must still be the one that st
-// is of.
+// lockFile locks the file that was opened. It fails if that is not the file
+// that st was read from, or if the size has changed since.
 func (dev *Device) lockFile(st os.FileInfo, write bool) error {
 	if err := lock(dev.f, write); err != nil {
 		return err
@@ -150,8 +151,8 @@ func (dev *Device) lockFile(st os.FileInfo, write bool) error {
 	return err
 }
 
-// probe reads once: some file systems let a file be opened with O_DIRECT and
-// refuse to read it, or want more than fileAlign.
+// probe reads once. Some file systems open a file with O_DIRECT but then refuse
+// to read it, or want more than fileAlign.
 func (dev *Device) probe() error {
 	if dev.size == 0 {
 		return nil
@@ -176,7 +177,7 @@ func (dev *Device) openBuffered(path string, write bool) (err error) {
 	return err
 }
 
-// checkSize holds what the device says against what sysfs said.
+// checkSize compares the device's sizes with those that sysfs said.
 func (dev *Device) checkSize(d Disk) error {
 	switch {
 	case dev.size != d.Size:
@@ -191,15 +192,16 @@ func (dev *Device) checkSize(d Disk) error {
 	return nil
 }
 
-// NextData gives the next run of bytes at or behind off that may be something
-// else than zeros: a file tells its holes. Where they are not known, as on some
-// file systems, all of the file may be something.
+// NextData returns the next range of bytes, at off or behind it, that may be
+// other than zeros. Holes of a file are left out. Where holes are not known, as
+// on a block device and on some file systems, the range is everything from off
+// on.
 func (dev *Device) NextData(off int64) (from, to int64) {
 	if dev.block {
 		return off, dev.size
 	}
-	// What was written a moment ago by others can count as a hole until it has
-	// its place on the disk (OpenZFS 2.1 and 2.2).
+	// OpenZFS 2.1 and 2.2 can report bytes as a hole while they are written but
+	// not yet placed on the disk. So sync before the first question.
 	dev.askHoles.Do(func() { dev.hasHoles = dev.f.Sync() == nil })
 	if !dev.hasHoles {
 		return off, dev.size
@@ -217,10 +219,10 @@ func (dev *Device) NextData(off int64) (from, to int64) {
 	return min(from, dev.size), min(to, dev.size)
 }
 
-// Size is in bytes.
+// Size returns the size in bytes.
 func (dev *Device) Size() int64 { return dev.size }
 
-// SectorSize is the logical sector in bytes.
+// SectorSize returns the size of a logical sector in bytes.
 func (dev *Device) SectorSize() int { return dev.sector }
 
 // Close closes the device. It does not sync.
@@ -234,8 +236,8 @@ func (dev *Device) Close() error {
 	return dev.f.Close()
 }
 
-// Sync makes what was written durable, through the disk's own cache too. After
-// an error nothing may be taken for written, and a second Sync proves nothing.
+// Sync makes written bytes durable, through the disk's own cache too. After an
+// error, no earlier write may be trusted, and a second Sync proves nothing.
 func (dev *Device) Sync() error {
 	dev.dirty.Store(false)
 	if err := dev.f.Sync(); err != nil {

@@ -8,11 +8,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// CanDiscard reports whether Discard does anything: the disk takes the command,
-// or the file can have holes.
+// CanDiscard reports whether Discard has an effect. A disk must support the
+// command, and a file must be able to have holes.
 func (dev *Device) CanDiscard() bool {
 	if !dev.block {
-		// Beyond the end it changes nothing and says whether it could.
+		// Beyond the end of the file, this changes nothing but says whether the
+		// file system can do it.
 		return unix.Fallocate(int(dev.f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, (dev.size/fileAlign+1)*fileAlign,
 			fileAlign) == nil
 	}
@@ -20,7 +21,7 @@ func (dev *Device) CanDiscard() bool {
 	if err != nil {
 		return false
 	}
-	for _, queue := range []string{"/queue", "/../queue"} { // of a disk; of the disk of a partition
+	for _, queue := range []string{"/queue", "/../queue"} { // a disk has the first, a partition has the second at its disk
 		if b, err := os.ReadFile(sysDir(number) + queue + "/discard_max_bytes"); err == nil {
 			return strings.TrimSpace(string(b)) != "0"
 		}
@@ -28,8 +29,8 @@ func (dev *Device) CanDiscard() bool {
 	return false
 }
 
-// Discard lets the disk forget n bytes, as far as they are whole blocks: they
-// may read as anything afterwards.
+// Discard tells the disk that n bytes are not needed any more. Only whole
+// blocks of them are discarded. They may read as anything afterwards.
 func (dev *Device) Discard(off, n int64) error {
 	if err := dev.checkRange("discard", off, n); err != nil {
 		return err

@@ -1,7 +1,7 @@
-// Package disk knows the disks of a box: which there are and by what each is
-// known (from sysfs alone, because the ram form has no udev), and how a disk is
-// opened, protected, read and written. Package match says which image belongs on
-// which disk.
+// Package disk knows the disks of a box. It lists them and says what each is
+// known by. For that it reads sysfs alone, because the ram form has no udev. It
+// also opens, protects, reads and writes disks. Package match says which image
+// belongs on which disk.
 package disk
 
 import (
@@ -13,13 +13,15 @@ import (
 
 // Disk is a whole disk as the kernel shows it now.
 type Disk struct {
-	// Name is the kernel's name ("sda", "cciss!c0d0"); it moves between boots.
+	// Name is the kernel's name ("sda", "cciss!c0d0"). A disk may have another
+	// one after the next boot.
 	Name string
 	image.Identity
 	Removable bool // the medium can be taken out
-	// Transport is what the disk hangs on: "ata", "sas", "scsi", "fc",
-	// "iscsi", "usb", "nvme", "nvme-tcp" (or another fabric), "virtio",
-	// "hyperv", "mmc", "sd", "xen", "virtual" (loop, dm, md, ...), "" unknown.
+	// Transport says how the disk is attached. It is "ata", "sas", "scsi",
+	// "fc", "iscsi", "usb", "nvme", "nvme-tcp" (or another fabric), "virtio",
+	// "hyperv", "mmc", "sd", "xen", "rbd", "virtual" (loop, dm, md, ...), or ""
+	// if that is not known.
 	Transport string
 	Parts     []string // kernel names of its partitions
 	Links     []string // names below by-id/ and by-path/ that udev would give it

@@ -7,13 +7,13 @@ import (
 	"strings"
 )
 
-// ids are what the by-id names are made of besides the identity.
+// ids is what udev makes by-id names of, besides the identity.
 type ids struct {
 	vendor     string // SCSI inquiry
 	page83     vpd83
-	ata        ataInfo // zero: not known
+	ata        ataInfo // zero if not known
 	usbSerial  string  // of the USB device
-	identifier string  // NVMe: wwid as the kernel has it
+	identifier string  // NVMe only, the kernel's wwid
 }
 
 // device reads a text attribute of the device that carries the disk.
@@ -21,7 +21,7 @@ func (n *node) device(name string) string {
 	return clean(n.read(path.Join(n.deviceDir(), name), maxAttr))
 }
 
-// identify fills in model, serial, World Wide Name and namespace.
+// identify fills in the model, serial, World Wide Name and namespace.
 func (n *node) identify(d *Disk) ids {
 	switch {
 	case strings.HasPrefix(n.name, "nvme"):
@@ -38,9 +38,10 @@ func (n *node) identify(d *Disk) ids {
 	return n.identifySCSI(d)
 }
 
-// identifyNVMe reads a namespace. The kernel's wwid is the namespace's UUID,
-// NGUID or EUI-64; where it has none of them it makes one up of vendor,
-// serial, model and namespace ("nvme.8086-..."), which adds nothing.
+// identifyNVMe reads the identity of a namespace. The kernel's wwid is the
+// namespace's UUID, NGUID or EUI-64. If the namespace has none of them, the
+// kernel makes a wwid of vendor, serial, model and namespace ("nvme.8086-..."),
+// which tells nothing new.
 func (n *node) identifyNVMe(d *Disk) ids {
 	d.Model, d.Serial = n.device("model"), known(n.device("serial"))
 	if id, err := strconv.Atoi(n.attr("nsid")); err == nil && id > 0 {
@@ -51,10 +52,10 @@ func (n *node) identifyNVMe(d *Disk) ids {
 	return ids{identifier: wwid}
 }
 
-// identifySCSI reads what the disk answered at discovery. The pages of vital
-// product data are read rather than the kernel's wwid, because which of
-// several names the kernel takes differs between its versions; the wwid is for
-// disks whose pages are not there.
+// identifySCSI reads what the disk answered at discovery. It prefers the pages
+// of vital product data to the kernel's wwid. A disk may have several names,
+// and kernel versions differ in which of them they take for the wwid. The wwid
+// is used for disks without these pages.
 func (n *node) identifySCSI(d *Disk) ids {
 	dir := n.deviceDir()
 	x := ids{
@@ -64,11 +65,11 @@ func (n *node) identifySCSI(d *Disk) ids {
 	}
 	d.Model = n.device("model")
 	if strings.HasPrefix(x.ata.model, d.Model) {
-		d.Model = x.ata.model // SCSI has only 16 characters of it
+		d.Model = x.ata.model // the SCSI model is cut to 16 characters
 	}
 	d.Serial = known(parseVPD80(n.read(path.Join(dir, "vpd_pg80"), maxVPD)))
 	if d.Serial == "" {
-		d.Serial = known(n.device("serial")) // no SCSI attribute of the kernel's, but other drivers' (xvd, cciss)
+		d.Serial = known(n.device("serial")) // not a SCSI attribute, but other drivers (xvd, cciss) have it
 	}
 	if d.WWN = x.page83.wwn(); d.WWN == "" {
 		d.WWN = wwnOf(n.device("wwid"))
@@ -92,8 +93,9 @@ func (n *node) usb(name string) string {
 	return ""
 }
 
-// multipathDir is the folder of the first path below an NVMe multipath disk:
-// for nvme0n1 the hidden disk nvme0c0n1, whose place is a controller's.
+// multipathDir is the folder of the first path below an NVMe multipath disk.
+// For nvme0n1 that is the hidden disk nvme0c0n1, which stands below a
+// controller.
 func (n *node) multipathDir() string {
 	sub, ns, ok := strings.Cut(strings.TrimPrefix(n.name, "nvme"), "n")
 	if !ok {
@@ -103,7 +105,7 @@ func (n *node) multipathDir() string {
 	if err != nil {
 		return ""
 	}
-	for _, e := range entries { // sorted, so the same path each time
+	for _, e := range entries { // ReadDir sorts, so the path is the same each time
 		rest, ok := strings.CutPrefix(e.Name(), "nvme"+sub+"c")
 		if _, of, cut := strings.Cut(rest, "n"); ok && cut && of == ns {
 			return resolve(n.sys, "block/"+e.Name())
@@ -130,8 +132,8 @@ func (n *node) controllers(dir string) []string {
 	return dirs
 }
 
-// wwnOf takes a kernel wwid that is a worldwide name; t10 ones are only
-// vendor, model and serial in a row.
+// wwnOf returns a kernel wwid if it is a worldwide name, else "". A wwid of
+// kind t10 is none, since it is only vendor, model and serial in a row.
 func wwnOf(wwid string) string {
 	kind, id, ok := strings.Cut(strings.ToLower(wwid), ".")
 	if !ok || kind != "naa" && kind != "eui" && kind != "uuid" || known(id) == "" {
@@ -140,9 +142,9 @@ func wwnOf(wwid string) string {
 	return kind + "." + id
 }
 
-// known gives "" for a text that tells no disk from another: an empty one, one
-// character over and over (blanks, zeros, all ones), and what makers write when
-// they forgot to fill it in.
+// known returns s, or "" if s cannot tell one disk from another. That is so for
+// an empty text, for one character repeated (blanks, zeros, all ones), and for
+// words that makers leave in when they forget the serial.
 func known(s string) string {
 	s = strings.TrimSpace(s)
 	bare := strings.ToLower(strings.NewReplacer("-", "", " ", "", "_", "", ".", "").Replace(s))

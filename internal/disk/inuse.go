@@ -12,17 +12,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrInUse is matched by the error of a disk that something else uses.
+// ErrInUse is matched by the error of opening a disk that something else uses.
 var ErrInUse = errors.New("it is in use")
 
-// inUse makes an error of words such as "by a mount on /srv".
+// inUse returns an ErrInUse that says who uses the disk, such as "by a mount on
+// /srv".
 func inUse(by string) error {
 	return fmt.Errorf("%w %s; whatever uses it must let go of it first", ErrInUse, by)
 }
 
-// User says who uses a block device or a file that stands for a disk, as "by a
-// mount on /srv", or "" if nobody does as far as the kernel tells. To read a
-// disk, only those who may change it count; to write it, all do.
+// User says who uses a block device or a file that stands for a disk, such as
+// "by a mount on /srv". It is "" if nobody does as far as the kernel tells. A
+// reader of the disk (write is false) is disturbed only by those who may change
+// it. A writer is disturbed by all.
 func User(path string, write bool) string {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -62,7 +64,7 @@ func User(path string, write bool) string {
 	return by
 }
 
-// claimed says who has a block device for itself.
+// claimed says who has opened a block device exclusively.
 func claimed(path string) string {
 	if by := strings.TrimSpace(holders(path)); by != "" {
 		return by
@@ -80,8 +82,8 @@ func realPath(path string) string {
 	return path
 }
 
-// fileUser says whether the kernel itself uses a file: as swap space, or as a
-// file system that needs no loop device.
+// fileUser says whether the kernel itself uses a file, either as swap space or
+// as a file system that is mounted without a loop device.
 func fileUser(path string) string {
 	path = realPath(path)
 	for _, f := range fieldsOf("/proc/swaps") {
@@ -111,8 +113,8 @@ func fieldsOf(path string) (lines [][]string) {
 	return lines
 }
 
-// unescape reads a word of a table of the kernel's, in which blanks part the
-// words and a blank in a word is written as a number.
+// unescape decodes a word of a kernel table such as /proc/swaps. Blanks
+// separate the words there, so a blank in a word is written as an octal number.
 func unescape(s string) string {
 	for _, c := range []byte(" \t\n\\") {
 		s = strings.ReplaceAll(s, fmt.Sprintf(`\%03o`, c), string(c))
@@ -120,9 +122,9 @@ func unescape(s string) string {
 	return s
 }
 
-// loopUser says which loop device stands on a file or a block device. A loop
-// device that cannot be written changes nothing under a reader. except is the
-// name of one that does not count.
+// loopUser says which loop device stands on a file or a block device. For a
+// reader, read-only loop devices do not count, since they change nothing. The
+// loop device named except does not count either.
 func loopUser(f *os.File, except string, write bool) string {
 	loops, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
 	for _, l := range loops {
@@ -141,8 +143,9 @@ func loopUser(f *os.File, except string, write bool) string {
 	return ""
 }
 
-// standsOn reports whether a loop device stands on f. The device itself knows
-// the file's inode; the path that sysfs tells may by now be another file's.
+// standsOn reports whether a loop device stands on f. It compares the inode
+// that the device itself knows. By now the path in sysfs may lead to another
+// file, so it is only used if the device cannot be asked.
 func standsOn(loop, backing string, f *os.File) bool {
 	var st unix.Stat_t
 	if unix.Fstat(int(f.Fd()), &st) != nil {
@@ -165,8 +168,8 @@ func standsOn(loop, backing string, f *os.File) bool {
 	return unix.Stat(strings.TrimSuffix(string(path), "\n"), &other) == nil && other.Dev == st.Dev && other.Ino == st.Ino
 }
 
-// behindLoop opens the file on which a loop device stands; nil if f is none,
-// or the file cannot be found.
+// behindLoop opens the file on which the loop device f stands. It is nil if f
+// is not a loop device, or if the file cannot be found.
 func behindLoop(f *os.File) *os.File {
 	info, err := unix.IoctlLoopGetStatus64(int(f.Fd()))
 	if err != nil {
@@ -193,25 +196,25 @@ func behindLoop(f *os.File) *os.File {
 const qemuWrites = 100 + 1
 
 // machineHas reports whether a virtual machine uses a file as its disk. Where
-// files cannot be locked that is not known, and the answer is no.
+// files cannot be locked, this cannot be known, and the answer is no.
 func machineHas(f *os.File) bool {
 	lock := unix.Flock_t{Type: unix.F_WRLCK, Start: qemuWrites, Len: 1}
 	err := unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &lock)
 	return err == nil && lock.Type != unix.F_UNLCK
 }
 
-// openForWriting reports whether anybody has a regular file open for writing:
-// the kernel grants no lease then. f is open for reading.
+// openForWriting reports whether anybody has a regular file open for writing.
+// The kernel then refuses a read lease on it. f must be open for reading.
 func openForWriting(f *os.File) bool {
 	if _, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_RDLCK); err != nil {
 		return errors.Is(err, unix.EAGAIN)
 	}
-	_, _ = unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_UNLCK) // closing f would do it too
+	_, _ = unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_UNLCK) // closing f would release it too
 	return false
 }
 
-// lock keeps other testboxes away from a file for as long as it is open: many
-// may read, or one may write. Where files cannot be locked it does nothing.
+// lock keeps other testboxes away from a file for as long as f is open. Many
+// may read, or one may write. Where files cannot be locked, it does nothing.
 func lock(f *os.File, write bool) error {
 	how := unix.LOCK_SH
 	if write {
@@ -223,12 +226,13 @@ func lock(f *os.File, write bool) error {
 	return nil
 }
 
-// locked says that a file cannot be locked, and does not lock it.
+// locked says who keeps a file from being locked, or "" if it could be locked.
+// The file is not locked afterwards.
 func locked(f *os.File, write bool) string {
 	if lock(f, write) != nil {
 		return byLock(f)
 	}
-	_ = unix.Flock(int(f.Fd()), unix.LOCK_UN) // where nothing can be locked
+	_ = unix.Flock(int(f.Fd()), unix.LOCK_UN) // fails where files cannot be locked, and nothing is locked then
 	return ""
 }
 
@@ -239,8 +243,8 @@ func byLock(f *os.File) string {
 // maxProcesses is how many processes a message names.
 const maxProcesses = 3
 
-// processes says which other processes have a path open, as " (process 12
-// (dd))"; "" if that is not known.
+// processes says which other processes have a path open, such as ` (process 12,
+// "dd")`. It is "" if that is not known.
 func processes(path string) string {
 	path = realPath(path)
 	fds, _ := filepath.Glob("/proc/[0-9]*/fd/*")

@@ -37,9 +37,9 @@ func readOnly(fd int) (bool, error) {
 	return n != 0, err
 }
 
-// ZeroAt makes n bytes read as zeros. They are written as zeros (BLKZEROOUT,
-// or zeros as data), never only discarded, because discarded sectors need not
-// read as zeros.
+// ZeroAt makes n bytes read as zeros. Zeros are written, by the kernel
+// (BLKZEROOUT) or as data. Discarding alone would not do, because discarded
+// sectors need not read as zeros.
 func (dev *Device) ZeroAt(off, n int64) error {
 	if err := dev.checkRange("zero", off, n); err != nil {
 		return err
@@ -59,7 +59,8 @@ func (dev *Device) ZeroAt(off, n int64) error {
 	return dev.writeZeros(off+head+body, n-head-body)
 }
 
-// zeroBlocks zeros whole blocks by the kernel, or by data where it cannot.
+// zeroBlocks zeros whole blocks by the kernel, or by writing zeros where the
+// kernel cannot.
 func (dev *Device) zeroBlocks(off, n int64) error {
 	var err error
 	if dev.block {
@@ -78,7 +79,7 @@ func (dev *Device) zeroBlocks(off, n int64) error {
 	return nil
 }
 
-// zeros is what writeZeros writes; nobody may write to it.
+// zeros is the buffer that writeZeros writes. It must stay all zeros.
 var zeros = AlignedBuffer(bounceSize)
 
 func (dev *Device) writeZeros(off, n int64) error {
@@ -92,15 +93,15 @@ func (dev *Device) writeZeros(off, n int64) error {
 	return nil
 }
 
-// Reading the partition table anew fails with EBUSY while something, as udev
-// after a write, looks at a partition; that is over in a moment.
+// Reading the partition table anew fails with EBUSY while something has a
+// partition open. udev does so for a moment after a write.
 const (
 	rereadTries = 20
 	rereadPause = 100 * time.Millisecond
 )
 
-// RereadPartitions makes the kernel read the partition table anew. Files and
-// devices that have no partitions are okay.
+// RereadPartitions makes the kernel read the partition table anew. It does
+// nothing for files and for devices that cannot have partitions.
 func (dev *Device) RereadPartitions() error {
 	if !dev.block {
 		return nil
@@ -121,10 +122,10 @@ func (dev *Device) RereadPartitions() error {
 }
 
 // Protect makes the kernel refuse all writes to a disk and its partitions, or
-// allow them again: the partitions that d has, and those that the kernel knows
-// of the device now. On a regular file that stands for a disk it does nothing.
-// Partitions that the kernel finds later, as after RereadPartitions, are not
-// protected.
+// allow them again. The partitions are those in d and those that the kernel
+// knows now. Partitions that the kernel finds later, such as after
+// RereadPartitions, are not protected. On a regular file that stands for a
+// disk, Protect does nothing.
 func Protect(devDir string, d Disk, ro bool) error {
 	path, err := filepath.EvalSymlinks(Path(devDir, d.Name))
 	if err != nil {
@@ -155,8 +156,8 @@ func Protect(devDir string, d Disk, ro bool) error {
 	return errors.Join(errs...)
 }
 
-// ReadOnly reports whether the kernel refuses writes to a disk. A regular file
-// that stands for one is never protected.
+// ReadOnly reports whether the kernel refuses writes to a disk. It is false for
+// a regular file that stands for a disk, since a file is never protected.
 func ReadOnly(devDir string, d Disk) (bool, error) {
 	path := Path(devDir, d.Name)
 	st, err := os.Stat(path)

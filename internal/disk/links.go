@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// links spells the names that udev gives the disk below /dev/disk, as far as
+// links returns the names that udev gives the disk below /dev/disk, as far as
 // sysfs has what they are made of.
 func (n *node) links(d Disk, x ids) []string {
 	var l []string
@@ -42,7 +42,7 @@ func pathLinks(d Disk) []string {
 		return nil
 	}
 	l := []string{"by-path/" + d.Path}
-	if place, port, ok := strings.Cut(d.Path, "-ata-"); ok { // older udev left out the device on the port
+	if place, port, ok := strings.Cut(d.Path, "-ata-"); ok { // older udev names only the port
 		port, _, _ = strings.Cut(port, ".")
 		l = append(l, "by-path/"+place+"-ata-"+port)
 	}
@@ -70,7 +70,7 @@ func (n *node) scsiLinks(d Disk, x ids) []string {
 	}
 	for _, des := range x.page83 {
 		switch des.kind {
-		case 0: // only the vendor says what it means: vendor and model go before it
+		case 0: // its meaning is the vendor's own, so udev adds vendor and model
 			l = append(l, "by-id/scsi-0"+underscored(fmt.Sprintf("%-8s%-16s%s", x.vendor, d.Model, clean(des.id))))
 		case 1:
 			l = append(l, "by-id/scsi-1"+underscored(clean(des.id)))
@@ -82,8 +82,8 @@ func (n *node) scsiLinks(d Disk, x ids) []string {
 	return slices.Compact(l)
 }
 
-// underscored puts one '_' for each run of blanks, and for what udev does not
-// allow in a name.
+// underscored puts one '_' in place of each run of blanks, and in place of each
+// character that udev does not allow in a name.
 func underscored(s string) string {
 	s = strings.Join(strings.Fields(s), "_")
 	return strings.Map(func(r rune) rune {
@@ -95,8 +95,9 @@ func underscored(s string) string {
 	}, s)
 }
 
-// HasName reports whether item means the disk: its kernel name, a path below
-// /dev, a link that udev would give it, its serial or its World Wide Name.
+// HasName reports whether item is a name of the disk. That may be its kernel
+// name, a path below /dev, a link that udev would give it, its serial or its
+// World Wide Name.
 func (d Disk) HasName(item string) bool {
 	if d.HasKernelName(item) {
 		return true
@@ -113,7 +114,8 @@ func (d Disk) HasName(item string) bool {
 	return false
 }
 
-// HasKernelName reports whether item is the disk's kernel name or plain device.
+// HasKernelName reports whether item is the disk's kernel name or that name
+// below /dev.
 func (d Disk) HasKernelName(item string) bool {
 	item = strings.TrimPrefix(item, "/dev/")
 	return item == d.Name || item == strings.ReplaceAll(d.Name, "!", "/")

@@ -13,10 +13,10 @@ import (
 // deviceDir is the folder of the device that carries the disk.
 func (n *node) deviceDir() string { return resolve(n.sys, path.Join(n.dir, "device")) }
 
-// path spells the disk's place as udev's path_id does ("pci-0000:00:1f.2-ata-1.0"),
-// or "" where the tree has no links or the place has no lasting name. It
-// walks up the folders from the disk and puts a word before the others for
-// each bus that it passes.
+// path spells the disk's place as udev's path_id does
+// ("pci-0000:00:1f.2-ata-1.0"). It is "" if sys has no symbolic links, or if
+// the place has no lasting name. path walks up the folders from the disk. For
+// each bus on the way it puts a word before the others.
 func (n *node) path() string {
 	dir := n.dir
 	if strings.HasPrefix(n.name, "nvme") && strings.Contains(dir, "/nvme-subsystem/") {
@@ -34,31 +34,31 @@ func (n *node) path() string {
 	return ""
 }
 
-// walk is a path being spelled.
+// walk is the state of spelling one path.
 type walk struct {
 	*node
 	dir       string   // the disk's folder
-	at        []string // the folders still to be seen, the last is the next
+	at        []string // the folders still to be looked at, the last one first
 	words     []string
-	parent    bool // a bus was seen whose addresses stay the same
+	parent    bool // a bus was seen whose addresses do not change between boots
 	transport bool // it is known how the disk is attached to that bus
 }
 
-// prepend puts a word before those that there are.
+// prepend puts a word before the other words.
 func (w *walk) prepend(word string) { w.words = slices.Insert(w.words, 0, word) }
 
-// skip drops folders from the end for which match holds.
+// skip drops folders from the end as long as match holds for them.
 func (w *walk) skip(match func(string) bool) {
 	for len(w.at) > 1 && match(w.at[len(w.at)-1]) {
 		w.at = w.at[:len(w.at)-1]
 	}
 }
 
-// here is the path of the next folder; at(-1) that of the one above, and so on.
+// here is the path of the folder that is up steps above the next one.
 func (w *walk) here(up int) string { return strings.Join(w.at[:len(w.at)-up], "/") }
 
-// step looks at the next folder, and drops it and perhaps some above it. It is
-// false if the place has no lasting name.
+// step looks at the next folder, and drops it and perhaps some above it. It
+// returns false if the place has no lasting name.
 func (w *walk) step() bool {
 	c := w.at[len(w.at)-1]
 	switch {
@@ -121,7 +121,7 @@ func (w *walk) scsi() bool {
 	if host < 1 {
 		return false
 	}
-	if strings.HasPrefix(word, "ip-") { // the session may stand on any network card
+	if strings.HasPrefix(word, "ip-") { // the session may use any network card
 		w.at = w.at[:1]
 		return true
 	}
@@ -135,13 +135,14 @@ func (w *walk) scsi() bool {
 
 var hostDir = regexp.MustCompile(`^host\d+$`)
 
-// class reads an attribute of a transport class's device, which stands in the
-// folder of the device itself: .../ata1/ata_port/ata1/port_no.
+// class reads an attribute of a transport class. Its device stands in a folder
+// below the device dir itself, such as .../ata1/ata_port/ata1/port_no.
 func (w *walk) class(dir, class, attr string) string {
 	return clean(w.read(path.Join(dir, class, path.Base(dir), attr), maxAttr))
 }
 
-// folder is the path of the nearest folder above whose name has the prefix.
+// folder is the path of the nearest folder, here or above, whose name has the
+// prefix.
 func (w *walk) folder(prefix string) string {
 	for i := len(w.at); i > 0; i-- {
 		if strings.HasPrefix(w.at[i-1], prefix) {
@@ -154,12 +155,13 @@ func (w *walk) folder(prefix string) string {
 // hbtl is host, bus, target and logical unit of the SCSI disk.
 func (w *walk) hbtl() (v [4]int) {
 	for i, s := range strings.Split(w.at[len(w.at)-1], ":") {
-		v[i], _ = strconv.Atoi(s) // digits only; too many of them give the largest int
+		v[i], _ = strconv.Atoi(s) // digits only, and Atoi gives the largest int for too many of them
 	}
 	return v
 }
 
-// lun spells a logical unit as udev does: small ones in decimal.
+// lun spells a logical unit as udev does, which writes numbers below 256 in
+// decimal.
 func (w *walk) lun() string {
 	n := w.hbtl()[3]
 	if n < 256 {
@@ -200,8 +202,9 @@ func (w *walk) iscsi() string {
 	return fmt.Sprintf("ip-%s:%s-iscsi-%s-%s", addr, port, target, w.lun())
 }
 
-// sas names the phy of the controller or expander for a disk on one phy, and
-// the disk's own SAS address for one on a wide port.
+// sas returns the word for a SAS disk. A disk on one phy is named by that phy
+// of the controller or expander. A disk on a wide port is named by its own SAS
+// address.
 func (w *walk) sas() string {
 	end := w.folder("end_device-")
 	port := path.Dir(end)
@@ -225,8 +228,8 @@ func (w *walk) sas() string {
 	return "sas-phy" + phy + "-" + w.lun()
 }
 
-// hyperv names the controller by its GUID: the folder's name, or in older
-// kernels its device_id.
+// hyperv names the controller by its GUID. That is the folder's name, or in
+// older kernels its attribute device_id.
 func (w *walk) hyperv() string {
 	dir := path.Dir(w.folder("host"))
 	guid := path.Base(dir)
@@ -239,8 +242,9 @@ func (w *walk) hyperv() string {
 	return "vmbus-" + strings.ReplaceAll(guid, "-", "") + "-" + w.lun()
 }
 
-// plainSCSI counts the host from the lowest on the same controller, since the
-// kernel numbers hosts in the order in which it finds them.
+// plainSCSI names the disk by host, bus, target and logical unit. The kernel
+// numbers hosts in the order in which it finds them. So the host is counted
+// from the lowest number on the same controller.
 func (w *walk) plainSCSI() string {
 	v := w.hbtl()
 	entries, err := fs.ReadDir(w.sys, path.Dir(w.folder("host")))

@@ -15,18 +15,19 @@ import (
 	"testbox-imaging/internal/image"
 )
 
-// Limits on what a /sys may hold; a real box has tens of disks.
+// Limits of what a /sys may hold. A real box has tens of disks.
 const (
 	maxDisks = 16384
-	maxAttr  = 4096 // bytes: sysfs gives no more for a text attribute
+	maxAttr  = 4096 // in bytes, and sysfs gives no more for a text attribute
 	maxVPD   = 65536
 )
 
-// List reads the whole disks of /sys, sorted by name. Hidden ones (the paths
-// below an NVMe multipath disk) are left out. What cannot be read of a disk
-// stays unknown and is said in the errors; only a disk whose size or sector
-// size is unreadable is left out. Links below sys are followed with
-// fs.ReadLink; where there are plain folders instead, the path stays unknown.
+// List reads the whole disks of /sys, sorted by name. Hidden disks are left
+// out. They are the paths below an NVMe multipath disk. An attribute that
+// cannot be read stays unknown, and an error says so. A disk is left out only
+// if its size or sector size cannot be read. Links below sys are followed with
+// fs.ReadLink. If sys has plain folders instead of links, the path stays
+// unknown.
 func List(sys fs.FS) ([]Disk, []error) {
 	entries, err := fs.ReadDir(sys, "block")
 	if err != nil {
@@ -59,8 +60,8 @@ func CompareNames(a, b string) int {
 	return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b))
 }
 
-// resolve follows a symbolic link of sys once, which is all that sysfs has on
-// the way to a device's own folder.
+// resolve follows a symbolic link of sys once. A device's own folder is never
+// more than one link away.
 func resolve(sys fs.FS, name string) string {
 	target, err := fs.ReadLink(sys, name)
 	if err != nil {
@@ -76,17 +77,17 @@ func resolve(sys fs.FS, name string) string {
 type node struct {
 	sys  fs.FS
 	name string
-	dir  string  // its own folder: "devices/pci0000:00/.../block/sda", or "block/sda" in a tree without links
-	errs []error // attributes that are there and could not be read
+	dir  string  // the disk's own folder, "devices/pci0000:00/.../block/sda", or "block/sda" if sys has no links
+	errs []error // of attributes that exist but could not be read
 }
 
-// attr reads a text attribute below the disk's folder, without surrounding
-// blanks; "" if there is none.
+// attr reads a text attribute below the disk's folder, without blanks around
+// it. It is "" if there is none.
 func (n *node) attr(name string) string { return clean(n.read(path.Join(n.dir, name), maxAttr)) }
 
-// read reads a file of at most limit bytes; one that is not there is empty,
-// any other trouble is noted. Attributes that a device does not answer
-// (EINVAL, EIO, ENODATA of the kernel) are such trouble.
+// read reads a file of at most limit bytes. A file that does not exist gives
+// nothing. Any other error is added to n.errs, also the kernel's EINVAL, EIO or
+// ENODATA for an attribute that the device does not answer.
 func (n *node) read(name string, limit int64) []byte {
 	f, err := n.sys.Open(name)
 	if err == nil {
@@ -105,8 +106,9 @@ func (n *node) read(name string, limit int64) []byte {
 	return nil
 }
 
-// clean makes text of an attribute's bytes: what follows a NUL is left out,
-// what cannot be printed becomes '?', so that a disk cannot forge log lines.
+// clean makes text of an attribute's bytes. It cuts at the first NUL.
+// Characters that cannot be printed become '?', so that a disk cannot forge log
+// lines.
 func clean(b []byte) string {
 	s, _, _ := strings.Cut(string(b), "\x00")
 	s = strings.Map(func(r rune) rune {
@@ -121,7 +123,7 @@ func clean(b []byte) string {
 	return strings.TrimSpace(s)
 }
 
-// disk reads all that sysfs says of the disk.
+// disk reads everything that sysfs says of the disk.
 func (n *node) disk() (Disk, error) {
 	blocks, err := strconv.ParseInt(n.attr("size"), 10, 64)
 	if err != nil || blocks < 0 || blocks > 1<<53 {
@@ -132,7 +134,7 @@ func (n *node) disk() (Disk, error) {
 		return Disk{}, fmt.Errorf("its sector size is not readable (%q)", n.attr("queue/logical_block_size"))
 	}
 	d := Disk{Name: n.name, Removable: n.attr("removable") == "1", Parts: n.parts()}
-	d.Size, d.SectorSize = blocks*512, sector // sysfs counts in 512 bytes whatever the sector is
+	d.Size, d.SectorSize = blocks*512, sector // sysfs counts blocks of 512 bytes, whatever the sector size is
 	d.Transport = n.transport()
 	d.Path = n.path()
 	ids := n.identify(&d)
@@ -142,9 +144,9 @@ func (n *node) disk() (Disk, error) {
 
 var partNumber = regexp.MustCompile(`^p?\d+$`)
 
-// parts lists the partitions. They are folders in the disk's folder that have
-// its name with a number behind, such as sda1 and nvme0n1p1. mmcblk0boot0 is no
-// partition of mmcblk0.
+// parts lists the partitions. They are folders in the disk's folder. A
+// partition's name is the disk's name with a number behind it, such as sda1 and
+// nvme0n1p1. So mmcblk0boot0 is not a partition of mmcblk0.
 func (n *node) parts() []string {
 	entries, err := fs.ReadDir(n.sys, n.dir)
 	if err != nil {

@@ -10,7 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// wrap adds which disk and where; errors of the medium match ErrMedium.
+// wrap adds the disk's name and the place to an error. Errors of the medium
+// match ErrMedium.
 func (dev *Device) wrap(verb string, off int64, err error) error {
 	var pe *os.PathError
 	if errors.As(err, &pe) {
@@ -22,19 +23,19 @@ func (dev *Device) wrap(verb string, off int64, err error) error {
 	return fmt.Errorf("disk %s: %s at byte %d: %w", dev.name, verb, off, err)
 }
 
-// IsMedium reports whether the kernel's error of a read says that sectors cannot
-// be read.
+// IsMedium reports whether err is one by which the kernel says that sectors
+// cannot be read.
 func IsMedium(err error) bool {
 	return errors.Is(err, unix.EIO) || errors.Is(err, unix.ENODATA) || errors.Is(err, unix.EILSEQ)
 }
 
-// hugePage is what the kernel can map as one page, in bytes.
+// hugePage is the size in bytes of what the kernel can map as one large page.
 const hugePage = 2 << 20
 
-// AlignedBuffer is n zero bytes that start at a multiple of 4096, as O_DIRECT
-// wants them; other buffers work too, and are copied. Large ones the kernel is
-// asked to make of huge pages: a transfer then has fewer pages to hold and to
-// tell the disk of, which is a tenth of the time that a fast disk takes.
+// AlignedBuffer returns n zero bytes that start at a multiple of 4096, as
+// O_DIRECT needs. Transfers also take other buffers, but copy them. For a large
+// buffer the kernel is asked to use huge pages. Then it has fewer pages to hold
+// and to pass to the disk, which saves a tenth of the time on a fast disk.
 func AlignedBuffer(n int) []byte {
 	align := fileAlign
 	if n >= hugePage {
@@ -44,18 +45,18 @@ func AlignedBuffer(n int) []byte {
 	off := int(-uintptr(unsafe.Pointer(unsafe.SliceData(b))) % uintptr(align))
 	b = b[off : off+n : off+n]
 	if n >= hugePage {
-		_ = unix.Madvise(b[:n-n%hugePage], unix.MADV_HUGEPAGE) // a wish
+		_ = unix.Madvise(b[:n-n%hugePage], unix.MADV_HUGEPAGE) // only a hint
 	}
 	return b
 }
 
-// aligned reports whether a transfer can go to the kernel as it is.
+// aligned reports whether the kernel can transfer b at off without a copy.
 func (dev *Device) aligned(b []byte, off int64) bool {
 	a := int64(dev.align)
 	return off%a == 0 && int64(len(b))%a == 0 && uintptr(unsafe.Pointer(unsafe.SliceData(b)))%uintptr(a) == 0
 }
 
-// checkRange refuses what is not inside the device.
+// checkRange refuses a range that is not inside the device.
 func (dev *Device) checkRange(verb string, off, n int64) error {
 	if off < 0 || n < 0 || off > dev.size || n > dev.size-off {
 		return fmt.Errorf("disk %s: %s of %d bytes at byte %d is outside its %d bytes", dev.name, verb, n, off, dev.size)
@@ -63,8 +64,8 @@ func (dev *Device) checkRange(verb string, off, n int64) error {
 	return nil
 }
 
-// ReadAt implements io.ReaderAt. A read beyond the end gives what there is and
-// io.EOF. Errors of the medium match ErrMedium.
+// ReadAt implements io.ReaderAt. A read beyond the end returns the bytes up to
+// the end and io.EOF. Errors of the medium match ErrMedium.
 func (dev *Device) ReadAt(b []byte, off int64) (int, error) {
 	if off < 0 {
 		return 0, dev.checkRange("read", off, int64(len(b)))
@@ -92,7 +93,7 @@ func (dev *Device) ReadAt(b []byte, off int64) (int, error) {
 	return n, err
 }
 
-// read fills b, aligned, from inside the device.
+// read fills b, which must be aligned and inside the device.
 func (dev *Device) read(b []byte, off int64) (int, error) {
 	n, err := dev.f.ReadAt(b, off)
 	if n == len(b) {
@@ -104,7 +105,7 @@ func (dev *Device) read(b []byte, off int64) (int, error) {
 	return n, dev.wrap("read", off+int64(n), err)
 }
 
-// readBounced reads what is not aligned through a buffer that is.
+// readBounced makes an unaligned read through an aligned buffer.
 func (dev *Device) readBounced(b []byte, off int64) (int, error) {
 	buf := dev.pool.Get().(*[]byte)
 	defer dev.pool.Put(buf)
@@ -124,8 +125,8 @@ func (dev *Device) readBounced(b []byte, off int64) (int, error) {
 	return done, nil
 }
 
-// uncache makes the next read of a regular file without O_DIRECT come from
-// its disk.
+// uncache makes the next read of a regular file without O_DIRECT come from the
+// disk and not from the page cache.
 func (dev *Device) uncache(off int64, n int) error {
 	if dev.direct {
 		return nil
@@ -141,13 +142,13 @@ func (dev *Device) uncache(off int64, n int) error {
 	return nil
 }
 
-// WriteAt implements io.WriterAt. It never writes beyond the end. What is not
-// a whole block is read first.
+// WriteAt implements io.WriterAt. It never writes beyond the end. A block that
+// is written only in part is read first.
 func (dev *Device) WriteAt(b []byte, off int64) (int, error) {
 	if err := dev.checkRange("write", off, int64(len(b))); err != nil {
 		return 0, err
 	}
-	defer dev.dirty.Store(true) // after the write, so that no Sync beside it counts for it
+	defer dev.dirty.Store(true) // after the write, so that a Sync at the same time does not count for it
 	if len(b) == 0 || dev.aligned(b, off) {
 		return dev.write(b, off)
 	}
@@ -162,8 +163,8 @@ func (dev *Device) write(b []byte, off int64) (int, error) {
 	return n, nil
 }
 
-// writeBounced writes through an aligned buffer, whose first and last block
-// are read before if they are not written whole.
+// writeBounced writes through an aligned buffer. It reads the first and the
+// last block before, if they are written only in part.
 func (dev *Device) writeBounced(b []byte, off int64) (int, error) {
 	dev.edge.Lock()
 	defer dev.edge.Unlock()

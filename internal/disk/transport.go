@@ -17,9 +17,9 @@ var (
 	virtioNo = regexp.MustCompile(`^virtio\d+$`)
 )
 
-// transport tells by the folders above the disk's what it hangs on, and by
-// its name where sysfs has plain folders. The order matters: a SATA disk
-// behind a SAS expander is "sas", a disk in a USB case is "usb".
+// transport tells how the disk is attached by the folders above the disk's, and
+// by its name where sysfs has plain folders. The order of the cases matters. A
+// SATA disk behind a SAS expander is "sas", and a disk in a USB case is "usb".
 func (n *node) transport() string {
 	up := strings.Split(n.dir, "/")
 	has := func(match func(string) bool) bool {
@@ -65,7 +65,7 @@ func (n *node) transport() string {
 }
 
 // nvmeTransport is "nvme", or "nvme-tcp" and so on for a disk over a fabric.
-// A multipath disk's controllers stand below its subsystem.
+// The controllers of a multipath disk stand below its subsystem.
 func (n *node) nvmeTransport() string {
 	dir := n.deviceDir()
 	for _, name := range append([]string{dir}, n.controllers(dir)...) {
@@ -76,8 +76,9 @@ func (n *node) nvmeTransport() string {
 	return "nvme"
 }
 
-// mmcTransport is "sd" for a card that someone can pull, "mmc" for an eMMC.
-// The boot areas' device is the card's main disk.
+// mmcTransport is "sd" for a card that can be pulled, "mmc" for an eMMC. In sysfs
+// the device of an eMMC's boot area is its main disk, which has no attribute
+// type, so a boot area is "mmc" too.
 func (n *node) mmcTransport() string {
 	if t := n.attr("device/type"); t == "SD" || t == "SDcombo" {
 		return "sd"

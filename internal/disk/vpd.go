@@ -6,8 +6,9 @@ import (
 	"strings"
 )
 
-// The pages of vital product data (SPC-4, 7.8) start with four bytes:
-// peripheral, page code, and the length of what follows, big-endian.
+// vpdBody returns the body of a page of vital product data (SPC-4, 7.8). Such a
+// page starts with four bytes, which are the peripheral, the page code, and the
+// length of the rest, big-endian.
 func vpdBody(page []byte, code byte) []byte {
 	if len(page) < 4 || page[1] != code {
 		return nil
@@ -19,7 +20,7 @@ func vpdBody(page []byte, code byte) []byte {
 	return body
 }
 
-// parseVPD80 is the unit serial number, "" if the page has none.
+// parseVPD80 returns the unit serial number, or "" if the page has none.
 func parseVPD80(page []byte) string { return clean(vpdBody(page, 0x80)) }
 
 // designator is one name of a disk in page 83h (SPC-4, 7.8.6).
@@ -28,11 +29,12 @@ type designator struct {
 	id   []byte
 }
 
-// vpd83 are the names of the logical unit itself; those of ports and targets are left out.
+// vpd83 is the designators of the logical unit itself, without those of ports
+// and targets.
 type vpd83 []designator
 
-// parseVPD83 reads device identification. A page that is cut short gives what
-// is whole.
+// parseVPD83 reads page 83h, device identification. Of a page that is cut
+// short, it returns the designators that are complete.
 func parseVPD83(page []byte) vpd83 {
 	var list vpd83
 	for b := vpdBody(page, 0x83); len(b) >= 4; {
@@ -48,8 +50,9 @@ func parseVPD83(page []byte) vpd83 {
 	return list
 }
 
-// wwn is the best worldwide name: the longest, which is least likely to be
-// given twice, and NAA before EUI-64 of a length. Of equals the first.
+// wwn returns the best worldwide name. That is the longest one, which is least
+// likely to be given to two disks. Of one length, NAA goes before EUI-64. Of
+// equal rank, the first one counts.
 func (v vpd83) wwn() string {
 	best, rank := "", 0
 	for _, d := range v {
@@ -60,7 +63,8 @@ func (v vpd83) wwn() string {
 	return best
 }
 
-// wwn spells a designator as the kernel's wwid does, with its rank; 0: none.
+// wwn spells a designator as the kernel's wwid does, and gives its rank. A rank
+// of 0 means that it is not a worldwide name.
 func (d designator) wwn() (string, int) {
 	n := len(d.id)
 	switch {
@@ -79,8 +83,9 @@ func (d designator) wwn() (string, int) {
 	return "", 0
 }
 
-// nameString is a SCSI name string: "naa." or "eui." with upper-case digits.
-// One of an iSCSI target ("iqn....") names the target, not the disk.
+// nameString reads a SCSI name string, which is "naa." or "eui." with
+// upper-case digits. The one of an iSCSI target ("iqn....") names the target,
+// not the disk, and gives "".
 func nameString(s string) (string, int) {
 	kind, digits, _ := strings.Cut(strings.ToLower(s), ".")
 	if _, err := hex.DecodeString(digits); err != nil || len(digits) < 16 || kind != "naa" && kind != "eui" {
@@ -89,13 +94,14 @@ func nameString(s string) (string, int) {
 	return kind + "." + digits, 2
 }
 
-// ataInfo is what page 89h (SAT-3, ATA information) has of IDENTIFY DEVICE.
+// ataInfo is what page 89h (SAT-3, ATA information) tells of IDENTIFY DEVICE.
 type ataInfo struct{ model, serial string }
 
-// parseVPD89 reads the page: IDENTIFY's 256 words of two bytes, little-endian,
-// start at byte 60; its texts have the two characters of each word swapped.
+// parseVPD89 reads page 89h. IDENTIFY DEVICE starts at byte 60, with 256
+// little-endian words of two bytes. In its texts the two characters of each
+// word are swapped.
 func parseVPD89(page []byte) ataInfo {
-	const identify = 60 - 4 // vpdBody has dropped the first four
+	const identify = 60 - 4 // vpdBody has removed the first four bytes
 	b := vpdBody(page, 0x89)
 	if len(b) < identify+512 {
 		return ataInfo{}
