@@ -6,28 +6,30 @@ import (
 	"testbox-imaging/internal/disk"
 )
 
-// tangible reports whether the disk is hardware with a medium. Messages about the
-// box's disks list these.
+// tangible reports whether the disk is hardware with a medium. Messages about
+// the box's disks list only these.
 func tangible(d disk.Disk) bool {
 	return d.Size > 0 && d.Transport != "virtual" && family(d.Name) == ""
 }
 
-// networks are transports whose disks stand somewhere else and may be shared.
+// networks has the transports whose disks are somewhere else and may be shared.
 var networks = map[string]string{
 	"iscsi": "an iSCSI disk", "fc": "a Fibre Channel disk", "rbd": "a network disk",
 	"nvme-tcp": "an NVMe disk over a network", "nvme-rdma": "an NVMe disk over a network",
 	"nvme-fc": "an NVMe disk over a network", "nvme-loop": "an NVMe disk over a network",
 }
 
-// families are kernel names that are never disks of the box's own.
+// families has the prefixes of kernel names that are never disks of the box's
+// own.
 var families = []struct{ prefix, what string }{
 	{"loop", "a loop device"}, {"ram", "a ram disk"}, {"zram", "a ram disk"}, {"dm-", "a device-mapper device"},
 	{"md", "a software RAID"}, {"sr", "an optical drive"}, {"fd", "a floppy drive"}, {"nbd", "a network block device"},
 	{"rbd", "a network disk"}, {"drbd", "a network disk"}, {"mtdblock", "a flash chip"},
 }
 
-// Auto says whether a disk is chosen when the admin named none, and if not,
-// what it is, as in "sdb is not chosen by itself: a USB disk".
+// Auto reports whether a disk is chosen when the admin named none. If not, the
+// text says what the disk is, such as "a USB disk" in "sdb is not chosen by
+// itself: a USB disk".
 func Auto(d disk.Disk) (bool, string) {
 	why := ""
 	switch {
@@ -51,8 +53,8 @@ func Auto(d disk.Disk) (bool, string) {
 	return why == "", why
 }
 
-// family says what a kernel name of one of families is; the prefix must be
-// followed by its number, so that "mdx" is no "md".
+// family says what a kernel name is if it belongs to one of families, else "".
+// A number must follow the prefix, so that "mdx" is not of the family "md".
 func family(name string) string {
 	for _, f := range families {
 		if n, ok := strings.CutPrefix(name, f.prefix); ok && strings.TrimRight(n, "0123456789_dp") == "" {
@@ -62,8 +64,8 @@ func family(name string) string {
 	return ""
 }
 
-// isMMCArea reports whether name is a hardware area beside an eMMC's user
-// area: mmcblk0boot0, mmcblk0boot1, mmcblk0rpmb, mmcblk0gp0.
+// isMMCArea reports whether name is a hardware area beside an eMMC's user area,
+// such as mmcblk0boot0, mmcblk0boot1, mmcblk0rpmb and mmcblk0gp0.
 func isMMCArea(name string) bool {
 	n, ok := strings.CutPrefix(name, "mmcblk")
 	return ok && strings.Trim(n, "0123456789") != ""

@@ -19,16 +19,16 @@ const (
 	maxItem      = 255 // bytes
 )
 
-// Selection is the disks that the admin named, each as a kernel name, a path
-// below /dev, a by-id or by-path link, a serial or a World Wide Name. An empty
-// Selection is none: the disks are then chosen by the rules of Auto.
+// Selection is the disks that the admin named. Each item is a kernel name, a
+// path below /dev, a by-id or by-path link, a serial or a World Wide Name. If
+// the Selection is empty, the disks are chosen by the rules of Auto.
 type Selection []string
 
-// ParseList reads disk-devices.lst: items with blanks, commas or line ends
-// between them; a '#' at the start of a word starts a comment. The mark that
-// some editors put before UTF-8 is passed over. A list without an item is an
-// error, also one of no bytes, as a full share or an editor that crashed leaves
-// it: only that there is no list means all disks.
+// ParseList reads disk-devices.lst. Blanks, commas or line ends separate its
+// items. A '#' at the start of a word starts a comment. The byte order mark
+// that some editors put at the beginning is skipped. A list without an item is
+// an error, since a full share or an editor that crashed can leave an empty
+// file. Only if there is no list at all, all disks are meant.
 func ParseList(data []byte) (Selection, error) {
 	if len(data) > maxListSize {
 		return nil, fmt.Errorf("disk-devices.lst is larger than %d bytes", maxListSize)
@@ -55,8 +55,8 @@ func ParseList(data []byte) (Selection, error) {
 	return sel, nil
 }
 
-// Select is the Selection of items that come from elsewhere (the kernel
-// command line), each spelled as in disk-devices.lst.
+// Select makes a Selection of items from the kernel command line, which are
+// spelled as in disk-devices.lst.
 func Select(items []string) (Selection, error) {
 	if len(items) > maxListItems {
 		return nil, fmt.Errorf("more than %d disks are named", maxListItems)
@@ -88,19 +88,19 @@ func (sel Selection) Named() bool { return len(sel) > 0 }
 
 // Choice is the disks that an action takes.
 type Choice struct {
-	Disks   []disk.Disk // in the order of the list they were chosen from
-	Notes   []string    // for the log: what was left out and why
-	Missing []string    // what the admin named and is not there; a result must say so
+	Disks   []disk.Disk // the disks in the order of the list that Choose got
+	Notes   []string    // lines for the log, which say what was left out and why
+	Missing []string    // items that the admin named and that no disk has, which the result must say
 	sel     Selection
 }
 
 // Named reports whether the admin named the disks.
 func (c Choice) Named() bool { return c.sel.Named() }
 
-// Choose gives the disks that an action takes. Without a selection they are
-// those of Auto. An item of the selection that no disk has is said in Missing;
-// one that means two disks, or a partition, or a drive without medium is an
-// error, and so is a choice of no disk at all. The Notes are good beside an
+// Choose returns the disks that an action uses. Without a selection, Auto
+// chooses them. An item of the selection that no disk has is added to Missing.
+// It is an error if an item means two disks, a partition, or a drive without
+// medium, and also if no disk is chosen at all. The Notes are valid beside an
 // error too.
 func Choose(disks []disk.Disk, sel Selection) (Choice, error) {
 	if !sel.Named() {
@@ -156,10 +156,10 @@ func chooseAuto(disks []disk.Disk) (Choice, error) {
 	return c, nil
 }
 
-// partSuffix ends udev's names of a partition.
+// partSuffix matches the end of udev's names of partitions.
 var partSuffix = regexp.MustCompile(`-part\d+$`)
 
-// find is the one disk that item means, or nil.
+// find returns the one disk that item means, or nil if there is none.
 func find(disks []disk.Disk, item string) (*disk.Disk, error) {
 	var found []disk.Disk
 	for _, d := range disks {
@@ -182,7 +182,8 @@ func find(disks []disk.Disk, item string) (*disk.Disk, error) {
 	return &found[0], nil
 }
 
-// seen lists disks for a message, without what is no hardware or is empty.
+// seen lists disks for a message, without drives that are empty and devices
+// that are not hardware.
 func seen(disks []disk.Disk) string {
 	var s []string
 	for _, d := range disks {

@@ -1,6 +1,7 @@
 // Package match says which image belongs on which disk, what images are called,
-// and which disks an action takes: pure logic on what is known of disks and
-// images. It has no device and no file. docs/matching.md has its rules as tables.
+// and which disks an action uses. It is pure logic on what is known of disks
+// and images, and opens no device and no file. docs/matching.md has its rules
+// as tables.
 package match
 
 import (
@@ -16,14 +17,14 @@ import (
 type Pair struct {
 	Image    image.Label
 	Disk     disk.Disk
-	Accepted string // by what the two belong together, for the log
+	Accepted string // why the two belong together, for the log
 }
 
-// Error says why images and disks were not matched, and what was seen. Nothing
-// may be written then.
+// Error says why images and disks were not matched, and lists both. Nothing may
+// be written then.
 type Error struct {
-	Why    []string // each a reason
-	Images []string // each image as its facts say it
+	Why    []string // the reasons
+	Images []string // each image, described by what is known of it
 	Disks  []string // each disk as it is now
 }
 
@@ -40,11 +41,12 @@ func orNone(list []string) string {
 }
 
 // Pairs says which image belongs on which disk, by the rules of
-// docs/matching.md. disks are all that the box has, c those that may be
-// written. Of an image without a sidecar only the name and perhaps the size are
-// known. It gives the pairs in the order of the images' names, and notes for the
-// log. If the answer is not certain, or a pair does not fit, the error is an
-// *Error. The answer does not depend on the order of the arguments.
+// docs/matching.md. disks are all disks of the box, and c has those that may be
+// written. Of an image without a sidecar, only the name and perhaps the size
+// are known. Pairs returns the pairs in the order of the images' names, and
+// notes for the log. If the answer is not certain, or if a pair does not fit,
+// the error is an *Error. The answer does not depend on the order of the
+// arguments.
 func Pairs(images []image.Label, disks []disk.Disk, c Choice) ([]Pair, []string, error) {
 	m := newMatching(images, disks, c)
 	m.checkInput()
@@ -63,19 +65,20 @@ func Pairs(images []image.Label, disks []disk.Disk, c Choice) ([]Pair, []string,
 	return m.pairs(), m.notes, nil
 }
 
-// matching is the state of one Pairs or Names. Images and disks are known by index.
+// matching is the state of one call of Pairs or Names. Images and disks are
+// known by index.
 type matching struct {
 	images []image.Label
 	disks  []disk.Disk
 	named  bool
 	sel    Selection
 	chosen []bool           // by disk
-	img    []image.Identity // of the images, without identities that two of them have
-	dsk    []image.Identity // of the disks, likewise
+	img    []image.Identity // of the images, after unique
+	dsk    []image.Identity // of the disks, after unique
 	disk   []int            // by image: its disk, or none
 	image  []int            // by disk: its image, or none
 	how    []string         // by image: Pair.Accepted
-	done   []bool           // by image: it gets no disk, and a note or a reason says so
+	done   []bool           // by image: it gets no disk, and a note or a reason already says so
 	notes  []string
 	why    []string
 }
@@ -126,7 +129,8 @@ func (m *matching) pair(i, d int, how string) {
 	m.disk[i], m.image[d], m.how[i] = d, i, how
 }
 
-// openImage and openDisk report whether an image or a disk is not matched yet.
+// openImage and openDisk report whether an image or a disk is still to be
+// matched.
 func (m *matching) openImage(i int) bool { return m.disk[i] == none && !m.done[i] }
 func (m *matching) openDisk(d int) bool  { return m.image[d] == none }
 

@@ -10,12 +10,12 @@ import (
 	"testbox-imaging/internal/image"
 )
 
-// Names gives each disk (by kernel name) the name of its image. disks should
-// be all that the box has, so that one that is left out this time keeps its
-// name. A disk known from an earlier image, by WWN and serial or else by path,
-// keeps that image's name; another gets its kernel name if no disk has that
-// name, else the next free one of the family (sdb, nvme1n1). Of several earlier
-// images of one name the latest counts.
+// Names returns the name of the image of each disk, by the disk's kernel name.
+// disks should be all disks of the box, so that a disk that is not backed up
+// this time keeps its name. A disk that is known from an earlier image, by WWN
+// and serial or else by path, keeps the name of that image. Any other disk gets
+// its kernel name if that is free, else the next free name of the family (sdb,
+// nvme1n1). If several earlier images have one name, the latest counts.
 func Names(earlier []image.Label, disks []disk.Disk) map[string]string {
 	m := newMatching(latest(earlier), disks, Choice{})
 	m.byIdentity()
@@ -34,7 +34,7 @@ func Names(earlier []image.Label, disks []disk.Disk) map[string]string {
 			}
 			name := baseName(d.Name)
 			if taken[name] && free {
-				continue // a later round, when all that can have their own name have it
+				continue // the second round names it, when all disks that can have their own name have it
 			}
 			for taken[name] {
 				name = nextName(name)
@@ -47,7 +47,7 @@ func Names(earlier []image.Label, disks []disk.Disk) map[string]string {
 	return names
 }
 
-// latest keeps the newest image of each name.
+// latest returns the newest image of each name.
 func latest(images []image.Label) []image.Label {
 	byName := map[string]image.Label{}
 	for _, f := range images {
@@ -58,8 +58,8 @@ func latest(images []image.Label) []image.Label {
 	return slices.Collect(maps.Values(byName))
 }
 
-// baseName is a kernel name as an image can have it: "cciss!c0d0" has a
-// character that files do not like.
+// baseName makes a kernel name fit for an image. "cciss!c0d0" becomes
+// "cciss-c0d0", since '!' is no good character in a file name.
 func baseName(kernel string) string {
 	s := strings.Map(func(r rune) rune {
 		if image.ValidName("a" + string(r)) {
@@ -73,8 +73,9 @@ func baseName(kernel string) string {
 	return s
 }
 
-// nextName is the name after one in its family: sda sdb ... sdz sdaa, nvme0n1
-// nvme1n1 (the controller counts), mmcblk0 mmcblk1.
+// nextName returns the name that follows in the family. After sda that is sdb,
+// after sdz sdaa, after nvme0n1 nvme1n1 (the controller counts up), after
+// mmcblk0 mmcblk1.
 func nextName(name string) string {
 	if ctrl, ns, ok := strings.Cut(strings.TrimPrefix(name, "nvme"), "n"); ok && strings.HasPrefix(name, "nvme") {
 		if n, err := strconv.Atoi(ctrl); err == nil {

@@ -7,8 +7,8 @@ import (
 	"testbox-imaging/internal/image"
 )
 
-// serial is a serial with its namespace: the namespaces of one NVMe disk all
-// have the disk's serial.
+// serial is a serial number with its namespace, because all namespaces of one
+// NVMe disk have the disk's serial number.
 type serial struct {
 	serial string
 	ns     int
@@ -16,9 +16,9 @@ type serial struct {
 
 func serialOf(x image.Identity) serial { return serial{x.Serial, x.NamespaceID} }
 
-// unique gives the identities without the WWNs, serials and paths that two of
-// them have: those tell nobody from another. Cheap USB disks and virtual
-// machines have such.
+// unique returns the identities without the WWNs, serials and paths that two of
+// them have, because these cannot tell one disk from another. Cheap USB disks
+// and virtual machines have such.
 func unique(list []image.Identity) []image.Identity {
 	wwns, serials, paths := map[string]int{}, map[serial]int{}, map[string]int{}
 	for _, x := range list {
@@ -42,8 +42,8 @@ func unique(list []image.Identity) []image.Identity {
 	return out
 }
 
-// same says by what two identities are those of one disk: "WWN x", "serial y",
-// or "" if nothing known says so.
+// same says what shows that two identities are those of one disk, "WWN x" or
+// "serial y". It is "" if nothing known shows that.
 func same(a, b image.Identity) string {
 	switch {
 	case a.WWN != "" && a.WWN == b.WWN:
@@ -61,18 +61,18 @@ func same(a, b image.Identity) string {
 func Same(a, b image.Identity) bool { return same(a, b) != "" && !contradict(a, b) }
 
 // Contradict reports whether two identities are known to be those of two
-// disks.
+// different disks.
 func Contradict(a, b image.Identity) bool { return contradict(a, b) }
 
-// SamePath reports whether two identities are of one place, and of models that
-// can be one.
+// SamePath reports whether two identities are at the same place, and their
+// models may be the same.
 func SamePath(a, b image.Identity) bool {
 	return a.Path != "" && a.Path == b.Path && !otherModel(a, b)
 }
 
 // contradict reports whether something known says that two identities are not
 // those of one disk. WWNs of different kinds ("eui.", "uuid.") are not
-// compared: which kind a disk shows may change with the kernel.
+// compared, because another kernel may show another kind for the same disk.
 func contradict(a, b image.Identity) bool {
 	if a.WWN != "" && b.WWN != "" && a.WWN != b.WWN && kindOf(a.WWN) == kindOf(b.WWN) {
 		return true
@@ -88,14 +88,15 @@ func kindOf(wwn string) string {
 	return kind
 }
 
-// otherModel reports whether two models differ. One may be the other cut
-// short, as SCSI does after 16 characters.
+// otherModel reports whether two models differ. A model that is the beginning
+// of the other does not differ, since SCSI cuts models after 16 characters.
 func otherModel(a, b image.Identity) bool {
 	return !strings.HasPrefix(a.Model, b.Model) && !strings.HasPrefix(b.Model, a.Model)
 }
 
-// misfit says why an image does not go onto a disk, "" if it does. A size or
-// sector size of 0 is not known (an image without a sidecar).
+// misfit says why an image does not fit onto a disk, or "" if it fits. The size
+// and the sector size of an image without a sidecar can be 0, which means that
+// they are not known.
 func misfit(img, dsk image.Identity) string {
 	switch {
 	case img.SectorSize != 0 && img.SectorSize != dsk.SectorSize:
@@ -108,8 +109,9 @@ func misfit(img, dsk image.Identity) string {
 
 func fits(img, dsk image.Identity) bool { return misfit(img, dsk) == "" }
 
-// possible reports whether the image may have been made from the disk as it
-// stands: nothing contradicts, and a known size is exactly the disk's.
+// possible reports whether the image may have been made from this disk as it is
+// now. Nothing may contradict that, and the size, if known, must be exactly the
+// disk's.
 func possible(img, dsk image.Identity) bool {
 	return !contradict(img, dsk) && !otherModel(img, dsk) && (img.Size == 0 || img.Size == dsk.Size) && fits(img, dsk)
 }

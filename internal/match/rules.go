@@ -9,11 +9,12 @@ import (
 	"testbox-imaging/internal/image"
 )
 
-// The rules of Pairs, in the order in which they are tried. docs/matching.md
-// numbers them: byIdentity is 1, byPath 2, byKernelName 3, lastOnes 4.
+// The rules of Pairs follow in the order in which they are tried. In
+// docs/matching.md byIdentity is rule 1, byPath 2, byKernelName 3, lastOnes 4.
 
-// byIdentity pairs what has the same WWN or serial. An image that two disks
-// answer to, or a disk that two images do, is not certain.
+// byIdentity pairs an image and a disk with the same WWN or serial. If an image
+// fits two disks, or a disk fits two images, the answer is not certain, and
+// Pairs fails.
 func (m *matching) byIdentity() {
 	images, disks := make([][]int, len(m.images)), make([][]int, len(m.disks))
 	for i := range m.images {
@@ -35,8 +36,8 @@ func (m *matching) byIdentity() {
 	}
 }
 
-// byPath pairs what stands in the same place, unless something known of the
-// two says that they differ.
+// byPath pairs an image and a disk with the same path, unless something known
+// of the two says that they differ.
 func (m *matching) byPath() {
 	for i := range m.images {
 		for d := range m.disks {
@@ -50,8 +51,8 @@ func (m *matching) byPath() {
 }
 
 // claimed reports whether another image has the disk's WWN or serial, or
-// another disk the image's: then the two do not belong together, whatever else
-// speaks for it.
+// another disk has the image's. Then the two do not belong together, whatever
+// else suggests it.
 func (m *matching) claimed(i, d int) bool {
 	for j := range m.images {
 		if j != i && same(m.img[j], m.dsk[d]) != "" {
@@ -66,8 +67,8 @@ func (m *matching) claimed(i, d int) bool {
 	return false
 }
 
-// checkFit looks at the pairs found so far. Those of disks that may not be
-// written are given up. Those that do not fit are reasons to refuse.
+// checkFit checks the pairs found so far. A pair whose disk may not be written
+// is given up. A pair that does not fit is a reason to refuse.
 func (m *matching) checkFit() {
 	for i, f := range m.images {
 		d := m.disk[i]
@@ -82,9 +83,9 @@ func (m *matching) checkFit() {
 	}
 }
 
-// excluded says that an image belongs to a disk that may not be written. If
-// the admin named disks, that is how it was meant; if not, a restore that
-// leaves the image out would be incomplete.
+// excluded says that an image belongs to a disk that may not be written. If the
+// admin named disks, this is what the admin wanted, and a note is enough. If
+// not, a restore without this image would be incomplete, and Pairs fails.
 func (m *matching) excluded(f image.Label, d disk.Disk, how string) {
 	if m.named {
 		m.note("image %s is skipped: it belongs to disk %s (%s), which is not among the named ones", f.Name, d.Name, how)
@@ -95,8 +96,8 @@ func (m *matching) excluded(f image.Label, d disk.Disk, how string) {
 		why)
 }
 
-// byKernelName pairs images and disks of the same name, if the admin named the
-// disk by it.
+// byKernelName pairs an image and a disk of the same name, if the admin named
+// the disk by its kernel name.
 func (m *matching) byKernelName() {
 	for i, f := range m.images {
 		for d, dk := range m.disks {
@@ -108,8 +109,9 @@ func (m *matching) byKernelName() {
 	}
 }
 
-// lastOnes pairs the only image and the only disk large enough that are left:
-// a disk that was replaced, or an image without identity.
+// lastOnes pairs the only image and the only large enough disk that are left.
+// This finds a disk that was replaced, and the disk of an image without
+// identity.
 func (m *matching) lastOnes() {
 	m.mayBeExcluded()
 	var images, disks []int
@@ -132,9 +134,9 @@ func (m *matching) lastOnes() {
 	}
 }
 
-// mayBeExcluded gives up images that could be those of a disk that the admin did
-// not name. Else an image without identity could be written to a named disk only
-// because its own disk is not named.
+// mayBeExcluded gives up images that may belong to a disk that the admin did
+// not name. Otherwise an image without identity could be written to a named
+// disk only because its own disk is not named.
 func (m *matching) mayBeExcluded() {
 	for i, f := range m.images {
 		for d, dk := range m.disks {
@@ -146,7 +148,8 @@ func (m *matching) mayBeExcluded() {
 	}
 }
 
-// leftOver refuses for images that found no disk, and notes disks without one.
+// leftOver refuses if images are left without a disk, and adds a note for each
+// disk left without an image.
 func (m *matching) leftOver() {
 	disksLeft := 0
 	for d := range m.disks {
@@ -168,7 +171,7 @@ func (m *matching) leftOver() {
 	}
 }
 
-// whyNot says why none of the disks left took the image.
+// whyNot says why the image was matched with none of the disks that are left.
 func (m *matching) whyNot(i int) string {
 	var reasons []string
 	fit := 0
