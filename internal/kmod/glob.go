@@ -2,9 +2,10 @@ package kmod
 
 import "strings"
 
-// glob matches as fnmatch(3) does for a modalias: '*' is any run of bytes,
-// '?' any byte, [a-c] and [!a-c] one of a set. A '[' without an end is itself.
-// It goes back to the last star only, so it takes at most len(p)*len(s) steps.
+// glob matches as fnmatch(3) does for a modalias. '*' matches any run of bytes,
+// '?' any byte, and [a-c] and [!a-c] one byte of a set. A '[' without a closing
+// bracket matches itself. glob goes back to the last star only, so it needs at
+// most len(p)*len(s) steps.
 func glob(p, s string) bool {
 	star, mark := -1, 0
 	pi, si := 0, 0
@@ -28,7 +29,8 @@ func glob(p, s string) bool {
 	return strings.Trim(p[pi:], "*") == ""
 }
 
-// matchOne says how many bytes at the pattern's start match the byte; 0 is no match.
+// matchOne says how many bytes of the pattern match the byte c. It is 0 if c
+// does not match.
 func matchOne(p string, c byte) int {
 	if p == "" {
 		return 0
@@ -47,8 +49,8 @@ func matchOne(p string, c byte) int {
 	return 0
 }
 
-// cutSet takes "[set]" off the pattern: the set and the length of all of it;
-// 0 if the bracket has no end.
+// cutSet returns the set at the start of the pattern, and how many bytes it has
+// with its brackets. n is 0 if there is no closing bracket.
 func cutSet(p string) (set string, n int) {
 	from := 1
 	if strings.HasPrefix(p, "[!") {

@@ -1,7 +1,7 @@
-// Package kmod has the table of kernel modules in the ram maintenance system:
-// which there are, what each needs loaded before it, and which devices want
-// which. The builder writes it from what the modules say of themselves, and
-// pid 1 loads by it, since there is neither modprobe nor udev.
+// Package kmod has the table of kernel modules in the ram maintenance system.
+// It lists the modules, what each needs loaded before it, and which devices
+// want which module. The builder makes it from the information in the modules.
+// pid 1 loads modules by it, since the ram form has neither modprobe nor udev.
 //
 // The table is text: a first line "testbox-modules 1", then lines of
 //
@@ -18,10 +18,11 @@ import (
 	"strings"
 )
 
-// header is the first line; the number is the format's.
+// header is the first line. Its number is the version of the format.
 const header = "testbox-modules 1"
 
-// Limits of a table; Debian's whole kernel has about 4000 modules and 25000 aliases.
+// Limits of a table. Debian's whole kernel has about 4000 modules and 25000
+// aliases.
 const (
 	MaxSize    = 8 << 20 // bytes
 	maxLines   = 100_000
@@ -32,26 +33,26 @@ const (
 // Module is one kernel module.
 type Module struct {
 	Name  string   // with '_', never '-', as the kernel spells it
-	Needs []string // modules that go first; their own needs stand at their own entries
+	Needs []string // modules to load first, without what these need in turn
 }
 
 // Alias says which devices want a module.
 type Alias struct {
-	Pattern string // as in fnmatch(3) without slashes' meaning: *, ?, [a-z]
+	Pattern string // as in fnmatch(3), but '/' is a byte like any other
 	Name    string
 }
 
 // Table is all modules of a maintenance system.
 type Table struct {
-	Modules []Module // each after all that it needs
+	Modules []Module // each one behind all that it needs
 	Aliases []Alias
 	Load    []string
 }
 
-// Name is the kernel's spelling of a module's file name or name.
+// Name returns the kernel's spelling of a module's name or file name.
 func Name(s string) string { return strings.ReplaceAll(s, "-", "_") }
 
-// Marshal is the table's text. It does not check; Parse does.
+// Marshal returns the text of the table. Only Parse checks a table.
 func (t *Table) Marshal() []byte {
 	var b bytes.Buffer
 	fmt.Fprintln(&b, header)
@@ -67,7 +68,8 @@ func (t *Table) Marshal() []byte {
 	return b.Bytes()
 }
 
-// Parse reads a table, strictly: what Marshal would not write is an error.
+// Parse reads a table strictly. Anything that Marshal would not write is an
+// error.
 func Parse(data []byte) (*Table, error) {
 	if len(data) > MaxSize {
 		return nil, fmt.Errorf("module table is larger than %d bytes", MaxSize)
@@ -141,8 +143,8 @@ func validPattern(s string) bool {
 // ValidAlias reports whether the table can hold the alias pattern.
 func ValidAlias(pattern string) bool { return validPattern(pattern) }
 
-// Order is the named module behind all that it needs, in loading order; nil if
-// the table does not have it.
+// Order returns the modules to load for the named one, in loading order. The
+// named module is the last. It is nil if the table does not have the module.
 func (t *Table) Order(name string) []string {
 	needs := map[string][]string{}
 	for _, m := range t.Modules {
@@ -164,7 +166,7 @@ func (t *Table) Order(name string) []string {
 		}
 		order = append(order, n)
 	}
-	visit(name) // ends: a parsed table has no circles
+	visit(name) // this ends because a parsed table has no circles
 	return order
 }
 
