@@ -1,5 +1,5 @@
-// Package child runs other programs, so that an interruption of ours ends them
-// too, and is what the error says.
+// Package child runs other programs. When our own program is interrupted, they
+// end too, and the error is that of the interruption.
 package child
 
 import (
@@ -11,13 +11,14 @@ import (
 	"time"
 )
 
-// Grace is how long a program may take to end when it was asked to.
+// Grace is how long a program may take to end after it was asked to.
 const Grace = 10 * time.Second
 
-// Command is a program that ends with ctx. It gets no signals of the terminal,
-// since they would end it before ctx ends, and its error would be the wrong one.
-// When ctx ends, it and what it started are asked to end, and it is killed
-// after Grace. Hold what Run or Wait returns against Err.
+// Command returns a program that ends when ctx ends. It then gets SIGTERM,
+// together with the processes that it started, and is killed after Grace. It
+// does not get signals of the terminal. Such a signal would end it before ctx
+// ends, and the error would be the wrong one. Pass what Run or Wait returns
+// through Err.
 func Command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -32,8 +33,8 @@ func Command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// Err is err, or the context's own error where a program failed because the
-// context ended.
+// Err returns err. If ctx has ended, a failed program gives the error of ctx
+// instead.
 func Err(ctx context.Context, err error) error {
 	if err != nil && ctx.Err() != nil {
 		return ctx.Err()

@@ -1,6 +1,7 @@
-// Package progress says how far something is that goes over disks: how much of
-// a pass is done, at which rate, what is left of it and of all, and what comes
-// after it. It only reckons and words; whoever has the terminal shows it.
+// Package progress tells how far work on disks is. It says how much of a pass is
+// done and how fast, how long the pass and all of the work still take, and what
+// comes next. It only computes and makes text. Its caller shows that on a
+// terminal.
 package progress
 
 import (
@@ -10,29 +11,29 @@ import (
 	"time"
 )
 
-// Work is one pass over one disk. A plan has them in the order in which they
-// are done. Passes that turn out not to be needed are left out in doing.
+// Work is one pass over one disk. A plan has the passes in the order in which
+// they are done. Passes that are not needed after all are skipped.
 type Work struct {
 	Disk  string
 	Pass  string // "read", "compare", "check", "write" or "verify"
-	Bytes int64  // about; what a Tell says later counts
+	Bytes int64  // an estimate, since the total given to Tell counts later
 }
 
-// Meter reckons. It is used by one goroutine at a time.
+// Meter computes the progress. Only one goroutine may use it at a time.
 type Meter struct {
 	plan []Work
 	now  func() time.Time
 
 	disk, pass  string
-	at          int // place in the plan; -1: not there
+	at          int // place of the current pass in the plan, -1 if it is not there
 	begun       time.Time
-	base        int64 // bytes that were done when the pass was first told of
+	base        int64 // bytes already done at the first Tell of the pass
 	done, total int64
-	rates       map[string]float64 // of each pass, bytes a second
+	rates       map[string]float64 // of each pass, in bytes a second
 }
 
-// New is a meter for a plan, which may be empty: then nothing is known of what
-// comes after what is told. now is the clock; nil: time.Now.
+// New returns a meter for a plan. With an empty plan, the meter does not know
+// what comes after the current pass. now is the clock, and nil means time.Now.
 func New(now func() time.Time, plan ...Work) *Meter {
 	if now == nil {
 		now = time.Now
@@ -40,8 +41,8 @@ func New(now func() time.Time, plan ...Work) *Meter {
 	return &Meter{plan: plan, now: now, at: -1, rates: map[string]float64{}}
 }
 
-// Tell says that of a pass so many bytes are done; a total of 0 is not known.
-// It reports whether the pass is another one than before.
+// Tell says how many bytes of a pass are done. A total of 0 means that it is
+// not known. Tell reports whether the pass is another one than before.
 func (m *Meter) Tell(disk, pass string, done, total int64) (another bool) {
 	another = disk != m.disk || pass != m.pass
 	if another {
@@ -55,7 +56,8 @@ func (m *Meter) Tell(disk, pass string, done, total int64) (another bool) {
 	return another
 }
 
-// rate is that of the present pass, bytes a second; 0 if it is not known yet.
+// rate is the rate of the current pass in bytes a second, 0 if it is not known
+// yet.
 func (m *Meter) rate() float64 {
 	s := m.now().Sub(m.begun).Seconds()
 	if s < 0.1 || m.done <= m.base {
@@ -64,11 +66,11 @@ func (m *Meter) rate() float64 {
 	return float64(m.done-m.base) / s
 }
 
-// left is how long the rest of a pass of so many bytes takes.
+// left is how long so many bytes of a pass will take.
 func (m *Meter) left(pass string, bytes int64) time.Duration {
 	rate := m.rates[pass]
 	if rate == 0 {
-		rate = m.rate() // nothing better is known
+		rate = m.rate() // the current pass is the best estimate
 	}
 	if rate == 0 {
 		return 0
@@ -76,7 +78,7 @@ func (m *Meter) left(pass string, bytes int64) time.Duration {
 	return time.Duration(float64(max(bytes, 0)) / rate * float64(time.Second))
 }
 
-// all is how long everything takes that is left.
+// all is how long all remaining work will take.
 func (m *Meter) all() time.Duration {
 	d := m.left(m.pass, m.total-m.done)
 	for _, w := range m.plan[m.at+1:] {
@@ -85,7 +87,7 @@ func (m *Meter) all() time.Duration {
 	return d
 }
 
-// disks is the number of the present disk, and how many there are.
+// disks returns the number of the current disk, and how many disks there are.
 func (m *Meter) disks() (number, of int) {
 	var names []string
 	for _, w := range m.plan {
@@ -96,13 +98,15 @@ func (m *Meter) disks() (number, of int) {
 	return slices.Index(names, m.disk) + 1, len(names)
 }
 
-// The words for a pass that is being done, and for one that comes.
+// The words for the current pass where its name is not the word, and for a pass
+// that comes later.
 var (
 	present = map[string]string{"verify": "read back"}
 	coming  = map[string]string{"read": "reading", "compare": "comparing", "check": "checking", "write": "writing", "verify": "reading back"}
 )
 
-// then is what comes after the pass on the same disk, in words; "": nothing.
+// then says in words what comes after the pass on the same disk, "" if nothing
+// does.
 func (m *Meter) then() string {
 	var words []string
 	for _, w := range m.plan[m.at+1:] {
@@ -116,8 +120,9 @@ func (m *Meter) then() string {
 	return strings.Join(words, "")
 }
 
-// Line is how far it is: "sda, disk 1 of 2: write 34 %, 210 MB/s, 0:41 left, all
-// in 3:20, then reading back". amount words a number of bytes.
+// Line says how far the work is, such as "sda, disk 1 of 2: write 34 %, 210
+// MB/s, 0:41 left, all in 3:20, then reading back". amount makes text of a
+// number of bytes.
 func (m *Meter) Line(amount func(bytes int64) string) string {
 	var b strings.Builder
 	if b.WriteString(m.disk); m.disk != "" {
@@ -150,7 +155,7 @@ func (m *Meter) Line(amount func(bytes int64) string) string {
 	return b.String()
 }
 
-// Clock words a duration: "0:41", "3:20", "1:03:20".
+// Clock makes text of a duration, such as "0:41", "3:20" or "1:03:20".
 func Clock(d time.Duration) string {
 	s := int64(d.Round(time.Second) / time.Second)
 	if s >= 3600 {

@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// IsTerminal reports whether f is a terminal: people see what is written there
-// at once, and a line can be written over.
+// IsTerminal reports whether f is a terminal. There, people see at once what is
+// written, and a line can be overwritten.
 func IsTerminal(f *os.File) bool {
 	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
 	return err == nil

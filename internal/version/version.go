@@ -6,14 +6,15 @@ import (
 	"strings"
 )
 
-// The Makefile sets both when it links a program (scripts/version says how they
-// are found). A program that the Go tool built alone has what that tool noted.
+// The Makefile sets both when it links a program. scripts/version says how they
+// are found. If only the Go tool built the program, what that tool noted is
+// used instead.
 var (
 	release string // a tag of the commit, "v1.2"
-	commit  string // its hash, with "+changes" behind it if the source had others than committed
+	commit  string // its hash, with "+changes" behind it if the source had uncommitted changes
 )
 
-// String is the release and the commit, for people.
+// String returns the release and the commit, for people.
 func String() string {
 	info, _ := debug.ReadBuildInfo()
 	return text(release, commit, info)
@@ -36,8 +37,9 @@ func text(release, commit string, info *debug.BuildInfo) string {
 	return release + ", commit " + hash
 }
 
-// built is what the Go tool noted. A version of its own making, such as
-// v0.0.0-20261127090005-4185e1104575, says no more than the commit does.
+// built returns what the Go tool noted in the program. A pseudo-version such as
+// v0.0.0-20261127090005-4185e1104575 says no more than the commit does, so it
+// is no release.
 func built(info *debug.BuildInfo) (release, commit string) {
 	for _, s := range info.Settings {
 		switch {
