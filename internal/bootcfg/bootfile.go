@@ -21,26 +21,27 @@ const (
 // prompt that somebody's key press opened.
 const promptLimit = 600
 
-// kernelWords make the kernel restart after a panic and print on both
-// consoles; the last one named becomes /dev/console.
+// kernelWords make the kernel restart after a panic and print on both consoles.
+// The last console becomes /dev/console.
 const kernelWords = "panic=30 console=ttyS0,115200 console=tty0"
 
 // debianWords make Debian's initramfs mount the root by NFS, and keep Linux
-// from writing to disks by itself: nothing is resumed, assembled, opened,
-// mounted or checked.
+// from writing to disks by itself. Linux resumes from no disk, assembles or
+// opens none, and mounts and checks none.
 const debianWords = "boot=nfs root=/dev/nfs ro noresume raid=noautodetect systemd.gpt_auto=0 luks=no fsck.mode=skip"
 
-// BootFile is what arms a box: its file is pxelinux.cfg/<address in hexadecimal>.
+// BootFile is what arms a box. The file is pxelinux.cfg/<address in
+// hexadecimal>.
 type BootFile struct {
 	Cmdline   Cmdline
 	Kernel    string // path below the TFTP area
 	Initrd    string // likewise
-	Args      string // more kernel arguments, none of ours; "" is none
-	LocalBoot string // LOCALBOOT's number, as firmware needs it (-1, 0, 0x80); "" is the loader's own way
+	Args      string // more kernel arguments; "" for none
+	LocalBoot string // LOCALBOOT's number, as the firmware needs it (-1, 0, 0x80); "" is the loader's default
 }
 
-// ValidArgs reports why s cannot be more kernel arguments: they may hold none
-// of the agent's words and nothing that breaks a line or a quotation.
+// ValidArgs reports why s cannot be the site's kernel arguments. They must not
+// have any of the agent's words, or anything that breaks a line or a quotation.
 func ValidArgs(s string) error {
 	if strings.Count(s, `"`)%2 != 0 {
 		return errors.New(`kernel arguments have a " without its partner`)
@@ -56,8 +57,7 @@ func ValidArgs(s string) error {
 	return nil
 }
 
-// notForSites are kernel arguments by which a box would be lost, or its disks
-// be written to.
+// notForSites are kernel arguments that could lose a box or write to its disks.
 var notForSites = []string{"initrd", "panic", "boot", "root", "init", "rdinit", "rootdelay", "break", "rw", "resume", "quiet"}
 
 // DefaultConfig is pxelinux.cfg/default: every box that is not armed starts
@@ -66,10 +66,10 @@ func DefaultConfig() []byte {
 	return []byte("PATH bios\nDEFAULT " + LabelLocal + "\nLABEL " + LabelLocal + "\nLOCALBOOT\n")
 }
 
-// Generate writes a boot file. It never strands a box: whatever the loader
-// cannot do leads to the box's own disk, and the kernel restarts after a
-// panic. What is written is read again, so that what cannot be said in a boot
-// file is an error here and not at the box.
+// Generate writes a boot file that never strands a box. If the loader cannot do
+// something, the box starts its own disk, and the kernel restarts after a
+// panic. Generate parses its own text, so that a value that a boot file cannot
+// express is an error here and not at the box.
 func Generate(b BootFile) ([]byte, error) {
 	b.Cmdline.Expires = b.Cmdline.Expires.UTC().Truncate(time.Second)
 	if b.Cmdline.BootIF != nil {
@@ -109,9 +109,9 @@ func Generate(b BootFile) ([]byte, error) {
 	return text, nil
 }
 
-// ParseBootFile reads a boot file of ours: what it asks for, and the kernel
-// and initrd below the TFTP area. A file that Generate does not write, such as
-// one without a way back to the disk, is an error.
+// ParseBootFile reads a boot file of ours. It returns what the file asks for,
+// and the paths of kernel and initrd below the TFTP area. A file that Generate
+// does not write is an error, for example one without a way back to the disk.
 func ParseBootFile(data []byte) (c *Cmdline, kernel, initrd string, err error) {
 	cfg, err := Parse(data)
 	if err != nil {
@@ -132,13 +132,14 @@ func ParseBootFile(data []byte) (c *Cmdline, kernel, initrd string, err error) {
 	return c, maint.Kernel, initrd, nil
 }
 
-// IsOfArming reports whether a boot file is one of that arming, also when it was
-// edited since, so that ParseBootFile takes it no more.
+// IsOfArming reports whether a boot file belongs to that arming. It also
+// recognizes a file that somebody edited and that ParseBootFile refuses now.
 func IsOfArming(data []byte, arming box.Arming) bool {
 	return slices.Contains(strings.Fields(string(data)), wordArming+"="+string(arming))
 }
 
-// validBootPath: initrd= separates several files by commas.
+// validBootPath allows no comma, since commas separate several files in
+// initrd=.
 func validBootPath(s string) bool {
 	return s != "" && len(s) <= maxWord && plain(s) && !strings.Contains(s, ",")
 }

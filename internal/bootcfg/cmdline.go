@@ -15,10 +15,10 @@ import (
 
 // Limits of a command line.
 const (
-	maxBoot    = 2000 // bytes that reach the kernel; PXELINUX 6.04 cuts off after 2046 without a word, x86 takes no more than 2047
-	maxCmdline = 4096 // bytes of a command line that is read
+	maxBoot    = 2000 // bytes that reach the kernel; PXELINUX 6.04 silently cuts off after 2046, x86 allows at most 2047
+	maxCmdline = 4096 // bytes that ParseCmdline reads at most
 	maxDisks   = 64
-	maxWord    = 255 // bytes of a disk's, fault's or path's text
+	maxWord    = 255 // bytes of a disk's name, a fault or a path
 	maxSeconds = 24 * 60 * 60
 )
 
@@ -46,8 +46,8 @@ func ParseNFSPath(s string) (NFSPath, error) {
 	return NFSPath{ip, path}, nil
 }
 
-// ValidPath reports why s cannot be the path of an exported folder on a
-// kernel command line; nil if it can.
+// ValidPath reports why s cannot be the path of an exported folder on a kernel
+// command line. It returns nil if s can be one.
 func ValidPath(s string) error {
 	if !strings.HasPrefix(s, "/") || len(s) > maxWord || !plain(s) {
 		return fmt.Errorf("%q is not an absolute path of at most %d characters without blanks and quotes", s, maxWord)
@@ -58,40 +58,40 @@ func ValidPath(s string) error {
 // Mode is how a box reaches its images.
 type Mode string
 
-// The modes. A command line without the word for it is of share mode.
+// The modes. A command line without testbox-mode means share mode.
 const (
 	ShareMode  Mode = ""       // the areas of a storage server, which are mounted
-	ServerMode Mode = "server" // a testbox server; no agent knows it yet
+	ServerMode Mode = "server" // a testbox server; no agent supports it yet
 )
 
-// Cmdline is what a kernel command line asks of the agent.
+// Cmdline is what a kernel command line tells the agent to do.
 type Cmdline struct {
 	Mode    Mode
 	Action  box.Action
 	Arming  box.Arming
 	Address box.Addr  // the box that was armed
-	Host    string    // its name when it was armed; "" is unknown
-	Expires time.Time // to the second, UTC; zero is never
+	Host    string    // the box's name when it was armed; "" if unknown
+	Expires time.Time // UTC, whole seconds; zero means never
 
 	TFTP, Backup NFSPath // share mode's areas
-	Root         NFSPath // of the form debian, whose root is mounted by NFS; zero is the form ram
+	Root         NFSPath // root of the debian form, mounted by NFS; zero means the ram form
 
-	Disks         []string // only these, spelled as in disk-devices.lst; empty: the agent's own choice
+	Disks         []string // only these disks, spelled as in disk-devices.lst; if empty, the agent chooses
 	PrecheckSize  bool     // restore: check only the images' sizes before the first write
 	AcceptMachine bool     // restore although the images are another machine's
-	OldImages     bool     // restore or verify the .old images
-	AcceptFailing bool     // backup of a disk of which much cannot be read, or the partition table
+	OldImages     bool     // restore or verify from the .old images
+	AcceptFailing bool     // back up a disk even if much of it, or its partition table, cannot be read
 	Raw           bool     // restore or verify images without a sidecar, whatever their content looks like
 
-	Retry time.Duration // wait after a refusal or failure, whole seconds; 0: the agent's own
-	Stall time.Duration // without progress the box reboots, whole seconds; 0: the agent's own
+	Retry time.Duration // wait after a refusal or failure, whole seconds; 0 is the agent's default
+	Stall time.Duration // the box reboots after so long without progress, whole seconds; 0 is the agent's default
 	Fault string        // only agents built for tests act on it
 
 	Net    IPConfig
-	BootIF net.HardwareAddr // the card that booted; nil is unknown
+	BootIF net.HardwareAddr // network card that booted; nil if unknown
 }
 
-// Words of ours. Whatever else begins with "testbox-" is an error.
+// Words of ours. Any other word that begins with "testbox-" is an error.
 const (
 	wordAction  = "testbox-action-"
 	wordMode    = "testbox-mode"
@@ -110,14 +110,14 @@ const (
 	wordRetry   = "testbox-retry"
 	wordStall   = "testbox-stall"
 	wordFault   = "testbox-fault"
-	wordRoot    = "nfsroot" // as the kernel's Documentation/admin-guide/nfs/nfsroot.rst has it
+	wordRoot    = "nfsroot" // defined in the kernel's Documentation/admin-guide/nfs/nfsroot.rst
 	wordIP      = "ip"
 	wordBootIF  = "BOOTIF"
 )
 
-// ParseCmdline reads a kernel command line. It is strict about our own words
-// (each once, none unknown, one action, everything there that every action
-// needs) and passes over those of the kernel.
+// ParseCmdline reads a kernel command line. It is strict about our own words.
+// None may be repeated or unknown, and those that every action needs must be
+// there. It ignores the kernel's words.
 func ParseCmdline(s string) (*Cmdline, error) {
 	if len(s) > maxCmdline {
 		return nil, fmt.Errorf("kernel command line is longer than %d bytes", maxCmdline)
@@ -154,7 +154,7 @@ func ours(key string) bool {
 	return strings.HasPrefix(key, "testbox-") || key == wordRoot || key == wordIP || key == wordBootIF
 }
 
-// rootOptions are how the root is mounted, whatever stands there: read-only,
+// rootOptions are the mount options of the root. It is always mounted read-only
 // and over TCP.
 const rootOptions = ",ro,tcp"
 
@@ -167,7 +167,7 @@ func parseRoot(s string) (NFSPath, error) {
 	return ParseNFSPath(path)
 }
 
-// complete reports which word is missing that every action needs.
+// complete returns an error if a word is missing that every action needs.
 func complete(mode Mode, seen map[string]bool) error {
 	need := []string{wordAction, wordArming, wordAddress}
 	if mode == ShareMode {
@@ -181,7 +181,7 @@ func complete(mode Mode, seen map[string]bool) error {
 	return nil
 }
 
-// set takes one word of ours.
+// set parses one word of ours into its field.
 func (c *Cmdline) set(key, v string) (err error) {
 	switch key {
 	case wordAction:
@@ -259,8 +259,8 @@ func plain(s string) bool {
 	return true
 }
 
-// ParseDisks reads a comma-separated list of disks. What a name means is the
-// agent's to say; here it is only made sure that it survives a command line.
+// ParseDisks reads a comma-separated list of disks. It only makes sure that the
+// names survive a command line. The agent decides which disks they mean.
 func ParseDisks(s string) ([]string, error) {
 	disks := strings.Split(s, ",")
 	if len(disks) > maxDisks {

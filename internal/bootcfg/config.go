@@ -8,22 +8,21 @@ import (
 )
 
 // Config is a PXELINUX configuration file, as far as it decides what a box
-// boots. Directives that only change looks (SAY, MENU COLOR, FONT, ...) are
-// read and not kept.
+// boots. Parse drops directives that only change looks (SAY, MENU COLOR, FONT).
 type Config struct {
-	Path    string // where the loader looks for its modules, beside the usual places
-	Default string // command line that runs by itself: a label's name first
-	UI      string // module that takes over from DEFAULT; "" is none
+	Path    string // where the loader looks for its modules, besides the usual places
+	Default string // command line that runs by default; its first word is a label's name
+	UI      string // module that takes over from DEFAULT; "" if none
 
-	Prompt       int    // not 0: the loader asks, and waits for Timeout
-	Timeout      int    // tenths of a second at the prompt; 0 waits for ever
-	TotalTimeout int    // tenths of a second at the prompt, whatever is typed; 0 is none
-	OnTimeout    string // command line; "" is Default
-	OnError      string // command line for when a kernel cannot be loaded; "" is a prompt
+	Prompt       int    // if not 0, the loader asks and waits for Timeout
+	Timeout      int    // tenths of a second at the prompt; 0 waits forever
+	TotalTimeout int    // tenths of a second at the prompt, whatever is typed; 0 is no limit
+	OnTimeout    string // command line after a timeout; "" means Default
+	OnError      string // command line after a kernel could not be loaded; "" means a prompt
 
 	Append   string   // for labels without their own; seldom used
-	IPAppend int      // likewise
-	Includes []string // other files; what they say is not known here
+	IPAppend int      // for labels without their own; seldom used
+	Includes []string // included files, which Parse does not read
 	Labels   []Label
 }
 
@@ -35,15 +34,15 @@ type Label struct {
 
 	Type   string // upper-case directive that named Kernel: KERNEL, LINUX, COM32, ...
 	Kernel string
-	Initrd string // of the INITRD directive; ours stand in Append
+	Initrd string // file of the INITRD directive; our boot files name it in Append
 	Append string
 
 	IPAppend int
 	Local    bool   // boots the box's own disk
-	LocalArg string // LOCALBOOT's number as written; "" is the loader's own way
+	LocalArg string // LOCALBOOT's number as written; "" is the loader's default
 }
 
-// label finds the label that a command line runs. PXELINUX compares the case.
+// label returns the label that a command line runs. PXELINUX respects case.
 func (c *Config) label(command string) *Label {
 	name, _, _ := strings.Cut(command, " ")
 	for i := range c.Labels {
@@ -54,8 +53,8 @@ func (c *Config) label(command string) *Label {
 	return nil
 }
 
-// IsLocalBoot reports why a box that gets this file does not, or not surely
-// and by itself, start its own disk; nil if it does.
+// IsLocalBoot returns nil if a box with this file surely starts its own disk
+// without a key press. Otherwise the error says why not.
 func (c *Config) IsLocalBoot() error {
 	switch {
 	case len(c.Includes) > 0:
@@ -85,23 +84,25 @@ func (c *Config) IsLocalBoot() error {
 	return nil
 }
 
-// startsDisk reports whether the label starts the box's own disk: LOCALBOOT,
-// or chain.c32 with a disk, for firmware on which LOCALBOOT does not work. It
-// is no use for ONERROR: the loader appends the command line that failed, and
-// chain.c32 then shows its options and waits for a key (seen with 6.04).
+// startsDisk reports whether the label starts the box's own disk. It does so by
+// LOCALBOOT, or by chain.c32 with a disk for firmware on which LOCALBOOT does
+// not work. ONERROR cannot use chain.c32. The loader appends the command line
+// that failed, and chain.c32 then shows its options and waits for a key (seen
+// with 6.04).
 func (l *Label) startsDisk() bool { return l.Local || l.chains() }
 
 func (l *Label) chains() bool {
 	return path.Base(l.Kernel) == "chain.c32" && (l.Type == "KERNEL" || l.Type == "COM32") && chainDisk.MatchString(l.Append)
 }
 
-// chainDisk is how chain.c32 is told a disk, and perhaps a partition: hd0, hd0,1, hd0 1.
+// chainDisk matches how chain.c32 is told a disk, and perhaps a partition, as
+// in "hd0", "hd0,1" or "hd0 1".
 var chainDisk = regexp.MustCompile(`^hd[0-9]+([ \t,]|$)`)
 
-// Modules lists what the loader needs to start the box's own disk by this file,
-// besides itself: for each module the paths below the TFTP area of which one
-// must be there. LOCALBOOT needs none; chain.c32 needs two libraries, which are
-// looked for as it is.
+// Modules lists the modules that the loader needs to start the box's own disk
+// by this file. LOCALBOOT needs none. chain.c32 needs two libraries besides
+// itself. For each module there are the paths below the TFTP area where the
+// loader looks for it. One of them is enough.
 func (c *Config) Modules() (modules [][]string) {
 	for _, command := range []string{c.Default, c.OnTimeout} {
 		l := c.label(command)
@@ -119,7 +120,7 @@ func (c *Config) Modules() (modules [][]string) {
 	return modules
 }
 
-// Marshal is the file's text: Parse of it gives c again.
+// Marshal returns the file's text. Parse of the text gives c again.
 func (c *Config) Marshal() []byte {
 	var b strings.Builder
 	line := func(directive, value string) { b.WriteString(strings.TrimRight(directive+" "+value, " ") + "\n") }

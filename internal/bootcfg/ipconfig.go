@@ -8,21 +8,21 @@ import (
 	"strings"
 )
 
-// IPConfig is the box's network as ip= on the command line says. The zero
-// value says nothing.
+// IPConfig is the box's network as the word ip= on the command line gives it.
+// The zero value means that there is no ip=.
 type IPConfig struct {
-	DHCP bool // then all else but Device is empty
+	DHCP bool // if true, all other fields but Device are empty
 
-	Address, Server, Gateway netip.Addr // IPv4; Server and Gateway may be invalid: not given
+	Address, Server, Gateway netip.Addr // IPv4; Server and Gateway are invalid if not given
 	Netmask                  netip.Addr // IPv4, valid with Address
-	Host                     string     // "" is not given
+	Host                     string     // "" if not given
 	Device                   string     // kernel's name of the card, "eth0"; "" is the one that booted
 }
 
 // IsZero reports whether the command line had no ip=.
 func (c IPConfig) IsZero() bool { return c == IPConfig{} }
 
-// Prefix is Address with the length of Netmask; invalid under DHCP.
+// Prefix is Address with the length of Netmask. It is invalid under DHCP.
 func (c IPConfig) Prefix() netip.Prefix {
 	bits, ok := maskBits(c.Netmask)
 	if !ok {
@@ -32,8 +32,8 @@ func (c IPConfig) Prefix() netip.Prefix {
 }
 
 // String is the value of ip=, in the six-field form of the kernel's
-// Documentation/admin-guide/nfs/nfsroot.rst (klibc's ipconfig fails on more);
-// "" for the zero value.
+// Documentation/admin-guide/nfs/nfsroot.rst. klibc's ipconfig fails on more
+// fields. The zero value gives "".
 func (c IPConfig) String() string {
 	switch {
 	case c.DHCP && c.Device == "":
@@ -46,9 +46,9 @@ func (c IPConfig) String() string {
 	return strings.Join([]string{addrText(c.Address), addrText(c.Server), addrText(c.Gateway), addrText(c.Netmask), c.Host, c.Device}, ":")
 }
 
-// ParseIPConfig reads the value of ip=: "dhcp",
-// "<ip>:<server>:<gateway>:<netmask>:<host>:<device>", the first four of these
-// fields alone, as PXELINUX appends them, or ":::::<device>:dhcp".
+// ParseIPConfig reads the value of ip=. The forms are "dhcp",
+// ":::::<device>:dhcp", "<ip>:<server>:<gateway>:<netmask>:<host>:<device>",
+// and the first four of these fields alone, as PXELINUX appends them.
 func ParseIPConfig(s string) (IPConfig, error) {
 	if s == "dhcp" {
 		return IPConfig{DHCP: true}, nil
@@ -84,8 +84,8 @@ func staticConfig(f []string) (c IPConfig, err error) {
 	return c, nil
 }
 
-// maskBits is the prefix length of a netmask; ok is false if its ones are not
-// all in front, or there are none.
+// maskBits is the prefix length of a netmask. ok is false if there are no ones,
+// or if a zero stands before a one.
 func maskBits(mask netip.Addr) (bits int, ok bool) {
 	if !mask.Is4() {
 		return 0, false
@@ -95,8 +95,8 @@ func maskBits(mask netip.Addr) (bits int, ok bool) {
 	return bits, size == 32 && bits > 0
 }
 
-// ValidDevice reports whether s can be the kernel's name of a network device:
-// at most 15 letters, digits, '-', '_' and '.', not "." or "..".
+// ValidDevice reports whether s can be the kernel's name of a network device.
+// It allows at most 15 letters, digits, '-', '_' and '.', but not "." or "..".
 func ValidDevice(s string) bool { return validLabel(s) && len(s) <= 15 }
 
 func validLabel(s string) bool {
@@ -119,8 +119,8 @@ func parseIPv4(s string) (netip.Addr, error) {
 	return ip, nil
 }
 
-// parseBootIF reads "01-88-99-aa-bb-cc-dd": hardware type, then the address.
-// Of another type than Ethernet nothing is known: nil without an error.
+// parseBootIF reads "01-88-99-aa-bb-cc-dd", a hardware type and an address. For
+// hardware other than Ethernet it returns nil without an error.
 func parseBootIF(s string) (net.HardwareAddr, error) {
 	kind, mac, _ := strings.Cut(s, "-")
 	if _, err := hex.DecodeString(kind); err != nil || len(kind) != 2 || mac == "" || len(s) > maxWord {

@@ -14,28 +14,29 @@ const (
 	RootArea   = "testbox-nfsroot"
 )
 
-// Where a box mounts the areas, and by which files it sees that they are mounted.
+// Where a box mounts the areas, and the files that show that they are mounted.
 const (
 	TFTPMount   = "/mnt/" + TFTPArea
 	BackupMount = "/mnt/" + BackupArea
 	// LoaderName is the loader in the TFTP area.
 	LoaderName = "pxelinux.0"
-	// BackupMarker is a file in the backup area's root. Without it nothing is
-	// written: the area is not mounted, or is another folder.
+	// BackupMarker is a file in the backup area's root. If it is missing, the area
+	// is not mounted or is another folder, and nobody may write there.
 	BackupMarker = BackupArea
 )
 
-// ConfigDir is the folder of boot files below the TFTP area, DefaultName the
+// ConfigDir is the folder of boot files below the TFTP area. DefaultName is the
 // file in it for every box that is not armed.
 const (
 	ConfigDir   = "pxelinux.cfg"
 	DefaultName = "default"
 )
 
-// Owner is the one box that a file in pxelinux.cfg/ is for, if its name is
-// asked for before the name made of the address.
+// Owner is the one box that a file in pxelinux.cfg/ is for. The loader asks for
+// such a file before it asks for the one that is named by the box's address.
+// Either UUID is set, or the file is named by a hardware address.
 type Owner struct {
-	UUID string           // lower case; or
+	UUID string           // lower case
 	MAC  net.HardwareAddr // an Ethernet address; nil for other hardware
 }
 
@@ -44,8 +45,8 @@ var (
 	macName  = regexp.MustCompile(`^[0-9a-f]{2}(-[0-9a-f]{2}){6,20}$`)
 )
 
-// ParseOwner tells whether a file's name is one that some box asks for before
-// the name that arms it. Case is passed over, because a TFTP server may.
+// ParseOwner reports whether a file's name is one that some box asks for before
+// the name that arms it. It ignores case, because a TFTP server may do so.
 func ParseOwner(name string) (Owner, bool) {
 	name = strings.ToLower(name)
 	switch {
@@ -58,9 +59,9 @@ func ParseOwner(name string) (Owner, bool) {
 	return Owner{}, false
 }
 
-// ParsePrefix reads the name of a file that the loader takes for many boxes: one
-// to seven upper-case hexadecimal digits, with which their addresses begin. It
-// gives the first and the last of these addresses.
+// ParsePrefix reads the name of a file that is for many boxes. Such a name is
+// one to seven upper-case hexadecimal digits, with which the addresses of the
+// boxes begin. ParsePrefix returns the first and the last of these addresses.
 func ParsePrefix(name string) (first, last string, ok bool) {
 	if name == "" || len(name) > 7 || strings.Trim(name, "0123456789ABCDEF") != "" {
 		return "", "", false

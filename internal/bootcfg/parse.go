@@ -14,7 +14,7 @@ const (
 	maxLabels     = 256
 )
 
-// configParser reads a file line by line. Label is nil before the first LABEL.
+// configParser reads a file line by line. label is nil before the first LABEL.
 type configParser struct {
 	cfg    *Config
 	label  *Label
@@ -23,10 +23,10 @@ type configParser struct {
 }
 
 // Parse reads a PXELINUX configuration file as
-// https://wiki.syslinux.org/wiki/index.php?title=Config describes it. It is
-// stricter than the loader, which guesses: an unknown directive, one that is
-// repeated or stands where it has no effect, and a value that is none are
-// errors, with the number of the line.
+// https://wiki.syslinux.org/wiki/index.php?title=Config describes it. The
+// loader guesses where it does not understand, Parse returns an error with the
+// number of the line. Errors are an unknown directive, a repeated one, one
+// where it has no effect, and an invalid value.
 func Parse(data []byte) (*Config, error) {
 	if len(data) > MaxConfig {
 		return nil, fmt.Errorf("boot file is larger than %d bytes", MaxConfig)
@@ -90,7 +90,7 @@ func cutWord(s string) (word, rest string) {
 	return s[:i], strings.Trim(s[i:], " \t")
 }
 
-// looks are directives that change what is seen, not what is booted.
+// looks are directives that change what people see, not what is booted.
 var looks = map[string]bool{
 	"SAY": true, "DISPLAY": true, "FONT": true, "KBDMAP": true, "SERIAL": true, "CONSOLE": true, "IMPLICIT": true,
 	"ALLOWOPTIONS": true, "NOESCAPE": true, "NOCOMPLETE": true, "NOHALT": true, "SENDCOOKIES": true, "F0": true, "F1": true, "F2": true,
@@ -98,7 +98,7 @@ var looks = map[string]bool{
 	"F4": true, "F5": true, "F6": true, "F7": true, "F8": true, "F9": true, "F10": true, "F11": true, "F12": true,
 }
 
-// fileWide are directives that mean the same wherever they stand.
+// fileWide are directives that mean the same at every place of the file.
 var fileWide = map[string]bool{
 	"PATH": true, "DEFAULT": true, "UI": true, "PROMPT": true, "TIMEOUT": true, "TOTALTIMEOUT": true, "ONTIMEOUT": true, "ONERROR": true,
 }
@@ -134,7 +134,7 @@ func (c *Config) set(key, value string) (err error) {
 	return err
 }
 
-// newLabel starts a label. What follows belongs to it, up to the next one.
+// newLabel starts a label. The lines up to the next LABEL belong to it.
 func (p *configParser) newLabel(name string) error {
 	switch {
 	case name == "" || strings.ContainsAny(name, " \t"):
@@ -183,8 +183,8 @@ func misplaced(key, where string) error {
 	return fmt.Errorf("%s is not a directive of PXELINUX, or has no effect %s", key, where)
 }
 
-// menu reads what follows MENU. All but the title and the default of a label
-// is looks, or belongs to a menu that UI starts.
+// menu reads what follows MENU. It ignores everything but a label's title and
+// the default. The rest is looks, or belongs to a menu that UI starts.
 func (p *configParser) menu(value string) error {
 	key, rest := cutWord(value)
 	switch key = strings.ToUpper(key); {
@@ -209,8 +209,9 @@ func parseNumber(s string, most int) (int, error) {
 	return n, nil
 }
 
-// validLocalArg reports why s cannot follow LOCALBOOT. -1 returns to the
-// firmware, 0 to its next entry; others are BIOS numbers of drives (0x80).
+// validLocalArg reports why s cannot follow LOCALBOOT. The value -1 returns to
+// the firmware, 0 goes to the firmware's next boot entry, and other values are
+// BIOS numbers of drives, such as 0x80.
 func validLocalArg(s string) error {
 	if s == "" {
 		return nil

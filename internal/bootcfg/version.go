@@ -11,8 +11,9 @@ import (
 	"time"
 )
 
-// A maintenance system's boot files are MaintDir/<version>/ below the TFTP
-// area: together, complete when VersionFile is there, and never replaced.
+// The boot files of a maintenance system are in MaintDir/<version>/ below the
+// TFTP area. They are complete when VersionFile is there, and are never
+// replaced.
 const (
 	MaintDir    = "maintenance-boot"
 	KernelFile  = "vmlinuz"
@@ -25,8 +26,8 @@ type Form string
 
 // The forms.
 const (
-	FormRAM    Form = "ram"    // the agent is /init; every action but rescue
-	FormDebian Form = "debian" // a Debian root over NFS; every action
+	FormRAM    Form = "ram"    // the agent is /init; does every action but rescue
+	FormDebian Form = "debian" // a Debian root over NFS; does every action
 )
 
 // VersionFormat is the number of the version file's format.
@@ -35,17 +36,17 @@ const VersionFormat = 1
 // MaxVersion is the size in bytes over which a version file is refused.
 const MaxVersion = 64 << 10
 
-// Version is what VersionFile says of the kernel and initrd beside it.
+// Version is what VersionFile says about the kernel and initrd beside it.
 type Version struct {
 	Format  int       `json:"format"`  // VersionFormat
 	Version string    `json:"version"` // the folder's name
 	Form    Form      `json:"form"`    //
 	Kernel  string    `json:"kernel"`  // the kernel's release, "6.1.0-37-amd64"
-	Built   time.Time `json:"built"`   // "latest" is the version with the newest
+	Built   time.Time `json:"built"`   // decides which version is Latest
 }
 
-// ParseVersion reads a version file. It is strict: what it does not
-// understand, or what could not be true, is an error.
+// ParseVersion reads a version file. Anything that it does not understand, or
+// that cannot be true, is an error.
 func ParseVersion(data []byte) (*Version, error) {
 	if len(data) > MaxVersion {
 		return nil, fmt.Errorf("version file is larger than %d bytes", MaxVersion)
@@ -96,7 +97,7 @@ func (v *Version) KernelPath() string { return path.Join(MaintDir, v.Version, Ke
 // InitrdPath is the initrd's path below the TFTP area.
 func (v *Version) InitrdPath() string { return path.Join(MaintDir, v.Version, InitrdFile) }
 
-// Latest asks for the newest complete version.
+// Latest stands for the newest complete version.
 const Latest = "latest"
 
 // ValidVersion reports whether s can name a version and its folder: at most 64

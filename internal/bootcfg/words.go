@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Words is the command line's text: ParseCmdline of it gives c again.
+// Words returns the command line's text. ParseCmdline of it gives c again.
 func (c *Cmdline) Words() string {
 	w := []string{wordAction + string(c.Action)}
 	add := func(is bool, key, value string) {
@@ -47,7 +47,8 @@ func (c *Cmdline) Words() string {
 
 func seconds(d time.Duration) string { return strconv.Itoa(int(d / time.Second)) }
 
-// bootIF spells a card's address as PXELINUX does: Ethernet's type, dashes.
+// bootIF spells a card's address as PXELINUX does, with Ethernet's type and
+// dashes.
 func bootIF(mac []byte) string {
 	s := "01"
 	for _, b := range mac {
@@ -56,10 +57,10 @@ func bootIF(mac []byte) string {
 	return s
 }
 
-// Agree reports what a box was started with (its command line) that its boot
-// file does not say, or the other way round: the first difference of what
-// decides over disks and images. A box that was armed anew while it booted, or
-// whose boot file is another box's, must do nothing.
+// Agree compares the command line that a box was started with to its boot file.
+// It returns the first difference in what decides about disks and images. A box
+// must do nothing if it was armed anew while it booted, or if its boot file is
+// another box's.
 func Agree(started, file *Cmdline) error {
 	differ := func(what string, a, b any) error {
 		return fmt.Errorf("the box was started with %s %v, its boot file says %v; it was armed again or the boot file was edited", what, a, b)

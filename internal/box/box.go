@@ -1,6 +1,6 @@
-// Package box holds the nouns of a testbox: its address, the actions asked of
-// it, the arming that asks for one, and the outcome of an action with its exit
-// code (outcome.go). It imports nothing of this project.
+// Package box has the nouns of a testbox, which are its address, the actions
+// that it can do, the arming that asks for one, and the outcome of an action
+// with its exit code (outcome.go). It imports nothing of this project.
 package box
 
 import (
@@ -11,11 +11,12 @@ import (
 	"strings"
 )
 
-// Addr is the IPv4 address that is a testbox's key. The zero Addr is no box.
+// Addr is the IPv4 address by which a testbox is known. The zero Addr is no
+// box.
 type Addr struct{ ip netip.Addr }
 
-// ParseAddr reads a dotted IPv4 address ("10.40.41.42"). Loopback,
-// unspecified, multicast and broadcast addresses name no box and are errors.
+// ParseAddr reads a dotted IPv4 address ("10.40.41.42"). Loopback, unspecified,
+// multicast and broadcast addresses are errors.
 func ParseAddr(s string) (Addr, error) {
 	ip, err := netip.ParseAddr(s)
 	if err != nil || !ip.Is4() {
@@ -28,8 +29,8 @@ func ParseAddr(s string) (Addr, error) {
 	return a, nil
 }
 
-// ParseHex reads the name of a boot file: eight upper-case hexadecimal digits,
-// as PXELINUX asks for them ("0A28292A").
+// ParseHex reads the name of a boot file. It is eight upper-case hexadecimal
+// digits, as PXELINUX asks for them ("0A28292A").
 func ParseHex(s string) (Addr, error) {
 	b, err := hex.DecodeString(s)
 	if err != nil || len(b) != 4 || s != strings.ToUpper(s) {
@@ -38,7 +39,8 @@ func ParseHex(s string) (Addr, error) {
 	return ParseAddr(netip.AddrFrom4([4]byte(b)).String())
 }
 
-// String is the dotted form, which names the box's folder; "" for the zero Addr.
+// String is the dotted form, which names the box's folder. It is "" for the
+// zero Addr.
 func (a Addr) String() string {
 	if !a.ip.IsValid() {
 		return ""
@@ -55,7 +57,7 @@ func (a Addr) Hex() string {
 	return strings.ToUpper(hex.EncodeToString(b[:]))
 }
 
-// IsZero reports whether a is no box.
+// IsZero reports whether a is the zero Addr, which is no box.
 func (a Addr) IsZero() bool { return !a.ip.IsValid() }
 
 // IP is the address for use with net packages.
@@ -74,7 +76,7 @@ const (
 	Rescue      Action = "rescue"
 )
 
-// Actions are all actions, in the order in which help texts list them.
+// Actions has all actions, in the order of the help texts.
 var Actions = []Action{Backup, BackupAgain, Restore, Verify, RefreshInfo, Rescue}
 
 // ParseAction reads an action's name.
@@ -87,7 +89,8 @@ func ParseAction(s string) (Action, error) {
 	return "", fmt.Errorf("unknown action %q; the actions are %s", s, ActionList())
 }
 
-// ActionList is the actions' names as one text, "backup, backup-again, ...".
+// ActionList returns the actions' names as one text, "backup, backup-again,
+// ...".
 func ActionList() string {
 	names := make([]string, len(Actions))
 	for i, a := range Actions {
@@ -96,14 +99,14 @@ func ActionList() string {
 	return strings.Join(names, ", ")
 }
 
-// Arming is the id of one arming: 16 lower-case hexadecimal digits. It stands
-// on the kernel command line and in every image and record it leads to.
+// Arming is the id of one arming, 16 lower-case hexadecimal digits. It is on
+// the kernel command line, and in every image and record that follows from it.
 type Arming string
 
-// NewArming makes an id that no other arming has.
+// NewArming makes a random id, which no other arming has.
 func NewArming() Arming {
 	var b [8]byte
-	rand.Read(b[:]) // never fails, says crypto/rand
+	rand.Read(b[:]) // never fails, according to crypto/rand
 	return Arming(hex.EncodeToString(b[:]))
 }
 
@@ -116,8 +119,9 @@ func ParseArming(s string) (Arming, error) {
 	return Arming(s), nil
 }
 
-// ValidHost reports whether s can be a host name and so a file name: letters,
-// digits, '-', '_' and '.', at most 253 of them, not starting with '.' or '-'.
+// ValidHost reports whether s can be a host name and so a file name. It allows
+// at most 253 letters, digits, '-', '_' and '.', and neither '.' nor '-' at the
+// start.
 func ValidHost(s string) bool {
 	if s == "" || len(s) > 253 || s[0] == '.' || s[0] == '-' {
 		return false

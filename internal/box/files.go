@@ -2,12 +2,12 @@ package box
 
 // Names of files in a box's folder that more than one package knows.
 const (
-	// LogFile is the box's log. The log of all boxes has that name too, beside
-	// their folders.
+	// LogFile is the box's log. The log of all boxes has the same name. It is
+	// beside the boxes' folders.
 	LogFile = "maintenance.log"
 	// DisksFile is the list of the disks to use, which an admin writes.
 	DisksFile = "disk-devices.lst"
-	// InfoText, InfoJSON and InfoZip are the inventory.
+	// InfoText, InfoJSON and InfoZip are the three forms of the inventory.
 	InfoText = "testbox-info.txt"
 	InfoJSON = "testbox-info.json"
 	InfoZip  = "testbox-info.zip"

@@ -1,7 +1,7 @@
 package box
 
-// Outcome is how an action ended. The text is what stands in the box's log and
-// in last-action.json. The empty Outcome is none: nothing is known.
+// Outcome is how an action ended. Its text is written to the box's log and to
+// last-action.json. The empty Outcome means that nothing is known.
 type Outcome string
 
 // The outcomes, as docs/design.md defines them.
@@ -15,8 +15,8 @@ const (
 	Rescuing   Outcome = "up for rescue"               // an admin can log in
 )
 
-// Exit codes of the programs for outcomes. ExitWrong is no outcome: the program
-// was called in a wrong way.
+// Exit codes of the programs for outcomes. ExitWrong belongs to no outcome. It
+// means that the program was called in a wrong way.
 const (
 	ExitDone       = 0
 	ExitFailed     = 1
@@ -33,12 +33,12 @@ type Class int
 
 // The classes.
 const (
-	Again   Class = iota // still armed: the box tries once more after the retry time
-	Ended                // disarmed: the box starts its own disk
-	StaysUp              // still armed: the box stays up until an admin ends the rescue
+	Again   Class = iota // still armed, the box tries once more after the retry time
+	Ended                // disarmed, the box starts its own disk
+	StaysUp              // still armed, the box stays up until an admin ends the rescue
 )
 
-// outcomes is the one table of all outcomes.
+// outcomes is the one table of all outcomes, with exit code and class.
 var outcomes = []struct {
 	outcome Outcome
 	code    int
@@ -53,7 +53,7 @@ var outcomes = []struct {
 	{Rescuing, ExitRescuing, StaysUp},
 }
 
-// Outcomes are all outcomes.
+// Outcomes returns all outcomes.
 func Outcomes() []Outcome {
 	var all []Outcome
 	for _, row := range outcomes {
@@ -62,7 +62,8 @@ func Outcomes() []Outcome {
 	return all
 }
 
-// Known reports whether o is one of Outcomes. A file may have any text.
+// Known reports whether o is one of Outcomes. An outcome from a file may be any
+// text.
 func (o Outcome) Known() bool {
 	for _, row := range outcomes {
 		if row.outcome == o {
@@ -72,8 +73,8 @@ func (o Outcome) Known() bool {
 	return false
 }
 
-// ExitCode is the exit code for the outcome, as the programs' helps tell. For
-// an outcome that is not known it is ExitFailed.
+// ExitCode is the exit code for the outcome, as the programs' help texts say.
+// An unknown outcome has ExitFailed.
 func (o Outcome) ExitCode() int {
 	for _, row := range outcomes {
 		if row.outcome == o {
@@ -83,8 +84,7 @@ func (o Outcome) ExitCode() int {
 	return ExitFailed
 }
 
-// Class is what the outcome means for the box. For an outcome that is not known
-// it is Again.
+// Class says what the outcome means for the box. An unknown outcome has Again.
 func (o Outcome) Class() Class {
 	for _, row := range outcomes {
 		if row.outcome == o {

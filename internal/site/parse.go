@@ -16,8 +16,8 @@ const (
 )
 
 // Read reads the site file in a folder of boot files. The error matches
-// fs.ErrNotExist if there is none. What is wrong in it is wrong input, an error of
-// package problem.
+// fs.ErrNotExist if there is none. A mistake in the file is an error of kind
+// problem.Wrong.
 func Read(fsys durable.FS, dir string) (*Site, error) {
 	data, err := durable.ReadFile(fsys, filepath.Join(dir, FileName), MaxFile)
 	if err != nil {
@@ -30,9 +30,9 @@ func Read(fsys durable.FS, dir string) (*Site, error) {
 	return s, nil
 }
 
-// Parse reads a site file: lines "key = value", blank lines, and comments that
-// begin with '#'. It is strict: an unknown or repeated key, a value that is
-// none and a key that is missing are errors, with the number of the line.
+// Parse reads a site file. It has lines "key = value", blank lines, and
+// comments that begin with '#'. An unknown or repeated key, an invalid value
+// and a missing key are errors. Errors of a line have its number.
 func Parse(data []byte) (*Site, error) {
 	if len(data) > MaxFile {
 		return nil, fmt.Errorf("%s is larger than %d bytes", FileName, MaxFile)
@@ -59,7 +59,7 @@ func Parse(data []byte) (*Site, error) {
 	return s, nil
 }
 
-// splitLine gives no name for a line that says nothing.
+// splitLine returns an empty name for a blank line or a comment.
 func splitLine(line string) (name, value string, err error) {
 	if len(line) > maxLine {
 		return "", "", fmt.Errorf("longer than %d bytes", maxLine)
@@ -93,8 +93,8 @@ func (s *Site) set(name, value string) error {
 	return fmt.Errorf("unknown key %q; the keys are %s", name, strings.Join(names, ", "))
 }
 
-// Template is a site file with s's values and an explanation of each key;
-// what s has by default is there behind a '#'. Parse of it gives s again.
+// Template is a site file with the values of s and an explanation of each key.
+// Values that are defaults stand behind a '#'. Parse of it gives s again.
 func (s *Site) Template() []byte {
 	var b strings.Builder
 	b.WriteString("# What is the same for all testboxes here. `testbox pxe-conf` reads this file when it arms a box.\n" +

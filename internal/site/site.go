@@ -1,5 +1,6 @@
-// Package site reads and writes the site file, pxelinux.cfg/site.conf: what is
-// the same for all boxes of a lab, so that nobody edits a script to arm one.
+// Package site reads and writes the site file, pxelinux.cfg/site.conf. It has
+// what is the same for all boxes of a lab, so that nobody edits a script to arm
+// one.
 package site
 
 import (
@@ -16,31 +17,30 @@ import (
 // FileName is the site file's name in the folder of boot files.
 const FileName = "site.conf"
 
-// Export is the folder on the storage server that has the areas, if the admin
-// names no other.
+// Export is the default folder on the storage server that has the areas.
 const Export = "/export"
 
 // Site is what the site file says.
 type Site struct {
 	Server     netip.Addr // storage server's IPv4 address
-	TFTPPath   string     // its exported folders
+	TFTPPath   string     // exported folders, as the boxes mount them
 	BackupPath string
-	RootPath   string // of the maintenance systems of the form debian
+	RootPath   string // for maintenance systems of the debian form
 
-	Static  bool       // boxes in maintenance use their own address as it is; else DHCP
+	Static  bool       // boxes in maintenance use the address they were armed by; false means DHCP
 	Netmask netip.Addr // static only
-	Gateway netip.Addr // static only; invalid is none
+	Gateway netip.Addr // static only; invalid if there is none
 	Device  string     // kernel's name of the network card; "" is the one that booted
 
 	Maintenance string // version of the maintenance system; "latest" is the newest
 	KernelArgs  string // more kernel arguments
-	LocalBoot   string // what follows LOCALBOOT; "" is the loader's own way
+	LocalBoot   string // what follows LOCALBOOT; "" is the loader's default
 
-	Expire time.Duration // how long an arming counts
-	Retry  time.Duration // how long a box waits after a refusal or failure; whole seconds
+	Expire time.Duration // how long an arming is valid
+	Retry  time.Duration // how long a box waits after a refusal or failure, whole seconds
 }
 
-// Limits of durations, whole seconds in between.
+// Limits of durations. Values between them have whole seconds.
 const (
 	MinExpire = time.Minute
 	MaxExpire = 90 * 24 * time.Hour
@@ -48,7 +48,7 @@ const (
 	MaxRetry  = 24 * time.Hour
 )
 
-// ValidExpire reports whether an arming can count for so long.
+// ValidExpire reports whether an arming can be valid for so long.
 func ValidExpire(d time.Duration) bool { return d >= MinExpire && d <= MaxExpire }
 
 // Defaults are the values of keys that a site file leaves out.
@@ -59,7 +59,7 @@ func Defaults() *Site {
 	}
 }
 
-// check reports what of the whole does not fit together.
+// check reports which values do not fit together, or that server is missing.
 func (s *Site) check() error {
 	switch {
 	case !s.Server.IsValid():
@@ -72,7 +72,8 @@ func (s *Site) check() error {
 	return nil
 }
 
-// key is one key of the file: how it is explained, read and written.
+// key is one key of the file, with its explanation and how to read and write
+// it.
 type key struct {
 	name, help string
 	read       func(*Site, string) error
@@ -151,7 +152,8 @@ func addrText(a netip.Addr) string {
 	return a.String()
 }
 
-// made reports whether s is 1 to most of the characters, and not dots alone.
+// made reports whether s has 1 to most characters, all from of, and not only
+// dots.
 func made(s, of string, most int) bool {
 	return s != "" && len(s) <= most && strings.Trim(s, of) == "" && strings.Trim(s, ".") != ""
 }
@@ -212,7 +214,8 @@ func parseDuration(s string, least, most time.Duration) (time.Duration, error) {
 	return d, nil
 }
 
-// durationText is d's String without zero parts: "24h", not "24h0m0s".
+// durationText is d's String without parts that are zero, as in "24h" instead
+// of "24h0m0s".
 func durationText(d time.Duration) string {
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {
