@@ -10,8 +10,9 @@ import (
 	"testbox-imaging/internal/problem"
 )
 
-// ReadArmed reads the boot files of boxes that are to be disarmed, in their order;
-// nil is a box that is not armed. A boot file that is not ours is refused.
+// ReadArmed reads the boot files of boxes that are to be disarmed, in their
+// order. It gives nil for a box that is not armed, and refuses a boot file that
+// is not ours.
 func (p *Place) ReadArmed(ctx context.Context, boxes []string) ([]Target, []*bootfiles.File, error) {
 	targets, err := p.Names.Resolve(ctx, boxes)
 	if err != nil {
@@ -34,17 +35,19 @@ func (p *Place) ReadArmed(ctx context.Context, boxes []string) ([]Target, []*boo
 	return targets, files, errors.Join(errs...)
 }
 
-// Disarm disarms a box whose boot file was read before. An arming that somebody
-// wrote since stays, as does a file that is not ours: the errors are those of
-// bootfiles. None is a refusal, because other boxes may be disarmed by then.
+// Disarm disarms a box whose boot file ReadArmed returned. If somebody armed
+// the box anew since, or replaced the file by one that is not ours, that file
+// stays. The errors are those of bootfiles. None of them is a refusal, because
+// other boxes may be disarmed by then.
 func (p *Place) Disarm(read *bootfiles.File) error {
 	_, err := p.Boot.Disarm(read.Addr, read.Cmdline.Arming)
 	return err
 }
 
-// HalfRestored says of a box that was armed for restore that its disks may not be
-// whole; "" is not so. Until a restore has ended well, only the arming brings the
-// box back. A box that was not armed has a nil file.
+// HalfRestored says why the disks of a box that is armed for restore may be
+// incomplete. It returns "" if there is no reason to think so. Until a restore
+// has ended well, only the arming brings the box back. read is nil for a box
+// that is not armed.
 func (p *Place) HalfRestored(read *bootfiles.File) string {
 	area, err := p.Backup()
 	if err != nil || read == nil {

@@ -13,9 +13,9 @@ import (
 	"testbox-imaging/internal/sharedir"
 )
 
-// Foresee says what the boxes will refuse, as far as the backup area tells,
-// where that is at hand. It is no reason not to arm: an image can be put there,
-// or a disk be plugged in, before the box starts.
+// Foresee says what the boxes will refuse, as far as the backup area shows it
+// and is at hand. That is no reason not to arm them. Somebody can still put an
+// image there, or plug in a disk, before the box starts.
 func (p *Place) Foresee(plan *Plan) (warnings []string) {
 	say := func(format string, b PlannedBox, text string) {
 		warnings = append(warnings, fmt.Sprintf(format, b.Target, b.Cmdline.Action, strings.ReplaceAll(text, "\n", "; ")))

@@ -12,17 +12,17 @@ import (
 	"testbox-imaging/internal/box"
 )
 
-// List is the boxes that are armed, and the boxes that were asked for and are not.
-type List struct {
+// List has the boxes that are armed, and the named boxes that are not.
+type List struct { // in the order of the addresses, also those that are not ours
 	Files    []*bootfiles.File // in the order of the addresses, those that are not ours too
 	NotArmed []Target
-	// Problems are files that should not be there or cannot be used: boot files
-	// that are not ours, files that the loader takes in place of others, and what
-	// a TFTP server cannot give. Nothing was refused.
+	// Problems are files that should not be there or cannot be used. They are boot
+	// files that are not ours, files that the loader takes in place of others, and
+	// files that a TFTP server cannot give. None of them is a refusal.
 	Problems []error
 }
 
-// List lists the boxes that are armed; with boxes given, only those.
+// List lists the boxes that are armed. If boxes are given, it lists only those.
 func (p *Place) List(ctx context.Context, boxes []string) (*List, error) {
 	targets, err := p.Names.Resolve(ctx, boxes)
 	if err != nil {
@@ -38,7 +38,7 @@ func (p *Place) List(ctx context.Context, boxes []string) (*List, error) {
 			return !slices.ContainsFunc(targets, func(t Target) bool { return t.Addr == f.Addr })
 		})
 	}
-	var addrs []box.Addr // that are looked at
+	var addrs []box.Addr // boxes to check
 	if everybody {
 		for _, f := range l.Files {
 			addrs = append(addrs, f.Addr)
@@ -54,15 +54,15 @@ func (p *Place) List(ctx context.Context, boxes []string) (*List, error) {
 	return l, nil
 }
 
-// problems looks at the boot files and at what else decides over what the boxes
-// start; with everybody also at files that many addresses share.
+// problems checks the boot files and everything else that decides what the
+// boxes start. With everybody it also checks files that many addresses share.
 func (p *Place) problems(files []*bootfiles.File, boxes []box.Addr, everybody bool) (all []error) {
 	add := func(err error) {
 		if err != nil {
 			all = append(all, err)
 		}
 	}
-	var asked []string // of the TFTP server, by boxes that are armed
+	var asked []string // files that armed boxes ask the TFTP server for
 	for _, f := range files {
 		asked = append(asked, filepath.Join(bootcfg.ConfigDir, f.Addr.Hex()))
 		if f.Cmdline == nil {

@@ -9,8 +9,8 @@ import (
 	"testbox-imaging/internal/problem"
 )
 
-// options are what an admin may say of an action, and the actions to which it
-// means something. The names are those of the command line.
+// options are what an admin may add to an action, and the actions that each is
+// for. The names are those of the command line.
 var options = []struct {
 	name    string
 	given   func(c *bootcfg.Cmdline) bool
@@ -24,8 +24,8 @@ var options = []struct {
 	{"image", func(c *bootcfg.Cmdline) bool { return c.OldImages }, []box.Action{box.Restore, box.Verify}},
 }
 
-// checkOptions refuses an option that means nothing to the action: whoever gave it
-// expects something that would not happen.
+// checkOptions refuses an option that has no effect on the action, because
+// whoever gave it expects an effect.
 func checkOptions(c *bootcfg.Cmdline) error {
 	for _, o := range options {
 		if !o.given(c) || slices.Contains(o.actions, c.Action) {

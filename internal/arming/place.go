@@ -1,8 +1,8 @@
-// Package arming decides over armings in share mode: which boxes are meant, what
-// they are armed for and with which maintenance system, what speaks against it,
-// and what the boxes will refuse. A Plan is made and checked for all boxes, with
-// the texts of their boot files. Whoever asked for it then writes these by
-// package bootfiles.
+// Package arming decides about armings in share mode. It decides which boxes
+// are meant, what they are armed for, with which maintenance system, what
+// speaks against it, and what the boxes will refuse. A Plan is made and checked
+// for all boxes, and has the texts of their boot files. The caller then writes
+// these by package bootfiles.
 package arming
 
 import (
@@ -21,8 +21,8 @@ import (
 	"testbox-imaging/internal/site"
 )
 
-// Place is where boxes are armed: the folder of boot files, the areas beside it
-// as they are reached from here, and what this machine knows of boxes.
+// Place is where boxes are armed. It has the folder of boot files, the areas
+// beside it as this machine reaches them, and what this machine knows of boxes.
 type Place struct {
 	Boot       *bootfiles.Folder
 	FS         durable.FS
@@ -31,8 +31,8 @@ type Place struct {
 	Now        func() time.Time
 }
 
-// backupArea is the backup area as it is reached from here: beside the TFTP
-// area, as on the storage server and where both are mounted in /mnt.
+// backupArea is the path of the backup area on this machine. The area is beside
+// the TFTP area, both on the storage server and where they are mounted in /mnt.
 func (p *Place) backupArea() string {
 	return filepath.Join(filepath.Dir(p.Boot.TFTP()), bootcfg.BackupArea)
 }
@@ -48,7 +48,7 @@ func (p *Place) Boxes() (boxes []box.Addr, err error) {
 	return boxes, err
 }
 
-// Backup opens the backup area, in which the boxes' logs are.
+// Backup opens the backup area, which has the boxes' logs.
 func (p *Place) Backup() (*sharedir.Area, error) {
 	area, err := sharedir.Open(p.FS, p.backupArea())
 	if err != nil {
@@ -58,7 +58,7 @@ func (p *Place) Backup() (*sharedir.Area, error) {
 	return area, nil
 }
 
-// ReadSite reads the site file, which stands in the folder of boot files.
+// ReadSite reads the site file, which is in the folder of boot files.
 func ReadSite(fsys durable.FS, boot *bootfiles.Folder) (*site.Site, error) {
 	s, err := site.Read(fsys, boot.Dir())
 	if errors.Is(err, fs.ErrNotExist) {
@@ -67,8 +67,8 @@ func ReadSite(fsys durable.FS, boot *bootfiles.Folder) (*site.Site, error) {
 	return s, err
 }
 
-// inventory is that of the box's last action; nil if there is none to be read,
-// or if it came with a folder that was copied from another box's.
+// inventory returns the inventory of the box's last action. It returns nil if
+// it cannot be read, or if its folder was copied from another box's.
 func (p *Place) inventory(addr box.Addr) *inventory.Inventory {
 	data, err := durable.ReadFile(p.FS, filepath.Join(p.backupArea(), addr.String(), box.InfoJSON), inventory.MaxJSON)
 	if err != nil {
@@ -81,8 +81,9 @@ func (p *Place) inventory(addr box.Addr) *inventory.Inventory {
 	return inv
 }
 
-// Skew is how far the storage server's clock is ahead of this machine's, by the
-// boot file that was just written for the box; 0 if that cannot be seen.
+// Skew is how far the storage server's clock is ahead of this machine's. It is
+// measured by the boot file that was just written for the box, and is 0 if that
+// cannot be read.
 func (p *Place) Skew(addr box.Addr) time.Duration {
 	written, err := p.Boot.Written(addr)
 	if err != nil {

@@ -16,15 +16,15 @@ import (
 // Request is what an admin wants boxes to do at their next start.
 type Request struct {
 	Boxes []string // addresses or host names
-	// Cmdline has the action and what the admin says of it: disks, which images,
-	// what is accepted. All else in it is for Plan to fill in.
+	// Cmdline has the action and the admin's options for it, such as the disks or
+	// which images. Plan fills in everything else.
 	Cmdline bootcfg.Cmdline
-	Replace bool          // what a box is armed for already is forgotten
-	Expire  time.Duration // how long the arming counts; 0 is as the site file says
+	Replace bool          // arm a box even if it is armed already
+	Expire  time.Duration // how long the arming is valid; 0 is the value of the site file
 }
 
-// Plan is boot files to be written, all of them checked. Printing their texts is
-// the dry run.
+// Plan has the boot files to be written, all of them checked. A dry run prints
+// their texts.
 type Plan struct {
 	Boxes   []PlannedBox // in the order of the request
 	Version *bootcfg.Version
@@ -38,9 +38,9 @@ type PlannedBox struct {
 	Text    []byte
 }
 
-// Plan checks everything for all boxes and makes their boot files. All that is
-// wrong with any box is one error. Wrong input and what is refused are errors of
-// package problem. Nothing is written.
+// Plan checks everything for all boxes and makes their boot files. It writes
+// nothing. One error has everything that is wrong with any box. Wrong input and
+// refusals are errors of package problem.
 func (p *Place) Plan(ctx context.Context, r Request) (*Plan, error) {
 	if err := checkOptions(&r.Cmdline); err != nil {
 		return nil, err
@@ -70,8 +70,8 @@ func (p *Place) Plan(ctx context.Context, r Request) (*Plan, error) {
 	return plan, errors.Join(errs...)
 }
 
-// common checks the folder, and makes what the boot files of one plan have in
-// common.
+// common checks the folder, and makes the part of the boot files that is the
+// same for all boxes.
 func (p *Place) common(c bootcfg.Cmdline) (*Plan, bootcfg.BootFile, error) {
 	var none bootcfg.BootFile
 	if err := p.Boot.CheckDefault(); err != nil {
@@ -101,7 +101,8 @@ func (p *Place) common(c bootcfg.Cmdline) (*Plan, bootcfg.BootFile, error) {
 		bootcfg.BootFile{Cmdline: c, Kernel: v.KernelPath(), Initrd: v.InitrdPath(), Args: s.KernelArgs, LocalBoot: s.LocalBoot}, nil
 }
 
-// checkBox refuses a box that is armed, and one that would not take its file.
+// checkBox refuses a box that is armed, and one that would not take its boot
+// file.
 func (p *Place) checkBox(t Target, replace bool) error {
 	file, err := p.Boot.Read(t.Addr)
 	switch {
@@ -123,7 +124,7 @@ func (p *Place) checkBox(t Target, replace bool) error {
 	return p.checkLater(t)
 }
 
-// planBox makes the boot file of one box from what all have in common.
+// planBox makes the boot file of one box from the part that all have in common.
 func planBox(t Target, file bootcfg.BootFile, s *site.Site, expires time.Time) (PlannedBox, error) {
 	c := &file.Cmdline
 	c.Arming, c.Address, c.Host, c.Expires = box.NewArming(), t.Addr, t.Host, expires

@@ -18,12 +18,12 @@ import (
 	"testbox-imaging/internal/sharedir"
 )
 
-// boxUser is whom the NFS server takes root of a box for. The areas do not say
-// it, but their owner is this user: `testbox share init` sees to that.
+// boxUser is the user whom the NFS server puts in place of a box's root. It is
+// known only as the owner of the areas, which `testbox share init` gives them.
 type boxUser struct{ uid, gid uint32 }
 
-// boxUser is the owner of the backup area. It is not known where the area is not
-// at hand, or belongs to root.
+// boxUser returns the owner of the backup area. The user is unknown if the area
+// is not at hand, or if it belongs to root.
 func (p *Place) boxUser() (u boxUser, known bool) {
 	st, err := os.Stat(p.backupArea())
 	if err != nil {
@@ -40,8 +40,8 @@ func ownerOf(st fs.FileInfo) boxUser {
 	return boxUser{s.Uid, s.Gid}
 }
 
-// may reports whether the mode gives the user these rights, as for everybody
-// (0o2 is to write).
+// may reports whether the mode gives the user these rights. They are written as
+// in the last digit of a mode, so 0o2 is the right to write.
 func (u boxUser) may(st fs.FileInfo, rights fs.FileMode) bool {
 	owner, mode := ownerOf(st), st.Mode().Perm()
 	switch {
@@ -54,8 +54,8 @@ func (u boxUser) may(st fs.FileInfo, rights fs.FileMode) bool {
 }
 
 // checkDisarm refuses a folder of boot files in which a box cannot remove its
-// own. The box would do its action, and then boot into maintenance again and
-// again: also when its arming has expired.
+// own boot file. Such a box would do its action, and then boot into maintenance
+// again and again, even after its arming has expired.
 func (p *Place) checkDisarm() error {
 	st, err := os.Stat(p.Boot.Dir())
 	if err != nil {
@@ -69,9 +69,9 @@ func (p *Place) checkDisarm() error {
 	if !known && owner.uid != 0 {
 		u = owner
 	} else if !known {
-		u = boxUser{^uint32(0), ^uint32(0)} // anybody but root
+		u = boxUser{^uint32(0), ^uint32(0)} // any user but root
 	}
-	// From a sticky folder only its owner removes what somebody else put there.
+	// In a sticky folder only the folder's owner can remove files of other users.
 	if u.may(st, 0o3) && (st.Mode()&fs.ModeSticky == 0 || owner.uid == u.uid) {
 		return nil
 	}
@@ -84,7 +84,8 @@ func (p *Place) checkDisarm() error {
 		p.Boot.Dir(), owner.uid, st.Mode(), as, shareInitMends)
 }
 
-// closedToBoxes says what in a box's folder the box has no right to, and needs.
+// closedToBoxes says which parts of a box's folder the box needs but has no
+// right to.
 func (p *Place) closedToBoxes(folder *sharedir.Folder) error {
 	u, known := p.boxUser()
 	if !known {
@@ -122,8 +123,8 @@ func (p *Place) closedToBoxes(folder *sharedir.Folder) error {
 	return err
 }
 
-// neededBy lists the files of a box's folder that the box reads or appends to:
-// images, sidecars, records, the list of disks, logs.
+// neededBy lists the files of a box's folder that the box reads or appends to.
+// These are images, sidecars, records, the list of disks, and logs.
 func neededBy(folder *sharedir.Folder) (names []string, err error) {
 	entries, err := os.ReadDir(folder.Dir())
 	for _, e := range entries {
@@ -135,8 +136,9 @@ func neededBy(folder *sharedir.Folder) (names []string, err error) {
 	return names, err
 }
 
-// linkedOut says which links of a box's folder, or instead of it, lead where a
-// box does not come: it has the area elsewhere, and nothing beside it.
+// linkedOut says which links in a box's folder, or in its place, the box cannot
+// follow. The box mounts the area at another path, and sees nothing outside of
+// it.
 func (p *Place) linkedOut(folder *sharedir.Folder) error {
 	area, err := filepath.EvalSymlinks(p.backupArea())
 	if err != nil {
@@ -150,7 +152,7 @@ func (p *Place) linkedOut(folder *sharedir.Folder) error {
 	for _, path := range paths {
 		to, err := os.Readlink(path)
 		if err != nil {
-			continue // no link
+			continue // not a link
 		}
 		real, err := filepath.EvalSymlinks(path)
 		if filepath.IsAbs(to) || err == nil && !strings.HasPrefix(real, area+"/") {

@@ -20,8 +20,9 @@ type machine struct {
 	uuid string   // lower case
 }
 
-// machineOf looks the box up where this machine has seen it: among the
-// neighbours on the network, and in the inventory of its last action.
+// machineOf collects what this machine knows of the box's hardware. It looks
+// among the neighbours on the network, and in the inventory of the box's last
+// action.
 func (p *Place) machineOf(addr box.Addr, near map[string]string) machine {
 	var m machine
 	if mac := near[addr.String()]; mac != "" {
@@ -47,8 +48,8 @@ type shadow struct {
 }
 
 // shadows lists the files that the loader of this box takes, or may take,
-// before the box's boot file: those named by a UUID or a network card. Such a
-// file is passed over only if it is known to be another machine's.
+// before the box's boot file. They are named by a UUID or a network card. The
+// list leaves out only files that are known to be another machine's.
 func (p *Place) shadows(addr box.Addr) ([]shadow, error) {
 	names, err := p.FS.ReadDir(p.Boot.Dir())
 	if err != nil {
@@ -93,8 +94,8 @@ func (p *Place) checkShadows(t Target) error {
 	return errors.Join(errs...)
 }
 
-// checkLater refuses a box that would not start its own disk when it is no more
-// armed, because the loader finds another file before `default`.
+// checkLater refuses a box that would not start its own disk when it is not
+// armed any more, because the loader finds another file before `default`.
 func (p *Place) checkLater(t Target) error {
 	later, err := p.Boot.Later(t.Addr)
 	if err != nil {
@@ -113,9 +114,9 @@ func (p *Place) checkLater(t Target) error {
 	return errors.Join(errs...)
 }
 
-// boxStrays names the files that the loader takes for the box before its own
-// boot file, and those that it takes before `default`; shared says that this is
-// to include files that it takes for other addresses too.
+// boxStrays returns an error for the files that the loader takes for the box
+// before its boot file, or before `default`. With shared it includes files that
+// the loader takes for other addresses too.
 func (p *Place) boxStrays(addr box.Addr, shared bool) error {
 	shadows, err := p.shadows(addr)
 	if err != nil {
@@ -142,7 +143,7 @@ func (p *Place) boxStrays(addr box.Addr, shared bool) error {
 	return errors.Join(errs...)
 }
 
-// owner is whose a file is that the loader takes early.
+// owner says whose file it is that the loader takes before the boot file.
 type owner int
 
 const (
@@ -151,7 +152,7 @@ const (
 	ownerUnknown
 )
 
-// belongs tells whose the file is, as far as m and the neighbours tell.
+// belongs says whose file it is, as far as m and the neighbours show.
 func belongs(o bootcfg.Owner, m machine, addr box.Addr, near map[string]string) owner {
 	known, same := len(m.macs) > 0, o.MAC != nil && slices.Contains(m.macs, o.MAC.String())
 	if o.UUID != "" {
@@ -171,9 +172,9 @@ func belongs(o bootcfg.Owner, m machine, addr box.Addr, near map[string]string) 
 	return ownerUnknown
 }
 
-// otherOrder is a UUID with its first three numbers in the other byte order. The
-// loader prints the bytes as the firmware's PXE sent them, and that may be as
-// they lie in SMBIOS, where Linux reads these numbers as little-endian.
+// otherOrder is a UUID with its first three numbers in the other byte order.
+// The loader prints the bytes as the firmware's PXE sent them. They may have
+// the order of SMBIOS, where Linux reads these numbers as little-endian.
 func otherOrder(uuid string) string {
 	if len(uuid) != 36 {
 		return ""
@@ -187,8 +188,9 @@ func otherOrder(uuid string) string {
 	return string(b)
 }
 
-// readNeighbours reads the kernel's table of IPv4 neighbours: addresses, each
-// with its card's. proc_pid_net(5); flag 2 is a complete entry, type 1 Ethernet.
+// readNeighbours reads the kernel's table of IPv4 neighbours, and returns the
+// hardware address of each IP address. The format is in proc_pid_net(5). Type 1
+// is Ethernet, and flag 2 is a complete entry.
 func readNeighbours(path string) map[string]string {
 	near := map[string]string{}
 	file, err := os.Open(path)

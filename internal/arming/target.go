@@ -14,23 +14,23 @@ import (
 	"testbox-imaging/internal/problem"
 )
 
-// Resolver looks names up, as net.Resolver does.
+// Resolver looks up names and addresses, as net.Resolver does.
 type Resolver struct {
 	Addrs func(ctx context.Context, host string) ([]netip.Addr, error)       // IPv4 addresses of a name
 	Names func(ctx context.Context, addr string) (names []string, err error) // names of an address
 }
 
-// Limits of name lookups. An address is needed; a name is a courtesy.
+// Limits of name lookups. An address is needed, a name is only for people.
 const (
 	addrTimeout = 10 * time.Second
 	nameTimeout = 2 * time.Second
 )
 
-// Target is a box as the admin named it and what that became.
+// Target is a box as the admin named it, with its address and name.
 type Target struct {
 	Given string
 	Addr  box.Addr
-	Host  string // the box's name; "" is unknown
+	Host  string // the box's name; "" if unknown
 }
 
 func (t Target) String() string {
@@ -43,7 +43,7 @@ func (t Target) String() string {
 	return t.Addr.String()
 }
 
-// Resolve finds the boxes' addresses and names, many at a time because
+// Resolve finds the boxes' addresses and names. It does many at a time, because
 // name servers can be slow. A box that is named twice is an error.
 func (r Resolver) Resolve(ctx context.Context, boxes []string) ([]Target, error) {
 	targets, errs := make([]Target, len(boxes)), make([]error, len(boxes))
@@ -57,7 +57,7 @@ func (r Resolver) Resolve(ctx context.Context, boxes []string) ([]Target, error)
 			return nil
 		})
 	}
-	g.Wait() // what failed is in errs
+	g.Wait() // the errors are in errs
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
@@ -88,8 +88,8 @@ func (r Resolver) resolve(ctx context.Context, given string) (Target, error) {
 	ctx, cancel := context.WithTimeout(ctx, addrTimeout)
 	defer cancel()
 	found, err := r.Addrs(ctx, given)
-	// A name that stands in /etc/hosts twice, or there and in a name server,
-	// has an address more than once.
+	// An address is found more than once if the name is in /etc/hosts twice, or
+	// both there and in a name server.
 	var addrs []netip.Addr
 	for _, a := range found {
 		if a = a.Unmap(); !slices.Contains(addrs, a) {
@@ -116,12 +116,12 @@ func (r Resolver) resolve(ctx context.Context, given string) (Target, error) {
 	return t, nil
 }
 
-// looksNumeric: "10.1.2" or "10.1.2.256" is a mistyped address, and a resolver
-// would take some of them for another one.
+// looksNumeric reports whether s is a mistyped address, such as "10.1.2" or
+// "10.1.2.256". A resolver would read some of these as another address.
 func looksNumeric(s string) bool { return strings.Trim(s, "0123456789.") == "" }
 
-// name finds the box's name: the reverse one, else the one it was given by.
-// That there is none is not an error.
+// name finds the box's name. It is the reverse one, or else the one that the
+// admin gave. A missing name is not an error.
 func (r Resolver) name(ctx context.Context, t Target) string {
 	ctx, cancel := context.WithTimeout(ctx, nameTimeout)
 	defer cancel()

@@ -10,9 +10,9 @@ import (
 	"testbox-imaging/internal/problem"
 )
 
-// Find finds the folder of boot files: dir, or if that is "" the first of the
-// usual places that is one. A folder without `default` is none: a box that is
-// not armed must find its way to its own disk.
+// Find finds the folder of boot files. It is dir, or if dir is "" the first of
+// the usual places. A folder without `default` does not count, because a box
+// that is not armed must find its way to its own disk.
 func Find(fsys durable.FS, dir string, usual []string) (*Folder, error) {
 	tried := usual
 	if dir != "" {

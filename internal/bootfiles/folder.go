@@ -17,13 +17,13 @@ import (
 	"testbox-imaging/internal/durable"
 )
 
-// Folder is a folder of boot files. Nothing is read before it is asked for.
+// Folder is a folder of boot files. New reads nothing.
 type Folder struct {
 	fsys durable.FS
 	dir  string
 }
 
-// New takes the path of the folder of boot files, as it is reached from here.
+// New takes the path of the folder of boot files on this machine.
 func New(fsys durable.FS, dir string) *Folder { return &Folder{fsys, filepath.Clean(dir)} }
 
 // Dir is the folder's path.
@@ -40,22 +40,23 @@ func (f *Folder) BootFile(addr box.Addr) string { return f.Path(addr.Hex()) }
 
 // File is a boot file that is there.
 type File struct {
-	Addr    box.Addr         // whose it is, by its name
-	Cmdline *bootcfg.Cmdline // what the box is armed for; nil: Err says why it is not known
+	Addr    box.Addr         // the box, by the file's name
+	Cmdline *bootcfg.Cmdline // what the box is armed for; if nil, Err says why that is not known
 	Kernel  string           // path below the TFTP area; "" without Cmdline
-	Initrd  string           // likewise
-	// Err says why this is no boot file of ours: it cannot be read, somebody
-	// edited it, another program wrote it, or it was written for another box.
+	Initrd  string           // path below the TFTP area; "" without Cmdline
+	// Err says why this is no boot file of ours. It cannot be read, somebody edited
+	// it, another program wrote it, or it was written for another box.
 	Err error
 
 	text []byte
 }
 
 // Read reads the box's boot file. The error matches fs.ErrNotExist if there is
-// none: the box is not armed. A boot file that is not ours is no error.
+// none, which means that the box is not armed. A boot file that is not ours is
+// no error.
 func (f *Folder) Read(addr box.Addr) (*File, error) { return f.read(addr, f.BootFile(addr)) }
 
-// read reads the box's boot file at a path that need not be its own.
+// read reads the box's boot file at a path that may differ from its usual one.
 func (f *Folder) read(addr box.Addr, path string) (*File, error) {
 	file := &File{Addr: addr}
 	file.text, file.Err = durable.ReadFile(f.fsys, path, bootcfg.MaxConfig)
@@ -72,13 +73,13 @@ func (f *Folder) read(addr box.Addr, path string) (*File, error) {
 	return file, nil
 }
 
-// Expired reports whether the arming does not count any more.
+// Expired reports whether the arming is no longer valid.
 func (f *File) Expired(now time.Time) bool {
 	return f.Cmdline != nil && !f.Cmdline.Expires.IsZero() && !now.Before(f.Cmdline.Expires)
 }
 
-// isOf reports whether this is the boot file of that arming, also if somebody
-// edited it since, so that it is not ours any more.
+// isOf reports whether the boot file belongs to that arming. It also recognizes
+// a file that somebody edited so that it is not ours any more.
 func (f *File) isOf(id box.Arming) bool {
 	if f.Cmdline != nil {
 		return f.Cmdline.Arming == id
@@ -86,9 +87,9 @@ func (f *File) isOf(id box.Arming) bool {
 	return bootcfg.IsOfArming(f.text, id)
 }
 
-// Write arms a box: it writes its boot file, in place of one that is there. It
-// is durable when Write returns. A box that a TFTP server could not give the file
-// is not armed, and that is refused.
+// Write arms a box by writing its boot file. It replaces an older one, and the
+// file is durable when Write returns. If a TFTP server could not give the file
+// to the box, Write removes it again and refuses.
 func (f *Folder) Write(addr box.Addr, text []byte) error {
 	if err := durable.WriteFile(f.fsys, f.BootFile(addr), text, 0o644); err != nil {
 		return err
@@ -99,8 +100,8 @@ func (f *Folder) Write(addr box.Addr, text []byte) error {
 	return nil
 }
 
-// Written is when the box's boot file was written, by the clock of whoever
-// holds the folder: over NFS that is the storage server's.
+// Written returns when the box's boot file was written, by the clock of the
+// machine that has the folder. Over NFS that is the storage server.
 func (f *Folder) Written(addr box.Addr) (time.Time, error) {
 	file, err := f.fsys.Open(f.BootFile(addr))
 	if err != nil {
@@ -110,8 +111,8 @@ func (f *Folder) Written(addr box.Addr) (time.Time, error) {
 	return file.ModTime(), nil
 }
 
-// List reads all boot files in the folder, in the order of the boxes' addresses.
-// Files whose name is no address are passed over.
+// List reads all boot files in the folder, in the order of the boxes'
+// addresses. It ignores files whose name is no address.
 func (f *Folder) List() ([]*File, error) {
 	names, err := f.fsys.ReadDir(f.dir)
 	if err != nil {

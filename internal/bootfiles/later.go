@@ -17,15 +17,15 @@ import (
 // asks for `default`.
 type LaterFile struct {
 	Name string
-	Why  error // why a box that takes it does not surely start its own disk; nil: it does
+	Why  error // why a box that takes it may not start its own disk; nil if it surely does
 }
 
-// Later lists the files in the folder of boot files that the loader takes
-// for the box once the box's own boot file is gone. PXELINUX (core/fs/pxe/pxe.c
-// of syslinux 6) asks for the address in upper-case hexadecimal, then for it
-// with a digit less each time down to one digit, then for `default`. Case is
-// passed over, because a TFTP server may: so a file with the box's own name, or
-// the name `default`, in other letters is in the list too.
+// Later lists the files in the folder that the loader takes for the box once
+// the box's own boot file is gone. PXELINUX (core/fs/pxe/pxe.c of syslinux 6)
+// asks for the address in upper-case hexadecimal, then for ever shorter
+// beginnings of it down to one digit, then for `default`. Later ignores case,
+// because a TFTP server may do so. So the list also has files that differ only
+// by case from the box's own file or from `default`.
 func (f *Folder) Later(addr box.Addr) ([]LaterFile, error) {
 	names, err := f.fsys.ReadDir(f.dir)
 	if err != nil {
@@ -44,7 +44,7 @@ func (f *Folder) Later(addr box.Addr) ([]LaterFile, error) {
 			}
 			why := f.LocalBoot(name)
 			if errors.Is(why, fs.ErrNotExist) && !isLink(f.Path(name)) {
-				continue // gone meanwhile
+				continue // removed in the meantime
 			}
 			if why == nil && digits == len(addr.Hex()) {
 				why = errors.New("a TFTP server that does not tell upper from lower case may give it in place of the box's boot file")
@@ -55,9 +55,9 @@ func (f *Folder) Later(addr box.Addr) ([]LaterFile, error) {
 	return list, nil
 }
 
-// NotLocal lists what keeps a box that is not armed from its own disk, or may
-// do so: the files of Later that are no plain local boot, and `default` if
-// it is none.
+// NotLocal lists what may keep a box that is not armed from its own disk. These
+// are the files of Later, and `default`, if they do not clearly boot the local
+// disk.
 func (f *Folder) NotLocal(addr box.Addr) []error {
 	later, err := f.Later(addr)
 	if err != nil {
@@ -75,9 +75,9 @@ func (f *Folder) NotLocal(addr box.Addr) []error {
 	return all
 }
 
-// LocalBoot reports why a box that is given the file does not surely start its
-// own disk; nil if it does. A link out of the folder is not followed: the TFTP
-// server, or another client of the area, finds something else there.
+// LocalBoot returns nil if a box that gets the file surely starts its own disk.
+// Otherwise the error says why not. It does not follow a link out of the
+// folder, because a TFTP server or another client finds something else there.
 func (f *Folder) LocalBoot(name string) error {
 	path := f.Path(name)
 	st, err := os.Lstat(path)
@@ -114,8 +114,8 @@ func isLink(path string) bool {
 	return err == nil && st.Mode()&fs.ModeSymlink != 0
 }
 
-// CheckDefault refuses a folder in which a box that is not armed, or no more,
-// does not start its own disk.
+// CheckDefault refuses a folder in which a box that is not armed does not start
+// its own disk.
 func (f *Folder) CheckDefault() error {
 	data, err := durable.ReadFile(f.fsys, f.Path(bootcfg.DefaultName), bootcfg.MaxConfig)
 	if err != nil {
@@ -132,8 +132,8 @@ func (f *Folder) CheckDefault() error {
 	return nil
 }
 
-// CheckPrefixes names the files that the loader takes for many addresses before
-// `default`, and that do not clearly boot the local disk.
+// CheckPrefixes returns an error for the files that the loader takes for many
+// addresses before `default`, and that do not clearly boot the local disk.
 func (f *Folder) CheckPrefixes() error {
 	names, err := f.fsys.ReadDir(f.dir)
 	if err != nil {

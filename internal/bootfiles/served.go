@@ -14,7 +14,7 @@ import (
 	"testbox-imaging/internal/problem"
 )
 
-// Loader files that every box asks for, and one that the DHCP server may name
+// loaderFiles are what every box asks for. The DHCP server may name otherLoader
 // in place of the first.
 var (
 	loaderFiles = []string{bootcfg.LoaderName, "ldlinux.c32"}
@@ -22,7 +22,7 @@ var (
 )
 
 // CheckServed refuses if a TFTP server cannot give a file that every box needs,
-// or one of the others that are named: paths below the TFTP area.
+// or one of others, which are paths below the TFTP area.
 func (f *Folder) CheckServed(others ...string) error {
 	files := append(slices.Clone(loaderFiles), path.Join(bootcfg.ConfigDir, bootcfg.DefaultName))
 	if _, err := os.Lstat(filepath.Join(f.TFTP(), otherLoader)); err == nil {
@@ -31,14 +31,14 @@ func (f *Folder) CheckServed(others ...string) error {
 	return f.checkModules(bootcfg.DefaultName, append(files, others...)...)
 }
 
-// CheckFiles refuses if a TFTP server cannot give one of these files: paths below
-// the TFTP area.
+// CheckFiles refuses if a TFTP server cannot give one of these files. They are
+// paths below the TFTP area.
 func (f *Folder) CheckFiles(files ...string) error {
 	return tftpError(f.unserved(files...))
 }
 
-// CheckModules refuses if a TFTP server cannot give the loader's modules by which
-// a file such as `default` starts the disk of a box.
+// CheckModules refuses if a TFTP server cannot give the loader's modules that a
+// file such as `default` needs to start a box's disk.
 func (f *Folder) CheckModules(name string) error { return f.checkModules(name) }
 
 func (f *Folder) checkModules(name string, others ...string) error {
@@ -47,13 +47,13 @@ func (f *Folder) checkModules(name string, others ...string) error {
 	return tftpError(append(missing, why...), chmod)
 }
 
-// modules are the loader's modules by which a file such as `default` starts the
-// disk of a box: of the places of each the first where something is. It says
-// which are missing.
+// modules returns the loader's modules that a file such as `default` needs to
+// start a box's disk. For each it gives the first place where there is a file,
+// or says that the module is missing.
 func (f *Folder) modules(name string) (files, missing []string) {
 	data, err := durable.ReadFile(f.fsys, f.Path(name), bootcfg.MaxConfig)
 	if err != nil {
-		return nil, nil // whether it is local boot is asked elsewhere
+		return nil, nil // other checks say whether the file is local boot
 	}
 	cfg, err := bootcfg.Parse(data)
 	if err != nil {
@@ -74,7 +74,7 @@ func (f *Folder) modules(name string) (files, missing []string) {
 	return files, missing
 }
 
-// tftpError makes a refusal of what unserved found.
+// tftpError makes a refusal from the results of unserved.
 func tftpError(why, chmod []string) error {
 	if len(why) == 0 {
 		return nil
@@ -86,12 +86,12 @@ func tftpError(why, chmod []string) error {
 	return problem.Refusef("%w", err)
 }
 
-// unserved says which of the files a TFTP server cannot give, and how to mend
-// what a chmod mends. A server runs as some user of its own, so everybody must
-// be able to read a file and to search the folders above it. A server is
-// confined to the area, so no link may lead out of it.
+// unserved says which of the files a TFTP server cannot give, and which chmod
+// commands help. A server runs as some user of its own, so everybody must be
+// able to read a file and to search the folders above it. A server is confined
+// to the area, so no link may lead out of it.
 func (f *Folder) unserved(files ...string) (why, chmod []string) {
-	closed := map[string]string{} // path: what everybody lacks
+	closed := map[string]string{} // from a path to the right that everybody lacks
 	for _, file := range files {
 		walk := tftpWalk{root: f.TFTP(), closed: closed}
 		if err := walk.to(file); err != nil && !slices.Contains(why, err.Error()) {
@@ -137,7 +137,7 @@ func (w *tftpWalk) to(file string) error {
 	return nil
 }
 
-// step goes one name further. What a link says comes before the rest of todo.
+// step goes one name further. The target of a link is put in front of todo.
 func (w *tftpWalk) step(name string, todo []string) ([]string, error) {
 	switch {
 	case name == "" || name == ".":
@@ -194,11 +194,12 @@ func (w *tftpWalk) note(path string, st fs.FileInfo) {
 	}
 }
 
-// CheckAbove says that the folder with the areas, on the storage server itself,
-// keeps a TFTP server away that neither is root nor has made the area its root.
+// CheckAbove checks the folder above the TFTP area, on the storage server
+// itself. It returns an error if that folder keeps out a TFTP server that is
+// not root and has not made the area its root.
 func (f *Folder) CheckAbove(tftpPath string) error {
 	if f.TFTP() != filepath.Clean(tftpPath) {
-		return nil // a mount: what is above it is not the server's
+		return nil // the area is mounted here, so the folder above it is not the server's
 	}
 	dir := filepath.Dir(f.TFTP())
 	if st, err := os.Stat(dir); err == nil && st.Mode()&0o001 == 0 {

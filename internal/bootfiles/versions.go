@@ -16,9 +16,9 @@ import (
 	"testbox-imaging/internal/problem"
 )
 
-// Version finds the maintenance system that can do the action: the one that is
-// asked for, or the newest that is complete, of the form ram if there is one:
-// it boots faster and needs no root by NFS.
+// Version finds the maintenance system that can do the action. It is the one
+// with the wanted name, or with Latest the newest complete one. Latest prefers
+// the ram form, which boots faster and needs no root by NFS.
 func (f *Folder) Version(want string, action box.Action) (*bootcfg.Version, error) {
 	if want != bootcfg.Latest {
 		v, err := f.readVersion(want)
@@ -55,8 +55,8 @@ type Broken struct {
 }
 
 // Versions lists the maintenance systems that can be booted, the newest first,
-// and by name those that cannot. Whether a TFTP server can give their files is
-// for CheckFiles to say.
+// and the names of those that cannot. It does not check whether a TFTP server
+// can give their files, as CheckFiles does.
 func (f *Folder) Versions() (whole []*bootcfg.Version, broken []Broken, err error) {
 	names, err := f.fsys.ReadDir(f.maintDir())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -74,8 +74,9 @@ func (f *Folder) Versions() (whole []*bootcfg.Version, broken []Broken, err erro
 	return whole, broken, nil
 }
 
-// newestFirst puts the version first that was built later; of two built at once,
-// the one whose name is later, so that the choice is always the same.
+// newestFirst sorts the version first that was built later. If two were built
+// at the same time, the later name is first, so that the choice is always the
+// same.
 func newestFirst(a, b *bootcfg.Version) int {
 	return cmp.Or(b.Built.Compare(a.Built), strings.Compare(b.Version, a.Version))
 }
@@ -91,10 +92,10 @@ func canDo(v *bootcfg.Version, action box.Action) error {
 	return nil
 }
 
-// CheckRoot makes sure that the root of a version of the form debian is there,
-// where that can be seen: beside the TFTP area on the storage server. A box that
-// is armed without would try to mount it for ever, and never see that its
-// arming expires.
+// CheckRoot makes sure that the root of a version of the debian form is there.
+// That can be checked on the storage server, where it is beside the TFTP area.
+// Without its root a box would try to mount it forever, and never notice that
+// its arming expires.
 func (f *Folder) CheckRoot(version string) error {
 	roots := filepath.Join(filepath.Dir(f.TFTP()), bootcfg.RootArea)
 	if _, err := f.fsys.ReadDir(roots); err != nil {
@@ -106,8 +107,8 @@ func (f *Folder) CheckRoot(version string) error {
 	return nil
 }
 
-// readVersion reads what a maintenance system's folder says of it, and makes
-// sure that the loader will find its files.
+// readVersion reads the version file in a maintenance system's folder, and
+// makes sure that the loader will find the kernel and the initrd.
 func (f *Folder) readVersion(name string) (*bootcfg.Version, error) {
 	if !bootcfg.ValidVersion(name) {
 		return nil, fmt.Errorf("%q is not the name of a version", name)

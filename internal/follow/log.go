@@ -10,20 +10,20 @@ import (
 	"testbox-imaging/internal/sharedir"
 )
 
-// logReader reads a box's log as it grows. The log can be missing, be rotated
-// away, be cut or be replaced between two looks.
+// logReader reads a box's log as it grows. Between two reads the log can be
+// missing, rotated away, truncated or replaced.
 type logReader struct {
 	path string
 	file *os.File
 	off  int64
-	part []byte // of a line whose end is not there yet
+	part []byte // beginning of a line whose end has not come yet
 }
 
-// maxLogLine is the length in bytes over which a line is taken as two.
+// maxLogLine is the length in bytes at which a longer line is split.
 const maxLogLine = 64 << 10
 
-// skip puts what is in the log now behind the reader, but for the last most
-// bytes.
+// skip starts the reader behind the current content of the log, except for the
+// last most bytes.
 func (r *logReader) skip(most int64) error {
 	f, err := sharedir.OpenHere(r.path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -41,8 +41,8 @@ func (r *logReader) skip(most int64) error {
 	return nil
 }
 
-// lines gives the lines that came since the last look. The file is opened anew
-// each time: so an NFS client asks the server what is in it now.
+// lines returns the lines that came since the last call. It opens the file anew
+// each time, so that an NFS client asks the server for the current content.
 func (r *logReader) lines() (lines []string, err error) {
 	f, err := sharedir.OpenHere(r.path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -65,19 +65,19 @@ func (r *logReader) lines() (lines []string, err error) {
 		}
 	}
 	if r.close(); st.Size() < r.off {
-		r.off, r.part = 0, nil // cut
+		r.off, r.part = 0, nil // the log was truncated
 	}
 	r.file = f
 	more, err := r.read()
 	return append(lines, more...), err
 }
 
-// drain reads what is left of a log that has lost its name.
+// drain reads the rest of a log that was renamed or removed.
 func (r *logReader) drain() []string {
 	if r.file == nil {
 		return nil
 	}
-	lines, _ := r.read() // a server may have forgotten the file
+	lines, _ := r.read() // an NFS server may not know the removed file any more
 	if len(r.part) > 0 {
 		lines = append(lines, string(r.part))
 	}

@@ -1,6 +1,6 @@
-// Package follow tells from what boxes leave in the areas of share mode how they
-// go on: the boot file, the log, and the record of the last action. A box says
-// nothing else while it is at work.
+// Package follow finds out how boxes are doing, from what they leave in the
+// areas of share mode. These are the boot file, the log, and the record of the
+// last action. A box says nothing else while it is at work.
 package follow
 
 import (
@@ -13,17 +13,18 @@ import (
 	"testbox-imaging/internal/sharedir"
 )
 
-// Pending is the outcome of an action that has not ended, as far as is known here.
+// Pending is the outcome of an action that is not known to have ended.
 const Pending box.Outcome = ""
 
-// NothingKnown is said of a box that is not armed and never was, as of a typo.
+// NothingKnown is the text for a box that is not armed and never was, for
+// example after a typo.
 const NothingKnown = "nothing is known of an action"
 
 // Status is what is known of a box.
 type Status struct {
-	Armed    *bootfiles.File      // nil: it has no boot file
+	Armed    *bootfiles.File      // nil if it has no boot file
 	Log      agent.Track          // the last session in its log
-	Last     *sharedir.LastAction // nil: none is recorded
+	Last     *sharedir.LastAction // nil if none is recorded
 	Problems []error              // what could not be read
 }
 
@@ -31,7 +32,7 @@ type Status struct {
 const maxStatusLog = 16 << 20
 
 // Read reads a box's log and the record of its last action from its folder in
-// the backup area. Armed is for the caller to set.
+// the backup area. The caller sets Armed.
 func Read(folder *sharedir.Folder) *Status {
 	s := &Status{}
 	var err error
@@ -54,7 +55,7 @@ func Read(folder *sharedir.Folder) *Status {
 	return s
 }
 
-// Tell says how the box goes on.
+// Tell says how the box is doing.
 func (s *Status) Tell(now time.Time) (string, box.Outcome) {
 	if s.Armed == nil {
 		text, outcome := s.tellLast()
@@ -78,7 +79,7 @@ func (s *Status) Tell(now time.Time) (string, box.Outcome) {
 	return text + "the box has not begun; restart it", Pending
 }
 
-// tellLast says how the last action of a box ended that is not armed.
+// tellLast says how the last action ended of a box that is not armed.
 func (s *Status) tellLast() (string, box.Outcome) {
 	log := s.Log
 	recorded := Pending
@@ -99,15 +100,15 @@ func (s *Status) tellLast() (string, box.Outcome) {
 	return NothingKnown, Pending
 }
 
-// lastIsNewer reports whether the action that is recorded ended after the log's
-// last session began: the box could not write to its log then.
+// lastIsNewer reports whether the recorded action ended after the log's last
+// session began. In that case the box could not write to its log.
 func (s *Status) lastIsNewer() bool {
 	since, err := time.Parse(time.RFC3339, s.Log.Since)
 	return err == nil && s.Last.Time.After(since)
 }
 
-// HalfRestored says that the log's last session is a restore that has not ended
-// well, as far as is known; "" is none such.
+// HalfRestored describes the log's last session if it is a restore that is not
+// known to have ended well. Otherwise it returns "".
 func (s *Status) HalfRestored() string {
 	log := s.Log
 	switch {

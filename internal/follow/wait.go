@@ -15,17 +15,18 @@ import (
 	"testbox-imaging/internal/sharedir"
 )
 
-// MaxSkew is how far the clocks of this machine and the storage server may be
-// apart before it matters: the box counts the expiry by the server's.
+// MaxSkew is how far the clocks of this machine and the storage server may
+// differ before it matters. The box checks the expiry by the server's clock.
 const MaxSkew = 5 * time.Minute
 
-// quiet is how long a box that is not armed any more may say nothing while it is
-// at work. The agent writes a line every half minute.
+// quiet is how long a box at work may log nothing before there is a warning. The
+// wait for it then ends too if the box is not armed any more, or if its arming
+// expired. The agent writes a line every half minute.
 const quiet = 15 * time.Minute
 
-// Box is a box that is waited for.
+// Box is a box to wait for.
 type Box struct {
-	Name    string          // as it is said
+	Name    string          // name in messages
 	Cmdline bootcfg.Cmdline // what it is armed for
 }
 
@@ -36,17 +37,17 @@ type End struct {
 	Text    string // in words
 }
 
-// watch is one box that is waited for.
+// watch is one box to wait for.
 type watch struct {
 	box     Box
 	folder  *sharedir.Folder // of the box, in the backup area
 	log     logReader
-	session agent.Track // the last one of its log; of ours only Arming is the box's
+	session agent.Track // the last session of the log, which is this box's arming only if Arming says so
 	began   bool
-	gone    time.Time // when its boot file was first seen gone; zero: it is there
-	heard   time.Time // when its log had a line last, or the wait began
-	hushed  bool      // it was said that the log has no new line
-	trouble string    // with its log, as it was said last
+	gone    time.Time // when its boot file was first seen missing; zero while the file is there
+	heard   time.Time // when its log last had a new line, or when the wait began
+	hushed  bool      // the warning about a silent log was given
+	trouble string    // last reported error of reading its log
 
 	ended bool
 	end   End
@@ -63,8 +64,8 @@ type Waiter struct {
 	watches []*watch
 }
 
-// Add has a box waited for. It is to be called before the box is armed: what is
-// in its log then is of earlier armings.
+// Add adds a box to wait for. Call it before the box is armed, since it skips
+// what is in the log, which is of earlier armings.
 func (w *Waiter) Add(b Box, area *sharedir.Area) error {
 	folder := area.Look(b.Cmdline.Address)
 	one := &watch{box: b, folder: folder, log: logReader{path: folder.Path(box.LogFile)}}
@@ -75,8 +76,8 @@ func (w *Waiter) Add(b Box, area *sharedir.Area) error {
 	return nil
 }
 
-// Wait follows the logs until all boxes have ended, ctx ends, or limit is over
-// (0 is none). It gives the ends in the order of Add.
+// Wait follows the logs until all boxes have ended, ctx ends, or limit is over.
+// A limit of 0 is none. Wait returns the ends in the order of Add.
 func (w *Waiter) Wait(ctx context.Context, limit time.Duration) []End {
 	why := "interrupted"
 	if limit > 0 {
@@ -114,15 +115,15 @@ func (w *Waiter) ends() (ends []End) {
 	return ends
 }
 
-// look looks at every box once, and reports whether all have ended.
+// look checks every box once, and reports whether all have ended.
 func (w *Waiter) look() bool {
 	all := true
 	for _, one := range w.watches {
 		if one.ended {
 			continue
 		}
-		// The boot file first: what the box logged before it was removed is
-		// seen then.
+		// The boot file is read before the log. So what the box logged before its boot
+		// file was removed is seen.
 		armed, why := w.stillArmed(one)
 		w.follow(one)
 		if !one.ended {
@@ -149,7 +150,7 @@ func (w *Waiter) stillArmed(one *watch) (bool, string) {
 	case errors.Is(err, fs.ErrNotExist):
 		return false, "somebody disarmed it"
 	case err != nil:
-		return true, "" // not known; it is looked at again
+		return true, "" // not known; the next look reads it again
 	case file.Cmdline == nil:
 		return false, "somebody replaced its boot file by one that is not ours"
 	case file.Cmdline.Arming != one.box.Cmdline.Arming:
@@ -158,7 +159,8 @@ func (w *Waiter) stillArmed(one *watch) (bool, string) {
 	return true, ""
 }
 
-// follow says what the box logged of this arming since the last look.
+// follow passes on the lines that the box logged of this arming since the last
+// look.
 func (w *Waiter) follow(one *watch) {
 	lines, err := one.log.lines()
 	if err != nil && err.Error() != one.trouble {
@@ -178,7 +180,7 @@ func (w *Waiter) follow(one *watch) {
 		}
 		one.finish(one.session.Outcome, one.session.End)
 		if one.session.Outcome.Class() != box.Again {
-			return // a start that comes after this only finds that there is nothing to do
+			return // a later start only finds that there is nothing to do
 		}
 	}
 }
@@ -189,7 +191,7 @@ func (one *watch) judge(now time.Time, armed bool, why string) {
 	switch {
 	case armed:
 		one.gone = time.Time{}
-		// The box counts by the storage server's clock.
+		// The box checks the expiry by the storage server's clock.
 		switch late := now.After(expires.Add(MaxSkew)); {
 		case late && !one.began:
 			one.finish(box.Expired, fmt.Sprintf("it did not start, and the arming expired at %s", expires.Format(time.RFC3339)))
@@ -198,7 +200,7 @@ func (one *watch) judge(now time.Time, armed bool, why string) {
 				silent.Round(time.Minute), expires.Format(time.RFC3339)))
 		}
 	case one.began && one.gone.IsZero():
-		one.gone = now // the agent disarms before it says how it ended
+		one.gone = now // the agent disarms before it logs how the action ended
 	case one.began && silent <= quiet:
 	case one.recorded():
 	case one.began:
@@ -208,8 +210,9 @@ func (one *watch) judge(now time.Time, armed bool, why string) {
 	}
 }
 
-// recorded ends the wait as the record of the box's last action says, if that is
-// of this arming: the box did its action, and could not write to its log.
+// recorded ends the wait by the record of the box's last action, if that record
+// is of this arming. In that case the box did its action but could not write to
+// its log.
 func (one *watch) recorded() bool {
 	last, err := one.folder.Last()
 	if err != nil || last == nil || last.Arming != one.box.Cmdline.Arming {
