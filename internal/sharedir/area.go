@@ -1,9 +1,10 @@
-// Package sharedir is the backup area of share mode: a folder on the storage
-// server with a folder for each box, in which images, facts and logs are plain
-// files that people can use without this program. Several images are committed
-// as one backup, so that a crash at any moment leaves the old backup or the new
-// one, whole (see Set and commitPlan). Which images a backup makes .old, and
-// which it replaces, is not decided here: package agent says it by a Before.
+// Package sharedir is the backup area of share mode. It is a folder on the
+// storage server with a folder for each box. Images, facts and logs are plain
+// files there, which people can use without this program. Several images are
+// committed as one backup, so that a crash at any moment leaves either the old
+// backup or the new one complete (see Set and commitPlan). Package agent
+// decides which images a backup makes .old and which it replaces, and says so
+// by a Before.
 package sharedir
 
 import (
@@ -19,12 +20,13 @@ import (
 	"testbox-imaging/internal/durable"
 )
 
-// Marker is the file in the area's root that says that this is a backup area.
-// Without it nothing is written: the area is not mounted, or is another one.
+// Marker is the file in the area's root that shows that this is a backup area.
+// If it is missing, the area is not mounted or is another folder, and nothing
+// is written.
 const Marker = bootcfg.BackupMarker
 
-// Modes of what is made in an area. The agent may be squashed to an
-// unprivileged user, so the group can work on what it left.
+// Modes of new files and folders in an area. The NFS server may squash the
+// agent to an unprivileged user, so its group has the right to write too.
 const (
 	fileMode   fs.FileMode = 0o664
 	folderMode fs.FileMode = 0o775
@@ -36,7 +38,8 @@ type Area struct {
 	root string
 }
 
-// Open takes root for a backup area if the marker file is there.
+// Open opens root as a backup area. It is an error if the marker file is
+// missing.
 func Open(fsys durable.FS, root string) (*Area, error) {
 	if _, err := durable.Size(fsys, filepath.Join(root, Marker)); err != nil {
 		return nil, fmt.Errorf("%s is no backup area, or it is not mounted: %w; `testbox share init` makes one, in an area made by hand put "+
@@ -49,8 +52,8 @@ func Open(fsys durable.FS, root string) (*Area, error) {
 // GlobalLog is the path of the log of all boxes.
 func (a *Area) GlobalLog() string { return filepath.Join(a.root, box.LogFile) }
 
-// Folder is the part of the area that belongs to one box. One agent at a time
-// works on it; Set.Commit notices a second one.
+// Folder is the part of the area that belongs to one box. Only one agent may
+// work in it at a time. Set.Commit notices a second one.
 type Folder struct {
 	area *Area
 	fsys durable.FS
@@ -58,7 +61,7 @@ type Folder struct {
 	dir  string
 }
 
-// Box makes the box's folder if it is missing.
+// Box returns the box's folder, and makes it if it is missing.
 func (a *Area) Box(addr box.Addr) (*Folder, error) {
 	if addr.IsZero() {
 		return nil, errors.New("the folder of a box needs the box's address")
@@ -71,7 +74,7 @@ func (a *Area) Box(addr box.Addr) (*Folder, error) {
 	return f, nil
 }
 
-// Look is the box's folder as it is. It may be missing, and nothing is made.
+// Look returns the box's folder without making it. It may be missing.
 func (a *Area) Look(addr box.Addr) *Folder {
 	return &Folder{area: a, fsys: a.fsys, addr: addr, dir: filepath.Join(a.root, addr.String())}
 }
@@ -82,7 +85,7 @@ func (f *Folder) Dir() string { return f.dir }
 // Path is the path of a file in the folder.
 func (f *Folder) Path(name string) string { return filepath.Join(f.dir, name) }
 
-// Free is how many bytes can still be stored, if the server says so.
+// Free returns how many more bytes can be stored, if the server says so.
 func (f *Folder) Free() (bytes int64, known bool) {
 	if s, ok := f.fsys.(interface{ Free(string) (int64, bool) }); ok {
 		return s.Free(f.dir)
@@ -90,15 +93,15 @@ func (f *Folder) Free() (bytes int64, known bool) {
 	return 0, false
 }
 
-// Clock says how far the storage server's clock is ahead of this machine's, as
-// the time of a file just made has it. A box's own clock may be years off, so
-// log times and an arming's expiry go by time.Now().Add(ahead). The result is
-// as exact as the server's file times, in the worst case two seconds.
+// Clock returns how far the storage server's clock is ahead of this machine's.
+// It makes a file and reads its time. A box's own clock may be years off, so
+// log times and an arming's expiry use time.Now().Add(ahead). The result is as
+// exact as the server's file times, which is two seconds in the worst case.
 func (f *Folder) Clock() (ahead time.Duration, err error) {
 	return ClockBy(f.fsys, f.Path("clock.tmp"))
 }
 
-// ClockBy is Folder.Clock by a file that is made at path and removed again.
+// ClockBy is Folder.Clock by a file that it makes at path and removes again.
 func ClockBy(fsys durable.FS, path string) (ahead time.Duration, err error) {
 	if err := fsys.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return 0, err
@@ -110,7 +113,7 @@ func ClockBy(fsys durable.FS, path string) (ahead time.Duration, err error) {
 	}
 	defer fsys.Remove(path)
 	_, err = w.Write([]byte("clock\n"))
-	// A full area still gives the file its time.
+	// Even in a full area the file gets its time.
 	if err := errors.Join(err, w.Sync(), w.Close()); err != nil && !errors.Is(err, syscall.ENOSPC) {
 		return 0, fmt.Errorf("cannot read the server's clock: %w", err)
 	}

@@ -11,12 +11,14 @@ import (
 	"testbox-imaging/internal/durable"
 )
 
-// ErrNoDisks is matched when the box has no disk-devices.lst.
+// ErrNoDisks matches errors of a box that has no disk-devices.lst.
 var ErrNoDisks = errors.New("there is no " + box.DisksFile)
 
-// ReadDisks is the text of the box's disk-devices.lst. That there is none, which
-// means all disks, is believed only if its name is not in the folder: a link to
-// nothing, or a server that has lost the file, is another error.
+// ReadDisks returns the text of the box's disk-devices.lst. A missing list
+// means all disks, so ErrNoDisks is returned only if its name is not in the
+// folder. If the name is there but cannot be opened, the error is another one.
+// The name may be a link to a missing file, or the server may have lost the
+// file.
 func (f *Folder) ReadDisks() ([]byte, error) {
 	data, err := durable.ReadFile(f.fsys, f.Path(box.DisksFile), 1<<20)
 	if !errors.Is(err, fs.ErrNotExist) {
@@ -25,7 +27,7 @@ func (f *Folder) ReadDisks() ([]byte, error) {
 	names, dirErr := f.fsys.ReadDir(f.dir)
 	switch {
 	case errors.Is(dirErr, fs.ErrNotExist):
-		return nil, ErrNoDisks // the box has no folder either
+		return nil, ErrNoDisks // the box does not even have a folder
 	case dirErr != nil:
 		return nil, dirErr
 	case slices.Contains(names, box.DisksFile):
@@ -35,8 +37,8 @@ func (f *Folder) ReadDisks() ([]byte, error) {
 }
 
 // LikeDisks lists files of the folder that somebody may have meant to be
-// disk-devices.lst: with an ending that an editor added, a typing error, in
-// other letters.
+// disk-devices.lst. Their names have a suffix that an editor added, a typing
+// error, or letters of another case.
 func (f *Folder) LikeDisks() ([]string, error) {
 	names, err := f.fsys.ReadDir(f.dir)
 	if err != nil {
@@ -45,8 +47,8 @@ func (f *Folder) LikeDisks() ([]string, error) {
 	return slices.DeleteFunc(names, func(name string) bool { return !likeDisks(name) }), nil
 }
 
-// likeDisks reports whether a name is none of ours and looks like that of the
-// list: by its letters alone, which may have a few mistakes.
+// likeDisks reports whether a name looks like that of the list and is not the
+// name itself. It compares only the letters, and allows a few mistakes.
 func likeDisks(name string) bool {
 	if name == box.DisksFile {
 		return false
@@ -69,8 +71,8 @@ func lower(r rune) rune {
 	return r
 }
 
-// mistakes is how many letters must be added, removed or changed to make b of a
-// (Levenshtein's distance).
+// mistakes is how many letters must be added, removed or changed to turn a into
+// b (Levenshtein's distance).
 func mistakes(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

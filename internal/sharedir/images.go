@@ -11,31 +11,31 @@ import (
 	"testbox-imaging/internal/image"
 )
 
-// Entry is an image of the area.
+// Entry is an image in the area.
 type Entry struct {
 	Name  string       // "sda"
-	Path  string       // of the image file, for durable.FS.Open
-	Facts *image.Facts // of the sidecar; nil for an image made by hand or by an older script
-	Size  int64        // of the image file, bytes
+	Path  string       // image file, as a path for durable.FS.Open
+	Facts *image.Facts // facts of the sidecar; nil for an image made by hand or by an older script
+	Size  int64        // bytes of the image file
 }
 
 // ErrUnfinished is matched by errors of calls that need Recover first.
 var ErrUnfinished = errors.New("a backup was committed and is not in place yet")
 
-// Images lists the box's images, sorted by name. The error joins what is wrong
-// with any of them (two files for one name, a sidecar that cannot be read, an
-// image file of another length than its sidecar says, a sidecar without its
-// image); the entries are those with which nothing is. A restore must refuse on
-// any error.
+// Images lists the box's images, sorted by name. The list has only images
+// without a problem. The error joins the problems of all others. Problems are
+// two files for one name, a sidecar that cannot be read, a sidecar without its
+// image, and an image file of another length than its sidecar says. A restore
+// must refuse on any error.
 func (f *Folder) Images() ([]Entry, error) { return f.images("") }
 
-// ReadImages is Folder.Images of any folder, such as a copy of a box's. Nothing
-// is made or changed in it.
+// ReadImages is Folder.Images for any folder, such as a copy of a box's folder.
+// It changes nothing there.
 func ReadImages(fsys durable.FS, dir string) ([]Entry, error) {
 	return (&Folder{fsys: fsys, dir: dir}).Images()
 }
 
-// ReadOldImages is Folder.OldImages of any folder.
+// ReadOldImages is Folder.OldImages for any folder.
 func ReadOldImages(fsys durable.FS, dir string) ([]Entry, error) {
 	return (&Folder{fsys: fsys, dir: dir}).OldImages()
 }
@@ -64,7 +64,7 @@ func (f *Folder) images(suffix string) ([]Entry, error) {
 	return es, errors.Join(errs...)
 }
 
-// imageNames is the sorted names of which files has an image or a sidecar.
+// imageNames returns the sorted names that have an image or a sidecar in files.
 func imageNames(files []string, suffix string) []string {
 	var names []string
 	for _, file := range files {
@@ -78,7 +78,7 @@ func imageNames(files []string, suffix string) []string {
 	return slices.Compact(names)
 }
 
-// entry is the image called name; nil if there is none.
+// entry returns the image called name, or nil if there is none.
 func (f *Folder) entry(files []string, name, suffix string) (*Entry, error) {
 	has := func(ext string) bool { return slices.Contains(files, name+ext+suffix) }
 	rawgz, gz, sidecar := name+rawgzExt+suffix, name+gzExt+suffix, name+sidecarExt+suffix
@@ -98,8 +98,8 @@ func (f *Folder) entry(files []string, name, suffix string) (*Entry, error) {
 	return nil, nil
 }
 
-// anonymous is the image in a file without a sidecar: only its name and the length
-// of the file are known.
+// anonymous returns an image without using a sidecar. Only its name and the
+// length of its file are known.
 func (f *Folder) anonymous(name, file string) (*Entry, error) {
 	size, err := durable.Size(f.fsys, f.Path(file))
 	if err != nil {
@@ -108,7 +108,7 @@ func (f *Folder) anonymous(name, file string) (*Entry, error) {
 	return &Entry{Name: name, Path: f.Path(file), Size: size}, nil
 }
 
-// withFacts is the image in a file that has a sidecar. It is an error if the two do
+// withFacts returns an image that has a sidecar. It is an error if the two do
 // not belong together.
 func (f *Folder) withFacts(name, file, sidecar string) (*Entry, error) {
 	e, err := f.anonymous(name, file)
@@ -135,8 +135,8 @@ func (f *Folder) facts(sidecar string) (*image.Facts, error) {
 	return image.ParseFacts(data)
 }
 
-// isFacts reports whether a file is a sidecar of the image called name and not
-// some JSON of the admin's that happens to stand here.
+// isFacts reports whether a file is a sidecar of the image called name. It
+// could also be a JSON file of the admin that has such a name by chance.
 func (f *Folder) isFacts(name, sidecar string, there bool) bool {
 	if !there {
 		return false
@@ -145,8 +145,8 @@ func (f *Folder) isFacts(name, sidecar string, there bool) bool {
 	return err == nil && facts.Name == name
 }
 
-// Committed reports whether the box's images are all of this arming, so that
-// there is nothing left to do but to disarm.
+// Committed reports whether all of the box's images are of this arming. Then
+// the agent only has to disarm.
 func (f *Folder) Committed(arming box.Arming) (bool, error) {
 	es, err := f.Images()
 	if err != nil || len(es) == 0 {

@@ -15,12 +15,12 @@ import (
 	"testbox-imaging/internal/image"
 )
 
-// LastAction is the record of the last action that a box ended with success.
+// LastAction is the record of the last action that a box completed.
 type LastAction struct {
-	Format   int             `json:"format"` // LastFormat; set by SetLast
+	Format   int             `json:"format"` // LastFormat, set by SetLast
 	Arming   box.Arming      `json:"arming"`
 	Action   box.Action      `json:"action"`
-	Outcome  box.Outcome     `json:"outcome"` // read as it stands, known or not
+	Outcome  box.Outcome     `json:"outcome"` // may be a text that this program does not know
 	Time     time.Time       `json:"time"`
 	Receipts []image.Receipt `json:"receipts,omitempty"`
 }
@@ -33,9 +33,9 @@ const (
 	maxRanges = 1000     // of each kind in a receipt, so that the record stays below maxLast
 )
 
-// SetLast writes the record durably, as the last thing before disarming. Of a
-// receipt's bad and differing ranges it keeps the first thousand; the sidecar
-// has all bad ones.
+// SetLast writes the record durably, as the last step before disarming. It
+// keeps only the first thousand bad and differing ranges of each receipt. The
+// sidecar has all bad ones.
 func (f *Folder) SetLast(a LastAction) error {
 	a.Format = LastFormat
 	a.Receipts = slices.Clone(a.Receipts)
@@ -57,7 +57,7 @@ func (f *Folder) SetLast(a LastAction) error {
 	return nil
 }
 
-// Last is the record of the last action; nil if there is none.
+// Last returns the record of the last action, or nil if there is none.
 func (f *Folder) Last() (*LastAction, error) {
 	data, err := durable.ReadFile(f.fsys, f.Path(lastName), maxLast)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -13,21 +13,24 @@ import (
 	"testbox-imaging/internal/durable"
 )
 
-// Append adds data to the end of a file, which is made if it is missing, with
-// one write, and returns how many bytes are in the file.
+// Append adds data to the end of a file with one write, and makes the file if
+// it is missing. It returns how many bytes it wrote.
 type Append func(path string, data []byte) (int, error)
 
-// LogOptions say where a Log writes beside the area. The zero value is good.
+// LogOptions say where a Log writes besides the area. The zero value can be
+// used.
 type LogOptions struct {
-	Append  Append           // nil: AppendFile
-	Console io.Writer        // gets every line too; nil: nothing does
-	Now     func() time.Time // the storage server's time (Folder.Clock); nil: time.Now
+	Append  Append           // nil means AppendFile
+	Console io.Writer        // gets every line too; may be nil
+	Now     func() time.Time // the storage server's time (Folder.Clock); nil means time.Now
 }
 
-// Log is the logs of one box and the box's part of the global one: events go to
-// maintenance.log, everything to maintenance-output.log and the console, and
-// what all boxes share to the area's maintenance.log. A line that cannot be
-// written is kept and tried again before the next one; the console says so. No
+// Log writes the logs of one box and the box's part of the global log. Events
+// go to maintenance.log. Everything goes to maintenance-output.log and the
+// console. What all boxes share goes to the area's maintenance.log. If a line
+// cannot be written, the console says so, and the Log keeps the line and tries
+// it again before the next one. No call but Flush fails. A Log is safe for
+// concurrent use.
 // call fails. Safe for concurrent use.
 type Log struct {
 	addr box.Addr
@@ -35,11 +38,11 @@ type Log struct {
 	fsys durable.FS
 	opt  LogOptions
 
-	mu                  sync.Mutex // guards all below, and the order of lines
+	mu                  sync.Mutex // guards the files below, and the order of lines
 	events, output, all logFile
 }
 
-// Log makes the box's log. Host is "unknown" if the name is not known.
+// Log makes the box's log. The host is "unknown" if the name is not known.
 func (f *Folder) Log(host string, opt LogOptions) *Log {
 	l := ConsoleLog(f.addr, host, opt)
 	l.fsys = f.fsys
@@ -48,8 +51,8 @@ func (f *Folder) Log(host string, opt LogOptions) *Log {
 	return l
 }
 
-// ConsoleLog is the log of a box whose area cannot be used: what it is told is
-// on the console alone.
+// ConsoleLog makes the log of a box whose area cannot be used. It writes only
+// to the console.
 func ConsoleLog(addr box.Addr, host string, opt LogOptions) *Log {
 	if opt.Append == nil {
 		opt.Append = AppendFile
@@ -63,11 +66,11 @@ func ConsoleLog(addr box.Addr, host string, opt LogOptions) *Log {
 	return &Log{addr: addr, host: visible(host), opt: opt}
 }
 
-// sessionRule begins and ends the line that begins a session.
+// sessionRule is at both ends of the line that begins a session.
 const sessionRule = "===================="
 
-// Hello begins the log of a session: a line of equals signs in the box's logs,
-// and one in the global log.
+// Hello begins the log of a session. It writes a line with equals signs to the
+// box's logs, and a line to the global log.
 func (l *Log) Hello() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -79,7 +82,8 @@ func (l *Log) Hello() {
 // Info logs an event of the box.
 func (l *Log) Info(format string, args ...any) { l.log("info", false, format, args) }
 
-// Announce logs an event that the global log gets too: the action, the outcome.
+// Announce logs an event also in the global log, such as the action or the
+// outcome.
 func (l *Log) Announce(format string, args ...any) { l.log("info", true, format, args) }
 
 // Error logs an error, also in the global log.
@@ -105,8 +109,8 @@ func (l *Log) Output(text string) {
 	l.write(visibleLines(text), &l.output)
 }
 
-// Flush tries to write what could not be written before. The error says what
-// is still missing; it is of use to a last line on the console only.
+// Flush tries to write what could not be written before. The error says what is
+// still missing, and is only useful for a last line on the console.
 func (l *Log) Flush() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -128,7 +132,7 @@ func (l *Log) line(kind, text string) string {
 	return fmt.Sprintf("%s: %s: %s: %s", l.stamp(), l.addr, kind, text)
 }
 
-// write gives lines to the console and to files.
+// write writes lines to the console and to files.
 func (l *Log) write(lines []string, files ...*logFile) {
 	io.WriteString(l.opt.Console, strings.Join(lines, "\n")+"\n")
 	for _, f := range files {
@@ -136,7 +140,8 @@ func (l *Log) write(lines []string, files ...*logFile) {
 	}
 }
 
-// append adds lines to a file, after what was kept of earlier ones.
+// append adds lines to a file, after the kept lines that could not be written
+// before.
 func (l *Log) append(f *logFile, lines []string) {
 	if f.path == "" {
 		return
@@ -160,10 +165,11 @@ func (l *Log) append(f *logFile, lines []string) {
 	f.failing = err != nil
 }
 
-// flush writes what is kept of a file. Without an error it keeps the lines
-// still if they are not in a shared file afterwards: NFS has no append; the
-// client asks for the length and then writes at that place, so of two boxes
-// that append at the same moment one can overwrite the other.
+// flush writes the kept lines of a file. For a shared file it reads the end of
+// the file afterwards, and keeps lines that are not there although there was no
+// error. NFS has no append. The client asks for the length and then writes at
+// that place, so if two boxes append at the same moment, one can overwrite the
+// other.
 func (l *Log) flush(f *logFile) error {
 	n, err := l.opt.Append(f.path, f.kept)
 	n = min(max(n, 0), len(f.kept))
@@ -177,10 +183,11 @@ func (l *Log) flush(f *logFile) error {
 	return err
 }
 
-// confirmTail is how much others may have written after our lines.
-const confirmTail = 64 << 10 // bytes
+// confirmTail is how many bytes other boxes may have written after our lines.
+const confirmTail = 64 << 10
 
-// readTail reads the last n bytes of a file, or all of it.
+// readTail reads the last n bytes of a file, or the complete file if it is
+// shorter.
 func readTail(fsys durable.FS, path string, n int) ([]byte, error) {
 	r, err := fsys.Open(path)
 	if err != nil {
@@ -193,19 +200,20 @@ func readTail(fsys durable.FS, path string, n int) ([]byte, error) {
 	return tail, err
 }
 
-// maxKept is how much of a log that cannot be written is kept: hours of a
-// restore's progress lines, and little of a box's memory.
+// maxKept is how many bytes are kept of a log that cannot be written. That is
+// enough for hours of a restore's progress lines, and little of a box's memory.
 const maxKept = 4 << 20
 
-// logFile is a log and what is not in it yet.
+// logFile is a log, and the lines that could not be written to it yet.
 type logFile struct {
-	path    string // "" is none, nothing is kept
-	shared  bool   // other boxes write it too
+	path    string // "" if there is no file, and then no lines are kept
+	shared  bool   // other boxes write to it too
 	kept    []byte
 	failing bool // the last write failed, and the console said so
 }
 
-// keep takes a line. If there is no room, the oldest half goes.
+// keep adds a line to those to be written. If there is no room, it drops the
+// oldest half.
 func (f *logFile) keep(line string) {
 	if len(f.kept)+len(line) > maxKept {
 		half := f.kept[len(f.kept)/2:]

@@ -2,15 +2,15 @@ package sharedir
 
 import "strings"
 
-// Line is a line of a log, taken apart.
+// Line is a parsed line of a log.
 type Line struct {
-	All     string // the whole line, made safe for a terminal
-	Time    string // as written; "" of a line that is none of an event
-	Text    string // what is said; of other lines all of it
-	Session bool   // begins a session
+	All     string // the complete line, made safe for a terminal
+	Time    string // as written; "" if the line is no event
+	Text    string // the event's text; the complete line if it is no event
+	Session bool   // the line begins a session
 }
 
-// ParseLine takes a line of a box's log apart.
+// ParseLine parses a line of a box's log.
 func ParseLine(line string) Line {
 	line = visible(strings.TrimRight(line, "\r\n"))
 	if strings.HasPrefix(line, sessionRule) {

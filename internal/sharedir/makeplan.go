@@ -10,7 +10,7 @@ import (
 	"testbox-imaging/internal/durable"
 )
 
-// plan makes the plan of the commit and checks everything it rests on.
+// plan makes the plan of the commit, and checks everything that it relies on.
 func (s *Set) plan(before Before) (*commitPlan, error) {
 	if s.done || len(s.images) == 0 {
 		return nil, errors.New("commit of a backup that has no image or has ended")
@@ -44,8 +44,8 @@ func (s *Set) plan(before Before) (*commitPlan, error) {
 	return p, s.allWritten(p)
 }
 
-// replace makes the plan one that retires nothing: each file that is there has
-// a new one, which is renamed over it.
+// replace changes the plan so that it retires nothing. Each current file must
+// have a new one, which is renamed over it.
 func (p *commitPlan) replace() error {
 	for _, file := range p.Retire {
 		if !p.isNew(file) {
@@ -56,7 +56,7 @@ func (p *commitPlan) replace() error {
 	return nil
 }
 
-// allWritten checks that the new files are there, whole.
+// allWritten checks that the new files are there and have their full size.
 func (s *Set) allWritten(p *commitPlan) error {
 	for _, n := range p.New {
 		path := s.path(n.Name)
@@ -73,8 +73,9 @@ func (s *Set) allWritten(p *commitPlan) error {
 	return nil
 }
 
-// currentFiles is the files of the box's images, and those in the way of the
-// plan's new ones. A JSON file that belongs to no image is the admin's.
+// currentFiles returns the files of the box's images, and files that have the
+// name of one of the plan's new ones. A JSON file that belongs to no image is
+// the admin's and is not returned.
 func (f *Folder) currentFiles(files []string, p *commitPlan) (current []string) {
 	for _, file := range files {
 		name, ext, ok := splitFile(file)
@@ -87,7 +88,8 @@ func (f *Folder) currentFiles(files []string, p *commitPlan) (current []string) 
 	return current
 }
 
-// droppedFiles is the older .old files that no retired file replaces.
+// droppedFiles returns the older .old files that no retired file replaces,
+// without oldExt.
 func droppedFiles(files, retired []string) (dropped []string) {
 	for _, file := range files {
 		base, found := strings.CutSuffix(file, oldExt)

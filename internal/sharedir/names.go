@@ -7,7 +7,7 @@ import (
 	"testbox-imaging/internal/image"
 )
 
-// Files of a box's folder beside images and those that package box names.
+// Files of a box's folder besides the images and those that package box names.
 const (
 	outputName = "maintenance-output.log"
 	lastName   = "last-action.json"
@@ -15,9 +15,9 @@ const (
 	writerName = "backup-writer"
 )
 
-// Endings of image files. Those with gzip are images: rawgzExt with a sidecar
-// beside them if this program made them, gzExt by older scripts. The previous
-// backup's files have oldExt after that.
+// Extensions of image files. This program makes images with rawgzExt and a
+// sidecar with sidecarExt. Older scripts make images with gzExt. The files of
+// the previous backup have oldExt after that.
 const (
 	rawgzExt   = ".raw.gz"
 	gzExt      = ".gz"
@@ -26,8 +26,9 @@ const (
 	newExt     = ".new"
 )
 
-// ValidName reports whether s can name an image in the area: image.ValidName,
-// and its sidecar is not one of our other files.
+// ValidName reports whether s can name an image in the area. It must be valid
+// for image.ValidName, and its sidecar must not have the name of another file
+// of ours.
 func ValidName(s string) bool {
 	switch strings.ToLower(s) + sidecarExt {
 	case lastName, planName, box.InfoJSON:
@@ -36,8 +37,8 @@ func ValidName(s string) bool {
 	return image.ValidName(s)
 }
 
-// splitFile takes the name of an image file or sidecar apart ("sda.raw.gz" is
-// "sda" and rawgzExt). Such a name has no separator and leads nowhere else.
+// splitFile splits the name of an image file or sidecar. For "sda.raw.gz" it
+// gives "sda" and rawgzExt. Such a name has no path separator.
 func splitFile(file string) (name, ext string, ok bool) {
 	for _, ext := range []string{rawgzExt, gzExt, sidecarExt} {
 		if name, found := strings.CutSuffix(file, ext); found {

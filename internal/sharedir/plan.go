@@ -10,16 +10,16 @@ import (
 	"testbox-imaging/internal/image"
 )
 
-// commitPlan is what has to be done to put a backup in place. Written durably
-// as commit.json it is the commit point: from then on the new backup is the
-// box's backup, and whoever comes next carries the plan out to its end. It can
-// be carried out again from any state that a crash leaves (carryOut says why).
+// commitPlan has the steps that put a backup in place. Writing it durably as
+// commit.json is the commit point. From then on the new backup is the box's
+// backup, and the next agent in the folder completes the plan. The plan can be
+// carried out again from any state that a crash leaves (see carryOut).
 type commitPlan struct {
 	Format int        `json:"format"` // planFormat
-	Arming box.Arming `json:"arming"` // of the new backup; it is in the names of its files (newFile)
+	Arming box.Arming `json:"arming"` // arming of the new backup, which is in the names of its files (newFile)
 	New    []planFile `json:"new"`    // image files and sidecars that get their names
 	Retire []string   `json:"retire"` // files of the previous backup, which get oldExt
-	Drop   []string   `json:"drop"`   // files, without oldExt, of which an older .old is removed
+	Drop   []string   `json:"drop"`   // files, without oldExt, whose older .old file is removed
 }
 
 // planFile is a file of the new backup.
@@ -33,9 +33,9 @@ const (
 	maxPlan    = 1 << 20 // bytes
 )
 
-// parsePlan reads commit.json. It takes only what marshal writes, and no name
-// but those of image files, so no plan moves anything out of the folder or
-// touches its other files.
+// parsePlan reads commit.json. It accepts only what marshal writes, and only
+// names of image files. So no plan moves anything out of the folder or touches
+// its other files.
 func parsePlan(data []byte) (*commitPlan, error) {
 	if len(data) > maxPlan {
 		return nil, fmt.Errorf("it is larger than %d bytes", maxPlan)
@@ -58,7 +58,7 @@ func parsePlan(data []byte) (*commitPlan, error) {
 func (p *commitPlan) marshal() []byte {
 	b, err := json.MarshalIndent(p, "", "  ")
 	if err != nil {
-		panic(err) // plain fields only
+		panic(err) // cannot happen with plain fields
 	}
 	return append(b, '\n')
 }

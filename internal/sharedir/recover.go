@@ -8,12 +8,12 @@ import (
 	"testbox-imaging/internal/durable"
 )
 
-// Recover puts the folder in order after a crash; an agent calls it at every
-// start, before anything else in the folder. A backup that was committed is put
-// in place; files of one that was not are removed.
+// Recover brings the folder into order after a crash. An agent calls it at
+// every start, before anything else in the folder. It puts a committed backup
+// in place, and removes files of one that was not committed.
 func (f *Folder) Recover() error {
-	// What is seen now may not be durable yet: the agent before could have died
-	// between a rename and its sync. Nothing may be built on it before it is.
+	// What the folder shows now may not be durable yet, if the agent before died
+	// between a rename and its sync. It must be durable before the next steps.
 	if err := f.fsys.SyncDir(f.dir); err != nil {
 		return fmt.Errorf("cannot sync the folder of box %s: %w", f.addr, err)
 	}
@@ -34,18 +34,17 @@ func (f *Folder) Recover() error {
 	return f.clean()
 }
 
-// carryOut puts a committed backup in place, in three stages with a sync after
-// each, then removes the plan:
+// carryOut puts a committed backup in place in three stages. A sync ends each:
 //
 //	retire  previous files get .old, older .old files that remain are removed
 //	place   new files get their names
 //	end     commit.json is removed
 //
-// A file of the previous backup and the new file of the same name are told
-// apart by the new file's temporary name: as long as that exists, the name is
-// still the previous backup's. It cannot be gone before the stage "retire" is
-// durable as a whole. So every step asks what is there, and doing it all again
-// changes nothing.
+// A file of the previous backup and a new file can have the same name. As long
+// as the new file's temporary name exists, the name belongs to the previous
+// backup. The temporary name stays until the stage "retire" is durable as a
+// whole. So every step first looks at which files there are, and it does no
+// harm to do all steps again.
 func (f *Folder) carryOut(p *commitPlan) error {
 	placed, err := f.placed(p)
 	if err != nil {
@@ -63,8 +62,8 @@ func (f *Folder) carryOut(p *commitPlan) error {
 	return nil
 }
 
-// placed says which new files have their names already. It is an error if one
-// of them is nowhere; nothing was changed then.
+// placed says which new files have their final names already. It is an error if
+// one of them is missing, and then nothing was changed.
 func (f *Folder) placed(p *commitPlan) (map[string]bool, error) {
 	placed := map[string]bool{}
 	for _, n := range p.New {
@@ -115,8 +114,8 @@ func (f *Folder) place(p *commitPlan, placed map[string]bool) error {
 	return f.fsys.SyncDir(f.dir)
 }
 
-// clean removes what unfinished writes left. The caller has made sure that no
-// plan names it.
+// clean removes the files that unfinished writes left. The caller must make
+// sure that no plan needs them.
 func (f *Folder) clean() error {
 	files, err := f.fsys.ReadDir(f.dir)
 	if err != nil {

@@ -13,30 +13,31 @@ import (
 	"testbox-imaging/internal/image"
 )
 
-// Set is a backup being written: all images of one action, which become the
-// box's images together (Commit) or not at all.
+// Set is a backup being written. It has all images of one action. Commit makes
+// them the box's images together, or none of them.
 type Set struct {
 	folder *Folder
 	arming box.Arming
-	token  []byte // what this set wrote into the writer file
+	token  []byte // the text that this set wrote into the writer file
 	images []*ImageFile
 	done   bool
 }
 
-// ErrImages is matched by the error of a Commit that would have to replace
-// images and was not told to keep them. Nothing was changed.
+// ErrImages matches the error of a Commit with None if the box has images.
+// Nothing was changed.
 var ErrImages = errors.New("the box has images already")
 
-// ErrSecondAgent is matched when another agent began a backup in the same
-// folder meanwhile. Nothing was changed.
+// ErrSecondAgent matches errors after another agent began a backup in the same
+// folder. Nothing was changed.
 var ErrSecondAgent = errors.New("another machine is at work with the address of this box")
 
-// Begin starts a backup. It recovers first and removes what earlier ones left.
+// Begin starts a backup. It calls Recover first, which removes what earlier
+// ones left.
 //
-// Of two agents in one folder (a machine that was given this box's address by
-// mistake) the one that began last wins, and the other one's Commit fails: each
-// writes its own token into a file, and Commit asks whether it is still there.
-// A lock would need somebody to break it after each power cut.
+// There may be two agents in one folder, if a machine was given this box's
+// address by mistake. The one that began last wins, and the other one's Commit
+// fails. Each writes its own token into a file, and Commit checks that it is
+// still there. A lock would need somebody to break it after each power cut.
 func (f *Folder) Begin(arming box.Arming) (*Set, error) {
 	if _, err := box.ParseArming(string(arming)); err != nil {
 		return nil, err
@@ -63,8 +64,8 @@ type ImageFile struct {
 	failed   error
 }
 
-// Create starts the image called name. Its file is not visible as an image
-// before Commit.
+// Create starts the image called name. The file gets the name of an image only
+// in Commit.
 func (s *Set) Create(name string) (*ImageFile, error) {
 	if !ValidName(name) {
 		return nil, fmt.Errorf("%q cannot be the name of an image", name)
@@ -84,7 +85,8 @@ func (s *Set) Create(name string) (*ImageFile, error) {
 	return w, nil
 }
 
-// Write implements io.Writer. After an error the image cannot be finished.
+// Write implements io.Writer. After an error the image cannot be finished any
+// more.
 func (w *ImageFile) Write(p []byte) (int, error) {
 	if w.failed != nil {
 		return 0, w.failed
@@ -101,13 +103,13 @@ func (w *ImageFile) Write(p []byte) (int, error) {
 	return n, w.failed
 }
 
-// syncEvery is how many bytes of an image are written before they are made
-// durable. One sync of a whole image could take longer than a box may be
-// without a sign of life, when its memory or the server's holds most of it.
+// syncEvery is how many bytes of an image are written between two syncs. If
+// only the complete image were synced, and the memory of the box or the server
+// held most of it, the sync could take longer than a box may show no progress.
 const syncEvery = 64 << 20
 
-// Finish makes an image and its facts durable, under temporary names still.
-// The facts must be those of the bytes that were written.
+// Finish makes an image and its facts durable under their temporary names. The
+// facts must be those of the bytes that were written.
 func (s *Set) Finish(name string, facts *image.Facts) error {
 	w := s.find(name)
 	if w == nil || w.finished || s.done {
@@ -132,7 +134,8 @@ func (s *Set) Finish(name string, facts *image.Facts) error {
 	return nil
 }
 
-// sidecarText checks the facts against what was written.
+// sidecarText returns the sidecar's text, after it checked the facts against
+// what was written.
 func (w *ImageFile) sidecarText(facts *image.Facts) ([]byte, error) {
 	text := facts.Marshal()
 	if _, err := image.ParseFacts(text); err != nil {
@@ -145,34 +148,34 @@ func (w *ImageFile) sidecarText(facts *image.Facts) ([]byte, error) {
 	return text, nil
 }
 
-// Before is what a Commit does with the images that are there.
+// Before says what a Commit does with the images that are there.
 type Before int
 
 const (
 	None    Before = iota // there must be none
-	Retire                // all of them, also those without a successor, become the .old images, in place of older ones
-	Replace               // their successors take their place, and the .old images stay; each must have one
+	Retire                // all of them become the .old images, also those without a successor, and replace older .old images
+	Replace               // each must have a successor, which replaces it, and the .old images stay
 )
 
 // Commit makes the finished images the box's images.
 //
-// After nil the new images are in place and durable. After an error that
-// matches ErrCommitted they are the box's backup, and Recover will put them in
-// place. After one that matches durable.ErrUnsure the next Recover finds out
-// whether that is so. After any other error nothing has changed.
+// If it returns nil, they are in place and durable. After an error that matches
+// ErrCommitted they are the box's backup, and Recover will put them in place.
+// After an error that matches durable.ErrUnsure, the next Recover finds out
+// whether they are. After any other error nothing has changed.
 func (s *Set) Commit(before Before) error {
 	plan, err := s.plan(before)
 	if err != nil {
 		return err
 	}
-	// The new files and their names are durable: Finish synced each file, and
-	// the folder after the last of them.
+	// The new files and their names are durable. Finish synced each file, and then
+	// the folder.
 	f := s.folder
 	if err := s.stillOurs(); err != nil {
 		return err
 	}
 	if err := f.WriteFile(planName, plan.marshal()); err != nil {
-		s.done = errors.Is(err, durable.ErrUnsure) // then Abort must not touch the images
+		s.done = errors.Is(err, durable.ErrUnsure) // the backup may be committed, so Abort must not remove the images
 		return f.explain("commit the backup", err)
 	}
 	s.done = true
@@ -183,11 +186,11 @@ func (s *Set) Commit(before Before) error {
 	return nil
 }
 
-// ErrCommitted is matched by the error of a Commit that failed after the commit
+// ErrCommitted matches the error of a Commit that failed after the commit
 // point.
 var ErrCommitted = errors.New("the backup is committed, but could not be put in place yet")
 
-// stillOurs checks that no other agent began after this one.
+// stillOurs checks that no other agent began a backup after this one.
 func (s *Set) stillOurs() error {
 	token, err := durable.ReadFile(s.folder.fsys, s.folder.Path(writerName), 4096)
 	if err == nil && bytes.Equal(token, s.token) {
@@ -199,8 +202,9 @@ func (s *Set) stillOurs() error {
 	return err
 }
 
-// Abort gives the backup up and removes its files. After Commit it does
-// nothing, so it can be deferred. What it cannot remove, the next Recover does.
+// Abort gives up the backup and removes its files. After Commit it does
+// nothing, so it can be deferred. The next Recover removes what Abort could
+// not.
 func (s *Set) Abort() {
 	if s.done {
 		return
@@ -211,7 +215,7 @@ func (s *Set) Abort() {
 			w.file.Close()
 		}
 	}
-	// Only our own: after a second agent began, the names may be in its use.
+	// If a second agent began, it may be using these names.
 	if s.stillOurs() != nil {
 		return
 	}
@@ -233,8 +237,8 @@ func (s *Set) find(name string) *ImageFile {
 	return nil
 }
 
-// explain says what could not be done for the box, and what to do where the
-// reason is known.
+// explain says what could not be done for the box. For a full server it also
+// says what to do.
 func (f *Folder) explain(what string, err error) error {
 	full := errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 	if !full {

@@ -11,17 +11,18 @@ import (
 	"testbox-imaging/internal/durable"
 )
 
-// findText begins the small files by which people find a box's folder. It is
-// how a stale one is told from a file of the admin's. An empty file (older
-// scripts made such) is filled if its name is still right, else left alone.
+// findText begins the small files by which people find a box's folder. It tells
+// an outdated one from a file of the admin. Older scripts made empty files. An
+// empty file is filled if its name is still right, and is left alone otherwise.
 const findText = "The images and logs in this folder belong to box "
 
 const maxFind = 1024 // bytes
 
-// SetNames writes two small files into the folder, one named by the box's host
-// name, one by its address in hexadecimal, and removes those of earlier names.
-// A host that is unknown or cannot be a file name here has no file; the latter
-// is an error, as is a file of that name that is not one of ours.
+// SetNames writes two small files into the folder. One is named by the box's
+// host name, the other by its address in hexadecimal. SetNames removes those of
+// earlier names. There is no file for a host that is unknown, or whose name
+// cannot be a file name here. The latter is an error, as is another file with
+// one of the names.
 func (f *Folder) SetNames(host string) error {
 	want := map[string]bool{f.addr.Hex(): true}
 	var errs []error
@@ -43,8 +44,8 @@ func (f *Folder) SetNames(host string) error {
 	return errors.Join(errs...)
 }
 
-// hostFile reports whether a host name can be a file name here without looking
-// like one of the files that mean something.
+// hostFile reports whether a host name can be a file name here that looks like
+// no file with a meaning of its own.
 func hostFile(host string) bool {
 	if !box.ValidHost(host) {
 		return false
@@ -71,12 +72,13 @@ func (f *Folder) writeName(name, host string) error {
 	return f.WriteFile(name, text)
 }
 
-// readName is the text of a file that SetNames wrote; nil for any other file.
+// readName returns the text of a file that SetNames wrote, and nil for any
+// other file.
 func (f *Folder) readName(name string) ([]byte, error) {
 	data, err := durable.ReadFile(f.fsys, f.Path(name), maxFind)
 	if err != nil {
 		if _, sizeErr := durable.Size(f.fsys, f.Path(name)); sizeErr == nil {
-			return nil, nil // larger
+			return nil, nil // the file is larger
 		}
 		return nil, err
 	}
@@ -91,7 +93,7 @@ func (f *Folder) isEmpty(name string) bool {
 	return err == nil && size == 0
 }
 
-// removeNames removes the files of other names than those wanted.
+// removeNames removes the files of all names but the wanted ones.
 func (f *Folder) removeNames(want map[string]bool) error {
 	files, err := f.fsys.ReadDir(f.dir)
 	if err != nil {
@@ -102,7 +104,7 @@ func (f *Folder) removeNames(want map[string]bool) error {
 			continue
 		}
 		if data, err := f.readName(file); err != nil || data == nil {
-			continue // a folder, or a file of the admin's
+			continue // a folder, or a file of the admin
 		}
 		if err := durable.Remove(f.fsys, f.Path(file)); err != nil {
 			return fmt.Errorf("cannot remove the file of the old name %s: %w", file, err)

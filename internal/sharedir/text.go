@@ -9,15 +9,15 @@ import (
 	"testbox-imaging/internal/words"
 )
 
-// Limits of text that comes from outside: tools, firmware, error texts.
+// Limits of text from outside, such as tools, firmware and error texts.
 const (
 	maxLine = 4096    // bytes of one line of a log
 	maxText = 1 << 20 // bytes of one call
 )
 
 // visibleLines splits text into lines and makes visible what a terminal would
-// obey or hide: control characters, text direction marks, bytes that are no
-// UTF-8. A text without anything in it is one empty line.
+// obey or hide. These are control characters, text direction marks, and bytes
+// that are no UTF-8. An empty text is one empty line.
 func visibleLines(text string) []string {
 	if len(text) > maxText {
 		text = fmt.Sprintf("%s\n[%s left out]", text[:maxText], words.Count(len(text)-maxText, "more byte"))
@@ -30,7 +30,7 @@ func visibleLines(text string) []string {
 	return lines
 }
 
-// visible is one line, made visible and cut to maxLine.
+// visible makes one line visible and cuts it to maxLine.
 func visible(line string) string {
 	var b strings.Builder
 	for i := 0; i < len(line); {

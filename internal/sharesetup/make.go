@@ -22,46 +22,47 @@ import (
 	"testbox-imaging/internal/site"
 )
 
-// Change is one thing that is not as it should be, and what is done about it.
+// Change is one thing that is not as it should be, and what Make does about it.
 type Change struct {
 	Path string
 	What string // "made", or what is repaired
-	Many bool   // one of many that are made alike, such as the loader's files
+	Many bool   // one of many similar ones, such as the loader's files
 }
 
 func (c Change) String() string { return c.Path + ": " + c.What }
 
 const didMake = "made"
 
-// Result counts what was looked at.
+// Result counts the files and folders that Make checked.
 type Result struct{ Made, Repaired, Right int }
 
-// maker goes through all that a share has.
+// maker makes everything that a share has.
 type maker struct {
 	*Plan
 	fsys durable.FS
 	dry  bool         // change nothing
-	say  func(Change) // is told of each change
+	say  func(Change) // called for each change
 
-	mu     sync.Mutex // guards what follows, and say
+	mu     sync.Mutex // guards the fields below, and calls of say
 	result Result
 }
 
-// Changes is the dry run: what Make would change now.
+// Changes is the dry run. It returns what Make would change now.
 func (p *Plan) Changes() (changes []Change, err error) {
 	m := &maker{Plan: p, fsys: durable.OS{}, dry: true, say: func(c Change) { changes = append(changes, c) }}
 	return changes, m.make()
 }
 
-// Make makes and repairs the areas, and says each change when it is done. After
-// an error it can be called again.
+// Make makes and repairs the areas. It calls say after each change. After an
+// error it can be called again.
 func (p *Plan) Make(say func(Change)) (Result, error) {
 	m := &maker{Plan: p, fsys: durable.OS{}, say: say}
 	err := m.make()
 	return m.result, err
 }
 
-// note counts what was done to a path, "" being nothing, and says it.
+// note counts what was done to a path, and calls say. An empty did means that
+// nothing was done.
 func (m *maker) note(path, did string, many bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -84,7 +85,7 @@ const (
 )
 
 // wrapper runs the program beside it for the folder that both are in, wherever
-// that is mounted.
+// that folder is mounted.
 const wrapper = `#!/bin/sh
 # Arms boxes from any machine that mounts this folder:
 #   testbox-pxe-conf.sh BOX [BOX...] ACTION
@@ -94,8 +95,8 @@ exec "$dir/` + programName + `" pxe-conf -c "$dir" "$@"
 
 const marker = "This file tells the backup area from an empty mount point. Leave it here: without it nothing is written.\n"
 
-// make goes from the outside in, so that a folder has its owner before boxes
-// could find something in it.
+// make begins with the outer folders, so that a folder has its owner before
+// boxes can find anything in it.
 func (m *maker) make() error {
 	const rootOnly = -1
 	for _, d := range []struct {
@@ -121,8 +122,8 @@ func (m *maker) make() error {
 	return m.boxFolders()
 }
 
-// copyLoaders copies Debian's files, where they are missing or others; many at
-// a time, since each waits for the disk.
+// copyLoaders copies Debian's files that are missing or differ. It copies many
+// at a time, since each waits for the disk.
 func (m *maker) copyLoaders() error {
 	var g errgroup.Group
 	g.SetLimit(16)
@@ -155,7 +156,7 @@ func (m *maker) loaderDirs() []string {
 	return slices.Compact(dirs)
 }
 
-// configFiles makes what people and the agent read.
+// configFiles makes the files that people and the agent read.
 func (m *maker) configFiles() error {
 	in := m.Boot.Path
 	for _, f := range []struct {
@@ -178,8 +179,8 @@ func (m *maker) configFiles() error {
 	return nil
 }
 
-// bootFiles lets everybody read the boot files of armed boxes, and what is in
-// the folders of maintenance systems: the TFTP server is some user of its own.
+// bootFiles lets everybody read the boot files of armed boxes, and the files of
+// maintenance systems. The TFTP server is some user of its own.
 func (m *maker) bootFiles() error {
 	for _, glob := range []struct {
 		pattern string
@@ -196,7 +197,7 @@ func (m *maker) bootFiles() error {
 		for _, path := range paths {
 			st, err := os.Lstat(path)
 			if err != nil || st.IsDir() != glob.mode.IsDir() || !st.IsDir() && !st.Mode().IsRegular() {
-				continue // no file of ours, or gone
+				continue // not a file of ours, or removed in the meantime
 			}
 			did, err := m.rights(sharedir.OpenHere, path, -1, -1, glob.mode)
 			if err != nil {
@@ -208,10 +209,11 @@ func (m *maker) bootFiles() error {
 	return nil
 }
 
-// folder makes a folder that everybody can read, and uid can write to if it is
-// not negative. A sticky folder would keep the agent, which comes as uid, from
-// removing the boot file that an admin wrote. An admin's link to a folder is
-// followed: boxes cannot write where these folders are.
+// folder makes a folder that everybody can read. If uid is not negative, that
+// user can write to it. The sticky bit is removed, because it would keep the
+// agent, which comes as uid, from removing the boot file that an admin wrote.
+// An admin's link to a folder is followed. That is safe, because boxes cannot
+// write to the parent folders.
 func (m *maker) folder(path string, uid int) error {
 	did, gid := "", -1
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
@@ -238,14 +240,14 @@ func (m *maker) folder(path string, uid int) error {
 	return nil
 }
 
-// file makes a file, or with repair writes it anew if it says something else. It
-// can be one of many.
+// file makes a file. With repair it also rewrites a file with another content.
+// It is one of many if many is set.
 func (m *maker) file(path string, data []byte, mode fs.FileMode, repair, many bool) error {
 	old, err := readHere(path, int64(len(data)))
 	did := didMake
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-	case errors.Is(err, syscall.ELOOP) && !repair: // the admin's link
+	case errors.Is(err, syscall.ELOOP) && !repair: // a link that the admin made
 		m.note(path, "", many)
 		return nil
 	case err == nil && (!repair || bytes.Equal(old, data)):
@@ -268,7 +270,8 @@ func (m *maker) file(path string, data []byte, mode fs.FileMode, repair, many bo
 	return nil
 }
 
-// readHere reads at most one byte more than most.
+// readHere reads one byte more than most at the most, so that a longer file
+// shows.
 func readHere(path string, most int64) ([]byte, error) {
 	f, err := sharedir.OpenHere(path)
 	if err != nil {
@@ -281,9 +284,9 @@ func readHere(path string, most int64) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, most+1))
 }
 
-// rights gives a path to its owner and group (not if negative) and adds the
-// bits of mode that are missing; bits that an admin added stay, but for the
-// sticky one. It says what it changed.
+// rights gives a path to its owner and group, if these are not negative, and
+// adds missing bits of mode. Bits that an admin added stay, except for the
+// sticky bit. rights returns what it changed.
 func (m *maker) rights(open func(string) (*os.File, error), path string, uid, gid int, mode fs.FileMode) (did string, err error) {
 	f, err := open(path)
 	if err != nil {
@@ -321,12 +324,13 @@ func (m *maker) unlessDry(change func() error) error {
 }
 
 // boxFolders gives to the agent what others brought into the backup area, such
-// as images copied there by root: it must rename them and append to logs.
-// Everything is opened below the area's root, wherever a box's links lead.
+// as images that root copied there. The agent must rename them and append to
+// logs. All files are opened below the area's root, so a box's links cannot
+// lead out of it.
 func (m *maker) boxFolders() error {
 	area, err := os.OpenRoot(m.Backup)
 	if m.dry && errors.Is(err, fs.ErrNotExist) {
-		return nil // it would be made, and have nothing
+		return nil // the area would be made, and be empty
 	}
 	if err != nil {
 		return err
@@ -381,8 +385,8 @@ func namesBelow(area *os.Root, dir string) ([]string, error) {
 	return names, err
 }
 
-// own gives a file or folder of the backup area to the agent; what is neither
-// is left alone.
+// own gives a file or folder of the backup area to the agent. It leaves
+// anything else alone.
 func (m *maker) own(area *os.Root, name string) error {
 	st, err := area.Lstat(name)
 	if err != nil || !st.Mode().IsRegular() && !st.IsDir() {

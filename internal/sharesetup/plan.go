@@ -1,6 +1,6 @@
-// Package sharesetup makes the three areas of share mode on a storage server, and
-// repairs them. A plan is checked before anything is changed; what it would change
-// is the dry run.
+// Package sharesetup makes the three areas of share mode on a storage server,
+// and repairs them. A plan is checked before anything is changed. A dry run
+// shows what the plan would change.
 package sharesetup
 
 import (
@@ -22,31 +22,32 @@ import (
 	"testbox-imaging/internal/site"
 )
 
-// Options say what the areas are to be like.
+// Options say how the areas are to be made.
 type Options struct {
 	Dir      string // folder of the areas
-	Server   string // IPv4 address of the storage server; "" is as in the site file, which must be there then
+	Server   string // IPv4 address of the storage server; "" takes it from the site file, which must exist then
 	Clients  string // who may mount the areas, as in exports(5)
 	Insecure bool   // clients may mount from ports above 1023
-	UID, GID int    // whom the NFS server takes root of a box for
-	KeepAnon bool   // UID and GID of an exports file that is there count instead
-	Loaders  string // folder in which Debian's packages put PXELINUX/ and syslinux/
-	Program  string // path of the program that goes into the folder of boot files
+	UID, GID int    // user and group that the NFS server puts in place of a box's root
+	KeepAnon bool   // if there is an exports file, its ids replace UID and GID
+	Loaders  string // folder where Debian's packages put PXELINUX/ and syslinux/
+	Program  string // path of the program that is copied into the folder of boot files
 }
 
-// Plan is what the areas are to be. All that can be checked was checked.
+// Plan says how the areas are to be. New has checked everything that can be
+// checked.
 type Plan struct {
 	Options
 	TFTP, Backup, NFSRoot string            // the areas
 	Boot                  *bootfiles.Folder // in the TFTP area
-	Site                  *site.Site        // of the site file, or for it
+	Site                  *site.Site        // as read from the site file, or for a new one
 
 	loaders []loaderFile
 	program []byte
 }
 
-// New checks everything that can be checked before a file is changed. Wrong input
-// and what is refused are errors of package problem.
+// New checks everything that can be checked before a file is changed. Wrong
+// input and refusals are errors of package problem.
 func New(o Options) (*Plan, error) {
 	var err error
 	if o.Dir, err = filepath.Abs(o.Dir); err != nil {
@@ -67,17 +68,17 @@ func New(o Options) (*Plan, error) {
 // ExportsFile is the path of the file for the NFS server.
 func (p *Plan) ExportsFile() string { return filepath.Join(p.Dir, "testbox.exports") }
 
-// KeepsExports reports whether an exports file is there that says something else
-// than the plan. It is kept.
+// KeepsExports reports whether there is an exports file with another content
+// than the plan's. Make does not change it.
 func (p *Plan) KeepsExports() bool {
 	kept, err := os.ReadFile(p.ExportsFile())
 	return err == nil && string(kept) != string(p.exports())
 }
 
-// LookOver says what stands in the way of boxes once the areas are made, and is
-// not for this program to change: modes above the areas and boot files of
-// somebody else's are warnings; what a TFTP server cannot give, such as by an
-// admin's link, is an error.
+// LookOver finds what will stand in the way of boxes once the areas are made,
+// and what this program must not change. Modes above the areas and boot files
+// of others are warnings. A file that a TFTP server cannot give, for example
+// because of an admin's link, is an error.
 func (p *Plan) LookOver() (warnings []string, err error) {
 	if err := p.Boot.CheckAbove(p.Site.TFTPPath); err != nil {
 		warnings = append(warnings, err.Error())
@@ -96,8 +97,8 @@ func (p *Plan) LookOver() (warnings []string, err error) {
 
 var anonOptions = regexp.MustCompile(`\banonuid=(\d{1,9}),anongid=(\d{1,9})\b`)
 
-// takeAnon takes the ids of an exports file that is there, so that a repair
-// does not take the areas away from the boxes.
+// takeAnon uses the ids of an existing exports file, so that a repair does not
+// take the areas away from the boxes.
 func (p *Plan) takeAnon() {
 	data, err := durable.ReadFile(durable.OS{}, p.ExportsFile(), 1<<16)
 	if err != nil || !p.KeepAnon {
@@ -109,7 +110,7 @@ func (p *Plan) takeAnon() {
 	}
 }
 
-// checkOwner refuses what would end half-way for lack of rights.
+// checkOwner refuses a setup that would stop half-way for lack of rights.
 func (p *Plan) checkOwner() error {
 	switch {
 	case !validClients(p.Clients):
@@ -124,7 +125,7 @@ func (p *Plan) checkOwner() error {
 	return nil
 }
 
-// planSite reads the site file, or makes the first one.
+// planSite reads the site file, or prepares the first one.
 func (p *Plan) planSite() error {
 	var err error
 	p.Site, err = site.Read(durable.OS{}, p.Boot.Dir())
@@ -158,8 +159,9 @@ func (p *Plan) planSite() error {
 	return nil
 }
 
-// checkDefault keeps a default boot file that starts the local disk, however
-// it is written, and refuses one that does not: boxes rely on it to come back.
+// checkDefault accepts a default boot file that starts the local disk, whatever
+// its text is. It refuses one that does not, because boxes rely on it to come
+// back.
 func (p *Plan) checkDefault() error {
 	err := p.Boot.CheckDefault()
 	if !errors.Is(err, fs.ErrNotExist) {
@@ -169,7 +171,7 @@ func (p *Plan) checkDefault() error {
 		return problem.Refusef("%s is a link to a file that is not there (%w); remove it to have the file made",
 			p.Boot.Path(bootcfg.DefaultName), err)
 	}
-	return nil // it will be made
+	return nil // Make will make it
 }
 
 func (p *Plan) readProgram() error {
@@ -183,7 +185,8 @@ func (p *Plan) readProgram() error {
 // loaderFile is a file of Debian's packages and its place in the TFTP area.
 type loaderFile struct{ from, to string }
 
-// loaderNeeded must be there; the folders are copied as they are.
+// loaderNeeded are the files that must be there. The folders are copied as they
+// are.
 var loaderNeeded = []loaderFile{
 	{"PXELINUX/pxelinux.0", "pxelinux.0"},
 	{"PXELINUX/lpxelinux.0", "lpxelinux.0"},
@@ -192,12 +195,12 @@ var loaderNeeded = []loaderFile{
 	{"syslinux/modules/efi64/ldlinux.e64", "ldlinux.e64"},
 }
 
-// loaderPackages hold them.
+// loaderPackages are the Debian packages that have the loader's files.
 const loaderPackages = "pxelinux syslinux-common syslinux-efi"
 
-// findLoaders lists the loader's files: those at the top of the area, and the
-// modules of each firmware in a folder by its name, which PATH in boot files
-// means, and below modules/.
+// findLoaders lists the loader's files. Some are at the top of the area. The
+// modules of each firmware are in a folder with its name, which PATH in boot
+// files refers to, and once more below modules/.
 func (p *Plan) findLoaders() error {
 	var missing []string
 	for _, f := range loaderNeeded {
@@ -227,7 +230,7 @@ func (p *Plan) findLoaders() error {
 }
 
 // exports is the text for exports(5). Set-uid programs, which the maintenance
-// root needs, are honoured unless a client mounts with nosuid.
+// root needs, work unless a client mounts with nosuid.
 func (p *Plan) exports() []byte {
 	common := ",no_subtree_check"
 	if p.Insecure {
