@@ -11,7 +11,7 @@ import (
 
 const (
 	areaMagic   = " LVM2 x[5A%r0N*>"
-	areaHeader  = 512 // struct mda_header; behind it is the ring of texts
+	areaHeader  = 512 // struct mda_header; the ring buffer of texts follows
 	rawLocns    = 40  // mda_header.raw_locns
 	rawLocn     = 24  // struct raw_locn: offset, size, checksum, flags
 	locIgnored  = 1   // RAW_LOCN_IGNORED
@@ -19,8 +19,9 @@ const (
 )
 
 // readMetadata reads the text of the metadata. Every area that is in use must
-// hold the same one: LVM writes one text to all of them, one after the other,
-// so two that differ are a change that was interrupted, or a copy that somebody put back.
+// hold the same text. LVM writes one text to all of them, one after the other.
+// So two that differ mean that a change was interrupted, or that somebody
+// restored an old copy.
 func readMetadata(v *volume.Volume, l *label) (string, error) {
 	var text []byte
 	for _, where := range l.meta {
@@ -41,11 +42,12 @@ func readMetadata(v *volume.Volume, l *label) (string, error) {
 	return string(text), nil
 }
 
-// readArea reads struct mda_header (lib/format_text/layout.h): checksum of the
-// rest, magic at 4, version at 20, start at 24, size at 32, then the list of
-// struct raw_locn. The first location is what was committed. The text is nil
-// in an area that is marked as ignored (vgchange --metadatacopies) and may be
-// old, and empty in one that is of no group.
+// readArea reads struct mda_header (lib/format_text/layout.h): the checksum of
+// the rest, then magic at 4, version at 20, start at 24, size at 32, and the
+// list of struct raw_locn. The first location is the committed text. The result
+// is nil for an area that is marked as ignored (vgchange --metadatacopies),
+// whose text may be old. It is empty, but not nil, for an area that belongs to
+// no group.
 func readArea(v *volume.Volume, where image.Range) ([]byte, error) {
 	if where.Len < 2*areaHeader {
 		return nil, fmt.Errorf("it has %d bytes", where.Len)
@@ -71,8 +73,8 @@ func readArea(v *volume.Volume, where image.Range) ([]byte, error) {
 	} else if flags == locIgnored {
 		return nil, nil
 	}
-	// The second location is what was written and not committed yet: a command
-	// was interrupted. More are not known to be written by anybody.
+	// The second location is a text that was written but not committed, because
+	// a command was interrupted. No known version of LVM writes more locations.
 	for ; len(more) >= rawLocn; more = more[rawLocn:] {
 		if le.Uint64(more) != 0 && le.Uint64(more[8:]) != 0 {
 			return nil, fmt.Errorf("a change of the metadata was begun and not finished")
@@ -84,8 +86,8 @@ func readArea(v *volume.Volume, where image.Range) ([]byte, error) {
 	return readRing(v, where, le.Uint64(committed), le.Uint64(committed[8:]), le.Uint32(committed[16:]))
 }
 
-// readRing reads n bytes at off of an area; what goes beyond its end goes on
-// behind its header.
+// readRing reads n bytes at off of an area. The text is in a ring buffer: at
+// the end of the area it goes on behind the header.
 func readRing(v *volume.Volume, where image.Range, off, n uint64, sum uint32) ([]byte, error) {
 	size := uint64(where.Len)
 	if off < areaHeader || off >= size || n == 0 || n > maxMetadata || n > size-areaHeader {

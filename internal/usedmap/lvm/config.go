@@ -5,29 +5,29 @@ import (
 	"strings"
 )
 
-// The text of LVM's metadata is in the language of lvm.conf, whose grammar is
-// told at the parser of LVM2's libdm/libdm-config.c:
+// The text of LVM's metadata is in the language of lvm.conf. Its grammar is
+// described at the parser in LVM2's libdm/libdm-config.c:
 //
 //	section: (key '{' section '}' | key '=' value)*
 //	value:   string | number | '[' (value (',' value)*)? ']'
 //
-// with comments from # to the end of the line. Of its freedoms only those are
-// taken here that LVM uses when it writes metadata (lib/format_text/export.c):
-// there are no keys in quotes, no strings without or in single quotes, no
-// paths as keys, and no key twice.
+// Comments go from # to the end of the line. This parser only accepts the forms
+// that LVM itself writes (lib/format_text/export.c). It refuses keys in quotes,
+// strings without quotes or in single quotes, paths as keys, and a key that
+// occurs twice.
 const (
-	maxDepth    = 8       // LVM has five levels: group, volumes, volume, segment, settings of a cache
-	maxEntries  = 1 << 18 // keys and values together: a linear volume takes 32
-	sectionCost = 4       // a section counts as so many: the memory is bounded by this
+	maxDepth    = 8       // LVM uses five: group, volumes, volume, segment, settings of a cache
+	maxEntries  = 1 << 18 // keys and values together; a linear volume has 32
+	sectionCost = 4       // a section counts as so many entries, since it takes more memory
 )
 
 type parser struct {
 	text string
 	at   int
-	left int // of maxEntries
+	left int // how many entries may still come
 }
 
-// parseText parses metadata; the text on the disk ends with a NUL.
+// parseText parses metadata. On the disk the text ends with a NUL.
 func parseText(text string) (*section, error) {
 	text = strings.TrimRight(text, "\x00")
 	if strings.IndexByte(text, 0) >= 0 {
@@ -42,7 +42,8 @@ func parseText(text string) (*section, error) {
 	return s, nil
 }
 
-// next skips space and comments; it gives the byte that follows, 0 at the end.
+// next skips space and comments. It returns the byte that follows, or 0 at the
+// end, and does not consume it.
 func (p *parser) next() byte {
 	for p.at < len(p.text) {
 		switch c := p.text[p.at]; c {
@@ -61,7 +62,7 @@ func (p *parser) next() byte {
 	return 0
 }
 
-// section parses up to the closing brace, or the outermost one to the end.
+// section parses up to the closing brace, or to the end if depth is 0.
 func (p *parser) section(depth int) (*section, error) {
 	s := &section{}
 	for {
@@ -103,8 +104,8 @@ func (p *parser) entry(depth int) (e entry, err error) {
 	return e, err
 }
 
-// key takes a word of the letters that names in LVM have (validate_name in
-// lib/misc/lvm-string.c).
+// key parses a word of the characters that names in LVM may have (validate_name
+// in lib/misc/lvm-string.c).
 func (p *parser) key() (string, error) {
 	from := p.at
 	for p.at < len(p.text) && (isAlnum(p.text[p.at]) || strings.IndexByte("_.+-", p.text[p.at]) >= 0) {
@@ -165,7 +166,7 @@ func (p *parser) value() (value, error) {
 	return value{p.text[from:p.at], true}, nil
 }
 
-// quoted takes a string; a backslash makes the byte behind it a plain one.
+// quoted parses a string. A backslash makes the next byte a plain one.
 func (p *parser) quoted() (string, error) {
 	p.at++
 	var unescaped []byte

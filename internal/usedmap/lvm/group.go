@@ -17,16 +17,16 @@ type group struct {
 	extent   int64  // bytes of an extent
 	start    int64  // byte of the first extent
 	count    int64  // extents
-	devSize  int64  // sectors; 0: the metadata are older than this field
+	devSize  int64  // sectors; 0 if the metadata are older than this field
 	text     *section
 	lvs      []LV
 }
 
-// The status flags that are known (lib/format_text/flags.c), and what they
-// mean for the map: "" is nothing. READ and WRITE are permissions, RESIZEABLE
-// and ALLOCATABLE say what commands may do, WRITE_LOCKED keeps an old LVM from
-// writing, NOAUTOACTIVATE from activating. An exported group is one that waits
-// to be moved to another machine: its volumes are as they were left.
+// The known status flags (lib/format_text/flags.c), each with the doubt that it
+// means, or "" for none. READ and WRITE are permissions. RESIZEABLE and
+// ALLOCATABLE say what commands may do. WRITE_LOCKED keeps an old LVM from
+// writing, and NOAUTOACTIVATE keeps any from activating. EXPORTED marks a group
+// that is to be moved to another machine; its volumes stay as they were.
 var (
 	groupFlags = map[string]string{
 		"READ": "", "WRITE": "", "RESIZEABLE": "", "EXPORTED": "", "WRITE_LOCKED": "", "NOAUTOACTIVATE": "",
@@ -40,15 +40,16 @@ var (
 	}
 )
 
-// Other machines may write to a shared group while its image is made.
+// shared is a doubt, since other machines may write to the group while its
+// image is made.
 const shared = "the volume group is shared with other machines"
 
-// groupSections are the sections of a group. The historical volumes are the
-// names of thin ones that are gone.
+// groupSections are the known sections of a group. The historical volumes are
+// names of thin volumes that were removed.
 var groupSections = []string{"physical_volumes", "logical_volumes", "historical_logical_volumes"}
 
-// readGroup reads the metadata of the group that has the physical volume of
-// the UUID. Beside an error the group may be there for its name.
+// readGroup reads the metadata of the group of the physical volume with this
+// UUID. Beside an error the group may be there, for its name.
 func readGroup(root *section, uuid string) (*group, error) {
 	if contents, err := root.str("contents"); err != nil || contents != "Text Format Volume Group" {
 		return nil, fmt.Errorf("the metadata have the unknown contents %.40q", contents)
@@ -86,7 +87,8 @@ func (g *group) read(uuid string) error {
 		return err
 	}
 	g.exported = slices.Contains(flags, "EXPORTED")
-	// lvmlockd locks what more than one machine may use.
+	// A lock type other than "none" is one of lvmlockd, for groups that several
+	// machines may use.
 	if lock, err := g.text.str("lock_type"); g.text.entry("lock_type") != nil && (err != nil || lock != "none") {
 		return errors.New(shared)
 	}
@@ -101,8 +103,8 @@ func (g *group) read(uuid string) error {
 	return g.readPV(uuid)
 }
 
-// flagsOf are the flags of both lists: "status" has those that an older LVM
-// must understand, "flags" the others.
+// flagsOf returns the flags of both lists: first those of "status", which an
+// older LVM must understand, then those of "flags", which it may ignore.
 func flagsOf(s *section) ([]string, error) {
 	status, err := s.strs("status")
 	if err != nil || s.entry("flags") == nil {
@@ -112,7 +114,7 @@ func flagsOf(s *section) ([]string, error) {
 	return append(status, flags...), err
 }
 
-// allow is an error for the first flag that is not known, or that means doubt.
+// allow returns an error for the first flag that is unknown or makes doubt.
 func allow(what string, flags []string, known map[string]string) error {
 	for _, f := range flags {
 		if why, ok := known[f]; !ok {
@@ -166,7 +168,8 @@ func (g *group) readSizes(disk *section) (err error) {
 	return err
 }
 
-// extents are the bytes of n extents from number first on, which must be there.
+// extents returns the bytes of n extents from number first on. It fails if the
+// disk does not have them.
 func (g *group) extents(first, n int64) (image.Range, error) {
 	if n <= 0 || n > g.count-first {
 		return image.Range{}, fmt.Errorf("there are no %d extents from extent %d on, the disk has %d", n, first, g.count)

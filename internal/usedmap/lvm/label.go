@@ -11,20 +11,20 @@ import (
 )
 
 const (
-	sector       = 512 // of LVM, whatever the disk's sector is
-	labelSectors = 4   // the label is in one of the first
+	sector       = 512 // LVM's sector, whatever the disk's is
+	labelSectors = 4   // the label is in one of the first 4 sectors
 	extUsed      = 1   // PV_EXT_USED: the physical volume belongs to a group
 	extVersions  = 2   // PV_HEADER_EXTENSION_VSN
 )
 
-// crc is LVM's checksum (calc_crc in lib/misc/crc.c): the CRC-32 of everyone,
-// but with a start of its own, and without the inversions at both ends.
+// crc is LVM's checksum (calc_crc in lib/misc/crc.c). It is the common CRC-32,
+// but with its own initial value, and without the inversions at start and end.
 func crc(b []byte) uint32 {
 	const initial = 0xf597a6cf // INITIAL_CRC
 	return ^crc32.Update(^uint32(initial), crc32.IEEETable, b)
 }
 
-// label is what the label's sector says of the physical volume.
+// label is what the label's sector says about the physical volume.
 type label struct {
 	uuid string
 	meta []image.Range // metadata areas
@@ -32,7 +32,7 @@ type label struct {
 }
 
 // readLabel finds the one label among the first sectors. LVM takes the first
-// that is good and passes over bad ones; here any second one is doubt.
+// good label and ignores bad ones. Here any second label makes doubt.
 func readLabel(v *volume.Volume) (*label, error) {
 	head, err := v.Bytes(0, labelSectors*sector)
 	if err != nil {
@@ -54,8 +54,9 @@ func readLabel(v *volume.Volume) (*label, error) {
 	return parseLabel(head[at:at+sector], uint64(at/sector), v.Size())
 }
 
-// parseLabel reads struct label_header (lib/label/label.h): id, sector_xl at
-// 8, crc_xl at 16 of all that is behind it, offset_xl at 20, type at 24.
+// parseLabel reads struct label_header (lib/label/label.h): id, then sector_xl
+// at 8, crc_xl at 16, offset_xl at 20, type at 24. The checksum is of all bytes
+// behind it.
 func parseLabel(b []byte, number uint64, size int64) (*label, error) {
 	le := binary.LittleEndian
 	switch {
@@ -73,10 +74,11 @@ func parseLabel(b []byte, number uint64, size int64) (*label, error) {
 	return parseHeader(b[offset:], size)
 }
 
-// parseHeader reads struct pv_header (lib/format_text/layout.h): the UUID,
-// device_size_xl at 32, and from 40 the data areas and the metadata areas, both
-// as lists that end with a zero. The size and the data area are what they were
-// when the volume was made; the metadata have those that count.
+// parseHeader reads struct pv_header (lib/format_text/layout.h): the UUID, then
+// device_size_xl at 32. From 40 on there are the data areas and the metadata
+// areas, both as lists that end with a zero. The size and the data area are
+// those of the time when the volume was made. The current ones are in the
+// metadata.
 func parseHeader(b []byte, size int64) (l *label, err error) {
 	l = &label{}
 	if l.uuid, err = formatUUID(b[:32]); err != nil {
@@ -93,8 +95,8 @@ func parseHeader(b []byte, size int64) (l *label, err error) {
 	if l.meta, err = inside(meta, size); err != nil {
 		return l, err
 	}
-	// struct pv_header_extension: version, flags, and the list of boot loader
-	// areas. LVM from before 2013 has zeros here.
+	// struct pv_header_extension has a version, flags, and the list of boot
+	// loader areas. LVM from before 2013 has zeros here.
 	if len(rest) < 8 {
 		return l, nil
 	}
@@ -116,7 +118,7 @@ func parseHeader(b []byte, size int64) (l *label, err error) {
 // locn is struct disk_locn.
 type locn struct{ off, size uint64 }
 
-// locations reads a list of struct disk_locn up to the one of offset 0.
+// locations reads a list of struct disk_locn up to the entry with offset 0.
 func locations(b []byte) (list []locn, rest []byte, err error) {
 	for ; len(b) >= 16; b = b[16:] {
 		at := locn{binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[8:])}
@@ -128,7 +130,7 @@ func locations(b []byte) (list []locn, rest []byte, err error) {
 	return nil, nil, fmt.Errorf("the LVM label has a list without an end")
 }
 
-// inside are areas that must lie inside of the volume.
+// inside converts a list of areas, and fails if one is not inside the volume.
 func inside(list []locn, size int64) (areas []image.Range, err error) {
 	for _, a := range list {
 		if a.size == 0 || a.off > uint64(size) || a.size > uint64(size)-a.off {

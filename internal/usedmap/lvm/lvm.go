@@ -1,21 +1,23 @@
-// Package lvm reads the metadata of an LVM2 physical volume: which of its
-// extents no logical volume has, and where the bytes of each logical volume
-// lie, so that its file system can be mapped.
+// Package lvm reads the metadata of an LVM2 physical volume. It finds the
+// extents that belong to no logical volume, and where the bytes of each logical
+// volume lie, so that the file systems in them can be mapped.
 //
-// The format is that of LVM2's sources: the label and the header of the
-// physical volume (lib/label/label.h, lib/format_text/layout.h, text_label.c),
-// the metadata areas (layout.h, format-text.c), and in them the text, as
-// export.c and the segment types write it and import_vsn1.c reads it. By the
-// rules of the format, what an older LVM must not touch gets a new status flag
-// or a new segment type. Both are doubt here if they are not known, and so is
-// an unknown section. A plain setting of the group or the disk that is not
-// known is none: every LVM passes over it, and gives the free extents away.
+// The format is that of LVM2's sources. The label and the header of the
+// physical volume are in lib/label/label.h, lib/format_text/layout.h and
+// text_label.c, the metadata areas in layout.h and format-text.c. The text in
+// these areas is written by export.c and the segment types, and read by
+// import_vsn1.c. By the rules of the format, whatever an older LVM must not
+// touch gets a new status flag or a new segment type. An unknown one of these
+// makes doubt here, and so does an unknown section. An unknown plain setting of
+// the group or the disk makes none: every LVM ignores it, and hands out the
+// free extents.
 //
-// Understood is a volume group of this one physical volume. Two logical
-// volumes can share a file system's blocks in ways that its own bitmap does
-// not show: the blocks that an origin frees are still those of its snapshot.
-// So a logical volume is only mapped when it is plain, linear, visible, and
-// named by no other; all others are used, with all their extents.
+// A volume group is only understood if it has no other physical volume. Two
+// logical volumes can share a file system's blocks in ways that the bitmap of
+// the file system does not show: blocks that an origin frees still belong to
+// its snapshot. So a logical volume is only mapped if it is plain, linear and
+// visible, and no other volume names it. All extents of the other volumes count
+// as used.
 package lvm
 
 import (
@@ -28,14 +30,15 @@ import (
 	"testbox-imaging/internal/usedmap/volume"
 )
 
-// PV is what the metadata say of a physical volume.
+// PV is what the metadata say about a physical volume.
 type PV struct {
 	UUID string // as LVM spells it
 	VG   string // the name of its volume group
 	Size int64  // bytes up to the end of the last extent
-	// Free are the extents that no logical volume has, in bytes of the
-	// physical volume; nil beside an error. All else is used: label, metadata,
-	// what lies before the first extent and behind the last.
+	// Free are the extents that belong to no logical volume, in bytes of the
+	// physical volume. It is nil beside an error. All other bytes are used:
+	// label, metadata, and everything before the first extent and behind the
+	// last.
 	Free  *volume.Free
 	LVs   []LV // in the order of the metadata
 	Notes []string
@@ -45,19 +48,19 @@ type PV struct {
 type LV struct {
 	Name, UUID string
 	Size       int64 // bytes
-	// Extents are the bytes of the physical volume that it has itself, in the
-	// order of its own addresses where Why is "". A volume that is made of
-	// others has none.
+	// Extents are the bytes of the physical volume that belong to this volume
+	// itself. If Why is "" they are in the order of the volume's own addresses.
+	// A volume that is made of other volumes has none.
 	Extents []image.Range
-	// Why is the reason not to look at its content: all of it is used. "" is a
-	// volume that Volume shows.
+	// Why is the reason not to examine the content, so that all of it is used.
+	// It is "" for a volume that Volume can show.
 	Why string
 
-	ends []int64 // where each of Extents ends, in the volume's own addresses
+	ends []int64 // end of each of Extents, in the volume's own addresses
 }
 
-// Read reads a physical volume. Beside an error the PV has what is known of
-// it; it may be nil.
+// Read reads a physical volume. Beside an error the PV has what is known about
+// it, or is nil.
 func Read(v *volume.Volume) (*PV, error) {
 	l, err := readLabel(v)
 	if l == nil {
@@ -85,7 +88,7 @@ func Read(v *volume.Volume) (*PV, error) {
 	return pv, pv.read(g, l, v.Size())
 }
 
-// read fills in what the group says: the logical volumes and what they leave.
+// read fills in the logical volumes and the free extents of the group.
 func (pv *PV) read(g *group, l *label, size int64) error {
 	if err := g.fits(l, size); err != nil {
 		return err
@@ -105,15 +108,15 @@ func (pv *PV) read(g *group, l *label, size int64) error {
 	return nil
 }
 
-// Volume shows a logical volume, whose Why must be "", as a volume of its own;
-// v is the physical volume.
+// Volume returns a logical volume, whose Why must be "", as a volume of its
+// own. v is the physical volume.
 func (lv *LV) Volume(v *volume.Volume) *volume.Volume {
 	return v.Over(lvReader{lv, v}, lv.Size)
 }
 
-// Place gives the bytes of the physical volume that are the n bytes at off of
-// the logical volume. What lies beyond its end has no place, and nothing has
-// in a volume that is not to be looked at.
+// Place translates n bytes at off of the logical volume into bytes of the
+// physical volume. Bytes beyond the volume's end are left out. If Why is not ""
+// the result is empty.
 func (lv *LV) Place(off, n int64) []image.Range {
 	var out []image.Range
 	if lv.Why != "" || off < 0 || n <= 0 || off >= lv.Size {
@@ -149,8 +152,8 @@ func (r lvReader) ReadAt(b []byte, off int64) (n int, err error) {
 	return n, nil
 }
 
-// fits checks that the extents lie inside the volume, and over nothing else
-// that has a place there.
+// fits checks that the extents lie inside the physical volume, and that they do
+// not overlap the label, a metadata area or a boot loader area.
 func (g *group) fits(l *label, size int64) error {
 	switch {
 	case g.devSize > size/sector:
@@ -166,7 +169,7 @@ func (g *group) fits(l *label, size int64) error {
 	return apart(taken)
 }
 
-// apart checks that no two ranges have a byte in common; it sorts them.
+// apart sorts the ranges and checks that no two of them have a byte in common.
 func apart(ranges []image.Range) error {
 	slices.SortFunc(ranges, func(a, b image.Range) int { return cmp.Compare(a.Off, b.Off) })
 	for i := 1; i < len(ranges); i++ {
@@ -177,7 +180,7 @@ func apart(ranges []image.Range) error {
 	return nil
 }
 
-// unused are the extents that nobody has.
+// unused are the extents that belong to no logical volume.
 func (g *group) unused() (*volume.Free, error) {
 	var taken []image.Range
 	for _, lv := range g.lvs {

@@ -5,26 +5,26 @@ import (
 	"strconv"
 )
 
-// section is a part of the metadata in braces, or all of them.
+// section is the content of a pair of braces, or the whole text.
 type section struct {
 	entries []entry        // in the order of the text
-	index   map[string]int // by key, of a section that is not small
+	index   map[string]int // by key; nil while the section is small
 }
 
-// entry is a key with a section, or with values.
+// entry is a key with either a section or values.
 type entry struct {
 	key    string
-	sub    *section // nil: it has values
+	sub    *section // nil if it has values
 	values []value
 }
 
-// value is a string without its quotes, or a number as it stands there.
+// value is a string without its quotes, or a number as written in the text.
 type value struct {
 	text   string
 	number bool
 }
 
-// add adds an entry, unless its key is there.
+// add adds an entry. It returns false if the key is already there.
 func (s *section) add(e entry) bool {
 	if s.entry(e.key) != nil {
 		return false
@@ -64,7 +64,7 @@ func (s *section) section(key string) *section {
 	return nil
 }
 
-// str is the one string of a key.
+// str is the string of a key that must have exactly one.
 func (s *section) str(key string) (string, error) {
 	e := s.entry(key)
 	if e == nil || len(e.values) != 1 || e.values[0].number {
@@ -89,7 +89,7 @@ func (s *section) strs(key string) ([]string, error) {
 	return all, nil
 }
 
-// num is the one number of a key, from 0 to limit.
+// num is the number of a key that must have exactly one, from 0 to limit.
 func (s *section) num(key string, limit int64) (int64, error) {
 	e := s.entry(key)
 	if e == nil || len(e.values) != 1 {
@@ -102,8 +102,8 @@ func (s *section) num(key string, limit int64) (int64, error) {
 	return n, nil
 }
 
-// num reads a decimal number. LVM would take a leading zero for octal; it
-// never writes one.
+// num reads a decimal number. LVM would read a number with a leading zero as
+// octal, but never writes one, so it is refused.
 func (v value) num(limit int64) (int64, error) {
 	n, err := strconv.ParseInt(v.text, 10, 64)
 	if !v.number || err != nil || v.text != strconv.FormatInt(n, 10) || n < 0 || n > limit {

@@ -10,26 +10,26 @@ import (
 	"testbox-imaging/internal/image"
 )
 
-// The types of segments that can have extents of the disk, as the modules
-// below lib/ register them.
+// The segment types that can have extents of the disk, as the modules below
+// lib/ register them.
 const (
 	striped = "striped"
 	linear  = "linear"
 	mirror  = "mirror"
 )
 
-// madeOfOthers are the types that are made of other logical volumes, or of
-// nothing (error, zero).
+// madeOfOthers are the segment types that consist of other logical volumes, or
+// of nothing (error, zero).
 var madeOfOthers = []string{"error", "zero", "snapshot", "thin", "thin-pool", "cache", "cache-pool", "writecache", "integrity", "vdo",
 	"vdo-pool",
 	"raid0", "raid0_meta", "raid1", "raid4", "raid5", "raid5_n", "raid5_la", "raid5_ls", "raid5_ra", "raid5_rs", "raid6", "raid6_zr",
 	"raid6_nr", "raid6_nc",
 	"raid6_n_6", "raid6_la_6", "raid6_ls_6", "raid6_ra_6", "raid6_rs_6", "raid10", "raid10_near"}
 
-// linearKeys are the settings of a linear segment.
+// linearKeys are the known settings of a linear segment.
 var linearKeys = []string{"start_extent", "extent_count", "type", "tags", "stripe_count", "stripe_size", "stripes"}
 
-// segments puts the segments of a volume together.
+// segments reads the segments of a volume, in the order of its addresses.
 func (g *group) segments(lv *LV, list []*section, all *section) error {
 	type place struct {
 		first, n int64
@@ -62,7 +62,7 @@ func (g *group) segments(lv *LV, list []*section, all *section) error {
 }
 
 func (lv *LV) setSize(extents, extent int64) error {
-	if extents > math.MaxInt64/extent { // a volume of error or zero may be larger than any disk
+	if extents > math.MaxInt64/extent { // a volume of error or zero segments may be larger than any disk
 		return fmt.Errorf("it has %d extents", extents)
 	}
 	lv.Size = extents * extent
@@ -108,15 +108,15 @@ func (g *group) segment(lv *LV, s *section, n int64, all *section) error {
 	return fmt.Errorf("it has a segment of the unknown type %.40q", kind)
 }
 
-// because sets the reason if there is none yet.
+// because sets Why if it is not set yet.
 func (lv *LV) because(why string) {
 	if lv.Why == "" {
 		lv.Why = why
 	}
 }
 
-// stripes reads a segment of striped areas (lib/striped/striped.c); one area
-// is a linear segment.
+// stripes reads a striped segment (lib/striped/striped.c). A linear segment has
+// one stripe.
 func (g *group) stripes(lv *LV, s *section, n int64, all *section) error {
 	count, err := s.num("stripe_count", maxEntries)
 	if err != nil {
@@ -136,9 +136,9 @@ func (g *group) stripes(lv *LV, s *section, n int64, all *section) error {
 	return g.areas(lv, s, "stripes", "stripe_count", n/count, all)
 }
 
-// areas reads a list of areas of n extents each: pairs of a disk, or of
-// another volume, and the first extent there (text_import_areas in
-// import_vsn1.c, which takes a name for the disk's first).
+// areas reads a list of areas of n extents each. An area is a pair: the name of
+// a disk or of another volume, and the first extent there. A name that fits
+// both means the disk (text_import_areas in import_vsn1.c).
 func (g *group) areas(lv *LV, s *section, key, countKey string, n int64, all *section) error {
 	count, err := s.num(countKey, maxEntries)
 	if err != nil {
@@ -171,7 +171,7 @@ func (g *group) areas(lv *LV, s *section, key, countKey string, n int64, all *se
 	return nil
 }
 
-// add adds extents; what is one piece on the disk becomes one range.
+// add adds extents. Ranges that follow each other on the disk become one.
 func (lv *LV) add(x image.Range) {
 	if n := len(lv.Extents) - 1; n >= 0 && lv.Extents[n].End() == x.Off {
 		lv.Extents[n].Len += x.Len
@@ -180,8 +180,8 @@ func (lv *LV) add(x image.Range) {
 	lv.Extents = append(lv.Extents, x)
 }
 
-// noExtents makes sure that a segment whose type has no extents of its own
-// claims none: a list that names the disk.
+// noExtents handles a segment whose type has no extents of its own. It fails if
+// the segment has a list that names the disk, since that would claim extents.
 func (g *group) noExtents(s *section) error {
 	for _, e := range s.entries {
 		if e.sub != nil {

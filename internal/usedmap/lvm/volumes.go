@@ -5,26 +5,25 @@ import (
 	"slices"
 )
 
-// plainFlags are the flags (lib/format_text/flags.c) with which a volume's
-// content is still what its blocks say: permissions, a fixed device number,
-// visibility, and what keeps it from being activated by itself.
+// plainFlags are the flags (lib/format_text/flags.c) that do not change how a
+// volume's content is stored: permissions, a fixed device number, visibility,
+// and limits on automatic activation.
 var plainFlags = []string{"READ", "WRITE", "WRITE_LOCKED", "FIXED_MINOR", "VISIBLE", "ACTIVATION_SKIP", "NOAUTOACTIVATE"}
 
-// otherFlags make a volume used: extents that move (LOCKED, PVMOVE), mirrors
-// that are not the same (NOTSYNCED, REBUILD, RESHAPE...), pools, caches. A flag
-// of neither list is doubt: of the volume if it is among its "flags", which
-// every LVM passes over, else of all.
+// otherFlags make all of a volume used: extents that are being moved (LOCKED,
+// PVMOVE), mirrors that differ (NOTSYNCED, REBUILD, RESHAPE...), pools, caches.
+// A flag in neither list makes doubt. If it is in the list "flags", which every
+// LVM ignores, the doubt is only about the volume, else about the whole group.
 var otherFlags = []string{"PVMOVE", "LOCKED", "NOTSYNCED", "REBUILD", "WRITEMOSTLY", "ERROR_WHEN_FULL", "CACHE_VOL", "RESHAPE",
 	"RESHAPE_DATA_OFFSET", "RESHAPE_DELTA_DISKS_PLUS", "RESHAPE_DELTA_DISKS_MINUS", "REMOVE_AFTER_RESHAPE", "METADATA_FORMAT",
 	"CROP_METADATA", "CACHE_USES_CACHEVOL"}
 
-// volumeKeys are the settings that are known to be without meaning for the
-// place of a volume's bytes.
+// volumeKeys are the settings that do not change where a volume's bytes are.
 var volumeKeys = []string{"id", "status", "flags", "tags", "creation_time", "creation_host", "lock_args", "allocation_policy", "profile",
 	"read_ahead", "major", "minor", "segment_count"}
 
-// volumes reads the logical volumes, with the reason for each that is not to
-// be looked at.
+// volumes reads the logical volumes. Those that must not be examined get a
+// reason in Why.
 func (g *group) volumes() ([]LV, error) {
 	all := g.text.section("logical_volumes")
 	if all == nil {
@@ -33,7 +32,7 @@ func (g *group) volumes() ([]LV, error) {
 		}
 		return nil, nil
 	}
-	named := map[string]string{} // volumes that others name, and by whom
+	named := map[string]string{} // from a volume to another one that names it
 	for _, e := range all.entries {
 		if e.sub == nil {
 			return nil, fmt.Errorf("the logical volume %.128q has no section", e.key)
@@ -57,11 +56,11 @@ func (g *group) volumes() ([]LV, error) {
 	return g.lvs, nil
 }
 
-// mentions notes the names of other volumes among all strings of a setting or
-// a segment, by whatever key: origin, cow_store, merging_store,
-// external_origin, pool, metadata, mirror_log, and those that are still to
-// come. A type is no name, and in a list of stripes LVM takes the name of a
-// disk for the disk.
+// mentions notes the names of other volumes among all strings of a setting or a
+// segment, whatever the key is: origin, cow_store, merging_store,
+// external_origin, pool, metadata, mirror_log, and keys of the future. There
+// are two exceptions. A type is not a name, and in a list of stripes a name
+// that fits both a disk and a volume means the disk, as it does for LVM.
 func (g *group) mentions(e entry, by string, all *section, named map[string]string) {
 	if e.sub != nil {
 		for _, in := range e.sub.entries {
@@ -90,7 +89,7 @@ func (g *group) volume(name string, s, all *section) (*LV, error) {
 	var segments []*section
 	for _, e := range s.entries {
 		switch {
-		case e.sub != nil: // LVM takes all sections for segments
+		case e.sub != nil: // to LVM every section is a segment
 			segments = append(segments, e.sub)
 		case !slices.Contains(volumeKeys, e.key):
 			lv.because(fmt.Sprintf("it has the unknown setting %.40q", e.key))
@@ -102,7 +101,7 @@ func (g *group) volume(name string, s, all *section) (*LV, error) {
 	return lv, g.segments(lv, segments, all)
 }
 
-// flags gives the reason not to look at a volume that is in its flags.
+// flags sets Why if a flag of the volume is a reason not to examine it.
 func (lv *LV) flags(s *section) error {
 	flags, err := flagsOf(s)
 	if err != nil {

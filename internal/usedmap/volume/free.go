@@ -9,24 +9,24 @@ import (
 	"testbox-imaging/internal/image"
 )
 
-// MaxRanges is how many ranges a Free has at the most (8 MiB). A volume in
-// more pieces loses its shortest free ranges, which then count as used: the
-// memory for a disk is bounded, whatever is on it.
+// MaxRanges is the most ranges that a Free has (8 MiB), so that memory is
+// bounded whatever is on the disk. A volume with more free ranges loses the
+// shortest of them, which then count as used.
 const MaxRanges = 1 << 19
 
-// maxPending is how many ranges wait to be brought into order.
+// maxPending is how many ranges are collected before they are sorted in.
 const maxPending = 1 << 16
 
-// Free is a set of bytes that are not used. Bytes may be added in any order;
-// in the order of the disk it costs least. The zero value is empty.
+// Free is a set of bytes that are not used. Bytes may be added in any order,
+// but the order of the disk is the cheapest. The zero value is empty.
 type Free struct {
 	sorted  []image.Range // in order, not touching each other
 	pending []image.Range
-	min     int64 // shorter ranges were dropped; 0: none
+	min     int64 // shorter ranges were dropped; 0 if none were
 }
 
-// Add says that n bytes at off are free. Adding bytes twice is harmless here;
-// whether it is a contradiction is for the reader to say.
+// Add adds n free bytes at off. Bytes may be added twice. A reader to which
+// that is a contradiction must notice it itself.
 func (f *Free) Add(off, n int64) {
 	if n <= 0 {
 		return
@@ -37,7 +37,7 @@ func (f *Free) Add(off, n int64) {
 			last.Len += n
 			return
 		}
-		if last.Len < f.min { // as settle would drop it
+		if last.Len < f.min { // settle would drop it too
 			*last = image.Range{Off: off, Len: n}
 			return
 		}
@@ -48,12 +48,12 @@ func (f *Free) Add(off, n int64) {
 	f.pending = append(f.pending, image.Range{Off: off, Len: n})
 }
 
-// AddClear adds a unit of bytes for every bit that is clear among the first n
-// of a bitmap. The first bit is the lowest of the first byte, and stands for
-// the unit at byte off.
+// AddClear adds a unit of bytes for every clear bit among the first n bits of a
+// bitmap. The first bit is the lowest one of the first byte, and stands for the
+// unit at byte off.
 func (f *Free) AddClear(bitmap []byte, n int64, off, unit int64) {
 	n = min(n, int64(len(bitmap))*8)
-	from := int64(-1) // where the run at hand begins that reaches the next word; -1: none
+	from := int64(-1) // start of a clear run that reaches the current word, or -1
 	for at := int64(0); at < n; at += 64 {
 		used := word(bitmap, at, n)
 		if used == 0 {
@@ -80,7 +80,8 @@ func (f *Free) AddClear(bitmap []byte, n int64, off, unit int64) {
 	}
 }
 
-// word is 64 bits of a bitmap; those at and after n are set.
+// word is the 64 bits of a bitmap from bit number at on. Bits from n on are
+// set.
 func word(bitmap []byte, at, n int64) uint64 {
 	var w uint64
 	if i := at / 8; int64(len(bitmap)) >= i+8 {
@@ -96,9 +97,10 @@ func word(bitmap []byte, at, n int64) uint64 {
 	return w
 }
 
-// addInside adds the clear runs of a word whose first and last bits are set.
-// Of a bitmap made to cost time most are too short to be kept, and whether
-// there are others is seen without going through them.
+// addInside adds the clear runs of a word whose first and last bits are set. In
+// a malicious bitmap nearly all runs are shorter than f.min. The shifts tell
+// whether a word has a longer one, so that such words cost no loop over their
+// runs.
 func (f *Free) addInside(used uint64, off, unit int64) {
 	long := ^used
 	for s := int64(1); 2*s*unit <= f.min && s < 64; s *= 2 {
@@ -115,8 +117,8 @@ func (f *Free) addInside(used uint64, off, unit int64) {
 	}
 }
 
-// Cut says that n bytes at off are used after all. It goes through the whole
-// set: it is for the few places of which a reader knows beforehand.
+// Cut makes n bytes at off used again. It goes through the whole set, so it is
+// only for the few places that a reader knows beforehand.
 func (f *Free) Cut(off, n int64) {
 	if n <= 0 {
 		return
@@ -139,8 +141,8 @@ func (f *Free) Cut(off, n int64) {
 	f.sorted = out
 }
 
-// Ranges are the free ranges in the order of the disk, none touching the next.
-// The slice is the set's own: it may be read until the set is changed.
+// Ranges are the free ranges in the order of the disk. No range touches the
+// next. The slice belongs to the set, and is valid until the set is changed.
 func (f *Free) Ranges() []image.Range {
 	f.settle()
 	return f.sorted
@@ -155,21 +157,21 @@ func (f *Free) Bytes() int64 {
 	return n
 }
 
-// Dropped is the length in bytes under which free ranges count as used,
-// because there were too many; 0: all were kept.
+// Dropped is the length in bytes below which free ranges count as used, because
+// there were too many. It is 0 if none was dropped.
 func (f *Free) Dropped() int64 {
 	f.settle()
 	return f.min
 }
 
-// settle brings what is pending into order, and drops the shortest ranges
-// until there is room again.
+// settle sorts the pending ranges in. If there are too many then, it drops the
+// shortest.
 func (f *Free) settle() {
 	if len(f.pending) == 0 {
 		return
 	}
 	if n := len(f.sorted); n > maxPending && cap(f.sorted) < MaxRanges+maxPending {
-		f.sorted = append(make([]image.Range, 0, MaxRanges+maxPending), f.sorted...) // once, for good
+		f.sorted = append(make([]image.Range, 0, MaxRanges+maxPending), f.sorted...) // allocate the final capacity once
 	}
 	all := append(f.sorted, f.pending...)
 	byOffset := func(a, b image.Range) int { return cmp.Compare(a.Off, b.Off) }
@@ -182,8 +184,8 @@ func (f *Free) settle() {
 	}
 }
 
-// join makes one range of those that touch or overlap, in place, and leaves
-// out the ones that are too short.
+// join merges ranges that touch or overlap, in place, and leaves out the ones
+// that are too short.
 func (f *Free) join(all []image.Range) []image.Range {
 	out := all[:0]
 	for _, r := range all {
@@ -203,9 +205,9 @@ func (f *Free) join(all []image.Range) []image.Range {
 }
 
 // drop raises the shortest length that is kept, by powers of two, until at most
-// half of the ranges that may be are left.
+// half of MaxRanges are left.
 func (f *Free) drop() {
-	var shorter [64]int // ranges by the number of bits of their length
+	var shorter [64]int // count of ranges by the bit length of their length
 	for _, r := range f.sorted {
 		shorter[bits.Len64(uint64(r.Len))]++
 	}

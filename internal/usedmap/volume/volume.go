@@ -1,20 +1,21 @@
-// Package volume is what the readers of file systems share: bytes that are
-// read with limits, the set of what was found free, and what a reader answers.
+// Package volume has what the readers of file systems share: reads within
+// limits, the set of free bytes, and the answer of a reader.
 //
 // A reader is a function
 //
 //	func Read(v *volume.Volume) (*volume.Found, error)
 //
-// It answers with what the file system surely does not use, and with an error
-// wherever it is in doubt: a feature that it does not know, a checksum that is
-// wrong, a volume that was not cleanly unmounted, a structure that points
-// outside, a sector that cannot be read. All errors mean the same, that all of
-// the volume counts as used; their text is the reason, for people. Beside an
-// error, Found says what is known of the file system, or is nil.
+// It answers with the bytes that the file system surely does not use. It
+// returns an error wherever it is in doubt: an unknown feature, a wrong
+// checksum, a volume that was not cleanly unmounted, a structure that points
+// outside, a sector that cannot be read. All errors have the same effect: all
+// of the volume counts as used. The text of the error gives the reason to
+// people. Beside an error, Found has what is known of the file system, or is
+// nil.
 //
-// Whatever a reader does not name free is used. So nothing has to be done for
-// what lies beyond the file system's end, or for parts of it that the reader
-// does not care about.
+// Everything that a reader does not name free counts as used. So a reader need
+// not care about the bytes behind the file system's end, or about parts of the
+// file system that it does not examine.
 package volume
 
 import (
@@ -25,11 +26,11 @@ import (
 	"sync/atomic"
 )
 
-// MaxRead is the most bytes of one read: a structure of a file system that is
-// larger is read piece by piece, so that memory does not grow with the disk.
+// MaxRead is the most bytes of one read. A larger structure is read piece by
+// piece, so that memory does not grow with the disk.
 const MaxRead = 4 << 20
 
-// Volume is the room of one file system: a partition, a logical volume or a
+// Volume is the place of one file system: a partition, a logical volume or a
 // whole disk.
 type Volume struct {
 	ctx    context.Context
@@ -40,21 +41,24 @@ type Volume struct {
 }
 
 // Budget is how many bytes of metadata may be read for a whole disk. It bounds
-// the time that a disk made for harm can cost: loops and trees of lies end
-// here, if nowhere before.
+// the time that a maliciously made disk can cost: endless loops and huge trees
+// of false metadata end here at the latest.
 type Budget struct{ left atomic.Int64 }
 
-// NewBudget is the budget for a disk of so many bytes. The dearest metadata
-// that is real is a FAT of 512-byte clusters, twice: a 64th of the volume. The
-// most is 2 GiB: two FATs of 2^28 clusters, or 16 TiB in blocks of 1 KiB.
+// NewBudget is the budget for a disk of so many bytes. The largest real
+// metadata relative to the disk are two FATs with clusters of 512 bytes, which
+// take a 64th of it. The largest in bytes take 2 GiB: two FATs of 2^28
+// clusters, or the bitmaps of 16 TiB in blocks of 1 KiB. The budget is twice
+// that (a 32nd, at most 4 GiB), since folders are read too, and a short read
+// counts as 512 bytes.
 func NewBudget(disk int64) *Budget {
 	b := &Budget{}
 	b.left.Store(min(256<<20+disk/32, 4<<30))
 	return b
 }
 
-// New is the volume of size bytes that r has from its start, on a disk with
-// logical sectors of so many bytes. budget may be nil: that of the size.
+// New is the volume of size bytes at the start of r, on a disk with logical
+// sectors of sector bytes. With a nil budget it gets that of its size.
 func New(ctx context.Context, r io.ReaderAt, size int64, sector int, budget *Budget) *Volume {
 	if budget == nil {
 		budget = NewBudget(size)
@@ -62,13 +66,14 @@ func New(ctx context.Context, r io.ReaderAt, size int64, sector int, budget *Bud
 	return &Volume{ctx, r, size, sector, budget}
 }
 
-// Part is a part of the volume as a volume of its own, with the same budget.
+// Part makes a part of the volume a volume of its own, with the same budget.
 func (v *Volume) Part(off, n int64) *Volume {
 	return v.Over(io.NewSectionReader(v.r, off, n), n)
 }
 
-// Over is the volume of size bytes that r shows of the same disk, with the
-// same budget; r must read what it shows by v.Bytes, v.Fill or v itself.
+// Over is a volume of size bytes whose content r computes from the same disk,
+// for example a logical volume. It has the same budget, so r must read the disk
+// through v.
 func (v *Volume) Over(r io.ReaderAt, size int64) *Volume {
 	return &Volume{v.ctx, r, size, v.sector, v.budget}
 }
@@ -88,14 +93,14 @@ func (v *Volume) Bytes(off int64, n int) ([]byte, error) {
 		return nil, fmt.Errorf("a structure says that it has %d bytes", n)
 	}
 	if off < 0 || off > v.size-int64(n) {
-		return nil, outside(off, n, v.size) // before memory is taken
+		return nil, outside(off, n, v.size) // before memory is allocated
 	}
 	b := make([]byte, n)
 	return b, v.Fill(b, off)
 }
 
 // Fill reads all of b. It fails outside of the volume, when the budget is used
-// up, when the context ends, and where the disk cannot be read.
+// up, when the context is done, and where the disk cannot be read.
 func (v *Volume) Fill(b []byte, off int64) error {
 	if off < 0 || off > v.size-int64(len(b)) {
 		return outside(off, len(b), v.size)
@@ -103,7 +108,7 @@ func (v *Volume) Fill(b []byte, off int64) error {
 	if err := v.ctx.Err(); err != nil {
 		return err
 	}
-	// A read costs something however short it is.
+	// Even the shortest read costs time.
 	if v.budget.left.Add(-max(int64(len(b)), 512)) < 0 {
 		return fmt.Errorf("its metadata is more than a disk of this size can have")
 	}
@@ -125,20 +130,21 @@ func outside(off int64, n int, size int64) error {
 	return fmt.Errorf("something points outside: %d bytes at byte %d of %d", n, off, size)
 }
 
-// Found is what a reader made of a volume.
+// Found is what a reader found out about a volume.
 type Found struct {
 	FS    string // "ext4", "ntfs", "fat32", ...
-	Label string // as it stands there: not to be trusted
+	Label string // as on the disk, so not to be trusted
 	UUID  string // as blkid spells it
-	Size  int64  // bytes that the file system has, from the volume's start
-	Free  *Free  // nil beside an error
+	Size  int64  // bytes of the file system, from the volume's start
+	Free  *Free  // nil when Read fails
 	Notes []string
-	// Suspended says, beside an error, that a system sleeps here: when it
-	// wakes it goes on with what it knew of all file systems.
+	// Suspended is set beside an error if a hibernated system is here. When it
+	// wakes it goes on with its old knowledge of all file systems of the
+	// machine.
 	Suspended bool
 }
 
-// UUID spells 16 bytes as blkid does; "" if all are zero.
+// UUID formats 16 bytes as blkid does. It is "" if all are zero.
 func UUID(b []byte) string {
 	if bytes.Equal(b, make([]byte, 16)) {
 		return ""
