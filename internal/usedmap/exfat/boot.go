@@ -10,31 +10,32 @@ import (
 )
 
 const (
-	bootSize      = 512 // what has fields of the boot sector, however long it is
+	bootSize      = 512 // the part of the boot sector that has fields, whatever the sector size is
 	regionSectors = 12  // of a boot region; the second one follows the first
 	firstCluster  = 2
 )
 
-// geometry is the layout. Lengths are sectors but where it says bytes.
+// geometry is the layout. Lengths are in sectors unless noted.
 type geometry struct {
 	sector, cluster int64 // bytes
 	total           int64
 	fat, fatSize    int64
 	heap            int64
 	clusters        int64
-	root            int64 // its first cluster
+	root            int64 // first cluster of the root directory
 }
 
 // at is the byte where a cluster begins.
 func (g *geometry) at(c int64) int64 { return g.heap*g.sector + (c-firstCluster)*g.cluster }
 
-// is reports whether a number names a cluster.
+// is reports whether c is the number of a cluster.
 func (g *geometry) is(c int64) bool { return c >= firstCluster && c < firstCluster+g.clusters }
 
-// clustersOf is how many clusters so many bytes take.
+// clustersOf is how many clusters n bytes take.
 func (g *geometry) clustersOf(n int64) int64 { return n/g.cluster + min(1, n%g.cluster) }
 
-// parse reads the layout (section 3.1) and sees that everything has room.
+// parse reads the layout (section 3.1), and fails if its parts do not fit into
+// the volume.
 func parse(b []byte) (*geometry, error) {
 	long := func(at int) int64 { return int64(binary.LittleEndian.Uint32(b[at:])) }
 	sectorShift, clusterShift := int(b[108]), int(b[109])
@@ -79,7 +80,7 @@ const (
 	flagClearToZero  = 8
 )
 
-// trust looks for everything in the boot regions that makes doubt.
+// trust fails if anything in the boot regions makes doubt.
 func (g *geometry) trust(v *volume.Volume, b []byte) error {
 	flags, revision := binary.LittleEndian.Uint16(b[106:]), binary.LittleEndian.Uint16(b[104:])
 	switch {
@@ -103,8 +104,8 @@ func (g *geometry) trust(v *volume.Volume, b []byte) error {
 	if err != nil {
 		return fmt.Errorf("second boot region: %w", err)
 	}
-	// Only the layout: where the partition begins, the serial number and what
-	// boots may have been set in the first alone.
+	// Only the layout is compared. A program may have changed the partition
+	// offset, the serial number or the boot code only in the first region.
 	for _, field := range [][2]int{{0, 11}, {72, 100}, {104, 106}, {108, 111}} {
 		if !bytes.Equal(b[field[0]:field[1]], second[field[0]:field[1]]) {
 			return errors.New("its two boot regions differ")
@@ -113,8 +114,9 @@ func (g *geometry) trust(v *volume.Volume, b []byte) error {
 	return nil
 }
 
-// region reads a boot region and checks its checksum, which is in every word
-// of the last sector (section 3.4). VolumeFlags and PercentInUse do not count.
+// region reads a boot region and checks its checksum, which is repeated in
+// every word of the last sector (section 3.4). VolumeFlags and PercentInUse are
+// not part of the sum.
 func (g *geometry) region(v *volume.Volume, sector int64) ([]byte, error) {
 	b, err := v.Bytes(sector*g.sector, int(regionSectors*g.sector))
 	if err != nil {

@@ -8,24 +8,25 @@ import (
 	"testbox-imaging/internal/usedmap/volume"
 )
 
-// extent is where a file is: a number of bytes from a first cluster on.
+// extent is the place of a file: its first cluster and its length in bytes.
 type extent struct {
 	first, length int64
-	contiguous    bool // NoFatChain: the FAT says nothing of it
+	contiguous    bool // NoFatChain: the clusters follow each other, and their FAT entries are invalid
 }
 
 const chainEnd = 0xFFFFFFFF
 
-// fat reads the FAT, which exFAT has only for files that are not in one piece.
+// fat reads the FAT. exFAT needs it only for files that are not in one piece.
 type fat struct {
 	v      *volume.Volume
 	g      *geometry
 	window []byte
-	from   int64 // the window's first entry
+	from   int64 // first entry of window
 	reads  int
 }
 
-// head sees that a FAT is there: the media type, then all ones (section 4.1).
+// head checks entry 0 of the FAT, which holds the media type and then all ones
+// (section 4.1).
 func (f *fat) head() error {
 	e, err := f.next(0)
 	if err != nil {
@@ -37,7 +38,7 @@ func (f *fat) head() error {
 	return nil
 }
 
-// next is the FAT's entry of a cluster.
+// next is the FAT entry of a cluster.
 func (f *fat) next(c int64) (int64, error) {
 	const entries = 1 << 14
 	if f.window == nil || c < f.from || c >= f.from+entries {
@@ -53,7 +54,8 @@ func (f *fat) next(c int64) (int64, error) {
 	return int64(binary.LittleEndian.Uint32(f.window[4*(c-f.from):])), nil
 }
 
-// onePiece sees that the FAT has a chain for a file, and that it is in order.
+// onePiece checks that the clusters of a file follow each other, and that the
+// FAT has their chain.
 func (f *fat) onePiece(e extent) error {
 	n := f.g.clustersOf(e.length)
 	if n < 1 || !f.g.is(e.first) || n > f.g.clusters || !f.g.is(e.first+n-1) {
@@ -75,28 +77,28 @@ func (f *fat) onePiece(e extent) error {
 	return nil
 }
 
-// maxFolder is the most bytes of a folder (section 7.4: 2^28).
+// maxFolder is the most bytes that a folder can have, 2^28 (section 7.4).
 const maxFolder = 256 << 20
 
-// rootExtent is the root directory: as long as its chain, which cannot have
-// more clusters than there are.
+// rootExtent is the root directory. Its length is only known by its chain, so
+// this is the most that it can have.
 func (g *geometry) rootExtent() extent {
 	return extent{first: g.root, length: min(maxFolder, g.clusters*g.cluster)}
 }
 
-// folder reads the entries of a folder one after the other.
+// folder reads the entries of a folder, one after the other.
 type folder struct {
 	f       *fat
 	at      extent
-	root    bool                // it is as long as its chain
-	cluster func(c int64) error // is told of each one; may be nil
-	c, in   int64               // the place in at: a cluster and the byte in it
-	size    int64               // of the next read
+	root    bool                // the chain alone gives the length
+	cluster func(c int64) error // called for each cluster; may be nil
+	c, in   int64               // current cluster and byte in it
+	size    int64               // bytes of the next read
 	buf     []byte
 	reads   int
 }
 
-// next is the next entry of 32 bytes, nil at the end.
+// next returns the next entry of 32 bytes, or nil at the end.
 func (d *folder) next() ([]byte, error) {
 	if len(d.buf) == 0 {
 		if err := d.more(); err != nil || len(d.buf) == 0 {
@@ -111,8 +113,8 @@ func (d *folder) next() ([]byte, error) {
 	return e, nil
 }
 
-// more reads on. Most folders are short: a large cluster is read in growing
-// pieces, until the folder is done.
+// more reads more of the folder. Most folders are short, so a large cluster is
+// read in growing pieces until the end of the folder.
 func (d *folder) more() error {
 	if d.at.length < 32 {
 		if d.root {

@@ -1,21 +1,22 @@
-// Package exfat says what an exFAT does not use.
+// Package exfat maps exFAT.
 //
-// Source: Microsoft, "exFAT file system specification", revision 1.00 (2019);
-// names like VolumeFlags are its. Where systems are known to differ from it,
-// Linux fs/exfat was compared.
+// The source is Microsoft's "exFAT file system specification", revision 1.00
+// (2019). Names like VolumeFlags are from there. Where systems are known to
+// differ from it, Linux fs/exfat was compared.
 //
-//	boot regions    the checksums of both; both say the same of the layout
-//	FileSystemRevision  1.00 only
-//	VolumeFlags     ActiveFat, VolumeDirty, MediaFailure and unknown bits are
-//	                doubt; ClearToZero says nothing of the clusters
-//	NumberOfFats    2 is TexFAT, in which two bitmaps take turns: doubt
-//	directory entries   an unknown critical primary one is doubt: whoever does
-//	                not know it must not mount; benign ones are passed over
-//	allocation bitmap   exactly one, in one piece; its clear bits are free
+//	boot regions    both need a right checksum and the same layout
+//	FileSystemRevision  must be 1.00
+//	VolumeFlags     ActiveFat, VolumeDirty, MediaFailure and unknown bits make
+//	                doubt; ClearToZero does not concern the clusters
+//	NumberOfFats    2 is TexFAT, in which two bitmaps take turns, and makes doubt
+//	directory entries   an unknown critical primary entry makes doubt, since a
+//	                system that does not know it must not mount; benign ones are
+//	                ignored
+//	allocation bitmap   there must be one, in one piece; its clear bits are free
 //
-// PercentInUse is not kept up to date by Linux, so it is not looked at. Some
-// devices write without setting VolumeDirty, and have left bitmaps that lack
-// files; so the bitmap is held against all folders and files.
+// PercentInUse is ignored, since Linux does not keep it up to date. Some
+// devices write and do not set VolumeDirty, and have left bitmaps that lack
+// files. So the bitmap is compared with all folders and files.
 package exfat
 
 import (
@@ -26,7 +27,7 @@ import (
 	"testbox-imaging/internal/usedmap/volume"
 )
 
-// Read says what the exFAT on v does not use.
+// Read maps the exFAT on v.
 func Read(v *volume.Volume) (*volume.Found, error) {
 	b, err := v.Bytes(0, bootSize)
 	if err != nil {
@@ -62,7 +63,7 @@ func Read(v *volume.Volume) (*volume.Found, error) {
 	return found, nil
 }
 
-// read takes the bitmap, and holds it against everything that has clusters.
+// read reads the bitmap, and compares it with everything that has clusters.
 func read(f *fat, s files) (*volume.Free, []string, error) {
 	free, err := f.bitmap(s.bitmap)
 	if err != nil {
@@ -87,11 +88,12 @@ func read(f *fat, s files) (*volume.Free, []string, error) {
 	return free, notes, nil
 }
 
-// bitmap is what is free. It must be in one piece: Linux takes that for
-// granted and does not look at the FAT, so systems could read different ones.
+// bitmap returns what is free. The bitmap must be in one piece. Linux assumes
+// that and does not read its FAT chain, so in other cases two systems could
+// read different bitmaps.
 func (f *fat) bitmap(e extent) (*volume.Free, error) {
 	need := (f.g.clusters + 7) / 8
-	if e.length < need { // some sticks are sold with some bytes more
+	if e.length < need { // some new sticks have a few bytes more
 		return nil, fmt.Errorf("it has %d bytes for %d clusters", e.length, f.g.clusters)
 	}
 	if err := f.onePiece(e); err != nil {
@@ -110,7 +112,7 @@ func (f *fat) bitmap(e extent) (*volume.Free, error) {
 	return free, nil
 }
 
-// upcase checks the table, whose checksum (section 7.2.2) is of all its bytes.
+// upcase checks the up-case table by its checksum of all bytes (section 7.2.2).
 func (f *fat) upcase(e extent, sum uint32) error {
 	if e.length > 128<<10 {
 		return fmt.Errorf("it has %d bytes", e.length)
@@ -128,7 +130,8 @@ func (f *fat) upcase(e extent, sum uint32) error {
 	return nil
 }
 
-// checksum goes on with a checksum of 32 bits; the bytes at skip do not count.
+// checksum continues a checksum of 32 bits. It leaves out the bytes at the
+// positions skip.
 func checksum(sum uint32, b []byte, skip []int) uint32 {
 	for i, c := range b {
 		if len(skip) > 0 && i == skip[0] {

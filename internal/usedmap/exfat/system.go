@@ -7,8 +7,9 @@ import (
 	"unicode/utf16"
 )
 
-// Entry types, sections 6.2 and 7. Bit 7: in use; bit 6: secondary, which
-// belongs to the primary entry before it; bit 5: benign, may be passed over.
+// Entry types, from sections 6.2 and 7. Bit 7 marks an entry that is in use.
+// Bit 6 marks a secondary entry, which belongs to the primary one before it.
+// Bit 5 marks a benign entry, which a system may ignore.
 const (
 	typeInUse     = 0x80
 	typeSecondary = 0x40
@@ -18,19 +19,19 @@ const (
 	typeUpcase  = 0x82
 	typeLabel   = 0x83
 	typeFile    = 0x85
-	typePadding = 0xA1 // TexFAT's
+	typePadding = 0xA1 // only in TexFAT
 	typeStream  = 0xC0
 	typeName    = 0xC1
 )
 
-// files are those of the file system itself, which the root directory names.
+// files are the file system's own files, which the root directory names.
 type files struct {
 	bitmap, upcase extent
 	upcaseSum      uint32
 	label          string
 }
 
-// system reads what the root directory says of the file system.
+// system reads the entries of the root directory that describe the file system.
 func system(f *fat) (files, error) {
 	var s files
 	d := &folder{f: f, at: f.g.rootExtent(), root: true}
@@ -80,7 +81,7 @@ func (s *files) take(e []byte) error {
 	return nil
 }
 
-// known fails for an entry that nobody may pass over.
+// known fails for a critical entry of an unknown type.
 func known(kind byte) error {
 	if kind&typeInUse != 0 && kind&(typeSecondary|typeBenign) == 0 && kind != typeFile {
 		return fmt.Errorf("the unknown directory entry %#x", kind)

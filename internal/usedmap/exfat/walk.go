@@ -11,16 +11,16 @@ import (
 	"testbox-imaging/internal/words"
 )
 
-// What is read of folders and chains at the most: it bounds the time on a
-// spinning disk, not what is right. A file system with more is healthy; its
-// bitmap is only held against fewer files.
+// Limits for reading folders and chains. They bound the time on a spinning
+// disk, and are no sign of damage. Only some of the files of a larger file
+// system are not compared with the bitmap.
 const (
 	maxReads   = 1 << 17
 	maxFolders = 1 << 18
 	maxLinks   = 1 << 24
 )
 
-// walk goes through the folders, to see that no file has a cluster that is free.
+// walk goes through the folders and checks that no file has a free cluster.
 type walk struct {
 	f      *fat
 	free   []image.Range
@@ -47,7 +47,7 @@ func (w *walk) all() error {
 	return nil
 }
 
-// folder looks at all entries of a folder.
+// folder examines all entries of a folder.
 func (w *walk) folder(d *folder) error {
 	d.cluster = func(c int64) error { return w.used(c, 1) }
 	defer func() { w.reads += d.reads }()
@@ -68,7 +68,8 @@ func (w *walk) folder(d *folder) error {
 		case known(e[0]) != nil:
 			return known(e[0])
 		case e[0]&(typeInUse|typeSecondary) == typeInUse|typeSecondary:
-			// One whose file is gone: Windows leaves some, and passes them over.
+			// A secondary entry without its file. Windows leaves some, and
+			// ignores them.
 			if err := w.secondary(e, false); err != nil {
 				return err
 			}
@@ -77,8 +78,8 @@ func (w *walk) folder(d *folder) error {
 	return nil
 }
 
-// set looks at a file: its entry and the secondary ones that belong to it
-// (section 7.4), of which the first says where the data is.
+// set examines a file: its primary entry and the secondary ones that belong to
+// it (section 7.4). The first secondary entry has the place of the data.
 func (w *walk) set(d *folder, e []byte) error {
 	set := bytes.Clone(e)
 	for range e[1] {
@@ -108,7 +109,8 @@ func (w *walk) set(d *folder, e []byte) error {
 	return nil
 }
 
-// setChecksum is that of section 6.3.3; its own two bytes do not count.
+// setChecksum is the checksum of section 6.3.3. It leaves out its own two
+// bytes.
 func setChecksum(b []byte) uint16 {
 	sum := uint16(0)
 	for i, c := range b {
@@ -120,8 +122,8 @@ func setChecksum(b []byte) uint16 {
 	return sum
 }
 
-// secondary looks at the clusters that a secondary entry may have: the
-// template of section 6.4 is the same for all types.
+// secondary checks the clusters that a secondary entry may have. All types have
+// them in the same fields, by the template of section 6.4.
 func (w *walk) secondary(e []byte, isFolder bool) error {
 	const possible, noChain = 1, 2
 	at := extent{
@@ -129,7 +131,8 @@ func (w *walk) secondary(e []byte, isFolder bool) error {
 		length:     int64(binary.LittleEndian.Uint64(e[24:])),
 		contiguous: e[1]&noChain != 0,
 	}
-	// An empty file has none, whatever stands there: some keep the first.
+	// An empty file has no clusters. Some systems do not clear its first
+	// cluster.
 	if e[0] == typeName || e[0] != typeStream && e[1]&possible == 0 || at.length == 0 {
 		return nil
 	}
@@ -151,13 +154,13 @@ func (w *walk) secondary(e []byte, isFolder bool) error {
 	return nil
 }
 
-// file sees that all clusters of a file are used.
+// file checks that all clusters of a file are used.
 func (w *walk) file(at extent) error {
 	left := w.f.g.clustersOf(at.length)
 	if at.contiguous {
 		return w.used(at.first, left)
 	}
-	run, c := at.first, at.first // run: from where on c was reached without a jump
+	run, c := at.first, at.first // run is the start of the consecutive clusters up to c
 	for ; left > 1 && w.links < maxLinks && w.reads+w.f.reads < maxReads; left-- {
 		if !w.f.g.is(c) {
 			break

@@ -10,16 +10,16 @@ import (
 	"testbox-imaging/internal/usedmap/volume"
 )
 
-// bootSize is what is read of the boot sector: its signature stands at byte
-// 510 whatever the size of a sector.
+// bootSize is how many bytes of the boot sector are read. The signature is at
+// byte 510 whatever the sector size is.
 const bootSize = 512
 
-// firstCluster is the number of the first cluster: the entries 0 and 1 of a
-// FAT stand for none.
+// firstCluster is the number of the first cluster. The entries 0 and 1 of a FAT
+// belong to no cluster.
 const firstCluster = 2
 
-// geometry is where things lie, from the BIOS parameter block. Lengths are
-// sectors but where it says bytes.
+// geometry is the layout, from the BIOS parameter block. Lengths are in sectors
+// unless noted.
 type geometry struct {
 	sector, cluster int64 // bytes
 	reserved        int64
@@ -28,8 +28,8 @@ type geometry struct {
 	total           int64
 	bits            int // of a FAT entry: 12, 16 or 32
 	clusters        int64
-	root            int64 // FAT32: its first cluster
-	info, backup    int64 // FAT32: sectors of FSInfo and the second boot sector
+	root            int64 // first cluster of the root directory, only FAT32
+	info, backup    int64 // sectors of FSInfo and the second boot sector, only FAT32
 	media           byte
 }
 
@@ -39,10 +39,11 @@ func (g *geometry) heap() int64      { return g.rootStart() + g.rootEntries*32/g
 // at is the byte where a cluster begins.
 func (g *geometry) at(c int64) int64 { return g.heap()*g.sector + (c-firstCluster)*g.cluster }
 
-// is reports whether a number names a cluster.
+// is reports whether c is the number of a cluster.
 func (g *geometry) is(c int64) bool { return c >= firstCluster && c < firstCluster+g.clusters }
 
-// parse reads the boot sector. Its errors are of what no FAT has.
+// parse reads the boot sector. It fails if that is not the boot sector of a
+// FAT.
 func parse(b []byte) (*geometry, error) {
 	if err := recognize(b); err != nil {
 		return nil, err
@@ -59,22 +60,23 @@ func parse(b []byte) (*geometry, error) {
 	} else if big != 0 && big != g.total {
 		return nil, fmt.Errorf("it says both that it has %d and %d sectors", g.total, big)
 	}
-	// Windows and Linux know a FAT32 by this alone; by the paper only the
-	// count of clusters matters, but with few of them mkfs.fat -F 32, which
-	// many EFI partitions are from, then makes none of the three.
+	// Windows and Linux recognize a FAT32 by this field alone. The paper
+	// decides by the count of clusters alone. But mkfs.fat -F 32, with which
+	// many EFI partitions are made, also makes a FAT32 with fewer clusters than
+	// the paper wants.
 	if g.fatSize == 0 {
 		g.bits, g.fatSize, g.root, g.info, g.backup = 32, long(0x24), long(0x2C), word(0x30), word(0x32)
 	}
 	return g, g.check()
 }
 
-// recognize looks for what all FATs have.
+// recognize checks what all FATs have in common.
 func recognize(b []byte) error {
 	power := func(n, low, high int) bool { return n >= low && n <= high && n&(n-1) == 0 }
 	switch sector := int(binary.LittleEndian.Uint16(b[0x0B:])); {
 	case b[510] != 0x55 || b[511] != 0xAA:
 		return errors.New("it is no FAT: the signature of the boot sector is missing")
-	case b[0] != 0xEB && b[0] != 0xE9: // an Atari's has 0x60
+	case b[0] != 0xEB && b[0] != 0xE9: // a disk of an Atari has 0x60
 		return errors.New("it is no FAT of a PC: it does not begin with a jump")
 	case !power(sector, 512, 4096):
 		return fmt.Errorf("it is no FAT: sectors of %d bytes", sector)
@@ -90,8 +92,8 @@ func recognize(b []byte) error {
 	return nil
 }
 
-// check counts the clusters, which decides between FAT12 and FAT16, and sees
-// that everything has room.
+// check counts the clusters, which decides between FAT12 and FAT16. It fails if
+// the parts of the file system do not fit into its size.
 func (g *geometry) check() error {
 	if g.bits == 32 && g.rootEntries != 0 {
 		return errors.New("it is a FAT32 with a root directory as of a FAT16")
@@ -99,7 +101,7 @@ func (g *geometry) check() error {
 	if g.bits == 0 && g.rootEntries == 0 {
 		return errors.New("it has no root directory")
 	}
-	if g.rootEntries*32%g.sector != 0 { // Linux refuses it, others round up
+	if g.rootEntries*32%g.sector != 0 { // Linux refuses this, others round up
 		return errors.New("its root directory ends inside of a sector")
 	}
 	if g.fatSize == 0 || g.heap() >= g.total {
@@ -115,7 +117,7 @@ func (g *geometry) check() error {
 	return nil
 }
 
-// decide sets how many bits an entry has.
+// decide sets how many bits a FAT entry has.
 func (g *geometry) decide() error {
 	switch n := g.clusters; {
 	case n == 0:
@@ -133,8 +135,8 @@ func (g *geometry) decide() error {
 	return nil
 }
 
-// extended is the byte where the extended boot record begins, with the state
-// byte: BS_Reserved1 less one.
+// extended is where the extended boot record begins, at BS_DrvNum. The next
+// byte, BS_Reserved1, is the state byte.
 func (g *geometry) extended() int {
 	if g.bits == 32 {
 		return 0x40
@@ -142,7 +144,7 @@ func (g *geometry) extended() int {
 	return 0x24
 }
 
-// name is the label and the serial number of the boot sector.
+// name returns the label and the serial number of the boot sector.
 func (g *geometry) name(b []byte) (label, uuid string) {
 	b = b[g.extended():]
 	if b[2] == 0x28 || b[2] == 0x29 {
@@ -162,19 +164,19 @@ func text(b []byte) string {
 	return strings.ToValidUTF8(strings.TrimRight(string(b), " \x00"), "?")
 }
 
-// bitLockerToGo is in the boot sector of a stick that Windows encrypted: what
-// looks like a FAT there holds the ciphertext where it likes. (The key of
-// GUID 4967d63b-2e29-4ad8-8399-f6a339e3d001; libyal's libbde, "BitLocker
-// Drive Encryption format", 3.3.)
+// bitLockerToGo is in the boot sector of a stick that Windows encrypted. What
+// looks like a FAT there has the ciphertext in any place. The value is GUID
+// 4967d63b-2e29-4ad8-8399-f6a339e3d001, from libyal's libbde, "BitLocker Drive
+// Encryption format", 3.3.
 const bitLockerToGo = "\x3b\xd6\x67\x49\x29\x2e\xd8\x4a\x83\x99\xf6\xa3\x39\xe3\xd0\x01"
 
-// trust looks for everything in the reserved sectors that makes doubt.
+// trust fails if anything in the reserved sectors makes doubt.
 func (g *geometry) trust(v *volume.Volume, b []byte) error {
 	oem, kind := string(b[3:11]), string(b[g.extended()+18:][:5])
 	switch {
 	case g.total*g.sector > v.Size():
 		return fmt.Errorf("it has %d bytes, more than the %d here", g.total*g.sector, v.Size())
-	case oem == "NTFS    " || oem == "EXFAT   " || oem == "-FVE-FS-": // -FVE-FS-: BitLocker
+	case oem == "NTFS    " || oem == "EXFAT   " || oem == "-FVE-FS-": // -FVE-FS- is BitLocker
 		return fmt.Errorf("its boot sector is that of another file system (%q)", oem)
 	case bytes.Contains(b, []byte(bitLockerToGo)):
 		return errors.New("it is encrypted (BitLocker To Go)")
@@ -191,7 +193,7 @@ func (g *geometry) trust(v *volume.Volume, b []byte) error {
 	return nil
 }
 
-// trust32 is trust for what only a FAT32 has.
+// trust32 is the part of trust that is only for FAT32.
 func (g *geometry) trust32(v *volume.Volume, b []byte) error {
 	flags, version := binary.LittleEndian.Uint16(b[0x28:]), binary.LittleEndian.Uint16(b[0x2A:])
 	switch {
@@ -211,15 +213,17 @@ func (g *geometry) trust32(v *volume.Volume, b []byte) error {
 	if err != nil {
 		return fmt.Errorf("the second boot sector: %w", err)
 	}
-	// Only the layout: programs set label, serial number, boot code, hidden
-	// sectors, disk geometry and state in the first alone.
+	// Only the layout is compared. Programs change label, serial number, boot
+	// code, hidden sectors, disk geometry and state only in the first boot
+	// sector.
 	if second != nil && !(bytes.Equal(b[0x0B:0x18], second[0x0B:0x18]) && bytes.Equal(b[0x20:0x34], second[0x20:0x34])) {
 		return errors.New("its two boot sectors differ")
 	}
 	return nil
 }
 
-// reservedSector reads one of the reserved sectors; nil: there is none.
+// reservedSector reads one of the reserved sectors, or returns nil if n means
+// that there is none.
 func (g *geometry) reservedSector(v *volume.Volume, n int64) ([]byte, error) {
 	if n == 0 || n == 0xFFFF {
 		return nil, nil

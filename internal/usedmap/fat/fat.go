@@ -1,25 +1,29 @@
-// Package fat says what a FAT12, FAT16 or FAT32 does not use.
+// Package fat maps FAT12, FAT16 and FAT32.
 //
-// Sources: Microsoft, "FAT: General Overview of On-Disk Format" (fatgen103,
-// also published as "FAT32 File System Specification", 1.03); where systems
-// and the paper differ, Linux fs/fat and Windows' fastfat (published as a
-// driver sample) were compared. Names like BPB_FATSz16 are the paper's.
+// The source is Microsoft's "FAT: General Overview of On-Disk Format"
+// (fatgen103, also published as "FAT32 File System Specification", 1.03). Names
+// like BPB_FATSz16 are from this paper. Where systems differ from it, Linux
+// fs/fat and Windows' fastfat (published as a driver sample) were compared.
 //
-// The table of clusters (FAT) is the only place that says what is free: there
-// are no checksums and no feature flags but those here.
+// Only the table of clusters (FAT) says what is free. There are no checksums,
+// and no feature flags but these:
 //
-//	FATs            all are compared; a difference is doubt
-//	BPB_ExtFlags    only one FAT is kept up to date (bit 7): doubt
-//	BPB_FSVer       not 0.0: doubt
-//	FAT[1]          clean shutdown, no hard error (bits 15, 14 or 27, 26)
-//	state byte      0x25 or 0x41: dirty (1), surface to be tested (2)
-//	BPB_FSInfo      its signatures; its count of free clusters is a hint that
-//	                healthy file systems have wrong, so it is not looked at
-//	BPB_BkBootSec   must say the same of the layout as the first one
+//	FATs            all are compared, and a difference makes doubt
+//	BPB_ExtFlags    bit 7 says that only one FAT is kept up to date, which
+//	                makes doubt
+//	BPB_FSVer       makes doubt if it is not 0.0
+//	FAT[1]          has marks for a clean shutdown and for no disk errors
+//	                (bits 15 and 14, or 27 and 26)
+//	state byte      at 0x25 or 0x41, has marks for dirty (1) and for a surface to
+//	                be tested (2)
+//	BPB_FSInfo      has signatures that are checked; its count of free clusters
+//	                is ignored, since it is only a hint, and often wrong
+//	BPB_BkBootSec   a second boot sector, which must have the same layout
 //
-// Many devices write a FAT without ever setting a dirty mark. So the table is
-// held against itself (no chain runs into a free cluster, outside, or into
-// another chain) and against the folders (no file begins at a free cluster).
+// Many devices write a FAT and never set a dirty mark. So the table is checked
+// for contradictions (no chain goes into a free cluster, outside, or into
+// another chain), and compared with the folders (no file begins at a free
+// cluster).
 package fat
 
 import (
@@ -28,7 +32,7 @@ import (
 	"testbox-imaging/internal/usedmap/volume"
 )
 
-// Read says what the FAT on v does not use.
+// Read maps the FAT on v.
 func Read(v *volume.Volume) (*volume.Found, error) {
 	sector, err := v.Bytes(0, bootSize)
 	if err != nil {
@@ -51,7 +55,7 @@ func Read(v *volume.Volume) (*volume.Found, error) {
 	return found, nil
 }
 
-// read is what is free, and the label in the root directory.
+// read returns what is free, and the label in the root directory.
 func read(v *volume.Volume, g *geometry, sector []byte) (free *volume.Free, label string, notes []string, err error) {
 	if err := g.trust(v, sector); err != nil {
 		return nil, "", nil, err
@@ -71,19 +75,19 @@ func read(v *volume.Volume, g *geometry, sector []byte) (free *volume.Free, labe
 	return &t.free, w.label, notes, nil
 }
 
-// set is a bit for every cluster, by its number.
+// set has one bit for every cluster, at the cluster's number.
 type set []uint64
 
 func newSet(clusters int64) set { return make(set, (clusters+firstCluster)/64+1) }
 
-// add reports whether c was there already.
+// add adds c, and reports whether it was there already.
 func (s set) add(c int64) bool {
 	was := s[c/64]>>(c%64)&1 != 0
 	s[c/64] |= 1 << (c % 64)
 	return was
 }
 
-// any reports whether there is one of the n clusters from c on.
+// any reports whether one of the n clusters from c on is in the set.
 func (s set) any(c, n int64) bool {
 	for end := c + n; c < end; {
 		word := s[c/64] >> (c % 64)

@@ -9,33 +9,34 @@ import (
 	"testbox-imaging/internal/usedmap/volume"
 )
 
-// Entries of all three types are brought to the values of FAT32.
+// Entries of all three types are converted to the values of FAT32.
 const (
 	entryMask     = 0x0FFFFFFF // the high 4 bits of a FAT32 entry are reserved
-	entryReserved = 0x0FFFFFF0 // from here on: reserved, bad, or end of chain
+	entryReserved = 0x0FFFFFF0 // values from here on are reserved, bad, or end of chain
 	entryEnd      = 0x0FFFFFF8
 )
 
-// piece is how many entries are read at once. blocks of them that are all free
-// are passed over in one go. Both are even, because two FAT12 entries share
-// three bytes.
+// piece is how many entries are read at once. A block of entries that are all
+// free is handled in one step. Both numbers are even, because two FAT12 entries
+// share three bytes.
 const (
 	piece = 1 << 19
 	block = 1 << 10
 )
 
-// table goes once through the FATs.
+// table is one pass through the FATs.
 type table struct {
 	v     *volume.Volume
 	g     *geometry
 	free  volume.Free
 	named set   // clusters that follow another one
-	run   int64 // the first of the free clusters up to here; 0: none
+	run   int64 // first cluster of the current free run, or 0
 }
 
 func (g *geometry) bytesOf(entries int64) int64 { return (entries*int64(g.bits) + 7) / 8 }
 
-// scan finds what is free in the first FAT, and compares the others with it.
+// scan finds the free clusters by the first FAT, and compares the other FATs
+// with it.
 func (t *table) scan() error {
 	end := firstCluster + t.g.clusters
 	buf := make([]byte, t.g.bytesOf(min(piece, end)))
@@ -59,7 +60,7 @@ func (t *table) scan() error {
 	return nil
 }
 
-// readAll reads the same entries of all FATs.
+// readAll reads a range of entries from all FATs. b gets those of the first.
 func (t *table) readAll(b, other []byte, first int64) error {
 	off := t.g.reserved*t.g.sector + t.g.bytesOf(first)
 	for i := range t.g.fats {
@@ -75,7 +76,7 @@ func (t *table) readAll(b, other []byte, first int64) error {
 			if err := t.g.head(into); err != nil {
 				return err
 			}
-			skip = t.g.bytesOf(firstCluster) // equal but for marks that were looked at
+			skip = t.g.bytesOf(firstCluster) // may differ in marks, which head has checked
 		}
 		if i > 0 && !bytes.Equal(b[skip:], other[skip:]) {
 			return fmt.Errorf("its FATs differ (entries from %d on)", first)
@@ -84,8 +85,8 @@ func (t *table) readAll(b, other []byte, first int64) error {
 	return nil
 }
 
-// head looks at the entries 0 and 1, which hold the media byte and the marks
-// of FAT16 and FAT32.
+// head checks the entries 0 and 1, which hold the media byte and the marks of
+// FAT16 and FAT32.
 func (g *geometry) head(b []byte) error {
 	if b[0] != g.media {
 		return fmt.Errorf("its FAT begins with %#x, not with the media byte %#x", b[0], g.media)
@@ -118,7 +119,7 @@ func (g *geometry) entry(b []byte, i int64) int64 {
 	return int64(binary.LittleEndian.Uint32(b[4*i:])) & entryMask
 }
 
-// widen moves the reserved values, the highest 16.
+// widen converts the highest 16 values, which are reserved, to those of FAT32.
 func widen(e, all int64) int64 {
 	if e >= all-15 {
 		return e | entryMask&^all
@@ -126,7 +127,7 @@ func widen(e, all int64) int64 {
 	return e
 }
 
-// entries looks at n entries, of clusters from first on.
+// entries examines n entries, which begin with that of cluster first.
 func (t *table) entries(b []byte, first, n int64) error {
 	zeros := make([]byte, t.g.bytesOf(block))
 	for i := int64(0); i < n; {
@@ -145,7 +146,7 @@ func (t *table) entries(b []byte, first, n int64) error {
 	return nil
 }
 
-// look takes the entry e of cluster c.
+// look examines the entry e of cluster c.
 func (t *table) look(c, e int64) error {
 	if c < firstCluster {
 		return nil

@@ -9,30 +9,30 @@ import (
 	"testbox-imaging/internal/usedmap/volume"
 )
 
-// What is read of folders at the most: it bounds the time on a spinning disk,
-// not what is right. A file system with more of them is healthy, and its FAT
-// was read in whole; it is only held against fewer folders.
+// Limits for reading folders. They bound the time on a spinning disk, and are
+// no sign of damage. A file system with more folders is healthy, and its FAT
+// was read completely. Only some of its folders are not compared with the FAT.
 const (
 	maxReads   = 1 << 17
 	maxFolders = 1 << 20
 	maxPiece   = 64 << 10
 )
 
-// walk goes through the folders, to see that no file begins at a cluster that
-// is free. Beyond its first cluster a file is a chain, of which the FAT itself
-// says where it goes on.
+// walk goes through the folders and checks that no file begins at a free
+// cluster. The other clusters of a file need no check here, since table checks
+// all chains.
 type walk struct {
 	v      *volume.Volume
 	g      *geometry
 	free   []image.Range
 	seen   set     // clusters of folders
 	todo   []int64 // first clusters of folders
-	root   bool    // in the root directory
+	root   bool    // the current folder is the root directory
 	label  string
 	reads  int
 	partly bool
-	window []byte // of the FAT, for chains of folders
-	from   int64  // its first entry
+	window []byte // part of the FAT, for the chains of folders
+	from   int64  // first entry of window
 }
 
 func (w *walk) all() error {
@@ -57,7 +57,7 @@ func (w *walk) all() error {
 	return nil
 }
 
-// begins looks at the first cluster of a file.
+// begins checks the first cluster of a file. If it is a folder, it is queued.
 func (w *walk) begins(c int64, folder bool) error {
 	if !w.g.is(c) {
 		return fmt.Errorf("a file begins at cluster %d; there are %d", c, w.g.clusters)
@@ -89,7 +89,7 @@ func (w *walk) begins(c int64, folder bool) error {
 	return nil
 }
 
-// folder reads the chain of a folder.
+// folder reads a folder along its chain.
 func (w *walk) folder(c int64) error {
 	for {
 		done, err := w.room(w.g.at(c), w.g.cluster)
@@ -110,7 +110,7 @@ func (w *walk) folder(c int64) error {
 	}
 }
 
-// next is the FAT's entry of a cluster.
+// next is the FAT entry of a cluster.
 func (w *walk) next(c int64) (int64, error) {
 	const entries = 1 << 14
 	if w.window == nil || c < w.from || c >= w.from+entries {
@@ -131,8 +131,9 @@ func (w *walk) count() {
 	w.partly = w.partly || w.reads >= maxReads
 }
 
-// room reads n bytes of a folder. Most folders are short: a large cluster is
-// read in growing pieces, until the folder is done.
+// room reads n bytes of a folder, and reports whether the folder ends there.
+// Most folders are short, so a large cluster is read in growing pieces until
+// the end of the folder.
 func (w *walk) room(off, n int64) (done bool, err error) {
 	for size := int64(4 << 10); n > 0 && !w.partly; size = min(2*size, maxPiece) {
 		b, err := w.v.Bytes(off, int(min(n, size)))
@@ -141,7 +142,7 @@ func (w *walk) room(off, n int64) (done bool, err error) {
 		}
 		w.count()
 		for i := 0; i < len(b); i += 32 {
-			if b[i] == 0 { // the end; what follows may be anything
+			if b[i] == 0 { // the end of the folder, followed by garbage
 				return true, nil
 			}
 			if err := w.file(b[i : i+32]); err != nil {
@@ -161,7 +162,7 @@ const (
 	attrLong   = 0x0F // a piece of a long name
 )
 
-// file looks at an entry of 32 bytes.
+// file examines a folder entry of 32 bytes.
 func (w *walk) file(e []byte) error {
 	attr := e[11] & attrMask
 	name := string(e[:11])
@@ -175,11 +176,11 @@ func (w *walk) file(e []byte) error {
 		return nil
 	}
 	c := int64(binary.LittleEndian.Uint16(e[26:]))
-	if w.g.bits == 32 { // elsewhere OS/2 and Windows NT have something else there
+	if w.g.bits == 32 { // in other FATs, OS/2 and Windows NT use this field for something else
 		c |= int64(binary.LittleEndian.Uint16(e[20:])) << 16
 	}
-	// An empty file has no cluster, whatever stands there; a folder's size
-	// is always 0.
+	// An empty file has no cluster, whatever this field says. The size of a
+	// folder is always 0.
 	if folder := attr&attrFolder != 0; c != 0 && (folder || binary.LittleEndian.Uint32(e[28:]) != 0) {
 		return w.begins(c, folder)
 	}

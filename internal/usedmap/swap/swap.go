@@ -1,28 +1,32 @@
 // Package swap reads the header of a Linux swap area.
 //
 // The format is union swap_header of the Linux kernel (include/linux/swap.h),
-// read as mm/swapfile.c does: in the first page 1024 bytes for a boot loader
-// or a disk label, then version, last_page, nr_badpages, UUID and label, and a
-// signature in the page's last 10 bytes. The header says nothing of the page
-// size: where the signature is, the page ends.
+// and is read as mm/swapfile.c does. The first page begins with 1024 bytes for
+// a boot loader or a disk label. Then come version, last_page, nr_badpages,
+// UUID and label. The last 10 bytes of the page are a signature. The header
+// does not have the page size. The page ends where the signature ends.
 //
-// Nothing in the pages behind the header outlives the kernel that wrote them.
-// What a signature of SWAPSPACE2 means for those who put more there:
+// The pages behind the header are worthless once the kernel that wrote them is
+// gone. Other programs put more into a swap area. With the signature SWAPSPACE2
+// this means for each of them:
 //
-//   - Hibernation (kernel/power/swap.c) writes the memory of the sleeping system
-//     among the swapped pages and puts S1SUSPEND in the place of the signature.
-//     At the next boot the old signature comes back before the first page is
-//     read, so an area of SWAPSPACE2 has no image, or one that was used or
-//     given up. The same holds for S2SUSPEND, ULSUSPEND (uswsusp), LINHIB0001
-//     and TuxOnIce. An image in a swap file is no matter of ours: its blocks
+//   - Hibernation (kernel/power/swap.c) writes the memory of the sleeping
+//     system into free pages and replaces the signature by S1SUSPEND. At the
+//     next boot the old signature is restored before the first page is read. So
+//     an area with SWAPSPACE2 has no image, or one that was used or given up.
+//     The same holds for S2SUSPEND, ULSUSPEND (uswsusp), LINHIB0001 and
+//     TuxOnIce. An image in a swap file needs no care here, since its blocks
 //     belong to the file.
-//   - zswap and zram hold pages in memory; what they wrote back is pages as
-//     others.
-//   - Swap that is encrypted with a new key at each boot has at most the
-//     header left in the clear.
-//   - A crash dump of the kernels before kdump (LKCD, diskdump) lies in the swap
-//     area from the crash until the next boot saves it, which may be the very
-//     boot that was caught for an image. That is doubt.
+//
+//   - zswap and zram hold pages in memory. The pages that they write to the
+//     area are like others.
+//
+//   - Swap that is encrypted with a new key at each boot has at most the header
+//     in plain text.
+//
+//   - A crash dump of kernels older than kdump (LKCD, diskdump) stays in the
+//     swap area from the crash until the next boot saves it. That may be the
+//     very boot that was intercepted for an image, so a dump makes doubt.
 package swap
 
 import (
@@ -41,7 +45,7 @@ const (
 	signed     = "SWAPSPACE2"
 	tuxOnIce   = "\xed\xc3\x02\xe9\x98\x56\xe5\x0c"
 	infoAt     = 1024 // info.version
-	badPagesAt = 1536 // info.badpages: nothing of the header is behind it but the signature
+	badPagesAt = 1536 // info.badpages, the last field before the signature
 	crashMagic = 8    // bytes of the longest signature of a crash dump
 	lkcdBig    = "\xa8\x19\x01\x73\x61\x8f\x23\xed"
 	lkcdLittle = "\xed\x23\x8f\x61\x73\x01\x19\xa8"
@@ -49,7 +53,7 @@ const (
 	kdump      = "KDUMP   "
 )
 
-// Read says that all pages of a swap area but the first are free.
+// Read maps a swap area. All its pages but the first are free.
 func Read(v *volume.Volume) (*volume.Found, error) {
 	head, err := v.Bytes(0, int(min(v.Size(), maxPage+crashMagic)))
 	if err != nil {
@@ -81,9 +85,10 @@ func Read(v *volume.Volume) (*volume.Found, error) {
 	return found, nil
 }
 
-// signature finds the page size by the one signature that is there. Any other
-// one, at the end of a page of any size, is doubt: SWAP-SPACE is the format
-// before 1998, whose header is a map of pages, the rest are suspended systems.
+// signature finds the page size by the one signature that is there. It fails if
+// there is another signature at the end of a page of any size: SWAP-SPACE is
+// the format before 1998, whose header is a map of pages, and the rest are
+// suspended systems.
 func signature(head []byte) (page int64, found *volume.Found, err error) {
 	if bytes.HasPrefix(head, []byte(tuxOnIce)) {
 		return 0, &volume.Found{FS: "swsuspend"}, suspended("TuxOnIce")
@@ -122,8 +127,8 @@ type info struct {
 	label, uuid        string
 }
 
-// readInfo reads the header in the byte order of the machine that made it: the
-// kernel takes both, and knows them by the version, which is 1.
+// readInfo reads the header in the byte order of the machine that made it. Like
+// the kernel it accepts both, and tells them apart by the version, which is 1.
 func readInfo(head []byte) (*info, error) {
 	b := head[infoAt:badPagesAt]
 	var order binary.ByteOrder = binary.LittleEndian
@@ -140,8 +145,9 @@ func readInfo(head []byte) (*info, error) {
 	return h, nil
 }
 
-// crashDump looks where LKCD (page 1 at first, later byte 64 KiB) and diskdump
-// (page 1) have their headers: struct dump_header, disk_dump_header.
+// crashDump fails if there is a crash dump. LKCD has its header in page 1, in
+// later versions at byte 64 KiB (struct dump_header). diskdump has it in page 1
+// (disk_dump_header).
 func crashDump(head []byte) error {
 	for _, at := range []int{minPage, maxPage} {
 		if len(head) < at+crashMagic {
