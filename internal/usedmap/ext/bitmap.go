@@ -7,13 +7,13 @@ import (
 	"testbox-imaging/internal/usedmap/volume"
 )
 
-// bitmaps are the block bitmaps of some groups in a row, a block each.
+// bitmaps are the block bitmaps of some consecutive groups, one block each.
 type bitmaps struct {
 	from, to int
-	// now is what counts for the file system. used is more where a journal is
-	// replayed: whatever any state of the bitmap marks, from the one on the
-	// disk to the last of the journal, so that the map holds wherever a replay
-	// ends. Without a journal the two are the same bytes.
+	// now has the current state of the file system. If a journal is replayed,
+	// used also has every block that any state of the bitmap marks, from the
+	// one on the disk to the last one of the journal. So the map is right
+	// wherever a replay ends. Without a journal both are the same bytes.
 	now, used []byte
 	size      int
 }
@@ -23,7 +23,7 @@ func (b *bitmaps) of(data []byte, g int) []byte {
 	return data[i : i+b.size]
 }
 
-// mapFree reads and checks all bitmaps, and gives what is free.
+// mapFree reads and checks all bitmaps, and returns what is free.
 func (f *fsys) mapFree() (*volume.Free, error) {
 	free, clusters := &volume.Free{}, uint64(0)
 	err := f.checkBitmaps(func(g int, _, used []byte) {
@@ -36,7 +36,7 @@ func (f *fsys) mapFree() (*volume.Free, error) {
 	return free, f.checkFree(clusters)
 }
 
-// checkBitmaps reads and checks all bitmaps, and hands them to do.
+// checkBitmaps reads and checks all bitmaps, and calls do for each.
 func (f *fsys) checkBitmaps(do func(g int, now, used []byte)) error {
 	meta, err := f.metadata()
 	if err != nil {
@@ -61,12 +61,12 @@ func (f *fsys) checkBitmaps(do func(g int, now, used []byte)) error {
 func (f *fsys) addFree(free *volume.Free, g int, used []byte) {
 	unit := int64(f.sb.ratio) * f.sb.blockSize
 	start := int64(f.sb.groupStart(g)) * f.sb.blockSize
-	free.AddClear(used, int64(f.sb.groupBlocks(g)/f.sb.ratio), start, unit) // a cluster cut by the end is left out
+	free.AddClear(used, int64(f.sb.groupBlocks(g)/f.sb.ratio), start, unit) // a last cluster that is not complete is left out
 }
 
-// checkFree compares with the superblock, whose count is only brought up to
-// date by an unmount. It counts in blocks, of which the last cluster may lack
-// some.
+// checkFree compares the sum of the groups with the superblock, whose count is
+// only up to date after an unmount. The superblock counts blocks, and the last
+// cluster may have fewer of them.
 func (f *fsys) checkFree(clusters uint64) error {
 	if f.sb.needsRecovery() {
 		return nil
@@ -77,7 +77,8 @@ func (f *fsys) checkFree(clusters uint64) error {
 	return nil
 }
 
-// readBitmaps reads the bitmaps of groups, and what the journal has of them.
+// readBitmaps reads the bitmaps of some groups, and their copies in the
+// journal.
 func (f *fsys) readBitmaps(from, to int) (*bitmaps, error) {
 	size := int(f.sb.blockSize)
 	b := &bitmaps{from: from, to: to, size: size, used: make([]byte, (to-from)*size)}
@@ -86,7 +87,7 @@ func (f *fsys) readBitmaps(from, to int) (*bitmaps, error) {
 			g++
 			continue
 		}
-		run := 1 // flex_bg puts those of many groups side by side
+		run := 1 // with flex_bg the bitmaps of many groups lie side by side
 		for g+run < to && f.onDisk(g+run) && f.groups[g+run].blockBitmap == f.groups[g].blockBitmap+uint64(run) {
 			run++
 		}
@@ -103,19 +104,19 @@ func (f *fsys) readBitmaps(from, to int) (*bitmaps, error) {
 	return b, nil
 }
 
-// onDisk reports whether the bitmap on the disk means something, before a
-// replay or after it.
+// onDisk reports whether the bitmap on the disk is valid, before a replay or
+// after it.
 func (f *fsys) onDisk(g int) bool { return f.groups[g].wasWritten || !f.groups[g].uninit }
 
-// checkBitmap checks a group's bitmap against its descriptor, and that it has
-// the file system's own metadata as used. It takes the blocks of metadata that
-// are left, and gives those behind this group.
+// checkBitmap checks a group's bitmap against its descriptor, and that it marks
+// the file system's own metadata. meta is the metadata from this group on. The
+// result is the metadata behind this group.
 func (f *fsys) checkBitmap(b *bitmaps, g int, meta spans) (spans, error) {
 	now := b.of(b.now, g)
 	d, n := f.groups[g], f.sb.groupClusters(g)
 	if d.uninit {
-		// Nothing was ever allocated here. What is in use is what the layout
-		// says, and that other groups may keep here what is theirs (flex_bg).
+		// Nothing was ever allocated here. The only used blocks are metadata of
+		// this group and, with flex_bg, of others.
 		clear(now)
 	} else if err := f.checkSum(g, now); err != nil {
 		return nil, err
@@ -149,8 +150,8 @@ func (f *fsys) checkSum(g int, bitmap []byte) error {
 	return nil
 }
 
-// markMeta checks that metadata is used, or marks it in a bitmap that was
-// never written.
+// markMeta checks that metadata is marked as used. If mark is set, it marks it,
+// in a bitmap that was never written.
 func (f *fsys) markMeta(g int, bitmap []byte, mark bool, meta spans) (spans, error) {
 	start := f.sb.groupStart(g)
 	end := start + f.sb.groupBlocks(g)
@@ -184,8 +185,7 @@ func countClear(bitmap []byte, n int64) int64 {
 	return n - int64(set)
 }
 
-// firstClear is the first bit that is clear from one up to before another, or
-// -1.
+// firstClear is the first clear bit in [from, to), or -1.
 func firstClear(bitmap []byte, from, to int64) int64 {
 	for i := from; i < to; i++ {
 		if bitmap[i/8]>>(i%8)&1 == 0 {

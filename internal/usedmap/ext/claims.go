@@ -11,11 +11,11 @@ import (
 	"testbox-imaging/internal/words"
 )
 
-// A block that an inode has and its bitmap calls free would be given back to
-// the file by e2fsck, so no such block may be free in the map. All inodes are
-// looked at that e2fsck looks at, unless their tables or the blocks that name
-// further blocks (of extents, or indirect ones) are so many that it would cost
-// noticeable time; then the map says in a note what was not seen.
+// e2fsck gives a block that an inode has, and its bitmap calls free, back to
+// the file. So no such block may be free in the map. All inodes that e2fsck
+// checks are checked, with one limit: the inode tables, or the blocks that name
+// further blocks (of extents, or indirect ones), may be so many that it would
+// take noticeable time. Then a note of the map says what was not checked.
 
 const (
 	maxTables = 1 << 30 // bytes of inode tables that are read
@@ -24,8 +24,8 @@ const (
 
 // Inodes with numbers of their own (special_inodes.rst).
 const (
-	badInode   = 1  // its blocks are bad ones; it has neither mode nor links
-	lastSystem = 11 // lost+found, in any file system of mke2fs
+	badInode   = 1  // has the bad blocks, but neither mode nor links
+	lastSystem = 11 // lost+found, in any file system that mke2fs made
 )
 
 // Fields of an inode's i_flags (0x20).
@@ -34,25 +34,25 @@ const (
 	flagInline  = 0x10000000
 )
 
-// claims holds inodes against what is free.
+// claims compares inodes with what is free.
 type claims struct {
 	f      *fsys
 	free   []image.Range // in order
-	queue  []node        // blocks that name further blocks, to be read
-	seen   int           // of them, those that were queued at any time
-	unseen int           // inodes of which not all blocks were looked at
+	queue  []node        // blocks still to be read, which name further blocks
+	seen   int           // how many blocks were ever queued
+	unseen int           // blocks that were not queued, so that their inodes are not checked completely
 }
 
 // node is a block that names further blocks of an inode.
 type node struct {
 	block  uint64
-	depth  int // extents: of the node itself; else how many levels of blocks are below
+	depth  int // of extents: depth of the node itself; else levels of blocks below
 	inode  uint32
 	seed   uint32 // of the inode's checksums
 	extent bool
 }
 
-// checkClaims is an error if an inode has a block that is free.
+// checkClaims fails if an inode has a block that is free.
 func (f *fsys) checkClaims(free *volume.Free, found *volume.Found) error {
 	if f.log != nil && f.log.final == nil {
 		found.Note("its journal is so full that the blocks of files were not held against its bitmaps")
@@ -80,7 +80,7 @@ func (f *fsys) checkClaims(free *volume.Free, found *volume.Found) error {
 	return nil
 }
 
-// tableInodes is how many inodes of a group's table were ever in use.
+// tableInodes is how many inodes of a group's table may ever have been in use.
 func (f *fsys) tableInodes(g int) uint64 {
 	n := uint64(f.sb.inodesPerGroup)
 	if !f.sb.hasDescSums() {
@@ -92,7 +92,7 @@ func (f *fsys) tableInodes(g int) uint64 {
 	return n - min(n, uint64(f.groups[g].unusedInodes))
 }
 
-// walk looks at the inodes; only the file system's own if some is set.
+// walk checks all inodes, or only the file system's own if some is set.
 func (c *claims) walk(some bool) error {
 	if !some {
 		for g := range c.f.groups {
@@ -120,7 +120,7 @@ func (c *claims) walk(some bool) error {
 	return nil
 }
 
-// table looks at inodes of a group, from one up to before another.
+// table checks the inodes [from, to) of a group.
 func (c *claims) table(g int, from, to uint64) error {
 	size, bs := uint64(c.f.sb.inodeSize), uint64(c.f.sb.blockSize)
 	per := bs / size
@@ -143,7 +143,7 @@ func (c *claims) table(g int, from, to uint64) error {
 	return nil
 }
 
-// inode looks at what an inode has.
+// inode checks the blocks of an inode.
 func (c *claims) inode(number uint32, raw []byte) error {
 	if le.Uint16(raw[0x1A:]) == 0 && number != badInode { // i_links_count
 		return nil
@@ -167,11 +167,11 @@ func (c *claims) inode(number uint32, raw []byte) error {
 	}
 	flags := le.Uint32(raw[0x20:])
 	switch kind := le.Uint16(raw) & 0xF000; {
-	case number != badInode && kind != 0x8000 && kind != 0x4000 && kind != 0xA000: // devices, pipes and sockets have none
+	case number != badInode && kind != 0x8000 && kind != 0x4000 && kind != 0xA000: // devices, pipes and sockets have no blocks
 	case flags&flagInline != 0:
 	case flags&flagExtents != 0:
 		return c.extents(raw[0x28:0x64], node{depth: -1, inode: number, seed: n.seed, extent: true})
-	case kind == 0xA000 && n.size() < 60: // a symbolic link that lies in the inode itself
+	case kind == 0xA000 && n.size() < 60: // a symbolic link whose text is in the inode itself
 	default:
 		for i := range 15 {
 			if err := c.pointer(uint64(le.Uint32(raw[0x28+4*i:])), node{depth: max(0, i-11), inode: number}); err != nil {
@@ -182,7 +182,7 @@ func (c *claims) inode(number uint32, raw []byte) error {
 	return nil
 }
 
-// has checks that blocks of an inode are in use.
+// has checks that n blocks of an inode are in use.
 func (c *claims) has(at, n uint64) error {
 	sb := c.f.sb
 	if at < sb.first || at >= sb.blocks || n > sb.blocks-at {
@@ -196,7 +196,8 @@ func (c *claims) has(at, n uint64) error {
 	return nil
 }
 
-// pointer looks at a pointer of ext2: to a block, or to one of further pointers.
+// pointer checks a pointer of ext2, to a block of data or to a block of further
+// pointers.
 func (c *claims) pointer(at uint64, n node) error {
 	if at == 0 {
 		return nil // a hole
@@ -209,8 +210,8 @@ func (c *claims) pointer(at uint64, n node) error {
 	return nil
 }
 
-// extents goes through a node of an extent tree; above.depth is the depth of
-// the node that names it, or -1 for the one in the inode.
+// extents checks a node of an extent tree. above.depth is the depth of the node
+// that names it, or -1 for the node in the inode.
 func (c *claims) extents(b []byte, above node) error {
 	count, most, depth := int(le.Uint16(b[2:])), int(le.Uint16(b[4:])), int(le.Uint16(b[6:]))
 	if le.Uint16(b) != 0xF30A || count > most || 12+12*most > len(b) || depth > maxDepth || above.depth >= 0 && depth != above.depth-1 {
@@ -220,7 +221,7 @@ func (c *claims) extents(b []byte, above node) error {
 		e := b[12+12*i:]
 		if depth == 0 {
 			n := uint64(le.Uint16(e[4:]))
-			if n > 32768 { // allocated, and not written yet
+			if n > 32768 { // allocated, but not written yet
 				n -= 32768
 			}
 			if err := c.has(uint64(le.Uint16(e[6:]))<<32|uint64(le.Uint32(e[8:])), n); err != nil {
@@ -262,7 +263,7 @@ func (c *claims) drain() error {
 	return nil
 }
 
-// node looks at a block that names others.
+// node checks the blocks that a queued block names.
 func (c *claims) node(n node) error {
 	b, err := c.f.fresh(n.block, 1)
 	if err != nil {

@@ -20,8 +20,8 @@ func crc16(crc uint16, p []byte) uint16 {
 	return crc
 }
 
-// crc32be is the kernel's crc32_be, highest bit first, of the journal's first
-// kind of checksums.
+// crc32be is the kernel's crc32_be, which takes the highest bit first. The
+// first kind of checksums of the journal uses it.
 func crc32be(crc uint32, p []byte) uint32 {
 	for _, b := range p {
 		crc = crc<<8 ^ bigEndianTable[byte(crc>>24)^b]

@@ -1,18 +1,27 @@
 // Package ext maps ext2, ext3 and ext4.
 //
-// The format is that of Documentation/filesystems/ext4 of Linux (super.rst,
-// group_descr.rst, blockgroup.rst, bitmaps.rst, mmp.rst, journal.rst); what it
-// does not tell is from fs/ext4 and fs/jbd2 as they behave. Where kernel and
-// e2fsck differ, both must be right, or there is doubt.
+// The format is described in Documentation/filesystems/ext4 of Linux
+// (super.rst, group_descr.rst, blockgroup.rst, bitmaps.rst, mmp.rst,
+// journal.rst). What is not described there follows the behaviour of fs/ext4
+// and fs/jbd2. Where kernel and e2fsck differ, the map must be right for both,
+// or there is doubt.
 //
-// What is free is what the block bitmaps say. They are believed when all that
-// is redundant agrees: checksums where the file system has them, each bitmap's
-// free count with its descriptor's, all of them with the superblock's, the
-// places of the file system's own structures with the bits for them, a backup
-// superblock with the first, and what inodes have with what is free.
+// The block bitmaps say what is free. They are believed if all redundant data
+// agrees:
 //
-// A file system whose power failed needs recovery: the journal is then replayed
-// in memory, and all checks are made of what comes out. See log.go.
+//   - checksums, where the file system has them
+//
+//   - the free count of each bitmap with that of its descriptor, and their sum
+//     with that of the superblock
+//
+//   - the places of the file system's own structures with the bits for them
+//
+//   - a backup superblock with the first one
+//
+//   - the blocks of inodes with what is free
+//
+// A file system whose power failed needs recovery. Its journal is then replayed
+// in memory, and all checks are made with the result. See log.go.
 package ext
 
 import (
@@ -29,7 +38,7 @@ type fsys struct {
 	v      *volume.Volume
 	sb     *super
 	groups []group
-	log    *replay // nil: there is nothing to be replayed
+	log    *replay // nil if there is nothing to replay
 }
 
 // Read maps a volume.
@@ -90,8 +99,8 @@ func (f *fsys) read(found *volume.Found) (*volume.Free, error) {
 	return free, f.checkClaims(free, found)
 }
 
-// checkUsed wants what the file system keeps in blocks like those of files in
-// use: its journal, and its multi-mount block.
+// checkUsed fails if the journal or the multi-mount block is in a free block.
+// Like the blocks of files, they have no fixed place.
 func checkUsed(free *volume.Free, used spans, blockSize int64) error {
 	used.sort()
 	ranges := free.Ranges()
@@ -107,7 +116,8 @@ func checkUsed(free *volume.Free, used spans, blockSize int64) error {
 	return nil
 }
 
-// blocks reads blocks as they are on the disk, or after the replay.
+// blocks reads blocks of the map (see matter) as they are after a replay, or
+// from the disk if there is none.
 func (f *fsys) blocks(at, n uint64) ([]byte, error) {
 	data, err := f.v.Bytes(int64(at)*f.sb.blockSize, int(n)*int(f.sb.blockSize))
 	if err != nil || f.log == nil {
@@ -116,8 +126,8 @@ func (f *fsys) blocks(at, n uint64) ([]byte, error) {
 	return data, f.log.overlay(data, at)
 }
 
-// fresh reads any blocks as they are after a replay of the journal. blocks does so
-// only for those that the map is made of (see matter).
+// fresh reads any blocks as they are after a replay of the journal. blocks only
+// does so for the blocks that the map is made of (see matter).
 func (f *fsys) fresh(at, n uint64) ([]byte, error) {
 	data, err := f.v.Bytes(int64(at)*f.sb.blockSize, int(n)*int(f.sb.blockSize))
 	if err != nil || f.log == nil {
@@ -137,9 +147,9 @@ func (f *fsys) fresh(at, n uint64) ([]byte, error) {
 	return data, nil
 }
 
-// checkBackup looks at one copy of the superblock. Copies are not kept up to
-// date, but the shape is theirs too; where there is none, something else was
-// written there.
+// checkBackup checks one copy of the superblock. Copies are not kept up to
+// date, but the layout in them is valid. If a copy is missing, something else
+// was written to its place.
 func (f *fsys) checkBackup() error {
 	for g := 1; g < f.sb.groups; g++ {
 		if !f.sb.hasSuper(g) {
@@ -159,9 +169,9 @@ func (f *fsys) checkBackup() error {
 	return nil
 }
 
-// checkMMP looks at the block by which computers that share a disk see each
-// other (mmp.rst). That one had it mounted means no more than that it needs
-// recovery; but a repair that did not end may have left anything.
+// checkMMP checks the block by which computers that share a disk notice each
+// other (mmp.rst). If another one had mounted the file system, it only needs
+// recovery. But a repair that did not end may have left anything.
 func (f *fsys) checkMMP() error {
 	if f.sb.incompat&incompatMMP == 0 {
 		return nil

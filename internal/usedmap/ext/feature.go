@@ -2,7 +2,7 @@ package ext
 
 import "fmt"
 
-// The features that are looked at, by the names of mke2fs(8) and ext4(5).
+// The features that the code asks for, by their names in mke2fs(8) and ext4(5).
 const (
 	compatJournal      = 0x4
 	compatSparseSuper2 = 0x200
@@ -26,17 +26,17 @@ const (
 type feature struct {
 	bit  uint32
 	name string
-	// doubt says why the map cannot be made; "" is a feature that either
-	// changes nothing about which blocks are used, or is understood here.
+	// doubt is the reason why there is no map. It is "" for a feature that is
+	// handled here, or that does not change which blocks are used.
 	doubt string
 }
 
 // The flags of s_feature_compat, s_feature_incompat and s_feature_ro_compat
 // (superblock 0x5C, 0x60, 0x64), from the kernel's fs/ext4/ext4.h,
 // Documentation/filesystems/ext4/super.rst and e2fsprogs' lib/ext2fs/ext2_fs.h.
-// What a file holds and how its blocks are found (extents, inline_data,
-// encrypt, verity, casefold, ea_inode, large_dir, quota, ...) does not matter
-// here: all its blocks are marked in the bitmaps.
+// Features that concern the content of a file and the way to its blocks
+// (extents, inline_data, encrypt, verity, casefold, ea_inode, large_dir, quota,
+// ...) make no doubt, since all its blocks are marked in the bitmaps.
 var (
 	compatFeatures = []feature{
 		{0x1, "dir_prealloc", ""},
@@ -119,8 +119,8 @@ func (s *super) checkFeatures() error {
 	return nil
 }
 
-// kind is the type as blkid tells it: ext2 and ext3 are what those drivers of
-// old could read and write.
+// kind is the type as blkid names it. ext2 and ext3 are the file systems that
+// their old drivers can read and write.
 func (s *super) kind() string {
 	const ext2Incompat, ext2RO = 0x2 | incompatMetaBG, roSparseSuper | 0x2 | 0x4
 	journal := s.compat&compatJournal != 0

@@ -10,23 +10,24 @@ import (
 // Flags of bg_flags.
 const (
 	bgInodeUninit = 0x1
-	bgBlockUninit = 0x2 // the block bitmap on the disk means nothing: only metadata is used
+	bgBlockUninit = 0x2 // the block bitmap on the disk is invalid, and only metadata is used
 	bgInodeZeroed = 0x4
 	bgTrimmed     = 0x8  // Lustre
 	bgFast        = 0x10 // Lustre
 	bgKnown       = bgInodeUninit | bgBlockUninit | bgInodeZeroed | bgTrimmed | bgFast
 )
 
-// group is struct ext4_group_desc (group_descr.rst), as far as it matters.
+// group is struct ext4_group_desc (group_descr.rst), as far as it is needed
+// here.
 type group struct {
 	blockBitmap, inodeBitmap, inodeTable uint64
 
 	free         uint32 // clusters
-	unusedInodes uint32 // at the table's end, where they are counted
-	inodeUninit  bool   // bgInodeUninit, where it counts: none was ever in use
+	unusedInodes uint32 // at the end of the table; valid if descriptors have checksums
+	inodeUninit  bool   // bgInodeUninit, if it is valid: no inode was ever in use
 	bitmapSum    uint32
-	uninit       bool // bgBlockUninit, where it counts
-	wasWritten   bool // the bitmap counted before the journal was replayed
+	uninit       bool // bgBlockUninit, if it is valid
+	wasWritten   bool // the bitmap was valid before the journal was replayed
 }
 
 func (s *super) hasDescSums() bool { return s.has(roMetadataCsum | roGdtCsum) }
@@ -81,8 +82,8 @@ func (s *super) checkDesc(g int, d []byte) error {
 	return nil
 }
 
-// checkPlaces checks that a group's structures lie inside the file system, and
-// without flex_bg inside the group.
+// checkPlaces checks that a group's structures lie inside the file system.
+// Without flex_bg they must lie inside the group.
 func (s *super) checkPlaces(g int, d group) error {
 	from, to := s.first, s.blocks
 	if s.incompat&incompatFlexBG == 0 {
@@ -97,8 +98,8 @@ func (s *super) checkPlaces(g int, d group) error {
 	return nil
 }
 
-// readGroups hands all descriptors to do, in order, as the disk has them or as
-// they are after a replay.
+// readGroups calls do for all descriptors, in order. They are as after a
+// replay, or from the disk if there is none.
 func (f *fsys) readGroups(do func(g int, desc []byte) error) error {
 	per, size := f.sb.descsPerBlock(), int(f.sb.descSize)
 	for i, n := uint64(0), f.sb.descBlocks(); i < n; {
@@ -128,8 +129,8 @@ func (f *fsys) readGroups(do func(g int, desc []byte) error) error {
 }
 
 // loadGroups reads the descriptors that are on the disk. Before a replay their
-// checksums need not be right, because they are written again by it; only
-// where things are must be.
+// checksums may be wrong, since the replay writes them again. Only the places
+// in them must be right.
 func (f *fsys) loadGroups() error {
 	f.groups = make([]group, f.sb.groups)
 	return f.readGroups(func(g int, desc []byte) error {

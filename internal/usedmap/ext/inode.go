@@ -7,7 +7,7 @@ import (
 )
 
 const (
-	maxDepth  = 5       // of an extent tree, as the kernel has it
+	maxDepth  = 5       // of an extent tree, the same limit as the kernel's
 	maxPlaces = 1 << 16 // pieces of a journal
 )
 
@@ -40,8 +40,9 @@ func (f *fsys) readInode(number uint32) (*inode, error) {
 	return n, nil
 }
 
-// checkSum: the two halves of the checksum lie at 0x7C and, in inodes that are
-// long enough for it, at 0x82; they count as zero.
+// checkSum checks the inode's checksum. Its lower half is at 0x7C. The upper
+// half is at 0x82, in inodes that are long enough. Both count as zero in the
+// sum.
 func (n *inode) checkSum() bool {
 	raw := append([]byte(nil), n.raw...)
 	want, mask := uint32(le.Uint16(raw[0x7C:])), uint32(0xFFFF)
@@ -53,8 +54,8 @@ func (n *inode) checkSum() bool {
 	return crc32c(n.seed, raw)&mask == want
 }
 
-// places is where the first n blocks of a file are, in the file's order. The
-// file must have no holes.
+// places returns where the first n blocks of a file are, in the order of the
+// file. The file must have no holes.
 func (f *fsys) places(n *inode, blocks uint64) (spans, error) {
 	p := &placer{f: f, n: n, want: blocks}
 	var err error
@@ -88,7 +89,7 @@ func (p *placer) add(at, n uint64) error {
 	return nil
 }
 
-// extents goes through a node of an extent tree (ifork.rst).
+// extents reads a node of an extent tree (ifork.rst).
 func (p *placer) extents(node []byte, deepest int) error {
 	count, max, depth := int(le.Uint16(node[2:])), int(le.Uint16(node[4:])), int(le.Uint16(node[6:]))
 	if le.Uint16(node) != 0xF30A || count > max || 12+12*max > len(node) || depth > deepest {
@@ -98,7 +99,7 @@ func (p *placer) extents(node []byte, deepest int) error {
 		e := node[12+12*i:]
 		if depth == 0 {
 			n := uint64(le.Uint16(e[4:]))
-			if uint64(le.Uint32(e)) != p.have || n == 0 || n > 32768 { // more: never written
+			if uint64(le.Uint32(e)) != p.have || n == 0 || n > 32768 { // a longer one was never written
 				return fmt.Errorf("it has a hole")
 			}
 			if err := p.add(uint64(le.Uint16(e[6:]))<<32|uint64(le.Uint32(e[8:])), n); err != nil {
@@ -136,8 +137,9 @@ func (p *placer) extentBlock(at uint64) ([]byte, error) {
 	return b, nil
 }
 
-// blockMap goes through the pointers of ext2: 12 to blocks, then one each to a
-// block of pointers, of pointers to these, and of pointers to those.
+// blockMap reads the 15 pointers of ext2. The first 12 point to blocks of data.
+// The others point to trees of pointer blocks that are one, two and three
+// levels deep.
 func (p *placer) blockMap(pointers []byte) error {
 	for i := range 15 {
 		if err := p.pointer(uint64(le.Uint32(pointers[4*i:])), max(0, i-11)); err != nil {

@@ -9,8 +9,8 @@ import (
 
 // Journal features (journal.rst, struct journal_superblock_s 0x24, 0x28, 0x2C).
 const (
-	jbdChecksum    = 0x1 // compatible: whole transactions have a CRC-32
-	jbdRevoke      = 0x1 // all others are incompatible
+	jbdChecksum    = 0x1 // compatible feature; whole transactions have a CRC-32
+	jbdRevoke      = 0x1 // incompatible feature, like all that follow
 	jbd64bit       = 0x2
 	jbdAsyncCommit = 0x4
 	jbdCsum2       = 0x8
@@ -35,17 +35,17 @@ var be = binary.BigEndian
 type journal struct {
 	f                *fsys
 	places           spans
-	starts           []uint32 // the block of the journal that each place begins with
+	starts           []uint32 // for each place, the number of its first block in the journal
 	compat, incompat uint32
 	seed             uint32
-	sums             bool // blocks of the log have checksums: version 2 or 3
+	sums             bool // blocks of the log have checksums of version 2 or 3
 
-	length      uint32 // blocks of the file, the superblock's among them
-	first, last uint32 // the log is the blocks from first up to before last
-	start       uint32 // where the oldest transaction begins; 0: the log is empty
-	sequence    uint32 // its number
+	length      uint32 // blocks of the file, with the superblock
+	first, last uint32 // the log has the blocks [first, last)
+	start       uint32 // block where the oldest transaction begins, 0 if the log is empty
+	sequence    uint32 // number of the oldest transaction
 
-	window   []byte // blocks of the log that were read
+	window   []byte // blocks that were read ahead, from windowAt on
 	windowAt uint32
 }
 
@@ -95,8 +95,8 @@ func (j *journal) parseSuper(sb []byte) error {
 		return fmt.Errorf("its superblock says %d blocks of %d bytes", length, be.Uint32(sb[0xC:]))
 	}
 	if j.incompat&jbdFastCommit != 0 {
-		// The last blocks are for fast commits, unless too few were left
-		// (jbd2_journal_initialize_fast_commit).
+		// The last blocks are for fast commits, unless the log would be too
+		// short then (jbd2_journal_initialize_fast_commit).
 		fast := be.Uint32(sb[0x54:])
 		if fast == 0 {
 			fast = 256
@@ -136,14 +136,15 @@ func (j *journal) parseFeatures(sb []byte) error {
 	return nil
 }
 
-// sumWithout checks a block's checksum, which lies in it and counts as zero.
+// sumWithout checks a block's checksum, which is in the block and counts as
+// zero.
 func sumWithout(seed uint32, b []byte, at int) bool {
 	crc := crc32c(crc32c(seed, b[:at]), []byte{0, 0, 0, 0})
 	return crc32c(crc, b[at+4:]) == be.Uint32(b[at:])
 }
 
-// read gives a block of the journal, valid until the next read. It reads up to
-// so many blocks ahead.
+// read returns block n of the journal, which is valid until the next read. It
+// reads up to ahead blocks at once.
 func (j *journal) read(n, ahead uint32) ([]byte, error) {
 	size := j.f.sb.blockSize
 	if n >= j.windowAt {
@@ -168,14 +169,15 @@ func (j *journal) read(n, ahead uint32) ([]byte, error) {
 	return data[:size], nil
 }
 
-// next is the block of the log behind another, which wraps around.
+// next is the number of the block that is by blocks behind n in the log, which
+// is a ring.
 func (j *journal) next(n, by uint32) uint32 {
 	size := j.last - j.first
 	return j.first + uint32((uint64(n-j.first)+uint64(by))%uint64(size))
 }
 
-// header gives the kind and the transaction of a block of the log that has a
-// header.
+// header returns the kind of a block of the log and the number of its
+// transaction. ok is false if the block has no header.
 func (j *journal) header(b []byte) (kind, sequence uint32, ok bool) {
 	return be.Uint32(b[4:]), be.Uint32(b[8:]), be.Uint32(b) == jbdMagic
 }
@@ -191,15 +193,15 @@ func (j *journal) sumOK(kind uint32, b []byte) bool {
 	return sumWithout(j.seed, b, len(b)-4) // struct jbd2_journal_block_tail
 }
 
-// tag is what a descriptor block says of one block of the log.
+// tag is what a descriptor block says about one copy.
 type tag struct {
-	block   uint64 // where it belongs
-	escaped bool   // it began with the magic, which is zero in the log
+	block   uint64 // the block that it is a copy of
+	escaped bool   // the block begins with the magic, which is zero in the copy
 	sum     uint32
 }
 
-// tags reads a descriptor block: journal_block_tag_t, or journal_block_tag3_t
-// with checksums of version 3.
+// tags reads a descriptor block. It has journal_block_tag_t, or with checksums
+// of version 3 journal_block_tag3_t.
 func (j *journal) tags(b []byte) []tag {
 	const escaped, sameUUID, last = 0x1, 0x2, 0x8
 	size, room := 8, len(b)
@@ -239,7 +241,7 @@ func (j *journal) tags(b []byte) []tag {
 	return out
 }
 
-// tagOK checks the checksum that a tag has of its block.
+// tagOK checks a copy by the checksum in its tag.
 func (j *journal) tagOK(t tag, sequence uint32, b []byte) bool {
 	if !j.sums {
 		return true
@@ -251,7 +253,7 @@ func (j *journal) tagOK(t tag, sequence uint32, b []byte) bool {
 	return sum == t.sum
 }
 
-// revokes gives the blocks of a revoke block.
+// revokes calls do for each block in a revoke block.
 func (j *journal) revokes(b []byte, do func(block uint64)) error {
 	end, size, room := int(be.Uint32(b[12:])), 4, len(b)
 	if j.incompat&jbd64bit != 0 {

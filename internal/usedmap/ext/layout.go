@@ -6,17 +6,18 @@ import (
 	"slices"
 )
 
-// The layout of block groups: Documentation/filesystems/ext4/blockgroup.rst
-// and special_inodes.rst, and for the odd cases fs/ext4/super.c descriptor_loc
-// and fs/ext4/balloc.c ext4_bg_num_gdb.
+// The layout of block groups is described in
+// Documentation/filesystems/ext4/blockgroup.rst and special_inodes.rst. The odd
+// cases are from descriptor_loc in fs/ext4/super.c and ext4_bg_num_gdb in
+// fs/ext4/balloc.c.
 
 // groupStart is the first block of a group.
 func (s *super) groupStart(g int) uint64 { return s.first + uint64(g)*s.perGroup }
 
-// groupBlocks is how many blocks a group has: the last may have fewer.
+// groupBlocks is how many blocks a group has. The last group may be shorter.
 func (s *super) groupBlocks(g int) uint64 { return min(s.perGroup, s.blocks-s.groupStart(g)) }
 
-// groupClusters is how many bits of a group's bitmap stand for something.
+// groupClusters is how many bits of a group's bitmap belong to a cluster.
 func (s *super) groupClusters(g int) int64 {
 	return int64((s.groupBlocks(g) + s.ratio - 1) / s.ratio)
 }
@@ -86,7 +87,7 @@ func (s *super) headBlocks(g int) uint64 {
 	if s.hasSuper(g) {
 		n = 1
 		if g == 0 {
-			n += s.superBlock() - s.first // the boot block, where it belongs to group 0
+			n += s.superBlock() - s.first // the boot block, if it belongs to group 0
 		}
 	}
 	per := s.descsPerBlock()
@@ -125,8 +126,8 @@ func (l spans) sort() {
 	slices.SortFunc(l, func(a, b span) int { return cmp.Compare(a.at, b.at) })
 }
 
-// metadata is where the file system's own structures lie, in order. Two at the
-// same place are an error.
+// metadata returns the places of the file system's own structures, in order. It
+// fails if two of them overlap.
 func (f *fsys) metadata() (spans, error) {
 	var heads, blocks, inodes, tables spans
 	for g := range f.sb.groups {

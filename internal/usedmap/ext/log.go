@@ -10,29 +10,29 @@ import (
 )
 
 // The journal of a file system that lost power is replayed in memory, as
-// fs/jbd2/recovery.c does it: the log is a row of transactions with rising
-// numbers, each some descriptor blocks with copies of the blocks that it
-// writes, some revoke blocks that say which older copies must not be written
-// any more, and a commit block. It ends at the first block that is not of the
-// expected transaction.
+// fs/jbd2/recovery.c does it. The log is a row of transactions with rising
+// numbers. A transaction has descriptor blocks, each followed by copies of the
+// blocks that it writes, then revoke blocks, which say which older copies must
+// not be written any more, and a commit block. The log ends at the first block
+// that is not of the expected transaction.
 //
-// Kept is only where the copies of blocks lie that matter: the superblock, the
-// group descriptors, and the block bitmaps.
+// The copies stay on the disk. Memory only has their places, first of all those
+// of the blocks that matter: the superblock, the group descriptors and the
+// block bitmaps.
 //
-// What is free must be so wherever a replay ends, be it by this kernel, by an
-// older one, or by e2fsck. Therefore a block is only free if the bitmap on the
-// disk and every copy of it in the log have it as free. The one on the disk,
-// and a copy in the middle, may be torn: nothing but more used blocks comes of
-// that. The last copy is what the file system really is, so all checks are made
-// with it.
+// A free block must be free wherever a replay ends, whether this kernel, an
+// older one or e2fsck replays. Therefore a block is only free if the bitmap on
+// the disk and every copy of it in the log say so. The bitmap on the disk and a
+// copy in the middle may be torn, but that only makes more blocks used. The
+// last copy is the state of the file system, so all checks are made with it.
 
 const (
-	maxVersions = 1 << 20 // copies of blocks that matter; 16 MiB
+	maxVersions = 1 << 20 // copies of blocks that are recorded; 16 MiB
 	aheadBytes  = 1 << 20
 )
 
-// matter is a block that the map is made of, so that its copies in the log are
-// kept track of. group is the group whose bitmap it is, or -1 if it is no bitmap.
+// matter is a block that the map is made of, whose copies in the log are
+// recorded. group is the group whose bitmap it is, or -1 if it is no bitmap.
 type matter struct {
 	block uint64
 	group int32
@@ -44,7 +44,7 @@ type version struct {
 	sequence uint32
 	matter   uint32
 	escaped  bool
-	final    bool // it is what the block becomes
+	final    bool // a replay leaves this copy in the block
 }
 
 // replay is the log of a file system that needs recovery.
@@ -52,28 +52,28 @@ type replay struct {
 	j        *journal
 	matters  []matter // by block
 	versions []version
-	revoked  map[uint64]uint32 // the last transaction that revokes a block
-	all      []written         // every copy of any block; nil once they are too many
+	revoked  map[uint64]uint32 // by block, the last transaction that revokes it
+	all      []written         // every copy of any block, nil once there are too many
 	final    map[uint64]version
-	tooMany  bool // copies or revokes of blocks that do not matter were dropped
+	tooMany  bool // all and revoked lack blocks that do not matter
 }
 
-// written is a copy in the log of any block, also one that is no matter.
+// written is a copy in the log of any block, not only of one that matters.
 type written struct {
 	block uint64
 	version
 }
 
-// recover replays the journal, if there is something in it.
+// recover replays the journal, unless it is empty.
 func (f *fsys) recover(j *journal, found *volume.Found) error {
 	switch {
 	case j.start != 0 && !f.sb.needsRecovery():
-		// The kernel would ignore the log, e2fsck would ask.
+		// The kernel would ignore the log, and e2fsck would ask.
 		return fmt.Errorf("it is not empty, although the file system needs no recovery")
 	case !f.sb.needsRecovery():
 		return nil
 	case j.start == 0:
-		return f.reloadGroups() // nothing will write them again: now they must be right
+		return f.reloadGroups() // no replay will write them again, so now they must be right
 	}
 	r := &replay{j: j, revoked: map[uint64]uint32{}}
 	r.findMatters()
@@ -98,7 +98,7 @@ func (f *fsys) recover(j *journal, found *volume.Found) error {
 	return nil
 }
 
-// findMatters makes the list of blocks that matter.
+// findMatters lists the blocks that matter.
 func (r *replay) findMatters() {
 	f := r.j.f
 	add := func(block uint64, group int) { r.matters = append(r.matters, matter{block, int32(group)}) }
@@ -116,9 +116,9 @@ func (r *replay) matter(block uint64) (int, bool) {
 	return slices.BinarySearchFunc(r.matters, block, func(m matter, b uint64) int { return cmp.Compare(m.block, b) })
 }
 
-// findFinal marks the copy of each block that a replay leaves there: the last
-// that is not revoked by its own or a later transaction. Then it sorts the
-// copies by what they are of.
+// findFinal marks for each block the copy that a replay leaves there. That is
+// the last one that is not revoked by its own or a later transaction. Then it
+// sorts the copies by their blocks.
 func (r *replay) findFinal() {
 	done := make([]bool, len(r.matters))
 	for i := len(r.versions) - 1; i >= 0; i-- {
@@ -132,7 +132,7 @@ func (r *replay) findFinal() {
 	slices.SortStableFunc(r.versions, func(a, b version) int { return cmp.Compare(a.matter, b.matter) })
 }
 
-// findAll finds what a replay leaves in blocks of all kinds.
+// findAll finds the final copies of all blocks, not only of those that matter.
 func (r *replay) findAll() {
 	if r.tooMany {
 		return
@@ -148,7 +148,7 @@ func (r *replay) findAll() {
 	r.all = nil
 }
 
-// of is the copies of a block.
+// of returns the copies of a block that matters, in the order of the log.
 func (r *replay) of(matter int) []version {
 	from, _ := slices.BinarySearchFunc(r.versions, uint32(matter), func(v version, m uint32) int { return cmp.Compare(v.matter, m) })
 	to := from
@@ -158,10 +158,10 @@ func (r *replay) of(matter int) []version {
 	return r.versions[from:to]
 }
 
-// after compares the numbers of transactions, which wrap around.
+// after reports whether transaction a is later than b. The numbers wrap around.
 func after(a, b uint32) bool { return int32(a-b) > 0 }
 
-// read reads a copy as it is written home.
+// read reads a copy as the replay writes it to its block.
 func (r *replay) read(v version) ([]byte, error) {
 	b, err := r.j.read(v.at, 1)
 	if err != nil || !v.escaped {
@@ -172,7 +172,8 @@ func (r *replay) read(v version) ([]byte, error) {
 	return b, nil
 }
 
-// overlay puts what the replay writes over blocks that were read.
+// overlay replaces blocks in data, which begins with block at, by their final
+// copies.
 func (r *replay) overlay(data []byte, at uint64) error {
 	size := int(r.j.f.sb.blockSize)
 	i, _ := r.matter(at)
@@ -191,7 +192,8 @@ func (r *replay) overlay(data []byte, at uint64) error {
 	return nil
 }
 
-// apply brings bitmaps up to date. The copies are read in the order of the log.
+// apply applies the copies in the log to some bitmaps. It reads them in the
+// order of the log.
 func (r *replay) apply(b *bitmaps) error {
 	var some []version
 	for g := b.from; g < b.to; g++ {
@@ -217,8 +219,8 @@ func (r *replay) apply(b *bitmaps) error {
 	return nil
 }
 
-// reloadSuper checks the superblock that comes out of the replay. It may know
-// of errors, but must tell of the same shape.
+// reloadSuper checks the superblock that the replay leaves, which may record
+// new errors. It must describe the same layout as the one on the disk.
 func (f *fsys) reloadSuper() error {
 	at := f.sb.superBlock()
 	block, err := f.blocks(at, 1)
@@ -238,15 +240,16 @@ func (f *fsys) reloadSuper() error {
 	return nil
 }
 
-// checkFastCommits wants that fast commits (fast_commit.h) were never made:
-// their records change what is used without saying it in a bitmap. The kernel
-// passes over those of older transactions, which stay there; but e2fsck 1.47.0
-// fails then, drops the log, and repairs what it finds without it.
+// checkFastCommits fails if fast commits (fast_commit.h) were ever made, since
+// their records change what is used without a change of a bitmap. The kernel
+// ignores records of older transactions, which stay there. But e2fsck 1.47.0
+// fails at them, drops the log, and repairs the file system without it.
 func (j *journal) checkFastCommits() error {
 	if j.incompat&jbdFastCommit == 0 {
 		return nil
 	}
-	// The kernel starts to read one block behind the log's end; look at both.
+	// The kernel begins to read one block behind the log's end, so check both
+	// blocks.
 	for n := uint64(j.last); n < min(uint64(j.last)+2, uint64(j.length)); n++ {
 		b, err := j.read(uint32(n), 1)
 		if err != nil {

@@ -7,18 +7,18 @@ type scan struct {
 	r        *replay
 	at       uint32 // the next block
 	walked   uint32
-	sequence uint32 // the transaction that is expected
+	sequence uint32 // the number of the expected transaction
 	lastTime uint64 // when the last one was committed, in seconds
 
-	// Of the transaction that is being read:
-	suspect   bool
-	badData   bool
+	// The fields below are about the transaction that is being read.
+	suspect   bool   // a block of the log has a wrong checksum or content
+	badData   bool   // a copy has a wrong checksum
 	crc       uint32 // with jbdChecksum
 	revokes   []uint64
-	cut       bool // an earlier one was not complete; there must be no commit any more
-	committed int  // versions of complete transactions
+	cut       bool // an earlier transaction is not complete, so no commit may follow
+	committed int  // length of r.versions up to the last complete transaction
 
-	committedAll int // the same of all blocks
+	committedAll int // the same for r.all
 }
 
 // run walks to the log's end.
@@ -62,7 +62,7 @@ func (s *scan) run() error {
 
 func (s *scan) ahead() uint32 { return uint32(aheadBytes / s.r.j.f.sb.blockSize) }
 
-// step goes on in the log, once around it at the most.
+// step goes n blocks further in the log, at most once around it.
 func (s *scan) step(n uint32) error {
 	j := s.r.j
 	if n > j.last-j.first-s.walked {
@@ -73,11 +73,11 @@ func (s *scan) step(n uint32) error {
 	return nil
 }
 
-// descriptor goes through the copies behind a descriptor block.
+// descriptor reads a descriptor block and the copies behind it.
 func (s *scan) descriptor(b []byte) error {
 	j := s.r.j
-	// A bad block of the last transaction is one that did not get to the disk.
-	// What it is shows when the commit block is found, or not.
+	// A bad block of the last transaction did not get to the disk. The commit
+	// block decides later whether it is the last one.
 	if !j.sumOK(jbdDescriptor, b) {
 		s.suspect = true
 	}
@@ -112,7 +112,7 @@ func (s *scan) descriptor(b []byte) error {
 	return nil
 }
 
-// keep keeps track of a copy of any block.
+// keep records a copy of any block.
 func (s *scan) keep(w written) {
 	if s.r.tooMany = s.r.tooMany || len(s.r.all) >= maxVersions; s.r.tooMany {
 		s.r.all = nil
@@ -121,8 +121,8 @@ func (s *scan) keep(w written) {
 	s.r.all = append(s.r.all, w)
 }
 
-// revoke keeps the revokes of blocks, until it is known whether
-// their transaction counts.
+// revoke collects the revoked blocks until the commit block confirms the
+// transaction.
 func (s *scan) revoke(b []byte) error {
 	if !s.r.j.sumOK(jbdRevokes, b) {
 		s.suspect = true
@@ -149,10 +149,10 @@ func (s *scan) commit(b []byte) (end bool, err error) {
 	good := j.sumOK(jbdCommit, b) && s.wholeOK(b)
 	if s.suspect || s.badData || !good {
 		if (s.suspect || !good) && seconds < s.lastTime {
-			return true, nil // left from an older file system's journal
+			return true, nil // a leftover of an older journal
 		}
-		// With async_commit the commit block may get to the disk before what
-		// it commits; but then it is the last.
+		// With async_commit the commit block may get to the disk before the
+		// blocks that it commits. Then it must be the last one.
 		if s.suspect || s.badData || s.cut || j.incompat&jbdAsyncCommit == 0 {
 			return false, fmt.Errorf("transaction %d is damaged", s.sequence)
 		}
@@ -171,7 +171,7 @@ func (s *scan) commit(b []byte) (end bool, err error) {
 	return false, nil
 }
 
-// wholeOK checks the checksum of a whole transaction, where they have one
+// wholeOK checks the checksum of a whole transaction, if the journal has them
 // (struct commit_header: h_chksum_type, h_chksum_size, h_chksum[0]).
 func (s *scan) wholeOK(b []byte) bool {
 	if s.r.j.compat&jbdChecksum == 0 {
@@ -181,11 +181,12 @@ func (s *scan) wholeOK(b []byte) bool {
 	return kind == 1 && size == 4 && sum == s.crc || kind == 0 && size == 0 && sum == 0
 }
 
-// checkRest looks at the part of the log that was not walked through. A log
-// that was cut by a power failure ends with a transaction that has no commit
-// block, and behind that come blocks of older transactions. A commit block of
-// that transaction or anything of a later one means that blocks in between are
-// damaged; a replay would stop there, with blocks on the disk that are newer.
+// checkRest checks the part of the log that was not read. A log that was cut by
+// a power failure ends with a transaction that has no commit block. Behind that
+// there are only blocks of older transactions. A commit block of the cut
+// transaction, or any block of a later one, means that blocks in between are
+// damaged. A replay would stop at the damage, while the disk has blocks that
+// are newer.
 func (s *scan) checkRest() error {
 	j := s.r.j
 	expected, at := s.sequence, s.at

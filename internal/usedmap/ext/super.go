@@ -13,7 +13,7 @@ const (
 	superSize = 1024
 	superSum  = 0x3FC // s_checksum, the last field
 
-	// maxGroups bounds the memory: 64 TiB in groups of 128 MiB.
+	// maxGroups bounds the memory. It allows 64 TiB in groups of 128 MiB.
 	maxGroups = 1 << 19
 )
 
@@ -21,13 +21,13 @@ const (
 const (
 	stateValid  = 0x1
 	stateError  = 0x2
-	stateOrphan = 0x4 // orphans were being removed, which only frees
+	stateOrphan = 0x4 // orphan inodes were being removed, which only frees blocks
 )
 
 var le = binary.LittleEndian
 
 // super is struct ext4_super_block (Documentation/filesystems/ext4/super.rst),
-// as far as it matters here.
+// as far as it is needed here.
 type super struct {
 	raw                        []byte
 	rev                        uint32
@@ -44,7 +44,7 @@ type super struct {
 	first            uint64 // s_first_data_block
 	perGroup         uint64 // blocks
 	clustersPerGroup uint64
-	ratio            uint64 // blocks in a cluster: 1 without bigalloc
+	ratio            uint64 // blocks in a cluster, 1 without bigalloc
 	inodes           uint32
 	inodesPerGroup   uint32
 	inodeSize        uint32
@@ -62,8 +62,8 @@ type super struct {
 func (s *super) u16(at int) uint16 { return le.Uint16(s.raw[at:]) }
 func (s *super) u32(at int) uint32 { return le.Uint32(s.raw[at:]) }
 
-// both is a number whose upper half is elsewhere, and is only there with the
-// feature 64bit.
+// both is a number in two halves. The upper half is elsewhere, and is only
+// valid with the feature 64bit.
 func (s *super) both(low, high int) uint64 {
 	n := uint64(s.u32(low))
 	if s.incompat&incompat64bit != 0 {
@@ -72,7 +72,7 @@ func (s *super) both(low, high int) uint64 {
 	return n
 }
 
-// parseSuper reads a superblock, or gives nil if it has no magic.
+// parseSuper reads a superblock. It returns nil if there is no magic.
 func parseSuper(raw []byte) *super {
 	s := &super{raw: raw}
 	if s.u16(0x38) != 0xEF53 {
@@ -112,7 +112,7 @@ func parseSuper(raw []byte) *super {
 	return s
 }
 
-// has reports a read-only compatible feature.
+// has reports whether it has a read-only compatible feature.
 func (s *super) has(ro uint32) bool { return s.roCompat&ro != 0 }
 
 func (s *super) needsRecovery() bool { return s.incompat&incompatRecover != 0 }
@@ -121,8 +121,8 @@ func (s *super) label() string {
 	return strings.TrimRight(string(s.raw[0x78:0x88]), "\x00")
 }
 
-// check says why the superblock cannot be trusted, or why there is no map of
-// such a file system; size is the volume's.
+// check fails if the superblock cannot be trusted, or if such a file system
+// cannot be mapped. size is that of the volume.
 func (s *super) check(size int64) error {
 	if s.rev > 1 {
 		return fmt.Errorf("it has the unknown revision %d", s.rev)
@@ -152,8 +152,9 @@ func (s *super) check(size int64) error {
 	return s.checkJournal()
 }
 
-// checkState wants what a mount finds in order. A file system with a journal
-// stays valid when the power fails: it needs recovery then.
+// checkState fails for a state in which a mount would warn. After a power
+// failure the state of a file system with a journal is still valid, and it
+// needs recovery.
 func (s *super) checkState() error {
 	switch {
 	case s.state&stateError != 0 || s.errors != 0:
@@ -181,8 +182,8 @@ func (s *super) checkJournal() error {
 	return nil
 }
 
-// checkGeometry checks all sizes, so that what follows can calculate with them
-// without overflow.
+// checkGeometry checks all sizes, so that later calculations with them cannot
+// overflow.
 func (s *super) checkGeometry(size int64) error {
 	bad := func(what string, n uint64) error { return fmt.Errorf("its superblock says %s %d", what, n) }
 	if s.blockLog > 6 {
@@ -224,8 +225,9 @@ func (s *super) checkClusters() error {
 	} else if clusterLog != s.blockLog {
 		return fmt.Errorf("its clusters are not its blocks, without the feature bigalloc")
 	}
-	// The superblock is at 1024 whatever the block size is, and must belong to
-	// a group; with clusters the boot block belongs to one too.
+	// The superblock is at byte 1024 whatever the block size is, and must
+	// belong to a group. With clusters the boot block belongs to that group
+	// too.
 	want := uint64(0)
 	if s.blockSize == 1024 && s.ratio == 1 {
 		want = 1
@@ -253,14 +255,14 @@ func (s *super) checkGroups() error {
 	if meta && (s.reservedGDT != 0 || s.firstMetaBG > s.descBlocks()) {
 		return fmt.Errorf("it has the feature meta_bg, %d blocks for descriptors, and %d in reserve", s.firstMetaBG, s.reservedGDT)
 	}
-	if s.reservedGDT > uint64(s.blockSize/4) { // one block of the resize inode points to them
+	if s.reservedGDT > uint64(s.blockSize/4) { // one block of pointers of the resize inode must have room for them
 		return fmt.Errorf("its superblock says %d reserved descriptor blocks", s.reservedGDT)
 	}
 	return nil
 }
 
-// sameShape reports whether another version of the superblock describes the
-// same places and checksums.
+// sameShape reports whether another version of the superblock has the same
+// layout and the same kind of checksums.
 func (s *super) sameShape(o *super) bool {
 	const compat = compatJournal | compatSparseSuper2 | 0x10 // resize_inode
 	const incompat = incompatMetaBG | incompat64bit | incompatFlexBG | incompatCsumSeed | incompatMMP

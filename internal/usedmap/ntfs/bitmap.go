@@ -7,8 +7,8 @@ import (
 	"testbox-imaging/internal/usedmap/volume"
 )
 
-// bitmap is what $Bitmap says is free. Bits behind the last cluster mean
-// nothing: Windows and mkntfs set them.
+// bitmap returns what $Bitmap says is free. Bits behind the last cluster are
+// ignored. Windows and mkntfs set them.
 func (f *fileSystem) bitmap() (*volume.Free, error) {
 	s, err := f.stream(fileBitmap, typeData, "")
 	if err != nil {
@@ -30,8 +30,8 @@ func (f *fileSystem) bitmap() (*volume.Free, error) {
 		}
 		free.AddClear(b, f.clusters-at*8, at*8*f.cluster, f.cluster)
 	}
-	// NT up to 3.51 kept the copy of the boot sector in the middle, without a
-	// bit in the map.
+	// NT up to 3.51 kept the copy of the boot sector in the middle of the
+	// volume, without a bit in the map.
 	for _, at := range []int64{f.sectors / 2 * f.sector, f.v.Size() / f.sector / 2 * f.sector} {
 		free.Cut(at, f.sector)
 	}

@@ -11,15 +11,16 @@ import (
 const (
 	bootSize   = 512
 	oemID      = "NTFS    "
-	maxCluster = 2 << 20 // Windows 10; before it 64 KiB
+	maxCluster = 2 << 20 // of Windows 10; 64 KiB before
 	maxRecord  = 64 << 10
 )
 
-// boot is what counts of NTFS_BOOT_SECTOR. Sizes are in bytes.
+// boot has the fields of NTFS_BOOT_SECTOR that are used here. Sizes are in
+// bytes.
 type boot struct {
 	sector, cluster int64
-	record          int   // an MFT record
-	sectors         int64 // without the backup of the boot sector behind them
+	record          int   // size of an MFT record
+	sectors         int64 // without the backup of the boot sector, which follows them
 	clusters        int64
 	mftLCN, mirrLCN int64
 	serial          uint64
@@ -33,9 +34,9 @@ func readBoot(v *volume.Volume) (*boot, error) {
 	if !isBoot(b) {
 		return nil, fmt.Errorf("it has no NTFS boot sector")
 	}
-	// The BIOS parameter block of FAT; NTFS has zeros there, and Windows and
-	// ntfs-3g refuse a volume that has not: reserved_sectors, fats,
-	// root_entries, sectors, sectors_per_fat, large_sectors.
+	// These fields of FAT's BIOS parameter block are zero in NTFS:
+	// reserved_sectors, fats, root_entries, sectors, sectors_per_fat,
+	// large_sectors. Windows and ntfs-3g refuse other values.
 	if !zero(b[0x0e:0x15]) || !zero(b[0x16:0x18]) || !zero(b[0x20:0x24]) {
 		return nil, fmt.Errorf("its boot sector has fields of FAT")
 	}
@@ -58,7 +59,7 @@ func parseBoot(b []byte, size int64) (*boot, error) {
 	if !powerOfTwo(p.sector, 256, 4096) {
 		return nil, fmt.Errorf("its sectors have %d bytes", p.sector)
 	}
-	// sectors_per_cluster: above 128 it is the negative of a power of two.
+	// A sectors_per_cluster above 128 is the negative of a power of two.
 	perCluster := int64(b[0x0d])
 	if perCluster > 0xf0 {
 		perCluster = 1 << (256 - perCluster)
@@ -75,8 +76,8 @@ func parseBoot(b []byte, size int64) (*boot, error) {
 		return nil, fmt.Errorf("its MFT records have a size of %#x", b[0x40])
 	}
 	p.record = int(record)
-	// A healthy volume has room for one sector more, the backup; that is
-	// missing where a tool made the partition as large as sectors says.
+	// A healthy volume has room for one more sector, the backup. There is none
+	// where a tool made the partition only as large as sectors says.
 	if p.sectors <= 0 || p.sectors > size/p.sector {
 		return nil, fmt.Errorf("it has %d sectors of %d bytes, its volume %d bytes", p.sectors, p.sector, size)
 	}
@@ -89,12 +90,12 @@ func parseBoot(b []byte, size int64) (*boot, error) {
 	return p, nil
 }
 
-// checkBackup compares with the copy of the boot sector behind the last
-// sector. Often there is none: ntfsresize and partition managers change the
-// size and leave the copy where it was. One that is there and contradicts
-// means that the boot sector or the copy is of another file system. Serial,
-// boot code, the place of the MFT and hidden sectors do differ in healthy
-// volumes.
+// checkBackup compares the boot sector with its copy behind the last sector.
+// Often there is no copy there, because ntfsresize and partition managers
+// change the size and leave the copy at its old place. A copy with another
+// layout means that the boot sector or the copy belongs to another file system.
+// Serial, boot code, place of the MFT and hidden sectors differ in healthy
+// volumes too.
 func (f *fileSystem) checkBackup() error {
 	at := f.sectors * f.sector
 	if at+bootSize > f.v.Size() {

@@ -8,15 +8,16 @@ import (
 
 const hiberHeader = 4096
 
-// checkHibernation fails if a Windows sleeps on this volume: its memory has
-// what the volume does not have yet, and it will go on with the map that it
-// knows. The log tells most of it; hiberfil.sys is looked at as well, as
-// ntfs-3g does.
+// checkHibernation fails if a Windows sleeps on this volume. Its memory has
+// changes that are not on the volume yet, and when it wakes it continues with
+// the map in its memory. The log shows most such cases. Like ntfs-3g, this also
+// looks at hiberfil.sys.
 //
-// The file begins with hibr or HIBR while Windows sleeps, also by fast startup.
-// When it wakes it makes the first page zeros (since Windows 7) or writes wake
-// (before). Anything else is not known: RSTR is a wakening that was not seen
-// to end, link says that the memory is on another volume.
+// The file begins with hibr or HIBR while Windows sleeps, also after a fast
+// startup shutdown. When Windows wakes, it fills the first page with zeros
+// (since Windows 7) or writes wake (before). Anything else makes doubt. For
+// example RSTR is left by a resume that did not end, and link means that the
+// memory is on another volume.
 func (f *fileSystem) checkHibernation() error {
 	refs, err := f.lookup(fileRoot, "hiberfil.sys")
 	if err != nil {
@@ -53,7 +54,7 @@ func (f *fileSystem) awake(ref uint64) error {
 	if zero(b) || sign == "wake" {
 		return nil
 	}
-	f.found.Suspended = true // or what else it may be: not awake
+	f.found.Suspended = true // even if the signature is unknown, since Windows is not surely awake
 	if sign == "hibr" {
 		return errors.New("it holds the memory of a Windows that hibernates (or shut down by fast startup)")
 	}

@@ -16,9 +16,10 @@ const (
 	entryLast   = 0x02
 )
 
-// lookup gives the references of the entries of a directory with a name, given
-// in lower case. It reads all of the index instead of descending in its order,
-// which is that of a table of upper case ($UpCase) that would be to be trusted.
+// lookup returns the references of all entries of a directory with this name,
+// which must be in lower case. It reads the whole index. A search in the order
+// of the index would have to trust the volume's table of upper case letters
+// ($UpCase).
 func (f *fileSystem) lookup(dir int64, name string) (refs []uint64, err error) {
 	see := func(ref uint64, entry []byte) {
 		if matches(entry, name) && len(refs) < 8 {
@@ -50,8 +51,8 @@ func (f *fileSystem) lookup(dir int64, name string) (refs []uint64, err error) {
 	return refs, f.indexBlocks(dir, blocks, block, see)
 }
 
-// indexBlocks goes through the blocks of an index that are in use; the others
-// hold old entries.
+// indexBlocks reads the blocks of an index that are in use. The others have old
+// entries.
 func (f *fileSystem) indexBlocks(dir int64, s *stream, block int64, see func(uint64, []byte)) error {
 	used, err := f.stream(dir, typeBitmap, i30)
 	if err != nil {
@@ -65,8 +66,8 @@ func (f *fileSystem) indexBlocks(dir int64, s *stream, block int64, see func(uin
 	if err := f.fill(used, bits, 0); err != nil {
 		return err
 	}
-	// VCNs of an index count sectors of 512 bytes where a cluster has several
-	// blocks.
+	// The VCNs of an index count sectors of 512 bytes if a block is smaller
+	// than a cluster.
 	unit := f.cluster
 	if unit > block {
 		unit = 512
@@ -125,8 +126,8 @@ func entries(b []byte, see func(ref uint64, key []byte)) error {
 	}
 }
 
-// matches compares the name in a FILE_NAME_ATTR. It is without regard to case
-// in ASCII; no other letter has one of it for its upper case.
+// matches compares the name in a FILE_NAME_ATTR with name. It ignores case in
+// ASCII. No letter outside of ASCII has an ASCII letter as its upper case.
 func matches(key []byte, name string) bool {
 	if len(key) < fileName || int(key[0x40]) != len(name) || len(key) < fileName+2*len(name) {
 		return false

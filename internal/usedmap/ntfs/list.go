@@ -11,8 +11,8 @@ const (
 	maxList   = 256 << 10 // $AttrDef allows no more
 )
 
-// follow adds the pieces of an attribute as the attribute list has them, which
-// is in the order of type, name and VCN.
+// follow adds the pieces of an attribute by the attribute list, which is sorted
+// by type, name and VCN.
 func (f *fileSystem) follow(s *stream, no int64, r record, list *stream, typ uint32, name string) error {
 	if err := f.whole(list); err != nil {
 		return fmt.Errorf("attribute list: %w", err)
@@ -42,7 +42,8 @@ func (f *fileSystem) follow(s *stream, no int64, r record, list *stream, typ uin
 	return found
 }
 
-// entry is ATTR_LIST_ENTRY: in which record a piece of an attribute is.
+// entry is ATTR_LIST_ENTRY, which says what record a piece of an attribute is
+// in.
 type entry struct {
 	typ    uint32
 	name   string
@@ -68,7 +69,8 @@ func parseEntry(b []byte) (e entry, n int, err error) {
 	return e, n, nil
 }
 
-// piece adds a piece from the base record r or from one that extends it.
+// piece adds the piece of e. It is in the base record r, or in an extension
+// record of file no.
 func (f *fileSystem) piece(s *stream, no int64, r record, e entry) error {
 	if e.in != no {
 		var err error

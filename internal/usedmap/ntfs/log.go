@@ -17,22 +17,22 @@ const (
 	maxEmptyLog   = 64 << 20 // the largest that Windows makes by itself
 )
 
-// checkLog fails unless the log says that the volume was left clean.
+// checkLog fails unless the volume was left clean according to its log.
 //
-// Windows sets no dirty flag while it has a volume mounted; it is the log that
-// tells. Its first two pages are restart pages (RESTART_PAGE_HEADER,
-// RESTART_AREA), written one after the other. When the volume is dismounted,
-// Windows 2000 and earlier leave no client in the in-use list; later ones leave
-// it there and set RESTART_VOLUME_IS_CLEAN, in both pages, and take it away from
-// both before they write the first record again. So both must be clean; one that
-// is not is from a dismount that did not end. Windows 8 and later write version
-// 2.0 and go back to 1.1 at the dismount, unless told not to
-// (NtfsDisableLfsDowngrade). A page that chkdsk changed (CHKD) is doubt: no
-// system has mounted the volume since.
+// Windows sets no dirty flag while it has a volume mounted, so only the log can
+// tell. The first two pages of the log are restart pages (RESTART_PAGE_HEADER,
+// RESTART_AREA), written one after the other. At the dismount, Windows 2000 and
+// earlier remove the client from the in-use list. Later ones leave it there and
+// set RESTART_VOLUME_IS_CLEAN in both pages, and clear it in both before they
+// write the next record. So both pages must be clean. If only one is, a
+// dismount did not end. Windows 8 and later write version 2.0, and go back to
+// 1.1 at the dismount unless NtfsDisableLfsDowngrade is set. A page that chkdsk
+// changed (CHKD) makes doubt, since no system has mounted the volume since
+// then.
 //
-// mkntfs, ntfs-3g and Linux's drivers fill the log with ones, before they
-// write anything else. That says nothing of how the volume was left: ntfs-3g
-// sets no flag at all while it has a volume mounted. What tells then is scan.
+// mkntfs, ntfs-3g and Linux's drivers fill the log with ones before they write
+// anything else. Such a log does not tell how the volume was left, and ntfs-3g
+// sets no flag while it has a volume mounted. Then scan must tell.
 func (f *fileSystem) checkLog() error {
 	s, err := f.stream(fileLogFile, typeData, "")
 	if err != nil {
@@ -55,8 +55,8 @@ func (f *fileSystem) checkLog() error {
 	return err
 }
 
-// emptyLog fails unless the log is ones throughout: one that was not emptied
-// to its end, or of which only the start was lost, is doubt.
+// emptyLog fails unless all of the log is ones. Otherwise the log was not
+// filled to its end, or only its start was lost.
 func (f *fileSystem) emptyLog(s *stream) error {
 	size := min(s.size, maxEmptyLog)
 	b := make([]byte, min(size, 256<<10))
@@ -73,8 +73,8 @@ func (f *fileSystem) emptyLog(s *stream) error {
 	return nil
 }
 
-// restartPage checks the restart page at a byte of the log. It gives the page
-// size, which is where the second one is.
+// restartPage checks the restart page at byte off of the log. It returns the
+// page size, which is also where the second restart page is.
 func (f *fileSystem) restartPage(s *stream, off int64) (int64, error) {
 	head := make([]byte, restartHeader)
 	if err := f.fill(s, head, off); err != nil {
@@ -102,7 +102,7 @@ func (f *fileSystem) restartPage(s *stream, off int64) (int64, error) {
 	return size, closed(page)
 }
 
-// closed fails unless a restart page says that the log was closed.
+// closed fails unless the restart page says that the log was closed.
 func closed(page []byte) error {
 	le := binary.LittleEndian
 	at := int(le.Uint16(page[0x18:]))

@@ -7,12 +7,12 @@ import (
 	"fmt"
 )
 
-// errNone says that a file has no such attribute.
+// errNone means that a file does not have the attribute.
 var errNone = errors.New("the attribute is missing")
 
-// openMFT finds all of the MFT, from the first piece of its runs, which is in
-// record 0. Where it is in so many pieces that it has an attribute list, each
-// extension record lies in a part that the pieces before it tell.
+// openMFT finds all of the MFT. Record 0 has the first piece of its runs. If
+// there are so many runs that it has an attribute list, then each extension
+// record is in a part of the MFT that is known from the pieces before.
 func (f *fileSystem) openMFT() error {
 	first, err := f.v.Bytes(f.mftLCN*f.cluster, f.record)
 	if err != nil {
@@ -46,7 +46,7 @@ func (s *stream) hasHole() bool {
 	return len(s.runs) == 0
 }
 
-// check does the fixups of an MFT record that must be in use.
+// check does the fixups of an MFT record, and fails if it is not in use.
 func (f *fileSystem) check(r record) error {
 	if err := fixup(r, "FILE"); err != nil {
 		return err
@@ -57,7 +57,7 @@ func (f *fileSystem) check(r record) error {
 	return nil
 }
 
-// readRecord reads an MFT record that must be in use.
+// readRecord reads an MFT record, and fails if it is not in use.
 func (f *fileSystem) readRecord(no int64) (record, error) {
 	r := make([]byte, f.record)
 	if no < 0 || no >= f.mft.initialized/int64(f.record) {
@@ -73,7 +73,7 @@ func (f *fileSystem) readRecord(no int64) (record, error) {
 	return r, nil
 }
 
-// stream opens an attribute of a file; errNone if it has none.
+// stream opens an attribute of a file. The error is errNone if it has none.
 func (f *fileSystem) stream(no int64, typ uint32, name string) (*stream, error) {
 	r, err := f.readRecord(no)
 	if err != nil {
@@ -83,7 +83,7 @@ func (f *fileSystem) stream(no int64, typ uint32, name string) (*stream, error) 
 	return s, f.open(s, no, r, typ, name)
 }
 
-// open collects the pieces of an attribute, whose base record is r, into s.
+// open collects the pieces of an attribute into s. r is the base record.
 func (f *fileSystem) open(s *stream, no int64, r record, typ uint32, name string) error {
 	list := &stream{}
 	err := f.find(list, r, typeList, "", 0)
@@ -99,7 +99,7 @@ func (f *fileSystem) open(s *stream, no int64, r record, typ uint32, name string
 	return f.whole(s)
 }
 
-// find adds the piece of an attribute that a record has.
+// find adds the piece of an attribute that is in record r.
 func (f *fileSystem) find(s *stream, r record, typ uint32, name string, lowest int64) error {
 	found := errNone
 	err := r.attrs(func(a *attr) error {
@@ -118,10 +118,10 @@ func (f *fileSystem) find(s *stream, r record, typ uint32, name string, lowest i
 	return found
 }
 
-// checkMirror compares the copy of the first four MFT records, as ntfs-3g does
-// before it mounts. Their update sequence numbers may differ. So may the
-// record of $Volume: there are drivers that change its flags and leave the
-// copy as it is, and Windows does not mind.
+// checkMirror compares the first four MFT records with their copy, as ntfs-3g
+// does before it mounts. Their update sequence numbers may differ. The record
+// of $Volume may differ too, since some drivers change its flags and not the
+// copy, which Windows accepts.
 func (f *fileSystem) checkMirror() error {
 	s, err := f.stream(fileMFTMirr, typeData, "")
 	switch {
@@ -154,7 +154,7 @@ func (f *fileSystem) checkMirror() error {
 	return nil
 }
 
-// same compares the bytes in use of two records, but for the update sequence
+// same compares the used bytes of two records without their update sequence
 // arrays.
 func same(r, m record) bool {
 	at, count := int(binary.LittleEndian.Uint16(r[4:])), int(binary.LittleEndian.Uint16(r[6:]))

@@ -1,20 +1,19 @@
-// Package ntfs reads what an NTFS volume does not use: the clusters whose bit
-// is clear in $Bitmap, if the volume was left clean.
+// Package ntfs maps NTFS. The clusters whose bit is clear in $Bitmap are free,
+// if the volume was left clean.
 //
 // The format is from the documentation of the Linux-NTFS project ("NTFS
-// Documentation", Russon and Fledel), with what the headers of the drivers
-// ntfs-3g (layout.h, logfile.h) and ntfs3 (ntfs.h, fslog.c) add. Names of
-// fields are theirs.
+// Documentation", Russon and Fledel), and from the headers of the drivers
+// ntfs-3g (layout.h, logfile.h) and ntfs3 (ntfs.h, fslog.c). Names of fields
+// are theirs.
 //
-// What a volume can hold that looks special and is not, for the map: compressed
-// and sparse files, encrypted ones (EFS), alternate streams, extended
-// attributes, reparse points, files compressed by WOF (a stream named
-// WofCompressedData) and by deduplication (chunk stores are files), the change
-// journal $UsnJrnl, transactions' $Tops and $TxfLog, quotas. All of their
-// clusters are clusters of streams, with their bits set. Clusters of $BadClus
-// have their bits set too.
+// Many special things of NTFS do not matter for the map: compressed and sparse
+// files, encrypted ones (EFS), alternate streams, extended attributes, reparse
+// points, files compressed by WOF (a stream named WofCompressedData) or by
+// deduplication (chunk stores are files), the change journal $UsnJrnl, $Tops
+// and $TxfLog of transactions, quotas. All their clusters belong to streams,
+// and have their bits set. The clusters of $BadClus have their bits set too.
 //
-// BitLocker and ReFS have other names in the boot sector and are not NTFS.
+// BitLocker and ReFS have other names in the boot sector, and are not NTFS.
 package ntfs
 
 import (
@@ -42,7 +41,7 @@ type fileSystem struct {
 	mft   *stream // $MFT's data
 }
 
-// Read says which clusters of an NTFS volume are free.
+// Read maps an NTFS volume.
 func Read(v *volume.Volume) (*volume.Found, error) {
 	b, err := readBoot(v)
 	if err != nil {
@@ -50,7 +49,7 @@ func Read(v *volume.Volume) (*volume.Found, error) {
 	}
 	f := &fileSystem{boot: *b, v: v, found: &volume.Found{FS: "ntfs", UUID: fmt.Sprintf("%016X", b.serial)}}
 	f.found.Size = min((b.sectors+1)*b.sector, v.Size())
-	if n := int64(v.Sector()); n != b.sector { // all the same to the map, which is in bytes
+	if n := int64(v.Sector()); n != b.sector { // harmless, since the map is in bytes
 		f.found.Note("it was made with sectors of %d bytes, the disk has sectors of %d", b.sector, n)
 	}
 	free, err := f.read()

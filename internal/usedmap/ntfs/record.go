@@ -31,13 +31,14 @@ const stride = 512
 
 // Header sizes.
 const (
-	recordHeader   = 0x2a // MFT_RECORD up to NTFS 3.0
+	recordHeader   = 0x2a // MFT_RECORD of NTFS up to 3.0
 	residentHeader = 0x18
 	streamHeader   = 0x40 // of a non-resident attribute
 )
 
-// fixup checks that a record was written whole and puts back the bytes in
-// whose place its update sequence number stands (NTFS_RECORD).
+// fixup checks that a record was written completely (NTFS_RECORD). The last two
+// bytes of each stride hold the update sequence number. fixup puts the real
+// bytes back there.
 func fixup(b []byte, magic string) error {
 	if string(b[:4]) != magic {
 		return fmt.Errorf("instead of %s it begins with %q", magic, b[:4])
@@ -64,16 +65,16 @@ func (r record) sequence() uint16 { return binary.LittleEndian.Uint16(r[0x10:]) 
 func (r record) inUse() bool      { return binary.LittleEndian.Uint16(r[0x16:])&recordInUse != 0 }
 func (r record) used() int        { return int(binary.LittleEndian.Uint32(r[0x18:])) }
 
-// extends reports whether this is an extension record of a file. (A record
-// that is none has a reference of zero there, which is not that of $MFT: a
-// sequence number is never zero.)
+// extends reports whether this is an extension record of the file no. A base
+// record has 0 as reference, which is not even a reference to $MFT, since
+// sequence numbers are never zero.
 func (r record) extends(no int64) bool {
 	ref := binary.LittleEndian.Uint64(r[0x20:])
 	return ref != 0 && number(ref) == no
 }
 
-// number is the record's number in a reference to a file (MREF); above it are
-// 16 bits of sequence number.
+// number is the number of the MFT record in a reference to a file (MREF). The
+// upper 16 bits are the sequence number.
 func number(ref uint64) int64 { return int64(ref & (1<<48 - 1)) }
 
 // attr is an attribute, or one piece of it (ATTR_RECORD).
@@ -81,11 +82,11 @@ type attr struct {
 	typ   uint32
 	flags uint16
 	name  []byte // UTF-16
-	value []byte // of a resident one; nil otherwise
-	pairs []byte // of a non-resident one: its mapping pairs array
+	value []byte // of a resident attribute, else nil
+	pairs []byte // mapping pairs array of a non-resident attribute
 
 	lowest, highest              int64 // VCNs of this piece
-	allocated, size, initialized int64 // of the whole, in the piece with lowest 0
+	allocated, size, initialized int64 // of the whole attribute; only valid in the piece with lowest 0
 }
 
 func (a *attr) is(typ uint32, name string) bool { return a.typ == typ && string(a.name) == name }

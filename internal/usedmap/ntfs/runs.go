@@ -5,19 +5,20 @@ import (
 	"sort"
 )
 
-// maxRuns is how many runs of one stream are kept (6 MiB). A volume on which
-// $MFT or $Bitmap has more has other worries.
+// maxRuns is how many runs of one stream are kept (6 MiB). No normal volume has
+// more for $MFT or $Bitmap.
 const maxRuns = 1 << 18
 
 const hole = -1
 
-// run is n clusters of a stream from vcn on, that lie at lcn; hole: nowhere.
+// run is n clusters of a stream from vcn on. They are on the disk at lcn, or
+// nowhere if lcn is hole.
 type run struct{ vcn, lcn, n int64 }
 
-// runs calls do with each run of a piece of an attribute: the mapping pairs
-// array, pairs of a length and of a distance from the run before, with the
-// number of bytes of both in the byte before them. A run without a distance is
-// a hole; on NTFS 1.2 one at cluster -1 is one as well.
+// runs calls do with each run of a piece of an attribute. In the mapping pairs
+// array, each run has a length and a distance from the run before. The byte
+// before both has their numbers of bytes. A run without a distance is a hole.
+// On NTFS 1.2 a run at cluster -1 is a hole too.
 func (f *boot) runs(a *attr, do func(run) error) error {
 	b, lcn := a.pairs, int64(0)
 	vcn := a.lowest
@@ -31,7 +32,7 @@ func (f *boot) runs(a *attr, do func(run) error) error {
 		}
 		r := run{vcn, hole, signed(b[1 : 1+lenBytes])}
 		if lcnBytes > 0 {
-			lcn += signed(b[1+lenBytes : 1+lenBytes+lcnBytes]) // wraps at the most, which is tested for
+			lcn += signed(b[1+lenBytes : 1+lenBytes+lcnBytes]) // may wrap; the range check below finds that
 			r.lcn = lcn
 		}
 		if r.n <= 0 || r.n > a.highest+1-vcn {
@@ -46,7 +47,7 @@ func (f *boot) runs(a *attr, do func(run) error) error {
 		vcn += r.n
 		b = b[1+lenBytes+lcnBytes:]
 	}
-	// A stream without clusters has -1 there, or 0 by some tools.
+	// highest is -1 in a stream without clusters. Some tools write 0.
 	if vcn != a.highest+1 && (vcn != 0 || a.highest != 0) {
 		return fmt.Errorf("the runs of attribute %#x end at VCN %d instead of %d", a.typ, vcn, a.highest+1)
 	}
@@ -65,15 +66,15 @@ func signed(b []byte) int64 {
 // stream is the content of an attribute.
 type stream struct {
 	flags             uint16
-	value             []byte // of a resident one
-	runs              []run  // of another, without gaps; nil if resident
+	value             []byte // of a resident attribute, else nil
+	runs              []run  // of a non-resident attribute, without gaps
 	size, initialized int64
 }
 
-// plain reports whether the bytes are on the disk as they are.
+// plain reports whether the stream is stored unchanged on the disk.
 func (s *stream) plain() bool { return s.flags&(attrCompression|attrEncrypted|attrSparse) == 0 }
 
-// end is the first VCN that no run has.
+// end is the first VCN behind the runs.
 func (s *stream) end() int64 {
 	if n := len(s.runs); n > 0 {
 		return s.runs[n-1].vcn + s.runs[n-1].n
@@ -102,7 +103,7 @@ func (f *boot) add(s *stream, a *attr) error {
 	})
 }
 
-// whole fails if the stream has fewer clusters than it needs.
+// whole fails if the stream has fewer clusters than its size needs.
 func (f *boot) whole(s *stream) error {
 	if s.size < 0 || s.initialized < 0 || s.initialized > s.size || s.value == nil && s.size > s.end()*f.cluster {
 		return fmt.Errorf("it has %d bytes, %d of them written, in %d clusters", s.size, s.initialized, s.end())
@@ -110,7 +111,7 @@ func (f *boot) whole(s *stream) error {
 	return nil
 }
 
-// fill reads bytes of a stream. Holes and what was never written are zeros.
+// fill reads bytes of a stream. Holes and unwritten bytes are zeros.
 func (f *fileSystem) fill(s *stream, b []byte, off int64) error {
 	if off < 0 || off > s.size-int64(len(b)) {
 		return fmt.Errorf("bytes %d to %d are wanted of a stream of %d", off, off+int64(len(b)), s.size)

@@ -10,21 +10,21 @@ import (
 	"testbox-imaging/internal/usedmap/volume"
 )
 
-// systemRecords are the MFT records of NTFS itself and those that Windows
-// keeps for them.
+// systemRecords is how many MFT records NTFS has for its own files, with those
+// that Windows reserves for them.
 const systemRecords = 24
 
-// maxPieces is how many runs all files together may have; with a hostile disk
-// it is what bounds the time.
+// maxPieces is how many runs all files together may have. It bounds the time
+// that a hostile disk costs.
 const maxPieces = 1 << 27
 
-// scan fails if a file has a cluster that is free. It reads all of the MFT, at
-// the speed of the disk. It is the only proof for a volume that was cut off
-// while ntfs-3g had it mounted: ntfs-3g keeps no log and sets no flag, and of
-// what it wrote the file may have reached the disk and the map not.
+// scan fails if a file has a free cluster. It reads all of the MFT, at the
+// speed of the disk. For a volume that lost power while ntfs-3g had it mounted
+// there is no other proof. ntfs-3g keeps no log and sets no flag, and a file
+// may have reached the disk while its bits in the map have not.
 //
-// An MFT that is larger than metadata may be (a note says so) is looked at no
-// further than the files of NTFS itself.
+// If the MFT is larger than metadata may be, only the files of NTFS itself are
+// checked, and a note says so.
 func (f *fileSystem) scan(free *volume.Free) error {
 	size := f.mft.initialized / int64(f.record) * int64(f.record)
 	if limit := min(128<<20+f.v.Size()/64, 2<<30); size > limit {
@@ -52,7 +52,7 @@ func (f *fileSystem) scan(free *volume.Free) error {
 	return s.system()
 }
 
-// recordMap is $MFT's own $BITMAP: a bit for each record that is in use.
+// recordMap is $MFT's own $BITMAP, with a bit for each record that is in use.
 func (f *fileSystem) recordMap(records int64) ([]byte, error) {
 	s, err := f.stream(fileMFT, typeBitmap, "")
 	if err != nil {
@@ -66,13 +66,13 @@ type scanner struct {
 	*fileSystem
 	free   []image.Range
 	inUse  []byte
-	bootAt bool // record 7 has cluster 0
+	bootAt bool // record 7 ($Boot) has cluster 0
 	pieces int
 }
 
-// record checks one record. What is in use is said twice, by the record and by
-// the map of records; the record counts, for the drivers as well, but one that
-// the map has and that cannot be read may be a file.
+// record checks one record. Both the record and the map of records say whether
+// it is in use. Like the drivers, this trusts the record. But if the map says
+// in use and the record is not readable, it may be a file.
 func (s *scanner) record(no int64, r record) error {
 	if !bytes.Equal(r[:4], []byte("FILE")) {
 		if no/8 < int64(len(s.inUse)) && s.inUse[no/8]>>(no%8)&1 != 0 {
@@ -103,7 +103,7 @@ func (s *scanner) record(no int64, r record) error {
 	})
 }
 
-// used fails if one of the bytes is free.
+// used fails if one of n bytes at off is free.
 func (s *scanner) used(off, n int64) error {
 	i := sort.Search(len(s.free), func(i int) bool { return s.free[i].End() > off })
 	if i < len(s.free) && s.free[i].Off < off+n {
@@ -112,7 +112,7 @@ func (s *scanner) used(off, n int64) error {
 	return nil
 }
 
-// system checks what must be used even if no record said so.
+// system checks the clusters that must be used whatever the records say.
 func (s *scanner) system() error {
 	if !s.bootAt {
 		return errors.New("$Boot: it has not the first cluster")

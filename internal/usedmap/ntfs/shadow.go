@@ -6,23 +6,23 @@ import (
 	"fmt"
 )
 
-// Shadow copies (restore points, "previous versions"), of the driver volsnap
-// below NTFS. The format is from "Volume Shadow Snapshot (VSS) format" of the
-// project libvshadow.
+// Shadow copies (restore points, "previous versions") are made by the driver
+// volsnap below NTFS. The format is from "Volume Shadow Snapshot (VSS) format"
+// of the project libvshadow.
 const (
 	shadowGUID    = "\x6b\x87\x08\x38\x76\xc1\x48\x4e\xb7\xae\x04\x04\x6e\x6c\xc7\x52"
-	shadowHeader  = 0x1e00 // in the room of $Boot, which has 8 KiB
+	shadowHeader  = 0x1e00 // inside the 8 KiB of $Boot
 	shadowBlock   = 16 << 10
 	shadowEntry   = 128
-	shadowBlocks  = 1 << 10 // 128 entries each; Windows keeps at most 512 shadow copies of a volume
+	shadowBlocks  = 1 << 10 // limit of blocks, 128 entries each; Windows keeps at most 512 shadow copies
 	shadowVolume  = 1       // record types
 	shadowCatalog = 2
 )
 
-// checkShadows fails if the volume has shadow copies. A shadow copy keeps what
-// is overwritten; the rest of it is read from where it was on the volume. So of
-// a file that was deleted since, the content is in clusters that are free for
-// NTFS and not for the shadow copy.
+// checkShadows fails if the volume has shadow copies. A shadow copy stores only
+// what was overwritten since. It reads the rest from its old place on the
+// volume. So the content of a deleted file is in clusters that are free for
+// NTFS, but not for the shadow copy.
 func (f *fileSystem) checkShadows() error {
 	if f.v.Size() < shadowHeader+0x80 {
 		return nil
@@ -53,7 +53,7 @@ func (f *fileSystem) checkShadows() error {
 	return errors.New("their catalog has no end")
 }
 
-// catalog looks through a block of the catalog and gives where the next is.
+// catalog checks a block of the catalog and returns where the next one is.
 func (f *fileSystem) catalog(at int64) (next int64, err error) {
 	b, err := f.v.Bytes(at, shadowBlock)
 	if err != nil {
@@ -65,7 +65,7 @@ func (f *fileSystem) catalog(at int64) (next int64, err error) {
 	}
 	for e := shadowEntry; e < shadowBlock; e += shadowEntry {
 		switch kind := le.Uint64(b[e:]); kind {
-		case 0, 1: // never used, used no more
+		case 0, 1: // never used, or no longer used
 		case 2, 3:
 			return 0, errors.New("it has shadow copies (restore points); what they hold of deleted files is in free clusters")
 		default:

@@ -12,17 +12,17 @@ const (
 	volumeDirty      = 0x0001
 	volumeResizeLog  = 0x0002
 	volumeUpgrade    = 0x0004
-	volumeNT4        = 0x0008 // NT 4 wrote to a newer volume: quotas and change journal are out of date
-	volumeDeleteUSN  = 0x0010 // Windows will go on deleting the change journal, cluster by cluster, logged
+	volumeNT4        = 0x0008 // NT 4 wrote to a newer volume, so quotas and change journal are out of date
+	volumeDeleteUSN  = 0x0010 // Windows will continue to delete the change journal, which is logged for each cluster
 	volumeRepairID   = 0x0020
-	volumeUndocument = 0x0080 // without a name anywhere, and set on many healthy volumes of Windows 8 and later
+	volumeUndocument = 0x0080 // nowhere documented, and set on many healthy volumes of Windows 8 and later
 	volumeChkdsk     = 0x4000
 	volumeChkdskDid  = 0x8000
 )
 
-// doubts are the flags that mean that the map may not be right. Those that
-// only announce work for the next mount are among them: they last minutes on a
-// healthy volume.
+// doubts are the flags with which the map may be wrong. Some of them only
+// announce work for the next mount. They are here too, since a healthy volume
+// has them only for minutes.
 var doubts = []struct {
 	flag uint16
 	text string
@@ -52,7 +52,8 @@ func (f *fileSystem) checkVolume() error {
 	if len(s.value) < 12 {
 		return fmt.Errorf("its information has %d bytes", len(s.value))
 	}
-	// NT 4 made 1.2, Windows 2000 3.0, all since 3.1.
+	// NT 4 made version 1.2, Windows 2000 made 3.0, and all later ones make
+	// 3.1.
 	switch version := [2]byte(s.value[8:10]); version {
 	case [2]byte{1, 2}, [2]byte{3, 0}, [2]byte{3, 1}:
 	default:
@@ -70,7 +71,7 @@ func (f *fileSystem) checkVolume() error {
 	return nil
 }
 
-// text is UTF-16 as a string.
+// text converts UTF-16 to a string.
 func text(b []byte) string {
 	u := make([]uint16, len(b)/2)
 	for i := range u {

@@ -2,8 +2,8 @@ package xfs
 
 import "fmt"
 
-// Bits of sb_versionnum (XFS_SB_VERSION_*). What they change beside the
-// directory format is in inodes and in the log.
+// Bits of sb_versionnum (XFS_SB_VERSION_*). Except for the directory format,
+// they only change inodes and the log.
 const (
 	versionNumber   = 0x000f
 	versionAttr     = 0x0010
@@ -15,24 +15,25 @@ const (
 	versionSector   = 0x0800
 	versionExtFlag  = 0x1000 // unwritten extents
 	versionDirV2    = 0x2000
-	versionBorg     = 0x4000 // names without regard to case
-	versionMoreBits = 0x8000 // sb_features2 counts
-	// Not known: 0x0200, SHAREDBIT, which Linux refuses as well.
+	versionBorg     = 0x4000 // names that ignore case
+	versionMoreBits = 0x8000 // sb_features2 is valid
+	// SHAREDBIT (0x0200) is not known here, since Linux refuses it as well.
 	versionKnown = versionNumber | versionAttr | versionNlink | versionQuota | versionAlign | versionDAlign | versionLogV2 |
 		versionSector | versionExtFlag | versionDirV2 | versionBorg | versionMoreBits
 )
 
-// Bits of sb_features2 (XFS_SB_VERSION2_*). PARENTBIT (0x10) is of IRIX.
+// Bits of sb_features2 (XFS_SB_VERSION2_*). PARENTBIT (0x10) is only known to
+// IRIX.
 const (
-	features2Lazy    = 0x002 // counters are brought up to date at unmount only
+	features2Lazy    = 0x002 // counters are only up to date after an unmount
 	features2Attr2   = 0x008
 	features2ProjID  = 0x080
 	features2CRC     = 0x100
 	features2FType   = 0x200
 	features2Known   = features2Lazy | features2Attr2 | features2ProjID | features2CRC | features2FType
-	roCompatFInobt   = 0x1 // a tree of free inodes: AGI
-	roCompatRMap     = 0x2 // a tree of the owners of blocks: AGF
-	roCompatReflink  = 0x4 // a tree of shared blocks: AGF
+	roCompatFInobt   = 0x1 // a tree of free inodes, in the AGI
+	roCompatRMap     = 0x2 // a tree of the owners of blocks, in the AGF
+	roCompatReflink  = 0x4 // a tree of shared blocks, in the AGF
 	roCompatInobtCnt = 0x8 // counters in the AGI
 	roCompatKnown    = roCompatFInobt | roCompatRMap | roCompatReflink | roCompatInobtCnt
 )
@@ -40,22 +41,22 @@ const (
 // Bits of sb_features_incompat (XFS_SB_FEAT_INCOMPAT_*).
 const (
 	incompatFType       = 0x001
-	incompatSparse      = 0x002 // inode chunks with holes: the holes are free or files, as the trees say
-	incompatMetaUUID    = 0x004 // metadata keeps the UUID from before it was changed
+	incompatSparse      = 0x002 // inode chunks with holes, whose blocks the trees list like others
+	incompatMetaUUID    = 0x004 // the UUID was changed, and metadata keeps the old one
 	incompatBigTime     = 0x008
 	incompatNeedsRepair = 0x010
 	incompatNRExt64     = 0x020
 	incompatExchange    = 0x040
 	incompatParent      = 0x080
-	incompatMetaDir     = 0x100 // metadata inodes in a directory; more for realtime devices only
-	// Not known: ZONED (0x200) and ZONE_GAPS (0x400), which have a realtime
-	// part on the same disk.
+	incompatMetaDir     = 0x100 // metadata inodes are in a directory; other changes only concern realtime devices
+	// ZONED (0x200) and ZONE_GAPS (0x400) are not known here. With them the
+	// file system has a realtime part on the same disk.
 	incompatKnown = incompatFType | incompatSparse | incompatMetaUUID | incompatBigTime | incompatNRExt64 |
 		incompatExchange | incompatParent | incompatMetaDir
 )
 
-// logIncompatXattrs marks a log that may hold attribute intents. A clean log
-// holds none, whether or not the bit was taken back.
+// logIncompatXattrs marks a log that may have attribute intents. A clean log
+// has none, even if the bit is still set.
 const logIncompatXattrs = 0x1
 
 func (s *superblock) checkFeatures() error {
@@ -64,7 +65,7 @@ func (s *superblock) checkFeatures() error {
 		bits, known uint32
 	}{
 		{"version", uint32(s.Version), versionKnown},
-		// Linux takes both words together.
+		// Linux combines both words too.
 		{"second", s.Features2 | s.BadFeatures2, features2Known},
 	}
 	if s.v5() {

@@ -14,8 +14,8 @@ const (
 	nullBlock = 1<<32 - 1  // NULLAGBLOCK
 )
 
-// agf is struct xfs_agf: the free space of a group. The last fields count only
-// with their feature, and in version 5.
+// agf is struct xfs_agf, the free space of a group. The last fields are only
+// valid in version 5, with their features.
 type agf struct {
 	Magic, Version, Number, Length    uint32
 	BnoRoot, CntRoot, RMapRoot        uint32
@@ -37,8 +37,9 @@ type agi struct {
 
 const agiUUID, agiCRC, agiFreeRoot = 296, 312, 328
 
-// agfl is the start of struct xfs_agfl in version 5: the blocks that are kept
-// for the trees to grow. They are in no tree of free space, and so are used.
+// agfl is the start of struct xfs_agfl in version 5. It lists blocks that are
+// reserved for the growth of the trees. They are in no tree of free space, so
+// they are used.
 type agfl struct{ Magic, Number uint32 }
 
 const agflUUID, agflCRC = 8, 32
@@ -51,21 +52,21 @@ type group struct {
 	free *volume.Free
 
 	length uint32 // blocks
-	start  []byte // its first blocks
+	start  []byte // content of its first blocks
 	agf    agf
 }
 
 // read adds the free space of the group.
 //
-// AGF and trees count the same in a clean file system, with one exception: of
-// a group that the log fills, mkfs may count blocks before the log that it puts
-// into no tree (xfsprogs 6.1 with a stripe unit). The superblock's sb_fdblocks
-// is not compared: many in the field drifted by some blocks, and Linux does
-// not mind. Neither are the places in the AGFL, on which old kernels of 32 and
-// 64 bits disagree.
+// In a clean file system AGF and trees have the same count, with one exception.
+// In a group that the log fills, mkfs may count blocks before the log that are
+// in no tree (xfsprogs 6.1 with a stripe unit). sb_fdblocks of the superblock
+// is not compared. On many real file systems it is wrong by a few blocks, and
+// Linux accepts that. The places in the AGFL are not compared either, since old
+// kernels of 32 and 64 bits disagree on them.
 func (g *group) read() error {
 	g.length = g.groupLength(g.no)
-	// The roots of the trees are made directly behind the header.
+	// mkfs puts the roots of the trees directly behind the header.
 	n := min((g.headerBlocks()+4), g.length) * g.BlockSize
 	var err error
 	if g.start, err = g.v.Bytes(g.groupOffset(g.no), int(n)); err != nil {
@@ -98,7 +99,7 @@ func (g *group) read() error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", bno.name, err)
 	}
-	bySize.last = byPlace.last // the one thing that is of the order
+	bySize.last = byPlace.last // the only field that depends on the order
 	if *bySize != *byPlace {
 		return fmt.Errorf("its two trees of free extents differ")
 	}
@@ -109,8 +110,8 @@ func (g *group) read() error {
 	return nil
 }
 
-// header checks the four sectors at the group's start. It gives blocks of the
-// group that are surely in use.
+// header checks the four sectors at the group's start. It returns blocks of the
+// group that are certainly in use.
 func (g *group) header() (taken []uint32, err error) {
 	sector := func(i int) block { return block{g.superblock, g.start[i*int(g.SectorSize):][:g.SectorSize]} }
 	if g.no > 0 {
@@ -147,7 +148,7 @@ func (g *group) header() (taken []uint32, err error) {
 
 func (g *group) freeList(b block) error {
 	if !g.v5() {
-		return nil // it has numbers only
+		return nil // it only has block numbers, and nothing to check
 	}
 	var l agfl
 	if err := b.decode(&l); err != nil {
@@ -162,8 +163,8 @@ func (g *group) freeList(b block) error {
 	return nil
 }
 
-// roots are the blocks that hold the roots of the other trees of the group,
-// and the root inode.
+// roots are the root blocks of the other trees of the group, and the block of
+// the root inode if that is in this group.
 func (g *group) roots(inodes *agi, b block) []uint32 {
 	taken := []uint32{inodes.Root}
 	if no, at := g.locate(g.RootInode >> g.InodesLog); no == g.no {
@@ -190,7 +191,7 @@ func (g *group) roots(inodes *agi, b block) []uint32 {
 // extent is struct xfs_alloc_rec.
 type extent struct{ start, n uint32 }
 
-// tally is what the extents of both trees must have in common.
+// tally has what must be equal for the extents of both trees.
 type tally struct {
 	count, blocks, mix uint64
 	longest            uint32
@@ -202,13 +203,14 @@ func (t *tally) add(r extent) {
 	t.blocks += uint64(r.n)
 	t.longest = max(t.longest, r.n)
 	t.last = r
-	// A sum that is the same in every order, and hardly for other extents.
+	// mix is a hash that does not depend on the order, and hardly ever is equal
+	// for other extents.
 	x := uint64(r.start)<<32 | uint64(r.n)
 	x = (x ^ x>>31) * 0x9e3779b97f4a7c15
 	t.mix += x ^ x>>29
 }
 
-// size adds the next extent by size.
+// size adds an extent, and fails if it is not in the order of size.
 func (t *tally) size(r extent) error {
 	if t.count > 0 && (r.n < t.last.n || r.n == t.last.n && r.start <= t.last.start) {
 		return fmt.Errorf("it is not in order")
@@ -217,16 +219,16 @@ func (t *tally) size(r extent) error {
 	return nil
 }
 
-// space takes the free extents by place.
+// space collects the free extents in the order of place.
 type space struct {
 	*group
 	taken []uint32 // blocks that may not be free, in order
-	end   uint32   // of the extent before
+	end   uint32   // end of the previous extent
 }
 
 func (p *space) add(r extent) error {
 	end := uint64(r.start) + uint64(r.n)
-	// Two that touch each other are untidy and no more.
+	// Two extents that touch are only untidy.
 	if r.n == 0 || r.start < p.end || end > uint64(p.length) {
 		return fmt.Errorf("%d free blocks at block %d of %d, behind block %d, cannot be", r.n, r.start, p.length, p.end)
 	}

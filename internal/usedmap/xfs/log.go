@@ -8,20 +8,21 @@ import (
 )
 
 // The log is a ring of basic blocks of 512 bytes. A record is a header, in
-// version 2 with further header blocks, and data. The first word of every
-// block is the number of the cycle in which it was written (in a header the
-// second word, behind the magic number), so that
+// version 2 with further header blocks, and data. The first word of every block
+// is the number of the cycle in which it was written. In a header that is the
+// second word, behind the magic number. So the cycles are like this:
 //
 //	cycle:  8 8 8 8 8 8 7 7 7 7 7 7 7 7      or at first  1 1 1 1 0 0 0 0
 //	                    ^ head: the next record goes here
 //
-// Up to eight records are written at once and may reach the disk in any order
-// or in part; a head must be looked for as xlog_find_head in Linux,
-// fs/xfs/xfs_log_recover.c, does. Clean is what xlog_check_unmount_rec there
-// calls so: a record with one operation, the unmount, directly before the head.
+// Up to eight records are written at once, and may reach the disk in any order
+// or only in part. So the head is searched as xlog_find_head does in Linux,
+// fs/xfs/xfs_log_recover.c. The log is clean in the sense of
+// xlog_check_unmount_rec there: a record with the unmount as its only operation
+// is directly before the head.
 const (
 	logMagic       = 0xfeedbabe // XLOG_HEADER_MAGIC_NUM
-	logCycleSize   = 32 << 10   // XLOG_HEADER_CYCLE_SIZE: data of one header block
+	logCycleSize   = 32 << 10   // XLOG_HEADER_CYCLE_SIZE, the data for one header block
 	logInFlight    = 8          // XLOG_MAX_ICLOGS
 	logFormatLE    = 1          // XLOG_FMT_LINUX_LE
 	logClient      = 0xaa       // XFS_LOG
@@ -34,12 +35,12 @@ type journal struct {
 	*superblock
 	v    *volume.Volume
 	size int64 // basic blocks
-	// record and flight are the most blocks of a record, and of all that are
-	// on their way to the disk (XLOG_REC_SHIFT, XLOG_TOTAL_REC_SHIFT).
+	// record is the most blocks of one record. flight is the most blocks that
+	// are written at once (XLOG_REC_SHIFT, XLOG_TOTAL_REC_SHIFT).
 	record, flight int64
 }
 
-// checkLog says whether the log has nothing that the file system lacks.
+// checkLog fails if the log has changes that the file system lacks.
 func (s *superblock) checkLog(v *volume.Volume) error {
 	no, at := s.locate(s.LogStart)
 	part := v.Part(s.groupOffset(no)+int64(at)*int64(s.BlockSize), int64(s.LogBlocks)*int64(s.BlockSize))
@@ -49,7 +50,7 @@ func (s *superblock) checkLog(v *volume.Volume) error {
 	return nil
 }
 
-// newJournal is the log that v is.
+// newJournal is the log whose bytes are v.
 func newJournal(s *superblock, v *volume.Volume) *journal {
 	j := &journal{superblock: s, v: v, size: v.Size() / basicBlock, record: logCycleSize / basicBlock}
 	if s.logV2() {
@@ -67,7 +68,8 @@ func (j *journal) check() error {
 	return j.unmounted(head)
 }
 
-// read reads n blocks, at most a megabyte or two; behind the last block comes the first.
+// read reads n blocks of the ring, at most one or two megabytes. The first
+// block follows the last one.
 func (j *journal) read(at, n int64) ([]byte, error) {
 	at = (at%j.size + j.size) % j.size
 	if at+n <= j.size {
@@ -96,7 +98,7 @@ func (j *journal) cycle(at int64) (uint32, error) {
 	return cycleOf(b), nil
 }
 
-// firstOf is the first of n blocks that has the cycle, or -1.
+// firstOf is the first of n blocks from at on that has the cycle, or -1.
 func (j *journal) firstOf(at, n int64, cycle uint32) (int64, error) {
 	if n <= 0 {
 		return -1, nil
@@ -113,8 +115,8 @@ func (j *journal) firstOf(at, n int64, cycle uint32) (int64, error) {
 	return -1, nil
 }
 
-// search finds where the cycle begins that block to has and block from has
-// not, by halves (xlog_find_cycle_start).
+// search finds where the cycle begins, by bisection (xlog_find_cycle_start).
+// Block to must have the cycle, and block from must not.
 func (j *journal) search(from, to int64, cycle uint32) (int64, error) {
 	for to-from > 1 {
 		mid := (from + to) / 2
@@ -142,7 +144,7 @@ func (j *journal) head() (int64, error) {
 		return 0, err
 	}
 	switch {
-	case first == 0: // mkfs leaves a record there, as does xfs_repair
+	case first == 0: // impossible, since mkfs and xfs_repair leave a record there
 		return 0, fmt.Errorf("it is zero")
 	case last == 0:
 		return j.headBeforeZeros()
@@ -173,10 +175,11 @@ func (j *journal) headBeforeZeros() (int64, error) {
 	return j.whole(head, min(j.flight, head))
 }
 
-// settle goes back from where a cycle seems to begin over all that may have
-// been written at once, for the first block that was left out: one that still
-// has the cycle stop, or, where that goes round the end of the ring, of the
-// one before.
+// settle corrects a head that was found by bisection. Records that were written
+// at once may have left gaps before it. Among the blocks before the head that
+// may have been written at once, it looks for the first one that is still of
+// the cycle stop. If they go round the end of the ring, it first looks there
+// for one of the cycle before stop. Such a block is the head.
 func (j *journal) settle(head int64, stop uint32) (int64, error) {
 	around := max(0, j.flight-head)
 	hole, err := j.firstOf(j.size-around, around, stop-1)
@@ -193,9 +196,9 @@ func (j *journal) settle(head int64, stop uint32) (int64, error) {
 	return j.whole(head, min(j.record, j.size))
 }
 
-// whole moves the head to before the last record if that is not written to
-// its end (xlog_find_verify_log_record). The record begins at most scan
-// blocks before.
+// whole moves the head before the last record if that was not written to its
+// end (xlog_find_verify_log_record). The record begins at most scan blocks
+// before the head.
 func (j *journal) whole(head, scan int64) (int64, error) {
 	back, h, err := j.last(head, scan)
 	if err != nil {
@@ -208,7 +211,7 @@ func (j *journal) whole(head, scan int64) (int64, error) {
 }
 
 // last finds the header of the last record that begins at most scan blocks
-// before head, and how many blocks before that is.
+// before head. back is how many blocks before the head it begins.
 func (j *journal) last(head, scan int64) (back int64, h *recordHeader, err error) {
 	b, err := j.read(head-scan, scan)
 	if err != nil {

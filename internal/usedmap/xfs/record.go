@@ -25,7 +25,8 @@ const (
 	extHeader = 4 + logCycleSize/basicBlock*4 // struct xlog_rec_ext_header
 )
 
-// headerBlocks is how many blocks the header has (xlog_logrec_hblks).
+// headerBlocks is how many blocks the header of the record has
+// (xlog_logrec_hblks).
 func (h *recordHeader) headerBlocks(v2 bool) int64 {
 	if v2 && h.Version&2 != 0 && h.Size > logCycleSize {
 		return (int64(h.Size) + logCycleSize - 1) / logCycleSize
@@ -33,12 +34,12 @@ func (h *recordHeader) headerBlocks(v2 bool) int64 {
 	return 1
 }
 
-// blocks is how many blocks the record has.
+// blocks is how many blocks the record has, with its header.
 func (h *recordHeader) blocks(v2 bool) int64 {
 	return h.headerBlocks(v2) + (int64(h.Length)+basicBlock-1)/basicBlock
 }
 
-// unmounted checks that the record before the head is an unmount and nothing
+// unmounted fails unless the record before the head is an unmount and nothing
 // else.
 func (j *journal) unmounted(head int64) error {
 	back, h, err := j.last(head, min(j.record+logCycleSize/basicBlock, j.size))
@@ -54,7 +55,8 @@ func (j *journal) unmounted(head int64) error {
 	if err != nil {
 		return err
 	}
-	// struct xlog_op_header; its first word is in the header, as in every block.
+	// struct xlog_op_header. The first word of each block is stored in the
+	// record header.
 	op := b[headers*basicBlock:]
 	switch {
 	case op[8] != logClient || op[9]&logUnmount == 0:
@@ -67,9 +69,10 @@ func (j *journal) unmounted(head int64) error {
 	return h.checkSum(b, headers)
 }
 
-// checkSum checks h_crc: over the header up to its last field, those of the
-// further header blocks that the data needs, and the data (xlog_cksum). mkfs and kernels before 3.8 write none.
-// On i386 the header is shorter by 4 bytes of padding.
+// checkSum checks h_crc (xlog_cksum). The sum is over the header up to its last
+// field, the further header blocks that the data needs, and the data. mkfs and
+// kernels before 3.8 write 0. On i386 the header is shorter by 4 bytes of
+// padding.
 func (h *recordHeader) checkSum(b []byte, headers int64) error {
 	want := binary.LittleEndian.Uint32(b[recordCRC:])
 	if want == 0 {

@@ -13,7 +13,7 @@ const (
 	maxGroupBytes   = 1 << 40    // XFS_MAX_AG_BYTES
 	maxLogBytes     = 1 << 31    // XFS_MAX_LOG_BYTES
 	maxLogUnit      = 256 << 10  // XLOG_MAX_RECORD_BSIZE
-	basicBlock      = 512        // BBSIZE: the unit of the log and of disk addresses
+	basicBlock      = 512        // BBSIZE, the unit of the log and of disk addresses
 )
 
 // superblock is struct xfs_dsb, with all fields in their order.
@@ -24,11 +24,11 @@ type superblock struct {
 	RTBlocks   uint64
 	RTExtents  uint64
 	UUID       [16]byte
-	LogStart   uint64 // file system block; 0: the log is on another device
+	LogStart   uint64 // file system block, 0 if the log is on another device
 	RootInode  uint64
 	_          [2]uint64 // bitmap and summary inodes of the realtime device
 	_          uint32    // realtime extent size
-	GroupSize  uint32    // blocks of a group; the last may have less
+	GroupSize  uint32    // blocks of a group; the last group may have fewer
 	Groups     uint32
 	_          uint32 // blocks of the realtime bitmap
 	LogBlocks  uint32
@@ -43,7 +43,7 @@ type superblock struct {
 	InProgress                                         uint8
 	_                                                  uint8
 
-	_             [4]uint64 // counters, which are not needed: see group.read
+	_             [4]uint64 // counters, which are not needed (see group.read)
 	_             [2]uint64 // quota inodes
 	_             uint16
 	_             uint8
@@ -52,22 +52,22 @@ type superblock struct {
 	_             uint8
 	_             uint8 // logarithm of the log's sector
 	LogSector     uint16
-	LogUnit       uint32 // stripe unit of the log in bytes; 0 or 1: none
+	LogUnit       uint32 // stripe unit of the log in bytes, 0 or 1 if there is none
 	Features2     uint32
-	BadFeatures2  uint32 // where some machines wrote Features2
+	BadFeatures2  uint32 // some machines wrote Features2 here
 
-	// From here on version 5 only.
+	// The rest is only in version 5.
 	Compat, ROCompat, Incompat, LogIncompat uint32
 	_                                       uint32 // checksum
 	_                                       uint32
 	_                                       [2]uint64
-	MetaUUID                                [16]byte // in all other metadata, with the feature META_UUID
+	MetaUUID                                [16]byte // the UUID in all other metadata, with the feature META_UUID
 }
 
 // v5 reports whether metadata has checksums.
 func (s *superblock) v5() bool { return s.Version&versionNumber == 5 }
 
-// metaUUID is the UUID in all metadata but superblocks and log.
+// metaUUID is the UUID in all metadata except superblocks and log.
 func (s *superblock) metaUUID() [16]byte {
 	if s.Incompat&incompatMetaUUID != 0 {
 		return s.MetaUUID
@@ -75,7 +75,8 @@ func (s *superblock) metaUUID() [16]byte {
 	return s.UUID
 }
 
-// readSuperblock reads the first sector as large as it says that it is.
+// readSuperblock reads the first sector, in the sector size that it states
+// itself.
 func readSuperblock(v *volume.Volume) (block, error) {
 	b, err := v.Bytes(0, basicBlock)
 	if err != nil {
@@ -92,8 +93,8 @@ func readSuperblock(v *volume.Volume) (block, error) {
 	return first, err
 }
 
-// check checks the geometry. After it no product of block numbers overflows,
-// and all of the file system lies on the volume.
+// check checks the geometry. After it, products of block numbers cannot
+// overflow, and all of the file system is inside the volume.
 func (s *superblock) check(size int64) error {
 	switch n := s.Version & versionNumber; {
 	case n != 4 && n != 5:
@@ -127,13 +128,14 @@ func (s *superblock) check(size int64) error {
 	return nil
 }
 
-// isLog reports whether a size is in its limits and has this logarithm.
+// isLog reports whether size is 2^log and inside its limits.
 func isLog(size uint32, log uint8, least, most uint32) bool {
 	return size >= least && size <= most && log < 32 && size == 1<<log
 }
 
-// locate is the group and the block in it of a file system block (XFS_FSB_TO_AGNO
-// and XFS_FSB_TO_AGBNO): numbers are as if all groups had a power of two.
+// locate is the group of a file system block, and the block's number in that
+// group (XFS_FSB_TO_AGNO and XFS_FSB_TO_AGBNO). The lowest GroupLog bits are
+// the number in the group, even if a group has fewer blocks.
 func (s *superblock) locate(block uint64) (no, at uint32) {
 	return uint32(min(block>>s.GroupLog, 1<<32-1)), uint32(block & (1<<s.GroupLog - 1))
 }
@@ -152,11 +154,11 @@ func (s *superblock) headerBlocks() uint32 {
 	return (4*uint32(s.SectorSize) + s.BlockSize - 1) / s.BlockSize
 }
 
-// isCopy compares the superblock of another group with the first. It is
-// written when the file system is made, grown or named anew, and not
-// otherwise: counters, features, quota and even the number of groups (of a
-// growth that was cut off after its transaction) may lag behind. What no tool
-// changes must agree.
+// isCopy compares the superblock of another group with the first. A copy is
+// only written when the file system is made, grown or renamed. So its counters,
+// features, quota and even the number of groups may be old. (The number is, if
+// a growth was interrupted after its transaction.) The fields that no tool
+// changes must be equal.
 func (s *superblock) isCopy(b block) error {
 	var other superblock
 	if err := b.decode(&other); err != nil {

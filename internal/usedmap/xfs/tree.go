@@ -8,24 +8,25 @@ import (
 const (
 	// maxLevels is XFS_BTREE_MAXLEVELS, which no tree of free space reaches.
 	maxLevels = 9
-	// maxTreeBlocks bounds the memory for a group. A tree of 4 KiB blocks
-	// with every other block of a group of 1 TiB free has half of them.
+	// maxTreeBlocks bounds the memory for a group. In a group of 1 TiB with
+	// blocks of 4 KiB, of which every other one is free, the tree has half as
+	// many blocks.
 	maxTreeBlocks = 1 << 20
-	// maxRun is how many bytes of blocks that follow each other are read at once.
+	// maxRun is how many bytes of consecutive blocks are read at once.
 	maxRun = 256 << 10
 )
 
-// tree is a tree of free extents. It is read level by level, so that each
-// block can be asked for its neighbours. That also ends every loop: a block
-// that comes twice would have two neighbours on its left.
+// tree is a tree of free extents. It is read level by level, so that the
+// neighbours that each block names can be checked. That also ends every loop,
+// because a block that occurs twice would have two left neighbours.
 type tree struct {
 	*group
 	name         string
 	magics       [2]uint32 // of version 4 and 5
 	root, levels uint32
 
-	blocks []uint32 // all of its blocks, by level from the root
-	leaves []uint32 // those of the lowest level
+	blocks []uint32 // all blocks, level by level from the root
+	leaves []uint32 // blocks of the lowest level
 }
 
 // treeBlock is the start of struct xfs_btree_block in its short form.
@@ -34,7 +35,7 @@ type treeBlock struct {
 	Level, Number uint16
 	Left, Right   uint32
 
-	// From here on version 5 only.
+	// The rest is only in version 5.
 	Address uint64 // in basic blocks of the disk
 	_       uint64
 	UUID    [16]byte
@@ -62,7 +63,7 @@ func (t *tree) descend() error {
 	for l := t.levels - 1; l > 0; l-- {
 		var next []uint32
 		err := t.each(level, l, func(b []byte, n uint32) error {
-			// The room for all keys of 8 bytes comes before the pointers.
+			// The pointers come behind the room for all keys of 8 bytes.
 			at := t.headerSize() + (t.BlockSize-t.headerSize())/12*8
 			for i := range n {
 				next = append(next, binary.BigEndian.Uint32(b[at+4*i:]))
@@ -82,7 +83,7 @@ func (t *tree) descend() error {
 	return nil
 }
 
-// records reads the lowest level, in the tree's order.
+// records reads the lowest level, in the order of the tree.
 func (t *tree) records(do func(extent) error) error {
 	return t.each(t.leaves, 0, func(b []byte, n uint32) error {
 		for i := range n {
@@ -95,7 +96,8 @@ func (t *tree) records(do func(extent) error) error {
 	})
 }
 
-// each reads and checks the blocks of a level; n is how many entries a block has.
+// each reads and checks the blocks of a level, and calls do with each. n is how
+// many entries the block has.
 func (t *tree) each(level []uint32, l uint32, do func(b []byte, n uint32) error) error {
 	size := int(t.BlockSize)
 	for i := 0; i < len(level); {
@@ -120,7 +122,8 @@ func (t *tree) each(level []uint32, l uint32, do func(b []byte, n uint32) error)
 	return nil
 }
 
-// bytes reads blocks of the group, which are often among the first.
+// bytes reads n blocks of the group. Often they are among the first ones, which
+// were read already.
 func (t *tree) bytes(at uint32, n int) ([]byte, error) {
 	if at < t.headerBlocks() || uint64(at)+uint64(n) > uint64(t.length) {
 		return nil, fmt.Errorf("it points to block %d of %d", at, t.length)

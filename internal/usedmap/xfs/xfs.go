@@ -1,17 +1,17 @@
-// Package xfs maps XFS: what the free space trees of its allocation groups
-// hold is free, all else is used.
+// Package xfs maps XFS. Everything in the free space trees of the allocation
+// groups is free, and everything else is used.
 //
-// The format is that of "XFS Filesystem Structure" (the xfs_filesystem_structure
-// document of xfs-documentation) and of the headers of Linux 6.18,
-// fs/xfs/libxfs/xfs_format.h and xfs_log_format.h, whose names of structures
-// stand in the comments here. Everything on the disk is big-endian but
-// checksums, which are CRC-32C and little-endian.
+// The format is that of "XFS Filesystem Structure" (the
+// xfs_filesystem_structure document of xfs-documentation) and of the headers of
+// Linux 6.18, fs/xfs/libxfs/xfs_format.h and xfs_log_format.h. Comments name
+// structures as these headers do. Everything on the disk is big-endian, except
+// for checksums, which are little-endian CRC-32C.
 //
 //	a group:  superblock | AGF | AGI | AGFL | trees, inodes, files ...
-//	          a sector each, a copy of the first superblock in all but group 0
+//	          a sector each; group 0 has the superblock, the others have copies
 //
-// The trees are right only when nothing waits in the log. So the log must end
-// in an unmount record, found as the kernel finds it (log.go).
+// The trees are only right when the log has no changes that still wait. So the
+// log must end in an unmount record, found as the kernel finds it (log.go).
 package xfs
 
 import (
@@ -23,7 +23,7 @@ import (
 	"testbox-imaging/internal/usedmap/volume"
 )
 
-// Read reads the volume's free space.
+// Read maps an XFS volume.
 func Read(v *volume.Volume) (*volume.Found, error) {
 	first, err := readSuperblock(v)
 	if err != nil {
@@ -55,8 +55,8 @@ func Read(v *volume.Volume) (*volume.Found, error) {
 	return found, nil
 }
 
-// block is a piece of metadata as it was read, which in version 5 has a
-// checksum over all of it and says which file system it belongs to.
+// block is a piece of metadata as it was read. In version 5 it has a checksum,
+// and the UUID of its file system.
 type block struct {
 	*superblock
 	b []byte
@@ -68,7 +68,8 @@ func (b block) decode(to any) error {
 	return err
 }
 
-// sealed checks the checksum at crc, and the UUID at uuid unless that is -1.
+// sealed checks the checksum at byte crc, and the UUID at byte uuid unless that
+// is -1. In version 4 there is nothing to check.
 func (b block) sealed(crc, uuid int) error {
 	if !b.v5() {
 		return nil
@@ -82,7 +83,7 @@ func (b block) sealed(crc, uuid int) error {
 	return nil
 }
 
-// checksum is that of b with the four bytes at the place of the checksum zero.
+// checksum is the checksum of b, with zeros in place of the four bytes at at.
 func checksum(b []byte, at int) uint32 {
 	table := crc32.MakeTable(crc32.Castagnoli)
 	sum := crc32.Update(0, table, b[:at])
