@@ -13,14 +13,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The agent writes a byte to its heartbeat pipe at each sign of progress; the
-// environment says which descriptor that is.
+// The agent writes a byte to its heartbeat pipe at each sign of progress. The
+// environment variable has the number of the descriptor.
 const (
 	heartbeatEnv = "TESTBOX_HEARTBEAT_FD"
 	heartbeatFD  = 3
 )
 
-// Heartbeat is the agent's side. It is called once, and gives a function to call
+// Heartbeat is for the agent. It is called once, and returns a function to call
 // at each sign of progress, however often. If no process 1 or service listens,
 // that function does nothing.
 func Heartbeat() func() {
@@ -31,16 +31,17 @@ func Heartbeat() func() {
 	os.Unsetenv(heartbeatEnv)
 	unix.CloseOnExec(fd)
 	unix.SetNonblock(fd, true)
-	return func() { unix.Write(fd, []byte{'.'}) } // if the pipe is full, there are signs enough in it
+	return func() { unix.Write(fd, []byte{'.'}) } // a full pipe has enough signs, so a failed write is no loss
 }
 
-// tailSize is how many of the last bytes on the agent's stderr are kept; a
-// panic's reason stands before its goroutines' stacks, so it is no small number.
+// tailSize is how many of the last bytes on the agent's stderr are kept. A
+// panic prints its reason before the stacks of its goroutines, so this must be
+// large enough for all of them.
 const tailSize = 64 << 10
 
-// runChild runs a program to its end, with its output on the console and each
-// heartbeat told to beat. Orphans that the kernel hands to process 1 are
-// reaped meanwhile. It must be the only waiter of this process.
+// runChild runs a program to its end, and writes its output on the console. It
+// calls beat at each heartbeat. Meanwhile it reaps the orphans that the kernel
+// hands to process 1. So nothing else in this process may wait for children.
 func runChild(path string, args []string, con io.Writer, beat func()) (*ended, error) {
 	var pipes pipeSet
 	defer pipes.close()
@@ -69,11 +70,11 @@ func runChild(path string, args []string, con io.Writer, beat func()) (*ended, e
 	if err != nil {
 		return nil, err
 	}
-	pipes.wait(time.Second) // what it left running may hold the pipes open
+	pipes.wait(time.Second) // processes that the agent left behind may hold the pipes open
 	return &ended{status: status, stderr: tail.String()}, nil
 }
 
-// reapUntil reaps every child that ends, until this one does.
+// reapUntil reaps every child that ends, until the process pid has ended.
 func reapUntil(pid int) (unix.WaitStatus, error) {
 	for {
 		var status unix.WaitStatus
@@ -88,15 +89,15 @@ func reapUntil(pid int) (unix.WaitStatus, error) {
 	}
 }
 
-// pipeSet is the pipes between a child and us, in the order of its descriptors
-// from 1 on.
+// pipeSet is the pipes from a child to us. Their order is that of the child's
+// descriptors from 1 on.
 type pipeSet struct {
 	r, w []*os.File
 	busy sync.WaitGroup
 	err  error
 }
 
-// read adds a pipe, whose bytes go to take until its last writer is gone.
+// read adds a pipe. Its bytes go to take until its last writer is gone.
 func (p *pipeSet) read(take func([]byte)) {
 	if p.err != nil {
 		return
@@ -142,7 +143,7 @@ func (p *pipeSet) close() {
 	}
 }
 
-// wait waits for the pipes' ends, at most so long.
+// wait waits for the ends of the pipes, but no longer than limit.
 func (p *pipeSet) wait(limit time.Duration) {
 	done := make(chan struct{})
 	go func() { p.busy.Wait(); close(done) }()
@@ -152,7 +153,7 @@ func (p *pipeSet) wait(limit time.Duration) {
 	}
 }
 
-// tail keeps the last bytes written to it.
+// tail holds the last bytes written to it.
 type tail struct {
 	mu  sync.Mutex
 	buf []byte // guarded by mu

@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// consoleQueue is how many writes wait for a slow console. A serial port at
-// 9600 baud, or a terminal that someone stopped with Ctrl-S, must never hold up
-// the work: what does not fit is dropped there.
+// consoleQueue is how many writes wait for a slow console. If there are more,
+// they are lost on that console. A serial port at 9600 baud, or a terminal that
+// someone stopped with Ctrl-S, must never hold up the work.
 const consoleQueue = 512
 
 // console writes to all of the box's consoles.
@@ -26,7 +26,7 @@ func newConsole() *console { return &console{} }
 // consoles are the terminals that a box's admin may look at.
 var consoles = []string{"tty0", "ttyS0"}
 
-// open adds terminals of the folder dev; those that are not there are left out.
+// open adds terminals of the folder dev. It skips those that do not exist.
 func (c *console) open(dev string, names ...string) {
 	root, err := os.OpenRoot(dev)
 	if err != nil {
@@ -40,9 +40,10 @@ func (c *console) open(dev string, names ...string) {
 	}
 }
 
-// terminal is a device that is opened anew when it fails: a login program hangs
-// it up (vhangup(2)) for all who had it open. It is found in the open folder of
-// devices, which outlives a change of the root.
+// terminal is a device that is opened anew when a write fails. That happens
+// after a login program has hung it up (vhangup(2)) for all who had it open.
+// The device is looked up in the open folder dev, which outlives a change of
+// the root.
 type terminal struct {
 	dev  *os.Root
 	name string
@@ -73,7 +74,7 @@ func (c *console) add(w io.Writer) {
 	c.mu.Unlock()
 	go func() {
 		for b := range out {
-			w.Write(b) // a port without hardware fails each time; there is nobody to tell
+			w.Write(b) // a port without hardware fails each time, and there is nobody to tell
 			c.busy.Done()
 		}
 	}()
@@ -94,7 +95,7 @@ func (c *console) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// drain waits until everything is written, at most so long.
+// drain waits until everything is written, but no longer than limit.
 func (c *console) drain(limit time.Duration) {
 	done := make(chan struct{})
 	go func() {

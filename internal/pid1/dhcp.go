@@ -16,30 +16,31 @@ import (
 )
 
 const (
-	dhcpTimeout = 2 * time.Second // for the first answer; doubled at each of dhcpTries
+	dhcpTimeout = 2 * time.Second // for the first answer, doubled at each of dhcpTries
 	dhcpTries   = 4
-	minMTU      = 1280 // bytes; an offer of less is nonsense
+	minMTU      = 1280 // bytes; less makes no sense in an offer
 	maxMTU      = 9216
 	minRenew    = time.Minute
 )
 
-// offer is what a DHCP server gave, as far as we use it.
+// offer is the part of a DHCP server's answer that we use.
 type offer struct {
 	prefix  netip.Prefix
 	routes  []route
 	dns     []net.IP
 	domains []string
-	host    string // "" is not given
-	mtu     int    // 0 is not given
+	host    string // "" if not given
+	mtu     int    // 0 if not given
 	renew   time.Duration
 }
 
 type route struct {
 	to      netip.Prefix
-	gateway netip.Addr // 0.0.0.0: on the link
+	gateway netip.Addr // 0.0.0.0 if to is reached on the link itself
 }
 
-// dhcp asks for an address on the card, uses it, and keeps it renewed.
+// dhcp asks for an address for the card, sets the card up with it, and keeps
+// the lease renewed.
 func (s *system) dhcp(ctx context.Context, l netlink.Link) (netip.Addr, error) {
 	name := l.Attrs().Name
 	client, err := nclient4.New(name, nclient4.WithTimeout(dhcpTimeout), nclient4.WithRetry(dhcpTries))
@@ -63,8 +64,9 @@ func (s *system) dhcp(ctx context.Context, l netlink.Link) (netip.Addr, error) {
 	return o.prefix.Addr(), nil
 }
 
-// dhcpWishes asks for the address that was armed: the loader's DHCP client
-// names itself otherwise than we do, so the server may not know it is the same box.
+// dhcpWishes asks for the address that was armed. The loader's DHCP client
+// identifies itself in another way than ours, so the server may not know that
+// this is the same box.
 func (s *system) dhcpWishes() []dhcpv4.Modifier {
 	wishes := []dhcpv4.Modifier{dhcpv4.WithRequestedOptions(dhcpv4.OptionInterfaceMTU, dhcpv4.OptionHostName,
 		dhcpv4.OptionDNSDomainSearchList, dhcpv4.OptionClasslessStaticRoute)}
@@ -74,7 +76,8 @@ func (s *system) dhcpWishes() []dhcpv4.Modifier {
 	return wishes
 }
 
-// readOffer takes what we use out of a server's answer, which is not trusted.
+// readOffer reads what we use from a server's answer. The answer is not
+// trusted.
 func readOffer(ack *dhcpv4.DHCPv4) (*offer, error) {
 	ip, ok := netip.AddrFromSlice(ack.YourIPAddr.To4())
 	if !ok || ip.IsUnspecified() {
@@ -106,8 +109,8 @@ func readOffer(ack *dhcpv4.DHCPv4) (*offer, error) {
 	return o, nil
 }
 
-// offeredRoutes are the classless routes if there are any; then RFC 3442 wants
-// the router option passed over.
+// offeredRoutes returns the classless routes. Only if there are none, it uses
+// the router option, as RFC 3442 demands.
 func offeredRoutes(ack *dhcpv4.DHCPv4) []route {
 	var routes []route
 	for _, r := range ack.ClasslessStaticRoute() {
@@ -152,8 +155,9 @@ func (s *system) useOffer(l netlink.Link, o *offer) error {
 	return nil
 }
 
-// renew keeps the lease. The address is kept even when the server gives it to
-// nobody any more: without it the action would surely fail.
+// renew keeps the lease renewed. If the server does not renew it, the box keeps
+// the address all the same, because without an address the action would surely
+// fail.
 func (s *system) renew(ctx context.Context, client *nclient4.Client, lease *nclient4.Lease, o *offer) {
 	defer client.Close()
 	for o.renew > 0 {

@@ -2,5 +2,5 @@
 
 package pid1
 
-// fault does nothing: only programs built for tests break on demand.
+// fault does nothing, because only programs built for tests break on demand.
 func fault(string, func()) {}

@@ -4,10 +4,11 @@ package pid1
 
 import "time"
 
-// fault breaks process 1, or in the debian form the keeper before it mounts the
-// root, as the kernel command line asks, for tests: with hang-init it does
-// nothing any more but look alive, so that only the watchdog, which runs and is
-// not fed, can bring the box back; with panic-init it dies.
+// fault breaks process 1 on demand of the kernel command line, for tests. In
+// the debian form it breaks the keeper before the root is mounted. With
+// hang-init the process only looks alive and does nothing else. The watchdog
+// runs by then and is not fed, so only the watchdog can restart the box. With
+// panic-init the process dies.
 func fault(word string, beat func()) {
 	switch word {
 	case "hang-init":

@@ -18,29 +18,30 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The keeper is what the initramfs of the debian form leaves running: a process
-// that is wholly in memory and needs no file any more, neither of the initramfs,
-// whose files are removed, nor of the root, whose server may be away. It feeds
-// the watchdog while there is progress, keeps the lease, and reboots the box
-// when nothing moves. A clean shutdown ends it like any process (its name does
-// not begin with '@'); then nobody feeds the watchdog, which so bounds the
-// shutdown too.
+// The keeper is the process that the initramfs of the debian form leaves
+// running. It is wholly in memory and needs no file. The files of the initramfs
+// are removed, and the server of the root may be away. The keeper feeds the
+// watchdog while there is progress, renews the lease, and reboots the box when
+// nothing moves. A clean shutdown ends the keeper like any process, because its
+// name does not begin with '@'. Then nobody feeds the watchdog, so a shutdown
+// that hangs ends in a reboot too.
 
-// keeperSlack is by how much the keeper waits longer than the service, which
-// can write into the box's log why it reboots.
+// keeperSlack is how much longer than the service the keeper waits. The service
+// comes first because it can write into the box's log why it reboots.
 const keeperSlack = time.Minute
 
-// readyFD is the keeper's descriptor of the pipe on which it says readyWord
-// once the root is mounted; keeperEnv says that a process is the keeper.
+// keeperEnv tells a process that it is the keeper. readyFD is the keeper's
+// descriptor of a pipe, on which it writes readyWord once the root is mounted.
 const (
 	keeperEnv = "TESTBOX_KEEPER"
 	readyFD   = 3
 	readyWord = "mounted\n"
 )
 
-// NFSRoot is the whole life of `testbox-maintenance nfsroot`: it starts the
-// keeper, which mounts the root on dir, and returns 0 when that is done. When
-// it returns 1 the keeper is dead; one that cannot mount tries until it reboots.
+// NFSRoot is the whole life of `testbox-maintenance nfsroot`. It starts the
+// keeper, which mounts the root on dir, and returns 0 when that is done. It
+// returns 1 if the keeper died. A keeper that cannot mount the root does not
+// die, but tries until it reboots.
 func NFSRoot(dir string) int {
 	if os.Getenv(keeperEnv) != "" {
 		os.Unsetenv(keeperEnv)
@@ -53,8 +54,9 @@ func NFSRoot(dir string) int {
 	return 0
 }
 
-// startKeeper runs the keeper in a session of its own and waits for its word.
-// Its only descriptors are of devices: none must hold this program's pipes open.
+// startKeeper runs the keeper in a session of its own and waits for readyWord.
+// The keeper gets descriptors of devices only, apart from that pipe, since it
+// must not hold this program's own pipes open.
 func startKeeper(program, dir string) error {
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -66,8 +68,8 @@ func startKeeper(program, dir string) error {
 		return err
 	}
 	defer null.Close()
-	// A panic should be seen. This device stays usable when a login program
-	// hangs up the terminals.
+	// A panic of the keeper should be seen on the console. /dev/console can
+	// still be written when a login program has hung up the terminals.
 	last, err := os.OpenFile("/dev/console", os.O_WRONLY|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		last = null
@@ -88,11 +90,11 @@ func startKeeper(program, dir string) error {
 	return nil
 }
 
-// keep is the keeper's life. It does not return.
+// keep is the keeper's whole life. It does not return.
 func keep(dir string, ready io.WriteCloser) {
 	unix.CloseOnExec(readyFD)
 	signal.Ignore(unix.SIGHUP)
-	unix.Umask(0o022) // what it makes is the root's
+	unix.Umask(0o022) // the files that it makes belong to the root
 	os.WriteFile("/proc/self/comm", []byte("testbox-keeper"), 0)
 	os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0)
 	s := newSystem()
@@ -150,29 +152,28 @@ func (s *system) bringRoot(ctx context.Context, dir string) error {
 	return root.fill(s.resolv, "/proc/self/exe")
 }
 
-// ensureHostName gives a box a name that has none: its address is its own, and
-// some programs tell machines apart by their names.
+// ensureHostName gives a name to a box that has none. Some programs tell
+// machines apart by their names, so the name is made of the box's own address.
 func ensureHostName(address netip.Addr) {
 	if name, err := os.Hostname(); err != nil || name == "" || name == "(none)" {
 		unix.Sethostname([]byte("testbox-" + strings.ReplaceAll(address.String(), ".", "-")))
 	}
 }
 
-// udevDrivers leaves the drivers of devices to udev, and what no device asks
-// for to modprobe.
+// udevDrivers leaves the drivers of devices to udev. For modules that no device
+// asks for, it runs modprobe.
 type udevDrivers struct {
 	say func(string, ...any)
 }
 
-// udevQueue is there while udev has events to work off, drivers to load among
-// them.
+// udevQueue exists while udev has events to handle. Some of them load drivers.
 const udevQueue = "/run/udev/queue"
 
 func (udevDrivers) scan() int { return busyUdev(udevQueue) }
 
-// busyUdev counts udev at work as something new: on a slow machine, or with a
-// slow server, there are many seconds between one driver and the next, and a
-// disk that comes after the agent has looked would be missing in a backup.
+// busyUdev counts udev at work as one new driver. On a slow machine, or with a
+// slow server, many seconds pass between one driver and the next. A disk that
+// appears after the agent has looked would be missing in a backup.
 func busyUdev(queue string) int {
 	if _, err := os.Lstat(queue); err == nil {
 		return 1
@@ -180,8 +181,8 @@ func busyUdev(queue string) int {
 	return 0
 }
 
-// loadAlways loads what the kernel would ask modprobe for a moment later, so
-// that what is missing is told by name.
+// loadAlways loads what the kernel would ask modprobe for a moment later. So an
+// error names the module that is missing.
 func (u udevDrivers) loadAlways() {
 	for _, name := range []string{"af_packet", "overlay", "nfs", "nfsv3", "nfsv4"} {
 		u.byName(name)
@@ -196,17 +197,18 @@ func (u udevDrivers) byName(name string) bool {
 	return err == nil
 }
 
-// loadWatchdogs loads the watchdogs of common boards by name: Debian's kernel
-// packages keep udev from doing it (blacklist_linux_*.conf). Those that the
-// board does not have fail.
+// loadWatchdogs loads the watchdog drivers of common boards by name. Debian's
+// kernel packages keep udev from loading them (blacklist_linux_*.conf). The
+// drivers of watchdogs that the board does not have fail, which does no harm.
 func loadWatchdogs() {
 	for _, name := range []string{"i6300esb", "iTCO_wdt", "sp5100_tco", "hpwdt", "wdat_wdt"} {
 		modprobe(name)
 	}
 }
 
-// modprobe loads a module. The initramfs's own MODPROBE_OPTIONS are -qb: without
-// a word when it fails, and never what a blacklist has, as all watchdogs.
+// modprobe loads a module. It removes MODPROBE_OPTIONS, which the initramfs
+// sets to -qb. With -q a failure would be silent, and with -b modprobe would
+// refuse the modules on a blacklist, such as all watchdogs.
 func modprobe(name string) (output []byte, err error) {
 	cmd := exec.Command("modprobe", name)
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(e string) bool { return strings.HasPrefix(e, "MODPROBE_OPTIONS=") })

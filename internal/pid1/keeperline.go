@@ -10,22 +10,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// keeperName is the keeper's socket: abstract, so that it needs no file.
+// keeperName is the keeper's socket. It is an abstract one, so it needs no
+// file.
 const keeperName = "@testbox-keeper"
 
-// What the service says to the keeper, a byte a datagram.
+// What the service sends to the keeper, one byte in each datagram.
 const (
 	wordBeat   = '.' // there was progress
-	wordRescue = 'R' // the box stays up: ask for no progress any more
+	wordRescue = 'R' // the box stays up, so progress is not needed any more
 )
 
-// keeperInbox is the keeper's end.
+// keeperInbox is the keeper's end of the socket.
 type keeperInbox struct {
 	conn *net.UnixConn
 }
 
-// listenKeeper asks the kernel to say who sent each datagram: any user of the
-// box can write to the socket.
+// listenKeeper opens the socket. Any user of the box can write to it, so the
+// kernel is asked to say who sent each datagram.
 func listenKeeper(name string) (*keeperInbox, error) {
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"})
 	if err != nil {
@@ -44,9 +45,9 @@ func listenKeeper(name string) (*keeperInbox, error) {
 	return &keeperInbox{conn}, nil
 }
 
-// serve hears root's words until the socket fails; all else is passed over.
-// There is room for the sender's identity and nothing more, so that descriptors
-// that someone sends along are closed by the kernel.
+// serve handles root's datagrams until the socket is closed, and ignores all
+// others. from has room for the sender's identity and nothing more. So the
+// kernel closes descriptors that someone sends along.
 func (k *keeperInbox) serve(beat, rescue func()) error {
 	word, from := make([]byte, 2), make([]byte, unix.CmsgSpace(unix.SizeofUcred))
 	for {
@@ -55,7 +56,7 @@ func (k *keeperInbox) serve(beat, rescue func()) error {
 			return err
 		}
 		if err != nil {
-			time.Sleep(time.Second) // nothing that is known; it must not keep a processor busy
+			time.Sleep(time.Second) // an unknown error, which must not keep a processor busy
 			continue
 		}
 		if n != 1 || !fromRoot(from[:fromLen]) {
@@ -79,16 +80,17 @@ func fromRoot(control []byte) bool {
 	return err == nil && cred.Uid == 0
 }
 
-// keeperLine is the service's end. The nil line leads nowhere.
+// keeperLine is the service's end of the socket. A nil keeperLine sends
+// nothing.
 type keeperLine struct {
 	conn *net.UnixConn
 
 	mu   sync.Mutex
-	last time.Time // of the last beat that was sent; guarded by mu
+	last time.Time // when the last beat was sent; guarded by mu
 }
 
 const (
-	lineEvery    = time.Second // a beat more often says nothing new
+	lineEvery    = time.Second // how long to wait for a keeper that does not listen
 	linePatience = time.Second // for a keeper that does not listen
 )
 
@@ -108,7 +110,7 @@ func (l *keeperLine) beat() {
 	defer l.mu.Unlock()
 	if now := time.Now(); now.Sub(l.last) >= lineEvery {
 		l.last = now
-		l.send(wordBeat) // lost if the keeper is dead; then the watchdog bites
+		l.send(wordBeat) // lost if the keeper is dead, and then the watchdog restarts the box
 	}
 }
 

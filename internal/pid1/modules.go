@@ -14,7 +14,7 @@ import (
 	"testbox-imaging/internal/kmod"
 )
 
-// modules loads drivers: each once, and those that it needs before it.
+// modules loads drivers. It loads each only once, after those that it needs.
 type modules struct {
 	table *kmod.Table
 	sys   fs.FS
@@ -27,11 +27,11 @@ type modules struct {
 	seen  map[string]bool // modaliases; guarded by mu
 }
 
-// tableFile is the table's name beside the modules.
+// tableFile is the name of the table, which is beside the modules.
 const tableFile = "modules.table"
 
-// openModules reads the table in dir. A maintenance system without one is of
-// no use, since it would see no disk and no network.
+// openModules reads the table in dir. Without one it fails, because such a
+// maintenance system would see no disk and no network.
 func openModules(dir string, sys fs.FS, say func(string, ...any), beat func()) (*modules, error) {
 	data, err := os.ReadFile(filepath.Join(dir, tableFile))
 	if err != nil {
@@ -66,16 +66,17 @@ func (m *modules) loadAlways() {
 	}
 }
 
-// byName loads a module that no device asks for; false if there is none.
+// byName loads a module that no device asks for. It reports whether a module
+// was loaded.
 func (m *modules) byName(name string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.loadOne(name) > 0
 }
 
-// scan loads the drivers of all devices that it has not seen yet, again and
-// again while there are new ones: a controller's driver brings its disks. It
-// returns how many modules were loaded.
+// scan loads the drivers of all devices that it has not seen yet. It repeats
+// that as long as a driver was loaded, since a controller's driver makes its
+// disks appear. It returns how many modules were loaded.
 func (m *modules) scan() (loaded int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -93,7 +94,7 @@ func (m *modules) scan() (loaded int) {
 	}
 }
 
-// loadOne loads what a module needs and then the module, and returns how many
+// loadOne loads a module after the modules that it needs, and returns how many
 // were loaded.
 func (m *modules) loadOne(name string) (loaded int) {
 	if m.tried[name] {
@@ -110,8 +111,9 @@ func (m *modules) loadOne(name string) (loaded int) {
 			loaded++
 			continue
 		}
-		// EEXIST: built in or loaded already; ENODEV: nothing to drive, as
-		// most watchdogs and processor features say.
+		// EEXIST means that the module is built in or loaded already. ENODEV
+		// means that it has nothing to drive, as most watchdogs and processor
+		// features say.
 		if !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENODEV) {
 			m.say("cannot load module %s: %v", n, err)
 		}
@@ -119,12 +121,12 @@ func (m *modules) loadOne(name string) (loaded int) {
 	return loaded
 }
 
-// newAliases are the modaliases of devices that came since the last call.
+// newAliases returns the modaliases that it has not returned before.
 func (m *modules) newAliases() []string {
 	var aliases []string
 	fs.WalkDir(m.sys, "devices", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || d.Name() != "modalias" {
-			return nil // a device that just went is no reason to stop
+			return nil // a device that has just gone is no reason to stop
 		}
 		text, err := fs.ReadFile(m.sys, path)
 		alias := strings.TrimSpace(string(text))
@@ -137,7 +139,8 @@ func (m *modules) newAliases() []string {
 	return aliases
 }
 
-// blockDevices lists the names below /sys/block that are not of the kernel's own making.
+// blockDevices lists the names below /sys/block, without the loop and ram
+// devices that the kernel makes itself.
 func blockDevices(sys fs.FS) func() string {
 	return func() string {
 		entries, _ := fs.ReadDir(sys, "block")

@@ -12,7 +12,7 @@ import (
 	"testbox-imaging/internal/bootcfg"
 )
 
-// mountKernelFS mounts what the kernel gives and two folders for small files.
+// mountKernelFS mounts the kernel's file systems, and /run and /tmp in memory.
 func mountKernelFS() error {
 	for _, m := range []struct {
 		kind, dir, options string
@@ -62,11 +62,11 @@ func mountAreas(ctx context.Context, areas []area, mount func(area) error, limit
 	return nil
 }
 
-// mountLimit is how long an optional area is tried. It is shorter than the stall
-// time, so that the agent is reached.
+// mountLimit is how long an optional area is tried. It is shorter than the
+// stall time, so that the agent still gets its turn.
 func (s *system) mountLimit() time.Duration { return s.live.stall / 2 }
 
-// areas are what the agent needs mounted. Other modes than share mode have none.
+// areas returns what the agent needs mounted. Only share mode needs any.
 func (s *system) areas() []area {
 	if s.cmd.Mode != bootcfg.ShareMode {
 		return nil
@@ -81,12 +81,12 @@ func (s *system) areas() []area {
 type area struct {
 	from     bootcfg.NFSPath
 	dir      string
-	mark     string // a file that is there when it is mounted; "" is none
-	optional bool   // the agent is reached without it
+	mark     string // a file that exists if the area is mounted, "" if none is known
+	optional bool   // the agent is started without it too
 }
 
-// mountAll mounts all areas with mount, trying each again every few seconds
-// until it works or ctx ends. Each failure is said.
+// mountAll mounts all areas with mount. It tries each again every few seconds,
+// until that works or ctx ends, and says each failure.
 func mountAll(ctx context.Context, areas []area, mount func(area) error, say func(string, ...any)) error {
 	for _, a := range areas {
 		if err := os.MkdirAll(a.dir, 0o755); err != nil {

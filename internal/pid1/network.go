@@ -21,11 +21,11 @@ import (
 
 const (
 	networkRetry = 2 * time.Second  // between two tries
-	carrierWait  = 20 * time.Second // a link takes some seconds to come up; then we try without
+	carrierWait  = 20 * time.Second // a link takes some seconds to come up, and after that we try without
 )
 
-// network brings the box's network up, trying again until the stall time makes
-// an end, and returns the box's address.
+// network brings the box's network up and returns the box's address. It tries
+// again until the stall time ends it.
 func (s *system) network(ctx context.Context) (netip.Addr, error) {
 	if lo, err := netlink.LinkByName("lo"); err == nil {
 		netlink.LinkSetUp(lo)
@@ -46,7 +46,7 @@ func (s *system) network(ctx context.Context) (netip.Addr, error) {
 			return netip.Addr{}, ctx.Err()
 		case <-time.After(networkRetry):
 		}
-		s.drivers.scan() // the card may be one that came late
+		s.drivers.scan() // a card may have appeared late
 	}
 }
 
@@ -69,9 +69,9 @@ func (s *system) networkOnce(ctx context.Context) (netip.Addr, error) {
 	return conf.Address, nil
 }
 
-// findCard is the network card to use: the one that booted, else the one that
-// the command line names, else one that has a link: at each try the next one,
-// since not all that have a link lead to a DHCP server.
+// findCard returns the network card to use. That is the card that booted, else
+// the one that the command line names, else one that has a link. Not every card
+// with a link leads to a DHCP server, so each try takes the next one.
 func (s *system) findCard(ctx context.Context) (netlink.Link, error) {
 	links, err := netlink.LinkList()
 	if err != nil {
@@ -95,8 +95,9 @@ func (s *system) findCard(ctx context.Context) (netlink.Link, error) {
 	}
 }
 
-// usableCards leaves out what is no Ethernet card of its own: lo, and the
-// virtual functions that the kernel puts below a hypervisor's card.
+// usableCards leaves out interfaces that are not Ethernet cards of their own,
+// such as lo, and the virtual functions that the kernel puts below a
+// hypervisor's card.
 func usableCards(links []netlink.Link) []netlink.Link {
 	var cards []netlink.Link
 	for _, l := range links {
@@ -108,8 +109,9 @@ func usableCards(links []netlink.Link) []netlink.Link {
 	return cards
 }
 
-// chooseCard finds the card that booted, which goes before the named one:
-// names depend on the order in which drivers were loaded.
+// chooseCard finds the card that booted, or the named card if that is not
+// known. The card that booted goes first, because the names depend on the order
+// in which drivers were loaded.
 func chooseCard(cards []netlink.Link, bootIF net.HardwareAddr, conf bootcfg.IPConfig) (netlink.Link, error) {
 	var seen []string
 	for _, c := range cards {
@@ -145,7 +147,7 @@ func bringUp(ctx context.Context, l netlink.Link) error {
 	return nil
 }
 
-// setAddress gives the card its address and the way out.
+// setAddress gives the card its address and, if there is one, its gateway.
 func setAddress(l netlink.Link, p netip.Prefix, gateway netip.Addr) error {
 	ip := &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), 32)}
 	if err := netlink.AddrReplace(l, &netlink.Addr{IPNet: ip}); err != nil {
@@ -157,9 +159,9 @@ func setAddress(l netlink.Link, p netip.Prefix, gateway netip.Addr) error {
 	return addRoute(l, netip.PrefixFrom(netip.IPv4Unspecified(), 0), gateway)
 }
 
-// addRoute sends what is for p through the gateway, or straight on the link if
-// the gateway is 0.0.0.0. A gateway outside the card's network is reached on
-// the link.
+// addRoute sends traffic for p through the gateway, or straight onto the link
+// if the gateway is 0.0.0.0. A gateway outside the card's network is also
+// looked for on the link.
 func addRoute(l netlink.Link, p netip.Prefix, gateway netip.Addr) error {
 	r := &netlink.Route{LinkIndex: l.Attrs().Index, Dst: &net.IPNet{IP: p.Masked().Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), 32)}}
 	if gateway.IsUnspecified() {
@@ -173,7 +175,7 @@ func addRoute(l netlink.Link, p netip.Prefix, gateway netip.Addr) error {
 	return nil
 }
 
-// setHostName takes the first name that is one.
+// setHostName sets the first of the names that is not empty or "(none)".
 func (s *system) setHostName(names ...string) {
 	for _, n := range names {
 		if n != "" && n != "(none)" {
@@ -183,7 +185,8 @@ func (s *system) setHostName(names ...string) {
 	}
 }
 
-// resolvConf tells programs that look up names, and people, the name servers.
+// resolvConf makes the text of resolv.conf, for programs that look up names,
+// and for people.
 func resolvConf(servers []net.IP, domains []string) []byte {
 	var b bytes.Buffer
 	for _, d := range servers {

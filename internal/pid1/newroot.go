@@ -11,23 +11,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// newRoot is the debian form's root: the server's folder, read-only, with a
-// layer in memory over it that takes all writes.
+// newRoot is the root of the debian form. It is the server's folder, read-only,
+// with a layer in memory above it for all writes.
 type newRoot struct {
-	dir   string // where it is mounted
-	stage string // where its layers are mounted until then
+	dir   string // where the root is mounted
+	stage string // where the layers are mounted until then
 }
 
-// Where the layers are found in the running system.
+// Where the layers are found in the running system, below the root.
 const (
 	layerRO = "media/root-ro"
 	layerRW = "media/root-rw"
 )
 
-// programPath is where the root has the agent's program.
+// programPath is the path of the agent's program in the root.
 const programPath = "usr/local/sbin/testbox-maintenance"
 
-// mount puts the root together. mountLower mounts the server's folder.
+// mount assembles the root. mountLower mounts the server's folder.
 func (n newRoot) mount(mountLower func(dir string) error) error {
 	lower, rw := filepath.Join(n.stage, "ro"), filepath.Join(n.stage, "rw")
 	if err := mountLower(lower); err != nil {
@@ -61,8 +61,8 @@ func (n newRoot) mount(mountLower func(dir string) error) error {
 	return nil
 }
 
-// mountDir mounts a file system of the kernel's own, with neither nosuid nor
-// nodev: it is part of the root.
+// mountDir mounts a file system of the kernel's own. It becomes a part of the
+// root, so it has neither nosuid nor nodev.
 func mountDir(source, dir, kind, options string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -73,9 +73,9 @@ func mountDir(source, dir, kind, options string) error {
 	return nil
 }
 
-// fill writes into the root what differs from box to box, and the program that
-// runs now. In the layer in memory it is the very version that the box was
-// started with, and it goes on when the server is away.
+// fill writes the files into the root that differ from box to box, and the
+// program that runs now. In the layer in memory, the agent has the very version
+// that the box was started with, and it goes on when the server is away.
 func (n newRoot) fill(resolv []byte, program string) error {
 	root, err := os.OpenRoot(n.dir)
 	if err != nil {
@@ -108,8 +108,8 @@ func (n newRoot) fill(resolv []byte, program string) error {
 	return nil
 }
 
-// hosts is /etc/hosts. Programs such as sudo look up the machine's own name; a
-// name server that does not answer must not hold them up.
+// hosts is the text of /etc/hosts. Programs such as sudo look up the machine's
+// own name, and must not wait for a name server that does not answer.
 func hosts(host string) string {
 	names := host
 	if short, _, dotted := strings.Cut(host, "."); dotted {
@@ -118,8 +118,9 @@ func hosts(host string) string {
 	return "127.0.0.1 localhost\n127.0.1.1 " + names + "\n::1 localhost ip6-localhost ip6-loopback\n"
 }
 
-// replaceFile puts a file in the place of whatever has its name. A link there
-// is replaced, not followed, and no link in the path leads out of the root.
+// replaceFile writes a file in the place of whatever has its name. A link of
+// that name is replaced, not followed. No link in the path leads out of the
+// root.
 func replaceFile(root *os.Root, path string, mode os.FileMode, text io.Reader) error {
 	if err := root.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
@@ -134,7 +135,7 @@ func replaceFile(root *os.Root, path string, mode os.FileMode, text io.Reader) e
 	}
 	_, err = io.Copy(f, text)
 	if err == nil {
-		err = f.Chmod(mode) // whatever the umask is
+		err = f.Chmod(mode) // independent of the umask
 	}
 	if closeErr := f.Close(); err == nil {
 		err = closeErr

@@ -14,10 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The options of both versions. Every mount is hard: a server that is away for
-// a while only makes its users wait. nolock, because locks over version 3 need
-// daemons and nothing here needs locks. The kernel itself asks the server's
-// portmapper and mount daemon; version 4 has neither.
+// The mount options of both versions. Every mount is hard, so a server that is
+// away for a while only makes its users wait. nolock is there because locks
+// over version 3 need daemons, and nothing here needs locks. The kernel itself
+// asks the server's portmapper and mount daemon. Version 4 does not need these.
 const (
 	optionsV3 = "vers=3,proto=tcp,mountproto=tcp,nolock,hard"
 	optionsV4 = "vers=4.1,proto=tcp,hard"
@@ -29,17 +29,17 @@ const (
 	dialTimeout = 5 * time.Second
 )
 
-// uniqueIDFile takes the name by which a version 4 server tells its clients
-// apart. The kernel's own is made of the host name: of two boxes with the same
-// one, each would end the other's session.
+// uniqueIDFile sets the name by which a version 4 server tells its clients
+// apart. By default the kernel makes it of the host name. Of two boxes with the
+// same host name, each would end the other's session.
 const uniqueIDFile = "/sys/module/nfs/parameters/nfs4_unique_id"
 
-// nfsClient mounts exported folders: by version 3 if the server has it, else
-// by 4.1.
+// nfsClient mounts exported folders. It uses version 3 if the server has it,
+// else 4.1.
 type nfsClient struct {
-	id    string                                                              // of this box among all of the server
+	id    string                                                              // of this box among all clients of the server
 	mount func(source, dir, kind string, flags uintptr, options string) error // mount(2)
-	dial  func(netip.AddrPort) error                                          // nil: something listens there
+	dial  func(netip.AddrPort) error                                          // returns nil if something listens there
 	setID func(id string) error
 }
 
@@ -47,8 +47,8 @@ func newNFSClient(id string) *nfsClient {
 	return &nfsClient{id: id, mount: unix.Mount, dial: dialTCP, setID: setUniqueID}
 }
 
-// setUniqueID passes over a missing file: the kernel's NFS client is not loaded
-// yet, as it is in a root that was not mounted by the keeper.
+// setUniqueID ignores a missing file. It is missing while the kernel's NFS
+// client is not loaded, as in a root that the keeper did not mount.
 func setUniqueID(id string) error {
 	err := os.WriteFile(uniqueIDFile, []byte(id), 0)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -65,16 +65,16 @@ func dialTCP(to netip.AddrPort) error {
 	return conn.Close()
 }
 
-// forFiles mounts a folder of files that nobody may run.
+// forFiles mounts a folder of files, from which nothing may be run.
 func (c *nfsClient) forFiles(a area) error {
 	return c.mountAt(a, unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC|unix.MS_NOATIME)
 }
 
-// toRun mounts a system to run, read-only. Set-uid programs must work.
+// toRun mounts a root, read-only. Its set-uid programs must work.
 func (c *nfsClient) toRun(a area) error { return c.mountAt(a, unix.MS_RDONLY|unix.MS_NOATIME) }
 
-// mountAt tries version 3, and 4.1 when the server has no version 3 but listens
-// for NFS.
+// mountAt tries version 3. It tries 4.1 if the server has no version 3 but
+// listens on the NFS port.
 func (c *nfsClient) mountAt(a area, flags uintptr) error {
 	err3 := c.version3(a, flags)
 	if err3 == nil || !slices.ContainsFunc(noVersion3, func(e error) bool { return errors.Is(err3, e) }) {
@@ -92,18 +92,19 @@ func (c *nfsClient) mountAt(a area, flags uintptr) error {
 	return nil
 }
 
-// noVersion3 are the errors that say that a server, or what is left of its
-// services, does not do version 3. All others are its answer: another version
-// would only hide it. EIO is what the kernel makes of most that it cannot ask
-// the portmapper (net/sunrpc/clnt.c, call_bind_status).
+// noVersion3 has the errors by which a server, or what remains of its services,
+// shows that it does not do version 3. Any other error is the server's answer,
+// and an attempt with another version would only hide it. If the kernel cannot
+// ask the portmapper, it mostly gives EIO (net/sunrpc/clnt.c,
+// call_bind_status).
 var noVersion3 = []error{errNoPortmapper, unix.ECONNREFUSED, unix.ECONNRESET, unix.EPROTONOSUPPORT, unix.EOPNOTSUPP,
 	unix.EPFNOSUPPORT, unix.ETIMEDOUT, unix.EHOSTUNREACH, unix.EIO}
 
 var errNoPortmapper = errors.New("no portmapper answers")
 
-// version3 does not even try when NFS has a listener and the portmapper has
-// none: mount(2) waits minutes for a port behind a firewall that swallows
-// packets. A server where neither answers is left to mount(2).
+// version3 does not try to mount if something listens on the NFS port but not
+// on the portmapper's port. If a firewall drops the packets, mount(2) would
+// wait minutes for that port. If neither answers, mount(2) is tried.
 func (c *nfsClient) version3(a area, flags uintptr) error {
 	noPortmapper := c.dial(netip.AddrPortFrom(a.from.Server, portmapPort))
 	if noPortmapper != nil && c.dial(netip.AddrPortFrom(a.from.Server, nfsPort)) == nil {
@@ -112,7 +113,7 @@ func (c *nfsClient) version3(a area, flags uintptr) error {
 	return c.mount(a.from.String(), a.dir, "nfs", flags, optionsV3+",addr="+a.from.Server.String())
 }
 
-// explain adds what to do to answers that many sites see.
+// explain adds to errors that many sites see what to do about them.
 func explain(err error) error {
 	switch {
 	case errors.Is(err, unix.EACCES):

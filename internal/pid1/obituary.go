@@ -7,28 +7,29 @@ import (
 	"testbox-imaging/internal/bootcfg"
 )
 
-// obituaryWait is how long a line in the box's log may take: the error may be
-// that the area's server is gone, and a hard mount waits for it without end.
+// obituaryWait is how long writing a line into the box's log may take. The
+// error may be that the area's server is gone, and a hard mount waits for it
+// without end.
 const obituaryWait = 15 * time.Second
 
-// What an obituary begins with.
+// How an obituary begins.
 const (
 	wasKilled  = "the agent was killed by signal"
 	hasExited  = "the agent exited with status"
 	noProgress = "no progress for"
 )
 
-// IsObituary reports whether a line of a box's log says that a try ended, and
-// that the agent did not live to say it.
+// IsObituary reports whether a line of a box's log says that a try ended and
+// the agent could not say so itself.
 func IsObituary(text string) bool {
 	return strings.HasPrefix(text, wasKilled) || strings.HasPrefix(text, hasExited) || strings.HasPrefix(text, noProgress)
 }
 
-// obituary writes into the box's logs why this try failed. The agent logs its
-// own errors; this one it did not live to see.
+// obituary writes into the box's log why this try failed. It is for errors that
+// the agent did not live to log itself.
 func (s *system) obituary(why error) {
 	if s.keeps {
-		return // the service's guard comes first, and it can
+		return // the service can reach the log, and its guard ends before the keeper's
 	}
 	done := make(chan error, 1)
 	go func() { done <- s.logError(why) }()
@@ -42,14 +43,14 @@ func (s *system) obituary(why error) {
 	}
 }
 
-// Log is the box's log, as far as this package writes to it.
+// Log is the part of the box's log that this package writes to.
 type Log interface {
 	Error(format string, args ...any)
 	Flush() error
 }
 
-// OpenLog opens the log of a box that was started with cmd. say tells on the
-// consoles what is not in order with it. It may take for ever.
+// OpenLog opens the log of a box that was started with cmd. say prints on the
+// consoles what is wrong with the log. OpenLog may never return.
 type OpenLog func(cmd *bootcfg.Cmdline, say func(format string, args ...any)) (Log, error)
 
 func (s *system) logError(why error) error {

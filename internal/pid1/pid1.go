@@ -1,13 +1,13 @@
 // Package pid1 gets a box from its kernel's start to the agent, and looks after
-// the agent. In the ram form all of it is one process, the init (Main): it
+// the agent. In the ram form all of this is one process, the init (Main). It
 // mounts the kernel's file systems, loads the drivers, brings up the network
-// card that booted, mounts the two areas and runs the agent as its child. In the
-// debian form systemd stands between the network and the agent, so there are
-// two processes: the keeper (NFSRoot), which the initramfs starts and which
-// outlives it, and the service (Service).
+// card that booted, mounts the two areas and runs the agent as its child. In
+// the debian form systemd stands between the network and the agent, so there
+// are two processes. The keeper (NFSRoot) is started by the initramfs and
+// outlives it. The service (Service) runs the agent.
 //
-// Nothing here waits for ever: whatever stands still for the stall time ends in
-// a reboot, by this program or, if even it hangs, by the watchdog.
+// Nothing here waits for ever. Whatever stands still for the stall time ends in
+// a reboot, by this program or, if it hangs too, by the watchdog.
 package pid1
 
 import (
@@ -28,8 +28,8 @@ import (
 
 // Times that the kernel command line can shorten or lengthen.
 const (
-	defaultRetry = 5 * time.Minute  // after a failure: an admin can see it, and trouble can pass
-	defaultStall = 10 * time.Minute // without a sign of progress the box reboots
+	defaultRetry = 5 * time.Minute  // wait after a failure, so that an admin can see it and trouble can pass
+	defaultStall = 10 * time.Minute // the box reboots after so long without a sign of progress
 )
 
 const moduleDir = "/lib/modules" // of the maintenance system
@@ -40,24 +40,25 @@ type system struct {
 	con     *console
 	live    *pulse
 	drivers drivers
-	tries   int      // of network cards that were not named
-	resolv  []byte   // resolv.conf as the network wants it
-	sysrq   *os.File // /proc/sysrq-trigger; nil if it could not be opened
+	tries   int      // to find a network card that was not named
+	resolv  []byte   // the text of resolv.conf, as the network wants it
+	sysrq   *os.File // /proc/sysrq-trigger, nil if it could not be opened
 	keeper  *keeperLine
-	openLog OpenLog // nil: this is the keeper
-	keeps   bool    // this is the keeper, which reaches no area
+	openLog OpenLog // nil in the keeper
+	keeps   bool    // this is the keeper, which does not reach the areas
 }
 
-// drivers loads kernel modules. In the ram form it is this program that finds
-// them for the box's devices, in the debian form udev.
+// drivers loads kernel modules. In the ram form this program finds those for
+// the box's devices, in the debian form udev does.
 type drivers interface {
 	scan() int               // loads those of new devices, and returns how many
-	byName(name string) bool // loads one that no device asks for; false if there is none
+	byName(name string) bool // loads one that no device asks for, and reports whether it could
 	loadAlways()             // loads all that no device asks for
 }
 
-// Main is the whole life of process 1. It does not return: it ends in
-// reboot(2), or in a panic, which the kernel's panic=30 makes a reboot too.
+// Main is the whole life of process 1. It does not return. It ends in
+// reboot(2), or in a panic, which the kernel's panic=30 turns into a reboot
+// too.
 func Main(openLog OpenLog) {
 	err := mountKernelFS()
 	s := newSystem()
@@ -79,7 +80,7 @@ func newSystem() *system {
 	return &system{con: newConsole(), cmd: &bootcfg.Cmdline{}, live: newPulse(defaultStall), sysrq: openSysrq()}
 }
 
-// watchOver does the work under the guard and reboots when it ends. It returns
+// watchOver runs work under the guard, and reboots when work ends. It returns
 // only for errRescue.
 func (s *system) watchOver(work func() error) {
 	go s.live.guard(s.stalled)
@@ -96,10 +97,10 @@ func (s *system) watchOver(work func() error) {
 	s.reboot()
 }
 
-// gatherEntropy asks for random bytes and waits for them, which makes the
-// kernel gather entropy by itself on machines without a source of it. The DHCP
-// library asks without waiting; then the kernel does nothing, and both would
-// wait for ever.
+// gatherEntropy asks for random bytes and waits for them. On machines without a
+// source of entropy, the kernel only then gathers it by itself. The DHCP
+// library asks without waiting, so without this call the kernel would do
+// nothing, and the library would wait for ever.
 func gatherEntropy() {
 	var b [1]byte
 	unix.Getrandom(b[:], 0)
@@ -113,8 +114,8 @@ func (s *system) say(format string, args ...any) {
 	fmt.Fprintf(s.con, "[%5d.%06d] init: %s\n", up.Sec, up.Nsec/1000, fmt.Sprintf(format, args...))
 }
 
-// readCmdline takes what the kernel was told. The times count even when the
-// rest is not understood. slack is added to the stall time.
+// readCmdline reads the kernel command line. The times count even if the rest
+// is not understood. slack is added to the stall time.
 func (s *system) readCmdline(slack time.Duration) error {
 	text, err := os.ReadFile("/proc/cmdline")
 	if err != nil {
@@ -132,7 +133,7 @@ func (s *system) readCmdline(slack time.Duration) error {
 	return err
 }
 
-// run does everything up to the agent's end; nil means that the agent ended
+// run does everything up to the agent's end. It returns nil if the agent ended
 // as it should.
 func (s *system) run(ctx context.Context) error {
 	mods, err := openModules(moduleDir, os.DirFS("/sys"), s.say, s.beat)
@@ -145,7 +146,8 @@ func (s *system) run(ctx context.Context) error {
 	fault(s.cmd.Fault, s.beat)
 	go s.feed(dog)
 
-	// Cards take seconds to find their link, disks to appear, and NFS is large.
+	// Cards need seconds to find their link, disks need time to appear, and NFS
+	// is large. So these run at the same time.
 	var always, settled sync.WaitGroup
 	always.Go(mods.loadAlways)
 	settled.Go(func() { settle(ctx, mods.scan, blockDevices(os.DirFS("/sys")), s.say) })
@@ -166,14 +168,14 @@ func (s *system) run(ctx context.Context) error {
 	return s.runAgent(address)
 }
 
-// beat is a sign of progress.
+// beat records a sign of progress, here and at the keeper.
 func (s *system) beat() {
 	s.live.beat()
 	s.keeper.beat()
 }
 
-// runAgent runs the agent to its end. It reboots the machine by itself, so
-// that it ends at all is already unusual.
+// runAgent runs the agent to its end. Normally the agent reboots the machine by
+// itself, so it is already unusual that it ends at all.
 func (s *system) runAgent(address netip.Addr) error {
 	end, err := runChild("/proc/self/exe", s.agentArgs(address), s.con, s.beat)
 	switch {
@@ -198,7 +200,8 @@ func (s *system) agentArgs(address netip.Addr) []string {
 }
 
 // stalled is called when nothing has moved for the stall time. The watchdog is
-// not fed any more, so this too has only until it bites.
+// not fed any more, so the time until it restarts the box limits this function
+// too.
 func (s *system) stalled() {
 	err := fmt.Errorf("%s %v; rebooting", noProgress, s.live.stall)
 	s.say("error: %v", err)
@@ -206,7 +209,8 @@ func (s *system) stalled() {
 	s.reboot()
 }
 
-// pause waits the retry time, so that the error is seen and trouble can pass.
+// pause waits for the retry time, so that an admin can see the error and
+// trouble can pass.
 func (s *system) pause() {
 	wait := s.cmd.Retry
 	if wait == 0 {
@@ -218,10 +222,11 @@ func (s *system) pause() {
 	}
 }
 
-// reboot restarts the machine when the consoles have what was said. If the
-// kernel refuses, this process dies, which ends in a reboot too: that of process
-// 1 by the kernel's panic=30, that of the keeper because nobody feeds the
-// watchdog any more, that of the service because the keeper hears nothing.
+// reboot restarts the machine after the consoles have written what was said. If
+// the kernel refuses, this process dies, which ends in a reboot too. The death
+// of process 1 does so by the kernel's panic=30. After the keeper's death
+// nobody feeds the watchdog. After the service's death the keeper gets no signs
+// of progress.
 func (s *system) reboot() {
 	s.con.drain(time.Second)
 	panic(fmt.Sprintf("reboot: %v", restart(s.sysrq)))
@@ -232,24 +237,25 @@ func openSysrq() *os.File {
 	return f
 }
 
-// Restart restarts the machine, in a program that this package does not look
+// Restart restarts the machine, for a program that this package does not look
 // after. It returns only if that is not allowed.
 func Restart() error { return restart(openSysrq()) }
 
-// restart restarts the machine at once, without syncing or unmounting: both
-// would hang when an area's server is gone, and what must be durable was synced.
+// restart restarts the machine at once. It neither syncs nor unmounts, since
+// both would hang when an area's server is gone. What must be durable is synced
+// already.
 func restart(sysrq *os.File) error {
 	// A driver that hangs in its shutdown would keep the machine from
-	// restarting; this way no driver is asked.
+	// restarting. sysrq restarts it without asking any driver.
 	late := time.AfterFunc(20*time.Second, func() { sysrq.Write([]byte("b")) })
 	defer late.Stop()
 	return unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
 }
 
-// ended says how the agent ended when it should not have.
+// ended says how the agent ended when it should not have ended.
 type ended struct {
 	status unix.WaitStatus
-	stderr string // the end of what it wrote there
+	stderr string // the end of what it wrote on stderr
 }
 
 func (e *ended) ok() bool { return e.status.Exited() && e.status.ExitStatus() == 0 }
@@ -265,8 +271,8 @@ func (e *ended) Error() string {
 	return how
 }
 
-// panicReason is the line of a Go program's last words that says why it died;
-// the last line of all if none does.
+// panicReason returns the line of a Go program's last words that says why it
+// died. If no line does, it returns the last one.
 func panicReason(stderr string) string {
 	lines := strings.Split(strings.TrimSpace(stderr), "\n")
 	for _, l := range lines {

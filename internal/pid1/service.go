@@ -20,11 +20,12 @@ import (
 // errRescue makes watchOver return instead of rebooting.
 var errRescue = errors.New("the box is in rescue")
 
-// Service is the whole life of `testbox-maintenance service`: in the debian
-// form, what process 1 does in the ram form once there is a network. It returns
-// only when the box is in rescue, 0; everything else ends in a reboot.
+// Service is the whole life of `testbox-maintenance service`. In the debian
+// form it does what process 1 does in the ram form once there is a network. It
+// returns only if the box is in rescue, with 0. Everything else ends in a
+// reboot.
 func Service(openLog OpenLog) int {
-	signal.Ignore(unix.SIGHUP) // what the unit's ExecReload sends; there is nothing to reload
+	signal.Ignore(unix.SIGHUP) // the unit's ExecReload sends it, and there is nothing to reload
 	s := newSystem()
 	s.openLog = openLog
 	s.con.add(os.Stdout)
@@ -45,8 +46,9 @@ func Service(openLog OpenLog) int {
 	return 0
 }
 
-// otherConsoles are the box's consoles but the one that is /dev/console, where
-// systemd writes what the unit says. active lists the kernel's, that one last.
+// otherConsoles returns the box's consoles without /dev/console, where systemd
+// writes the output of the unit. active lists the kernel's consoles, and its
+// last one is /dev/console.
 func otherConsoles(active string) []string {
 	own := ""
 	if f := strings.Fields(active); len(f) > 0 {
@@ -55,7 +57,7 @@ func otherConsoles(active string) []string {
 	return slices.DeleteFunc(slices.Clone(consoles), func(c string) bool { return c == own })
 }
 
-// serve does everything from the mounts of the areas to the agent's end.
+// serve does everything from mounting the areas to the agent's end.
 func (s *system) serve(ctx context.Context) error {
 	var settled sync.WaitGroup
 	settled.Go(func() { settle(ctx, udevDrivers{}.scan, blockDevices(os.DirFS("/sys")), s.say) })
@@ -78,8 +80,9 @@ func (c *nfsClient) again(a area) error {
 	return nil
 }
 
-// serveAgent runs the agent and hears from its exit code that the box is in
-// rescue. That a card has the armed address, the agent checks itself.
+// serveAgent runs the agent and learns from its exit code whether the box is in
+// rescue. It passes no address, because the agent itself checks that a card has
+// the armed one.
 func (s *system) serveAgent() error {
 	err := s.runAgent(netip.Addr{})
 	var end *ended
@@ -92,7 +95,7 @@ func (s *system) serveAgent() error {
 	return errRescue
 }
 
-// notMounted leaves out the areas that are mounted already: by an admin, or
+// notMounted leaves out the areas that are mounted already, by an admin or
 // before the unit was restarted.
 func notMounted(areas []area) []area {
 	return slices.DeleteFunc(areas, func(a area) bool {

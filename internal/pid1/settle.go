@@ -5,18 +5,18 @@ import (
 	"time"
 )
 
-// How long disks are waited for. USB and SAS disks come up to 5 s after their
+// How long to wait for disks. USB and SAS disks appear up to 5 s after their
 // controller's driver, one after the other.
 const (
-	settleQuiet = 5 * time.Second        // nothing new for so long, and there are disks
-	settleNone  = 10 * time.Second       // nothing new for so long, and there is no disk
+	settleQuiet = 5 * time.Second        // without anything new, if there are disks
+	settleNone  = 10 * time.Second       // without anything new, if there is no disk
 	settleMax   = 2 * time.Minute        // in all
 	settlePoll  = 250 * time.Millisecond //
-	settleScan  = 4                      // polls to a scan for new devices, which walks all of /sys
+	settleScan  = 4                      // one scan in so many polls, since a scan walks all of /sys
 )
 
 // settle waits until no more disks appear. scan loads drivers for new devices
-// and says how many; disks names all disks in one text.
+// and returns how many. disks returns the names of all disks in one text.
 func settle(ctx context.Context, scan func() int, disks func() string, say func(string, ...any)) {
 	start := time.Now()
 	seen, last := disks(), start

@@ -11,22 +11,22 @@ import (
 )
 
 const (
-	watchdogTimeout = 60 * time.Second // asked for; the hardware may take less
+	watchdogTimeout = 60 * time.Second // asked for, but the hardware may have less
 	watchdogFeed    = 10 * time.Second
 	softIdentity    = "Software Watchdog"
 )
 
-// watchdog reboots the box when it is not fed. It is never closed: closing
-// could stop it.
+// watchdog restarts the box when it is not fed. It is never closed, since
+// closing could stop it.
 type watchdog struct {
 	file    *os.File
 	name    string
-	every   time.Duration // it is fed so often
+	every   time.Duration // how often it is fed
 	timeout time.Duration
 }
 
-// startWatchdog takes a watchdog of the hardware if there is one, else the
-// kernel's own, which at least survives a hanging process 1.
+// startWatchdog opens a watchdog of the hardware if there is one, else the
+// kernel's own. The kernel's own still works when process 1 hangs.
 func (s *system) startWatchdog() *watchdog {
 	dog := openWatchdog("/sys/class/watchdog", "/dev", false)
 	if dog == nil {
@@ -41,8 +41,8 @@ func (s *system) startWatchdog() *watchdog {
 	return dog
 }
 
-// openWatchdog opens the first watchdog that works, of the software's or of
-// the hardware's.
+// openWatchdog opens the first watchdog that works. soft chooses between the
+// kernel's own and those of the hardware.
 func openWatchdog(class, dev string, soft bool) *watchdog {
 	dirs, _ := filepath.Glob(filepath.Join(class, "watchdog*"))
 	for _, d := range dirs {
@@ -62,7 +62,8 @@ func openWatchdog(class, dev string, soft bool) *watchdog {
 	return nil
 }
 
-// setTimeout asks for watchdogTimeout and returns what the watchdog has then.
+// setTimeout asks for watchdogTimeout and returns the timeout that the watchdog
+// then has.
 func setTimeout(f *os.File) time.Duration {
 	unix.IoctlSetPointerInt(int(f.Fd()), unix.WDIOC_SETTIMEOUT, int(watchdogTimeout/time.Second))
 	seconds, err := unix.IoctlGetInt(int(f.Fd()), unix.WDIOC_GETTIMEOUT)
@@ -72,12 +73,12 @@ func setTimeout(f *os.File) time.Duration {
 	return time.Duration(seconds) * time.Second
 }
 
-// feedEvery is short enough for two feedings to be missed.
+// feedEvery is how often to feed, so that two feedings may be missed.
 func feedEvery(timeout time.Duration) time.Duration { return min(watchdogFeed, timeout/3) }
 
 func (d *watchdog) feed() { unix.IoctlWatchdogKeepalive(int(d.file.Fd())) }
 
-// feed keeps the watchdog quiet while there is progress, and only then.
+// feed feeds the watchdog while there is progress, and only then.
 func (s *system) feed(dog *watchdog) {
 	if dog == nil {
 		return
