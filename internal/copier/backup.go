@@ -9,18 +9,17 @@ import (
 	"testbox-imaging/internal/image"
 )
 
-// readers is how many reads, and writers how many writes of a disk are in
-// flight.
+// readers is how many reads of a disk are in flight, writers how many writes.
 const (
 	readers = 4
 	writers = 4
 )
 
-// Backup reads a disk and gives it, piece by piece, to w, which the caller
-// then closes. The receipt lacks BLAKE3, Image, Disk and Identity: the hash is
-// w's to make, the rest the caller knows. Unreadable sectors become zeros and
-// are in the receipt's Bad; the caller must say so. Of a disk that is failing,
-// the error matches ErrFailing, as soon as that is known.
+// Backup reads a disk and gives it to w piece by piece. The caller then closes w.
+// The receipt has no BLAKE3, which w makes, and no Image, Disk and Identity, which
+// the caller sets. Unreadable sectors become zeros and are listed in the receipt's
+// Bad, and the caller must report them. If the disk is failing, Backup ends as soon
+// as this is known, and the error matches ErrFailing.
 func Backup(ctx context.Context, src Source, w image.Writer, opt SourceOptions) (image.Receipt, error) {
 	opt = opt.withDefaults()
 	size := src.Size()
@@ -75,7 +74,7 @@ func Backup(ctx context.Context, src Source, w image.Writer, opt SourceOptions) 
 	return receipt, err
 }
 
-// rawSlot is a piece of a disk of which an image is made in a file.
+// rawSlot is a piece of a disk on its way into an image file.
 type rawSlot struct {
 	off, n  int64
 	raw     []byte

@@ -13,25 +13,26 @@ import (
 )
 
 const (
-	// sampleSize is after how many bytes of data a comparison is given up if
-	// most of them differ: to write the rest is then faster than to read it
-	// before. It is more than what a new kernel changes at a disk's beginning.
+	// sampleSize is how many bytes of data a comparison looks at before it may
+	// be given up. It is given up if more than half of them differ, since it is
+	// then faster to write the rest than to compare it first. A new kernel
+	// changes less than this at a disk's beginning.
 	sampleSize = 256 << 20
 	// maxDiffer is how many differing ranges a receipt lists.
 	maxDiffer = 1000
-	// comparers is how many reads of a disk are in flight when it is compared
-	// with an image in a store, whose pieces are small.
+	// comparers is how many reads of a disk are in flight during a comparison.
+	// There are many, since the pieces of an image in a store are small.
 	comparers = 8
-	// fetchers is how many pieces of a stored image are fetched and unpacked
-	// at once at the least: the store can be far away.
+	// fetchers is the least number of pieces of a stored image that are fetched
+	// and unpacked at once. There are many, since the store can be far away.
 	fetchers = 8
 )
 
-// errDiffers ends a comparison.
+// errDiffers gives a comparison up.
 var errDiffers = errors.New("most of the disk differs")
 
-// compare finds out what the disks hold already. True is that they hold all that
-// the images have.
+// compare finds out what the disks have already. It returns true if they have
+// everything that the images have.
 func (r *restore) compare(ctx context.Context) (bool, error) {
 	all := true
 	for _, d := range r.disks {
@@ -59,8 +60,8 @@ func (r *restore) compare(ctx context.Context) (bool, error) {
 	return true, nil
 }
 
-// whyNoCompare says why the disk is not compared before it is written. All of the
-// image is written then. "" means that the disk is compared.
+// whyNoCompare gives the reason why the disk is not compared with the image, so
+// that the whole image is written. "" means that the disk is compared.
 func (d *diskState) whyNoCompare() string {
 	switch {
 	case !d.job.Image.PiecesProved():
@@ -73,7 +74,8 @@ func (d *diskState) whyNoCompare() string {
 	return ""
 }
 
-// compareDisk compares one disk. True is that it holds all that its image has.
+// compareDisk compares one disk. It returns true if the disk has everything that
+// its image has.
 func (r *restore) compareDisk(ctx context.Context, d *diskState) (bool, error) {
 	if why := d.whyNoCompare(); why != "" {
 		d.log("everything is written: %s", why)
@@ -83,8 +85,8 @@ func (r *restore) compareDisk(ctx context.Context, d *diskState) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	var onDisk bits        // this pass still reads d's
-	var data, differ int64 // bytes of pieces with data
+	var onDisk bits        // new flags, since this pass still reads d.onDisk
+	var data, differ int64 // bytes of pieces with data, and of those that differ
 	start := time.Now()
 	err = c.pass(ctx, r.ring, "compare "+d.job.Name, func(s *pieceSlot) error {
 		if err := c.collect(s); err != nil || s.content == image.Unused {
@@ -126,18 +128,18 @@ func (r *restore) compareDisk(ctx context.Context, d *diskState) (bool, error) {
 	return beyond && len(c.found.Differ) == 0, nil
 }
 
-// comparison is a pass that reads what a disk holds and compares it with the
-// image: to say where they differ, to find out what a restore need not write, or
-// to prove what it wrote.
+// comparison is a pass that reads a disk and compares it with the image. Verify
+// uses it to say where they differ. Restore uses it to find out what need not be
+// written, and to prove what was written.
 type comparison struct {
 	d            *diskState
 	stream       *stream
-	exact        bool              // say which sectors differ, and go on over bad ones
+	exact        bool              // find each sector that differs, and salvage bad sectors
 	edgesPending bool              // head and tail are not on the disk yet
 	onlyWritten  bool              // skip what was not written
-	differs      func(image.Range) // told of each run that differs; nil: nobody listens
-	found        image.Receipt     // Read, Zero, Verified, Differ, Unused
-	unusedEdges  []image.Range     // what of head and tail is not used
+	differs      func(image.Range) // called for each run that differs; nil means no call
+	found        image.Receipt     // has Read, Zero, Verified, Differ and Unused
+	unusedEdges  []image.Range     // unused ranges in head and tail
 	bad          badList
 }
 
@@ -151,12 +153,12 @@ func newComparison(ctx context.Context, d *diskState) (*comparison, error) {
 	return &comparison{d: d, stream: st, bad: badList{read: d.imageSize}}, nil
 }
 
-// pass goes over the image. The stage in Progress is name.
+// pass goes over the whole image. The stage in Progress is name.
 func (c *comparison) pass(ctx context.Context, r *ring[*pieceSlot], name string, collect func(*pieceSlot) error) error {
 	defer c.stream.close()
 	unpackers := c.d.opt.Workers
 	if c.exact {
-		unpackers = c.d.workers() // only to say which sectors differ needs more than a piece's sum
+		unpackers = c.d.workers() // to find single sectors, pieces are fetched and unpacked
 	}
 	done := int64(0)
 	return r.run(ctx, c.stream.produce, func(s *pieceSlot) error {
@@ -166,12 +168,12 @@ func (c *comparison) pass(ctx context.Context, r *ring[*pieceSlot], name string,
 	}, each(comparers, c.read), each(unpackers, c.compare))
 }
 
-// skips reports whether a slot is not looked at.
+// skips reports whether a slot is not compared.
 func (c *comparison) skips(s *pieceSlot) bool {
 	return s.content == image.Unused || c.onlyWritten && s.onDisk
 }
 
-// read reads the disk's side of a slot, what of it lies in the body.
+// read reads from the disk what lies in the body of a slot's ranges.
 func (c *comparison) read(s *pieceSlot) error {
 	if c.skips(s) || s.hole {
 		return nil
@@ -204,8 +206,9 @@ func (c *comparison) read(s *pieceSlot) error {
 	return nil
 }
 
-// compare finds where disk and image differ. Where the image tells a piece's
-// sum, its bytes are fetched only if they are needed.
+// compare finds where disk and image differ. If the image tells a piece's sum, the
+// disk's bytes are compared with the sum. Such a piece is fetched only to find
+// single sectors that differ, or if a part of it belongs to head or tail.
 func (c *comparison) compare(s *pieceSlot) error {
 	if c.skips(s) || s.hole {
 		return nil
@@ -235,7 +238,8 @@ func (c *comparison) compare(s *pieceSlot) error {
 	return nil
 }
 
-// collect counts what was found in a slot, and keeps what is needed for edges.
+// collect adds what was found in a slot to the figures. It holds back the bytes of
+// head and tail, and remembers which of them are unused.
 func (c *comparison) collect(s *pieceSlot) error {
 	c.stream.addHash(s)
 	n := c.d.bodyLen(s)
@@ -259,7 +263,7 @@ func (c *comparison) collect(s *pieceSlot) error {
 	return err
 }
 
-// count counts a compared run of n bytes.
+// count adds a compared run of n bytes to the figures.
 func (c *comparison) count(n int64, bad, diff []image.Range) error {
 	r := &c.found
 	r.Read += n
@@ -277,8 +281,8 @@ func (c *comparison) count(n int64, bad, diff []image.Range) error {
 	return nil
 }
 
-// compareEdges compares what a restore writes last, after a pass over all of
-// the image. What is not used there is not looked at.
+// compareEdges compares the edges, which a restore writes last. It is called after
+// a pass over the whole image. Unused bytes of the edges are not compared.
 func (c *comparison) compareEdges() error {
 	if err := c.d.fit(); err != nil {
 		return err
@@ -308,8 +312,8 @@ func (c *comparison) compareRun(e parttab.Edit) error {
 	return c.count(int64(len(b)), bad, differ(nil, e.Data, b, e.Off, bad, c.d.job.SectorSize))
 }
 
-// compareBeyond reports whether the last MiB of a larger disk is clear, as a
-// restore leaves what the image does not reach of it.
+// compareBeyond reports whether the last MiB of a larger disk is as a restore
+// leaves it. What lies beyond the image there must be zeros, except for the edits.
 func (d *diskState) compareBeyond() (bool, error) {
 	if d.targetSize == d.imageSize {
 		return true, nil
@@ -328,8 +332,8 @@ func (d *diskState) compareBeyond() (bool, error) {
 	return true, nil
 }
 
-// differ appends to diff where got, read from off, is not want, by sectors. It
-// spoils got.
+// differ appends to diff the sectors in which got differs from want. got was read
+// from the disk at off. Sectors in bad count as different. differ spoils got.
 func differ(diff []image.Range, want, got []byte, off int64, bad []image.Range, sector int) []image.Range {
 	for _, r := range bad {
 		r = r.Clip(off, off+int64(len(got)))

@@ -7,34 +7,34 @@ import (
 	"testbox-imaging/internal/image"
 )
 
-// cutter makes chunks and pages of windows: the blocks that are used and not
-// zero, in the order of the disk, are the stream that is cut.
+// cutter makes chunks and pages from windows. The stream that it cuts has all
+// blocks that are used and not zero, in the order of the disk.
 type cutter struct {
-	windows *ordered[*windowSlot]   // classified
-	begin   func(*windowSlot) error // is told of each, in order
+	windows *ordered[*windowSlot]   // windows with their marks
+	begin   func(*windowSlot) error // called for each window, in order
 	size    int64                   // of the disk
 	figures figures
 
-	slots     int         // filled so far
-	pos       int64       // up to where the disk is in chunks and pages
-	regionEnd int64       // of the region of pos
-	page      *chunk.Page // of that region; nil at the disk's end
+	slots     int         // number of slots filled so far
+	pos       int64       // everything before it is in chunks and pages
+	regionEnd int64       // end of the region that pos lies in
+	page      *chunk.Page // page of that region; nil at the disk's end
 	cut       chunk.Cutter
 
-	cur   *windowSlot // current window, of pos or the next; nil before the first
-	run   int         // of its runs
-	block int         // of its blocks
+	cur   *windowSlot // current window, at pos or behind it; nil before the first
+	run   int         // index of the current run in cur
+	block int         // index of the current block in cur
 }
 
-// figures count the bytes of the disk that are data, zeros and unused.
+// figures counts the bytes of the disk that are data, zeros and unused.
 type figures struct{ data, zero, unused int64 }
 
 func newCutter(size int64, windows *ordered[*windowSlot], begin func(*windowSlot) error) *cutter {
 	return &cutter{windows: windows, begin: begin, size: size, regionEnd: min(size, chunk.RegionSize), page: new(chunk.Page)}
 }
 
-// produce fills a slot with the next chunk, or with the page of a region whose
-// last chunk went before.
+// produce fills a slot with the next chunk. After the last chunk of a region it
+// fills a slot with the region's page.
 func (c *cutter) produce(out *chunkSlot) error {
 	out.seq = c.slots
 	c.slots++
@@ -51,7 +51,7 @@ func (c *cutter) produce(out *chunkSlot) error {
 	}
 	switch {
 	case out.n > 0:
-		return nil // the region's last chunk; its page comes next
+		return nil // this is the region's last chunk, and its page comes next
 	case c.page == nil:
 		return io.EOF
 	}
@@ -63,7 +63,7 @@ func (c *cutter) produce(out *chunkSlot) error {
 	return nil
 }
 
-// advance goes over bytes of the disk.
+// advance adds the next n bytes of the disk to the page and to the figures.
 func (c *cutter) advance(content image.Content, n int64) {
 	c.page.Append(content, n)
 	c.pos += n
@@ -77,8 +77,8 @@ func (c *cutter) advance(content image.Content, n int64) {
 	}
 }
 
-// used gives the next run that is used, from pos on; an empty one at the disk's
-// end if there is none.
+// used gives the next used run, from pos on. If there is none, it gives an empty
+// range at the disk's end.
 func (c *cutter) used() (image.Range, error) {
 	for {
 		if c.cur == nil {
@@ -101,7 +101,8 @@ func (c *cutter) used() (image.Range, error) {
 	}
 }
 
-// fill puts the blocks from pos to end into a chunk, until that is full.
+// fill adds the blocks from pos to end to the chunk in out. It returns true when
+// the chunk ends.
 func (c *cutter) fill(out *chunkSlot, end int64) bool {
 	w := &c.cur.win
 	if w.hole {

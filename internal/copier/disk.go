@@ -12,29 +12,30 @@ import (
 	"testbox-imaging/internal/parttab"
 )
 
-// diskState is a job on its way. The image's first and last MiB, head and tail, are
-// held back in memory: they are what a machine boots by, so they are written
-// when all else is proved. What lies between them is the body.
+// diskState is the state of one job while it runs. The image's first MiB is its
+// head, the last MiB its tail, and the rest between them its body. A machine boots
+// by head and tail. So they are held back in memory, and written when everything
+// else is proved.
 type diskState struct {
 	job        Job
 	opt        RestoreOptions
 	imageSize  int64
 	targetSize int64
-	head       []byte        // the image's first piece, for a small image all of it
-	tail       []byte        // the image's last MiB, less what is in head
-	onDisk     bits          // which of the image's items were found on the disk
-	written    *sums         // of the body as it was written; nil if the image tells its sums
-	edges      *edges        // once head and tail are complete
-	found      image.Receipt // what a comparison before the first write found
+	head       []byte        // the image's first MiB, or all of a smaller image
+	tail       []byte        // the image's last MiB, without what is in head
+	onDisk     bits          // which items of the image were found on the disk
+	written    *sums         // hashes of the body as it was written; nil if the pieces tell their sums
+	edges      *edges        // set when head and tail are complete
+	found      image.Receipt // result of the comparison before the first write
 	receipt    image.Receipt
 }
 
-// edges is what a restore writes last: the image's first and last MiB, head and
-// tail, with what makes the image fit a larger disk.
+// edges is what a restore writes last. That is head and tail, with the edits that
+// make the image fit a larger disk.
 type edges struct {
-	begin   []parttab.Edit // by which the disk boots
-	ends    []parttab.Edit // at the image's end and beyond it
-	changed []image.Range  // what is not as in the image
+	begin   []parttab.Edit // the head, by which the disk boots
+	ends    []parttab.Edit // first the tail, then what lies beyond the image
+	changed []image.Range  // places where the disk must differ from the image
 }
 
 func newDisk(j Job, opt RestoreOptions) *diskState {
@@ -48,7 +49,7 @@ func newDisk(j Job, opt RestoreOptions) *diskState {
 	return d
 }
 
-// err gives an error the disk's name.
+// err adds the image's name to an error.
 func (d *diskState) err(err error) error {
 	if err == nil {
 		return nil
@@ -58,8 +59,8 @@ func (d *diskState) err(err error) error {
 
 func (d *diskState) log(format string, args ...any) { d.opt.Log(d.job.Name+": "+format, args...) }
 
-// bodyOff and tailOff are where the body begins and ends; before lies the head,
-// behind the tail.
+// bodyOff and tailOff are where the body begins and ends. The head lies before
+// the body, the tail behind it.
 func (d *diskState) bodyOff() int64 { return int64(len(d.head)) }
 func (d *diskState) tailOff() int64 { return d.imageSize - int64(len(d.tail)) }
 
@@ -71,7 +72,7 @@ func (d *diskState) workers() int {
 	return d.opt.Workers
 }
 
-// salvager reads the disk where it has bad sectors.
+// salvager makes a reader of the disk that copes with bad sectors.
 func (d *diskState) salvager() salvager {
 	return salvager{src: d.job.Target, sector: d.job.SectorSize, alive: d.opt.Alive}
 }
@@ -80,20 +81,19 @@ func (d *diskState) stage(name string, start time.Time) {
 	d.receipt.Stages = append(d.receipt.Stages, image.Stage{Name: name, Bytes: d.imageSize, Elapsed: time.Since(start)})
 }
 
-// setFound puts what a comparison found into the receipt.
+// setFound copies the figures of a comparison into the receipt.
 func (d *diskState) setFound(f image.Receipt) {
 	r := &d.receipt
 	r.Read, r.Zero, r.Unused, r.Verified, r.Differ = f.Read, f.Zero, f.Unused, f.Verified, f.Differ
 }
 
-// body goes over what of a slot is neither head nor tail, and where in the
-// slot's bytes it is.
+// body goes over the ranges of a slot that lie in the body. It yields the place
+// of each range in the slot's bytes, and the range on the disk.
 func (d *diskState) body(s *pieceSlot) iter.Seq2[int64, image.Range] {
 	return d.parts(s, d.bodyOff(), d.tailOff())
 }
 
-// parts is body for the part of the disk between two places: it gives each range
-// of the slot that lies there, and where the range's bytes are in the slot's.
+// parts does the same as body for the part of the disk between two places.
 func (d *diskState) parts(s *pieceSlot, from, to int64) iter.Seq2[int64, image.Range] {
 	return func(yield func(int64, image.Range) bool) {
 		at := int64(0)
@@ -114,10 +114,10 @@ func (d *diskState) bodyLen(s *pieceSlot) (n int64) {
 	return n
 }
 
-// holdBack keeps in memory what a slot has of head and tail.
+// holdBack copies the bytes of head and tail that a slot has into memory.
 func (d *diskState) holdBack(s *pieceSlot) {
 	if s.content != image.Data {
-		return // as they are
+		return // head and tail are zeros from the start
 	}
 	for at, r := range d.parts(s, 0, d.bodyOff()) {
 		copy(d.head[r.Off:], s.raw[at:][:r.Len])
@@ -127,9 +127,9 @@ func (d *diskState) holdBack(s *pieceSlot) {
 	}
 }
 
-// fillEdges puts head and tail into b, the bytes of a slot as they were read from
-// the disk: during a restore the disk does not have them yet. It is the reverse of
-// holdBack.
+// fillEdges copies head and tail into b, which has the bytes of a slot as they
+// were read from the disk. During a restore the disk does not have head and tail
+// yet. fillEdges is the reverse of holdBack.
 func (d *diskState) fillEdges(b []byte, s *pieceSlot) {
 	for at, r := range d.parts(s, 0, d.bodyOff()) {
 		copy(b[at:], d.head[r.Off:][:r.Len])
@@ -139,8 +139,8 @@ func (d *diskState) fillEdges(b []byte, s *pieceSlot) {
 	}
 }
 
-// fit makes the edges, with the edits for a larger disk. head and tail must be
-// complete.
+// fit makes the edges, with the edits for a larger disk. It must be called when
+// head and tail are complete.
 func (d *diskState) fit() error {
 	if d.edges != nil {
 		return nil
@@ -176,7 +176,8 @@ func (d *diskState) applyEdits(e *edges, edits []parttab.Edit) error {
 	return nil
 }
 
-// apply puts an edit where it belongs; false if that is nowhere.
+// apply adds an edit to the edges. It returns false if the edit lies in none of
+// head, tail and the part of the disk beyond the image.
 func (d *diskState) apply(e *edges, ed parttab.Edit) bool {
 	end := ed.Off + int64(len(ed.Data))
 	switch {
@@ -192,7 +193,7 @@ func (d *diskState) apply(e *edges, ed parttab.Edit) bool {
 	return true
 }
 
-// bytes is how many bytes all edges are.
+// bytes is how many bytes all edges have.
 func (e *edges) bytes() (n int64) {
 	for _, run := range append(e.begin, e.ends...) {
 		n += int64(len(run.Data))
@@ -200,8 +201,8 @@ func (e *edges) bytes() (n int64) {
 	return n
 }
 
-// wanted is how many bytes a disk must have right in the end: the image, and
-// what is changed beyond it. Edges must be made.
+// wanted is how many bytes of the disk the restore answers for in the end. That
+// is the image, and the edits beyond it. It must be called after fit.
 func (d *diskState) wanted() int64 {
 	n := d.imageSize
 	for _, e := range d.edges.ends[1:] {
@@ -221,7 +222,7 @@ func (d *diskState) writeEdges(runs []parttab.Edit) error {
 	return nil
 }
 
-// verifyEdges reads it back.
+// verifyEdges reads back what writeEdges wrote.
 func (d *diskState) verifyEdges(runs []parttab.Edit) error {
 	for _, e := range runs {
 		got := make([]byte, len(e.Data))

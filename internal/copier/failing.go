@@ -13,28 +13,31 @@ import (
 	"testbox-imaging/internal/words"
 )
 
-// ErrFailing is matched by the error of a backup of a disk that is failing
-// rather than worn: its partition table cannot be read, or so much else that an
-// image of it would be no backup. SourceOptions.TakeFailing takes it all the same.
+// ErrFailing is matched by the error of a backup of a disk that is failing, and
+// not merely worn. Its partition table cannot be read, or so much else is lost
+// that an image of it would be no backup. With SourceOptions.TakeFailing such a
+// disk is accepted.
 var ErrFailing = errors.New("the disk is failing")
 
-// What may be unreadable of a disk. docs/format.md tells these numbers.
+// How much of a disk may be unreadable. docs/format.md tells these numbers.
 const (
-	// badShare: one byte in so many of those that are read. An image that lacks
-	// more is no backup of a system.
+	// badShare allows that one byte is unreadable in so many bytes that are
+	// read. An image that lacks more is no backup of a system.
 	badShare = 100
-	// badBytes is the most of a large disk. A drive has some thousand sectors in
-	// reserve, these are 32768; and each of them can take it seconds.
+	// badBytes is the limit in bytes on a large disk. It is 32768 sectors, while
+	// a drive has a few thousand in reserve. A drive can spend seconds on each.
 	badBytes = 16 << 20
-	// badPlaces, and on a large disk one in each badEvery bytes that are read:
-	// more holes than these spare hardly a folder.
+	// badPlaces is how many bad places a disk may have. On a large disk the limit
+	// is one place in badEvery bytes that are read. With more bad places hardly a
+	// folder would be intact.
 	badPlaces = 100
 	badEvery  = 16 << 20
-	// maxPlaces is how many an image can name, whatever was allowed.
+	// maxPlaces is how many bad places an image can name. This limit holds with
+	// TakeFailing too.
 	maxPlaces = 100000
-	// probes is how many sectors are tried, evenly over all that will be read,
-	// before the reading begins; of a disk that is good enough not more than
-	// badProbes fail, but for bad luck.
+	// probes is how many sectors are tried before the backup begins, spread
+	// evenly over what will be read. On a disk that is good enough, more than
+	// badProbes of them fail only by bad luck.
 	probes    = 128
 	badProbes = 5
 )
@@ -44,9 +47,10 @@ func failing(format string, args ...any) error {
 	return fmt.Errorf("%w: %s; replace it", ErrFailing, fmt.Sprintf(format, args...))
 }
 
-// Probe looks whether a disk is failing, in the seconds before a backup of it
-// begins and not after hours: at its partition table, and at places all over
-// what Save would read with the map, or Backup if that is nil.
+// Probe finds out in seconds whether a disk is failing, so that a backup of it is
+// refused at once and not after hours. It reads the partition table, and sectors
+// spread over the bytes that Save would read with the map m. If m is nil, the
+// sectors are spread over the whole disk.
 func Probe(ctx context.Context, src Source, m *usedmap.Map, opt SourceOptions) error {
 	if opt.TakeFailing {
 		return nil
@@ -75,11 +79,12 @@ func Probe(ctx context.Context, src Source, m *usedmap.Map, opt SourceOptions) e
 	return nil
 }
 
-// probePlaces are sectors that are read, as evenly as may be.
+// probePlaces gives the places of the sectors to try, spread as evenly as
+// possible.
 func probePlaces(size, sector int64, m *usedmap.Map) (out []int64) {
 	w := newWindows(size, m)
 	used := w.bytes()
-	at := int64(0) // bytes used before the window
+	at := int64(0) // used bytes before the current run
 	for win := (window{}); w.next(&win); {
 		for _, r := range win.runs {
 			for len(out) < probes {
@@ -96,18 +101,18 @@ func probePlaces(size, sector int64, m *usedmap.Map) (out []int64) {
 	return out
 }
 
-// readTable reads a disk's partition table, both copies of a GPT and all
-// extended boot records, and gives the places where it was looked for.
+// readTable reads a disk's partition table, with both copies of a GPT and all
+// extended boot records. It gives the places that were read.
 func readTable(src Source, opt SourceOptions) ([]image.Range, error) {
 	w := &watchedReader{r: src}
-	_, _ = parttab.Read(w, src.Size(), opt.SectorSize) // what the table says does not matter here
+	_, _ = parttab.Read(w, src.Size(), opt.SectorSize) // only the reads matter here, not what the table says
 	if w.err != nil {
 		return nil, failing("its partition table cannot be read (%v)", w.err)
 	}
 	return w.places, nil
 }
 
-// watchedReader notes what is read, and the first bad sector.
+// watchedReader notes which places are read, and the first error of a bad sector.
 type watchedReader struct {
 	r      io.ReaderAt
 	places []image.Range
@@ -123,17 +128,17 @@ func (w *watchedReader) ReadAt(b []byte, off int64) (int, error) {
 	return n, err
 }
 
-// badList gathers the bad sectors of a disk, in order.
+// badList collects the bad sectors of a disk, in order.
 type badList struct {
-	read   int64         // bytes that are to be read
+	read   int64         // how many bytes of the disk will be read
 	table  []image.Range // where the partition table is
-	take   bool          // however much it is
+	take   bool          // SourceOptions.TakeFailing
 	ranges []image.Range
 	bytes  int64
 }
 
-// newBadList begins one for a disk of which so many bytes are to be read. It
-// reads the partition table first.
+// newBadList makes the list for a disk of which read bytes will be read. It reads
+// the partition table first.
 func newBadList(src Source, read int64, opt SourceOptions) (badList, error) {
 	l := badList{read: read, take: opt.TakeFailing}
 	if l.take {
@@ -144,6 +149,8 @@ func newBadList(src Source, read int64, opt SourceOptions) (badList, error) {
 	return l, err
 }
 
+// add adds bad sectors, which must come in order. It fails when too much of the
+// disk cannot be read.
 func (l *badList) add(bad []image.Range) error {
 	for _, r := range bad {
 		l.ranges = appendRange(l.ranges, r)

@@ -15,29 +15,29 @@ type Job struct {
 	Name       string // of the image, for errors and the receipt
 	Image      Image
 	Target     Target  // may be larger than the image
-	SectorSize int     // of the target, bytes: the smallest read at a bad sector, and the grain of Differ; 0: unknown, 512
-	Rotational bool    // the target is slow at anything but reading and writing in order
-	Fit        FitFunc // called only for a larger target; nil: nothing is fitted
+	SectorSize int     // of the target, in bytes; unit of reads at bad sectors and of Differ; 0 is unknown and means 512
+	Rotational bool    // the target is fast only at sequential reads and writes
+	Fit        FitFunc // called only for a larger target; nil means that nothing is fitted
 }
 
 // Image is an image that a disk is restored from, or compared with.
 type Image interface {
-	// Size is how many bytes the disk has that the image is of. Whoever made
-	// the job knows it from a check before.
+	// Size is the size in bytes of the disk that the image was made of. Whoever
+	// makes the job knows it from an earlier check.
 	Size() int64
-	// SectorSize is of that disk, bytes; 0 is unknown.
+	// SectorSize is the sector size of that disk in bytes; 0 is unknown.
 	SectorSize() int
-	// Open begins a pass over the image, which is read with ctx. The reader is
+	// Open begins a pass over the image. The reads use ctx. The reader is
 	// closed after the pass if it is an io.Closer.
 	Open(ctx context.Context) (image.Reader, error)
-	// PiecesProved reports whether each piece with data tells its Sum, so that
-	// it can be compared with a disk before it is fetched, and Decode holds it
-	// to that. The pieces of other images come in the disk's order, and all but
-	// the last are image.PieceSize long.
+	// PiecesProved reports whether each piece with data tells its Sum. Then the
+	// piece can be compared with a disk before it is fetched, and Decode checks
+	// the data against the Sum. Images of the other kind have pieces in the
+	// order of the disk, and all but the last are image.PieceSize long.
 	PiecesProved() bool
-	// Prove ends a pass over all of the image. It puts into the receipt what
+	// Prove ends a pass over the whole image. It writes into the receipt what
 	// the image is known by. blake3 is the hash of the bytes that were read, in
-	// hexadecimal digits, or "" if the pieces are proved. The error says that
+	// hexadecimal digits, or "" if PiecesProved is true. An error means that
 	// these bytes are not the image.
 	Prove(blake3 string, r *image.Receipt) error
 }
@@ -65,8 +65,8 @@ func (s StoredImage) Prove(_ string, r *image.Receipt) error {
 	return nil
 }
 
-// FileImage is an image in a file of its own, which is proved as a whole, by
-// the BLAKE3 of the disk's bytes.
+// FileImage is an image in a file of its own. It is proved as a whole, by the
+// BLAKE3 of the disk's bytes.
 type FileImage struct {
 	DiskSize int64                        // bytes
 	BLAKE3   string                       // 64 hexadecimal digits; "" is unknown
@@ -94,12 +94,13 @@ func (f FileImage) Prove(blake3 string, r *image.Receipt) error {
 	return nil
 }
 
-// ErrUnfit is matched by errors of Job.Check, Restore and Verify: the image
-// cannot go to the target.
+// ErrUnfit is matched by errors of Job.Check, Restore and Verify that say that
+// the image cannot go to the target.
 var ErrUnfit = errors.New("the image cannot go to this disk")
 
-// Check refuses what could only fail, or do harm, after the first write. Restore
-// calls it before it reads anything. What is unused becomes what unused says.
+// Check refuses a job that would fail, or do harm, after the first write. Restore
+// calls it before it reads anything. unused is what the restore will do with
+// unused bytes.
 func (j *Job) Check(unused Unused) error {
 	if err := j.checkSize(); err != nil {
 		return err
@@ -123,7 +124,7 @@ func (j *Job) checkSize() error {
 	return nil
 }
 
-// unfitError matches ErrUnfit, and says only why.
+// unfitError matches ErrUnfit. Its text is only the reason.
 type unfitError string
 
 func (e unfitError) Error() string        { return string(e) }
@@ -136,17 +137,19 @@ func canDiscard(t Target) bool {
 	return ok && d.CanDiscard()
 }
 
-// FitFunc says what must be written otherwise because the disk is larger than
-// the image: a backup GPT moved to the disk's end. head is the image's first
-// MiB, tail its last (less if the image is smaller; they do not overlap, head
-// comes first), with zeros where nothing is used; neither may be changed. The edits, which must not overlap each
-// other, lie in head, in tail or beyond the image. It is called once a job and
-// must give the same for the same arguments, so that a later Verify expects
+// FitFunc says which bytes must differ from the image because the disk is larger,
+// for instance those of a backup GPT that moves to the disk's end. head is the
+// image's first MiB, and tail its last MiB. If the image has less than 2 MiB, head
+// takes its full MiB first and tail has the rest. Unused bytes in them are zeros.
+// A FitFunc must not change head and tail. The edits lie in head, in tail or
+// beyond the image, and do not overlap. A FitFunc is called once for each job. It
+// must give the same edits for the same arguments, so that a later Verify expects
 // what a restore wrote.
 type FitFunc func(head, tail []byte, imageSize, targetSize int64) ([]parttab.Edit, error)
 
-// FitGPT makes a GPT fit a larger disk, in sectors of so many bytes. note is
-// told what was done, or why nothing was, and warn what nobody should miss.
+// FitGPT returns a FitFunc that makes a GPT fit a larger disk. sector is the
+// sector size in bytes. note is told what was done, or why nothing was done. warn
+// is told what nobody should miss.
 func FitGPT(sector int, note, warn func(string)) FitFunc {
 	return func(head, tail []byte, imageSize, targetSize int64) ([]parttab.Edit, error) {
 		f, err := parttab.Fit(sector)(head, tail, imageSize, targetSize)

@@ -14,8 +14,8 @@ func total(list []image.Range) (n int64) {
 	return n
 }
 
-// appendRange adds a range to an ordered list, as part of the last one if it
-// follows that.
+// appendRange adds a range to an ordered list. If it begins where the last range
+// ends, the last range becomes longer.
 func appendRange(list []image.Range, r image.Range) []image.Range {
 	if n := len(list) - 1; n >= 0 && list[n].End() == r.Off {
 		list[n].Len += r.Len
@@ -33,8 +33,8 @@ func inOrder(list []image.Range) (out []image.Range) {
 	return out
 }
 
-// without gives what of r is in none of the holes. r and the holes are each in
-// order.
+// without gives the parts of the list's ranges that lie in none of the holes. Both
+// lists are in order.
 func without(list, holes []image.Range) (out []image.Range) {
 	for _, r := range list {
 		at := r.Off
@@ -53,7 +53,8 @@ func without(list, holes []image.Range) (out []image.Range) {
 	return out
 }
 
-// within appends to out what of list lies in the runs. Both are in order.
+// within appends to out the parts of the list's ranges that lie in the runs. Both
+// lists are in order.
 func within(out, list, runs []image.Range) []image.Range {
 	for _, r := range list {
 		for _, run := range runs {

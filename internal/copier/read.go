@@ -9,7 +9,7 @@ import (
 	"testbox-imaging/internal/image"
 )
 
-// readFull fills b. Anything less is an error, whatever the reader says of it.
+// readFull fills b. A short read is an error, even if the reader reports none.
 func readFull(r io.ReaderAt, b []byte, off int64) error {
 	n, err := r.ReadAt(b, off)
 	switch {
@@ -24,8 +24,8 @@ func readFull(r io.ReaderAt, b []byte, off int64) error {
 // isMedium reports whether the error of a read says that sectors cannot be read.
 func isMedium(err error) bool { return errors.Is(err, disk.ErrMedium) }
 
-// salvageStep is how much of a piece with a bad sector is read at a time at
-// first; what fails again is read sector by sector.
+// salvageStep is how much is read at a time when a piece has a bad sector. A step
+// that fails is read again sector by sector.
 const salvageStep = 64 << 10
 
 // salvager reads a disk that may have bad sectors.
@@ -35,8 +35,8 @@ type salvager struct {
 	alive  func()
 }
 
-// read fills b, and where the disk has bad sectors, with zeros; these it names.
-// Any other error is given back.
+// read fills b from the disk. Bad sectors become zeros, and read returns their
+// ranges. Any other error ends it.
 func (v salvager) read(b []byte, off int64) ([]image.Range, error) {
 	err := readFull(v.src, b, off)
 	if err == nil || !isMedium(err) {
@@ -59,7 +59,7 @@ func (v salvager) read(b []byte, off int64) ([]image.Range, error) {
 	return bad, nil
 }
 
-// sectors is the last resort of read.
+// sectors reads a step that failed sector by sector. It adds bad sectors to bad.
 func (v salvager) sectors(b []byte, off int64, bad []image.Range) ([]image.Range, error) {
 	for at := 0; at < len(b); at += v.sector {
 		sector := b[at:min(at+v.sector, len(b))]
@@ -77,12 +77,13 @@ func (v salvager) sectors(b []byte, off int64, bad []image.Range) ([]image.Range
 	return bad, nil
 }
 
-// readGap is how many unused bytes between used ones are read along with them:
-// one long read is faster than two short ones. They are not kept.
+// readGap bounds the gap between two runs that are brought by one read, since one
+// long read is faster than two short ones. The bytes of the gap are dropped.
 const readGap = 32 << 10
 
-// addRead adds a run to the reads that bring it, in order. A run behind a small
-// gap makes the read before it longer.
+// addRead adds a run to a list of reads. Runs must come in order. If the gap
+// before the run is small, the last read becomes longer. Otherwise the run becomes
+// a read of its own.
 func addRead(reads []image.Range, r image.Range) []image.Range {
 	last := len(reads) - 1
 	if last < 0 || r.Off-reads[last].End() >= readGap {
@@ -92,8 +93,8 @@ func addRead(reads []image.Range, r image.Range) []image.Range {
 	return reads
 }
 
-// gather fills b with what the runs have on a disk, one after the other. The
-// reads are those of addRead. The rest of b it may spoil.
+// gather fills b with the bytes of the runs, one run after the other. The reads
+// are made of the runs by addRead. What b has behind these bytes may be spoilt.
 func gather(src Source, b []byte, reads, runs []image.Range) error {
 	for _, read := range reads {
 		n := 0
@@ -109,8 +110,8 @@ func gather(src Source, b []byte, reads, runs []image.Range) error {
 	return nil
 }
 
-// gatherRead fills b with the runs that one read has. It reads them one by one
-// if there is no room for what is between them.
+// gatherRead fills b with the runs that lie in one read. If b has no room for the
+// gaps between them, it reads each run by itself.
 func gatherRead(src Source, b []byte, read image.Range, runs []image.Range) (at int64, err error) {
 	joined := read.Len <= int64(len(b))
 	if joined {
@@ -129,22 +130,22 @@ func gatherRead(src Source, b []byte, read image.Range, runs []image.Range) (at 
 	return at, nil
 }
 
-// Sparse is a Source that knows of zeros without reading them: the holes of a
-// file, the clusters that an image has not.
+// Sparse is a Source that knows where it has zeros without reading them, such as
+// the holes of a file, or clusters of a qcow2 that are not allocated.
 type Sparse interface {
-	// NextData gives the next run at or behind off that may hold something
-	// else than zeros; from is the disk's size if there is none. All before it
-	// is zero. It never gives a run before off, or an empty one but at the
-	// disk's end.
+	// NextData gives the next run at or behind off that may have bytes that are
+	// not zero. All bytes from off to that run are zero. If there is no such
+	// run, from is the disk's size. The run never begins before off. It is empty
+	// only at the disk's end.
 	NextData(off int64) (from, to int64)
 }
 
-// holes remembers what a Sparse said last; the zero value of it knows none.
+// holes remembers the last answer of a Sparse. The zero value knows no holes.
 type holes struct {
-	sparse   Sparse // nil: nothing is known
+	sparse   Sparse // nil means that no hole is known
 	size     int64
-	at       int64 // from here on, up to from, all is zero
-	from, to int64
+	at       int64 // all bytes from at to from are zero
+	from, to int64 // the run behind these zeros, as NextData gave it
 }
 
 func holesOf(src Source) holes {
@@ -153,7 +154,7 @@ func holesOf(src Source) holes {
 	return h
 }
 
-// end is where the zeros end that off lies in; off itself if it lies in none.
+// end is the end of the hole that off lies in, or off itself if it lies in none.
 func (h *holes) end(off int64) int64 {
 	if h.sparse == nil || off >= h.size {
 		return off
@@ -161,7 +162,7 @@ func (h *holes) end(off int64) int64 {
 	if off < h.at || off >= h.to {
 		from, to := h.sparse.NextData(off)
 		if from < off || from > h.size || to < from || to == from && from < h.size {
-			h.sparse = nil // it cannot be trusted
+			h.sparse = nil // the answer makes no sense, so no other is trusted
 			return off
 		}
 		h.at, h.from, h.to = off, from, to

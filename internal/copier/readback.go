@@ -20,8 +20,8 @@ func (r *restore) readBack(ctx context.Context, d *diskState) error {
 	return r.readBackBySum(ctx, d)
 }
 
-// readBackByName compares the disk with the names that the image gives its
-// pieces.
+// readBackByName compares the disk with the sums that the image tells. A piece's
+// sum is the name of its chunk in the store.
 func (r *restore) readBackByName(ctx context.Context, d *diskState) error {
 	c, err := newComparison(ctx, d)
 	if err != nil {
@@ -86,12 +86,12 @@ func notKept(off, n int64) error {
 // maxSums bounds the memory of sums, at 16 bytes each.
 const maxSums = 1 << 20
 
-// sums remembers what was written, so that the read-back can be compared with
-// it and say where it differs: a hash for each piece, or on disks beyond 1 TiB
-// for each group of pieces.
+// sums has hashes of what was written, so that the read-back can be compared with
+// them and say which place differs. It has a hash for each piece. On disks beyond
+// 1 TiB it has one for each group of pieces.
 type sums struct {
-	group int // pieces of one entry, a power of two
-	n     int // pieces added
+	group int // number of pieces in one entry, a power of two
+	n     int // number of pieces added
 	list  []xxh3.Uint128
 }
 
@@ -103,7 +103,7 @@ func newSums(size int64) *sums {
 	return s
 }
 
-// sumOf is the hash of a piece. Zeros, of any length, have the zero hash.
+// sumOf is the hash of a piece. The hash of zeros is zero, whatever their length.
 func sumOf(b []byte) xxh3.Uint128 {
 	if image.IsZero(b) {
 		return xxh3.Uint128{}
@@ -111,7 +111,7 @@ func sumOf(b []byte) xxh3.Uint128 {
 	return xxh3.Hash128(b)
 }
 
-// add takes the next piece's hash.
+// add adds the hash of the next piece.
 func (s *sums) add(h xxh3.Uint128) {
 	if s.n%s.group == 0 {
 		s.list = append(s.list, h)
@@ -127,8 +127,8 @@ func (s *sums) add(h xxh3.Uint128) {
 	s.n++
 }
 
-// same reports whether the entry just completed by add is equal to the one of
-// want; while an entry is not complete it is.
+// same reports whether the last entry equals the entry of want at the same place.
+// As long as the entry lacks pieces of its group, same is true.
 func (s *sums) same(want *sums) bool {
 	if s.n > want.n {
 		return false

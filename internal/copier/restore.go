@@ -12,34 +12,34 @@ import (
 // Unused is what Restore does with bytes that the image does not have.
 type Unused int
 
-// What can be done with unused bytes. In the first and last MiB of a disk that
-// is written at all they become zeros in any case: what stood there before
+// What can be done with unused bytes. If a disk is written at all, unused bytes
+// in its first and last MiB become zeros in any case, since the old bytes there
 // could make a machine boot.
 const (
 	UnusedKeep    Unused = iota // leave them as they are
-	UnusedDiscard               // tell the disk that nobody needs them, if anything is written at all
-	UnusedZero                  // write zeros, and treat them as any
+	UnusedDiscard               // tell the disk that nobody needs them; done only if something is written
+	UnusedZero                  // write zeros, and treat them like other zeros of the image
 )
 
-// ReadBack is what Restore reads back of what is neither the first nor the last
-// MiB of a disk; these always are.
+// ReadBack is how much Restore reads back between the first and the last MiB of
+// a disk. Those two are always read back.
 type ReadBack int
 
 // What can be read back.
 const (
-	VerifyAll     ReadBack = iota // all that the image has
+	VerifyAll     ReadBack = iota // everything that the image has
 	VerifyWritten                 // what was written
-	VerifyNone                    // nothing: the receipt then does not prove the restore
+	VerifyNone                    // nothing; the receipt then does not prove the restore
 )
 
-// RestoreOptions are those of Restore; the zero value works.
+// RestoreOptions are the options of Restore. The zero value is valid.
 type RestoreOptions struct {
 	Options
-	Full   bool // write everything, also what is on the disk already
+	Full   bool // write everything, even bytes that are on the disk already
 	Verify ReadBack
 	Unused Unused
-	Log    func(format string, args ...any) // told which way was taken and why; nil: silence
-	sample int64                            // for tests; 0: sampleSize
+	Log    func(format string, args ...any) // told what Restore decides and why; nil means no log
+	sample int64                            // set by tests; 0 means sampleSize
 }
 
 func (o RestoreOptions) withDefaults() RestoreOptions {
@@ -53,30 +53,32 @@ func (o RestoreOptions) withDefaults() RestoreOptions {
 	return o
 }
 
-// bootArea is how many bytes at a disk's beginning and end can make a machine
-// boot from it or a partition table be found: both are clear until all else is
-// proved.
+// bootArea is the length of the two areas at a disk's beginning and end by which
+// a machine can boot from it, or find a partition table. Both areas are clear
+// until everything else is proved.
 const bootArea = image.PieceSize
 
-// Restore writes images to disks. The caller has checked the images whole.
-// The order is one in which no mixture of old and new ever boots:
+// Restore writes images to disks. The caller has checked the images as a whole.
+// In this order no mixture of old and new data ever boots:
 //
-//  1. where it pays, the disks are compared with the images, to find out what
-//     need not be written; if that is all of all disks, this is all. What a
-//     store has for the rest is read and checked, unless no proof is wanted;
-//  2. the first and last MiB of every disk are cleared, flushed, read back;
-//  3. for each disk, all but the image's first and last MiB is written and
-//     flushed, and then read back, zeros too, in a pass of its own;
-//  4. the images' last MiBs and what fits them to larger disks are written to
-//     all disks, flushed, read back;
-//  5. the same for the first MiBs.
+//  1. The disks are compared with the images where that saves time, to find out
+//     what need not be written. If all disks have everything already, Restore is
+//     done. Otherwise the pieces of stored images that will be written are read
+//     from the store and checked, unless the caller wants no proof.
+//  2. The first and last MiB of every disk are cleared, flushed and read back.
+//  3. On each disk everything but the image's first and last MiB is written and
+//     flushed. Then a pass of its own reads it back, zeros too.
+//  4. The last MiBs of the images, and the edits that fit an image to a larger
+//     disk, are written to all disks, flushed and read back.
+//  5. The first MiBs of the images are written, flushed and read back.
 //
-// The part of a larger disk beyond the image is left as it is but for its last
-// MiB. Stages in Progress are "compare NAME", "check NAME", "write NAME" and
-// "verify NAME".
+// If a disk is larger than its image, the part beyond the image is left as it is,
+// except for the disk's last MiB. Stages in Progress are "compare NAME", "check
+// NAME", "write NAME" and "verify NAME".
+//
 // When Restore fails before the first write, it gives no receipts. When it fails
-// later, the first MiBs are clear, as far as the disks still obey, and the
-// receipts say how far it came.
+// later, the receipts say how far it came, and the first MiB of each disk is
+// clear if the disk still obeys.
 func Restore(ctx context.Context, jobs []Job, opt RestoreOptions) ([]image.Receipt, error) {
 	opt = opt.withDefaults()
 	r := &restore{opt: opt}
@@ -115,7 +117,7 @@ type restore struct {
 	disks []*diskState
 }
 
-// run is all from the first write on.
+// run does steps 2 to 5 of Restore, from the first write on.
 func (r *restore) run(ctx context.Context) error {
 	if err := r.all(ctx, (*diskState).clear, (*diskState).checkClear); err != nil {
 		return err
@@ -140,7 +142,8 @@ func (r *restore) run(ctx context.Context) error {
 	return err
 }
 
-// body writes a disk but for its head and tail, flushes it and reads it back.
+// body does step 3 for one disk. It writes everything but head and tail, flushes
+// the disk and reads it back.
 func (r *restore) body(ctx context.Context, d *diskState) error {
 	start := time.Now()
 	if err := r.write(ctx, d); err != nil {
@@ -161,7 +164,7 @@ func (r *restore) body(ctx context.Context, d *diskState) error {
 	return nil
 }
 
-// all does one thing to all disks, flushes all, and then proves it of all.
+// all calls do for all disks, then flushes all disks, then calls prove for all.
 func (r *restore) all(ctx context.Context, do, prove func(*diskState) error) error {
 	flush := func(d *diskState) error { return d.job.Target.Sync() }
 	for _, step := range []func(*diskState) error{do, flush, prove} {
@@ -177,8 +180,8 @@ func (r *restore) all(ctx context.Context, do, prove func(*diskState) error) err
 	return nil
 }
 
-// undo makes disks that have got their beginning unbootable again, because
-// another one, or its proof, failed.
+// undo clears the first MiB of all disks again, so that none of them boots. It is
+// called when an error comes after some disks have got their first MiB.
 func (r *restore) undo() error {
 	var errs []error
 	for _, d := range r.disks {
@@ -189,7 +192,7 @@ func (r *restore) undo() error {
 	return errors.Join(errs...)
 }
 
-// clear clears the boot areas.
+// clear clears both boot areas of the disk.
 func (d *diskState) clear() error {
 	n := min(bootArea, d.targetSize)
 	if err := d.job.Target.ZeroAt(0, n); err != nil {
@@ -226,7 +229,8 @@ func (d *diskState) verifyEnds() error  { return d.verifyEdges(d.edges.ends) }
 func (d *diskState) writeBegin() error  { return d.writeEdges(d.edges.begin) }
 func (d *diskState) verifyBegin() error { return d.verifyEdges(d.edges.begin) }
 
-// account is the last proof: that nothing was left out.
+// account is the last check. It compares the figures of the receipt, and fails if
+// any byte was left out.
 func (d *diskState) account() error {
 	r, want := &d.receipt, d.wanted()
 	verified := r.Written + r.Skipped

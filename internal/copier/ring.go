@@ -11,33 +11,35 @@ import (
 	"testbox-imaging/internal/image"
 )
 
-// pieceSize is how many bytes a slot has at the most, but for runs of zeros and
-// of unused bytes, which take no memory.
+// pieceSize is the most bytes of data in a slot. Runs of zeros and of unused
+// bytes may be longer, since they take no memory.
 const pieceSize = image.PieceSize
 
-// slot is what goes through a pipeline in one go, a pointer. reset empties it,
-// but for its memory.
+// slot is a pointer to one unit of work in a pipeline. reset empties the slot,
+// but leaves it its buffers.
 type slot interface{ reset() }
 
-// ring is the slots that all passes of one call use, one after the other; their
-// number bounds memory and the pieces in flight.
+// ring has the slots that all passes of one call use, one pass after the other.
+// Their number bounds the memory and the pieces in flight.
 type ring[S slot] struct {
 	most int
 	make func() S
-	made []S // so far
+	made []S // slots that were made so far
 }
 
-// maxSlots bounds the memory of a ring to 64 MiB, with two buffers a slot; the
-// garbage collector may need as much again.
+// maxSlots bounds the memory of a ring to 64 MiB, with two buffers in each slot.
+// The garbage collector may need as much again.
 const maxSlots = 32
 
-// newRing makes at most so many slots, when they are needed.
+// newRing makes a ring of up to most slots, but not more than maxSlots. It makes a
+// slot only when one is needed.
 func newRing[S slot](most int, make func() S) *ring[S] {
 	return &ring[S]{most: min(most, maxSlots), make: make}
 }
 
-// buffers gives as many buffers as a ring of so many slots needs. It cuts them
-// out of one piece of memory: what nothing touches of it costs nothing.
+// buffers returns a function that gives a buffer for each slot of a ring. The
+// buffers are cut out of one large allocation. The parts of it that nobody
+// touches cost no memory.
 func buffers(slots, size int, alloc func(size int) []byte) func() []byte {
 	var left []byte
 	return func() []byte {
@@ -50,10 +52,11 @@ func buffers(slots, size int, alloc func(size int) []byte) func() []byte {
 	}
 }
 
-// stage is work on slots, done by some goroutines at once, in any order.
+// stage is a step of a pipeline. Several goroutines do it at once, in any order
+// of the slots.
 type stage[S slot] struct {
 	workers int
-	batch   int // slots of one call at the most; it never waits for more than one
+	batch   int // most slots in one call of do; a call never waits for more than one slot
 	do      func([]S) error
 	busy    atomic.Int64 // nanoseconds that all workers spent in do
 }
@@ -63,16 +66,17 @@ func each[S slot](workers int, do func(S) error) *stage[S] {
 	return &stage[S]{workers: workers, batch: 1, do: func(s []S) error { return do(s[0]) }}
 }
 
-// share is how much of the time since start the workers were at work, 0 to 1.
+// share is the part of the time since start in which the workers were busy, from
+// 0 to 1.
 func (st *stage[S]) share(start time.Time) float64 {
 	return min(1, float64(st.busy.Load())/float64(st.workers)/float64(max(1, time.Since(start))))
 }
 
-// run moves slots through a pipeline: produce fills them one after the other
-// until io.EOF, the stages work on many at once, collect gets them in the
-// order of produce. The first error ends all of it; run returns after the last
-// of its goroutines has ended, that is, at once but for operations on disks
-// and files that had begun.
+// run moves slots through a pipeline. produce fills one slot after the other
+// until it returns io.EOF. The stages work on many slots at once. collect gets
+// the slots in the order of produce. The first error stops everything. run
+// returns when all of its goroutines have ended, so after an error it waits only
+// for operations on disks and files that had begun.
 func (r *ring[S]) run(ctx context.Context, produce func(S) error, collect func(S) error, stages ...*stage[S]) error {
 	g, ctx := errgroup.WithContext(ctx)
 	out := r.start(ctx, g, produce, stages...)
@@ -80,10 +84,10 @@ func (r *ring[S]) run(ctx context.Context, produce func(S) error, collect func(S
 	return g.Wait()
 }
 
-// start is run for callers that take the slots out of it themselves, to the end
-// or until ctx is done.
+// start is run for callers that consume the slots themselves. They must do so to
+// the end, or until ctx is done.
 func (r *ring[S]) start(ctx context.Context, g *errgroup.Group, produce func(S) error, stages ...*stage[S]) *ordered[S] {
-	// All channels hold all slots, so that no sender ever waits.
+	// Each channel has room for all slots, so that no sender ever waits.
 	free := make(chan S, r.most)
 	for _, s := range r.made {
 		free <- s
@@ -99,9 +103,9 @@ func (r *ring[S]) start(ctx context.Context, g *errgroup.Group, produce func(S) 
 	return &ordered[S]{ctx: ctx, in: in, free: free, waiting: map[int]S{}}
 }
 
-// numbered is a slot on its way.
+// numbered is a slot on its way through the pipeline.
 type numbered[S slot] struct {
-	seq  int // in the order of produce
+	seq  int // position in the order of produce
 	slot S
 }
 
@@ -124,7 +128,7 @@ func (r *ring[S]) feed(ctx context.Context, produce func(S) error, free <-chan S
 	}
 }
 
-// get gives a slot that is free.
+// get gives a free slot. It makes a new one only if none is free.
 func (r *ring[S]) get(ctx context.Context, free <-chan S) (S, error) {
 	select {
 	case s := <-free:
@@ -140,7 +144,7 @@ func (r *ring[S]) get(ctx context.Context, free <-chan S) (S, error) {
 	return s, ctx.Err()
 }
 
-// receive takes the next value; ok is false at the end.
+// receive gives the next value of a channel. ok is false when it is closed.
 func receive[T any](ctx context.Context, in <-chan T) (v T, ok bool, err error) {
 	if err := ctx.Err(); err != nil {
 		return v, false, err
@@ -153,7 +157,7 @@ func receive[T any](ctx context.Context, in <-chan T) (v T, ok bool, err error) 
 	}
 }
 
-// start begins a stage's goroutines; the last to end closes out.
+// start starts a stage's goroutines. The last one to end closes out.
 func (st *stage[S]) start(ctx context.Context, g *errgroup.Group, in <-chan numbered[S], out chan<- numbered[S]) {
 	left := int32(st.workers)
 	for range st.workers {
@@ -192,7 +196,7 @@ func (st *stage[S]) work(ctx context.Context, in <-chan numbered[S], out chan<- 
 	}
 }
 
-// more fills a batch with what is there already.
+// more fills a batch with slots that are there already, and does not wait.
 func (st *stage[S]) more(batch []numbered[S], in <-chan numbered[S]) []numbered[S] {
 	for len(batch) < st.batch {
 		select {
@@ -217,7 +221,8 @@ type ordered[S slot] struct {
 	seq     int
 }
 
-// next gives the next slot, which done takes back; ok is false at the end.
+// next gives the next slot. The caller returns it by done. ok is false at the
+// end.
 func (o *ordered[S]) next() (s S, ok bool, err error) {
 	for {
 		if s, ok = o.waiting[o.seq]; ok {
@@ -235,7 +240,7 @@ func (o *ordered[S]) next() (s S, ok bool, err error) {
 
 func (o *ordered[S]) done(s S) { o.free <- s }
 
-// each hands all slots to collect.
+// each calls collect for all slots in order, and frees each slot afterwards.
 func (o *ordered[S]) each(collect func(S) error) error {
 	for {
 		s, ok, err := o.next()

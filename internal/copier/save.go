@@ -14,23 +14,25 @@ import (
 	"testbox-imaging/internal/usedmap"
 )
 
-// Saved is an image that is in a store, but for the record that makes it one.
+// Saved is an image that Save brought into a store. It counts only after the
+// caller has committed a record that names it.
 type Saved struct {
 	Root object.Name
-	// Disk has Root, Data, Zero, Unused, Stored and Bad; the rest is the
-	// caller's to know.
+	// Disk has Root, Data, Zero, Unused, Stored and Bad. The caller sets the
+	// other fields.
 	Disk image.RecordedDisk
-	// Receipt has Read, Zero, Unused, Bad, Root and the stages "read", "hash",
-	// "compress" and "store", which ran beside each other.
+	// Receipt has Read, Zero, Unused, Bad and Root, and the stages "read",
+	// "hash", "compress" and "store", which ran at the same time.
 	Receipt   image.Receipt
-	New       int64 // bytes of Disk.Data that the store did not have; Disk.Stored is what they came to
-	Chunks    int   // that the image has
-	NewChunks int   // that the store did not have
+	New       int64 // bytes of Disk.Data that the store did not have; Disk.Stored has their stored size
+	Chunks    int   // chunks of the image
+	NewChunks int   // chunks that the store did not have
 }
 
-// Bound says what a faster backup would need: "reading", "hashing",
-// "compressing" or "storing". Readers and writers of the store wait all the
-// time if that is what is slow; the processor is shared by what else is done.
+// Bound says which step limits the speed: "reading", "hashing", "compressing" or
+// "storing". If the disk or the store is the limit, the goroutines that read or
+// store are busy nearly all the time. Otherwise the limit is the processor, and
+// Bound names the larger of its two uses.
 func (s *Saved) Bound() string {
 	busy := map[string]float64{}
 	for _, st := range s.Receipt.Stages {
@@ -49,11 +51,12 @@ func (s *Saved) Bound() string {
 	return "compressing"
 }
 
-// Save reads what is used of a disk and brings it into a store. Nothing of it
-// counts before the caller commits a record with its Disk. If m is nil, all of
-// the disk is used. Unreadable sectors become zeros and are in Disk.Bad; the
-// caller must say so. Of a disk that is failing, the error matches ErrFailing, as
-// soon as that is known. The stage in Progress is "read", of the bytes that are used.
+// Save reads the used bytes of a disk and brings them into a store. They count
+// only after the caller has committed a record with Saved.Disk. If m is nil, the
+// whole disk is used. Unreadable sectors become zeros and are listed in Disk.Bad,
+// and the caller must report them. If the disk is failing, Save ends as soon as
+// this is known, and the error matches ErrFailing. The stage in Progress is "read",
+// and counts the used bytes.
 func Save(ctx context.Context, src Source, st chunk.Session, m *usedmap.Map, opt SourceOptions) (Saved, error) {
 	opt = opt.withDefaults()
 	s := &save{src: src, opt: opt, size: src.Size(), start: time.Now()}
@@ -81,13 +84,13 @@ type save struct {
 	size    int64
 	start   time.Time
 	windows *windows
-	used    int64 // bytes in all windows
-	read    int64 // of these
+	used    int64 // bytes that all windows have
+	read    int64 // how many of them are read so far
 	bad     badList
 	saved   Saved
 }
 
-// checkMap refuses a disk that no image can be made of, and a map of another
+// checkMap refuses a disk that cannot be imaged, and a map that does not fit the
 // disk.
 func checkMap(size int64, sector int, m *usedmap.Map) error {
 	switch {
@@ -118,9 +121,9 @@ func checkMap(size int64, sector int, m *usedmap.Map) error {
 	return nil
 }
 
-// run is two rings: windows are read and looked at, and what they hold is cut
-// into chunks, which are named and, if the store lacks them, compressed and
-// sent.
+// run moves slots through two rings. In the first ring windows are read and
+// classified. A cutter makes chunks from them. In the second ring the chunks get
+// their names, and those that the store lacks are compressed and sent.
 func (s *save) run(ctx context.Context, st chunk.Session, layout []byte) error {
 	g, inner := errgroup.WithContext(ctx)
 	read, classify := each(readers, s.readWindow), each(s.opt.Workers, s.classify)
@@ -135,7 +138,7 @@ func (s *save) run(ctx context.Context, st chunk.Session, layout []byte) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	send.ctx = ctx // inner ended with the group
+	send.ctx = ctx // inner was cancelled when the group ended
 	if err := send.putRoot(chunk.Root{Size: s.size, SectorSize: s.opt.SectorSize, Layout: layout}); err != nil {
 		return err
 	}
@@ -150,7 +153,7 @@ func (s *save) stage(name string, bytes int64, busy float64) {
 	s.saved.Receipt.Stages = append(s.saved.Receipt.Stages, image.Stage{Name: name, Bytes: bytes, Elapsed: time.Since(s.start), Busy: busy})
 }
 
-// account fills in the figures, and proves that nothing was left out.
+// account fills in the figures. It fails if any byte was left out.
 func (s *save) account(f figures) error {
 	d, r := &s.saved.Disk, &s.saved.Receipt
 	d.Root, d.Data, d.Zero, d.Unused, d.Bad = s.saved.Root, f.data, f.zero, f.unused, s.bad.ranges
@@ -162,9 +165,9 @@ func (s *save) account(f figures) error {
 	return nil
 }
 
-// windowSlot is a window of a disk that is read.
+// windowSlot is a window of the disk, with its bytes.
 type windowSlot struct {
-	raw []byte // the disk's bytes from the window's first on
+	raw []byte // the disk's bytes from win.off on
 	win window
 	bad []image.Range
 }
@@ -200,7 +203,7 @@ func (s *save) classify(in *windowSlot) error {
 	return nil
 }
 
-// begin takes the windows in order.
+// begin is called for the windows in order. It counts their bytes and bad sectors.
 func (s *save) begin(in *windowSlot) error {
 	s.read += total(in.win.runs)
 	s.opt.Progress("read", s.read, s.used)

@@ -11,27 +11,27 @@ import (
 )
 
 const (
-	// askAtOnce bounds how many names go into one question; a store far away
-	// gets as many as are made while it answers the question before.
+	// askAtOnce bounds how many names go into one question to the store. While
+	// a store far away answers one question, names gather for the next.
 	askAtOnce = maxSlots
-	// putters is how many chunks are on their way into the store.
+	// putters is how many chunks are sent to the store at once.
 	putters = 4
 )
 
-// packedSize has room for the stored form of a chunk while nobody knows yet
-// whether compression gains something.
+// packedSize is the length of the buffer for the compressed form of a chunk. The
+// compressed form can be longer than the chunk.
 const packedSize = chunk.MaxSize + 4096
 
 // chunkSlot is a chunk of a disk, or the page of a region.
 type chunkSlot struct {
-	seq    int    // in the order of the disk
+	seq    int    // position in the order of the disk
 	raw    []byte // the disk's bytes
 	packed []byte // memory for their stored form
-	n      int64
+	n      int64  // length of the chunk in bytes
 	chunk  object.Object
-	known  bool        // the store has the chunk, or an earlier slot brings it
-	again  bool        // an earlier slot brings the chunk too
-	page   *chunk.Page // of the region that ends here; the slot is then nothing else
+	known  bool        // the chunk need not be sent; the store has it, or an earlier slot brings it
+	again  bool        // an earlier slot brings the chunk too, so it is not counted here
+	page   *chunk.Page // page of the region that ends here; such a slot has no chunk
 }
 
 func newChunkRing(slots int) *ring[*chunkSlot] {
@@ -52,11 +52,11 @@ type sender struct {
 	st    chunk.Session
 	saved *Saved
 
-	keys  []object.Key         // memory of ask
-	asked []*chunkSlot         // the same
-	refs  []chunk.Ref          // of the region at hand
+	keys  []object.Key         // buffer of ask
+	asked []*chunkSlot         // buffer of ask
+	refs  []chunk.Ref          // chunks of the current region
 	have  map[object.Name]bool // pages that the store has
-	pages []object.Name        // of the regions before
+	pages []object.Name        // pages of the regions before
 
 	mu       sync.Mutex                 // guards inFlight
 	inFlight map[object.Name]*chunkSlot // the first slot that carries this chunk, from ask to collect
@@ -92,9 +92,11 @@ func (p *sender) ask(slots []*chunkSlot) error {
 	return nil
 }
 
-// nothingToAsk reports whether the store need not be asked for a slot's chunk,
-// since an earlier slot has the same chunk and brings it. A later slot is not
-// enough: the page that names this slot's chunk would be stored before it comes.
+// nothingToAsk reports whether the store need not be asked about a slot, since
+// the same chunk is on its way in another slot. If the other slot is an earlier
+// one, this slot need not send the chunk. If the other slot is a later one, this
+// slot must send the chunk too if the store lacks it. Otherwise the page with this
+// slot's chunk could reach the store before the chunk.
 func (p *sender) nothingToAsk(s *chunkSlot) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -142,7 +144,8 @@ func (p *sender) store(o object.Object) error {
 	return nil
 }
 
-// collect takes the slots in order; all that came before is in the store.
+// collect gets the slots in order. The chunks of all slots before are then in the
+// store.
 func (p *sender) collect(s *chunkSlot) error {
 	if s.page != nil {
 		s.page.Chunks = p.refs
@@ -179,7 +182,7 @@ func (p *sender) putPage(page *chunk.Page) error {
 	return p.putTree(key, raw)
 }
 
-// putRoot ends the image.
+// putRoot stores the root, the last object of the image.
 func (p *sender) putRoot(root chunk.Root) error {
 	root.Pages = p.pages
 	raw := root.Marshal()
@@ -187,12 +190,12 @@ func (p *sender) putRoot(root chunk.Root) error {
 	key := object.Key{Kind: object.Root, Name: p.saved.Root}
 	missing, err := p.st.Missing(p.ctx, []object.Key{key})
 	if err != nil || len(missing) == 0 {
-		return err // of an unchanged disk
+		return err // an unchanged disk has a root that the store has already
 	}
 	return p.putTree(key, raw)
 }
 
-// putTree stores a page or a root, which make the tree.
+// putTree stores a page or a root.
 func (p *sender) putTree(key object.Key, raw []byte) error {
 	o := object.Encode(key, raw, nil)
 	if err := o.Check(); err != nil {

@@ -18,38 +18,40 @@ import (
 )
 
 const (
-	// zeroRun bounds how many bytes of zeros go as one slot: long enough for a
-	// disk to zero them in one command, short enough to stop soon.
+	// zeroRun bounds how many bytes of zeros one slot stands for. It is large
+	// enough for the disk to clear many bytes with one command, and small
+	// enough for the action to stop soon after an error.
 	zeroRun = 64 << 20
-	// unusedRun is the same for unused bytes.
+	// unusedRun bounds how many unused bytes one slot stands for.
 	unusedRun = 1 << 30
 )
 
-// zeros is read only.
+// zeros is a piece of zeros. Nobody may write to it.
 var zeros = make([]byte, pieceSize)
 
 // pieceSlot is a piece of an image that is read, or a run of zeros or of unused
 // bytes.
 type pieceSlot struct {
-	raw     []byte         // a piece long: the image's bytes
-	disk    []byte         // the same for the disk's; nil if no pass of the ring compares
-	n       int64          // bytes; more than a piece only if they are not Data
+	raw     []byte         // buffer for the image's bytes, one piece long
+	disk    []byte         // buffer for the disk's bytes, one piece long; nil if no pass of the ring compares
+	n       int64          // length in bytes; more than a piece only for Zero and Unused
 	content image.Content  // Data that turns out to be zeros becomes Zero
-	ranges  []image.Range  // where it lies on the disk, in order
+	ranges  []image.Range  // where the slot lies on the disk, in the order of its bytes
 	single  [1]image.Range // backing array of ranges for a slot of one run
-	piece   image.Piece    // of data, still to be decoded
-	onDisk  bool           // the comparison found it on the disk
-	hole    bool           // the disk has zeros there, without reading it
-	items   int            // of the image that the slot is made of
-	sum     xxh3.Uint128   // of the part of the piece that is neither head nor tail
+	piece   image.Piece    // a piece of data before it is decoded
+	onDisk  bool           // the comparison found these bytes on the disk
+	hole    bool           // the disk is known to have zeros here, so it is not read
+	items   int            // how many items of the image the slot is made of
+	sum     xxh3.Uint128   // hash of the part of the piece that is neither head nor tail
 
-	runs  []image.Range // of the disk, that are compared
-	reads []image.Range // that bring the runs
-	bad   []image.Range // what of the disk cannot be read
-	diff  []image.Range // where disk and image differ
+	runs  []image.Range // runs of the disk that are compared
+	reads []image.Range // reads of the disk that contain the runs
+	bad   []image.Range // ranges of the disk that cannot be read
+	diff  []image.Range // ranges where disk and image differ
 }
 
-// newPieceRing makes slots with a second buffer if disks are compared.
+// newPieceRing makes a ring of pieceSlots. They have a second buffer if disks
+// are compared.
 func newPieceRing(slots int, compares bool, opt Options) *ring[*pieceSlot] {
 	size := pieceSize
 	if compares {
@@ -66,7 +68,8 @@ func (s *pieceSlot) reset() {
 	*s = pieceSlot{raw: s.raw, disk: s.disk, runs: s.runs[:0], reads: s.reads[:0], bad: s.bad[:0], diff: s.diff[:0]}
 }
 
-// data is the slot's bytes; not for a run of zeros.
+// data is the slot's bytes. It must not be called for a run of zeros, which has
+// no bytes in memory.
 func (s *pieceSlot) data() []byte { return s.raw[:s.n] }
 
 // setRun makes the slot a single run.
@@ -75,33 +78,33 @@ func (s *pieceSlot) setRun(c image.Content, r image.Range) {
 	s.ranges = s.single[:]
 }
 
-// end is the first byte of the disk after the slot's.
+// end is the first byte of the disk after the slot's last range.
 func (s *pieceSlot) end() int64 { return s.ranges[len(s.ranges)-1].End() }
 
-// stream reads an image for one pass. produce checks that the pieces leave
-// nothing out and knows which of them are on the disk already; decode unpacks;
-// and addHash, in order, proves the whole of an image whose pieces do not prove
-// themselves.
+// stream reads an image for one pass. Its method produce checks that the pieces
+// leave nothing out, and marks those that are on the disk already. decode unpacks
+// a piece. addHash gets all pieces in order, and hashes an image whose pieces do
+// not tell their own sums.
 type stream struct {
 	image     Image
 	r         image.Reader
 	onDisk    bits   // which items are on the disk
-	zeroes    bool   // unused bytes are to be zeros
-	joinZeros bool   // make runs of zero pieces
-	holes     *holes // of the disk, to compare with zeros; nil: it is read
+	zeroes    bool   // treat unused bytes as zeros
+	joinZeros bool   // join zero pieces into longer runs
+	holes     *holes // holes of the disk, which equal zeros without a read; nil if the disk is read everywhere
 	cover     cover
-	end       error         // what Next ended with
+	end       error         // what the reader's Next ended with
 	run       image.Range   // rest of a zero or unused piece, handed out in parts
-	runKind   image.Content // of run
-	ahead     item          // given out too early, if its Len is not 0
-	count     int           // of items, but for unused ones
-	hash      hash.Hash     // of all bytes; nil if the pieces prove themselves
+	runKind   image.Content // Zero or Unused, for run
+	ahead     item          // an item that was read ahead and comes next, if its Len is not 0
+	count     int           // number of items so far, without unused ones
+	hash      hash.Hash     // of all bytes; nil if the pieces tell their sums
 }
 
-// item is a piece, or a part of one without data.
+// item is a piece of data, or a part of a piece without data.
 type item struct {
 	image.Piece
-	at     image.Range // of one without data, in the place of Ranges
+	at     image.Range // place of an item without data, used instead of Ranges
 	onDisk bool
 }
 
@@ -123,9 +126,10 @@ func (st *stream) close() {
 	}
 }
 
-// produce fills a slot with the next item, or with a run of zeros that ends at
-// a multiple of zeroRun or before another item. Where the disk is known to have
-// zeros too, the run ends at a multiple of unusedRun.
+// produce fills a slot with the next item. It may join several zero items to one
+// run, which ends at a multiple of zeroRun or before an item of another kind.
+// Where the disk is known to have zeros too, the run ends at a multiple of
+// unusedRun.
 func (st *stream) produce(s *pieceSlot) error {
 	it, err := st.item()
 	if err != nil {
@@ -160,9 +164,10 @@ func (st *stream) produce(s *pieceSlot) error {
 	return nil
 }
 
-// item gives the next item of the image: a piece of data as a whole, or a part of
-// a run of zeros or unused bytes. The parts depend on places of the disk only, so
-// every pass over the image has the same items, and bits can be kept of them.
+// item gives the next item of the image. That is a whole piece of data, or a part
+// of a run of zeros or unused bytes. Where a part ends depends only on its place
+// on the disk. So every pass over the image has the same items, and what one pass
+// notes about them in bits is valid for the next.
 func (st *stream) item() (item, error) {
 	if it := st.ahead; it.Len > 0 {
 		st.ahead = item{}
@@ -184,7 +189,7 @@ func (st *stream) item() (item, error) {
 	return st.part(), nil
 }
 
-// part cuts the next item off the run of zeros or unused bytes that item has begun.
+// part cuts the next item off run, the rest of a piece without data.
 func (st *stream) part() item {
 	most := int64(pieceSize)
 	if st.runKind == image.Unused {
@@ -199,13 +204,13 @@ func (st *stream) part() item {
 	return it
 }
 
-// isOnDisk counts the items, and says whether this one is on the disk.
+// isOnDisk counts one more item, and reports whether it is on the disk.
 func (st *stream) isOnDisk() bool {
 	st.count++
 	return st.onDisk.has(st.count - 1)
 }
 
-// next gives the next piece, and checks what the reader promised.
+// next gives the next piece, and checks that it is as image.Reader promises.
 func (st *stream) next() (image.Piece, error) {
 	if st.end != nil {
 		return image.Piece{}, st.end
@@ -242,7 +247,7 @@ func (st *stream) check(p image.Piece) error {
 	return nil
 }
 
-// decode unpacks a slot.
+// decode unpacks the slot's piece into raw.
 func (st *stream) decode(s *pieceSlot) error {
 	if s.content != image.Data {
 		return nil
@@ -251,12 +256,12 @@ func (st *stream) decode(s *pieceSlot) error {
 		return err
 	}
 	if !st.image.PiecesProved() && image.IsZero(s.data()) {
-		s.content = image.Zero // the image does not tell
+		s.content = image.Zero // such an image does not tell which pieces are zeros
 	}
 	return nil
 }
 
-// addHash takes the slots in order.
+// addHash adds a slot to the hash of the image. It must get the slots in order.
 func (st *stream) addHash(s *pieceSlot) {
 	switch {
 	case st.hash == nil:
@@ -270,8 +275,8 @@ func (st *stream) addHash(s *pieceSlot) {
 	}
 }
 
-// finish ends a pass over all of the image, and gives the receipt what the image
-// is known by.
+// finish ends a pass over the whole image. It proves the image, and writes into
+// the receipt what the image is known by.
 func (st *stream) finish(r *image.Receipt) error {
 	sum := ""
 	if st.hash != nil {
@@ -280,15 +285,16 @@ func (st *stream) finish(r *image.Receipt) error {
 	return st.image.Prove(sum, r)
 }
 
-// cover checks that the ranges of an image's pieces are the disk, each byte
-// once, and in the order that image.Reader promises.
+// cover checks that the ranges of an image's pieces cover the disk, each byte
+// once, in the order that image.Reader promises.
 type cover struct {
 	size  int64         // of the disk
-	to    int64         // all before was there
-	ahead []image.Range // what was there behind to, in order
+	to    int64         // every byte before it is covered
+	ahead []image.Range // ranges behind to that are covered, in order
 }
 
-// add takes a piece's ranges; false means that they are not what may come.
+// add adds a piece's ranges. It returns false if they are out of order, overlap
+// others or lie outside of the disk.
 func (c *cover) add(ranges []image.Range) bool {
 	if len(ranges) == 0 || ranges[0].Off != c.to {
 		return false
@@ -318,7 +324,7 @@ func (c *cover) insert(r image.Range) bool {
 	return true
 }
 
-// bits are flags of the items of an image, in the order in which they come.
+// bits has a flag for each item of an image, in the order of the items.
 type bits struct {
 	n    int
 	word []uint64
@@ -334,5 +340,5 @@ func (b *bits) add(set bool) {
 	b.n++
 }
 
-// has is false for flags that were never added.
+// has gives flag i. It is false for flags that were never added.
 func (b *bits) has(i int) bool { return i < b.n && b.word[i/64]>>(i%64)&1 == 1 }

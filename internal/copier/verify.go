@@ -12,12 +12,13 @@ import (
 )
 
 // Verify compares a disk with an image, as Restore would have written it, and
-// writes nothing. A disk that differs is no error: the receipt lists the first
-// differing ranges, in sectors, and its Verified is less than its Read.
-// Unreadable sectors are in Bad and count as different. What the image does not
-// have is not looked at, and in Unused. differs is told of each run that
-// differs, from one goroutine at a time; the disk's first and last MiB come
-// last. nil: nobody listens. The stage in Progress is "compare".
+// writes nothing. A difference is not an error. The receipt then lists the first
+// differing ranges, in whole sectors, and its Verified is less than its Read.
+// Unreadable sectors are listed in Bad and count as different. Bytes that the
+// image does not have are not compared, and are counted in Unused. differs is
+// called for each run that differs, from one goroutine at a time. The disk's
+// first and last MiB come last. If differs is nil, it is not called. The stage in
+// Progress is "compare".
 func Verify(ctx context.Context, job Job, opt Options, differs func(image.Range)) (image.Receipt, error) {
 	if err := job.checkSize(); err != nil {
 		return image.Receipt{}, fmt.Errorf("%s: %w", job.Name, err)
@@ -53,9 +54,10 @@ func (d *diskState) verify(ctx context.Context, differs func(image.Range)) error
 // maxDifferLines is how many places DifferText names one by one.
 const maxDifferLines = 20
 
-// DifferText says where a disk and an image differ, for people: how much, and
-// in which parts, in one sentence; then the first places, each in a line. The
-// receipt is Verify's, the tally of all that differs was told.
+// DifferText says for people where a disk and an image differ. Its first line says
+// how much differs, and in which parts of the disk. The lines behind it name the
+// first places. r is Verify's receipt. The caller has added every range that
+// differs to t.
 func DifferText(r *image.Receipt, t *usedmap.Tally) []string {
 	if len(r.Differ) == 0 {
 		return nil

@@ -6,18 +6,18 @@ import (
 	"testbox-imaging/internal/usedmap"
 )
 
-// window is a short run of the disk, not longer than a piece, of which some is
-// used. It lies in one segment and one region.
+// window is a short part of the disk of which something is used. It is at most a
+// piece long, except for holes, and lies in one segment and one region.
 type window struct {
 	off    int64
-	grid   int64         // where the segment's blocks are counted from
-	runs   []image.Range // what is used, whole blocks
-	reads  []image.Range // runs, and the small gaps between them
-	hole   bool          // the runs are zeros that need not be read; they may be longer than a piece
-	blocks []mark        // of the runs, one after the other
+	grid   int64         // start of the segment, from which its blocks are counted
+	runs   []image.Range // what is used, in whole blocks
+	reads  []image.Range // the runs, joined over small gaps
+	hole   bool          // the runs are zeros that need not be read; the window may then be longer than a piece
+	blocks []mark        // a mark for each block of the runs
 }
 
-// mark is what a block is found to be.
+// mark says what a block contains.
 type mark uint8
 
 const (
@@ -30,12 +30,12 @@ func (w window) empty() window {
 	return window{runs: w.runs[:0], reads: w.reads[:0], blocks: w.blocks[:0]}
 }
 
-// block is how long the block at off is, in a run that ends at end.
+// block is the length of the block at off, in a run that ends at end.
 func (w *window) block(off, end int64) int64 {
 	return min(chunk.BlockSize-(off-w.grid)%chunk.BlockSize, end-off)
 }
 
-// classify looks at all blocks; b holds the window's bytes from its off.
+// classify sets the marks of all blocks. b has the window's bytes from off on.
 func (w *window) classify(b []byte) {
 	if w.hole {
 		return
@@ -59,17 +59,19 @@ func markOf(block []byte) mark {
 	return markData
 }
 
-// windows goes over what a disk uses. Its blocks are counted from the beginning
-// of each segment, a partition or what lies between two: so the files of a
-// partition give the same blocks wherever it begins.
+// windows goes over the used bytes of a disk. A segment is a partition, or what
+// lies between two partitions. Blocks are counted from the beginning of each
+// segment, so the files of a partition give the same blocks wherever the partition
+// begins.
 type windows struct {
-	segments []image.Range // together the disk, in order; the first is where at is
-	free     []image.Range // what is not used, in order; what lies before at may be gone
-	at       int64
+	segments []image.Range // what is left of the disk, in order; at lies in the first one
+	free     []image.Range // unused ranges, in order; those before at may be dropped
+	at       int64         // where the next window is looked for
 	holes    holes
 }
 
-// newWindows goes over a disk of some bytes. If there is no map all is used.
+// newWindows makes the windows of a disk of size bytes. Without a map everything
+// is used.
 func newWindows(size int64, m *usedmap.Map) *windows {
 	if m == nil {
 		return &windows{segments: []image.Range{{Len: size}}}
@@ -81,7 +83,8 @@ func newWindows(size int64, m *usedmap.Map) *windows {
 	return w
 }
 
-// bytes is how many bytes all windows have.
+// bytes is how many bytes the runs of all windows have. The receiver is a copy,
+// so the caller's windows do not move on.
 func (w windows) bytes() (n int64) {
 	for win := (window{}); w.next(&win); {
 		n += total(win.runs)
@@ -89,7 +92,7 @@ func (w windows) bytes() (n int64) {
 	return n
 }
 
-// next fills in the next window; false is the end of the disk.
+// next fills in the next window. It returns false at the end of the disk.
 func (w *windows) next(win *window) bool {
 	for len(w.segments) > 0 {
 		seg := w.segments[0]
@@ -106,8 +109,8 @@ func (w *windows) next(win *window) bool {
 	return false
 }
 
-// unused is the next range of whole blocks of the segment that nothing uses
-// and that ends behind at; an empty one at the segment's end if there is none.
+// unused is the next unused range of the segment that ends behind at, in whole
+// blocks. If there is none, it is an empty range at the segment's end.
 func (w *windows) unused() image.Range {
 	seg := w.segments[0]
 	for len(w.free) > 0 && w.free[0].Off < seg.End() {
@@ -120,7 +123,7 @@ func (w *windows) unused() image.Range {
 			return image.Range{Off: from, Len: to - from}
 		}
 		if w.free[0].End() > seg.End() {
-			break // the rest of it is the next segment's
+			break // the rest of the free range lies in the next segment
 		}
 		w.free = w.free[1:]
 	}
@@ -136,7 +139,7 @@ func (w *windows) gridDown(off int64) int64 {
 
 func (w *windows) gridUp(off int64) int64 { return w.gridDown(off + chunk.BlockSize - 1) }
 
-// fill makes the window that begins at at, which is used.
+// fill makes the window that begins at at, where the disk is used.
 func (w *windows) fill(win *window) {
 	seg := w.segments[0]
 	*win = win.empty()
@@ -159,8 +162,8 @@ func (w *windows) fill(win *window) {
 	}
 }
 
-// zeros is where the whole blocks of zeros end that begin at at, as far as they
-// are known without reading.
+// zeros is the end of the whole blocks of zeros that begin at at, as far as they
+// are known without a read.
 func (w *windows) zeros() int64 {
 	end := min(w.holes.end(w.at), w.segments[0].End())
 	if end < w.segments[0].End() {

@@ -11,9 +11,10 @@ import (
 	"testbox-imaging/internal/image"
 )
 
-// checkStored reads what a store has for what will be written, so that an image
-// that is damaged costs no disk. An image in a file is checked by the caller.
-// Who wants no proof (VerifyNone) does not wait for this one either.
+// checkStored reads and unpacks from the store what will be written, so that a
+// damaged image is found before a disk is overwritten. Images in files are not
+// checked here, since the caller has checked them. With VerifyNone the caller
+// wants no proof, so there is no check either.
 func (r *restore) checkStored(ctx context.Context) error {
 	for _, d := range r.disks {
 		if !d.job.Image.PiecesProved() || r.opt.Verify == VerifyNone {
@@ -28,7 +29,7 @@ func (r *restore) checkStored(ctx context.Context) error {
 	return nil
 }
 
-// unpackAll unpacks what write will, and throws it away.
+// unpackAll unpacks the same pieces as write, and drops the bytes.
 func (r *restore) unpackAll(ctx context.Context, d *diskState) error {
 	st, err := openStream(ctx, d)
 	if err != nil {
@@ -51,12 +52,12 @@ func (r *restore) unpackAll(ctx context.Context, d *diskState) error {
 	return r.ring.run(ctx, st.produce, collect, each(d.workers(), unpack))
 }
 
-// needsBytes reports whether a slot's bytes are written or held back.
+// needsBytes reports whether a slot's bytes will be written or held back.
 func (d *diskState) needsBytes(s *pieceSlot) bool {
 	return s.content == image.Data && (!s.onDisk || d.edges == nil && d.bodyLen(s) < s.n)
 }
 
-// write writes a disk but for its head and tail, which it holds back.
+// write writes the body of a disk, and holds back head and tail in memory.
 func (r *restore) write(ctx context.Context, d *diskState) error {
 	st, err := openStream(ctx, d)
 	if err != nil {
@@ -75,7 +76,7 @@ func (r *restore) write(ctx context.Context, d *diskState) error {
 			return err
 		}
 		if d.written != nil && s.content == image.Data {
-			for at, r := range d.body(s) { // one, as in any image of this kind
+			for at, r := range d.body(s) { // one range at most, as PiecesProved is false
 				s.sum = sumOf(s.raw[at:][:r.Len])
 			}
 		}
@@ -122,7 +123,8 @@ func (d *diskState) writeBody(s *pieceSlot) error {
 	return nil
 }
 
-// writeRange writes what a slot has for a place; its bytes are from at on.
+// writeRange writes the range r of a slot. at is where the range begins in the
+// slot's bytes.
 func (d *diskState) writeRange(s *pieceSlot, at int64, r image.Range) error {
 	switch {
 	case s.content == image.Data:
@@ -139,8 +141,8 @@ func (d *diskState) writeRange(s *pieceSlot, at int64, r image.Range) error {
 	return nil
 }
 
-// rememberSum keeps what the read-back must find, where the image's pieces do
-// not tell their sums.
+// rememberSum adds a slot's hash to those that the read-back must find. It does
+// nothing if the image's pieces tell their sums.
 func (d *diskState) rememberSum(s *pieceSlot) {
 	if d.written == nil {
 		return
@@ -155,7 +157,7 @@ func (d *diskState) rememberSum(s *pieceSlot) {
 	}
 }
 
-// writeFull writes b. Anything less is an error, whatever the writer says.
+// writeFull writes b. A short write is an error, even if the writer reports none.
 func writeFull(w io.WriterAt, b []byte, off int64) error {
 	n, err := w.WriteAt(b, off)
 	if err == nil && n != len(b) {
