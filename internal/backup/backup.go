@@ -1,6 +1,6 @@
-// Package backup makes a backup of disks in a store: all images of one action,
-// committed as one. It works over a session, so the command line of a store's
-// machine and an agent with a server in between do the same.
+// Package backup makes a backup of disks in a store. All images of one action are
+// committed together. The package works over a chunk.Session, so it serves both
+// the command line on the store's machine and an agent behind a server.
 package backup
 
 import (
@@ -16,12 +16,12 @@ import (
 
 // Disk is a disk to back up.
 type Disk struct {
-	Name     string         // of its image
-	Kernel   string         // what the kernel calls it, for the record
-	Identity image.Identity // with its size and sector size
+	Name     string         // name of the image
+	Kernel   string         // kernel name of the disk, for the record
+	Identity image.Identity // with size and sector size
 	Source   copier.Source
-	Used     *usedmap.Map  // what of it is read; nil: all
-	Bad      []image.Range // known before to be unreadable, of an image that is imported; nil: what is found
+	Used     *usedmap.Map  // says what is read; nil means the whole disk
+	Bad      []image.Range // unreadable ranges that an imported image names; nil means those that reading finds
 }
 
 // Bytes is how much of the disk is read.
@@ -34,7 +34,7 @@ func (d *Disk) Bytes() int64 {
 
 // DiskError is an error of one disk of a backup.
 type DiskError struct {
-	Index int    // among the disks
+	Index int    // index in the list of disks
 	Name  string // of the image
 	Err   error
 }
@@ -42,22 +42,22 @@ type DiskError struct {
 func (e *DiskError) Error() string { return fmt.Sprintf("%s: %v", e.Name, e.Err) }
 func (e *DiskError) Unwrap() error { return e.Err }
 
-// ErrUnwanted is matched by the error of a backup that Options.Unless did not
-// want.
+// ErrUnwanted is matched by the error of a backup that Options.Unless gave up.
 var ErrUnwanted = errors.New("the backup is there already")
 
-// Options are those of a backup; the zero value works.
+// Options are the options of a backup. The zero value is valid.
 type Options struct {
 	copier.Options      // Progress is told of the stage "read"
-	TakeFailing    bool // take disks however much of them cannot be read
+	TakeFailing    bool // accept disks no matter how much of them cannot be read
 
-	// Reading is told which disk is read next, and of how many bytes of it the
-	// stages are that come; nil: nobody listens.
+	// Reading is called before each disk is read. d.Bytes is the total of the
+	// stage that follows. nil means no call.
 	Reading func(d *Disk)
-	// Again is told why all disks are read once more; nil: nobody listens.
+	// Again is told why all disks are read once more. nil means no call.
 	Again func(why error)
-	// Unless is asked when all is read, with the record that is to be
-	// committed. True gives the backup up, with ErrUnwanted. nil never does.
+	// Unless is asked when everything is read, before the record is committed.
+	// If it returns true, the backup is given up with ErrUnwanted. nil means
+	// that the backup is always committed.
 	Unless func(*image.Record) bool
 }
 
@@ -65,8 +65,8 @@ func (o *Options) source(d *Disk) copier.SourceOptions {
 	return copier.SourceOptions{Options: o.Options, SectorSize: d.Identity.SectorSize, TakeFailing: o.TakeFailing}
 }
 
-// Probe finds out whether one of the disks is failing, in the seconds before
-// the first is read. Errors are DiskErrors; of a failing disk, the error matches
+// Probe finds out in seconds whether one of the disks is failing, before any of
+// them is read. Errors are DiskErrors. The error of a failing disk matches
 // copier.ErrFailing.
 func Probe(ctx context.Context, disks []Disk, opt Options) error {
 	for i := range disks {
@@ -78,11 +78,11 @@ func Probe(ctx context.Context, disks []Disk, opt Options) error {
 	return nil
 }
 
-// Make reads the disks one after the other into the session, and commits the
-// record, whose Disks it sets. After nil the backup is in the store, durably.
-// Objects that got lost on the way, as in a pack that could not be written, are
-// sent again, once. An error of a disk is a DiskError, after which nothing is
-// committed; the session is the caller's to close.
+// Make reads the disks one after the other into the session, sets Disks of the
+// record and commits it. If Make returns nil, the backup is durable in the store.
+// If objects got lost on the way, as in a pack that could not be written, Make
+// reads all disks once more and sends what is missing. An error of a disk is a
+// DiskError, and nothing is committed then. The caller closes the session.
 func Make(ctx context.Context, session chunk.Session, r *image.Record, disks []Disk, opt Options) ([]copier.Saved, error) {
 	saved, err := try(ctx, session, r, disks, opt)
 	if !errors.Is(err, chunk.ErrMissing) {
