@@ -1,6 +1,6 @@
-// Package image holds the nouns of imaging: what a disk is known by, the facts
-// kept beside an image, how an image is read and written piece by piece, and
-// the receipt that proves a restore.
+// Package image has the nouns of imaging. They are what a disk is known by, the
+// facts that are kept beside an image, the pieces by which an image is read and
+// written, and the receipt that proves a restore.
 package image
 
 import (
@@ -16,9 +16,9 @@ import (
 	"testbox-imaging/internal/box"
 )
 
-// PieceSize is how many bytes of a disk at the most are read, encoded, written
-// and read back at a time. For a Writer, every piece but a disk's last has this
-// length.
+// PieceSize is the most bytes of a disk that are read, encoded, written and read
+// back at a time. A Writer gets pieces of exactly this length, except for the
+// disk's last piece.
 const PieceSize = 1 << 20
 
 // Identity is what a disk is known by, since kernel names move between boots.
@@ -58,8 +58,8 @@ type Range struct {
 // End is the first byte after the run.
 func (r Range) End() int64 { return r.Off + r.Len }
 
-// Clip is what of r lies from one place to another. If that is nothing, Len is
-// 0 and Off says nothing.
+// Clip is the part of r that lies between from and to. If there is none, Len is 0
+// and Off has no meaning.
 func (r Range) Clip(from, to int64) Range {
 	off := max(r.Off, from)
 	return Range{Off: off, Len: max(0, min(r.End(), to)-off)}
@@ -85,24 +85,24 @@ type Facts struct {
 	Bad      []Range    `json:"bad,omitempty"` // unreadable sectors, zeros in the image
 }
 
-// Label is by what an image is found again: what it is called, the disk that it
-// was made of, and when. Of an image without a sidecar the disk is not known, or
-// its size alone.
+// Label is what an image is found by. It has the image's name, the disk that it
+// was made of, and the time. If an image has no sidecar, at most the size of its
+// disk is known.
 type Label struct {
 	Name string
 	Disk Identity
 	Time time.Time
 }
 
-// Label is the image's label.
+// Label gives the image's label.
 func (f *Facts) Label() Label { return Label{f.Name, f.Disk, f.Time} }
 
-// MaxFacts is the size in bytes over which a sidecar is refused; one with the
-// 100000 bad ranges at which a backup fails has about 6 MB.
+// MaxFacts is the size in bytes of the largest sidecar that is accepted. A backup
+// fails at 100000 bad ranges, and a sidecar with so many has about 6 MB.
 const MaxFacts = 16 << 20
 
-// ParseFacts reads a sidecar. It is strict: what it does not understand, or
-// what could not be true, is an error.
+// ParseFacts reads a sidecar. Unknown fields, and values that cannot be true, are
+// errors.
 func ParseFacts(data []byte) (*Facts, error) {
 	if len(data) > MaxFacts {
 		return nil, fmt.Errorf("sidecar is larger than %d bytes", MaxFacts)
@@ -129,8 +129,8 @@ func ParseFacts(data []byte) (*Facts, error) {
 	return &f, nil
 }
 
-// DecodeStrict reads one JSON value without unknown fields, and nothing behind
-// it. What says in errors what is read.
+// DecodeStrict reads one JSON value. Unknown fields, and bytes behind the value,
+// are errors. The error texts call the value by the name what.
 func DecodeStrict(what string, data []byte, v any) error {
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields()
@@ -143,7 +143,7 @@ func DecodeStrict(what string, data []byte, v any) error {
 	return nil
 }
 
-// badFits reports whether ranges are in order and on a disk of so many bytes.
+// badFits reports whether ranges are in order and lie on a disk of size bytes.
 func badFits(bad []Range, size int64) bool {
 	end := int64(0)
 	for _, r := range bad {
@@ -177,15 +177,15 @@ func ValidName(s string) bool {
 	return true
 }
 
-// partitionName is how systems call partitions: sda1, nvme0n1p1, mmcblk0p2,
-// sda-part1. People write sda_1 and sdap1 too. mmcblk0boot0 is a small memory
-// beside the disk of the same chip.
+// partitionName matches names of partitions. Systems call them sda1, nvme0n1p1,
+// mmcblk0p2 or sda-part1, and people write sda_1 and sdap1 too. It also matches
+// mmcblk0boot0, a small memory beside the disk on the same chip.
 var partitionName = regexp.MustCompile(`^((sd|hd|vd|xvd|ubd|dasd)[a-z]{1,3}([-_]?p?|[-_])|` +
 	`mmcblk\d+(boot|gp)|(nvme\d+n|mmcblk|md|loop|nbd|pmem|rbd|zd|ram|bcache|drbd|dm-|(cciss|ida|rd|ataraid)[-_!]?c\d+d)\d+[-_]?p|` +
 	`(.+[-_]|.*\d)?part(ition)?[-_]?)\d{1,3}$`)
 
-// NamesPartition reports whether a name is one of a partition ("sda1"), and
-// not of a disk.
+// NamesPartition reports whether a name is that of a partition ("sda1"), and not
+// that of a disk.
 func NamesPartition(s string) bool { return partitionName.MatchString(strings.ToLower(s)) }
 
 // ValidSectorSize reports whether n is a power of two from 512 to 64 KiB.
@@ -195,52 +195,55 @@ func isHex(s string, n int) bool {
 	return len(s) == n && strings.Trim(s, "0123456789abcdef") == ""
 }
 
-// Piece is some of a disk's bytes in an image being read.
+// Piece is a part of a disk's bytes, as a Reader gives it.
 type Piece struct {
 	Content Content
-	// Ranges are where the bytes belong, in disk order, none empty and none
-	// touching the next. Zero and Unused have one, of any length; Data has one
-	// or more, of at most PieceSize bytes together. Nobody changes them.
+	// Ranges are the places of the bytes on the disk, in the order of the disk.
+	// No range is empty or touches the next. Zero and Unused have one range, of
+	// any length. Data has one or more, of at most PieceSize bytes together.
+	// Nobody may change them.
 	Ranges []Range
 	Len    int64 // bytes of all ranges
-	// Sum is the BLAKE3-256 of the data, where the image tells it before the
-	// data is there; zero if not. Decode then checks it.
+	// Sum is the BLAKE3-256 of the data, if the image tells it before the data
+	// is fetched. Decode then checks the data against it. Otherwise Sum is zero.
 	Sum [32]byte
-	// Decode fills dst[:Len] with the data, range after range; nil if Content
-	// is not Data. What dst has behind that may be spoilt; it is faster with
-	// some. It may be called once, from any goroutine, beside the
-	// Decodes of other pieces. An error means that the image is damaged or
-	// cannot be read, and that dst holds nothing of use.
+	// Decode fills dst[:Len] with the data, range after range. It is nil if
+	// Content is not Data. It may spoil what dst has behind Len, and is faster
+	// if there is some room. It may be called once, from any goroutine, while
+	// other pieces are decoded. An error means that the image is damaged or
+	// cannot be read, and that the bytes in dst are of no use.
 	Decode func(dst []byte) error
 }
 
 // Reader reads an image.
 type Reader interface {
-	// Next gives the next piece. All pieces together are the disk, each byte
-	// once, and each piece begins at the first byte of the disk that none
-	// before had. It returns io.EOF, and only that, after the last piece of an
-	// image that is known to be complete; any other end is another error
-	// (never io.ErrUnexpectedEOF taken for the end).
+	// Next gives the next piece. All pieces together have each byte of the disk
+	// once. Each piece begins at the first byte of the disk that no earlier
+	// piece had. Next returns io.EOF itself, not wrapped, after the last piece
+	// of an image that is known to be complete. If the image ends in any other
+	// way, it returns another error.
 	Next() (Piece, error)
 }
 
-// Writer takes an image in disk order.
+// Writer writes an image, in the order of the disk.
 type Writer interface {
-	// Encode makes the stored form of a piece, appended to dst. It may be
-	// called from many goroutines at once.
+	// Encode appends the stored form of a piece to dst. It may be called from
+	// many goroutines at once.
 	Encode(dst, piece []byte) ([]byte, error)
-	// Append takes the piece and its stored form. Pieces come in disk order
-	// from one goroutine; the caller reuses both buffers after the return.
+	// Append writes a piece, given with its stored form. It is called in the
+	// order of the disk, from one goroutine. The caller reuses both buffers
+	// after the return.
 	Append(piece, encoded []byte) error
 }
 
-// Receipt proves what an action did to one disk. Success is only said with one.
+// Receipt proves what an action did to one disk. No action reports success
+// without one.
 type Receipt struct {
 	Image    string   `json:"image"`             // image name
 	Disk     string   `json:"disk"`              // kernel name
 	Identity Identity `json:"identity"`          //
 	Read     int64    `json:"read"`              // bytes read from the disk (backup, verify)
-	Zero     int64    `json:"zero"`              // of the disk's bytes, those that are zero
+	Zero     int64    `json:"zero"`              // bytes of the disk that are zero
 	Written  int64    `json:"written"`           // bytes written to the disk, zeros included
 	Skipped  int64    `json:"skipped,omitempty"` // bytes found right and so not written
 	Unused   int64    `json:"unused,omitempty"`  // bytes that the image does not have, since nothing uses them
@@ -258,9 +261,9 @@ type Stage struct {
 	Name    string        `json:"name"`  // "read", "check", "write", "verify", ...
 	Bytes   int64         `json:"bytes"` // of the disk
 	Elapsed time.Duration `json:"ns"`
-	// Busy is the share of Elapsed in which the stage's workers were at work,
-	// 0 to 1. Of stages that ran beside each other, the one with the most bound
-	// the others.
+	// Busy is the share of Elapsed in which the stage's workers were busy, from
+	// 0 to 1. If several stages ran at the same time, the one with the largest
+	// share limited the speed of the others.
 	Busy float64 `json:"busy,omitempty"`
 }
 

@@ -11,14 +11,14 @@ import (
 	"testbox-imaging/internal/object"
 )
 
-// Content is what a run of a disk's bytes holds.
+// Content says what a run of a disk's bytes is.
 type Content uint8
 
-// The contents; the numbers are those in the store's pages (docs/format.md).
+// The contents. The store's pages have the same numbers (docs/format.md).
 const (
 	Data   Content = 0
 	Zero   Content = 1
-	Unused Content = 2 // what was there is not kept: no file system uses it
+	Unused Content = 2 // no file system uses these bytes, so the image does not have them
 )
 
 func (c Content) String() string { return [...]string{"data", "zero", "unused"}[min(c, 2)] }
@@ -26,34 +26,35 @@ func (c Content) String() string { return [...]string{"data", "zero", "unused"}[
 // RecordFormat is the number of the record's format that this code writes.
 const RecordFormat = 1
 
-// Record is one backup of a box in a store: all its disks, committed together.
-// It is written last; what no record reaches is not there.
+// Record is one backup of a box in a store. It names all disks of the backup,
+// which are committed together. It is written last. Objects in the store count
+// only if a record refers to them, directly or through other objects.
 type Record struct {
 	Format int        `json:"format"`           // RecordFormat
-	ID     string     `json:"id"`               // "20261127-004616", UTC; with "-2" and so on if the box had one in this second
+	ID     string     `json:"id"`               // "20261127-004616", in UTC; "-2" and so on follows if the box had one in this second
 	Box    string     `json:"box"`              // dotted address, or a name as ValidBox says
 	Host   string     `json:"host,omitempty"`   // host name
 	UUID   string     `json:"uuid,omitempty"`   // the box's SMBIOS UUID
 	Arming box.Arming `json:"arming,omitempty"` // the arming that made this backup
 	Time   time.Time  `json:"time"`             // when it was committed
-	// the id of a backup of the box that was there already and is dated later: one of the clocks was
-	// wrong
+	// After is the id of an older backup of the box that has a later date, since one of the clocks
+	// was wrong.
 	After    string         `json:"after,omitempty"`
 	Note     string         `json:"note,omitempty"`     // an admin's words, at most MaxNote bytes
 	Pinned   bool           `json:"pinned,omitempty"`   // retention does not delete it
-	Baseline bool           `json:"baseline,omitempty"` // what a restore takes without a selector; at most one of a box
+	Baseline bool           `json:"baseline,omitempty"` // a restore without a selector takes this backup; a box has at most one such
 	Disks    []RecordedDisk `json:"disks"`              // at least one
 }
 
 // RecordedDisk is a disk of a Record.
 type RecordedDisk struct {
-	Name   string      `json:"name"`             // the image's, "sda": kept for all later backups of the disk
+	Name   string      `json:"name"`             // the image's name ("sda"); later backups of the disk keep it
 	Kernel string      `json:"kernel,omitempty"` // the disk's kernel name, or the path of the file, when it was read
 	Disk   Identity    `json:"disk"`
 	Root   object.Name `json:"root"`          // of the image's tree
 	Data   int64       `json:"data"`          // bytes used and not zero
 	Zero   int64       `json:"zero"`          // bytes used and zero
-	Unused int64       `json:"unused"`        // bytes not kept; Data, Zero and Unused are Disk.Size
+	Unused int64       `json:"unused"`        // bytes not in the image; the sum of Data, Zero and Unused is Disk.Size
 	Stored int64       `json:"stored"`        // bytes that this backup added to the store for the disk, compressed
 	Bad    []Range     `json:"bad,omitempty"` // unreadable sectors, zeros in the image
 }
@@ -67,18 +68,18 @@ func (r *Record) Labels() []Label {
 	return labels
 }
 
-// MaxRecord is the size in bytes over which a record is refused.
+// MaxRecord is the size in bytes of the largest record that is accepted.
 const MaxRecord = 64 << 20
 
-// MaxNote is the longest note, bytes.
+// MaxNote is the length of the longest note, in bytes.
 const MaxNote = 1000
 
 // BoxRule says for people what ValidBox wants.
 const BoxRule = `letters, digits, "-", "_" and ".", at most 64 of them, not first a dot or a dash, and not ".tmp" at the end`
 
-// ValidBox reports whether s can stand for a box in a store, as BoxRule says; a
-// dotted address can. Each such name can be a part of a blob's name: ".tmp" is
-// left to those who keep the blobs.
+// ValidBox reports whether s can be the name of a box in a store, as BoxRule says.
+// A dotted address is valid. Each valid name can be a part of a blob's name. Names
+// that end in ".tmp" are left to the packages that store the blobs.
 func ValidBox(s string) bool {
 	if s == "" || len(s) > 64 || s[0] == '.' || s[0] == '-' || strings.HasSuffix(s, ".tmp") {
 		return false
@@ -86,8 +87,8 @@ func ValidBox(s string) bool {
 	return strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") == ""
 }
 
-// ParseRecord reads a record. It is strict: what it does not understand, or
-// what could not be true, is an error.
+// ParseRecord reads a record. Unknown fields, and values that cannot be true, are
+// errors.
 func ParseRecord(data []byte) (*Record, error) {
 	if len(data) > MaxRecord {
 		return nil, fmt.Errorf("record is larger than %d bytes", MaxRecord)
@@ -102,7 +103,7 @@ func ParseRecord(data []byte) (*Record, error) {
 	return &r, nil
 }
 
-// Check says what of a record could not be true.
+// Check returns an error if a value of the record cannot be true.
 func (r *Record) Check() error {
 	switch {
 	case r.Format != RecordFormat:
@@ -132,7 +133,7 @@ func (r *Record) Check() error {
 	return nil
 }
 
-// Disk is the disk whose image has this name; nil if there is none.
+// Disk gives the disk whose image has this name, or nil if there is none.
 func (r *Record) Disk(name string) *RecordedDisk {
 	for i := range r.Disks {
 		if r.Disks[i].Name == name {
@@ -174,7 +175,7 @@ func ValidID(s string) bool {
 func (r *Record) Marshal() []byte {
 	b, err := json.MarshalIndent(r, "", " ")
 	if err != nil {
-		panic(err) // plain fields only; a time outside of years 0 to 9999 cannot be parsed either
+		panic(err) // the fields are plain; only a year above 9999 would fail, and it cannot be parsed either
 	}
 	return append(b, '\n')
 }

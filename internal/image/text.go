@@ -6,7 +6,7 @@ import (
 	"unicode"
 )
 
-// SizeText is a size for people, with three digits that matter.
+// SizeText is a size for people, with three significant digits.
 func SizeText(n int64) string {
 	if n < 1024 {
 		return fmt.Sprintf("%d B", n)
@@ -24,8 +24,8 @@ func SizeText(n int64) string {
 	return fmt.Sprintf("%.*f %ciB", digits, v, "KMGTPE"[unit])
 }
 
-// Printable replaces what a terminal could take for a command: labels and names
-// come from disks.
+// Printable replaces every character that is not printable, since a terminal could
+// take it for a command. Labels and names come from disks, so they can have any.
 func Printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
