@@ -7,12 +7,13 @@ import (
 	"testbox-imaging/internal/image"
 )
 
-// Layout is what a root says of its disk: the form in chunk.Root.Layout.
+// Layout is what a root of a store says of its disk. chunk.Root.Layout has it as
+// JSON.
 type Layout struct {
 	Table string       `json:"table,omitempty"` // as in Map
-	Doubt string       `json:"doubt,omitempty"` // the same
+	Doubt string       `json:"doubt,omitempty"` // as in Map
 	Parts []LayoutPart `json:"parts"`
-	Cut   bool         `json:"cut,omitempty"` // there was more than fits
+	Cut   bool         `json:"cut,omitempty"` // the last parts are left out, since there was no room for them
 }
 
 // LayoutPart is what a layout tells of a Part.
@@ -25,10 +26,10 @@ type LayoutPart struct {
 	Label  string `json:"label,omitempty"`
 	UUID   string `json:"uuid,omitempty"`
 	Doubt  string `json:"doubt,omitempty"`
-	Off    int64  `json:"off"` // bytes from the disk's start; -1 is no place of its own, or one in too many pieces
+	Off    int64  `json:"off"` // bytes from the disk's start; -1 if the part has no place of its own, or lies in too many pieces
 	Len    int64  `json:"len"`
-	// Ranges are where a logical volume lies that is in several pieces, in its
-	// own order.
+	// Ranges are where a logical volume lies, in the order of the volume. They
+	// are given only if it lies in several pieces.
 	Ranges  []image.Range `json:"ranges,omitempty"`
 	Volumes []LayoutPart  `json:"volumes,omitempty"`
 }
@@ -44,7 +45,7 @@ func (p *LayoutPart) Places() []image.Range {
 	return []image.Range{{Off: p.Off, Len: p.Len}}
 }
 
-// Title is how a part is called, fit for a terminal.
+// Title is a name of the part for people. A terminal can show it safely.
 func (p *LayoutPart) Title() string {
 	switch p.Kind {
 	case Partition:
@@ -55,8 +56,8 @@ func (p *LayoutPart) Title() string {
 	return image.Printable(string(p.Kind))
 }
 
-// ParseLayout reads the layout that a root has. One that says nothing, or
-// cannot be read, is empty: it is for people only.
+// ParseLayout reads the layout of a root. If there is none, or it cannot be read,
+// the result is empty. That is no error, since a layout is only for people.
 func ParseLayout(text []byte) Layout {
 	var l Layout
 	if json.Unmarshal(text, &l) != nil {
@@ -65,15 +66,15 @@ func ParseLayout(text []byte) Layout {
 	return l
 }
 
-// Layout is what a map tells of a disk.
+// Layout gives the layout of the map's disk.
 func (m *Map) Layout() Layout {
 	return Layout{Table: m.Table, Doubt: m.Doubt, Parts: layoutParts(m.Parts)}
 }
 
-// maxLayout is what a root takes, bytes.
+// maxLayout is how long the layout in a root may be, in bytes.
 const maxLayout = 1 << 20
 
-// maxPieces is how many pieces of a volume a layout tells.
+// maxPieces is how many pieces a volume may have for a layout to list them.
 const maxPieces = 1000
 
 // StoredLayout is the layout in the form that a root has. If it is too long,

@@ -11,8 +11,8 @@ import (
 
 const lvmMember = "LVM2_member"
 
-// physicalVolume maps a volume by LVM's metadata: extents that no logical
-// volume has are free, and of a logical volume what its file system says.
+// physicalVolume maps a volume by LVM's metadata. Extents that belong to no
+// logical volume are free. In a logical volume its file system says what is free.
 func (m *mapper) physicalVolume(p *Part, v *volume.Volume) error {
 	pv, err := lvm.Read(v)
 	if pv != nil {

@@ -20,15 +20,16 @@ import (
 	"testbox-imaging/internal/usedmap/xfs"
 )
 
-// readers are the file systems that are understood, by the name that their
-// signature has in package probe. LVM has its own way: it holds others.
+// readers has a reader for each file system that is understood, by the name of its
+// signature in package probe. LVM is not among them, since it has volumes inside
+// (lvm.go).
 var readers = map[string]func(*volume.Volume) (*volume.Found, error){
 	"ext": ext.Read, "ntfs": ntfs.Read, "fat": fat.Read, "exfat": exfat.Read, "xfs": xfs.Read, "btrfs": btrfs.Read, "swap": swap.Read,
 }
 
-// Read maps a disk of size bytes with logical sectors of so many bytes. What
-// is on the disk never makes an error, only doubt; an error is that of the
-// context, or a size that no disk has.
+// Read maps a disk of size bytes, with logical sectors of sector bytes. Whatever
+// is on the disk makes doubt, and never an error. The error is that of the context,
+// or says that no disk has such a size.
 func Read(ctx context.Context, r io.ReaderAt, size int64, sector int) (*Map, error) {
 	if size <= 0 || !image.ValidSectorSize(sector) {
 		return nil, fmt.Errorf("there is no disk of %d bytes in sectors of %d", size, sector)
@@ -50,12 +51,13 @@ type mapper struct {
 	*Map
 	v    *volume.Volume
 	free volume.Free // of the disk
-	// needed is why something else on the disk may need what its file systems
-	// call free; "": nothing does.
+	// needed is why bytes that file systems call free may be needed by something
+	// else on the disk. It is "" if there is no such reason.
 	needed string
 }
 
-// safely makes the map. A panic is a bug; it must cost space and nothing else.
+// safely makes the map. A panic is a bug of a reader. Then the whole disk counts as
+// used.
 func (m *mapper) safely() {
 	defer func() {
 		if bug := recover(); bug != nil {
@@ -65,7 +67,7 @@ func (m *mapper) safely() {
 	m.disk()
 }
 
-// disk maps by the partition table, or as one file system if there is none.
+// disk maps the disk by its partition table, or as one volume if there is none.
 func (m *mapper) disk() {
 	table, err := parttab.Read(m.v, m.Size, m.SectorSize)
 	switch {
@@ -96,9 +98,9 @@ func (m *mapper) disk() {
 	m.gap(at, m.Size)
 }
 
-// aroundPartitions looks at what a partitioned disk holds outside of its
-// partitions: a disk that is also a member of a RAID, say, has its content
-// elsewhere than its table says.
+// aroundPartitions looks for signatures outside of the partitions of a disk. For
+// instance, if the disk is also a member of a RAID, its content lies elsewhere than
+// its partition table says.
 func (m *mapper) aroundPartitions(table *parttab.Table) error {
 	first, end := m.Size, int64(0)
 	for _, p := range table.Parts {
@@ -116,20 +118,21 @@ func (m *mapper) doubtAll(err error) {
 	m.Parts = []Part{{Kind: WholeDisk, Ranges: []image.Range{{Off: 0, Len: m.Size}}, Doubt: m.Doubt}}
 }
 
-// suspended notes that a system sleeps on the disk. It will go on with the file
-// systems as it has them in memory, and with the pages that it has in other
-// swap areas; what lies here is not the last word.
+// suspended notes that a suspended system is on the disk. When it wakes up, it
+// uses the file systems as it had them in memory, and the pages that it has in
+// other swap areas. So the file systems on the disk may not be up to date.
 func (m *mapper) suspended(where string) {
 	m.needed = "a system is suspended on this disk (" + where + "), and may use what is called free here"
 }
 
-// verity notes a hash tree of dm-verity: it covers every block of its
-// partition, also those that the file system there does not use.
+// verity notes that the disk has a hash tree of dm-verity. The tree covers every
+// block of a partition, even blocks that the file system there does not use.
 func (m *mapper) verity() {
 	m.needed = "there is a hash tree of dm-verity on this disk, which may cover what is called free here"
 }
 
-// doubtFree takes all for used.
+// doubtFree makes everything used, and gives the reason as doubt to each part that
+// had free bytes.
 func (m *mapper) doubtFree() {
 	doubt := func(p *Part) {
 		if p.Free > 0 {
@@ -170,7 +173,7 @@ func (m *mapper) part(p *Part) {
 	p.doubt(err)
 }
 
-// errNothing is that nothing announces itself on a volume.
+// errNothing says that a volume has no signature that is known.
 var errNothing = errors.New("no file system is known here")
 
 func (p *Part) doubt(err error) {
@@ -179,9 +182,9 @@ func (p *Part) doubt(err error) {
 	}
 }
 
-// only is the name of the one thing that announces itself on a volume. Two are
-// a contradiction: one of them is left over from before, and may still look
-// whole, with a map that has nothing to do with what is there now.
+// only gives the name of the one signature that a volume has. Two signatures are
+// an error, since one of them is left over from before. The old file system may
+// still look sound, but its map has nothing to do with what is there now.
 func (m *mapper) only(v *volume.Volume) (string, error) {
 	found, err := probe.Find(v)
 	for _, f := range found {
@@ -211,8 +214,8 @@ func names(found []probe.Match) string {
 	return strings.Join(out, " and ")
 }
 
-// fileSystem maps a volume by its file system; place is where its bytes lie on
-// the disk.
+// fileSystem maps a volume by its file system. place says where bytes of the
+// volume lie on the disk.
 func (m *mapper) fileSystem(p *Part, v *volume.Volume, name string, place func(off, n int64) []image.Range) error {
 	read, ok := readers[name]
 	if !ok {

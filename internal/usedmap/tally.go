@@ -7,26 +7,26 @@ import (
 	"testbox-imaging/internal/image"
 )
 
-// Tally counts which parts of a disk bytes lie in, as those by which a disk and
-// an image differ.
+// Tally counts bytes by the part of the disk that they lie in, for instance the
+// bytes in which a disk and an image differ.
 type Tally struct {
 	Bytes int64
 	parts []tallied
-	outer []tallySpan // partitions, or the disk, in order
-	inner []tallySpan // the volumes in them, in order
+	outer []tallySpan // the partitions, or the whole disk, in order
+	inner []tallySpan // the logical volumes in them, in order
 }
 
-// PartTally is how many bytes lie in a part of the disk, and in no part of it
-// that has a tally of its own.
+// PartTally is how many of the counted bytes lie in a part of the disk. Bytes that
+// lie in a smaller part with a PartTally of its own are not in it.
 type PartTally struct {
 	// Part is "partition 2", "partition 3, volume root", "partition 3, beside
 	// its volumes", "disk" or "outside of partitions".
 	Part  string `json:"part"`
-	FS    string `json:"fs,omitempty"` // what it holds, "" if nobody knows
+	FS    string `json:"fs,omitempty"` // the part's file system, "" if it is not known
 	Bytes int64  `json:"bytes"`
 }
 
-// String is for people.
+// String gives the tally as a text for people.
 func (p PartTally) String() string {
 	s := p.Part
 	if p.FS != "" {
@@ -35,19 +35,20 @@ func (p PartTally) String() string {
 	return s + ": " + image.SizeText(p.Bytes)
 }
 
-// tallied is a part with all its bytes.
+// tallied is a part with its count, which includes the bytes of its volumes.
 type tallied struct {
 	PartTally
-	in int // the part that a volume lies in; -1: it is none
+	in int // index of the part that a volume lies in; -1 if it is no volume
 }
 
-// tallySpan is a piece of a part.
+// tallySpan is one range of a part.
 type tallySpan struct {
 	image.Range
 	part int
 }
 
-// Tally counts by the partitions of a disk, and by the logical volumes in them.
+// Tally makes a Tally that counts by the partitions of a disk, and by the logical
+// volumes in them.
 func (l *Layout) Tally() *Tally {
 	t := &Tally{}
 	for i := range l.Parts {
@@ -86,8 +87,8 @@ func (t *Tally) Add(r image.Range) {
 	}
 }
 
-// Parts are the parts that have some of the bytes, in the order of the disk,
-// and last what lies outside of all. Together they have all bytes.
+// Parts gives the parts that have some of the bytes, in the order of the disk. The
+// last one counts the bytes outside of all parts. Together they have all bytes.
 func (t *Tally) Parts() []PartTally {
 	all, outside := slices.Clone(t.parts), t.Bytes
 	for _, p := range t.parts {

@@ -1,16 +1,16 @@
-// Package usedmap says which bytes of a disk matter: partition tables, gaps
-// between partitions, and of each partition what its file system says is
-// allocated. The rule that beats every other: in doubt, all of it is used, and
-// the map says why. docs/format.md has what is understood and what makes
-// doubt, as a table.
+// Package usedmap says which bytes of a disk matter. These are the partition
+// tables, the gaps between partitions, and in each partition the bytes that its
+// file system calls allocated. One rule comes before all others: if there is any
+// doubt about a part, all of it is used, and the map says why. docs/format.md has
+// a table of what is understood and what makes doubt.
 //
-// It works on an io.ReaderAt that does not change meanwhile, reads metadata
-// only, and writes nothing.
+// The package reads from an io.ReaderAt that must not change meanwhile. It reads
+// metadata only, and writes nothing.
 //
-// Each kind of file system has a reader, in a package below this one, which
-// package volume describes. Who adds one names it in the table readers (read.go),
-// gives it a signature of the same name in package probe, and adds the file
-// system to the types of partitions that may have it, in package parttab.
+// Each kind of file system has a reader in a package below this one. Package
+// volume describes what a reader does. A new reader is named in the table readers
+// (read.go). It needs a signature of the same name in package probe. Package
+// parttab needs to know which types of partitions may have the file system.
 package usedmap
 
 import (
@@ -26,21 +26,21 @@ type Map struct {
 	Size       int64  // bytes
 	SectorSize int    // logical sector, bytes
 	Table      string // "gpt", "mbr" or "" for none
-	// Doubt is why the whole disk counts as used, "" if it does not. Parts
-	// then has one part.
+	// Doubt is why the whole disk counts as used. Parts then has one part. ""
+	// means that each part says for itself.
 	Doubt string
-	Notes []string // on the tables, for people
-	Parts []Part   // in the order of the disk, together all of it
-	// Free is what is not used, in the order of the disk, no range touching
-	// the next. All else matters.
+	Notes []string // notes on the tables, for people
+	Parts []Part   // in the order of the disk; together they cover it
+	// Free has the unused ranges, in the order of the disk. No range touches the
+	// next. All other bytes matter.
 	Free []image.Range
 }
 
 // Kind is what a part of a disk is.
 type Kind string
 
-// The kinds of parts. A gap is what lies between partitions, and the tables
-// themselves: it is always used.
+// The kinds of parts. A gap is what lies between partitions, or one of the tables.
+// It is always used.
 const (
 	Gap       Kind = "gap"
 	Partition Kind = "partition"
@@ -48,25 +48,27 @@ const (
 	Logical   Kind = "volume" // a logical volume of LVM
 )
 
-// Part is a piece of a disk and what is known of it.
+// Part is a part of a disk and what is known of it.
 type Part struct {
-	Kind   Kind
-	Ranges []image.Range // where it lies on the disk; only a logical volume has several, in its own order, or none if it is made of others
-	Number int           // of a partition, as Linux counts; 0: not a partition
-	Type   string        // the partition's type code or GUID
-	Name   string        // of the partition (GPT) or of the logical volume
-	FS     string        // "ext4", "crypto_LUKS", ...; "" if nothing is known here
-	Label  string        // of the file system; anybody can have written it
-	UUID   string        // of the file system
-	Free   int64         // bytes that are not used, those of Volumes among them
-	Doubt  string        // why all of it counts as used, "" if it does not
+	Kind Kind
+	// Ranges are where the part lies on the disk. Only a logical volume can have
+	// several, in the order of the volume. It has none if it is made of others.
+	Ranges []image.Range
+	Number int    // of a partition, as Linux counts; 0 if it is no partition
+	Type   string // the partition's type code or GUID
+	Name   string // of the partition (GPT) or of the logical volume
+	FS     string // "ext4", "crypto_LUKS", ...; "" if nothing known was found
+	Label  string // of the file system; it comes from the disk, so it can be any text
+	UUID   string // of the file system
+	Free   int64  // unused bytes, with those of Volumes
+	Doubt  string // why the whole part counts as used; "" if it does not
 	Notes  []string
 	// Volumes are the logical volumes of a physical volume.
 	Volumes []Part
 }
 
-// Off is where the part begins on the disk, in bytes; -1 if it has no place of
-// its own.
+// Off is where the part begins on the disk, in bytes. It is -1 if the part has no
+// place of its own.
 func (p *Part) Off() int64 {
 	if len(p.Ranges) == 0 {
 		return -1
@@ -74,7 +76,7 @@ func (p *Part) Off() int64 {
 	return p.Ranges[0].Off
 }
 
-// Len is how many bytes it has.
+// Len is how many bytes the part has.
 func (p *Part) Len() int64 { return total(p.Ranges) }
 
 func total(ranges []image.Range) (n int64) {
@@ -103,8 +105,8 @@ func (m *Map) Used() []image.Range {
 // FreeBytes is how much of the disk is not used.
 func (m *Map) FreeBytes() int64 { return total(m.Free) }
 
-// InDoubt are the ranges that count as used for a doubt alone, in the order of
-// the disk.
+// InDoubt are the ranges that count as used only because of a doubt, in the order
+// of the disk.
 func (m *Map) InDoubt() []image.Range {
 	var out []image.Range
 	for _, p := range m.Parts {
@@ -121,7 +123,8 @@ func (m *Map) InDoubt() []image.Range {
 	return out
 }
 
-// mapJSON and partJSON are the form for programs, in docs/format.md.
+// mapJSON and partJSON are the JSON form for programs, described in
+// docs/format.md.
 type mapJSON struct {
 	Format     int           `json:"format"`
 	Size       int64         `json:"size"`
@@ -150,7 +153,7 @@ type partJSON struct {
 	Volumes []partJSON    `json:"volumes,omitempty"`
 }
 
-// MarshalJSON gives the form that docs/format.md tells.
+// MarshalJSON gives the form that docs/format.md describes.
 func (m *Map) MarshalJSON() ([]byte, error) {
 	free := m.FreeBytes()
 	return json.Marshal(mapJSON{
