@@ -1,16 +1,17 @@
-// Package form knows what files look like that hold a disk in another form
-// than its raw bytes, or no disk at all: images of other tools, archives,
-// compressed streams, text. Taken for raw bytes, such a file would be written
-// over a disk, which then holds nothing that starts.
+// Package form recognizes files that are not the raw bytes of a disk, such as
+// images of other tools, archives, compressed streams and text. If such a file
+// were taken for raw bytes, it would be written over a disk, and the disk would
+// not boot.
 //
-// Most forms begin with a mark, some end with one. Two rules keep real disks
-// from being taken for one of them. A mark shorter than eight bytes does not
-// count beside a partition table, since four bytes of somebody's boot code can
-// be anything. And a form that has fields beside its mark must have values in
-// them that make sense.
+// Most forms begin with a mark, and some end with one. Two rules keep the raw
+// bytes of a real disk from being taken for another form. First, a mark shorter
+// than eight bytes does not count beside a partition table, since boot code can
+// have any four bytes at any place. Second, if a form has fields beside its mark,
+// their values must make sense.
 //
-// File systems are none of these forms: a disk may hold one without a
-// partition table. Neither is LUKS, which encrypts whole disks too.
+// File systems are not among these forms, since a disk may have one without a
+// partition table. LUKS is not among them either, since it can encrypt a whole
+// disk.
 package form
 
 import (
@@ -24,16 +25,16 @@ import (
 // Form is what a file is instead of the raw bytes of a disk.
 type Form struct {
 	Kind Kind
-	What string // "a VHD image", to follow "it is"
-	How  string // what to do, to follow a semicolon
+	What string // "a VHD image"; the text continues "it is"
+	How  string // what to do; the text follows a semicolon
 }
 
 func (f *Form) String() string { return f.What + "; " + f.How }
 
-// Kind tells the forms that this program can read from the others.
+// Kind names the forms that this program can read. All others are Other.
 type Kind int
 
-// The kinds.
+// The kinds of forms.
 const (
 	Other Kind = iota
 	Gzip
@@ -41,15 +42,15 @@ const (
 	Qcow2
 )
 
-// headLen is how much of the beginning is looked at, bytes. A GPT of a disk
-// with sectors of 4096 bytes has its header in it.
+// headLen is how many bytes at the beginning are looked at. They include the GPT
+// header of a disk with sectors of 4096 bytes.
 const headLen = 8 << 10
 
-// tailLen is how much of the end is looked at, bytes.
+// tailLen is how many bytes at the end are looked at.
 const tailLen = 4 << 10
 
-// Of says which form a file of size bytes has; nil is none that is known, so
-// that its bytes may be a disk's.
+// Of says which form a file of size bytes has. It returns nil if the file has none
+// of the known forms, so that it may be the raw bytes of a disk.
 func Of(r io.ReaderAt, size int64) (*Form, error) {
 	head, err := part(r, 0, min(size, headLen))
 	if err != nil {
@@ -78,11 +79,11 @@ func Of(r io.ReaderAt, size int64) (*Form, error) {
 	return f.text(), nil
 }
 
-// file is a file that is looked at.
+// file is the file whose form is in question.
 type file struct {
 	r          io.ReaderAt
 	size       int64
-	head, tail []byte // both have all of a file that is shorter
+	head, tail []byte // its beginning and its end; each is the whole file if that is short
 }
 
 func part(r io.ReaderAt, off, n int64) ([]byte, error) {
@@ -94,8 +95,8 @@ func part(r io.ReaderAt, off, n int64) ([]byte, error) {
 	return b[:k], nil
 }
 
-// isPartitioned reports whether the beginning of a file is that of a disk with
-// a partition table: a boot record with a partition in it, or a GPT.
+// isPartitioned reports whether the beginning of a file has a partition table,
+// which is a boot record with a partition in it, or a GPT.
 func isPartitioned(head []byte) bool {
 	for _, at := range []int{512, 4096} {
 		if len(head) >= at+16 && string(head[at:at+12]) == "EFI PART\x00\x00\x01\x00" {
@@ -115,12 +116,11 @@ func isPartitioned(head []byte) bool {
 	return used
 }
 
-// Ends are the beginning and the end of bytes of which only these are known,
-// as those of an image that was read in order. What lies between reads as
-// zeros.
+// Ends are the beginning and the end of a disk of which nothing else is kept, as
+// of an image that is read in order. Bytes between them read as zeros.
 type Ends struct {
-	Head, Tail []byte // of all bytes, if there are not more
-	Size       int64
+	Head, Tail []byte // they may overlap if the disk is small
+	Size       int64  // of the disk, in bytes
 }
 
 // ReadAt implements io.ReaderAt.
@@ -145,13 +145,13 @@ func (e *Ends) ReadAt(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
-// Form is Of for what is known of the bytes.
+// Form gives the form as Of does, from the beginning and the end alone.
 func (e *Ends) Form() *Form {
-	f, _ := Of(e, e.Size) // memory can be read
+	f, _ := Of(e, e.Size) // reads of memory do not fail
 	return f
 }
 
-// hasAt reports whether b has text at a place.
+// hasAt reports whether b has text at the place at.
 func hasAt(b []byte, at int, text string) bool {
 	return at >= 0 && at <= len(b) && bytes.HasPrefix(b[at:], []byte(text))
 }

@@ -7,20 +7,19 @@ import (
 	"strings"
 )
 
-// sureLen is how many bytes of a mark are enough to believe it beside a
-// partition table.
+// sureLen is how long a mark must be, in bytes, to count beside a partition table.
 const sureLen = 8
 
 // mark is how a form announces itself at the beginning of a file.
 type mark struct {
 	Form
 	at    int
-	magic []string         // one of them is there; "" leaves all to check
-	check func(*file) bool // what else must be so; nil: nothing
-	sure  bool             // check leaves no doubt, however short the magic is
+	magic []string         // the file has one of these; "" means that check alone decides
+	check func(*file) bool // what else must hold; nil means nothing
+	sure  bool             // check leaves no doubt, even if the magic is short
 }
 
-// fixed is how much of the file the mark wants, bytes.
+// fixed is the length that the mark counts for, in bytes.
 func (m *mark) fixed() int {
 	if m.sure {
 		return sureLen
@@ -59,12 +58,13 @@ func ofFileSystem(by, restore string) Form {
 		"`"+restore+"` makes the bytes of the partition from it, which are no whole disk's")
 }
 
-// closed makes the form of a tool's images that no other tool can read.
+// closed makes the form of images that only the tool itself can read.
 func closed(name string) Form {
 	return tool("an image of "+name, "restore it with that program, and take a backup of the disk")
 }
 
-// noDisk makes the form of files that hold no disk at all, such as a dump of files.
+// noDisk makes the form of files that do not have a disk in them, such as a dump of
+// files.
 func noDisk(name string) Form { return Form{What: name, How: "it holds no disk"} }
 
 var (
@@ -75,13 +75,13 @@ var (
 	ewf       = tool("an EWF image (E01)", "`ewfexport -f raw` makes a raw file of it")
 )
 
-// heads are the forms that announce themselves at the beginning. The sources
-// are each format's own description; of QEMU's, its block/*.c.
+// heads are the forms with a mark at the beginning. The source of each is the
+// format's own description. For the formats of QEMU it is QEMU's block/*.c.
 var heads = []mark{
 	// Images of virtual machines.
 	{Form: qcow2Form, magic: []string{"QFI\xfb\x00\x00\x00\x02", "QFI\xfb\x00\x00\x00\x03"}},
 	{Form: qemu("qcow (version 1)", "qcow"), magic: []string{"QFI\xfb\x00\x00\x00\x01"}},
-	{Form: qcow2Form, magic: []string{"QFI\xfb"}}, // a version that nobody knows
+	{Form: qcow2Form, magic: []string{"QFI\xfb"}}, // an unknown version
 	{Form: qemu("QED", "qed"), magic: []string{"QED\x00"}, check: isQED, sure: true},
 	{Form: qemu("VMDK", "vmdk"), magic: []string{"KDMV", "COWD"}, check: func(f *file) bool { v := f.le32(4); return v >= 1 && v <= 16 }},
 	{Form: qemu("VMDK", "vmdk"), magic: []string{"# Disk DescriptorFile", "\xbe\xba\xfe\xca\x00\x00\x00\x00"}},
@@ -146,7 +146,7 @@ var heads = []mark{
 	{Form: archive("an ar archive, as Debian packages are", "ar x"), magic: []string{"!<arch>\n", "!<thin>\n"}},
 	{Form: archive("an rpm package", "rpm2cpio"), magic: []string{"\xed\xab\xee\xdb\x03", "\xed\xab\xee\xdb\x04"}},
 
-	// What is no disk in any form.
+	// Files that are no disk in any form.
 	{Form: noDisk("the raw sectors of a CD"), magic: []string{"\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00"}},
 	{Form: noDisk("a program"), magic: []string{"\x7fELF\x01", "\x7fELF\x02"}, check: func(f *file) bool { return f.u8(6) == 1 }},
 	{Form: noDisk("a program"), magic: []string{"MZ"}, check: isPE, sure: true},
@@ -177,22 +177,24 @@ func (f *file) within(n int, text string) bool {
 // sector.
 func (f *file) bootable() bool { return hasAt(f.head, 510, "\x55\xaa") }
 
-// isQED: the cluster size is a power of two from 4 KiB to 64 MiB, a table has
-// 1 to 16 clusters.
+// isQED checks that the cluster size is a power of two from 4 KiB to 64 MiB, and
+// that a table has 1 to 16 clusters.
 func isQED(f *file) bool {
 	cluster, table := f.le32(4), f.le32(8)
 	return cluster >= 4<<10 && cluster <= 64<<20 && cluster&(cluster-1) == 0 && table >= 1 && table <= 16
 }
 
-// isDar: behind the magic is a label of ten bytes, then the slice's flag.
+// isDar checks the flag of the slice, which follows a label of ten bytes behind the
+// magic.
 func isDar(f *file) bool { return strings.IndexByte("NTES", f.u8(14)) >= 0 && !f.bootable() }
 
-// isBzip2: the level, and the mark of a first block or of the end.
+// isBzip2 checks the level, and the mark of a first block or of the stream's end.
 func isBzip2(f *file) bool {
 	return f.u8(3) >= '1' && f.u8(3) <= '9' && (hasAt(f.head, 4, "1AY&SY") || hasAt(f.head, 4, "\x17\x72\x45\x38\x50\x90"))
 }
 
-// skipped are the marks of frames that decoders of zstd and lz4 pass over.
+// skipped are the marks of skippable frames, which decoders of zstd and lz4 pass
+// over.
 var skipped = func() (out []string) {
 	for c := byte('\x50'); c <= '\x5f'; c++ {
 		out = append(out, string([]byte{c})+"\x2a\x4d\x18")
@@ -203,7 +205,7 @@ var skipped = func() (out []string) {
 // behindSkipped makes a check of files that begin with skippable frames, which
 // zstd and lz4 both have. It reports whether the first other frame has the mark.
 func behindSkipped(mark string) func(*file) bool {
-	const most = 1000 // frames; tools write one or two
+	const most = 1000 // bounds the frames; tools write one or two
 	return func(f *file) bool {
 		b, at := make([]byte, 8), int64(0)
 		for range most {
@@ -216,15 +218,15 @@ func behindSkipped(mark string) func(*file) bool {
 	}
 }
 
-// isCompress: how many bits a code has at the most, and two bits that are 0.
+// isCompress checks the largest length of a code, and two bits that must be 0.
 func isCompress(f *file) bool {
 	b := f.u8(2)
 	return b&0x60 == 0 && b&0x1f >= 9 && b&0x1f <= 16 && !f.bootable()
 }
 
-// isLZMA: a size of the dictionary as encoders choose it, 2^n or 2^n+2^(n-1);
-// the length of the data, unknown or below 1 PiB; and the first byte of the
-// range coder, which is always 0.
+// isLZMA checks three fields. The size of the dictionary is 2^n or 2^n+2^(n-1), as
+// encoders choose it. The length of the data is unknown or below 1 PiB. The first
+// byte of the range coder is always 0.
 func isLZMA(f *file) bool {
 	if len(f.head) < 14 {
 		return false
@@ -238,8 +240,9 @@ func isLZMA(f *file) bool {
 	return dict >= 4096 && (dict == round || dict == round+round/2) && known && f.head[13] == 0 && !f.bootable()
 }
 
-// isTar: the sum of the header's bytes, its own field counted as blanks, is
-// what the field says in octal. Old archives have no other mark.
+// isTar checks the header's checksum. It is the sum of the header's bytes, in
+// which the field of the checksum itself counts as blanks. The field has it as
+// octal digits. Old archives have no other mark.
 func isTar(f *file) bool {
 	if len(f.head) < 512 || f.head[0] == 0 {
 		return false
@@ -260,7 +263,7 @@ func isTar(f *file) bool {
 	return want == sum || want == signed
 }
 
-// isCpioText: the fields of a header are numbers in text.
+// isCpioText checks that the fields of the header are numbers as text.
 func isCpioText(f *file) bool {
 	n, digits := 76, "01234567"
 	if f.u8(5) != '7' {
@@ -269,7 +272,7 @@ func isCpioText(f *file) bool {
 	return len(f.head) >= n && strings.Trim(string(f.head[6:n]), digits) == ""
 }
 
-// isCpioBinary: the name has the length that the header says, and its end.
+// isCpioBinary checks that the name ends with a zero byte where the header says.
 func isCpioBinary(f *file) bool {
 	n := int(f.le16(20))
 	if f.u8(0) == 0x71 {
@@ -282,5 +285,5 @@ func isCpioBinary(f *file) bool {
 	return strings.IndexByte(name, 0) == n-1 && !strings.ContainsFunc(name[:n-1], func(r rune) bool { return r < ' ' })
 }
 
-// isPE: the old header for DOS says where the new one is.
+// isPE looks for the new header at the place that the old header for DOS names.
 func isPE(f *file) bool { return hasAt(f.head, int(min(f.le32(60), headLen)), "PE\x00\x00") }

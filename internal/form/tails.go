@@ -8,9 +8,9 @@ type endMark struct {
 	fits func(*file) bool
 }
 
-// tails are the forms that begin with the bytes of the disk, or with anything,
-// and say at their end what they are. A partition table at the beginning means
-// nothing here: it is the one of the disk inside.
+// tails are the forms with a mark at the end. Such a file can begin with the bytes
+// of the disk, or with anything else. So a partition table at the beginning does
+// not matter here, since it may be that of the disk inside.
 var tails = []endMark{
 	{vhdForm, isFixedVHD},
 	{tool("a disk image of macOS (DMG)", "`qemu-img convert -f dmg -O raw` makes a raw file of it"), func(f *file) bool {
@@ -23,9 +23,10 @@ var tails = []endMark{
 func (f *file) ends(n int, text string) bool { return hasAt(f.tail, len(f.tail)-n, text) }
 
 // isFixedVHD looks for the footer of a VHD (Microsoft, "Virtual Hard Disk Image
-// Format Specification"), which is the last 512 bytes; old writers left the
-// last of these away, so that the file has an odd length. Where something
-// padded the file, the footer is believed by its version.
+// Format Specification"). The footer is the last 512 bytes. Old programs wrote
+// only 511 of them, so that the file has an odd length. If something padded the
+// file, the footer must also have the right version, and zeros in its reserved
+// part and behind it.
 func isFixedVHD(f *file) bool {
 	const cookie, version = "conectix", "\x00\x01\x00\x00"
 	if f.ends(512, cookie) || f.ends(511, cookie) {

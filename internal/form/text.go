@@ -5,16 +5,16 @@ import (
 	"unicode/utf8"
 )
 
-// text is the form of a file that is nothing but text at its beginning and its
-// end: the page with which a server answers instead of a file, a log, a list of
-// checksums.
+// text gives the form of a file that has only text at its beginning and its end.
+// It may be a log, a list of checksums, or a page that a server sent instead of
+// the file.
 func (f *file) text() *Form {
 	head, tail := f.head[:min(len(f.head), 4096)], f.tail[max(len(f.tail)-512, 0):]
 	if len(head) == 0 || !isText(head) || !isText(tail) {
 		return nil
 	}
 	if f.size >= 512 && bytes.IndexByte(head, '\n') < 0 && bytes.IndexByte(tail, '\n') < 0 {
-		return nil // a pattern that a test of disks writes, such as 55 all over
+		return nil // text without a newline may be the pattern of a disk test, such as 55 everywhere
 	}
 	what, start := "a text file", bytes.ToLower(bytes.TrimSpace(head))
 	if bytes.HasPrefix(start, []byte("<!doctype html")) || bytes.HasPrefix(start, []byte("<html")) {
@@ -23,7 +23,8 @@ func (f *file) text() *Form {
 	return &Form{What: what, How: "look at what it says"}
 }
 
-// isText allows for a character of several bytes that is cut at either end.
+// isText reports whether b is text. A character of several bytes may be cut off at
+// either end.
 func isText(b []byte) bool {
 	for range utf8.UTFMax - 1 {
 		if len(b) > 0 && !utf8.RuneStart(b[0]) {
