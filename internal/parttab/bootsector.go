@@ -5,11 +5,10 @@ import (
 	"fmt"
 )
 
-// bootSector names the file system that a disk's first sector is the boot
-// sector of, or is "". FAT has no signature of its own: its parameter block
-// (Microsoft, FAT specification 1.03, "BPB") must make sense. A boot loader
-// keeps the block of a file system that was there before it, so that a
-// partitioned disk may have one too.
+// bootSector names the file system whose boot sector is the disk's first sector, or
+// returns "". FAT has no signature of its own, so its parameter block (Microsoft,
+// FAT specification 1.03, "BPB") must make sense. A partitioned disk may have such
+// a block too, since boot loaders preserve the block of an earlier file system.
 func bootSector(head []byte) string {
 	switch string(head[3:11]) {
 	case "NTFS    ":
@@ -33,11 +32,11 @@ func bootSector(head []byte) string {
 	return ""
 }
 
-// unpartitioned is ErrNone for a boot record that is a file system's boot
-// sector. If what stands in the place of entries could be some, Linux would
-// find partitions where Windows finds a file system, and only the one fake
-// entry that mkfs.fat writes (--mbr, for the whole disk from sector 0 on) is
-// known to mean none.
+// unpartitioned gives the error for a boot record that is a file system's boot
+// sector. The error matches ErrNone if there is nothing in it that looks like
+// entries of partitions. Otherwise Linux would find partitions where Windows finds
+// a file system, which is another error. One entry is known to be fake and is
+// ignored, that of mkfs.fat --mbr for the whole disk from sector 0 on.
 func (m mbr) unpartitioned(d disk, fs string) error {
 	none := fmt.Errorf("%w: the first sector is the boot sector of a file system (%s)", ErrNone, fs)
 	if m.badStatus() != nil {

@@ -9,7 +9,7 @@ import (
 	"slices"
 )
 
-// Edit is bytes that a disk gets instead of the image's.
+// Edit has bytes that are written to the disk instead of the image's bytes.
 type Edit struct {
 	Off  int64 // bytes from the disk's start, a multiple of the sector size
 	Data []byte
@@ -17,36 +17,36 @@ type Edit struct {
 
 // Fitted is how a partition table is made to fit a larger disk.
 type Fitted struct {
-	// Edits are whole sectors in the order of the disk, and win over the
-	// image's bytes where both have some.
+	// Edits are whole sectors, in the order of the disk. Where the image has
+	// bytes too, the edit counts.
 	Edits    []Edit
-	Notes    []string // for the log: what is done, or why nothing is
+	Notes    []string // for the log; they say what is done, or why nothing is done
 	Warnings []string // what nobody should miss
 }
 
-// Fit gives a function that makes an image's GPT fit a larger disk, in
-// sectors of so many bytes:
+// Fit gives a function that makes an image's GPT fit a larger disk. sector is the
+// sector size in bytes.
 //
 //	fitted, err := Fit(512)(head, tail, imageSize, targetSize)
 //
-// head is the image's first MiB, tail its last (less if the image is smaller;
-// whether the two then overlap does not matter). Neither is changed.
+// head is the image's first MiB, and tail its last MiB. Both are shorter if the
+// image is smaller, and they may overlap then. Neither is changed.
 //
-// The GPT that counts is the one that Read finds: the primary, or the backup at
-// the image's end where the primary is damaged. Both are written from it, the
-// backup at the target's end, because the kernel reads no backup without a
-// primary, and nobody looks for a backup elsewhere. Where the primary cannot be
-// made anew, the backup is moved alone, so that who read it in the image's last
-// sector finds it again. The edits never touch a sector that a partition has, do
-// not overlap, and each lies wholly in head, in tail or beyond the image. The
-// same arguments give the same edits.
+// The GPT that counts is the one that Read finds. That is the primary, or if the
+// primary is damaged, the backup at the image's end. Both tables are written from
+// it. The backup is written to the target's end, because nobody looks for a backup
+// elsewhere. The primary is written because the kernel reads no backup without a
+// primary. If the primary cannot be made anew, only the backup is moved, so that
+// programs that look for it in the disk's last sector still find it.
 //
-// What the image had as backup GPT stays where it was, in what is now free
-// space: nothing refers to it any more.
+// The edits never touch a sector of a partition, and do not overlap. Each lies
+// completely in head, in tail or beyond the image. The same arguments give the same
+// edits. The old backup GPT stays at its place, which is now free space. Nothing
+// refers to it any more.
 //
-// err means that the sizes make no sense, as a target smaller than the image,
-// or that the target would have no partitions where the image's disk has some.
-// An image that fills the target gives nothing at all.
+// The error means that the sizes make no sense, as for a target smaller than the
+// image, or that the target would have no partitions while the image's disk has
+// some. If image and target have the same size, there are no edits and no notes.
 func Fit(sector int) func(head, tail []byte, imageSize, targetSize int64) (Fitted, error) {
 	return func(head, tail []byte, imageSize, targetSize int64) (Fitted, error) {
 		if err := checkSizes(sector, len(head), len(tail), imageSize, targetSize); err != nil {
@@ -65,7 +65,7 @@ func Fit(sector int) func(head, tail []byte, imageSize, targetSize int64) (Fitte
 	}
 }
 
-// checkSizes refuses what only a mistake of the caller's can give.
+// checkSizes refuses sizes that only a mistake of the caller can give.
 func checkSizes(sector, head, tail int, imageSize, targetSize int64) error {
 	switch {
 	case !isSector(sector):
@@ -80,14 +80,15 @@ func checkSizes(sector, head, tail int, imageSize, targetSize int64) error {
 	return nil
 }
 
-// edges reads an image of which the first and the last bytes are at hand.
-// Together they may be all of it, with a backup GPT across their border.
+// edges reads an image of which only the first and the last bytes are in memory.
+// They may be the whole image together, and then a backup GPT may lie across their
+// border.
 type edges struct {
 	head, tail []byte
 	size       int64
 }
 
-// errFar is what cannot be known by the edges.
+// errFar is the error of a read that is not inside the edges.
 var errFar = errors.New("it is neither in the disk's first MiB nor in its last")
 
 func (e edges) ReadAt(b []byte, off int64) (int, error) {
@@ -120,7 +121,7 @@ func (f *fit) warn(format string, args ...any) {
 
 const leftAsItIs = "the disk is larger than the image; its partition table is left as in the image: %v"
 
-// run finds out which GPT counts, and makes the edits.
+// run decides which GPT counts, and makes the edits.
 func (f *fit) run() (err error) {
 	p, perr := f.primary()
 	b, berr := f.image.backup(f.image.sectors - 1)
@@ -145,8 +146,8 @@ func (f *fit) run() (err error) {
 	return nil
 }
 
-// primary reads the table at the start. Its entries may lie where only those of
-// the backup are at hand, which are the same by their checksum.
+// primary reads the table at the start. If its entries lie outside of the edges, it
+// uses the entries of the backup, which are the same if the checksums agree.
 func (f *fit) primary() (*gpt, error) {
 	p, err := f.image.primary()
 	if p == nil || !errors.Is(err, errFar) {
@@ -159,7 +160,7 @@ func (f *fit) primary() (*gpt, error) {
 	return p, p.setEntries(b.entries)
 }
 
-// fromPrimary writes both tables by the primary.
+// fromPrimary makes both tables from the primary.
 func (f *fit) fromPrimary(p, b *gpt, berr error) {
 	if err := f.contradiction(p, b, berr); err != nil {
 		f.warn(leftAsItIs, err)
@@ -181,10 +182,10 @@ func (f *fit) fromPrimary(p, b *gpt, berr error) {
 	f.note("the disk is larger than the image; its backup GPT is moved from sector %d to %d", p.alternate, f.target-1)
 }
 
-// contradiction says why a sound primary is left alone. One of them is a sound
-// backup that says something else, which is not ours to settle. A damaged
-// backup is none: it is made anew from the primary, as every system that repairs
-// a GPT does.
+// contradiction gives the reason why nothing is changed although the primary is
+// sound. One reason is a sound backup that differs from the primary, since nobody
+// can tell here which of them is right. A damaged backup is no reason. It is made
+// anew from the primary, as every system does that repairs a GPT.
 func (f *fit) contradiction(p, b *gpt, berr error) error {
 	atEnd := p.alternate == f.image.sectors-1
 	switch err := f.oddBootRecord(); {
@@ -200,8 +201,9 @@ func (f *fit) contradiction(p, b *gpt, berr error) error {
 	return nil
 }
 
-// oddBootRecord says why a boot record is left alone that has a protective
-// entry. A hybrid is none of these: its other entries stay as they are.
+// oddBootRecord gives the reason why nothing is changed if the boot record is odd
+// beside its protective entry. A hybrid is no reason, since its other entries stay
+// as they are.
 func (f *fit) oddBootRecord() error {
 	if err := f.mbr.badStatus(); err != nil {
 		return err
@@ -216,8 +218,8 @@ func (f *fit) oddBootRecord() error {
 	return err
 }
 
-// fromBackup writes both tables by the backup, or where the primary cannot be
-// made anew the backup alone.
+// fromBackup makes both tables from the backup. If the primary cannot be made anew,
+// it makes only the backup.
 func (f *fit) fromBackup(b, p *gpt, perr error) {
 	at, err := f.newPrimary(b, p, perr)
 	if err == nil {
@@ -243,10 +245,11 @@ func (f *fit) fromBackup(b, p *gpt, perr error) {
 		"The kernel sees no partitions by it; `sgdisk --verify DISK` says more", perr, err, f.image.sectors-1, f.target-1)
 }
 
-// newPrimary is where the entries of a new primary go, or why none is made.
+// newPrimary says where the entries of a new primary go. The error says why no new
+// primary is made.
 func (f *fit) newPrimary(b, p *gpt, perr error) (entriesLBA uint64, err error) {
 	entriesLBA = 2
-	if p != nil && isDamage(perr) { // its header is sound
+	if p != nil && isDamage(perr) { // the header is sound, only the entries are damaged
 		entriesLBA = p.entriesLBA
 	}
 	switch fs := bootSector(f.head); {
@@ -266,10 +269,10 @@ func (f *fit) newPrimary(b, p *gpt, perr error) (entriesLBA uint64, err error) {
 	return entriesLBA, f.oddBootRecord()
 }
 
-// loader reports whether GRUB's boot record loads the rest of it from where the
-// primary should be. GRUB 2 has the sector at 0x5C (GRUB_BOOT_MACHINE_KERNEL_SECTOR
-// in include/grub/i386/pc/boot.h), GRUB legacy at 0x44 (STAGE1_STAGE2_SECTOR in
-// stage1/stage1.h).
+// loader reports whether the boot record is GRUB's, and loads the rest of GRUB from
+// the place of the primary. The number of that sector is at 0x5C for GRUB 2
+// (GRUB_BOOT_MACHINE_KERNEL_SECTOR in include/grub/i386/pc/boot.h), and at 0x44 for
+// GRUB legacy (STAGE1_STAGE2_SECTOR in stage1/stage1.h).
 func (f *fit) loader(b *gpt) bool {
 	if string(f.head[f.image.sector:][:len(gptSignature)]) == gptSignature || !bytes.Contains(f.head[:mbrEntries], []byte("GRUB")) {
 		return false
@@ -282,8 +285,8 @@ func (f *fit) loader(b *gpt) bool {
 	return false
 }
 
-// hits is an error if an edit would write over a partition. Asked are the
-// partitions that only a hybrid boot record has, beside the protective entry.
+// hits returns an error if an edit would overwrite a partition that only the boot
+// record has. A hybrid boot record has such partitions beside the protective entry.
 func (f *fit) hits(edits []Edit) error {
 	for i, e := range f.mbr {
 		from := int64(e.first) * int64(f.image.sector)
@@ -297,8 +300,8 @@ func (f *fit) hits(edits []Edit) error {
 	return nil
 }
 
-// both are the edits that write a GPT with its backup at the target's end. was
-// is where the backup was meant to be until now.
+// both gives the edits that write a GPT, with its backup at the target's end. was
+// is the sector where the backup should be on the image's disk.
 func (f *fit) both(g *gpt, entriesLBA, was uint64) ([]Edit, error) {
 	s, end := int64(f.image.sector), f.target-1
 	usable := g.last + end - was // as far from the end as before
@@ -318,8 +321,9 @@ func (f *fit) both(g *gpt, entriesLBA, was uint64) ([]Edit, error) {
 	return append(edits, f.backupAt(g, 1, usable)...), nil
 }
 
-// bootRecord is the boot record with a protective entry as long as the target,
-// if it was as long as the disk was until now; else nil. A hybrid stays.
+// bootRecord gives the boot record with a protective entry as long as the target.
+// It returns nil if the boot record stays as it is. That is so for a hybrid, and if
+// the entry was not as long as the old disk, or is as long as the target already.
 func (f *fit) bootRecord(was uint64) []byte {
 	slot, err := f.mbr.protective()
 	if err != nil {
@@ -334,21 +338,21 @@ func (f *fit) bootRecord(was uint64) []byte {
 	return boot
 }
 
-// backupAt is a backup GPT at the target's end.
+// backupAt gives the edit that writes a backup GPT at the target's end.
 func (f *fit) backupAt(g *gpt, alternate, usable uint64) []Edit {
 	end := f.target - 1
 	at := end - g.entrySectors()
 	return []Edit{{int64(at) * int64(f.image.sector), append(g.array(), g.newHeader(end, alternate, usable, at)...)}}
 }
 
-// array is the entries in whole sectors.
+// array gives the entries, filled up with zeros to whole sectors.
 func (g *gpt) array() []byte {
 	b := make([]byte, int64(g.entrySectors())*int64(g.sector))
 	copy(b, g.entries)
 	return b
 }
 
-// newHeader is the header with other places and a checksum that is right.
+// newHeader gives the header with new places and new checksums.
 func (g *gpt) newHeader(my, alternate, usable, entriesLBA uint64) []byte {
 	b := slices.Clone(g.header)
 	le := binary.LittleEndian
@@ -361,7 +365,7 @@ func (g *gpt) newHeader(my, alternate, usable, entriesLBA uint64) []byte {
 	return b
 }
 
-// split cuts edits at the given bytes of the disk.
+// split cuts edits in two at the given places of the disk, in bytes.
 func split(edits []Edit, at ...int64) []Edit {
 	slices.Sort(at)
 	var out []Edit

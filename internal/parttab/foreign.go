@@ -5,10 +5,10 @@ import (
 	"slices"
 )
 
-// Tables that are not understood are known by these bytes. The sources are the
-// systems' own headers, as Linux has them in block/partitions. They count
-// beside a boot record too: some disks have both (boot CDs on a stick, a BSD's
-// "dangerously dedicated" disk), and then neither tells all.
+// foreignMagics are the marks of tables that are not understood. The sources are
+// the systems' own headers, as Linux has them in block/partitions. They count even
+// beside a boot record. Some disks have both, such as a stick with a boot CD, or a
+// BSD's "dangerously dedicated" disk. Then neither table tells everything.
 var foreignMagics = []struct {
 	name  string
 	off   int
@@ -22,12 +22,13 @@ var foreignMagics = []struct {
 	{"Solaris x86", 512 + 12, "\xEE\xDE\x0D\x60"},
 }
 
-// bsdMagic is d_magic of a BSD disklabel, which is in the second sector, or 64
-// bytes into it.
+// bsdMagic is d_magic of a BSD disklabel. The label begins at the second sector, or
+// 64 bytes behind its start.
 const bsdMagic = "\x57\x45\x56\x82"
 
 // foreignTable names the partition table of another kind that a disk has, or
-// is "". A long magic is enough; where it is short, the rest must fit.
+// returns "". A long magic is enough. For a table with a short magic, other fields
+// are checked too.
 func foreignTable(head []byte, sector int) string {
 	at := func(off int, magic string) bool {
 		return off+len(magic) <= len(head) && string(head[off:off+len(magic)]) == magic
@@ -52,8 +53,9 @@ func foreignTable(head []byte, sector int) string {
 	return ""
 }
 
-// isApple looks for the map's first entry: "PM", and how many entries there
-// are. It stands in the second block, whatever size a block has.
+// isApple looks for the first entry of the partition map, which has "PM" and the
+// number of entries. It stands in the second block, and blocks can have several
+// sizes.
 func isApple(head []byte) bool {
 	for _, block := range []int{512, 1024, 2048, 4096} {
 		if len(head) < block+8 || string(head[block:block+2]) != "PM" {
@@ -66,8 +68,8 @@ func isApple(head []byte) bool {
 	return false
 }
 
-// isSun looks for the magic at the sector's end; the exclusive or of all its
-// 16-bit words is zero.
+// isSun looks for the magic at the sector's end. The exclusive or of all 16-bit
+// words of the sector must be zero.
 func isSun(head []byte) bool {
 	if len(head) < 512 || string(head[508:510]) != "\xDA\xBE" {
 		return false
@@ -79,8 +81,8 @@ func isSun(head []byte) bool {
 	return sum == 0
 }
 
-// isAmiga looks for a rigid disk block in the first 16 blocks; the sum of as
-// many 32-bit words as it says is zero.
+// isAmiga looks for a rigid disk block in the first 16 blocks. The block says how
+// many 32-bit words it has, and their sum must be zero.
 func isAmiga(head []byte) bool {
 	for b := range slices.Chunk(head[:min(len(head), 16*512)], 512) {
 		if len(b) < 512 || string(b[:4]) != "RDSK" {
@@ -97,8 +99,8 @@ func isAmiga(head []byte) bool {
 	return false
 }
 
-// isAtari looks for a used entry of a known kind among the four of an AHDI
-// root sector, which has no magic.
+// isAtari looks for a used entry of a known kind among the four entries of an AHDI
+// root sector. Such a sector has no magic.
 func isAtari(head []byte) bool {
 	if len(head) < 512 {
 		return false

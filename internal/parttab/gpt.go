@@ -10,7 +10,8 @@ import (
 	"slices"
 )
 
-// The header's fields (UEFI 5.3.2), little-endian, at these offsets in bytes.
+// These are the offsets of the header's fields in bytes (UEFI 5.3.2). The numbers
+// are little-endian.
 const (
 	gptRevision    = 8  // 0x00010000
 	gptHeaderSize  = 12 // bytes that the header's checksum covers
@@ -30,9 +31,10 @@ const (
 
 const gptSignature = "EFI PART"
 
-// damage is what happens to a GPT by accident: it is not there, or a checksum
-// is wrong. The other copy then counts. It does not where one is sound in
-// itself but says what cannot be.
+// damage is an error of a GPT that an accident can cause. The GPT is missing, or a
+// checksum is wrong. The other copy then counts. A GPT whose checksums are right
+// but whose numbers cannot be true is not damage, and the other copy does not
+// count then.
 type damage string
 
 func (e damage) Error() string { return string(e) }
@@ -42,23 +44,24 @@ func isDamage(err error) bool {
 	return errors.As(err, &e)
 }
 
-// errNoGPT ends the sentence "its partition table is left as in the image: ...".
+// errNoGPT says that there is no GPT. Its text also follows "its partition table
+// is left as in the image".
 const errNoGPT = damage("it is no GPT")
 
-// maxEntries bounds the array of entries, in bytes. The usual one has 16384;
-// sfdisk makes up to 128 KiB. More would not fit into an image's first MiB,
-// which is all that Fit has.
+// maxEntries bounds the array of entries, in bytes. The usual array has 16384
+// bytes, and sfdisk makes up to 128 KiB. A longer array than maxEntries would not
+// fit into an image's first MiB, and Fit does not see more.
 const maxEntries = 1<<20 - 8192
 
 // gpt is one of a disk's two tables, checked by itself.
 type gpt struct {
 	sector                 int
 	header                 []byte // one sector
-	entries                []byte // all entries, without the rest of their last sector
+	entries                []byte // all entries, without the unused rest of the last sector
 	my, alternate          uint64 // LBAs
-	firstUsable, last      uint64 // LBAs, both usable
+	firstUsable, last      uint64 // LBAs of the first and the last usable sector
 	entriesLBA             uint64
-	count, entrySize, size uint32 // entries, bytes of one, bytes that the header's checksum covers
+	count, entrySize, size uint32 // number of entries, bytes of one entry, bytes that the header's checksum covers
 }
 
 func le32(b []byte, off int) uint32 { return binary.LittleEndian.Uint32(b[off:]) }
@@ -69,9 +72,9 @@ func (g *gpt) entrySectors() uint64 {
 	return (uint64(g.count)*uint64(g.entrySize) + uint64(g.sector) - 1) / uint64(g.sector)
 }
 
-// parseHeader checks a header, which must say that it stands at LBA my of a
-// disk of so many sectors. Beside an error, the header is nil unless its
-// checksum is right.
+// parseHeader checks a header. The header must say that it stands at LBA my. disk
+// is the number of sectors of the disk. With an error, the header is nil unless
+// its checksum is right.
 func parseHeader(b []byte, sector int, my, disk uint64) (*gpt, error) {
 	if len(b) < sector || string(b[:8]) != gptSignature {
 		return nil, errNoGPT
@@ -96,7 +99,8 @@ func parseHeader(b []byte, sector int, my, disk uint64) (*gpt, error) {
 	return g, g.checkPlaces(disk)
 }
 
-// checkPlaces holds the header's numbers against each other and the disk.
+// checkPlaces checks that the header's numbers agree with each other and with the
+// size of the disk.
 func (g *gpt) checkPlaces(disk uint64) error {
 	array := uint64(g.count) * uint64(g.entrySize)
 	switch {
@@ -112,15 +116,16 @@ func (g *gpt) checkPlaces(disk uint64) error {
 	return nil
 }
 
-// headerSum is the checksum of a header, whose own field counts as zero.
+// headerSum is the checksum of a header. The field of the checksum itself counts as
+// zero.
 func headerSum(header []byte, size uint32) uint32 {
 	b := slices.Clone(header[:size])
 	clear(b[gptHeaderCRC : gptHeaderCRC+4])
 	return crc32.ChecksumIEEE(b)
 }
 
-// setEntries takes the entries and checks them: their checksum, and that the
-// partitions lie in the usable sectors and not on each other.
+// setEntries sets the entries, and checks their checksum. The partitions must lie
+// in the usable sectors, and must not overlap.
 func (g *gpt) setEntries(b []byte) error {
 	g.entries = b
 	if crc32.ChecksumIEEE(b) != le32(g.header, gptEntriesCRC) {
@@ -141,13 +146,13 @@ func (g *gpt) setEntries(b []byte) error {
 // gptPart is a partition of a GPT.
 type gptPart struct {
 	span
-	slot int // from 0
+	slot int // index of the entry, from 0
 	kind [16]byte
 	name [gptNameUnits]uint16
 }
 
-// An entry's fields (UEFI 5.3.3), at these offsets in bytes. Entries may be
-// longer than the specified 128.
+// These are the offsets of an entry's fields in bytes (UEFI 5.3.3). Entries may be
+// longer than the usual 128 bytes.
 const (
 	entryType    = 0
 	entryFirst   = 32
@@ -156,8 +161,8 @@ const (
 	gptNameUnits = 36
 )
 
-// partitions lists what is used, in the order of the disk. An entry whose type
-// is zero is not used.
+// partitions lists the partitions of used entries, in the order of the disk. An
+// entry whose type is zero is not used.
 func (g *gpt) partitions() []gptPart {
 	var parts []gptPart
 	slot := 0
@@ -175,8 +180,8 @@ func (g *gpt) partitions() []gptPart {
 	return parts
 }
 
-// header reads and checks the header that should stand at a sector. Beside an
-// error, the header is nil unless its checksum is right.
+// header reads and checks the header that should stand at a sector. With an error,
+// the header is nil unless its checksum is right.
 func (d disk) header(at uint64) (*gpt, error) {
 	if at >= d.sectors {
 		return nil, errNoGPT
@@ -220,8 +225,9 @@ func (d disk) entries(g *gpt) error {
 	return g.setEntries(b)
 }
 
-// agrees says whether two copies of a GPT tell the same: disk, usable sectors
-// and entries. Those of a damaged copy are known by their checksum only.
+// agrees reports whether two copies of a GPT have the same disk, usable sectors and
+// entries. Entries are compared by their checksum, since those of a damaged copy
+// cannot be read.
 func (g *gpt) agrees(b *gpt) bool {
 	same := func(from, to int) bool { return bytes.Equal(g.header[from:to], b.header[from:to]) }
 	return b.alternate == g.my && same(gptFirstUsable, gptEntriesLBA) && same(gptEntryCount, gptMinHeader)

@@ -1,8 +1,8 @@
 package parttab
 
 // gptLinuxTypes are the types of the Discoverable Partitions Specification
-// (UAPI group, UAPI.2) that an architecture has of its own. The verity ones
-// hold hashes.
+// (UAPI group, UAPI.2) that each architecture has for itself. The partitions of the
+// verity types have hashes.
 var gptLinuxTypes = map[string]partType{
 	"6523F8AE-3EB1-4E2A-A05A-18B695AE656F": {"Linux root (Alpha)", unix},
 	"FC56D9E9-E6E5-4C06-BE32-E74407CE09A5": {"Linux root verity (Alpha)", none},

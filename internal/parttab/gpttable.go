@@ -10,9 +10,9 @@ import (
 	"unicode/utf16"
 )
 
-// gptTable is the table of a disk whose boot record has a protective entry.
-// fs is the file system that the first sector could also be the boot sector
-// of. A live one would have written over the primary GPT.
+// gptTable reads the table of a disk whose boot record has a protective entry. The
+// first sector may look like the boot sector of a file system too, which is fs
+// then. If that file system were in use, it would have overwritten the primary GPT.
 func (d disk) gptTable(m mbr, fs string) (*Table, error) {
 	if _, err := m.protective(); err != nil {
 		return nil, err
@@ -34,8 +34,9 @@ func (d disk) gptTable(m mbr, fs string) (*Table, error) {
 	return t, nil
 }
 
-// otherSectors is an error if the GPT was made for sectors of another size: a
-// disk that was behind another adapter (of USB, of RAID) counts otherwise.
+// otherSectors returns an error if the GPT was made for sectors of another size.
+// This happens to a disk that was behind another adapter (USB, RAID), which showed
+// it with other sectors.
 func (d disk) otherSectors() error {
 	for _, n := range []int{512, 4096} {
 		if n == d.sector {
@@ -53,9 +54,9 @@ func (d disk) otherSectors() error {
 	return nil
 }
 
-// soundGPT reads both copies of the GPT. They must agree; if one is damaged,
-// the other counts. A disk or its image that was made larger has the backup
-// where it ended before, and possibly a stranger's at the end.
+// soundGPT reads both copies of the GPT. They must agree. If one is damaged, the
+// other counts. If a disk or an image was made larger, the backup lies where the
+// disk ended before, and there may be the backup of another table at the new end.
 func (d disk) soundGPT() (g *gpt, notes []string, err error) {
 	end := d.sectors - 1
 	p, perr := d.primary()
@@ -88,7 +89,7 @@ func (d disk) soundGPT() (g *gpt, notes []string, err error) {
 	return g, append(notes, note), err
 }
 
-// notAtEnd looks at a GPT whose backup is not in the disk's last sector.
+// notAtEnd checks a GPT whose backup is not in the disk's last sector.
 func (d disk) notAtEnd(g *gpt, at uint64) (note string, err error) {
 	end := d.sectors - 1
 	if at <= g.last {
@@ -104,8 +105,9 @@ func (d disk) notAtEnd(g *gpt, at uint64) (note string, err error) {
 	return fmt.Sprintf("the backup GPT belongs to sector %d, not to the disk's last, %d; the disk was made larger", at, end), nil
 }
 
-// trace says whether a backup can be that of the damaged primary: it says so
-// itself, and what is left of the primary's header has its disk's GUID.
+// trace reports whether a backup can belong to the damaged primary. The backup must
+// name sector 1 as the place of the primary. If there is still a header in sector
+// 1, it must have the same disk GUID.
 func (d disk) trace(b *gpt) bool {
 	was, err := d.read(1, d.sector)
 	switch {
@@ -117,15 +119,15 @@ func (d disk) trace(b *gpt) bool {
 	return bytes.Equal(was[gptDiskGUID:gptEntriesLBA], b.header[gptDiskGUID:gptEntriesLBA])
 }
 
-// guid prints a GUID as the specification does (UEFI, appendix A): the first
-// three groups are little-endian numbers.
+// guid prints a GUID as the specification does (UEFI, appendix A). The first three
+// groups are little-endian numbers.
 func guid(b [16]byte) string {
 	le := binary.LittleEndian
 	return fmt.Sprintf("%08X-%04X-%04X-%X-%X", le.Uint32(b[:]), le.Uint16(b[4:]), le.Uint16(b[6:]), b[8:10], b[10:])
 }
 
-// printable is a partition's name up to its zero, with a question mark for
-// what a terminal should not get.
+// printable is a partition's name up to the first zero. Characters that are not
+// printable become question marks.
 func printable(name []uint16) string {
 	s, _, _ := strings.Cut(string(utf16.Decode(name)), "\x00")
 	return strings.Map(func(r rune) rune {

@@ -1,9 +1,8 @@
 package parttab
 
-// gptTypes are the types of GPT partitions. Sources: the UEFI specification
+// gptTypes are the types of GPT partitions. The sources are the UEFI specification
 // (5.3.3), Microsoft's PARTITION_INFORMATION_GPT, the Discoverable Partitions
-// Specification, and the lists of the other systems' own headers as fdisk and
-// gdisk have them.
+// Specification, and the headers of other systems, as fdisk and gdisk list them.
 var gptTypes = map[string]partType{
 	// What all systems have.
 	"21686148-6449-6E6F-744E-656564454649": {"BIOS boot", raw},
@@ -22,8 +21,8 @@ var gptTypes = map[string]partType{
 	"5808C8AA-7E8F-42E0-85D2-E1E90434CFB3": {"Windows LDM metadata", raw},
 	"E75CAF8F-F680-4CEE-AFA3-B001E56EFC2D": {"Windows Storage Spaces", none},
 	"DE94BBA4-06D1-4D40-A16A-BFD50179D6AC": {"Windows recovery", "ntfs"},
-	// Linux; the Discoverable Partitions Specification (UAPI.2) and tools of its own. A volume group and swap
-	// stand under the plain type too.
+	// Linux, from the Discoverable Partitions Specification (UAPI.2) and from its own tools. Partitions with
+	// LVM and swap can have the plain type too.
 	"933AC7E1-2EB4-4F13-B844-0E14E2AEF915": {"Linux /home", unix},
 	"3B8F8425-20E0-4F3B-907F-1A25A76F98E8": {"Linux /srv", unix},
 	"4D21B016-B534-45C2-A9FB-5C16E091FD2D": {"Linux /var", unix},

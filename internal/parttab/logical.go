@@ -5,21 +5,21 @@ import (
 	"fmt"
 )
 
-// maxEBRs bounds the chain of extended boot records. Linux and fdisk have no
-// names for as many logical partitions; Windows has none at all beyond them.
+// maxEBRs bounds the chain of extended boot records. Neither Linux and fdisk nor
+// Windows have names for so many logical partitions.
 const maxEBRs = 256
 
 func isExtended(kind byte) bool { return kind == 0x05 || kind == 0x0F || kind == 0x85 }
 
-// logical reads an extended partition: a chain of extended boot records
-// (EBRs), each with the partition that follows it, whose place counts from the
-// EBR's own, and with the next EBR, whose place counts from the start of the
-// extended partition. The claims are those of the EBRs and of the partitions.
+// logical reads an extended partition, which is a chain of extended boot records
+// (EBRs). Each EBR has an entry for a partition, whose place counts from that EBR,
+// and an entry for the next EBR, whose place counts from the start of the extended
+// partition. The claims are those of the EBRs and of the partitions.
 //
-// The order of the chain need not be that of the disk. An EBR may be without
-// partition (Windows leaves the first one so when its partition is deleted),
-// and DR-DOS exchanges the two entries. OS/2 used all four; it is an error
-// here, because Linux takes the last two for garbage by rules of its own.
+// The order of the chain need not be that of the disk. An EBR may have no
+// partition. Windows leaves the first one so when its partition is deleted. The
+// two entries may be exchanged, as DR-DOS does. OS/2 used all four entries. That is
+// an error here, because Linux ignores the last two entries by rules of its own.
 func (d disk) logical(ext claim) (claims []claim, note string, err error) {
 	at, number := ext.first, 5
 	for range maxEBRs {
@@ -47,8 +47,8 @@ func (d disk) logical(ext claim) (claims []claim, note string, err error) {
 	return nil, "", errors.New("the chain of extended boot records runs in a circle, or is longer than any system has")
 }
 
-// ebr reads one extended boot record. A zero part is none, and next is 0 at the
-// chain's end.
+// ebr reads one extended boot record. part is zero if the record has no partition,
+// and next is 0 at the end of the chain.
 func (d disk) ebr(ext claim, at uint64) (part claim, next uint64, err error) {
 	b, err := d.read(at, mbrSize)
 	if err != nil {

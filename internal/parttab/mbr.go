@@ -6,8 +6,8 @@ import (
 	"fmt"
 )
 
-// The master boot record is the first 512 bytes of a disk, whatever its
-// sectors are: four entries of 16 bytes, then the signature 55 AA.
+// The master boot record is the first 512 bytes of a disk, even if its sectors are
+// larger. It ends with four entries of 16 bytes and the signature 55 AA.
 const (
 	mbrSize      = 512
 	mbrEntries   = 446
@@ -18,20 +18,21 @@ const (
 	dynamicType    = 0x42 // of Windows' dynamic disks
 )
 
-// errNoMBR ends the sentence "its partition table is left as in the image: ...".
+// errNoMBR says that there is no boot record. Its text follows "its partition table
+// is left as in the image".
 var errNoMBR = errors.New("there is none")
 
 // mbr is a parsed master boot record.
 type mbr [mbrSlots]mbrEntry
 
-// mbrEntry is a primary partition; type 0 is an empty slot.
+// mbrEntry is an entry for a primary partition. An empty entry has the kind 0.
 type mbrEntry struct {
 	status, kind   byte
 	first, sectors uint32 // in logical sectors
 }
 
-// parseMBR reads a master boot record. Only the signature tells one from the
-// boot sector of a file system, and that has it too.
+// parseMBR reads a master boot record. It checks only the signature, which the boot
+// sector of a file system has too.
 func parseMBR(head []byte) (mbr, error) {
 	var m mbr
 	if len(head) < mbrSize || head[510] != 0x55 || head[511] != 0xAA {
@@ -44,8 +45,8 @@ func parseMBR(head []byte) (mbr, error) {
 	return m, nil
 }
 
-// badStatus is an error if an entry has a status that none of a partition has:
-// the sector may be something else.
+// badStatus returns an error if an entry has a status that no partition has. The
+// sector may then be no boot record.
 func (m mbr) badStatus() error {
 	for i, e := range m {
 		if e.status&0x7F != 0 {
@@ -64,7 +65,7 @@ func (m mbr) has(kind byte) bool {
 	return false
 }
 
-// empty says whether no system finds a partition.
+// empty reports whether no system would find a partition.
 func (m mbr) empty() bool {
 	for _, e := range m {
 		if e.kind != 0 || e.sectors != 0 {
@@ -74,7 +75,7 @@ func (m mbr) empty() bool {
 	return true
 }
 
-// plausible says whether some system could take an entry for a partition.
+// plausible reports whether some system could take an entry for a partition.
 func (m mbr) plausible(d disk) bool {
 	for _, e := range m {
 		if e.kind == protectiveType || e.kind != 0 && e.first > 0 && e.sectors > 0 && uint64(e.first)+uint64(e.sectors) <= d.sectors {
@@ -84,9 +85,10 @@ func (m mbr) plausible(d disk) bool {
 	return false
 }
 
-// protective is the slot of the entry that keeps other systems off a GPT disk
-// (UEFI 5.2.3). A boot record with further entries is a hybrid, which two
-// systems read in two ways; it is an error, as one without the entry.
+// protective gives the slot of the protective entry, which keeps other systems off
+// a GPT disk (UEFI 5.2.3). It is an error if there is no such entry. A boot record
+// with other entries beside it is a hybrid. That is an error too, since two systems
+// can read it in two ways.
 func (m mbr) protective() (slot int, err error) {
 	slot = -1
 	for i, e := range m {
@@ -111,11 +113,12 @@ func (m mbr) protective() (slot int, err error) {
 	return slot, nil
 }
 
-// protectiveSectors is the length that a protective entry has on a disk of so
-// many sectors: all after the boot record, or the largest number there is.
+// protectiveSectors is the length of a protective entry on a disk with so many
+// sectors. It is all sectors behind the boot record, but at most the largest number
+// of 32 bits.
 func protectiveSectors(disk uint64) uint32 { return uint32(min(disk-1, 0xFFFFFFFF)) }
 
-// setSectors writes an entry's length into a copy of a boot record's bytes.
+// setSectors writes an entry's length into the bytes of a boot record.
 func setSectors(head []byte, slot int, n uint32) {
 	binary.LittleEndian.PutUint32(head[mbrEntries+slot*mbrEntrySize+12:], n)
 }

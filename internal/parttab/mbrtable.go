@@ -7,11 +7,11 @@ import (
 	"slices"
 )
 
-// claim is sectors that an entry of a boot record takes: a partition's, or a
-// single one for an extended boot record.
+// claim is the sectors that belong to a partition, or the one sector of an extended
+// boot record.
 type claim struct {
 	span
-	number int // of the partition; 0: it is none
+	number int // of the partition; 0 if the claim is no partition
 	kind   byte
 }
 
@@ -22,7 +22,7 @@ func (c claim) String() string {
 	return fmt.Sprintf("partition %d", c.number)
 }
 
-// mbrTable is the table of a boot record without protective entry.
+// mbrTable makes the table from a boot record without a protective entry.
 func (d disk) mbrTable(m mbr) (*Table, error) {
 	t := &Table{Kind: "mbr"}
 	claims, err := d.primaries(m, t)
@@ -57,10 +57,11 @@ func (d disk) partition(c claim) Partition {
 	return d.bytes(Partition{Number: c.number, Type: hexType(c.kind)}, c.span)
 }
 
-// primaries are the four entries of a boot record, the extended partition with
-// them. An entry without length is none for anybody. One without type but with
-// a length is a partition for Linux and none for fdisk and Windows: it is left
-// out, so that its sectors count as outside of all partitions.
+// primaries gives the claims of the four entries of a boot record. The extended
+// partition is among them. An entry without a length counts for no system. An entry
+// with a length but without a type is a partition for Linux, but not for fdisk and
+// Windows. It does not become a partition here, so its sectors count as outside of
+// all partitions.
 func (d disk) primaries(m mbr, t *Table) ([]claim, error) {
 	var claims []claim
 	for i, e := range m {
@@ -84,7 +85,7 @@ func (d disk) primaries(m mbr, t *Table) ([]claim, error) {
 	return claims, apart(claims)
 }
 
-// inside are the claims of an extended partition.
+// inside gives the claims inside an extended partition.
 func (d disk) inside(ext claim, t *Table) ([]claim, error) {
 	claims, note, err := d.logical(ext)
 	if err != nil {
@@ -98,7 +99,7 @@ func (d disk) inside(ext claim, t *Table) ([]claim, error) {
 
 func byFirst(a, b claim) int { return cmp.Compare(a.first, b.first) }
 
-// apart is an error if two claims overlap.
+// apart returns an error if two claims overlap.
 func apart(claims []claim) error {
 	sorted := slices.SortedFunc(slices.Values(claims), byFirst)
 	for i := 1; i < len(sorted); i++ {
@@ -109,8 +110,8 @@ func apart(claims []claim) error {
 	return nil
 }
 
-// noteGPT says so if there is a GPT beside the boot record's own partitions.
-// All systems pass over it then: somebody made a new table and left it.
+// noteGPT adds a note if there is a GPT beside the partitions of a boot record. All
+// systems ignore such a GPT. It is left over from before the boot record was made.
 func (d disk) noteGPT(t *Table) error {
 	g, err := d.header(1)
 	if g != nil {

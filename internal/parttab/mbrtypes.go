@@ -1,10 +1,10 @@
 package parttab
 
-// mbrTypes are the types of MBR partitions. There is no specification; the
-// source is the list that fdisk has, and what makers of machines and systems
-// are known to put there. Tools take 83 if they are told none, so that a volume
-// group and swap stand under it too. Under fd a file system looks whole, but it
-// is one half of a mirror.
+// mbrTypes are the types of MBR partitions. There is no specification. The sources
+// are the list of fdisk, and what makers of machines and systems are known to use.
+// Tools choose 83 if they are told no type, so partitions with LVM and swap have it
+// too. A partition of type fd can have a file system that looks sound, but it is
+// one half of a mirror.
 var mbrTypes = map[string]partType{
 	"01": {"FAT12", fat},
 	"02": {"XENIX root", none},

@@ -1,8 +1,8 @@
-// Package parttab reads the partition tables of a whole disk, GPT and MBR with
-// logical partitions, and makes a GPT fit a larger disk. It
-// is strict: where systems could read a table in two ways, or where a table is
-// not as the UEFI specification (2.10, chapter 5) has it, the answer is an
-// error. It imports nothing of this project.
+// Package parttab reads the partition table of a whole disk, and makes a GPT fit
+// a larger disk. It reads GPT, and MBR with logical partitions. It is strict. If
+// systems could read a table in two ways, or if a table is not as the UEFI
+// specification (2.10, chapter 5) wants it, the result is an error. The package
+// imports nothing of this project.
 package parttab
 
 import (
@@ -16,31 +16,31 @@ type Table struct {
 	Kind     string      // "gpt" or "mbr"
 	ID       string      // the disk's GUID, or an MBR's signature as 8 hexadecimal digits; "" if it has none
 	Parts    []Partition // in the order of the disk; they lie inside it and do not overlap
-	Extended *Partition  // MBR: what holds the logical partitions and their boot records, not in Parts; nil: none
-	Notes    []string    // for people: what is odd, and what was made of it
+	Extended *Partition  // the extended partition of an MBR, which has the logical ones and is not in Parts; nil if there is none
+	Notes    []string    // for people; they say what is odd, and how it was understood
 }
 
-// Partition is a part of a disk that is a file system's or something else's.
+// Partition is a partition of a disk.
 type Partition struct {
-	Number   int   // as Linux counts: the entry's place from 1, logical ones from 5 along their chain
+	Number   int   // as Linux counts; the entry's place from 1, and for logical partitions from 5 along their chain
 	Off, Len int64 // bytes
-	// Type is for an MBR two hexadecimal digits ("83"), for a GPT the GUID in
-	// capitals ("0FC63DAF-8483-4772-8E79-3D69D8477DE4").
+	// Type has two hexadecimal digits on an MBR ("83"). On a GPT it is the GUID
+	// in capitals ("0FC63DAF-8483-4772-8E79-3D69D8477DE4").
 	Type string
-	Name string // GPT only; made fit for printing
+	Name string // GPT only; characters that are not printable are replaced
 }
 
-// ErrNone is the error of a disk that has no partition table, only perhaps a
-// file system from its start.
+// ErrNone is matched by the error for a disk without a partition table. Such a
+// disk may have a file system that begins at its first sector.
 var ErrNone = errors.New("there is no partition table")
 
-// headSize is how much of a disk's start tables of all kinds are looked for
-// in: the 16 blocks of the Amiga's are the longest, and four sectors of 4096
-// bytes.
+// headSize is how many bytes at a disk's start are searched for tables of all
+// kinds. The largest place to search is four sectors of 4096 bytes. The Amiga's
+// table lies in the first 16 blocks of 512 bytes.
 const headSize = 16 << 10
 
-// ErrBeyond is matched by errors that say that a partition table speaks of
-// sectors behind the disk's end, as that of a file does which is cut off.
+// ErrBeyond is matched by errors that say that a partition table names sectors
+// behind the disk's end. The file of a disk that was cut off has such a table.
 var ErrBeyond = errors.New("the partition table speaks of sectors behind the end")
 
 type beyondError struct{ text string }
@@ -50,14 +50,14 @@ func (e *beyondError) Error() string { return e.text }
 // Is implements the protocol of errors.Is.
 func (e *beyondError) Is(target error) bool { return target == ErrBeyond }
 
-// Read reads the partition table of a disk of size bytes, whose logical
-// sectors have so many bytes. Bytes after the last whole sector are passed
-// over, as every system does.
+// Read reads the partition table of a disk of size bytes, with logical sectors of
+// sector bytes. It ignores bytes behind the last whole sector, as every system
+// does.
 //
-// The error is ErrNone, or says why it cannot be told which bytes are whose:
-// tables that are broken, contradict each other or are of a kind that is not
-// understood, or a sector that cannot be read. Then nothing may be concluded
-// from what else is on the disk.
+// The error matches ErrNone if there is no table. Any other error says why the
+// partitions are not known. A table may be broken or of an unknown kind, two
+// tables may contradict each other, or a sector may be unreadable. After such an
+// error nothing may be concluded from other bytes of the disk.
 func Read(r io.ReaderAt, size int64, sector int) (*Table, error) {
 	if !isSector(sector) {
 		return nil, fmt.Errorf("sectors of %d bytes are none that a disk has", sector)
@@ -73,7 +73,7 @@ func Read(r io.ReaderAt, size int64, sector int) (*Table, error) {
 	return d.table(head)
 }
 
-// table decides what a disk's first sector is.
+// table decides what a disk's first sector is, and reads the table by it.
 func (d disk) table(head []byte) (*Table, error) {
 	m, err := parseMBR(head)
 	if err != nil {
@@ -88,7 +88,7 @@ func (d disk) table(head []byte) (*Table, error) {
 		return nil, m.unpartitioned(d, fs)
 	case bad != nil && m.plausible(d):
 		return nil, bad
-	case bad != nil: // Linux sees none; so did whoever put a boot loader there
+	case bad != nil: // Linux sees no table here; the sector may be some boot loader
 		return nil, d.none("the first sector is no boot record")
 	case m.empty():
 		return nil, d.none("the boot record has no partitions")
@@ -100,12 +100,13 @@ func (d disk) table(head []byte) (*Table, error) {
 	return t, err
 }
 
-// mbrSignature is where a boot record has the number by which systems know the
-// disk.
+// mbrSignature is the place of the number by which systems know the disk, in bytes
+// from the start of the boot record.
 const mbrSignature = 440
 
-// none is ErrNone, unless there is a GPT that no boot record speaks of: the
-// specification wants it passed over, but people have lost boot records.
+// none gives an error that matches ErrNone, unless there is a GPT without a
+// protective entry in a boot record. The specification says that such a GPT is to
+// be ignored. But some people have lost their boot record, so it is an error here.
 func (d disk) none(why string) error {
 	g, err := d.header(1)
 	switch {
@@ -117,9 +118,9 @@ func (d disk) none(why string) error {
 	return fmt.Errorf("%w: %s", ErrNone, why)
 }
 
-// GuessSector is the size of the logical sectors of a disk that is in a file,
-// where nobody says it: what a GPT shows, or else 512. The backup is asked where
-// there is no primary.
+// GuessSector guesses the size of the logical sectors of a disk that is in a file.
+// It looks for a primary GPT, then for a backup GPT, and takes the size for which
+// it finds one. Without a GPT the guess is 512.
 func GuessSector(r io.ReaderAt, size int64) int {
 	sizes := []int{512, 4096}
 	for _, sector := range sizes {
@@ -138,7 +139,7 @@ func GuessSector(r io.ReaderAt, size int64) int {
 
 func isSector(n int) bool { return n >= 512 && n <= 65536 && n&(n-1) == 0 }
 
-// disk is a disk that is read by its logical sectors.
+// disk reads a disk by its logical sectors.
 type disk struct {
 	r       io.ReaderAt
 	sector  int // bytes
@@ -161,12 +162,12 @@ func (d disk) read(lba uint64, n int) ([]byte, error) {
 	return b, nil
 }
 
-// bytes is a partition's place in bytes.
+// bytes gives p with the place of s in bytes.
 func (d disk) bytes(p Partition, s span) Partition {
 	p.Off = int64(s.first) * int64(d.sector)
 	p.Len = int64(s.last-s.first+1) * int64(d.sector)
 	return p
 }
 
-// span is sectors from the first to the last, both included.
+// span is the sectors from first to last, both included.
 type span struct{ first, last uint64 }

@@ -6,20 +6,21 @@ import (
 	"strings"
 )
 
-// partType is what is known of a type: its name, and the file systems that real
-// systems put into such partitions.
+// partType is what is known of a type of partition. It has the type's name, and the
+// file systems that real systems put into such partitions.
 type partType struct{ name, fs string }
 
-// The file systems by the names that blkid has for them, but FAT by its kind.
+// The file systems have the names that blkid gives them, except that FAT has a name
+// for each of its kinds.
 const (
 	none    = ""
-	raw     = "raw" // no file system and nothing else that announces itself, as boot code; all of it is used
+	raw     = "raw" // bytes without any signature, such as boot code; all of them are used
 	fat     = "fat12 fat16 fat32"
 	windows = "ntfs exfat"
 	unix    = "ext2 ext3 ext4 xfs btrfs"
 	swap    = "swap"
 	lvm     = "LVM2_member"
-	linux   = unix + " " + swap + " " + lvm // the type that tools take if they are told none
+	linux   = unix + " " + swap + " " + lvm // tools choose the plain Linux type if they are told none
 )
 
 func hexType(kind byte) string { return fmt.Sprintf("%02x", kind) }
@@ -33,26 +34,27 @@ func lookup(typ string) (t partType, known bool) {
 	return t, false
 }
 
-// TypeName is a name for people of a partition's type, "" if nobody knows it.
+// TypeName is the name of a partition's type for people, or "" if the type is not
+// known.
 func TypeName(typ string) string {
 	t, _ := lookup(typ)
 	return t.name
 }
 
-// IsRaw reports whether partitions of this type hold bytes without a file
-// system, as a boot loader or a reserve: that none is found there is no doubt.
+// IsRaw reports whether partitions of this type have bytes without a file system,
+// such as a boot loader. Then it is no reason for doubt that none is found.
 func IsRaw(typ string) bool {
 	t, _ := lookup(typ)
 	return t.fs == raw
 }
 
-// CheckType is an error if a partition of this type does not have this file
-// system on any real system, or if nobody knows the type. A file system that
-// looks sound may then be what an older one left, under something that keeps
-// its data elsewhere (a BSD, ZFS, a RAID).
+// CheckType returns an error if the type is not known, or if no real system puts
+// this file system into a partition of this type. A file system that looks sound
+// may then be left over from before, and what uses the partition now may keep its
+// data at other places (a BSD, ZFS, a RAID).
 //
 // The names are ext2, ext3, ext4, ntfs, fat12, fat16, fat32, exfat, xfs, btrfs,
-// swap and LVM2_member; any other is an error.
+// swap and LVM2_member. Any other name is an error.
 func CheckType(typ, fs string) error {
 	t, known := lookup(typ)
 	switch {
