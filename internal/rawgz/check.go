@@ -17,12 +17,12 @@ import (
 	"testbox-imaging/internal/image"
 )
 
-// Check looks at a whole image file of the given size in bytes, before it is
-// allowed to change a disk. With the facts of its sidecar the file's SHA-256
-// must be theirs; without (facts nil) all of it is decoded, its checksums are
-// compared, and the disk's bytes counted and hashed. progress (nil is silence) is told
-// bytes of the file. The error says what is wrong, the caller says of which
-// file.
+// Check checks a complete image file before it is written to a disk. size is the
+// file's size in bytes. With the facts of a sidecar, the file's SHA-256 must be the
+// one in the facts. If facts is nil, the whole file is decoded, its checksums are
+// checked, and the disk's bytes are counted and hashed. progress is told how many
+// bytes of the file are done, and may be nil. The error says what is wrong, but the
+// caller must say with which file.
 func Check(ctx context.Context, r io.ReaderAt, size int64, facts *image.Facts, progress func(done, total int64)) (Sums, error) {
 	if progress == nil {
 		progress = func(done, total int64) {}
@@ -73,8 +73,8 @@ func hashFile(ctx context.Context, r io.ReaderAt, size int64, progress func(done
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// checkDecode decodes everything, some pieces at a time, and hashes the disk's
-// bytes: a restore then compares what it writes with what was checked.
+// checkDecode decodes the whole file, several pieces at a time, and hashes the
+// disk's bytes. A restore then compares what it writes with this hash.
 func checkDecode(ctx context.Context, r io.ReaderAt, size int64, progress func(done, total int64)) (Sums, error) {
 	z, err := NewReader(r, size)
 	if err != nil {
@@ -101,10 +101,10 @@ func checkDecode(ctx context.Context, r io.ReaderAt, size int64, progress func(d
 	return Sums{RawSize: z.off, FileSize: size, BLAKE3: sum, Padding: z.Padding(), Ends: &b.ends}, nil
 }
 
-// batch is some pieces that are decoded side by side.
+// batch has several pieces that are decoded at the same time.
 type batch struct {
 	pieces []image.Piece
-	bytes  [][]byte // a piece long each, the first for zeros
+	bytes  [][]byte // buffers of one piece each; the first one is zeros
 	sum    *blake3.Hasher
 	ends   form.Ends
 }
@@ -117,7 +117,7 @@ func newBatch(n int) *batch {
 	return b
 }
 
-// fill gets the next pieces; false is the end.
+// fill gets the next pieces. It returns false at the end of the image.
 func (b *batch) fill(z *Reader) (bool, error) {
 	b.pieces = b.pieces[:0]
 	for len(b.pieces) < len(b.bytes)-1 {
@@ -155,11 +155,11 @@ func (b *batch) decode() error {
 	return nil
 }
 
-// keptTail is how much of a disk's end a Check keeps, bytes: a backup GPT and
-// what stands behind it.
+// keptTail is how many bytes of a disk's end Check keeps. That is enough for a
+// backup GPT and for what may follow it.
 const keptTail = 256 << 10
 
-// keep keeps the first piece and the last bytes.
+// keep saves the first piece and the last keptTail bytes in ends.
 func (b *batch) keep(data []byte) {
 	if b.ends.Head == nil {
 		b.ends.Head = bytes.Clone(data)

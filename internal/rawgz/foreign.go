@@ -9,13 +9,13 @@ import (
 	"testbox-imaging/internal/image"
 )
 
-// foreign reads a gzip file of another program: any number of members of any
-// length. A file that was cut between two of its members cannot be told from
-// a whole one; only a size known from elsewhere can.
+// foreign reads a gzip file of another program, which has any number of members of
+// any length. If the file was cut between two members, foreign cannot see that.
+// Only a caller that knows the size of the disk can.
 type foreign struct {
 	in   *source
 	gz   *gzip.Reader
-	raw  int64 // bytes of the disk that were read
+	raw  int64 // how many bytes of the disk were read
 	done bool
 }
 
@@ -28,7 +28,7 @@ func newForeign(in *source) (*foreign, error) {
 	return &foreign{in: in, gz: gz}, nil
 }
 
-// next decodes the next piece; its Decode only copies it.
+// next gives the next piece, which is decoded already. Decode only copies it.
 func (f *foreign) next() (image.Piece, error) {
 	if f.done {
 		return image.Piece{}, io.EOF
@@ -52,8 +52,8 @@ func (f *foreign) next() (image.Piece, error) {
 	}}, nil
 }
 
-// fill reads until b is full or the file is at its end. It is not io.ReadFull,
-// whose io.ErrUnexpectedEOF can be the end, or a file that was cut.
+// fill reads until b is full or the file ends. io.ReadFull cannot be used, since
+// its io.ErrUnexpectedEOF can mean the end of the file, or a file that was cut.
 func (f *foreign) fill(b []byte) (n int, err error) {
 	for n < len(b) && !f.done {
 		k, err := f.gz.Read(b[n:])
@@ -68,9 +68,9 @@ func (f *foreign) fill(b []byte) (n int, err error) {
 	return n, nil
 }
 
-// nextMember goes on after a member's end, which is the file's only if nothing
-// or padding is left of it. The library's own way over members takes some cut
-// headers for the end.
+// nextMember goes on behind a member's end. The file ends there if nothing follows,
+// or only padding. The library's own way to read several members is not used, since
+// it takes some headers that were cut off for the end.
 func (f *foreign) nextMember() error {
 	at := f.in.pos()
 	if at == f.in.size {
@@ -95,8 +95,9 @@ func (f *foreign) nextMember() error {
 	return nil
 }
 
-// padding passes over zeros to the end of the file: tapes and block devices
-// pad what they hold. Anything else may be half of an image.
+// padding accepts zeros up to the end of the file, since files on tapes and block
+// devices are padded with zeros. Any other bytes are an error, since the rest may
+// be half of an image.
 func (f *foreign) padding(at int64) error {
 	rest, err := notZero(f.in.r, at, f.in.size)
 	if err != nil {

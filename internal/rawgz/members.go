@@ -25,7 +25,7 @@ func (z *Reader) nextMember() (image.Piece, error) {
 		if z.off != z.end.rawSize {
 			return image.Piece{}, fmt.Errorf("the disk has %d bytes, the image says %d", z.off, z.end.rawSize)
 		}
-		return image.Piece{}, io.EOF // the end member was seen by NewReader
+		return image.Piece{}, io.EOF // NewReader has read and checked the end member
 	}
 	head, err := z.in.buf.Peek(headerLen)
 	if err != nil {
@@ -52,7 +52,8 @@ func (z *Reader) nextMember() (image.Piece, error) {
 	}}, nil
 }
 
-// skipZero passes over a member of zeros, known by comparison.
+// skipZero reports whether the next member is the fixed member of a piece of
+// zeros, and skips it then.
 func (z *Reader) skipZero(n, raw int) (bool, error) {
 	want := zeroPiece()
 	if raw < image.PieceSize {
@@ -96,8 +97,8 @@ var inflaters = sync.Pool{New: func() any {
 	return f
 }}
 
-// decodeMember fills dst with the piece of a member, and checks everything
-// that the member says of it.
+// decodeMember fills dst with the piece of a member. It checks the CRC-32 and the
+// length that the member has.
 func decodeMember(dst, member []byte) error {
 	body, trailer := member[headerLen:len(member)-trailerLen], member[len(member)-trailerLen:]
 	if err := inflate(dst, body); err != nil {
@@ -112,7 +113,8 @@ func decodeMember(dst, member []byte) error {
 	return nil
 }
 
-// inflate fills dst from body, which must hold that and nothing more.
+// inflate decompresses body into dst. body must give exactly len(dst) bytes, and
+// have nothing behind them.
 func inflate(dst, body []byte) error {
 	f := inflaters.Get().(*inflater)
 	defer inflaters.Put(f)

@@ -10,19 +10,20 @@ import (
 	"testbox-imaging/internal/image"
 )
 
-// Reader reads an image file, ours or any other gzip file. It implements
-// image.Reader. The members of our files are decoded side by side; other files
-// have no lengths in them and are decoded one byte after the other by Next.
+// Reader reads an image file of this program, or any other gzip file. It
+// implements image.Reader. Several members of our files can be decoded at the same
+// time. Other files do not have the lengths of their members in them, so Next
+// itself decodes them in order.
 type Reader struct {
 	in   *source
 	next func() (image.Piece, error)
-	end  *end  // nil: not one of our files
-	off  int64 // of the disk, where the next piece begins
+	end  *end  // nil if the file is not one of ours
+	off  int64 // place on the disk where the next piece begins
 	err  error // what ended the reading
 }
 
-// NewReader looks at the beginning and the end of a file of the given size,
-// in bytes. A file of ours that was cut is an error here already.
+// NewReader reads the beginning and the end of a file. size is its size in bytes.
+// If one of our files was cut off, NewReader gives the error already.
 func NewReader(r io.ReaderAt, size int64) (*Reader, error) {
 	z := &Reader{in: newSource(r, size)}
 	head, err := z.in.buf.Peek(headerLen)
@@ -67,11 +68,11 @@ func readEnd(r io.ReaderAt, size int64) (*end, error) {
 
 var errCut = errors.New("the image is cut short or has something after its end; it cannot be used")
 
-// Padding is how many zeros follow the image in its file, as far as it was
+// Padding is how many zeros follow the image in its file, as far as the file was
 // read.
 func (z *Reader) Padding() int64 { return z.in.padding }
 
-// notEOF makes io.ErrUnexpectedEOF of the end of a file, in a place where the
+// notEOF turns the end of a file into io.ErrUnexpectedEOF. It is called where the
 // image must go on. Other errors stay as they are.
 func notEOF(err error) error {
 	if err == nil || err == io.EOF {
@@ -80,7 +81,7 @@ func notEOF(err error) error {
 	return err
 }
 
-// damaged says where the image has the error, if there is one.
+// damaged adds to an error where the image is damaged. It returns nil for nil.
 func damaged(off int64, err error) error {
 	if err == nil {
 		return nil
@@ -88,7 +89,7 @@ func damaged(off int64, err error) error {
 	return fmt.Errorf("the image is damaged at byte %d of the disk: %w", off, err)
 }
 
-// RawSize is the length of the disk in bytes; -1 is unknown before the end.
+// RawSize is the length of the disk in bytes. It is -1 if the file does not say it.
 func (z *Reader) RawSize() int64 {
 	if z.end == nil {
 		return -1
@@ -96,8 +97,8 @@ func (z *Reader) RawSize() int64 {
 	return z.end.rawSize
 }
 
-// BLAKE3 is the hash of the disk that the file itself gives, 64 hexadecimal
-// digits; "" is unknown.
+// BLAKE3 is the hash of the disk that is in the file itself, as 64 hexadecimal
+// digits. It is "" if the file has none.
 func (z *Reader) BLAKE3() string {
 	if z.end == nil {
 		return ""
@@ -105,8 +106,8 @@ func (z *Reader) BLAKE3() string {
 	return hex.EncodeToString(z.end.blake3[:])
 }
 
-// Next implements image.Reader. Each piece has one range, at a multiple of
-// image.PieceSize; all but the last have that length.
+// Next implements image.Reader. Each piece has one range, which begins at a
+// multiple of image.PieceSize. All pieces but the last have that length.
 func (z *Reader) Next() (image.Piece, error) {
 	if z.err != nil {
 		return image.Piece{}, z.err
@@ -127,14 +128,14 @@ func (z *Reader) Next() (image.Piece, error) {
 	return p, nil
 }
 
-// source reads a file from its beginning and counts, so that the end of a file
-// that shrank below us is not taken for the end of the image.
+// source reads a file from its beginning, and counts the bytes. So if the file
+// shrinks meanwhile, its end is not taken for the end of the image.
 type source struct {
 	buf     *bufio.Reader
 	sec     *io.SectionReader
 	r       io.ReaderAt
-	size    int64 // without padding, where that is known
-	padding int64 // zeros that follow
+	size    int64 // of the file, without padding if that is known
+	padding int64 // how many zeros follow the image
 }
 
 func newSource(r io.ReaderAt, size int64) *source {
@@ -143,7 +144,7 @@ func newSource(r io.ReaderAt, size int64) *source {
 	return s
 }
 
-// pos is how many bytes of the file were given out.
+// pos is how many bytes of the file were read by users of buf.
 func (s *source) pos() int64 {
 	n, _ := s.sec.Seek(0, io.SeekCurrent) // never fails
 	return n - int64(s.buf.Buffered())

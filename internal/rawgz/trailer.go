@@ -14,11 +14,11 @@ import (
 // image.
 var ErrTrailer = errors.New("something follows the image")
 
-// trailerError says that something follows what is compressed in a file.
+// trailerError says that something follows the compressed image in a file.
 type trailerError struct {
-	at, len int64 // of what follows, bytes of the file
-	zeros   int64 // of them, those that come first and are zeros
-	disk    int64 // bytes of the disk until there
+	at, len int64 // place and length in the file of what follows, in bytes
+	zeros   int64 // how many zeros it begins with
+	disk    int64 // how many bytes of the disk come before it
 }
 
 func (e *trailerError) Is(err error) bool { return err == ErrTrailer }
@@ -33,8 +33,8 @@ func (e *trailerError) Error() string {
 		e.disk, e.at, words.Count(e.len, "byte"), words.Verb(e.len, "follows", "follow"), what, e.at)
 }
 
-// notZero is where the first byte is that is not zero, at or behind a place in
-// a file; its end if there is none.
+// notZero gives the place of the first byte of a file that is not zero, from at on.
+// If there is none, it gives the end of the file.
 func notZero(r io.ReaderAt, at, size int64) (int64, error) {
 	b := make([]byte, 64<<10)
 	for at < size {
@@ -50,7 +50,7 @@ func notZero(r io.ReaderAt, at, size int64) (int64, error) {
 	return size, nil
 }
 
-// beforeZeros is where the zeros begin that are the last bytes of a file.
+// beforeZeros gives the place where the zeros at the end of a file begin.
 func beforeZeros(r io.ReaderAt, size int64) (int64, error) {
 	b := make([]byte, 64<<10)
 	for size > 0 {
@@ -66,8 +66,9 @@ func beforeZeros(r io.ReaderAt, size int64) (int64, error) {
 	return 0, nil
 }
 
-// findEnd looks for an end member that is not the last of a file of ours, and
-// gives where it ends.
+// findEnd looks for an end member that is not at the end of the file. It gives the
+// place where the end member ends. If only zeros follow the end member, they are
+// padding. If anything else follows, that is an error.
 func findEnd(r io.ReaderAt, size int64) (*end, int64, error) {
 	last, err := beforeZeros(r, size)
 	if err != nil {

@@ -17,39 +17,40 @@ import (
 	"testbox-imaging/internal/image"
 )
 
-// level is klauspost's; docs/performance.md has what the others cost and give.
+// level is a level of the library klauspost/compress. docs/performance.md says what
+// the other levels cost and save.
 const level = 3
 
-// Sums are what is known of an image file once it is whole.
+// Sums are the sizes and hashes of a complete image file.
 type Sums struct {
 	RawSize  int64  // of the disk, bytes
 	FileSize int64  // of the file, bytes
 	BLAKE3   string // of the disk's bytes, 64 hexadecimal digits
-	SHA256   string // of the file, 64 hexadecimal digits; "" is unknown (Check without facts)
+	SHA256   string // of the file, 64 hexadecimal digits; "" after Check without facts
 
-	// Of a Check without facts:
+	// Only Check without facts sets these.
 	Padding int64      // zeros that follow the image in the file
 	Ends    *form.Ends // the beginning of the disk and its end
 }
 
-// Writer writes an image file. It implements image.Writer. The file is whole
-// only after Close; a Writer that is given up needs no Close.
+// Writer writes an image file. It implements image.Writer. The file is complete
+// only after Close. A Writer that is given up needs no Close.
 type Writer struct {
 	out      *bufio.Writer
 	raw      *blake3.Hasher
 	file     hash.Hash
 	rawSize  int64
 	fileSize int64
-	short    bool  // the last piece was shorter than a piece is, so none may follow
+	short    bool  // the last piece was shorter than image.PieceSize, so none may follow
 	err      error // of an earlier call; the file is then of no use
 }
 
-// NewWriter makes a Writer. Making w durable is the caller's.
+// NewWriter makes a Writer. The caller must make w durable.
 func NewWriter(w io.Writer) *Writer {
 	return &Writer{out: bufio.NewWriterSize(w, 256<<10), raw: blake3.New(), file: sha256.New()}
 }
 
-// Encode implements image.Writer: it makes the member of a piece.
+// Encode implements image.Writer. It makes the member of a piece.
 func (w *Writer) Encode(dst, piece []byte) ([]byte, error) {
 	if len(piece) == 0 || len(piece) > image.PieceSize {
 		return nil, fmt.Errorf("a piece of %d bytes", len(piece))
@@ -85,7 +86,7 @@ func (d *deflater) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// deflaters are kept for use again: each has tables of a megabyte.
+// deflaters are reused, since each has tables of a megabyte.
 var deflaters = sync.Pool{New: func() any {
 	d := new(deflater)
 	d.fw, _ = flate.NewWriter(d, level) // only an unknown level is an error
@@ -106,7 +107,7 @@ func deflate(dst, b []byte) ([]byte, error) {
 	return dst, err
 }
 
-// Append implements image.Writer. The two hashes run beside each other.
+// Append implements image.Writer. It computes the two hashes at the same time.
 func (w *Writer) Append(piece, encoded []byte) error {
 	switch member, raw, err := parseHeader(encoded); {
 	case w.err != nil:
@@ -130,7 +131,7 @@ func (w *Writer) append(piece, encoded []byte) {
 	w.short = len(piece) < image.PieceSize
 }
 
-// put writes to the file and its hash.
+// put adds bytes to the file and to its hash.
 func (w *Writer) put(b []byte) {
 	w.file.Write(b)
 	if _, err := w.out.Write(b); err != nil {
@@ -139,8 +140,8 @@ func (w *Writer) put(b []byte) {
 	w.fileSize += int64(len(b))
 }
 
-// Close writes the end of the file and gives the sums. It does not close or
-// sync what is below.
+// Close writes the end of the file and gives the sums. It does not close or sync
+// the writer that NewWriter got.
 func (w *Writer) Close() (Sums, error) {
 	if w.err != nil {
 		return Sums{}, w.err

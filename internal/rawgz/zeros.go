@@ -6,15 +6,15 @@ import (
 	"testbox-imaging/internal/image"
 )
 
-// zeroPiece is the member of a whole piece of zeros, made once.
+// zeroPiece gives the member of a full piece of zeros. It is made only once.
 var zeroPiece = sync.OnceValue(func() []byte { return zeroMember(image.PieceSize) })
 
-// zeroMember is the member of n zeros, 1 to image.PieceSize. Its deflate form
-// is fixed here bit by bit, and not left to a library's version, since readers
-// know it by comparison. It is one block with codes of its own (RFC 1951,
-// 3.2.7), here with their first bit first:
+// zeroMember gives the member of n zeros, 1 to image.PieceSize. Its deflate form is
+// fixed here bit by bit, since readers recognize it by comparison, and a library
+// may change its output with a new version. It is one block with dynamic codes (RFC
+// 1951, 3.2.7). The codes are, with their first bit first,
 //
-//	0   258 bytes as before (symbol 285); the distance 1 then takes another bit 0
+//	0   258 bytes like the byte before (symbol 285), followed by a bit 0 for the distance 1
 //	10  the byte zero
 //	11  the end (symbol 256)
 func zeroMember(n int) []byte {
@@ -34,8 +34,8 @@ func zeroMember(n int) []byte {
 	return m
 }
 
-// putZeroCodes writes the head of the block: which symbol has which code.
-// Numbers go in from their last bit, codes from their first.
+// putZeroCodes writes the head of the block, which says which code each symbol has.
+// Numbers are written from their last bit on, codes from their first.
 func (w *bitWriter) putZeroCodes() {
 	w.put("1 01")             // the last block, dynamic codes
 	w.put("10111 00000 0111") // 29: 286 symbols; 0: 1 distance; 14: 18 lengths, in RFC 1951's order:
@@ -53,14 +53,15 @@ func (w *bitWriter) putZeroCodes() {
 	w.put("10")          // distance 1: 1 bit
 }
 
-// bitWriter packs bits into bytes, the first into the lowest.
+// bitWriter packs bits into bytes. The first bit goes into the lowest bit of a
+// byte.
 type bitWriter struct {
 	b   []byte
 	cur byte
-	n   int // bits in cur
+	n   int // number of bits in cur
 }
 
-// put adds bits written as a text of 0, 1 and blanks.
+// put adds bits, which are given as a text of 0, 1 and blanks.
 func (w *bitWriter) put(bits string) {
 	for _, c := range []byte(bits) {
 		if c == ' ' {
