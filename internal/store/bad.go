@@ -15,26 +15,27 @@ import (
 	"testbox-imaging/internal/object"
 )
 
-// badName is the blob with the places of damaged objects: what an index that
-// is made anew must not take for good.
+// badName is the blob with the places of damaged objects. An index that is made
+// anew must leave these objects out.
 const badName = "bad"
 
-// badObject is a damaged object, or a pack in which something else than an
-// object is damaged.
+// badObject is a damaged object, or a pack that is damaged outside of its
+// objects.
 type badObject struct {
 	Pack uint32 `json:"pack"`
 	Off  uint32 `json:"off"`  // bytes from the pack's start
-	Kind string `json:"kind"` // "pack": something else than an object is damaged in it
+	Kind string `json:"kind"` // kind of the object, or badPack
 	Name string `json:"name,omitempty"`
 }
 
+// badPack is the kind of a pack that is damaged outside of its objects.
 const badPack = "pack"
 
-// badList keeps the list of what this process found damaged.
+// badList is the list of what this process found damaged.
 type badList struct {
 	*site
 	*contents
-	badMu sync.Mutex // holds back a second writing of it
+	badMu sync.Mutex // serializes writing the list
 }
 
 func badOf(at place, key object.Key) badObject {
@@ -72,7 +73,7 @@ func (s *badList) loadBad(ctx context.Context) error {
 		return err
 	}
 	if err != nil {
-		// It only says what reading finds out anyway; a scrub writes it anew.
+		// The list only says what reading finds out anyway. A scrub writes it anew.
 		s.cfg.Log("the list of damaged objects: %v; run `testbox store scrub`", err)
 		return nil
 	}
@@ -80,8 +81,9 @@ func (s *badList) loadBad(ctx context.Context) error {
 	return nil
 }
 
-// takeBad takes what a list says is damaged for missing. The number of a pack
-// that is on a list is not given to another pack, in which nothing is damaged.
+// takeBad treats the objects on a list as missing. It also reserves the pack
+// numbers on the list, since a new pack with such a number would count as
+// damaged.
 func (s *contents) takeBad(list []badObject) {
 	for _, b := range list {
 		if key, err := b.key(); err == nil {
@@ -91,7 +93,7 @@ func (s *contents) takeBad(list []badObject) {
 	}
 }
 
-// foundBad takes a damaged object for missing from now on, so that the next
+// foundBad treats a damaged object as missing from now on, so that the next
 // backup heals it.
 func (s *objects) foundBad(ctx context.Context, key object.Key, at place, why error) {
 	s.cfg.Log("%v is damaged: %v", key, why)
@@ -107,7 +109,8 @@ func (s *objects) foundBad(ctx context.Context, key object.Key, at place, why er
 	}
 }
 
-// setBad takes a damaged object for missing. mu is held, or nobody shares s.
+// setBad treats a damaged object as missing. mu is held, or s is not shared
+// yet.
 func (s *contents) setBad(key object.Key, at place) {
 	s.bad[at] = key
 	if s.index.Remove(key, at.pack, at.off) {
@@ -116,7 +119,7 @@ func (s *contents) setBad(key object.Key, at place) {
 	clear(s.complete)
 }
 
-// saveBad writes the list, but for the places in packs that are gone.
+// saveBad writes the list, without places in packs that are gone.
 func (s *badList) saveBad(ctx context.Context) error {
 	s.badMu.Lock()
 	defer s.badMu.Unlock()
@@ -131,7 +134,7 @@ func (s *badList) saveBad(ctx context.Context) error {
 	}
 	s.mu.Unlock()
 	slices.SortFunc(list, func(a, b badObject) int { return cmp.Or(cmp.Compare(a.Pack, b.Pack), cmp.Compare(a.Off, b.Off)) })
-	// The version is one of the time when this still was the owner.
+	// The version must have been read while this process still was the owner.
 	over, err := s.version(ctx, badName)
 	if err != nil || over == blob.None && len(list) == 0 {
 		return err
@@ -139,7 +142,7 @@ func (s *badList) saveBad(ctx context.Context) error {
 	if err := s.lease.stillOwner(ctx); err != nil {
 		return err
 	}
-	// An empty list is written too: a request to remove it that comes late
-	// could remove another.
+	// An empty list is written too. If it were removed instead, a late request to
+	// remove it could hit a newer list.
 	return writeOver(ctx, s.cfg.Blobs, badName, over, "bad", list, maxBad)
 }

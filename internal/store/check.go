@@ -13,9 +13,10 @@ import (
 	"testbox-imaging/internal/words"
 )
 
-// Check says what is wrong with a store, without reading the bytes of chunks:
-// all that records reach is there, and the index and the packs say the same.
-// It wants that nothing else goes on. Tests call it at their end.
+// Check says what is wrong with a store, without reading the bytes of chunks.
+// It checks that everything that records reach is there, and that the index and
+// the packs agree. Nothing else may use the store meanwhile. Tests call it at
+// their end.
 func (u *Upkeep) Check(ctx context.Context) error {
 	records, damaged, err := u.catalogue.Records(ctx)
 	if err != nil {
@@ -57,7 +58,7 @@ func (u *Upkeep) checkImage(ctx context.Context, name object.Name) error {
 	return nil
 }
 
-// byPack gives what the index says of each pack that is sealed.
+// byPack returns what the index says of each sealed pack, by pack and offset.
 func (s *contents) byPack() map[uint32]map[uint32]object.Key {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -11,10 +11,10 @@ import (
 	"testbox-imaging/internal/words"
 )
 
-// maxNamed is how many missing objects an error names.
+// maxNamed is the number of missing objects that an error names.
 const maxNamed = 5
 
-// Commit implements chunk.Session. r.Time is set to now if it is zero.
+// Commit implements chunk.Session. A zero r.Time is set to now.
 func (s *Session) Commit(ctx context.Context, r *image.Record) error {
 	done, err := s.beginCommit(ctx)
 	if err != nil {
@@ -45,8 +45,8 @@ func (s *Session) closure(ctx context.Context, r *image.Record) error {
 	return errors.Join(err, s.objects.lost)
 }
 
-// closure checks that all that a record reaches is there, durably: the root of
-// each disk, its pages, and their chunks.
+// closure checks that all objects that a record reaches are stored durably.
+// These are the root of each disk, its pages, and their chunks.
 func (s *objects) closure(ctx context.Context, r *image.Record) error {
 	s.sealAll()
 	for {
@@ -61,22 +61,24 @@ func (s *objects) closure(ctx context.Context, r *image.Record) error {
 			return fmt.Errorf("%s of the backup, %v first, %s %w", words.Count(len(missing), "object"), missing[:min(len(missing), maxNamed)],
 				words.Verb(len(missing), "is", "are"), chunk.ErrMissing)
 		}
-		// Another backup may have put again what was lost to this one, into a
-		// pack that was not durable when it was looked at.
+		// An object that was lost may have been put again by another backup, into a
+		// pack that was not durable yet when this loop found it.
 		if s.sealAll(); s.lossesSoFar() == before {
 			return nil
 		}
 	}
 }
 
-// lossesSoFar is how often a pack could not be written.
+// lossesSoFar counts the packs that could not be written.
 func (s *contents) lossesSoFar() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.losses
 }
 
-// closedRoot walks an image. It wants all of it to be durable.
+// closedRoot looks for all objects of an image, and appends those that do not
+// exist to missing. Packs must be sealed before, so that all that is found is
+// durable.
 func (s *objects) closedRoot(ctx context.Context, d *image.RecordedDisk, missing *[]object.Key) error {
 	key := object.Key{Kind: object.Root, Name: d.Root}
 	if !s.touch(key) {
@@ -112,7 +114,8 @@ func (s *objects) closedRoot(ctx context.Context, d *image.RecordedDisk, missing
 	return nil
 }
 
-// fits says how an image is not that of the disk that a record tells of.
+// fits returns an error if an image does not have the size that the record of
+// its disk says.
 func fits(root *chunk.Root, d *image.RecordedDisk) error {
 	if root.Size != d.Disk.Size || root.SectorSize != d.Disk.SectorSize {
 		return fmt.Errorf("the image has %d bytes in sectors of %d, its record says %d in sectors of %d",

@@ -17,41 +17,44 @@ import (
 	"testbox-imaging/internal/object"
 )
 
-// damageName is the blob with what images were found to lack. It says so at
-// each look at the store, without reading trees.
+// damageName is the blob with what images were found to lack. It tells this
+// without reading trees.
 const damageName = "damage"
 
 const (
 	maxDamage       = 64 << 20 // bytes of the blob
-	maxDamagePlaces = 20       // that are kept of an image
+	maxDamagePlaces = 20       // kept for each image
 )
 
-// Damage is what an image in the store was found to lack.
+// Damage is what an image in the store was found to lack, that is, the parts of
+// its disk that cannot be read.
 type Damage struct {
-	Root   object.Name   `json:"root"`   // of the image; equal disks have one
-	Bytes  int64         `json:"bytes"`  // of the disk
-	Places []image.Range `json:"places"` // on the disk, in order, the first of them
-	Found  time.Time     `json:"found"`  // when it was looked at last
+	Root   object.Name   `json:"root"`   // of the image; equal disks have the same root
+	Bytes  int64         `json:"bytes"`  // of the disk that cannot be read
+	Places []image.Range `json:"places"` // the first of them on the disk, in order
+	Found  time.Time     `json:"found"`  // when this was found last
 }
 
-// Damages are those of images, by root.
+// Damages has the damage of each damaged image, by root.
 type Damages map[object.Name]Damage
 
-// damageFile is the blob. What a process that may not write to the store found
-// damaged stands here too, and counts as missing from the next Open on.
+// damageFile is the content of the blob damageName. Its Objects were found
+// damaged by processes that may not write to the store. They count as missing
+// from the next Open on.
 type damageFile struct {
 	Images  []Damage    `json:"images"`
 	Objects []badObject `json:"objects"`
 }
 
-// Whole reports whether an image has all that its disk had, as far as is known:
-// it was read without bad sectors, and nothing of it is damaged in the store.
+// Whole reports whether an image has all that its disk had, as far as is known.
+// Then it was read without bad sectors, and no part of it is damaged in the
+// store.
 func (d Damages) Whole(disk *image.RecordedDisk) bool {
 	_, damaged := d[disk.Root]
 	return !damaged && len(disk.Bad) == 0
 }
 
-// Of gives what the images of a backup lack, by the names of its disks.
+// Of returns what the images of a backup lack, by the names of its disks.
 func (d Damages) Of(r *image.Record) map[string]Damage {
 	out := map[string]Damage{}
 	for i := range r.Disks {
@@ -62,8 +65,8 @@ func (d Damages) Of(r *image.Record) map[string]Damage {
 	return out
 }
 
-// Damages reads what images were found to lack by the last scrub, and by those
-// who verified images since.
+// Damages reads what images were found to lack by the last scrub, and by
+// processes that verified images since.
 func (l *damageList) Damages(ctx context.Context) (Damages, error) {
 	f, err := l.readDamage(ctx)
 	if err != nil {
@@ -76,21 +79,22 @@ func (l *damageList) Damages(ctx context.Context) (Damages, error) {
 	return out, nil
 }
 
-// damageList keeps the list of damaged images, which all who look at a store
-// have in common.
+// damageList is the list of damaged images. All processes that use the store
+// share it.
 type damageList struct {
 	*site
 
-	listMu sync.Mutex                // guards those below
-	noted  map[object.Name]time.Time // roots that were on it at Open, or came by this store -> when they were found
-	found  []badObject               // what a store that is only read found damaged
-	met    bool                      // such a store found more since it wrote the list
-	told   bool                      // it wrote the list, and has found no more since
+	listMu sync.Mutex                // guards the fields below
+	noted  map[object.Name]time.Time // images that were on the list at Open, or were added by this process -> when they were found
+	found  []badObject               // objects found damaged while the store is open for reading only
+	met    bool                      // something was found damaged or gone since the list was written
+	told   bool                      // the list was written, and nothing was found since
 }
 
-// saw notes that this process found something damaged, and which objects those
-// are; none if that is not known, as of a pack that is gone. Where the store is
-// only read, NoteFound writes it into the list later.
+// saw notes that this process found something damaged. objects names the
+// damaged objects, and is empty if they are not known, as after the loss of a
+// pack. If the store is open for reading only, NoteFound writes them into the
+// list later.
 func (l *damageList) saw(objects ...badObject) {
 	l.listMu.Lock()
 	defer l.listMu.Unlock()
@@ -99,17 +103,17 @@ func (l *damageList) saw(objects ...badObject) {
 }
 
 // idle reports whether NoteFound has nothing to write. A store that may be
-// written to keeps its own list (badList). For one that is only read there is
-// nothing to write if the list has all that was found, or if nothing was found
-// and nothing is lost.
+// written to keeps its own list (badList). In a store that is open for reading
+// only, there is nothing to write if the list has all that was found, or if
+// nothing was found and nothing is lost.
 func (l *damageList) idle(lost bool) bool {
 	l.listMu.Lock()
 	defer l.listMu.Unlock()
 	return !l.cfg.ReadOnly || l.told || !lost && !l.met
 }
 
-// readDamage reads the blob. One that is spoilt is as good as none: a scrub
-// writes it anew.
+// readDamage reads the blob. A spoilt blob counts as an empty one, since a
+// scrub writes it anew.
 func (l *damageList) readDamage(ctx context.Context) (f damageFile, err error) {
 	body, err := readEnvelope(ctx, l.cfg.Blobs, damageName, damageName, maxDamage)
 	switch {
@@ -127,8 +131,8 @@ func (l *damageList) readDamage(ctx context.Context) (f damageFile, err error) {
 	return f, nil
 }
 
-// load reads the list, and gives the objects that others found damaged. It is
-// called before the store is shared.
+// load reads the list, and returns the objects that other processes found
+// damaged. It is called before the store is shared.
 func (l *damageList) load(ctx context.Context) ([]badObject, error) {
 	f, err := l.readDamage(ctx)
 	for _, d := range f.Images {
@@ -137,9 +141,9 @@ func (l *damageList) load(ctx context.Context) ([]badObject, error) {
 	return f.Objects, err
 }
 
-// changeDamage rewrites the list. It needs no more than the right to write a
-// small file: the one who verifies an image is not the one who writes to the
-// store.
+// changeDamage rewrites the list. The caller needs only the right to write a
+// small file, since verifying images is allowed without the right to write to
+// the store.
 func (l *damageList) changeDamage(ctx context.Context, edit func(Damages, *[]badObject)) error {
 	done, err := l.cfg.Notes()
 	if err != nil {
@@ -151,7 +155,7 @@ func (l *damageList) changeDamage(ctx context.Context, edit func(Damages, *[]bad
 		switch {
 		case try == 3:
 			return err
-		case errors.Is(err, fs.ErrNotExist): // who opens the store to write clears temporary files away
+		case errors.Is(err, fs.ErrNotExist): // a process that opened the store for writing has removed our temporary file
 		case errors.Is(err, fs.ErrExist), errors.Is(err, blob.ErrChanged): // another process wrote the list
 		default:
 			return err
@@ -160,7 +164,7 @@ func (l *damageList) changeDamage(ctx context.Context, edit func(Damages, *[]bad
 }
 
 func (l *damageList) rewriteDamage(ctx context.Context, edit func(Damages, *[]badObject)) error {
-	over, err := l.version(ctx, damageName) // before it is read
+	over, err := l.version(ctx, damageName) // before the list is read, as in changeLocked
 	if err != nil {
 		return err
 	}
@@ -177,7 +181,7 @@ func (l *damageList) rewriteDamage(ctx context.Context, edit func(Damages, *[]ba
 	switch empty := len(images) == 0 && len(f.Objects) == 0; {
 	case empty && had == 0:
 		return nil
-	case empty && l.cfg.Owner == nil: // else a request that comes late could remove another list
+	case empty && l.cfg.Owner == nil: // with an Owner, a late request to remove it could hit a newer list
 		return l.cfg.Blobs.Remove(ctx, damageName)
 	}
 	f.Images = slices.SortedFunc(maps.Values(images), func(a, b Damage) int { return bytes.Compare(a.Root[:], b.Root[:]) })
@@ -187,9 +191,10 @@ func (l *damageList) rewriteDamage(ctx context.Context, edit func(Damages, *[]ba
 	return writeOver(ctx, l.cfg.Blobs, damageName, over, damageName, f, maxDamage)
 }
 
-// healedBy takes the images of a backup off the list that were on it when this
-// store was opened: a commit has found all of them there, without what was
-// known to be damaged. What was found since is not known here.
+// healedBy removes the images of a new backup from the list, if they were on it
+// when this store was opened. The commit has found all objects of these images,
+// not counting those known to be damaged. Damage that others noted later stays,
+// since it is not known here.
 func (l *damageList) healedBy(ctx context.Context, r *image.Record) {
 	noted := map[object.Name]time.Time{}
 	l.listMu.Lock()
@@ -214,9 +219,9 @@ func (l *damageList) healedBy(ctx context.Context, r *image.Record) {
 	}
 }
 
-// Verify reads all of the image of a backup's disk. nil says that it can be
-// restored whole; else it says what cannot. Any other error says that nothing is
-// known of it.
+// Verify reads all of the image of a backup's disk. It returns nil if the image
+// can be restored in full, and otherwise the damage. An error with a nil Damage
+// says that nothing is known about the image.
 func (u *Upkeep) Verify(ctx context.Context, r *image.Record, disk string, workers int, told func(done int64)) (*Damage, error) {
 	im, err := openImage(ctx, u.objects, u.catalogue, r, disk)
 	if err == nil {
@@ -227,7 +232,7 @@ func (u *Upkeep) Verify(ctx context.Context, r *image.Record, disk string, worke
 	if err == nil || !isLost(err) {
 		return nil, err
 	}
-	if u.objects.cfg.ReadOnly { // a backup may have brought it again since
+	if u.objects.cfg.ReadOnly { // a backup may have stored it again since
 		if err := u.objects.lookAgain(ctx, false); err != nil {
 			return nil, err
 		}
@@ -241,8 +246,8 @@ func (u *Upkeep) Verify(ctx context.Context, r *image.Record, disk string, worke
 	return found, err
 }
 
-// unreadable reads the chunks of a page that are there, and says which are
-// whole.
+// unreadable reads the chunks of a page that are in the index, and returns for
+// each chunk of the page whether it is undamaged.
 func (s *objects) unreadable(ctx context.Context, page *chunk.Page) ([]bool, error) {
 	there := s.there(page)
 	for i, ref := range page.Chunks {
@@ -258,9 +263,9 @@ func (s *objects) unreadable(ctx context.Context, page *chunk.Page) ([]bool, err
 	return there, nil
 }
 
-// Lacking reads the trees of all images and says what each lacks of what is
-// known to be there. Images of backups that are deleted meanwhile may be
-// collected while it reads them, and lack nothing.
+// Lacking reads the trees of all images and returns what each lacks, by the
+// index. Images of backups that are deleted meanwhile are left out, since they
+// may have been collected.
 func (u *Upkeep) Lacking(ctx context.Context) (Damages, error) {
 	records, _, err := u.catalogue.Records(ctx)
 	if err != nil {
@@ -301,10 +306,10 @@ func (u *Upkeep) Lacking(ctx context.Context) (Damages, error) {
 	return still, nil
 }
 
-// NoteFound leaves for all who look at the store what was found by reading that
-// was not done to verify images. lost says that something could not be read;
-// else it is done only if something was found damaged. After NoteVerified there
-// is nothing to do until more is found.
+// NoteFound adds damage to the list that was found by reading images for other
+// reasons than to verify them. lost says that something could not be read. If
+// lost is false, NoteFound writes only if something was found damaged. After
+// NoteVerified, it has nothing to do until more damage is found.
 func (u *Upkeep) NoteFound(ctx context.Context, lost bool) error {
 	if u.objects.damage.idle(lost) {
 		return nil
@@ -316,11 +321,12 @@ func (u *Upkeep) NoteFound(ctx context.Context, lost bool) error {
 	return u.objects.damage.NoteVerified(ctx, nil, damaged)
 }
 
-// NoteVerified leaves for all who look at the store what was found by verifying
-// images: these are whole, those lack something. What others noted since this
-// store was opened stays: the place may have been read before it was damaged.
+// NoteVerified updates the list after images were verified. whole are the
+// images that have everything, damaged are the others. What other processes
+// noted since this store was opened stays, since the image may have been read
+// before it was damaged.
 func (l *damageList) NoteVerified(ctx context.Context, whole []object.Name, damaged Damages) error {
-	if len(damaged) == 0 { // most often there is nothing to be said, and the folder need not be writable
+	if len(damaged) == 0 { // in the usual case there is nothing to write, and the folder may be read-only
 		noted, err := l.Damages(ctx)
 		isNoted := func(root object.Name) bool { _, is := noted[root]; return is }
 		if err != nil || !slices.ContainsFunc(whole, isNoted) {
@@ -352,9 +358,10 @@ func (l *damageList) NoteVerified(ctx context.Context, whole []object.Name, dama
 	})
 }
 
-// noteScrubbed puts what a scrub found in the place of what was noted before it
-// began. What was noted since stays: the scrub may have read that place before
-// it was damaged. What it found damaged is on the list of damaged objects.
+// noteScrubbed replaces what was on the list before a scrub began by what the
+// scrub found. What was noted since stays, since the scrub may have read that
+// place before it was damaged. Damaged objects that the scrub found are on
+// another list (badList).
 func (l *damageList) noteScrubbed(ctx context.Context, damaged Damages, before damageFile) error {
 	now := time.Now().UTC().Truncate(time.Second)
 	return l.changeDamage(ctx, func(images Damages, objects *[]badObject) {
@@ -380,7 +387,7 @@ func (d *Damage) add(at image.Range) {
 	}
 }
 
-// String is the damage for people.
+// String describes the damage for people.
 func (d Damage) String() string {
 	s := fmt.Sprintf("%d bytes cannot be read in the store any more, at", d.Bytes)
 	for i, p := range d.Places {

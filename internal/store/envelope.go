@@ -14,8 +14,8 @@ import (
 	"testbox-imaging/internal/blob"
 )
 
-// The small blobs are text in an envelope: a first line with the BLAKE3-256 of
-// all that follows it, so that no flipped bit goes unseen.
+// The small blobs are text in an envelope. Its first line has the BLAKE3-256 of
+// all that follows, which detects flipped bits.
 //
 //	testbox-record 1 <64 hexadecimal digits>
 //	{ ... }
@@ -26,7 +26,8 @@ func seal(what string, body []byte) []byte {
 	return append(fmt.Appendf(nil, "testbox-%s 1 %s\n", what, hex.EncodeToString(sum[:])), body...)
 }
 
-// errEnvelope says that a text is not what was written.
+// errEnvelope says that a blob's text does not have the checksum that it was
+// written with.
 var errEnvelope = errors.New("it is damaged: its checksum is another")
 
 // unseal takes a text out of its envelope.
@@ -48,8 +49,8 @@ func envelope(what string, v any) ([]byte, error) {
 	return seal(what, append(body, '\n')), nil
 }
 
-// writeOver writes a blob with the JSON of v over a version. One of more than
-// limit bytes could not be read again.
+// writeOver writes a blob with the JSON of v over a version. It refuses more
+// than limit bytes, since readers would refuse them too.
 func writeOver(ctx context.Context, blobs blob.Store, name string, over blob.Version, what string, v any, limit int64) error {
 	text, err := envelope(what, v)
 	if err != nil {
@@ -62,13 +63,13 @@ func writeOver(ctx context.Context, blobs blob.Store, name string, over blob.Ver
 }
 
 // isSpoilt reports whether an error says that the bytes of a small blob are
-// lost, and not only that they could not be had now.
+// lost. It is false if they only could not be read now.
 func isSpoilt(err error) bool {
 	var large *blob.TooLargeError
 	return errors.Is(err, errEnvelope) || errors.As(err, &large) || errors.Is(err, syscall.EIO)
 }
 
-// readEnvelope reads such a blob, of at most limit bytes.
+// readEnvelope reads a blob that is in an envelope, of at most limit bytes.
 func readEnvelope(ctx context.Context, blobs blob.Store, name, what string, limit int64) ([]byte, error) {
 	text, err := blob.ReadAll(ctx, blobs, name, limit)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"testbox-imaging/internal/pack"
 )
 
-// raw gives the bytes of an object, checked against its name.
+// raw returns the unpacked bytes of an object, checked against its name.
 func (s *objects) raw(ctx context.Context, key object.Key) ([]byte, error) {
 	o, err := s.get(ctx, key, nil)
 	if err != nil {
@@ -21,8 +21,8 @@ func (s *objects) raw(ctx context.Context, key object.Key) ([]byte, error) {
 	return o.Decode(nil)
 }
 
-// get gives an object in its stored form, in buf's memory if that is large
-// enough. One that is not there is an error that matches chunk.ErrMissing.
+// get returns an object in its stored form, in buf's memory if that is large
+// enough. If the object does not exist, the error matches chunk.ErrMissing.
 func (s *objects) get(ctx context.Context, key object.Key, buf []byte) (object.Object, error) {
 	for {
 		l, name, err := s.locate(key)
@@ -34,7 +34,7 @@ func (s *objects) get(ctx context.Context, key object.Key, buf []byte) (object.O
 			return o, nil
 		}
 		if errors.Is(err, fs.ErrNotExist) {
-			// A collection may have moved it, and removed the pack.
+			// A collection may have moved the object, and removed its old pack.
 			if moved, err := s.moved(ctx, key, l); err != nil {
 				return object.Object{}, err
 			} else if moved {
@@ -48,7 +48,7 @@ func (s *objects) get(ctx context.Context, key object.Key, buf []byte) (object.O
 	}
 }
 
-// moved reports whether an object is somewhere else now than it was.
+// moved reports whether an object is at another place now than at was.
 func (s *objects) moved(ctx context.Context, key object.Key, was index.Loc) (bool, error) {
 	is := func() bool {
 		now, _, err := s.locate(key)
@@ -64,8 +64,9 @@ func (s *objects) moved(ctx context.Context, key object.Key, was index.Loc) (boo
 	return err == nil && is(), err
 }
 
-// packLost takes a pack that somebody removed for lost, with all that was in
-// it; but not if the whole store is away.
+// packLost removes a pack that somebody deleted from the index, with all its
+// objects, and reports whether it did. It does nothing if the whole store is
+// unreachable.
 func (s *objects) packLost(ctx context.Context, n uint32) bool {
 	if err := s.stillThere(ctx); err != nil {
 		return false
@@ -81,7 +82,8 @@ func (s *objects) packLost(ctx context.Context, n uint32) bool {
 	return true
 }
 
-// stillThere looks whether this is the store that was opened.
+// stillThere returns an error unless the place still has the store that was
+// opened.
 func (s *site) stillThere(ctx context.Context) error {
 	now := site{cfg: s.cfg}
 	if err := now.identify(ctx); err != nil {
@@ -93,8 +95,9 @@ func (s *site) stillThere(ctx context.Context) error {
 	return nil
 }
 
-// getAt reads an object. What was spoilt on the way is right when it is read
-// once more; what is not is damaged.
+// getAt reads an object. If it seems damaged, it is read once more, since the
+// bytes may have been spoilt on the way. If the second try fails too, the
+// object counts as damaged.
 func (s *objects) getAt(ctx context.Context, key object.Key, l index.Loc, name string, buf []byte) (o object.Object, err error) {
 	for range 2 {
 		o, err = pack.ReadObject(s.packReader(ctx, name), int64(l.Off), l.Len, buf)
@@ -109,8 +112,8 @@ func (s *objects) getAt(ctx context.Context, key object.Key, l index.Loc, name s
 	return o, err
 }
 
-// locate says where an object is. One that is in a pack being written can be
-// read when that is sealed.
+// locate returns where an object is. If the object's pack is still being
+// written, locate seals the pack first, so that the object can be read.
 func (s *objects) locate(key object.Key) (index.Loc, string, error) {
 	for {
 		s.mu.Lock()

@@ -12,14 +12,14 @@ import (
 	"testbox-imaging/internal/object"
 )
 
-// holds are the images that are read in this process. Deletion and collection
-// pass them by.
+// holds are the images that are being read in this process. They are neither
+// deleted nor collected.
 type holds struct {
 	mu      sync.Mutex          // guards readers
-	readers map[object.Name]int // of each image, by the name of its root
+	readers map[object.Name]int // number of readers of each image, by the name of its root
 }
 
-// hold keeps an image until it is released as often.
+// hold keeps an image until release was called as often as hold.
 func (h *holds) hold(root object.Name) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -37,14 +37,15 @@ func (h *holds) release(root object.Name) {
 	}
 }
 
-// roots are the images that are read now.
+// roots returns the images that are being read.
 func (h *holds) roots() []object.Name {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return slices.Collect(maps.Keys(h.readers))
 }
 
-// split parts backups of which an image is read now from the others.
+// split separates backups that have an image which is being read from the
+// others.
 func (h *holds) split(records []*image.Record) (free, held []*image.Record) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -58,11 +59,12 @@ func (h *holds) split(records []*image.Record) (free, held []*image.Record) {
 	return free, held
 }
 
-// ErrHeld is matched by the error of backups that are not deleted, since they
-// are read.
+// ErrHeld is matched by the error for backups that are not deleted because they
+// are being read.
 var ErrHeld = errors.New("in use")
 
-// HeldError names these backups. The others of the same call are deleted.
+// HeldError names the backups that were not deleted. The others of the same
+// call are deleted.
 type HeldError struct{ Records []*image.Record }
 
 func (e *HeldError) Error() string {

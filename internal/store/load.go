@@ -18,25 +18,27 @@ import (
 	"testbox-imaging/internal/pack"
 )
 
-// loader finds out what is there.
+// loader finds out which packs and objects exist.
 type loader struct {
 	*site
 	*contents
 	*snapshot
 	found  *badList
 	damage *damageList
-	lookMu sync.Mutex // holds back a second look for new packs
+	lookMu sync.Mutex // serializes calls of lookAgain
 }
 
-// load finds out what is there: the index's snapshot, and the packs that it does
-// not know. All is called before the store is shared.
+// load finds out which packs and objects exist, from the index's snapshot and
+// from the packs that the snapshot does not know. It is called before the store
+// is shared.
 func (s *loader) load(ctx context.Context) error {
-	// Read before the packs are listed: of those that another process seals
-	// between the two, none is taken for gone.
+	// The index is read before the packs are listed. Otherwise a pack that another
+	// process seals between the two would be in the index and not in the list, and
+	// seem to be gone.
 	x, known, err := s.readIndex()
 	if err == nil && s.cfg.ReadOnly && s.cfg.Owner != nil && !s.isLastOwner(ctx) {
-		// Another folder has written since: what the index does not know of a
-		// pack may be there, and be needed.
+		// Another folder has written to the store since. Its packs may have objects
+		// that this index does not have, and that are needed.
 		err = fs.ErrNotExist
 	}
 	if err != nil {
@@ -72,10 +74,11 @@ func (s *loader) load(ctx context.Context) error {
 	return nil
 }
 
-// lookAgain takes in the packs that are new in a store that is only read:
-// another process commits backups, and moves objects to other packs. With all,
-// packs that are gone are forgotten and all others read again: an object that
-// was there twice is now where the index did not point to.
+// lookAgain adds new packs to the index of a store that is open for reading
+// only. Meanwhile another process commits backups, and moves objects to other
+// packs. With all, packs that are gone are forgotten and all others are read
+// again. This finds objects that were stored twice, when the copy that the
+// index pointed to is gone.
 func (s *loader) lookAgain(ctx context.Context, all bool) error {
 	s.lookMu.Lock()
 	defer s.lookMu.Unlock()
@@ -112,8 +115,9 @@ func (s *loader) lookAgain(ctx context.Context, all bool) error {
 }
 
 // settle makes the blobs durable whose names begin with prefix. A process that
-// was killed may have left a blob, or the removal of one, that is seen and would
-// not outlive a power cut. From now on what is seen is counted on.
+// was killed may have created or removed a blob in a way that is visible now,
+// but would not survive a power cut. After settle, the caller can rely on what
+// it sees.
 func (s *site) settle(ctx context.Context, prefix string) error {
 	if s.cfg.ReadOnly {
 		return nil
@@ -121,7 +125,8 @@ func (s *site) settle(ctx context.Context, prefix string) error {
 	return blob.Settle(ctx, s.cfg.Blobs, prefix)
 }
 
-// listPacks gives the packs that are there; objects is not known yet.
+// listPacks returns the packs that exist. Their number of objects is not known
+// yet.
 func (s *loader) listPacks(ctx context.Context) (map[uint32]packInfo, error) {
 	if err := s.settle(ctx, packPrefix); err != nil {
 		return nil, err
@@ -145,8 +150,9 @@ func (s *loader) listPacks(ctx context.Context) (map[uint32]packInfo, error) {
 	return there, nil
 }
 
-// readPacks puts what is in some packs into an index, and those that belong to
-// this store into packs. Of two places of an object the later one counts.
+// readPacks adds the objects of some packs to an index, and those packs that
+// belong to this store to packs. If an object is in several packs, the last
+// place counts.
 func (s *loader) readPacks(ctx context.Context, some map[uint32]packInfo, x *index.Index, packs map[uint32]packInfo) error {
 	for numbers := range slices.Chunk(slices.Sorted(maps.Keys(some)), treeReaders) {
 		lists := make([][]pack.Entry, len(numbers))
@@ -155,7 +161,7 @@ func (s *loader) readPacks(ctx context.Context, some map[uint32]packInfo, x *ind
 			g.Go(func() (err error) {
 				lists[i], err = s.readPack(ctx, n, some[n])
 				if s.cfg.ReadOnly && errors.Is(err, fs.ErrNotExist) {
-					return nil // collected since it was listed; what was needed of it is in another one
+					return nil // collected since it was listed; the objects that are needed are in another pack
 				}
 				return err
 			})
@@ -178,8 +184,8 @@ func (s *loader) readPacks(ctx context.Context, some map[uint32]packInfo, x *ind
 	return nil
 }
 
-// addAll puts the objects of a pack into an index, but for those that were
-// found damaged there.
+// addAll adds the objects of a pack to an index, except those that were found
+// damaged there.
 func (s *loader) addAll(x *index.Index, n uint32, entries []pack.Entry) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -194,8 +200,8 @@ func (s *loader) addAll(x *index.Index, n uint32, entries []pack.Entry) error {
 	return nil
 }
 
-// readPack lists the objects of a pack, the whole ones of a damaged one; nil
-// is a pack that is not of this store.
+// readPack lists the objects of a pack. Of a damaged pack, it lists the objects
+// that are not damaged. It returns nil for a pack that is not of this store.
 func (s *loader) readPack(ctx context.Context, n uint32, p packInfo) ([]pack.Entry, error) {
 	name := packName(p.kind, n)
 	r := s.packReader(ctx, name)
@@ -214,7 +220,7 @@ func (s *loader) readPack(ctx context.Context, n uint32, p packInfo) ([]pack.Ent
 	return append([]pack.Entry{}, entries...), nil
 }
 
-// salvage finds the whole objects of a damaged pack.
+// salvage finds the undamaged objects of a damaged pack.
 func (s *loader) salvage(ctx context.Context, r io.ReaderAt, size int64) (out []pack.Entry, err error) {
 	err = pack.Scan(ctx, r, size, func(e pack.Entry, _ object.Object, f *pack.FaultError) error {
 		if f == nil {
@@ -225,7 +231,7 @@ func (s *loader) salvage(ctx context.Context, r io.ReaderAt, size int64) (out []
 	return out, err
 }
 
-// loc is what the index says of an entry of a pack.
+// loc is the index entry for an object of pack n.
 func loc(n uint32, e pack.Entry) index.Loc {
 	return index.Loc{Pack: n, Off: e.Off, Len: pack.ObjectHeaderSize + int(e.Stored)}
 }

@@ -17,23 +17,24 @@ import (
 	"testbox-imaging/internal/durable"
 )
 
-// Remote is where the packs and records of a store are that are not in its
-// folder.
+// Remote has the packs and records of a store whose folder has only its index
+// and locks.
 type Remote struct {
 	Blobs      blob.Store
 	OnlyWriter bool // see Owner
 	TakeOver   bool // see Owner
 }
 
-// OpenDir opens the store of a folder, and holds its locks until Close: one
-// process writes; others read beside it, and hold up the removal of packs
-// only. Remote is nil if all of the store is in the folder.
+// OpenDir opens the store of a folder, and holds its locks until Close. One
+// process can write. Others can read at the same time, and then only the
+// removal of packs is refused. remote is nil if all of the store is in the
+// folder.
 func OpenDir(ctx context.Context, path string, remote *Remote, readOnly bool, log func(string, ...any)) (*Locked, error) {
 	must := path
 	if remote == nil {
 		must = filepath.Join(path, storeName)
 	}
-	if _, err := os.Stat(must); errors.Is(err, os.ErrNotExist) { // before a lock is left in a folder that is none
+	if _, err := os.Stat(must); errors.Is(err, os.ErrNotExist) { // before a lock file is made in a folder without a store
 		err = ErrNoStore
 		if folder, dirErr := dir.Open(durable.OS{}, path); dirErr == nil && remote == nil {
 			err = nameLost(ctx, folder, err)
@@ -98,8 +99,9 @@ type Locked struct {
 	files  []*os.File
 }
 
-// InitDir makes a store in a folder, which is made if it is not there. The
-// folder of records is made at once, so that it is known to be away when it is.
+// InitDir makes a store in a folder, and makes the folder if it does not exist.
+// The folder of records is made at once, so that recordsGone can tell if it is
+// missing later.
 func InitDir(ctx context.Context, path string) error {
 	blobs, err := dir.New(durable.OS{}, path)
 	if err == nil {
@@ -115,12 +117,13 @@ func recordsFolder(path string) string {
 	return filepath.Join(path, strings.TrimSuffix(recordPrefix, "/"))
 }
 
-// ErrRecordsGone is matched by the error of a store whose records are away.
+// ErrRecordsGone is matched by the error for a store whose folder of records is
+// missing.
 var ErrRecordsGone = errors.New("but the folder with the records of backups is not there")
 
-// recordsGone is an error if there are packs, and the folder with the records of
-// backups is away: moved, not mounted, not restored. Without it there seem to
-// be no backups, and a collection would remove what they need.
+// recordsGone returns an error if there are packs and no folder of records. The
+// folder may have been moved, not mounted or not restored. Without it there
+// seem to be no backups, and a collection would remove all their objects.
 func (l *Locked) recordsGone() error {
 	has := l.objects.contents
 	has.mu.Lock()
@@ -134,7 +137,7 @@ func (l *Locked) recordsGone() error {
 		"make an empty folder of that name", ErrRecordsGone, folder)
 }
 
-// Close closes the store and gives the locks back.
+// Close closes the store and releases the locks.
 func (l *Locked) Close() error {
 	defer l.unlock()
 	return l.Store.Close()
@@ -147,14 +150,15 @@ func (l *Locked) unlock() {
 	l.files = nil
 }
 
-// The files that are locked: by the one that writes, and by all that read.
+// The files that are locked. lockName is locked by the process that writes,
+// readersName by all that read.
 const (
 	lockName    = "lock"
 	readersName = "readers"
-	notesName   = "notes" // by who rewrites the list of damaged images, for that moment
+	notesName   = "notes" // locked while the list of damaged images is rewritten
 )
 
-// ErrLocked is matched by errors that say that another process has the store.
+// ErrLocked is matched by errors that say that another process uses the store.
 var ErrLocked = errors.New("in use by another process")
 
 func (l *Locked) lock(readOnly bool) error {
@@ -174,17 +178,17 @@ func (l *Locked) lock(readOnly bool) error {
 	return nil
 }
 
-// firstWord stands in the file that is locked for writing before the number of
-// the first pack that its holder can write.
+// firstWord is the text before the number that sayFirst writes into the file
+// lockName.
 const firstWord = "first pack "
 
-// sayFirst writes into the locked file that this process can have written the
-// packs from number n on. Other processes read it in beside. They do without it
-// if it cannot be written.
+// sayFirst writes the number of the first pack that this process can write into
+// the locked file. Other processes read it in beside. If it cannot be written,
+// they do without it.
 func (l *Locked) sayFirst(n uint32) { fmt.Fprintf(l.files[0], firstWord+"%d\n", n) }
 
-// beside implements Config.Beside: whether another process has the lock for
-// writing, which one, and the number that it left with sayFirst.
+// beside implements Config.Beside. It reports whether another process has the
+// lock for writing, which one, and the number that it left with sayFirst.
 func (l *Locked) beside() (who string, first uint32, writes bool) {
 	f, err := os.Open(filepath.Join(l.path, lockName))
 	if err != nil {
@@ -201,7 +205,7 @@ func (l *Locked) beside() (who string, first uint32, writes bool) {
 	return who, first, true
 }
 
-// lockText is what the process that writes left in the file that it has locked.
+// lockText returns what the writing process has left in the file lockName.
 func lockText(f *os.File) string {
 	text := make([]byte, 4096)
 	n, _ := f.ReadAt(text, 0)
@@ -217,8 +221,8 @@ func (l *Locked) exclusive() (func(), error) {
 	return func() { f.Close() }, nil
 }
 
-// notes waits for whoever rewrites the list of damaged images, which takes a
-// moment.
+// notes waits until no other process rewrites the list of damaged images. That
+// takes a moment.
 func (l *Locked) notes() (func(), error) {
 	for end := time.Now().Add(notesWait); ; time.Sleep(20 * time.Millisecond) {
 		f, err := flock(filepath.Join(l.path, notesName), unix.LOCK_EX, false)
@@ -231,11 +235,11 @@ func (l *Locked) notes() (func(), error) {
 	}
 }
 
-// notesWait is how long notes waits: for a disk that answers late.
+// notesWait is how long notes waits at most. It allows for a slow disk.
 const notesWait = 20 * time.Second
 
-// flock locks a file. Where the folder cannot be written to and has no such
-// file, nobody writes, and a reader goes without: it gets nil.
+// flock locks a file. A reader gets nil if the folder is read-only and has no
+// such file, since then nobody can write.
 func flock(path string, how int, readOnly bool) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if readOnly && err != nil {
@@ -256,8 +260,8 @@ func flock(path string, how int, readOnly bool) (*os.File, error) {
 	return f, nil
 }
 
-// flockSoon locks a file. Whoever only looks whether it is locked has a lock
-// itself for a moment, which is waited for.
+// flockSoon locks a file. It tries a few times, since a process that only
+// checks whether the file is locked has a lock itself for a moment.
 func flockSoon(f *os.File, how int) (err error) {
 	for range 5 {
 		if err = unix.Flock(int(f.Fd()), how|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) {
@@ -268,8 +272,9 @@ func flockSoon(f *os.File, how int) (err error) {
 	return err
 }
 
-// holders says who has a lock on a file: what the one that writes left in it,
-// else what the kernel knows (proc(5), /proc/locks).
+// holders says who has a lock on a file. It prefers what the writing process
+// has left in the file, and otherwise uses the kernel's list (proc(5),
+// /proc/locks).
 func holders(f *os.File) string {
 	if who, _, _ := strings.Cut(lockText(f), "\n"); who != "" {
 		return who

@@ -24,13 +24,13 @@ import (
 	"testbox-imaging/internal/words"
 )
 
-// ErrNameLost says that the blob that makes a store is damaged or gone, and
-// that there are packs or records.
+// ErrNameLost says that the blob `store` is damaged or gone, while there are
+// packs or records.
 var ErrNameLost = errors.New("the file `store` is damaged or gone, and there are backups; " +
 	"`testbox store rebuild-index` writes it anew from what else is there")
 
-// nameLost says more of an error of identify, if the blob that makes a store is
-// not what was written.
+// nameLost adds advice to an error of identify, if the blob `store` is damaged
+// or gone.
 func nameLost(ctx context.Context, blobs blob.Store, err error) error {
 	if !errors.Is(err, ErrNoStore) && !isSpoilt(err) {
 		return err
@@ -49,8 +49,8 @@ func nameLost(ctx context.Context, blobs blob.Store, err error) error {
 	return err
 }
 
-// remains is how many packs and records there are, by their names: what is in
-// them may be damaged.
+// remains counts packs and records by their names. Their content may be
+// damaged.
 func remains(ctx context.Context, blobs blob.Store) (n int, err error) {
 	list, err := blobs.List(ctx, "")
 	for _, b := range list {
@@ -63,8 +63,8 @@ func remains(ctx context.Context, blobs blob.Store) (n int, err error) {
 	return n, err
 }
 
-// packHeader reads a pack's header. What is no pack of any store in this place
-// is damaged.
+// packHeader reads a pack's header. A blob that is not a pack, or that has the
+// wrong number for its name, is an error that matches object.ErrDamaged.
 func packHeader(ctx context.Context, blobs blob.Store, name string) (pack.Header, error) {
 	_, n, ok := parsePackName(name)
 	if !ok {
@@ -77,10 +77,11 @@ func packHeader(ctx context.Context, blobs blob.Store, name string) (pack.Header
 	return h, err
 }
 
-// RestoreName writes the blob that makes a store anew, if it is damaged or
-// gone: each pack has the store's UUID, and the index. It reports whether it
-// did. Where nothing tells the UUID, or packs are of different stores, nothing
-// is written. blobs is where the packs are if that is not the folder path.
+// RestoreName writes the blob `store` anew if it is damaged or gone, and
+// reports whether it did. It takes the UUID from the packs, or from the index
+// if no pack's header can be read. If neither has the UUID, or packs are of
+// different stores, nothing is written. blobs is where the packs are, and is
+// nil if they are in the folder path.
 func RestoreName(ctx context.Context, path string, blobs blob.Store) (restored bool, err error) {
 	if blobs == nil {
 		blobs, err = dir.Open(durable.OS{}, path)
@@ -116,10 +117,10 @@ func RestoreName(ctx context.Context, path string, blobs blob.Store) (restored b
 	return true, writeStore(ctx, blobs, over, id)
 }
 
-// errNoHeader says that no pack tells which store it is of.
+// errNoHeader says that no pack has a header that can be read.
 var errNoHeader = errors.New("has a header that can be read")
 
-// indexOwner is the UUID that the index in a folder has.
+// indexOwner returns the UUID in the index of a folder.
 func indexOwner(path string) (id [16]byte, err error) {
 	f, err := os.Open(filepath.Join(path, indexName))
 	if err != nil {
@@ -129,7 +130,7 @@ func indexOwner(path string) (id [16]byte, err error) {
 	return index.OwnerOf(f)
 }
 
-// namedByPacks is the UUID that all packs have that can be read.
+// namedByPacks returns the UUID that all readable packs have in common.
 func namedByPacks(ctx context.Context, blobs blob.Store) (id [16]byte, err error) {
 	list, err := blobs.List(ctx, packPrefix)
 	if err != nil {
@@ -178,7 +179,8 @@ func namedByPacks(ctx context.Context, blobs blob.Store) (id [16]byte, err error
 		words.Count(len(list), "pack"), errNoHeader)
 }
 
-// errPacksDisagree names the stores that packs are of, and a pack of each.
+// errPacksDisagree names each store that packs belong to, with one pack as an
+// example.
 func errPacksDisagree(said map[[16]byte][]string) error {
 	var of []string
 	for _, names := range slices.SortedFunc(maps.Values(said), func(a, b []string) int { return strings.Compare(a[0], b[0]) }) {

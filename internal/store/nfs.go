@@ -10,13 +10,13 @@ import (
 	"strings"
 )
 
-// ErrLocalLocks says that the lock of a folder keeps only this machine's
-// processes out.
+// ErrLocalLocks says that the lock of a folder keeps out only processes of this
+// machine.
 var ErrLocalLocks = errors.New("the folder is on NFS, and is mounted so that locks do not reach the server (nolock, local_lock): " +
 	"another machine that writes there would not be kept out; mount it without these options, with vers=4.1 if the server has no lock service")
 
-// sharedLocks gives ErrLocalLocks for a folder whose locks other machines that
-// have it cannot see. What it cannot find out is no error.
+// sharedLocks returns ErrLocalLocks for a folder on NFS that is mounted so that
+// other machines do not see its locks. If it cannot find out, it returns nil.
 func sharedLocks(path string) error {
 	abs, err := filepath.Abs(path)
 	if err == nil {
@@ -33,8 +33,8 @@ func sharedLocks(path string) error {
 	return nil
 }
 
-// localLocks looks for the mount of a path in the kernel's list (proc(5),
-// /proc/pid/mountinfo).
+// localLocks finds the mount of a path in the kernel's list of mounts (proc(5),
+// /proc/pid/mountinfo), and reports whether its locks are local.
 func localLocks(lines *bufio.Scanner, path string) (local bool) {
 	longest := -1
 	for lines.Scan() {
@@ -58,7 +58,7 @@ func localLocks(lines *bufio.Scanner, path string) (local bool) {
 	return local
 }
 
-// unescape reads a path of that list: "\040" is a space.
+// unescape decodes a path of that list, where "\040" stands for a space.
 func unescape(s string) string {
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {

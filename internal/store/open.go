@@ -23,10 +23,10 @@ func openImage(ctx context.Context, from *objects, c *Catalogue, r *image.Record
 	if d == nil {
 		return nil, fmt.Errorf("backup %s of %s has no disk %s: %w", r.ID, r.Box, disk, fs.ErrNotExist)
 	}
-	// A collection lists the records first, and then the images that are held.
-	// If it misses a record that is there after the image is held here, that was
-	// deleted later, and the collection finds the image held; or it was committed
-	// later, and its session keeps the objects.
+	// A collection lists the records first, and then the images that are held. It
+	// may miss the record of an image that is held here. If that record is deleted
+	// later, the collection still finds the image held. If that record is
+	// committed later, its session protects the objects.
 	c.held.hold(d.Root)
 	g := &imageGetter{from: from, held: &c.held, image: d.Root}
 	err := c.isRecorded(ctx, r, d)
@@ -44,8 +44,8 @@ func openImage(ctx context.Context, from *objects, c *Catalogue, r *image.Record
 	return im, nil
 }
 
-// isRecorded is an error if a backup's record does not tell of a disk as the
-// caller knows it.
+// isRecorded returns an error if the backup's record, as it is now, does not
+// have the disk with the image that the caller expects.
 func (c *Catalogue) isRecorded(ctx context.Context, r *image.Record, d *image.RecordedDisk) error {
 	now, err := c.Record(ctx, r.Box, r.ID)
 	if err != nil {
@@ -57,11 +57,11 @@ func (c *Catalogue) isRecorded(ctx context.Context, r *image.Record, d *image.Re
 	return nil
 }
 
-// imageGetter reads one image, which it holds.
+// imageGetter reads one image, and holds it until Close.
 type imageGetter struct {
 	from   *objects
 	held   *holds
-	image  object.Name // of the root
+	image  object.Name // name of the image's root
 	closed atomic.Bool
 }
 

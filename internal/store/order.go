@@ -11,15 +11,18 @@ import (
 	"testbox-imaging/internal/image"
 )
 
-// maxAhead is how far a backup may be dated in the future: clocks that nobody
-// keeps differ by minutes, wrong time zones by at least half an hour.
+// maxAhead is how far in the future a backup's date is still believed. Clocks
+// that nobody sets differ by minutes, wrong time zones by at least half an
+// hour.
 const maxAhead = 15 * time.Minute
 
-// birth is when there was no backup of this program yet. A machine whose clock
-// lost its battery begins before it, in 1970 or in the year that it was made.
+// birth is a time before the first backup that this program made. A machine
+// whose clock has lost its battery starts at an earlier time, in 1970 or in the
+// year that it was made.
 var birth = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// misdated says why a date cannot be right; "" if it can.
+// misdated says why a date cannot be right. It returns "" if the date can be
+// right.
 func misdated(r *image.Record, now time.Time) string {
 	switch {
 	case r.Time.After(now.Add(maxAhead)):
@@ -30,8 +33,8 @@ func misdated(r *image.Record, now time.Time) string {
 	return ""
 }
 
-// Misdated gives those of a box's backups of which it is not known when they
-// were made, since their date cannot be right, with the reason.
+// Misdated returns those of a box's backups whose date cannot be right, and
+// whose time of making is not known otherwise. Each has the reason.
 func Misdated(of []*image.Record, now time.Time) map[*image.Record]string {
 	byID, out := map[string]*image.Record{}, map[*image.Record]string{}
 	for _, r := range of {
@@ -45,8 +48,8 @@ func Misdated(of []*image.Record, now time.Time) map[*image.Record]string {
 	return out
 }
 
-// isPlaced reports whether it is known after which backup one was made: then a
-// date in the past does no harm.
+// isPlaced reports whether it is known after which other backup one was made. A
+// date in the past does no harm then.
 func isPlaced(r *image.Record, byID map[string]*image.Record, now time.Time, left int) bool {
 	before := byID[r.After]
 	if r.Time.After(now) || before == nil || left == 0 {
@@ -55,15 +58,15 @@ func isPlaced(r *image.Record, byID map[string]*image.Record, now time.Time, lef
 	return misdated(before, now) == "" || isPlaced(before, byID, now, left-1)
 }
 
-// dated is a backup with the time that counts for it.
+// dated is a backup with the time that it is sorted by.
 type dated struct {
 	*image.Record
 	at time.Time
 }
 
-// inOrder gives a box's backups as they were made, the oldest first, without
-// those of which that is not known; if that is all of them, their dates are as
-// good as right.
+// inOrder returns a box's backups in the order in which they were made, the
+// oldest first. Misdated backups are left out, unless all are misdated, since
+// their dates are then the best that is known.
 func inOrder(of []*image.Record, now time.Time) (out []dated) {
 	wrong := Misdated(of, now)
 	byID := map[string]*image.Record{}
@@ -81,7 +84,8 @@ func inOrder(of []*image.Record, now time.Time) (out []dated) {
 	return out
 }
 
-// madeAt is a backup's time, but not before that of the one that it came after.
+// madeAt returns a backup's time, moved to just after that of the backup in
+// After if it would be earlier.
 func madeAt(r *image.Record, byID map[string]*image.Record, left int) time.Time {
 	before := byID[r.After]
 	if before == nil || left == 0 {
@@ -94,8 +98,8 @@ func madeAt(r *image.Record, byID map[string]*image.Record, left int) time.Time 
 	return at
 }
 
-// comesAfter is the id of the last backup of a box that is dated later than t;
-// "" if none is.
+// comesAfter returns the id of a box's last backup that is dated later than t,
+// or "" if there is none.
 func (c *Catalogue) comesAfter(ctx context.Context, box string, t time.Time) (string, error) {
 	blobs, err := c.cfg.Blobs.List(ctx, recordPrefix+box+"/")
 	if err != nil {
@@ -127,7 +131,7 @@ func (c *Catalogue) comesAfter(ctx context.Context, box string, t time.Time) (st
 // farthest is a time at which no date is in the future.
 var farthest = time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// lastAfter is comesAfter of a box's backups.
+// lastAfter does the work of comesAfter on the backups of one box.
 func lastAfter(of []*image.Record, t time.Time) string {
 	if order := inOrder(of, farthest); len(order) > 0 && order[len(order)-1].at.After(t) {
 		return order[len(order)-1].ID
@@ -135,7 +139,7 @@ func lastAfter(of []*image.Record, t time.Time) string {
 	return ""
 }
 
-// Near gives the boxes with backups whose names are like one that has none.
+// Near returns the boxes with backups whose names resemble name.
 func Near(records []*image.Record, name string) (out []string) {
 	for _, r := range records {
 		if isNear(strings.ToLower(r.Box), strings.ToLower(name)) {
@@ -146,8 +150,8 @@ func Near(records []*image.Record, name string) (out []string) {
 	return slices.Compact(out)
 }
 
-// isNear reports whether two names differ by a letter or two that are missing,
-// too many or others, or one is the other's beginning.
+// isNear reports whether two names are about the same. They may differ in a
+// letter or two, more if they are long, or one may begin with the other.
 func isNear(a, b string) bool {
 	if len(a) < 3 || len(b) < 3 {
 		return false
@@ -155,7 +159,7 @@ func isNear(a, b string) bool {
 	return strings.HasPrefix(a, b) || strings.HasPrefix(b, a) || distance(a, b) <= 1+min(len(a), len(b))/5
 }
 
-// distance is Levenshtein's.
+// distance is the Levenshtein distance.
 func distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

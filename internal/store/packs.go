@@ -14,8 +14,9 @@ import (
 	"testbox-imaging/internal/pack"
 )
 
-// packKind is what a pack is for: trees lie together, so that they are read
-// fast, and are removed before the chunks that they name.
+// packKind is what a pack is for. Trees have packs of their own, so that they
+// are read fast, and so that they can be removed before the chunks that they
+// name.
 type packKind string
 
 const (
@@ -49,9 +50,9 @@ type packer struct {
 	*contents
 	*snapshot
 
-	packMu  sync.Mutex // guards those below; taken before saveMu and mu
+	packMu  sync.Mutex // guards the fields below; locked before saveMu and mu
 	open    map[packKind]*openPack
-	sealing map[packKind]*openPack // the one before, while it is made durable
+	sealing map[packKind]*openPack // the previous pack of each kind, while it is made durable
 }
 
 // openPack is a pack that is being written.
@@ -63,7 +64,7 @@ type openPack struct {
 	sealed  chan struct{} // closed when the sealing has ended
 }
 
-// append puts an object into the open pack of its kind. packMu is held.
+// append adds an object to the open pack of its kind. packMu is held.
 func (s *packer) append(o object.Object) (uint32, pack.Entry, error) {
 	kind := kindOf(o.Kind)
 	if p := s.open[kind]; p != nil && p.w.Len() > 0 && p.w.Size()+int64(len(o.Data)) > s.cfg.PackSize {
@@ -83,8 +84,8 @@ func (s *packer) append(o object.Object) (uint32, pack.Entry, error) {
 	return p.number, e, nil
 }
 
-// openPack gives the pack to append to. Writing it goes on for longer than any
-// one backup, so it is not bound to a caller's context.
+// openPack returns the pack to append to. A pack is written for longer than any
+// single backup lasts, so it is not bound to a caller's context.
 func (s *packer) openPack(kind packKind) (*openPack, error) {
 	if p := s.open[kind]; p != nil {
 		return p, nil
@@ -100,16 +101,16 @@ func (s *packer) openPack(kind packKind) (*openPack, error) {
 	return p, nil
 }
 
-// nextPack is above all numbers of packs.
+// nextPack returns a number that is above those of all packs.
 func (s *contents) nextPack() uint32 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.next
 }
 
-// takeNumber gives a number to a pack: trees get even ones, data odd ones. So
-// of two processes that use one number by mistake, both use one name, which
-// only one of them can create.
+// takeNumber gives a number to a new pack. Trees get even numbers, data gets
+// odd ones. If two processes use the same number by mistake, both use the same
+// name, and only one of them can create it.
 func (s *contents) takeNumber(kind packKind) uint32 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -121,7 +122,7 @@ func (s *contents) takeNumber(kind packKind) uint32 {
 	return n
 }
 
-// newPack begins a pack that nobody else knows of.
+// newPack begins a pack. The caller makes it known to others.
 func (s *packer) newPack(kind packKind) (*openPack, error) {
 	n := s.takeNumber(kind)
 	if n > index.MaxPack {
@@ -139,8 +140,8 @@ func (s *packer) newPack(kind packKind) (*openPack, error) {
 	return &openPack{kind: kind, number: n, w: w, sealed: make(chan struct{})}, nil
 }
 
-// startSeal seals an open pack beside what goes on. Of each kind one is sealed
-// at a time: what waits for the disk is bounded. packMu is held.
+// startSeal seals an open pack in the background. Of each kind, only one pack
+// is sealed at a time, which bounds what waits for the disk. packMu is held.
 func (s *packer) startSeal(p *openPack) {
 	if before := s.sealing[p.kind]; before != nil {
 		<-before.sealed
@@ -162,8 +163,8 @@ func (s *packer) startSeal(p *openPack) {
 	}()
 }
 
-// giveUp takes a pack that could not be written out of the index: whoever
-// counts on its objects finds them missing.
+// giveUp removes the objects of a pack that could not be written from the
+// index. Backups that rely on them then find them missing.
 func (s *packer) giveUp(p *openPack, err error) {
 	p.w.Abort()
 	s.mu.Lock()
@@ -178,7 +179,8 @@ func (s *packer) giveUp(p *openPack, err error) {
 	s.cfg.Log("pack %d could not be written, what was in it is missing: %v", p.number, err)
 }
 
-// sealAll ends all packs. What was put so far is durable then, or missing.
+// sealAll seals all open packs. After that, all objects put so far are durable,
+// or missing from the index.
 func (s *packer) sealAll() {
 	s.packMu.Lock()
 	defer s.packMu.Unlock()

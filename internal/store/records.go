@@ -22,8 +22,8 @@ const recordPrefix = "records/"
 
 func recordName(box, id string) string { return recordPrefix + box + "/" + id }
 
-// RecordError is a record that cannot be read. It stands for a backup that
-// may be good: nothing that it could reach is collected.
+// RecordError is a record that cannot be read. The backup may still be good, so
+// nothing is collected while there is such a record.
 type RecordError struct {
 	Box, ID string
 	Err     error
@@ -35,7 +35,7 @@ func (e *RecordError) Error() string {
 
 func (e *RecordError) Unwrap() error { return e.Err }
 
-// Remedy says what helps, and what gives the backup up.
+// Remedy says how to repair the record, and how to give the backup up.
 func (e *RecordError) Remedy() string {
 	if !isRecordName(e.Box, e.ID) {
 		return fmt.Sprintf("move %s out of the store", recordName(e.Box, e.ID))
@@ -44,20 +44,20 @@ func (e *RecordError) Remedy() string {
 		"without a second copy, `testbox image delete %s@%s` gives the backup up", e.Box, e.ID)
 }
 
-// isRecordName reports whether there can be such a record.
+// isRecordName reports whether a record can have this name.
 func isRecordName(box, id string) bool { return image.ValidBox(box) && image.ValidID(id) }
 
-// Catalogue are the backups of a store: a record for each.
+// Catalogue has the backups of a store, with a record for each.
 type Catalogue struct {
 	*site
-	*damageList                             // what their images were found to lack
-	refresh     func(context.Context) error // takes in objects that another process has put
-	recordMu    sync.Mutex                  // holds back a second change of records
-	held        holds                       // the images that are read
+	*damageList                             // what images were found to lack
+	refresh     func(context.Context) error // adds objects that another process has stored to the index
+	recordMu    sync.Mutex                  // serializes changes of records
+	held        holds                       // the images that are being read
 }
 
-// Records gives all backups, sorted by box and time. Those that cannot be read
-// are in damaged; any other error is err.
+// Records returns all backups, sorted by box and time. Records that cannot be
+// read are in damaged. Any other error is err.
 func (c *Catalogue) Records(ctx context.Context) (records []*image.Record, damaged []*RecordError, err error) {
 	blobs, err := c.cfg.Blobs.List(ctx, recordPrefix)
 	if err != nil {
@@ -97,8 +97,8 @@ func compareRecords(a, b *image.Record) int {
 	return cmp.Or(strings.Compare(a.Box, b.Box), a.Time.Compare(b.Time), cmp.Compare(len(a.ID), len(b.ID)), strings.Compare(a.ID, b.ID))
 }
 
-// Record reads one backup's record. What is there and not readable is a
-// *RecordError.
+// Record reads one backup's record. If the record exists and cannot be read,
+// the error is a *RecordError.
 func (c *Catalogue) Record(ctx context.Context, box, id string) (*image.Record, error) {
 	name := recordName(box, id)
 	if !isRecordName(box, id) {
@@ -128,10 +128,10 @@ func (c *Catalogue) Record(ctx context.Context, box, id string) (*image.Record, 
 	return r, nil
 }
 
-// idTime is the beginning of an id.
+// idTime is the time format that an id begins with.
 const idTime = "20060102-150405"
 
-// addRecord commits a backup under an id of its own.
+// addRecord commits a backup under a new id.
 func (c *Catalogue) addRecord(ctx context.Context, r *image.Record) (err error) {
 	c.recordMu.Lock()
 	defer c.recordMu.Unlock()
@@ -150,7 +150,7 @@ func (c *Catalogue) addRecord(ctx context.Context, r *image.Record) (err error) 
 	return nil
 }
 
-// createFree writes a record under an id of its time that no other has.
+// createFree writes a record under a new id that is made from its time.
 func (c *Catalogue) createFree(ctx context.Context, r *image.Record) (err error) {
 	for {
 		if r.ID, err = c.freeID(ctx, r.Box, r.Time); err != nil {
@@ -162,7 +162,7 @@ func (c *Catalogue) createFree(ctx context.Context, r *image.Record) (err error)
 	}
 }
 
-// freeID is an id for a backup of a box that no other has.
+// freeID returns an id that no backup of the box has.
 func (c *Catalogue) freeID(ctx context.Context, box string, at time.Time) (string, error) {
 	base := at.Format(idTime)
 	id := base
@@ -177,15 +177,15 @@ func (c *Catalogue) freeID(ctx context.Context, box string, at time.Time) (strin
 	}
 }
 
-// SetTime puts the time of a backup right, and gives it with the id that goes
-// with that time. For a moment it is there under both.
+// SetTime corrects the time of a backup, and returns the record with the id
+// that goes with that time. For a moment the backup has records under both ids.
 func (c *Catalogue) SetTime(ctx context.Context, box, id string, at time.Time) (*image.Record, error) {
 	if err := c.writable(); err != nil {
 		return nil, err
 	}
 	c.recordMu.Lock()
 	defer c.recordMu.Unlock()
-	over, err := c.version(ctx, recordName(box, id)) // before it is read
+	over, err := c.version(ctx, recordName(box, id)) // before the record is read, as in changeLocked
 	if err != nil {
 		return nil, err
 	}
@@ -206,8 +206,8 @@ func (c *Catalogue) SetTime(ctx context.Context, box, id string, at time.Time) (
 	return r, c.remove(ctx, []string{recordName(box, id)})
 }
 
-// comeAfter follows a backup of the box that gets another id, from was to id. The
-// records of backups that say they were made after was say id from then on.
+// comeAfter updates records after a backup of the box has changed its id from
+// was to id. Records that name was as the backup before theirs name id then.
 // recordMu is held.
 func (c *Catalogue) comeAfter(ctx context.Context, box, was, id string) error {
 	records, _, err := c.Records(ctx)
@@ -224,7 +224,7 @@ func (c *Catalogue) comeAfter(ctx context.Context, box, was, id string) error {
 	return nil
 }
 
-// createRecord writes a record under a name that nothing has.
+// createRecord writes a record under a name that no blob has.
 func (c *Catalogue) createRecord(ctx context.Context, r *image.Record) error {
 	if err := r.Check(); err != nil {
 		return err
@@ -242,7 +242,8 @@ func (c *Catalogue) createRecord(ctx context.Context, r *image.Record) error {
 	if c.lease == nil || ctx.Err() != nil {
 		return err
 	}
-	// Settling bars the name, if the record has not come to be by then.
+	// If the record does not exist yet when the lease is settled, its name is
+	// barred.
 	if e := c.lease.stillOwner(ctx); e != nil {
 		return errors.Join(err, e)
 	}
@@ -264,8 +265,8 @@ func (c *Catalogue) change(ctx context.Context, box, id string, edit func(*image
 }
 
 func (c *Catalogue) changeLocked(ctx context.Context, box, id string, edit func(*image.Record)) error {
-	// The version comes first: if the record changes before it is read, it is
-	// not overwritten.
+	// The version is read first. If the record changes after that, it is not
+	// overwritten.
 	over, err := c.version(ctx, recordName(box, id))
 	if err != nil {
 		return err
@@ -278,7 +279,7 @@ func (c *Catalogue) changeLocked(ctx context.Context, box, id string, edit func(
 	return c.writeRecord(ctx, r, over)
 }
 
-// replaceRecord writes a record in the place of one that cannot be read.
+// replaceRecord writes a record over one that cannot be read.
 func (c *Catalogue) replaceRecord(ctx context.Context, r *image.Record) error {
 	over, err := c.version(ctx, recordName(r.Box, r.ID))
 	if err != nil {
@@ -287,8 +288,8 @@ func (c *Catalogue) replaceRecord(ctx context.Context, r *image.Record) error {
 	return c.writeRecord(ctx, r, over)
 }
 
-// writeRecord writes a record over a version. That one is of a time when this
-// process still was the owner.
+// writeRecord writes a record over a version. The version must have been read
+// while this process still was the owner.
 func (c *Catalogue) writeRecord(ctx context.Context, r *image.Record, over blob.Version) error {
 	if err := r.Check(); err != nil {
 		return err
@@ -299,8 +300,8 @@ func (c *Catalogue) writeRecord(ctx context.Context, r *image.Record, over blob.
 	return writeOver(ctx, c.cfg.Blobs, recordName(r.Box, r.ID), over, "record", r, image.MaxRecord)
 }
 
-// version is what a blob is to be written over: None if it is not there, Any
-// if it cannot be read.
+// version returns the version that a blob is to be written over. It is None if
+// the blob does not exist, and Any if it cannot be read.
 func (s *site) version(ctx context.Context, name string) (blob.Version, error) {
 	v, err := s.cfg.Blobs.Version(ctx, name)
 	switch {
@@ -312,18 +313,18 @@ func (s *site) version(ctx context.Context, name string) (blob.Version, error) {
 	return v, err
 }
 
-// SetPinned says whether retention keeps a backup for good.
+// SetPinned sets whether retention keeps a backup for good.
 func (c *Catalogue) SetPinned(ctx context.Context, box, id string, pinned bool) error {
 	return c.change(ctx, box, id, func(r *image.Record) { r.Pinned = pinned })
 }
 
-// SetNote gives a backup an admin's words.
+// SetNote sets an admin's note on a backup.
 func (c *Catalogue) SetNote(ctx context.Context, box, id, note string) error {
 	return c.change(ctx, box, id, func(r *image.Record) { r.Note = note })
 }
 
-// SetBaseline makes a backup the one that a restore of the box takes by
-// itself, in the place of an earlier one.
+// SetBaseline makes a backup the one that is restored by default to its box. It
+// replaces an earlier baseline.
 func (c *Catalogue) SetBaseline(ctx context.Context, box, id string, baseline bool) error {
 	if err := c.writable(); err != nil {
 		return err
@@ -336,7 +337,8 @@ func (c *Catalogue) SetBaseline(ctx context.Context, box, id string, baseline bo
 	if !baseline {
 		return nil
 	}
-	// The old one goes after the new one is there: a box is never without.
+	// The old baseline is cleared after the new one is set, so that the box always
+	// has one.
 	records, _, err := c.Records(ctx)
 	if err != nil {
 		return err
@@ -351,9 +353,9 @@ func (c *Catalogue) SetBaseline(ctx context.Context, box, id string, baseline bo
 	return nil
 }
 
-// Delete deletes backups, durably. Their objects are collected by GC. Those of
-// which an image is read in this process are passed by: the error is a
-// *HeldError then.
+// Delete deletes backups durably. GC collects their objects later. Backups that
+// have an image which this process is reading are not deleted, and the error is
+// a *HeldError then.
 func (c *Catalogue) Delete(ctx context.Context, records ...*image.Record) error {
 	if err := c.writable(); err != nil {
 		return err
@@ -379,7 +381,8 @@ func (c *Catalogue) Delete(ctx context.Context, records ...*image.Record) error 
 	return nil
 }
 
-// DeleteDamaged gives backups up whose records cannot be read, durably.
+// DeleteDamaged durably deletes records that cannot be read, and so gives up
+// their backups.
 func (c *Catalogue) DeleteDamaged(ctx context.Context, damaged ...*RecordError) error {
 	if err := c.writable(); err != nil {
 		return err
@@ -396,10 +399,10 @@ func (c *Catalogue) DeleteDamaged(ctx context.Context, damaged ...*RecordError) 
 	return c.remove(ctx, names)
 }
 
-// keepOrder comes before the records of names are deleted. A record says after
-// which backup its own was made (After). If that one is to be deleted, keepOrder
-// puts into After the last backup before it that stays. So the order of those
-// that stay is the same. recordMu is held.
+// keepOrder is called before the records of names are deleted. A record names
+// in After the backup that was made before its own. If that backup is to be
+// deleted, keepOrder sets After to the last earlier backup that stays. So the
+// remaining backups stay in order. recordMu is held.
 func (c *Catalogue) keepOrder(ctx context.Context, names []string) error {
 	records, damaged, err := c.Records(ctx)
 	if err != nil {
@@ -413,14 +416,15 @@ func (c *Catalogue) keepOrder(ctx context.Context, names []string) error {
 	slices.Sort(boxes)
 	for _, box := range slices.Compact(boxes) {
 		of, _ := ofBox(records, damaged, box)
-		last := "" // of those that stay
+		last := "" // the last backup that stays
 		for _, d := range inOrder(of, farthest) {
 			if slices.Contains(names, recordName(box, d.ID)) {
 				continue
 			}
 			if slices.Contains(names, recordName(box, d.After)) {
 				if err := c.changeLocked(ctx, box, d.ID, func(r *image.Record) { r.After = last }); err != nil {
-					// A full disk must not keep anybody from making room.
+					// Errors are only logged, so that a full disk does not prevent deletion,
+					// which makes room.
 					c.cfg.Log("backup %s of %s may not stand in its place any more: %v", d.ID, box, err)
 				}
 			}

@@ -11,18 +11,19 @@ import (
 	"testbox-imaging/internal/object"
 )
 
-// Session is a backup in progress: a chunk.Session. What it was told is there,
-// and what it put, is not collected before it is closed.
+// Session is a backup in progress, and implements chunk.Session. Objects that
+// Missing reported as present, and objects that were put, are not collected
+// before Close.
 type Session struct {
-	// Trusted says that this process made the objects that are put: they are
-	// not unpacked again to be compared with their names, which would cost a
-	// first backup half as much processor time again.
+	// Trusted says that this process made the objects that it puts. They are then
+	// not unpacked to be compared with their names. That check would make a first
+	// backup use half as much processor time again.
 	Trusted   bool
 	objects   *objects
 	catalogue *Catalogue
-	losses    int         // of the store when the session began
-	closed    atomic.Bool // nothing is done for it any more
-	commits   int         // in progress, guarded by the mutex of contents
+	losses    int         // losses of the store when the session began
+	closed    atomic.Bool // the session does nothing any more
+	commits   int         // commits in progress; guarded by the mutex of contents
 }
 
 var _ chunk.Session = (*Session)(nil)
@@ -36,8 +37,9 @@ func (s *Store) Begin() *Session {
 	return &Session{objects: s.objects, catalogue: s.Catalogue, losses: has.losses}
 }
 
-// Close implements chunk.Session. What was put and not committed is collected
-// some day. A commit that is in progress goes on, and keeps what it counts on.
+// Close implements chunk.Session. Objects that were put and not committed are
+// collected later. A commit in progress goes on, and its objects stay
+// protected.
 func (s *Session) Close() error {
 	if s.closed.CompareAndSwap(false, true) {
 		s.objects.mu.Lock()
@@ -47,8 +49,9 @@ func (s *Session) Close() error {
 	return nil
 }
 
-// beginCommit is an error if the session is closed, or the caller gave up. Else a
-// Close takes nothing away from the commit before done is called.
+// beginCommit returns an error if the session is closed or ctx has ended.
+// Otherwise Close does not end the protection of the session's objects before
+// done is called.
 func (s *Session) beginCommit(ctx context.Context) (done func(), err error) {
 	s.objects.mu.Lock()
 	defer s.objects.mu.Unlock()
@@ -65,15 +68,15 @@ func (s *Session) beginCommit(ctx context.Context) (done func(), err error) {
 	}, nil
 }
 
-// endLast ends a session that is closed, when its last commit has ended. The mutex
-// of contents is held.
+// endLast ends a closed session once its last commit has ended. The mutex of
+// contents is held.
 func (s *Session) endLast() {
 	if s.commits == 0 {
 		s.objects.sessions--
 	}
 }
 
-// live is an error if the session was closed, or the caller gave up.
+// live returns an error if the session is closed or ctx has ended.
 func (s *Session) live(ctx context.Context) error {
 	if s.closed.Load() {
 		return fmt.Errorf("a backup in progress: %w", chunk.ErrClosed)
@@ -106,19 +109,19 @@ func (s *Session) Missing(ctx context.Context, keys []object.Key) (out []object.
 	return out, ctx.Err()
 }
 
-// touch protects an object that is there.
+// touch protects an object from collection, and reports whether it exists.
 func (s *contents) touch(k object.Key) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.index.Touch(k)
 }
 
-// closedPage looks whether a page is closed: there, with all the chunks that it
-// names. It then protects page and chunks, and gives the length of the page's
-// region; else 0. A page that is left of a backup that was given up is not closed
-// if some of its chunks were collected since. A page that cannot be read is as
-// good as missing. Keys of chunks that are not there are appended to missing, if
-// it is not nil.
+// closedPage reports whether a page is closed, that is, stored with all the
+// chunks that it names. If it is, closedPage protects the page and its chunks
+// from collection, and returns the length of the page's region. Else it returns
+// 0. A page from an abandoned backup is not closed if some of its chunks were
+// collected since. A page that cannot be read counts as missing. If missing is
+// not nil, the keys of chunks that do not exist are appended to it.
 func (s *objects) closedPage(ctx context.Context, name object.Name, missing *[]object.Key) (int64, error) {
 	key := object.Key{Kind: object.Page, Name: name}
 	s.mu.Lock()
@@ -143,7 +146,7 @@ func (s *objects) closedPage(ctx context.Context, name object.Name, missing *[]o
 func (s *contents) touchAll(key object.Key, page *chunk.Page, missing *[]object.Key) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, whole := s.index.Get(key) // not collected meanwhile
+	_, whole := s.index.Get(key) // the page may have been collected meanwhile
 	for _, c := range page.Chunks {
 		k := object.Key{Kind: object.Chunk, Name: c.Name}
 		if s.index.Touch(k) {
@@ -160,8 +163,8 @@ func (s *contents) touchAll(key object.Key, page *chunk.Page, missing *[]object.
 	return whole
 }
 
-// Put implements chunk.Session. The bytes are checked against the name: another
-// backup may rely on them later.
+// Put implements chunk.Session. The bytes are checked against the name, since
+// another backup may rely on them later.
 func (s *Session) Put(ctx context.Context, o object.Object) error {
 	if err := errors.Join(s.live(ctx), o.Check()); err != nil {
 		return err
@@ -186,20 +189,19 @@ func (s *Session) Put(ctx context.Context, o object.Object) error {
 	return err
 }
 
-// putBuffers hold what objects are unpacked to, only to be looked at.
+// putBuffers has buffers that objects are unpacked into for the check.
 var putBuffers sync.Pool
 
-// newPage looks for the chunks of a page that was put now. Who asks for it
-// later need not read it, for which its pack would have to be sealed. One that
-// cannot be understood is never there.
+// newPage notes whether all chunks of a newly put page exist. Otherwise
+// closedPage would have to read the page, and so to seal its pack. A page that
+// cannot be parsed never counts as complete.
 func (s *objects) newPage(key object.Key, raw []byte) {
 	if page, err := chunk.ParsePage(raw); err == nil {
 		s.touchAll(key, page, nil)
 	}
 }
 
-// put stores an object that is known to be right, and reports whether it was
-// not there.
+// put stores an object that was checked, and reports whether it is new.
 func (s *objects) put(o object.Object) (added bool, err error) {
 	if err := s.writable(); err != nil {
 		return false, err
@@ -209,7 +211,7 @@ func (s *objects) put(o object.Object) (added bool, err error) {
 	}
 	s.packMu.Lock()
 	defer s.packMu.Unlock()
-	if s.touch(o.Key) { // another was faster
+	if s.touch(o.Key) { // another goroutine was faster
 		return false, nil
 	}
 	n, e, err := s.append(o)

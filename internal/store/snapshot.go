@@ -17,14 +17,14 @@ import (
 
 const indexName = "index"
 
-// maxIndex bounds the snapshot, in bytes.
+// maxIndex limits the size of the snapshot, in bytes.
 const maxIndex = 64 << 30
 
-// snapshot keeps the file with the index.
+// snapshot reads and writes the file with the index.
 type snapshot struct {
 	*site
 	*contents
-	saveMu sync.Mutex // one writing at a time; taken before mu
+	saveMu sync.Mutex // serializes writing; locked before mu
 }
 
 // readIndex reads the snapshot.
@@ -40,11 +40,11 @@ func (s *snapshot) readIndex() (*index.Index, []index.Pack, error) {
 	return index.Read(bufio.NewReaderSize(io.NewSectionReader(f, 0, min(f.Size(), maxIndex)), 1<<20), s.uuid)
 }
 
-// dropIndex removes the snapshot: another folder may have written to the store
-// since. It must be gone, durably, before this folder becomes the owner again.
-// A process that ends right after that leaves a folder that looks as if it had
-// been the owner all the time, and a snapshot may call packs unneeded that the
-// other folder has counted on.
+// dropIndex removes the snapshot, since another folder may have written to the
+// store after it. The removal must be durable before this folder becomes the
+// owner again. If this process ended between the two, the folder would look as
+// if it had been the owner all the time. A collection could then trust the old
+// snapshot and remove packs that the other folder's backups need.
 func (s *snapshot) dropIndex() error {
 	if s.cfg.Dir == "" {
 		return nil
@@ -59,8 +59,8 @@ func (s *snapshot) dropIndex() error {
 	return nil
 }
 
-// useIndex takes a snapshot and the packs that it knows for what is still as
-// it says.
+// useIndex uses a snapshot for those of its packs that still exist with the
+// same length and kind. Objects in its other packs are dropped.
 func (s *loader) useIndex(x *index.Index, known []index.Pack, there map[uint32]packInfo) {
 	gone := map[uint32]bool{}
 	for _, p := range known {
@@ -84,12 +84,12 @@ func (s *loader) useIndex(x *index.Index, known []index.Pack, there map[uint32]p
 	s.index = x
 }
 
-// saveEvery is after how many new packs the snapshot is written, and not only
-// at Close: after a crash, an Open reads about so many tables.
+// saveEvery is the number of new packs after which the snapshot is written,
+// before Close. It limits how many tables an Open has to read after a crash.
 const saveEvery = 1024
 
 // saveSometimes writes the snapshot if many packs are new. packMu is held, so
-// that none is open.
+// no pack is open.
 func (s *snapshot) saveSometimes() {
 	s.mu.Lock()
 	many := s.unsaved >= saveEvery
@@ -102,8 +102,8 @@ func (s *snapshot) saveSometimes() {
 	}
 }
 
-// saveIndex writes the snapshot. It is a cache: one that is not written costs
-// time at the next Open. Packs that are not sealed are not in it.
+// saveIndex writes the snapshot. It is only a cache. If it is not written, the
+// next Open takes longer. It is not written while packs are unsealed.
 func (s *snapshot) saveIndex() error {
 	s.saveMu.Lock()
 	defer s.saveMu.Unlock()
@@ -126,8 +126,8 @@ func (s *snapshot) saveIndex() error {
 	return nil
 }
 
-// writeIndex writes the snapshot to a file that is still to be made durable;
-// nil if there is nothing to write.
+// writeIndex writes the snapshot to a file that the caller has to commit. It
+// returns nil if there is nothing to write.
 func (s *snapshot) writeIndex() (*durable.Pending, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -16,28 +16,28 @@ import (
 	"testbox-imaging/internal/object"
 )
 
-// space says what the bytes of the packs are for: groups of backups, such as
-// those of a box. All bytes of a pack are shared out to what is in it, by what
-// each object takes, about.
+// space says what the bytes of the packs are used for. A group is a set of
+// backups, such as those of one box. The bytes of a pack are divided among its
+// objects by their lengths, so the figures are estimates.
 type space struct {
-	stored int64   // of all packs
-	trees  int64   // of stored, packs with the trees of images
-	alone  []int64 // by group: what no other group needs
+	stored int64   // size of all packs
+	trees  int64   // part of stored in packs with the trees of images
+	alone  []int64 // by group, what no other group needs
 	shared int64   // what several groups need
 	unused int64   // what no group needs
-	fresh  int64   // of packs that another process writes, what no group needs
-	reason error   // why some of unused may be needed; nil: none is
+	fresh  int64   // what no group needs in packs that another process writes
+	reason error   // why some of unused may be needed; nil if none is
 }
 
-// Owners of objects, beside the groups, which begin at 0.
+// Owners of objects that are not a group. Groups are numbered from 0.
 const (
 	nobody = -1
 	many   = -2
 )
 
-// space walks the trees of all images in the groups, each page once for each
-// group that has it, but not more than twice. fresh is the number of the first
-// pack that another process writes; 0: none does.
+// space walks the trees of all images in the groups. Each page is read once for
+// each group that has it, but at most twice. fresh is the number of the first
+// pack that another process writes, or 0 if none does.
 func (u *Upkeep) space(ctx context.Context, groups [][]*image.Record, fresh uint32) (*space, error) {
 	for {
 		sp, err := u.spaceOnce(ctx, groups, fresh)
@@ -47,7 +47,8 @@ func (u *Upkeep) space(ctx context.Context, groups [][]*image.Record, fresh uint
 	}
 }
 
-// spaceOnce is space. It gives nil if the index was replaced meanwhile.
+// spaceOnce does the work of space. It returns nil if the index was replaced
+// meanwhile.
 func (u *Upkeep) spaceOnce(ctx context.Context, groups [][]*image.Record, fresh uint32) (*space, error) {
 	s := u.objects
 	s.mu.Lock()
@@ -71,14 +72,14 @@ func (u *Upkeep) spaceOnce(ctx context.Context, groups [][]*image.Record, fresh 
 	return w.sum(len(groups), fresh), nil
 }
 
-// spaceWalk finds out which group needs what.
+// spaceWalk finds out which group needs which objects.
 type spaceWalk struct {
 	s         *objects
 	catalogue *Catalogue
-	index     *index.Index  // that owner is of
+	index     *index.Index  // the index that owner belongs to
 	owner     *index.Labels // which group needs an object; used under the mutex of contents
 
-	mu    sync.Mutex // guards those below
+	mu    sync.Mutex // guards the fields below
 	pages map[object.Name]int32
 	lost  error // the first page or root that cannot be read
 }
@@ -115,8 +116,8 @@ func (w *spaceWalk) image(ctx context.Context, n int32, r *image.Record, name ob
 	return g.Wait()
 }
 
-// lack notes what is lost, unless the backup was deleted meanwhile: then it may
-// have been collected. Any other error ends the walk.
+// lack notes an object that is lost, unless the backup was deleted meanwhile
+// and the object may have been collected. Any other error ends the walk.
 func (w *spaceWalk) lack(ctx context.Context, r *image.Record, err error) error {
 	if !isLost(err) {
 		return err
@@ -161,8 +162,8 @@ func (w *spaceWalk) page(ctx context.Context, n int32, r *image.Record, root *ch
 	return nil
 }
 
-// claim notes that group n needs objects. An object that another group needs too
-// gets the owner many.
+// claim notes that group n needs some objects. An object that another group
+// needs too gets the owner many.
 func (w *spaceWalk) claim(n int32, keys ...object.Key) {
 	w.s.mu.Lock()
 	defer w.s.mu.Unlock()
@@ -177,7 +178,8 @@ func (w *spaceWalk) claim(n int32, keys ...object.Key) {
 	}
 }
 
-// sum shares out the bytes of all packs. The mutex of contents is held.
+// sum divides the bytes of all packs among the groups. The mutex of contents is
+// held.
 func (w *spaceWalk) sum(groups int, fresh uint32) *space {
 	type part struct {
 		pack  uint32
@@ -202,7 +204,7 @@ func (w *spaceWalk) sum(groups int, fresh uint32) *space {
 			weight[n] += extra * each
 			parts[part{n, nobody}] += extra * each
 		}
-		var before int64 // of the pack's weight
+		var before int64 // part of the pack's weight that is given out
 		for owner := int32(many); owner < int32(groups); owner++ {
 			part := parts[part{n, owner}]
 			if part == 0 {
@@ -219,7 +221,7 @@ func (w *spaceWalk) sum(groups int, fresh uint32) *space {
 	return sp
 }
 
-// share is size * part / whole.
+// share returns size * part / whole.
 func share(size, part, whole int64) int64 {
 	return int64(float64(size) * float64(part) / float64(whole))
 }
@@ -237,9 +239,9 @@ func (sp *space) add(owner int32, bytes int64, fresh bool) {
 	}
 }
 
-// Freed is about how many bytes of packs nothing needs any more when some
-// backups are deleted, beyond what nothing needs now. The error says why that
-// is not known; it never is a reason not to delete.
+// Freed estimates how many bytes of packs become unneeded when some backups are
+// deleted. Bytes that are unneeded already do not count. The error says why
+// that is not known, and is never a reason not to delete.
 func (u *Upkeep) Freed(ctx context.Context, gone []*image.Record) (int64, error) {
 	records, damaged, err := u.catalogue.Records(ctx)
 	if err != nil {

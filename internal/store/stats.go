@@ -11,32 +11,32 @@ import (
 	"testbox-imaging/internal/image"
 )
 
-// Stats are the figures of a store; all sizes are bytes.
+// Stats has the figures of a store. All sizes are in bytes.
 type Stats struct {
 	Backups int        `json:"backups"`
 	Damaged int        `json:"damaged"` // records that cannot be read
 	Disks   int64      `json:"disks"`   // sizes of all disks of all backups
-	Data    int64      `json:"data"`    // of them, used and not zero
+	Data    int64      `json:"data"`    // part of Disks that is used and not zero
 	Objects int        `json:"objects"`
 	Packs   int        `json:"packs"`
-	Stored  int64      `json:"stored"`            // of all packs: the sum of the next four
-	Alone   int64      `json:"alone"`             // of Stored, what the backups of one box alone need, about
-	Shared  int64      `json:"shared"`            // of Stored, what backups of several boxes need, about
-	Writing int64      `json:"writing"`           // of Stored, what another process has written since it began, and no backup needs yet
-	Unused  int64      `json:"unused"`            // of Stored, what no backup needs that can be read, about
-	Dead    int64      `json:"dead"`              // Unused; -1: a backup that cannot be read may need it
-	Unknown string     `json:"unknown,omitempty"` // why that is not known
-	Trees   int64      `json:"trees"`             // of Stored, packs with the trees of images
-	Records int64      `json:"records"`           // records
-	Index   int64      `json:"index"`             // the index
-	Other   int64      `json:"other"`             // all other files of the store
-	Files   int64      `json:"files"`             // all files: Stored, Records, Index and Other
-	Bad     int        `json:"bad"`               // places found damaged, in packs that are still there
-	Lacking int        `json:"lacking"`           // backups that were found to lack something
+	Stored  int64      `json:"stored"`            // size of all packs, the sum of the next four
+	Alone   int64      `json:"alone"`             // part of Stored that only the backups of one box need, estimated
+	Shared  int64      `json:"shared"`            // part of Stored that backups of several boxes need, estimated
+	Writing int64      `json:"writing"`           // part of Stored that another process has written, and that no backup needs yet
+	Unused  int64      `json:"unused"`            // part of Stored that no readable backup needs, estimated
+	Dead    int64      `json:"dead"`              // same as Unused, or -1 if a backup that cannot be read may need it
+	Unknown string     `json:"unknown,omitempty"` // why Dead is not known
+	Trees   int64      `json:"trees"`             // part of Stored in packs with the trees of images
+	Records int64      `json:"records"`
+	Index   int64      `json:"index"`
+	Other   int64      `json:"other"`   // all other files of the store
+	Files   int64      `json:"files"`   // all files, the sum of Stored, Records, Index and Other
+	Bad     int        `json:"bad"`     // places found damaged, in packs that still exist
+	Lacking int        `json:"lacking"` // backups that were found to lack something
 	Boxes   []BoxStats `json:"boxes"`
 }
 
-// BoxStats are the figures of a box's backups.
+// BoxStats has the figures of a box's backups.
 type BoxStats struct {
 	Box     string        `json:"box"`
 	Backups int           `json:"backups"`
@@ -44,11 +44,11 @@ type BoxStats struct {
 	Newest  *image.Record `json:"newest"`
 	Data    int64         `json:"data"`  // bytes used and not zero, of all backups
 	Added   int64         `json:"added"` // bytes that its backups added to the store
-	Alone   int64         `json:"alone"` // bytes of packs that no other box needs, about: what comes back when its backups go
+	Alone   int64         `json:"alone"` // bytes of packs that no other box needs, estimated; deleting the box's backups frees them
 }
 
-// Ratio is how many bytes of disks there are for each byte that is stored; 0
-// if nothing is.
+// Ratio is the number of bytes of disks per stored byte, or 0 if nothing is
+// stored.
 func (s *Stats) Ratio() float64 {
 	if s.Stored <= 0 {
 		return 0
@@ -56,8 +56,8 @@ func (s *Stats) Ratio() float64 {
 	return float64(s.Data) / float64(s.Stored)
 }
 
-// Stats counts. It reads all records and the trees of all images. Whatever else
-// is at work goes on meanwhile.
+// Stats computes the figures. It reads all records and the trees of all images.
+// Other work on the store may go on meanwhile.
 func (u *Upkeep) Stats(ctx context.Context) (*Stats, error) {
 	records, damaged, err := u.catalogue.Records(ctx)
 	if err != nil {
@@ -90,7 +90,7 @@ func (u *Upkeep) Stats(ctx context.Context) (*Stats, error) {
 	return st, nil
 }
 
-// statSpace says what the bytes of the packs are for.
+// statSpace computes what the bytes of the packs are used for.
 func (u *Upkeep) statSpace(ctx context.Context, st *Stats, records []*image.Record, damaged []*RecordError) error {
 	var groups [][]*image.Record
 	for at := 0; at < len(records); {
@@ -118,7 +118,7 @@ func (u *Upkeep) statSpace(ctx context.Context, st *Stats, records []*image.Reco
 	return nil
 }
 
-// statFiles says how long the files are.
+// statFiles adds up the lengths of the files.
 func (u *Upkeep) statFiles(ctx context.Context, st *Stats) error {
 	blobs, err := u.objects.cfg.Blobs.List(ctx, "")
 	if err != nil {
@@ -137,15 +137,17 @@ func (u *Upkeep) statFiles(ctx context.Context, st *Stats) error {
 	return nil
 }
 
-// setOther counts what is left of all files. Less than nothing is of packs that
-// a collection removed since they were counted.
+// setOther computes Other from the remaining figures. The difference is
+// negative if a collection has removed packs after they were counted, and then
+// counts as 0.
 func (st *Stats) setOther() {
 	known := st.Stored + st.Records + st.Index
 	st.Other = max(st.Files-known, 0)
 	st.Files = known + st.Other
 }
 
-// boxStats gives the figures of each box, of records as Records gives them.
+// boxStats returns the figures of each box. The records are sorted as by
+// Records.
 func boxStats(records []*image.Record) (out []BoxStats) {
 	for _, r := range records {
 		if len(out) == 0 || out[len(out)-1].Box != r.Box {
@@ -162,9 +164,9 @@ func boxStats(records []*image.Record) (out []BoxStats) {
 	return out
 }
 
-// Stats is the store's, with all that lies in its folder: of a store in object
-// storage the index, and what a process that was killed left of files that it
-// was writing.
+// Stats returns the store's figures, with all files in its folder. If the store
+// is in object storage, these are the index and what a killed process left of
+// files that it was writing.
 func (l *Locked) Stats(ctx context.Context) (*Stats, error) {
 	st, err := l.Store.Stats(ctx)
 	if err != nil {
@@ -184,9 +186,9 @@ func (l *Locked) Stats(ctx context.Context) (*Stats, error) {
 	return st, nil
 }
 
-// sizeBelow is how long all files below a path are, also where a folder or a
-// file of the store is a link to another disk; of links in links it follows so
-// many.
+// sizeBelow returns the length of all files below a path. It follows symbolic
+// links, since a folder or file of the store may be on another disk. links
+// limits how many links within links it follows.
 func sizeBelow(path string, links int) (size int64, err error) {
 	if path, err = filepath.EvalSymlinks(path); err != nil {
 		return 0, err

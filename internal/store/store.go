@@ -1,6 +1,7 @@
-// Package store keeps backups: objects in packs, an index of them, and a record
-// for each backup, written last. What no record reaches is not there. One
-// process writes, with any number of backups at once; docs/format.md has the
+// Package store keeps backups. A backup is objects in packs, an index of the
+// objects, and a record, which is written last. An object that no record
+// reaches does not belong to any backup, and may be collected. One process
+// writes, with any number of backups at once. docs/format.md describes the
 // files.
 package store
 
@@ -25,23 +26,23 @@ import (
 // Config says where a store is.
 type Config struct {
 	Blobs    blob.Store
-	State    durable.FS                       // nil: the operating system's
-	Dir      string                           // folder on State for the index; "": it is made anew at each Open
+	State    durable.FS                       // nil for the operating system's
+	Dir      string                           // folder on State for the index; if "", each Open makes the index anew
 	ReadOnly bool                             // nothing is written, not even the index
-	PackSize int64                            // bytes; 0: pack.TargetSize
-	Log      func(format string, args ...any) // what an admin should know; nil: silence
-	// Owner says who this is where no lock keeps other writers out; nil: one
-	// does. It wants Dir.
+	PackSize int64                            // bytes; 0 for pack.TargetSize
+	Log      func(format string, args ...any) // messages for an admin; nil for none
+	// Owner identifies this process where no lock keeps other writers out. It is
+	// nil if a lock does. With an Owner, Dir must be set.
 	Owner *Owner
-	// Exclusive keeps readers of other processes out while packs are removed;
-	// nil: there are none.
+	// Exclusive keeps readers of other processes out while packs are removed. It
+	// is nil if there are no such readers.
 	Exclusive func() (release func(), err error)
-	// Beside says whether another process writes to the store, which one, and
-	// the number of the first pack that it can have written, 0 if that is not
-	// known; nil: there is none.
+	// Beside reports whether another process writes to the store, which one it is,
+	// and the number of the first pack that it can have written. The number is 0
+	// if it is not known. Beside is nil if there is no other process.
 	Beside func() (who string, first uint32, writes bool)
-	// Notes keeps other processes from rewriting the list of damaged images
-	// meanwhile; nil: there are none.
+	// Notes keeps other processes from rewriting the list of damaged images until
+	// release is called. It is nil if there are no other processes.
 	Notes func() (release func(), err error)
 }
 
@@ -67,8 +68,8 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Store is an open store: objects in packs, a catalogue of backups, and their
-// upkeep. Its methods may be called from many goroutines at once.
+// Store is an open store. It has a catalogue of backups, objects in packs, and
+// the upkeep of both. Its methods may be called from many goroutines at once.
 type Store struct {
 	*Catalogue
 	*Upkeep
@@ -79,11 +80,11 @@ type Store struct {
 type site struct {
 	cfg   Config
 	uuid  [16]byte
-	lease *lease // nil: a lock keeps other writers out
+	lease *lease // nil if a lock keeps other writers out
 }
 
-// objects are the objects in packs: how they are put and got. How packs are
-// written, and how what is there is found out, have types of their own.
+// objects writes and reads the objects in packs. Types of their own write the
+// packs (packer) and find out at Open which packs and objects exist (loader).
 type objects struct {
 	*site
 	*contents
@@ -94,21 +95,21 @@ type objects struct {
 	damage *damageList
 }
 
-// contents says which packs there are, where in them objects are, and what
-// backups count on.
+// contents says which packs exist, where each object is in them, and which
+// objects the backups in progress rely on.
 type contents struct {
-	mu       sync.Mutex // guards those below; held for no reads or writes of blobs
+	mu       sync.Mutex // guards the fields below; not held while blobs are read or written
 	index    *index.Index
-	packs    map[uint32]packInfo   // sealed ones
-	unsealed map[uint32]struct{}   // open ones, and those being sealed
-	next     uint32                // no pack has this number or a higher one
+	packs    map[uint32]packInfo   // sealed packs
+	unsealed map[uint32]struct{}   // packs that are open or being sealed
+	next     uint32                // all packs have lower numbers
 	bad      map[place]object.Key  // objects found damaged
-	complete map[object.Name]int64 // pages that are there with all their chunks, all of them touched -> bytes of the region
+	complete map[object.Name]int64 // pages that are stored with all their chunks, all marked as touched -> bytes of the page's region
 	sessions int
-	lost     error // why a pack could not be written, the last time
-	losses   int   // how often
-	dirty    bool  // the snapshot of the index is not what is there
-	unsaved  int   // packs sealed since it was written
+	lost     error // why the last pack that could not be written failed
+	losses   int   // how many packs could not be written
+	dirty    bool  // the index has changed since its snapshot was written
+	unsaved  int   // packs sealed since the snapshot was written
 }
 
 func newObjects(cfg Config) *objects {
@@ -127,17 +128,17 @@ func newObjects(cfg Config) *objects {
 	}
 }
 
-// packInfo is a sealed pack.
+// packInfo describes a sealed pack.
 type packInfo struct {
 	kind    packKind
 	size    int64 // bytes
 	objects uint32
 }
 
-// place is where an object is.
+// place is where an object is in the packs.
 type place struct{ pack, off uint32 }
 
-// storeName is the blob that makes a store.
+// storeName is the blob that identifies a store by its UUID.
 const storeName = "store"
 
 const (
@@ -150,16 +151,16 @@ type storeFile struct {
 	UUID   string `json:"uuid"`   // 32 hexadecimal digits
 }
 
-// ErrExists says that there is a store already.
+// ErrExists says that a store exists already.
 var ErrExists = errors.New("there is a store already")
 
-// ErrNoStore says that there is none.
+// ErrNoStore says that there is no store.
 var ErrNoStore = errors.New("there is no store here")
 
 // ErrReadOnly says that a store was opened for reading.
 var ErrReadOnly = errors.New("the store was opened for reading only")
 
-// Exists reports whether there is a store.
+// Exists reports whether a store exists.
 func Exists(ctx context.Context, blobs blob.Store) (bool, error) {
 	_, err := blobs.Size(ctx, storeName)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -168,7 +169,7 @@ func Exists(ctx context.Context, blobs blob.Store) (bool, error) {
 	return err == nil, err
 }
 
-// Init makes a store.
+// Init makes a store in an empty place.
 func Init(ctx context.Context, blobs blob.Store) error {
 	there, err := blobs.List(ctx, "")
 	if err != nil {
@@ -202,8 +203,8 @@ func writeStore(ctx context.Context, blobs blob.Store, over blob.Version, id [16
 	return writeOver(ctx, blobs, storeName, over, "store", storeFile{storeFormat, hex.EncodeToString(id[:])}, maxStoreFile)
 }
 
-// Open opens a store. What can be made good of a damaged index or of damaged
-// packs is, and is logged.
+// Open opens a store. It repairs what it can of a damaged index or of damaged
+// packs, and logs that.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s := newObjects(cfg)
 	if err := s.identify(ctx); err != nil {
@@ -240,7 +241,7 @@ func (s *site) identify(ctx context.Context) error {
 	return nil
 }
 
-// Close ends the use of a store. Backups in progress are given up.
+// Close ends the use of a store. Backups in progress are abandoned.
 func (s *Store) Close() error {
 	if s.objects.cfg.ReadOnly {
 		return nil
@@ -249,7 +250,7 @@ func (s *Store) Close() error {
 	return s.objects.saveIndex()
 }
 
-// writable is ErrReadOnly for a store that was opened for reading.
+// writable returns ErrReadOnly for a store that was opened for reading only.
 func (s *site) writable() error {
 	if s.cfg.ReadOnly {
 		return ErrReadOnly

@@ -9,7 +9,7 @@ import (
 	"testbox-imaging/internal/object"
 )
 
-// readRoot reads an image's root. What is there and cannot be understood is an
+// readRoot reads an image's root. A root that exists and cannot be parsed is an
 // error that matches object.ErrDamaged.
 func (s *objects) readRoot(ctx context.Context, name object.Name) (object.Key, *chunk.Root, error) {
 	key := object.Key{Kind: object.Root, Name: name}
@@ -24,7 +24,7 @@ func (s *objects) readRoot(ctx context.Context, name object.Name) (object.Key, *
 	return key, root, nil
 }
 
-// readPage reads the page of region i, as readRoot does.
+// readPage reads the page of region i. Its errors are like those of readRoot.
 func (s *objects) readPage(ctx context.Context, root *chunk.Root, i int) (object.Key, *chunk.Page, error) {
 	key := object.Key{Kind: object.Page, Name: root.Pages[i]}
 	raw, err := s.raw(ctx, key)
@@ -45,8 +45,8 @@ func damagedTree(key object.Key, err error) error {
 	return fmt.Errorf("%v is %w: %w", key, object.ErrDamaged, err)
 }
 
-// isLost reports whether an error says that an object is not there or not
-// whole, and not only that it could not be read now.
+// isLost reports whether an error says that an object is missing or damaged. It
+// is false if the object only could not be read now.
 func isLost(err error) bool {
 	return errors.Is(err, chunk.ErrMissing) || errors.Is(err, object.ErrDamaged)
 }
