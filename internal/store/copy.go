@@ -19,31 +19,33 @@ import (
 	"testbox-imaging/internal/words"
 )
 
-// copyAtOnce is how many chunks are copied at a time.
+// copyAtOnce is the number of chunks that are copied at a time.
 const copyAtOnce = 8
 
-// CopyProgress is how far a copy is.
+// CopyProgress says how far a copy is.
 type CopyProgress struct {
 	Total   int           // backups to copy
-	Done    int           // of them, those that are in the copy
-	Present int           // of those, the ones that were there with all that they need
-	Record  *image.Record // the one at work
+	Done    int           // part of Total that is in the copy
+	Present int           // part of Done that was complete in the copy before
+	Record  *image.Record // the backup that is being copied
 	Objects int           // sent so far
-	Bytes   int64         // of them, as they are stored
+	Bytes   int64         // of the objects sent, as they are stored
 }
 
-// ErrSame says that two stores are one.
+// ErrSame says that source and target are the same store.
 var ErrSame = errors.New("both are the same store, in the same place")
 
-// Copy copies backups to another store, under the ids that they have. It can
-// be ended at any moment and begun again: what is there is not sent twice. A
-// backup that is there already keeps its marks and is checked all the same,
-// and what it lacks is sent; a record that is damaged there gives way to the
-// good one. Each object is checked against its name before it counts. A backup
-// that cannot be read here, or whose record cannot be written there, does not
-// hold up the others; damaged are those whose records cannot be read, as
-// Records gives them. The error names all that were not copied. Progress, if it
-// is not nil, is told after each page, by one goroutine at a time.
+// Copy copies backups to another store, under the same ids. It can be stopped
+// at any moment and started again, and then sends nothing twice. A backup that
+// exists in the target keeps its marks there. It is checked all the same, and
+// the objects that it lacks are sent. If the target's record is damaged, it is
+// replaced. Each object is checked against its name before it counts.
+//
+// A backup that cannot be read here, or whose record cannot be written there,
+// does not stop the others. damaged are the records that cannot be read, as
+// Records returns them. The error names all backups that were not copied.
+// progress may be nil. It is called after each page, by one goroutine at a
+// time.
 func (s *Store) Copy(ctx context.Context, dst *Store, records []*image.Record, damaged []*RecordError, progress func(CopyProgress)) error {
 	if err := dst.objects.writable(); err != nil {
 		return err
@@ -53,7 +55,7 @@ func (s *Store) Copy(ctx context.Context, dst *Store, records []*image.Record, d
 	} else if same {
 		return ErrSame
 	}
-	// A backup whose removal is still on its way does not count as there.
+	// A record that is about to be removed must not count as present.
 	if err := dst.objects.lease.stillOwner(ctx); err != nil {
 		return err
 	}
@@ -88,9 +90,9 @@ func (s *Store) Copy(ctx context.Context, dst *Store, records []*image.Record, d
 	return errors.Join(errs...)
 }
 
-// isSame reports whether a store is this one, under whatever name: what is
-// written there is seen here. A copy that was made file by file has the same
-// UUID, and is another store all the same.
+// isSame reports whether dst is this store, perhaps under another name. It
+// writes a blob to dst and looks for it here. The UUID alone does not tell,
+// since a copy that was made file by file has the same one.
 func (s *Store) isSame(ctx context.Context, dst *Store) (bool, error) {
 	if s.objects.uuid != dst.objects.uuid {
 		return false, nil
@@ -106,7 +108,7 @@ func (s *Store) isSame(ctx context.Context, dst *Store) (bool, error) {
 	return true, errors.Join(err, dst.objects.cfg.Blobs.Remove(ctx, name))
 }
 
-// unreadable says what helps a record that cannot be read.
+// unreadable returns an error that says how to repair a record.
 func (c *copying) unreadable(ctx context.Context, d *RecordError) error {
 	if _, err := c.dst.catalogue.Record(ctx, d.Box, d.ID); err == nil {
 		return fmt.Errorf("its record here cannot be read: %w; the other store has a good one: "+
@@ -115,24 +117,24 @@ func (c *copying) unreadable(ctx context.Context, d *RecordError) error {
 	return fmt.Errorf("its record cannot be read: %w; %s", d.Err, d.Remedy())
 }
 
-// sourceError says that something cannot be read where it is copied from.
+// sourceError says that something cannot be read from the source.
 type sourceError struct{ error }
 
 func (e *sourceError) Unwrap() error { return e.error }
 
-// targetError says that the record of a backup could not be put where it is
-// copied to, which says nothing of other records.
+// targetError says that the record of a backup could not be written to the
+// target. Other records may still be written.
 type targetError struct{ error }
 
 func (e *targetError) Unwrap() error { return e.error }
 
-// copying copies to a store.
+// copying is a running copy.
 type copying struct {
 	src  *objects
 	from *Catalogue // of src
 	dst  *Session
 	tell func(CopyProgress)
-	bufs sync.Pool // *[]byte, what is read to be sent
+	bufs sync.Pool // *[]byte, buffers for objects
 
 	mu  sync.Mutex // guards now while objects are copied
 	now CopyProgress
@@ -173,7 +175,7 @@ func (c *copying) root(ctx context.Context, d *image.RecordedDisk) error {
 	return c.send(ctx, key)
 }
 
-// page copies a region's page after its chunks.
+// page copies the page of a region, after its chunks.
 func (c *copying) page(ctx context.Context, root *chunk.Root, i int) error {
 	key := object.Key{Kind: object.Page, Name: root.Pages[i]}
 	if missing, err := c.dst.Missing(ctx, []object.Key{key}); err != nil || len(missing) == 0 {
@@ -202,8 +204,8 @@ func (c *copying) page(ctx context.Context, root *chunk.Root, i int) error {
 	return c.send(ctx, key)
 }
 
-// send copies an object that is not there, or a page that is there and whose
-// chunks were not.
+// send copies an object, unless the target has it. The target may have a page
+// whose chunks were missing.
 func (c *copying) send(ctx context.Context, key object.Key) error {
 	if c.dst.objects.touch(key) {
 		return nil
@@ -232,8 +234,8 @@ func (c *copying) send(ctx context.Context, key object.Key) error {
 	return nil
 }
 
-// commitCopy commits a backup under the id that it has, and reports whether it
-// was there.
+// commitCopy commits a backup under its id in the source, and reports whether
+// the target had it already.
 func (s *Session) commitCopy(ctx context.Context, r *image.Record) (was bool, err error) {
 	if err := s.objects.writable(); err != nil {
 		return false, err
@@ -243,7 +245,7 @@ func (s *Session) commitCopy(ctx context.Context, r *image.Record) (was bool, er
 	}
 	was, baseline, err := s.catalogue.copyRecord(ctx, r)
 	if err == nil && baseline {
-		err = s.catalogue.SetBaseline(ctx, r.Box, r.ID, true) // and no other
+		err = s.catalogue.SetBaseline(ctx, r.Box, r.ID, true) // clears the baseline of other backups
 	}
 	if err != nil && ctx.Err() == nil {
 		err = &targetError{err}
@@ -254,8 +256,8 @@ func (s *Session) commitCopy(ctx context.Context, r *image.Record) (was bool, er
 	return was, err
 }
 
-// copyRecord puts a record where it is copied to, and reports whether it was
-// there, and whether it is the box's baseline there.
+// copyRecord writes a record to the target. It reports whether the target had
+// it already, and whether it is to be the box's baseline there.
 func (c *Catalogue) copyRecord(ctx context.Context, r *image.Record) (was, baseline bool, err error) {
 	c.recordMu.Lock()
 	defer c.recordMu.Unlock()
@@ -268,7 +270,7 @@ func (c *Catalogue) copyRecord(ctx context.Context, r *image.Record) (was, basel
 		return false, r.Baseline, err
 	case errors.As(err, new(*RecordError)):
 		if r.Baseline {
-			// One that was chosen since its record was lost stays.
+			// A baseline that was chosen after this record was damaged stays.
 			records, _, err := c.Records(ctx)
 			if err != nil {
 				return false, false, err
@@ -285,10 +287,10 @@ func (c *Catalogue) copyRecord(ctx context.Context, r *image.Record) (was, basel
 	case !sameImages(r, there):
 		return false, false, errors.New("there is another backup with this id; copy to another store, or delete one of the two")
 	}
-	return true, r.Baseline && there.Baseline, c.settle(ctx, recordName(r.Box, r.ID)) // a copy before may have been killed
+	return true, r.Baseline && there.Baseline, c.settle(ctx, recordName(r.Box, r.ID)) // a former copy may have been killed
 }
 
-// sameImages reports whether two records are of one backup.
+// sameImages reports whether two records are of the same backup.
 func sameImages(a, b *image.Record) bool {
 	return a.Time.Equal(b.Time) && slices.EqualFunc(a.Disks, b.Disks, func(a, b image.RecordedDisk) bool {
 		return a.Name == b.Name && a.Root == b.Root

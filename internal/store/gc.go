@@ -13,25 +13,27 @@ import (
 	"testbox-imaging/internal/words"
 )
 
-// ErrOldPlan says that a plan of a collection is of no use any more.
+// ErrOldPlan says that a plan of a collection can no longer be used.
 var ErrOldPlan = errors.New("the plan is not the newest; make a new one")
 
-// ErrBusy says that a collection, the plan of one, a scrub and the making of an
-// index go on one after the other. A plan counts on what the index says, a
-// collection moves and removes packs, a scrub reads each pack that was there at
-// its start and changes the index by what it finds, and a new index replaces it.
+// ErrBusy says that a collection, its planning, a scrub or a rebuild of the
+// index is running. Only one of these may run at a time. A plan relies on what
+// the index says, and a collection moves and removes packs. A scrub reads each
+// pack that existed at its start, and changes the index by what it finds. A
+// rebuild replaces the index.
 var ErrBusy = errors.New("a scrub or a collection is running; try again later")
 
-// Upkeep looks after a store: figures, collection, scrub, a new index.
+// Upkeep has the maintenance work of a store, such as figures, collection,
+// scrub and a new index.
 type Upkeep struct {
 	objects   *objects
 	catalogue *Catalogue
 
-	upkeepMu sync.Mutex // one collection, scrub or rebuild at a time; guards newest; taken before all others
-	newest   *marker    // of the newest plan of a collection; nil: there is none that is good
+	upkeepMu sync.Mutex // held by a collection, a scrub or a rebuild; guards newest; locked before all others
+	newest   *marker    // of the newest plan of a collection; nil if no plan can be used
 }
 
-// alone begins one of these.
+// alone locks out all other upkeep until done is called, or returns ErrBusy.
 func (u *Upkeep) alone() (done func(), err error) {
 	if !u.upkeepMu.TryLock() {
 		return nil, ErrBusy
@@ -41,10 +43,10 @@ func (u *Upkeep) alone() (done func(), err error) {
 
 // GCResult is what a collection did.
 type GCResult struct {
-	Removed int      // packs
-	Written int      // packs
-	Freed   int64    // bytes: of the packs removed, less those written
-	Kept    []string // packs that were to go and did not, and why
+	Removed int      // number of packs
+	Written int      // number of packs
+	Freed   int64    // bytes of the packs removed, minus those written
+	Kept    []string // packs that were planned to go and stay, with the reason
 }
 
 func (r *GCResult) String() string {
@@ -55,10 +57,10 @@ func (r *GCResult) String() string {
 	return s
 }
 
-// GC does what the newest plan says, less what backups have come to count on
-// since it was made. It can be ended at any moment, by ctx or by force: what
-// was copied by then is there twice, which the next collection puts right. The
-// result counts what was done also if there is an error.
+// GC does what the newest plan says, except for what backups have come to rely
+// on since. It can be stopped at any moment, by ctx or by killing the process.
+// Objects that were copied by then are stored twice, and the next collection
+// corrects that. The result is valid also if there is an error.
 func (u *Upkeep) GC(ctx context.Context, plan *GCPlan) (*GCResult, error) {
 	res := &GCResult{}
 	if err := u.objects.writable(); err != nil {
@@ -77,7 +79,7 @@ func (u *Upkeep) GC(ctx context.Context, plan *GCPlan) (*GCResult, error) {
 		return res, err
 	}
 	defer release()
-	defer u.voidPlan() // a plan is good for once
+	defer u.voidPlan() // a plan can be used only once
 	if err := u.objects.lease.settle(ctx); err != nil {
 		return res, err
 	}
@@ -89,7 +91,7 @@ func (u *Upkeep) GC(ctx context.Context, plan *GCPlan) (*GCResult, error) {
 	return res, errors.Join(err, u.objects.saveBad(ctx), u.objects.saveIndex())
 }
 
-// collector does what a plan says.
+// collector carries out a plan.
 type collector struct {
 	s    *objects
 	plan *GCPlan
@@ -97,9 +99,9 @@ type collector struct {
 	mover
 }
 
-// run takes trees before data: so a page is gone before its chunks, as far as
-// both go. What needs no space is done first, and a disk that is too full for
-// one step does not hold up the next.
+// run handles trees before data, so that pages usually go before their chunks.
+// Removals that need no space come first. A disk that is too full for one step
+// does not prevent the next steps.
 func (c *collector) run(ctx context.Context) (err error) {
 	for _, of := range []packKind{trees, chunks} {
 		if failed := c.remove(ctx, c.packs(of, GCRemove)); failed != nil {
@@ -123,8 +125,8 @@ func (c *collector) packs(of packKind, a GCAction) (out []GCPack) {
 	return out
 }
 
-// remove deletes packs in which nothing is needed. One in which something is
-// needed all the same stays.
+// remove deletes packs in which nothing is needed. A pack stays if something in
+// it has come to be needed.
 func (c *collector) remove(ctx context.Context, packs []GCPack) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -164,8 +166,9 @@ func (c *collector) keep(p GCPack, why string) {
 	c.res.Kept = append(c.res.Kept, p.Name+": "+why)
 }
 
-// forget takes those of the packs out of the index of which nothing is needed.
-// From then on nobody is told that their objects are there.
+// forget removes those of the packs from the index in which nothing is needed,
+// and returns their numbers. From then on, no backup is told that their objects
+// exist.
 func (s *contents) forget(packs []GCPack, needed *marker) map[uint32]bool {
 	if len(packs) == 0 {
 		return nil
@@ -198,8 +201,8 @@ func (s *contents) forget(packs []GCPack, needed *marker) map[uint32]bool {
 	return gone
 }
 
-// removed notes how the removal of a pack went that the index does not know any
-// more.
+// removed records the outcome of removing a pack that is no longer in the
+// index.
 func (c *collector) removed(ctx context.Context, p GCPack, err error) error {
 	if err == nil {
 		c.res.Removed++

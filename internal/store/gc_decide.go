@@ -15,18 +15,20 @@ import (
 )
 
 const (
-	// deadShare is the part of a pack that may be dead before it is rewritten,
-	// in percent: to gain a byte then costs three to be copied, at the most.
+	// deadShare is the part of a pack, in percent, that may be unneeded before the
+	// pack is rewritten. So at most three bytes are copied for each byte that is
+	// freed.
 	deadShare = 25
-	// smallShare is the part of a full pack below which one is small, in
-	// percent. Each backup ends with packs that are not full.
+	// smallShare is the size, in percent of a full pack, below which a pack is
+	// small. Each backup ends with packs that are not full.
 	smallShare = 25
-	// manySmall is how many small packs of a kind are made one.
+	// manySmall is the number of small packs of a kind from which on they are
+	// merged.
 	manySmall = 16
 )
 
-// PlanGC finds out what no record needs any more, and what to do about it. It
-// changes nothing.
+// PlanGC finds out what no record needs any more, and what a collection would
+// do about it. It removes nothing.
 func (u *Upkeep) PlanGC(ctx context.Context) (*GCPlan, error) {
 	done, err := u.alone()
 	if err != nil {
@@ -59,7 +61,8 @@ func (u *Upkeep) planGC(ctx context.Context) (*GCPlan, error) {
 	return plan, nil
 }
 
-// planPacks lists the packs with how many objects of each are needed.
+// planPacks lists the packs, each with the number of its objects that are
+// needed.
 func (m *marker) planPacks(plan *GCPlan) {
 	m.s.mu.Lock()
 	defer m.s.mu.Unlock()
@@ -83,8 +86,8 @@ func (m *marker) planPacks(plan *GCPlan) {
 	})
 }
 
-// planLive finds out how many bytes of each pack are needed, and which packs
-// are damaged where that counts.
+// planLive finds out how many bytes of each pack are needed. It also finds
+// damaged packs, where that matters for the plan.
 func (m *marker) planLive(ctx context.Context, plan *GCPlan) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(treeReaders)
@@ -116,7 +119,8 @@ func (m *marker) planTable(ctx context.Context, p *GCPack) error {
 	return nil
 }
 
-// live gives those entries of a pack that are needed and are nowhere else.
+// live returns those entries of a pack that are needed, and to which the index
+// points.
 func (m *marker) live(n uint32, entries []pack.Entry) (out []pack.Entry) {
 	m.s.mu.Lock()
 	defer m.s.mu.Unlock()
@@ -128,14 +132,14 @@ func (m *marker) live(n uint32, entries []pack.Entry) (out []pack.Entry) {
 	return out
 }
 
-// isAt reports whether an object is where the index says it is: after a crash
-// of a collection there can be two of it. mu is held.
+// isAt reports whether the index points to this place for an object. After a
+// crash of a collection, the object can also be at another place. mu is held.
 func (s *contents) isAt(k object.Key, at place) bool {
 	l, ok := s.index.Get(k)
 	return ok && l.Pack == at.pack && l.Off == at.off
 }
 
-// decide says what to do with each pack.
+// decide sets the action for each pack.
 func decide(packs []GCPack, full int64) {
 	small := map[packKind][]*GCPack{}
 	for i := range packs {
@@ -158,8 +162,9 @@ func decide(packs []GCPack, full int64) {
 	}
 }
 
-// planDamaged keeps damaged packs as long as images lack something: it may be
-// in one of them, and some of it may be right. Else they are rewritten.
+// planDamaged keeps damaged packs as long as images lack chunks, since
+// undamaged copies of these may be in them. Otherwise damaged packs are
+// rewritten.
 func (p *GCPlan) planDamaged() {
 	for i := range p.Packs {
 		switch pk := &p.Packs[i]; {
@@ -172,9 +177,9 @@ func (p *GCPlan) planDamaged() {
 	}
 }
 
-// planFresh keeps the packs that another process has written since it began:
-// the record that needs them comes last. Such a plan is only looked at, as
-// another process has the store.
+// planFresh keeps the packs that another process has written since it began,
+// because the record that needs them is written last. Such a plan is for
+// display only, since the other process has the lock.
 func (p *GCPlan) planFresh(who string, first uint32, writes bool) {
 	if !writes {
 		return

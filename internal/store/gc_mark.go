@@ -13,25 +13,26 @@ import (
 	"testbox-imaging/internal/object"
 )
 
-// treeReaders is how many pages are read at once: object storage answers late,
-// and to many at a time.
+// treeReaders is the number of pages that are read at once. A request to object
+// storage takes long, but many can run at a time.
 const treeReaders = 8
 
-// marker marks what records reach. It does not guess: a root or a page that it
-// cannot read ends it.
+// marker marks the objects that records reach. It does not guess. If it cannot
+// read a root or a page, it ends with an error.
 type marker struct {
 	s         *objects
 	catalogue *Catalogue
 	marks     *index.Marks         // used under the mutex of contents
-	roots     map[object.Name]bool // all of it is marked
+	roots     map[object.Name]bool // images that are completely marked
 
-	mu      sync.Mutex           // guards those below
+	mu      sync.Mutex           // guards the fields below
 	pages   map[object.Name]bool // marked with their chunks
-	lacking map[string]bool      // images with pages of which chunks are not there
+	lacking map[string]bool      // images with pages that have missing chunks
 }
 
-// newMarker begins anew: no plan is good any more, and what ended backups
-// counted on is forgotten. The caller is alone.
+// newMarker starts a new marking. It makes earlier plans unusable, and, if no
+// backup is in progress, forgets what earlier backups relied on. The caller
+// holds upkeepMu.
 func (u *Upkeep) newMarker() *marker {
 	u.voidPlan()
 	m := &marker{s: u.objects, catalogue: u.catalogue, roots: map[object.Name]bool{}, pages: map[object.Name]bool{},
@@ -54,8 +55,8 @@ func (m *marker) close() {
 	m.marks.Close()
 }
 
-// voidPlan makes the newest plan of a collection one of no use. The caller is
-// alone.
+// voidPlan makes the newest plan of a collection unusable. The caller holds
+// upkeepMu.
 func (u *Upkeep) voidPlan() {
 	if u.newest != nil {
 		u.newest.close()
@@ -63,14 +64,16 @@ func (u *Upkeep) voidPlan() {
 	}
 }
 
-// needs reports whether an object is not to be collected: a record reaches it,
-// or a backup in progress counts on it. The mutex of contents is held.
+// needs reports whether an object must not be collected, because a record
+// reaches it or a backup in progress relies on it. The mutex of contents is
+// held.
 func (m *marker) needs(k object.Key) bool { return m.marks.Has(k) || m.s.index.Touched(k) }
 
-// records marks what all records reach that are there now. It may be called
-// again, for those that came since.
+// records marks everything that the present records reach. It can be called
+// again for records that came later.
 func (m *marker) records(ctx context.Context) ([]*image.Record, error) {
-	// A record that was deleted and comes back would need what is gone then.
+	// If a deleted record could come back after a power cut, its objects would be
+	// gone.
 	if err := m.s.settle(ctx, recordPrefix); err != nil {
 		return nil, err
 	}
@@ -95,8 +98,9 @@ func (m *marker) records(ctx context.Context) ([]*image.Record, error) {
 	return records, m.markHeld(ctx)
 }
 
-// markHeld marks what images need that are read now. Most often they have records.
-// It comes after the records were listed: see OpenImage.
+// markHeld marks the objects of images that are being read now. Most of these
+// images have records. It must run after the records were listed, see
+// OpenImage.
 func (m *marker) markHeld(ctx context.Context) error {
 	for _, root := range m.catalogue.held.roots() {
 		if m.roots[root] {
@@ -110,7 +114,7 @@ func (m *marker) markHeld(ctx context.Context) error {
 	return nil
 }
 
-// imageName is an image for people.
+// imageName names an image for people.
 func imageName(r *image.Record, d image.RecordedDisk) string {
 	return fmt.Sprintf("%s %s disk %s", r.Box, r.ID, d.Name)
 }
@@ -132,7 +136,7 @@ func (m *marker) root(ctx context.Context, image string, name object.Name) error
 }
 
 // begin reports whether nobody has begun with a page yet. The caller then marks
-// it and its chunks.
+// the page and its chunks.
 func (m *marker) begin(page object.Name) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -158,7 +162,7 @@ func (m *marker) page(ctx context.Context, image string, root *chunk.Root, i int
 	return nil
 }
 
-// mark marks objects as needed, and reports whether all are there.
+// mark marks objects as needed, and reports whether all exist.
 func (m *marker) mark(keys ...object.Key) (all bool) {
 	m.s.mu.Lock()
 	defer m.s.mu.Unlock()

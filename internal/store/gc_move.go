@@ -10,28 +10,29 @@ import (
 	"testbox-imaging/internal/pack"
 )
 
-// atOnce is how many packs are written before those that they replace are
-// removed: each time, the whole index is looked through.
+// atOnce is the number of packs that are written before the packs that they
+// replace are removed. Each removal goes through the whole index.
 const atOnce = 8
 
 // mover copies objects to new packs.
 type mover struct {
-	out    *openPack // nil: none is open
-	moved  []place   // where the objects of out come from
-	done   []GCPack  // all that is needed of them was copied
-	copied int64     // bytes, since packs were removed last
-	stored []byte    // what objects are read to,
-	raw    []byte    // and unpacked to
+	out    *openPack // nil if none is open
+	moved  []place   // where the objects of out were copied from
+	done   []GCPack  // packs whose needed objects were all copied
+	copied int64     // bytes since packs were last removed
+	stored []byte    // buffer for an object as it is stored
+	raw    []byte    // buffer for it when it is unpacked
 }
 
-// rewrite copies what is needed of some packs of a kind to new ones, and
-// removes them when those are durable.
+// rewrite copies the needed objects of some packs of one kind to new packs. The
+// old packs are removed when the new ones are durable.
 func (c *collector) rewrite(ctx context.Context, packs []GCPack) error {
 	for _, p := range packs {
 		whole, err := c.copyLive(ctx, p)
 		if err != nil {
 			c.abort()
-			// What was copied before frees space, if that was what is short.
+			// Removing the packs that were copied before frees space, which may be what
+			// is missing.
 			return errors.Join(fmt.Errorf("rewrite %s: %w", p.Name, err), c.removeCopied(ctx))
 		}
 		if !whole {
@@ -48,7 +49,8 @@ func (c *collector) rewrite(ctx context.Context, packs []GCPack) error {
 	return c.removeCopied(ctx)
 }
 
-// copyLive copies what is needed of a pack, and reports whether that is whole.
+// copyLive copies the needed objects of a pack, and reports whether all of them
+// are undamaged.
 func (c *collector) copyLive(ctx context.Context, p GCPack) (whole bool, err error) {
 	r := c.s.packReader(ctx, p.Name)
 	entries, err := c.s.entries(ctx, r, p.Size)
@@ -67,7 +69,8 @@ func (c *collector) copyLive(ctx context.Context, p GCPack) (whole bool, err err
 	return whole, nil
 }
 
-// entries lists a pack: by its table, or what is whole of a damaged one.
+// entries lists a pack's objects by its table. Of a damaged pack, it lists the
+// undamaged objects.
 func (s *loader) entries(ctx context.Context, r io.ReaderAt, size int64) ([]pack.Entry, error) {
 	_, entries, err := pack.ReadTable(r, size)
 	if errors.Is(err, object.ErrDamaged) {
@@ -76,8 +79,8 @@ func (s *loader) entries(ctx context.Context, r io.ReaderAt, size int64) ([]pack
 	return entries, err
 }
 
-// copy copies an object. One that is not what its name says is damaged, and
-// missing from now on.
+// copy copies an object. If the object does not match its name, it counts as
+// damaged and missing from now on.
 func (c *collector) copy(ctx context.Context, p GCPack, e pack.Entry) error {
 	n := int(e.End() - int64(e.Off))
 	if cap(c.stored) < n {
@@ -117,7 +120,7 @@ func (c *collector) append(p GCPack, off uint32, o object.Object) error {
 	return nil
 }
 
-// seal makes the new pack durable, and lets the index point to it.
+// seal makes the new pack durable, and makes the index point to it.
 func (c *collector) seal() error {
 	out := c.out
 	if out == nil {
@@ -145,7 +148,7 @@ func (c *collector) seal() error {
 	return nil
 }
 
-// abort gives the new pack up. What was copied to it stays where it was.
+// abort drops the new pack. Its objects stay where they were.
 func (c *collector) abort() {
 	if c.out != nil {
 		c.out.w.Abort()
@@ -153,7 +156,7 @@ func (c *collector) abort() {
 	}
 }
 
-// removeCopied seals the new pack and removes those that are copied.
+// removeCopied seals the new pack, and removes the packs that were copied.
 func (c *collector) removeCopied(ctx context.Context) error {
 	err := c.seal()
 	done := c.done

@@ -13,9 +13,9 @@ type GCAction int
 
 // The actions.
 const (
-	GCKeep    GCAction = iota // as it is
+	GCKeep    GCAction = iota // stays as it is
 	GCRemove                  // nothing in it is needed
-	GCRewrite                 // what is needed in it goes to a new pack
+	GCRewrite                 // its needed objects go to a new pack
 )
 
 func (a GCAction) String() string { return [...]string{"keep", "remove", "rewrite"}[a] }
@@ -24,11 +24,11 @@ func (a GCAction) String() string { return [...]string{"keep", "remove", "rewrit
 type GCPack struct {
 	Name        string // of the blob
 	Size        int64  // bytes
-	Live        int64  // bytes of Size that are needed
+	Live        int64  // part of Size that is needed
 	Objects     int
 	LiveObjects int
 	Action      GCAction
-	Why         string // of a pack that is kept or rewritten otherwise than its bytes say; "" else
+	Why         string // reason, if the bytes alone do not explain the action; else ""
 
 	kind    packKind
 	number  uint32
@@ -37,13 +37,13 @@ type GCPack struct {
 
 // GCPlan is what a collection would do.
 type GCPlan struct {
-	Records  int      // backups there are
-	Sessions int      // backups in progress; what they count on is kept
+	Records  int      // number of backups
+	Sessions int      // backups in progress; the objects that they rely on are kept
 	Packs    []GCPack // trees first, then by number
-	Missing  []string // images that need chunks which are not there
-	Beside   string   // another process that writes; "" is none
-	Fresh    int      // packs that it has written since it began, which are kept
-	FreshLen int64    // bytes of them
+	Missing  []string // images with missing chunks
+	Beside   string   // another process that writes; "" if none does
+	Fresh    int      // number of packs that it has written since it began; these are kept
+	FreshLen int64    // bytes of these packs
 
 	marks *marker
 }
@@ -58,7 +58,7 @@ func (p *GCPlan) Gain() (n int64) {
 	return n
 }
 
-// count gives how many packs have an action, and their bytes.
+// count returns how many packs have an action, and their bytes.
 func (p *GCPlan) count(a GCAction) (packs int, size, live int64) {
 	for _, pk := range p.Packs {
 		if pk.Action == a {
@@ -68,7 +68,7 @@ func (p *GCPlan) count(a GCAction) (packs int, size, live int64) {
 	return packs, size, live
 }
 
-// String is the plan for people.
+// String describes the plan for people.
 func (p *GCPlan) String() string {
 	var b strings.Builder
 	b.WriteString(words.Count(p.Records, "backup"))
@@ -101,5 +101,5 @@ func (p *GCPlan) String() string {
 	return b.String()
 }
 
-// maxTold is how many images that lack something are told.
+// maxTold is the number of images with missing chunks that String names.
 const maxTold = 10

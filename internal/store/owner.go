@@ -17,15 +17,16 @@ import (
 	"testbox-imaging/internal/image"
 )
 
-// In object storage, no lock keeps other machines out. So a blob says which
-// folder writes: its owner. What needs that to be true, the creation of a
-// record and the removal of anything, is first announced in that blob, over
-// the version that the owner knows. Whoever takes the store over does so over
-// a version too, and then finishes or bars what the owner before had announced.
-// So a process that was overtaken without knowing it can do neither, whenever
-// its requests arrive. No clock has a part in it.
+// In object storage, no lock keeps other machines out. So a blob names the
+// folder that may write, the owner. Two kinds of work are safe only for the
+// owner, to create a record and to remove a blob. The owner announces them in
+// that blob first, over the version that it knows. Whoever takes the store over
+// also writes over a version. It then finishes or bars what the former owner
+// had announced. So if the former owner does not know that it was overtaken,
+// its late requests cannot do harm, whenever they arrive. No clock is involved.
 
-// ownerName is that blob, and in the owner's folder what the folder remembers.
+// ownerName is that blob. In the owner's folder, a file of this name has what
+// the folder remembers (ownFile).
 const ownerName = "owner"
 
 const (
@@ -33,45 +34,45 @@ const (
 	maxOwner    = 4 << 20 // bytes
 )
 
-// Owner is in a Config what is needed to become the owner.
+// Owner has what a Config needs to become the owner.
 type Owner struct {
-	Host, Path string // what other folders are told
-	TakeOver   bool   // though another folder is the owner
-	OnlyWriter bool   // the admin says that nobody else writes: the server need not keep conditions
+	Host, Path string // shown to users of other folders
+	TakeOver   bool   // become the owner even if another folder is
+	OnlyWriter bool   // the admin says that nobody else writes, so the server need not support conditional writes
 }
 
-// ownerFile is the text of the owner's blob.
+// ownerFile is the content of the owner's blob.
 type ownerFile struct {
 	Format  int       `json:"format"`  // ownerFormat
 	Folder  string    `json:"folder"`  // random, of the owner's folder
 	Session string    `json:"session"` // random, of its last opening for writing
-	Host    string    `json:"host"`
-	Path    string    `json:"path"`
-	Since   time.Time `json:"since"` // of the session
-	Step    int       `json:"step"`  // counts changes, so that no two texts are equal
-	// NextPack is above all numbers that packs had which were removed: no number
-	// is given twice.
+	Host    string    `json:"host"`    // random, identifies the owner's folder
+	Path    string    `json:"path"`    // random, identifies the owner's last opening for writing
+	Since   time.Time `json:"since"`   // start of the session
+	Step    int       `json:"step"`    // counts changes, so that no two texts are equal
+	// NextPack is above the numbers of all packs that were removed, so that no
+	// number is used twice.
 	NextPack uint32   `json:"next_pack"`
-	Creating []string `json:"creating,omitempty"` // records announced
-	Removing []string `json:"removing,omitempty"` // records and packs announced
+	Creating []string `json:"creating,omitempty"` // records that are announced
+	Removing []string `json:"removing,omitempty"` // records and packs that are announced
 }
 
-// ownFile is what the folder remembers.
+// ownFile is what the owner's folder remembers.
 type ownFile struct {
 	Folder  string   `json:"folder"`
-	Session string   `json:"session"`         // the last one
-	Tried   []string `json:"tried,omitempty"` // later ones of which it is not known whether they came to be
+	Session string   `json:"session"`         // the last session
+	Tried   []string `json:"tried,omitempty"` // later sessions that may or may not have become the owner
 }
 
 // ErrNotOwner is matched by errors that say that another folder writes to the
 // store.
 var ErrNotOwner = errors.New("another folder writes to this store")
 
-// OwnerError names that folder.
+// OwnerError describes that folder.
 type OwnerError struct {
 	Host, Path string
-	Since      time.Time // when it opened the store last, by its clock
-	Copied     bool      // it was a copy of this one, or this one is older than what is in the store
+	Since      time.Time // when it last opened the store for writing, by its clock
+	Copied     bool      // one of the two folders is a copy of the other, or was set back to an earlier state
 	Overtaken  bool      // it took the store over while this process had it open
 }
 
@@ -95,7 +96,7 @@ func (e *OwnerError) Is(target error) bool { return target == ErrNotOwner }
 // ErrNoOwner says that nobody has opened the store for writing yet.
 var ErrNoOwner = errors.New("the store has no owner yet")
 
-// ReadOwner says who owns a store.
+// ReadOwner returns the owner of a store.
 func ReadOwner(ctx context.Context, blobs blob.Store) (*OwnerError, error) {
 	f, err := readOwner(ctx, blobs)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -124,22 +125,20 @@ func (f *ownerFile) asError() *OwnerError {
 	return &OwnerError{Host: f.Host, Path: f.Path, Since: f.Since}
 }
 
-// lease is the ownership of a store. A nil one is that of a store which a lock
-// guards.
+// lease is the ownership of a store. It is nil for a store that a lock guards.
 type lease struct {
 	site *site
-	has  *contents  // the packs
-	mu   sync.Mutex // held while the owner's blob is changed; guards those below
+	has  *contents  // knows the packs
+	mu   sync.Mutex // held while the owner's blob is changed; guards the fields below
 	now  ownerFile
-	busy map[string]bool // announced by what is at work now; the rest was left behind
-	lost error           // another owns the store
-	// unsure says that the last change failed, so that the blob may not have
-	// what now has.
+	busy map[string]bool // announced names that are being worked on; the others were left behind
+	lost error           // set when another folder owns the store
+	// unsure says that the last change failed, so the blob may differ from now.
 	unsure bool
 }
 
-// claim makes this folder the owner. If another was it since this folder had
-// the store open last, the folder's index is removed.
+// claim makes this folder the owner. If another folder has been the owner since
+// this one had the store open, this folder's index is removed.
 func (s *loader) claim(ctx context.Context) error {
 	own, err := s.readOwn()
 	if err != nil {
@@ -190,7 +189,7 @@ func (s *loader) claim(ctx context.Context) error {
 // isLastOwner reports whether no other folder has written to the store since
 // this one had it open for writing.
 func (s *site) isLastOwner(ctx context.Context) bool {
-	now, err := readOwner(ctx, s.cfg.Blobs) // first: what the folder remembers is written before it
+	now, err := readOwner(ctx, s.cfg.Blobs) // first, since the folder's file is written before the blob
 	if err != nil {
 		return false
 	}
@@ -198,16 +197,16 @@ func (s *site) isLastOwner(ctx context.Context) bool {
 	return err == nil && own.had(now)
 }
 
-// had reports whether an owner was the folder that remembers this.
+// had reports whether f is a session of the folder that own belongs to.
 func (own *ownFile) had(f ownerFile) bool {
 	return f.Folder == own.Folder && (f.Session == own.Session || slices.Contains(own.Tried, f.Session))
 }
 
-// ownerNow gives the owner's blob and its version. One that is damaged is as
-// good as none for who takes the store over.
+// ownerNow returns the owner's blob and its version. For a take-over, a damaged
+// blob counts as an empty one.
 func (s *site) ownerNow(ctx context.Context) (blob.Version, ownerFile, error) {
-	// The version comes first: if the blob changes between the two, a write
-	// over that version fails.
+	// The version is read first. If the blob changes after that, a write over this
+	// version fails.
 	v, err := s.cfg.Blobs.Version(ctx, ownerName)
 	if errors.Is(err, fs.ErrNotExist) {
 		return blob.None, ownerFile{}, nil
@@ -223,8 +222,8 @@ func (s *site) ownerNow(ctx context.Context) (blob.Version, ownerFile, error) {
 	return v, f, err
 }
 
-// readOwn gives what the folder remembers; a folder that never wrote gets a
-// name.
+// readOwn returns what the folder remembers. A folder that never wrote gets a
+// random name.
 func (s *site) readOwn() (own ownFile, err error) {
 	text, err := durable.ReadFile(s.cfg.State, filepath.Join(s.cfg.Dir, ownerName), maxOwner)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -252,15 +251,15 @@ func (s *site) writeOwn(own ownFile) error {
 	return durable.WriteFile(s.cfg.State, filepath.Join(s.cfg.Dir, ownerName), text, 0o600)
 }
 
-// maxTried is how many sessions are remembered that may have come to be.
+// maxTried limits how many sessions ownFile.Tried has.
 const maxTried = 100
 
-// changeTries is how often a change of the owner's blob is tried: an earlier
-// one of this process may still be on its way.
+// changeTries is how often a change of the owner's blob is tried. An earlier
+// change of this process may arrive late and interfere.
 const changeTries = 5
 
-// change writes the owner's blob, if this process still is the owner. mu is
-// held.
+// change edits and writes the owner's blob, if this process still is the owner.
+// mu is held.
 func (l *lease) change(ctx context.Context, edit func(*ownerFile)) error {
 	for range changeTries {
 		if l.lost != nil {
@@ -288,8 +287,8 @@ func (l *lease) change(ctx context.Context, edit func(*ownerFile)) error {
 	return fmt.Errorf("%s: %w", ownerName, blob.ErrChanged)
 }
 
-// check looks whether this process still is the owner, and gives the version
-// of the blob that says so.
+// check returns an error if this process is not the owner any more. Otherwise
+// it returns the version of the blob.
 func (l *lease) check(ctx context.Context) (blob.Version, error) {
 	v, err := l.site.cfg.Blobs.Version(ctx, ownerName)
 	if err != nil {
@@ -309,7 +308,7 @@ func (l *lease) check(ctx context.Context) (blob.Version, error) {
 	return v, nil
 }
 
-// gone is the error of an owner's blob that somebody removed.
+// gone returns the error for an owner's blob that may have been removed.
 func (l *lease) gone(err error) error {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -318,7 +317,7 @@ func (l *lease) gone(err error) error {
 	return l.lost
 }
 
-// stillOwner wants this process to be the owner.
+// stillOwner returns an error if this process is not the owner any more.
 func (l *lease) stillOwner(ctx context.Context) error {
 	if l == nil {
 		return nil
@@ -337,7 +336,7 @@ func (l *lease) stillOwner(ctx context.Context) error {
 
 // create announces that a record will be created, and remove announces that
 // blobs will be removed. Afterwards the caller calls done for the names whose
-// work has come to its end, and leave for the others.
+// work has ended, and leave for the others.
 func (l *lease) create(ctx context.Context, name string) error {
 	return l.announce(ctx, func(f *ownerFile) { f.Creating = added(f.Creating, name) }, name)
 }
@@ -362,7 +361,7 @@ func (l *lease) announce(ctx context.Context, edit func(*ownerFile), names ...st
 		return err
 	}
 	err := l.change(ctx, edit)
-	if err != nil { // it may have come to be announced
+	if err != nil { // the announcement may have been written all the same
 		edit(&l.now)
 		l.unsure = true
 		return err
@@ -373,9 +372,9 @@ func (l *lease) announce(ctx context.Context, edit func(*ownerFile), names ...st
 	return nil
 }
 
-// leave says that the caller has given up work that it announced for some names,
-// and that nobody knows whether the store did it. The names stay announced, and
-// finish settles them later.
+// leave says that the caller has given up work that it announced for some
+// names, and that it does not know whether the store did the work. The names
+// stay announced, and finish settles them later.
 func (l *lease) leave(names ...string) {
 	if l == nil {
 		return
@@ -387,11 +386,11 @@ func (l *lease) leave(names ...string) {
 	}
 }
 
-// doneTime is how long an announcement is tried to be taken back.
+// doneTime is how long done tries to withdraw announcements.
 const doneTime = 10 * time.Second
 
-// done takes back the announcements of names whose work has come to its end. If
-// it cannot write that, finish settles the names later, which does no harm.
+// done withdraws the announcements of names whose work has ended. If it cannot
+// write that, finish settles the names later, which does no harm.
 func (l *lease) done(ctx context.Context, names ...string) {
 	if l == nil || len(names) == 0 {
 		return
@@ -412,7 +411,7 @@ func (l *lease) done(ctx context.Context, names ...string) {
 	}
 }
 
-// settle is finish for everything that was announced, packs too.
+// settle calls finish for all announced names, also those of packs.
 func (l *lease) settle(ctx context.Context) error {
 	if l == nil {
 		return nil
@@ -422,11 +421,11 @@ func (l *lease) settle(ctx context.Context) error {
 	return l.finish(ctx, true)
 }
 
-// finish settles announced names at which nobody is at work any more. The name
-// of a record that was to be created is barred, unless the record is there. What
-// was to be removed is removed. Packs are left out unless all is set: their
-// removal can wait, since nothing in the process that announced it counts on
-// them. mu is held.
+// finish settles announced names that nobody is working on any more. It bars
+// the name of a record that was to be created, unless the record exists. It
+// removes blobs that were to be removed. Packs are left out unless all is set,
+// since their removal can wait. The process that announced it does not rely on
+// these packs. mu is held.
 func (l *lease) finish(ctx context.Context, all bool) error {
 	left := func(n string) bool { return !l.busy[n] && (all || !strings.HasPrefix(n, packPrefix)) }
 	if !slices.ContainsFunc(l.now.Creating, left) && !slices.ContainsFunc(l.now.Removing, left) {
@@ -435,14 +434,14 @@ func (l *lease) finish(ctx context.Context, all bool) error {
 	if l.lost != nil {
 		return l.lost
 	}
-	// What is only thought to be announced is announced now: who takes the store
-	// over must know of each removal that may be on its way.
+	// Announcements that may not have been written are written now. A folder that
+	// takes the store over must know of each removal that may still arrive.
 	if l.unsure {
 		if err := l.change(ctx, func(*ownerFile) {}); err != nil {
 			return err
 		}
 	}
-	if _, err := l.check(ctx); err != nil { // else another has settled it
+	if _, err := l.check(ctx); err != nil { // else another folder has settled it
 		return err
 	}
 	for _, n := range l.now.Creating {
@@ -465,15 +464,16 @@ func (l *lease) finish(ctx context.Context, all bool) error {
 	})
 }
 
-// finishRemoval removes what was announced. A record's name is barred: a
-// request to remove it that comes late must find nothing else there.
+// finishRemoval removes a blob whose removal was announced. If it is a record,
+// its name is barred, so that a late request to remove it cannot hit a new
+// record.
 func (l *lease) finishRemoval(ctx context.Context, name string) error {
-	if strings.HasPrefix(name, packPrefix) { // whose number is never given again
+	if strings.HasPrefix(name, packPrefix) { // a pack's number is never used again
 		err := l.site.cfg.Blobs.Remove(ctx, name)
 		if _, n, ok := parsePackName(name); ok && err == nil {
 			l.has.mu.Lock()
 			defer l.has.mu.Unlock()
-			delete(l.has.packs, n) // a collection that could not remove it left it there
+			delete(l.has.packs, n) // it is still there if a collection could not remove it
 			l.has.dirty = true
 		}
 		return err
@@ -481,16 +481,16 @@ func (l *lease) finishRemoval(ctx context.Context, name string) error {
 	return bar(ctx, l.site.cfg.Blobs, name, blob.Any)
 }
 
-// barred is in the place of a record that must not come any more. Nobody reads
-// more of it than what it is.
+// barred is written in the place of a record that must not be created any more.
+// Readers only check that it is a bar.
 type barred struct {
 	Why string `json:"why"`
 }
 
 const barWhat = "barred"
 
-// bar takes the name of a record, so that a request to create it that comes
-// late fails.
+// bar occupies the name of a record, so that a late request to create the
+// record fails.
 func bar(ctx context.Context, blobs blob.Store, name string, over blob.Version) error {
 	return writeOver(ctx, blobs, name, over, barWhat,
 		barred{"a backup of this name was being committed or deleted when its process ended; this keeps the name from being used"}, maxOwner)

@@ -20,7 +20,7 @@ func (u *Upkeep) RebuildIndex(ctx context.Context) error {
 	}
 	defer done()
 	u.voidPlan()
-	if err := u.objects.lease.settle(ctx); err != nil { // else packs come back that are to go
+	if err := u.objects.lease.settle(ctx); err != nil { // else packs that are to be removed would come back
 		return err
 	}
 	s := u.objects
@@ -41,8 +41,8 @@ func (u *Upkeep) RebuildIndex(ctx context.Context) error {
 	return s.saveIndex()
 }
 
-// replaceIndex takes a new index, with what the present one knows of packs that
-// are not old, and of what backups count on.
+// replaceIndex switches to a new index. It adds what the present index knows of
+// packs that are not in old, and which objects backups rely on.
 func (s *contents) replaceIndex(x *index.Index, packs, old map[uint32]packInfo) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -70,17 +70,17 @@ func (s *contents) replaceIndex(x *index.Index, packs, old map[uint32]packInfo) 
 	return nil
 }
 
-// keyOf is the key of an item of the index, as far as the index keeps it: the
-// rest of the name, behind the prefix, is zero. It can be used to ask the index,
-// which looks at the prefix only, and not to ask a pack.
+// keyOf returns the key of an item of the index. The index keeps only a prefix
+// of the name, so the rest of the name is zero. Such a key can be looked up in
+// the index, which compares only the prefix, but not in a pack.
 func keyOf(it index.Item) object.Key {
 	k := object.Key{Kind: it.Kind}
 	copy(k.Name[:], it.Prefix[:])
 	return k
 }
 
-// short makes zero what keyOf does not know of a name, so that a whole key
-// compares equal to that of keyOf.
+// short clears the part of a name that the index does not keep, so that a full
+// key can be compared with one from keyOf.
 func short(k object.Key) object.Key {
 	clear(k.Name[len(index.Item{}.Prefix):])
 	return k

@@ -9,24 +9,25 @@ import (
 	"testbox-imaging/internal/image"
 )
 
-// Policy says how many backups of each box are kept: the last ones, and the
-// last one of each of so many days, weeks (ISO 8601) and months that have one.
-// Times are UTC.
+// Policy says how many backups of each box are kept. These are the last Last
+// ones, and the last one of each of the newest days, weeks (ISO 8601) and
+// months that have one. Times are in UTC.
 type Policy struct {
 	Last, Daily, Weekly, Monthly int
 }
 
-// Kept is what becomes of a backup.
+// Kept says whether a backup is kept.
 type Kept struct {
 	Record *image.Record
-	Why    []string  // it is kept; empty: it is to be deleted
-	at     time.Time // that counts
+	Why    []string  // reasons to keep it; it is deleted if there are none
+	at     time.Time // the time that it is sorted by
 }
 
-// PlanRetention says what becomes of each of the records, in their order.
-// Pinned ones, baselines and the last backup of a box are always kept; so are
-// those whose date cannot be right, which count for nothing else. And of a disk
-// that is in backups which are kept, one is whole if any is: the last.
+// PlanRetention decides about each of the records, in their order. Pinned
+// backups, baselines and the last backup of a box are always kept. Backups
+// whose date cannot be right are kept too, and do not count as any day's,
+// week's or month's. For each disk that is in a kept backup, the newest
+// undamaged image is kept, if there is one.
 func PlanRetention(records []*image.Record, p Policy, damages Damages, now time.Time) []Kept {
 	byBox := map[string][]*image.Record{}
 	plan := make([]Kept, len(records))
@@ -37,7 +38,7 @@ func PlanRetention(records []*image.Record, p Policy, damages Damages, now time.
 		byBox[r.Box] = append(byBox[r.Box], r)
 	}
 	for _, rs := range byBox {
-		var kept []*Kept // the newest first, those whose place is not known last
+		var kept []*Kept // the newest first, then those whose place is not known
 		for _, d := range slices.Backward(inOrder(rs, now)) {
 			of[d.Record].at = d.at
 			kept = append(kept, of[d.Record])
@@ -58,7 +59,7 @@ func PlanRetention(records []*image.Record, p Policy, damages Damages, now time.
 	return plan
 }
 
-// keepOf decides on a box's backups, the newest first.
+// keepOf decides about a box's backups, which are sorted from the newest.
 func keepOf(of []*Kept, p Policy) {
 	day := func(t time.Time) string { return t.Format("2006-01-02") }
 	week := func(t time.Time) string {
@@ -82,7 +83,7 @@ func keepOf(of []*Kept, p Policy) {
 	keepEach(of, "month", p.Monthly, month)
 }
 
-// keepEach keeps the newest of each of the n newest spans.
+// keepEach keeps the newest backup of each of the n newest spans.
 func keepEach(of []*Kept, what string, n int, span func(time.Time) string) {
 	last := ""
 	for _, k := range of {
@@ -94,8 +95,9 @@ func keepEach(of []*Kept, what string, n int, span func(time.Time) string) {
 	}
 }
 
-// keepWhole keeps, of each disk of which only damaged images are kept, the
-// newest whole one. That can bring in other disks.
+// keepWhole looks for disks that have only damaged images in the kept backups.
+// For each, it keeps the newest backup with an undamaged image. That can add
+// backups with other disks, so it repeats.
 func keepWhole(of []*Kept, damages Damages) {
 	for {
 		wanting := noWhole(of, damages)
@@ -114,7 +116,8 @@ func keepWhole(of []*Kept, damages Damages) {
 	}
 }
 
-// noWhole gives the disks that are kept, and whether no whole image of one is.
+// noWhole returns the disks in the kept backups. The value is true if no kept
+// image of the disk is undamaged.
 func noWhole(of []*Kept, damages Damages) map[string]bool {
 	out := map[string]bool{}
 	for _, k := range of {
@@ -130,9 +133,9 @@ func noWhole(of []*Kept, damages Damages) map[string]bool {
 	return out
 }
 
-// LastWhole gives the disks of which a box would have only damaged backups if
-// some were deleted, though it has whole ones. Of a disk of which nothing would
-// be left it says nothing.
+// LastWhole returns the disks of a box that would have only damaged backups if
+// some backups were deleted, and that have undamaged ones now. It leaves out
+// disks that would have no backup at all.
 func LastWhole(records []*image.Record, gone func(*image.Record) bool, damages Damages, box string) (out []string) {
 	had, has, any := map[string]bool{}, map[string]bool{}, map[string]bool{}
 	for _, r := range records {

@@ -16,24 +16,24 @@ import (
 	"testbox-imaging/internal/object"
 )
 
-// scrubAtOnce is how many packs are read at a time.
+// scrubAtOnce is the number of packs that are read at a time.
 const scrubAtOnce = 4
 
-// ScrubProgress is how far a scrub is.
+// ScrubProgress says how far a scrub is.
 type ScrubProgress struct {
 	Bytes, Total int64 // of packs
 	Faults       int   // found so far
 }
 
-// Scrub reads every byte of the store and says what is not as it was written,
-// and what that costs. Objects found damaged count as missing from then on, so
-// that the next backup that has them brings them again; those that can be read
-// again count again. Damage to what is only a help (the index, the list of
-// damaged objects, the store's own name) is put right at once. Progress, if it
-// is not nil, is told by one goroutine at a time.
+// Scrub reads every byte of the store. It reports what is not as it was
+// written, and what images lose by that. Objects found damaged count as missing
+// from then on, so that the next backup that has them stores them again.
+// Objects that are readable again count as present again. Damage to auxiliary
+// files (the index, the list of damaged objects, the file `store`) is repaired
+// at once. progress may be nil. It is called by one goroutine at a time.
 //
-// The error says that the scrub could not be done to its end. What is wrong
-// with the store is in the report, and so is that it could not be noted.
+// The error says that the scrub could not be completed. The report has what is
+// wrong with the store, and whether the result could not be written down.
 func (u *Upkeep) Scrub(ctx context.Context, progress func(ScrubProgress)) (*ScrubReport, error) {
 	done, err := u.alone()
 	if err != nil {
@@ -47,33 +47,33 @@ func (u *Upkeep) Scrub(ctx context.Context, progress func(ScrubProgress)) (*Scru
 	if err = sc.run(ctx); err == nil {
 		return sc.report, nil
 	}
-	// What a process finds missing that was overtaken, the new owner may have
-	// moved or collected.
+	// If another folder has taken the store over, what seems to be missing may
+	// have been moved or collected by it.
 	if lost := u.objects.lease.stillOwner(ctx); errors.Is(lost, ErrNotOwner) {
 		return &ScrubReport{}, lost
 	}
 	return sc.report, err
 }
 
-// scrubber is a scrub at work.
+// scrubber is a running scrub.
 type scrubber struct {
 	s       *objects
 	upkeep  *Upkeep
-	whole   *index.Marks // objects that are whole where the index says they are; used under the mutex of contents
+	whole   *index.Marks // undamaged objects at the place that the index points to; used under the mutex of contents
 	tell    func(ScrubProgress)
-	packs   map[uint32]packInfo  // those to be read
-	known   map[place]object.Key // what was found damaged before
-	noted   damageFile           // what others had noted as damaged when the scrub began
-	damages Damages              // what images lack
+	packs   map[uint32]packInfo  // packs to read
+	known   map[place]object.Key // objects that were found damaged before
+	noted   damageFile           // the list of damaged images when the scrub began
+	damages Damages              // what images lack by this scrub
 
-	mu     sync.Mutex // guards those below
+	mu     sync.Mutex // guards the fields below
 	report *ScrubReport
 	now    ScrubProgress
-	lost   map[object.Key]int // objects that are gone, their names cut short -> fault
+	lost   map[object.Key]int // lost objects, by keys as keyOf gives them -> index of the fault
 }
 
 func (sc *scrubber) run(ctx context.Context) error {
-	if err := sc.s.lease.settle(ctx); err != nil { // else packs come back that are to go
+	if err := sc.s.lease.settle(ctx); err != nil { // else packs that are to be removed would count as gone
 		return err
 	}
 	if err := sc.storeFile(ctx); err != nil {
@@ -99,7 +99,7 @@ func (sc *scrubber) run(ctx context.Context) error {
 	if sc.s.cfg.ReadOnly {
 		return nil
 	}
-	// Who may have been overtaken writes nothing down.
+	// A process that may have lost the store to another folder writes nothing.
 	if err := sc.s.lease.stillOwner(ctx); errors.Is(err, ErrNotOwner) {
 		return err
 	} else if err != nil {
@@ -107,11 +107,11 @@ func (sc *scrubber) run(ctx context.Context) error {
 		return nil
 	}
 	sc.report.Unnoted = errors.Join(sc.report.Unnoted, sc.s.saveBad(ctx), sc.s.damage.noteScrubbed(ctx, sc.damages, sc.noted))
-	_ = sc.s.saveIndex() // Close tries it again, and says why it cannot be
+	_ = sc.s.saveIndex() // Close tries again, and reports the error
 	return nil
 }
 
-// fault notes a fault and gives its number.
+// fault adds a fault to the report and returns its index.
 func (sc *scrubber) fault(f Fault) int {
 	sc.mu.Lock()
 	defer sc.mu.Unlock()
@@ -120,8 +120,8 @@ func (sc *scrubber) fault(f Fault) int {
 	return len(sc.report.Faults) - 1
 }
 
-// storeFile looks whether this is still the store that was opened. Without
-// that, nothing that is not found is taken for lost: a disk may be away.
+// storeFile checks that this is still the store that was opened. Otherwise a
+// disk may be away, and what is not found must not count as lost.
 func (sc *scrubber) storeFile(ctx context.Context) error {
 	over, err := sc.s.cfg.Blobs.Version(ctx, storeName)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -141,12 +141,12 @@ func (sc *scrubber) storeFile(ctx context.Context) error {
 	return nil
 }
 
-// begin notes what there is. What comes later is not looked at.
+// begin notes what exists now. What is added later is not checked.
 func (sc *scrubber) begin(ctx context.Context) (err error) {
 	if sc.noted, err = sc.s.damage.readDamage(ctx); err != nil {
 		return err
 	}
-	sc.upkeep.voidPlan() // the index changes by what is found
+	sc.upkeep.voidPlan() // the scrub changes the index
 	sc.s.mu.Lock()
 	defer sc.s.mu.Unlock()
 	sc.whole = sc.s.index.NewMarks()
@@ -160,7 +160,7 @@ func (sc *scrubber) end() {
 	sc.whole.Close()
 }
 
-// list compares what is there with what should be.
+// list compares the files that exist with those that should.
 func (sc *scrubber) list(ctx context.Context) error {
 	blobs, err := sc.s.cfg.Blobs.List(ctx, "")
 	if err != nil {
@@ -188,10 +188,11 @@ func (sc *scrubber) list(ctx context.Context) error {
 	return nil
 }
 
-// ownFiles are those beside packs and records.
+// ownFiles are the store's files apart from packs and records.
 var ownFiles = []string{storeName, badName, ownerName, damageName, indexName, lockName, readersName, notesName}
 
-// isNew reports whether a pack is being written, or was sealed meanwhile.
+// isNew reports whether a pack is being written, or was sealed after the scrub
+// began.
 func (s *contents) isNew(n uint32) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -10,7 +10,7 @@ import (
 	"testbox-imaging/internal/object"
 )
 
-// costs reads the trees of all images and says what each lacks.
+// costs reads the trees of all images and adds what each loses to the faults.
 func (sc *scrubber) costs(ctx context.Context) error {
 	records, damaged, err := sc.upkeep.catalogue.Records(ctx)
 	if err != nil {
@@ -33,19 +33,20 @@ func (sc *scrubber) costs(ctx context.Context) error {
 	return nil
 }
 
-// costing walks images.
+// costing walks images to find out what they lose.
 type costing struct {
 	*scrubber
 	box, id string
 	disk    image.RecordedDisk
-	first   bool                 // it is the first with this image
-	whole   map[object.Name]bool // pages that are there with all their chunks
-	nowhere int                  // the fault that stands for what is in no pack; -1: there is none yet
+	first   bool                 // no earlier record has this image
+	whole   map[object.Name]bool // pages that have all their chunks
+	nowhere int                  // index of the fault for objects that are in no pack; -1 if there is none yet
 }
 
-// lacks reads an image's trees and tells what of its disk is lost with which
-// object. Which chunks of a page are good is for has to say; pages of which all
-// are go into whole, and are not looked at again.
+// lacks reads an image's trees. It calls tell for each lost object, with the
+// range of the disk that is lost. has returns which chunks of a page are good.
+// Pages whose chunks are all good are added to whole, and are skipped the next
+// time.
 func (s *objects) lacks(ctx context.Context, d *image.RecordedDisk, whole map[object.Name]bool,
 	has func(context.Context, *chunk.Page) ([]bool, error), tell func(object.Key, image.Range, error)) error {
 	key, root, err := s.readRoot(ctx, d.Root)
@@ -66,7 +67,7 @@ func (s *objects) lacks(ctx context.Context, d *image.RecordedDisk, whole map[ob
 	return nil
 }
 
-// lacksOf is lacks of region i.
+// lacksOf does the work of lacks for region i.
 func (s *objects) lacksOf(ctx context.Context, root *chunk.Root, i int, whole map[object.Name]bool,
 	has func(context.Context, *chunk.Page) ([]bool, error), tell func(object.Key, image.Range, error)) error {
 	key, page, err := s.readPage(ctx, root, i)
@@ -93,12 +94,12 @@ func (s *objects) lacksOf(ctx context.Context, root *chunk.Root, i int, whole ma
 	return nil
 }
 
-// indexed says which chunks of a page are there, for lacks.
+// indexed returns which chunks of a page are in the index, as lacks needs it.
 func (s *contents) indexed(_ context.Context, page *chunk.Page) ([]bool, error) {
 	return s.there(page), nil
 }
 
-// there says which chunks of a page are there.
+// there returns which chunks of a page are in the index.
 func (s *contents) there(page *chunk.Page) []bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -109,7 +110,7 @@ func (s *contents) there(page *chunk.Page) []bool {
 	return out
 }
 
-// cost notes what the image at work loses with an object.
+// cost adds what the current image loses with an object to the object's fault.
 func (c *costing) cost(key object.Key, at image.Range, why error) {
 	i, known := c.lost[short(key)]
 	if !known {
@@ -140,8 +141,8 @@ func (c *Cost) add(at image.Range) {
 	}
 }
 
-// healed leaves Known only to those faults that an earlier scrub found and that
-// cost no image anything now.
+// healed keeps Known only for faults that an earlier scrub found and that cost
+// no image anything now.
 func (sc *scrubber) healed() {
 	for i := range sc.report.Faults {
 		f := &sc.report.Faults[i]

@@ -13,7 +13,7 @@ import (
 	"testbox-imaging/internal/words"
 )
 
-// packGone notes a pack that somebody removed.
+// packGone adds a fault for a pack that somebody removed.
 func (sc *scrubber) packGone(n uint32, p packInfo) {
 	i := sc.fault(Fault{File: packName(p.kind, n), Err: fmt.Errorf("it is not there, with %s", words.Count(p.objects, "object"))})
 	delete(sc.packs, n)
@@ -23,8 +23,8 @@ func (sc *scrubber) packGone(n uint32, p packInfo) {
 	sc.drop(func(it index.Item, _ bool) (int, bool) { return i, it.Loc.Pack == n })
 }
 
-// drop takes objects out of the index that are gone, and notes by which fault.
-// The mutex of contents is held.
+// drop removes lost objects from the index, and notes the fault of each. The
+// mutex of contents is held.
 func (sc *scrubber) drop(gone func(it index.Item, whole bool) (fault int, gone bool)) {
 	sc.whole.RemoveFunc(func(it index.Item, whole bool) bool {
 		i, yes := gone(it, whole)
@@ -37,7 +37,7 @@ func (sc *scrubber) drop(gone func(it index.Item, whole bool) (fault int, gone b
 	clear(sc.s.complete)
 }
 
-// dangling takes out of the index what was not found where it says.
+// dangling removes objects from the index that were not found where it says.
 func (sc *scrubber) dangling() {
 	sc.s.mu.Lock()
 	defer sc.s.mu.Unlock()
@@ -57,7 +57,7 @@ func (sc *scrubber) dangling() {
 				return i, true
 			}
 		}
-		if n := len(of[it.Loc.Pack]); n > 0 { // the pack was cut off
+		if n := len(of[it.Loc.Pack]); n > 0 { // the pack was cut short
 			return of[it.Loc.Pack][n-1], true
 		}
 		sc.report.Faults = append(sc.report.Faults, Fault{File: packName(p.kind, it.Loc.Pack), Off: int64(it.Loc.Off), Len: 1,
@@ -66,7 +66,7 @@ func (sc *scrubber) dangling() {
 	})
 }
 
-// badList looks at the list of damaged objects, which is written anew at the
+// badList checks the list of damaged objects. The list is written anew at the
 // end.
 func (sc *scrubber) badList(ctx context.Context) {
 	_, err := readEnvelope(ctx, sc.s.cfg.Blobs, badName, "bad", maxBad)
@@ -75,8 +75,8 @@ func (sc *scrubber) badList(ctx context.Context) {
 	}
 }
 
-// indexFile looks at the snapshot of the index. One that is damaged or not
-// there is written anew at the end.
+// indexFile checks the snapshot of the index. If it is damaged or missing, it
+// is written anew at the end.
 func (sc *scrubber) indexFile() {
 	if sc.s.cfg.Dir == "" {
 		return

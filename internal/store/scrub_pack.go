@@ -12,18 +12,18 @@ import (
 	"testbox-imaging/internal/pack"
 )
 
-// packScrub is the reading of a pack.
+// packScrub reads one pack.
 type packScrub struct {
 	*scrubber
 	n     uint32
 	info  packInfo
-	raw   []byte             // what objects are unpacked to
-	good  int                // objects that are whole
-	found []*pack.FaultError // in the pack's order
+	raw   []byte             // buffer that objects are unpacked into
+	good  int                // number of undamaged objects
+	found []*pack.FaultError // in the order of the pack
 }
 
-// pack reads a pack, and once more if something is wrong: what was spoilt on
-// the way is right then.
+// pack reads a pack. If something is wrong, it reads the pack once more, since
+// the bytes may have been spoilt on the way.
 func (sc *scrubber) pack(ctx context.Context, n uint32, info packInfo) error {
 	p := &packScrub{scrubber: sc, n: n, info: info}
 	name := packName(info.kind, n)
@@ -63,8 +63,8 @@ func (p *packScrub) scan(ctx context.Context, r *packReader) error {
 	return errors.Join(err, r.err)
 }
 
-// object looks at an object that is as it was stored: is it what its name says,
-// and does the index know it?
+// object checks that an object, which is as it was stored, matches its name. It
+// notes in the index that the object is there.
 func (p *packScrub) object(e pack.Entry, o object.Object) *pack.FaultError {
 	raw, err := o.Decode(p.raw)
 	if err != nil {
@@ -76,8 +76,8 @@ func (p *packScrub) object(e pack.Entry, o object.Object) *pack.FaultError {
 	return nil
 }
 
-// isWhole notes that an object is whole where it is. One that could not be read
-// before, or that the index did not know, counts again.
+// isWhole notes that an object is undamaged at a place. If it could not be read
+// before, or was not in the index, it counts as present again.
 func (sc *scrubber) isWhole(e pack.Entry, at place) {
 	s := sc.s
 	s.mu.Lock()
@@ -85,7 +85,7 @@ func (sc *scrubber) isWhole(e pack.Entry, at place) {
 	delete(s.bad, at)
 	if _, ok := s.index.Get(e.Key); !ok {
 		if err := s.index.Add(e.Key, loc(at.pack, e)); err != nil {
-			s.cfg.Log("%v", err) // no place of a pack that is in the store
+			s.cfg.Log("%v", err) // the place is not one that a pack of this store can have
 			return
 		}
 		s.dirty = true
@@ -95,8 +95,8 @@ func (sc *scrubber) isWhole(e pack.Entry, at place) {
 	}
 }
 
-// faults notes what was found in a pack. Which objects are lost by it is known
-// if the table can be read.
+// faults adds the faults of a pack to the report. Which objects are lost is
+// known only if the pack's table can be read.
 func (p *packScrub) faults(r io.ReaderAt) {
 	_, entries, _ := pack.ReadTable(r, p.info.size)
 	for _, f := range p.found {
@@ -121,8 +121,8 @@ func (p *packScrub) wasKnown(f *pack.FaultError) bool {
 	return false
 }
 
-// note puts what a fault costs on the list of damaged objects: the pack itself
-// if no object of it is known to be lost.
+// note adds the objects that a fault costs to the list of damaged objects. If
+// no lost object is known, it adds the pack itself.
 func (p *packScrub) note(fault int, lost []pack.Entry) {
 	p.s.mu.Lock()
 	defer p.s.mu.Unlock()
@@ -137,10 +137,11 @@ func (p *packScrub) note(fault int, lost []pack.Entry) {
 	}
 }
 
-// packReader reads on where a disk cannot: bytes that it says it cannot read
-// (EIO) are zeros, which the sums will show. Any other error is not the disk's
-// word on its bytes, nor is that if the store is not there as a whole: err keeps
-// the first, and nothing may be taken for damaged.
+// packReader goes on reading where a disk cannot. Bytes for which the disk
+// reports EIO become zeros, and the checksums then show the damage. Any other
+// error says nothing about the bytes on the disk. The same holds for EIO if the
+// whole store is unreachable. In these cases err keeps the first error, and the
+// caller must not treat anything as damaged.
 type packReader struct {
 	r     io.ReaderAt
 	alive func() error
@@ -151,7 +152,7 @@ func (s *site) packReader(ctx context.Context, name string) *packReader {
 	return &packReader{r: blob.Reader(ctx, s.cfg.Blobs, name), alive: func() error { return s.stillThere(ctx) }}
 }
 
-// unreadable is the part that is given up for one that cannot be read, bytes.
+// unreadable is how many bytes become zeros at once where the disk cannot read.
 const unreadable = 4096
 
 func (s *packReader) ReadAt(b []byte, off int64) (int, error) {

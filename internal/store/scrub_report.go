@@ -11,28 +11,28 @@ import (
 	"testbox-imaging/internal/words"
 )
 
-// Fault is something of a store that is not as it was written.
+// Fault is a part of a store that is not as it was written.
 type Fault struct {
-	File     string       // name of the blob; "index" is the snapshot of the index; "" is none: objects that are nowhere
-	Off, Len int64        // bytes of the file; Len 0 is all of it
+	File     string       // name of the blob, "index" for the snapshot of the index, or "" for objects that are in no pack
+	Off, Len int64        // bytes of the file; Len 0 means the whole file
 	Err      error        // what is wrong
-	Objects  []object.Key // that were there, as far as known
-	Costs    []Cost       // what images lose by it
-	// Known says that an earlier scrub found it, and that nothing needs any
-	// more what was there: backups since then brought it again, or the images
-	// are deleted. The next collection removes it.
+	Objects  []object.Key // objects that were in this part, as far as known
+	Costs    []Cost       // what images lose by the fault
+	// Known says that an earlier scrub found the fault, and that no image needs
+	// the lost objects any more. Either backups have stored them again, or the
+	// images are deleted. The next collection removes what is damaged.
 	Known bool
 }
 
 // Cost is what an image loses by a fault.
 type Cost struct {
 	Box, ID string
-	Disk    string        // image name; "" is all disks
-	Bytes   int64         // of the disk; 0 with Disk ""
-	Places  []image.Range // on the disk, in order, the first maxPlaces of them
+	Disk    string        // image name; "" for all disks
+	Bytes   int64         // of the disk; 0 if Disk is ""
+	Places  []image.Range // the first maxPlaces of them on the disk, in order
 }
 
-// maxPlaces bounds the places that are told of an image and a fault.
+// maxPlaces limits the places that are kept for each image and fault.
 const maxPlaces = 1000
 
 func (c Cost) String() string {
@@ -49,7 +49,7 @@ func (c Cost) String() string {
 	return s
 }
 
-// Where is the fault without what it costs.
+// Where describes the fault without its costs.
 func (f Fault) Where() string {
 	s := f.File
 	if s == "" {
@@ -77,16 +77,16 @@ func (f Fault) String() string {
 // ScrubReport is what a scrub found.
 type ScrubReport struct {
 	Packs   int
-	Objects int   // that are whole
-	Records int   // that are whole
-	Bytes   int64 // read
+	Objects int   // undamaged
+	Records int   // undamaged
+	Bytes   int64 // bytes read
 	Faults  []Fault
-	Foreign []string // files that are nothing of the store
-	Unnoted error    // why not all of it could be written down, or put right, in the store
+	Foreign []string // files that do not belong to the store
+	Unnoted error    // why the result could not be written down, or not everything repaired; else nil
 }
 
-// Err is nil if all is whole, or was lost and is healed. It says what helps: a
-// new backup heals what packs have lost, and no record.
+// Err returns nil if the store has no fault, or only Known ones. The error says
+// what helps. A new backup heals what packs have lost, but no record.
 func (r *ScrubReport) Err() error {
 	err := r.damage()
 	if r.Unnoted != nil {
@@ -96,7 +96,7 @@ func (r *ScrubReport) Err() error {
 	return err
 }
 
-// damage is Err of what is damaged.
+// damage returns the part of Err that is about faults.
 func (r *ScrubReport) damage() error {
 	faults, records := 0, 0
 	for _, f := range r.Faults {
@@ -139,7 +139,7 @@ func (r *ScrubReport) Images() (out []string) {
 	return slices.Compact(out)
 }
 
-// String is the report for people.
+// String describes the report for people.
 func (r *ScrubReport) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "read %s: %s in %s and %s %s whole\n",

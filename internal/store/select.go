@@ -13,11 +13,11 @@ import (
 	"testbox-imaging/internal/words"
 )
 
-// Selector says which backup of a box is meant, and which disk of it.
+// Selector names a backup of a box, and optionally a disk of it.
 type Selector struct {
 	Box  string
-	When string // "", "latest", "latest~N", "baseline", an id, or the beginning of a time; "" is the baseline if there is one, else the latest
-	Disk string // image name; "" is all
+	When string // "latest", "latest~N", "baseline", an id, or the beginning of a time; "" for the baseline, or the latest if there is none
+	Disk string // image name; "" for all
 }
 
 func (s Selector) String() string {
@@ -31,8 +31,9 @@ func (s Selector) String() string {
 	return out
 }
 
-// ParseSelector reads what an admin types: BOX[@WHEN][:DISK]. Times may have
-// colons, names of disks do not begin with a digit.
+// ParseSelector parses what an admin types, in the form BOX[@WHEN][:DISK]. A
+// colon may also be part of a time, but names of disks do not begin with a
+// digit.
 func ParseSelector(text string) (Selector, error) {
 	s := Selector{Box: text}
 	if i := strings.LastIndexByte(text, ':'); i >= 0 && image.ValidName(text[i+1:]) {
@@ -66,7 +67,7 @@ func (s Selector) checkWhen() error {
 	return errWhen
 }
 
-// back is N of latest~N.
+// back returns N of latest~N.
 func (s Selector) back() (n int, ok bool) {
 	rest, ok := strings.CutPrefix(s.When, "latest")
 	if !ok || rest == "" {
@@ -79,11 +80,11 @@ func (s Selector) back() (n int, ok bool) {
 	return n, err == nil && n >= 0 && strconv.Itoa(n) == rest[1:]
 }
 
-// whenForm is a time or its beginning. Each part is whole: 2026-1 would be the
-// beginning of October, and who types it means January.
+// whenForm matches a time or its beginning. Each part must be complete. 2026-1
+// would match October to December, but the admin means January.
 var whenForm = regexp.MustCompile(`^\d{4}(-?\d\d(-?\d\d([T -]?\d\d(:?\d\d(:?\d\d)?)?)?)?)?Z?$`)
 
-// digits are those of a time.
+// digits returns only the digits of a time.
 func digits(when string) string {
 	return strings.Map(func(r rune) rune {
 		if r >= '0' && r <= '9' {
@@ -99,7 +100,7 @@ var ErrNoBackup = errors.New("no such backup")
 // ErrNoImage is matched by errors that say that a backup has no such disk.
 var ErrNoImage = errors.New("no such image")
 
-// notThere is an error that matches a sentinel, and says it in words of its own.
+// notThere is an error with its own text that matches a sentinel error.
 type notThere struct {
 	text string
 	is   error
@@ -108,12 +109,12 @@ type notThere struct {
 func (e *notThere) Error() string { return e.text }
 func (e *notThere) Unwrap() error { return e.is }
 
-// UnreadableError says that a record which cannot be read is that of the backup
-// that is meant, or may be.
+// UnreadableError says that the selected backup has, or may have, a record that
+// cannot be read.
 type UnreadableError struct {
 	Sel     Selector
-	Records []*RecordError // those that may be meant, the oldest first
-	Instead *image.Record  // what would be meant without them; nil: none
+	Records []*RecordError // records that may be the selected one, the oldest first
+	Instead *image.Record  // what would be selected without them; nil if nothing
 }
 
 func (e *UnreadableError) Error() string {
@@ -130,11 +131,11 @@ func (e *UnreadableError) Error() string {
 
 func (e *UnreadableError) Unwrap() error { return e.Records[len(e.Records)-1] }
 
-// Select gives the backup that a selector means, of records and damaged ones as
-// Records gives them. The latest is the one that was made last, as far as can
-// be known: not one that is dated in the future. Where a record that cannot be
-// read may be that of the backup which is meant, the error is an
-// *UnreadableError.
+// Select returns the backup that a selector means. records and damaged are as
+// Records returns them. The latest backup is the one that was made last, as far
+// as is known. A backup that is dated in the future does not count as the
+// latest. If the selected backup may be one whose record cannot be read, the
+// error is an *UnreadableError.
 func Select(records []*image.Record, damaged []*RecordError, s Selector, now time.Time) (*image.Record, error) {
 	of, broken := ofBox(records, damaged, s.Box)
 	if len(of) == 0 {
@@ -161,8 +162,8 @@ func Select(records []*image.Record, damaged []*RecordError, s Selector, now tim
 	return nil, &notThere{fmt.Sprintf("backup %s of %s has no disk %s, but %s", r.ID, r.Box, s.Disk, strings.Join(names, ", ")), ErrNoImage}
 }
 
-// ofBox gives a box's backups, the oldest first. For one whose record cannot be
-// read there is a record with what its id says, the time.
+// ofBox returns a box's backups, the oldest first. For a record that cannot be
+// read, it has a stand-in with the time from the id, which is a key of broken.
 func ofBox(records []*image.Record, damaged []*RecordError, box string) (of []*image.Record, broken map[*image.Record]*RecordError) {
 	broken = map[*image.Record]*RecordError{}
 	for _, r := range records {
@@ -181,13 +182,13 @@ func ofBox(records []*image.Record, damaged []*RecordError, box string) (of []*i
 	return of, broken
 }
 
-// standIn is a record with what is known of one that cannot be read.
+// standIn returns a record with what the id of an unreadable record says.
 func standIn(d *RecordError) *image.Record {
 	at, _ := time.Parse(idTime, d.ID[:len(idTime)])
 	return &image.Record{Box: d.Box, ID: d.ID, Time: at}
 }
 
-// NoBackup is the error of a box that has none.
+// NoBackup returns the error for a box without backups.
 func NoBackup(records []*image.Record, box string) error {
 	if near := Near(records, box); len(near) > 0 {
 		return &notThere{fmt.Sprintf("%s has no backup (is %s meant?)", box, strings.Join(near, " or ")), ErrNoBackup}
@@ -195,8 +196,8 @@ func NoBackup(records []*image.Record, box string) error {
 	return &notThere{box + " has no backup", ErrNoBackup}
 }
 
-// pick picks from a box's backups that can be read. Hidden are those of the
-// others which may be meant.
+// pick selects among a box's readable backups. hidden are the unreadable
+// records that may be the selected one.
 func pick(of []*image.Record, broken map[*image.Record]*RecordError, s Selector, now time.Time) (
 	found *image.Record, hidden []*RecordError) {
 	if n, ok := s.back(); ok {
@@ -206,7 +207,7 @@ func pick(of []*image.Record, broken map[*image.Record]*RecordError, s Selector,
 		for _, r := range of {
 			if r.Baseline {
 				found = r
-			} else if broken[r] != nil { // nobody knows whether it is the baseline
+			} else if broken[r] != nil { // it may be the baseline
 				hidden = append(hidden, broken[r])
 			}
 		}
@@ -234,11 +235,11 @@ func pick(of []*image.Record, broken map[*image.Record]*RecordError, s Selector,
 	return found, hidden
 }
 
-// pickBack picks the one that was made n backups before the last.
+// pickBack selects the backup that was made n backups before the last.
 func pickBack(of []*image.Record, broken map[*image.Record]*RecordError, n int, now time.Time) (
 	found *image.Record, hidden []*RecordError) {
 	order := inOrder(of, now)
-	after := map[*image.Record]bool{} // those made later than the one that is found
+	after := map[*image.Record]bool{} // unreadable records of backups made later than the one that is found
 	for i := len(order) - 1; i >= 0 && found == nil; i-- {
 		switch r := order[i].Record; {
 		case broken[r] != nil:
@@ -250,7 +251,7 @@ func pickBack(of []*image.Record, broken map[*image.Record]*RecordError, n int, 
 		}
 	}
 	for _, r := range of {
-		// A clock that lost its time tells nothing of when that one was made.
+		// Its date comes from a clock that was reset, so it may be later than found.
 		if broken[r] != nil && (after[r] || r.Time.Before(birth)) {
 			hidden = append(hidden, broken[r])
 		}
