@@ -1,6 +1,6 @@
-// Package blob is where a store keeps its files: named runs of bytes that are
-// written whole, once, and read in parts. Packages below it have them in a
-// folder, in memory and in S3-compatible object storage.
+// Package blob defines where a store keeps its files. A blob is a named run of
+// bytes that is written once, as a whole, and read in parts. Packages below it
+// keep blobs in a folder, in memory and in S3-compatible object storage.
 package blob
 
 import (
@@ -10,54 +10,54 @@ import (
 	"strings"
 )
 
-// Store keeps blobs. A name is one or more parts of letters, digits and any of
-// "-_.", joined by "/", as ValidName says. No blob has another's name as its
-// folder. Methods may be called from many goroutines at once. A blob that is
-// not there is an error that matches fs.ErrNotExist.
+// Store keeps blobs. A name has one or more parts of letters, digits and any of
+// "-_.", joined by "/", as ValidName says. No blob's name may be the folder of
+// another. Methods may be called from many goroutines at once. If a blob does
+// not exist, the error matches fs.ErrNotExist.
 type Store interface {
-	// Create begins a blob that takes the place of what over says. It is seen
-	// by nobody before Commit.
+	// Create begins a blob that replaces the version over. It is not visible
+	// before Commit.
 	Create(ctx context.Context, name string, over Version) (Writer, error)
-	// Version is the state that a blob is in. It is for small blobs: it may
-	// read all of it.
+	// Version returns the version of a blob. It is for small blobs, since it may
+	// read all of the blob.
 	Version(ctx context.Context, name string) (Version, error)
-	// ReadAt fills p with the bytes from off, as io.ReaderAt does: fewer come
-	// with an error, io.EOF at the blob's end. What was opened to read does
-	// not change when the blob is replaced or removed between two calls, but
-	// the second call then sees the new state.
+	// ReadAt fills p with the bytes from off, as io.ReaderAt does. If there are
+	// fewer, it also returns an error, io.EOF at the blob's end. The bytes of one
+	// call are of one state of the blob. If the blob is replaced or removed
+	// between two calls, the second call sees the new state.
 	ReadAt(ctx context.Context, name string, p []byte, off int64) (int, error)
-	// Size is a blob's length in bytes.
+	// Size returns a blob's length in bytes.
 	Size(ctx context.Context, name string) (int64, error)
-	// List gives all blobs whose names begin with a prefix, sorted by name. It
-	// shows all that was committed before the call and not removed.
+	// List returns all blobs whose names begin with prefix, sorted by name. It has
+	// all blobs that were committed before the call and not removed.
 	List(ctx context.Context, prefix string) ([]Info, error)
-	// Remove deletes a blob, durably. One that is not there is removed.
+	// Remove deletes a blob durably. It is no error if the blob does not exist.
 	Remove(ctx context.Context, name string) error
 }
 
-// Version is a state of a blob: states with other bytes are other versions. To
-// change a blob and lose no change of another process, ask for the version,
-// then read, then write over that version.
+// Version identifies a state of a blob. States with different bytes have
+// different versions. To change a blob without losing another process's change,
+// get the version, then read the blob, then write over that version.
 type Version string
 
 const (
-	// None is where no blob is. Of several processes that create one blob over
-	// None at once, one succeeds; the others' Commit gives an error that
-	// matches fs.ErrExist.
+	// None is the version where there is no blob. If several processes create a
+	// blob over None at once, one succeeds. Commit of the others returns an error
+	// that matches fs.ErrExist.
 	None Version = ""
-	// Any is whatever there is.
+	// Any stands for every version, and for no blob.
 	Any Version = "*"
 )
 
-// Settler is a Store of which a process that was killed can leave a Commit or a
-// Remove half done: seen, but not durable.
+// Settler is a Store in which a killed process can leave a Commit or a Remove
+// that is visible, but not durable.
 type Settler interface {
-	// Settle makes durable what List shows of a prefix, and that what it does
-	// not show does not come back.
+	// Settle makes the present state of all names with this prefix durable. Blobs
+	// that List shows stay, and blobs that it does not show do not come back.
 	Settle(ctx context.Context, prefix string) error
 }
 
-// Settle settles a store, if that needs it.
+// Settle calls the store's Settle, if it is a Settler.
 func Settle(ctx context.Context, s Store, prefix string) error {
 	if s, ok := s.(Settler); ok {
 		return s.Settle(ctx, prefix)
@@ -71,22 +71,22 @@ type Info struct {
 	Size int64 // bytes
 }
 
-// Writer is a blob being written. Exactly one of Commit and Abort ends it;
+// Writer is a blob being written. The caller ends it by either Commit or Abort.
 // Abort after Commit does nothing, so it can be deferred.
 type Writer interface {
 	io.Writer
-	// Commit makes the blob durable under its name, in place of an earlier one
-	// at once. If the earlier one is not what the blob was to take the place
-	// of, nothing is changed, and the error matches fs.ErrExist (over None) or
-	// ErrChanged. After another error the name holds what it held before, or
-	// the new blob whole.
+	// Commit makes the blob durable under its name, and replaces an earlier blob
+	// atomically. If the present blob is not the version to be replaced, nothing
+	// changes, and the error matches fs.ErrExist (over None) or ErrChanged. After
+	// any other error, the name has either the former blob or the complete new
+	// one.
 	Commit() error
-	// Abort gives the blob up.
+	// Abort drops the blob.
 	Abort()
 }
 
 // ValidName reports whether a blob can have this name. Parts that begin with a
-// dot or end with ".tmp" are left to those who keep the blobs.
+// dot or end with ".tmp" are reserved for implementations of Store.
 func ValidName(name string) bool {
 	for part := range strings.SplitSeq(name, "/") {
 		if part == "" || len(part) > 100 || part[0] == '.' || strings.HasSuffix(part, ".tmp") {
@@ -120,12 +120,12 @@ func ReadAll(ctx context.Context, s Store, name string, limit int64) ([]byte, er
 	return b, nil
 }
 
-// WriteAll writes a blob over whatever there is.
+// WriteAll writes a blob over any version.
 func WriteAll(ctx context.Context, s Store, name string, data []byte) error {
 	return WriteOver(ctx, s, name, Any, data)
 }
 
-// WriteOver writes a blob over one of its versions.
+// WriteOver writes a blob over one version.
 func WriteOver(ctx context.Context, s Store, name string, over Version, data []byte) error {
 	w, err := s.Create(ctx, name, over)
 	if err != nil {
@@ -138,7 +138,7 @@ func WriteOver(ctx context.Context, s Store, name string, over Version, data []b
 	return w.Commit()
 }
 
-// CheckName gives the error for a name that no blob can have.
+// CheckName returns an error for a name that no blob can have.
 func CheckName(name string) error {
 	if !ValidName(name) {
 		return fmt.Errorf("%q cannot be the name of a blob", name)
@@ -146,7 +146,7 @@ func CheckName(name string) error {
 	return nil
 }
 
-// Reader is a blob as an io.ReaderAt.
+// Reader returns a blob as an io.ReaderAt.
 func Reader(ctx context.Context, s Store, name string) io.ReaderAt { return reader{ctx, s, name} }
 
 type reader struct {

@@ -5,15 +5,15 @@ import (
 	"fmt"
 )
 
-// ErrChanged is matched by the error of a Commit over a version that is not
-// there any more.
+// ErrChanged is matched by the error of a Commit over a version that is not the
+// present one any more.
 var ErrChanged = errors.New("another process changed or removed it meanwhile")
 
-// ErrOverwritten is matched by the error of a Commit that was done, and whose
-// blob was replaced before it could be looked at.
+// ErrOverwritten is matched by the error of a Commit that succeeded, and whose
+// blob was replaced before it could be checked.
 var ErrOverwritten = errors.New("another process wrote in its place at once")
 
-// TooLargeError says that a blob is larger than it can be.
+// TooLargeError says that a blob is larger than its limit.
 type TooLargeError struct {
 	Name        string
 	Size, Limit int64 // bytes

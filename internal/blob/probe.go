@@ -11,21 +11,22 @@ import (
 )
 
 // ErrNoConditions is matched by errors of Probe that say that a store does not
-// keep what it is told about the version that a blob may take the place of.
+// support conditional writes, that is, ignores which version a blob may
+// replace.
 var ErrNoConditions = errors.New("the server does not keep conditions on writes")
 
 const probePrefix = "probe/"
 
-// IsProbe reports whether a blob is one that Probe left when its process was
+// IsProbe reports whether a blob is one that Probe left because its process was
 // killed.
 func IsProbe(name string) bool { return strings.HasPrefix(name, probePrefix) }
 
-// probers is how many writes are made at once.
+// probers is the number of concurrent writes.
 const probers = 6
 
-// Probe tries whether a store keeps conditions, also when several processes
-// write at once. It leaves nothing behind. What it finds is what was so just
-// now: that two writes never meet worse is the server's promise.
+// Probe tests whether a store supports conditional writes, also when several
+// processes write at once. It removes its blobs. A test cannot prove that two
+// writes never collide, so in the end the server's promise counts.
 func Probe(ctx context.Context, s Store) error {
 	for range 2 {
 		if err := probe(ctx, s, probePrefix+rand.Text()); err != nil {
@@ -60,7 +61,8 @@ func probe(ctx context.Context, s Store, name string) error {
 	return nil
 }
 
-// probeAtOnce writes over one version several times at once: one may succeed.
+// probeAtOnce writes over one version several times at once. Exactly one write
+// may succeed.
 func probeAtOnce(ctx context.Context, s Store, name string, over Version) error {
 	errs := make([]error, probers)
 	var wg sync.WaitGroup
@@ -83,7 +85,7 @@ func probeAtOnce(ctx context.Context, s Store, name string, over Version) error 
 	return nil
 }
 
-// probeWrite writes bytes that are nowhere else.
+// probeWrite writes bytes that no other write has.
 func probeWrite(ctx context.Context, s Store, name string, over Version) error {
 	err := WriteOver(ctx, s, name, over, []byte(rand.Text()))
 	if errors.Is(err, errors.ErrUnsupported) {

@@ -1,7 +1,8 @@
-// Package durable writes files so that they survive a power cut: whole and
-// synced under a temporary name, renamed, and the folder synced. Every durable
-// write of the project goes through here. FS is the small file system below it,
-// so that tests can put one beneath that loses what was not synced.
+// Package durable writes files so that they survive a power cut. It writes a
+// file completely under a temporary name, syncs it, renames it and syncs the
+// folder. All durable writes of the project use this package. FS is the small
+// file system interface below it, so that tests can use one that loses what was
+// not synced.
 package durable
 
 import (
@@ -15,45 +16,46 @@ import (
 	"time"
 )
 
-// FS is the part of a file system that durable work needs. Paths are those of
+// FS is the part of a file system that durable work needs. Paths are as in
 // package filepath. Errors match fs.ErrNotExist and fs.ErrExist by errors.Is.
-// Two names of one folder may be worked on at the same time, one name not.
+// Different names in a folder may be changed at the same time, but not the same
+// name.
 type FS interface {
-	// Create makes a file for writing; it must not exist. The name is
-	// durable after SyncDir of the folder, the bytes after File.Sync.
+	// Create makes a file for writing, which must not exist. The name is durable
+	// after SyncDir of the folder, the bytes after File.Sync.
 	Create(path string, mode fs.FileMode) (File, error)
 	// Open opens a regular file for reading.
 	Open(path string) (Readable, error)
-	// Rename moves a file and replaces what has the new path, at once: a crash
-	// shows the old state or the new one. It is durable after SyncDir of the
-	// folder (of both, if they differ). Renames that were not synced may be
-	// lost one without the other.
+	// Rename moves a file and atomically replaces a file at the new path. After a
+	// crash there is either the old or the new state. The rename is durable after
+	// SyncDir of the folder, or of both folders if they differ. Of several renames
+	// that were not synced, any may be lost.
 	Rename(oldPath, newPath string) error
-	// RenameNew is Rename to a path that nothing has: else it changes nothing,
-	// and its error matches fs.ErrExist. Of several at once, one succeeds.
+	// RenameNew is like Rename, but the new path must not exist. If it exists,
+	// nothing changes, and the error matches fs.ErrExist. If several callers do it
+	// at once, only one succeeds.
 	RenameNew(oldPath, newPath string) error
-	// Remove deletes a file or an empty folder; durable after SyncDir.
+	// Remove deletes a file or an empty folder. It is durable after SyncDir.
 	Remove(path string) error
 	// ReadDir lists the names in a folder, sorted.
 	ReadDir(path string) ([]string, error)
-	// MkdirAll makes a folder and the missing ones above it, with this mode
-	// whatever the umask is, all of them durable. A folder that is there
-	// already keeps its mode.
+	// MkdirAll durably makes a folder and the missing ones above it. They get this
+	// mode whatever the umask is. A folder that exists keeps its mode.
 	MkdirAll(path string, mode fs.FileMode) error
 	// SyncDir makes all earlier creates, renames and removes in the folder
-	// durable. After an error nothing is known about them.
+	// durable. After an error, any of them may be lost.
 	SyncDir(path string) error
 }
 
 // File is a file being written.
 type File interface {
 	io.Writer
-	// Sync makes the bytes durable. After an error nothing may be assumed, and
-	// a second call that succeeds proves nothing: the kernel reports lost
-	// pages once and then forgets them. Write the file anew.
+	// Sync makes the bytes durable. After an error, any bytes may be lost, and a
+	// second call that succeeds proves nothing, since the kernel reports lost
+	// pages only once. The file must be written anew.
 	Sync() error
-	// Close can be the call that reports a failed write (NFS writes back then).
-	// Only bytes synced before are durable.
+	// Close may return the error of a failed write, since NFS writes back at that
+	// time. Only bytes that were synced before are durable.
 	Close() error
 }
 
@@ -61,28 +63,29 @@ type File interface {
 type Readable interface {
 	io.ReaderAt
 	io.Closer
-	Size() int64        // bytes, when it was opened
-	ModTime() time.Time // by the clock of whoever holds the file: over NFS, the server's
+	Size() int64        // bytes, at the time of opening
+	ModTime() time.Time // by the clock of the machine that has the file, over NFS the server
 }
 
-// tempSuffix ends the names of files that are not finished. A crash can leave
-// them; whoever owns the folder removes them at its next start.
+// tempSuffix ends the names of unfinished files. A crash can leave such files.
+// The owner of the folder removes them at its next start.
 const tempSuffix = ".tmp"
 
-// IsTemp reports whether name is one of an unfinished write.
+// IsTemp reports whether name is that of an unfinished file.
 func IsTemp(name string) bool { return strings.HasSuffix(name, tempSuffix) }
 
-// Pending is a file being written, not visible under its name until Commit.
+// Pending is a file being written. It is not visible under its name before
+// Commit.
 type Pending struct {
 	File
 	fsys FS
 	path string
-	tmp  string // where the file is until then
+	tmp  string // where the file is before Commit
 	done bool
 }
 
-// Create starts a durable write of path. A left-over of an earlier write that
-// did not finish is replaced; so the caller must be the only writer of path.
+// Create starts a durable write of path. It replaces the temporary file of an
+// earlier unfinished write, so the caller must be the only writer of path.
 func Create(fsys FS, path string, mode fs.FileMode) (*Pending, error) {
 	tmp := path + tempSuffix
 	if err := fsys.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -95,8 +98,9 @@ func Create(fsys FS, path string, mode fs.FileMode) (*Pending, error) {
 	return &Pending{File: f, fsys: fsys, path: path, tmp: tmp}, nil
 }
 
-// CreateBeside is Create for one of several writers of path. What one leaves
-// that is killed stays until somebody looks for names that IsTemp knows.
+// CreateBeside is like Create, but there may be several writers of path. If a
+// writer is killed, its temporary file stays until somebody removes files for
+// which IsTemp is true.
 func CreateBeside(fsys FS, path string, mode fs.FileMode) (*Pending, error) {
 	tmp := path + "." + rand.Text() + tempSuffix
 	f, err := fsys.Create(tmp, mode)
@@ -107,15 +111,16 @@ func CreateBeside(fsys FS, path string, mode fs.FileMode) (*Pending, error) {
 }
 
 // ErrUnsure is matched by the error of a Commit that failed when the file may
-// have its name already: after a crash the name holds the new file or what it
-// held before. All other errors leave what was there before.
+// have its name already. After a crash the name has the new file or the earlier
+// one. After all other errors it still has the earlier one.
 var ErrUnsure = errors.New("it is not known whether the file is in place")
 
-// Commit makes the file durable under its name, in place of what has it.
+// Commit makes the file durable under its name, and replaces a file of that
+// name.
 func (p *Pending) Commit() error { return p.commit(p.fsys.Rename) }
 
-// CommitNew is Commit if nothing has the name. Else the error matches
-// fs.ErrExist.
+// CommitNew is like Commit, but if the name exists, it fails and the error
+// matches fs.ErrExist.
 func (p *Pending) CommitNew() error { return p.commit(p.fsys.RenameNew) }
 
 func (p *Pending) commit(rename func(oldPath, newPath string) error) error {
@@ -132,8 +137,8 @@ func (p *Pending) commit(rename func(oldPath, newPath string) error) error {
 		return fmt.Errorf("close %s: %w", p.path, err)
 	}
 	if err := rename(p.tmp, p.path); err != nil {
-		// A server may have done what its answer denies. It has not if the
-		// temporary file is still there to be removed.
+		// A server may have done the rename although the answer was an error. If the
+		// temporary file can still be removed, the rename was not done.
 		if p.fsys.Remove(p.tmp) == nil {
 			return err
 		}
@@ -145,8 +150,8 @@ func (p *Pending) commit(rename func(oldPath, newPath string) error) error {
 	return nil
 }
 
-// Abort gives the write up and removes the temporary file. After Commit it
-// does nothing, so it can be deferred.
+// Abort ends the write and removes the temporary file. After Commit it does
+// nothing, so it can be deferred.
 func (p *Pending) Abort() {
 	if p.done {
 		return
@@ -156,7 +161,7 @@ func (p *Pending) Abort() {
 	p.fsys.Remove(p.tmp)
 }
 
-// WriteFile writes a small file durably. Its errors are those of Commit.
+// WriteFile writes a small file durably. Its errors are like those of Commit.
 func WriteFile(fsys FS, path string, data []byte, mode fs.FileMode) error {
 	p, err := Create(fsys, path, mode)
 	if err != nil {
@@ -186,7 +191,7 @@ func ReadFile(fsys FS, path string, limit int64) ([]byte, error) {
 	return b, nil
 }
 
-// Size is a file's length in bytes.
+// Size returns a file's length in bytes.
 func Size(fsys FS, path string) (int64, error) {
 	f, err := fsys.Open(path)
 	if err != nil {
@@ -196,8 +201,9 @@ func Size(fsys FS, path string) (int64, error) {
 	return f.Size(), nil
 }
 
-// Remove deletes a file durably. A file that is not there is removed: the
-// folder is synced all the same, because an earlier Remove may not have been.
+// Remove deletes a file durably. It is no error if the file does not exist. The
+// folder is synced then too, because an earlier Remove may not have been
+// synced.
 func Remove(fsys FS, path string) error {
 	if err := fsys.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

@@ -15,7 +15,7 @@ import (
 // OS is the operating system's file system, local or NFS.
 type OS struct{}
 
-// Create implements FS. The mode is set whatever the umask is.
+// Create implements FS. The file gets the mode whatever the umask is.
 func (OS) Create(path string, mode fs.FileMode) (File, error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
@@ -29,8 +29,8 @@ func (OS) Create(path string, mode fs.FileMode) (File, error) {
 	return f, nil
 }
 
-// setMode sets the mode only if the umask changed it, because servers that do
-// not know modes refuse the call.
+// setMode sets the mode only if the umask changed it, because servers without
+// modes refuse the call.
 func setMode(f *os.File, mode fs.FileMode) error {
 	st, err := f.Stat()
 	if err != nil || st.Mode().Perm() == mode.Perm() {
@@ -47,9 +47,9 @@ type osReadable struct {
 func (r osReadable) Size() int64        { return r.info.Size() }
 func (r osReadable) ModTime() time.Time { return r.info.ModTime() }
 
-// Open implements FS. Only regular files open, and a pipe that somebody put
-// into a shared folder does not block. The size is read once, so a file that
-// changes below the reader gives a short read.
+// Open implements FS. It opens only regular files, and does not block on a pipe
+// that somebody put into a shared folder. The size is read once, so a file that
+// is changed during reading can give a short read.
 func (OS) Open(path string) (Readable, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -69,10 +69,10 @@ func (OS) Open(path string) (Readable, error) {
 // Rename implements FS.
 func (OS) Rename(oldPath, newPath string) error { return renameWith(os.Rename, oldPath, newPath) }
 
-// renameWith renames and sees through a lost answer: an NFS client that sends
-// a rename again, because the first answer did not come, is told that the old
-// path does not exist. If the file that had the old path has the new one now,
-// the rename was done.
+// renameWith calls rename and detects a lost answer. If the first answer is
+// lost, an NFS client sends the rename again, and is told that the old path
+// does not exist. If the file that had the old path has the new path now, the
+// rename was done.
 func renameWith(rename func(string, string) error, oldPath, newPath string) error {
 	before, statErr := os.Lstat(oldPath)
 	err := rename(oldPath, newPath)
@@ -91,10 +91,10 @@ func renameWith(rename func(string, string) error, oldPath, newPath string) erro
 // RenameNew implements FS.
 func (OS) RenameNew(oldPath, newPath string) error { return renameWith(renameNew, oldPath, newPath) }
 
-// renameNew asks the kernel for a rename that replaces nothing. NFS has none: a
-// second name for the file comes to the same. File systems without second
-// names (FAT, some FUSE) have no such call at all: there two processes that
-// rename at the same moment can both succeed.
+// renameNew asks the kernel for a rename that replaces nothing. NFS does not
+// support this, so a hard link is made instead. Some file systems (FAT, some
+// FUSE) have no hard links either. There, two processes that rename at the same
+// moment can both succeed.
 func renameNew(oldPath, newPath string) error {
 	err := unix.Renameat2(unix.AT_FDCWD, oldPath, unix.AT_FDCWD, newPath, unix.RENAME_NOREPLACE)
 	if !unsupported(err) {
@@ -102,7 +102,7 @@ func renameNew(oldPath, newPath string) error {
 	}
 	err = os.Link(oldPath, newPath)
 	switch {
-	case err == nil || sameFile(oldPath, newPath): // it was done, and perhaps its answer was lost
+	case err == nil || sameFile(oldPath, newPath): // the link was made, perhaps by a call whose answer was lost
 		os.Remove(oldPath)
 		return nil
 	case !unsupported(err):
@@ -114,7 +114,8 @@ func renameNew(oldPath, newPath string) error {
 	return os.Rename(oldPath, newPath)
 }
 
-// unsupported reports whether a file system does not have a call.
+// unsupported reports whether an error says that a file system does not support
+// a call.
 func unsupported(err error) bool {
 	for _, e := range []error{syscall.EINVAL, syscall.ENOSYS, syscall.ENOTSUP, syscall.EPERM, syscall.EMLINK} {
 		if errors.Is(err, e) {
@@ -156,8 +157,8 @@ func (OS) ReadDir(path string) ([]string, error) {
 	return names, nil
 }
 
-// MkdirAll implements FS. The folder above is synced even if nothing was made:
-// whoever made the folder may have died before its sync.
+// MkdirAll implements FS. The parent folder is synced even if the folder
+// existed, since the process that made it may have died before its sync.
 func (o OS) MkdirAll(path string, mode fs.FileMode) error {
 	path = filepath.Clean(path)
 	parent := filepath.Dir(path)
@@ -177,7 +178,7 @@ func (o OS) MkdirAll(path string, mode fs.FileMode) error {
 	return o.SyncDir(parent)
 }
 
-// mkdir makes one folder; one that is there is fine.
+// mkdir makes one folder. It is no error if the folder exists.
 func mkdir(path string, mode fs.FileMode) error {
 	err := os.Mkdir(path, mode)
 	if err == nil {
@@ -199,12 +200,13 @@ func (OS) SyncDir(path string) error {
 	return syncDirError(d.Sync())
 }
 
-// syncDirError passes over EINVAL, ENOTSUP and ENOSYS: so say file systems that
-// have no such call for folders (some FUSE and network file systems), and whose
-// folder changes are as durable as they get when the call that made them
-// returns. NFS is of that kind: the client's call does nothing, and the
-// export's `sync` option makes the server answer only when a create, rename or
-// remove is on its disk. Everything else (EIO, ENOSPC, ESTALE, ...) is an error.
+// syncDirError ignores EINVAL, ENOTSUP and ENOSYS. These errors come from file
+// systems that cannot sync folders (some FUSE and network file systems). Their
+// folder changes are as durable as possible when the call that made them
+// returns. On NFS the client's sync of a folder does nothing, and the `sync`
+// option of the export makes the server answer only when a create, rename or
+// remove is on its disk. All other errors (EIO, ENOSPC, ESTALE, ...) are
+// returned.
 func syncDirError(err error) error {
 	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP) || errors.Is(err, syscall.ENOSYS) {
 		return nil
@@ -212,8 +214,9 @@ func syncDirError(err error) error {
 	return err
 }
 
-// Free is how many bytes an unprivileged writer can still store in the file
-// system that holds path. Servers that do not know say 0 of 0: not known.
+// Free returns how many bytes an unprivileged writer can still store in the
+// file system of path. Servers that do not know say 0 of 0 bytes, and known is
+// false then.
 func (OS) Free(path string) (bytes int64, known bool) {
 	var st syscall.Statfs_t
 	if err := syscall.Statfs(path, &st); err != nil || st.Blocks == 0 {

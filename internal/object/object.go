@@ -1,6 +1,6 @@
-// Package object holds the nouns of the store: what is stored is an object of
-// a kind, named by the BLAKE3-256 of its bytes, and compressed by itself. It
-// imports nothing of this project.
+// Package object has the types of what a store keeps. An object has a kind, is
+// named by the BLAKE3-256 of its bytes, and is compressed independently of
+// others. The package imports nothing of this project.
 package object
 
 import (
@@ -11,27 +11,27 @@ import (
 	"github.com/zeebo/blake3"
 )
 
-// Kind is what an object is. An object of one kind is never taken for one of
-// another, whatever its bytes are: the bytes of chunks come from disks, and
-// could be made to look like a page.
+// Kind is the kind of an object. An object of one kind is never used as one of
+// another kind, whatever its bytes are. The bytes of chunks come from disks,
+// and could be made to look like a page.
 type Kind uint8
 
-// The kinds; the numbers are those on disk (docs/format.md).
+// These are the kinds, with their numbers on disk (docs/format.md).
 const (
 	Chunk Kind = 1 // bytes of a disk
 	Page  Kind = 2 // what a region of a disk holds (package chunk)
-	Root  Kind = 3 // an image: its pages, and the facts of its disk (package chunk)
+	Root  Kind = 3 // an image, that is, its pages and the facts of its disk (package chunk)
 )
 
-// The largest objects, in bytes before compression.
+// These are the sizes of the largest objects, in bytes before compression.
 const (
 	MaxChunk = 1 << 20
 	MaxPage  = 1 << 20
 	MaxRoot  = 32 << 20
 )
 
-// Max is the largest length of an object of this kind, in bytes; 0 if there is
-// no such kind.
+// Max returns the largest length of an object of this kind, in bytes. It
+// returns 0 if there is no such kind.
 func (k Kind) Max() int {
 	switch k {
 	case Chunk:
@@ -59,13 +59,13 @@ func (k Kind) String() string {
 // Name is the BLAKE3-256 of an object's bytes before compression.
 type Name [32]byte
 
-// NameOf makes the name of an object.
+// NameOf returns the name of an object with these bytes.
 func NameOf(raw []byte) Name { return blake3.Sum256(raw) }
 
-// String is the name as 64 hexadecimal digits.
+// String returns the name as 64 hexadecimal digits.
 func (n Name) String() string { return hex.EncodeToString(n[:]) }
 
-// ParseName reads 64 lower-case hexadecimal digits.
+// ParseName parses 64 lower-case hexadecimal digits.
 func ParseName(s string) (n Name, err error) {
 	b, err := hex.DecodeString(s)
 	if err != nil || len(b) != len(n) || hex.EncodeToString(b) != s {
@@ -74,16 +74,17 @@ func ParseName(s string) (n Name, err error) {
 	return Name(b), nil
 }
 
-// MarshalText gives the 64 hexadecimal digits, so that a name is a text in JSON.
+// MarshalText returns the 64 hexadecimal digits, so that a name is a string in
+// JSON.
 func (n Name) MarshalText() ([]byte, error) { return []byte(n.String()), nil }
 
-// UnmarshalText is ParseName.
+// UnmarshalText parses the text as ParseName does.
 func (n *Name) UnmarshalText(text []byte) (err error) {
 	*n, err = ParseName(string(text))
 	return err
 }
 
-// Key is what an object is found by.
+// Key identifies an object.
 type Key struct {
 	Kind Kind
 	Name Name
@@ -91,10 +92,10 @@ type Key struct {
 
 func (k Key) String() string { return k.Kind.String() + " " + k.Name.String() }
 
-// Codec is how an object's bytes are stored.
+// Codec says how an object's bytes are stored.
 type Codec uint8
 
-// The codecs; the numbers are those on disk.
+// These are the codecs, with their numbers on disk.
 const (
 	Raw  Codec = 0
 	Zstd Codec = 1 // one frame (RFC 8878) with its content size
@@ -105,20 +106,20 @@ type Object struct {
 	Key
 	Codec  Codec
 	RawLen int    // bytes before compression, 1 to Kind.Max()
-	Data   []byte // stored form; never longer than RawLen
+	Data   []byte // stored form, never longer than RawLen
 }
 
-// Slack is how many bytes more than an object's make Decode faster by a fifth:
-// the decoder then copies in whole words up to the end.
+// Slack is a number of extra bytes in a buffer for Decode. With them Decode is
+// faster by a fifth, since the decoder can copy whole words up to the end.
 const Slack = 64
 
-// ErrDamaged is matched by errors that say: the object's bytes are not those
-// that its name stands for.
+// ErrDamaged is matched by errors that say that an object's bytes do not match
+// its name.
 var ErrDamaged = errors.New("damaged")
 
 // Encode makes the stored form of an object whose name is known, in dst's
-// memory if that is large enough. Raw bytes are stored as they are if
-// compression gains nothing; Data is then raw itself.
+// memory if that is large enough. If compression gains nothing, the bytes are
+// stored uncompressed, and Data is raw itself.
 func Encode(key Key, raw, dst []byte) Object {
 	if packed := encoder().EncodeAll(raw, dst[:0]); len(packed) < len(raw) {
 		return Object{key, Zstd, len(raw), packed}
@@ -126,9 +127,9 @@ func Encode(key Key, raw, dst []byte) Object {
 	return Object{key, Raw, len(raw), raw}
 }
 
-// Decode gives the object's bytes, in dst's memory if that is large enough,
-// and checks that they are what the name says. Errors match ErrDamaged. Up to
-// Slack bytes of dst's memory behind the object's bytes may be spoilt.
+// Decode returns the object's bytes, in dst's memory if that is large enough,
+// and checks that they match the name. Errors match ErrDamaged. Up to Slack
+// bytes of dst's memory after the object's bytes may be overwritten.
 func (o Object) Decode(dst []byte) ([]byte, error) {
 	raw, err := o.unpack(dst)
 	if err == nil && NameOf(raw) != o.Name {
@@ -140,11 +141,12 @@ func (o Object) Decode(dst []byte) ([]byte, error) {
 	return raw, nil
 }
 
-// Check says whether lengths and codec can be. It does not look into Data.
+// Check returns an error if the lengths and the codec are not possible. It does
+// not look into Data.
 func (o Object) Check() error { return CheckForm(o.Kind, o.Codec, o.RawLen, len(o.Data)) }
 
-// CheckForm is Check for an object of which no more is known: raw is its
-// RawLen, stored the length of its Data.
+// CheckForm is Check for an object of which only the form is known. raw is its
+// RawLen, stored is the length of its Data.
 func CheckForm(kind Kind, codec Codec, raw, stored int) error {
 	switch {
 	case kind.Max() == 0 || codec > Zstd:
@@ -170,7 +172,7 @@ func (o Object) unpack(dst []byte) ([]byte, error) {
 	if err := checkFrame(o.Data, o.RawLen); err != nil {
 		return nil, err
 	}
-	// The limit of the capacity stops a frame that is more than it claims.
+	// The limited capacity stops a frame that has more bytes than it claims.
 	raw, err := decoder().DecodeAll(o.Data, dst[:0:min(cap(dst), o.RawLen+Slack)])
 	if err == nil && len(raw) != o.RawLen {
 		err = fmt.Errorf("%d bytes came of %d", len(raw), o.RawLen)

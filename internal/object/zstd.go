@@ -7,8 +7,8 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// encoder and decoder are made once: their tables are large, and both serve
-// many goroutines at once, each with tables of its own.
+// encoder and decoder are made only once, since their tables are large. Both
+// can be used by many goroutines at once, each with tables of its own.
 var encoder = sync.OnceValue(func() *zstd.Encoder {
 	return must(zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderCRC(false),
 		zstd.WithSingleSegment(true), zstd.WithWindowSize(MaxChunk)))
@@ -18,8 +18,8 @@ var decoder = sync.OnceValue(func() *zstd.Decoder {
 	return must(zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderMaxMemory(MaxRoot), zstd.WithDecodeAllCapLimit(true)))
 })
 
-// checkFrame says whether zstd data begins as the format wants it: with a frame
-// that says that its content has n bytes, and needs no dictionary.
+// checkFrame checks that zstd data begins as the format demands. The frame must
+// say that its content has n bytes, and must not need a dictionary.
 func checkFrame(data []byte, n int) error {
 	var h zstd.Header
 	if err := h.Decode(data); err != nil {
@@ -33,7 +33,7 @@ func checkFrame(data []byte, n int) error {
 
 func must[T any](v T, err error) T {
 	if err != nil {
-		panic(err) // constant options
+		panic(err) // cannot happen, since the options are constant
 	}
 	return v
 }

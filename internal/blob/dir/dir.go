@@ -16,23 +16,23 @@ import (
 	"testbox-imaging/internal/durable"
 )
 
-// Store is a blob.Store in a folder: a blob's name is its path there. That of
-// several processes only one changes a version of a blob is up to a lock of
-// theirs; that only one creates it is not.
+// Store is a blob.Store in a folder. A blob's name is its path there. Creating
+// a blob is safe among several processes. Replacing a version of a blob is not,
+// so processes that do it must hold a lock of their own.
 type Store struct {
 	fsys durable.FS
 	root string
 
-	change sync.Mutex // held while a blob takes the place of a version
+	change sync.Mutex // held while a version of a blob is replaced
 }
 
-// Modes of what is made: images are nobody's business but the store's.
+// These are the modes of files and folders. Images are private to the store.
 const (
 	dirMode  = 0o700
 	fileMode = 0o600
 )
 
-// New gives the store in a folder, which is made if it is not there.
+// New returns the store in a folder, and makes the folder if it does not exist.
 func New(fsys durable.FS, root string) (*Store, error) {
 	if err := fsys.MkdirAll(root, dirMode); err != nil {
 		return nil, err
@@ -40,7 +40,7 @@ func New(fsys durable.FS, root string) (*Store, error) {
 	return Open(fsys, root)
 }
 
-// Open gives the store in a folder that is there. Nothing is written.
+// Open returns the store in a folder that exists. It writes nothing.
 func Open(fsys durable.FS, root string) (*Store, error) {
 	if _, err := fsys.ReadDir(root); err != nil {
 		return nil, err
@@ -76,8 +76,8 @@ func (s *Store) Create(ctx context.Context, name string, over blob.Version) (blo
 	return &writer{Pending: p, ctx: ctx, s: s, name: name, over: over}, nil
 }
 
-// writer is a durable.Pending that commits only what was written whole, and
-// only while its caller wants it.
+// writer is a durable.Pending. It commits only if all writes succeeded and its
+// context has not ended.
 type writer struct {
 	*durable.Pending
 	ctx  context.Context
@@ -120,7 +120,7 @@ func (w *writer) Commit() error {
 	return err
 }
 
-// Version implements blob.Store: it is the hash of the bytes.
+// Version implements blob.Store. A version is the hash of the bytes.
 func (s *Store) Version(ctx context.Context, name string) (blob.Version, error) {
 	path, err := s.path(ctx, name)
 	if err != nil {
@@ -138,9 +138,9 @@ func (s *Store) Version(ctx context.Context, name string) (blob.Version, error) 
 	return blob.Version(hex.EncodeToString(sum.Sum(nil))), nil
 }
 
-// ReadAt implements blob.Store. It opens the file for each read: that costs 7
-// microseconds (measured), a twentieth of what decoding an object does, and no
-// file stays open that was replaced or removed.
+// ReadAt implements blob.Store. It opens the file for each read, so that no
+// file stays open that was replaced or removed. This costs 7 microseconds
+// (measured), a twentieth of the time to decode an object.
 func (s *Store) ReadAt(ctx context.Context, name string, p []byte, off int64) (int, error) {
 	path, err := s.path(ctx, name)
 	if err != nil {
@@ -177,7 +177,7 @@ func (s *Store) Remove(ctx context.Context, name string) error {
 		return err
 	}
 	err = durable.Remove(s.fsys, path)
-	if errors.Is(err, fs.ErrNotExist) { // its folder is not there; but the store's must be
+	if errors.Is(err, fs.ErrNotExist) { // the blob's folder does not exist; the store's folder must exist
 		_, err = s.fsys.ReadDir(s.root)
 	}
 	return err

@@ -13,7 +13,8 @@ import (
 	"testbox-imaging/internal/durable"
 )
 
-// List implements blob.Store. Files whose name no blob can have are another's.
+// List implements blob.Store. It ignores files whose names are not valid for a
+// blob.
 func (s *Store) List(ctx context.Context, prefix string) ([]blob.Info, error) {
 	var out []blob.Info
 	want := func(name string) bool {
@@ -29,15 +30,15 @@ func (s *Store) List(ctx context.Context, prefix string) ([]blob.Info, error) {
 	return out, err
 }
 
-// Settle implements blob.Settler: a process that was killed may have renamed or
-// removed files, and not have come to sync the folder.
+// Settle implements blob.Settler. A process may have been killed after it
+// renamed or removed files and before it synced the folder.
 func (s *Store) Settle(ctx context.Context, prefix string) error { return s.settle(ctx, "", prefix) }
 
 func (s *Store) settle(ctx context.Context, dir, prefix string) error {
 	names, err := s.fsys.ReadDir(s.file(dir))
 	if err != nil {
 		if _, notFile := durable.Size(s.fsys, s.file(dir)); dir != "" && (notFile == nil || errors.Is(notFile, fs.ErrNotExist)) {
-			return nil // or removed meanwhile
+			return nil // a file, or removed meanwhile
 		}
 		return err
 	}
@@ -52,8 +53,8 @@ func (s *Store) settle(ctx context.Context, dir, prefix string) error {
 	return errors.Join(ctx.Err(), s.fsys.SyncDir(s.file(dir)))
 }
 
-// Clean removes what a crash left of blobs that were being written. The caller
-// makes sure that nobody writes any.
+// Clean removes the temporary files that a crash left. The caller makes sure
+// that nobody writes blobs meanwhile.
 func (s *Store) Clean(ctx context.Context) error {
 	want := func(name string) bool { return durable.IsTemp(name) || blob.ValidName(name) }
 	return s.walk(ctx, want, func(name string, _ int64) error {
@@ -64,21 +65,21 @@ func (s *Store) Clean(ctx context.Context) error {
 	})
 }
 
-// removed is an error if a name that was listed, and of which there is nothing,
-// was not removed meanwhile: then it is a link that leads nowhere, as to a disk
-// that is not mounted, and what is behind it is not gone.
+// removed checks a listed name that does not exist when it is opened. If the
+// name is still listed, it is a link that leads nowhere, as to a disk that is
+// not mounted. Its blobs are not gone then, so removed returns an error.
 func (s *Store) removed(dir, name string) error {
 	names, err := s.fsys.ReadDir(s.file(dir))
 	if err != nil || !slices.Contains(names, path.Base(name)) {
 		return nil
 	}
 	if _, err := durable.Size(s.fsys, s.file(name)); !errors.Is(err, fs.ErrNotExist) {
-		return nil // somebody writes it at this moment
+		return nil // somebody is writing it just now
 	}
 	return fmt.Errorf("%s is a link to what is not there", s.file(name))
 }
 
-// walk calls each for all files in the wanted folders that are wanted too.
+// walk calls each for all wanted files in the wanted folders.
 func (s *Store) walk(ctx context.Context, want func(name string) bool, each func(name string, size int64) error) error {
 	names, err := s.fsys.ReadDir(s.root)
 	if err != nil {

@@ -100,7 +100,7 @@ func (s *Store) Remove(ctx context.Context, name string) error {
 	return nil
 }
 
-// Clone is a store with the same blobs.
+// Clone returns a store with the same blobs.
 func (s *Store) Clone() *Store {
 	s.mu.RLock()
 	defer s.mu.RUnlock()

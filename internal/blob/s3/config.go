@@ -9,21 +9,22 @@ import (
 	"testbox-imaging/internal/blob"
 )
 
-// Config says where blobs are.
+// Config says where the bucket is.
 type Config struct {
 	Bucket   string
-	Prefix   string // of all keys, without the "/" after it; "": none
-	Endpoint string // host[:port] of the server; "": Amazon's
-	Insecure bool   // HTTP
-	Region   string // "": the server is asked
-	// OnlyWriter says that nobody else writes there, so that the server need
-	// not keep conditions: they are looked at before.
+	Prefix   string // of all keys, without the "/" after it; "" if there is none
+	Endpoint string // host[:port] of the server; "" for Amazon's
+	Insecure bool   // HTTP without TLS
+	Region   string // "" to ask the server for it
+	// OnlyWriter says that nobody else writes there, so the server need not
+	// support conditional writes. Versions are then checked before each write.
 	OnlyWriter bool
 }
 
 const amazon = "s3.amazonaws.com"
 
-// ParseURL reads s3://BUCKET[/PREFIX][?endpoint=http[s]://HOST[:PORT]][&region=REGION].
+// ParseURL parses
+// s3://BUCKET[/PREFIX][?endpoint=http[s]://HOST[:PORT]][&region=REGION].
 func ParseURL(text string) (Config, error) {
 	u, err := url.Parse(text)
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"github.com/minio/minio-go/v7"
 )
 
-// explain says of an error what is set up wrongly and what to do about it, if
+// explain adds to an error what is set up wrongly and what to do about it, if
 // that is known.
 func (s *Store) explain(err error) error {
 	if err == nil {
@@ -34,9 +34,9 @@ func (s *Store) explain(err error) error {
 	return fmt.Errorf("%s (the error was: %w)", advice, err)
 }
 
-// answered is about what the server says.
+// answered explains what the server says.
 func (s *Store) answered(r minio.ErrorResponse) string {
-	if strings.Contains(strings.ToLower(r.Message), "no such key") && r.StatusCode == http.StatusForbidden { // says Garage
+	if strings.Contains(strings.ToLower(r.Message), "no such key") && r.StatusCode == http.StatusForbidden { // Garage says this
 		r.Code = minio.InvalidAccessKeyID
 	}
 	switch r.Code {
@@ -77,7 +77,7 @@ func (s *Store) wrongRegion(r minio.ErrorResponse) string {
 	return fmt.Sprintf("the region is wrong: %s; put the bucket's region into the URL as region=NAME", said)
 }
 
-// unanswered is about the way to the server.
+// unanswered explains errors on the way to the server.
 func (s *Store) unanswered(err error) string {
 	var dns *net.DNSError
 	var op *net.OpError
@@ -103,11 +103,11 @@ func (s *Store) unanswered(err error) string {
 	return ""
 }
 
-// noPages refuses answers that are web pages. The client would take that of a
-// web server that has no such page for the answer that there is no such bucket.
+// noPages refuses answers that are web pages. If a web server has no such page,
+// the client would take its answer to mean that the bucket does not exist.
 type noPages struct{ http.RoundTripper }
 
-// pageError is the answer of something else than an S3 server.
+// pageError is an answer that does not come from an S3 server.
 type pageError struct {
 	status, kind, text string
 }
@@ -116,7 +116,7 @@ func (e *pageError) Error() string {
 	return fmt.Sprintf("the answer is %s with the status %s: %q", e.kind, e.status, e.text)
 }
 
-// isPage reports whether an answer is not in XML, as those of S3 are.
+// isPage reports whether an answer is not in XML, as the answers of S3 are.
 func isPage(kind string, status int) bool {
 	if status >= 500 || status == http.StatusTooManyRequests {
 		return false
@@ -125,11 +125,12 @@ func isPage(kind string, status int) bool {
 	return strings.HasPrefix(kind, "text/html") || other && status >= 400
 }
 
-// maxPage is how many bytes of a page an error has.
+// maxPage is how many bytes of a page an error quotes.
 const maxPage = 200
 
-// RoundTrip implements http.RoundTripper. Pages that say that a server is in
-// trouble may come from what stands before it, and pass.
+// RoundTrip implements http.RoundTripper. A page that says that a server has a
+// problem is let through, since it may come from a proxy, and the problem may
+// be temporary.
 func (t noPages) RoundTrip(r *http.Request) (*http.Response, error) {
 	res, err := t.RoundTripper.RoundTrip(r)
 	if err != nil {

@@ -12,9 +12,9 @@ import (
 	"testbox-imaging/internal/blob"
 )
 
-// ReadAt implements blob.Store. The server sends no checksum of a part of a
-// blob: without TLS only the blob's own can tell that bytes were damaged on
-// their way.
+// ReadAt implements blob.Store. The server sends no checksum for a part of a
+// blob. Without TLS, damage on the way can only be detected by sums inside the
+// blob.
 func (s *Store) ReadAt(ctx context.Context, name string, p []byte, off int64) (int, error) {
 	if err := blob.CheckName(name); err != nil {
 		return 0, err
@@ -22,7 +22,7 @@ func (s *Store) ReadAt(ctx context.Context, name string, p []byte, off int64) (i
 	if off < 0 || off > math.MaxInt64-int64(len(p)) {
 		return 0, fmt.Errorf("read %s at %d", name, off)
 	}
-	if len(p) == 0 { // no range is empty
+	if len(p) == 0 { // a range cannot be empty
 		_, err := s.Size(ctx, name)
 		return 0, err
 	}
@@ -40,7 +40,8 @@ func (s *Store) ReadAt(ctx context.Context, name string, p []byte, off int64) (i
 	return n, s.failed("read", name, err)
 }
 
-// get reads what the blob has of a range, all of it or none.
+// get reads as much of a range as the blob has. After an error nothing counts
+// as read.
 func (s *Store) get(ctx context.Context, name string, p []byte, off int64) (int, error) {
 	var opts minio.GetObjectOptions
 	if err := opts.SetRange(off, off+int64(len(p))-1); err != nil {
@@ -61,8 +62,8 @@ func (s *Store) get(ctx context.Context, name string, p []byte, off int64) (int,
 	return n, nil
 }
 
-// answered is how many bytes the answer has: all that were asked for, or all
-// there are from off on.
+// answered returns how many bytes the answer has. It must be as many as were
+// asked for, or all from off to the blob's end.
 func answered(contentRange string, off int64, asked int) (int, error) {
 	var first, last, size int64
 	if _, err := fmt.Sscanf(contentRange, "bytes %d-%d/%d", &first, &last, &size); err != nil {

@@ -19,10 +19,10 @@ import (
 	"testbox-imaging/internal/blob"
 )
 
-// maxSize is the most bytes that one request may bring.
+// maxSize is the largest number of bytes in one request.
 const maxSize = 5 << 30
 
-// writer is a blob in a local file without a name.
+// writer writes a blob into a local file without a name.
 type writer struct {
 	s    *Store
 	ctx  context.Context
@@ -30,7 +30,7 @@ type writer struct {
 	over blob.Version
 	file *os.File
 	size int64
-	sum  hash.Hash // SHA-256 of what was written
+	sum  hash.Hash // SHA-256 of the bytes written so far
 	err  error     // of the first Write that failed, or fs.ErrClosed
 }
 
@@ -70,7 +70,7 @@ func (w *writer) Abort() {
 }
 
 // Commit uploads the file. The server checks the bytes against their SHA-256
-// before they become the blob; what it then has is asked for.
+// before they become the blob. Commit then asks the server what it has.
 func (w *writer) Commit() error {
 	if w.err != nil {
 		return w.s.failed("write", w.name, w.err)
@@ -91,7 +91,7 @@ func (w *writer) Commit() error {
 func (w *writer) put(sum []byte) (etag string, err error) {
 	opts := minio.PutObjectOptions{
 		ContentType:          "application/octet-stream",
-		DisableContentSha256: true, // of each part; there is one of the whole
+		DisableContentSha256: true, // checksum of each part; there is one of the whole blob
 		UserMetadata:         map[string]string{"x-amz-checksum-sha256": base64.StdEncoding.EncodeToString(sum)},
 	}
 	switch {
@@ -107,14 +107,15 @@ func (w *writer) put(sum []byte) (etag string, err error) {
 	}
 	again := false
 	err = w.s.try(w.ctx, w.size, func(ctx context.Context) error {
-		// Each attempt has a reader of its own: an earlier one may still be read.
+		// Each attempt has its own reader, since an earlier attempt may still be
+		// reading.
 		body := io.NewSectionReader(w.file, 0, w.size)
 		info, err := w.s.client.PutObject(ctx, w.s.cfg.Bucket, w.s.key(w.name), body, w.size, "", hex.EncodeToString(sum), opts)
 		if etag = info.ETag; !w.missed(err) {
 			again = true
 			return err
 		}
-		if again { // an earlier attempt may have been done, and its answer lost
+		if again { // an earlier attempt may have succeeded, with its answer lost
 			etag, err = w.isOurs(ctx, sum)
 			return err
 		}
@@ -126,9 +127,10 @@ func (w *writer) put(sum []byte) (etag string, err error) {
 	return etag, err
 }
 
-// isTaken reports, where no answer came, whether the blob is not any more what
-// this one was to take the place of. A server that refuses a large blob before
-// it has read all of it can close the connection, and its answer is lost.
+// isTaken is called when no answer came. It reports whether the present blob is
+// not the version to be replaced any more. A server that refuses a large blob
+// before it has read all of it can close the connection, and its answer is lost
+// then.
 func (w *writer) isTaken() bool {
 	if w.over == blob.Any || w.s.cfg.OnlyWriter {
 		return false
@@ -137,8 +139,8 @@ func (w *writer) isTaken() bool {
 	return err == nil && now != w.over || errors.Is(err, fs.ErrNotExist) && w.over != blob.None
 }
 
-// missed reports whether the server says that the blob is not what this one
-// was to take the place of.
+// missed reports whether the server says that the present blob is not the
+// version to be replaced.
 func (w *writer) missed(err error) bool {
 	code := status(err)
 	return code == http.StatusPreconditionFailed || code == http.StatusNotFound && w.over != blob.None && w.over != blob.Any &&
@@ -152,8 +154,8 @@ func (w *writer) conflict() error {
 	return final{blob.ErrChanged}
 }
 
-// isOurs compares what the server has with what was to be written, byte for
-// byte by its length and SHA-256, and gives its ETag if it is the same.
+// isOurs compares the length and SHA-256 of the server's blob with those that
+// were to be written. If they are the same, it returns the blob's ETag.
 func (w *writer) isOurs(ctx context.Context, sum []byte) (etag string, err error) {
 	body, info, _, err := w.s.client.GetObject(ctx, w.s.cfg.Bucket, w.s.key(w.name), minio.GetObjectOptions{})
 	if err != nil && minio.ToErrorResponse(err).Code == minio.NoSuchKey {
@@ -175,8 +177,8 @@ func (w *writer) isOurs(ctx context.Context, sum []byte) (etag string, err error
 	return info.ETag, nil
 }
 
-// lookFirst does what the server does not: it is enough where nobody else
-// writes.
+// lookFirst checks the version instead of the server. That is enough if nobody
+// else writes.
 func (w *writer) lookFirst() error {
 	now, err := w.s.Version(w.ctx, w.name)
 	switch {
@@ -189,7 +191,7 @@ func (w *writer) lookFirst() error {
 }
 
 // check compares what the server has with what was written. Not every server
-// keeps checksums.
+// has checksums.
 func (w *writer) check(has minio.ObjectInfo, etag, sum string) error {
 	switch {
 	case has.Size != w.size:

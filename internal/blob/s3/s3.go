@@ -1,5 +1,5 @@
 // Package s3 keeps blobs in S3-compatible object storage. A blob being written
-// lies in a local file until it is committed.
+// is in a local file until Commit.
 package s3
 
 import (
@@ -17,20 +17,20 @@ import (
 	"testbox-imaging/internal/blob"
 )
 
-// Store is a blob.Store in a bucket: a blob's key is its name after the
-// prefix. It relies on what S3 promises since 2020: a read or list after a
-// write sees it.
+// Store is a blob.Store in a bucket. A blob's key is the prefix and the blob's
+// name. Store relies on what S3 promises since 2020, that a read or list after
+// a write sees the write.
 type Store struct {
 	client    minio.Core
 	cfg       Config
 	spool     string
-	accessKey string // the access key, for messages
+	accessKey string // for messages
 }
 
-// Open gives the store of a bucket, which must exist. The keys come from the
+// Open returns the store of a bucket, which must exist. The keys come from the
 // AWS_* environment variables or ~/.aws/credentials. Blobs being written are
-// files of the folder spool, "" the system's temporary one; they have no name
-// there, so that a crash leaves none.
+// files in the folder spool, or in the system's temporary folder if it is "".
+// The files have no names there, so that a crash leaves none behind.
 func Open(ctx context.Context, cfg Config, spool string) (*Store, error) {
 	keys := credentials.NewChainCredentials([]credentials.Provider{&credentials.EnvAWS{}, &credentials.FileAWSCredentials{}})
 	value, err := keys.GetWithContext(nil)
@@ -47,7 +47,8 @@ func Open(ctx context.Context, cfg Config, spool string) (*Store, error) {
 	if cfg.Endpoint == "" {
 		cfg.Endpoint = amazon
 	}
-	// Retries are ours: the client's would read one body from two goroutines.
+	// This package does its own retries. The client's retries would read one body
+	// from two goroutines.
 	transport, err := minio.DefaultTransport(!cfg.Insecure)
 	if err != nil {
 		return nil, err
@@ -64,7 +65,8 @@ func Open(ctx context.Context, cfg Config, spool string) (*Store, error) {
 	return s, nil
 }
 
-// look asks for a list: the answer to a HEAD has no body that says why.
+// look asks for a list, because the answer to a HEAD has no body that explains
+// an error.
 func (s *Store) look(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -74,7 +76,8 @@ func (s *Store) look(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// key is where a blob is in the bucket; of a prefix, where its blobs are.
+// key returns the key of a blob in the bucket, or the prefix of keys for a
+// prefix of names.
 func (s *Store) key(name string) string {
 	if s.cfg.Prefix == "" {
 		return name
@@ -82,7 +85,8 @@ func (s *Store) key(name string) string {
 	return s.cfg.Prefix + "/" + name
 }
 
-// failed names the blob of an error, and tells one that is not there.
+// failed adds the blob's name to an error, and makes the error for a missing
+// blob match fs.ErrNotExist.
 func (s *Store) failed(op, name string, err error) error {
 	if err == nil {
 		return nil
@@ -110,7 +114,7 @@ func (s *Store) stat(ctx context.Context, name string) (info minio.ObjectInfo, e
 	return info, err
 }
 
-// Version implements blob.Store: it is the ETag.
+// Version implements blob.Store. A version is the ETag.
 func (s *Store) Version(ctx context.Context, name string) (blob.Version, error) {
 	if err := blob.CheckName(name); err != nil {
 		return blob.None, err
@@ -136,8 +140,8 @@ func (s *Store) Remove(ctx context.Context, name string) error {
 	return err
 }
 
-// List implements blob.Store. Objects whose name no blob can have are
-// another's.
+// List implements blob.Store. It ignores objects whose names are not valid for
+// a blob.
 func (s *Store) List(ctx context.Context, prefix string) (out []blob.Info, err error) {
 	err = s.try(ctx, 0, func(ctx context.Context) error {
 		out, err = s.list(ctx, prefix)
@@ -146,8 +150,8 @@ func (s *Store) List(ctx context.Context, prefix string) (out []blob.Info, err e
 	return out, s.failed("list", prefix, err)
 }
 
-// list checks the order too: a server that gives a page again and again would
-// never come to an end.
+// list also checks the order, since a server that sends the same page again and
+// again would make it run forever.
 func (s *Store) list(ctx context.Context, prefix string) (out []blob.Info, err error) {
 	last := ""
 	for o := range s.client.ListObjectsIter(ctx, s.cfg.Bucket, minio.ListObjectsOptions{Prefix: s.key(prefix), Recursive: true}) {
@@ -163,14 +167,14 @@ func (s *Store) list(ctx context.Context, prefix string) (out []blob.Info, err e
 			out = append(out, blob.Info{Name: name, Size: o.Size})
 		}
 	}
-	return out, ctx.Err() // the client ends a cancelled list without one
+	return out, ctx.Err() // the client ends a cancelled list without an error
 }
 
-// status is the HTTP status of an error, 0 if there was no answer.
+// status returns the HTTP status of an error, or 0 if there was no answer.
 func status(err error) int { return minio.ToErrorResponse(err).StatusCode }
 
-// damaged reports whether the server found that what came is not what was
-// sent.
+// damaged reports whether the server found that the bytes it received are not
+// those that were sent.
 func damaged(err error) bool {
 	switch minio.ToErrorResponse(err).Code {
 	case "BadDigest", "XAmzContentSHA256Mismatch", "IncompleteBody", "InvalidDigest", "RequestTimeout":
