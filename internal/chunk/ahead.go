@@ -7,33 +7,34 @@ import (
 )
 
 const (
-	// aheadBytes is how far before those who read in order chunks are fetched,
-	// in bytes of disk address; an eighth of the cache bounds it too.
+	// aheadBytes is how far ahead of a sequential reader chunks are fetched, in
+	// bytes of disk address. An eighth of the cache is a limit too.
 	aheadBytes = 8 << 20
-	// aheadAtOnce is how many chunks are fetched ahead at a time.
+	// aheadAtOnce is the number of chunks that are fetched ahead at a time.
 	aheadAtOnce = 4
-	// aheadStreams is how many may read in order at a time; the kernel sends
-	// the reads of one stream from several threads, a little out of order.
+	// aheadStreams is the number of sequential readers that are followed. The
+	// kernel sends the reads of one stream from several threads, and so a little
+	// out of order.
 	aheadStreams = 16
 )
 
-// readAhead fetches what those who read in order will read next.
+// readAhead fetches what sequential readers will need next.
 type readAhead struct {
 	d      *DiskReader
 	window int64         // bytes
 	slots  chan struct{} // one for each fetch
 	wg     sync.WaitGroup
 
-	mu      sync.Mutex // guards what is below
+	mu      sync.Mutex // guards the fields below
 	streams [aheadStreams]stream
 	oldest  int
 	closed  bool
 }
 
-// stream is somebody who reads in order, as far as known.
+// stream is a presumed sequential reader.
 type stream struct {
-	next    int64 // where the next read begins
-	fetched int64 // up to where chunks were fetched
+	next    int64 // where its next read should begin
+	fetched int64 // chunks before this place were fetched
 }
 
 func newReadAhead(d *DiskReader) *readAhead {
@@ -72,8 +73,8 @@ func (a *readAhead) find(off int64) *stream {
 	return nil
 }
 
-// fetch begins to fetch what the disk has at off and says how many bytes that
-// answers for; 0 is: not now.
+// fetch starts to fetch what the disk has at off. It returns for how many bytes
+// from off that suffices, or 0 if it could not start.
 func (a *readAhead) fetch(off int64) int64 {
 	region := int(off / RegionSize)
 	e, known := a.d.cache.peek(a.d.im.pagePlace(region).key)
@@ -86,7 +87,7 @@ func (a *readAhead) fetch(off int64) int64 {
 	defer a.d.cache.done(e)
 	spans := e.page.from(off % RegionSize)
 	if len(spans) == 0 {
-		return 0 // a page that does not fit; who reads there will say it
+		return 0 // the page does not fit its region; a read there returns the error
 	}
 	s := spans[0]
 	n := s.Off + s.Len - off%RegionSize
@@ -104,7 +105,7 @@ func (a *readAhead) fetch(off int64) int64 {
 	return 0
 }
 
-// begin runs a fetch beside us if a slot is free.
+// begin runs fetch in the background if a slot is free.
 func (a *readAhead) begin(fetch func() (*entry, error)) bool {
 	select {
 	case a.slots <- struct{}{}:
@@ -112,7 +113,7 @@ func (a *readAhead) begin(fetch func() (*entry, error)) bool {
 		return false
 	}
 	a.wg.Go(func() {
-		if e, err := fetch(); err == nil { // who reads there will say the error
+		if e, err := fetch(); err == nil { // a read there returns the error
 			a.d.cache.done(e)
 		}
 		<-a.slots

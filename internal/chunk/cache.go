@@ -7,21 +7,21 @@ import (
 	"testbox-imaging/internal/object"
 )
 
-// cache keeps pages and decoded chunks, as many as fit into limit bytes, those
-// used last; what is in use stays beyond that. Each is loaded once however many
-// ask for it.
+// cache keeps the most recently used pages and decoded chunks, up to limit
+// bytes. Entries in use stay even beyond the limit. Each entry is loaded only
+// once, however many goroutines ask for it.
 type cache struct {
 	limit int64 // bytes
 	free  sync.Pool
 
-	mu     sync.Mutex // guards what is below
-	size   int64      // of the loaded entries, bytes
-	recent list.List  // of *entry, used last first
+	mu     sync.Mutex // guards the fields below
+	size   int64      // bytes of the loaded entries
+	recent list.List  // of *entry, the most recently used first
 	byKey  map[object.Key]*entry
 }
 
-// entry is a page or a chunk. What it holds is set by load, once, and read
-// after that.
+// entry is a page or a chunk. load sets the content once, and it does not
+// change after that.
 type entry struct {
 	key  object.Key
 	load sync.Once
@@ -29,19 +29,20 @@ type entry struct {
 	page *pageMap
 	data *[]byte // of a chunk
 
-	// The cache's mutex guards these.
-	place *list.Element // in recent; nil: not in the cache any more
+	// The cache's mutex guards the fields below.
+	place *list.Element // in recent; nil if the entry left the cache
 	size  int64
 	users int
-	ready bool // it is loaded
+	ready bool // the entry is loaded
 }
 
 func newCache(limit int64) *cache {
 	return &cache{limit: limit, byKey: map[object.Key]*entry{}}
 }
 
-// use gives an entry, which load fills if it is not there. It must be given
-// back by done. Errors are not kept: the next to ask tries again.
+// use returns an entry, and calls load to fill it if it is not loaded. The
+// caller must call done for the entry. Errors are not kept, so that the next
+// call tries again.
 func (c *cache) use(key object.Key, load func(*entry) error) (*entry, error) {
 	e := c.find(key)
 	e.load.Do(func() {
@@ -69,8 +70,9 @@ func (c *cache) find(key object.Key) *entry {
 	return e
 }
 
-// peek gives an entry that is loaded, to be given back, and does not wait;
-// known reports whether it is there or on its way.
+// peek returns a loaded entry without waiting, or nil. The caller must call
+// done for the entry. known reports whether the entry is loaded or being
+// loaded.
 func (c *cache) peek(key object.Key) (e *entry, known bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -82,7 +84,8 @@ func (c *cache) peek(key object.Key) (e *entry, known bool) {
 	return e, true
 }
 
-// loaded counts a new entry in and makes room for it.
+// loaded adds the size of a new entry, and drops old entries to make room for
+// it.
 func (c *cache) loaded(e *entry) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -116,7 +119,7 @@ func (c *cache) done(e *entry) {
 	c.recycle(e)
 }
 
-// recycle takes the memory of a chunk that nobody can see any more.
+// recycle takes back the memory of a chunk that nobody can use any more.
 func (c *cache) recycle(e *entry) {
 	if e.users == 0 && e.place == nil && e.data != nil {
 		c.free.Put(e.data)
@@ -124,7 +127,7 @@ func (c *cache) recycle(e *entry) {
 	}
 }
 
-// buffer gives n bytes of memory for a chunk.
+// buffer returns a buffer of n bytes for a chunk.
 func (c *cache) buffer(n int) *[]byte {
 	b, ok := c.free.Get().(*[]byte)
 	if !ok || cap(*b) < n {

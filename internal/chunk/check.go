@@ -10,7 +10,7 @@ import (
 )
 
 // Check reads all objects of an image, and checks each against its name. told
-// is called with the bytes of data that were checked; nil: nobody asks.
+// may be nil. It is called with the number of bytes of data checked so far.
 func (im *Image) Check(ctx context.Context, workers int, told func(done int64)) error {
 	g, inner := errgroup.WithContext(ctx)
 	g.SetLimit(max(workers, 1) + 1)
@@ -36,8 +36,8 @@ func (im *Image) Check(ctx context.Context, workers int, told func(done int64)) 
 	return err
 }
 
-// checkPieces hands out the pieces of data, as many at once as there are
-// buffers.
+// checkPieces checks the pieces of data in goroutines, as many at a time as
+// there are buffers.
 func (im *Image) checkPieces(ctx context.Context, g *errgroup.Group, buffers chan []byte, checked chan<- int64) error {
 	r := im.Reader(ctx)
 	for {

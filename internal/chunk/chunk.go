@@ -1,10 +1,10 @@
-// Package chunk turns a disk into objects and back: blocks are cut into chunks
-// by their content, pages say where the chunks of a region belong, and a root
-// lists the pages. docs/format.md has the bytes.
+// Package chunk turns a disk into objects and back. Blocks are grouped into
+// chunks by their content, a page says where the chunks of a region belong, and
+// a root lists the pages. docs/format.md describes the bytes.
 //
-// Boundary and Cutter decide where a chunk ends. Which blocks they are given,
-// and from where blocks are counted, is decided in package copier (window.go,
-// cut.go). Session, Images and Getter are what a store is used by.
+// Boundary and Cutter decide where a chunk ends. Package copier (window.go,
+// cut.go) decides which blocks they are given, and from where blocks are
+// counted. Session, Images and Getter are the interfaces of a store.
 package chunk
 
 import (
@@ -18,27 +18,29 @@ import (
 	"testbox-imaging/internal/object"
 )
 
-// What is measured in docs/performance.md.
+// docs/performance.md has the measurements behind these numbers.
 const (
-	// BlockSize is the grain of a disk, in bytes: zero or not, used or not, and
-	// where cuts can be. File systems put file data at multiples of it.
+	// BlockSize is the unit of a disk, in bytes. A block is zero or not, and used
+	// or not, and a chunk can end only at a block's end. File systems store file
+	// data at multiples of it.
 	BlockSize = 4096
-	// MinSize and MaxSize bound a chunk, in bytes; the last of a region may be
-	// shorter.
+	// MinSize and MaxSize limit the size of a chunk, in bytes. The last chunk of a
+	// region may be shorter.
 	MinSize = 32 << 10
 	MaxSize = object.MaxChunk
-	// fileEnd bytes of zeros at a block's end are most often what is left of a
-	// file's last block.
+	// fileEnd is a number of zero bytes. If a block ends with so many, it is most
+	// likely the last block of a file.
 	fileEnd = 64
-	// boundaryBits of another block's hash are zero where a chunk may end.
+	// boundaryBits is how many low bits of a block's hash must be zero for a chunk
+	// to end after a block that is not the last of a file.
 	boundaryBits = 7
-	// RegionSize is what a page describes, in bytes of disk address.
+	// RegionSize is how many bytes of disk address a page describes.
 	RegionSize = 256 << 20
 )
 
-// Boundary reports whether a chunk may end after this block, which is not zero:
-// where a file ends, so that the next begins a chunk wherever it lies, and
-// within large files where their content says so.
+// Boundary reports whether a chunk may end after this block, which is not zero.
+// It may end where a file ends, so that the next file begins a chunk wherever
+// it lies. Within large files it may end where the content says so.
 func Boundary(block []byte) bool {
 	if rest := len(block) - fileEnd; rest >= 0 && image.IsZero(block[rest:]) {
 		return true
@@ -47,11 +49,11 @@ func Boundary(block []byte) bool {
 }
 
 // Cutter decides where chunks end. Its input are the blocks of a region that
-// are used and not zero, in disk order; others do not interrupt a chunk. The
-// zero value is at a region's start.
+// are used and not zero, in disk order. Other blocks are left out and do not
+// end a chunk. The zero value is ready for the start of a region.
 type Cutter struct{ n int }
 
-// Add says whether the chunk ends after a block of n bytes (1 to BlockSize).
+// Add reports whether the chunk ends after a block of n bytes (1 to BlockSize).
 func (c *Cutter) Add(n int, boundary bool) bool {
 	c.n += n
 	if boundary && c.n >= MinSize || c.n > MaxSize-BlockSize {
@@ -61,83 +63,83 @@ func (c *Cutter) Add(n int, boundary bool) bool {
 	return false
 }
 
-// Reset begins a region.
+// Reset prepares for the start of a region.
 func (c *Cutter) Reset() { c.n = 0 }
 
 // Session is a backup in progress. Its methods may be called from many
-// goroutines at once. Package store has it on a disk or in object storage; a
-// client has it at the other end of a connection. It can add a backup, and can
-// neither read others nor change what is there.
+// goroutines at once. Package store implements it for a disk or object storage.
+// A client will implement it over a connection. A session can add a backup. It
+// can neither read other backups nor change them.
 type Session interface {
-	// Missing gives those of the keys that must be Put, in their order. A page
-	// counts as there only if all its chunks are: so a page that is there
-	// answers for its region. What is not missing stays until Close.
+	// Missing returns those of the keys that must be Put, in the same order. A
+	// page counts as present only if all its chunks are. So if a page is present,
+	// its whole region is. Objects that are not missing stay until Close.
 	Missing(ctx context.Context, keys []object.Key) ([]object.Key, error)
-	// Put stores an object. It is durable after Commit, not before. An object
-	// that is there already is left as it is, without an error. The caller may
-	// use o.Data again after the return.
+	// Put stores an object. It is durable after Commit, not before. If the object
+	// exists already, Put does nothing and returns no error. The caller may reuse
+	// o.Data after the return.
 	Put(ctx context.Context, o object.Object) error
-	// Commit makes a backup an image that can be restored, durably: it checks
-	// that all that the record's roots reach is there and whole as far as
-	// known, and writes the record last. r.ID is set. If something
-	// is not there any more, the error matches ErrMissing, and nothing was
-	// committed: the backup must be sent again.
+	// Commit durably makes the backup one that can be restored. It checks that all
+	// objects that the record's roots reach exist, and are undamaged as far as is
+	// known. It writes the record last, and sets r.ID. If an object does not exist
+	// any more, the error matches ErrMissing and nothing was committed. The backup
+	// must then be sent again.
 	Commit(ctx context.Context, r *image.Record) error
-	// Close ends the session. What was put and not committed is given up, and
-	// nothing counts on it any more. All other methods fail with ErrClosed from
-	// then on. To close it again does nothing.
+	// Close ends the session. Objects that were put and not committed are no
+	// longer protected, and nothing may rely on them. All other methods fail with
+	// ErrClosed from then on. Closing twice is allowed.
 	Close() error
 }
 
-// Images are the images of backups, to be read.
+// Images gives access to the images of backups.
 type Images interface {
-	// OpenImage opens the image of a disk of a backup, by the name that the
-	// disk has in the record, and holds it to the record. Until the image is
-	// closed, all of it stays: deletion and collection pass it by. A backup
-	// that is not there, or not as the record says, is an error that matches
-	// fs.ErrNotExist. A root that is not there is one that matches ErrMissing.
+	// OpenImage opens the image of a disk of a backup, by the name that the disk
+	// has in the record, and checks it against the record. Until the image is
+	// closed, none of its objects is deleted or collected. If the backup does not
+	// exist, or is not as the record says, the error matches fs.ErrNotExist. If
+	// the root does not exist, the error matches ErrMissing.
 	OpenImage(ctx context.Context, r *image.Record, disk string) (*Image, error)
 }
 
-// Getter gives the objects of the one image that it was opened for. It reaches
-// nothing else. Its methods may be called from many goroutines at once.
+// Getter reads the objects of the one image that it was opened for. It cannot
+// reach others. Its methods may be called from many goroutines at once.
 type Getter interface {
-	// Get gives an object in its stored form, in buf's memory if that is large
-	// enough. The object may be damaged: Decode finds out. An object that is
-	// not there is an error that matches ErrMissing, and so is a place of
-	// another image.
+	// Get returns an object in its stored form, in buf's memory if that is large
+	// enough. The object may be damaged, which Decode detects. If the object does
+	// not exist, or the place is of another image, the error matches ErrMissing.
 	Get(ctx context.Context, at Place, buf []byte) (object.Object, error)
-	// Close lets go of the image. Get fails with ErrClosed from then on. To
-	// close it again does nothing.
+	// Close releases the image. Get fails with ErrClosed from then on. Closing
+	// twice is allowed.
 	Close() error
 }
 
 // Place is where an object is in an image. Only an Image makes places, from the
 // tree that it has read, and each level of a tree has the hashes of the next.
 // So a Getter that is given a place of its image knows that the object belongs
-// to it. A client sends the two numbers, and the server finds the key in the
-// image that it has open for this client: a key from elsewhere reaches nothing.
+// to the image. A client will send only the two numbers. The server then finds
+// the key in the image that it has opened for this client, so a key from
+// elsewhere is of no use.
 type Place struct {
-	Region int // of a page and of a chunk: number of the region
-	Chunk  int // of a chunk: which one of its page's
+	Region int // number of the region, for a page or a chunk
+	Chunk  int // number of the chunk in its page, for a chunk
 	image  object.Name
 	key    object.Key
 }
 
-// Image is the name of the image's root.
+// Image returns the name of the image's root.
 func (p Place) Image() object.Name { return p.image }
 
-// Key is what the image has at the place.
+// Key returns the key of the object at the place.
 func (p Place) Key() object.Key { return p.key }
 
 // ErrMissing is matched by errors that say that an object is not in the store.
 var ErrMissing = errors.New("not in the store")
 
-// ErrClosed is matched by errors of a session or an image that was closed.
+// ErrClosed is matched by errors of a closed session or image.
 var ErrClosed = errors.New("it is closed")
 
-// getRaw gives the bytes of an object, checked against its name, with memory
-// for the stored form and for the result.
+// getRaw returns the bytes of an object, checked against its name. stored and
+// dst are memory for the stored form and for the result.
 func getRaw(ctx context.Context, g Getter, at Place, stored, dst []byte) ([]byte, error) {
 	o, err := g.Get(ctx, at, stored)
 	if err != nil {

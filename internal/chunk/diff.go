@@ -7,14 +7,14 @@ import (
 	"testbox-imaging/internal/image"
 )
 
-// How is the way in which two images differ at a place.
+// How says in which way two images differ at a place.
 type How uint8
 
 const (
-	// Changed: both keep the bytes, and they are not the same.
+	// Changed means that both images have bytes at the place, which differ.
 	Changed How = iota
-	// OnlyA and OnlyB: one keeps the bytes; in the other they are unused, or
-	// it ends before them.
+	// OnlyA and OnlyB mean that only one image has bytes at the place. In the
+	// other image the place is unused or beyond the disk's end.
 	OnlyA
 	OnlyB
 )
@@ -23,22 +23,22 @@ func (h How) String() string {
 	return [...]string{"changed", "only in the first", "only in the second"}[min(h, 2)]
 }
 
-// MarshalText is the word of a way for programs.
+// MarshalText returns the text of String, for programs.
 func (h How) MarshalText() ([]byte, error) { return []byte(h.String()), nil }
 
-// Difference is a place where two images differ. What is unused in both is
-// equal, whatever is there; zeros are bytes like others.
+// Difference is a place where two images differ. A place that is unused in both
+// is equal. A zero byte counts like any other byte.
 type Difference struct {
-	image.Range     // Changed: of whole 512-byte sectors, as far as both keep them
+	image.Range     // if Changed, made of whole 512-byte sectors, as far as both images have them
 	How         How `json:"how"`
 }
 
-// diffGrain is what Changed ranges are made of, bytes.
+// diffGrain is the unit of Changed ranges, in bytes.
 const diffGrain = 512
 
-// Diff calls found for each place where two images differ, in disk order;
-// places that touch and differ in the same way are one. Equal pages are not
-// read, equal chunks at equal places neither. An error of found ends it.
+// Diff calls found for each place where two images differ, in disk order.
+// Adjacent places that differ in the same way are merged. Equal pages are not
+// read, nor are equal chunks at equal places. An error of found ends Diff.
 func Diff(ctx context.Context, a, b *Image, found func(Difference) error) error {
 	d := differ{a: newSide(ctx, a), b: newSide(ctx, b), found: found}
 	defer d.a.Close()
@@ -51,11 +51,11 @@ func Diff(ctx context.Context, a, b *Image, found func(Difference) error) error 
 	return d.flush()
 }
 
-// differ collects what differs.
+// differ merges the differences that are found.
 type differ struct {
 	a, b  side
 	found func(Difference) error
-	last  Difference // Len 0: none
+	last  Difference // not reported yet; Len 0 if there is none
 }
 
 // side is one of the two images.
@@ -68,7 +68,7 @@ func newSide(ctx context.Context, im *Image) side {
 	return side{im.ReaderAt(ctx, 4*minCache), make([]byte, 256<<10)}
 }
 
-// region compares a region that is on one disk at least.
+// region compares a region that at least one of the disks has.
 func (d *differ) region(i int) error {
 	ra, rb := d.a.place(i), d.b.place(i)
 	if ra == rb && d.a.im.Root.Pages[i] == d.b.im.Root.Pages[i] {
@@ -94,7 +94,8 @@ func (d *differ) region(i int) error {
 	return nil
 }
 
-// passed leaves out the first run if it ends at or before a place in the region.
+// passed drops the first run if it ends at or before at, which is a place in
+// the region.
 func passed(s []run, at int64) []run {
 	if s[0].Off+s[0].Len <= at {
 		return s[1:]
@@ -102,7 +103,8 @@ func passed(s []run, at int64) []run {
 	return s
 }
 
-// place is where region i is on the disk; empty is beyond its end.
+// place returns the range of the disk that is region i. It is empty if the
+// region is beyond the disk's end.
 func (s side) place(i int) image.Range {
 	if i < len(s.im.Root.Pages) {
 		return s.im.Root.Region(i)
@@ -110,16 +112,17 @@ func (s side) place(i int) image.Range {
 	return image.Range{}
 }
 
-// run is a Span with the place in its chunk that region offset 0 would have:
-// two runs with the same one have the same bytes where they overlap.
+// run is a Span with its chunk. shift is the offset in the chunk that matches
+// offset 0 of the region. Two runs with the same chunk and shift have the same
+// bytes where they overlap.
 type run struct {
 	Span
 	ref   Ref
 	shift int64
 }
 
-// runs gives all runs of a region, with what lies beyond the disk's end up to
-// size as unused.
+// runs returns all runs of a region. What is beyond the disk's end, up to size,
+// is unused.
 func (s side) runs(i int, size int64) ([]run, error) {
 	var out []run
 	have := s.place(i)
@@ -143,7 +146,7 @@ func (s side) runs(i int, size int64) ([]run, error) {
 	return out, nil
 }
 
-// run compares a place where each side has one content.
+// run compares a place at which each side has a single run.
 func (d *differ) run(a, b run, at image.Range) error {
 	unusedA, unusedB := a.Content == image.Unused, b.Content == image.Unused
 	switch {
@@ -179,7 +182,7 @@ func (d *differ) bytes(at image.Range) error {
 	return nil
 }
 
-// sectors compares two runs of bytes of one place.
+// sectors compares the bytes of both sides at a place.
 func (d *differ) sectors(a, b []byte, off int64) error {
 	if bytes.Equal(a, b) {
 		return nil

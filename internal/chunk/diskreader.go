@@ -11,8 +11,8 @@ import (
 	"testbox-imaging/internal/object"
 )
 
-// DiskReader reads the disk of an image at any place, as an io.ReaderAt. Zeros
-// stand for what is unused. It may be used by many goroutines at once.
+// DiskReader reads the disk of an image at any place, as an io.ReaderAt. Unused
+// places read as zeros. It may be used from many goroutines at once.
 type DiskReader struct {
 	im    *Image
 	ctx   context.Context
@@ -21,12 +21,13 @@ type DiskReader struct {
 	ahead *readAhead
 }
 
-// minCache is the smallest cache, bytes: the largest page and some chunks.
+// minCache is the smallest cache, in bytes. It has room for the largest page
+// and some chunks.
 const minCache = 8 << 20
 
-// ReaderAt opens the disk to be read. Up to cacheBytes of memory hold what was
-// read last and what is read ahead of those who read in order; 0 is 8 MiB. The
-// context is that of all reads. Close it.
+// ReaderAt opens the disk for reading. Its cache has up to cacheBytes, but at
+// least 8 MiB. The cache holds what was read last, and what is read ahead for
+// sequential readers. ctx is used for all reads. The caller closes the reader.
 func (im *Image) ReaderAt(ctx context.Context, cacheBytes int64) *DiskReader {
 	d := &DiskReader{im: im, cache: newCache(max(cacheBytes, minCache))}
 	d.ctx, d.stop = context.WithCancel(ctx)
@@ -34,18 +35,19 @@ func (im *Image) ReaderAt(ctx context.Context, cacheBytes int64) *DiskReader {
 	return d
 }
 
-// Close ends what is read ahead and waits for it; then nothing asks the store
-// any more.
+// Close stops reading ahead and waits until that has ended. After that, nothing
+// reads from the store any more.
 func (d *DiskReader) Close() error {
 	d.stop()
 	d.ahead.wait()
 	return nil
 }
 
-// Size is the disk's length in bytes.
+// Size returns the disk's length in bytes.
 func (d *DiskReader) Size() int64 { return d.im.Root.Size }
 
-// ReadAt implements io.ReaderAt. The bytes before an error are right.
+// ReadAt implements io.ReaderAt. If it returns n and an error, the first n
+// bytes are correct.
 func (d *DiskReader) ReadAt(p []byte, off int64) (int, error) {
 	if off < 0 {
 		return 0, errors.New("read before the disk's start")
@@ -68,7 +70,7 @@ func (d *DiskReader) ReadAt(p []byte, off int64) (int, error) {
 	return want, nil
 }
 
-// readRegion reads as much of p as lies in the region of off.
+// readRegion reads the part of p that is in the region of off.
 func (d *DiskReader) readRegion(p []byte, off int64) (n int, err error) {
 	if err := d.ctx.Err(); err != nil {
 		return 0, err
@@ -96,13 +98,13 @@ func (d *DiskReader) readRegion(p []byte, off int64) (n int, err error) {
 	return n, nil
 }
 
-// chunkRef is a chunk of a page, and where it is.
+// chunkRef is the place and length of a chunk.
 type chunkRef struct {
 	at  Place
 	len int // bytes
 }
 
-// chunkAt is the chunk of a span of a region's page.
+// chunkAt returns the chunk of a span of a region's page.
 func (d *DiskReader) chunkAt(region int, p *pageMap, s Span) chunkRef {
 	ref := p.chunks[s.Chunk]
 	return chunkRef{d.im.chunkPlace(region, s.Chunk, ref.Name), ref.Len}
@@ -118,7 +120,7 @@ func (d *DiskReader) readChunk(p []byte, ref chunkRef, at int) error {
 	return nil
 }
 
-// chunk gives a chunk from the cache, to be given back.
+// chunk returns a chunk from the cache. The caller must call done for it.
 func (d *DiskReader) chunk(ref chunkRef) (*entry, error) {
 	e, err := d.cache.use(ref.at.key, func(e *entry) error {
 		data := d.cache.buffer(ref.len + object.Slack)
@@ -137,7 +139,8 @@ func (d *DiskReader) chunk(ref chunkRef) (*entry, error) {
 	return e, err
 }
 
-// page gives the page of a region from the cache, to be given back.
+// page returns the page of a region from the cache. The caller must call done
+// for it.
 func (d *DiskReader) page(region int) (*entry, error) {
 	e, err := d.cache.use(d.im.pagePlace(region).key, func(e *entry) error {
 		p, err := d.im.page(d.ctx, region)
@@ -158,18 +161,18 @@ func (d *DiskReader) page(region int) (*entry, error) {
 	return e, nil
 }
 
-// pageMap is a page made ready to be looked up in.
+// pageMap is a page in a form for lookups.
 type pageMap struct {
 	spans  []Span
 	chunks []Ref
-	size   int64 // of its region, bytes
+	size   int64 // bytes of the region
 }
 
 func newPageMap(p *Page) *pageMap {
 	return &pageMap{slices.Collect(p.Spans()), p.Chunks, p.Len()}
 }
 
-// from gives the spans that end after a place in the region.
+// from returns the spans that end after at, which is a place in the region.
 func (m *pageMap) from(at int64) []Span {
 	i := sort.Search(len(m.spans), func(i int) bool { return m.spans[i].Off+m.spans[i].Len > at })
 	return m.spans[i:]

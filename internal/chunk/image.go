@@ -10,8 +10,8 @@ import (
 	"testbox-imaging/internal/object"
 )
 
-// Image is an image in a store, open to be read. Its methods may be called
-// from many goroutines at once.
+// Image is an image in a store that is open for reading. Its methods may be
+// called from many goroutines at once.
 type Image struct {
 	Name object.Name // of the root
 	Root *Root
@@ -20,13 +20,13 @@ type Image struct {
 	bufs sync.Pool // *storedBuf
 }
 
-// storedBuf has room for any chunk or page as it is stored, and for what a
-// store reads along with it.
+// storedBuf has room for any chunk or page as it is stored, and for its header
+// in a pack.
 type storedBuf [object.MaxChunk + 4096]byte
 
-// OpenImage reads the root of the image that a getter was opened for; nothing
-// else of it is looked at. A root that is not there is an error that matches
-// ErrMissing. After an error the caller closes the getter, else the image.
+// OpenImage reads the root of the image that g was opened for, and nothing else
+// of it. If the root does not exist, the error matches ErrMissing. After an
+// error the caller closes the getter, otherwise the image.
 func OpenImage(ctx context.Context, g Getter, root object.Name) (*Image, error) {
 	b, err := getRaw(ctx, g, Place{image: root, key: object.Key{Kind: object.Root, Name: root}}, nil, nil)
 	if err != nil {
@@ -39,23 +39,24 @@ func OpenImage(ctx context.Context, g Getter, root object.Name) (*Image, error) 
 	return &Image{Name: root, Root: r, get: g}, nil
 }
 
-// Getter is what the image is read by.
+// Getter returns the getter that reads the image's objects.
 func (im *Image) Getter() Getter { return im.get }
 
-// Close lets go of the image. Its readers are closed before.
+// Close releases the image. The caller closes the image's readers first.
 func (im *Image) Close() error { return im.get.Close() }
 
-// pagePlace is where the page of region i is.
+// pagePlace returns the place of the page of region i.
 func (im *Image) pagePlace(i int) Place {
 	return Place{Region: i, image: im.Name, key: object.Key{Kind: object.Page, Name: im.Root.Pages[i]}}
 }
 
-// chunkPlace is where the chunk j of the page of region i is.
+// chunkPlace returns the place of chunk j of the page of region i.
 func (im *Image) chunkPlace(i, j int, name object.Name) Place {
 	return Place{Region: i, Chunk: j, image: im.Name, key: object.Key{Kind: object.Chunk, Name: name}}
 }
 
-// Page gives the page of region i, which is as long as the region.
+// Page returns the page of region i, and checks that it is as long as the
+// region.
 func (im *Image) Page(ctx context.Context, i int) (*Page, error) {
 	region := im.Root.Region(i)
 	p, err := im.page(ctx, i)
@@ -68,7 +69,8 @@ func (im *Image) Page(ctx context.Context, i int) (*Page, error) {
 	return p, nil
 }
 
-// fits says whether a page that describes n bytes is as long as its region.
+// fits returns an error if a page that describes n bytes is not as long as its
+// region.
 func fits(n int64, region image.Range) error {
 	if n != region.Len {
 		return fmt.Errorf("page is for a region of %d bytes, not for one of %d", n, region.Len)
@@ -86,10 +88,10 @@ func (im *Image) page(ctx context.Context, i int) (*Page, error) {
 	return ParsePage(b)
 }
 
-// chunk fills dst[:n] with the chunk of n bytes at a place; what dst has behind
-// that may be spoilt.
+// chunk fills dst[:n] with the chunk of n bytes at a place. The rest of dst may
+// be overwritten.
 func (im *Image) chunk(ctx context.Context, at Place, n int, dst []byte) error {
-	_ = dst[:n] // a shorter one would be left as it is
+	_ = dst[:n] // panics if dst is too short, which would otherwise stay unchanged
 	b, err := im.object(ctx, at, dst[:0:len(dst)])
 	if err == nil && len(b) != n {
 		err = fmt.Errorf("%v has %d bytes, its page says %d", at.key, len(b), n)
@@ -97,7 +99,7 @@ func (im *Image) chunk(ctx context.Context, at Place, n int, dst []byte) error {
 	return err
 }
 
-// object gives a chunk's or a page's bytes, checked against its name, in dst's
+// object returns a chunk's or page's bytes, checked against its name, in dst's
 // memory if that is large enough.
 func (im *Image) object(ctx context.Context, at Place, dst []byte) ([]byte, error) {
 	stored := im.buf()
@@ -112,21 +114,21 @@ func (im *Image) buf() *storedBuf {
 	return new(storedBuf)
 }
 
-// at says where the image has the error.
+// at adds to an error where in the image it occurred.
 func (im *Image) at(off int64, err error) error {
 	return fmt.Errorf("image %v, byte %d of the disk: %w", im.Name, off, err)
 }
 
-// Span is a run of a region's bytes of one content and, if it is data, of one
-// chunk.
+// Span is a run of bytes in a region with one content. If it is data, all of it
+// is in one chunk.
 type Span struct {
 	Off, Len int64 // bytes, from the region's start
 	Content  image.Content
-	Chunk    int // data: of Page.Chunks
-	At       int // data: where in the chunk the run begins, bytes
+	Chunk    int // for data, the index in Page.Chunks
+	At       int // for data, the offset in the chunk at which the run begins, in bytes
 }
 
-// Spans gives the runs of a page that ParsePage took, in the region's order.
+// Spans returns the runs of a page that ParsePage accepted, in order.
 func (p *Page) Spans() iter.Seq[Span] {
 	return func(yield func(Span) bool) {
 		var off int64

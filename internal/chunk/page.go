@@ -9,12 +9,12 @@ import (
 	"testbox-imaging/internal/object"
 )
 
-// Page says what a region of a disk holds. The bytes of the chunks, one after
-// the other, are the bytes of the data extents, one after the other. It does
-// not say which region it is: equal regions have one page.
+// Page says what a region of a disk holds. The bytes of all chunks, in order,
+// are the bytes of all data extents, in order. The page does not have the
+// number of its region, so equal regions have the same page.
 type Page struct {
-	Extents []Extent // together all of the region, in order
-	Chunks  []Ref    // together all of the data extents, in order
+	Extents []Extent // all of the region, in order
+	Chunks  []Ref    // all of the data extents, in order
 }
 
 // Extent is a run of bytes of one content.
@@ -31,7 +31,8 @@ type Ref struct {
 
 var pageMagic = []byte("TBXPAGE1")
 
-// Append adds an extent, as part of the last one if that has the same content.
+// Append adds an extent. If the last extent has the same content, it is made
+// longer instead.
 func (p *Page) Append(c image.Content, n int64) {
 	if last := len(p.Extents) - 1; last >= 0 && p.Extents[last].Content == c {
 		p.Extents[last].Len += n
@@ -40,7 +41,7 @@ func (p *Page) Append(c image.Content, n int64) {
 	}
 }
 
-// Marshal is the page's object:
+// Marshal returns the page's bytes.
 //
 //	"TBXPAGE1"
 //	uvarint  number of extents, then for each: uvarint length * 4 + content
@@ -61,7 +62,7 @@ func (p *Page) Marshal() []byte {
 	return b
 }
 
-// ParsePage reads a page. It takes only what Marshal writes.
+// ParsePage parses a page. It accepts only what Marshal writes.
 func ParsePage(b []byte) (*Page, error) {
 	p, err := parsePage(b)
 	if err != nil {
@@ -111,7 +112,7 @@ func parsePage(b []byte) (*Page, error) {
 	return &p, nil
 }
 
-// Len is how many bytes of the disk the page describes.
+// Len returns how many bytes of the disk the page describes.
 func (p *Page) Len() (n int64) {
 	for _, e := range p.Extents {
 		n += e.Len
@@ -119,8 +120,8 @@ func (p *Page) Len() (n int64) {
 	return n
 }
 
-// cursor reads fields. After the first that is not there, all are empty and
-// err is set.
+// cursor reads fields. After the first field that is missing or wrong, err is
+// set and all further fields are zero.
 type cursor struct {
 	b   []byte
 	err error
@@ -139,7 +140,7 @@ func (c *cursor) want(magic []byte) {
 	}
 }
 
-// bytes gives n bytes, zeros if there are not so many.
+// bytes returns the next n bytes, or zeros if there are fewer.
 func (c *cursor) bytes(n int) []byte {
 	if n > len(c.b) {
 		c.fail("it is cut off")
@@ -150,7 +151,7 @@ func (c *cursor) bytes(n int) []byte {
 	return out
 }
 
-// uvarint takes the shortest form only.
+// uvarint reads a number. It accepts only the shortest form.
 func (c *cursor) uvarint() uint64 {
 	v, n := binary.Uvarint(c.b)
 	if n <= 0 || n > 1 && c.b[n-1] == 0 {
@@ -161,7 +162,8 @@ func (c *cursor) uvarint() uint64 {
 	return v
 }
 
-// count is a number of things of at least so many bytes each.
+// count reads the number of elements that follow, each of at least so many
+// bytes.
 func (c *cursor) count(each int) int {
 	v := c.uvarint()
 	if v > uint64(len(c.b)/each) {

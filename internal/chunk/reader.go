@@ -8,14 +8,15 @@ import (
 	"testbox-imaging/internal/image"
 )
 
-// pagesAhead is how many pages are fetched before they are needed; each stands
-// for 256 MiB of disk.
+// pagesAhead is how many pages are fetched before they are needed. Each page
+// describes 256 MiB of disk.
 const pagesAhead = 4
 
-// Reader reads the image region by region: a Data piece for each chunk, a Zero
-// or Unused piece for each such run of a region. Where a chunk goes on behind
-// runs of zero, those come after it, since it begins first. The chunks are
-// fetched by Decode, the pages ahead; ctx is that of both.
+// Reader reads the image region by region. It returns a Data piece for each
+// chunk, and a Zero or Unused piece for each such run of a region. A chunk can
+// have runs of zero or unused bytes between its parts. Their pieces come after
+// the chunk's, which begins first. Decode fetches the chunks, and pages are
+// fetched ahead. Both use ctx.
 func (im *Image) Reader(ctx context.Context) image.Reader {
 	return &reader{ctx: ctx, im: im}
 }
@@ -23,14 +24,14 @@ func (im *Image) Reader(ctx context.Context) image.Reader {
 type reader struct {
 	ctx    context.Context
 	im     *Image
-	asked  int           // pages below this one are in ahead or done
-	done   int           // pages
-	ahead  []fetchedPage // from page done on
-	pieces []image.Piece // what is left of page done-1
+	asked  int           // pages below this number are in ahead, or done
+	done   int           // number of pages handed out
+	ahead  []fetchedPage // pages from number done on
+	pieces []image.Piece // pieces of page done-1 that are not returned yet
 	err    error
 }
 
-// fetchedPage waits for a page.
+// fetchedPage waits for a page that is being fetched, and returns it.
 type fetchedPage func() (*Page, error)
 
 // Next implements image.Reader.
@@ -68,8 +69,8 @@ func (r *reader) nextRegion() error {
 	return nil
 }
 
-// fetchAhead asks for pages; equal ones that follow one another, as of empty
-// regions, are asked for once.
+// fetchAhead starts to fetch pages. Adjacent regions with the same page, such
+// as empty ones, share one fetch.
 func (r *reader) fetchAhead() {
 	for pages := r.im.Root.Pages; r.asked < min(r.done+pagesAhead, len(pages)); r.asked++ {
 		name := pages[r.asked]
@@ -84,13 +85,13 @@ func (r *reader) fetchAhead() {
 	}
 }
 
-// pieces gives the pieces of a region, in the order of their first bytes.
+// pieces returns the pieces of a region, in the order of their first bytes.
 func (im *Image) pieces(ctx context.Context, p *Page, region int) []image.Piece {
 	off := im.Root.Region(region).Off
 	out := make([]image.Piece, 0, len(p.Extents)+len(p.Chunks))
-	ranges := make([]image.Range, 0, len(p.Extents)+len(p.Chunks)) // a chunk's one after the other
+	ranges := make([]image.Range, 0, len(p.Extents)+len(p.Chunks)) // ranges of a chunk are adjacent
 	others := make([]image.Range, 0, len(p.Extents))
-	var data int // of out, the chunk begun last
+	var data int // index in out of the chunk that began last
 	for s := range p.Spans() {
 		at := image.Range{Off: off + s.Off, Len: s.Len}
 		if s.Content != image.Data {
@@ -114,7 +115,8 @@ func (im *Image) pieces(ctx context.Context, p *Page, region int) []image.Piece 
 	return out
 }
 
-// piece is that of a chunk of n bytes, without its ranges; it begins at off.
+// piece returns the piece of a chunk of n bytes that begins at off. Its ranges
+// are not set yet.
 func (im *Image) piece(ctx context.Context, at Place, n int, off int64) image.Piece {
 	return image.Piece{Content: image.Data, Len: int64(n), Sum: at.key.Name, Decode: func(dst []byte) error {
 		if err := im.chunk(ctx, at, n, dst); err != nil {

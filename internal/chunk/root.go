@@ -10,24 +10,25 @@ import (
 	"testbox-imaging/internal/object"
 )
 
-// Root is the image of a disk. Its name is the image's: two disks with the
-// same one have the same bytes, wherever they are used.
+// Root describes the image of a disk. The name of the root is the name of the
+// image. Two disks with the same root have the same bytes, wherever they are
+// used.
 type Root struct {
-	Size       int64           // of the disk, bytes
-	SectorSize int             // logical sector, bytes
-	Pages      []object.Name   // of each region, in order; the last may be shorter
-	Layout     json.RawMessage // what the disk holds, for people and for diff: JSON, of package copier's Layout; empty is unknown
+	Size       int64           // bytes of the disk
+	SectorSize int             // bytes of a logical sector
+	Pages      []object.Name   // page of each region, in order; the last region may be shorter
+	Layout     json.RawMessage // what the disk holds, for people and for diff, as the JSON of package copier's Layout; empty if unknown
 }
 
 // MaxDisk is the largest disk of an image, in bytes: 128 TiB.
 const MaxDisk = 1 << 47
 
-// maxLayout bounds Root.Layout, bytes.
+// maxLayout limits Root.Layout, in bytes.
 const maxLayout = 1 << 20
 
 var rootMagic = []byte("TBXROOT1")
 
-// Marshal is the root's object; all numbers are little-endian:
+// Marshal returns the root's bytes. All numbers are little-endian.
 //
 //	"TBXROOT1"
 //	u64  size of the disk
@@ -46,7 +47,7 @@ func (r *Root) Marshal() []byte {
 	return append(b, r.Layout...)
 }
 
-// ParseRoot reads a root. It takes only what Marshal writes.
+// ParseRoot parses a root. It accepts only what Marshal writes.
 func ParseRoot(b []byte) (*Root, error) {
 	r, err := parseRoot(b)
 	if err != nil {
@@ -86,7 +87,7 @@ func parseRoot(b []byte) (*Root, error) {
 	return r, nil
 }
 
-// Region is the place on the disk of page i.
+// Region returns the range of the disk that page i describes.
 func (r *Root) Region(i int) image.Range {
 	off := int64(i) * RegionSize
 	return image.Range{Off: off, Len: min(RegionSize, r.Size-off)}

@@ -7,15 +7,16 @@ import (
 	"testbox-imaging/internal/object"
 )
 
-// entry is what the index keeps of an object:
+// entry is what the index keeps for an object:
 //
 //	 0  16 bytes of the name
 //	16  u24 number of the pack
 //	19  u8  length to read, in units of lenUnit
 //	20  u32 offset * 16 + kind * 4 + 1 if a backup counts on it
 //
-// The first 16 bytes stand for the name: to make two objects that share them
-// takes 2^64 tries, and whoever reads an object compares all of its name.
+// The first 16 bytes are enough to identify the name. Making two objects that
+// share them takes 2^64 tries, and whoever reads an object compares the full
+// name.
 type entry [entrySize]byte
 
 const (
@@ -60,16 +61,17 @@ func (e *entry) compare(o *entry) int {
 	return cmp.Compare(e.kind(), o.kind())
 }
 
-// search gives the place of an entry among sorted ones of a shard, or the one
-// where it would go. Names are spread evenly, so it looks where the name would
-// be then, and once more from what it finds there. Where they are not, steps
-// that double find bounds for it.
+// search returns the place of an entry in a sorted shard, or the place where it
+// would be inserted. Names are spread evenly, so search looks where the name
+// would be expected, and corrects this once by the name that it finds there. If
+// the names are not spread evenly, steps of growing length find bounds for a
+// binary search.
 func search(s []entry, e *entry, bits int) (int, bool) {
 	if len(s) == 0 {
 		return 0, false
 	}
 	less := func(i int) bool { return s[i].compare(e) < 0 }
-	lo, hi := 0, len(s) // those before lo are less, those from hi on are not
+	lo, hi := 0, len(s) // entries before lo are less than e, those from hi on are not
 	spread := e.spread(bits)
 	guess := int(spread * int64(len(s)) >> 32)
 	guess += int((spread - s[guess].spread(bits)) * int64(len(s)) >> 32)
@@ -97,10 +99,10 @@ func search(s []entry, e *entry, bits int) (int, bool) {
 	return lo, lo < len(s) && s[lo].compare(e) == 0
 }
 
-// shard is the number of the shard that the entry is in, of 2^bits shards: the
+// shard returns the number of the entry's shard, of 2^bits shards. It is the
 // first bits of the name.
 func (e *entry) shard(bits int) int { return int(e.name() >> (64 - bits)) }
 
-// spread says how far behind the shard's start the entry is to be expected, as a
-// share of 2^32: the 32 bits of the name behind those that choose the shard.
+// spread returns where in the shard the entry is expected, as a fraction of
+// 2^32. It is the 32 bits of the name after those that choose the shard.
 func (e *entry) spread(bits int) int64 { return int64(e.name() << bits >> 32) }

@@ -1,6 +1,6 @@
-// Package index knows where objects are: 24 bytes an object, without pointers
-// that the garbage collector would have to follow. It is a cache: packs hold
-// all that it says.
+// Package index knows where objects are. It needs 24 bytes for each object,
+// without pointers that the garbage collector would have to follow. It is a
+// cache, since everything in it can be read from the packs.
 package index
 
 import (
@@ -14,7 +14,7 @@ import (
 type Loc struct {
 	Pack uint32 // number of the pack, at most MaxPack
 	Off  uint32 // of the object's header in the pack, less than MaxOff
-	Len  int    // bytes to read for header and stored form: rounded up, but too few for what is longer than any chunk
+	Len  int    // bytes to read for header and stored form, rounded up; too few for an object that is longer than any chunk
 }
 
 // Limits of a Loc.
@@ -28,30 +28,31 @@ type Item struct {
 	Prefix  [16]byte // of the name
 	Kind    object.Kind
 	Loc     Loc
-	Touched bool // a backup that is not committed yet counts on it
+	Touched bool // a backup that is not committed yet relies on it
 }
 
-// Index is not safe for concurrent use. The zero value is empty.
+// Index has the place of each object. It is not safe for concurrent use. The
+// zero value is empty.
 type Index struct {
-	shards [][]entry // by the first bits of the name; sorted
-	bits   int       // of the name; there are 2^bits shards
+	shards [][]entry // by the first bits of the name; each is sorted
+	bits   int       // how many bits of the name choose the shard; there are 2^bits shards
 	n      int
-	sides  []side // kept up to date
+	sides  []side // lists that follow the index
 }
 
-// perShard is how many entries the shards have on average, at most. An insert
-// moves half of a shard, and a walk over all entries visits all shards.
+// perShard is the most entries that shards have on average. An insert moves
+// half of a shard, and a walk over all entries visits all shards.
 const perShard = 512
 
-// shard gives the one that has an entry, or would have it.
+// shard returns the shard that has or would have an entry.
 func (x *Index) shard(e *entry) *[]entry { return &x.shards[e.shard(x.bits)] }
 
-// fit makes so many shards that n objects have room in them, perShard in each on
-// average, and moves the entries there. It never makes fewer than there are.
+// fit makes enough shards for n objects, with at most perShard on average, and
+// moves the entries to them. It never reduces the number of shards.
 func (x *Index) fit(n int) {
 	bits := x.bits
 	for n > perShard<<bits {
-		bits += 2 // with 1, entries would move more often
+		bits += 2 // with 1, entries would be moved more often
 	}
 	if bits == x.bits && x.shards != nil {
 		return
@@ -60,14 +61,14 @@ func (x *Index) fit(n int) {
 	x.shards, x.bits = make([][]entry, 1<<bits), bits
 	for i, s := range old {
 		x.load(s)
-		old[i] = nil // the garbage collector can have it now
+		old[i] = nil // the garbage collector can free it now
 	}
 	for _, side := range x.sides {
 		side.regroup(from, x.lengths())
 	}
 }
 
-// load puts sorted entries behind those that are there.
+// load appends sorted entries that come after all present ones.
 func (x *Index) load(sorted []entry) {
 	for len(sorted) > 0 {
 		s, n := x.shard(&sorted[0]), 1
@@ -79,10 +80,10 @@ func (x *Index) load(sorted []entry) {
 	}
 }
 
-// Len is how many objects there are.
+// Len returns the number of objects.
 func (x *Index) Len() int { return x.n }
 
-// find gives the place of an object: its shard, and where in it.
+// find returns the shard of an object, and its place in the shard.
 func (x *Index) find(key object.Key) (shard, i int, there bool) {
 	if x.n == 0 {
 		return 0, 0, false
@@ -93,7 +94,7 @@ func (x *Index) find(key object.Key) (shard, i int, there bool) {
 	return shard, i, there
 }
 
-// entry gives an object's, nil if it is not there.
+// entry returns an object's entry, or nil if there is none.
 func (x *Index) entry(key object.Key) *entry {
 	if shard, i, there := x.find(key); there {
 		return &x.shards[shard][i]
@@ -101,7 +102,7 @@ func (x *Index) entry(key object.Key) *entry {
 	return nil
 }
 
-// Get says where an object is.
+// Get returns where an object is, and whether the index has it.
 func (x *Index) Get(key object.Key) (Loc, bool) {
 	if e := x.entry(key); e != nil {
 		return e.loc(), true
@@ -109,7 +110,8 @@ func (x *Index) Get(key object.Key) (Loc, bool) {
 	return Loc{}, false
 }
 
-// Add puts an object in, or says where it is now; it keeps its marks.
+// Add adds an object. If the index has the object, its place is changed, and it
+// stays touched.
 func (x *Index) Add(key object.Key, l Loc) error {
 	if l.Pack > MaxPack || l.Off >= MaxOff || key.Kind.Max() == 0 || key.Kind > 3 {
 		return fmt.Errorf("%v in pack %d at %d has no place in the index", key, l.Pack, l.Off)
@@ -123,7 +125,7 @@ func (x *Index) Add(key object.Key, l Loc) error {
 		(*s)[i] = e
 		return nil
 	}
-	if len(*s) == cap(*s) { // append would double it
+	if len(*s) == cap(*s) { // append would double the capacity
 		*s = append(make([]entry, 0, len(*s)+1+len(*s)/16), *s...)
 	}
 	*s = slices.Insert(*s, i, e)
@@ -134,7 +136,8 @@ func (x *Index) Add(key object.Key, l Loc) error {
 	return nil
 }
 
-// Remove takes an object out if it is said to be there; another place stays.
+// Remove removes an object if the index says that it is at this place, and
+// reports whether it did.
 func (x *Index) Remove(key object.Key, pack, off uint32) bool {
 	shard, i, there := x.find(key)
 	if !there {
@@ -152,14 +155,14 @@ func (x *Index) Remove(key object.Key, pack, off uint32) bool {
 	return true
 }
 
-// RemoveFunc takes out all objects for which gone says so. gone must not use
+// RemoveFunc removes all objects for which gone returns true. gone must not use
 // the index.
 func (x *Index) RemoveFunc(gone func(Item) bool) {
 	x.removeFunc(func(_, _ int, it Item) bool { return gone(it) })
 }
 
-// removeFunc is RemoveFunc that also tells gone the place of the object: its shard
-// and its number there. Under this place each side has what it keeps of it.
+// removeFunc is like RemoveFunc, and also passes gone the object's shard and
+// its place in the shard. The sides have the object's values at that place.
 func (x *Index) removeFunc(gone func(shard, i int, it Item) bool) {
 	n := 0
 	for shard, s := range x.shards {
@@ -179,8 +182,9 @@ func (x *Index) removeFunc(gone func(shard, i int, it Item) bool) {
 	x.n = n
 }
 
-// All calls yield for all objects in the order of their names, until it says
-// false. Objects may be touched meanwhile, nothing else be changed.
+// All calls yield for all objects in the order of their names, until yield
+// returns false. Meanwhile objects may be touched, but nothing else may be
+// changed.
 func (x *Index) All(yield func(Item) bool) {
 	for _, s := range x.shards {
 		for i := range s {
@@ -191,8 +195,8 @@ func (x *Index) All(yield func(Item) bool) {
 	}
 }
 
-// Touch notes that a backup counts on an object, and reports whether it is
-// there.
+// Touch notes that a backup relies on an object, and reports whether the index
+// has it.
 func (x *Index) Touch(key object.Key) bool {
 	e := x.entry(key)
 	if e == nil {
@@ -202,13 +206,13 @@ func (x *Index) Touch(key object.Key) bool {
 	return true
 }
 
-// Touched reports whether a backup counts on an object.
+// Touched reports whether a backup relies on an object.
 func (x *Index) Touched(key object.Key) bool {
 	e := x.entry(key)
 	return e != nil && e.touched()
 }
 
-// ClearTouched notes that no backup counts on anything.
+// ClearTouched notes that no backup relies on any object.
 func (x *Index) ClearTouched() {
 	for _, s := range x.shards {
 		for i := range s {

@@ -2,14 +2,14 @@ package index
 
 import "testbox-imaging/internal/object"
 
-// side is a list beside an index that has something for each object, such as a
-// mark, in the order of the index. The index tells its sides at which places
-// objects come and go, so that they keep the same order.
+// side is a list next to an index. It has a value for each object, such as a
+// mark, in the order of the index. The index tells its sides where it inserts
+// and removes objects, so that they keep the same order.
 type side interface {
 	insert(shard, i int)
 	remove(shard, i int)
-	// regroup takes what is kept from shards of these lengths to others. The
-	// order of all objects stays.
+	// regroup moves the values from shards with the lengths from to shards with
+	// the lengths to. The order of all objects stays the same.
 	regroup(from, to []int)
 }
 
@@ -27,7 +27,7 @@ func (x *Index) detach(s side) {
 	}
 }
 
-// lengths are those of all shards.
+// lengths returns the number of entries in each shard.
 func (x *Index) lengths() []int {
 	out := make([]int, len(x.shards))
 	for i, s := range x.shards {
@@ -36,26 +36,25 @@ func (x *Index) lengths() []int {
 	return out
 }
 
-// Marks is a set of objects of an index, a bit for each object that there is.
-// An object keeps its mark when others come or go, and when it is said to be
-// somewhere else. As the index, it is not safe for concurrent use.
+// Marks is a set of objects of an index, with one bit for each object of the
+// index. An object keeps its mark when other objects are added or removed, and
+// when its Loc changes. Like the index, a set is not safe for concurrent use.
 type Marks struct {
 	x    *Index
 	bits [][]uint64 // of each shard
 }
 
-// NewMarks gives an empty set. Close it, or the index keeps it up to date for
-// ever.
+// NewMarks returns an empty set. The index keeps it up to date until Close.
 func (x *Index) NewMarks() *Marks {
 	m := &Marks{x: x}
 	x.attach(m)
 	return m
 }
 
-// Close ends the use of the set. To close it again does nothing.
+// Close ends the use of the set. Closing twice is allowed.
 func (m *Marks) Close() { m.x.detach(m) }
 
-// Add marks an object, and reports whether it is there.
+// Add marks an object, and reports whether the index has it.
 func (m *Marks) Add(key object.Key) bool {
 	shard, i, there := m.x.find(key)
 	if there {
@@ -72,8 +71,8 @@ func (m *Marks) Has(key object.Key) bool {
 
 func (m *Marks) at(shard, i int) bool { return m.bits[shard][i/64]>>(i%64)&1 != 0 }
 
-// All calls yield for all objects in the order of their names, until it says
-// false, with whether they are marked.
+// All calls yield for all objects in the order of their names, with whether
+// they are marked, until yield returns false.
 func (m *Marks) All(yield func(Item, bool) bool) {
 	for n, s := range m.x.shards {
 		for i := range s {
@@ -84,8 +83,8 @@ func (m *Marks) All(yield func(Item, bool) bool) {
 	}
 }
 
-// RemoveFunc takes out of the index all objects for which gone says so, which is
-// told whether they are marked. gone must not use the index.
+// RemoveFunc removes from the index all objects for which gone returns true.
+// gone is told whether an object is marked. It must not use the index.
 func (m *Marks) RemoveFunc(gone func(it Item, marked bool) bool) {
 	m.x.removeFunc(func(shard, i int, it Item) bool { return gone(it, m.at(shard, i)) })
 }
@@ -123,7 +122,7 @@ func (m *Marks) regroup(from, to []int) {
 	for shard, n := range to {
 		m.bits[shard] = make([]uint64, words(n))
 	}
-	shard, i := 0, 0 // the next place
+	shard, i := 0, 0 // the next place in the new shards
 	for n, count := range from {
 		for j := range count {
 			for i == to[shard] {
@@ -135,27 +134,27 @@ func (m *Marks) regroup(from, to []int) {
 	}
 }
 
-// Labels has a number for each object of an index, at first the same one. It
-// follows the objects as Marks does.
+// Labels has a number for each object of an index. Like a mark, a label stays
+// with its object.
 type Labels struct {
 	x     *Index
 	first int32
 	of    [][]int32 // of each shard
 }
 
-// NewLabels gives each object the label first. Close the labels, or the index
-// keeps them up to date for ever.
+// NewLabels gives each object the label first. The index keeps the labels up to
+// date until Close.
 func (x *Index) NewLabels(first int32) *Labels {
 	l := &Labels{x: x, first: first}
 	x.attach(l)
 	return l
 }
 
-// Close ends the use of the labels. To close them again does nothing.
+// Close ends the use of the labels. Closing twice is allowed.
 func (l *Labels) Close() { l.x.detach(l) }
 
-// Of gives an object's label to be changed; nil if the object is not there. It
-// is good until objects come or go.
+// Of returns a pointer to an object's label, or nil if the index does not have
+// the object. The pointer is valid until objects are added or removed.
 func (l *Labels) Of(key object.Key) *int32 {
 	shard, i, there := l.x.find(key)
 	if !there {
@@ -164,8 +163,8 @@ func (l *Labels) Of(key object.Key) *int32 {
 	return &l.of[shard][i]
 }
 
-// All calls yield for all objects in the order of their names, until it says
-// false, with their labels.
+// All calls yield for all objects in the order of their names, with their
+// labels, until yield returns false.
 func (l *Labels) All(yield func(Item, int32) bool) {
 	for n, s := range l.x.shards {
 		for i := range s {
@@ -198,7 +197,7 @@ func (l *Labels) regroup(from, to []int) {
 			l.of[shard][i] = l.first
 		}
 	}
-	shard, i := 0, 0 // the next place
+	shard, i := 0, 0 // the next place in the new shards
 	for n, count := range from {
 		for j := range count {
 			for i == to[shard] {

@@ -2,7 +2,7 @@ package index
 
 import "encoding/binary"
 
-// Pack is a pack whose objects are in a snapshot.
+// Pack describes a pack whose objects are in a snapshot.
 type Pack struct {
 	Number  uint32
 	Size    int64  // bytes of the pack
@@ -29,7 +29,7 @@ func parsePack(b []byte) (p Pack, ok bool) {
 	return p, p.Number <= MaxPack && p.Size >= 0 && tree <= 1
 }
 
-// packSet is a set of numbers of packs, a bit each.
+// packSet is a set of pack numbers, with one bit for each.
 type packSet []uint64
 
 func (s *packSet) add(n uint32) {

@@ -8,8 +8,8 @@ import (
 	"slices"
 )
 
-// A snapshot, all numbers little-endian; a sum is the xxh3-64 of the run of
-// bytes before it:
+// This is the format of a snapshot. All numbers are little-endian. A sum is the
+// xxh3-64 of the run of bytes before it.
 //
 //	"TBXINDEX" u32 version (1) u32 number of packs
 //	u64        number of entries
@@ -20,7 +20,7 @@ import (
 //	24 bytes   for each object, sorted, as in memory but without marks; and
 //	u64        sum, behind each 65536 objects and behind the last
 //
-// and behind that nothing.
+// Nothing follows.
 const (
 	snapMagic   = "TBXINDEX"
 	snapVersion = 1
@@ -29,11 +29,11 @@ const (
 	runLen      = 1 << 16 // entries
 )
 
-// errSnapshot is what is said of a snapshot that cannot be.
+// errSnapshot is the error for a snapshot that WriteTo cannot have written.
 var errSnapshot = errors.New("the index is damaged")
 
-// WriteTo writes a snapshot. packs has all that the index names, sorted by
-// number.
+// WriteTo writes a snapshot. packs has all packs that the index names, sorted
+// by number.
 func (x *Index) WriteTo(w io.Writer, owner [16]byte, packs []Pack) error {
 	var known packSet
 	s := sumWriter{w: w}
@@ -74,12 +74,12 @@ func (x *Index) writeEntries(s *sumWriter, known packSet) error {
 	return s.err
 }
 
-// maxExpected is how many objects a snapshot is believed to have before they
-// are read.
+// maxExpected limits the number of objects for which memory is prepared before
+// they are read.
 const maxExpected = 1 << 26
 
-// Read reads a snapshot that was written for owner. It takes only what WriteTo
-// writes.
+// Read reads a snapshot that was written for owner. It accepts only what
+// WriteTo writes.
 func Read(r io.Reader, owner [16]byte) (*Index, []Pack, error) {
 	x := &Index{}
 	packs, err := read(r, owner, func(run []entry, n uint64) {
@@ -93,13 +93,14 @@ func Read(r io.Reader, owner [16]byte) (*Index, []Pack, error) {
 	return x, packs, nil
 }
 
-// Verify says whether Read would take a snapshot. It needs little memory.
+// Verify returns the error that Read would return. It needs little memory.
 func Verify(r io.Reader, owner [16]byte) error {
 	_, err := read(r, owner, func([]entry, uint64) {})
 	return err
 }
 
-// OwnerOf is what a snapshot belongs to, if its beginning is whole.
+// OwnerOf returns the owner that a snapshot was written for, if the beginning
+// of the snapshot is undamaged.
 func OwnerOf(r io.Reader) (owner [16]byte, err error) {
 	head, err := readHead(&sumReader{r: r})
 	if err != nil {
@@ -117,8 +118,8 @@ func readHead(s *sumReader) ([]byte, error) {
 	return head, s.err
 }
 
-// read calls keep for entries that follow each other, of n. What it gives them
-// in is used again.
+// read calls keep for all n entries, in consecutive runs. The memory of a run
+// is reused for the next.
 func read(r io.Reader, owner [16]byte, keep func(run []entry, n uint64)) ([]Pack, error) {
 	s := sumReader{r: r}
 	head, err := readHead(&s)
@@ -166,7 +167,7 @@ func readPacks(s *sumReader, n uint32, known *packSet) ([]Pack, error) {
 
 func readEntries(s *sumReader, n uint64, known packSet, keep func([]entry, uint64)) error {
 	var run []entry
-	var last entry // less than any: it has no kind
+	var last entry // less than any entry, since its kind is 0
 	for left := n; left > 0; left -= uint64(len(run)) {
 		b := s.read(int(min(left, runLen)) * entrySize)
 		s.sum()

@@ -9,12 +9,12 @@ import (
 	"github.com/zeebo/xxh3"
 )
 
-// sumWriter writes runs of bytes, each with its sum behind it, in long writes.
-// After an error it does nothing more.
+// sumWriter writes runs of bytes, each followed by its sum. It buffers short
+// writes. After an error it does nothing.
 type sumWriter struct {
 	w    io.Writer
 	hash xxh3.Hasher
-	buf  []byte // of the run, neither hashed nor written yet
+	buf  []byte // bytes of the run that are neither hashed nor written yet
 	err  error
 }
 
@@ -26,7 +26,7 @@ func (s *sumWriter) write(b []byte) {
 	}
 }
 
-// sum ends a run.
+// sum ends a run and writes its sum.
 func (s *sumWriter) sum() {
 	s.flush()
 	s.buf = binary.LittleEndian.AppendUint64(s.buf, s.hash.Sum64())
@@ -42,8 +42,7 @@ func (s *sumWriter) flush() {
 	s.buf = s.buf[:0]
 }
 
-// sumReader reads what sumWriter has written. After an error it does nothing
-// more.
+// sumReader reads what sumWriter has written. After an error it does nothing.
 type sumReader struct {
 	r    io.Reader
 	hash xxh3.Hasher
@@ -51,8 +50,8 @@ type sumReader struct {
 	err  error
 }
 
-// read gives the next n bytes of a run, good until the next call. After an
-// error they mean nothing.
+// read returns the next n bytes of a run. They are valid until the next call,
+// and only if err is nil.
 func (s *sumReader) read(n int) []byte {
 	if cap(s.buf) < n {
 		s.buf = make([]byte, n)
@@ -65,7 +64,7 @@ func (s *sumReader) read(n int) []byte {
 	return b
 }
 
-// sum ends a run, which must have the sum that is behind it.
+// sum ends a run, and checks the sum that follows it.
 func (s *sumReader) sum() {
 	var b [8]byte
 	if s.fill(b[:]); s.err == nil && binary.LittleEndian.Uint64(b[:]) != s.hash.Sum64() {

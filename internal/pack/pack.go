@@ -1,7 +1,7 @@
-// Package pack is the files in which a store keeps its objects: a header, the
-// objects one after the other, each with a header of its own, and a table at
-// the end. A pack is written once and never changes. docs/format.md has the
-// bytes; all numbers are little-endian.
+// Package pack reads and writes the files in which a store keeps its objects. A
+// pack has a header, then the objects, each with a header of its own, and a
+// table at the end. A pack is written once and never changes. docs/format.md
+// describes the bytes. All numbers are little-endian.
 package pack
 
 import (
@@ -18,11 +18,12 @@ import (
 // TargetSize is the length in bytes at which a pack is full.
 const TargetSize = 64 << 20
 
-// MaxSize is the longest pack in bytes: one object can be larger than what is
-// left to TargetSize. An index takes offsets up to it.
+// MaxSize is the length of the longest pack, in bytes. A pack can exceed
+// TargetSize, since one object can be larger than the space that is left. The
+// index allows offsets up to MaxSize.
 const MaxSize = 256 << 20
 
-// Lengths of the fixed parts, bytes.
+// These are the lengths of the fixed parts, in bytes.
 const (
 	HeaderSize       = 40
 	ObjectHeaderSize = 64
@@ -36,27 +37,27 @@ const (
 	tableMagic  = "TBXTABLE"
 )
 
-// Header is what a pack begins with.
+// Header is the beginning of a pack.
 type Header struct {
 	Number uint32   // of the pack, in its store
 	Store  [16]byte // the store's UUID
 }
 
-// Entry is an object in a pack.
+// Entry describes an object in a pack.
 type Entry struct {
 	object.Key
 	Codec  object.Codec
-	Off    uint32 // of the object's header, bytes from the pack's start
-	Stored uint32 // bytes, without the header
+	Off    uint32 // offset of the object's header in the pack, in bytes
+	Stored uint32 // bytes of the stored form, without the header
 	Raw    uint32 // bytes before compression
 }
 
-// End is where the next object begins.
+// End returns where the next object begins.
 func (e Entry) End() int64 { return int64(e.Off) + ObjectHeaderSize + int64(e.Stored) }
 
 // FaultError is a part of a pack that is not as it was written.
 type FaultError struct {
-	Off, Len int64 // bytes of the pack; Len 0: something is missing at Off
+	Off, Len int64 // bytes of the pack; Len is 0 if something is missing at Off
 	Err      error
 }
 
@@ -64,19 +65,20 @@ func (e *FaultError) Error() string {
 	return fmt.Sprintf("%d bytes at %d: %v", e.Len, e.Off, e.Err)
 }
 
-// Unwrap gives the reason; all faults match object.ErrDamaged.
+// Unwrap returns the reason, and object.ErrDamaged, which all faults match.
 func (e *FaultError) Unwrap() []error { return []error{e.Err, object.ErrDamaged} }
 
 func fault(off, n int64, format string, args ...any) *FaultError {
 	return &FaultError{off, n, fmt.Errorf(format, args...)}
 }
 
-// appendSum ends a fixed part with the xxh3-64 of what is before, from start.
+// appendSum ends a fixed part with the xxh3-64 of its bytes, which begin at
+// start.
 func appendSum(b []byte, start int) []byte {
 	return binary.LittleEndian.AppendUint64(b, xxh3.Hash(b[start:]))
 }
 
-// sumFits checks what appendSum wrote.
+// sumFits checks the sum that appendSum wrote.
 func sumFits(b []byte) bool {
 	n := len(b) - 8
 	return binary.LittleEndian.Uint64(b[n:]) == xxh3.Hash(b[:n])
@@ -98,7 +100,7 @@ func parseHeader(b []byte) (Header, error) {
 	return Header{binary.LittleEndian.Uint32(b[8:]), [16]byte(b[16:])}, nil
 }
 
-// appendHeader writes the header of the object; sum is the xxh3-64 of its
+// appendHeader appends the header of the object. sum is the xxh3-64 of its
 // stored bytes.
 func (e Entry) appendHeader(b []byte, sum uint64) []byte {
 	start := len(b)
@@ -111,7 +113,7 @@ func (e Entry) appendHeader(b []byte, sum uint64) []byte {
 
 var errNoHeader = errors.New("this is no header of an object")
 
-// parseObject reads an object's header at off.
+// parseObject parses an object's header, which is at off in the pack.
 func parseObject(b []byte, off int64) (e Entry, sum uint64, err error) {
 	if string(b[:4]) != objectMagic || !sumFits(b[:ObjectHeaderSize]) {
 		return Entry{}, 0, errNoHeader
@@ -120,7 +122,7 @@ func parseObject(b []byte, off int64) (e Entry, sum uint64, err error) {
 	return e, binary.LittleEndian.Uint64(b[48:]), err
 }
 
-// appendTable writes the object's entry in the table.
+// appendTable appends the object's entry in the table.
 func (e Entry) appendTable(b []byte) []byte {
 	b = append(b, byte(e.Kind), byte(e.Codec), 0, 0)
 	b = binary.LittleEndian.AppendUint32(b, e.Off)
@@ -137,8 +139,8 @@ func (e Entry) appendRest(b []byte) []byte {
 	return append(b, e.Name[:]...)
 }
 
-// parseEntry reads what an object's header and its entry in the table have in
-// common: kind and codec, then two lengths and the name.
+// parseEntry parses what an object's header and its table entry have in common.
+// what has the kind and the codec, rest has two lengths and the name.
 func parseEntry(what, rest []byte, off uint32) (Entry, error) {
 	e := Entry{
 		Key:   object.Key{Kind: object.Kind(what[0]), Name: object.Name(rest[8:40])},
@@ -151,7 +153,7 @@ func parseEntry(what, rest []byte, off uint32) (Entry, error) {
 	return e, object.CheckForm(e.Kind, e.Codec, int(e.Raw), int(e.Stored))
 }
 
-// readFull fills b. What is not there is a fault.
+// readFull fills b. If the pack is too short, the error is a *FaultError.
 func readFull(r io.ReaderAt, b []byte, off int64) error {
 	n, err := r.ReadAt(b, off)
 	if n == len(b) {

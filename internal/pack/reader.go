@@ -12,7 +12,8 @@ import (
 	"testbox-imaging/internal/object"
 )
 
-// ReadHeader reads the header of a pack. What is none is a *FaultError.
+// ReadHeader reads the header of a pack. If it is damaged, the error is a
+// *FaultError.
 func ReadHeader(r io.ReaderAt) (Header, error) {
 	b := make([]byte, HeaderSize)
 	if err := readFull(r, b, 0); err != nil {
@@ -25,9 +26,10 @@ func ReadHeader(r io.ReaderAt) (Header, error) {
 	return h, nil
 }
 
-// ReadTable reads the table of a sealed pack of size bytes, with all that can
-// be checked without reading the objects: they follow each other from the
-// header to the table. What is not so is a *FaultError.
+// ReadTable reads the header and the table of a sealed pack of size bytes. It
+// checks all that can be checked without reading the objects, including that
+// the objects fill the space from the header to the table. Damage is reported
+// as a *FaultError.
 func ReadTable(r io.ReaderAt, size int64) (Header, []Entry, error) {
 	h, err := ReadHeader(r)
 	if err != nil {
@@ -37,12 +39,12 @@ func ReadTable(r io.ReaderAt, size int64) (Header, []Entry, error) {
 	return h, entries, err
 }
 
-// tailSize is how much is read to get trailer and table at once, bytes: the
-// table of a full pack of small chunks has about as much.
+// tailSize is how many bytes are read to get trailer and table at once. The
+// table of a full pack of small chunks has about this size.
 const tailSize = 64 << 10
 
-// readTable also says where the table begins: size if the trailer does not
-// tell.
+// readTable also returns where the table begins. It returns size if the trailer
+// does not say.
 func readTable(r io.ReaderAt, size int64) ([]Entry, int64, error) {
 	if size < HeaderSize+trailerSize || size > MaxSize {
 		return nil, size, fault(0, size, "a whole pack cannot have %d bytes", size)
@@ -71,7 +73,7 @@ func readTable(r io.ReaderAt, size int64) ([]Entry, int64, error) {
 	return entries, off, nil
 }
 
-// parseTrailer gives the place of the table and its hash.
+// parseTrailer returns the place of the table and its hash.
 func parseTrailer(b []byte, size int64) (off int64, sum [32]byte, err error) {
 	if string(b[:8]) != tableMagic || !sumFits(b) || binary.LittleEndian.Uint64(b[48:]) != 0 {
 		return 0, sum, errors.New("the pack does not end as a whole one does; it was cut off, or its end is damaged")
@@ -107,10 +109,10 @@ func parseTable(table []byte, end int64, sum [32]byte) ([]Entry, error) {
 }
 
 // ReadObject reads the object at off, in buf's memory if that is large enough
-// for hint bytes and for the object with its header. With hint at least the
-// length of header and stored bytes, it is one read. The sums are checked; the
-// name is not: that is object.Object.Decode's. What is not as it was written is
-// a *FaultError.
+// for hint bytes and for the object with its header. If hint is at least the
+// length of header and stored bytes, it reads only once. It checks the sums. It
+// does not check the name, which object.Object.Decode does. Damage is reported
+// as a *FaultError.
 func ReadObject(r io.ReaderAt, off int64, hint int, buf []byte) (object.Object, error) {
 	b := grow(buf, min(max(hint, ObjectHeaderSize), object.MaxRoot+ObjectHeaderSize))
 	n, err := r.ReadAt(b, off)
@@ -136,7 +138,8 @@ func ReadObject(r io.ReaderAt, off int64, hint int, buf []byte) (object.Object, 
 	return e.object(b[:whole], sum)
 }
 
-// object is the object whose header and stored bytes are b.
+// object makes the object from b, which has its header and stored bytes, and
+// checks the sum.
 func (e Entry) object(b []byte, sum uint64) (object.Object, error) {
 	o := object.Object{Key: e.Key, Codec: e.Codec, RawLen: int(e.Raw), Data: b[ObjectHeaderSize:]}
 	if xxh3.Hash(o.Data) != sum {
@@ -145,7 +148,7 @@ func (e Entry) object(b []byte, sum uint64) (object.Object, error) {
 	return o, nil
 }
 
-// grow gives n bytes, b's own if it has so many.
+// grow returns n bytes, in b's memory if that is large enough.
 func grow(b []byte, n int) []byte {
 	if cap(b) < n {
 		return make([]byte, n)

@@ -4,10 +4,11 @@ import (
 	"bytes"
 )
 
-// next says where to go on behind an object that is not whole: where it ends,
-// if its header is whole and another header or the end is there; else at the
-// next header. Disks of stores are backed up too, so there are headers within
-// objects: nothing is looked for there if it can be helped.
+// next returns where to go on after a damaged object e at at. If e's header is
+// undamaged, and another header or the end follows the object, it returns the
+// object's end. Otherwise it returns the place of the next header. It avoids
+// looking for headers inside of objects, since disks of stores are backed up
+// too, and so objects can contain headers.
 func (s *scanner) next(at int64, e Entry, end int64) (int64, error) {
 	switch {
 	case e == Entry{}:
@@ -17,13 +18,13 @@ func (s *scanner) next(at int64, e Entry, end int64) (int64, error) {
 	case e.End() > end:
 		return s.find(at+ObjectHeaderSize, end)
 	}
-	// Hashing is bounded: a pack that is made to be slow has headers everywhere,
-	// of long objects that are not whole.
+	// The time for hashing is limited. A hostile pack could have headers
+	// everywhere, each of a long object that is damaged.
 	if s.wasted += int64(e.Stored); s.wasted > MaxSize {
 		return e.End(), nil
 	}
 	n := int(e.End() - at)
-	b, err := s.w.bytes(at, n+ObjectHeaderSize) // from at, which may be asked for again
+	b, err := s.w.bytes(at, n+ObjectHeaderSize) // from at, since find may start there
 	if err != nil {
 		return 0, err
 	}
@@ -41,7 +42,7 @@ func isHeader(b []byte) bool {
 	return err == nil
 }
 
-// find gives the place of the next header of an object from at on, or end.
+// find returns the place of the next object header from at on, or end.
 func (s *scanner) find(at, end int64) (int64, error) {
 	for {
 		if err := s.ctx.Err(); err != nil {
@@ -62,8 +63,8 @@ func (s *scanner) find(at, end int64) (int64, error) {
 	}
 }
 
-// findHeader gives the place of the first header in b; if there is none, the
-// first one where one could begin that goes on behind b.
+// findHeader returns the place of the first header in b. If there is none, it
+// returns the first place where a header could begin that continues after b.
 func findHeader(b []byte) int {
 	at := 0
 	for {

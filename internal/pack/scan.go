@@ -8,17 +8,17 @@ import (
 	"testbox-imaging/internal/object"
 )
 
-// Visit gets what Scan finds, in the pack's order: an object that is as it was
-// stored (its Data is used again after the return), or a fault. An error ends
-// the scan.
+// Visit gets what Scan finds, in the order of the pack. This is either an
+// object as it was stored, or a fault. The object's Data is reused after the
+// return. An error of Visit ends the scan.
 type Visit func(e Entry, o object.Object, fault *FaultError) error
 
-// Scan reads every byte of a pack, once and from front to back but for the
-// table. Every byte is part of a header, an object, the table or the trailer
-// that is as it was written, or of one fault; so a sealed pack that is whole
-// has no fault. Objects before, between and behind faults are found by the
-// table, or by their headers if that is damaged. Scan fails only if the pack
-// cannot be read, or visit fails.
+// Scan reads every byte of a pack, once and from front to back, except for the
+// table. Every byte is either part of an undamaged header, object, table or
+// trailer, or part of exactly one fault. So a sealed pack without damage has no
+// fault. Scan finds objects before, between and after faults by the table, or
+// by their headers if the table is damaged. Scan fails only if the pack cannot
+// be read, or visit fails.
 func Scan(ctx context.Context, r io.ReaderAt, size int64, visit Visit) error {
 	if size > MaxSize {
 		return visit(Entry{}, object.Object{}, fault(0, size, "a pack cannot be so long"))
@@ -41,11 +41,11 @@ type scanner struct {
 	w      window
 	size   int64
 	visit  Visit
-	wasted int64 // bytes of objects that were hashed for nothing
+	wasted int64 // bytes of damaged objects that were hashed
 }
 
-// fault visits a fault, with the reason that err gives. An error that is no
-// damage ends the scan.
+// fault calls visit with a fault that has the reason from err. If err is not a
+// FaultError, it ends the scan.
 func (s *scanner) fault(off, n int64, err error) error {
 	var f *FaultError
 	if !errors.As(err, &f) {
@@ -54,8 +54,8 @@ func (s *scanner) fault(off, n int64, err error) error {
 	return s.visit(Entry{}, object.Object{}, &FaultError{off, n, f.Err})
 }
 
-// byTable reads the objects that the table lists: it says where each begins,
-// whatever became of the one before.
+// byTable reads the objects that the table lists. The table says where each
+// object begins, even if the one before is damaged.
 func (s *scanner) byTable(entries []Entry) error {
 	for _, e := range entries {
 		got, o, err := s.object(int64(e.Off), int64(e.Off)+ObjectHeaderSize+int64(e.Stored))
@@ -74,8 +74,8 @@ func (s *scanner) byTable(entries []Entry) error {
 	return nil
 }
 
-// byHeaders goes from object to object up to end, and behind a fault to the
-// next header. The end of the pack, which tableErr speaks of, is a fault.
+// byHeaders goes from object to object up to end, and after a fault to the next
+// header. The end of the pack is a fault with the reason tableErr.
 func (s *scanner) byHeaders(end int64, tableErr error) error {
 	at := min(HeaderSize, end)
 	for at < end {
@@ -95,7 +95,7 @@ func (s *scanner) byHeaders(end int64, tableErr error) error {
 			return nextErr
 		}
 		if next == s.size {
-			break // what is cut off, and the rest of a table without a trailer
+			break // the object is cut off, or this is the rest of a table without a trailer
 		}
 		if err := s.fault(at, next-at, err); err != nil {
 			return err
@@ -105,8 +105,8 @@ func (s *scanner) byHeaders(end int64, tableErr error) error {
 	return s.fault(at, s.size-at, tableErr)
 }
 
-// object reads an object that must end before end. If its header is whole, it
-// says what is there even if the rest is not.
+// object reads an object that must end before end. If its header is undamaged,
+// the Entry is returned even if the rest is damaged.
 func (s *scanner) object(at, end int64) (Entry, object.Object, error) {
 	e, sum, err := s.header(at, end)
 	if err != nil {

@@ -2,20 +2,20 @@ package pack
 
 import "io"
 
-// readAhead is how much is read at once, bytes: in object storage each read is
+// readAhead is how many bytes are read at once. In object storage each read is
 // a request.
 const readAhead = 4 << 20
 
 // window reads a pack from front to back, each byte once.
 type window struct {
 	r   io.ReaderAt
-	end int64  // of the pack; less when a read has found that it ends before
+	end int64  // end of the pack; moved forward when a read finds that the pack is shorter
 	off int64  // where buf was read
 	buf []byte // bytes of the pack from off on
 }
 
-// bytes gives n bytes or more from at on, fewer only at the pack's end. They
-// are good until the next call.
+// bytes returns at least n bytes from at on, fewer only at the pack's end. They
+// are valid until the next call.
 func (w *window) bytes(at int64, n int) ([]byte, error) {
 	if at >= w.end {
 		return nil, nil
@@ -32,7 +32,7 @@ func (w *window) bytes(at int64, n int) ([]byte, error) {
 	return w.buf[at-w.off:], nil
 }
 
-// fill drops the first bytes, and reads on until there are n or more.
+// fill drops the first skip bytes, and reads on until there are at least n.
 func (w *window) fill(skip, n int) error {
 	have := len(w.buf) - skip
 	all := grow(w.buf, int(min(int64(max(n, readAhead)), w.end-w.off-int64(skip))))

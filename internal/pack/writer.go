@@ -12,32 +12,33 @@ import (
 	"testbox-imaging/internal/object"
 )
 
-// Sink is where a pack is written to; it is seen by nobody before Commit.
+// Sink is where a pack is written to. The pack is not visible before Commit.
 type Sink interface {
 	io.Writer
-	Commit() error // makes it durable
+	Commit() error // makes the pack durable and visible
 	Abort()
 }
 
 // Writer writes a pack. It is not safe for concurrent use. After an error of
-// the sink it takes nothing more, and can only be given up.
+// the sink, it can only be aborted.
 type Writer struct {
 	w     Sink
 	size  int64
 	table []byte
 	buf   []byte
-	err   error // of the sink; or why there is nothing more to do
+	err   error // error of the sink, or the reason why the Writer is finished
 }
 
-// NewWriter begins a pack. After an error the Writer is there to be given up.
+// NewWriter begins a pack. After an error it still returns the Writer, so that
+// the caller can abort it.
 func NewWriter(w Sink, h Header) (*Writer, error) {
 	p := &Writer{w: w}
 	p.write(h.append(nil))
 	return p, p.err
 }
 
-// Append adds an object, and says where it is. An object that is refused, for
-// what it is or because the pack is full, leaves the pack as it was.
+// Append adds an object, and returns where it is. If the object is not valid or
+// the pack is full, Append returns an error and the pack does not change.
 func (p *Writer) Append(o object.Object) (Entry, error) {
 	if p.err != nil {
 		return Entry{}, p.err
@@ -70,15 +71,15 @@ func (p *Writer) write(b []byte) {
 	p.size += int64(n)
 }
 
-// Size is how many bytes the pack has so far: those of its table only when it
-// is sealed.
+// Size returns how many bytes the pack has so far. The table is included only
+// after Seal.
 func (p *Writer) Size() int64 { return p.size }
 
-// Len is how many objects the pack has.
+// Len returns the number of objects in the pack.
 func (p *Writer) Len() int { return len(p.table) / tableEntrySize }
 
 // Seal ends the pack and makes it durable. After an error there is no pack, or
-// one that nobody may count on.
+// one that must not be relied on.
 func (p *Writer) Seal() error {
 	sum := blake3.Sum256(p.table)
 	end := append([]byte(nil), tableMagic...)
@@ -99,7 +100,7 @@ func (p *Writer) Seal() error {
 	return nil
 }
 
-// Abort gives the pack up. After Seal it does nothing.
+// Abort drops the pack. After Seal it does nothing.
 func (p *Writer) Abort() {
 	p.w.Abort()
 	if p.err == nil {
