@@ -16,31 +16,32 @@ import (
 // Options say what to collect from.
 type Options struct {
 	Sys, Proc   fs.FS                  // /sys and /proc
-	Dev         string                 // folder of device nodes, for the health of disks; "" skips that
-	PCIIDs      func() ([]byte, error) // text of pci.ids; nil: PCI devices have numbers only
-	Kmsg        func() ([]byte, error) // kernel log; nil: none. KernelLog is the real one
+	Dev         string                 // folder of device nodes, to ask disks for their health; "" skips that
+	PCIIDs      func() ([]byte, error) // returns the text of pci.ids; if nil, PCI devices have numbers only
+	Kmsg        func() ([]byte, error) // returns the kernel log, as KernelLog does; if nil, there is none
 	Address     box.Addr
 	Host        string      // "" becomes "unknown"
-	Time        time.Time   // zero: now
-	Disks       []disk.Disk // as disk.List gave them
+	Time        time.Time   // zero means now
+	Disks       []disk.Disk // as disk.List returned them
 	Maintenance string      // version of the maintenance system
 
-	limits limits                                             // zero: defaultLimits; set by tests
-	health func(path string, kind healthKind) (Health, error) // nil: askDisk; set by tests
+	limits limits                                             // zero means defaultLimits; set by tests
+	health func(path string, kind healthKind) (Health, error) // nil means askDisk; set by tests
 }
 
-// limits of a collection. They are wide: what meets them is broken or hostile.
+// limits are the limits of a collection. They are wide, so only a broken or
+// hostile machine meets them.
 type limits struct {
-	file     time.Duration // one read of /sys or /proc
-	disk     time.Duration // health of one disk, all disks at once
-	raw      time.Duration // everything that Zip packs
+	file     time.Duration // for one read of /sys or /proc
+	disk     time.Duration // for the health of one disk; all disks are asked at once
+	raw      time.Duration // for everything that Zip packs
 	rawFile  int64         // bytes of one file that Zip packs
 	rawTotal int64         // bytes of all of them
-	rawFiles int           // their number
+	rawFiles int           // number of them
 }
 
-// The longest regular case behind the times: an old disk that has to spin up
-// takes 10 to 15 s to answer.
+// The times allow for the slowest good case, which is an old disk that has to
+// spin up. It needs 10 to 15 s to answer.
 var defaultLimits = limits{
 	file: 3 * time.Second, disk: 20 * time.Second, raw: 30 * time.Second,
 	rawFile: 4 << 20, rawTotal: 16 << 20, rawFiles: 4000,
@@ -52,9 +53,9 @@ type collector struct {
 	sys, proc tree
 }
 
-// Collect takes the inventory. It never fails: what cannot be read is named in
-// Problems. When ctx ends, it returns soon with what it has. A read that hangs
-// for ever leaves its goroutine behind.
+// Collect takes the inventory. It never fails, but names in Problems what
+// cannot be read. When ctx ends, it returns soon with what it has. A read that
+// hangs for ever leaves its goroutine behind.
 func Collect(ctx context.Context, o Options) *Inventory {
 	if o.limits == (limits{}) {
 		o.limits = defaultLimits
@@ -93,7 +94,7 @@ func newCollector(ctx context.Context, o Options) *collector {
 	}
 }
 
-// maxProblems bounds what a hostile machine can make us say.
+// maxProblems limits how much a hostile machine can make us write.
 const maxProblems = 500
 
 func (c *collector) problem(format string, args ...any) {
@@ -115,8 +116,8 @@ func (c *collector) collectMachine() {
 	c.collectFirmware()
 }
 
-// maxKernelLog is how much of the kernel log is kept, in bytes: its end. The
-// kernel's own buffer is 128 KiB to 1 MiB.
+// maxKernelLog is how many bytes of the kernel log are kept. If there are more,
+// its end is kept. The kernel's own buffer has 128 KiB to 1 MiB.
 const maxKernelLog = 1 << 20
 
 func (c *collector) collectKernelLog() {

@@ -7,7 +7,8 @@ import (
 	"strings"
 )
 
-// maxProc is the size limit of a file of /proc: cpuinfo has 1 to 2 KB a processor.
+// maxProc is the size limit of a file of /proc. cpuinfo has 1 to 2 KB for each
+// processor.
 const maxProc = 8 << 20
 
 func (c *collector) collectCPU() {
@@ -24,9 +25,9 @@ func (c *collector) collectCPU() {
 	c.inv.Kernel = c.proc.attr("version")
 }
 
-// parseCPUInfo reads /proc/cpuinfo of x86: a block of "name : value" lines a
-// processor. All processors of a machine have the same model and flags, so
-// the first block's are taken.
+// parseCPUInfo reads /proc/cpuinfo of x86. It has a block of "name : value"
+// lines for each processor. All processors of a machine have the same model and
+// flags, so those of the first block are used.
 func parseCPUInfo(b []byte) CPU {
 	var cpu CPU
 	sockets, cores := map[string]bool{}, map[string]bool{}
@@ -60,7 +61,7 @@ func keepFirst(dst *string, value string) {
 	}
 }
 
-// parseMemTotal reads /proc/meminfo and gives bytes; 0 is unknown.
+// parseMemTotal reads /proc/meminfo and returns bytes, 0 if that is unknown.
 func parseMemTotal(b []byte) int64 {
 	for key, value := range fields(b) {
 		if key == "MemTotal" {
@@ -74,7 +75,7 @@ func parseMemTotal(b []byte) int64 {
 	return 0
 }
 
-// fields gives the "name : value" lines of a file of /proc.
+// fields yields the "name : value" lines of a file of /proc.
 func fields(b []byte) func(yield func(key, value string) bool) {
 	return func(yield func(key, value string) bool) {
 		sc := bufio.NewScanner(bytes.NewReader(b))

@@ -13,8 +13,8 @@ import (
 	"testbox-imaging/internal/disk"
 )
 
-// realDisks leaves out what is no disk now: loop devices and the like without
-// anything behind them, of which a kernel always has some.
+// realDisks leaves out virtual disks of size 0. They are loop devices and the
+// like with nothing behind them, and a kernel always has some.
 func realDisks(all []disk.Disk) []disk.Disk {
 	var real []disk.Disk
 	for _, d := range all {
@@ -41,7 +41,7 @@ func (c *collector) readDisk(d disk.Disk) Disk {
 		Name: clean(d.Name), Identity: d.Identity, Transport: clean(d.Transport), Removable: d.Removable,
 		Firmware: c.sys.attr(path.Join(dir, "device/firmware_rev")),
 	}
-	if out.Firmware == "" { // SCSI and ATA call it so
+	if out.Firmware == "" { // SCSI and ATA have this name for it
 		out.Firmware = c.sys.attr(path.Join(dir, "device/rev"))
 	}
 	if r := c.sys.attr(path.Join(dir, "queue/rotational")); r == "0" || r == "1" {
@@ -63,8 +63,8 @@ func (c *collector) readDisk(d disk.Disk) Disk {
 	return out
 }
 
-// readPartition reads start and size, which /sys gives in units of 512 bytes
-// whatever the disk's sectors are.
+// readPartition reads start and size. /sys gives them in units of 512 bytes,
+// whatever the size of the disk's sectors is.
 func (c *collector) readPartition(dir string) (Partition, error) {
 	start, err := strconv.ParseInt(c.sys.attr(path.Join(dir, "start")), 10, 64)
 	if err != nil {
@@ -81,7 +81,7 @@ func (c *collector) readPartition(dir string) (Partition, error) {
 	return Partition{Start: start * unit, Size: size * unit}, nil
 }
 
-// healthKind is the way in which a disk is asked for its health.
+// healthKind is the way to ask a disk for its health.
 type healthKind int
 
 const (
@@ -90,9 +90,9 @@ const (
 	healthNVMe
 )
 
-// healthOf says how to ask a disk, or why it is not asked. A SATA disk at a
-// SAS controller is known by the vendor that the SCSI-ATA translation (SAT)
-// prescribes.
+// healthOf says how to ask a disk, or why it is not asked. A SATA disk at a SAS
+// controller is recognized by its vendor, "ATA". The SCSI-ATA translation (SAT)
+// prescribes that.
 func (c *collector) healthOf(d disk.Disk) (healthKind, string) {
 	switch {
 	case c.Dev == "":
@@ -109,9 +109,9 @@ func (c *collector) healthOf(d disk.Disk) (healthKind, string) {
 	return healthNone, "disks of this kind are not asked"
 }
 
-// startHealth asks all disks at once, each in its own goroutine: a dead disk
-// takes its time, not that of the others. The channels have room, so that an
-// answer that comes too late waits for nobody.
+// startHealth asks all disks at once, each in its own goroutine, so that a dead
+// disk does not delay the others. Each channel has room for the answer, so that
+// an answer that comes too late blocks nobody.
 func (c *collector) startHealth(ctx context.Context) []chan Health {
 	out := make([]chan Health, len(c.Disks))
 	for i, d := range c.Disks {
@@ -139,8 +139,8 @@ func (c *collector) limitedHealth(ctx context.Context, name string, kind healthK
 	return h
 }
 
-// joinHealth waits for all answers, which come within limits.disk, and says of
-// the disks that should have answered and did not.
+// joinHealth waits for all answers, which come within limits.disk. A failing
+// disk is a problem, and so is one that should have answered but did not.
 func (c *collector) joinHealth(answers []chan Health) {
 	for i, ch := range answers {
 		d := &c.inv.Disks[i]

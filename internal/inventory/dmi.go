@@ -5,9 +5,9 @@ import (
 )
 
 // DMI is what the firmware's SMBIOS tables say of the machine. The texts are
-// the maker's own, often placeholders ("To Be Filled By O.E.M.").
+// the maker's own, and often only placeholders ("To Be Filled By O.E.M.").
 type DMI struct {
-	Version    string         `json:"version,omitempty"` // of SMBIOS, "2.8"
+	Version    string         `json:"version,omitempty"` // of SMBIOS, such as "2.8"
 	BIOS       BIOS           `json:"bios"`
 	System     Product        `json:"system"`
 	Board      Product        `json:"board"`
@@ -30,7 +30,7 @@ type Product struct {
 	Product string `json:"product,omitempty"`
 	Version string `json:"version,omitempty"`
 	Serial  string `json:"serial,omitempty"`
-	UUID    string `json:"uuid,omitempty"` // system only, as it is in the table, junk or not
+	UUID    string `json:"uuid,omitempty"` // system only, as it is in the table, even if it makes no sense
 	SKU     string `json:"sku,omitempty"`
 	Family  string `json:"family,omitempty"`
 	Asset   string `json:"asset,omitempty"`
@@ -45,7 +45,7 @@ type Chassis struct {
 	Asset   string `json:"asset,omitempty"`
 }
 
-// Processor is SMBIOS structure type 4: one socket.
+// Processor is SMBIOS structure type 4. Each describes one socket.
 type Processor struct {
 	Socket    string `json:"socket,omitempty"`
 	Populated bool   `json:"populated"`
@@ -56,8 +56,8 @@ type Processor struct {
 	Threads   int    `json:"threads,omitempty"`
 }
 
-// MemoryModule is SMBIOS structure type 17: one slot. A Size of 0 is an empty slot or
-// one of unknown size.
+// MemoryModule is SMBIOS structure type 17. Each describes one slot. A Size of
+// 0 means an empty slot, or a module of unknown size.
 type MemoryModule struct {
 	Slot   string `json:"slot,omitempty"`
 	Bank   string `json:"bank,omitempty"`
@@ -69,24 +69,24 @@ type MemoryModule struct {
 	Part   string `json:"part,omitempty"`
 }
 
-// maxModules bounds processors and memory modules each.
+// maxModules limits the number of processors, and of memory modules.
 const maxModules = 1024
 
-// readDMI reads and decodes the tables. What could be decoded is given
-// together with an error.
+// readDMI reads and decodes the tables. What could be decoded is returned even
+// with an error.
 func readDMI(sys tree) (DMI, error) {
 	table, err := sys.read("firmware/dmi/tables/DMI", maxSMBIOS)
 	if err != nil {
 		return DMI{}, err
 	}
-	entry, _ := sys.read("firmware/dmi/tables/smbios_entry_point", 4096) // its version is of use, not needed
+	entry, _ := sys.read("firmware/dmi/tables/smbios_entry_point", 4096) // only the version, which is useful but not necessary
 	all, err := parseStructures(table)
 	return decodeDMI(all, parseEntryPoint(entry)), err
 }
 
-// decodeDMI takes what an inventory needs out of the structures. Of types that
-// a machine has once (BIOS, system, board, chassis) the first counts: it is the
-// machine's, further ones belong to cards and trays.
+// decodeDMI decodes the structures that an inventory needs. A machine has one
+// BIOS, system, board and chassis. Of each of them the first structure counts,
+// since further ones belong to cards and trays.
 func decodeDMI(all []structure, version smbiosVersion) DMI {
 	d := DMI{Version: version.String()}
 	seen := map[byte]bool{}
@@ -114,7 +114,7 @@ func decodeDMI(all []structure, version smbiosVersion) DMI {
 
 func decodeBIOS(s structure) BIOS {
 	b := BIOS{Vendor: s.text(0x04), Version: s.text(0x05), Date: s.text(0x08)}
-	if major := s.u8(0x14); len(s.data) > 0x15 && major != 0xff { // 0xff: no release number
+	if major := s.u8(0x14); len(s.data) > 0x15 && major != 0xff { // 0xff means no release number
 		b.Release = fmt.Sprintf("%d.%d", major, s.u8(0x15))
 	}
 	return b
@@ -133,8 +133,8 @@ func decodeSystem(s structure, version smbiosVersion) Product {
 	return p
 }
 
-// chassisKinds are the enclosure types of DSP0134 that boxes have; the others
-// are given as numbers.
+// chassisKinds are the enclosure types of DSP0134 that boxes have. Other types
+// are shown as numbers.
 var chassisKinds = map[byte]string{
 	3: "desktop", 4: "low-profile desktop", 6: "mini tower", 7: "tower", 8: "portable", 9: "laptop", 10: "notebook", 13: "all in one",
 	14: "sub notebook", 17: "main server chassis", 23: "rack mount", 24: "sealed-case PC", 25: "multi-system", 28: "blade",
@@ -144,7 +144,7 @@ var chassisKinds = map[byte]string{
 
 func decodeChassis(s structure) Chassis {
 	c := Chassis{Maker: s.text(0x04), Version: s.text(0x06), Serial: s.text(0x07), Asset: s.text(0x08)}
-	kind := s.u8(0x05) & 0x7f // bit 7 says that there is a lock
+	kind := s.u8(0x05) & 0x7f // bit 7 says whether there is a lock
 	if c.Kind = chassisKinds[kind]; c.Kind == "" && kind > 2 {
 		c.Kind = fmt.Sprintf("type %d", kind)
 	}
@@ -161,8 +161,8 @@ func decodeProcessor(s structure) Processor {
 	}
 }
 
-// count is a number of cores or threads: a byte, whose value 0xff sends to a
-// word that version 3.0 added.
+// count is a number of cores or threads. It is the byte at off. If that is
+// 0xff, it is the word at wide, which version 3.0 added.
 func count(s structure, off, wide int) int {
 	if n := s.u8(off); n != 0xff {
 		return int(n)
@@ -186,8 +186,9 @@ func decodeMemory(s structure) MemoryModule {
 	}
 }
 
-// memorySize is a module's size in bytes: a word in MiB, or in KiB with bit 15
-// set; 0x7fff sends to a double word in MiB; 0xffff is unknown.
+// memorySize is a module's size in bytes. The word at 0x0c is in MiB, or in KiB
+// if bit 15 is set. If it is 0x7fff, the size is the double word at 0x1c in
+// MiB. 0xffff means unknown.
 func memorySize(s structure) int64 {
 	switch n := s.u16(0x0c); {
 	case n == 0xffff:
@@ -201,8 +202,8 @@ func memorySize(s structure) int64 {
 	}
 }
 
-// memorySpeed is in MT/s; the word's value 0xffff sends to a double word that
-// version 3.3 added.
+// memorySpeed is in MT/s. If the word at 0x15 is 0xffff, the speed is the
+// double word at 0x54, which version 3.3 added.
 func memorySpeed(s structure) int {
 	if n := s.u16(0x15); n != 0xffff {
 		return int(n)

@@ -8,8 +8,9 @@ import (
 	"unicode/utf16"
 )
 
-// globalVariable is the vendor of the variables that the UEFI specification
-// itself defines; the files of efivarfs are named variable-vendor.
+// globalVariable is the end of the file names of variables that the UEFI
+// specification itself defines. A file of efivarfs is named variable-vendor,
+// and this is the vendor of these variables.
 const globalVariable = "-8be4df61-93ca-11d2-aa0d-00e098032b8c"
 
 const efivars = "firmware/efi/efivars"
@@ -17,7 +18,8 @@ const efivars = "firmware/efi/efivars"
 // maxVariable is the size limit of a variable that is read here, in bytes.
 const maxVariable = 64 << 10
 
-// maxBootEntries bounds BootOrder; firmware has a few, and at most 65536.
+// maxBootEntries limits BootOrder. Firmware has a few entries. 65536 are
+// possible.
 const maxBootEntries = 256
 
 func (c *collector) collectFirmware() {
@@ -40,8 +42,8 @@ func (c *collector) collectFirmware() {
 	}
 }
 
-// variable gives a global variable's value, without the four bytes of
-// attributes that efivarfs puts before it.
+// variable returns the value of a global variable, without the four bytes of
+// attributes at the start of an efivarfs file.
 func (c *collector) variable(name string) ([]byte, error) {
 	b, err := c.sys.read(efivars+"/"+name+globalVariable, maxVariable)
 	if err != nil {
@@ -89,8 +91,8 @@ func (c *collector) bootEntry(n uint16) BootEntry {
 }
 
 // parseLoadOption reads an EFI_LOAD_OPTION (UEFI specification, "Load
-// Options"): attributes (bit 0: active), the length of the device path, a name
-// in UTF-16 with a zero at its end, the device path.
+// Options"). It has the attributes (bit 0 means active), the length of the
+// device path, a name in UTF-16 that ends with a zero, and the device path.
 func parseLoadOption(b []byte) (name string, active bool, err error) {
 	if len(b) < 8 {
 		return "", false, errors.New("a boot entry of less than 8 bytes")

@@ -8,15 +8,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What Health.Status can be.
+// The values of Health.Status.
 const (
 	healthGood    = "good"
 	healthFailing = "failing"
 	healthUnknown = "unknown"
 )
 
-// askDisk asks a disk for its health. It can hang as long as the kernel's
-// error handling takes, or for ever.
+// askDisk asks a disk for its health. It can hang as long as the kernel's error
+// handling needs, or for ever.
 func askDisk(path string, kind healthKind) (Health, error) {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -44,8 +44,8 @@ type nvmeAdminCmd struct {
 	timeoutMS, _res uint32
 }
 
-// NVMe: the ioctl's number, and Get Log Page of the NVM Express base
-// specification.
+// The number of the NVMe ioctl, and the fields of Get Log Page of the NVM
+// Express base specification.
 const (
 	nvmeIoctlAdminCmd = 0xc0484e41 // _IOWR('N', 0x41, struct nvme_admin_cmd)
 	nvmeGetLogPage    = 0x02
@@ -54,8 +54,8 @@ const (
 	nvmeHealthLen     = 512
 )
 
-// commandTimeout is how long the kernel waits for one command, in
-// milliseconds. A spinning disk wakes up in 10 to 15 s.
+// commandTimeout is how long the kernel waits for one command, in milliseconds.
+// A spinning disk needs 10 to 15 s to wake up.
 const commandTimeout = 15000
 
 func askNVMe(fd int) (Health, error) {
@@ -113,7 +113,7 @@ const (
 	smartReadData        = 0xd0
 	smartReadThresholds  = 0xd1
 	smartReturnStatus    = 0xda
-	smartMid, smartHigh  = 0x4f, 0xc2 // the key that every SMART command carries
+	smartMid, smartHigh  = 0x4f, 0xc2 // fixed values that every SMART command must have
 
 	protocolNonData = 3 << 1
 	protocolPIOIn   = 4 << 1
@@ -121,7 +121,8 @@ const (
 	flagInBlocks    = 0x0e   // from the device, in blocks, their number in the sector count
 )
 
-// smartCommand sends one SMART command; with data, 512 bytes are read.
+// smartCommand sends one SMART command. If data is not nil, 512 bytes are read
+// into it.
 func smartCommand(fd int, feature byte, data []byte) (sense []byte, err error) {
 	cdb := make([]byte, 16)
 	cdb[0], cdb[1], cdb[2] = scsiATAPassThrough16, protocolNonData, flagCheckCond
@@ -156,7 +157,7 @@ func askATA(fd int) (Health, error) {
 		return Health{}, err
 	}
 	if _, err := smartCommand(fd, smartReadThresholds, thresholds); err != nil {
-		thresholds = nil // left out of newer standards
+		thresholds = nil // newer standards have no thresholds
 	}
 	attributes, err := parseSMART(data, thresholds)
 	if err != nil {

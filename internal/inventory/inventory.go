@@ -1,7 +1,7 @@
-// Package inventory collects what a testbox is made of: processors, memory,
-// firmware tables, PCI devices, network cards, disks with their health, the
-// kernel log. It gives them as a text for people, as JSON for programs, and as
-// a zip of the raw tables. Nothing here ever fails an action: what cannot be
+// Package inventory collects what a testbox is made of. That is processors,
+// memory, firmware tables, PCI devices, network cards, disks with their health,
+// and the kernel log. It makes a text of it for people, JSON for programs, and
+// a zip of the raw tables. Nothing here ever fails an action. What cannot be
 // read within its limits of time and size becomes an entry in Problems.
 package inventory
 
@@ -12,12 +12,13 @@ import (
 )
 
 // Format is the number of the JSON form that this code writes. Fields may be
-// added under the same number; a changed meaning gets a new one.
+// added under the same number. If a meaning changes, the form gets a new
+// number.
 const Format = 1
 
 // Inventory is what was found in a box. Its JSON form is testbox-info.json.
-// Empty fields are unknown. All texts are made safe to print: no control
-// characters, no broken UTF-8.
+// Empty fields are unknown. All texts are safe to print, without control
+// characters and broken UTF-8.
 type Inventory struct {
 	Format      int       `json:"format"`         // Format
 	Address     string    `json:"address"`        // dotted
@@ -25,7 +26,7 @@ type Inventory struct {
 	Host        string    `json:"host"`           // host name or "unknown"
 	Time        time.Time `json:"time"`           // UTC
 	Maintenance string    `json:"maintenance"`    // version of the maintenance system
-	UUID        string    `json:"uuid,omitempty"` // as MachineUUID says it; "" is unknown
+	UUID        string    `json:"uuid,omitempty"` // from MachineUUID, "" if unknown
 	Kernel      string    `json:"kernel,omitempty"`
 	Firmware    Firmware  `json:"firmware"`
 	DMI         DMI       `json:"dmi"`
@@ -46,8 +47,8 @@ type Firmware struct {
 	Kind        string      `json:"kind"`                  // "BIOS" or "UEFI"
 	Bits        int         `json:"bits,omitempty"`        // UEFI: 32 or 64
 	SecureBoot  string      `json:"secureBoot,omitempty"`  // UEFI: "on", "off", "on, setup mode", "off, setup mode"
-	BootCurrent string      `json:"bootCurrent,omitempty"` // UEFI: number of the entry that started this boot, "0003"
-	BootNext    string      `json:"bootNext,omitempty"`    // UEFI: number of the entry that the next boot alone takes
+	BootCurrent string      `json:"bootCurrent,omitempty"` // UEFI: number of the entry that started this boot, such as "0003"
+	BootNext    string      `json:"bootNext,omitempty"`    // UEFI: number of the entry for the next boot only
 	BootOrder   []BootEntry `json:"bootOrder,omitempty"`   // UEFI: in the order in which the firmware tries them
 }
 
@@ -68,17 +69,17 @@ type CPU struct {
 	Flags     []string `json:"flags,omitempty"`
 }
 
-// PCI is a PCI function. Names are empty when the list of names has none.
+// PCI is a PCI function. A name is empty if pci.ids does not have it.
 type PCI struct {
-	Address   string `json:"address"` // "0000:00:1f.2"
-	Class     string `json:"class"`   // base class, sub-class, interface: "010601"
-	Vendor    string `json:"vendor"`  // four hexadecimal digits, as all numbers here
+	Address   string `json:"address"` // such as "0000:00:1f.2"
+	Class     string `json:"class"`   // base class, sub-class and interface, such as "010601"
+	Vendor    string `json:"vendor"`  // four hexadecimal digits, as in Device, SubVendor and SubDevice
 	Device    string `json:"device"`
 	SubVendor string `json:"subVendor,omitempty"`
 	SubDevice string `json:"subDevice,omitempty"`
 	Revision  string `json:"revision,omitempty"` // two hexadecimal digits
 	Driver    string `json:"driver,omitempty"`
-	Link      string `json:"link,omitempty"` // "8.0 GT/s PCIe x4"
+	Link      string `json:"link,omitempty"` // such as "8.0 GT/s PCIe x4"
 
 	ClassName     string `json:"className,omitempty"`
 	VendorName    string `json:"vendorName,omitempty"`
@@ -87,14 +88,14 @@ type PCI struct {
 }
 
 // NIC is a network card. Programs that look for boot files which shadow this
-// box read MAC: PXELINUX asks for "01-" and the MAC with dashes before it asks
-// for the address.
+// box read MAC. PXELINUX asks for the file "01-" and the MAC with dashes before
+// it asks for the one named after the address.
 type NIC struct {
 	Name   string `json:"name"`             // kernel name, "eth0"
 	MAC    string `json:"mac"`              // lower case with colons, "52:54:00:12:34:56"
 	Driver string `json:"driver,omitempty"` //
 	PCI    string `json:"pci,omitempty"`    // address of the PCI function, "0000:00:03.0"
-	Up     bool   `json:"up"`               // has a link
+	Up     bool   `json:"up"`               // it has a link
 	Speed  int    `json:"speedMbit,omitempty"`
 }
 
@@ -126,7 +127,7 @@ type Health struct {
 }
 
 // Attribute is one value of a disk's health. Value, Worst and Threshold are
-// SMART's normalised values; all three are zero for NVMe.
+// SMART's normalised values. All three are zero for NVMe.
 type Attribute struct {
 	ID        int    `json:"id,omitempty"` // SMART attribute number; 0 for NVMe
 	Name      string `json:"name"`
@@ -134,5 +135,5 @@ type Attribute struct {
 	Worst     int    `json:"worst,omitempty"`
 	Threshold int    `json:"threshold,omitempty"`
 	Raw       string `json:"raw"`
-	Failing   bool   `json:"failing,omitempty"` // at or below a threshold that the maker set
+	Failing   bool   `json:"failing,omitempty"` // the value is at or below a threshold that predicts a failure
 }

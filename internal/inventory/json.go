@@ -7,22 +7,22 @@ import (
 	"testbox-imaging/internal/box"
 )
 
-// MaxJSON is the size in bytes over which ParseJSON refuses; a kernel log
-// takes up to a MiB of it.
+// MaxJSON is the largest size in bytes that ParseJSON accepts. A kernel log
+// needs up to 1 MiB of it.
 const MaxJSON = 16 << 20
 
-// JSON is the structured form.
+// JSON returns the structured form.
 func (inv *Inventory) JSON() []byte {
 	b, err := json.MarshalIndent(inv, "", "  ")
 	if err != nil {
-		panic(err) // plain fields only
+		panic(err) // cannot happen, since the fields are plain
 	}
 	return append(b, '\n')
 }
 
-// ParseJSON reads the structured form. Fields that it does not know are passed
-// over, because they may be added under the same format number. What it gives
-// was written by a box and is to be trusted no more than that.
+// ParseJSON reads the structured form. It ignores fields that it does not know,
+// because fields may be added under the same format number. A box wrote the
+// data, so the result is to be trusted no more than that box.
 func ParseJSON(data []byte) (*Inventory, error) {
 	if len(data) > MaxJSON {
 		return nil, fmt.Errorf("inventory is larger than %d bytes", MaxJSON)
@@ -43,8 +43,8 @@ type File struct {
 	Data []byte
 }
 
-// Files gives the inventory's files: the text, the JSON and the zip, which is
-// missing beside an error.
+// Files returns the inventory's files, which are the text, the JSON and the
+// zip. If there is an error, the zip is missing.
 func (inv *Inventory) Files() ([]File, error) {
 	files := []File{{box.InfoText, inv.Text()}, {box.InfoJSON, inv.JSON()}}
 	zip, err := inv.Zip()

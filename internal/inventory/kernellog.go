@@ -7,7 +7,8 @@ import (
 )
 
 // KernelLog reads the kernel's log buffer by syslog(2), oldest line first, as
-// dmesg shows it. It needs no /dev/kmsg, and root where the kernel restricts it.
+// dmesg shows it. It does not need /dev/kmsg. If the kernel restricts the log,
+// it needs root.
 func KernelLog() ([]byte, error) {
 	size, err := unix.Klogctl(unix.SYSLOG_ACTION_SIZE_BUFFER, nil)
 	if err != nil {

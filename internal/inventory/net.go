@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// collectNetwork lists the cards, that is, interfaces with a device below them;
-// bridges, tunnels and the loopback interface have none.
+// collectNetwork lists the network cards. They are the interfaces with a device
+// below them. Bridges, tunnels and the loopback interface have none.
 func (c *collector) collectNetwork() {
 	const top = "class/net"
 	entries, err := c.sys.list(top)
@@ -44,14 +44,16 @@ func (c *collector) readNIC(name, dir string) NIC {
 	} else {
 		c.problem("network card %s: its MAC is not readable", n.Name)
 	}
-	// -1, or an error, without a link; virtual cards do not know it.
+	// Without a link the speed is -1 or cannot be read. Virtual cards do not
+	// know it.
 	if speed, err := strconv.Atoi(c.sys.attr(path.Join(dir, "speed"))); err == nil && speed > 0 {
 		n.Speed = speed
 	}
 	return n
 }
 
-// lastPCI is the PCI address nearest to the end of a path of /sys/devices.
+// lastPCI is the last PCI address in a path of /sys/devices, which is the
+// nearest one to the device.
 func lastPCI(link string) string {
 	parts := strings.Split(link, "/")
 	for i := len(parts) - 1; i >= 0; i-- {

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// maxDevices bounds PCI functions, network cards and disks each. Big servers
-// with virtual functions have some hundred.
+// maxDevices limits the number of PCI functions, of network cards, and of
+// disks. Big servers with virtual functions have some hundred.
 const maxDevices = 2048
 
 var pciAddress = regexp.MustCompile(`^[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$`)
@@ -67,7 +67,7 @@ func (c *collector) readPCI(dir string) PCI {
 	return p
 }
 
-// fill sets the names that the list has.
+// fill sets the names of p that the list has.
 func (n *pciNames) fill(p *PCI) {
 	vendor, device := hexNumber(p.Vendor), hexNumber(p.Device)
 	class := hexNumber(p.Class)
@@ -80,7 +80,7 @@ func (n *pciNames) fill(p *PCI) {
 	}
 }
 
-// hexNumber is 0 for what is no number; vendor 0 and class 0 have no names.
+// hexNumber is 0 if s is not a number. Vendor 0 and class 0 have no names.
 func hexNumber(s string) uint64 {
 	n, err := strconv.ParseUint(s, 16, 24)
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// pciNames are the names of a pci.ids file (https://pci-ids.ucw.cz), which
-// says what its numbers mean in lines:
+// pciNames are the names of a pci.ids file (https://pci-ids.ucw.cz). These are
+// its lines:
 //
 //	vvvv  vendor name
 //	<tab>dddd  device name
@@ -19,19 +19,19 @@ import (
 type pciNames struct {
 	vendors    map[uint16]string
 	devices    map[uint32]string // vendor<<16 | device
-	subsystems map[uint64]string // device's key<<32 | card vendor<<16 | card device
+	subsystems map[uint64]string // key of devices<<32 | card vendor<<16 | card device
 	classes    map[uint8]string
 	subclasses map[uint16]string // class<<8 | sub-class
 }
 
-// Limits of the list: the real one has 1.6 MB and 45000 lines.
+// Limits of the list. The real one has 1.6 MB and 45000 lines.
 const (
 	maxPCIIDs     = 16 << 20
 	maxPCIIDsLine = 1024
 )
 
-// parsePCIIDs reads a list. Lines that it does not understand are passed over,
-// because the list only gives names: without it devices have numbers.
+// parsePCIIDs reads a list. Lines that it does not understand are skipped,
+// because only a name is lost, and the device is shown with its numbers.
 func parsePCIIDs(text []byte) (*pciNames, error) {
 	if len(text) > maxPCIIDs {
 		return nil, fmt.Errorf("the list of PCI names is larger than %d bytes", maxPCIIDs)
@@ -48,7 +48,8 @@ func parsePCIIDs(text []byte) (*pciNames, error) {
 	return &p.names, nil
 }
 
-// pciParser keeps what the deeper lines belong to.
+// pciParser has the vendor, device or class that the following deeper lines
+// belong to.
 type pciParser struct {
 	names   pciNames
 	section pciSection
@@ -117,7 +118,7 @@ func (p *pciParser) inVendor(depth int, body string) {
 	}
 }
 
-// number reads "hhhh  name" with a number of so many hexadecimal digits.
+// number reads "hhhh  name", where the number has that many hexadecimal digits.
 func number(s string, digits int) (n uint64, name string, ok bool) {
 	if len(s) < digits+2 || s[digits] != ' ' {
 		return 0, "", false

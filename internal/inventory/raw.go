@@ -15,14 +15,14 @@ import (
 
 // rawFile is a file that Zip packs.
 type rawFile struct {
-	name string // "sys/firmware/dmi/tables/DMI"
+	name string // such as "sys/firmware/dmi/tables/DMI"
 	data []byte
 }
 
-// maxDepth bounds how deep the firmware's folders are followed.
+// maxDepth limits how deep the firmware's folders are followed.
 const maxDepth = 16
 
-// maxSkipped bounds the lines about files left out.
+// maxSkipped limits the lines about files that are left out.
 const maxSkipped = 1000
 
 // rawCollector walks /sys/firmware.
@@ -34,14 +34,14 @@ type rawCollector struct {
 	failed int
 }
 
-// collectRaw reads what Zip packs: /proc/cpuinfo and the regular files of
-// /sys/firmware. It has its own time, so that one slow folder leaves enough
-// for the rest of the inventory.
+// collectRaw reads what Zip packs, which is /proc/cpuinfo and the regular files
+// of /sys/firmware. It has a time limit of its own, so that a slow folder
+// leaves enough time for the rest of the inventory.
 func (c *collector) collectRaw(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, c.limits.raw)
 	defer cancel()
 	g := &guard{ctx: ctx, limit: c.limits.file}
-	if data, err := c.proc.read("cpuinfo", maxProc); err == nil { // its error is known from collectCPU
+	if data, err := c.proc.read("cpuinfo", maxProc); err == nil { // collectCPU has already reported its error
 		c.inv.raw = append(c.inv.raw, rawFile{"proc/cpuinfo", data})
 	}
 	r := &rawCollector{c: c, t: tree{c.Sys, "/sys", g}}
@@ -52,7 +52,7 @@ func (c *collector) collectRaw(ctx context.Context) {
 	}
 }
 
-// fail notes what could not be read, skip what is left out.
+// fail notes what could not be read. skip notes what is left out.
 func (r *rawCollector) fail(name string, why any) {
 	r.failed++
 	r.skip(name, why)
@@ -113,7 +113,7 @@ func (r *rawCollector) file(name string) {
 	}
 }
 
-// leaveOut says why a file or folder is not even opened; "" means it is.
+// leaveOut says why a file or folder is not even opened, or "" if it is opened.
 func leaveOut(name string) string {
 	dir, base := path.Split(name)
 	switch {
@@ -131,15 +131,15 @@ func leaveOut(name string) string {
 	return ""
 }
 
-// openVariable reports whether a UEFI variable may be seen by all: those that
-// the specification itself defines (how the box boots) and the signature
-// databases. Firmware keeps its settings and passwords in others, and every
-// box can read the backup area.
+// openVariable reports whether everybody may see a UEFI variable. Those are the
+// variables that the specification itself defines, which say how the box boots,
+// and the signature databases. Firmware keeps its settings and passwords in
+// other variables, and every box can read the backup area.
 func openVariable(base string) bool {
 	return strings.HasSuffix(base, globalVariable) || strings.HasPrefix(base, "db-") || strings.HasPrefix(base, "dbx-")
 }
 
-// skippedName is the zip's file about what is not in it.
+// skippedName is the file in the zip that says what is not in it.
 const skippedName = "SKIPPED.txt"
 
 // Zip packs the raw tables. The same inventory gives the same bytes.

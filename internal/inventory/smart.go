@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// attributeNames are what makers agree on. The numbers are no standard: a raw
-// value means what the maker wants.
+// attributeNames are the names on which makers agree. No standard fixes the
+// numbers, and a raw value means what the maker wants.
 var attributeNames = map[byte]string{
 	1: "raw read errors", 3: "spin-up time", 4: "starts and stops", 5: "reallocated sectors", 7: "seek errors", 9: "power-on hours",
 	10: "spin-up retries", 12: "power cycles", 171: "program failures", 172: "erase failures", 173: "wear levelling",
@@ -25,10 +25,12 @@ var attributeNames = map[byte]string{
 	242: "read",
 }
 
-// parseSMART reads SMART READ DATA and READ THRESHOLDS: 512 bytes whose sum is
-// zero; from byte 2, 30 entries of 12 bytes. Of an attribute: number, flags
-// (bit 0: falling below the threshold predicts a failure), value, worst, raw
-// value of 6 bytes. Of a threshold: number, threshold. thresholds may be nil.
+// parseSMART reads the answers to SMART READ DATA and READ THRESHOLDS. Each has
+// 512 bytes, whose sum is zero. From byte 2 on, there are 30 entries of 12
+// bytes. The entry of an attribute has its number, flags (bit 0 means that a
+// value below the threshold predicts a failure), value, worst value, and a raw
+// value of 6 bytes. The entry of a threshold has the attribute's number and the
+// threshold. thresholds may be nil.
 func parseSMART(data, thresholds []byte) ([]Attribute, error) {
 	if err := checkSMART(data); err != nil {
 		return nil, err
@@ -69,7 +71,7 @@ func checkSMART(b []byte) error {
 	return nil
 }
 
-// smartEntries gives the entries in use.
+// smartEntries yields the entries in use.
 func smartEntries(b []byte) func(yield func(e []byte) bool) {
 	return func(yield func(e []byte) bool) {
 		for i := range 30 {
@@ -80,10 +82,10 @@ func smartEntries(b []byte) func(yield func(e []byte) bool) {
 	}
 }
 
-// smartStatus reads the answer to SMART RETURN STATUS out of sense data: the
-// disk turns its key 4F C2 round when it expects to fail. Sense data is in
-// descriptor form (72h, descriptor 09h) or in fixed form (70h), see SAT-4,
-// "ATA status return".
+// smartStatus reads the answer to SMART RETURN STATUS from sense data. If the
+// disk expects to fail, it returns F4 2C in place of the 4F C2 of the command.
+// Sense data is in descriptor form (72h, descriptor 09h) or in fixed form
+// (70h), see SAT-4, "ATA status return".
 func smartStatus(sense []byte) (failing, known bool) {
 	var mid, high byte
 	switch {
@@ -101,7 +103,7 @@ func smartStatus(sense []byte) (failing, known bool) {
 	return false, false
 }
 
-// ataHealth judges by the disk's own word and by the thresholds.
+// ataHealth judges by what the disk itself says, and by the thresholds.
 func ataHealth(attributes []Attribute, sense []byte) Health {
 	h := Health{Status: healthUnknown, Note: "the disk does not say whether it is failing", Attributes: attributes}
 	if failing, known := smartStatus(sense); known && failing {
@@ -117,7 +119,7 @@ func ataHealth(attributes []Attribute, sense []byte) Health {
 	return h
 }
 
-// nvmeWarnings are the bits of the health log's first byte.
+// nvmeWarnings says what the bits of the health log's first byte mean.
 var nvmeWarnings = []string{
 	"spare space is low", "the temperature is out of range", "reliability is degraded", "it is read-only", "the volatile memory backup failed",
 	"persistent memory is read-only",
@@ -165,7 +167,8 @@ func nvmeWarning(bit int) string {
 	return fmt.Sprintf("warning bit %d", bit)
 }
 
-// counter spells a little-endian number of 128 bits times its unit.
+// counter returns a little-endian number of 128 bits, multiplied by its unit,
+// as text.
 func counter(b []byte, unit int64) string {
 	be := make([]byte, len(b))
 	for i, v := range b {

@@ -7,13 +7,14 @@ import (
 	"fmt"
 )
 
-// The SMBIOS structure table, as DSP0134 "System Management BIOS Reference
-// Specification" (3.x) defines it and Linux shows it in
-// /sys/firmware/dmi/tables: one structure after the other, each a formatted
-// area whose second byte is its length, then its strings, each ended by a zero
-// byte, and one more zero byte. A structure without strings ends in two.
+// The SMBIOS structure table is defined in DSP0134 "System Management BIOS
+// Reference Specification" (3.x). Linux shows it in /sys/firmware/dmi/tables.
+// The structures follow one another. Each has a formatted area, whose second
+// byte is its length, and then its strings. A zero byte ends each string, and
+// one more zero byte ends the structure. A structure without strings ends with
+// two zero bytes.
 
-// Limits that no real table comes near: big servers have 30 KiB and a few
+// Limits that no real table comes near. Big servers have 30 KiB and a few
 // hundred structures.
 const (
 	maxSMBIOS     = 1 << 20
@@ -21,7 +22,7 @@ const (
 )
 
 // structure is one SMBIOS structure. Fields beyond its length read as zero,
-// because each version of the specification only appends to a type.
+// because later versions of the specification only append fields to a type.
 type structure struct {
 	kind    byte
 	data    []byte // the formatted area, header included
@@ -49,7 +50,8 @@ func (s structure) u32(off int) uint32 {
 	return 0
 }
 
-// text is the string whose number stands at off; numbers start at 1, and 0 is none.
+// text is the string whose number is at off. The numbers start at 1, and 0
+// means that there is no string.
 func (s structure) text(off int) string {
 	n := int(s.u8(off))
 	if n == 0 || n > len(s.strings) {
@@ -60,8 +62,8 @@ func (s structure) text(off int) string {
 
 const endOfTable = 127
 
-// parseStructures splits a table. What stands before a damage is given
-// together with the error.
+// parseStructures splits a table. If the table is damaged, the structures
+// before the damage are returned with the error.
 func parseStructures(table []byte) ([]structure, error) {
 	if len(table) > maxSMBIOS {
 		return nil, fmt.Errorf("table is larger than %d bytes", maxSMBIOS)
@@ -80,10 +82,11 @@ func parseStructures(table []byte) ([]structure, error) {
 		}
 		all, table = append(all, s), rest
 	}
-	return all, nil // older firmware leaves the end marker out
+	return all, nil // older firmware has no end marker
 }
 
-// cutStructure takes the first structure off a table of at least four bytes.
+// cutStructure cuts the first structure off a table of at least four bytes, and
+// returns it and the rest.
 func cutStructure(table []byte) (structure, []byte, error) {
 	n := int(table[1])
 	switch {
@@ -113,8 +116,9 @@ func (v smbiosVersion) String() string {
 	return fmt.Sprintf("%d.%d", v>>8, v&0xff)
 }
 
-// parseEntryPoint reads the version out of the entry point: "_SM_" has it at
-// 6 and 7, "_SM3_" at 7 and 8; 0 is unknown (the older "_DMI_" alone).
+// parseEntryPoint reads the version from the entry point. "_SM_" has it in
+// bytes 6 and 7, "_SM3_" in bytes 7 and 8. It is 0 if the version is not known,
+// as with the older "_DMI_" alone.
 func parseEntryPoint(b []byte) smbiosVersion {
 	switch {
 	case bytes.HasPrefix(b, []byte("_SM3_")) && len(b) >= 9:
@@ -125,13 +129,14 @@ func parseEntryPoint(b []byte) smbiosVersion {
 	return 0
 }
 
-// swapsUUID says that the first three fields of a UUID are little-endian.
-// Version 2.6 of the specification defined that; older tables are taken in the
-// order of their bytes, as the Linux kernel does. Firmware of unknown version
-// is taken for a current one.
+// swapsUUID reports whether the first three fields of a UUID are little-endian.
+// Version 2.6 of the specification defined that. In older tables the bytes are
+// in order, as the Linux kernel reads them too. Firmware of unknown version is
+// treated as current.
 func (v smbiosVersion) swapsUUID() bool { return v == 0 || v >= 0x0206 }
 
-// formatUUID spells 16 bytes of a table canonically, in lower case.
+// formatUUID returns the canonical spelling of 16 bytes of a table, in lower
+// case.
 func formatUUID(b []byte, swap bool) string {
 	var u [16]byte
 	copy(u[:], b)

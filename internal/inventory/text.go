@@ -10,8 +10,8 @@ import (
 	"testbox-imaging/internal/words"
 )
 
-// report writes the text for people: sections of "name  value" lines, without
-// those that are unknown.
+// report builds the text for people. It has sections of "name  value" lines.
+// Lines with an unknown value are left out.
 type report struct {
 	bytes.Buffer
 }
@@ -32,7 +32,7 @@ func (r *report) number(name string, n int) {
 
 func (r *report) line(format string, args ...any) { fmt.Fprintf(r, "  "+format+"\n", args...) }
 
-// Text is the inventory for people.
+// Text returns the inventory as a text for people.
 func (inv *Inventory) Text() []byte {
 	r := &report{}
 	fmt.Fprintf(r, "Testbox %s (%s)\n", inv.Address, inv.Host)
@@ -77,7 +77,7 @@ func (inv *Inventory) textMachine(r *report) {
 	inv.textMemory(r)
 }
 
-// joined is a product on one line.
+// joined writes a product on one line.
 func joined(p Product) string {
 	var parts []string
 	for _, f := range []struct{ name, value string }{
@@ -203,7 +203,8 @@ func prefixed(prefix, s string) string {
 	return prefix + s
 }
 
-// size spells bytes exactly and, from 1 MiB, readably.
+// size writes a number of bytes exactly, and from 1 MiB on also in a readable
+// unit.
 func size(n int64) string {
 	units := []struct {
 		name string

@@ -39,7 +39,7 @@ func (d *Disk) text(r *report) {
 	d.Health.text(r, sub)
 }
 
-// traits is what else one wants to know at a glance.
+// traits is what else people want to know of a disk at a glance.
 func (d *Disk) traits() string {
 	parts := []string{fmt.Sprintf("%d-byte sectors", d.SectorSize)}
 	if d.Transport != "" {

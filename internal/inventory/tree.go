@@ -14,9 +14,9 @@ import (
 	"unicode/utf8"
 )
 
-// guard ends what takes too long. A read of /sys can hang for ever in a
-// driver or in firmware; nothing can end it, so it is left behind in its
-// goroutine, and after maxHung of them nothing new is tried.
+// guard stops waiting for calls that need too long. A read of /sys can hang for
+// ever in a driver or in firmware, and nothing can end it. Its goroutine is
+// left behind. After maxHung such calls, no new one is started.
 type guard struct {
 	ctx   context.Context
 	limit time.Duration // for one call
@@ -24,7 +24,7 @@ type guard struct {
 	hung  int
 }
 
-// maxHung bounds the threads that hanging reads keep.
+// maxHung limits the threads that hanging reads occupy.
 const maxHung = 8
 
 var (
@@ -39,8 +39,8 @@ func (g *guard) gaveUp() bool {
 	return g.hung >= maxHung
 }
 
-// timed runs f, which must keep to itself whatever it holds, because it may
-// end long after timed returned errHung.
+// timed runs f. f may end long after timed has returned errHung, so f must
+// share nothing with its caller.
 func timed[T any](g *guard, f func() (T, error)) (T, error) {
 	var zero T
 	if err := g.ctx.Err(); err != nil {
@@ -73,10 +73,10 @@ func timed[T any](g *guard, f func() (T, error)) (T, error) {
 	}
 }
 
-// tree reads a file system with limits. Errors name the full path.
+// tree reads a file system with limits. Its errors name the full path.
 type tree struct {
 	fsys  fs.FS
-	top   string // "/sys": for messages
+	top   string // "/sys" or "/proc", for messages
 	guard *guard
 }
 
@@ -88,7 +88,7 @@ func (t tree) fail(name string, err error) error {
 	return fmt.Errorf("%s: %w", path.Join(t.top, name), err)
 }
 
-// read gives a file's bytes; one longer than limit is an error.
+// read returns a file's bytes. A file longer than limit is an error.
 func (t tree) read(name string, limit int64) ([]byte, error) {
 	b, err := timed(t.guard, func() ([]byte, error) {
 		f, err := t.fsys.Open(name)
@@ -108,7 +108,7 @@ func (t tree) read(name string, limit int64) ([]byte, error) {
 	return b, nil
 }
 
-// list gives a folder's entries, sorted.
+// list returns a folder's entries, sorted.
 func (t tree) list(name string) ([]fs.DirEntry, error) {
 	es, err := timed(t.guard, func() ([]fs.DirEntry, error) { return fs.ReadDir(t.fsys, name) })
 	if err != nil {
@@ -117,7 +117,8 @@ func (t tree) list(name string) ([]fs.DirEntry, error) {
 	return es, nil
 }
 
-// link gives where a symbolic link leads, as it is written; "" when there is none.
+// link returns the target of a symbolic link as it is written, or "" if there
+// is no link.
 func (t tree) link(name string) string {
 	s, err := timed(t.guard, func() (string, error) { return fs.ReadLink(t.fsys, name) })
 	if err != nil {
@@ -126,7 +127,8 @@ func (t tree) link(name string) string {
 	return s
 }
 
-// linkBase is the last element of where a link leads, the way /sys names drivers.
+// linkBase returns the last element of a link's target. /sys names drivers in
+// this way.
 func (t tree) linkBase(name string) string {
 	if s := t.link(name); s != "" {
 		return clean(path.Base(s))
@@ -134,14 +136,15 @@ func (t tree) linkBase(name string) string {
 	return ""
 }
 
-// exists reports whether a file or folder is there.
+// exists reports whether a file or folder exists.
 func (t tree) exists(name string) bool {
 	_, err := timed(t.guard, func() (fs.FileInfo, error) { return fs.Stat(t.fsys, name) })
 	return err == nil
 }
 
-// attr is a small file of one line, as most of /sys is; "" when it cannot be
-// read, which is normal for many of them (the speed of a card without a link).
+// attr returns the first line of a small file. It is "" if the file cannot be
+// read. That is normal for many files of /sys, such as the speed of a card
+// without a link.
 func (t tree) attr(name string) string {
 	b, err := t.read(name, 64<<10)
 	if err != nil {
@@ -154,8 +157,9 @@ func (t tree) attr(name string) string {
 // maxText is the length in bytes to which texts from outside are cut.
 const maxText = 256
 
-// clean makes a text from outside safe to print on one line: blanks around it
-// are taken off, what is not printable becomes '?', the length is limited.
+// clean makes a text from outside safe to print on one line. It removes blanks
+// around the text, replaces characters that are not printable by '?', and
+// limits the length.
 func clean(s string) string { return cleanTo(s, maxText) }
 
 func cleanTo(s string, limit int) string {

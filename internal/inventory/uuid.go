@@ -8,18 +8,19 @@ import (
 	"strings"
 )
 
-// MachineUUID is the UUID by which a restore tells that it runs on the machine
-// that was backed up: SMBIOS type 1, canonical spelling in lower case. It is
-// unknown where there is none, or one that many machines are known to share.
+// MachineUUID returns the UUID by which a restore recognizes the machine that
+// was backed up. It is that of SMBIOS type 1, in canonical spelling and lower
+// case. known is false if there is none, or if many machines are known to share
+// it.
 func MachineUUID(sys fs.FS) (uuid string, known bool) {
 	g := &guard{ctx: context.Background(), limit: defaultLimits.file}
 	return machineUUID(tree{sys, "/sys", g})
 }
 
-// machineUUID prefers the table itself, because kernels have changed the
-// spelling of product_uuid (capitals, byte order).
+// machineUUID prefers the table itself to product_uuid, because kernels have
+// changed the spelling of product_uuid (capitals, byte order).
 func machineUUID(sys tree) (string, bool) {
-	dmi, _ := readDMI(sys) // what stands before a damage counts
+	dmi, _ := readDMI(sys) // if the table is damaged, the part before that counts
 	uuid := dmi.System.UUID
 	if uuid == "" {
 		uuid = strings.ToLower(sys.attr("class/dmi/id/product_uuid"))
@@ -31,8 +32,8 @@ func machineUUID(sys tree) (string, bool) {
 }
 
 // sharedUUIDs were seen on many different machines, as management products
-// report: boards that left the factory with the sample value, in both byte
-// orders, and Dell boards whose service tag was never set.
+// report. They are of boards that left the factory with the sample value, in
+// both byte orders, and of Dell boards whose service tag was never set.
 var sharedUUIDs = []string{
 	"00020003-0004-0005-0006-000700080009",
 	"03000200-0400-0500-0006-000700080009",
@@ -50,9 +51,9 @@ var sharedUUIDs = []string{
 }
 
 // realUUID reports whether s is the spelling of a UUID that can tell machines
-// apart. All zeros means not present and all ones not set (DSP0134); a value
-// that repeats one byte, or has no more than ones behind its first six bytes,
-// is a filler.
+// apart. All zeros means not present, and all ones not set (DSP0134). A value
+// is only a filler if it repeats one byte, or has nothing but ones behind its
+// first six bytes.
 func realUUID(s string) bool {
 	b, err := hex.DecodeString(strings.ReplaceAll(s, "-", ""))
 	if err != nil || len(b) != 16 || s != formatUUID(b, false) {
