@@ -7,8 +7,8 @@ import (
 	"testbox-imaging/internal/problem"
 )
 
-// readAgent reads the agent's program and makes sure that it can be an init:
-// a static program for this processor.
+// readAgent reads the agent's program. It makes sure that the program can run
+// as the init, which means that it is static and for this processor.
 func readAgent(path string) ([]byte, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {

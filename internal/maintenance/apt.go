@@ -16,32 +16,34 @@ import (
 	"testbox-imaging/internal/problem"
 )
 
-// apt is the host's package manager with a state of its own: it reads the
-// host's sources, keys, proxies and preferences, and changes nothing of the host.
+// apt is the host's package manager with a state of its own. It reads the
+// host's sources, keys, proxies and preferences, and changes nothing on the
+// host.
 type apt struct {
 	cache *cache
 	work  string // folder of this build
-	conf  string // configuration file, read after the host's
-	suite string // of the first source, "bookworm"
+	conf  string // configuration file, read after those of the host
+	suite string // of the first source, such as "bookworm"
 	opt   Options
-	notes []string // what went wrong and did not matter so far
+	notes []string // errors that did not matter so far
 }
 
-// pkg is a package as apt's index has it.
+// pkg is a package as apt's index describes it.
 type pkg struct {
 	Name    string   `json:"name"`
 	Version string   `json:"version"`
 	SHA256  string   `json:"sha256"`
-	size    int64    // bytes, as the index says; 0: not known
-	depends []string // names alone, the first of alternatives
+	size    int64    // in bytes, as the index says; 0 if not known
+	depends []string // only the names, and of alternatives the first one
 }
 
-// sourcesFile is where an apt of ours has its sources, below its work folder.
+// sourcesFile is the file with the sources of an apt of ours, below its work
+// folder.
 const sourcesFile = "sources.d/build.sources"
 
-// openApt opens the cache, prepares an apt in a folder there that is gone after
-// the build, and fetches the indexes. Of the options it takes Cache, Etc and
-// Say, which are complete. Who gets an apt closes it.
+// openApt opens the cache, prepares an apt in a work folder there, and fetches
+// the indexes. Closing the apt removes the work folder. Of opt it uses Cache,
+// Etc and Say, which must be set. The caller must close the apt.
 func openApt(ctx context.Context, opt Options) (_ *apt, err error) {
 	c, err := openCache(ctx, opt.Cache)
 	if err != nil {
@@ -66,7 +68,7 @@ func openApt(ctx context.Context, opt Options) (_ *apt, err error) {
 
 func (a *apt) close() { a.cache.close() }
 
-// newApt prepares an apt whose sources are made of those below opt.Etc.
+// newApt prepares an apt with sources that are made from those below opt.Etc.
 func newApt(c *cache, work string, opt Options) (*apt, error) {
 	a := &apt{cache: c, work: work, conf: filepath.Join(work, "apt.conf"), opt: opt}
 	host, notes := hostSources(opt.Etc)
@@ -96,8 +98,8 @@ func newApt(c *cache, work string, opt Options) (*apt, error) {
 	return a, nil
 }
 
-// config is what makes the state private, apt.conf(5). The host's hooks are
-// taken away: they are for changes of the host.
+// config returns the apt.conf(5) that makes the state private. It clears the
+// host's hooks, because they are meant for changes of the host.
 func (a *apt) config() []byte {
 	return fmt.Appendf(nil, `#clear APT::Update;
 #clear APT::Architectures;
@@ -131,8 +133,8 @@ func (a *apt) run(ctx context.Context, dir, program string, args ...string) (std
 	return out.Bytes(), msg.Bytes(), err
 }
 
-// update fetches the indexes. Sources that fail are noted: whether they
-// matter shows when a package is missing.
+// update fetches the indexes. Failures of sources become notes. Whether they
+// matter shows later, if a package is missing.
 func (a *apt) update(ctx context.Context) error {
 	_, msg, err := a.run(ctx, a.work, "apt-get", "-q", "update")
 	a.notes = append(a.notes, complaints(msg)...)
@@ -146,8 +148,8 @@ func (a *apt) update(ctx context.Context) error {
 	return nil
 }
 
-// complaints are apt's warnings and errors, but for the one that it says
-// whenever its own user may not enter a folder.
+// complaints returns apt's warnings and errors. It leaves out the warning that
+// apt prints whenever its own user may not enter a folder.
 func complaints(msg []byte) []string {
 	var lines []string
 	for _, l := range strings.Split(string(msg), "\n") {
@@ -158,7 +160,7 @@ func complaints(msg []byte) []string {
 	return lines
 }
 
-// errNoPackage says that no source has the package.
+// errNoPackage says that no source has a package.
 var errNoPackage = errors.New("no apt source has it")
 
 // show finds the version of a package that apt would install.
@@ -180,7 +182,7 @@ func (a *apt) show(ctx context.Context, name string) (pkg, error) {
 	return p, nil
 }
 
-// parseShow reads the first stanza of what apt-cache show prints.
+// parseShow reads the first stanza that apt-cache show prints.
 func parseShow(out []byte) (pkg, error) {
 	first, _, _ := bytes.Cut(out, []byte("\n\n"))
 	stanzas, err := parseStanzas(first)
@@ -201,7 +203,8 @@ func parseShow(out []byte) (pkg, error) {
 	return p, nil
 }
 
-// sizeText is " (72 MB)", or nothing.
+// sizeText is a text such as " (72.0 MB)", or "" for a package that is small or
+// of unknown size.
 func (p pkg) sizeText() string {
 	if p.size < 1e5 {
 		return ""
@@ -209,8 +212,8 @@ func (p pkg) sizeText() string {
 	return fmt.Sprintf(" (%.1f MB)", float64(p.size)/1e6)
 }
 
-// validPackage and validVersion follow Debian Policy 5.6.7 and 5.6.12, so that
-// both can stand in a file name.
+// validPackage and validVersion follow Debian Policy 5.6.7 and 5.6.12, so both
+// are safe in a file name.
 func validPackage(s string) bool {
 	return s != "" && len(s) < 128 && s[0] != '-' && s[0] != '.' && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789+-.") == ""
 }
@@ -220,7 +223,8 @@ func validVersion(s string) bool {
 		strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.+-~:") == ""
 }
 
-// fetch puts the package into the cache, if it is not there, and returns its path.
+// fetch downloads the package into the cache, unless it is there already, and
+// returns its path.
 func (a *apt) fetch(ctx context.Context, p pkg) (string, error) {
 	if a.cache.has(p) {
 		return a.cache.path(p), nil
@@ -242,14 +246,15 @@ func (a *apt) fetch(ctx context.Context, p pkg) (string, error) {
 	return a.cache.path(p), a.cache.keep(p, files[0])
 }
 
-// letAptIn gives a folder to the user as whom apt downloads when root calls it.
+// letAptIn gives a folder to the user _apt, as whom apt downloads if root calls
+// it.
 func letAptIn(dir string) {
 	u, err := user.Lookup("_apt")
 	if err != nil || os.Geteuid() != 0 {
 		return
 	}
 	if uid, err := strconv.Atoi(u.Uid); err == nil {
-		os.Chown(dir, uid, -1) // if not, apt downloads as root, and says so
+		os.Chown(dir, uid, -1) // if that fails, apt downloads as root and says so
 	}
 }
 

@@ -5,15 +5,16 @@ import (
 	"path/filepath"
 )
 
-// Bare is Debian's kernel with some of its modules and nothing else, for who
-// boots it otherwise, as the virtual lab does for its boxes' own system.
+// Bare is Debian's kernel with some of its modules and nothing else. It is for
+// programs that boot it in their own way, as the virtual lab does for its
+// boxes' own system.
 type Bare struct {
 	Image   []byte
 	Modules [][]byte // their files, in the order in which they must be loaded
 }
 
-// FetchBare gets the kernel that Build would take, with the named modules and
-// all that they need. Of the options it takes Cache, Etc and Say.
+// FetchBare gets the kernel that Build would use, with the named modules and
+// all that they need. Of opt it uses Cache, Etc and Say.
 func FetchBare(ctx context.Context, opt Options, modules ...string) (*Bare, error) {
 	opt, err := opt.complete()
 	if err != nil {

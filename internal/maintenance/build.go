@@ -1,8 +1,8 @@
 // Package maintenance builds the maintenance system. Its form ram is Debian's
-// kernel, and an initramfs with the agent as /init, the drivers of common lab
-// hardware and the firmware that they name. Its form debian is a Debian whose
-// root boxes have by NFS (debian.go). Everything comes from the host's own apt
-// sources; nothing is installed on the host.
+// kernel with an initramfs, which has the agent as /init, the drivers of common
+// lab hardware and their firmware. Its form debian is a Debian whose root boxes
+// mount by NFS (debian.go). Everything comes from the host's own apt sources.
+// Nothing is installed on the host.
 package maintenance
 
 import (
@@ -20,29 +20,31 @@ import (
 	"testbox-imaging/internal/words"
 )
 
-// Options say what to build. Zero values are the defaults where there is one.
+// Options say what to build. If a field has a default, its zero value stands
+// for it.
 type Options struct {
-	TFTP  string               // folder of the TFTP area, which is there already
+	TFTP  string               // folder of the TFTP area, which must exist
 	Agent string               // the agent's program, static
-	Cache string               // folder of downloads; "": DefaultCache
-	Etc   string               // the host's apt configuration; "": /etc/apt
-	Say   func(string, ...any) // told what goes on, from one goroutine at a time; nil: nobody is
+	Cache string               // folder of downloads; "" means DefaultCache
+	Etc   string               // the host's apt configuration; "" means /etc/apt
+	Say   func(string, ...any) // gets lines on what goes on, from one goroutine at a time; may be nil
 }
 
-// Result is a maintenance system that was built, or was there already.
+// Result is a maintenance system that was built now or earlier.
 type Result struct {
 	Version bootcfg.Version
-	Existed bool     // built earlier from the same input; checked and kept
+	Existed bool     // built earlier from the same input, then checked and kept
 	Size    int64    // of kernel and initrd, bytes
-	Notes   []string // what an admin should know: drivers without firmware, sources that failed
+	Notes   []string // what an admin should know, such as drivers without firmware and sources that failed
 }
 
-// MaxSize is the size in bytes of kernel and initrd over which a build fails:
-// loaders fetch both by TFTP, and old ones fail on large files.
+// MaxSize is the largest size in bytes of kernel and initrd together. A build
+// fails if they are larger. Loaders fetch both by TFTP, and old loaders fail on
+// large files.
 const MaxSize = 30_000_000
 
-// Build makes a maintenance system and puts it, whole, into the TFTP area. A
-// build that fails changes nothing there.
+// Build makes a maintenance system and publishes it in the TFTP area. A build
+// that fails changes nothing there.
 func Build(ctx context.Context, opt Options) (*Result, error) {
 	opt, err := opt.complete()
 	if err != nil {
@@ -96,18 +98,18 @@ func (opt Options) complete() (Options, error) {
 	return opt, err
 }
 
-// parts is what a maintenance system is put together from.
+// parts has everything of which a maintenance system is made.
 type parts struct {
 	kernel   *kernel
 	modules  *selection
 	firmware []entry
-	pciIDs   []byte // text; nil: the package could not be had
+	pciIDs   []byte // text of pci.ids, nil if the package could not be had
 	packages []pkg
-	lacking  map[string][]string // module to firmware files that could not be had
+	lacking  map[string][]string // for each module, its firmware files that could not be had
 	notes    []string
 }
 
-// gather downloads and reads everything.
+// gather downloads and reads all parts.
 func gather(ctx context.Context, a *apt, opt Options) (*parts, error) {
 	p := &parts{}
 	if err := p.gatherKernel(ctx, a, filepath.Join(a.work, "kernel"), opt); err != nil {
@@ -163,8 +165,8 @@ func (p *parts) gatherFirmware(ctx context.Context, a *apt, dir string) error {
 	return nil
 }
 
-// gatherPCIIDs fetches the names of PCI devices for the inventory, which has
-// numbers without them.
+// gatherPCIIDs fetches the names of PCI devices. Without them, inventories show
+// only numbers.
 func (p *parts) gatherPCIIDs(ctx context.Context, a *apt, dir string) error {
 	names, err := a.show(ctx, "pci.ids")
 	if err == nil {
@@ -181,15 +183,17 @@ func (p *parts) gatherPCIIDs(ctx context.Context, a *apt, dir string) error {
 	return nil
 }
 
-// pciIDsPath is where Debian's package has the names, and the agent looks for them.
+// pciIDsPath is where Debian's package has the names, and where the agent looks
+// for them.
 const pciIDsPath = "usr/share/misc/pci.ids"
 
-// initrdEntries is everything in the initramfs.
+// initrdEntries returns everything in the initramfs.
 func initrdEntries(agent []byte, p *parts) []entry {
 	entries := []entry{
 		{path: "init", mode: modeFile | 0o755, data: agent},
 		{path: "lib/modules/modules.table", mode: modeFile | 0o644, data: p.modules.table.Marshal()},
-		// The kernel opens it as the init's output before anything is mounted.
+		// The kernel opens dev/console as the init's output before anything is
+		// mounted.
 		{path: "dev/console", mode: modeChar | 0o600, rdev: [2]uint32{5, 1}},
 	}
 	for _, dir := range []string{"proc", "sys", "run", "etc", "tmp", bootcfg.TFTPMount[1:], bootcfg.BackupMount[1:]} {
@@ -204,7 +208,7 @@ func initrdEntries(agent []byte, p *parts) []entry {
 	return append(entries, p.firmware...)
 }
 
-// packInitrd makes the compressed archive. The kernel's zstd reader takes
+// packInitrd makes the compressed archive. The kernel can read zstd with
 // windows of up to 8 MiB (lib/decompress_unzstd.c).
 func packInitrd(entries []entry) ([]byte, error) {
 	var out bytes.Buffer
@@ -222,5 +226,5 @@ func packInitrd(entries []entry) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// now is the time of building, to the second.
+// now is the present time, to the second.
 func now() time.Time { return time.Now().UTC().Truncate(time.Second) }

@@ -10,11 +10,12 @@ import (
 	"time"
 )
 
-// busyEvery is how often it is said that something still goes on.
+// busyEvery is how often a line says that something still goes on.
 var busyEvery = 10 * time.Second
 
-// busy says what begins, and every so often that it still goes on, with the
-// bytes in the folder grows if that is not "". Call the result when it has ended.
+// busy says that something begins, and every busyEvery that it still goes on.
+// If grows is not "", it is a folder, and the lines have the number of bytes in
+// it. Call end when the work has ended.
 func (opt Options) busy(grows, format string, args ...any) (end func()) {
 	what := fmt.Sprintf(format, args...)
 	opt.Say("%s", what)
@@ -42,7 +43,7 @@ func (opt Options) busy(grows, format string, args ...any) (end func()) {
 	}
 }
 
-// folderSize is how many bytes the files right in a folder have.
+// folderSize is the size in bytes of the files directly in a folder.
 func folderSize(dir string) (n int64) {
 	if dir == "" {
 		return 0
@@ -56,7 +57,7 @@ func folderSize(dir string) (n int64) {
 	return n
 }
 
-// oneAtATime makes Say fit for several goroutines.
+// oneAtATime returns a say that several goroutines may call at once.
 func oneAtATime(say func(string, ...any)) func(string, ...any) {
 	var mu sync.Mutex
 	return func(format string, args ...any) {
@@ -66,13 +67,13 @@ func oneAtATime(say func(string, ...any)) func(string, ...any) {
 	}
 }
 
-// toolSays passes on what a program of Debian tells, lines that begin with "I: ",
-// and keeps all that it prints.
+// toolSays is the output of a program of Debian. It passes on lines that begin
+// with "I: ", and keeps everything that the program prints.
 type toolSays struct {
 	name string
 	say  func(string, ...any)
 	all  bytes.Buffer
-	done int // bytes of all that were looked at
+	done int // bytes of all that were already searched for lines
 }
 
 func (t *toolSays) Write(p []byte) (int, error) {

@@ -15,8 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// DefaultCache is where downloads are kept: $XDG_CACHE_HOME/testbox, for root
-// without it /var/cache/testbox. Nothing depends on what is there.
+// DefaultCache is the default folder for downloads. It is testbox in the user's
+// cache folder (os.UserCacheDir). For root without $XDG_CACHE_HOME it is
+// /var/cache/testbox. Nothing depends on its contents.
 func DefaultCache() (string, error) {
 	if os.Getenv("XDG_CACHE_HOME") == "" && os.Geteuid() == 0 {
 		return "/var/cache/testbox", nil
@@ -25,13 +26,13 @@ func DefaultCache() (string, error) {
 	return filepath.Join(dir, "testbox"), err
 }
 
-// cache is the folder of downloads, held by one build at a time.
+// cache is the folder of downloads. One build at a time uses it.
 type cache struct {
 	dir  string
 	lock *os.File
 }
 
-// workPrefix begins the names of folders that live as long as a build.
+// workPrefix begins the names of folders that exist only during a build.
 const workPrefix = "work-"
 
 // openCache makes the folder and waits until no other build uses it.
@@ -51,8 +52,8 @@ func openCache(ctx context.Context, dir string) (*cache, error) {
 	return c, nil
 }
 
-// waitLock locks f, which stands for dir, when no other build has it locked. It
-// closes f when ctx ends before.
+// waitLock locks f as soon as no other build has it locked. If ctx ends before
+// that, it closes f. dir is what the lock protects.
 func waitLock(ctx context.Context, f *os.File, dir string) error {
 	for unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
 		select {
@@ -65,7 +66,7 @@ func waitLock(ctx context.Context, f *os.File, dir string) error {
 	return nil
 }
 
-// sweep removes what killed builds left.
+// sweep removes the work folders that killed builds left behind.
 func (c *cache) sweep() {
 	left, _ := filepath.Glob(filepath.Join(c.dir, workPrefix+"*"))
 	for _, l := range left {
@@ -78,7 +79,8 @@ func (c *cache) close() {
 	c.lock.Close()
 }
 
-// work makes a folder that is gone after the build. Apt's own user can enter it.
+// work makes a folder that is removed after the build. Apt's own user may enter
+// it.
 func (c *cache) work() (string, error) {
 	dir, err := os.MkdirTemp(c.dir, workPrefix)
 	if err != nil {
@@ -87,18 +89,19 @@ func (c *cache) work() (string, error) {
 	return dir, os.Chmod(dir, 0o755)
 }
 
-// path is where a package's file is or would be.
+// path is the path that the package's file has in the cache.
 func (c *cache) path(p pkg) string {
 	return filepath.Join(c.dir, "debs", fmt.Sprintf("%s_%s_%s.deb", p.Name, strings.ReplaceAll(p.Version, ":", "%3a"), p.SHA256))
 }
 
-// has reports whether the package is there, whole.
+// has reports whether the package is in the cache and has the right checksum.
 func (c *cache) has(p pkg) bool {
 	sum, err := fileSHA256(c.path(p))
 	return err == nil && sum == p.SHA256
 }
 
-// keep moves a downloaded file to its place, if it is what the index promised.
+// keep moves a downloaded file into the cache, if its checksum is that of the
+// index.
 func (c *cache) keep(p pkg, downloaded string) error {
 	sum, err := fileSHA256(downloaded)
 	if err != nil {

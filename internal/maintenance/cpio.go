@@ -24,9 +24,9 @@ const (
 )
 
 // writeCPIO writes entries in the newc format that the kernel reads
-// (Documentation/driver-api/early-userspace/buffer-format.rst). Folders that
-// entries need are added, all is sorted, and all times are zero: the same
-// entries always give the same bytes.
+// (Documentation/driver-api/early-userspace/buffer-format.rst). It adds the
+// folders that entries need, sorts everything, and sets all times to zero. So
+// the same entries always give the same bytes.
 func writeCPIO(w io.Writer, entries []entry) error {
 	all := withFolders(entries)
 	c := &cpioWriter{w: w}
@@ -40,8 +40,8 @@ func writeCPIO(w io.Writer, entries []entry) error {
 	return c.err
 }
 
-// withFolders adds the folders above the entries and sorts everything, so
-// that a folder stands before what is in it.
+// withFolders adds the folders above the entries and sorts everything, so that
+// a folder comes before its contents.
 func withFolders(entries []entry) []entry {
 	all := slices.Clone(entries)
 	have := map[string]bool{}
@@ -56,7 +56,8 @@ func withFolders(entries []entry) []entry {
 			}
 		}
 	}
-	// By path elements: "a/b" before "a-b", though '-' sorts before '/'.
+	// Compare by path elements, so that "a/b" comes before "a-b", although '-'
+	// sorts before '/'.
 	slices.SortStableFunc(all, func(a, b entry) int {
 		return cmp.Compare(strings.ReplaceAll(a.path, "/", "\x00"), strings.ReplaceAll(b.path, "/", "\x00"))
 	})
@@ -94,5 +95,5 @@ func (c *cpioWriter) write(b []byte) {
 	}
 }
 
-// pad fills up to a multiple of four bytes.
+// pad writes zeros up to a multiple of four bytes.
 func (c *cpioWriter) pad() { c.write(make([]byte, -c.n&3)) }

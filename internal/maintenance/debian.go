@@ -26,28 +26,29 @@ import (
 // DebianOptions say how to build the form debian.
 type DebianOptions struct {
 	Options
-	NFSRoot  string   // folder of the maintenance roots, which is there already
-	SSHKeys  []byte   // authorized_keys of root and the user testbox; nil is nobody
-	Password string   // of both; "" is none
+	NFSRoot  string   // folder of the maintenance roots, which must exist
+	SSHKeys  []byte   // authorized_keys of root and of the user testbox; may be nil
+	Password string   // of root and testbox; "" means that there is none
 	Packages []string // more packages of Debian
 
-	// For /etc/fstab: the areas as boxes mount them.
+	// The areas as boxes mount them, for /etc/fstab.
 	TFTPFrom, BackupFrom bootcfg.NFSPath
 }
 
-// maxDebianSize is the size in bytes of kernel and initrd over which a build
-// of the form debian fails: loaders fetch both by TFTP.
+// maxDebianSize is the largest size in bytes of kernel and initrd together, for
+// the form debian. A build fails if they are larger, since loaders fetch both
+// by TFTP.
 const maxDebianSize = 64 << 20
 
-// debianAgent is where the agent lies in the root and in its initrd.
+// debianAgent is the agent's path in the root and in its initrd.
 const debianAgent = "usr/local/sbin/testbox-maintenance"
 
-// debianBoot is the folder in a root with the files of its version's folder in
-// the TFTP area, which is made of them.
+// debianBoot is a folder in the root. It has the files that are copied to the
+// version's folder in the TFTP area.
 const debianBoot = "usr/share/testbox"
 
-// debianManifest is manifestFile of the form debian: for people, and to tell
-// whether the boot files are those that were built.
+// debianManifest is the content of manifestFile in the form debian. It is for
+// people, and for checking that the boot files are those that were built.
 type debianManifest struct {
 	Packages []debianPackage `json:"packages"`
 	SHA256   struct {
@@ -62,11 +63,11 @@ type debianPackage struct {
 	Version string `json:"version"`
 }
 
-// BuildDebian makes a maintenance system of the form debian: its root in the
-// area of roots, then kernel and initrd in the TFTP area. Each gets its name
-// only when it is whole and durable, and nothing that has a name is changed, so
-// a build that fails changes nothing for anybody, and boxes that run an earlier
-// version keep it. The same input gives the same version.
+// BuildDebian makes a maintenance system of the form debian. It makes the root
+// in the area of roots, and then kernel and initrd in the TFTP area. Each gets
+// its name only when it is complete and durable, and nothing that has a name is
+// changed. So a build that fails changes nothing for anybody, and boxes that
+// run an earlier version keep it. The same input gives the same version.
 func BuildDebian(ctx context.Context, opt DebianOptions) (*Result, error) {
 	var err error
 	if opt.Options, err = opt.Options.complete(); err != nil {
@@ -75,7 +76,8 @@ func BuildDebian(ctx context.Context, opt DebianOptions) (*Result, error) {
 	if err := opt.check(); err != nil {
 		return nil, err
 	}
-	// Mounts are known by their real paths; see removeTree.
+	// removeTree needs the real path, since mounts are known by their real
+	// paths.
 	if opt.NFSRoot, err = filepath.Abs(opt.NFSRoot); err != nil {
 		return nil, err
 	}
@@ -105,8 +107,8 @@ func BuildDebian(ctx context.Context, opt DebianOptions) (*Result, error) {
 	return b.run(ctx)
 }
 
-// lockRoots waits until no other build, whose cache may be another one, makes
-// roots in dir.
+// lockRoots waits until no other build makes roots in dir. The lock of the
+// cache does not suffice, because another build may have another cache.
 func lockRoots(ctx context.Context, dir string) (*os.File, error) {
 	f, err := os.Open(dir)
 	if err != nil {
@@ -118,7 +120,7 @@ func lockRoots(ctx context.Context, dir string) (*os.File, error) {
 	return f, nil
 }
 
-// check refuses what cannot end well, before anything is begun.
+// check refuses options that cannot work, before anything is begun.
 func (o *DebianOptions) check() error {
 	if err := checkArea(o.TFTP); err != nil {
 		return err
@@ -146,8 +148,8 @@ func (o *DebianOptions) check() error {
 	return nil
 }
 
-// validKeys makes sure that an authorized_keys text is one: a private key in
-// its place would be readable by every box.
+// validKeys makes sure that keys is an authorized_keys text. Every box could
+// read a private key in its place.
 func validKeys(keys []byte) error {
 	if len(keys) > 1<<20 || bytes.Contains(keys, []byte("PRIVATE KEY")) {
 		return errors.New("the SSH key is a private one, or larger than 1 MiB; give the public key (a file .pub, or an authorized_keys)")
@@ -163,25 +165,26 @@ func validKeys(keys []byte) error {
 	return nil
 }
 
-// debianBuild is one build of a version.
+// debianBuild is one build of one version.
 type debianBuild struct {
 	DebianOptions
 	cache   *cache
 	recipe  *recipe
 	agent   []byte
 	version string
-	root    string // its folder among the roots
-	boot    string // its folder in the TFTP area
+	root    string // the version's folder among the roots
+	boot    string // the version's folder in the TFTP area
 }
 
-// name decides the version and its places.
+// name sets the version and its folders.
 func (b *debianBuild) name() {
 	b.version = b.versionName()
 	b.root = filepath.Join(b.NFSRoot, b.version)
 	b.boot = filepath.Join(b.TFTP, bootcfg.MaintDir, b.version)
 }
 
-// versionName tells versions apart by all that they are made of.
+// versionName is a name that depends on everything of which the version is
+// made.
 func (b *debianBuild) versionName() string {
 	h := sha256.New()
 	for _, part := range [][]byte{[]byte(b.recipe.key), b.agent, b.fstab(), b.SSHKeys, b.slowPassword()} {
@@ -191,15 +194,16 @@ func (b *debianBuild) versionName() string {
 	return fmt.Sprintf("debian-%s-%s", b.recipe.kernel, hex.EncodeToString(h.Sum(nil)[:4]))
 }
 
-// slowPassword is a hash of the password that is slow to guess by: the name of
-// the version, which is made of it, is there for all to see.
+// slowPassword is a hash of the password. Everybody can see the name of the
+// version, which is made from this hash. So the hash is slow to compute, and
+// guessing the password from the name takes long.
 func (b *debianBuild) slowPassword() []byte {
 	if b.Password == "" {
 		return nil
 	}
 	key, err := pbkdf2.Key(sha256.New, b.Password, []byte(b.recipe.key), 1_000_000, sha256.Size)
 	if err != nil {
-		panic(err) // by a key length that cannot be
+		panic(err) // cannot happen, since the key length is valid
 	}
 	return key
 }
@@ -236,16 +240,16 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// published reads the version's folder in the TFTP area, makes sure that
-// kernel and initrd are those that were built, and gives their size in bytes.
-// It matches fs.ErrNotExist only if there is no such folder.
+// published reads the version's folder in the TFTP area. It makes sure that
+// kernel and initrd are those that were built, and returns their size in bytes.
+// The error matches fs.ErrNotExist only if there is no such folder.
 func (b *debianBuild) published() (*bootcfg.Version, int64, error) {
 	if _, err := os.Lstat(b.boot); err != nil {
 		return nil, 0, err
 	}
 	v, size, err := b.readBoot()
 	if err != nil {
-		return nil, 0, fmt.Errorf("%s: %v", b.boot, err) // not %w: the folder is there
+		return nil, 0, fmt.Errorf("%s: %v", b.boot, err) // not %w, which could match fs.ErrNotExist
 	}
 	return v, size, nil
 }
@@ -295,14 +299,14 @@ func (b *debianBuild) publish() error {
 	return writeFolder(b.boot, files)
 }
 
-// buildPrefix begins the names of roots that are not whole yet.
+// buildPrefix begins the names of roots that are not complete yet.
 const buildPrefix = ".build-"
 
-// makeRoot makes the version's root under another name, and gives it its name
-// when everything of it is durable.
+// makeRoot makes the version's root under another name. The root gets its name
+// when everything in it is durable.
 func (b *debianBuild) makeRoot(ctx context.Context) (err error) {
 	left, _ := filepath.Glob(filepath.Join(b.NFSRoot, buildPrefix+"*"))
-	for _, l := range left { // what killed builds left
+	for _, l := range left { // left behind by killed builds
 		if err := removeTree(l); err != nil {
 			return err
 		}
@@ -336,8 +340,8 @@ func (b *debianBuild) makeRoot(ctx context.Context) (err error) {
 	return fsys.SyncDir(b.NFSRoot)
 }
 
-// removeTree removes a tree that is not whole, but goes through no mount: what
-// is behind one is not the tree's.
+// removeTree removes a tree that is not complete. It refuses if something is
+// mounted in the tree, because files behind a mount do not belong to the tree.
 func removeTree(dir string) error {
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -365,8 +369,8 @@ func syncFS(dir string) error {
 	return nil
 }
 
-// finish puts into a tree what is this version's own: agent, site, logins,
-// and the files that the loader gets.
+// finish adds to a tree what only this version has. That is the agent, the
+// site's addresses, the logins, and the files that the loader gets.
 func (b *debianBuild) finish(ctx context.Context, tree string) error {
 	if err := writeIn(tree, debianAgent, b.agent, 0o755); err != nil {
 		return err
@@ -416,9 +420,9 @@ func sha256Hex(data []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// initrd is the tree's initramfs, and behind it a second archive with the
-// agent: so the first one depends on Debian alone. The kernel unpacks one after
-// the other (Documentation/driver-api/early-userspace/buffer-format.rst).
+// initrd is the tree's initramfs and, behind it, a second archive with the
+// agent. So the first archive depends on Debian alone. The kernel unpacks one
+// after the other (Documentation/driver-api/early-userspace/buffer-format.rst).
 func (b *debianBuild) initrd(tree string) ([]byte, error) {
 	base, err := os.ReadFile(filepath.Join(tree, "boot/initrd.img-"+b.recipe.kernel))
 	if err != nil {
@@ -432,8 +436,9 @@ func (b *debianBuild) initrd(tree string) ([]byte, error) {
 	return append(base, second...), err
 }
 
-// fstab is the original's: the areas are mounted by the agent, or by a person.
-// nolock, because locks would need a daemon, and a server that offers them.
+// fstab is like that of the original. The agent or a person mounts the areas.
+// nolock is there because locks would need a daemon, and a server that offers
+// them.
 func (b *debianBuild) fstab() []byte {
 	return fmt.Appendf(nil, `proc /proc proc defaults 0 0
 /dev/nfs / nfs defaults 1 1
@@ -442,7 +447,7 @@ func (b *debianBuild) fstab() []byte {
 `, b.TFTPFrom, bootcfg.TFTPMount, b.BackupFrom, bootcfg.BackupMount)
 }
 
-// logins lets the admin in.
+// logins lets the admin log in, by key and by password.
 func (b *debianBuild) logins(ctx context.Context, tree string) error {
 	if len(b.SSHKeys) > 0 {
 		if err := chroot(ctx, tree, string(b.SSHKeys), "sh", "-euc", `

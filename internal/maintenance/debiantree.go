@@ -22,7 +22,8 @@ import (
 	"testbox-imaging/internal/words"
 )
 
-// debianFiles are files of the root, below debianroot/ as they lie there.
+// debianFiles are files for the root. Their paths below debianroot/ are their
+// paths in the root.
 //
 //go:embed all:debianroot
 var debianFiles embed.FS
@@ -30,38 +31,41 @@ var debianFiles embed.FS
 //go:embed debiansetup.sh
 var debianSetup string
 
-// debianModes are the modes of files that are not 0644.
+// debianModes are the modes of the files whose mode is not 0644.
 var debianModes = map[string]fs.FileMode{
 	"etc/initramfs-tools/hooks/testbox": 0o755,
 	"etc/sudoers.d/testbox":             0o440,
 }
 
-// debianPackages are the packages of the root beside Debian's essential ones:
-// first what it needs to run, then what a person in rescue needs.
+// debianPackages are the packages of the root besides Debian's essential ones.
+// First come those that the root needs to run, then those that a person in
+// rescue needs.
 var debianPackages = strings.Fields(`
 	linux-image-amd64 initramfs-tools systemd-sysv udev kmod dbus libpam-systemd nfs-common netbase iproute2 openssh-server busybox
 	pxelinux syslinux zip gddrescue sudo joe smbclient cifs-utils
 	smartmontools nvme-cli gdisk parted fdisk dosfstools exfatprogs ntfs-3g xfsprogs btrfs-progs lvm2 mdadm cryptsetup
 	pciutils usbutils ethtool iputils-ping dmidecode efibootmgr strace tcpdump nano less pigz zstd`)
 
-// debianExcludes are paths of packages that are left out: drivers of what a
-// box without a screen does not need, and what nobody reads.
+// debianExcludes are paths that are left out of packages. They are drivers that
+// a box without a screen does not need, and files that nobody reads.
 var debianExcludes = []string{
 	"/lib/modules/*/kernel/drivers/gpu/*", "/lib/modules/*/kernel/drivers/media/*", "/lib/modules/*/kernel/drivers/net/wireless/*",
 	"/lib/modules/*/kernel/sound/*", "/usr/share/doc/*", "/usr/share/locale/*",
 }
 
-// recipe is what a tree is made of: all boxes and agents of a site share it.
+// recipe is what a tree is made of. It is the same for all boxes of a site, and
+// does not depend on the agent.
 type recipe struct {
-	key      string   // tells trees apart
+	key      string   // differs if the tree differs
 	kernel   string   // release
-	suite    string   // "bookworm"
+	suite    string   // such as "bookworm"
 	sources  string   // file with the apt sources
-	packages []string // asked for
+	packages []string // the packages to install, without their dependencies
 	notes    []string
 }
 
-// newRecipe asks the host's apt sources what a tree would be made of today.
+// newRecipe finds out from the host's apt sources what a tree would be made of
+// now.
 func newRecipe(ctx context.Context, a *apt, opt DebianOptions) (*recipe, error) {
 	defer opt.busy("", "finding out what the root is made of")()
 	r := &recipe{sources: filepath.Join(a.work, sourcesFile), suite: a.suite}
@@ -100,8 +104,8 @@ func newRecipe(ctx context.Context, a *apt, opt DebianOptions) (*recipe, error) 
 	return r, err
 }
 
-// parseSimulation reads what apt-get --simulate would install, lines such as
-// "Inst zip (3.0-13 Debian:12.11/stable [amd64])".
+// parseSimulation reads what apt-get --simulate would install. Its lines are
+// such as "Inst zip (3.0-13 Debian:12.11/stable [amd64])".
 func parseSimulation(out []byte) (set []debianPackage, err error) {
 	for _, line := range strings.Split(string(out), "\n") {
 		f := strings.Fields(line)
@@ -121,7 +125,7 @@ func parseSimulation(out []byte) (set []debianPackage, err error) {
 	return set, nil
 }
 
-// makeKey is a hash of everything that a tree depends on.
+// makeKey is a hash of everything on which a tree depends.
 func (r *recipe) makeKey(set []debianPackage) (string, error) {
 	h := sha256.New()
 	fmt.Fprintln(h, r.suite, r.packages, debianExcludes, debianSetup, set)
@@ -136,8 +140,8 @@ func (r *recipe) makeKey(set []debianPackage) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), err
 }
 
-// tree puts the tree into dir, which is not there yet: from the cache, else
-// made anew.
+// tree makes the tree in dir, which must not exist yet. It unpacks the tree
+// from the cache, or else makes a new one.
 func (r *recipe) tree(ctx context.Context, c *cache, dir string, opt Options) (err error) {
 	cached := filepath.Join(c.dir, "trees", r.key+".tar.zst")
 	if exists(cached) {
@@ -183,14 +187,14 @@ func (r *recipe) debootstrap(ctx context.Context, dir string, say func(string, .
 	args = append(args, "--dpkgopt=path-include=/usr/share/doc/*/copyright", r.suite, dir, r.sources)
 	cmd := exec.CommandContext(ctx, "mmdebstrap", args...)
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive")
-	// It mounts this machine's devices in the tree. In namespaces of its own,
-	// nothing of that is left when it is killed.
+	// mmdebstrap mounts this machine's devices in the tree. It runs in
+	// namespaces of its own, so that no mount is left when it is killed.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Cloneflags: syscall.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL,
 		Setpgid: true}
 	return runLoud(ctx, cmd, &toolSays{name: "mmdebstrap", say: say})
 }
 
-// writeDebianFiles copies our files into the tree.
+// writeDebianFiles copies debianFiles into the tree.
 func writeDebianFiles(dir string) error {
 	return fs.WalkDir(debianFiles, "debianroot", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
@@ -209,7 +213,7 @@ func writeDebianFiles(dir string) error {
 	})
 }
 
-// writeIn writes a file of a tree, whose links lead nowhere else.
+// writeIn writes a file of a tree. No link in the tree can lead it outside.
 func writeIn(dir, name string, data []byte, mode fs.FileMode) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -225,7 +229,7 @@ func writeIn(dir, name string, data []byte, mode fs.FileMode) error {
 	if err := root.WriteFile(name, data, mode); err != nil {
 		return err
 	}
-	return root.Chmod(name, mode) // umask
+	return root.Chmod(name, mode) // independent of the umask
 }
 
 // installed lists the packages of a tree.
@@ -243,8 +247,9 @@ func installed(ctx context.Context, dir string) ([]debianPackage, error) {
 	return all, nil
 }
 
-// chroot runs a program in the tree with stdin as its input, in namespaces of
-// its own: however it ends, no mount and no process is left.
+// chroot runs a program in the tree, with stdin as its input. It runs in
+// namespaces of its own, so that no mount and no process is left, however it
+// ends.
 func chroot(ctx context.Context, dir, stdin string, argv ...string) error {
 	cmd := exec.CommandContext(ctx, "unshare", append([]string{"--mount", "--pid", "--fork", "--kill-child",
 		"--mount-proc=" + filepath.Join(dir, "proc"), "chroot", dir}, argv...)...)
@@ -254,12 +259,13 @@ func chroot(ctx context.Context, dir, stdin string, argv ...string) error {
 	return runTool(ctx, cmd)
 }
 
-// runTool runs a program; the error holds the end of what it said.
+// runTool runs a program. The error has the end of what the program printed.
 func runTool(ctx context.Context, cmd *exec.Cmd) error {
 	return runLoud(ctx, cmd, &toolSays{say: func(string, ...any) {}})
 }
 
-// runLoud is runTool, and passes on what the program tells of its steps.
+// runLoud is like runTool, and also passes on what the program says of its
+// steps.
 func runLoud(ctx context.Context, cmd *exec.Cmd, out *toolSays) error {
 	cmd.Stdout, cmd.Stderr = out, out
 	err := cmd.Run()
@@ -273,7 +279,7 @@ func runLoud(ctx context.Context, cmd *exec.Cmd, out *toolSays) error {
 	return nil
 }
 
-// packTree keeps a tree in the cache, in place of all earlier ones.
+// packTree stores a tree in the cache, and removes all earlier ones.
 func packTree(ctx context.Context, dir, to string) (err error) {
 	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
 		return err
@@ -311,7 +317,7 @@ func ignoreMissing(err error) error {
 	return err
 }
 
-// unpackTree makes dir from a kept tree. The stream has a checksum.
+// unpackTree makes dir from a stored tree. The zstd stream has a checksum.
 func unpackTree(ctx context.Context, from, dir string) error {
 	f, err := os.Open(from)
 	if err != nil {
@@ -328,6 +334,6 @@ func unpackTree(ctx context.Context, from, dir string) error {
 	}
 	cmd := child.Command(ctx, "tar", "--extract", "--numeric-owner", "--preserve-permissions", "--xattrs", "--xattrs-include=*",
 		"--directory", dir)
-	cmd.Stdin = z // whose errors are the command's
+	cmd.Stdin = z // errors of reading it are errors of the command
 	return runTool(ctx, cmd)
 }

@@ -1,9 +1,9 @@
 package maintenance
 
-// drivers are the kernel modules that the maintenance system is built with,
-// beside all that they need. A box whose network card or disk controller is
-// not driven by one of them cannot be maintained; what a kernel does not have
-// is left out and said.
+// drivers are the kernel modules in the maintenance system, apart from those
+// that they need. A box can only be maintained if one of them drives its
+// network card, and one its disk controller. If a kernel does not have a
+// module, the module is left out, and a note says so.
 var drivers = []string{
 	// Network cards: virtual machines.
 	"virtio_net", "vmxnet3", "hv_netvsc", "xen_netfront", "ena", "gve", "pcnet32", "8139cp", "8139too", "ne2k_pci",
@@ -21,14 +21,15 @@ var drivers = []string{
 	"sata_mv", "sata_nv", "sata_sil", "sata_sil24", "sata_svw", "sata_via", "nvme", "vmd",
 	// SAS and RAID controllers.
 	"megaraid_sas", "megaraid_mbox", "mpt3sas", "mpi3mr", "hpsa", "smartpqi", "aacraid", "arcmsr", "isci", "mvsas", "3w_9xxx", "3w_sas",
-	// USB, so that its disks are told apart, and memory cards.
+	// USB, so that USB disks are recognized as such, and memory cards.
 	"usb_storage", "uas", "xhci_pci", "ehci_pci", "uhci_hcd", "ohci_pci", "mmc_block", "sdhci_pci", "sdhci_acpi",
 	"sd_mod",
 
-	// What virtual machines hang devices on, and their source of random numbers.
+	// The buses of devices in virtual machines, and their source of random
+	// numbers.
 	"virtio_pci", "virtio_mmio", "hv_vmbus", "pci_hyperv", "virtio_rng",
 
-	// Watchdogs; lpc_ich and i2c_i801 bring iTCO_wdt's device.
+	// Watchdogs. lpc_ich and i2c_i801 create the device of iTCO_wdt.
 	"i6300esb", "iTCO_wdt", "lpc_ich", "i2c_i801", "sp5100_tco", "hpwdt", "wdat_wdt", "softdog",
 
 	// The file system of the areas.
@@ -38,9 +39,10 @@ var drivers = []string{
 // loadAlways are modules that no device asks for by its modalias.
 var loadAlways = []string{"nfs", "nfsv3", "nfsv4"}
 
-// phys are drivers of Ethernet PHYs. The kernel asks modprobe for them when
-// the card's driver starts; there is none, so they go before it. Where the
-// card's driver has said so itself (r8169), this adds nothing.
+// phys are drivers of Ethernet PHYs. The kernel asks modprobe for them when the
+// card's driver starts. The ram form has no modprobe, so they are loaded before
+// the card's driver. For a card's driver that names its PHY driver itself
+// (r8169), this adds nothing.
 var phys = map[string][]string{
 	"r8169":     {"realtek"},
 	"tg3":       {"broadcom"},
@@ -48,7 +50,7 @@ var phys = map[string][]string{
 	"forcedeth": {"realtek"},
 }
 
-// firmwarePackages hold the firmware that the drivers name. Only the named
-// files are taken.
+// firmwarePackages have the firmware that the drivers name. Only the files with
+// these names are used.
 var firmwarePackages = []string{"firmware-realtek", "firmware-bnx2", "firmware-bnx2x", "firmware-qlogic", "firmware-linux-free",
 	"firmware-misc-nonfree"}

@@ -12,11 +12,12 @@ import (
 	"strings"
 )
 
-// maxFirmware is the size in bytes over which a firmware file is left out.
+// maxFirmware is the size in bytes above which a firmware file is left out.
 const maxFirmware = 8 << 20
 
-// fetchFirmware unpacks the firmware's packages into dir. A package that
-// cannot be had is a note: most cards work without, and the lack is said.
+// fetchFirmware unpacks the firmware packages into dir. If a package cannot be
+// had, a note says so, and the build goes on, because most cards work without
+// it.
 func fetchFirmware(ctx context.Context, a *apt, dir string) (have []pkg, err error) {
 	for _, name := range firmwarePackages {
 		p, err := a.show(ctx, name)
@@ -37,8 +38,8 @@ func fetchFirmware(ctx context.Context, a *apt, dir string) (have []pkg, err err
 	return have, nil
 }
 
-// firmwareEntries picks the files that modules name out of unpacked packages.
-// lacking says which modules miss some of theirs: module to files.
+// firmwareEntries returns the firmware files that modules name, from unpacked
+// packages. lacking has for each module the files that are missing.
 func firmwareEntries(dir string, named map[string][]string) (entries []entry, lacking map[string][]string, err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, nil, err
@@ -62,7 +63,7 @@ func firmwareEntries(dir string, named map[string][]string) (entries []entry, la
 	return entries, lacking, nil
 }
 
-// readFirmware finds a file where Debian's releases have it.
+// readFirmware reads a file from the place where Debian's releases have it.
 func readFirmware(root *os.Root, name string) ([]byte, error) {
 	if !fs.ValidPath(name) || strings.ContainsAny(name, "*?[\\") {
 		return nil, fs.ErrInvalid
@@ -76,9 +77,9 @@ func readFirmware(root *os.Root, name string) ([]byte, error) {
 	return nil, fs.ErrNotExist
 }
 
-// firmwareNote says which drivers lack firmware, as one text; "" if none does.
-// A driver that has some of its files is not named: kernels name files for
-// cards that Debian's firmware does not know yet.
+// firmwareNote says in one text which drivers lack firmware, "" if none does. A
+// driver that has some of its files is not named, because kernels also name
+// files for cards that Debian's firmware does not support yet.
 func firmwareNote(named, lacking map[string][]string) string {
 	total := map[string]int{}
 	for _, modules := range named {

@@ -10,11 +10,13 @@ import (
 	"strings"
 )
 
-// kernelPackage depends on Debian's newest kernel of the release.
+// kernelPackage is the package that depends on the newest kernel of the Debian
+// release.
 const kernelPackage = "linux-image-amd64"
 
 // kernelPackages follows the dependencies from kernelPackage to the packages
-// with the kernel and its modules: one up to Debian 13, later ones split them.
+// with the kernel and its modules. Up to Debian 13 this is one package. Later
+// releases split it.
 func kernelPackages(ctx context.Context, a *apt) ([]pkg, error) {
 	var found []pkg
 	todo, seen := []string{kernelPackage}, map[string]bool{}
@@ -64,7 +66,8 @@ type kernel struct {
 	tree    *kernelTree
 }
 
-// findKernel looks for the kernel in a folder into which its packages were unpacked.
+// findKernel finds the kernel in a folder into which its packages were
+// unpacked.
 func findKernel(dir string) (*kernel, error) {
 	var modules []string
 	for _, top := range []string{"lib/modules/*", "usr/lib/modules/*"} {
@@ -91,7 +94,8 @@ func findKernel(dir string) (*kernel, error) {
 	return k, err
 }
 
-// readInRoot reads a file below an unpacked package, whose links lead nowhere else.
+// readInRoot reads a file of an unpacked package. No link in the package can
+// lead it outside.
 func readInRoot(root *os.Root, path string, limit int64) ([]byte, error) {
 	f, err := root.Open(path)
 	if err != nil {

@@ -16,19 +16,19 @@ import (
 	"testbox-imaging/internal/kmod"
 )
 
-// maxModule is the size in bytes, decompressed, over which a module is refused.
+// maxModule is the size in bytes above which a decompressed module is refused.
 const maxModule = 64 << 20
 
-// modinfo is what a kernel module says of itself in its section .modinfo.
+// modinfo is what the .modinfo section of a kernel module says.
 type modinfo struct {
 	depends  []string // modules whose symbols it uses
-	softPre  []string // modules or aliases that should be there before it
+	softPre  []string // modules or aliases that should be loaded before it
 	aliases  []string
 	firmware []string // below /lib/firmware
 }
 
-// parseModinfo reads a .modinfo section: "key=value" strings, each ended by a
-// zero byte (include/linux/moduleinfo.h of the kernel).
+// parseModinfo reads a .modinfo section. It has "key=value" strings, each with
+// a zero byte at its end (include/linux/moduleinfo.h of the kernel).
 func parseModinfo(section []byte) modinfo {
 	var info modinfo
 	for _, s := range bytes.Split(section, []byte{0}) {
@@ -49,8 +49,9 @@ func parseModinfo(section []byte) modinfo {
 	return info
 }
 
-// softPre takes the names behind "pre:" out of "pre: a b post: c". What is
-// wanted after a module only adds to it, and no driver that we take has such.
+// softPre returns the names behind "pre:" in a text such as "pre: a b post: c".
+// The names behind "post:" are ignored. Such modules only add to a module, and
+// none of our drivers has any.
 func softPre(value string) []string {
 	var names []string
 	pre := false
@@ -65,14 +66,14 @@ func softPre(value string) []string {
 	return names
 }
 
-// module is a kernel module's file, decompressed, and what it says of itself.
+// module is the decompressed file of a kernel module, and its modinfo.
 type module struct {
 	modinfo
 	data []byte
 }
 
-// readModule reads a .ko file, also one compressed as newer Debian kernels
-// have them: the kernel of the maintenance system gets them plain.
+// readModule reads a .ko file, which newer Debian kernels have compressed. The
+// maintenance system gets it decompressed.
 func readModule(path string) (*module, error) {
 	data, err := os.ReadFile(path)
 	if err == nil {
@@ -122,13 +123,14 @@ func decompress(path string, data []byte) ([]byte, error) {
 
 // kernelTree is the modules of one unpacked kernel.
 type kernelTree struct {
-	paths   map[string]string // module: file
+	paths   map[string]string // module name to file
 	builtin map[string]bool   // modules that are part of the kernel itself
 	read    map[string]*module
-	crypto  map[string][]string // alias of the crypto interface: modules; nil: not looked at yet
+	crypto  map[string][]string // alias of the crypto interface to modules; nil before indexCrypto
 }
 
-// openKernelTree looks below a folder like lib/modules/6.1.0-37-amd64.
+// openKernelTree lists the modules below a folder such as
+// lib/modules/6.1.0-37-amd64.
 func openKernelTree(dir string) (*kernelTree, error) {
 	k := &kernelTree{paths: map[string]string{}, builtin: map[string]bool{}, read: map[string]*module{}}
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -154,7 +156,8 @@ func openKernelTree(dir string) (*kernelTree, error) {
 	return k, err
 }
 
-// module reads a module once; nil if the kernel has none of this name.
+// module returns a module, which it reads only once. It is nil if the kernel
+// has no module of this name.
 func (k *kernelTree) module(name string) (*module, error) {
 	path, ok := k.paths[name]
 	if !ok || k.read[name] != nil {
@@ -167,9 +170,10 @@ func (k *kernelTree) module(name string) (*module, error) {
 	return m, err
 }
 
-// resolveSoft turns a soft dependency's word into modules: it may be a
-// module's name or an alias, which several algorithms of the crypto interface
-// share ("crc32c"). What the kernel does not have is left out.
+// resolveSoft returns the modules that a word of a soft dependency means. The
+// word is the name of a module or an alias such as "crc32c", which several
+// algorithms of the crypto interface share. Modules that the kernel does not
+// have are left out.
 func (k *kernelTree) resolveSoft(word string) ([]string, error) {
 	if k.paths[word] != "" {
 		return []string{word}, nil

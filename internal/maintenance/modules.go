@@ -17,7 +17,7 @@ type selection struct {
 	missing []string // wanted, but neither a module nor built in
 }
 
-// selectModules takes the wanted modules and all that they need.
+// selectModules selects the wanted modules and all that they need.
 func selectModules(tree *kernelTree, wanted, always []string) (*selection, error) {
 	s := &selection{tree: tree, wanted: wanted, done: map[string]bool{}}
 	for _, name := range wanted {
@@ -39,8 +39,8 @@ func selectModules(tree *kernelTree, wanted, always []string) (*selection, error
 	return s, nil
 }
 
-// add puts a module behind what it needs into the table. A circle, which soft
-// dependencies could make, is cut where it closes.
+// add appends a module to the table, behind the modules that it needs. Soft
+// dependencies can form a circle. It is cut where it closes.
 func (s *selection) add(name string) error {
 	if s.done[name] {
 		return nil
@@ -65,7 +65,8 @@ func (s *selection) add(name string) error {
 	}
 	s.table.Modules = append(s.table.Modules, entry)
 	for _, a := range m.aliases {
-		// Without a colon it is no device's modalias but a word for modprobe.
+		// An alias without a colon is not a device's modalias, but a word for
+		// modprobe.
 		if strings.Contains(a, ":") && kmod.ValidAlias(a) {
 			s.table.Aliases = append(s.table.Aliases, kmod.Alias{Pattern: a, Name: name})
 		}
@@ -73,8 +74,8 @@ func (s *selection) add(name string) error {
 	return nil
 }
 
-// needs lists what is to be loaded before the module, each once: soft
-// dependencies first, since they may change what the hard ones do.
+// needs lists what must be loaded before the module, each module once. Soft
+// dependencies come first, since they may change what the hard ones do.
 func (s *selection) needs(name string, m *module) ([]string, error) {
 	var needs []string
 	for _, word := range append(slices.Clone(m.softPre), phys[name]...) {
@@ -97,7 +98,8 @@ func (s *selection) needs(name string, m *module) ([]string, error) {
 	}), nil
 }
 
-// firmware lists the firmware that the modules name: file to modules.
+// firmware returns the firmware files that the modules name, and for each file
+// these modules.
 func (s *selection) firmware() map[string][]string {
 	files := map[string][]string{}
 	for _, m := range s.table.Modules {

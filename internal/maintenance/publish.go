@@ -15,15 +15,16 @@ import (
 	"testbox-imaging/internal/problem"
 )
 
-// manifestFile is the list of what a maintenance system is made of.
+// manifestFile says what a maintenance system is made of.
 const manifestFile = "manifest.json"
 
-// manifest is manifestFile's content. It is for people; no program reads it.
+// manifest is the content of manifestFile. It is for people, and no program
+// reads it.
 type manifest struct {
 	Packages        []pkg               `json:"packages"`
 	Modules         []string            `json:"modules"`
 	MissingDrivers  []string            `json:"missingDrivers,omitempty"`
-	MissingFirmware map[string][]string `json:"missingFirmware,omitempty"` // driver: files
+	MissingFirmware map[string][]string `json:"missingFirmware,omitempty"` // driver to files
 }
 
 func (p *parts) manifest() ([]byte, error) {
@@ -35,8 +36,8 @@ func (p *parts) manifest() ([]byte, error) {
 	return append(b, '\n'), err
 }
 
-// checkArea makes sure that the TFTP area is there: to make one by a build
-// would hide a wrong path, or an area that is not mounted.
+// checkArea makes sure that the TFTP area exists. If a build made it, a wrong
+// path or an area that is not mounted would stay hidden.
 func checkArea(tftp string) error {
 	st, err := os.Stat(tftp)
 	if err == nil && !st.IsDir() {
@@ -48,15 +49,16 @@ func checkArea(tftp string) error {
 	return nil
 }
 
-// versionName tells maintenance systems apart by all that a box boots of them.
+// versionName is a name that depends on everything that a box boots of a
+// maintenance system.
 func versionName(release string, kernel, initrd []byte) string {
 	k, i := sha256.Sum256(kernel), sha256.Sum256(initrd)
 	sum := sha256.Sum256(append(k[:], i[:]...))
 	return fmt.Sprintf("ram-%s-%s", release, hex.EncodeToString(sum[:4]))
 }
 
-// publish puts kernel and initrd into the TFTP area as one version: a folder
-// that has its name only when everything in it is durable.
+// publish writes kernel and initrd into the TFTP area as one version. That is a
+// folder that gets its name only when everything in it is durable.
 func publish(opt Options, p *parts, initrd []byte) (*Result, error) {
 	release := p.kernel.release
 	v := bootcfg.Version{
@@ -91,8 +93,8 @@ type file struct {
 	data []byte
 }
 
-// writeFolder writes files into a new folder that has its name only when all
-// of them are durable. After an error there is nothing of it.
+// writeFolder writes files into a new folder. The folder gets its name only
+// when all files are durable. After an error, nothing of it is left.
 func writeFolder(dir string, files []file) (err error) {
 	fsys := durable.OS{}
 	tmp := dir + ".tmp"
@@ -119,15 +121,15 @@ func writeFolder(dir string, files []file) (err error) {
 }
 
 // checkVersion reads a version's folder and makes sure that kernel and initrd
-// are those that its name promises. It matches fs.ErrNotExist only if there is
-// no such folder.
+// are those that its name promises. The error matches fs.ErrNotExist only if
+// there is no such folder.
 func checkVersion(dir string) (*bootcfg.Version, error) {
 	if _, err := os.Lstat(dir); err != nil {
 		return nil, err
 	}
 	v, kernel, initrd, err := readVersion(dir)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %v", dir, err) // not %w: the folder is there
+		return nil, fmt.Errorf("%s: %v", dir, err) // not %w, which could match fs.ErrNotExist
 	}
 	if v.Version != filepath.Base(dir) || v.Version != versionName(v.Kernel, kernel, initrd) {
 		return nil, fmt.Errorf("%s: kernel or initrd are not what was built", dir)

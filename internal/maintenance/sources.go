@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// maxSources is the size in bytes over which a file of apt sources is passed over.
+// maxSources is the size in bytes above which a file of apt sources is skipped.
 const maxSources = 1 << 20
 
 // source is one entry of apt's sources, sources.list(5), as a stanza.
@@ -19,10 +19,11 @@ type source struct {
 
 type field struct {
 	name  string
-	value string // of several lines too, each further one with its leading blank
+	value string // may have several lines, each further one with a blank before it
 }
 
-// get is the value of a field, whatever its case; "" if there is none.
+// get returns the value of a field, or "" if there is none. The case of the
+// name does not matter.
 func (s *source) get(name string) string {
 	for _, f := range s.fields {
 		if strings.EqualFold(f.name, name) {
@@ -35,7 +36,7 @@ func (s *source) get(name string) string {
 // words splits a field at blanks and line ends.
 func (s *source) words(name string) []string { return strings.Fields(s.get(name)) }
 
-// set gives a field a value; "" takes the field away.
+// set sets a field to a value. With "" it removes the field.
 func (s *source) set(name, value string) {
 	s.fields = slices.DeleteFunc(s.fields, func(f field) bool { return strings.EqualFold(f.name, name) })
 	if value != "" {
@@ -43,8 +44,9 @@ func (s *source) set(name, value string) {
 	}
 }
 
-// hostSources reads the host's apt sources below dir ("/etc/apt"). What cannot
-// be understood is named in notes: a third party's file must not matter here.
+// hostSources reads the host's apt sources below dir ("/etc/apt"). A file that
+// cannot be understood becomes a note and not an error, since it may be a third
+// party's and not matter here.
 func hostSources(dir string) (sources []source, notes []string) {
 	files := []string{filepath.Join(dir, "sources.list")}
 	for _, pattern := range []string{"*.list", "*.sources"} {
@@ -122,8 +124,8 @@ func parseLine(line string) (source, error) {
 	return s, nil
 }
 
-// parseStanzas reads the deb822 form: stanzas of "Field: value" lines, which
-// go on in lines that begin with a blank.
+// parseStanzas reads the deb822 form. It has stanzas of "Field: value" lines. A
+// line that begins with a blank continues the line before.
 func parseStanzas(data []byte) ([]source, error) {
 	if len(data) > maxSources {
 		return nil, fmt.Errorf("larger than %d bytes", maxSources)
@@ -147,7 +149,7 @@ func parseStanzas(data []byte) ([]source, error) {
 	return sources, nil
 }
 
-// line takes one line of a stanza.
+// line parses one line of a stanza.
 func (s *source) line(line string) error {
 	if !plainText(line) {
 		return fmt.Errorf("%q has a character that is none of ASCII's printable ones", line)
@@ -185,13 +187,14 @@ func validField(name string) bool {
 	return name != "" && strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-") == ""
 }
 
-// firmwareComponent is where Debian keeps firmware that is not free (from
-// Debian 12 on).
+// firmwareComponent is where Debian has firmware that is not free, from Debian
+// 12 on.
 const firmwareComponent = "non-free-firmware"
 
-// buildSources makes of the host's sources those that a build uses: binary
-// packages for amd64 of sources with the component main, where the kernel is,
-// and the firmware's component, which many hosts do not have switched on.
+// buildSources makes the sources of a build from the host's sources. It uses
+// those of binary packages with the component main, which has the kernel. It
+// limits them to amd64, and adds the component of the firmware, which many
+// hosts do not have switched on.
 func buildSources(host []source) []source {
 	var use []source
 	for _, h := range host {
@@ -218,7 +221,7 @@ func buildSources(host []source) []source {
 	return use
 }
 
-// marshalSources is the deb822 text of sources.
+// marshalSources returns the deb822 text of sources.
 func marshalSources(sources []source) []byte {
 	var b bytes.Buffer
 	for i, s := range sources {
