@@ -15,22 +15,22 @@ import (
 	"testbox-imaging/internal/box"
 )
 
-// controlFile is the socket in a lab's folder by which other processes ask for
-// something. A question and its answer are a line each: "reset 10.40.41.42",
-// then "ok" or why not.
+// controlFile is a socket in a lab's folder, by which other processes can ask
+// for something. A question is one line, such as "reset 10.40.41.42". Its
+// answer is one line too, "ok" or the reason why not.
 const controlFile = "control"
 
-// controlTimeout bounds a question.
+// controlTimeout limits how long a question and its answer may take.
 const controlTimeout = qmpTimeout + 10*time.Second
 
-// ErrNoLab says that no lab runs that could be asked.
+// ErrNoLab says that there is no running lab to ask.
 var ErrNoLab = errors.New("no lab is up")
 
 // ErrWhich says that it is not clear which box is meant.
 var ErrWhich = errors.New("it is not clear which box is meant")
 
-// Listen answers Reset of other processes, until the lab is closed; done is
-// told of each box that was reset.
+// Listen answers the Resets of other processes until the lab is closed. It
+// calls done for each box that was reset.
 func (l *Lab) Listen(done func(box.Addr)) error {
 	path := filepath.Join(l.Dir, controlFile)
 	listener, err := net.Listen("unix", path)
@@ -83,15 +83,15 @@ func (l *Lab) answer(c net.Conn, done func(box.Addr)) {
 
 const noBox = "the lab has no box"
 
-// Reset presses the reset button of a box of a running lab in dir (os.TempDir
-// when "").
+// Reset presses the reset button of a box of a running lab. The lab's folder
+// must be in dir, or in os.TempDir if dir is "".
 func Reset(dir string, addr box.Addr) error {
 	labs, err := running(dir)
 	if err != nil {
 		return err
 	}
 	switch len(labs) {
-	case 0: // one that was started with another $TMPDIR lies elsewhere
+	case 0: // a lab that was started with another $TMPDIR is in another folder
 		return fmt.Errorf("%w in %s", ErrNoLab, cmp.Or(dir, os.TempDir()))
 	case 1:
 	default:
@@ -110,7 +110,7 @@ func Reset(dir string, addr box.Addr) error {
 	return nil
 }
 
-// running are the folders of labs that answer questions.
+// running returns the folders of the labs that answer questions.
 func running(dir string) (labs []string, err error) {
 	if dir == "" {
 		dir = os.TempDir()
@@ -128,7 +128,7 @@ func running(dir string) (labs []string, err error) {
 	return labs, nil
 }
 
-// ask asks a lab one question.
+// ask sends a lab one question and returns the answer.
 func ask(dir, question string) (string, error) {
 	c, err := net.DialTimeout("unix", filepath.Join(dir, controlFile), controlTimeout)
 	if errors.Is(err, fs.ErrPermission) {

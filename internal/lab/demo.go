@@ -11,11 +11,11 @@ import (
 )
 
 // Demo does the project's main job on a virtual testbox, from an empty folder
-// to a restored box, and checks at each step that it is so.
+// to a restored box. It checks the result of each step.
 type Demo struct {
 	Testbox string                                    // path of the testbox program
 	Kernel  func(ctx context.Context) (Kernel, error) // for the box's own system
-	Out     io.Writer                                 // a line a step, with its time
+	Out     io.Writer                                 // gets a line for each step, with its time
 
 	lab    *Lab
 	own    OwnSystem
@@ -23,12 +23,12 @@ type Demo struct {
 	box    *Machine
 	log    *Watch
 	kernel Kernel
-	before string // hash of the whole disk when its system ran for the first time
+	before string // hash of the whole disk after its system's first start
 	checks []string
 }
 
-// How long a step may take: three times what it takes with emulation on a
-// machine with two busy cores.
+// The time limits of a step. They are three times what a step needs with
+// emulation on a machine with two busy cores.
 const (
 	bootTime   = 2 * time.Minute
 	actionTime = 5 * time.Minute
@@ -60,8 +60,9 @@ func (d *Demo) steps() []demoStep {
 	}
 }
 
-// Run does all steps. The first one that fails ends it, and the lab's folder
-// stays to be looked at; after an interruption and after the last step it goes.
+// Run does all steps until one fails. After a failure the lab's folder stays,
+// so that somebody can look at it. After an interruption and after the last
+// step it is removed.
 func (d *Demo) Run(ctx context.Context) error {
 	begun := time.Now()
 	for i, s := range d.steps() {
@@ -99,7 +100,7 @@ func (d *Demo) fail(err error) error {
 	return fmt.Errorf("%w\nThe lab's areas, logs and disk are still in %s; remove them with `testbox lab clean`", err, d.lab.Dir)
 }
 
-// checked notes something that was found to be so.
+// checked notes a check that passed, for the summary.
 func (d *Demo) checked(format string, args ...any) {
 	d.checks = append(d.checks, fmt.Sprintf(format, args...))
 }
@@ -116,7 +117,7 @@ func (d *Demo) summary(all time.Duration) {
 	fmt.Fprint(d.Out, nextSteps)
 }
 
-// nextSteps is how to go on with real machines; docs/guide.md says more.
+// nextSteps says how to go on with real machines. docs/guide.md says more.
 const nextSteps = `
 The same on real machines, on the storage server (docs/guide.md says more):
   1. testbox share init --server ADDRESS     makes /export; export it as /export/testbox.exports says

@@ -119,7 +119,8 @@ func (d *Demo) checkImage(context.Context) error {
 	return nil
 }
 
-// hashGzip is the SHA-256 of what a gzip file holds, and the file's own size.
+// hashGzip returns the SHA-256 of what a gzip file contains, and the file's own
+// size.
 func hashGzip(path string) (sum string, size int64, err error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -178,7 +179,7 @@ func (d *Demo) checkDisk(context.Context) error {
 	return nil
 }
 
-// checkLogs looks for what an admin would look for, in the global log.
+// checkLogs looks in the global log for what an admin would look for.
 func (d *Demo) checkLogs(context.Context) error {
 	data, err := os.ReadFile(filepath.Join(d.lab.Backup(), box.LogFile))
 	if err != nil {

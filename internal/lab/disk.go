@@ -16,33 +16,34 @@ import (
 	"testbox-imaging/internal/child"
 )
 
-// Kernel is a Linux kernel to boot: its image, and the modules that a disk on
-// any Bus with ext4 needs, in the order in which they are loaded.
+// Kernel is a Linux kernel to boot. It has the image and, in loading order, the
+// modules for a disk on any Bus with ext4.
 type Kernel struct {
 	Image   []byte
 	Modules [][]byte
 }
 
-// KernelModules are the modules without their dependencies, for who makes a Kernel.
+// KernelModules are the modules that a Kernel needs, without their
+// dependencies.
 var KernelModules = []string{"crc32c_generic", "virtio_pci", "virtio_blk", "ahci", "sd_mod", "nvme", "ext4"}
 
-// OwnSystem is a small real operating system to put on a testbox's disk:
-// GRUB, the kernel and busybox on ext4. It mounts its root read-only, so the
-// disk stays byte for byte what it is, and checks all its files at each start.
+// OwnSystem is a small real operating system for a testbox's disk. It is made
+// of GRUB, the kernel and busybox on ext4. It mounts its root read-only, so no
+// byte of the disk changes. At each start it checks all its files.
 type OwnSystem struct {
-	Name   string // stands in its sign of life
+	Name   string // a part of the line by which it says that it runs
 	Kernel Kernel
-	Size   int64 // of the disk, bytes; at least 96 MiB
-	Data   int64 // bytes of files beside the system itself; half of them do not compress
+	Size   int64 // of the disk in bytes, at least 96 MiB
+	Data   int64 // bytes of more files, of which about half do not compress
 }
 
 // Up matches the console line by which the system says that it runs and that
-// all its files are what they were.
+// its files are unchanged.
 func (o OwnSystem) Up() *regexp.Regexp {
 	return regexp.MustCompile(`^testbox own system ` + regexp.QuoteMeta(o.Name) + ` up, files ok$`)
 }
 
-// partStart is where the partition begins, in bytes; GRUB's core lies before it.
+// partStart is where the partition begins, in bytes. GRUB's core is before it.
 const (
 	partStart  = 1 << 20
 	sectorSize = 512
@@ -84,17 +85,20 @@ func (o OwnSystem) format(ctx context.Context, path, tree string) error {
 	return o.installGRUB(ctx, path)
 }
 
-// grubDir holds GRUB's parts for BIOS machines, of Debian's grub-pc-bin.
+// grubDir has GRUB's files for BIOS machines, from Debian's package
+// grub-pc-bin.
 const grubDir = "/usr/lib/grub/i386-pc"
 
-// installGRUB does what grub-install does for a disk image: boot.img goes into
-// the first sector without its partition table, the core behind it.
+// installGRUB does for a disk image what grub-install does for a disk. It
+// writes boot.img into the first sector, without changing the partition table
+// there, and the core behind it.
 func (o OwnSystem) installGRUB(ctx context.Context, path string) error {
 	conf, core := path+".grub.cfg", path+".core"
 	defer os.Remove(conf)
 	defer os.Remove(core)
-	// By the kernel's 16-bit entry, as PXELINUX and old BIOS loaders use it, the
-	// start takes a quarter less of the host's time than by "linux".
+	// The 16-bit entry of the kernel is the one that PXELINUX and old BIOS
+	// loaders use. With it the start needs a quarter less of the host's time
+	// than with the command "linux".
 	script := "linux16 $prefix/vmlinuz console=ttyS0,115200 quiet panic=10 ro\ninitrd16 $prefix/initrd\nboot\n"
 	if err := os.WriteFile(conf, []byte(script), 0o644); err != nil {
 		return err
@@ -111,7 +115,7 @@ func (o OwnSystem) installGRUB(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	const code = 440 // bytes of the first sector before disk signature and partition table
+	const code = 440 // bytes of the first sector before the disk signature and the partition table
 	if len(boot) < code || len(img) > partStart-sectorSize {
 		return errors.New("GRUB's boot.img is too short or its core too long")
 	}
@@ -129,7 +133,7 @@ func (o OwnSystem) installGRUB(ctx context.Context, path string) error {
 	return f.Close()
 }
 
-// HashDisk is the SHA-256 of a whole disk image, in hexadecimal form.
+// HashDisk returns the SHA-256 of a whole disk image, in hexadecimal form.
 func HashDisk(path string) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -160,7 +164,8 @@ func Wreck(path string) error {
 	return f.Close()
 }
 
-// run runs a program with the text as its input; the error holds what it said.
+// run runs a program with input as its stdin. The error has what the program
+// printed.
 func run(ctx context.Context, input string, argv ...string) error {
 	cmd := child.Command(ctx, argv[0], argv[1:]...)
 	cmd.Stdin = strings.NewReader(input)

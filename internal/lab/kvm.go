@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// probeTime is how long a kernel may take to its init with KVM; it needs two seconds.
+// probeTime is how long a kernel may need with KVM until its init runs. It
+// needs two seconds.
 const probeTime = 10 * time.Second
 
 const probeInit = `#!/bin/busybox sh
@@ -22,9 +23,9 @@ var probe struct {
 	asked, yes bool
 }
 
-// ProbeKVM reports whether KVM boots the kernel to its init. That /dev/kvm can
-// be opened proves nothing: there are machines on which no guest gets that far.
-// It asks once in a process.
+// ProbeKVM reports whether KVM boots the kernel to its init. It is not enough
+// that /dev/kvm can be opened, since there are machines on which no guest gets
+// that far. ProbeKVM tries it only once in a process.
 func ProbeKVM(ctx context.Context, kernel Kernel) bool {
 	probe.Lock()
 	defer probe.Unlock()
@@ -39,9 +40,9 @@ func ProbeKVM(ctx context.Context, kernel Kernel) bool {
 	return probe.yes
 }
 
-// boots reports whether QEMU, with or without KVM, takes the kernel to its
-// init. It runs in namespaces of its own, so that nothing is left of it, as of
-// a lab.
+// boots reports whether QEMU, with or without KVM, boots the kernel to its
+// init. It runs in namespaces of its own like a lab, so that nothing of it is
+// left.
 func boots(ctx context.Context, kernel Kernel, kvm bool, limit time.Duration) bool {
 	l := &Lab{}
 	if l.makeDir() != nil {

@@ -1,8 +1,8 @@
-// Package lab makes virtual testboxes and the site around them: a folder with
-// the areas of share mode, a network of its own with DHCP, TFTP and NFS, and
-// QEMU machines that boot from it as real boxes do. The demo, the end-to-end
-// tests and admins who want to try things use it. It needs root and the
-// programs of scripts/deps.
+// Package lab makes virtual testboxes and the site around them. It makes a
+// folder with the areas of share mode, and a network of its own with DHCP, TFTP
+// and NFS. Its QEMU machines boot from there as real boxes do. It is for the
+// demo, for the end-to-end tests, and for admins who want to try things. It
+// needs root and the programs of scripts/deps.
 package lab
 
 import (
@@ -38,38 +38,38 @@ func BoxAddr(n int) box.Addr {
 	return a
 }
 
-// BoxMAC is the hardware address of box n's first network card; a second card
-// is spare and gets no address.
+// BoxMAC is the hardware address of box n's first network card. Further cards
+// are spare and get no address.
 func BoxMAC(n int) string { return fmt.Sprintf("52:54:00:40:41:%02x", 42+n) }
 
 func spareMAC(n, card int) string { return fmt.Sprintf("52:54:00:40:%02x:%02x", 0x80+card, 42+n) }
 
 // Lab is a site with its services running.
 type Lab struct {
-	Dir string // everything of the lab lies here
+	Dir string // folder with everything of the lab
 	KVM bool   // the machines run with KVM, not by emulation
 
-	// OnlyNFS4 makes StartNFS start a server that has no portmapper and no
+	// OnlyNFS4 makes StartNFS start a server without a portmapper and without
 	// version 3.
 	OnlyNFS4 bool
 
-	testbox            string // the program, run as a user would
+	testbox            string // path of the program, which is run as a user would run it
 	ns                 *namespace
 	rpcbind, dhcp, nfs *process
 	machines           []*Machine
 	say                func(line string)
-	control            net.Listener // nil: nobody listens
+	control            net.Listener // nil if Listen was not called
 }
 
 // Options say how a lab is made.
 type Options struct {
 	Testbox string            // path of the testbox program
 	KVM     bool              // see ProbeKVM
-	Say     func(line string) // told what goes on; nil: nobody is
+	Say     func(line string) // gets lines on what goes on; may be nil
 }
 
 // New makes a folder in os.TempDir, the areas in it (by `testbox share init`),
-// the network and the services. After an error nothing of it is left.
+// the network and the services. After an error, nothing of it is left.
 func New(ctx context.Context, opt Options) (_ *Lab, err error) {
 	if err := Check(); err != nil {
 		return nil, err
@@ -111,12 +111,14 @@ func New(ctx context.Context, opt Options) (_ *Lab, err error) {
 	return l, nil
 }
 
-// makeDir makes the lab's folder and the mark in it that says whose it is.
+// makeDir makes the lab's folder, and in it the file that says which process it
+// belongs to.
 func (l *Lab) makeDir() (err error) {
 	if l.Dir, err = os.MkdirTemp("", dirPrefix); err != nil {
 		return err
 	}
-	// The agent of a box is nobody on the storage server and passes through here.
+	// A box's agent is nobody on the storage server, and must be able to pass
+	// through this folder.
 	if err := os.Chmod(l.Dir, 0o755); err != nil {
 		return err
 	}
@@ -126,8 +128,9 @@ func (l *Lab) makeDir() (err error) {
 	return writeOwner(l.Dir)
 }
 
-// Close ends all machines and services. The folder goes, unless keep is set:
-// then it stays to be looked at, until Clean is called after this process.
+// Close ends all machines and services, and removes the folder. If keep is set,
+// the folder stays, so that somebody can look at it. Clean removes it after
+// this process has ended.
 func (l *Lab) Close(keep bool) error {
 	if l.control != nil {
 		l.control.Close()
@@ -162,20 +165,21 @@ func (l *Lab) NFSRoot() string { return filepath.Join(l.Dir, bootcfg.RootArea) }
 // BoxDir is the folder of a box in the backup area.
 func (l *Lab) BoxDir(a box.Addr) string { return filepath.Join(l.Backup(), a.String()) }
 
-// BootFile is the box's boot file, there while it is armed.
+// BootFile is the path of the box's boot file. The file exists while the box is
+// armed.
 func (l *Lab) BootFile(a box.Addr) string {
 	return filepath.Join(l.TFTP(), "pxelinux.cfg", a.Hex())
 }
 
 func (l *Lab) logFile(name string) string { return filepath.Join(l.Dir, "log", name+".log") }
 
-// Testbox runs the testbox program, as an admin would, and returns what it
-// printed. Its error holds what it said.
+// Testbox runs the testbox program as an admin would, and returns what it
+// printed. Its error has that text too.
 func (l *Lab) Testbox(ctx context.Context, args ...string) (string, error) {
 	return l.run(ctx, func(string) {}, args...)
 }
 
-// run is Testbox, and tells each line as it is printed.
+// run is like Testbox, and also calls tell for each line as it is printed.
 func (l *Lab) run(ctx context.Context, tell func(line string), args ...string) (string, error) {
 	cmd := child.Command(ctx, l.testbox, args...)
 	printed := &linesTold{tell: tell}
@@ -191,24 +195,25 @@ func (l *Lab) run(ctx context.Context, tell func(line string), args ...string) (
 	return text, nil
 }
 
-// BuildMaintenance builds the maintenance system of a form ("ram", "debian")
-// into the areas, with build's options in args, and returns what that printed.
+// BuildMaintenance builds the maintenance system of a form ("ram", "debian") in
+// the areas, and returns what that printed. args are further options of
+// `testbox maintenance build`.
 func (l *Lab) BuildMaintenance(ctx context.Context, form string, args ...string) (string, error) {
 	return l.run(ctx, l.say, append([]string{"maintenance", "build", "--form", form, l.Dir}, args...)...)
 }
 
-// Arm arms a box, with pxe-conf's options in args.
+// Arm arms a box. args are further options of `testbox pxe-conf`.
 func (l *Lab) Arm(ctx context.Context, m *Machine, action box.Action, args ...string) error {
 	_, err := l.Testbox(ctx, append([]string{"pxe-conf", "-c", filepath.Join(l.TFTP(), "pxelinux.cfg"), m.Addr.String(), string(action)},
 		args...)...)
 	return err
 }
 
-// linesTold keeps what a program prints, and tells each line of it.
+// linesTold collects what a program prints, and calls tell for each line.
 type linesTold struct {
 	tell func(line string)
 	all  strings.Builder
-	line []byte // that has not ended
+	line []byte // start of a line that has not ended yet
 }
 
 func (t *linesTold) Write(p []byte) (int, error) {

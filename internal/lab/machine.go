@@ -22,29 +22,29 @@ const (
 	NVMe   Bus = "nvme"
 )
 
-// Disk is a disk of a machine: a raw image file.
+// Disk is a disk of a machine. It is a raw image file.
 type Disk struct {
 	Path   string
 	Bus    Bus
-	Serial string // what the disk says its serial number is
+	Serial string // the serial number that the disk tells
 }
 
-// Spec is a testbox as one would order it.
+// Spec describes a testbox, as one would order it.
 type Spec struct {
-	Number  int      // which box of the lab, from 0; gives address and hardware address
-	Disks   []Disk   // the first one is what the firmware boots
-	Cards   []string // QEMU's network card models; the first boots; none is one virtio-net-pci
-	Memory  int      // MiB; 0 is 768
-	CPUs    int      // 0 is 1: by emulation, two take a quarter more of the host's time for the same work
+	Number  int      // which box of the lab, from 0; its addresses depend on it
+	Disks   []Disk   // the firmware boots the first one
+	Cards   []string // QEMU's network card models, the first boots; empty means one virtio-net-pci
+	Memory  int      // MiB; 0 means 768
+	CPUs    int      // 0 means 1; by emulation, two need a quarter more of the host's time for the same work
 	NoWatch bool     // without the i6300esb hardware watchdog
 }
 
-// Machine is a virtual testbox. PowerOn and PowerOff may be called as often
-// as one likes; what is on the disks stays.
+// Machine is a virtual testbox. PowerOn and PowerOff may be called any number
+// of times. The contents of the disks stay.
 type Machine struct {
 	Addr     box.Addr
 	Console  *Watch // the serial console
-	Firmware *Watch // what the firmware (SeaBIOS) says while it looks for something to boot
+	Firmware *Watch // what the firmware (SeaBIOS) prints while it looks for something to boot
 
 	lab  *Lab
 	spec Spec
@@ -52,7 +52,7 @@ type Machine struct {
 	qmp  *qmp
 }
 
-// Machine makes a testbox that is switched off.
+// Machine makes a testbox. It is switched off at first.
 func (l *Lab) Machine(spec Spec) (*Machine, error) {
 	if spec.Number < 0 || spec.Number >= maxBoxes {
 		return nil, fmt.Errorf("a lab has boxes 0 to %d, not %d", maxBoxes-1, spec.Number)
@@ -78,7 +78,7 @@ func (m *Machine) UUID() string {
 	return fmt.Sprintf("7e57b0c5-1ab0-4000-8000-%012x", m.spec.Number+1)
 }
 
-// PowerOn starts the machine; it boots from the network first.
+// PowerOn starts the machine. It boots from the network first.
 func (m *Machine) PowerOn() error {
 	if m.proc != nil && m.proc.alive() == nil {
 		return fmt.Errorf("box %s is on already", m.Addr)
@@ -97,7 +97,7 @@ func (m *Machine) PowerOn() error {
 		return err
 	}
 	m.qmp = control
-	theirs.Close() // so that the connection ends with QEMU
+	theirs.Close() // so that the connection ends when QEMU ends
 	if err := m.qmp.hello(); err != nil {
 		said := tail(m.proc.log, 0, 5)
 		m.PowerOff()
@@ -106,7 +106,7 @@ func (m *Machine) PowerOn() error {
 	return nil
 }
 
-// plugIn makes the taps that the network cards are plugged into.
+// plugIn makes the tap devices to which the network cards are connected.
 func (m *Machine) plugIn() error {
 	for i := range m.spec.Cards {
 		tap := m.tap(i)
@@ -122,9 +122,9 @@ func (m *Machine) plugIn() error {
 
 func (m *Machine) tap(card int) string { return fmt.Sprintf("tap%d-%d", m.spec.Number, card) }
 
-// argv is the QEMU command. Writes of the guest stay in the host's page cache
-// when QEMU is killed, as in a disk that has them safe; what a disk may lose
-// is the business of other tests.
+// argv is the QEMU command. When QEMU is killed, the guest's writes are still
+// in the host's page cache. So the disk loses nothing, like one whose writes
+// are all safe. What a disk may lose is the subject of other tests.
 func (m *Machine) argv() []string {
 	a := qemu(m.lab.KVM, m.spec.CPUs, m.spec.Memory)
 	a = append(a, "-vga", "std", "-uuid", m.UUID(),
@@ -139,7 +139,8 @@ func (m *Machine) argv() []string {
 		mac := BoxMAC(m.spec.Number)
 		boot := ",bootindex=0"
 		if i > 0 {
-			// Without a boot ROM: where no disk starts, the firmware would ask by it for DHCP, in vain.
+			// This card has no boot ROM. Otherwise the firmware would use it to
+			// ask for DHCP, in vain, whenever no disk starts.
 			mac, boot = spareMAC(m.spec.Number, i), ",romfile="
 		}
 		a = append(a, "-netdev", fmt.Sprintf("tap,id=net%d,ifname=%s,script=no,downscript=no", i, m.tap(i)),
@@ -164,8 +165,8 @@ func (b Bus) device(i int) string {
 	}
 }
 
-// qemu is what all our QEMU commands begin with: no device that was not asked
-// for, no window, and emulation unless KVM is known to work.
+// qemu is the beginning of all our QEMU commands. It switches off all default
+// devices and the window, and uses emulation unless KVM is known to work.
 func qemu(kvm bool, cpus, memory int) []string {
 	a := []string{"qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35", "-smp", fmt.Sprint(cpus),
 		"-m", fmt.Sprint(memory)}
@@ -175,7 +176,7 @@ func qemu(kvm bool, cpus, memory int) []string {
 	return append(a, "-accel", "tcg,thread=multi")
 }
 
-// PowerOff cuts the machine's power: QEMU is killed.
+// PowerOff cuts the machine's power by killing QEMU.
 func (m *Machine) PowerOff() {
 	if m.proc == nil {
 		return
@@ -203,8 +204,8 @@ func (m *Machine) alive() error {
 // Ended is closed when the machine's QEMU ends, by PowerOff or by itself.
 func (m *Machine) Ended() <-chan struct{} { return m.proc.done }
 
-// BootsNothing waits until the firmware has tried everything and found
-// nothing to boot. Call Firmware.SkipAll before the machine is reset.
+// BootsNothing waits until the firmware has tried everything and found nothing
+// to boot. Call Firmware.SkipAll before the machine is started.
 func (m *Machine) BootsNothing(ctx context.Context, timeout time.Duration) error {
 	_, err := m.Firmware.Wait(ctx, regexp.MustCompile(`^No bootable device`), timeout)
 	return err

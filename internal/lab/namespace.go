@@ -11,18 +11,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// namespace is a thread of this process that lives in network and mount
-// namespaces of its own, and whose children live in a process namespace. They
-// have no name anywhere: however this process ends, the kernel then kills the
-// first of those children and with it all others, and takes the namespaces
-// away with all bridges, taps and mounts in them.
+// namespace is a thread of this process. The thread is in network and mount
+// namespaces of its own, and its children are in a process namespace. These
+// namespaces have no names. However this process ends, the kernel kills the
+// first of those children, and by that all others. Then it removes the
+// namespaces with all bridges, taps and mounts in them.
 type namespace struct {
 	jobs  chan func()
-	first *exec.Cmd // process 1 in there; only sleeps
+	first *exec.Cmd // process 1 in the process namespace, which only sleeps
 }
 
-// newNamespace makes the namespaces. Private folders lie over those in which
-// the services keep sockets and state, so that they do not meet the host's.
+// newNamespace makes the namespaces. Private folders cover those in which
+// services have sockets and state, so that they do not meet the host's.
 func newNamespace() (*namespace, error) {
 	n := &namespace{jobs: make(chan func())}
 	ready := make(chan error, 1)
@@ -34,7 +34,8 @@ func newNamespace() (*namespace, error) {
 }
 
 // serve runs jobs until jobs is closed. It never unlocks its thread, so the
-// runtime ends the thread with it. The main thread cannot end and is passed on.
+// runtime ends the thread with it. The main thread cannot end, so if serve is
+// on it, a goroutine on another thread does the work.
 func (n *namespace) serve(ready chan<- error) {
 	runtime.LockOSThread()
 	if unix.Gettid() == unix.Getpid() {
@@ -59,8 +60,8 @@ func (n *namespace) serve(ready chan<- error) {
 }
 
 // startFirst starts process 1 of a process namespace, into which all later
-// children go. A parent's death signal alone would not do for every child:
-// those that change their user id, as rpcbind does, lose it.
+// children go. A death signal from their parent would not suffice, because a
+// child that changes its user id, as rpcbind does, loses it.
 func (n *namespace) startFirst() error {
 	n.first = exec.Command("sleep", "infinity")
 	n.first.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL, Setsid: true}
@@ -78,7 +79,7 @@ func (n *namespace) startFirst() error {
 	return err
 }
 
-// endFirst ends process 1, and by that all others.
+// endFirst kills process 1, and by that all other processes in the namespace.
 func (n *namespace) endFirst() {
 	n.first.Process.Kill()
 	n.first.Wait()
@@ -99,7 +100,7 @@ func enterNamespaces() error {
 	return nil
 }
 
-// do runs f inside and returns its error.
+// do runs f in the namespaces and returns its error.
 func (n *namespace) do(f func() error) error {
 	done := make(chan error)
 	n.jobs <- func() { done <- f() }
@@ -109,7 +110,7 @@ func (n *namespace) do(f func() error) error {
 // close ends the thread and all processes in the namespaces.
 func (n *namespace) close() { close(n.jobs) }
 
-// ip runs the commands, one a line, with iproute2 inside.
+// ip runs commands of iproute2 in the namespaces.
 func (n *namespace) ip(commands ...string) error {
 	return n.do(func() error {
 		cmd := exec.Command("ip", "-batch", "-")

@@ -10,12 +10,13 @@ import (
 	"testbox-imaging/internal/words"
 )
 
-// needed are the programs that a lab runs. That share init and QEMU find the
-// files of their packages they say themselves.
+// needed are the programs that a lab runs. The files that `testbox share init`
+// and QEMU need are not checked here, since these two report themselves what is
+// missing.
 var needed = []string{"ip", "dnsmasq", "rpcbind", "ganesha.nfsd", "qemu-system-x86_64", "sfdisk", "mkfs.ext4", "grub-mkimage", busybox}
 
-// Check says what is missing for a lab on this machine, before anything is
-// downloaded for it.
+// Check says what this machine lacks for a lab, before anything is downloaded
+// for it.
 func Check() error {
 	if os.Getuid() != 0 {
 		return errors.New("a lab needs root: it makes a network and serves NFS; run it again as root or with sudo")

@@ -10,14 +10,16 @@ import (
 	"strings"
 )
 
-// dirPrefix starts the names of lab folders in the folder for temporary files.
+// dirPrefix begins the names of lab folders in the folder for temporary files.
 const dirPrefix = "testbox-lab-"
 
-// ownerFile in a lab's folder says which process uses it. The processes and
-// networks of a lab die with that one; only the folder can be left over.
+// ownerFile is a file in a lab's folder that says which process uses the lab.
+// The lab's processes and networks end with that process, so only the folder
+// can be left over.
 const ownerFile = "lab.json"
 
-// owner is a process: numbers are used again, so its start time counts too.
+// owner is a process. The kernel uses process numbers again, so the start time
+// counts too.
 type owner struct {
 	PID   int    `json:"pid"`
 	Start string `json:"start"` // clock ticks since the machine booted
@@ -51,8 +53,8 @@ func (o owner) alive() bool {
 	return err == nil && start == o.Start
 }
 
-// startTime is field 22 of /proc/PID/stat (proc(5)), counted from behind the
-// program's name, which may hold blanks.
+// startTime is field 22 of /proc/PID/stat (proc(5)). The fields are counted
+// from behind the program's name, which may have blanks in it.
 func startTime(pid int) (string, error) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -66,8 +68,8 @@ func startTime(pid int) (string, error) {
 	return fields[19], nil
 }
 
-// Clean removes the folders of labs in dir (os.TempDir when "") whose process
-// is gone, and returns them.
+// Clean removes the folders of labs whose process is gone, and returns these
+// folders. It looks in dir, or in os.TempDir if dir is "".
 func Clean(dir string) ([]string, error) {
 	if dir == "" {
 		dir = os.TempDir()

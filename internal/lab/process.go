@@ -9,18 +9,18 @@ import (
 	"time"
 )
 
-// process is a child that lives as long as its lab's namespaces at most. It
-// gets no signals of the terminal.
+// process is a child that runs in the lab's namespaces and ends with them at
+// the latest. It gets no signals of the terminal.
 type process struct {
 	name string
-	log  string // file with what it printed
+	log  string // file with its output
 	cmd  *exec.Cmd
-	done chan struct{} // closed when it has ended
+	done chan struct{} // closed when the process has ended
 	err  error         // how it ended; read after done
 }
 
-// start runs a program inside the lab's namespaces; its output goes to log.
-// Files in extra are its descriptors from 3 on.
+// start runs a program in the lab's namespaces. Its output goes to the file
+// log. The files in extra are its descriptors from 3 on.
 func (n *namespace) start(name, log string, extra []*os.File, argv ...string) (*process, error) {
 	out, err := os.OpenFile(log, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
 	if err != nil {
@@ -41,7 +41,8 @@ func (n *namespace) start(name, log string, extra []*os.File, argv ...string) (*
 	return p, nil
 }
 
-// alive is nil while the process runs, and else says how it ended.
+// alive returns nil while the process runs. After that, the error says how it
+// ended.
 func (p *process) alive() error {
 	select {
 	case <-p.done:
@@ -51,7 +52,7 @@ func (p *process) alive() error {
 	}
 }
 
-// stop asks the process to end, and ends it after grace.
+// stop asks the process to end, and kills it after grace.
 func (p *process) stop(grace time.Duration) {
 	p.signal(syscall.SIGTERM)
 	select {
@@ -61,7 +62,7 @@ func (p *process) stop(grace time.Duration) {
 	}
 }
 
-// kill ends the process at once and waits until it is gone.
+// kill kills the process and waits until it is gone.
 func (p *process) kill() {
 	p.signal(syscall.SIGKILL)
 	<-p.done

@@ -11,20 +11,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// qmp is the control connection to a QEMU process: its machine protocol over
-// a socket pair, as described in QEMU's docs/interop/qmp-spec.txt.
+// qmp is the control connection to a QEMU process. It speaks QEMU's machine
+// protocol over a socket pair (docs/interop/qmp-spec.txt in QEMU's source).
 type qmp struct {
 	mu   sync.Mutex // one command at a time
 	conn net.Conn
 	dec  *json.Decoder
 }
 
-// qmpTimeout bounds a command. QEMU answers those used here at once, but on a
-// busy machine an emulated processor can keep it from that for half a minute.
+// qmpTimeout limits a command. QEMU answers the commands used here at once. But
+// on a busy machine, an emulated processor can keep it from answering for half
+// a minute.
 const qmpTimeout = 2 * time.Minute
 
-// qmpPair makes the connection's two ends. The file is QEMU's and is closed
-// here once QEMU has been started.
+// qmpPair makes the two ends of the connection. The file is for QEMU. The
+// caller closes it after QEMU was started.
 func qmpPair() (*qmp, *os.File, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -41,7 +42,7 @@ func qmpPair() (*qmp, *os.File, error) {
 	return &qmp{conn: conn, dec: json.NewDecoder(conn)}, theirs, nil
 }
 
-// qmpMessage is whatever QEMU sends: a greeting, an event or an answer.
+// qmpMessage is any message of QEMU. It is a greeting, an event or an answer.
 type qmpMessage struct {
 	QMP    json.RawMessage `json:"QMP"`
 	Event  string          `json:"event"`

@@ -11,14 +11,14 @@ import (
 	"time"
 )
 
-// serviceTimeout is how long a service of the lab may take to come up; they
+// serviceTimeout is how long a service of the lab may need to start. Services
 // need about half a second.
 const serviceTimeout = 30 * time.Second
 
 // dnsmasqConf gives addresses and boot files to the lab's boxes and to nobody
-// else. Two settings take a box from 21 s to 5 s before its boot sector: router
-// advertisements, because QEMU's iPXE waits for IPv6, and iPXE's option 176,
-// which says that no ProxyDHCP will come.
+// else. Two settings shorten the time to a box's boot sector from 21 s to 5 s.
+// Router advertisements do so because QEMU's iPXE waits for IPv6. iPXE's option
+// 176 says that no ProxyDHCP will come.
 func (l *Lab) dnsmasqConf() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `port=0
@@ -43,10 +43,10 @@ user=root
 	return b.String()
 }
 
-// ganeshaConf exports the areas as a site's server would: those that boxes
-// write to with root squash, so an agent, root on its box, is nobody here; the
-// maintenance roots read-only and without. The paths are those that share init
-// writes into the site file.
+// ganeshaConf exports the areas as a site's server would. Boxes write to the
+// first two. These have root squash, so an agent, which is root on its box, is
+// nobody here. The maintenance roots are read-only and without root squash. The
+// paths are those that `testbox share init` writes into the site file.
 func (l *Lab) ganeshaConf() string {
 	protocols := "3, 4"
 	if l.OnlyNFS4 {
@@ -91,7 +91,8 @@ func (l *Lab) startDHCP(ctx context.Context) error {
 		return err
 	}
 	return l.up(ctx, l.dhcp, func() bool {
-		// DHCP answers broadcasts only; that its port is taken shows that it listens.
+		// DHCP answers broadcasts only, so it is not asked. TFTP's port shows
+		// that dnsmasq listens, since the port cannot be opened a second time.
 		c, err := net.ListenPacket("udp4", ServerAddr+":69")
 		if err == nil {
 			c.Close()
@@ -116,7 +117,7 @@ func (l *Lab) StartNFS(ctx context.Context) error {
 	if err := l.up(ctx, l.nfs, l.answers("2049")); err != nil {
 		return err
 	}
-	// It also comes up without its exports. By now it has said so.
+	// nfs-ganesha starts without its exports too. It has logged that by now.
 	line, failed, err := said.scan(noExport)
 	if failed {
 		return fmt.Errorf("nfs-ganesha does not export the areas (see %s): %s", said.Path, line)
@@ -124,11 +125,11 @@ func (l *Lab) StartNFS(ctx context.Context) error {
 	return err
 }
 
-// noExport matches nfs-ganesha's words for an area that it cannot export, as
-// where /etc/mtab is missing.
+// noExport matches what nfs-ganesha logs for an area that it cannot export.
+// That happens where /etc/mtab is missing.
 var noExport = regexp.MustCompile(`:FSAL :CRIT :`)
 
-// StopNFS takes the NFS service away at once, as a dead storage server would.
+// StopNFS kills the NFS service, as if the storage server died.
 func (l *Lab) StopNFS() {
 	if l.nfs != nil {
 		l.nfs.kill()
@@ -136,7 +137,7 @@ func (l *Lab) StopNFS() {
 	}
 }
 
-// StopPortmapper takes the portmapper away, as where a firewall does.
+// StopPortmapper kills the portmapper, as if a firewall kept boxes from it.
 func (l *Lab) StopPortmapper() {
 	if l.rpcbind != nil {
 		l.rpcbind.kill()
@@ -152,7 +153,8 @@ func (l *Lab) startPortmapper(ctx context.Context) (err error) {
 	return l.up(ctx, l.rpcbind, l.answers("111"))
 }
 
-// answers makes a question whether a TCP port of the server is open.
+// answers returns a function that reports whether a TCP port of the server is
+// open.
 func (l *Lab) answers(port string) func() bool {
 	return func() bool {
 		c, err := net.DialTimeout("tcp4", ServerAddr+":"+port, time.Second)
@@ -163,7 +165,7 @@ func (l *Lab) answers(port string) func() bool {
 	}
 }
 
-// up waits until ready, asked inside the lab, says yes.
+// up waits until ready, called in the namespaces, returns true.
 func (l *Lab) up(ctx context.Context, p *process, ready func() bool) error {
 	for end := time.Now().Add(serviceTimeout); ; {
 		if err := p.alive(); err != nil {
@@ -188,7 +190,7 @@ func (l *Lab) writeConf(name, text string) (string, error) {
 	return path, os.WriteFile(path, []byte(text), 0o644)
 }
 
-// program finds a program that may stand in a folder for administrators only.
+// program finds a program that may be in a folder for administrators only.
 func program(name string) string {
 	for _, dir := range []string{"/usr/sbin", "/usr/bin", "/sbin"} {
 		if path := filepath.Join(dir, name); exists(path) {

@@ -11,24 +11,24 @@ import (
 	"testbox-imaging/internal/child"
 )
 
-// How often ssh is tried, and how long it waits between two tries.
+// How often SSH tries, and how long it waits between two tries.
 const (
 	sshTries = 10
 	sshWait  = 5 * time.Second
 )
 
 // Disconnected reports whether an error of SSH says that there was no
-// connection, or that it was lost: then the command may not have run. ssh(1)
-// exits with 255 for it, which no command of ours does.
+// connection, or that it was lost. The command may not have run then. ssh(1)
+// exits with 255 in this case, and no command of ours does.
 func Disconnected(err error) bool {
 	var exit *exec.ExitError
 	return errors.As(err, &exit) && exit.ExitCode() == 255
 }
 
-// SSH runs a command on the box as the user, with the private key, as an admin
-// on the storage server would, and returns what it printed. A busy machine
-// drops connections, so one that could not be made or was lost is made again.
-// The command must be one that may run twice.
+// SSH runs a command on the box and returns what it printed. It logs in as the
+// user with the private key, as an admin on the storage server would. A busy
+// machine drops connections, so SSH tries again if there was no connection or
+// if it was lost. So the command must be one that may run twice.
 func (m *Machine) SSH(ctx context.Context, user, key, command string) (text string, err error) {
 	for try := 1; ; try++ {
 		text, err = m.SSHOnce(ctx, user, key, command)
@@ -43,8 +43,8 @@ func (m *Machine) SSH(ctx context.Context, user, key, command string) (text stri
 	}
 }
 
-// SSHOnce is SSH with one connection, for a command that ends the box's own
-// system. The box's host key is made at its start, so it is not checked here.
+// SSHOnce is SSH with only one try, for a command that ends the box's system.
+// The box makes its host key at its start, so the key is not checked.
 func (m *Machine) SSHOnce(ctx context.Context, user, key, command string) (string, error) {
 	cmd := child.Command(ctx, program("ssh"), "-F", "/dev/null", "-i", key, "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes",
 		"-o", "ConnectTimeout=20", "-o", "ConnectionAttempts=5", "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=6",

@@ -16,11 +16,11 @@ import (
 	"testbox-imaging/internal/child"
 )
 
-// busybox is Debian's busybox-static: one program that needs no libraries.
+// busybox is the program of Debian's busybox-static, which needs no libraries.
 const busybox = "/usr/bin/busybox"
 
-// initrdInit is /init of the own system's initrd: it loads the drivers, finds
-// the root by its label and hands over.
+// initrdInit is /init of the own system's initrd. It loads the drivers, finds
+// the root by its label and starts the system there.
 const initrdInit = `#!/bin/busybox sh
 /bin/busybox --install -s /bin
 mount -t devtmpfs dev /dev
@@ -38,7 +38,8 @@ mount --move /dev /root/dev
 exec switch_root /root /sbin/init
 `
 
-// ownInit is the system itself: it checks its files and says so.
+// ownInit is /sbin/init of the own system. It checks the system's files and
+// prints the result.
 const ownInit = `#!/bin/busybox sh
 cd /
 if busybox sha256sum -c -s etc/sums; then
@@ -74,8 +75,8 @@ func (o OwnSystem) makeTree(ctx context.Context, root string) error {
 	return writeSums(root)
 }
 
-// makeData makes files of different sizes, every second of them incompressible,
-// the same ones for the same name.
+// makeData makes files of different sizes. Every second file does not compress.
+// A system of the same name always gets the same files.
 func (o OwnSystem) makeData(dir string) error {
 	random := rand.NewChaCha8(sha256.Sum256([]byte(o.Name)))
 	for n, left := 0, o.Data; left > 0; n++ {
@@ -95,7 +96,7 @@ func (o OwnSystem) makeData(dir string) error {
 	return nil
 }
 
-// writeSums writes etc/sums, which holds the SHA-256 of every other file.
+// writeSums writes etc/sums, which has the SHA-256 of every other file.
 func writeSums(root string) error {
 	var lines []string
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
@@ -117,8 +118,8 @@ func writeSums(root string) error {
 	return os.WriteFile(filepath.Join(root, "etc/sums"), []byte(strings.Join(lines, "")), 0o644)
 }
 
-// makeInitrd makes an initrd of busybox, the modules and the script as /init.
-// The kernel's own initramfs has /dev/console.
+// makeInitrd makes an initrd of busybox, the modules, and the script as /init.
+// It needs no /dev/console, since the kernel's own initramfs has it.
 func makeInitrd(ctx context.Context, path string, modules [][]byte, script string) error {
 	tree, err := os.MkdirTemp(filepath.Dir(path), "initrd-")
 	if err != nil {

@@ -10,29 +10,31 @@ import (
 	"time"
 )
 
-// Watch reads a text file that others append to (a serial console, a log) and
-// waits for what shows up in it. What was matched once is behind it.
+// Watch reads a text file to which others append, such as a serial console or a
+// log, and waits for lines in it. A line that has matched is not looked at
+// again.
 type Watch struct {
 	Path   string
-	Alive  func() error // asked while waiting: an error ends the wait; nil means nothing to ask
+	Alive  func() error // asked while waiting, and an error ends the wait; may be nil
 	offset int64
 }
 
-// pollEvery is how often a Watch looks.
+// pollEvery is how often a Watch looks into the file.
 const pollEvery = 50 * time.Millisecond
 
-// maxLine bounds what is kept of a line that has not ended yet, in bytes.
+// maxLine is how many bytes of a line that has not ended yet are kept.
 const maxLine = 1 << 16
 
-// SkipAll puts everything that is in the file now behind the watch.
+// SkipAll makes the Watch ignore everything that is in the file now.
 func (w *Watch) SkipAll() {
 	if st, err := os.Stat(w.Path); err == nil {
 		w.offset = st.Size()
 	}
 }
 
-// Wait returns the first line from here on that matches re, and goes on behind
-// that line. It fails at timeout, when ctx ends or when what writes has died.
+// Wait returns the next line that matches re. The next Wait goes on behind that
+// line. Wait fails at the timeout, when ctx ends, or when the writer of the
+// file has died.
 func (w *Watch) Wait(ctx context.Context, re *regexp.Regexp, timeout time.Duration) (string, error) {
 	from, end := w.offset, time.Now().Add(timeout)
 	for {
@@ -55,8 +57,9 @@ func (w *Watch) Wait(ctx context.Context, re *regexp.Regexp, timeout time.Durati
 	}
 }
 
-// scan looks at the lines not seen yet; a last line without its end is looked
-// at but not passed unless it matches.
+// scan looks at the lines that were not passed yet. A last line without an end
+// is looked at too, but it is only passed if it matches or is longer than
+// maxLine.
 func (w *Watch) scan(re *regexp.Regexp) (string, bool, error) {
 	data, err := readFrom(w.Path, w.offset)
 	if err != nil {
@@ -81,8 +84,8 @@ func (w *Watch) scan(re *regexp.Regexp) (string, bool, error) {
 	return "", false, nil
 }
 
-// readFrom reads a file from offset on; a file that is not there yet is empty,
-// one that became shorter has nothing new.
+// readFrom reads a file from offset on. A file that does not exist yet, or that
+// became shorter, has nothing new.
 func readFrom(path string, offset int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if os.IsNotExist(err) {
@@ -104,7 +107,7 @@ func readFrom(path string, offset int64) ([]byte, error) {
 	return data[:n], err
 }
 
-// tail is the last n lines of a file behind offset, for messages.
+// tail returns the last n lines of a file behind offset, for messages.
 func tail(path string, offset int64, n int) string {
 	data, err := readFrom(path, offset)
 	if err != nil {
@@ -114,7 +117,7 @@ func tail(path string, offset int64, n int) string {
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
 
-// sleep waits, or returns early with ctx's error.
+// sleep waits for d. If ctx ends before, it returns the error of ctx.
 func sleep(ctx context.Context, d time.Duration) error {
 	select {
 	case <-ctx.Done():
