@@ -94,7 +94,7 @@ func startKeeper(program, dir string) error {
 func keep(dir string, ready io.WriteCloser) {
 	unix.CloseOnExec(readyFD)
 	signal.Ignore(unix.SIGHUP)
-	unix.Umask(0o022) // the files that it makes belong to the root
+	unix.Umask(0o022) // it makes files of the root file system, which all may read
 	os.WriteFile("/proc/self/comm", []byte("testbox-keeper"), 0)
 	os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0)
 	s := newSystem()

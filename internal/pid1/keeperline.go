@@ -90,7 +90,7 @@ type keeperLine struct {
 }
 
 const (
-	lineEvery    = time.Second // how long to wait for a keeper that does not listen
+	lineEvery    = time.Second // shortest time between two beats, since more say nothing new
 	linePatience = time.Second // for a keeper that does not listen
 )
 

@@ -8,7 +8,7 @@ import (
 // pulse knows when the last sign of progress was.
 type pulse struct {
 	stall time.Duration
-	start time.Time    // start of the monotonic clock, since the box's wall clock may jump
+	start time.Time    // times count from here and are monotonic, since the box's wall clock may jump
 	last  atomic.Int64 // nanoseconds after start
 	rests atomic.Bool
 }
