@@ -185,7 +185,7 @@ func (dev *Device) checkSize(d Disk) error {
 	case dev.sector != d.SectorSize:
 		return fmt.Errorf("the device has sectors of %d bytes, but sysfs says %d; %s is not its device", dev.sector, d.SectorSize, dev.f.Name())
 	case !image.ValidSectorSize(dev.sector):
-		return fmt.Errorf("sectors of %d bytes are none that a disk has", dev.sector)
+		return fmt.Errorf("a disk cannot have sectors of %d bytes", dev.sector)
 	case dev.size%int64(dev.sector) != 0:
 		return fmt.Errorf("its %d bytes are not whole sectors of %d", dev.size, dev.sector)
 	}

@@ -76,7 +76,7 @@ func (c *collector) readPartition(dir string) (Partition, error) {
 	}
 	const unit, most = 512, 1 << 54
 	if start < 0 || size < 0 || start > most || size > most {
-		return Partition{}, fmt.Errorf("start %d and size %d cannot be", start, size)
+		return Partition{}, fmt.Errorf("its start %d or its size %d is out of range", start, size)
 	}
 	return Partition{Start: start * unit, Size: size * unit}, nil
 }

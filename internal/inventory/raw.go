@@ -47,7 +47,7 @@ func (c *collector) collectRaw(ctx context.Context) {
 	r := &rawCollector{c: c, t: tree{c.Sys, "/sys", g}}
 	r.folder("firmware", 0)
 	if r.failed > 0 {
-		c.problem("raw tables: %s could not be taken; %s in the zip says which and why",
+		c.problem("raw tables: %s could not be packed; %s in the zip says which and why",
 			words.Count(r.failed, "file or folder", "files or folders"), skippedName)
 	}
 }

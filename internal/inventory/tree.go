@@ -29,7 +29,7 @@ const maxHung = 8
 
 var (
 	errHung   = errors.New("no answer in time")
-	errGaveUp = errors.New("not tried, because too many reads before hang")
+	errGaveUp = errors.New("not tried, because too many earlier reads hang")
 	errLarge  = errors.New("larger than expected")
 )
 

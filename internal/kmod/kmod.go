@@ -114,11 +114,11 @@ func (p *parser) line(f []string) error {
 
 func (p *parser) module(m Module) error {
 	if !validName(m.Name) || p.known[m.Name] {
-		return fmt.Errorf("%q is not a module's name, or stands twice", m.Name)
+		return fmt.Errorf("%q is not a valid module name, or is given twice", m.Name)
 	}
 	for _, n := range m.Needs {
 		if !p.known[n] {
-			return fmt.Errorf("module %s needs %q, which is not there before it", m.Name, n)
+			return fmt.Errorf("module %s needs %q, which has no line before it", m.Name, n)
 		}
 	}
 	p.known[m.Name] = true

@@ -24,7 +24,7 @@ func readAgent(path string) ([]byte, error) {
 	}
 	for _, p := range file.Progs {
 		if p.Type == elf.PT_INTERP {
-			return nil, agentError("the agent %s needs shared libraries, which the maintenance system has not", path)
+			return nil, agentError("the agent %s needs shared libraries, which the maintenance system does not have", path)
 		}
 	}
 	return data, nil

@@ -117,7 +117,7 @@ func parseSimulation(out []byte) (set []debianPackage, err error) {
 			p = debianPackage{f[1], strings.TrimPrefix(f[2], "(")}
 		}
 		if !validPackage(p.Name) || !validVersion(p.Version) {
-			return nil, fmt.Errorf("apt's words are not understood: %.200q", line)
+			return nil, fmt.Errorf("apt's output is not understood: %.200q", line)
 		}
 		set = append(set, p)
 	}
@@ -151,7 +151,7 @@ func (r *recipe) tree(ctx context.Context, c *cache, dir string, opt Options) (e
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
-		opt.Say("the tree in the cache is damaged and made anew: %v", err)
+		opt.Say("the tree in the cache is damaged, so a new one is made: %v", err)
 		if err := errors.Join(os.Remove(cached), os.RemoveAll(dir)); err != nil {
 			return err
 		}

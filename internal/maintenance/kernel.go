@@ -107,7 +107,7 @@ func readInRoot(root *os.Root, path string, limit int64) ([]byte, error) {
 	case err != nil:
 		return nil, err
 	case !st.Mode().IsRegular() || st.Size() > limit:
-		return nil, fmt.Errorf("%s is no regular file of at most %d bytes", path, limit)
+		return nil, fmt.Errorf("%s is not a regular file of at most %d bytes", path, limit)
 	}
 	return io.ReadAll(f)
 }

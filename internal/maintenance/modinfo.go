@@ -89,7 +89,7 @@ func readModule(path string) (*module, error) {
 	defer file.Close()
 	section := file.Section(".modinfo")
 	if section == nil {
-		return nil, fmt.Errorf("kernel module %s does not say what it is", filepath.Base(path))
+		return nil, fmt.Errorf("kernel module %s has no section .modinfo", filepath.Base(path))
 	}
 	info, err := section.Data()
 	if err != nil {

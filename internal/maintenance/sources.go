@@ -152,18 +152,18 @@ func parseStanzas(data []byte) ([]source, error) {
 // line parses one line of a stanza.
 func (s *source) line(line string) error {
 	if !plainText(line) {
-		return fmt.Errorf("%q has a character that is none of ASCII's printable ones", line)
+		return fmt.Errorf("%q has a character that is not printable ASCII", line)
 	}
 	if line[0] == ' ' || line[0] == '\t' {
 		if len(s.fields) == 0 {
-			return fmt.Errorf("goes on where nothing was begun")
+			return fmt.Errorf("it continues a field, but there is none before it")
 		}
 		s.fields[len(s.fields)-1].value += "\n " + strings.TrimSpace(line)
 		return nil
 	}
 	name, value, ok := strings.Cut(line, ":")
 	if !ok || !validField(name) || s.has(name) {
-		return fmt.Errorf("%q is not of the form 'Field: value', or stands twice", line)
+		return fmt.Errorf("%q is not of the form 'Field: value', or the field is given twice", line)
 	}
 	s.fields = append(s.fields, field{name, strings.TrimSpace(value)})
 	return nil

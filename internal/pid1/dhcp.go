@@ -139,7 +139,7 @@ func offeredDomains(ack *dhcpv4.DHCPv4) []string {
 func (s *system) useOffer(l netlink.Link, o *offer) error {
 	if o.mtu != 0 {
 		if err := netlink.LinkSetMTU(l, o.mtu); err != nil {
-			s.say("network: %s does not take the MTU %d: %v", l.Attrs().Name, o.mtu, err)
+			s.say("network: cannot set the MTU of %s to %d: %v", l.Attrs().Name, o.mtu, err)
 		}
 	}
 	if err := setAddress(l, o.prefix, netip.Addr{}); err != nil {

@@ -90,7 +90,7 @@ func (s *system) serveAgent() error {
 		return err
 	}
 	if err := s.keeper.rescue(); err != nil {
-		s.say("error: %v; without word of the rescue it reboots the box when nothing has moved for %v", err, s.live.stall+keeperSlack)
+		s.say("error: %v; the keeper does not know of the rescue, so it reboots the box after %v without progress", err, s.live.stall+keeperSlack)
 	}
 	return errRescue
 }
