@@ -93,7 +93,7 @@ type PCI struct {
 type NIC struct {
 	Name   string `json:"name"`             // kernel name, "eth0"
 	MAC    string `json:"mac"`              // lower case with colons, "52:54:00:12:34:56"
-	Driver string `json:"driver,omitempty"` //
+	Driver string `json:"driver,omitempty"` // of the kernel
 	PCI    string `json:"pci,omitempty"`    // address of the PCI function, "0000:00:03.0"
 	Up     bool   `json:"up"`               // it has a link
 	Speed  int    `json:"speedMbit,omitempty"`

@@ -3,7 +3,7 @@
 // want which module. The builder makes it from the information in the modules.
 // pid 1 loads modules by it, since the ram form has neither modprobe nor udev.
 //
-// The table is text: a first line "testbox-modules 1", then lines of
+// The table is text. Its first line is "testbox-modules 1". The others are:
 //
 //	module NAME NEEDED...     every needed module has its own line before this one
 //	alias PATTERN NAME        devices whose modalias matches want the module

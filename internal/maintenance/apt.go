@@ -37,8 +37,7 @@ type pkg struct {
 	depends []string // only the names, and of alternatives the first one
 }
 
-// sourcesFile is the file with the sources of an apt of ours, below its work
-// folder.
+// sourcesFile is the file with the sources of an apt, below its work folder.
 const sourcesFile = "sources.d/build.sources"
 
 // openApt opens the cache, prepares an apt in a work folder there, and fetches

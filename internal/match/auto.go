@@ -54,7 +54,8 @@ func Auto(d disk.Disk) (bool, string) {
 }
 
 // family says what a kernel name is if it belongs to one of families, else "".
-// A number must follow the prefix, so that "mdx" is not of the family "md".
+// Only digits, '_', 'd' and 'p' may follow the prefix, as in md_d0p1, so that
+// "mdx" is not of the family "md".
 func family(name string) string {
 	for _, f := range families {
 		if n, ok := strings.CutPrefix(name, f.prefix); ok && strings.TrimRight(n, "0123456789_dp") == "" {

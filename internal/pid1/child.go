@@ -34,9 +34,9 @@ func Heartbeat() func() {
 	return func() { unix.Write(fd, []byte{'.'}) } // a full pipe has enough signs, so a failed write is no loss
 }
 
-// tailSize is how many of the last bytes on the agent's stderr are kept. A
-// panic prints its reason before the stacks of its goroutines, so this must be
-// large enough for all of them.
+// tailSize is how many of the last bytes on the agent's stderr are kept. It is
+// a large number, because a panic prints its reason before the stacks of its
+// goroutines.
 const tailSize = 64 << 10
 
 // runChild runs a program to its end, and writes its output on the console. It

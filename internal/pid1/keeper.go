@@ -40,8 +40,8 @@ const (
 
 // NFSRoot is the whole life of `testbox-maintenance nfsroot`. It starts the
 // keeper, which mounts the root on dir, and returns 0 when that is done. It
-// returns 1 if the keeper died. A keeper that cannot mount the root does not
-// die, but tries until it reboots.
+// returns 1 if the keeper could not be started or died. A keeper that cannot
+// mount the root does not die, but tries until it reboots.
 func NFSRoot(dir string) int {
 	if os.Getenv(keeperEnv) != "" {
 		os.Unsetenv(keeperEnv)

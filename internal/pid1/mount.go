@@ -38,9 +38,9 @@ func mountKernelFS() error {
 const mountRetry = 5 * time.Second
 
 // mountAreas mounts areas of the command line. It tries again until the stall
-// time ends it. An area that is optional is tried up to limit. The agent runs
-// without it too: then it does no action, but it ends an arming that has
-// expired, and lets an admin into a rescue.
+// time ends it. An area that is optional is tried up to limit, and the agent
+// runs without it too. Then the agent does no action, but it ends an arming
+// that has expired, and lets an admin into a rescue.
 func mountAreas(ctx context.Context, areas []area, mount func(area) error, limit time.Duration, say func(string, ...any)) error {
 	for _, a := range areas {
 		if !a.optional {

@@ -160,8 +160,8 @@ func setAddress(l netlink.Link, p netip.Prefix, gateway netip.Addr) error {
 }
 
 // addRoute sends traffic for p through the gateway, or straight onto the link
-// if the gateway is 0.0.0.0. A gateway outside the card's network is also
-// looked for on the link.
+// if the gateway is 0.0.0.0. The gateway may be outside of the card's network.
+// It is then reached on the link.
 func addRoute(l netlink.Link, p netip.Prefix, gateway netip.Addr) error {
 	r := &netlink.Route{LinkIndex: l.Attrs().Index, Dst: &net.IPNet{IP: p.Masked().Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), 32)}}
 	if gateway.IsUnspecified() {

@@ -70,9 +70,9 @@ func (s *system) serve(ctx context.Context) error {
 	return s.serveAgent()
 }
 
-// again mounts an area that does not look mounted, since its mark is missing. If
-// it is mounted all the same, the kernel refuses to mount it twice (EBUSY). That
-// is no error here: the agent then says what is missing.
+// again mounts an area that does not look mounted, since its mark is missing.
+// If it is mounted all the same, the kernel refuses to mount it twice (EBUSY).
+// That is not an error here, because the agent will say what is missing.
 func (c *nfsClient) again(a area) error {
 	if err := c.forFiles(a); !errors.Is(err, unix.EBUSY) {
 		return err

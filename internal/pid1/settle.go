@@ -11,7 +11,7 @@ const (
 	settleQuiet = 5 * time.Second        // without anything new, if there are disks
 	settleNone  = 10 * time.Second       // without anything new, if there is no disk
 	settleMax   = 2 * time.Minute        // in all
-	settlePoll  = 250 * time.Millisecond //
+	settlePoll  = 250 * time.Millisecond // between two looks at the disks
 	settleScan  = 4                      // one scan in so many polls, since a scan walks all of /sys
 )
 
