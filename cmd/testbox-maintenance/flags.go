@@ -11,7 +11,7 @@ import (
 	"testbox-imaging/internal/box"
 )
 
-// agentFlags are the flags by which the verbs that work on a box find it.
+// agentFlags are the flags of the verbs that work on a box.
 type agentFlags struct {
 	*flag.FlagSet
 	stdout, stderr              io.Writer
@@ -34,12 +34,12 @@ func newAgentFlags(verb, usage string, stdout, stderr io.Writer) *agentFlags {
 	return f
 }
 
-// config parses args and reads what the flags name. Without ok it has said what
-// is wrong, and the exit code is 2.
+// config parses args and reads the files that the flags name. If ok is false,
+// it has printed the error, and the exit code is 2.
 func (f *agentFlags) config(args []string) (cfg agent.Config, ok bool) {
 	err := f.Parse(args)
 	if err != nil {
-		return cfg, false // Parse has said it
+		return cfg, false // Parse has printed the error
 	}
 	if f.address != "" {
 		if f.cfg.Address, err = box.ParseAddr(f.address); err != nil {
@@ -57,7 +57,7 @@ func (f *agentFlags) config(args []string) (cfg agent.Config, ok bool) {
 	return f.cfg, true
 }
 
-// noArgs refuses what stands behind the flags.
+// noArgs refuses arguments after the flags.
 func (f *agentFlags) noArgs() bool {
 	if f.NArg() > 0 {
 		fmt.Fprintf(f.stderr, "testbox-maintenance: unexpected argument %q\n", f.Arg(0))
@@ -65,7 +65,8 @@ func (f *agentFlags) noArgs() bool {
 	return f.NArg() == 0
 }
 
-// isRoot says how to become root, if we are not.
+// isRoot reports whether the user is root. If not, it prints how to become
+// root.
 func (f *agentFlags) isRoot() bool {
 	if os.Geteuid() == 0 {
 		return true

@@ -1,7 +1,7 @@
-// Testbox-maintenance is the agent: what a testbox boots to be backed up,
-// restored, verified, described or rescued. As pid 1 of the ram maintenance
-// system it is the init; `testbox-maintenance run` does the action that the
-// kernel command line asks for.
+// Testbox-maintenance is the agent. A testbox boots it to be backed up,
+// restored, verified, described or rescued. As process 1 of the ram form it is
+// the init. `testbox-maintenance run` does the action that the kernel command
+// line asks for.
 package main
 
 import (
@@ -38,7 +38,7 @@ var verbs = []verb{
 	{"service", "look after the agent in the debian form (systemd runs this)", service},
 }
 
-// logOpener opens the box's log for whoever looks after the agent.
+// logOpener opens the box's log for process 1 and the service.
 func logOpener() pid1.OpenLog {
 	return agent.LogOpener(agent.Config{TFTP: bootcfg.TFTPMount, Backup: bootcfg.BackupMount})
 }

@@ -19,8 +19,8 @@ func (s *session) act(ctx context.Context) error {
 	for _, p := range problems {
 		s.log.Error("%v", p)
 	}
-	// Before anything reads a disk: whatever goes wrong from here on, the
-	// kernel lets nobody write to one.
+	// This comes before anything reads a disk. Whatever goes wrong from here on,
+	// the kernel lets nobody write to one.
 	unprotected := s.protect(disks)
 	switch s.cmd.Action {
 	case box.RefreshInfo:
@@ -29,8 +29,8 @@ func (s *session) act(ctx context.Context) error {
 		return s.rescue(ctx, disks, unprotected)
 	}
 	if s.wantsInventory() {
-		// A box with a broken sensor, or with no room for its inventory, is
-		// imaged all the same.
+		// A broken sensor, or a lack of room for the inventory, does not keep the box
+		// from being imaged.
 		if err := s.inventory(ctx, disks); err != nil {
 			s.log.Error("%v", err)
 		}
@@ -50,10 +50,11 @@ func (s *session) act(ctx context.Context) error {
 	return refuse("this agent does not know the action %q", s.cmd.Action)
 }
 
-// protect sets all disks read-only and names those that cannot be.
+// protect sets all disks read-only and returns the names of those where that
+// failed.
 func (s *session) protect(disks []disk.Disk) (failed []string) {
 	for _, d := range disks {
-		s.cfg.Alive() // a disk that is dying answers late
+		s.cfg.Alive() // a failing disk answers late
 		if err := disk.Protect(s.cfg.Dev, d, true); err != nil {
 			s.log.Error("%s cannot be set read-only: %v", d.Name, err)
 			failed = append(failed, d.Name)
@@ -62,7 +63,8 @@ func (s *session) protect(disks []disk.Disk) (failed []string) {
 	return failed
 }
 
-// wantsInventory: on every backup, and when there is none yet.
+// wantsInventory reports whether the action takes an inventory. A restore or
+// verify takes one only if there is none yet.
 func (s *session) wantsInventory() bool {
 	if s.cmd.Action == box.Restore || s.cmd.Action == box.Verify {
 		return !s.home.HasInventory()
@@ -70,7 +72,7 @@ func (s *session) wantsInventory() bool {
 	return true
 }
 
-// inventory collects what the box is made of, and keeps it beside the images.
+// inventory collects what the box is made of, and saves it beside the images.
 func (s *session) inventory(ctx context.Context, disks []disk.Disk) error {
 	o := inventory.Options{
 		Sys: s.cfg.Sys, Proc: s.cfg.Proc, Dev: s.cfg.Dev, Kmsg: inventory.KernelLog,
@@ -88,8 +90,8 @@ func (s *session) inventory(ctx context.Context, disks []disk.Disk) error {
 	return nil
 }
 
-// selection is what the admin named: in the arming, else for all of the box's
-// actions.
+// selection returns the disks that the admin named. If the arming names none,
+// these are the ones that the admin named for all actions of the box.
 func (s *session) selection() (match.Selection, error) {
 	if len(s.cmd.Disks) > 0 {
 		sel, err := match.Select(s.cmd.Disks)
@@ -101,7 +103,7 @@ func (s *session) selection() (match.Selection, error) {
 	return s.home.Selection()
 }
 
-// choose picks the disks of the action.
+// choose decides which disks the action uses.
 func (s *session) choose(disks []disk.Disk) (match.Choice, error) {
 	for _, d := range disks {
 		s.log.Info("seen: disk %s", d)

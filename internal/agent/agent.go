@@ -1,7 +1,7 @@
-// Package agent is the maintenance state machine: it reads what its box was
+// Package agent is the maintenance state machine. It reads what its box was
 // armed for, does it, proves it, logs it, disarms the box and reboots it. Paths
-// and /sys are values, so that it runs as a process on folders and loop disks
-// as well as on a testbox.
+// and /sys are values, so that it also runs as a process on folders and loop
+// disks, not only on a testbox.
 //
 // session.run has the order of all actions, and session.act does one of them.
 // They work over the interfaces in seam.go. Share mode, which implements them,
@@ -27,28 +27,28 @@ type Config struct {
 	TFTP    string // folder of the mounted TFTP area
 	Backup  string // folder of the mounted backup area
 
-	Address box.Addr  // this box; zero: the armed address, if a network card has it
-	Host    string    // this box's name; "": the armed one, else by reverse look-up
-	Console io.Writer // progress and every log line; nil is silence
-	// Terminal says that Console is one: progress then is a line that moves.
+	Address box.Addr  // this box; if zero, the armed address, which a network card must have
+	Host    string    // this box's name; if "", the armed one or a reverse look-up
+	Console io.Writer // gets progress and every log line; may be nil
+	// Terminal says that Console is a terminal. Progress is then one changing line.
 	Terminal bool
-	// PCIIDs is the file with the names of PCI devices; "" is none.
+	// PCIIDs is the file with the names of PCI devices, or "".
 	PCIIDs string
-	// SSHDir has the ssh server's host keys, whose fingerprints rescue tells.
+	// SSHDir has the ssh server's host keys. A rescue logs their fingerprints.
 	SSHDir string
-	Alive  func() // called at every sign of progress; nil is nobody listening
-	Reboot bool   // reboot(2) at the end
+	Alive  func() // called at every sign of progress; may be nil
+	Reboot bool   // call reboot(2) at the end
 }
 
-// refusal is an error before the first change to a disk or image.
+// refusal is an error that came before the first change to a disk or image.
 type refusal struct{ error }
 
 func (r refusal) Unwrap() error { return r.error }
 
-// refuse makes an error that ends in box.Refused.
+// refuse makes an error that leads to box.Refused.
 func refuse(format string, args ...any) error { return refusal{fmt.Errorf(format, args...)} }
 
-// outcomeOf says how an action that returned err ended.
+// outcomeOf returns the outcome of an action that returned err.
 func outcomeOf(err error) box.Outcome {
 	var r refusal
 	switch {
@@ -75,10 +75,10 @@ var (
 	errRescuing   = errors.New("the box is up for rescue")
 )
 
-// Run does what the command line asks for, once, and returns how it ended. With
-// Reboot it does not return but reboots the machine; after a failure or a
-// refusal it waits first, so that it is seen. A box that is up for rescue is
-// left so.
+// Run does once what the command line asks for, and returns the outcome. With
+// Reboot it reboots the machine and does not return. After a failure or a
+// refusal it waits first, so that people see it. A box that is up for rescue is
+// not rebooted.
 func Run(ctx context.Context, cfg Config) box.Outcome {
 	s := newSession(cfg)
 	err := s.run(ctx)

@@ -66,8 +66,8 @@ func (s *session) backupDisk(ctx context.Context, b Backup, d disk.Disk) (image.
 	return r, nil
 }
 
-// probe looks at all disks before the first is read: of a disk that is failing
-// no image is made, and the images that are there stay what they are.
+// probe checks all disks before the first is read. If a disk is failing, no
+// image is made, and the present images do not change.
 func (s *session) probe(ctx context.Context, b Backup, disks []disk.Disk) error {
 	for _, d := range disks {
 		dev, err := disk.Open(s.cfg.Dev, d, false)
@@ -83,7 +83,8 @@ func (s *session) probe(ctx context.Context, b Backup, disks []disk.Disk) error 
 	return nil
 }
 
-// failingDisk is the error of the backup of a disk: a refusal if it is failing.
+// failingDisk adds names to the error of a disk's backup. It is a refusal if
+// the disk is failing.
 func failingDisk(name string, d disk.Disk, err error) error {
 	err = fmt.Errorf("%s (disk %s): %w", name, d.Name, err)
 	if !errors.Is(err, copier.ErrFailing) {
@@ -93,7 +94,8 @@ func failingDisk(name string, d disk.Disk, err error) error {
 		"with --disks, its other disks alone", err)
 }
 
-// copierOptions are those of all work on disks; nil is silence.
+// copierOptions are the options for all work on disks. Without p there is no
+// progress.
 func (s *session) copierOptions(p *teller) copier.Options {
 	opt := copier.Options{Alive: s.cfg.Alive}
 	if p != nil {
@@ -102,12 +104,12 @@ func (s *session) copierOptions(p *teller) copier.Options {
 	return opt
 }
 
-// sourceOptions are those of a disk that is backed up.
+// sourceOptions are the options for a disk that is backed up.
 func (s *session) sourceOptions(p *teller, d disk.Disk) copier.SourceOptions {
 	return copier.SourceOptions{Options: s.copierOptions(p), SectorSize: d.SectorSize, TakeFailing: s.cmd.AcceptFailing}
 }
 
-// maxBadLines is how many bad ranges the log names; the sidecar has all.
+// maxBadLines is how many bad ranges the log has. The sidecar has all of them.
 const maxBadLines = 20
 
 func (s *session) logBad(name string, bad []image.Range, what string) {
@@ -119,7 +121,7 @@ func (s *session) logBad(name string, bad []image.Range, what string) {
 	}
 }
 
-// addReceipt keeps a receipt for the record and logs what it proves.
+// addReceipt adds a receipt to those of the record, and logs what it proves.
 func (s *session) addReceipt(r image.Receipt, name string, d disk.Disk) {
 	r.Image, r.Disk, r.Identity = name, d.Name, d.Identity
 	s.receipts = append(s.receipts, r)

@@ -11,16 +11,17 @@ import (
 	"testbox-imaging/internal/pid1"
 )
 
-// Times where the command line has none.
+// Times for when the command line has none.
 const (
-	// defaultRetry lets an admin see the error, and temporary trouble pass,
-	// before the next try.
+	// defaultRetry is long enough for an admin to see the error, and for temporary
+	// trouble to end, before the next try.
 	defaultRetry = 5 * time.Minute
-	// aliveEvery keeps a waiting box from looking like one that hangs.
+	// aliveEvery is short enough that a waiting box does not look like one that
+	// hangs.
 	aliveEvery = 5 * time.Second
 )
 
-// say tells how the action ended, in the logs if they are open yet.
+// say reports the outcome, in the logs if they are open already.
 func (s *session) say(outcome box.Outcome, err error) {
 	s.cfg.Alive()
 	if s.log == nil {
@@ -28,7 +29,7 @@ func (s *session) say(outcome box.Outcome, err error) {
 		return
 	}
 	switch outcome {
-	case box.Done, box.Rescuing, box.Differs: // what differs was said, and is what was asked for
+	case box.Done, box.Rescuing, box.Differs: // the log has the differences already, and finding them is what verify is for
 		for _, w := range s.warnings {
 			s.log.Error("%s", w)
 		}
@@ -54,9 +55,9 @@ func (s *session) reboot(ctx context.Context, outcome box.Outcome) {
 	os.Exit(outcome.ExitCode())
 }
 
-// restart returns only if it fails. Whoever started the agent must restart the
-// box then. What was done is durable already, and a clean shutdown could hang on
-// an NFS server that is gone.
+// restart restarts the machine. It returns only if that fails, and then whoever
+// started the agent must restart the box. Everything that was done is durable,
+// and a clean shutdown could hang on an NFS server that is gone.
 func (s *session) restart() {
 	io.WriteString(s.cfg.Console, "rebooting\n")
 	if err := pid1.Restart(); err != nil {
@@ -64,7 +65,7 @@ func (s *session) restart() {
 	}
 }
 
-// wait passes the retry time, showing signs of life.
+// wait waits for the retry time, and shows signs of life meanwhile.
 func (s *session) wait(ctx context.Context) {
 	retry := defaultRetry
 	if s.cmd != nil && s.cmd.Retry > 0 {

@@ -2,5 +2,5 @@
 
 package agent
 
-// fault does nothing: only agents built for tests break on purpose.
+// fault does nothing. Only agents built for tests break on purpose.
 func (s *session) fault(string) {}

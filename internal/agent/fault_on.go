@@ -4,9 +4,10 @@ package agent
 
 import "time"
 
-// fault, at a point named "" or "-disarm", breaks the agent where the word testbox-fault= of the command line
-// says: "panic" and "hang" before the action, "hang-disarm" between the
-// end of the action and disarming. Only agents built for tests have it.
+// fault breaks the agent where the word testbox-fault= of the command line
+// says. At the point "" before the action it obeys "panic" and "hang". At the
+// point "-disarm", after the action and before disarming, it obeys
+// "hang-disarm". Only agents built for tests have it.
 func (s *session) fault(point string) {
 	switch s.cmd.Fault {
 	case "panic" + point:

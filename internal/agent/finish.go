@@ -11,15 +11,15 @@ import (
 )
 
 // Limits of what Finish waits for. The areas are mounted hard, so an access to
-// a storage server that is gone does not end by itself.
+// a storage server that is gone never ends by itself.
 const (
 	answerLimit = 30 * time.Second
-	syncLimit   = 5 * time.Minute // of a slow disk that an admin wrote a lot to
+	syncLimit   = 5 * time.Minute // for a slow disk to which an admin wrote a lot
 )
 
-// Finish ends the rescue that this box is in: it disarms the box, records and
-// logs that. With Reboot it then reboots the machine and does not return,
-// unless that is not possible. It can be called again.
+// Finish ends the rescue that this box is in. It disarms the box, and records
+// and logs that. With Reboot it then reboots the machine, and returns only if
+// that fails. It can be called again.
 func Finish(cfg Config) box.Outcome {
 	s := newSession(cfg)
 	err := s.finish()
@@ -33,9 +33,9 @@ func Finish(cfg Config) box.Outcome {
 	return outcome
 }
 
-// finish disarms before it records, unlike an action: a rescue that comes
-// up once more does no harm, while one that is recorded and cannot be disarmed
-// would restart the box for ever.
+// finish disarms before it records, unlike an action. If the rescue comes up
+// once more, that does no harm. A rescue that is recorded but cannot be
+// disarmed would restart the box forever.
 func (s *session) finish() error {
 	if err := s.readRescue(); err != nil {
 		return err
@@ -66,7 +66,7 @@ func (s *session) finish() error {
 	return nil
 }
 
-// readRescue reads the command line of a box that must be in rescue.
+// readRescue reads the command line. It refuses if the box is not in rescue.
 func (s *session) readRescue() error {
 	if err := s.readCmdline(); err != nil {
 		return err
@@ -78,13 +78,13 @@ func (s *session) readRescue() error {
 	return nil
 }
 
-// openRescueLog opens the log of a rescue that is up already. Beside an error
-// the console is the log.
+// openRescueLog opens the log of a rescue that is up already. If it returns an
+// error, the console is the log.
 func (s *session) openRescueLog() error {
 	home, err := within(answerLimit, func() (Home, error) {
 		h, err := s.arming.Open()
 		if err == nil {
-			h.Clock() // no cache answers it for a server that is gone
+			h.Clock() // no cache can answer this for a server that is gone
 		}
 		return h, err
 	})
@@ -95,8 +95,8 @@ func (s *session) openRescueLog() error {
 	return err
 }
 
-// syncDisks waits until what the admin wrote is on the disks: reboot(2) does
-// not, and file systems that are mounted still are not unmounted.
+// syncDisks waits until everything that the admin wrote is on the disks.
+// reboot(2) does not wait, and it does not unmount file systems.
 func (s *session) syncDisks() error {
 	fmt.Fprintln(s.cfg.Console, "waiting for the disks to take what was written to them")
 	_, err := within(syncLimit, func() (struct{}, error) { unix.Sync(); return struct{}{}, nil })
@@ -109,8 +109,9 @@ func (s *session) syncDisks() error {
 
 var errLate = errors.New("no answer")
 
-// within gives what do gives, or errLate if that takes longer than limit. Then do
-// goes on by itself, so it must not change what others use.
+// within returns the results of do, or errLate if do takes longer than limit.
+// In that case do continues in the background, so it must not change what
+// others use.
 func within[T any](limit time.Duration, do func() (T, error)) (T, error) {
 	type answer struct {
 		value T

@@ -15,9 +15,9 @@ import (
 )
 
 // Foresee says what the agent would refuse of an arming, and what it would warn
-// of, as far as the box's folder and its inventory (nil: none) tell. It goes
-// the agent's own way as far as that is possible without the box. Nothing is
-// changed, and no image is read.
+// about, as far as the box's folder and its inventory show. inv may be nil.
+// Foresee uses the agent's own code as far as that is possible without the box.
+// It changes nothing and reads no image.
 func Foresee(folder *sharedir.Folder, inv *inventory.Inventory, c bootcfg.Cmdline) (warnings []string, refused error) {
 	switch c.Action {
 	case box.RefreshInfo, box.Rescue:
@@ -30,13 +30,13 @@ func Foresee(folder *sharedir.Folder, inv *inventory.Inventory, c bootcfg.Cmdlin
 	s.home = home
 	err := s.foresee(home, inv)
 	if errors.Is(err, sharedir.ErrUnfinished) {
-		err = nil // the agent puts the backup in place first
+		err = nil // the agent first puts that backup in place
 	}
 	return append(s.warnings, s.foreseeDamage(home)...), err
 }
 
-// foreseeDamage says of images that are to be used what they lack, since another
-// may be whole.
+// foreseeDamage says which of the images to be used are damaged, and whether
+// the image before is complete.
 func (s *session) foreseeDamage(home *shareHome) (warnings []string) {
 	if s.cmd.Action != box.Restore && s.cmd.Action != box.Verify {
 		return nil
@@ -66,7 +66,7 @@ func (s *session) foreseeDamage(home *shareHome) (warnings []string) {
 }
 
 func (s *session) foresee(home *shareHome, inv *inventory.Inventory) error {
-	// What needs no disks comes first: it is true however old the inventory is.
+	// Checks without disks come first. They are right however old the inventory is.
 	if _, err := s.selection(); err != nil {
 		return err
 	}
@@ -109,7 +109,7 @@ func (s *session) foreseeDisks(home *shareHome, disks []disk.Disk) error {
 	return err
 }
 
-// inventoryDisks is the disks that a box had when its inventory was taken.
+// inventoryDisks returns the disks that a box had when its inventory was taken.
 func inventoryDisks(inv *inventory.Inventory) []disk.Disk {
 	var disks []disk.Disk
 	for _, d := range inv.Disks {

@@ -14,15 +14,15 @@ import (
 	"testbox-imaging/internal/durable"
 )
 
-// Limits of what the folder of an ssh server may hold. A server has three keys;
-// the public part of an RSA key of 16384 bits has 3 kB.
+// Limits of the files in the folder of an ssh server. A server has three keys.
+// The public part of an RSA key of 16384 bits has 3 kB.
 const (
 	maxHostKeys = 16
 	maxHostKey  = 16 << 10 // bytes
 	maxKeyType  = 64       // bytes
 )
 
-// hostKey is what is told of a host key.
+// hostKey is what the log has of a host key.
 type hostKey struct {
 	kind        string // "ssh-ed25519"
 	fingerprint string // as `ssh-keygen -lf` prints it
@@ -63,9 +63,9 @@ func hostKeys(fsys durable.FS, dir string) (keys []hostKey, problems []error) {
 	return keys, problems
 }
 
-// parseHostKey reads a public key file: one line of type, key in base64 and, if
-// it likes, a comment (sshd(8), AUTHORIZED_KEYS FILE FORMAT). The key begins
-// with its type again, after four bytes of length (RFC 4253, 6.6).
+// parseHostKey reads a public key file. It is one line with the type, the key
+// in base64 and an optional comment (sshd(8), AUTHORIZED_KEYS FILE FORMAT). The
+// key begins with its type again, after four bytes of length (RFC 4253, 6.6).
 func parseHostKey(data []byte) (hostKey, error) {
 	line, rest, _ := bytes.Cut(data, []byte("\n"))
 	if len(rest) > 0 {

@@ -11,21 +11,22 @@ import (
 	"testbox-imaging/internal/sharedir"
 )
 
-// consoleLog is the log of a box whose place cannot be used: what it is told is
-// on the console alone, in the form of a box's log.
+// consoleLog is the log of a box whose place cannot be used. It writes only to
+// the console, in the form of a box's log.
 func consoleLog(addr box.Addr, host string, console io.Writer, now func() time.Time) Log {
 	return sharedir.ConsoleLog(addr, host, sharedir.LogOptions{Console: console, Now: now})
 }
 
-// LogOpener is how package pid1 opens the box's log, in share mode by the folders
-// on which it mounts the areas. The log is that of Run.
+// LogOpener returns how package pid1 opens the box's log. In share mode it uses
+// the folders on which pid1 mounts the areas. The log is the one that Run
+// writes.
 func LogOpener(cfg Config) pid1.OpenLog {
 	return func(cmd *bootcfg.Cmdline, say func(string, ...any)) (pid1.Log, error) {
 		s := newSession(cfg)
 		if err := s.startedWith(cmd); err != nil {
 			return nil, err
 		}
-		if s.cfg.Host = cmd.Host; s.cfg.Host == "" {
+		if s.cfg.Host = cmd.Host; s.cfg.Host == "" { // looking the name up could take too long
 			s.cfg.Host = "unknown" // a look-up could take too long
 		}
 		home, err := s.arming.Open()
@@ -39,15 +40,16 @@ func LogOpener(cfg Config) pid1.OpenLog {
 	}
 }
 
-// warn logs what must not be overlooked beside a good outcome.
+// warn logs what must not be overlooked even if the outcome is good.
 func (s *session) warn(format string, args ...any) {
 	s.log.Error(format, args...)
 	s.warnings = append(s.warnings, fmt.Sprintf(format, args...))
 }
 
-// voice is the Voice of a session: what share mode, or another implementation of
-// Arming and Home, says by it goes to the box's log. The log may be opened later
-// than the voice is made. A line of progress on the terminal is ended first.
+// voice is the Voice of a session. It passes to the box's log what an
+// implementation of Arming and Home says. The log may be opened after the voice
+// is made. If the terminal shows a line of progress, voice ends that line
+// first.
 type voice struct{ s *session }
 
 func (v voice) Info(format string, args ...any) {

@@ -8,7 +8,7 @@ import (
 	"testbox-imaging/internal/progress"
 )
 
-// How often progress is told: on a console that scrolls, on a terminal, and in
+// How often progress is shown on a console that scrolls, on a terminal, and in
 // the box's log.
 const (
 	plainEvery    = 10 * time.Second
@@ -16,20 +16,20 @@ const (
 	logEvery      = 30 * time.Second
 )
 
-// teller tells how far a stage is. Its tell is a copier.Progress: called from
-// one goroutine at a time, and often, so it only looks at the clock mostly.
+// teller shows the progress of a stage. Its method tell is a copier.Progress,
+// which one goroutine calls often. So most calls only look at the clock.
 type teller struct {
 	s     *session
-	what  string // the disk of stages that name none
+	what  string // name of the disk for stages that name none
 	now   func() time.Time
 	meter *progress.Meter
 
 	shown, logged time.Time
-	midLine       bool // the terminal's line is not ended
+	midLine       bool // the line on the terminal has no end yet
 }
 
-// planned says what an action will do. The tellers that s.progress makes
-// afterwards tell of all of it.
+// planned sets the work of an action. The tellers that s.progress makes
+// afterwards show the progress of all of it.
 func (s *session) planned(plan []progress.Work) { s.meter = progress.New(nil, plan...) }
 
 func (s *session) progress(what string) *teller {
@@ -67,7 +67,7 @@ func (p *teller) tell(stage string, done, total int64) {
 		p.s.log.Info("%s", line)
 		p.logged = now
 	case p.s.cfg.Terminal:
-		// A longer line would go on in the next one, and leave rests there.
+		// A longer line would continue in the next one, where a part of it would stay.
 		fmt.Fprintf(p.s.cfg.Console, "\r%-79.79s", line)
 		p.midLine = true
 	default:
@@ -78,8 +78,7 @@ func (p *teller) tell(stage string, done, total int64) {
 
 func megabytes(n int64) string { return fmt.Sprintf("%.0f MB", float64(n)/1e6) }
 
-// end ends the terminal's line, before something else is printed. The nil teller
-// has none.
+// end ends the terminal's line before something else is printed. p may be nil.
 func (p *teller) end() {
 	if p != nil && p.midLine {
 		fmt.Fprintln(p.s.cfg.Console)

@@ -10,13 +10,13 @@ import (
 	"testbox-imaging/internal/disk"
 )
 
-// isRescue reports whether an admin is to be let in. That needs a maintenance
-// system to log in to, which the form ram is not.
+// isRescue reports whether an admin can log in. That needs a maintenance system
+// of the debian form, since nobody can log in to the ram form.
 func (s *session) isRescue() bool { return s.cmd.Action == box.Rescue && !s.cmd.Root.IsZero() }
 
-// passOver gives err back, unless the action is rescue. A box is armed for that
-// because something is broken: what only other actions need must not keep the
-// admin out of it. It is said instead.
+// passOver returns err, unless the action is rescue. A box is armed for rescue
+// because something is broken. So what only other actions need must not keep
+// the admin out, and is only logged.
 func (s *session) passOver(err error) error {
 	if err == nil || !s.isRescue() {
 		return err
@@ -25,8 +25,8 @@ func (s *session) passOver(err error) error {
 	return nil
 }
 
-// rescue tells the admin how to log in, and ends with errRescuing: the box
-// stays up and armed until Finish.
+// rescue logs how to log in, and returns errRescuing. The box stays up and
+// armed until Finish.
 func (s *session) rescue(ctx context.Context, disks []disk.Disk, unprotected []string) error {
 	if !s.isRescue() {
 		return refuse("in this form of the maintenance system there is nobody to log in to; rescue needs one of the form %s", bootcfg.FormDebian)
@@ -39,8 +39,8 @@ func (s *session) rescue(ctx context.Context, disks []disk.Disk, unprotected []s
 	s.cfg.Alive()
 	for _, d := range withMedium(disks) {
 		s.log.Info("seen: disk %s", d)
-		// Somebody who logged in earlier can have made it writable and mounted
-		// it: read-only is for who comes from here on.
+		// Somebody who logged in earlier may have made the disk writable and mounted
+		// it. Setting it read-only only affects programs that open it later.
 		if users := disk.Users(s.cfg.Dev, d); users != "" {
 			s.log.Error("disk %s is used %s, which may go on writing to it", d.Name, users)
 		}
@@ -56,8 +56,8 @@ func (s *session) rescue(ctx context.Context, disks []disk.Disk, unprotected []s
 	return errRescuing
 }
 
-// logHostKeys logs the fingerprints of the ssh server's keys, by which an admin
-// knows that it is this box that answers.
+// logHostKeys logs the fingerprints of the ssh server's keys. By these an admin
+// knows that this box answers and no other.
 func (s *session) logHostKeys() {
 	keys, problems := hostKeys(s.fsys, s.cfg.SSHDir)
 	for _, k := range keys {

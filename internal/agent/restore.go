@@ -15,7 +15,7 @@ import (
 	"testbox-imaging/internal/usedmap"
 )
 
-// target is one image and the disk it belongs on.
+// target is one image and the disk that it belongs on.
 type target struct {
 	image Image
 	info  ImageInfo
@@ -46,8 +46,8 @@ func (s *session) restore(ctx context.Context, disks []disk.Disk, choice match.C
 	return damagedOf(targets)
 }
 
-// damagedOf is the result of an action that did what it should with images: not
-// plain success if one of them is damaged.
+// damagedOf is the result of an action that succeeded. It returns errBadSectors
+// if one of the images is damaged.
 func damagedOf(targets []target) error {
 	for _, t := range targets {
 		if !t.info.whole() {
@@ -57,7 +57,7 @@ func damagedOf(targets []target) error {
 	return nil
 }
 
-// verify says what differs between disks and images, and writes nothing.
+// verify reports the differences between disks and images. It writes nothing.
 func (s *session) verify(ctx context.Context, disks []disk.Disk, choice match.Choice) error {
 	targets, jobs, closeAll, err := s.prepare(ctx, disks, choice, false)
 	if err != nil {
@@ -77,8 +77,9 @@ func (s *session) verify(ctx context.Context, disks []disk.Disk, choice match.Ch
 	return result
 }
 
-// verifyDisk compares one disk, and says by partitions and logical volumes what
-// differs. These are the disk's, since an image of share mode tells of none.
+// verifyDisk compares one disk, and logs the differences by partitions and
+// logical volumes. It reads these from the disk, since an image of share mode
+// does not list them.
 func (s *session) verifyDisk(ctx context.Context, j copier.Job, d disk.Disk) (differs bool, err error) {
 	m, err := usedmap.Read(ctx, aliveReader{j.Target, s.cfg.Alive}, j.Target.Size(), d.SectorSize)
 	if err != nil {
@@ -103,7 +104,7 @@ func (s *session) verifyDisk(ctx context.Context, j copier.Job, d disk.Disk) (di
 	return len(r.Differ) > 0, nil
 }
 
-// aliveReader shows a sign of life at each read.
+// aliveReader shows a sign of life with each read.
 type aliveReader struct {
 	io.ReaderAt
 	alive func()
@@ -114,8 +115,8 @@ func (r aliveReader) ReadAt(b []byte, off int64) (int, error) {
 	return r.ReaderAt.ReadAt(b, off)
 }
 
-// plan says what is done with images: all are checked, then each is written and
-// read back, or compared.
+// plan lists the work on the images. All of them are checked first. Then each
+// is either written and read back, or compared.
 func (s *session) plan(targets []target, write bool) (plan []progress.Work) {
 	for _, t := range targets {
 		if n, reads := t.image.CheckBytes(); reads {
@@ -138,8 +139,8 @@ func (s *session) plan(targets []target, write bool) (plan []progress.Work) {
 	return plan
 }
 
-// prepare pairs images with disks, checks the images whole and opens the disks.
-// Everything that can be refused is refused here, for all disks, before the
+// prepare pairs images with disks, checks the complete images, and opens the
+// disks. Whatever can be refused is refused here for all disks, before the
 // first one is opened for writing.
 func (s *session) prepare(ctx context.Context, disks []disk.Disk, choice match.Choice, write bool) ([]target, []copier.Job, func(), error) {
 	targets, err := s.targets(disks, choice)
@@ -167,7 +168,7 @@ func (s *session) targets(disks []disk.Disk, choice match.Choice) ([]target, err
 	byName := map[string]Image{}
 	for i, im := range images {
 		labels[i] = im.Info().Label
-		byName[labels[i].Name] = im // two images of one name are no pairs
+		byName[labels[i].Name] = im // match.Pairs refuses two images of one name
 	}
 	pairs, notes, err := match.Pairs(labels, disks, choice)
 	for _, n := range notes {
@@ -188,8 +189,8 @@ func (s *session) targets(disks []disk.Disk, choice match.Choice) ([]target, err
 	return out, nil
 }
 
-// images lists the images that the action takes. It refuses those of another
-// machine. Images beside an error are for messages alone.
+// images lists the images that the action uses. It refuses images of another
+// machine. Images that it returns with an error are only for messages.
 func (s *session) images() ([]Image, error) {
 	images, err := s.home.List()
 	if err != nil {
@@ -209,7 +210,7 @@ func (s *session) images() ([]Image, error) {
 	return images, nil
 }
 
-// check looks at every image whole, before the first write to any disk.
+// check checks every complete image, before the first write to any disk.
 func (s *session) check(ctx context.Context, targets []target) error {
 	for _, t := range targets {
 		s.logBad(t.info.Name, t.info.Bad, "could not be read when the image was made; it has zeros there")
@@ -223,7 +224,8 @@ func (s *session) check(ctx context.Context, targets []target) error {
 	return nil
 }
 
-// open opens all disks, for writing if they are restore's, and makes the jobs.
+// open opens all disks and makes the jobs. With write it opens them for
+// writing.
 func (s *session) open(targets []target, write bool) (jobs []copier.Job, closeAll func(), err error) {
 	var devs []*disk.Device
 	closeAll = func() {
@@ -262,7 +264,7 @@ func (s *session) openTarget(d disk.Disk, write bool) (*disk.Device, error) {
 	return dev, err
 }
 
-// fit makes the partition table fit a larger disk.
+// fit returns the function that makes a partition table fit a larger disk.
 func (s *session) fit(t target) copier.FitFunc {
 	return copier.FitGPT(t.disk.SectorSize,
 		func(note string) { s.log.Info("%s: %s", t.info.Name, note) },

@@ -22,17 +22,17 @@ type session struct {
 	cmd    *bootcfg.Cmdline
 	fsys   durable.FS
 	arming Arming // nil until the command line is read
-	home   Home   // nil: rescue, and the box's place cannot be used
+	home   Home   // nil in a rescue without access to the box's place
 	log    Log    // nil until that place is open
 
 	host     string
 	version  string        // of the maintenance system
-	uuid     string        // of this machine, "" is unknown
-	ahead    time.Duration // of the storage server's clock, before ours
+	uuid     string        // of this machine; "" if unknown
+	ahead    time.Duration // how far the storage server's clock is ahead of ours
 	receipts []image.Receipt
-	warnings []string        // said again beside the outcome
-	meter    *progress.Meter // of the action, once it is known what it does; nil before
-	telling  *teller         // of the stage that runs or ran last; nil before
+	warnings []string        // repeated with the outcome
+	meter    *progress.Meter // of the action; nil before its work is known
+	telling  *teller         // of the running or last stage; nil before the first
 }
 
 func newSession(cfg Config) *session {
@@ -45,17 +45,17 @@ func newSession(cfg Config) *session {
 	return &session{cfg: cfg, fsys: durable.OS{}}
 }
 
-// now is the storage server's time, as far as it is known.
+// now returns the storage server's time, as far as it is known.
 func (s *session) now() time.Time { return time.Now().Add(s.ahead).UTC() }
 
-// run does the action, and disarms the box if that is what its end asks for.
+// run does the action. If the outcome asks for it, run disarms the box.
 func (s *session) run(ctx context.Context) error {
 	s.cfg.Alive()
 	if err := s.readCmdline(); err != nil {
 		return err
 	}
-	// Whatever is wrong for good with the areas, the boot file, the box's folder
-	// or its address, an arming ends when it expires.
+	// An arming ends when it expires, even if something is permanently wrong with
+	// the areas, the boot file, the box's folder or its address.
 	for _, step := range []func() error{s.openHome, s.checkArming} {
 		s.cfg.Alive()
 		if err := step(); err != nil {
@@ -87,8 +87,8 @@ func (s *session) run(ctx context.Context) error {
 	}
 	s.fault("-disarm")
 	if err := s.home.Record(outcomeOf(result), s.receipts); err != nil {
-		// It guards only what follows, so it must not make a good restore be
-		// done again, on a storage server that is full.
+		// The record only protects from doing the action again. So an error here must
+		// not make a good restore be repeated because a storage server is full.
 		s.log.Error("the record of what was done is not written: %v", err)
 	}
 	return s.disarmAfter(result)
@@ -101,9 +101,9 @@ func (s *session) endExpired() error {
 	return s.disarmAfter(errExpired)
 }
 
-// unlessExpired returns why the action cannot begin. If the arming has expired,
-// it ends that instead, since the box would try again for ever. A box that is
-// not armed any more does not try again.
+// unlessExpired returns why, the reason that the action cannot begin. If the
+// arming has expired, it ends the arming instead, since the box would otherwise
+// try again forever. A box that is not armed any more does not try again.
 func (s *session) unlessExpired(why error) error {
 	if _, err := s.arming.Agrees(); errors.As(err, new(*NotArmedError)) {
 		return why
@@ -140,8 +140,8 @@ func (s *session) readCmdline() error {
 	return s.startedWith(cmd)
 }
 
-// startedWith keeps the command line, and takes the implementation of Arming that
-// goes with the mode named there. A second mode is added here.
+// startedWith stores the command line, and makes the implementation of Arming
+// for its mode. A second mode is added here.
 func (s *session) startedWith(cmd *bootcfg.Cmdline) error {
 	s.cmd = cmd
 	if cmd.Mode != bootcfg.ShareMode {
@@ -181,7 +181,7 @@ func (s *session) checkAddress() error {
 	return refuse("this box was started with the boot file of %s, but has the addresses %s", s.cmd.Address, strings.Join(have, ", "))
 }
 
-// openHome reaches whoever armed the box, and opens the box's place and its log.
+// openHome reaches the other side, and opens the box's place and its log.
 func (s *session) openHome() error {
 	if err := s.arming.Reach(); err != nil {
 		return refusal{err}
@@ -203,9 +203,10 @@ func (s *session) openHome() error {
 	return s.passOver(err)
 }
 
-// openLog opens the box's log; without a home the console is the log. Without
-// the server's time our own must do; a wrong one at worst ends an arming too
-// early or late, and the log says which clock was read.
+// openLog opens the box's log. Without a home the console is the log. If the
+// server's time cannot be read, the box's own time is used. If that is wrong,
+// an arming ends too early or too late at worst, and the log says which clock
+// it was.
 func (s *session) openLog(home Home) (clockErr error) {
 	s.home = home
 	if home == nil {
@@ -219,7 +220,8 @@ func (s *session) openLog(home Home) (clockErr error) {
 	return clockErr
 }
 
-// hostName is the name given, armed or looked up; "unknown" without one.
+// hostName returns the configured, the armed or the looked up name. Without one
+// it is "unknown".
 func (s *session) hostName() string {
 	for _, h := range []string{s.cfg.Host, s.cmd.Host} {
 		if box.ValidHost(h) {
@@ -237,8 +239,8 @@ func (s *session) hostName() string {
 	return "unknown"
 }
 
-// checkArming holds what the box was started with against what it is armed with
-// now.
+// checkArming refuses if the box is now armed with something else than it was
+// started with.
 func (s *session) checkArming() (err error) {
 	if s.version, err = s.arming.Agrees(); err != nil {
 		return refusal{err}
@@ -246,9 +248,9 @@ func (s *session) checkArming() (err error) {
 	return nil
 }
 
-// alreadyDone reports whether this arming's action was done by an earlier
-// start, and its result: nil, errBadSectors or errDiffers. It puts the box's
-// place in order first.
+// alreadyDone reports whether an earlier start did this arming's action. result
+// is nil, errBadSectors or errDiffers. alreadyDone first brings the box's place
+// into order.
 func (s *session) alreadyDone() (done bool, result, err error) {
 	if s.home == nil {
 		return false, nil, nil

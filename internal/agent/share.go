@@ -23,9 +23,9 @@ import (
 	"testbox-imaging/internal/sharedir"
 )
 
-// Share is share mode's Arming: the box's boot file in the TFTP area, and its
-// folder in the backup area. Both areas are mounted folders. Fields are set
-// before the first call.
+// Share is share mode's Arming. It has the box's boot file in the TFTP area,
+// and the box's folder in the backup area. Both areas are mounted folders. Set
+// the fields before the first call.
 type Share struct {
 	FS           durable.FS
 	TFTP, Backup string           // the areas' folders
@@ -56,20 +56,20 @@ func (s *Share) Open() (Home, error) {
 	return &shareHome{s, folder}, nil
 }
 
-// Clock is the storage server's clock by the area that has the boot file.
+// Clock reads the storage server's clock by a file beside the boot file.
 func (s *Share) Clock() (ahead time.Duration, err error) {
 	return sharedir.ClockBy(s.FS, s.bootFilePath()+".clock.tmp")
 }
 
-// bootFiles is the folder of boot files in the TFTP area.
+// bootFiles returns the folder of boot files in the TFTP area.
 func (s *Share) bootFiles() *bootfiles.Folder {
 	return bootfiles.New(s.FS, filepath.Join(s.TFTP, bootcfg.ConfigDir))
 }
 
 func (s *Share) bootFilePath() string { return s.bootFiles().BootFile(s.Cmd.Address) }
 
-// Agrees holds the command line against the boot file. Without one the address
-// is wrong, or an admin disarmed the box while it started.
+// Agrees compares the command line to the boot file. If there is no boot file,
+// the address is wrong, or an admin disarmed the box while it started.
 func (s *Share) Agrees() (version string, err error) {
 	file, err := s.bootFiles().Read(s.Cmd.Address)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -88,9 +88,9 @@ func (s *Share) Agrees() (version string, err error) {
 	return path.Base(path.Dir(file.Kernel)), nil
 }
 
-// Disarm removes the boot file, but not one that an admin wrote meanwhile. One
-// of this arming that was edited must not keep a box from its disk whose action
-// is done, or expired.
+// Disarm removes the boot file of this arming, but not one that an admin wrote
+// since. It also removes one that somebody edited, because that must not keep a
+// box from its disk after its action is done or has expired.
 func (s *Share) Disarm() error {
 	removed, err := s.bootFiles().Disarm(s.Cmd.Address, s.Cmd.Arming)
 	var anew *bootfiles.ArmedAnewError
@@ -111,20 +111,20 @@ func (s *Share) Disarm() error {
 	}
 	s.Voice.Info("disarmed")
 	// Such a file may have come while the box was at work. The box cannot stay
-	// armed because of it: it would never come back to its own disk at all.
+	// armed because of it, since then it would never start its own disk.
 	for _, err := range s.bootFiles().NotLocal(s.Cmd.Address) {
 		s.Voice.Warn("this box may not start its own disk now: %v", err)
 	}
 	return nil
 }
 
-// shareHome is share mode's Home, the box's folder in the backup area.
+// shareHome is share mode's Home. It is the box's folder in the backup area.
 type shareHome struct {
 	*Share
 	folder *sharedir.Folder
 }
 
-// Clock is the storage server's clock by the box's folder.
+// Clock reads the storage server's clock by a file in the box's folder.
 func (h *shareHome) Clock() (ahead time.Duration, err error) { return h.folder.Clock() }
 
 // Log opens the logs in the box's folder.
@@ -140,7 +140,7 @@ func (h *shareHome) SetHost(host string) error {
 	return nil
 }
 
-// Recover puts the box's folder in order.
+// Recover brings the box's folder into order.
 func (h *shareHome) Recover() error {
 	if err := h.folder.Recover(); err != nil {
 		return fmt.Errorf("put the box's folder in order: %w", err)
@@ -148,27 +148,27 @@ func (h *shareHome) Recover() error {
 	return nil
 }
 
-// Done reads last-action.json, then the images.
+// Done reads last-action.json, and then the images.
 func (h *shareHome) Done() box.Outcome {
 	last, err := h.folder.Last()
 	if err != nil {
-		// A record that cannot be read is as good as none: the action is
-		// done again and writes it anew.
+		// A record that cannot be read counts as none. The action is done again, and
+		// writes a new record.
 		h.Voice.Error("record of the last action: %v", err)
 	}
 	switch {
 	case last != nil && last.Arming == h.Cmd.Arming && last.Outcome.Class() == box.Ended:
 		return last.Outcome
 	case last != nil && last.Arming == h.Cmd.Arming:
-		return box.Done // it is recorded only at an end
+		return box.Done // only an ended action is recorded
 	case h.Cmd.Action != box.Backup && h.Cmd.Action != box.BackupAgain:
 		return ""
 	}
 	return h.committed()
 }
 
-// committed is Done by the images alone: power was lost after they were put in
-// place and before the action was recorded.
+// committed is Done by the images alone. Power may have been lost after they
+// were put in place and before the action was recorded.
 func (h *shareHome) committed() box.Outcome {
 	done, err := h.folder.Committed(h.Cmd.Arming)
 	if err != nil {
@@ -177,7 +177,7 @@ func (h *shareHome) committed() box.Outcome {
 	if err != nil || !done {
 		return ""
 	}
-	entries, _ := h.folder.Images() // sound, says Committed
+	entries, _ := h.folder.Images() // no error, since Committed has just read them
 	if slices.ContainsFunc(entries, func(e sharedir.Entry) bool { return !wholeEntry(e) }) {
 		return box.BadSectors
 	}
@@ -224,7 +224,8 @@ func (h *shareHome) Selection() (match.Selection, error) {
 	return sel, nil
 }
 
-// tellLikeDisks names files that could have been meant to be disk-devices.lst.
+// tellLikeDisks names files that somebody may have meant to be
+// disk-devices.lst.
 func (h *shareHome) tellLikeDisks(tell func(string, ...any), what string) {
 	like, err := h.folder.LikeDisks()
 	if err != nil {
@@ -235,8 +236,8 @@ func (h *shareHome) tellLikeDisks(tell func(string, ...any), what string) {
 	}
 }
 
-// quoted puts names into quotation marks that would be misread without, such as
-// one that ends with a blank.
+// quoted puts quotation marks around names that are easily misread without
+// them, such as a name with a blank at its end.
 func quoted(names []string) []string {
 	names = slices.Clone(names)
 	for i, n := range names {
@@ -247,6 +248,6 @@ func quoted(names []string) []string {
 	return names
 }
 
-// wholeEntry reports whether an image has all that its disk had, as far as
-// anybody knows.
+// wholeEntry reports whether an image has everything that its disk had, as far
+// as anybody knows.
 func wholeEntry(e sharedir.Entry) bool { return e.Facts == nil || len(e.Facts.Bad) == 0 }

@@ -16,18 +16,18 @@ import (
 	"testbox-imaging/internal/sharedir"
 )
 
-// shareBackup is share mode's Backup: image files with sidecars, which take the
-// place of those that are there.
+// shareBackup is share mode's Backup. It makes image files with sidecars, which
+// replace the present ones.
 type shareBackup struct {
 	home         *shareHome
-	names        map[string]string // kernel name -> image
-	entries, old []sharedir.Entry  // the images that are there, and the .old ones
+	names        map[string]string // from a disk's kernel name to its image's name
+	entries, old []sharedir.Entry  // the present images, and the .old ones
 	host, uuid   string
 	set          *sharedir.Set   // nil before Begin
-	made         map[string]bool // image -> it is whole
+	made         map[string]bool // from an image's name to whether it is undamaged
 }
 
-// Plan looks at the images that are there, which must not be lost by the backup.
+// Plan checks that the backup will not lose any of the present images.
 func (h *shareHome) Plan(disks []disk.Disk, choice match.Choice) (Backup, error) {
 	b, err := h.plan(disks, choice)
 	if err != nil {
@@ -50,8 +50,8 @@ func (h *shareHome) plan(disks []disk.Disk, choice match.Choice) (*shareBackup, 
 	return b, b.successors(choice)
 }
 
-// earlier lists the images that are there and the .old ones. The error is why
-// there can be no backup beside them.
+// earlier lists the present images and the .old ones. The error says why there
+// can be no backup beside them.
 func (h *shareHome) earlier() (entries, old []sharedir.Entry, err error) {
 	if entries, err = h.folder.Images(); err != nil {
 		return nil, nil, err
@@ -64,13 +64,13 @@ func (h *shareHome) earlier() (entries, old []sharedir.Entry, err error) {
 		h.Voice.Error("old images: %v", oldErr)
 	}
 	if oldErr != nil && len(entries) > 0 {
-		return nil, nil, oldErr // one of them may be the last image of a disk
+		return nil, nil, oldErr // one of the .old images may be the last image of a disk
 	}
 	return entries, old, nil
 }
 
-// imageNames gives each disk the name of its first backup. The images of the
-// backup before last still tell disks apart.
+// imageNames gives each disk the name of its first backup. The .old images are
+// among the entries, since they help to tell disks apart too.
 func imageNames(disks []disk.Disk, entries []sharedir.Entry) map[string]string {
 	var known []image.Label
 	for _, e := range entries {
@@ -81,9 +81,8 @@ func imageNames(disks []disk.Disk, entries []sharedir.Entry) map[string]string {
 	return match.Names(known, disks)
 }
 
-// successors looks for images whose disk is not among those of this backup.
-// They become .old; the last image of a disk is never let go of for a backup
-// without that disk.
+// successors reports images whose disk is not in this backup. They become .old.
+// If that would remove the last image of a disk, it is an error.
 func (b *shareBackup) successors(choice match.Choice) error {
 	kept := map[string]bool{}
 	for _, d := range choice.Disks {
@@ -100,7 +99,7 @@ func (b *shareBackup) successors(choice match.Choice) error {
 		kept[e.Name] = true
 	}
 	if len(b.entries) == 0 {
-		return nil // what is .old stays
+		return nil // the .old images stay
 	}
 	for _, e := range b.old {
 		if !kept[e.Name] {
@@ -119,11 +118,11 @@ func entryNames(entries []sharedir.Entry) string {
 	return strings.Join(names, ", ")
 }
 
-// maxAhead is how far two readings of the storage server's clock may be apart.
+// maxAhead is how far two readings of the storage server's clock may differ.
 const maxAhead = 15 * time.Minute
 
-// warnClock says of images that are dated later than now: a clock is wrong, or
-// was. Nothing in share mode goes by these dates, but an import does.
+// warnClock warns of images whose date is in the future, since a clock is or
+// was wrong. Nothing in share mode uses these dates, but an import does.
 func (h *shareHome) warnClock(entries []sharedir.Entry) {
 	for _, e := range entries {
 		if e.Facts != nil && e.Facts.Time.After(h.Now().Add(maxAhead)) {
@@ -200,9 +199,10 @@ func (b *shareBackup) Abort() {
 	}
 }
 
-// before says what becomes of the images that are there, and of the older .old
-// ones. A disk that has a whole image has one afterwards: a damaged image makes
-// the one before it .old, but does not make it push out a whole .old one.
+// before decides what becomes of the present images and of the older .old ones.
+// A disk that has an undamaged image still has one afterwards. A damaged new
+// image makes the present one .old, but not if that would remove the only
+// undamaged .old one.
 func (b *shareBackup) before() (sharedir.Before, error) {
 	if b.home.Cmd.Action == box.Backup || len(b.entries) == 0 {
 		return sharedir.None, nil

@@ -44,8 +44,9 @@ func (h *shareHome) entries() ([]sharedir.Entry, error) {
 	return entries, h.oneBackup(entries)
 }
 
-// wholeDisks refuses images that are called as partitions are. Images with a
-// sidecar were made by an agent, which reads whole disks only.
+// wholeDisks refuses images that have the name of a partition. It accepts
+// images with a sidecar, since an agent made them, and it only reads complete
+// disks.
 func wholeDisks(entries []sharedir.Entry) error {
 	for _, e := range entries {
 		if e.Facts == nil && image.NamesPartition(e.Name) {
@@ -60,7 +61,7 @@ func wholeDisks(entries []sharedir.Entry) error {
 func (h *shareHome) oneBackup(entries []sharedir.Entry) error {
 	armings := map[box.Arming]bool{}
 	for _, e := range entries {
-		arming := box.Arming("") // of an image without a sidecar
+		arming := box.Arming("") // "" for an image without a sidecar
 		if e.Facts != nil {
 			arming = e.Facts.Arming
 		}
@@ -73,14 +74,15 @@ func (h *shareHome) oneBackup(entries []sharedir.Entry) error {
 	return nil
 }
 
-// shareImage is share mode's Image: a file, and a sidecar if an agent made it.
+// shareImage is share mode's Image. It is a file, with a sidecar if an agent
+// made it.
 type shareImage struct {
 	home  *shareHome
 	entry sharedir.Entry
 	sums  rawgz.Sums // as checked
 }
 
-// Info is what the sidecar says. Without one only the name is known.
+// Info returns what the sidecar says. Without a sidecar only the name is known.
 func (im *shareImage) Info() ImageInfo {
 	e := im.entry
 	if e.Facts == nil {
@@ -89,8 +91,8 @@ func (im *shareImage) Info() ImageInfo {
 	return ImageInfo{Label: e.Facts.Label(), Place: e.Path, Box: e.Facts.Box, Host: e.Facts.Host, UUID: e.Facts.UUID, Bad: e.Facts.Bad}
 }
 
-// CheckBytes is the length of the file. Without a sidecar it is not said, for
-// what counts then is how long it takes to unpack it.
+// CheckBytes returns the length of the file. Without a sidecar it returns 0,
+// because the time for the check then depends on the unpacked length.
 func (im *shareImage) CheckBytes() (n int64, reads bool) {
 	if im.entry.Facts == nil {
 		return 0, true
@@ -98,9 +100,9 @@ func (im *shareImage) CheckBytes() (n int64, reads bool) {
 	return im.entry.Facts.FileSize, !im.home.Cmd.PrecheckSize
 }
 
-// Check reads the whole file. With --precheck=size the length, which List
-// compared with the sidecar, is all; an image without a sidecar has no known
-// length and is read in any case.
+// Check reads the complete file. With --precheck=size it only relies on the
+// length, which List compared with the sidecar. An image without a sidecar has
+// no known length, so it is always read.
 func (im *shareImage) Check(ctx context.Context, d disk.Disk, tell func(done, total int64)) error {
 	h, e := im.home, im.entry
 	if f := e.Facts; f != nil && h.Cmd.PrecheckSize {
@@ -139,8 +141,8 @@ func (im *shareImage) checkFile(ctx context.Context, tell func(done, total int64
 	return nil
 }
 
-// checkHandmade looks at an image without a sidecar, which is all that says what
-// it is. It refuses what is no image of a whole disk.
+// checkHandmade checks an image without a sidecar, about which only its content
+// says what it is. It refuses content that is not that of a complete disk.
 func (im *shareImage) checkHandmade(ctx context.Context, d disk.Disk) error {
 	h, e := im.home, im.entry
 	if n := im.sums.Padding; n > 0 {
@@ -153,7 +155,7 @@ func (im *shareImage) checkHandmade(ctx context.Context, d disk.Disk) error {
 		return fmt.Errorf("image %s %w. To write it as it is, arm with --raw", e.Path, err)
 	}
 	if less := d.Size - im.sums.RawSize; less > 0 {
-		// A gzip file of several members that was cut between two looks whole.
+		// A gzip file that was cut between two members looks complete.
 		h.Voice.Warn("image %s has no sidecar and holds %d bytes less than disk %s has; "+
 			"if the disk was not replaced by a larger one, the file may be cut",
 			e.Name, less, d.Name)
@@ -161,9 +163,10 @@ func (im *shareImage) checkHandmade(ctx context.Context, d disk.Disk) error {
 	return nil
 }
 
-// looksWhole refuses content that is none of a whole disk: another tool's image
-// or an archive, and a file system that is smaller than the disk. One that is as
-// large is that of a disk without a partition table.
+// looksWhole refuses content that is not that of a complete disk, such as
+// another tool's image, an archive, or a file system that is smaller than the
+// disk. A file system as large as the disk is accepted, since a disk can have
+// no partition table.
 func (im *shareImage) looksWhole(ctx context.Context, d disk.Disk) error {
 	ends := im.sums.Ends
 	if f := ends.Form(); f != nil {
@@ -181,13 +184,13 @@ func (im *shareImage) looksWhole(ctx context.Context, d disk.Disk) error {
 		name, d.Size-ends.Size, d.Name)
 }
 
-// Job is the image as it was checked.
+// Job returns the image as Check found it.
 func (im *shareImage) Job() copier.Job {
 	file := copier.FileImage{DiskSize: im.sums.RawSize, BLAKE3: im.sums.BLAKE3, Reader: im.open}
 	return copier.Job{Name: im.entry.Name, Image: file}
 }
 
-// openImage is an image file being read; closing it closes the file.
+// openImage is an image file being read. Closing it closes the file.
 type openImage struct {
 	*rawgz.Reader
 	io.Closer

@@ -9,21 +9,21 @@ import (
 	"testbox-imaging/internal/sharedir"
 )
 
-// begun is what the agent logs when it begins with an arming.
+// begun is the line that the agent logs when it begins with an arming.
 func begun(action box.Action, arming box.Arming) string {
 	return fmt.Sprintf("%s, arming %s", action, arming)
 }
 
-// Track reads a box's log as the agent writes it, line by line, and keeps what
-// it says of the last session.
+// Track reads a box's log line by line, and remembers what it says about the
+// last session.
 type Track struct {
-	Arming  box.Arming // of the session; "" until it said which
+	Arming  box.Arming // of the session; "" before a line names it
 	Action  box.Action
-	Since   string // when it began, as the log has it
+	Since   string // when it began, as written in the log
 	Last    string // its last line
-	Ended   bool   // it said how it ended; a try that follows begins a new session
+	Ended   bool   // its log says how it ended; a later try begins a new session
 	Outcome box.Outcome
-	End     string // in its own words
+	End     string // the log's words about the end
 }
 
 // Add reads the next line of the log.
@@ -59,8 +59,8 @@ func parseBegun(text string) (box.Action, box.Arming, bool) {
 	return action, arming, err == nil
 }
 
-// parseEnd reads what say wrote: the outcome that a session of the action ended
-// with. Of names that begin alike the longest counts.
+// parseEnd reads the outcome from a line that say wrote about the action. If
+// several outcomes match the beginning of the text, the longest one counts.
 func parseEnd(action box.Action, text string) (best box.Outcome, found bool) {
 	said, ok := strings.CutPrefix(text, string(action)+": ")
 	if !ok {

@@ -12,10 +12,10 @@ import (
 	"testbox-imaging/internal/match"
 )
 
-// AllDisks names every disk with a medium to Writable.
+// AllDisks stands for all disks with a medium in calls of Writable.
 const AllDisks = "all"
 
-// Disks prints a table of the box's disks that says which are read-only.
+// Disks prints a table of the box's disks. It says which are read-only.
 func Disks(cfg Config) box.Outcome {
 	s := newSession(cfg)
 	t := tabwriter.NewWriter(s.cfg.Console, 0, 0, 2, ' ', 0)
@@ -34,9 +34,10 @@ func Disks(cfg Config) box.Outcome {
 	return s.report(errors.Join(errs...))
 }
 
-// Writable lifts the kernel's write protection of the disks that items name, as
-// disk-devices.lst names them, or AllDisks; with off it protects them again. It
-// does so in rescue alone: an action may be reading the disks. It is logged.
+// Writable lifts the kernel's write protection of disks, and logs that. items
+// name them as disk-devices.lst does, or are AllDisks. With off it protects the
+// disks again. It only works in rescue, because an action may be reading the
+// disks.
 func Writable(cfg Config, items []string, off bool) box.Outcome {
 	s := newSession(cfg)
 	return s.report(s.writable(items, off))
@@ -80,8 +81,8 @@ func (s *session) writable(items []string, off bool) error {
 	return errors.Join(errs...)
 }
 
-// named are the disks that all items name: an item that is not there is an
-// error, because half of what was meant may be the wrong half.
+// named returns the disks that the items name. If one item is not there it is
+// an error, because the remaining disks may be the wrong ones.
 func (s *session) named(items []string) ([]disk.Disk, error) {
 	disks, errs := disk.List(s.cfg.Sys)
 	if len(items) == 1 && items[0] == AllDisks {
@@ -110,7 +111,8 @@ func withMedium(disks []disk.Disk) []disk.Disk {
 	return slices.DeleteFunc(disks, func(d disk.Disk) bool { return d.Size == 0 })
 }
 
-// unused refuses to protect a disk under a file system that may be written.
+// unused refuses to protect a disk that is in use, since a file system on it
+// may be written.
 func (s *session) unused(disks []disk.Disk) error {
 	for _, d := range disks {
 		if by := disk.Users(s.cfg.Dev, d); by != "" {
@@ -139,7 +141,8 @@ func (s *session) setWritable(d disk.Disk, writable bool) error {
 	return nil
 }
 
-// sizeText is "500 GB": decimal, as on a disk's label.
+// sizeText is a size in decimal units, as on a disk's label, for example "500
+// GB".
 func sizeText(n int64) string {
 	unit := "bytes"
 	for _, u := range []string{"kB", "MB", "GB", "TB", "PB"} {
