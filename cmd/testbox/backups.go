@@ -10,23 +10,24 @@ import (
 	"testbox-imaging/internal/store"
 )
 
-// What commands need of a store. The store of a folder has all of it (storeFolder),
-// and so can what speaks to a server.
+// The interfaces in this file are what commands need of a store. storeFolder
+// has all of them for the store of a folder. A client of a server can have them
+// too.
 
-// catalogue tells which backups there are.
+// catalogue lists the backups of a store.
 type catalogue interface {
 	Records(context.Context) ([]*image.Record, []*store.RecordError, error)
 	Record(ctx context.Context, box, id string) (*image.Record, error)
 	Damages(context.Context) (store.Damages, error)
 }
 
-// reader reads images too.
+// reader also reads images.
 type reader interface {
 	catalogue
 	chunk.Images
 }
 
-// verifier reads images to find out whether they are whole, and notes it.
+// verifier also finds out whether images are undamaged, and records that.
 type verifier interface {
 	reader
 	Verify(ctx context.Context, r *image.Record, disk string, workers int, told func(done int64)) (*store.Damage, error)
@@ -34,7 +35,7 @@ type verifier interface {
 	NoteVerified(ctx context.Context, whole []object.Name, damaged store.Damages) error
 }
 
-// editor changes what is said of backups, and deletes them.
+// editor changes what is recorded about backups, and deletes them.
 type editor interface {
 	catalogue
 	SetPinned(ctx context.Context, box, id string, pinned bool) error
@@ -46,13 +47,13 @@ type editor interface {
 	Freed(context.Context, []*image.Record) (int64, error)
 }
 
-// saver adds backups.
+// saver also adds backups.
 type saver interface {
 	reader
 	Begin() chunk.Session
 }
 
-// backups is all of it, open until it is closed.
+// backups has everything that commands need of an open store.
 type backups interface {
 	verifier
 	editor
@@ -63,8 +64,8 @@ type backups interface {
 
 // closer ends the use of a store.
 type closer interface {
-	// NoteFound leaves what was found damaged on the way for all who look at the
-	// store.
+	// NoteFound records damage that was found by the way, so that later users of
+	// the store know of it.
 	NoteFound(ctx context.Context, lost bool) error
 	Close() error
 }
@@ -74,7 +75,8 @@ type storeFolder struct{ *store.Locked }
 
 var _ backups = storeFolder{}
 
-// Begin begins a backup whose objects this process makes itself.
+// Begin begins a backup whose objects come from this process, so they are
+// trusted.
 func (f storeFolder) Begin() chunk.Session {
 	session := f.Locked.Begin()
 	session.Trusted = true

@@ -60,7 +60,7 @@ changes while it is read: then the map is not to be relied on, and a warning say
 // mapOptions are the flags of disk map.
 type mapOptions struct {
 	json   bool
-	sector int // bytes; 0: the device's, or guessed for a file
+	sector int // bytes; 0 is the device's, or is guessed for a file
 	raw    bool
 }
 
@@ -102,8 +102,8 @@ func runDiskMap(ctx context.Context, p printer, path string, o mapOptions) error
 	return printMap(p.out, path, m)
 }
 
-// printMap prints a map for people: a line on the disk, the bar, the parts,
-// and why what is in doubt is.
+// printMap prints a map for people. It has a line about the disk, the bar, the
+// parts, and the reasons for doubt.
 func printMap(w io.Writer, path string, m *usedmap.Map) error {
 	var b bytes.Buffer
 	free := m.FreeBytes()
@@ -175,7 +175,7 @@ func writePart(w io.Writer, name string, p *usedmap.Part) {
 		holds(p), kind, printable(label))
 }
 
-// partName is how a part is called in the table and before its reasons.
+// partName is the name of a part in the table and before its reasons.
 func partName(p *usedmap.Part) string {
 	switch {
 	case p.Kind == usedmap.Partition:
@@ -186,7 +186,7 @@ func partName(p *usedmap.Part) string {
 	return string(p.Kind)
 }
 
-// holds says what a part holds; a question mark stands for doubt.
+// holds says what a part holds. A question mark means that it is in doubt.
 func holds(p *usedmap.Part) string {
 	switch {
 	case p.Kind == usedmap.Gap, p.FS == "" && p.Doubt == "":
@@ -197,7 +197,7 @@ func holds(p *usedmap.Part) string {
 	return p.FS
 }
 
-// writeReasons writes why parts count as used, and the notes.
+// writeReasons writes why parts are in doubt, and the notes.
 func writeReasons(w io.Writer, m *usedmap.Map) {
 	var lines []string
 	for _, n := range m.Notes {
@@ -228,8 +228,8 @@ func reasons(name string, p *usedmap.Part) (lines []string) {
 // barWidth is how many characters the bar of a disk has.
 const barWidth = 72
 
-// writeBar draws the disk: a character for each 72nd of it, and below the
-// partitions' numbers where they begin.
+// writeBar draws the disk. It has a character for each 72nd of it, and below
+// them the numbers of the partitions where they begin.
 func writeBar(w io.Writer, m *usedmap.Map) {
 	free := shares(m.Free, m.Size)
 	doubt := shares(m.InDoubt(), m.Size)
@@ -256,7 +256,8 @@ func writeBar(w io.Writer, m *usedmap.Map) {
 		bytesText((m.Size+barWidth-1)/barWidth))
 }
 
-// shares is how much of each character of the bar the ranges fill, 0 to 1.
+// shares returns how much of each character of the bar the ranges fill, from 0
+// to 1.
 func shares(ranges []image.Range, size int64) [barWidth]float64 {
 	var out [barWidth]float64
 	cell := float64(size) / barWidth
@@ -269,9 +270,10 @@ func shares(ranges []image.Range, size int64) [barWidth]float64 {
 	return out
 }
 
-// barNumbers are the lines below the bar: the numbers of all partitions, each
-// where its partition begins. Those that begin in one character stand together,
-// as "1-3,5"; what has no room in a line stands in the next.
+// barNumbers returns the lines below the bar. They have the number of each
+// partition where it begins. Partitions that begin in one character are written
+// together, as in "1-3,5". A number that does not fit into a line is in the
+// next one.
 func barNumbers(m *usedmap.Map) (lines []string) {
 	var cells [barWidth][]int
 	for i := range m.Parts {
@@ -296,7 +298,8 @@ func barNumbers(m *usedmap.Map) (lines []string) {
 	return lines
 }
 
-// numberList writes numbers, with those that follow one another as one: "1-3,5".
+// numberList writes numbers as text. Three or more in a row become a range, as
+// in "1-3,5".
 func numberList(numbers []int) string {
 	slices.Sort(numbers)
 	var out []string

@@ -27,7 +27,8 @@ const (
 	exitExpired    = box.ExitExpired
 	exitDiffer     = box.ExitDiffers
 	exitRescue     = box.ExitRescuing
-	// No outcome: the box has not said yet how its action ended.
+	// exitPending belongs to no outcome. The box has not said yet how its action
+	// ended.
 	exitPending = 8
 )
 
@@ -54,21 +55,22 @@ type exitError struct {
 func (e *exitError) Error() string { return e.err.Error() }
 func (e *exitError) Unwrap() error { return e.err }
 
-// wrong makes an error of wrong use or wrong input: nothing was changed.
+// wrong makes an error of wrong use or wrong input, after which nothing was
+// changed.
 func wrong(format string, args ...any) error {
 	return problem.Wrongf(format, args...)
 }
 
-// refused makes an error of something that is not done because it could do
-// harm: nothing was changed.
+// refused makes an error of something that was not done because it could do
+// harm. Nothing was changed.
 func refused(format string, args ...any) error {
 	return problem.Refusef(format, args...)
 }
 
-// errSaid is an error that was printed where it arose.
+// errSaid stands for an error that was printed already.
 var errSaid = errors.New("said already")
 
-// exitCode is the one place where errors become exit codes. What fails before
+// exitCode is the one place that turns errors into exit codes. An error before
 // a command has begun is wrong use.
 func exitCode(err error, begun bool) int {
 	var e *exitError
@@ -88,8 +90,8 @@ func exitCode(err error, begun bool) int {
 	return exitFailed
 }
 
-// execute runs the command line and prints its error, a line for each part of
-// a joined one.
+// execute runs the command line and prints its error. A joined error has a line
+// for each part.
 func execute(ctx context.Context, root *cobra.Command) int {
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SetHelpTemplate(root.HelpTemplate() + exitHelp)
@@ -118,8 +120,9 @@ func execute(ctx context.Context, root *cobra.Command) int {
 	return exitCode(err, begun)
 }
 
-// deadMount is a line on what to do about a path below a mount whose program was
-// killed, as `testbox image mount`; "" if that is not what an error is of.
+// deadMount returns a line of advice if an error comes from a mount whose
+// program was killed, such as that of `testbox image mount`. For other errors
+// it returns "".
 func deadMount(err error) string {
 	var at *fs.PathError
 	if !errors.As(err, &at) || !errors.Is(at.Err, syscall.ENOTCONN) {
@@ -138,7 +141,7 @@ func deadMount(err error) string {
 		folder, folder, folder)
 }
 
-// noteBegin makes every command note that its arguments were accepted.
+// noteBegin makes every command set begun when its arguments were accepted.
 func noteBegin(cmd *cobra.Command, begun *bool) {
 	if run := cmd.RunE; run != nil {
 		cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -151,8 +154,8 @@ func noteBegin(cmd *cobra.Command, begun *bool) {
 	}
 }
 
-// newGroupCmd makes a command that only has sub-commands: alone it shows its
-// help, and a word that is none of them is wrong use.
+// newGroupCmd makes a command that only has sub-commands. Without one it shows
+// its help. An unknown sub-command is wrong use.
 func newGroupCmd(use, short, long string, subs ...*cobra.Command) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: use, Short: short, Long: long,
@@ -169,7 +172,7 @@ func newGroupCmd(use, short, long string, subs ...*cobra.Command) *cobra.Command
 	return cmd
 }
 
-// noCommand is the error of a word that is none of a command's sub-commands.
+// noCommand is the error of an unknown sub-command.
 func noCommand(cmd *cobra.Command, word string) error {
 	msg := fmt.Sprintf("%s has no command %q", cmd.CommandPath(), word)
 	if like := cmd.SuggestionsFor(word); len(like) > 0 {
@@ -178,8 +181,8 @@ func noCommand(cmd *cobra.Command, word string) error {
 	return errors.New(msg)
 }
 
-// newHelpCmd is cobra's help command, but for a word that is no command: that
-// is wrong use here too.
+// newHelpCmd is cobra's help command with one difference. An unknown command is
+// wrong use here too.
 func newHelpCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:   "help [COMMAND]",
@@ -216,12 +219,12 @@ func newHelpCmd() *cobra.Command {
 	}
 }
 
-// outliveReader is for what must not end half done because nobody reads what it
-// prints any more, as in "testbox image mount ... | head -1".
+// outliveReader is for commands that must complete even if nobody reads their
+// output any more, as in "testbox image mount ... | head -1".
 func outliveReader() { signal.Ignore(syscall.SIGPIPE) }
 
-// asRoot says what to do when somebody may not write to the folder of boot
-// files.
+// asRoot adds advice to the error of a user who may not write to the folder of
+// boot files.
 func asRoot(err error) error {
 	if errors.Is(err, fs.ErrPermission) {
 		return fmt.Errorf("%w; the folder belongs to the user that root is squashed to: run this as root", err)

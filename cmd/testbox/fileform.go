@@ -14,14 +14,15 @@ import (
 	"testbox-imaging/internal/parttab"
 )
 
-// addRaw adds the flag for who means the bytes of a file.
+// addRaw adds the flag that makes a command use the bytes of a file as they
+// are.
 func addRaw(cmd *cobra.Command, raw *bool) {
 	cmd.Flags().BoolVar(raw, "raw", false, "take the bytes of a file for those of a disk, whatever they look like and whatever its name is")
 }
 
-// wantDisks refuses files that do not hold the raw bytes of a disk but another
-// form of it, or none. Arguments are [NAME=]PATH. A device is what it is. A file
-// that cannot be read is for those to tell who open it.
+// wantDisks refuses files that do not hold the raw bytes of a disk. The
+// arguments are [NAME=]PATH. It accepts every device. It also accepts a file
+// that cannot be read, since opening it later gives a better error.
 func wantDisks(args []string, raw bool) error {
 	for _, a := range args {
 		_, path := splitNamed(a)
@@ -40,8 +41,8 @@ func notRaw(path string, f *form.Form) error {
 	return wrong("%s is not the raw bytes of a disk: it is %s (--raw takes it as it is)", path, f)
 }
 
-// formOf is the form of a file; nil for the raw bytes of a disk, and for
-// whatever is no file.
+// formOf returns the form of a file. It returns nil for the raw bytes of a
+// disk, and for everything that is not a file.
 func formOf(path string) (*form.Form, error) {
 	file, err := openStill(path)
 	if err != nil {
@@ -53,7 +54,7 @@ func formOf(path string) (*form.Form, error) {
 		return nil, nil
 	}
 	f, err := form.Of(file, st.Size())
-	if disk.IsMedium(err) { // who backs it up finds that it is failing, and may take it all the same
+	if disk.IsMedium(err) { // a backup finds that the disk is failing, and may be told to accept that
 		return nil, nil
 	}
 	if err != nil {
@@ -62,8 +63,8 @@ func formOf(path string) (*form.Form, error) {
 	return f, nil
 }
 
-// wantTargets is wantDisks of what is written to. A file that is to be made
-// gets raw bytes, so it must not be called as if it had another form.
+// wantTargets is wantDisks for what a command writes to. A new file gets raw
+// bytes, so its name must not promise another form.
 func wantTargets(targets []string, raw bool) error {
 	if raw {
 		return nil
@@ -80,9 +81,9 @@ func wantTargets(targets []string, raw bool) error {
 	return wantDisks(targets, false)
 }
 
-// wantSource is wantDisks of a file that is read, and refuses one whose name
-// promises another form than its bytes have, unless they have a partition
-// table.
+// wantSource is wantDisks for a file that a command reads. It also refuses a
+// file whose name promises another form than its bytes have, unless it has a
+// partition table.
 func wantSource(path string, raw bool) error {
 	if f, err := formOf(path); err != nil || raw {
 		return err
@@ -95,8 +96,8 @@ func wantSource(path string, raw bool) error {
 	return nil
 }
 
-// wantNames refuses files that are named as partitions are and have no name for
-// their image: they would be taken for a disk.
+// wantNames refuses files that are named like partitions, unless the argument
+// gives a name for the image. Otherwise the file would be used as a disk.
 func wantNames(args []string) error {
 	for _, a := range args {
 		name, path := splitNamed(a)
@@ -109,12 +110,12 @@ func wantNames(args []string) error {
 	return nil
 }
 
-// hasTable reports whether a file begins with a partition table. Whatever is no
-// file is not asked.
+// hasTable reports whether a file begins with a partition table. It is true for
+// anything that is not a file.
 func hasTable(path string) bool {
 	f, err := openStill(path)
 	if err != nil {
-		return true // which opening it again tells better
+		return true // opening it again gives a better error
 	}
 	defer f.Close()
 	st, err := f.Stat()
@@ -125,8 +126,8 @@ func hasTable(path string) bool {
 	return err == nil
 }
 
-// formEndings are how files of other forms end. All else is taken for a name of raw
-// bytes: .img, .raw, .bin, .dd, .iso, none, and whatever people think of.
+// formEndings are the endings of files of other forms. Any other ending is one
+// of raw bytes, such as .img, .raw, .bin, .dd, .iso, or none.
 var formEndings = byEnding(map[string]string{
 	"a gzip file":              "gz",
 	"a tar archive":            "tgz taz tzst txz tbz tbz2 tar",
@@ -186,7 +187,7 @@ var formEndings = byEnding(map[string]string{
 	"an XML file":              "xml",
 })
 
-// byEnding turns forms and their endings around.
+// byEnding turns a map from forms to endings into one from endings to forms.
 func byEnding(forms map[string]string) map[string]string {
 	out := map[string]string{}
 	for of, ends := range forms {
@@ -197,11 +198,11 @@ func byEnding(forms map[string]string) map[string]string {
 	return out
 }
 
-// formOfName is the form that the end of a file's name promises; "" is none
-// that is known. A previous backup's file has .old after that.
+// formOfName returns the form that the ending of a file's name promises, or ""
+// if the ending is not known. It ignores the .old of a previous backup's file.
 func formOfName(path string) string { return formEndings[ending(strings.TrimSuffix(path, ".old"))] }
 
-// ending is what follows the last dot of a file's name, in small letters.
+// ending returns what follows the last dot of a file's name, in lower case.
 func ending(path string) string {
 	return strings.ToLower(strings.TrimPrefix(filepath.Ext(filepath.Base(path)), "."))
 }

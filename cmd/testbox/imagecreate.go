@@ -27,10 +27,10 @@ type createOptions struct {
 	allUsed bool
 	failing bool
 	busy    bool
-	raw     bool // take files for raw bytes, whatever they look like
-	sector  int  // bytes; 0: the device's, or guessed for a file
-	// unless is asked when all is read, and says that the backup is not to be
-	// made; nil never does.
+	raw     bool // use the bytes of files as they are, whatever they look like
+	sector  int  // bytes; 0 is the device's, or is guessed for a file
+	// unless is called after everything was read. If it returns true, the backup is
+	// not made. It may be nil.
 	unless func(*image.Record) bool
 }
 
@@ -88,10 +88,10 @@ func (o *createOptions) addFailing(cmd *cobra.Command) {
 
 // namedDisk is a disk of a command line.
 type namedDisk struct {
-	name string // of the image
+	name string // of its image
 	*localDisk
-	used *usedmap.Map  // nil: all of it is
-	bad  []image.Range // known already to be unreadable: of an image that is imported
+	used *usedmap.Map  // nil means that all of it is used
+	bad  []image.Range // ranges of an imported image that are known to be unreadable
 }
 
 func runImageCreate(ctx context.Context, p printer, box string, args []string, o createOptions) (err error) {
@@ -112,8 +112,8 @@ func runImageCreate(ctx context.Context, p printer, box string, args []string, o
 	return saveDisks(ctx, p, s, r, disks, o)
 }
 
-// checkWords wants a box and a note that a record can have, before anything is
-// read for it.
+// checkWords refuses a box or a note that a record cannot have, before anything
+// is read for it.
 func checkWords(box, note string) error {
 	if !image.ValidBox(box) {
 		return wrong("%q cannot be the name of a box: %s", box, image.BoxRule)
@@ -124,7 +124,7 @@ func checkWords(box, note string) error {
 	return nil
 }
 
-// splitNamed takes [NAME=]PATH apart; a path can have a = too.
+// splitNamed splits [NAME=]PATH. The path may have a = too.
 func splitNamed(arg string) (name, path string) {
 	name, path, named := strings.Cut(arg, "=")
 	if !named || !image.ValidName(name) {
@@ -164,7 +164,8 @@ func openSources(ctx context.Context, p printer, args []string, o createOptions)
 	return out, nil
 }
 
-// checkSources refuses what is no disk, and a disk that is given twice.
+// checkSources refuses an argument that is no disk, and a disk that is given
+// twice.
 func checkSources(args []string, store string) error {
 	var before []place
 	for _, a := range args {
@@ -195,11 +196,11 @@ func closeDisks(disks []namedDisk) {
 	}
 }
 
-// errBadSectors is what ends with, that makes or uses an image with unreadable
-// sectors.
+// errBadSectors is the error of a command that makes or uses an image with
+// unreadable sectors.
 var errBadSectors = &exitError{exitBadSectors, errors.New("the image has zeros for sectors that could not be read")}
 
-// saveDisks makes one backup of disks, and says what it did.
+// saveDisks makes one backup of disks, and prints what it did.
 func saveDisks(ctx context.Context, p printer, s saver, r *image.Record, disks []namedDisk, o createOptions) error {
 	if err := mapDisks(ctx, disks, o); err != nil {
 		return err
@@ -234,8 +235,8 @@ func saveDisks(ctx context.Context, p printer, s saver, r *image.Record, disks [
 	return nil
 }
 
-// makeBackup reads the disks into the session and commits the record, and shows
-// how far it is.
+// makeBackup reads the disks into the session, commits the record, and shows
+// the progress.
 func makeBackup(
 	ctx context.Context, p printer, session chunk.Session, r *image.Record, disks []namedDisk, o createOptions,
 ) ([]copier.Saved, error) {
@@ -260,7 +261,7 @@ func makeBackup(
 	return saved, diskError(disks, err)
 }
 
-// sourcesOf are the disks as a backup takes them.
+// sourcesOf returns the disks in the form that package backup uses.
 func sourcesOf(disks []namedDisk) (out []backup.Disk) {
 	for _, d := range disks {
 		out = append(out, backup.Disk{
@@ -270,7 +271,7 @@ func sourcesOf(disks []namedDisk) (out []backup.Disk) {
 	return out
 }
 
-// mapDisks finds out what is used of all disks.
+// mapDisks finds out what is used on all disks.
 func mapDisks(ctx context.Context, disks []namedDisk, o createOptions) (err error) {
 	for i := range disks {
 		d := &disks[i]
@@ -284,8 +285,8 @@ func mapDisks(ctx context.Context, disks []namedDisk, o createOptions) (err erro
 	return nil
 }
 
-// probeDisks says what is in doubt of all disks, and finds out whether one of
-// them is failing, before the first is read.
+// probeDisks prints what is in doubt on all disks. Before the first is read, it
+// finds out whether one of them is failing.
 func probeDisks(ctx context.Context, p printer, disks []namedDisk, o createOptions) error {
 	for _, d := range disks {
 		if d.used != nil {
@@ -295,8 +296,8 @@ func probeDisks(ctx context.Context, p printer, disks []namedDisk, o createOptio
 	return diskError(disks, backup.Probe(ctx, sourcesOf(disks), backup.Options{TakeFailing: o.failing}))
 }
 
-// diskError names the disk of an error as the command line does. It is a
-// refusal if the disk is failing.
+// diskError adds the disk's name, as the command line has it, to an error. The
+// error is a refusal if the disk is failing.
 func diskError(disks []namedDisk, err error) error {
 	var of *backup.DiskError
 	if !errors.As(err, &of) {
@@ -309,12 +310,12 @@ func diskError(disks []namedDisk, err error) error {
 	return refused("%w; --accept-failing takes what can be read of it, and without it, the other disks are backed up alone", err)
 }
 
-// wrap says which disk has an error.
+// wrap adds the disk to an error.
 func (d *namedDisk) wrap(err error) error {
 	return fmt.Errorf("%s (%s): %w", or(d.name, "disk"), d.path, err)
 }
 
-// sayDoubt says what counts as used because of a doubt.
+// sayDoubt prints what counts as used because of a doubt.
 func sayDoubt(p printer, name string, m *usedmap.Map) {
 	if m.Doubt != "" {
 		p.tellf("%s: all of it counts as used: %s", name, printable(m.Doubt))
@@ -328,7 +329,7 @@ func sayDoubt(p printer, name string, m *usedmap.Map) {
 	}
 }
 
-// printSaved says what became of a disk.
+// printSaved prints what a backup did with a disk.
 func printSaved(p printer, name string, s *copier.Saved) {
 	d := &s.Disk
 	took := readTime(s)
@@ -348,10 +349,10 @@ func readTime(s *copier.Saved) time.Duration {
 	return 0
 }
 
-// maxBadShown is how many places of unreadable sectors are named.
+// maxBadShown is how many places of unreadable sectors are printed.
 const maxBadShown = 20
 
-// printBad names the places for which an image has zeros.
+// printBad prints the places for which an image has zeros.
 func printBad(p printer, name string, bad []image.Range) {
 	sayBad(p, name, bad, "cannot be read; the image has zeros there")
 }

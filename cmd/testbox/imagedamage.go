@@ -11,8 +11,8 @@ import (
 	"testbox-imaging/internal/words"
 )
 
-// damagesOf is what was found damaged in the store. A list that cannot be read
-// is said, and does not hold up the command.
+// damagesOf returns the damage that was found in the store. If the list cannot
+// be read, it prints that and the command continues.
 func damagesOf(ctx context.Context, p printer, s catalogue) store.Damages {
 	damages, err := s.Damages(ctx)
 	if err != nil {
@@ -21,7 +21,7 @@ func damagesOf(ctx context.Context, p printer, s catalogue) store.Damages {
 	return damages
 }
 
-// badText says in one line what an image has zeros for.
+// badText says in one line where an image has zeros for unreadable bytes.
 func badText(bad []image.Range) string {
 	bytes := int64(0)
 	for _, b := range bad {
@@ -37,7 +37,8 @@ func badText(bad []image.Range) string {
 	return s
 }
 
-// faultsOf says what the disks of a backup lack, a line each.
+// faultsOf says what is wrong with the disks of a backup, in a line for each
+// fault.
 func faultsOf(r *image.Record, damages store.Damages) (lines []string) {
 	damaged := damages.Of(r)
 	for i := range r.Disks {
@@ -63,7 +64,7 @@ func hasZeros(disks []*image.RecordedDisk) bool {
 	return false
 }
 
-// warnDamaged says, before a backup is used that is not whole, which one is.
+// warnDamaged warns of damaged images before a backup is used.
 func warnDamaged(ctx context.Context, p printer, s catalogue, r *image.Record, disks []*image.RecordedDisk) error {
 	damages := damagesOf(ctx, p, s)
 	for _, d := range disks {
@@ -94,8 +95,8 @@ func lastWhole(rs []*image.Record, box, name string, damages store.Damages) stri
 	return last
 }
 
-// noteVerified leaves what a verify found for `image list`. What damage costs
-// other backups is found out too.
+// noteVerified records what a verify found, so that `image list` shows it. It
+// also finds out which other backups the damage concerns.
 func noteVerified(ctx context.Context, p printer, s verifier, whole []object.Name, damaged store.Damages) {
 	err := error(nil)
 	if len(damaged) > 0 {

@@ -37,7 +37,7 @@ BOX@latest, is never deleted by retention, and takes no other's place there.`,
 	return cmd
 }
 
-// timeForms are those in which a time is given.
+// timeForms are the forms in which a user can give a time.
 var timeForms = []string{time.RFC3339, "2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02 15:04:05", "2006-01-02 15:04",
 	"20060102-150405", time.DateOnly}
 
@@ -72,8 +72,9 @@ func setTime(ctx context.Context, p printer, s editor, arg string, at time.Time)
 	return nil
 }
 
-// whyMisdated says why a backup's time cannot be right; "" if it can, or if it is
-// known after which other backup it was made.
+// whyMisdated says why a backup's time cannot be right. It returns "" if the
+// time can be right, or if it is known after which other backup this one was
+// made.
 func whyMisdated(ctx context.Context, s catalogue, r *image.Record) string {
 	rs, _, err := s.Records(ctx)
 	if err != nil {
@@ -87,8 +88,8 @@ func whyMisdated(ctx context.Context, s catalogue, r *image.Record) string {
 	return ""
 }
 
-// sayLater says of backups of a box that they are dated later than now: then
-// the clock is wrong, or was.
+// sayLater warns of backups of a box that have a date in the future. A clock is
+// or was wrong then.
 func sayLater(ctx context.Context, p printer, s catalogue, box string) error {
 	rs, _, err := s.Records(ctx)
 	if err != nil {
@@ -104,7 +105,7 @@ func sayLater(ctx context.Context, p printer, s catalogue, box string) error {
 	return nil
 }
 
-// sayDate says of a new backup that a clock was wrong.
+// sayDate warns if the date of a new backup shows that a clock was wrong.
 func sayDate(ctx context.Context, p printer, s catalogue, r *image.Record) {
 	if why := whyMisdated(ctx, s, r); why != "" {
 		p.warnf("backup %s is %s: it is not %s@latest; `testbox image date` puts its time right", r.ID, why, r.Box)
@@ -116,8 +117,8 @@ func sayDate(ctx context.Context, p printer, s catalogue, r *image.Record) {
 	}
 }
 
-// sayPassedOver says which backups of a box a selector does not take for the
-// latest, because of their dates.
+// sayPassedOver says which backups of a box a selector does not regard as the
+// latest because of their dates.
 func sayPassedOver(p printer, rs []*image.Record, picked *image.Record, now time.Time) {
 	for _, r := range rs {
 		if why := store.Misdated(ofBoxes(rs, []string{picked.Box}), now)[r]; why != "" && r != picked {

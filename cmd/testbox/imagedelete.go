@@ -105,7 +105,7 @@ func runImageDelete(ctx context.Context, p printer, args []string, o deleteOptio
 	return nil
 }
 
-// comesBack says what the deletion of backups frees.
+// comesBack says how much space the deletion of backups frees.
 func comesBack(ctx context.Context, s editor, gone []*image.Record, lost []*store.RecordError) string {
 	if len(lost) > 0 {
 		return "how much space a backup takes whose record cannot be read is not known: `testbox store gc` says it when the record is gone"
@@ -120,8 +120,8 @@ func comesBack(ctx context.Context, s editor, gone []*image.Record, lost []*stor
 	return fmt.Sprintf("no other backup needs about %s, which `testbox store gc` gets back", bytesText(n))
 }
 
-// named are the backups that arguments mean. Protected ones must be let go of
-// first. One whose record is damaged is meant by its id alone.
+// named returns the backups that the arguments mean. A protected one is an
+// error. A backup with a damaged record is meant only by its id.
 func named(rs []*image.Record, damaged []*store.RecordError, args []string) (out []*image.Record, lost []*store.RecordError, err error) {
 	for _, a := range args {
 		sel, err := store.ParseSelector(a)
@@ -151,7 +151,8 @@ func named(rs []*image.Record, damaged []*store.RecordError, args []string) (out
 	return out, lost, nil
 }
 
-// whyKept says what keeps a backup for good, and what takes that back.
+// whyKept says what protects a backup from deletion, and which command ends
+// that.
 func whyKept(r *image.Record) string {
 	is, off := "pinned", fmt.Sprintf("`testbox image pin --off %s@%s`", r.Box, r.ID)
 	if r.Baseline {
@@ -165,7 +166,7 @@ func whyKept(r *image.Record) string {
 	return fmt.Sprintf("backup %s of %s is %s; %s first", r.ID, r.Box, is, off)
 }
 
-// damagedOf gives a box's backups whose records cannot be read.
+// damagedOf returns a box's backups whose records cannot be read.
 func damagedOf(damaged []*store.RecordError, box string) (out []*store.RecordError) {
 	for _, d := range damaged {
 		if d.Box == box {
@@ -175,8 +176,8 @@ func damagedOf(damaged []*store.RecordError, box string) (out []*store.RecordErr
 	return out
 }
 
-// guardWhole refuses to delete the last whole backup of a disk of which damaged
-// ones stay, and says which box is left with nothing.
+// guardWhole refuses to delete the last undamaged backup of a disk if damaged
+// ones remain. It also says which box has no backup left afterwards.
 func guardWhole(ctx context.Context, p printer, s catalogue, rs []*image.Record, damaged []*store.RecordError,
 	gone []*image.Record, allow bool) error {
 	damages := damagesOf(ctx, p, s)

@@ -43,18 +43,18 @@ said. The exit code is 6 if they differ.`,
 	return cmd
 }
 
-// diskDiff is how two images of a disk differ.
+// diskDiff says how two images of a disk differ.
 type diskDiff struct {
 	Disk    string              `json:"disk"`
-	With    string              `json:"with,omitempty"`  // the second one's name, if it is another
-	Sizes   []diskSize          `json:"sizes,omitempty"` // of both disks, if they are not equal
-	Regions int                 `json:"regions"`         // of 256 MiB in which something differs
+	With    string              `json:"with,omitempty"`  // the second one's name, if it differs
+	Sizes   []diskSize          `json:"sizes,omitempty"` // of both disks, if they differ
+	Regions int                 `json:"regions"`         // regions of 256 MiB in which something differs
 	Bytes   int64               `json:"bytes"`
 	Parts   []usedmap.PartTally `json:"parts,omitempty"`
 	Places  []chunk.Difference  `json:"places"`
 }
 
-// diskSize is how large a disk is.
+// diskSize is the size of a disk.
 type diskSize struct {
 	Size       int64 `json:"size"`       // bytes
 	SectorSize int   `json:"sectorSize"` // bytes
@@ -102,7 +102,8 @@ func runImageDiff(ctx context.Context, p printer, s reader, args []string, asJSO
 	return nil
 }
 
-// pairImages pairs disks by name, or the only two.
+// pairImages pairs disks by name. If both backups have only one disk, it pairs
+// these.
 func pairImages(a, b []*image.RecordedDisk) (out [][2]*image.RecordedDisk, err error) {
 	if len(a) == 1 && len(b) == 1 {
 		return [][2]*image.RecordedDisk{{a[0], b[0]}}, nil

@@ -21,8 +21,8 @@ import (
 	"testbox-imaging/internal/rawgz"
 )
 
-// viewCache is how many bytes of unpacked chunks a disk that is read in order
-// keeps, read ahead among them.
+// viewCache is how many bytes of unpacked chunks are kept for a disk that is
+// read in order. That includes chunks that are read ahead.
 const viewCache = 64 << 20
 
 func newImageExportCmd() *cobra.Command {
@@ -67,7 +67,7 @@ zeros for sectors that could not be read when it was made; they are named.`,
 
 func exportFormat(path, format string) (string, error) {
 	if format == "" {
-		inner := path // what a .gz is of
+		inner := path // the path without .gz
 		switch ending(path) {
 		case "gz":
 			format, inner = "raw.gz", path[:len(path)-len(".gz")]
@@ -112,7 +112,7 @@ func runImageExport(ctx context.Context, p printer, s reader, dir, arg, path, fo
 		return err
 	}
 	defer im.Close()
-	if path != "-" && format != "raw.gz" { // how long that becomes is not known
+	if path != "-" && format != "raw.gz" { // the length of a raw.gz is not known in advance
 		warnRoom(p, map[string]int64{full: d.Data})
 	}
 	view := im.ReaderAt(ctx, viewCache)
@@ -138,8 +138,8 @@ func runImageExport(ctx context.Context, p printer, s reader, dir, arg, path, fo
 	return nil
 }
 
-// newFile gives the full path of a file that is to be made, and refuses what is
-// no place for one.
+// newFile returns the full path of a file that will be made. It refuses a path
+// where no file can be made.
 func newFile(path, store string) (string, error) {
 	p, err := lookPlace(path)
 	switch {
@@ -158,7 +158,7 @@ func newFile(path, store string) (string, error) {
 	return p.full, p.notInStore(store)
 }
 
-// exportFile writes a file under a temporary name first.
+// exportFile writes a file, at first under a temporary name.
 func exportFile(ctx context.Context, view *chunk.DiskReader, path, format string, told convert.Progress) error {
 	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*.tmp")
 	if err != nil {
@@ -187,11 +187,11 @@ func exportFile(ctx context.Context, view *chunk.DiskReader, path, format string
 	return durable.OS{}.SyncDir(filepath.Dir(path))
 }
 
-// giveName renames a file, and leaves alone what somebody else put there
-// meanwhile.
+// giveName renames a file. If somebody else made a file of that name in the
+// meantime, it does not replace it.
 func giveName(from, to string) error {
 	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) { // not every file system can
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) { // not every file system supports this
 		err = os.Link(from, to)
 	}
 	if errors.Is(err, fs.ErrExist) {
@@ -200,7 +200,7 @@ func giveName(from, to string) error {
 	return err
 }
 
-// exportStream writes to what takes bytes in order only.
+// exportStream writes to an output that only accepts bytes in order.
 func exportStream(ctx context.Context, view *chunk.DiskReader, w io.Writer, format string, told convert.Progress) error {
 	if format == "raw" {
 		b := bufio.NewWriterSize(w, 1<<20)
@@ -216,7 +216,7 @@ func exportStream(ctx context.Context, view *chunk.DiskReader, w io.Writer, form
 	return err
 }
 
-// toldReader tells how much was read.
+// toldReader reports how much was read.
 type toldReader struct {
 	r           io.Reader
 	done, total int64

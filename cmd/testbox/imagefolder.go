@@ -24,14 +24,14 @@ type folderImport struct {
 	o             createOptions
 	s             saver
 	known         []*image.Record // backups of the store
-	damages       store.Damages   // of these
-	older         time.Time       // of the .old images in the folder at hand
+	damages       store.Damages   // damage of these
+	older         time.Time       // time of the .old images in the current folder
 	done, skipped int             // backups
-	bad           bool            // one has unreadable sectors
+	bad           bool            // one of the backups has unreadable sectors
 	failed        []error
 }
 
-// importFolders imports a box's folder, or all of a backup area.
+// importFolders imports a box's folder, or all folders of a backup area.
 func importFolders(ctx context.Context, p printer, dir string, o createOptions) (err error) {
 	dirs, err := boxFolders(p, dir)
 	if err != nil {
@@ -52,7 +52,8 @@ func importFolders(ctx context.Context, p printer, dir string, o createOptions) 
 	}
 	f.known = records
 	for _, d := range dirs {
-		// The older backup first: of two without a sidecar it is not the latest.
+		// The older backup comes first. Of two without a sidecar it must not be the
+		// latest.
 		f.older = time.Time{}
 		f.try(ctx, d, sharedir.ReadOldImages)
 		f.try(ctx, d, sharedir.ReadImages)
@@ -63,7 +64,7 @@ func importFolders(ctx context.Context, p printer, dir string, o createOptions) 
 	return f.end(dir)
 }
 
-// end says what was done.
+// end prints what was done, and returns the error of the import.
 func (f *folderImport) end(dir string) error {
 	all := f.done + f.skipped + len(f.failed)
 	switch {
@@ -75,7 +76,7 @@ func (f *folderImport) end(dir string) error {
 	}
 	err := errors.Join(f.failed...)
 	switch {
-	case err != nil && f.done > 0: // not "nothing was changed", which its code may say
+	case err != nil && f.done > 0: // the error's exit code may mean that nothing was changed, which is not true then
 		return errors.New(err.Error())
 	case err == nil && f.bad:
 		return errBadSectors
@@ -83,8 +84,8 @@ func (f *folderImport) end(dir string) error {
 	return err
 }
 
-// boxFolders are the folders of boxes that a folder stands for: it is one, or a
-// backup area with some.
+// boxFolders returns the folders of boxes that the argument stands for. It is
+// either one itself, or a backup area that has them.
 func boxFolders(p printer, dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -117,8 +118,7 @@ func isAddress(name string) bool {
 	return err == nil && a.String() == name
 }
 
-// hasImages reports whether a folder has images, also ones with which something
-// is wrong.
+// hasImages reports whether a folder has images. Damaged ones count too.
 func hasImages(dir string) bool {
 	for _, read := range []readImages{sharedir.ReadImages, sharedir.ReadOldImages} {
 		if entries, err := read(durable.OS{}, dir); err != nil || len(entries) > 0 {
@@ -131,7 +131,7 @@ func hasImages(dir string) bool {
 // readImages lists the images of one backup in a folder.
 type readImages func(durable.FS, string) ([]sharedir.Entry, error)
 
-// try imports a backup of a folder, if it has one.
+// try imports a backup of a folder, if there is one.
 func (f *folderImport) try(ctx context.Context, dir string, read readImages) {
 	entries, err := read(durable.OS{}, dir)
 	if errors.Is(err, sharedir.ErrUnfinished) {
@@ -195,8 +195,8 @@ func (f *folderImport) skip(dir string, known *image.Record) {
 	f.p.printf("%s: backup %s of %s was there already\n", dir, known.ID, known.Box)
 }
 
-// find finds a backup that is there already. A damaged one does not count: to
-// import it again heals it.
+// find finds a backup that is in the store already. A damaged one does not
+// count, because importing it again repairs it.
 func (f *folderImport) find(box string, is func(*image.Record) bool) (found *image.Record) {
 	for _, k := range f.known {
 		if k.Box != box || !is(k) {
@@ -225,7 +225,8 @@ func sameRoots(a, b *image.Record) bool {
 	})
 }
 
-// record is what sidecars and the folder say of the backup.
+// record makes the record from what the sidecars and the folder say about the
+// backup.
 func (f *folderImport) record(dir string, entries []sharedir.Entry) (*image.Record, error) {
 	full, err := filepath.Abs(dir)
 	if err != nil {
@@ -260,7 +261,7 @@ func (f *folderImport) record(dir string, entries []sharedir.Entry) (*image.Reco
 	return r, checkWords(r.Box, r.Note)
 }
 
-// armingOf says which arming made an image.
+// armingOf says which arming an image was made for.
 func armingOf(f *image.Facts) string {
 	if f == nil {
 		return "no sidecar"
@@ -268,8 +269,8 @@ func armingOf(f *image.Facts) string {
 	return "the arming " + string(f.Arming)
 }
 
-// handmade is a record of images without a sidecar. The time is that of their
-// files.
+// handmade fills the record for images without a sidecar. The time is that of
+// their files.
 func (f *folderImport) handmade(r *image.Record, entries []sharedir.Entry) error {
 	for _, e := range entries {
 		f.p.warnf("%s has no sidecar; nothing says whether it is whole", e.Path)
@@ -284,13 +285,13 @@ func (f *folderImport) handmade(r *image.Record, entries []sharedir.Entry) error
 	if now := time.Now(); r.Time.After(now) {
 		r.Time = now
 	}
-	if !r.Time.After(f.older) { // a copy of the folder can have turned the times of the files around
+	if !r.Time.After(f.older) { // copying the folder can have changed the order of the files' times
 		r.Time = f.older.Add(time.Second)
 	}
 	return checkWords(r.Box, r.Note)
 }
 
-// notGzip is the error of an image that has another form than its name says.
+// notGzip is the error of an image whose form does not fit its name.
 func notGzip(path string, is *form.Form) error {
 	if is == nil {
 		return wrong("%s is not a gzip file; it may be damaged", path)

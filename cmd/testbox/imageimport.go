@@ -115,8 +115,8 @@ func importFiles(ctx context.Context, p printer, args []string, o createOptions)
 	return out, nil
 }
 
-// importFile opens a file as a disk, whatever its form is. facts are those of
-// its sidecar, nil without one.
+// importFile opens a file of any form as a disk. facts are from its sidecar, or
+// nil without one.
 func importFile(ctx context.Context, p printer, path string, o createOptions, facts *image.Facts) (*localDisk, error) {
 	f, err := openStill(path)
 	if err != nil {
@@ -157,7 +157,7 @@ func importRaw(ctx context.Context, p printer, path string, o createOptions) (*l
 	return d, err
 }
 
-// takeFile makes a file of a form that can be read the disk.
+// takeFile makes the content of a file the disk, if its form can be read.
 func (d *localDisk) takeFile(ctx context.Context, p printer, f *os.File, is *form.Form, sector int, facts *image.Facts) error {
 	st, err := f.Stat()
 	if err != nil {
@@ -191,8 +191,8 @@ func (d *localDisk) takeFile(ctx context.Context, p printer, f *os.File, is *for
 	return err
 }
 
-// wantRaw refuses a disk in a file of another form that is not the raw bytes of
-// one either.
+// wantRaw refuses a file of a readable form whose content is not the raw bytes
+// of a disk.
 func (d *localDisk) wantRaw(of *form.Form) error {
 	inner, err := form.Of(d, d.Size())
 	if err != nil || inner == nil {
@@ -201,8 +201,9 @@ func (d *localDisk) wantRaw(of *form.Form) error {
 	return wrong("it is %s, and what is in it is not the raw bytes of a disk: it is %s", of.What, inner)
 }
 
-// sayBare says of a file without a partition table that it may hold no disk, and
-// of one that is shorter than its partition table says, that it may be cut off.
+// sayBare warns that a file without a partition table may hold no disk. It also
+// warns that a file may be cut off if it is shorter than its partition table
+// says.
 func (d *localDisk) sayBare(ctx context.Context, p printer) {
 	if d.kernel != "" {
 		return
@@ -218,7 +219,7 @@ func (d *localDisk) sayBare(ctx context.Context, p printer) {
 	}
 }
 
-// take makes a reader the disk.
+// take makes the content of a reader the disk.
 func (d *localDisk) take(r io.ReaderAt, size int64, sector int) error {
 	if size == 0 {
 		return wrong("it holds no disk: it is empty")
@@ -231,7 +232,7 @@ func (d *localDisk) take(r io.ReaderAt, size int64, sector int) error {
 	return nil
 }
 
-// wantSize refuses what has a size that no disk of an image has.
+// wantSize refuses a size that no disk of an image can have.
 func (d *localDisk) wantSize() error {
 	if size := d.identity.Size; size > chunk.MaxDisk {
 		return wrong("it holds a disk of %s, and an image has at most %s", bytesText(size), bytesText(chunk.MaxDisk))
@@ -265,18 +266,20 @@ func (d *localDisk) takeGzip(ctx context.Context, p printer, f *os.File, size in
 	return nil
 }
 
-// unpack makes a file of an image that can only be read in order.
+// unpack writes the content of an image that can only be read in order to a
+// file.
 func (d *localDisk) unpack(ctx context.Context, r image.Reader, sector int) error {
 	tmp, err := os.CreateTemp("", "testbox-import-")
 	if err != nil {
 		return fmt.Errorf("it is unpacked to a file first, in the folder that TMPDIR names: %w", err)
 	}
-	os.Remove(tmp.Name()) // it goes with the process
+	os.Remove(tmp.Name()) // the file is removed when the process ends
 	before := d.close
 	d.close = func() error { return errors.Join(before(), tmp.Close()) }
 	limit := int64(1) << 62
 	if free, known := (durable.OS{}).Free(os.TempDir()); known {
-		// Holes cost nothing, so this is a guess against bombs, not a promise.
+		// Holes need no space. So this is only a rough limit against archives that
+		// unpack to a huge size.
 		limit = max(free, 1<<20) * 1000
 	}
 	size, err := convert.Unpack(ctx, r, tmp, limit)

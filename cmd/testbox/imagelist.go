@@ -53,7 +53,7 @@ read has "box", "id" and "unreadable", which says why.`,
 	return cmd
 }
 
-// haveBackups is the error of a box of which no backup can be listed.
+// haveBackups returns an error for the first box that has no backup to list.
 func haveBackups(all []*image.Record, damaged []*store.RecordError, boxes []string) error {
 	for _, b := range boxes {
 		if len(ofBoxes(all, []string{b})) > 0 {
@@ -83,19 +83,19 @@ func ofBoxes(rs []*image.Record, boxes []string) []*image.Record {
 	return out
 }
 
-// listedImage is what image list --json prints of a backup.
+// listedImage is what image list --json prints for a backup.
 type listedImage struct {
 	*image.Record
-	Damaged  map[string]store.Damage `json:"damaged,omitempty"`  // image name -> what it lacks in the store
+	Damaged  map[string]store.Damage `json:"damaged,omitempty"`  // from an image's name to what it lacks in the store
 	Misdated string                  `json:"misdated,omitempty"` // why its time cannot be right
 }
 
-// unreadableImage is what image list --json prints of a backup whose record
+// unreadableImage is what image list --json prints for a backup whose record
 // cannot be read.
 type unreadableImage struct {
 	Box        string `json:"box"`
 	ID         string `json:"id"`
-	Unreadable string `json:"unreadable"` // why
+	Unreadable string `json:"unreadable"` // why it cannot be read
 }
 
 func listImages(p printer, rs []*image.Record, damaged []*store.RecordError, damages store.Damages, asJSON bool) error {
@@ -132,8 +132,8 @@ func listImages(p printer, rs []*image.Record, damaged []*store.RecordError, dam
 	return nil
 }
 
-// sayLatest says which backup of a box is the latest, where it is not the last
-// of the list, which is in the order of dates.
+// sayLatest says which backup of a box is the latest, if that is not the last
+// one in the list. The list is in the order of dates.
 func sayLatest(p printer, rs []*image.Record, damaged []*store.RecordError, now time.Time) {
 	for i, last := range rs {
 		if i+1 < len(rs) && rs[i+1].Box == last.Box {

@@ -21,7 +21,7 @@ import (
 type mountOptions struct {
 	storeFlag
 	foreground bool
-	tell       bool // a process waits for word that the mount is there
+	tell       bool // another process waits for the message that the mount is there
 }
 
 func newImageMountCmd() *cobra.Command {
@@ -52,7 +52,7 @@ removed from the store before.`,
 		},
 		ValidArgsFunction: completeFirst(&o.storeFlag),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if args[1] == "" { // it would be taken for the working folder
+			if args[1] == "" { // an empty path would mean the working folder
 				return wrong("the name of the folder is empty")
 			}
 			if !o.foreground {
@@ -75,7 +75,7 @@ func runImageMount(ctx context.Context, p printer, s reader, arg, dir string, te
 	if err != nil {
 		return err
 	}
-	// What was mounted and killed cannot be looked at; imagefs knows what to do.
+	// Stat fails on a mount whose program was killed. imagefs handles that.
 	switch st, err := os.Stat(dir); {
 	case errors.Is(err, fs.ErrNotExist):
 		return wrong("there is no folder %s; make it first", dir)
@@ -88,7 +88,7 @@ func runImageMount(ctx context.Context, p printer, s reader, arg, dir string, te
 	for _, d := range chosen(r, sel) {
 		printBad(p, d.Name, d.Bad)
 	}
-	// Whoever still uses a file when this is interrupted can go on.
+	// An interrupt must not stop reads of those who still use a file.
 	reading := context.WithoutCancel(ctx)
 	var disks []imagefs.Disk
 	layouts := map[string][]usedmap.LayoutPart{}
@@ -140,7 +140,7 @@ func runImageMount(ctx context.Context, p printer, s reader, arg, dir string, te
 	return serveInBackground(ctx, p, m, dir)
 }
 
-// serveInBackground goes on until the folder is unmounted.
+// serveInBackground serves the mount until the folder is unmounted.
 func serveInBackground(ctx context.Context, p printer, m *imagefs.Mount, dir string) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -151,13 +151,13 @@ func serveInBackground(ctx context.Context, p printer, m *imagefs.Mount, dir str
 		err = log.goToBackground()
 	}
 	if err != nil {
-		stop() // nobody would know of it
+		stop() // nobody would know of the mount
 	}
 	m.Wait(ctx)
 	return err
 }
 
-// printShown says which files there are.
+// printShown prints which files there are.
 func printShown(p printer, what, dir string, shown []imagefs.Shown, layouts map[string][]usedmap.LayoutPart) {
 	p.printf("%s is mounted on %s:\n", what, dir)
 	var b strings.Builder
@@ -175,7 +175,7 @@ func printShown(p printer, what, dir string, shown []imagefs.Shown, layouts map[
 	}
 }
 
-// holdsOf is what the backup knew to be in a file.
+// holdsOf says what a file contains, as far as the backup knew.
 func holdsOf(f imagefs.Shown, parts []usedmap.LayoutPart) string {
 	for _, p := range parts {
 		if f.Number != 0 && p.Number == f.Number {

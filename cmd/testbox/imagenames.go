@@ -18,12 +18,12 @@ import (
 	"testbox-imaging/internal/usedmap"
 )
 
-// traits are what a disk is known by beside its identity, which files do not
-// have.
+// traits are what a disk is known by besides its identity. Files have no
+// identity.
 type traits struct {
-	table   string   // the id of the partition table
-	systems []string // the UUIDs of the file systems
-	file    string   // the file's name; "" for a device
+	table   string   // id of the partition table
+	systems []string // UUIDs of the file systems
+	file    string   // name of the file; "" for a device
 }
 
 func traitsOf(r copier.Source, sector int, layout usedmap.Layout) (t traits) {
@@ -42,23 +42,23 @@ func traitsOf(r copier.Source, sector int, layout usedmap.Layout) (t traits) {
 type knownDisk struct {
 	*image.RecordedDisk
 	traits
-	last bool // of the last backup
-	now  int  // the disk that it is now; -1 is none
+	last bool // whether it is in the last backup
+	now  int  // index of the disk that it is now, or -1
 }
 
-// naming finds out which disks of a command line are those of earlier backups.
-// docs/matching.md has the rules.
+// naming finds out which disks of a command line are disks of earlier backups.
+// The rules are in docs/matching.md.
 type naming struct {
 	disks []namedDisk
-	is    []traits // of the disks
+	is    []traits // of each disk
 	was   []knownDisk
-	from  []int // by disk: which of was it is; -1 is none
+	from  []int // for each disk the index in was, or -1
 	last  *image.Record
-	why   []string // by disk: how that is known
+	why   []string // for each disk how that is known
 }
 
-// nameDisks gives each disk the name of its image: that of earlier backups, if
-// it is known from one. What is not certain is refused.
+// nameDisks gives each disk the name of its image. If the disk is known from an
+// earlier backup, it is the name there. It refuses what is not certain.
 func nameDisks(ctx context.Context, p printer, s reader, box string, disks []namedDisk) error {
 	rs, damaged, err := s.Records(ctx)
 	if err != nil {
@@ -67,7 +67,7 @@ func nameDisks(ctx context.Context, p printer, s reader, box string, disks []nam
 	n := &naming{disks: disks, from: slices.Repeat([]int{-1}, len(disks)), why: make([]string, len(disks))}
 	n.last, err = store.Select(rs, damaged, store.Selector{Box: box, When: "latest"}, time.Now())
 	if unreadable := new(store.UnreadableError); errors.As(err, &unreadable) {
-		// A new backup is wanted all the more where an old one may be lost.
+		// If an old backup may be lost, a new one is needed even more.
 		p.warnf("%v; the names of the disks come from earlier backups: compare them with `testbox image list`",
 			unreadable.Unwrap())
 		n.last, err = unreadable.Instead, nil
@@ -88,8 +88,8 @@ func nameDisks(ctx context.Context, p printer, s reader, box string, disks []nam
 	return nil
 }
 
-// recall reads what is known of the disks now and then. Of several disks of one
-// name the latest counts.
+// recall collects what is known of the present disks and of those in earlier
+// backups. If several of these have one name, the latest counts.
 func (n *naming) recall(ctx context.Context, s reader, rs []*image.Record) {
 	for _, d := range n.disks {
 		var layout usedmap.Layout
@@ -123,7 +123,7 @@ func (n *naming) recall(ctx context.Context, s reader, rs []*image.Record) {
 
 func (n *naming) remember(ctx context.Context, s reader, r *image.Record, d *image.RecordedDisk, last bool) {
 	k := knownDisk{RecordedDisk: d, last: last, now: -1}
-	if im, err := openImage(ctx, s, r, d); err == nil { // of one that is damaged less is known
+	if im, err := openImage(ctx, s, r, d); err == nil { // less is known of a damaged one
 		view := im.ReaderAt(ctx, viewCache)
 		k.traits = traitsOf(readOnlyDisk{view, view.Size()}, d.Disk.SectorSize, usedmap.ParseLayout(im.Root.Layout))
 		view.Close()
@@ -133,7 +133,7 @@ func (n *naming) remember(ctx context.Context, s reader, r *image.Record, d *ima
 	n.was = append(n.was, k)
 }
 
-// settle gives the names.
+// settle decides the names.
 func (n *naming) settle() error {
 	n.match()
 	if err := n.uncertain(); err != nil {
@@ -147,7 +147,8 @@ func (n *naming) settle() error {
 	return nameNew(n.disks, n.was)
 }
 
-// match pairs disks with those of earlier backups, by one rule after the other.
+// match pairs disks with those of earlier backups. It applies the rules one
+// after the other.
 func (n *naming) match() {
 	for i, d := range n.disks {
 		if d.name == "" {
@@ -174,7 +175,7 @@ func (n *naming) match() {
 	} {
 		n.pairBy(rule.why, rule.same)
 	}
-	for i, d := range n.disks { // a disk that was replaced by another
+	for i, d := range n.disks { // a disk that replaced another one
 		for k := range n.was {
 			if n.from[i] < 0 && d.name == "" && n.was[k].last && n.was[k].now < 0 && n.was[k].Name == d.kernel {
 				n.pair(i, k, "it has its kernel name")
@@ -185,8 +186,8 @@ func (n *naming) match() {
 
 func (n *naming) pair(i, k int, why string) { n.from[i], n.was[k].now, n.why[i] = k, i, why }
 
-// pairBy pairs what a rule takes for the same, if it is certain in both
-// directions and the hardware does not say otherwise.
+// pairBy pairs the disks that a rule regards as the same. It does so only if
+// that is certain in both directions and the hardware does not contradict it.
 func (n *naming) pairBy(why string, same func(*knownDisk, int) bool) {
 	found := map[[2]int]bool{}
 	ofDisk, ofKnown := map[int]int{}, map[int]int{}
@@ -212,7 +213,7 @@ func shared(a, b []string) bool {
 
 func sameSize(a, b image.Identity) bool { return a.Size == b.Size && a.SectorSize == b.SectorSize }
 
-// uncertain refuses disks that could be one or the other of the last backup.
+// uncertain refuses disks that could be one or another disk of the last backup.
 func (n *naming) uncertain() error {
 	var lost, unknown []string
 	for i, d := range n.disks {
@@ -236,7 +237,7 @@ func (n *naming) uncertain() error {
 		n.last.Disks[0].Name, printable(unknown[0]))
 }
 
-// tell says which disk was taken for which, and what of it has changed.
+// tell prints which disk was recognized as which, and what changed.
 func (n *naming) tell(p printer) {
 	for i, d := range n.disks {
 		k := n.from[i]
@@ -257,7 +258,8 @@ func (n *naming) tell(p printer) {
 	}
 }
 
-// changes says what speaks against a disk being the one that was called so.
+// changes lists what speaks against a disk being the one that had its name
+// before.
 func (n *naming) changes(i int) (out []string) {
 	d := n.disks[i]
 	own := slices.IndexFunc(n.was, func(k knownDisk) bool { return k.Name == d.name })
@@ -277,7 +279,7 @@ func (n *naming) changes(i int) (out []string) {
 }
 
 // wasOther reports whether a disk seems to be one that has another name in
-// earlier backups. Copies of a disk have its partition table too.
+// earlier backups. A copy of a disk also has its partition table.
 func (n *naming) wasOther(i, k, own int) bool {
 	is, was := n.is[i], n.was[k]
 	if match.Same(was.Disk, n.disks[i].identity) {
@@ -287,8 +289,8 @@ func (n *naming) wasOther(i, k, own int) bool {
 	return is.table != "" && was.table == is.table && !copied
 }
 
-// nameNew gives names to disks that have none: the kernel's, or the next of
-// sda, sdb and so on that no disk has or had.
+// nameNew gives names to disks that have none. It uses the kernel's name, or
+// the next one of sda, sdb and so on that no disk has or had.
 func nameNew(disks []namedDisk, was []knownDisk) error {
 	taken := map[string]bool{}
 	for i := range disks {

@@ -126,8 +126,8 @@ func runImageRestore(ctx context.Context, p printer, arg string, targets []strin
 	return err
 }
 
-// askRestore says what will be written over and what will be made, and asks on
-// a terminal.
+// askRestore prints what will be overwritten and what will be made. On a
+// terminal it asks for confirmation.
 func askRestore(ctx context.Context, p printer, r *image.Record, disks []restoring, yes bool) error {
 	lost := false
 	for i := range disks {
@@ -165,8 +165,9 @@ func askRestore(ctx context.Context, p printer, r *image.Record, disks []restori
 	return readYes(ctx, in)
 }
 
-// otherDisk says what speaks against a target: it is known to be another disk
-// than the image's, or even one that has another image in the backup.
+// otherDisk says what speaks against a target. The target may be known as
+// another disk than the image's, or even as one that has another image in the
+// backup.
 func otherDisk(r *image.Record, d *restoring) (warnings []string) {
 	is := d.target.identity
 	for i := range r.Disks {
@@ -181,7 +182,8 @@ func otherDisk(r *image.Record, d *restoring) (warnings []string) {
 	return warnings
 }
 
-// restorePlan is what a restore does with each disk, where it compares first.
+// restorePlan lists what a restore does with each disk. It compares first on
+// some disks.
 func restorePlan(disks []restoring, opt copier.RestoreOptions) (plan []progress.Work) {
 	for i := range disks {
 		d := &disks[i]
@@ -199,7 +201,7 @@ func restorePlan(disks []restoring, opt copier.RestoreOptions) (plan []progress.
 	return plan
 }
 
-// writeDisks restores, and says what it did. begun says that targets may have
+// writeDisks restores, and prints what it did. begun says that targets may have
 // been written to.
 func writeDisks(
 	ctx context.Context, p printer, r *image.Record, disks []restoring, opt copier.RestoreOptions,
@@ -237,7 +239,8 @@ func writeDisks(
 	return true, nil
 }
 
-// fitting makes the partition table fit a larger disk, and says so.
+// fitting returns the function that makes a partition table fit a larger disk.
+// It prints what it changes.
 func fitting(d *restoring, say func(format string, args ...any)) copier.FitFunc {
 	return copier.FitGPT(d.Disk.SectorSize,
 		func(note string) { say("%s: %s", d.Name, note) },
@@ -258,8 +261,8 @@ func printReceipt(p printer, r *image.Receipt, path string) {
 	p.printf("%s: image %s\n", r.Image, or(r.Root, r.BLAKE3))
 }
 
-// stageBytes is how many bytes a pass read or wrote, which is less than the disk
-// has.
+// stageBytes returns how many bytes a pass read or wrote. That is less than the
+// size of the disk.
 func stageBytes(r *image.Receipt, stage string) int64 {
 	switch stage {
 	case "compare":

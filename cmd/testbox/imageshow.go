@@ -17,7 +17,7 @@ import (
 	"testbox-imaging/internal/words"
 )
 
-// oneImage wants one argument that says which backup is meant.
+// oneImage wants exactly one argument, which says which backup is meant.
 func oneImage(_ *cobra.Command, args []string) error {
 	if len(args) != 1 {
 		return errors.New("give one backup, as BOX or BOX@WHEN")
@@ -28,9 +28,9 @@ func oneImage(_ *cobra.Command, args []string) error {
 // shownImage is what image show --json prints.
 type shownImage struct {
 	*image.Record
-	Layouts map[string]json.RawMessage `json:"layouts,omitempty"` // image name -> what the disk holds
-	Damaged map[string]store.Damage    `json:"damaged,omitempty"` // image name -> what it lacks in the store
-	// Misdated is why its time cannot be right.
+	Layouts map[string]json.RawMessage `json:"layouts,omitempty"` // from an image's name to the content of its disk
+	Damaged map[string]store.Damage    `json:"damaged,omitempty"` // from an image's name to what it lacks in the store
+	// Misdated says why the time cannot be right.
 	Misdated string `json:"misdated,omitempty"`
 }
 

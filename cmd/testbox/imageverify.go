@@ -61,11 +61,11 @@ code is 6 if they differ, 4 if all is well but the image has zeros for unreadabl
 	return cmd
 }
 
-// verifyImages reads all of the images, also behind one that is damaged.
+// verifyImages reads all of the images. It also continues after a damaged one.
 func verifyImages(ctx context.Context, p printer, s verifier, r *image.Record, disks []*image.RecordedDisk) error {
 	var errs []error
 	var whole, not []string
-	var good []object.Name // roots of images that are whole
+	var good []object.Name // roots of undamaged images
 	damaged := store.Damages{}
 	var plan []progress.Work
 	for _, d := range disks {
@@ -125,7 +125,7 @@ func verifyImage(ctx context.Context, p printer, s verifier, line *progressLine,
 	return nil
 }
 
-// errDiffer is what a comparison ends with that found differences.
+// errDiffer is the error of a comparison that found differences.
 var errDiffer = &exitError{exitDiffer, errors.New("disk and image differ")}
 
 func verifyDisks(ctx context.Context, p printer, s reader, r *image.Record, sel store.Selector, args []string) error {
@@ -212,7 +212,7 @@ func verifyDisk(ctx context.Context, p printer, s reader, line *progressLine, r 
 	return receipt.Verified == receipt.Read && len(receipt.Differ) == 0 && len(receipt.Bad) == 0, nil
 }
 
-// printCompared says how much of a disk differs from its image, and where.
+// printCompared prints how much of a disk differs from its image, and where.
 func printCompared(p printer, d *restoring, r *image.Receipt, t *usedmap.Tally) {
 	if len(r.Differ) == 0 {
 		p.printf("%s: %s: nothing differs in %s\n", d.Name, d.path, bytesText(r.Read))

@@ -17,7 +17,7 @@ installs. Where KVM does not work the boxes run by emulation: slower, otherwise 
 		newLabDemoCmd(), newLabUpCmd(), newLabResetCmd(), newLabCleanCmd())
 }
 
-// labKernel is the kernel for the boxes' own system.
+// labKernel fetches the kernel for the boxes' own system.
 func labKernel(ctx context.Context, say func(string, ...any)) (lab.Kernel, error) {
 	k, err := maintenance.FetchBare(ctx, maintenance.Options{Say: say}, lab.KernelModules...)
 	if err != nil {

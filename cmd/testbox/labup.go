@@ -81,7 +81,7 @@ func runLabUp(ctx context.Context, in io.Reader, out io.Writer) error {
 	return resetOnEnter(ctx, m, in, out)
 }
 
-// labOwn is the system on the disk of the lab's box.
+// labOwn is the name of the system on the disk of the lab's box.
 const labOwn = "lab"
 
 // labBox makes the maintenance system and a box, and switches the box on.
@@ -109,7 +109,7 @@ func labBox(ctx context.Context, l *lab.Lab, kernel lab.Kernel, say func(string)
 	return m, disk, nil
 }
 
-// sayUp says each time that the box's own system is up.
+// sayUp prints a line each time the box's own system is up.
 func sayUp(ctx context.Context, m *lab.Machine, say func(string)) {
 	up := lab.OwnSystem{Name: labOwn}.Up()
 	for {

@@ -21,14 +21,15 @@ type localDisk struct {
 	copier.Target
 	path     string
 	identity image.Identity
-	kernel   string // of a block device
+	kernel   string // kernel's name of a block device
 	rotating bool
-	user     string // who may change it while it is read, as "by a mount on /srv"; "" is nobody
+	user     string // who may change it while it is read, as "by a mount on /srv"; "" if nobody
 	close    func() error
 }
 
-// openLocal opens a disk. sector 0 means to find out. A device that something
-// else has open is an error, unless it is only read and busy allows it.
+// openLocal opens a disk. With sector 0 it finds out the sector size. A device
+// that something else uses is an error, unless it is only read and busy allows
+// it.
 func openLocal(path string, sector int, write, busy bool) (*localDisk, error) {
 	raw, err := openRaw(path, sector)
 	if err != nil {
@@ -58,7 +59,7 @@ func openLocal(path string, sector int, write, busy bool) (*localDisk, error) {
 	return d, nil
 }
 
-// NextData is that of the disk.
+// NextData implements copier.Sparse by the disk, if that knows its holes.
 func (d *localDisk) NextData(off int64) (from, to int64) {
 	if s, ok := d.Target.(copier.Sparse); ok {
 		return s.NextData(off)
@@ -66,7 +67,7 @@ func (d *localDisk) NextData(off int64) (from, to int64) {
 	return off, d.Size()
 }
 
-// identify finds out what a block device is known by.
+// identify finds out what identifies a block device.
 func (d *localDisk) identify() {
 	real, err := filepath.EvalSymlinks(d.path)
 	st, statErr := os.Stat(d.path)
@@ -92,7 +93,7 @@ type readOnlyDisk struct {
 
 func (d readOnlyDisk) Size() int64 { return d.size }
 
-// NextData is that of what is read.
+// NextData implements copier.Sparse by the reader, if that knows its holes.
 func (d readOnlyDisk) NextData(off int64) (from, to int64) {
 	if s, ok := d.ReaderAt.(copier.Sparse); ok {
 		return s.NextData(off)

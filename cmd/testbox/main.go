@@ -1,7 +1,7 @@
 // Command testbox is for the admin and the storage server. It arms boxes, sets
 // up the share and builds maintenance systems. It keeps images of disks in a
-// store, and restores them at a shell. It runs the virtual lab. Its exit codes
-// are decided in exit.go.
+// store, and restores them at a shell. It runs the virtual lab. exit.go decides
+// its exit codes.
 package main
 
 import (
@@ -20,8 +20,8 @@ import (
 func main() {
 	cpu.LetDisksBlock()
 	ends := []os.Signal{os.Interrupt, syscall.SIGTERM}
-	if !signal.Ignored(syscall.SIGHUP) { // as nohup has it
-		ends = append(ends, syscall.SIGHUP) // the terminal is closed
+	if !signal.Ignored(syscall.SIGHUP) { // nohup makes it ignored
+		ends = append(ends, syscall.SIGHUP) // sent when the terminal is closed
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), ends...)
 	code := run(ctx, newRootCmd(realWorld()), os.Args[1:], os.Stdout, os.Stderr)
@@ -29,7 +29,7 @@ func main() {
 	os.Exit(code)
 }
 
-// newRootCmd wires the commands; each verb is a file.
+// newRootCmd builds the tree of commands. Each command has a file of its own.
 func newRootCmd(w world) *cobra.Command {
 	root := newGroupCmd("testbox", "Back up and restore the disks of test machines over the network",
 		`testbox arms test machines ("boxes") for an action: at its next start from the network an
@@ -58,7 +58,8 @@ itself and starts its own disk again.
 	return root
 }
 
-// run executes the command line and gives the exit code. Errors go to stderr.
+// run executes the command line and returns the exit code. Errors are printed
+// to stderr.
 func run(ctx context.Context, root *cobra.Command, args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)

@@ -12,7 +12,7 @@ import (
 	"testbox-imaging/internal/site"
 )
 
-// newMaintenanceCmd groups what is done with maintenance systems.
+// newMaintenanceCmd makes the group of commands for maintenance systems.
 func newMaintenanceCmd() *cobra.Command {
 	return newGroupCmd("maintenance", "Build and list the systems that boxes boot for an action",
 		`A maintenance system is a kernel and an initrd in the TFTP area's folder
@@ -23,7 +23,8 @@ debian, unless the site file names one.`,
 		newMaintenanceBuildCmd(), newMaintenanceListCmd())
 }
 
-// tftpArea is the TFTP area's folder below the one that 'testbox share init' was given.
+// tftpArea is the path of the TFTP area below the folder of `testbox share
+// init`.
 func tftpArea(dir string) string { return filepath.Join(dir, bootcfg.TFTPArea) }
 
 // bootOf is the folder of boot files in a TFTP area.
@@ -42,7 +43,8 @@ func completeFolder(*cobra.Command, []string, string) ([]string, cobra.ShellComp
 	return nil, cobra.ShellCompDirectiveFilterDirs
 }
 
-// exportDir is the folder with the areas: the argument if there is one.
+// exportDir is the folder with the areas. It is the argument, or else the
+// default.
 func exportDir(args []string) string {
 	if len(args) == 1 {
 		return args[0]

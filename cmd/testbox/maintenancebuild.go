@@ -48,8 +48,8 @@ fails leaves the earlier ones as they were, and boxes that run one keep it.`,
 					return err
 				}
 			}
-			// What is made is read by the TFTP server and by every box, whatever
-			// the umask of the shell is.
+			// The TFTP server and every box must be able to read the files, whatever umask
+			// the shell has.
 			syscall.Umask(0o022)
 			for _, name := range []string{"ssh-key", "password-file", "packages"} {
 				if cmd.Flags().Changed(name) && o.debianFlag == "" {
@@ -77,13 +77,14 @@ fails leaves the earlier ones as they were, and boxes that run one keep it.`,
 type buildOptions struct {
 	form, agent, password string
 	keys, packages        []string
-	debianFlag            string // one that is given and is for the form debian; "" is none
+	debianFlag            string // a given flag that is only for the debian form; "" if there is none
 }
 
 // buildFunc builds a maintenance system.
 type buildFunc func(context.Context) (*maintenance.Result, error)
 
-// build checks the flags and makes what builds the form into the areas in dir.
+// build checks the flags, and returns the function that builds the form into
+// the areas in dir.
 func (o buildOptions) build(p printer, dir string) (buildFunc, error) {
 	common := maintenance.Options{TFTP: tftpArea(dir), Agent: o.agent, Say: p.tellf}
 	switch bootcfg.Form(o.form) {
@@ -108,7 +109,8 @@ func (o buildOptions) build(p printer, dir string) (buildFunc, error) {
 	return nil, wrong("the form %q is not known; the forms are %s and %s", o.form, bootcfg.FormRAM, bootcfg.FormDebian)
 }
 
-// maxLogin is the size in bytes over which a file of keys or of a password is refused.
+// maxLogin is the size in bytes above which a file of keys or of a password is
+// refused.
 const maxLogin = 1 << 20
 
 func (o buildOptions) debian(dir string, common maintenance.Options) (opt maintenance.DebianOptions, err error) {

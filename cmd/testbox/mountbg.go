@@ -14,16 +14,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A mount in the background is a process of its own session, which a first one
-// started and waits for. It prints where the first one prints until the mount
-// is there, then lets go of all that and writes a byte to a pipe.
+// A mount in the background is a second process, in a session of its own. The
+// first process starts it and waits for it. Until the mount is there, the
+// second process uses the first one's outputs. Then it closes them and writes a
+// byte to a pipe.
 const (
 	tellFlag = "tell-when-mounted"
-	tellFD   = 3 // of the pipe, in the second process
+	tellFD   = 3 // of the pipe in the second process
 )
 
-// mountInBackground starts the second process, and returns when the mount is
-// there or it has failed.
+// mountInBackground starts the second process. It returns when the mount is
+// there, or when the process has failed.
 func mountInBackground(ctx context.Context, p printer, storeDir, arg, dir string) error {
 	self, err := os.Executable()
 	if err != nil {
@@ -35,8 +36,8 @@ func mountInBackground(ctx context.Context, p printer, storeDir, arg, dir string
 	if dir, err = filepath.Abs(dir); err != nil {
 		return err
 	}
-	// What the caller had open, such as a lock, is not to be held for as long.
-	// Kernels before 5.11 do not know how.
+	// The second process must not inherit what the caller has open, such as a lock.
+	// Kernels before 5.11 do not support this call.
 	_ = unix.CloseRange(tellFD, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 	told, tell, err := os.Pipe()
 	if err != nil {
@@ -67,19 +68,19 @@ func mountInBackground(ctx context.Context, p printer, storeDir, arg, dir string
 	return saidBy(child.Wait())
 }
 
-// saidBy is the error of a process that has said itself what is wrong.
+// saidBy is the error of a process that has printed its own error.
 func saidBy(err error) error {
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.Exited() {
 		return &exitError{exit.ExitCode(), errSaid}
 	}
-	if err == nil { // it was told to end before it was asked to
+	if err == nil { // it ended without an error before it wrote the byte
 		err = errors.New("interrupted")
 	}
 	return fmt.Errorf("the mount's process ended: %w", err)
 }
 
-// mountLog is the file with what a mount in the background says.
+// mountLog is the file for messages of a mount in the background.
 type mountLog struct {
 	path string
 	file *os.File
@@ -93,8 +94,8 @@ func newMountLog() (*mountLog, error) {
 	return &mountLog{f.Name(), f}, nil
 }
 
-// goToBackground lets go of the terminal, or of whatever the caller reads from,
-// and tells the first process that it can end.
+// goToBackground closes the terminal, or whatever the caller reads from, and
+// tells the first process that it can end.
 func (l *mountLog) goToBackground() error {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
@@ -111,7 +112,7 @@ func (l *mountLog) goToBackground() error {
 	return errors.Join(err, tell.Close())
 }
 
-// end removes a log that has nothing in it.
+// end closes the log, and removes it if it is empty.
 func (l *mountLog) end() {
 	if n, err := l.file.Seek(0, io.SeekEnd); err == nil && n == 0 {
 		os.Remove(l.path)

@@ -13,15 +13,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// place is what a path on a command line leads to.
+// place is the target of a path on a command line.
 type place struct {
 	path string      // as it was given
 	full string      // absolute, without symbolic links
-	info os.FileInfo // of what is there; nil if nothing is
+	info os.FileInfo // of the file or device; nil if there is nothing
 }
 
-// lookPlace follows a path. Nothing is opened, because to open a device can
-// already do something: it rewinds a tape and starts a watchdog.
+// lookPlace follows a path. It opens nothing, because opening a device can have
+// an effect. It rewinds a tape, for example, or starts a watchdog.
 func lookPlace(path string) (place, error) {
 	p := place{path: path}
 	switch path {
@@ -45,7 +45,7 @@ func lookPlace(path string) (place, error) {
 	return p, err
 }
 
-// lookNew looks where a file would be made.
+// lookNew finds out where a new file would be made.
 func (p *place) lookNew() error {
 	if to, err := os.Readlink(p.path); err == nil {
 		return wrong("%s is a symbolic link that leads nowhere: %s is not there", p.path, to)
@@ -70,20 +70,20 @@ func (p *place) lookNew() error {
 	return nil
 }
 
-// resolve gives the path that the kernel takes. filepath.Abs alone would take
-// ".." behind a symbolic link for something else.
+// resolve returns the path that the kernel uses. filepath.Abs alone would read
+// ".." behind a symbolic link in another way.
 func resolve(path string) (string, error) {
 	real, err := filepath.EvalSymlinks(path)
 	if err == nil {
 		real, err = filepath.Abs(real)
 	}
 	if err == nil {
-		real, err = filepath.EvalSymlinks(real) // the working folder can be known by a link
+		real, err = filepath.EvalSymlinks(real) // the path of the working folder can have links too
 	}
 	return real, err
 }
 
-// isNew reports whether nothing is there.
+// isNew reports whether there is nothing at the path.
 func (p *place) isNew() bool { return p.info == nil }
 
 func (p *place) isFile() bool { return p.info != nil && p.info.Mode().IsRegular() }
@@ -92,7 +92,7 @@ func (p *place) isBlock() bool {
 	return p.info != nil && p.info.Mode()&(os.ModeDevice|os.ModeCharDevice) == os.ModeDevice
 }
 
-// kind says what is there if it is no disk and no file with the bytes of one.
+// kind says what is at the path, if it can hold no disk.
 func (p *place) kind() string {
 	switch mode := p.info.Mode(); {
 	case mode.IsDir():
@@ -107,7 +107,7 @@ func (p *place) kind() string {
 	return "something else"
 }
 
-// mustBeDisk refuses what can hold no disk.
+// mustBeDisk refuses what cannot hold a disk.
 func (p *place) mustBeDisk() error {
 	switch {
 	case p.isNew():
@@ -129,8 +129,8 @@ func (p *place) notThere() error {
 
 func (p *place) below(folder string) bool { return strings.HasPrefix(p.full, folder+"/") }
 
-// mayBeMade refuses a new file or folder where it would not be kept: a
-// mistyped device must not become a file in memory.
+// mayBeMade refuses a new file or folder where it would not last. So a mistyped
+// device does not become a file in memory.
 func (p *place) mayBeMade() error {
 	folder := filepath.Dir(p.full)
 	switch {
@@ -143,7 +143,7 @@ func (p *place) mayBeMade() error {
 }
 
 // sameDevice reports whether a folder is on the file system that is mounted at
-// another one.
+// the other one.
 func sameDevice(folder, mounted string) bool {
 	var f, m, root unix.Stat_t
 	if unix.Stat(folder, &f) != nil || unix.Stat(mounted, &m) != nil || unix.Stat("/", &root) != nil {
@@ -152,7 +152,7 @@ func sameDevice(folder, mounted string) bool {
 	return f.Dev == m.Dev && m.Dev != root.Dev
 }
 
-// pseudo are file systems that show things of the kernel.
+// pseudo are file systems that only show data of the kernel.
 var pseudo = map[int64]bool{
 	unix.PROC_SUPER_MAGIC: true, unix.SYSFS_MAGIC: true, unix.DEVPTS_SUPER_MAGIC: true, unix.DEBUGFS_MAGIC: true,
 	unix.TRACEFS_MAGIC: true, unix.SECURITYFS_MAGIC: true, unix.CGROUP_SUPER_MAGIC: true, unix.CGROUP2_SUPER_MAGIC: true,
@@ -164,8 +164,9 @@ func isPseudo(folder string) bool {
 	return unix.Statfs(folder, &st) == nil && pseudo[int64(st.Type)]
 }
 
-// warnRoom warns, before hours of writing, of file systems that have less room
-// than new files of these lengths need there. One that compresses may need less.
+// warnRoom warns, before hours of writing, if a file system has less room than
+// new files of these lengths need. On a file system that compresses they may
+// need less.
 func warnRoom(p printer, need map[string]int64) {
 	type room struct {
 		folder     string
@@ -198,8 +199,8 @@ func warnRoom(p printer, need map[string]int64) {
 	}
 }
 
-// notInStore refuses what lies in the folder of a store, of that in use or of
-// another: an image restored over a pack would cost backups.
+// notInStore refuses a path in the folder of a store, be it the one in use or
+// another. An image that is restored over a pack would destroy backups.
 func (p *place) notInStore(store string) error {
 	own, _ := os.Stat(store)
 	for dir := p.full; ; dir = filepath.Dir(dir) {
@@ -223,7 +224,7 @@ func isStore(dir string) bool {
 	return true
 }
 
-// same reports whether two paths mean one disk.
+// same reports whether two paths lead to one disk.
 func (p *place) same(o *place) bool {
 	switch {
 	case p.isNew() || o.isNew():

@@ -11,8 +11,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// printer is the voice of a command. What it was asked for goes to stdout, what
-// has to be said beside that goes to stderr. Answers to its questions come from in.
+// printer prints for a command. Results go to stdout, everything else goes to
+// stderr. Answers to questions come from in.
 type printer struct {
 	in       io.Reader
 	out, err io.Writer
@@ -33,18 +33,17 @@ func (p printer) notef(format string, args ...any) {
 // warnf writes a line to stderr about something that can do harm.
 func (p printer) warnf(format string, args ...any) { p.notef("warning: "+format, args...) }
 
-// tellf writes a line to stderr that begins with what it is about, such as a
-// disk.
+// tellf writes a line to stderr that begins with its subject, such as a disk.
 func (p printer) tellf(format string, args ...any) { fmt.Fprintf(p.err, format+"\n", args...) }
 
-// printJSON writes v to stdout for programs.
+// printJSON writes v to stdout as JSON, for programs.
 func printJSON(p printer, v any) error {
 	enc := json.NewEncoder(p.out)
 	enc.SetIndent("", " ")
 	return enc.Encode(v)
 }
 
-// readYes waits for an answer, or for the end of ctx.
+// readYes waits for an answer, or until ctx ends.
 func readYes(ctx context.Context, in io.Reader) error {
 	answer := make(chan string, 1)
 	go func() {

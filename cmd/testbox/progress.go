@@ -14,21 +14,21 @@ import (
 	"testbox-imaging/internal/progress"
 )
 
-// progressLine tells on stderr how far something is: on a terminal in one line
-// that is written again and again, elsewhere in a line now and then.
+// progressLine shows progress on stderr. On a terminal it rewrites one line
+// again and again. Elsewhere it writes a new line now and then.
 type progressLine struct {
 	w     io.Writer
-	width int // characters of the terminal's line; 0: it is none
+	width int // characters of the terminal's line; 0 if w is no terminal
 
-	mu    sync.Mutex // guards those below
+	mu    sync.Mutex // guards the fields below
 	meter *progress.Meter
-	disk  string // of stages that name none
+	disk  string // name for stages that name no disk
 	last  time.Time
 	shown int // characters on the terminal's line
 }
 
-// newProgress is a line for work that is planned; without a plan it does not
-// tell what comes after what it is told of.
+// newProgress makes a line for planned work. Without a plan it only shows the
+// current pass, and not what comes after it.
 func newProgress(w io.Writer, plan ...progress.Work) *progressLine {
 	p := &progressLine{w: w, meter: progress.New(nil, plan...)}
 	if f, ok := w.(*os.File); ok && progress.IsTerminal(f) {
@@ -40,13 +40,13 @@ func newProgress(w io.Writer, plan ...progress.Work) *progressLine {
 	return p
 }
 
-// How often a line is written.
+// How often progress is written.
 const (
 	terminalEvery = 200 * time.Millisecond
 	plainEvery    = 10 * time.Second
 )
 
-// of says of which disk the stages are that name none.
+// of sets the disk for stages that name none.
 func (p *progressLine) of(disk string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -64,14 +64,15 @@ func (p *progressLine) tell(stage string, done, total int64) {
 	p.told(p.meter.Tell(disk, pass, done, total))
 }
 
-// tellOther is tell for what goes over no disk.
+// tellOther is tell for work that belongs to no disk.
 func (p *progressLine) tellOther(stage string, done, total int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.told(p.meter.Tell("", stage, done, total))
 }
 
-// told shows a line if it is time to; a pass that begins waits first.
+// told writes a line if it is time to do so. After a pass begins it waits
+// first.
 func (p *progressLine) told(begins bool) {
 	now := time.Now()
 	if begins {
@@ -93,8 +94,8 @@ func (p *progressLine) show(line string) {
 		fmt.Fprintln(p.w, line)
 		return
 	}
-	// A longer line would go on in the next one, and leave rests there: what
-	// stands at its end is left out.
+	// A longer line would continue in the next one, where a part of it would stay.
+	// So the end is left out.
 	for len(line) > p.width {
 		if i := strings.LastIndex(line, ", "); i > 0 {
 			line = line[:i]
@@ -118,11 +119,11 @@ func (p *progressLine) end() {
 	}
 }
 
-// onTerminal is the line that the terminal shows now; nil: none.
+// onTerminal is the line that the terminal shows now, or nil.
 var onTerminal atomic.Pointer[progressLine]
 
-// clearLine makes room on the terminal for something that is said while a
-// progress line is shown, by whoever does not know of that.
+// clearLine clears the progress line, so that something else can be printed. It
+// is for callers that do not know whether a line is shown.
 func clearLine() {
 	if p := onTerminal.Load(); p != nil {
 		p.end()

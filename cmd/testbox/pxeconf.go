@@ -23,8 +23,8 @@ type pxeOptions struct {
 	replace  bool
 	show     bool
 	wait     bool
-	limit    time.Duration // of wait; 0 is none
-	expire   time.Duration // 0 is the site's
+	limit    time.Duration // how long wait waits; 0 is no limit
+	expire   time.Duration // 0 is the site's value
 	precheck string
 	accept   bool
 	raw      bool
@@ -108,7 +108,8 @@ several boxes that of the worst:
 	return cmd
 }
 
-// mustComplete is for errors that only a flag misspelled in the source gives.
+// mustComplete panics on an error that only a misspelled flag in the source
+// causes.
 func mustComplete(err error) {
 	if err != nil {
 		panic(err)
@@ -122,12 +123,13 @@ func pxeArgs(_ *cobra.Command, args []string) error {
 	return nil
 }
 
-// check refuses flags that cannot be meant so; given reports whether one was given.
+// check refuses flags that make no sense together. given reports whether a flag
+// was given.
 func (o *pxeOptions) check(given func(flag string) bool, args []string) error {
 	if given("expire") && !site.ValidExpire(o.expire) {
 		return wrong("--expire %s is shorter than 1m or longer than 2160h (90 days)", o.expire)
 	}
-	// An empty variable in somebody's script must not mean all disks.
+	// An empty variable in a user's script must not mean all disks.
 	for flag, value := range map[string]string{"disks": o.disks, "image": o.image, "precheck": o.precheck} {
 		if given(flag) && value == "" {
 			return wrong("--%s is empty; give it a value or leave it out", flag)
@@ -148,7 +150,7 @@ func (o *pxeOptions) check(given func(flag string) bool, args []string) error {
 	return nil
 }
 
-// options makes the part of the command line that the flags decide.
+// options makes the part of the kernel command line that the flags decide.
 func (o pxeOptions) options(action box.Action) (c bootcfg.Cmdline, err error) {
 	switch {
 	case o.precheck != "" && o.precheck != "size":
@@ -197,7 +199,7 @@ func runArm(ctx context.Context, p printer, w world, o pxeOptions, boxes []strin
 	} else if err := writePlan(p, place, plan); err != nil {
 		return err
 	}
-	for _, warning := range place.Foresee(plan) { // last, where it is seen
+	for _, warning := range place.Foresee(plan) { // printed last, where people see it
 		p.warnf("%s", warning)
 	}
 	if o.wait {
@@ -206,8 +208,8 @@ func runArm(ctx context.Context, p printer, w world, o pxeOptions, boxes []strin
 	return nil
 }
 
-// writePlan arms the boxes one after the other. If that fails, what was said
-// before the error is armed and the rest is not.
+// writePlan arms the boxes one after the other. If it returns an error, the
+// boxes that were printed before it are armed and the others are not.
 func writePlan(p printer, place *arming.Place, plan *arming.Plan) error {
 	for _, b := range plan.Boxes {
 		if err := place.Boot.Write(b.Addr, b.Text); err != nil {
@@ -224,7 +226,7 @@ func writePlan(p printer, place *arming.Place, plan *arming.Plan) error {
 	return nil
 }
 
-// newWaiter makes what follows the boxes of a plan that are not armed yet.
+// newWaiter makes a Waiter for the boxes of a plan. They must not be armed yet.
 func newWaiter(p printer, w world, place *arming.Place, plan *arming.Plan) (*follow.Waiter, error) {
 	area, err := place.Backup()
 	if err != nil {
@@ -243,7 +245,8 @@ func newWaiter(p printer, w world, place *arming.Place, plan *arming.Plan) (*fol
 	return wait, nil
 }
 
-// waitErr makes the ends of all boxes one error; nil if all are done.
+// waitErr joins the ends of all boxes into one error. It returns nil if all are
+// done.
 func waitErr(ends []follow.End) error {
 	var codes []int
 	var lines []string

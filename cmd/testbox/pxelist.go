@@ -55,12 +55,12 @@ func runPxeList(ctx context.Context, p printer, w world, dir string, boxes []str
 		p.printf("no box is armed\n")
 	}
 	if err := errors.Join(errs...); err != nil {
-		return &exitError{exitFailed, err} // nothing was refused here
+		return &exitError{exitFailed, err} // listing refuses nothing
 	}
 	return nil
 }
 
-// printArmed prints a line for each boot file that is ours.
+// printArmed prints a line for each boot file of ours.
 func printArmed(p printer, boot *bootfiles.Folder, files []*bootfiles.File, now time.Time) error {
 	tab := tabwriter.NewWriter(p.out, 0, 8, 2, ' ', 0)
 	var errs []error

@@ -57,7 +57,8 @@ func runPxeStatus(ctx context.Context, p printer, w world, dir string, boxes []s
 	var codes []int
 	var lines []string
 	for _, t := range targets {
-		// The boot file first: what the box logged before it was removed is seen then.
+		// The boot file is read before the log, so that what the box logged before it
+		// was removed is seen.
 		armed, err := place.Boot.Read(t.Addr)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
@@ -88,13 +89,13 @@ func runPxeStatus(ctx context.Context, p printer, w world, dir string, boxes []s
 	return worst(codes, lines)
 }
 
-// endings say what an exit code of status means.
+// endings say in words what the exit codes of status mean.
 var endings = map[int]string{
 	exitFailed: "failed", exitRefused: "refused", exitBadSectors: "done with bad sectors", exitExpired: "expired, nothing was done",
 	exitDiffer: "disk and image differ", exitRescue: "up for rescue", exitPending: "not ended, as far as is known",
 }
 
-// outcomeCode is the exit code of a box's outcome.
+// outcomeCode returns the exit code for a box's outcome.
 func outcomeCode(o box.Outcome) int {
 	if o == follow.Pending {
 		return exitPending
@@ -102,10 +103,12 @@ func outcomeCode(o box.Outcome) int {
 	return o.ExitCode()
 }
 
-// byWorst is the exit codes in the order in which one stands for several boxes.
+// byWorst has the exit codes from worst to best. The worst one stands for
+// several boxes.
 var byWorst = []int{exitFailed, exitRefused, exitExpired, exitPending, exitBadSectors, exitDiffer, exitRescue, exitDone}
 
-// worst is an error with the code that is worst, nil if all are exitDone.
+// worst returns an error with the worst of the codes, or nil if all are
+// exitDone.
 func worst(codes []int, lines []string) error {
 	for _, code := range byWorst {
 		if slices.Contains(codes, code) && code != exitDone {

@@ -19,7 +19,7 @@ type rawDisk struct {
 	sector int
 }
 
-// openRaw opens a disk. sector 0 means to find out.
+// openRaw opens a disk. With sector 0 it finds out the sector size.
 func openRaw(path string, sector int) (*rawDisk, error) {
 	if sector != 0 && !image.ValidSectorSize(sector) {
 		return nil, wrong("--sector-size %d: no disk has such sectors; they are 512 or 4096 bytes", sector)
@@ -40,7 +40,7 @@ func openRaw(path string, sector int) (*rawDisk, error) {
 	return d, nil
 }
 
-// wholeSectors refuses what cannot be a disk because of its length.
+// wholeSectors refuses a length that no disk can have.
 func wholeSectors(path string, size int64, sector int) error {
 	if size%int64(sector) == 0 {
 		return nil
@@ -65,7 +65,7 @@ func openStill(path string) (*os.File, error) {
 	return f, nil
 }
 
-// look finds out what was opened.
+// look finds out the size and the sector size of what was opened.
 func (d *rawDisk) look() error {
 	st, err := d.Stat()
 	if err != nil {

@@ -25,12 +25,12 @@ type restoring struct {
 	*image.RecordedDisk
 	im     *chunk.Image
 	place       // of the target
-	made   bool // the target is a file that was made for it
+	made   bool // the target is a file that this command made
 	target *localDisk
 }
 
-// pairTargets says which disk goes where. Without :DISK all disks of the backup
-// must go somewhere: half of it is not what was asked for.
+// pairTargets decides which disk goes to which target. Without :DISK every disk
+// of the backup must have a target, because the user asked for all of them.
 func pairTargets(r *image.Record, sel store.Selector, targets []string) ([]restoring, error) {
 	disks := chosen(r, sel)
 	var out []restoring
@@ -75,8 +75,8 @@ func pairTargets(r *image.Record, sel store.Selector, targets []string) ([]resto
 	return out, nil
 }
 
-// openTargets opens all images, and the targets that are there. A file that is
-// still to be made is looked at only.
+// openTargets opens all images, and the targets that exist. It only checks a
+// target that still has to be made.
 func openTargets(ctx context.Context, s reader, r *image.Record, dir string, disks []restoring) error {
 	for i := range disks {
 		d := &disks[i]
@@ -97,7 +97,8 @@ func openTargets(ctx context.Context, s reader, r *image.Record, dir string, dis
 	return nil
 }
 
-// mayBeTarget refuses what an image cannot go to, before it is opened.
+// mayBeTarget refuses a target that cannot receive an image, before it is
+// opened.
 func (d *restoring) mayBeTarget(ctx context.Context) error {
 	if d.isNew() {
 		return d.mayBeMade()
@@ -119,7 +120,7 @@ func (d *restoring) mayBeTarget(ctx context.Context) error {
 		d.path, whole)
 }
 
-// makeTargets makes the files that are not there, and opens them.
+// makeTargets makes the targets that do not exist, and opens them.
 func makeTargets(disks []restoring) (err error) {
 	for i := range disks {
 		d := &disks[i]
@@ -134,15 +135,15 @@ func makeTargets(disks []restoring) (err error) {
 			d.target, err = openLocal(d.full, d.Disk.SectorSize, true, false)
 		}
 		if err != nil {
-			d.made = d.made && !errors.Is(err, disk.ErrInUse) // or another one would write to a file without a name
+			d.made = d.made && !errors.Is(err, disk.ErrInUse) // if another process uses the file, it must not lose its name
 			return err
 		}
 	}
 	return nil
 }
 
-// sectorOf is the sector size that a target is taken for: a file has the
-// image's, a device its own.
+// sectorOf returns the sector size for opening a target. A file gets that of
+// the image. A device has its own, for which 0 is returned.
 func sectorOf(d *restoring) int {
 	if d.isFile() {
 		return d.Disk.SectorSize
@@ -162,8 +163,9 @@ func makeFile(path string, size int64) error {
 	return err
 }
 
-// closeTargets closes targets, and removes files that were made for nothing:
-// as long as they are locked, so that nobody else has begun to use them.
+// closeTargets closes the targets. If no target was written to, it removes the
+// files that were made. It does so while they are locked, so that nobody else
+// can have begun to use them.
 func closeTargets(disks []restoring, begun bool) (err error) {
 	for i := range disks {
 		d := &disks[i]
@@ -181,7 +183,7 @@ func closeTargets(disks []restoring, begun bool) (err error) {
 }
 
 // refuseTargets refuses what could only fail, or do harm, after the first
-// write. Targets that are not made yet pass.
+// write. It accepts targets that are not made yet.
 func refuseTargets(disks []restoring, unused copier.Unused) error {
 	for i := range disks {
 		d := &disks[i]
@@ -196,7 +198,7 @@ func refuseTargets(disks []restoring, unused copier.Unused) error {
 	return nil
 }
 
-// job is what the pipeline does with the disk.
+// job returns the job of package copier for the disk.
 func (d *restoring) job() copier.Job {
 	return copier.Job{
 		Name: d.Name, Image: copier.StoredImage{Image: d.im}, Target: d.target.Target,
@@ -204,7 +206,8 @@ func (d *restoring) job() copier.Job {
 	}
 }
 
-// content says what a disk holds, for who is asked whether it may be lost.
+// content says what a disk holds, for the question whether it may be
+// overwritten.
 func (d *localDisk) content(ctx context.Context) string {
 	m, err := usedmap.Read(ctx, d, d.identity.Size, d.identity.SectorSize)
 	if err != nil {

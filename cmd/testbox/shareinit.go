@@ -43,7 +43,7 @@ The loader's files are those of Debian: apt-get install pxelinux syslinux-common
 			}
 			o.Loaders = w.loaders
 			o.KeepAnon = !cmd.Flags().Changed("anon-uid") && !cmd.Flags().Changed("anon-gid")
-			// Something was given that the exports file should say.
+			// The user gave something that the exports file should contain.
 			asked := !o.KeepAnon || cmd.Flags().Changed("clients") || cmd.Flags().Changed("insecure")
 			return runShareInit(printerOf(cmd), o, asked)
 		},
@@ -60,8 +60,9 @@ The loader's files are those of Debian: apt-get install pxelinux syslinux-common
 	return cmd
 }
 
-// runShareInit checks, then makes. The exports file is spoken of where asked is
-// set: the command line has something for it.
+// runShareInit checks the options and then makes the areas. If asked is set,
+// the command line has something for the exports file, and it says what became
+// of that.
 func runShareInit(p printer, o sharesetup.Options, asked bool) error {
 	plan, err := sharesetup.New(o)
 	if err != nil {
@@ -84,7 +85,7 @@ func runShareInit(p printer, o sharesetup.Options, asked bool) error {
 		p.warnf("%s", warning)
 	}
 	if err != nil {
-		return &exitError{exitFailed, err} // nothing was refused here
+		return &exitError{exitFailed, err} // a part may be done, so this is no refusal
 	}
 	if plan.Clients == "*" && (asked || result.Made > 0) {
 		p.printf("everybody who reaches this server may mount the areas; --clients NETWORK limits that\n")

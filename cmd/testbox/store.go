@@ -15,7 +15,8 @@ read beside it.`,
 		newStoreCopyCmd())
 }
 
-// storeArg is the store of commands that take nothing else as an argument.
+// storeArg reads the store from the argument, for commands that have no other
+// arguments.
 func storeArg(o *storeFlag, args []string) error {
 	switch len(args) {
 	case 0:

@@ -36,7 +36,7 @@ does that. A store cannot be copied onto itself.`,
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if sameRemote(o.dir, args[0]) { // of which only one folder could be written to
+			if sameRemote(o.dir, args[0]) { // only one of the two folders could be written to
 				return refused("%w", store.ErrSame)
 			}
 			return o.withFolder(cmd.Context(), printerOf(cmd), true, func(s *store.Locked) (err error) {
@@ -79,8 +79,8 @@ func runStoreCopy(ctx context.Context, p printer, s, dst *store.Locked, args []s
 	return err
 }
 
-// copied are the backups that arguments mean, and those with damaged records that
-// they mean or may mean.
+// copied returns the backups that the arguments mean. bad are damaged records
+// that they mean or may mean.
 func copied(all []*image.Record, damaged []*store.RecordError, args []string) (out []*image.Record, bad []*store.RecordError, err error) {
 	for _, a := range args {
 		sel, err := store.ParseSelector(a)

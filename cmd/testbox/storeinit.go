@@ -74,8 +74,8 @@ func runStoreInit(ctx context.Context, p printer, path, url string, only bool) e
 	return nil
 }
 
-// mayBeFolder refuses a folder of a new store where it would not be kept, or
-// would be in another store's way. Folders above it may be missing too.
+// mayBeFolder refuses a folder for a new store where it would not last, or
+// where another store already is. Folders above it may be missing too.
 func mayBeFolder(path string) error {
 	path = filepath.Clean(path)
 	for {
@@ -94,15 +94,15 @@ func mayBeFolder(path string) error {
 	return err
 }
 
-// initRemote makes a store in object storage and its folder, which becomes the
-// owner; or only the folder, if the store is there.
+// initRemote makes a store in object storage, and a folder for it, which
+// becomes its owner. If the store exists, it only makes the folder.
 func initRemote(ctx context.Context, p printer, dir string, r *remote) error {
 	place, err := r.open(ctx, dir)
 	if err != nil {
 		return err
 	}
 	made, err := makeRemote(ctx, place)
-	if errors.Is(err, store.ErrNameLost) { // the folder is what `store rebuild-index` needs
+	if errors.Is(err, store.ErrNameLost) { // `store rebuild-index` needs the folder
 		return errors.Join(err, r.write(dir))
 	}
 	if errors.Is(err, blob.ErrNoConditions) {
@@ -117,14 +117,14 @@ func initRemote(ctx context.Context, p printer, dir string, r *remote) error {
 		p.notef("there is a store at %s already; %s becomes a folder for it, which can read. %s", r.url, dir, whoOwns(ctx, place))
 		return nil
 	}
-	s, err := openPlace(ctx, p, dir, r, false) // as its owner
+	s, err := openPlace(ctx, p, dir, r, false) // opening it for writing makes the folder the owner
 	if err != nil {
 		return err
 	}
 	return s.Close()
 }
 
-// makeRemote makes a store where none is.
+// makeRemote makes a store if there is none.
 func makeRemote(ctx context.Context, place *store.Remote) (made bool, err error) {
 	there, err := store.Exists(ctx, place.Blobs)
 	if err != nil || there {
@@ -136,7 +136,7 @@ func makeRemote(ctx context.Context, place *store.Remote) (made bool, err error)
 		}
 	}
 	err = store.Init(ctx, place.Blobs)
-	if errors.Is(err, store.ErrExists) { // another process made it just now
+	if errors.Is(err, store.ErrExists) { // another process has just made it
 		return false, nil
 	}
 	return err == nil, err

@@ -20,7 +20,7 @@ import (
 	"testbox-imaging/internal/store"
 )
 
-// defaultStore is where a store is if nobody says otherwise.
+// defaultStore is the folder of the store if the user names none.
 const defaultStore = "/srv/testbox-store"
 
 // storeFlag is the flag that says where the store is.
@@ -35,8 +35,8 @@ func (o *storeFlag) add(cmd *cobra.Command) {
 	mustComplete(cmd.MarkFlagDirname("store"))
 }
 
-// open opens the store. Errors of a store that another process has are
-// refusals.
+// open opens the store. If another process uses the store, the error is a
+// refusal.
 func (o *storeFlag) open(ctx context.Context, p printer, readOnly bool) (backups, error) {
 	s, err := openStore(ctx, p, o.dir, readOnly)
 	if err != nil {
@@ -45,7 +45,7 @@ func (o *storeFlag) open(ctx context.Context, p printer, readOnly bool) (backups
 	return storeFolder{s}, nil
 }
 
-// with opens the store for what do does, and closes it.
+// with opens the store, calls do, and closes the store.
 func (o *storeFlag) with(ctx context.Context, p printer, readOnly bool, do func(backups) error) (err error) {
 	s, err := o.open(ctx, p, readOnly)
 	if err != nil {
@@ -55,7 +55,8 @@ func (o *storeFlag) with(ctx context.Context, p printer, readOnly bool, do func(
 	return do(s)
 }
 
-// withFolder is with for the upkeep of a store, which is done where it lies.
+// withFolder is with for the upkeep of a store, which works on the store's own
+// folder.
 func (o *storeFlag) withFolder(ctx context.Context, p printer, readOnly bool, do func(*store.Locked) error) (err error) {
 	s, err := openStore(ctx, p, o.dir, readOnly)
 	if err != nil {
@@ -80,8 +81,8 @@ func openStore(ctx context.Context, p printer, dir string, readOnly bool) (*stor
 	return s, err
 }
 
-// openPlace opens the store of a folder whose packs are in a remote place; nil
-// is the folder.
+// openPlace opens the store of a folder. r says where its packs are, and is nil
+// if they are in the folder.
 func openPlace(ctx context.Context, p printer, dir string, r *remote, readOnly bool) (*store.Locked, error) {
 	place, err := r.open(ctx, dir)
 	if err != nil {
@@ -106,8 +107,7 @@ func openPlace(ctx context.Context, p printer, dir string, r *remote, readOnly b
 var errScrub = errors.New("`testbox store scrub` says which backups this costs; " +
 	"after it, a backup of a disk that still has the bytes heals them")
 
-// noStore adds what makes a store in a folder to the error that says that there
-// is none.
+// noStore adds to the error of a missing store the command that makes one.
 func noStore(err error, dir string, r *remote) error {
 	in := dir
 	if r != nil {
@@ -116,9 +116,9 @@ func noStore(err error, dir string, r *remote) error {
 	return wrong("%w; `testbox store init %s` makes one", err, in)
 }
 
-// closing notes in the store what was found damaged, closes it, and adds an
-// error of that to the command's. To one that is of damage it adds what to do
-// about it.
+// closing records in the store what was found damaged, and closes the store. It
+// adds errors of that to the command's error. If the command's error is about
+// damage, it also adds what to do about it.
 func closing(ctx context.Context, p printer, s closer, err *error) {
 	lost := errors.Is(*err, object.ErrDamaged) || errors.Is(*err, chunk.ErrMissing)
 	if ctx.Err() == nil {
@@ -132,7 +132,7 @@ func closing(ctx context.Context, p printer, s closer, err *error) {
 	}
 }
 
-// allRecords reads all records, and says which are damaged.
+// allRecords reads all records, and prints which are damaged.
 func allRecords(ctx context.Context, p printer, s catalogue) ([]*image.Record, []*store.RecordError, error) {
 	rs, damaged, err := s.Records(ctx)
 	for _, d := range damaged {
@@ -142,8 +142,8 @@ func allRecords(ctx context.Context, p printer, s catalogue) ([]*image.Record, [
 }
 
 // pick finds the backup that an argument means. A box alone means its baseline,
-// or the latest backup if there is none; a baseline that is not the latest is
-// said, for who did not think of it.
+// or the latest backup if there is none. pick prints a line if the baseline is
+// not the latest, since the user may not expect that.
 func pick(ctx context.Context, p printer, s catalogue, arg string) (*image.Record, store.Selector, error) {
 	sel, err := store.ParseSelector(arg)
 	if err != nil {
@@ -171,8 +171,8 @@ func pick(ctx context.Context, p printer, s catalogue, arg string) (*image.Recor
 	return r, sel, err
 }
 
-// choose is store.Select. Where another backup could be meant than the one that
-// can be read, it refuses.
+// choose is store.Select with one difference. It refuses if the argument could
+// mean another backup than the one that can be read.
 func choose(rs []*image.Record, damaged []*store.RecordError, sel store.Selector, now time.Time) (*image.Record, error) {
 	r, err := store.Select(rs, damaged, sel, now)
 	var unreadable *store.UnreadableError
@@ -199,7 +199,7 @@ func pickDisk(ctx context.Context, p printer, s catalogue, arg string) (*image.R
 	return r, disks[0], nil
 }
 
-// chosen are the disks of a backup that a selector means.
+// chosen returns the disks of a backup that a selector means.
 func chosen(r *image.Record, sel store.Selector) (out []*image.RecordedDisk) {
 	for i := range r.Disks {
 		if sel.Disk == "" || sel.Disk == r.Disks[i].Name {
@@ -209,8 +209,8 @@ func chosen(r *image.Record, sel store.Selector) (out []*image.RecordedDisk) {
 	return out
 }
 
-// subject is what a command's last line speaks of: a backup, or some of its
-// disks.
+// subject is the subject of a command's last line. It is a backup, or some of
+// its disks.
 func subject(r *image.Record, disks []*image.RecordedDisk) string {
 	is := fmt.Sprintf("backup %s of %s", r.ID, r.Box)
 	if len(disks) == len(r.Disks) {
@@ -223,8 +223,8 @@ func subject(r *image.Record, disks []*image.RecordedDisk) string {
 	return strings.Join(names, ", ") + " of " + is
 }
 
-// notDone ends a command's last line with the disks of the backup to which it
-// did nothing, as "; sdb was not restored".
+// notDone names the disks of the backup to which a command did nothing. It ends
+// the command's last line, as in "; sdb was not restored".
 func notDone(r *image.Record, disks []*image.RecordedDisk, verb string) string {
 	var left []string
 	for i := range r.Disks {
@@ -241,7 +241,7 @@ func notDone(r *image.Record, disks []*image.RecordedDisk, verb string) string {
 	return fmt.Sprintf("; %s were not %s", strings.Join(left, ", "), verb)
 }
 
-// recorded are the disks of a backup that are restored or compared.
+// recorded returns the recorded disks that are restored or compared.
 func recorded(disks []restoring) (out []*image.RecordedDisk) {
 	for i := range disks {
 		out = append(out, disks[i].RecordedDisk)

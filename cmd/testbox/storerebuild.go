@@ -41,8 +41,8 @@ stores.`,
 	return cmd
 }
 
-// restoreName writes the file that makes a folder a store anew, if that is
-// needed.
+// restoreName writes the file that makes a folder a store again, if it is
+// missing.
 func restoreName(ctx context.Context, p printer, path string) error {
 	r, err := readRemote(path)
 	if err != nil {

@@ -15,23 +15,25 @@ import (
 )
 
 // remoteName is the file in a store's folder that says where its packs and
-// records are, if they are not in it: a URL, and perhaps a line onlyWriter.
+// records are, if they are not in the folder. It has a URL, and perhaps a line
+// onlyWriter.
 const remoteName = "remote"
 
 const onlyWriter = "only-writer"
 
-// noConditions is what to do about a server that keeps none.
+// noConditions is advice for a server that does not support conditional writes.
 const noConditions = "two machines that write there would lose backups of each other. Use another server, or, " +
 	"if no other folder and no other program will ever write to this bucket and prefix"
 
-// remote is what that file says.
+// remote is the content of that file.
 type remote struct {
 	url        string
-	onlyWriter bool // the admin declared the folder the only one that writes
-	takeOver   bool // this time, though another folder is the owner
+	onlyWriter bool // the admin declared that only this folder writes
+	takeOver   bool // become the owner now, although another folder is
 }
 
-// readRemote reads the file; nil is a store that is in the folder.
+// readRemote reads the file. It returns nil for a store that is in the folder
+// itself.
 func readRemote(dir string) (*remote, error) {
 	path := filepath.Join(dir, remoteName)
 	text, err := os.ReadFile(path)
@@ -51,8 +53,8 @@ func readRemote(dir string) (*remote, error) {
 	return r, nil
 }
 
-// lostRemote is the error of a folder that was one of a store in object storage
-// and has lost the file that says where that is.
+// lostRemote returns an error if the folder belonged to a store in object
+// storage, but has lost the file that says where that is.
 func lostRemote(dir string) error {
 	_, noOwner := os.Stat(filepath.Join(dir, "owner"))
 	_, noStore := os.Stat(filepath.Join(dir, "store"))
@@ -71,7 +73,8 @@ func (r *remote) write(dir string) error {
 	return durable.WriteFile(durable.OS{}, filepath.Join(dir, remoteName), []byte(text), 0o600)
 }
 
-// open opens the place; what is on its way there lies in the folder.
+// open opens the object storage. Uploads that are not complete are kept in the
+// folder.
 func (r *remote) open(ctx context.Context, dir string) (*store.Remote, error) {
 	if r == nil {
 		return nil, nil
@@ -88,7 +91,7 @@ func (r *remote) open(ctx context.Context, dir string) (*store.Remote, error) {
 	return &store.Remote{Blobs: blobs, OnlyWriter: r.onlyWriter, TakeOver: r.takeOver}, nil
 }
 
-// sameRemote reports whether two folders are of one place.
+// sameRemote reports whether two folders belong to one place in object storage.
 func sameRemote(dir, other string) bool {
 	places := map[s3.Config]bool{}
 	for _, d := range []string{dir, other} {
@@ -106,7 +109,7 @@ func sameRemote(dir, other string) bool {
 	return len(places) == 1
 }
 
-// whoOwns says which folder writes to a store.
+// whoOwns says which folder writes to the store.
 func whoOwns(ctx context.Context, place *store.Remote) string {
 	owner, err := store.ReadOwner(ctx, place.Blobs)
 	switch {

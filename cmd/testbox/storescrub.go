@@ -39,8 +39,8 @@ until they are found whole. The exit code is 1 if something is damaged.`,
 	return cmd
 }
 
-// unscrubbed is the error of a scrub that ended early. What its findings cost is
-// not known.
+// unscrubbed is the error of a scrub that ended early. The consequences of its
+// findings are not known.
 func unscrubbed(r *store.ScrubReport, err error) error {
 	if r == nil || len(r.Faults) == 0 {
 		return err
@@ -53,5 +53,5 @@ func unscrubbed(r *store.ScrubReport, err error) error {
 	return errors.Join(errs...)
 }
 
-// maxFaultsShown is how many faults are told of a scrub that ended early.
+// maxFaultsShown is how many faults of a scrub that ended early are printed.
 const maxFaultsShown = 20

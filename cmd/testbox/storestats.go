@@ -74,14 +74,14 @@ func printStats(p printer, st *store.Stats) {
 	}
 }
 
-// statPart is a part of the files of a store.
+// statPart is one part of a store's files.
 type statPart struct {
 	bytes  int64
 	what   string
-	always bool // told also if it is nothing
+	always bool // printed even if it is 0
 }
 
-// statParts are the parts that together are all files of a store.
+// statParts returns the parts that together are all files of a store.
 func statParts(st *store.Stats) []statPart {
 	dead, known := "dead: no backup needs it; `testbox store gc` gets it back", ""
 	if st.Dead < 0 {

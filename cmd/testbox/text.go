@@ -4,13 +4,13 @@ import (
 	"testbox-imaging/internal/image"
 )
 
-// bytesText is a size for people.
+// bytesText is a size as text for people.
 func bytesText(n int64) string { return image.SizeText(n) }
 
-// printable is text from a disk, made fit for a terminal.
+// printable makes text from a disk safe for a terminal.
 func printable(s string) string { return image.Printable(s) }
 
-// or is s, or other if s is empty.
+// or returns s, or other if s is empty.
 func or(s, other string) string {
 	if s == "" {
 		return other

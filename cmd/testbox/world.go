@@ -15,15 +15,15 @@ import (
 	"testbox-imaging/internal/site"
 )
 
-// world is what the commands ask of the machine they run on. Tests put other
-// functions and paths into its fields.
+// world is what the commands need of the machine that they run on. Tests
+// replace its functions and paths.
 type world struct {
 	now        func() time.Time
 	names      arming.Resolver
 	executable func() (string, error) // path of this program
 	configDirs []string               // where pxelinux.cfg usually is, best first
-	poll       time.Duration          // how long to wait between two looks at a box's log
-	neighbours string                 // the kernel's table of IPv4 neighbours
+	poll       time.Duration          // how long to wait between two reads of a box's log
+	neighbours string                 // path of the kernel's table of IPv4 neighbours
 	loaders    string                 // where Debian's packages put PXELINUX/ and syslinux/
 }
 
@@ -46,8 +46,8 @@ func realWorld() world {
 	}
 }
 
-// place is where boxes are armed: dir, or if that is "" the folder of this program
-// or a usual one.
+// place returns where boxes are armed. It is dir. If dir is "", it is the
+// folder of this program or one of the usual places.
 func (w world) place(dir string) (*arming.Place, error) {
 	usual := w.configDirs
 	if prog, err := w.executable(); err == nil {

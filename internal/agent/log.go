@@ -26,8 +26,8 @@ func LogOpener(cfg Config) pid1.OpenLog {
 		if err := s.startedWith(cmd); err != nil {
 			return nil, err
 		}
-		if s.cfg.Host = cmd.Host; s.cfg.Host == "" { // looking the name up could take too long
-			s.cfg.Host = "unknown" // a look-up could take too long
+		if s.cfg.Host = cmd.Host; s.cfg.Host == "" {
+			s.cfg.Host = "unknown" // looking the name up could take too long
 		}
 		home, err := s.arming.Open()
 		if err != nil {

@@ -13,8 +13,8 @@ import (
 )
 
 // List has the boxes that are armed, and the named boxes that are not.
-type List struct { // in the order of the addresses, also those that are not ours
-	Files    []*bootfiles.File // in the order of the addresses, those that are not ours too
+type List struct {
+	Files    []*bootfiles.File // in the order of the addresses, also those that are not ours
 	NotArmed []Target
 	// Problems are files that should not be there or cannot be used. They are boot
 	// files that are not ours, files that the loader takes in place of others, and

@@ -42,7 +42,8 @@ type Label struct {
 	LocalArg string // LOCALBOOT's number as written; "" is the loader's default
 }
 
-// label returns the label that a command line runs. PXELINUX respects case.
+// label returns the label that a command line runs. Upper and lower case
+// differ, as in PXELINUX.
 func (c *Config) label(command string) *Label {
 	name, _, _ := strings.Cut(command, " ")
 	for i := range c.Labels {

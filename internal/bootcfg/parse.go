@@ -24,9 +24,9 @@ type configParser struct {
 
 // Parse reads a PXELINUX configuration file as
 // https://wiki.syslinux.org/wiki/index.php?title=Config describes it. The
-// loader guesses where it does not understand, Parse returns an error with the
-// number of the line. Errors are an unknown directive, a repeated one, one
-// where it has no effect, and an invalid value.
+// loader guesses where it does not understand. Parse returns an error with the
+// number of the line, for an unknown directive, a repeated one, one where it
+// has no effect, and an invalid value.
 func Parse(data []byte) (*Config, error) {
 	if len(data) > MaxConfig {
 		return nil, fmt.Errorf("boot file is larger than %d bytes", MaxConfig)
