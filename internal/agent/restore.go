@@ -22,7 +22,7 @@ type target struct {
 	disk  disk.Disk
 }
 
-// restore writes the images back.
+// restore writes the images to their disks.
 func (s *session) restore(ctx context.Context, disks []disk.Disk, choice match.Choice) error {
 	targets, jobs, closeAll, err := s.prepare(ctx, disks, choice, true)
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"testbox-imaging/internal/problem"
 )
 
-// machine is what is known of a box's hardware. What is not known is empty.
+// machine is what is known of a box's hardware. Unknown fields are empty.
 type machine struct {
 	macs []string // lower case, with colons
 	uuid string   // lower case

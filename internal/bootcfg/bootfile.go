@@ -35,7 +35,7 @@ const debianWords = "boot=nfs root=/dev/nfs ro noresume raid=noautodetect system
 type BootFile struct {
 	Cmdline   Cmdline
 	Kernel    string // path below the TFTP area
-	Initrd    string // likewise
+	Initrd    string // path below the TFTP area
 	Args      string // more kernel arguments; "" for none
 	LocalBoot string // LOCALBOOT's number, as the firmware needs it (-1, 0, 0x80); "" is the loader's default
 }
@@ -60,8 +60,8 @@ func ValidArgs(s string) error {
 // notForSites are kernel arguments that could lose a box or write to its disks.
 var notForSites = []string{"initrd", "panic", "boot", "root", "init", "rdinit", "rootdelay", "break", "rw", "resume", "quiet"}
 
-// DefaultConfig is pxelinux.cfg/default: every box that is not armed starts
-// its own disk.
+// DefaultConfig is the text of pxelinux.cfg/default, by which every box that is
+// not armed starts its own disk.
 func DefaultConfig() []byte {
 	return []byte("PATH bios\nDEFAULT " + LabelLocal + "\nLABEL " + LabelLocal + "\nLOCALBOOT\n")
 }

@@ -77,7 +77,7 @@ type Cmdline struct {
 	Root         NFSPath // root of the debian form, mounted by NFS; zero means the ram form
 
 	Disks         []string // only these disks, spelled as in disk-devices.lst; if empty, the agent chooses
-	PrecheckSize  bool     // restore: check only the images' sizes before the first write
+	PrecheckSize  bool     // in a restore, check only the images' sizes before the first write
 	AcceptMachine bool     // restore although the images are another machine's
 	OldImages     bool     // restore or verify from the .old images
 	AcceptFailing bool     // back up a disk even if much of it, or its partition table, cannot be read
@@ -149,7 +149,7 @@ func ParseCmdline(s string) (*Cmdline, error) {
 	return c, nil
 }
 
-// ours reports whether a word is for the agent to read.
+// ours reports whether the agent reads the word.
 func ours(key string) bool {
 	return strings.HasPrefix(key, "testbox-") || key == wordRoot || key == wordIP || key == wordBootIF
 }

@@ -32,7 +32,7 @@ type Label struct {
 	Menu        string // title, for people
 	MenuDefault bool
 
-	Type   string // upper-case directive that named Kernel: KERNEL, LINUX, COM32, ...
+	Type   string // directive that named Kernel, in upper case, such as KERNEL, LINUX or COM32
 	Kernel string
 	Initrd string // file of the INITRD directive; our boot files name it in Append
 	Append string

@@ -33,7 +33,7 @@ const (
 // VersionFormat is the number of the version file's format.
 const VersionFormat = 1
 
-// MaxVersion is the size in bytes over which a version file is refused.
+// MaxVersion is the size in bytes above which a version file is refused.
 const MaxVersion = 64 << 10
 
 // Version is what VersionFile says about the kernel and initrd beside it.
@@ -100,8 +100,9 @@ func (v *Version) InitrdPath() string { return path.Join(MaintDir, v.Version, In
 // Latest stands for the newest complete version.
 const Latest = "latest"
 
-// ValidVersion reports whether s can name a version and its folder: at most 64
-// letters, digits, '.', '_', '+', '~' and '-', starting with a letter or digit.
+// ValidVersion reports whether s can name a version and its folder. It allows
+// at most 64 letters, digits, '.', '_', '+', '~' and '-', with a letter or digit
+// at the start.
 func ValidVersion(s string) bool {
 	const alnum = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 	return s != "" && len(s) <= 64 && s != Latest && strings.Trim(s, alnum+"._+~-") == "" && strings.Contains(alnum, s[:1])

@@ -1,8 +1,8 @@
 // Package bootfiles is the folder of boot files, pxelinux.cfg in the TFTP area,
-// and what boot files need around it. A box that has a boot file there is armed.
-// The package reads, lists, writes and removes boot files, says what a box starts
-// that is not armed, finds maintenance systems, and says what a TFTP server
-// cannot give.
+// and the files that boot files refer to. A box that has a boot file there is
+// armed. The package reads, lists, writes and removes boot files. It says what a
+// box starts when it is not armed, finds maintenance systems, and says which
+// files a TFTP server cannot give.
 package bootfiles
 
 import (
@@ -38,7 +38,7 @@ func (f *Folder) TFTP() string { return filepath.Dir(f.dir) }
 // BootFile is the path of the box's boot file.
 func (f *Folder) BootFile(addr box.Addr) string { return f.Path(addr.Hex()) }
 
-// File is a boot file that is there.
+// File is an existing boot file.
 type File struct {
 	Addr    box.Addr         // the box, by the file's name
 	Cmdline *bootcfg.Cmdline // what the box is armed for; if nil, Err says why that is not known

@@ -34,7 +34,7 @@ type Box struct {
 type End struct {
 	Name    string
 	Outcome box.Outcome
-	Text    string // in words
+	Text    string // how it ended, in words
 }
 
 // watch is one box to wait for.
@@ -185,7 +185,7 @@ func (w *Waiter) follow(one *watch) {
 	}
 }
 
-// judge ends the wait for a box whose log will not say how it ended.
+// judge ends the wait for a box if its log will not say how the action ended.
 func (one *watch) judge(now time.Time, armed bool, why string) {
 	expires, silent := one.box.Cmdline.Expires, now.Sub(one.heard)
 	switch {

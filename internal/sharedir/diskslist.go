@@ -11,7 +11,7 @@ import (
 	"testbox-imaging/internal/durable"
 )
 
-// ErrNoDisks matches errors of a box that has no disk-devices.lst.
+// ErrNoDisks means that the box has no disk-devices.lst.
 var ErrNoDisks = errors.New("there is no " + box.DisksFile)
 
 // ReadDisks returns the text of the box's disk-devices.lst. A missing list

@@ -19,7 +19,7 @@ type Entry struct {
 	Size  int64        // bytes of the image file
 }
 
-// ErrUnfinished is matched by errors of calls that need Recover first.
+// ErrUnfinished means that Recover must be called first.
 var ErrUnfinished = errors.New("a backup was committed and is not in place yet")
 
 // Images lists the box's images, sorted by name. The list has only images

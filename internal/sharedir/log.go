@@ -31,7 +31,6 @@ type LogOptions struct {
 // cannot be written, the console says so, and the Log keeps the line and tries
 // it again before the next one. No call but Flush fails. A Log is safe for
 // concurrent use.
-// call fails. Safe for concurrent use.
 type Log struct {
 	addr box.Addr
 	host string

@@ -34,7 +34,8 @@ func (f *Folder) Recover() error {
 	return f.clean()
 }
 
-// carryOut puts a committed backup in place in three stages. A sync ends each:
+// carryOut puts a committed backup in place in three stages, each with
+// a sync at its end.
 //
 //	retire  previous files get .old, older .old files that remain are removed
 //	place   new files get their names

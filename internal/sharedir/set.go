@@ -23,12 +23,12 @@ type Set struct {
 	done   bool
 }
 
-// ErrImages matches the error of a Commit with None if the box has images.
+// ErrImages means that Commit was called with None, but the box has images.
 // Nothing was changed.
 var ErrImages = errors.New("the box has images already")
 
-// ErrSecondAgent matches errors after another agent began a backup in the same
-// folder. Nothing was changed.
+// ErrSecondAgent means that another agent has begun a backup in the same folder.
+// Nothing was changed.
 var ErrSecondAgent = errors.New("another machine is at work with the address of this box")
 
 // Begin starts a backup. It calls Recover first, which removes what earlier
@@ -186,8 +186,7 @@ func (s *Set) Commit(before Before) error {
 	return nil
 }
 
-// ErrCommitted matches the error of a Commit that failed after the commit
-// point.
+// ErrCommitted means that Commit failed after the commit point.
 var ErrCommitted = errors.New("the backup is committed, but could not be put in place yet")
 
 // stillOurs checks that no other agent began a backup after this one.

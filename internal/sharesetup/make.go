@@ -25,7 +25,7 @@ import (
 // Change is one thing that is not as it should be, and what Make does about it.
 type Change struct {
 	Path string
-	What string // "made", or what is repaired
+	What string // "made", or what was repaired
 	Many bool   // one of many similar ones, such as the loader's files
 }
 
