@@ -75,7 +75,7 @@ func runStoreInit(ctx context.Context, p printer, path, url string, only bool) e
 }
 
 // mayBeFolder refuses a folder for a new store where it would not last, or
-// where another store already is. Folders above it may be missing too.
+// inside another store. Folders above it may be missing too.
 func mayBeFolder(path string) error {
 	path = filepath.Clean(path)
 	for {

@@ -5,9 +5,9 @@ package agent
 import "time"
 
 // fault breaks the agent where the word testbox-fault= of the command line
-// says. At the point "" before the action it obeys "panic" and "hang". At the
+// says. At the point "", before the action, it obeys "panic" and "hang". At the
 // point "-disarm", after the action and before disarming, it obeys
-// "hang-disarm". Only agents built for tests have it.
+// "panic-disarm" and "hang-disarm". Only agents built for tests have it.
 func (s *session) fault(point string) {
 	switch s.cmd.Fault {
 	case "panic" + point:
