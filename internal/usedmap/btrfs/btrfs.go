@@ -1,24 +1,24 @@
-// Package btrfs reads which bytes a Btrfs file system of one device uses.
+// Package btrfs maps Btrfs file systems of one device.
 //
-// Format: the "On-disk format" page of btrfs.readthedocs.io, and the structures
-// of include/uapi/linux/btrfs_tree.h and btrfs.h of Linux, whose names the
-// comments here give. All numbers are little endian.
+// The format is from the "On-disk format" page of btrfs.readthedocs.io, and
+// from the structures of include/uapi/linux/btrfs_tree.h and btrfs.h of Linux.
+// Comments name structures as these headers do. All numbers are little endian.
 //
-// Btrfs gives its device away in two steps. Chunks map runs of a logical
-// address space to one place of the device ("single") or to two ("dup"); what
-// no chunk has is free. Inside the chunks the extent tree lists all that is
-// used, at logical addresses: data extents and the blocks of all trees.
+// Btrfs allocates its device in two steps. Chunks map runs of a logical address
+// space to one place of the device ("single") or to two ("dup"). Bytes that are
+// in no chunk are free. Inside the chunks, the extent tree lists at logical
+// addresses all that is used: data extents and the blocks of all trees.
 //
-// A file system that was not unmounted needs no special care, but for its log.
-// Nothing that the last written superblock reaches is overwritten before the
-// next one is on the disk, and the extent tree that it reaches counts all of
-// it: snapshots, subvolumes and relocations that are half deleted or half done,
-// preallocated room, the free space cache's files, the extent tree itself. Only
-// the log of fsync is in no extent tree, nor is the data that it names: see
-// log.go.
+// A file system that was not unmounted needs no special care, except for its
+// log. The blocks that the last written superblock reaches are not overwritten
+// before the next superblock is on the disk. The extent tree among them counts
+// them all: snapshots, subvolumes and relocations that are half deleted or half
+// done, preallocated space, the free space cache's files, the extent tree
+// itself. Only the log of fsync, and the data that it names, are in no extent
+// tree (see log.go).
 //
-// The superblock also names backup roots, older generations for rescue mounts.
-// Their blocks may be free, on a running system as in the map.
+// The superblock also names backup roots, which are older generations for
+// rescue mounts. Their blocks may be free, on a running system and in the map.
 package btrfs
 
 import (
@@ -29,7 +29,7 @@ import (
 	"testbox-imaging/internal/usedmap/volume"
 )
 
-// errLarge is a tree that is too large to be read whole.
+// errLarge means that a tree is too large to be read completely.
 var errLarge = errors.New("a tree has more blocks than are read of it")
 
 // fs is a file system that is being read.
@@ -37,11 +37,11 @@ type fs struct {
 	v      *volume.Volume
 	sb     *super
 	limit  int64   // bytes of the extent tree that are read
-	chunks []chunk // by their logical addresses, first those of the superblock alone
-	needed []int64 // where on the device blocks of trees lie that the map must keep
+	chunks []chunk // sorted by logical address; at first only those of the superblock
+	needed []int64 // bytes of the device where blocks of trees are, which must not be free
 }
 
-// Read says what of the volume is free.
+// Read maps the volume.
 func Read(v *volume.Volume) (*volume.Found, error) { return readLimited(v, extentLimit(v.Size())) }
 
 func readLimited(v *volume.Volume, limit int64) (*volume.Found, error) {
@@ -92,8 +92,8 @@ func (f *fs) read(found *volume.Found) error {
 	return f.keepsNeeded(found.Free)
 }
 
-// unallocated is what no chunk has. The first MiB belongs to boot loaders and
-// to the superblock (BTRFS_DEVICE_RANGE_RESERVED).
+// unallocated returns the bytes that are in no chunk. The first MiB is used, by
+// boot loaders and the superblock (BTRFS_DEVICE_RANGE_RESERVED).
 func (f *fs) unallocated() *volume.Free {
 	free := &volume.Free{}
 	at := int64(reserved)
@@ -105,8 +105,8 @@ func (f *fs) unallocated() *volume.Free {
 	return free
 }
 
-// need notes that a tree has a block at this logical address, so that none of its
-// copies on the device may be called free.
+// need records that a tree has a block at this logical address. Then none of
+// its copies on the device may be free.
 func (f *fs) need(at uint64) error {
 	c, err := f.chunkOf(at, f.sb.node)
 	if err != nil {
@@ -118,7 +118,7 @@ func (f *fs) need(at uint64) error {
 	return nil
 }
 
-// keepsNeeded is an error if the map calls a block free that surely is in use: one
+// keepsNeeded fails if the map calls a block free that is certainly in use: one
 // that was read to make the map, or the root of another tree (see need).
 func (f *fs) keepsNeeded(free *volume.Free) error {
 	slices.Sort(f.needed)

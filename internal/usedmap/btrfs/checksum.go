@@ -10,10 +10,11 @@ import (
 	"golang.org/x/crypto/blake2b"
 )
 
-// checksum is the first bytes of a block, of all bytes after its first 32.
+// checksum is a function over all of a block but its first 32 bytes. The block
+// begins with the result.
 type checksum func(data []byte) []byte
 
-// checksums are by enum btrfs_csum_type.
+// checksums has the functions by enum btrfs_csum_type.
 var checksums = map[uint16]checksum{
 	0: func(data []byte) []byte {
 		return binary.LittleEndian.AppendUint32(nil, crc32.Checksum(data, castagnoli))

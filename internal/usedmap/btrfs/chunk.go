@@ -7,8 +7,8 @@ import (
 	"slices"
 )
 
-// Bits of a chunk's type (BTRFS_BLOCK_GROUP_*): what it is for, and how its
-// bytes lie on the devices.
+// Bits of a chunk's type (BTRFS_BLOCK_GROUP_*). They say what the chunk is for,
+// and how its bytes are distributed over devices.
 const (
 	forData, forSystem, forMetadata = 1 << 0, 1 << 1, 1 << 2
 
@@ -18,8 +18,8 @@ const (
 	raidOthers = 1<<4 | 1<<6 | 1<<7 | 1<<8 | 1<<9 | 1<<10 // RAID1, 10, 5, 6, 1C3, 1C4
 )
 
-// maxAddress bounds logical addresses and lengths, so that their sums are
-// numbers.
+// maxAddress bounds logical addresses and lengths, so that sums of them do not
+// overflow.
 const maxAddress = 1 << 60
 
 // chunk is a run of logical addresses and its places on the device.
@@ -27,11 +27,11 @@ type chunk struct {
 	start, length int64
 	kind          uint64
 	places        [2]int64
-	n             int // places
+	n             int // how many of places are used
 
 	used    int64 // bytes of extents
 	grouped bool  // its block group was found
-	says    int64 // the bytes that its block group says are used
+	says    int64 // the used bytes by its block group
 }
 
 func (c *chunk) end() int64      { return c.start + c.length }
@@ -94,7 +94,7 @@ func (f *fs) readSysChunks() error {
 	return f.checkChunks()
 }
 
-// parseChunk reads a struct btrfs_chunk and gives what is behind it.
+// parseChunk reads a struct btrfs_chunk. rest is what follows it in b.
 func (f *fs) parseChunk(k key, b []byte) (c chunk, rest []byte, err error) {
 	if len(b) < 48+32 {
 		return c, nil, fmt.Errorf("the chunk at %d is cut", k.offset)
@@ -130,8 +130,8 @@ func (f *fs) parseChunk(k key, b []byte) (c chunk, rest []byte, err error) {
 	return c, b[48+32*n:], nil
 }
 
-// checkChunks sorts the chunks. None may overlap another, neither in the
-// logical addresses nor on the device.
+// checkChunks sorts the chunks, and fails if two of them overlap in logical
+// addresses or on the device.
 func (f *fs) checkChunks() error {
 	slices.SortFunc(f.chunks, func(a, b chunk) int { return cmp.Compare(a.start, b.start) })
 	for i := 1; i < len(f.chunks); i++ {
@@ -148,7 +148,7 @@ func (f *fs) checkChunks() error {
 	return nil
 }
 
-// sameChunks checks that the chunk tree has the chunks of the superblock.
+// sameChunks checks that the chunk tree has all chunks of the superblock.
 func (f *fs) sameChunks(system []chunk) error {
 	for _, s := range system {
 		if i := f.find(s.start); i < 0 || f.chunks[i] != s {
@@ -158,7 +158,7 @@ func (f *fs) sameChunks(system []chunk) error {
 	return nil
 }
 
-// find is the index of the chunk that starts there, or -1.
+// find is the index of the chunk that starts at start, or -1.
 func (f *fs) find(start int64) int {
 	i, ok := slices.BinarySearchFunc(f.chunks, start, func(c chunk, at int64) int { return cmp.Compare(c.start, at) })
 	if !ok {
@@ -167,7 +167,7 @@ func (f *fs) find(start int64) int {
 	return i
 }
 
-// chunkOf is the chunk that has all n bytes at a logical address.
+// chunkOf is the chunk that contains all n bytes at a logical address.
 func (f *fs) chunkOf(at uint64, n int64) (*chunk, error) {
 	if at <= maxAddress {
 		i, ok := slices.BinarySearchFunc(f.chunks, int64(at), func(c chunk, at int64) int { return cmp.Compare(c.start, at) })

@@ -6,7 +6,7 @@ import (
 	"slices"
 )
 
-// stripe is a run of the device that a chunk has.
+// stripe is a run of the device that belongs to a chunk.
 type stripe struct{ off, length, chunk int64 }
 
 // checkDevice compares a DEV_ITEM with the device that the superblock is on.
@@ -22,7 +22,8 @@ func (f *fs) checkDevice(k key, b []byte) error {
 	return nil
 }
 
-// stripes are the runs of the device that chunks have, in its order.
+// stripes are the runs of the device that belong to chunks, in the order of the
+// device.
 func (f *fs) stripes() []stripe {
 	var out []stripe
 	for _, c := range f.chunks {
@@ -34,8 +35,8 @@ func (f *fs) stripes() []stripe {
 	return out
 }
 
-// matchDevExtents compares the device tree with the chunks. Linux mounts
-// nothing where they differ (btrfs_verify_dev_extents).
+// matchDevExtents compares the device tree with the chunks. Linux does not
+// mount if they differ (btrfs_verify_dev_extents).
 func (f *fs) matchDevExtents(root pointer) error {
 	left := f.stripes()
 	t := tree{name: "device tree", owner: devTree, limit: 64 << 20, newest: f.sb.generation}

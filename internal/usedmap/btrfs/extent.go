@@ -13,24 +13,24 @@ const (
 	extentIsBlock = 1 << 1
 )
 
-// extents goes through the chunks along with the extent tree, which has the
-// same order, and calls the gaps between extents free.
+// extents goes through the chunks together with the extent tree, which has the
+// same order. Gaps between extents are free.
 type extents struct {
 	f    *fs
 	free *volume.Free
-	log  []image.Range // logical, in order: used, but no extents yet
-	keep uint64        // chunks of these types are used as a whole
-	i    int           // the chunk
-	at   int64         // the end of the last extent in it
+	log  []image.Range // logical addresses, in order; used, but not in the extent tree yet
+	keep uint64        // chunks of these types are used completely
+	i    int           // current chunk
+	at   int64         // end of the last extent in the current chunk
 }
 
-// extentLimit is how many bytes of the extent tree are read, on a disk of so
-// many bytes: for millions of extents, in seconds of a processor, but minutes
-// of a spinning disk. It leaves half of the volume's budget for gaps between
-// blocks that are read along.
+// extentLimit is how many bytes of the extent tree are read on a disk of so
+// many bytes. It is enough for millions of extents. They take seconds of a
+// processor, but minutes of a spinning disk. The rest, half of the volume's
+// budget, is for gaps between blocks that are read at once.
 func extentLimit(disk int64) int64 { return min(96<<20+disk/80, 1<<30) }
 
-// readExtents adds to free what no extent has within the chunks.
+// readExtents adds to free the bytes of chunks that are in no extent.
 func (f *fs) readExtents(free *volume.Free, rs *roots, log []image.Range) error {
 	e := &extents{f: f, free: free, log: log}
 	if rs.halfDeleted {
@@ -43,7 +43,7 @@ func (f *fs) readExtents(free *volume.Free, rs *roots, log []image.Range) error 
 		case extentItem, metadataItem:
 			return e.extent(k, data)
 		case treeBlockRef, extentDataRef, sharedBlock, sharedData:
-			return nil // who uses the extent before them
+			return nil // these say who uses the extent before them
 		case blockGroup:
 			if rs.groups.at == 0 {
 				return f.group(k, data)
@@ -63,9 +63,9 @@ func (f *fs) readExtents(free *volume.Free, rs *roots, log []image.Range) error 
 	return f.checkGroups()
 }
 
-// extent takes an item of the extent tree. The key has the extent's address
-// and its length; of METADATA_ITEMs it has the level, and the length is that
-// of a block.
+// extent handles an item of the extent tree. The key has the extent's address
+// and length. In a METADATA_ITEM it has the level instead of the length, which
+// is that of a block.
 func (e *extents) extent(k key, data []byte) error {
 	if len(data) < 24 {
 		return fmt.Errorf("the extent at %d cannot be read", k.object)
@@ -86,7 +86,7 @@ func (e *extents) extent(k key, data []byte) error {
 	return e.used(int64(k.object), int64(n))
 }
 
-// used goes on to an extent.
+// used advances to an extent, and frees the gap before it.
 func (e *extents) used(start, n int64) error {
 	for e.i < len(e.f.chunks) && e.f.chunks[e.i].end() <= start {
 		e.leave()
@@ -103,7 +103,7 @@ func (e *extents) used(start, n int64) error {
 	return nil
 }
 
-// leave ends a chunk and enters the next.
+// leave ends the current chunk and enters the next one.
 func (e *extents) leave() {
 	e.gap(e.f.chunks[e.i].end())
 	e.i++
@@ -116,7 +116,7 @@ func (e *extents) enter() {
 	}
 }
 
-// gap calls free what lies up to end, but for what the log has of it.
+// gap frees the bytes from e.at to end, without those that the log uses.
 func (e *extents) gap(end int64) {
 	at := e.at
 	for len(e.log) > 0 && e.log[0].Off < end {
@@ -124,14 +124,14 @@ func (e *extents) gap(end int64) {
 		e.add(at, min(r.Off, end))
 		at = max(at, r.End())
 		if at > end {
-			break // it may reach into the next gap
+			break // r may reach into the next gap
 		}
 		e.log = e.log[1:]
 	}
 	e.add(at, end)
 }
 
-// add calls a part of the chunk free, in all its places.
+// add frees a part of the current chunk, in all its places on the device.
 func (e *extents) add(from, to int64) {
 	c := &e.f.chunks[e.i]
 	if c.kind&e.keep != 0 {
@@ -142,7 +142,7 @@ func (e *extents) add(from, to int64) {
 	}
 }
 
-// readGroups reads the block groups where they have a tree of their own.
+// readGroups reads the block groups if they have a tree of their own.
 func (f *fs) readGroups(root pointer) error {
 	if root.at == 0 {
 		return nil
@@ -157,7 +157,7 @@ func (f *fs) readGroups(root pointer) error {
 	return f.walk(&t, root)
 }
 
-// group takes a struct btrfs_block_group_item. Linux mounts nothing where it
+// group handles a struct btrfs_block_group_item. Linux does not mount if it
 // differs from its chunk (check_chunk_block_group_mappings).
 func (f *fs) group(k key, data []byte) error {
 	if k.object > maxAddress || len(data) < 24 {
@@ -175,8 +175,8 @@ func (f *fs) group(k key, data []byte) error {
 	return nil
 }
 
-// checkGroups compares what the block groups count as used with their extents.
-// Both are written by the same commit.
+// checkGroups compares the used bytes of each block group with the sum of its
+// extents. One commit writes both.
 func (f *fs) checkGroups() error {
 	for _, c := range f.chunks {
 		if !c.grouped {

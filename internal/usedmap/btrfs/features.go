@@ -2,41 +2,42 @@ package btrfs
 
 import "fmt"
 
-// Incompatible features (BTRFS_FEATURE_INCOMPAT_*) that change what is read.
+// Incompatible features (BTRFS_FEATURE_INCOMPAT_*) that change how the map is
+// read.
 const (
-	incMixedBackref = 1 << 0  // extent items as they are since 2009
+	incMixedBackref = 1 << 0  // extent items in the form of 2009 and later
 	incSkinny       = 1 << 8  // METADATA_ITEMs
-	incMetadataUUID = 1 << 10 // blocks have another UUID than the superblock
+	incMetadataUUID = 1 << 10 // blocks of trees have another UUID than the superblock
 )
 
-// incKnown are the incompatible features that the map understands. Those that
-// are not named above do not matter to it: they say how files, names and
-// references are written, or which sizes and profiles may be met.
+// incKnown are the incompatible features that the map understands. Those
+// without a name above do not matter for it. They change how files, names and
+// references are written, or which sizes and profiles are possible.
 const incKnown = incMixedBackref |
 	1<<1 | // DEFAULT_SUBVOL
-	1<<2 | // MIXED_GROUPS: data and blocks of trees in the same chunks
-	1<<3 | // COMPRESS_LZO: extents count by their length on the disk
+	1<<2 | // MIXED_GROUPS, data and blocks of trees in the same chunks
+	1<<3 | // COMPRESS_LZO, where an extent's length is that on the disk
 	1<<4 | // COMPRESS_ZSTD
-	1<<5 | // BIG_METADATA: blocks larger than a page
+	1<<5 | // BIG_METADATA, blocks of trees larger than a page
 	1<<6 | // EXTENDED_IREF
 	1<<7 | // RAID56
 	incSkinny |
 	1<<9 | // NO_HOLES
 	incMetadataUUID |
 	1<<11 | // RAID1C34
-	1<<16 // SIMPLE_QUOTA: extent items have one more reference in line
+	1<<16 // SIMPLE_QUOTA, one more inline reference in extent items
 
 // roKnown are the features that forbid only writing (COMPAT_RO_*).
 const (
 	roBlockGroupTree = 1 << 3 // block groups have a tree of their own
 
-	roKnown = 1<<0 | // FREE_SPACE_TREE: a copy of what the extent tree says
+	roKnown = 1<<0 | // FREE_SPACE_TREE, which repeats what the extent tree says
 		1<<1 | // FREE_SPACE_TREE_VALID
-		1<<2 | // VERITY: its hashes are items of trees
+		1<<2 | // VERITY, whose hashes are items of trees
 		roBlockGroupTree
 )
 
-// Features and states (BTRFS_SUPER_FLAG_*) that are known, and not followed.
+// Features and states (BTRFS_SUPER_FLAG_*) that are known and make doubt.
 var (
 	incDoubtful = map[uint64]string{
 		1 << 12: "it is made for zoned devices",
@@ -58,8 +59,8 @@ var (
 	}
 )
 
-// Every superblock has the flags of a block that was written and, after some
-// tools, of one that was relocated (BTRFS_HEADER_FLAG_*).
+// flagKnown are flags that every superblock may have: that the block was
+// written and, from some tools, that it was relocated (BTRFS_HEADER_FLAG_*).
 const flagKnown = 1<<0 | 1<<1
 
 // known fails for features and states that are not understood.

@@ -8,23 +8,23 @@ import (
 	"testbox-imaging/internal/image"
 )
 
-// maxLog is how many blocks and extents of a log are kept.
+// maxLog is how many blocks and extents of a log are collected.
 const maxLog = 1 << 18
 
-// readLog gives what the log uses, as logical addresses in order.
+// readLog returns the logical addresses that the log uses, in order.
 //
-// fsync writes what it must into trees of their own, one for each subvolume
-// that it touched, and points the superblock's log_root at a tree of their
-// roots. The next mount replays them; the next commit drops them. Until then
-// neither their blocks nor new data that their items name are in the extent
-// tree. They lie in chunks that were committed: a new chunk makes the next
-// fsync commit everything instead (btrfs_set_log_full_commit).
+// fsync writes changes into log trees, one for each subvolume that it touched,
+// and sets the superblock's log_root to a tree of their roots. The next mount
+// replays them, and the next commit drops them. Until then their blocks, and
+// new data that their items name, are not in the extent tree. But they are in
+// chunks that were committed: after a new chunk, the next fsync commits
+// everything instead (btrfs_set_log_full_commit).
 func (f *fs) readLog() ([]image.Range, error) {
 	if f.sb.logRoot == 0 {
 		return nil, nil
 	}
 	var out []image.Range
-	// They are written by the transaction after the last commit.
+	// Log trees are written in the transaction after the last commit.
 	t := tree{name: "log", owner: logTree, limit: 64 << 20, newest: f.sb.generation + 1}
 	t.block = func(at uint64) { out = append(out, image.Range{Off: int64(at), Len: f.sb.node}) }
 	var logs []pointer
@@ -63,7 +63,8 @@ func (f *fs) readLog() ([]image.Range, error) {
 	return out, nil
 }
 
-// logged is the extent that a struct btrfs_file_extent_item names, if any.
+// logged is the extent that a struct btrfs_file_extent_item names. It is empty
+// if there is none.
 func (f *fs) logged(b []byte) (r image.Range, err error) {
 	const inline, regular, prealloc = 0, 1, 2
 	if len(b) < 21 || b[20] > prealloc || b[20] != inline && len(b) < 53 {

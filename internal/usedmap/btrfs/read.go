@@ -8,7 +8,8 @@ import (
 	"testbox-imaging/internal/usedmap/volume"
 )
 
-// checkBlock compares a block (struct btrfs_header) with what points at it.
+// checkBlock compares a block (struct btrfs_header) with the pointer that names
+// it.
 func (f *fs) checkBlock(t *tree, p pointer, b []byte) error {
 	n, each := int64(le32(b[96:])), int64(itemSize)
 	if p.level > 0 {
@@ -35,7 +36,7 @@ func (f *fs) checkBlock(t *tree, p pointer, b []byte) error {
 	return nil
 }
 
-// blocks reads blocks of a tree; those that lie together are read together.
+// blocks reads blocks of a tree. Blocks near each other are read at once.
 func (f *fs) blocks(t *tree, ptrs []pointer) ([][]byte, error) {
 	type place struct {
 		off int64

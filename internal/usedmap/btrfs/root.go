@@ -2,13 +2,13 @@ package btrfs
 
 import "fmt"
 
-// roots are the trees of the root tree that the map is made of.
+// roots are the trees of the root tree that are read for the map.
 type roots struct {
 	extent, dev, groups pointer
-	halfDeleted         bool // some tree is
+	halfDeleted         bool // some tree is half deleted
 }
 
-// readRoots reads the root tree. Every root that it names must be used.
+// readRoots reads the root tree. Every root that it names must be in use.
 func (f *fs) readRoots() (*roots, error) {
 	rs := &roots{}
 	t := tree{name: "root tree", owner: rootTree, limit: 64 << 20, newest: f.sb.generation}
@@ -40,8 +40,7 @@ func (f *fs) readRoots() (*roots, error) {
 	return rs, nil
 }
 
-// parseRoot reads a struct btrfs_root_item, of which the fields that came later
-// may be missing.
+// parseRoot reads a struct btrfs_root_item. Its later fields may be missing.
 func parseRoot(b []byte) (pointer, error) {
 	if len(b) < 239 {
 		return pointer{}, fmt.Errorf("a root of a tree is cut")
@@ -52,8 +51,8 @@ func parseRoot(b []byte) (pointer, error) {
 	return pointer{at: le64(b[176:]), generation: le64(b[160:]), level: b[238]}, nil
 }
 
-// halfDeleted reports of a struct btrfs_root_item that the tree's blocks were
-// given back up to some key (drop_progress). Linux knows where to go on, but
-// other programs follow the pointers before that key to blocks that are free:
-// btrfs check does, where there are quotas.
+// halfDeleted reports whether the blocks of the tree of a struct
+// btrfs_root_item were freed up to some key (drop_progress). Linux knows where
+// to continue. But other programs follow the pointers before that key to free
+// blocks, for example btrfs check with quotas.
 func halfDeleted(b []byte) bool { return parseKey(b[220:]) != key{} }

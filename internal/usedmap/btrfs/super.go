@@ -8,8 +8,9 @@ import (
 	"testbox-imaging/internal/usedmap/volume"
 )
 
-// The places of the superblock and its copies (btrfs_sb_offset): each 4 KiB,
-// within 64 KiB that are given to no extent.
+// superblocks are the places of the superblock and its copies
+// (btrfs_sb_offset). Each has 4 KiB. The 64 KiB from its place on are never
+// given to extents.
 var superblocks = []int64{64 << 10, 64 << 20, 256 << 30}
 
 const (
@@ -25,7 +26,7 @@ var magic = []byte("_BHRfS_M")
 // super is struct btrfs_super_block.
 type super struct {
 	fsid                  [16]byte // of the file system
-	nodeID                [16]byte // in its blocks
+	nodeID                [16]byte // the UUID in blocks of trees
 	generation            uint64
 	root, chunkRoot       pointer
 	logRoot               uint64
@@ -66,8 +67,8 @@ func readSuper(v *volume.Volume) (*volume.Found, *super, error) {
 	return found, sb, sb.copiesAgree(v)
 }
 
-// parseSuper checks that b is a superblock for this place, and takes what the
-// map needs from it.
+// parseSuper checks that b is a superblock for the place off, and reads the
+// fields that the map needs.
 func parseSuper(b []byte, off int64) (*super, error) {
 	sum, ok := checksums[le16(b[196:])]
 	switch {
@@ -95,7 +96,7 @@ func parseSuper(b []byte, off int64) (*super, error) {
 	return sb, nil
 }
 
-// geometry takes the sizes from the superblock b.
+// geometry reads and checks the sizes in the superblock b.
 func (sb *super) geometry(b []byte, volume int64) error {
 	sector, node := le32(b[144:]), le32(b[148:])
 	size, sys := le64(b[201+8:]), le32(b[160:])
@@ -122,9 +123,9 @@ func (sb *super) geometry(b []byte, volume int64) error {
 	return nil
 }
 
-// copiesAgree reads the superblock's copies. A commit writes them all, fsync
-// writes only the first, so a copy may be older, but never newer: something
-// would have been written there by another system.
+// copiesAgree checks the superblock's copies. A commit writes them all, but
+// fsync writes only the first superblock. So a copy may be older. If one is
+// newer, another system wrote there.
 func (sb *super) copiesAgree(v *volume.Volume) error {
 	for _, off := range superblocks[1:] {
 		if off+superblockSize > sb.size {

@@ -32,17 +32,17 @@ const (
 )
 
 const (
-	chunkObject = 256 // of all chunks
+	chunkObject = 256 // key.object of all chunks
 	keySize     = 17  // struct btrfs_disk_key
 	headerSize  = 101 // struct btrfs_header
 	itemSize    = 25  // struct btrfs_item
 	ptrSize     = 33  // struct btrfs_key_ptr
 
-	readLeaves = volume.MaxRead // bytes of leaves that are read together
-	readInner  = 256 << 10      // the same of other blocks: some of each level are in memory
+	readLeaves = volume.MaxRead // bytes of leaves that are read at once
+	readInner  = 256 << 10      // bytes of other blocks; each level keeps so much in memory
 )
 
-// key is struct btrfs_disk_key. Trees are sorted by its fields in their order.
+// key is struct btrfs_disk_key. Trees are sorted by its fields, in this order.
 type key struct {
 	object uint64
 	kind   uint8
@@ -55,12 +55,12 @@ func (k key) compare(o key) int {
 	return cmp.Or(cmp.Compare(k.object, o.object), cmp.Compare(k.kind, o.kind), cmp.Compare(k.offset, o.offset))
 }
 
-// pointer names a block of a tree, and says what must stand in it.
+// pointer names a block of a tree, and has what the block must contain.
 type pointer struct {
 	at         uint64 // logical
 	generation uint64
 	level      uint8
-	child      bool // of another block: it is not empty and starts with first
+	child      bool // not a root, so the block is not empty and starts with first
 	first      key
 }
 
@@ -68,25 +68,25 @@ type pointer struct {
 type tree struct {
 	name   string
 	owner  uint64
-	limit  int64  // bytes of its blocks that are read
-	newest uint64 // no block is of a later generation
+	limit  int64  // bytes of blocks that may still be read
+	newest uint64 // the latest generation that a block may have
 	item   func(k key, data []byte) error
-	block  func(at uint64) // told of each block, if not nil
+	block  func(at uint64) // called for each block, if not nil
 
 	began bool
 	last  key
 }
 
-// unknown is an item of a type that the tree never had.
+// unknown is the error for an item of a type that the tree should not have.
 func (t *tree) unknown(k key) error {
 	return fmt.Errorf("its %s has items of the unknown type %d", t.name, k.kind)
 }
 
-// walk hands all items of a tree, in the order of their keys, to it.
+// walk calls t.item for all items of a tree, in the order of their keys.
 func (f *fs) walk(t *tree, root pointer) error { return f.walkAll(t, []pointer{root}) }
 
-// walkAll does so for blocks that all have the same level. A level is always
-// one less than its parent's, so no block is its own ancestor.
+// walkAll is walk for several blocks of the same level. A block's level is one
+// less than that of its parent, so no block can be its own ancestor.
 func (f *fs) walkAll(t *tree, ptrs []pointer) error {
 	for len(ptrs) > 0 {
 		n := readInner / f.sb.node
@@ -108,7 +108,7 @@ func (f *fs) walkAll(t *tree, ptrs []pointer) error {
 	return nil
 }
 
-// visit checks a block and goes on below it.
+// visit checks a block and walks the blocks below it.
 func (f *fs) visit(t *tree, p pointer, b []byte) error {
 	if err := f.checkBlock(t, p, b); err != nil {
 		return fmt.Errorf("a block of its %s (at %d): %w", t.name, p.at, err)
@@ -127,8 +127,8 @@ func (f *fs) visit(t *tree, p pointer, b []byte) error {
 	return f.walkAll(t, children)
 }
 
-// items hands out the items of a leaf. Their data lies in the opposite order at
-// the leaf's end, without gaps.
+// items calls t.item for the items of a leaf. The data of the items is at the
+// end of the leaf, in the opposite order and without gaps.
 func (f *fs) items(t *tree, p pointer, b []byte) error {
 	n := int(le32(b[96:]))
 	end := uint32(len(b) - headerSize)
