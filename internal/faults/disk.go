@@ -7,7 +7,7 @@ import (
 	"sync"
 )
 
-// Target is a disk, as package copier wants one.
+// Target is a disk with the methods that package copier needs.
 type Target interface {
 	io.ReaderAt
 	io.WriterAt
@@ -27,17 +27,17 @@ func (o Op) String() string { return fmt.Sprintf("%s %d+%d", o.Kind, o.Off, o.N)
 // End is the first byte after the operation's.
 func (o Op) End() int64 { return o.Off + o.N }
 
-// Disk is a disk in memory with a volatile cache: reads give what was written,
-// a crash loses any part of what was not synced.
+// Disk is a disk in memory with a volatile cache. Reads return what was
+// written. A crash loses any part of what was not synced.
 type Disk struct {
-	mu      sync.Mutex  // guards all below
-	data    []byte      // what reads give
-	stable  []byte      // what was there at the last sync
-	pending []diskWrite // since then
+	mu      sync.Mutex  // guards the fields below
+	data    []byte      // what reads return
+	stable  []byte      // content at the last sync
+	pending []diskWrite // writes since the last sync
 	log     []Op
 }
 
-// diskWrite is an operation not yet synced.
+// diskWrite is a write or zeroing that is not synced yet.
 type diskWrite struct {
 	off  int64
 	data []byte
@@ -51,7 +51,7 @@ func NewDisk(data []byte) *Disk {
 // Size is the disk's size in bytes.
 func (d *Disk) Size() int64 { return int64(len(d.data)) }
 
-// Bytes is a copy of what reads give.
+// Bytes is a copy of what reads return.
 func (d *Disk) Bytes() []byte {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -65,8 +65,8 @@ func (d *Disk) Log() []Op {
 	return slices.Clone(d.log)
 }
 
-// Crash is what the disk holds after a power cut that kept those unsynced
-// writes for which keep, asked in their order, says so.
+// Crash is the content after a power cut. It calls keep for each unsynced
+// write, in their order, and loses those for which keep returns false.
 func (d *Disk) Crash(keep func() bool) []byte {
 	d.mu.Lock()
 	defer d.mu.Unlock()

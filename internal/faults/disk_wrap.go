@@ -6,12 +6,12 @@ import (
 	"sync/atomic"
 )
 
-// Failing is a disk whose operation number K, counted from 0 over all kinds,
-// fails with ErrInjected. Of a write that fails, the first half is done.
+// Failing is a disk whose operation number K fails with ErrInjected. Operations
+// of all kinds are counted from 0. A write that fails does its first half.
 type Failing struct {
 	Target
 	K    int64
-	Dead bool // all later operations fail too
+	Dead bool // if set, all later operations fail too
 	n    atomic.Int64
 }
 
@@ -58,7 +58,7 @@ func (f *Failing) Sync() error {
 }
 
 // Short is a disk whose every N-th read and every N-th write do only half of
-// what they were asked, and say Err, which may be nil.
+// the work and return Err, which may be nil.
 type Short struct {
 	Target
 	N             int64
@@ -84,8 +84,8 @@ func (s *Short) WriteAt(b []byte, off int64) (int, error) {
 	return n, s.Err
 }
 
-// Dropping is a disk that does nothing for its every N-th write or zeroing and
-// says that it did.
+// Dropping is a disk that ignores its every N-th write or zeroing, and returns
+// no error.
 type Dropping struct {
 	Target
 	N      int64
@@ -111,11 +111,11 @@ func (d *Dropping) ZeroAt(off, n int64) error {
 	return d.Target.ZeroAt(off, n)
 }
 
-// Altering is a disk that keeps one byte otherwise than it was told to, at the
-// Nth write or zeroing of that place, and says nothing. Nth counts from 1.
+// Altering is a disk that changes one byte at the Nth write or zeroing of its
+// place, and returns no error. Nth counts from 1.
 type Altering struct {
 	Target
-	At   int64 // the byte
+	At   int64 // offset of the byte
 	Nth  int64
 	hits atomic.Int64
 }
@@ -144,11 +144,11 @@ func (a *Altering) ZeroAt(off, n int64) error {
 	return nil
 }
 
-// Bad is a disk with unreadable places: a read that meets one gives the bytes
+// Bad is a disk with unreadable places. A read that meets one returns the bytes
 // before it and Err.
 type Bad struct {
 	Target
-	Places []Op // their Kind does not matter
+	Places []Op // their Kind is ignored
 	Err    error
 }
 
@@ -182,8 +182,9 @@ func (f Flipped) ReadAt(b []byte, off int64) (int, error) {
 	return n, err
 }
 
-// Hooked is a disk that calls Before ahead of every operation; an error of it
-// is the operation's. Before is called from many goroutines at once.
+// Hooked is a disk that calls Before ahead of every operation. If Before fails,
+// the operation is not done and returns that error. Before is called from many
+// goroutines at once.
 type Hooked struct {
 	Target
 	Before func(Op) error

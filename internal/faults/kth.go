@@ -9,7 +9,7 @@ import (
 	"testbox-imaging/internal/durable"
 )
 
-// ErrInjected is matched by every error that a Kth makes.
+// ErrInjected is matched by the errors of Kth and Failing.
 var ErrInjected = errors.New("injected fault")
 
 // Manner is how a Kth fails.
@@ -18,25 +18,25 @@ type Manner int
 // The manners of failing.
 const (
 	Fails Manner = iota // the K-th operation is not done, or half done if it is a write
-	Lies                // the K-th operation is done, but its answer is an error
-	Dies                // the K-th and all later ones are not done: whoever calls was killed
+	Lies                // the K-th operation is done, but returns an error
+	Dies                // the K-th and all later ones are not done, as if the caller was killed
 )
 
 func (m Manner) String() string { return [...]string{"fails", "lies", "dies"}[m] }
 
-// Kth is a durable.FS of which the K-th operation fails. Operations of the
-// files it opened count too. With K 0 none fails, and Count says how many
-// there were. Safe for concurrent use.
+// Kth is a durable.FS whose K-th operation fails. Operations on its open files
+// count too. With K 0 no operation fails, and Count returns how many there
+// were. Kth is safe for concurrent use.
 type Kth struct {
 	durable.FS
 	K      int // counted from 1
 	Manner Manner
-	Err    error // what the K-th answers, beside ErrInjected; nil is nothing
+	Err    error // an error that the K-th returns together with ErrInjected; may be nil
 
-	mu    sync.Mutex // guards those below
+	mu    sync.Mutex // guards the fields below
 	count int
-	last  string // the operation that failed first
-	told  bool   // somebody got an injected error
+	last  string // the operation that was to fail first
+	told  bool   // an injected error was returned
 }
 
 // Count is how many operations there were.
@@ -46,23 +46,23 @@ func (k *Kth) Count() int {
 	return k.count
 }
 
-// Injected reports whether an error was injected: an operation that could not
-// be done anyway, and was to be lied about, answers with its own.
+// Injected reports whether an injected error was returned. An operation that is
+// to lie, but cannot be done anyway, returns its own error.
 func (k *Kth) Injected() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.told
 }
 
-// Failed says which operation failed, "" if there were not so many.
+// Failed is the operation that failed, or "" if there were fewer than K.
 func (k *Kth) Failed() string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.last
 }
 
-// do counts an operation, runs it if it is to be done, and says how it went.
-// Half is run in the place of a write that fails.
+// do counts an operation and runs it, unless it is to fail. half is called
+// instead of an operation that fails, and may be nil.
 func (k *Kth) do(op, path string, run func() error, half func()) error {
 	k.mu.Lock()
 	k.count++

@@ -1,5 +1,5 @@
 // Package faults breaks things on purpose: storage that forgets, fails or lies.
-// Test only.
+// It is for tests only.
 package faults
 
 import (
@@ -15,25 +15,26 @@ import (
 	"testbox-imaging/internal/durable"
 )
 
-// Volatile is a durable.FS in memory with a cache that a power cut loses: of
-// what was not synced, Crash keeps any part. It is meaner than real file
+// Volatile is a durable.FS in memory with a cache that a power cut loses. Crash
+// keeps any part of what was not synced. Volatile is worse than real file
 // systems: changes of one folder survive in any combination, each 512 bytes of
-// a write by themselves, and data whose sync failed never becomes durable.
-// Modes are not kept. Safe for concurrent use.
+// a write survive on their own, and data whose sync failed never becomes
+// durable. Modes are not stored. Volatile is safe for concurrent use.
 type Volatile struct {
-	mu   sync.Mutex // guards all below, and every inode
+	mu   sync.Mutex // guards the fields below, and every inode
 	dirs map[string]*volatileDir
 	now  func() time.Time
 }
 
-// volatileDir is a folder: the entries seen, those on the disk, and the changes
-// between the two.
+// volatileDir is a folder. It has the entries that programs see, those on the
+// disk, and the changes between the two.
 type volatileDir struct {
 	seen, disk map[string]*inode
 	pending    []dirChange
 }
 
-// dirChange is entries that change at once; nil removes one.
+// dirChange is a set of entries that change at once. A nil inode removes the
+// entry.
 type dirChange map[string]*inode
 
 func (c dirChange) apply(entries map[string]*inode) {
@@ -46,8 +47,8 @@ func (c dirChange) apply(entries map[string]*inode) {
 	}
 }
 
-// inode is a file's bytes: those seen, those on the disk, and the writes
-// between the two.
+// inode is a file. It has the bytes that programs see, those on the disk, and
+// the writes between the two.
 type inode struct {
 	seen, disk []byte
 	pending    []write
@@ -67,7 +68,7 @@ func NewVolatile() *Volatile {
 	return &Volatile{dirs: map[string]*volatileDir{"/": newDir()}, now: time.Now}
 }
 
-// SetClock sets the clock of file times; it is time.Now unless set.
+// SetClock sets the clock of file times. The default is time.Now.
 func (v *Volatile) SetClock(now func() time.Time) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -83,14 +84,15 @@ func (d *volatileDir) change(c dirChange) {
 	d.pending = append(d.pending, c)
 }
 
-// Crash is the file system after a power cut, all of it durable. Keep is asked
-// for every part that was not synced whether it got to the disk all the same.
-// The old value goes on by itself, as a machine would that is cut off.
+// Crash returns the file system after a power cut. Everything in it is durable.
+// keep is called for every part that was not synced, and tells whether it got
+// to the disk. The old file system continues to work, like a machine that was
+// only disconnected.
 func (v *Volatile) Crash(keep func() bool) *Volatile {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	after := &Volatile{dirs: map[string]*volatileDir{}, now: v.now}
-	nodes := map[*inode]*inode{} // a file has at most one fate
+	nodes := map[*inode]*inode{} // one new inode for each file, even if it has several names
 	for _, path := range sortedKeys(v.dirs) {
 		d, entries := v.dirs[path], map[string]*inode{}
 		dirChange(d.disk).apply(entries)
@@ -124,7 +126,7 @@ func (n *inode) crash(keep func() bool) *inode {
 	return &inode{seen: slices.Clone(data), disk: data, mtime: n.mtime}
 }
 
-// writeAt writes into data, which grows by zeros where needed.
+// writeAt writes into data, which grows by zeros if needed.
 func writeAt(data []byte, off int, p []byte) []byte {
 	if grow := off + len(p) - len(data); grow > 0 {
 		data = append(data, make([]byte, grow)...)
@@ -142,7 +144,7 @@ func sortedKeys[T any](m map[string]T) []string {
 	return keys
 }
 
-// dir is the folder of path, and the name in it.
+// dir returns the folder of path, and the name in it.
 func (v *Volatile) dir(op, path string) (*volatileDir, string, error) {
 	path = filepath.Clean(path)
 	d := v.dirs[filepath.Dir(path)]
@@ -152,7 +154,7 @@ func (v *Volatile) dir(op, path string) (*volatileDir, string, error) {
 	return d, filepath.Base(path), nil
 }
 
-// file is the file at path.
+// file returns the file at path.
 func (v *Volatile) file(op, path string) (*inode, error) {
 	d, name, err := v.dir(op, path)
 	if err != nil {
@@ -194,8 +196,8 @@ func (v *Volatile) Open(path string) (durable.Readable, error) {
 	return &volatileReadable{v: v, node: node, size: int64(len(node.seen)), mtime: node.mtime}, nil
 }
 
-// Rename implements durable.FS. Between two folders it falls into two changes,
-// of which a crash can keep one.
+// Rename implements durable.FS. A rename between two folders is two changes,
+// and a crash can keep only one of them.
 func (v *Volatile) Rename(oldPath, newPath string) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -299,7 +301,8 @@ func (v *Volatile) SyncDir(path string) error {
 	return nil
 }
 
-// Append adds to the end of a file, made if missing. Nothing of it is synced.
+// Append writes data to the end of a file, which is created if it is missing.
+// Nothing is synced.
 func (v *Volatile) Append(path string, data []byte) (int, error) {
 	v.mu.Lock()
 	node, err := v.file("append", path)
@@ -317,7 +320,7 @@ func (v *Volatile) Append(path string, data []byte) (int, error) {
 	return (&volatileFile{v: v, node: node}).Write(data)
 }
 
-// volatileFile writes to the end of a file.
+// volatileFile appends to a file.
 type volatileFile struct {
 	v      *Volatile
 	node   *inode
@@ -350,7 +353,7 @@ func (f *volatileFile) Sync() error {
 	return nil
 }
 
-// syncFailed is what a failed fsync does: the pages count as clean, and no
+// syncFailed does what a failed fsync does. The pages count as clean, and no
 // later sync writes them.
 func (f *volatileFile) syncFailed() {
 	f.v.mu.Lock()

@@ -13,9 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Age fills a tree with about room bytes, and ages it: files are written,
-// deleted, rewritten, and grown in turns, so that they lie in pieces. What is
-// left is about half of room. The same seed gives the same files.
+// Age fills a tree with about room bytes, and ages it. Files are written,
+// deleted, rewritten, and grown in turns, so that they are fragmented. About
+// half of room remains used. The same seed makes the same files.
 func Age(tr Tree, seed uint64, room int64) {
 	a := &ager{tr: tr, rnd: rand.New(rand.NewPCG(seed, 7)), room: room, sizes: map[string]int64{}}
 	for _, d := range []string{"a", "b", "a/deep", "a/deep/er", "many"} {
@@ -26,12 +26,12 @@ func Age(tr Tree, seed uint64, room int64) {
 	for i := 0; a.used < room*3/4 && i < 400; i++ {
 		a.write(fmt.Sprintf("%s/file-%d", []string{"a", "b", "a/deep", "a/deep/er"}[i%4], i))
 	}
-	for i, path := range a.paths() { // holes everywhere
+	for i, path := range a.paths() { // free space in many places
 		if i%2 == 0 {
 			a.remove(path)
 		}
 	}
-	for i := 0; i < 3; i++ { // larger than the holes
+	for i := 0; i < 3; i++ { // larger than the free pieces
 		a.writeBytes(fmt.Sprintf("b/big-%d", i), a.data(room/12))
 	}
 	for i, path := range a.paths() {
@@ -63,7 +63,7 @@ func (a *ager) paths() []string {
 	return out
 }
 
-// data is noise, text or zeros.
+// data makes n bytes of noise, text or zeros.
 func (a *ager) data(n int64) []byte {
 	b := make([]byte, n)
 	switch a.rnd.IntN(4) {
@@ -77,7 +77,8 @@ func (a *ager) data(n int64) []byte {
 	return b
 }
 
-// write writes a file of a size as files have them: many small, few large.
+// write writes a file of a realistic random size: many files are small, few are
+// large.
 func (a *ager) write(path string) {
 	limit := a.room / 20
 	for range 3 {
@@ -91,7 +92,7 @@ func (a *ager) writeBytes(path string, data []byte) {
 		return
 	}
 	if !a.tr.Write(path, data) {
-		a.remove(path) // it is cut, which is fine, but how long it is is chance
+		a.remove(path) // the file is cut off, and where depends on chance
 		return
 	}
 	a.used += int64(len(data)) - a.sizes[path]
@@ -104,8 +105,8 @@ func (a *ager) remove(path string) {
 	delete(a.sizes, path)
 }
 
-// special is what only a mounted file system can be made to hold. Where a
-// kind cannot do a thing, it is left out.
+// special makes things that need a mounted file system. What a kind cannot
+// store is left out.
 func (a *ager) special() {
 	dir := a.tr.Dir()
 	at := func(name string) string { return filepath.Join(dir, name) }
@@ -124,8 +125,8 @@ func (a *ager) special() {
 	a.sparse(at("b/sparse"))
 }
 
-// grow appends to some files in turns, each time to the disk, so that none of
-// them lies in one piece.
+// grow appends to some files in turns and syncs each time, so that they are
+// fragmented.
 func (a *ager) grow(paths []string) {
 	for range 12 {
 		for _, p := range paths {
@@ -144,7 +145,7 @@ func (a *ager) grow(paths []string) {
 	}
 }
 
-// sparse makes a file with data, a hole, room that was taken and never
+// sparse makes a file with data, a hole, allocated space that was never
 // written, and data again.
 func (a *ager) sparse(path string) {
 	f, err := os.Create(path)
@@ -169,7 +170,7 @@ func noise(b []byte, rnd *rand.Rand) {
 	}
 }
 
-// xattrs are a file's user attributes, as text.
+// xattrs formats a file's user attributes as text.
 func xattrs(path string) string {
 	list := make([]byte, 64<<10)
 	n, err := unix.Llistxattr(path, list)
@@ -192,7 +193,7 @@ func xattrs(path string) string {
 	return strings.Join(out, "")
 }
 
-// Fill ages the file system in img, which has size bytes, to about the share.
+// Fill ages the file system in img. It fills it with about room bytes.
 func (k Kind) Fill(t testing.TB, img string, seed uint64, room int64) {
 	t.Helper()
 	k.Edit(t, img, func(tr Tree) { Age(tr, seed, room) })

@@ -11,9 +11,10 @@ import (
 	"testing"
 )
 
-// A packed disk is its size (8 bytes, little endian), then its sectors of 512
-// bytes that are not zero, each behind its number (4 bytes). It is the input
-// of fuzz tests: small, and every byte of metadata at a place of its own.
+// A packed disk is the input of fuzz tests. It has the size of the disk (8
+// bytes, little endian), then all sectors of 512 bytes that are not zero, each
+// with its number in front (4 bytes). So it is small, and a fuzzer can change
+// any byte of metadata.
 const packSector = 512
 
 // Pack packs the file in img.
@@ -34,9 +35,9 @@ func Pack(t testing.TB, img string) []byte {
 	return out
 }
 
-// Seeds are the packed disks in a folder testdata, by their files' names without
-// the ending (.packed, or .packed.gz); or in all that a pattern names, then as
-// fat/fat32.
+// Seeds returns the packed disks in a folder testdata. The keys are the names
+// of the files without the ending (.packed or .packed.gz). dir may be a pattern
+// that matches several folders; then keys are like fat/fat32.
 func Seeds(t testing.TB, dir string) map[string][]byte {
 	t.Helper()
 	seeds := map[string][]byte{}
@@ -58,7 +59,7 @@ func Seeds(t testing.TB, dir string) map[string][]byte {
 	return seeds
 }
 
-// Seed is one of the disks of the folder testdata.
+// Seed returns one of the disks in the folder testdata.
 func Seed(t testing.TB, name string) []byte {
 	t.Helper()
 	data, ok := Seeds(t, "testdata")[name]
@@ -76,14 +77,15 @@ func gunzip(data []byte) ([]byte, error) {
 	return io.ReadAll(z)
 }
 
-// Packed is an unpacked disk: an io.ReaderAt whose sectors can be changed.
+// Packed is an unpacked disk. It is an io.ReaderAt whose sectors can be
+// changed.
 type Packed struct {
 	Size    int64
-	Sectors map[int64][]byte // by their number; the others are zero
+	Sectors map[int64][]byte // by number; sectors that are missing are zero
 }
 
-// Unpack reads any bytes as a packed disk of at most limit bytes; of sectors
-// that are there twice the last counts.
+// Unpack reads any bytes as a packed disk of at most limit bytes. If a sector
+// is there twice, the last one is used.
 func Unpack(data []byte, limit int64) *Packed {
 	p := &Packed{Sectors: map[int64][]byte{}}
 	if len(data) < 8 {
@@ -97,7 +99,7 @@ func Unpack(data []byte, limit int64) *Packed {
 	return p
 }
 
-// ReadAt reads as of a file.
+// ReadAt implements io.ReaderAt.
 func (p *Packed) ReadAt(b []byte, off int64) (int, error) {
 	n := 0
 	for n < len(b) && off < p.Size {
@@ -116,7 +118,7 @@ func (p *Packed) ReadAt(b []byte, off int64) (int, error) {
 	return n, nil
 }
 
-// WriteAt changes bytes; what lies beyond the end is left out.
+// WriteAt changes bytes. Those beyond the end are ignored.
 func (p *Packed) WriteAt(b []byte, off int64) (int, error) {
 	for i, c := range b {
 		at := off + int64(i)

@@ -17,14 +17,14 @@ import (
 // Reader is a used map's reader under test.
 type Reader func(*volume.Volume) (*volume.Found, error)
 
-// Map runs a reader over a file.
+// Map runs a reader on the file img.
 func Map(t testing.TB, img string, read Reader) (*volume.Found, error) {
 	t.Helper()
 	f, size := Open(t, img)
 	return read(volume.New(context.Background(), f, size, 512, nil))
 }
 
-// Open opens a file until the test ends, and says how many bytes it has.
+// Open opens a file until the test ends, and returns its size too.
 func Open(t testing.TB, img string) (f *os.File, size int64) {
 	t.Helper()
 	f, err := os.Open(img)
@@ -39,11 +39,11 @@ func Open(t testing.TB, img string) (f *os.File, size int64) {
 	return f, st.Size()
 }
 
-// Fuzzed runs a reader over a disk that a fuzzer made, and checks what holds of
-// all readers: it reads no more than it may, names nothing free beside an
-// error, and what it names free lies in order, apart, and within the file
-// system, which lies within the disk. It gives what was found; nil after an
-// error of the reader.
+// Fuzzed runs a reader on a disk that a fuzzer made, and checks what is true
+// for all readers. A reader does not read more than it may. With an error it
+// calls nothing free. Free ranges are in order and do not overlap. They are
+// inside the file system, which is inside the disk. The result is nil if the
+// reader fails.
 func Fuzzed(t testing.TB, p *Packed, read Reader) *volume.Found {
 	t.Helper()
 	c := &counted{Packed: p}
@@ -78,11 +78,11 @@ func (c *counted) ReadAt(b []byte, off int64) (int, error) {
 	return c.Packed.ReadAt(b, off)
 }
 
-// Prove maps the file system in img and proves the map: noise over all that is
-// free harms neither the file system nor a file, and nothing that partclone
-// takes for used is free. img itself is left as it is. It fails when the reader is in doubt, and
-// gives what was found and the surplus: bytes that are used here and not for
-// partclone (-1 if partclone cannot say).
+// Prove maps the file system in img and proves the map. Noise over all free
+// bytes must harm neither the file system nor a file, and no byte that
+// partclone calls used may be free. img is not changed. The test fails if the
+// reader is in doubt. surplus is how many bytes are used here and not for
+// partclone, or -1 if partclone cannot map it.
 func (k Kind) Prove(t testing.TB, img string, read Reader) (found *volume.Found, surplus int64) {
 	t.Helper()
 	found, err := Map(t, img, read)
@@ -95,8 +95,8 @@ func (k Kind) Prove(t testing.TB, img string, read Reader) (found *volume.Found,
 	return found, surplus
 }
 
-// MustSurvive fails the test unless the file system keeps all its files when
-// what is said to be free is noise.
+// MustSurvive fails the test if the file system loses a file when noise
+// overwrites the free ranges.
 func (k Kind) MustSurvive(t testing.TB, img string, free []image.Range) {
 	t.Helper()
 	want := k.Files(t, Copy(t, img))
@@ -106,8 +106,9 @@ func (k Kind) MustSurvive(t testing.TB, img string, free []image.Range) {
 	noised := Copy(t, img)
 	Noise(t, noised, free)
 	if said, err := k.check(t, noised); err != nil {
-		// Some are not whole before the noise: Btrfs miscounts its quotas now
-		// and then. What the checker finds must be the very same, then.
+		// Some file systems have errors before the noise, since Btrfs sometimes
+		// miscounts its quotas. Then the output of the checker must be the same
+		// as before.
 		if before, err := k.check(t, img); err == nil || before != said {
 			t.Fatalf("the checker says, of what was whole before: %s\n\nand said before (%v): %s", said, err, before)
 		}
@@ -118,8 +119,8 @@ func (k Kind) MustSurvive(t testing.TB, img string, free []image.Range) {
 	}
 }
 
-// Noise overwrites ranges of a file with noise: all of each range, or of more
-// than a GiB of them the first and last 2 MiB of each.
+// Noise overwrites ranges of a file with noise. If the ranges have more than a
+// GiB in all, only the first and last 2 MiB of each are overwritten.
 func Noise(t testing.TB, img string, free []image.Range) {
 	t.Helper()
 	f, err := os.OpenFile(img, os.O_WRONLY, 0)
@@ -147,9 +148,9 @@ func Noise(t testing.TB, img string, free []image.Range) {
 	}
 }
 
-// Surplus compares with partclone, the oracle: all that it takes for used must
-// not be free. It gives how many bytes are neither free nor used for
-// partclone, -1 for a kind that partclone cannot map.
+// Surplus fails the test if a byte is free that partclone calls used. It
+// returns how many bytes are neither free nor used by partclone, or -1 for a
+// kind that partclone cannot map.
 func (k Kind) Surplus(t testing.TB, img string, free []image.Range) int64 {
 	t.Helper()
 	if k.Partclone == "" {
@@ -174,9 +175,9 @@ func (k Kind) Surplus(t testing.TB, img string, free []image.Range) int64 {
 	return unused
 }
 
-// PartcloneUsed is what partclone takes for used, from its domain file (the
-// format of ddrescue's). It shows its progress every 0 seconds, because it ends
-// no sooner than it has shown it.
+// PartcloneUsed returns what partclone calls used, from its domain file, which
+// has the format of ddrescue's. It asks for a progress report every 0 seconds,
+// because partclone does not end before it has shown one.
 func (k Kind) PartcloneUsed(t testing.TB, img string) []image.Range {
 	t.Helper()
 	domain := filepath.Join(t.TempDir(), "domain")

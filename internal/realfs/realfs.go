@@ -1,15 +1,15 @@
-// Package realfs makes real file systems for tests, fills and ages them as
-// people do, and proves that nothing is lost with the bytes that a used map
-// calls free: they are overwritten with noise, then the file system's own
-// checker must pass and every file compare. Test only.
+// Package realfs makes real file systems for tests, and fills and ages them
+// like people do. It proves that the bytes that a used map calls free can be
+// lost: they are overwritten with noise, and then the file system's own checker
+// must pass and every file must be the same. It is for tests only.
 //
-// The bench of a proof:
+// The steps of a proof:
 //
 //	mkfs -> file system in a sparse file -> mounted, aged -> copy
-//	                                                          | the reader under test: what is free
-//	                                                          | noise over it
+//	                                                          | reader finds free bytes
+//	                                                          | noise over them
 //	        the same files?  <- mounted  <- fsck passes?   <--+
-//	        partclone: nothing that it takes for used is free
+//	        partclone: nothing that it calls used is free
 package realfs
 
 import (
@@ -25,15 +25,15 @@ import (
 	"testbox-imaging/internal/testenv"
 )
 
-// Kind is a family of file systems: how one is made, mounted and checked.
-// IMG stands for the file that holds it, LOOP for a loop device of it, DIR for
-// where it is mounted.
+// Kind is a family of file systems, with the commands that make, mount and
+// check one. In the commands IMG stands for the file that has the file system,
+// LOOP for a loop device of that file, and DIR for the mount point.
 type Kind struct {
 	Name      string
-	Mkfs      []string // the arguments of Make come before IMG
-	Mount     []string // nil: by mtools, without mounting
+	Mkfs      []string // Make inserts its arguments before IMG
+	Mount     []string // nil if files are changed by mtools, without a mount
 	Check     []string // must exit 0 and change nothing
-	Partclone string   // the program that maps it, "" if there is none that can
+	Partclone string   // the program that maps it, "" if no program can
 }
 
 // The kinds that used maps understand.
@@ -53,7 +53,8 @@ var (
 		[]string{"fsck.fat", "-n", "IMG"}, "partclone.fat"}
 )
 
-// fill puts names into a command, in pairs of the word and what it becomes.
+// fill replaces words in a command. names are pairs of a word and its
+// replacement.
 func fill(words []string, names ...string) []string {
 	out := slices.Clone(words)
 	for i := range out {
@@ -66,7 +67,7 @@ func fill(words []string, names ...string) []string {
 	return out
 }
 
-// Make makes a file system of size bytes in a new sparse file, with further
+// Make makes a file system of size bytes in a new sparse file. args are more
 // arguments for mkfs.
 func (k Kind) Make(t testing.TB, size int64, args ...string) (img string) {
 	t.Helper()
@@ -75,7 +76,7 @@ func (k Kind) Make(t testing.TB, size int64, args ...string) (img string) {
 	return img
 }
 
-// Format makes the file system in a file that is there.
+// Format makes the file system in an existing file.
 func (k Kind) Format(t testing.TB, img string, args ...string) {
 	t.Helper()
 	words := append(append(k.Mkfs[:len(k.Mkfs)-1:len(k.Mkfs)-1], args...), img)
@@ -96,7 +97,7 @@ func File(t testing.TB, size int64) string {
 	return f.Name()
 }
 
-// tempDir is a new folder in memory where there is one, because a mounted file
+// tempDir makes a new folder, in memory if possible, because a mounted file
 // system waits for its disk a hundred times in a test.
 func tempDir(t testing.TB) string {
 	t.Helper()
@@ -108,7 +109,7 @@ func tempDir(t testing.TB) string {
 	return dir
 }
 
-// Copy is a copy of a file, as sparse as it is.
+// Copy makes a sparse copy of a file.
 func Copy(t testing.TB, img string) string {
 	t.Helper()
 	to := filepath.Join(tempDir(t), filepath.Base(img))
@@ -116,7 +117,7 @@ func Copy(t testing.TB, img string) string {
 	return to
 }
 
-// Mounted mounts the file system, hands its folder to do, and unmounts it.
+// Mounted mounts the file system, calls do with its folder, and unmounts it.
 func (k Kind) Mounted(t testing.TB, img string, do func(dir string)) {
 	t.Helper()
 	testenv.Root(t)
@@ -129,14 +130,14 @@ func (k Kind) Mounted(t testing.TB, img string, do func(dir string)) {
 	mount := fill(k.Mount, "IMG", img, "LOOP", loop, "DIR", dir)
 	Run(t, mount[0], mount[1:]...)
 	mounted := true
-	t.Cleanup(func() { // when do fails the test
+	t.Cleanup(func() { // if do fails the test
 		if mounted {
 			exec.Command("umount", "--lazy", dir).Run()
 		}
 	})
 	do(dir)
-	// A program that another test starts has our files open for a moment,
-	// between fork and exec.
+	// A program that another test starts inherits our open files for a moment,
+	// between fork and exec, and then umount fails.
 	for i := 0; exec.Command("umount", dir).Run() != nil; i++ {
 		if i == 100 {
 			Run(t, "umount", dir)
@@ -146,7 +147,7 @@ func (k Kind) Mounted(t testing.TB, img string, do func(dir string)) {
 	mounted = false
 }
 
-// Edit hands the file system's files to do.
+// Edit calls do with the file system's files.
 func (k Kind) Edit(t testing.TB, img string, do func(Tree)) {
 	t.Helper()
 	if k.Mount == nil {
@@ -156,8 +157,8 @@ func (k Kind) Edit(t testing.TB, img string, do func(Tree)) {
 	k.Mounted(t, img, func(dir string) { do(tree{t, dir}) })
 }
 
-// MustCheck fails the test unless the file system's checker finds it whole. It
-// changes nothing.
+// MustCheck fails the test if the file system's checker finds an error. The
+// checker changes nothing.
 func (k Kind) MustCheck(t testing.TB, img string) {
 	t.Helper()
 	if said, err := k.check(t, img); err != nil {
@@ -165,7 +166,8 @@ func (k Kind) MustCheck(t testing.TB, img string) {
 	}
 }
 
-// check gives what the checker says, with IMG for the image's own name.
+// check returns the output of the checker. The name of the image in it is
+// replaced by IMG.
 func (k Kind) check(t testing.TB, img string) (string, error) {
 	t.Helper()
 	words := fill(k.Check, "IMG", img)
@@ -173,7 +175,8 @@ func (k Kind) check(t testing.TB, img string) (string, error) {
 	return strings.ReplaceAll(said, img, "IMG"), err
 }
 
-// Run runs a program, which must succeed, and gives what it printed.
+// Run runs a program, fails the test if the program fails, and returns its
+// output.
 func Run(t testing.TB, name string, args ...string) string {
 	t.Helper()
 	said, err := Try(t, name, args...)
@@ -188,8 +191,8 @@ func Try(t testing.TB, name string, args ...string) (string, error) {
 	t.Helper()
 	testenv.Tools(t, name)
 	cmd := exec.Command(name, args...)
-	// xfsprogs makes file systems below 300 MB only for its own tests, which
-	// it knows by these.
+	// xfsprogs only makes file systems below 300 MB for its own tests, which it
+	// recognizes by these variables.
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "MTOOLS_SKIP_CHECK=1", "TEST_DIR=/t", "TEST_DEV=/t", "QA_CHECK_FS=1",
 		"PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
 	if p := filepath.Join("/usr/sbin", name); cmd.Err != nil {

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// ProcessorTime is what this process took so far: what a machine with other
-// work says of a clock means nothing.
+// ProcessorTime is the processor time that this process has used so far. The
+// clock is no measure on a machine that has other work.
 func ProcessorTime(t testing.TB) time.Duration {
 	t.Helper()
 	var u syscall.Rusage

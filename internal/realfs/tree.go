@@ -11,14 +11,14 @@ import (
 	"testing"
 )
 
-// Tree is the files of a file system that can be changed.
+// Tree has the files of a file system, which can be changed.
 type Tree interface {
-	// Mkdir, Write and Remove fail the test, but for want of room: then
-	// they report false.
+	// Mkdir, Write and Remove fail the test on errors. Only if there is no
+	// space left, Mkdir and Write return false.
 	Mkdir(path string) bool
-	Write(path string, data []byte) bool // the whole file, made or replaced
+	Write(path string, data []byte) bool // creates or replaces the file
 	Remove(path string)
-	Dir() string // where it is mounted; "" if it is not
+	Dir() string // the mount point, "" if it is not mounted
 }
 
 // tree is a mounted file system.
@@ -36,7 +36,7 @@ func (m tree) Write(path string, data []byte) bool {
 }
 
 func (m tree) Remove(path string) {
-	// A file for which there was no inode is not there.
+	// A file is missing if there was no inode left for it.
 	if err := os.Remove(filepath.Join(m.dir, path)); err != nil && !os.IsNotExist(err) {
 		m.t.Fatal(err)
 	}
@@ -73,11 +73,12 @@ func (m mtree) Write(path string, data []byte) bool {
 
 func (m mtree) Remove(path string) { Run(m.t, "mdel", "-i", m.img, "::"+path) }
 
-// Files are what a file system holds: by path, type, mode, size and content.
+// Files has everything in a file system. For each path, it has type, mode, size
+// and content as text.
 type Files map[string]string
 
-// Files reads all of the file system, mounting it read-write as a box would:
-// img may be changed by that.
+// Files reads everything in the file system. It mounts it read-write, as a box
+// would, so img may change.
 func (k Kind) Files(t testing.TB, img string) Files {
 	t.Helper()
 	if k.Mount != nil {
@@ -127,7 +128,7 @@ func readFiles(t testing.TB, dir string) Files {
 	return files
 }
 
-// Diff says in a few lines what differs, "" if nothing does.
+// Diff describes the differences in a few lines. It is "" if there are none.
 func (f Files) Diff(other Files) string {
 	var lines []string
 	for path, what := range f {

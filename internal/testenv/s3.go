@@ -13,9 +13,9 @@ import (
 	"time"
 )
 
-// GoProgram is the path of a program that another Go module has, built once
-// and kept in the user's cache. Building it wants the network, so where it is
-// not there yet only `make test` does.
+// GoProgram returns the path of a program from another Go module. The program
+// is built once and kept in the user's cache. The build needs the network, so
+// without TESTBOX_TEST=all it is not started, and the test is skipped.
 func GoProgram(t testing.TB, pkg, version string) string {
 	t.Helper()
 	cache, err := os.UserCacheDir()
@@ -37,7 +37,8 @@ func GoProgram(t testing.TB, pkg, version string) string {
 	return path
 }
 
-// install builds a program, one process at a time.
+// install builds a program. A lock makes sure that only one process does so at
+// a time.
 func install(dir, path, pkg string) error {
 	lock, err := os.Open(dir)
 	if err != nil {
@@ -47,7 +48,7 @@ func install(dir, path, pkg string) error {
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
 		return err
 	}
-	if _, err := os.Stat(path); err == nil { // another built it meanwhile
+	if _, err := os.Stat(path); err == nil { // another process has built it meanwhile
 		return nil
 	}
 	tmp, err := os.MkdirTemp(dir, "build-")
@@ -68,7 +69,7 @@ func install(dir, path, pkg string) error {
 type S3 struct {
 	Addr    string // host:port
 	program string
-	dir     string // of the buckets
+	dir     string // folder of the buckets
 	cmd     *exec.Cmd
 	done    chan struct{} // closed when cmd has ended
 	log     bytes.Buffer
@@ -76,8 +77,8 @@ type S3 struct {
 
 const s3Bucket = "testbox"
 
-// StartS3 starts one that runs until the test ends, and sets the environment
-// variables with its credentials.
+// StartS3 starts a server that runs until the test ends, and sets the
+// environment variables with its credentials.
 func StartS3(t testing.TB) *S3 {
 	t.Helper()
 	s := &S3{program: GoProgram(t, "github.com/versity/versitygw/cmd/versitygw", "v1.8.0"), dir: t.TempDir()}
@@ -99,8 +100,8 @@ func StartS3(t testing.TB) *S3 {
 	return s
 }
 
-// URL names a place in the bucket, reached at addr, which may be that of a
-// proxy.
+// URL is the address of a prefix in the bucket. addr is the server's address,
+// or that of a proxy.
 func (s *S3) URL(addr, prefix string) string {
 	return fmt.Sprintf("s3://%s/%s?endpoint=http://%s&region=us-east-1", s3Bucket, prefix, addr)
 }

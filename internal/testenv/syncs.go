@@ -9,18 +9,18 @@ import (
 	"github.com/hanwen/go-fuse/v2/fs"
 )
 
-// Syncs is a mounted folder that counts fsync of files and folders, and fails
-// them when it is told to.
+// Syncs is a mounted folder that counts fsync of files and folders, and can
+// make them fail.
 type Syncs struct {
 	Dir string
 
-	mu             sync.Mutex // guards those below
+	mu             sync.Mutex // guards the fields below
 	files, folders int
 	fileErr        syscall.Errno
 	folderErr      syscall.Errno
 }
 
-// SyncFolder mounts one until the end of the test.
+// SyncFolder mounts a Syncs until the end of the test.
 func SyncFolder(t testing.TB) *Syncs {
 	t.Helper()
 	Root(t)
@@ -45,15 +45,15 @@ func SyncFolder(t testing.TB) *Syncs {
 	return s
 }
 
-// Fail says what fsync of files and of folders fail with from now on; 0 is
-// nothing.
+// Fail sets the errors of fsync for files and for folders, from now on. 0 is no
+// error.
 func (s *Syncs) Fail(files, folders syscall.Errno) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.fileErr, s.folderErr = files, folders
 }
 
-// Counts gives how many there were since the last Counts.
+// Counts returns how many fsyncs there were since the last call of Counts.
 func (s *Syncs) Counts() (files, folders int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

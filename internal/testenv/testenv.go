@@ -1,7 +1,7 @@
-// Package testenv says what a test needs of the machine. A need that is not
-// met skips the test and says why; with TESTBOX_TEST=all, as `make test` sets
-// it, it fails the test instead, so that nothing is passed over in CI.
-// Test only.
+// Package testenv has what a test needs from the machine. If the machine lacks
+// it, the test is skipped with the reason. With TESTBOX_TEST=all, which `make
+// test` sets, the test fails instead, so that CI skips nothing. It is for tests
+// only.
 package testenv
 
 import (
@@ -27,15 +27,15 @@ func need(t testing.TB, met bool, what string) {
 	}
 }
 
-// Root asks for uid 0 and TESTBOX_TEST=all: tests that make loop devices,
-// mounts or namespaces do not run by a plain `go test`.
+// Root requires uid 0 and TESTBOX_TEST=all. So tests that make loop devices,
+// mounts or namespaces do not run with a plain `go test`.
 func Root(t testing.TB) {
 	t.Helper()
 	need(t, All(), "TESTBOX_TEST=all")
 	need(t, os.Getuid() == 0, "root")
 }
 
-// Tools asks for programs on PATH or in the system folders.
+// Tools requires programs on PATH or in /usr/sbin.
 func Tools(t testing.TB, names ...string) {
 	t.Helper()
 	for _, n := range names {
@@ -47,8 +47,8 @@ func Tools(t testing.TB, names ...string) {
 	}
 }
 
-// Build compiles a main package of this module, statically, with the build
-// tags, into a folder of the test, and returns the program's path.
+// Build compiles a main package of this module with the build tags, statically,
+// into a folder of the test. It returns the program's path.
 func Build(t testing.TB, pkg string, tags ...string) string {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), filepath.Base(pkg))
