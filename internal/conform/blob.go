@@ -16,7 +16,7 @@ import (
 	"testbox-imaging/internal/blob"
 )
 
-// Blobs tests a blob.Store. Open gives an empty one.
+// Blobs tests a blob.Store. open returns an empty one.
 func Blobs(t *testing.T, open func(t *testing.T) blob.Store) {
 	tests := []struct {
 		name string
@@ -33,13 +33,13 @@ func Blobs(t *testing.T, open func(t *testing.T) blob.Store) {
 	}
 }
 
-// blobCase is a store with short forms of what every test does.
+// blobCase is a store with helpers for the tests.
 type blobCase struct{ blob.Store }
 
 func (c blobCase) put(t *testing.T, name, text string) {
 	t.Helper()
 	if err := blob.WriteAll(t.Context(), c, name, []byte(text)); err != nil {
-		t.Errorf("write %s: %v", name, err) // not Fatal: some call it from goroutines
+		t.Errorf("write %s: %v", name, err) // not Fatal, since some tests call put from goroutines
 	}
 }
 
@@ -138,7 +138,7 @@ func testBlobEnded(t *testing.T, c blobCase) {
 	c.want(t, "committed", "text")
 }
 
-// testBlobRanges holds ReadAt to what bytes.Reader does.
+// testBlobRanges compares ReadAt with that of bytes.Reader.
 func testBlobRanges(t *testing.T, c blobCase) {
 	for _, size := range []int{0, 1, 5000} {
 		text := make([]byte, size)
@@ -150,7 +150,7 @@ func testBlobRanges(t *testing.T, c blobCase) {
 				want, got := make([]byte, n), make([]byte, n)
 				wantN, wantErr := bytes.NewReader(text).ReadAt(want, off)
 				gotN, err := r.ReadAt(got, off)
-				if n == 0 { // io.ReaderAt leaves open whether that is the end
+				if n == 0 { // io.ReaderAt allows both nil and io.EOF then
 					wantErr, err = nil, noEOF(err)
 				}
 				if gotN != wantN || err != wantErr || !bytes.Equal(got[:gotN], want[:wantN]) {
@@ -196,7 +196,7 @@ func testBlobList(t *testing.T, c blobCase) {
 }
 
 func testBlobListMany(t *testing.T, c blobCase) {
-	const n = 1100 // servers give up to 1000 at once
+	const n = 1100 // servers list at most 1000 at once
 	var names []string
 	for i := range n {
 		names = append(names, fmt.Sprintf("packs/data-%08d", i))
@@ -354,8 +354,8 @@ func testBlobAtOnce(t *testing.T, c blobCase) {
 	}
 }
 
-// testBlobReplacedWhole reads a blob that is being replaced: each read sees
-// one state of it.
+// testBlobReplacedWhole reads a blob that is being replaced. Each read must see
+// exactly one state of it.
 func testBlobReplacedWhole(t *testing.T, c blobCase) {
 	const size = 100_000
 	c.put(t, "a", strings.Repeat("A", size))
@@ -386,8 +386,9 @@ func (c blobCase) version(t *testing.T, name string) blob.Version {
 	return v
 }
 
-// testBlobAbsent: a blob that is created only where none is takes no other's
-// place, not even that of an equal one, or of one that came after it was begun.
+// testBlobAbsent tests that a blob with version None never replaces another
+// one. That other one may be equal, or may have been committed after the first
+// was begun.
 func testBlobAbsent(t *testing.T, c blobCase) {
 	must(t, c.over(t, "a/b", blob.None, "first"))
 	for _, text := range []string{"second", "first", ""} {
@@ -408,7 +409,8 @@ func testBlobAbsent(t *testing.T, c blobCase) {
 	c.wantList(t, "", "a/b", "a/c")
 }
 
-// testBlobOverVersion: nothing is written over a state that is not there.
+// testBlobOverVersion tests that a blob is only written over the version that
+// is there.
 func testBlobOverVersion(t *testing.T, c blobCase) {
 	_, err := c.Version(t.Context(), "a/b")
 	wantErr(t, "version of nothing", err, fs.ErrNotExist)
@@ -440,7 +442,8 @@ func testBlobOverVersion(t *testing.T, c blobCase) {
 	c.wantList(t, "")
 }
 
-// oneWins writes a blob over one version from several goroutines at once.
+// oneWins writes a blob over the same version from several goroutines. Only one
+// may succeed.
 func (c blobCase) oneWins(t *testing.T, name string, v blob.Version, lost error) {
 	t.Helper()
 	const writers = 6

@@ -17,24 +17,24 @@ import (
 	"testbox-imaging/internal/object"
 )
 
-// ChunkStoreUnderTest is an empty store.
+// ChunkStoreUnderTest is an empty store, with what the tests need of it.
 type ChunkStoreUnderTest struct {
 	// Begin begins a backup.
 	Begin func() chunk.Session
-	// Images gives what was committed, to be read.
+	// Images opens committed images.
 	Images chunk.Images
-	// Records gives what was committed.
+	// Records returns the committed records.
 	Records func() ([]*image.Record, error)
-	// Get looks an object up where it is kept, of whichever image it is. One
-	// that is not there is an error that matches chunk.ErrMissing.
+	// Get reads an object of any image directly from where it is stored. If the
+	// object is missing, the error must match chunk.ErrMissing.
 	Get func(ctx context.Context, key object.Key, buf []byte) (object.Object, error)
-	// Remove deletes a backup, if that is not refused, and collects whatever
-	// nothing needs any more. Nil: the store keeps everything.
+	// Remove deletes a backup, unless the store refuses, and collects what is
+	// not needed any more. It is nil for a store that never deletes.
 	Remove func(ctx context.Context, r *image.Record) error
 }
 
-// ChunkStore tests the chunk.Session and the chunk.Images of a store. Open gives
-// an empty one each time.
+// ChunkStore tests the chunk.Session and the chunk.Images of a store. open
+// returns an empty store each time.
 func ChunkStore(t *testing.T, open func(t *testing.T) ChunkStoreUnderTest) {
 	tests := []struct {
 		name string
@@ -57,14 +57,13 @@ func ChunkStore(t *testing.T, open func(t *testing.T) ChunkStoreUnderTest) {
 	}
 }
 
-// chunkCase is a store and a backup in it, with short forms of what every test
-// does.
+// chunkCase is a store and a backup in it, with helpers for the tests.
 type chunkCase struct {
 	chunk.Session
 	under ChunkStoreUnderTest
 }
 
-// raw gives the bytes of an object, checked against its name.
+// raw returns the bytes of an object, checked against its name.
 func (c chunkCase) raw(ctx context.Context, key object.Key) ([]byte, error) {
 	o, err := c.under.Get(ctx, key, nil)
 	if err != nil {
@@ -76,7 +75,7 @@ func (c chunkCase) raw(ctx context.Context, key object.Key) ([]byte, error) {
 	return o.Decode(nil)
 }
 
-// blocks is content of a disk: half of it can be compressed.
+// blocks is content of a disk. Half of it can be compressed.
 func blocks(seed uint64, n int) []byte {
 	r := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(seed >> 16)})
 	b := bytes.Repeat([]byte("the quick brown fox jumps over the lazy dog\n"), n/44+1)[:n]
@@ -114,7 +113,7 @@ func (c chunkCase) wantRecords(t *testing.T, want int) []*image.Record {
 	return got
 }
 
-// record is one of a backup with these images.
+// record makes the record of a backup with these images.
 func record(roots map[object.Name]int64) *image.Record {
 	r := &image.Record{Format: image.RecordFormat, Box: "10.0.0.7", Host: "seven", Time: time.Date(2026, 11, 27, 10, 4, 5, 0, time.UTC)}
 	for root, size := range roots {
@@ -153,8 +152,8 @@ func testPutGet(t *testing.T, c chunkCase) {
 	wantErr(t, "get of what is not there", err, chunk.ErrMissing)
 }
 
-// testRefuses: an object that is not what its name says must never be there
-// for another backup to rely on.
+// testRefuses tests that Put refuses an object that does not match its name.
+// Otherwise another backup could rely on it.
 func testRefuses(t *testing.T, c chunkCase) {
 	good := objectOf(object.Chunk, blocks(1, 100_000))
 	for what, spoilt := range map[string]func(*object.Object){
@@ -220,7 +219,7 @@ func testMissingOrder(t *testing.T, c chunkCase) {
 	c.wantMissing(t, nil)
 }
 
-// pageOf is a page of some chunks that are not put.
+// pageOf makes a page of some chunks, and does not put the chunks.
 func pageOf(raws ...[]byte) *chunk.Page {
 	p := new(chunk.Page)
 	for _, raw := range raws {
@@ -271,7 +270,7 @@ func testCommit(t *testing.T, c chunkCase) {
 	}
 }
 
-// testCommitIncomplete leaves out one object after the other.
+// testCommitIncomplete commits while objects are missing, one fewer each time.
 func testCommitIncomplete(t *testing.T, c chunkCase) {
 	a, b := blocks(1, 65536), blocks(2, 65536)
 	page := pageOf(a, b).Marshal()
@@ -287,7 +286,7 @@ func testCommitIncomplete(t *testing.T, c chunkCase) {
 	c.wantRecords(t, 1)
 }
 
-// testCommitLies commits records that no image could be restored from, though
+// testCommitLies commits records whose image could not be restored, although
 // all objects are there.
 func testCommitLies(t *testing.T, c chunkCase) {
 	a := blocks(1, 65536)
@@ -331,7 +330,7 @@ func testIDs(t *testing.T, c chunkCase) {
 	c.wantRecords(t, 3)
 }
 
-// testSessions: what one backup committed is there for the next.
+// testSessions tests that the next backup finds what an earlier one committed.
 func testSessions(t *testing.T, c chunkCase) {
 	disk := Disks(3 << 20)["noise"]
 	root := SaveImage(t, c, disk)
@@ -363,7 +362,7 @@ func testChunksAtOnce(t *testing.T, c chunkCase) {
 	must(t, errors.Join(errs...))
 }
 
-// hammer puts and reads objects that others put and read too.
+// hammer puts and reads objects that other goroutines put and read too.
 func (c chunkCase) hammer(ctx context.Context, g uint64) error {
 	for i := range uint64(40) {
 		raw := blocks((i*7+g)%30, 20_000)
@@ -391,8 +390,8 @@ func testCancelled(t *testing.T, c chunkCase) {
 	must(t, c.Commit(t.Context(), record(map[object.Name]int64{root: 65536})))
 }
 
-// testClosedSession: a session that was closed does nothing any more, and what it
-// committed stays.
+// testClosedSession tests that a closed session refuses all calls, and that its
+// committed backup remains.
 func testClosedSession(t *testing.T, c chunkCase) {
 	other := c.under.Begin()
 	root := SaveImage(t, other, blocks(1, 65536))
@@ -407,8 +406,8 @@ func testClosedSession(t *testing.T, c chunkCase) {
 	c.wantMissing(t, nil, object.Key{Kind: object.Root, Name: root})
 }
 
-// testOpenImage: an image is opened by the record of its backup and the disk's
-// name, and by nothing that is not so in the store.
+// testOpenImage tests that OpenImage finds an image by backup and disk name,
+// and nothing for a record that the store does not have.
 func testOpenImage(t *testing.T, c chunkCase) {
 	root := SaveImage(t, c, blocks(1, 65536))
 	r := record(map[object.Name]int64{root: 65536})
@@ -432,8 +431,8 @@ func testOpenImage(t *testing.T, c chunkCase) {
 	}
 }
 
-// testOwnImageOnly: what is opened for one image reaches nothing of another, not
-// even with a place that the other has.
+// testOwnImageOnly tests that the getter of one image returns no object of
+// another, even for a place in that other image.
 func testOwnImageOnly(t *testing.T, c chunkCase) {
 	ctx := t.Context()
 	roots := map[object.Name]int64{SaveImage(t, c, blocks(1, 65536)): 65536, SaveImage(t, c, blocks(2, 65536)): 65536}
@@ -462,7 +461,7 @@ func testOwnImageOnly(t *testing.T, c chunkCase) {
 	must(t, errors.Join(a.Close(), b.Close()))
 }
 
-// traced is a chunk.Getter that remembers what was asked.
+// traced is a chunk.Getter that records the places of all reads.
 type traced struct {
 	chunk.Getter
 	mu     sync.Mutex // guards places
@@ -489,8 +488,8 @@ func testClosedImage(t *testing.T, c chunkCase) {
 	wantErr(t, "a page of a closed image", err, chunk.ErrClosed)
 }
 
-// testHeld: an image that is open stays whole, whatever is deleted and collected
-// meanwhile; one that nobody reads goes.
+// testHeld tests that an open image stays complete while its backup is deleted
+// and collected, and that it is collected once nobody reads it.
 func testHeld(t *testing.T, c chunkCase) {
 	if c.under.Remove == nil {
 		return
@@ -500,7 +499,7 @@ func testHeld(t *testing.T, c chunkCase) {
 	r := record(map[object.Name]int64{SaveImage(t, saver, disk): int64(len(disk))})
 	must(t, saver.Commit(t.Context(), r))
 	must(t, saver.Close())
-	must(t, c.Close()) // else it holds what it has put
+	must(t, c.Close()) // an open session would keep what it has put
 	im, err := c.under.Images.OpenImage(t.Context(), r, "sda")
 	must(t, err)
 	_ = c.under.Remove(t.Context(), r) // may be refused

@@ -1,5 +1,5 @@
-// Package conform has one suite of tests for each interface that has several
-// implementations. Test only.
+// Package conform has one suite of tests for each interface with several
+// implementations. It is for tests only.
 package conform
 
 import (
@@ -16,7 +16,7 @@ import (
 	"testbox-imaging/internal/durable"
 )
 
-// DurableFS tests a durable.FS. Open gives one with an empty folder that the
+// DurableFS tests a durable.FS. open returns one, with an empty folder that the
 // test may fill.
 func DurableFS(t *testing.T, open func(t *testing.T) (fsys durable.FS, folder string)) {
 	tests := []struct {
@@ -35,8 +35,7 @@ func DurableFS(t *testing.T, open func(t *testing.T) (fsys durable.FS, folder st
 	}
 }
 
-// durableCase is an FS and a folder of it, with short forms of what every test
-// does.
+// durableCase is an FS and a folder in it, with helpers for the tests.
 type durableCase struct {
 	durable.FS
 	dir string

@@ -15,20 +15,20 @@ import (
 
 // StoredImage is an image that a writer has finished.
 type StoredImage interface {
-	// Open starts reading it; each call by itself.
+	// Open starts to read it. Readers are independent of each other.
 	Open() (image.Reader, error)
 	// Damages is how many ways there are to damage it: flipped bits, cuts,
-	// things added or taken away.
+	// parts that are added or removed.
 	Damages() int
-	// Damaged is the image with the n-th of them.
+	// Damaged is the image with damage number n.
 	Damaged(n int) StoredImage
 }
 
-// BeginImage starts an image; finish ends it after the last Append.
+// BeginImage starts an image. finish must be called after the last Append.
 type BeginImage func(t testing.TB) (w image.Writer, finish func() (StoredImage, error))
 
-// Images holds an image.Writer and the image.Reader that reads what it wrote
-// to their contracts.
+// Images tests an image.Writer, and the image.Reader that reads the same
+// format.
 func Images(t *testing.T, begin BeginImage) {
 	for _, size := range []int{1, 512, 4096, image.PieceSize - 512, image.PieceSize, image.PieceSize + 1, 5*image.PieceSize + 1536} {
 		for name, disk := range Disks(size) {
@@ -45,13 +45,13 @@ func Images(t *testing.T, begin BeginImage) {
 	t.Run("deterministic", func(t *testing.T) { deterministic(t, begin) })
 }
 
-// Disks are contents of disks that differ in kind.
+// Disks are different contents of a disk of size bytes.
 func Disks(size int) map[string][]byte {
 	r := rand.NewChaCha8([32]byte{1})
 	noise := make([]byte, size)
 	r.Read(noise)
 	text := bytes.Repeat([]byte("All work and no play makes Jack a dull boy.\n"), size/44+1)[:size]
-	mixed := make([]byte, size) // zeros, text and noise, not at pieces
+	mixed := make([]byte, size) // zeros, text and noise, not aligned to pieces
 	for at, kind := 0, 0; at < size; at, kind = at+700_000, kind+1 {
 		if from := [][]byte{noise, mixed, text}[kind%3]; kind%3 != 1 {
 			copy(mixed[at:min(size, at+700_000)], from)
@@ -62,8 +62,8 @@ func Disks(size int) map[string][]byte {
 	return map[string][]byte{"zeros": make([]byte, size), "noise": noise, "text": text, "mixed": mixed, "last byte": last}
 }
 
-// store writes a disk as a pipeline does: encoded at once, appended in order
-// from buffers that are used again.
+// store writes a disk as a pipeline does. Pieces are encoded concurrently, and
+// appended in order from buffers that are used again.
 func store(t testing.TB, begin BeginImage, disk []byte) StoredImage {
 	t.Helper()
 	w, finish := begin(t)
@@ -144,8 +144,8 @@ func readInOrder(t *testing.T, st StoredImage, disk []byte) {
 	}
 }
 
-// readAtOnce collects all pieces before it decodes them, from many goroutines
-// and the last first.
+// readAtOnce collects all pieces, and then decodes them from many goroutines,
+// in reverse order.
 func readAtOnce(t *testing.T, st StoredImage, disk []byte) {
 	t.Helper()
 	r, err := st.Open()
@@ -188,8 +188,8 @@ func readAtOnce(t *testing.T, st StoredImage, disk []byte) {
 	}
 }
 
-// damage asserts that whatever happens to a stored image, reading it fails or
-// gives the very bytes.
+// damage tests that for each damage of a stored image, a read fails or returns
+// the right bytes.
 func damage(t *testing.T, begin BeginImage) {
 	disk := Disks(2*image.PieceSize + 512)["text"]
 	clear(disk[:image.PieceSize])
@@ -208,8 +208,8 @@ func damage(t *testing.T, begin BeginImage) {
 	}
 }
 
-// wrongOrder asserts that a piece after the last one, or the stored form of
-// another piece, is refused, and that finish then fails too.
+// wrongOrder tests that Append refuses a piece after a short one, and the
+// stored form of another piece. finish must fail then too.
 func wrongOrder(t *testing.T, begin BeginImage) {
 	piece := bytes.Repeat([]byte{7}, image.PieceSize)
 	for _, tt := range []struct{ pieces, encoded [][]byte }{

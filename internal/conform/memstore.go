@@ -16,15 +16,16 @@ import (
 	"testbox-imaging/internal/object"
 )
 
-// MemStore keeps backups in memory, for tests of what lies above a store. It
-// checks as a store must, and never collects anything. It is a chunk.Session
-// that does not end, and chunk.Images. The zero value is empty.
+// MemStore stores backups in memory, for tests of code that uses a store. It
+// makes the same checks as a store, and never collects garbage. It is a
+// chunk.Images, and a chunk.Session that does not end. The zero value is empty.
 type MemStore struct {
-	// Failing, if it is set, is asked before each method does anything:
-	// "missing", "put", "get", "commit". It may be called from many goroutines.
+	// Failing, if not nil, is called before a method does anything. op is
+	// "missing", "put", "get" or "commit". The method fails with its error. It
+	// may be called from many goroutines.
 	Failing func(op string) error
 
-	mu      sync.Mutex // guards what is below
+	mu      sync.Mutex // guards the fields below
 	objects map[object.Key]object.Object
 	records []*image.Record
 	gets    int
@@ -56,7 +57,7 @@ func (m *MemStore) Missing(ctx context.Context, keys []object.Key) ([]object.Key
 	return out, nil
 }
 
-// has reports whether an object is there, and whole: a page with its chunks.
+// has reports whether an object is there. A page needs all its chunks too.
 func (m *MemStore) has(k object.Key) bool {
 	o, ok := m.objects[k]
 	if !ok || k.Kind != object.Page {
@@ -96,7 +97,7 @@ func (m *MemStore) set(o object.Object) {
 	m.objects[o.Key] = o
 }
 
-// Close implements chunk.Session, and does nothing.
+// Close implements chunk.Session. It does nothing.
 func (m *MemStore) Close() error { return nil }
 
 // Begin begins a session that can be closed.
@@ -159,7 +160,8 @@ func (m *MemStore) openDisk(ctx context.Context, d image.RecordedDisk) (*chunk.I
 	return im, nil
 }
 
-// Getter gives the objects of an image that needs no record.
+// Getter returns a getter for the objects of an image. The image needs no
+// record.
 func (m *MemStore) Getter(root object.Name) chunk.Getter { return &memGetter{m: m, root: root} }
 
 type memGetter struct {
@@ -183,7 +185,7 @@ func (g *memGetter) Close() error {
 	return nil
 }
 
-// Get gives an object, of whichever image.
+// Get returns an object of any image.
 func (m *MemStore) Get(ctx context.Context, key object.Key, buf []byte) (object.Object, error) {
 	if err := m.fail(ctx, "get"); err != nil {
 		return object.Object{}, err
@@ -221,7 +223,7 @@ func (m *MemStore) Commit(ctx context.Context, r *image.Record) error {
 	return nil
 }
 
-// whole says what of a disk's image is not there.
+// whole fails if an object of a disk's image is missing.
 func (m *MemStore) whole(ctx context.Context, d image.RecordedDisk) error {
 	im, err := m.openDisk(ctx, d)
 	if err != nil {
@@ -251,14 +253,14 @@ func (m *MemStore) newID(r *image.Record) string {
 	return id
 }
 
-// Records gives what was committed.
+// Records returns the committed records.
 func (m *MemStore) Records() []*image.Record {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.Clone(m.records)
 }
 
-// Keys gives the keys of all objects of a kind, in the order of their names.
+// Keys returns the keys of all objects of a kind, in the order of their names.
 func (m *MemStore) Keys(kind object.Kind) []object.Key {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -267,28 +269,28 @@ func (m *MemStore) Keys(kind object.Kind) []object.Key {
 	return keys
 }
 
-// Gets is how many objects were asked for so far.
+// Gets is how often an object was asked for.
 func (m *MemStore) Gets() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.gets
 }
 
-// Lose takes an object away.
+// Lose removes an object.
 func (m *MemStore) Lose(k object.Key) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.objects, k)
 }
 
-// Set puts an object in the place of the one that is there, unchecked.
+// Set replaces an object, or adds it, without a check.
 func (m *MemStore) Set(o object.Object) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.set(o)
 }
 
-// Flip flips a bit of an object as it is stored.
+// Flip flips a bit of an object in its stored form.
 func (m *MemStore) Flip(k object.Key, bit int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -9,9 +9,9 @@ import (
 	"testbox-imaging/internal/object"
 )
 
-// SaveImage puts the image of a disk into a store, in the plainest way: the
-// model of what a real backup does with a disk whose blocks lie on one grid.
-// Blocks that lie in one of the unused ranges are not kept. It gives the root.
+// SaveImage writes the image of a disk into a store in the simplest way. It is
+// the model of what a real backup does with a disk whose blocks are on one
+// grid. Blocks inside an unused range are not stored. The result is the root.
 func SaveImage(t testing.TB, st chunk.Session, disk []byte, unused ...image.Range) object.Name {
 	t.Helper()
 	s := saver{t, st}

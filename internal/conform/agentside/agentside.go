@@ -1,5 +1,6 @@
-// Package agentside is the suite for what the agent works over. It is beside
-// package conform, since packages that the agent imports use that in their tests.
+// Package agentside is the suite of tests for an agent.Arming and its
+// agent.Home. It is not in package conform, since packages that the agent
+// imports use conform in their tests.
 package agentside
 
 import (
@@ -24,20 +25,20 @@ import (
 	"testbox-imaging/internal/match"
 )
 
-// Side is another side for the agent, of one box that has nothing yet.
+// Side is an implementation under test, for one box that has no backup yet.
 type Side interface {
-	// Arm arms the box, in place of what it was armed with before.
+	// Arm arms the box, and replaces what it was armed with before.
 	Arm(t *testing.T, cmd bootcfg.Cmdline)
-	// Start gives what an agent has that was started with cmd.
+	// Start makes the Arming of an agent that was started with cmd.
 	Start(t *testing.T, cmd *bootcfg.Cmdline, now func() time.Time, voice agent.Voice) agent.Arming
-	// ReadLog gives the text of the box's log.
+	// ReadLog returns the text of the box's log.
 	ReadLog(t *testing.T) string
-	// Cmdline is one that arms the box, without action and arming.
+	// Cmdline is a command line for the box, without action and arming.
 	Cmdline() bootcfg.Cmdline
 }
 
-// Conforms tests what the agent works over: an agent.Arming and its
-// agent.Home. Open gives a side for each test.
+// Conforms tests an agent.Arming and its agent.Home. open returns a Side for
+// each test.
 func Conforms(t *testing.T, open func(t *testing.T) Side) {
 	tests := []struct {
 		name string
@@ -54,7 +55,7 @@ func Conforms(t *testing.T, open func(t *testing.T) Side) {
 	}
 }
 
-// agentCase is a side with short forms of what every test does.
+// agentCase is a side with helpers for the tests.
 type agentCase struct {
 	Side
 	said agentVoice
@@ -69,7 +70,7 @@ func (c *agentCase) start(t *testing.T, action box.Action) (agent.Arming, agent.
 	return c.again(t, &cmd)
 }
 
-// again starts an agent with a command line, as after a power cut.
+// again starts an agent with the command line, as after a power cut.
 func (c *agentCase) again(t *testing.T, cmd *bootcfg.Cmdline) (agent.Arming, agent.Home) {
 	t.Helper()
 	a := c.Start(t, cmd, func() time.Time { return time.Now().UTC() }, &c.said)
@@ -80,7 +81,7 @@ func (c *agentCase) again(t *testing.T, cmd *bootcfg.Cmdline) (agent.Arming, age
 	return a, h
 }
 
-// agentVoice keeps what an implementation says.
+// agentVoice collects what an implementation says.
 type agentVoice struct {
 	mu   sync.Mutex
 	text strings.Builder // guarded by mu
@@ -94,7 +95,7 @@ func (v *agentVoice) Info(format string, args ...any) {
 func (v *agentVoice) Error(format string, args ...any) { v.Info("error: "+format, args...) }
 func (v *agentVoice) Warn(format string, args ...any)  { v.Info("warning: "+format, args...) }
 
-// wantArmed is whether the box is armed with what the agent was started with.
+// wantArmed checks whether the box is armed for this agent.
 func wantArmed(t *testing.T, a agent.Arming, want bool) {
 	t.Helper()
 	_, err := a.Agrees()
@@ -153,7 +154,7 @@ func testAgentClock(t *testing.T, c *agentCase) {
 	}
 }
 
-// wantDone is the outcome that a new start finds.
+// wantDone checks the outcome that a new start of the agent finds.
 func (c *agentCase) wantDone(t *testing.T, cmd *bootcfg.Cmdline, want box.Outcome) {
 	t.Helper()
 	if _, h := c.again(t, cmd); h.Done() != want {
@@ -263,7 +264,7 @@ func (d *testDisk) Sync() error                              { return nil }
 func newTestDisk(name, serial string) *testDisk {
 	d := &testDisk{Disk: disk.Disk{Name: name, Transport: "virtio"}, data: make([]byte, 5<<20+3*512)}
 	rnd := rand.NewChaCha8([32]byte([]byte(fmt.Sprintf("%-32s", serial))))
-	rnd.Read(d.data[1<<20 : 3<<20]) // and zeros around it
+	rnd.Read(d.data[1<<20 : 3<<20]) // zeros are around it
 	rnd.Read(d.data[len(d.data)-700:])
 	d.Identity = image.Identity{Serial: serial, SectorSize: 512, Size: int64(len(d.data))}
 	return d
@@ -305,7 +306,7 @@ func asItIs(d *testDisk) copier.Source { return d }
 
 var errMedium = fmt.Errorf("unreadable: %w", disk.ErrMedium)
 
-// badDisk cannot read a sector.
+// badDisk is a disk with one sector that cannot be read.
 type badDisk struct {
 	*testDisk
 	bad int64 // offset
@@ -318,8 +319,8 @@ func (d badDisk) ReadAt(b []byte, off int64) (int, error) {
 	return d.testDisk.ReadAt(b, off)
 }
 
-// wantImages checks that the box has whole images of these disks, of one backup,
-// and that each brings its disk back.
+// wantImages checks that the box has complete images of these disks, from one
+// backup, and that each restores its disk.
 func (c *agentCase) wantImages(t *testing.T, disks []*testDisk) []agent.ImageInfo {
 	t.Helper()
 	_, h := c.start(t, box.Restore)
@@ -374,15 +375,15 @@ func testAgentBackup(t *testing.T, c *agentCase) {
 		t.Errorf("before the commit there are %d images", len(images))
 	}
 	must(t, b.Commit())
-	b.Abort() // as deferred: it must not take anything back
+	b.Abort() // as a deferred call does; it must not undo the commit
 	if strings.Contains(c.said.text.String(), "error:") {
 		t.Errorf("a backup said: %s", c.said.text.String())
 	}
 	c.wantImages(t, disks)
 }
 
-// beside opens the box's place beside an agent that is at work, and puts nothing
-// in order there.
+// beside opens the box's home while another agent is at work. It does not call
+// Recover.
 func (c *agentCase) beside(t *testing.T) agent.Home {
 	t.Helper()
 	cmd := c.Cmdline()
@@ -396,7 +397,7 @@ func testAgentAbort(t *testing.T, c *agentCase) {
 	disks := []*testDisk{newTestDisk("vda", "S1")}
 	_, h := c.start(t, box.Backup)
 	b := plan(t, h, disks)
-	b.Abort() // before it began
+	b.Abort() // before Begin
 	save(t, b, disks, asItIs)
 	b.Abort()
 	if err := b.Commit(); err == nil {
@@ -453,7 +454,8 @@ func testDoneByCommit(t *testing.T, c *agentCase) {
 	}
 }
 
-// wantUndone looks beside an agent that is at work.
+// wantUndone checks that a second agent finds no outcome while the first is at
+// work.
 func (c *agentCase) wantUndone(t *testing.T, cmd *bootcfg.Cmdline) {
 	t.Helper()
 	a := c.Start(t, cmd, time.Now, &c.said)
