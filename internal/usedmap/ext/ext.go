@@ -10,14 +10,10 @@
 // agrees:
 //
 //   - checksums, where the file system has them
-//
 //   - the free count of each bitmap with that of its descriptor, and their sum
 //     with that of the superblock
-//
 //   - the places of the file system's own structures with the bits for them
-//
 //   - a backup superblock with the first one
-//
 //   - the blocks of inodes with what is free
 //
 // A file system whose power failed needs recovery. Its journal is then replayed

@@ -174,7 +174,7 @@ func apart(ranges []image.Range) error {
 	slices.SortFunc(ranges, func(a, b image.Range) int { return cmp.Compare(a.Off, b.Off) })
 	for i := 1; i < len(ranges); i++ {
 		if before := ranges[i-1]; ranges[i].Off < before.End() {
-			return fmt.Errorf("two things of LVM have the same bytes, from byte %d on", ranges[i].Off)
+			return fmt.Errorf("two LVM areas or extents have the same bytes, from byte %d on", ranges[i].Off)
 		}
 	}
 	return nil

@@ -115,7 +115,7 @@ func (s *scanner) used(off, n int64) error {
 // system checks the clusters that must be used whatever the records say.
 func (s *scanner) system() error {
 	if !s.bootAt {
-		return errors.New("$Boot: it has not the first cluster")
+		return errors.New("$Boot: it does not have the first cluster")
 	}
 	for _, lcn := range []int64{0, s.mftLCN, s.mirrLCN} {
 		if err := s.used(lcn*s.cluster, s.cluster); err != nil {

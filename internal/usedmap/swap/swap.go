@@ -7,8 +7,8 @@
 // does not have the page size. The page ends where the signature ends.
 //
 // The pages behind the header are worthless once the kernel that wrote them is
-// gone. Other programs put more into a swap area. With the signature SWAPSPACE2
-// this means for each of them:
+// gone. But a swap area can hold other things too. With the signature SWAPSPACE2
+// this is the state of each:
 //
 //   - Hibernation (kernel/power/swap.c) writes the memory of the sleeping
 //     system into free pages and replaces the signature by S1SUSPEND. At the
@@ -17,13 +17,10 @@
 //     The same holds for S2SUSPEND, ULSUSPEND (uswsusp), LINHIB0001 and
 //     TuxOnIce. An image in a swap file needs no care here, since its blocks
 //     belong to the file.
-//
 //   - zswap and zram hold pages in memory. The pages that they write to the
 //     area are like others.
-//
 //   - Swap that is encrypted with a new key at each boot has at most the header
 //     in plain text.
-//
 //   - A crash dump of kernels older than kdump (LKCD, diskdump) stays in the
 //     swap area from the crash until the next boot saves it. That may be the
 //     very boot that was intercepted for an image, so a dump makes doubt.
