@@ -11,11 +11,12 @@ import (
 	"testbox-imaging/internal/words"
 )
 
-// e2fsck gives a block that an inode has, and its bitmap calls free, back to
-// the file. So no such block may be free in the map. All inodes that e2fsck
-// checks are checked, with one limit: the inode tables, or the blocks that name
-// further blocks (of extents, or indirect ones), may be so many that it would
-// take noticeable time. Then a note of the map says what was not checked.
+// If an inode has a block that its bitmap calls free, e2fsck gives the block
+// back to the file. So no such block may be free in the map. All inodes that
+// e2fsck checks are checked, with one limit. The inode tables, or the blocks
+// that name further blocks (of extents, or indirect ones), may be so many that
+// it would take noticeable time. Then a note of the map says what was not
+// checked.
 
 const (
 	maxTables = 1 << 30 // bytes of inode tables that are read
