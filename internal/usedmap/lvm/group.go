@@ -25,8 +25,9 @@ type group struct {
 // The known status flags (lib/format_text/flags.c), each with the doubt that it
 // means, or "" for none. READ and WRITE are permissions. RESIZEABLE and
 // ALLOCATABLE say what commands may do. WRITE_LOCKED keeps an old LVM from
-// writing, and NOAUTOACTIVATE keeps any from activating. EXPORTED marks a group
-// that is to be moved to another machine; its volumes stay as they were.
+// writing. NOAUTOACTIVATE turns automatic activation off. EXPORTED marks a
+// group that is to be moved to another machine, whose volumes stay as they
+// were.
 var (
 	groupFlags = map[string]string{
 		"READ": "", "WRITE": "", "RESIZEABLE": "", "EXPORTED": "", "WRITE_LOCKED": "", "NOAUTOACTIVATE": "",
