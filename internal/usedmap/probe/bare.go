@@ -7,10 +7,10 @@ import (
 	"testbox-imaging/internal/usedmap/volume"
 )
 
-// Bare names what announces itself on a volume from its first byte on, where
-// there is no partition table: a file system, or what holds some. It is "" if
-// there is a table, or nothing that is known. A whole disk can be so, but most
-// often it is the image of a partition.
+// Bare gives the name of the signature of a volume without a partition table, such
+// as that of a file system or of LVM. It gives "" if there is a table, or no known
+// signature. A whole disk can be such a volume, but most often it is the image of a
+// partition.
 func Bare(v *volume.Volume) (string, error) {
 	if _, err := parttab.Read(v, v.Size(), v.Sector()); !errors.Is(err, parttab.ErrNone) {
 		return "", nil

@@ -5,29 +5,31 @@ import (
 	"math/bits"
 )
 
-// signature is one way in which something announces itself.
+// signature describes one signature, by which a kind of volume is recognized.
 type signature struct {
 	name  string
-	start []place  // where its structure may be
-	at    int      // of the magic, in the structure
-	magic []string // one of these; nil: check decides alone
-	size  int      // bytes of the structure that check looks at
+	start []place  // where the structure with the magic may be
+	at    int      // offset of the magic in the structure
+	magic []string // the structure has one of these; nil means that check alone decides
+	size  int      // how many bytes of the structure check needs
 
-	// check decides beside the magic; nil: the magic is enough. A magic of two
-	// bytes is found in noise and in other file systems every day, so its
-	// check is what keeps healthy volumes from being in doubt.
+	// check looks at other fields of the structure. nil means that the magic is
+	// enough. A magic of two bytes is often found in random bytes and in other
+	// file systems. Then only the check keeps healthy volumes from being in
+	// doubt.
 	check func(s structure) bool
 
-	// unless is the name of a kind that has this signature inside of itself.
+	// unless is the name of another signature. If that one was found, this one
+	// does not count, since volumes of that kind can have it too.
 	unless string
 
-	// find gives the offset of the magic, or -1, where the fields above cannot
-	// say how.
+	// find gives the offset of the magic, or -1. It is set if the fields above
+	// cannot describe the signature.
 	find func(w *window) (int64, error)
 }
 
-// place is an offset from the start, or with an alignment from the end: off
-// bytes before the size rounded down to align, a power of two.
+// place is an offset in a volume. With align 0 it counts from the start. Otherwise
+// it counts back from the volume's size, rounded down to align, a power of two.
 type place struct{ off, align int64 }
 
 func (p place) of(size int64) int64 {
@@ -37,10 +39,11 @@ func (p place) of(size int64) int64 {
 	return size&^(p.align-1) - p.off
 }
 
-// at is offsets from the start.
+// at gives the places at these offsets from the start.
 func at(offs ...int64) []place { return back(0, offs...) }
 
-// back is offsets back from the end, rounded down to align.
+// back gives the places at these offsets back from the end, which is rounded down
+// to align.
 func back(align int64, offs ...int64) []place {
 	var out []place
 	for _, off := range offs {
@@ -49,7 +52,7 @@ func back(align int64, offs ...int64) []place {
 	return out
 }
 
-// every is n offsets from the start, a step apart.
+// every gives n places, the first at from, each a step behind the one before.
 func every(step, from int64, n int) []place {
 	var out []place
 	for i := range int64(n) {
@@ -58,8 +61,9 @@ func every(step, from int64, n int) []place {
 	return out
 }
 
-// both is numbers of 16, 32 or 64 bits in both byte orders: for each the
-// little-endian bytes, then the big-endian ones, as structure.order expects.
+// both gives the bytes of numbers in both byte orders. For each number the
+// little-endian bytes come first, then the big-endian bytes. structure.order relies
+// on this order.
 func both[T uint16 | uint32 | uint64](numbers ...T) []string {
 	var out []string
 	for _, n := range numbers {
@@ -111,7 +115,7 @@ type structure struct {
 	b     []byte
 	off   int64 // in the volume
 	size  int64 // of the volume
-	magic int   // which of the signature's it has
+	magic int   // index of the magic that was found, in the signature's list
 }
 
 func (s structure) le16(at int) uint16 { return binary.LittleEndian.Uint16(s.b[at:]) }
@@ -121,7 +125,8 @@ func (s structure) be16(at int) uint16 { return binary.BigEndian.Uint16(s.b[at:]
 func (s structure) be32(at int) uint32 { return binary.BigEndian.Uint32(s.b[at:]) }
 func (s structure) be64(at int) uint64 { return binary.BigEndian.Uint64(s.b[at:]) }
 
-// order is the byte order that a magic from both tells.
+// order is the byte order of the structure, told by the magic that was found. The
+// list of magics must be made by both.
 func (s structure) order() binary.ByteOrder {
 	if s.magic%2 == 0 {
 		return binary.LittleEndian
@@ -137,7 +142,7 @@ func (s structure) has(at int, text string) bool {
 	return string(s.b[at:at+len(text)]) == text
 }
 
-// power says whether n is a power of two from least to most.
+// power reports whether n is a power of two from least to most.
 func power(n, least, most uint64) bool {
 	return bits.OnesCount64(n) == 1 && n >= least && n <= most
 }

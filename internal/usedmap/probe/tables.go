@@ -1,7 +1,7 @@
 package probe
 
-// tables are partition tables that are neither "dos" nor "gpt": on a disk that
-// has one of those they contradict it, in a partition they divide it further.
+// tables are partition tables other than "dos" and "gpt". On a disk that has "dos"
+// or "gpt" too, they contradict it. In a partition, they divide it further.
 var tables = []signature{
 	// sys/disklabel.h of the BSDs: in sector 1, on some machines in sector 0.
 	// d_magic [0], d_magic2 [132].
@@ -23,7 +23,8 @@ var tables = []signature{
 	{name: "aix", start: at(0), magic: []string{"\xC9\xC2\xD4\xC1"}},
 }
 
-// nestedTables are those that are looked for where none should be.
+// nestedTables are the tables "dos" and "gpt". They are looked for on volumes that
+// normally have no table.
 var nestedTables = []signature{
 	{name: "gpt", start: at(0), at: 510, magic: []string{"\x55\xAA"}, size: 512,
 		check: func(s structure) bool { return isMBR(s) && protects(s) }},
@@ -31,10 +32,11 @@ var nestedTables = []signature{
 		check: func(s structure) bool { return isMBR(s) && !protects(s) }},
 }
 
-// isMBR: a boot record that divides the volume, and no boot sector of a file
-// system that ends as one. Its partitions are on the volume, and none of them is
-// the whole of it, as in the table that mkfs.fat and isohybrid make up for the
-// BIOS. The sectors are taken to be the smallest that there are.
+// isMBR checks that a boot record divides the volume. The boot sector of a file
+// system has the same signature, but does not divide it. So all partitions must lie
+// on the volume, and an entry that begins at sector 0 does not count. mkfs.fat and
+// isohybrid write such an entry, for the whole volume, because of the BIOS. The
+// check assumes sectors of 512 bytes, the smallest size.
 func isMBR(s structure) bool {
 	partitions := 0
 	for e := 446; e < 510; e += 16 {
@@ -60,7 +62,7 @@ func protects(s structure) bool {
 	return s.b[450] == protective || s.b[466] == protective || s.b[482] == protective || s.b[498] == protective
 }
 
-// isSun: the words of the label have no bit left over.
+// isSun checks the label's checksum. The exclusive or of all its words is zero.
 func isSun(s structure) bool {
 	sum := uint16(0)
 	for i := 0; i < 512; i += 2 {

@@ -2,18 +2,19 @@ package probe
 
 import "testbox-imaging/internal/usedmap/volume"
 
-// Where most signatures are: up to the end of the second ZFS label at the
-// start, and in the last MiB (the database of a Windows dynamic disk).
+// Most signatures lie in the head or in the tail. The head reaches up to the end of
+// the second ZFS label. The tail has the last MiB, where the database of a Windows
+// dynamic disk is.
 const (
 	headSize  = 512<<10 + pieceSize
 	tailSize  = 1 << 20
-	pieceSize = 4 << 10 // of a read elsewhere
+	pieceSize = 4 << 10 // unit of reads at other places
 )
 
-// window is the part of a volume where signatures count, read in few pieces.
+// window is the part of a volume where signatures count. It is read in few pieces.
 type window struct {
 	v          *volume.Volume
-	first, end int64 // what touches the bytes between is not seen
+	first, end int64 // the bytes from first to end do not count
 	pieces     []piece
 }
 
@@ -27,8 +28,8 @@ func newWindow(v *volume.Volume, first, end int64) *window {
 	return &window{v: v, first: first, end: min(max(end, first), v.Size())}
 }
 
-// bytes are n bytes at off, or nil where there are none or they do not count.
-// They are to be read only.
+// bytes gives n bytes at off. It gives nil if some of them lie outside of the volume
+// or do not count. The caller must not change them.
 func (w *window) bytes(off int64, n int) ([]byte, error) {
 	if off < 0 || off > w.v.Size()-int64(n) || off < w.end && off+int64(n) > w.first {
 		return nil, nil
@@ -46,9 +47,9 @@ func (w *window) bytes(off int64, n int) ([]byte, error) {
 	return p.bytes[off-p.off:][:n], nil
 }
 
-// read reads the piece of which n bytes at off are a part: the head, the tail,
-// or what lies around the bytes. A piece never reaches into the partitions:
-// a sector there that cannot be read is no matter of the disk's.
+// read reads the piece that has the n bytes at off. The piece is the head, the tail,
+// or the 4 KiB blocks of these bytes. A piece never reaches into the partitions,
+// since an unreadable sector in a partition must not be an error here.
 func (w *window) read(off int64, n int) (piece, error) {
 	from, to := off&^(pieceSize-1), (off+int64(n)+pieceSize-1)&^(pieceSize-1)
 	tail := max(w.v.Size()-tailSize, 0) &^ (pieceSize - 1)
