@@ -12,23 +12,23 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// Qcow2 is a qcow2 file as the disk that it holds.
+// Qcow2 reads the disk that is in a qcow2 file.
 type Qcow2 struct {
 	r    io.ReaderAt
-	file int64 // bytes
-	size int64 // of the disk, bytes
-	bits uint
-	zstd bool // compressed clusters are zstd, not deflate
+	file int64 // size of the file, in bytes
+	size int64 // size of the disk, in bytes
+	bits uint  // a cluster has 1<<bits bytes
+	zstd bool  // compressed clusters are zstd, not deflate
 	l1   []uint64
 
-	mu     sync.Mutex // guards those below
-	table  int64      // place of the table in l2; 0: none
-	l2     []uint64
-	packed uint64 // entry of the cluster in plain; 0: none
-	plain  []byte
+	mu     sync.Mutex // guards the fields below
+	table  int64      // place in the file of the table in l2; 0 if l2 has none
+	l2     []uint64   // the level-2 table that was read last
+	packed uint64     // entry of the cluster in plain; 0 if plain has none
+	plain  []byte     // the compressed cluster that was unpacked last
 }
 
-// Places of fields in the header, bytes.
+// Places of fields in the header, in bytes.
 const (
 	atBacking   = 8
 	atBits      = 20
@@ -43,20 +43,21 @@ const (
 	atPacking   = 104
 )
 
-// The incompatible features that are understood. Dirty only says that
-// refcounts may be wrong, which are not read.
+// These are the incompatible features that are known. featDirty only says that
+// refcounts may be wrong, and refcounts are not read here.
 const (
 	featDirty   = 1 << 0
 	featCorrupt = 1 << 1
 	featPacking = 1 << 3
 )
 
-// maxL1 bounds the level-1 table: 32 MiB, as QEMU does.
+// maxL1 bounds the number of entries in the level-1 table. They have 32 MiB, the
+// same limit as in QEMU.
 const maxL1 = 4 << 20
 
-// OpenQcow2 opens a qcow2 file of size bytes. What this reader does not
-// understand (backing files, encryption, external data, extended entries) is
-// refused.
+// OpenQcow2 opens a qcow2 file of size bytes. It refuses files with features that
+// it does not know, such as backing files, encryption, external data and extended
+// entries.
 func OpenQcow2(r io.ReaderAt, size int64) (*Qcow2, error) {
 	q, err := openQcow2(r, size)
 	if err != nil {
@@ -150,7 +151,7 @@ func (q *Qcow2) fill(b []byte, off int64) error {
 	return nil
 }
 
-// Size is that of the disk, in bytes.
+// Size is the size of the disk, in bytes.
 func (q *Qcow2) Size() int64 { return q.size }
 
 // ReadAt implements io.ReaderAt of the disk.
@@ -172,9 +173,9 @@ func (q *Qcow2) ReadAt(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
-// NextData gives the next run of the disk at or behind off that the file has
-// something of; all before it is zero. A table that cannot be read makes an
-// error when the disk is read there.
+// NextData gives the next run of the disk, at or behind off, for which the file has
+// data. All bytes from off to that run are zero. If a table cannot be read, its
+// clusters count as data, and reading the disk there gives the error.
 func (q *Qcow2) NextData(off int64) (from, to int64) {
 	for from = off; from < q.size; {
 		if q.l1[from/q.covers()]&entryPlace == 0 {
@@ -191,7 +192,8 @@ func (q *Qcow2) NextData(off int64) (from, to int64) {
 	return q.size, q.size
 }
 
-// dataEnd is where the clusters end that have something, at the latest at end.
+// dataEnd gives the end of the run of clusters with data that begins at from. It is
+// at most end.
 func (q *Qcow2) dataEnd(from, end int64) int64 {
 	for from < end && !q.isZero(from) {
 		from += q.cluster() - from%q.cluster()
@@ -199,7 +201,7 @@ func (q *Qcow2) dataEnd(from, end int64) int64 {
 	return min(from, end)
 }
 
-// isZero reports whether the cluster that off lies in is surely zero.
+// isZero reports whether the cluster that off lies in is known to be zero.
 func (q *Qcow2) isZero(off int64) bool {
 	e, err := q.entry(off)
 	return err == nil && e&entryPacked == 0 && (e&entryZero != 0 || e&entryPlace == 0)
@@ -212,7 +214,7 @@ const (
 	entryZero   = 1
 )
 
-// readCluster reads from inside of one cluster.
+// readCluster fills p with bytes of one cluster, from off on.
 func (q *Qcow2) readCluster(p []byte, off int64) error {
 	e, err := q.entry(off)
 	switch {
@@ -225,7 +227,7 @@ func (q *Qcow2) readCluster(p []byte, off int64) error {
 		return nil
 	}
 	at := int64(e&entryPlace) + off%q.cluster()
-	// The last cluster of a file may be shorter; what is not there is zero.
+	// The last cluster of a file may be cut short. The missing bytes are zero.
 	if at >= q.file {
 		return fmt.Errorf("a cluster at byte %d is outside of the file", at)
 	}
@@ -234,7 +236,7 @@ func (q *Qcow2) readCluster(p []byte, off int64) error {
 	return q.fill(p[:have], at)
 }
 
-// entry is that of a cluster in its level-2 table.
+// entry gives the entry of a cluster in its level-2 table.
 func (q *Qcow2) entry(off int64) (uint64, error) {
 	place := int64(q.l1[off/q.covers()] & entryPlace)
 	if place == 0 {
@@ -253,8 +255,8 @@ func (q *Qcow2) entry(off int64) (uint64, error) {
 	return q.l2[off%q.covers()>>q.bits], nil
 }
 
-// readPacked reads from a compressed cluster; the one that was unpacked last is
-// kept.
+// readPacked fills p with bytes of a compressed cluster. It keeps the cluster that
+// was unpacked last.
 func (q *Qcow2) readPacked(p []byte, e uint64, from int64) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()

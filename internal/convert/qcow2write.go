@@ -1,5 +1,5 @@
-// Package convert reads and writes disks in the forms of others. It reads and
-// writes qcow2, reads zstd streams, and writes raw bytes with holes.
+// Package convert reads and writes disks in the forms of other programs. It reads
+// and writes qcow2, reads zstd streams, and writes raw bytes with holes.
 package convert
 
 import (
@@ -17,7 +17,7 @@ type Source interface {
 	Size() int64 // bytes
 }
 
-// Sink is a file to write to; what is not written reads as zeros.
+// Sink is a file to write to. Bytes that are not written read as zeros.
 type Sink interface {
 	io.WriterAt
 	Truncate(size int64) error
@@ -26,11 +26,11 @@ type Sink interface {
 // Progress is told how many bytes of the disk are done.
 type Progress func(done, total int64)
 
-// grain is how much is read at once, and the least that is left out as a hole,
-// bytes: a cluster of qcow2.
+// grain is the unit in which zeros are left out as holes, in bytes. It is a cluster
+// of qcow2.
 const grain = 64 << 10
 
-// WriteRaw writes the bytes of a disk, with holes for zeros.
+// WriteRaw writes the raw bytes of a disk, with holes for zeros.
 func WriteRaw(ctx context.Context, src Source, dst Sink, told Progress) error {
 	if err := dst.Truncate(src.Size()); err != nil {
 		return err
@@ -41,8 +41,8 @@ func WriteRaw(ctx context.Context, src Source, dst Sink, told Progress) error {
 	})
 }
 
-// clusters reads a disk in order, and gives what is not zero. The last piece
-// may be shorter.
+// clusters reads a disk in order. It calls do for each part of grain bytes that is
+// not zero. The last part may be shorter.
 func clusters(ctx context.Context, src Source, told Progress, do func(b []byte, off int64) error) error {
 	size := src.Size()
 	buf := make([]byte, image.PieceSize)
@@ -77,9 +77,9 @@ func or(a, b error) error {
 	return b
 }
 
-// The form of qcow2 is QEMU's docs/interop/qcow2.txt; all numbers are
-// big-endian. What is written here is version 3 with clusters of 64 KiB,
-// neither compressed nor encrypted, without snapshots.
+// The form of qcow2 is described in QEMU's docs/interop/qcow2.txt. All numbers are
+// big-endian. The files that are written here have version 3 and clusters of 64
+// KiB. They are neither compressed nor encrypted, and have no snapshots.
 const (
 	qcowMagic     = "QFI\xfb"
 	clusterBits   = 16
@@ -93,7 +93,7 @@ const (
 	refcountOrder = 4
 )
 
-// WriteQcow2 writes a disk as a qcow2 file, without clusters that are zero.
+// WriteQcow2 writes a disk as a qcow2 file. Clusters that are zero are left out.
 func WriteQcow2(ctx context.Context, src Source, dst Sink, told Progress) error {
 	size := src.Size()
 	if size < 1 || size > maxQcowSize || size%512 != 0 {
@@ -108,10 +108,10 @@ func WriteQcow2(ctx context.Context, src Source, dst Sink, told Progress) error 
 
 type qcowWriter struct {
 	dst   Sink
-	next  int64    // where the next cluster goes; the first is the header's
-	l1    []uint64 // places of the tables
+	next  int64    // place in the file of the next cluster; the header has the first one
+	l1    []uint64 // places of the level-2 tables
 	l2    [l2Entries]uint64
-	table int64 // which of l1 is in l2; -1: none
+	table int64 // index in l1 of the table in l2; -1 if there is none
 	buf   [cluster]byte
 }
 
@@ -139,7 +139,7 @@ func (q *qcowWriter) write(b []byte) error {
 	return err
 }
 
-// flush writes the table that is complete.
+// flush writes the level-2 table in l2, which is complete.
 func (q *qcowWriter) flush() error {
 	if q.table < 0 {
 		return nil
@@ -150,7 +150,7 @@ func (q *qcowWriter) flush() error {
 	return err
 }
 
-// words are numbers as they lie in the file, in whole clusters.
+// words gives numbers in the form of the file, filled up to whole clusters.
 func words(v []uint64) []byte {
 	b := make([]byte, 0, (len(v)*8+cluster-1)/cluster*cluster)
 	for _, n := range v {
@@ -159,8 +159,8 @@ func words(v []uint64) []byte {
 	return b[:cap(b)]
 }
 
-// finish writes what can be known only now: the level-1 table, the refcounts
-// and the header.
+// finish writes the level-1 table, the refcounts and the header, which are known
+// only at the end.
 func (q *qcowWriter) finish(size int64) error {
 	if err := q.flush(); err != nil {
 		return err
@@ -192,8 +192,8 @@ func (q *qcowWriter) finish(size int64) error {
 	return err
 }
 
-// refcounts writes the refcount of all clusters, which is 1, those of the
-// refcounts among them.
+// refcounts writes the refcounts. The refcount of each cluster is 1, even of the
+// clusters that have the refcounts.
 func (q *qcowWriter) refcounts() (table int64, tableClusters int64, err error) {
 	used := q.next / cluster
 	blocks := int64(1)

@@ -11,9 +11,9 @@ import (
 	"testbox-imaging/internal/image"
 )
 
-// Unpack writes an image that can only be read in order to a file, with holes
-// for zeros, and gives the length of its disk in bytes. An image of more than
-// limit bytes is refused.
+// Unpack writes the disk of an image to a file, with holes for zeros. It serves
+// images that can only be read in order. It gives the length of the disk in bytes,
+// and refuses a disk of more than limit bytes.
 func Unpack(ctx context.Context, r image.Reader, dst Sink, limit int64) (size int64, err error) {
 	buf := make([]byte, image.PieceSize)
 	for {
@@ -41,7 +41,7 @@ func Unpack(ctx context.Context, r image.Reader, dst Sink, limit int64) (size in
 	}
 }
 
-// write writes data to its places, but for zeros.
+// write writes data to the given ranges, and leaves out zeros.
 func write(dst Sink, b []byte, ranges []image.Range) error {
 	for _, r := range ranges {
 		part := b[:r.Len]
@@ -59,12 +59,12 @@ func write(dst Sink, b []byte, ranges []image.Range) error {
 	return nil
 }
 
-// maxWindow is how much of what it unpacked a zstd stream may refer to, bytes:
-// that has to be kept in memory.
+// maxWindow bounds the window of a zstd stream, in bytes. The window is how far back
+// the stream may refer to bytes that were unpacked before, so it must be in memory.
 const maxWindow = 256 << 20
 
-// ErrForm is matched by errors of a stream that is whole, but not as this
-// program can take it; the error says what to do.
+// ErrForm is matched by errors of a stream that is not damaged, but that this
+// program cannot read. The error says what to do.
 var ErrForm = errors.New("the stream cannot be taken")
 
 // formError is an error that matches ErrForm, and has a text of its own.
@@ -73,8 +73,8 @@ type formError struct{ text string }
 func (e formError) Error() string        { return e.text }
 func (e formError) Is(target error) bool { return target == ErrForm }
 
-// explain says what to do about an error of the decoder, after so many bytes of
-// the disk.
+// explain adds to an error of the decoder what to do about it. off is how many bytes
+// of the disk were unpacked.
 func explain(err error, off int64) error {
 	switch {
 	case errors.Is(err, zstd.ErrWindowSizeExceeded), errors.Is(err, zstd.ErrDecoderSizeExceeded):
@@ -86,7 +86,8 @@ func explain(err error, off int64) error {
 	return err
 }
 
-// NewZstdReader gives the raw bytes in zstd frames (RFC 8878) as an image.
+// NewZstdReader reads zstd frames (RFC 8878) with the raw bytes of a disk as an
+// image.
 func NewZstdReader(r io.Reader) (image.Reader, error) {
 	d, err := zstd.NewReader(r, zstd.WithDecoderMaxMemory(maxWindow), zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderConcurrency(1))
 	if err != nil {
@@ -110,8 +111,9 @@ func (s *streamReader) Next() (image.Piece, error) {
 	b := make([]byte, image.PieceSize)
 	n, err := io.ReadFull(s.r, b)
 	if err == io.ErrUnexpectedEOF || err == io.EOF {
-		// ReadFull says so of a short end. What the decoder says of a frame
-		// that was cut off is the same error, so it is asked once more.
+		// ReadFull gives these errors at the end of the stream. The decoder
+		// gives the same error for a frame that was cut off. Another read
+		// tells the two cases apart.
 		if _, again := s.r.Read(make([]byte, 1)); again != io.EOF {
 			err = fmt.Errorf("the stream was cut off: %w", io.ErrUnexpectedEOF)
 			s.end = err
@@ -135,5 +137,5 @@ func (s *streamReader) Next() (image.Piece, error) {
 	return p, nil
 }
 
-// Close ends the reading.
+// Close frees the decoder.
 func (s *streamReader) Close() error { return s.r.Close() }

@@ -17,10 +17,10 @@ type file struct {
 	File
 	log func(format string, args ...any)
 
-	mu     sync.Mutex // guards those below
-	said   int        // how many lines of the log are of this file
-	bad    int64      // what was said last is of bytes from here
-	badEnd int64      // to here
+	mu     sync.Mutex // guards the fields below
+	said   int        // number of log lines for this file
+	bad    int64      // start of the bytes that the last log line is about
+	badEnd int64      // end of these bytes
 }
 
 var _ interface {
@@ -46,9 +46,9 @@ func (f *file) Open(_ context.Context, flags uint32) (fs.FileHandle, uint32, sys
 	return nil, fuse.FOPEN_KEEP_CACHE, 0
 }
 
-// Read implements fs.NodeReader. It gives all bytes or none: the kernel takes
-// fewer for the end of the file. Of a read that fails it then asks for each
-// page by itself, so that only those with bad bytes are lost.
+// Read implements fs.NodeReader. It gives all bytes or none, since the kernel takes
+// fewer bytes for the end of the file. After a read that fails, the kernel asks for
+// each page by itself, so that only pages with bad bytes are lost.
 func (f *file) Read(_ context.Context, _ fs.FileHandle, p []byte, off int64) (fuse.ReadResult, syscall.Errno) {
 	if off < 0 || off >= f.Size {
 		return fuse.ReadResultData(nil), 0
@@ -65,11 +65,11 @@ func (f *file) Read(_ context.Context, _ fs.FileHandle, p []byte, off int64) (fu
 	return nil, syscall.EIO
 }
 
-// maxSaid is how many lines one file may have in the log.
+// maxSaid bounds the number of log lines for one file.
 const maxSaid = 100
 
-// report logs an error, unless it is of the bytes of the last one or just
-// after them.
+// report logs an error of a read. It logs nothing if the bytes touch those of the
+// last error.
 func (f *file) report(off, end int64, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

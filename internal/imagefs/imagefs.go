@@ -1,5 +1,5 @@
-// Package imagefs shows disks as read-only files of a folder, by FUSE: good
-// for losetup, qemu and guestfish.
+// Package imagefs shows disks as read-only files of a folder, by FUSE. Programs such
+// as losetup, qemu and guestfish can use the files.
 package imagefs
 
 import (
@@ -18,10 +18,10 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-// File is a disk. Its bytes never change, so the kernel keeps what it has read.
-// ReadAt is called from many goroutines at once, and until Wait returns.
+// File is a disk to show as a file. Its bytes never change, so the kernel may cache
+// them. ReadAt is called from many goroutines at once, until Wait returns.
 type File struct {
-	Name    string // the file is called so, with ".raw"
+	Name    string // name of the file, without ".raw"
 	Size    int64  // bytes
 	ModTime time.Time
 	io.ReaderAt
@@ -34,12 +34,12 @@ type Mount struct {
 	log    func(format string, args ...any)
 }
 
-// fsType is what mountinfo calls our mounts.
+// fsType is the type that mountinfo gives for mounts of this package.
 const fsType = "fuse.testbox"
 
-// New mounts disks on an empty folder, for its caller's user alone. What a
-// process of ours that was killed left mounted there is unmounted. That, and
-// what goes wrong later, is logged; nil is silence.
+// New mounts disks on an empty folder, which only the caller's user can read. If a
+// process of this program was killed and left its mount there, that mount is
+// removed and a line is logged. Later errors are logged too. logf may be nil.
 func New(dir string, files []File, logf func(format string, args ...any)) (*Mount, error) {
 	if logf == nil {
 		logf = func(string, ...any) {}
@@ -70,12 +70,12 @@ func options(logf func(string, ...any)) *fs.Options {
 	o.FsName, o.Name = "testbox", strings.TrimPrefix(fsType, "fuse.")
 	o.DisableXAttrs = true
 	o.MaxWrite, o.MaxReadAhead = 1<<20, 1<<20 // a read is as large as a write may be
-	// What is read is in memory; and each read of MaxWrite, which no pipe can
-	// take, would be a line of the log.
+	// Splice would save nothing, since the bytes are in memory already. And no
+	// pipe has room for a read of MaxWrite, so each would give a line in the log.
 	o.DisableSplice = true
 	o.Logger = log.New(lines(logf), "", 0)
 	o.MountOptions.Logger = o.Logger
-	if os.Geteuid() == 0 { // without a helper program, which takes "ro" as a word
+	if os.Geteuid() == 0 { // root mounts by itself and gives flags; otherwise a helper program mounts, and gets the option "ro"
 		o.DirectMountStrict, o.DirectMountFlags = true, syscall.MS_NOSUID|syscall.MS_NODEV|syscall.MS_RDONLY
 	} else {
 		o.Options = []string{"ro"}
@@ -93,7 +93,7 @@ func hint() string {
 	return ""
 }
 
-// lines is a log as an io.Writer.
+// lines makes an io.Writer of a log function.
 type lines func(format string, args ...any)
 
 func (l lines) Write(p []byte) (int, error) {
@@ -101,9 +101,9 @@ func (l lines) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Wait serves until the folder is unmounted, and unmounts it when the context
-// ends. Who still uses a file then keeps it, and Wait goes on: a disk is not
-// taken from under a file system that is mounted from it.
+// Wait serves the folder until it is unmounted. When the context ends, Wait unmounts
+// it. If somebody still uses a file then, Wait goes on until nobody does. So a file
+// system that is mounted from a file never loses its disk.
 func (m *Mount) Wait(ctx context.Context) {
 	gone := make(chan struct{})
 	go func() {
@@ -136,7 +136,7 @@ func (m *Mount) unmount(gone <-chan struct{}) {
 	}
 }
 
-// root is the folder.
+// root is the folder with the files.
 type root struct {
 	fs.Inode
 	files []*file

@@ -12,26 +12,27 @@ import (
 	"testbox-imaging/internal/usedmap/volume"
 )
 
-// Disk is a disk to be shown with its partitions.
+// Disk is a disk that is shown with its partitions.
 type Disk struct {
 	File
-	SectorSize int // logical, bytes
+	SectorSize int // logical sector, in bytes
 }
 
-// Shown is a file to be shown: a disk, a partition of it, or a logical volume.
+// Shown is a file that is shown. It is a disk, a partition or a logical volume.
 type Shown struct {
 	File
-	Number int    // of a partition, as Linux counts; 0: none
-	Volume string // of a logical volume, as LVM calls it; "": none
+	Number int    // of a partition, as Linux counts; 0 if it is no partition
+	Volume string // name of a logical volume in LVM; "" if it is no logical volume
 }
 
-// maxParts is how many partitions and logical volumes of all disks are shown.
+// maxParts bounds the number of partitions and logical volumes of all disks.
 const maxParts = 4096
 
-// Show are the disks, and beside each the partitions and the linear logical
-// volumes that it has, as sda-part1 and sda-GROUP-VOLUME. Their names come from
-// the disk, so whatever could harm a shell or a path is replaced. What cannot be
-// told is missing, and in notes. Only tables are read for it, no file system.
+// Show lists the files for disks. After each disk come its partitions and its linear
+// logical volumes, with names such as sda-part1 and sda-GROUP-VOLUME. Names of
+// volumes come from the disk, so characters that could harm a shell or a path are
+// replaced. notes say what is not shown and why. Show reads only partition tables
+// and LVM's metadata, and no file system.
 func Show(ctx context.Context, disks []Disk) (shown []Shown, notes []string) {
 	s := &shower{ctx: ctx, taken: map[string]bool{}}
 	for _, d := range disks {
@@ -50,7 +51,7 @@ func Show(ctx context.Context, disks []Disk) (shown []Shown, notes []string) {
 
 type shower struct {
 	ctx   context.Context
-	taken map[string]bool // names
+	taken map[string]bool // names that are in use
 	shown []Shown
 	notes []string
 }
@@ -59,8 +60,8 @@ func (s *shower) note(format string, args ...any) {
 	s.notes = append(s.notes, fmt.Sprintf(format, args...))
 }
 
-// parts shows what a disk is divided into. A panic is a bug of a reader, and
-// costs these files only.
+// parts adds the partitions and logical volumes of a disk. A panic is a bug of a
+// reader. It costs only these files.
 func (s *shower) parts(d Disk) {
 	defer func() {
 		if bug := recover(); bug != nil {
@@ -84,8 +85,8 @@ func (s *shower) parts(d Disk) {
 	}
 }
 
-// volumes shows the logical volumes of a physical one, which is v and lies at
-// off of the disk.
+// volumes adds the logical volumes of the physical volume v, which has size bytes and
+// lies at off on the disk.
 func (s *shower) volumes(d Disk, off, size int64, v *volume.Volume) {
 	pv, err := lvm.Read(v)
 	if pv == nil {
@@ -107,11 +108,11 @@ func (s *shower) volumes(d Disk, off, size int64, v *volume.Volume) {
 	}
 }
 
-// maxName is how long the name of a part may be, bytes: with ".raw" and a number
-// to tell it from another it is a name for any file system.
+// maxName bounds the name of a part, in bytes. With a number behind it and ".raw", it
+// is still short enough for any file system.
 const maxName = 200
 
-// name is a name that no other file has.
+// name gives a name that no other file has. It is want, or want with a number.
 func (s *shower) name(want string) string {
 	want = want[:min(len(want), maxName)]
 	name := want
@@ -122,7 +123,7 @@ func (s *shower) name(want string) string {
 	return name
 }
 
-// harmless keeps of a name what LVM allows in one (lvm(8)).
+// harmless replaces all characters that LVM does not allow in a name (lvm(8)).
 func harmless(name string) string {
 	return strings.Map(func(r rune) rune {
 		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("+_.-", r) {
@@ -132,7 +133,7 @@ func harmless(name string) string {
 	}, name)
 }
 
-// volumeReader reads a logical volume from the physical one.
+// volumeReader reads a logical volume from its physical volume.
 type volumeReader struct {
 	lv *lvm.LV
 	pv io.ReaderAt

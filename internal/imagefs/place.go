@@ -13,12 +13,12 @@ import (
 	"syscall"
 )
 
-// ErrFolder is what is wrong with a folder on which nothing can be mounted.
+// ErrFolder is matched by the error for a folder on which disks cannot be mounted.
 var ErrFolder = errors.New("give an empty folder on which nothing is mounted")
 
-// prepare makes sure that a folder can be mounted on: it is there, empty, and
-// has no mount but a dead one of ours, which is taken away. It gives the
-// folder's real path.
+// prepare checks that disks can be mounted on a folder. The folder must exist, be
+// empty, and have no mount. A mount that a killed process of this program left is
+// removed first. prepare gives the folder's real path.
 func prepare(dir string, logf func(format string, args ...any)) (string, error) {
 	dir, err := realPath(dir)
 	if err != nil {
@@ -50,7 +50,8 @@ func prepare(dir string, logf func(format string, args ...any)) (string, error) 
 	return dir, err
 }
 
-// clearDead takes away the mount of a program that was killed, if it is ours.
+// clearDead removes the mount of a program that was killed. It refuses if the mount
+// is not of this package.
 func clearDead(dir, kind string) error {
 	err := errors.New("it is not of this program")
 	if kind == fsType {
@@ -63,7 +64,8 @@ func clearDead(dir, kind string) error {
 	return nil
 }
 
-// realPath does not look at the folder itself: a dead mount cannot be.
+// realPath gives the folder's path without symbolic links. It does not stat the
+// folder itself, since that fails on a dead mount.
 func realPath(dir string) (string, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -76,8 +78,8 @@ func realPath(dir string) (string, error) {
 	return filepath.Join(parent, filepath.Base(dir)), err
 }
 
-// detach unmounts, and lets go who still has a file open: it gives errors
-// anyway.
+// detach unmounts the folder even if a file is still open. Every read of such a file
+// fails anyway, since the mount is dead.
 func detach(dir string) error {
 	if os.Geteuid() == 0 {
 		return syscall.Unmount(dir, syscall.MNT_DETACH)
@@ -88,8 +90,9 @@ func detach(dir string) error {
 	return nil
 }
 
-// mountedOn is the type of the file system that is mounted on a folder, ""
-// for none. It reads /proc/self/mountinfo, as proc_pid_mountinfo(5) has it.
+// mountedOn gives the type of the file system that is mounted on a folder, or "" if
+// there is none. It reads /proc/self/mountinfo, which proc_pid_mountinfo(5)
+// describes.
 func mountedOn(mountinfo io.Reader, dir string) (kind string, err error) {
 	lines := bufio.NewScanner(mountinfo)
 	lines.Buffer(nil, 1<<20)
@@ -97,13 +100,13 @@ func mountedOn(mountinfo io.Reader, dir string) (kind string, err error) {
 		before, after, ok := strings.Cut(lines.Text(), " - ")
 		fields, types := strings.Fields(before), strings.Fields(after)
 		if ok && len(fields) >= 5 && len(types) > 0 && unescape(fields[4]) == dir {
-			kind = types[0] // the last one lies on top
+			kind = types[0] // of several mounts on one folder, the last one lies on top
 		}
 	}
 	return kind, lines.Err()
 }
 
-// unescape undoes \ooo, which stands for a byte.
+// unescape turns each \ooo, three octal digits, back into its byte.
 func unescape(s string) string {
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {
