@@ -20,8 +20,8 @@ type Disk struct {
 	Kernel   string         // kernel name of the disk, for the record
 	Identity image.Identity // with size and sector size
 	Source   copier.Source
-	Used     *usedmap.Map  // says what is read; nil means the whole disk
-	Bad      []image.Range // unreadable ranges that an imported image names; nil means those that reading finds
+	Used     *usedmap.Map  // says what is read (nil means the whole disk)
+	Bad      []image.Range // unreadable ranges that an imported image names (nil means those that reading finds)
 }
 
 // Bytes is how much of the disk is read.

@@ -22,9 +22,9 @@ type Qcow2 struct {
 	l1   []uint64
 
 	mu     sync.Mutex // guards the fields below
-	table  int64      // place in the file of the table in l2; 0 if l2 has none
+	table  int64      // place in the file of the table in l2, or 0 if l2 has none
 	l2     []uint64   // the level-2 table that was read last
-	packed uint64     // entry of the cluster in plain; 0 if plain has none
+	packed uint64     // entry of the cluster in plain, or 0 if plain has none
 	plain  []byte     // the compressed cluster that was unpacked last
 }
 

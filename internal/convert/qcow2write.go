@@ -108,10 +108,10 @@ func WriteQcow2(ctx context.Context, src Source, dst Sink, told Progress) error 
 
 type qcowWriter struct {
 	dst   Sink
-	next  int64    // place in the file of the next cluster; the header has the first one
+	next  int64    // place in the file of the next cluster, behind the header's
 	l1    []uint64 // places of the level-2 tables
 	l2    [l2Entries]uint64
-	table int64 // index in l1 of the table in l2; -1 if there is none
+	table int64 // index in l1 of the table in l2, or -1 if there is none
 	buf   [cluster]byte
 }
 

@@ -137,7 +137,7 @@ type comparison struct {
 	exact        bool              // find each sector that differs, and salvage bad sectors
 	edgesPending bool              // head and tail are not on the disk yet
 	onlyWritten  bool              // skip what was not written
-	differs      func(image.Range) // called for each run that differs; nil means no call
+	differs      func(image.Range) // called for each run that differs (nil means no call)
 	found        image.Receipt     // has Read, Zero, Verified, Differ and Unused
 	unusedEdges  []image.Range     // unused ranges in head and tail
 	bad          badList

@@ -1,9 +1,9 @@
 // Package copier is the one pipeline that reads, writes and compares disks.
 // Backup makes an image in a file, Save makes one in a store. Restore and Verify
 // work with images of both kinds. Several pieces are in flight at every stage,
-// and their number bounds the memory. Success is reported only with a proof:
-// written bytes are read back, bytes of images are hashed, and every short read
-// or write is an error.
+// and their number bounds the memory. Success is reported only with a proof. For
+// this, written bytes are read back, bytes of images are hashed, and every short
+// read or write is an error.
 package copier
 
 import (
@@ -51,12 +51,12 @@ type Progress func(stage string, done, total int64)
 // Options are common to all actions. The zero value is valid.
 type Options struct {
 	Progress Progress // nil means no progress is reported
-	Workers  int      // goroutines that compress or decompress; 0 means one per processor, at most maxWorkers
+	Workers  int      // goroutines that compress or decompress (0 means one per processor, at most maxWorkers)
 	// Alive is called after each read while bad sectors are salvaged, since a
 	// worn disk can take minutes for one piece. The calls come from many
 	// goroutines. nil means no call.
 	Alive func()
-	alloc func(size int) []byte // makes zeroed buffers; nil means disk.AlignedBuffer
+	alloc func(size int) []byte // makes zeroed buffers (nil means disk.AlignedBuffer)
 }
 
 const maxWorkers = 16
@@ -81,7 +81,7 @@ func (o Options) withDefaults() Options {
 // make an image of it.
 type SourceOptions struct {
 	Options
-	SectorSize  int  // of the disk, in bytes; the smallest read at a bad sector; 0 means 512
+	SectorSize  int  // of the disk, in bytes, which is also the smallest read at a bad sector (0 means 512)
 	TakeFailing bool // accept a disk no matter how much of it, or which part, cannot be read
 }
 

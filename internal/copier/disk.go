@@ -24,7 +24,7 @@ type diskState struct {
 	head       []byte        // the image's first MiB, or all of a smaller image
 	tail       []byte        // the image's last MiB, without what is in head
 	onDisk     bits          // which items of the image were found on the disk
-	written    *sums         // hashes of the body as it was written; nil if the pieces tell their sums
+	written    *sums         // hashes of the body as it was written, or nil if the pieces tell their sums
 	edges      *edges        // set when head and tail are complete
 	found      image.Receipt // result of the comparison before the first write
 	receipt    image.Receipt

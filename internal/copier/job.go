@@ -12,12 +12,14 @@ import (
 
 // Job is one image for one disk.
 type Job struct {
-	Name       string // of the image, for errors and the receipt
-	Image      Image
-	Target     Target  // may be larger than the image
-	SectorSize int     // of the target, in bytes; unit of reads at bad sectors and of Differ; 0 is unknown and means 512
+	Name   string // of the image, for errors and the receipt
+	Image  Image
+	Target Target // may be larger than the image
+	// SectorSize is that of the target, in bytes. Bad sectors are read, and
+	// differences are found, in this unit. 0 is unknown, and 512 is used then.
+	SectorSize int
 	Rotational bool    // the target is fast only at sequential reads and writes
-	Fit        FitFunc // called only for a larger target; nil means that nothing is fitted
+	Fit        FitFunc // called only for a larger target (nil means that nothing is fitted)
 }
 
 // Image is an image that a disk is restored from, or compared with.
@@ -69,7 +71,7 @@ func (s StoredImage) Prove(_ string, r *image.Receipt) error {
 // BLAKE3 of the disk's bytes.
 type FileImage struct {
 	DiskSize int64                        // bytes
-	BLAKE3   string                       // 64 hexadecimal digits; "" is unknown
+	BLAKE3   string                       // 64 hexadecimal digits ("" is unknown)
 	Reader   func() (image.Reader, error) // called once
 }
 

@@ -17,7 +17,7 @@ type Unused int
 // could make a machine boot.
 const (
 	UnusedKeep    Unused = iota // leave them as they are
-	UnusedDiscard               // tell the disk that nobody needs them; done only if something is written
+	UnusedDiscard               // tell the disk that nobody needs them, if anything is written at all
 	UnusedZero                  // write zeros, and treat them like other zeros of the image
 )
 
@@ -29,7 +29,7 @@ type ReadBack int
 const (
 	VerifyAll     ReadBack = iota // everything that the image has
 	VerifyWritten                 // what was written
-	VerifyNone                    // nothing; the receipt then does not prove the restore
+	VerifyNone                    // nothing, so that the receipt does not prove the restore
 )
 
 // RestoreOptions are the options of Restore. The zero value is valid.
@@ -38,8 +38,8 @@ type RestoreOptions struct {
 	Full   bool // write everything, even bytes that are on the disk already
 	Verify ReadBack
 	Unused Unused
-	Log    func(format string, args ...any) // told what Restore decides and why; nil means no log
-	sample int64                            // set by tests; 0 means sampleSize
+	Log    func(format string, args ...any) // told what Restore decides and why (nil means no log)
+	sample int64                            // set by tests (0 means sampleSize)
 }
 
 func (o RestoreOptions) withDefaults() RestoreOptions {

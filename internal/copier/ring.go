@@ -56,7 +56,7 @@ func buffers(slots, size int, alloc func(size int) []byte) func() []byte {
 // of the slots.
 type stage[S slot] struct {
 	workers int
-	batch   int // most slots in one call of do; a call never waits for more than one slot
+	batch   int // most slots in one call of do, which never waits for more than one slot
 	do      func([]S) error
 	busy    atomic.Int64 // nanoseconds that all workers spent in do
 }

@@ -24,7 +24,7 @@ type Saved struct {
 	// Receipt has Read, Zero, Unused, Bad and Root, and the stages "read",
 	// "hash", "compress" and "store", which ran at the same time.
 	Receipt   image.Receipt
-	New       int64 // bytes of Disk.Data that the store did not have; Disk.Stored has their stored size
+	New       int64 // bytes of Disk.Data that the store did not have (Disk.Stored is their stored size)
 	Chunks    int   // chunks of the image
 	NewChunks int   // chunks that the store did not have
 }

@@ -29,9 +29,9 @@ type chunkSlot struct {
 	packed []byte // memory for their stored form
 	n      int64  // length of the chunk in bytes
 	chunk  object.Object
-	known  bool        // the chunk need not be sent; the store has it, or an earlier slot brings it
+	known  bool        // the store has the chunk, or an earlier slot brings it, so it need not be sent
 	again  bool        // an earlier slot brings the chunk too, so it is not counted here
-	page   *chunk.Page // page of the region that ends here; such a slot has no chunk
+	page   *chunk.Page // page of the region that ends here, in a slot without a chunk
 }
 
 func newChunkRing(slots int) *ring[*chunkSlot] {

@@ -33,8 +33,8 @@ var zeros = make([]byte, pieceSize)
 // bytes.
 type pieceSlot struct {
 	raw     []byte         // buffer for the image's bytes, one piece long
-	disk    []byte         // buffer for the disk's bytes, one piece long; nil if no pass of the ring compares
-	n       int64          // length in bytes; more than a piece only for Zero and Unused
+	disk    []byte         // buffer for the disk's bytes, one piece long, or nil if no pass of the ring compares
+	n       int64          // length in bytes, more than a piece only for Zero and Unused
 	content image.Content  // Data that turns out to be zeros becomes Zero
 	ranges  []image.Range  // where the slot lies on the disk, in the order of its bytes
 	single  [1]image.Range // backing array of ranges for a slot of one run
@@ -91,14 +91,14 @@ type stream struct {
 	onDisk    bits   // which items are on the disk
 	zeroes    bool   // treat unused bytes as zeros
 	joinZeros bool   // join zero pieces into longer runs
-	holes     *holes // holes of the disk, which equal zeros without a read; nil if the disk is read everywhere
+	holes     *holes // holes of the disk, which equal zeros without a read, or nil if the disk is read everywhere
 	cover     cover
 	end       error         // what the reader's Next ended with
 	run       image.Range   // rest of a zero or unused piece, handed out in parts
 	runKind   image.Content // Zero or Unused, for run
 	ahead     item          // an item that was read ahead and comes next, if its Len is not 0
 	count     int           // number of items so far, without unused ones
-	hash      hash.Hash     // of all bytes; nil if the pieces tell their sums
+	hash      hash.Hash     // of all bytes, or nil if the pieces tell their sums
 }
 
 // item is a piece of data, or a part of a piece without data.

@@ -13,7 +13,7 @@ type window struct {
 	grid   int64         // start of the segment, from which its blocks are counted
 	runs   []image.Range // what is used, in whole blocks
 	reads  []image.Range // the runs, joined over small gaps
-	hole   bool          // the runs are zeros that need not be read; the window may then be longer than a piece
+	hole   bool          // the runs are zeros that need not be read, so the window may be longer than a piece
 	blocks []mark        // a mark for each block of the runs
 }
 
@@ -64,8 +64,8 @@ func markOf(block []byte) mark {
 // segment, so the files of a partition give the same blocks wherever the partition
 // begins.
 type windows struct {
-	segments []image.Range // what is left of the disk, in order; at lies in the first one
-	free     []image.Range // unused ranges, in order; those before at may be dropped
+	segments []image.Range // what is left of the disk, in order, with at in the first one
+	free     []image.Range // unused ranges, in order, perhaps without those before at
 	at       int64         // where the next window is looked for
 	holes    holes
 }

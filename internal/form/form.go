@@ -25,8 +25,8 @@ import (
 // Form is what a file is instead of the raw bytes of a disk.
 type Form struct {
 	Kind Kind
-	What string // "a VHD image"; the text continues "it is"
-	How  string // what to do; the text follows a semicolon
+	What string // "a VHD image", to be put behind "it is"
+	How  string // what to do, to be put behind a semicolon
 }
 
 func (f *Form) String() string { return f.What + "; " + f.How }
@@ -83,7 +83,7 @@ func Of(r io.ReaderAt, size int64) (*Form, error) {
 type file struct {
 	r          io.ReaderAt
 	size       int64
-	head, tail []byte // its beginning and its end; each is the whole file if that is short
+	head, tail []byte // its beginning and its end, or the whole file if that is short
 }
 
 func part(r io.ReaderAt, off, n int64) ([]byte, error) {

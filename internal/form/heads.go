@@ -14,8 +14,8 @@ const sureLen = 8
 type mark struct {
 	Form
 	at    int
-	magic []string         // the file has one of these; "" means that check alone decides
-	check func(*file) bool // what else must hold; nil means nothing
+	magic []string         // the file has one of these ("" means that check alone decides)
+	check func(*file) bool // what else must hold (nil means nothing)
 	sure  bool             // check leaves no doubt, even if the magic is short
 }
 
@@ -205,7 +205,7 @@ var skipped = func() (out []string) {
 // behindSkipped makes a check of files that begin with skippable frames, which
 // zstd and lz4 both have. It reports whether the first other frame has the mark.
 func behindSkipped(mark string) func(*file) bool {
-	const most = 1000 // bounds the frames; tools write one or two
+	const most = 1000 // bounds the number of frames, of which tools write one or two
 	return func(f *file) bool {
 		b, at := make([]byte, 8), int64(0)
 		for range most {

@@ -24,11 +24,11 @@ const PieceSize = 1 << 20
 // Identity is what a disk is known by, since kernel names move between boots.
 // Empty fields are unknown.
 type Identity struct {
-	// World Wide Name, EUI-64 or NGUID, as the kernel spells it ("naa.5000c500...", "eui....",
-	// "uuid....")
+	// WWN is the World Wide Name, EUI-64 or NGUID, as the kernel spells it
+	// ("naa.5000c500...", "eui....", "uuid....").
 	WWN         string `json:"wwn,omitempty"`
 	Serial      string `json:"serial,omitempty"`    // without surrounding blanks
-	NamespaceID int    `json:"namespace,omitempty"` // NVMe namespace; 0 is unknown or not NVMe
+	NamespaceID int    `json:"namespace,omitempty"` // NVMe namespace (0 is unknown or not NVMe)
 	Path        string `json:"path,omitempty"`      // by-path name ("pci-0000:00:1f.2-ata-1")
 	Model       string `json:"model,omitempty"`     // without surrounding blanks
 	Size        int64  `json:"size"`                // bytes
@@ -71,12 +71,12 @@ const FactsFormat = 1
 // Facts are what the sidecar (sda.json) says of the image beside it.
 type Facts struct {
 	Format   int        `json:"format"`        // FactsFormat
-	Name     string     `json:"name"`          // the image's name, "sda"; kept for all later backups of the disk
+	Name     string     `json:"name"`          // the image's name ("sda"), which later backups of the disk keep
 	Kernel   string     `json:"kernel"`        // the disk's kernel name when it was read
 	Disk     Identity   `json:"disk"`          //
 	Box      string     `json:"box"`           // dotted address
 	Host     string     `json:"host"`          // host name or "unknown"
-	UUID     string     `json:"uuid"`          // the box's SMBIOS UUID; "" is unknown
+	UUID     string     `json:"uuid"`          // the box's SMBIOS UUID ("" is unknown)
 	Arming   box.Arming `json:"arming"`        // the arming that made this image
 	Time     time.Time  `json:"time"`          // when the backup was committed
 	BLAKE3   string     `json:"blake3"`        // of the disk's raw bytes, 64 hexadecimal digits
@@ -250,8 +250,8 @@ type Receipt struct {
 	Verified int64    `json:"verified"`          // bytes read back and found right
 	BLAKE3   string   `json:"blake3,omitempty"`  // of the image's raw bytes; "" for an image in a store
 	Root     string   `json:"root,omitempty"`    // of the image, if it is in a store
-	Changed  []Range  `json:"changed,omitempty"` // written otherwise than the image has it: a moved backup GPT
-	Differ   []Range  `json:"differ,omitempty"`  // verify: where disk and image differ, the first of them
+	Changed  []Range  `json:"changed,omitempty"` // places where the disk must differ from the image, as for a moved backup GPT
+	Differ   []Range  `json:"differ,omitempty"`  // the first places where disk and image differ (verify)
 	Bad      []Range  `json:"bad,omitempty"`     // unreadable sectors
 	Stages   []Stage  `json:"stages"`            //
 }

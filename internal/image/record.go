@@ -31,30 +31,30 @@ const RecordFormat = 1
 // only if a record refers to them, directly or through other objects.
 type Record struct {
 	Format int        `json:"format"`           // RecordFormat
-	ID     string     `json:"id"`               // "20261127-004616", in UTC; "-2" and so on follows if the box had one in this second
+	ID     string     `json:"id"`               // "20261127-004616", in UTC, with "-2" and so on if the box had one in this second
 	Box    string     `json:"box"`              // dotted address, or a name as ValidBox says
 	Host   string     `json:"host,omitempty"`   // host name
 	UUID   string     `json:"uuid,omitempty"`   // the box's SMBIOS UUID
 	Arming box.Arming `json:"arming,omitempty"` // the arming that made this backup
 	Time   time.Time  `json:"time"`             // when it was committed
-	// After is the id of an older backup of the box that has a later date, since one of the clocks
-	// was wrong.
+	// After is the id of a backup of the box that was made before this one but
+	// has a later date, since one of the clocks was wrong.
 	After    string         `json:"after,omitempty"`
 	Note     string         `json:"note,omitempty"`     // an admin's words, at most MaxNote bytes
 	Pinned   bool           `json:"pinned,omitempty"`   // retention does not delete it
-	Baseline bool           `json:"baseline,omitempty"` // a restore without a selector takes this backup; a box has at most one such
+	Baseline bool           `json:"baseline,omitempty"` // a restore without a selector takes this backup (at most one of a box)
 	Disks    []RecordedDisk `json:"disks"`              // at least one
 }
 
 // RecordedDisk is a disk of a Record.
 type RecordedDisk struct {
-	Name   string      `json:"name"`             // the image's name ("sda"); later backups of the disk keep it
+	Name   string      `json:"name"`             // the image's name ("sda"), which later backups of the disk keep
 	Kernel string      `json:"kernel,omitempty"` // the disk's kernel name, or the path of the file, when it was read
 	Disk   Identity    `json:"disk"`
 	Root   object.Name `json:"root"`          // of the image's tree
 	Data   int64       `json:"data"`          // bytes used and not zero
 	Zero   int64       `json:"zero"`          // bytes used and zero
-	Unused int64       `json:"unused"`        // bytes not in the image; the sum of Data, Zero and Unused is Disk.Size
+	Unused int64       `json:"unused"`        // bytes not in the image (Data, Zero and Unused together are Disk.Size)
 	Stored int64       `json:"stored"`        // bytes that this backup added to the store for the disk, compressed
 	Bad    []Range     `json:"bad,omitempty"` // unreadable sectors, zeros in the image
 }
@@ -175,7 +175,7 @@ func ValidID(s string) bool {
 func (r *Record) Marshal() []byte {
 	b, err := json.MarshalIndent(r, "", " ")
 	if err != nil {
-		panic(err) // the fields are plain; only a year above 9999 would fail, and it cannot be parsed either
+		panic(err) // the fields are plain, and a year above 9999 cannot be parsed either
 	}
 	return append(b, '\n')
 }

@@ -75,7 +75,7 @@ func options(logf func(string, ...any)) *fs.Options {
 	o.DisableSplice = true
 	o.Logger = log.New(lines(logf), "", 0)
 	o.MountOptions.Logger = o.Logger
-	if os.Geteuid() == 0 { // root mounts by itself and gives flags; otherwise a helper program mounts, and gets the option "ro"
+	if os.Geteuid() == 0 { // root needs no helper program, which would get "ro" as a word
 		o.DirectMountStrict, o.DirectMountFlags = true, syscall.MS_NOSUID|syscall.MS_NODEV|syscall.MS_RDONLY
 	} else {
 		o.Options = []string{"ro"}

@@ -21,8 +21,8 @@ type Disk struct {
 // Shown is a file that is shown. It is a disk, a partition or a logical volume.
 type Shown struct {
 	File
-	Number int    // of a partition, as Linux counts; 0 if it is no partition
-	Volume string // name of a logical volume in LVM; "" if it is no logical volume
+	Number int    // of a partition, as Linux counts, or 0 if it is no partition
+	Volume string // name of a logical volume in LVM, or "" if it is no logical volume
 }
 
 // maxParts bounds the number of partitions and logical volumes of all disks.

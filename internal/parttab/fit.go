@@ -20,7 +20,7 @@ type Fitted struct {
 	// Edits are whole sectors, in the order of the disk. Where the image has
 	// bytes too, the edit counts.
 	Edits    []Edit
-	Notes    []string // for the log; they say what is done, or why nothing is done
+	Notes    []string // for the log, which say what is done, or why nothing is done
 	Warnings []string // what nobody should miss
 }
 

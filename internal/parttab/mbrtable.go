@@ -11,7 +11,7 @@ import (
 // boot record.
 type claim struct {
 	span
-	number int // of the partition; 0 if the claim is no partition
+	number int // of the partition, or 0 if the claim is no partition
 	kind   byte
 }
 

@@ -13,21 +13,23 @@ import (
 
 // Table is the partition table of a disk.
 type Table struct {
-	Kind     string      // "gpt" or "mbr"
-	ID       string      // the disk's GUID, or an MBR's signature as 8 hexadecimal digits; "" if it has none
-	Parts    []Partition // in the order of the disk; they lie inside it and do not overlap
-	Extended *Partition  // the extended partition of an MBR, which has the logical ones and is not in Parts; nil if there is none
-	Notes    []string    // for people; they say what is odd, and how it was understood
+	Kind  string      // "gpt" or "mbr"
+	ID    string      // the disk's GUID, or an MBR's signature as 8 hexadecimal digits, or "" if it has none
+	Parts []Partition // in the order of the disk, inside of it and without overlap
+	// Extended is the extended partition of an MBR, or nil if there is none. The
+	// logical partitions in it are among Parts, but the extended one is not.
+	Extended *Partition
+	Notes    []string // for people, to say what is odd, and how it was understood
 }
 
 // Partition is a partition of a disk.
 type Partition struct {
-	Number   int   // as Linux counts; the entry's place from 1, and for logical partitions from 5 along their chain
+	Number   int   // as Linux counts entries, from 1, and logical partitions from 5 along their chain
 	Off, Len int64 // bytes
 	// Type has two hexadecimal digits on an MBR ("83"). On a GPT it is the GUID
 	// in capitals ("0FC63DAF-8483-4772-8E79-3D69D8477DE4").
 	Type string
-	Name string // GPT only; characters that are not printable are replaced
+	Name string // GPT only, with other characters in the place of those that are not printable
 }
 
 // ErrNone is matched by the error for a disk without a partition table. Such a
@@ -88,7 +90,7 @@ func (d disk) table(head []byte) (*Table, error) {
 		return nil, m.unpartitioned(d, fs)
 	case bad != nil && m.plausible(d):
 		return nil, bad
-	case bad != nil: // Linux sees no table here; the sector may be some boot loader
+	case bad != nil: // Linux sees no table here either, and the sector may be some boot loader
 		return nil, d.none("the first sector is no boot record")
 	case m.empty():
 		return nil, d.none("the boot record has no partitions")

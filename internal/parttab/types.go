@@ -14,7 +14,7 @@ type partType struct{ name, fs string }
 // for each of its kinds.
 const (
 	none    = ""
-	raw     = "raw" // bytes without any signature, such as boot code; all of them are used
+	raw     = "raw" // bytes without any signature, such as boot code, which all count as used
 	fat     = "fat12 fat16 fat32"
 	windows = "ntfs exfat"
 	unix    = "ext2 ext3 ext4 xfs btrfs"

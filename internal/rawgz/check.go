@@ -104,7 +104,7 @@ func checkDecode(ctx context.Context, r io.ReaderAt, size int64, progress func(d
 // batch has several pieces that are decoded at the same time.
 type batch struct {
 	pieces []image.Piece
-	bytes  [][]byte // buffers of one piece each; the first one is zeros
+	bytes  [][]byte // buffers of one piece each, of which the first one is zeros
 	sum    *blake3.Hasher
 	ends   form.Ends
 }

@@ -26,7 +26,7 @@ type Sums struct {
 	RawSize  int64  // of the disk, bytes
 	FileSize int64  // of the file, bytes
 	BLAKE3   string // of the disk's bytes, 64 hexadecimal digits
-	SHA256   string // of the file, 64 hexadecimal digits; "" after Check without facts
+	SHA256   string // of the file, 64 hexadecimal digits ("" after Check without facts)
 
 	// Only Check without facts sets these.
 	Padding int64      // zeros that follow the image in the file
@@ -42,7 +42,7 @@ type Writer struct {
 	rawSize  int64
 	fileSize int64
 	short    bool  // the last piece was shorter than image.PieceSize, so none may follow
-	err      error // of an earlier call; the file is then of no use
+	err      error // of an earlier call, after which the file is of no use
 }
 
 // NewWriter makes a Writer. The caller must make w durable.

@@ -38,19 +38,19 @@ func zeroMember(n int) []byte {
 // Numbers are written from their last bit on, codes from their first.
 func (w *bitWriter) putZeroCodes() {
 	w.put("1 01")             // the last block, dynamic codes
-	w.put("10111 00000 0111") // 29: 286 symbols; 0: 1 distance; 14: 18 lengths, in RFC 1951's order:
+	w.put("10111 00000 0111") // 29 means 286 symbols, 0 means 1 distance, 14 means 18 lengths, in the order of RFC 1951
 	w.put("000 000 100")      // symbol 18, "11 to 138 zeros", has the code 0
 	for range 12 {            //
 		w.put("000") //
 	} //
 	w.put("010 000 010") // symbols 2 and 1 have the codes 11 and 10
-	w.put("11")          // byte zero: 2 bits
-	w.put("0 1111111")   // 138 symbols: none
-	w.put("0 0101011")   // 117 symbols: none
-	w.put("11")          // symbol 256: 2 bits
-	w.put("0 1000100")   // 28 symbols: none
-	w.put("10")          // symbol 285: 1 bit
-	w.put("10")          // distance 1: 1 bit
+	w.put("11")          // the byte zero has a code of 2 bits
+	w.put("0 1111111")   // 138 symbols have no code
+	w.put("0 0101011")   // 117 symbols have no code
+	w.put("11")          // symbol 256 has a code of 2 bits
+	w.put("0 1000100")   // 28 symbols have no code
+	w.put("10")          // symbol 285 has a code of 1 bit
+	w.put("10")          // the distance 1 has a code of 1 bit
 }
 
 // bitWriter packs bits into bytes. The first bit goes into the lowest bit of a

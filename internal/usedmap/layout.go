@@ -26,7 +26,7 @@ type LayoutPart struct {
 	Label  string `json:"label,omitempty"`
 	UUID   string `json:"uuid,omitempty"`
 	Doubt  string `json:"doubt,omitempty"`
-	Off    int64  `json:"off"` // bytes from the disk's start; -1 if the part has no place of its own, or lies in too many pieces
+	Off    int64  `json:"off"` // bytes from the disk's start, or -1 if the part has no place of its own, or lies in too many pieces
 	Len    int64  `json:"len"`
 	// Ranges are where a logical volume lies, in the order of the volume. They
 	// are given only if it lies in several pieces.

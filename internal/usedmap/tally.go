@@ -38,7 +38,7 @@ func (p PartTally) String() string {
 // tallied is a part with its count, which includes the bytes of its volumes.
 type tallied struct {
 	PartTally
-	in int // index of the part that a volume lies in; -1 if it is no volume
+	in int // index of the part that a volume lies in, or -1 if it is no volume
 }
 
 // tallySpan is one range of a part.

@@ -1,6 +1,6 @@
 // Package usedmap says which bytes of a disk matter. These are the partition
 // tables, the gaps between partitions, and in each partition the bytes that its
-// file system calls allocated. One rule comes before all others: if there is any
+// file system calls allocated. One rule comes before all others. If there is any
 // doubt about a part, all of it is used, and the map says why. docs/format.md has
 // a table of what is understood and what makes doubt.
 //
@@ -30,7 +30,7 @@ type Map struct {
 	// means that each part says for itself.
 	Doubt string
 	Notes []string // notes on the tables, for people
-	Parts []Part   // in the order of the disk; together they cover it
+	Parts []Part   // in the order of the disk, which they cover together
 	// Free has the unused ranges, in the order of the disk. No range touches the
 	// next. All other bytes matter.
 	Free []image.Range
@@ -54,14 +54,14 @@ type Part struct {
 	// Ranges are where the part lies on the disk. Only a logical volume can have
 	// several, in the order of the volume. It has none if it is made of others.
 	Ranges []image.Range
-	Number int    // of a partition, as Linux counts; 0 if it is no partition
+	Number int    // of a partition, as Linux counts, or 0 if it is no partition
 	Type   string // the partition's type code or GUID
 	Name   string // of the partition (GPT) or of the logical volume
-	FS     string // "ext4", "crypto_LUKS", ...; "" if nothing known was found
-	Label  string // of the file system; it comes from the disk, so it can be any text
+	FS     string // "ext4", "crypto_LUKS", ..., or "" if nothing known was found
+	Label  string // of the file system, which can be any text
 	UUID   string // of the file system
 	Free   int64  // unused bytes, with those of Volumes
-	Doubt  string // why the whole part counts as used; "" if it does not
+	Doubt  string // why the whole part counts as used, or "" if it does not
 	Notes  []string
 	// Volumes are the logical volumes of a physical volume.
 	Volumes []Part

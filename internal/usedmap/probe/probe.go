@@ -18,7 +18,7 @@ import (
 
 // Match is a signature that was found.
 type Match struct {
-	Name string // as blkid has it; "ext" is ext2, 3, 4 and their external journals
+	Name string // as blkid has it, but "ext" stands for ext2, ext3, ext4 and their external journals
 	Off  int64  // of the magic, in bytes
 }
 

@@ -10,7 +10,7 @@ type signature struct {
 	name  string
 	start []place  // where the structure with the magic may be
 	at    int      // offset of the magic in the structure
-	magic []string // the structure has one of these; nil means that check alone decides
+	magic []string // the structure has one of these (nil means that check alone decides)
 	size  int      // how many bytes of the structure check needs
 
 	// check looks at other fields of the structure. nil means that the magic is

@@ -3,16 +3,16 @@ package probe
 // tables are partition tables other than "dos" and "gpt". On a disk that has "dos"
 // or "gpt" too, they contradict it. In a partition, they divide it further.
 var tables = []signature{
-	// sys/disklabel.h of the BSDs: in sector 1, on some machines in sector 0.
-	// d_magic [0], d_magic2 [132].
+	// sys/disklabel.h of the BSDs, d_magic [0], d_magic2 [132]. The label is in
+	// sector 1, or on some machines in sector 0.
 	{name: "bsd", start: at(512, 0, 64, 128, 4<<10), magic: both[uint32](0x82564557), size: 136,
 		check: func(s structure) bool { return s.u32(132) == 0x82564557 }},
-	// Solaris on x86, sys/vtoc.h: sector 1 of its partition; v_sanity [12].
+	// Solaris on x86, sys/vtoc.h, v_sanity [12]. It is in sector 1 of its partition.
 	{name: "solaris", start: at(512, 4<<10), at: 12, magic: []string{"\xEE\xDE\x0D\x60"}, size: 20,
 		check: func(s structure) bool { return s.le32(16) == 1 }},
-	// UnixWare: sector 29 of its partition.
+	// UnixWare, in sector 29 of its partition.
 	{name: "unixware", start: at(29 * 512), at: 4, magic: []string{"\x0D\x60\x5E\xCA"}},
-	// block/partitions: sun.c, sgi.c, mac.c, amiga.c, ultrix.c, aix.c.
+	// block/partitions, sun.c, sgi.c, mac.c, amiga.c, ultrix.c and aix.c.
 	{name: "sun", start: at(0), at: 508, magic: []string{"\xDA\xBE"}, size: 512, check: isSun},
 	{name: "sgi", start: at(0), magic: []string{"\x0B\xE5\xA9\x41"}},
 	{name: "mac", start: at(512), magic: []string{"PM\x00\x00"}, size: 16,
