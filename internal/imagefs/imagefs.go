@@ -88,7 +88,7 @@ func hint() string {
 		return " (this machine has no /dev/fuse; load the module fuse)"
 	}
 	if os.Geteuid() != 0 {
-		return " (who is not root needs the program fusermount3, of the package fuse3)"
+		return " (users other than root need the program fusermount3 of the package fuse3)"
 	}
 	return ""
 }

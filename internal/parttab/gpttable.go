@@ -46,7 +46,7 @@ func (d disk) otherSectors() error {
 		g, err := other.header(1)
 		switch {
 		case g != nil:
-			return fmt.Errorf("there is a GPT for sectors of %d bytes, but the disk has such of %d", n, d.sector)
+			return fmt.Errorf("there is a GPT for sectors of %d bytes, but the disk has sectors of %d bytes", n, d.sector)
 		case !isDamage(err):
 			return err
 		}

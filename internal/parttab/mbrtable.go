@@ -73,7 +73,7 @@ func (d disk) primaries(m mbr, t *Table) ([]claim, error) {
 		case e.kind == dynamicType:
 			return nil, errors.New("it is a dynamic disk of Windows (LDM)")
 		case e.kind == 0:
-			t.Notes = append(t.Notes, fmt.Sprintf("entry %d of the boot record has a length but no type; it is taken for no partition", i+1))
+			t.Notes = append(t.Notes, fmt.Sprintf("entry %d of the boot record has a length but no type; it does not count as a partition", i+1))
 			c.number = 0
 		case e.first == 0:
 			return nil, fmt.Errorf("partition %d starts at the boot record itself", i+1)
@@ -115,7 +115,7 @@ func apart(claims []claim) error {
 func (d disk) noteGPT(t *Table) error {
 	g, err := d.header(1)
 	if g != nil {
-		t.Notes = append(t.Notes, "there is an old GPT, which the boot record does not speak of; it is left out of account")
+		t.Notes = append(t.Notes, "there is an old GPT that the boot record does not mention; it is ignored")
 		return nil
 	}
 	if isDamage(err) {

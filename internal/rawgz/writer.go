@@ -69,7 +69,7 @@ func (w *Writer) Encode(dst, piece []byte) ([]byte, error) {
 	}
 	dst = appendTrailer(dst, piece)
 	if n := len(dst) - at; n > maxMember {
-		return nil, fmt.Errorf("a piece of %d bytes became %d", len(piece), n)
+		return nil, fmt.Errorf("a piece of %d bytes has a member of %d bytes, which is too long", len(piece), n)
 	}
 	putLengths(dst[at:], len(piece))
 	return dst, nil

@@ -201,7 +201,7 @@ func (m *mapper) only(v *volume.Volume) (string, error) {
 	case len(found) == 0:
 		return "", errNothing
 	case len(found) > 1:
-		return "", fmt.Errorf("it has the signatures of %s; which of them counts is not to be guessed", names(found))
+		return "", fmt.Errorf("it has the signatures of %s; it is not known which of them is right", names(found))
 	}
 	return found[0].Name, nil
 }
@@ -219,7 +219,7 @@ func names(found []probe.Match) string {
 func (m *mapper) fileSystem(p *Part, v *volume.Volume, name string, place func(off, n int64) []image.Range) error {
 	read, ok := readers[name]
 	if !ok {
-		return fmt.Errorf("what %s holds is not looked into", name)
+		return fmt.Errorf("the contents of %s are not understood", name)
 	}
 	found, err := read(v)
 	if found != nil {
