@@ -20,8 +20,8 @@ type Image struct {
 	bufs sync.Pool // *storedBuf
 }
 
-// storedBuf has room for any chunk or page as it is stored, and for its header
-// in a pack.
+// storedBuf has room for any chunk or page as it is stored, and for other bytes
+// that a store reads together with it.
 type storedBuf [object.MaxChunk + 4096]byte
 
 // OpenImage reads the root of the image that g was opened for, and nothing else

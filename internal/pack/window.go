@@ -9,7 +9,7 @@ const readAhead = 4 << 20
 // window reads a pack from front to back, each byte once.
 type window struct {
 	r   io.ReaderAt
-	end int64  // end of the pack; moved forward when a read finds that the pack is shorter
+	end int64  // end of the pack; reduced when a read finds that the pack is shorter
 	off int64  // where buf was read
 	buf []byte // bytes of the pack from off on
 }

@@ -47,8 +47,8 @@ type damageFile struct {
 }
 
 // Whole reports whether an image has all that its disk had, as far as is known.
-// Then it was read without bad sectors, and no part of it is damaged in the
-// store.
+// This means that the disk was read without bad sectors, and that no part of the
+// image is damaged in the store.
 func (d Damages) Whole(disk *image.RecordedDisk) bool {
 	_, damaged := d[disk.Root]
 	return !damaged && len(disk.Bad) == 0
@@ -220,8 +220,8 @@ func (l *damageList) healedBy(ctx context.Context, r *image.Record) {
 }
 
 // Verify reads all of the image of a backup's disk. It returns nil if the image
-// can be restored in full, and otherwise the damage. An error with a nil Damage
-// says that nothing is known about the image.
+// can be restored in full, and otherwise the damage. After an error nothing is
+// known about the image.
 func (u *Upkeep) Verify(ctx context.Context, r *image.Record, disk string, workers int, told func(done int64)) (*Damage, error) {
 	im, err := openImage(ctx, u.objects, u.catalogue, r, disk)
 	if err == nil {

@@ -72,8 +72,8 @@ func (m *marker) needs(k object.Key) bool { return m.marks.Has(k) || m.s.index.T
 // records marks everything that the present records reach. It can be called
 // again for records that came later.
 func (m *marker) records(ctx context.Context) ([]*image.Record, error) {
-	// If a deleted record could come back after a power cut, its objects would be
-	// gone.
+	// A deleted record must not come back after a power cut, since its objects
+	// may be collected now.
 	if err := m.s.settle(ctx, recordPrefix); err != nil {
 		return nil, err
 	}

@@ -18,12 +18,12 @@ import (
 )
 
 // In object storage, no lock keeps other machines out. So a blob names the
-// folder that may write, the owner. Two kinds of work are safe only for the
-// owner, to create a record and to remove a blob. The owner announces them in
-// that blob first, over the version that it knows. Whoever takes the store over
-// also writes over a version. It then finishes or bars what the former owner
-// had announced. So if the former owner does not know that it was overtaken,
-// its late requests cannot do harm, whenever they arrive. No clock is involved.
+// folder that may write, the owner. Only the owner may create a record or
+// remove a blob. It first announces this in that blob, which it writes over the
+// version that it knows. A process that takes the store over also writes over a
+// version. It then finishes or bars what the former owner had announced. The
+// former owner may not know yet that it was overtaken, but its requests cannot
+// do harm any more, however late they arrive. No clock is involved.
 
 // ownerName is that blob. In the owner's folder, a file of this name has what
 // the folder remembers (ownFile).
@@ -44,12 +44,12 @@ type Owner struct {
 // ownerFile is the content of the owner's blob.
 type ownerFile struct {
 	Format  int       `json:"format"`  // ownerFormat
-	Folder  string    `json:"folder"`  // random, of the owner's folder
-	Session string    `json:"session"` // random, of its last opening for writing
-	Host    string    `json:"host"`    // random, identifies the owner's folder
-	Path    string    `json:"path"`    // random, identifies the owner's last opening for writing
-	Since   time.Time `json:"since"`   // start of the session
-	Step    int       `json:"step"`    // counts changes, so that no two texts are equal
+	Folder  string    `json:"folder"`  // random, identifies the owner's folder
+	Session string    `json:"session"` // random, identifies the owner's last opening for writing
+	Host    string    `json:"host"`
+	Path    string    `json:"path"`
+	Since   time.Time `json:"since"` // start of the session
+	Step    int       `json:"step"`  // counts changes, so that no two texts are equal
 	// NextPack is above the numbers of all packs that were removed, so that no
 	// number is used twice.
 	NextPack uint32   `json:"next_pack"`
@@ -255,7 +255,7 @@ func (s *site) writeOwn(own ownFile) error {
 const maxTried = 100
 
 // changeTries is how often a change of the owner's blob is tried. An earlier
-// change of this process may arrive late and interfere.
+// change of this process may arrive late and change the version.
 const changeTries = 5
 
 // change edits and writes the owner's blob, if this process still is the owner.
@@ -308,7 +308,8 @@ func (l *lease) check(ctx context.Context) (blob.Version, error) {
 	return v, nil
 }
 
-// gone returns the error for an owner's blob that may have been removed.
+// gone returns the error for an owner's blob that cannot be read. If the blob
+// was removed, this process is not the owner any more.
 func (l *lease) gone(err error) error {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -423,8 +424,8 @@ func (l *lease) settle(ctx context.Context) error {
 
 // finish settles announced names that nobody is working on any more. It bars
 // the name of a record that was to be created, unless the record exists. It
-// removes blobs that were to be removed. Packs are left out unless all is set,
-// since their removal can wait. The process that announced it does not rely on
+// removes blobs that were to be removed. Packs are left out unless all is set.
+// Their removal can wait, since the process that announced it does not rely on
 // these packs. mu is held.
 func (l *lease) finish(ctx context.Context, all bool) error {
 	left := func(n string) bool { return !l.busy[n] && (all || !strings.HasPrefix(n, packPrefix)) }

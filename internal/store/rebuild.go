@@ -20,7 +20,7 @@ func (u *Upkeep) RebuildIndex(ctx context.Context) error {
 	}
 	defer done()
 	u.voidPlan()
-	if err := u.objects.lease.settle(ctx); err != nil { // else packs that are to be removed would come back
+	if err := u.objects.lease.settle(ctx); err != nil { // else objects in packs that are still to be removed would count again
 		return err
 	}
 	s := u.objects

@@ -242,8 +242,7 @@ func (c *Catalogue) createRecord(ctx context.Context, r *image.Record) error {
 	if c.lease == nil || ctx.Err() != nil {
 		return err
 	}
-	// If the record does not exist yet when the lease is settled, its name is
-	// barred.
+	// stillOwner bars the name, unless the record exists by now.
 	if e := c.lease.stillOwner(ctx); e != nil {
 		return errors.Join(err, e)
 	}

@@ -9,9 +9,9 @@ import (
 	"testbox-imaging/internal/image"
 )
 
-// Policy says how many backups of each box are kept. These are the last Last
-// ones, and the last one of each of the newest days, weeks (ISO 8601) and
-// months that have one. Times are in UTC.
+// Policy says how many backups of each box are kept. Last is for the newest
+// ones. Of the newest Daily days, Weekly weeks (ISO 8601) and Monthly months
+// that have a backup, the newest backup of each is kept. Times are in UTC.
 type Policy struct {
 	Last, Daily, Weekly, Monthly int
 }
@@ -24,10 +24,10 @@ type Kept struct {
 }
 
 // PlanRetention decides about each of the records, in their order. Pinned
-// backups, baselines and the last backup of a box are always kept. Backups
-// whose date cannot be right are kept too, and do not count as any day's,
-// week's or month's. For each disk that is in a kept backup, the newest
-// undamaged image is kept, if there is one.
+// backups, baselines and the last backup of a box are always kept. Backups whose
+// date cannot be right are kept too, and do not count as any day's, week's or
+// month's. If the kept backups have only damaged images of a disk, the newest
+// backup with an undamaged image of the disk is kept too.
 func PlanRetention(records []*image.Record, p Policy, damages Damages, now time.Time) []Kept {
 	byBox := map[string][]*image.Record{}
 	plan := make([]Kept, len(records))

@@ -73,7 +73,7 @@ type scrubber struct {
 }
 
 func (sc *scrubber) run(ctx context.Context) error {
-	if err := sc.s.lease.settle(ctx); err != nil { // else packs that are to be removed would count as gone
+	if err := sc.s.lease.settle(ctx); err != nil { // else objects in packs that are still to be removed would count again
 		return err
 	}
 	if err := sc.storeFile(ctx); err != nil {

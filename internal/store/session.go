@@ -15,9 +15,9 @@ import (
 // Missing reported as present, and objects that were put, are not collected
 // before Close.
 type Session struct {
-	// Trusted says that this process made the objects that it puts. They are then
-	// not unpacked to be compared with their names. That check would make a first
-	// backup use half as much processor time again.
+	// Trusted says that this process made the objects that it puts. They are
+	// then not unpacked to be compared with their names. That check would
+	// increase the processor time of a first backup by half.
 	Trusted   bool
 	objects   *objects
 	catalogue *Catalogue
