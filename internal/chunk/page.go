@@ -83,10 +83,10 @@ func parsePage(b []byte) (*Page, error) {
 		v := c.uvarint()
 		e := Extent{image.Content(v & 3), int64(v >> 2)}
 		if e.Content > image.Unused || e.Len < 1 || e.Len > RegionSize-size {
-			return nil, errors.New("it has an extent that cannot be")
+			return nil, errors.New("it has an extent of an unknown content or a wrong length")
 		}
 		if n := len(p.Extents); n > 0 && p.Extents[n-1].Content == e.Content {
-			return nil, errors.New("two extents that are one")
+			return nil, errors.New("it has two adjacent extents of the same content")
 		}
 		if size += e.Len; e.Content == image.Data {
 			data += e.Len
@@ -96,7 +96,7 @@ func parsePage(b []byte) (*Page, error) {
 	for range c.count(33) {
 		ref := Ref{object.Name(c.bytes(32)), int(min(c.uvarint(), RegionSize))}
 		if ref.Len < 1 || ref.Len > MaxSize {
-			return nil, errors.New("it has a chunk that cannot be")
+			return nil, errors.New("it has a chunk of a wrong length")
 		}
 		data -= int64(ref.Len)
 		p.Chunks = append(p.Chunks, ref)
@@ -107,7 +107,7 @@ func parsePage(b []byte) (*Page, error) {
 	case len(c.b) > 0:
 		return nil, errors.New("it has something after its end")
 	case size == 0 || data != 0:
-		return nil, errors.New("its chunks are not as long as its extents")
+		return nil, errors.New("its chunks are not as long as its data extents")
 	}
 	return &p, nil
 }
@@ -155,7 +155,7 @@ func (c *cursor) bytes(n int) []byte {
 func (c *cursor) uvarint() uint64 {
 	v, n := binary.Uvarint(c.b)
 	if n <= 0 || n > 1 && c.b[n-1] == 0 {
-		c.fail("it has a number that is none")
+		c.fail("it has a malformed number")
 		return 0
 	}
 	c.b = c.b[n:]

@@ -152,7 +152,7 @@ func CheckForm(kind Kind, codec Codec, raw, stored int) error {
 	case kind.Max() == 0 || codec > Zstd:
 		return fmt.Errorf("kind %d with codec %d is nothing that this version knows", kind, codec)
 	case raw < 1 || raw > kind.Max():
-		return fmt.Errorf("a %v of %d bytes cannot be", kind, raw)
+		return fmt.Errorf("%v of %d bytes: out of range", kind, raw)
 	case codec == Raw && stored != raw, codec == Zstd && (stored < 1 || stored >= raw):
 		return fmt.Errorf("%d bytes cannot be stored as %d", raw, stored)
 	}
@@ -175,7 +175,7 @@ func (o Object) unpack(dst []byte) ([]byte, error) {
 	// The limited capacity stops a frame that has more bytes than it claims.
 	raw, err := decoder().DecodeAll(o.Data, dst[:0:min(cap(dst), o.RawLen+Slack)])
 	if err == nil && len(raw) != o.RawLen {
-		err = fmt.Errorf("%d bytes came of %d", len(raw), o.RawLen)
+		err = fmt.Errorf("it unpacks to %d bytes, not to %d", len(raw), o.RawLen)
 	}
 	return raw, err
 }

@@ -87,7 +87,7 @@ func parseTrailer(b []byte, size int64) (off int64, sum [32]byte, err error) {
 
 func parseTable(table []byte, end int64, sum [32]byte) ([]Entry, error) {
 	if blake3.Sum256(table) != sum {
-		return nil, errors.New("the table has another hash")
+		return nil, errors.New("the table does not match its hash")
 	}
 	entries := make([]Entry, 0, len(table)/tableEntrySize)
 	at := int64(HeaderSize)

@@ -56,7 +56,7 @@ func (b badObject) key() (object.Key, error) {
 			return object.Key{Kind: k, Name: name}, err
 		}
 	}
-	return object.Key{}, fmt.Errorf("%q is no kind", b.Kind)
+	return object.Key{}, fmt.Errorf("%q is not a kind of object", b.Kind)
 }
 
 const maxBad = 256 << 20

@@ -42,9 +42,10 @@ func (s *snapshot) readIndex() (*index.Index, []index.Pack, error) {
 
 // dropIndex removes the snapshot, since another folder may have written to the
 // store after it. The removal must be durable before this folder becomes the
-// owner again. If this process ended between the two, the folder would look as
-// if it had been the owner all the time. A collection could then trust the old
-// snapshot and remove packs that the other folder's backups need.
+// owner again. In the other order, a process that ended between the two would
+// leave a folder that looks as if it had been the owner all the time. A
+// collection could then trust the old snapshot and remove packs that the other
+// folder's backups need.
 func (s *snapshot) dropIndex() error {
 	if s.cfg.Dir == "" {
 		return nil

@@ -29,7 +29,7 @@ type space struct {
 	reason error   // why some of unused may be needed; nil if none is
 }
 
-// Owners of objects that are not a group. Groups are numbered from 0.
+// These are owners of objects other than a group. Groups are numbered from 0.
 const (
 	nobody = -1
 	many   = -2

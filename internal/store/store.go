@@ -1,8 +1,8 @@
-// Package store keeps backups. A backup is objects in packs, an index of the
-// objects, and a record, which is written last. An object that no record
-// reaches does not belong to any backup, and may be collected. One process
-// writes, with any number of backups at once. docs/format.md describes the
-// files.
+// Package store keeps backups. A store has objects in packs, an index of the
+// objects, and a record for each backup. The record is written last. An object
+// that no record reaches does not belong to any backup, and may be collected.
+// One process writes, with any number of backups at once. docs/format.md
+// describes the files.
 package store
 
 import (

@@ -121,7 +121,7 @@ func (s *Store) Version(ctx context.Context, name string) (blob.Version, error) 
 	}
 	info, err := s.stat(ctx, name)
 	if err == nil && (info.ETag == "" || info.ETag == string(blob.Any)) {
-		err = fmt.Errorf("the server gives the ETag %q, which says nothing", info.ETag)
+		err = fmt.Errorf("the server gives the ETag %q, which does not identify a version", info.ETag)
 	}
 	return blob.Version(info.ETag), s.failed("version", name, err)
 }
