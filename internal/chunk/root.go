@@ -20,7 +20,7 @@ type Root struct {
 	Layout     json.RawMessage // what the disk holds, for people and for diff, as the JSON of package copier's Layout; empty if unknown
 }
 
-// MaxDisk is the largest disk of an image, in bytes: 128 TiB.
+// MaxDisk is the largest disk of an image in bytes, 128 TiB.
 const MaxDisk = 1 << 47
 
 // maxLayout limits Root.Layout, in bytes.

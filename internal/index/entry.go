@@ -12,7 +12,7 @@ import (
 //	 0  16 bytes of the name
 //	16  u24 number of the pack
 //	19  u8  length to read, in units of lenUnit
-//	20  u32 offset * 16 + kind * 4 + 1 if a backup counts on it
+//	20  u32 offset * 16 + kind * 4 + 1 if a backup relies on it
 //
 // The first 16 bytes are enough to identify the name. Making two objects that
 // share them takes 2^64 tries, and whoever reads an object compares the full

@@ -13,11 +13,11 @@ import (
 // Loc is where an object is.
 type Loc struct {
 	Pack uint32 // number of the pack, at most MaxPack
-	Off  uint32 // of the object's header in the pack, less than MaxOff
+	Off  uint32 // offset of the object's header in the pack, less than MaxOff
 	Len  int    // bytes to read for header and stored form, rounded up; too few for an object that is longer than any chunk
 }
 
-// Limits of a Loc.
+// These are the limits of a Loc.
 const (
 	MaxPack = 1<<24 - 1
 	MaxOff  = 1 << 28

@@ -13,12 +13,12 @@ import (
 //
 //	"TBXINDEX" u32 version (1) u32 number of packs
 //	u64        number of entries
-//	16 bytes   what the index belongs to: the store's UUID
+//	16 bytes   owner, the UUID of the store
 //	u64        sum
 //	24 bytes   for each pack, sorted: u32 number, u32 objects, u64 size, u8 1 if it holds pages and roots, 7 zero bytes
 //	u64        sum
-//	24 bytes   for each object, sorted, as in memory but without marks; and
-//	u64        sum, behind each 65536 objects and behind the last
+//	24 bytes   for each object, sorted, an entry as in memory but without marks
+//	u64        sum, after each 65536 objects and after the last
 //
 // Nothing follows.
 const (

@@ -4,11 +4,12 @@ import (
 	"bytes"
 )
 
-// next returns where to go on after a damaged object e at at. If e's header is
-// undamaged, and another header or the end follows the object, it returns the
-// object's end. Otherwise it returns the place of the next header. It avoids
-// looking for headers inside of objects, since disks of stores are backed up
-// too, and so objects can contain headers.
+// next returns where to go on after a damaged object that begins at at. e is
+// empty if the object's header is damaged too. If the header is undamaged, and
+// another header or the end follows the object, next returns the object's end.
+// Otherwise it returns the place of the next header. It avoids looking for
+// headers inside of objects, since disks of stores are backed up too, and so
+// objects can contain headers.
 func (s *scanner) next(at int64, e Entry, end int64) (int64, error) {
 	switch {
 	case e == Entry{}:

@@ -10,7 +10,7 @@ const readAhead = 4 << 20
 type window struct {
 	r   io.ReaderAt
 	end int64  // end of the pack; reduced when a read finds that the pack is shorter
-	off int64  // where buf was read
+	off int64  // place of buf in the pack
 	buf []byte // bytes of the pack from off on
 }
 

@@ -134,8 +134,8 @@ func (w *spaceWalk) lack(ctx context.Context, r *image.Record, err error) error 
 }
 
 // begin notes that group n has a page, and reports whether the page must be read
-// for that. It need not if it was read for the same group, or for two others: its
-// objects then count as those of many groups.
+// for that. A page is not read again for the same group. It is also not read
+// after two other groups, since its objects then have the owner many already.
 func (w *spaceWalk) begin(n int32, page object.Name) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
