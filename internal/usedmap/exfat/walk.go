@@ -12,8 +12,8 @@ import (
 )
 
 // Limits for reading folders and chains. They bound the time on a spinning
-// disk, and are no sign of damage. Only some of the files of a larger file
-// system are not compared with the bitmap.
+// disk, and are no sign of damage. The files beyond the limits are not compared
+// with the bitmap.
 const (
 	maxReads   = 1 << 17
 	maxFolders = 1 << 18

@@ -11,7 +11,8 @@ import (
 
 // Limits for reading folders. They bound the time on a spinning disk, and are
 // no sign of damage. A file system with more folders is healthy, and its FAT
-// was read completely. Only some of its folders are not compared with the FAT.
+// was read completely. But the folders beyond the limits are not compared with
+// the FAT.
 const (
 	maxReads   = 1 << 17
 	maxFolders = 1 << 20
