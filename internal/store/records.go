@@ -59,31 +59,26 @@ type Catalogue struct {
 // Records returns all backups, sorted by box and time. Records that cannot be
 // read are in damaged. Any other error is err.
 func (c *Catalogue) Records(ctx context.Context) (records []*image.Record, damaged []*RecordError, err error) {
-	blobs, err := c.cfg.Blobs.List(ctx, recordPrefix)
+	names, err := c.recordNames(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	found, bad := make([]*image.Record, len(blobs)), make([]*RecordError, len(blobs))
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(treeReaders)
-	for i, b := range blobs {
-		g.Go(func() (err error) {
-			box, id, _ := strings.Cut(strings.TrimPrefix(b.Name, recordPrefix), "/")
-			found[i], err = c.Record(gctx, box, id)
-			if errors.As(err, &bad[i]) || errors.Is(err, fs.ErrNotExist) { // deleted meanwhile
-				return nil
-			}
-			return err
-		})
-	}
-	if err := g.Wait(); err != nil {
-		return nil, nil, err
-	}
-	for i := range blobs {
-		if found[i] != nil {
-			records = append(records, found[i])
-		} else if bad[i] != nil {
-			damaged = append(damaged, bad[i])
+	for {
+		var gone bool
+		if records, damaged, gone, err = c.readRecords(ctx, names); err != nil {
+			return nil, nil, err
+		}
+		if !gone {
+			break
+		}
+		// A backup whose time is changed has another name from then on, which the
+		// list may not have had yet. What is a bar stays in the list.
+		before := names
+		if names, err = c.recordNames(ctx); err != nil {
+			return nil, nil, err
+		}
+		if slices.Equal(names, before) {
+			break
 		}
 	}
 	slices.SortFunc(records, compareRecords)
@@ -91,6 +86,49 @@ func (c *Catalogue) Records(ctx context.Context) (records []*image.Record, damag
 		err = c.refresh(ctx)
 	}
 	return records, damaged, err
+}
+
+// recordNames gives the names of the blobs of all records, sorted.
+func (c *Catalogue) recordNames(ctx context.Context) (names []string, err error) {
+	blobs, err := c.cfg.Blobs.List(ctx, recordPrefix)
+	for _, b := range blobs {
+		names = append(names, b.Name)
+	}
+	slices.Sort(names)
+	return names, err
+}
+
+// readRecords reads the records of these names, and reports whether one is not
+// there.
+func (c *Catalogue) readRecords(ctx context.Context, names []string) (records []*image.Record, damaged []*RecordError, gone bool,
+	err error) {
+	found, bad := make([]*image.Record, len(names)), make([]*RecordError, len(names))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(treeReaders)
+	for i, name := range names {
+		g.Go(func() (err error) {
+			box, id, _ := strings.Cut(strings.TrimPrefix(name, recordPrefix), "/")
+			found[i], err = c.Record(gctx, box, id)
+			if errors.As(err, &bad[i]) || errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, nil, false, err
+	}
+	for i := range names {
+		switch {
+		case found[i] != nil:
+			records = append(records, found[i])
+		case bad[i] != nil:
+			damaged = append(damaged, bad[i])
+		default:
+			gone = true
+		}
+	}
+	return records, damaged, gone, nil
 }
 
 func compareRecords(a, b *image.Record) int {

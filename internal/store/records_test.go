@@ -133,3 +133,34 @@ func FuzzRecord(f *testing.F) {
 		}
 	})
 }
+
+// TestRecordsBesideSetTime: a backup whose time is changed has another name
+// from then on. Whoever lists the backups meanwhile must not miss it, or a
+// collection would take what only this backup needs.
+func TestRecordsBesideSetTime(t *testing.T) {
+	h := &hooked{Store: &mem.Store{}}
+	s := newStore(t, h)
+	d := newDisk(seeds(1, 30))
+	r := mustBackup(t, s, "10.0.0.1", day(1), d)
+	for n := 2; n < 4; n++ { // at the plan's look, and at that before packs are removed
+		set := 0
+		h.before = func(op string) {
+			if op != "read "+recordName(r.Box, r.ID) || set > 0 {
+				return
+			}
+			set++
+			var err error
+			r, err = s.SetTime(t.Context(), r.Box, r.ID, day(n))
+			must(t, err)
+		}
+		if all, damaged, err := s.Records(t.Context()); err != nil || len(all) != 1 || len(damaged) > 0 || all[0].ID != r.ID {
+			t.Errorf("while the time is set to %s, the backups are %v, %v, %v", day(n), all, damaged, err)
+		}
+		if set != 1 {
+			t.Fatal("no time was set meanwhile")
+		}
+	}
+	h.before = nil
+	mustGC(t, s)
+	mustRestore(t, s, r, d)
+}
