@@ -194,7 +194,8 @@ func (m *mounting) inUse() {
 // hangUp: the end of the terminal of a mount in the foreground takes it away,
 // and leaves none that nobody serves.
 func (m *mounting) hangUp() {
-	m.sh("testbox image mount --foreground nbox $PWD/mnt >said 2>&1 &")
+	// Whoever runs the tests with nohup has this signal ignored.
+	m.sh("env --default-signal=HUP testbox image mount --foreground nbox $PWD/mnt >said 2>&1 &")
 	m.wait("the mount is there", func() bool {
 		text, _ := os.ReadFile(filepath.Join(m.dir, "said"))
 		return bytes.Contains(text, []byte("an interrupt ends it"))
