@@ -21,6 +21,7 @@ type Reader func(*volume.Volume) (*volume.Found, error)
 func Map(t testing.TB, img string, read Reader) (*volume.Found, error) {
 	t.Helper()
 	f, size := Open(t, img)
+	defer f.Close() // now, since a folder may be unmounted in which the file is
 	return read(volume.New(context.Background(), f, size, 512, nil))
 }
 

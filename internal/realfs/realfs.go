@@ -139,7 +139,7 @@ func (k Kind) Mounted(t testing.TB, img string, do func(dir string)) {
 	// A program that another test starts inherits our open files for a moment,
 	// between fork and exec, and then umount fails.
 	for i := 0; exec.Command("umount", dir).Run() != nil; i++ {
-		if i == 3000 { // a minute
+		if i == 1000 { // twenty seconds
 			Run(t, "umount", dir)
 		}
 		time.Sleep(20 * time.Millisecond)
