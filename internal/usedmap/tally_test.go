@@ -16,7 +16,8 @@ func TestTallyWithoutParts(t *testing.T) {
 			t.Errorf("%q: %v", text, got)
 		}
 	}
-	l := ParseLayout([]byte(`{"parts":[{"kind":"partition","number":1,"off":5,"len":9,"volumes":[{"kind":"volume","off":0,"len":90},{"kind":"volume","off":-1,"len":3}]},
+	l := ParseLayout([]byte(`{"parts":[{"kind":"partition","number":1,"off":5,"len":9,
+"volumes":[{"kind":"volume","off":0,"len":90},{"kind":"volume","off":-1,"len":3}]},
 		{"kind":"partition","number":2,"off":3,"len":-9}]}`))
 	tally := l.Tally()
 	tally.Add(image.Range{Off: 0, Len: 50})

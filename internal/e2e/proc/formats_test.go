@@ -302,8 +302,9 @@ func makeSpecimens(t *testing.T, dir string) {
 	}
 	run(t, "", "cp", "-r", b.root, filepath.Join(dir, "areas"))
 	// What is other programs', or says what machine this is, is no specimen.
-	run(t, "", "sh", "-c", `cd "$1" && rm -r areas/testbox-tftp/bios areas/testbox-tftp/efi* areas/testbox-tftp/modules areas/testbox-tftp/*.0 areas/testbox-tftp/ldlinux.* \
-		areas/testbox-tftp/pxelinux.cfg/testbox* areas/*.exports areas/testbox-backup/*/testbox-info.* commit/testbox-info.*`, "sh", dir)
+	run(t, "", "sh", "-c", `cd "$1" && rm -r areas/testbox-tftp/bios areas/testbox-tftp/efi* areas/testbox-tftp/modules \
+		areas/testbox-tftp/*.0 areas/testbox-tftp/ldlinux.* areas/testbox-tftp/pxelinux.cfg/testbox* \
+		areas/*.exports areas/testbox-backup/*/testbox-info.* commit/testbox-info.*`, "sh", dir)
 
 	tmp := tempDir(t)
 	do, fails := storeOf(t, b.prog.testbox, filepath.Join(dir, "store"))
