@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"testbox-imaging/internal/problem"
 )
 
 // place is the target of a path on a command line.
@@ -38,8 +40,7 @@ func lookPlace(path string) (place, error) {
 	case errors.Is(err, fs.ErrNotExist):
 		err = p.lookNew()
 	}
-	var known *exitError
-	if err != nil && !errors.As(err, &known) {
+	if err != nil && !errors.As(err, new(*problem.Error)) {
 		err = wrong("%w", err)
 	}
 	return p, err
