@@ -215,7 +215,7 @@ func (d *localDisk) sayBare(ctx context.Context, p printer) {
 	name, err := probe.Bare(volume.New(ctx, d, d.identity.Size, d.identity.SectorSize, nil))
 	if err == nil && name != "" {
 		p.warnf("%s has no partition table, but begins as a file system (%s): "+
-			"it is the image of a partition, or of a disk without a table\n", d.path, name)
+			"it is the image of a partition, or of a disk without a table", d.path, name)
 	}
 }
 
