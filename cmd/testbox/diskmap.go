@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -95,9 +94,7 @@ func runDiskMap(ctx context.Context, p printer, path string, o mapOptions) error
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	if o.json {
-		enc := json.NewEncoder(p.out)
-		enc.SetIndent("", " ")
-		return enc.Encode(m)
+		return printJSON(p, m)
 	}
 	return printMap(p.out, path, m)
 }
