@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -159,7 +160,7 @@ func writePart(w io.Writer, name string, p *usedmap.Part) {
 	label, kind := p.Label, ""
 	if p.Kind == usedmap.Partition {
 		kind = parttab.TypeName(p.Type)
-		label = or(label, p.Name)
+		label = cmp.Or(label, p.Name)
 	}
 	start := fmt.Sprint(p.Off())
 	switch n := len(p.Ranges); {

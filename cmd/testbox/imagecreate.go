@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -265,7 +266,7 @@ func makeBackup(
 func sourcesOf(disks []namedDisk) (out []backup.Disk) {
 	for _, d := range disks {
 		out = append(out, backup.Disk{
-			Name: d.name, Kernel: or(d.kernel, filepath.Base(d.path)), Identity: d.identity, Source: d, Used: d.used, Bad: d.bad,
+			Name: d.name, Kernel: cmp.Or(d.kernel, filepath.Base(d.path)), Identity: d.identity, Source: d, Used: d.used, Bad: d.bad,
 		})
 	}
 	return out
@@ -312,7 +313,7 @@ func diskError(disks []namedDisk, err error) error {
 
 // wrap adds the disk to an error.
 func (d *namedDisk) wrap(err error) error {
-	return fmt.Errorf("%s (%s): %w", or(d.name, "disk"), d.path, err)
+	return fmt.Errorf("%s (%s): %w", cmp.Or(d.name, "disk"), d.path, err)
 }
 
 // sayDoubt prints what counts as used because of a doubt.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -258,7 +259,7 @@ func printReceipt(p printer, r *image.Receipt, path string) {
 	for _, c := range r.Changed {
 		p.printf("%s: bytes %d to %d were fitted to the larger disk\n", r.Image, c.Off, c.End()-1)
 	}
-	p.printf("%s: image %s\n", r.Image, or(r.Root, r.BLAKE3))
+	p.printf("%s: image %s\n", r.Image, cmp.Or(r.Root, r.BLAKE3))
 }
 
 // stageBytes returns how many bytes a pass read or wrote. That is less than the

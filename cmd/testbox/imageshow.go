@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -119,7 +120,7 @@ func printDisk(p printer, d *image.RecordedDisk, parts []usedmap.LayoutPart) {
 	for _, part := range parts {
 		if part.Kind != usedmap.Gap {
 			p.printf("  %s: %s at %d, %s\n", part.Title(), bytesText(part.Len), part.Off,
-				printable(or(strings.TrimSpace(part.FS+" "+part.Label), "nothing known")))
+				printable(cmp.Or(strings.TrimSpace(part.FS+" "+part.Label), "nothing known")))
 		}
 	}
 	for _, b := range d.Bad[:min(len(d.Bad), maxBadShown)] {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"io/fs"
 	"maps"
@@ -52,7 +53,7 @@ func (p *place) lookNew() error {
 		return wrong("%s is a symbolic link that leads nowhere: %s is not there", p.path, to)
 	}
 	folder, name := filepath.Split(p.path)
-	folder = or(folder, ".")
+	folder = cmp.Or(folder, ".")
 	st, err := os.Stat(folder)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && strings.HasPrefix(filepath.Clean(p.path), "/dev/"):

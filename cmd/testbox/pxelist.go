@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -79,8 +80,8 @@ func printArmed(p printer, boot *bootfiles.Folder, files []*bootfiles.File, now 
 		if f.Expired(now) {
 			expires = "expired " + expires
 		}
-		fmt.Fprintf(tab, "%s%s\t%s\t%s\t%s\t%s\t%s\t%s\n", head, f.Addr, or(c.Host, "unknown"), c.Action, or(strings.Join(c.Disks, ","), "all"),
-			c.Arming, armed.UTC().Format(time.RFC3339), expires)
+		fmt.Fprintf(tab, "%s%s\t%s\t%s\t%s\t%s\t%s\t%s\n", head, f.Addr, cmp.Or(c.Host, "unknown"), c.Action,
+			cmp.Or(strings.Join(c.Disks, ","), "all"), c.Arming, armed.UTC().Format(time.RFC3339), expires)
 		head = ""
 	}
 	return errors.Join(append(errs, tab.Flush())...)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -216,8 +217,8 @@ func (d *localDisk) content(ctx context.Context) string {
 	var parts []string
 	for i := range m.Parts {
 		if p := &m.Parts[i]; p.Kind == usedmap.Partition || p.FS != "" {
-			parts = append(parts, fmt.Sprintf("%s (%s)", partName(p), printable(or(strings.TrimSpace(p.FS+" "+p.Label), "nothing known"))))
+			parts = append(parts, fmt.Sprintf("%s (%s)", partName(p), printable(cmp.Or(strings.TrimSpace(p.FS+" "+p.Label), "nothing known"))))
 		}
 	}
-	return or(strings.Join(parts, ", "), "nothing known")
+	return cmp.Or(strings.Join(parts, ", "), "nothing known")
 }

@@ -9,11 +9,3 @@ func bytesText(n int64) string { return image.SizeText(n) }
 
 // printable makes text from a disk safe for a terminal.
 func printable(s string) string { return image.Printable(s) }
-
-// or returns s, or other if s is empty.
-func or(s, other string) string {
-	if s == "" {
-		return other
-	}
-	return s
-}

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -28,7 +29,7 @@ func Disks(cfg Config) box.Outcome {
 			state = "not known"
 			errs = append(errs, err)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", d.Name, sizeText(d.Size), orDash(d.Model), orDash(d.Serial), state)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", d.Name, sizeText(d.Size), cmp.Or(d.Model, "-"), cmp.Or(d.Serial, "-"), state)
 	}
 	t.Flush()
 	return s.report(errors.Join(errs...))
@@ -152,11 +153,4 @@ func sizeText(n int64) string {
 		n, unit = (n+500)/1000, u
 	}
 	return fmt.Sprintf("%d %s", n, unit)
-}
-
-func orDash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
 }
