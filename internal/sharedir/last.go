@@ -1,11 +1,9 @@
 package sharedir
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"slices"
 	"time"
@@ -78,13 +76,8 @@ func parseLast(data []byte) (*LastAction, error) {
 		return nil, fmt.Errorf("it is larger than %d bytes", maxLast)
 	}
 	var a LastAction
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&a); err != nil {
-		return nil, fmt.Errorf("it is not readable: %w", err)
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("it has something after its end")
+	if err := image.DecodeStrict("it", data, &a); err != nil {
+		return nil, err
 	}
 	if a.Format != LastFormat {
 		return nil, fmt.Errorf("it has format %d, this program reads format %d", a.Format, LastFormat)
