@@ -26,15 +26,11 @@ func FetchBare(ctx context.Context, opt Options, modules ...string) (*Bare, erro
 	}
 	defer a.close()
 	p := &parts{}
-	if err := p.gatherKernel(ctx, a, filepath.Join(a.work, "kernel"), opt); err != nil {
-		return nil, err
-	}
-	s, err := selectModules(p.kernel.tree, modules, nil)
-	if err != nil {
+	if err := p.gatherKernel(ctx, a, filepath.Join(a.work, "kernel"), opt, modules, nil); err != nil {
 		return nil, err
 	}
 	b := &Bare{Image: p.kernel.image}
-	for _, m := range s.table.Modules {
+	for _, m := range p.modules.table.Modules {
 		b.Modules = append(b.Modules, p.kernel.tree.read[m.Name].data)
 	}
 	return b, nil

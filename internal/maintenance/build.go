@@ -112,7 +112,7 @@ type parts struct {
 // gather downloads and reads all parts.
 func gather(ctx context.Context, a *apt, opt Options) (*parts, error) {
 	p := &parts{}
-	if err := p.gatherKernel(ctx, a, filepath.Join(a.work, "kernel"), opt); err != nil {
+	if err := p.gatherKernel(ctx, a, filepath.Join(a.work, "kernel"), opt, drivers, loadAlways); err != nil {
 		return nil, err
 	}
 	if err := p.gatherFirmware(ctx, a, filepath.Join(a.work, "firmware")); err != nil {
@@ -125,7 +125,7 @@ func gather(ctx context.Context, a *apt, opt Options) (*parts, error) {
 	return p, nil
 }
 
-func (p *parts) gatherKernel(ctx context.Context, a *apt, dir string, opt Options) error {
+func (p *parts) gatherKernel(ctx context.Context, a *apt, dir string, opt Options, wanted, always []string) error {
 	packages, err := kernelPackages(ctx, a)
 	if err != nil {
 		return err
@@ -140,7 +140,7 @@ func (p *parts) gatherKernel(ctx context.Context, a *apt, dir string, opt Option
 	if p.kernel, err = findKernel(dir); err != nil {
 		return err
 	}
-	if p.modules, err = selectModules(p.kernel.tree, drivers, loadAlways); err != nil {
+	if p.modules, err = selectModules(p.kernel.tree, wanted, always); err != nil {
 		return err
 	}
 	if len(p.modules.missing) > 0 {
