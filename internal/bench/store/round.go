@@ -83,7 +83,7 @@ func (b *bench) backup(t tool, img, name string, to *[]measure.Usage) (grew int6
 		return 0, err
 	}
 	path := b.data.path(img)
-	err = withPart(path, func(part string) error {
+	err = t.on(path, func(part string) error {
 		u, err := measure.Run(t.backup(path, part, name), path, t.dir)
 		*to = append(*to, u)
 		fmt.Printf("%-15s %-8s %6.1f s, %6.1f s of processors\n", t.name, img, u.Wall.Seconds(), u.CPU.Seconds())
@@ -156,7 +156,7 @@ func (b *bench) restore(t tool, how func(target, part, name string) *exec.Cmd, t
 	if err := b.spoil(); err != nil {
 		return err
 	}
-	err := withPart(b.target(), func(part string) error {
+	err := t.on(b.target(), func(part string) error {
 		u, err := measure.Run(how(b.target(), part, "a"), t.dir)
 		*to = append(*to, u)
 		fmt.Printf("%-15s restore  %6.1f s, %6.1f s of processors\n", t.name, u.Wall.Seconds(), u.CPU.Seconds())
