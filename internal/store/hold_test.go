@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"testbox-imaging/internal/blob"
 	"testbox-imaging/internal/blob/mem"
@@ -258,5 +259,26 @@ func TestClosedWhileCommitting(t *testing.T) {
 	mustGC(t, s)
 	if bytes, _ := stored(t, hook.Store); bytes > 0 {
 		t.Errorf("%d bytes are left", bytes)
+	}
+}
+
+// Close ends a session once, even if its last commit ends at the same time.
+func TestCloseAsCommitEnds(t *testing.T) {
+	s := newStore(t, &mem.Store{})
+	for range 20 {
+		session := s.Begin()
+		done, err := session.beginCommit(t.Context())
+		must(t, err)
+		var both sync.WaitGroup
+		s.objects.mu.Lock() // both wait for it, the commit first
+		both.Go(done)
+		time.Sleep(time.Millisecond)
+		both.Go(func() { session.Close() })
+		time.Sleep(time.Millisecond)
+		s.objects.mu.Unlock()
+		both.Wait()
+	}
+	if n := s.objects.sessions; n != 0 {
+		t.Errorf("%d sessions are left of none", n)
 	}
 }

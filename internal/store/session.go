@@ -22,7 +22,7 @@ type Session struct {
 	objects   *objects
 	catalogue *Catalogue
 	losses    int         // losses of the store when the session began
-	closed    atomic.Bool // the session does nothing any more
+	closed    atomic.Bool // the session does nothing any more; set under the mutex of contents
 	commits   int         // commits in progress; guarded by the mutex of contents
 }
 
@@ -41,9 +41,9 @@ func (s *Store) Begin() *Session {
 // collected later. A commit in progress goes on, and its objects stay
 // protected.
 func (s *Session) Close() error {
+	s.objects.mu.Lock()
+	defer s.objects.mu.Unlock()
 	if s.closed.CompareAndSwap(false, true) {
-		s.objects.mu.Lock()
-		defer s.objects.mu.Unlock()
 		s.endLast()
 	}
 	return nil
