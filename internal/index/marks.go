@@ -1,6 +1,10 @@
 package index
 
-import "testbox-imaging/internal/object"
+import (
+	"slices"
+
+	"testbox-imaging/internal/object"
+)
 
 // side is a list next to an index. It has a value for each object, such as a
 // mark, in the order of the index. The index tells its sides where it inserts
@@ -34,6 +38,21 @@ func (x *Index) lengths() []int {
 		out[i] = len(s)
 	}
 	return out
+}
+
+// regroup calls move for each value, with its shard and place n, j in shards
+// with the lengths from, and its shard and place in shards with the lengths to.
+func regroup(from, to []int, move func(n, j, shard, i int)) {
+	shard, i := 0, 0 // the next place in the new shards
+	for n, count := range from {
+		for j := range count {
+			for i == to[shard] {
+				shard, i = shard+1, 0
+			}
+			move(n, j, shard, i)
+			i++
+		}
+	}
 }
 
 // Marks is a set of objects of an index, with one bit for each object of the
@@ -122,16 +141,7 @@ func (m *Marks) regroup(from, to []int) {
 	for shard, n := range to {
 		m.bits[shard] = make([]uint64, words(n))
 	}
-	shard, i := 0, 0 // the next place in the new shards
-	for n, count := range from {
-		for j := range count {
-			for i == to[shard] {
-				shard, i = shard+1, 0
-			}
-			m.bits[shard][i/64] |= old[n][j/64] >> (j % 64) & 1 << (i % 64)
-			i++
-		}
-	}
+	regroup(from, to, func(n, j, shard, i int) { m.bits[shard][i/64] |= old[n][j/64] >> (j % 64) & 1 << (i % 64) })
 }
 
 // Labels has a number for each object of an index. Like a mark, a label stays
@@ -176,35 +186,18 @@ func (l *Labels) All(yield func(Item, int32) bool) {
 }
 
 func (l *Labels) insert(shard, i int) {
-	s := append(l.of[shard], 0)
-	copy(s[i+1:], s[i:])
-	s[i] = l.first
-	l.of[shard] = s
+	l.of[shard] = slices.Insert(l.of[shard], i, l.first)
 }
 
 func (l *Labels) remove(shard, i int) {
-	s := l.of[shard]
-	copy(s[i:], s[i+1:])
-	l.of[shard] = s[:len(s)-1]
+	l.of[shard] = slices.Delete(l.of[shard], i, i+1)
 }
 
 func (l *Labels) regroup(from, to []int) {
 	old := l.of
 	l.of = make([][]int32, len(to))
 	for shard, n := range to {
-		l.of[shard] = make([]int32, n)
-		for i := range l.of[shard] {
-			l.of[shard][i] = l.first
-		}
+		l.of[shard] = slices.Repeat([]int32{l.first}, n)
 	}
-	shard, i := 0, 0 // the next place in the new shards
-	for n, count := range from {
-		for j := range count {
-			for i == to[shard] {
-				shard, i = shard+1, 0
-			}
-			l.of[shard][i] = old[n][j]
-			i++
-		}
-	}
+	regroup(from, to, func(n, j, shard, i int) { l.of[shard][i] = old[n][j] })
 }
