@@ -214,9 +214,7 @@ func (f *folderImport) find(box string, is func(*image.Record) bool) (found *ima
 }
 
 func sameNames(r *image.Record, entries []sharedir.Entry) bool {
-	return len(r.Disks) == len(entries) && !slices.ContainsFunc(entries, func(e sharedir.Entry) bool {
-		return !slices.ContainsFunc(r.Disks, func(d image.RecordedDisk) bool { return d.Name == e.Name })
-	})
+	return len(r.Disks) == len(entries) && !slices.ContainsFunc(entries, func(e sharedir.Entry) bool { return r.Disk(e.Name) == nil })
 }
 
 func sameRoots(a, b *image.Record) bool {

@@ -116,8 +116,7 @@ func (n *naming) recall(ctx context.Context, s reader, rs []*image.Record) {
 		n.remember(ctx, s, n.last, &n.last.Disks[i], true)
 	}
 	for name, r := range latest {
-		i := slices.IndexFunc(r.Disks, func(d image.RecordedDisk) bool { return d.Name == name })
-		n.remember(ctx, s, r, &r.Disks[i], false)
+		n.remember(ctx, s, r, r.Disk(name), false)
 	}
 }
 
