@@ -2,6 +2,7 @@ package realfs
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -9,6 +10,8 @@ import (
 	"sort"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // Tree has the files of a file system, which can be changed.
@@ -31,8 +34,29 @@ func (m tree) Dir() string { return m.dir }
 
 func (m tree) Mkdir(path string) bool { return m.room(os.Mkdir(filepath.Join(m.dir, path), 0o755)) }
 
+// Write tries again after a sync if there is no space left. Btrfs gives the
+// space of removed files back only with its next commit, whose time depends on
+// how busy the machine is, and the same seed is to make the same files.
 func (m tree) Write(path string, data []byte) bool {
-	return m.room(os.WriteFile(filepath.Join(m.dir, path), data, 0o644))
+	path = filepath.Join(m.dir, path)
+	err := os.WriteFile(path, data, 0o644)
+	if errors.Is(err, unix.ENOSPC) {
+		m.sync()
+		err = os.WriteFile(path, data, 0o644)
+	}
+	return m.room(err)
+}
+
+// sync writes everything that the file system still has in memory.
+func (m tree) sync() {
+	dir, err := os.Open(m.dir)
+	if err == nil {
+		err = unix.Syncfs(int(dir.Fd()))
+		dir.Close()
+	}
+	if err != nil {
+		m.t.Fatal(err)
+	}
 }
 
 func (m tree) Remove(path string) {
@@ -43,7 +67,7 @@ func (m tree) Remove(path string) {
 }
 
 func (m tree) room(err error) bool {
-	if err != nil && !strings.Contains(err.Error(), "no space left") {
+	if err != nil && !errors.Is(err, unix.ENOSPC) {
 		m.t.Fatal(err)
 	}
 	return err == nil
