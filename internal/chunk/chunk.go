@@ -108,7 +108,13 @@ type Getter interface {
 	// enough. The object may be damaged, which Decode detects. If the object does
 	// not exist, or the place is of another image, the error matches ErrMissing.
 	Get(ctx context.Context, at Place, buf []byte) (object.Object, error)
-	// Close releases the image. Get fails with ErrClosed from then on. Closing
+	// Check compares an object's stored bytes with the sum that was made when
+	// they were stored, and does not unpack them. So it finds what rotted or was
+	// cut off at the speed of the store's disk. The comparison is made where the
+	// store is, and buf is memory for it. An object that is damaged gives an error
+	// that matches object.ErrDamaged. Otherwise the errors are those of Get.
+	Check(ctx context.Context, at Place, buf []byte) error
+	// Close releases the image. Get and Check fail with ErrClosed from then on. Closing
 	// twice is allowed.
 	Close() error
 }

@@ -99,6 +99,13 @@ func (im *Image) chunk(ctx context.Context, at Place, n int, dst []byte) error {
 	return err
 }
 
+// check checks the stored form of an object.
+func (im *Image) check(ctx context.Context, at Place) error {
+	stored := im.buf()
+	defer im.bufs.Put(stored)
+	return im.get.Check(ctx, at, stored[:0])
+}
+
 // object returns a chunk's or page's bytes, checked against its name, in dst's
 // memory if that is large enough.
 func (im *Image) object(ctx context.Context, at Place, dst []byte) ([]byte, error) {

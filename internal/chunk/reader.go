@@ -118,10 +118,29 @@ func (im *Image) pieces(ctx context.Context, p *Page, region int) []image.Piece 
 // piece returns the piece of a chunk of n bytes that begins at off. Its ranges
 // are not set yet.
 func (im *Image) piece(ctx context.Context, at Place, n int, off int64) image.Piece {
-	return image.Piece{Content: image.Data, Len: int64(n), Sum: at.key.Name, Decode: func(dst []byte) error {
-		if err := im.chunk(ctx, at, n, dst); err != nil {
-			return im.at(off, err)
-		}
-		return nil
-	}}
+	s := &storedPiece{ctx: ctx, im: im, place: at, len: n, off: off}
+	return image.Piece{Content: image.Data, Len: int64(n), Sum: at.key.Name, Decode: s.decode, Check: s.check}
+}
+
+// storedPiece is a chunk of n bytes that begins at off on the disk.
+type storedPiece struct {
+	ctx   context.Context
+	im    *Image
+	place Place
+	len   int
+	off   int64
+}
+
+func (s *storedPiece) decode(dst []byte) error {
+	if err := s.im.chunk(s.ctx, s.place, s.len, dst); err != nil {
+		return s.im.at(s.off, err)
+	}
+	return nil
+}
+
+func (s *storedPiece) check() error {
+	if err := s.im.check(s.ctx, s.place); err != nil {
+		return s.im.at(s.off, err)
+	}
+	return nil
 }

@@ -64,7 +64,8 @@ const bootArea = image.PieceSize
 //  1. The disks are compared with the images where that saves time, to find out
 //     what need not be written. If all disks have everything already, Restore is
 //     done. Otherwise the pieces of stored images that will be written are read
-//     from the store and checked, unless the caller wants no proof.
+//     from the store and compared with the sums of what was stored, unless the
+//     caller wants no proof.
 //  2. The first and last MiB of every disk are cleared, flushed and read back.
 //  3. On each disk everything but the image's first and last MiB is written and
 //     flushed. Then a pass of its own reads it back, zeros too.

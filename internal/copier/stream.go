@@ -236,8 +236,8 @@ func (st *stream) check(p image.Piece) error {
 		return fmt.Errorf("the image has a piece of %d bytes of %v in %d ranges", p.Len, p.Content, len(p.Ranges))
 	}
 	if st.image.PiecesProved() {
-		if isData && p.Sum == [32]byte{} {
-			return errors.New("the image has a piece that does not tell its sum")
+		if isData && (p.Sum == [32]byte{} || p.Check == nil) {
+			return errors.New("the image has a piece that does not tell its sum, or that cannot be checked by itself")
 		}
 		return nil
 	}

@@ -11,17 +11,18 @@ import (
 	"testbox-imaging/internal/image"
 )
 
-// checkStored reads and unpacks from the store what will be written, so that a
-// damaged image is found before a disk is overwritten. Images in files are not
-// checked here, since the caller has checked them. With VerifyNone the caller
-// wants no proof, so there is no check either.
+// checkStored reads from the store what will be written, and checks that it is
+// still what was stored, so that an image that rotted or was cut off is found
+// before a disk is overwritten. It is unpacked only once, when it is written.
+// Images in files are not checked here, since the caller has checked them. With
+// VerifyNone the caller wants no proof, so there is no check either.
 func (r *restore) checkStored(ctx context.Context) error {
 	for _, d := range r.disks {
 		if !d.job.Image.PiecesProved() || r.opt.Verify == VerifyNone {
 			continue
 		}
 		start := time.Now()
-		if err := d.err(r.unpackAll(ctx, d)); err != nil {
+		if err := d.err(r.checkPieces(ctx, d)); err != nil {
 			return err
 		}
 		d.stage("check", start)
@@ -29,19 +30,19 @@ func (r *restore) checkStored(ctx context.Context) error {
 	return nil
 }
 
-// unpackAll unpacks the same pieces as write, and drops the bytes.
-func (r *restore) unpackAll(ctx context.Context, d *diskState) error {
+// checkPieces checks the same pieces as write unpacks.
+func (r *restore) checkPieces(ctx context.Context, d *diskState) error {
 	st, err := openStream(ctx, d)
 	if err != nil {
 		return err
 	}
 	defer st.close()
 	st.joinZeros = true
-	unpack := func(s *pieceSlot) error {
+	check := func(s *pieceSlot) error {
 		if !d.needsBytes(s) {
 			return nil
 		}
-		return st.decode(s)
+		return s.piece.Check()
 	}
 	done := int64(0)
 	collect := func(s *pieceSlot) error {
@@ -49,7 +50,7 @@ func (r *restore) unpackAll(ctx context.Context, d *diskState) error {
 		r.opt.Progress("check "+d.job.Name, done, d.imageSize)
 		return nil
 	}
-	return r.ring.run(ctx, st.produce, collect, each(d.workers(), unpack))
+	return r.ring.run(ctx, st.produce, collect, each(d.workers(), check))
 }
 
 // needsBytes reports whether a slot's bytes will be written or held back.

@@ -76,6 +76,13 @@ func (g *imageGetter) Get(ctx context.Context, at chunk.Place, buf []byte) (obje
 	return g.from.get(ctx, at.Key(), buf)
 }
 
+// Check implements chunk.Getter. Whatever reads an object from a pack compares
+// it with its sum.
+func (g *imageGetter) Check(ctx context.Context, at chunk.Place, buf []byte) error {
+	_, err := g.Get(ctx, at, buf)
+	return err
+}
+
 // Close implements chunk.Getter.
 func (g *imageGetter) Close() error {
 	if g.closed.CompareAndSwap(false, true) {
