@@ -89,18 +89,24 @@ func (r *restore) compareDisk(ctx context.Context, d *diskState) (bool, error) {
 	var data, differ int64 // bytes of pieces with data, and of those that differ
 	start := time.Now()
 	err = c.pass(ctx, r.ring, "compare "+d.job.Name, func(s *pieceSlot) error {
-		if err := c.collect(s); err != nil || s.content == image.Unused {
+		if err := c.collect(s); err != nil {
 			return err
 		}
-		same := len(s.diff) == 0
-		for range s.items {
-			onDisk.add(same)
-		}
-		if s.content == image.Zero {
-			return nil
-		}
-		if data += s.n; !same {
-			differ += s.n
+		for i := range s.parts {
+			p := &s.parts[i]
+			if p.content == image.Unused {
+				continue
+			}
+			same := len(p.diff) == 0
+			for range p.items {
+				onDisk.add(same)
+			}
+			if p.content == image.Data {
+				data += p.n
+				if !same {
+					differ += p.n
+				}
+			}
 		}
 		if data >= r.opt.sample && differ > data/2 {
 			return errDiffers
@@ -150,7 +156,9 @@ func newComparison(ctx context.Context, d *diskState) (*comparison, error) {
 	}
 	known := holesOf(d.job.Target)
 	st.holes = &known
-	return &comparison{d: d, stream: st, bad: badList{read: d.imageSize}}, nil
+	c := &comparison{d: d, stream: st, bad: badList{read: d.imageSize}}
+	st.buffers = func(p *part) bool { return !c.skips(p) && !p.hole }
+	return c, nil
 }
 
 // pass goes over the whole image. The stage in Progress is name.
@@ -168,97 +176,142 @@ func (c *comparison) pass(ctx context.Context, r *ring[*pieceSlot], name string,
 	}, each(comparers, c.read), each(unpackers, c.compare))
 }
 
-// skips reports whether a slot is not compared.
-func (c *comparison) skips(s *pieceSlot) bool {
-	return s.content == image.Unused || c.onlyWritten && s.onDisk
+// skips reports whether a part is not compared.
+func (c *comparison) skips(p *part) bool {
+	return p.content == image.Unused || c.onlyWritten && p.onDisk
 }
 
 // read reads from the disk what lies in the body of a slot's ranges.
 func (c *comparison) read(s *pieceSlot) error {
-	if c.skips(s) || s.hole {
-		return nil
+	err := c.readParts(s, s.parts)
+	if err == nil || c.edgesPending || !isMedium(err) {
+		return err
 	}
-	first := int64(-1)
-	for at, r := range c.d.body(s) {
-		if first < 0 {
-			first = at
+	// Each part by itself, to find those that can be read.
+	for i := range s.parts {
+		err := c.readParts(s, s.parts[i:i+1])
+		if isMedium(err) {
+			err = c.readBad(s, &s.parts[i])
 		}
-		s.runs, s.reads = append(s.runs, r), addRead(s.reads, r)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readParts reads some consecutive parts of a slot.
+func (c *comparison) readParts(s *pieceSlot, parts []part) error {
+	s.runs, s.reads = s.runs[:0], s.reads[:0]
+	first := int64(-1)
+	for i := range parts {
+		if !parts[i].buffered {
+			continue
+		}
+		for at, r := range c.d.body(&parts[i]) {
+			if first < 0 {
+				first = at
+			}
+			s.runs, s.reads = append(s.runs, r), addRead(s.reads, r)
+		}
 	}
 	if first < 0 {
 		return nil
 	}
-	err := gather(c.d.job.Target, s.disk[first:], s.reads, s.runs)
-	if err == nil || c.edgesPending || !isMedium(err) {
-		return err
-	}
-	if !c.exact {
-		s.bad = append(s.bad, s.runs...) // what cannot be read differs
-		return nil
-	}
-	for at, r := range c.d.body(s) {
+	return gather(c.d.job.Target, s.disk[first:], s.reads, s.runs)
+}
+
+// readBad notes what of a part cannot be read. If that is to be known exactly, it
+// reads what can be read.
+func (c *comparison) readBad(s *pieceSlot, p *part) error {
+	for at, r := range c.d.body(p) {
+		if !c.exact {
+			p.bad = append(p.bad, r) // what cannot be read differs
+			continue
+		}
 		bad, err := c.d.salvager().read(s.disk[at:][:r.Len], r.Off)
 		if err != nil {
 			return err
 		}
-		s.bad = append(s.bad, bad...)
+		p.bad = append(p.bad, bad...)
 	}
 	return nil
 }
 
-// compare finds where disk and image differ. If the image tells a piece's sum, the
-// disk's bytes are compared with the sum. Such a piece is fetched only to find
-// single sectors that differ, or if a part of it belongs to head or tail.
+// compare finds where disk and image differ.
 func (c *comparison) compare(s *pieceSlot) error {
-	if c.skips(s) || s.hole {
-		return nil
-	}
-	if c.d.job.Image.PiecesProved() && s.content == image.Data && (c.edgesPending || c.d.bodyLen(s) == s.n) {
-		if c.edgesPending {
-			c.d.fillEdges(s.disk, s)
+	for i := range s.parts {
+		if p := &s.parts[i]; p.buffered {
+			if err := c.comparePart(s, p); err != nil {
+				return err
+			}
 		}
-		if len(s.bad) == 0 && object.NameOf(s.disk[:s.n]) == s.piece.Sum {
+	}
+	return nil
+}
+
+// comparePart compares one part. If the image tells a piece's sum, the disk's
+// bytes are compared with the sum. Such a piece is fetched only to find single
+// sectors that differ, or if a part of it belongs to head or tail.
+func (c *comparison) comparePart(s *pieceSlot, p *part) error {
+	if c.d.job.Image.PiecesProved() && p.content == image.Data && (c.edgesPending || c.d.bodyLen(p) == p.n) {
+		if c.edgesPending {
+			c.d.fillEdges(s, p)
+		}
+		if len(p.bad) == 0 && object.NameOf(s.onDisk(p)) == p.piece.Sum {
 			return nil
 		}
 		if !c.exact {
-			s.diff = append(s.diff, s.ranges...)
+			p.diff = append(p.diff, p.ranges()...)
 			return nil
 		}
 	}
-	if err := c.stream.decode(s); err != nil {
-		return err
+	if p.content == image.Data {
+		if err := c.stream.decode(s, p); err != nil {
+			return err
+		}
 	}
-	for at, r := range c.d.body(s) {
+	for at, r := range c.d.body(p) {
 		want := zeros[:r.Len]
-		if s.content == image.Data {
+		if p.content == image.Data {
 			want = s.raw[at:][:r.Len]
 		}
-		s.diff = differ(s.diff, want, s.disk[at:][:r.Len], r.Off, s.bad, c.d.job.SectorSize)
+		p.diff = differ(p.diff, want, s.disk[at:][:r.Len], r.Off, p.bad, c.d.job.SectorSize)
 	}
 	return nil
 }
 
-// collect adds what was found in a slot to the figures. It holds back the bytes of
-// head and tail, and remembers which of them are unused.
+// collect adds what was found in a slot to the figures.
 func (c *comparison) collect(s *pieceSlot) error {
 	c.stream.addHash(s)
-	n := c.d.bodyLen(s)
-	switch s.content {
+	for i := range s.parts {
+		if err := c.collectPart(s, &s.parts[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// collectPart adds what was found in a part. It holds back the bytes of head and
+// tail, and remembers which of them are unused.
+func (c *comparison) collectPart(s *pieceSlot, p *part) error {
+	n := c.d.bodyLen(p)
+	switch p.content {
 	case image.Unused:
 		c.found.Unused += n
-		for _, edge := range []image.Range{s.single[0].Clip(0, c.d.bodyOff()), s.single[0].Clip(c.d.tailOff(), c.d.imageSize)} {
+		for _, edge := range []image.Range{p.single[0].Clip(0, c.d.bodyOff()), p.single[0].Clip(c.d.tailOff(), c.d.imageSize)} {
 			if edge.Len > 0 {
 				c.unusedEdges = appendRange(c.unusedEdges, edge)
 			}
 		}
 		return nil
 	case image.Zero:
-		c.found.Zero += s.n
+		c.found.Zero += p.n
 	}
-	if n < s.n {
-		c.d.holdBack(s)
+	if n < p.n {
+		c.d.holdBack(s, p)
 	}
-	err := c.count(n, s.bad, s.diff)
+	err := c.count(n, p.bad, p.diff)
 	c.found.Differ = c.found.Differ[:min(len(c.found.Differ), maxDiffer)]
 	return err
 }

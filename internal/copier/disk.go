@@ -87,17 +87,17 @@ func (d *diskState) setFound(f image.Receipt) {
 	r.Read, r.Zero, r.Unused, r.Verified, r.Differ = f.Read, f.Zero, f.Unused, f.Verified, f.Differ
 }
 
-// body goes over the ranges of a slot that lie in the body. It yields the place
-// of each range in the slot's bytes, and the range on the disk.
-func (d *diskState) body(s *pieceSlot) iter.Seq2[int64, image.Range] {
-	return d.parts(s, d.bodyOff(), d.tailOff())
+// body goes over the ranges of a part that lie in the body. It yields the place
+// of each range in the slot's buffers, and the range on the disk.
+func (d *diskState) body(p *part) iter.Seq2[int64, image.Range] {
+	return d.within(p, d.bodyOff(), d.tailOff())
 }
 
-// parts does the same as body for the part of the disk between two places.
-func (d *diskState) parts(s *pieceSlot, from, to int64) iter.Seq2[int64, image.Range] {
+// within does the same as body for the part of the disk between two places.
+func (d *diskState) within(p *part, from, to int64) iter.Seq2[int64, image.Range] {
 	return func(yield func(int64, image.Range) bool) {
-		at := int64(0)
-		for _, r := range s.ranges {
+		at := p.at
+		for _, r := range p.ranges() {
 			if c := r.Clip(from, to); c.Len > 0 && !yield(at+c.Off-r.Off, c) {
 				return
 			}
@@ -106,36 +106,36 @@ func (d *diskState) parts(s *pieceSlot, from, to int64) iter.Seq2[int64, image.R
 	}
 }
 
-// bodyLen is how many bytes of a slot are in the body.
-func (d *diskState) bodyLen(s *pieceSlot) (n int64) {
-	for _, r := range d.body(s) {
+// bodyLen is how many bytes of a part are in the body.
+func (d *diskState) bodyLen(p *part) (n int64) {
+	for _, r := range d.body(p) {
 		n += r.Len
 	}
 	return n
 }
 
-// holdBack copies the bytes of head and tail that a slot has into memory.
-func (d *diskState) holdBack(s *pieceSlot) {
-	if s.content != image.Data {
+// holdBack copies the bytes of head and tail that a part has into memory.
+func (d *diskState) holdBack(s *pieceSlot, p *part) {
+	if p.content != image.Data {
 		return // head and tail are zeros from the start
 	}
-	for at, r := range d.parts(s, 0, d.bodyOff()) {
+	for at, r := range d.within(p, 0, d.bodyOff()) {
 		copy(d.head[r.Off:], s.raw[at:][:r.Len])
 	}
-	for at, r := range d.parts(s, d.tailOff(), d.imageSize) {
+	for at, r := range d.within(p, d.tailOff(), d.imageSize) {
 		copy(d.tail[r.Off-d.tailOff():], s.raw[at:][:r.Len])
 	}
 }
 
-// fillEdges copies head and tail into b, which has the bytes of a slot as they
-// were read from the disk. During a restore the disk does not have head and tail
-// yet. fillEdges is the reverse of holdBack.
-func (d *diskState) fillEdges(b []byte, s *pieceSlot) {
-	for at, r := range d.parts(s, 0, d.bodyOff()) {
-		copy(b[at:], d.head[r.Off:][:r.Len])
+// fillEdges copies head and tail to where the disk's bytes of a part are, since
+// during a restore the disk does not have head and tail yet. fillEdges is the
+// reverse of holdBack.
+func (d *diskState) fillEdges(s *pieceSlot, p *part) {
+	for at, r := range d.within(p, 0, d.bodyOff()) {
+		copy(s.disk[at:], d.head[r.Off:][:r.Len])
 	}
-	for at, r := range d.parts(s, d.tailOff(), d.imageSize) {
-		copy(b[at:], d.tail[r.Off-d.tailOff():][:r.Len])
+	for at, r := range d.within(p, d.tailOff(), d.imageSize) {
+		copy(s.disk[at:], d.tail[r.Off-d.tailOff():][:r.Len])
 	}
 }
 

@@ -29,11 +29,15 @@ func (r *restore) readBackByName(ctx context.Context, d *diskState) error {
 	}
 	c.edgesPending, c.onlyWritten = true, r.opt.Verify == VerifyWritten
 	return c.pass(ctx, r.ring, "verify "+d.job.Name, func(s *pieceSlot) error {
-		if len(s.diff) > 0 {
-			return notKept(s.ranges[0].Off, s.end()-s.ranges[0].Off)
-		}
-		if !c.skips(s) {
-			d.receipt.Verified += d.bodyLen(s)
+		for i := range s.parts {
+			p := &s.parts[i]
+			if len(p.diff) > 0 {
+				off := p.ranges()[0].Off
+				return notKept(off, p.end()-off)
+			}
+			if !c.skips(p) {
+				d.receipt.Verified += d.bodyLen(p)
+			}
 		}
 		return nil
 	})
@@ -47,26 +51,29 @@ func (r *restore) readBackBySum(ctx context.Context, d *diskState) error {
 		if at >= to {
 			return io.EOF
 		}
-		s.setRun(image.Data, image.Range{Off: at, Len: min(pieceSize-at%pieceSize, to-at)})
+		r := image.Range{Off: at, Len: min(pieceSize-at%pieceSize, to-at)}
+		s.add(part{content: image.Data, n: r.Len, single: [1]image.Range{r}, buffered: true})
 		at += s.n
 		return nil
 	}
 	read := func(s *pieceSlot) error {
-		if err := readFull(d.job.Target, s.data(), s.single[0].Off); err != nil {
+		p := &s.parts[0]
+		if err := readFull(d.job.Target, s.data(p), p.single[0].Off); err != nil {
 			return err
 		}
-		s.sum = sumOf(s.data())
+		p.sum = sumOf(s.data(p))
 		return nil
 	}
 	got := newSums(d.imageSize)
 	collect := func(s *pieceSlot) error {
-		got.add(s.sum)
+		p := &s.parts[0]
+		got.add(p.sum)
 		if !got.same(d.written) {
 			n := int64(got.group) * pieceSize
-			off := (s.single[0].Off / n) * n
-			return notKept(off, s.end()-off)
+			off := (p.single[0].Off / n) * n
+			return notKept(off, p.end()-off)
 		}
-		d.receipt.Verified += s.n
+		d.receipt.Verified += p.n
 		r.opt.Progress("verify "+d.job.Name, d.receipt.Verified, to-from)
 		return nil
 	}

@@ -8,97 +8,43 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"math"
 	"slices"
 
 	"github.com/zeebo/blake3"
-	"github.com/zeebo/xxh3"
 
 	"testbox-imaging/internal/image"
 )
 
 const (
-	// zeroRun bounds how many bytes of zeros one slot stands for. It is large
+	// zeroRun bounds how many bytes of zeros one part stands for. It is large
 	// enough for the disk to clear many bytes with one command, and small
 	// enough for the action to stop soon after an error.
 	zeroRun = 64 << 20
-	// unusedRun bounds how many unused bytes one slot stands for.
+	// unusedRun bounds how many unused bytes one part stands for.
 	unusedRun = 1 << 30
 )
 
 // zeros is a piece of zeros. Nobody may write to it.
 var zeros = make([]byte, pieceSize)
 
-// pieceSlot is a piece of an image that is read, or a run of zeros or of unused
-// bytes.
-type pieceSlot struct {
-	raw     []byte         // buffer for the image's bytes, one piece long
-	disk    []byte         // buffer for the disk's bytes, one piece long, or nil if no pass of the ring compares
-	n       int64          // length in bytes, more than a piece only for Zero and Unused
-	content image.Content  // Data that turns out to be zeros becomes Zero
-	ranges  []image.Range  // where the slot lies on the disk, in the order of its bytes
-	single  [1]image.Range // backing array of ranges for a slot of one run
-	piece   image.Piece    // a piece of data before it is decoded
-	onDisk  bool           // the comparison found these bytes on the disk
-	hole    bool           // the disk is known to have zeros here, so it is not read
-	items   int            // how many items of the image the slot is made of
-	sum     xxh3.Uint128   // hash of the part of the piece that is neither head nor tail
-
-	runs  []image.Range // runs of the disk that are compared
-	reads []image.Range // reads of the disk that contain the runs
-	bad   []image.Range // ranges of the disk that cannot be read
-	diff  []image.Range // ranges where disk and image differ
-}
-
-// newPieceRing makes a ring of pieceSlots. They have a second buffer if disks
-// are compared.
-func newPieceRing(slots int, compares bool, opt Options) *ring[*pieceSlot] {
-	size := pieceSize
-	if compares {
-		size *= 2
-	}
-	buffer := buffers(slots, size, opt.alloc)
-	return newRing(slots, func() *pieceSlot {
-		b := buffer()
-		return &pieceSlot{raw: b[:pieceSize:pieceSize], disk: b[pieceSize:]}
-	})
-}
-
-func (s *pieceSlot) reset() {
-	*s = pieceSlot{raw: s.raw, disk: s.disk, runs: s.runs[:0], reads: s.reads[:0], bad: s.bad[:0], diff: s.diff[:0]}
-}
-
-// data is the slot's bytes. It must not be called for a run of zeros, which has
-// no bytes in memory.
-func (s *pieceSlot) data() []byte { return s.raw[:s.n] }
-
-// setRun makes the slot a single run.
-func (s *pieceSlot) setRun(c image.Content, r image.Range) {
-	s.content, s.n, s.single[0] = c, r.Len, r
-	s.ranges = s.single[:]
-}
-
-// end is the first byte of the disk after the slot's last range.
-func (s *pieceSlot) end() int64 { return s.ranges[len(s.ranges)-1].End() }
-
 // stream reads an image for one pass. Its method produce checks that the pieces
 // leave nothing out, and marks those that are on the disk already. decode unpacks
 // a piece. addHash gets all pieces in order, and hashes an image whose pieces do
 // not tell their own sums.
 type stream struct {
-	image     Image
-	r         image.Reader
-	onDisk    bits   // which items are on the disk
-	zeroes    bool   // treat unused bytes as zeros
-	joinZeros bool   // join zero pieces into longer runs
-	holes     *holes // holes of the disk, which equal zeros without a read, or nil if the disk is read everywhere
-	cover     cover
-	end       error         // what the reader's Next ended with
-	run       image.Range   // rest of a zero or unused piece, handed out in parts
-	runKind   image.Content // Zero or Unused, for run
-	ahead     item          // an item that was read ahead and comes next, if its Len is not 0
-	count     int           // number of items so far, without unused ones
-	hash      hash.Hash     // of all bytes, or nil if the pieces tell their sums
+	image   Image
+	r       image.Reader
+	onDisk  bits             // which items are on the disk
+	zeroes  bool             // treat unused bytes as zeros
+	holes   *holes           // holes of the disk, which equal zeros without a read, or nil if the disk is read everywhere
+	buffers func(*part) bool // whether the pass needs a part's bytes, those of the image or those of the disk
+	cover   cover
+	end     error         // what the reader's Next ended with
+	run     image.Range   // rest of a zero or unused piece, handed out in parts
+	runKind image.Content // Zero or Unused, for run
+	ahead   part          // a part that was read ahead and comes next, if its n is not 0
+	count   int           // number of items so far, without unused ones
+	hash    hash.Hash     // of all bytes, or nil if the pieces tell their sums
 }
 
 // item is a piece of data, or a part of a piece without data.
@@ -126,42 +72,62 @@ func (st *stream) close() {
 	}
 }
 
-// produce fills a slot with the next item. It may join several zero items to one
-// run, which ends at a multiple of zeroRun or before an item of another kind.
-// Where the disk is known to have zeros too, the run ends at a multiple of
-// unusedRun.
+// produce fills a slot with the next items, as long as there is room in it. It
+// joins zero items that need no bytes to one part, which ends at a multiple of
+// zeroRun. Where the disk is known to have zeros too, the part ends at a multiple
+// of unusedRun.
 func (st *stream) produce(s *pieceSlot) error {
-	it, err := st.item()
-	if err != nil {
-		return err
-	}
-	s.onDisk, s.items = it.onDisk, 1
-	if it.Content == image.Data {
-		s.piece, s.ranges, s.n = it.Piece, it.Ranges, it.Len
-		return nil
-	}
-	s.setRun(it.Content, it.at)
-	limit, run := int64(math.MaxInt64), int64(zeroRun)
-	if st.holes != nil && s.content == image.Zero {
-		limit, run = st.holes.end(it.at.Off), unusedRun
-		s.hole = limit >= s.end()
-	}
-	for (st.joinZeros || s.hole) && s.content == image.Zero && s.end()%run != 0 {
-		it, err := st.item()
-		if err == io.EOF {
+	for {
+		p, err := st.part()
+		if err == io.EOF && len(s.parts) > 0 {
 			return nil // and again at the next call
 		}
 		if err != nil {
 			return err
 		}
-		if it.Content != image.Zero || it.onDisk != s.onDisk || it.at.Off != s.end() || it.at.End() > limit {
-			st.ahead = it
+		run := int64(zeroRun)
+		if p.hole {
+			run = unusedRun
+		}
+		if s.extend(&p, run) {
+			continue
+		}
+		if len(s.parts) > 0 && (st.single(s) || !s.takes(&p)) {
+			st.ahead = p
 			return nil
 		}
-		s.setRun(image.Zero, image.Range{Off: s.single[0].Off, Len: s.n + it.Len})
-		s.items++
+		s.add(p)
 	}
-	return nil
+}
+
+// single reports whether a slot is full although there is room in it. A piece of
+// an image that tells no sums is a slot by itself, since its place has a hash in
+// sums. So is a long run of zeros that will be written, so that an error stops
+// the action soon.
+func (st *stream) single(s *pieceSlot) bool {
+	last := &s.parts[len(s.parts)-1]
+	return !st.image.PiecesProved() || last.content == image.Zero && !last.buffered && !last.onDisk && !last.hole
+}
+
+// part gives the next part of the image, which is one item.
+func (st *stream) part() (part, error) {
+	if p := st.ahead; p.n > 0 {
+		st.ahead = part{}
+		return p, nil
+	}
+	it, err := st.item()
+	if err != nil {
+		return part{}, err
+	}
+	p := part{content: it.Content, n: it.Len, items: 1, onDisk: it.onDisk}
+	if it.Content == image.Data {
+		p.piece = it.Piece
+	} else {
+		p.single[0] = it.at
+		p.hole = st.holes != nil && it.Content == image.Zero && st.holes.end(it.at.Off) >= it.at.End()
+	}
+	p.buffered = st.buffers(&p)
+	return p, nil
 }
 
 // item gives the next item of the image. That is a whole piece of data, or a part
@@ -169,10 +135,6 @@ func (st *stream) produce(s *pieceSlot) error {
 // on the disk. So every pass over the image has the same items, and what one pass
 // notes about them in bits is valid for the next.
 func (st *stream) item() (item, error) {
-	if it := st.ahead; it.Len > 0 {
-		st.ahead = item{}
-		return it, nil
-	}
 	if st.run.Len == 0 {
 		p, err := st.next()
 		if err != nil {
@@ -186,11 +148,11 @@ func (st *stream) item() (item, error) {
 			st.runKind = image.Zero
 		}
 	}
-	return st.part(), nil
+	return st.cutRun(), nil
 }
 
-// part cuts the next item off run, the rest of a piece without data.
-func (st *stream) part() item {
+// cutRun cuts the next item off run, the rest of a piece without data.
+func (st *stream) cutRun() item {
 	most := int64(pieceSize)
 	if st.runKind == image.Unused {
 		most = unusedRun
@@ -247,31 +209,36 @@ func (st *stream) check(p image.Piece) error {
 	return nil
 }
 
-// decode unpacks the slot's piece into raw.
-func (st *stream) decode(s *pieceSlot) error {
-	if s.content != image.Data {
+// decode brings a part's bytes into the slot's buffer for the image. It spoils
+// what the buffer has behind them, so the parts are decoded in their order.
+func (st *stream) decode(s *pieceSlot, p *part) error {
+	if p.content != image.Data {
+		clear(s.data(p))
 		return nil
 	}
-	if err := s.piece.Decode(s.raw); err != nil {
+	if err := p.piece.Decode(s.raw[p.at:]); err != nil {
 		return err
 	}
-	if !st.image.PiecesProved() && image.IsZero(s.data()) {
-		s.content = image.Zero // such an image does not tell which pieces are zeros
+	if !st.image.PiecesProved() && image.IsZero(s.data(p)) {
+		p.content, p.buffered = image.Zero, false // such an image does not tell which pieces are zeros
 	}
 	return nil
 }
 
 // addHash adds a slot to the hash of the image. It must get the slots in order.
 func (st *stream) addHash(s *pieceSlot) {
-	switch {
-	case st.hash == nil:
-		return
-	case s.content == image.Data:
-		st.hash.Write(s.data())
+	if st.hash == nil {
 		return
 	}
-	for left := s.n; left > 0; left -= pieceSize {
-		st.hash.Write(zeros[:min(left, pieceSize)])
+	for i := range s.parts {
+		p := &s.parts[i]
+		if p.content == image.Data {
+			st.hash.Write(s.data(p))
+			continue
+		}
+		for left := p.n; left > 0; left -= pieceSize {
+			st.hash.Write(zeros[:min(left, pieceSize)])
+		}
 	}
 }
 

@@ -37,12 +37,16 @@ func (r *restore) checkPieces(ctx context.Context, d *diskState) error {
 		return err
 	}
 	defer st.close()
-	st.joinZeros = true
+	st.buffers = d.needsBytes
 	check := func(s *pieceSlot) error {
-		if !d.needsBytes(s) {
-			return nil
+		for i := range s.parts {
+			if p := &s.parts[i]; p.buffered && p.content == image.Data {
+				if err := p.piece.Check(); err != nil {
+					return err
+				}
+			}
 		}
-		return s.piece.Check()
+		return nil
 	}
 	done := int64(0)
 	collect := func(s *pieceSlot) error {
@@ -53,9 +57,17 @@ func (r *restore) checkPieces(ctx context.Context, d *diskState) error {
 	return r.ring.run(ctx, st.produce, collect, each(d.workers(), check))
 }
 
-// needsBytes reports whether a slot's bytes will be written or held back.
-func (d *diskState) needsBytes(s *pieceSlot) bool {
-	return s.content == image.Data && (!s.onDisk || d.edges == nil && d.bodyLen(s) < s.n)
+// needsBytes reports whether a part's bytes will be written or held back. Long
+// runs of zeros are written without bytes. So are all zeros of an image whose
+// pieces tell no sums, in which most zeros are found only by unpacking.
+func (d *diskState) needsBytes(p *part) bool {
+	switch p.content {
+	case image.Data:
+		return !p.onDisk || d.edges == nil && d.bodyLen(p) < p.n
+	case image.Zero:
+		return !p.onDisk && p.n <= shortZeros && d.job.Image.PiecesProved()
+	}
+	return false
 }
 
 // write writes the body of a disk, and holds back head and tail in memory.
@@ -65,43 +77,17 @@ func (r *restore) write(ctx context.Context, d *diskState) error {
 		return err
 	}
 	defer st.close()
-	st.joinZeros = true
+	st.buffers = d.needsBytes
 	if !d.job.Image.PiecesProved() && r.opt.Verify != VerifyNone {
 		d.written = newSums(d.imageSize)
 	}
-	unpack := func(s *pieceSlot) error {
-		if !d.needsBytes(s) {
-			return nil
-		}
-		if err := st.decode(s); err != nil {
-			return err
-		}
-		if d.written != nil && s.content == image.Data {
-			for at, r := range d.body(s) { // one range at most, as PiecesProved is false
-				s.sum = sumOf(s.raw[at:][:r.Len])
-			}
-		}
-		return nil
-	}
+	unpack := func(s *pieceSlot) error { return d.unpack(st, s) }
 	done := int64(0)
 	collect := func(s *pieceSlot) error {
 		st.addHash(s)
-		if d.needsBytes(s) {
-			d.holdBack(s)
+		for i := range s.parts {
+			d.wrote(s, &s.parts[i])
 		}
-		rec, n := &d.receipt, d.bodyLen(s)
-		switch {
-		case s.content == image.Unused:
-			rec.Unused += n
-		case s.onDisk:
-			rec.Skipped += n
-		default:
-			rec.Written += n
-		}
-		if s.content == image.Zero {
-			rec.Zero += s.n
-		}
-		d.rememberSum(s)
 		done += s.n
 		r.opt.Progress("write "+d.job.Name, done, d.imageSize)
 		return nil
@@ -112,25 +98,65 @@ func (r *restore) write(ctx context.Context, d *diskState) error {
 	return st.finish(&d.receipt)
 }
 
-func (d *diskState) writeBody(s *pieceSlot) error {
-	if s.onDisk {
-		return nil
-	}
-	for at, r := range d.body(s) {
-		if err := d.writeRange(s, at, r); err != nil {
+// unpack brings all bytes of a slot into its buffer.
+func (d *diskState) unpack(st *stream, s *pieceSlot) error {
+	for i := range s.parts {
+		p := &s.parts[i]
+		if !p.buffered {
+			continue
+		}
+		if err := st.decode(s, p); err != nil {
 			return err
+		}
+		if d.written != nil && p.content == image.Data {
+			for at, r := range d.body(p) { // one range at most, as PiecesProved is false
+				p.sum = sumOf(s.raw[at:][:r.Len])
+			}
 		}
 	}
 	return nil
 }
 
-// writeRange writes the range r of a slot. at is where the range begins in the
-// slot's bytes.
-func (d *diskState) writeRange(s *pieceSlot, at int64, r image.Range) error {
+// writeBody writes what a slot has of the body. Bytes that are neighbours on the
+// disk go there by one write.
+func (d *diskState) writeBody(s *pieceSlot) error {
+	var run image.Range // what is written next, from at on in the slot's buffer
+	var at int64
+	flush := func() error {
+		if run.Len == 0 {
+			return nil
+		}
+		return writeFull(d.job.Target, s.raw[at:][:run.Len], run.Off)
+	}
+	for i := range s.parts {
+		p := &s.parts[i]
+		if p.onDisk {
+			continue
+		}
+		for from, r := range d.body(p) {
+			switch {
+			case !p.buffered:
+				if err := d.writeEmpty(p.content, r); err != nil {
+					return err
+				}
+			case run.Len > 0 && run.End() == r.Off && at+run.Len == from:
+				run.Len += r.Len
+			default:
+				if err := flush(); err != nil {
+					return err
+				}
+				run, at = r, from
+			}
+		}
+	}
+	return flush()
+}
+
+// writeEmpty writes zeros without bytes, and discards what is unused if that is
+// wanted.
+func (d *diskState) writeEmpty(content image.Content, r image.Range) error {
 	switch {
-	case s.content == image.Data:
-		return writeFull(d.job.Target, s.raw[at:][:r.Len], r.Off)
-	case s.content == image.Zero:
+	case content == image.Zero:
 		if err := d.job.Target.ZeroAt(r.Off, r.Len); err != nil {
 			return fmt.Errorf("write %d zeros at byte %d: %w", r.Len, r.Off, err)
 		}
@@ -142,18 +168,38 @@ func (d *diskState) writeRange(s *pieceSlot, at int64, r image.Range) error {
 	return nil
 }
 
-// rememberSum adds a slot's hash to those that the read-back must find. It does
+// wrote notes a part that was written, or did not have to be.
+func (d *diskState) wrote(s *pieceSlot, p *part) {
+	if p.buffered {
+		d.holdBack(s, p)
+	}
+	rec, n := &d.receipt, d.bodyLen(p)
+	switch {
+	case p.content == image.Unused:
+		rec.Unused += n
+	case p.onDisk:
+		rec.Skipped += n
+	default:
+		rec.Written += n
+	}
+	if p.content == image.Zero {
+		rec.Zero += p.n
+	}
+	d.rememberSum(p)
+}
+
+// rememberSum adds a part's hash to those that the read-back must find. It does
 // nothing if the image's pieces tell their sums.
-func (d *diskState) rememberSum(s *pieceSlot) {
+func (d *diskState) rememberSum(p *part) {
 	if d.written == nil {
 		return
 	}
-	if s.content == image.Zero {
-		s.sum = xxh3.Uint128{}
+	if p.content == image.Zero {
+		p.sum = xxh3.Uint128{}
 	}
-	for _, r := range d.body(s) {
+	for _, r := range d.body(p) {
 		for off := r.Off; off < r.End(); off += pieceSize - off%pieceSize {
-			d.written.add(s.sum)
+			d.written.add(p.sum)
 		}
 	}
 }
