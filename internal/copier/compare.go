@@ -113,7 +113,7 @@ func (r *restore) compareDisk(ctx context.Context, d *diskState) (bool, error) {
 		}
 		return nil
 	})
-	d.stage("compare", start)
+	d.stage("compare", time.Since(start))
 	d.onDisk, d.receipt.Read = onDisk, c.found.Read
 	if errors.Is(err, errDiffers) {
 		d.log("%d of the first %d bytes of data differ, so the rest is written without a comparison", differ, data)
@@ -143,6 +143,7 @@ type comparison struct {
 	exact        bool              // find each sector that differs, and salvage bad sectors
 	edgesPending bool              // head and tail are not on the disk yet
 	onlyWritten  bool              // skip what was not written
+	kept         *kept             // how far the disk can be read, or nil if nobody writes to it
 	differs      func(image.Range) // called for each run that differs (nil means no call)
 	found        image.Receipt     // has Read, Zero, Verified, Differ and Unused
 	unusedEdges  []image.Range     // unused ranges in head and tail
@@ -171,7 +172,9 @@ func (c *comparison) pass(ctx context.Context, r *ring[*pieceSlot], name string,
 	done := int64(0)
 	return r.run(ctx, c.stream.produce, func(s *pieceSlot) error {
 		done += s.n
-		c.d.opt.Progress(name, done, c.d.imageSize)
+		if c.kept == nil || c.kept.ended() { // until then the progress is that of the writing
+			c.d.opt.Progress(name, done, c.d.imageSize)
+		}
 		return collect(s)
 	}, each(comparers, c.read), each(unpackers, c.compare))
 }

@@ -77,8 +77,8 @@ func (d *diskState) salvager() salvager {
 	return salvager{src: d.job.Target, sector: d.job.SectorSize, alive: d.opt.Alive}
 }
 
-func (d *diskState) stage(name string, start time.Time) {
-	d.receipt.Stages = append(d.receipt.Stages, image.Stage{Name: name, Bytes: d.imageSize, Elapsed: time.Since(start)})
+func (d *diskState) stage(name string, elapsed time.Duration) {
+	d.receipt.Stages = append(d.receipt.Stages, image.Stage{Name: name, Bytes: d.imageSize, Elapsed: elapsed})
 }
 
 // setFound copies the figures of a comparison into the receipt.

@@ -5,38 +5,55 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"slices"
+	"sync"
 
 	"github.com/zeebo/xxh3"
 
+	"testbox-imaging/internal/disk"
 	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/object"
 )
 
 // readBack proves that the disk holds what was written. Head and tail are not
-// on the disk yet.
-func (r *restore) readBack(ctx context.Context, d *diskState) error {
+// on the disk yet. It follows the writing as far as k says.
+func (r *restore) readBack(ctx context.Context, d *diskState, k *kept) error {
+	again := &spots{every: spotEvery}
+	var err error
 	if d.job.Image.PiecesProved() {
-		return r.readBackByName(ctx, d)
+		err = r.readBackByName(ctx, d, k, again)
+	} else {
+		err = r.readBackBySum(ctx, d, k, again)
 	}
-	return r.readBackBySum(ctx, d)
+	if err != nil {
+		return err
+	}
+	return again.look(ctx, d.job.Target)
 }
 
 // readBackByName compares the disk with the sums that the image tells. A piece's
 // sum is the name of its chunk in the store.
-func (r *restore) readBackByName(ctx context.Context, d *diskState) error {
+func (r *restore) readBackByName(ctx context.Context, d *diskState, k *kept, again *spots) error {
 	c, err := newComparison(ctx, d)
 	if err != nil {
 		return err
 	}
-	c.edgesPending, c.onlyWritten = true, r.opt.Verify == VerifyWritten
-	return c.pass(ctx, r.ring, "verify "+d.job.Name, func(s *pieceSlot) error {
+	c.edgesPending, c.onlyWritten, c.kept = true, r.opt.Verify == VerifyWritten, k
+	c.stream.gate = func(to int64) error { return k.wait(ctx, to) }
+	return c.pass(ctx, r.back, "verify "+d.job.Name, func(s *pieceSlot) error {
 		for i := range s.parts {
 			p := &s.parts[i]
 			if len(p.diff) > 0 {
 				off := p.ranges()[0].Off
 				return notKept(off, p.end()-off)
 			}
-			if !c.skips(p) {
-				d.receipt.Verified += d.bodyLen(p)
+			if c.skips(p) {
+				continue
+			}
+			n := d.bodyLen(p)
+			if d.receipt.Verified += n; p.content == image.Data && n == p.n && !k.ended() {
+				name := object.Name(p.piece.Sum)
+				again.add(p.ranges(), func(b []byte) bool { return object.NameOf(b) == name })
 			}
 		}
 		return nil
@@ -44,7 +61,7 @@ func (r *restore) readBackByName(ctx context.Context, d *diskState) error {
 }
 
 // readBackBySum compares the disk with the sums of what was written.
-func (r *restore) readBackBySum(ctx context.Context, d *diskState) error {
+func (r *restore) readBackBySum(ctx context.Context, d *diskState, k *kept, again *spots) error {
 	from, to := d.bodyOff(), d.tailOff()
 	at := from
 	produce := func(s *pieceSlot) error {
@@ -54,33 +71,98 @@ func (r *restore) readBackBySum(ctx context.Context, d *diskState) error {
 		r := image.Range{Off: at, Len: min(pieceSize-at%pieceSize, to-at)}
 		s.add(part{content: image.Data, n: r.Len, single: [1]image.Range{r}, buffered: true})
 		at += s.n
-		return nil
+		return k.wait(ctx, at) // such an image is in the order of the disk
 	}
 	read := func(s *pieceSlot) error {
 		p := &s.parts[0]
-		if err := readFull(d.job.Target, s.data(p), p.single[0].Off); err != nil {
+		if err := readFull(d.job.Target, s.onDisk(p), p.single[0].Off); err != nil {
 			return err
 		}
-		p.sum = sumOf(s.data(p))
+		p.sum = sumOf(s.onDisk(p))
 		return nil
 	}
 	got := newSums(d.imageSize)
 	collect := func(s *pieceSlot) error {
 		p := &s.parts[0]
 		got.add(p.sum)
-		if !got.same(d.written) {
+		if !got.same(d.written, p.end() == to) {
 			n := int64(got.group) * pieceSize
 			off := (p.single[0].Off / n) * n
 			return notKept(off, p.end()-off)
 		}
 		d.receipt.Verified += p.n
-		r.opt.Progress("verify "+d.job.Name, d.receipt.Verified, to-from)
+		if k.ended() {
+			r.opt.Progress("verify "+d.job.Name, d.receipt.Verified, to-from)
+			return nil
+		}
+		sum := p.sum
+		again.add(p.ranges(), func(b []byte) bool { return sumOf(b) == sum })
 		return nil
 	}
-	if err := r.ring.run(ctx, produce, collect, each(readers, read)); err != nil {
+	if err := r.back.run(ctx, produce, collect, each(readers, read)); err != nil {
 		return err
 	}
 	d.written = nil
+	return nil
+}
+
+const (
+	// spotEvery is the least distance of two spots, in bytes that were verified.
+	spotEvery = 16 << 20
+	// maxSpots bounds how many places are looked at again.
+	maxSpots = 4096
+)
+
+// spots are places that were read back while others were still written. A disk
+// that has less room than it says writes the later bytes over the earlier ones.
+// So some of all places are read once more when everything is written.
+type spots struct {
+	every int64 // bytes from one spot to the next
+	since int64 // bytes since the last spot
+	list  []spot
+}
+
+type spot struct {
+	ranges []image.Range
+	right  func([]byte) bool // whether bytes of these ranges are what they must be
+}
+
+// add adds a place if it is far enough from the last one.
+func (l *spots) add(ranges []image.Range, right func([]byte) bool) {
+	if l.since += total(ranges); l.since < l.every {
+		return
+	}
+	l.since = 0
+	l.list = append(l.list, spot{slices.Clone(ranges), right})
+	if len(l.list) < maxSpots {
+		return
+	}
+	l.every *= 2
+	for i := range maxSpots / 2 {
+		l.list[i] = l.list[2*i]
+	}
+	l.list = slices.Delete(l.list, maxSpots/2, maxSpots)
+}
+
+// look reads all places again.
+func (l *spots) look(ctx context.Context, target Target) error {
+	buf := disk.AlignedBuffer(pieceSize)
+	for _, s := range l.list {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		var reads []image.Range
+		for _, r := range s.ranges {
+			reads = addRead(reads, r)
+		}
+		if err := gather(target, buf, reads, s.ranges); err != nil {
+			return err
+		}
+		if !s.right(buf[:total(s.ranges)]) {
+			return fmt.Errorf("the bytes at %d were right when they were first read back, and are not any more: "+
+				"either something else wrote to the disk at the same time, or the disk has less room than it says", s.ranges[0].Off)
+		}
+	}
 	return nil
 }
 
@@ -98,8 +180,10 @@ const maxSums = 1 << 20
 // 1 TiB it has one for each group of pieces.
 type sums struct {
 	group int // number of pieces in one entry, a power of two
-	n     int // number of pieces added
-	list  []xxh3.Uint128
+
+	mu   sync.Mutex // guards the fields below, since the read-back looks while more is written
+	n    int        // number of pieces added
+	list []xxh3.Uint128
 }
 
 func newSums(size int64) *sums {
@@ -120,6 +204,8 @@ func sumOf(b []byte) xxh3.Uint128 {
 
 // add adds the hash of the next piece.
 func (s *sums) add(h xxh3.Uint128) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.n%s.group == 0 {
 		s.list = append(s.list, h)
 	} else {
@@ -135,12 +221,15 @@ func (s *sums) add(h xxh3.Uint128) {
 }
 
 // same reports whether the last entry equals the entry of want at the same place.
-// As long as the entry lacks pieces of its group, same is true.
-func (s *sums) same(want *sums) bool {
-	if s.n > want.n {
+// As long as the entry lacks pieces of its group, same is true. all says that the
+// last piece was added to both.
+func (s *sums) same(want *sums, all bool) bool {
+	want.mu.Lock()
+	defer want.mu.Unlock()
+	if s.n > want.n || all && s.n != want.n {
 		return false
 	}
-	if s.n%s.group != 0 && s.n != want.n {
+	if s.n%s.group != 0 && !all {
 		return true
 	}
 	return s.list[len(s.list)-1] == want.list[len(s.list)-1]

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"testbox-imaging/internal/image"
 )
 
@@ -40,6 +42,7 @@ type RestoreOptions struct {
 	Unused Unused
 	Log    func(format string, args ...any) // told what Restore decides and why (nil means no log)
 	sample int64                            // set by tests (0 means sampleSize)
+	flush  int64                            // set by tests (0 means flushEvery)
 }
 
 func (o RestoreOptions) withDefaults() RestoreOptions {
@@ -49,6 +52,9 @@ func (o RestoreOptions) withDefaults() RestoreOptions {
 	}
 	if o.sample == 0 {
 		o.sample = sampleSize
+	}
+	if o.flush == 0 {
+		o.flush = flushEvery
 	}
 	return o
 }
@@ -68,7 +74,9 @@ const bootArea = image.PieceSize
 //     caller wants no proof.
 //  2. The first and last MiB of every disk are cleared, flushed and read back.
 //  3. On each disk everything but the image's first and last MiB is written and
-//     flushed. Then a pass of its own reads it back, zeros too.
+//     flushed. A pass of its own reads it back, zeros too. On a disk that does not
+//     turn, that pass runs beside the writing. It stays behind the last flush, and
+//     looks again at some places of the whole disk when everything is written.
 //  4. The last MiBs of the images, and the edits that fit an image to a larger
 //     disk, are written to all disks, flushed and read back.
 //  5. The first MiBs of the images are written, flushed and read back.
@@ -90,10 +98,11 @@ func Restore(ctx context.Context, jobs []Job, opt RestoreOptions) ([]image.Recei
 		}
 		d := newDisk(j, opt)
 		r.disks = append(r.disks, d)
-		slots = max(slots, writers+3*d.workers())
+		slots = max(slots, writers+2*d.workers())
 		compares = compares || j.Image.PiecesProved()
 	}
-	r.ring = newPieceRing(slots, compares, opt.Options)
+	r.ring = newPieceRing(slots, true, compares, opt.Options)
+	r.back = newPieceRing(comparers+opt.Workers, false, true, opt.Options)
 	same, err := r.compare(ctx)
 	if err == nil && !same {
 		err = r.checkStored(ctx)
@@ -115,6 +124,7 @@ func Restore(ctx context.Context, jobs []Job, opt RestoreOptions) ([]image.Recei
 type restore struct {
 	opt   RestoreOptions
 	ring  *ring[*pieceSlot]
+	back  *ring[*pieceSlot] // for the read-back, which runs beside the writing
 	disks []*diskState
 }
 
@@ -146,23 +156,47 @@ func (r *restore) run(ctx context.Context) error {
 // body does step 3 for one disk. It writes everything but head and tail, flushes
 // the disk and reads it back.
 func (r *restore) body(ctx context.Context, d *diskState) error {
+	k := newKept(d.job.Target, d.flushEvery())
+	g, ctx := errgroup.WithContext(ctx)
 	start := time.Now()
-	if err := r.write(ctx, d); err != nil {
+	var written, verified time.Duration
+	g.Go(func() error {
+		err := r.write(ctx, d, func(to, n int64) {
+			if flush := k.wrote(to, n); flush != nil {
+				g.Go(flush)
+			}
+		})
+		if err == nil {
+			err = k.flush(d.imageSize, true)
+		}
+		written = time.Since(start)
+		return err
+	})
+	if r.opt.Verify != VerifyNone {
+		g.Go(func() error {
+			err := r.readBack(ctx, d, k)
+			verified = time.Since(start)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
 		return err
 	}
-	if err := d.job.Target.Sync(); err != nil {
-		return err
+	d.stage("write", written)
+	if r.opt.Verify != VerifyNone {
+		d.stage("verify", verified)
 	}
-	d.stage("write", start)
-	if r.opt.Verify == VerifyNone {
-		return nil
-	}
-	start = time.Now()
-	if err := r.readBack(ctx, d); err != nil {
-		return err
-	}
-	d.stage("verify", start)
 	return nil
+}
+
+// flushEvery is how many bytes of a disk are written between two flushes. It is 0
+// if the read-back comes after the writing, because it would only hold it up.
+func (d *diskState) flushEvery() int64 {
+	direct, ok := d.job.Target.(interface{ Direct() bool })
+	if d.opt.Verify == VerifyNone || d.job.Rotational || ok && !direct.Direct() {
+		return 0
+	}
+	return d.opt.flush
 }
 
 // all calls do for all disks, then flushes all disks, then calls prove for all.

@@ -10,8 +10,8 @@ import (
 // together, since the chunks of a store are small, and a disk is fast only at
 // long reads and writes.
 type pieceSlot struct {
-	raw   []byte // buffer for the image's bytes, one piece long
-	disk  []byte // buffer for the disk's bytes, one piece long, or nil if no pass of the ring compares
+	raw   []byte // buffer for the image's bytes, one piece long, or nil if no pass of the ring needs it
+	disk  []byte // buffer for the disk's bytes, one piece long, or nil if no pass of the ring needs it
 	parts []part // in the order of the image
 	n     int64  // bytes of the disk that the parts stand for
 
@@ -46,17 +46,25 @@ const (
 	maxParts = 1024
 )
 
-// newPieceRing makes a ring of pieceSlots. They have a second buffer if disks
-// are compared.
-func newPieceRing(slots int, compares bool, opt Options) *ring[*pieceSlot] {
-	size := pieceSize
-	if compares {
-		size *= 2
+// newPieceRing makes a ring of pieceSlots. raw and disk say which buffers they
+// have.
+func newPieceRing(slots int, raw, disk bool, opt Options) *ring[*pieceSlot] {
+	size := 0
+	for _, has := range []bool{raw, disk} {
+		if has {
+			size += pieceSize
+		}
 	}
 	buffer := buffers(slots, size, opt.alloc)
 	return newRing(slots, func() *pieceSlot {
-		b := buffer()
-		return &pieceSlot{raw: b[:pieceSize:pieceSize], disk: b[pieceSize:]}
+		b, s := buffer(), new(pieceSlot)
+		if raw {
+			s.raw, b = b[:pieceSize:pieceSize], b[pieceSize:]
+		}
+		if disk {
+			s.disk = b
+		}
+		return s
 	})
 }
 

@@ -34,16 +34,18 @@ var zeros = make([]byte, pieceSize)
 type stream struct {
 	image   Image
 	r       image.Reader
-	onDisk  bits             // which items are on the disk
-	zeroes  bool             // treat unused bytes as zeros
-	holes   *holes           // holes of the disk, which equal zeros without a read, or nil if the disk is read everywhere
-	buffers func(*part) bool // whether the pass needs a part's bytes, those of the image or those of the disk
+	onDisk  bits                 // which items are on the disk
+	zeroes  bool                 // treat unused bytes as zeros
+	holes   *holes               // holes of the disk, which equal zeros without a read, or nil if the disk is read everywhere
+	gate    func(to int64) error // called before a part is given out, with the bytes of the image up to its end (nil means no call)
+	buffers func(*part) bool     // whether the pass needs a part's bytes, those of the image or those of the disk
 	cover   cover
 	end     error         // what the reader's Next ended with
 	run     image.Range   // rest of a zero or unused piece, handed out in parts
 	runKind image.Content // Zero or Unused, for run
 	ahead   part          // a part that was read ahead and comes next, if its n is not 0
 	count   int           // number of items so far, without unused ones
+	to      int64         // bytes of all items so far
 	hash    hash.Hash     // of all bytes, or nil if the pieces tell their sums
 }
 
@@ -118,6 +120,11 @@ func (st *stream) part() (part, error) {
 	it, err := st.item()
 	if err != nil {
 		return part{}, err
+	}
+	if st.to += it.Len; st.gate != nil {
+		if err := st.gate(st.to); err != nil {
+			return part{}, err
+		}
 	}
 	p := part{content: it.Content, n: it.Len, items: 1, onDisk: it.onDisk}
 	if it.Content == image.Data {

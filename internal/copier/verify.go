@@ -35,7 +35,7 @@ func (d *diskState) verify(ctx context.Context, differs func(image.Range)) error
 	}
 	c.exact, c.differs = true, differs
 	start := time.Now()
-	err = c.pass(ctx, newPieceRing(comparers+3*d.workers(), true, d.opt.Options), "compare", c.collect)
+	err = c.pass(ctx, newPieceRing(comparers+2*d.workers(), true, true, d.opt.Options), "compare", c.collect)
 	if err == nil {
 		err = c.stream.finish(&d.receipt)
 	}
@@ -45,7 +45,7 @@ func (d *diskState) verify(ctx context.Context, differs func(image.Range)) error
 	if err == nil {
 		d.receipt.Changed = d.edges.changed
 	}
-	d.stage("compare", start)
+	d.stage("compare", time.Since(start))
 	d.setFound(c.found)
 	d.receipt.Bad = c.bad.ranges
 	return err

@@ -25,7 +25,7 @@ func (r *restore) checkStored(ctx context.Context) error {
 		if err := d.err(r.checkPieces(ctx, d)); err != nil {
 			return err
 		}
-		d.stage("check", start)
+		d.stage("check", time.Since(start))
 	}
 	return nil
 }
@@ -70,8 +70,10 @@ func (d *diskState) needsBytes(p *part) bool {
 	return false
 }
 
-// write writes the body of a disk, and holds back head and tail in memory.
-func (r *restore) write(ctx context.Context, d *diskState) error {
+// write writes the body of a disk, and holds back head and tail in memory. It
+// calls wrote with the bytes of the image so far, in the order in which its pieces
+// come, and with how many of the last ones were written.
+func (r *restore) write(ctx context.Context, d *diskState, wrote func(to, n int64)) error {
 	st, err := openStream(ctx, d)
 	if err != nil {
 		return err
@@ -85,11 +87,13 @@ func (r *restore) write(ctx context.Context, d *diskState) error {
 	done := int64(0)
 	collect := func(s *pieceSlot) error {
 		st.addHash(s)
+		before := d.receipt.Written
 		for i := range s.parts {
 			d.wrote(s, &s.parts[i])
 		}
 		done += s.n
 		r.opt.Progress("write "+d.job.Name, done, d.imageSize)
+		wrote(done, d.receipt.Written-before)
 		return nil
 	}
 	if err := r.ring.run(ctx, st.produce, collect, each(d.workers(), unpack), each(writers, d.writeBody)); err != nil {

@@ -219,6 +219,10 @@ func (dev *Device) NextData(off int64) (from, to int64) {
 	return min(from, dev.size), min(to, dev.size)
 }
 
+// Direct reports whether reads and writes pass the page cache. If they do not,
+// a read waits until everything that was written is on the disk.
+func (dev *Device) Direct() bool { return dev.direct }
+
 // Size returns the size in bytes.
 func (dev *Device) Size() int64 { return dev.size }
 

@@ -1,0 +1,82 @@
+package copier
+
+import (
+	"context"
+	"sync"
+)
+
+// flushEvery is how many bytes are written before a disk is flushed, so that they
+// can be read back while later bytes are written.
+const flushEvery = 128 << 20
+
+// kept flushes a disk while it is written, and says how far the read-back may
+// follow. Places in the image are counted in bytes, in the order in which its
+// pieces come.
+type kept struct {
+	target Target
+	every  int64 // bytes to write between two flushes, or 0 if only the end of the pass flushes
+
+	mu       sync.Mutex // guards the fields below
+	fresh    int64      // bytes that were written since the last flush began
+	flushing bool
+	to       int64         // everything before this place is written and flushed
+	more     chan struct{} // closed when to grows
+	written  bool          // the pass that writes has ended
+}
+
+func newKept(target Target, every int64) *kept {
+	return &kept{target: target, every: every, more: make(chan struct{})}
+}
+
+// wrote notes that everything before a place in the image is written, the last n
+// bytes of it since the last call. It returns a function that flushes if it is
+// time for that, and nil otherwise.
+func (k *kept) wrote(to, n int64) (flush func() error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.fresh += n; k.every == 0 || k.fresh < k.every || k.flushing {
+		return nil
+	}
+	k.fresh, k.flushing = 0, true
+	return func() error { return k.flush(to, false) }
+}
+
+// flush flushes the disk, after everything before a place was written. end says
+// that this is all of the image.
+func (k *kept) flush(to int64, end bool) error {
+	if err := k.target.Sync(); err != nil {
+		return err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.flushing = false
+	k.to = max(k.to, to)
+	k.written = k.written || end
+	close(k.more)
+	k.more = make(chan struct{})
+	return nil
+}
+
+// wait waits until everything before a place is written and flushed.
+func (k *kept) wait(ctx context.Context, to int64) error {
+	for {
+		k.mu.Lock()
+		there, more := k.to >= to, k.more
+		k.mu.Unlock()
+		if there {
+			return ctx.Err()
+		}
+		select {
+		case <-more:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// ended reports whether everything is written and flushed.
+func (k *kept) ended() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.written
+}
