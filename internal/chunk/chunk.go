@@ -144,9 +144,13 @@ var ErrMissing = errors.New("not in the store")
 // ErrClosed is matched by errors of a closed session or image.
 var ErrClosed = errors.New("it is closed")
 
-// getRaw returns the bytes of an object, checked against its name. stored and
-// dst are memory for the stored form and for the result.
-func getRaw(ctx context.Context, g Getter, at Place, stored, dst []byte) ([]byte, error) {
+// bringFunc is object.Object.Decode, or Unpack if the caller compares the bytes
+// with their name later.
+type bringFunc func(o object.Object, dst []byte) ([]byte, error)
+
+// getRaw returns the bytes of an object, which bring makes of its stored form.
+// stored and dst are memory for the stored form and for the result.
+func getRaw(ctx context.Context, g Getter, at Place, stored, dst []byte, bring bringFunc) ([]byte, error) {
 	o, err := g.Get(ctx, at, stored)
 	if err != nil {
 		return nil, err
@@ -154,5 +158,5 @@ func getRaw(ctx context.Context, g Getter, at Place, stored, dst []byte) ([]byte
 	if o.Key != at.key {
 		return nil, fmt.Errorf("asked for %v, got %v: %w", at.key, o.Key, object.ErrDamaged)
 	}
-	return o.Decode(dst)
+	return bring(o, dst)
 }

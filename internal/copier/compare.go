@@ -270,7 +270,7 @@ func (c *comparison) comparePart(s *pieceSlot, p *part) error {
 		}
 	}
 	if p.content == image.Data {
-		if err := c.stream.decode(s, p); err != nil {
+		if err := c.stream.decode(s, p, true); err != nil {
 			return err
 		}
 	}

@@ -44,8 +44,7 @@ func (r *restore) readBackByName(ctx context.Context, d *diskState, k *kept, aga
 		for i := range s.parts {
 			p := &s.parts[i]
 			if len(p.diff) > 0 {
-				off := p.ranges()[0].Off
-				return notKept(off, p.end()-off)
+				return whoseFault(p)
 			}
 			if c.skips(p) {
 				continue
@@ -164,6 +163,18 @@ func (l *spots) look(ctx context.Context, target Target) error {
 		}
 	}
 	return nil
+}
+
+// whoseFault says why the disk has other bytes than a piece's sum says. The bytes
+// were not compared with the sum when they were written.
+func whoseFault(p *part) error {
+	if p.content == image.Data {
+		if err := p.piece.Decode(make([]byte, pieceSize)); err != nil {
+			return err
+		}
+	}
+	off := p.ranges()[0].Off
+	return notKept(off, p.end()-off)
 }
 
 // notKept says that a disk gave back something else than was written.

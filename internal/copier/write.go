@@ -102,14 +102,16 @@ func (r *restore) write(ctx context.Context, d *diskState, wrote func(to, n int6
 	return st.finish(&d.receipt)
 }
 
-// unpack brings all bytes of a slot into its buffer.
+// unpack brings all bytes of a slot into its buffer. Where the read-back compares
+// the disk with the sum that a piece tells, the bytes are not compared with it
+// before. Head and tail are compared in memory at that time.
 func (d *diskState) unpack(st *stream, s *pieceSlot) error {
 	for i := range s.parts {
 		p := &s.parts[i]
 		if !p.buffered {
 			continue
 		}
-		if err := st.decode(s, p); err != nil {
+		if err := st.decode(s, p, !d.readsBack(p)); err != nil {
 			return err
 		}
 		if d.written != nil && p.content == image.Data {
@@ -119,6 +121,11 @@ func (d *diskState) unpack(st *stream, s *pieceSlot) error {
 		}
 	}
 	return nil
+}
+
+// readsBack reports whether the read-back compares a part.
+func (d *diskState) readsBack(p *part) bool {
+	return d.opt.Verify == VerifyAll || d.opt.Verify == VerifyWritten && !p.onDisk
 }
 
 // writeBody writes what a slot has of the body. Bytes that are neighbours on the

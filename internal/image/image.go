@@ -213,6 +213,9 @@ type Piece struct {
 	// other pieces are decoded. An error means that the image is damaged or
 	// cannot be read, and that the bytes in dst are of no use.
 	Decode func(dst []byte) error
+	// Unpack is Decode without the comparison with Sum, which the caller makes
+	// later. It is nil if the image does not tell Sum.
+	Unpack func(dst []byte) error
 	// Check finds out, without decoding, whether what is stored of the data can
 	// be read and has not changed since it was stored. It is nil if the image does
 	// not tell Sum, and can otherwise be called from any goroutine.

@@ -131,15 +131,24 @@ func Encode(key Key, raw, dst []byte) Object {
 // and checks that they match the name. Errors match ErrDamaged. Up to Slack
 // bytes of dst's memory after the object's bytes may be overwritten.
 func (o Object) Decode(dst []byte) ([]byte, error) {
-	raw, err := o.unpack(dst)
+	raw, err := o.Unpack(dst)
 	if err == nil && NameOf(raw) != o.Name {
-		err = errors.New("its bytes have another name")
+		return nil, o.damaged(errors.New("its bytes have another name"))
 	}
+	return raw, err
+}
+
+// Unpack is Decode without the comparison with the name, for callers that make it
+// later.
+func (o Object) Unpack(dst []byte) ([]byte, error) {
+	raw, err := o.unpack(dst)
 	if err != nil {
-		return nil, fmt.Errorf("%v is %w: %w", o.Key, ErrDamaged, err)
+		return nil, o.damaged(err)
 	}
 	return raw, nil
 }
+
+func (o Object) damaged(err error) error { return fmt.Errorf("%v is %w: %w", o.Key, ErrDamaged, err) }
 
 // Check returns an error if the lengths and the codec are not possible. It does
 // not look into Data.
