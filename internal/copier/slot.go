@@ -99,8 +99,8 @@ func (s *pieceSlot) extend(p *part, limit int64) bool {
 		return false
 	}
 	last := &s.parts[len(s.parts)-1]
-	if last.content != image.Zero || p.content != image.Zero || last.buffered || p.buffered || last.onDisk != p.onDisk || last.hole != p.hole ||
-		last.end() != p.single[0].Off || last.end()%limit == 0 {
+	run := func(p *part) bool { return p.content == image.Zero && !p.buffered }
+	if !run(last) || !run(p) || last.onDisk != p.onDisk || last.hole != p.hole || last.end() != p.single[0].Off || last.end()%limit == 0 {
 		return false
 	}
 	last.n += p.n
