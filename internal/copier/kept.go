@@ -16,9 +16,10 @@ type kept struct {
 	target Target
 	every  int64 // bytes to write between two flushes, or 0 if only the end of the pass flushes
 
-	mu       sync.Mutex // guards the fields below
-	fresh    int64      // bytes that were written since the last flush began
-	flushing bool
+	mu       sync.Mutex    // guards the fields below
+	at       int64         // everything before this place is written
+	fresh    int64         // bytes that were written since the last flush began
+	flushing bool          // a flush runs, and will be followed by another if that is due
 	to       int64         // everything before this place is written and flushed
 	more     chan struct{} // closed when to grows
 	written  bool          // the pass that writes has ended
@@ -29,28 +30,48 @@ func newKept(target Target, every int64) *kept {
 }
 
 // wrote notes that everything before a place in the image is written, the last n
-// bytes of it since the last call. It returns a function that flushes if it is
-// time for that, and nil otherwise.
-func (k *kept) wrote(to, n int64) (flush func() error) {
+// bytes of it since the last call. If it is time to flush and nobody does, wrote
+// returns a function that does so as long as it is due.
+func (k *kept) wrote(at, n int64) (flush func() error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.fresh += n; k.every == 0 || k.fresh < k.every || k.flushing {
+	k.at = at
+	k.fresh += n
+	if k.flushing || !k.due() {
 		return nil
 	}
-	k.fresh, k.flushing = 0, true
-	return func() error { return k.flush(to, false) }
+	k.flushing = true
+	return k.flushWhileDue
+}
+
+func (k *kept) due() bool { return k.every > 0 && k.fresh >= k.every }
+
+func (k *kept) flushWhileDue() error {
+	for {
+		k.mu.Lock()
+		if !k.due() {
+			k.flushing = false
+			k.mu.Unlock()
+			return nil
+		}
+		at := k.at
+		k.fresh = 0
+		k.mu.Unlock()
+		if err := k.flush(at, false); err != nil {
+			return err
+		}
+	}
 }
 
 // flush flushes the disk, after everything before a place was written. end says
 // that this is all of the image.
-func (k *kept) flush(to int64, end bool) error {
+func (k *kept) flush(at int64, end bool) error {
 	if err := k.target.Sync(); err != nil {
 		return err
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.flushing = false
-	k.to = max(k.to, to)
+	k.to = max(k.to, at)
 	k.written = k.written || end
 	close(k.more)
 	k.more = make(chan struct{})
