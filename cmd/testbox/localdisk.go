@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -23,6 +22,7 @@ type localDisk struct {
 	identity image.Identity
 	kernel   string // kernel's name of a block device
 	rotating bool
+	cached   bool   // as in copier.Job
 	user     string // who may change it while it is read, as "by a mount on /srv"; "" if nobody
 	close    func() error
 }
@@ -55,7 +55,7 @@ func openLocal(path string, sector int, write, busy bool) (*localDisk, error) {
 	case err != nil:
 		return nil, err
 	}
-	d.Target, d.close = dev, dev.Close
+	d.Target, d.close, d.rotating, d.cached = dev, dev.Close, dev.Rotational(), dev.Cached()
 	return d, nil
 }
 
@@ -75,8 +75,6 @@ func (d *localDisk) identify() {
 		return
 	}
 	d.kernel = filepath.Base(real)
-	turns, _ := os.ReadFile(filepath.Join("/sys/class/block", d.kernel, "queue/rotational"))
-	d.rotating = strings.TrimSpace(string(turns)) == "1" && !strings.HasPrefix(d.kernel, "loop")
 	disks, _ := disk.List(os.DirFS("/sys"))
 	for _, known := range disks {
 		if known.Name == d.kernel && known.Size == d.identity.Size && known.SectorSize == d.identity.SectorSize {

@@ -203,7 +203,7 @@ func refuseTargets(disks []restoring, unused copier.Unused) error {
 func (d *restoring) job() copier.Job {
 	return copier.Job{
 		Name: d.Name, Image: copier.StoredImage{Image: d.im}, Target: d.target.Target,
-		SectorSize: d.target.identity.SectorSize, Rotational: d.target.rotating,
+		SectorSize: d.target.identity.SectorSize, Rotational: d.target.rotating, Cached: d.target.cached,
 	}
 }
 

@@ -30,7 +30,10 @@ func (s *session) restore(ctx context.Context, disks []disk.Disk, choice match.C
 	}
 	defer closeAll()
 	p := s.progress(diskNames(targets))
-	receipts, err := copier.Restore(ctx, jobs, copier.RestoreOptions{Options: s.copierOptions(p)})
+	receipts, err := copier.Restore(ctx, jobs, copier.RestoreOptions{Options: s.copierOptions(p), Log: func(format string, args ...any) {
+		p.end()
+		s.log.Info(format, args...)
+	}})
 	p.end()
 	if err != nil {
 		return err
@@ -245,6 +248,7 @@ func (s *session) open(targets []target, write bool) (jobs []copier.Job, closeAl
 		devs = append(devs, dev)
 		job := t.image.Job()
 		job.Target, job.SectorSize, job.Fit = dev, t.disk.SectorSize, s.fit(t)
+		job.Rotational, job.Cached = dev.Rotational(), dev.Cached()
 		jobs = append(jobs, job)
 	}
 	return jobs, closeAll, nil

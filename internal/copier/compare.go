@@ -61,11 +61,9 @@ func (r *restore) compare(ctx context.Context) (bool, error) {
 }
 
 // whyNoCompare gives the reason why the disk is not compared with the image, so
-// that the whole image is written. "" means that the disk is compared.
+// that all of an image in a store is written. "" means that the disk is compared.
 func (d *diskState) whyNoCompare() string {
 	switch {
-	case !d.job.Image.PiecesProved():
-		return "the image tells nothing of its pieces before they are unpacked"
 	case d.opt.Full:
 		return "as asked"
 	case d.job.Rotational:
@@ -77,6 +75,9 @@ func (d *diskState) whyNoCompare() string {
 // compareDisk compares one disk. It returns true if the disk has everything that
 // its image has.
 func (r *restore) compareDisk(ctx context.Context, d *diskState) (bool, error) {
+	if !d.job.Image.PiecesProved() {
+		return false, nil // such an image tells nothing of its pieces before they are unpacked
+	}
 	if why := d.whyNoCompare(); why != "" {
 		d.log("everything is written: %s", why)
 		return false, nil

@@ -19,6 +19,7 @@ type Job struct {
 	// differences are found, in this unit. 0 is unknown, and 512 is used then.
 	SectorSize int
 	Rotational bool    // the target is fast only at sequential reads and writes
+	Cached     bool    // a read of the target waits until everything that was written is on the disk
 	Fit        FitFunc // called only for a larger target (nil means that nothing is fitted)
 }
 

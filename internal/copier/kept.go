@@ -7,7 +7,7 @@ import (
 
 // flushEvery is how many bytes are written before a disk is flushed, so that they
 // can be read back while later bytes are written.
-const flushEvery = 128 << 20
+const flushEvery = 64 << 20
 
 // kept flushes a disk while it is written, and says how far the read-back may
 // follow. Places in the image are counted in bytes, in the order in which its

@@ -192,8 +192,7 @@ func (r *restore) body(ctx context.Context, d *diskState) error {
 // flushEvery is how many bytes of a disk are written between two flushes. It is 0
 // if the read-back comes after the writing, because it would only hold it up.
 func (d *diskState) flushEvery() int64 {
-	direct, ok := d.job.Target.(interface{ Direct() bool })
-	if d.opt.Verify == VerifyNone || d.job.Rotational || ok && !direct.Direct() {
+	if d.opt.Verify == VerifyNone || d.job.Rotational || d.job.Cached {
 		return 0
 	}
 	return d.opt.flush

@@ -96,9 +96,12 @@ func (r *restore) write(ctx context.Context, d *diskState, wrote func(to, n int6
 		wrote(done, d.receipt.Written-before)
 		return nil
 	}
-	if err := r.ring.run(ctx, st.produce, collect, each(d.workers(), unpack), each(writers, d.writeBody)); err != nil {
+	fetching, writing := each(d.workers(), unpack), each(writers, d.writeBody)
+	l := beginLoad()
+	if err := r.ring.run(ctx, st.produce, collect, fetching, writing); err != nil {
 		return err
 	}
+	d.log("%s", l.text(fetching.share(l.start), writing.share(l.start)))
 	return st.finish(&d.receipt)
 }
 

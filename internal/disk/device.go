@@ -219,9 +219,26 @@ func (dev *Device) NextData(off int64) (from, to int64) {
 	return min(from, dev.size), min(to, dev.size)
 }
 
-// Direct reports whether reads and writes pass the page cache. If they do not,
-// a read waits until everything that was written is on the disk.
-func (dev *Device) Direct() bool { return dev.direct }
+// Cached reports whether a read waits until everything that was written is on the
+// disk. That is so for a file on a file system that has no O_DIRECT.
+func (dev *Device) Cached() bool { return !dev.direct }
+
+// Rotational reports whether the kernel knows that this is a disk that turns. Of
+// loop devices and virtio disks it says so too, without knowing it, and so they
+// do not count.
+func (dev *Device) Rotational() bool {
+	if !dev.block {
+		return false
+	}
+	name := filepath.Base(dev.f.Name())
+	if real, err := filepath.EvalSymlinks(dev.f.Name()); err == nil {
+		name = filepath.Base(real)
+	}
+	if strings.HasPrefix(name, "loop") || strings.HasPrefix(name, "vd") {
+		return false
+	}
+	return queueAttr(dev.f.Name(), "rotational") == "1"
+}
 
 // Size returns the size in bytes.
 func (dev *Device) Size() int64 { return dev.size }

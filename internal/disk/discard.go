@@ -17,16 +17,23 @@ func (dev *Device) CanDiscard() bool {
 		return unix.Fallocate(int(dev.f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, (dev.size/fileAlign+1)*fileAlign,
 			fileAlign) == nil
 	}
-	number, err := devNumber(dev.f.Name())
+	most := queueAttr(dev.f.Name(), "discard_max_bytes")
+	return most != "" && most != "0"
+}
+
+// queueAttr returns what sysfs says of the queue of a block device, "" if it says
+// nothing.
+func queueAttr(path, name string) string {
+	number, err := devNumber(path)
 	if err != nil {
-		return false
+		return ""
 	}
-	for _, queue := range []string{"/queue", "/../queue"} { // a disk has the first, a partition has the second at its disk
-		if b, err := os.ReadFile(sysDir(number) + queue + "/discard_max_bytes"); err == nil {
-			return strings.TrimSpace(string(b)) != "0"
+	for _, queue := range []string{"/queue/", "/../queue/"} { // a disk has the first, a partition has the second at its disk
+		if b, err := os.ReadFile(sysDir(number) + queue + name); err == nil {
+			return strings.TrimSpace(string(b))
 		}
 	}
-	return false
+	return ""
 }
 
 // Discard tells the disk that n bytes are not needed any more. Only whole
