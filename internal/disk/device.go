@@ -230,11 +230,13 @@ func (dev *Device) Rotational() bool {
 	if !dev.block {
 		return false
 	}
-	name := filepath.Base(dev.f.Name())
-	if real, err := filepath.EvalSymlinks(dev.f.Name()); err == nil {
-		name = filepath.Base(real)
+	number, err := devNumber(dev.f.Name())
+	if err != nil {
+		return false
 	}
-	if strings.HasPrefix(name, "loop") || strings.HasPrefix(name, "vd") {
+	real, err := filepath.EvalSymlinks(sysDir(number))
+	name := filepath.Base(real) // the kernel's, whatever the node is called
+	if err != nil || strings.HasPrefix(name, "loop") || strings.HasPrefix(name, "vd") {
 		return false
 	}
 	return queueAttr(dev.f.Name(), "rotational") == "1"

@@ -87,6 +87,20 @@ func TestReadPassesThePageCache(t *testing.T) {
 	}
 }
 
+// TestLoopDoesNotTurn: the kernel says so of a loop device, and knows nothing of
+// it.
+func TestLoopDoesNotTurn(t *testing.T) {
+	devDir, _, node, d := loopDisk(t, 1<<20, 512)
+	dev := open(t, devDir, d, false)
+	if dev.Rotational() || dev.Cached() {
+		t.Errorf("a loop device turns: %v, is behind a cache: %v", dev.Rotational(), dev.Cached())
+	}
+	must(t, dev.Close())
+	if says := queueAttr(node, "rotational"); says != "0" && says != "1" {
+		t.Errorf("the kernel says %q of whether a loop device turns", says)
+	}
+}
+
 func TestOpenLoopRefuses(t *testing.T) {
 	devDir, _, _, d := loopDisk(t, 1<<20, 512)
 	larger, sectors := d, d
