@@ -4,7 +4,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
+	"time"
 
 	"testbox-imaging/internal/chunk"
 	"testbox-imaging/internal/object"
@@ -78,6 +80,59 @@ func BenchmarkRestore(b *testing.B) {
 				}
 				b.StartTimer()
 				_, err := Restore(b.Context(), []Job{job(target)}, RestoreOptions{})
+				must(b, err)
+			}
+		})
+	}
+}
+
+// turning is a disk with one head. It needs seek to go far, and then transfers
+// bytes at rate. It puts what lies near in order by itself, so that costs nothing.
+type turning struct {
+	memoryTarget
+	mu sync.Mutex // guards at
+	at int64      // where the head is
+}
+
+const (
+	seek = 8 * time.Millisecond
+	near = 16 << 20
+	rate = 150e6 // bytes a second
+)
+
+func (d *turning) move(off, n int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	took := time.Duration(float64(n) / rate * float64(time.Second))
+	if off-d.at > near || d.at-off > near {
+		took += seek
+	}
+	time.Sleep(took)
+	d.at = off + n
+}
+
+func (d *turning) ReadAt(b []byte, off int64) (int, error) {
+	d.move(off, int64(len(b)))
+	return d.memoryTarget.ReadAt(b, off)
+}
+
+func (d *turning) WriteAt(b []byte, off int64) (int, error) {
+	d.move(off, int64(len(b)))
+	return d.memoryTarget.WriteAt(b, off)
+}
+
+// BenchmarkTurning restores to a disk that turns, with the read-back beside the
+// writing and behind it.
+func BenchmarkTurning(b *testing.B) {
+	const size = 256 << 20
+	s := saveOf(b, memory(usrDisk(b, size)), nil, SourceOptions{})
+	for _, rotational := range []bool{false, true} {
+		b.Run(map[bool]string{false: "beside", true: "behind"}[rotational], func(b *testing.B) {
+			b.SetBytes(size)
+			for b.Loop() {
+				job := s.job(b, "sda", &turning{memoryTarget: memoryTarget{make(memory, size)}})
+				job.Rotational = rotational
+				_, err := Restore(b.Context(), []Job{job}, RestoreOptions{Full: true})
 				must(b, err)
 			}
 		})

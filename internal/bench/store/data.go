@@ -5,6 +5,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 
@@ -14,13 +16,16 @@ import (
 // The data: two Debian systems, installed separately and not with the same
 // packages, each on a disk of 8 GiB with a partition of ext4 that also has what
 // the installation wrote and deleted again, 0.7 GB and more; the first again with 5 % of its bytes changed, in
-// two ways; and a disk with NTFS. The disks are sparse files: what was never
+// two ways; a disk with NTFS; and, made only when restores are measured, one
+// with XFS and other kinds of files. The disks are sparse files: what was never
 // written costs the tools that read it next to nothing, less than on a disk.
 
 const (
 	diskSize  = 8 << 30     // bytes
 	ntfsSize  = 2 << 30     // bytes
 	ntfsData  = 400_000_000 // bytes of files
+	xfsData   = 1_500_000_000
+	xfsNoise  = 300_000_000 // bytes of a file that cannot be compressed
 	changed   = 5           // percent of the files' bytes
 	cacheRoot = "/var/cache/testbox/bench"
 )
@@ -103,6 +108,29 @@ func (d data) ntfs(img string) error {
 			return errors.Join(err, copyFiles(from, byHash(files), to, ntfsData), measure.Command("sync", "-f", to))
 		})
 	})
+}
+
+// xfs makes the disk with XFS: files of this machine, and one like a film or an
+// archive.
+func (d data) xfs(img string) error {
+	if err := makeDisk(img, diskSize, linuxType, "mkfs.xfs -q -f"); err != nil {
+		return err
+	}
+	return mounted(img, readWrite, func(to string) error {
+		files, err := regular("/", "usr")
+		return errors.Join(err, copyFiles("/", byHash(files), to, xfsData), writeNoise(filepath.Join(to, "film"), xfsNoise),
+			measure.Command("sync", "-f", to))
+	})
+}
+
+// writeNoise makes a file of n bytes that cannot be compressed.
+func writeNoise(path string, n int64) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	_, err = io.CopyN(f, rand.NewChaCha8([32]byte{1}), n)
+	return errors.Join(err, f.Close())
 }
 
 // copyFiles copies files from one tree to another until they have size bytes.

@@ -18,16 +18,17 @@ func main() {
 	runs := flag.Int("runs", 3, "how often each tool runs")
 	plots := flag.String("plots", "", "folder for the plots; none without")
 	without := flag.String("without", "", "tools that are left out, as \"dd|pigz,casync\"; testbox stays")
+	restores := flag.Bool("restores", false, "measure restores alone, beside partclone")
 	profile := flag.String("profile", "", "file for the profile of a first backup, which is then all that is done")
 	flag.Parse()
-	if err := run(*testbox, *plots, *profile, *without, *runs); err != nil {
+	if err := run(*testbox, *plots, *profile, *without, *runs, *restores); err != nil {
 		fmt.Fprintln(os.Stderr, "bench/store:", err)
 		os.Exit(1)
 	}
 }
 
 // run works in a new folder below $TMPDIR and removes it.
-func run(testbox, plots, profile, without string, runs int) (err error) {
+func run(testbox, plots, profile, without string, runs int, restores bool) (err error) {
 	if testbox, err = filepath.Abs(testbox); err != nil {
 		return err
 	}
@@ -49,6 +50,9 @@ func run(testbox, plots, profile, without string, runs int) (err error) {
 	b := &bench{testbox: testbox, dir: dir, data: d, without: strings.Split(without, ","), results: map[string]*result{}}
 	if err := b.prepare(); err != nil {
 		return err
+	}
+	if restores {
+		return b.restores(runs)
 	}
 	for i := range runs {
 		if err := b.round(); err != nil {

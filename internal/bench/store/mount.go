@@ -38,24 +38,30 @@ func makeDisk(img string, size int64, kind, mkfs string) error {
 }
 
 // withPart gives the partition of a disk as a device.
-func withPart(img string, do func(part string) error) error {
+func withPart(img string, do func(part string) error, flags ...string) error {
 	st, err := os.Stat(img)
 	if err != nil {
 		return err
 	}
 	size := st.Size() - partStart - (1 << 20)
-	out, err := exec.Command("losetup", "--find", "--show", "--offset", fmt.Sprint(partStart), "--sizelimit", fmt.Sprint(size), img).Output()
+	return withLoop(img, do, append(flags, "--offset", fmt.Sprint(partStart), "--sizelimit", fmt.Sprint(size))...)
+}
+
+// withLoop gives a file as a device. flags are more flags for losetup.
+func withLoop(img string, do func(loop string) error, flags ...string) error {
+	out, err := exec.Command("losetup", append(append([]string{"--find", "--show"}, flags...), img)...).Output()
 	if err != nil {
 		return fmt.Errorf("losetup: %w", err)
 	}
-	part := strings.TrimSpace(string(out))
-	return errors.Join(do(part), measure.Command("losetup", "--detach", part))
+	loop := strings.TrimSpace(string(out))
+	return errors.Join(do(loop), measure.Command("losetup", "--detach", loop))
 }
 
 // The ways to mount, as commands without the device and the folder.
 const (
 	readWrite = "mount"
 	readOnly  = "mount -o ro,noload"
+	readXFS   = "mount -o ro,norecovery,nouuid"
 	ntfs3g    = "ntfs-3g"
 )
 

@@ -27,6 +27,23 @@ func sameFiles(a, b string) error {
 	})
 }
 
+// usedBytes is how many bytes of a disk are used.
+func usedBytes(img string) (n int64, err error) {
+	f, err := os.Open(img)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	m, err := usedmap.Read(context.Background(), f, diskSize, 512)
+	if err != nil {
+		return 0, err
+	}
+	for _, r := range m.Used() {
+		n += r.Len
+	}
+	return n, nil
+}
+
 // sameUsed compares what is used of a disk with another.
 func sameUsed(a, b string) error {
 	fa, err := os.Open(a)
