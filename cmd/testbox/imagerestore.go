@@ -46,8 +46,8 @@ targets are cleared first and written last, so no mixture of old and new ever bo
 locked: a second restore to it, or a backup of it, is refused meanwhile.
 
 Each place of a target is read first, and only what differs is written, unless most of it does or
-the disk turns; --full writes everything. Afterwards all that the image has is read back from the
-disk and compared; the last line says so, or the restore has failed. The exit code is 4 if the image
+the disk turns; --full writes everything. All that the image has is read back from the disk after a
+flush and compared; the last line says so, or the restore has failed. The exit code is 4 if the image
 has zeros for sectors that could not be read when it was made; they are named.`,
 		Example: `  testbox image restore 10.40.41.42 /dev/sdb
   testbox image restore web-1@latest~1 sda=/dev/sda sdb=/dev/sdc

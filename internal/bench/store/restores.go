@@ -39,7 +39,7 @@ func testboxWay(what string, flags ...string) way {
 
 var ways = []way{
 	{"partclone", func(b *bench, s system, on string) *exec.Cmd {
-		return measure.Shell("zstd -q -dc %s/%s.zst | partclone.restore -s - -o %s -L %s/log 2>/dev/null && sync", b.dir, s.name, on, b.dir)
+		return measure.Shell("cd %s && zstd -q -dc %s.zst | partclone.restore -s - -o %s -L log 2>/dev/null && sync", b.dir, s.name, on)
 	}, true},
 	testboxWay("testbox, no proof", "--verify=none"),
 	testboxWay("testbox"),
@@ -90,7 +90,7 @@ func restoreKey(s system, w way, device bool) string {
 func (b *bench) keep(s system) error {
 	img := b.data.path(s.name + ".img")
 	err := withPart(img, func(part string) error {
-		return measure.Shell("partclone.%s -c -s %s -o - -L %s/log 2>/dev/null | zstd -q -1 -T0 > %s/%s.zst", s.fs, part, b.dir, b.dir, s.name).Run()
+		return measure.Shell("cd %s && partclone.%s -c -s %s -o - -L log 2>/dev/null | zstd -q -1 -T0 > %s.zst", b.dir, s.fs, part, s.name).Run()
 	})
 	return errors.Join(err, measure.Command(b.testbox, "image", "create", "--store", filepath.Join(b.dir, "store"), s.name, "sda="+img))
 }
