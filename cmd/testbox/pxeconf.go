@@ -196,7 +196,7 @@ func runArm(ctx context.Context, p printer, w world, o pxeOptions, boxes []strin
 		for _, b := range plan.Boxes {
 			p.printf("# %s, for %s; not written\n%s", place.Boot.BootFile(b.Addr), b.Target, b.Text)
 		}
-	} else if err := writePlan(p, place, plan); err != nil {
+	} else if err := writePlan(p, place, plan, o.replace); err != nil {
 		return err
 	}
 	for _, warning := range place.Foresee(plan) { // printed last, where people see it
@@ -210,10 +210,10 @@ func runArm(ctx context.Context, p printer, w world, o pxeOptions, boxes []strin
 
 // writePlan arms the boxes one after the other. If it returns an error, the
 // boxes that were printed before it are armed and the others are not.
-func writePlan(p printer, place *arming.Place, plan *arming.Plan) error {
-	for _, b := range plan.Boxes {
-		if err := place.Boot.Write(b.Addr, b.Text); err != nil {
-			return fmt.Errorf("%s is not armed, nor are the boxes after it: %w", b.Target, asRoot(err))
+func writePlan(p printer, place *arming.Place, plan *arming.Plan, replace bool) error {
+	for i, b := range plan.Boxes {
+		if err := place.Arm(b, replace); err != nil {
+			return notArmed(plan, i, err)
 		}
 		c := b.Cmdline
 		p.printf("%s: armed for %s until %s, arming %s, maintenance system %s (%s); restart the box\n",
@@ -224,6 +224,20 @@ func writePlan(p printer, place *arming.Place, plan *arming.Plan) error {
 		}
 	}
 	return nil
+}
+
+// notArmed says that the i-th box of a plan and those after it are not armed. A
+// refusal is one only if no box is armed yet.
+func notArmed(plan *arming.Plan, i int, err error) error {
+	what := fmt.Sprintf("%s is not armed for %s", plan.Boxes[i].Target, plan.Boxes[i].Cmdline.Action)
+	if i < len(plan.Boxes)-1 {
+		what += ", and the boxes after it are not armed"
+	}
+	err = fmt.Errorf("%s: %w", what, asRoot(err))
+	if i > 0 {
+		err = &exitError{exitFailed, err}
+	}
+	return err
 }
 
 // newWaiter makes a Waiter for the boxes of a plan. They must not be armed yet.

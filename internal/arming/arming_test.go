@@ -80,7 +80,7 @@ func (p *Place) arm(t *testing.T, action box.Action, replace bool, boxes ...stri
 		t.Fatal(err)
 	}
 	for _, b := range plan.Boxes {
-		if err := p.Boot.Write(b.Addr, b.Text); err != nil {
+		if err := p.Arm(b, replace); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -274,5 +274,25 @@ func TestPlannedBox(t *testing.T) {
 	}
 	if plan.Boxes[0].Cmdline.Arming == plan.Boxes[1].Cmdline.Arming {
 		t.Error("two boxes have one arming")
+	}
+}
+
+// TestArmedAfterPlan: somebody else arms a box after its plan was made. That is
+// the refusal of a box that is armed already.
+func TestArmedAfterPlan(t *testing.T) {
+	p := newPlace(t)
+	plan, err := p.Plan(context.Background(), Request{Boxes: []string{"box1"}, Cmdline: bootcfg.Cmdline{Action: box.Backup}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := p.arm(t, box.Restore, false, "box1").Boxes[0].Cmdline.Arming
+	if err := p.Arm(plan.Boxes[0], false); !isKind(err, problem.Refused) || !strings.Contains(err.Error(), "is armed already, for restore") {
+		t.Errorf("armed already: %v", err)
+	}
+	if all := p.armed(t); all["10.40.41.42"] != other {
+		t.Errorf("armed are %v, and %s was first", all, other)
+	}
+	if err := p.Arm(plan.Boxes[0], true); err != nil || p.armed(t)["10.40.41.42"] != plan.Boxes[0].Cmdline.Arming {
+		t.Errorf("with replace: %v, armed are %v", err, p.armed(t))
 	}
 }

@@ -140,3 +140,21 @@ func planBox(t Target, file bootcfg.BootFile, s *site.Site, expires time.Time) (
 	}
 	return PlannedBox{t, *c, text}, nil
 }
+
+// Arm arms a box of a plan by writing its boot file. Somebody may have armed the
+// box after the plan was made. Without replace, that is the same refusal as that
+// of Plan. The other errors are those of bootfiles.Folder.Write.
+func (p *Place) Arm(b PlannedBox, replace bool) error {
+	const tries = 5
+	for range tries {
+		err := p.Boot.Write(b.Addr, b.Text, replace)
+		if replace || !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		if refusal := p.checkBox(b.Target, false); refusal != nil {
+			return refusal
+		}
+		// The other arming is gone by now.
+	}
+	return problem.Refusef("%s was armed and disarmed by somebody else %d times meanwhile; run this again", b.Target, tries)
+}

@@ -18,6 +18,12 @@ func (e *ArmedAnewError) Error() string {
 	return fmt.Sprintf("%s was armed anew meanwhile for %s (arming %s), and that boot file stays", c.Address, c.Action, c.Arming)
 }
 
+// DisarmedError says that a box's boot file was removed as soon as it was
+// written.
+type DisarmedError struct{ Addr box.Addr }
+
+func (e *DisarmedError) Error() string { return fmt.Sprintf("%s was disarmed meanwhile", e.Addr) }
+
 // NotOursError says that a box's boot file is not ours, and that nothing shows
 // that it belongs to the arming to be removed. The file stays.
 type NotOursError struct {
@@ -60,7 +66,11 @@ func (f *Folder) Disarm(addr box.Addr, id box.Arming) (removed *File, err error)
 	if err != nil {
 		return nil, errors.Join(err, f.putBack(away, path))
 	}
-	return removed, f.fsys.SyncDir(f.dir)
+	if err := f.fsys.SyncDir(f.dir); err != nil {
+		return removed, err
+	}
+	f.sweep(addr)
+	return removed, nil
 }
 
 // look reads the box's boot file at path. A file of another arming is an error.

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -26,19 +25,11 @@ var addr = func() box.Addr {
 // arm writes a boot file of a new arming, as an admin does.
 func arm(t *testing.T, dir string, action box.Action) box.Arming {
 	t.Helper()
-	server := netip.MustParseAddr("10.88.0.1")
-	c := bootcfg.Cmdline{
-		Action: action, Arming: box.NewArming(), Address: addr,
-		TFTP: bootcfg.NFSPath{Server: server, Path: "/t"}, Backup: bootcfg.NFSPath{Server: server, Path: "/b"},
-	}
-	text, err := bootcfg.Generate(bootcfg.BootFile{Cmdline: c, Kernel: "k", Initrd: "i"})
-	if err == nil {
-		err = durable.WriteFile(durable.OS{}, dir+"/"+addr.Hex(), text, 0o644)
-	}
-	if err != nil {
+	text, id := newText(t, action)
+	if err := durable.WriteFile(durable.OS{}, dir+"/"+addr.Hex(), text, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	return c.Arming
+	return id
 }
 
 // meanwhile does something before the k-th operation on the file system.

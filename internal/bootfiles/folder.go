@@ -6,6 +6,7 @@
 package bootfiles
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -87,23 +88,70 @@ func (f *File) isOf(id box.Arming) bool {
 	return bootcfg.IsOfArming(f.text, id)
 }
 
-// Write arms a box by writing its boot file. It replaces an older one, and the
-// file is durable when Write returns. If a TFTP server could not give the file
-// to the box, Write removes it again and refuses.
-func (f *Folder) Write(addr box.Addr, text []byte) error {
-	if err := durable.WriteFile(f.fsys, f.BootFile(addr), text, 0o644); err != nil {
+// Write arms a box by writing its boot file. With replace it replaces an older
+// one. Without it, if there is one, nothing changes and the error matches
+// fs.ErrExist. The file is durable when Write returns. If a TFTP server could
+// not give the file to the box, Write removes it again and refuses.
+//
+// Several admins may arm a box at once. So Write reads at last which boot file
+// is in place. It is an *ArmedAnewError if that is another one, and a
+// *DisarmedError if it is none.
+func (f *Folder) Write(addr box.Addr, text []byte, replace bool) error {
+	c, _, _, err := bootcfg.ParseBootFile(text)
+	if err != nil {
+		return err
+	}
+	if err := f.put(addr, text, replace); err != nil {
 		return err
 	}
 	if err := f.CheckFiles(filepath.Join(bootcfg.ConfigDir, addr.Hex())); err != nil {
-		return errors.Join(err, durable.Remove(f.fsys, f.BootFile(addr)))
+		_, undo := f.Disarm(addr, c.Arming)
+		if errors.Is(undo, fs.ErrNotExist) {
+			return &DisarmedError{addr} // a server cannot give what is not there
+		}
+		return errors.Join(err, undo)
 	}
-	return nil
+	f.sweep(addr)
+	switch file, err := f.Read(addr); {
+	case errors.Is(err, fs.ErrNotExist):
+		return &DisarmedError{addr}
+	case err != nil:
+		return err
+	case bytes.Equal(file.text, text):
+		return nil
+	case file.Cmdline != nil:
+		return &ArmedAnewError{file}
+	default:
+		return &NotOursError{f.BootFile(addr), file.Err}
+	}
+}
+
+// put makes the box's boot file. Its temporary file has a name of its own,
+// because there may be several writers.
+func (f *Folder) put(addr box.Addr, text []byte, replace bool) error {
+	path := f.BootFile(addr)
+	p, err := durable.CreateBeside(f.fsys, path, 0o644)
+	if err != nil {
+		return err
+	}
+	defer p.Abort()
+	if _, err := p.Write(text); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	if replace {
+		return p.Commit()
+	}
+	return p.CommitNew()
 }
 
 // Written returns when the box's boot file was written, by the clock of the
 // machine that has the folder. Over NFS that is the storage server.
 func (f *Folder) Written(addr box.Addr) (time.Time, error) {
-	file, err := f.fsys.Open(f.BootFile(addr))
+	return f.written(f.BootFile(addr))
+}
+
+func (f *Folder) written(path string) (time.Time, error) {
+	file, err := f.fsys.Open(path)
 	if err != nil {
 		return time.Time{}, err
 	}
