@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -161,5 +162,38 @@ func TestNotTogether(t *testing.T) {
 	must(t, err)
 	if _, err := s.GC(t.Context(), plan); !errors.Is(err, ErrOldPlan) {
 		t.Errorf("a plan that is older than a scrub: %v", err)
+	}
+}
+
+// TestLookBesideWriter: what another process has written and not committed yet
+// counts as being written, and a collection keeps it. That holds for the first
+// backup of a store too.
+func TestLookBesideWriter(t *testing.T) {
+	for _, first := range []bool{true, false} {
+		path := filepath.Join(t.TempDir(), "store")
+		must(t, InitDir(t.Context(), path))
+		if !first {
+			w := openDir(t, path, false)
+			mustBackup(t, w.Store, "10.0.0.1", day(1), longDisk(1))
+			must(t, w.Close())
+		}
+		w := openDir(t, path, false)
+		session := w.Begin()
+		for _, step := range longDisk(9001).steps() {
+			must(t, step(t.Context(), session))
+		}
+		w.objects.sealAll()
+		s := openDir(t, path, true)
+		st, err := s.Stats(t.Context())
+		must(t, err)
+		if st.Writing == 0 || st.Dead != 0 {
+			t.Errorf("first %v: %d bytes are being written, %d are dead", first, st.Writing, st.Dead)
+		}
+		plan, err := s.PlanGC(t.Context())
+		must(t, err)
+		if plan.Beside == "" || plan.Fresh == 0 || plan.Gain() != 0 {
+			t.Errorf("first %v: the plan is\n%v", first, plan)
+		}
+		must(t, errors.Join(s.Close(), session.Close(), w.Close()))
 	}
 }

@@ -78,7 +78,7 @@ func OpenDir(ctx context.Context, path string, remote *Remote, readOnly bool, lo
 		return nil, err
 	}
 	if !readOnly {
-		l.sayFirst(s.objects.next)
+		l.sayFirst(max(s.objects.nextPack(), 1)) // an empty store knows of no number yet, and 0 is not known
 	}
 	return l, nil
 }
