@@ -176,6 +176,7 @@ func TestPlan(t *testing.T) {
 		"all is well":            {boxes: "box1 10.40.41.44"},
 		"no such box":            {"box1 box9", nil, problem.Wrong, "no such host"},
 		"not an address":         {"10.40.41.256", nil, problem.Wrong, "neither"},
+		"the storage server":     {"box1 10.42.1.1", nil, problem.Refused, "10.42.1.1 is the storage server"},
 		"one box twice":          {"box1 twin", nil, problem.Wrong, "the same box"},
 		"armed already":          {"box1 box2", []change{armed}, problem.Refused, "armed already"},
 		"armed, and replaced":    {boxes: "box2", changes: []change{armed, replace}},

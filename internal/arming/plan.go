@@ -63,7 +63,10 @@ func (p *Place) Plan(ctx context.Context, r Request) (*Plan, error) {
 	plan.Boxes = make([]PlannedBox, len(targets))
 	errs := make([]error, len(targets))
 	for i, t := range targets {
-		if errs[i] = p.checkBox(t, r.Replace); errs[i] == nil {
+		if errs[i] = checkServer(t, plan.Site); errs[i] == nil {
+			errs[i] = p.checkBox(t, r.Replace)
+		}
+		if errs[i] == nil {
 			plan.Boxes[i], errs[i] = planBox(t, common, plan.Site, expires)
 		}
 	}
@@ -99,6 +102,15 @@ func (p *Place) common(c bootcfg.Cmdline) (*Plan, bootcfg.BootFile, error) {
 	c.Retry = s.Retry
 	return &Plan{Version: v, Site: s},
 		bootcfg.BootFile{Cmdline: c, Kernel: v.KernelPath(), Initrd: v.InitrdPath(), Args: s.KernelArgs, LocalBoot: s.LocalBoot}, nil
+}
+
+// checkServer refuses the storage server itself. It has the images of all boxes,
+// and no box has its address.
+func checkServer(t Target, s *site.Site) error {
+	if t.Addr.IP() != s.Server {
+		return nil
+	}
+	return problem.Refusef("%s is the storage server, by the line server in site.conf, and no box; give the address of the box", t)
 }
 
 // checkBox refuses a box that is armed, and one that would not take its boot
