@@ -9,7 +9,6 @@ import (
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/bootfiles"
 	"testbox-imaging/internal/durable"
-	"testbox-imaging/internal/site"
 )
 
 // newMaintenanceCmd makes the group of commands for maintenance systems.
@@ -49,5 +48,5 @@ func exportDir(args []string) string {
 	if len(args) == 1 {
 		return args[0]
 	}
-	return site.Export
+	return bootcfg.Export
 }

@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -28,6 +30,10 @@ file names one. One that no box is armed for or runs can be removed by removing 
 
 func runMaintenanceList(p printer, tftp string) error {
 	boot := bootOf(tftp)
+	if _, err := os.Stat(tftp); err != nil {
+		return wrong("there is no TFTP area in %s: %w; name the folder that has the areas (`testbox maintenance list DIR`), "+
+			"or make them with `testbox share init`", filepath.Dir(tftp), err)
+	}
 	versions, broken, err := boot.Versions()
 	if err != nil {
 		return err
@@ -44,7 +50,7 @@ func runMaintenanceList(p printer, tftp string) error {
 		whole = append(whole, v)
 	}
 	if len(whole) == 0 {
-		return wrong("no maintenance system in %s; `testbox maintenance build` makes one", tftp)
+		return wrong("no maintenance system in %s; %s makes one", tftp, boot.BuildCommand(""))
 	}
 	w := tabwriter.NewWriter(p.out, 0, 8, 2, ' ', 0)
 	for _, v := range whole {

@@ -90,8 +90,8 @@ func runShareInit(p printer, o sharesetup.Options, asked bool) error {
 	if plan.Clients == "*" && (asked || result.Made > 0) {
 		p.printf("everybody who reaches this server may mount the areas; --clients NETWORK limits that\n")
 	}
-	p.printf("next: read %s, export the areas (%s says how), `testbox maintenance build`, "+
+	p.printf("next: read %s, export the areas (%s says how), %s, "+
 		"and have your DHCP server name this server and pxelinux.0\n",
-		plan.Boot.Path(site.FileName), plan.ExportsFile())
+		plan.Boot.Path(site.FileName), plan.ExportsFile(), plan.Boot.BuildCommand(""))
 	return nil
 }

@@ -12,7 +12,6 @@ import (
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/bootfiles"
 	"testbox-imaging/internal/durable"
-	"testbox-imaging/internal/site"
 )
 
 // world is what the commands need of the machine that they run on. Tests
@@ -38,7 +37,7 @@ func realWorld() world {
 		},
 		executable: os.Executable,
 		configDirs: []string{
-			filepath.Join(bootcfg.TFTPMount, bootcfg.ConfigDir), filepath.Join(site.Export, bootcfg.TFTPArea, bootcfg.ConfigDir),
+			filepath.Join(bootcfg.TFTPMount, bootcfg.ConfigDir), filepath.Join(bootcfg.Export, bootcfg.TFTPArea, bootcfg.ConfigDir),
 		},
 		poll:       2 * time.Second,
 		neighbours: "/proc/net/arp",

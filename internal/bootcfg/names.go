@@ -14,6 +14,9 @@ const (
 	RootArea   = "testbox-nfsroot"
 )
 
+// Export is the default folder on the storage server that has the areas.
+const Export = "/export"
+
 // Where a box mounts the areas, and the files that show that they are mounted.
 const (
 	TFTPMount   = "/mnt/" + TFTPArea

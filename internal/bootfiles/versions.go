@@ -24,9 +24,9 @@ func (f *Folder) Version(want string, action box.Action) (*bootcfg.Version, erro
 		v, err := f.readVersion(want)
 		if err != nil {
 			return nil, problem.Wrongf("maintenance system %s cannot be booted: %w; "+
-				"change maintenance in site.conf, or run `testbox maintenance build`", want, err)
+				"change maintenance in site.conf, or run %s", want, err, f.BuildCommand(""))
 		}
-		return v, canDo(v, action)
+		return v, f.canDo(v, action)
 	}
 	whole, broken, err := f.Versions()
 	if err != nil {
@@ -37,15 +37,15 @@ func (f *Folder) Version(want string, action box.Action) (*bootcfg.Version, erro
 		fmt.Fprintf(&passed, "; %s was passed over: %v", b.Name, b.Err)
 	}
 	if len(whole) == 0 {
-		return nil, problem.Wrongf("no maintenance system in %s; run `testbox maintenance build`%s", f.maintDir(), &passed)
+		return nil, problem.Wrongf("no maintenance system in %s; run %s%s", f.maintDir(), f.BuildCommand(""), &passed)
 	}
-	able := slices.DeleteFunc(slices.Clone(whole), func(v *bootcfg.Version) bool { return canDo(v, action) != nil })
+	able := slices.DeleteFunc(slices.Clone(whole), func(v *bootcfg.Version) bool { return f.canDo(v, action) != nil })
 	for _, form := range []bootcfg.Form{bootcfg.FormRAM, bootcfg.FormDebian} {
 		if i := slices.IndexFunc(able, func(v *bootcfg.Version) bool { return v.Form == form }); i >= 0 {
 			return able[i], nil
 		}
 	}
-	return nil, fmt.Errorf("%w%s", canDo(whole[0], action), &passed)
+	return nil, fmt.Errorf("%w%s", f.canDo(whole[0], action), &passed)
 }
 
 // Broken is a folder of a maintenance system that cannot be booted.
@@ -81,13 +81,30 @@ func newestFirst(a, b *bootcfg.Version) int {
 	return cmp.Or(b.Built.Compare(a.Built), strings.Compare(b.Version, a.Version))
 }
 
+// BuildCommand is the command that builds a maintenance system into this TFTP
+// area, with the folder of the areas if that is not the default. It stands in
+// backquotes. Where the area is mounted, the folder is known only on the server.
+func (f *Folder) BuildCommand(flags string) string {
+	command := "testbox maintenance build"
+	if flags != "" {
+		command += " " + flags
+	}
+	switch dir := filepath.Dir(f.TFTP()); {
+	case f.TFTP() == bootcfg.TFTPMount:
+		return "`" + command + "` on the storage server, there with the folder of the areas if that is not " + bootcfg.Export
+	case dir != bootcfg.Export:
+		command += " " + dir
+	}
+	return "`" + command + "`"
+}
+
 func (f *Folder) maintDir() string { return filepath.Join(f.TFTP(), bootcfg.MaintDir) }
 
 // canDo refuses an action that the form of the maintenance system cannot do.
-func canDo(v *bootcfg.Version, action box.Action) error {
+func (f *Folder) canDo(v *bootcfg.Version, action box.Action) error {
 	if action == box.Rescue && v.Form != bootcfg.FormDebian {
 		return problem.Refusef("maintenance system %s has the form %s, in which there is nobody to log in to; "+
-			"rescue needs one of the form %s, which `testbox maintenance build --form debian` builds", v.Version, v.Form, bootcfg.FormDebian)
+			"rescue needs one of the form %s, which is built by %s", v.Version, v.Form, bootcfg.FormDebian, f.BuildCommand("--form debian"))
 	}
 	return nil
 }

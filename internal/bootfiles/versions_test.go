@@ -44,6 +44,20 @@ func TestOpenVersion(t *testing.T) {
 	}
 }
 
+// TestBuildCommand: the command names the folder of the areas if it has to.
+func TestBuildCommand(t *testing.T) {
+	for area, want := range map[string]string{
+		bootcfg.Export + "/" + bootcfg.TFTPArea: "`testbox maintenance build --form debian`",
+		"/srv/share/" + bootcfg.TFTPArea:        "`testbox maintenance build --form debian /srv/share`",
+		bootcfg.TFTPMount: "`testbox maintenance build --form debian` on the storage server, " +
+			"there with the folder of the areas if that is not /export",
+	} {
+		if got := New(durable.OS{}, filepath.Join(area, bootcfg.ConfigDir)).BuildCommand("--form debian"); got != want {
+			t.Errorf("%s: %s", area, got)
+		}
+	}
+}
+
 func write(path, text string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err

@@ -44,7 +44,7 @@ func checkArea(tftp string) error {
 		err = fmt.Errorf("%s is not a folder", tftp)
 	}
 	if err != nil {
-		return problem.Wrongf("no TFTP area: %w; `testbox share init` makes one", err)
+		return problem.Wrongf("no TFTP area: %w; name the folder that has the areas, or make them with `testbox share init`", err)
 	}
 	return nil
 }

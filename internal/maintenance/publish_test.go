@@ -98,7 +98,7 @@ func TestBuildFailsEarly(t *testing.T) {
 		"is no program":        {TFTP: tftp, Agent: script},
 		"no program for amd64": {TFTP: tftp, Agent: object},
 		"needs shared":         {TFTP: tftp, Agent: "/bin/sh"},
-		"testbox share init":   {TFTP: filepath.Join(tftp, "none"), Agent: static},
+		"name the folder that has the areas, or make them with `testbox share init`": {TFTP: filepath.Join(tftp, "none"), Agent: static},
 		"no apt source below ": {TFTP: tftp, Agent: static, Etc: t.TempDir()},
 	} {
 		opt.Cache = t.TempDir()

@@ -17,9 +17,6 @@ import (
 // FileName is the site file's name in the folder of boot files.
 const FileName = "site.conf"
 
-// Export is the default folder on the storage server that has the areas.
-const Export = "/export"
-
 // Site is what the site file says.
 type Site struct {
 	Server     netip.Addr // storage server's IPv4 address
@@ -54,7 +51,8 @@ func ValidExpire(d time.Duration) bool { return d >= MinExpire && d <= MaxExpire
 // Defaults are the values of keys that a site file leaves out.
 func Defaults() *Site {
 	return &Site{
-		TFTPPath: Export + "/" + bootcfg.TFTPArea, BackupPath: Export + "/" + bootcfg.BackupArea, RootPath: Export + "/" + bootcfg.RootArea,
+		TFTPPath: bootcfg.Export + "/" + bootcfg.TFTPArea, BackupPath: bootcfg.Export + "/" + bootcfg.BackupArea,
+		RootPath:    bootcfg.Export + "/" + bootcfg.RootArea,
 		Maintenance: bootcfg.Latest, Expire: 24 * time.Hour, Retry: 5 * time.Minute,
 	}
 }
