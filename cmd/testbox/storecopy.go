@@ -19,8 +19,9 @@ func newStoreCopyCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "copy FOLDER [BACKUP...]",
 		Short: "Copy backups to another store",
-		Long: `Copies all backups, or the BACKUPs named (a box alone is all of its backups), to the store in FOLDER,
-under the ids that they have. It can be ended at any moment and begun again: what is there is not
+		Long: `Copies all backups, or the BACKUPs named, to the store in FOLDER, under the ids that they have. BACKUP
+is BOX@WHEN as ` + "`testbox image --help`" + ` explains it, without :DISK; a box alone is here all of its
+backups, and not one. The copy can be ended at any moment and begun again: what is there is not
 sent twice. Each object is checked on its way. A backup that cannot be read here is named and does
 not hold up the others; the exit code is then 1.
 
@@ -87,8 +88,11 @@ func copied(all []*image.Record, damaged []*store.RecordError, args []string) (o
 		if err != nil {
 			return nil, nil, wrong("%w", err)
 		}
+		if sel.Disk != "" {
+			return nil, nil, wrong("%q: a backup is copied with all its disks; leave :%s out", a, sel.Disk)
+		}
 		rs, ds := ofBoxes(all, []string{sel.Box}), damagedOf(damaged, sel.Box)
-		if sel.When != "" || sel.Disk != "" || len(rs)+len(ds) == 0 {
+		if sel.When != "" || len(rs)+len(ds) == 0 {
 			rs, ds = nil, nil
 			r, err := store.Select(all, damaged, sel, time.Now())
 			var unreadable *store.UnreadableError
