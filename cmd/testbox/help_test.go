@@ -19,6 +19,9 @@ func TestHelp(t *testing.T) {
 				t.Errorf("%s: a line of its help has %d characters: %s", cmd.CommandPath(), len(line), line)
 			}
 		}
+		if strings.Contains(cmd.Use, "BACKUP") && !strings.Contains(cmd.Long, backupHelp) {
+			t.Errorf("%s: its help does not say where BACKUP is explained", cmd.CommandPath())
+		}
 		if cmd.Example == "" && !cmd.HasSubCommands() {
 			t.Errorf("%s has no example", cmd.CommandPath())
 		}

@@ -1,9 +1,13 @@
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"strings"
+
+	"github.com/spf13/cobra"
+)
 
 func newImageCmd() *cobra.Command {
-	return newGroupCmd("image", "Back up disks into a store, restore, compare and look into them",
+	cmd := newGroupCmd("image", "Back up disks into a store, restore, compare and look into them",
 		`A store keeps backups of boxes: each has one or more disks, and shares with all others what
 they have in common. BACKUP says which backup is meant:
   BOX                 the baseline of a box; the latest backup, if it has none
@@ -11,9 +15,20 @@ they have in common. BACKUP says which backup is meant:
   BOX@2026-11-27      the last of a day; a time or its beginning does too, in UTC
   BOX@20261127-081500 the one with this id
   BOX@baseline        the baseline
-and with :DISK behind it, which of its disks. BOX means the same to all commands. Where it means a
-baseline that is not the latest backup, a line says so. Boxes are called by their address, or by any
-name.`,
+and with :DISK behind it, which of its disks. BOX means the same to all commands but three:
+image delete and image date want to be told which backup, and for store copy it is all backups of the
+box. Where it means a baseline that is not the latest backup, a line says so. Boxes are called by
+their address, or by any name.`,
 		newImageCreateCmd(), newImageListCmd(), newImageShowCmd(), newImageVerifyCmd(), newImageRestoreCmd(),
 		newImageDeleteCmd(), newImagePinCmd(), newImageDateCmd(), newImageDiffCmd(), newImageExportCmd(), newImageImportCmd(), newImageMountCmd())
+	for _, sub := range cmd.Commands() {
+		if strings.Contains(sub.Use, "BACKUP") && !strings.Contains(sub.Long, backupHelp) {
+			sub.Long += "\n\n" + backupHelp + " explains BACKUP."
+		}
+	}
+	return cmd
 }
+
+// backupHelp is the command that explains BACKUP. The help of every command that
+// takes one names it.
+const backupHelp = "`testbox image --help`"

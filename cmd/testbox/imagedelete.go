@@ -31,7 +31,8 @@ func newImageDeleteCmd() *cobra.Command {
 		Long: `With BACKUPs, deletes these. With --keep flags, of each box (or of the BOXes named) keeps the last
 backups, and the last one of each of so many days, weeks and months, and deletes the others; pinned
 ones, baselines and the last backup of a box always stay. A backup whose record is damaged goes by
-its id, BOX@ID, and no other word is taken that could mean it.
+its id, BOX@ID, and no other word is taken that could mean it. BACKUP is explained by
+` + "`testbox image --help`" + `; here it has an @WHEN and no :DISK, so that nothing goes that was not named.
 
 Damaged backups count, but as long as only damaged images of a disk would be left, its last whole one
 stays too, and --last-whole must be said to delete it by name. Backups with a time that cannot be
