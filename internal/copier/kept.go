@@ -3,6 +3,7 @@ package copier
 import (
 	"context"
 	"sync"
+	"time"
 )
 
 // flushEvery is how many bytes are written before a disk is flushed, so that they
@@ -23,6 +24,7 @@ type kept struct {
 	to       int64         // everything before this place is written and flushed
 	more     chan struct{} // closed when to grows
 	written  bool          // the pass that writes has ended
+	first    time.Time     // end of the first flush
 }
 
 func newKept(target Target, every int64) *kept {
@@ -71,6 +73,9 @@ func (k *kept) flush(at int64, end bool) error {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if k.first.IsZero() {
+		k.first = time.Now()
+	}
 	k.to = max(k.to, at)
 	k.written = k.written || end
 	close(k.more)
@@ -100,4 +105,15 @@ func (k *kept) ended() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.written
+}
+
+// sinceFirst is the time since the first flush. Before that there was nothing to
+// read back.
+func (k *kept) sinceFirst() time.Duration {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.first.IsZero() {
+		return 0
+	}
+	return time.Since(k.first)
 }

@@ -175,7 +175,7 @@ func (r *restore) body(ctx context.Context, d *diskState) error {
 	if r.opt.Verify != VerifyNone {
 		g.Go(func() error {
 			err := r.readBack(ctx, d, k)
-			verified = time.Since(start)
+			verified = k.sinceFirst()
 			return err
 		})
 	}
