@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,8 +22,13 @@ id until it is put right or deleted there too.
 
 A backup that is dated in the future, or before there was this program, is passed over by
 BOX@latest, is never deleted by retention, and takes no other's place there.`,
-		Example:           `  testbox image date web-1@20370101-000312 2026-11-27T10:04`,
-		Args:              cobra.ExactArgs(2),
+		Example: `  testbox image date web-1@20370101-000312 2026-11-27T10:04`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 2 {
+				return errors.New("give the backup and its time (BACKUP TIME), such as web-1@20370101-000312 2026-11-27T10:04")
+			}
+			return nil
+		},
 		ValidArgsFunction: completeImages(&o),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			at, err := parseTime(args[1])

@@ -17,7 +17,7 @@ func newLabCleanCmd() *cobra.Command {
 it; a demo that failed, or a lab that was killed, leaves its folder. This removes the
 folders in the folder for temporary files that no running lab uses.`,
 		Example: `  testbox lab clean`,
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return runLabClean(cmd.OutOrStdout()) },
 	}
 }

@@ -19,7 +19,7 @@ the network, overwrites its disk with noise, restores it, and lets it boot its o
 again. Each step is a line with its time; at the end it says what was checked. The first
 step that is not as it should be ends the demo with exit code 1.`,
 		Example: `  testbox lab demo`,
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return runLabDemo(cmd.Context(), cmd.OutOrStdout()) },
 	}
 }

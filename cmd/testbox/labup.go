@@ -26,7 +26,7 @@ box and where its serial console is, and keeps it running until interrupted (Ctr
 Then everything of it is removed. The first time it downloads about 90 MB of Debian's
 packages, which are kept for the next time.`,
 		Example: `  testbox lab up`,
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return runLabUp(cmd.Context(), cmd.InOrStdin(), cmd.OutOrStdout())
 		},

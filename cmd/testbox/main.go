@@ -46,6 +46,7 @@ itself and starts its own disk again.
 	)
 	root.Version = version.String()
 	root.SetHelpCommand(newHelpCmd())
+	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(
 		newPxeConfCmd(w),
 		newShareCmd(w),

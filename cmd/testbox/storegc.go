@@ -19,7 +19,7 @@ It can be ended at any moment. It refuses while the record of a backup cannot be
 one needs is not known. A plan that is made while a backup runs leaves out what that has written.`,
 		Example: `  testbox store gc
   testbox store gc --yes`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return o.withFolder(cmd.Context(), printerOf(cmd), !yes, func(s *store.Locked) error {
 				plan, err := s.PlanGC(cmd.Context())

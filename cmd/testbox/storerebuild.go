@@ -23,7 +23,7 @@ If the file "store" is damaged or gone, which makes the folder a store, it is wr
 pack has what was in it, and so has the old index. That is refused if the packs are of different
 stores.`,
 		Example: `  testbox store rebuild-index --store /srv/testbox-store`,
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := restoreName(cmd.Context(), printerOf(cmd), o.dir); err != nil {
 				return err

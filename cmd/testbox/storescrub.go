@@ -21,7 +21,7 @@ it heals it, and so does ` + "`testbox store copy`" + ` from a second copy of th
 healed by such a copy alone. ` + "`testbox image list`" + ` flags the backups that lack something from then on,
 until they are found whole. The exit code is 1 if something is damaged.`,
 		Example: `  testbox store scrub`,
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return o.withFolder(cmd.Context(), printerOf(cmd), false, func(s *store.Locked) error {
 				line := newProgress(cmd.ErrOrStderr())

@@ -23,7 +23,7 @@ backup needs any more; ` + "`testbox store gc`" + ` gets it back. Where a backup
 known what is dead. ALONE is what no other box needs: it comes back when all backups of the box are
 deleted.`,
 		Example: `  testbox store stats`,
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return o.with(cmd.Context(), printerOf(cmd), true, func(s backups) error {
 				st, err := s.Stats(cmd.Context())

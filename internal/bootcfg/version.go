@@ -55,6 +55,9 @@ func ParseVersion(data []byte) (*Version, error) {
 	dec.DisallowUnknownFields()
 	var v Version
 	if err := dec.Decode(&v); err != nil {
+		if built := wrongTime(data); built != "" {
+			return nil, fmt.Errorf("version file has the time of building %s; it is written as in \"2026-11-27T10:04:00Z\"", built)
+		}
 		return nil, fmt.Errorf("version file is not readable: %w", err)
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
@@ -64,6 +67,18 @@ func ParseVersion(data []byte) (*Version, error) {
 		return nil, err
 	}
 	return &v, nil
+}
+
+// wrongTime returns the time of building in a version file if it is no time. The
+// error of the JSON decoder does not say which value it means.
+func wrongTime(data []byte) string {
+	var file struct {
+		Built json.RawMessage `json:"built"`
+	}
+	if json.Unmarshal(data, &file) == nil && file.Built != nil && json.Unmarshal(file.Built, new(time.Time)) != nil {
+		return string(file.Built)
+	}
+	return ""
 }
 
 func (v *Version) check() error {

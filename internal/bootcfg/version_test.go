@@ -28,6 +28,13 @@ func TestVersion(t *testing.T) {
 			t.Errorf("%s for %s gave %+v", to, from, v)
 		}
 	}
+	for _, built := range []string{`"soon"`, "1764490000"} {
+		text := `{"format":1,"version":"1","form":"ram","kernel":"6.1.0","built":` + built + `}`
+		want := "version file has the time of building " + built + `; it is written as in "2026-11-27T10:04:00Z"`
+		if _, err := ParseVersion([]byte(text)); err == nil || err.Error() != want {
+			t.Errorf("built %s: %v", built, err)
+		}
+	}
 	if _, err := (&Version{Version: Latest}).Marshal(); err == nil {
 		t.Error("an impossible version was written")
 	}
