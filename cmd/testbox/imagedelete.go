@@ -43,8 +43,8 @@ The plan is printed; it is done only with --yes. The space comes back with ` + "
   testbox image delete --keep-last 3 --keep-daily 7 --keep-weekly 4`,
 		ValidArgsFunction: completeImages(&o.storeFlag),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if o.policy == (store.Policy{}) && len(args) == 0 {
-				return wrong("give backups, or how many to keep")
+			if err := o.check(cmd.Flags().Changed, args); err != nil {
+				return err
 			}
 			return runImageDelete(cmd.Context(), printerOf(cmd), args, o)
 		},
@@ -58,6 +58,23 @@ The plan is printed; it is done only with --yes. The space comes back with ` + "
 	f.BoolVar(&o.whole, "last-whole", false, "with BACKUPs, also the last whole backup of a disk that then has damaged ones only")
 	f.BoolVarP(&o.yes, "yes", "y", false, "do it, not only say it")
 	return cmd
+}
+
+// check refuses flags from which it is not clear what is to go. given reports
+// whether a flag was given.
+func (o *deleteOptions) check(given func(flag string) bool, args []string) error {
+	if o.policy != (store.Policy{}) {
+		return nil
+	}
+	for _, flag := range []string{"keep-last", "keep-daily", "keep-weekly", "keep-monthly"} {
+		if given(flag) {
+			return wrong("--%s=0 keeps nothing; give a number from 1, or name the backups that are to go", flag)
+		}
+	}
+	if len(args) == 0 {
+		return wrong("give the backups that are to go, as in web-1@latest~3, or say how many to keep, as in --keep-last=3")
+	}
+	return nil
 }
 
 func runImageDelete(ctx context.Context, p printer, args []string, o deleteOptions) (err error) {

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -37,7 +38,8 @@ any gunzip unpacks; qcow2 is for QEMU. Without --format it is told from the end 
 .qcow2, or else raw; a name that promises a form which is not written here, as A.vmdk does, is
 refused. To standard output goes raw or raw.gz.
 
-The file has its name only when all of it is there and durable. The exit code is 4 if the image has
+The file has its name only when all of it is there and durable. What an export leaves that is killed
+is called FILE.testbox-NUMBER.tmp, and the next export to FILE removes it. The exit code is 4 if the image has
 zeros for sectors that could not be read when it was made; they are named.`,
 		Example: `  testbox image export 10.40.41.42:sda sda.qcow2
   testbox image export --format raw 10.40.41.42 - | ssh lab 'cat > disk.img'`,
@@ -122,6 +124,7 @@ func runImageExport(ctx context.Context, p printer, s reader, dir, arg, path, fo
 	if path == "-" {
 		err = exportStream(ctx, view, p.out, format, told)
 	} else {
+		sweepExports(p, full)
 		err = exportFile(ctx, view, full, format, told)
 	}
 	line.end()
@@ -160,10 +163,11 @@ func newFile(path, store string) (string, error) {
 
 // exportFile writes a file, at first under a temporary name.
 func exportFile(ctx context.Context, view *chunk.DiskReader, path, format string, told convert.Progress) error {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*.tmp")
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+exportTemp+"*.tmp")
 	if err != nil {
 		return wrong("%w", err)
 	}
+	unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) // sweepExports leaves a file that is locked
 	tmp := f.Name()
 	defer os.Remove(tmp)
 	defer f.Close()
@@ -185,6 +189,35 @@ func exportFile(ctx context.Context, view *chunk.DiskReader, path, format string
 		return err
 	}
 	return durable.OS{}.SyncDir(filepath.Dir(path))
+}
+
+// exportTemp stands between the name of a file that is exported and the rest of
+// its temporary name.
+const exportTemp = ".testbox-"
+
+// sweepExports removes what earlier exports to path left because they were
+// killed. The temporary file of an export that goes on is locked, and stays.
+func sweepExports(p printer, path string) {
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		rest, ours := strings.CutPrefix(e.Name(), filepath.Base(path)+exportTemp)
+		number, temp := strings.CutSuffix(rest, ".tmp")
+		if !ours || !temp || number == "" || strings.Trim(number, "0123456789") != "" || !e.Type().IsRegular() {
+			continue
+		}
+		left := filepath.Join(filepath.Dir(path), e.Name())
+		f, err := os.Open(left)
+		if err != nil {
+			continue
+		}
+		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil && os.Remove(left) == nil {
+			p.tellf("%s is removed: an export that was killed left it", printable(left))
+		}
+		f.Close()
+	}
 }
 
 // giveName renames a file. If somebody else made a file of that name in the

@@ -81,11 +81,12 @@ has zeros for sectors that could not be read when it was made; they are named.`,
 func runImageRestore(ctx context.Context, p printer, arg string, targets []string, o restoreOptions) (err error) {
 	outliveReader()
 	opt := copier.RestoreOptions{Full: o.full}
-	var ok, ok2 bool
-	opt.Verify, ok = readBacks[o.verify]
-	opt.Unused, ok2 = unusedWays[o.unused]
-	if !ok || !ok2 {
-		return wrong("--verify is all, written or none; --unused is keep, discard or zero")
+	var ok bool
+	if opt.Verify, ok = readBacks[o.verify]; !ok {
+		return wrong("--verify %q: it is all, written or none", o.verify)
+	}
+	if opt.Unused, ok = unusedWays[o.unused]; !ok {
+		return wrong("--unused %q: it is keep, discard or zero", o.unused)
 	}
 	s, err := o.open(ctx, p, true)
 	if err != nil {
@@ -139,7 +140,11 @@ func askRestore(ctx context.Context, p printer, r *image.Record, disks []restori
 			continue
 		}
 		lost = true
-		p.tellf("%s (%s), which holds %s", goes, printable(d.target.identity.String()), d.target.content(ctx))
+		holds, err := d.target.content(ctx)
+		if err != nil {
+			return fmt.Errorf("nothing was written: %w", err)
+		}
+		p.tellf("%s (%s), which holds %s", goes, printable(d.target.identity.String()), holds)
 		for _, w := range otherDisk(r, d) {
 			p.warnf("%s", printable(w))
 		}

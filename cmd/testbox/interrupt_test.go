@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/testenv"
 )
 
@@ -60,5 +63,31 @@ func TestInterruptedBuild(t *testing.T) {
 	}
 	if left, _ := filepath.Glob(filepath.Join(dir, "testbox", "work-*")); len(left) > 0 {
 		t.Errorf("%v are left", left)
+	}
+}
+
+// TestInterruptedLook: an interrupt while it is looked what a target holds is no
+// word on the target.
+func TestInterruptedLook(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "disk")
+	if err := os.WriteFile(path, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	at, err := lookPlace(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := openLocal(path, 512, true, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.close()
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	disks := []restoring{{RecordedDisk: &image.RecordedDisk{Name: "sda"}, place: at, target: d}}
+	var says bytes.Buffer
+	err = askRestore(ctx, printer{out: &says, err: &says}, &image.Record{Box: "web-1"}, disks, true)
+	if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "nothing was written") || says.Len() > 0 {
+		t.Errorf("%v; it says %q", err, says.String())
 	}
 }

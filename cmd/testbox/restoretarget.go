@@ -208,11 +208,11 @@ func (d *restoring) job() copier.Job {
 }
 
 // content says what a disk holds, for the question whether it may be
-// overwritten.
-func (d *localDisk) content(ctx context.Context) string {
+// overwritten. The error is that of the context.
+func (d *localDisk) content(ctx context.Context) (string, error) {
 	m, err := usedmap.Read(ctx, d, d.identity.Size, d.identity.SectorSize)
 	if err != nil {
-		return "what cannot be read"
+		return "", err
 	}
 	var parts []string
 	for i := range m.Parts {
@@ -220,5 +220,5 @@ func (d *localDisk) content(ctx context.Context) string {
 			parts = append(parts, fmt.Sprintf("%s (%s)", partName(p), printable(cmp.Or(strings.TrimSpace(p.FS+" "+p.Label), "nothing known"))))
 		}
 	}
-	return cmp.Or(strings.Join(parts, ", "), "nothing known")
+	return cmp.Or(strings.Join(parts, ", "), "nothing known"), nil
 }

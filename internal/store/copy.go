@@ -75,6 +75,12 @@ func (s *Store) Copy(ctx context.Context, dst *Store, records []*image.Record, d
 			c.tell(c.now)
 			continue
 		}
+		if ctx.Err() != nil { // nothing is wrong with what was being read then
+			c.tell(c.now)
+			left := c.now.Total - c.now.Done
+			return errors.Join(append(errs, fmt.Errorf("%s %s not copied yet; run the copy again, and what is there is not sent twice: %w",
+				words.Count(left, "backup"), words.Verb(left, "is", "are"), ctx.Err()))...)
+		}
 		errs = append(errs, fmt.Errorf("backup %s of %s is not copied: %w", r.ID, r.Box, err))
 		if !errors.As(err, new(*sourceError)) && !errors.As(err, new(*targetError)) {
 			if n := len(records) - i - 1; n > 0 {

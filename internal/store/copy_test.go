@@ -75,6 +75,9 @@ func TestCopyResumes(t *testing.T) {
 	if !errors.Is(err, context.Canceled) || half.Objects < 60 || len(records(t, dst)) > 0 {
 		t.Fatalf("%+v, %v", half, err)
 	}
+	if !strings.Contains(err.Error(), "1 backup is not copied yet; run the copy again") || strings.Contains(err.Error(), "of 10.0.0.1") {
+		t.Errorf("an end on demand is told like damage: %v", err)
+	}
 	rest, err = copyAll(t, src, dst)
 	must(t, err)
 	if total := 120 + 3 + 1; half.Objects+rest.Objects > total+copyAtOnce {
