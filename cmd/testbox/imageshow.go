@@ -10,9 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"testbox-imaging/internal/chunk"
 	"testbox-imaging/internal/image"
-	"testbox-imaging/internal/object"
 	"testbox-imaging/internal/store"
 	"testbox-imaging/internal/usedmap"
 	"testbox-imaging/internal/words"
@@ -66,7 +64,7 @@ func showImage(ctx context.Context, p printer, s reader, r *image.Record, sel st
 	shown := shownImage{r, map[string]json.RawMessage{}, damages.Of(r), whyMisdated(ctx, s, r)}
 	for _, d := range chosen(r, sel) {
 		im, err := openImage(ctx, s, r, d)
-		if errors.Is(err, object.ErrDamaged) || errors.Is(err, chunk.ErrMissing) {
+		if store.IsLost(err) {
 			p.warnf("what %s holds is not known: %v", d.Name, err)
 			continue
 		} else if err != nil {

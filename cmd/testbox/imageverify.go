@@ -8,7 +8,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"testbox-imaging/internal/chunk"
 	"testbox-imaging/internal/copier"
 	"testbox-imaging/internal/cpu"
 	"testbox-imaging/internal/image"
@@ -80,7 +79,7 @@ func verifyImages(ctx context.Context, p printer, s verifier, r *image.Record, d
 			continue
 		case ctx.Err() != nil:
 			return err
-		case errors.Is(err, object.ErrDamaged) || errors.Is(err, chunk.ErrMissing):
+		case store.IsLost(err):
 			not = append(not, d.Name+" is damaged")
 		default:
 			not = append(not, d.Name+" could not be checked")

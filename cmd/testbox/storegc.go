@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 
 	"github.com/spf13/cobra"
@@ -21,26 +22,30 @@ one needs is not known. A plan that is made while a backup runs leaves out what 
   testbox store gc --yes`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return o.withFolder(cmd.Context(), printerOf(cmd), !yes, func(s *store.Locked) error {
-				plan, err := s.PlanGC(cmd.Context())
-				if err != nil {
-					return err
-				}
-				cmd.Print(plan)
-				if !yes {
-					cmd.Println("nothing was done; --yes does it")
-					return nil
-				}
-				res, err := s.GC(cmd.Context(), plan)
-				if errors.Is(err, store.ErrLocked) {
-					return refused("%w", err)
-				}
-				cmd.Print(res)
-				return err
-			})
+			p := printerOf(cmd)
+			return o.withFolder(cmd.Context(), p, !yes, func(s *store.Locked) error { return collect(cmd.Context(), p, s, yes) })
 		},
 	}
 	o.add(cmd)
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do it, not only say it")
 	return cmd
+}
+
+// collect prints what a collection would do, and with yes does it.
+func collect(ctx context.Context, p printer, s *store.Locked, yes bool) error {
+	plan, err := s.PlanGC(ctx)
+	if err != nil {
+		return err
+	}
+	p.printf("%s", plan)
+	if !yes {
+		p.printf("nothing was done; --yes does it\n")
+		return nil
+	}
+	res, err := s.GC(ctx, plan)
+	if errors.Is(err, store.ErrLocked) {
+		return refused("%w", err)
+	}
+	p.printf("%s", res)
+	return err
 }

@@ -16,7 +16,6 @@ import (
 	"testbox-imaging/internal/blob"
 	"testbox-imaging/internal/chunk"
 	"testbox-imaging/internal/image"
-	"testbox-imaging/internal/object"
 	"testbox-imaging/internal/store"
 )
 
@@ -120,7 +119,7 @@ func noStore(err error, dir string, r *remote) error {
 // adds errors of that to the command's error. If the command's error is about
 // damage, it also adds what to do about it.
 func closing(ctx context.Context, p printer, s closer, err *error) {
-	lost := errors.Is(*err, object.ErrDamaged) || errors.Is(*err, chunk.ErrMissing)
+	lost := store.IsLost(*err)
 	if ctx.Err() == nil {
 		sayUnnoted(p, s.NoteFound(ctx, lost))
 	}

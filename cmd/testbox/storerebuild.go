@@ -25,14 +25,15 @@ stores.`,
 		Example: `  testbox store rebuild-index --store /srv/testbox-store`,
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := restoreName(cmd.Context(), printerOf(cmd), o.dir); err != nil {
+			p := printerOf(cmd)
+			if err := restoreName(cmd.Context(), p, o.dir); err != nil {
 				return err
 			}
-			return o.withFolder(cmd.Context(), printerOf(cmd), false, func(s *store.Locked) error {
+			return o.withFolder(cmd.Context(), p, false, func(s *store.Locked) error {
 				if err := s.RebuildIndex(cmd.Context()); err != nil {
 					return err
 				}
-				cmd.Println("the index is made anew")
+				p.printf("the index is made anew\n")
 				return nil
 			})
 		},

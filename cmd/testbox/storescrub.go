@@ -23,14 +23,15 @@ until they are found whole. The exit code is 1 if something is damaged.`,
 		Example: `  testbox store scrub`,
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return o.withFolder(cmd.Context(), printerOf(cmd), false, func(s *store.Locked) error {
-				line := newProgress(cmd.ErrOrStderr())
+			p := printerOf(cmd)
+			return o.withFolder(cmd.Context(), p, false, func(s *store.Locked) error {
+				line := newProgress(p.err)
 				report, err := s.Scrub(cmd.Context(), func(at store.ScrubProgress) { line.tellOther("read", at.Bytes, at.Total) })
 				line.end()
 				if err != nil {
 					return unscrubbed(report, err)
 				}
-				cmd.Print(report)
+				p.printf("%s", report)
 				return report.Err()
 			})
 		},

@@ -86,7 +86,7 @@ func (s *objects) closedRoot(ctx context.Context, d *image.RecordedDisk, missing
 		return nil
 	}
 	raw, err := s.raw(ctx, key)
-	if isLost(err) {
+	if IsLost(err) {
 		*missing = append(*missing, key)
 		return nil
 	} else if err != nil {

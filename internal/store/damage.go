@@ -229,7 +229,7 @@ func (u *Upkeep) Verify(ctx context.Context, r *image.Record, disk string, worke
 		err = im.Check(ctx, workers, told)
 	}
 	d := r.Disk(disk)
-	if err == nil || !isLost(err) {
+	if err == nil || !IsLost(err) {
 		return nil, err
 	}
 	if u.objects.cfg.ReadOnly { // a backup may have stored it again since
@@ -255,7 +255,7 @@ func (s *objects) unreadable(ctx context.Context, page *chunk.Page) ([]bool, err
 			continue
 		}
 		_, err := s.raw(ctx, object.Key{Kind: object.Chunk, Name: ref.Name})
-		if err != nil && !isLost(err) {
+		if err != nil && !IsLost(err) {
 			return nil, err
 		}
 		there[i] = err == nil

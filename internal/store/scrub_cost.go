@@ -50,7 +50,7 @@ type costing struct {
 func (s *objects) lacks(ctx context.Context, d *image.RecordedDisk, whole map[object.Name]bool,
 	has func(context.Context, *chunk.Page) ([]bool, error), tell func(object.Key, image.Range, error)) error {
 	key, root, err := s.readRoot(ctx, d.Root)
-	if isLost(err) {
+	if IsLost(err) {
 		tell(key, image.Range{Len: d.Disk.Size}, err)
 		return nil
 	} else if err != nil {
@@ -71,7 +71,7 @@ func (s *objects) lacks(ctx context.Context, d *image.RecordedDisk, whole map[ob
 func (s *objects) lacksOf(ctx context.Context, root *chunk.Root, i int, whole map[object.Name]bool,
 	has func(context.Context, *chunk.Page) ([]bool, error), tell func(object.Key, image.Range, error)) error {
 	key, page, err := s.readPage(ctx, root, i)
-	if isLost(err) {
+	if IsLost(err) {
 		tell(key, root.Region(i), err)
 		return nil
 	} else if err != nil {

@@ -131,7 +131,7 @@ func (s *objects) closedPage(ctx context.Context, name object.Name, missing *[]o
 		return n, nil
 	}
 	raw, err := s.raw(ctx, key)
-	if isLost(err) {
+	if IsLost(err) {
 		return 0, nil
 	} else if err != nil {
 		return 0, err

@@ -119,7 +119,7 @@ func (w *spaceWalk) image(ctx context.Context, n int32, r *image.Record, name ob
 // lack notes an object that is lost, unless the backup was deleted meanwhile
 // and the object may have been collected. Any other error ends the walk.
 func (w *spaceWalk) lack(ctx context.Context, r *image.Record, err error) error {
-	if !isLost(err) {
+	if !IsLost(err) {
 		return err
 	}
 	if _, e := w.catalogue.Record(ctx, r.Box, r.ID); errors.Is(e, fs.ErrNotExist) {

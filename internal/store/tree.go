@@ -45,8 +45,8 @@ func damagedTree(key object.Key, err error) error {
 	return fmt.Errorf("%v is %w: %w", key, object.ErrDamaged, err)
 }
 
-// isLost reports whether an error says that an object is missing or damaged. It
+// IsLost reports whether an error says that an object is missing or damaged. It
 // is false if the object only could not be read now.
-func isLost(err error) bool {
+func IsLost(err error) bool {
 	return errors.Is(err, chunk.ErrMissing) || errors.Is(err, object.ErrDamaged)
 }
