@@ -98,11 +98,7 @@ func (r *restore) readBackBySum(ctx context.Context, d *diskState, k *kept, agai
 		again.add(p.ranges(), func(b []byte) bool { return sumOf(b) == sum })
 		return nil
 	}
-	if err := r.back.run(ctx, produce, collect, each(readers, read)); err != nil {
-		return err
-	}
-	d.written = nil
-	return nil
+	return r.back.run(ctx, produce, collect, each(readers, read))
 }
 
 const (

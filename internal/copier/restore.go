@@ -179,7 +179,9 @@ func (r *restore) body(ctx context.Context, d *diskState) error {
 			return err
 		})
 	}
-	if err := g.Wait(); err != nil {
+	err := g.Wait()
+	d.written = nil // not earlier, since the tail is written while the read-back may have ended
+	if err != nil {
 		return err
 	}
 	d.stage("write", written)
