@@ -83,19 +83,20 @@ func (k *kept) flush(at int64, end bool) error {
 	return nil
 }
 
-// wait waits until everything before a place is written and flushed.
-func (k *kept) wait(ctx context.Context, to int64) error {
+// wait waits until everything before a place is written and flushed. It returns
+// how far that is so, which may be farther.
+func (k *kept) wait(ctx context.Context, to int64) (int64, error) {
 	for {
 		k.mu.Lock()
-		there, more := k.to >= to, k.more
+		at, more := k.to, k.more
 		k.mu.Unlock()
-		if there {
-			return ctx.Err()
+		if at >= to {
+			return at, ctx.Err()
 		}
 		select {
 		case <-more:
 		case <-ctx.Done():
-			return ctx.Err()
+			return 0, ctx.Err()
 		}
 	}
 }

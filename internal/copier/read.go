@@ -154,6 +154,9 @@ func holesOf(src Source) holes {
 	return h
 }
 
+// forget makes the next call of end ask the disk.
+func (h *holes) forget() { h.at, h.from, h.to = 0, 0, 0 }
+
 // end is the end of the hole that off lies in, or off itself if it lies in none.
 func (h *holes) end(off int64) int64 {
 	if h.sparse == nil || off >= h.size {

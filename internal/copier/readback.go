@@ -39,7 +39,14 @@ func (r *restore) readBackByName(ctx context.Context, d *diskState, k *kept, aga
 		return err
 	}
 	c.edgesPending, c.onlyWritten, c.kept = true, r.opt.Verify == VerifyWritten, k
-	c.stream.gate = func(to int64) error { return k.wait(ctx, to) }
+	known := int64(0) // the disk told its holes when everything before this place was flushed
+	c.stream.gate = func(to int64) (err error) {
+		if to > known { // a hole may have been written to since then
+			c.stream.holes.forget()
+			known, err = k.wait(ctx, to)
+		}
+		return err
+	}
 	return c.pass(ctx, r.back, "verify "+d.job.Name, func(s *pieceSlot) error {
 		for i := range s.parts {
 			p := &s.parts[i]
@@ -70,7 +77,8 @@ func (r *restore) readBackBySum(ctx context.Context, d *diskState, k *kept, agai
 		r := image.Range{Off: at, Len: min(pieceSize-at%pieceSize, to-at)}
 		s.add(part{content: image.Data, n: r.Len, single: [1]image.Range{r}, buffered: true})
 		at += s.n
-		return k.wait(ctx, at) // such an image is in the order of the disk
+		_, err := k.wait(ctx, at) // such an image is in the order of the disk
+		return err
 	}
 	read := func(s *pieceSlot) error {
 		p := &s.parts[0]

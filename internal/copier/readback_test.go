@@ -241,3 +241,46 @@ func TestNeighboursGoTogether(t *testing.T) {
 		t.Error("not restored")
 	}
 }
+
+// asked is a disk that says that all of it is zeros when it is asked first. One
+// place is not written before that.
+type asked struct {
+	faults.Target
+	wait  int64 // that place
+	once  sync.Once
+	first chan struct{} // closed then
+}
+
+func (d *asked) NextData(off int64) (from, to int64) {
+	from = off
+	d.once.Do(func() {
+		from = d.Size()
+		close(d.first)
+	})
+	return from, d.Size()
+}
+
+func (d *asked) ZeroAt(off, n int64) error {
+	if off == d.wait {
+		select {
+		case <-d.first:
+		case <-time.After(time.Minute):
+			return errors.New("nobody asked for zeros")
+		}
+	}
+	return d.Target.ZeroAt(off, n)
+}
+
+// TestHolesOfToday: a hole of the disk proves nothing about zeros that are
+// written to it later.
+func TestHolesOfToday(t *testing.T) {
+	const size = 8 * mib
+	const end = 100 // zeros at a block's end, so that no chunk goes on behind the zeros
+	s := mustSave(t, withHoles(size, []image.Range{{Off: 2*mib - end, Len: mib + end}, {Off: 4*mib - end, Len: mib + end}}))
+	altering := &faults.Altering{Target: faults.NewDisk(make([]byte, size)), At: 4*mib + 7, Nth: 1}
+	d := &asked{Target: altering, wait: 4 * mib, first: make(chan struct{})}
+	rs, err := Restore(t.Context(), []Job{s.job(t, "sda", d)}, RestoreOptions{Full: true, flush: 1})
+	if err == nil || !strings.Contains(err.Error(), "read back otherwise") {
+		t.Errorf("a byte among zeros is wrong: %+v, %v", rs, err)
+	}
+}
