@@ -187,6 +187,7 @@ func (c *comparison) skips(p *part) bool {
 
 // read reads from the disk what lies in the body of a slot's ranges.
 func (c *comparison) read(s *pieceSlot) error {
+	s.early = c.kept != nil && !c.kept.ended()
 	err := c.readParts(s, s.parts)
 	if err == nil || c.edgesPending || !isMedium(err) {
 		return err

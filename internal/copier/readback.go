@@ -18,7 +18,7 @@ import (
 // readBack proves that the disk holds what was written. Head and tail are not
 // on the disk yet. It follows the writing as far as k says.
 func (r *restore) readBack(ctx context.Context, d *diskState, k *kept) error {
-	again := &spots{every: spotEvery}
+	again := newSpots()
 	var err error
 	if d.job.Image.PiecesProved() {
 		err = r.readBackByName(ctx, d, k, again)
@@ -57,7 +57,7 @@ func (r *restore) readBackByName(ctx context.Context, d *diskState, k *kept, aga
 				continue
 			}
 			n := d.bodyLen(p)
-			if d.receipt.Verified += n; p.content == image.Data && n == p.n && !k.ended() {
+			if d.receipt.Verified += n; p.content == image.Data && n == p.n && s.early {
 				name := object.Name(p.piece.Sum)
 				again.add(p.ranges(), func(b []byte) bool { return object.NameOf(b) == name })
 			}
@@ -81,6 +81,7 @@ func (r *restore) readBackBySum(ctx context.Context, d *diskState, k *kept, agai
 		return err
 	}
 	read := func(s *pieceSlot) error {
+		s.early = !k.ended()
 		p := &s.parts[0]
 		if err := readFull(d.job.Target, s.onDisk(p), p.single[0].Off); err != nil {
 			return err
@@ -100,10 +101,10 @@ func (r *restore) readBackBySum(ctx context.Context, d *diskState, k *kept, agai
 		d.receipt.Verified += p.n
 		if k.ended() {
 			r.opt.Progress("verify "+d.job.Name, d.receipt.Verified, to-from)
-			return nil
 		}
-		sum := p.sum
-		again.add(p.ranges(), func(b []byte) bool { return sumOf(b) == sum })
+		if sum := p.sum; s.early {
+			again.add(p.ranges(), func(b []byte) bool { return sumOf(b) == sum })
+		}
 		return nil
 	}
 	return r.back.run(ctx, produce, collect, each(readers, read))
@@ -118,7 +119,8 @@ const (
 
 // spots are places that were read back while others were still written. A disk
 // that has less room than it says writes the later bytes over the earlier ones.
-// So some of all places are read once more when everything is written.
+// So some of all places are read once more when everything is written. The first
+// place is one of them, since such a disk usually begins again at its beginning.
 type spots struct {
 	every int64 // bytes from one spot to the next
 	since int64 // bytes since the last spot
@@ -129,6 +131,8 @@ type spot struct {
 	ranges []image.Range
 	right  func([]byte) bool // whether bytes of these ranges are what they must be
 }
+
+func newSpots() *spots { return &spots{every: spotEvery, since: spotEvery} }
 
 // add adds a place if it is far enough from the last one.
 func (l *spots) add(ranges []image.Range, right func([]byte) bool) {

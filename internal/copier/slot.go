@@ -20,6 +20,7 @@ type pieceSlot struct {
 
 	runs  []image.Range // runs of the disk that are read
 	reads []image.Range // reads of the disk that contain the runs
+	early bool          // the disk was read while other parts of it were still written
 }
 
 // part is a piece of data, or a run of zeros or of unused bytes.
