@@ -162,6 +162,28 @@ func (h *healing) ZeroAt(off, n int64) error {
 	return h.Target.ZeroAt(off, n)
 }
 
+// TestUnreadableGap: what cannot be read does no harm where the image has nothing,
+// although the bytes on both sides of it are read at once.
+func TestUnreadableGap(t *testing.T) {
+	const size = 4 * mib
+	disk := conform.Disks(size)["noise"]
+	gap := image.Range{Off: 2 * mib, Len: 8192}
+	s := mustSave(t, disk, gap)
+	used := without([]image.Range{{Len: size}}, []image.Range{gap})
+	for _, verify := range []ReadBack{VerifyAll, VerifyWritten, VerifyNone} {
+		f := faults.NewDisk(old(size))
+		bad := &faults.Bad{Target: f, Err: errMedium, Places: []faults.Op{{Off: gap.Off + 4096, N: 512}}}
+		_, err := Restore(t.Context(), []Job{s.job(t, "sda", bad)}, RestoreOptions{Verify: verify})
+		if err != nil || !bytes.Equal(f.Bytes(), expected(disk, old(size), used)) {
+			t.Errorf("verify %d: %v", verify, err)
+		}
+		v, err := Verify(t.Context(), s.job(t, "sda", bad), Options{}, nil)
+		if err != nil || len(v.Bad)+len(v.Differ) > 0 {
+			t.Errorf("verify finds %+v, %v", v, err)
+		}
+	}
+}
+
 // TestDeltaOnALargerDisk: the moved backup GPT is right too, and what stood at
 // the disk's end is not.
 func TestDeltaOnALargerDisk(t *testing.T) {

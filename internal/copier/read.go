@@ -111,13 +111,16 @@ func gather(src Source, b []byte, reads, runs []image.Range) error {
 }
 
 // gatherRead fills b with the runs that lie in one read. If b has no room for the
-// gaps between them, it reads each run by itself.
+// gaps between them, or if something there cannot be read, it reads each run by
+// itself. The bad sector may lie in a gap, where nobody needs it.
 func gatherRead(src Source, b []byte, read image.Range, runs []image.Range) (at int64, err error) {
 	joined := read.Len <= int64(len(b))
 	if joined {
-		if err := readFull(src, b[:read.Len], read.Off); err != nil {
+		err := readFull(src, b[:read.Len], read.Off)
+		if err != nil && (len(runs) == 1 || !isMedium(err)) {
 			return 0, err
 		}
+		joined = err == nil
 	}
 	for _, r := range runs {
 		if joined {
