@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -210,21 +211,28 @@ func TestAccount(t *testing.T) {
 func TestDoneIsTrue(t *testing.T) {
 	outcomes := map[bool]int{}
 	rapid.Check(t, func(rt *rapid.T) {
-		m := drawMap(rt, rapid.Int64Range(2*mib/512, 5*mib/512).Draw(rt, "sectors"), 3000)
+		most := rapid.SampledFrom([]int64{5 * mib, 5 * mib, 12 * mib}).Draw(rt, "most")
+		m := drawMap(rt, rapid.Int64Range(mib/512, most/512).Draw(rt, "sectors"), 3000)
 		disk := randomDisk(rt, int(m.Size))
+		if rapid.Bool().Draw(rt, "files") {
+			smallFiles(rt, disk)
+		}
 		used := usedBlocks(m)
 		before := old(len(disk))
-		if rapid.Bool().Draw(rt, "near") {
+		switch rapid.IntRange(0, 4).Draw(rt, "before") {
+		case 0, 1:
 			before = bytes.Clone(disk)
 			for range rapid.IntRange(0, 4).Draw(rt, "changes") {
 				before[rapid.IntRange(0, len(disk)-1).Draw(rt, "at")] ^= 1
 			}
+		case 2:
+			clear(before)
 		}
 		d := faults.NewDisk(before)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		target := Target(d)
-		mayFail, lies := false, false
+		mayFail, lies, dead := false, false, false
 		for range rapid.IntRange(0, 3).Draw(rt, "faults") {
 			target = drawFault(rt, target, cancel)
 			switch target.(type) {
@@ -233,29 +241,65 @@ func TestDoneIsTrue(t *testing.T) {
 			case *faults.Dropping, *faults.Altering: // the same, and nobody knows it
 				lies = true
 			}
+			_, isHooked := target.(*faults.Hooked)
+			dead = dead || isHooked || mayFail
 		}
-		verify := VerifyAll
-		if rapid.Bool().Draw(rt, "verify what is written") {
-			verify = VerifyWritten
+		target = &able{Target: target, disk: d, sparse: rapid.Bool().Draw(rt, "sparse")}
+		opt := RestoreOptions{
+			Options: Options{Workers: rapid.IntRange(1, 3).Draw(rt, "workers")},
+			Full:    rapid.Bool().Draw(rt, "full"),
+			Verify:  ReadBack(rapid.IntRange(0, 2).Draw(rt, "verify")),
+			Unused:  Unused(rapid.IntRange(0, 2).Draw(rt, "unused")),
+			sample:  rapid.SampledFrom([]int64{0, mib}).Draw(rt, "sample"),
+			flush:   rapid.SampledFrom([]int64{0, 1, 300 << 10, 2 * mib}).Draw(rt, "flush"),
 		}
-		opt := RestoreOptions{Options: Options{Workers: 2}, Verify: verify, Full: rapid.Bool().Draw(rt, "full")}
+		var progress atomic.Int32 // calls that are not over
+		opt.Progress = func(string, int64, int64) {
+			if progress.Add(1) > 1 {
+				t.Error("progress is told twice at a time")
+			}
+			progress.Add(-1)
+		}
 		var job Job
-		if rapid.Bool().Draw(rt, "store") {
+		if rapid.IntRange(0, 2).Draw(rt, "store") > 0 {
 			job = saveOf(t, faults.NewDisk(disk), m, SourceOptions{}).job(t, "sda", target)
 		} else {
 			job, used = mustBackup(t, disk).job("sda", target), []image.Range{{Len: m.Size}}
 		}
+		behind := rapid.IntRange(0, 7).Draw(rt, "behind")
+		job.Rotational, job.Cached = behind == 0, behind == 1
+		unused := without([]image.Range{{Len: m.Size}}, used)
+		if opt.Unused == UnusedZero {
+			for _, r := range unused {
+				clear(disk[r.Off:r.End()])
+			}
+			used, unused = []image.Range{{Len: m.Size}}, nil
+		}
 		rs, err := Restore(ctx, []Job{job}, opt)
 		outcomes[err == nil]++
 		got := d.Bytes()
+		var body image.Range
+		if n := int64(len(got)) - bootArea; n > bootArea {
+			body = image.Range{Off: bootArea, Len: n - bootArea}
+		}
 		if err == nil {
 			want := expected(disk, before, used)
 			if rs[0].Written == 0 {
 				want = before
 			}
 			for _, r := range used {
+				if lies && opt.Verify == VerifyNone {
+					break // nothing looked at the body
+				}
 				if !bytes.Equal(got[r.Off:r.End()], disk[r.Off:r.End()]) {
 					rt.Fatalf("done, and the bytes %d+%d are not the image's", r.Off, r.Len)
+				}
+			}
+			if opt.Unused == UnusedDiscard {
+				for _, r := range unused { // may hold anything now
+					if r = r.Clip(body.Off, body.End()); r.Len > 0 {
+						copy(want[r.Off:r.End()], got[r.Off:])
+					}
 				}
 			}
 			if !bytes.Equal(got, want) && !lies {
@@ -263,7 +307,10 @@ func TestDoneIsTrue(t *testing.T) {
 			}
 			return
 		}
-		mixed := !bytes.Equal(got[bootArea:len(got)-bootArea], before[bootArea:len(got)-bootArea]) && !image.IsZero(got[:bootArea])
+		if !dead && !lies && opt.Full && ctx.Err() == nil && !strings.Contains(err.Error(), "read") {
+			rt.Fatalf("failed without a reason: %v", err)
+		}
+		mixed := !bytes.Equal(got[body.Off:body.End()], before[body.Off:body.End()]) && !image.IsZero(got[:min(len(got), bootArea)])
 		if mixed && !lies && !(mayFail && strings.Contains(err.Error(), "it may boot")) {
 			rt.Fatalf("failed (%v), and a mixture has a beginning", err)
 		}
@@ -271,6 +318,55 @@ func TestDoneIsTrue(t *testing.T) {
 	if outcomes[true] == 0 || outcomes[false] == 0 {
 		t.Errorf("of the restores, %d were done and %d failed: this proves nothing", outcomes[true], outcomes[false])
 	}
+}
+
+// smallFiles ends some blocks with zeros, so that many chunks are small, and
+// makes others zeros, so that chunks have runs of zeros in them.
+func smallFiles(rt *rapid.T, disk []byte) {
+	rnd := rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "seed of files"), 1))
+	longest := rapid.SampledFrom([]int{4096, 16 << 10, 100 << 10}).Draw(rt, "longest zeros")
+	for at := 0; at+4096 <= len(disk); at += 4096 {
+		switch rnd.IntN(12) {
+		case 0:
+			clear(disk[at+4096-100 : at+4096])
+		case 1:
+			clear(disk[at:min(len(disk), at+4096+rnd.IntN(longest)&^511)])
+		}
+	}
+}
+
+// able is a disk that can discard, and that may tell its holes. Only places that
+// are zeros at that time are holes.
+type able struct {
+	Target
+	disk   *faults.Disk
+	sparse bool
+}
+
+func (a *able) CanDiscard() bool { return true }
+
+func (a *able) Discard(off, n int64) error {
+	_, err := a.WriteAt(bytes.Repeat([]byte{0xdd}, int(n)), off)
+	return err
+}
+
+func (a *able) NextData(off int64) (from, to int64) {
+	if !a.sparse {
+		return off, a.Size()
+	}
+	b := make([]byte, 16<<10)
+	next := func(at int64, zero bool) int64 {
+		for at < a.Size() {
+			n := min(int64(len(b))-at%int64(len(b)), a.Size()-at)
+			if _, err := a.disk.ReadAt(b[:n], at); err != nil || image.IsZero(b[:n]) != zero {
+				break
+			}
+			at += n
+		}
+		return at
+	}
+	from = next(off, true)
+	return from, next(from, false)
 }
 
 // drawFault puts something wrong before a disk.
@@ -288,7 +384,7 @@ func drawFault(rt *rapid.T, target Target, cancel func()) Target {
 	case 3:
 		return &faults.Bad{Target: target, Err: errMedium, Places: []faults.Op{{Off: at.Draw(rt, "at"), N: 1}}}
 	case 4:
-		return flippedReads{target, faults.Flipped{ReaderAt: target, Bit: 8 * at.Draw(rt, "at")}}
+		return flippedReads{target, faults.Flipped{ReaderAt: target, Bit: 8*at.Draw(rt, "at") + 2}} // no other fault hides behind this bit
 	case 5:
 		k, ops := rapid.Int64Range(1, 40).Draw(rt, "k"), new(atomic.Int64)
 		return &faults.Hooked{Target: target, Before: func(faults.Op) error {
