@@ -119,6 +119,25 @@ func TestRestoreIntoHoles(t *testing.T) {
 	}
 }
 
+// TestWhatIsBehindAHole: a long hole is compared as one part. What was found of
+// the pieces behind it is still remembered of these pieces.
+func TestWhatIsBehindAHole(t *testing.T) {
+	const size = 16 * mib
+	holes := []image.Range{{Off: 2 * mib, Len: 6 * mib}}
+	disk := withHoles(size, holes)
+	s := saveOf(t, faults.NewDisk(bytes.Clone(disk)), nil, SourceOptions{})
+	for _, verify := range []ReadBack{VerifyAll, VerifyWritten, VerifyNone} {
+		f := faults.NewDisk(bytes.Clone(disk))
+		if _, err := f.WriteAt([]byte("changed"), 9*mib+100); err != nil {
+			t.Fatal(err)
+		}
+		rs, err := Restore(t.Context(), []Job{s.job(t, "sda", &sparseDisk{Target: f, holes: holes})}, RestoreOptions{Verify: verify})
+		if err != nil || !bytes.Equal(f.Bytes(), disk) || rs[0].Written > 4*mib {
+			t.Errorf("verify %d: %+v, %v", verify, rs, err)
+		}
+	}
+}
+
 // written is a sparse disk that forgets its holes at the first write.
 type written struct {
 	sparseDisk
