@@ -109,7 +109,7 @@ func drawPieces(rt *rapid.T, disk []byte) *pieced {
 // TestPieces restores images of any pieces that a page can describe.
 func TestPieces(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		disk := randomDisk(rt, rapid.OneOf(rapid.IntRange(1, 3*mib), rapid.IntRange(2*mib, 6*mib)).Draw(rt, "size"))
+		disk := randomDisk(rt, rapid.OneOf(rapid.IntRange(1, 3*mib), rapid.IntRange(2*mib, 4*mib)).Draw(rt, "size"))
 		im := drawPieces(rt, disk)
 		unused := Unused(rapid.IntRange(0, 2).Draw(rt, "unused"))
 		var used []image.Range
