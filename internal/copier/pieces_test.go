@@ -68,7 +68,7 @@ func drawPieces(rt *rapid.T, disk []byte) *pieced {
 	var last []int // pieces of data that can go on
 	for at := 0; at < len(disk); {
 		n := min(len(disk)-at, unit*(1+rnd.IntN((longest+unit-1)/unit)))
-		if longest == 7 && rnd.IntN(2000) > 0 && at < len(disk)/2 { // else there were too many
+		if longest == 7 && rnd.IntN(2000) > 0 && at < len(disk)-20_000 { // else there were too many
 			n = min(len(disk)-at, unit*(1+rnd.IntN(100_000/unit)))
 		}
 		r := image.Range{Off: int64(at), Len: int64(n)}
