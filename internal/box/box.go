@@ -57,6 +57,18 @@ func (a Addr) Hex() string {
 	return strings.ToUpper(hex.EncodeToString(b[:]))
 }
 
+// MarshalText gives the dotted form, and "" for the zero Addr. So an address is
+// a text in JSON and in databases.
+func (a Addr) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
+
+// UnmarshalText reads what MarshalText gives, and nothing else.
+func (a *Addr) UnmarshalText(text []byte) (err error) {
+	if *a = (Addr{}); len(text) > 0 {
+		*a, err = ParseAddr(string(text))
+	}
+	return err
+}
+
 // IsZero reports whether a is the zero Addr, which is no box.
 func (a Addr) IsZero() bool { return !a.ip.IsValid() }
 

@@ -19,6 +19,20 @@ func TestAddr(t *testing.T) {
 	}
 }
 
+func TestAddrAsText(t *testing.T) {
+	a, _ := ParseAddr("10.40.41.42")
+	for _, want := range []Addr{a, {}} {
+		text, err := want.MarshalText()
+		got := a
+		if err != nil || got.UnmarshalText(text) != nil || got != want {
+			t.Errorf("%q becomes %q", want, got)
+		}
+	}
+	if err := a.UnmarshalText([]byte("127.0.0.1")); err == nil || !a.IsZero() {
+		t.Errorf("%q is taken", a)
+	}
+}
+
 func TestAddrRefused(t *testing.T) {
 	for _, s := range []string{"", "box1", "10.1.2", "10.1.2.3.4", "010.1.2.3", "10.1.2.3 ", "::1", "::ffff:10.1.2.3", "127.0.0.1",
 		"127.9.9.9", "0.0.0.0", "255.255.255.255", "224.0.0.1"} {
