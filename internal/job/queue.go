@@ -1,0 +1,166 @@
+package job
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/words"
+)
+
+// Lab is all that the queue looks at.
+type Lab struct {
+	Jobs  []Job                 // all that have not ended
+	Boxes map[box.Addr]BoxFacts // a box that is not in it has no groups and no holder
+	// Closed says in a sentence why no job begins now, when the server is in
+	// maintenance. It is "" else.
+	Closed string
+	Most   int            // how many boxes may be at work at once; 0 means any number
+	Groups map[string]int // the same for boxes of a group; with 0 it is closed, and a group that is not in it has no limit
+}
+
+// BoxFacts is what the queue knows of a box.
+type BoxFacts struct {
+	Groups    []string
+	Holder    string    // who reserved the box; "" is nobody
+	HeldUntil time.Time // when that ends; zero means never
+	Opens     time.Time // when jobs of the box may begin again; zero or past means now
+	// NoSystem says in a sentence why the box has no maintenance system that this
+	// server can work with. It is "" else.
+	NoSystem string
+}
+
+// Grant lets a job begin by Slot.
+type Grant struct {
+	ID string
+	// TakesOver is the held job of the same box, if there is one. It gets NewJob.
+	// Both jobs are made durable at once.
+	TakesOver string
+}
+
+// Reason is what a queued job waits for.
+type Reason string
+
+// The reasons.
+const (
+	ForServer Reason = "server" // the server is in maintenance
+	ForSystem Reason = "system" // a maintenance system that the server can work with
+	ForWindow Reason = "window" // the time at which jobs of the box may begin
+	ForClosed Reason = "closed" // that a group of the box is opened again
+	ForHolder Reason = "holder" // somebody has reserved the box
+	ForHeld   Reason = "held"   // a disk of the box is not fit to run, and the job is no restore and no rescue
+	ForJob    Reason = "job"    // another job of the box
+	ForGroup  Reason = "group"  // a place among the boxes of a group
+	ForPlace  Reason = "place"  // a place among all boxes
+)
+
+// Wait is why a queued job does not begin.
+type Wait struct {
+	ID     string
+	Place  int // in the queue; 1 is the next
+	Reason Reason
+	Text   string // a whole sentence for people
+}
+
+// Give says which queued jobs begin now, and why each of the others waits. It
+// goes through the queue in the order in which the jobs were asked for.
+//
+// Nobody starves. A job that waits only for places keeps those of its groups
+// that are free: no later job gets them. It needs no such claim to a place among
+// all boxes, since a group's place becomes free together with one of those, and
+// the earlier job is asked first. A job that waits for something else claims
+// nothing, and has its old place in the queue as soon as that is over.
+func Give(lab Lab, now time.Time) (begin []Grant, wait []Wait) {
+	q := newQueue(lab, now)
+	for _, j := range q.queued {
+		reason, text := q.obstacle(j)
+		if reason == "" {
+			begin = append(begin, Grant{j.ID, q.held[j.Box]})
+			q.all++
+		} else {
+			wait = append(wait, Wait{j.ID, len(wait) + 1, reason, text})
+		}
+		if reason == "" || reason == ForGroup || reason == ForPlace {
+			q.claim(j)
+		}
+	}
+	return begin, wait
+}
+
+type queue struct {
+	Lab
+	now    time.Time
+	queued []Job               // in their order
+	held   map[box.Addr]string // the held job of a box
+	busy   map[box.Addr]string // the job that a box has, or that is before others of the box
+	all    int                 // boxes at work
+	group  map[string]int      // places that are taken or claimed
+}
+
+func newQueue(lab Lab, now time.Time) *queue {
+	q := &queue{Lab: lab, now: now, held: map[box.Addr]string{}, busy: map[box.Addr]string{}, group: map[string]int{}}
+	for _, j := range lab.Jobs {
+		switch j.State {
+		case Queued:
+			q.queued = append(q.queued, j)
+		case Held:
+			q.held[j.Box] = j.ID
+		case Rescue: // people are at work, which may take days, so it has no place
+			q.busy[j.Box] = j.ID
+		case Armed, Running, Restarting:
+			q.claim(j)
+			q.all++
+		}
+	}
+	slices.SortFunc(q.queued, func(a, b Job) int { return cmp.Or(a.Asked.Compare(b.Asked), cmp.Compare(a.ID, b.ID)) })
+	return q
+}
+
+// claim takes the box and the places of its groups.
+func (q *queue) claim(j Job) {
+	q.busy[j.Box] = j.ID
+	for _, g := range q.groups(j) {
+		q.group[g]++
+	}
+}
+
+// groups are the groups of a job's box, each of them once.
+func (q *queue) groups(j Job) []string {
+	return slices.Compact(slices.Sorted(slices.Values(q.Boxes[j.Box].Groups)))
+}
+
+// obstacle is what keeps a job from beginning now. Places come last, since only
+// who waits for nothing else may claim them.
+func (q *queue) obstacle(j Job) (Reason, string) {
+	b := q.Boxes[j.Box]
+	switch {
+	case q.Closed != "":
+		return ForServer, q.Closed
+	case b.NoSystem != "":
+		return ForSystem, b.NoSystem
+	case b.Opens.After(q.now):
+		return ForWindow, fmt.Sprintf("Jobs of this box may begin at %s.", b.Opens.UTC().Format("2006-01-02 15:04 MST"))
+	case b.Holder != "" && b.Holder != j.By && (b.HeldUntil.IsZero() || b.HeldUntil.After(q.now)):
+		return ForHolder, fmt.Sprintf("%s has reserved this box.", b.Holder)
+	case q.held[j.Box] != "" && j.Action != box.Restore && j.Action != box.Rescue:
+		return ForHeld, fmt.Sprintf("Job %s left a disk that is not fit to run; release this box or restore it.", q.held[j.Box])
+	case q.busy[j.Box] != "":
+		return ForJob, fmt.Sprintf("Job %s of this box comes first.", q.busy[j.Box])
+	}
+	for _, g := range q.groups(j) {
+		if most, limited := q.Groups[g]; limited && most < 1 {
+			return ForClosed, fmt.Sprintf("Group %s is closed.", g)
+		}
+	}
+	for _, g := range q.groups(j) {
+		if most, limited := q.Groups[g]; limited && q.group[g] >= most {
+			return ForGroup, fmt.Sprintf("Group %s may have %s at work at once.", g, words.Count(most, "box", "boxes"))
+		}
+	}
+	if q.Most > 0 && q.all >= q.Most {
+		return ForPlace, fmt.Sprintf("The server may have %s at work at once.", words.Count(q.Most, "box", "boxes"))
+	}
+	return "", ""
+}
