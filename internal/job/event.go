@@ -14,6 +14,10 @@ type Slot struct {
 	// TakesOver says that another job of the box is held. That one gets NewJob, and
 	// both are made durable at once.
 	TakesOver bool
+	// AllDisks says that this job is a restore of all disks that the held job was to
+	// restore, and of all those of a job that the held one took over from. If it is
+	// not said, the box is held again at the end.
+	AllDisks bool
 }
 
 // NewJob tells a held job that another job of its box begins and takes over.

@@ -102,6 +102,7 @@ type Job struct {
 	Cancel   bool // an admin asked the running agent to stop
 	Wrote    bool // the agent was let write to a disk
 	TookOver bool // the box was held when this job began, and this job took its place
+	AllDisks bool // and it restores all disks that may not be fit to run
 	Released bool // an admin said that the box may start from its disks as they are
 
 	Outcome  box.Outcome // "" until it is known
@@ -121,10 +122,8 @@ func New(o Order, seed Seed, now time.Time) Job {
 // Unfit reports whether a disk of the box must not run as it is. A restore has
 // written to it and did not succeed, in this job or in a held one before it.
 func (j Job) Unfit() bool {
-	if j.Action != box.Restore {
-		return j.TookOver
-	}
-	return (j.Wrote || j.TookOver) && !success(j.Outcome)
+	restored := j.Action == box.Restore && success(j.Outcome)
+	return j.Action == box.Restore && j.Wrote && !restored || j.TookOver && !(restored && j.AllDisks)
 }
 
 // Bootable reports whether the box may start from its own disks, as far as this

@@ -89,11 +89,14 @@ func (t *turn) enter(s State, lasts time.Duration, text string) {
 // run, it is held instead.
 func (t *turn) end(o box.Outcome, c Class, text string) {
 	t.Outcome, t.Class = o, c
-	if t.Unfit() {
-		t.enter(Held, 0, text)
+	if !t.Unfit() {
+		t.close(UpNotAsked, text)
 		return
 	}
-	t.close(UpNotAsked, text)
+	t.enter(Held, 0, text)
+	if o != Cancelled && t.Alarm == "" { // who cancels is told at once
+		t.Alarm = fmt.Sprintf("Box %s is held by job %s, since a restore was not finished.", t.Box, t.ID)
+	}
 }
 
 // close ends the job for good.
@@ -103,7 +106,8 @@ func (t *turn) close(up Up, text string) {
 }
 
 // succeed takes the outcome of an action that was done. A job that took over a
-// held box and was no restore leaves a box that is still not fit to run.
+// held box leaves one that is still not fit to run, unless it has restored all
+// disks.
 func (t *turn) succeed(o box.Outcome, text string) {
 	t.Outcome, t.Class = o, ""
 	switch {
@@ -140,7 +144,9 @@ func (t *turn) slot(e Slot) {
 		t.ignore("the job has begun")
 		return
 	}
-	t.TookOver = t.TookOver || e.TakesOver
+	if e.TakesOver {
+		t.TookOver, t.AllDisks = true, e.AllDisks
+	}
 	t.Attempt = max(t.Attempt, 1)
 	t.arm(true, "")
 }

@@ -51,7 +51,7 @@ func drawEvent(t *rapid.T, j Job, now time.Time) Event {
 	step := j.Step - rapid.SampledFrom([]int{0, 0, 0, 1}).Draw(t, "how old")
 	switch n := rapid.IntRange(0, 27).Draw(t, "event"); {
 	case n == 0 || n < 6 && j.State == Queued:
-		return Slot{TakesOver: rapid.IntRange(0, 9).Draw(t, "takes over") == 0}
+		return Slot{TakesOver: rapid.IntRange(0, 4).Draw(t, "takes over") == 0, AllDisks: rapid.Bool().Draw(t, "all disks")}
 	case n < 6:
 		return Tick{}
 	case n < 11:
@@ -87,6 +87,7 @@ func drawPause(t *rapid.T) time.Duration {
 // memory is what a test knows of a job without asking it.
 type memory struct {
 	dirty    bool // a disk must not run
+	more     bool // so must a disk that the job does not restore
 	released bool
 	used     int // secrets that led to work
 }
@@ -95,7 +96,9 @@ type memory struct {
 func (m *memory) learn(t *rapid.T, before, after Job, e Event, word Word) {
 	switch e := e.(type) {
 	case Slot:
-		m.dirty = m.dirty || before.State == Queued && e.TakesOver
+		if before.State == Queued && e.TakesOver {
+			m.dirty, m.more = true, !e.AllDisks
+		}
 	case Report:
 		m.dirty = m.dirty || e.Writes && word == GoOn && before.State == Running && before.Action == box.Restore
 	case Release:
@@ -103,7 +106,7 @@ func (m *memory) learn(t *rapid.T, before, after Job, e Event, word Word) {
 	case Result:
 		done := e.Outcome == box.Done || e.Outcome == box.BadSectors
 		if done && before.State == Running && e.Session == before.Session && before.Action == box.Restore {
-			m.dirty = false
+			m.dirty = m.more
 		}
 	case Hello:
 		again := e.Session == before.Session && e.Secret == seed.Secret(m.used)

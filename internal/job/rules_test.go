@@ -270,7 +270,7 @@ func TestHeld(t *testing.T) {
 			next.site, next.now = old.site, old.now
 			oldFile := *old.file
 			job1, fx1 := Next(old.job, NewJob{"2"}, old.now, limits)
-			job2, fx2 := Next(next.job, Slot{TakesOver: true}, next.now, limits)
+			job2, fx2 := Next(next.job, Slot{TakesOver: true, AllDisks: true}, next.now, limits)
 			all := slices.Concat(fx1, fx2)
 			for _, fx := range all[:min(lost, len(all))] {
 				old.do(job1, fx)
@@ -297,10 +297,17 @@ func TestHeld(t *testing.T) {
 		}
 	}
 
+	p = newPlay(t, box.Restore).happens(Slot{}).boots(1).writes(1).says(1, box.Refused).is(Held, 1, box.Refused, Hold)
+	if p.alarms != 1 {
+		t.Errorf("%d alarms tell that the box is held", p.alarms)
+	}
+
 	// So is a job that has another action: what it does makes no disk fit to run.
 	p = newPlay(t, box.Rescue).happens(Slot{TakesOver: true}).boots(1).says(1, box.Rescuing).says(1, box.Done)
 	p.is(Held, 1, box.Done, Hold).ownDisk(false)
-	newPlay(t, box.Restore).happens(Slot{TakesOver: true}).happens(Cancel{"ann"}).is(Held, 1, Cancelled, "").ownDisk(false)
+	newPlay(t, box.Restore).happens(Slot{TakesOver: true, AllDisks: true}).happens(Cancel{"ann"}).is(Held, 1, Cancelled, "").ownDisk(false)
+	// And a restore of some of the disks does not mend the others.
+	newPlay(t, box.Restore).happens(Slot{TakesOver: true}).boots(1).writes(1).says(1, box.Done).is(Held, 1, box.Done, Hold).ownDisk(false)
 }
 
 func TestCancel(t *testing.T) {
@@ -529,7 +536,7 @@ func TestNoSession(t *testing.T) {
 
 // Everything that a job is can be written down as JSON.
 func TestJSON(t *testing.T) {
-	p := newPlay(t, box.Restore, waitUp).happens(Slot{TakesOver: true}).boots(1).writes(1).happens(Cancel{"ann"})
+	p := newPlay(t, box.Restore, waitUp).happens(Slot{TakesOver: true, AllDisks: true}).boots(1).writes(1).happens(Cancel{"ann"})
 	text, err := json.Marshal(p.job)
 	if err != nil {
 		t.Fatal(err)

@@ -83,6 +83,8 @@ func situations(s State) (all []situation) {
 		add("a verify", action(box.Verify))
 		add("a rescue", action(box.Rescue))
 		add("a verify of a held box", action(box.Verify), tookOver)
+		add("a restore of some disks of a held box", tookOver)
+		add("a restore of all disks of a held box", tookOver, func(j *Job) { j.AllDisks = true })
 		add("no power command", powerless)
 	case Restarting:
 		usual.Attempt, usual.Secrets, usual.Session, usual.Wrote = 1, 1, second, true
@@ -150,7 +152,7 @@ func kinds() []kind {
 		}
 	}
 	return []kind{
-		{"slot", []happening{{"the box is free", soon, is(Slot{})}, {"the box is held", soon, is(Slot{TakesOver: true})}}},
+		{"slot", []happening{{"the box is free", soon, is(Slot{})}, {"the box is held", soon, is(Slot{TakesOver: true, AllDisks: true})}}},
 		{"new job", []happening{{"", soon, is(NewJob{"2"})}}},
 		{"cancel", []happening{{"", soon, is(Cancel{"ann"})}}},
 		{"release", []happening{{"", soon, is(Release{"ann"})}}},
