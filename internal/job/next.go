@@ -437,7 +437,7 @@ func (t *turn) armFailed(e ArmFailed) {
 func settled(j Job, e Settled) (Job, []Effect) {
 	var fx []Effect
 	before := j
-	if at := instant(e.At); j.State == Restarting && j.Disarmed.IsZero() && at.After(j.Since) {
+	if at := instant(e.At); j.State == Restarting && j.Disarmed.IsZero() && !at.Before(j.Since) {
 		j.Disarmed = at // that is true of the boot file, even if another step has begun since
 	}
 	if j.starts() && !before.starts() {

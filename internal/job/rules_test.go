@@ -422,6 +422,12 @@ func TestDisarmedLate(t *testing.T) {
 	if !late.starts() || !slices.Contains(fx, Effect(Probe{})) {
 		t.Errorf("it does not count that the boot file was gone: %v", fx)
 	}
+	if same, _ := Next(k, Settled{j.Step, p.now}, at(3), limits); !same.starts() {
+		t.Error("a disarm in the instant of the outcome does not count")
+	}
+	if before, _ := Next(k, Settled{j.Step - 1, at(-1)}, at(3), limits); before.starts() {
+		t.Error("what was done before the outcome counts as a disarm")
+	}
 	if early, _ := Next(k, Settled{k.Step, at(3)}, at(3), limits); early.starts() {
 		t.Error("a request from before the disarm counts")
 	}
