@@ -224,7 +224,11 @@ func writeDisks(
 	receipts, err := copier.Restore(ctx, jobs, opt)
 	line.end()
 	if err != nil {
-		if begun = receipts != nil; begun {
+		begun = receipts != nil
+		switch {
+		case errors.Is(err, copier.ErrMayBoot):
+			p.notef("the restore failed, and a disk that was begun may boot; the error below names it")
+		case begun:
 			p.notef("the restore failed; a disk that was begun does not boot")
 		}
 		return begun, err

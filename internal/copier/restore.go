@@ -216,13 +216,17 @@ func (r *restore) all(ctx context.Context, do, prove func(*diskState) error) err
 	return nil
 }
 
+// ErrMayBoot is matched by the error of a restore that failed and could not make
+// sure that its disks do not boot.
+var ErrMayBoot = errors.New("it may boot")
+
 // undo clears the first MiB of all disks again, so that none of them boots. It is
 // called when an error comes after some disks have got their first MiB.
 func (r *restore) undo() error {
 	var errs []error
 	for _, d := range r.disks {
 		if err := errors.Join(d.job.Target.ZeroAt(0, int64(len(d.head))), d.job.Target.Sync()); err != nil {
-			errs = append(errs, fmt.Errorf("%s: the beginning of the disk could not be cleared again, it may boot: %w", d.job.Name, err))
+			errs = append(errs, fmt.Errorf("%s: the beginning of the disk could not be cleared again, %w: %w", d.job.Name, ErrMayBoot, err))
 		}
 	}
 	return errors.Join(errs...)
