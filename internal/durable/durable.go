@@ -110,6 +110,10 @@ func CreateBeside(fsys FS, path string, mode fs.FileMode) (*Pending, error) {
 	return &Pending{File: f, fsys: fsys, path: path, tmp: tmp}, nil
 }
 
+// TempPath is where the file is before Commit, for a program that writes it by
+// its name.
+func (p *Pending) TempPath() string { return p.tmp }
+
 // ErrUnsure is matched by the error of a Commit that failed when the file may
 // have its name already. After a crash the name has the new file or the earlier
 // one. After all other errors it still has the earlier one.
