@@ -90,7 +90,7 @@ func realPath(file string) (string, error) {
 	}
 	dir, err := filepath.EvalSymlinks(filepath.Dir(file))
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("the folder of the ledger %s is not there: %w", file, err)
+		return "", fmt.Errorf("the folder of %s is not there: %w", file, err)
 	}
 	return filepath.Join(dir, filepath.Base(file)), err
 }
