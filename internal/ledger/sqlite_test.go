@@ -616,6 +616,7 @@ func TestCopyTo(t *testing.T) {
 	done := make(chan struct{})
 	var writing sync.WaitGroup
 	n := 0
+	made := make(chan struct{}, 1000)
 	writing.Go(func() {
 		for {
 			select {
@@ -628,9 +629,19 @@ func TestCopyTo(t *testing.T) {
 				t.Error(err)
 				return
 			}
+			select {
+			case made <- struct{}{}:
+			default:
+			}
 		}
 	})
-	time.Sleep(20 * time.Millisecond)
+	next := func() { // waits for a change
+		for len(made) > 0 {
+			<-made
+		}
+		<-made
+	}
+	next()
 	copied := filepath.Join(dir, "copy?%41.db")
 	writeFile(t, copied+".tmp", []byte("left by a copy that was killed"))
 	last := 0
@@ -648,7 +659,7 @@ func TestCopyTo(t *testing.T) {
 			t.Errorf("the copy has %d changes, after one with %d: %v", got, last, err)
 		}
 		last = got
-		time.Sleep(20 * time.Millisecond) // at least one more change
+		next()
 	}
 	close(done)
 	writing.Wait()

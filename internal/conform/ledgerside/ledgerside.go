@@ -192,19 +192,26 @@ func testWritersInTurn(t *testing.T, l *ledger.Ledger) {
 	var all sync.WaitGroup
 	started := make(chan struct{})
 	update(t, l, func(tx *ledger.Tx) error {
-		for i := range 20 {
+		for i := range 10 {
 			all.Go(func() {
 				started <- struct{}{}
 				update(t, l, func(tx *ledger.Tx) error { order = append(order, i); return tx.PutGroup(ledger.Group{Name: "g"}) })
 			})
 			<-started
-			time.Sleep(5 * time.Millisecond) // it comes to its wait
+			time.Sleep(40 * time.Millisecond) // it comes to its wait
 		}
 		// Who gives up does not hold up the others.
 		soon, cancel := context.WithTimeout(ctx, time.Millisecond)
 		defer cancel()
-		if err := l.Update(soon, func(*ledger.Tx) error { return nil }); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("the error is %v", err)
+		gaveUp := make(chan error, 1)
+		go func() { gaveUp <- l.Update(soon, func(*ledger.Tx) error { return nil }) }()
+		select {
+		case err := <-gaveUp:
+			if !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("the error is %v", err)
+			}
+		case <-time.After(5 * time.Second):
+			t.Error("it does not give up")
 		}
 		return nil
 	})
@@ -320,8 +327,8 @@ func testClosed(t *testing.T, l *ledger.Ledger) {
 		})
 	})
 	<-inside
-	closed := make(chan error)
-	go func() { closed <- l.Close() }()
+	closed := make(chan error, 1)
+	go func() { closed <- l.Close(); close(closed) }()
 	select {
 	case err := <-closed:
 		t.Errorf("Close did not wait: %v", err)
