@@ -10,10 +10,13 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -416,4 +419,70 @@ func TestTooManyAtOnce(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
 	must(t, a.client(all).Begin().Put(ctx, object1(1)))
+}
+
+// TestConnections: an address has so many connections and no more, and gets new ones
+// when old ones are closed.
+func TestConnections(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer l.Close()
+	limited := boxapi.Connections(l, 5, 2)
+	accepted := make(chan net.Conn, 10)
+	go func() {
+		for {
+			c, err := limited.Accept()
+			if err != nil {
+				return
+			}
+			accepted <- c
+		}
+	}()
+	dial := func(from string) bool {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+		c, err := d.DialContext(t.Context(), "tcp", l.Addr().String())
+		must(t, err)
+		t.Cleanup(func() { c.Close() })
+		c.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+		_, err = c.Read(make([]byte, 1))
+		return errors.Is(err, os.ErrDeadlineExceeded) // else it was closed
+	}
+	for i, from := range []string{"127.0.0.2", "127.0.0.2", "127.0.0.2", "127.0.0.3", "127.0.0.3", "127.0.0.4", "127.0.0.5"} {
+		if got, want := dial(from), i != 2 && i != 6; got != want {
+			t.Errorf("connection %d from %s: open %v", i, from, got)
+		}
+	}
+	first := <-accepted
+	first.Close()
+	first.Close()
+	if !dial("127.0.0.2") || dial("127.0.0.5") {
+		t.Error("a connection that was closed does not count as that")
+	}
+}
+
+// TestPanic: a fault of the server is in its log, and the client tries again.
+func TestPanic(t *testing.T) {
+	var said atomic.Pointer[string]
+	r := newRig(t, nil, func(c *boxapi.Config) {
+		begin := c.Begin
+		c.Begin = func() chunk.Session { return &panicking{Session: begin()} }
+		c.Log = func(format string, args ...any) { s := fmt.Sprintf(format, args...); said.Store(&s) }
+	})
+	s := r.client(all).Begin()
+	must(t, s.Put(t.Context(), object1(1)))
+	must(t, s.Close())
+	if s := said.Load(); s == nil || !strings.Contains(*s, "a bug") {
+		t.Error("the log does not have it")
+	}
+}
+
+// panicking is a session that panics once.
+type panicking struct {
+	chunk.Session
+	once sync.Once
+}
+
+func (p *panicking) Put(ctx context.Context, o object.Object) error {
+	p.once.Do(func() { panic("a bug") })
+	return p.Session.Put(ctx, o)
 }

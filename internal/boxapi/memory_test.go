@@ -60,6 +60,15 @@ func TestMemoryShares(t *testing.T) {
 		m.release("greedy", 60)
 		m.release("other", 40)
 		ctx = t.Context()
+		for range 8 {
+			get("greedy", 10)
+		}
+		if !get("other", 5) || get("greedy", 10) || !get("other", 15) {
+			t.Error("a client gets more than its share while another one is there")
+		}
+		m.release("greedy", 80)
+		m.release("other", 20)
+
 		if !get("small", 10) || !get("small", 10) {
 			t.Fatal("no memory")
 		}

@@ -133,7 +133,7 @@ func (r *rig) start() {
 	r.addr, r.store, r.api, r.http = l.Addr().String(), s, api, srv
 	r.listener = l
 	r.mu.Unlock()
-	go srv.ServeTLS(l, "", "")
+	go srv.ServeTLS(boxapi.Connections(l, 200, 100), "", "")
 }
 
 // kill ends the server without a word, as far as clients can see.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -39,6 +40,7 @@ func (s *Server) serve(h handler) http.Handler {
 		}
 		defer s.busy.Done()
 		q := &request{Request: r, s: s, w: w, ctl: http.NewResponseController(w), pace: wire.NewPace(s.cfg.Quiet)}
+		defer q.recover()
 		ctx, cancel := context.WithCancel(r.Context())
 		defer cancel()
 		defer context.AfterFunc(s.ctx, cancel)()
@@ -53,6 +55,18 @@ func (s *Server) serve(h handler) http.Handler {
 			q.refuse(err)
 		}
 	})
+}
+
+// recover logs a panic, which the HTTP server's own log would not have.
+func (q *request) recover() {
+	p := recover()
+	if p == nil {
+		return
+	}
+	if p != http.ErrAbortHandler {
+		q.s.cfg.Log("a request of %s (%s %s) ended by a fault of the server: %v\n%s", q.grant.Box, q.Method, q.URL.Path, p, debug.Stack())
+	}
+	panic(http.ErrAbortHandler)
 }
 
 func (q *request) run(ctx context.Context, h handler) error {
