@@ -28,7 +28,9 @@ type Grant struct {
 	Job    string     // for messages
 	Arming box.Arming // written into the record; "" if the job has none
 	Backup bool       // a backup may be added
-	Most   int64      // most bytes of objects that may be stored in one session (0 means no limit)
+	// Most is how many bytes of objects may be sent in one session. An object that is
+	// sent again, as after a connection broke, counts again. 0 means no limit.
+	Most int64
 	// MayRead reports whether the image of a disk of a backup may be read. nil means
 	// that none may.
 	MayRead func(box, id, disk string) bool

@@ -199,6 +199,34 @@ func TestCommitOnce(t *testing.T) {
 	must(t, s.Close())
 }
 
+// TestSlowCommit: a commit that takes longer than the server answers at once is done
+// once, although the client asks again and again.
+func TestSlowCommit(t *testing.T) {
+	var commits atomic.Int64
+	r := newRig(t, nil, func(c *boxapi.Config) {
+		begin := c.Begin
+		c.Answer, c.Begin = 50*time.Millisecond, func() chunk.Session { return &slowCommit{begin(), &commits} }
+	})
+	c := r.client(all)
+	s, rec := c.Begin(), newRecord()
+	_, err := backup.Make(t.Context(), s, rec, []backup.Disk{diskOf("sda", conform.Disks(mib)["noise"])}, backup.Options{})
+	must(t, errors.Join(err, s.Close()))
+	if got := r.records(); len(got) != 1 || got[0].ID != rec.ID || commits.Load() != 1 {
+		t.Errorf("there are %d records after %d commits", len(got), commits.Load())
+	}
+}
+
+type slowCommit struct {
+	chunk.Session
+	commits *atomic.Int64
+}
+
+func (s *slowCommit) Commit(ctx context.Context, r *image.Record) error {
+	s.commits.Add(1)
+	time.Sleep(500 * time.Millisecond)
+	return s.Session.Commit(ctx, r)
+}
+
 func (r *rig) countRecords() int {
 	r.mu.Lock()
 	s := r.store

@@ -83,7 +83,10 @@ func (q *request) run(ctx context.Context, h handler) error {
 
 // maxDrain is how much of a refused request is read, so that the client gets to see
 // the answer. Otherwise its connection is reset while it still sends.
-const maxDrain = wire.MaxBody + wire.MaxObjects*wire.FrameSize
+const (
+	maxDrain      = wire.MaxBody + wire.MaxObjects*wire.FrameSize
+	strangerDrain = 64 << 10 // of a client without a token
+)
 
 // refuse sends a problem instead of an answer.
 func (q *request) refuse(err error) {
@@ -95,7 +98,11 @@ func (q *request) refuse(err error) {
 	if p.Code == wire.CodeFailed {
 		q.s.cfg.Log("a request of %s (%s %s) failed: %v", q.grant.Box, q.Method, q.URL.Path, err)
 	}
-	if _, err := io.CopyN(io.Discard, q.body(), maxDrain); err != io.EOF {
+	drain := int64(maxDrain)
+	if q.client == nil {
+		drain = strangerDrain
+	}
+	if _, err := io.CopyN(io.Discard, q.body(), drain); err != io.EOF {
 		q.w.Header().Set("Connection", "close")
 	}
 	q.ctl.SetWriteDeadline(time.Now().Add(q.pace.Left()))
