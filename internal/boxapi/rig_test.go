@@ -74,7 +74,6 @@ type rig struct {
 	api      *boxapi.Server
 	http     *http.Server
 	listener net.Listener
-	said     []string
 }
 
 const theBox = "10.0.0.7"

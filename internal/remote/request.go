@@ -19,7 +19,6 @@ type call struct {
 	method string
 	path   string
 	parts  [][]byte // of the body
-	want   int      // status of success; 0 means 200
 }
 
 // do sends a request once, and calls read with the body of the answer. What comes
