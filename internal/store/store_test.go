@@ -49,10 +49,7 @@ func TestConform(t *testing.T) {
 }
 
 func underTest(t *testing.T, blobs blob.Store) conform.ChunkStoreUnderTest {
-	return underTestOf(open(t, blobs), t)
-}
-
-func underTestOf(s *Store, t *testing.T) conform.ChunkStoreUnderTest {
+	s := open(t, blobs)
 	return conform.ChunkStoreUnderTest{
 		Begin:  func() chunk.Session { return s.Begin() },
 		Images: s,
