@@ -38,12 +38,11 @@ func (s *Saved) Bound() string {
 	for _, st := range s.Receipt.Stages {
 		busy[st.Name] = st.Busy
 	}
-	const always = 0.8
 	waits := max(busy["read"], busy["store"])
 	switch {
-	case waits >= always && waits == busy["read"]:
+	case waits >= busyShare && waits == busy["read"]:
 		return "reading"
-	case waits >= always:
+	case waits >= busyShare:
 		return "storing"
 	case busy["hash"] > busy["compress"]:
 		return "hashing"

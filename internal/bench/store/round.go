@@ -181,7 +181,7 @@ func (b *bench) check(t tool) error {
 	case "testbox":
 		return errors.Join(sameUsed(want, b.target()), fsck(b.target()))
 	case "partclone|zstd":
-		return errors.Join(fsck(b.target()), sameFiles(want, b.target()))
+		return errors.Join(fsck(b.target()), sameFiles(want, b.target(), readOnly))
 	}
 	return measure.Command("cmp", want, b.target())
 }

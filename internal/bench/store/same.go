@@ -20,10 +20,10 @@ func fsck(img string) error {
 	return withPart(img, func(part string) error { return measure.Command("e2fsck", "-fn", part) })
 }
 
-// sameFiles compares all files of two disks.
-func sameFiles(a, b string) error {
-	return mounted(a, readOnly, func(da string) error {
-		return mounted(b, readOnly, func(db string) error { return measure.Command("diff", "-r", "--no-dereference", da, db) })
+// sameFiles compares all files of two disks, which are mounted as mount says.
+func sameFiles(a, b, mount string) error {
+	return mounted(a, mount, func(da string) error {
+		return mounted(b, mount, func(db string) error { return measure.Command("diff", "-r", "--no-dereference", da, db) })
 	})
 }
 
