@@ -25,6 +25,8 @@ var levels = map[string]int{
 	"rawgz": 2, "chunk": 2, "pack": 2, "index": 2, "blob": 2, "disk": 2, "bootcfg": 2, "usedmap": 2, "convert": 2,
 	"copier": 3, "store": 3, "sharedir": 3, "inventory": 3, "bootfiles": 3, "site": 3, "imagefs": 3, "lab": 3,
 	"match":  3,
+	"wire":   3,
+	"remote": 4, "boxapi": 4,
 	"backup": 4, "maintenance": 4, "pid1": 4, "sharesetup": 4,
 	"agent":  5,
 	"follow": 6,
@@ -160,7 +162,7 @@ func TestAgentImports(t *testing.T) {
 			t.Errorf("%s brings %s into the agent", pkg, im)
 		}
 	}
-	for _, not := range []string{"maintenance", "lab", "site", "store", "blob", "ledger"} {
+	for _, not := range []string{"maintenance", "lab", "site", "store", "blob", "ledger", "boxapi"} {
 		if done[not] {
 			t.Errorf("the agent imports %s", not)
 		}

@@ -68,7 +68,7 @@ func (c *Cutter) Reset() { c.n = 0 }
 
 // Session is a backup in progress. Its methods may be called from many
 // goroutines at once. Package store implements it for a disk or object storage.
-// A client will implement it over a connection. A session can add a backup. It
+// Package remote implements it over a connection. A session can add a backup. It
 // can neither read other backups nor change them.
 type Session interface {
 	// Missing returns those of the keys that must be Put, in the same order. A
@@ -122,9 +122,9 @@ type Getter interface {
 // Place is where an object is in an image. Only an Image makes places, from the
 // tree that it has read, and each level of a tree has the hashes of the next.
 // So a Getter that is given a place of its image knows that the object belongs
-// to the image. A client will send only the two numbers. The server then finds
-// the key in the image that it has opened for this client, so a key from
-// elsewhere is of no use.
+// to the image. Package remote sends only the two numbers. The server then finds
+// the key by Image.Region, in the image that it has opened for this client, so a
+// key from elsewhere is of no use.
 type Place struct {
 	Region int // number of the region, for a page or a chunk
 	Chunk  int // number of the chunk in its page, for a chunk

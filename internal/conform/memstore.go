@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"testbox-imaging/internal/chunk"
 	"testbox-imaging/internal/image"
@@ -222,6 +223,9 @@ func (m *MemStore) Commit(ctx context.Context, r *image.Record) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if r.Time.IsZero() {
+		r.Time = time.Now().UTC().Truncate(time.Second)
+	}
 	c := *r
 	c.ID = m.newID(r)
 	if err := c.Check(); err != nil {

@@ -49,7 +49,10 @@ func TestConform(t *testing.T) {
 }
 
 func underTest(t *testing.T, blobs blob.Store) conform.ChunkStoreUnderTest {
-	s := open(t, blobs)
+	return underTestOf(open(t, blobs), t)
+}
+
+func underTestOf(s *Store, t *testing.T) conform.ChunkStoreUnderTest {
 	return conform.ChunkStoreUnderTest{
 		Begin:  func() chunk.Session { return s.Begin() },
 		Images: s,

@@ -1,0 +1,267 @@
+// Package boxapi is the server's side of the protocol by which the agent of a box
+// uses a store. docs/protocol.md describes the protocol, and package wire has its
+// messages. A box runs hostile code by purpose. So a token reaches only what its
+// Grant says, nothing can be deleted or replaced, and no client can hold up others.
+package boxapi
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log"
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+
+	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/chunk"
+	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/wire"
+)
+
+// Grant is what a token allows.
+type Grant struct {
+	Box    string     // the only box that a backup may be added of
+	Job    string     // for messages
+	Arming box.Arming // written into the record; "" if the job has none
+	Backup bool       // a backup may be added
+	// Most is how many bytes of objects may be sent in one session. An object that is
+	// sent again, as after a connection broke, counts again. 0 means no limit.
+	Most int64
+	// MayRead reports whether the image of a disk of a backup may be read. nil means
+	// that none may.
+	MayRead func(box, id, disk string) bool
+}
+
+// Authority knows what a token allows.
+type Authority interface {
+	// Grant is asked at each request, so it must be fast. If the token is unknown, or
+	// may not be used from this address, the error matches fs.ErrNotExist. Any other
+	// error makes the client try again.
+	Grant(ctx context.Context, token string, from netip.Addr) (Grant, error)
+}
+
+// Config says what a server works with.
+type Config struct {
+	Grants Authority
+	// Begin begins a backup in the store. The session must compare each object with
+	// its name, as store.Session does unless it is Trusted.
+	Begin func() chunk.Session
+	// Images opens images of the store.
+	Images chunk.Images
+	// Committed returns the backup of a box that an arming has made. It is asked
+	// before each commit, since a server that ended in the middle of one does not know
+	// how it went. It returns nil if there is none. A nil Committed means that there
+	// never is one.
+	Committed func(ctx context.Context, box string, arming box.Arming) (*image.Record, error)
+	// Memory bounds what requests hold in memory, in bytes (0 means 256 MiB). It must
+	// be larger than two of the largest roots.
+	Memory int64
+	// Log is told of what an admin should know. nil means no log.
+	Log func(format string, args ...any)
+
+	// Tests set these. 0 means the limit of package wire.
+	Quiet, Answer, Idle time.Duration
+}
+
+const (
+	defaultMemory = 256 << 20
+	// placesMemory bounds the places of chunks that are kept of all open images, in
+	// bytes.
+	placesMemory = 64 << 20
+	// rootsMemory bounds the roots of all open images, in bytes.
+	rootsMemory = 256 << 20
+	// rootsOfClient bounds the roots of the images of one client, but for the first
+	// image.
+	rootsOfClient = 16 << 20
+	// opensAtOnce is how many images are opened at a time. A root takes up to 64 MiB
+	// meanwhile.
+	opensAtOnce = 2
+)
+
+// Server serves the requests of agents.
+type Server struct {
+	cfg    Config
+	memory *memory
+	places *placeCache
+	opens  chan struct{}   // one for each image that is being opened
+	ctx    context.Context // ends when the server closes
+	stop   context.CancelFunc
+
+	mu      sync.Mutex // guards the fields below
+	clients map[string]*client
+	roots   int64                    // bytes of the roots of all open images
+	commits map[string]chan struct{} // boxes of which a backup is being committed; closed when that has ended
+	closed  bool
+	busy    sync.WaitGroup // requests, commits, and the sweeper
+}
+
+// New makes a server. The caller closes it.
+func New(cfg Config) *Server {
+	if cfg.Memory <= 0 {
+		cfg.Memory = defaultMemory
+	}
+	if cfg.Log == nil {
+		cfg.Log = func(string, ...any) {}
+	}
+	if cfg.Quiet <= 0 {
+		cfg.Quiet = wire.QuietWait
+	}
+	if cfg.Answer <= 0 {
+		cfg.Answer = wire.AnswerWait
+	}
+	if cfg.Idle <= 0 {
+		cfg.Idle = wire.IdleWait
+	}
+	s := &Server{cfg: cfg, memory: newMemory(cfg.Memory), places: newPlaceCache(placesMemory), clients: map[string]*client{},
+		commits: map[string]chan struct{}{}, opens: make(chan struct{}, opensAtOnce)}
+	s.ctx, s.stop = context.WithCancel(context.Background())
+	s.busy.Go(s.sweep)
+	return s
+}
+
+// Close ends all sessions, closes all images, and waits for requests and commits
+// that are being served. Later requests are told to try again, since the next start
+// of the server knows the tokens.
+func (s *Server) Close() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.stop()
+	s.busy.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for token := range s.clients {
+		s.forget(token)
+	}
+}
+
+// Forget ends what a token has open. The caller sees to it that the token is not
+// granted any more.
+func (s *Server) Forget(token string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.forget(token)
+}
+
+func (s *Server) forget(token string) {
+	c := s.clients[token]
+	if c == nil {
+		return
+	}
+	delete(s.clients, token)
+	c.end(s)
+}
+
+// enter counts a request or a commit, unless the server is closed.
+func (s *Server) enter() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	s.busy.Add(1)
+	return true
+}
+
+// sweep ends what nobody has used for long.
+func (s *Server) sweep() {
+	tick := time.NewTicker(max(s.cfg.Idle/4, time.Millisecond))
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.ctx.Done():
+			return
+		case now := <-tick.C:
+			s.endIdle(now.Add(-s.cfg.Idle))
+		}
+	}
+}
+
+func (s *Server) endIdle(before time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for token, c := range s.clients {
+		if c.endIdle(s, before) {
+			c.gone = true
+			delete(s.clients, token)
+		}
+	}
+}
+
+// Routes adds the requests that this package serves to a mux. Other requests of the
+// agent can be added beside them.
+func (s *Server) Routes(mux *http.ServeMux) {
+	for pattern, h := range map[string]handler{
+		"POST " + wire.Prefix + "sessions/{session}/missing":          s.missing,
+		"POST " + wire.Prefix + "sessions/{session}/objects":          s.objects,
+		"POST " + wire.Prefix + "sessions/{session}/commits/{commit}": s.commit,
+		"DELETE " + wire.Prefix + "sessions/{session}":                s.endSession,
+		"PUT " + wire.Prefix + "images/{image}":                       s.openImage,
+		"POST " + wire.Prefix + "images/{image}/read":                 s.read,
+		"POST " + wire.Prefix + "images/{image}/check":                s.check,
+		"DELETE " + wire.Prefix + "images/{image}":                    s.closeImage,
+	} {
+		mux.Handle(pattern, s.serve(h))
+	}
+	mux.HandleFunc(wire.Prefix, func(w http.ResponseWriter, _ *http.Request) {
+		http.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.cfg.Quiet))
+		sendProblem(w, &wire.Problem{Code: wire.CodeNoRequest, Text: "this server has no such request"})
+	})
+}
+
+// Limit sets the limits of an HTTP server that serves agents: HTTP/1.1 alone, heads
+// of requests that are short and come soon, and no connection that stands idle for
+// ever.
+func Limit(srv *http.Server) {
+	srv.Protocols = new(http.Protocols)
+	srv.Protocols.SetHTTP1(true)
+	srv.ReadHeaderTimeout = wire.HeaderWait
+	srv.IdleTimeout = 2 * wire.QuietWait
+	srv.MaxHeaderBytes = 8 << 10
+	if srv.ErrorLog == nil {
+		srv.ErrorLog = log.New(discard{}, "", 0) // a box could fill a log with failed handshakes
+	}
+	if srv.TLSConfig != nil {
+		srv.TLSConfig.MinVersion = tls.VersionTLS13
+	}
+}
+
+type discard struct{}
+
+func (discard) Write(b []byte) (int, error) { return len(b), nil }
+
+// errBusy makes an error that asks the client to try again.
+func errBusy(format string, args ...any) error {
+	return &wire.Problem{Code: wire.CodeBusy, Text: fmt.Sprintf(format, args...)}
+}
+
+// errRefused makes an error of a request that is wrong.
+func errRefused(err error) error {
+	var p *wire.Problem
+	if errors.As(err, &p) {
+		return err
+	}
+	return &wire.Problem{Code: wire.CodeRefused, Text: err.Error()}
+}
+
+// grant finds out what the token of a request allows.
+func (s *Server) grant(r *http.Request) (string, Grant, error) {
+	token, ok := bearer(r)
+	if !ok {
+		return "", Grant{}, &wire.Problem{Code: wire.CodeToken, Text: "the request has no session token"}
+	}
+	from, _ := netip.ParseAddrPort(r.RemoteAddr)
+	g, err := s.cfg.Grants.Grant(r.Context(), token, from.Addr().Unmap())
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", Grant{}, &wire.Problem{Code: wire.CodeToken, Text: "the session token is not known here"}
+	case err != nil:
+		s.cfg.Log("a token cannot be looked up: %v", err)
+		return "", Grant{}, errBusy("the server cannot look up the session token now")
+	}
+	return token, g, nil
+}

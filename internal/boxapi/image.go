@@ -1,0 +1,273 @@
+package boxapi
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"slices"
+	"time"
+
+	"testbox-imaging/internal/chunk"
+	"testbox-imaging/internal/object"
+	"testbox-imaging/internal/wire"
+)
+
+// openImage opens an image under a number that the client chose. The image that is
+// open under it already is kept if it is the same.
+func (s *Server) openImage(ctx context.Context, q *request) error {
+	n, err := q.number("image")
+	if err != nil {
+		return err
+	}
+	body, release, err := q.small(ctx, wire.MaxOpen, 2)
+	if err != nil {
+		return err
+	}
+	defer release()
+	open, err := wire.ParseOpen(body)
+	if err != nil {
+		return errRefused(err)
+	}
+	if q.grant.MayRead == nil || !q.grant.MayRead(open.Box, open.ID, open.Disk) {
+		return fmt.Errorf("disk %s of backup %s of %s: %w, or is not of this job", open.Disk, open.ID, open.Box, fs.ErrNotExist)
+	}
+	is, err := s.isOpen(q.client, n, open)
+	if err == nil && !is {
+		err = q.open(ctx, n, open)
+	}
+	if err != nil {
+		return err
+	}
+	return q.answer(http.StatusNoContent, "", nil)
+}
+
+func (q *request) open(ctx context.Context, n uint64, open *wire.Open) error {
+	if err := q.wait(ctx, q.s.opens); err != nil {
+		return err
+	}
+	defer func() { <-q.s.opens }()
+	im, err := q.s.cfg.Images.OpenImage(ctx, open.Record(), open.Disk)
+	if err != nil {
+		return err
+	}
+	err = q.s.keep(q.client, n, &openedImage{open: *open, image: im, root: rootBytes(im), used: time.Now()})
+	if err != nil {
+		im.Close()
+	}
+	return err
+}
+
+// wait waits for a place in a queue.
+func (q *request) wait(ctx context.Context, queue chan struct{}) error {
+	timer := time.NewTimer(q.s.cfg.Answer)
+	defer timer.Stop()
+	select {
+	case queue <- struct{}{}:
+		return nil
+	case <-timer.C:
+		return errBusy("the server has too much to do at the moment")
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// rootBytes is about what the root of an open image takes in memory, and at least
+// what its stored form has.
+func rootBytes(im *chunk.Image) int64 {
+	return int64(1024 + len(object.Name{})*len(im.Root.Pages) + len(im.Root.Layout))
+}
+
+// isOpen reports whether a client has the image open under this number.
+func (s *Server) isOpen(c *client, n uint64, open *wire.Open) (bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	im := c.images[n]
+	if im != nil && im.open != *open {
+		return false, errRefused(fmt.Errorf("image %d is another one", n))
+	}
+	return im != nil, nil
+}
+
+// keep notes that an image is open.
+func (s *Server) keep(c *client, n uint64, im *openedImage) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	of := im.root
+	for _, other := range c.images {
+		of += other.root
+	}
+	switch {
+	case s.closed || c.gone:
+		return errBusy("the server ends this session")
+	case c.images[n] != nil:
+		return errBusy("image %d was opened by two requests at once", n)
+	case len(c.images) >= wire.MaxImages, of > rootsOfClient && len(c.images) > 0:
+		return errRefused(fmt.Errorf("this session has %d images open, which is as much as it may", len(c.images)))
+	case s.roots+im.root > rootsMemory:
+		return errBusy("there are too many images open")
+	}
+	s.roots += im.root
+	c.images[n] = im
+	return nil
+}
+
+func (s *Server) closeImage(_ context.Context, q *request) error {
+	n, err := q.number("image")
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	q.client.closeImage(s, n)
+	s.mu.Unlock()
+	return q.answer(http.StatusNoContent, "", nil)
+}
+
+// places reads the places that a request asks for, and the image they are of.
+func (q *request) places(ctx context.Context, most int) (places []wire.Place, im *openedImage, done func(), err error) {
+	n, err := q.number("image")
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	body, release, err := q.small(ctx, wire.MaxPlacesBytes(most), 3)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	defer release()
+	if places, err = wire.ParsePlaces(body, most); err != nil {
+		return nil, nil, nil, errRefused(err)
+	}
+	im, done, err = q.s.image(q.client, n)
+	return places, im, done, err
+}
+
+// readMemory is what a request that reads objects holds in memory: a chunk or a page
+// as it is stored, and some bytes around it.
+const readMemory = object.MaxChunk + 64<<10
+
+// needs returns how much memory it takes to read the objects at some places.
+func (im *openedImage) needs(places []wire.Place) int64 {
+	if slices.Contains(places, wire.Root) {
+		return max(readMemory, 2*im.root)
+	}
+	return readMemory
+}
+
+// read sends the objects at some places, as they are stored.
+func (s *Server) read(ctx context.Context, q *request) error {
+	places, im, done, err := q.places(ctx, wire.MaxPlaces)
+	if err != nil {
+		return err
+	}
+	defer done()
+	release, err := q.hold(ctx, im.needs(places))
+	if err != nil {
+		return err
+	}
+	defer release()
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	q.w.Header().Set("Content-Type", bytesType)
+	var head []byte
+	for i, p := range places {
+		o, err := q.get(ctx, im.image, p, *buf)
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err != nil {
+			head, o = wire.AppendLack(head[:0], err), object.Object{}
+		} else {
+			head = wire.AppendHeader(head[:0], o)
+		}
+		if _, err := q.Write(head); err != nil {
+			return err
+		}
+		if _, err := q.Write(o.Data); err != nil {
+			return err
+		}
+		if i < len(places)-1 {
+			if err := q.flush(); err != nil {
+				return err
+			}
+		}
+		if cap(o.Data) > cap(*buf) && cap(o.Data) <= readMemory {
+			*buf = o.Data[:0]
+		}
+	}
+	return nil
+}
+
+// get reads the object at a place in an image.
+func (q *request) get(ctx context.Context, im *chunk.Image, p wire.Place, buf []byte) (object.Object, error) {
+	at, err := q.s.places.find(ctx, im, p)
+	if err != nil {
+		return object.Object{}, err
+	}
+	o, err := im.Getter().Get(ctx, at, buf)
+	if err == nil && o.Key != at.Key() {
+		err = fmt.Errorf("%v is where %v should be: %w", o.Key, at.Key(), object.ErrDamaged)
+	}
+	q.lacks(ctx, p, err)
+	return o, err
+}
+
+// lacks logs that an object of an image cannot be read.
+func (q *request) lacks(ctx context.Context, p wire.Place, err error) {
+	if err != nil && ctx.Err() == nil {
+		q.s.cfg.Log("%s of %s cannot be read for %s: %v", p, q.URL.Path, q.grant.Box, err)
+	}
+}
+
+// verdict checks the object at a place in an image.
+func (q *request) verdict(ctx context.Context, im *chunk.Image, p wire.Place, buf []byte) wire.Verdict {
+	at, err := q.s.places.find(ctx, im, p)
+	if err == nil {
+		err = im.Getter().Check(ctx, at, buf)
+		q.lacks(ctx, p, err)
+	}
+	return wire.VerdictOf(err)
+}
+
+// flushEvery is how often a check that takes long sends what it knows, so that the
+// client sees that the server is there.
+const flushEvery = 2 * time.Second
+
+// check compares objects with the sums of their stored bytes. The answer has a byte
+// for each.
+func (s *Server) check(ctx context.Context, q *request) error {
+	places, im, done, err := q.places(ctx, wire.MaxChecks)
+	if err != nil {
+		return err
+	}
+	defer done()
+	release, err := q.hold(ctx, im.needs(places))
+	if err != nil {
+		return err
+	}
+	defer release()
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	if cap(*buf) < readMemory {
+		*buf = make([]byte, 0, readMemory)
+	}
+	q.w.Header().Set("Content-Type", bytesType)
+	var known []byte
+	last := time.Now()
+	for _, p := range places {
+		known = append(known, byte(q.verdict(ctx, im.image, p, *buf)))
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if time.Since(last) > flushEvery {
+			if _, err := q.Write(known); err != nil {
+				return err
+			}
+			if err := q.flush(); err != nil {
+				return err
+			}
+			known, last = known[:0], time.Now()
+		}
+	}
+	_, err = q.Write(known)
+	return err
+}

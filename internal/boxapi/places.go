@@ -1,0 +1,84 @@
+package boxapi
+
+import (
+	"container/list"
+	"context"
+	"sync"
+
+	"testbox-imaging/internal/chunk"
+	"testbox-imaging/internal/object"
+	"testbox-imaging/internal/wire"
+)
+
+// placeCache keeps where the chunks of the regions read last are, for all open
+// images together. A region is known by the names of its root and of its page, so
+// images that are opened twice share it.
+type placeCache struct {
+	limit int64 // bytes
+
+	mu     sync.Mutex // guards the fields below
+	size   int64
+	recent list.List // of *cachedRegion, the most recently used first
+	by     map[regionKey]*list.Element
+}
+
+type regionKey struct {
+	root   object.Name
+	region int
+}
+
+type cachedRegion struct {
+	key    regionKey
+	region *chunk.Region
+	size   int64
+}
+
+func newPlaceCache(limit int64) *placeCache {
+	return &placeCache{limit: limit, by: map[regionKey]*list.Element{}}
+}
+
+// find returns the place in an image that a client means. If the image has no such
+// place, the error matches chunk.ErrMissing.
+func (c *placeCache) find(ctx context.Context, im *chunk.Image, p wire.Place) (chunk.Place, error) {
+	switch p.Kind() {
+	case object.Root:
+		return im.RootPlace(), nil
+	case object.Page:
+		return im.PagePlace(int(p.Region))
+	}
+	key := regionKey{im.Name, int(p.Region)}
+	if r := c.get(key); r != nil {
+		return r.Place(int(p.Chunk))
+	}
+	r, err := im.Region(ctx, key.region)
+	if err != nil {
+		return chunk.Place{}, err
+	}
+	c.put(&cachedRegion{key, r, 200 + 32*int64(r.Len())})
+	return r.Place(int(p.Chunk))
+}
+
+func (c *placeCache) get(key regionKey) *chunk.Region {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e := c.by[key]
+	if e == nil {
+		return nil
+	}
+	c.recent.MoveToFront(e)
+	return e.Value.(*cachedRegion).region
+}
+
+func (c *placeCache) put(r *cachedRegion) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.by[r.key] != nil {
+		return
+	}
+	c.by[r.key] = c.recent.PushFront(r)
+	for c.size += r.size; c.size > c.limit; {
+		old := c.recent.Remove(c.recent.Back()).(*cachedRegion)
+		delete(c.by, old.key)
+		c.size -= old.size
+	}
+}
