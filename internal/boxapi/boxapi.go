@@ -153,7 +153,7 @@ func (s *Server) forget(token string) {
 		return
 	}
 	delete(s.clients, token)
-	c.end(s)
+	c.end()
 }
 
 // enter counts a request or a commit, unless the server is closed.
@@ -185,7 +185,7 @@ func (s *Server) endIdle(before time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for token, c := range s.clients {
-		if c.endIdle(s, before) {
+		if c.endIdle(before) {
 			c.gone = true
 			delete(s.clients, token)
 		}
@@ -208,8 +208,7 @@ func (s *Server) Routes(mux *http.ServeMux) {
 		mux.Handle(pattern, s.serve(h))
 	}
 	mux.HandleFunc(wire.Prefix, func(w http.ResponseWriter, _ *http.Request) {
-		http.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.cfg.Quiet))
-		sendProblem(w, &wire.Problem{Code: wire.CodeNoRequest, Text: "this server has no such request"})
+		s.sendAway(w, &wire.Problem{Code: wire.CodeNoRequest, Text: "this server has no such request"})
 	})
 }
 
@@ -221,6 +220,9 @@ func Limit(srv *http.Server) {
 	srv.Protocols.SetHTTP1(true)
 	srv.ReadHeaderTimeout = wire.HeaderWait
 	srv.IdleTimeout = 2 * wire.QuietWait
+	// Handlers of this package set the deadlines anew. What is answered without them,
+	// and a body that nobody reads to its end, are bounded by these.
+	srv.ReadTimeout, srv.WriteTimeout = wire.QuietWait, 2*wire.QuietWait
 	srv.MaxHeaderBytes = 8 << 10
 	if srv.ErrorLog == nil {
 		srv.ErrorLog = log.New(discard{}, "", 0) // a box could fill a log with failed handshakes

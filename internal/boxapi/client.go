@@ -1,6 +1,7 @@
 package boxapi
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"time"
@@ -19,28 +20,81 @@ type client struct {
 	ended    bool      // the session with that number was ended by the client
 	images   map[uint64]*openedImage
 	gone     bool // the server has forgotten the client, while it still serves requests
+	// ending has what was ended while requests still used it.
+	ending map[part]*use
 }
+
+// part names a session or an image of a client.
+type part struct {
+	image  bool
+	number uint64
+}
+
+// use counts the requests that use a session or an image. What is ended stays open
+// in the store until no request uses it any more. The server's mutex guards it.
+type use struct {
+	serving int           // requests
+	last    time.Time     // when the last one ended
+	close   func()        // closes it in the store
+	ended   bool          // by the client, or by the server
+	closed  chan struct{} // closed when it is closed in the store
+}
+
+func newUse(close func()) use {
+	return use{close: close, last: time.Now(), closed: make(chan struct{})}
+}
+
+// begin counts a request. The request calls done at its end.
+func (u *use) begin(s *Server) (done func()) {
+	u.serving++
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		u.serving--
+		u.last = time.Now()
+		u.release()
+	}
+}
+
+// end says that no further request comes.
+func (u *use) end(c *client, name part) {
+	u.ended = true
+	if u.serving > 0 {
+		c.ending[name] = u
+		closed := u.close
+		u.close = func() { closed(); delete(c.ending, name) }
+	}
+	u.release()
+}
+
+func (u *use) release() {
+	if u.ended && u.serving == 0 {
+		u.close()
+		close(u.closed)
+	}
+}
+
+// idle reports whether no request has used it since a time.
+func (u *use) idle(before time.Time) bool { return u.serving == 0 && u.last.Before(before) }
 
 // session is a backup in progress.
 type session struct {
+	use
 	number uint64
 	backup chunk.Session
-	used   time.Time
 
-	mu      sync.Mutex // guards the fields below
-	stored  int64      // bytes of objects
-	commit  *commit    // the last one
-	serving int        // requests; the server's mutex guards it
+	mu     sync.Mutex // guards the fields below
+	stored int64      // bytes of objects
+	commit *commit    // the last one
 }
 
 // openedImage is an image that a client reads.
 type openedImage struct {
-	open    wire.Open
-	image   *chunk.Image
-	root    int64 // bytes of the root
-	serving int
-	gone    bool // closed by the client, or by the server, while it is read
-	used    time.Time
+	use
+	number uint64
+	open   wire.Open
+	image  *chunk.Image // nil while it is being opened
+	root   int64        // bytes of the root
 }
 
 // client counts a request of a token.
@@ -49,7 +103,7 @@ func (s *Server) client(token string) (*client, error) {
 	defer s.mu.Unlock()
 	c := s.clients[token]
 	if c == nil {
-		c = &client{images: map[uint64]*openedImage{}}
+		c = &client{images: map[uint64]*openedImage{}, ending: map[part]*use{}}
 		s.clients[token] = c
 	}
 	if c.requests >= wire.MaxAtOnce {
@@ -79,64 +133,48 @@ func (s *Server) session(c *client, n uint64) (ses *session, done func(), err er
 		return nil, nil, fmt.Errorf("session %d: %w", n, chunk.ErrClosed)
 	case c.session == nil || n > c.last:
 		c.endSession()
-		c.session, c.last, c.ended = &session{number: n, backup: s.cfg.Begin()}, n, false
+		backup := s.cfg.Begin()
+		c.session, c.last, c.ended = &session{use: newUse(func() { backup.Close() }), number: n, backup: backup}, n, false
 	}
-	ses = c.session
-	ses.serving++
-	return ses, func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		ses.serving--
-		ses.used = time.Now()
-	}, nil
+	return c.session, c.session.begin(s), nil
 }
 
-// endSession closes the session in the store. A commit in progress goes on there.
+// endSession ends the session. It is closed in the store once no request uses it. A
+// commit in progress goes on there.
 func (c *client) endSession() {
-	if c.session != nil {
-		c.session.backup.Close()
+	if ses := c.session; ses != nil {
 		c.session = nil
+		ses.end(c, part{number: ses.number})
 	}
 }
 
 // end ends everything that a client has.
-func (c *client) end(s *Server) {
+func (c *client) end() {
 	c.gone = true
 	c.endSession()
-	for n := range c.images {
-		c.closeImage(s, n)
+	for _, im := range c.images {
+		c.forgetImage(im)
 	}
 }
 
 // endIdle ends what was not used since a time. It reports whether nothing is left.
-func (c *client) endIdle(s *Server, before time.Time) bool {
-	if ses := c.session; ses != nil && ses.serving == 0 && ses.used.Before(before) {
+func (c *client) endIdle(before time.Time) bool {
+	if ses := c.session; ses != nil && ses.idle(before) {
 		c.endSession()
 	}
-	for n, im := range c.images {
-		if im.serving == 0 && im.used.Before(before) {
-			c.closeImage(s, n)
+	for _, im := range c.images {
+		if im.idle(before) {
+			c.forgetImage(im)
 		}
 	}
 	return c.session == nil && len(c.images) == 0 && c.requests == 0 && c.used.Before(before)
 }
 
-// closeImage forgets an image. It is closed in the store once nothing reads it.
-func (c *client) closeImage(s *Server, n uint64) {
-	im := c.images[n]
-	if im == nil {
-		return
-	}
-	delete(c.images, n)
-	im.gone = true
-	im.release(s)
-}
-
-// release closes an image in the store that was closed and is not read any more.
-func (im *openedImage) release(s *Server) {
-	if im.gone && im.serving == 0 {
-		im.image.Close()
-		s.roots -= im.root
+// forgetImage forgets an image. It is closed in the store once nothing reads it.
+func (c *client) forgetImage(im *openedImage) {
+	if !im.ended {
+		delete(c.images, im.number)
+		im.end(c, part{image: true, number: im.number})
 	}
 }
 
@@ -145,15 +183,29 @@ func (s *Server) image(c *client, n uint64) (im *openedImage, done func(), err e
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	im = c.images[n]
-	if im == nil {
+	if im == nil || im.image == nil {
 		return nil, nil, &wire.Problem{Code: wire.CodeNotOpen, Text: fmt.Sprintf("image %d is not open", n)}
 	}
-	im.serving++
-	return im, func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		im.serving--
-		im.used = time.Now()
-		im.release(s)
-	}, nil
+	return im, im.begin(s), nil
+}
+
+// unused waits until nothing uses what a request has ended. A client that cancels
+// its requests and then ends what they use can rely on the answer.
+func (q *request) unused(ctx context.Context, name part) error {
+	q.s.mu.Lock()
+	u := q.client.ending[name]
+	q.s.mu.Unlock()
+	if u == nil {
+		return nil
+	}
+	timer := time.NewTimer(q.s.cfg.Answer)
+	defer timer.Stop()
+	select {
+	case <-u.closed:
+		return nil
+	case <-timer.C:
+		return errBusy("it is ended, and other requests still use it")
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }

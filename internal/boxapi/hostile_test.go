@@ -79,22 +79,31 @@ func (r *rig) contents(t *testing.T) map[string]string {
 // answer.
 func (a *attack) send(t *testing.T, token, method, path string, body []byte) (int, wire.Code, []byte) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), method, "https://"+a.addr+"/", bytes.NewReader(body))
-	must(t, err)
+	status, code, answer, err := a.sendContext(t.Context(), token, method, path, body)
+	if err != nil {
+		t.Fatalf("%s %s: %v", method, path, err)
+	}
+	return status, code, answer
+}
+
+func (a *attack) sendContext(ctx context.Context, token, method, path string, body []byte) (int, wire.Code, []byte, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "https://"+a.addr+"/", bytes.NewReader(body))
+	if err != nil {
+		return 0, "", nil, err
+	}
 	req.URL.Opaque = "//" + a.addr + path // as it is, with dots and all
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
 	resp, err := a.http.Do(req)
 	if err != nil {
-		t.Fatalf("%s %s: %v", method, path, err)
+		return 0, "", nil, err
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(resp.Body)
-	must(t, err)
 	var p wire.Problem
 	json.Unmarshal(answer, &p)
-	return resp.StatusCode, p.Code, answer
+	return resp.StatusCode, p.Code, answer, err
 }
 
 // frame is an object as it is sent, with a header that was spoilt and got a new sum.
@@ -376,6 +385,11 @@ func TestSlowClients(t *testing.T) {
 		gone("slow in the body", a.rawRequest(t, head(objects, "Content-Length: 1100000\r\n")+object), "x")
 		gone("endless", a.rawRequest(t, head(objects, "Transfer-Encoding: chunked\r\n")+"4\r\nTBXO\r\n"), "1\r\nx\r\n")
 	}
+	gone("silent in a short body", a.rawRequest(t, head(objects, "Content-Length: 1000\r\n")+"TBXO"), "")
+	gone("silent before a short body", a.rawRequest(t, head(objects, "Content-Length: 1000\r\n")), "")
+	gone("silent in names", a.rawRequest(t, head("/agent/v1/sessions/1/missing", "Content-Length: 33\r\n")+"\x01"), "")
+	gone("silent to an unknown request", a.rawRequest(t, head("/agent/v1/sessions/1/x", "Content-Length: 1000\r\n")+"x"), "")
+	gone("silent and unknown", a.rawRequest(t, "POST "+objects+" HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nx"), "")
 	read := head("/agent/v1/images/1/read", "Content-Length: 512\r\n") + strings.Repeat("\x00", 512)
 	deaf := a.rawRequest(t, strings.Repeat(read, 40)) // its answers are many megabytes
 	var ends sync.WaitGroup

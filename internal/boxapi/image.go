@@ -32,28 +32,37 @@ func (s *Server) openImage(ctx context.Context, q *request) error {
 	if q.grant.MayRead == nil || !q.grant.MayRead(open.Box, open.ID, open.Disk) {
 		return fmt.Errorf("disk %s of backup %s of %s: %w, or is not of this job", open.Disk, open.ID, open.Box, fs.ErrNotExist)
 	}
-	is, err := s.isOpen(q.client, n, open)
-	if err == nil && !is {
-		err = q.open(ctx, n, open)
-	}
+	im, done, err := s.opening(q.client, n, open)
 	if err != nil {
 		return err
+	}
+	if im != nil {
+		defer done()
+		if err := q.open(ctx, im); err != nil {
+			s.mu.Lock()
+			q.client.forgetImage(im)
+			s.mu.Unlock()
+			return err
+		}
 	}
 	return q.answer(http.StatusNoContent, "", nil)
 }
 
-func (q *request) open(ctx context.Context, n uint64, open *wire.Open) error {
+// open opens an image in the store.
+func (q *request) open(ctx context.Context, im *openedImage) error {
 	if err := q.wait(ctx, q.s.opens); err != nil {
 		return err
 	}
 	defer func() { <-q.s.opens }()
-	im, err := q.s.cfg.Images.OpenImage(ctx, open.Record(), open.Disk)
+	image, err := q.s.cfg.Images.OpenImage(ctx, im.open.Record(), im.open.Disk)
 	if err != nil {
 		return err
 	}
-	err = q.s.keep(q.client, n, &openedImage{open: *open, image: im, root: rootBytes(im), used: time.Now()})
+	if err = ctx.Err(); err == nil { // who has gone may have closed it already
+		err = q.s.keep(q.client, im, image)
+	}
 	if err != nil {
-		im.Close()
+		image.Close()
 	}
 	return err
 }
@@ -78,48 +87,76 @@ func rootBytes(im *chunk.Image) int64 {
 	return int64(1024 + len(object.Name{})*len(im.Root.Pages) + len(im.Root.Layout))
 }
 
-// isOpen reports whether a client has the image open under this number.
-func (s *Server) isOpen(c *client, n uint64, open *wire.Open) (bool, error) {
+// opening makes room for an image that a client opens. It returns nil if the client
+// has it open already. done must be called at the end.
+func (s *Server) opening(c *client, n uint64, open *wire.Open) (im *openedImage, done func(), err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	im := c.images[n]
-	if im != nil && im.open != *open {
-		return false, errRefused(fmt.Errorf("image %d is another one", n))
+	have := c.images[n]
+	switch {
+	case s.closed || c.gone:
+		return nil, nil, errBusy("the server ends this session")
+	case have != nil && have.open != *open:
+		return nil, nil, errRefused(fmt.Errorf("image %d is another one", n))
+	case have != nil && have.image == nil:
+		return nil, nil, errBusy("image %d is being opened by another request", n)
+	case have != nil:
+		return nil, nil, nil
+	case c.ending[part{true, n}] != nil:
+		return nil, nil, errBusy("an image %d was closed, and is still being read", n)
+	case len(c.images) >= wire.MaxImages:
+		return nil, nil, errTooMany(c)
 	}
-	return im != nil, nil
+	im = &openedImage{number: n, open: *open}
+	im.use = newUse(func() {
+		if im.image != nil {
+			im.image.Close()
+			s.roots -= im.root
+		}
+	})
+	c.images[n] = im
+	return im, im.begin(s), nil
+}
+
+func errTooMany(c *client) error {
+	return errRefused(fmt.Errorf("this session has %d images open, which is as much as it may", len(c.images)))
 }
 
 // keep notes that an image is open.
-func (s *Server) keep(c *client, n uint64, im *openedImage) error {
+func (s *Server) keep(c *client, im *openedImage, image *chunk.Image) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	of := im.root
+	root := rootBytes(image)
+	of := root
 	for _, other := range c.images {
 		of += other.root
 	}
 	switch {
-	case s.closed || c.gone:
-		return errBusy("the server ends this session")
-	case c.images[n] != nil:
-		return errBusy("image %d was opened by two requests at once", n)
-	case len(c.images) >= wire.MaxImages, of > rootsOfClient && len(c.images) > 0:
-		return errRefused(fmt.Errorf("this session has %d images open, which is as much as it may", len(c.images)))
-	case s.roots+im.root > rootsMemory:
+	case s.closed || im.ended:
+		return errBusy("the image was closed while it was opened")
+	case of > rootsOfClient && len(c.images) > 1:
+		return errTooMany(c)
+	case s.roots+root > rootsMemory:
 		return errBusy("there are too many images open")
 	}
-	s.roots += im.root
-	c.images[n] = im
+	s.roots += root
+	im.root, im.image = root, image
 	return nil
 }
 
-func (s *Server) closeImage(_ context.Context, q *request) error {
+func (s *Server) closeImage(ctx context.Context, q *request) error {
 	n, err := q.number("image")
 	if err != nil {
 		return err
 	}
 	s.mu.Lock()
-	q.client.closeImage(s, n)
+	if im := q.client.images[n]; im != nil {
+		q.client.forgetImage(im)
+	}
 	s.mu.Unlock()
+	if err := q.unused(ctx, part{image: true, number: n}); err != nil {
+		return err
+	}
 	return q.answer(http.StatusNoContent, "", nil)
 }
 

@@ -34,8 +34,7 @@ type request struct {
 func (s *Server) serve(h handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !s.enter() {
-			http.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.cfg.Quiet))
-			sendProblem(w, &wire.Problem{Code: wire.CodeBusy, Text: "the server is about to end"})
+			s.sendAway(w, &wire.Problem{Code: wire.CodeBusy, Text: "the server is about to end"})
 			return
 		}
 		defer s.busy.Done()
@@ -47,8 +46,8 @@ func (s *Server) serve(h handler) http.Handler {
 		err := q.run(ctx, h)
 		switch {
 		case err == nil:
-		case q.sent:
-			panic(http.ErrAbortHandler) // the client must see that the answer is not whole
+		case q.sent, r.Context().Err() != nil: // the client must see that the answer is not whole, or it has gone
+			panic(http.ErrAbortHandler)
 		case s.ctx.Err() != nil:
 			q.refuse(errBusy("the server is about to end"))
 		default:
@@ -109,6 +108,15 @@ func (q *request) refuse(err error) {
 	sendProblem(q.w, &p)
 }
 
+// sendAway answers a request that nobody looks at. net/http reads what is left of the
+// body, within the deadline.
+func (s *Server) sendAway(w http.ResponseWriter, p *wire.Problem) {
+	ctl, until := http.NewResponseController(w), time.Now().Add(s.cfg.Quiet)
+	ctl.SetReadDeadline(until)
+	ctl.SetWriteDeadline(until)
+	sendProblem(w, p)
+}
+
 func sendProblem(w http.ResponseWriter, p *wire.Problem) {
 	b := p.Marshal()
 	w.Header().Set("Content-Type", wire.ProblemType)
@@ -142,7 +150,7 @@ func (b *pacedBody) Read(p []byte) (int, error) {
 	b.ctl.SetReadDeadline(start.Add(b.pace.Left()))
 	n, err := b.Body.Read(p)
 	b.pace.Note(n, time.Since(start))
-	if err != nil {
+	if err == io.EOF { // else the deadline stays, since net/http reads what is left of the body
 		b.ctl.SetReadDeadline(time.Time{})
 	}
 	return n, err

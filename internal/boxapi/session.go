@@ -2,7 +2,6 @@ package boxapi
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -121,7 +120,7 @@ func (ses *session) add(n, most int64) bool {
 	return true
 }
 
-func (s *Server) endSession(_ context.Context, q *request) error {
+func (s *Server) endSession(ctx context.Context, q *request) error {
 	n, err := q.number("session")
 	if err != nil {
 		return err
@@ -136,6 +135,9 @@ func (s *Server) endSession(_ context.Context, q *request) error {
 		c.ended = true
 	}
 	s.mu.Unlock()
+	if err := q.unused(ctx, part{number: n}); err != nil {
+		return err
+	}
 	return q.answer(http.StatusNoContent, "", nil)
 }
 
@@ -228,7 +230,9 @@ func (s *Server) begin(ses *session, n uint64, body object.Name, r *image.Record
 	ses.commit = c
 	go func() {
 		defer s.busy.Done()
-		c.record, c.err = s.run(ses, r)
+		ctx, cancel := context.WithTimeout(s.ctx, wire.CommitWait)
+		defer cancel()
+		c.record, c.err = s.run(ctx, ses, r)
 		close(c.done)
 	}()
 	return c, nil
@@ -236,18 +240,18 @@ func (s *Server) begin(ses *session, n uint64, body object.Name, r *image.Record
 
 // run commits a backup, unless its arming has made one already. That is so if the
 // server ended after an earlier commit and before its answer.
-func (s *Server) run(ses *session, r *image.Record) (*image.Record, error) {
-	unlock, err := s.lockBox(r.Box)
+func (s *Server) run(ctx context.Context, ses *session, r *image.Record) (*image.Record, error) {
+	unlock, err := s.lockBox(ctx, r.Box)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	have, err := s.committed(r.Box, r.Arming)
+	have, err := s.committed(ctx, r.Box, r.Arming)
 	switch {
 	case err != nil:
 		return nil, err
 	case have == nil:
-		if err := ses.backup.Commit(s.ctx, r); err != nil {
+		if err := ses.backup.Commit(ctx, r); err != nil {
 			return nil, err
 		}
 		return r, nil
@@ -257,11 +261,11 @@ func (s *Server) run(ses *session, r *image.Record) (*image.Record, error) {
 	return have, nil
 }
 
-func (s *Server) committed(of string, arming box.Arming) (*image.Record, error) {
+func (s *Server) committed(ctx context.Context, of string, arming box.Arming) (*image.Record, error) {
 	if s.cfg.Committed == nil || arming == "" {
 		return nil, nil
 	}
-	have, err := s.cfg.Committed(s.ctx, of, arming)
+	have, err := s.cfg.Committed(ctx, of, arming)
 	if err != nil {
 		return nil, fmt.Errorf("look for an earlier backup of this job: %w", err)
 	}
@@ -282,7 +286,7 @@ func sameDisks(a, b *image.Record) bool {
 }
 
 // lockBox waits until no other backup of a box is being committed.
-func (s *Server) lockBox(name string) (unlock func(), err error) {
+func (s *Server) lockBox(ctx context.Context, name string) (unlock func(), err error) {
 	for {
 		s.mu.Lock()
 		other := s.commits[name]
@@ -300,8 +304,8 @@ func (s *Server) lockBox(name string) (unlock func(), err error) {
 		s.mu.Unlock()
 		select {
 		case <-other:
-		case <-s.ctx.Done():
-			return nil, errors.New("the server is about to end")
+		case <-ctx.Done():
+			return nil, fmt.Errorf("another backup of %s is being committed: %w", name, ctx.Err())
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"testbox-imaging/internal/blob/mem"
 	"testbox-imaging/internal/boxapi"
@@ -28,6 +29,10 @@ func (everything) Grant(_ context.Context, token string, _ netip.Addr) (boxapi.G
 	return boxapi.Grant{Box: "10.0.0.7", Backup: true, MayRead: func(string, string, string) bool { return true }}, nil
 }
 
+// away is how long a request is tried. The server is always there, and what hangs must
+// say so before the test runs out of time.
+const away = 10 * time.Second
+
 // TestConformRemote runs the suite over HTTPS, as the agent of a box uses a store.
 func TestConformRemote(t *testing.T) {
 	conform.ChunkStore(t, func(t *testing.T) conform.ChunkStoreUnderTest {
@@ -43,7 +48,8 @@ func TestConformRemote(t *testing.T) {
 		var tokens atomic.Int64
 		client := func() *remote.Client {
 			http := remote.NewHTTP(wire.FingerprintOf(srv.Certificate()))
-			c, err := remote.New(remote.Config{HTTP: http, Base: srv.URL, Token: fmt.Sprint(tokens.Add(1)), Log: t.Logf})
+			c, err := remote.New(remote.Config{HTTP: http, Base: srv.URL, Token: fmt.Sprint(tokens.Add(1)), Log: t.Logf,
+				Away: away, Quiet: away})
 			must(t, err)
 			return c
 		}
