@@ -29,7 +29,7 @@ var levels = map[string]int{
 	"remote": 4, "boxapi": 4,
 	"backup": 4, "maintenance": 4, "pid1": 4, "sharesetup": 4,
 	"agent":  5,
-	"follow": 6,
+	"follow": 6, "dispatch": 6,
 	"arming": 7,
 }
 

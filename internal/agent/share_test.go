@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -93,6 +94,9 @@ func TestLogOpener(t *testing.T) {
 func TestUnknownMode(t *testing.T) {
 	b := newBench(t)
 	b.disk("vda", "S1", 1)
-	b.want(b.run(b.arm(box.Backup, func(c *bootcfg.Cmdline) { c.Mode = bootcfg.ServerMode })), box.Refused)
+	b.want(b.run(b.arm(box.Backup, func(c *bootcfg.Cmdline) {
+		c.Mode, c.TFTP, c.Backup = bootcfg.ServerMode, bootcfg.NFSPath{}, bootcfg.NFSPath{}
+		c.Server, c.Key, c.Secret = netip.MustParseAddrPort("10.88.0.1:8444"), strings.Repeat("0", 64), "1"
+	})), box.Refused)
 	b.says("does not know the mode server")
 }

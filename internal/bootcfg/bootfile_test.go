@@ -57,6 +57,20 @@ func TestGenerateRAM(t *testing.T) {
 	}
 }
 
+// TestGenerateServer: the boot file of server mode has the server, and no area.
+func TestGenerateServer(t *testing.T) {
+	b := BootFile{Cmdline: fullServer(t), Kernel: "maintenance-boot/1.0/vmlinuz", Initrd: "maintenance-boot/1.0/initrd.img"}
+	b.Cmdline.BootIF = nil
+	text, err := Generate(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, _, _, err := ParseBootFile(text)
+	if err != nil || !reflect.DeepEqual(*c, b.Cmdline) || strings.Contains(string(text), "testbox-tftp") {
+		t.Errorf("read as %+v, %v", c, err)
+	}
+}
+
 // TestStartedAgreesWithFile: what the loader makes of a boot file agrees with it.
 func TestStartedAgreesWithFile(t *testing.T) {
 	text, err := Generate(sample(t))
@@ -134,6 +148,8 @@ func TestGenerateRefuses(t *testing.T) {
 		"kernel \"/x \\\"\" and": func(b *BootFile) { b.Kernel = `/x "` },
 		"is there twice":         func(b *BootFile) { b.Kernel = "x\n  KERNEL y" },
 		"not an arming id":       func(b *BootFile) { b.Cmdline.Arming = "" },
+		"server mode does not":   func(b *BootFile) { b.Cmdline.Mode = ServerMode },
+		"share mode does not":    func(b *BootFile) { b.Cmdline.Secret = "1" },
 	} {
 		b := sample(t)
 		change(&b)
@@ -179,6 +195,13 @@ func FuzzParseConfig(f *testing.F) {
 	}
 	f.Add(text)
 	f.Add(DefaultConfig())
+	server := sample(f)
+	server.Cmdline = fullServer(f)
+	server.Cmdline.BootIF = nil
+	if text, err = Generate(server); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(text)
 	for _, s := range append(localConfigs, strandedConfigs...) {
 		f.Add([]byte(s.text))
 	}

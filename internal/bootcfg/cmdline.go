@@ -1,6 +1,7 @@
 package bootcfg
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -61,7 +62,7 @@ type Mode string
 // The modes. A command line without testbox-mode means share mode.
 const (
 	ShareMode  Mode = ""       // the areas of a storage server, which are mounted
-	ServerMode Mode = "server" // a testbox server; no agent supports it yet
+	ServerMode Mode = "server" // a testbox server, over HTTPS
 )
 
 // Cmdline is what a kernel command line tells the agent to do.
@@ -75,6 +76,10 @@ type Cmdline struct {
 
 	TFTP, Backup NFSPath // share mode's areas
 	Root         NFSPath // root of the debian form, mounted by NFS; zero means the ram form
+
+	Server netip.AddrPort // server mode's server, IPv4
+	Key    string         // fingerprint of the server's key, 64 hexadecimal digits in lower case
+	Secret string         // by which the server knows that this box was started from its boot file; it counts once
 
 	Disks         []string // only these disks, spelled as in disk-devices.lst; if empty, the agent chooses
 	PrecheckSize  bool     // in a restore, check only the images' sizes before the first write
@@ -101,6 +106,9 @@ const (
 	wordExpires = "testbox-expires"
 	wordTFTP    = "testbox-tftp"
 	wordBackup  = "testbox-backup"
+	wordServer  = "testbox-server"
+	wordKey     = "testbox-key"
+	wordSecret  = "testbox-secret"
 	wordDisks   = "testbox-disks"
 	wordCheck   = "testbox-precheck"
 	wordAccept  = "testbox-accept-machine"
@@ -167,15 +175,32 @@ func parseRoot(s string) (NFSPath, error) {
 	return ParseNFSPath(path)
 }
 
-// complete returns an error if a word is missing that every action needs.
+// modeWords are the words that only one mode has.
+var modeWords = []struct {
+	mode   Mode
+	word   string
+	needed bool // in that mode
+}{
+	{ShareMode, wordTFTP, true}, {ShareMode, wordBackup, true},
+	{ShareMode, wordCheck, false}, {ShareMode, wordImage, false}, {ShareMode, wordRaw, false},
+	{ServerMode, wordServer, true}, {ServerMode, wordKey, true}, {ServerMode, wordSecret, true},
+}
+
+// complete returns an error if a word is missing that every action needs, or if
+// there is one that only another mode has.
 func complete(mode Mode, seen map[string]bool) error {
 	need := []string{wordAction, wordArming, wordAddress}
-	if mode == ShareMode {
-		need = append(need, wordTFTP, wordBackup)
+	for _, w := range modeWords {
+		switch {
+		case w.mode == mode && w.needed:
+			need = append(need, w.word)
+		case w.mode != mode && seen[w.word]:
+			return fmt.Errorf("kernel command line has %s, which %s mode does not have", w.word, cmp.Or(string(mode), "share"))
+		}
 	}
 	for _, w := range need {
 		if !seen[w] {
-			return fmt.Errorf("kernel command line has no %s; arm the box with `testbox pxe-conf`", strings.TrimSuffix(w, "-"))
+			return fmt.Errorf("kernel command line has no %s; arm the box anew", strings.TrimSuffix(w, "-"))
 		}
 	}
 	return nil
@@ -200,6 +225,12 @@ func (c *Cmdline) set(key, v string) (err error) {
 		c.TFTP, err = ParseNFSPath(v)
 	case wordBackup:
 		c.Backup, err = ParseNFSPath(v)
+	case wordServer:
+		c.Server, err = parseServer(v)
+	case wordKey:
+		c.Key, err = v, check(len(v) == 64 && strings.Trim(v, "0123456789abcdef") == "", "%q is not 64 hexadecimal digits", v)
+	case wordSecret:
+		c.Secret, err = v, check(validSecret(v), "%q is not a secret that a server gives", v)
 	case wordRoot:
 		c.Root, err = parseRoot(v)
 	case wordDisks:
@@ -228,6 +259,26 @@ func (c *Cmdline) set(key, v string) (err error) {
 		err = errors.New("unknown word; the maintenance system is older than the program that armed the box, or the boot file was edited")
 	}
 	return err
+}
+
+// parseServer reads "10.42.1.1:8444".
+func parseServer(s string) (netip.AddrPort, error) {
+	host, _, _ := strings.Cut(s, ":")
+	_, hostErr := parseIPv4(host)
+	a, err := netip.ParseAddrPort(s)
+	if hostErr != nil || err != nil || a.Port() == 0 || a.String() != s {
+		return netip.AddrPort{}, fmt.Errorf("%q is not of the form IPv4:PORT", s)
+	}
+	return a, nil
+}
+
+// maxSecret is the length of the longest secret.
+const maxSecret = 128
+
+// validSecret allows letters, digits, '-' and '_'.
+func validSecret(s string) bool {
+	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
+	return s != "" && len(s) <= maxSecret && strings.Trim(s, letters) == ""
 }
 
 func check(ok bool, format string, args ...any) error {

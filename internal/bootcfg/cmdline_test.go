@@ -42,21 +42,31 @@ func full(t testing.TB) Cmdline {
 const least = "testbox-action-backup testbox-arming=0123456789abcdef testbox-address=10.40.41.42 " +
 	"testbox-tftp=10.42.1.1:/export/testbox-tftp testbox-backup=10.42.1.1:/export/testbox-backup"
 
-// TestCmdlineMode: the areas are needed in share mode only, and share mode has no
-// word, so that boot files are what they were.
+// fullServer is one of server mode that uses every word.
+func fullServer(t testing.TB) Cmdline {
+	c := full(t)
+	c.Mode, c.TFTP, c.Backup = ServerMode, NFSPath{}, NFSPath{}
+	c.PrecheckSize, c.OldImages, c.Raw = false, false, false
+	c.Server, c.Key = netip.MustParseAddrPort("10.42.1.1:8444"), strings.Repeat("0123456789abcdef", 4)
+	c.Secret = "1-00112233445566778899aabbccddeeff"
+	return c
+}
+
+const leastServer = "testbox-action-backup testbox-mode=server testbox-arming=0123456789abcdef testbox-address=10.40.41.42 " +
+	"testbox-server=10.42.1.1:8444 testbox-key=0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef " +
+	"testbox-secret=1-00112233445566778899aabbccddeeff"
+
+// TestCmdlineMode: share mode has no word, so that boot files are what they were.
 func TestCmdlineMode(t *testing.T) {
-	c := Cmdline{Mode: ServerMode, Action: box.Backup, Arming: "0123456789abcdef", Address: addr(t, "10.40.41.42")}
-	const want = "testbox-action-backup testbox-mode=server testbox-arming=0123456789abcdef testbox-address=10.40.41.42"
-	got, err := ParseCmdline(c.Words())
-	if err != nil || !reflect.DeepEqual(*got, c) || c.Words() != want {
-		t.Errorf("%q is read as %+v, %v", c.Words(), got, err)
+	c, err := ParseCmdline(leastServer)
+	if err != nil || c.Mode != ServerMode || c.Words() != leastServer {
+		t.Fatalf("%+v, %v", c, err)
 	}
-	share := c
-	share.Mode = ShareMode
-	if _, err := ParseCmdline(share.Words()); err == nil || !strings.Contains(err.Error(), "has no testbox-tftp") {
-		t.Errorf("share mode without areas: %v", err)
+	share, err := ParseCmdline(least)
+	if err != nil || share.Mode != ShareMode || strings.Contains(share.Words(), "mode") {
+		t.Fatalf("%+v, %v", share, err)
 	}
-	if Agree(&c, &share) == nil {
+	if Agree(c, share) == nil {
 		t.Error("two modes agree")
 	}
 	for _, bad := range []string{"", "share", "Server"} {
@@ -66,8 +76,29 @@ func TestCmdlineMode(t *testing.T) {
 	}
 }
 
+// TestCmdlineOfOtherMode: a word that only the other mode has is refused, since it
+// could not do what whoever wrote it wanted.
+func TestCmdlineOfOtherMode(t *testing.T) {
+	for _, w := range []string{"testbox-tftp=10.42.1.1:/t", "testbox-backup=10.42.1.1:/b", "testbox-precheck=size", "testbox-image=old",
+		"testbox-raw"} {
+		if c, err := ParseCmdline(leastServer + " " + w); err == nil || !strings.Contains(err.Error(), "which server mode does not have") {
+			t.Errorf("server mode with %s gave %+v, %v", w, c, err)
+		}
+	}
+	for _, w := range strings.Fields(leastServer)[4:] {
+		if c, err := ParseCmdline(least + " " + w); err == nil || !strings.Contains(err.Error(), "which share mode does not have") {
+			t.Errorf("share mode with %s gave %+v, %v", w, c, err)
+		}
+	}
+}
+
 func TestCmdlineRoundTrip(t *testing.T) {
-	want := full(t)
+	for _, want := range []Cmdline{full(t), fullServer(t)} {
+		roundTrip(t, want)
+	}
+}
+
+func roundTrip(t *testing.T, want Cmdline) {
 	line := "BOOT_IMAGE=maintenance-boot/1/vmlinuz " + want.Words() + ` console=tty0 dyndbg="testbox-x y" panic=30`
 	got, err := ParseCmdline(line)
 	if err != nil {
@@ -132,11 +163,39 @@ func TestCmdlineRefuses(t *testing.T) {
 			t.Errorf("%q gave %+v, %v; want an error with %q", line, c, err, says)
 		}
 	}
-	words := strings.Fields(least)
-	for i, w := range words {
-		line := strings.Join(slices.Delete(slices.Clone(words), i, i+1), " ")
-		if c, err := ParseCmdline(line); err == nil || !strings.Contains(err.Error(), "has no testbox-") {
-			t.Errorf("without %s it gave %+v, %v", w, c, err)
+	for _, all := range []string{least, strings.Replace(leastServer, "testbox-mode=server ", "", 1)} {
+		words := strings.Fields(all)
+		for i, w := range words {
+			line := strings.Join(slices.Delete(slices.Clone(words), i, i+1), " ")
+			if all != least {
+				line += " testbox-mode=server"
+			}
+			if c, err := ParseCmdline(line); err == nil || !strings.Contains(err.Error(), "has no testbox-") {
+				t.Errorf("without %s it gave %+v, %v", w, c, err)
+			}
+		}
+	}
+}
+
+func TestCmdlineRefusesServer(t *testing.T) {
+	for bad, says := range map[string]string{
+		"testbox-server=10.42.1.1":                           "IPv4:PORT",
+		"testbox-server=10.42.1.1:0":                         "IPv4:PORT",
+		"testbox-server=10.42.1.1:08444":                     "IPv4:PORT",
+		"testbox-server=[::1]:8444":                          "IPv4:PORT",
+		"testbox-server=server:8444":                         "IPv4:PORT",
+		"testbox-key=":                                       "not 64 hexadecimal digits",
+		"testbox-key=" + strings.Repeat("A", 64):             "not 64 hexadecimal digits",
+		"testbox-key=" + strings.Repeat("a", 63):             "not 64 hexadecimal digits",
+		"testbox-secret=":                                    "not a secret",
+		"testbox-secret=a/b":                                 "not a secret",
+		"testbox-secret=" + strings.Repeat("a", maxSecret+1): "not a secret",
+	} {
+		key, _, _ := strings.Cut(bad, "=")
+		words := slices.DeleteFunc(strings.Fields(leastServer), func(w string) bool { return strings.HasPrefix(w, key+"=") })
+		line := strings.Join(append(words, bad), " ")
+		if c, err := ParseCmdline(line); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%q gave %+v, %v; want an error with %q", bad, c, err, says)
 		}
 	}
 }
@@ -182,8 +241,13 @@ func TestAgree(t *testing.T) {
 		"raw":     func(c *Cmdline) { c.Raw = false },
 		"old":     func(c *Cmdline) { c.OldImages = false },
 		"failing": func(c *Cmdline) { c.AcceptFailing = false },
+		"server":  func(c *Cmdline) { c.Server = netip.MustParseAddrPort("10.42.1.1:8445") },
+		"key":     func(c *Cmdline) { c.Key = "0" + c.Key[1:len(c.Key)-1] + "0" },
+		"secret":  func(c *Cmdline) { c.Secret = "2-" },
 	} {
 		a, b := full(t), full(t)
+		a.Server, a.Key, a.Secret = fullServer(t).Server, fullServer(t).Key, fullServer(t).Secret
+		b.Server, b.Key, b.Secret = a.Server, a.Key, a.Secret
 		change(&b)
 		if Agree(&a, &b) == nil || Agree(&b, &a) == nil {
 			t.Errorf("%s: a difference was not seen", name)
@@ -198,8 +262,11 @@ func TestAgree(t *testing.T) {
 
 func FuzzParseCmdline(f *testing.F) {
 	all := full(f)
+	server := fullServer(f)
 	f.Add(least)
+	f.Add(leastServer)
 	f.Add(all.Words())
+	f.Add(server.Words())
 	f.Add(least + ` ip=:::::eth0:dhcp a="b testbox-x c" BOOTIF=01-00-11-22-33-44-55`)
 	f.Fuzz(func(t *testing.T, line string) {
 		c, err := ParseCmdline(line)

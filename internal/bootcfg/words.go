@@ -24,6 +24,9 @@ func (c *Cmdline) Words() string {
 	add(!c.Expires.IsZero(), wordExpires, c.Expires.UTC().Format(time.RFC3339))
 	add(!c.TFTP.IsZero(), wordTFTP, c.TFTP.String())
 	add(!c.Backup.IsZero(), wordBackup, c.Backup.String())
+	add(c.Server.IsValid(), wordServer, c.Server.String())
+	add(c.Key != "", wordKey, c.Key)
+	add(c.Secret != "", wordSecret, c.Secret)
 	add(!c.Root.IsZero(), wordRoot, c.Root.String()+rootOptions)
 	add(len(c.Disks) > 0, wordDisks, strings.Join(c.Disks, ","))
 	add(c.PrecheckSize, wordCheck, "size")
@@ -82,6 +85,12 @@ func Agree(started, file *Cmdline) error {
 		return differ("area", started.TFTP, file.TFTP)
 	case started.Backup != file.Backup:
 		return differ("area", started.Backup, file.Backup)
+	case started.Server != file.Server:
+		return differ("server", started.Server, file.Server)
+	case started.Key != file.Key:
+		return differ("key", started.Key, file.Key)
+	case started.Secret != file.Secret:
+		return differ("secret", started.Secret, file.Secret)
 	case started.Root != file.Root:
 		return differ("root", started.Root, file.Root)
 	case started.PrecheckSize != file.PrecheckSize:
