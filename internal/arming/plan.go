@@ -67,7 +67,9 @@ func (p *Place) Plan(ctx context.Context, r Request) (*Plan, error) {
 			errs[i] = p.checkBox(t, r.Replace)
 		}
 		if errs[i] == nil {
-			plan.Boxes[i], errs[i] = planBox(t, common, plan.Site, expires)
+			c := &common.Cmdline
+			c.Arming, c.Expires = box.NewArming(), expires
+			plan.Boxes[i], errs[i] = planBox(t, common, plan.Site)
 		}
 	}
 	return plan, errors.Join(errs...)
@@ -80,8 +82,10 @@ func (p *Place) common(c bootcfg.Cmdline) (*Plan, bootcfg.BootFile, error) {
 	if err := p.Boot.CheckDefault(); err != nil {
 		return nil, none, err
 	}
-	if err := p.checkDisarm(); err != nil {
-		return nil, none, err
+	if c.Mode == bootcfg.ShareMode { // else the server removes the boot file, not the box
+		if err := p.checkDisarm(); err != nil {
+			return nil, none, err
+		}
 	}
 	s, err := ReadSite(p.FS, p.Boot)
 	if err != nil {
@@ -94,8 +98,10 @@ func (p *Place) common(c bootcfg.Cmdline) (*Plan, bootcfg.BootFile, error) {
 	if err := p.Boot.CheckServed(v.KernelPath(), v.InitrdPath()); err != nil {
 		return nil, none, err
 	}
-	c.TFTP = bootcfg.NFSPath{Server: s.Server, Path: s.TFTPPath}
-	c.Backup = bootcfg.NFSPath{Server: s.Server, Path: s.BackupPath}
+	if c.Mode == bootcfg.ShareMode {
+		c.TFTP = bootcfg.NFSPath{Server: s.Server, Path: s.TFTPPath}
+		c.Backup = bootcfg.NFSPath{Server: s.Server, Path: s.BackupPath}
+	}
 	if v.Form == bootcfg.FormDebian {
 		c.Root = bootcfg.NFSPath{Server: s.Server, Path: path.Join(s.RootPath, v.Version)}
 	}
@@ -137,9 +143,9 @@ func (p *Place) checkBox(t Target, replace bool) error {
 }
 
 // planBox makes the boot file of one box from the part that all have in common.
-func planBox(t Target, file bootcfg.BootFile, s *site.Site, expires time.Time) (PlannedBox, error) {
+func planBox(t Target, file bootcfg.BootFile, s *site.Site) (PlannedBox, error) {
 	c := &file.Cmdline
-	c.Arming, c.Address, c.Host, c.Expires = box.NewArming(), t.Addr, t.Host, expires
+	c.Address, c.Host = t.Addr, t.Host
 	c.Net = bootcfg.IPConfig{DHCP: true, Device: s.Device}
 	if s.Static {
 		c.Net = bootcfg.IPConfig{

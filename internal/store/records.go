@@ -59,7 +59,19 @@ type Catalogue struct {
 // Records returns all backups, sorted by box and time. Records that cannot be
 // read are in damaged. Any other error is err.
 func (c *Catalogue) Records(ctx context.Context) (records []*image.Record, damaged []*RecordError, err error) {
-	names, err := c.recordNames(ctx)
+	return c.recordsBelow(ctx, recordPrefix)
+}
+
+// RecordsOf is Records for one box. It reads no records of others.
+func (c *Catalogue) RecordsOf(ctx context.Context, box string) (records []*image.Record, damaged []*RecordError, err error) {
+	if !image.ValidBox(box) {
+		return nil, nil, nil
+	}
+	return c.recordsBelow(ctx, recordPrefix+box+"/")
+}
+
+func (c *Catalogue) recordsBelow(ctx context.Context, prefix string) (records []*image.Record, damaged []*RecordError, err error) {
+	names, err := c.recordNames(ctx, prefix)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -74,7 +86,7 @@ func (c *Catalogue) Records(ctx context.Context) (records []*image.Record, damag
 		// A backup whose time is changed has another name from then on, which the
 		// list may not have had yet. What is a bar stays in the list.
 		before := names
-		if names, err = c.recordNames(ctx); err != nil {
+		if names, err = c.recordNames(ctx, prefix); err != nil {
 			return nil, nil, err
 		}
 		if slices.Equal(names, before) {
@@ -88,9 +100,10 @@ func (c *Catalogue) Records(ctx context.Context) (records []*image.Record, damag
 	return records, damaged, err
 }
 
-// recordNames gives the names of the blobs of all records, sorted.
-func (c *Catalogue) recordNames(ctx context.Context) (names []string, err error) {
-	blobs, err := c.cfg.Blobs.List(ctx, recordPrefix)
+// recordNames gives the names of the blobs of records that begin with prefix,
+// sorted.
+func (c *Catalogue) recordNames(ctx context.Context, prefix string) (names []string, err error) {
+	blobs, err := c.cfg.Blobs.List(ctx, prefix)
 	for _, b := range blobs {
 		names = append(names, b.Name)
 	}

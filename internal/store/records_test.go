@@ -57,6 +57,27 @@ func TestMarks(t *testing.T) {
 	}
 }
 
+func TestRecordsOf(t *testing.T) {
+	blobs := &mem.Store{}
+	s := open(t, blobs)
+	a, b := commit(t, s, "10.0.0.1", 0), commit(t, s, "10.0.0.1", 1)
+	commit(t, s, "10.0.0.11", 2) // its name begins like that of the other box
+	spoilt := commit(t, s, "10.0.0.2", 3)
+	must(t, blob.WriteAll(t.Context(), blobs, recordName("10.0.0.2", spoilt.ID), []byte("spoilt")))
+	rs, damaged, err := s.RecordsOf(t.Context(), "10.0.0.1")
+	if err != nil || len(damaged) > 0 || len(rs) != 2 || rs[0].ID != a.ID || rs[1].ID != b.ID {
+		t.Errorf("the box has %v, %v, %v", rs, damaged, err)
+	}
+	if rs, damaged, err := s.RecordsOf(t.Context(), "10.0.0.2"); err != nil || len(rs) > 0 || len(damaged) != 1 {
+		t.Errorf("the box with a damaged record has %v, %v, %v", rs, damaged, err)
+	}
+	for _, none := range []string{"10.0.0.3", "", "..", "10.0.0.1/x"} {
+		if rs, damaged, err := s.RecordsOf(t.Context(), none); err != nil || len(rs)+len(damaged) > 0 {
+			t.Errorf("box %q has %v, %v, %v", none, rs, damaged, err)
+		}
+	}
+}
+
 func TestDelete(t *testing.T) {
 	s := open(t, &mem.Store{})
 	a, b := commit(t, s, "x", 0), commit(t, s, "x", 1)
