@@ -47,6 +47,9 @@ type Authority interface {
 // Config says what a server works with.
 type Config struct {
 	Grants Authority
+	// Desk takes what agents say about their jobs. If it is nil, the server has no such
+	// requests.
+	Desk Desk
 	// Begin begins a backup in the store. The session must compare each object with
 	// its name, as store.Session does unless it is Trusted.
 	Begin func() chunk.Session
@@ -88,6 +91,7 @@ type Server struct {
 	memory *memory
 	places *placeCache
 	opens  chan struct{}   // one for each image that is being opened
+	hellos chan struct{}   // one for each hello that is with the desk
 	ctx    context.Context // ends when the server closes
 	stop   context.CancelFunc
 
@@ -97,6 +101,9 @@ type Server struct {
 	commits map[string]chan struct{} // boxes of which a backup is being committed; closed when that has ended
 	closed  bool
 	busy    sync.WaitGroup // requests, commits, and the sweeper
+	// strangers counts the requests of strangers, in all and from each address.
+	strangers   int
+	strangersBy map[netip.Addr]int
 }
 
 // New makes a server. The caller closes it.
@@ -117,7 +124,8 @@ func New(cfg Config) *Server {
 		cfg.Idle = wire.IdleWait
 	}
 	s := &Server{cfg: cfg, memory: newMemory(cfg.Memory), places: newPlaceCache(placesMemory), clients: map[string]*client{},
-		commits: map[string]chan struct{}{}, opens: make(chan struct{}, opensAtOnce)}
+		commits: map[string]chan struct{}{}, opens: make(chan struct{}, opensAtOnce),
+		hellos: make(chan struct{}, deskAtOnce), strangersBy: map[netip.Addr]int{}}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.busy.Go(s.sweep)
 	return s
@@ -205,7 +213,13 @@ func (s *Server) Routes(mux *http.ServeMux) {
 		"POST " + wire.Prefix + "images/{image}/check":                s.check,
 		"DELETE " + wire.Prefix + "images/{image}":                    s.closeImage,
 	} {
-		mux.Handle(pattern, s.serve(h))
+		mux.Handle(pattern, s.serve((*request).asStore, h))
+	}
+	if s.cfg.Desk != nil {
+		mux.Handle("POST "+wire.HelloPath, s.serve((*request).asCaller, s.hello))
+		mux.Handle("POST "+wire.ReportPath, s.serve((*request).asTalker, s.report))
+		mux.Handle("POST "+wire.ResultPath, s.serve((*request).asTalker, s.result))
+		mux.Handle("PUT "+wire.InventoryPath+"{name}", s.serve((*request).asTalker, s.inventory))
 	}
 	mux.HandleFunc(wire.Prefix, func(w http.ResponseWriter, _ *http.Request) {
 		s.sendAway(w, &wire.Problem{Code: wire.CodeNoRequest, Text: "this server has no such request"})
@@ -250,17 +264,17 @@ func errRefused(err error) error {
 	return &wire.Problem{Code: wire.CodeRefused, Text: err.Error()}
 }
 
-// grant finds out what the token of a request allows.
+// grant finds out what the token of a request allows. If the token is not known, it is
+// returned with the error.
 func (s *Server) grant(r *http.Request) (string, Grant, error) {
 	token, ok := bearer(r)
 	if !ok {
 		return "", Grant{}, &wire.Problem{Code: wire.CodeToken, Text: "the request has no session token"}
 	}
-	from, _ := netip.ParseAddrPort(r.RemoteAddr)
-	g, err := s.cfg.Grants.Grant(r.Context(), token, from.Addr().Unmap())
+	g, err := s.cfg.Grants.Grant(r.Context(), token, addrOf(r.RemoteAddr))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return "", Grant{}, &wire.Problem{Code: wire.CodeToken, Text: "the session token is not known here"}
+		return token, Grant{}, &wire.Problem{Code: wire.CodeToken, Text: "the session token is not known here"}
 	case err != nil:
 		s.cfg.Log("a token cannot be looked up: %v", err)
 		return "", Grant{}, errBusy("the server cannot look up the session token now")

@@ -13,7 +13,8 @@ import (
 // client is what the server has for a token. The server's mutex guards it, but for
 // what its parts say otherwise.
 type client struct {
-	requests int       // being served
+	requests int       // for the store, being served
+	talks    int       // about the job, being served
 	used     time.Time // when the last request ended
 	session  *session  // nil if none is open
 	last     uint64    // the highest number that a session had
@@ -97,8 +98,14 @@ type openedImage struct {
 	root   int64        // bytes of the root
 }
 
+// A kind is a counter of the requests of a client, and how many there may be at once.
+type kind func(c *client) (count *int, most int)
+
+func (c *client) store() (*int, int) { return &c.requests, wire.MaxAtOnce }
+func (c *client) talk() (*int, int)  { return &c.talks, talksAtOnce }
+
 // client counts a request of a token.
-func (s *Server) client(token string) (*client, error) {
+func (s *Server) client(token string, of kind) (*client, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := s.clients[token]
@@ -106,17 +113,19 @@ func (s *Server) client(token string) (*client, error) {
 		c = &client{images: map[uint64]*openedImage{}, ending: map[part]*use{}}
 		s.clients[token] = c
 	}
-	if c.requests >= wire.MaxAtOnce {
-		return nil, errBusy("there are %d requests of this session at once", c.requests)
+	n, most := of(c)
+	if *n >= most {
+		return nil, errBusy("there are %d requests of this session at once", *n)
 	}
-	c.requests++
+	*n++
 	return c, nil
 }
 
-func (s *Server) leave(c *client) {
+func (s *Server) leave(c *client, of kind) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c.requests--
+	n, _ := of(c)
+	*n--
 	c.used = time.Now()
 }
 
@@ -167,7 +176,7 @@ func (c *client) endIdle(before time.Time) bool {
 			c.forgetImage(im)
 		}
 	}
-	return c.session == nil && len(c.images) == 0 && c.requests == 0 && c.used.Before(before)
+	return c.session == nil && len(c.images) == 0 && c.requests+c.talks == 0 && c.used.Before(before)
 }
 
 // forgetImage forgets an image. It is closed in the store once nothing reads it.

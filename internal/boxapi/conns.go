@@ -29,8 +29,7 @@ func (l *limited) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		from, _ := netip.ParseAddrPort(c.RemoteAddr().String())
-		addr := from.Addr().Unmap()
+		addr := addrOf(c.RemoteAddr().String())
 		if l.add(addr) {
 			return &limitedConn{Conn: c, closed: sync.OnceFunc(func() { l.remove(addr) })}, nil
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -25,13 +26,19 @@ type request struct {
 	ctl    *http.ResponseController
 	token  string
 	grant  Grant
-	client *client
+	client *client // nil for a stranger
+	payer  string  // whom memory is counted for
 	pace   *wire.Pace
-	sent   bool // the answer has begun
+	until  time.Time // when the body must have come; zero if only the pace counts
+	sent   bool      // the answer has begun
 }
 
-// serve looks up the token of a request, and bounds what the request can take.
-func (s *Server) serve(h handler) http.Handler {
+// admission finds out who sends a request, and counts it for the sender. leave must be
+// called at the end.
+type admission func(q *request) (leave func(), err error)
+
+// serve bounds what a request can take.
+func (s *Server) serve(admit admission, h handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !s.enter() {
 			s.sendAway(w, &wire.Problem{Code: wire.CodeBusy, Text: "the server is about to end"})
@@ -43,7 +50,7 @@ func (s *Server) serve(h handler) http.Handler {
 		ctx, cancel := context.WithCancel(r.Context())
 		defer cancel()
 		defer context.AfterFunc(s.ctx, cancel)()
-		err := q.run(ctx, h)
+		err := q.run(ctx, admit, h)
 		switch {
 		case err == nil:
 		case q.sent, r.Context().Err() != nil: // the client must see that the answer is not whole, or it has gone
@@ -68,16 +75,35 @@ func (q *request) recover() {
 	panic(http.ErrAbortHandler)
 }
 
-func (q *request) run(ctx context.Context, h handler) error {
-	var err error
-	if q.token, q.grant, err = q.s.grant(q.Request); err != nil {
+func (q *request) run(ctx context.Context, admit admission, h handler) error {
+	leave, err := admit(q)
+	if err != nil {
 		return err
 	}
-	if q.client, err = q.s.client(q.token); err != nil {
-		return err
-	}
-	defer q.s.leave(q.client)
+	defer leave()
 	return h(ctx, q)
+}
+
+// asStore is for requests that use the store.
+func (q *request) asStore() (leave func(), err error) {
+	if q.token, q.grant, err = q.s.grant(q.Request); err != nil {
+		return nil, err
+	}
+	q.payer = q.token
+	c, err := q.s.client(q.token, (*client).store)
+	if err != nil {
+		return nil, err
+	}
+	q.client = c
+	return func() { q.s.leave(c, (*client).store) }, nil
+}
+
+// from returns the address of the client.
+func (q *request) from() netip.Addr { return addrOf(q.RemoteAddr) }
+
+func addrOf(s string) netip.Addr {
+	a, _ := netip.ParseAddrPort(s)
+	return a.Addr().Unmap()
 }
 
 // maxDrain is how much of a refused request is read, so that the client gets to see
@@ -147,7 +173,11 @@ type pacedBody request
 
 func (b *pacedBody) Read(p []byte) (int, error) {
 	start := time.Now()
-	b.ctl.SetReadDeadline(start.Add(b.pace.Left()))
+	deadline := start.Add(b.pace.Left())
+	if !b.until.IsZero() && b.until.Before(deadline) {
+		deadline = b.until
+	}
+	b.ctl.SetReadDeadline(deadline)
 	n, err := b.Body.Read(p)
 	b.pace.Note(n, time.Since(start))
 	if err == io.EOF { // else the deadline stays, since net/http reads what is left of the body
@@ -182,12 +212,13 @@ func (q *request) small(ctx context.Context, most int64, factor int64) (b []byte
 // hold waits for memory. If there is none for too long, the client is told to try
 // again.
 func (q *request) hold(ctx context.Context, n int64) (release func(), err error) {
+	payer := q.payer
 	ctx, cancel := context.WithTimeout(ctx, q.s.cfg.Answer)
 	defer cancel()
-	if err := q.s.memory.acquire(ctx, q.token, n); err != nil {
+	if err := q.s.memory.acquire(ctx, payer, n); err != nil {
 		return nil, err
 	}
-	return sync.OnceFunc(func() { q.s.memory.release(q.token, n) }), nil
+	return sync.OnceFunc(func() { q.s.memory.release(payer, n) }), nil
 }
 
 // Write sends a part of the answer. It fails if the client is too slow.

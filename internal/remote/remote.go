@@ -25,9 +25,13 @@ import (
 type Config struct {
 	HTTP  *http.Client // as from NewHTTP
 	Base  string       // "https://10.1.2.3:8444"
-	Token string       // of the session, from the server
+	Token string       // of the session; the agent draws it, and says it in its hello
 	// Log is told when the server is away, and when it is back. nil means no log.
 	Log func(format string, args ...any)
+	// Alive is told at each try of a request while the server is away, and whenever the
+	// server says that it still works on a commit. So a watchdog of the caller sees that
+	// waiting is no standstill. It must not block. It may be nil.
+	Alive func()
 	// Away is how long the server may be away (0 means wire.AwayWait).
 	Away time.Duration
 
@@ -58,6 +62,9 @@ func New(cfg Config) (*Client, error) {
 	cfg.Base = u.Scheme + "://" + u.Host
 	if cfg.Log == nil {
 		cfg.Log = func(string, ...any) {}
+	}
+	if cfg.Alive == nil {
+		cfg.Alive = func() {}
 	}
 	if cfg.Away <= 0 {
 		cfg.Away = wire.AwayWait
@@ -137,6 +144,7 @@ func (c *Client) try(ctx context.Context, once func(ctx context.Context) (furthe
 		if !errors.As(err, &away) {
 			return err
 		}
+		c.cfg.Alive()
 		if further || since.IsZero() {
 			since, n = time.Now(), 0
 		}
@@ -150,6 +158,7 @@ func (c *Client) try(ctx context.Context, once func(ctx context.Context) (furthe
 		if err := sleep(ctx, min(wait(n), c.cfg.Away-gone)); err != nil {
 			return err
 		}
+		c.cfg.Alive()
 	}
 }
 

@@ -19,6 +19,7 @@ type call struct {
 	method string
 	path   string
 	parts  [][]byte // of the body
+	hello  bool     // there is no session yet
 }
 
 // do sends a request once, and calls read with the body of the answer. What comes
@@ -41,7 +42,9 @@ func (c *Client) do(ctx context.Context, q call, read func(status int, body io.R
 	if req.ContentLength > 0 {
 		req.Body = body
 	}
-	req.Header.Set("Authorization", "Bearer "+c.cfg.Token)
+	if !q.hello {
+		req.Header.Set("Authorization", "Bearer "+c.cfg.Token)
+	}
 	resp, err := c.cfg.HTTP.Do(req)
 	if err != nil {
 		return transportError(ctx, err)

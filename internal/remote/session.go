@@ -168,7 +168,8 @@ func (s *Session) Commit(ctx context.Context, r *image.Record) error {
 	s.commits++
 	q := call{method: http.MethodPost, path: wire.CommitPath(s.number, s.commits), parts: [][]byte{body}}
 	var answer []byte
-	err = s.try(ctx, func(ctx context.Context) (bool, error) { return s.commit(ctx, q, &answer) })
+	start := time.Now()
+	err = s.try(ctx, func(ctx context.Context) (bool, error) { return s.commit(ctx, q, start, &answer) })
 	if err != nil {
 		return fmt.Errorf("commit the backup: %w", err)
 	}
@@ -181,8 +182,8 @@ func (s *Session) Commit(ctx context.Context, r *image.Record) error {
 }
 
 // commit repeats a commit as long as the server works on it.
-func (s *Session) commit(ctx context.Context, q call, answer *[]byte) (further bool, err error) {
-	for start := time.Now(); time.Since(start) < wire.CommitWait; further = true {
+func (s *Session) commit(ctx context.Context, q call, start time.Time, answer *[]byte) (further bool, err error) {
+	for ; time.Since(start) < wire.CommitWait; further = true {
 		working := false
 		err = s.c.do(ctx, q, func(status int, body io.Reader) error {
 			if working = status == http.StatusAccepted; working {
@@ -193,6 +194,7 @@ func (s *Session) commit(ctx context.Context, q call, answer *[]byte) (further b
 		if err != nil || !working {
 			return further, err
 		}
+		s.c.cfg.Alive()
 		if err := sleep(ctx, 50*time.Millisecond); err != nil { // if a server answers at once each time
 			return further, err
 		}

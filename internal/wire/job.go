@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -169,6 +170,22 @@ func ParseHello(b []byte) (*Hello, error) {
 
 // MinToken is how many characters a token has at least that an agent draws.
 const MinToken = 26
+
+// MarshalWelcome returns the JSON of a Welcome. It leaves out the oldest of the known
+// backups if the message would be too long.
+func MarshalWelcome(w *Welcome) ([]byte, error) {
+	b, err := json.Marshal(w)
+	for err == nil && len(b) > MaxWelcome {
+		if w.Job == nil || len(w.Job.Known) == 0 {
+			return nil, fmt.Errorf("the answer to a hello has %d bytes, more than %d", len(b), MaxWelcome)
+		}
+		job := *w.Job
+		job.Known = job.Known[:len(job.Known)/2]
+		w = &Welcome{w.Word, w.Text, w.Time, &job}
+		b, err = json.Marshal(w)
+	}
+	return b, err
+}
 
 // ParseWelcome parses the JSON of a Welcome.
 func ParseWelcome(b []byte) (*Welcome, error) {

@@ -53,6 +53,8 @@ const (
 	CommitWait = 2 * time.Hour
 	// HeaderWait is how long the head of a request may take.
 	HeaderWait = 10 * time.Second
+	// HelloWait is how long the body of a hello may take.
+	HelloWait = 10 * time.Second
 )
 
 // ParseNumber parses the number of a session, a commit or an image in a path. The
