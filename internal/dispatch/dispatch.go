@@ -3,18 +3,21 @@
 // in the ledger, and carries out the effects. It serves what agents say about
 // their jobs, and what admins ask for.
 //
-// Nothing uses it yet, and its methods do nothing before they are filled in.
+// All that happens to the jobs of one box goes one after the other (lane). What is
+// durable when is in docs/design.md.
 package dispatch
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
-	"net/netip"
+	"maps"
+	"slices"
+	"sync"
 	"time"
 
 	"testbox-imaging/internal/box"
-	"testbox-imaging/internal/boxapi"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/job"
 	"testbox-imaging/internal/ledger"
@@ -90,128 +93,274 @@ type Options struct {
 	Image string `json:"image,omitempty"`
 }
 
-// Request asks for one job for each of some boxes.
-type Request struct {
-	Boxes   []box.Addr
-	Action  box.Action
-	Options Options
-	By      string // who asks
-	// Key makes it safe to repeat the request. If the same person asked for a job of
-	// a box with the same key, that job is returned and no other one is made. With ""
-	// each request is a new one.
-	Key    string
-	WaitUp bool // the job ends only when the box's own system is seen
-}
-
-// Status is a job as others see it. Its Seed is always zero.
-type Status struct {
-	job.Job
-	Options Options
-	// Wait says what a queued job waits for. It is nil for other jobs, and for one at
-	// which the queue has not looked yet.
-	Wait *job.Wait
-	// Progress is the agent's last report, without its lines. It is nil if there was
-	// none since the server's start.
-	Progress *wire.Report
-	Backup   string          // id of the backup that was made or used, as BOX@ID if it is of another box
-	Receipts []image.Receipt // of the last result
-	Warnings []string        // of the last result
-	Sent     int64           // bytes of objects that crossed the network
-}
-
 // Dispatch runs all jobs of a server.
-type Dispatch struct{}
+type Dispatch struct {
+	cfg  Config
+	book book
+	ctx  context.Context // ends with Close
+	stop context.CancelFunc
 
-var (
-	_       boxapi.Authority = (*Dispatch)(nil)
-	errTodo                  = errors.New("package dispatch is not filled in yet")
+	clockKick, queueKick chan struct{} // hold one value if there is something to look at
+	watching             watchers
+
+	mu      sync.Mutex // guards the fields below
+	tasks   map[string]*task
+	armings map[box.Arming]*task
+	session map[job.Session]*holder
+	lanes   map[box.Addr]*lane
+	forget  func(token string)
+	why     string // why no job begins
+	closed  bool
+	work    sync.WaitGroup // calls and goroutines
+}
+
+// book is what is used of a ledger. Tests put one in its place that fails.
+type book interface {
+	Update(ctx context.Context, change func(*ledger.Tx) error) error
+	View(ctx context.Context, read func(*ledger.Tx) error) error
+}
+
+// holder is the task of a session. It is kept after the session's end, so that an
+// agent that got no answer gets it when it asks again.
+type holder struct {
+	t     *task
+	token string // "" if it is not known, as after a restart of the server
+}
+
+// task is a job that the server has in memory. That is each job that has not ended,
+// and each that ended not long ago.
+type task struct {
+	lane *lane
+
+	// Whoever writes these fields has the lane and the mutex of the Dispatch. Whoever
+	// has one of them may read.
+	job job.Job
+	doc document
+
+	// The mutex of the Dispatch guards these fields.
+	wait      *job.Wait
+	progress  *wire.Report
+	leftAt    time.Time // when what is left is tried again; zero if nothing is left
+	tickAfter time.Time // before that no tick is tried
+	due       bool      // a goroutine is about to look at what is due
+	asked     time.Time // when the box asked for the default boot file, if the job was not told yet
+
+	// Whoever has the lane may use these fields.
+	left    []job.Effect  // effects of this step that are not carried out
+	unsaved bool          // this step is not settled
+	made    time.Time     // when the boot file was made right for this step
+	pause   time.Duration // until the next try of what is left
+	power   int           // the step whose power command runs; 0 if none
+	probing bool
+	over    []string // tokens of sessions that are to be ended
+	number  uint64   // of the last report that was taken in this session
+	said    string   // the last line in the box's log that was not the agent's
+	log     *boxLog
+	alarmed map[string]time.Time // alarms that changed no job
+}
+
+// Times that nobody needs to set.
+const (
+	keepEnded  = time.Hour        // an ended job's agent is answered for so long
+	firstPause = time.Second      // until an effect that failed is tried again
+	mostPause  = time.Minute      // at most
+	pollQueue  = time.Minute      // how often the queue looks at the ledger by itself
+	powerTime  = 2 * time.Minute  // for a power command
+	probeEvery = 5 * time.Second  // from one probe to the next
+	probeTime  = 4 * time.Second  // for a probe
+	laneTime   = 15 * time.Second // for how long an agent's request waits for its turn
+	againAfter = 5 * time.Minute  // until a job begins again whose agent spoke another version of the protocol
 )
 
-// Open reads all jobs from the ledger and goes on with them.
-func Open(ctx context.Context, cfg Config) (*Dispatch, error) { return nil, errTodo }
+// Open reads all jobs from the ledger and goes on with them. Package dispatch does
+// not close the ledger.
+func Open(ctx context.Context, cfg Config) (*Dispatch, error) { return openWith(ctx, cfg, cfg.Ledger) }
 
-// Close ends the work. Boxes that are at work keep their sessions, and the next
-// Open goes on with all jobs.
-func (d *Dispatch) Close() {}
+func openWith(ctx context.Context, cfg Config, b book) (*Dispatch, error) {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Limits.Protocol == 0 {
+		cfg.Limits.Protocol = wire.Version
+	}
+	d := &Dispatch{
+		cfg: cfg, book: b, forget: cfg.Forget,
+		clockKick: make(chan struct{}, 1), queueKick: make(chan struct{}, 1),
+		tasks: map[string]*task{}, armings: map[box.Arming]*task{}, session: map[job.Session]*holder{}, lanes: map[box.Addr]*lane{},
+	}
+	d.ctx, d.stop = context.WithCancel(context.Background())
+	if err := d.read(ctx); err != nil {
+		d.stop()
+		return nil, fmt.Errorf("read the jobs: %w", err)
+	}
+	d.work.Go(d.clock)
+	d.work.Go(d.queue)
+	return d, nil
+}
+
+// read takes up the jobs of the ledger where an earlier process left them.
+func (d *Dispatch) read(ctx context.Context) error {
+	var rows []ledger.Job
+	err := d.book.View(ctx, func(tx *ledger.Tx) error {
+		ended := ledger.JobFilter{States: []string{string(job.Ended)}}
+		last, _, err := tx.Jobs(ended, ledger.Page{})
+		if err != nil {
+			return err
+		}
+		now := d.cfg.Now()
+		rows = slices.DeleteFunc(last, func(r ledger.Job) bool { return r.Ended.IsZero() || now.Sub(r.Ended) > keepEnded })
+		for after, more := "", true; more; more = after != "" {
+			var page []ledger.Job
+			if page, after, err = tx.Jobs(ledger.JobFilter{Open: true}, ledger.Page{After: after}); err != nil {
+				return err
+			}
+			rows = append(rows, page...)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	slices.Reverse(rows) // so that the latest job of a session has it
+	for _, r := range rows {
+		doc, err := parseDocument(r.Doc)
+		if err != nil {
+			return fmt.Errorf("job %s of %s: %w", r.ID, r.Box, err)
+		}
+		t := d.add(doc)
+		now := d.cfg.Now()
+		if t.job, t.left = job.Resume(t.job, now); len(t.left) == 0 { // it has ended, or never began
+			t.doc.Receipts, t.doc.Warnings = nil, nil
+			continue
+		}
+		t.leftAt, t.unsaved = now, true
+		if !t.job.Settled {
+			d.recordLast(t) // it may not be there yet
+		}
+	}
+	return nil
+}
+
+// add puts a job of the ledger into memory.
+func (d *Dispatch) add(doc document) *task {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	t := &task{lane: d.lane(doc.Job.Box), job: doc.Job, doc: doc, alarmed: map[string]time.Time{}}
+	t.lane.tasks[t.job.ID] = t
+	d.tasks[t.job.ID] = t
+	d.armings[t.job.Arming] = t
+	if t.job.Session != (job.Session{}) {
+		d.session[t.job.Session] = &holder{t: t}
+	}
+	return t
+}
+
+// drop forgets a job. The mutex is held.
+func (d *Dispatch) drop(t *task) {
+	delete(d.tasks, t.job.ID)
+	delete(t.lane.tasks, t.job.ID)
+	delete(d.armings, t.job.Arming)
+	if h := d.session[t.job.Session]; h != nil && h.t == t {
+		delete(d.session, t.job.Session)
+	}
+}
+
+// errClosed is what an agent or an admin gets when the server is about to end.
+var errClosed = errors.New("the server is about to end")
+
+// enter counts a call, unless the Dispatch is closed.
+func (d *Dispatch) enter() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return errClosed
+	}
+	d.work.Add(1)
+	return nil
+}
+
+// goes runs f beside, unless the Dispatch is closed.
+func (d *Dispatch) goes(f func()) {
+	if d.enter() == nil {
+		go func() {
+			defer d.work.Done()
+			f()
+		}()
+	}
+}
+
+// Close ends the work, and waits for what is under way. Boxes that are at work keep
+// their sessions, and the next Open goes on with all jobs.
+func (d *Dispatch) Close() {
+	d.mu.Lock()
+	d.closed = true
+	tasks := slices.Collect(maps.Values(d.tasks))
+	d.mu.Unlock()
+	d.stop()
+	d.work.Wait()
+	for _, t := range tasks {
+		t.log.flush()
+	}
+	d.watching.close()
+}
 
 // SetForget sets Config.Forget.
-func (d *Dispatch) SetForget(forget func(token string)) {}
+func (d *Dispatch) SetForget(forget func(token string)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.forget = forget
+}
 
 // SetClosed makes all queued jobs wait. why is a sentence for people. With "" the
 // jobs go on.
-func (d *Dispatch) SetClosed(why string) {}
+func (d *Dispatch) SetClosed(why string) {
+	d.mu.Lock()
+	d.why = why
+	d.mu.Unlock()
+	d.Look()
+}
 
 // Look tells the queue that something in the ledger has changed that it looks at,
 // such as the holder of a box or its groups. Without it the queue sees that within
 // a minute.
-func (d *Dispatch) Look() {}
+func (d *Dispatch) Look() { kick(d.queueKick) }
 
-// WithWhy adds to a context what the audit log says of a change by an admin: from
-// where it came (an address, or "socket"), and why.
-func WithWhy(ctx context.Context, from, why string) context.Context { return ctx }
-
-// Add makes the jobs that a request asks for, all of them or none. The statuses
-// are in the order of the boxes.
-func (d *Dispatch) Add(ctx context.Context, r Request) ([]Status, error) { return nil, errTodo }
-
-// Cancel ends a job. A running agent is told with its next report. The error is a
-// refusal if the job cannot be cancelled, and matches ledger.ErrNotFound if there
-// is none.
-func (d *Dispatch) Cancel(ctx context.Context, id, by string) (Status, error) {
-	return Status{}, errTodo
+// kick wakes who waits at a channel, which has room for one value.
+func kick(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
 }
 
-// Release lets a held box start from its disks as they are.
-func (d *Dispatch) Release(ctx context.Context, addr box.Addr, by string) (Status, error) {
-	return Status{}, errTodo
+// lane makes all that happens to the jobs of a box go one after the other.
+type lane struct {
+	turn  chan struct{}    // holds one value while somebody has the lane
+	power chan struct{}    // the same for the box's power
+	tasks map[string]*task // of the box; the mutex of the Dispatch guards it
 }
 
-// Finish ends the rescue of a box.
-func (d *Dispatch) Finish(ctx context.Context, addr box.Addr, by string) (Status, error) {
-	return Status{}, errTodo
+// lane returns the lane of a box. The mutex is held.
+func (d *Dispatch) lane(addr box.Addr) *lane {
+	l := d.lanes[addr]
+	if l == nil {
+		l = &lane{turn: make(chan struct{}, 1), power: make(chan struct{}, 1), tasks: map[string]*task{}}
+		d.lanes[addr] = l
+	}
+	return l
 }
 
-// Job returns a job. The error matches ledger.ErrNotFound if there is none.
-func (d *Dispatch) Job(ctx context.Context, id string) (Status, error) { return Status{}, errTodo }
-
-// Jobs lists jobs, the latest first. If next is not "", there is another page.
-func (d *Dispatch) Jobs(ctx context.Context, f ledger.JobFilter, p ledger.Page) (all []Status, next string, err error) {
-	return nil, "", errTodo
+// lock takes the lane. An agent's or an admin's call does not wait for ever.
+func (l *lane) lock(ctx context.Context) error {
+	select {
+	case l.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
-// Watch gives the ids of jobs that change from now on. A job that changes several
-// times before its id is taken is given once. stop ends that, and closes changes.
-func (d *Dispatch) Watch() (changes <-chan string, stop func()) { return nil, func() {} }
-
-// DefaultAsked takes note that a box asked for the default boot file. It returns
-// at once.
-func (d *Dispatch) DefaultAsked(addr box.Addr, at time.Time) {}
-
-// Sent counts bytes of objects that crossed the network for a session token.
-func (d *Dispatch) Sent(token string, bytes int64) {}
-
-// Grant implements boxapi.Authority.
-func (d *Dispatch) Grant(ctx context.Context, token string, from netip.Addr) (boxapi.Grant, error) {
-	return boxapi.Grant{}, errTodo
-}
-
-// Hello takes the first word of an agent.
-func (d *Dispatch) Hello(ctx context.Context, h *wire.Hello, from netip.Addr) (*wire.Welcome, error) {
-	return nil, errTodo
-}
-
-// Report takes a sign of life of an agent.
-func (d *Dispatch) Report(ctx context.Context, token string, from netip.Addr, r *wire.Report) (*wire.Told, error) {
-	return nil, errTodo
-}
-
-// Inventory stores a file of the inventory of a box durably.
-func (d *Dispatch) Inventory(ctx context.Context, token string, from netip.Addr, name string, data []byte) error {
-	return errTodo
-}
-
-// Result takes how an agent's action ended. It is durable when the agent is
-// answered.
-func (d *Dispatch) Result(ctx context.Context, token string, from netip.Addr, r *wire.Result) (*wire.Told, error) {
-	return nil, errTodo
-}
+func (l *lane) unlock() { <-l.turn }

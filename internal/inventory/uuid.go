@@ -25,7 +25,7 @@ func machineUUID(sys tree) (string, bool) {
 	if uuid == "" {
 		uuid = strings.ToLower(sys.attr("class/dmi/id/product_uuid"))
 	}
-	if !realUUID(uuid) {
+	if !RealUUID(uuid) {
 		return "", false
 	}
 	return uuid, true
@@ -50,11 +50,11 @@ var sharedUUIDs = []string{
 	"890e2d14-cacd-45d1-ae66-bc80e8bfeb0f",
 }
 
-// realUUID reports whether s is the spelling of a UUID that can tell machines
+// RealUUID reports whether s is the spelling of a UUID that can tell machines
 // apart. All zeros means not present, and all ones not set (DSP0134). A value
 // is only a filler if it repeats one byte, or has nothing but ones behind its
 // first six bytes.
-func realUUID(s string) bool {
+func RealUUID(s string) bool {
 	b, err := hex.DecodeString(strings.ReplaceAll(s, "-", ""))
 	if err != nil || len(b) != 16 || s != formatUUID(b, false) {
 		return false

@@ -57,10 +57,10 @@ func TestMachineUUID(t *testing.T) {
 
 func TestSharedUUIDsAreCanonical(t *testing.T) {
 	for _, s := range sharedUUIDs {
-		if realUUID(s) {
+		if RealUUID(s) {
 			t.Errorf("%s is taken for real", s)
 		}
-		if last := s[:len(s)-1] + "e"; len(s) != 36 || !realUUID(last) {
+		if last := s[:len(s)-1] + "e"; len(s) != 36 || !RealUUID(last) {
 			t.Errorf("%s is not spelled canonically", s)
 		}
 	}

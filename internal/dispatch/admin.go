@@ -1,0 +1,420 @@
+package dispatch
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/job"
+	"testbox-imaging/internal/ledger"
+	"testbox-imaging/internal/match"
+	"testbox-imaging/internal/problem"
+	"testbox-imaging/internal/wire"
+	"testbox-imaging/internal/words"
+)
+
+// These bound what admins can ask for.
+const (
+	maxBoxes  = 2000  // in one Add
+	maxOpen   = 20000 // jobs that have not ended
+	maxOfBox  = 100   // the same of one box
+	maxNames  = 32    // disks that are named
+	maxImage  = 100   // bytes of Options.Image
+	idLetters = 8
+)
+
+// Request asks for one job for each of some boxes.
+type Request struct {
+	Boxes   []box.Addr
+	Action  box.Action
+	Options Options
+	By      string // who asks
+	// Key makes it safe to repeat the request. If the same person asked for a job of
+	// a box with the same key, that job is returned and no other one is made. With ""
+	// each request is a new one.
+	Key    string
+	WaitUp bool // the job ends only when the box's own system is seen
+}
+
+// Status is a job as others see it. Its Seed is always zero.
+type Status struct {
+	job.Job
+	Options Options
+	// Wait says what a queued job waits for. It is nil for other jobs, and for one at
+	// which the queue has not looked yet.
+	Wait *job.Wait
+	// Progress is the agent's last report, without its lines. It is nil if there was
+	// none since the server's start.
+	Progress *wire.Report
+	Backup   string          // id of the backup that was made or used, as BOX@ID if it is of another box
+	Receipts []image.Receipt // of the last result
+	Warnings []string        // of the last result
+	Sent     int64           // bytes of objects that crossed the network
+}
+
+// statusOf is a job by its document.
+func statusOf(doc document) Status {
+	s := Status{Job: doc.Job, Options: doc.Options, Backup: doc.Made, Receipts: doc.Receipts, Warnings: doc.Warnings, Sent: doc.Sent}
+	s.Seed = job.Seed{}
+	if doc.Image != nil {
+		s.Backup = doc.Image.of(doc.Job.Box)
+	}
+	return s
+}
+
+// status is a job in memory. The mutex is held.
+func (t *task) status() Status {
+	s := statusOf(t.doc)
+	s.Heard, s.Wait = t.job.Heard, t.wait
+	if t.job.State == job.Running {
+		s.Progress = t.progress
+	}
+	return s
+}
+
+func (d *Dispatch) statusOf(t *task) Status {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return t.status()
+}
+
+// origin is what the audit log says of a change, beside who made it.
+type origin struct{ from, why string }
+
+type originKey struct{}
+
+// WithWhy adds to a context what the audit log says of a change by an admin: from
+// where it came (an address, or "socket"), and why.
+func WithWhy(ctx context.Context, from, why string) context.Context {
+	return context.WithValue(ctx, originKey{}, origin{from, why})
+}
+
+// entry makes an entry of the audit log for what an admin does.
+func (d *Dispatch) entry(ctx context.Context, by, what, on, text string) ledger.Entry {
+	o, _ := ctx.Value(originKey{}).(origin)
+	if o.why != "" {
+		text = strings.TrimPrefix(text+": "+o.why, ": ")
+	}
+	return ledger.Entry{Time: d.cfg.Now(), Who: by, From: o.from, What: what, On: on, Why: text}
+}
+
+// check refuses a request that makes no sense.
+func (d *Dispatch) check(r Request) error {
+	_, err := box.ParseAction(string(r.Action))
+	if err != nil {
+		return problem.Wrongf("%w", err)
+	}
+	backup := r.Action == box.Backup || r.Action == box.BackupAgain
+	switch o := r.Options; {
+	case len(r.Boxes) == 0:
+		return problem.Wrongf("no box is named")
+	case len(r.Boxes) > maxBoxes:
+		return problem.Wrongf("one request can be for %d boxes, and not for %d; make several requests", maxBoxes, len(r.Boxes))
+	case r.By == "":
+		return problem.Wrongf("it is not said who asks for the job")
+	case r.WaitUp && d.cfg.Probe == nil:
+		return problem.Wrongf("this server has no way to find out whether a box is up; ask for the job without waiting for that")
+	case len(o.Disks) > maxNames:
+		return problem.Wrongf("a job can name %d disks, and not %d; put them into %s of the box", maxNames, len(o.Disks), box.DisksFile)
+	case o.Image != "" && !usesImage(r.Action):
+		return problem.Wrongf("a %s uses no backup, so none can be named", r.Action)
+	case len(o.Image) > maxImage:
+		return problem.Wrongf("%.100q... is no backup", o.Image)
+	case o.AcceptFailing && !backup:
+		return problem.Wrongf("accepting a failing disk is for a backup, and not for a %s", r.Action)
+	case o.AllUsed && !backup:
+		return problem.Wrongf("reading all of each disk is for a backup, and not for a %s", r.Action)
+	case len(o.Disks) > 0 && (r.Action == box.Rescue || r.Action == box.RefreshInfo):
+		return problem.Wrongf("a %s uses no disks, so none can be named", r.Action)
+	}
+	if _, err := match.Select(r.Options.Disks); err != nil {
+		return problem.Wrongf("the disks: %w", err)
+	}
+	seen := map[box.Addr]bool{}
+	for _, b := range r.Boxes {
+		if b.IsZero() || seen[b] {
+			return problem.Wrongf("a box has no address, or %s is named twice", b)
+		}
+		seen[b] = true
+	}
+	return nil
+}
+
+// Add makes the jobs that a request asks for, all of them or none. The statuses
+// are in the order of the boxes.
+func (d *Dispatch) Add(ctx context.Context, r Request) ([]Status, error) {
+	if err := d.enter(); err != nil {
+		return nil, err
+	}
+	defer d.work.Done()
+	r.Options.Disks = slices.Clone(r.Options.Disks)
+	err := d.check(r)
+	if err == nil {
+		err = d.checkImages(ctx, r)
+	}
+	if err != nil {
+		return nil, err
+	}
+	docs := make([]document, len(r.Boxes))
+	fresh := make([]bool, len(r.Boxes))
+	err = d.book.Update(ctx, func(tx *ledger.Tx) error {
+		for i, addr := range r.Boxes {
+			if docs[i], fresh[i], err = d.addJob(ctx, tx, r, addr); err != nil {
+				return err
+			}
+		}
+		return d.checkRoom(tx, r, fresh)
+	})
+	if err != nil {
+		return nil, err
+	}
+	all := make([]Status, len(docs))
+	for i, doc := range docs {
+		if all[i] = statusOf(doc); !fresh[i] {
+			continue
+		}
+		d.add(doc)
+		d.watching.changed(doc.Job.ID)
+	}
+	d.Look()
+	return all, nil
+}
+
+// checkImages refuses a restore or a verify for which there is no backup. A box that
+// has a job already may have a backup when its turn comes.
+func (d *Dispatch) checkImages(ctx context.Context, r Request) error {
+	if !usesImage(r.Action) {
+		return nil
+	}
+	for _, addr := range r.Boxes {
+		if d.open(addr) > 0 {
+			continue
+		}
+		_, refusal, err := d.choose(ctx, addr, document{Options: r.Options})
+		if err != nil {
+			return err
+		}
+		if refusal != "" {
+			return problem.Refusef("%s", strings.TrimSuffix(refusal, "."))
+		}
+	}
+	return nil
+}
+
+// open is how many jobs of a box have not ended.
+func (d *Dispatch) open(addr box.Addr) (n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if l := d.lanes[addr]; l != nil {
+		for _, t := range l.tasks {
+			if t.job.State != job.Ended {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// checkRoom refuses too many jobs.
+func (d *Dispatch) checkRoom(tx *ledger.Tx, r Request, fresh []bool) error {
+	d.mu.Lock()
+	open := 0
+	for t := range maps.Values(d.tasks) {
+		if t.job.State != job.Ended {
+			open++
+		}
+	}
+	d.mu.Unlock()
+	for i, addr := range r.Boxes {
+		if !fresh[i] {
+			continue
+		}
+		if open++; open > maxOpen {
+			return problem.Refusef("there would be more than %d jobs that have not ended; cancel some, or wait", maxOpen)
+		}
+		if n := d.open(addr); n >= maxOfBox {
+			return problem.Refusef("%s has %s that have not ended; cancel some, or wait", addr, words.Count(n, "job"))
+		}
+	}
+	return nil
+}
+
+// addJob adds the job of one box, or returns the one that the same request made
+// before.
+func (d *Dispatch) addJob(ctx context.Context, tx *ledger.Tx, r Request, addr box.Addr) (doc document, fresh bool, err error) {
+	if r.Key != "" {
+		all, _, err := tx.Jobs(ledger.JobFilter{Box: addr, By: r.By, Key: r.Key}, ledger.Page{Limit: 1})
+		if err != nil {
+			return doc, false, err
+		}
+		if len(all) > 0 {
+			if doc, err = parseDocument(all[0].Doc); err != nil {
+				return doc, false, fmt.Errorf("job %s: %w", all[0].ID, err)
+			}
+			if doc.Job.Action != r.Action || doc.Job.WaitUp != r.WaitUp || !sameOptions(doc.Options, r.Options) {
+				return doc, false, problem.Refusef("%s has asked for another job of %s with this key, which is job %s; use a new key",
+					r.By, addr, doc.Job.ID)
+			}
+			return doc, false, nil
+		}
+	}
+	b, err := tx.Box(addr)
+	if errors.Is(err, ledger.ErrNotFound) {
+		b = ledger.Box{Address: addr, Health: ledger.Good}
+		err = tx.PutBox(b)
+	}
+	if err != nil {
+		return doc, false, err
+	}
+	now := d.cfg.Now()
+	power := d.cfg.Power != nil && (d.cfg.HasPower == nil || d.cfg.HasPower(b))
+	order := job.Order{ID: newID(now), Box: addr, Action: r.Action, By: r.By, WaitUp: r.WaitUp, Power: power, Arming: box.NewArming()}
+	var seed job.Seed
+	rand.Read(seed[:]) // never fails, according to crypto/rand
+	doc = document{Format: docFormat, Job: job.New(order, seed, now), Key: r.Key, Options: r.Options}
+	row, err := doc.row()
+	if err == nil {
+		err = tx.AddJob(row)
+	}
+	if err == nil {
+		err = tx.AddAudit(d.entry(ctx, r.By, "add a job", order.ID, fmt.Sprintf("%s of %s", r.Action, addr)))
+	}
+	return doc, true, err
+}
+
+// newID makes the id of a job. It begins with the time, for people.
+func newID(now time.Time) string {
+	return now.UTC().Format("20060102-150405-") + strings.ToLower(rand.Text()[:idLetters])
+}
+
+// Cancel ends a job. A running agent is told with its next report. The error is a
+// refusal if the job cannot be cancelled, and matches ledger.ErrNotFound if there
+// is none.
+func (d *Dispatch) Cancel(ctx context.Context, id, by string) (Status, error) {
+	d.mu.Lock()
+	t := d.tasks[id]
+	d.mu.Unlock()
+	if t == nil {
+		if _, err := d.Job(ctx, id); err != nil {
+			return Status{}, err
+		}
+		return Status{}, problem.Refusef("the job has ended")
+	}
+	return d.order(ctx, t, job.Cancel{By: by}, by, "cancel a job", id)
+}
+
+// Release lets a held box start from its disks as they are.
+func (d *Dispatch) Release(ctx context.Context, addr box.Addr, by string) (Status, error) {
+	t := d.of(addr, job.Held)
+	if t == nil {
+		return Status{}, problem.Refusef("%s is not held", addr)
+	}
+	return d.order(ctx, t, job.Release{By: by}, by, "release a box", addr.String())
+}
+
+// Finish ends the rescue of a box.
+func (d *Dispatch) Finish(ctx context.Context, addr box.Addr, by string) (Status, error) {
+	t := d.of(addr, job.Rescue)
+	if t == nil {
+		return Status{}, problem.Refusef("%s is not up for rescue", addr)
+	}
+	return d.order(ctx, t, job.Finish{By: by}, by, "finish a rescue", addr.String())
+}
+
+// of returns the job of a box that is in a state, or nil.
+func (d *Dispatch) of(addr box.Addr, s job.State) *task {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if l := d.lanes[addr]; l != nil {
+		for _, t := range l.tasks {
+			if t.job.State == s {
+				return t
+			}
+		}
+	}
+	return nil
+}
+
+// order carries out what an admin asks of a job. It is durable on return. What cannot
+// be done then, such as a boot file, is tried again.
+func (d *Dispatch) order(ctx context.Context, t *task, e job.Event, by, what, on string) (Status, error) {
+	if by == "" {
+		return Status{}, problem.Wrongf("it is not said who asks for this")
+	}
+	done, err := d.turn(ctx, t)
+	if err != nil {
+		return Status{}, err
+	}
+	defer done()
+	m := d.happens(t, e)
+	if why := m.ignored(); why != "" {
+		return Status{}, problem.Refusef("%s", why)
+	}
+	entry := d.entry(ctx, by, what, on, "")
+	m.more = func(tx *ledger.Tx) error { return tx.AddAudit(entry) }
+	if err := d.commit(m); err != nil {
+		return Status{}, err
+	}
+	d.carry(m) // what fails is noted
+	return d.statusOf(t), nil
+}
+
+// Job returns a job. The error matches ledger.ErrNotFound if there is none.
+func (d *Dispatch) Job(ctx context.Context, id string) (s Status, err error) {
+	d.mu.Lock()
+	if t := d.tasks[id]; t != nil && !(t.job.State == job.Ended && t.job.Settled) {
+		defer d.mu.Unlock()
+		return t.status(), nil
+	}
+	d.mu.Unlock()
+	err = d.book.View(ctx, func(tx *ledger.Tx) error {
+		row, err := tx.Job(id)
+		if err != nil {
+			return err
+		}
+		s, err = d.statusOfRow(row)
+		return err
+	})
+	return s, err
+}
+
+// statusOfRow is a job by the ledger, and by what is known of it in memory.
+func (d *Dispatch) statusOfRow(row ledger.Job) (Status, error) {
+	doc, err := parseDocument(row.Doc)
+	if err != nil {
+		return Status{}, fmt.Errorf("job %s: %w", row.ID, err)
+	}
+	s := statusOf(doc)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if t := d.tasks[row.ID]; t != nil && t.job.Step == s.Step && t.job.State != job.Ended {
+		s = t.status()
+	}
+	return s, nil
+}
+
+// Jobs lists jobs, the latest first. If next is not "", there is another page. A job
+// that has ended counts as open until its last effects were carried out.
+func (d *Dispatch) Jobs(ctx context.Context, f ledger.JobFilter, p ledger.Page) (all []Status, next string, err error) {
+	err = d.book.View(ctx, func(tx *ledger.Tx) error {
+		var rows []ledger.Job
+		if rows, next, err = tx.Jobs(f, p); err != nil {
+			return err
+		}
+		all = make([]Status, len(rows))
+		for i, row := range rows {
+			if all[i], err = d.statusOfRow(row); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return all, next, err
+}

@@ -1,0 +1,111 @@
+package dispatch
+
+import (
+	"time"
+
+	"testbox-imaging/internal/job"
+)
+
+// clock does what is due: ticks of jobs, effects that failed before, and forgetting
+// jobs that ended long ago. It waits for nothing but time.
+func (d *Dispatch) clock() {
+	for {
+		now := d.cfg.Now()
+		next := now.Add(time.Hour)
+		d.mu.Lock()
+		for _, t := range d.tasks {
+			at := d.nextTime(t)
+			switch {
+			case at.IsZero() || t.due:
+			case at.After(now):
+				if at.Before(next) {
+					next = at
+				}
+			case t.job.State == job.Ended && t.leftAt.IsZero():
+				d.drop(t)
+			case d.closed:
+			default:
+				t.due = true
+				d.work.Add(1)
+				go d.look(t)
+			}
+		}
+		d.mu.Unlock()
+		timer := time.NewTimer(next.Sub(now))
+		select {
+		case <-timer.C:
+		case <-d.clockKick:
+		case <-d.ctx.Done():
+		}
+		timer.Stop()
+		if d.ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+// nextTime is when there is something to do for a job, or zero. The mutex is held.
+func (d *Dispatch) nextTime(t *task) time.Time {
+	at := t.job.Due(d.cfg.Limits)
+	if t.job.State == job.Ended && !t.unsaved {
+		at = t.job.Since.Add(keepEnded)
+	}
+	if t.job.State == job.Restarting && !t.asked.IsZero() && t.asked.Before(at) {
+		at = t.asked
+	}
+	if !at.IsZero() && at.Before(t.tickAfter) {
+		at = t.tickAfter
+	}
+	if !t.leftAt.IsZero() && (at.IsZero() || t.leftAt.Before(at)) {
+		at = t.leftAt
+	}
+	return at
+}
+
+// look does what is due for a job.
+func (d *Dispatch) look(t *task) {
+	defer d.work.Done()
+	defer func() {
+		d.mu.Lock()
+		t.due = false
+		d.mu.Unlock()
+		kick(d.clockKick)
+	}()
+	if t.lane.lock(d.ctx) != nil {
+		return
+	}
+	defer t.lane.unlock()
+	now := d.cfg.Now()
+	if due := t.job.Due(d.cfg.Limits); !due.IsZero() && !now.Before(due) && !now.Before(t.tickAfter) {
+		d.tell(t, job.Tick{})
+	}
+	d.mu.Lock()
+	asked, tryAgain := t.asked, !t.leftAt.IsZero() && !now.Before(t.leftAt)
+	t.asked = time.Time{}
+	d.mu.Unlock()
+	if !asked.IsZero() {
+		if !d.tell(t, job.DefaultAsked{At: asked}) {
+			d.mu.Lock()
+			t.asked = asked
+			d.mu.Unlock()
+		}
+	}
+	if tryAgain && !t.leftAt.IsZero() {
+		d.again(t)
+	}
+}
+
+// tell lets something happen to a job whose lane is held. If it cannot be made
+// durable, it is tried again after a while.
+func (d *Dispatch) tell(t *task, e job.Event) bool {
+	m := d.happens(t, e)
+	if err := d.commit(m); err != nil {
+		d.cfg.Log.Error("it is tried again", "error", err)
+		d.mu.Lock()
+		t.tickAfter = d.cfg.Now().Add(10 * firstPause)
+		d.mu.Unlock()
+		return false
+	}
+	d.carry(m) // what fails is noted
+	return true
+}
