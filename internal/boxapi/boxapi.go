@@ -63,6 +63,9 @@ type Config struct {
 	// Memory bounds what requests hold in memory, in bytes (0 means 256 MiB). It must
 	// be larger than two of the largest roots.
 	Memory int64
+	// Sent is told of bytes of objects that crossed the network for a token, in either
+	// direction. nil means that nobody counts them.
+	Sent func(token string, bytes int64)
 	// Log is told of what an admin should know. nil means no log.
 	Log func(format string, args ...any)
 
@@ -113,6 +116,9 @@ func New(cfg Config) *Server {
 	}
 	if cfg.Log == nil {
 		cfg.Log = func(string, ...any) {}
+	}
+	if cfg.Sent == nil {
+		cfg.Sent = func(string, int64) {}
 	}
 	if cfg.Quiet <= 0 {
 		cfg.Quiet = wire.QuietWait

@@ -222,6 +222,7 @@ func (s *Server) read(ctx context.Context, q *request) error {
 		if _, err := q.Write(o.Data); err != nil {
 			return err
 		}
+		q.s.cfg.Sent(q.token, int64(len(o.Data)))
 		if i < len(places)-1 {
 			if err := q.flush(); err != nil {
 				return err

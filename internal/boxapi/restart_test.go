@@ -50,8 +50,8 @@ func restore(t *testing.T, c chunk.Images, r *image.Record, name string, onto, w
 // TestBackupAndRestore makes a backup of two disks, restores them, makes the next
 // backup after a change, and restores by delta. Only what changed crosses the network.
 func TestBackupAndRestore(t *testing.T) {
-	var sent atomic.Int64
-	r := memory(t)
+	var sent, counted atomic.Int64
+	r := newRig(t, nil, func(cfg *boxapi.Config) { cfg.Sent = func(_ string, n int64) { counted.Add(n) } })
 	c := r.clientOf(r.let(all), func(cfg *remote.Config) { cfg.HTTP.Transport = &counting{cfg.HTTP.Transport, &sent} })
 	one, two := conform.Disks(9 * mib)["mixed"], conform.Disks(5 * mib)["noise"]
 	make := func() *image.Record {
@@ -61,7 +61,14 @@ func TestBackupAndRestore(t *testing.T) {
 		return rec
 	}
 	first := make()
+	if n := counted.Load(); n > sent.Load() || n < sent.Load()*9/10 {
+		t.Errorf("the server counts %d bytes of objects where %d bytes were sent", n, sent.Load())
+	}
+	counted.Store(0)
 	restore(t, c, first, "sda", bytes.Repeat([]byte{7}, len(one)), one)
+	if n := counted.Load(); n < mib || n > int64(len(one)) {
+		t.Errorf("the server counts %d bytes for a restore", n)
+	}
 	restore(t, c, first, "sdb", bytes.Repeat([]byte{7}, len(two)), two)
 	before := bytes.Clone(two)
 	copy(two[2*mib:], "changed")

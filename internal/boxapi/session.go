@@ -106,7 +106,11 @@ func (q *request) object(ctx context.Context, ses *session, h *wire.Header, body
 	if !ses.add(int64(len(o.Data)), q.grant.Most) {
 		return &wire.Problem{Code: wire.CodeFull, Text: fmt.Sprintf("this session may store %d bytes", q.grant.Most)}
 	}
-	return ses.backup.Put(ctx, o)
+	if err := ses.backup.Put(ctx, o); err != nil {
+		return err
+	}
+	q.s.cfg.Sent(q.token, int64(len(o.Data)))
+	return nil
 }
 
 // add counts bytes of objects. It returns false if they are too many.

@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"testbox-imaging/internal/box"
@@ -19,6 +18,7 @@ import (
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/job"
 	"testbox-imaging/internal/ledger"
+	"testbox-imaging/internal/problem"
 	"testbox-imaging/internal/sharedir"
 	"testbox-imaging/internal/wire"
 )
@@ -353,45 +353,24 @@ func (d *Dispatch) readList(addr box.Addr) (text *string, refusal string, err er
 // choose finds the backup that a job uses. The first attempt chooses it, and all
 // others use the same. Another box's backup needs Options.Image and AcceptMachine.
 func (d *Dispatch) choose(ctx context.Context, addr box.Addr, doc document) (r *image.Record, refusal string, err error) {
-	opt := doc.Options
-	owner, id, qualified := strings.Cut(opt.Image, "@")
-	if !qualified {
-		owner, id = addr.String(), opt.Image
-	}
+	name := doc.Options.Image
 	if doc.Image != nil {
-		owner, id = doc.Image.Box, doc.Image.ID
+		name = doc.Image.Box + "@" + doc.Image.ID
 	}
-	var own []*image.Record
-	if owner == addr.String() {
-		if own, err = d.cfg.Backups.Of(ctx, addr); err != nil {
-			return nil, "", fmt.Errorf("list the backups of %s: %w", addr, err)
-		}
-	}
-	baseline := func(r *image.Record) bool { return r.Baseline }
+	r, err = d.cfg.Backups.Find(ctx, addr, name)
+	var unfit *problem.Error
 	switch {
-	case id != "":
-		if i := slices.IndexFunc(own, func(r *image.Record) bool { return r.ID == id }); i >= 0 {
-			return own[i], "", nil
-		}
-	case slices.ContainsFunc(own, baseline):
-		return own[slices.IndexFunc(own, baseline)], "", nil
-	case len(own) > 0:
-		return own[0], "", nil
-	default:
-		return nil, fmt.Sprintf("There is no backup of %s to use.", addr), nil
-	}
-	if doc.Image != nil && owner == addr.String() || opt.Image == "" {
-		return nil, fmt.Sprintf("The backup %s of %s, which this job began with, was deleted.", id, owner), nil
-	}
-	r, err = d.cfg.Backups.Find(ctx, opt.Image)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Sprintf("There is no backup %.100q.", opt.Image), nil
-	case err != nil:
-		return nil, "", fmt.Errorf("look for the backup %s: %w", opt.Image, err)
-	case doc.Image != nil && *doc.Image != imageRef{r.Box, r.ID}:
+	case errors.Is(err, fs.ErrNotExist) && doc.Image != nil:
 		return nil, fmt.Sprintf("The backup %s of %s, which this job began with, was deleted.", doc.Image.ID, doc.Image.Box), nil
-	case r.Box != addr.String() && !opt.AcceptMachine:
+	case errors.Is(err, fs.ErrNotExist) && name == "":
+		return nil, fmt.Sprintf("There is no backup of %s to use.", addr), nil
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Sprintf("There is no backup %.100q.", name), nil
+	case errors.As(err, &unfit):
+		return nil, fmt.Sprintf("The backup cannot be used: %v.", unfit), nil
+	case err != nil:
+		return nil, "", fmt.Errorf("look for the backup %s of %s: %w", name, addr, err)
+	case r.Box != addr.String() && !doc.Options.AcceptMachine:
 		return nil, fmt.Sprintf("The backup %s is of %s, and not of %s. Ask to accept another machine to use it.", r.ID, r.Box, addr), nil
 	}
 	return r, "", nil

@@ -46,9 +46,11 @@ type Boots interface {
 type Backups interface {
 	// Of returns the backups of a box, the newest first.
 	Of(ctx context.Context, addr box.Addr) ([]*image.Record, error)
-	// Find returns the backup that Options.Image names. The error matches
-	// fs.ErrNotExist if there is none.
-	Find(ctx context.Context, id string) (*image.Record, error)
+	// Find returns the backup of a box that a name means, as Options.Image says. The
+	// error matches fs.ErrNotExist if there is none. An error of package problem says
+	// why the name cannot be used, as when the record of the backup that it may mean
+	// cannot be read.
+	Find(ctx context.Context, addr box.Addr, name string) (*image.Record, error)
 }
 
 // Config says what a Dispatch works with.
@@ -87,9 +89,10 @@ type Options struct {
 	AcceptMachine bool     `json:"acceptMachine,omitempty"` // take a machine in place of the one that is known
 	AcceptFailing bool     `json:"acceptFailing,omitempty"` // back up a disk even if much of it cannot be read
 	AllUsed       bool     `json:"allUsed,omitempty"`       // back up all of each disk, whatever the file systems say is used
-	// Image is the backup to restore or to compare with, by its id, or as BOX@ID. If it
-	// is "", the baseline is taken, and the newest backup if there is no baseline.
-	// Another box's backup also needs AcceptMachine.
+	// Image is the backup to restore or to compare with: its id, "latest", "latest~1",
+	// "baseline", or a date or its beginning. BOX@ before it means another box's, which
+	// also needs AcceptMachine. If it is "", the baseline is taken, and the latest backup
+	// if there is no baseline.
 	Image string `json:"image,omitempty"`
 }
 

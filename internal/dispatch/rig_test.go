@@ -188,15 +188,25 @@ func (s *fakeStore) Of(_ context.Context, a box.Addr) (list []*image.Record, _ e
 	return list, s.fail
 }
 
-func (s *fakeStore) Find(_ context.Context, id string) (*image.Record, error) {
+func (s *fakeStore) Find(_ context.Context, a box.Addr, name string) (*image.Record, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	owner, id, other := strings.Cut(name, "@")
+	if !other {
+		owner, id = a.String(), name
+	}
+	var found *image.Record
 	for _, r := range s.all {
-		if r.ID == id || r.Box+"@"+r.ID == id {
-			return r, s.fail
+		switch {
+		case r.Box != owner || id != "" && r.ID != id:
+		case found == nil || id == "" && r.Baseline:
+			found = r
 		}
 	}
-	return nil, fs.ErrNotExist
+	if found == nil && s.fail == nil {
+		return nil, fs.ErrNotExist
+	}
+	return found, s.fail
 }
 
 // add puts a backup into the store.
