@@ -107,9 +107,9 @@ func (q *request) deskError(err error) error {
 	return errBusy("the server cannot do this now")
 }
 
-// readFactor is what a message in JSON takes in memory while it is read, for each of
-// its bytes.
-const readFactor = 6
+// readFactor is about what a message in JSON takes in memory while it is read, for each
+// of its bytes. Package wire sees to it that no message takes much more.
+const readFactor = 8
 
 func (s *Server) hello(ctx context.Context, q *request) error {
 	body, release, err := q.small(ctx, wire.MaxHello, readFactor)

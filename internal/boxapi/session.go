@@ -165,7 +165,7 @@ func (s *Server) commit(ctx context.Context, q *request) error {
 		return err
 	}
 	defer done()
-	body, release, err := q.small(ctx, wire.MaxRecord, 4)
+	body, release, err := q.small(ctx, wire.MaxRecord, readFactor)
 	if err != nil {
 		return err
 	}

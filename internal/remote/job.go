@@ -18,15 +18,16 @@ func (c *Client) Hello(ctx context.Context, h *wire.Hello) (*wire.Welcome, error
 	return ask(ctx, c, "say hello to the server", q, wire.MaxWelcome, wire.ParseWelcome)
 }
 
-// Report gives a sign of life.
+// Report gives a sign of life. What Split would return must not be in it.
 func (c *Client) Report(ctx context.Context, r *wire.Report) (*wire.Told, error) {
 	q := call{method: http.MethodPost, path: wire.ReportPath, parts: [][]byte{wire.Marshal(r)}}
 	return ask(ctx, c, "report to the server", q, wire.MaxProblem, wire.ParseTold)
 }
 
-// Result says how the action ended. It is durable when Result returns.
+// Result says how the action ended. It is durable when Result returns. What is too much
+// to be sent is left out.
 func (c *Client) Result(ctx context.Context, r *wire.Result) (*wire.Told, error) {
-	q := call{method: http.MethodPost, path: wire.ResultPath, parts: [][]byte{wire.Marshal(r)}}
+	q := call{method: http.MethodPost, path: wire.ResultPath, parts: [][]byte{wire.MarshalResult(r)}}
 	return ask(ctx, c, "tell the server how the action ended", q, wire.MaxProblem, wire.ParseTold)
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -24,6 +25,9 @@ const (
 	MaxLines     = 256       // lines of the log in a report
 	MaxResult    = 8 << 20   // bytes of a result, which has receipts
 	MaxInventory = 16 << 20  // bytes of a file of the inventory
+	MaxWarnings  = 256       // in a result
+	MaxReceipts  = 1024      // in a result
+	MaxRanges    = 1000      // of each kind in a receipt that is sent; further ones are left out
 	MaxMACs      = 64
 	MaxRecords   = 64 // records in a welcome
 	// MaxDisksFile is the most bytes of disk-devices.lst.
@@ -82,7 +86,7 @@ type Job struct {
 	Committed *image.Record `json:"committed,omitempty"`
 }
 
-// Report is a sign of life.
+// Report is a sign of life. Split makes it as short as it must be.
 type Report struct {
 	// Number counts the reports of a session from 1. A report with a number that the
 	// server has taken changes nothing but the sign of life.
@@ -146,15 +150,24 @@ type Told struct {
 	Time time.Time `json:"time"` // the server's
 }
 
-// ParseHello parses the JSON of a Hello.
+// ParseHello parses the JSON of a Hello. The hello of another version of the protocol
+// may have fields that this one does not know. An agent that cannot work here must
+// still be told so.
 func ParseHello(b []byte) (*Hello, error) {
 	var h Hello
-	if err := decode("the hello", b, MaxHello, &h); err != nil {
+	err := decode("the hello", b, MaxHello, MaxMACs, &h)
+	var other Hello
+	if err != nil && len(b) <= MaxHello && json.Unmarshal(b, &other) == nil && other.Protocol != Version {
+		h, err = other, nil
+	}
+	if err != nil {
 		return nil, err
 	}
 	switch _, armingErr := box.ParseArming(string(h.Arming)); {
 	case h.Box.IsZero() || armingErr != nil:
 		return nil, errors.New("the hello names no box, or no arming")
+	case h.Protocol < 1:
+		return nil, errors.New("the hello names no version of the protocol")
 	case !ValidToken(h.Token) || len(h.Token) < MinToken:
 		return nil, fmt.Errorf("the hello has a token that is not %d to %d letters, digits, - and _", MinToken, MaxToken)
 	case len(h.MACs) > MaxMACs || !printable(h.UUID, maxUUID) || !printable(h.Agent, maxUUID) || !printable(h.Secret, MaxToken):
@@ -172,8 +185,13 @@ func ParseHello(b []byte) (*Hello, error) {
 const MinToken = 26
 
 // MarshalWelcome returns the JSON of a Welcome. It leaves out the oldest of the known
-// backups if the message would be too long.
+// backups if they are too many, or too long.
 func MarshalWelcome(w *Welcome) ([]byte, error) {
+	if w.Job != nil && len(w.Job.Known) > MaxRecords {
+		job := *w.Job
+		job.Known = job.Known[:MaxRecords]
+		w = &Welcome{w.Word, w.Text, w.Time, &job}
+	}
 	b, err := json.Marshal(w)
 	for err == nil && len(b) > MaxWelcome {
 		if w.Job == nil || len(w.Job.Known) == 0 {
@@ -190,7 +208,7 @@ func MarshalWelcome(w *Welcome) ([]byte, error) {
 // ParseWelcome parses the JSON of a Welcome.
 func ParseWelcome(b []byte) (*Welcome, error) {
 	var w Welcome
-	if err := decode("the welcome", b, MaxWelcome, &w); err != nil {
+	if err := decode("the welcome", b, MaxWelcome, 0, &w); err != nil {
 		return nil, err
 	}
 	w.Text = Clean(w.Text)
@@ -228,7 +246,7 @@ func (j *Job) check() error {
 // ParseReport parses the JSON of a Report. Texts are made fit for a log.
 func ParseReport(b []byte) (*Report, error) {
 	var r Report
-	if err := decode("the report", b, MaxReport, &r); err != nil {
+	if err := decode("the report", b, MaxReport, MaxLines, &r); err != nil {
 		return nil, err
 	}
 	switch {
@@ -252,10 +270,29 @@ func ParseReport(b []byte) (*Report, error) {
 	return &r, nil
 }
 
+// Split makes a report fit to be sent. It makes texts fit for a log, and returns the
+// lines that are too many for one report.
+func (r *Report) Split() (rest []Line) {
+	r.Text = Clean(r.Text)
+	lines := slices.Clone(r.Lines)
+	r.Lines = nil
+	size := len(Marshal(r)) + len(`,"lines":[]`)
+	for i := range lines {
+		l := &lines[i]
+		l.Text = Clean(l.Text)
+		if size += len(Marshal(l)) + len(","); i == MaxLines || size > MaxReport {
+			r.Lines = lines[:i]
+			return lines[i:]
+		}
+	}
+	r.Lines = lines
+	return nil
+}
+
 // ParseResult parses the JSON of a Result. Texts are made fit for a log.
 func ParseResult(b []byte) (*Result, error) {
 	var r Result
-	if err := decode("the result", b, MaxResult, &r); err != nil {
+	if err := decode("the result", b, MaxResult, MaxWarnings+MaxReceipts, &r); err != nil {
 		return nil, err
 	}
 	if !r.Outcome.Known() && r.Outcome != job.Cancelled {
@@ -265,17 +302,82 @@ func ParseResult(b []byte) (*Result, error) {
 	if !slices.Contains(classes, r.Class) {
 		return nil, fmt.Errorf("there is no class %.40q", r.Class)
 	}
+	if len(r.Warnings) > MaxWarnings || len(r.Receipts) > MaxReceipts {
+		return nil, fmt.Errorf("the result has %d warnings and %d receipts", len(r.Warnings), len(r.Receipts))
+	}
 	r.Text = Clean(r.Text)
 	for i := range r.Warnings {
 		r.Warnings[i] = Clean(r.Warnings[i])
 	}
+	for i := range r.Receipts {
+		if err := checkReceipt(&r.Receipts[i]); err != nil {
+			return nil, err
+		}
+	}
 	return &r, nil
+}
+
+// checkReceipt returns an error if a receipt says what cannot be. It makes its texts
+// fit for a log.
+func checkReceipt(r *image.Receipt) error {
+	d := &r.Identity
+	for _, s := range []*string{&r.Image, &r.Disk, &r.BLAKE3, &r.Root, &d.WWN, &d.Serial, &d.Path, &d.Model} {
+		*s = Clean(*s)
+	}
+	for _, n := range []int64{r.Read, r.Zero, r.Written, r.Skipped, r.Unused, r.Verified, d.Size, int64(d.SectorSize)} {
+		if n < 0 {
+			return fmt.Errorf("the receipt of %s has %d bytes of something", r.Image, n)
+		}
+	}
+	for _, list := range [][]image.Range{r.Changed, r.Differ, r.Bad} {
+		for _, at := range list {
+			if at.Off < 0 || at.Len < 0 || at.Len > math.MaxInt64-at.Off {
+				return fmt.Errorf("the receipt of %s has %d bytes at %d", r.Image, at.Len, at.Off)
+			}
+		}
+	}
+	for i := range r.Stages {
+		s := &r.Stages[i]
+		if s.Name = Clean(s.Name); s.Bytes < 0 || s.Elapsed < 0 || s.Busy < 0 || s.Busy > 1 {
+			return fmt.Errorf("the receipt of %s has a stage %s that cannot be", r.Image, s.Name)
+		}
+	}
+	return nil
+}
+
+// MarshalResult returns the JSON of a Result. It makes texts fit for a log, and leaves
+// out what is too much, since a result must not fail by its length.
+func MarshalResult(r *Result) []byte {
+	c := *r
+	c.Text = Clean(r.Text)
+	if n := len(r.Warnings); n > MaxWarnings {
+		c.Warnings = append(slices.Clone(r.Warnings[:MaxWarnings-1]), fmt.Sprintf("There are %d further warnings.", n-MaxWarnings+1))
+	}
+	c.Warnings = slices.Clone(c.Warnings)
+	for i, w := range c.Warnings {
+		c.Warnings[i] = Clean(w)
+	}
+	c.Receipts = slices.Clone(r.Receipts[:min(len(r.Receipts), MaxReceipts)])
+	b := Marshal(&c)
+	if len(b) <= MaxResult {
+		return b
+	}
+	for i := range c.Receipts {
+		e := &c.Receipts[i]
+		for _, list := range []*[]image.Range{&e.Changed, &e.Differ, &e.Bad} {
+			*list = (*list)[:min(len(*list), MaxRanges)]
+		}
+	}
+	for b = Marshal(&c); len(b) > MaxResult; b = Marshal(&c) {
+		c.Receipts = c.Receipts[:len(c.Receipts)/2]
+	}
+	return b
 }
 
 // ParseTold parses the JSON of a Told.
 func ParseTold(b []byte) (*Told, error) {
 	var t Told
-	if err := decode("the answer", b, MaxProblem, &t); err != nil {
+	if err := decode("the answer", b, MaxProblem, 0, &t); err != nil {
 		return nil, err
 	}
 	words := []job.Word{job.GoOn, job.Stop, job.Restart, job.Retry, job.Hold, job.Refuse}
@@ -283,14 +385,6 @@ func ParseTold(b []byte) (*Told, error) {
 		return nil, fmt.Errorf("the server answers %.40q at %v", t.Word, t.Time)
 	}
 	return &t, nil
-}
-
-// decode parses JSON that has exactly the fields of v.
-func decode(what string, b []byte, most int, v any) error {
-	if len(b) > most {
-		return fmt.Errorf("%s has more than %d bytes", what, most)
-	}
-	return image.DecodeStrict(what, b, v)
 }
 
 // ValidInventory reports whether a file of the inventory may have this name.

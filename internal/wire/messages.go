@@ -88,20 +88,12 @@ func ParseCommitted(b []byte) (*Committed, error) {
 	return &c, nil
 }
 
-// Marshal returns the JSON of a message.
-func Marshal(v any) []byte {
-	b, err := json.Marshal(v)
-	if err != nil {
-		panic(err) // the fields are plain
-	}
-	return b
-}
-
 // These limit what a record says of a box and its disks, in bytes.
 const (
 	maxHost  = 253 // of a host name, as in the domain name system
 	maxUUID  = 64
 	maxOther = 4096 // of a serial number, a model, a path
+	maxDisks = 1024 // disks of a record, as image.Record has them
 )
 
 // MarshalRecord returns the text of a record that is to be committed. It lacks what
@@ -119,10 +111,7 @@ func MarshalRecord(r *image.Record) ([]byte, error) {
 // ParseRecord parses what MarshalRecord writes.
 func ParseRecord(b []byte) (*image.Record, error) {
 	var r image.Record
-	if len(b) > MaxRecord {
-		return nil, fmt.Errorf("the record has more than %d bytes", MaxRecord)
-	}
-	if err := image.DecodeStrict("the record", b, &r); err != nil {
+	if err := decode("the record", b, MaxRecord, maxDisks, &r); err != nil {
 		return nil, err
 	}
 	if r.ID != "" || !r.Time.IsZero() || r.After != "" || r.Note != "" || r.Pinned || r.Baseline {
