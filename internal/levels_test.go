@@ -30,7 +30,7 @@ var levels = map[string]int{
 	"backup": 4, "maintenance": 4, "pid1": 4, "sharesetup": 4,
 	"agent":  5,
 	"follow": 6, "dispatch": 6,
-	"arming": 7,
+	"arming": 7, "api": 7,
 }
 
 var testOnly = map[string]bool{"faults": true, "conform": true, "testenv": true, "realfs": true, "e2e": true, "bench": true}
@@ -162,7 +162,7 @@ func TestAgentImports(t *testing.T) {
 			t.Errorf("%s brings %s into the agent", pkg, im)
 		}
 	}
-	for _, not := range []string{"maintenance", "lab", "site", "store", "blob", "ledger", "boxapi"} {
+	for _, not := range []string{"maintenance", "lab", "site", "store", "blob", "ledger", "boxapi", "dispatch", "api"} {
 		if done[not] {
 			t.Errorf("the agent imports %s", not)
 		}

@@ -62,6 +62,9 @@ type limitedConn struct {
 	closed func()
 }
 
+// NetConn is the connection below, which a server may ask who its client is.
+func (c *limitedConn) NetConn() net.Conn { return c.Conn }
+
 // Close implements net.Conn.
 func (c *limitedConn) Close() error {
 	defer c.closed()

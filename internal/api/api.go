@@ -1,0 +1,349 @@
+// Package api is the admin API of a server: HTTP with JSON over a Unix socket, where
+// the kernel says who asks, and over HTTPS, where a token does. routes.go has the one
+// table of all requests, with the role that each of them needs. docs/api.md is made
+// from that table and from the types of this package.
+//
+// Who may ask is not trusted with more than the role allows, and who may not is not
+// trusted at all. So bodies, pages, texts, times and numbers of connections have
+// limits.
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/user"
+	"path"
+	"runtime/debug"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/boxapi"
+	"testbox-imaging/internal/dispatch"
+	"testbox-imaging/internal/ledger"
+	"testbox-imaging/internal/sharedir"
+	"testbox-imaging/internal/version"
+)
+
+// Jobs runs the jobs. It is a dispatch.Dispatch.
+type Jobs interface {
+	Add(ctx context.Context, r dispatch.Request) ([]dispatch.Status, error)
+	Cancel(ctx context.Context, id, by string) (dispatch.Status, error)
+	Release(ctx context.Context, addr box.Addr, by string) (dispatch.Status, error)
+	Finish(ctx context.Context, addr box.Addr, by string) (dispatch.Status, error)
+	Job(ctx context.Context, id string) (dispatch.Status, error)
+	Jobs(ctx context.Context, f ledger.JobFilter, p ledger.Page) (all []dispatch.Status, next string, err error)
+	Watch() (changes <-chan string, stop func())
+	Look()
+}
+
+var _ Jobs = (*dispatch.Dispatch)(nil)
+
+// Config says what a server works with.
+type Config struct {
+	Ledger *ledger.Ledger
+	Jobs   Jobs
+	Area   *sharedir.Area // the folders of boxes; nil means that there are none
+	// Stored returns how many bytes the store has, for the metrics. nil means that this
+	// is not known.
+	Stored func() int64
+	// Group is the group whose members may do everything over the Unix socket (""
+	// means AdminGroup).
+	Group string
+	Now   func() time.Time // nil means time.Now
+	Log   *slog.Logger     // nil means no log
+
+	// Tests set these. 0 means the usual value.
+	Heartbeat, Poll, Patience time.Duration
+}
+
+// These limit what clients can take.
+const (
+	maxHeader      = 16 << 10
+	headerWait     = 10 * time.Second
+	bodyWait       = 10 * time.Second
+	idleWait       = 2 * time.Minute
+	defaultPatient = 30 * time.Second // for how long a client may not read what it asked for
+	maxConnections = 1000
+	eachAddress    = 200
+	maxStreams     = 400 // requests that last until the client goes
+	maxDrain       = maxBody
+)
+
+// Server serves the admin API.
+type Server struct {
+	cfg     Config
+	huma    huma.API
+	mux     *http.ServeMux
+	methods map[string][]string // of each path, as the mux has it
+	hub     *hub
+	metrics *metrics
+	streams chan struct{} // holds a value for each request that lasts
+	ctx     context.Context
+	stop    context.CancelFunc
+
+	mu      sync.Mutex // guards the fields below
+	servers []*http.Server
+	closed  bool
+}
+
+// New makes a server. The caller closes it before the Dispatch that runs its jobs.
+func New(cfg Config) *Server {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Group == "" {
+		cfg.Group = AdminGroup
+	}
+	if cfg.Heartbeat <= 0 {
+		cfg.Heartbeat = 15 * time.Second
+	}
+	if cfg.Poll <= 0 {
+		cfg.Poll = 500 * time.Millisecond
+	}
+	if cfg.Patience <= 0 {
+		cfg.Patience = defaultPatient
+	}
+	s := &Server{cfg: cfg, mux: http.NewServeMux(), methods: map[string][]string{}, streams: make(chan struct{}, maxStreams)}
+	s.ctx, s.stop = context.WithCancel(context.Background())
+	s.metrics = newMetrics(s)
+	s.hub = newHub(s)
+	s.register()
+	return s
+}
+
+// register adds all routes.
+func (s *Server) register() {
+	c := huma.Config{
+		OpenAPI: &huma.OpenAPI{
+			OpenAPI:    "3.1.0",
+			Info:       &huma.Info{Title: "Testbox Imaging", Version: version.String()},
+			Components: &huma.Components{Schemas: huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer)},
+		},
+		Formats:                      map[string]huma.Format{"application/json": huma.DefaultJSONFormat, "json": huma.DefaultJSONFormat},
+		DefaultFormat:                "application/json",
+		RejectUnknownQueryParameters: true,
+	}
+	c.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"token": {Type: "http", Scheme: "bearer"}}
+	s.huma = humago.New(s.mux, c)
+	s.huma.UseMiddleware(s.admit)
+	for _, r := range routes {
+		op := huma.Operation{
+			OperationID: r.id, Method: r.method, Path: r.path, Summary: r.summary, Description: r.about, Tags: []string{r.tag},
+			DefaultStatus: r.status, MaxBodyBytes: maxBody, BodyReadTimeout: bodyWait,
+		}
+		if r.role != "" {
+			op.Security = []map[string][]string{{"token": {}}}
+		}
+		r.add(s, op)
+		s.methods[r.path] = append(s.methods[r.path], r.method)
+	}
+}
+
+// OpenAPI is the description of the API for programs, as JSON.
+func (s *Server) OpenAPI() ([]byte, error) { return s.huma.OpenAPI().MarshalJSON() }
+
+// ServeHTTP implements http.Handler.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	ctl := http.NewResponseController(w)
+	ctl.SetWriteDeadline(time.Now().Add(2 * s.cfg.Patience))
+	defer s.recover(r)
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+	var p *Problem
+	switch _, pattern := s.mux.Handler(r); {
+	case r.URL.Path != path.Clean(r.URL.Path) || r.URL.RawPath != "" && path.Clean(r.URL.RawPath) != r.URL.RawPath:
+		p = newProblem(http.StatusBadRequest, CodeWrong, "the path has parts that are empty or dots")
+	case pattern != "" && r.Method != http.MethodHead:
+		s.mux.ServeHTTP(w, r)
+		return
+	default:
+		p = s.nowhere(w, r)
+	}
+	ctl.SetReadDeadline(time.Now().Add(bodyWait))
+	if _, err := io.CopyN(io.Discard, r.Body, maxDrain); err != io.EOF {
+		w.Header().Set("Connection", "close")
+	}
+	p.send(w)
+}
+
+// nowhere is the problem of a request that has no route.
+func (s *Server) nowhere(w http.ResponseWriter, r *http.Request) *Problem {
+	allowed := ""
+	for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
+		try := *r
+		try.Method = m
+		if _, pattern := s.mux.Handler(&try); pattern != "" {
+			if allowed != "" {
+				allowed += ", "
+			}
+			allowed += m
+		}
+	}
+	if allowed == "" {
+		return newProblem(http.StatusNotFound, CodeNotFound,
+			"there is nothing at this path; docs/api.md lists the paths, and so does "+Prefix+"/openapi.json")
+	}
+	w.Header().Set("Allow", allowed)
+	return newProblem(http.StatusMethodNotAllowed, CodeWrong, "this path takes the methods "+allowed)
+}
+
+// recover logs a panic, which the HTTP server's own log would not have.
+func (s *Server) recover(r *http.Request) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	if p != http.ErrAbortHandler {
+		s.cfg.Log.Error("a request ended by a fault of the server", "method", r.Method, "path", clean(r.URL.Path),
+			"fault", fmt.Sprint(p), "stack", string(debug.Stack()))
+	}
+	panic(http.ErrAbortHandler)
+}
+
+// admit lets a request pass if the caller has the role that its route needs.
+func (s *Server) admit(ctx huma.Context, next func(huma.Context)) {
+	rt := routeByID[ctx.Operation().OperationID]
+	r, w := humago.Unwrap(ctx)
+	if rt.role == "" {
+		next(ctx)
+		return
+	}
+	c, err := s.who(r)
+	if err == nil {
+		switch {
+		case !c.may(rt.role):
+			err = forbidden("this needs the role %s, and %s has the role %s", rt.role, c.name, c.role)
+		case c.group != "" && rt.all:
+			err = forbidden("this is not about the boxes of a group alone, and this token is for the group %s", c.group)
+		}
+	}
+	if err != nil {
+		p := problemOf(err)
+		if p.Status == http.StatusUnauthorized {
+			w.Header().Set("WWW-Authenticate", `Bearer realm="testbox"`)
+		}
+		s.note(r, p, err)
+		w.Header().Set("Connection", "close") // the body is not read
+		p.send(w)
+		return
+	}
+	next(huma.WithValue(ctx, callerKey{}, c))
+}
+
+// note logs an error that is the server's own.
+func (s *Server) note(r *http.Request, p *Problem, err error) {
+	if p.Code == CodeFailed {
+		s.cfg.Log.Error("a request failed", "method", r.Method, "path", clean(r.URL.Path), "error", err)
+	}
+}
+
+// stream makes room for a request that lasts until the client goes.
+func (s *Server) stream() (leave func(), err error) {
+	select {
+	case s.streams <- struct{}{}:
+		return func() { <-s.streams }, nil
+	default:
+		return nil, busy("%d clients follow something already; try again later", maxStreams)
+	}
+}
+
+// Listen makes the Unix socket. Its folder must exist, and only root may write to it.
+// A socket that a dead process has left is replaced.
+func Listen(path, group string) (net.Listener, error) {
+	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		c.Close()
+		return nil, fmt.Errorf("a server listens at %s already", path)
+	} else if errors.Is(err, syscall.ECONNREFUSED) {
+		if st, err := os.Lstat(path); err != nil || st.Mode().Type() != fs.ModeSocket {
+			return nil, fmt.Errorf("%s is there and is no socket; remove it", path)
+		}
+		if err := os.Remove(path); err != nil {
+			return nil, err
+		}
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	// Who connects is known by the kernel. The mode only keeps strangers from trying.
+	mode := fs.FileMode(0o600)
+	if g, err := user.LookupGroup(group); err == nil {
+		gid, err := strconv.Atoi(g.Gid)
+		if err == nil && os.Chown(path, -1, gid) == nil {
+			mode = 0o660
+		}
+	}
+	if err := os.Chmod(path, mode); err != nil {
+		l.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// ServeUnix serves the Unix socket until Close.
+func (s *Server) ServeUnix(l net.Listener) error {
+	srv := &http.Server{Handler: s, ConnContext: withPeer}
+	return s.serve(srv, func() error { return srv.Serve(boxapi.Connections(l, maxConnections, maxConnections)) })
+}
+
+// ServeTLS serves HTTPS until Close. srv has the certificate in its TLSConfig.
+func (s *Server) ServeTLS(l net.Listener, srv *http.Server) error {
+	if srv.TLSConfig == nil {
+		return errors.New("the admin API is served over TLS alone")
+	}
+	srv.Handler = s
+	return s.serve(srv, func() error { return srv.ServeTLS(boxapi.Connections(l, maxConnections, eachAddress), "", "") })
+}
+
+func (s *Server) serve(srv *http.Server, run func() error) error {
+	boxapi.Limit(srv)
+	srv.MaxHeaderBytes, srv.ReadHeaderTimeout, srv.IdleTimeout = maxHeader, headerWait, idleWait
+	srv.BaseContext = func(net.Listener) context.Context { return s.ctx }
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return http.ErrServerClosed
+	}
+	s.servers = append(s.servers, srv)
+	s.mu.Unlock()
+	return run()
+}
+
+// Close ends all requests that last, waits for the others a little, and closes all
+// listeners.
+func (s *Server) Close() {
+	s.mu.Lock()
+	s.closed = true
+	all := s.servers
+	s.mu.Unlock()
+	s.hub.close()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	var wait sync.WaitGroup
+	for _, srv := range all {
+		wait.Go(func() {
+			if srv.Shutdown(ctx) != nil {
+				srv.Close()
+			}
+		})
+	}
+	wait.Wait()
+	s.stop()
+}

@@ -1,0 +1,266 @@
+package api_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"testbox-imaging/internal/api"
+	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/dispatch"
+	"testbox-imaging/internal/job"
+	"testbox-imaging/internal/ledger"
+)
+
+// TestJobs: jobs are asked for, listed, followed and cancelled.
+func TestJobs(t *testing.T) {
+	r := newRig(t)
+	r.group("rack3")
+	r.box(ledger.Box{Address: addr(t, "10.0.0.1"), Name: "web-1", Groups: []string{"rack3"}, MACs: []string{"52:54:00:00:00:01"}})
+	r.box(ledger.Box{Address: addr(t, "10.0.0.2"), Name: "web-2", Groups: []string{"rack3"}, Labels: []string{"ssd"}})
+	c := r.root()
+	var list api.JobList
+	ask := api.NewJobs{Action: box.Restore, Targets: []string{"rack3", "52-54-00-00-00-01"}, Key: "k", Options: api.Options{Image: "x"}}
+	c.want(201, "POST", "/api/v1/jobs", ask, &list)
+	if len(list.Jobs) != 2 || list.Jobs[0].Name != "web-1" || list.Jobs[1].Box != "10.0.0.2" || list.Jobs[0].Options.Image != "x" {
+		t.Fatalf("the jobs are %+v", list)
+	}
+	first := list.Jobs[0]
+	var again api.JobList
+	c.want(201, "POST", "/api/v1/jobs", ask, &again)
+	if again.Jobs[0].ID != first.ID || again.Jobs[1].ID != list.Jobs[1].ID {
+		t.Errorf("the repeated request made %+v", again)
+	}
+	var one api.Job
+	c.want(200, "GET", "/api/v1/jobs/"+first.ID, nil, &one)
+	if one.ID != first.ID || one.State != job.Queued || !one.Bootable {
+		t.Errorf("%+v", one)
+	}
+	c.want(200, "POST", "/api/v1/jobs/"+first.ID+"/cancel", api.Reason{Why: "a mistake"}, &one)
+	if one.State != job.Ended || one.Outcome != job.Cancelled {
+		t.Errorf("%+v", one)
+	}
+	for query, want := range map[string]int{"": 2, "?open=true": 1, "?state=ended": 1, "?state=ended,queued": 2, "?box=web-2": 1,
+		"?by=nobody": 0, "?key=k": 2} {
+		c.want(200, "GET", "/api/v1/jobs"+query, nil, &list)
+		if len(list.Jobs) != want {
+			t.Errorf("jobs%s: %d", query, len(list.Jobs))
+		}
+	}
+	c.want(200, "GET", "/api/v1/jobs?limit=1", nil, &list)
+	next := list.Next
+	c.want(200, "GET", "/api/v1/jobs?limit=1&after="+next, nil, &again)
+	if len(list.Jobs) != 1 || len(again.Jobs) != 1 || next == "" || list.Jobs[0].ID == again.Jobs[0].ID {
+		t.Errorf("the pages are %+v and %+v", list, again)
+	}
+	c.want(201, "POST", "/api/v1/jobs", api.NewJobs{Action: box.Backup, Targets: []string{"label:ssd", "10.0.0.77"}}, &list)
+	if len(list.Jobs) != 2 || list.Jobs[1].Box != "10.0.0.77" {
+		t.Errorf("%+v", list)
+	}
+	for _, targets := range [][]string{{"rack4"}, {"group:rack4"}, {"label:x"}, {"box:rack3"}, {"group:"}, {"127.0.0.1"}, {""}, {"../x"}} {
+		status, b := c.do("POST", "/api/v1/jobs", api.NewJobs{Action: box.Backup, Targets: targets})
+		if status != 400 && status != 404 {
+			t.Errorf("%q: %d %s", targets, status, b)
+		}
+	}
+}
+
+// TestAmbiguous: a word that means a box and a group is refused.
+func TestAmbiguous(t *testing.T) {
+	r := newRig(t)
+	r.group("web")
+	r.box(ledger.Box{Address: addr(t, "10.0.0.1"), Name: "web"})
+	r.box(ledger.Box{Address: addr(t, "10.0.0.2"), Groups: []string{"web"}})
+	c := r.root()
+	p := c.refused(api.CodeWrong, "POST", "/api/v1/jobs", api.NewJobs{Action: box.Backup, Targets: []string{"web"}})
+	if !strings.Contains(p.Detail, "box:web or group:web") {
+		t.Error(p.Detail)
+	}
+	var list api.JobList
+	c.want(201, "POST", "/api/v1/jobs", api.NewJobs{Action: box.Backup, Targets: []string{"group:web"}}, &list)
+	if len(list.Jobs) != 1 || list.Jobs[0].Box != "10.0.0.2" {
+		t.Errorf("%+v", list)
+	}
+}
+
+// TestWait: a job is waited for until it can go no further by itself.
+func TestWait(t *testing.T) {
+	r := newRig(t)
+	c := r.root()
+	for _, state := range []job.State{job.Ended, job.Held, job.Rescue} {
+		var list api.JobList
+		c.want(201, "POST", "/api/v1/jobs", api.NewJobs{Action: box.Backup, Targets: []string{"10.0.0.1"}}, &list)
+		id := list.Jobs[0].ID
+		time.AfterFunc(20*time.Millisecond, func() { r.runner.set(t, id, func(st *dispatch.Status) { st.State = job.Armed }) })
+		time.AfterFunc(60*time.Millisecond, func() { r.runner.set(t, id, func(st *dispatch.Status) { st.State = state }) })
+		start := time.Now()
+		var one api.Job
+		c.want(200, "GET", "/api/v1/jobs/"+id+"?wait=30", nil, &one)
+		if took := time.Since(start); one.State != state || took < 50*time.Millisecond || took > 10*time.Second {
+			t.Errorf("after %v it is %s, not %s", took, one.State, state)
+		}
+	}
+	var list api.JobList
+	c.want(201, "POST", "/api/v1/jobs", api.NewJobs{Action: box.Backup, Targets: []string{"10.0.0.1"}}, &list)
+	var one api.Job
+	c.want(200, "GET", "/api/v1/jobs/"+list.Jobs[0].ID+"?wait=1", nil, &one)
+	if one.State != job.Queued {
+		t.Errorf("%+v", one)
+	}
+}
+
+// TestBoxes: boxes are added, found, changed and forgotten, and all of it is in the
+// audit log.
+func TestBoxes(t *testing.T) {
+	r := newRig(t)
+	c := r.root()
+	c.want(200, "PUT", "/api/v1/groups/rack%203", api.SetGroup{}, nil)
+	var b api.Box
+	c.want(201, "POST", "/api/v1/boxes", api.NewBox{Address: "10.0.0.1", Name: "web-1", MACs: []string{"52:54:00:00:00:01"},
+		UUID: "01234567-89ab-cdef-0123-456789abcdef", Groups: []string{"rack 3"}}, &b)
+	if b.Health != ledger.Good || b.FirstSeen.IsZero() || b.Last != nil {
+		t.Errorf("%+v", b)
+	}
+	c.refused(api.CodeRefused, "POST", "/api/v1/boxes", api.NewBox{Address: "10.0.0.1"})
+	c.refused(api.CodeRefused, "POST", "/api/v1/boxes", api.NewBox{Address: "10.0.0.2", Name: "WEB-1"})
+	c.want(201, "POST", "/api/v1/boxes", api.NewBox{Address: "10.0.0.2"}, nil)
+	for _, word := range []string{"10.0.0.1", "web-1", "WEB-1", "52:54:00:00:00:01", "52-54-00-00-00-01",
+		"01234567-89AB-CDEF-0123-456789abcdef"} {
+		c.want(200, "GET", "/api/v1/boxes/"+word, nil, &b)
+		if b.Address != "10.0.0.1" {
+			t.Errorf("%s finds %+v", word, b)
+		}
+	}
+	labels, name, disks, health, why := []string{"ssd", "a b"}, "web-9", "sda\n", "bad", "its fan is loud"
+	b = api.Box{}
+	set := api.SetBox{Labels: &labels, Name: &name, Disks: &disks, Health: &health, HealthReason: &why}
+	c.want(200, "PATCH", "/api/v1/boxes/web-1", set, &b)
+	if b.Name != name || len(b.Labels) != 2 || b.Disks == nil || *b.Disks != disks || b.Health != ledger.Bad || b.HealthReason != why ||
+		len(b.Groups) != 1 {
+		t.Errorf("%+v", b)
+	}
+	none := ""
+	b = api.Box{}
+	c.want(200, "PATCH", "/api/v1/boxes/web-9", api.SetBox{Disks: &none, Why: "all again"}, &b)
+	if b.Disks != nil || b.Health != ledger.Bad {
+		t.Errorf("%+v", b)
+	}
+	c.refused(api.CodeWrong, "PATCH", "/api/v1/boxes/web-9", api.SetBox{})
+	c.refused(api.CodeWrong, "PATCH", "/api/v1/boxes/web-9", api.SetBox{Health: &health})
+	c.refused(api.CodeWrong, "PATCH", "/api/v1/boxes/web-9", `{"health":"dead","healthReason":"x"}`)
+	c.refused(api.CodeNotFound, "PATCH", "/api/v1/boxes/web-9", api.SetBox{Groups: &[]string{"nowhere"}})
+	b = api.Box{}
+	c.want(200, "POST", "/api/v1/boxes/web-9/accept", api.Reason{Why: "a new board"}, &b)
+	if len(b.MACs) != 0 || b.UUID != "" {
+		t.Errorf("%+v", b)
+	}
+	var jobs api.JobList
+	c.want(201, "POST", "/api/v1/jobs", api.NewJobs{Action: box.Backup, Targets: []string{"web-9"}}, &jobs)
+	var list api.BoxList
+	c.want(200, "GET", "/api/v1/boxes", nil, &list)
+	if len(list.Boxes) != 2 || list.Boxes[0].Last == nil || list.Boxes[0].Last.State != job.Queued ||
+		list.Boxes[0].Last.Action != box.Backup || list.Boxes[1].Last != nil {
+		t.Errorf("%+v", list)
+	}
+	for query, want := range map[string]int{"?health=bad": 1, "?health=good": 1, "?label=ssd": 1, "?group=rack%203": 1, "?group=x": 0,
+		"?state=queued": 1, "?state=ended": 0, "?name=web-9": 1, "?limit=1": 1} {
+		c.want(200, "GET", "/api/v1/boxes"+query, nil, &list)
+		if len(list.Boxes) != want {
+			t.Errorf("boxes%s: %d", query, len(list.Boxes))
+		}
+	}
+	c.refused(api.CodeWrong, "GET", "/api/v1/boxes?heatlh=bad", nil)
+	c.refused(api.CodeWrong, "GET", "/api/v1/boxes?limit=1001", nil)
+	c.refused(api.CodeWrong, "GET", "/api/v1/boxes?after=zz", nil)
+	c.refused(api.CodeRefused, "DELETE", "/api/v1/boxes/web-9", nil)
+	c.want(204, "DELETE", "/api/v1/boxes/10.0.0.2?why=scrapped", nil, nil)
+	c.refused(api.CodeNotFound, "GET", "/api/v1/boxes/10.0.0.2", nil)
+	if r.runner.looks == 0 {
+		t.Error("the queue was not told to look")
+	}
+	var log api.Entries
+	c.want(200, "GET", "/api/v1/audit", nil, &log)
+	var lines []string
+	for _, e := range log.Entries {
+		if e.From != "socket" || e.Who != r.me || e.Time.IsZero() {
+			t.Errorf("%+v", e)
+		}
+		lines = append(lines, e.What+"|"+e.On+"|"+e.Why)
+	}
+	want := []string{"forget box|10.0.0.2|scrapped", "accept machine|10.0.0.1|a new board", "set box|10.0.0.1|disks ; all again",
+		"set box|10.0.0.1|name web-9; labels ssd,a b; health bad its fan is loud; disks sda", "add box|10.0.0.2|", "add box|10.0.0.1|",
+		"set group|rack 3|"}
+	if strings.Join(lines, "\n") != strings.Join(want, "\n") {
+		t.Errorf("the audit log is\n%s", strings.Join(lines, "\n"))
+	}
+}
+
+// TestHold: a box that somebody has reserved is not for others, and an admin can break
+// that.
+func TestHold(t *testing.T) {
+	r := newRig(t)
+	r.box(ledger.Box{Address: addr(t, "10.0.0.1")})
+	must(t, r.ledger.Update(t.Context(), func(tx *ledger.Tx) error {
+		for _, n := range []string{"ann", "bob"} {
+			if err := tx.PutUser(ledger.User{Name: n, Role: ledger.Operator}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+	ann := r.with(r.token(ledger.Token{User: "ann", Role: ledger.Operator}))
+	bob := r.with(r.token(ledger.Token{User: "bob", Role: ledger.Operator}))
+	var b api.Box
+	until := r.clock().Add(time.Hour)
+	ann.want(200, "PUT", "/api/v1/boxes/10.0.0.1/holder", api.Holder{Reason: "a long test", Expires: until}, &b)
+	if b.Holder == nil || b.Holder.Name != "ann" || b.Holder.Reason != "a long test" || !b.Holder.Expires.Equal(until) {
+		t.Fatalf("%+v", b)
+	}
+	ask := api.NewJobs{Action: box.Backup, Targets: []string{"10.0.0.1"}, Key: "x"}
+	var jobs api.JobList
+	ann.want(201, "POST", "/api/v1/jobs", ask, &jobs)
+	for _, c := range []*client{bob, r.root()} {
+		if p := c.refused(api.CodeRefused, "POST", "/api/v1/jobs", ask); !strings.Contains(p.Detail, "ann has reserved") {
+			t.Error(p.Detail)
+		}
+	}
+	bob.refused(api.CodeForbidden, "PUT", "/api/v1/boxes/10.0.0.1/holder", api.Holder{})
+	bob.refused(api.CodeForbidden, "DELETE", "/api/v1/boxes/10.0.0.1/holder", nil)
+	bob.refused(api.CodeForbidden, "POST", "/api/v1/jobs/"+jobs.Jobs[0].ID+"/cancel", api.Reason{})
+	bob.refused(api.CodeForbidden, "POST", "/api/v1/boxes/10.0.0.1/release", api.Reason{})
+	bob.refused(api.CodeForbidden, "POST", "/api/v1/boxes/10.0.0.1/finish", api.Reason{})
+	ann.refused(api.CodeForbidden, "PUT", "/api/v1/boxes/10.0.0.1/holder", api.Holder{Name: "bob"})
+	ann.refused(api.CodeWrong, "PUT", "/api/v1/boxes/10.0.0.1/holder", api.Holder{Expires: r.clock()})
+	r.pass(2 * time.Hour)
+	b = api.Box{}
+	bob.want(200, "GET", "/api/v1/boxes/10.0.0.1", nil, &b)
+	if b.Holder != nil {
+		t.Errorf("it is held although that is over: %+v", b.Holder)
+	}
+	bob.want(201, "POST", "/api/v1/jobs", ask, nil)
+	bob.want(200, "PUT", "/api/v1/boxes/10.0.0.1/holder", api.Holder{}, nil)
+	// A repeated request is no new one.
+	ann.want(201, "POST", "/api/v1/jobs", ask, nil)
+	r.root().want(200, "DELETE", "/api/v1/boxes/10.0.0.1/holder?why=urgent", nil, nil)
+	var log api.Entries
+	r.root().want(200, "GET", "/api/v1/audit?what=unhold+box&on=10.0.0.1", nil, &log)
+	if len(log.Entries) != 1 || log.Entries[0].Why != "it was held by bob; urgent" {
+		t.Errorf("%+v", log)
+	}
+}
+
+// TestRetired: a retired box gets no jobs, and a group's jobs pass it by.
+func TestRetired(t *testing.T) {
+	r := newRig(t)
+	r.group("rack")
+	r.box(ledger.Box{Address: addr(t, "10.0.0.1"), Groups: []string{"rack"}})
+	r.box(ledger.Box{Address: addr(t, "10.0.0.2"), Groups: []string{"rack"}})
+	c := r.root()
+	c.want(200, "PATCH", "/api/v1/boxes/10.0.0.1", `{"health":"retired","healthReason":"old"}`, nil)
+	c.refused(api.CodeRefused, "POST", "/api/v1/jobs", api.NewJobs{Action: box.Backup, Targets: []string{"10.0.0.1"}})
+	var jobs api.JobList
+	c.want(201, "POST", "/api/v1/jobs", api.NewJobs{Action: box.Backup, Targets: []string{"rack"}}, &jobs)
+	if len(jobs.Jobs) != 1 || jobs.Jobs[0].Box != "10.0.0.2" {
+		t.Errorf("%+v", jobs)
+	}
+}

@@ -1,0 +1,458 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/ledger"
+	"testbox-imaging/internal/match"
+	"testbox-imaging/internal/problem"
+	"testbox-imaging/internal/sharedir"
+)
+
+// findBox finds a box by its address, name, MAC or UUID. What a caller may not see
+// is not there.
+func findBox(tx *ledger.Tx, c *caller, word string) (ledger.Box, error) {
+	var err error
+	if addr, parseErr := box.ParseAddr(word); parseErr == nil {
+		var b ledger.Box
+		if b, err = tx.Box(addr); err == nil && c.sees(b) {
+			return b, nil
+		}
+		if err == nil || errors.Is(err, ledger.ErrNotFound) {
+			return ledger.Box{}, noBox(word)
+		}
+		return ledger.Box{}, err
+	}
+	filters := []ledger.BoxFilter{{Name: word}}
+	if _, err := net.ParseMAC(word); err == nil {
+		filters = append(filters, ledger.BoxFilter{MAC: word})
+	}
+	filters = append(filters, ledger.BoxFilter{UUID: word})
+	for _, f := range filters {
+		found, _, err := tx.Boxes(f, ledger.Page{Limit: 2})
+		if p := (*problem.Error)(nil); errors.As(err, &p) {
+			continue // the word is no UUID
+		}
+		if err != nil {
+			return ledger.Box{}, err
+		}
+		found = slices.DeleteFunc(found, func(b ledger.Box) bool { return !c.sees(b) })
+		switch len(found) {
+		case 0:
+		case 1:
+			return found[0], nil
+		default:
+			return ledger.Box{}, problem.Wrongf("%s and %s are both found by %.80q; give an address", found[0].Address, found[1].Address, word)
+		}
+	}
+	return ledger.Box{}, noBox(word)
+}
+
+func noBox(word string) error {
+	return notFound("there is no box %.80q; a box is named by its address, name, MAC or UUID", word)
+}
+
+// sees reports whether a caller may know of a box.
+func (c *caller) sees(b ledger.Box) bool { return c.group == "" || slices.Contains(b.Groups, c.group) }
+
+// BoxPath is the box in a path.
+type BoxPath struct {
+	Box string `path:"box" maxLength:"253" doc:"address, name, MAC or UUID of a box"`
+}
+
+// boxOf is a box as the API gives it.
+func (s *Server) boxOf(b ledger.Box, last *LastJob) Box {
+	v := Box{
+		Address: b.Address.String(), Name: b.Name, MACs: b.MACs, UUID: b.UUID, Labels: b.Labels, Groups: b.Groups, Health: b.Health,
+		HealthReason: b.Reason, FirstSeen: b.FirstSeen, LastSeen: b.LastSeen, Last: last,
+	}
+	if s.heldBy(b) != "" {
+		v.Holder = &Holder{b.Holder.Name, b.Holder.Reason, b.Holder.Expires}
+	}
+	return v
+}
+
+// heldBy says who has a box for himself now, and "" if nobody has.
+func (s *Server) heldBy(b ledger.Box) string {
+	if b.Holder.Expires.IsZero() || b.Holder.Expires.After(s.cfg.Now()) {
+		return b.Holder.Name
+	}
+	return ""
+}
+
+type listBoxesInput struct {
+	Name   string `query:"name" maxLength:"253" doc:"the box of this name"`
+	MAC    string `query:"mac" maxLength:"64" doc:"the box with this network card"`
+	UUID   string `query:"uuid" maxLength:"64" doc:"the box with this UUID"`
+	Label  string `query:"label" maxLength:"100" doc:"boxes with this label"`
+	Group  string `query:"group" maxLength:"100" doc:"boxes of this group"`
+	Health string `query:"health" enum:"good,suspect,bad,maintenance,retired" doc:"boxes of this health"`
+	State  string `query:"state" enum:"queued,armed,running,restarting,held,rescue,ended" doc:"boxes whose latest job is in this state"`
+	PageInput
+}
+
+// PageInput is the part of a list that is wanted.
+type PageInput struct {
+	After string `query:"after" maxLength:"200" doc:"what the page before gave as next"`
+	Limit int    `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"at most so many entries"`
+}
+
+func (p PageInput) page() ledger.Page { return ledger.Page{After: p.After, Limit: p.Limit} }
+
+type body[T any] struct{ Body T }
+
+func answer[T any](v T, err error) (*body[T], error) {
+	if err != nil {
+		return nil, err
+	}
+	return &body[T]{v}, nil
+}
+
+func (s *Server) listBoxes(ctx context.Context, in *listBoxesInput) (*body[BoxList], error) {
+	c := callerOf(ctx)
+	f := ledger.BoxFilter{Name: in.Name, MAC: in.MAC, UUID: in.UUID, Label: in.Label, Group: in.Group, Health: ledger.Health(in.Health)}
+	if c.group != "" && f.Group == "" {
+		f.Group = c.group // so that pages are full
+	}
+	out := BoxList{Boxes: []Box{}}
+	err := s.cfg.Ledger.View(ctx, func(tx *ledger.Tx) error {
+		found, next, err := tx.Boxes(f, in.page())
+		if err != nil {
+			return err
+		}
+		out.Next = next
+		found = slices.DeleteFunc(found, func(b ledger.Box) bool { return !c.sees(b) })
+		last, err := s.lastJobs(tx, found)
+		if err != nil {
+			return err
+		}
+		for _, b := range found {
+			j := last[b.Address]
+			if in.State == "" || j != nil && string(j.State) == in.State {
+				out.Boxes = append(out.Boxes, s.boxOf(b, j))
+			}
+		}
+		return nil
+	})
+	return answer(out, err)
+}
+
+func (s *Server) getBox(ctx context.Context, in *BoxPath) (*body[Box], error) {
+	v, err := s.box(ctx, in.Box)
+	return answer(v, err)
+}
+
+// box reads a box with all that is said of a single one.
+func (s *Server) box(ctx context.Context, word string) (v Box, err error) {
+	var b ledger.Box
+	err = s.cfg.Ledger.View(ctx, func(tx *ledger.Tx) error {
+		var err error
+		if b, err = findBox(tx, callerOf(ctx), word); err != nil {
+			return err
+		}
+		last, err := s.lastJobs(tx, []ledger.Box{b})
+		v = s.boxOf(b, last[b.Address])
+		return err
+	})
+	if err != nil || s.cfg.Area == nil {
+		return v, err
+	}
+	switch list, err := s.cfg.Area.Look(b.Address).ReadDisks(); {
+	case err == nil:
+		text := string(list)
+		v.Disks = &text
+	case !errors.Is(err, sharedir.ErrNoDisks):
+		return v, err
+	}
+	return v, nil
+}
+
+// change makes a change of the ledger together with its entry in the audit log. do
+// fills in on what the change was made, and why.
+func (s *Server) change(ctx context.Context, what string, do func(*ledger.Tx, *caller, *ledger.Entry) error) error {
+	c := callerOf(ctx)
+	err := s.cfg.Ledger.Update(ctx, func(tx *ledger.Tx) error {
+		e := ledger.Entry{Time: s.cfg.Now(), Who: c.name, From: c.from, What: what}
+		if err := do(tx, c, &e); err != nil {
+			return err
+		}
+		return tx.AddAudit(e)
+	})
+	if err == nil {
+		s.cfg.Jobs.Look() // the queue may wait for this
+	}
+	return err
+}
+
+func (s *Server) addBox(ctx context.Context, in *struct{ Body NewBox }) (*body[Box], error) {
+	q := in.Body
+	addr, err := box.ParseAddr(q.Address)
+	if err != nil {
+		return nil, problem.Wrongf("%w", err)
+	}
+	err = s.change(ctx, "add box", func(tx *ledger.Tx, _ *caller, e *ledger.Entry) error {
+		e.Why = q.Why
+		if _, err := tx.Box(addr); err == nil {
+			return problem.Refusef("there is a box %s already; change it by PATCH", addr)
+		} else if !errors.Is(err, ledger.ErrNotFound) {
+			return err
+		}
+		e.On = addr.String()
+		return tx.PutBox(ledger.Box{Address: addr, Name: q.Name, MACs: q.MACs, UUID: q.UUID, Labels: q.Labels,
+			Groups: q.Groups, Health: ledger.Good, FirstSeen: s.cfg.Now()})
+	})
+	if err != nil {
+		return nil, err
+	}
+	v, err := s.box(ctx, addr.String())
+	return answer(v, err)
+}
+
+func (s *Server) deleteBox(ctx context.Context, in *struct {
+	BoxPath
+	WhyInput
+}) (*struct{}, error) {
+	return nil, s.change(ctx, "forget box", func(tx *ledger.Tx, c *caller, e *ledger.Entry) error {
+		e.Why = in.Why
+		b, err := findBox(tx, c, in.Box)
+		if err != nil {
+			return err
+		}
+		open, _, err := tx.Jobs(ledger.JobFilter{Box: b.Address, Open: true}, ledger.Page{Limit: 1})
+		if err != nil {
+			return err
+		}
+		if len(open) > 0 {
+			return problem.Refusef("the box %s has the job %s, which has not ended; cancel it or wait", b.Address, open[0].ID)
+		}
+		e.On = b.Address.String()
+		return tx.DeleteBox(b.Address)
+	})
+}
+
+// WhyInput is a reason of a request without a body.
+type WhyInput struct {
+	Why string `query:"why" maxLength:"1000" doc:"the reason, for the audit log"`
+}
+
+func (s *Server) setBox(ctx context.Context, in *struct {
+	BoxPath
+	Body SetBox
+}) (*body[Box], error) {
+	q := in.Body
+	said, err := q.check()
+	if err != nil {
+		return nil, err
+	}
+	why := because(strings.Join(said, "; "), q.Why)
+	var addr box.Addr
+	err = s.change(ctx, "set box", func(tx *ledger.Tx, c *caller, e *ledger.Entry) error {
+		e.Why = why
+		b, err := findBox(tx, c, in.Box)
+		if err != nil {
+			return err
+		}
+		addr = b.Address
+		if q.Name != nil {
+			b.Name = *q.Name
+		}
+		if q.Labels != nil {
+			b.Labels = *q.Labels
+		}
+		if q.Groups != nil {
+			if c.group != "" && !slices.Equal(*q.Groups, b.Groups) {
+				return forbidden("this token is for the boxes of the group %s alone, so it cannot change in which groups a box is", c.group)
+			}
+			b.Groups = *q.Groups
+		}
+		if q.Health != nil {
+			b.Health, b.Reason = ledger.Health(*q.Health), ""
+		}
+		if q.HealthReason != nil {
+			b.Reason = *q.HealthReason
+		}
+		e.On = addr.String()
+		return tx.PutBox(b)
+	})
+	if err == nil && q.Disks != nil {
+		err = s.setDisks(addr, *q.Disks)
+	}
+	if err != nil {
+		return nil, err
+	}
+	v, err := s.box(ctx, addr.String())
+	return answer(v, err)
+}
+
+// check refuses what cannot be, and says in words what is to be changed.
+func (q SetBox) check() (said []string, err error) {
+	say := func(what, value string) { said = append(said, what+" "+value) }
+	if q.Name != nil {
+		say("name", *q.Name)
+	}
+	if q.Labels != nil {
+		say("labels", strings.Join(*q.Labels, ","))
+	}
+	if q.Groups != nil {
+		say("groups", strings.Join(*q.Groups, ","))
+	}
+	if q.Health != nil {
+		reason := ""
+		if q.HealthReason != nil {
+			reason = *q.HealthReason
+		}
+		if reason == "" && *q.Health != string(ledger.Good) {
+			return nil, problem.Wrongf("say why the box is %s, in healthReason", *q.Health)
+		}
+		say("health", strings.TrimSpace(*q.Health+" "+reason))
+	} else if q.HealthReason != nil {
+		return nil, problem.Wrongf("healthReason comes together with health")
+	}
+	if q.Disks != nil {
+		if strings.TrimSpace(*q.Disks) != "" {
+			if _, err := match.ParseList([]byte(*q.Disks)); err != nil {
+				return nil, problem.Wrongf("disks: %w", err)
+			}
+		}
+		say("disks", strings.Join(strings.Fields(*q.Disks), " "))
+	}
+	if len(said) == 0 {
+		return nil, problem.Wrongf("say what is to be changed")
+	}
+	return said, nil
+}
+
+// setDisks writes the list of the disks that are used, or removes it.
+func (s *Server) setDisks(addr box.Addr, list string) error {
+	if s.cfg.Area == nil {
+		return problem.Refusef("this server keeps no files of boxes")
+	}
+	if strings.TrimSpace(list) == "" {
+		path := s.cfg.Area.Look(addr).Path(box.DisksFile)
+		return durable.Remove(durable.OS{}, path)
+	}
+	folder, err := s.cfg.Area.Box(addr)
+	if err != nil {
+		return err
+	}
+	return folder.WriteFile(box.DisksFile, []byte(list))
+}
+
+// acceptBox forgets what tells the machine, so that the next one that comes from the
+// address is taken for the box.
+func (s *Server) acceptBox(ctx context.Context, in *struct {
+	BoxPath
+	Body Reason
+}) (*body[Box], error) {
+	var addr box.Addr
+	err := s.change(ctx, "accept machine", func(tx *ledger.Tx, c *caller, e *ledger.Entry) error {
+		e.Why = in.Body.Why
+		b, err := findBox(tx, c, in.Box)
+		if err != nil {
+			return err
+		}
+		addr, b.MACs, b.UUID = b.Address, nil, ""
+		e.On = addr.String()
+		return tx.PutBox(b)
+	})
+	if err != nil {
+		return nil, err
+	}
+	v, err := s.box(ctx, addr.String())
+	return answer(v, err)
+}
+
+// holdBox reserves a box. Only an admin may take it from somebody else, or reserve it
+// for somebody else.
+func (s *Server) holdBox(ctx context.Context, in *struct {
+	BoxPath
+	Body Holder
+}) (*body[Box], error) {
+	q := in.Body
+	var addr box.Addr
+	if !q.Expires.IsZero() && !q.Expires.After(s.cfg.Now()) {
+		return nil, problem.Wrongf("%s is in the past; give the time at which the box is free again", q.Expires.UTC().Format(time.RFC3339))
+	}
+	err := s.change(ctx, "hold box", func(tx *ledger.Tx, c *caller, e *ledger.Entry) error {
+		e.Why = q.Reason
+		b, err := findBox(tx, c, in.Box)
+		if err != nil {
+			return err
+		}
+		if q.Name == "" {
+			q.Name = c.name
+		}
+		if err := s.mayTake(c, b); err != nil {
+			return err
+		}
+		if q.Name != c.name && !c.may(ledger.Admin) {
+			return forbidden("only an admin may reserve a box for somebody else; you are %s", c.name)
+		}
+		if by := s.heldBy(b); by != "" && by != q.Name {
+			e.Why = because("it was held by "+by, e.Why)
+		}
+		e.Why = because("for "+q.Name, e.Why)
+		addr, b.Holder = b.Address, ledger.Holder{Name: q.Name, Reason: q.Reason, Expires: q.Expires}
+		e.On = addr.String()
+		return tx.PutBox(b)
+	})
+	if err != nil {
+		return nil, err
+	}
+	v, err := s.box(ctx, addr.String())
+	return answer(v, err)
+}
+
+// mayTake refuses what only the holder of a box or an admin may do.
+func (s *Server) mayTake(c *caller, b ledger.Box) error {
+	if by := s.heldBy(b); by != "" && by != c.name && !c.may(ledger.Admin) {
+		return forbidden("%s has reserved the box %s%s; only %s or an admin may change that", by, b.Address, holdText(b.Holder), by)
+	}
+	return nil
+}
+
+// holdText says until when a box is reserved, and why.
+func holdText(h ledger.Holder) string {
+	text := ""
+	if !h.Expires.IsZero() {
+		text += " until " + h.Expires.UTC().Format(time.RFC3339)
+	}
+	if h.Reason != "" {
+		text += " (" + h.Reason + ")"
+	}
+	return text
+}
+
+func (s *Server) unholdBox(ctx context.Context, in *struct {
+	BoxPath
+	WhyInput
+}) (*body[Box], error) {
+	var addr box.Addr
+	err := s.change(ctx, "unhold box", func(tx *ledger.Tx, c *caller, e *ledger.Entry) error {
+		e.Why = in.Why
+		b, err := findBox(tx, c, in.Box)
+		if err != nil {
+			return err
+		}
+		if err := s.mayTake(c, b); err != nil {
+			return err
+		}
+		if addr, e.On = b.Address, b.Address.String(); b.Holder.Name != "" {
+			e.Why = because("it was held by "+b.Holder.Name, in.Why)
+		}
+		b.Holder = ledger.Holder{}
+		return tx.PutBox(b)
+	})
+	if err != nil {
+		return nil, err
+	}
+	v, err := s.box(ctx, addr.String())
+	return answer(v, err)
+}

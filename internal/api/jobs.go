@@ -1,0 +1,350 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/dispatch"
+	"testbox-imaging/internal/job"
+	"testbox-imaging/internal/ledger"
+	"testbox-imaging/internal/problem"
+)
+
+// jobOf is a job as the API gives it. name is that of its box.
+func jobOf(st dispatch.Status, name string) Job {
+	j := Job{
+		ID: st.ID, Box: st.Box.String(), Name: name, Action: st.Action, Options: Options(st.Options), By: st.By, WaitUp: st.WaitUp,
+		Asked: st.Asked, State: st.State, Since: st.Since, Step: st.Step, Text: st.Text, Attempt: st.Attempt, Deadline: st.Deadline,
+		Cancel: st.Cancel && st.State != job.Ended, Wrote: st.Wrote, Outcome: st.Outcome, Class: st.Class, Up: st.Up,
+		Bootable: st.Bootable(), Backup: st.Backup, Receipts: st.Receipts, Warnings: st.Warnings, Sent: st.Sent,
+	}
+	if st.Wait != nil {
+		j.Wait = &Wait{st.Wait.Place, st.Wait.Reason, st.Wait.Text}
+	}
+	if p := st.Progress; p != nil && st.State == job.Running {
+		j.Progress = &Progress{p.Step, p.Text, p.Done, p.Total}
+	}
+	return j
+}
+
+// seen gives those jobs that the caller may see, with the names of their boxes.
+func (s *Server) seen(ctx context.Context, c *caller, all []dispatch.Status) (jobs []Job, err error) {
+	jobs = []Job{}
+	err = s.cfg.Ledger.View(ctx, func(tx *ledger.Tx) error {
+		known := map[box.Addr]ledger.Box{}
+		for _, st := range all {
+			b, looked := known[st.Box]
+			if !looked {
+				var err error
+				if b, err = tx.Box(st.Box); err != nil && !errors.Is(err, ledger.ErrNotFound) {
+					return err
+				}
+				known[st.Box] = b
+			}
+			if c.sees(b) {
+				jobs = append(jobs, jobOf(st, b.Name))
+			}
+		}
+		return nil
+	})
+	return jobs, err
+}
+
+func (s *Server) listJobs(ctx context.Context, in *struct {
+	Box   string   `query:"box" maxLength:"253" doc:"jobs of this box"`
+	State []string `query:"state" maxItems:"7" enum:"queued,armed,running,restarting,held,rescue,ended" doc:"jobs in one of these states"`
+	Open  bool     `query:"open" doc:"only jobs that have not ended"`
+	By    string   `query:"by" maxLength:"100" doc:"jobs that this person asked for"`
+	Key   string   `query:"key" maxLength:"200" doc:"jobs that were asked for with this key"`
+	PageInput
+}) (*body[JobList], error) {
+	c := callerOf(ctx)
+	f := ledger.JobFilter{States: in.State, Open: in.Open, By: in.By, Key: in.Key}
+	if in.Box != "" {
+		err := s.cfg.Ledger.View(ctx, func(tx *ledger.Tx) error {
+			b, err := findBox(tx, c, in.Box)
+			f.Box = b.Address
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	all, next, err := s.cfg.Jobs.Jobs(ctx, f, in.page())
+	if err != nil {
+		return nil, err
+	}
+	jobs, err := s.seen(ctx, c, all)
+	return answer(JobList{jobs, next}, err)
+}
+
+// job reads a job that the caller may see.
+func (s *Server) job(ctx context.Context, id string) (Job, error) {
+	st, err := s.cfg.Jobs.Job(ctx, id)
+	if err != nil {
+		return Job{}, err
+	}
+	return s.one(ctx, st)
+}
+
+// one is a job as the API gives it, if the caller may see it.
+func (s *Server) one(ctx context.Context, st dispatch.Status) (Job, error) {
+	jobs, err := s.seen(ctx, callerOf(ctx), []dispatch.Status{st})
+	if err == nil && len(jobs) == 0 {
+		err = notFound("there is no job %s", st.ID)
+	}
+	if err != nil {
+		return Job{}, err
+	}
+	return jobs[0], nil
+}
+
+// JobPath is the job in a path.
+type JobPath struct {
+	Job string `path:"job" maxLength:"64" pattern:"^[A-Za-z0-9][A-Za-z0-9._-]*$" doc:"id of a job"`
+}
+
+// Settled reports whether a job has come to where nothing more happens by itself.
+func (j *Job) Settled() bool {
+	return slices.Contains([]job.State{job.Ended, job.Held, job.Rescue}, j.State)
+}
+
+func (s *Server) getJob(ctx context.Context, in *struct {
+	JobPath
+	Wait int `query:"wait" minimum:"0" maximum:"3600" doc:"for so many seconds"`
+}) (*body[Job], error) {
+	if in.Wait == 0 {
+		return answer(s.job(ctx, in.Job))
+	}
+	leave, err := s.stream()
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	over := time.After(time.Duration(in.Wait) * time.Second)
+	look := time.NewTicker(s.cfg.Heartbeat)
+	defer look.Stop()
+	for {
+		// The place comes before the job, so that no change is missed in between.
+		at := s.hub.cursor()
+		j, err := s.job(ctx, in.Job)
+		if err != nil || j.Settled() {
+			return answer(j, err)
+		}
+		select {
+		case <-at.more():
+		case <-look.C:
+			if !s.still(ctx, callerOf(ctx)) {
+				return nil, unauthorized("the token has ended")
+			}
+		case <-over:
+			return answer(j, nil)
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-s.hub.done:
+			return answer(j, nil)
+		}
+	}
+}
+
+// targets finds the boxes that a request names, each of them once and in the order of
+// the words.
+func (s *Server) targets(tx *ledger.Tx, c *caller, list []string) ([]ledger.Box, error) {
+	var all []ledger.Box
+	known := map[box.Addr]bool{}
+	for _, word := range list {
+		some, err := s.target(tx, c, word)
+		if err != nil {
+			return nil, err
+		}
+		for _, b := range some {
+			if !known[b.Address] {
+				known[b.Address] = true
+				all = append(all, b)
+			}
+		}
+		if len(all) > maxTargets {
+			return nil, problem.Wrongf("a request may be about at most %d boxes", maxTargets)
+		}
+	}
+	return all, nil
+}
+
+func (s *Server) target(tx *ledger.Tx, c *caller, word string) ([]ledger.Box, error) {
+	kind, name, _ := strings.Cut(word, ":")
+	switch kind {
+	case "box":
+		b, err := findBox(tx, c, name)
+		return []ledger.Box{b}, err
+	case "group", "label":
+		if name == "" {
+			return nil, problem.Wrongf("%q has no name", word)
+		}
+		f := ledger.BoxFilter{Group: name}
+		if kind == "label" {
+			f = ledger.BoxFilter{Label: name}
+		}
+		return members(tx, c, f, word)
+	}
+	b, err := findBox(tx, c, word)
+	var p *Problem
+	if err != nil && (!errors.As(err, &p) || p.Code != CodeNotFound) {
+		return nil, err
+	}
+	isGroup, groupErr := hasGroup(tx, word)
+	switch {
+	case groupErr != nil:
+		return nil, groupErr
+	case err == nil && isGroup:
+		return nil, problem.Wrongf("%q is the name of a box and of a group; say box:%s or group:%s", word, word, word)
+	case err == nil:
+		return []ledger.Box{b}, nil
+	case isGroup:
+		return members(tx, c, ledger.BoxFilter{Group: word}, word)
+	}
+	// A box that nobody has seen yet can be asked for by its address, as at the very
+	// first backup.
+	if addr, parseErr := box.ParseAddr(word); parseErr == nil && c.group == "" {
+		return []ledger.Box{{Address: addr, Health: ledger.Good}}, nil
+	}
+	return nil, notFound("there is no box and no group %.80q; a box is named by its address, name, MAC or UUID", word)
+}
+
+// members are the boxes that a filter finds and that the caller may see, without those
+// that are retired.
+func members(tx *ledger.Tx, c *caller, f ledger.BoxFilter, word string) ([]ledger.Box, error) {
+	all, err := groupBoxes(tx, f)
+	if err != nil {
+		return nil, err
+	}
+	all = slices.DeleteFunc(all, func(b ledger.Box) bool { return !c.sees(b) || b.Health == ledger.Retired })
+	if len(all) == 0 {
+		return nil, problem.Wrongf("no box belongs to %.80q; retired boxes do not count", word)
+	}
+	return all, nil
+}
+
+func (s *Server) addJobs(ctx context.Context, in *struct{ Body NewJobs }) (*body[JobList], error) {
+	c, q := callerOf(ctx), in.Body
+	var boxes []ledger.Box
+	err := s.cfg.Ledger.View(ctx, func(tx *ledger.Tx) (err error) {
+		boxes, err = s.targets(tx, c, q.Targets)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	r := dispatch.Request{Action: q.Action, Options: dispatch.Options(q.Options), By: c.name, Key: q.Key, WaitUp: q.WaitUp}
+	var refusals []string
+	for _, b := range boxes {
+		r.Boxes = append(r.Boxes, b.Address)
+		if why := s.refuses(c, b); why != "" {
+			refusals = append(refusals, why)
+		}
+	}
+	if len(refusals) > 0 && !s.repeats(ctx, r) {
+		return nil, problem.Refusef("%s. No job was made", strings.Join(refusals, "; "))
+	}
+	all, err := s.cfg.Jobs.Add(dispatch.WithWhy(ctx, c.from, q.Why), r)
+	if err != nil {
+		return nil, err
+	}
+	jobs, err := s.seen(ctx, c, all)
+	return answer(JobList{Jobs: jobs}, err)
+}
+
+// repeats reports whether all jobs of a request are there since before.
+func (s *Server) repeats(ctx context.Context, r dispatch.Request) bool {
+	if r.Key == "" {
+		return false
+	}
+	for _, addr := range r.Boxes {
+		some, _, err := s.cfg.Jobs.Jobs(ctx, ledger.JobFilter{Box: addr, By: r.By, Key: r.Key}, ledger.Page{Limit: 1})
+		if err != nil || len(some) == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// refuses says why a box gets no jobs of a caller, and "" if it does.
+func (s *Server) refuses(c *caller, b ledger.Box) string {
+	if by := s.heldBy(b); by != "" && by != c.name {
+		return fmt.Sprintf("%s has reserved the box %s%s; `testbox box unhold` gives it back", by, b.Address, holdText(b.Holder))
+	}
+	if b.Health == ledger.Retired {
+		return fmt.Sprintf("the box %s is retired (%s); `testbox box health %s good` takes it back", b.Address, b.Reason, b.Address)
+	}
+	return ""
+}
+
+func (s *Server) cancelJob(ctx context.Context, in *struct {
+	JobPath
+	Body Reason
+}) (*body[Job], error) {
+	c := callerOf(ctx)
+	j, err := s.job(ctx, in.Job) // which says whether the caller may see it
+	if err != nil {
+		return nil, err
+	}
+	err = s.cfg.Ledger.View(ctx, func(tx *ledger.Tx) error {
+		b, err := findBox(tx, c, j.Box)
+		switch {
+		case errors.As(err, new(*Problem)): // the job of a box that was forgotten
+			return nil
+		case err != nil:
+			return err
+		case j.By == c.name:
+			return nil
+		}
+		return s.mayTake(c, b)
+	})
+	if err != nil {
+		return nil, err
+	}
+	st, err := s.cfg.Jobs.Cancel(dispatch.WithWhy(ctx, c.from, in.Body.Why), in.Job, c.name)
+	if err != nil {
+		return nil, err
+	}
+	return answer(s.one(ctx, st))
+}
+
+// act does to a box what only a person can decide.
+func (s *Server) act(ctx context.Context, word, why string,
+	do func(ctx context.Context, addr box.Addr, by string) (dispatch.Status, error)) (*body[Job], error) {
+	c := callerOf(ctx)
+	var b ledger.Box
+	err := s.cfg.Ledger.View(ctx, func(tx *ledger.Tx) (err error) {
+		if b, err = findBox(tx, c, word); err != nil {
+			return err
+		}
+		return s.mayTake(c, b)
+	})
+	if err != nil {
+		return nil, err
+	}
+	st, err := do(dispatch.WithWhy(ctx, c.from, why), b.Address, c.name)
+	if err != nil {
+		return nil, err
+	}
+	return answer(s.one(ctx, st))
+}
+
+func (s *Server) releaseBox(ctx context.Context, in *struct {
+	BoxPath
+	Body Reason
+}) (*body[Job], error) {
+	return s.act(ctx, in.Box, in.Body.Why, s.cfg.Jobs.Release)
+}
+
+func (s *Server) finishBox(ctx context.Context, in *struct {
+	BoxPath
+	Body Reason
+}) (*body[Job], error) {
+	return s.act(ctx, in.Box, in.Body.Why, s.cfg.Jobs.Finish)
+}

@@ -1,0 +1,148 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"testbox-imaging/internal/job"
+	"testbox-imaging/internal/ledger"
+	"testbox-imaging/internal/version"
+)
+
+// metrics gives the figures of a server. They are read when they are asked for.
+type metrics struct {
+	s       *Server
+	handler http.Handler
+	ended   *prometheus.CounterVec
+	jobs    *prometheus.Desc
+	boxes   *prometheus.Desc
+	stored  *prometheus.Desc
+}
+
+func newMetrics(s *Server) *metrics {
+	m := &metrics{
+		s: s,
+		ended: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "testbox_jobs_ended_total",
+			Help: "Jobs that have ended since the server began."}, []string{"action", "outcome", "class"}),
+		jobs:   prometheus.NewDesc("testbox_jobs", "Jobs that have not ended, by their state.", []string{"state"}, nil),
+		boxes:  prometheus.NewDesc("testbox_boxes", "Boxes, by their health.", []string{"health"}, nil),
+		stored: prometheus.NewDesc("testbox_store_bytes", "Bytes that the store has.", nil, nil),
+	}
+	info := prometheus.NewGauge(prometheus.GaugeOpts{Name: "testbox_info", Help: "The version of the server.",
+		ConstLabels: prometheus.Labels{"version": version.String()}})
+	info.Set(1)
+	r := prometheus.NewRegistry()
+	r.MustRegister(m, m.ended, info, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.handler = promhttp.HandlerFor(r, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 30 * time.Second})
+	return m
+}
+
+// count counts a job that has ended.
+func (m *metrics) count(j Job) {
+	m.ended.WithLabelValues(string(j.Action), string(j.Outcome), string(j.Class)).Inc()
+}
+
+// Describe implements prometheus.Collector.
+func (m *metrics) Describe(to chan<- *prometheus.Desc) {
+	to <- m.jobs
+	to <- m.boxes
+	to <- m.stored
+}
+
+// Collect implements prometheus.Collector.
+func (m *metrics) Collect(to chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(m.s.ctx, 20*time.Second)
+	defer cancel()
+	jobs, boxes, err := m.counts(ctx)
+	if err != nil {
+		to <- prometheus.NewInvalidMetric(m.jobs, err)
+		return
+	}
+	for _, st := range job.States {
+		if st != job.Ended {
+			to <- prometheus.MustNewConstMetric(m.jobs, prometheus.GaugeValue, float64(jobs[string(st)]), string(st))
+		}
+	}
+	for _, h := range ledger.Healths {
+		to <- prometheus.MustNewConstMetric(m.boxes, prometheus.GaugeValue, float64(boxes[h]), string(h))
+	}
+	if m.s.cfg.Stored != nil {
+		to <- prometheus.MustNewConstMetric(m.stored, prometheus.GaugeValue, float64(m.s.cfg.Stored()))
+	}
+}
+
+// counts counts the jobs that have not ended by their states, and the boxes by their
+// health.
+func (m *metrics) counts(ctx context.Context) (map[string]int, map[ledger.Health]int, error) {
+	jobs, boxes := map[string]int{}, map[ledger.Health]int{}
+	err := m.s.cfg.Ledger.View(ctx, func(tx *ledger.Tx) error {
+		for p := (ledger.Page{}); ; {
+			some, next, err := tx.Jobs(ledger.JobFilter{Open: true}, p)
+			if err != nil {
+				return err
+			}
+			for _, j := range some {
+				jobs[j.State]++
+			}
+			if p.After = next; next == "" {
+				break
+			}
+		}
+		all, err := groupBoxes(tx, ledger.BoxFilter{})
+		for _, b := range all {
+			boxes[b.Health]++
+		}
+		return err
+	})
+	return jobs, boxes, err
+}
+
+func (s *Server) getMetrics(context.Context, *struct{}) (*stream, error) {
+	return &stream{func(hc huma.Context) {
+		r, w := humago.Unwrap(hc)
+		s.metrics.handler.ServeHTTP(w, r)
+	}}, nil
+}
+
+// Health says whether the server works.
+type Health struct {
+	Status string `json:"status" example:"ok"`
+}
+
+func (s *Server) getHealth(ctx context.Context, _ *struct{}) (*body[Health], error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	err := s.cfg.Ledger.View(ctx, func(tx *ledger.Tx) error {
+		_, _, err := tx.Jobs(ledger.JobFilter{Open: true}, ledger.Page{Limit: 1})
+		return err
+	})
+	if err != nil {
+		s.cfg.Log.Error("the ledger cannot be read", "error", err)
+		return nil, busy("the ledger cannot be read; the server's log says why")
+	}
+	return answer(Health{"ok"}, nil)
+}
+
+func (s *Server) getMe(ctx context.Context, _ *struct{}) (*body[Me], error) {
+	c := callerOf(ctx)
+	return answer(Me{c.name, c.role, c.group, c.expires, version.String()}, nil)
+}
+
+func (s *Server) getOpenAPI(context.Context, *struct{}) (*stream, error) {
+	b, err := s.OpenAPI()
+	if err != nil {
+		return nil, err
+	}
+	return &stream{func(hc huma.Context) {
+		_, w := humago.Unwrap(hc)
+		w.Header().Set("Content-Type", "application/openapi+json")
+		w.Write(b)
+	}}, nil
+}

@@ -1,0 +1,118 @@
+package api
+
+import (
+	"context"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"testbox-imaging/internal/ledger"
+)
+
+// route is a request of the API.
+type route struct {
+	id           string
+	method, path string
+	role         ledger.Role // that is needed; "" means that anybody may ask
+	all          bool        // not for tokens that are limited to a group
+	status       int         // of success
+	tag          string
+	summary      string
+	about        string
+	add          func(*Server, huma.Operation)
+}
+
+// routes is the one table of all requests, and of who may make them.
+var routes = []route{
+	{"list-jobs", "GET", Prefix + "/jobs", ledger.Viewer, false, 200, "jobs", "List jobs, the latest first", "", on((*Server).listJobs)},
+	{"add-jobs", "POST", Prefix + "/jobs", ledger.Operator, false, 201, "jobs", "Ask boxes for an action",
+		"All boxes get a job, or none does. The request can be repeated with the same `key`, and then gives the jobs that there are.",
+		on((*Server).addJobs)},
+	{"get-job", "GET", Prefix + "/jobs/{job}", ledger.Viewer, false, 200, "jobs", "Show a job",
+		"With `wait` the answer comes when the job has ended, is held or is up for rescue, or when the time is over.", on((*Server).getJob)},
+	{"cancel-job", "POST", Prefix + "/jobs/{job}/cancel", ledger.Operator, false, 200, "jobs", "Cancel a job",
+		"A box that is at work is told with its next report, and stops where it does no harm.", on((*Server).cancelJob)},
+
+	{"list-boxes", "GET", Prefix + "/boxes", ledger.Viewer, false, 200, "boxes", "List boxes, by their addresses",
+		"Each has the state of its latest job.", on((*Server).listBoxes)},
+	{"add-box", "POST", Prefix + "/boxes", ledger.Admin, true, 201, "boxes", "Add a box", "", on((*Server).addBox)},
+	{"get-box", "GET", Prefix + "/boxes/{box}", ledger.Viewer, false, 200, "boxes", "Show a box", "", on((*Server).getBox)},
+	{"set-box", "PATCH", Prefix + "/boxes/{box}", ledger.Operator, false, 200, "boxes", "Change a box",
+		"What is left out stays as it is.", on((*Server).setBox)},
+	{"delete-box", "DELETE", Prefix + "/boxes/{box}", ledger.Admin, true, 204, "boxes", "Forget a box",
+		"Its jobs, logs and backups stay.", on((*Server).deleteBox)},
+	{"accept-box", "POST", Prefix + "/boxes/{box}/accept", ledger.Admin, false, 200, "boxes", "Accept another machine as this box",
+		"The machine that says hello next from the address of the box is taken for it.", on((*Server).acceptBox)},
+	{"hold-box", "PUT", Prefix + "/boxes/{box}/holder", ledger.Operator, false, 200, "boxes", "Reserve a box",
+		"Others' jobs are refused then. Only an admin may take a box from somebody else.", on((*Server).holdBox)},
+	{"unhold-box", "DELETE", Prefix + "/boxes/{box}/holder", ledger.Operator, false, 200, "boxes", "Give a box back", "",
+		on((*Server).unholdBox)},
+	{"release-box", "POST", Prefix + "/boxes/{box}/release", ledger.Operator, false, 200, "boxes",
+		"Let a held box start from its disks as they are", "", on((*Server).releaseBox)},
+	{"finish-box", "POST", Prefix + "/boxes/{box}/finish", ledger.Operator, false, 200, "boxes", "End the rescue of a box", "",
+		on((*Server).finishBox)},
+	{"get-log", "GET", Prefix + "/boxes/{box}/log", ledger.Viewer, false, 200, "boxes", "Read the log of a box",
+		"With `follow` the answer goes on with each new line, until the client goes.", on((*Server).getLog)},
+	{"get-inventory", "GET", Prefix + "/boxes/{box}/inventory", ledger.Viewer, false, 200, "boxes", "Read the inventory of a box", "",
+		on((*Server).getInventory)},
+
+	{"list-groups", "GET", Prefix + "/groups", ledger.Viewer, false, 200, "groups", "List groups", "", on((*Server).listGroups)},
+	{"set-group", "PUT", Prefix + "/groups/{group}", ledger.Admin, true, 200, "groups", "Make or change a group", "",
+		on((*Server).putGroup)},
+	{"delete-group", "DELETE", Prefix + "/groups/{group}", ledger.Admin, true, 204, "groups", "Delete a group",
+		"No box may be in it, and no token may be limited to it.", on((*Server).deleteGroup)},
+
+	{"list-users", "GET", Prefix + "/users", ledger.Admin, true, 200, "access", "List users", "", on((*Server).listUsers)},
+	{"set-user", "PUT", Prefix + "/users/{user}", ledger.Admin, true, 200, "access", "Make or change a user",
+		"A token of a user may do no more than the user.", on((*Server).putUser)},
+	{"delete-user", "DELETE", Prefix + "/users/{user}", ledger.Admin, true, 204, "access", "Delete a user, with all tokens of the user",
+		"", on((*Server).deleteUser)},
+	{"list-tokens", "GET", Prefix + "/tokens", ledger.Admin, true, 200, "access", "List tokens, without their secrets", "",
+		on((*Server).listTokens)},
+	{"add-token", "POST", Prefix + "/tokens", ledger.Admin, true, 201, "access", "Make a token",
+		"The secret is in the answer, and is said only once. The server keeps a hash of it.", on((*Server).addToken)},
+	{"delete-token", "DELETE", Prefix + "/tokens/{token}", ledger.Admin, true, 204, "access", "Delete a token", "",
+		on((*Server).deleteToken)},
+	{"list-audit", "GET", Prefix + "/audit", ledger.Admin, true, 200, "access", "Read the audit log, the latest entry first", "",
+		on((*Server).listAudit)},
+	{"get-me", "GET", Prefix + "/me", ledger.Viewer, false, 200, "access", "Say who asks, and what the role is", "", on((*Server).getMe)},
+
+	{"get-events", "GET", Prefix + "/events", ledger.Viewer, false, 200, "events", "Follow all changes of jobs",
+		"Server-sent events. An event `job` has a job as it is now; of several changes that come quickly, only the last may be sent. " +
+			"An event `reset` comes first, and again when events were lost: read what is to be known anew then. " +
+			"Who sends the id of the last event in the header `Last-Event-ID` gets what came after it, without `reset`.", on((*Server).getEvents)},
+	{"get-openapi", "GET", Prefix + "/openapi.json", ledger.Viewer, false, 200, "server", "Describe the API for programs", "",
+		on((*Server).getOpenAPI)},
+	{"get-metrics", "GET", "/metrics", ledger.Viewer, true, 200, "server", "Give figures for Prometheus", "", on((*Server).getMetrics)},
+	{"get-health", "GET", "/healthz", "", false, 200, "server", "Say whether the server works",
+		"Anybody may ask. The status is 503 if the ledger cannot be read.", on((*Server).getHealth)},
+}
+
+var routeByID = func() map[string]*route {
+	all := map[string]*route{}
+	for i := range routes {
+		all[routes[i].id] = &routes[i]
+	}
+	return all
+}()
+
+// on adds a handler of a route. Its errors become problems.
+func on[I, O any](handle func(*Server, context.Context, *I) (*O, error)) func(*Server, huma.Operation) {
+	return func(s *Server, op huma.Operation) {
+		huma.Register(s.huma, op, func(ctx context.Context, in *I) (*O, error) {
+			out, err := handle(s, ctx, in)
+			if err == nil {
+				return out, nil
+			}
+			p := problemOf(err)
+			if p.Code == CodeFailed {
+				s.cfg.Log.Error("a request failed", "request", op.OperationID, "error", err)
+			}
+			return nil, p
+		})
+	}
+}
+
+// stream is the answer of a request that writes by itself.
+type stream struct {
+	Body func(huma.Context)
+}

@@ -1,0 +1,236 @@
+package api
+
+import (
+	"time"
+
+	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/job"
+	"testbox-imaging/internal/ledger"
+	"testbox-imaging/internal/wire"
+)
+
+// Prefix begins the paths of all requests but /healthz and /metrics.
+const Prefix = "/api/v1"
+
+// What a request may have at most.
+const (
+	maxBody    = 128 << 10 // bytes of a body
+	maxTargets = 1000      // boxes and groups of one request, and boxes of the groups together
+	maxDisks   = 64        // disks of a selection
+)
+
+// Options are what an admin may ask for besides the action.
+type Options struct {
+	Disks         []string `json:"disks,omitempty" maxItems:"64" maxLength:"4096" doc:"only these disks: kernel names, /dev paths, by-id and by-path names, serials"`
+	AcceptMachine bool     `json:"acceptMachine,omitempty" doc:"take a machine in place of the one that is known"`
+	AcceptFailing bool     `json:"acceptFailing,omitempty" doc:"back up a disk of which much cannot be read; what cannot is zeros in its image"`
+	AllUsed       bool     `json:"allUsed,omitempty" doc:"back up all of each disk, whatever its file systems say is used"`
+	Image         string   `json:"image,omitempty" maxLength:"320" doc:"backup to restore or to compare with, as ID or BOX@ID; without it the box's baseline, or else its latest backup"`
+}
+
+// Job is one action that is asked of one box, once.
+type Job struct {
+	ID       string          `json:"id" doc:"the job's id"`
+	Box      string          `json:"box" example:"10.40.41.42" doc:"address of the box"`
+	Name     string          `json:"name,omitempty" doc:"name of the box"`
+	Action   box.Action      `json:"action" doc:"what is asked of the box"`
+	Options  Options         `json:"options" doc:"what was asked for besides"`
+	By       string          `json:"by" doc:"who asked"`
+	WaitUp   bool            `json:"waitUp,omitempty" doc:"the job ends only when the box's own system is seen, or its time is over"`
+	Asked    time.Time       `json:"asked" doc:"when it was asked for"`
+	State    job.State       `json:"state" doc:"where it stands; ended is the last"`
+	Since    time.Time       `json:"since" doc:"when the state began"`
+	Step     int             `json:"step" doc:"counts the changes of the job, so that an old answer is known as one"`
+	Text     string          `json:"text,omitempty" doc:"why it is in this state"`
+	Attempt  int             `json:"attempt,omitempty" doc:"which attempt this is, or was; the first is 1"`
+	Deadline time.Time       `json:"deadline,omitzero" doc:"when the state ends by itself"`
+	Cancel   bool            `json:"cancelling,omitempty" doc:"the box was told to stop"`
+	Wrote    bool            `json:"wrote,omitempty" doc:"a disk may have been written to"`
+	Outcome  box.Outcome     `json:"outcome,omitempty" doc:"how it ended, as soon as it is known"`
+	Class    job.Class       `json:"class,omitempty" doc:"where the cause of a failure is: box, image, server, network or admin"`
+	Up       job.Up          `json:"up,omitempty" doc:"whether the box's own system was seen afterwards: yes, no, not asked"`
+	Bootable bool            `json:"bootable" doc:"whether the box may start from its own disks, as far as this job knows"`
+	Wait     *Wait           `json:"wait,omitempty" doc:"what a queued job waits for"`
+	Progress *Progress       `json:"progress,omitempty" doc:"what the box is doing"`
+	Backup   string          `json:"backup,omitempty" doc:"id of the backup that was made or used"`
+	Receipts []image.Receipt `json:"receipts,omitempty" doc:"what proves the action, for each disk"`
+	Warnings []string        `json:"warnings,omitempty" doc:"what was not as it should be"`
+	Sent     int64           `json:"sent,omitempty" doc:"bytes of the store's objects that crossed the network"`
+}
+
+// Ended reports whether nothing changes any more.
+func (j *Job) Ended() bool { return j.State == job.Ended }
+
+// Wait is what a queued job waits for.
+type Wait struct {
+	Place  int        `json:"place" doc:"place in the queue; 1 is the next"`
+	Reason job.Reason `json:"reason" doc:"the reason in a word"`
+	Text   string     `json:"text" doc:"the reason in a sentence"`
+}
+
+// Progress is what a box is doing.
+type Progress struct {
+	Step  wire.Step `json:"step,omitempty" doc:"inventory, check, compare, read, write, verify or commit"`
+	Text  string    `json:"text,omitempty" doc:"the step in words, with how far it is"`
+	Done  int64     `json:"done,omitempty" doc:"bytes of total"`
+	Total int64     `json:"total,omitempty" doc:"bytes; 0 if it is not known"`
+}
+
+// JobList is a page of a list.
+type JobList struct {
+	Jobs []Job  `json:"jobs" doc:"the latest first"`
+	Next string `json:"next,omitempty" doc:"after this the next page begins; a page may be short although there is another"`
+}
+
+// NewJobs asks for an action.
+type NewJobs struct {
+	Action  box.Action `json:"action" doc:"what is asked of the boxes" enum:"backup,backup-again,restore,verify,refresh-info,rescue"`
+	Targets []string   `json:"targets" minItems:"1" maxItems:"1000" maxLength:"260" doc:"boxes, by address, name, MAC or UUID, and groups; group:NAME, label:NAME and box:NAME say which is meant"`
+	Options Options    `json:"options,omitzero" doc:"what is asked for besides"`
+	WaitUp  bool       `json:"waitUp,omitempty" doc:"a job ends only when the box's own system is seen, or its time is over"`
+	Key     string     `json:"key,omitempty" maxLength:"200" doc:"the same request with the same key gives the jobs that there are, so it can be repeated"`
+	Why     string     `json:"why,omitempty" maxLength:"1000" doc:"the reason, for the audit log"`
+}
+
+// Reason is a body that has only a reason.
+type Reason struct {
+	Why string `json:"why,omitempty" maxLength:"1000" doc:"the reason, for the audit log"`
+}
+
+// Holder has a box for itself.
+type Holder struct {
+	Name    string    `json:"name,omitempty" maxLength:"100" doc:"who has the box; without it, who asks"`
+	Reason  string    `json:"reason,omitempty" maxLength:"1000" doc:"what for"`
+	Expires time.Time `json:"expires,omitzero" doc:"when that ends; without it, never"`
+}
+
+// LastJob is the short form of a box's latest job.
+type LastJob struct {
+	ID      string      `json:"id"`
+	Action  box.Action  `json:"action"`
+	State   job.State   `json:"state"`
+	Since   time.Time   `json:"since" doc:"when the state began"`
+	Outcome box.Outcome `json:"outcome,omitempty"`
+	Class   job.Class   `json:"class,omitempty"`
+	Up      job.Up      `json:"up,omitempty"`
+	By      string      `json:"by,omitempty"`
+	Text    string      `json:"text,omitempty"`
+}
+
+// Box is what is known of a box.
+type Box struct {
+	Address      string        `json:"address" example:"10.40.41.42" doc:"IPv4 address, by which the box is known"`
+	Name         string        `json:"name,omitempty" doc:"no other box has it"`
+	MACs         []string      `json:"macs,omitempty" doc:"of its network cards"`
+	UUID         string        `json:"uuid,omitempty" doc:"of the machine"`
+	Labels       []string      `json:"labels,omitempty"`
+	Groups       []string      `json:"groups,omitempty"`
+	Health       ledger.Health `json:"health" doc:"good, suspect, bad, maintenance or retired"`
+	HealthReason string        `json:"healthReason,omitempty"`
+	Holder       *Holder       `json:"holder,omitempty" doc:"who has reserved the box"`
+	FirstSeen    time.Time     `json:"firstSeen,omitzero"`
+	LastSeen     time.Time     `json:"lastSeen,omitzero"`
+	Last         *LastJob      `json:"last,omitempty" doc:"its latest job"`
+	Disks        *string       `json:"disks,omitempty" doc:"bytes of disk-devices.lst, which says which disks are used; only of a single box"`
+}
+
+// BoxList is a page of a list.
+type BoxList struct {
+	Boxes []Box  `json:"boxes" doc:"by their addresses"`
+	Next  string `json:"next,omitempty" doc:"after this the next page begins; a page may be short although there is another"`
+}
+
+// NewBox adds a box.
+type NewBox struct {
+	Address string   `json:"address" maxLength:"15" example:"10.40.41.42" doc:"IPv4 address with which the box boots"`
+	Name    string   `json:"name,omitempty" maxLength:"253"`
+	MACs    []string `json:"macs,omitempty" maxItems:"64" maxLength:"64"`
+	UUID    string   `json:"uuid,omitempty" maxLength:"64"`
+	Labels  []string `json:"labels,omitempty" maxItems:"64" maxLength:"100"`
+	Groups  []string `json:"groups,omitempty" maxItems:"64" maxLength:"100"`
+	Why     string   `json:"why,omitempty" maxLength:"1000" doc:"the reason, for the audit log"`
+}
+
+// SetBox changes a box. What is left out stays as it is.
+type SetBox struct {
+	Name         *string   `json:"name,omitempty" maxLength:"253"`
+	Labels       *[]string `json:"labels,omitempty" maxItems:"64" maxLength:"100"`
+	Groups       *[]string `json:"groups,omitempty" maxItems:"64" maxLength:"100"`
+	Health       *string   `json:"health,omitempty" enum:"good,suspect,bad,maintenance,retired"`
+	HealthReason *string   `json:"healthReason,omitempty" maxLength:"1000" doc:"wanted for each health but good"`
+	Disks        *string   `json:"disks,omitempty" maxLength:"65536" doc:"new content of disk-devices.lst; an empty one means all disks"`
+	Why          string    `json:"why,omitempty" maxLength:"1000" doc:"the reason, for the audit log"`
+}
+
+// Group is a group of boxes.
+type Group struct {
+	Name  string `json:"name"`
+	Most  *int   `json:"most,omitempty" doc:"how many of its boxes may be at work at once; 0 closes the group, and without it there is no limit"`
+	Boxes int    `json:"boxes" doc:"how many boxes are in it"`
+}
+
+// SetGroup makes or changes a group.
+type SetGroup struct {
+	Most *int   `json:"most,omitempty" minimum:"0" maximum:"100000" doc:"how many of its boxes may be at work at once; 0 closes the group, and without it there is no limit"`
+	Why  string `json:"why,omitempty" maxLength:"1000" doc:"the reason, for the audit log"`
+}
+
+// User is somebody who may have tokens.
+type User struct {
+	Name string      `json:"name"`
+	Role ledger.Role `json:"role"`
+}
+
+// SetUser makes or changes a user.
+type SetUser struct {
+	Role string `json:"role" enum:"viewer,operator,admin" doc:"the most that the user's tokens may do"`
+	Why  string `json:"why,omitempty" maxLength:"1000" doc:"the reason, for the audit log"`
+}
+
+// Token lets whoever has its secret in. The server does not know the secret.
+type Token struct {
+	ID      string      `json:"id" doc:"the beginning of the hash of the secret"`
+	Name    string      `json:"name" doc:"what it is for"`
+	User    string      `json:"user,omitempty" doc:"whose it is"`
+	Role    ledger.Role `json:"role"`
+	Group   string      `json:"group,omitempty" doc:"the only boxes that it is for"`
+	Expires time.Time   `json:"expires,omitzero" doc:"when it ends; without it, never"`
+	Secret  string      `json:"secret,omitempty" doc:"said only once, when the token is made"`
+}
+
+// NewToken asks for a token.
+type NewToken struct {
+	Name    string    `json:"name" minLength:"1" maxLength:"100" doc:"what it is for"`
+	User    string    `json:"user,omitempty" maxLength:"100" doc:"whose it is; the user must exist"`
+	Role    string    `json:"role" enum:"viewer,operator,admin"`
+	Group   string    `json:"group,omitempty" maxLength:"100" doc:"the only boxes that it is for; the group must exist"`
+	Expires time.Time `json:"expires,omitzero" doc:"when it ends; without it, never"`
+	Why     string    `json:"why,omitempty" maxLength:"1000" doc:"the reason, for the audit log"`
+}
+
+// Entry is a line of the audit log.
+type Entry struct {
+	Number int64     `json:"number" doc:"later entries have higher ones"`
+	Time   time.Time `json:"time"`
+	Who    string    `json:"who"`
+	From   string    `json:"from" doc:"an address, or \"socket\""`
+	What   string    `json:"what"`
+	On     string    `json:"on,omitempty" doc:"a box, a job, a user"`
+	Why    string    `json:"why,omitempty"`
+}
+
+// Entries is a page of the audit log.
+type Entries struct {
+	Entries []Entry `json:"entries" doc:"the latest first"`
+	Next    string  `json:"next,omitempty" doc:"after this the next page begins"`
+}
+
+// Me is who asks.
+type Me struct {
+	Name    string      `json:"name"`
+	Role    ledger.Role `json:"role"`
+	Group   string      `json:"group,omitempty" doc:"the only boxes that may be seen"`
+	Expires time.Time   `json:"expires,omitzero" doc:"when the token ends"`
+	Version string      `json:"version" doc:"of the server"`
+}
