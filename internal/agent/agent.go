@@ -5,7 +5,8 @@
 //
 // session.run has the order of all actions, and session.act does one of them.
 // They work over the interfaces in seam.go. Share mode, which implements them,
-// is in share.go, sharebackup.go and shareimage.go.
+// is in share.go, sharebackup.go and shareimage.go. Server mode is in the files
+// whose names begin with "server".
 package agent
 
 import (
@@ -16,6 +17,7 @@ import (
 	"io/fs"
 
 	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/job"
 )
 
 // Config says where the agent finds things. Only Alive and Console may be nil.
@@ -36,6 +38,10 @@ type Config struct {
 	PCIIDs string
 	// SSHDir has the ssh server's host keys. A rescue logs their fingerprints.
 	SSHDir string
+	// Run is a folder in memory that lasts until the machine restarts. In server mode
+	// it has the token of the session, for the other programs of this start. "" means
+	// that there is none.
+	Run    string
 	Alive  func() // called at every sign of progress; may be nil
 	Reboot bool   // call reboot(2) at the end
 }
@@ -45,15 +51,29 @@ type refusal struct{ error }
 
 func (r refusal) Unwrap() error { return r.error }
 
+// refusalOf makes a refusal of an error that came before the first change. Trouble
+// of the other side, and its wish to stop, are none.
+func refusalOf(err error) error {
+	if errors.Is(err, ErrTrouble) || errors.As(err, new(*StopError)) {
+		return err
+	}
+	return refusal{err}
+}
+
 // refuse makes an error that leads to box.Refused.
 func refuse(format string, args ...any) error { return refusal{fmt.Errorf(format, args...)} }
 
 // outcomeOf returns the outcome of an action that returned err.
 func outcomeOf(err error) box.Outcome {
 	var r refusal
+	var stop *StopError
 	switch {
 	case err == nil:
 		return box.Done
+	case errors.As(err, &stop) && stop.Cancelled:
+		return job.Cancelled
+	case stop != nil:
+		return box.Failed
 	case errors.Is(err, errBadSectors):
 		return box.BadSectors
 	case errors.Is(err, errDiffers):
@@ -78,14 +98,12 @@ var (
 // Run does once what the command line asks for, and returns the outcome. With
 // Reboot it reboots the machine and does not return. After a failure or a
 // refusal it waits first, so that people see it. A box that is up for rescue is
-// not rebooted.
+// not rebooted. One whose disk is not fit to run waits until an admin decides.
 func Run(ctx context.Context, cfg Config) box.Outcome {
 	s := newSession(cfg)
-	err := s.run(ctx)
-	outcome := outcomeOf(err)
-	s.say(outcome, err)
-	if cfg.Reboot && outcome != box.Rescuing {
-		s.reboot(ctx, outcome)
+	outcome, next := s.start(ctx)
+	if cfg.Reboot && next != Stay {
+		s.reboot(ctx, outcome, next)
 	}
 	return outcome
 }

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,36 +18,48 @@ import (
 func (s *session) backup(ctx context.Context, disks []disk.Disk, choice match.Choice) error {
 	b, err := s.home.Plan(disks, choice)
 	if err != nil {
-		return refusal{err}
+		return refusalOf(err)
 	}
-	if err := s.probe(ctx, b, choice.Disks); err != nil {
+	defer b.Abort()
+	plan, err := s.probe(ctx, b, choice.Disks)
+	if err != nil {
 		return err
 	}
 	if err := b.Begin(s.host, s.uuid); err != nil {
 		return err
 	}
-	defer b.Abort()
-	var plan []progress.Work
-	for _, d := range choice.Disks {
-		plan = append(plan, progress.Work{Disk: d.Name, Pass: "read", Bytes: d.Size})
-	}
 	s.planned(plan)
-	whole := true
-	for _, d := range choice.Disks {
+	for try := 1; ; try++ {
+		result, err := s.save(ctx, b, choice.Disks)
+		if err == nil || !errors.Is(err, ErrAgain) || try == maxTries {
+			return cmp.Or(err, result)
+		}
+		s.warn("%v; the disks are read again, and what is missing is saved", err)
+	}
+}
+
+// maxTries is how often the disks are read for one backup, if what was saved gets
+// lost before the commit.
+const maxTries = 3
+
+// save makes the images and commits them. result is nil or errBadSectors.
+func (s *session) save(ctx context.Context, b Backup, disks []disk.Disk) (result, err error) {
+	s.receipts = nil
+	for _, d := range disks {
 		r, err := s.backupDisk(ctx, b, d)
 		if err != nil {
-			return failingDisk(b.Name(d), d, err)
+			return nil, failingDisk(b.Name(d), d, err)
 		}
-		whole = whole && len(r.Bad) == 0
+		if len(r.Bad) > 0 {
+			result = errBadSectors
+		}
 	}
-	if err := b.Commit(); err != nil {
-		return err
+	s.home.Progress("commit", "committing the backup", 0, 0)
+	if err := b.Commit(ctx); err != nil {
+		return nil, err
 	}
-	s.log.Info("committed, %s", words.Count(len(choice.Disks), "image"))
-	if !whole {
-		return errBadSectors
-	}
-	return nil
+	s.log.Info("committed, %s", words.Count(len(disks), "image"))
+	return result, nil
 }
 
 // backupDisk makes one image of the backup.
@@ -67,20 +80,35 @@ func (s *session) backupDisk(ctx context.Context, b Backup, d disk.Disk) (image.
 }
 
 // probe checks all disks before the first is read. If a disk is failing, no
-// image is made, and the present images do not change.
-func (s *session) probe(ctx context.Context, b Backup, disks []disk.Disk) error {
+// image is made, and the present images do not change. It returns what has to be
+// read.
+func (s *session) probe(ctx context.Context, b Backup, disks []disk.Disk) (plan []progress.Work, err error) {
 	for _, d := range disks {
-		dev, err := disk.Open(s.cfg.Dev, d, false)
+		bytes, err := s.probeDisk(ctx, b, d)
 		if err != nil {
-			return err
+			return nil, failingDisk(b.Name(d), d, err)
 		}
-		err = copier.Probe(ctx, dev, nil, s.sourceOptions(nil, d))
-		dev.Close()
-		if err != nil {
-			return failingDisk(b.Name(d), d, err)
-		}
+		plan = append(plan, progress.Work{Disk: d.Name, Pass: "read", Bytes: bytes})
 	}
-	return nil
+	return plan, nil
+}
+
+// probeDisk checks one disk, and returns how many bytes of it have to be read.
+func (s *session) probeDisk(ctx context.Context, b Backup, d disk.Disk) (bytes int64, err error) {
+	dev, err := disk.Open(s.cfg.Dev, d, false)
+	if err != nil {
+		return 0, err
+	}
+	defer dev.Close()
+	used, err := b.Used(ctx, d, dev)
+	if err != nil {
+		return 0, err
+	}
+	bytes = d.Size
+	if used != nil {
+		bytes -= used.FreeBytes()
+	}
+	return bytes, copier.Probe(ctx, dev, used, s.sourceOptions(nil, d))
 }
 
 // failingDisk adds names to the error of a disk's backup. It is a refusal if

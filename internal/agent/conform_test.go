@@ -77,3 +77,35 @@ func (s *shareSide) ReadLog(t *testing.T) string {
 	}
 	return string(text)
 }
+
+// serverSide is server mode for the suite.
+type serverSide struct {
+	*agent.Rig
+	addr box.Addr
+}
+
+func TestServerConforms(t *testing.T) {
+	agentside.Conforms(t, func(t *testing.T) agentside.Side {
+		addr, _ := box.ParseAddr("10.88.0.11")
+		return &serverSide{agent.NewRig(t, addr), addr}
+	})
+}
+
+func (s *serverSide) Cmdline() bootcfg.Cmdline {
+	return bootcfg.Cmdline{Mode: bootcfg.ServerMode, Address: s.addr, Host: "box11"}
+}
+
+func (s *serverSide) Arm(_ *testing.T, cmd bootcfg.Cmdline) { s.Rig.Arm(cmd) }
+
+func (s *serverSide) ReadLog(*testing.T) string { return s.Rig.ReadLog() }
+
+// Start is a start of the box, so it has a secret and a token of its own.
+func (s *serverSide) Start(t *testing.T, cmd *bootcfg.Cmdline, now func() time.Time, voice agent.Voice) agent.Arming {
+	started := s.Started(*cmd)
+	a, err := agent.NewServer(agent.ServerConfig{Cmd: &started, Console: io.Discard, Now: now, Voice: voice, Away: 5 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(a.Close)
+	return a
+}

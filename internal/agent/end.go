@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/job"
 	"testbox-imaging/internal/pid1"
 )
 
@@ -20,6 +21,9 @@ const (
 	// hangs.
 	aliveEvery = 5 * time.Second
 )
+
+// holdEvery is how often a held box asks what becomes of it. Tests change it.
+var holdEvery = 30 * time.Second
 
 // say reports the outcome, in the logs if they are open already.
 func (s *session) say(outcome box.Outcome, err error) {
@@ -34,6 +38,8 @@ func (s *session) say(outcome box.Outcome, err error) {
 			s.log.Error("%s", w)
 		}
 		s.log.Announce("%s: %s", s.cmd.Action, outcome)
+	case job.Cancelled:
+		s.log.Announce("%s: %s: %v", s.cmd.Action, outcome, err)
 	case box.Expired:
 		s.log.Announce("%s: %s, disarmed", s.cmd.Action, outcome)
 	case box.Refused:
@@ -46,13 +52,56 @@ func (s *session) say(outcome box.Outcome, err error) {
 	}
 }
 
-// reboot restarts the machine and does not return.
-func (s *session) reboot(ctx context.Context, outcome box.Outcome) {
-	if outcome.Class() == box.Again {
-		s.wait(ctx)
+// conclude tells the other side the outcome, and returns what the box does next.
+func (s *session) conclude(outcome box.Outcome, err error) Next {
+	if s.arming == nil {
+		return nextAfter(outcome)
 	}
+	end := s.endOf(err)
+	end.Outcome = outcome
+	return s.arming.Conclude(end)
+}
+
+// nextAfter is what a box does that decides it by itself.
+func nextAfter(outcome box.Outcome) Next {
+	switch outcome.Class() {
+	case box.Ended:
+		return Restart
+	case box.StaysUp:
+		return Stay
+	}
+	return Retry
+}
+
+// reboot restarts the machine and does not return.
+func (s *session) reboot(ctx context.Context, outcome box.Outcome, next Next) {
+	s.waitFor(ctx, next)
 	s.restart()
 	os.Exit(outcome.ExitCode())
+}
+
+// waitFor waits until the box may restart.
+func (s *session) waitFor(ctx context.Context, next Next) {
+	if next == Hold {
+		next = s.hold(ctx)
+	}
+	if next == Retry {
+		s.wait(ctx)
+	}
+}
+
+// hold keeps the box up until the other side says something else. It returns what
+// that is.
+func (s *session) hold(ctx context.Context) Next {
+	for ctx.Err() == nil {
+		fmt.Fprintf(s.cfg.Console, "This box is held, because a disk of it is not fit to run. It restarts when an admin releases it, "+
+			"or when there is a new job for it. It asks again in %s.\n", holdEvery)
+		s.pause(ctx, holdEvery)
+		if next := s.arming.Ask(); next != Hold {
+			return next
+		}
+	}
+	return Restart
 }
 
 // restart restarts the machine. It returns only if that fails, and then whoever
@@ -65,7 +114,7 @@ func (s *session) restart() {
 	}
 }
 
-// wait waits for the retry time, and shows signs of life meanwhile.
+// wait waits for the retry time.
 func (s *session) wait(ctx context.Context) {
 	retry := defaultRetry
 	if s.cmd != nil && s.cmd.Retry > 0 {
@@ -76,9 +125,14 @@ func (s *session) wait(ctx context.Context) {
 	} else {
 		fmt.Fprintf(s.cfg.Console, "rebooting in %s to try again\n", retry)
 	}
+	s.pause(ctx, retry)
+}
+
+// pause waits, and shows signs of life meanwhile.
+func (s *session) pause(ctx context.Context, wait time.Duration) {
 	tick := time.NewTicker(aliveEvery)
 	defer tick.Stop()
-	for end := time.After(retry); ; {
+	for end := time.After(wait); ; {
 		select {
 		case <-end:
 			return

@@ -52,7 +52,7 @@ func (s *session) finish() error {
 		if err := s.arming.Reach(); err != nil {
 			return struct{}{}, err
 		}
-		return struct{}{}, s.arming.Disarm()
+		return struct{}{}, s.arming.Disarm(s.endOf(nil))
 	})
 	if err != nil {
 		return fmt.Errorf("%w; the box is still armed and would come up in rescue again, so it is not restarted", err)
@@ -60,7 +60,7 @@ func (s *session) finish() error {
 	if s.home == nil {
 		return nil
 	}
-	if _, err := within(answerLimit, func() (struct{}, error) { return struct{}{}, s.home.Record(box.Done, s.receipts) }); err != nil {
+	if _, err := within(answerLimit, func() (struct{}, error) { return struct{}{}, s.home.Record(s.endOf(nil)) }); err != nil {
 		s.log.Error("the record of what was done is not written: %v", err)
 	}
 	return nil

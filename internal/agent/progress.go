@@ -14,6 +14,7 @@ const (
 	plainEvery    = 10 * time.Second
 	terminalEvery = 500 * time.Millisecond
 	logEvery      = 30 * time.Second
+	homeEvery     = time.Second
 )
 
 // teller shows the progress of a stage. Its method tell is a copier.Progress,
@@ -25,7 +26,8 @@ type teller struct {
 	meter *progress.Meter
 
 	shown, logged time.Time
-	midLine       bool // the line on the terminal has no end yet
+	told          time.Time // when the other side was told
+	midLine       bool      // the line on the terminal has no end yet
 }
 
 // planned sets the work of an action. The tellers that s.progress makes
@@ -51,7 +53,11 @@ func (p *teller) tell(stage string, done, total int64) {
 	if p.meter.Tell(name, pass, done, total) {
 		p.end()
 		p.shown, p.logged = now, now
+		p.tellHome(now, pass, done, total)
 		return
+	}
+	if now.Sub(p.told) >= homeEvery {
+		p.tellHome(now, pass, done, total)
 	}
 	every := plainEvery
 	if p.s.cfg.Terminal {
@@ -74,6 +80,14 @@ func (p *teller) tell(stage string, done, total int64) {
 		fmt.Fprintf(p.s.cfg.Console, "%s\n", line)
 	}
 	p.shown = now
+}
+
+// tellHome tells the other side how far the stage is.
+func (p *teller) tellHome(now time.Time, pass string, done, total int64) {
+	p.told = now
+	if p.s.home != nil {
+		p.s.home.Progress(pass, p.meter.Line(megabytes), done, total)
+	}
 }
 
 func megabytes(n int64) string { return fmt.Sprintf("%.0f MB", float64(n)/1e6) }

@@ -26,14 +26,16 @@ type target struct {
 func (s *session) restore(ctx context.Context, disks []disk.Disk, choice match.Choice) error {
 	targets, jobs, closeAll, err := s.prepare(ctx, disks, choice, true)
 	if err != nil {
-		return refusal{err}
+		return refusalOf(err)
 	}
 	defer closeAll()
 	p := s.progress(diskNames(targets))
-	receipts, err := copier.Restore(ctx, jobs, copier.RestoreOptions{Options: s.copierOptions(p), Log: func(format string, args ...any) {
+	opt := copier.RestoreOptions{Options: s.copierOptions(p), Writes: func() error { return s.home.Writes(ctx) }}
+	opt.Log = func(format string, args ...any) {
 		p.end()
 		s.log.Info(format, args...)
-	}})
+	}
+	receipts, err := copier.Restore(ctx, jobs, opt)
 	p.end()
 	if err != nil {
 		return err
@@ -64,7 +66,7 @@ func damagedOf(targets []target) error {
 func (s *session) verify(ctx context.Context, disks []disk.Disk, choice match.Choice) error {
 	targets, jobs, closeAll, err := s.prepare(ctx, disks, choice, false)
 	if err != nil {
-		return refusal{err}
+		return refusalOf(err)
 	}
 	defer closeAll()
 	result := damagedOf(targets)

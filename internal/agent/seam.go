@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"testbox-imaging/internal/box"
@@ -10,12 +11,13 @@ import (
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/inventory"
 	"testbox-imaging/internal/match"
+	"testbox-imaging/internal/usedmap"
 )
 
 // These interfaces are all that the agent knows of the other side, which is
 // whoever armed the box, and the place of its images, records and logs. Share
-// mode is one implementation (share.go). Every implementation must pass the
-// suite in package conform/agentside.
+// mode is one implementation (share.go), and server mode is the other (server.go).
+// Every implementation must pass the suite in package conform/agentside.
 
 // Arming is the arming of the box, as the other side knows it now.
 type Arming interface {
@@ -30,10 +32,54 @@ type Arming interface {
 	// all, the error is a *NotArmedError. A difference in what decides about disks
 	// and images is another error.
 	Agrees() (version string, err error)
-	// Disarm ends this arming, durably. If the box is not armed any more, that is
-	// no error. Disarm never ends another arming than this one.
-	Disarm() error
+	// Disarm ends this arming, durably, since its action ended as end says. If the box
+	// is not armed any more, that is no error. Disarm never ends another arming than
+	// this one.
+	Disarm(end End) error
+	// SayFirst reports whether the outcome of an action that has ended is logged before
+	// Record and Disarm. It must be where nothing can be logged afterwards.
+	SayFirst() bool
+	// Conclude is called last, with the outcome of whatever class. It returns what the
+	// box does next.
+	Conclude(end End) Next
+	// Ask returns what a box does next that was told Hold.
+	Ask() Next
 }
+
+// End is how a start of the agent ended.
+type End struct {
+	Outcome  box.Outcome
+	Err      error // why; nil if Outcome is Done
+	Receipts []image.Receipt
+	Warnings []string // what must not be overlooked even if the outcome is good
+}
+
+// Next is what a box does when its agent has ended.
+type Next int
+
+// What a box can do next.
+const (
+	Stay    Next = iota // stay up for people
+	Restart             // restart at once
+	Retry               // restart after the retry time
+	Hold                // stay up, and ask again from time to time, since a disk is not fit to run
+)
+
+// StopError is why the other side wants a running action to stop.
+type StopError struct {
+	Text      string
+	Cancelled bool // somebody cancelled the action; otherwise the other side has given up this start
+}
+
+func (e *StopError) Error() string { return e.Text }
+
+// ErrTrouble is matched by errors of the other side that another try may not have,
+// such as one for a server that is away. They are never refusals.
+var ErrTrouble = errors.New("the other side has trouble")
+
+// ErrAgain is matched by the error of a Commit which says that some of what was saved
+// is not there any more. Saving all disks again, and another Commit, can mend that.
+var ErrAgain = errors.New("some of what was saved is not there any more")
 
 // NotArmedError says that the box is not armed any more, or never was.
 type NotArmedError struct{ Text string }
@@ -50,6 +96,17 @@ type Home interface {
 	Log(host string) Log
 	Records
 	Images
+
+	// Watch returns a context for the action. It ends when the other side wants the
+	// action to stop, and its cause is a *StopError then.
+	Watch(ctx context.Context) (watched context.Context, end context.CancelFunc)
+	// Writes is called once before the first write to any disk. If it returns an
+	// error, nothing may be written.
+	Writes(ctx context.Context) error
+	// Progress tells how far the action is. stage is "inventory", "check", "compare",
+	// "read", "write", "verify" or "commit". text says in words how far it is. done
+	// and total are bytes; a total of 0 is not known. Progress does not wait.
+	Progress(stage, text string, done, total int64)
 
 	// SetHost tells the other side the host name by which people know the box.
 	SetHost(host string) error
@@ -93,8 +150,9 @@ type Records interface {
 	// action, and "" if none did. A backup that was committed is done, even if no
 	// outcome was recorded.
 	Done() box.Outcome
-	// Record durably records how the action ended. From then on Done returns it.
-	Record(outcome box.Outcome, receipts []image.Receipt) error
+	// Record durably records how the action ended. From then on Done returns it, or
+	// the box is not armed any more.
+	Record(end End) error
 }
 
 // Images are the box's images.
@@ -141,14 +199,17 @@ func (i ImageInfo) whole() bool { return len(i.Bad) == 0 }
 type Backup interface {
 	// Name returns the name of a disk's image.
 	Name(d disk.Disk) string
-	// Begin begins to write. Host and UUID are the machine's, and "" if unknown.
+	// Used returns what must be read of a disk, or nil if that is all of it.
+	Used(ctx context.Context, d disk.Disk, from copier.Source) (*usedmap.Map, error)
+	// Begin begins to write. Host and UUID are the machine's, and "" if unknown. It
+	// may be called again after a Commit that failed.
 	Begin(host, uuid string) error
 	// Save makes the image of a disk. The receipt lacks the names and the identity,
 	// which the caller knows.
 	Save(ctx context.Context, d disk.Disk, from copier.Source, opt copier.SourceOptions) (image.Receipt, error)
 	// Commit makes the images the box's backup. They are durable when it returns
 	// nil. If the error is a refusal, nothing has changed.
-	Commit() error
+	Commit(ctx context.Context) error
 	// Abort gives up the backup. After Commit it does nothing, so it can be
 	// deferred.
 	Abort()

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -31,6 +32,9 @@ type session struct {
 	ahead    time.Duration // how far the storage server's clock is ahead of ours
 	receipts []image.Receipt
 	warnings []string        // repeated with the outcome
+	joins    bool            // this program goes on with a session that the agent has begun
+	away     time.Duration   // how long a server may be away; 0 is the usual time
+	said     box.Outcome     // that was logged already; "" if none was
 	meter    *progress.Meter // of the action; nil before its work is known
 	telling  *teller         // of the running or last stage; nil before the first
 }
@@ -47,6 +51,16 @@ func newSession(cfg Config) *session {
 
 // now returns the storage server's time, as far as it is known.
 func (s *session) now() time.Time { return time.Now().Add(s.ahead).UTC() }
+
+// start does the action, and tells everybody how it ended.
+func (s *session) start(ctx context.Context) (box.Outcome, Next) {
+	err := s.run(ctx)
+	outcome := outcomeOf(err)
+	if outcome != s.said {
+		s.say(outcome, err)
+	}
+	return outcome, s.conclude(outcome, err)
+}
 
 // run does the action. If the outcome asks for it, run disarms the box.
 func (s *session) run(ctx context.Context) error {
@@ -81,17 +95,48 @@ func (s *session) run(ctx context.Context) error {
 		}
 	}
 	s.fault("")
-	result = s.act(ctx)
+	result = s.watched(ctx)
 	if outcomeOf(result).Class() != box.Ended {
 		return result
 	}
 	s.fault("-disarm")
-	if err := s.home.Record(outcomeOf(result), s.receipts); err != nil {
+	s.sayFirst(result)
+	if err := s.home.Record(s.endOf(result)); err != nil {
 		// The record only protects from doing the action again. So an error here must
 		// not make a good restore be repeated because a storage server is full.
 		s.log.Error("the record of what was done is not written: %v", err)
 	}
 	return s.disarmAfter(result)
+}
+
+// watched does the action until the other side wants it to stop.
+func (s *session) watched(ctx context.Context) error {
+	if s.home == nil {
+		return s.act(ctx)
+	}
+	ctx, end := s.home.Watch(ctx)
+	defer end()
+	err := s.act(ctx)
+	var stop *StopError
+	if class := outcomeOf(err).Class(); class == box.Ended || class == box.StaysUp || errors.As(err, &stop) ||
+		!errors.As(context.Cause(ctx), &stop) {
+		return err
+	}
+	return fmt.Errorf("%w (%w)", stop, err)
+}
+
+// endOf says how this start ends after an action with this result.
+func (s *session) endOf(result error) End {
+	return End{Outcome: outcomeOf(result), Err: result, Receipts: s.receipts, Warnings: s.warnings}
+}
+
+// sayFirst logs the outcome of an action that has ended, if that would be too late
+// after the disarm.
+func (s *session) sayFirst(result error) {
+	if outcome := outcomeOf(result); s.arming.SayFirst() && s.said == "" {
+		s.said = outcome
+		s.say(outcome, result)
+	}
 }
 
 func (s *session) expired() bool { return !s.cmd.Expires.IsZero() && s.now().After(s.cmd.Expires) }
@@ -126,7 +171,8 @@ func (s *session) unlessExpired(why error) error {
 
 // disarmAfter disarms the box whose action ended with result.
 func (s *session) disarmAfter(result error) error {
-	if err := s.arming.Disarm(); err != nil {
+	s.sayFirst(result)
+	if err := s.arming.Disarm(s.endOf(result)); err != nil {
 		return err
 	}
 	return result
@@ -141,13 +187,21 @@ func (s *session) readCmdline() error {
 }
 
 // startedWith stores the command line, and makes the implementation of Arming
-// for its mode. A second mode is added here.
+// for its mode. Another mode is added here.
 func (s *session) startedWith(cmd *bootcfg.Cmdline) error {
 	s.cmd = cmd
-	if cmd.Mode != bootcfg.ShareMode {
+	switch cmd.Mode {
+	case bootcfg.ShareMode:
+		s.arming = s.share()
+	case bootcfg.ServerMode:
+		server, err := s.server()
+		if err != nil {
+			return refusal{err}
+		}
+		s.arming = server
+	default:
 		return refuse("this maintenance system does not know the mode %s; build it anew with the program that armed the box", cmd.Mode)
 	}
-	s.arming = s.share()
 	return nil
 }
 
@@ -156,6 +210,15 @@ func (s *session) share() *Share {
 	return &Share{
 		FS: s.fsys, TFTP: s.cfg.TFTP, Backup: s.cfg.Backup, Cmd: s.cmd, Console: s.cfg.Console, Now: s.now, Voice: voice{s},
 	}
+}
+
+// server makes server mode's implementation of Arming.
+func (s *session) server() (*Server, error) {
+	uuid, _ := inventory.MachineUUID(s.cfg.Sys)
+	return NewServer(ServerConfig{
+		Cmd: s.cmd, Console: s.cfg.Console, Now: s.now, Voice: voice{s}, Alive: s.cfg.Alive,
+		Run: s.cfg.Run, Join: s.joins, Away: s.away, MACs: macs(s.cfg.Sys), UUID: uuid, Version: startedVersion(s.cfg.Cmdline),
+	})
 }
 
 // checkAddress refuses to work on a machine that is not the armed box.

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -17,7 +18,6 @@ import (
 	"testbox-imaging/internal/bootfiles"
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/durable"
-	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/inventory"
 	"testbox-imaging/internal/match"
 	"testbox-imaging/internal/sharedir"
@@ -91,7 +91,7 @@ func (s *Share) Agrees() (version string, err error) {
 // Disarm removes the boot file of this arming, but not one that an admin wrote
 // since. It also removes one that somebody edited, because that must not keep a
 // box from its disk after its action is done or has expired.
-func (s *Share) Disarm() error {
+func (s *Share) Disarm(End) error {
 	removed, err := s.bootFiles().Disarm(s.Cmd.Address, s.Cmd.Arming)
 	var anew *bootfiles.ArmedAnewError
 	switch {
@@ -117,6 +117,16 @@ func (s *Share) Disarm() error {
 	}
 	return nil
 }
+
+// SayFirst implements Arming. Lines can be logged after the boot file is gone, and
+// whoever follows the log takes the outcome for the end of everything.
+func (s *Share) SayFirst() bool { return false }
+
+// Conclude implements Arming. Nobody has to be told, since the logs have it.
+func (s *Share) Conclude(end End) Next { return nextAfter(end.Outcome) }
+
+// Ask implements Arming. Nobody holds a box in share mode.
+func (s *Share) Ask() Next { return Restart }
 
 // shareHome is share mode's Home. It is the box's folder in the backup area.
 type shareHome struct {
@@ -185,11 +195,22 @@ func (h *shareHome) committed() box.Outcome {
 }
 
 // Record writes last-action.json.
-func (h *shareHome) Record(outcome box.Outcome, receipts []image.Receipt) error {
+func (h *shareHome) Record(end End) error {
 	return h.folder.SetLast(sharedir.LastAction{
-		Arming: h.Cmd.Arming, Action: h.Cmd.Action, Outcome: outcome, Time: h.Now(), Receipts: receipts,
+		Arming: h.Cmd.Arming, Action: h.Cmd.Action, Outcome: end.Outcome, Time: h.Now(), Receipts: end.Receipts,
 	})
 }
+
+// Watch implements Home. Nobody stops an action in share mode.
+func (h *shareHome) Watch(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithCancel(ctx)
+}
+
+// Writes implements Home. Nobody has to know it before.
+func (h *shareHome) Writes(context.Context) error { return nil }
+
+// Progress implements Home. The log has the progress too.
+func (h *shareHome) Progress(string, string, int64, int64) {}
 
 // HasInventory reports whether the box's folder has the inventory's text.
 func (h *shareHome) HasInventory() bool {

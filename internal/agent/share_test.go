@@ -3,7 +3,6 @@ package agent
 import (
 	"errors"
 	"io/fs"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -79,7 +78,7 @@ func TestLogOpener(t *testing.T) {
 			t.Errorf("%s is %q", name, text)
 		}
 	}
-	cmd.Mode = bootcfg.ServerMode
+	cmd.Mode = "other"
 	if _, err := open(cmd, say); err == nil {
 		t.Error("a mode that nobody knows has a log")
 	}
@@ -92,11 +91,9 @@ func TestLogOpener(t *testing.T) {
 
 // TestUnknownMode: an agent does nothing in a mode that it does not know.
 func TestUnknownMode(t *testing.T) {
-	b := newBench(t)
-	b.disk("vda", "S1", 1)
-	b.want(b.run(b.arm(box.Backup, func(c *bootcfg.Cmdline) {
-		c.Mode, c.TFTP, c.Backup = bootcfg.ServerMode, bootcfg.NFSPath{}, bootcfg.NFSPath{}
-		c.Server, c.Key, c.Secret = netip.MustParseAddrPort("10.88.0.1:8444"), strings.Repeat("0", 64), "1"
-	})), box.Refused)
-	b.says("does not know the mode server")
+	s := newSession(Config{})
+	err := s.startedWith(&bootcfg.Cmdline{Mode: "other"})
+	if outcomeOf(err) != box.Refused || !strings.Contains(err.Error(), "does not know the mode other") || s.arming != nil {
+		t.Errorf("the error is %v", err)
+	}
 }

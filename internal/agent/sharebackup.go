@@ -14,6 +14,7 @@ import (
 	"testbox-imaging/internal/match"
 	"testbox-imaging/internal/rawgz"
 	"testbox-imaging/internal/sharedir"
+	"testbox-imaging/internal/usedmap"
 )
 
 // shareBackup is share mode's Backup. It makes image files with sidecars, which
@@ -135,6 +136,11 @@ func (h *shareHome) warnClock(entries []sharedir.Entry) {
 // Name is the name of the disk's first image.
 func (b *shareBackup) Name(d disk.Disk) string { return b.names[d.Name] }
 
+// Used implements Backup. An image of share mode has all bytes of its disk.
+func (b *shareBackup) Used(context.Context, disk.Disk, copier.Source) (*usedmap.Map, error) {
+	return nil, nil
+}
+
 // Begin begins a set of images.
 func (b *shareBackup) Begin(host, uuid string) (err error) {
 	b.host, b.uuid = host, uuid
@@ -181,7 +187,7 @@ func (b *shareBackup) facts(name string, d disk.Disk, sums rawgz.Sums, bad []ima
 }
 
 // Commit puts the set in place.
-func (b *shareBackup) Commit() error {
+func (b *shareBackup) Commit(context.Context) error {
 	before, err := b.before()
 	if err != nil {
 		return refusal{err}

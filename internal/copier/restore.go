@@ -41,14 +41,20 @@ type RestoreOptions struct {
 	Verify ReadBack
 	Unused Unused
 	Log    func(format string, args ...any) // told what Restore decides and why (nil means no log)
-	sample int64                            // set by tests (0 means sampleSize)
-	flush  int64                            // set by tests (0 means flushEvery)
+	// Writes is called once before the first write to any disk (nil means no call).
+	// If it returns an error, nothing is written.
+	Writes func() error
+	sample int64 // set by tests (0 means sampleSize)
+	flush  int64 // set by tests (0 means flushEvery)
 }
 
 func (o RestoreOptions) withDefaults() RestoreOptions {
 	o.Options = o.Options.withDefaults()
 	if o.Log == nil {
 		o.Log = func(string, ...any) {}
+	}
+	if o.Writes == nil {
+		o.Writes = func() error { return nil }
 	}
 	if o.sample == 0 {
 		o.sample = sampleSize
@@ -105,7 +111,9 @@ func Restore(ctx context.Context, jobs []Job, opt RestoreOptions) ([]image.Recei
 	r.back = newPieceRing(comparers+opt.Workers, false, true, opt.Options)
 	same, err := r.compare(ctx)
 	if err == nil && !same {
-		err = r.checkStored(ctx)
+		if err = r.checkStored(ctx); err == nil {
+			err = opt.Writes()
+		}
 	}
 	if err != nil {
 		return nil, err

@@ -60,7 +60,7 @@ type Hello struct {
 
 // Welcome is the answer to a hello.
 type Welcome struct {
-	Word job.Word  `json:"word"`           // work, restart, retry, hold or refuse
+	Word job.Word  `json:"word"`           // work, restart, retry, hold or refuse; "go on" if the box is up for rescue already
 	Text string    `json:"text,omitempty"` // why it is not work
 	Time time.Time `json:"time"`           // the server's
 	Job  *Job      `json:"job,omitempty"`  // with the word work
@@ -212,7 +212,7 @@ func ParseWelcome(b []byte) (*Welcome, error) {
 		return nil, err
 	}
 	w.Text = Clean(w.Text)
-	words := []job.Word{job.Work, job.Restart, job.Retry, job.Hold, job.Refuse}
+	words := []job.Word{job.Work, job.GoOn, job.Restart, job.Retry, job.Hold, job.Refuse}
 	if !slices.Contains(words, w.Word) || w.Time.IsZero() || (w.Word == job.Work) != (w.Job != nil) {
 		return nil, fmt.Errorf("the server answers %.40q to a hello, with a job: %v", w.Word, w.Job != nil)
 	}
