@@ -329,6 +329,13 @@ func (r *rig) power() {
 	}
 }
 
+// answers lets a box's own system answer probes.
+func (r *rig) answers(a box.Addr) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.probes[a] = true
+}
+
 func (r *rig) run(f func(*rig)) {
 	f(r)
 	if d := r.server(); d != nil && !r.k.isDead() {
@@ -376,8 +383,9 @@ func (r *rig) bury() {
 	}
 }
 
-// watch starts a server again whenever it was killed.
-func (r *rig) watch() (stop func()) {
+// watch starts a server again whenever it was killed. The next ones have these
+// knives.
+func (r *rig) watch(knives ...*knife) (stop func()) {
 	end := make(chan struct{})
 	var done sync.WaitGroup
 	done.Go(func() {
@@ -389,7 +397,11 @@ func (r *rig) watch() (stop func()) {
 			}
 			if r.k.isDead() {
 				r.bury()
-				r.start(&knife{})
+				next := &knife{}
+				if len(knives) > 0 {
+					next, knives = knives[0], knives[1:]
+				}
+				r.start(next)
 			}
 		}
 	})
@@ -460,8 +472,9 @@ func (r *rig) boot(a box.Addr) *agent {
 	if !ok {
 		r.Fatalf("%s starts from its own disk\n%s", a, r.log)
 	}
-	return &agent{rig: r, addr: a, from: a.IP(), file: f, hello: wire.Hello{Protocol: wire.Version, Agent: "v1", Box: a, Arming: f.job.Arming,
-		Secret: f.secret, Token: rand.Text(), MACs: []string{"52:54:00:00:00:" + a.Hex()[6:]}}}
+	h := wire.Hello{Protocol: wire.Version, Agent: "v1", Box: a, Arming: f.job.Arming, Secret: f.secret, Token: rand.Text(),
+		MACs: []string{"52:54:00:00:00:" + a.Hex()[6:]}}
+	return &agent{rig: r, addr: a, from: a.IP(), file: f, hello: h}
 }
 
 // says says hello, and returns the answer's word.
