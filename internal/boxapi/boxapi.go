@@ -61,7 +61,8 @@ type Config struct {
 	// never is one.
 	Committed func(ctx context.Context, box string, arming box.Arming) (*image.Record, error)
 	// Memory bounds what requests hold in memory, in bytes (0 means 256 MiB). It must
-	// be larger than two of the largest roots.
+	// be larger than two of the largest roots. An eighth more is for clients without a
+	// session.
 	Memory int64
 	// Sent is told of bytes of objects that crossed the network for a token, in either
 	// direction. nil means that nobody counts them.
@@ -90,13 +91,14 @@ const (
 
 // Server serves the requests of agents.
 type Server struct {
-	cfg    Config
-	memory *memory
-	places *placeCache
-	opens  chan struct{}   // one for each image that is being opened
-	hellos chan struct{}   // one for each hello that is with the desk
-	ctx    context.Context // ends when the server closes
-	stop   context.CancelFunc
+	cfg     Config
+	memory  *memory
+	strange *memory // of strangers
+	places  *placeCache
+	opens   chan struct{}   // one for each image that is being opened
+	hellos  chan struct{}   // one for each hello that is with the desk
+	ctx     context.Context // ends when the server closes
+	stop    context.CancelFunc
 
 	mu      sync.Mutex // guards the fields below
 	clients map[string]*client
@@ -129,9 +131,11 @@ func New(cfg Config) *Server {
 	if cfg.Idle <= 0 {
 		cfg.Idle = wire.IdleWait
 	}
-	s := &Server{cfg: cfg, memory: newMemory(cfg.Memory), places: newPlaceCache(placesMemory), clients: map[string]*client{},
-		commits: map[string]chan struct{}{}, opens: make(chan struct{}, opensAtOnce),
-		hellos: make(chan struct{}, deskAtOnce), strangersBy: map[netip.Addr]int{}}
+	s := &Server{
+		cfg: cfg, memory: newMemory(cfg.Memory), strange: newMemory(cfg.Memory / strangeMemory), places: newPlaceCache(placesMemory),
+		opens: make(chan struct{}, opensAtOnce), hellos: make(chan struct{}, deskAtOnce),
+		clients: map[string]*client{}, commits: map[string]chan struct{}{}, strangersBy: map[netip.Addr]int{},
+	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.busy.Go(s.sweep)
 	return s

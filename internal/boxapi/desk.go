@@ -35,6 +35,8 @@ const (
 	strangerAtOnce  = 4   // requests of strangers from one address
 	// deskAtOnce is how many hellos are with the desk at once.
 	deskAtOnce = 16
+	// strangeMemory is which part of all memory they have.
+	strangeMemory = 8
 	// talksAtOnce is how many requests of a token about its job are served at once.
 	// They are counted apart, so that a report comes through beside objects.
 	talksAtOnce = 4
@@ -42,8 +44,8 @@ const (
 
 // asStranger counts a request of somebody without a session.
 func (q *request) asStranger() (leave func(), err error) {
-	from := q.from()
-	s := q.s
+	s, from := q.s, q.from()
+	q.memory, q.payer = s.strange, from.String()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.strangers >= strangersAtOnce || s.strangersBy[from] >= strangerAtOnce {
@@ -63,7 +65,7 @@ func (q *request) asStranger() (leave func(), err error) {
 
 // asCaller is for hello.
 func (q *request) asCaller() (leave func(), err error) {
-	q.payer, q.until = "a hello", time.Now().Add(min(q.s.cfg.Quiet, wire.HelloWait))
+	q.until = time.Now().Add(min(q.s.cfg.Quiet, wire.HelloWait))
 	return q.asStranger()
 }
 
@@ -74,12 +76,12 @@ func (q *request) asTalker() (leave func(), err error) {
 	q.token, q.grant, err = q.s.grant(q.Request)
 	switch {
 	case errors.Is(err, wire.ErrToken) && q.token != "":
-		q.payer, q.until = "strangers", time.Now().Add(q.s.cfg.Quiet)
+		q.until = time.Now().Add(q.s.cfg.Quiet)
 		return q.asStranger()
 	case err != nil:
 		return nil, err
 	}
-	q.payer = q.token
+	q.memory, q.payer = q.s.memory, q.token
 	c, err := q.s.client(q.token, (*client).talk)
 	if err != nil {
 		return nil, err
@@ -125,13 +127,13 @@ func (s *Server) hello(ctx context.Context, q *request) error {
 	if err != nil {
 		return err
 	}
-	release()
-	q.payer = fmt.Sprint("a welcome to ", q.from())
-	release, err = q.hold(ctx, int64(len(answer)))
-	if err != nil {
-		return err
+	if len(answer) > wire.MaxHello { // only one whose hello was genuine gets as much
+		release, err := q.s.hold(ctx, q.s.memory, "a welcome to "+q.from().String(), int64(len(answer)))
+		if err != nil {
+			return err
+		}
+		defer release()
 	}
-	defer release()
 	return q.answer(http.StatusOK, jsonType, answer)
 }
 

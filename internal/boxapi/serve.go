@@ -27,7 +27,8 @@ type request struct {
 	token  string
 	grant  Grant
 	client *client // nil for a stranger
-	payer  string  // whom memory is counted for
+	memory *memory // that its body takes
+	payer  string  // whom that is counted for
 	pace   *wire.Pace
 	until  time.Time // when the body must have come; zero if only the pace counts
 	sent   bool      // the answer has begun
@@ -89,7 +90,7 @@ func (q *request) asStore() (leave func(), err error) {
 	if q.token, q.grant, err = q.s.grant(q.Request); err != nil {
 		return nil, err
 	}
-	q.payer = q.token
+	q.memory, q.payer = q.s.memory, q.token
 	c, err := q.s.client(q.token, (*client).store)
 	if err != nil {
 		return nil, err
@@ -212,13 +213,16 @@ func (q *request) small(ctx context.Context, most int64, factor int64) (b []byte
 // hold waits for memory. If there is none for too long, the client is told to try
 // again.
 func (q *request) hold(ctx context.Context, n int64) (release func(), err error) {
-	payer := q.payer
-	ctx, cancel := context.WithTimeout(ctx, q.s.cfg.Answer)
+	return q.s.hold(ctx, q.memory, q.payer, n)
+}
+
+func (s *Server) hold(ctx context.Context, m *memory, payer string, n int64) (release func(), err error) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Answer)
 	defer cancel()
-	if err := q.s.memory.acquire(ctx, payer, n); err != nil {
+	if err := m.acquire(ctx, payer, n); err != nil {
 		return nil, err
 	}
-	return sync.OnceFunc(func() { q.s.memory.release(payer, n) }), nil
+	return sync.OnceFunc(func() { m.release(payer, n) }), nil
 }
 
 // Write sends a part of the answer. It fails if the client is too slow.

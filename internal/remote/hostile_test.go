@@ -3,6 +3,7 @@ package remote
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -18,10 +19,12 @@ import (
 
 	"github.com/zeebo/xxh3"
 
+	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/boxapi"
 	"testbox-imaging/internal/chunk"
 	"testbox-imaging/internal/conform"
 	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/job"
 	"testbox-imaging/internal/object"
 	"testbox-imaging/internal/wire"
 )
@@ -37,6 +40,23 @@ type everything struct{}
 
 func (everything) Grant(context.Context, string, netip.Addr) (boxapi.Grant, error) {
 	return boxapi.Grant{Box: "10.0.0.7", Backup: true, MayRead: func(string, string, string) bool { return true }}, nil
+}
+
+// politeDesk welcomes everybody.
+type politeDesk struct{}
+
+func (politeDesk) Hello(context.Context, *wire.Hello, netip.Addr) (*wire.Welcome, error) {
+	return &wire.Welcome{Word: job.Work, Time: time.Unix(1, 0), Job: &wire.Job{ID: "j", Action: box.Backup, Attempt: 1}}, nil
+}
+
+func (politeDesk) Report(context.Context, string, netip.Addr, *wire.Report) (*wire.Told, error) {
+	return &wire.Told{Word: job.GoOn, Time: time.Unix(1, 0)}, nil
+}
+
+func (politeDesk) Inventory(context.Context, string, netip.Addr, string, []byte) error { return nil }
+
+func (politeDesk) Result(context.Context, string, netip.Addr, *wire.Result) (*wire.Told, error) {
+	return &wire.Told{Word: job.Restart, Time: time.Unix(1, 0)}, nil
 }
 
 // liar is a server that answers as it should, until it has something to spoil.
@@ -57,7 +77,7 @@ type answer func(w http.ResponseWriter, r *http.Request, right *httptest.Respons
 func newLiar(t *testing.T) *liar {
 	t.Helper()
 	m, l := new(conform.MemStore), new(liar)
-	api := boxapi.New(boxapi.Config{Grants: everything{}, Begin: m.Begin, Images: m})
+	api := boxapi.New(boxapi.Config{Grants: everything{}, Begin: m.Begin, Images: m, Desk: politeDesk{}})
 	mux := http.NewServeMux()
 	api.Routes(mux)
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -73,7 +93,7 @@ func newLiar(t *testing.T) *liar {
 	boxapi.Limit(srv.Config)
 	srv.StartTLS()
 	t.Cleanup(func() { srv.CloseClientConnections(); srv.Close(); api.Close() })
-	c, err := New(Config{HTTP: NewHTTP(wire.FingerprintOf(srv.Certificate())), Base: srv.URL, Token: "token",
+	c, err := New(Config{HTTP: NewHTTP(wire.FingerprintOf(srv.Certificate())), Base: srv.URL, Token: rand.Text(),
 		Away: 20 * time.Second, Quiet: 20 * time.Second})
 	must(t, err)
 	l.c = c
@@ -200,6 +220,12 @@ func TestHostileServer(t *testing.T) {
 			return b
 		}),
 	}
+	told := map[string]answer{
+		"an unknown word": says(`{"word":"format","time":"2026-01-01T00:00:00Z"}`),
+		"work":            says(`{"word":"work","time":"2026-01-01T00:00:00Z"}`),
+		"no time":         says(`{"word":"go on"}`),
+		"more":            says(`{"word":"go on","time":"2026-01-01T00:00:00Z","job":{}}`),
+	}
 	good := object.Encode(object.Key{Kind: object.Chunk, Name: object.NameOf([]byte("good"))}, []byte("good"), nil)
 	calls := []hostileCall{
 		{"get", "/read", func(t *testing.T, ctx context.Context, c *hostileClient) error {
@@ -241,6 +267,27 @@ func TestHostileServer(t *testing.T) {
 			}
 			return err
 		}, nil},
+		{"hello", "/hello", func(t *testing.T, ctx context.Context, c *hostileClient) error {
+			addr, _ := box.ParseAddr("10.0.0.7")
+			_, err := c.c.Hello(ctx, &wire.Hello{Box: addr, Arming: "0123456789abcdef"})
+			return err
+		},
+			map[string]answer{
+				"work without a job": says(`{"word":"work","time":"2026-01-01T00:00:00Z"}`),
+				"a job without work": says(`{"word":"hold","time":"2026-01-01T00:00:00Z","job":{"id":"j","action":"backup","attempt":1}}`),
+				"another action":     says(`{"word":"work","time":"2026-01-01T00:00:00Z","job":{"id":"j","action":"wipe","attempt":1}}`),
+				"an empty record":    says(`{"word":"work","time":"2026-01-01T00:00:00Z","job":{"id":"j","action":"backup","attempt":1,"record":{}}}`)}},
+		{"report", "/report", func(t *testing.T, ctx context.Context, c *hostileClient) error {
+			_, err := c.c.Report(ctx, &wire.Report{Number: 1})
+			return err
+		}, told},
+		{"result", "/result", func(t *testing.T, ctx context.Context, c *hostileClient) error {
+			_, err := c.c.Result(ctx, &wire.Result{Outcome: box.Done})
+			return err
+		}, told},
+		{"inventory", "/" + box.InfoText, func(t *testing.T, ctx context.Context, c *hostileClient) error {
+			return c.c.Inventory(ctx, box.InfoText, []byte("x"))
+		}, map[string]answer{"something": status(http.StatusOK, "application/json", "{}")}},
 	}
 	for _, c := range calls {
 		t.Run(c.name, func(t *testing.T) {
@@ -248,7 +295,7 @@ func TestHostileServer(t *testing.T) {
 			l := newHostile(t)
 			for _, table := range []map[string]answer{always, c.also} {
 				for what, spoil := range table {
-					if c.name == "open" && what == "nothing to say" {
+					if (c.name == "open" || c.name == "inventory") && what == "nothing to say" {
 						continue // that is the right answer
 					}
 					l.try(t, &c, what, spoil)
