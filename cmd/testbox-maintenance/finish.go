@@ -10,7 +10,7 @@ const finishUsage = `usage: testbox-maintenance finish [--stay] [flags]
 
 Ends the rescue that this box is in: disarms it, logs 'rescue: done', and
 restarts it at once. Unmount what you mounted before. If the box was disarmed or
-armed anew meanwhile, that is left as it is.
+armed anew meanwhile, that is left as it is. In server mode the server disarms it.
 
 Exit codes: 0 done; 1 failed, the box is not restarted; 2 wrong use; 3 refused,
 the box is not in rescue.

@@ -26,8 +26,9 @@ func newAgentFlags(verb, usage string, stdout, stderr io.Writer) *agentFlags {
 	f.StringVar(&f.sys, "sys", "/sys", "folder of sysfs")
 	f.StringVar(&f.proc, "proc", "/proc", "folder of procfs")
 	f.StringVar(&f.cfg.Dev, "dev", "/dev", "folder of device nodes")
-	f.StringVar(&f.cfg.TFTP, "tftp", bootcfg.TFTPMount, "the mounted TFTP area")
-	f.StringVar(&f.cfg.Backup, "backup", bootcfg.BackupMount, "the mounted backup area")
+	f.StringVar(&f.cfg.TFTP, "tftp", bootcfg.TFTPMount, "the mounted TFTP area, in share mode")
+	f.StringVar(&f.cfg.Backup, "backup", bootcfg.BackupMount, "the mounted backup area, in share mode")
+	f.StringVar(&f.cfg.Run, "run", bootcfg.RunDir, "folder in memory, in which programs of one start find the session with the server")
 	f.StringVar(&f.address, "address", "", "this box's IPv4 address (default: the armed one, if a network card has it)")
 	f.StringVar(&f.cfg.Host, "host", "", "this box's host name (default: the armed one, else by reverse look-up)")
 	f.Usage = func() { fmt.Fprint(stderr, usage); f.PrintDefaults() }

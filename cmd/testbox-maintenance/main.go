@@ -17,7 +17,7 @@ import (
 )
 
 const usage = `testbox-maintenance is the agent of Testbox Imaging. It runs on a testbox that
-was armed by 'testbox pxe-conf'.
+was armed by 'testbox pxe-conf' or by a server.
 
 usage: testbox-maintenance VERB [flags]
        testbox-maintenance --version
@@ -40,7 +40,7 @@ var verbs = []verb{
 
 // logOpener opens the box's log for process 1 and the service.
 func logOpener() pid1.OpenLog {
-	return agent.LogOpener(agent.Config{TFTP: bootcfg.TFTPMount, Backup: bootcfg.BackupMount})
+	return agent.LogOpener(agent.Config{Sys: os.DirFS("/sys"), TFTP: bootcfg.TFTPMount, Backup: bootcfg.BackupMount, Run: bootcfg.RunDir})
 }
 
 func main() {

@@ -14,7 +14,8 @@ import (
 
 const runUsage = `usage: testbox-maintenance run [flags]
 
-Does once what the kernel command line asks for, and logs it in the backup area.
+Does once what the kernel command line asks for, and logs it in the backup area or
+at the server.
 
 Exit codes: 0 done; 1 failed; 2 wrong use; 3 refused, no disk or image was
 changed; 4 done, but the image has zeros for unreadable sectors; 5 the arming had expired:

@@ -9,8 +9,9 @@ import (
 
 const serviceUsage = `usage: testbox-maintenance service
 
-What testbox-maintenance.service runs in the debian form: mounts the two areas,
-runs the agent, and reboots the box when that ends or nothing moves any more.
+What testbox-maintenance.service runs in the debian form: mounts the two areas of
+share mode, runs the agent, and reboots the box when that ends or nothing moves any
+more.
 
 Exit codes: 0 the box is in rescue, it stays up; 1 failed, the box reboots;
 2 wrong use.

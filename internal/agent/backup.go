@@ -156,8 +156,11 @@ func (s *session) addReceipt(r image.Receipt, name string, d disk.Disk) {
 	for _, st := range r.Stages {
 		s.log.Info("%s: %s %d bytes in %s, %.0f MB/s", name, st.Name, st.Bytes, st.Elapsed.Round(1e6), st.Rate()/1e6)
 	}
-	s.log.Info("%s: receipt: read %d, zero %d, written %d, verified %d bytes, blake3 %s",
-		name, r.Read, r.Zero, r.Written, r.Verified, r.BLAKE3)
+	known := "blake3 " + r.BLAKE3
+	if r.BLAKE3 == "" {
+		known = "image " + r.Root
+	}
+	s.log.Info("%s: receipt: read %d, zero %d, written %d, verified %d bytes, %s", name, r.Read, r.Zero, r.Written, r.Verified, known)
 	for _, c := range r.Changed {
 		s.log.Info("%s: bytes %d to %d were fitted to the larger disk", name, c.Off, c.End()-1)
 	}

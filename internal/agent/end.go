@@ -17,13 +17,16 @@ const (
 	// defaultRetry is long enough for an admin to see the error, and for temporary
 	// trouble to end, before the next try.
 	defaultRetry = 5 * time.Minute
+)
+
+// Tests change these.
+var (
 	// aliveEvery is short enough that a waiting box does not look like one that
 	// hangs.
 	aliveEvery = 5 * time.Second
+	// holdEvery is how often a held box asks what becomes of it.
+	holdEvery = 30 * time.Second
 )
-
-// holdEvery is how often a held box asks what becomes of it. Tests change it.
-var holdEvery = 30 * time.Second
 
 // say reports the outcome, in the logs if they are open already.
 func (s *session) say(outcome box.Outcome, err error) {

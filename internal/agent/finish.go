@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/box"
 )
 
@@ -24,8 +25,10 @@ func Finish(cfg Config) box.Outcome {
 	s := newSession(cfg)
 	err := s.finish()
 	outcome := outcomeOf(err)
-	// A box that is disarmed must not wait here for a server that is gone.
-	within(answerLimit, func() (struct{}, error) { s.say(outcome, err); return struct{}{}, nil })
+	if outcome != s.said {
+		// A box that is disarmed must not wait here for a server that is gone.
+		within(answerLimit, func() (struct{}, error) { s.say(outcome, err); return struct{}{}, nil })
+	}
 	if outcome == box.Done && cfg.Reboot {
 		s.restart()
 		return box.Failed
@@ -52,6 +55,7 @@ func (s *session) finish() error {
 		if err := s.arming.Reach(); err != nil {
 			return struct{}{}, err
 		}
+		s.sayFirst(nil)
 		return struct{}{}, s.arming.Disarm(s.endOf(nil))
 	})
 	if err != nil {
@@ -68,10 +72,14 @@ func (s *session) finish() error {
 
 // readRescue reads the command line. It refuses if the box is not in rescue.
 func (s *session) readRescue() error {
+	s.joins = true
 	if err := s.readCmdline(); err != nil {
 		return err
 	}
 	if s.cmd.Action != box.Rescue {
+		if s.cmd.Mode == bootcfg.ServerMode {
+			return refuse("this box was started for %s, not for rescue; to stop that, cancel the job at the server", s.cmd.Action)
+		}
 		return refuse("this box was started for %s, not for rescue; to stop that, run `testbox pxe-conf disarm %s` and restart the box",
 			s.cmd.Action, s.cmd.Address)
 	}

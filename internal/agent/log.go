@@ -18,11 +18,12 @@ func consoleLog(addr box.Addr, host string, console io.Writer, now func() time.T
 }
 
 // LogOpener returns how package pid1 opens the box's log. In share mode it uses
-// the folders on which pid1 mounts the areas. The log is the one that Run
-// writes.
+// the folders on which pid1 mounts the areas, and in server mode the session of the
+// agent that died. The log is the one that Run writes.
 func LogOpener(cfg Config) pid1.OpenLog {
 	return func(cmd *bootcfg.Cmdline, say func(string, ...any)) (pid1.Log, error) {
 		s := newSession(cfg)
+		s.joins = true
 		if err := s.startedWith(cmd); err != nil {
 			return nil, err
 		}
@@ -36,8 +37,25 @@ func LogOpener(cfg Config) pid1.OpenLog {
 		if err := s.openLog(home); err != nil {
 			say("%v; the log gets this box's own time", err)
 		}
-		return s.log, nil
+		return &lastWords{session: s}, nil
 	}
+}
+
+// lastWords is the log of a start whose agent died. Its error is how the start ended.
+type lastWords struct {
+	*session
+	why error
+}
+
+func (l *lastWords) Error(format string, args ...any) {
+	l.why = fmt.Errorf(format, args...)
+	l.log.Error("%v", l.why)
+}
+
+func (l *lastWords) Flush() error {
+	err := l.log.Flush()
+	l.arming.Conclude(End{Outcome: box.Failed, Err: l.why})
+	return err
 }
 
 // warn logs what must not be overlooked even if the outcome is good.

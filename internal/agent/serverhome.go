@@ -193,14 +193,9 @@ func classOf(action box.Action, err error) job.Class {
 	return job.ClassBox
 }
 
-const (
-	maxWarnings = 100
-	maxRanges   = 1000 // places in a list of a receipt, if the result is too long otherwise
-)
-
 // resultOf makes the result of a start.
 func resultOf(action box.Action, end End) *wire.Result {
-	r := &wire.Result{Outcome: end.Outcome, Receipts: end.Receipts}
+	r := &wire.Result{Outcome: end.Outcome, Receipts: end.Receipts, Warnings: end.Warnings}
 	switch end.Outcome {
 	case box.Refused, box.Failed:
 		r.Class = classOf(action, end.Err)
@@ -208,21 +203,8 @@ func resultOf(action box.Action, end End) *wire.Result {
 		r.Class = job.ClassAdmin
 	}
 	if end.Err != nil {
-		r.Text = wire.Clean(end.Err.Error())
+		r.Text = end.Err.Error()
 	}
-	for _, w := range end.Warnings[:min(len(end.Warnings), maxWarnings)] {
-		r.Warnings = append(r.Warnings, wire.Clean(w))
-	}
-	if len(wire.Marshal(r)) <= wire.MaxResult {
-		return r
-	}
-	r.Receipts = slices.Clone(r.Receipts)
-	for i := range r.Receipts {
-		for _, list := range []*[]image.Range{&r.Receipts[i].Bad, &r.Receipts[i].Differ, &r.Receipts[i].Changed} {
-			*list = (*list)[:min(len(*list), maxRanges)]
-		}
-	}
-	r.Warnings = append(r.Warnings, "The receipts name only some of the places, since there are too many.")
 	return r
 }
 

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -20,8 +19,6 @@ const (
 	// maxLines bounds the lines that are kept until the server has them. It is enough
 	// for hours of progress lines.
 	maxLines = 4096
-	// reportBytes is how many bytes of lines go into a report.
-	reportBytes = wire.MaxReport - 32<<10
 	// flushLimit is how long Flush waits for a server that is away.
 	flushLimit = 30 * time.Second
 )
@@ -159,18 +156,12 @@ func (r *reports) next(writes bool) *wire.Report {
 	r.number++
 	report := r.now
 	report.Number, report.Writes = r.number, writes
-	room := reportBytes
 	if r.dropped > 0 {
-		report.Lines = []wire.Line{{Kind: wire.LineError, Text: fmt.Sprintf("[%d lines are missing here]", r.dropped)}}
-		r.dropped = 0
+		note := wire.Line{Kind: wire.LineError, Text: fmt.Sprintf("[%d lines are missing here]", r.dropped)}
+		r.lines, r.dropped = append([]wire.Line{note}, r.lines...), 0
 	}
-	for r.sent = 0; r.sent < len(r.lines) && len(report.Lines) < wire.MaxLines; r.sent++ {
-		b, _ := json.Marshal(r.lines[r.sent]) // the fields are plain
-		if room -= len(b) + 1; room < 0 {
-			break
-		}
-		report.Lines = append(report.Lines, r.lines[r.sent])
-	}
+	report.Lines = r.lines[:min(len(r.lines), wire.MaxLines)]
+	r.sent = len(report.Lines) - len(report.Split())
 	return &report
 }
 

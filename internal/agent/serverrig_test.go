@@ -19,10 +19,12 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"testbox-imaging/internal/blob"
 	"testbox-imaging/internal/blob/mem"
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/box"
@@ -58,10 +60,12 @@ type Rig struct {
 	selection *string
 	allUsed   bool
 	image     *image.Record // to restore; nil means the newest backup
+	hellos    []*wire.Hello
 	results   []*wire.Result
 	reports   []*wire.Report
 	refuse    func(r *http.Request) bool // breaks requests
 	none      bool                       // agents are told of no backup
+	slow      time.Duration              // that a commit takes
 }
 
 // rigJob is a job of the rig.
@@ -104,11 +108,17 @@ func (r *Rig) StartServer() {
 	r.t.Helper()
 	s, err := store.Open(context.Background(), store.Config{Blobs: r.blobs, PackSize: 4 << 20})
 	r.must(err)
+	answer := time.Duration(0)
+	if r.slow > 0 {
+		answer = 50 * time.Millisecond
+	}
 	api := boxapi.New(boxapi.Config{
 		Grants: r, Desk: r, Begin: func() chunk.Session { return s.Begin() }, Images: s,
 		Committed: func(_ context.Context, of string, arming box.Arming) (*image.Record, error) {
+			time.Sleep(r.slow)
 			return r.committed(arming), nil
 		},
+		Answer: answer,
 	})
 	mux := http.NewServeMux()
 	api.Routes(mux)
@@ -156,6 +166,27 @@ func (r *Rig) Refuse(f func(*http.Request) bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.refuse = f
+}
+
+// damage flips a bit in each pack of chunks.
+func (r *Rig) damage() {
+	ctx := context.Background()
+	list, err := r.blobs.List(ctx, "packs/")
+	r.must(err)
+	for _, b := range list {
+		if strings.HasPrefix(b.Name, "packs/tree-") {
+			continue
+		}
+		data, err := blob.ReadAll(ctx, r.blobs, b.Name, 1<<30)
+		r.must(err)
+		data[len(data)/3] ^= 4
+		old, err := r.blobs.Version(ctx, b.Name)
+		r.must(err)
+		w, err := r.blobs.Create(ctx, b.Name, old)
+		r.must(err)
+		w.Write(data)
+		r.must(w.Commit())
+	}
 }
 
 // Records returns the backups, the newest first.
@@ -285,6 +316,7 @@ func (r *Rig) Hello(_ context.Context, h *wire.Hello, _ netip.Addr) (*wire.Welco
 	committed := r.committed(h.Arming)
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.hellos = append(r.hellos, h)
 	w := &wire.Welcome{Word: job.Restart, Time: time.Now().UTC()}
 	if len(r.jobs) == 0 {
 		return w, nil

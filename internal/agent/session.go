@@ -214,11 +214,15 @@ func (s *session) share() *Share {
 
 // server makes server mode's implementation of Arming.
 func (s *session) server() (*Server, error) {
-	uuid, _ := inventory.MachineUUID(s.cfg.Sys)
-	return NewServer(ServerConfig{
+	cfg := ServerConfig{
 		Cmd: s.cmd, Console: s.cfg.Console, Now: s.now, Voice: voice{s}, Alive: s.cfg.Alive,
-		Run: s.cfg.Run, Join: s.joins, Away: s.away, MACs: macs(s.cfg.Sys), UUID: uuid, Version: startedVersion(s.cfg.Cmdline),
-	})
+		Run: s.cfg.Run, Join: s.joins, Away: s.away, Version: startedVersion(s.cfg.Cmdline),
+	}
+	if !s.joins {
+		cfg.MACs = macs(s.cfg.Sys)
+		cfg.UUID, _ = inventory.MachineUUID(s.cfg.Sys)
+	}
+	return NewServer(cfg)
 }
 
 // checkAddress refuses to work on a machine that is not the armed box.

@@ -28,6 +28,10 @@ const (
 	BackupMarker = BackupArea
 )
 
+// RunDir is the folder in memory in which the programs of one start of a box find
+// the session with the server.
+const RunDir = "/run"
+
 // ConfigDir is the folder of boot files below the TFTP area. DefaultName is the
 // file in it for every box that is not armed.
 const (

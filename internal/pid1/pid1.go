@@ -1,7 +1,7 @@
 // Package pid1 gets a box from its kernel's start to the agent, and looks after
 // the agent. In the ram form all of this is one process, the init (Main). It
 // mounts the kernel's file systems, loads the drivers, brings up the network
-// card that booted, mounts the two areas and runs the agent as its child. In
+// card that booted, mounts share mode's areas and runs the agent as its child. In
 // the debian form systemd stands between the network and the agent, so there
 // are two processes. The keeper (NFSRoot) is started by the initramfs and
 // outlives it. The service (Service) runs the agent.
@@ -189,7 +189,7 @@ func (s *system) runAgent(address netip.Addr) error {
 
 func (s *system) agentArgs(address netip.Addr) []string {
 	args := []string{"run", "--reboot", "--cmdline", "/proc/cmdline", "--sys", "/sys", "--proc", "/proc", "--dev", "/dev",
-		"--tftp", bootcfg.TFTPMount, "--backup", bootcfg.BackupMount}
+		"--tftp", bootcfg.TFTPMount, "--backup", bootcfg.BackupMount, "--run", bootcfg.RunDir}
 	if a, err := box.ParseAddr(address.String()); err == nil {
 		args = append(args, "--address", a.String())
 	}
