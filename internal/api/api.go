@@ -10,6 +10,7 @@ package api
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -73,9 +74,8 @@ type Config struct {
 const (
 	maxHeader      = 16 << 10
 	headerWait     = 10 * time.Second
-	bodyWait       = 10 * time.Second
 	idleWait       = 2 * time.Minute
-	defaultPatient = 30 * time.Second // for how long a client may not read what it asked for
+	defaultPatient = 30 * time.Second // for how long a client may take to send a body, or not read what it asked for
 	maxConnections = 1000
 	eachAddress    = 200
 	maxStreams     = 400 // requests that last until the client goes
@@ -127,6 +127,12 @@ func New(cfg Config) *Server {
 	return s
 }
 
+// format is JSON in which no text can be taken for HTML.
+var format = huma.Format{
+	Marshal:   func(w io.Writer, v any) error { return json.NewEncoder(w).Encode(v) },
+	Unmarshal: json.Unmarshal,
+}
+
 // register adds all routes.
 func (s *Server) register() {
 	c := huma.Config{
@@ -135,7 +141,7 @@ func (s *Server) register() {
 			Info:       &huma.Info{Title: "Testbox Imaging", Version: version.String()},
 			Components: &huma.Components{Schemas: huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer)},
 		},
-		Formats:                      map[string]huma.Format{"application/json": huma.DefaultJSONFormat, "json": huma.DefaultJSONFormat},
+		Formats:                      map[string]huma.Format{"application/json": format, "json": format},
 		DefaultFormat:                "application/json",
 		RejectUnknownQueryParameters: true,
 	}
@@ -145,7 +151,7 @@ func (s *Server) register() {
 	for _, r := range routes {
 		op := huma.Operation{
 			OperationID: r.id, Method: r.method, Path: r.path, Summary: r.summary, Description: r.about, Tags: []string{r.tag},
-			DefaultStatus: r.status, MaxBodyBytes: maxBody, BodyReadTimeout: bodyWait,
+			DefaultStatus: r.status, MaxBodyBytes: maxBody, BodyReadTimeout: s.cfg.Patience,
 		}
 		if r.role != "" {
 			op.Security = []map[string][]string{{"token": {}}}
@@ -162,6 +168,9 @@ func (s *Server) OpenAPI() ([]byte, error) { return s.huma.OpenAPI().MarshalJSON
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctl := http.NewResponseController(w)
 	ctl.SetWriteDeadline(time.Now().Add(2 * s.cfg.Patience))
+	if r.ContentLength != 0 { // the HTTP server itself reads what nobody else has read
+		ctl.SetReadDeadline(time.Now().Add(s.cfg.Patience))
+	}
 	defer s.recover(r)
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("Cache-Control", "no-store")
@@ -176,7 +185,6 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		p = s.nowhere(w, r)
 	}
-	ctl.SetReadDeadline(time.Now().Add(bodyWait))
 	if _, err := io.CopyN(io.Discard, r.Body, maxDrain); err != io.EOF {
 		w.Header().Set("Connection", "close")
 	}
@@ -314,7 +322,7 @@ func (s *Server) ServeTLS(l net.Listener, srv *http.Server) error {
 
 func (s *Server) serve(srv *http.Server, run func() error) error {
 	boxapi.Limit(srv)
-	srv.MaxHeaderBytes, srv.ReadHeaderTimeout, srv.IdleTimeout = maxHeader, headerWait, idleWait
+	srv.MaxHeaderBytes, srv.ReadHeaderTimeout, srv.IdleTimeout = maxHeader, min(headerWait, s.cfg.Patience), idleWait
 	srv.BaseContext = func(net.Listener) context.Context { return s.ctx }
 	s.mu.Lock()
 	if s.closed {

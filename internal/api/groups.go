@@ -13,6 +13,19 @@ type groupSettings struct {
 	Most *int `json:"most,omitempty"`
 }
 
+// Places says how many boxes of a group may be at work at once, as an admin has set it.
+// It is a dispatch.Config's Places.
+func Places(g ledger.Group) (most int, limited bool) {
+	var set groupSettings
+	if err := json.Unmarshal(g.Settings, &set); err != nil {
+		return 0, true // nobody knows, so none begins
+	}
+	if set.Most == nil {
+		return 0, false
+	}
+	return *set.Most, true
+}
+
 func (s *Server) listGroups(ctx context.Context, _ *struct{}) (*body[[]Group], error) {
 	c := callerOf(ctx)
 	out := []Group{}

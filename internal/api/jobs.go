@@ -79,6 +79,9 @@ func (s *Server) listJobs(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
+	if in.Open { // the ledger counts a job as open until its last effects are carried out
+		all = slices.DeleteFunc(all, func(st dispatch.Status) bool { return st.State == job.Ended })
+	}
 	jobs, err := s.seen(ctx, c, all)
 	return answer(JobList{jobs, next}, err)
 }

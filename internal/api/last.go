@@ -1,10 +1,8 @@
 package api
 
 import (
-	"encoding/json"
-	"fmt"
-
 	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/dispatch"
 	"testbox-imaging/internal/job"
 	"testbox-imaging/internal/ledger"
 )
@@ -29,11 +27,11 @@ func (s *Server) lastJobs(tx *ledger.Tx, boxes []ledger.Box) (map[box.Addr]*Last
 }
 
 // lastOf reads a job of the ledger.
-func lastOf(j ledger.Job) (*LastJob, error) {
-	var doc struct{ Job job.Job }
-	if err := json.Unmarshal(j.Doc, &doc); err != nil {
-		return nil, fmt.Errorf("the job %s in the ledger: %w", j.ID, err)
+func lastOf(row ledger.Job) (*LastJob, error) {
+	j, err := dispatch.Brief(row)
+	if err != nil {
+		return nil, err
 	}
-	return &LastJob{ID: j.ID, Action: doc.Job.Action, State: job.State(j.State), Since: doc.Job.Since, Outcome: doc.Job.Outcome,
-		Class: doc.Job.Class, Up: doc.Job.Up, By: j.By, Text: doc.Job.Text}, nil
+	return &LastJob{ID: row.ID, Action: j.Action, State: job.State(row.State), Since: j.Since, Outcome: j.Outcome, Class: j.Class, Up: j.Up,
+		By: row.By, Text: j.Text}, nil
 }
