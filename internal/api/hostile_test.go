@@ -87,9 +87,11 @@ func TestHostilePaths(t *testing.T) {
 	r.box(ledger.Box{Address: addr(t, "10.0.0.1")})
 	must(t, os.WriteFile(r.dir+"/boxes/maintenance.log", []byte("of all boxes"), 0o644))
 	c := r.root()
-	for _, path := range []string{"/", "/api/v1", "/api/v1/", "/api/v1/../v1/jobs", "/api/v1//jobs", "/api/v1/./jobs", "/api/v1/jobs/", "/api/v2/jobs",
+	for _, path := range []string{"/", "/api/v1", "/api/v1/", "/api/v1/../v1/jobs", "/api/v1//jobs", "/api/v1/./jobs", "/api/v1/jobs/",
+		"/api/v2/jobs",
 		"/api/v1/boxes/..", "/api/v1/boxes/../log", "/api/v1/boxes/%2e%2e/log", "/api/v1/boxes/..%2f..%2fetc/log", "/api/v1/boxes/%00/log",
-		"/api/v1/boxes/%0a%1b%5b/log", "/api/v1/jobs/%2e%2e", "/api/v1/jobs/..%2fx", "/api/v1/jobs/a%20b", "/debug/pprof/", "/docs", "/openapi.json",
+		"/api/v1/boxes/%0a%1b%5b/log", "/api/v1/jobs/%2e%2e", "/api/v1/jobs/..%2fx", "/api/v1/jobs/a%20b", "/debug/pprof/",
+		"/docs", "/openapi.json",
 		"/api/v1/boxes//log", "/api/v1/boxes/127.0.0.1/log", "/api/v1/boxes/0.0.0.0/log", "/api/v1/boxes/%3Cscript%3E"} {
 		status, head, b := c.raw("GET", path, nil)
 		var p api.Problem

@@ -18,7 +18,8 @@ import (
 // jobOf is a job as the API gives it. name is that of its box.
 func jobOf(st dispatch.Status, name string) Job {
 	j := Job{
-		ID: st.ID, Box: st.Box.String(), Name: name, Action: st.Action, Options: Options(st.Options), By: st.By, WaitUp: st.WaitUp,
+		ID: st.ID, Box: st.Box.String(), Name: name, Action: st.Action, Options: Options(st.Options), By: st.By,
+		WaitUp: st.WaitUp, Power: st.Power,
 		Asked: st.Asked, State: st.State, Since: st.Since, Step: st.Step, Text: st.Text, Attempt: st.Attempt, Deadline: st.Deadline,
 		Cancel: st.Cancel && st.State != job.Ended, Wrote: st.Wrote, Outcome: st.Outcome, Class: st.Class, Up: st.Up,
 		Bootable: st.Bootable(), Backup: st.Backup, Receipts: st.Receipts, Warnings: st.Warnings, Sent: st.Sent,

@@ -182,3 +182,12 @@ func (p *Problem) send(w http.ResponseWriter) {
 	w.WriteHeader(p.Status)
 	w.Write(append(b, '\n'))
 }
+
+// Clean makes the texts of a problem that came from a server fit for a terminal.
+func (p *Problem) Clean() {
+	p.Detail = clean(p.Detail)
+	p.Errors = p.Errors[:min(len(p.Errors), 16)]
+	for i, d := range p.Errors {
+		p.Errors[i] = Detail{clean(d.Location), clean(d.Message)}
+	}
+}

@@ -38,6 +38,7 @@ type Job struct {
 	Options  Options         `json:"options" doc:"what was asked for besides"`
 	By       string          `json:"by" doc:"who asked"`
 	WaitUp   bool            `json:"waitUp,omitempty" doc:"the job ends only when the box's own system is seen, or its time is over"`
+	Power    bool            `json:"power,omitempty" doc:"the server restarts the box; else somebody has to"`
 	Asked    time.Time       `json:"asked" doc:"when it was asked for"`
 	State    job.State       `json:"state" doc:"where it stands; ended is the last"`
 	Since    time.Time       `json:"since" doc:"when the state began"`

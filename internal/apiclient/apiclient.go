@@ -1,0 +1,259 @@
+// Package apiclient speaks with the admin API of a server, over its Unix socket or
+// over HTTPS. A server that does not answer is asked again for a while, which does no
+// harm: a request that asks for jobs has a key, and all others say what is to be.
+package apiclient
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"syscall"
+	"time"
+
+	"testbox-imaging/internal/api"
+	"testbox-imaging/internal/remote"
+	"testbox-imaging/internal/wire"
+)
+
+// Socket is where a server on this machine listens.
+const Socket = "/run/testbox/testbox.sock"
+
+// Config says which server is asked, and as whom.
+type Config struct {
+	// Server is the path of a Unix socket, or "https://server:8443".
+	Server string
+	Key    wire.Fingerprint // of the server, for HTTPS
+	Token  string           // for HTTPS
+	// Away is how long a server may not answer before a request fails (0 means a
+	// minute).
+	Away time.Duration
+}
+
+// Client speaks with a server.
+type Client struct {
+	cfg  Config
+	base string
+	http *http.Client
+}
+
+// ErrLost is matched by the error for a server that does not answer any more.
+var ErrLost = errors.New("the connection to the server is lost")
+
+// New makes a client. It does not speak to the server yet.
+func New(cfg Config) (*Client, error) {
+	if cfg.Away <= 0 {
+		cfg.Away = time.Minute
+	}
+	if strings.HasPrefix(cfg.Server, "/") {
+		dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{Timeout: 15 * time.Second}).DialContext(ctx, "unix", cfg.Server)
+		}
+		return &Client{cfg, "http://testbox", &http.Client{Transport: &http.Transport{DialContext: dial, DisableCompression: true}}}, nil
+	}
+	base, err := BaseOf(cfg.Server)
+	if err != nil {
+		return nil, err
+	}
+	if !wire.ValidToken(cfg.Token) {
+		return nil, errors.New("the token has characters that no token has")
+	}
+	return &Client{cfg, base, remote.NewHTTP(cfg.Key)}, nil
+}
+
+// BaseOf checks and cleans the URL of a server.
+func BaseOf(server string) (string, error) {
+	u, err := url.Parse(server)
+	if err != nil || u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.User != nil {
+		return "", fmt.Errorf("%.200q names no server; give the path of its socket, or a URL such as https://server:8443", server)
+	}
+	return "https://" + u.Host, nil
+}
+
+// KeyOf asks a server for the fingerprint of its key. Nobody vouches for the answer.
+func KeyOf(ctx context.Context, server string) (wire.Fingerprint, error) {
+	base, err := BaseOf(server)
+	if err != nil {
+		return wire.Fingerprint{}, err
+	}
+	host := strings.TrimPrefix(base, "https://")
+	if _, _, err := net.SplitHostPort(host); err != nil {
+		host = net.JoinHostPort(strings.Trim(host, "[]"), "443")
+	}
+	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: 15 * time.Second},
+		Config: &tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true}} // the key is shown to a person
+	c, err := d.DialContext(ctx, "tcp", host)
+	if err != nil {
+		return wire.Fingerprint{}, err
+	}
+	defer c.Close()
+	certs := c.(*tls.Conn).ConnectionState().PeerCertificates
+	if len(certs) == 0 {
+		return wire.Fingerprint{}, errors.New("the server shows no key")
+	}
+	return wire.FingerprintOf(certs[0]), nil
+}
+
+// Close closes the connections that are not in use.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// maxAnswer is how many bytes of an answer are read.
+const maxAnswer = 64 << 20
+
+// Do makes a request. body is sent as JSON unless it is nil, and the answer is read into
+// answer unless that is nil. The errors of package api and of package problem say what
+// the server did not do.
+func (c *Client) Do(ctx context.Context, method, path string, body, answer any) error {
+	var data []byte
+	if body != nil {
+		var err error
+		if data, err = json.Marshal(body); err != nil {
+			return err
+		}
+	}
+	return c.try(ctx, func() error {
+		resp, err := c.send(ctx, method, path, data, nil)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+		switch {
+		case err != nil:
+			return &awayError{err}
+		case len(b) > maxAnswer:
+			return errors.New("the server's answer has no end")
+		case answer == nil || len(b) == 0:
+			return nil
+		}
+		if err := json.Unmarshal(b, answer); err != nil {
+			return fmt.Errorf("the server's answer cannot be understood; is it of another version? %w", err)
+		}
+		return nil
+	})
+}
+
+// awayError is an error after which the same request is sent again.
+type awayError struct{ err error }
+
+func (e *awayError) Error() string { return e.err.Error() }
+func (e *awayError) Unwrap() error { return e.err }
+
+// try calls once until it succeeds, fails for good, or the server was away for too long.
+func (c *Client) try(ctx context.Context, once func() error) error {
+	since := time.Now()
+	for n := 0; ; n++ {
+		err := once()
+		var away *awayError
+		if err == nil || !errors.As(err, &away) {
+			return err
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if time.Since(since) >= c.cfg.Away || gone(err) && n == 0 {
+			return fmt.Errorf("%w: %w", ErrLost, away.err)
+		}
+		if err := pause(ctx, min(100*time.Millisecond<<min(n, 6), 5*time.Second)); err != nil {
+			return err
+		}
+	}
+}
+
+// gone reports whether there never was a server: at the first try there is no socket,
+// nobody listens at it, or this user may not use it.
+func gone(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.ECONNREFUSED) ||
+		errors.Is(err, remote.ErrKey)
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// send makes one request once. Its error is an awayError if the server may answer later.
+func (c *Client) send(ctx context.Context, method, path string, body []byte, head http.Header) (*http.Response, error) {
+	q, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	for name, values := range head {
+		q.Header[name] = values
+	}
+	if body != nil {
+		q.Header.Set("Content-Type", "application/json")
+	}
+	if c.cfg.Token != "" {
+		q.Header.Set("Authorization", "Bearer "+c.cfg.Token)
+	}
+	resp, err := c.http.Do(q)
+	if err != nil {
+		var u *url.Error
+		if errors.As(err, &u) {
+			err = u.Err // the URL says nothing to a user
+		}
+		if errors.Is(err, remote.ErrKey) {
+			return nil, fmt.Errorf("the server shows another key than it did at `testbox login`: %w. "+
+				"If it was set up anew, log in again; else somebody may be in between", err)
+		}
+		return nil, &awayError{err}
+	}
+	if resp.StatusCode < 300 {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	p := &api.Problem{}
+	b, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+	if err != nil || json.Unmarshal(b, p) != nil || p.Code == "" || p.Detail == "" {
+		err := fmt.Errorf("the server answers %s; is it a Testbox server?", resp.Status)
+		if resp.StatusCode >= 502 && resp.StatusCode <= 504 {
+			return nil, &awayError{err} // a proxy before it
+		}
+		return nil, err
+	}
+	p.Clean()
+	if p.Code == api.CodeBusy {
+		return nil, &awayError{p}
+	}
+	return nil, p
+}
+
+// Get reads a file, such as a log or an inventory, from the server.
+func (c *Client) Get(ctx context.Context, path string, to io.Writer) error {
+	var resp *http.Response
+	err := c.try(ctx, func() (err error) {
+		resp, err = c.send(ctx, http.MethodGet, path, nil, nil)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	_, err = io.Copy(to, resp.Body)
+	return err
+}
+
+// Path joins parts into a path below the API's prefix. Each part is escaped.
+func Path(parts ...string) string {
+	var b strings.Builder
+	b.WriteString(api.Prefix)
+	for _, p := range parts {
+		b.WriteString("/" + url.PathEscape(p))
+	}
+	return b.String()
+}
