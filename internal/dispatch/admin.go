@@ -72,7 +72,7 @@ func statusOf(doc document) Status {
 // status is a job in memory. The mutex is held.
 func (t *task) status() Status {
 	s := statusOf(t.doc)
-	s.Heard, s.Wait = t.job.Heard, t.wait
+	s.Heard, s.Wait, s.Sent = t.job.Heard, t.wait, t.sent
 	if t.job.State == job.Running {
 		s.Progress = t.progress
 	}

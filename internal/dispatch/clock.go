@@ -86,7 +86,9 @@ func (d *Dispatch) look(t *task) {
 	if !asked.IsZero() {
 		if !d.tell(t, job.DefaultAsked{At: asked}) {
 			d.mu.Lock()
-			t.asked = asked
+			if t.asked.IsZero() {
+				t.asked = asked
+			}
 			d.mu.Unlock()
 		}
 	}

@@ -95,7 +95,7 @@ func (d *Dispatch) turn(ctx context.Context, t *task) (done func(), err error) {
 	if err := d.enter(); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, laneTime, errors.New("the server is busy with this box"))
+	ctx, cancel := context.WithTimeoutCause(ctx, laneTime, errBoxBusy)
 	defer cancel()
 	defer context.AfterFunc(d.ctx, cancel)()
 	if err := t.lane.lock(ctx); err != nil {
@@ -176,7 +176,9 @@ func (d *Dispatch) Result(ctx context.Context, token string, from netip.Addr, r 
 			return nil, err
 		}
 		doc.Receipts, doc.Warnings = evidence(r.Receipts, r.Warnings)
-		doc.Sent = d.sent(t)
+		d.mu.Lock()
+		doc.Sent = t.sent
+		d.mu.Unlock()
 	}
 	m := d.happens(t, e)
 	if counts {
@@ -257,14 +259,8 @@ func (d *Dispatch) Sent(token string, bytes int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if h := d.session[sessionOf(token)]; h != nil {
-		h.t.doc.Sent += bytes
+		h.t.sent += bytes
 	}
-}
-
-func (d *Dispatch) sent(t *task) int64 {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return t.doc.Sent
 }
 
 // DefaultAsked takes note that a box asked for the default boot file. It returns
@@ -403,7 +399,7 @@ func (d *Dispatch) Hello(ctx context.Context, h *wire.Hello, from netip.Addr) (*
 	t := d.armings[h.Arming]
 	d.mu.Unlock()
 	if t == nil || t.job.Box != h.Box {
-		d.cfg.Log.Warn("a box comes with an arming that the server does not know", "box", h.Box.String(), "arming", string(h.Arming),
+		d.warn("a box comes with an arming that the server does not know", "box", h.Box.String(), "arming", string(h.Arming),
 			"from", from.String())
 		return d.welcome(job.Refuse, "The server has no such job. Disarm the box, or ask for a new job."), nil
 	}
@@ -412,20 +408,23 @@ func (d *Dispatch) Hello(ctx context.Context, h *wire.Hello, from netip.Addr) (*
 		return nil, err
 	}
 	defer done()
-	known, err := d.box(ctx, t.job)
-	if err != nil {
-		return nil, err
-	}
 	e := job.Hello{Secret: h.Secret, From: addrOf(from), Session: sessionOf(h.Token), Protocol: h.Protocol}
-	why := stranger(known, h)
-	if !t.doc.Options.AcceptMachine {
-		e.Stranger = why
-	}
 	m := d.happens(t, e)
 	var p prepared
-	if m.word() == job.Work {
-		if p, err = d.employ(ctx, m, known, h, why != ""); err != nil {
+	var known ledger.Box
+	if m.word() == job.Work { // whoever has no secret learns nothing, and costs nothing
+		if known, err = d.box(ctx, t.job); err != nil {
 			return nil, err
+		}
+		why := stranger(known, h)
+		if why != "" && !t.doc.Options.AcceptMachine {
+			e.Stranger = why
+			m = d.happens(t, e)
+		}
+		if m.word() == job.Work {
+			if p, err = d.employ(ctx, m, known, h, why != ""); err != nil {
+				return nil, err
+			}
 		}
 	}
 	word, err := d.take(m)
@@ -443,6 +442,22 @@ func (d *Dispatch) Hello(ctx context.Context, h *wire.Hello, from netip.Addr) (*
 	w := d.welcome(word, "")
 	w.Job = d.errand(t, p, known)
 	return w, nil
+}
+
+// warnEvery is how often at most something is logged that anybody in the lab can cause.
+const warnEvery = 10 * time.Second
+
+func (d *Dispatch) warn(text string, args ...any) {
+	now := d.cfg.Now()
+	d.mu.Lock()
+	soon := now.Sub(d.warned) < warnEvery
+	if !soon {
+		d.warned = now
+	}
+	d.mu.Unlock()
+	if !soon {
+		d.cfg.Log.Warn(text, args...)
+	}
 }
 
 func (d *Dispatch) welcome(w job.Word, text string) *wire.Welcome {

@@ -21,6 +21,7 @@ import (
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/job"
 	"testbox-imaging/internal/ledger"
+	"testbox-imaging/internal/problem"
 	"testbox-imaging/internal/sharedir"
 	"testbox-imaging/internal/wire"
 )
@@ -112,7 +113,8 @@ type Dispatch struct {
 	session map[job.Session]*holder
 	lanes   map[box.Addr]*lane
 	forget  func(token string)
-	why     string // why no job begins
+	why     string    // why no job begins
+	warned  time.Time // when something was logged that anybody can cause
 	closed  bool
 	work    sync.WaitGroup // calls and goroutines
 }
@@ -137,20 +139,21 @@ type task struct {
 
 	// Whoever writes these fields has the lane and the mutex of the Dispatch. Whoever
 	// has one of them may read.
-	job job.Job
-	doc document
+	job     job.Job
+	doc     document
+	unsaved bool      // this step is not settled
+	leftAt  time.Time // when what is left of this step is tried again; zero if nothing is left
 
 	// The mutex of the Dispatch guards these fields.
 	wait      *job.Wait
 	progress  *wire.Report
-	leftAt    time.Time // when what is left is tried again; zero if nothing is left
+	sent      int64     // bytes of objects
 	tickAfter time.Time // before that no tick is tried
 	due       bool      // a goroutine is about to look at what is due
 	asked     time.Time // when the box asked for the default boot file, if the job was not told yet
 
 	// Whoever has the lane may use these fields.
 	left    []job.Effect  // effects of this step that are not carried out
-	unsaved bool          // this step is not settled
 	made    time.Time     // when the boot file was made right for this step
 	pause   time.Duration // until the next try of what is left
 	power   int           // the step whose power command runs; 0 if none
@@ -164,15 +167,16 @@ type task struct {
 
 // Times that nobody needs to set.
 const (
-	keepEnded  = time.Hour        // an ended job's agent is answered for so long
-	firstPause = time.Second      // until an effect that failed is tried again
-	mostPause  = time.Minute      // at most
-	pollQueue  = time.Minute      // how often the queue looks at the ledger by itself
-	powerTime  = 2 * time.Minute  // for a power command
-	probeEvery = 5 * time.Second  // from one probe to the next
-	probeTime  = 4 * time.Second  // for a probe
-	laneTime   = 15 * time.Second // for how long an agent's request waits for its turn
-	againAfter = 5 * time.Minute  // until a job begins again whose agent spoke another version of the protocol
+	keepEnded  = time.Hour              // an ended job's agent is answered for so long
+	firstPause = time.Second            // until an effect that failed is tried again
+	mostPause  = time.Minute            // at most
+	pollQueue  = time.Minute            // how often the queue looks at the ledger by itself
+	powerTime  = 2 * time.Minute        // for a power command
+	probeEvery = 5 * time.Second        // from one probe to the next
+	probeTime  = 4 * time.Second        // for a probe
+	laneTime   = 15 * time.Second       // for how long a request waits for its turn
+	slotTime   = 200 * time.Millisecond // for how long the queue waits for a box
+	againAfter = 5 * time.Minute        // until a job begins again whose agent spoke another version of the protocol
 )
 
 // Open reads all jobs from the ledger and goes on with them. Package dispatch does
@@ -188,6 +192,9 @@ func openWith(ctx context.Context, cfg Config, b book) (*Dispatch, error) {
 	}
 	if cfg.Limits.Protocol == 0 {
 		cfg.Limits.Protocol = wire.Version
+	}
+	if l := cfg.Limits; min(l.Attempts, l.Protocol) < 1 || min(l.Silence, l.Arming, l.Up) <= 0 {
+		return nil, problem.Wrongf("the limits of jobs must all be more than 0, and are %+v", l)
 	}
 	d := &Dispatch{
 		cfg: cfg, book: b, forget: cfg.Forget,
@@ -251,7 +258,7 @@ func (d *Dispatch) read(ctx context.Context) error {
 func (d *Dispatch) add(doc document) *task {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	t := &task{lane: d.lane(doc.Job.Box), job: doc.Job, doc: doc, alarmed: map[string]time.Time{}}
+	t := &task{lane: d.lane(doc.Job.Box), job: doc.Job, doc: doc, sent: doc.Sent, alarmed: map[string]time.Time{}}
 	t.lane.tasks[t.job.ID] = t
 	d.tasks[t.job.ID] = t
 	d.armings[t.job.Arming] = t

@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"sync/atomic"
@@ -331,5 +332,101 @@ func TestDamagedJob(t *testing.T) {
 		}
 		r.d, r.k = nil, &knife{}
 		synctest.Wait()
+	})
+}
+
+// When the job goes on while a boot file cannot be made, what was left of the earlier
+// step is given up.
+func TestStepChanges(t *testing.T) {
+	bubble(t, func(r *rig) {
+		f := &switchable{what: "arm", err: errors.New("no space left on device")}
+		r.start(&knife{cut: f.cut})
+		f.on.Store(true)
+		s := r.add(here, box.Backup)
+		if _, err := r.server().Cancel(ctx, s.ID, "ann"); err != nil {
+			t.Fatal(err)
+		}
+		f.on.Store(false)
+		time.Sleep(2 * mostPause)
+		r.armed(here, false)
+		if j := r.job(s.ID, job.Ended, job.Cancelled); !j.Settled || r.boots.arms != 0 {
+			t.Errorf("settled: %v, boot files: %d", j.Settled, r.boots.arms)
+		}
+	})
+}
+
+// An agent that could be heard of is not silent, even if what it says cannot be made
+// durable.
+func TestHeardWhileFull(t *testing.T) {
+	bubble(t, func(r *rig) {
+		f := &switchable{what: "update", err: ledger.ErrFull}
+		r.start(&knife{cut: f.cut})
+		s := r.add(here, box.Backup)
+		a := r.boot(here).works()
+		f.on.Store(true)
+		for range 100 {
+			time.Sleep(5 * time.Second)
+			if _, err := r.server().Report(ctx, a.hello.Token, a.from, &wire.Report{Number: 1, Writes: true}); err == nil {
+				t.Fatal("the agent may write")
+			}
+		}
+		f.on.Store(false)
+		time.Sleep(time.Minute)
+		r.job(s.ID, job.Running, "")
+	})
+}
+
+// A power command that was under way when the server was killed is run again.
+func TestKilledWhilePowerRuns(t *testing.T) {
+	bubble(t, func(r *rig) {
+		runs, slow := 0, true
+		r.cfg.Power = func(ctx context.Context, b ledger.Box) error {
+			r.mu.Lock()
+			runs++
+			wait := slow
+			r.mu.Unlock()
+			if wait {
+				<-ctx.Done()
+			}
+			return ctx.Err()
+		}
+		r.start(&knife{})
+		s := r.add(here, box.Backup)
+		if r.job(s.ID, job.Armed, "").Settled {
+			t.Error("the job is settled while the power command runs")
+		}
+		r.kill()
+		r.mu.Lock()
+		slow = false
+		r.mu.Unlock()
+		r.start(&knife{})
+		time.Sleep(time.Second)
+		if j := r.job(s.ID, job.Armed, ""); runs != 2 || j.Cycle || !j.Settled || j.Text != "" {
+			t.Errorf("the power command ran %d times, and the job is %+v", runs, j.Job)
+		}
+	})
+}
+
+// A held job and the one that takes over change in one piece.
+func TestTakeOverAtOnce(t *testing.T) {
+	bubble(t, func(r *rig) {
+		var n atomic.Int64
+		f := &switchable{what: "update", err: ledger.ErrFull}
+		r.start(&knife{cut: func(name string) error {
+			if f.on.Load() && name == "update" && n.Add(1) != 2 { // to add; the second one is cut
+				return nil
+			}
+			return f.cut(name)
+		}})
+		r.store.add(here, "", "sda")
+		first, _ := r.hold(here)
+		f.on.Store(true)
+		second := r.add(here, box.Restore)
+		r.job(first.ID, job.Held, box.Failed)
+		r.job(second.ID, job.Queued, "")
+		f.on.Store(false)
+		time.Sleep(time.Minute)
+		r.job(first.ID, job.Ended, box.Failed)
+		r.job(second.ID, job.Armed, "")
 	})
 }

@@ -3,6 +3,7 @@ package dispatch
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -76,20 +77,22 @@ func (d *Dispatch) give() (next time.Time, err error) {
 	begin, wait := waiting(lab, queued, now)
 	d.setWaits(wait)
 	for _, g := range begin {
-		if err := d.begin(g); err != nil && d.ctx.Err() == nil {
-			d.cfg.Log.Error("a job cannot begin, and it is tried again", "job", g.ID, "error", err)
-			next = earlier(next, now.Add(10*firstPause))
+		err := d.begin(g)
+		if err == nil {
+			continue
 		}
+		next = now.Add(10 * firstPause)
+		if !errors.Is(err, errBoxBusy) { // such as a full ledger, so that no other job can begin
+			return next, fmt.Errorf("job %s cannot begin: %w", g.ID, err)
+		}
+		d.cfg.Log.Warn("a job cannot begin, and it is tried again", "job", g.ID, "error", err)
 	}
 	return next, nil
 }
 
-func earlier(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
-	}
-	return b
-}
+// errBoxBusy is the error of a job that may begin, while an earlier job of its box is
+// not done with the box, as when the folder of boot files hangs.
+var errBoxBusy = errors.New("the server is busy with this box")
 
 // waiting is job.Give, with jobs that wait for a maintenance system by their action
 // and not by their box. Such a job claims nothing, so the others do not see it.
@@ -207,10 +210,10 @@ func (d *Dispatch) begin(g job.Grant) error {
 	if t == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(d.ctx, firstPause)
+	ctx, cancel := context.WithTimeout(d.ctx, slotTime)
 	defer cancel()
 	if err := t.lane.lock(ctx); err != nil {
-		return errors.New("its box is busy with another job")
+		return errBoxBusy
 	}
 	if !d.mayBegin(t, held, g) {
 		t.lane.unlock()
@@ -225,7 +228,7 @@ func (d *Dispatch) begin(g job.Grant) error {
 		t.lane.unlock()
 		return err
 	}
-	d.work.Add(1) // the queue itself is counted, so nobody waits for the count to be 0 only
+	d.work.Add(1) // the queue itself is counted, so this is in time
 	go func() {
 		defer d.work.Done()
 		defer t.lane.unlock()
