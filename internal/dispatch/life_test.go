@@ -508,3 +508,38 @@ func TestKilledAnywhere(t *testing.T) {
 		})
 	}
 }
+
+// TestManyBoxes lets many boxes live at once, while servers come and go.
+func TestManyBoxes(t *testing.T) {
+	const boxes = fewBoxes + 8
+	bubble(t, func(r *rig) {
+		r.cfg.Most = boxes / 2
+		knives := make([]*knife, 8)
+		for i := range knives {
+			knives[i] = &knife{at: 20 + mathrand.IntN(60), after: i%2 == 0}
+		}
+		r.start(knives[0])
+		stop := r.watch(knives[1:]...)
+		defer stop()
+		var machines []*machine
+		var ids []string
+		for n := range boxes {
+			a := boxAddr(1<<8 + n)
+			r.store.add(a, "", "sda")
+			m := r.lives(a, func(k int) fate { return map[int]fate{1 + n%4: fails}[k] })
+			defer m.off()
+			machines = append(machines, m)
+			ids = append(ids, r.asks(a, []box.Action{box.Backup, box.Restore}[n%2], "1"))
+		}
+		for n, id := range ids {
+			j := r.comes(id, job.Ended)
+			if j.Outcome != box.Done {
+				t.Errorf("job %d ends as %q (%s)", n, j.Outcome, j.Text)
+			}
+			if made := r.store.of(j.Arming); j.Action == box.Backup && made != 1 {
+				t.Errorf("job %d has made %d backups", n, made)
+			}
+			r.armed(machines[n].addr, false)
+		}
+	})
+}
