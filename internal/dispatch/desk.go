@@ -23,7 +23,10 @@ import (
 	"testbox-imaging/internal/wire"
 )
 
-var _ boxapi.Authority = (*Dispatch)(nil)
+var (
+	_ boxapi.Authority = (*Dispatch)(nil)
+	_ boxapi.Desk      = (*Dispatch)(nil)
+)
 
 // errNoSession is for a token that the server does not know, or that came from
 // another address.

@@ -573,7 +573,7 @@ func TestListChangedAfterTakeOver(t *testing.T) {
 	})
 }
 
-// A verify that took over leaves the box held.
+// A rescue that took over leaves the box held, and what the restore before it owes.
 func TestRescueOfHeldBox(t *testing.T) {
 	bubble(t, func(r *rig) {
 		r.start(&knife{})
@@ -588,8 +588,8 @@ func TestRescueOfHeldBox(t *testing.T) {
 		if _, err := r.server().Finish(ctx, here, "bob"); !isRefusal(err, "not up for rescue") {
 			t.Errorf("the second finish: %v", err)
 		}
-		restore := r.add(here, box.Restore)
-		if !r.job(restore.ID, job.Armed, "").AllDisks {
+		restore := r.add(here, box.Restore, opts(Options{Disks: []string{"sda"}}))
+		if r.job(restore.ID, job.Armed, "").AllDisks {
 			t.Error("what the first restore left is forgotten")
 		}
 	})

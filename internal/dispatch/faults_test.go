@@ -430,3 +430,33 @@ func TestTakeOverAtOnce(t *testing.T) {
 		r.job(second.ID, job.Armed, "")
 	})
 }
+
+// While the store cannot be read, no restore takes over a held box, since it is not
+// known what it would restore. Other boxes do not wait for that.
+func TestTakeOverWithoutStore(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.start(&knife{})
+		r.store.add(here, "", "sda")
+		first, _ := r.hold(here)
+		r.put(func(tx *ledger.Tx) error {
+			return tx.PutBox(ledger.Box{Address: here, Health: ledger.Good, Holder: ledger.Holder{Name: "bob"}})
+		})
+		second := r.add(here, box.Restore)
+		r.waits(second.ID, job.ForHolder)
+		r.store.mu.Lock()
+		r.store.fail = errors.New("the bucket is away")
+		r.store.mu.Unlock()
+		r.put(func(tx *ledger.Tx) error { return tx.PutBox(ledger.Box{Address: here, Health: ledger.Good}) })
+		other := r.add(there, box.Backup)
+		r.job(other.ID, job.Armed, "")
+		r.job(first.ID, job.Held, box.Failed)
+		r.job(second.ID, job.Queued, "")
+		r.store.mu.Lock()
+		r.store.fail = nil
+		r.store.mu.Unlock()
+		time.Sleep(time.Minute)
+		if !r.job(second.ID, job.Armed, "").AllDisks {
+			t.Error("it is no restore of all disks")
+		}
+	})
+}

@@ -3,7 +3,6 @@ package dispatch
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -82,8 +81,8 @@ func (d *Dispatch) give() (next time.Time, err error) {
 			continue
 		}
 		next = now.Add(10 * firstPause)
-		if !errors.Is(err, errBoxBusy) { // such as a full ledger, so that no other job can begin
-			return next, fmt.Errorf("job %s cannot begin: %w", g.ID, err)
+		if errors.Is(err, errLedger) { // no other job can begin
+			return next, err
 		}
 		d.cfg.Log.Warn("a job cannot begin, and it is tried again", "job", g.ID, "error", err)
 	}

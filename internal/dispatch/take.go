@@ -56,6 +56,9 @@ func (m *move) durable() bool {
 	return before != m.next || m.doc != nil || m.more != nil
 }
 
+// errLedger is matched by the errors of commit.
+var errLedger = errors.New("it cannot be written into the ledger")
+
 // commit makes moves durable as one. If it fails, nothing has changed, but that the
 // agent was heard of.
 func (d *Dispatch) commit(moves ...*move) error {
@@ -76,7 +79,7 @@ func (d *Dispatch) commit(moves ...*move) error {
 					m.t.job.Heard = h
 				}
 			}
-			return fmt.Errorf("job %s cannot be written into the ledger: %w", moves[0].t.job.ID, err)
+			return fmt.Errorf("job %s: %w: %w", moves[0].t.job.ID, errLedger, err)
 		}
 	}
 	for _, m := range moves {
