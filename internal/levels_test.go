@@ -31,7 +31,7 @@ var levels = map[string]int{
 	"agent":  5,
 	"follow": 6, "dispatch": 6,
 	"arming": 7, "api": 7,
-	"apiclient": 8,
+	"apiclient": 8, "server": 8,
 }
 
 var testOnly = map[string]bool{"faults": true, "conform": true, "testenv": true, "realfs": true, "e2e": true, "bench": true}
@@ -163,7 +163,7 @@ func TestAgentImports(t *testing.T) {
 			t.Errorf("%s brings %s into the agent", pkg, im)
 		}
 	}
-	for _, not := range []string{"maintenance", "lab", "site", "store", "blob", "ledger", "boxapi", "dispatch", "api", "apiclient"} {
+	for _, not := range []string{"maintenance", "lab", "site", "store", "blob", "ledger", "boxapi", "dispatch", "api", "apiclient", "server"} {
 		if done[not] {
 			t.Errorf("the agent imports %s", not)
 		}

@@ -36,7 +36,8 @@ func newRootCmd(w world) *cobra.Command {
 armed box boots the maintenance system instead of its own disk, does the action, disarms
 itself and starts its own disk again.
 
-  testbox share init          set the storage server up
+  testbox server              be the storage server; server init sets it up
+  testbox share init          set up a storage server of share mode
   testbox maintenance build   make the system that boxes boot for an action
   testbox pxe-conf            arm boxes, list armed ones, disarm them
   testbox image               back up disks into a store, restore, compare and look into them
@@ -48,6 +49,7 @@ itself and starts its own disk again.
 	root.SetHelpCommand(newHelpCmd())
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(
+		newServerCmd(w),
 		newPxeConfCmd(w),
 		newShareCmd(w),
 		newMaintenanceCmd(),

@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"testbox-imaging/internal/bootcfg"
+	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/server"
+	"testbox-imaging/internal/sharesetup"
+	"testbox-imaging/internal/store"
+)
+
+// serverInit are the options of `testbox server init`.
+type serverInit struct {
+	address, state, file, user string
+}
+
+func newServerInitCmd(w world) *cobra.Command {
+	var o serverInit
+	cmd := &cobra.Command{
+		Use:   "init --address IP",
+		Short: "Make what a server needs: areas, store, configuration",
+		Long: `Makes the state folder of a server, and its configuration. The state folder has
+  testbox-tftp     the loader's files and the boot files of boxes, for your TFTP server to give out
+  testbox-backup   the logs and the inventory of each box
+  testbox-nfsroot  the roots of maintenance systems of the form debian
+  store            the backups
+and later the server's ledger and its keys. Run again, it repairs, and keeps what is there.
+
+The loader's files are those of Debian: apt-get install pxelinux syslinux-common syslinux-efi`,
+		Example: `  testbox server init --address 10.42.1.1
+  testbox server init --address 10.42.1.1 --state /srv/testbox --user testbox`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return runServerInit(cmd.Context(), printerOf(cmd), w, o)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.address, "address", "", "`IP`v4 address of this server, as the boxes reach it; needed the first time")
+	f.StringVar(&o.state, "state", "", "the state `FOLDER` (default "+server.DefaultConfig().State+", or as the configuration says)")
+	f.StringVar(&o.file, "config", server.DefaultFile, "the configuration `FILE`; it is made if it is not there")
+	f.StringVar(&o.user, "user", "", "the `USER` as whom the server runs (default: the user testbox if there is one, else root)")
+	mustComplete(cmd.MarkFlagDirname("state"))
+	mustComplete(cmd.MarkFlagFilename("config", "toml"))
+	return cmd
+}
+
+func runServerInit(ctx context.Context, p printer, w world, o serverInit) error {
+	cfg, made, err := o.config()
+	if err != nil {
+		return err
+	}
+	uid, gid, err := o.owner()
+	if err != nil {
+		return err
+	}
+	plan, err := o.areas(w, cfg, uid, gid)
+	if err != nil {
+		return err
+	}
+	result, err := plan.Make(func(c sharesetup.Change) {
+		if !c.Many {
+			p.printf("%s\n", c)
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("%w; run it again when the cause is gone", err)
+	}
+	p.printf("%s: %d made, %d repaired, %d as they should be\n", plan.Dir, result.Made, result.Repaired, result.Right)
+	if err := makeStore(ctx, p, cfg.StoreDir()); err != nil {
+		return err
+	}
+	if uid > 0 {
+		if err := giveTo(uid, gid, cfg.State, cfg.StoreDir()); err != nil {
+			return err
+		}
+	}
+	if made {
+		if err := writeConfig(o.file, cfg); err != nil {
+			return err
+		}
+		p.printf("%s: made\n", o.file)
+	}
+	warnings, err := plan.LookOver()
+	for _, warning := range warnings {
+		p.warnf("%s", warning)
+	}
+	if err != nil {
+		return &exitError{exitFailed, err} // a part is done, so this is no refusal
+	}
+	p.printf("next: read %s and %s, %s, run `testbox server`, have your TFTP server give out %s, "+
+		"and have your DHCP server name it and pxelinux.0\n",
+		o.file, plan.Boot.Path("site.conf"), plan.Boot.BuildCommand(""), plan.TFTP)
+	return nil
+}
+
+// config reads the configuration, or makes the first one.
+func (o serverInit) config() (cfg *server.Config, made bool, err error) {
+	if _, err := os.Lstat(o.file); errors.Is(err, fs.ErrNotExist) {
+		c := server.DefaultConfig()
+		if o.state != "" {
+			if c.State, err = filepath.Abs(o.state); err != nil {
+				return nil, false, err
+			}
+		}
+		return &c, true, server.CheckConfig(&c)
+	}
+	cfg, err = server.ReadConfig(o.file)
+	if err == nil && o.state != "" && filepath.Clean(o.state) != cfg.State {
+		err = wrong("%s says that the state folder is %s, and --state says %s; change the file or leave --state out", o.file, cfg.State, o.state)
+	}
+	return cfg, false, err
+}
+
+// owner finds the user as whom the server will run. Both ids are 0 for root.
+func (o serverInit) owner() (uid, gid int, err error) {
+	name := o.user
+	if name == "" {
+		name = "testbox"
+	}
+	u, err := user.Lookup(name)
+	if errors.As(err, new(user.UnknownUserError)) && o.user == "" {
+		return 0, 0, nil
+	}
+	if err != nil {
+		return 0, 0, wrong("--user: %w", err)
+	}
+	if uid, err = strconv.Atoi(u.Uid); err == nil {
+		gid, err = strconv.Atoi(u.Gid)
+	}
+	return uid, gid, err
+}
+
+// nobody owns the areas of a server that runs as root, as in share mode.
+const nobody = 65534
+
+func (o serverInit) areas(w world, cfg *server.Config, uid, gid int) (*sharesetup.Plan, error) {
+	s := sharesetup.Options{Dir: cfg.State, Server: o.address, Clients: "*", UID: uid, GID: gid, KeepAnon: uid == 0, Loaders: w.loaders}
+	if uid == 0 {
+		s.UID, s.GID = nobody, nobody
+	}
+	var err error
+	if s.Program, err = w.executable(); err != nil {
+		return nil, err
+	}
+	if o.address == "" {
+		if _, err := os.Stat(filepath.Join(cfg.BootDir(), "site.conf")); errors.Is(err, fs.ErrNotExist) {
+			return nil, wrong("--address is missing: the IPv4 address of this server, as the boxes reach it")
+		}
+	}
+	return sharesetup.New(s)
+}
+
+func makeStore(ctx context.Context, p printer, dir string) error {
+	if r, err := readRemote(dir); err != nil || r != nil {
+		return err // it is in object storage, and was made by `testbox store init --s3`
+	}
+	err := store.InitDir(ctx, dir)
+	if errors.Is(err, store.ErrExists) {
+		return nil
+	}
+	if err == nil {
+		p.printf("%s: made\n", dir)
+	}
+	return err
+}
+
+// giveTo gives folders, and what is in them, to the user as whom the server runs.
+// Links are not followed. The areas have owners of their own.
+func giveTo(uid, gid int, state, storeDir string) error {
+	own := func(path string) error { return os.Lchown(path, uid, gid) }
+	for _, path := range []string{state, filepath.Join(state, bootcfg.TFTPArea)} {
+		if err := own(path); err != nil {
+			return err
+		}
+	}
+	return filepath.WalkDir(storeDir, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return own(path)
+	})
+}
+
+func writeConfig(file string, cfg *server.Config) error {
+	if err := (durable.OS{}).MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return err
+	}
+	return durable.WriteFile(durable.OS{}, file, server.ConfigText(cfg), 0o644)
+}

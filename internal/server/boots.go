@@ -1,0 +1,48 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+
+	"testbox-imaging/internal/arming"
+	"testbox-imaging/internal/bootcfg"
+	"testbox-imaging/internal/bootfiles"
+	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/dispatch"
+	"testbox-imaging/internal/job"
+)
+
+// boots writes and removes the boot files of boxes. It implements dispatch.Boots.
+type boots struct {
+	place *arming.Place
+	port  uint16 // of the listener for agents
+	key   string // fingerprint of its key
+}
+
+var _ dispatch.Boots = (*boots)(nil)
+
+// Arm implements dispatch.Boots.
+func (b *boots) Arm(_ context.Context, j job.Job, opt dispatch.Options, secret string) error {
+	c := bootcfg.Cmdline{
+		Action: j.Action, Arming: j.Arming, Secret: secret, Key: b.key,
+		Disks: opt.Disks, AcceptMachine: opt.AcceptMachine, AcceptFailing: opt.AcceptFailing,
+	}
+	file, err := b.place.ForJob(arming.Target{Given: j.Box.String(), Addr: j.Box}, b.port, c)
+	if err != nil {
+		return err
+	}
+	return b.place.Arm(file, true)
+}
+
+// Disarm implements dispatch.Boots.
+func (b *boots) Disarm(_ context.Context, addr box.Addr, id box.Arming) error {
+	_, err := b.place.Boot.Disarm(addr, id)
+	if errors.Is(err, fs.ErrNotExist) || errors.As(err, new(*bootfiles.ArmedAnewError)) {
+		return nil
+	}
+	return err
+}
+
+// Ready implements dispatch.Boots.
+func (b *boots) Ready(action box.Action) error { return b.place.Ready(action) }

@@ -1,0 +1,278 @@
+package server
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"testbox-imaging/internal/bootcfg"
+	"testbox-imaging/internal/problem"
+	"testbox-imaging/internal/store"
+)
+
+// DefaultFile is the configuration file if the admin names none.
+const DefaultFile = "/etc/testbox/server.toml"
+
+// maxFile is how many bytes of the configuration file are read at most.
+const maxFile = 64 << 10
+
+// Config is what the configuration file says. Keys that are left out have the
+// values of DefaultConfig.
+type Config struct {
+	// State is the folder with the areas of share mode, and beside them the store,
+	// the ledger and the keys.
+	State  string `toml:"state"`
+	Store  string `toml:"store"`  // the store's folder; "" is the folder store in State
+	Agents string `toml:"agents"` // address and port for the agents of boxes
+	API    string `toml:"api"`    // address and port for admins; "" is none
+	Socket string `toml:"socket"` // Unix socket for admins on this machine
+	Boxes  int    `toml:"boxes"`  // how many boxes may be at work at once; 0 is any number
+	Jobs   Jobs   `toml:"jobs"`
+	Upkeep Upkeep `toml:"upkeep"`
+}
+
+// Jobs are the times and numbers of jobs.
+type Jobs struct {
+	Attempts int      `toml:"attempts"` // how often a job is tried
+	Start    Duration `toml:"start"`    // how long a box may take to start maintenance
+	Silence  Duration `toml:"silence"`  // how long an agent may be silent
+	Up       Duration `toml:"up"`       // how long a box may take to start its own system
+}
+
+// Upkeep says when the server looks after its store and its ledger, and how many
+// backups of each box it keeps. All Keep of 0 keep all backups.
+type Upkeep struct {
+	At          string `toml:"at"`    // time of day at which it begins, as "03:30"; "" is never
+	Scrub       string `toml:"scrub"` // day of the week on which all of the store is read; "" is never
+	KeepLast    int    `toml:"keep-last"`
+	KeepDaily   int    `toml:"keep-daily"`
+	KeepWeekly  int    `toml:"keep-weekly"`
+	KeepMonthly int    `toml:"keep-monthly"`
+}
+
+// Duration is a time.Duration as a text, such as "90s", "5m" or "24h".
+type Duration time.Duration
+
+// UnmarshalText reads what MarshalText writes, and what time.ParseDuration does.
+func (d *Duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
+	if err != nil {
+		return fmt.Errorf("%.40q is no duration like 90s, 5m or 24h", b)
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// MarshalText writes "5m" rather than "5m0s".
+func (d Duration) MarshalText() ([]byte, error) {
+	s := time.Duration(d).String()
+	for _, unit := range []string{"m0s", "h0m"} {
+		if strings.HasSuffix(s, unit) {
+			s = strings.TrimSuffix(s, unit[1:])
+		}
+	}
+	return []byte(s), nil
+}
+
+// DefaultConfig is the configuration of an empty file.
+func DefaultConfig() Config {
+	return Config{
+		State: "/var/lib/testbox", Agents: ":8444", API: ":8443", Socket: "/run/testbox/testbox.sock",
+		Jobs:   Jobs{Attempts: 3, Start: Duration(24 * time.Hour), Silence: Duration(5 * time.Minute), Up: Duration(15 * time.Minute)},
+		Upkeep: Upkeep{At: "03:30", Scrub: "sunday"},
+	}
+}
+
+// ReadConfig reads a configuration file strictly. Errors are of package problem,
+// and name the line.
+func ReadConfig(path string) (*Config, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, problem.Wrongf("the configuration cannot be read: %w; `testbox server init` makes it", err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return nil, problem.Wrongf("the configuration cannot be read: %w", err)
+	}
+	cfg, err := ParseConfig(data)
+	if err != nil {
+		return nil, problem.Wrongf("%s: %w", path, err)
+	}
+	return cfg, nil
+}
+
+// ParseConfig parses the text of a configuration file.
+func ParseConfig(data []byte) (*Config, error) {
+	if len(data) > maxFile {
+		return nil, fmt.Errorf("it has more than %d bytes", maxFile)
+	}
+	cfg := DefaultConfig()
+	d := toml.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&cfg); err != nil {
+		return nil, tomlError(err)
+	}
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	return &cfg, nil
+}
+
+// tomlError says in one line where a file is wrong, and how.
+func tomlError(err error) error {
+	var unknown *toml.StrictMissingError
+	if errors.As(err, &unknown) {
+		var keys []string
+		for _, e := range unknown.Errors {
+			row, _ := e.Position()
+			keys = append(keys, fmt.Sprintf("line %d: there is no key %s", row, strings.Join(e.Key(), ".")))
+		}
+		return errors.New(strings.Join(keys, "; "))
+	}
+	var wrong *toml.DecodeError
+	if errors.As(err, &wrong) {
+		row, _ := wrong.Position()
+		return fmt.Errorf("line %d: %s", row, strings.TrimPrefix(wrong.Error(), "toml: "))
+	}
+	return err
+}
+
+var timeOfDay = regexp.MustCompile(`^([01][0-9]|2[0-3]):([0-5][0-9])$`)
+
+func (c *Config) check() error {
+	u := c.Upkeep
+	for _, k := range []struct {
+		ok   bool
+		text string
+	}{
+		{filepath.IsAbs(c.State) && bootcfg.ValidPath(c.State) == nil, "state is no absolute path without blanks"},
+		{c.Store == "" || filepath.IsAbs(c.Store), "store is no absolute path"},
+		{filepath.IsAbs(c.Socket) && len(c.Socket) < 100, "socket is no absolute path of less than 100 characters"},
+		{validListen(c.Agents), "agents is no address and port like :8444 or 10.42.1.1:8444"},
+		{c.API == "" || validListen(c.API), "api is no address and port like :8443, and not empty"},
+		{c.API == "" || c.API != c.Agents, "api and agents need different ports"},
+		{c.Boxes >= 0 && c.Boxes <= 100_000, "boxes is not a number from 0 to 100000"},
+		{c.Jobs.Attempts >= 1 && c.Jobs.Attempts <= 100, "jobs.attempts is not a number from 1 to 100"},
+		{within(c.Jobs.Start, time.Minute, 90*24*time.Hour), "jobs.start is not between 1m and 2160h"},
+		{within(c.Jobs.Silence, 30*time.Second, 24*time.Hour), "jobs.silence is not between 30s and 24h"},
+		{within(c.Jobs.Up, time.Minute, 24*time.Hour), "jobs.up is not between 1m and 24h"},
+		{u.At == "" || timeOfDay.MatchString(u.At), `upkeep.at is no time of day like "03:30", and not empty`},
+		{u.Scrub == "" || weekday(u.Scrub) >= 0, `upkeep.scrub is no day like "sunday", and not empty`},
+		{min(u.KeepLast, u.KeepDaily, u.KeepWeekly, u.KeepMonthly) >= 0, "a number of backups to keep is negative"},
+	} {
+		if !k.ok {
+			return errors.New(k.text)
+		}
+	}
+	return nil
+}
+
+func within(d Duration, least, most time.Duration) bool {
+	return time.Duration(d) >= least && time.Duration(d) <= most
+}
+
+// validListen reports whether s is an address, or nothing, and a fixed port.
+func validListen(s string) bool {
+	host, port, err := net.SplitHostPort(s)
+	n, portErr := strconv.ParseUint(port, 10, 16)
+	return err == nil && portErr == nil && n > 0 && (host == "" || net.ParseIP(host) != nil)
+}
+
+// weekday returns the number of a day of the week, and -1 for any other text.
+func weekday(s string) time.Weekday {
+	for d := time.Sunday; d <= time.Saturday; d++ {
+		if strings.EqualFold(s, d.String()) {
+			return d
+		}
+	}
+	return -1
+}
+
+// StoreDir is the folder of the store.
+func (c *Config) StoreDir() string {
+	if c.Store != "" {
+		return c.Store
+	}
+	return filepath.Join(c.State, "store")
+}
+
+// LedgerFile is the ledger.
+func (c *Config) LedgerFile() string { return filepath.Join(c.State, "ledger.db") }
+
+// LedgerCopy is the copy of the ledger that upkeep makes each day.
+func (c *Config) LedgerCopy() string { return filepath.Join(c.State, "ledger-copy.db") }
+
+// KeyDir is the folder of keys and certificates.
+func (c *Config) KeyDir() string { return filepath.Join(c.State, "tls") }
+
+// BootDir is the folder of boot files.
+func (c *Config) BootDir() string { return filepath.Join(c.State, bootcfg.TFTPArea, bootcfg.ConfigDir) }
+
+// BoxesDir is the area with a folder for each box, which has its logs and its
+// inventory.
+func (c *Config) BoxesDir() string { return filepath.Join(c.State, bootcfg.BackupArea) }
+
+// Keep is how many backups of each box are kept.
+func (u *Upkeep) Keep() store.Policy {
+	return store.Policy{Last: u.KeepLast, Daily: u.KeepDaily, Weekly: u.KeepWeekly, Monthly: u.KeepMonthly}
+}
+
+// CheckConfig returns an error if a configuration could not be read again.
+func CheckConfig(c *Config) error {
+	if err := c.check(); err != nil {
+		return problem.Wrongf("%w", err)
+	}
+	return nil
+}
+
+// ConfigText is the text of a configuration file, with what each key means.
+func ConfigText(c *Config) []byte {
+	text := func(v any) string {
+		b, err := toml.Marshal(map[string]any{"v": v})
+		if err != nil {
+			panic(err) // the values are plain
+		}
+		return strings.TrimSpace(strings.TrimPrefix(string(b), "v = "))
+	}
+	var b bytes.Buffer
+	line := func(key string, v any, help string) { fmt.Fprintf(&b, "# %s\n%s = %s\n\n", help, key, text(v)) }
+	b.WriteString("# The configuration of `testbox server`. `testbox server --check` says whether it is right.\n" +
+		"# What boxes boot is in site.conf, in the folder of boot files.\n\n")
+	line("state", c.State, "The folder with everything: areas, store, ledger, keys.")
+	line("store", c.Store, "The folder of the store, if it is not \"store\" in the state folder.")
+	line("agents", c.Agents, "Address and port for the agents of boxes. Boxes reach it at the address in site.conf.")
+	line("api", c.API, "Address and port for admins and their programs, by HTTPS and with tokens; \"\" for none.")
+	line("socket", c.Socket, "Unix socket for root and the group testbox on this machine.")
+	line("boxes", c.Boxes, "How many boxes may be at work at once; 0 for any number.")
+	b.WriteString("[jobs]\n")
+	line("attempts", c.Jobs.Attempts, "How often a job is tried.")
+	line("start", c.Jobs.Start, "How long a box may take to start maintenance, before its job expires.")
+	line("silence", c.Jobs.Silence, "After how much silence a box counts as lost, and its job is tried again.")
+	line("up", c.Jobs.Up, "How long a box may take to start its own system, where that is waited for.")
+	b.WriteString("[upkeep]\n")
+	line("at", c.Upkeep.At, "When the server looks after its store and ledger each day; \"\" for never. It gives way to restores.")
+	line("scrub", c.Upkeep.Scrub, "The day of the week on which all of the store is read and checked; \"\" for never.")
+	for _, k := range []struct {
+		key, help string
+		n         int
+	}{
+		{"keep-last", "How many backups of each box are kept: the newest. With 0 in all four lines, all are kept.", c.Upkeep.KeepLast},
+		{"keep-daily", "And the newest of so many days,", c.Upkeep.KeepDaily},
+		{"keep-weekly", "of so many weeks,", c.Upkeep.KeepWeekly},
+		{"keep-monthly", "and of so many months. Pinned backups and baselines are always kept.", c.Upkeep.KeepMonthly},
+	} {
+		line(k.key, k.n, k.help)
+	}
+	return append(bytes.TrimRight(b.Bytes(), "\n"), '\n')
+}

@@ -1,0 +1,103 @@
+package server
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestEmptyConfig(t *testing.T) {
+	cfg, err := ParseConfig(nil)
+	if err != nil || *cfg != DefaultConfig() {
+		t.Fatalf("an empty file gives %+v, %v", cfg, err)
+	}
+	text := ConfigText(cfg)
+	if !strings.Contains(string(text), "silence = '5m'") || !strings.Contains(string(text), "start = '24h'") {
+		t.Fatalf("the defaults are written as\n%s", text)
+	}
+	again, err := ParseConfig(text)
+	if err != nil || *again != *cfg {
+		t.Errorf("what was written is read as %+v, %v", again, err)
+	}
+}
+
+func TestConfigRead(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "server.toml")
+	text := `state = "/srv/testbox"
+agents = "10.42.1.1:8444"
+boxes = 8
+[jobs]
+attempts = 5
+silence = "90s"
+[upkeep]
+at = "23:59"
+scrub = ""
+keep-last = 3
+`
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := ReadConfig(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.StoreDir() != "/srv/testbox/store" || cfg.Boxes != 8 || cfg.Jobs.Attempts != 5 || cfg.Upkeep.Keep().Last != 3 ||
+		time.Duration(cfg.Jobs.Silence) != 90*time.Second || cfg.API != ":8443" {
+		t.Errorf("read as %+v", cfg)
+	}
+	if _, err := ReadConfig(path + "x"); err == nil || !strings.Contains(err.Error(), "testbox server init") {
+		t.Errorf("a file that is not there: %v", err)
+	}
+}
+
+// TestConfigRefused has for each mistake a part of the sentence that names it.
+func TestConfigRefused(t *testing.T) {
+	for text, want := range map[string]string{
+		"state = 1":                               "line 1",
+		"\n\nagent = \":1\"":                      "line 3: there is no key agent",
+		"[jobs]\nretries = 2":                     "line 2: there is no key jobs.retries",
+		"[job]\n":                                 "there is no key job",
+		"boxes = 1\nboxes = 2":                    "line 2",
+		"state = \"var\"":                         "state is no absolute path",
+		"state = \"/a b\"":                        "state is no absolute path",
+		"store = \"store\"":                       "store is no absolute path",
+		"socket = \"x\"":                          "socket is no absolute path",
+		"agents = \"\"":                           "agents is no address and port",
+		"agents = \":0\"":                         "agents is no address and port",
+		"agents = \":70000\"":                     "agents is no address and port",
+		"agents = \"host:1\"":                     "agents is no address and port",
+		"api = \"8443\"":                          "api is no address and port",
+		"api = \":8444\"":                         "different ports",
+		"boxes = -1":                              "boxes is not a number",
+		"jobs.attempts = 0":                       "jobs.attempts is not a number",
+		"jobs.start = \"1s\"":                     "jobs.start is not between",
+		"jobs.silence = \"1s\"":                   "jobs.silence is not between",
+		"jobs.up = \"1s\"":                        "jobs.up is not between",
+		"jobs.up = \"five minutes\"":              "is no duration",
+		"upkeep.at = \"24:00\"":                   "upkeep.at is no time of day",
+		"upkeep.scrub = \"caturday\"":             "upkeep.scrub is no day",
+		"upkeep.keep-last = -1":                   "a number of backups to keep is negative",
+		"x = \"" + strings.Repeat("x", maxFile):   "more than",
+		"socket = \"/" + strings.Repeat("x", 100): "line 1",
+	} {
+		if _, err := ParseConfig([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%.60q: %v, want %q", text, err, want)
+		}
+	}
+}
+
+func FuzzConfig(f *testing.F) {
+	f.Add([]byte("state = \"/srv\"\n[upkeep]\nat = \"\"\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		cfg, err := ParseConfig(data)
+		if err != nil {
+			return
+		}
+		text := ConfigText(cfg)
+		if again, err := ParseConfig(text); err != nil || *again != *cfg {
+			t.Fatalf("%q is written as %q, which is read as %+v, %v", data, text, again, err)
+		}
+	})
+}

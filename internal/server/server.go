@@ -1,0 +1,237 @@
+// Package server is the storage server as one process. It reads the configuration,
+// opens the ledger, takes agents and admins on their sockets, and looks after the
+// store. What jobs are and do is in packages job and dispatch.
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+
+	"testbox-imaging/internal/api"
+	"testbox-imaging/internal/arming"
+	"testbox-imaging/internal/boxapi"
+	"testbox-imaging/internal/chunk"
+	"testbox-imaging/internal/dispatch"
+	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/job"
+	"testbox-imaging/internal/ledger"
+	"testbox-imaging/internal/problem"
+	"testbox-imaging/internal/sharedir"
+	"testbox-imaging/internal/store"
+	"testbox-imaging/internal/wire"
+)
+
+// Parts are what a server is made of. The caller opens and closes the store.
+type Parts struct {
+	Config *Config
+	Place  *arming.Place // where boxes are armed
+	Store  *store.Locked
+	Log    *slog.Logger
+	// Ready is called when the server takes requests. nil means no call.
+	Ready func(Addresses)
+}
+
+// Addresses are where a server takes requests.
+type Addresses struct {
+	Agents net.Addr
+	API    net.Addr // nil if there is none
+	Socket string
+	Key    wire.Fingerprint // of the listener for agents
+	APIKey wire.Fingerprint
+}
+
+// These bound the connections of agents, in all and from one address.
+const (
+	maxConnections    = 4096
+	maxConnectionsBox = 64
+)
+
+// closeTime is how long requests of admins may take to end when the server ends.
+const closeTime = 5 * time.Second
+
+// Run is the server, until ctx ends. Boxes that are at work then keep their
+// sessions, and go on with the next start. If Run returns nil, the server has ended
+// cleanly.
+func Run(ctx context.Context, p Parts) error {
+	s := &server{Parts: p}
+	defer s.close()
+	if err := s.open(ctx); err != nil {
+		return err
+	}
+	return s.serve(ctx)
+}
+
+type server struct {
+	Parts
+	sockets  *listeners
+	ledger   *ledger.Ledger
+	dispatch *dispatch.Dispatch
+	boxes    *boxapi.Server
+	agents   *http.Server
+	api      *api.Server
+	keys     struct{ agents, api tls.Certificate }
+	prints   struct{ agents, api wire.Fingerprint }
+}
+
+// open opens all parts. The ledger comes first, since its lock keeps a second
+// server of this state folder out before that one can do anything.
+func (s *server) open(ctx context.Context) (err error) {
+	cfg := s.Config
+	if s.ledger, err = ledger.Open(ctx, cfg.LedgerFile(), ledger.Options{}); err != nil {
+		if errors.Is(err, ledger.ErrInUse) {
+			return problem.Refusef("%w; another server works on %s", err, cfg.State)
+		}
+		return err
+	}
+	if s.keys.agents, s.prints.agents, err = loadKey(cfg.KeyDir(), "agents"); err != nil {
+		return err
+	}
+	if s.keys.api, s.prints.api, err = loadKey(cfg.KeyDir(), "api"); err != nil {
+		return err
+	}
+	area, err := sharedir.Open(durable.OS{}, cfg.BoxesDir())
+	if err != nil {
+		return fmt.Errorf("the area with the boxes' logs: %w", err)
+	}
+	if s.sockets, err = listen(cfg); err != nil {
+		return err
+	}
+	port, err := portOf(s.sockets.agents)
+	if err != nil {
+		return err
+	}
+	have := &backups{s.Store, time.Now}
+	s.dispatch, err = dispatch.Open(ctx, dispatch.Config{
+		Ledger: s.ledger, Backups: have, Area: area, Most: cfg.Boxes, Log: s.Log,
+		Boots: &boots{place: s.Place, port: port, key: s.prints.agents.String()},
+		Limits: job.Limits{
+			Attempts: cfg.Jobs.Attempts, Silence: time.Duration(cfg.Jobs.Silence), Arming: time.Duration(cfg.Jobs.Start),
+			Up: time.Duration(cfg.Jobs.Up), Protocol: wire.Version,
+		},
+	})
+	if err != nil {
+		return err
+	}
+	s.boxes = boxapi.New(boxapi.Config{
+		Grants: s.dispatch, Desk: s.dispatch, Committed: have.made, Sent: s.dispatch.Sent,
+		Begin: func() chunk.Session { return s.Store.Begin() }, Images: s.Store,
+		Log: func(format string, args ...any) { s.Log.Warn(fmt.Sprintf(format, args...)) },
+	})
+	s.dispatch.SetForget(s.boxes.Forget)
+	s.api = api.New(api.Config{Ledger: s.ledger, Jobs: s.dispatch, Area: area, Log: s.Log})
+	return nil
+}
+
+func portOf(l net.Listener) (uint16, error) {
+	a, ok := l.Addr().(*net.TCPAddr)
+	if !ok {
+		return 0, fmt.Errorf("the socket for agents is %s, and must be one of TCP", l.Addr())
+	}
+	return uint16(a.Port), nil
+}
+
+// serve takes requests until ctx ends or a listener fails.
+func (s *server) serve(ctx context.Context) error {
+	mux := http.NewServeMux()
+	s.boxes.Routes(mux)
+	s.agents = &http.Server{Handler: mux, TLSConfig: tlsWith(s.keys.agents)}
+	boxapi.Limit(s.agents)
+	var running sync.WaitGroup
+	failed := make(chan error, 3)
+	start := func(name string, serve func() error) {
+		running.Go(func() {
+			if err := serve(); !errors.Is(err, http.ErrServerClosed) {
+				failed <- fmt.Errorf("the listener for %s failed: %w", name, err)
+			}
+		})
+	}
+	l := s.sockets
+	start("agents", func() error {
+		return s.agents.ServeTLS(boxapi.Connections(l.agents, maxConnections, maxConnectionsBox), "", "")
+	})
+	start("admins on this machine", func() error { return s.api.ServeUnix(l.socket) })
+	at := Addresses{Agents: l.agents.Addr(), Socket: l.socket.Addr().String(), Key: s.prints.agents, APIKey: s.prints.api}
+	if l.api != nil {
+		at.API = l.api.Addr()
+		start("admins", func() error { return s.api.ServeTLS(l.api, &http.Server{TLSConfig: tlsWith(s.keys.api)}) })
+	}
+	ctx, stop := context.WithCancel(ctx)
+	care := &upkeep{cfg: s.Config, store: s.Store, ledger: s.ledger, log: s.Log, now: time.Now, poll: 5 * time.Second}
+	care.busy = func() bool { return s.restoring(ctx) }
+	running.Go(func() { care.run(ctx) })
+	if s.Ready != nil {
+		s.Ready(at)
+	}
+	daemon.SdNotify(false, daemon.SdNotifyReady) // without systemd it does nothing
+	var err error
+	select {
+	case <-ctx.Done():
+		s.Log.Info("The server ends. Boxes at work go on when it is started again.")
+	case err = <-failed:
+	}
+	daemon.SdNotify(false, daemon.SdNotifyStopping)
+	stop()
+	s.end()
+	running.Wait()
+	return err
+}
+
+func tlsWith(cert tls.Certificate) *tls.Config {
+	return &tls.Config{Certificates: []tls.Certificate{cert}}
+}
+
+// end ends all requests. Agents are told to come again.
+func (s *server) end() {
+	s.boxes.Close()
+	s.api.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
+	defer cancel()
+	if err := s.agents.Shutdown(ctx); err != nil {
+		s.agents.Close()
+	}
+}
+
+// close closes what open has opened.
+func (s *server) close() {
+	if s.api != nil {
+		s.api.Close()
+	}
+	if s.boxes != nil {
+		s.boxes.Close()
+	}
+	if s.dispatch != nil {
+		s.dispatch.Close()
+	}
+	if s.sockets != nil {
+		s.sockets.close()
+	}
+	if s.ledger != nil {
+		if err := s.ledger.Close(); err != nil {
+			s.Log.Error("The ledger did not close well.", "error", err)
+		}
+	}
+}
+
+// restoring reports whether a box restores or is about to. If that is not known, it
+// says yes, and upkeep waits.
+func (s *server) restoring(ctx context.Context) bool {
+	jobs, _, err := s.dispatch.Jobs(ctx, ledger.JobFilter{Open: true, States: []string{string(job.Armed), string(job.Running)}}, ledger.Page{})
+	if err != nil {
+		return true
+	}
+	for _, j := range jobs {
+		if j.Action == "restore" && j.State == job.Running {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,198 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/ledger"
+	"testbox-imaging/internal/store"
+)
+
+// upkeep looks after the store and the ledger once a day. It gives way to
+// restores: it waits while one is at work, and a step that was interrupted by one
+// is begun anew.
+type upkeep struct {
+	cfg    *Config
+	store  *store.Locked
+	ledger *ledger.Ledger
+	log    *slog.Logger
+	now    func() time.Time
+	busy   func() bool   // whether a restore is at work
+	poll   time.Duration // how often that is asked
+}
+
+// next returns when upkeep begins next after a time, in the time zone of that
+// time. On a day on which clocks are put forward over that time of day, it begins
+// as much later as they are.
+func (u *upkeep) next(after time.Time) time.Time {
+	at, err := time.Parse("15:04", u.cfg.Upkeep.At)
+	if err != nil {
+		return time.Time{}
+	}
+	for day := 0; ; day++ {
+		t := time.Date(after.Year(), after.Month(), after.Day()+day, at.Hour(), at.Minute(), 0, 0, after.Location())
+		if t.After(after) {
+			return t
+		}
+	}
+}
+
+// run does the upkeep of each day until ctx ends.
+func (u *upkeep) run(ctx context.Context) {
+	if u.cfg.Upkeep.At == "" {
+		return
+	}
+	for {
+		at := u.next(u.now())
+		// A timer does not notice that a machine slept or that its clock was set, so
+		// the clock is looked at again and again.
+		for u.now().Before(at) {
+			if sleep(ctx, min(at.Sub(u.now()), time.Minute)) != nil {
+				return
+			}
+		}
+		u.day(ctx, at)
+		if ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+// errInterrupted is why a step of the upkeep ended before it was done.
+var errInterrupted = errors.New("a restore began")
+
+// maxTries is how often a step is begun that restores interrupt. The next day
+// has its own tries.
+const maxTries = 20
+
+// step is a part of the upkeep. It says what it did.
+type step struct {
+	name string
+	do   func(context.Context) (did string, err error)
+}
+
+// day does all steps of a day. A step that fails does not keep the others from
+// being done.
+func (u *upkeep) day(ctx context.Context, at time.Time) {
+	steps := []step{{"copy of the ledger", u.copyLedger}, {"retention", u.retain}, {"collection", u.collect}}
+	if u.cfg.Upkeep.Scrub != "" && weekday(u.cfg.Upkeep.Scrub) == at.Weekday() {
+		steps = append(steps, step{"scrub", u.scrub})
+	}
+	for _, s := range steps {
+		begun := u.now()
+		did, err := u.giveWay(ctx, s.do)
+		switch took := u.now().Sub(begun).Round(time.Second); {
+		case ctx.Err() != nil:
+			u.log.Info("The server ends, and so does its upkeep.", "step", s.name)
+			return
+		case err != nil:
+			u.log.Error("A step of the upkeep failed.", "step", s.name, "error", err, "took", took)
+		default:
+			u.log.Info("A step of the upkeep is done.", "step", s.name, "did", did, "took", took)
+		}
+	}
+}
+
+// giveWay does a step while no restore is at work.
+func (u *upkeep) giveWay(ctx context.Context, do func(context.Context) (string, error)) (did string, err error) {
+	for range maxTries {
+		for u.busy() {
+			if err := sleep(ctx, u.poll); err != nil {
+				return "", err
+			}
+		}
+		inner, cancel := context.WithCancelCause(ctx)
+		watched := make(chan struct{})
+		go func() {
+			defer close(watched)
+			for sleep(inner, u.poll) == nil {
+				if u.busy() {
+					cancel(errInterrupted)
+				}
+			}
+		}()
+		did, err = do(inner)
+		interrupted := context.Cause(inner) == errInterrupted
+		cancel(nil)
+		<-watched
+		if err == nil || !interrupted {
+			return did, err
+		}
+	}
+	return "", fmt.Errorf("restores interrupted it %d times: %w", maxTries, err)
+}
+
+func (u *upkeep) copyLedger(ctx context.Context) (string, error) {
+	return u.cfg.LedgerCopy(), u.ledger.CopyTo(ctx, u.cfg.LedgerCopy())
+}
+
+// retain deletes the backups that the configuration does not keep.
+func (u *upkeep) retain(ctx context.Context) (string, error) {
+	keep := u.cfg.Upkeep.Keep()
+	if keep == (store.Policy{}) {
+		return "All backups are kept.", nil
+	}
+	records, damaged, err := u.store.Records(ctx)
+	if err != nil {
+		return "", err
+	}
+	if len(damaged) > 0 {
+		// One of the backups that would go may be the last one of its disk that can be
+		// read.
+		return "", fmt.Errorf("nothing is deleted while the record of a backup cannot be read: %w", damaged[0])
+	}
+	lacking, err := u.store.Lacking(ctx)
+	if err != nil {
+		return "", err
+	}
+	var gone []*image.Record
+	for _, k := range store.PlanRetention(records, keep, lacking, u.now()) {
+		if len(k.Why) == 0 {
+			gone = append(gone, k.Record)
+		}
+	}
+	err = u.store.Delete(ctx, gone...)
+	var held *store.HeldError
+	if errors.As(err, &held) {
+		return fmt.Sprintf("%d of %d backups are deleted; %v", len(gone)-len(held.Records), len(records), held), nil
+	}
+	return fmt.Sprintf("%d of %d backups are deleted.", len(gone), len(records)), err
+}
+
+// collect gets back the space of what no backup needs.
+func (u *upkeep) collect(ctx context.Context) (string, error) {
+	plan, err := u.store.PlanGC(ctx)
+	if err != nil {
+		return "", err
+	}
+	res, err := u.store.GC(ctx, plan)
+	if err != nil {
+		return "", err
+	}
+	return res.String(), nil
+}
+
+// scrub reads all of the store. Damage is an error.
+func (u *upkeep) scrub(ctx context.Context) (string, error) {
+	report, err := u.store.Scrub(ctx, nil)
+	if err != nil {
+		return "", err
+	}
+	return report.String(), report.Err()
+}
+
+// sleep returns an error if ctx ends first.
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

@@ -1,0 +1,201 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+	_ "time/tzdata" // so that the test does not depend on the machine
+
+	"testbox-imaging/internal/conform"
+	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/ledger"
+	"testbox-imaging/internal/store"
+)
+
+func TestNextUpkeep(t *testing.T) {
+	berlin, err := time.LoadLocation("Europe/Berlin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := DefaultConfig()
+	cfg.Upkeep.At = "02:30"
+	u := &upkeep{cfg: &cfg}
+	at := func(s string) time.Time {
+		v, err := time.ParseInLocation("2006-01-02 15:04", s, berlin)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	for after, want := range map[string]string{
+		"2026-11-29 02:29": "2026-11-29 02:30",
+		"2026-11-29 02:30": "2026-11-30 02:30",
+		"2026-12-31 12:00": "2027-01-01 02:30",
+		"2027-03-28 00:00": "2027-03-28 03:30", // there is no 02:30 on this day
+		"2027-03-28 03:30": "2027-03-29 02:30",
+	} {
+		if got := u.next(at(after)); !got.Equal(at(want)) {
+			t.Errorf("after %s comes %v, not %s", after, got, want)
+		}
+	}
+}
+
+func quietUpkeep(busy func() bool) *upkeep {
+	return &upkeep{log: slog.New(slog.NewTextHandler(io.Discard, nil)), now: time.Now, busy: busy, poll: time.Millisecond}
+}
+
+// TestUpkeepGivesWay has a restore begin in the middle of a step. The step must
+// end, wait for the restore, and be done from its beginning.
+func TestUpkeepGivesWay(t *testing.T) {
+	var restoring atomic.Bool
+	begun, whole := 0, 0
+	u := quietUpkeep(restoring.Load)
+	did, err := u.giveWay(t.Context(), func(ctx context.Context) (string, error) {
+		if begun++; restoring.Load() {
+			t.Error("the step began beside a restore")
+		}
+		if begun == 1 {
+			restoring.Store(true)
+			<-ctx.Done()
+			time.AfterFunc(20*time.Millisecond, func() { restoring.Store(false) })
+			return "", context.Cause(ctx)
+		}
+		whole++
+		return "all", nil
+	})
+	if did != "all" || err != nil || begun != 2 || whole != 1 {
+		t.Errorf("it did %q, %v, began %d times", did, err, begun)
+	}
+}
+
+func TestUpkeepTriesEnd(t *testing.T) {
+	var restoring atomic.Bool
+	u := quietUpkeep(restoring.Load)
+	begun := 0
+	_, err := u.giveWay(t.Context(), func(ctx context.Context) (string, error) {
+		begun++
+		restoring.Store(true)
+		<-ctx.Done()
+		restoring.Store(false)
+		return "", context.Cause(ctx)
+	})
+	if !errors.Is(err, errInterrupted) || begun != maxTries {
+		t.Errorf("after %d tries: %v", begun, err)
+	}
+}
+
+// TestUpkeepFails has a step fail by itself. It must not be tried again at once.
+func TestUpkeepFails(t *testing.T) {
+	broken := errors.New("broken")
+	begun := 0
+	_, err := quietUpkeep(func() bool { return false }).giveWay(t.Context(), func(context.Context) (string, error) {
+		begun++
+		return "", broken
+	})
+	if !errors.Is(err, broken) || begun != 1 {
+		t.Errorf("after %d tries: %v", begun, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := quietUpkeep(func() bool { return true }).giveWay(ctx, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("when the server ends: %v", err)
+	}
+}
+
+// TestUpkeepDay does the steps of a day on a store with three backups of a box, of
+// which one is to be kept.
+func TestUpkeepDay(t *testing.T) {
+	cfg := DefaultConfig()
+	cfg.State = t.TempDir()
+	cfg.Upkeep.KeepLast = 1
+	must(t, store.InitDir(t.Context(), cfg.StoreDir()))
+	s, err := store.OpenDir(t.Context(), cfg.StoreDir(), nil, false, t.Logf)
+	must(t, err)
+	defer s.Close()
+	l, err := ledger.Open(t.Context(), cfg.LedgerFile(), ledger.Options{})
+	must(t, err)
+	defer l.Close()
+	for seed := range 3 {
+		commit(t, s, "10.0.0.7", byte(seed))
+	}
+	var said strings.Builder
+	u := &upkeep{
+		cfg: &cfg, store: s, ledger: l, log: slog.New(slog.NewTextHandler(&said, nil)), now: time.Now,
+		busy: func() bool { return false }, poll: time.Millisecond,
+	}
+	sunday := time.Date(2026, 11, 29, 3, 30, 0, 0, time.UTC)
+	u.day(t.Context(), sunday)
+	for _, want := range []string{`"copy of the ledger"`, "2 of 3 backups are deleted.", "step=collection", "step=scrub"} {
+		if !strings.Contains(said.String(), want) {
+			t.Errorf("the log does not have %s:\n%s", want, &said)
+		}
+	}
+	if strings.Contains(said.String(), "level=ERROR") {
+		t.Errorf("the log has an error:\n%s", &said)
+	}
+	records, _, err := s.Records(t.Context())
+	if err != nil || len(records) != 1 {
+		t.Errorf("there are %d backups, %v", len(records), err)
+	}
+	must(t, s.Check(t.Context()))
+	copied, err := ledger.Open(t.Context(), cfg.LedgerCopy(), ledger.Options{})
+	must(t, err)
+	must(t, copied.Close())
+	said.Reset()
+	u.day(t.Context(), sunday.AddDate(0, 0, 1))
+	if strings.Contains(said.String(), "step=scrub") {
+		t.Errorf("all of the store is read on a Monday:\n%s", &said)
+	}
+}
+
+// TestRetainBesideDamage has a record that cannot be read. Nothing may be deleted
+// then, since the others may be the last of their disks.
+func TestRetainBesideDamage(t *testing.T) {
+	cfg := DefaultConfig()
+	cfg.State = t.TempDir()
+	cfg.Upkeep.KeepLast = 1
+	must(t, store.InitDir(t.Context(), cfg.StoreDir()))
+	s, err := store.OpenDir(t.Context(), cfg.StoreDir(), nil, false, t.Logf)
+	must(t, err)
+	defer s.Close()
+	var last string
+	for seed := range 3 {
+		last = commit(t, s, "10.0.0.7", byte(seed)).ID
+	}
+	must(t, os.WriteFile(filepath.Join(cfg.StoreDir(), "records", "10.0.0.7", last), []byte("spoilt"), 0o600))
+	u := quietUpkeep(func() bool { return false })
+	u.cfg, u.store = &cfg, s
+	if did, err := u.retain(t.Context()); err == nil {
+		t.Errorf("it did %q", did)
+	}
+	if records, _, err := s.Records(t.Context()); err != nil || len(records) != 2 {
+		t.Errorf("there are %d backups that can be read, %v", len(records), err)
+	}
+}
+
+func commit(t *testing.T, s *store.Locked, of string, seed byte) *image.Record {
+	t.Helper()
+	b := s.Begin()
+	defer b.Close()
+	disk := bytes.Repeat([]byte{seed, 'x'}, 4096)
+	r := &image.Record{Format: image.RecordFormat, Box: of, Disks: []image.RecordedDisk{{
+		Name: "sda", Disk: image.Identity{Size: 8192, SectorSize: 512}, Root: conform.SaveImage(t, b, disk), Data: 8192,
+	}}}
+	must(t, b.Commit(t.Context(), r))
+	return r
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
