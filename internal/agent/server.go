@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"sync"
 	"time"
 
@@ -40,6 +41,7 @@ type ServerConfig struct {
 type Server struct {
 	cfg     ServerConfig
 	token   string
+	http    *http.Client
 	store   *remote.Client // for objects and images
 	job     *remote.Client // for what is said about the job
 	reports *reports
@@ -73,7 +75,8 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 		return nil, err
 	}
 	s.token = token
-	c := remote.Config{HTTP: remote.NewHTTP(key), Base: "https://" + cfg.Cmd.Server.String(), Token: token, Away: cfg.Away}
+	s.http = remote.NewHTTP(key)
+	c := remote.Config{HTTP: s.http, Base: "https://" + cfg.Cmd.Server.String(), Token: token, Away: cfg.Away}
 	if s.job, err = remote.New(c); err != nil {
 		return nil, err
 	}
@@ -97,6 +100,7 @@ func (s *Server) Close() {
 	for _, im := range images {
 		im.Close()
 	}
+	s.http.CloseIdleConnections()
 }
 
 // living calls do, and shows signs of life meanwhile. Requests end by themselves.
@@ -170,13 +174,22 @@ func (s *Server) works() bool {
 // Reach says hello, or shows that the server answers.
 func (s *Server) Reach() error {
 	if s.cfg.Join {
-		_, err := s.reports.send(context.Background(), false)
+		err := s.sign()
+		if errors.As(err, new(*StopError)) {
+			return nil // it answers, and the answer to the result counts
+		}
 		return err
 	}
 	err := s.hello()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.failed = err
+	return err
+}
+
+// sign sends a report, and waits for the answer.
+func (s *Server) sign() (err error) {
+	s.living(func() { _, err = s.reports.send(context.Background(), false) })
 	return err
 }
 
@@ -208,7 +221,7 @@ func (s *Server) Clock() (ahead time.Duration, err error) {
 	case failed != nil:
 		return 0, failed
 	case s.works():
-		_, err = s.reports.send(context.Background(), false)
+		err = s.sign()
 	default:
 		err = s.hello()
 	}

@@ -16,6 +16,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"slices"
@@ -64,6 +65,7 @@ type Rig struct {
 	results   []*wire.Result
 	reports   []*wire.Report
 	refuse    func(r *http.Request) bool // breaks requests
+	lose      func(r *http.Request) bool // breaks their answers; set before the first request
 	none      bool                       // agents are told of no backup
 	slow      time.Duration              // that a commit takes
 }
@@ -136,6 +138,10 @@ func (r *Rig) StartServer() {
 		refuse := r.refuse
 		r.mu.Unlock()
 		if refuse != nil && refuse(req) {
+			panic(http.ErrAbortHandler)
+		}
+		if r.lose != nil && r.lose(req) {
+			mux.ServeHTTP(httptest.NewRecorder(), req)
 			panic(http.ErrAbortHandler)
 		}
 		mux.ServeHTTP(w, req)
