@@ -460,3 +460,27 @@ func TestTakeOverWithoutStore(t *testing.T) {
 		}
 	})
 }
+
+// A job that ended with its boot file still there is found, however long the server was
+// away.
+func TestAwayForLong(t *testing.T) {
+	bubble(t, func(r *rig) {
+		f := &switchable{what: "disarm", err: errors.New("input/output error")}
+		r.start(&knife{cut: f.cut})
+		s := r.add(here, box.Backup)
+		f.on.Store(true)
+		if _, err := r.server().Cancel(ctx, s.ID, "ann"); err != nil {
+			t.Fatal(err)
+		}
+		r.job(s.ID, job.Ended, job.Cancelled)
+		r.armed(here, true)
+		r.kill()
+		time.Sleep(3 * keepEnded)
+		r.start(&knife{})
+		time.Sleep(time.Second)
+		r.armed(here, false)
+		if !r.job(s.ID, job.Ended, job.Cancelled).Settled {
+			t.Error("the job is not settled")
+		}
+	})
+}
