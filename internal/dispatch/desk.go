@@ -302,6 +302,9 @@ const (
 // prepare finds what a job needs. refusal says why it can never be done so. An error
 // means that it is not known now.
 func (d *Dispatch) prepare(ctx context.Context, j job.Job, doc document) (p prepared, refusal string, err error) {
+	if j.Action == box.Rescue || j.Action == box.RefreshInfo {
+		return p, "", nil // they use no disks, and a broken list must not keep people from a box
+	}
 	if p.list, refusal, err = d.readList(j.Box); err != nil || refusal != "" {
 		return p, refusal, err
 	}

@@ -175,6 +175,7 @@ const (
 	probeEvery = 5 * time.Second        // from one probe to the next
 	probeTime  = 4 * time.Second        // for a probe
 	laneTime   = 15 * time.Second       // for how long a request waits for its turn
+	queuePause = 100 * time.Millisecond // from one look of the queue to the next, which takes tens of milliseconds with 1000 boxes
 	slotTime   = 200 * time.Millisecond // for how long the queue waits for a box
 	againAfter = 5 * time.Minute        // until a job begins again whose agent spoke another version of the protocol
 )

@@ -21,8 +21,6 @@ var here, there = boxAddr(1<<8 + 1), boxAddr(1<<8 + 2)
 
 func opts(o Options) func(*Request) { return func(q *Request) { q.Options = o } }
 
-func by(who string) func(*Request) { return func(q *Request) { q.By = who } }
-
 // isRefusal reports whether an error is a refusal with a text.
 func isRefusal(err error, text string) bool {
 	var p *problem.Error
@@ -420,6 +418,29 @@ func TestCancel(t *testing.T) {
 		r.armed(here, true)
 		if all := r.audit("cancel a job"); len(all) != 6 || all[0].Who != "bob" || all[0].From != "socket" || all[0].Why != "wrong box" {
 			t.Errorf("the audit log has %d: %+v", len(all), all)
+		}
+	})
+}
+
+// A rescue is for boxes of which something is broken, and needs neither the list of
+// disks nor the store.
+func TestRescueNeedsNothing(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.start(&knife{})
+		r.list(here, strings.Repeat("x", wire.MaxDisksFile+1))
+		r.store.fail = errors.New("the bucket is away")
+		for _, action := range []box.Action{box.Rescue, box.RefreshInfo} {
+			s := r.add(here, action)
+			a := r.boot(here).works()
+			if a.work.Selection != nil {
+				t.Error("the agent is told to use some disks")
+			}
+			a.ends(map[box.Action]box.Outcome{box.Rescue: box.Rescuing, box.RefreshInfo: box.Done}[action])
+			if action == box.Rescue {
+				r.job(s.ID, job.Rescue, "")
+				a.ends(box.Done)
+			}
+			r.job(s.ID, job.Ended, box.Done)
 		}
 	})
 }

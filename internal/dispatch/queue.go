@@ -26,7 +26,7 @@ func (d *Dispatch) queue() {
 		case <-d.ctx.Done():
 		}
 		timer.Stop()
-		if d.ctx.Err() != nil {
+		if !d.sleep(queuePause) { // whatever changes meanwhile is seen together
 			return
 		}
 	}

@@ -420,7 +420,7 @@ func (r *rig) add(a box.Addr, action box.Action, change ...func(*Request)) Statu
 		r.Fatal(err)
 	}
 	synctest.Wait()
-	time.Sleep(20 * time.Millisecond) // boot files take a millisecond
+	time.Sleep(queuePause + 20*time.Millisecond) // boot files take a millisecond
 	synctest.Wait()
 	return all[0]
 }
