@@ -1,11 +1,13 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -15,10 +17,12 @@ import (
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/chunk"
 	"testbox-imaging/internal/copier"
+	"testbox-imaging/internal/disk"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/job"
 	"testbox-imaging/internal/object"
 	"testbox-imaging/internal/remote"
+	"testbox-imaging/internal/testenv"
 	"testbox-imaging/internal/wire"
 )
 
@@ -345,5 +349,150 @@ func TestStartedVersion(t *testing.T) {
 	}
 	if startedVersion("quiet") == "" {
 		t.Error("there is no version")
+	}
+}
+
+// TestServerStopBeforeWrite: a job that was cancelled before the first write writes
+// nothing, also if the box hears of it by that answer.
+func TestServerStopBeforeWrite(t *testing.T) {
+	b := newServerBench(t)
+	b.disk("vda", "S1", 1)
+	b.do(box.Backup, box.Done)
+	b.wreck("vda")
+	before := b.read("dev/vda")
+	cmd := b.arm(box.Restore, nil)
+	b.gone("check", func() { b.rig.Event(job.Cancel{By: "ann"}) })
+	if got, next := b.run(cmd); got != job.Cancelled || next != Restart || b.read("dev/vda") != before || b.rig.Job().Wrote {
+		t.Errorf("%q, next %v, the disk is as before: %v:\n%s", got, next, b.read("dev/vda") == before, b.console.String())
+	}
+}
+
+// TestServerNotTaken: the server gave the start up while nobody heard of it. What was
+// done does not count then, and the box tries again.
+func TestServerNotTaken(t *testing.T) {
+	b := newServerBench(t)
+	b.disk("vda", "S1", 1)
+	cmd := b.arm(box.RefreshInfo, nil)
+	b.rig.limits.Silence = time.Nanosecond
+	b.gone("result", func() { b.rig.Event(job.Tick{}) })
+	got, next := b.run(cmd)
+	if got != box.Failed || next != Retry || !b.rig.Armed() {
+		t.Errorf("%q, next %v, armed %v:\n%s", got, next, b.rig.Armed(), b.console.String())
+	}
+	b.says("the server does not take the outcome")
+}
+
+// TestServerOtherAction: the server's job is another one than the boot file's.
+func TestServerOtherAction(t *testing.T) {
+	b := newServerBench(t)
+	b.disk("vda", "S1", 1)
+	b.do(box.Backup, box.Done)
+	b.wreck("vda")
+	before := b.read("dev/vda")
+	b.arm(box.Verify, nil)
+	b.rig.mu.Lock()
+	j := b.rig.jobs[len(b.rig.jobs)-1]
+	cmd := bootcfg.Cmdline{Mode: bootcfg.ServerMode, Action: box.Restore, Arming: j.Arming, Address: b.addr, Server: b.rig.at,
+		Key: b.rig.key.String(), Secret: j.secret}
+	b.rig.mu.Unlock()
+	s := newSession(b.config(cmd.Words()))
+	if got, _ := s.start(t.Context()); got != box.Refused || b.read("dev/vda") != before {
+		t.Errorf("the outcome is %q:\n%s", got, b.console.String())
+	}
+	b.says("the server asks for verify")
+}
+
+// TestServerGivesUpQuietly: an agent that hears by a report that it has no part in the
+// job any more ends, even if nothing else asks the server.
+func TestServerGivesUpQuietly(t *testing.T) {
+	quickReports(t)
+	b := newServerBench(t)
+	s, _ := newTestReports(t, b)
+	h, err := s.Open()
+	b.must(err)
+	ctx, end := h.Watch(t.Context())
+	defer end()
+	b.rig.Arm(bootcfg.Cmdline{Mode: bootcfg.ServerMode, Action: box.Verify, Arming: box.NewArming(), Address: b.addr})
+	select {
+	case <-ctx.Done():
+	case <-time.After(5 * time.Second):
+		t.Fatal("the action goes on")
+	}
+	var stop *StopError
+	if !errors.As(context.Cause(ctx), &stop) || stop.Cancelled {
+		t.Errorf("the reason is %v", context.Cause(ctx))
+	}
+	if again, end := h.Watch(t.Context()); again.Err() == nil {
+		t.Error("another action may begin")
+	} else {
+		end()
+	}
+	if err := h.Writes(t.Context()); err == nil {
+		t.Error("the box may write")
+	}
+}
+
+// TestServerCancelCommit: a commit that has begun is not interrupted.
+func TestServerCancelCommit(t *testing.T) {
+	quickReports(t)
+	b := newServerBench(t)
+	b.disk("vda", "S1", 1)
+	b.rig.slow = 300 * time.Millisecond
+	b.rig.KillServer()
+	b.rig.StartServer()
+	cmd := b.arm(box.Backup, nil)
+	b.rig.Refuse(func(r *http.Request) bool {
+		if strings.Contains(r.URL.Path, "/commits/") {
+			b.rig.Event(job.Cancel{By: "ann"})
+		}
+		return false
+	})
+	got, _ := b.run(cmd)
+	if n := len(b.rig.Records()); got != box.Done || n != 1 || b.result().Outcome != box.Done {
+		t.Errorf("the outcome is %q, and there are %d backups:\n%s", got, n, b.console.String())
+	}
+}
+
+// TestServerAllUsed: a job decides whether all of each disk is kept.
+func TestServerAllUsed(t *testing.T) {
+	testenv.Tools(t, "mkfs.ext4")
+	for _, all := range []bool{false, true} {
+		b := newServerBench(t)
+		b.disk("vda", "S1", 1)
+		b.write("dev/vda", strings.Repeat("\x00", len(b.read("dev/vda"))))
+		if out, err := exec.Command("mkfs.ext4", "-q", "-F", b.path("dev/vda")).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		b.rig.allUsed = all
+		b.do(box.Backup, box.Done)
+		if unused := b.rig.Records()[0].Disks[0].Unused; unused > 0 == all {
+			t.Errorf("all bytes are asked for: %v, and %d are not kept", all, unused)
+		}
+	}
+}
+
+// TestServerSmaller: a disk that is too small is not begun.
+func TestServerSmaller(t *testing.T) {
+	b := newServerBench(t)
+	b.disk("vda", "S1", 1)
+	b.do(box.Backup, box.Done)
+	cmd := b.rig.Started(b.arm(box.Restore, nil))
+	s, err := NewServer(ServerConfig{Cmd: &cmd, Console: io.Discard, Now: time.Now})
+	b.must(err)
+	defer s.Close()
+	h, err := s.Open()
+	b.must(err)
+	images, err := h.List()
+	b.must(err)
+	d := disk.Disk{Name: "vda", Identity: images[0].Info().Disk}
+	b.must(images[0].Check(t.Context(), d, nil))
+	d.SectorSize = 4096
+	if images[0].Check(t.Context(), d, nil) == nil {
+		t.Error("an image with other sectors is taken")
+	}
+	d = disk.Disk{Name: "vda", Identity: images[0].Info().Disk}
+	d.Size -= 512
+	if images[0].Check(t.Context(), d, nil) == nil {
+		t.Error("an image is taken for a smaller disk")
 	}
 }

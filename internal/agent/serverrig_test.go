@@ -64,10 +64,12 @@ type Rig struct {
 	hellos    []*wire.Hello
 	results   []*wire.Result
 	reports   []*wire.Report
-	refuse    func(r *http.Request) bool // breaks requests
-	lose      func(r *http.Request) bool // breaks their answers; set before the first request
-	none      bool                       // agents are told of no backup
-	slow      time.Duration              // that a commit takes
+	refuse    func(r *http.Request) bool                     // breaks requests
+	real      func() (boxapi.Authority, boxapi.Desk, func()) // takes the place of this desk
+	end       func()                                         // ends it
+	lose      func(r *http.Request) bool                     // breaks their answers; set before the first request
+	none      bool                                           // agents are told of no backup
+	slow      time.Duration                                  // that a commit takes
 }
 
 // rigJob is a job of the rig.
@@ -114,8 +116,14 @@ func (r *Rig) StartServer() {
 	if r.slow > 0 {
 		answer = 50 * time.Millisecond
 	}
+	var grants boxapi.Authority = r
+	var desk boxapi.Desk = r
+	end := func() {}
+	if r.real != nil {
+		grants, desk, end = r.real()
+	}
 	api := boxapi.New(boxapi.Config{
-		Grants: r, Desk: r, Begin: func() chunk.Session { return s.Begin() }, Images: s,
+		Grants: grants, Desk: desk, Begin: func() chunk.Session { return s.Begin() }, Images: s,
 		Committed: func(_ context.Context, of string, arming box.Arming) (*image.Record, error) {
 			time.Sleep(r.slow)
 			return r.committed(arming), nil
@@ -150,20 +158,21 @@ func (r *Rig) StartServer() {
 	boxapi.Limit(srv)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.at, r.store, r.api, r.http, r.listener = netip.MustParseAddrPort(l.Addr().String()), s, api, srv, l
-	go srv.ServeTLS(l, "", "")
+	r.at, r.store, r.api, r.http, r.listener, r.end = netip.MustParseAddrPort(l.Addr().String()), s, api, srv, l, end
+	go srv.ServeTLS(remoteAddr{l, r.addr.String()}, "", "")
 }
 
 // KillServer ends the server without a word, as far as boxes can see.
 func (r *Rig) KillServer() {
 	r.mu.Lock()
-	srv, api, l := r.http, r.api, r.listener
+	srv, api, l, end := r.http, r.api, r.listener, r.end
 	r.http = nil
 	r.mu.Unlock()
 	if srv != nil {
 		l.Close()
 		srv.Close()
 		api.Close()
+		end()
 	}
 }
 
