@@ -132,8 +132,9 @@ func New(cfg Config) *Server {
 		cfg.Idle = wire.IdleWait
 	}
 	s := &Server{
-		cfg: cfg, memory: newMemory(cfg.Memory), strange: newMemory(cfg.Memory / strangeMemory), places: newPlaceCache(placesMemory),
-		opens: make(chan struct{}, opensAtOnce), hellos: make(chan struct{}, deskAtOnce),
+		cfg: cfg, memory: newMemory(cfg.Memory, cfg.Answer/4), strange: newMemory(cfg.Memory/strangeMemory, cfg.Answer/4),
+		places: newPlaceCache(placesMemory),
+		opens:  make(chan struct{}, opensAtOnce), hellos: make(chan struct{}, deskAtOnce),
 		clients: map[string]*client{}, commits: map[string]chan struct{}{}, strangersBy: map[netip.Addr]int{},
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())

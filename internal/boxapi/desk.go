@@ -128,7 +128,8 @@ func (s *Server) hello(ctx context.Context, q *request) error {
 		return err
 	}
 	if len(answer) > wire.MaxHello { // only one whose hello was genuine gets as much
-		release, err := q.s.hold(ctx, q.s.memory, "a welcome to "+q.from().String(), int64(len(answer)))
+		q.memory, q.payer = q.s.memory, "a welcome to "+q.from().String()
+		release, err := q.hold(ctx, int64(len(answer)))
 		if err != nil {
 			return err
 		}

@@ -500,3 +500,48 @@ func (p *panicking) Put(ctx context.Context, o object.Object) error {
 	p.once.Do(func() { panic("a bug") })
 	return p.Session.Put(ctx, o)
 }
+
+// TestMemoryHoarded: clients that hold all memory, and send next to nothing, must give it
+// back when another one needs some.
+func TestMemoryHoarded(t *testing.T) {
+	a := newAttack(t, func(c *boxapi.Config) { c.Memory, c.Answer = 80*mib, 2*time.Second })
+	root := object.Encode(object.Key{Kind: object.Root, Name: object.NameOf(make([]byte, 20*mib))}, make([]byte, 20*mib), nil)
+	head := wire.AppendHeader(nil, root)
+	slow := func(text string) *tls.Conn {
+		c := a.rawRequest(t, text)
+		go drip(c, "x")
+		return c
+	}
+	text := fmt.Sprintf("POST /agent/v1/sessions/1/objects HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n%s",
+		a.token, len(head)+len(root.Data), head)
+	conns := []*tls.Conn{slow(text), slow(text), slow(text)}
+	time.Sleep(time.Second) // they have their memory
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	defer cancel()
+	must(t, a.client(all).Begin().Put(ctx, root))
+	ended := 0
+	for _, c := range conns {
+		c.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
+		if _, err := io.ReadAll(c); !errors.Is(err, os.ErrDeadlineExceeded) {
+			ended++
+		}
+	}
+	if ended != 1 {
+		t.Errorf("%d requests were ended", ended)
+	}
+}
+
+// TestLateBody: a request whose body stands still for too long is cut off. It is not
+// called wrong, since a client would not send it again then.
+func TestLateBody(t *testing.T) {
+	a := newAttack(t, func(c *boxapi.Config) { c.Quiet = 300 * time.Millisecond })
+	for path, body := range map[string]string{"objects": string(noise(t)[:1000]), "missing": "\x01"} {
+		c := a.rawRequest(t, fmt.Sprintf("POST /agent/v1/sessions/1/%s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"+
+			"Content-Length: 3300\r\n\r\n%s", path, a.token, body))
+		c.SetReadDeadline(time.Now().Add(20 * time.Second))
+		answer, err := io.ReadAll(c)
+		if len(answer) > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s: %s, %v", path, answer, err)
+		}
+	}
+}

@@ -32,6 +32,10 @@ type request struct {
 	pace   *wire.Pace
 	until  time.Time // when the body must have come; zero if only the pace counts
 	sent   bool      // the answer has begun
+
+	yielding sync.Mutex
+	yielded  bool                  // others need the memory of this request
+	moves    func(time.Time) error // sets the deadline of the read or write that is under way; nil if there is none
 }
 
 // admission finds out who sends a request, and counts it for the sender. leave must be
@@ -54,7 +58,9 @@ func (s *Server) serve(admit admission, h handler) http.Handler {
 		err := q.run(ctx, admit, h)
 		switch {
 		case err == nil:
-		case q.sent, r.Context().Err() != nil: // the client must see that the answer is not whole, or it has gone
+		case q.sent: // the client must see that the answer is not whole
+			panic(http.ErrAbortHandler)
+		case r.Context().Err() != nil: // the client has gone, or its body did not come in time; it is not told that it was wrong
 			panic(http.ErrAbortHandler)
 		case s.ctx.Err() != nil:
 			q.refuse(errBusy("the server is about to end"))
@@ -178,13 +184,40 @@ func (b *pacedBody) Read(p []byte) (int, error) {
 	if !b.until.IsZero() && b.until.Before(deadline) {
 		deadline = b.until
 	}
-	b.ctl.SetReadDeadline(deadline)
+	defer (*request)(b).move(b.ctl.SetReadDeadline, deadline)()
 	n, err := b.Body.Read(p)
 	b.pace.Note(n, time.Since(start))
 	if err == io.EOF { // else the deadline stays, since net/http reads what is left of the body
 		b.ctl.SetReadDeadline(time.Time{})
 	}
 	return n, err
+}
+
+// move sets a deadline for a read or a write. done must be called after it.
+func (q *request) move(set func(time.Time) error, deadline time.Time) (done func()) {
+	q.yielding.Lock()
+	defer q.yielding.Unlock()
+	if q.yielded {
+		deadline = time.Now()
+	}
+	set(deadline)
+	q.moves = set
+	return func() {
+		q.yielding.Lock()
+		defer q.yielding.Unlock()
+		q.moves = nil
+	}
+}
+
+// yield ends the request, since others need its memory. It may be called at any time. A
+// request that the store works on ends at its next read or write.
+func (q *request) yield() {
+	q.yielding.Lock()
+	defer q.yielding.Unlock()
+	q.yielded = true
+	if q.moves != nil {
+		q.moves(time.Now())
+	}
 }
 
 // received ends the deadline of the last read. Otherwise it would end the request
@@ -213,23 +246,16 @@ func (q *request) small(ctx context.Context, most int64, factor int64) (b []byte
 // hold waits for memory. If there is none for too long, the client is told to try
 // again.
 func (q *request) hold(ctx context.Context, n int64) (release func(), err error) {
-	return q.s.hold(ctx, q.memory, q.payer, n)
-}
-
-func (s *Server) hold(ctx context.Context, m *memory, payer string, n int64) (release func(), err error) {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.Answer)
+	ctx, cancel := context.WithTimeout(ctx, q.s.cfg.Answer)
 	defer cancel()
-	if err := m.acquire(ctx, payer, n); err != nil {
-		return nil, err
-	}
-	return sync.OnceFunc(func() { m.release(payer, n) }), nil
+	return q.memory.acquire(ctx, q.payer, n, q.yield)
 }
 
 // Write sends a part of the answer. It fails if the client is too slow.
 func (q *request) Write(b []byte) (int, error) {
 	q.sent = true
 	start := time.Now()
-	q.ctl.SetWriteDeadline(start.Add(q.pace.Left()))
+	defer q.move(q.ctl.SetWriteDeadline, start.Add(q.pace.Left()))()
 	n, err := q.w.Write(b)
 	q.pace.Note(n, time.Since(start))
 	return n, err
@@ -238,7 +264,7 @@ func (q *request) Write(b []byte) (int, error) {
 // flush sends on what was written.
 func (q *request) flush() error {
 	start := time.Now()
-	q.ctl.SetWriteDeadline(start.Add(q.pace.Left()))
+	defer q.move(q.ctl.SetWriteDeadline, start.Add(q.pace.Left()))()
 	err := q.ctl.Flush()
 	q.pace.Note(0, time.Since(start))
 	return err
