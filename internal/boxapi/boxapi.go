@@ -238,16 +238,16 @@ func (s *Server) Routes(mux *http.ServeMux) {
 }
 
 // Limit sets the limits of an HTTP server that serves agents: HTTP/1.1 alone, heads
-// of requests that are short and come soon, and no connection that stands idle for
-// ever.
+// of requests that are short and come soon, bodies that end some time, and no connection
+// that stands idle for ever. The server has its handler already.
 func Limit(srv *http.Server) {
 	srv.Protocols = new(http.Protocols)
 	srv.Protocols.SetHTTP1(true)
 	srv.ReadHeaderTimeout = wire.HeaderWait
 	srv.IdleTimeout = 2 * wire.QuietWait
-	// Handlers of this package set the deadlines anew. What is answered without them,
-	// and a body that nobody reads to its end, are bounded by these.
-	srv.ReadTimeout, srv.WriteTimeout = wire.QuietWait, 2*wire.QuietWait
+	if srv.Handler != nil {
+		srv.Handler = boundBody(srv.Handler, wire.QuietWait)
+	}
 	srv.MaxHeaderBytes = 8 << 10
 	if srv.ErrorLog == nil {
 		srv.ErrorLog = log.New(discard{}, "", 0) // a box could fill a log with failed handshakes
@@ -255,6 +255,18 @@ func Limit(srv *http.Server) {
 	if srv.TLSConfig != nil {
 		srv.TLSConfig.MinVersion = tls.VersionTLS13
 	}
+}
+
+// boundBody gives the body of each request a time in which it must come, unless the
+// handler sets another one. net/http reads what a handler has left of a body, and would
+// wait for ever. Without a body there must be no such time: it would end the request.
+func boundBody(h http.Handler, wait time.Duration) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength != 0 {
+			http.NewResponseController(w).SetReadDeadline(time.Now().Add(wait))
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 type discard struct{}
