@@ -27,9 +27,11 @@ const (
 	exitExpired    = box.ExitExpired
 	exitDiffer     = box.ExitDiffers
 	exitRescue     = box.ExitRescuing
-	// exitPending belongs to no outcome. The box has not said yet how its action
-	// ended.
-	exitPending = 8
+	// The others belong to no outcome of an agent.
+	exitPending   = 8  // the box has not said yet how its action ended
+	exitLost      = 9  // the server does not answer, so nobody knows
+	exitNotUp     = 10 // the action is done, but the box's own system was not seen afterwards
+	exitCancelled = 11 // an admin ended the job
 )
 
 const exitHelp = `
@@ -40,10 +42,14 @@ Exit codes:
   3  refused, because it could do harm; nothing was changed
   4  done, but the image has zeros for sectors that could not be read
   6  compared, and found different
-and of "pxe-conf status" and "pxe-conf BOX ACTION --wait", which give the box's outcome:
+and of commands that give a box's outcome ("pxe-conf status", and those with --wait):
   5  the arming was too old, and nothing was done
   7  the box is up for rescue
-  8  not ended yet
+  8  not ended yet, when the time of the wait was over or it was interrupted
+and of commands that ask a server:
+  9  the server does not answer; what it does goes on
+  10 done, but the box's own system was not seen afterwards (--wait=up)
+  11 an admin cancelled the job
 `
 
 // exitError gives an error an exit code other than exitFailed.

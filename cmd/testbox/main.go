@@ -37,6 +37,8 @@ armed box boots the maintenance system instead of its own disk, does the action,
 itself and starts its own disk again.
 
   testbox server              be the storage server; server init sets it up
+  testbox backup, restore ... ask a server to do it, and wait for it
+  testbox jobs, boxes, log    say how a server's jobs and boxes are
   testbox share init          set up a storage server of share mode
   testbox maintenance build   make the system that boxes boot for an action
   testbox pxe-conf            arm boxes, list armed ones, disarm them
@@ -48,8 +50,21 @@ itself and starts its own disk again.
 	root.Version = version.String()
 	root.SetHelpCommand(newHelpCmd())
 	root.SetFlagErrorFunc(flagError)
+	root.AddCommand(newActionCmds(w)...)
 	root.AddCommand(
 		newServerCmd(w),
+		newJobsCmd(w),
+		newCancelCmd(w),
+		newReleaseCmd(w),
+		newFinishCmd(w),
+		newBoxesCmd(w),
+		newBoxCmd(w),
+		newBoxGroupCmd(w),
+		newLogCmd(w),
+		newInfoCmd(w),
+		newLoginCmd(w),
+		newTokenCmd(w),
+		newUserCmd(w),
 		newPxeConfCmd(w),
 		newShareCmd(w),
 		newMaintenanceCmd(),

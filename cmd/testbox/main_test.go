@@ -31,10 +31,11 @@ import (
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"testbox": func() {
-			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
 			os.Exit(run(ctx, newRootCmd(scriptWorld()), os.Args[1:], os.Stdout, os.Stderr))
 		},
+		"fakeserver": runFakeServer,
 	})
 }
 
@@ -78,6 +79,9 @@ func scriptWorld() world {
 	w.configDirs = strings.Fields(os.Getenv("CONFIG_DIRS"))
 	w.neighbours = os.Getenv("NEIGHBOURS")
 	w.loaders = os.Getenv("LOADERS")
+	w.away = 2 * time.Second
+	w.socket = filepath.Join(os.Getenv("WORK"), "no-socket")
+	w.userDir = func() (string, error) { return filepath.Join(os.Getenv("WORK"), "config"), nil }
 	return w
 }
 
@@ -115,6 +119,8 @@ func TestScripts(t *testing.T) {
 			"remember":    cmdRemember,
 			"unchanged":   cmdUnchanged,
 			"mode":        cmdMode,
+			"await":       cmdAwait,
+			"load":        cmdLoad,
 		},
 	})
 }
@@ -308,4 +314,25 @@ func cmdMode(ts *testscript.TestScript, neg bool, args []string) {
 	if got := st.Mode() &^ fs.ModeDir; got != fs.FileMode(want) {
 		ts.Fatalf("%s has mode %s, want %s", args[1], got, fs.FileMode(want))
 	}
+}
+
+// cmdAwait: `await FILE` waits until a file is there.
+func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: await FILE")
+	}
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if _, err := os.Stat(ts.MkAbs(args[0])); err == nil {
+			return
+		}
+	}
+	ts.Fatalf("%s is not there", args[0])
+}
+
+// cmdLoad: `load NAME FILE` sets a variable to what is in a file.
+func cmdLoad(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: load NAME FILE")
+	}
+	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile(args[1])))
 }

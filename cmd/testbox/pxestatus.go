@@ -105,7 +105,8 @@ func outcomeCode(o box.Outcome) int {
 
 // byWorst has the exit codes from worst to best. The worst one stands for
 // several boxes.
-var byWorst = []int{exitFailed, exitRefused, exitExpired, exitPending, exitBadSectors, exitDiffer, exitRescue, exitDone}
+var byWorst = []int{exitFailed, exitRefused, exitLost, exitCancelled, exitExpired, exitNotUp, exitPending, exitBadSectors, exitDiffer,
+	exitRescue, exitDone}
 
 // worst returns an error with the worst of the codes, or nil if all are
 // exitDone.

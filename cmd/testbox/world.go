@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"testbox-imaging/internal/apiclient"
 	"testbox-imaging/internal/arming"
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/bootfiles"
@@ -24,6 +25,9 @@ type world struct {
 	poll       time.Duration          // how long to wait between two reads of a box's log
 	neighbours string                 // path of the kernel's table of IPv4 neighbours
 	loaders    string                 // where Debian's packages put PXELINUX/ and syslinux/
+	socket     string                 // of a server on this machine
+	away       time.Duration          // how long a server may not answer; 0 is the client's own limit
+	userDir    func() (string, error) // folder of this user's configuration
 }
 
 func realWorld() world {
@@ -42,6 +46,8 @@ func realWorld() world {
 		poll:       2 * time.Second,
 		neighbours: "/proc/net/arp",
 		loaders:    "/usr/lib",
+		socket:     apiclient.Socket,
+		userDir:    os.UserConfigDir,
 	}
 }
 

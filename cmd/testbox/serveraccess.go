@@ -1,0 +1,233 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"testbox-imaging/internal/api"
+	"testbox-imaging/internal/apiclient"
+)
+
+func newBoxGroupCmd(w world) *cobra.Command {
+	return newGroupCmd("group", "Make, change and list groups of boxes",
+		"Makes, changes and lists groups of boxes. A box is put into groups by `testbox box set BOX --groups`.",
+		newGroupListCmd(w), newGroupSetCmd(w), newGroupDeleteCmd(w))
+}
+
+// table prints rows whose cells are separated by tabs.
+func table(p printer, head string, rows []string) {
+	var b strings.Builder
+	tab := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
+	fmt.Fprint(tab, head+"\n"+strings.Join(rows, ""))
+	tab.Flush()
+	for line := range strings.Lines(b.String()) {
+		p.printf("%s\n", strings.TrimRight(line, " \n"))
+	}
+}
+
+func newGroupListCmd(w world) *cobra.Command {
+	f := serverFlag{world: w}
+	cmd := &cobra.Command{
+		Use: "list", Short: "List groups", Long: "Lists groups. MOST is how many boxes of a group may be at work at once.",
+		Example: "  testbox group list",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			p := printerOf(cmd)
+			return f.with(func(c *apiclient.Client) error {
+				var all []api.Group
+				if err := c.Do(cmd.Context(), "GET", apiclient.Path("groups"), nil, &all); err != nil {
+					return err
+				}
+				var rows []string
+				for _, g := range all {
+					most := "any"
+					if g.Most != nil {
+						most = fmt.Sprint(*g.Most)
+					}
+					rows = append(rows, fmt.Sprintf("%s\t%d\t%s\n", printable(g.Name), g.Boxes, most))
+				}
+				table(p, "GROUP\tBOXES\tMOST", rows)
+				return nil
+			})
+		},
+	}
+	f.add(cmd)
+	return cmd
+}
+
+func newGroupSetCmd(w world) *cobra.Command {
+	f := serverFlag{world: w}
+	var q api.SetGroup
+	var most int
+	cmd := &cobra.Command{
+		Use: "set NAME", Short: "Make or change a group",
+		Long:    "Makes a group, or changes how many of its boxes may be at work at once. Without --most there is no limit.",
+		Example: "  testbox group set rack3 --most 8\n  testbox group set rack3 --most 0 --why \"the rack is moved\"",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("most") {
+				q.Most = &most
+			}
+			return f.with(func(c *apiclient.Client) error {
+				return c.Do(cmd.Context(), "PUT", apiclient.Path("groups", args[0]), q, nil)
+			})
+		},
+	}
+	cmd.Flags().IntVar(&most, "most", 0, "at most `N` of its boxes are at work at once; 0 closes the group")
+	cmd.Flags().StringVar(&q.Why, "why", "", "the `REASON`, for the audit log")
+	f.add(cmd)
+	return cmd
+}
+
+// newDeleteCmd makes a command that deletes something of a server.
+func newDeleteCmd(w world, kind, what, long string) *cobra.Command {
+	f := serverFlag{world: w}
+	example := map[string]string{"group": "rack3", "token": "1f2e3d4c5b6a7980", "user": "ann"}[kind]
+	cmd := &cobra.Command{
+		Use: "delete " + strings.ToUpper(what), Short: "Delete a " + kind, Long: long,
+		Example: fmt.Sprintf("  testbox %s delete %s", kind, example),
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return f.with(func(c *apiclient.Client) error {
+				return c.Do(cmd.Context(), "DELETE", apiclient.Path(kind+"s", args[0]), nil, nil)
+			})
+		},
+	}
+	f.add(cmd)
+	return cmd
+}
+
+func newGroupDeleteCmd(w world) *cobra.Command {
+	return newDeleteCmd(w, "group", "name", "Deletes a group. No box may be in it, and no token may be limited to it.")
+}
+
+func newTokenCmd(w world) *cobra.Command {
+	return newGroupCmd("token", "Make, list and delete tokens, which let people and programs in from elsewhere",
+		`Makes, lists and deletes tokens. A token lets whoever has its secret in over HTTPS, with
+`+"`testbox login`"+` or with the header "Authorization: Bearer". A viewer reads, an operator also asks for jobs and
+changes boxes, an admin may do everything.`,
+		newTokenAddCmd(w), newTokenListCmd(w),
+		newDeleteCmd(w, "token", "id", "Deletes a token. Whoever has its secret is shut out at once."))
+}
+
+func newTokenAddCmd(w world) *cobra.Command {
+	f := serverFlag{world: w}
+	var q api.NewToken
+	var span time.Duration
+	cmd := &cobra.Command{
+		Use: "add NAME", Short: "Make a token",
+		Long:    "Makes a token, and prints its secret. That is said only once: the server keeps a hash of it.",
+		Example: "  testbox token add \"laptop of ann\" --user ann --role operator --for 2160h\n  testbox token add ci --group rack3",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			p := printerOf(cmd)
+			if cmd.Flags().Changed("for") {
+				if span <= 0 {
+					return wrong("--for %s is no time", span)
+				}
+				q.Expires = w.now().Add(span).UTC().Truncate(time.Second)
+			}
+			q.Name = args[0]
+			return f.with(func(c *apiclient.Client) error {
+				var t api.Token
+				if err := c.Do(cmd.Context(), "POST", apiclient.Path("tokens"), q, &t); err != nil {
+					return err
+				}
+				p.tellf("Token %s is made. Its secret, which is not said again:", t.ID)
+				p.printf("%s\n", t.Secret)
+				return nil
+			})
+		},
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&q.Role, "role", "operator", "the `ROLE`: viewer, operator or admin")
+	fl.StringVar(&q.User, "user", "", "whose it is, a `NAME`; what is done with it is done as that user")
+	fl.StringVar(&q.Group, "group", "", "it is for the boxes of this `GROUP` alone")
+	fl.DurationVar(&span, "for", 0, "it ends after this `TIME`, such as 720h (default: never)")
+	fl.StringVar(&q.Why, "why", "", "the `REASON`, for the audit log")
+	f.add(cmd)
+	return cmd
+}
+
+func newTokenListCmd(w world) *cobra.Command {
+	f := serverFlag{world: w}
+	cmd := &cobra.Command{
+		Use: "list", Short: "List tokens", Long: "Lists tokens, without their secrets, which nobody knows.",
+		Example: "  testbox token list",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			p := printerOf(cmd)
+			return f.with(func(c *apiclient.Client) error {
+				var all []api.Token
+				if err := c.Do(cmd.Context(), "GET", apiclient.Path("tokens"), nil, &all); err != nil {
+					return err
+				}
+				var rows []string
+				for _, t := range all {
+					rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\n", t.ID, printable(t.Name), printable(t.User), t.Role,
+						printable(cmp.Or(t.Group, "all")), cmp.Or(shortTime(t.Expires), "never")))
+				}
+				table(p, "TOKEN\tNAME\tUSER\tROLE\tBOXES\tENDS", rows)
+				return nil
+			})
+		},
+	}
+	f.add(cmd)
+	return cmd
+}
+
+func newUserCmd(w world) *cobra.Command {
+	return newGroupCmd("user", "Make, list and delete users of a server",
+		"Makes, lists and deletes users of a server. What a user's tokens do is done in the user's name,\nand is limited by the user's role.",
+		newUserSetCmd(w), newUserListCmd(w), newDeleteCmd(w, "user", "name", "Deletes a user, with all tokens of that user."))
+}
+
+func newUserSetCmd(w world) *cobra.Command {
+	f := serverFlag{world: w}
+	var q api.SetUser
+	cmd := &cobra.Command{
+		Use: "set NAME", Short: "Make or change a user", Long: "Makes a user, or changes the user's role.",
+		Example: "  testbox user set ann --role operator",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return f.with(func(c *apiclient.Client) error {
+				return c.Do(cmd.Context(), "PUT", apiclient.Path("users", args[0]), q, nil)
+			})
+		},
+	}
+	cmd.Flags().StringVar(&q.Role, "role", "operator", "the `ROLE`: viewer, operator or admin")
+	cmd.Flags().StringVar(&q.Why, "why", "", "the `REASON`, for the audit log")
+	f.add(cmd)
+	return cmd
+}
+
+func newUserListCmd(w world) *cobra.Command {
+	f := serverFlag{world: w}
+	cmd := &cobra.Command{
+		Use: "list", Short: "List users", Long: "Lists the users of a server, with their roles.",
+		Example: "  testbox user list",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			p := printerOf(cmd)
+			return f.with(func(c *apiclient.Client) error {
+				var all []api.User
+				if err := c.Do(cmd.Context(), "GET", apiclient.Path("users"), nil, &all); err != nil {
+					return err
+				}
+				var rows []string
+				for _, u := range all {
+					rows = append(rows, fmt.Sprintf("%s\t%s\n", printable(u.Name), u.Role))
+				}
+				table(p, "USER\tROLE", rows)
+				return nil
+			})
+		},
+	}
+	f.add(cmd)
+	return cmd
+}

@@ -1,0 +1,455 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"testbox-imaging/internal/api"
+	"testbox-imaging/internal/apiclient"
+	"testbox-imaging/internal/ledger"
+)
+
+func newBoxesCmd(w world) *cobra.Command {
+	f := serverFlag{world: w}
+	var group, label, health, state string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "boxes",
+		Short: "List the boxes that a server knows",
+		Long: `Lists the boxes that a server knows, by their addresses, with the state of the latest job of each.
+HOLDER is who has reserved the box.`,
+		Example: `  testbox boxes
+  testbox boxes --group rack3 --health bad
+  testbox boxes --state held --json`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			p := printerOf(cmd)
+			query := url.Values{"limit": {"1000"}}
+			for name, value := range map[string]string{"group": group, "label": label, "health": health, "state": state} {
+				if cmd.Flags().Changed(name) {
+					query.Set(name, value)
+				}
+			}
+			return f.with(func(c *apiclient.Client) error {
+				all := []api.Box{}
+				for {
+					var page api.BoxList
+					if err := c.Do(cmd.Context(), "GET", apiclient.Path("boxes")+"?"+query.Encode(), nil, &page); err != nil {
+						return err
+					}
+					if all = append(all, page.Boxes...); page.Next == "" {
+						break
+					}
+					query.Set("after", page.Next)
+				}
+				if asJSON {
+					return printJSON(p, all)
+				}
+				printBoxes(p, all)
+				return nil
+			})
+		},
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&group, "group", "", "only boxes of this `GROUP`")
+	fl.StringVar(&label, "label", "", "only boxes with this `LABEL`")
+	fl.StringVar(&health, "health", "", "only boxes of this `HEALTH`: good, suspect, bad, maintenance or retired")
+	fl.StringVar(&state, "state", "", "only boxes whose latest job is in this `STATE`, such as held")
+	fl.BoolVar(&asJSON, "json", false, "print the boxes as JSON")
+	f.add(cmd)
+	return cmd
+}
+
+func printBoxes(p printer, all []api.Box) {
+	if len(all) == 0 {
+		p.tellf("there is no such box")
+		return
+	}
+	var rows []string
+	for _, v := range all {
+		holder := ""
+		if v.Holder != nil {
+			holder = v.Holder.Name
+		}
+		last := ""
+		if v.Last != nil {
+			last = fmt.Sprintf("%s: %s", v.Last.Action, cmp.Or(string(v.Last.Outcome), string(v.Last.State)))
+		}
+		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", v.Address, printable(v.Name),
+			printable(strings.Join(v.Groups, ",")), printable(strings.Join(v.Labels, ",")), printable(string(v.Health)), printable(holder),
+			shortTime(v.LastSeen), printable(last)))
+	}
+	table(p, "BOX\tNAME\tGROUPS\tLABELS\tHEALTH\tHOLDER\tLAST SEEN\tLATEST JOB", rows)
+}
+
+func shortTime(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format("2006-01-02 15:04")
+}
+
+func newBoxCmd(w world) *cobra.Command {
+	return newGroupCmd("box", "Show and change what a server knows of a box",
+		`Shows and changes what a server knows of a box. BOX is an address, a name, a MAC or a UUID.`,
+		newBoxShowCmd(w), newBoxAddCmd(w), newBoxSetCmd(w), newBoxLabelCmd(w), newBoxHoldCmd(w), newBoxUnholdCmd(w), newBoxHealthCmd(w),
+		newBoxAcceptCmd(w), newBoxForgetCmd(w))
+}
+
+// boxCmd makes a command about one box, which prints the box as it is then.
+func boxCmd(w world, use, short, long, example string, args cobra.PositionalArgs,
+	do func(cmd *cobra.Command, c *apiclient.Client, args []string, b *api.Box) error) *cobra.Command {
+	f := serverFlag{world: w}
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use: use, Short: short, Long: long, Example: example, Args: args,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			p := printerOf(cmd)
+			return f.with(func(c *apiclient.Client) error {
+				var b api.Box
+				if err := do(cmd, c, args, &b); err != nil {
+					return err
+				}
+				if asJSON {
+					return printJSON(p, b)
+				}
+				printBox(p, b)
+				return nil
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the box as JSON")
+	f.add(cmd)
+	return cmd
+}
+
+func printBox(p printer, b api.Box) {
+	line := func(name, value string) {
+		if value != "" {
+			p.printf("%-12s %s\n", name+":", printable(value))
+		}
+	}
+	line("box", b.Address)
+	line("name", b.Name)
+	line("MACs", strings.Join(b.MACs, ", "))
+	line("UUID", b.UUID)
+	line("groups", strings.Join(b.Groups, ", "))
+	line("labels", strings.Join(b.Labels, ", "))
+	health := string(b.Health)
+	if b.HealthReason != "" {
+		health += " (" + b.HealthReason + ")"
+	}
+	line("health", health)
+	if h := b.Holder; h != nil {
+		text := h.Name
+		if h.Reason != "" {
+			text += " (" + h.Reason + ")"
+		}
+		if !h.Expires.IsZero() {
+			text += " until " + h.Expires.UTC().Format(time.RFC3339)
+		}
+		line("holder", text)
+	}
+	if b.Disks != nil {
+		line("disks", strings.Join(strings.Fields(*b.Disks), ", "))
+	}
+	line("first seen", shortTime(b.FirstSeen))
+	line("last seen", shortTime(b.LastSeen))
+	if l := b.Last; l != nil {
+		line("latest job", fmt.Sprintf("%s %s, %s since %s", l.ID, l.Action, cmp.Or(string(l.Outcome), string(l.State)), shortTime(l.Since)))
+	}
+}
+
+func newBoxShowCmd(w world) *cobra.Command {
+	return boxCmd(w, "show BOX", "Show a box", "Shows what a server knows of a box, and the state of its latest job.",
+		"  testbox box show 10.40.41.42\n  testbox box show 52:54:00:12:34:56 --json", cobra.ExactArgs(1),
+		func(cmd *cobra.Command, c *apiclient.Client, args []string, b *api.Box) error {
+			return c.Do(cmd.Context(), "GET", apiclient.Path("boxes", args[0]), nil, b)
+		})
+}
+
+func newBoxAddCmd(w world) *cobra.Command {
+	var q api.NewBox
+	cmd := boxCmd(w, "add ADDRESS", "Tell a server of a box",
+		`Tells a server of a box. That is not needed for a backup: a box is known from its first job on.`,
+		"  testbox box add 10.40.41.42 --name web-1 --groups rack3", cobra.ExactArgs(1),
+		func(cmd *cobra.Command, c *apiclient.Client, args []string, b *api.Box) error {
+			q.Address = args[0]
+			return c.Do(cmd.Context(), "POST", apiclient.Path("boxes"), q, b)
+		})
+	cmd.Flags().StringVar(&q.Name, "name", "", "the `NAME` of the box")
+	cmd.Flags().StringSliceVar(&q.Groups, "groups", nil, "the `GROUPS` of the box, comma-separated")
+	cmd.Flags().StringSliceVar(&q.Labels, "labels", nil, "the `LABELS` of the box, comma-separated")
+	cmd.Flags().StringVar(&q.Why, "why", "", "the `REASON`, for the audit log")
+	return cmd
+}
+
+func newBoxSetCmd(w world) *cobra.Command {
+	var name, disks, why string
+	var groups, labels []string
+	cmd := boxCmd(w, "set BOX", "Change the name, groups, labels or disks of a box",
+		`Changes the name, groups, labels or disks of a box. The given groups and labels are all that it has
+then. Groups must exist: `+"`testbox group set NAME`"+` makes one. --disks says which of the box's disks are
+used, as disk-devices.lst does; --disks=all takes that back.`,
+		"  testbox box set 10.40.41.42 --name web-1 --groups rack3,nightly\n  testbox box set web-1 --disks sda,nvme0n1\n"+
+			"  testbox box set web-1 --disks all", cobra.ExactArgs(1),
+		func(cmd *cobra.Command, c *apiclient.Client, args []string, b *api.Box) error {
+			q := api.SetBox{Why: why}
+			given := cmd.Flags().Changed
+			if given("name") {
+				q.Name = &name
+			}
+			if given("groups") {
+				q.Groups = &groups
+			}
+			if given("labels") {
+				q.Labels = &labels
+			}
+			switch list := ""; {
+			case !given("disks"):
+			case disks == "":
+				return wrong("--disks is empty; say all, or name disks")
+			case disks == "all":
+				q.Disks = &list
+			default:
+				list = strings.ReplaceAll(disks, ",", "\n") + "\n"
+				q.Disks = &list
+			}
+			return c.Do(cmd.Context(), "PATCH", apiclient.Path("boxes", args[0]), q, b)
+		})
+	cmd.Flags().StringVar(&name, "name", "", "the new `NAME`; an empty one takes it away")
+	cmd.Flags().StringSliceVar(&groups, "groups", nil, "the `GROUPS`, comma-separated")
+	cmd.Flags().StringSliceVar(&labels, "labels", nil, "the `LABELS`, comma-separated")
+	cmd.Flags().StringVar(&disks, "disks", "", "the disks, comma-separated `LIST`, or all")
+	cmd.Flags().StringVar(&why, "why", "", "the `REASON`, for the audit log")
+	return cmd
+}
+
+func newBoxLabelCmd(w world) *cobra.Command {
+	var remove bool
+	cmd := boxCmd(w, "label BOX LABEL...", "Give labels to a box, or take them away", `Gives labels to a box, besides those that it has.`,
+		"  testbox box label web-1 ssd nightly\n  testbox box label web-1 nightly --remove", cobra.MinimumNArgs(2),
+		func(cmd *cobra.Command, c *apiclient.Client, args []string, b *api.Box) error {
+			if err := c.Do(cmd.Context(), "GET", apiclient.Path("boxes", args[0]), nil, b); err != nil {
+				return err
+			}
+			labels := append([]string{}, b.Labels...)
+			if remove {
+				labels = slices.DeleteFunc(labels, func(l string) bool { return slices.Contains(args[1:], l) })
+			} else {
+				labels = append(labels, args[1:]...)
+			}
+			address := b.Address
+			*b = api.Box{}
+			return c.Do(cmd.Context(), "PATCH", apiclient.Path("boxes", address), api.SetBox{Labels: &labels}, b)
+		})
+	cmd.Flags().BoolVar(&remove, "remove", false, "take these labels away")
+	return cmd
+}
+
+func newBoxHoldCmd(w world) *cobra.Command {
+	var q api.Holder
+	var span time.Duration
+	cmd := boxCmd(w, "hold BOX", "Reserve a box", `Reserves a box for you: jobs of others are refused, and those that wait go on waiting. An admin can
+reserve it for somebody else, and take it from somebody.`,
+		"  testbox box hold web-1 --for 4h --why \"a long test\"", cobra.ExactArgs(1),
+		func(cmd *cobra.Command, c *apiclient.Client, args []string, b *api.Box) error {
+			if cmd.Flags().Changed("for") {
+				if span <= 0 {
+					return wrong("--for %s is no time", span)
+				}
+				q.Expires = w.now().Add(span).UTC().Truncate(time.Second)
+			}
+			return c.Do(cmd.Context(), "PUT", apiclient.Path("boxes", args[0], "holder"), q, b)
+		})
+	cmd.Flags().DurationVar(&span, "for", 0, "for this `TIME`, such as 4h (default: until `testbox box unhold`)")
+	cmd.Flags().StringVar(&q.Name, "holder", "", "who has the box, a `NAME` (default: you)")
+	cmd.Flags().StringVar(&q.Reason, "why", "", "the `REASON`")
+	return cmd
+}
+
+func newBoxUnholdCmd(w world) *cobra.Command {
+	var why string
+	cmd := boxCmd(w, "unhold BOX", "Give a reserved box back", `Gives a reserved box back. Only an admin can give back what somebody else has reserved.`,
+		"  testbox box unhold web-1", cobra.ExactArgs(1),
+		func(cmd *cobra.Command, c *apiclient.Client, args []string, b *api.Box) error {
+			return c.Do(cmd.Context(), "DELETE", apiclient.Path("boxes", args[0], "holder")+"?"+url.Values{"why": {why}}.Encode(), nil, b)
+		})
+	cmd.Flags().StringVar(&why, "why", "", "the `REASON`, for the audit log")
+	return cmd
+}
+
+func newBoxHealthCmd(w world) *cobra.Command {
+	return boxCmd(w, "health BOX HEALTH [REASON]", "Say what a box is fit for", `Says what a box is fit for: good, suspect, bad, maintenance or retired. All but good want a reason.
+A retired box gets no jobs. The server itself sets boxes to suspect after failures.`,
+		"  testbox box health web-1 bad \"its fan is loud\"\n  testbox box health web-1 good", cobra.RangeArgs(2, 3),
+		func(cmd *cobra.Command, c *apiclient.Client, args []string, b *api.Box) error {
+			if !slices.Contains(ledger.Healths, ledger.Health(args[1])) {
+				return wrong("the health of a box is good, suspect, bad, maintenance or retired, and not %q", args[1])
+			}
+			q := api.SetBox{Health: &args[1]}
+			if len(args) == 3 {
+				q.HealthReason = &args[2]
+			}
+			return c.Do(cmd.Context(), "PATCH", apiclient.Path("boxes", args[0]), q, b)
+		})
+}
+
+func newBoxAcceptCmd(w world) *cobra.Command {
+	var why string
+	cmd := boxCmd(w, "accept BOX", "Accept another machine as this box",
+		`Accepts another machine as this box: the next one that comes from its address is taken for it. The
+server knows a machine by its network cards and its UUID, and refuses a stranger.`,
+		"  testbox box accept web-1 --why \"a new board\"", cobra.ExactArgs(1),
+		func(cmd *cobra.Command, c *apiclient.Client, args []string, b *api.Box) error {
+			return c.Do(cmd.Context(), "POST", apiclient.Path("boxes", args[0], "accept"), api.Reason{Why: why}, b)
+		})
+	cmd.Flags().StringVar(&why, "why", "", "the `REASON`, for the audit log")
+	return cmd
+}
+
+func newBoxForgetCmd(w world) *cobra.Command {
+	f := serverFlag{world: w}
+	var why string
+	cmd := &cobra.Command{
+		Use: "forget BOX", Short: "Make a server forget a box", Long: "Makes a server forget a box. Its jobs, logs and backups stay.",
+		Example: "  testbox box forget web-1 --why scrapped",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return f.with(func(c *apiclient.Client) error {
+				return c.Do(cmd.Context(), "DELETE", apiclient.Path("boxes", args[0])+"?"+url.Values{"why": {why}}.Encode(), nil, nil)
+			})
+		},
+	}
+	cmd.Flags().StringVar(&why, "why", "", "the `REASON`, for the audit log")
+	f.add(cmd)
+	return cmd
+}
+
+func newLogCmd(w world) *cobra.Command {
+	f := serverFlag{world: w}
+	var follow, all bool
+	cmd := &cobra.Command{
+		Use:   "log BOX",
+		Short: "Print the log of a box",
+		Long: `Prints the end of the log that a server keeps of a box. With --follow it goes on with what comes
+later, until it is interrupted.`,
+		Example: "  testbox log web-1\n  testbox log 10.40.41.42 --follow\n  testbox log web-1 --all",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			offset := int64(-16 << 10)
+			if all {
+				offset = 0
+			}
+			out := &lineWriter{to: cmd.OutOrStdout()}
+			return f.with(func(c *apiclient.Client) error {
+				if !follow {
+					err := c.Get(cmd.Context(), fmt.Sprintf("%s?offset=%d", apiclient.Path("boxes", args[0], "log"), offset), out)
+					return errors.Join(err, out.flush())
+				}
+				err := c.FollowLog(cmd.Context(), args[0], offset, out)
+				if errors.Is(err, context.Canceled) {
+					return out.flush()
+				}
+				return errors.Join(err, out.flush())
+			})
+		},
+	}
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what comes later")
+	cmd.Flags().BoolVar(&all, "all", false, "print the log from its beginning")
+	f.add(cmd)
+	return cmd
+}
+
+// lineWriter makes lines from elsewhere safe for a terminal.
+type lineWriter struct {
+	to   io.Writer
+	part []byte
+}
+
+// maxLine is the length in bytes at which a longer line is split.
+const maxLine = 64 << 10
+
+func (l *lineWriter) Write(b []byte) (int, error) {
+	l.part = append(l.part, b...)
+	for {
+		line, rest, found := bytes.Cut(l.part, []byte("\n"))
+		if !found {
+			break
+		}
+		if err := l.line(line); err != nil {
+			return 0, err
+		}
+		l.part = append(l.part[:0], rest...)
+	}
+	if len(l.part) > maxLine {
+		return len(b), l.flush()
+	}
+	return len(b), nil
+}
+
+func (l *lineWriter) flush() error {
+	if len(l.part) == 0 {
+		return nil
+	}
+	line := l.part
+	l.part = nil
+	return l.line(line)
+}
+
+func (l *lineWriter) line(b []byte) error {
+	_, err := fmt.Fprintln(l.to, printable(strings.ToValidUTF8(string(b), string(utf8.RuneError))))
+	return err
+}
+
+func newInfoCmd(w world) *cobra.Command {
+	f := serverFlag{world: w}
+	var form, file string
+	cmd := &cobra.Command{
+		Use:   "info BOX",
+		Short: "Print the inventory of a box",
+		Long: `Prints the inventory that the box's latest action has taken: the machine, its disks, its network
+cards. ` + "`testbox refresh-info BOX`" + ` takes a new one. The form zip has the raw sources too, and needs
+--output.`,
+		Example: "  testbox info web-1\n  testbox info web-1 --form json\n  testbox info web-1 --form zip --output web-1.zip",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if !slices.Contains([]string{"text", "json", "zip"}, form) {
+				return wrong("--form %s: the forms are text, json and zip", form)
+			}
+			if form == "zip" && file == "" {
+				return wrong("the form zip is no text; say --output FILE")
+			}
+			return f.with(func(c *apiclient.Client) error {
+				path := apiclient.Path("boxes", args[0], "inventory") + "?form=" + form
+				if file == "" {
+					out := &lineWriter{to: cmd.OutOrStdout()}
+					return errors.Join(c.Get(cmd.Context(), path, out), out.flush())
+				}
+				var b bytes.Buffer
+				if err := c.Get(cmd.Context(), path, &b); err != nil {
+					return err
+				}
+				return os.WriteFile(file, b.Bytes(), 0o644)
+			})
+		},
+	}
+	cmd.Flags().StringVar(&form, "form", "text", "the `FORM`: text, json or zip")
+	cmd.Flags().StringVar(&file, "output", "", "write it to this `FILE`")
+	forms := cobra.FixedCompletions([]string{"text", "json", "zip"}, cobra.ShellCompDirectiveNoFileComp)
+	mustComplete(cmd.RegisterFlagCompletionFunc("form", forms))
+	f.add(cmd)
+	return cmd
+}

@@ -1,0 +1,320 @@
+// Package fakelab is a server with boxes that are not there, for tests of the admin API
+// and of its commands. The server's jobs are run by a real Dispatch over a real ledger.
+// The boxes are goroutines that start when they have a boot file, and speak with the
+// Dispatch as an agent does.
+package fakelab
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"testbox-imaging/internal/api"
+	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/dispatch"
+	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/job"
+	"testbox-imaging/internal/ledger"
+	"testbox-imaging/internal/object"
+	"testbox-imaging/internal/sharedir"
+	"testbox-imaging/internal/wire"
+)
+
+// What boxes do is told by the last part of their address. All others do what they are
+// asked.
+const (
+	Refuses    = 101 // its action is refused
+	Fails      = 102 // its action fails each time
+	Never      = 103 // it never starts
+	Works      = 104 // it works until it is told to stop
+	WritesHalf = 105 // it writes to its disk and then fails
+	NeverUp    = 106 // its own system never answers
+	Differs    = 107 // its disk differs
+)
+
+// Lab is a server with its boxes.
+type Lab struct {
+	Ledger   *ledger.Ledger
+	Dispatch *dispatch.Dispatch
+	API      *api.Server
+	Area     *sharedir.Area
+	Key      wire.Fingerprint
+	URL      string // of HTTPS
+
+	mu      sync.Mutex // guards the fields below
+	files   map[box.Addr]file
+	records []*image.Record
+
+	ctx  context.Context
+	stop context.CancelFunc
+	wait sync.WaitGroup
+}
+
+type file struct {
+	job    job.Job
+	secret string
+	opt    dispatch.Options
+}
+
+// Start starts a server whose files are in dir, and which listens at a Unix socket and
+// over HTTPS.
+func Start(dir, socket, group string) (l *Lab, err error) {
+	l = &Lab{files: map[box.Addr]file{}}
+	l.ctx, l.stop = context.WithCancel(context.Background())
+	if l.Ledger, err = ledger.Open(l.ctx, filepath.Join(dir, "ledger.db"), ledger.Options{}); err != nil {
+		return nil, err
+	}
+	boxes := filepath.Join(dir, "boxes")
+	if err := errors.Join(os.MkdirAll(boxes, 0o755), os.WriteFile(filepath.Join(boxes, sharedir.Marker), nil, 0o644)); err != nil {
+		return nil, err
+	}
+	if l.Area, err = sharedir.Open(durable.OS{}, boxes); err != nil {
+		return nil, err
+	}
+	log, err := os.Create(filepath.Join(dir, "server.log"))
+	if err != nil {
+		return nil, err
+	}
+	cfg := dispatch.Config{Ledger: l.Ledger, Boots: l, Backups: l, Area: l.Area, Places: api.Places,
+		Log:    slog.New(slog.NewTextHandler(log, nil)),
+		Limits: job.Limits{Attempts: 3, Silence: 10 * time.Second, Arming: time.Minute, Up: 2 * time.Second},
+		Probe: func(_ context.Context, b ledger.Box) error {
+			if last(b.Address) == NeverUp {
+				return errors.New("no answer")
+			}
+			return nil
+		}}
+	// Boxes may start before Open returns, and wait for the lock then.
+	l.mu.Lock()
+	l.Dispatch, err = dispatch.Open(l.ctx, cfg)
+	l.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	l.API = api.New(api.Config{Ledger: l.Ledger, Jobs: l.Dispatch, Area: l.Area, Group: group, Heartbeat: time.Second,
+		Poll: 10 * time.Millisecond, Log: cfg.Log})
+	unix, err := api.Listen(socket, group)
+	if err != nil {
+		return nil, err
+	}
+	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	cert, err := l.makeKey()
+	if err != nil {
+		return nil, err
+	}
+	l.URL = "https://" + tcp.Addr().String()
+	l.wait.Go(func() { l.API.ServeUnix(unix) })
+	l.wait.Go(func() {
+		l.API.ServeTLS(tcp, &http.Server{TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}}})
+	})
+	return l, nil
+}
+
+func (l *Lab) makeKey() (tls.Certificate, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	plan := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "testbox"},
+		NotBefore: time.Unix(0, 0), NotAfter: time.Unix(1, 0)}
+	der, err := x509.CreateCertificate(rand.Reader, plan, plan, key.Public(), key)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	l.Key = wire.FingerprintOf(cert)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
+}
+
+// Close ends the server and all boxes.
+func (l *Lab) Close() {
+	l.API.Close()
+	l.stop()
+	l.Dispatch.Close()
+	l.wait.Wait()
+	l.Ledger.Close()
+}
+
+// last is the last part of an address.
+func last(a box.Addr) byte {
+	b := a.IP().As4()
+	return b[3]
+}
+
+// Arm implements dispatch.Boots. The box starts soon.
+func (l *Lab) Arm(_ context.Context, j job.Job, opt dispatch.Options, secret string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	old, is := l.files[j.Box]
+	l.files[j.Box] = file{j, secret, opt}
+	if last(j.Box) != Never && (!is || old.job.ID != j.ID || j.State == job.Armed && old.secret != secret) {
+		l.wait.Go(func() { l.boot(j.Box) })
+	}
+	return nil
+}
+
+// Disarm implements dispatch.Boots. The box starts its own system soon.
+func (l *Lab) Disarm(_ context.Context, a box.Addr, arming box.Arming) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if f, is := l.files[a]; is && f.job.Arming == arming {
+		delete(l.files, a)
+		l.wait.Go(func() {
+			if l.sleep(50 * time.Millisecond) {
+				l.Dispatch.DefaultAsked(a, time.Now())
+			}
+		})
+	}
+	return nil
+}
+
+// Ready implements dispatch.Boots.
+func (l *Lab) Ready(box.Action) error { return nil }
+
+// Of implements dispatch.Backups.
+func (l *Lab) Of(_ context.Context, a box.Addr) (list []*image.Record, _ error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, r := range l.records {
+		if r.Box == a.String() {
+			list = append(list, r)
+		}
+	}
+	return list, nil
+}
+
+// Find implements dispatch.Backups.
+func (l *Lab) Find(ctx context.Context, a box.Addr, name string) (*image.Record, error) {
+	if owner, id, other := strings.Cut(name, "@"); other {
+		var err error
+		if a, err = box.ParseAddr(owner); err != nil {
+			return nil, err
+		}
+		name = id
+	}
+	all, _ := l.Of(ctx, a)
+	for _, r := range all {
+		if name == "" || name == "latest" || name == r.ID {
+			return r, nil
+		}
+	}
+	return nil, fs.ErrNotExist
+}
+
+// commit puts a backup into the store.
+func (l *Lab) commit(a box.Addr, arming box.Arming) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	at := time.Date(2026, 11, 1, 0, 0, len(l.records), 0, time.UTC)
+	r := &image.Record{Format: image.RecordFormat, ID: at.Format("20060102-150405"), Box: a.String(), Arming: arming, Time: at,
+		Disks: []image.RecordedDisk{{Name: "sda", Root: object.Name{1}, Disk: image.Identity{Size: 4096, SectorSize: 512}, Data: 4096}}}
+	l.records = append([]*image.Record{r}, l.records...)
+}
+
+func (l *Lab) sleep(d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-l.ctx.Done():
+		return false
+	}
+}
+
+// boot is one start of a box.
+func (l *Lab) boot(a box.Addr) {
+	if !l.sleep(50 * time.Millisecond) {
+		return
+	}
+	l.mu.Lock()
+	f, armed := l.files[a]
+	l.mu.Unlock()
+	if !armed {
+		return
+	}
+	token := rand.Text()
+	h := &wire.Hello{Protocol: wire.Version, Agent: "fake", Box: a, Arming: f.job.Arming, Secret: f.secret, Token: token,
+		MACs: []string{"52:54:00:00:00:" + strings.ToLower(a.Hex()[6:])}}
+	w, err := l.Dispatch.Hello(l.ctx, h, a.IP())
+	if err != nil || w.Word != job.Work {
+		return
+	}
+	l.work(a, w.Job, token, f.job.Arming)
+}
+
+func (l *Lab) work(a box.Addr, j *wire.Job, token string, arming box.Arming) {
+	number := uint64(0)
+	report := func(r wire.Report) job.Word {
+		number++
+		r.Number = number
+		told, err := l.Dispatch.Report(l.ctx, token, a.IP(), &r)
+		if err != nil {
+			return job.Stop
+		}
+		return told.Word
+	}
+	result := func(r wire.Result) {
+		r.Receipts = []image.Receipt{{Image: "sda", Disk: "sda", Verified: 4096}}
+		l.Dispatch.Result(l.ctx, token, a.IP(), &r)
+	}
+	report(wire.Report{Lines: []wire.Line{{Kind: wire.LineHello}, {Text: fmt.Sprintf("%s, arming %s", j.Action, arming)}}})
+	for i := int64(1); i <= 3; i++ {
+		report(wire.Report{Step: wire.StepRead, Text: fmt.Sprintf("sda: read %d of 3 GiB", i), Done: i << 30, Total: 3 << 30})
+		if !l.sleep(20 * time.Millisecond) {
+			return
+		}
+	}
+	switch {
+	case last(a) == Refuses:
+		result(wire.Result{Outcome: box.Refused, Class: job.ClassBox, Text: "its disk is mounted"})
+	case last(a) == Fails:
+		result(wire.Result{Outcome: box.Failed, Class: job.ClassBox, Text: "its disk is broken"})
+		l.boot(a)
+	case last(a) == Works:
+		for report(wire.Report{Step: wire.StepRead, Text: "it works"}) == job.GoOn {
+			if !l.sleep(100 * time.Millisecond) {
+				return
+			}
+		}
+		result(wire.Result{Outcome: job.Cancelled})
+	case last(a) == WritesHalf && j.Action == box.Restore:
+		report(wire.Report{Writes: true, Step: wire.StepWrite})
+		result(wire.Result{Outcome: box.Failed, Class: job.ClassBox, Text: "its disk is broken"})
+		l.boot(a)
+	case last(a) == Differs && j.Action == box.Verify:
+		result(wire.Result{Outcome: box.Differs, Text: "one byte differs"})
+	case j.Action == box.Rescue:
+		result(wire.Result{Outcome: box.Rescuing})
+	default:
+		if j.Action == box.Restore {
+			report(wire.Report{Writes: true, Step: wire.StepWrite})
+		}
+		if j.Action == box.Backup || j.Action == box.BackupAgain {
+			l.commit(a, arming)
+		}
+		report(wire.Report{Lines: []wire.Line{{Kind: wire.LineAnnounce, Text: string(j.Action) + ": done"}}})
+		result(wire.Result{Outcome: box.Done})
+	}
+}
