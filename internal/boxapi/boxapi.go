@@ -67,7 +67,8 @@ type Config struct {
 	// Sent is told of bytes of objects that crossed the network for a token, in either
 	// direction. nil means that nobody counts them.
 	Sent func(token string, bytes int64)
-	// Log is told of what an admin should know. nil means no log.
+	// Log is told of what an admin should know, one line at a time. What boxes cause
+	// again and again is left out. nil means no log.
 	Log func(format string, args ...any)
 
 	// Tests set these. 0 means the limit of package wire.
@@ -122,6 +123,7 @@ func New(cfg Config) *Server {
 	if cfg.Sent == nil {
 		cfg.Sent = func(string, int64) {}
 	}
+	cfg.Log = (&sparing{log: cfg.Log}).Log
 	if cfg.Quiet <= 0 {
 		cfg.Quiet = wire.QuietWait
 	}
