@@ -448,6 +448,7 @@ func TestServerHeld(t *testing.T) {
 			t.Fatalf("next is %v", next)
 		}
 		// The box loses power, and is held again.
+		b.away = 50 * time.Millisecond // so that it hears that the server is away
 		s := b.session(cmd)
 		outcome, next := s.start(t.Context())
 		if outcome != box.Refused || next != Hold || b.rig.Job().State != job.Held {
@@ -456,12 +457,14 @@ func TestServerHeld(t *testing.T) {
 		var alive int
 		s.cfg.Alive = func() { alive++ }
 		b.rig.KillServer()
-		time.AfterFunc(200*time.Millisecond, b.rig.StartServer)
+		time.AfterFunc(300*time.Millisecond, b.rig.StartServer)
 		time.AfterFunc(500*time.Millisecond, func() { decide(b) })
 		start := time.Now()
-		if next := s.hold(t.Context()); next != Restart || time.Since(start) < 500*time.Millisecond {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		if next := s.hold(ctx); next != Restart || time.Since(start) < 500*time.Millisecond || ctx.Err() != nil {
 			t.Errorf("%s: next is %v after %v", what, next, time.Since(start))
 		}
+		cancel()
 		if !strings.Contains(b.console.String(), "This box is held") {
 			t.Error("the console does not say it")
 		}
