@@ -177,15 +177,21 @@ func TestAgentImports(t *testing.T) {
 // track.go know the form of a log alone, which is the same in every mode.
 var shareFiles = []string{"share.go", "sharebackup.go", "shareimage.go", "foresee.go", "log.go", "track.go"}
 
-// TestAgentSeam: what the agent does, it does over interfaces of its own.
+// TestAgentSeam: what the agent does, it does over interfaces of its own. Only files
+// whose names begin with "server" know server mode.
 func TestAgentSeam(t *testing.T) {
-	seen := 0
+	seen, server := 0, 0
 	for _, f := range readFiles(t) {
 		if f.pkg != "agent" || f.test {
 			continue
 		}
 		for _, im := range f.imports {
 			dep, ours := strings.CutPrefix(im, module)
+			if ours && slices.Contains([]string{"remote", "wire", "chunk"}, dep) {
+				if server++; !strings.HasPrefix(f.name, "server") {
+					t.Errorf("%s of package agent imports %s, which only server mode has", f.name, dep)
+				}
+			}
 			if !ours || !slices.Contains([]string{"sharedir", "bootfiles", "rawgz"}, dep) {
 				continue
 			}
@@ -194,7 +200,7 @@ func TestAgentSeam(t *testing.T) {
 			}
 		}
 	}
-	if seen == 0 {
-		t.Fatal("no file of package agent knows share mode; the test looks in the wrong place")
+	if seen == 0 || server == 0 {
+		t.Fatal("no file of package agent knows share mode, or none knows server mode; the test looks in the wrong place")
 	}
 }
