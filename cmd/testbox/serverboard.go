@@ -70,7 +70,7 @@ func (b *board) tell(j api.Job) {
 	was, now := s.job, time.Now()
 	s.job = j
 	line := fmt.Sprintf("%s: %s", nameOf(j), jobText(j))
-	settled := j.Settled() && !s.done
+	settled := j.Resting() && !s.done
 	changed := was.State != j.State || was.Attempt != j.Attempt || was.Cancel != j.Cancel || s.line == ""
 	if b.term == nil {
 		if line != s.line && (changed || settled || now.Sub(s.at) >= plainEvery) {

@@ -257,7 +257,7 @@ func (o *jobOptions) follow(ctx context.Context, p printer, c *apiclient.Client,
 	for _, j := range jobs {
 		ids = append(ids, j.ID)
 	}
-	settled := func(j api.Job) bool { return j.Settled() }
+	settled := func(j api.Job) bool { return j.Resting() }
 	err := c.Watch(ctx, ids, board.tell, settled)
 	board.end()
 	if o.asJSON {

@@ -93,10 +93,11 @@ func TestWait(t *testing.T) {
 		id := list.Jobs[0].ID
 		time.AfterFunc(20*time.Millisecond, func() { r.runner.set(t, id, func(st *dispatch.Status) { st.State = job.Armed }) })
 		time.AfterFunc(60*time.Millisecond, func() { r.runner.set(t, id, func(st *dispatch.Status) { st.State = state }) })
+		time.AfterFunc(100*time.Millisecond, func() { r.runner.set(t, id, func(st *dispatch.Status) { st.Settled = true }) })
 		start := time.Now()
 		var one api.Job
 		c.want(200, "GET", "/api/v1/jobs/"+id+"?wait=30", nil, &one)
-		if took := time.Since(start); one.State != state || took < 50*time.Millisecond || took > 10*time.Second {
+		if took := time.Since(start); one.State != state || !one.Settled || took < 50*time.Millisecond || took > 10*time.Second {
 			t.Errorf("after %v it is %s, not %s", took, one.State, state)
 		}
 	}

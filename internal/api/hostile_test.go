@@ -297,7 +297,7 @@ func TestEvents(t *testing.T) {
 	for range 10 {
 		r.runner.set(t, id, func(st *dispatch.Status) { st.State, st.Text = job.Armed, "a <b>\n\n&" })
 	}
-	r.runner.set(t, id, func(st *dispatch.Status) { st.State, st.Outcome = job.Ended, box.Done })
+	r.runner.set(t, id, func(st *dispatch.Status) { st.State, st.Outcome, st.Settled = job.Ended, box.Done, true })
 	time.Sleep(100 * time.Millisecond)
 	events, stop = c.follow(e.id)
 	for e = next(t, events); ; e = next(t, events) {

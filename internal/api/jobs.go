@@ -20,7 +20,8 @@ func jobOf(st dispatch.Status, name string) Job {
 	j := Job{
 		ID: st.ID, Box: st.Box.String(), Name: name, Action: st.Action, Options: Options(st.Options), By: st.By,
 		WaitUp: st.WaitUp, Power: st.Power,
-		Asked: st.Asked, State: st.State, Since: st.Since, Step: st.Step, Text: st.Text, Attempt: st.Attempt, Deadline: st.Deadline,
+		Asked: st.Asked, State: st.State, Since: st.Since, Settled: st.Settled, Step: st.Step,
+		Text: st.Text, Attempt: st.Attempt, Deadline: st.Deadline,
 		Cancel: st.Cancel && st.State != job.Ended, Wrote: st.Wrote, Outcome: st.Outcome, Class: st.Class, Up: st.Up,
 		Bootable: st.Bootable(), Backup: st.Backup, Receipts: st.Receipts, Warnings: st.Warnings, Sent: st.Sent,
 	}
@@ -113,9 +114,9 @@ type JobPath struct {
 	Job string `path:"job" maxLength:"64" pattern:"^[A-Za-z0-9][A-Za-z0-9._-]*$" doc:"id of a job"`
 }
 
-// Settled reports whether a job has come to where nothing more happens by itself.
-func (j *Job) Settled() bool {
-	return slices.Contains([]job.State{job.Ended, job.Held, job.Rescue}, j.State)
+// Resting reports whether a job has come to where nothing more happens by itself.
+func (j *Job) Resting() bool {
+	return j.Settled && slices.Contains([]job.State{job.Ended, job.Held, job.Rescue}, j.State)
 }
 
 func (s *Server) getJob(ctx context.Context, in *struct {
@@ -137,7 +138,7 @@ func (s *Server) getJob(ctx context.Context, in *struct {
 		// The place comes before the job, so that no change is missed in between.
 		at := s.hub.cursor()
 		j, err := s.job(ctx, in.Job)
-		if err != nil || j.Settled() {
+		if err != nil || j.Resting() {
 			return answer(j, err)
 		}
 		select {

@@ -355,7 +355,7 @@ func (f *runner) end(ctx context.Context, id, by string, o box.Outcome) (dispatc
 	if err != nil {
 		return st, err
 	}
-	st.State, st.Outcome, st.Text, st.Since = job.Ended, o, by+" did it.", f.now()
+	st.State, st.Outcome, st.Text, st.Since, st.Settled = job.Ended, o, by+" did it.", f.now(), true
 	return st, f.put(ctx, st, "", false)
 }
 

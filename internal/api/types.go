@@ -42,6 +42,7 @@ type Job struct {
 	Asked    time.Time       `json:"asked" doc:"when it was asked for"`
 	State    job.State       `json:"state" doc:"where it stands; ended is the last"`
 	Since    time.Time       `json:"since" doc:"when the state began"`
+	Settled  bool            `json:"settled" doc:"what belongs to the state is done; of a job that has ended it says that the box is not armed any more"`
 	Step     int             `json:"step" doc:"counts the changes of the job, so that an old answer is known as one"`
 	Text     string          `json:"text,omitempty" doc:"why it is in this state"`
 	Attempt  int             `json:"attempt,omitempty" doc:"which attempt this is, or was; the first is 1"`
@@ -60,8 +61,9 @@ type Job struct {
 	Sent     int64           `json:"sent,omitempty" doc:"bytes of the store's objects that crossed the network"`
 }
 
-// Ended reports whether nothing changes any more.
-func (j *Job) Ended() bool { return j.State == job.Ended }
+// Ended reports whether nothing changes any more, and all is done that belongs to the
+// end. A box is not armed any more then.
+func (j *Job) Ended() bool { return j.State == job.Ended && j.Settled }
 
 // Wait is what a queued job waits for.
 type Wait struct {

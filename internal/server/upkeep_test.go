@@ -64,7 +64,11 @@ func TestUpkeepGivesWay(t *testing.T) {
 		}
 		if begun == 1 {
 			restoring.Store(true)
-			<-ctx.Done()
+			select {
+			case <-ctx.Done():
+			case <-time.After(10 * time.Second):
+				t.Error("the step goes on beside a restore")
+			}
 			time.AfterFunc(20*time.Millisecond, func() { restoring.Store(false) })
 			return "", context.Cause(ctx)
 		}
