@@ -294,6 +294,7 @@ func TestLargeResult(t *testing.T) {
 			{Receipts: slices.Repeat([]image.Receipt{huge}, 250)},
 			{Receipts: []image.Receipt{{Image: strings.Repeat("x", 7<<20)}}},
 			{Receipts: receipt, Warnings: slices.Repeat([]string{strings.Repeat("w", wire.MaxText)}, 5000)},
+			{Receipts: receipt, Warnings: slices.Repeat([]string{strings.Repeat("<", wire.MaxText)}, 5000)}, // six bytes in JSON
 		} {
 			s := r.add(here, box.Verify)
 			a := r.boot(here).works()
@@ -302,7 +303,7 @@ func TestLargeResult(t *testing.T) {
 				t.Fatal(err)
 			}
 			j := r.job(s.ID, job.Ended, box.Differs)
-			if n == 0 && (len(j.Receipts) != 4 || len(j.Receipts[0].Differ) != 100) || n == 2 && len(j.Warnings) != 1 {
+			if n == 0 && (len(j.Receipts) != 4 || len(j.Receipts[0].Differ) < 100) || n == 2 && len(j.Warnings) != 1 {
 				t.Errorf("result %d: %d receipts, %d warnings", n, len(j.Receipts), len(j.Warnings))
 			}
 			data, _ := json.Marshal(j)

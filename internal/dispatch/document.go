@@ -85,29 +85,33 @@ const (
 )
 
 // evidence makes receipts and warnings small enough for the ledger. Places on a disk
-// go first, then the stages, and at last all receipts.
+// go first, then the stages, then all receipts, and at last the first warnings.
 func evidence(receipts []image.Receipt, warnings []string) ([]image.Receipt, []string) {
 	warnings = slices.Clone(warnings[:min(len(warnings), maxWarnings)])
 	receipts = slices.Clone(receipts[:min(len(receipts), maxDisks)])
-	for ranges := 100; ; ranges /= 2 {
+	fits := func() bool {
+		data, err := json.Marshal([]any{receipts, warnings})
+		return err == nil && len(data) <= maxEvidence
+	}
+	for ranges := 100; !fits() && ranges > 0; ranges /= 2 {
 		for i := range receipts {
 			r := &receipts[i]
 			for _, list := range []*[]image.Range{&r.Changed, &r.Differ, &r.Bad} {
 				*list = (*list)[:min(len(*list), ranges)]
 			}
-			if ranges == 0 {
+			if ranges == 1 {
 				r.Stages = nil
 			}
 		}
-		data, err := json.Marshal([]any{receipts, warnings})
-		if err == nil && len(data) <= maxEvidence {
-			return receipts, warnings
-		}
-		if ranges == 0 {
-			text := fmt.Sprintf("%s of this job had too much text to be kept.", words.Count(len(receipts), "receipt"))
-			return nil, append(warnings, text)
-		}
 	}
+	if !fits() {
+		warnings = append(warnings, fmt.Sprintf("%s of this job had too much text to be kept.", words.Count(len(receipts), "receipt")))
+		receipts = nil
+	}
+	for !fits() {
+		warnings = warnings[len(warnings)/2:]
+	}
+	return receipts, warnings
 }
 
 // scope is what a restore may write to. It is compared, and never looked up.
