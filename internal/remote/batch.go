@@ -3,6 +3,7 @@ package remote
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 )
 
@@ -48,7 +49,28 @@ func (b *batcher[J]) run(ctx context.Context, job J) error {
 		go b.work()
 	}
 	b.mu.Unlock()
-	return <-w.done
+	select {
+	case err := <-w.done:
+		return err
+	case <-ctx.Done():
+	}
+	if b.drop(w) {
+		return ctx.Err()
+	}
+	return <-w.done // its request is under way, and ends now
+}
+
+// drop takes a wish out of the queue, unless it is in a request already. Requests before
+// it may last for as long as the server is away.
+func (b *batcher[J]) drop(w *wish[J]) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	i := slices.Index(b.queue, w)
+	if i < 0 {
+		return false
+	}
+	b.queue = slices.Concat(b.queue[:i], b.queue[i+1:])
+	return true
 }
 
 func (b *batcher[J]) work() {

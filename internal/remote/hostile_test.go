@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -406,6 +407,47 @@ func TestBatches(t *testing.T) {
 	}
 	if n := requests.Load(); n > readers*2/3 {
 		t.Errorf("%d reads took %d requests", readers, n)
+	}
+}
+
+// TestCancelledInQueue: who does not want an object any more does not wait for the
+// requests before it.
+func TestCancelledInQueue(t *testing.T) {
+	l := newLiar(t)
+	im, err := l.c.OpenImage(t.Context(), l.rec, "sda")
+	must(t, err)
+	defer im.Close()
+	region, err := im.Region(t.Context(), 0)
+	must(t, err)
+	at, err := region.Place(0)
+	must(t, err)
+	asked, answer := make(chan bool, 100), make(chan bool)
+	release := sync.OnceFunc(func() { close(answer) })
+	l.spoil.Store(&spoiler{"/read", func(w http.ResponseWriter, _ *http.Request, right *httptest.ResponseRecorder) {
+		asked <- true
+		<-answer
+		w.Write(right.Body.Bytes())
+	}})
+	errs := make(chan error, readsAtOnce)
+	for range readsAtOnce {
+		go func() {
+			_, err := im.Getter().Get(t.Context(), at, nil)
+			errs <- err
+		}()
+		<-asked
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	start := time.Now()
+	time.AfterFunc(3*time.Second, release)
+	_, err = im.Getter().Get(ctx, at, nil)
+	if took := time.Since(start); !errors.Is(err, context.DeadlineExceeded) || took > 2*time.Second {
+		t.Errorf("after %v: %v", took, err)
+	}
+	l.spoil.Store(nil)
+	release()
+	for range readsAtOnce {
+		must(t, <-errs)
 	}
 }
 
