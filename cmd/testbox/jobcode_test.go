@@ -1,0 +1,45 @@
+package main
+
+import (
+	"testing"
+
+	"testbox-imaging/internal/api"
+	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/job"
+)
+
+// TestJobCode: no job that is not known to be done has the exit code of one.
+func TestJobCode(t *testing.T) {
+	for _, st := range job.States {
+		for _, o := range append(box.Outcomes(), job.Cancelled, "", "nonsense") {
+			for _, up := range []job.Up{"", job.UpYes, job.UpNo, job.UpNotAsked} {
+				j := api.Job{State: st, Outcome: o, Up: up}
+				if done := st == job.Ended && o == box.Done && up != job.UpNo; (jobCode(j) == exitDone) != done {
+					t.Errorf("%+v has the exit code %d", j, jobCode(j))
+				}
+			}
+		}
+	}
+	for _, c := range []struct {
+		j    api.Job
+		want int
+	}{
+		{api.Job{State: job.Queued}, exitPending},
+		{api.Job{State: job.Restarting, Outcome: box.Done}, exitPending},
+		{api.Job{State: job.Rescue}, exitRescue},
+		{api.Job{State: job.Held, Outcome: box.Refused}, exitFailed},
+		{api.Job{State: job.Held, Outcome: job.Cancelled}, exitFailed},
+		{api.Job{State: job.Ended, Outcome: box.Refused}, exitRefused},
+		{api.Job{State: job.Ended, Outcome: box.Refused, Wrote: true}, exitFailed},
+		{api.Job{State: job.Ended, Outcome: job.Cancelled}, exitCancelled},
+		{api.Job{State: job.Ended, Outcome: box.Done, Up: job.UpNo}, exitNotUp},
+		{api.Job{State: job.Ended, Outcome: box.Expired}, exitExpired},
+		{api.Job{State: job.Ended, Outcome: box.BadSectors, Up: job.UpYes}, exitBadSectors},
+		{api.Job{State: job.Ended, Outcome: box.Differs}, exitDiffer},
+		{api.Job{State: job.Ended, Outcome: "nonsense"}, exitFailed},
+	} {
+		if got := jobCode(c.j); got != c.want {
+			t.Errorf("%+v has the exit code %d, not %d", c.j, got, c.want)
+		}
+	}
+}
