@@ -13,7 +13,10 @@ func TestJobCode(t *testing.T) {
 	for _, st := range job.States {
 		for _, o := range append(box.Outcomes(), job.Cancelled, "", "nonsense") {
 			for _, up := range []job.Up{"", job.UpYes, job.UpNo, job.UpNotAsked} {
-				j := api.Job{State: st, Outcome: o, Up: up}
+				j := api.Job{State: st, Outcome: o, Up: up, Settled: true}
+				if code := jobCode(api.Job{State: st, Outcome: o, Up: up}); code != exitPending {
+					t.Errorf("the state %s, whose effects are not carried out, has the exit code %d", st, code)
+				}
 				if done := st == job.Ended && o == box.Done && up != job.UpNo; (jobCode(j) == exitDone) != done {
 					t.Errorf("%+v has the exit code %d", j, jobCode(j))
 				}
@@ -38,6 +41,7 @@ func TestJobCode(t *testing.T) {
 		{api.Job{State: job.Ended, Outcome: box.Differs}, exitDiffer},
 		{api.Job{State: job.Ended, Outcome: "nonsense"}, exitFailed},
 	} {
+		c.j.Settled = true
 		if got := jobCode(c.j); got != c.want {
 			t.Errorf("%+v has the exit code %d, not %d", c.j, got, c.want)
 		}

@@ -231,10 +231,10 @@ func progressText(g *api.Progress) string {
 // jobCode is the exit code of a job as it is.
 func jobCode(j api.Job) int {
 	switch {
+	case !j.Resting():
+		return exitPending
 	case j.State == job.Rescue:
 		return exitRescue
-	case j.State != job.Ended && j.State != job.Held:
-		return exitPending
 	case j.State == job.Held, j.Wrote && j.Outcome == box.Refused:
 		return exitFailed // a refusal would say that nothing was changed
 	case j.Outcome == job.Cancelled:
@@ -440,7 +440,7 @@ in maintenance, since that disk is not fit to run.`,
 					return err
 				}
 				if len(jobs) != 1 || jobs[0].ID != args[0] {
-					jobs = slices.DeleteFunc(jobs, func(j api.Job) bool { return j.Ended() })
+					jobs = slices.DeleteFunc(jobs, func(j api.Job) bool { return j.State == job.Ended })
 				}
 				if len(jobs) == 0 {
 					return refused("the box %s has no job that has not ended", printable(args[0]))

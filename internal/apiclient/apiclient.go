@@ -45,6 +45,9 @@ type Client struct {
 	http *http.Client
 }
 
+// answerWait is how long a server may take to begin its answer.
+const answerWait = 2 * time.Minute
+
 // ErrLost is matched by the error for a server that does not answer any more.
 var ErrLost = errors.New("the connection to the server is lost")
 
@@ -57,7 +60,8 @@ func New(cfg Config) (*Client, error) {
 		dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{Timeout: 15 * time.Second}).DialContext(ctx, "unix", cfg.Server)
 		}
-		return &Client{cfg, "http://testbox", &http.Client{Transport: &http.Transport{DialContext: dial, DisableCompression: true}}}, nil
+		t := &http.Transport{DialContext: dial, DisableCompression: true, ResponseHeaderTimeout: answerWait}
+		return &Client{cfg, "http://testbox", &http.Client{Transport: t}}, nil
 	}
 	base, err := BaseOf(cfg.Server)
 	if err != nil {
@@ -66,7 +70,9 @@ func New(cfg Config) (*Client, error) {
 	if !wire.ValidToken(cfg.Token) {
 		return nil, errors.New("the token has characters that no token has")
 	}
-	return &Client{cfg, base, remote.NewHTTP(cfg.Key)}, nil
+	h := remote.NewHTTP(cfg.Key)
+	h.Transport.(*http.Transport).ResponseHeaderTimeout = answerWait
+	return &Client{cfg, base, h}, nil
 }
 
 // BaseOf checks and cleans the URL of a server.
@@ -159,7 +165,8 @@ func (c *Client) try(ctx context.Context, once func() error) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if time.Since(since) >= c.cfg.Away || gone(err) && n == 0 {
+		gone := time.Since(since)
+		if gone >= c.cfg.Away || never(err) && gone >= notYet || errors.Is(err, fs.ErrPermission) {
 			return fmt.Errorf("%w: %w", ErrLost, away.err)
 		}
 		if err := pause(ctx, min(100*time.Millisecond<<min(n, 6), 5*time.Second)); err != nil {
@@ -168,11 +175,13 @@ func (c *Client) try(ctx context.Context, once func() error) error {
 	}
 }
 
-// gone reports whether there never was a server: at the first try there is no socket,
-// nobody listens at it, or this user may not use it.
-func gone(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.ECONNREFUSED) ||
-		errors.Is(err, remote.ErrKey)
+// notYet is how long it is tried to reach a server that nobody listens for. It may be
+// about to be started again.
+const notYet = 2 * time.Second
+
+// never reports whether nobody listens where the server should.
+func never(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)
 }
 
 func pause(ctx context.Context, d time.Duration) error {

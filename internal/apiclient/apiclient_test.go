@@ -71,7 +71,7 @@ func (r *rig) client(cfg apiclient.Config) *apiclient.Client {
 	return c
 }
 
-func settled(j api.Job) bool { return j.Settled() }
+func settled(j api.Job) bool { return j.Resting() }
 
 // TestFlow: over HTTPS a job is asked for and followed to its end, and is in the audit
 // log.
@@ -96,7 +96,8 @@ func TestFlow(t *testing.T) {
 		last[j.Box], states[j.State] = j, true
 	}, settled))
 	one, two := last["10.0.0.1"], last["10.0.0.101"]
-	if one.Outcome != box.Done || one.Backup == "" || len(one.Receipts) != 1 || two.Outcome != box.Refused || two.Text == "" || one.By != "token ci" {
+	if one.Outcome != box.Done || one.Backup == "" || len(one.Receipts) != 1 || one.By != "token ci" ||
+		two.Outcome != box.Refused || two.Text == "" {
 		t.Errorf("%+v", last)
 	}
 	if !states[job.Running] || !states[job.Ended] {
@@ -111,7 +112,7 @@ func TestFlow(t *testing.T) {
 	must(t, c.Watch(t.Context(), ids, func(api.Job) {}, settled))
 	var boxes api.BoxList
 	must(t, c.Do(t.Context(), "GET", apiclient.Path("boxes"), nil, &boxes))
-	if len(boxes.Boxes) != 2 || boxes.Boxes[0].Last == nil || boxes.Boxes[0].Last.Outcome != box.Done || boxes.Boxes[0].Last.Action != box.Backup {
+	if l := boxes.Boxes; len(l) != 2 || l[0].Last == nil || l[0].Last.Outcome != box.Done || l[0].Last.Action != box.Backup {
 		t.Errorf("%+v", boxes)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"strconv"
 	"strings"
@@ -124,7 +125,10 @@ func (w *watcher) event(ctx context.Context, name, data string) error {
 	case "reset": // events are missing, so all is read anew
 		for id := range w.open {
 			var j api.Job
-			if err := w.c.Do(ctx, http.MethodGet, Path("jobs", id), nil, &j); err != nil {
+			switch err := w.c.Do(ctx, http.MethodGet, Path("jobs", id), nil, &j); {
+			case errors.Is(err, ErrLost):
+				return &awayError{err} // the connection to the events broke too
+			case err != nil:
 				return err
 			}
 			w.take(j)
@@ -180,7 +184,7 @@ func (c *Client) FollowLog(ctx context.Context, box string, offset int64, to io.
 			return context.Cause(ctx)
 		case err != nil && !errors.As(err, new(*awayError)) && resp == nil:
 			return err
-		case time.Since(since) >= c.cfg.Away, n == 0 && gone(err):
+		case time.Since(since) >= c.cfg.Away, errors.Is(err, fs.ErrPermission):
 			return fmt.Errorf("%w: %w", ErrLost, err)
 		}
 		if err := pause(ctx, min(200*time.Millisecond<<min(n, 5), 5*time.Second)); err != nil {

@@ -111,7 +111,7 @@ func (s *server) open(ctx context.Context) (err error) {
 	}
 	have := &backups{s.Store, time.Now}
 	s.dispatch, err = dispatch.Open(ctx, dispatch.Config{
-		Ledger: s.ledger, Backups: have, Area: area, Most: cfg.Boxes, Log: s.Log,
+		Ledger: s.ledger, Backups: have, Area: area, Most: cfg.Boxes, Places: api.Places, Log: s.Log,
 		Boots: &boots{place: s.Place, port: port, key: s.prints.agents.String()},
 		Limits: job.Limits{
 			Attempts: cfg.Jobs.Attempts, Silence: time.Duration(cfg.Jobs.Silence), Arming: time.Duration(cfg.Jobs.Start),
