@@ -204,6 +204,10 @@ func TestLimitedToken(t *testing.T) {
 	if len(jobs.Jobs) != 1 || jobs.Jobs[0].Name != "in-both" {
 		t.Errorf("%+v", jobs)
 	}
+	r.root().want(200, "GET", "/api/v1/jobs?box=in-b", nil, &jobs)
+	if len(jobs.Jobs) != 1 {
+		t.Errorf("a box of another group got a job: %+v", jobs)
+	}
 	var groups []api.Group
 	c.want(200, "GET", "/api/v1/groups", nil, &groups)
 	if len(groups) != 1 || groups[0].Name != "a" || groups[0].Boxes != 2 {
