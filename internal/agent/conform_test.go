@@ -102,7 +102,7 @@ func (s *serverSide) ReadLog(*testing.T) string { return s.Rig.ReadLog() }
 // Start is a start of the box, so it has a secret and a token of its own.
 func (s *serverSide) Start(t *testing.T, cmd *bootcfg.Cmdline, now func() time.Time, voice agent.Voice) agent.Arming {
 	started := s.Started(*cmd)
-	a, err := agent.NewServer(agent.ServerConfig{Cmd: &started, Console: io.Discard, Now: now, Voice: voice, Away: 5 * time.Second})
+	a, err := agent.NewServer(agent.ServerConfig{Cmd: &started, Console: io.Discard, Now: now, Voice: voice, Away: 30 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}

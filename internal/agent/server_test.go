@@ -24,7 +24,7 @@ type serverBench struct {
 
 func newServerBench(t *testing.T) *serverBench {
 	b := newBench(t)
-	return &serverBench{bench: b, rig: NewRig(t, b.addr), away: 5 * time.Second}
+	return &serverBench{bench: b, rig: NewRig(t, b.addr), away: 30 * time.Second}
 }
 
 // arm makes a job, and returns the command line of a start.
@@ -356,8 +356,16 @@ func TestServerCommittedAlready(t *testing.T) {
 func (b *serverBench) cancelAt(path string) {
 	b.gone(path, func() {
 		b.rig.Event(job.Cancel{By: "ann"})
-		time.Sleep(100 * time.Millisecond)
+		b.rig.waitStop()
 	})
+}
+
+// waitStop waits until the agent was told to stop.
+func (r *Rig) waitStop() {
+	for start := time.Now(); !r.told(job.Stop) && time.Since(start) < 10*time.Second; {
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(50 * time.Millisecond) // the answer is on its way
 }
 
 // TestServerCancel: an action can be cancelled at every stage. A disk to which nothing
@@ -419,7 +427,7 @@ func (b *serverBench) cancelWhenWriting() {
 		if strings.HasSuffix(r.URL.Path, "/read") && b.rig.Job().Wrote {
 			once.Do(func() {
 				b.rig.Event(job.Cancel{By: "ann"})
-				time.Sleep(100 * time.Millisecond)
+				b.rig.waitStop()
 			})
 		}
 		return false

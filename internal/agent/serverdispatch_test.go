@@ -199,7 +199,7 @@ func TestServerDispatch(t *testing.T) {
 			once.Do(func() {
 				_, err := b.d.Cancel(context.Background(), id, "ann")
 				b.must(err)
-				time.Sleep(100 * time.Millisecond)
+				time.Sleep(500 * time.Millisecond)
 			})
 		}
 		return false

@@ -62,6 +62,7 @@ type Rig struct {
 	allUsed   bool
 	image     *image.Record // to restore; nil means the newest backup
 	hellos    []*wire.Hello
+	words     map[job.Word]bool // that agents were told by reports
 	results   []*wire.Result
 	reports   []*wire.Report
 	refuse    func(r *http.Request) bool                     // breaks requests
@@ -81,7 +82,7 @@ type rigJob struct {
 
 // NewRig starts a server for a box.
 func NewRig(t testing.TB, addr box.Addr) *Rig {
-	r := &Rig{t: t, addr: addr, blobs: &mem.Store{}, dir: t.TempDir()}
+	r := &Rig{t: t, addr: addr, blobs: &mem.Store{}, dir: t.TempDir(), words: map[job.Word]bool{}}
 	r.limits = job.Limits{Attempts: 1000, Silence: time.Minute, Arming: time.Hour, Up: time.Hour, Protocol: wire.Version}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	r.must(err)
@@ -98,6 +99,13 @@ func NewRig(t testing.TB, addr box.Addr) *Rig {
 	r.StartServer()
 	t.Cleanup(r.KillServer)
 	return r
+}
+
+// told reports whether an agent was told a word by a report.
+func (r *Rig) told(w job.Word) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.words[w]
 }
 
 func (r *Rig) must(err error) {
@@ -363,6 +371,7 @@ func (r *Rig) Report(_ context.Context, token string, _ netip.Addr, rep *wire.Re
 	}
 	again := rep.Number <= j.number
 	word := r.next(j, job.Report{Session: sessionOf(token), Writes: rep.Writes && !again})
+	r.words[word] = true
 	if !again {
 		j.number = rep.Number
 		r.reports = append(r.reports, rep)
