@@ -1,0 +1,63 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"testbox-imaging/internal/api"
+	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/job"
+	"testbox-imaging/internal/wire"
+)
+
+// TestBoard: at a terminal, what has ended stays and all else is taken away; no line is
+// longer than the terminal's, and no text from a box is obeyed.
+func TestBoard(t *testing.T) {
+	f, err := os.CreateTemp(t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var jobs []api.Job
+	for i := range 5 {
+		jobs = append(jobs, api.Job{ID: fmt.Sprint("j", i), Box: fmt.Sprint("10.0.0.", i), Action: box.Backup, State: job.Queued})
+	}
+	var out bytes.Buffer
+	b := newBoard(printer{out: &out, err: &out}, false, jobs)
+	b.term, b.width, b.height = f, 60, 4
+	for i := range jobs {
+		j := jobs[i]
+		j.State, j.Progress = job.Running, &api.Progress{Step: wire.StepRead, Text: "read \x1b[31m and\nmore " + strings.Repeat("ü", 200)}
+		b.tell(j)
+	}
+	ended := jobs[1]
+	ended.State, ended.Outcome, ended.Settled = job.Ended, box.Done, true
+	b.tell(ended)
+	b.tell(ended)
+	b.tell(api.Job{ID: "other"})
+	b.end()
+	if got := out.String(); got != "10.0.0.1: backup, job j1: done\n" {
+		t.Errorf("what stays is %q", got)
+	}
+	text, err := os.ReadFile(f.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := string(text); strings.Contains(s, "\x1b[31m") || !strings.Contains(s, "and 2 more\x1b[K\n") ||
+		!strings.HasSuffix(s, "\x1b[4A\r\x1b[J") {
+		t.Errorf("the terminal got %q", s)
+	}
+	for line := range strings.Lines(string(text)) {
+		line = line[strings.LastIndex(line, "\r")+1:]
+		line = strings.TrimPrefix(strings.TrimSuffix(line, "\x1b[K\n"), "\x1b[J")
+		if n := len([]rune(line)); n > 60 {
+			t.Errorf("a line has %d characters: %q", n, line)
+		}
+	}
+	if last := b.jobs()[1]; last.Outcome != box.Done {
+		t.Errorf("%+v", last)
+	}
+}
