@@ -25,11 +25,10 @@ import (
 // dispatched is a box whose server runs package dispatch over a ledger.
 type dispatched struct {
 	*serverBench
-	d      *dispatch.Dispatch
-	ledger *ledger.Ledger
 
-	mu   sync.Mutex
-	file *bootcfg.Cmdline // the box's boot file; nil if there is none
+	mu   sync.Mutex         // guards the fields below
+	d    *dispatch.Dispatch // of the server that runs
+	file *bootcfg.Cmdline   // the box's boot file; nil if there is none
 }
 
 func newDispatched(t *testing.T) *dispatched {
@@ -44,7 +43,9 @@ func newDispatched(t *testing.T) *dispatched {
 		d, err := dispatch.Open(context.Background(), dispatch.Config{Ledger: l, Boots: b, Backups: b, Area: area,
 			Limits: job.Limits{Attempts: 3, Silence: time.Minute, Arming: time.Hour, Up: time.Hour}})
 		b.must(err)
-		b.d, b.ledger = d, l
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.d = d
 		return d, d, func() { d.Close(); l.Close() }
 	}
 	b.rig.StartServer()
@@ -53,10 +54,11 @@ func newDispatched(t *testing.T) *dispatched {
 
 // Arm implements dispatch.Boots.
 func (b *dispatched) Arm(_ context.Context, j job.Job, opt dispatch.Options, secret string) error {
+	at := b.rig.address()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.file = &bootcfg.Cmdline{Mode: bootcfg.ServerMode, Action: j.Action, Arming: j.Arming, Address: j.Box, Host: "box11", Disks: opt.Disks,
-		AcceptMachine: opt.AcceptMachine, Server: b.rig.at, Key: b.rig.key.String(), Secret: secret}
+		AcceptMachine: opt.AcceptMachine, Server: at, Key: b.rig.key.String(), Secret: secret}
 	return nil
 }
 
@@ -86,10 +88,16 @@ func (b *dispatched) Find(context.Context, box.Addr, string) (*image.Record, err
 	return nil, fs.ErrNotExist
 }
 
+func (b *dispatched) server() *dispatch.Dispatch {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.d
+}
+
 // ask asks for a job, and waits until the box is armed for it.
 func (b *dispatched) ask(action box.Action) (id string) {
 	b.t.Helper()
-	all, err := b.d.Add(context.Background(), dispatch.Request{Boxes: []box.Addr{b.addr}, Action: action, By: "ann"})
+	all, err := b.server().Add(context.Background(), dispatch.Request{Boxes: []box.Addr{b.addr}, Action: action, By: "ann"})
 	b.must(err)
 	b.until("the box is armed", func() bool {
 		return b.status(all[0].ID).State == job.Armed && b.armedFor() == all[0].Arming
@@ -118,7 +126,7 @@ func (b *dispatched) until(what string, is func() bool) {
 
 func (b *dispatched) status(id string) dispatch.Status {
 	b.t.Helper()
-	s, err := b.d.Job(context.Background(), id)
+	s, err := b.server().Job(context.Background(), id)
 	b.must(err)
 	return s
 }
@@ -197,7 +205,7 @@ func TestServerDispatch(t *testing.T) {
 	b.rig.Refuse(func(r *http.Request) bool {
 		if strings.HasSuffix(r.URL.Path, "/read") && b.status(id).Wrote {
 			once.Do(func() {
-				_, err := b.d.Cancel(context.Background(), id, "ann")
+				_, err := b.server().Cancel(context.Background(), id, "ann")
 				b.must(err)
 				time.Sleep(500 * time.Millisecond)
 			})

@@ -101,6 +101,13 @@ func NewRig(t testing.TB, addr box.Addr) *Rig {
 	return r
 }
 
+// address is where the server listens.
+func (r *Rig) address() netip.AddrPort {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.at
+}
+
 // told reports whether an agent was told a word by a report.
 func (r *Rig) told(w job.Word) bool {
 	r.mu.Lock()

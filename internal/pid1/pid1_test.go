@@ -285,6 +285,10 @@ func TestAgentArgs(t *testing.T) {
 		args[1] != "--reboot" {
 		t.Error(args)
 	}
+	// What process 1 says after the agent's death, it says in the agent's session.
+	if i := slices.Index(args, "--run"); i < 0 || args[i+1] != bootcfg.RunDir {
+		t.Error(args)
+	}
 	s.cmd.Host = ""
 	if args := s.agentArgs(netip.Addr{}); slices.Contains(args, "--address") || slices.Contains(args, "--host") {
 		t.Error(args)
