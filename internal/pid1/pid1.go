@@ -20,6 +20,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"testbox-imaging/internal/bootcfg"
@@ -245,11 +246,37 @@ func Restart() error { return restart(openSysrq()) }
 // both would hang when an area's server is gone. What must be durable is synced
 // already.
 func restart(sysrq *os.File) error {
+	cardsDown()
 	// A driver that hangs in its shutdown would keep the machine from
 	// restarting. sysrq restarts it without asking any driver.
 	late := time.AfterFunc(20*time.Second, func() { sysrq.Write([]byte("b")) })
 	defer late.Stop()
 	return unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
+}
+
+// cardsDown takes the network cards down, where the machine runs from memory. A
+// packet that comes while the kernel shuts its drivers down can make it hang: in
+// Linux 6.1, virtio_net then looks for ever for packets that were sent (seen with
+// one processor, which no other program gets then). Where the root comes over the
+// network, the cards are needed until the end.
+func cardsDown() {
+	self, err := os.Stat("/proc/self/exe")
+	init, initErr := os.Stat("/proc/1/exe")
+	if err != nil || initErr != nil || !os.SameFile(self, init) {
+		return // this is no machine of ours, or one of the form debian
+	}
+	down := make(chan struct{})
+	go func() {
+		defer close(down)
+		links, _ := netlink.LinkList() // without the list, the machine restarts all the same
+		for _, l := range links {
+			netlink.LinkSetDown(l)
+		}
+	}()
+	select {
+	case <-down:
+	case <-time.After(3 * time.Second): // a driver that hangs must not keep the machine from restarting
+	}
 }
 
 // ended says how the agent ended when it should not have ended.
