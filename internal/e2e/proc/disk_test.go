@@ -96,13 +96,16 @@ func hashFile(t testing.TB, path string) string {
 const wreckSeed = 9999
 
 // wreck overwrites all of the disk with bytes that are nobody's image.
-func (d *testDisk) wreck(t testing.TB) {
+func (d *testDisk) wreck(t testing.TB) { t.Helper(); d.put(t, noise(wreckSeed, int(d.size))) }
+
+// put overwrites the disk, also if the agent has set it read-only.
+func (d *testDisk) put(t testing.TB, data []byte) {
 	t.Helper()
 	f, err := os.OpenFile(d.dev, os.O_RDWR, 0)
 	must(t, err)
 	defer f.Close()
 	must(t, setReadOnly(f, false))
-	_, err = f.WriteAt(noise(wreckSeed, int(d.size)), 0)
+	_, err = f.WriteAt(data, 0)
 	must(t, err)
 	must(t, f.Sync())
 }

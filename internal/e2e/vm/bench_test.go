@@ -51,8 +51,12 @@ type bench struct {
 	plain, faults string // versions of the form ram; the second one breaks on demand
 }
 
-// newLab makes a lab without a maintenance system.
-func newLab(t *testing.T) *bench {
+// newLab makes a lab of share mode without a maintenance system.
+func newLab(t *testing.T) *bench { t.Helper(); return makeLab(t, false) }
+
+// makeLab makes a lab, with a storage server or of share mode.
+func makeLab(t *testing.T, server bool) *bench {
+	t.Helper()
 	testenv.Root(t)
 	testenv.Tools(t, "ip", "dnsmasq", "rpcbind", "ganesha.nfsd", "qemu-system-x86_64", "sfdisk", "mkfs.ext4", "grub-mkimage", "busybox")
 	b := &bench{begun: time.Now()}
@@ -61,7 +65,7 @@ func newLab(t *testing.T) *bench {
 	b.kernel = *kernel
 	programs, err := builtPrograms()
 	must(t, err)
-	b.lab, err = lab.New(t.Context(), lab.Options{Testbox: programs.testbox, KVM: lab.ProbeKVM(t.Context(), b.kernel)})
+	b.lab, err = lab.New(t.Context(), lab.Options{Testbox: programs.testbox, Server: server, KVM: lab.ProbeKVM(t.Context(), b.kernel)})
 	must(t, err)
 	t.Cleanup(func() { b.close(t) })
 	b.step(t, "lab in %s", b.lab.Dir)

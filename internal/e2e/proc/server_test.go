@@ -1,0 +1,366 @@
+package proc
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"testbox-imaging/internal/image"
+)
+
+// TestServed is the main job with a server: backup, backup again, wreck, restore,
+// verify.
+func TestServed(t *testing.T) {
+	t.Parallel()
+	sda := disk("sda", scattered(1))
+	s := newServerSite(t, "")
+	b := s.box(11, sda)
+	before := sda.hash(t)
+	first, out := b.act(done, "backup")
+	if first.Outcome != "done" || first.Backup == "" || first.Attempt != 1 || first.Sent < mib {
+		t.Errorf("the job of the backup: %+v", first)
+	}
+	if sda.hash(t) != before {
+		t.Error("the backup changed the disk")
+	}
+	if !strings.Contains(out, "backup: done") || !strings.Contains(b.log("maintenance.log"), "backup: done") {
+		t.Errorf("console:\n%s\nlog:\n%s", out, b.log("maintenance.log"))
+	}
+	if _, err := os.Stat(b.folder("testbox-info.json")); err != nil {
+		t.Error(err)
+	}
+
+	writeAt(t, sda.file, 2*mib+12345, noise(7, 3000))
+	second, changed := sda.hash(t), ""
+	job, _ := b.act(done, "backup-again")
+	if job.Backup == first.Backup || job.Sent > 2*mib {
+		t.Errorf("a change of 3000 bytes: %+v", job)
+	}
+	changed = job.Backup
+
+	sda.wreck(t)
+	job, _ = b.act(done, "restore")
+	if sda.hash(t) != second {
+		t.Error("the restored disk is not the one that was backed up last")
+	}
+	if job.Backup != changed || len(job.Receipts) != 1 || job.Receipts[0].Verified != sda.size || job.Receipts[0].Written != sda.size {
+		t.Errorf("the job of the restore: %+v", job)
+	}
+	if job, _ := b.act(done, "restore"); job.Receipts[0].Skipped != sda.size || job.Receipts[0].Written != 0 {
+		t.Errorf("a restore of a disk that is right: %+v", job)
+	}
+	if job, _ := b.act(done, "restore", "--image", first.Backup); sda.hash(t) != before || job.Receipts[0].Written > 3*mib {
+		t.Errorf("a restore of the first backup: %+v", job)
+	}
+	if job, _ := b.act(done, "verify", "--image", first.Backup); job.Outcome != "done" {
+		t.Errorf("a verify of what is the same: %+v", job)
+	}
+	if job, out := b.act(differ, "verify"); job.Outcome != "done, disk and image differ" || !strings.Contains(out, "sda") {
+		t.Errorf("a verify of what differs: %+v\n%s", job, out)
+	}
+	if job, _ := b.act(done, "refresh-info"); job.Outcome != "done" || job.Backup != "" {
+		t.Errorf("an inventory: %+v", job)
+	}
+}
+
+// TestServedUsedOnly backs up what the file system uses alone, and restores to a
+// wrecked disk.
+func TestServedUsedOnly(t *testing.T) {
+	t.Parallel()
+	sda := disk("sda", gptExt4(1)).ofSize(32 * mib)
+	s := newServerSite(t, "")
+	b := s.box(11, sda)
+	job, _ := b.act(done, "backup")
+	if read := job.Receipts[0].Read; read > 24*mib {
+		t.Errorf("of 32 MiB with a file system %d bytes were read", read)
+	}
+	if job, _ := b.act(done, "backup-again", "--all-used"); job.Receipts[0].Read != sda.size {
+		t.Errorf("of 32 MiB %d bytes were read, and all were asked for", job.Receipts[0].Read)
+	}
+	sda.wreck(t)
+	b.act(done, "restore", "--image", job.Backup)
+	b.act(done, "verify", "--image", job.Backup)
+	run(t, "", "sfdisk", "--verify", sda.file)
+}
+
+// TestServedRefusals has jobs that the agent or the server refuse. No disk and no
+// backup may change, and the box must not stay armed.
+func TestServedRefusals(t *testing.T) {
+	t.Parallel()
+	sda := disk("sda", scattered(1))
+	s := newServerSite(t, "")
+	b := s.box(11, sda)
+	before := sda.hash(t)
+	s.does(refused, []string{"restore", b.addr, "--wait"}, "no backup")
+	s.does(wrongUse, []string{"restore", "10.88.0.300"})
+	s.does(wrongUse, []string{"format", b.addr})
+	id := b.ask("rescue") // it waits until there is a maintenance system for it
+	s.until("the job waits", serverLimit, func() bool { j := b.job(id); return j.Wait != nil && j.Wait.Reason == "system" })
+	s.does(done, []string{"cancel", id})
+	b.act(done, "backup")
+
+	b.uuid = "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee"
+	b.plug()
+	job, _ := b.act(refused, "restore")
+	if job.Outcome != "refused" || job.Class != "box" {
+		t.Errorf("a restore of another machine: %+v", job)
+	}
+	b.uuid = boxUUID
+	b.plug()
+	job, _ = b.act(refused, "restore", "--disks", "sdq")
+	if job.Outcome != "refused" || sda.hash(t) != before {
+		t.Errorf("a restore of a disk that is not there: %+v", job)
+	}
+}
+
+// wrongUse is the exit code of a command that was called in a wrong way.
+const wrongUse = 2
+
+// TestServedBadSectors has a disk of which not all can be read.
+func TestServedBadSectors(t *testing.T) {
+	t.Parallel()
+	sda := disk("sda", scattered(1))
+	sda.faulty = true
+	s := newServerSite(t, "")
+	b := s.box(11, sda)
+	sda.server.set(faultSet{BadReads: []image.Range{{Off: 2*mib + 1024, Len: 1024}}})
+	job, _ := b.act(badOnes, "backup")
+	if job.Outcome != "done with bad sectors" || job.Backup == "" {
+		t.Errorf("a backup with bad sectors: %+v", job)
+	}
+	sda.server.set(faultSet{})
+	if job, _ := b.act(badOnes, "restore"); job.Outcome != "done with bad sectors" {
+		t.Errorf("a restore of it: %+v", job)
+	}
+}
+
+// TestServedKills kills the server at lines that the agent says, and starts it
+// again after a while. The agent must go on as if nothing had been.
+func TestServedKills(t *testing.T) {
+	t.Parallel()
+	sda := disk("sda", scattered(1)).ofSize(64 * mib)
+	s := newServerSite(t, "")
+	b := s.box(11, sda)
+	want := sda.hash(t)
+	for _, action := range []string{"backup", "restore"} {
+		for _, at := range []string{action + ", arming", "seen: disk", "receipt", action + ": done"} {
+			if action == "restore" {
+				sda.wreck(t)
+			}
+			ask := action
+			if action == "backup" {
+				ask = "backup-again"
+			}
+			id := b.ask(ask)
+			b.boot()
+			a := b.start()
+			a.waitLine(strings.ReplaceAll(at, action, ask))
+			s.kill()
+			time.Sleep(time.Second)
+			s.start()
+			a.ends(done)
+			if j := b.job(id); j.Outcome != "done" || j.State != "ended" || j.Attempt != 1 || b.armed() {
+				t.Errorf("%s, killed at %q: %+v, armed: %v", action, at, j, b.armed())
+			}
+			if sda.hash(t) != want {
+				t.Fatalf("%s, killed at %q: the disk has changed", action, at)
+			}
+		}
+	}
+	// Each backup is there once.
+	if n := strings.Count(s.does(done, []string{"image", "list"}), "\n"); n < 4 {
+		t.Errorf("there are %d lines", n)
+	}
+	s.end()
+	s.start()
+}
+
+// TestServedPowerCut kills the agent in the middle of a restore, as a box that
+// loses power. The box boots into maintenance again, and the next attempt restores.
+func TestServedPowerCut(t *testing.T) {
+	t.Parallel()
+	sda := disk("sda", scattered(1))
+	sda.faulty = true
+	s := newServerSite(t, "")
+	b := s.box(11, sda)
+	want := sda.hash(t)
+	b.act(done, "backup")
+	sda.wreck(t)
+	id := b.ask("restore")
+	b.boot()
+	sda.server.set(faultSet{HoldAt: 4})
+	a := b.start()
+	s.until("the disk is being written", serverLimit, func() bool { return sda.server.state().Held != "" })
+	a.kill()
+	sda.server.release()
+	<-a.ended
+	sda.server.set(faultSet{})
+	if !b.armed() {
+		t.Fatal("the box is not armed any more, and its disk is half written")
+	}
+	b.boot() // the boot file has another secret now
+	b.start().ends(done)
+	if j := b.job(id); j.Outcome != "done" || j.Attempt != 2 || sda.hash(t) != want {
+		t.Errorf("the job: %+v", j)
+	}
+}
+
+// TestServedHeld has a disk on which every write fails. After three attempts the
+// box is held, and only a release or a restore that succeeds lets it go.
+func TestServedHeld(t *testing.T) {
+	t.Parallel()
+	sda := disk("sda", scattered(1))
+	sda.faulty = true
+	s := newServerSite(t, "")
+	b := s.box(11, sda)
+	b.act(done, "backup")
+	want := sda.hash(t)
+	sda.wreck(t)
+	id := b.ask("restore")
+	for attempt := 1; attempt <= 3; attempt++ {
+		b.boot()
+		sda.server.set(faultSet{FailAt: 3})
+		b.start().ends(failed)
+		if j := b.job(id); attempt < 3 && (j.State != "armed" || j.Attempt != attempt+1) || !b.armed() {
+			t.Fatalf("after attempt %d: %+v, armed: %v", attempt, j, b.armed())
+		}
+	}
+	sda.server.set(faultSet{})
+	if j := b.job(id); j.State != "held" || !b.armed() {
+		t.Fatalf("the job: %+v", j)
+	}
+	s.does(done, []string{"jobs", b.addr}, "HELD")
+	next := b.ask("restore") // takes over
+	s.until("the new job begins", serverLimit, func() bool { return b.job(next).State == "armed" })
+	b.boot()
+	b.start().ends(done)
+	if j := b.job(next); j.Outcome != "done" || b.armed() || sda.hash(t) != want {
+		t.Errorf("the restore that took over: %+v", j)
+	}
+	if j := b.job(id); j.State != "ended" {
+		t.Errorf("the job that was held: %+v", j)
+	}
+}
+
+// TestServedCancel cancels jobs before the box starts, and while it reads.
+func TestServedCancel(t *testing.T) {
+	t.Parallel()
+	sda := disk("sda", scattered(1)).ofSize(64 * mib)
+	s := newServerSite(t, "")
+	b := s.box(11, sda)
+	id := b.ask("backup")
+	b.boot()
+	s.does(done, []string{"cancel", id})
+	if j := b.job(id); j.State != "ended" || j.Outcome != "cancelled" || b.armed() {
+		t.Errorf("cancelled before the start: %+v", j)
+	}
+	// An agent that was started by then is told to restart.
+	b.start().wait()
+	if sda.hash(t); b.job(id).State != "ended" {
+		t.Error("a job that ended runs again")
+	}
+}
+
+// TestServedStrangers has others use what a box was given.
+func TestServedStrangers(t *testing.T) {
+	t.Parallel()
+	sda := disk("sda", scattered(1))
+	s := newServerSite(t, "")
+	b := s.box(11, sda)
+	id := b.ask("backup")
+	b.boot()
+	other := newHost(t)
+	s.join(other, "10.88.0.77")
+	if r := b.startIn(other).wait(); r.code == done {
+		t.Errorf("an agent at another address did the job:\n%s", r.out)
+	}
+	if j := b.job(id); j.State != "armed" {
+		t.Errorf("after a stranger's hello: %+v", j)
+	}
+	b.start().ends(done)
+	// The same boot file once more: the secret was used.
+	if r := b.start().wait(); r.code == done {
+		t.Errorf("a secret counted twice:\n%s", r.out)
+	}
+	if n := strings.Count(s.does(done, []string{"image", "list"}), b.addr); n > 1 {
+		t.Errorf("the box has %d backups", n)
+	}
+}
+
+// TestServedTwo has two boxes and one place.
+func TestServedTwo(t *testing.T) {
+	t.Parallel()
+	s := newServerSite(t, "boxes = 1\n")
+	one, two := s.box(11, disk("sda", scattered(1))), s.box(12, disk("sda", scattered(2)))
+	first := one.ask("backup")
+	second := two.ask("backup")
+	one.boot()
+	if j := two.job(second); j.State != "queued" || j.Wait == nil || two.armed() {
+		t.Errorf("the second box: %+v", j)
+	}
+	one.start().ends(done)
+	two.boot()
+	two.start().ends(done)
+	if one.job(first).Outcome != "done" || two.job(second).Outcome != "done" {
+		t.Error("not both are done")
+	}
+}
+
+// TestServedHolder has a box that somebody has reserved.
+func TestServedHolder(t *testing.T) {
+	t.Parallel()
+	s := newServerSite(t, "")
+	b := s.box(11, disk("sda", scattered(1)))
+	b.act(done, "refresh-info")
+	s.does(done, []string{"box", "hold", b.addr, "--holder", "alice", "--why", "a long test"})
+	s.does(refused, []string{"backup", b.addr}, "alice", "a long test")
+	s.does(done, []string{"box", "unhold", b.addr})
+	b.act(done, "backup")
+}
+
+// TestServedDamage has a store with a damaged chunk. The restore names it and writes
+// nothing, a backup of the same disk heals it, and then the restore is done.
+func TestServedDamage(t *testing.T) {
+	t.Parallel()
+	sda := disk("sda", scattered(1))
+	s := newServerSite(t, "[jobs]\nattempts = 1\n")
+	b := s.box(11, sda)
+	want := sda.hash(t)
+	first, _ := b.act(done, "backup")
+	s.end()
+	packs, err := filepath.Glob(filepath.Join(s.state, "store", "packs", "*"))
+	must(t, err)
+	if len(packs) == 0 {
+		t.Fatal("the store has no packs")
+	}
+	st, err := os.Stat(packs[0])
+	must(t, err)
+	writeAt(t, packs[0], st.Size()/2, noise(3, 100))
+	s.start()
+	whole, err := os.ReadFile(sda.file)
+	must(t, err)
+	sda.wreck(t)
+	wrecked := sda.hash(t)
+	job, out := b.act(failed, "restore")
+	if job.Outcome != "failed" || job.Class != "image" || !regexp.MustCompile(`damaged|missing`).MatchString(out) || sda.hash(t) != wrecked {
+		t.Errorf("the job: %+v\n%s", job, out)
+	}
+	sda.put(t, whole)
+	b.act(done, "backup-again")
+	sda.wreck(t)
+	b.act(done, "restore", "--image", first.Backup)
+	if sda.hash(t) != want {
+		t.Error("the disk is not what it was")
+	}
+}
+
+// TestServedTwice has two servers on one state folder.
+func TestServedTwice(t *testing.T) {
+	t.Parallel()
+	s := newServerSite(t, "")
+	s.does(refused, []string{"server", "--config", s.config()}, "another")
+	s.does(refused, []string{"store", "gc", "--yes"})
+}
