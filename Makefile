@@ -9,11 +9,12 @@ export CGO_ENABLED = 0
 # scripts/version asks git, not the Go tool, which fails in a clone that belongs to another user.
 export GOFLAGS := $(shell $(GO) env GOFLAGS 2>/dev/null) -buildvcs=false
 
-.PHONY: help build test demo bench mutants lint fuzz vuln deps go clean
+.PHONY: help build test demo demo-share bench mutants lint fuzz vuln deps go clean
 help:
 	@echo 'make build    the two programs, in $(BIN)/'
 	@echo 'make test     install what is needed and run all tests (root, Debian 12)'
 	@echo 'make demo     install what is needed; back up, wreck and restore a virtual testbox (root, Debian 12)'
+	@echo 'make demo-share  the same in share mode, without a storage server of ours'
 	@echo 'make bench    speed beside other tools (root, 60 GB, more than an hour)'
 	@echo 'make mutants  break the code on purpose, and see that tests notice (root, a quarter of an hour)'
 	@echo 'make lint     gofmt, vet, staticcheck, package levels'
@@ -35,6 +36,9 @@ test: deps
 
 demo: deps build
 	$(BIN)/testbox lab demo
+
+demo-share: deps build
+	$(BIN)/testbox lab demo --share
 
 bench: deps build
 	scripts/bench

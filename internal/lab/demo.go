@@ -15,6 +15,7 @@ import (
 type Demo struct {
 	Testbox string                                    // path of the testbox program
 	Kernel  func(ctx context.Context) (Kernel, error) // for the box's own system
+	Share   bool                                      // in share mode, without a storage server
 	Out     io.Writer                                 // gets a line for each step, with its time
 
 	lab    *Lab
@@ -23,7 +24,7 @@ type Demo struct {
 	box    *Machine
 	log    *Watch
 	kernel Kernel
-	before string // hash of the whole disk after its system's first start
+	before string // hash of the whole disk as it must be
 	checks []string
 }
 
@@ -41,6 +42,9 @@ type demoStep struct {
 }
 
 func (d *Demo) steps() []demoStep {
+	if !d.Share {
+		return d.serverSteps()
+	}
 	return []demoStep{
 		{"Debian's kernel, for the box's own system: downloaded once, then kept", d.getKernel},
 		{"Site: the areas, a network with DHCP and TFTP, NFS with root squash", d.makeSite},
@@ -114,11 +118,27 @@ func (d *Demo) summary(all time.Duration) {
 	for _, c := range d.checks {
 		fmt.Fprintf(d.Out, "  ok  %s\n", c)
 	}
-	fmt.Fprint(d.Out, nextSteps)
+	next := nextSteps
+	if d.Share {
+		next = nextStepsShare
+	}
+	fmt.Fprint(d.Out, next)
 }
 
-// nextSteps says how to go on with real machines. docs/guide.md says more.
-const nextSteps = `
+// nextSteps says how to go on with real machines, with a storage server and in
+// share mode. docs/guide.md says more.
+const (
+	nextSteps = `
+The same on real machines, on the storage server (docs/guide.md says more):
+  1. testbox server init --address ADDRESS   makes /var/lib/testbox and /etc/testbox/server.toml
+  2. testbox maintenance build               the system that boxes boot for an action
+  3. testbox server                          gives out jobs, takes backups, restores boxes
+  4. your DHCP and TFTP server               next-server ADDRESS; filename "pxelinux.0"
+  5. each box's firmware                     BIOS mode, network first, disk second
+  6. testbox backup BOX --wait               and restart the box
+  7. testbox restore BOX --wait              and restart the box: its disk is what it was
+`
+	nextStepsShare = `
 The same on real machines, on the storage server (docs/guide.md says more):
   1. testbox share init --server ADDRESS     makes /export; export it as /export/testbox.exports says
   2. testbox maintenance build               the system that boxes boot for an action
@@ -128,3 +148,4 @@ The same on real machines, on the storage server (docs/guide.md says more):
   6. testbox pxe-conf BOX restore            and restart the box: its disk is what it was
 A virtual box to try commands on: testbox lab up
 `
+)

@@ -21,7 +21,7 @@ func (d *Demo) getKernel(ctx context.Context) (err error) {
 }
 
 func (d *Demo) makeSite(ctx context.Context) (err error) {
-	d.lab, err = New(ctx, Options{Testbox: d.Testbox, KVM: ProbeKVM(ctx, d.kernel)})
+	d.lab, err = New(ctx, Options{Testbox: d.Testbox, Server: !d.Share, KVM: ProbeKVM(ctx, d.kernel)})
 	return err
 }
 

@@ -44,7 +44,8 @@ func BoxMAC(n int) string { return fmt.Sprintf("52:54:00:40:41:%02x", 42+n) }
 
 func spareMAC(n, card int) string { return fmt.Sprintf("52:54:00:40:%02x:%02x", 0x80+card, 42+n) }
 
-// Lab is a site with its services running.
+// Lab is a site with its services running. It is one of share mode, or one with a
+// storage server.
 type Lab struct {
 	Dir string // folder with everything of the lab
 	KVM bool   // the machines run with KVM, not by emulation
@@ -53,23 +54,25 @@ type Lab struct {
 	// version 3.
 	OnlyNFS4 bool
 
-	testbox            string // path of the program, which is run as a user would run it
-	ns                 *namespace
-	rpcbind, dhcp, nfs *process
-	machines           []*Machine
-	say                func(line string)
-	control            net.Listener // nil if Listen was not called
+	testbox                    string // path of the program, which is run as a user would run it
+	ns                         *namespace
+	rpcbind, dhcp, nfs, server *process // nil if it does not run
+	machines                   []*Machine
+	say                        func(line string)
+	control                    net.Listener // nil if Listen was not called
 }
 
 // Options say how a lab is made.
 type Options struct {
 	Testbox string            // path of the testbox program
+	Server  bool              // there is a storage server in place of share mode's NFS
 	KVM     bool              // see ProbeKVM
 	Say     func(line string) // gets lines on what goes on; may be nil
 }
 
-// New makes a folder in os.TempDir, the areas in it (by `testbox share init`),
-// the network and the services. After an error, nothing of it is left.
+// New makes a folder in os.TempDir, the areas in it (by `testbox share init` or
+// `testbox server init`), the network and the services. After an error, nothing of
+// it is left.
 func New(ctx context.Context, opt Options) (_ *Lab, err error) {
 	if err := Check(); err != nil {
 		return nil, err
@@ -87,10 +90,18 @@ func New(ctx context.Context, opt Options) (_ *Lab, err error) {
 		return nil, err
 	}
 	l.say("making the areas in " + l.Dir)
-	if _, err := l.Testbox(ctx, "share", "init", "--server", ServerAddr, l.Dir); err != nil {
+	services := []func(context.Context) error{l.startPortmapper, l.startDHCP, l.StartNFS}
+	what := "the portmapper, DHCP, TFTP and NFS"
+	if opt.Server {
+		services, what = []func(context.Context) error{l.startDHCP, l.StartServer}, "DHCP, TFTP and the storage server"
+		err = l.makeServer(ctx)
+	} else {
+		_, err = l.Testbox(ctx, "share", "init", "--server", ServerAddr, l.Dir)
+	}
+	if err != nil {
 		return nil, err
 	}
-	l.say("making a network, and starting the portmapper, DHCP, TFTP and NFS in it")
+	l.say("making a network, and starting " + what + " in it")
 	if l.ns, err = newNamespace(); err != nil {
 		return nil, err
 	}
@@ -103,7 +114,7 @@ func New(ctx context.Context, opt Options) (_ *Lab, err error) {
 	); err != nil {
 		return nil, err
 	}
-	for _, start := range []func(context.Context) error{l.startPortmapper, l.startDHCP, l.StartNFS} {
+	for _, start := range services {
 		if err := start(ctx); err != nil {
 			return nil, err
 		}
@@ -138,7 +149,7 @@ func (l *Lab) Close(keep bool) error {
 	for _, m := range l.machines {
 		m.PowerOff()
 	}
-	for _, p := range []*process{l.nfs, l.dhcp, l.rpcbind} {
+	for _, p := range []*process{l.server, l.nfs, l.dhcp, l.rpcbind} {
 		if p != nil {
 			p.stop(3 * time.Second)
 		}
@@ -182,6 +193,7 @@ func (l *Lab) Testbox(ctx context.Context, args ...string) (string, error) {
 // run is like Testbox, and also calls tell for each line as it is printed.
 func (l *Lab) run(ctx context.Context, tell func(line string), args ...string) (string, error) {
 	cmd := child.Command(ctx, l.testbox, args...)
+	cmd.Env = append(os.Environ(), "TESTBOX_SERVER="+l.Socket())
 	printed := &linesTold{tell: tell}
 	cmd.Stdout, cmd.Stderr = printed, printed
 	err := child.Err(ctx, cmd.Run())

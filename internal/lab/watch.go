@@ -126,3 +126,9 @@ func sleep(ctx context.Context, d time.Duration) error {
 		return nil
 	}
 }
+
+// Text is all of the file.
+func (w *Watch) Text() (string, error) {
+	data, err := os.ReadFile(w.Path)
+	return string(data), err
+}
