@@ -188,6 +188,7 @@ func (s *serverSite) does(code int, args []string, says ...string) string {
 // servedJob is what --json prints of a job.
 type servedJob struct {
 	ID, State, Outcome, Class, Text, Backup string
+	Settled                                 bool
 	Attempt                                 int
 	Sent                                    int64
 	Wait                                    *struct{ Reason, Text string }

@@ -234,7 +234,8 @@ func TestServedHeld(t *testing.T) {
 	}
 	s.does(done, []string{"jobs", b.addr}, "HELD")
 	next := b.ask("restore") // takes over
-	s.until("the new job begins", serverLimit, func() bool { return b.job(next).State == "armed" })
+	// Until then the box has the boot file of the job before, and would restart once more.
+	s.until("the new job has written its boot file", serverLimit, func() bool { j := b.job(next); return j.State == "armed" && j.Settled })
 	b.boot()
 	b.start().ends(done)
 	if j := b.job(next); j.Outcome != "done" || b.armed() || sda.hash(t) != want {
@@ -298,8 +299,12 @@ func TestServedTwo(t *testing.T) {
 	first := one.ask("backup")
 	second := two.ask("backup")
 	one.boot()
-	if j := two.job(second); j.State != "queued" || j.Wait == nil || two.armed() {
-		t.Errorf("the second box: %+v", j)
+	s.until("the second box waits for a place", serverLimit, func() bool {
+		j := two.job(second)
+		return j.State == "queued" && j.Wait != nil && j.Wait.Reason == "place"
+	})
+	if two.armed() {
+		t.Error("the second box is armed")
 	}
 	one.start().ends(done)
 	two.boot()
