@@ -65,6 +65,7 @@ itself and starts its own disk again.
 		newLoginCmd(w),
 		newTokenCmd(w),
 		newUserCmd(w),
+		newAuditCmd(w),
 		newPxeConfCmd(w),
 		newShareCmd(w),
 		newMaintenanceCmd(),

@@ -3,6 +3,8 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"net/url"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -228,6 +230,69 @@ func newUserListCmd(w world) *cobra.Command {
 			})
 		},
 	}
+	f.add(cmd)
+	return cmd
+}
+
+func newAuditCmd(w world) *cobra.Command {
+	f := serverFlag{world: w}
+	var who, what, on string
+	var since time.Duration
+	var limit int
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use: "audit", Short: "Say who has changed what at a server, from where and why",
+		Long:    "Prints the audit log of a server, the latest entry last. Only admins may read it.",
+		Example: "  testbox audit --since 24h\n  testbox audit --on 10.40.41.42 --json",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if limit < 1 || limit > 100000 {
+				return wrong("--limit %d: give a number from 1 to 100000", limit)
+			}
+			p := printerOf(cmd)
+			query := url.Values{}
+			for name, value := range map[string]string{"who": who, "what": what, "on": on} {
+				if value != "" {
+					query.Set(name, value)
+				}
+			}
+			if since > 0 {
+				query.Set("since", w.now().Add(-since).UTC().Format(time.RFC3339))
+			}
+			return f.with(func(c *apiclient.Client) error {
+				all := []api.Entry{}
+				for len(all) < limit {
+					query.Set("limit", fmt.Sprint(min(limit-len(all), 1000)))
+					var page api.Entries
+					if err := c.Do(cmd.Context(), "GET", apiclient.Path("audit")+"?"+query.Encode(), nil, &page); err != nil {
+						return err
+					}
+					if all = append(all, page.Entries...); page.Next == "" {
+						break
+					}
+					query.Set("after", page.Next)
+				}
+				slices.Reverse(all)
+				if asJSON {
+					return printJSON(p, all)
+				}
+				var rows []string
+				for _, e := range all {
+					rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\n", e.Time.UTC().Format(time.RFC3339), printable(e.Who), printable(e.From),
+						printable(e.What), printable(e.On), printable(e.Why)))
+				}
+				table(p, "TIME\tWHO\tFROM\tWHAT\tON\tWHY", rows)
+				return nil
+			})
+		},
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&who, "who", "", "only entries of this `PERSON`")
+	fl.StringVar(&what, "what", "", "only entries of this `KIND`, such as \"set box\"")
+	fl.StringVar(&on, "on", "", "only entries of this `THING`: an address, a job, a user")
+	fl.DurationVar(&since, "since", 0, "only entries of this `TIME`, such as 24h")
+	fl.IntVar(&limit, "limit", 1000, "at most `N` entries, the latest ones")
+	fl.BoolVar(&asJSON, "json", false, "print the entries as JSON")
 	f.add(cmd)
 	return cmd
 }

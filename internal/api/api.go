@@ -252,6 +252,7 @@ func (s *Server) admit(ctx huma.Context, next func(huma.Context)) {
 		p.send(w)
 		return
 	}
+	c.ctl = http.NewResponseController(w)
 	next(huma.WithValue(ctx, callerKey{}, c))
 }
 

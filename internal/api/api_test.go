@@ -91,9 +91,16 @@ func TestWait(t *testing.T) {
 		var list api.JobList
 		c.want(201, "POST", "/api/v1/jobs", api.NewJobs{Action: box.Backup, Targets: []string{"10.0.0.1"}}, &list)
 		id := list.Jobs[0].ID
-		time.AfterFunc(20*time.Millisecond, func() { r.runner.set(t, id, func(st *dispatch.Status) { st.State = job.Armed }) })
-		time.AfterFunc(60*time.Millisecond, func() { r.runner.set(t, id, func(st *dispatch.Status) { st.State = state }) })
-		time.AfterFunc(100*time.Millisecond, func() { r.runner.set(t, id, func(st *dispatch.Status) { st.Settled = true }) })
+		go func() {
+			for _, change := range []func(*dispatch.Status){
+				func(st *dispatch.Status) { st.State = job.Armed },
+				func(st *dispatch.Status) { st.State = state },
+				func(st *dispatch.Status) { st.Settled = true },
+			} {
+				time.Sleep(30 * time.Millisecond)
+				r.runner.set(t, id, change)
+			}
+		}()
 		start := time.Now()
 		var one api.Job
 		c.want(200, "GET", "/api/v1/jobs/"+id+"?wait=30", nil, &one)
@@ -104,7 +111,7 @@ func TestWait(t *testing.T) {
 	var list api.JobList
 	c.want(201, "POST", "/api/v1/jobs", api.NewJobs{Action: box.Backup, Targets: []string{"10.0.0.1"}}, &list)
 	var one api.Job
-	c.want(200, "GET", "/api/v1/jobs/"+list.Jobs[0].ID+"?wait=1", nil, &one)
+	c.want(200, "GET", "/api/v1/jobs/"+list.Jobs[0].ID+"?wait=3", nil, &one) // longer than other answers may take
 	if one.State != job.Queued {
 		t.Errorf("%+v", one)
 	}

@@ -347,11 +347,15 @@ func TestEventsLost(t *testing.T) {
 	for range 1100 {
 		r.runner.tell(list.Jobs[0].ID)
 	}
-	time.Sleep(time.Second)
-	events, stop = c.follow(first.id)
-	defer stop()
-	if e := next(t, events); e.name != "reset" {
-		t.Errorf("%+v", e)
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		events, stop = c.follow(first.id)
+		e := next(t, events)
+		if stop(); e.name == "reset" {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%+v", e)
+		}
 	}
 }
 

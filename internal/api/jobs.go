@@ -131,6 +131,8 @@ func (s *Server) getJob(ctx context.Context, in *struct {
 		return nil, err
 	}
 	defer leave()
+	// The time in which the answer must be read begins when there is one.
+	defer func() { callerOf(ctx).ctl.SetWriteDeadline(time.Now().Add(s.cfg.Patience)) }()
 	over := time.After(time.Duration(in.Wait) * time.Second)
 	look := time.NewTicker(s.cfg.Heartbeat)
 	defer look.Stop()

@@ -29,6 +29,7 @@ type caller struct {
 	group   string      // the only boxes that the caller may see and use; "" is all
 	token   ledger.Hash // of the token; zero on the socket
 	expires time.Time   // when the token ends; zero is never
+	ctl     *http.ResponseController
 }
 
 // may reports whether the caller's role includes another one.
