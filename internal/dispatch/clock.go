@@ -11,10 +11,10 @@ import (
 func (d *Dispatch) clock() {
 	for {
 		now := d.cfg.Now()
-		next := now.Add(time.Hour)
+		next := now.Add(pollClock)
 		d.mu.Lock()
 		for _, t := range d.tasks {
-			at := d.nextTime(t)
+			at := d.nextTime(t, now)
 			switch {
 			case at.IsZero() || t.due:
 			case at.After(now):
@@ -44,9 +44,21 @@ func (d *Dispatch) clock() {
 	}
 }
 
-// nextTime is when there is something to do for a job, or zero. The mutex is held.
-func (d *Dispatch) nextTime(t *task) time.Time {
+// tickAt is when a job needs a tick, or zero. Somebody may have set the server's
+// clock, so an agent is silent only if so much time has passed since it was heard of.
+func (d *Dispatch) tickAt(t *task, now time.Time) time.Time {
 	at := t.job.Due(d.cfg.Limits)
+	if t.job.State == job.Running && !t.job.Cancel {
+		if last := now.Add(d.cfg.Limits.Silence - time.Since(t.heard)); last.After(now) && last.After(at) {
+			at = last
+		}
+	}
+	return at
+}
+
+// nextTime is when there is something to do for a job, or zero. The mutex is held.
+func (d *Dispatch) nextTime(t *task, now time.Time) time.Time {
+	at := d.tickAt(t, now)
 	if t.job.State == job.Ended && !t.unsaved {
 		at = t.job.Since.Add(keepEnded)
 	}
@@ -76,7 +88,7 @@ func (d *Dispatch) look(t *task) {
 	}
 	defer t.lane.unlock()
 	now := d.cfg.Now()
-	if due := t.job.Due(d.cfg.Limits); !due.IsZero() && !now.Before(due) && !now.Before(t.tickAfter) {
+	if due := d.tickAt(t, now); !due.IsZero() && !now.Before(due) && !now.Before(t.tickAfter) {
 		d.tell(t, job.Tick{})
 	}
 	d.mu.Lock()

@@ -143,6 +143,7 @@ type task struct {
 	doc     document
 	unsaved bool      // this step is not settled
 	leftAt  time.Time // when what is left of this step is tried again; zero if nothing is left
+	heard   time.Time // when the agent was last heard of, by a clock that nobody sets
 
 	// The mutex of the Dispatch guards these fields.
 	wait      *job.Wait
@@ -171,6 +172,7 @@ const (
 	firstPause = time.Second            // until an effect that failed is tried again
 	mostPause  = time.Minute            // at most
 	pollQueue  = time.Minute            // how often the queue looks at the ledger by itself
+	pollClock  = time.Minute            // how often it is looked what is due, as somebody may set the server's clock
 	powerTime  = 2 * time.Minute        // for a power command
 	probeEvery = 5 * time.Second        // from one probe to the next
 	probeTime  = 4 * time.Second        // for a probe
@@ -259,7 +261,7 @@ func (d *Dispatch) read(ctx context.Context) error {
 func (d *Dispatch) add(doc document) *task {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	t := &task{lane: d.lane(doc.Job.Box), job: doc.Job, doc: doc, sent: doc.Sent, alarmed: map[string]time.Time{}}
+	t := &task{lane: d.lane(doc.Job.Box), job: doc.Job, doc: doc, sent: doc.Sent, heard: time.Now(), alarmed: map[string]time.Time{}}
 	t.lane.tasks[t.job.ID] = t
 	d.tasks[t.job.ID] = t
 	d.armings[t.job.Arming] = t

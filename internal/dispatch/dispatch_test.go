@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -303,6 +304,32 @@ func TestSilence(t *testing.T) {
 			t.Errorf("an agent that was silent is told to %s", w)
 		}
 	})
+}
+
+// When the server's clock is set, agents that are heard of are not silent, and those
+// that are silent are found.
+func TestClockIsSet(t *testing.T) {
+	for _, skew := range []time.Duration{time.Hour, -time.Hour} {
+		bubble(t, func(r *rig) {
+			var set atomic.Int64
+			r.cfg.Now = func() time.Time { return time.Now().Round(0).Add(24*time.Hour + time.Duration(set.Load())) }
+			r.start(&knife{})
+			s := r.add(here, box.Backup)
+			a := r.boot(here).works()
+			time.Sleep(time.Second)
+			set.Store(int64(skew))
+			kick(r.server().clockKick)
+			for range 20 {
+				time.Sleep(time.Second)
+				r.job(s.ID, job.Running, "")
+			}
+			a.reports(false)
+			time.Sleep(limits.Silence - time.Second)
+			r.job(s.ID, job.Running, "")
+			time.Sleep(pollClock + time.Second)
+			r.job(s.ID, job.Armed, "")
+		})
+	}
 }
 
 func TestPowerFails(t *testing.T) {

@@ -76,7 +76,7 @@ func (d *Dispatch) commit(moves ...*move) error {
 			defer d.mu.Unlock()
 			for _, m := range moves {
 				if h := m.next.Heard; h.After(m.t.job.Heard) && m.t.job.State == job.Running {
-					m.t.job.Heard = h
+					m.t.job.Heard, m.t.heard = h, time.Now()
 				}
 			}
 			return fmt.Errorf("job %s: %w: %w", moves[0].t.job.ID, errLedger, err)
@@ -185,6 +185,9 @@ func (d *Dispatch) become(m *move) {
 	t := m.t
 	before, changed := t.job, m.durable()
 	d.mu.Lock()
+	if !before.Heard.Equal(m.next.Heard) {
+		t.heard = time.Now()
+	}
 	t.job = m.next
 	if m.doc != nil {
 		t.doc = *m.doc
