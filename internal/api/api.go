@@ -87,7 +87,6 @@ type Server struct {
 	cfg     Config
 	huma    huma.API
 	mux     *http.ServeMux
-	methods map[string][]string // of each path, as the mux has it
 	hub     *hub
 	metrics *metrics
 	streams chan struct{} // holds a value for each request that lasts
@@ -119,7 +118,7 @@ func New(cfg Config) *Server {
 	if cfg.Patience <= 0 {
 		cfg.Patience = defaultPatient
 	}
-	s := &Server{cfg: cfg, mux: http.NewServeMux(), methods: map[string][]string{}, streams: make(chan struct{}, maxStreams)}
+	s := &Server{cfg: cfg, mux: http.NewServeMux(), streams: make(chan struct{}, maxStreams)}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.metrics = newMetrics(s)
 	s.hub = newHub(s)
@@ -157,7 +156,6 @@ func (s *Server) register() {
 			op.Security = []map[string][]string{{"token": {}}}
 		}
 		r.add(s, op)
-		s.methods[r.path] = append(s.methods[r.path], r.method)
 	}
 }
 

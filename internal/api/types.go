@@ -17,7 +17,6 @@ const Prefix = "/api/v1"
 const (
 	maxBody    = 128 << 10 // bytes of a body
 	maxTargets = 1000      // boxes and groups of one request, and boxes of the groups together
-	maxDisks   = 64        // disks of a selection
 )
 
 // Options are what an admin may ask for besides the action.
