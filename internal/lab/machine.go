@@ -153,11 +153,12 @@ func (m *Machine) argv() []string {
 	return a
 }
 
-// device is QEMU's name for disk i of a machine on this bus.
+// device is QEMU's name for disk i of a machine on this bus. An AHCI disk says that
+// it does not turn, as an SSD does (rotation rate 1, ACS-4 7.13.6.35).
 func (b Bus) device(i int) string {
 	switch b {
 	case AHCI:
-		return fmt.Sprintf("ide-hd,bus=ide.%d", i)
+		return fmt.Sprintf("ide-hd,rotation_rate=1,bus=ide.%d", i)
 	case NVMe:
 		return "nvme"
 	default:
