@@ -191,6 +191,40 @@ func TestRefusedBeforeTheFirstWrite(t *testing.T) {
 	}
 }
 
+// TestWrites: whoever must know of the first write is told before it, and only if
+// there is one. The write does not come if that fails.
+func TestWrites(t *testing.T) {
+	disk := conform.Disks(3 * mib)["mixed"]
+	s := mustSave(t, disk)
+	refused := errors.New("refused")
+	for what, c := range map[string]struct {
+		before []byte
+		err    error
+		calls  int
+	}{
+		"the same": {disk, refused, 0}, "other": {old(len(disk)), nil, 1}, "other, refused": {old(len(disk)), refused, 1},
+	} {
+		targets := []*faults.Disk{faults.NewDisk(c.before), faults.NewDisk(c.before)}
+		wrote := func() bool {
+			return slices.ContainsFunc(slices.Concat(targets[0].Log(), targets[1].Log()), func(o faults.Op) bool {
+				return o.Kind == "write" || o.Kind == "zero"
+			})
+		}
+		calls := 0
+		opt := RestoreOptions{Writes: func() error {
+			if calls++; wrote() {
+				t.Errorf("%s: it is told too late", what)
+			}
+			return c.err
+		}}
+		receipts, err := Restore(t.Context(), []Job{s.job(t, "sda", targets[0]), s.job(t, "sdb", targets[1])}, opt)
+		refusal := c.calls > 0 && c.err != nil
+		if calls != c.calls || errors.Is(err, refused) != refusal || refusal && (receipts != nil || wrote()) || !refusal && err != nil {
+			t.Errorf("%s: told %d times, %v, receipts %v, written: %v", what, calls, err, receipts, wrote())
+		}
+	}
+}
+
 func TestSumsAreBounded(t *testing.T) {
 	for size, group := range map[int64]int{1: 1, 1 << 40: 1, 1<<40 + mib: 2, 64 << 40: 64} {
 		if s := newSums(size); s.group != group {
