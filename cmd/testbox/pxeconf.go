@@ -57,6 +57,9 @@ that can be put right. An arming expires, so that a forgotten restore does not w
 later. What is the same for all boxes (server, network, version of the maintenance system) stands in
 site.conf in the folder of boot files.
 
+In the area of a storage server the command asks the server for jobs, as ` + "`testbox backup`" + ` and its
+like do. --image=old is the backup before the latest there.
+
 With --wait it goes on after arming: it prints what the boxes log of this arming, and ends when
 each has said how its action ended. Somebody has to restart the boxes. Interrupted, it leaves them
 armed; ` + "`testbox pxe-conf status BOX`" + ` says how they go on. The exit code is that of the action, of
@@ -181,6 +184,9 @@ func runArm(ctx context.Context, p printer, w world, o pxeOptions, boxes []strin
 	place, err := w.place(o.dir)
 	if err != nil {
 		return err
+	}
+	if ofServer(place) {
+		return runPxeJob(ctx, p, w, o, boxes, action)
 	}
 	plan, err := place.Plan(ctx, arming.Request{Boxes: boxes, Cmdline: c, Replace: o.replace, Expire: o.expire})
 	if err != nil {

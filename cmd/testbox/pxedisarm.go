@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/bootfiles"
 )
 
@@ -44,6 +45,11 @@ func runDisarm(ctx context.Context, p printer, w world, dir string, boxes []stri
 	targets, files, err := place.ReadArmed(ctx, boxes)
 	if err != nil {
 		return err
+	}
+	for i, t := range targets {
+		if read := files[i]; read != nil && read.Cmdline != nil && read.Cmdline.Mode == bootcfg.ServerMode {
+			return refused("%s is armed by a job of the storage server, which would arm it again; `testbox cancel %s` ends the job", t, t.Addr)
+		}
 	}
 	var anew []error
 	for i, t := range targets {

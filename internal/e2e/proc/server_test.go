@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -311,6 +312,39 @@ func TestServedTwo(t *testing.T) {
 	two.start().ends(done)
 	if one.job(first).Outcome != "done" || two.job(second).Outcome != "done" {
 		t.Error("not both are done")
+	}
+}
+
+// TestServedPxeConf arms a box by the command of share mode.
+func TestServedPxeConf(t *testing.T) {
+	t.Parallel()
+	sda := disk("sda", scattered(1))
+	s := newServerSite(t, "")
+	b := s.box(11, sda)
+	first := sda.hash(t)
+	pxe := []string{"pxe-conf", "-c", filepath.Join(s.state, "testbox-tftp", "pxelinux.cfg")}
+	conf := func(args ...string) []string { return append(slices.Clone(pxe), args...) }
+	for _, action := range []string{"backup", "backup-again"} {
+		s.does(done, conf(b.addr, action, "--disks", "sda"), "job")
+		b.boot()
+		s.does(refused, conf("disarm", b.addr), "testbox cancel")
+		if !b.armed() {
+			t.Error("pxe-conf disarm took the boot file of a job away")
+		}
+		b.start().ends(done)
+		writeAt(t, sda.file, 3*mib, noise(5, 100))
+	}
+	s.does(done, conf(b.addr, "restore", "--image=old"))
+	b.boot()
+	b.start().ends(done)
+	if sda.hash(t) != first {
+		t.Error("the restore of the backup before the latest did not bring it back")
+	}
+	for _, flag := range []string{"--replace", "--show", "--raw", "--precheck=size", "--expire=2h"} {
+		s.does(wrongUse, conf(b.addr, "restore", flag), "storage server")
+	}
+	if b.armed() {
+		t.Error("a command that was refused armed the box")
 	}
 }
 
