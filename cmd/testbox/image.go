@@ -6,7 +6,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-func newImageCmd() *cobra.Command {
+func newImageCmd(w world) *cobra.Command {
 	cmd := newGroupCmd("image", "Back up disks into a store, restore, compare and look into them",
 		`A store keeps backups of boxes: each has one or more disks, and shares with all others what
 they have in common. BACKUP says which backup is meant:
@@ -20,7 +20,8 @@ image delete and image date want to be told which backup, and for store copy it 
 box. Where it means a baseline that is not the latest backup, a line says so. Boxes are called by
 their address, or by any name.`,
 		newImageCreateCmd(), newImageListCmd(), newImageShowCmd(), newImageVerifyCmd(), newImageRestoreCmd(),
-		newImageDeleteCmd(), newImagePinCmd(), newImageDateCmd(), newImageDiffCmd(), newImageExportCmd(), newImageImportCmd(), newImageMountCmd())
+		newImageDeleteCmd(w), newImagePinCmd(w), newImageDateCmd(), newImageDiffCmd(), newImageExportCmd(),
+		newImageImportCmd(), newImageMountCmd())
 	for _, sub := range cmd.Commands() {
 		if strings.Contains(sub.Use, "BACKUP") && !strings.Contains(sub.Long, backupHelp) {
 			sub.Long += "\n\n" + backupHelp + " explains BACKUP."

@@ -23,7 +23,7 @@ type deleteOptions struct {
 	yes    bool
 }
 
-func newImageDeleteCmd() *cobra.Command {
+func newImageDeleteCmd(w world) *cobra.Command {
 	var o deleteOptions
 	cmd := &cobra.Command{
 		Use:   "delete BACKUP... | --keep-last N [--keep-daily N] [--keep-weekly N] [--keep-monthly N] [BOX...]",
@@ -46,7 +46,7 @@ The plan is printed; it is done only with --yes. The space comes back with ` + "
 			if err := o.check(cmd.Flags().Changed, args); err != nil {
 				return err
 			}
-			return runImageDelete(cmd.Context(), printerOf(cmd), args, o)
+			return runImageDelete(cmd.Context(), printerOf(cmd), w, args, o)
 		},
 	}
 	o.add(cmd)
@@ -77,8 +77,13 @@ func (o *deleteOptions) check(given func(flag string) bool, args []string) error
 	return nil
 }
 
-func runImageDelete(ctx context.Context, p printer, args []string, o deleteOptions) (err error) {
-	s, err := o.open(ctx, p, !o.yes)
+func runImageDelete(ctx context.Context, p printer, w world, args []string, o deleteOptions) (err error) {
+	var s backups
+	if o.yes {
+		s, err = o.openEditor(ctx, p, w)
+	} else {
+		s, err = o.open(ctx, p, true)
+	}
 	if err != nil {
 		return err
 	}

@@ -8,7 +8,7 @@ import (
 	"testbox-imaging/internal/image"
 )
 
-func newImagePinCmd() *cobra.Command {
+func newImagePinCmd(w world) *cobra.Command {
 	var o storeFlag
 	var off, baseline bool
 	var note string
@@ -26,7 +26,7 @@ back that it is pinned, --baseline --off that it is the baseline. --note gives t
 			if len(note) > image.MaxNote {
 				return wrong("the note has %d bytes; at most %d are kept", len(note), image.MaxNote)
 			}
-			return o.with(cmd.Context(), printerOf(cmd), false, func(s backups) error {
+			return o.withEditor(cmd.Context(), printerOf(cmd), w, func(s backups) error {
 				r, sel, err := pick(cmd.Context(), printerOf(cmd), s, args[0])
 				if err != nil {
 					return err

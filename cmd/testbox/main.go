@@ -69,7 +69,7 @@ itself and starts its own disk again.
 		newPxeConfCmd(w),
 		newShareCmd(w),
 		newMaintenanceCmd(),
-		newImageCmd(),
+		newImageCmd(w),
 		newStoreCmd(),
 		newDiskCmd(),
 		newLabCmd(),

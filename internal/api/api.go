@@ -54,9 +54,10 @@ var _ Jobs = (*dispatch.Dispatch)(nil)
 
 // Config says what a server works with.
 type Config struct {
-	Ledger *ledger.Ledger
-	Jobs   Jobs
-	Area   *sharedir.Area // the folders of boxes; nil means that there are none
+	Ledger  *ledger.Ledger
+	Jobs    Jobs
+	Area    *sharedir.Area // the folders of boxes; nil means that there are none
+	Backups Backups        // nil means that there is no store
 	// Stored returns how many bytes the store has, for the metrics. nil means that this
 	// is not known.
 	Stored func() int64

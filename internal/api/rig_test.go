@@ -91,7 +91,10 @@ func (r *rig) pass(d time.Duration) {
 	r.now = r.now.Add(d)
 }
 
-func newRig(t testing.TB) *rig {
+func newRig(t testing.TB) *rig { t.Helper(); return newRigWith(t, func(*api.Config) {}) }
+
+// newRigWith is newRig with another configuration.
+func newRigWith(t testing.TB, tune func(*api.Config)) *rig {
 	t.Helper()
 	r := &rig{t: t, dir: t.TempDir(), now: time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)}
 	var err error
@@ -109,10 +112,12 @@ func newRig(t testing.TB) *rig {
 	g, err := user.LookupGroupId(u.Gid)
 	must(t, err)
 	r.me = u.Username
-	r.api = api.New(api.Config{Ledger: r.ledger, Jobs: r.runner, Area: r.area, Group: g.Name,
+	cfg := api.Config{Ledger: r.ledger, Jobs: r.runner, Area: r.area, Group: g.Name,
 		Stored: func() int64 { return 12345 }, Now: r.clock,
 		Log: slog.New(slog.NewTextHandler(&r.log, nil)), Heartbeat: 100 * time.Millisecond, Poll: 5 * time.Millisecond,
-		Patience: time.Second})
+		Patience: time.Second}
+	tune(&cfg)
+	r.api = api.New(cfg)
 	r.socket = filepath.Join(r.dir, "testbox.sock")
 	l, err := api.Listen(r.socket, g.Name)
 	must(t, err)

@@ -55,6 +55,13 @@ var routes = []route{
 	{"get-inventory", "GET", Prefix + "/boxes/{box}/inventory", ledger.Viewer, false, 200, "boxes", "Read the inventory of a box", "",
 		on((*Server).getInventory)},
 
+	{"list-backups", "GET", Prefix + "/backups/{owner}", ledger.Viewer, false, 200, "backups", "List the backups of a box", "",
+		on((*Server).listBackups)},
+	{"set-backup", "PATCH", Prefix + "/backups/{owner}/{backup}", ledger.Operator, false, 200, "backups",
+		"Pin a backup, make it the baseline, or give it a note", "What is left out stays as it is.", on((*Server).setBackup)},
+	{"delete-backup", "DELETE", Prefix + "/backups/{owner}/{backup}", ledger.Admin, false, 204, "backups", "Delete a backup",
+		"Its bytes are got back by the next upkeep. A pinned backup and the baseline are not deleted.", on((*Server).deleteBackup)},
+
 	{"list-groups", "GET", Prefix + "/groups", ledger.Viewer, false, 200, "groups", "List groups", "", on((*Server).listGroups)},
 	{"set-group", "PUT", Prefix + "/groups/{group}", ledger.Admin, true, 200, "groups", "Make or change a group", "",
 		on((*Server).putGroup)},

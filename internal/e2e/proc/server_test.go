@@ -315,6 +315,37 @@ func TestServedTwo(t *testing.T) {
 	}
 }
 
+// TestServedImages pins and deletes backups while the server has the store.
+func TestServedImages(t *testing.T) {
+	t.Parallel()
+	sda := disk("sda", scattered(1))
+	s := newServerSite(t, "")
+	b := s.box(11, sda)
+	want := sda.hash(t)
+	first, _ := b.act(done, "backup")
+	writeAt(t, sda.file, 3*mib, noise(5, 100))
+	second, _ := b.act(done, "backup-again")
+	name := func(j servedJob) string { return b.addr + "@" + j.Backup }
+
+	s.does(done, []string{"image", "pin", "--baseline", "--note", "as delivered", name(first)}, "as delivered")
+	s.does(done, []string{"image", "list"}, "as delivered")
+	if j, _ := b.act(done, "restore"); j.Backup != first.Backup || sda.hash(t) != want {
+		t.Errorf("a restore does not take the baseline: %+v", j)
+	}
+	s.does(refused, []string{"image", "delete", "--yes", name(first)}, "baseline")
+	s.does(done, []string{"image", "pin", name(second)})
+	s.does(refused, []string{"image", "delete", "--yes", name(second)}, "pinned")
+	s.does(done, []string{"image", "pin", "--off", name(second)})
+	s.does(done, []string{"image", "delete", "--yes", name(second)}, "1 backup is deleted")
+	s.does(wrongUse, []string{"image", "verify", name(second)})
+	s.does(done, []string{"image", "verify", name(first)})
+	s.does(refused, []string{"image", "date", name(first), "2026-01-01T00:00:00Z"})
+	s.does(refused, []string{"store", "gc", "--yes"})
+	if audit := s.does(done, []string{"audit"}); !strings.Contains(audit, "delete backup") || !strings.Contains(audit, name(second)) {
+		t.Errorf("the audit log does not tell of it:\n%s", audit)
+	}
+}
+
 // TestServedPxeConf arms a box by the command of share mode.
 func TestServedPxeConf(t *testing.T) {
 	t.Parallel()

@@ -1,0 +1,210 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/ledger"
+	"testbox-imaging/internal/problem"
+	"testbox-imaging/internal/store"
+)
+
+// Backups are the backups in the store, as package store has them.
+type Backups interface {
+	RecordsOf(ctx context.Context, box string) ([]*image.Record, []*store.RecordError, error)
+	Record(ctx context.Context, box, id string) (*image.Record, error)
+	Damages(ctx context.Context) (store.Damages, error)
+	SetPinned(ctx context.Context, box, id string, pinned bool) error
+	SetBaseline(ctx context.Context, box, id string, baseline bool) error
+	SetNote(ctx context.Context, box, id, note string) error
+	Delete(ctx context.Context, records ...*image.Record) error
+}
+
+// Backup is a backup of a box.
+type Backup struct {
+	Box      string       `json:"box" doc:"whose it is, as the store has it: the address of the box"`
+	ID       string       `json:"id" example:"20261129-080000"`
+	Time     time.Time    `json:"time" doc:"when it was committed"`
+	Host     string       `json:"host,omitempty" doc:"host name of the box at that time"`
+	Note     string       `json:"note,omitempty"`
+	Pinned   bool         `json:"pinned,omitempty" doc:"it is kept until somebody takes that back"`
+	Baseline bool         `json:"baseline,omitempty" doc:"a restore takes it unless it names another one"`
+	Disks    []BackupDisk `json:"disks"`
+}
+
+// BackupDisk is a disk of a backup.
+type BackupDisk struct {
+	Name  string `json:"name"`
+	Size  int64  `json:"size" doc:"bytes of the disk"`
+	Data  int64  `json:"data" doc:"bytes of the disk that are in the store; other boxes may need them too"`
+	Bad   bool   `json:"bad,omitempty" doc:"it has zeros for sectors that could not be read"`
+	Lacks bool   `json:"lacks,omitempty" doc:"the store was found to lack some of it"`
+}
+
+// BackupList has the backups of a box.
+type BackupList struct {
+	Backups    []Backup `json:"backups" doc:"the oldest first"`
+	Unreadable []string `json:"unreadable,omitempty" doc:"ids of backups whose record cannot be read"`
+}
+
+// SetBackup changes what is noted of a backup. What is left out stays as it is.
+type SetBackup struct {
+	Pinned   *bool   `json:"pinned,omitempty" doc:"whether it is kept until somebody takes that back"`
+	Baseline *bool   `json:"baseline,omitempty" doc:"whether a restore takes it unless it names another one; the box has one at most"`
+	Note     *string `json:"note,omitempty" maxLength:"1000"`
+	Why      string  `json:"why,omitempty" maxLength:"1000" doc:"the reason, for the audit log"`
+}
+
+type OwnerPath struct {
+	Owner string `path:"owner" maxLength:"64" doc:"whose backup it is: the address of a box, or another name that the store has"`
+}
+
+type BackupPath struct {
+	OwnerPath
+	Backup string `path:"backup" maxLength:"64" doc:"id of a backup"`
+}
+
+// backupsOf returns the store, if the caller may see backups of this owner.
+func (s *Server) backupsOf(ctx context.Context, owner string) (Backups, error) {
+	if s.cfg.Backups == nil {
+		return nil, notFound("this server has no store")
+	}
+	c := callerOf(ctx)
+	if c.group == "" {
+		return s.cfg.Backups, nil
+	}
+	return s.cfg.Backups, s.cfg.Ledger.View(ctx, func(tx *ledger.Tx) error {
+		b, err := findBox(tx, c, owner)
+		if err == nil && b.Address.String() != owner {
+			err = noBox(owner)
+		}
+		return err
+	})
+}
+
+func (s *Server) listBackups(ctx context.Context, in *OwnerPath) (*body[BackupList], error) {
+	backups, err := s.backupsOf(ctx, in.Owner)
+	if err != nil {
+		return nil, err
+	}
+	records, damaged, err := backups.RecordsOf(ctx, in.Owner)
+	if err != nil {
+		return nil, err
+	}
+	damages, err := backups.Damages(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list := BackupList{Backups: []Backup{}}
+	for _, r := range records {
+		list.Backups = append(list.Backups, backupOf(r, damages))
+	}
+	for _, d := range damaged {
+		list.Unreadable = append(list.Unreadable, clean(d.ID))
+	}
+	return answer(list, nil)
+}
+
+func backupOf(r *image.Record, damages store.Damages) Backup {
+	b := Backup{Box: r.Box, ID: r.ID, Time: r.Time, Host: clean(r.Host), Note: clean(r.Note), Pinned: r.Pinned, Baseline: r.Baseline}
+	for i := range r.Disks {
+		d := &r.Disks[i]
+		b.Disks = append(b.Disks, BackupDisk{
+			Name: d.Name, Size: d.Disk.Size, Data: d.Data, Bad: len(d.Bad) > 0, Lacks: len(d.Bad) == 0 && !damages.Whole(d),
+		})
+	}
+	return b
+}
+
+func (s *Server) setBackup(ctx context.Context, in *struct {
+	BackupPath
+	Body SetBackup
+}) (*body[Backup], error) {
+	backups, err := s.backupsOf(ctx, in.Owner)
+	if err != nil {
+		return nil, err
+	}
+	q := in.Body
+	if q.Note != nil && len(*q.Note) > image.MaxNote {
+		return nil, problem.Wrongf("the note has %d bytes; at most %d are kept", len(*q.Note), image.MaxNote)
+	}
+	var said []string
+	for _, set := range []struct {
+		given bool
+		what  string
+		do    func() error
+	}{
+		{q.Note != nil, "note", func() error { return backups.SetNote(ctx, in.Owner, in.Backup, *q.Note) }},
+		{q.Baseline != nil, "baseline", func() error { return backups.SetBaseline(ctx, in.Owner, in.Backup, *q.Baseline) }},
+		{q.Pinned != nil, "pinned", func() error { return backups.SetPinned(ctx, in.Owner, in.Backup, *q.Pinned) }},
+	} {
+		if !set.given {
+			continue
+		}
+		if err := set.do(); err != nil {
+			return nil, err
+		}
+		said = append(said, set.what)
+	}
+	if len(said) == 0 {
+		return nil, problem.Wrongf("the request changes nothing; give pinned, baseline or note")
+	}
+	if err := s.noteBackup(ctx, "set backup", in.BackupPath, because(strings.Join(said, ", "), q.Why)); err != nil {
+		return nil, err
+	}
+	r, err := backups.Record(ctx, in.Owner, in.Backup)
+	if err != nil {
+		return nil, err
+	}
+	damages, err := backups.Damages(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return answer(backupOf(r, damages), nil)
+}
+
+func (s *Server) deleteBackup(ctx context.Context, in *struct {
+	BackupPath
+	WhyInput
+	LastWhole bool `query:"last_whole" doc:"delete it even if of a disk only damaged images would be left"`
+}) (*struct{}, error) {
+	backups, err := s.backupsOf(ctx, in.Owner)
+	if err != nil {
+		return nil, err
+	}
+	r, err := backups.Record(ctx, in.Owner, in.Backup)
+	if err != nil {
+		return nil, err
+	}
+	if r.Pinned || r.Baseline {
+		return nil, problem.Refusef("backup %s of %s is pinned or the baseline; take that back first", r.ID, r.Box)
+	}
+	records, _, err := backups.RecordsOf(ctx, in.Owner)
+	if err != nil {
+		return nil, err
+	}
+	damages, err := backups.Damages(ctx)
+	if err != nil {
+		return nil, err
+	}
+	gone := func(o *image.Record) bool { return o.ID == r.ID }
+	if disks := store.LastWhole(records, gone, damages, r.Box); len(disks) > 0 && !in.LastWhole {
+		return nil, problem.Refusef("of %s of %s only damaged images would be left, without backup %s; say last_whole if that is meant",
+			strings.Join(disks, ", "), r.Box, r.ID)
+	}
+	// The audit log comes first here, since nothing else would tell of the backup.
+	if err := s.noteBackup(ctx, "delete backup", in.BackupPath, in.Why); err != nil {
+		return nil, err
+	}
+	return nil, backups.Delete(ctx, r)
+}
+
+func (s *Server) noteBackup(ctx context.Context, what string, of BackupPath, why string) error {
+	return s.change(ctx, what, func(_ *ledger.Tx, _ *caller, e *ledger.Entry) error {
+		e.On, e.Why = fmt.Sprintf("%s@%s", of.Owner, of.Backup), why
+		return nil
+	})
+}
