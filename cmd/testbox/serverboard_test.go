@@ -30,7 +30,7 @@ func TestBoard(t *testing.T) {
 	b.term, b.width, b.height = f, 60, 4
 	for i := range jobs {
 		j := jobs[i]
-		j.State, j.Progress = job.Running, &api.Progress{Step: wire.StepRead, Text: "read \x1b[31m and\nmore " + strings.Repeat("ü", 200)}
+		j.State, j.Progress = job.Running, &api.Progress{Step: wire.StepRead, Text: "read \x1b[31m and\nmore " + strings.Repeat("ü", 30)}
 		b.tell(j)
 	}
 	ended := jobs[1]
@@ -49,6 +49,10 @@ func TestBoard(t *testing.T) {
 	if s := string(text); strings.Contains(s, "\x1b[31m") || !strings.Contains(s, "and 2 more\x1b[K\n") ||
 		!strings.HasSuffix(s, "\x1b[4A\r\x1b[J") {
 		t.Errorf("the terminal got %q", s)
+	}
+	// After the end of j1 the others alone are drawn.
+	if s := string(text); strings.Contains(s[strings.Index(s, "\x1b[4A\r\x1b[J10"):], "10.0.0.1:") {
+		t.Errorf("what has ended is drawn again: %q", s)
 	}
 	for line := range strings.Lines(string(text)) {
 		line = line[strings.LastIndex(line, "\r")+1:]
