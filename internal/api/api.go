@@ -58,6 +58,9 @@ type Config struct {
 	Jobs    Jobs
 	Area    *sharedir.Area // the folders of boxes; nil means that there are none
 	Backups Backups        // nil means that there is no store
+	// Ended is told of each job that has ended, once for each start of the server. It
+	// must not wait. nil means that nobody is told.
+	Ended func(Job)
 	// Stored returns how many bytes the store has, for the metrics. nil means that this
 	// is not known.
 	Stored func() int64

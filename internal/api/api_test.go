@@ -272,3 +272,34 @@ func TestRetired(t *testing.T) {
 		t.Errorf("%+v", jobs)
 	}
 }
+
+// TestEnded: whoever wants to know of the end of a job is told once, and only when the
+// box is not armed any more.
+func TestEnded(t *testing.T) {
+	told := make(chan api.Job, 10)
+	r := newRigWith(t, func(cfg *api.Config) { cfg.Ended = func(j api.Job) { told <- j } })
+	var list api.JobList
+	r.root().want(201, "POST", "/api/v1/jobs", api.NewJobs{Action: box.Backup, Targets: []string{"10.0.0.1"}}, &list)
+	id := list.Jobs[0].ID
+	for _, set := range []func(*dispatch.Status){
+		func(st *dispatch.Status) { st.State = job.Armed },
+		func(st *dispatch.Status) { st.State, st.Outcome = job.Ended, box.Done },
+		func(st *dispatch.Status) { st.Settled = true },
+		func(st *dispatch.Status) { st.Text = "once more" },
+	} {
+		r.runner.set(t, id, set)
+	}
+	select {
+	case j := <-told:
+		if j.ID != id || !j.Settled || j.Outcome != box.Done {
+			t.Errorf("told of %+v", j)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("nobody was told")
+	}
+	select {
+	case j := <-told:
+		t.Errorf("told once more of %+v", j)
+	case <-time.After(200 * time.Millisecond):
+	}
+}

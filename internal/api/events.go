@@ -51,7 +51,12 @@ type change struct {
 
 func newHub(s *Server) *hub {
 	h := &hub{s: s, name: strings.ToLower(rand.Text()[:8]), wake: make(chan struct{}), done: make(chan struct{}), ended: map[string]bool{},
-		tell: s.metrics.count}
+		tell: func(j Job) {
+			s.metrics.count(j)
+			if s.cfg.Ended != nil {
+				s.cfg.Ended(j)
+			}
+		}}
 	ids, stop := s.cfg.Jobs.Watch()
 	h.wait.Go(func() {
 		defer stop()

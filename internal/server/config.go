@@ -39,6 +39,7 @@ type Config struct {
 	Boxes  int    `toml:"boxes"`  // how many boxes may be at work at once; 0 is any number
 	Jobs   Jobs   `toml:"jobs"`
 	Upkeep Upkeep `toml:"upkeep"`
+	Hooks  []Hook `toml:"hooks"` // who is told of each job that has ended
 }
 
 // Jobs are the times and numbers of jobs.
@@ -175,8 +176,18 @@ func (c *Config) check() error {
 			return errors.New(k.text)
 		}
 	}
+	if len(c.Hooks) > maxHooks {
+		return fmt.Errorf("there are %d hooks, and may be at most %d", len(c.Hooks), maxHooks)
+	}
+	for i := range c.Hooks {
+		if err := c.Hooks[i].check(); err != nil {
+			return err
+		}
+	}
 	return nil
 }
+
+const maxHooks = 16
 
 func within(d Duration, least, most time.Duration) bool {
 	return time.Duration(d) >= least && time.Duration(d) <= most
@@ -273,6 +284,16 @@ func ConfigText(c *Config) []byte {
 		{"keep-monthly", "and of so many months. Pinned backups and baselines are always kept.", c.Upkeep.KeepMonthly},
 	} {
 		line(k.key, k.n, k.help)
+	}
+	b.WriteString(`# Who is told of each job that has ended, by a signed request (standardwebhooks.com). The file has
+# the secret: whsec_ and 24 to 64 bytes in base64, as from
+# echo whsec_$(openssl rand -base64 32)
+`)
+	if len(c.Hooks) == 0 {
+		b.WriteString("# [[hooks]]\n# url = \"https://ci.example/hook\"\n# secret-file = \"/etc/testbox/hook.secret\"\n")
+	}
+	for _, h := range c.Hooks {
+		fmt.Fprintf(&b, "[[hooks]]\nurl = %s\nsecret-file = %s\n\n", text(h.URL), text(h.SecretFile))
 	}
 	return append(bytes.TrimRight(b.Bytes(), "\n"), '\n')
 }

@@ -3,6 +3,7 @@ package server
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -10,7 +11,7 @@ import (
 
 func TestEmptyConfig(t *testing.T) {
 	cfg, err := ParseConfig(nil)
-	if err != nil || *cfg != DefaultConfig() {
+	if err != nil || !reflect.DeepEqual(*cfg, DefaultConfig()) {
 		t.Fatalf("an empty file gives %+v, %v", cfg, err)
 	}
 	text := ConfigText(cfg)
@@ -18,7 +19,7 @@ func TestEmptyConfig(t *testing.T) {
 		t.Fatalf("the defaults are written as\n%s", text)
 	}
 	again, err := ParseConfig(text)
-	if err != nil || *again != *cfg {
+	if err != nil || !reflect.DeepEqual(*again, *cfg) {
 		t.Errorf("what was written is read as %+v, %v", again, err)
 	}
 }
@@ -78,6 +79,9 @@ func TestConfigRefused(t *testing.T) {
 		"jobs.up = \"five minutes\"":              "is no duration",
 		"upkeep.at = \"24:00\"":                   "upkeep.at is no time of day",
 		"upkeep.scrub = \"caturday\"":             "upkeep.scrub is no day",
+		"[[hooks]]\nurl = \"ftp://x\"":            "hooks: ",
+		"[[hooks]]\nurl = \"https://x\"":          "secret-file",
+		"[[hooks]]\nurl = \"https://u:p@x\"":      "hooks: ",
 		"upkeep.keep-last = -1":                   "a number of backups to keep is negative",
 		"x = \"" + strings.Repeat("x", maxFile):   "more than",
 		"socket = \"/" + strings.Repeat("x", 100): "line 1",
@@ -89,14 +93,14 @@ func TestConfigRefused(t *testing.T) {
 }
 
 func FuzzConfig(f *testing.F) {
-	f.Add([]byte("state = \"/srv\"\n[upkeep]\nat = \"\"\n"))
+	f.Add([]byte("state = \"/srv\"\n[upkeep]\nat = \"\"\n[[hooks]]\nurl = \"https://x\"\nsecret-file = \"/y\"\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		cfg, err := ParseConfig(data)
 		if err != nil {
 			return
 		}
 		text := ConfigText(cfg)
-		if again, err := ParseConfig(text); err != nil || *again != *cfg {
+		if again, err := ParseConfig(text); err != nil || !reflect.DeepEqual(*again, *cfg) {
 			t.Fatalf("%q is written as %q, which is read as %+v, %v", data, text, again, err)
 		}
 	})

@@ -75,6 +75,7 @@ type server struct {
 	sockets  *listeners
 	ledger   *ledger.Ledger
 	dispatch *dispatch.Dispatch
+	hooks    *hooks
 	boxes    *boxapi.Server
 	agents   *http.Server
 	api      *api.Server
@@ -96,6 +97,9 @@ func (s *server) open(ctx context.Context) (err error) {
 		return err
 	}
 	if s.keys.api, s.prints.api, err = loadKey(cfg.KeyDir(), "api"); err != nil {
+		return err
+	}
+	if s.hooks, err = newHooks(cfg.Hooks, s.Log); err != nil {
 		return err
 	}
 	area, err := sharedir.Open(durable.OS{}, cfg.BoxesDir())
@@ -127,7 +131,7 @@ func (s *server) open(ctx context.Context) (err error) {
 		Log: func(format string, args ...any) { s.Log.Warn(fmt.Sprintf(format, args...)) },
 	})
 	s.dispatch.SetForget(s.boxes.Forget)
-	s.api = api.New(api.Config{Ledger: s.ledger, Jobs: s.dispatch, Area: area, Backups: s.Store, Log: s.Log})
+	s.api = api.New(api.Config{Ledger: s.ledger, Jobs: s.dispatch, Area: area, Backups: s.Store, Ended: s.ended, Log: s.Log})
 	return nil
 }
 
@@ -168,6 +172,7 @@ func (s *server) serve(ctx context.Context) error {
 	care := &upkeep{cfg: s.Config, store: s.Store, ledger: s.ledger, log: s.Log, now: time.Now, poll: 5 * time.Second}
 	care.busy = func() bool { return s.restoring(ctx) }
 	running.Go(func() { care.run(ctx) })
+	running.Go(func() { s.hooks.run(ctx) })
 	if s.Ready != nil {
 		s.Ready(at)
 	}
@@ -219,6 +224,16 @@ func (s *server) close() {
 			s.Log.Error("The ledger did not close well.", "error", err)
 		}
 	}
+}
+
+// ended tells who wants to know that a job has ended.
+func (s *server) ended(j api.Job) {
+	m, err := messageOf(j)
+	if err != nil {
+		s.Log.Error("Web hooks cannot be told of a job.", "job", j.ID, "error", err)
+		return
+	}
+	s.hooks.tell(m)
 }
 
 // restoring reports whether a box restores or is about to. If that is not known, it
