@@ -11,24 +11,39 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"testbox-imaging/internal/bench/rig"
 )
 
 func main() {
+	rig.Main()
 	testbox := flag.String("testbox", "bin/testbox", "the program")
 	runs := flag.Int("runs", 3, "how often each tool runs")
 	plots := flag.String("plots", "", "folder for the plots; none without")
 	without := flag.String("without", "", "tools that are left out, as \"dd|pigz,casync\"; testbox stays")
 	restores := flag.Bool("restores", false, "measure restores alone, beside partclone")
+	agent := flag.String("agent", "", "the agent's program; measure what a storage server costs, and nothing else")
 	profile := flag.String("profile", "", "file for the profile of a first backup, which is then all that is done")
 	flag.Parse()
-	if err := run(*testbox, *plots, *profile, *without, *runs, *restores); err != nil {
+	inside, code := true, 0
+	var err error
+	if *agent != "" {
+		if _, err = makeData(); err == nil { // while there is a network
+			inside, code, err = rig.Network()
+		}
+	}
+	if inside && err == nil {
+		err = run(*testbox, *plots, *profile, *without, *agent, *runs, *restores)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench/store:", err)
 		os.Exit(1)
 	}
+	os.Exit(code)
 }
 
 // run works in a new folder below $TMPDIR and removes it.
-func run(testbox, plots, profile, without string, runs int, restores bool) (err error) {
+func run(testbox, plots, profile, without, agent string, runs int, restores bool) (err error) {
 	if testbox, err = filepath.Abs(testbox); err != nil {
 		return err
 	}
@@ -50,6 +65,12 @@ func run(testbox, plots, profile, without string, runs int, restores bool) (err 
 	b := &bench{testbox: testbox, dir: dir, data: d, without: strings.Split(without, ","), results: map[string]*result{}}
 	if err := b.prepare(); err != nil {
 		return err
+	}
+	if agent != "" {
+		if agent, err = filepath.Abs(agent); err != nil {
+			return err
+		}
+		return b.served(agent, runs)
 	}
 	if restores {
 		return b.restores(runs)
