@@ -61,6 +61,15 @@ func (d *Dispatch) known(token string, from netip.Addr) (*task, error) {
 	return h.t, nil
 }
 
+// ofAnother reports whether a token has or had a session of another job. With two
+// jobs for one token, nobody could say what it may do.
+func (d *Dispatch) ofAnother(t *task, token string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	h := d.session[sessionOf(token)]
+	return h != nil && h.t != t
+}
+
 // Grant implements boxapi.Authority. It looks at nothing but memory.
 func (d *Dispatch) Grant(_ context.Context, token string, from netip.Addr) (boxapi.Grant, error) {
 	t, err := d.known(token, from)
@@ -414,6 +423,9 @@ func (d *Dispatch) Hello(ctx context.Context, h *wire.Hello, from netip.Addr) (*
 		return nil, err
 	}
 	defer done()
+	if d.ofAnother(t, h.Token) {
+		return d.welcome(job.Restart, "This token is that of another job. An agent draws a new one at each start of the box."), nil
+	}
 	e := job.Hello{Secret: h.Secret, From: addrOf(from), Session: sessionOf(h.Token), Protocol: h.Protocol}
 	m := d.happens(t, e)
 	var p prepared

@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -237,6 +238,31 @@ func TestSecretUsedTwice(t *testing.T) {
 		if b := r.box(here); b.Health != ledger.Suspect || b.Reason == "" || len(r.audit("box is suspect")) != 1 {
 			t.Errorf("the box is %s (%s)", b.Health, b.Reason)
 		}
+	})
+}
+
+// TestTokenOfAnotherJob has an agent come with the token of its box's job before. It
+// must draw another one, since nobody could say what two jobs allow it.
+func TestTokenOfAnotherJob(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.start(&knife{})
+		r.add(here, box.Backup)
+		first := r.boot(here).works().commits()
+		first.ends(box.Done)
+		s := r.add(here, box.Restore)
+		again := r.boot(here)
+		token := again.hello.Token
+		again.hello.Token = first.hello.Token
+		if w := again.says(); w != job.Restart {
+			t.Errorf("an agent with the token of another job is told to %s", w)
+		}
+		if _, err := r.server().Grant(ctx, first.hello.Token, again.from); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("the token of a job that has ended is granted something: %v", err)
+		}
+		r.job(s.ID, job.Armed, "")
+		again.hello.Token = token
+		again.works().ends(box.Done)
+		r.job(s.ID, job.Ended, box.Done)
 	})
 }
 

@@ -131,7 +131,9 @@ func (s *server) open(ctx context.Context) (err error) {
 		Log: func(format string, args ...any) { s.Log.Warn(fmt.Sprintf(format, args...)) },
 	})
 	s.dispatch.SetForget(s.boxes.Forget)
-	s.api = api.New(api.Config{Ledger: s.ledger, Jobs: s.dispatch, Area: area, Backups: s.Store, Ended: s.ended, Log: s.Log})
+	s.api = api.New(api.Config{
+		Ledger: s.ledger, Jobs: s.dispatch, Area: area, Backups: s.Store, Ended: s.ended, Stored: s.Store.PackBytes, Log: s.Log,
+	})
 	return nil
 }
 

@@ -56,6 +56,17 @@ func (s *Stats) Ratio() float64 {
 	return float64(s.Data) / float64(s.Stored)
 }
 
+// PackBytes is how many bytes the packs have that are whole. It reads nothing.
+func (s *Store) PackBytes() (n int64) {
+	has := s.objects.contents
+	has.mu.Lock()
+	defer has.mu.Unlock()
+	for _, p := range has.packs {
+		n += p.size
+	}
+	return n
+}
+
 // Stats computes the figures. It reads all records and the trees of all images.
 // Other work on the store may go on meanwhile.
 func (u *Upkeep) Stats(ctx context.Context) (*Stats, error) {

@@ -17,6 +17,9 @@ func TestStats(t *testing.T) {
 	mustBackup(t, s, "10.0.0.1", day(2), d)
 	gone := mustBackup(t, s, "10.0.0.2", day(2), e, d)
 	size, packs := stored(t, blobs)
+	if n := s.PackBytes(); n < size*9/10 || n > size { // records are no packs
+		t.Errorf("the packs have %d bytes, of %d in all", n, size)
+	}
 	st, err := s.Stats(t.Context())
 	must(t, err)
 	if st.Backups != 3 || st.Disks != 3*d.size+e.size || st.Data != 200*cellSize || st.Stored != size || st.Packs != packs || st.Dead != 0 ||

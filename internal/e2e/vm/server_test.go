@@ -173,6 +173,7 @@ func servedHeld(t *testing.T, x *vbox) {
 	a := x.ask(t, box.Restore, dies...)
 	for attempt := 1; attempt <= 3; attempt++ {
 		x.console(t, "panic: a panic that was asked for", actionTime)
+		x.console(t, "init: rebooting", bootTime)
 		if attempt < 3 {
 			x.next(t, dies...)
 		}
