@@ -72,11 +72,16 @@ type serverSite struct {
 // configuration.
 func newServerSite(t testing.TB, config string) *serverSite {
 	t.Helper()
+	return newServerSiteIn(t, tempDir(t), config)
+}
+
+func newServerSiteIn(t testing.TB, state, config string) *serverSite {
+	t.Helper()
 	testenv.Root(t)
 	testenv.Tools(t, "ip", "nsenter", "setpriv")
 	prog, err := built()
 	must(t, err)
-	s := &serverSite{t: t, prog: prog, state: tempDir(t), host: newHost(t)}
+	s := &serverSite{t: t, prog: prog, state: state, host: newHost(t)}
 	s.log = filepath.Join(s.state, "server.log")
 	text := fmt.Sprintf("state = %q\nsocket = %q\napi = \"\"\n%s", s.state, s.socket(), config)
 	must(t, os.WriteFile(s.config(), []byte(text), 0o644))
