@@ -179,6 +179,31 @@ func TestServedKills(t *testing.T) {
 	s.start()
 }
 
+// TestServedCut takes the box off the network for a moment in a backup and a restore.
+func TestServedCut(t *testing.T) {
+	t.Parallel()
+	sda := disk("sda", scattered(1)).ofSize(64 * mib)
+	s := newServerSite(t, "")
+	b := s.box(11, sda)
+	want := sda.hash(t)
+	for _, action := range []string{"backup", "restore"} {
+		if action == "restore" {
+			sda.wreck(t)
+		}
+		id := b.ask(action)
+		b.boot()
+		a := b.start()
+		a.waitLine("seen: disk")
+		b.cut(true)
+		time.Sleep(3 * time.Second)
+		b.cut(false)
+		a.ends(done)
+		if j := b.job(id); j.Outcome != "done" || j.Attempt != 1 || sda.hash(t) != want {
+			t.Errorf("%s: %+v", action, j)
+		}
+	}
+}
+
 // TestServedPowerCut kills the agent in the middle of a restore, as a box that
 // loses power. The box boots into maintenance again, and the next attempt restores.
 func TestServedPowerCut(t *testing.T) {
