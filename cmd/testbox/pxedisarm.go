@@ -48,7 +48,9 @@ func runDisarm(ctx context.Context, p printer, w world, dir string, boxes []stri
 	}
 	for i, t := range targets {
 		if read := files[i]; read != nil && read.Cmdline != nil && read.Cmdline.Mode == bootcfg.ServerMode {
-			return refused("%s is armed by a job of the storage server, which would arm it again; `testbox cancel %s` ends the job", t, t.Addr)
+			if err := mayDisarmServed(ctx, p, w, t); err != nil {
+				return err
+			}
 		}
 	}
 	var anew []error

@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
+	"net/url"
 	"os"
 	"path/filepath"
 
+	"testbox-imaging/internal/api"
 	"testbox-imaging/internal/apiclient"
 	"testbox-imaging/internal/arming"
 	"testbox-imaging/internal/bootcfg"
@@ -46,4 +49,29 @@ func runPxeJob(ctx context.Context, p printer, w world, o pxeOptions, boxes []st
 		job.image = "latest~1"
 	}
 	return job.with(func(c *apiclient.Client) error { return job.run(ctx, p, c, action, boxes) })
+}
+
+// mayDisarmServed refuses to disarm a box of a storage server that has a job of it,
+// since the server would arm it again. Where the server has none, as after it took an
+// old copy of its ledger, or does not answer, a person must be able to disarm a box.
+func mayDisarmServed(ctx context.Context, p printer, w world, t arming.Target) error {
+	f := serverFlag{world: w}
+	c, err := f.open()
+	if err == nil {
+		defer c.Close()
+		var page api.JobList
+		query := url.Values{"box": {t.Addr.String()}, "open": {"true"}, "limit": {"1"}}
+		err = c.Do(ctx, "GET", apiclient.Path("jobs")+"?"+query.Encode(), nil, &page)
+		if len(page.Jobs) > 0 {
+			return refused("%s is armed by job %s of the storage server, which would arm it again; `testbox cancel %s` ends the job",
+				t, page.Jobs[0].ID, t.Addr)
+		}
+	}
+	var none *api.Problem
+	if err != nil && !(errors.As(err, &none) && none.Code == api.CodeNotFound) { // the server may not even know the box
+		p.warnf("whether the storage server has a job of %s is not known: %v; when it is started, it may arm the box again", t, err)
+		return nil
+	}
+	p.warnf("%s was armed by a job that the storage server does not have; if that was a restore, its disk may not be fit to run", t)
+	return nil
 }

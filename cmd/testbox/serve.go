@@ -44,7 +44,7 @@ Two servers cannot work on one state folder: the second one refuses.`,
 	cmd.Flags().StringVar(&file, "config", server.DefaultFile, "the configuration `FILE`")
 	cmd.Flags().BoolVar(&check, "check", false, "only say whether the configuration is right")
 	mustComplete(cmd.MarkFlagFilename("config", "toml"))
-	cmd.AddCommand(newServerInitCmd(w))
+	cmd.AddCommand(newServerInitCmd(w), newServerRecoverCmd())
 	return cmd
 }
 

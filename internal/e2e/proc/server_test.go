@@ -380,6 +380,7 @@ func TestServedPxeConf(t *testing.T) {
 	first := sda.hash(t)
 	pxe := []string{"pxe-conf", "-c", filepath.Join(s.state, "testbox-tftp", "pxelinux.cfg")}
 	conf := func(args ...string) []string { return append(slices.Clone(pxe), args...) }
+	copyLedger(t, s)
 	for _, action := range []string{"backup", "backup-again"} {
 		s.does(done, conf(b.addr, action, "--disks", "sda"), "job")
 		b.boot()
@@ -396,12 +397,35 @@ func TestServedPxeConf(t *testing.T) {
 	if sda.hash(t) != first {
 		t.Error("the restore of the backup before the latest did not bring it back")
 	}
+	// A boot file whose job the server does not have any more can be removed.
+	s.does(done, conf(b.addr, "verify"))
+	b.boot()
+	s.end()
+	s.does(done, []string{"server", "recover", "--config", s.config(), "--yes"})
+	s.start()
+	if out := b.start().ends(refused); !strings.Contains(out, "no such job") || !b.armed() {
+		t.Errorf("a box of which the server knows nothing: %s", out)
+	}
+	s.does(done, conf("disarm", b.addr), "does not have")
+	if b.armed() {
+		t.Error("the box is still armed")
+	}
 	for _, flag := range []string{"--replace", "--show", "--raw", "--precheck=size", "--expire=2h"} {
 		s.does(wrongUse, conf(b.addr, "restore", flag), "storage server")
 	}
 	if b.armed() {
 		t.Error("a command that was refused armed the box")
 	}
+}
+
+// copyLedger makes the copy of the ledger that upkeep makes at night.
+func copyLedger(t *testing.T, s *serverSite) {
+	t.Helper()
+	s.end()
+	text, err := os.ReadFile(filepath.Join(s.state, "ledger.db"))
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(s.state, "ledger-copy.db"), text, 0o600))
+	s.start()
 }
 
 // TestServedHolder has a box that somebody has reserved.

@@ -1,0 +1,88 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"os"
+	"testing"
+	"time"
+
+	"testbox-imaging/internal/ledger"
+	"testbox-imaging/internal/problem"
+)
+
+// names opens a ledger, and returns the names of its groups.
+func names(t *testing.T, path string) (all []string) {
+	t.Helper()
+	l, err := ledger.Open(t.Context(), path, ledger.Options{})
+	must(t, err)
+	defer l.Close()
+	must(t, l.View(t.Context(), func(tx *ledger.Tx) error {
+		groups, err := tx.Groups()
+		for _, g := range groups {
+			all = append(all, g.Name)
+		}
+		return err
+	}))
+	return all
+}
+
+func addGroup(t *testing.T, l *ledger.Ledger, name string) {
+	t.Helper()
+	must(t, l.Update(t.Context(), func(tx *ledger.Tx) error { return tx.PutGroup(ledger.Group{Name: name}) }))
+}
+
+func TestRecover(t *testing.T) {
+	cfg := DefaultConfig()
+	cfg.State = t.TempDir()
+	if _, err := Recover(t.Context(), &cfg, true); !errors.As(err, new(*problem.Error)) {
+		t.Errorf("without a copy: %v", err)
+	}
+	l, err := ledger.Open(t.Context(), cfg.LedgerFile(), ledger.Options{})
+	must(t, err)
+	addGroup(t, l, "before")
+	must(t, l.CopyTo(t.Context(), cfg.LedgerCopy()))
+	addGroup(t, l, "after")
+	if _, err := Recover(t.Context(), &cfg, true); !errors.As(err, new(*problem.Error)) || !errors.Is(err, ledger.ErrInUse) {
+		t.Errorf("beside a server: %v", err)
+	}
+	must(t, l.Close())
+	if _, err := Recover(t.Context(), &cfg, false); !errors.As(err, new(*problem.Error)) {
+		t.Errorf("with a whole ledger: %v", err)
+	}
+	if got := names(t, cfg.LedgerFile()); len(got) != 2 {
+		t.Fatalf("what was refused left the groups %q", got)
+	}
+	did, err := Recover(t.Context(), &cfg, true)
+	must(t, err)
+	if got := names(t, cfg.LedgerFile()); len(got) != 1 || got[0] != "before" {
+		t.Errorf("the ledger has the groups %q", got)
+	}
+	if got := names(t, did.Away); len(got) != 2 {
+		t.Errorf("the ledger of before has the groups %q", got)
+	}
+	if time.Since(did.Made) > time.Hour || did.Made.IsZero() {
+		t.Errorf("the copy is said to be of %v", did.Made)
+	}
+
+	// A damaged ledger needs no word, nor does one that is gone.
+	must(t, os.WriteFile(cfg.LedgerFile(), []byte("this is no database"), 0o600))
+	time.Sleep(1100 * time.Millisecond) // the ledgers of before have names by the second
+	_, err = Recover(t.Context(), &cfg, false)
+	must(t, err)
+	must(t, os.Remove(cfg.LedgerFile()))
+	did, err = Recover(t.Context(), &cfg, false)
+	must(t, err)
+	if got := names(t, cfg.LedgerFile()); len(got) != 1 || did.Away != "" {
+		t.Errorf("the ledger has the groups %q, and the one of before is %q", got, did.Away)
+	}
+
+	// A copy that is damaged takes no place.
+	must(t, os.WriteFile(cfg.LedgerCopy(), []byte("this is no database"), 0o600))
+	if _, err := Recover(context.Background(), &cfg, true); err == nil {
+		t.Error("a damaged copy is taken")
+	}
+	if got := names(t, cfg.LedgerFile()); len(got) != 1 {
+		t.Errorf("after a damaged copy the ledger has the groups %q", got)
+	}
+}
