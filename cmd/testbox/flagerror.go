@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -58,4 +60,22 @@ func noArgs(cmd *cobra.Command, args []string) error {
 		err = fmt.Errorf("%w; a store is named by --store FOLDER", err)
 	}
 	return err
+}
+
+// takesWords is for commands with at least least words and at most most; most 0 is no
+// limit. An empty word is refused: it is mostly a script's variable that was not set,
+// and must never mean a box, let alone all jobs.
+func takesWords(least, most int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		usage := strings.TrimSuffix(cmd.UseLine(), " [flags]")
+		switch {
+		case slices.Contains(args, ""):
+			return fmt.Errorf("one of the words is empty: is a variable not set? The command is %s", usage)
+		case len(args) < least:
+			return fmt.Errorf("something is missing: the command is %s", usage)
+		case most > 0 && len(args) > most:
+			return fmt.Errorf("%q is too much: the command is %s", args[most], usage)
+		}
+		return nil
+	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"time"
@@ -52,7 +53,7 @@ func runServer(ctx context.Context, p printer, w world, cfg *server.Config) (err
 	log := slog.New(slog.NewTextHandler(p.err, &slog.HandlerOptions{ReplaceAttr: logAttr}))
 	place, err := w.place(cfg.BootDir())
 	if err != nil {
-		return err
+		return fmt.Errorf("%w; `testbox server init` makes what the state folder %s lacks", err, cfg.State)
 	}
 	s, err := openStore(ctx, p, cfg.StoreDir(), false)
 	if err != nil {

@@ -184,7 +184,7 @@ no login is needed: root and the members of the group testbox may use its socket
 		Example: `  testbox login https://server:8443
   testbox login https://server:8443 --key 9c1b...e0 <token
   testbox login https://server:8443 --logout`,
-		Args: cobra.ExactArgs(1),
+		Args: takesWords(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runLogin(cmd.Context(), printerOf(cmd), w, args[0], key, logout)
 		},

@@ -70,9 +70,12 @@ func newGroupSetCmd(w world) *cobra.Command {
 		Use: "set NAME", Short: "Make or change a group",
 		Long:    "Makes a group, or changes how many of its boxes may be at work at once. Without --most there is no limit.",
 		Example: "  testbox group set rack3 --most 8\n  testbox group set rack3 --most 0 --why \"the rack is moved\"",
-		Args:    cobra.ExactArgs(1),
+		Args:    takesWords(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if cmd.Flags().Changed("most") {
+				if most < 0 {
+					return wrong("--most %d: give a number of boxes, or 0 to close the group", most)
+				}
 				q.Most = &most
 			}
 			return f.with(func(c *apiclient.Client) error {
@@ -93,7 +96,7 @@ func newDeleteCmd(w world, kind, what, long string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "delete " + strings.ToUpper(what), Short: "Delete a " + kind, Long: long,
 		Example: fmt.Sprintf("  testbox %s delete %s", kind, example),
-		Args:    cobra.ExactArgs(1),
+		Args:    takesWords(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return f.with(func(c *apiclient.Client) error {
 				return c.Do(cmd.Context(), "DELETE", apiclient.Path(kind+"s", args[0]), nil, nil)
@@ -125,7 +128,7 @@ func newTokenAddCmd(w world) *cobra.Command {
 		Use: "add NAME", Short: "Make a token",
 		Long:    "Makes a token, and prints its secret. That is said only once: the server keeps a hash of it.",
 		Example: "  testbox token add \"laptop of ann\" --user ann --role operator --for 2160h\n  testbox token add ci --group rack3",
-		Args:    cobra.ExactArgs(1),
+		Args:    takesWords(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p := printerOf(cmd)
 			if cmd.Flags().Changed("for") {
@@ -195,7 +198,7 @@ func newUserSetCmd(w world) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "set NAME", Short: "Make or change a user", Long: "Makes a user, or changes the user's role.",
 		Example: "  testbox user set ann --role operator",
-		Args:    cobra.ExactArgs(1),
+		Args:    takesWords(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return f.with(func(c *apiclient.Client) error {
 				return c.Do(cmd.Context(), "PUT", apiclient.Path("users", args[0]), q, nil)

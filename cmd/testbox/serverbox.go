@@ -42,6 +42,7 @@ HOLDER is who has reserved the box.`,
 					query.Set(name, value)
 				}
 			}
+			some := len(query) > 1
 			return f.with(func(c *apiclient.Client) error {
 				all := []api.Box{}
 				for {
@@ -57,7 +58,7 @@ HOLDER is who has reserved the box.`,
 				if asJSON {
 					return printJSON(p, all)
 				}
-				printBoxes(p, all)
+				printBoxes(p, all, some)
 				return nil
 			})
 		},
@@ -72,9 +73,15 @@ HOLDER is who has reserved the box.`,
 	return cmd
 }
 
-func printBoxes(p printer, all []api.Box) {
-	if len(all) == 0 {
+// printBoxes prints a list of boxes. some says that not all boxes were asked for.
+func printBoxes(p printer, all []api.Box, some bool) {
+	switch {
+	case len(all) > 0:
+	case some:
 		p.tellf("there is no such box")
+		return
+	default:
+		p.tellf("there is no box yet; a box is known from its first job on, such as `testbox refresh-info ADDRESS`, or by `testbox box add`")
 		return
 	}
 	var rows []string
@@ -174,7 +181,7 @@ func printBox(p printer, b api.Box) {
 
 func newBoxShowCmd(w world) *cobra.Command {
 	return boxCmd(w, "show BOX", "Show a box", "Shows what a server knows of a box, and the state of its latest job.",
-		"  testbox box show 10.40.41.42\n  testbox box show 52:54:00:12:34:56 --json", cobra.ExactArgs(1),
+		"  testbox box show 10.40.41.42\n  testbox box show 52:54:00:12:34:56 --json", takesWords(1, 1),
 		func(cmd *cobra.Command, c *apiclient.Client, args []string, b *api.Box) error {
 			return c.Do(cmd.Context(), "GET", apiclient.Path("boxes", args[0]), nil, b)
 		})
@@ -184,7 +191,7 @@ func newBoxAddCmd(w world) *cobra.Command {
 	var q api.NewBox
 	cmd := boxCmd(w, "add ADDRESS", "Tell a server of a box",
 		`Tells a server of a box. That is not needed for a backup: a box is known from its first job on.`,
-		"  testbox box add 10.40.41.42 --name web-1 --groups rack3", cobra.ExactArgs(1),
+		"  testbox box add 10.40.41.42 --name web-1 --groups rack3", takesWords(1, 1),
 		func(cmd *cobra.Command, c *apiclient.Client, args []string, b *api.Box) error {
 			q.Address = args[0]
 			return c.Do(cmd.Context(), "POST", apiclient.Path("boxes"), q, b)
@@ -204,7 +211,7 @@ func newBoxSetCmd(w world) *cobra.Command {
 then. Groups must exist: `+"`testbox group set NAME`"+` makes one. --disks says which of the box's disks are
 used, as disk-devices.lst does; --disks=all takes that back.`,
 		"  testbox box set 10.40.41.42 --name web-1 --groups rack3,nightly\n  testbox box set web-1 --disks sda,nvme0n1\n"+
-			"  testbox box set web-1 --disks all", cobra.ExactArgs(1),
+			"  testbox box set web-1 --disks all", takesWords(1, 1),
 		func(cmd *cobra.Command, c *apiclient.Client, args []string, b *api.Box) error {
 			q := api.SetBox{Why: why}
 			given := cmd.Flags().Changed
@@ -240,7 +247,7 @@ used, as disk-devices.lst does; --disks=all takes that back.`,
 func newBoxLabelCmd(w world) *cobra.Command {
 	var remove bool
 	cmd := boxCmd(w, "label BOX LABEL...", "Give labels to a box, or take them away", `Gives labels to a box, besides those that it has.`,
-		"  testbox box label web-1 ssd nightly\n  testbox box label web-1 nightly --remove", cobra.MinimumNArgs(2),
+		"  testbox box label web-1 ssd nightly\n  testbox box label web-1 nightly --remove", takesWords(2, 0),
 		func(cmd *cobra.Command, c *apiclient.Client, args []string, b *api.Box) error {
 			if err := c.Do(cmd.Context(), "GET", apiclient.Path("boxes", args[0]), nil, b); err != nil {
 				return err
@@ -264,7 +271,7 @@ func newBoxHoldCmd(w world) *cobra.Command {
 	var span time.Duration
 	cmd := boxCmd(w, "hold BOX", "Reserve a box", `Reserves a box for you: jobs of others are refused, and those that wait go on waiting. An admin can
 reserve it for somebody else, and take it from somebody.`,
-		"  testbox box hold web-1 --for 4h --why \"a long test\"", cobra.ExactArgs(1),
+		"  testbox box hold web-1 --for 4h --why \"a long test\"", takesWords(1, 1),
 		func(cmd *cobra.Command, c *apiclient.Client, args []string, b *api.Box) error {
 			if cmd.Flags().Changed("for") {
 				if span <= 0 {
@@ -283,7 +290,7 @@ reserve it for somebody else, and take it from somebody.`,
 func newBoxUnholdCmd(w world) *cobra.Command {
 	var why string
 	cmd := boxCmd(w, "unhold BOX", "Give a reserved box back", `Gives a reserved box back. Only an admin can give back what somebody else has reserved.`,
-		"  testbox box unhold web-1", cobra.ExactArgs(1),
+		"  testbox box unhold web-1", takesWords(1, 1),
 		func(cmd *cobra.Command, c *apiclient.Client, args []string, b *api.Box) error {
 			return c.Do(cmd.Context(), "DELETE", apiclient.Path("boxes", args[0], "holder")+"?"+url.Values{"why": {why}}.Encode(), nil, b)
 		})
@@ -292,19 +299,25 @@ func newBoxUnholdCmd(w world) *cobra.Command {
 }
 
 func newBoxHealthCmd(w world) *cobra.Command {
-	return boxCmd(w, "health BOX HEALTH [REASON]", "Say what a box is fit for", `Says what a box is fit for: good, suspect, bad, maintenance or retired. All but good want a reason.
+	var why string
+	cmd := boxCmd(w, "health BOX HEALTH", "Say what a box is fit for", `Says what a box is fit for: good, suspect, bad, maintenance or retired. All but good want a reason.
 A retired box gets no jobs. The server itself sets boxes to suspect after failures.`,
-		"  testbox box health web-1 bad \"its fan is loud\"\n  testbox box health web-1 good", cobra.RangeArgs(2, 3),
+		"  testbox box health web-1 bad --why \"its fan is loud\"\n  testbox box health web-1 good", takesWords(2, 2),
 		func(cmd *cobra.Command, c *apiclient.Client, args []string, b *api.Box) error {
 			if !slices.Contains(ledger.Healths, ledger.Health(args[1])) {
 				return wrong("the health of a box is good, suspect, bad, maintenance or retired, and not %q", args[1])
 			}
+			if why == "" && args[1] != string(ledger.Good) {
+				return wrong("say by --why why the box is %s", args[1])
+			}
 			q := api.SetBox{Health: &args[1]}
-			if len(args) == 3 {
-				q.HealthReason = &args[2]
+			if why != "" {
+				q.HealthReason = &why
 			}
 			return c.Do(cmd.Context(), "PATCH", apiclient.Path("boxes", args[0]), q, b)
 		})
+	cmd.Flags().StringVar(&why, "why", "", "the `REASON`, which is shown with the box")
+	return cmd
 }
 
 func newBoxAcceptCmd(w world) *cobra.Command {
@@ -312,7 +325,7 @@ func newBoxAcceptCmd(w world) *cobra.Command {
 	cmd := boxCmd(w, "accept BOX", "Accept another machine as this box",
 		`Accepts another machine as this box: the next one that comes from its address is taken for it. The
 server knows a machine by its network cards and its UUID, and refuses a stranger.`,
-		"  testbox box accept web-1 --why \"a new board\"", cobra.ExactArgs(1),
+		"  testbox box accept web-1 --why \"a new board\"", takesWords(1, 1),
 		func(cmd *cobra.Command, c *apiclient.Client, args []string, b *api.Box) error {
 			return c.Do(cmd.Context(), "POST", apiclient.Path("boxes", args[0], "accept"), api.Reason{Why: why}, b)
 		})
@@ -326,7 +339,7 @@ func newBoxForgetCmd(w world) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "forget BOX", Short: "Make a server forget a box", Long: "Makes a server forget a box. Its jobs, logs and backups stay.",
 		Example: "  testbox box forget web-1 --why scrapped",
-		Args:    cobra.ExactArgs(1),
+		Args:    takesWords(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return f.with(func(c *apiclient.Client) error {
 				return c.Do(cmd.Context(), "DELETE", apiclient.Path("boxes", args[0])+"?"+url.Values{"why": {why}}.Encode(), nil, nil)
@@ -347,7 +360,7 @@ func newLogCmd(w world) *cobra.Command {
 		Long: `Prints the end of the log that a server keeps of a box. With --follow it goes on with what comes
 later, until it is interrupted.`,
 		Example: "  testbox log web-1\n  testbox log 10.40.41.42 --follow\n  testbox log web-1 --all",
-		Args:    cobra.ExactArgs(1),
+		Args:    takesWords(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			offset := int64(-16 << 10)
 			if all {
@@ -424,7 +437,7 @@ func newInfoCmd(w world) *cobra.Command {
 cards. ` + "`testbox refresh-info BOX`" + ` takes a new one. The form zip has the raw sources too, and needs
 --output.`,
 		Example: "  testbox info web-1\n  testbox info web-1 --form json\n  testbox info web-1 --form zip --output web-1.zip",
-		Args:    cobra.ExactArgs(1),
+		Args:    takesWords(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !slices.Contains([]string{"text", "json", "zip"}, form) {
 				return wrong("--form %s: the forms are text, json and zip", form)

@@ -9,6 +9,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -80,7 +81,7 @@ func runServerInit(ctx context.Context, p printer, w world, o serverInit) error 
 		return err
 	}
 	if uid > 0 {
-		if err := giveTo(uid, gid, cfg.State, cfg.StoreDir()); err != nil {
+		if err := giveTo(uid, gid, cfg); err != nil {
 			return err
 		}
 	}
@@ -144,7 +145,8 @@ func (o serverInit) owner() (uid, gid int, err error) {
 const nobody = 65534
 
 func (o serverInit) areas(w world, cfg *server.Config, uid, gid int) (*sharesetup.Plan, error) {
-	s := sharesetup.Options{Dir: cfg.State, Server: o.address, Clients: "*", UID: uid, GID: gid, KeepAnon: uid == 0, Loaders: w.loaders}
+	s := sharesetup.Options{Dir: cfg.State, Server: o.address, Clients: "*", UID: uid, GID: gid, KeepAnon: uid == 0, Loaders: w.loaders,
+		Flag: "--address"}
 	if uid == 0 {
 		s.UID, s.GID = nobody, nobody
 	}
@@ -174,21 +176,42 @@ func makeStore(ctx context.Context, p printer, dir string) error {
 	return err
 }
 
-// giveTo gives folders, and what is in them, to the user as whom the server runs.
-// Links are not followed. The areas have owners of their own.
-func giveTo(uid, gid int, state, storeDir string) error {
+// giveTo gives what the server itself writes to the user as whom it runs: the state
+// folder, the store, the keys, and the ledger with its copy. They may be there from a
+// time when the server ran as root. Links are not followed. The areas have owners of
+// their own.
+func giveTo(uid, gid int, cfg *server.Config) error {
 	own := func(path string) error { return os.Lchown(path, uid, gid) }
-	for _, path := range []string{state, filepath.Join(state, bootcfg.TFTPArea)} {
+	for _, path := range []string{cfg.State, filepath.Join(cfg.State, bootcfg.TFTPArea)} {
 		if err := own(path); err != nil {
 			return err
 		}
 	}
-	return filepath.WalkDir(storeDir, func(path string, _ fs.DirEntry, err error) error {
-		if err != nil {
+	trees := []string{cfg.StoreDir(), cfg.KeyDir()}
+	entries, err := os.ReadDir(cfg.State)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		path := filepath.Join(cfg.State, e.Name())
+		if strings.HasPrefix(path, cfg.LedgerFile()) || strings.HasPrefix(path, cfg.LedgerCopy()) {
+			trees = append(trees, path)
+		}
+	}
+	for _, tree := range trees {
+		err := filepath.WalkDir(tree, func(path string, _ fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			return own(path)
+		})
+		// There are no keys before the first start, and a server that runs removes files
+		// beside its ledger.
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		return own(path)
-	})
+	}
+	return nil
 }
 
 func writeConfig(file string, cfg *server.Config) error {

@@ -81,7 +81,7 @@ func newActionCmd(w world, action box.Action) *cobra.Command {
 		Example: fmt.Sprintf(`  testbox %[1]s 10.40.41.42 --wait
   testbox %[1]s web-1 group:rack3 --wait=up --timeout 40m
   testbox %[1]s label:nightly --job-key nightly-2026-11-29 --json`, action),
-		Args: cobra.MinimumNArgs(1),
+		Args: takesWords(1, 0),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.check(cmd.Flags().Changed); err != nil {
 				return err
@@ -317,6 +317,7 @@ a command that asks for jobs gives the exit code of the jobs.`,
   testbox jobs web-1 10.40.41.42
   testbox jobs --all --limit 20
   testbox jobs --json`,
+		Args: takesWords(0, 0),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if limit < 1 || limit > 100000 {
 				return wrong("--limit %d: give a number from 1 to 100000", limit)
@@ -430,8 +431,8 @@ func newCancelCmd(w world) *cobra.Command {
 report, and stops where it does no harm. A restore that has written to a disk by then leaves the box
 in maintenance, since that disk is not fit to run.`,
 		Example: `  testbox cancel web-1
-  testbox cancel job-7k2m --why "wrong box"`,
-		Args: cobra.ExactArgs(1),
+  testbox cancel 20261129-202953-mtdy6cyo --why "wrong box"`,
+		Args: takesWords(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p := printerOf(cmd)
 			return f.with(func(c *apiclient.Client) error {
@@ -467,7 +468,7 @@ func newDecideCmd(w world, verb, short, long string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: verb + " BOX", Short: short, Long: long,
 		Example: fmt.Sprintf("  testbox %[1]s 10.40.41.42\n  testbox %[1]s web-1 --why \"looked at it\"", verb),
-		Args:    cobra.ExactArgs(1),
+		Args:    takesWords(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p := printerOf(cmd)
 			return f.with(func(c *apiclient.Client) error {

@@ -65,6 +65,15 @@ func TestJobs(t *testing.T) {
 	}
 }
 
+// TestEmptyWord: no word is no box, also where there is only one box that it could be.
+func TestEmptyWord(t *testing.T) {
+	r := newRig(t)
+	r.box(ledger.Box{Address: addr(t, "10.0.0.1")})
+	for _, word := range []string{"", "box:", "group:", "label:"} {
+		r.root().refused(api.CodeWrong, "POST", "/api/v1/jobs", api.NewJobs{Action: box.Backup, Targets: []string{word}})
+	}
+}
+
 // TestAmbiguous: a word that means a box and a group is refused.
 func TestAmbiguous(t *testing.T) {
 	r := newRig(t)

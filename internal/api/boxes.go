@@ -19,6 +19,9 @@ import (
 // findBox finds a box by its address, name, MAC or UUID. What a caller may not see
 // is not there.
 func findBox(tx *ledger.Tx, c *caller, word string) (ledger.Box, error) {
+	if word == "" { // a filter for it would find every box
+		return ledger.Box{}, problem.Wrongf("a box has to be named, and the name is empty")
+	}
 	var err error
 	if addr, parseErr := box.ParseAddr(word); parseErr == nil {
 		var b ledger.Box
@@ -200,7 +203,7 @@ func (s *Server) addBox(ctx context.Context, in *struct{ Body NewBox }) (*body[B
 	err = s.change(ctx, "add box", func(tx *ledger.Tx, _ *caller, e *ledger.Entry) error {
 		e.Why = q.Why
 		if _, err := tx.Box(addr); err == nil {
-			return problem.Refusef("there is a box %s already; change it by PATCH", addr)
+			return problem.Refusef("there is a box %s already; change it (PATCH, or `testbox box set`)", addr)
 		} else if !errors.Is(err, ledger.ErrNotFound) {
 			return err
 		}

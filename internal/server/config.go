@@ -144,7 +144,14 @@ func tomlError(err error) error {
 	var wrong *toml.DecodeError
 	if errors.As(err, &wrong) {
 		row, _ := wrong.Position()
-		return fmt.Errorf("line %d: %s", row, strings.TrimPrefix(wrong.Error(), "toml: "))
+		text := strings.TrimPrefix(wrong.Error(), "toml: ")
+		switch key := strings.Join(wrong.Key(), "."); {
+		case strings.HasSuffix(text, "of type string"), strings.HasSuffix(text, "of type server.Duration"):
+			text = fmt.Sprintf("the value of %s is a text, and stands in quotes", key)
+		case strings.HasSuffix(text, "of type int"):
+			text = fmt.Sprintf("the value of %s is a whole number, without quotes", key)
+		}
+		return fmt.Errorf("line %d: %s", row, text)
 	}
 	return err
 }

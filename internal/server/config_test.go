@@ -56,7 +56,8 @@ keep-last = 3
 // TestConfigRefused has for each mistake a part of the sentence that names it.
 func TestConfigRefused(t *testing.T) {
 	for text, want := range map[string]string{
-		"state = 1":                               "line 1",
+		"state = 1":                               "line 1: the value of state is a text, and stands in quotes",
+		"[jobs]\nattempts = \"3\"":                "line 2: the value of jobs.attempts is a whole number, without quotes",
 		"\n\nagent = \":1\"":                      "line 3: there is no key agent",
 		"[jobs]\nretries = 2":                     "line 2: there is no key jobs.retries",
 		"[job]\n":                                 "there is no key job",

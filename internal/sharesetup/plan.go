@@ -4,6 +4,7 @@
 package sharesetup
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -32,7 +33,10 @@ type Options struct {
 	KeepAnon bool   // if there is an exports file, its ids replace UID and GID
 	Loaders  string // folder where Debian's packages put PXELINUX/ and syslinux/
 	Program  string // path of the program that is copied into the folder of boot files
+	Flag     string // what an admin calls Server, for errors; "" is --server
 }
+
+func (o *Options) flag() string { return cmp.Or(o.Flag, "--server") }
 
 // Plan says how the areas are to be. New has checked everything that can be
 // checked.
@@ -131,8 +135,8 @@ func (p *Plan) planSite() error {
 	p.Site, err = site.Read(durable.OS{}, p.Boot.Dir())
 	if err == nil {
 		if p.Server != "" && p.Server != p.Site.Server.String() {
-			return problem.Wrongf("%s says server = %s, and --server says %s; change the file or leave --server out",
-				p.Boot.Path(site.FileName), p.Site.Server, p.Server)
+			return problem.Wrongf("%[1]s says server = %[2]s, and %[4]s says %[3]s; change the file or leave %[4]s out",
+				p.Boot.Path(site.FileName), p.Site.Server, p.Server, p.flag())
 		}
 		return nil
 	}
@@ -143,18 +147,18 @@ func (p *Plan) planSite() error {
 		return err
 	}
 	if p.Server == "" {
-		return problem.Wrongf("--server is missing: the IPv4 address of this storage server, as the boxes reach it")
+		return problem.Wrongf("%s is missing: the IPv4 address of this storage server, as the boxes reach it", p.flag())
 	}
 	p.Site = site.Defaults()
 	if p.Site.Server, err = netip.ParseAddr(p.Server); err != nil {
-		return problem.Wrongf("--server %q is not an IPv4 address", p.Server)
+		return problem.Wrongf("%s %q is not an IPv4 address", p.flag(), p.Server)
 	}
 	if p.Site.Server.IsLoopback() {
-		return problem.Wrongf("--server %s is this machine's own address for itself; boxes cannot reach it", p.Server)
+		return problem.Wrongf("%s %s is this machine's own address for itself; boxes cannot reach it", p.flag(), p.Server)
 	}
 	p.Site.TFTPPath, p.Site.BackupPath, p.Site.RootPath = p.TFTP, p.Backup, p.NFSRoot
 	if _, err := site.Parse(p.Site.Template()); err != nil {
-		return problem.Wrongf("with --server %s and the folder %s the site file would be wrong: %w", p.Server, p.Dir, err)
+		return problem.Wrongf("with %s %s and the folder %s the site file would be wrong: %w", p.flag(), p.Server, p.Dir, err)
 	}
 	return nil
 }
