@@ -2,6 +2,7 @@ package job
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"testbox-imaging/internal/box"
@@ -65,11 +66,12 @@ type turn struct {
 func (t *turn) answer(w Word)         { t.reply = append(t.reply, Answer{w}) }
 func (t *turn) ignore(because string) { t.reply = append(t.reply, Ignored{because}) }
 
-// sends reports whether the agent is sent to work or to restart. Its boot file
-// must be right before that, even if this answer is a repeated one.
+// sends reports whether the agent is sent to work or to restart, or is held. Its boot
+// file must be right before that, even if this answer is a repeated one. A held agent
+// asks again and again, so a boot file that somebody has removed comes back.
 func (t *turn) sends() bool {
 	for _, fx := range t.reply {
-		if a, ok := fx.(Answer); ok && (a.Word == Work || a.Word == Restart || a.Word == Retry) {
+		if a, ok := fx.(Answer); ok && slices.Contains([]Word{Work, Restart, Retry, Hold}, a.Word) {
 			return true
 		}
 	}

@@ -260,6 +260,10 @@ func TestHeld(t *testing.T) {
 	}
 	p := held().boots(2).is(Held, 1, Cancelled, Hold).boots(3).is(Held, 1, Cancelled, Hold)
 	p.after(1000*time.Hour).happens(Tick{}).happens(Cancel{"ann"}).is(Held, 1, Cancelled, "").ownDisk(false)
+	// Somebody removes the boot file by hand. The agent asks again, and it is back.
+	secret := p.file.Secret
+	p.file = nil
+	p.happens(Hello{Secret: secret, From: here, Session: Session{4}, Protocol: limits.Protocol}).is(Held, 1, Cancelled, Hold).ownDisk(false)
 	p.happens(Release{"ann"}).is(Ended, 1, Cancelled, "").ownDisk(true)
 
 	// Another job takes over. At no time does the box start its own disk, whatever effects get lost.
