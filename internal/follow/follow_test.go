@@ -106,6 +106,10 @@ func TestStatus(t *testing.T) {
 			t.Errorf("%+v: %q, not %q: %s", c.st, got, c.want, text)
 		}
 	}
+	forever := &bootfiles.File{Cmdline: &bootcfg.Cmdline{Action: box.Restore, Arming: this}}
+	if text, _ := (&Status{Armed: forever}).Tell(now); !strings.HasPrefix(text, "armed for restore (arming ") {
+		t.Errorf("a boot file of a server: %s", text)
+	}
 }
 
 // TestRecorded: the record of another arming's action says nothing of this one.

@@ -65,7 +65,11 @@ func (s *Status) Tell(now time.Time) (string, box.Outcome) {
 	if c == nil {
 		return fmt.Sprintf("it has a boot file that is not ours: %v", s.Armed.Err), box.Failed
 	}
-	text := fmt.Sprintf("armed for %s until %s (arming %s); ", c.Action, c.Expires.Format(time.RFC3339), c.Arming)
+	until := ""
+	if !c.Expires.IsZero() { // a server's jobs have no such time
+		until = " until " + c.Expires.Format(time.RFC3339)
+	}
+	text := fmt.Sprintf("armed for %s%s (arming %s); ", c.Action, until, c.Arming)
 	switch log := s.Log; {
 	case log.Arming == c.Arming && log.Ended && log.Outcome == box.Done:
 		return text + log.End + ", but the boot file is there", Pending
