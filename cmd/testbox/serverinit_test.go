@@ -4,6 +4,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 
@@ -57,5 +58,14 @@ func TestGiveTo(t *testing.T) {
 	}
 	if owner(other) != 0 {
 		t.Error("what a link leads to was given away")
+	}
+}
+
+// TestUsualFolders: `testbox pxe-conf` finds the boot files of a storage server without -c,
+// since `testbox server recover` and a box whose job is lost say to use it.
+func TestUsualFolders(t *testing.T) {
+	cfg := server.DefaultConfig()
+	if dirs := realWorld().configDirs; !slices.Contains(dirs, cfg.BootDir()) {
+		t.Errorf("%q has no %s", dirs, cfg.BootDir())
 	}
 }

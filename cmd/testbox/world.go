@@ -13,6 +13,7 @@ import (
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/bootfiles"
 	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/server"
 )
 
 // world is what the commands need of the machine that they run on. Tests
@@ -31,6 +32,7 @@ type world struct {
 }
 
 func realWorld() world {
+	usual := server.DefaultConfig()
 	return world{
 		now: time.Now,
 		names: arming.Resolver{
@@ -42,6 +44,7 @@ func realWorld() world {
 		executable: os.Executable,
 		configDirs: []string{
 			filepath.Join(bootcfg.TFTPMount, bootcfg.ConfigDir), filepath.Join(bootcfg.Export, bootcfg.TFTPArea, bootcfg.ConfigDir),
+			usual.BootDir(), // a storage server that has the state folder that is usual
 		},
 		poll:       2 * time.Second,
 		neighbours: "/proc/net/arp",
