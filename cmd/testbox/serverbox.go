@@ -18,6 +18,7 @@ import (
 
 	"testbox-imaging/internal/api"
 	"testbox-imaging/internal/apiclient"
+	"testbox-imaging/internal/job"
 	"testbox-imaging/internal/ledger"
 )
 
@@ -92,13 +93,22 @@ func printBoxes(p printer, all []api.Box, some bool) {
 		}
 		last := ""
 		if v.Last != nil {
-			last = fmt.Sprintf("%s: %s", v.Last.Action, cmp.Or(string(v.Last.Outcome), string(v.Last.State)))
+			last = fmt.Sprintf("%s: %s", v.Last.Action, lastText(v.Last))
 		}
 		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", v.Address, printable(v.Name),
 			printable(strings.Join(v.Groups, ",")), printable(strings.Join(v.Labels, ",")), printable(string(v.Health)), printable(holder),
 			shortTime(v.LastSeen), printable(last)))
 	}
 	table(p, "BOX\tNAME\tGROUPS\tLABELS\tHEALTH\tHOLDER\tLAST SEEN\tLATEST JOB", rows)
+}
+
+// lastText says how the latest job of a box stands. A job that is held has an outcome
+// already, and that it is held is what matters then.
+func lastText(l *api.LastJob) string {
+	if l.State == job.Held {
+		return "HELD"
+	}
+	return cmp.Or(string(l.Outcome), string(l.State))
 }
 
 func shortTime(t time.Time) string {
@@ -175,7 +185,7 @@ func printBox(p printer, b api.Box) {
 	line("first seen", shortTime(b.FirstSeen))
 	line("last seen", shortTime(b.LastSeen))
 	if l := b.Last; l != nil {
-		line("latest job", fmt.Sprintf("%s %s, %s since %s", l.ID, l.Action, cmp.Or(string(l.Outcome), string(l.State)), shortTime(l.Since)))
+		line("latest job", fmt.Sprintf("%s %s, %s since %s", l.ID, l.Action, lastText(l), shortTime(l.Since)))
 	}
 }
 

@@ -57,10 +57,11 @@ const jobHelp = `
 
 BOX is an address, a name, a MAC or a UUID; group:NAME, label:NAME and box:NAME say which is meant.
 All boxes get a job, or none does. A box begins when the queue lets it, and when it starts from the
-network: the server restarts it if it knows how, and otherwise somebody has to.
+network. The server restarts it if it knows how, which no server does yet: somebody has to, when it
+says "armed; restart the box".
 
 With --wait the command shows how each box goes on, and ends when all have ended; with --wait=up
-when each has its own system up again. Its exit code is that of the job, of several boxes that of
+when each has its own system up again, if the server can find that out. Its exit code is that of the job, of several boxes that of
 the worst. Interrupted, or when --timeout is over, it leaves the jobs alone and says how to look again.`
 
 // newActionCmds makes the commands that ask a server for an action.
@@ -79,7 +80,7 @@ func newActionCmd(w world, action box.Action) *cobra.Command {
 		Short: text.short,
 		Long:  text.long + jobHelp,
 		Example: fmt.Sprintf(`  testbox %[1]s 10.40.41.42 --wait
-  testbox %[1]s web-1 group:rack3 --wait=up --timeout 40m
+  testbox %[1]s web-1 group:rack3 --wait --timeout 40m
   testbox %[1]s label:nightly --job-key nightly-2026-11-29 --json`, action),
 		Args: takesWords(1, 0),
 		RunE: func(cmd *cobra.Command, args []string) error {
