@@ -167,10 +167,16 @@ func (d *Dispatch) Inventory(ctx context.Context, token string, from netip.Addr,
 		return errors.New("the server has no folders of boxes")
 	}
 	folder, err := d.cfg.Area.Box(t.job.Box)
-	if err != nil {
-		return err
+	if err == nil {
+		err = folder.WriteFile(name, data)
 	}
-	return folder.WriteFile(name, data)
+	if err != nil {
+		// The agent goes on without an inventory. It would repeat the request for ten
+		// minutes if the server only said that it is busy.
+		d.cfg.Log.Error("a file of an inventory is not written", "job", t.job.ID, "file", name, "error", err)
+		return &wire.Problem{Code: wire.CodeFailed, Text: wire.Clean(err.Error())}
+	}
+	return nil
 }
 
 // Result takes how an agent's action ended. It is durable when the agent is

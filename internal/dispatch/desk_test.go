@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -114,6 +116,12 @@ func TestWelcome(t *testing.T) {
 		}
 		if got := r.text(here, box.InfoText); got != "all of it" {
 			t.Errorf("the inventory is %q", got)
+		}
+		if err := os.MkdirAll(filepath.Join(r.dir, here.String(), box.InfoZip, "x"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.server().Inventory(ctx, a.hello.Token, a.from, box.InfoZip, nil); !errors.Is(err, wire.ErrFailed) {
+			t.Errorf("a file that cannot be written: %v", err)
 		}
 		a.ends(box.Done)
 		if err := r.server().Inventory(ctx, a.hello.Token, a.from, box.InfoText, nil); !errors.Is(err, fs.ErrNotExist) {

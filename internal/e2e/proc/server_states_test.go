@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -205,4 +206,52 @@ func TestServedWaits(t *testing.T) {
 	b.boot()
 	s.does(done, []string{"cancel", b.addr})
 	w.ends(t, "a wait for a job that is cancelled", cancelled)
+}
+
+// TestServedHandmade has what somebody has made by hand of a box's folder and of its boot
+// file, while the box is at work.
+func TestServedHandmade(t *testing.T) {
+	t.Parallel()
+	sda := disk("sda", scattered(1))
+	s := newServerSite(t, "")
+	b := s.box(11, sda)
+
+	// The inventory and the log cannot be written. The disk is backed up all the same.
+	must(t, os.MkdirAll(b.folder("testbox-info.txt/x"), 0o755))
+	must(t, os.Symlink(filepath.Join(s.state, "elsewhere"), b.folder("maintenance.log")))
+	begun := time.Now()
+	if j, out := b.act(done, "backup"); j.Outcome != "done" || !strings.Contains(out, "inventory: ") {
+		t.Errorf("a backup without an inventory: %+v\n%s", j, out)
+	}
+	if took := time.Since(begun); took > time.Minute {
+		t.Errorf("a backup without an inventory took %v", took)
+	}
+	if _, err := os.Stat(filepath.Join(s.state, "elsewhere")); err == nil {
+		t.Error("the log was written through a link")
+	}
+
+	// The boot file is gone at the end, or is somebody else's.
+	for what, change := range map[string]func(){
+		"gone":       func() {},
+		"a link":     func() { must(t, os.Symlink(filepath.Join(s.state, "nothing"), b.bootFile())) },
+		"for itself": func() { must(t, os.WriteFile(b.bootFile(), []byte("DEFAULT own\nLABEL own\n KERNEL own\n"), 0o644)) },
+	} {
+		id := b.ask("backup")
+		b.boot()
+		a := b.start()
+		a.waitLine("seen: disk")
+		must(t, os.Remove(b.bootFile()))
+		change()
+		s.until(what+": the job has ended", serverLimit, func() bool { return b.job(id).State == "ended" })
+		if what == "for itself" {
+			if j := b.job(id); j.Settled || !b.armed() {
+				t.Errorf("a boot file that is not ours is taken for one that is removed: %+v, armed: %v", j, b.armed())
+			}
+		}
+		os.Remove(b.bootFile())
+		a.ends(done)
+		if j := b.job(id); j.Outcome != "done" || j.Attempt != 1 || b.armed() {
+			t.Errorf("the boot file is %s: %+v, armed: %v", what, j, b.armed())
+		}
+	}
 }
