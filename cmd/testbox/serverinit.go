@@ -146,7 +146,7 @@ const nobody = 65534
 
 func (o serverInit) areas(w world, cfg *server.Config, uid, gid int) (*sharesetup.Plan, error) {
 	s := sharesetup.Options{Dir: cfg.State, Server: o.address, Clients: "*", UID: uid, GID: gid, KeepAnon: uid == 0, Loaders: w.loaders,
-		Flag: "--address"}
+		Flag: "--address", Rooted: true}
 	if uid == 0 {
 		s.UID, s.GID = nobody, nobody
 	}

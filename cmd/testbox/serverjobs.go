@@ -61,8 +61,9 @@ network. The server restarts it if it knows how, which no server does yet: someb
 says "armed; restart the box".
 
 With --wait the command shows how each box goes on, and ends when all have ended; with --wait=up
-when each has its own system up again, if the server can find that out. Its exit code is that of the job, of several boxes that of
-the worst. Interrupted, or when --timeout is over, it leaves the jobs alone and says how to look again.`
+when each has its own system up again, if the server can find that out. Its exit code is that of the
+job, of several boxes that of the worst. Interrupted, or when --timeout is over, it leaves the jobs
+alone and says how to look again.`
 
 // newActionCmds makes the commands that ask a server for an action.
 func newActionCmds(w world) (all []*cobra.Command) {

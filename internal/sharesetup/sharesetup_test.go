@@ -177,3 +177,24 @@ func TestRightsNotGiven(t *testing.T) {
 		}
 	}
 }
+
+// TestRooted: a server exports only the roots of maintenance systems, so that no box can
+// write boot files or another box's logs. Other names of the address are said in errors.
+func TestRooted(t *testing.T) {
+	o := options(t)
+	o.Rooted, o.Flag = true, "--address"
+	p, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(p.exports())
+	if strings.Contains(text, bootcfg.TFTPArea) || strings.Contains(text, bootcfg.BackupArea) || strings.Contains(text, "(rw") ||
+		!strings.Contains(text, "\n"+p.NFSRoot+" *(ro,") {
+		t.Errorf("it exports\n%s", text)
+	}
+	o = options(t)
+	o.Server, o.Flag = "10.42.1", "--address"
+	if _, err := New(o); err == nil || !strings.Contains(err.Error(), "--address") {
+		t.Error(err)
+	}
+}
