@@ -98,9 +98,8 @@ func runServerInit(ctx context.Context, p printer, w world, o serverInit) error 
 	if err != nil {
 		return &exitError{exitFailed, err} // a part is done, so this is no refusal
 	}
-	p.printf("next: read %s and %s, %s, run `testbox server`, have your TFTP server give out %s, "+
-		"and have your DHCP server name it and pxelinux.0\n",
-		o.file, plan.Boot.Path("site.conf"), plan.Boot.BuildCommand(""), plan.TFTP)
+	p.printf("next:\n  read %s and %s\n  build what boxes boot: %s\n"+
+		"  have your TFTP server give out %s, and your DHCP server name it and pxelinux.0\n  run `testbox server`\n", o.file, plan.Boot.Path("site.conf"), plan.Boot.BuildCommand("--form ram"), plan.TFTP)
 	return nil
 }
 

@@ -97,7 +97,7 @@ func (s *Site) set(name, value string) error {
 // Values that are defaults stand behind a '#'. Parse of it gives s again.
 func (s *Site) Template() []byte {
 	var b strings.Builder
-	b.WriteString("# What is the same for all testboxes here. `testbox pxe-conf` reads this file when it arms a box.\n" +
+	b.WriteString("# What is the same for all testboxes here. `testbox pxe-conf` and `testbox server` read this file when they arm a box.\n" +
 		"# A line is: key = value. A key behind a # has the value that is shown, or none.\n")
 	standard := Defaults()
 	for _, k := range keys {

@@ -83,10 +83,10 @@ var keys = []key{
 	{"server", "IPv4 address of the storage server, as the boxes reach it.",
 		func(s *Site, v string) (err error) { s.Server, err = parseIPv4(v); return err },
 		func(s *Site) string { return addrText(s.Server) }},
-	{"tftp-path", "Exported folder with pxelinux.0 and pxelinux.cfg, as the boxes mount it by NFS.",
+	{"tftp-path", "Exported folder with pxelinux.0 and pxelinux.cfg, as the boxes of share mode mount it by NFS.",
 		func(s *Site, v string) error { s.TFTPPath = v; return validPath(v) },
 		func(s *Site) string { return s.TFTPPath }},
-	{"backup-path", "Exported folder for images and logs.",
+	{"backup-path", "Exported folder for images and logs of share mode.",
 		func(s *Site, v string) error { s.BackupPath = v; return validPath(v) },
 		func(s *Site) string { return s.BackupPath }},
 	{"nfsroot-path", "Exported folder for the roots of maintenance systems of the form debian.",
@@ -110,7 +110,7 @@ var keys = []key{
 	{"kernel-args", "More arguments for the maintenance kernel.",
 		func(s *Site, v string) error { s.KernelArgs = v; return validArgs(v) },
 		func(s *Site) string { return s.KernelArgs }},
-	{"expire", "How long an arming counts: a box that boots later does nothing, disarms itself and starts its own disk.",
+	{"expire", "How long an arming of `testbox pxe-conf` counts: a box that boots later does nothing, disarms itself and starts its own disk.",
 		func(s *Site, v string) (err error) {
 			s.Expire, err = parseDuration(v, MinExpire, MaxExpire)
 			return err
