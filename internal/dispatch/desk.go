@@ -388,7 +388,7 @@ func (d *Dispatch) choose(ctx context.Context, addr box.Addr, doc document) (r *
 	case err != nil:
 		return nil, "", fmt.Errorf("look for the backup %s of %s: %w", name, addr, err)
 	case r.Box != addr.String() && !doc.Options.AcceptMachine:
-		return nil, fmt.Sprintf("The backup %s is of %s, and not of %s. Ask to accept another machine to use it.", r.ID, r.Box, addr), nil
+		return nil, fmt.Sprintf("The backup %s is of %s, and not of %s. --accept-machine uses it all the same.", r.ID, r.Box, addr), nil
 	}
 	return r, "", nil
 }
