@@ -10,6 +10,9 @@ import (
 	"path/filepath"
 	"time"
 
+	"testbox-imaging/internal/bootfiles"
+	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/dispatch"
 	"testbox-imaging/internal/durable"
 	"testbox-imaging/internal/ledger"
 	"testbox-imaging/internal/problem"
@@ -23,6 +26,7 @@ var ledgerFiles = []string{"", "-wal", "-shm"}
 type Recovered struct {
 	Made time.Time // when the copy was made
 	Away string    // where the ledger of before is now; "" if there was none
+	Jobs int       // that had not ended in the copy, and do not go on
 }
 
 // Recover puts the copy of the ledger that upkeep made last in the place of the
@@ -44,14 +48,15 @@ func Recover(ctx context.Context, cfg *Config, sure bool) (*Recovered, error) {
 	if err := copyDurably(fsys, cfg.LedgerCopy(), fresh); err != nil {
 		return nil, err
 	}
+	did := &Recovered{Made: st.ModTime()}
 	copied, err := ledger.Open(ctx, fresh, ledger.Options{})
 	if err == nil {
-		err = copied.Close()
+		did.Jobs, err = dispatch.Outdated(ctx, copied, armedIn(bootfiles.New(fsys, cfg.BootDir())), time.Now())
+		err = errors.Join(err, copied.Close())
 	}
 	if err != nil {
 		return nil, fmt.Errorf("the copy of the ledger cannot be used: %w", err)
 	}
-	did := &Recovered{Made: st.ModTime()}
 	away := cfg.LedgerFile() + time.Now().UTC().Format(".before-20060102-150405")
 	for _, end := range ledgerFiles {
 		switch err := fsys.Rename(cfg.LedgerFile()+end, away+end); {
@@ -65,6 +70,17 @@ func Recover(ctx context.Context, cfg *Config, sure bool) (*Recovered, error) {
 		return nil, err
 	}
 	return did, fsys.SyncDir(filepath.Dir(cfg.LedgerFile()))
+}
+
+// armedIn reports whether a box has a boot file of an arming.
+func armedIn(folder *bootfiles.Folder) func(box.Addr, box.Arming) (bool, error) {
+	return func(addr box.Addr, id box.Arming) (bool, error) {
+		f, err := folder.Read(addr)
+		if errors.Is(err, fs.ErrNotExist) {
+			return false, nil
+		}
+		return err == nil && (f.Cmdline == nil || f.Cmdline.Arming == id), err // one that is not ours may have been of any arming
+	}
 }
 
 // mayReplace refuses if the ledger is in use, or is whole.

@@ -255,3 +255,51 @@ func TestServedHandmade(t *testing.T) {
 		}
 	}
 }
+
+// TestServedOldCopy takes a copy of the ledger in which a job waits that was done after
+// the copy. It is not done once more. If it was at work, the box is held.
+func TestServedOldCopy(t *testing.T) {
+	t.Parallel()
+	sda, sdb := disk("sda", scattered(1)), disk("sda", scattered(2))
+	sdb.faulty = true
+	s := newServerSite(t, "")
+	one, two := s.box(11, sda), s.box(12, sdb)
+	one.act(done, "backup")
+	two.act(done, "backup")
+	finished, broken := one.ask("restore"), two.ask("restore")
+	one.boot()
+	two.boot()
+	s.end()
+	run(t, "", "cp", filepath.Join(s.state, "ledger.db"), filepath.Join(s.state, "ledger-copy.db"))
+	s.start()
+	one.start().ends(done)
+	writeAt(t, sda.file, 3*mib, noise(9, 4096))
+	today := sda.hash(t)
+	sdb.wreck(t)
+	sdb.server.set(faultSet{HoldAt: 4})
+	a := two.start()
+	s.until("the disk is being written", serverLimit, func() bool { return sdb.server.state().Held != "" })
+	s.kill()
+	must(t, os.Remove(filepath.Join(s.state, "ledger.db")))
+	s.does(done, []string{"server", "recover", "--config", s.config()}, "2 jobs")
+	a.kill()
+	sdb.server.release()
+	<-a.ended
+	sdb.server.set(faultSet{})
+	s.start()
+	s.until("what the jobs of the copy need is done", serverLimit, func() bool {
+		return one.job(finished).Settled && two.job(broken).Settled
+	})
+	if j := one.job(finished); j.State != "ended" || one.armed() || sda.hash(t) != today {
+		t.Errorf("a restore that was done after the copy: %+v, armed: %v", j, one.armed())
+	}
+	if j := two.job(broken); j.State != "held" || !two.armed() {
+		t.Errorf("a restore that was at work: %+v, armed: %v", j, two.armed())
+	}
+	two.boot()
+	two.start().ends(refused)
+	next := two.ask("restore")
+	s.until("the new job has written its boot file", serverLimit, func() bool { j := two.job(next); return j.State == "armed" && j.Settled })
+	two.boot()
+	two.start().ends(done)
+}
