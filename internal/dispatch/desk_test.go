@@ -148,7 +148,7 @@ func TestWhichBackup(t *testing.T) {
 			{Options{Image: old.ID}, old, ""},
 			{Options{Image: here.String() + "@" + old.ID}, old, ""},
 			{Options{Image: foreign.ID}, nil, "no backup"},
-			{Options{Image: there.String() + "@" + foreign.ID}, nil, "accept another machine"},
+			{Options{Image: there.String() + "@" + foreign.ID}, nil, "--accept-machine"},
 			{Options{Image: there.String() + "@" + foreign.ID, AcceptMachine: true}, foreign, ""},
 			{Options{Image: "20000101-000000"}, nil, "no backup"},
 		} {
