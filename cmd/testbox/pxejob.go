@@ -12,6 +12,7 @@ import (
 	"testbox-imaging/internal/arming"
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/job"
 	"testbox-imaging/internal/server"
 )
 
@@ -41,14 +42,14 @@ func runPxeJob(ctx context.Context, p printer, w world, o pxeOptions, boxes []st
 	if _, err := bootcfg.ParseDisks(o.disks); o.disks != "" && err != nil {
 		return wrong("--disks: %w", err)
 	}
-	job := jobOptions{serverFlag: serverFlag{world: w}, limit: o.limit, disks: o.disks, accept: o.accept, failing: o.failing}
+	q := jobOptions{serverFlag: serverFlag{world: w}, limit: o.limit, disks: o.disks, accept: o.accept, failing: o.failing}
 	if o.wait {
-		job.wait = "end"
+		q.wait = "end"
 	}
 	if o.image == "old" {
-		job.image = "latest~1"
+		q.image = "latest~1"
 	}
-	return job.with(func(c *apiclient.Client) error { return job.run(ctx, p, c, action, boxes) })
+	return q.with(func(c *apiclient.Client) error { return q.run(ctx, p, c, action, boxes) })
 }
 
 // mayDisarmServed refuses to disarm a box of a storage server that has a job of it,
@@ -63,8 +64,12 @@ func mayDisarmServed(ctx context.Context, p printer, w world, t arming.Target) e
 		query := url.Values{"box": {t.Addr.String()}, "open": {"true"}, "limit": {"1"}}
 		err = c.Do(ctx, "GET", apiclient.Path("jobs")+"?"+query.Encode(), nil, &page)
 		if len(page.Jobs) > 0 {
-			return refused("%s is armed by job %s of the storage server, which would arm it again; `testbox cancel %s` ends the job",
-				t, page.Jobs[0].ID, t.Addr)
+			verb := "cancel"
+			if page.Jobs[0].State == job.Held {
+				verb = "release"
+			}
+			return refused("%s is armed by job %s of the storage server, which would arm it again; `testbox %s %s` ends the job",
+				t, page.Jobs[0].ID, verb, t.Addr)
 		}
 	}
 	var none *api.Problem

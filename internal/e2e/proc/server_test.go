@@ -255,6 +255,7 @@ func TestServedHeld(t *testing.T) {
 		}
 	}
 	sda.server.set(faultSet{})
+	s.does(refused, []string{"pxe-conf", "-c", filepath.Dir(b.bootFile()), "disarm", b.addr}, "testbox release")
 	if j := b.job(id); j.State != "held" || !b.armed() {
 		t.Fatalf("the job: %+v", j)
 	}
@@ -464,8 +465,11 @@ func TestServedDamage(t *testing.T) {
 	sda.wreck(t)
 	wrecked := sda.hash(t)
 	job, out := b.act(failed, "restore")
-	if job.Outcome != "failed" || job.Class != "image" || !regexp.MustCompile(`damaged|missing`).MatchString(out) || sda.hash(t) != wrecked {
+	if job.Outcome != "failed" || job.Class != "image" || !regexp.MustCompile(`chunk [0-9a-f]{64}`).MatchString(out) {
 		t.Errorf("the job: %+v\n%s", job, out)
+	}
+	if sda.hash(t) != wrecked {
+		t.Error("a restore that found a damaged chunk before it began has written to the disk")
 	}
 	sda.put(t, whole)
 	b.act(done, "backup-again")
