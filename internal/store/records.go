@@ -261,12 +261,12 @@ func (c *Catalogue) SetTime(ctx context.Context, box, id string, at time.Time) (
 // was to id. Records that name was as the backup before theirs name id then.
 // recordMu is held.
 func (c *Catalogue) comeAfter(ctx context.Context, box, was, id string) error {
-	records, _, err := c.Records(ctx)
+	records, _, err := c.RecordsOf(ctx, box)
 	if err != nil {
 		return err
 	}
 	for _, r := range records {
-		if r.Box == box && r.After == was {
+		if r.After == was {
 			if err := c.changeLocked(ctx, box, r.ID, func(r *image.Record) { r.After = id }); err != nil {
 				return err
 			}
@@ -389,12 +389,12 @@ func (c *Catalogue) SetBaseline(ctx context.Context, box, id string, baseline bo
 	}
 	// The old baseline is cleared after the new one is set, so that the box always
 	// has one.
-	records, _, err := c.Records(ctx)
+	records, _, err := c.RecordsOf(ctx, box)
 	if err != nil {
 		return err
 	}
 	for _, r := range records {
-		if r.Box == box && r.ID != id && r.Baseline {
+		if r.ID != id && r.Baseline {
 			if err := c.changeLocked(ctx, box, r.ID, func(r *image.Record) { r.Baseline = false }); err != nil {
 				return err
 			}
