@@ -3,17 +3,11 @@ package agent
 import (
 	"cmp"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"fmt"
 	"io"
 	"io/fs"
-	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -36,6 +30,7 @@ import (
 	"testbox-imaging/internal/job"
 	"testbox-imaging/internal/sharedir"
 	"testbox-imaging/internal/store"
+	"testbox-imaging/internal/testenv/testkey"
 	"testbox-imaging/internal/wire"
 )
 
@@ -84,15 +79,9 @@ type rigJob struct {
 func NewRig(t testing.TB, addr box.Addr) *Rig {
 	r := &Rig{t: t, addr: addr, blobs: &mem.Store{}, dir: t.TempDir(), words: map[job.Word]bool{}}
 	r.limits = job.Limits{Attempts: 1000, Silence: time.Minute, Arming: time.Hour, Up: time.Hour, Protocol: wire.Version}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	var err error
+	r.cert, r.key, err = testkey.New()
 	r.must(err)
-	plan := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "testbox"},
-		NotBefore: time.Unix(0, 0), NotAfter: time.Unix(1, 0)}
-	der, err := x509.CreateCertificate(rand.Reader, plan, plan, key.Public(), key)
-	r.must(err)
-	cert, err := x509.ParseCertificate(der)
-	r.must(err)
-	r.cert, r.key = tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, wire.FingerprintOf(cert)
 	r.must(store.Init(context.Background(), r.blobs))
 	r.must(os.WriteFile(r.dir+"/"+sharedir.Marker, nil, 0o644))
 	r.at = netip.MustParseAddrPort("127.0.0.1:0")

@@ -3,18 +3,13 @@ package api_test
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
-	"math/big"
 	"net"
 	"net/http"
 	"os"
@@ -33,6 +28,7 @@ import (
 	"testbox-imaging/internal/ledger"
 	"testbox-imaging/internal/remote"
 	"testbox-imaging/internal/sharedir"
+	"testbox-imaging/internal/testenv/testkey"
 	"testbox-imaging/internal/wire"
 )
 
@@ -137,15 +133,9 @@ func newRigWith(t testing.TB, tune func(*api.Config)) *rig {
 
 func newKey(t testing.TB) (tls.Certificate, wire.Fingerprint) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	cert, key, err := testkey.New()
 	must(t, err)
-	plan := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "testbox"},
-		NotBefore: time.Unix(0, 0), NotAfter: time.Unix(1, 0)}
-	der, err := x509.CreateCertificate(rand.Reader, plan, plan, key.Public(), key)
-	must(t, err)
-	cert, err := x509.ParseCertificate(der)
-	must(t, err)
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, wire.FingerprintOf(cert)
+	return cert, key
 }
 
 // unix is an HTTP client for the socket.

@@ -3,15 +3,10 @@ package boxapi_test
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
 	"io/fs"
-	"math/big"
 	"net"
 	"net/http"
 	"net/netip"
@@ -28,6 +23,7 @@ import (
 	"testbox-imaging/internal/object"
 	"testbox-imaging/internal/remote"
 	"testbox-imaging/internal/store"
+	"testbox-imaging/internal/testenv/testkey"
 	"testbox-imaging/internal/wire"
 )
 
@@ -45,18 +41,11 @@ func wantErr(t *testing.T, what string, err, want error) {
 	}
 }
 
-// newKey makes a key and a certificate whose dates are long over.
 func newKey(t testing.TB) (tls.Certificate, wire.Fingerprint) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	cert, key, err := testkey.New()
 	must(t, err)
-	plan := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "testbox"},
-		NotBefore: time.Unix(0, 0), NotAfter: time.Unix(1, 0)}
-	der, err := x509.CreateCertificate(rand.Reader, plan, plan, key.Public(), key)
-	must(t, err)
-	cert, err := x509.ParseCertificate(der)
-	must(t, err)
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, wire.FingerprintOf(cert)
+	return cert, key
 }
 
 // rig is a server over a store, which can be killed and started again.

@@ -6,17 +6,12 @@ package fakelab
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"math/big"
 	"net"
 	"net/http"
 	"os"
@@ -34,6 +29,7 @@ import (
 	"testbox-imaging/internal/ledger"
 	"testbox-imaging/internal/object"
 	"testbox-imaging/internal/sharedir"
+	"testbox-imaging/internal/testenv/testkey"
 	"testbox-imaging/internal/wire"
 )
 
@@ -118,35 +114,17 @@ func Start(dir, socket, group string) (l *Lab, err error) {
 	if err != nil {
 		return nil, err
 	}
-	cert, err := l.makeKey()
+	cert, key, err := testkey.New()
 	if err != nil {
 		return nil, err
 	}
+	l.Key = key
 	l.URL = "https://" + tcp.Addr().String()
 	l.wait.Go(func() { l.API.ServeUnix(unix) })
 	l.wait.Go(func() {
 		l.API.ServeTLS(tcp, &http.Server{TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}}})
 	})
 	return l, nil
-}
-
-func (l *Lab) makeKey() (tls.Certificate, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return tls.Certificate{}, err
-	}
-	plan := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "testbox"},
-		NotBefore: time.Unix(0, 0), NotAfter: time.Unix(1, 0)}
-	der, err := x509.CreateCertificate(rand.Reader, plan, plan, key.Public(), key)
-	if err != nil {
-		return tls.Certificate{}, err
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		return tls.Certificate{}, err
-	}
-	l.Key = wire.FingerprintOf(cert)
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
 }
 
 // Close ends the server and all boxes.
