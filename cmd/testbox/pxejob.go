@@ -10,7 +10,6 @@ import (
 	"testbox-imaging/internal/api"
 	"testbox-imaging/internal/apiclient"
 	"testbox-imaging/internal/arming"
-	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/job"
 	"testbox-imaging/internal/server"
@@ -38,9 +37,6 @@ func runPxeJob(ctx context.Context, p printer, w world, o pxeOptions, boxes []st
 		return wrong(area + "--precheck is for share mode")
 	case o.raw:
 		return wrong(area + "--raw is for share mode; `testbox image import` takes such an image into the store")
-	}
-	if _, err := bootcfg.ParseDisks(o.disks); o.disks != "" && err != nil {
-		return wrong("--disks: %w", err)
 	}
 	q := jobOptions{serverFlag: serverFlag{world: w}, limit: o.limit, disks: o.disks, accept: o.accept, failing: o.failing}
 	if o.wait {

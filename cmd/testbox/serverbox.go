@@ -279,7 +279,8 @@ func newBoxLabelCmd(w world) *cobra.Command {
 func newBoxHoldCmd(w world) *cobra.Command {
 	var q api.Holder
 	var span time.Duration
-	cmd := boxCmd(w, "hold BOX", "Reserve a box", `Reserves a box for you: jobs of others are refused, and those that wait go on waiting. An admin can
+	cmd := boxCmd(w, "hold BOX", "Reserve a box",
+		`Reserves a box for you: jobs of others are refused, and those that wait go on waiting. An admin can
 reserve it for somebody else, and take it from somebody.`,
 		"  testbox box hold web-1 --for 4h --why \"a long test\"", takesWords(1, 1),
 		func(cmd *cobra.Command, c *apiclient.Client, args []string, b *api.Box) error {
@@ -299,7 +300,8 @@ reserve it for somebody else, and take it from somebody.`,
 
 func newBoxUnholdCmd(w world) *cobra.Command {
 	var why string
-	cmd := boxCmd(w, "unhold BOX", "Give a reserved box back", `Gives a reserved box back. Only an admin can give back what somebody else has reserved.`,
+	cmd := boxCmd(w, "unhold BOX", "Give a reserved box back",
+		`Gives a reserved box back. Only an admin can give back what somebody else has reserved.`,
 		"  testbox box unhold web-1", takesWords(1, 1),
 		func(cmd *cobra.Command, c *apiclient.Client, args []string, b *api.Box) error {
 			return c.Do(cmd.Context(), "DELETE", apiclient.Path("boxes", args[0], "holder")+"?"+url.Values{"why": {why}}.Encode(), nil, b)
@@ -310,7 +312,8 @@ func newBoxUnholdCmd(w world) *cobra.Command {
 
 func newBoxHealthCmd(w world) *cobra.Command {
 	var why string
-	cmd := boxCmd(w, "health BOX HEALTH", "Say what a box is fit for", `Says what a box is fit for: good, suspect, bad, maintenance or retired. All but good want a reason.
+	cmd := boxCmd(w, "health BOX HEALTH", "Say what a box is fit for",
+		`Says what a box is fit for: good, suspect, bad, maintenance or retired. All but good want a reason.
 A retired box gets no jobs. The server itself sets boxes to suspect after failures.`,
 		"  testbox box health web-1 bad --why \"its fan is loud\"\n  testbox box health web-1 good", takesWords(2, 2),
 		func(cmd *cobra.Command, c *apiclient.Client, args []string, b *api.Box) error {

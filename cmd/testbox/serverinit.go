@@ -99,7 +99,8 @@ func runServerInit(ctx context.Context, p printer, w world, o serverInit) error 
 		return &exitError{exitFailed, err} // a part is done, so this is no refusal
 	}
 	p.printf("next:\n  read %s and %s\n  build what boxes boot: %s\n"+
-		"  have your TFTP server give out %s, and your DHCP server name it and pxelinux.0\n  run `testbox server`\n", o.file, plan.Boot.Path("site.conf"), plan.Boot.BuildCommand("--form ram"), plan.TFTP)
+		"  have your TFTP server give out %s, and your DHCP server name it and pxelinux.0\n  run `testbox server`\n",
+		o.file, plan.Boot.Path("site.conf"), plan.Boot.BuildCommand("--form ram"), plan.TFTP)
 	return nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 
 	"testbox-imaging/internal/api"
 	"testbox-imaging/internal/arming"
+	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/boxapi"
 	"testbox-imaging/internal/chunk"
 	"testbox-imaging/internal/dispatch"
@@ -238,17 +240,9 @@ func (s *server) ended(j api.Job) {
 	s.hooks.tell(m)
 }
 
-// restoring reports whether a box restores or is about to. If that is not known, it
-// says yes, and upkeep waits.
+// restoring reports whether a box restores. If that is not known, it says yes, and
+// upkeep waits.
 func (s *server) restoring(ctx context.Context) bool {
-	jobs, _, err := s.dispatch.Jobs(ctx, ledger.JobFilter{Open: true, States: []string{string(job.Armed), string(job.Running)}}, ledger.Page{})
-	if err != nil {
-		return true
-	}
-	for _, j := range jobs {
-		if j.Action == "restore" && j.State == job.Running {
-			return true
-		}
-	}
-	return false
+	jobs, _, err := s.dispatch.Jobs(ctx, ledger.JobFilter{States: []string{string(job.Running)}}, ledger.Page{})
+	return err != nil || slices.ContainsFunc(jobs, func(st dispatch.Status) bool { return st.Action == box.Restore })
 }
