@@ -145,6 +145,47 @@ func (k Kind) Mounted(t testing.TB, img string, do func(dir string)) {
 		time.Sleep(20 * time.Millisecond)
 	}
 	mounted = false
+	unmountCopies(t, dir)
+}
+
+// unmountCopies unmounts dir in all mount namespaces. A namespace that another
+// test makes has copies of all mounts of that moment. With such a copy the file
+// system lives on after our umount, and what a clean umount writes is not in
+// the image yet.
+func unmountCopies(t testing.TB, dir string) {
+	t.Helper()
+	for i := 0; ; i++ {
+		tasks := tasksWithMount(t, dir)
+		if len(tasks) == 0 {
+			return
+		}
+		if i == 1000 { // twenty seconds
+			t.Fatalf("%s is still mounted in the namespaces of the tasks %v", dir, tasks)
+		}
+		// A task may end meanwhile, and tasks may share a namespace. The next
+		// look tells what is left.
+		for _, task := range tasks {
+			exec.Command("nsenter", "--mount=/proc/"+task+"/ns/mnt", "umount", dir).Run()
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// tasksWithMount lists the threads in whose mount namespace something is
+// mounted on dir.
+func tasksWithMount(t testing.TB, dir string) (tasks []string) {
+	t.Helper()
+	all, err := filepath.Glob("/proc/[0-9]*/task/[0-9]*/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range all {
+		if info, err := os.ReadFile(path); err == nil && strings.Contains(string(info), " "+dir+" ") {
+			task, _ := strings.CutPrefix(filepath.Dir(path), "/proc/")
+			tasks = append(tasks, task)
+		}
+	}
+	return tasks
 }
 
 // Edit calls do with the file system's files.

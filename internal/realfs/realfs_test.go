@@ -2,9 +2,13 @@ package realfs
 
 import (
 	"bytes"
+	"fmt"
 	"os"
+	"os/exec"
 	"runtime"
+	"strings"
 	"testing"
+	"time"
 
 	"testbox-imaging/internal/testenv"
 )
@@ -41,6 +45,47 @@ func TestKinds(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A namespace that another test made while the file system was mounted does not
+// keep it mounted.
+func TestMountedElsewhere(t *testing.T) {
+	for _, k := range []Kind{Ext, XFS, Btrfs, NTFS, ExFAT} {
+		t.Run(k.Name, func(t *testing.T) {
+			testenv.Root(t)
+			testenv.Tools(t, "unshare", "nsenter")
+			img := k.Make(t, 384<<20)
+			other := exec.Command("unshare", "--mount", "--propagation", "private", "cat")
+			hold, err := other.StdinPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var mount string
+			k.Mounted(t, img, func(dir string) {
+				mount = dir
+				if err := other.Start(); err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { hold.Close(); other.Wait() })
+				for len(tasksWithMount(t, dir)) < 2 || !hasMount(other.Process.Pid, dir) {
+					time.Sleep(10 * time.Millisecond)
+				}
+				Age(tree{t, dir}, 1, 40<<20)
+			})
+			if hasMount(other.Process.Pid, mount) {
+				t.Error("the file system is still mounted in the other namespace")
+			}
+			if said := Run(t, "losetup", "--associated", img); said != "" {
+				t.Errorf("the image is still in use: %s", said)
+			}
+			k.MustCheck(t, img)
+		})
+	}
+}
+
+func hasMount(pid int, dir string) bool {
+	info, _ := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", pid))
+	return strings.Contains(string(info), " "+dir+" ")
 }
 
 // failing is a test that notes its failure instead of telling it.
