@@ -72,6 +72,13 @@ func (b *dispatched) Disarm(_ context.Context, _ box.Addr, arming box.Arming) er
 	return nil
 }
 
+// Armed implements dispatch.Boots.
+func (b *dispatched) Armed(_ context.Context, _ box.Addr, arming box.Arming, secret string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.file != nil && b.file.Arming == arming && b.file.Secret == secret
+}
+
 // Ready implements dispatch.Boots.
 func (b *dispatched) Ready(box.Action) error { return nil }
 

@@ -56,6 +56,34 @@ func (d *Dispatch) tickAt(t *task, now time.Time) time.Time {
 	return at
 }
 
+// guardAt is when it is looked whether a box has its boot file, or zero. Without the file
+// it would start from a disk that is not fit to run.
+func (d *Dispatch) guardAt(t *task, now time.Time) time.Time {
+	if t.job.BootFile() == nil || !t.job.Unfit() {
+		return time.Time{}
+	}
+	return now.Add(guardEvery - time.Since(t.guarded))
+}
+
+// guard writes the boot file again if somebody has removed it or put another one in its
+// place. That is logged once for a job.
+func (d *Dispatch) guard(t *task) {
+	file := t.job.BootFile()
+	if !d.cfg.Boots.Armed(d.ctx, t.job.Box, file.Arming, file.Secret) {
+		if !t.missed {
+			t.missed = true
+			const text = "the boot file was removed or replaced; it is written again, since a disk of this box is not fit to run"
+			d.cfg.Log.Warn(text, "job", t.job.ID, "box", t.job.Box.String())
+			d.openLog(t, "")
+			t.log.say(true, text)
+		}
+		d.effects(t, []job.Effect{*file}) // a failure is logged, and the next look is soon
+	}
+	d.mu.Lock()
+	t.guarded = time.Now()
+	d.mu.Unlock()
+}
+
 // nextTime is when there is something to do for a job, or zero. The mutex is held.
 func (d *Dispatch) nextTime(t *task, now time.Time) time.Time {
 	at := d.tickAt(t, now)
@@ -70,6 +98,9 @@ func (d *Dispatch) nextTime(t *task, now time.Time) time.Time {
 	}
 	if !t.leftAt.IsZero() && (at.IsZero() || t.leftAt.Before(at)) {
 		at = t.leftAt
+	}
+	if guard := d.guardAt(t, now); !guard.IsZero() && (at.IsZero() || guard.Before(at)) {
+		at = guard
 	}
 	return at
 }
@@ -106,6 +137,9 @@ func (d *Dispatch) look(t *task) {
 	}
 	if tryAgain && !t.leftAt.IsZero() {
 		d.again(t)
+	}
+	if guard := d.guardAt(t, now); !guard.IsZero() && !now.Before(guard) {
+		d.guard(t)
 	}
 }
 

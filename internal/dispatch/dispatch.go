@@ -36,6 +36,8 @@ type Boots interface {
 	// Disarm removes a box's boot file durably, if it is of this arming. If there is
 	// none, or one of another arming, that is no error.
 	Disarm(ctx context.Context, addr box.Addr, arming box.Arming) error
+	// Armed reports whether a box has the boot file of an arming, with this secret.
+	Armed(ctx context.Context, addr box.Addr, arming box.Arming, secret string) bool
 	// Ready returns an error that says why no box can be armed for an action now, such
 	// as that no maintenance system is there that speaks the server's protocol. Jobs of
 	// this action wait until it returns nil.
@@ -152,6 +154,7 @@ type task struct {
 	tickAfter time.Time // before that no tick is tried
 	due       bool      // a goroutine is about to look at what is due
 	asked     time.Time // when the box asked for the default boot file, if the job was not told yet
+	guarded   time.Time // when it was last looked whether the boot file is there, by a clock that nobody sets
 
 	// Whoever has the lane may use these fields.
 	left    []job.Effect  // effects of this step that are not carried out
@@ -164,6 +167,7 @@ type task struct {
 	said    string   // the last line in the box's log that was not the agent's
 	log     *boxLog
 	alarmed map[string]time.Time // alarms that changed no job
+	missed  bool                 // it was said that somebody removed the boot file
 }
 
 // Times that nobody needs to set.
@@ -173,6 +177,7 @@ const (
 	mostPause  = time.Minute            // at most
 	pollQueue  = time.Minute            // how often the queue looks at the ledger by itself
 	pollClock  = time.Minute            // how often it is looked what is due, as somebody may set the server's clock
+	guardEvery = time.Minute            // how often it is looked whether a box whose disk must not run has its boot file
 	powerTime  = 2 * time.Minute        // for a power command
 	probeEvery = 5 * time.Second        // from one probe to the next
 	probeTime  = 4 * time.Second        // for a probe
@@ -261,7 +266,8 @@ func (d *Dispatch) read(ctx context.Context) error {
 func (d *Dispatch) add(doc document) *task {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	t := &task{lane: d.lane(doc.Job.Box), job: doc.Job, doc: doc, sent: doc.Sent, heard: time.Now(), alarmed: map[string]time.Time{}}
+	t := &task{lane: d.lane(doc.Job.Box), job: doc.Job, doc: doc, sent: doc.Sent, heard: time.Now(), guarded: time.Now(),
+		alarmed: map[string]time.Time{}}
 	t.lane.tasks[t.job.ID] = t
 	d.tasks[t.job.ID] = t
 	d.armings[t.job.Arming] = t

@@ -121,6 +121,61 @@ func TestBootFileMissing(t *testing.T) {
 	})
 }
 
+// A box whose disk is not fit to run gets its boot file back within a minute or so, when
+// somebody has removed or replaced it. Other boxes do not, since they may start from their
+// own disks.
+func TestBootFileRemoved(t *testing.T) {
+	bubble(t, func(r *rig) {
+		there := boxAddr(2)
+		r.start(&knife{})
+		r.store.add(here, "", "sda")
+		r.store.add(there, "", "sda")
+		r.add(there, box.Restore)
+		s := r.add(here, box.Restore)
+		remove := func(want bool) {
+			t.Helper()
+			r.boots.remove(here)
+			r.boots.remove(there)
+			time.Sleep(guardEvery + time.Second)
+			r.armed(here, want)
+			r.armed(there, false)
+		}
+		remove(false) // nothing is written yet
+		time.Sleep(limits.Arming)
+		r.job(s.ID, job.Ended, box.Expired)
+		s = r.add(here, box.Restore)
+		a := r.boot(here).works()
+		remove(false)
+		a.reports(true)
+		for range 2 {
+			remove(true)
+			a.reports(false)
+		}
+		r.job(s.ID, job.Running, "")
+		if w := a.ends(box.Failed); w != job.Retry {
+			t.Fatalf("the agent is told to %s", w)
+		}
+		remove(true)
+		for range limits.Attempts - 1 {
+			r.boot(here).works().ends(box.Failed)
+		}
+		held := r.job(s.ID, job.Held, box.Failed)
+		remove(true)
+		r.boots.put(here, bootFile{job.Job{Order: job.Order{Arming: "another"}}, "1-aa"})
+		time.Sleep(guardEvery + time.Second)
+		if f, _ := r.boots.get(here); f.job.Arming != held.Arming {
+			t.Errorf("the box has the boot file of arming %s", f.job.Arming)
+		}
+		if n := strings.Count(r.log.String(), "was removed or replaced"); n != 1 {
+			t.Errorf("it is logged %d times\n%s", n, r.log)
+		}
+		if _, err := r.server().Release(ctx, here, "bob"); err != nil {
+			t.Fatal(err)
+		}
+		remove(false)
+	})
+}
+
 // A boot file that is refused ends the job, as it is no use to try again.
 func TestBootFileRefused(t *testing.T) {
 	bubble(t, func(r *rig) {

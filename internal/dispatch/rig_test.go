@@ -124,6 +124,20 @@ func (b *fakeBoots) get(a box.Addr) (bootFile, bool) {
 	return f, ok
 }
 
+// remove removes a boot file by hand.
+func (b *fakeBoots) remove(a box.Addr) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.files, a)
+}
+
+// put puts a boot file there by hand.
+func (b *fakeBoots) put(a box.Addr, f bootFile) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.files[a] = f
+}
+
 // cutBoots are the boot files as one server sees them.
 type cutBoots struct {
 	*knife
@@ -162,6 +176,11 @@ func (c cutBoots) Disarm(_ context.Context, a box.Addr, arming box.Arming) error
 		})
 		return nil
 	})
+}
+
+func (c cutBoots) Armed(_ context.Context, a box.Addr, arming box.Arming, secret string) bool {
+	f, is := c.b.get(a)
+	return is && f.job.Arming == arming && f.secret == secret
 }
 
 func (c cutBoots) Ready(a box.Action) error {

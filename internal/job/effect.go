@@ -151,4 +151,16 @@ func standing(j Job) []Effect {
 	return []Effect{OnlySession{}, RemoveBootFile{j.Arming}}
 }
 
-func (j Job) writeBootFile() Effect { return WriteBootFile{j.Arming, j.Seed.Secret(j.Secrets + 1)} }
+func (j Job) writeBootFile() WriteBootFile {
+	return WriteBootFile{j.Arming, j.Seed.Secret(j.Secrets + 1)}
+}
+
+// BootFile is the boot file that the box must have now, or nil if it needs none of this job.
+func (j Job) BootFile() *WriteBootFile {
+	for _, f := range standing(j) {
+		if w, is := f.(WriteBootFile); is {
+			return &w
+		}
+	}
+	return nil
+}

@@ -44,5 +44,11 @@ func (b *boots) Disarm(_ context.Context, addr box.Addr, id box.Arming) error {
 	return err
 }
 
+// Armed implements dispatch.Boots.
+func (b *boots) Armed(_ context.Context, addr box.Addr, id box.Arming, secret string) bool {
+	f, err := b.place.Boot.Read(addr)
+	return err == nil && f.Cmdline != nil && f.Cmdline.Arming == id && f.Cmdline.Secret == secret
+}
+
 // Ready implements dispatch.Boots.
 func (b *boots) Ready(action box.Action) error { return b.place.Ready(action) }

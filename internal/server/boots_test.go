@@ -49,7 +49,13 @@ func TestBoots(t *testing.T) {
 	j := job.New(order, job.Seed{1}, time.Now())
 	opt := dispatch.Options{Disks: []string{"sda", "sdb"}, AcceptMachine: true}
 	for _, secret := range []string{"1-aa", "2-bb"} {
+		if b.Armed(t.Context(), seven, order.Arming, secret) {
+			t.Errorf("the box has a boot file with the secret %s before there is one", secret)
+		}
 		must(t, b.Arm(t.Context(), j, opt, secret))
+		if !b.Armed(t.Context(), seven, order.Arming, secret) || b.Armed(t.Context(), seven, box.NewArming(), secret) {
+			t.Errorf("it is not known that the boot file is of arming %s with the secret %s", order.Arming, secret)
+		}
 		file, err := b.place.Boot.Read(seven)
 		if err != nil || file.Err != nil {
 			t.Fatal(err, file)

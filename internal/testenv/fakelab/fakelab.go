@@ -169,6 +169,14 @@ func (l *Lab) Disarm(_ context.Context, a box.Addr, arming box.Arming) error {
 	return nil
 }
 
+// Armed implements dispatch.Boots.
+func (l *Lab) Armed(_ context.Context, a box.Addr, arming box.Arming, secret string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f, is := l.files[a]
+	return is && f.job.Arming == arming && f.secret == secret
+}
+
 // Ready implements dispatch.Boots.
 func (l *Lab) Ready(box.Action) error { return nil }
 
