@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/user"
 	"path"
@@ -35,6 +36,7 @@ import (
 	"testbox-imaging/internal/dispatch"
 	"testbox-imaging/internal/ledger"
 	"testbox-imaging/internal/sharedir"
+	"testbox-imaging/internal/sparing"
 	"testbox-imaging/internal/version"
 )
 
@@ -96,6 +98,7 @@ type Server struct {
 	streams chan struct{} // holds a value for each request that lasts
 	ctx     context.Context
 	stop    context.CancelFunc
+	spare   sparing.Limit
 
 	mu      sync.Mutex // guards the fields below
 	servers []*http.Server
@@ -221,7 +224,7 @@ func (s *Server) recover(r *http.Request) {
 		return
 	}
 	if p != http.ErrAbortHandler {
-		s.cfg.Log.Error("a request ended by a fault of the server", "method", r.Method, "path", clean(r.URL.Path),
+		s.logError(clientOf(r), "", "a request ended by a fault of the server", "method", r.Method, "path", clean(r.URL.Path),
 			"fault", fmt.Sprint(p), "stack", string(debug.Stack()))
 	}
 	panic(http.ErrAbortHandler)
@@ -261,7 +264,24 @@ func (s *Server) admit(ctx huma.Context, next func(huma.Context)) {
 // note logs an error that is the server's own.
 func (s *Server) note(r *http.Request, p *Problem, err error) {
 	if p.Code == CodeFailed {
-		s.cfg.Log.Error("a request failed", "method", r.Method, "path", clean(r.URL.Path), "error", err)
+		s.logError(clientOf(r), "", "a request failed", "method", r.Method, "path", clean(r.URL.Path), "error", err)
+	}
+}
+
+// clientOf is the address of a client. Clients of the Unix socket have none.
+func clientOf(r *http.Request) string {
+	at, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return ""
+	}
+	return at.Addr().Unmap().String()
+}
+
+// logError logs an error that somebody has caused, who can do so again and again. The next
+// ones of this kind and text by the same are left out for a while.
+func (s *Server) logError(who, kind, text string, args ...any) {
+	if more, ok := s.spare.Take(who + " " + kind + " " + text); ok {
+		s.cfg.Log.Error(text+more, args...)
 	}
 }
 

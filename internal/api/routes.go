@@ -112,7 +112,11 @@ func on[I, O any](handle func(*Server, context.Context, *I) (*O, error)) func(*S
 			}
 			p := problemOf(err)
 			if p.Code == CodeFailed {
-				s.cfg.Log.Error("a request failed", "request", op.OperationID, "error", err)
+				who := ""
+				if c, _ := ctx.Value(callerKey{}).(*caller); c != nil { // else anybody may ask this
+					who = c.name
+				}
+				s.logError(who, op.OperationID, "a request failed", "request", op.OperationID, "error", err)
 			}
 			return nil, p
 		})

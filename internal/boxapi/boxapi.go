@@ -19,6 +19,7 @@ import (
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/chunk"
 	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/sparing"
 	"testbox-imaging/internal/wire"
 )
 
@@ -100,6 +101,7 @@ type Server struct {
 	hellos  chan struct{}   // one for each hello that is with the desk
 	ctx     context.Context // ends when the server closes
 	stop    context.CancelFunc
+	spare   sparing.Limit
 
 	mu      sync.Mutex // guards the fields below
 	clients map[string]*client
@@ -123,7 +125,6 @@ func New(cfg Config) *Server {
 	if cfg.Sent == nil {
 		cfg.Sent = func(string, int64) {}
 	}
-	cfg.Log = (&sparing{log: cfg.Log}).Log
 	if cfg.Quiet <= 0 {
 		cfg.Quiet = wire.QuietWait
 	}
@@ -289,6 +290,14 @@ func errRefused(err error) error {
 	return &wire.Problem{Code: wire.CodeRefused, Text: err.Error()}
 }
 
+// logf writes a line into the log that the client with this address has caused. It can do
+// so again and again, so its next lines of this format are left out for a while.
+func (s *Server) logf(from netip.Addr, format string, args ...any) {
+	if more, ok := s.spare.Take(from.String() + " " + format); ok {
+		s.cfg.Log("%s%s", fmt.Sprintf(format, args...), more)
+	}
+}
+
 // grant finds out what the token of a request allows. If the token is not known, it is
 // returned with the error.
 func (s *Server) grant(r *http.Request) (string, Grant, error) {
@@ -301,7 +310,7 @@ func (s *Server) grant(r *http.Request) (string, Grant, error) {
 	case errors.Is(err, fs.ErrNotExist):
 		return token, Grant{}, &wire.Problem{Code: wire.CodeToken, Text: "the session token is not known here"}
 	case err != nil:
-		s.cfg.Log("a token cannot be looked up: %v", err)
+		s.logf(addrOf(r.RemoteAddr), "a token cannot be looked up: %v", err)
 		return "", Grant{}, errBusy("the server cannot look up the session token now")
 	}
 	return token, g, nil

@@ -105,7 +105,7 @@ func (q *request) deskError(err error) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return &wire.Problem{Code: wire.CodeToken, Text: "the session token is not known here"}
 	}
-	q.s.cfg.Log("%s from %v cannot be served now: %v", q.URL.Path, q.from(), err)
+	q.s.logf(q.from(), "%s from %v cannot be served now: %v", q.URL.Path, q.from(), err)
 	return errBusy("the server cannot do this now")
 }
 

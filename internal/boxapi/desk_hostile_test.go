@@ -3,6 +3,7 @@ package boxapi_test
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -48,6 +49,25 @@ func helloText(spoil func(h *wire.Hello)) []byte {
 	h.Protocol, h.Token = wire.Version, strings.Repeat("a", wire.MinToken)
 	spoil(h)
 	return wire.Marshal(h)
+}
+
+// TestFailuresFillNoLog: a box that asks again and again for what fails causes one line,
+// and each kind of failure has its own.
+func TestFailuresFillNoLog(t *testing.T) {
+	var lines atomic.Int64
+	a, d := newDeskAttack(t, func(c *boxapi.Config) { c.Log = func(string, ...any) { lines.Add(1) } })
+	d.mu.Lock()
+	d.fail = errors.New("no space left on device")
+	d.mu.Unlock()
+	for n := range 20 {
+		report := wire.Marshal(&wire.Report{Number: uint64(n + 1)})
+		if _, code, answer := a.send(t, a.token, "POST", "/agent/v1/report", report); code != wire.CodeBusy {
+			t.Fatalf("code %q: %s", code, answer)
+		}
+	}
+	if n := lines.Load(); n != 1 {
+		t.Errorf("the log has %d lines", n)
+	}
 }
 
 // TestHostileAgent sends what an agent should never say of its job. Nothing of it comes

@@ -252,7 +252,7 @@ func (q *request) get(ctx context.Context, im *chunk.Image, p wire.Place, buf []
 // lacks logs that an object of an image cannot be read.
 func (q *request) lacks(ctx context.Context, p wire.Place, err error) {
 	if err != nil && ctx.Err() == nil {
-		q.s.cfg.Log("%s of %s cannot be read for %s: %v", p, q.URL.Path, q.grant.Box, err)
+		q.s.logf(q.from(), "%s of %s cannot be read for %s: %v", p, q.URL.Path, q.grant.Box, err)
 	}
 }
 

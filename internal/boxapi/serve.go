@@ -77,7 +77,8 @@ func (q *request) recover() {
 		return
 	}
 	if p != http.ErrAbortHandler {
-		q.s.cfg.Log("a request of %s (%s %s) ended by a fault of the server: %v\n%s", q.grant.Box, q.Method, q.URL.Path, p, debug.Stack())
+		q.s.logf(q.from(), "a request of %s (%s %s) ended by a fault of the server: %v\n%s", q.grant.Box, q.Method, q.URL.Path, p,
+			debug.Stack())
 	}
 	panic(http.ErrAbortHandler)
 }
@@ -128,7 +129,7 @@ func (q *request) refuse(err error) {
 		p.Counted = counted.n
 	}
 	if p.Code == wire.CodeFailed {
-		q.s.cfg.Log("a request of %s (%s %s) failed: %v", q.grant.Box, q.Method, q.URL.Path, err)
+		q.s.logf(q.from(), "a request of %s (%s %s) failed: %v", q.grant.Box, q.Method, q.URL.Path, err)
 	}
 	drain := int64(maxDrain)
 	if q.client == nil {

@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"log/slog"
 	"strings"
 
 	"testbox-imaging/internal/box"
@@ -32,7 +33,7 @@ func (d *Dispatch) openLog(t *task, host string) {
 	}
 	f, err := d.cfg.Area.Box(t.job.Box)
 	if err != nil {
-		d.cfg.Log.Error("the log of a box cannot be written", "box", t.job.Box.String(), "error", err)
+		d.log(slog.LevelError, t.job.ID, "the log of a box cannot be written", "box", t.job.Box.String(), "error", err)
 		return
 	}
 	fresh := &boxLog{log: f.Log(host, sharedir.LogOptions{Now: d.cfg.Now}), host: host, limit: maxLogged}

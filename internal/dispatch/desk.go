@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"time"
@@ -173,7 +174,7 @@ func (d *Dispatch) Inventory(ctx context.Context, token string, from netip.Addr,
 	if err != nil {
 		// The agent goes on without an inventory. It would repeat the request for ten
 		// minutes if the server only said that it is busy.
-		d.cfg.Log.Error("a file of an inventory is not written", "job", t.job.ID, "file", name, "error", err)
+		d.log(slog.LevelError, t.job.ID, "a file of an inventory is not written", "job", t.job.ID, "file", name, "error", err)
 		return &wire.Problem{Code: wire.CodeFailed, Text: wire.Clean(err.Error())}
 	}
 	return nil
@@ -420,8 +421,8 @@ func (d *Dispatch) Hello(ctx context.Context, h *wire.Hello, from netip.Addr) (*
 	t := d.armings[h.Arming]
 	d.mu.Unlock()
 	if t == nil || t.job.Box != h.Box {
-		d.warn("a box comes with an arming that the server does not know", "box", h.Box.String(), "arming", string(h.Arming),
-			"from", from.String())
+		d.log(slog.LevelWarn, from.String(), "a box comes with an arming that the server does not know", "box", h.Box.String(),
+			"arming", string(h.Arming), "from", from.String())
 		return d.welcome(job.Refuse, "The server has no such job. Disarm the box, or ask for a new job."), nil
 	}
 	done, err := d.turn(ctx, t)
@@ -468,19 +469,11 @@ func (d *Dispatch) Hello(ctx context.Context, h *wire.Hello, from netip.Addr) (*
 	return w, nil
 }
 
-// warnEvery is how often at most something is logged that anybody in the lab can cause.
-const warnEvery = 10 * time.Second
-
-func (d *Dispatch) warn(text string, args ...any) {
-	now := d.cfg.Now()
-	d.mu.Lock()
-	soon := now.Sub(d.warned) < warnEvery
-	if !soon {
-		d.warned = now
-	}
-	d.mu.Unlock()
-	if !soon {
-		d.cfg.Log.Warn(text, args...)
+// log writes a line that somebody in the lab has caused, who can do so again and again. The
+// next lines of this text about the same sender are left out for a while.
+func (d *Dispatch) log(level slog.Level, sender, text string, args ...any) {
+	if more, ok := d.spare.Take(sender + " " + text); ok {
+		d.cfg.Log.Log(d.ctx, level, text+more, args...)
 	}
 }
 
@@ -533,7 +526,7 @@ func (d *Dispatch) errand(t *task, p prepared, known ledger.Box) *wire.Job {
 	}
 	folder, err := d.cfg.Area.Box(j.Box)
 	if err != nil {
-		d.cfg.Log.Error("the folder of a box cannot be used", "box", j.Box.String(), "error", err)
+		d.log(slog.LevelError, j.ID, "the folder of a box cannot be used", "box", j.Box.String(), "error", err)
 		return w
 	}
 	_, err = durable.Size(durable.OS{}, folder.Path(box.InfoText))

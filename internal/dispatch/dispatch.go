@@ -23,6 +23,7 @@ import (
 	"testbox-imaging/internal/ledger"
 	"testbox-imaging/internal/problem"
 	"testbox-imaging/internal/sharedir"
+	"testbox-imaging/internal/sparing"
 	"testbox-imaging/internal/wire"
 )
 
@@ -108,6 +109,7 @@ type Dispatch struct {
 
 	clockKick, queueKick chan struct{} // hold one value if there is something to look at
 	watching             watchers
+	spare                sparing.Limit
 
 	mu      sync.Mutex // guards the fields below
 	tasks   map[string]*task
@@ -115,8 +117,7 @@ type Dispatch struct {
 	session map[job.Session]*holder
 	lanes   map[box.Addr]*lane
 	forget  func(token string)
-	why     string    // why no job begins
-	warned  time.Time // when something was logged that anybody can cause
+	why     string // why no job begins
 	closed  bool
 	work    sync.WaitGroup // calls and goroutines
 }

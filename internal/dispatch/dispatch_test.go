@@ -16,6 +16,7 @@ import (
 	"testbox-imaging/internal/job"
 	"testbox-imaging/internal/ledger"
 	"testbox-imaging/internal/problem"
+	"testbox-imaging/internal/sparing"
 	"testbox-imaging/internal/wire"
 )
 
@@ -214,6 +215,44 @@ func TestWrongAddress(t *testing.T) {
 		a.hello.Arming = box.NewArming()
 		if w := a.says(); w != job.Refuse {
 			t.Errorf("an agent with an unknown arming is told to %s", w)
+		}
+	})
+}
+
+// Strangers who say hello again and again cause one line of the log in a while, and the
+// next line says how many were left out. Nothing of it is in the audit log.
+func TestStrangersFillNoLog(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.start(&knife{})
+		lines := func() int { return strings.Count(r.log.String(), "does not know") }
+		h := wire.Hello{Protocol: wire.Version, Box: here, Secret: "1-aa", Token: strings.Repeat("a", wire.MinToken)}
+		says := func(from box.Addr) {
+			h.Arming = box.NewArming()
+			if w, err := r.server().Hello(ctx, &h, from.IP()); err != nil || w.Word != job.Refuse {
+				t.Fatal(w, err)
+			}
+		}
+		for range 100 {
+			says(here)
+			time.Sleep(time.Second)
+		}
+		says(there)
+		if n := lines(); n != 2 {
+			t.Errorf("the log has %d lines\n%s", n, r.log)
+		}
+		time.Sleep(sparing.Every)
+		says(here)
+		if n := lines(); n != 3 || !strings.Contains(r.log.String(), "99 lines were left out before") {
+			t.Errorf("the log has %d lines\n%s", n, r.log)
+		}
+		for n := range 2000 {
+			says(boxAddr(n))
+		}
+		if n := lines(); n > 300 {
+			t.Errorf("the log has %d lines", n)
+		}
+		if n := len(r.audit("alarm")); n != 0 {
+			t.Errorf("the audit log has %d alarms", n)
 		}
 	})
 }

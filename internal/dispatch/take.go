@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -331,7 +332,8 @@ func (d *Dispatch) effects(t *task, fx []job.Effect) (word job.Word, rest []job.
 			d.do(t, f)
 		}
 		if err != nil {
-			d.cfg.Log.Error("a boot file is not right, and it is tried again", "job", t.job.ID, "what", f.String(), "error", err)
+			d.log(slog.LevelError, t.job.ID, "a boot file is not right, and it is tried again", "job", t.job.ID, "what", f.String(),
+				"error", err)
 			return "", fx[i:], fmt.Errorf("%w: %s: %w", errLater, f, err)
 		}
 		if isBootFile(f) {
