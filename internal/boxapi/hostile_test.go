@@ -226,7 +226,7 @@ func TestHostileClient(t *testing.T) {
 			wire.CodeRefused},
 		{"a box in the path", a.token, "PUT", i, openText(a.mine, "sda", func(o *wire.Open) { o.Box = "../records/10.0.0.8" }),
 			wire.CodeRefused},
-		{"an image of another size", a.token, "PUT", i, openText(a.mine, "sda", func(o *wire.Open) { o.Size += 512 }), wire.CodeFailed},
+		{"an image of another size", a.token, "PUT", i, openText(a.mine, "sda", func(o *wire.Open) { o.Size += 512 }), wire.CodeNotFound},
 		{"a long request", a.token, "PUT", i, bytes.Repeat([]byte(" "), wire.MaxOpen+1), wire.CodeRefused},
 		{"an image that is not open", a.token, "POST", i + "/read", places(wire.Root), wire.CodeNotOpen},
 		{"a check of it", a.token, "POST", i + "/check", places(wire.Root), wire.CodeNotOpen},
@@ -251,6 +251,62 @@ func TestHostileClient(t *testing.T) {
 	bad := []object.Key{good.Key, other.Key}
 	if missing, err := a.store.Begin().Missing(t.Context(), bad); err != nil || !slices.Equal(missing, bad) {
 		t.Errorf("of what was refused, only %v is missing, %v", missing, err)
+	}
+}
+
+// TestLyingTrees commits records whose objects are all there, and say what cannot be
+// true. Each is refused for good, and is no fault of the server.
+func TestLyingTrees(t *testing.T) {
+	a := newAttack(t, nil)
+	const s = "/agent/v1/sessions/1"
+	put := func(kind object.Kind, raw []byte) object.Name {
+		o := object.Encode(object.Key{Kind: kind, Name: object.NameOf(raw)}, raw, nil)
+		if status, code, _ := a.send(t, a.token, "POST", s+"/objects", frame(o, nil)); status != 200 {
+			t.Fatal(status, code)
+		}
+		return o.Name
+	}
+	raw := conform.Disks(mib)["text"]
+	one, two := chunk.Ref{Name: put(object.Chunk, raw[:4096]), Len: 4096}, chunk.Ref{Name: put(object.Chunk, raw[4096:12288]), Len: 8192}
+	page := func(refs ...chunk.Ref) []byte {
+		p := &chunk.Page{Chunks: refs}
+		for _, c := range refs {
+			p.Append(image.Data, int64(c.Len))
+		}
+		return p.Marshal()
+	}
+	rootOf := func(size int64, page []byte) object.Name {
+		r := chunk.Root{Size: size, SectorSize: 512, Pages: []object.Name{put(object.Page, page)}}
+		return put(object.Root, r.Marshal())
+	}
+	n := 0
+	for _, c := range []struct {
+		what string
+		size int64
+		root object.Name
+		want wire.Code
+	}{
+		{"other lengths of two chunks", 12288, rootOf(12288, page(chunk.Ref{Name: one.Name, Len: 8192}, chunk.Ref{Name: two.Name, Len: 4096})),
+			wire.CodeRefused},
+		{"a length that is too short", 3584, rootOf(3584, page(chunk.Ref{Name: one.Name, Len: 3584})), wire.CodeRefused},
+		{"a page that is none", 4096, rootOf(4096, []byte("TBXPAGE1\xff")), wire.CodeRefused},
+		{"a page of another region", 8192, rootOf(8192, page(one)), wire.CodeRefused},
+		{"a root of another disk", 8192, rootOf(4096, page(one)), wire.CodeRefused},
+		{"a root that is none", 4096, put(object.Root, []byte("TBXROOT1")), wire.CodeRefused},
+		{"nothing that lies", 12288, rootOf(12288, page(one, two)), ""},
+	} {
+		body := recordText(t, a.mine, func(r *image.Record) {
+			d := image.RecordedDisk{Name: "sda", Disk: image.Identity{Size: c.size, SectorSize: 512}, Root: c.root, Data: c.size}
+			r.Disks = []image.RecordedDisk{d}
+		})
+		n++
+		_, code, answer := a.send(t, a.token, "POST", fmt.Sprint(s, "/commits/", n), body)
+		if code != c.want {
+			t.Errorf("%s: code %q, want %q: %s", c.what, code, c.want, answer)
+		}
+	}
+	if records, _, err := a.store.Records(t.Context()); err != nil || len(records) != 3 {
+		t.Errorf("there are %d backups, %v", len(records), err)
 	}
 }
 

@@ -83,7 +83,9 @@ type Session interface {
 	// objects that the record's roots reach exist, and are undamaged as far as is
 	// known. It writes the record last, and sets r.ID. If an object does not exist
 	// any more, the error matches ErrMissing and nothing was committed. The backup
-	// must then be sent again.
+	// must then be sent again. If the record, or a root or a page, says what cannot
+	// be true, such as a wrong length of a chunk, the error is another one, and it
+	// is no use to send the same again.
 	Commit(ctx context.Context, r *image.Record) error
 	// Close ends the session. Objects that were put and not committed are no
 	// longer protected, and nothing may rely on them. All other methods fail with
@@ -140,6 +142,10 @@ func (p Place) Key() object.Key { return p.key }
 
 // ErrMissing is matched by errors that say that an object is not in the store.
 var ErrMissing = errors.New("not in the store")
+
+// ErrWrong is matched by errors that say that a record, a root or a page was
+// made wrongly. Whoever made it is to blame, and not the store.
+var ErrWrong = errors.New("says what cannot be true")
 
 // ErrClosed is matched by errors of a closed session or image.
 var ErrClosed = errors.New("it is closed")

@@ -94,7 +94,7 @@ func (im *Image) chunk(ctx context.Context, at Place, n int, dst []byte, bring b
 	_ = dst[:n] // panics if dst is too short, which would otherwise stay unchanged
 	b, err := im.object(ctx, at, dst[:0:len(dst)], bring)
 	if err == nil && len(b) != n {
-		err = fmt.Errorf("%v has %d bytes, its page says %d", at.key, len(b), n)
+		err = fmt.Errorf("the page of %v is %w, since it %w: %d bytes instead of %d", at.key, object.ErrDamaged, ErrWrong, n, len(b))
 	}
 	return err
 }

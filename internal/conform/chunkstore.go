@@ -300,6 +300,11 @@ func testCommitLies(t *testing.T, c chunkCase) {
 	good := root(chunk.Root{Size: 65536, Pages: []object.Name{page}})
 	longer := pageOf(a)
 	longer.Append(image.Zero, 4096)
+	// The chunks are as long together as the page says, and each has another length.
+	swapped := pageOf(a[:32768], blocks(2, 32768))
+	c.put(t, object.Chunk, a[:32768])
+	c.put(t, object.Chunk, blocks(2, 32768))
+	swapped.Chunks[0].Len, swapped.Chunks[1].Len = 32768+512, 32768-512
 	for what, r := range map[string]*image.Record{
 		"a box that cannot be":   {Format: image.RecordFormat, Box: "../x", Disks: record(map[object.Name]int64{good: 65536}).Disks},
 		"no disk":                record(nil),
@@ -307,10 +312,12 @@ func testCommitLies(t *testing.T, c chunkCase) {
 		"a chunk as the root":    record(map[object.Name]int64{ref.Name: 65536}),
 		"a page of other length": record(map[object.Name]int64{rootOf(longer.Marshal()): 65536}),
 		"a root that is none":    record(map[object.Name]int64{c.put(t, object.Root, []byte("no root")).Name: 65536}),
+		"wrong lengths":          record(map[object.Name]int64{rootOf(swapped.Marshal()): 65536}),
 		"a page that is none":    record(map[object.Name]int64{rootOf([]byte("no page")): 65536}),
 	} {
-		if c.Commit(t.Context(), r) == nil {
-			t.Errorf("%s: it was committed", what)
+		missing := what == "a chunk as the root"
+		if err := c.Commit(t.Context(), r); err == nil || errors.Is(err, chunk.ErrMissing) != missing {
+			t.Errorf("%s: %v", what, err)
 		}
 	}
 	c.wantRecords(t, 0)

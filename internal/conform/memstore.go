@@ -249,7 +249,11 @@ func (m *MemStore) whole(ctx context.Context, d image.RecordedDisk) error {
 			return err
 		}
 		for _, c := range p.Chunks {
-			if _, err := m.Get(ctx, object.Key{Kind: object.Chunk, Name: c.Name}, nil); err != nil {
+			o, err := m.Get(ctx, object.Key{Kind: object.Chunk, Name: c.Name}, nil)
+			if err == nil && o.RawLen != c.Len {
+				err = fmt.Errorf("the page of %v %w", o.Key, chunk.ErrWrong)
+			}
+			if err != nil {
 				return err
 			}
 		}

@@ -13,6 +13,7 @@ import (
 //	16  u24 number of the pack
 //	19  u8  length to read, in units of lenUnit
 //	20  u32 offset * 16 + kind * 4 + 1 if a backup relies on it
+//	24  u24 bytes before compression, at most maxRaw
 //
 // The first 16 bytes are enough to identify the name. Making two objects that
 // share them takes 2^64 tries, and whoever reads an object compares the full
@@ -20,8 +21,9 @@ import (
 type entry [entrySize]byte
 
 const (
-	entrySize = 24
+	entrySize = 27
 	maxUnits  = 1<<8 - 1
+	maxRaw    = 1<<24 - 1
 	lenUnit   = 4128 // bytes, so that maxUnits of them are enough for the longest chunk and its header
 )
 
@@ -30,6 +32,8 @@ func newEntry(key object.Key, l Loc) (e entry) {
 	units := min((l.Len+lenUnit-1)/lenUnit, maxUnits)
 	binary.LittleEndian.PutUint32(e[16:], l.Pack|uint32(units)<<24)
 	binary.LittleEndian.PutUint32(e[20:], l.Off<<4|uint32(key.Kind)<<2)
+	raw := min(l.Raw, maxRaw)
+	e[24], e[25], e[26] = byte(raw), byte(raw>>8), byte(raw>>16)
 	return e
 }
 
@@ -38,7 +42,8 @@ func (e *entry) kind() object.Kind { return object.Kind(e.bits() >> 2 & 3) }
 func (e *entry) marks() uint32     { return e.bits() & 3 }
 func (e *entry) touched() bool     { return e.bits()&1 != 0 }
 func (e *entry) pack() uint32      { return binary.LittleEndian.Uint32(e[16:]) & MaxPack }
-func (e *entry) loc() Loc          { return Loc{e.pack(), e.bits() >> 4, int(e[19]) * lenUnit} }
+func (e *entry) raw() int          { return int(e[24]) | int(e[25])<<8 | int(e[26])<<16 }
+func (e *entry) loc() Loc          { return Loc{e.pack(), e.bits() >> 4, int(e[19]) * lenUnit, e.raw()} }
 func (e *entry) name() uint64      { return binary.BigEndian.Uint64(e[:]) }
 func (e *entry) item() Item        { return Item{[16]byte(e[:16]), e.kind(), e.loc(), e.touched()} }
 

@@ -1,4 +1,4 @@
-// Package index knows where objects are. It needs 24 bytes for each object,
+// Package index knows where objects are. It needs 27 bytes for each object,
 // without pointers that the garbage collector would have to follow. It is a
 // cache, since everything in it can be read from the packs.
 package index
@@ -15,6 +15,7 @@ type Loc struct {
 	Pack uint32 // number of the pack, at most MaxPack
 	Off  uint32 // offset of the object's header in the pack, less than MaxOff
 	Len  int    // bytes to read for header and stored form, rounded up; too few for an object that is longer than any chunk
+	Raw  int    // bytes of the object before compression; of a root, which may be longer, at most 16 MiB less one byte
 }
 
 // These are the limits of a Loc.
@@ -195,15 +196,15 @@ func (x *Index) All(yield func(Item) bool) {
 	}
 }
 
-// Touch notes that a backup relies on an object, and reports whether the index
-// has it.
-func (x *Index) Touch(key object.Key) bool {
+// Touch notes that a backup relies on an object. It returns where the object is,
+// and whether the index has it.
+func (x *Index) Touch(key object.Key) (Loc, bool) {
 	e := x.entry(key)
 	if e == nil {
-		return false
+		return Loc{}, false
 	}
 	e.setTouched(true)
-	return true
+	return e.loc(), true
 }
 
 // Touched reports whether a backup relies on an object.

@@ -40,7 +40,7 @@ func TestModel(t *testing.T) {
 	})
 	locs := rapid.Custom(func(t *rapid.T) Loc {
 		return Loc{rapid.Uint32Range(0, 3).Draw(t, "pack"), rapid.Uint32Range(0, MaxOff-1).Draw(t, "off"),
-			lenUnit * rapid.IntRange(0, maxUnits).Draw(t, "len")}
+			lenUnit * rapid.IntRange(0, maxUnits).Draw(t, "len"), rapid.IntRange(0, maxRaw).Draw(t, "raw")}
 	})
 	rapid.Check(t, func(t *rapid.T) {
 		x, m := &Index{}, model{}
@@ -72,7 +72,8 @@ func TestModel(t *testing.T) {
 			},
 			"touch": func(t *rapid.T) {
 				k := keys.Draw(t, "key")
-				if _, ok := m[k]; x.Touch(k) != ok {
+				is, ok := m[k]
+				if l, there := x.Touch(k); there != ok || l != is.Loc {
 					t.Fatal("touch")
 				}
 				m.update(k, func(it *Item) { it.Touched = true })
@@ -284,7 +285,7 @@ func TestManyNames(t *testing.T) {
 			binary.LittleEndian.PutUint64(k.Name[:], r.Uint64())
 			binary.LittleEndian.PutUint64(k.Name[8:], r.Uint64())
 			shape(k.Name[:16])
-			l := Loc{i, i, lenUnit}
+			l := Loc{i, i, lenUnit, int(i)}
 			if err := x.Add(k, l); err != nil {
 				t.Fatal(err)
 			}
@@ -330,12 +331,18 @@ func TestFits(t *testing.T) {
 	}
 	x, k, most := &Index{}, key(1, object.Chunk), object.MaxChunk+pack.ObjectHeaderSize
 	for _, n := range []int{1, lenUnit, lenUnit + 1, most} {
-		if err := x.Add(k, Loc{MaxPack, MaxOff - 1, n}); err != nil {
+		if err := x.Add(k, Loc{MaxPack, MaxOff - 1, n, object.MaxChunk}); err != nil {
 			t.Fatal(err)
 		}
-		if l, _ := x.Get(k); l.Len < n || l.Len >= n+lenUnit || l.Pack != MaxPack || l.Off != MaxOff-1 {
+		if l, _ := x.Get(k); l.Len < n || l.Len >= n+lenUnit || l.Pack != MaxPack || l.Off != MaxOff-1 || l.Raw != object.MaxChunk {
 			t.Errorf("%d bytes are %+v", n, l)
 		}
+	}
+	if err := x.Add(key(1, object.Root), Loc{Raw: object.MaxRoot}); err != nil {
+		t.Fatal(err)
+	}
+	if l, _ := x.Get(key(1, object.Root)); l.Raw != maxRaw {
+		t.Errorf("the longest root has %d bytes", l.Raw)
 	}
 }
 

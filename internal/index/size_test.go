@@ -26,7 +26,7 @@ func nth(i uint64) object.Key {
 	return k
 }
 
-func nthLoc(i uint64) Loc { return Loc{uint32(i / 400), uint32(i%400) * 100_000, 100_000} }
+func nthLoc(i uint64) Loc { return Loc{uint32(i / 400), uint32(i%400) * 100_000, 100_000, 200_000} }
 
 // large makes an index of n objects, faster than Add does.
 func large(n uint64) (*Index, []Pack) {

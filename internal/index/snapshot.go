@@ -11,19 +11,19 @@ import (
 // This is the format of a snapshot. All numbers are little-endian. A sum is the
 // xxh3-64 of the run of bytes before it.
 //
-//	"TBXINDEX" u32 version (1) u32 number of packs
+//	"TBXINDEX" u32 version (2) u32 number of packs
 //	u64        number of entries
 //	16 bytes   owner, the UUID of the store
 //	u64        sum
 //	24 bytes   for each pack, sorted: u32 number, u32 objects, u64 size, u8 1 if it holds pages and roots, 7 zero bytes
 //	u64        sum
-//	24 bytes   for each object, sorted, an entry as in memory but without marks
+//	27 bytes   for each object, sorted, an entry as in memory but without marks
 //	u64        sum, after each 65536 objects and after the last
 //
 // Nothing follows.
 const (
 	snapMagic   = "TBXINDEX"
-	snapVersion = 1
+	snapVersion = 2
 	headSize    = 40
 	packSize    = 24
 	runLen      = 1 << 16 // entries
@@ -166,7 +166,7 @@ func readPacks(s *sumReader, n uint32, known *packSet) ([]Pack, error) {
 }
 
 func readEntries(s *sumReader, n uint64, known packSet, keep func([]entry, uint64)) error {
-	var run []entry
+	run := make([]entry, 0, min(n, runLen))
 	var last entry // less than any entry, since its kind is 0
 	for left := n; left > 0; left -= uint64(len(run)) {
 		b := s.read(int(min(left, runLen)) * entrySize)

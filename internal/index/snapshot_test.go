@@ -20,7 +20,7 @@ func small(t testing.TB) (*Index, []Pack) {
 	x, packs := &Index{}, []Pack{}
 	for i := range uint32(20) {
 		packs = append(packs, Pack{i, 500 << i, 3 * i, i%2 == 0})
-		if err := x.Add(key(uint64(i), object.Chunk), Loc{i, i * 100, 5000}); err != nil {
+		if err := x.Add(key(uint64(i), object.Chunk), Loc{i, i * 100, 5000, 9000 + int(i)}); err != nil {
 			t.Fatal(err)
 		}
 	}

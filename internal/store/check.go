@@ -51,8 +51,10 @@ func (u *Upkeep) checkImage(ctx context.Context, name object.Name) error {
 		if err != nil {
 			return err
 		}
-		if slices.Contains(u.objects.there(page), false) {
-			return fmt.Errorf("%v has chunks that are not there", key)
+		for _, err := range u.objects.lacking(page) {
+			if err != nil {
+				return fmt.Errorf("a chunk of %v: %w", key, err)
+			}
 		}
 	}
 	return nil

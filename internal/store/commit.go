@@ -94,10 +94,10 @@ func (s *objects) closedRoot(ctx context.Context, d *image.RecordedDisk, missing
 	}
 	root, err := chunk.ParseRoot(raw)
 	if err != nil {
-		return err
+		return wrong(key, err)
 	}
 	if err := fits(root, d); err != nil {
-		return fmt.Errorf("%s: %w", d.Name, err)
+		return fmt.Errorf("the record of %s %w: %w", d.Name, chunk.ErrWrong, err)
 	}
 	for i, p := range root.Pages {
 		before := len(*missing)
@@ -108,7 +108,7 @@ func (s *objects) closedRoot(ctx context.Context, d *image.RecordedDisk, missing
 		case n == 0 && len(*missing) == before:
 			*missing = append(*missing, object.Key{Kind: object.Page, Name: p})
 		case n > 0 && n != root.Region(i).Len:
-			return fmt.Errorf("%s: the page of region %d describes %d bytes of %d", d.Name, i, n, root.Region(i).Len)
+			return wrong(key, fmt.Errorf("the page of region %d describes %d bytes of %d", i, n, root.Region(i).Len))
 		}
 	}
 	return nil

@@ -246,21 +246,21 @@ func (u *Upkeep) Verify(ctx context.Context, r *image.Record, disk string, worke
 	return found, err
 }
 
-// unreadable reads the chunks of a page that are in the index, and returns for
-// each chunk of the page whether it is undamaged.
-func (s *objects) unreadable(ctx context.Context, page *chunk.Page) ([]bool, error) {
-	there := s.there(page)
+// unreadable reads the chunks of a page that are in the index, and returns what is
+// wrong with each chunk of the page.
+func (s *objects) unreadable(ctx context.Context, page *chunk.Page) ([]error, error) {
+	lacks := s.lacking(page)
 	for i, ref := range page.Chunks {
-		if !there[i] {
+		if lacks[i] != nil {
 			continue
 		}
 		_, err := s.raw(ctx, object.Key{Kind: object.Chunk, Name: ref.Name})
 		if err != nil && !IsLost(err) {
 			return nil, err
 		}
-		there[i] = err == nil
+		lacks[i] = err
 	}
-	return there, nil
+	return lacks, nil
 }
 
 // Lacking reads the trees of all images and returns what each lacks, by the

@@ -233,5 +233,5 @@ func (s *loader) salvage(ctx context.Context, r io.ReaderAt, size int64) (out []
 
 // loc is the index entry for an object of pack n.
 func loc(n uint32, e pack.Entry) index.Loc {
-	return index.Loc{Pack: n, Off: e.Off, Len: pack.ObjectHeaderSize + int(e.Stored)}
+	return index.Loc{Pack: n, Off: e.Off, Len: pack.ObjectHeaderSize + int(e.Stored), Raw: int(e.Raw)}
 }

@@ -51,8 +51,8 @@ func (c *Catalogue) isRecorded(ctx context.Context, r *image.Record, d *image.Re
 	if err != nil {
 		return err
 	}
-	if is := now.Disk(d.Name); is == nil || is.Root != d.Root {
-		return fmt.Errorf("backup %s of %s has another image of %s than it had: %w", r.ID, r.Box, d.Name, fs.ErrNotExist)
+	if is := now.Disk(d.Name); is == nil || is.Root != d.Root || is.Disk.Size != d.Disk.Size || is.Disk.SectorSize != d.Disk.SectorSize {
+		return fmt.Errorf("backup %s of %s has another image of %s than that: %w", r.ID, r.Box, d.Name, fs.ErrNotExist)
 	}
 	return nil
 }

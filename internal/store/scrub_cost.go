@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -20,7 +21,7 @@ func (sc *scrubber) costs(ctx context.Context) error {
 		sc.fault(Fault{File: recordName(d.Box, d.ID), Err: fmt.Errorf("%w; %s", d.Err, d.Remedy()), Costs: []Cost{{Box: d.Box, ID: d.ID}}})
 	}
 	sc.report.Records = len(records)
-	c := &costing{scrubber: sc, whole: map[object.Name]bool{}, nowhere: -1}
+	c := &costing{scrubber: sc, whole: map[object.Name]bool{}, nowhere: -1, wrong: -1}
 	for _, r := range records {
 		for _, d := range r.Disks {
 			_, known := c.damages[d.Root]
@@ -41,14 +42,15 @@ type costing struct {
 	first   bool                 // no earlier record has this image
 	whole   map[object.Name]bool // pages that have all their chunks
 	nowhere int                  // index of the fault for objects that are in no pack; -1 if there is none yet
+	wrong   int                  // index of the fault for roots and pages that were made wrongly; -1 if there is none yet
 }
 
 // lacks reads an image's trees. It calls tell for each lost object, with the
-// range of the disk that is lost. has returns which chunks of a page are good.
-// Pages whose chunks are all good are added to whole, and are skipped the next
-// time.
+// range of the disk that is lost. lacking returns what is wrong with each chunk of
+// a page. Pages whose chunks are all good are added to whole, and are skipped the
+// next time.
 func (s *objects) lacks(ctx context.Context, d *image.RecordedDisk, whole map[object.Name]bool,
-	has func(context.Context, *chunk.Page) ([]bool, error), tell func(object.Key, image.Range, error)) error {
+	lacking func(context.Context, *chunk.Page) ([]error, error), tell func(object.Key, image.Range, error)) error {
 	key, root, err := s.readRoot(ctx, d.Root)
 	if IsLost(err) {
 		tell(key, image.Range{Len: d.Disk.Size}, err)
@@ -60,7 +62,7 @@ func (s *objects) lacks(ctx context.Context, d *image.RecordedDisk, whole map[ob
 		if whole[root.Pages[i]] {
 			continue
 		}
-		if err := s.lacksOf(ctx, root, i, whole, has, tell); err != nil {
+		if err := s.lacksOf(ctx, root, i, whole, lacking, tell); err != nil {
 			return err
 		}
 	}
@@ -69,7 +71,7 @@ func (s *objects) lacks(ctx context.Context, d *image.RecordedDisk, whole map[ob
 
 // lacksOf does the work of lacks for region i.
 func (s *objects) lacksOf(ctx context.Context, root *chunk.Root, i int, whole map[object.Name]bool,
-	has func(context.Context, *chunk.Page) ([]bool, error), tell func(object.Key, image.Range, error)) error {
+	lacking func(context.Context, *chunk.Page) ([]error, error), tell func(object.Key, image.Range, error)) error {
 	key, page, err := s.readPage(ctx, root, i)
 	if IsLost(err) {
 		tell(key, root.Region(i), err)
@@ -77,35 +79,41 @@ func (s *objects) lacksOf(ctx context.Context, root *chunk.Root, i int, whole ma
 	} else if err != nil {
 		return err
 	}
-	good, err := has(ctx, page)
+	lost, err := lacking(ctx, page)
 	if err != nil {
 		return err
 	}
-	if !slices.Contains(good, false) {
+	if !slices.ContainsFunc(lost, func(err error) bool { return err != nil }) {
 		whole[key.Name] = true
 		return nil
 	}
 	for sp := range page.Spans() {
-		if sp.Content == image.Data && !good[sp.Chunk] {
+		if sp.Content == image.Data && lost[sp.Chunk] != nil {
 			key := object.Key{Kind: object.Chunk, Name: page.Chunks[sp.Chunk].Name}
-			tell(key, image.Range{Off: root.Region(i).Off + sp.Off, Len: sp.Len}, chunk.ErrMissing)
+			tell(key, image.Range{Off: root.Region(i).Off + sp.Off, Len: sp.Len}, lost[sp.Chunk])
 		}
 	}
 	return nil
 }
 
-// indexed returns which chunks of a page are in the index, as lacks needs it.
-func (s *contents) indexed(_ context.Context, page *chunk.Page) ([]bool, error) {
-	return s.there(page), nil
+// indexed is lacking by the index, as lacks needs it.
+func (s *contents) indexed(_ context.Context, page *chunk.Page) ([]error, error) {
+	return s.lacking(page), nil
 }
 
-// there returns which chunks of a page are in the index.
-func (s *contents) there(page *chunk.Page) []bool {
+// lacking returns what is wrong with each chunk of a page, by the index. Nothing is
+// wrong where the error is nil.
+func (s *contents) lacking(page *chunk.Page) []error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := make([]bool, len(page.Chunks))
+	out := make([]error, len(page.Chunks))
 	for i, ref := range page.Chunks {
-		_, out[i] = s.index.Get(object.Key{Kind: object.Chunk, Name: ref.Name})
+		l, there := s.index.Get(object.Key{Kind: object.Chunk, Name: ref.Name})
+		if !there {
+			out[i] = chunk.ErrMissing
+		} else if err := fitsChunk(ref, l); err != nil {
+			out[i] = fmt.Errorf("its page %w: %w", chunk.ErrWrong, err)
+		}
 	}
 	return out
 }
@@ -113,7 +121,14 @@ func (s *contents) there(page *chunk.Page) []bool {
 // cost adds what the current image loses with an object to the object's fault.
 func (c *costing) cost(key object.Key, at image.Range, why error) {
 	i, known := c.lost[short(key)]
-	if !known {
+	switch {
+	case errors.Is(why, chunk.ErrWrong):
+		if c.wrong < 0 {
+			c.wrong = c.fault(Fault{Err: fmt.Errorf("backups were made wrongly, and nothing heals them; delete them; the first is at %v: %w",
+				key, why)})
+		}
+		i = c.wrong
+	case !known:
 		if c.nowhere < 0 {
 			c.nowhere = c.fault(Fault{Err: fmt.Errorf("objects that images need are in no pack, the first is %v: %w", key, why)})
 		}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"testbox-imaging/internal/chunk"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/object"
 	"testbox-imaging/internal/words"
@@ -52,7 +53,9 @@ func (c Cost) String() string {
 // Where describes the fault without its costs.
 func (f Fault) Where() string {
 	s := f.File
-	if s == "" {
+	if s == "" && errors.Is(f.Err, chunk.ErrWrong) {
+		return f.Err.Error()
+	} else if s == "" {
 		s = "no pack"
 	}
 	if f.Len > 0 {

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"testbox-imaging/internal/chunk"
+	"testbox-imaging/internal/index"
 	"testbox-imaging/internal/object"
 )
 
@@ -95,6 +96,9 @@ func (s *Session) Missing(ctx context.Context, keys []object.Key) (out []object.
 		case object.Page:
 			var n int64
 			n, err = s.objects.closedPage(ctx, k.Name, nil)
+			if errors.Is(err, chunk.ErrWrong) { // no backup can use it, as the commit says
+				err = nil
+			}
 			there = n > 0
 		default:
 			there = s.objects.touch(k)
@@ -113,7 +117,8 @@ func (s *Session) Missing(ctx context.Context, keys []object.Key) (out []object.
 func (s *contents) touch(k object.Key) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.index.Touch(k)
+	_, there := s.index.Touch(k)
+	return there
 }
 
 // closedPage reports whether a page is closed, that is, stored with all the
@@ -121,7 +126,8 @@ func (s *contents) touch(k object.Key) bool {
 // from collection, and returns the length of the page's region. Else it returns
 // 0. A page from an abandoned backup is not closed if some of its chunks were
 // collected since. A page that cannot be read counts as missing. If missing is
-// not nil, the keys of chunks that do not exist are appended to it.
+// not nil, the keys of chunks that do not exist are appended to it. If the page
+// gives a wrong length of a chunk, or is none, the error matches chunk.ErrWrong.
 func (s *objects) closedPage(ctx context.Context, name object.Name, missing *[]object.Key) (int64, error) {
 	key := object.Key{Kind: object.Page, Name: name}
 	s.mu.Lock()
@@ -137,19 +143,30 @@ func (s *objects) closedPage(ctx context.Context, name object.Name, missing *[]o
 		return 0, err
 	}
 	page, err := chunk.ParsePage(raw)
-	if err != nil || !s.touchAll(key, page, missing) {
-		return 0, nil
+	if err != nil {
+		return 0, wrong(key, err)
+	}
+	if whole, err := s.touchAll(key, page, missing); err != nil || !whole {
+		return 0, err
 	}
 	return page.Len(), nil
 }
 
-func (s *contents) touchAll(key object.Key, page *chunk.Page, missing *[]object.Key) bool {
+// wrong makes an error of a root or a page whose bytes have their name, so that it
+// was made wrongly.
+func wrong(key object.Key, err error) error { return fmt.Errorf("%v %w: %w", key, chunk.ErrWrong, err) }
+
+// touchAll protects a page and its chunks, and reports whether all of them exist.
+func (s *contents) touchAll(key object.Key, page *chunk.Page, missing *[]object.Key) (whole bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, whole := s.index.Get(key) // the page may have been collected meanwhile
+	_, whole = s.index.Get(key) // the page may have been collected meanwhile
 	for _, c := range page.Chunks {
 		k := object.Key{Kind: object.Chunk, Name: c.Name}
-		if s.index.Touch(k) {
+		if l, there := s.index.Touch(k); there {
+			if err := fitsChunk(c, l); err != nil {
+				return false, wrong(key, err)
+			}
 			continue
 		}
 		whole = false
@@ -160,7 +177,16 @@ func (s *contents) touchAll(key object.Key, page *chunk.Page, missing *[]object.
 	if whole {
 		s.complete[key.Name] = page.Len()
 	}
-	return whole
+	return whole, nil
+}
+
+// fitsChunk returns an error if a page gives another length of a chunk than the
+// chunk has.
+func fitsChunk(c chunk.Ref, l index.Loc) error {
+	if l.Raw != c.Len {
+		return fmt.Errorf("chunk %v has %d bytes, and not %d", c.Name, l.Raw, c.Len)
+	}
+	return nil
 }
 
 // Put implements chunk.Session. The bytes are checked against the name, since
@@ -194,7 +220,7 @@ var putBuffers sync.Pool
 
 // newPage notes whether all chunks of a newly put page exist. Otherwise
 // closedPage would have to read the page, and so to seal its pack. A page that
-// cannot be parsed never counts as complete.
+// cannot be parsed, or gives a wrong length, never counts as complete.
 func (s *objects) newPage(key object.Key, raw []byte) {
 	if page, err := chunk.ParsePage(raw); err == nil {
 		s.touchAll(key, page, nil)

@@ -41,8 +41,9 @@ func (s *objects) readPage(ctx context.Context, root *chunk.Root, i int) (object
 	return key, page, nil
 }
 
+// damagedTree is wrong for who reads an image. It is of no use to them.
 func damagedTree(key object.Key, err error) error {
-	return fmt.Errorf("%v is %w: %w", key, object.ErrDamaged, err)
+	return fmt.Errorf("%v is %w, since it %w: %w", key, object.ErrDamaged, chunk.ErrWrong, err)
 }
 
 // IsLost reports whether an error says that an object is missing or damaged. It

@@ -59,6 +59,7 @@ var codes = []struct {
 	{CodeNotFound, fs.ErrNotExist, http.StatusNotFound},
 	{CodeNotOpen, ErrNotOpen, http.StatusPreconditionFailed},
 	{CodeRefused, ErrRefused, http.StatusBadRequest},
+	{CodeRefused, chunk.ErrWrong, http.StatusBadRequest},
 	{CodeToken, ErrToken, http.StatusUnauthorized},
 	{CodeForbidden, ErrForbidden, http.StatusForbidden},
 	{CodeFull, ErrFull, http.StatusInsufficientStorage},

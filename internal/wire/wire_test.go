@@ -62,15 +62,18 @@ func TestProblems(t *testing.T) {
 			t.Errorf("%v was passed on as %v", p.Code, again.Code)
 		}
 	}
+	if p := ProblemOf(fmt.Errorf("x %w", chunk.ErrWrong)); p.Code != CodeRefused || !errors.Is(&p, ErrRefused) {
+		t.Errorf("what says what cannot be true is %q", p.Code)
+	}
 	if p := ProblemOf(io.ErrClosedPipe); p.Code != CodeFailed {
 		t.Errorf("an error without a code is %q", p.Code)
 	}
-	seen := map[Code]bool{}
+	seen := map[Code]int{}
 	for _, c := range codes {
-		if seen[c.code] || c.status < 400 {
+		if status, is := seen[c.code]; is && status != c.status || c.status < 400 {
 			t.Errorf("code %s", c.code)
 		}
-		seen[c.code] = true
+		seen[c.code] = c.status
 	}
 }
 
