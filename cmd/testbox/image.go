@@ -20,7 +20,7 @@ image delete and image date want to be told which backup, and for store copy it 
 box. Where it means a baseline that is not the latest backup, a line says so. Boxes are called by
 their address, or by any name.`,
 		newImageCreateCmd(), newImageListCmd(), newImageShowCmd(), newImageVerifyCmd(), newImageRestoreCmd(),
-		newImageDeleteCmd(w), newImagePinCmd(w), newImageDateCmd(), newImageDiffCmd(), newImageExportCmd(),
+		newImageDeleteCmd(w), newImagePinCmd(w), newImageDateCmd(w), newImageDiffCmd(), newImageExportCmd(),
 		newImageImportCmd(), newImageMountCmd())
 	for _, sub := range cmd.Commands() {
 		if strings.Contains(sub.Use, "BACKUP") && !strings.Contains(sub.Long, backupHelp) {

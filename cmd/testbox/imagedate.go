@@ -11,7 +11,7 @@ import (
 	"testbox-imaging/internal/store"
 )
 
-func newImageDateCmd() *cobra.Command {
+func newImageDateCmd(w world) *cobra.Command {
 	var o storeFlag
 	cmd := &cobra.Command{
 		Use:   "date BACKUP TIME",
@@ -35,7 +35,7 @@ BOX@latest, is never deleted by retention, and takes no other's place there.`,
 			if err != nil {
 				return err
 			}
-			return o.with(cmd.Context(), printerOf(cmd), false,
+			return o.withEditor(cmd.Context(), printerOf(cmd), w,
 				func(s backups) error { return setTime(cmd.Context(), printerOf(cmd), s, args[0], at) })
 		},
 	}

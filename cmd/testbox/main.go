@@ -70,7 +70,7 @@ itself and starts its own disk again.
 		newShareCmd(w),
 		newMaintenanceCmd(),
 		newImageCmd(w),
-		newStoreCmd(),
+		newStoreCmd(w),
 		newDiskCmd(),
 		newLabCmd(),
 	)

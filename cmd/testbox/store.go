@@ -6,13 +6,13 @@ import (
 	"github.com/spf13/cobra"
 )
 
-func newStoreCmd() *cobra.Command {
+func newStoreCmd(w world) *cobra.Command {
 	return newGroupCmd("store", "Make a store of backups, look after it, copy it",
 		`A store is a folder with the backups of any number of boxes, or a folder with the index of one
 whose backups are in S3-compatible object storage. One process writes to it at a time; others can
-read beside it.`,
-		newStoreInitCmd(), newStoreTakeOverCmd(), newStoreStatsCmd(), newStoreScrubCmd(), newStoreGCCmd(), newStoreRebuildCmd(),
-		newStoreCopyCmd())
+read beside it. If that is a server, `+"`gc` and `scrub`"+` go through it.`,
+		newStoreInitCmd(), newStoreTakeOverCmd(w), newStoreStatsCmd(), newStoreScrubCmd(w), newStoreGCCmd(w), newStoreRebuildCmd(w),
+		newStoreCopyCmd(w))
 }
 
 // storeArg reads the store from the argument, for commands that have no other

@@ -14,7 +14,7 @@ import (
 	"testbox-imaging/internal/words"
 )
 
-func newStoreCopyCmd() *cobra.Command {
+func newStoreCopyCmd(w world) *cobra.Command {
 	var o storeFlag
 	cmd := &cobra.Command{
 		Use:   "copy FOLDER [BACKUP...]",
@@ -43,7 +43,8 @@ does that. A store cannot be copied onto itself.`,
 			return o.withFolder(cmd.Context(), printerOf(cmd), true, func(s *store.Locked) (err error) {
 				dst, err := openStore(cmd.Context(), printerOf(cmd), args[0], false)
 				if err != nil {
-					return err
+					to := storeFlag{args[0]}
+					return to.wantsAlone(cmd.Context(), printerOf(cmd), w, err)
 				}
 				defer closing(cmd.Context(), printerOf(cmd), dst, &err)
 				return runStoreCopy(cmd.Context(), printerOf(cmd), s, dst, args[1:])

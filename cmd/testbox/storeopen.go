@@ -56,11 +56,16 @@ func (o *storeFlag) with(ctx context.Context, p printer, readOnly bool, do func(
 
 // withFolder is with for the upkeep of a store, which works on the store's own
 // folder.
-func (o *storeFlag) withFolder(ctx context.Context, p printer, readOnly bool, do func(*store.Locked) error) (err error) {
+func (o *storeFlag) withFolder(ctx context.Context, p printer, readOnly bool, do func(*store.Locked) error) error {
 	s, err := openStore(ctx, p, o.dir, readOnly)
 	if err != nil {
 		return err
 	}
+	return doAndClose(ctx, p, s, do)
+}
+
+// doAndClose calls do, and closes the store.
+func doAndClose(ctx context.Context, p printer, s *store.Locked, do func(*store.Locked) error) (err error) {
 	defer closing(ctx, p, s, &err)
 	return do(s)
 }

@@ -11,7 +11,7 @@ import (
 	"testbox-imaging/internal/store"
 )
 
-func newStoreRebuildCmd() *cobra.Command {
+func newStoreRebuildCmd(w world) *cobra.Command {
 	var o storeFlag
 	cmd := &cobra.Command{
 		Use:   "rebuild-index",
@@ -26,16 +26,17 @@ stores.`,
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			p := printerOf(cmd)
-			if err := restoreName(cmd.Context(), p, o.dir); err != nil {
-				return err
+			err := restoreName(cmd.Context(), p, o.dir)
+			if err == nil {
+				err = o.withFolder(cmd.Context(), p, false, func(s *store.Locked) error {
+					if err := s.RebuildIndex(cmd.Context()); err != nil {
+						return err
+					}
+					p.printf("the index is made anew\n")
+					return nil
+				})
 			}
-			return o.withFolder(cmd.Context(), p, false, func(s *store.Locked) error {
-				if err := s.RebuildIndex(cmd.Context()); err != nil {
-					return err
-				}
-				p.printf("the index is made anew\n")
-				return nil
-			})
+			return o.wantsAlone(cmd.Context(), p, w, err)
 		},
 	}
 	o.add(cmd)

@@ -1,17 +1,14 @@
 package main
 
 import (
-	"errors"
-	"fmt"
-
 	"github.com/spf13/cobra"
 
+	"testbox-imaging/internal/api"
 	"testbox-imaging/internal/store"
-	"testbox-imaging/internal/words"
 )
 
-func newStoreScrubCmd() *cobra.Command {
-	var o storeFlag
+func newStoreScrubCmd(w world) *cobra.Command {
+	o := throughFlags{server: serverFlag{world: w}}
 	cmd := &cobra.Command{
 		Use:   "scrub",
 		Short: "Read all of the store, and say what damage costs",
@@ -19,17 +16,22 @@ func newStoreScrubCmd() *cobra.Command {
 it costs. What is damaged counts as missing from then on: the next backup of a disk that still has
 it heals it, and so does ` + "`testbox store copy`" + ` from a second copy of the store. A damaged record is
 healed by such a copy alone. ` + "`testbox image list`" + ` flags the backups that lack something from then on,
-until they are found whole. The exit code is 1 if something is damaged.`,
-		Example: `  testbox store scrub`,
-		Args:    noArgs,
+until they are found whole. The exit code is 1 if something is damaged.
+` + throughHelp,
+		Example: `  testbox store scrub
+  testbox store scrub --server https://server:8443`,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			p := printerOf(cmd)
-			return o.withFolder(cmd.Context(), p, false, func(s *store.Locked) error {
+			if err := o.check(cmd); err != nil {
+				return err
+			}
+			return o.upkeep(cmd.Context(), p, api.Scrub, func(s *store.Locked) error {
 				line := newProgress(p.err)
 				report, err := s.Scrub(cmd.Context(), func(at store.ScrubProgress) { line.tellOther("read", at.Bytes, at.Total) })
 				line.end()
 				if err != nil {
-					return unscrubbed(report, err)
+					return report.Unended(err)
 				}
 				p.printf("%s", report)
 				return report.Err()
@@ -39,20 +41,3 @@ until they are found whole. The exit code is 1 if something is damaged.`,
 	o.add(cmd)
 	return cmd
 }
-
-// unscrubbed is the error of a scrub that ended early. The consequences of its
-// findings are not known.
-func unscrubbed(r *store.ScrubReport, err error) error {
-	if r == nil || len(r.Faults) == 0 {
-		return err
-	}
-	errs := []error{err, fmt.Errorf("the scrub had found %s until then; what that costs is known at its end, so run it again",
-		words.Count(len(r.Faults), "fault"))}
-	for _, f := range r.Faults[:min(len(r.Faults), maxFaultsShown)] {
-		errs = append(errs, errors.New(f.Where()))
-	}
-	return errors.Join(errs...)
-}
-
-// maxFaultsShown is how many faults of a scrub that ended early are printed.
-const maxFaultsShown = 20

@@ -23,8 +23,26 @@ type served struct {
 // deletes them. It does so through the server of this machine, if that has the store.
 func (o *storeFlag) openEditor(ctx context.Context, p printer, w world) (backups, error) {
 	own, err := o.open(ctx, p, false)
+	if err == nil {
+		return own, nil
+	}
+	c, err := o.serverOf(ctx, p, w, err)
+	if err != nil {
+		return nil, err
+	}
+	s, err := openStore(ctx, p, o.dir, true)
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	return &served{storeFolder{s}, c}, nil
+}
+
+// serverOf finds the server of this machine if it has the store open. err is why the
+// store could not be opened. It is returned if that has another cause.
+func (o *storeFlag) serverOf(ctx context.Context, p printer, w world, err error) (*apiclient.Client, error) {
 	if !errors.Is(err, store.ErrLocked) {
-		return own, err
+		return nil, err
 	}
 	socket := os.Getenv(serverEnv)
 	if socket == "" {
@@ -34,20 +52,45 @@ func (o *storeFlag) openEditor(ctx context.Context, p printer, w world) (backups
 		return nil, err // another process has it, or a server on another machine
 	}
 	c, clientErr := apiclient.New(apiclient.Config{Server: socket, Away: w.away})
-	if clientErr == nil {
-		if clientErr = c.Do(ctx, "GET", apiclient.Path("me"), nil, new(api.Me)); clientErr != nil {
-			c.Close()
-		}
-	}
 	if clientErr != nil {
 		return nil, err
 	}
-	s, readErr := openStore(ctx, p, o.dir, true)
-	if readErr != nil {
+	var has api.Store
+	if c.Do(ctx, "GET", apiclient.Path("store"), nil, &has) != nil {
 		c.Close()
-		return nil, readErr
+		return nil, err
 	}
-	return &served{storeFolder{s}, c}, nil
+	// A collection cannot remove packs while another process reads, so the store is
+	// closed at once.
+	own, ownErr := openStore(ctx, p, o.dir, true)
+	if ownErr != nil {
+		c.Close()
+		return nil, ownErr
+	}
+	is := own.UUID()
+	if ownErr = own.Close(); ownErr == nil && is != has.ID {
+		ownErr = err // the server has another store
+	}
+	if ownErr != nil {
+		c.Close()
+		return nil, ownErr
+	}
+	return c, nil
+}
+
+// wantsAlone is the error of a command that works on a store which nothing else has
+// open, and that no server does. err is why the store could not be opened.
+func (o *storeFlag) wantsAlone(ctx context.Context, p printer, w world, err error) error {
+	if !errors.Is(err, store.ErrLocked) {
+		return err
+	}
+	c, other := o.serverOf(ctx, p, w, err)
+	if other != nil {
+		return err
+	}
+	c.Close()
+	return refused("the server of this machine has the store in %s open, and this cannot go through it; "+
+		"end the server, run this again, and start the server", o.dir)
 }
 
 // withEditor opens the store by openEditor, calls do, and closes the store.
@@ -101,9 +144,16 @@ func (s *served) SetNote(ctx context.Context, box, id, note string) error {
 	return s.set(ctx, box, id, api.SetBackup{Note: &note})
 }
 
-// SetTime implements editor. A server does not do it.
-func (s *served) SetTime(context.Context, string, string, time.Time) (*image.Record, error) {
-	return nil, refused("the server has this store open; end it to correct the date of a backup")
+// SetTime implements editor.
+func (s *served) SetTime(ctx context.Context, box, id string, at time.Time) (*image.Record, error) {
+	if err := s.same(ctx, box, id); err != nil {
+		return nil, err
+	}
+	var b api.Backup
+	if err := s.server.Do(ctx, "PUT", apiclient.Path("backups", box, id, "time"), api.SetTime{Time: at}, &b); err != nil {
+		return nil, serverErr(err)
+	}
+	return s.Record(ctx, box, b.ID)
 }
 
 // Delete implements editor. The caller has looked at what is the last whole backup
@@ -120,12 +170,14 @@ func (s *served) Delete(ctx context.Context, records ...*image.Record) error {
 	return nil
 }
 
-// DeleteDamaged implements editor. A server does not do it.
-func (s *served) DeleteDamaged(_ context.Context, damaged ...*store.RecordError) error {
-	if len(damaged) == 0 {
-		return nil
+// DeleteDamaged implements editor.
+func (s *served) DeleteDamaged(ctx context.Context, damaged ...*store.RecordError) error {
+	for _, d := range damaged {
+		if err := s.server.Do(ctx, "DELETE", apiclient.Path("backups", d.Box, d.ID)+"?unreadable=true", nil, nil); err != nil {
+			return serverErr(err)
+		}
 	}
-	return refused("the server has this store open; end it to delete a backup whose record cannot be read")
+	return nil
 }
 
 // Close ends the use of the store and of the server.

@@ -7,7 +7,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-func newStoreTakeOverCmd() *cobra.Command {
+func newStoreTakeOverCmd(w world) *cobra.Command {
 	var o storeFlag
 	var yes, only bool
 	cmd := &cobra.Command{
@@ -33,7 +33,8 @@ were reported as done can be lost.`,
 			if cmd.Flags().Changed(onlyWriter) {
 				declared = &only
 			}
-			return runStoreTakeOver(cmd.Context(), printerOf(cmd), o.dir, declared, yes)
+			err := runStoreTakeOver(cmd.Context(), printerOf(cmd), o.dir, declared, yes)
+			return o.wantsAlone(cmd.Context(), printerOf(cmd), w, err)
 		},
 	}
 	o.add(cmd)

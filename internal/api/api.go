@@ -60,6 +60,7 @@ type Config struct {
 	Jobs    Jobs
 	Area    *sharedir.Area // the folders of boxes; nil means that there are none
 	Backups Backups        // nil means that there is no store
+	Keeper  Keeper         // looks after the store; nil means that nobody does
 	// Ended is told of each job that has ended, once for each start of the server. It
 	// must not wait. nil means that nobody is told.
 	Ended func(Job)

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -20,7 +21,10 @@ type Backups interface {
 	SetPinned(ctx context.Context, box, id string, pinned bool) error
 	SetBaseline(ctx context.Context, box, id string, baseline bool) error
 	SetNote(ctx context.Context, box, id, note string) error
+	SetTime(ctx context.Context, box, id string, at time.Time) (*image.Record, error)
 	Delete(ctx context.Context, records ...*image.Record) error
+	DeleteDamaged(ctx context.Context, damaged ...*store.RecordError) error
+	UUID() string
 }
 
 // Backup is a backup of a box.
@@ -56,6 +60,12 @@ type SetBackup struct {
 	Baseline *bool   `json:"baseline,omitempty" doc:"whether a restore takes it unless it names another one; the box has one at most"`
 	Note     *string `json:"note,omitempty" maxLength:"1000"`
 	Why      string  `json:"why,omitempty" maxLength:"1000" doc:"the reason, for the audit log"`
+}
+
+// SetTime puts the time of a backup right.
+type SetTime struct {
+	Time time.Time `json:"time" doc:"when the backup was made; not in the future, and not before there was this program"`
+	Why  string    `json:"why,omitempty" maxLength:"1000" doc:"the reason, for the audit log"`
 }
 
 type OwnerPath struct {
@@ -166,18 +176,63 @@ func (s *Server) setBackup(ctx context.Context, in *struct {
 	return answer(backupOf(r, damages), nil)
 }
 
+func (s *Server) setBackupTime(ctx context.Context, in *struct {
+	BackupPath
+	Body SetTime
+}) (*body[Backup], error) {
+	backups, err := s.backupsOf(ctx, in.Owner)
+	if err != nil {
+		return nil, err
+	}
+	at := in.Body.Time
+	if len(store.Misdated([]*image.Record{{Time: at}}, s.cfg.Now())) > 0 {
+		return nil, problem.Wrongf("%s is in the future, or before there was this program; give the time at which the backup was made",
+			at.UTC().Format(time.RFC3339))
+	}
+	if _, err := backups.Record(ctx, in.Owner, in.Backup); err != nil {
+		return nil, err
+	}
+	// The audit log comes first here, since nothing else would tell of the old id.
+	why := because(at.UTC().Format(time.RFC3339), in.Body.Why)
+	if err := s.noteBackup(ctx, "set time of backup", in.BackupPath, why); err != nil {
+		return nil, err
+	}
+	r, err := backups.SetTime(ctx, in.Owner, in.Backup, at)
+	if err != nil {
+		return nil, err
+	}
+	damages, err := backups.Damages(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return answer(backupOf(r, damages), nil)
+}
+
 func (s *Server) deleteBackup(ctx context.Context, in *struct {
 	BackupPath
 	WhyInput
-	LastWhole bool `query:"last_whole" doc:"delete it even if of a disk only damaged images would be left"`
+	LastWhole  bool `query:"last_whole" doc:"delete it even if of a disk only damaged images would be left"`
+	Unreadable bool `query:"unreadable" doc:"delete it although its record cannot be read, and refuse if it can"`
 }) (*struct{}, error) {
 	backups, err := s.backupsOf(ctx, in.Owner)
 	if err != nil {
 		return nil, err
 	}
 	r, err := backups.Record(ctx, in.Owner, in.Backup)
-	if err != nil {
+	var damaged *store.RecordError
+	switch {
+	case in.Unreadable && errors.As(err, &damaged):
+		if !image.ValidBox(in.Owner) || !image.ValidID(in.Backup) {
+			return nil, notFound("there is no backup %s of %s", in.Backup, in.Owner)
+		}
+		if err := s.noteBackup(ctx, "delete backup", in.BackupPath, because("its record could not be read", in.Why)); err != nil {
+			return nil, err
+		}
+		return nil, backups.DeleteDamaged(ctx, damaged)
+	case err != nil:
 		return nil, err
+	case in.Unreadable:
+		return nil, problem.Refusef("the record of backup %s of %s can be read", r.ID, r.Box)
 	}
 	if r.Pinned || r.Baseline {
 		return nil, problem.Refusef("backup %s of %s is pinned or the baseline; take that back first", r.ID, r.Box)

@@ -16,7 +16,13 @@ import (
 // newStore is a store with two backups of a box and one of another.
 func newStore(t *testing.T) (s *store.Locked, ids []string) {
 	t.Helper()
-	dir := filepath.Join(t.TempDir(), "store")
+	s, _, ids = newStoreIn(t)
+	return s, ids
+}
+
+func newStoreIn(t *testing.T) (s *store.Locked, dir string, ids []string) {
+	t.Helper()
+	dir = filepath.Join(t.TempDir(), "store")
 	must(t, store.InitDir(t.Context(), dir))
 	s, err := store.OpenDir(t.Context(), dir, nil, false, t.Logf)
 	must(t, err)
@@ -31,7 +37,7 @@ func newStore(t *testing.T) (s *store.Locked, ids []string) {
 		must(t, b.Close())
 		ids = append(ids, r.ID)
 	}
-	return s, ids
+	return s, dir, ids
 }
 
 func TestBackups(t *testing.T) {

@@ -78,6 +78,7 @@ type server struct {
 	ledger   *ledger.Ledger
 	dispatch *dispatch.Dispatch
 	hooks    *hooks
+	keeper   *keeper
 	boxes    *boxapi.Server
 	agents   *http.Server
 	api      *api.Server
@@ -133,8 +134,10 @@ func (s *server) open(ctx context.Context) (err error) {
 		Log: func(format string, args ...any) { s.Log.Warn(fmt.Sprintf(format, args...)) },
 	})
 	s.dispatch.SetForget(s.boxes.Forget)
+	s.keeper = newKeeper(&upkeep{cfg: cfg, store: s.Store, ledger: s.ledger, log: s.Log, now: time.Now, poll: 5 * time.Second})
+	s.keeper.busy = func() bool { return s.restoring(s.keeper.ctx) }
 	s.api = api.New(api.Config{
-		Ledger: s.ledger, Jobs: s.dispatch, Area: area, Backups: s.Store, Ended: s.ended, Stored: s.Store.PackBytes, Log: s.Log,
+		Ledger: s.ledger, Jobs: s.dispatch, Area: area, Backups: s.Store, Keeper: s.keeper, Ended: s.ended, Stored: s.Store.PackBytes, Log: s.Log,
 	})
 	return nil
 }
@@ -173,9 +176,7 @@ func (s *server) serve(ctx context.Context) error {
 		start("admins", func() error { return s.api.ServeTLS(l.api, &http.Server{TLSConfig: tlsWith(s.keys.api)}) })
 	}
 	ctx, stop := context.WithCancel(ctx)
-	care := &upkeep{cfg: s.Config, store: s.Store, ledger: s.ledger, log: s.Log, now: time.Now, poll: 5 * time.Second}
-	care.busy = func() bool { return s.restoring(ctx) }
-	running.Go(func() { care.run(ctx) })
+	running.Go(func() { s.keeper.run(ctx) })
 	running.Go(func() { s.hooks.run(ctx) })
 	if s.Ready != nil {
 		s.Ready(at)
@@ -189,6 +190,7 @@ func (s *server) serve(ctx context.Context) error {
 	}
 	daemon.SdNotify(false, daemon.SdNotifyStopping)
 	stop()
+	s.keeper.close() // before the API ends, so that who waits for work on the store is told of its end
 	s.end()
 	running.Wait()
 	return err
@@ -211,6 +213,9 @@ func (s *server) end() {
 
 // close closes what open has opened.
 func (s *server) close() {
+	if s.keeper != nil {
+		s.keeper.close()
+	}
 	if s.api != nil {
 		s.api.Close()
 	}

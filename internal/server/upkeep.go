@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"testbox-imaging/internal/image"
@@ -23,6 +24,50 @@ type upkeep struct {
 	now    func() time.Time
 	busy   func() bool   // whether a restore is at work
 	poll   time.Duration // how often that is asked
+	turn   turn
+}
+
+// turn lets one after the other work on the store.
+type turn struct {
+	mu   sync.Mutex // guards what
+	what string     // what is being done; "" is nothing
+	free chan struct{}
+}
+
+// take takes the turn. If it is taken, other says by what.
+func (t *turn) take(what string) (other string, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.what != "" {
+		return t.what, false
+	}
+	t.what, t.free = what, make(chan struct{})
+	return "", true
+}
+
+// wait waits for the turn and takes it.
+func (t *turn) wait(ctx context.Context, what string) error {
+	for {
+		if _, ok := t.take(what); ok {
+			return nil
+		}
+		t.mu.Lock()
+		free := t.free
+		t.mu.Unlock()
+		select {
+		case <-free:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// give gives the turn back.
+func (t *turn) give() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.what = ""
+	close(t.free)
 }
 
 // next returns when upkeep begins next after a time, in the time zone of that
@@ -71,20 +116,21 @@ const maxTries = 20
 
 // step is a part of the upkeep. It says what it did.
 type step struct {
-	name string
-	do   func(context.Context) (did string, err error)
+	name  string
+	alone bool // it needs the turn
+	do    func(context.Context) (did string, err error)
 }
 
 // day does all steps of a day. A step that fails does not keep the others from
 // being done.
 func (u *upkeep) day(ctx context.Context, at time.Time) {
-	steps := []step{{"copy of the ledger", u.copyLedger}, {"retention", u.retain}, {"collection", u.collect}}
+	steps := []step{{"copy of the ledger", false, u.copyLedger}, {"retention", false, u.retain}, {"collection", true, u.collect}}
 	if u.cfg.Upkeep.Scrub != "" && weekday(u.cfg.Upkeep.Scrub) == at.Weekday() {
-		steps = append(steps, step{"scrub", u.scrub})
+		steps = append(steps, step{"scrub", true, u.scrub})
 	}
 	for _, s := range steps {
 		begun := u.now()
-		did, err := u.giveWay(ctx, s.do)
+		did, err := u.inTurn(ctx, s)
 		switch took := u.now().Sub(begun).Round(time.Second); {
 		case ctx.Err() != nil:
 			u.log.Info("The server ends, and so does its upkeep.", "step", s.name)
@@ -97,14 +143,28 @@ func (u *upkeep) day(ctx context.Context, at time.Time) {
 	}
 }
 
-// giveWay does a step while no restore is at work.
-func (u *upkeep) giveWay(ctx context.Context, do func(context.Context) (string, error)) (did string, err error) {
+// inTurn does a step of the day. If it needs the turn, it waits for it.
+func (u *upkeep) inTurn(ctx context.Context, s step) (did string, err error) {
+	if s.alone {
+		if err := u.turn.wait(ctx, fmt.Sprintf("the %s of the day", s.name)); err != nil {
+			return "", err
+		}
+		defer u.turn.give()
+	}
+	return u.giveWay(ctx, s.do, func(bool) {})
+}
+
+// giveWay does a step while no restore is at work. waits is told when it begins or
+// ends to wait for one.
+func (u *upkeep) giveWay(ctx context.Context, do func(context.Context) (string, error), waits func(bool)) (did string, err error) {
 	for range maxTries {
 		for u.busy() {
+			waits(true)
 			if err := sleep(ctx, u.poll); err != nil {
 				return "", err
 			}
 		}
+		waits(false)
 		inner, cancel := context.WithCancelCause(ctx)
 		watched := make(chan struct{})
 		go func() {

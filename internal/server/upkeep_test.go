@@ -74,7 +74,7 @@ func TestUpkeepGivesWay(t *testing.T) {
 		}
 		whole++
 		return "all", nil
-	})
+	}, func(bool) {})
 	if did != "all" || err != nil || begun != 2 || whole != 1 {
 		t.Errorf("it did %q, %v, began %d times", did, err, begun)
 	}
@@ -90,7 +90,7 @@ func TestUpkeepTriesEnd(t *testing.T) {
 		<-ctx.Done()
 		restoring.Store(false)
 		return "", context.Cause(ctx)
-	})
+	}, func(bool) {})
 	if !errors.Is(err, errInterrupted) || begun != maxTries {
 		t.Errorf("after %d tries: %v", begun, err)
 	}
@@ -103,13 +103,13 @@ func TestUpkeepFails(t *testing.T) {
 	_, err := quietUpkeep(func() bool { return false }).giveWay(t.Context(), func(context.Context) (string, error) {
 		begun++
 		return "", broken
-	})
+	}, func(bool) {})
 	if !errors.Is(err, broken) || begun != 1 {
 		t.Errorf("after %d tries: %v", begun, err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := quietUpkeep(func() bool { return true }).giveWay(ctx, nil); !errors.Is(err, context.Canceled) {
+	if _, err := quietUpkeep(func() bool { return true }).giveWay(ctx, nil, func(bool) {}); !errors.Is(err, context.Canceled) {
 		t.Errorf("when the server ends: %v", err)
 	}
 }

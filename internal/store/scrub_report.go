@@ -129,6 +129,23 @@ func (r *ScrubReport) damage() error {
 	return errors.New(text)
 }
 
+// maxUnended is how many faults of a scrub that ended early are named.
+const maxUnended = 20
+
+// Unended is the error of a scrub that ended early, with what it had found. The
+// consequences of that are not known.
+func (r *ScrubReport) Unended(err error) error {
+	if r == nil || len(r.Faults) == 0 {
+		return err
+	}
+	errs := []error{err, fmt.Errorf("the scrub had found %s until then; what that costs is known at its end, so run it again",
+		words.Count(len(r.Faults), "fault"))}
+	for _, f := range r.Faults[:min(len(r.Faults), maxUnended)] {
+		errs = append(errs, errors.New(f.Where()))
+	}
+	return errors.Join(errs...)
+}
+
 func (f Fault) isRecord() bool { return strings.HasPrefix(f.File, recordPrefix) }
 
 // Images lists the backups that lose something, as "BOX ID", sorted.

@@ -76,6 +76,10 @@ type Store struct {
 	objects *objects
 }
 
+// UUID is the id of the store, in 32 hexadecimal digits. A copy of all files of a
+// store has the same one.
+func (s *Store) UUID() string { return hex.EncodeToString(s.objects.uuid[:]) }
+
 // site is where the files of a store are, and who may write them.
 type site struct {
 	cfg   Config

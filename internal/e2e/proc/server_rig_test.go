@@ -163,11 +163,16 @@ type commanded struct {
 	out  string
 }
 
+// env is the environment of an admin on the server.
+func (s *serverSite) env() []string {
+	return append(os.Environ(), "TESTBOX_SERVER="+s.socket(), "TESTBOX_STORE="+filepath.Join(s.state, "store"))
+}
+
 // command runs a command of an admin on the server.
 func (s *serverSite) command(args ...string) commanded {
 	s.t.Helper()
 	cmd := exec.Command(s.prog.testbox, args...)
-	cmd.Env = append(os.Environ(), "TESTBOX_SERVER="+s.socket(), "TESTBOX_STORE="+filepath.Join(s.state, "store"))
+	cmd.Env = s.env()
 	out, err := cmd.CombinedOutput()
 	if cmd.ProcessState == nil {
 		s.t.Fatal(err)
