@@ -126,6 +126,42 @@ func TestWait(t *testing.T) {
 	}
 }
 
+// TestAddAndWait: a request for jobs can wait for all of them, longer than other answers
+// and bodies may take, and a repeated one waits for the jobs that there are.
+func TestAddAndWait(t *testing.T) {
+	r := newRig(t)
+	c := r.root()
+	q := api.NewJobs{Action: box.Backup, Targets: []string{"10.0.0.1", "10.0.0.2"}, Key: "k"}
+	var early, again, all api.JobList
+	c.want(201, "POST", "/api/v1/jobs?wait=1", q, &early)
+	if len(early.Jobs) != 2 || early.Jobs[0].State != job.Queued {
+		t.Fatalf("%+v", early.Jobs)
+	}
+	ends := func(n int) {
+		r.runner.set(t, early.Jobs[n].ID, func(st *dispatch.Status) { st.State, st.Outcome, st.Settled = job.Ended, box.Done, true })
+	}
+	start := time.Now()
+	go func() {
+		ends(1)
+		time.Sleep(2500 * time.Millisecond)
+		ends(0)
+	}()
+	c.want(201, "POST", "/api/v1/jobs?wait=60", q, &again)
+	if took := time.Since(start); took < 2500*time.Millisecond || took > 30*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	for n, j := range again.Jobs {
+		if !j.Resting() || j.Outcome != box.Done || j.ID != early.Jobs[n].ID {
+			t.Errorf("job %d is %+v", n, j)
+		}
+	}
+	c.want(400, "POST", "/api/v1/jobs?wait=3601", q, nil)
+	c.want(200, "GET", "/api/v1/jobs", nil, &all)
+	if len(all.Jobs) != 2 {
+		t.Errorf("there are %d jobs", len(all.Jobs))
+	}
+}
+
 // TestBoxes: boxes are added, found, changed and forgotten, and all of it is in the
 // audit log.
 func TestBoxes(t *testing.T) {

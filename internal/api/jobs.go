@@ -119,42 +119,76 @@ func (j *Job) Resting() bool {
 	return j.Settled && slices.Contains([]job.State{job.Ended, job.Held, job.Rescue}, j.State)
 }
 
+// WaitInput asks to wait for jobs.
+type WaitInput struct {
+	Wait int `query:"wait" minimum:"0" maximum:"3600" doc:"for so many seconds"`
+}
+
 func (s *Server) getJob(ctx context.Context, in *struct {
 	JobPath
-	Wait int `query:"wait" minimum:"0" maximum:"3600" doc:"for so many seconds"`
+	WaitInput
 }) (*body[Job], error) {
-	if in.Wait == 0 {
-		return answer(s.job(ctx, in.Job))
+	w, err := s.waits(ctx, in.Wait)
+	if err != nil {
+		return nil, err
+	}
+	defer w.end()
+	return answer(w.rests(in.Job))
+}
+
+// waiting is a request that may wait for jobs.
+type waiting struct {
+	s    *Server
+	ctx  context.Context
+	over <-chan time.Time // nil if nothing is waited for
+	late bool             // the time is over
+	end  func()
+}
+
+// waits begins to wait for so many seconds. With 0 nothing is waited for.
+func (s *Server) waits(ctx context.Context, seconds int) (*waiting, error) {
+	w := &waiting{s: s, ctx: ctx, late: seconds == 0, end: func() {}}
+	if w.late {
+		return w, nil
 	}
 	leave, err := s.stream()
 	if err != nil {
 		return nil, err
 	}
-	defer leave()
-	// The time in which the answer must be read begins when there is one.
-	defer func() { callerOf(ctx).ctl.SetWriteDeadline(time.Now().Add(s.cfg.Patience)) }()
-	over := time.After(time.Duration(in.Wait) * time.Second)
-	look := time.NewTicker(s.cfg.Heartbeat)
+	w.over = time.After(time.Duration(seconds) * time.Second)
+	w.end = func() { // the time in which the answer must be read begins when there is one
+		callerOf(ctx).ctl.SetWriteDeadline(time.Now().Add(s.cfg.Patience))
+		leave()
+	}
+	return w, nil
+}
+
+// rests gives a job when it has come to where nothing more happens by itself, or when the
+// time is over.
+func (w *waiting) rests(id string) (Job, error) {
+	look := time.NewTicker(w.s.cfg.Heartbeat)
 	defer look.Stop()
 	for {
 		// The place comes before the job, so that no change is missed in between.
-		at := s.hub.cursor()
-		j, err := s.job(ctx, in.Job)
-		if err != nil || j.Resting() {
-			return answer(j, err)
+		at := w.s.hub.cursor()
+		j, err := w.s.job(w.ctx, id)
+		if err != nil || w.late || j.Resting() {
+			return j, err
 		}
 		select {
 		case <-at.more():
 		case <-look.C:
-			if !s.still(ctx, callerOf(ctx)) {
-				return nil, unauthorized("the token has ended")
+			if !w.s.still(w.ctx, callerOf(w.ctx)) {
+				return Job{}, unauthorized("the token has ended")
 			}
-		case <-over:
-			return answer(j, nil)
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-s.hub.done:
-			return answer(j, nil)
+		case <-w.over:
+			w.late = true
+			return j, nil
+		case <-w.ctx.Done():
+			return Job{}, w.ctx.Err()
+		case <-w.s.hub.done:
+			w.late = true
+			return j, nil
 		}
 	}
 }
@@ -236,10 +270,18 @@ func members(tx *ledger.Tx, c *caller, f ledger.BoxFilter, word string) ([]ledge
 	return all, nil
 }
 
-func (s *Server) addJobs(ctx context.Context, in *struct{ Body NewJobs }) (*body[JobList], error) {
+func (s *Server) addJobs(ctx context.Context, in *struct {
+	WaitInput
+	Body NewJobs
+}) (*body[JobList], error) {
 	c, q := callerOf(ctx), in.Body
+	wait, err := s.waits(ctx, in.Wait) // first, so that no job is made if there is no place to wait
+	if err != nil {
+		return nil, err
+	}
+	defer wait.end()
 	var boxes []ledger.Box
-	err := s.cfg.Ledger.View(ctx, func(tx *ledger.Tx) (err error) {
+	err = s.cfg.Ledger.View(ctx, func(tx *ledger.Tx) (err error) {
 		boxes, err = s.targets(tx, c, q.Targets)
 		return err
 	})
@@ -262,7 +304,15 @@ func (s *Server) addJobs(ctx context.Context, in *struct{ Body NewJobs }) (*body
 		return nil, err
 	}
 	jobs, err := s.seen(ctx, c, all)
-	return answer(JobList{Jobs: jobs}, err)
+	if err != nil || in.Wait == 0 {
+		return answer(JobList{Jobs: jobs}, err)
+	}
+	for i := range jobs {
+		if jobs[i], err = wait.rests(jobs[i].ID); err != nil {
+			return nil, err
+		}
+	}
+	return answer(JobList{Jobs: jobs}, nil)
 }
 
 // repeats reports whether all jobs of a request are there since before.

@@ -25,7 +25,9 @@ type route struct {
 var routes = []route{
 	{"list-jobs", "GET", Prefix + "/jobs", ledger.Viewer, false, 200, "jobs", "List jobs, the latest first", "", on((*Server).listJobs)},
 	{"add-jobs", "POST", Prefix + "/jobs", ledger.Operator, false, 201, "jobs", "Ask boxes for an action",
-		"All boxes get a job, or none does. The request can be repeated with the same `key`, and then gives the jobs that there are.",
+		"All boxes get a job, or none does. The request can be repeated with the same `key`, and then gives the jobs that there are. " +
+			"With `wait` the answer comes when each job has ended, is held or is up for rescue, or when the time is over; " +
+			"give a `key` too, so that a connection that breaks meanwhile can be made again.",
 		on((*Server).addJobs)},
 	{"get-job", "GET", Prefix + "/jobs/{job}", ledger.Viewer, false, 200, "jobs", "Show a job",
 		"With `wait` the answer comes when the job has ended, is held or is up for rescue, or when the time is over.", on((*Server).getJob)},
