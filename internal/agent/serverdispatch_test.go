@@ -79,6 +79,9 @@ func (b *dispatched) Armed(_ context.Context, _ box.Addr, arming box.Arming, sec
 	return b.file != nil && b.file.Arming == arming && b.file.Secret == secret
 }
 
+// CheckBoxes implements dispatch.Boots.
+func (b *dispatched) CheckBoxes([]box.Addr) error { return nil }
+
 // Ready implements dispatch.Boots.
 func (b *dispatched) Ready(box.Action) error { return nil }
 

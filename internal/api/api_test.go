@@ -74,6 +74,17 @@ func TestEmptyWord(t *testing.T) {
 	}
 }
 
+// TestNoAddressOfABox: an address that no machine can have is said to be that.
+func TestNoAddressOfABox(t *testing.T) {
+	r := newRig(t)
+	for _, word := range []string{"127.0.0.1", "224.0.0.5", "0.1.2.3", "255.255.255.255", "fe80::1"} {
+		p := r.root().refused(api.CodeWrong, "POST", "/api/v1/jobs", api.NewJobs{Action: box.Backup, Targets: []string{word}})
+		if !strings.Contains(p.Detail, "is not the address of a testbox") && !strings.Contains(p.Detail, "is not an IPv4 address") {
+			t.Errorf("%s: %s", word, p.Detail)
+		}
+	}
+}
+
 // TestAmbiguous: a word that means a box and a group is refused.
 func TestAmbiguous(t *testing.T) {
 	r := newRig(t)

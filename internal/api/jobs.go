@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -250,8 +251,12 @@ func (s *Server) target(tx *ledger.Tx, c *caller, word string) ([]ledger.Box, er
 	}
 	// A box that nobody has seen yet can be asked for by its address, as at the very
 	// first backup.
-	if addr, parseErr := box.ParseAddr(word); parseErr == nil && c.group == "" {
+	addr, parseErr := box.ParseAddr(word)
+	if parseErr == nil && c.group == "" {
 		return []ledger.Box{{Address: addr, Health: ledger.Good}}, nil
+	}
+	if _, notIP := netip.ParseAddr(word); notIP == nil && parseErr != nil {
+		return nil, problem.Wrongf("%w", parseErr)
 	}
 	return nil, notFound("there is no box and no group %.80q; a box is named by its address, name, MAC or UUID", word)
 }

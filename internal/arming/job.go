@@ -15,6 +15,21 @@ func (p *Place) Ready(action box.Action) error {
 	return err
 }
 
+// CheckBoxes refuses the address of the server itself. It says nothing while the site file
+// cannot be read, since no box can be armed then.
+func (p *Place) CheckBoxes(all []box.Addr) error {
+	s, err := ReadSite(p.FS, p.Boot)
+	if err != nil {
+		return nil
+	}
+	for _, addr := range all {
+		if err := checkServer(Target{Given: addr.String(), Addr: addr}, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // ForJob makes the boot file of a box for a job of a server on this machine, which
 // takes agents at this port of the site's address. c has the action, the arming,
 // the secret, the server's key and the options. The boot file is checked, and is not

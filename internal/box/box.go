@@ -16,15 +16,16 @@ import (
 type Addr struct{ ip netip.Addr }
 
 // ParseAddr reads a dotted IPv4 address ("10.40.41.42"). Loopback, unspecified,
-// multicast and broadcast addresses are errors.
+// multicast and broadcast addresses are errors, and so are all others that no machine can
+// have.
 func ParseAddr(s string) (Addr, error) {
 	ip, err := netip.ParseAddr(s)
 	if err != nil || !ip.Is4() {
 		return Addr{}, fmt.Errorf("%q is not an IPv4 address in dotted form", s)
 	}
 	a := Addr{ip}
-	if ip.IsLoopback() || ip.IsUnspecified() || ip.IsMulticast() || a.Hex() == "FFFFFFFF" {
-		return Addr{}, fmt.Errorf("%s is not the address of a testbox", s)
+	if first := ip.As4()[0]; ip.IsLoopback() || first == 0 || first >= 224 { // no machine has those from 224 on, by RFC 1112
+		return Addr{}, fmt.Errorf("%s is not the address of a testbox, since no machine can have it in a network", s)
 	}
 	return a, nil
 }

@@ -35,7 +35,7 @@ func TestAddrAsText(t *testing.T) {
 
 func TestAddrRefused(t *testing.T) {
 	for _, s := range []string{"", "box1", "10.1.2", "10.1.2.3.4", "010.1.2.3", "10.1.2.3 ", "::1", "::ffff:10.1.2.3", "127.0.0.1",
-		"127.9.9.9", "0.0.0.0", "255.255.255.255", "224.0.0.1"} {
+		"127.9.9.9", "0.0.0.0", "0.1.2.3", "255.255.255.255", "224.0.0.1", "240.1.2.3"} {
 		if a, err := ParseAddr(s); err == nil {
 			t.Errorf("ParseAddr(%q) = %v", s, a)
 		}

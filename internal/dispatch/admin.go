@@ -157,6 +157,9 @@ func (d *Dispatch) Add(ctx context.Context, r Request) ([]Status, error) {
 	r.Options.Disks = slices.Clone(r.Options.Disks)
 	err := d.check(r)
 	if err == nil {
+		err = d.cfg.Boots.CheckBoxes(r.Boxes)
+	}
+	if err == nil {
 		err = d.checkImages(ctx, r)
 	}
 	if err != nil {

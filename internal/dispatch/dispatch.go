@@ -39,6 +39,9 @@ type Boots interface {
 	Disarm(ctx context.Context, addr box.Addr, arming box.Arming) error
 	// Armed reports whether a box has the boot file of an arming, with this secret.
 	Armed(ctx context.Context, addr box.Addr, arming box.Arming, secret string) bool
+	// CheckBoxes returns an error of package problem if one of these addresses can never
+	// be armed, as that of the server itself.
+	CheckBoxes(all []box.Addr) error
 	// Ready returns an error that says why no box can be armed for an action now, such
 	// as that no maintenance system is there that speaks the server's protocol. Jobs of
 	// this action wait until it returns nil.

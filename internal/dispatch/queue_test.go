@@ -153,6 +153,7 @@ func TestTwoBoxes(t *testing.T) {
 func TestAdd(t *testing.T) {
 	bubble(t, func(r *rig) {
 		r.cfg.Probe = nil
+		r.boots.server = boxAddr(3)
 		r.start(&knife{})
 		d := r.server()
 		addr := func(n int) box.Addr { return boxAddr(n + 5) }
@@ -168,6 +169,7 @@ func TestAdd(t *testing.T) {
 			{Request{Boxes: many, Action: box.Backup, By: "ann"}, "several requests"},
 			{Request{Boxes: []box.Addr{here, here}, Action: box.Backup, By: "ann"}, "named twice"},
 			{Request{Boxes: []box.Addr{{}}, Action: box.Backup, By: "ann"}, "no address"},
+			{Request{Boxes: []box.Addr{here, boxAddr(3)}, Action: box.Backup, By: "ann"}, "is the storage server"},
 			{Request{Boxes: []box.Addr{here}, Action: "burn", By: "ann"}, "burn"},
 			{Request{Boxes: []box.Addr{here}, Action: box.Backup}, "who asks"},
 			{Request{Boxes: []box.Addr{here}, Action: box.Backup, By: "ann", WaitUp: true}, "whether a box is up"},

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -23,6 +24,7 @@ import (
 	"testbox-imaging/internal/job"
 	"testbox-imaging/internal/ledger"
 	"testbox-imaging/internal/object"
+	"testbox-imaging/internal/problem"
 	"testbox-imaging/internal/sharedir"
 	"testbox-imaging/internal/wire"
 )
@@ -114,7 +116,9 @@ type fakeBoots struct {
 	files map[box.Addr]bootFile
 	busy  map[box.Addr]bool
 	ready map[box.Action]error
-	arms  int
+	// server is the server's own address.
+	server box.Addr
+	arms   int
 }
 
 func (b *fakeBoots) get(a box.Addr) (bootFile, bool) {
@@ -181,6 +185,13 @@ func (c cutBoots) Disarm(_ context.Context, a box.Addr, arming box.Arming) error
 func (c cutBoots) Armed(_ context.Context, a box.Addr, arming box.Arming, secret string) bool {
 	f, is := c.b.get(a)
 	return is && f.job.Arming == arming && f.secret == secret
+}
+
+func (c cutBoots) CheckBoxes(all []box.Addr) error {
+	if slices.Contains(all, c.b.server) {
+		return problem.Refusef("%s is the storage server", c.b.server)
+	}
+	return nil
 }
 
 func (c cutBoots) Ready(a box.Action) error {

@@ -50,5 +50,8 @@ func (b *boots) Armed(_ context.Context, addr box.Addr, id box.Arming, secret st
 	return err == nil && f.Cmdline != nil && f.Cmdline.Arming == id && f.Cmdline.Secret == secret
 }
 
+// CheckBoxes implements dispatch.Boots.
+func (b *boots) CheckBoxes(all []box.Addr) error { return b.place.CheckBoxes(all) }
+
 // Ready implements dispatch.Boots.
 func (b *boots) Ready(action box.Action) error { return b.place.Ready(action) }

@@ -73,6 +73,10 @@ func TestBoots(t *testing.T) {
 			t.Errorf("after arming %s of %s was ended, the box is armed: %v", other, order.Arming, armed)
 		}
 	}
+	must(t, b.CheckBoxes([]box.Addr{seven, addr(t, "10.0.0.8")}))
+	if err := b.CheckBoxes([]box.Addr{seven, addr(t, "10.0.0.1")}); !errors.As(err, new(*problem.Error)) {
+		t.Errorf("a job of the server itself: %v", err)
+	}
 	must(t, b.Ready(box.Backup))
 	if err := b.Ready(box.Rescue); !errors.As(err, new(*problem.Error)) {
 		t.Errorf("a rescue with the form ram: %v", err)

@@ -177,6 +177,9 @@ func (l *Lab) Armed(_ context.Context, a box.Addr, arming box.Arming, secret str
 	return is && f.job.Arming == arming && f.secret == secret
 }
 
+// CheckBoxes implements dispatch.Boots.
+func (l *Lab) CheckBoxes([]box.Addr) error { return nil }
+
 // Ready implements dispatch.Boots.
 func (l *Lab) Ready(box.Action) error { return nil }
 
