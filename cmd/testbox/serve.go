@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/server"
 )
 
@@ -36,17 +37,34 @@ Two servers cannot work on one state folder: the second one refuses.`,
 				return err
 			}
 			if check {
-				printerOf(cmd).printf("%s: nothing is wrong with it\n", file)
-				return nil
+				return checkServer(cmd.Context(), printerOf(cmd), w, file, cfg)
 			}
 			return runServer(cmd.Context(), printerOf(cmd), w, cfg)
 		},
 	}
 	cmd.Flags().StringVar(&file, "config", server.DefaultFile, "the configuration `FILE`")
-	cmd.Flags().BoolVar(&check, "check", false, "only say whether the configuration is right")
+	cmd.Flags().BoolVar(&check, "check", false, "only say whether the configuration and the state folder are right; nothing is changed")
 	mustComplete(cmd.MarkFlagFilename("config", "toml"))
 	cmd.AddCommand(newServerInitCmd(w), newServerRecoverCmd())
 	return cmd
+}
+
+// checkServer says how a server would find its configuration and its state folder.
+func checkServer(ctx context.Context, p printer, w world, file string, cfg *server.Config) error {
+	p.printf("%s: nothing is wrong with it\n", file)
+	all := server.Look(ctx, cfg, func(a box.Action) error {
+		place, err := w.place(cfg.BootDir())
+		if err != nil {
+			return err
+		}
+		return place.Ready(a)
+	})
+	for _, f := range all {
+		if f.Err == nil {
+			p.printf("%s: %s\n", f.What, f.Text)
+		}
+	}
+	return server.Wrong(all)
 }
 
 func runServer(ctx context.Context, p printer, w world, cfg *server.Config) (err error) {

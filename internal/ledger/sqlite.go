@@ -169,13 +169,7 @@ func (d *sqliteDB) takeLock() error {
 	d.lock = lock
 	switch err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); {
 	case errors.Is(err, unix.EWOULDBLOCK):
-		who := make([]byte, 20)
-		n, _ := lock.ReadAt(who, 0)
-		text := "it is in use by another process"
-		if pid, err := strconv.Atoi(strings.TrimSpace(string(who[:n]))); err == nil {
-			text = fmt.Sprintf("it is in use by the process %d", pid)
-		}
-		return &problem.Error{Kind: problem.Refused, Err: &known{text + "; end that one first", ErrInUse}}
+		return inUse(lock)
 	case err != nil:
 		return fmt.Errorf("lock %s: %w", lock.Name(), err)
 	}
@@ -183,6 +177,17 @@ func (d *sqliteDB) takeLock() error {
 	lock.Truncate(0)
 	lock.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
 	return nil
+}
+
+// inUse is the error if a process has the lock, which has its number.
+func inUse(lock *os.File) error {
+	who := make([]byte, 20)
+	n, _ := lock.ReadAt(who, 0)
+	text := "it is in use by another process"
+	if pid, err := strconv.Atoi(strings.TrimSpace(string(who[:n]))); err == nil {
+		text = fmt.Sprintf("it is in use by the process %d", pid)
+	}
+	return &problem.Error{Kind: problem.Refused, Err: &known{text + "; end that one first", ErrInUse}}
 }
 
 // header reads the first 100 bytes of the file. No connection may be open, since

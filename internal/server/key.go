@@ -40,21 +40,34 @@ func loadKey(dir, name string) (tls.Certificate, wire.Fingerprint, error) {
 	if err != nil {
 		return tls.Certificate{}, none, fmt.Errorf("%s: %w", keyFile, err)
 	}
-	if st, err := os.Stat(keyFile); err == nil && st.Mode().Perm()&0o077 != 0 {
-		return tls.Certificate{}, none, fmt.Errorf("%s can be read by others than its owner, so it may be known to them; run: chmod 600 %s",
-			keyFile, keyFile)
+	if err := keyIsSecret(keyFile); err != nil {
+		return tls.Certificate{}, none, err
 	}
 	cert, err := readCertificate(fsys, certFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		cert, err = makeCertificate(fsys, certFile, key)
 	}
-	if err == nil && !key.PublicKey.Equal(cert.PublicKey) {
-		err = fmt.Errorf("the certificate is of another key than %s; remove it to have it made anew", keyFile)
+	if err == nil {
+		err = belongTogether(key, cert, keyFile)
 	}
 	if err != nil {
 		return tls.Certificate{}, none, fmt.Errorf("%s: %w", certFile, err)
 	}
 	return tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key, Leaf: cert}, wire.FingerprintOf(cert), nil
+}
+
+func keyIsSecret(keyFile string) error {
+	if st, err := os.Stat(keyFile); err == nil && st.Mode().Perm()&0o077 != 0 {
+		return fmt.Errorf("%s can be read by others than its owner, so it may be known to them; run: chmod 600 %s", keyFile, keyFile)
+	}
+	return nil
+}
+
+func belongTogether(key *ecdsa.PrivateKey, cert *x509.Certificate, keyFile string) error {
+	if !key.PublicKey.Equal(cert.PublicKey) {
+		return fmt.Errorf("the certificate is of another key than %s; remove it to have it made anew", keyFile)
+	}
+	return nil
 }
 
 func readKey(fsys durable.FS, path string) (*ecdsa.PrivateKey, error) {

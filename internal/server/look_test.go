@@ -1,0 +1,95 @@
+package server
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"testbox-imaging/internal/bootcfg"
+	"testbox-imaging/internal/testenv"
+)
+
+// tree has all files of a folder, with their times and owners.
+func tree(t *testing.T, dir string) string {
+	t.Helper()
+	var b strings.Builder
+	must(t, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil && info.Mode().IsRegular() {
+			fmt.Fprintf(&b, "%s %v %d %v\n", path, info.Mode(), info.Size(), info.ModTime())
+		} else {
+			fmt.Fprintf(&b, "%s %v\n", path, info.Mode())
+		}
+		return err
+	}))
+	return b.String()
+}
+
+// TestLook: the look says what would keep a server from working, before its first start,
+// beside it and after its end, and changes nothing.
+func TestLook(t *testing.T) {
+	p := newParts(t)
+	cfg := p.Config
+	look := func(want string) {
+		t.Helper()
+		before := tree(t, cfg.State)
+		all := Look(t.Context(), cfg, p.Place.Ready)
+		err := Wrong(all)
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%q is wanted, and the error is %v", want, err)
+		}
+		if after := tree(t, cfg.State); after != before {
+			t.Errorf("the state folder was\n%s\nand is\n%s", before, after)
+		}
+	}
+	look("")
+	_, stop := run(t, p)
+	look("")
+	must(t, stop())
+	look("")
+
+	spoil := func(path, want string, f func() error) {
+		t.Helper()
+		away := path + ".away"
+		must(t, os.Rename(path, away))
+		must(t, f())
+		look(want)
+		must(t, os.RemoveAll(path))
+		must(t, os.Rename(away, path))
+	}
+	write := func(path, text string, mode fs.FileMode) func() error {
+		return func() error { return os.WriteFile(path, []byte(text), mode) }
+	}
+	nothing := func() error { return nil }
+	key := filepath.Join(cfg.KeyDir(), "agents.key")
+	cert := filepath.Join(cfg.KeyDir(), "agents.crt")
+	other, err := os.ReadFile(filepath.Join(cfg.KeyDir(), "api.crt"))
+	must(t, err)
+	spoil(cfg.LedgerFile(), "testbox server recover", write(cfg.LedgerFile(), "this is no database, "+strings.Repeat("x", 200), 0o600))
+	spoil(cfg.LedgerFile(), "", nothing)
+	spoil(key, "PRIVATE KEY", write(key, "x", 0o600))
+	spoil(cert, "another key", write(cert, string(other), 0o644))
+	spoil(cert, "", nothing)
+	spoil(cfg.BoxesDir(), "boxes' logs", nothing)
+	spoil(cfg.StoreDir(), "server init", nothing)
+	spoil(filepath.Join(p.Place.Boot.TFTP(), bootcfg.MaintDir), "boot files", nothing)
+	must(t, os.Chmod(key, 0o644))
+	look("chmod 600")
+	must(t, os.Chmod(key, 0o600))
+	look("")
+
+	testenv.Root(t)
+	must(t, os.Chown(cfg.State, 12345, 12345)) // as if it were that of the user of the server
+	look("to whom the state folder belongs, cannot write there")
+	gone := *cfg
+	gone.State += "x"
+	if err := Wrong(Look(t.Context(), &gone, p.Place.Ready)); err == nil || !strings.Contains(err.Error(), "server init") {
+		t.Errorf("without a state folder: %v", err)
+	}
+}
