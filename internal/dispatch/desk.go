@@ -191,7 +191,7 @@ func (d *Dispatch) Result(ctx context.Context, token string, from netip.Addr, r 
 	e := job.Result{Session: sessionOf(token), Outcome: r.Outcome, Class: r.Class, Text: r.Text}
 	doc, counts := t.doc, working(t.job) == e.Session
 	if counts {
-		if e, err = d.proved(ctx, t.job, &doc, e, r.Receipts); err != nil {
+		if e, err = d.proved(ctx, t, &doc, e, r.Receipts); err != nil {
 			return nil, err
 		}
 		doc.Receipts, doc.Warnings = evidence(r.Receipts, r.Warnings)
@@ -214,32 +214,6 @@ func (d *Dispatch) Result(ctx context.Context, token string, from netip.Addr, r 
 		return nil, err
 	}
 	return &wire.Told{Word: word, Time: d.cfg.Now().UTC()}, nil
-}
-
-// proved believes no success that nothing shows. A backup must be in the store, and a
-// restore or a verify must have a receipt.
-func (d *Dispatch) proved(ctx context.Context, j job.Job, doc *document, e job.Result, receipts []image.Receipt) (job.Result, error) {
-	if e.Outcome != box.Done && e.Outcome != box.BadSectors && e.Outcome != box.Differs {
-		return e, nil
-	}
-	switch {
-	case j.Action == box.Backup || j.Action == box.BackupAgain:
-		r, err := d.committed(ctx, j)
-		switch {
-		case err != nil:
-			return e, err
-		case r == nil:
-			e.Outcome, e.Class, e.Text = box.Failed, job.ClassServer, "The agent reports success, and the store has no backup of this job."
-			return e, nil
-		}
-		doc.Made = r.ID
-		if e.Outcome == box.Done && slices.ContainsFunc(r.Disks, func(d image.RecordedDisk) bool { return len(d.Bad) > 0 }) {
-			e.Outcome = box.BadSectors
-		}
-	case usesImage(j.Action) && len(receipts) == 0:
-		e.Outcome, e.Class, e.Text = box.Failed, job.ClassBox, "The agent reports success without a receipt."
-	}
-	return e, nil
 }
 
 // committed returns the backup that a job has made, or nil.

@@ -306,11 +306,11 @@ func TestLargeResult(t *testing.T) {
 		} {
 			s := r.add(here, box.Verify)
 			a := r.boot(here).works()
-			res.Outcome = box.Differs
+			res.Outcome = box.Refused
 			if _, err := r.server().Result(ctx, a.hello.Token, a.from, res); err != nil {
 				t.Fatal(err)
 			}
-			j := r.job(s.ID, job.Ended, box.Differs)
+			j := r.job(s.ID, job.Ended, box.Refused)
 			if n == 0 && (len(j.Receipts) != 4 || len(j.Receipts[0].Differ) < 100) || n == 2 && len(j.Warnings) != 1 {
 				t.Errorf("result %d: %d receipts, %d warnings", n, len(j.Receipts), len(j.Warnings))
 			}

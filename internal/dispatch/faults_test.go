@@ -252,7 +252,8 @@ func TestLedgerFails(t *testing.T) {
 				f.on.Store(false)
 				a.reports(true)
 				f.on.Store(true)
-				if _, err := r.server().Result(ctx, a.hello.Token, a.from, &wire.Result{Outcome: box.Done, Receipts: receipt}); err == nil {
+				res := &wire.Result{Outcome: box.Done, Receipts: receiptsOf(a.work.Record)}
+				if _, err := r.server().Result(ctx, a.hello.Token, a.from, res); err == nil {
 					t.Error("a result is taken")
 				}
 				r.job(s.ID, job.Running, "")

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"testbox-imaging/internal/box"
-	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/job"
 	"testbox-imaging/internal/ledger"
 	"testbox-imaging/internal/problem"
@@ -207,7 +206,7 @@ func (m *machine) act(h *wire.Hello, j *wire.Job, from netip.Addr, what fate) {
 		m.mu.Lock()
 		m.dirty = false
 		m.mu.Unlock()
-		r.Receipts = []image.Receipt{{Image: "sda"}}
+		r.Receipts = receiptsOf(j.Record)
 	case j.Action == box.Backup:
 		if j.Committed == nil {
 			m.store.add(m.addr, h.Arming, "sda")

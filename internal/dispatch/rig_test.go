@@ -542,9 +542,22 @@ func (a *agent) reports(writes bool, lines ...wire.Line) job.Word {
 
 var receipt = []image.Receipt{{Image: "sda", Disk: "sda", Verified: 4096}}
 
+// receiptsOf are those of an action that found all images of a backup on the disks.
+func receiptsOf(r *image.Record) (all []image.Receipt) {
+	for _, d := range r.Disks {
+		n := d.Data + d.Zero
+		all = append(all, image.Receipt{Image: d.Name, Disk: d.Name, Identity: d.Disk, Read: n, Skipped: n, Verified: n, Unused: d.Unused,
+			Root: d.Root.String()})
+	}
+	return all
+}
+
 func (a *agent) ends(o box.Outcome) job.Word {
 	a.Helper()
 	r := &wire.Result{Outcome: o, Class: job.ClassImage, Text: "So it was.", Receipts: receipt}
+	if a.work != nil && a.work.Record != nil {
+		r.Receipts = receiptsOf(a.work.Record)
+	}
 	told, err := a.server().Result(ctx, a.hello.Token, a.from, r)
 	if err != nil {
 		a.Fatalf("result: %v\n%s", err, a.log)

@@ -59,6 +59,8 @@ type Result struct {
 	Outcome box.Outcome
 	Class   Class // of a failure or a refusal
 	Text    string
+	// Wrote says that the agent has written to a disk, whether it asked before or not.
+	Wrote bool
 }
 
 // Tick says that time has passed. Due tells when one is needed. One that is too

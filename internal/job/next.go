@@ -313,6 +313,7 @@ func (t *turn) result(e Result) {
 		t.answer(Retry)
 		return
 	case t.State == Running:
+		t.Wrote = t.Wrote || e.Wrote
 		t.outcome(e)
 		if t.State == Armed {
 			t.answer(Retry)

@@ -362,13 +362,17 @@ func MarshalResult(r *Result) []byte {
 	if len(b) <= MaxResult {
 		return b
 	}
-	for i := range c.Receipts {
-		e := &c.Receipts[i]
-		for _, list := range []*[]image.Range{&e.Changed, &e.Differ, &e.Bad} {
-			*list = (*list)[:min(len(*list), MaxRanges)]
+	// The receipts go last, since a success without them is not believed.
+	for most := MaxRanges; len(b) > MaxResult && most > 0; most /= 2 {
+		for i := range c.Receipts {
+			e := &c.Receipts[i]
+			for _, list := range []*[]image.Range{&e.Changed, &e.Differ, &e.Bad} {
+				*list = (*list)[:min(len(*list), most)]
+			}
 		}
+		b = Marshal(&c)
 	}
-	for b = Marshal(&c); len(b) > MaxResult; b = Marshal(&c) {
+	for ; len(b) > MaxResult; b = Marshal(&c) {
 		c.Receipts = c.Receipts[:len(c.Receipts)/2]
 	}
 	return b

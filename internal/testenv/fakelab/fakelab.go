@@ -266,6 +266,14 @@ func (l *Lab) work(a box.Addr, j *wire.Job, token string, arming box.Arming) {
 	}
 	result := func(r wire.Result) {
 		r.Receipts = []image.Receipt{{Image: "sda", Disk: "sda", Verified: 4096}}
+		if j.Record != nil {
+			r.Receipts = nil
+			for _, d := range j.Record.Disks {
+				n := d.Data + d.Zero
+				r.Receipts = append(r.Receipts, image.Receipt{Image: d.Name, Disk: d.Name, Identity: d.Disk, Read: n, Skipped: n, Verified: n,
+					Unused: d.Unused, Root: d.Root.String()})
+			}
+		}
 		l.Dispatch.Result(l.ctx, token, a.IP(), &r)
 	}
 	report(wire.Report{Lines: []wire.Line{{Kind: wire.LineHello}, {Text: fmt.Sprintf("%s, arming %s", j.Action, arming)}}})

@@ -1,0 +1,157 @@
+package dispatch
+
+import (
+	"math"
+	"slices"
+	"strings"
+	"testing"
+
+	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/job"
+	"testbox-imaging/internal/object"
+	"testbox-imaging/internal/wire"
+)
+
+// results has an agent of a new job say a result, and returns the job.
+func (r *rig) results(o Options, action box.Action, asks bool, outcome box.Outcome, change func([]image.Receipt) []image.Receipt) Status {
+	r.Helper()
+	id := r.add(here, action, func(q *Request) { q.Options = o }).ID
+	a := r.boot(here).works()
+	if asks {
+		a.reports(true)
+	}
+	res := &wire.Result{Outcome: outcome, Receipts: change(receiptsOf(a.work.Record))}
+	if _, err := r.server().Result(ctx, a.hello.Token, a.from, res); err != nil {
+		r.Fatal(err)
+	}
+	s, err := r.server().Job(ctx, id)
+	if err != nil {
+		r.Fatal(err)
+	}
+	return s
+}
+
+// TestReceiptsFit: a success of a restore or a verify is believed only with receipts
+// that fit the backup.
+func TestReceiptsFit(t *testing.T) {
+	one := func(change func(r *image.Receipt)) func([]image.Receipt) []image.Receipt {
+		return func(all []image.Receipt) []image.Receipt { change(&all[0]); return all }
+	}
+	same := func(all []image.Receipt) []image.Receipt { return all }
+	writes := one(func(r *image.Receipt) { r.Written, r.Skipped = r.Skipped, 0 })
+	for _, c := range []struct {
+		what    string
+		action  box.Action
+		options Options
+		asks    bool
+		outcome box.Outcome
+		change  func([]image.Receipt) []image.Receipt
+		want    box.Outcome // "" if it is not believed
+	}{
+		{"what fits", box.Restore, Options{}, false, box.Done, same, box.Done},
+		{"what fits", box.Verify, Options{}, false, box.Done, same, box.Done},
+		{"a disk that was written", box.Restore, Options{}, true, box.Done, writes, box.Done},
+		{"a larger disk", box.Restore, Options{}, false, box.Done, one(func(r *image.Receipt) {
+			r.Identity.Size *= 2
+			r.Skipped += 512
+			r.Verified += 512
+		}), box.Done},
+		{"fewer unused bytes", box.Restore, Options{}, false, box.Done, one(func(r *image.Receipt) {
+			r.Unused -= 512
+			r.Skipped += 512
+			r.Verified += 512
+		}), box.Done},
+		{"one of two disks that were named", box.Restore, Options{Disks: []string{"sda"}}, false, box.Done,
+			func(all []image.Receipt) []image.Receipt { return all[:1] }, box.Done},
+
+		{"a disk that was written without asking", box.Restore, Options{}, false, box.Done, writes, ""},
+		{"a verify that wrote", box.Verify, Options{}, false, box.Done, writes, ""},
+		{"no receipt", box.Restore, Options{}, false, box.Done, func([]image.Receipt) []image.Receipt { return nil }, ""},
+		{"no receipt of disks that were named", box.Restore, Options{Disks: []string{"sda"}}, false, box.Done,
+			func([]image.Receipt) []image.Receipt { return nil }, ""},
+		{"one of two disks", box.Restore, Options{}, false, box.Done, func(all []image.Receipt) []image.Receipt { return all[:1] }, ""},
+		{"one of two disks", box.Verify, Options{}, false, box.Differs, func(all []image.Receipt) []image.Receipt { return all[:1] }, ""},
+		{"a disk more", box.Restore, Options{}, false, box.Done, func(all []image.Receipt) []image.Receipt {
+			more := all[0]
+			more.Image, more.Disk = "sdc", "sdc"
+			return append(all, more)
+		}, ""},
+		{"one disk twice", box.Restore, Options{}, false, box.Done, one(func(r *image.Receipt) { r.Disk = "sdb" }), ""},
+		{"one image twice", box.Restore, Options{}, false, box.Done, one(func(r *image.Receipt) { r.Image = "sdb" }), ""},
+		{"another root", box.Restore, Options{}, false, box.Done, one(func(r *image.Receipt) { r.Root = object.Name{9}.String() }), ""},
+		{"no root", box.Verify, Options{}, false, box.Done, one(func(r *image.Receipt) { r.Root = "" }), ""},
+		{"a smaller disk", box.Restore, Options{}, false, box.Done, one(func(r *image.Receipt) { r.Identity.Size -= 512 }), ""},
+		{"fewer bytes", box.Restore, Options{}, false, box.Done, one(func(r *image.Receipt) { r.Skipped--; r.Verified-- }), ""},
+		{"bytes that were compared and not restored", box.Restore, Options{}, false, box.Done,
+			one(func(r *image.Receipt) { r.Skipped, r.Verified = 0, 0 }), ""},
+		{"more unused bytes", box.Restore, Options{}, false, box.Done,
+			one(func(r *image.Receipt) { r.Unused, r.Skipped, r.Verified = 4096, 0, 0 }), ""},
+		{"bytes that were not read back", box.Restore, Options{}, true, box.Done, one(func(r *image.Receipt) { r.Verified-- }), ""},
+		{"numbers that overflow", box.Restore, Options{}, true, box.Done, one(func(r *image.Receipt) {
+			r.Written, r.Skipped, r.Verified = math.MaxInt64, math.MaxInt64, math.MaxInt64
+		}), ""},
+		{"bytes that differ", box.Verify, Options{}, false, box.Done, one(func(r *image.Receipt) { r.Verified -= 512 }), ""},
+		{"places that differ", box.Verify, Options{}, false, box.BadSectors,
+			one(func(r *image.Receipt) { r.Differ = []image.Range{{Len: 512}} }), ""},
+		{"bytes that differ", box.Verify, Options{}, false, box.Differs, one(func(r *image.Receipt) { r.Verified -= 512 }), box.Differs},
+		{"fewer bytes", box.Verify, Options{}, false, box.Done, one(func(r *image.Receipt) { r.Read--; r.Verified-- }), ""},
+	} {
+		bubble(t, func(r *rig) {
+			r.start(&knife{})
+			rec := r.store.add(here, "", "sda", "sdb")
+			for i := range rec.Disks {
+				d := &rec.Disks[i]
+				d.Data, d.Unused, d.Root = 3072, 1024, object.Name{byte(i + 1)}
+			}
+			j := r.results(c.options, c.action, c.asks, c.outcome, c.change)
+			if c.want != "" && (j.State != job.Ended || j.Outcome != c.want) {
+				t.Errorf("%s, %s: it is %s, %s: %s", c.action, c.what, j.State, j.Outcome, j.Text)
+			}
+			if c.want == "" && (j.State != job.Armed || !strings.Contains(j.Text, "reports success")) {
+				t.Errorf("%s, %s is believed: it is %s, %s: %s", c.action, c.what, j.State, j.Outcome, j.Text)
+			}
+		})
+	}
+}
+
+// TestWroteUnasked: a box whose agent has written to a disk without asking does not run
+// what may be half written, whatever the agent says.
+func TestWroteUnasked(t *testing.T) {
+	for _, outcome := range []box.Outcome{box.Done, box.Failed, box.Refused} {
+		bubble(t, func(r *rig) {
+			r.start(&knife{})
+			r.store.add(here, "", "sda")
+			s := r.add(here, box.Restore)
+			for range limits.Attempts {
+				a := r.boot(here).works()
+				all := receiptsOf(a.work.Record)
+				all[0].Written, all[0].Skipped = all[0].Skipped, 0
+				all[0].Verified = 0
+				if _, err := r.server().Result(ctx, a.hello.Token, a.from, &wire.Result{Outcome: outcome, Receipts: all}); err != nil {
+					t.Fatal(err)
+				}
+				if j, _ := r.server().Job(ctx, s.ID); j.State == job.Held {
+					break
+				}
+			}
+			if j, _ := r.server().Job(ctx, s.ID); j.State != job.Held {
+				t.Errorf("%s: the job is %s, %s", outcome, j.State, j.Text)
+			}
+			r.armed(here, true)
+		})
+	}
+}
+
+// TestBadSectorsOfBackup: zeros for sectors that could not be read are in the outcome
+// of a restore, also if the agent does not say so.
+func TestBadSectorsOfBackup(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.start(&knife{})
+		rec := r.store.add(here, "", "sda")
+		rec.Disks[0].Bad = []image.Range{{Off: 0, Len: 512}}
+		if j := r.results(Options{}, box.Restore, false, box.Done, slices.Clone[[]image.Receipt]); j.Outcome != box.BadSectors {
+			t.Errorf("the outcome is %q", j.Outcome)
+		}
+	})
+}
