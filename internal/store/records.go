@@ -54,6 +54,7 @@ type Catalogue struct {
 	refresh     func(context.Context) error // adds objects that another process has stored to the index
 	recordMu    sync.Mutex                  // serializes changes of records
 	held        holds                       // the images that are being read
+	latest      *latest                     // the latest backup of each box
 }
 
 // Records returns all backups, sorted by box and time. Records that cannot be
@@ -186,7 +187,8 @@ const idTime = "20060102-150405"
 func (c *Catalogue) addRecord(ctx context.Context, r *image.Record) (err error) {
 	c.recordMu.Lock()
 	defer c.recordMu.Unlock()
-	if r.Time.IsZero() {
+	now := r.Time.IsZero()
+	if now {
 		r.Time = time.Now().UTC().Truncate(time.Second)
 		if r.After, err = c.comesAfter(ctx, r.Box, r.Time); err != nil {
 			return err
@@ -194,8 +196,12 @@ func (c *Catalogue) addRecord(ctx context.Context, r *image.Record) (err error) 
 	}
 	r.Time = r.Time.UTC().Truncate(time.Second)
 	r.Format = image.RecordFormat
+	before, known, _ := c.latest.look(r.Box)
 	if err := c.createFree(ctx, r); err != nil {
 		return err
+	}
+	if now && known {
+		c.latest.made(r, before)
 	}
 	c.healedBy(ctx, r)
 	return nil
@@ -281,6 +287,7 @@ func (c *Catalogue) createRecord(ctx context.Context, r *image.Record) error {
 		return err
 	}
 	name := recordName(r.Box, r.ID)
+	defer c.latest.changed(name)
 	if err := c.lease.create(ctx, name); err != nil {
 		return err
 	}
@@ -347,6 +354,7 @@ func (c *Catalogue) writeRecord(ctx context.Context, r *image.Record, over blob.
 	if err := c.lease.stillOwner(ctx); err != nil {
 		return err
 	}
+	defer c.latest.changed(recordName(r.Box, r.ID))
 	return writeOver(ctx, c.cfg.Blobs, recordName(r.Box, r.ID), over, "record", r, image.MaxRecord)
 }
 
@@ -454,24 +462,25 @@ func (c *Catalogue) DeleteDamaged(ctx context.Context, damaged ...*RecordError) 
 // deleted, keepOrder sets After to the last earlier backup that stays. So the
 // remaining backups stay in order. recordMu is held.
 func (c *Catalogue) keepOrder(ctx context.Context, names []string) error {
-	records, damaged, err := c.Records(ctx)
-	if err != nil {
-		return err
-	}
 	var boxes []string
+	gone := map[string]bool{}
 	for _, n := range names {
 		box, _, _ := strings.Cut(strings.TrimPrefix(n, recordPrefix), "/")
-		boxes = append(boxes, box)
+		boxes, gone[n] = append(boxes, box), true
 	}
 	slices.Sort(boxes)
 	for _, box := range slices.Compact(boxes) {
+		records, damaged, err := c.RecordsOf(ctx, box)
+		if err != nil {
+			return err
+		}
 		of, _ := ofBox(records, damaged, box)
 		last := "" // the last backup that stays
 		for _, d := range inOrder(of, farthest) {
-			if slices.Contains(names, recordName(box, d.ID)) {
+			if gone[recordName(box, d.ID)] {
 				continue
 			}
-			if slices.Contains(names, recordName(box, d.After)) {
+			if gone[recordName(box, d.After)] {
 				if err := c.changeLocked(ctx, box, d.ID, func(r *image.Record) { r.After = last }); err != nil {
 					// Errors are only logged, so that a full disk does not prevent deletion,
 					// which makes room.
@@ -490,6 +499,7 @@ func (c *Catalogue) remove(ctx context.Context, names []string) error {
 		if box, id, _ := strings.Cut(strings.TrimPrefix(n, recordPrefix), "/"); !isRecordName(box, id) {
 			return fmt.Errorf("%s cannot be the record of a backup", n)
 		}
+		defer c.latest.changed(n)
 	}
 	if err := c.lease.remove(ctx, names...); err != nil {
 		return err

@@ -222,7 +222,8 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err := s.load(ctx); err != nil {
 		return nil, err
 	}
-	c := &Catalogue{site: s.site, damageList: s.damage, refresh: func(ctx context.Context) error { return s.lookAgain(ctx, false) }}
+	c := &Catalogue{site: s.site, damageList: s.damage, latest: newLatest()}
+	c.refresh = func(ctx context.Context) error { return s.lookAgain(ctx, false) }
 	return &Store{Catalogue: c, Upkeep: &Upkeep{objects: s, catalogue: c}, objects: s}, nil
 }
 
