@@ -406,6 +406,9 @@ func (d *Dispatch) statusOfRow(row ledger.Job) (Status, error) {
 // Jobs lists jobs, the latest first. If next is not "", there is another page. A job
 // that has ended counts as open until its last effects were carried out.
 func (d *Dispatch) Jobs(ctx context.Context, f ledger.JobFilter, p ledger.Page) (all []Status, next string, err error) {
+	if len(f.States) > 0 && !slices.Contains(f.States, string(job.Ended)) {
+		f.Open = true // of them the ledger has an index, and all others have ended
+	}
 	err = d.book.View(ctx, func(tx *ledger.Tx) error {
 		var rows []ledger.Job
 		if rows, next, err = tx.Jobs(f, p); err != nil {

@@ -231,34 +231,61 @@ func (tx *Tx) boxes(w where, limit int) ([]Box, error) {
 	// The lists of all boxes between the first and the last are read at once, also
 	// those of boxes that the filter leaves out.
 	from, to := all[0].Address.Hex(), all[len(all)-1].Address.Hex()
-	type mark struct{ address, kind, text string }
-	scan := func(r row) (m mark, err error) { return m, r.Scan(&m.address, &m.kind, &m.text) }
-	found, err := many(tx, scan, `SELECT address, 'mac', mac FROM box_macs WHERE address BETWEEN ? AND ?
-		UNION ALL SELECT address, 'label', label FROM box_labels WHERE address BETWEEN ? AND ?
-		UNION ALL SELECT address, 'group', group_name FROM box_groups WHERE address BETWEEN ? AND ?
-		ORDER BY 1, 2, 3`, from, to, from, to, from, to)
-	if err != nil {
-		return nil, err
-	}
-	for i := range all {
-		b := &all[i]
-		key := b.Address.Hex()
-		for len(found) > 0 && found[0].address <= key {
-			m := found[0]
-			found = found[1:]
-			switch {
-			case m.address != key: // of a box that is left out
-			case m.kind == "mac":
-				b.MACs = append(b.MACs, m.text)
-			case m.kind == "label":
-				b.Labels = append(b.Labels, m.text)
-			default:
-				b.Groups = append(b.Groups, m.text)
+	type mark struct{ address, text string }
+	scan := func(r row) (m mark, err error) { return m, r.Scan(&m.address, &m.text) }
+	for _, list := range []struct {
+		query string
+		of    func(*Box) *[]string
+	}{
+		{`SELECT address, mac FROM box_macs WHERE address BETWEEN ? AND ? ORDER BY address, mac`, func(b *Box) *[]string { return &b.MACs }},
+		{`SELECT address, label FROM box_labels WHERE address BETWEEN ? AND ? ORDER BY address, label`,
+			func(b *Box) *[]string { return &b.Labels }},
+		{`SELECT address, group_name FROM box_groups WHERE address BETWEEN ? AND ? ORDER BY address, group_name`,
+			func(b *Box) *[]string { return &b.Groups }},
+	} {
+		found, err := many(tx, scan, list.query, from, to)
+		if err != nil {
+			return nil, err
+		}
+		for i := range all {
+			b := &all[i]
+			key := b.Address.Hex()
+			for ; len(found) > 0 && found[0].address <= key; found = found[1:] {
+				if found[0].address == key { // and not of a box that is left out
+					to := list.of(b)
+					*to = append(*to, found[0].text)
+				}
 			}
 		}
 	}
 	return all, nil
 }
+
+// BoxNames returns the names of those of these boxes that have one.
+func (tx *Tx) BoxNames(boxes []box.Addr) (map[box.Addr]string, error) {
+	names := make(map[box.Addr]string, len(boxes))
+	scan := func(r row) (struct{}, error) {
+		var a box.Addr
+		var name string
+		err := r.Scan(address{&a}, &name)
+		names[a] = name
+		return struct{}{}, err
+	}
+	for some := range slices.Chunk(boxes, manyArgs) {
+		args := make([]any, len(some))
+		for i, a := range some {
+			args[i] = a.Hex()
+		}
+		if _, err := many(tx, scan, `SELECT address, name FROM boxes WHERE name <> '' AND address IN (?`+strings.Repeat(`, ?`, len(args)-1)+`)`,
+			args...); err != nil {
+			return nil, err
+		}
+	}
+	return names, nil
+}
+
+// manyArgs is how many arguments a query has at most. SQLite and PostgreSQL take more.
+const manyArgs = 500
 
 // Group is a group of boxes.
 type Group struct {

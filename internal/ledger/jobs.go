@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"encoding/json"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -164,27 +165,21 @@ func (tx *Tx) Jobs(f JobFilter, p Page) (jobs []Job, next string, err error) {
 
 // LastJobs returns the latest job of each of these boxes that has one.
 func (tx *Tx) LastJobs(boxes []box.Addr) (map[box.Addr]Job, error) {
-	query, err := tx.tx.PrepareContext(tx.ctx, `SELECT `+jobColumns+` FROM jobs WHERE box = ? ORDER BY created DESC, id DESC LIMIT 1`)
-	if err != nil {
-		return nil, tx.fail(err)
-	}
-	defer query.Close()
 	last := make(map[box.Addr]Job, len(boxes))
-	for _, a := range boxes {
-		rows, err := query.QueryContext(tx.ctx, a.Hex())
+	for some := range slices.Chunk(boxes, manyArgs) {
+		args := make([]any, len(some))
+		for i, a := range some {
+			args[i] = a.Hex()
+		}
+		// One query is half as much work as one for each box.
+		found, err := many(tx, scanJob, `WITH asked (address) AS (VALUES (?)`+strings.Repeat(`, (?)`, len(args)-1)+`)
+			SELECT `+jobColumns+` FROM asked JOIN jobs ON jobs.id =
+			(SELECT latest.id FROM jobs AS latest WHERE latest.box = asked.address ORDER BY latest.created DESC, latest.id DESC LIMIT 1)`, args...)
 		if err != nil {
-			return nil, tx.fail(err)
+			return nil, err
 		}
-		for rows.Next() {
-			j, err := scanJob(rows)
-			if err != nil {
-				rows.Close()
-				return nil, tx.fail(err)
-			}
-			last[a] = j
-		}
-		if err := rows.Err(); err != nil {
-			return nil, tx.fail(err)
+		for _, j := range found {
+			last[j.Box] = j
 		}
 	}
 	return last, nil

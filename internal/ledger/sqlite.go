@@ -43,6 +43,11 @@ const (
 	journalWait = 100 * time.Millisecond // how long to wait for Views then
 )
 
+// readCache is how much of the file each connection for Views keeps in memory, in KiB
+// as SQLite has it. A list of 1000 boxes with their last jobs reads 9 MiB of a ledger
+// with 100,000 jobs.
+const readCache = "-16384"
+
 // Options are for Open.
 type Options struct {
 	MustExist bool // a ledger that is not there is an error, and is not made
@@ -132,7 +137,7 @@ func (d *sqliteDB) open(ctx context.Context, opt Options, steps fs.FS) error {
 	if err := d.useJournal(ctx); err != nil {
 		return err
 	}
-	if d.readers, err = sql.Open("sqlite", dsn(d.path, "rw", "_pragma=query_only(1)")); err != nil {
+	if d.readers, err = sql.Open("sqlite", dsn(d.path, "rw", "_pragma=query_only(1)", "_pragma=cache_size("+readCache+")")); err != nil {
 		return err
 	}
 	d.readers.SetMaxOpenConns(readers)

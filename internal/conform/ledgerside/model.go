@@ -361,6 +361,16 @@ func compare(tx *ledger.Tx, s *state, d draws) error {
 	if err := equal("last jobs", lastJobs, wantLast, err); err != nil {
 		return err
 	}
+	names, err := tx.BoxNames(addrs)
+	wantNames := map[box.Addr]string{}
+	for _, b := range s.boxes {
+		if b.Name != "" {
+			wantNames[b.Address] = b.Name
+		}
+	}
+	if err := equal("names of boxes", names, wantNames, err); err != nil {
+		return err
+	}
 
 	af := ledger.AuditFilter{Who: d.of("", "", "eva"), What: d.of("", "", "arm"), On: d.of("", "", "box")}
 	if d.n(0, 1) == 0 {

@@ -53,6 +53,7 @@ CREATE TABLE jobs (
 CREATE UNIQUE INDEX jobs_key ON jobs (made_by, made_key, box) WHERE made_key <> '';
 CREATE INDEX jobs_box ON jobs (box, created, id);
 CREATE INDEX jobs_created ON jobs (created, id);
+CREATE INDEX jobs_by ON jobs (made_by, created, id);
 CREATE INDEX jobs_open ON jobs (created, id) WHERE ended = 0;
 
 CREATE TABLE sessions (
