@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -83,6 +84,23 @@ func ofBoxes(rs []*image.Record, boxes []string) []*image.Record {
 	return out
 }
 
+// eachBox gives the backups of one box after the other, from a list that is sorted by
+// boxes.
+func eachBox(rs []*image.Record) iter.Seq[[]*image.Record] {
+	return func(yield func([]*image.Record) bool) {
+		for len(rs) > 0 {
+			n := slices.IndexFunc(rs, func(r *image.Record) bool { return r.Box != rs[0].Box })
+			if n < 0 {
+				n = len(rs)
+			}
+			if !yield(rs[:n]) {
+				return
+			}
+			rs = rs[n:]
+		}
+	}
+}
+
 // listedImage is what image list --json prints for a backup.
 type listedImage struct {
 	*image.Record
@@ -101,8 +119,11 @@ type unreadableImage struct {
 func listImages(p printer, rs []*image.Record, damaged []*store.RecordError, damages store.Damages, asJSON bool) error {
 	now := time.Now()
 	list := []listedImage{}
-	for _, r := range rs {
-		list = append(list, listedImage{r, damages.Of(r), store.Misdated(ofBoxes(rs, []string{r.Box}), now)[r]})
+	for of := range eachBox(rs) {
+		misdated := store.Misdated(of, now)
+		for _, r := range of {
+			list = append(list, listedImage{r, damages.Of(r), misdated[r]})
+		}
 	}
 	if asJSON {
 		out := []any{}
@@ -135,11 +156,9 @@ func listImages(p printer, rs []*image.Record, damaged []*store.RecordError, dam
 // sayLatest says which backup of a box is the latest, if that is not the last
 // one in the list. The list is in the order of dates.
 func sayLatest(p printer, rs []*image.Record, damaged []*store.RecordError, now time.Time) {
-	for i, last := range rs {
-		if i+1 < len(rs) && rs[i+1].Box == last.Box {
-			continue
-		}
-		latest, err := store.Select(rs, damaged, store.Selector{Box: last.Box, When: "latest"}, now)
+	for of := range eachBox(rs) {
+		last := of[len(of)-1]
+		latest, err := store.Select(of, damaged, store.Selector{Box: last.Box, When: "latest"}, now)
 		if err == nil && latest != last {
 			p.tellf("%s@latest is %s: the clock of another that is dated later was wrong", last.Box, latest.ID)
 		}

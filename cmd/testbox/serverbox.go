@@ -30,7 +30,7 @@ func newBoxesCmd(w world) *cobra.Command {
 		Use:   "boxes",
 		Short: "List the boxes that a server knows",
 		Long: `Lists the boxes that a server knows, by their addresses, with the state of the latest job of each.
-HOLDER is who has reserved the box.`,
+HOLDER is who has reserved the box. LAST BACKUP is when its latest backup was made. Times are UTC.`,
 		Example: `  testbox boxes
   testbox boxes --group rack3 --health bad
   testbox boxes --state held --json`,
@@ -45,12 +45,13 @@ HOLDER is who has reserved the box.`,
 			}
 			some := len(query) > 1
 			return f.with(func(c *apiclient.Client) error {
-				all := []api.Box{}
+				all, unknown := []api.Box{}, ""
 				for {
 					var page api.BoxList
 					if err := c.Do(cmd.Context(), "GET", apiclient.Path("boxes")+"?"+query.Encode(), nil, &page); err != nil {
 						return err
 					}
+					unknown = cmp.Or(unknown, page.Unknown)
 					if all = append(all, page.Boxes...); page.Next == "" {
 						break
 					}
@@ -58,6 +59,9 @@ HOLDER is who has reserved the box.`,
 				}
 				if asJSON {
 					return printJSON(p, all)
+				}
+				if unknown != "" {
+					p.warnf("the latest backups are not known: %s", printable(unknown))
 				}
 				printBoxes(p, all, some)
 				return nil
@@ -95,11 +99,15 @@ func printBoxes(p printer, all []api.Box, some bool) {
 		if v.Last != nil {
 			last = fmt.Sprintf("%s: %s", v.Last.Action, lastText(v.Last))
 		}
-		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", v.Address, printable(v.Name),
+		backup := ""
+		if v.LastBackup != nil {
+			backup = shortTime(v.LastBackup.Time)
+		}
+		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", v.Address, printable(v.Name),
 			printable(strings.Join(v.Groups, ",")), printable(strings.Join(v.Labels, ",")), printable(string(v.Health)), printable(holder),
-			shortTime(v.LastSeen), printable(last)))
+			shortTime(v.LastSeen), backup, printable(last)))
 	}
-	table(p, "BOX\tNAME\tGROUPS\tLABELS\tHEALTH\tHOLDER\tLAST SEEN\tLATEST JOB", rows)
+	table(p, "BOX\tNAME\tGROUPS\tLABELS\tHEALTH\tHOLDER\tLAST SEEN\tLAST BACKUP\tLATEST JOB", rows)
 }
 
 // lastText says how the latest job of a box stands. A job that is held has an outcome
@@ -184,6 +192,9 @@ func printBox(p printer, b api.Box) {
 	}
 	line("first seen", shortTime(b.FirstSeen))
 	line("last seen", shortTime(b.LastSeen))
+	if l := b.LastBackup; l != nil {
+		line("last backup", fmt.Sprintf("%s, made %s", l.ID, shortTime(l.Time)))
+	}
 	if l := b.Last; l != nil {
 		line("latest job", fmt.Sprintf("%s %s, %s since %s", l.ID, l.Action, lastText(l), shortTime(l.Since)))
 	}

@@ -17,6 +17,7 @@ import (
 type Backups interface {
 	RecordsOf(ctx context.Context, box string) ([]*image.Record, []*store.RecordError, error)
 	Record(ctx context.Context, box, id string) (*image.Record, error)
+	Latest(ctx context.Context, boxes []string) (map[string]store.Backup, error)
 	Damages(ctx context.Context) (store.Damages, error)
 	SetPinned(ctx context.Context, box, id string, pinned bool) error
 	SetBaseline(ctx context.Context, box, id string, baseline bool) error

@@ -2,6 +2,8 @@ package api_test
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -90,5 +92,43 @@ func TestBackups(t *testing.T) {
 	some.want(404, "DELETE", "/api/v1/backups/10.0.0.2/"+ids[2], nil, nil)
 	if rec, err := s.Record(t.Context(), "10.0.0.2", ids[2]); err != nil || rec.Pinned {
 		t.Errorf("a token of another group changed %+v, %v", rec, err)
+	}
+}
+
+// away is a store that cannot be read.
+type away struct{ *store.Locked }
+
+func (away) Latest(context.Context, []string) (map[string]store.Backup, error) {
+	return nil, errors.New("the disk is gone")
+}
+
+// TestLastBackups lists boxes with their latest backups. When the store cannot be read,
+// the boxes are listed all the same, and it is said what is not known.
+func TestLastBackups(t *testing.T) {
+	s, ids := newStore(t)
+	for what, backups := range map[string]api.Backups{"there": s, "away": away{s}} {
+		r := newRigWith(t, func(cfg *api.Config) { cfg.Backups = backups })
+		for _, a := range []string{"10.0.0.1", "10.0.0.2", "10.0.0.3"} {
+			r.box(ledger.Box{Address: addr(t, a)})
+		}
+		var list api.BoxList
+		r.root().want(200, "GET", "/api/v1/boxes", nil, &list)
+		var one api.Box
+		r.root().want(200, "GET", "/api/v1/boxes/10.0.0.1", nil, &one)
+		if len(list.Boxes) != 3 || (what == "away") != (list.Unknown != "") {
+			t.Errorf("%s: the list is %+v", what, list)
+		}
+		for i, want := range []string{ids[1], ids[2], ""} {
+			if what == "away" {
+				want = ""
+			}
+			got := ""
+			if b := list.Boxes[i].LastBackup; b != nil {
+				got = b.ID
+			}
+			if got != want || i == 0 && (one.LastBackup == nil) != (want == "") {
+				t.Errorf("%s: the latest backup of %s is %q, want %q", what, list.Boxes[i].Address, got, want)
+			}
+		}
 	}
 }

@@ -125,6 +125,8 @@ func (s *Server) listBoxes(ctx context.Context, in *listBoxesInput) (*body[BoxLi
 		f.Group = c.group // so that pages are full
 	}
 	out := BoxList{Boxes: []Box{}}
+	// Backups are not asked for while the ledger is open, since reading them can take
+	// seconds after a start of the server.
 	err := s.cfg.Ledger.View(ctx, func(tx *ledger.Tx) error {
 		found, next, err := tx.Boxes(f, in.page())
 		if err != nil {
@@ -144,7 +146,35 @@ func (s *Server) listBoxes(ctx context.Context, in *listBoxesInput) (*body[BoxLi
 		}
 		return nil
 	})
+	if err == nil {
+		out.Unknown = s.addLatest(ctx, out.Boxes)
+	}
 	return answer(out, err)
+}
+
+// addLatest adds the latest backup to each box that has one. It says why these are not
+// known, and "" if they are.
+func (s *Server) addLatest(ctx context.Context, boxes []Box) (unknown string) {
+	if s.cfg.Backups == nil || len(boxes) == 0 {
+		return ""
+	}
+	addrs := make([]string, len(boxes))
+	for i := range boxes {
+		addrs[i] = boxes[i].Address
+	}
+	latest, err := s.cfg.Backups.Latest(ctx, addrs)
+	if err != nil {
+		if ctx.Err() == nil {
+			s.cfg.Log.Error("the latest backups of boxes cannot be read", "error", err)
+		}
+		return "the store cannot be read; the server's log says why"
+	}
+	for i := range boxes {
+		if b, has := latest[boxes[i].Address]; has {
+			boxes[i].LastBackup = &LastBackup{b.ID, b.Time}
+		}
+	}
+	return ""
 }
 
 func (s *Server) getBox(ctx context.Context, in *BoxPath) (*body[Box], error) {
@@ -164,6 +194,11 @@ func (s *Server) box(ctx context.Context, word string) (v Box, err error) {
 		v = s.boxOf(b, last[b.Address])
 		return err
 	})
+	if err == nil {
+		all := []Box{v}
+		s.addLatest(ctx, all)
+		v = all[0]
+	}
 	if err != nil || s.cfg.Area == nil {
 		return v, err
 	}

@@ -39,21 +39,29 @@ func jobOf(st dispatch.Status, name string) Job {
 func (s *Server) seen(ctx context.Context, c *caller, all []dispatch.Status) (jobs []Job, err error) {
 	jobs = []Job{}
 	err = s.cfg.Ledger.View(ctx, func(tx *ledger.Tx) error {
-		known := map[box.Addr]ledger.Box{}
+		var addrs []box.Addr
+		hidden := map[box.Addr]bool{}
 		for _, st := range all {
-			b, looked := known[st.Box]
-			if !looked {
-				var err error
-				if b, err = tx.Box(st.Box); err != nil && !errors.Is(err, ledger.ErrNotFound) {
-					return err
-				}
-				known[st.Box] = b
+			if _, known := hidden[st.Box]; known {
+				continue
 			}
-			if c.sees(b) {
-				jobs = append(jobs, jobOf(st, b.Name))
+			addrs = append(addrs, st.Box)
+			if hidden[st.Box] = false; c.group == "" {
+				continue
+			}
+			b, err := tx.Box(st.Box)
+			if err != nil && !errors.Is(err, ledger.ErrNotFound) {
+				return err
+			}
+			hidden[st.Box] = !c.sees(b)
+		}
+		names, err := tx.BoxNames(addrs)
+		for _, st := range all {
+			if !hidden[st.Box] {
+				jobs = append(jobs, jobOf(st, names[st.Box]))
 			}
 		}
-		return nil
+		return err
 	})
 	return jobs, err
 }

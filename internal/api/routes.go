@@ -35,7 +35,7 @@ var routes = []route{
 		"A box that is at work is told with its next report, and stops where it does no harm.", on((*Server).cancelJob)},
 
 	{"list-boxes", "GET", Prefix + "/boxes", ledger.Viewer, false, 200, "boxes", "List boxes, by their addresses",
-		"Each has the state of its latest job.", on((*Server).listBoxes)},
+		"Each has the state of its latest job, and its latest backup.", on((*Server).listBoxes)},
 	{"add-box", "POST", Prefix + "/boxes", ledger.Admin, true, 201, "boxes", "Add a box", "", on((*Server).addBox)},
 	{"get-box", "GET", Prefix + "/boxes/{box}", ledger.Viewer, false, 200, "boxes", "Show a box", "", on((*Server).getBox)},
 	{"set-box", "PATCH", Prefix + "/boxes/{box}", ledger.Operator, false, 200, "boxes", "Change a box",

@@ -120,6 +120,12 @@ type LastJob struct {
 	Text    string      `json:"text,omitempty"`
 }
 
+// LastBackup names the latest backup of a box.
+type LastBackup struct {
+	ID   string    `json:"id" example:"20261129-080000"`
+	Time time.Time `json:"time" doc:"when it was committed"`
+}
+
 // Box is what is known of a box.
 type Box struct {
 	Address      string        `json:"address" example:"10.40.41.42" doc:"IPv4 address, by which the box is known"`
@@ -134,6 +140,7 @@ type Box struct {
 	FirstSeen    time.Time     `json:"firstSeen,omitzero"`
 	LastSeen     time.Time     `json:"lastSeen,omitzero"`
 	Last         *LastJob      `json:"last,omitempty" doc:"its latest job"`
+	LastBackup   *LastBackup   `json:"lastBackup,omitempty" doc:"its latest backup, among those whose records can be read"`
 	Disks        *string       `json:"disks,omitempty" doc:"bytes of disk-devices.lst, which says which disks are used; only of a single box"`
 }
 
@@ -141,6 +148,9 @@ type Box struct {
 type BoxList struct {
 	Boxes []Box  `json:"boxes" doc:"by their addresses"`
 	Next  string `json:"next,omitempty" doc:"after this the next page begins; a page may be short although there is another"`
+	// Unknown is no error of the request, since boxes are also looked at when the store
+	// is away.
+	Unknown string `json:"lastBackupsUnknown,omitempty" doc:"why the latest backups of the boxes are not known"`
 }
 
 // NewBox adds a box.

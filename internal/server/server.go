@@ -178,6 +178,7 @@ func (s *server) serve(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	running.Go(func() { s.keeper.run(ctx) })
 	running.Go(func() { s.hooks.run(ctx) })
+	running.Go(func() { s.readLatest(ctx) })
 	if s.Ready != nil {
 		s.Ready(at)
 	}
@@ -250,4 +251,27 @@ func (s *server) ended(j api.Job) {
 func (s *server) restoring(ctx context.Context) bool {
 	jobs, _, err := s.dispatch.Jobs(ctx, ledger.JobFilter{States: []string{string(job.Running)}}, ledger.Page{})
 	return err != nil || slices.ContainsFunc(jobs, func(st dispatch.Status) bool { return st.Action == box.Restore })
+}
+
+// readLatest reads the latest backup of each box, so that the first list of boxes does
+// not wait for that. With 50,000 backups it takes some seconds.
+func (s *server) readLatest(ctx context.Context) {
+	var addrs []string
+	err := s.ledger.View(ctx, func(tx *ledger.Tx) error {
+		for p := (ledger.Page{}); ; {
+			some, next, err := tx.Boxes(ledger.BoxFilter{}, p)
+			for _, b := range some {
+				addrs = append(addrs, b.Address.String())
+			}
+			if p.After = next; err != nil || next == "" {
+				return err
+			}
+		}
+	})
+	if err == nil {
+		_, err = s.Store.Latest(ctx, addrs)
+	}
+	if err != nil && ctx.Err() == nil {
+		s.Log.Error("The latest backups of the boxes cannot be read.", "error", err)
+	}
 }
