@@ -33,6 +33,7 @@ func init() { ports.Store(8443) }
 type Site struct {
 	testbox string // the program
 	Dir     string // the state folder
+	port    int32  // for agents
 	Admin   *apiclient.Client
 	cmd     *exec.Cmd
 	log     *os.File
@@ -42,13 +43,20 @@ type Site struct {
 // NewSite makes a state folder in dir, and starts a server. The caller closes it. env
 // is added to the server's environment.
 func NewSite(testbox, dir string, env ...string) (*Site, error) {
-	s := &Site{testbox: testbox, Dir: dir}
+	s, err := MakeSite(testbox, dir)
+	if err != nil {
+		return nil, err
+	}
+	return s, s.Start(env...)
+}
+
+// MakeSite makes a state folder in dir. The caller starts the server, and closes it.
+func MakeSite(testbox, dir string) (*Site, error) {
+	s := &Site{testbox: testbox, Dir: dir, port: ports.Add(1)}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	text := fmt.Sprintf("state = %q\nsocket = %q\nagents = \":%d\"\napi = \"\"\n[upkeep]\nat = \"\"\n", dir, s.path("testbox.sock"),
-		ports.Add(1))
-	if err := os.WriteFile(s.path("server.toml"), []byte(text), 0o644); err != nil {
+	if err := s.Configure(""); err != nil {
 		return nil, err
 	}
 	if err := measure.Command(testbox, "server", "init", "--address", ServerIP, "--config", s.path("server.toml")); err != nil {
@@ -58,11 +66,20 @@ func NewSite(testbox, dir string, env ...string) (*Site, error) {
 		return nil, err
 	}
 	var err error
-	if s.Admin, err = apiclient.New(apiclient.Config{Server: s.path("testbox.sock")}); err != nil {
-		return nil, err
-	}
-	return s, s.Start(env...)
+	s.Admin, err = apiclient.New(apiclient.Config{Server: s.Socket()})
+	return s, err
 }
+
+// Configure writes the configuration of a server that is not running. Upkeep begins at
+// a time of day, or never if that is "".
+func (s *Site) Configure(upkeep string) error {
+	text := fmt.Sprintf("state = %q\nsocket = %q\nagents = \":%d\"\napi = \"\"\n[upkeep]\nat = %q\nscrub = \"\"\n", s.Dir, s.Socket(), s.port,
+		upkeep)
+	return os.WriteFile(s.path("server.toml"), []byte(text), 0o644)
+}
+
+// Socket is where the server listens for admins.
+func (s *Site) Socket() string { return s.path("testbox.sock") }
 
 func (s *Site) path(name string) string { return filepath.Join(s.Dir, name) }
 

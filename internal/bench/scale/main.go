@@ -1,0 +1,81 @@
+// Scale measures what a storage server takes for many boxes, backups and jobs: its
+// start, lists, histories, followers, and the joining of the small packs of a night.
+// docs/performance.md says how to read it. Test only.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"testbox-imaging/internal/bench/rig"
+)
+
+func main() {
+	rig.Main()
+	o := options{}
+	flag.StringVar(&o.testbox, "testbox", "bin/testbox", "the program")
+	flag.IntVar(&o.size.Boxes, "boxes", 1000, "how many boxes there are")
+	flag.IntVar(&o.size.Backups, "backups", 50, "how many backups each box has")
+	flag.IntVar(&o.size.Jobs, "jobs", 100, "how many jobs each box has had")
+	flag.BoolVar(&o.requests, "requests", true, "measure requests and commands")
+	flag.BoolVar(&o.joins, "join", true, "measure restores beside the joining of small packs")
+	flag.BoolVar(&o.keep, "keep", false, "keep the state folder")
+	flag.Parse()
+	inside, code, err := rig.Network()
+	if inside && err == nil {
+		err = o.run(context.Background())
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench/scale:", err)
+		os.Exit(1)
+	}
+	os.Exit(code)
+}
+
+type options struct {
+	testbox               string
+	size                  size
+	requests, joins, keep bool
+}
+
+// run works in a new folder beside the data, and removes it.
+func (o *options) run(ctx context.Context) (err error) {
+	if o.testbox, err = filepath.Abs(o.testbox); err != nil {
+		return err
+	}
+	d, err := makeData(o.size)
+	if err != nil {
+		return err
+	}
+	state, err := os.MkdirTemp(cacheRoot, "scale-run.")
+	if err != nil {
+		return err
+	}
+	if o.keep {
+		fmt.Println("working in", state)
+	} else {
+		defer func() { err = errors.Join(err, os.RemoveAll(state)) }()
+	}
+	site, err := rig.MakeSite(o.testbox, state)
+	if err != nil {
+		return err
+	}
+	if err := d.copyTo(state); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, site.Close()) }()
+	fmt.Printf("%d boxes, %d backups, %d jobs\n", o.size.Boxes, o.size.Boxes*o.size.Backups, o.size.Boxes*o.size.Jobs)
+	var missed []error
+	if o.requests {
+		m := &requests{options: o, site: site}
+		if err := m.run(ctx); err != nil {
+			return err
+		}
+		missed = append(missed, m.missed...)
+	}
+	return errors.Join(missed...)
+}
