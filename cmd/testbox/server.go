@@ -214,6 +214,9 @@ func runLogin(ctx context.Context, p printer, w world, server, key string, logou
 	if err != nil {
 		return &exitError{exitLost, fmt.Errorf("%s does not answer: %w", base, err)}
 	}
+	if err := apiclient.Speaks(ctx, base, is); err != nil {
+		return fmt.Errorf("%s: %w", base, err)
+	}
 	lines := bufio.NewReader(p.in)
 	switch {
 	case key != "":

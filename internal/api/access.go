@@ -100,11 +100,31 @@ func (s *Server) addToken(ctx context.Context, in *struct{ Body NewToken }) (*bo
 			what += " for the group " + t.Group
 		}
 		e.On, e.Why = tokenID(t.Hash), because(what, e.Why)
+		if err := noMore(tx, t); err != nil {
+			return err
+		}
 		return tx.PutToken(t)
 	})
 	v := tokenOf(t)
 	v.Secret = secret
 	return answer(v, err)
+}
+
+// noMore refuses a token that asks for more than its user may do. It would do no more than
+// the user does now, and all that is asked for as soon as the user may do more.
+func noMore(tx *ledger.Tx, t ledger.Token) error {
+	if t.User == "" {
+		return nil
+	}
+	u, err := tx.User(t.User)
+	if errors.Is(err, ledger.ErrNotFound) {
+		return nil // PutToken says so
+	}
+	if err == nil && !(&caller{role: u.Role}).may(t.Role) {
+		err = problem.Refusef("%s has the role %s, so no token of that user can have the role %s; make a token with the role %s, "+
+			"or give the user another role first", u.Name, u.Role, t.Role, u.Role)
+	}
+	return err
 }
 
 func (s *Server) deleteToken(ctx context.Context, in *struct {

@@ -3,12 +3,14 @@ package api_test
 import (
 	"bufio"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 	"unsafe"
 
@@ -64,10 +66,9 @@ func dialAs(t *testing.T, path string, uid, gid int, groups []int) net.Conn {
 	return c
 }
 
-// TestPeers: at the socket the kernel's word counts, and not the mode of the socket.
-func TestPeers(t *testing.T) {
-	testenv.Root(t)
-	r := newRig(t)
+// letIn lets all users reach the socket.
+func (r *rig) letIn(t *testing.T) {
+	t.Helper()
 	must(t, os.Chmod(r.dir, 0o755))
 	for p := r.dir; p != "/"; p = filepath.Dir(p) {
 		st, err := os.Stat(p)
@@ -76,6 +77,46 @@ func TestPeers(t *testing.T) {
 			must(t, os.Chmod(p, st.Mode()|0o011)) // folders of this test alone
 		}
 	}
+}
+
+// TestSudo: the audit log has who called sudo, as what a client says. Nobody but root is
+// believed so much, and it gives no rights.
+func TestSudo(t *testing.T) {
+	testenv.Root(t)
+	r := newRig(t)
+	r.letIn(t)
+	group := 0
+	for _, c := range []struct {
+		uid        int
+		said, from string
+	}{
+		{0, "alice", "socket (sudo by alice, as the client says)"},
+		{0, "", "socket"}, {0, "a b", "socket"}, {0, "x)", "socket"}, {0, strings.Repeat("x", 65), "socket"},
+		{65534, "alice", "socket"},
+	} {
+		conn := dialAs(t, r.socket, c.uid, 0, nil)
+		group++
+		fmt.Fprintf(conn, "PUT /api/v1/groups/g%d HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n%s: %s\r\n\r\n{}",
+			group, api.SudoHeader, c.said)
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		must(t, err)
+		resp.Body.Close()
+		var all api.Entries
+		r.root().want(200, "GET", "/api/v1/audit?limit=1", nil, &all)
+		if resp.StatusCode != 200 || len(all.Entries) != 1 {
+			t.Fatalf("%+v: %s, %+v", c, resp.Status, all)
+		}
+		if e := all.Entries[0]; e.From != c.from || strings.Contains(e.Who, "alice") || e.On != fmt.Sprint("g", group) {
+			t.Errorf("%+v: %+v", c, e)
+		}
+	}
+}
+
+// TestPeers: at the socket the kernel's word counts, and not the mode of the socket.
+func TestPeers(t *testing.T) {
+	testenv.Root(t)
+	r := newRig(t)
+	r.letIn(t)
 	st, err := os.Stat(r.socket)
 	must(t, err)
 	if st.Mode().Perm() != 0o660 {

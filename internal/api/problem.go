@@ -183,6 +183,15 @@ func (p *Problem) send(w http.ResponseWriter) {
 	w.Write(append(b, '\n'))
 }
 
+// Elsewhere answers requests of the API that come to the port for boxes. at says where the
+// API is.
+func Elsewhere(at string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Connection", "close") // a body is not read
+		newProblem(http.StatusNotFound, CodeWrong, "this is the port for boxes, and not for the admin API; "+at).send(w)
+	})
+}
+
 // Clean makes the texts of a problem that came from a server fit for a terminal.
 func (p *Problem) Clean() {
 	p.Detail = clean(p.Detail)

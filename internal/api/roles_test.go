@@ -238,7 +238,13 @@ func TestTokens(t *testing.T) {
 	}
 	var tok api.Token
 	until := r.clock().Add(24 * time.Hour)
-	c.want(201, "POST", "/api/v1/tokens", api.NewToken{Name: "laptop", User: "ann", Role: "admin", Group: "rack", Expires: until}, &tok)
+	laptop := api.NewToken{Name: "laptop", User: "ann", Role: "admin", Group: "rack", Expires: until}
+	if p := c.refused(api.CodeRefused, "POST", "/api/v1/tokens", laptop); !strings.Contains(p.Detail, "ann has the role operator") {
+		t.Error(p.Detail)
+	}
+	c.want(200, "PUT", "/api/v1/users/ann", api.SetUser{Role: "admin"}, &u)
+	c.want(201, "POST", "/api/v1/tokens", laptop, &tok)
+	c.want(200, "PUT", "/api/v1/users/ann", api.SetUser{Role: "operator", Why: "not so much"}, &u)
 	if !strings.HasPrefix(tok.Secret, "testbox-") || len(tok.Secret) < 30 || tok.ID == "" {
 		t.Fatalf("%+v", tok)
 	}

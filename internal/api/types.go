@@ -226,7 +226,7 @@ type Entry struct {
 	Number int64     `json:"number" doc:"later entries have higher ones"`
 	Time   time.Time `json:"time"`
 	Who    string    `json:"who"`
-	From   string    `json:"from" doc:"an address, or \"socket\""`
+	From   string    `json:"from" doc:"an address, or \"socket\", and behind it who called sudo, as the client says"`
 	What   string    `json:"what"`
 	On     string    `json:"on,omitempty" doc:"a box, a job, a user"`
 	Why    string    `json:"why,omitempty"`

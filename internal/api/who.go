@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os/user"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,7 +25,7 @@ import (
 // caller is who makes a request.
 type caller struct {
 	name    string
-	from    string // an address, or "socket"
+	from    string // an address, or "socket" with who called sudo
 	role    ledger.Role
 	group   string      // the only boxes that the caller may see and use; "" is all
 	token   ledger.Hash // of the token; zero on the socket
@@ -36,6 +37,12 @@ type caller struct {
 func (c *caller) may(r ledger.Role) bool {
 	return slices.Index(ledger.Roles, c.role) >= slices.Index(ledger.Roles, r)
 }
+
+// SudoHeader is the header in which root's client says who called sudo.
+const SudoHeader = "Testbox-Sudo-User"
+
+// sudoForm is the form of names of users, also of those of a directory.
+var sudoForm = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.@\\-]{0,63}$`)
 
 type callerKey struct{}
 
@@ -211,7 +218,11 @@ func (s *Server) ofHash(ctx context.Context, h ledger.Hash, from string) (*calle
 // who says who makes a request.
 func (s *Server) who(r *http.Request) (*caller, error) {
 	if p, ok := r.Context().Value(peerKey{}).(*peer); ok {
-		return s.ofPeer(p)
+		c, err := s.ofPeer(p)
+		if said := r.Header.Get(SudoHeader); err == nil && p.uid == 0 && sudoForm.MatchString(said) {
+			c.from += " (sudo by " + said + ", as the client says)" // for the audit log; it gives no rights
+		}
+		return c, err
 	}
 	if r.TLS == nil {
 		return nil, unauthorized("tokens are taken over HTTPS only")

@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"syscall"
 	"time"
@@ -43,6 +44,7 @@ type Client struct {
 	cfg  Config
 	base string
 	http *http.Client
+	sudo string // who called sudo, for the server's audit log
 }
 
 // answerWait is how long a server may take to begin its answer.
@@ -61,7 +63,7 @@ func New(cfg Config) (*Client, error) {
 			return (&net.Dialer{Timeout: 15 * time.Second}).DialContext(ctx, "unix", cfg.Server)
 		}
 		t := &http.Transport{DialContext: dial, DisableCompression: true, ResponseHeaderTimeout: answerWait}
-		return &Client{cfg, "http://testbox", &http.Client{Transport: t}}, nil
+		return &Client{cfg: cfg, base: "http://testbox", http: &http.Client{Transport: t}, sudo: sudoUser()}, nil
 	}
 	base, err := BaseOf(cfg.Server)
 	if err != nil {
@@ -72,7 +74,15 @@ func New(cfg Config) (*Client, error) {
 	}
 	h := remote.NewHTTP(cfg.Key)
 	h.Transport.(*http.Transport).ResponseHeaderTimeout = answerWait
-	return &Client{cfg, base, h}, nil
+	return &Client{cfg: cfg, base: base, http: h}, nil
+}
+
+// sudoUser is who called sudo, if this is root by sudo.
+func sudoUser() string {
+	if os.Geteuid() != 0 {
+		return ""
+	}
+	return os.Getenv("SUDO_USER")
 }
 
 // BaseOf checks and cleans the URL of a server.
@@ -106,6 +116,28 @@ func KeyOf(ctx context.Context, server string) (wire.Fingerprint, error) {
 		return wire.Fingerprint{}, errors.New("the server shows no key")
 	}
 	return wire.FingerprintOf(certs[0]), nil
+}
+
+// Speaks returns an error if there is no admin API at a server with this key. Nothing
+// secret is sent.
+func Speaks(ctx context.Context, server string, key wire.Fingerprint) error {
+	base, err := BaseOf(server)
+	if err != nil {
+		return err
+	}
+	c := &Client{cfg: Config{Key: key}, base: base, http: remote.NewHTTP(key)}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	resp, err := c.send(ctx, http.MethodGet, Path("me"), nil, nil)
+	if err == nil {
+		resp.Body.Close()
+		return nil
+	}
+	if p := (*api.Problem)(nil); errors.As(err, &p) && p.Code == api.CodeUnauthorized {
+		return nil // it wants a token
+	}
+	return err
 }
 
 // Close closes the connections that are not in use.
@@ -206,6 +238,9 @@ func (c *Client) send(ctx context.Context, method, path string, body []byte, hea
 	}
 	if body != nil {
 		q.Header.Set("Content-Type", "application/json")
+	}
+	if c.sudo != "" {
+		q.Header.Set(api.SudoHeader, c.sudo)
 	}
 	if c.cfg.Token != "" {
 		q.Header.Set("Authorization", "Bearer "+c.cfg.Token)

@@ -23,6 +23,7 @@ import (
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/job"
 	"testbox-imaging/internal/problem"
+	"testbox-imaging/internal/testenv"
 	"testbox-imaging/internal/testenv/fakelab"
 	"testbox-imaging/internal/wire"
 )
@@ -114,6 +115,21 @@ func TestFlow(t *testing.T) {
 	must(t, c.Do(t.Context(), "GET", apiclient.Path("boxes"), nil, &boxes))
 	if l := boxes.Boxes; len(l) != 2 || l[0].Last == nil || l[0].Last.Outcome != box.Done || l[0].Last.Action != box.Backup {
 		t.Errorf("%+v", boxes)
+	}
+}
+
+// TestSudo: what root does by sudo is in the audit log with who called sudo.
+func TestSudo(t *testing.T) {
+	testenv.Root(t)
+	r := newRig(t)
+	for _, user := range []string{"alice", ""} {
+		t.Setenv("SUDO_USER", user)
+		must(t, r.client(apiclient.Config{}).Do(t.Context(), "PUT", apiclient.Path("groups", "rack3"), api.SetGroup{}, nil))
+		var all api.Entries
+		must(t, r.client(apiclient.Config{}).Do(t.Context(), "GET", apiclient.Path("audit"), nil, &all))
+		if from := all.Entries[0].From; from == "socket" != (user == "") || !strings.Contains(from, user) {
+			t.Errorf("the audit log has %q", from)
+		}
 	}
 }
 

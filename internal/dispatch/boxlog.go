@@ -22,9 +22,13 @@ type boxLog struct {
 	limit  int64
 }
 
-// openLog opens the log of a job's box, if it is not open. The host is "" if the name
-// is not known. A log that cannot be opened keeps nothing from being done.
+// openLog opens the log of a job's box, if it is not open. The host is "" for the name that
+// the ledger has, if any. A log that cannot be opened keeps nothing from being done.
 func (d *Dispatch) openLog(t *task, host string) {
+	if host == "" && t.log == nil && d.cfg.Area != nil {
+		b, _ := d.box(d.ctx, t.job) // if the ledger cannot be read, the name is not known
+		host = b.Name
+	}
 	if !box.ValidHost(host) {
 		host = "unknown"
 	}

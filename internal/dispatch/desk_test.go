@@ -283,6 +283,9 @@ func TestLines(t *testing.T) {
 			t.Errorf("the log has %d bytes", len(log))
 		}
 		a.ends(box.Failed)
+		r.kill() // the next server knows the name, too
+		r.start(&knife{})
+		time.Sleep(time.Second)
 		b := r.boot(here).works() // another session has its own limit
 		b.reports(false, wire.Line{Text: "of the next one"})
 		if !strings.Contains(r.text(here, box.LogFile), "of the next one") {

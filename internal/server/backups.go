@@ -35,12 +35,19 @@ func (b *backups) Of(ctx context.Context, addr box.Addr) ([]*image.Record, error
 // BOX@.
 func (b *backups) Find(ctx context.Context, addr box.Addr, name string) (*image.Record, error) {
 	arg := addr.String()
+	if _, err := box.ParseAddr(name); err == nil {
+		return nil, problem.Wrongf("%s is a box, and not one of its backups: %s@latest is its latest one", name, name)
+	}
 	if strings.Contains(name, "@") {
 		arg = name
 	} else if name != "" {
 		arg += "@" + name
 	}
 	sel, err := store.ParseSelector(arg)
+	if err != nil && !strings.Contains(name, "@") {
+		return nil, problem.Wrongf("%.100q is no backup of %s: give latest, latest~1, baseline, an id, or a date or its beginning, such as "+
+			"2026-11-27; BOX@latest is the latest one of another box", name, addr)
+	}
 	if err != nil {
 		return nil, problem.Wrongf("%w", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -51,8 +52,10 @@ func TestFindBackup(t *testing.T) {
 			t.Errorf("%q: %v", name, err)
 		}
 	}
-	for _, name := range []string{"yesterday", "@", "../x@latest", "10.0.0.8"} {
-		if _, err := b.Find(t.Context(), seven, name); !errors.As(err, new(*problem.Error)) {
+	for name, text := range map[string]string{"yesterday": `"yesterday" is no backup of 10.0.0.7`, "@": "after @ comes",
+		"../x@latest": "does not begin with a box", "10.0.0.8": "a box, and not one of its backups: 10.0.0.8@latest",
+	} {
+		if _, err := b.Find(t.Context(), seven, name); !errors.As(err, new(*problem.Error)) || !strings.Contains(err.Error(), text) {
 			t.Errorf("%q: %v", name, err)
 		}
 	}

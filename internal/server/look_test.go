@@ -86,7 +86,7 @@ func TestLook(t *testing.T) {
 
 	testenv.Root(t)
 	must(t, os.Chown(cfg.State, 12345, 12345)) // as if it were that of the user of the server
-	look("to whom the state folder belongs, cannot write there")
+	look("folder " + cfg.BoxesDir() + ": user 12345, to whom the state folder belongs, cannot write there")
 	gone := *cfg
 	gone.State += "x"
 	if err := Wrong(Look(t.Context(), &gone, p.Place.Ready)); err == nil || !strings.Contains(err.Error(), "server init") {

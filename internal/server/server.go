@@ -154,6 +154,7 @@ func portOf(l net.Listener) (uint16, error) {
 func (s *server) serve(ctx context.Context) error {
 	mux := http.NewServeMux()
 	s.boxes.Routes(mux)
+	mux.Handle("/api/", api.Elsewhere(apiAt(s.sockets.api)))
 	s.agents = &http.Server{Handler: mux, TLSConfig: tlsWith(s.keys.agents)}
 	boxapi.Limit(s.agents)
 	var running sync.WaitGroup
@@ -195,6 +196,18 @@ func (s *server) serve(ctx context.Context) error {
 	s.end()
 	running.Wait()
 	return err
+}
+
+// apiAt says where the admin API is, for those who ask at the agents' port.
+func apiAt(l net.Listener) string {
+	if l == nil {
+		return "this server has none over HTTPS, only a Unix socket"
+	}
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		return "it is at " + l.Addr().String()
+	}
+	return "it is at port " + port
 }
 
 func tlsWith(cert tls.Certificate) *tls.Config {

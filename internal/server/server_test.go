@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"testbox-imaging/internal/apiclient"
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/job"
 	"testbox-imaging/internal/problem"
@@ -100,6 +101,14 @@ func checkListeners(t *testing.T, at Addresses) {
 		if resp.StatusCode != http.StatusOK {
 			t.Errorf("%s: %s", from.url, resp.Status)
 		}
+	}
+	// Somebody logs in at the port for boxes.
+	must(t, apiclient.Speaks(t.Context(), "https://"+at.API.String(), at.APIKey))
+	_, port, err := net.SplitHostPort(at.API.String())
+	must(t, err)
+	err = apiclient.Speaks(t.Context(), "https://"+at.Agents.String(), at.Key)
+	if want := "this is the port for boxes, and not for the admin API; it is at port " + port; err == nil || err.Error() != want {
+		t.Errorf("the API at the port for boxes: %v", err)
 	}
 	token := strings.Repeat("t", wire.MinToken)
 	agents := remote.NewHTTP(at.Key)
