@@ -9,6 +9,7 @@ import (
 	"testbox-imaging/internal/api"
 	"testbox-imaging/internal/apiclient"
 	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/problem"
 	"testbox-imaging/internal/store"
 )
 
@@ -159,15 +160,20 @@ func (s *served) SetTime(ctx context.Context, box, id string, at time.Time) (*im
 // Delete implements editor. The caller has looked at what is the last whole backup
 // of a disk.
 func (s *served) Delete(ctx context.Context, records ...*image.Record) error {
+	var kept []error // a job needs them; the others go all the same
 	for _, r := range records {
 		if err := s.same(ctx, r.Box, r.ID); err != nil {
 			return err
 		}
-		if err := s.server.Do(ctx, "DELETE", apiclient.Path("backups", r.Box, r.ID)+"?last_whole=true", nil, nil); err != nil {
+		err := s.server.Do(ctx, "DELETE", apiclient.Path("backups", r.Box, r.ID)+"?last_whole=true", nil, nil)
+		switch {
+		case errors.As(err, new(*problem.Error)):
+			kept = append(kept, err)
+		case err != nil:
 			return serverErr(err)
 		}
 	}
-	return nil
+	return errors.Join(kept...)
 }
 
 // DeleteDamaged implements editor.

@@ -48,6 +48,7 @@ type Jobs interface {
 	Finish(ctx context.Context, addr box.Addr, by string) (dispatch.Status, error)
 	Job(ctx context.Context, id string) (dispatch.Status, error)
 	Jobs(ctx context.Context, f ledger.JobFilter, p ledger.Page) (all []dispatch.Status, next string, err error)
+	Needs(ctx context.Context) ([]dispatch.Need, error)
 	Watch() (changes <-chan string, stop func())
 	Look()
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"testbox-imaging/internal/dispatch"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/ledger"
 	"testbox-imaging/internal/problem"
@@ -190,7 +191,11 @@ func (s *Server) setBackupTime(ctx context.Context, in *struct {
 		return nil, problem.Wrongf("%s is in the future, or before there was this program; give the time at which the backup was made",
 			at.UTC().Format(time.RFC3339))
 	}
-	if _, err := backups.Record(ctx, in.Owner, in.Backup); err != nil {
+	r, err := backups.Record(ctx, in.Owner, in.Backup)
+	if err == nil {
+		err = s.unneeded(ctx, r) // the backup gets another id, by which the job would not find it
+	}
+	if err != nil {
 		return nil, err
 	}
 	// The audit log comes first here, since nothing else would tell of the old id.
@@ -198,7 +203,7 @@ func (s *Server) setBackupTime(ctx context.Context, in *struct {
 	if err := s.noteBackup(ctx, "set time of backup", in.BackupPath, why); err != nil {
 		return nil, err
 	}
-	r, err := backups.SetTime(ctx, in.Owner, in.Backup, at)
+	r, err = backups.SetTime(ctx, in.Owner, in.Backup, at)
 	if err != nil {
 		return nil, err
 	}
@@ -251,11 +256,26 @@ func (s *Server) deleteBackup(ctx context.Context, in *struct {
 		return nil, problem.Refusef("of %s of %s only damaged images would be left, without backup %s; say last_whole if that is meant",
 			strings.Join(disks, ", "), r.Box, r.ID)
 	}
+	if err := s.unneeded(ctx, r); err != nil {
+		return nil, err
+	}
 	// The audit log comes first here, since nothing else would tell of the backup.
 	if err := s.noteBackup(ctx, "delete backup", in.BackupPath, in.Why); err != nil {
 		return nil, err
 	}
 	return nil, backups.Delete(ctx, r)
+}
+
+// unneeded refuses if a job needs a backup.
+func (s *Server) unneeded(ctx context.Context, r *image.Record) error {
+	needs, err := s.cfg.Jobs.Needs(ctx)
+	if err != nil {
+		return fmt.Errorf("find out which backups jobs need: %w", err)
+	}
+	if n := dispatch.NeedOf(needs, r.Box, r.ID); n != nil {
+		return problem.Refusef("backup %s of %s stays as it is, since %s", r.ID, r.Box, n.Why)
+	}
+	return nil
 }
 
 func (s *Server) noteBackup(ctx context.Context, what string, of BackupPath, why string) error {

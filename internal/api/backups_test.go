@@ -6,10 +6,13 @@ import (
 	"errors"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"testbox-imaging/internal/api"
 	"testbox-imaging/internal/conform"
+	"testbox-imaging/internal/dispatch"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/ledger"
 	"testbox-imaging/internal/store"
@@ -131,4 +134,35 @@ func TestLastBackups(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestNeededBackup: what a job needs is not deleted, and does not get another id.
+func TestNeededBackup(t *testing.T) {
+	s, ids := newStore(t)
+	r := newRigWith(t, func(cfg *api.Config) { cfg.Backups = s })
+	c := r.root()
+	path := "/api/v1/backups/10.0.0.1/" + ids[0]
+	need := dispatch.Need{Box: "10.0.0.1", ID: ids[0], Job: "job-7", Why: "job job-7, a restore of 10.0.0.3, needs it and is held"}
+	set := func(needs ...dispatch.Need) {
+		r.runner.mu.Lock()
+		defer r.runner.mu.Unlock()
+		r.runner.needs = needs
+	}
+	set(need)
+	at := api.SetTime{Time: time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)}
+	for method, to := range map[string]string{"DELETE": path + "?last_whole=true", "PUT": path + "/time"} {
+		var body any
+		if method == "PUT" {
+			body = at
+		}
+		if status, text := c.do(method, to, body); status != 409 || !strings.Contains(string(text), "job job-7, a restore") {
+			t.Errorf("%s of a backup that a job needs: %d, %s", method, status, text)
+		}
+	}
+	if _, err := s.Record(t.Context(), "10.0.0.1", ids[0]); err != nil {
+		t.Error(err)
+	}
+	c.want(204, "DELETE", "/api/v1/backups/10.0.0.1/"+ids[1], nil, nil)
+	set()
+	c.want(204, "DELETE", path, nil, nil)
 }

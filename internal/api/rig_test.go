@@ -266,6 +266,7 @@ type runner struct {
 	n       int
 	watches map[chan string]bool
 	looks   int
+	needs   []dispatch.Need
 }
 
 type doc struct {
@@ -421,4 +422,10 @@ func (f *runner) Look() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.looks++
+}
+
+func (r *runner) Needs(context.Context) ([]dispatch.Need, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.needs, nil
 }

@@ -134,7 +134,8 @@ func (s *server) open(ctx context.Context) (err error) {
 		Log: func(format string, args ...any) { s.Log.Warn(fmt.Sprintf(format, args...)) },
 	})
 	s.dispatch.SetForget(s.boxes.Forget)
-	s.keeper = newKeeper(&upkeep{cfg: cfg, store: s.Store, ledger: s.ledger, log: s.Log, now: time.Now, poll: 5 * time.Second})
+	s.keeper = newKeeper(&upkeep{cfg: cfg, store: s.Store, ledger: s.ledger, log: s.Log, now: time.Now, poll: 5 * time.Second,
+		needs: s.dispatch.Needs})
 	s.keeper.busy = func() bool { return s.restoring(s.keeper.ctx) }
 	s.api = api.New(api.Config{
 		Ledger: s.ledger, Jobs: s.dispatch, Area: area, Backups: s.Store, Keeper: s.keeper, Ended: s.ended, Stored: s.Store.PackBytes, Log: s.Log,

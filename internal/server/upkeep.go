@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"testbox-imaging/internal/dispatch"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/ledger"
 	"testbox-imaging/internal/store"
@@ -22,7 +23,8 @@ type upkeep struct {
 	ledger *ledger.Ledger
 	log    *slog.Logger
 	now    func() time.Time
-	busy   func() bool   // whether a restore is at work
+	busy   func() bool // whether a restore is at work
+	needs  func(context.Context) ([]dispatch.Need, error)
 	poll   time.Duration // how often that is asked
 	turn   turn
 }
@@ -209,9 +211,13 @@ func (u *upkeep) retain(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	needs, err := u.needs(ctx)
+	if err != nil {
+		return "", fmt.Errorf("nothing is deleted while it is not known which backups jobs need: %w", err)
+	}
 	var gone []*image.Record
 	for _, k := range store.PlanRetention(records, keep, lacking, u.now()) {
-		if len(k.Why) == 0 {
+		if len(k.Why) == 0 && dispatch.NeedOf(needs, k.Record.Box, k.Record.ID) == nil {
 			gone = append(gone, k.Record)
 		}
 	}

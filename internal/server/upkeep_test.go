@@ -15,6 +15,7 @@ import (
 	_ "time/tzdata" // so that the test does not depend on the machine
 
 	"testbox-imaging/internal/conform"
+	"testbox-imaging/internal/dispatch"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/ledger"
 	"testbox-imaging/internal/store"
@@ -49,7 +50,8 @@ func TestNextUpkeep(t *testing.T) {
 }
 
 func quietUpkeep(busy func() bool) *upkeep {
-	return &upkeep{log: slog.New(slog.NewTextHandler(io.Discard, nil)), now: time.Now, busy: busy, poll: time.Millisecond}
+	return &upkeep{log: slog.New(slog.NewTextHandler(io.Discard, nil)), now: time.Now, busy: busy, poll: time.Millisecond,
+		needs: func(context.Context) ([]dispatch.Need, error) { return nil, nil }}
 }
 
 // TestUpkeepGivesWay has a restore begin in the middle of a step. The step must
@@ -133,7 +135,7 @@ func TestUpkeepDay(t *testing.T) {
 	var said strings.Builder
 	u := &upkeep{
 		cfg: &cfg, store: s, ledger: l, log: slog.New(slog.NewTextHandler(&said, nil)), now: time.Now,
-		busy: func() bool { return false }, poll: time.Millisecond,
+		busy: func() bool { return false }, poll: time.Millisecond, needs: func(context.Context) ([]dispatch.Need, error) { return nil, nil },
 	}
 	sunday := time.Date(2026, 11, 29, 3, 30, 0, 0, time.UTC)
 	u.day(t.Context(), sunday)
@@ -201,5 +203,37 @@ func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestRetainNeeded: retention keeps what a job needs, and deletes nothing while it is
+// not known what jobs need.
+func TestRetainNeeded(t *testing.T) {
+	cfg := DefaultConfig()
+	cfg.State = t.TempDir()
+	cfg.Upkeep.KeepLast = 1
+	must(t, store.InitDir(t.Context(), cfg.StoreDir()))
+	s, err := store.OpenDir(t.Context(), cfg.StoreDir(), nil, false, t.Logf)
+	must(t, err)
+	defer s.Close()
+	needed := commit(t, s, "10.0.0.7", 1)
+	for seed := range 2 {
+		commit(t, s, "10.0.0.7", byte(2+seed))
+	}
+	u := quietUpkeep(func() bool { return false })
+	u.cfg, u.store = &cfg, s
+	broken := errors.New("broken")
+	u.needs = func(context.Context) ([]dispatch.Need, error) { return nil, broken }
+	if did, err := u.retain(t.Context()); !errors.Is(err, broken) {
+		t.Errorf("it did %q, %v", did, err)
+	}
+	u.needs = func(context.Context) ([]dispatch.Need, error) {
+		return []dispatch.Need{{Box: "10.0.0.7", ID: needed.ID}}, nil
+	}
+	if did, err := u.retain(t.Context()); err != nil || did != "1 of 3 backups are deleted." {
+		t.Errorf("it did %q, %v", did, err)
+	}
+	if _, err := s.Record(t.Context(), "10.0.0.7", needed.ID); err != nil {
+		t.Error(err)
 	}
 }
