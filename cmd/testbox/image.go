@@ -19,9 +19,9 @@ and with :DISK behind it, which of its disks. BOX means the same to all commands
 image delete and image date want to be told which backup, and for store copy it is all backups of the
 box. Where it means a baseline that is not the latest backup, a line says so. Boxes are called by
 their address, or by any name.`,
-		newImageCreateCmd(), newImageListCmd(), newImageShowCmd(), newImageVerifyCmd(), newImageRestoreCmd(),
+		newImageCreateCmd(w), newImageListCmd(), newImageShowCmd(), newImageVerifyCmd(), newImageRestoreCmd(),
 		newImageDeleteCmd(w), newImagePinCmd(w), newImageDateCmd(w), newImageDiffCmd(), newImageExportCmd(),
-		newImageImportCmd(), newImageMountCmd())
+		newImageImportCmd(w), newImageMountCmd())
 	for _, sub := range cmd.Commands() {
 		if strings.Contains(sub.Use, "BACKUP") && !strings.Contains(sub.Long, backupHelp) {
 			sub.Long += "\n\n" + backupHelp + " explains BACKUP."

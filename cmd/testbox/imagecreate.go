@@ -22,7 +22,7 @@ import (
 
 // createOptions are the flags of image create.
 type createOptions struct {
-	storeFlag
+	throughFlags
 	note    string
 	pin     bool
 	allUsed bool
@@ -35,8 +35,8 @@ type createOptions struct {
 	unless func(*image.Record) bool
 }
 
-func newImageCreateCmd() *cobra.Command {
-	var o createOptions
+func newImageCreateCmd(w world) *cobra.Command {
+	o := createOptions{throughFlags: throughFlags{server: serverFlag{world: w}}}
 	cmd := &cobra.Command{
 		Use:   "create BOX [NAME=]DISK...",
 		Short: "Back up disks into the store",
@@ -57,9 +57,11 @@ it as it is on the target. What is in doubt is kept.
 The backup is there when the last line says so, or not at all. With unreadable sectors it is
 made, with zeros in their place, they are named, and the exit code is 4. Of a disk of which more
 than a hundredth of what is read, or 16 MiB, or the partition table cannot be read, no backup is
-made, of the disks beside it neither; --accept-failing takes what can be read.`,
+made, of the disks beside it neither; --accept-failing takes what can be read.
+` + uploadHelp,
 		Example: `  testbox image create 10.40.41.42 /dev/sda
-  testbox image create --note "fresh install" web-1 sda=disk.img`,
+  testbox image create --note "fresh install" web-1 sda=disk.img
+  testbox image create --server https://server:8443 web-1 sda=disk.img`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) < 2 {
 				return errors.New("give the box and its disks (BOX DISK...)")
@@ -68,6 +70,9 @@ made, of the disks beside it neither; --accept-failing takes what can be read.`,
 		},
 		ValidArgsFunction: completeFirst(&o.storeFlag),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := o.check(cmd); err != nil {
+				return err
+			}
 			return runImageCreate(cmd.Context(), printerOf(cmd), args[0], args[1:], o)
 		},
 	}
@@ -104,7 +109,7 @@ func runImageCreate(ctx context.Context, p printer, box string, args []string, o
 		return err
 	}
 	defer closeDisks(disks)
-	s, err := o.open(ctx, p, false)
+	s, err := o.openSaver(ctx, p)
 	if err != nil {
 		return err
 	}
@@ -217,7 +222,10 @@ func saveDisks(ctx context.Context, p printer, s saver, r *image.Record, disks [
 			return err
 		}
 	}
-	session := s.Begin()
+	session, err := s.begin(ctx, r)
+	if err != nil {
+		return err
+	}
 	defer session.Close()
 	saved, err := makeBackup(ctx, p, session, r, disks, o)
 	if err != nil {

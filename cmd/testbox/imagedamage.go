@@ -13,7 +13,9 @@ import (
 
 // damagesOf returns the damage that was found in the store. If the list cannot
 // be read, it prints that and the command continues.
-func damagesOf(ctx context.Context, p printer, s catalogue) store.Damages {
+func damagesOf(ctx context.Context, p printer, s interface {
+	Damages(context.Context) (store.Damages, error)
+}) store.Damages {
 	damages, err := s.Damages(ctx)
 	if err != nil {
 		p.warnf("the list of damaged images cannot be read: %v", err)

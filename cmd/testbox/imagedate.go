@@ -81,12 +81,12 @@ func setTime(ctx context.Context, p printer, s editor, arg string, at time.Time)
 // whyMisdated says why a backup's time cannot be right. It returns "" if the
 // time can be right, or if it is known after which other backup this one was
 // made.
-func whyMisdated(ctx context.Context, s catalogue, r *image.Record) string {
-	rs, _, err := s.Records(ctx)
+func whyMisdated(ctx context.Context, s boxCatalogue, r *image.Record) string {
+	rs, _, err := s.RecordsOf(ctx, r.Box)
 	if err != nil {
 		return ""
 	}
-	for m, why := range store.Misdated(ofBoxes(rs, []string{r.Box}), time.Now()) {
+	for m, why := range store.Misdated(rs, time.Now()) {
 		if m.ID == r.ID {
 			return why
 		}
@@ -96,14 +96,14 @@ func whyMisdated(ctx context.Context, s catalogue, r *image.Record) string {
 
 // sayLater warns of backups of a box that have a date in the future. A clock is
 // or was wrong then.
-func sayLater(ctx context.Context, p printer, s catalogue, box string) error {
-	rs, _, err := s.Records(ctx)
+func sayLater(ctx context.Context, p printer, s boxCatalogue, box string) error {
+	rs, _, err := s.RecordsOf(ctx, box)
 	if err != nil {
 		return err
 	}
 	now := time.Now()
 	for _, r := range rs {
-		if r.Box == box && r.Time.After(now) {
+		if r.Time.After(now) {
 			p.warnf("backup %s of %s is dated later than the clock of this machine, which says %s: it is wrong, or that clock was",
 				r.ID, box, now.UTC().Format(time.RFC3339))
 		}
@@ -112,7 +112,7 @@ func sayLater(ctx context.Context, p printer, s catalogue, box string) error {
 }
 
 // sayDate warns if the date of a new backup shows that a clock was wrong.
-func sayDate(ctx context.Context, p printer, s catalogue, r *image.Record) {
+func sayDate(ctx context.Context, p printer, s boxCatalogue, r *image.Record) {
 	if why := whyMisdated(ctx, s, r); why != "" {
 		p.warnf("backup %s is %s: it is not %s@latest; `testbox image date` puts its time right", r.ID, why, r.Box)
 		return

@@ -23,11 +23,11 @@ type folderImport struct {
 	p             printer
 	o             createOptions
 	s             saver
-	known         []*image.Record // backups of the store
-	damages       store.Damages   // damage of these
-	older         time.Time       // time of the .old images in the current folder
-	done, skipped int             // backups
-	bad           bool            // one of the backups has unreadable sectors
+	known         map[string][]*image.Record // backups of each box that was looked for
+	damages       store.Damages              // damage of these
+	older         time.Time                  // time of the .old images in the current folder
+	done, skipped int                        // backups
+	bad           bool                       // one of the backups has unreadable sectors
 	failed        []error
 }
 
@@ -37,20 +37,12 @@ func importFolders(ctx context.Context, p printer, dir string, o createOptions) 
 	if err != nil {
 		return err
 	}
-	s, err := o.open(ctx, p, false)
+	s, err := o.openSaver(ctx, p)
 	if err != nil {
 		return err
 	}
 	defer closing(ctx, p, s, &err)
-	f := &folderImport{p: p, o: o, s: s, damages: damagesOf(ctx, p, s)}
-	records, damaged, err := s.Records(ctx)
-	if err != nil {
-		return err
-	}
-	for _, d := range damaged {
-		p.warnf("%v; if it is one of those that are imported, it is imported again", d)
-	}
-	f.known = records
+	f := &folderImport{p: p, o: o, s: s, known: map[string][]*image.Record{}}
 	for _, d := range dirs {
 		// The older backup comes first. Of two without a sidecar it must not be the
 		// latest.
@@ -159,6 +151,9 @@ func (f *folderImport) backup(ctx context.Context, dir string, entries []sharedi
 		return err
 	}
 	f.older = r.Time
+	if err := f.look(ctx, r.Box); err != nil {
+		return err
+	}
 	if r.Arming != "" {
 		if known := f.find(r.Box, func(k *image.Record) bool { return k.Arming == r.Arming && sameNames(k, entries) }); known != nil {
 			f.skip(dir, known)
@@ -185,9 +180,25 @@ func (f *folderImport) backup(ctx context.Context, dir string, entries []sharedi
 		return nil
 	case err == nil || errors.Is(err, errBadSectors):
 		f.done++
-		f.known = append(f.known, r)
+		f.known[r.Box] = append(f.known[r.Box], r)
 	}
 	return err
+}
+
+// look finds out which backups of a box are in the store.
+func (f *folderImport) look(ctx context.Context, box string) error {
+	if _, looked := f.known[box]; looked {
+		return nil
+	}
+	records, damaged, err := f.s.RecordsOf(ctx, box)
+	if err != nil {
+		return err
+	}
+	for _, d := range damaged {
+		f.p.warnf("%v; if it is one of those that are imported, it is imported again", d)
+	}
+	f.known[box], f.damages = records, damagesOf(ctx, f.p, f.s)
+	return nil
 }
 
 func (f *folderImport) skip(dir string, known *image.Record) {
@@ -198,8 +209,8 @@ func (f *folderImport) skip(dir string, known *image.Record) {
 // find finds a backup that is in the store already. A damaged one does not
 // count, because importing it again repairs it.
 func (f *folderImport) find(box string, is func(*image.Record) bool) (found *image.Record) {
-	for _, k := range f.known {
-		if k.Box != box || !is(k) {
+	for _, k := range f.known[box] {
+		if !is(k) {
 			continue
 		}
 		if len(f.damages.Of(k)) == 0 {

@@ -23,8 +23,8 @@ import (
 	"testbox-imaging/internal/words"
 )
 
-func newImageImportCmd() *cobra.Command {
-	var o createOptions
+func newImageImportCmd(w world) *cobra.Command {
+	o := createOptions{throughFlags: throughFlags{server: serverFlag{world: w}}}
 	cmd := &cobra.Command{
 		Use:   "import BOX [NAME=]FILE... | import FOLDER",
 		Short: "Bring images of other forms into the store",
@@ -42,7 +42,8 @@ and said, so an import that was interrupted goes on when it is run again.
 An image that is named as a partition is (sda1.raw.gz) is refused in a folder; a FILE of such a name
 needs NAME=.
 
-Files of gzip and zstd are unpacked into $TMPDIR first, since a disk is not read in order.`,
+Files of gzip and zstd are unpacked into $TMPDIR first, since a disk is not read in order.
+` + uploadHelp,
 		Example: `  testbox image import web-1 sda=web.qcow2
   testbox image import /export/testbox-backup/10.40.41.42
   testbox image import /export/testbox-backup`,
@@ -53,6 +54,9 @@ Files of gzip and zstd are unpacked into $TMPDIR first, since a disk is not read
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := o.check(cmd); err != nil {
+				return err
+			}
 			return runImageImport(cmd.Context(), printerOf(cmd), args, o)
 		},
 	}
@@ -88,7 +92,7 @@ func runImageImport(ctx context.Context, p printer, args []string, o createOptio
 	if disks, err = importFiles(ctx, p, args[1:], o); err != nil {
 		return err
 	}
-	s, err := o.open(ctx, p, false)
+	s, err := o.openSaver(ctx, p)
 	if err != nil {
 		return err
 	}

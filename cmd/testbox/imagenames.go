@@ -10,10 +10,8 @@ import (
 	"strings"
 	"time"
 
-	"testbox-imaging/internal/copier"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/match"
-	"testbox-imaging/internal/parttab"
 	"testbox-imaging/internal/store"
 	"testbox-imaging/internal/usedmap"
 )
@@ -21,21 +19,8 @@ import (
 // traits are what a disk is known by besides its identity. Files have no
 // identity.
 type traits struct {
-	table   string   // id of the partition table
-	systems []string // UUIDs of the file systems
-	file    string   // name of the file; "" for a device
-}
-
-func traitsOf(r copier.Source, sector int, layout usedmap.Layout) (t traits) {
-	if table, err := parttab.Read(r, r.Size(), sector); err == nil {
-		t.table = table.ID
-	}
-	for _, p := range layout.Parts {
-		if p.UUID != "" {
-			t.systems = append(t.systems, p.UUID)
-		}
-	}
-	return t
+	match.Content
+	file string // name of the file; "" for a device
 }
 
 // knownDisk is a disk of an earlier backup of the box.
@@ -59,8 +44,8 @@ type naming struct {
 
 // nameDisks gives each disk the name of its image. If the disk is known from an
 // earlier backup, it is the name there. It refuses what is not certain.
-func nameDisks(ctx context.Context, p printer, s reader, box string, disks []namedDisk) error {
-	rs, damaged, err := s.Records(ctx)
+func nameDisks(ctx context.Context, p printer, s saver, box string, disks []namedDisk) error {
+	rs, damaged, err := s.RecordsOf(ctx, box)
 	if err != nil {
 		return err
 	}
@@ -90,13 +75,13 @@ func nameDisks(ctx context.Context, p printer, s reader, box string, disks []nam
 
 // recall collects what is known of the present disks and of those in earlier
 // backups. If several of these have one name, the latest counts.
-func (n *naming) recall(ctx context.Context, s reader, rs []*image.Record) {
+func (n *naming) recall(ctx context.Context, s saver, rs []*image.Record) {
 	for _, d := range n.disks {
 		var layout usedmap.Layout
 		if d.used != nil {
 			layout = d.used.Layout()
 		}
-		t := traitsOf(d, d.identity.SectorSize, layout)
+		t := traits{Content: match.ContentOf(d, d.Size(), d.identity.SectorSize, layout)}
 		if d.kernel == "" {
 			t.file = filepath.Base(d.path)
 		}
@@ -120,15 +105,8 @@ func (n *naming) recall(ctx context.Context, s reader, rs []*image.Record) {
 	}
 }
 
-func (n *naming) remember(ctx context.Context, s reader, r *image.Record, d *image.RecordedDisk, last bool) {
-	k := knownDisk{RecordedDisk: d, last: last, now: -1}
-	if im, err := openImage(ctx, s, r, d); err == nil { // less is known of a damaged one
-		view := im.ReaderAt(ctx, viewCache)
-		k.traits = traitsOf(readOnlyDisk{view, view.Size()}, d.Disk.SectorSize, usedmap.ParseLayout(im.Root.Layout))
-		view.Close()
-		im.Close()
-	}
-	k.file = d.Kernel
+func (n *naming) remember(ctx context.Context, s saver, r *image.Record, d *image.RecordedDisk, last bool) {
+	k := knownDisk{RecordedDisk: d, traits: traits{s.content(ctx, r, d), d.Kernel}, last: last, now: -1}
 	n.was = append(n.was, k)
 }
 
@@ -164,8 +142,8 @@ func (n *naming) match() {
 		same func(k *knownDisk, i int) bool
 	}{
 		{"the same WWN or serial", func(k *knownDisk, i int) bool { return match.Same(k.Disk, n.disks[i].identity) }},
-		{"the same partition table", func(k *knownDisk, i int) bool { return k.table != "" && k.table == n.is[i].table }},
-		{"the same file system", func(k *knownDisk, i int) bool { return shared(k.systems, n.is[i].systems) }},
+		{"the same partition table", func(k *knownDisk, i int) bool { return k.Table != "" && k.Table == n.is[i].Table }},
+		{"the same file system", func(k *knownDisk, i int) bool { return shared(k.Systems, n.is[i].Systems) }},
 		{"the same path", func(k *knownDisk, i int) bool { return match.SamePath(k.Disk, n.disks[i].identity) }},
 		{"the same name of the file", func(k *knownDisk, i int) bool { return n.is[i].file != "" && k.file == n.is[i].file }},
 		{"the only one of its size", func(k *knownDisk, i int) bool { return k.last && sameSize(k.Disk, n.disks[i].identity) }},
@@ -270,7 +248,7 @@ func (n *naming) changes(i int) (out []string) {
 		case !sameSize(was.Disk, d.identity) || match.Contradict(was.Disk, d.identity):
 			out = append(out, fmt.Sprintf("%s was another disk: %s, %s (%s); it is now %s, %s (%s)",
 				d.name, was.Kernel, bytesText(was.Disk.Size), was.Disk, d.path, bytesText(d.identity.Size), d.identity))
-		case was.table != "" && n.is[i].table != "" && was.table != n.is[i].table:
+		case was.Table != "" && n.is[i].Table != "" && was.Table != n.is[i].Table:
 			out = append(out, fmt.Sprintf("%s has another partition table than before", d.name))
 		}
 	}
@@ -284,8 +262,8 @@ func (n *naming) wasOther(i, k, own int) bool {
 	if match.Same(was.Disk, n.disks[i].identity) {
 		return true
 	}
-	copied := own >= 0 && n.was[own].table == is.table || own < 0 && was.now >= 0
-	return is.table != "" && was.table == is.table && !copied
+	copied := own >= 0 && n.was[own].Table == is.Table || own < 0 && was.now >= 0
+	return is.Table != "" && was.Table == is.Table && !copied
 }
 
 // nameNew gives names to disks that have none. It uses the kernel's name, or

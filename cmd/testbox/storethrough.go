@@ -53,7 +53,7 @@ func (o *throughFlags) upkeep(ctx context.Context, p printer, work api.Work, do 
 	}
 	if c == nil {
 		// What only plans a collection reads beside a server.
-		s, err := openStore(ctx, p, o.dir, work == api.PlanGC)
+		s, err := o.openOwn(ctx, p, work == api.PlanGC)
 		if err == nil {
 			return doAndClose(ctx, p, s, do)
 		}
@@ -63,6 +63,15 @@ func (o *throughFlags) upkeep(ctx context.Context, p printer, work api.Work, do 
 	}
 	defer c.Close()
 	return lookAfter(ctx, p, c, work)
+}
+
+// openOwn opens the store of the folder.
+func (o *throughFlags) openOwn(ctx context.Context, p printer, readOnly bool) (*store.Locked, error) {
+	s, err := openStore(ctx, p, o.dir, readOnly)
+	if errors.Is(err, store.ErrNoStore) {
+		err = wrong("%w, and --server means the store of a server", err)
+	}
+	return s, err
 }
 
 // far makes a client of the server that is named. It returns nil if none is.

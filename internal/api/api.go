@@ -24,6 +24,7 @@ import (
 	"path"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -38,6 +39,7 @@ import (
 	"testbox-imaging/internal/sharedir"
 	"testbox-imaging/internal/sparing"
 	"testbox-imaging/internal/version"
+	"testbox-imaging/internal/wire"
 )
 
 // Jobs runs the jobs. It is a dispatch.Dispatch.
@@ -62,6 +64,9 @@ type Config struct {
 	Area    *sharedir.Area // the folders of boxes; nil means that there are none
 	Backups Backups        // nil means that there is no store
 	Keeper  Keeper         // looks after the store; nil means that nobody does
+	// Sessions serves uploads. It asks GrantUpload what a token allows. nil means that
+	// there are no uploads.
+	Sessions Sessions
 	// Ended is told of each job that has ended, once for each start of the server. It
 	// must not wait. nil means that nobody is told.
 	Ended func(Job)
@@ -98,6 +103,8 @@ type Server struct {
 	hub     *hub
 	metrics *metrics
 	streams chan struct{} // holds a value for each request that lasts
+	looks   chan struct{} // holds a value for each image that is looked at
+	uploads uploads
 	ctx     context.Context
 	stop    context.CancelFunc
 	spare   sparing.Limit
@@ -127,7 +134,8 @@ func New(cfg Config) *Server {
 	if cfg.Patience <= 0 {
 		cfg.Patience = defaultPatient
 	}
-	s := &Server{cfg: cfg, mux: http.NewServeMux(), streams: make(chan struct{}, maxStreams)}
+	s := &Server{cfg: cfg, mux: http.NewServeMux(), streams: make(chan struct{}, maxStreams), looks: make(chan struct{}, maxLooks),
+		uploads: uploads{by: map[string]*upload{}}}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.metrics = newMetrics(s)
 	s.hub = newHub(s)
@@ -173,6 +181,10 @@ func (s *Server) OpenAPI() ([]byte, error) { return s.huma.OpenAPI().MarshalJSON
 
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if s.cfg.Sessions != nil && strings.HasPrefix(r.URL.Path, wire.Prefix) {
+		s.serveUpload(w, r)
+		return
+	}
 	ctl := http.NewResponseController(w)
 	ctl.SetWriteDeadline(time.Now().Add(2 * s.cfg.Patience))
 	if r.ContentLength != 0 { // the HTTP server itself reads what nobody else has read

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/chunk"
 	"testbox-imaging/internal/dispatch"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/ledger"
@@ -16,6 +18,7 @@ import (
 
 // Backups are the backups in the store, as package store has them.
 type Backups interface {
+	chunk.Images
 	RecordsOf(ctx context.Context, box string) ([]*image.Record, []*store.RecordError, error)
 	Record(ctx context.Context, box, id string) (*image.Record, error)
 	Latest(ctx context.Context, boxes []string) (map[string]store.Backup, error)
@@ -34,6 +37,8 @@ type Backup struct {
 	Box      string       `json:"box" doc:"whose it is, as the store has it: the address of the box"`
 	ID       string       `json:"id" example:"20261129-080000"`
 	Time     time.Time    `json:"time" doc:"when it was committed"`
+	After    string       `json:"after,omitempty" doc:"id of a backup with a later date that was made before this one"`
+	Arming   box.Arming   `json:"arming,omitempty" doc:"the arming that made it"`
 	Host     string       `json:"host,omitempty" doc:"host name of the box at that time"`
 	Note     string       `json:"note,omitempty"`
 	Pinned   bool         `json:"pinned,omitempty" doc:"it is kept until somebody takes that back"`
@@ -43,11 +48,14 @@ type Backup struct {
 
 // BackupDisk is a disk of a backup.
 type BackupDisk struct {
-	Name  string `json:"name"`
-	Size  int64  `json:"size" doc:"bytes of the disk"`
-	Data  int64  `json:"data" doc:"bytes of the disk that are in the store; other boxes may need them too"`
-	Bad   bool   `json:"bad,omitempty" doc:"it has zeros for sectors that could not be read"`
-	Lacks bool   `json:"lacks,omitempty" doc:"the store was found to lack some of it"`
+	Name   string         `json:"name"`
+	Size   int64          `json:"size" doc:"bytes of the disk"`
+	Data   int64          `json:"data" doc:"bytes of the disk that are in the store; other boxes may need them too"`
+	Bad    bool           `json:"bad,omitempty" doc:"it has zeros for sectors that could not be read"`
+	Lacks  bool           `json:"lacks,omitempty" doc:"the store was found to lack some of it"`
+	Kernel string         `json:"kernel,omitempty" doc:"the disk's kernel name, or the name of the file, when it was read"`
+	Disk   image.Identity `json:"disk" doc:"what the disk is known by"`
+	Root   string         `json:"root" doc:"name of its image in the store; equal images have equal names"`
 }
 
 // BackupList has the backups of a box.
@@ -121,11 +129,16 @@ func (s *Server) listBackups(ctx context.Context, in *OwnerPath) (*body[BackupLi
 }
 
 func backupOf(r *image.Record, damages store.Damages) Backup {
-	b := Backup{Box: r.Box, ID: r.ID, Time: r.Time, Host: clean(r.Host), Note: clean(r.Note), Pinned: r.Pinned, Baseline: r.Baseline}
+	b := Backup{Box: r.Box, ID: r.ID, Time: r.Time, After: r.After, Arming: r.Arming, Host: clean(r.Host), Note: clean(r.Note),
+		Pinned: r.Pinned, Baseline: r.Baseline}
 	for i := range r.Disks {
 		d := &r.Disks[i]
+		_, lacks := damages[d.Root]
+		id := d.Disk
+		id.WWN, id.Serial, id.Path, id.Model = clean(id.WWN), clean(id.Serial), clean(id.Path), clean(id.Model)
 		b.Disks = append(b.Disks, BackupDisk{
-			Name: d.Name, Size: d.Disk.Size, Data: d.Data, Bad: len(d.Bad) > 0, Lacks: len(d.Bad) == 0 && !damages.Whole(d),
+			Name: d.Name, Size: d.Disk.Size, Data: d.Data, Bad: len(d.Bad) > 0, Lacks: lacks, Kernel: clean(d.Kernel), Disk: id,
+			Root: d.Root.String(),
 		})
 	}
 	return b

@@ -66,6 +66,11 @@ var routes = []route{
 	{"delete-backup", "DELETE", Prefix + "/backups/{owner}/{backup}", ledger.Admin, false, 204, "backups", "Delete a backup",
 		"Its bytes are got back by the next upkeep. A pinned backup and the baseline are not deleted.", on((*Server).deleteBackup)},
 
+	{"get-content", "GET", Prefix + "/backups/{owner}/{backup}/disks/{disk}/content", ledger.Operator, false, 200, "backups",
+		"Say what a disk of a backup is known by", "", on((*Server).getContent)},
+	{"add-upload", "POST", Prefix + "/backups/{owner}/uploads", ledger.Operator, false, 201, "backups", "Begin to add a backup",
+		"The answer has a token for one session, by which a backup of this box is sent as the agent of a box sends one.",
+		on((*Server).addUpload)},
 	{"get-store", "GET", Prefix + "/store", ledger.Viewer, true, 200, "store", "Show the store", "", on((*Server).getStore)},
 	{"add-upkeep", "POST", Prefix + "/store/upkeep", ledger.Admin, true, 201, "store", "Look after the store",
 		"It goes on when the client goes. It gives way to restores, and there is one such work at a time, also that of the night.",

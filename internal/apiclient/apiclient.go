@@ -292,6 +292,12 @@ func (c *Client) Get(ctx context.Context, path string, to io.Writer) error {
 	return err
 }
 
+// Sender makes a client that sends the backup of an upload, with the token of that. log
+// is told when the server is away.
+func (c *Client) Sender(token string, log func(format string, args ...any)) (*remote.Client, error) {
+	return remote.New(remote.Config{HTTP: c.http, Base: c.base, Token: token, Away: c.cfg.Away, Log: log})
+}
+
 // Path joins parts into a path below the API's prefix. Each part is escaped.
 func Path(parts ...string) string {
 	var b strings.Builder

@@ -35,6 +35,10 @@ type Grant struct {
 	// MayRead reports whether the image of a disk of a backup may be read. nil means
 	// that none may.
 	MayRead func(box, id, disk string) bool
+	// Add is called for a commit that nothing speaks against. It calls add, which
+	// commits the record, and may set before what the client does not say of it. nil
+	// means that the record is committed as it is.
+	Add func(ctx context.Context, r *image.Record, add func(context.Context) error) error
 }
 
 // Authority knows what a token allows.
@@ -217,15 +221,12 @@ func (s *Server) endIdle(before time.Time) {
 // Routes adds the requests that this package serves to a mux. Other requests of the
 // agent can be added beside them.
 func (s *Server) Routes(mux *http.ServeMux) {
+	s.Sessions(mux)
 	for pattern, h := range map[string]handler{
-		"POST " + wire.Prefix + "sessions/{session}/missing":          s.missing,
-		"POST " + wire.Prefix + "sessions/{session}/objects":          s.objects,
-		"POST " + wire.Prefix + "sessions/{session}/commits/{commit}": s.commit,
-		"DELETE " + wire.Prefix + "sessions/{session}":                s.endSession,
-		"PUT " + wire.Prefix + "images/{image}":                       s.openImage,
-		"POST " + wire.Prefix + "images/{image}/read":                 s.read,
-		"POST " + wire.Prefix + "images/{image}/check":                s.check,
-		"DELETE " + wire.Prefix + "images/{image}":                    s.closeImage,
+		"PUT " + wire.Prefix + "images/{image}":        s.openImage,
+		"POST " + wire.Prefix + "images/{image}/read":  s.read,
+		"POST " + wire.Prefix + "images/{image}/check": s.check,
+		"DELETE " + wire.Prefix + "images/{image}":     s.closeImage,
 	} {
 		mux.Handle(pattern, s.serve((*request).asStore, h))
 	}
@@ -234,6 +235,18 @@ func (s *Server) Routes(mux *http.ServeMux) {
 		mux.Handle("POST "+wire.ReportPath, s.serve((*request).asTalker, s.report))
 		mux.Handle("POST "+wire.ResultPath, s.serve((*request).asTalker, s.result))
 		mux.Handle("PUT "+wire.InventoryPath+"{name}", s.serve((*request).asTalker, s.inventory))
+	}
+}
+
+// Sessions adds only the requests by which a backup is added.
+func (s *Server) Sessions(mux *http.ServeMux) {
+	for pattern, h := range map[string]handler{
+		"POST " + wire.Prefix + "sessions/{session}/missing":          s.missing,
+		"POST " + wire.Prefix + "sessions/{session}/objects":          s.objects,
+		"POST " + wire.Prefix + "sessions/{session}/commits/{commit}": s.commit,
+		"DELETE " + wire.Prefix + "sessions/{session}":                s.endSession,
+	} {
+		mux.Handle(pattern, s.serve((*request).asStore, h))
 	}
 	mux.HandleFunc(wire.Prefix, func(w http.ResponseWriter, _ *http.Request) {
 		s.sendAway(w, &wire.Problem{Code: wire.CodeNoRequest, Text: "this server has no such request"})

@@ -177,7 +177,7 @@ func (s *Server) commit(ctx context.Context, q *request) error {
 	if err != nil {
 		return errRefused(err)
 	}
-	c, err := s.begin(ses, n, object.NameOf(body), r)
+	c, err := s.begin(ses, n, object.NameOf(body), r, q.grant.Add)
 	if err != nil {
 		return err
 	}
@@ -210,8 +210,11 @@ func mayCommit(r *image.Record, g *Grant) error {
 	return nil
 }
 
+// addFunc is Grant.Add.
+type addFunc = func(ctx context.Context, r *image.Record, add func(context.Context) error) error
+
 // begin begins a commit, unless the same request has begun it before.
-func (s *Server) begin(ses *session, n uint64, body object.Name, r *image.Record) (*commit, error) {
+func (s *Server) begin(ses *session, n uint64, body object.Name, r *image.Record, add addFunc) (*commit, error) {
 	ses.mu.Lock()
 	defer ses.mu.Unlock()
 	if last := ses.commit; last != nil {
@@ -236,7 +239,7 @@ func (s *Server) begin(ses *session, n uint64, body object.Name, r *image.Record
 		defer s.busy.Done()
 		ctx, cancel := context.WithTimeout(s.ctx, wire.CommitWait)
 		defer cancel()
-		c.record, c.err = s.run(ctx, ses, r)
+		c.record, c.err = s.run(ctx, ses, r, add)
 		close(c.done)
 	}()
 	return c, nil
@@ -244,7 +247,7 @@ func (s *Server) begin(ses *session, n uint64, body object.Name, r *image.Record
 
 // run commits a backup, unless its arming has made one already. That is so if the
 // server ended after an earlier commit and before its answer.
-func (s *Server) run(ctx context.Context, ses *session, r *image.Record) (*image.Record, error) {
+func (s *Server) run(ctx context.Context, ses *session, r *image.Record, add addFunc) (*image.Record, error) {
 	unlock, err := s.lockBox(ctx, r.Box)
 	if err != nil {
 		return nil, err
@@ -255,10 +258,11 @@ func (s *Server) run(ctx context.Context, ses *session, r *image.Record) (*image
 	case err != nil:
 		return nil, err
 	case have == nil:
-		if err := ses.backup.Commit(ctx, r); err != nil {
-			return nil, err
+		commit := func(ctx context.Context) error { return ses.backup.Commit(ctx, r) }
+		if add == nil {
+			return r, commit(ctx)
 		}
-		return r, nil
+		return r, add(ctx, r, commit)
 	case !sameDisks(have, r):
 		return nil, errRefused(fmt.Errorf("this job has made backup %s already, with other images", have.ID))
 	}

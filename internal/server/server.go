@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -129,7 +130,7 @@ func (s *server) open(ctx context.Context) (err error) {
 		return err
 	}
 	s.boxes = boxapi.New(boxapi.Config{
-		Grants: s.dispatch, Desk: s.dispatch, Committed: have.made, Sent: s.dispatch.Sent,
+		Grants: s, Desk: s.dispatch, Committed: have.made, Sent: s.dispatch.Sent,
 		Begin: func() chunk.Session { return s.Store.Begin() }, Images: s.Store,
 		Log: func(format string, args ...any) { s.Log.Warn(fmt.Sprintf(format, args...)) },
 	})
@@ -138,10 +139,35 @@ func (s *server) open(ctx context.Context) (err error) {
 		needs: s.dispatch.Needs})
 	s.keeper.busy = func() bool { return s.restoring(s.keeper.ctx) }
 	s.api = api.New(api.Config{
-		Ledger: s.ledger, Jobs: s.dispatch, Area: area, Backups: s.Store, Keeper: s.keeper, Ended: s.ended, Stored: s.Store.PackBytes, Log: s.Log,
+		Ledger: s.ledger, Jobs: s.dispatch, Area: area, Backups: s.Store, Keeper: s.keeper, Sessions: newSessions(s.boxes),
+		Ended: s.ended, Stored: s.Store.PackBytes, Log: s.Log,
 	})
 	return nil
 }
+
+// Grant implements boxapi.Authority. Tokens of boxes count at the agents' listener
+// alone, and those of admins' uploads at the admin API alone.
+func (s *server) Grant(ctx context.Context, token string, from netip.Addr) (boxapi.Grant, error) {
+	if api.IsUpload(ctx) {
+		return s.api.GrantUpload(ctx, token, from)
+	}
+	return s.dispatch.Grant(ctx, token, from)
+}
+
+// sessions are the requests of boxapi.Server that the admin API serves.
+type sessions struct {
+	*http.ServeMux
+	boxes *boxapi.Server
+}
+
+func newSessions(boxes *boxapi.Server) sessions {
+	s := sessions{http.NewServeMux(), boxes}
+	boxes.Sessions(s.ServeMux)
+	return s
+}
+
+// Forget implements api.Sessions.
+func (s sessions) Forget(token string) { s.boxes.Forget(token) }
 
 func portOf(l net.Listener) (uint16, error) {
 	a, ok := l.Addr().(*net.TCPAddr)

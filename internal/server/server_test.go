@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
@@ -16,6 +17,7 @@ import (
 	"testbox-imaging/internal/apiclient"
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/job"
+	"testbox-imaging/internal/object"
 	"testbox-imaging/internal/problem"
 	"testbox-imaging/internal/remote"
 	"testbox-imaging/internal/sharedir"
@@ -125,5 +127,42 @@ func checkListeners(t *testing.T, at Addresses) {
 	var p *wire.Problem
 	if err != nil && !errors.As(err, &p) {
 		t.Error(err)
+	}
+}
+
+// TestTokensOfUploads: the token of an upload counts at the admin API alone, and that
+// of a box does not count there.
+func TestTokensOfUploads(t *testing.T) {
+	p := newParts(t)
+	at, stop := run(t, p)
+	defer stop()
+	local := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", at.Socket)
+	}}}
+	defer local.CloseIdleConnections()
+	resp, err := local.Post("http://server/api/v1/backups/web-1/uploads", "application/json", strings.NewReader("{}"))
+	must(t, err)
+	defer resp.Body.Close()
+	var up struct{ Token string }
+	if err := json.NewDecoder(resp.Body).Decode(&up); err != nil || resp.StatusCode != http.StatusCreated {
+		t.Fatalf("the upload begins with %s, %v", resp.Status, err)
+	}
+	agents := remote.NewHTTP(at.Key)
+	defer agents.CloseIdleConnections()
+	for _, from := range []struct {
+		what, base, token string
+		client            *http.Client
+		counts            bool
+	}{
+		{"an upload at the API", "http://server", up.Token, local, true},
+		{"an upload at the agents' listener", "https://" + at.Agents.String(), up.Token, agents, false},
+		{"another token at the API", "http://server", strings.Repeat("t", wire.MinToken), local, false},
+	} {
+		c, err := remote.New(remote.Config{HTTP: from.client, Base: from.base, Token: from.token, Away: 10 * time.Second})
+		must(t, err)
+		_, err = c.Begin().Missing(t.Context(), []object.Key{{Kind: object.Chunk}})
+		if from.counts && err != nil || !from.counts && !errors.Is(err, wire.ErrToken) {
+			t.Errorf("%s: %v", from.what, err)
+		}
 	}
 }

@@ -83,7 +83,10 @@ func newServerSiteIn(t testing.TB, state, config string) *serverSite {
 	must(t, err)
 	s := &serverSite{t: t, prog: prog, state: state, host: newHost(t)}
 	s.log = filepath.Join(s.state, "server.log")
-	text := fmt.Sprintf("state = %q\nsocket = %q\napi = \"\"\n%s", s.state, s.socket(), config)
+	if !strings.Contains(config, "api = ") {
+		config = "api = \"\"\n" + config
+	}
+	text := fmt.Sprintf("state = %q\nsocket = %q\n%s", s.state, s.socket(), config)
 	must(t, os.WriteFile(s.config(), []byte(text), 0o644))
 	run(t, "", prog.testbox, "server", "init", "--address", serverIP, "--config", s.config())
 	must(t, addMaintenance(filepath.Join(s.state, bootcfg.TFTPArea), bootcfg.FormRAM))
