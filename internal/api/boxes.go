@@ -373,8 +373,11 @@ func (s *Server) setDisks(addr box.Addr, list string) error {
 		return problem.Refusef("this server keeps no files of boxes")
 	}
 	if strings.TrimSpace(list) == "" {
-		path := s.cfg.Area.Look(addr).Path(box.DisksFile)
-		return durable.Remove(durable.OS{}, path)
+		folder := s.cfg.Area.Look(addr)
+		if err := folder.Own(); err != nil {
+			return err
+		}
+		return durable.Remove(durable.OS{}, folder.Path(box.DisksFile))
 	}
 	folder, err := s.cfg.Area.Box(addr)
 	if err != nil {

@@ -32,7 +32,8 @@ func (s *Server) folder(ctx context.Context, word string) (*sharedir.Folder, box
 	if s.cfg.Area == nil {
 		return nil, b.Address, notFound("this server keeps no files of boxes")
 	}
-	return s.cfg.Area.Look(b.Address), b.Address, nil
+	folder := s.cfg.Area.Look(b.Address)
+	return folder, b.Address, folder.Own()
 }
 
 // open opens a regular file of a box's folder.

@@ -177,6 +177,9 @@ func (d *Dispatch) Inventory(ctx context.Context, token string, from netip.Addr,
 		d.log(slog.LevelError, t.job.ID, "a file of an inventory is not written", "job", t.job.ID, "file", name, "error", err)
 		return &wire.Problem{Code: wire.CodeFailed, Text: wire.Clean(err.Error())}
 	}
+	if name == box.InfoText {
+		t.informed = t.job.Session
+	}
 	return nil
 }
 

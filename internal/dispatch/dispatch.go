@@ -161,17 +161,18 @@ type task struct {
 	guarded   time.Time // when it was last looked whether the boot file is there, by a clock that nobody sets
 
 	// Whoever has the lane may use these fields.
-	left    []job.Effect  // effects of this step that are not carried out
-	made    time.Time     // when the boot file was made right for this step
-	pause   time.Duration // until the next try of what is left
-	power   int           // the step whose power command runs; 0 if none
-	probing bool
-	over    []string // tokens of sessions that are to be ended
-	number  uint64   // of the last report that was taken in this session
-	said    string   // the last line in the box's log that was not the agent's
-	log     *boxLog
-	alarmed map[string]time.Time // alarms that changed no job
-	missed  bool                 // it was said that somebody removed the boot file
+	left     []job.Effect  // effects of this step that are not carried out
+	made     time.Time     // when the boot file was made right for this step
+	pause    time.Duration // until the next try of what is left
+	power    int           // the step whose power command runs; 0 if none
+	probing  bool
+	over     []string    // tokens of sessions that are to be ended
+	number   uint64      // of the last report that was taken in this session
+	informed job.Session // the last session that has stored testbox-info.txt
+	said     string      // the last line in the box's log that was not the agent's
+	log      *boxLog
+	alarmed  map[string]time.Time // alarms that changed no job
+	missed   bool                 // it was said that somebody removed the boot file
 }
 
 // Times that nobody needs to set.

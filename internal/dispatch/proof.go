@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/durable"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/job"
 )
@@ -29,6 +30,8 @@ func (d *Dispatch) proved(ctx context.Context, t *task, doc *document, e job.Res
 	switch {
 	case j.Action == box.Backup || j.Action == box.BackupAgain:
 		return d.provedBackup(ctx, j, doc, e)
+	case j.Action == box.RefreshInfo && !d.informed(t):
+		why = fmt.Sprintf("and has not sent %s", box.InfoText)
 	case !usesImage(j.Action):
 		return e, nil
 	case len(receipts) == 0:
@@ -45,6 +48,23 @@ func (d *Dispatch) proved(ctx context.Context, t *task, doc *document, e job.Res
 		e.Outcome, e.Class, e.Text = box.Failed, job.ClassBox, fmt.Sprintf("The agent reports success %s.", why)
 	}
 	return e, nil
+}
+
+// informed reports whether the inventory of a job's box is from its present attempt.
+// After a restart of the server only the time of the file tells.
+func (d *Dispatch) informed(t *task) bool {
+	if t.informed == t.job.Session {
+		return true
+	}
+	if d.cfg.Area == nil {
+		return false
+	}
+	f, err := durable.OS{}.Open(d.cfg.Area.Look(t.job.Box).Path(box.InfoText))
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return !f.ModTime().Before(t.job.Since)
 }
 
 // provedBackup believes in a backup that the store has.

@@ -2,9 +2,12 @@ package dispatch
 
 import (
 	"math"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/image"
@@ -154,4 +157,40 @@ func TestBadSectorsOfBackup(t *testing.T) {
 			t.Errorf("the outcome is %q", j.Outcome)
 		}
 	})
+}
+
+// TestInformed: a success of a refresh-info is believed only if the inventory came in
+// the same attempt.
+func TestInformed(t *testing.T) {
+	for what, c := range map[string]struct {
+		before func(r *rig, a *agent)
+		want   job.State
+	}{
+		"nothing came":          {func(*rig, *agent) {}, job.Armed},
+		"another file came":     {func(_ *rig, a *agent) { a.informs(box.InfoZip) }, job.Armed},
+		"it came":               {func(_ *rig, a *agent) { a.informs(box.InfoText) }, job.Ended},
+		"the server was killed": {func(r *rig, a *agent) { a.informs(box.InfoText); r.kill(); r.start(&knife{}) }, job.Ended},
+		"it is of before": {func(r *rig, a *agent) {
+			a.informs(box.InfoText)
+			r.kill()
+			r.start(&knife{})
+			old := time.Now().Add(-time.Hour)
+			if err := os.Chtimes(filepath.Join(r.dir, here.String(), box.InfoText), old, old); err != nil {
+				r.Fatal(err)
+			}
+		}, job.Armed},
+	} {
+		bubble(t, func(r *rig) {
+			r.start(&knife{})
+			s := r.add(here, box.RefreshInfo)
+			a := r.boot(here).works()
+			c.before(r, a)
+			if _, err := r.server().Result(ctx, a.hello.Token, a.from, &wire.Result{Outcome: box.Done}); err != nil {
+				t.Fatal(err)
+			}
+			if j, _ := r.server().Job(ctx, s.ID); j.State != c.want {
+				t.Errorf("%s: the job is %s, %s", what, j.State, j.Text)
+			}
+		})
+	}
 }

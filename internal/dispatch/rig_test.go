@@ -558,11 +558,22 @@ func (a *agent) ends(o box.Outcome) job.Word {
 	if a.work != nil && a.work.Record != nil {
 		r.Receipts = receiptsOf(a.work.Record)
 	}
+	if a.work != nil && a.work.Action == box.RefreshInfo && o == box.Done {
+		a.informs(box.InfoText)
+	}
 	told, err := a.server().Result(ctx, a.hello.Token, a.from, r)
 	if err != nil {
 		a.Fatalf("result: %v\n%s", err, a.log)
 	}
 	return told.Word
+}
+
+// informs sends a file of the inventory.
+func (a *agent) informs(name string) {
+	a.Helper()
+	if err := a.server().Inventory(ctx, a.hello.Token, a.from, name, []byte("a machine")); err != nil {
+		a.Fatal(err)
+	}
 }
 
 // commits puts the backup of the agent's job into the store.

@@ -144,6 +144,9 @@ func pathError(op, path string, err error) error {
 // Remove implements FS.
 func (OS) Remove(path string) error { return os.Remove(path) }
 
+// Resolve returns the path that a path leads to by links.
+func (OS) Resolve(path string) (string, error) { return filepath.EvalSymlinks(path) }
+
 // ReadDir implements FS.
 func (OS) ReadDir(path string) ([]string, error) {
 	es, err := os.ReadDir(path)

@@ -18,6 +18,7 @@ import (
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/problem"
 )
 
 // Marker is the file in the area's root that shows that this is a backup area.
@@ -67,6 +68,9 @@ func (a *Area) Box(addr box.Addr) (*Folder, error) {
 		return nil, errors.New("the folder of a box needs the box's address")
 	}
 	f := a.Look(addr)
+	if err := f.Own(); err != nil {
+		return nil, err
+	}
 	if err := a.fsys.MkdirAll(f.dir, folderMode); err != nil {
 		return nil, fmt.Errorf("cannot make the folder of box %s: %w; check that the area is exported read-write and that its owner is the "+
 			"user that root is squashed to", addr, err)
@@ -77,6 +81,28 @@ func (a *Area) Box(addr box.Addr) (*Folder, error) {
 // Look returns the box's folder without making it. It may be missing.
 func (a *Area) Look(addr box.Addr) *Folder {
 	return &Folder{area: a, fsys: a.fsys, addr: addr, dir: filepath.Join(a.root, addr.String())}
+}
+
+// Own returns an error if the folder is a link to the folder of another box. Two
+// boxes with one folder would have each other's log, inventory, disks and images. A
+// link to any other folder, as on a larger disk, is allowed. So is a folder that is
+// missing.
+func (f *Folder) Own() error {
+	fsys, ok := f.fsys.(interface{ Resolve(string) (string, error) })
+	if !ok {
+		return nil
+	}
+	is, err := fsys.Resolve(f.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("the folder of box %s cannot be looked at: %w", f.addr, err)
+	}
+	if other, err := box.ParseAddr(filepath.Base(is)); err == nil && other != f.addr {
+		return problem.Refusef("the folder of box %s is a link to that of box %s (%s), and each box needs a folder of its own: "+
+			"remove the link %s", f.addr, other, is, f.dir)
+	}
+	return nil
 }
 
 // Dir is the folder's path.

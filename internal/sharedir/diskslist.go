@@ -20,6 +20,9 @@ var ErrNoDisks = errors.New("there is no " + box.DisksFile)
 // The name may be a link to a missing file, or the server may have lost the
 // file.
 func (f *Folder) ReadDisks() ([]byte, error) {
+	if err := f.Own(); err != nil {
+		return nil, err
+	}
 	data, err := durable.ReadFile(f.fsys, f.Path(box.DisksFile), 1<<20)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return data, err

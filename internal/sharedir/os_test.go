@@ -7,11 +7,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/problem"
 )
 
 // osArea is an area of the operating system's file system.
@@ -145,5 +147,43 @@ func TestSmallFiles(t *testing.T) {
 	must(t, f.WriteFile(box.DisksFile, []byte("sda\n")))
 	if data, err := f.ReadDisks(); string(data) != "sda\n" {
 		t.Errorf("list of disks is %q, %v", data, err)
+	}
+}
+
+// TestLinkToAnotherBox: two boxes never share a folder. A link to a folder of no other
+// box is an admin's own affair.
+func TestLinkToAnotherBox(t *testing.T) {
+	f := osArea(t)
+	root := filepath.Dir(f.Dir())
+	must(t, os.WriteFile(f.Path(box.DisksFile), []byte("sda\n"), 0o644))
+	area, err := Open(durable.OS{}, root)
+	must(t, err)
+	other, err := box.ParseAddr("10.0.0.99")
+	must(t, err)
+	link := filepath.Join(root, other.String())
+	for what, to := range map[string]string{"a link": f.addr.String(), "a link by a link": "between", "an absolute link": f.Dir()} {
+		if to == "between" {
+			must(t, os.Symlink(f.addr.String(), filepath.Join(root, to)))
+		}
+		must(t, os.Symlink(to, link))
+		var refused *problem.Error
+		if _, err := area.Box(other); !errors.As(err, &refused) || !strings.Contains(err.Error(), "is a link to that of box "+f.addr.String()) {
+			t.Errorf("%s: %v", what, err)
+		}
+		if data, err := area.Look(other).ReadDisks(); !errors.As(err, &refused) {
+			t.Errorf("%s: the disks are %q, %v", what, data, err)
+		}
+		must(t, os.Remove(link))
+	}
+	elsewhere := t.TempDir()
+	must(t, os.Symlink(elsewhere, link))
+	g, err := area.Box(other)
+	must(t, err)
+	must(t, g.WriteFile(box.InfoText, []byte("x")))
+	if _, err := os.Stat(filepath.Join(elsewhere, box.InfoText)); err != nil {
+		t.Error(err)
+	}
+	if _, err := area.Look(other).ReadDisks(); !errors.Is(err, ErrNoDisks) {
+		t.Error(err)
 	}
 }

@@ -274,6 +274,9 @@ func (l *Lab) work(a box.Addr, j *wire.Job, token string, arming box.Arming) {
 					Unused: d.Unused, Root: d.Root.String()})
 			}
 		}
+		if j.Action == box.RefreshInfo {
+			l.Dispatch.Inventory(l.ctx, token, a.IP(), box.InfoText, []byte("a machine"))
+		}
 		l.Dispatch.Result(l.ctx, token, a.IP(), &r)
 	}
 	report(wire.Report{Lines: []wire.Line{{Kind: wire.LineHello}, {Text: fmt.Sprintf("%s, arming %s", j.Action, arming)}}})
