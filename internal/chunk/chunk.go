@@ -154,15 +154,20 @@ var ErrClosed = errors.New("it is closed")
 // with their name later.
 type bringFunc func(o object.Object, dst []byte) ([]byte, error)
 
-// getRaw returns the bytes of an object, which bring makes of its stored form.
-// stored and dst are memory for the stored form and for the result.
-func getRaw(ctx context.Context, g Getter, at Place, stored, dst []byte, bring bringFunc) ([]byte, error) {
+// getRaw returns the bytes of an object. stored and dst are memory for its stored
+// form and for the result.
+func getRaw(ctx context.Context, g Getter, at Place, stored, dst []byte) ([]byte, error) {
 	o, err := g.Get(ctx, at, stored)
 	if err != nil {
 		return nil, err
 	}
+	return bring(o, at, dst, object.Object.Decode)
+}
+
+// bring returns the bytes that how makes of the object that came for a place.
+func bring(o object.Object, at Place, dst []byte, how bringFunc) ([]byte, error) {
 	if o.Key != at.key {
 		return nil, fmt.Errorf("asked for %v, got %v: %w", at.key, o.Key, object.ErrDamaged)
 	}
-	return bring(o, dst)
+	return how(o, dst)
 }

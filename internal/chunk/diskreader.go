@@ -124,7 +124,7 @@ func (d *DiskReader) readChunk(p []byte, ref chunkRef, at int) error {
 func (d *DiskReader) chunk(ref chunkRef) (*entry, error) {
 	e, err := d.cache.use(ref.at.key, func(e *entry) error {
 		data := d.cache.buffer(ref.len + object.Slack)
-		if err := d.im.chunk(d.ctx, ref.at, ref.len, *data, object.Object.Decode); err != nil {
+		if err := d.im.chunk(d.ctx, ref.at, ref.len, *data); err != nil {
 			d.cache.free.Put(data)
 			return err
 		}

@@ -28,7 +28,7 @@ type storedBuf [object.MaxChunk + 4096]byte
 // of it. If the root does not exist, the error matches ErrMissing. After an
 // error the caller closes the getter, otherwise the image.
 func OpenImage(ctx context.Context, g Getter, root object.Name) (*Image, error) {
-	b, err := getRaw(ctx, g, Place{image: root, key: object.Key{Kind: object.Root, Name: root}}, nil, nil, object.Object.Decode)
+	b, err := getRaw(ctx, g, Place{image: root, key: object.Key{Kind: object.Root, Name: root}}, nil, nil)
 	if err != nil {
 		return nil, fmt.Errorf("image %v: %w", root, err)
 	}
@@ -79,39 +79,37 @@ func fits(n int64, region image.Range) error {
 }
 
 func (im *Image) page(ctx context.Context, i int) (*Page, error) {
-	raw := im.buf()
+	raw, stored := im.buf(), im.buf()
 	defer im.bufs.Put(raw)
-	b, err := im.object(ctx, im.pagePlace(i), raw[:0], object.Object.Decode)
+	defer im.bufs.Put(stored)
+	b, err := getRaw(ctx, im.get, im.pagePlace(i), stored[:0], raw[:0])
 	if err != nil {
 		return nil, err
 	}
 	return ParsePage(b)
 }
 
-// chunk fills dst[:n] with the chunk of n bytes at a place, which bring makes of
-// its stored form. The rest of dst may be overwritten.
-func (im *Image) chunk(ctx context.Context, at Place, n int, dst []byte, bring bringFunc) error {
+// chunk fills dst[:n] with the chunk of n bytes at a place. The rest of dst may be
+// overwritten.
+func (im *Image) chunk(ctx context.Context, at Place, n int, dst []byte) error {
+	stored := im.buf()
+	defer im.bufs.Put(stored)
+	o, err := im.get.Get(ctx, at, stored[:0])
+	if err != nil {
+		return err
+	}
+	return bringChunk(o, at, n, dst, object.Object.Decode)
+}
+
+// bringChunk fills dst[:n] with the chunk of n bytes that how makes of the object
+// that came for a place. The rest of dst may be overwritten.
+func bringChunk(o object.Object, at Place, n int, dst []byte, how bringFunc) error {
 	_ = dst[:n] // panics if dst is too short, which would otherwise stay unchanged
-	b, err := im.object(ctx, at, dst[:0:len(dst)], bring)
+	b, err := bring(o, at, dst[:0:len(dst)], how)
 	if err == nil && len(b) != n {
 		err = fmt.Errorf("the page of %v is %w, since it %w: %d bytes instead of %d", at.key, object.ErrDamaged, ErrWrong, n, len(b))
 	}
 	return err
-}
-
-// check checks the stored form of an object.
-func (im *Image) check(ctx context.Context, at Place) error {
-	stored := im.buf()
-	defer im.bufs.Put(stored)
-	return im.get.Check(ctx, at, stored[:0])
-}
-
-// object returns a chunk's or page's bytes, in dst's memory if that is large
-// enough. bring makes them of the stored form.
-func (im *Image) object(ctx context.Context, at Place, dst []byte, bring bringFunc) ([]byte, error) {
-	stored := im.buf()
-	defer im.bufs.Put(stored)
-	return getRaw(ctx, im.get, at, stored[:0], dst, bring)
 }
 
 func (im *Image) buf() *storedBuf {

@@ -6,7 +6,6 @@ import (
 	"sync"
 
 	"testbox-imaging/internal/image"
-	"testbox-imaging/internal/object"
 )
 
 // pagesAhead is how many pages are fetched before they are needed. Each page
@@ -120,10 +119,11 @@ func (im *Image) pieces(ctx context.Context, p *Page, region int) []image.Piece 
 // are not set yet.
 func (im *Image) piece(ctx context.Context, at Place, n int, off int64) image.Piece {
 	s := &storedPiece{ctx: ctx, im: im, place: at, len: n, off: off}
-	return image.Piece{Content: image.Data, Len: int64(n), Sum: at.key.Name, Decode: s.decode, Unpack: s.unpack, Check: s.check}
+	return image.Piece{Content: image.Data, Len: int64(n), Sum: at.key.Name, Decode: s.decode, Stored: s}
 }
 
-// storedPiece is a chunk of n bytes that begins at off on the disk.
+// storedPiece is a chunk of n bytes that begins at off on the disk. It implements
+// image.Stored.
 type storedPiece struct {
 	ctx   context.Context
 	im    *Image
@@ -132,19 +132,6 @@ type storedPiece struct {
 	off   int64
 }
 
-func (s *storedPiece) decode(dst []byte) error { return s.bring(dst, object.Object.Decode) }
-func (s *storedPiece) unpack(dst []byte) error { return s.bring(dst, object.Object.Unpack) }
-
-func (s *storedPiece) bring(dst []byte, how bringFunc) error {
-	if err := s.im.chunk(s.ctx, s.place, s.len, dst, how); err != nil {
-		return s.im.at(s.off, err)
-	}
-	return nil
-}
-
-func (s *storedPiece) check() error {
-	if err := s.im.check(s.ctx, s.place); err != nil {
-		return s.im.at(s.off, err)
-	}
-	return nil
+func (s *storedPiece) decode(dst []byte) error {
+	return s.where(s.im.chunk(s.ctx, s.place, s.len, dst))
 }

@@ -26,6 +26,8 @@ const (
 	// fetchers is the least number of pieces of a stored image that are fetched
 	// and unpacked at once. There are many, since the store can be far away.
 	fetchers = 8
+	// checkTogether is how many slots are checked by one question to the store.
+	checkTogether = 4
 )
 
 // errDiffers gives a comparison up.
@@ -272,7 +274,7 @@ func (c *comparison) comparePart(s *pieceSlot, p *part) error {
 		}
 	}
 	if p.content == image.Data {
-		if err := c.stream.decode(s, p, true); err != nil {
+		if err := c.stream.decode(s, p); err != nil {
 			return err
 		}
 	}

@@ -47,14 +47,29 @@ func (r *piecedReader) Next() (image.Piece, error) {
 		data = append(data, r.p.disk[at.Off:at.End()]...)
 	}
 	p.Sum = object.NameOf(data)
-	p.Unpack = func(dst []byte) error {
-		n := copy(dst, data)
-		copy(dst[n:], "it may spoil what is behind")
-		return nil
-	}
-	p.Decode, p.Check = p.Unpack, func() error { return nil }
+	s := spoiler(data)
+	p.Decode, p.Stored = s.decode, s
 	return p, nil
 }
+
+// spoiler is the data of a piece. It spoils what is behind.
+type spoiler []byte
+
+func (s spoiler) decode(dst []byte) error {
+	n := copy(dst, s)
+	copy(dst[n:], "it may spoil what is behind")
+	return nil
+}
+
+func (s spoiler) Bring(pieces []image.Stored, into func(i int) ([]byte, bool)) error {
+	for i, p := range pieces {
+		dst, _ := into(i)
+		p.(spoiler).decode(dst)
+	}
+	return nil
+}
+
+func (s spoiler) Check([]image.Stored) error { return nil }
 
 // drawPieces cuts a disk into pieces. Those of data have parts between those of
 // others. What is zeros is so on the disk.

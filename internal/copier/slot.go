@@ -1,6 +1,8 @@
 package copier
 
 import (
+	"iter"
+
 	"github.com/zeebo/xxh3"
 
 	"testbox-imaging/internal/image"
@@ -109,6 +111,17 @@ func (s *pieceSlot) extend(p *part, limit int64) bool {
 	last.items += p.items
 	s.n += p.n
 	return true
+}
+
+// pieces are the parts that are pieces of data with a place in the buffers.
+func (s *pieceSlot) pieces() iter.Seq[*part] {
+	return func(yield func(*part) bool) {
+		for i := range s.parts {
+			if p := &s.parts[i]; p.buffered && p.content == image.Data && !yield(p) {
+				return
+			}
+		}
+	}
 }
 
 // ranges are the places of the bytes on the disk, in the order of the bytes.

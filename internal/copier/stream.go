@@ -205,7 +205,7 @@ func (st *stream) check(p image.Piece) error {
 		return fmt.Errorf("the image has a piece of %d bytes of %v in %d ranges", p.Len, p.Content, len(p.Ranges))
 	}
 	if st.image.PiecesProved() {
-		if isData && (p.Sum == [32]byte{} || p.Unpack == nil || p.Check == nil) {
+		if isData && (p.Sum == [32]byte{} || p.Stored == nil) {
 			return errors.New("the image has a piece that does not tell its sum, or that cannot be checked by itself")
 		}
 		return nil
@@ -218,19 +218,12 @@ func (st *stream) check(p image.Piece) error {
 
 // decode brings a part's bytes into the slot's buffer for the image. It spoils
 // what the buffer has behind them, so the parts are decoded in their order.
-//
-// proved says that the bytes must be compared with the sum that the piece tells.
-// Without it, the read-back makes the comparison.
-func (st *stream) decode(s *pieceSlot, p *part, proved bool) error {
+func (st *stream) decode(s *pieceSlot, p *part) error {
 	if p.content != image.Data {
 		clear(s.data(p))
 		return nil
 	}
-	decode := p.piece.Decode
-	if !proved && st.image.PiecesProved() {
-		decode = p.piece.Unpack
-	}
-	if err := decode(s.raw[p.at:]); err != nil {
+	if err := p.piece.Decode(s.raw[p.at:]); err != nil {
 		return err
 	}
 	if !st.image.PiecesProved() && image.IsZero(s.data(p)) {

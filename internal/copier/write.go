@@ -38,15 +38,17 @@ func (r *restore) checkPieces(ctx context.Context, d *diskState) error {
 	}
 	defer st.close()
 	st.buffers = d.needsBytes
-	check := func(s *pieceSlot) error {
-		for i := range s.parts {
-			if p := &s.parts[i]; p.buffered && p.content == image.Data {
-				if err := p.piece.Check(); err != nil {
-					return err
-				}
+	check := func(slots []*pieceSlot) error {
+		var pieces []image.Stored
+		for _, s := range slots {
+			for p := range s.pieces() {
+				pieces = append(pieces, p.piece.Stored)
 			}
 		}
-		return nil
+		if len(pieces) == 0 {
+			return nil
+		}
+		return pieces[0].Check(pieces)
 	}
 	done := int64(0)
 	collect := func(s *pieceSlot) error {
@@ -54,7 +56,7 @@ func (r *restore) checkPieces(ctx context.Context, d *diskState) error {
 		r.opt.Progress("check "+d.job.Name, done, d.imageSize)
 		return nil
 	}
-	return r.ring.run(ctx, st.produce, collect, each(d.workers(), check))
+	return r.ring.run(ctx, st.produce, collect, &stage[*pieceSlot]{workers: d.workers(), batch: checkTogether, do: check})
 }
 
 // needsBytes reports whether a part's bytes will be written or held back. Long
@@ -105,22 +107,46 @@ func (r *restore) write(ctx context.Context, d *diskState, wrote func(to, n int6
 	return st.finish(&d.receipt)
 }
 
-// unpack brings all bytes of a slot into its buffer. Where the read-back compares
-// the disk with the sum that a piece tells, the bytes are not compared with it
-// before. Head and tail are compared in memory at that time.
+// unpack brings all bytes of a slot into its buffer.
 func (d *diskState) unpack(st *stream, s *pieceSlot) error {
+	if st.image.PiecesProved() {
+		return d.bring(s)
+	}
 	for i := range s.parts {
 		p := &s.parts[i]
 		if !p.buffered {
 			continue
 		}
-		if err := st.decode(s, p, !d.readsBack(p)); err != nil {
+		if err := st.decode(s, p); err != nil {
 			return err
 		}
 		if d.written != nil && p.content == image.Data {
 			for at, r := range d.body(p) { // one range at most, as PiecesProved is false
 				p.sum = sumOf(s.raw[at:][:r.Len])
 			}
+		}
+	}
+	return nil
+}
+
+// bring is unpack for a slot of an image in a store. Its pieces come together. Where
+// the read-back compares the disk with the sum that a piece tells, the bytes are not
+// compared with it before. Head and tail are compared in memory at that time.
+func (d *diskState) bring(s *pieceSlot) error {
+	var parts []*part
+	var pieces []image.Stored
+	for p := range s.pieces() {
+		parts, pieces = append(parts, p), append(pieces, p.piece.Stored)
+	}
+	if len(pieces) > 0 {
+		into := func(i int) ([]byte, bool) { return s.raw[parts[i].at:], !d.readsBack(parts[i]) }
+		if err := pieces[0].Bring(pieces, into); err != nil {
+			return err
+		}
+	}
+	for i := range s.parts { // not earlier, since Bring spoils what lies behind a piece
+		if p := &s.parts[i]; p.buffered && p.content == image.Zero {
+			clear(s.data(p))
 		}
 	}
 	return nil

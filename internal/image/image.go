@@ -213,13 +213,21 @@ type Piece struct {
 	// other pieces are decoded. An error means that the image is damaged or
 	// cannot be read, and that the bytes in dst are of no use.
 	Decode func(dst []byte) error
-	// Unpack is Decode without the comparison with Sum, which the caller makes
-	// later. It is nil if the image does not tell Sum.
-	Unpack func(dst []byte) error
-	// Check finds out, without decoding, whether what is stored of the data can
-	// be read and has not changed since it was stored. It is nil if the image does
-	// not tell Sum, and can otherwise be called from any goroutine.
-	Check func() error
+	// Stored is the data as a store has it. It is nil if the image does not tell Sum.
+	Stored Stored
+}
+
+// Stored is the data of a piece that a store has. Its methods do the same for
+// several pieces of one image, one after the other. This costs less than a call for
+// each, if the store is far away. They may be called on any of the pieces, and from
+// any goroutine.
+type Stored interface {
+	// Bring is Decode for all pieces. into gives the memory for piece i. If compare is
+	// false, the data is not compared with Sum, since the caller does so later.
+	Bring(pieces []Stored, into func(i int) (dst []byte, compare bool)) error
+	// Check finds out, without decoding, whether what is stored of the pieces can be
+	// read and has not changed since it was stored.
+	Check(pieces []Stored) error
 }
 
 // Reader reads an image.
