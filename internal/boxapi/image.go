@@ -1,11 +1,13 @@
 package boxapi
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io/fs"
 	"net/http"
 	"slices"
+	"sync"
 	"time"
 
 	"testbox-imaging/internal/chunk"
@@ -178,9 +180,24 @@ func (q *request) places(ctx context.Context, most int) (places []wire.Place, im
 	return places, im, done, err
 }
 
-// readMemory is what a request that reads objects holds in memory: a chunk or a page
-// as it is stored, and some bytes around it.
-const readMemory = object.MaxChunk + 64<<10
+const (
+	// readBuffer is for chunks and pages as they are stored, and for what lies between
+	// them in a pack.
+	readBuffer = object.MaxChunk + 64<<10
+	// sendTogether is how many bytes of objects are sent by one write. On a slow line a
+	// write must not last for long, since only its end is seen.
+	sendTogether = 64 << 10
+	// readMemory is what a request that reads objects holds in memory.
+	readMemory = readBuffer + sendTogether
+)
+
+// room returns a buffer of at least readBuffer bytes.
+func room(buf *[]byte) []byte {
+	if cap(*buf) < readBuffer {
+		*buf = make([]byte, 0, readBuffer)
+	}
+	return *buf
+}
 
 // needs returns how much memory it takes to read the objects at some places.
 func (im *openedImage) needs(places []wire.Place) int64 {
@@ -189,6 +206,22 @@ func (im *openedImage) needs(places []wire.Place) int64 {
 	}
 	return readMemory
 }
+
+// find returns where the first places are in an image, as many as it has. If it does not
+// have the first one, find says why.
+func (q *request) find(ctx context.Context, im *chunk.Image, places []wire.Place) (at []chunk.Place, err error) {
+	for _, p := range places {
+		found, err := q.s.places.find(ctx, im, p)
+		if err != nil {
+			return at, err
+		}
+		at = append(at, found)
+	}
+	return at, nil
+}
+
+// senders join what is sent.
+var senders = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, sendTogether) }}
 
 // read sends the objects at some places, as they are stored.
 func (s *Server) read(ctx context.Context, q *request) error {
@@ -202,12 +235,14 @@ func (s *Server) read(ctx context.Context, q *request) error {
 		return err
 	}
 	defer release()
-	buf := buffers.Get().(*[]byte)
+	buf, out := buffers.Get().(*[]byte), senders.Get().(*bufio.Writer)
 	defer buffers.Put(buf)
+	defer senders.Put(out)
+	defer out.Reset(nil)
+	out.Reset(q)
 	q.w.Header().Set("Content-Type", bytesType)
 	var head []byte
-	for i, p := range places {
-		o, err := q.get(ctx, im.image, p, *buf)
+	send := func(o object.Object, err error) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -216,37 +251,31 @@ func (s *Server) read(ctx context.Context, q *request) error {
 		} else {
 			head = wire.AppendHeader(head[:0], o)
 		}
-		if _, err := q.Write(head); err != nil {
-			return err
-		}
-		if _, err := q.Write(o.Data); err != nil {
-			return err
-		}
 		q.s.cfg.Sent(q.token, int64(len(o.Data)))
-		if i < len(places)-1 {
-			if err := q.flush(); err != nil {
-				return err
-			}
+		out.Write(head)
+		_, err = out.Write(o.Data) // it remembers an error of the Write before
+		return err
+	}
+	for len(places) > 0 {
+		at, err := q.find(ctx, im.image, places)
+		if len(at) == 0 {
+			err = send(object.Object{}, err)
+			places = places[1:]
+		} else {
+			err = chunk.GetAll(ctx, im.image.Getter(), at, room(buf), func(o object.Object, err error) error {
+				if err == nil && o.Key != at[0].Key() {
+					err = fmt.Errorf("%v is where %v should be: %w", o.Key, at[0].Key(), object.ErrDamaged)
+				}
+				q.lacks(ctx, places[0], err)
+				at, places = at[1:], places[1:]
+				return send(o, err)
+			})
 		}
-		if cap(o.Data) > cap(*buf) && cap(o.Data) <= readMemory {
-			*buf = o.Data[:0]
+		if err != nil {
+			return err
 		}
 	}
-	return nil
-}
-
-// get reads the object at a place in an image.
-func (q *request) get(ctx context.Context, im *chunk.Image, p wire.Place, buf []byte) (object.Object, error) {
-	at, err := q.s.places.find(ctx, im, p)
-	if err != nil {
-		return object.Object{}, err
-	}
-	o, err := im.Getter().Get(ctx, at, buf)
-	if err == nil && o.Key != at.Key() {
-		err = fmt.Errorf("%v is where %v should be: %w", o.Key, at.Key(), object.ErrDamaged)
-	}
-	q.lacks(ctx, p, err)
-	return o, err
+	return out.Flush()
 }
 
 // lacks logs that an object of an image cannot be read.
@@ -254,16 +283,6 @@ func (q *request) lacks(ctx context.Context, p wire.Place, err error) {
 	if err != nil && ctx.Err() == nil {
 		q.s.logf(q.from(), "%s of %s cannot be read for %s: %v", p, q.URL.Path, q.grant.Box, err)
 	}
-}
-
-// verdict checks the object at a place in an image.
-func (q *request) verdict(ctx context.Context, im *chunk.Image, p wire.Place, buf []byte) wire.Verdict {
-	at, err := q.s.places.find(ctx, im, p)
-	if err == nil {
-		err = im.Getter().Check(ctx, at, buf)
-		q.lacks(ctx, p, err)
-	}
-	return wire.VerdictOf(err)
 }
 
 // flushEvery is how often a check that takes long sends what it knows, so that the
@@ -285,25 +304,34 @@ func (s *Server) check(ctx context.Context, q *request) error {
 	defer release()
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
-	if cap(*buf) < readMemory {
-		*buf = make([]byte, 0, readMemory)
-	}
 	q.w.Header().Set("Content-Type", bytesType)
 	var known []byte
 	last := time.Now()
-	for _, p := range places {
-		known = append(known, byte(q.verdict(ctx, im.image, p, *buf)))
-		if err := ctx.Err(); err != nil {
+	tell := func(v wire.Verdict) error {
+		known = append(known, byte(v))
+		if err := ctx.Err(); err != nil || time.Since(last) <= flushEvery {
 			return err
 		}
-		if time.Since(last) > flushEvery {
-			if _, err := q.Write(known); err != nil {
-				return err
-			}
-			if err := q.flush(); err != nil {
-				return err
-			}
-			known, last = known[:0], time.Now()
+		if _, err := q.Write(known); err != nil {
+			return err
+		}
+		known, last = known[:0], time.Now()
+		return q.flush()
+	}
+	for len(places) > 0 {
+		at, err := q.find(ctx, im.image, places)
+		if len(at) == 0 {
+			err = tell(wire.VerdictOf(err))
+			places = places[1:]
+		} else {
+			err = chunk.CheckAll(ctx, im.image.Getter(), at, room(buf), func(err error) error {
+				q.lacks(ctx, places[0], err)
+				places = places[1:]
+				return tell(wire.VerdictOf(err))
+			})
+		}
+		if err != nil {
+			return err
 		}
 	}
 	_, err = q.Write(known)

@@ -112,8 +112,11 @@ func (b *batcher[J]) process(batch []*wish[J]) (left []*wish[J]) {
 	}
 	err := b.c.try(ctx, func(ctx context.Context) (further bool, err error) {
 		for err == nil && len(batch) > 0 {
-			before := len(batch)
-			batch, err = b.do(ctx, batch)
+			before, n := len(batch), min(len(batch), b.c.width.now())
+			var left []*wish[J]
+			left, err = b.do(ctx, batch[:n])
+			b.c.width.note(err)
+			batch = slices.Concat(left, batch[n:])
 			further = further || len(batch) < before
 		}
 		return further, err

@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -363,91 +364,170 @@ func (c *hostileClient) try(t *testing.T, call *hostileCall, what string, spoil 
 	}
 }
 
-// TestBatches: what several goroutines want at the same time goes into few requests,
-// and each gets what it wants, also if others are cancelled.
+// TestBatches: what several goroutines send at the same time goes into few requests,
+// and each gets its answer, also if others are cancelled.
 func TestBatches(t *testing.T) {
 	l := newLiar(t)
-	im, err := l.c.OpenImage(t.Context(), l.rec, "sda")
-	must(t, err)
-	defer im.Close()
-	region, err := im.Region(t.Context(), 0)
-	must(t, err)
+	s := l.c.Begin()
+	defer s.Close()
 	var requests atomic.Int64
-	l.spoil.Store(&spoiler{"/read", func(w http.ResponseWriter, _ *http.Request, right *httptest.ResponseRecorder) {
+	l.spoil.Store(&spoiler{"/objects", func(w http.ResponseWriter, _ *http.Request, right *httptest.ResponseRecorder) {
 		requests.Add(1)
 		time.Sleep(20 * time.Millisecond)
+		w.WriteHeader(right.Code)
 		w.Write(right.Body.Bytes())
 	}})
-	const readers = 64
-	errs := make(chan error, readers)
-	for n := range readers {
-		at, err := region.Place(n % region.Len())
-		must(t, err)
+	const writers = 64
+	errs := make(chan error, writers)
+	for n := range writers {
 		go func() {
 			ctx, cancel := context.WithCancel(context.Background())
 			defer cancel()
 			if n%5 == 4 {
 				time.AfterFunc(time.Duration(n)*time.Millisecond/4, cancel)
 			}
-			o, err := im.Getter().Get(ctx, at, nil)
-			if err == nil {
-				_, err = o.Decode(nil)
-			}
-			if err == nil && o.Key != at.Key() {
-				err = fmt.Errorf("%v instead of %v", o.Key, at.Key())
-			}
+			err := s.Put(ctx, chunkOf(fmt.Sprint(n)))
 			if n%5 == 4 && errors.Is(err, context.Canceled) {
 				err = nil
 			}
 			errs <- err
 		}()
 	}
-	for range readers {
+	for range writers {
 		must(t, <-errs)
 	}
-	if n := requests.Load(); n > readers*2/3 {
-		t.Errorf("%d reads took %d requests", readers, n)
+	if n := requests.Load(); n > writers*2/3 {
+		t.Errorf("%d objects took %d requests", writers, n)
+	}
+	for n := range writers {
+		if o := chunkOf(fmt.Sprint(n)); n%5 != 4 {
+			missing, err := s.Missing(t.Context(), []object.Key{o.Key})
+			if err != nil || len(missing) > 0 {
+				t.Errorf("object %d did not arrive: %v", n, err)
+			}
+		}
 	}
 }
 
-// TestCancelledInQueue: who does not want an object any more does not wait for the
-// requests before it.
-func TestCancelledInQueue(t *testing.T) {
-	l := newLiar(t)
+func chunkOf(text string) object.Object {
+	return object.Encode(object.Key{Kind: object.Chunk, Name: object.NameOf([]byte(text))}, []byte(text), nil)
+}
+
+// places are the places of all chunks of the image that a liar has.
+func (l *liar) places(t *testing.T) (*chunk.Image, []chunk.Place) {
+	t.Helper()
 	im, err := l.c.OpenImage(t.Context(), l.rec, "sda")
 	must(t, err)
-	defer im.Close()
+	t.Cleanup(func() { im.Close() })
 	region, err := im.Region(t.Context(), 0)
 	must(t, err)
-	at, err := region.Place(0)
-	must(t, err)
-	asked, answer := make(chan bool, 100), make(chan bool)
-	release := sync.OnceFunc(func() { close(answer) })
-	l.spoil.Store(&spoiler{"/read", func(w http.ResponseWriter, _ *http.Request, right *httptest.ResponseRecorder) {
-		asked <- true
-		<-answer
-		w.Write(right.Body.Bytes())
+	var all []chunk.Place
+	for i := range region.Len() {
+		at, err := region.Place(i)
+		must(t, err)
+		all = append(all, at)
+	}
+	return im, all
+}
+
+// TestGetAll: many objects are asked for by one request. If the connection breaks, those
+// that came are not asked for again, and fewer are asked for at a time.
+func TestGetAll(t *testing.T) {
+	l := newLiar(t)
+	im, all := l.places(t)
+	all = slices.Repeat(all, 100/len(all)+1)[:100]
+	var asked []int
+	var breaks atomic.Bool
+	l.spoil.Store(&spoiler{"/read", func(w http.ResponseWriter, r *http.Request, right *httptest.ResponseRecorder) {
+		asked = append(asked, int(r.ContentLength)/8)
+		b := right.Body.Bytes()
+		if breaks.Load() { // in the middle of the third object
+			at := 0
+			for range min(2, asked[len(asked)-1]-1) {
+				at += wire.FrameSize + int(binary.LittleEndian.Uint32(b[at+8:]))
+			}
+			b = b[:at+wire.FrameSize+10]
+		}
+		w.Write(b)
 	}})
-	errs := make(chan error, readsAtOnce)
-	for range readsAtOnce {
-		go func() {
-			_, err := im.Getter().Get(t.Context(), at, nil)
-			errs <- err
-		}()
-		<-asked
+	get := func() (n int, err error) {
+		err = im.Getter().(chunk.Bulk).GetAll(t.Context(), all, nil, func(o object.Object, err error) error {
+			if err == nil {
+				_, err = o.Decode(nil)
+			}
+			if err == nil && o.Key != all[n].Key() {
+				err = fmt.Errorf("%v came as number %d", o.Key, n)
+			}
+			n++
+			if n == 10 {
+				breaks.Store(false)
+			}
+			return err
+		})
+		return n, err
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
-	start := time.Now()
-	time.AfterFunc(3*time.Second, release)
-	_, err = im.Getter().Get(ctx, at, nil)
-	if took := time.Since(start); !errors.Is(err, context.DeadlineExceeded) || took > 2*time.Second {
-		t.Errorf("after %v: %v", took, err)
+	if n, err := get(); n != len(all) || err != nil || !slices.Equal(asked, []int{64, 36}) {
+		t.Errorf("%d objects came by requests for %d: %v", n, asked, err)
 	}
-	l.spoil.Store(nil)
-	release()
-	for range readsAtOnce {
-		must(t, <-errs)
+	asked = nil
+	breaks.Store(true)
+	if n, err := get(); n != len(all) || err != nil || !slices.Equal(asked[:6], []int{64, 32, 16, 8, 4, 2}) {
+		t.Errorf("%d objects came by requests for %d: %v", n, asked, err)
+	}
+	asked = nil
+	refused := errors.New("refused")
+	n := 0
+	err := im.Getter().(chunk.Bulk).GetAll(t.Context(), all, nil, func(object.Object, error) error {
+		if n++; n == 3 {
+			return refused
+		}
+		return nil
+	})
+	if err != refused || n != 3 || len(asked) != 1 {
+		t.Errorf("after %d objects by requests for %d: %v", n, asked, err)
+	}
+}
+
+// TestCancelledInQueue: who does not want to read or to send an object any more does not
+// wait for the requests before it.
+func TestCancelledInQueue(t *testing.T) {
+	l := newLiar(t)
+	im, all := l.places(t)
+	s := l.c.Begin()
+	defer s.Close()
+	for path, call := range map[string]func(ctx context.Context) error{
+		"/read":    func(ctx context.Context) error { _, err := im.Getter().Get(ctx, all[0], nil); return err },
+		"/objects": func(ctx context.Context) error { return s.Put(ctx, chunkOf("good")) },
+	} {
+		asked, answer := make(chan bool, 100), make(chan bool)
+		release := sync.OnceFunc(func() { close(answer) })
+		l.spoil.Store(&spoiler{path, func(w http.ResponseWriter, _ *http.Request, right *httptest.ResponseRecorder) {
+			asked <- true
+			<-answer
+			w.Write(right.Body.Bytes())
+		}})
+		most := max(readsAtOnce, putsAtOnce)
+		errs := make(chan error, most)
+		for range most {
+			go func() { errs <- call(t.Context()) }()
+			select {
+			case <-asked:
+			case <-time.After(100 * time.Millisecond): // fewer are under way at once
+			}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		start := time.Now()
+		time.AfterFunc(3*time.Second, release)
+		err := call(ctx)
+		if took := time.Since(start); !errors.Is(err, context.DeadlineExceeded) || took > 2*time.Second {
+			t.Errorf("%s: after %v: %v", path, took, err)
+		}
+		l.spoil.Store(nil)
+		release()
+		for range most {
+			must(t, <-errs)
+		}
 	}
 }
 

@@ -15,8 +15,7 @@ import (
 	"testbox-imaging/internal/wire"
 )
 
-// readsAtOnce is how many requests for objects of an image are under way at once. What
-// is wanted meanwhile goes into the next ones.
+// readsAtOnce is how many requests for objects of an image are under way at once.
 const readsAtOnce = 4
 
 // OpenImage implements chunk.Images.
@@ -25,10 +24,8 @@ func (c *Client) OpenImage(ctx context.Context, r *image.Record, disk string) (*
 	if d == nil {
 		return nil, fmt.Errorf("backup %s of %s has no disk %s: %w", r.ID, r.Box, disk, fs.ErrNotExist)
 	}
-	g := &getter{c: c, number: c.images.Add(1), open: wire.OpenOf(r, d)}
+	g := &getter{c: c, number: c.images.Add(1), open: wire.OpenOf(r, d), turns: make(chan struct{}, readsAtOnce)}
 	g.ctx, g.end = context.WithCancelCause(context.Background())
-	g.gets = batcher[*get]{c: c, ctx: g.ctx, atOnce: readsAtOnce, fits: fewer[*get](wire.MaxPlaces), do: g.read}
-	g.checks = batcher[wire.Place]{c: c, ctx: g.ctx, atOnce: readsAtOnce, fits: fewer[wire.Place](wire.MaxChecks), do: g.check}
 	im, err := g.openImage(ctx, d)
 	if err != nil {
 		g.Close()
@@ -37,29 +34,18 @@ func (c *Client) OpenImage(ctx context.Context, r *image.Record, disk string) (*
 	return im, nil
 }
 
-func fewer[J any](most int) func(batch []*wish[J], _ *wish[J]) bool {
-	return func(batch []*wish[J], _ *wish[J]) bool { return len(batch) < most }
-}
-
-// getter reads one image. It implements chunk.Getter.
+// getter reads one image. It implements chunk.Bulk.
 type getter struct {
 	c      *Client
 	number uint64
 	open   wire.Open
 	ctx    context.Context // ends when the image is closed
 	end    context.CancelCauseFunc
-	gets   batcher[*get]
-	checks batcher[wire.Place]
+	turns  chan struct{} // one for each request for objects that is under way
 	closed sync.Once
 }
 
-// get is an object that is wanted, and then it is the object.
-type get struct {
-	at  wire.Place
-	key object.Key
-	buf []byte
-	got object.Object
-}
+var _ chunk.Bulk = (*getter)(nil)
 
 func (g *getter) openImage(ctx context.Context, d *image.RecordedDisk) (*chunk.Image, error) {
 	if err := g.c.try(ctx, func(ctx context.Context) (bool, error) { return false, g.ask(ctx) }); err != nil {
@@ -99,104 +85,170 @@ func (g *getter) post(ctx context.Context, path string, places []wire.Place, rea
 	return err
 }
 
-// place returns how a place is sent, if it is of this image.
-func (g *getter) place(at chunk.Place) (wire.Place, error) {
-	if at.Image() != g.open.Root {
-		return wire.Place{}, fmt.Errorf("%v of image %v, asked of image %v: %w", at.Key(), at.Image(), g.open.Root, chunk.ErrMissing)
-	}
-	return wire.PlaceOf(at)
-}
-
 // Get implements chunk.Getter.
-func (g *getter) Get(ctx context.Context, at chunk.Place, buf []byte) (object.Object, error) {
-	p, err := g.place(at)
-	if err != nil {
-		return object.Object{}, err
-	}
-	w := &get{at: p, key: at.Key(), buf: buf}
-	if err := g.gets.run(ctx, w); err != nil {
-		return object.Object{}, fmt.Errorf("%v: %w", at.Key(), err)
-	}
-	return w.got, nil
-}
-
-// read reads the objects of a batch, each into the memory of who waits for it.
-func (g *getter) read(ctx context.Context, batch []*wish[*get]) ([]*wish[*get], error) {
-	var places []wire.Place
-	for _, w := range batch {
-		places = append(places, w.job.at)
-	}
-	err := g.post(ctx, wire.ReadPath(g.number), places, func(_ int, body io.Reader) error {
-		for len(batch) > 0 {
-			lack, err := batch[0].job.receive(body)
-			if err != nil {
-				return broken(err)
-			}
-			batch[0].end(lack)
-			batch = batch[1:]
-		}
-		return wire.ReadEnd(body)
+func (g *getter) Get(ctx context.Context, at chunk.Place, buf []byte) (o object.Object, err error) {
+	err = g.GetAll(ctx, []chunk.Place{at}, buf, func(got object.Object, err error) error {
+		o = got
+		return err
 	})
-	if len(batch) == 0 {
-		return nil, nil
-	}
-	return batch, err
+	return o, err
 }
 
-// receive reads the object from an answer. lack says what is wrong with the object,
-// err what is wrong with the answer.
-func (w *get) receive(body io.Reader) (lack, err error) {
+// Check implements chunk.Getter.
+func (g *getter) Check(ctx context.Context, at chunk.Place, buf []byte) error {
+	return g.CheckAll(ctx, []chunk.Place{at}, buf, func(err error) error { return err })
+}
+
+// GetAll implements chunk.Bulk.
+func (g *getter) GetAll(ctx context.Context, at []chunk.Place, buf []byte, got func(object.Object, error) error) error {
+	read := func(at []chunk.Place, places []wire.Place, body io.Reader) (n int, err error) {
+		for ; n < len(places); n++ {
+			o, lack, err := receive(body, places[n], at[n].Key(), buf)
+			if err != nil {
+				return n, broken(err)
+			}
+			if lack != nil {
+				lack = fmt.Errorf("%v: %w", at[n].Key(), lack)
+			}
+			if err := got(o, lack); err != nil {
+				return n, &endError{err}
+			}
+		}
+		return n, nil
+	}
+	q := question{wire.ReadPath(g.number), func() int { return min(wire.MaxPlaces, g.c.width.now()) }, read}
+	return g.all(ctx, at, q, func(err error) error { return got(object.Object{}, err) })
+}
+
+// receive reads an object from an answer. lack says what is wrong with the object, err
+// what is wrong with the answer.
+func receive(body io.Reader, at wire.Place, key object.Key, buf []byte) (o object.Object, lack, err error) {
 	h, err := wire.ReadHeader(body)
 	switch {
 	case err != nil:
-		return nil, err
+		return o, nil, err
 	case h.Lack != nil:
-		return h.Lack, nil
-	case h.Kind != w.at.Kind():
-		return nil, fmt.Errorf("the server sends a %v where %v is due", h.Kind, w.at)
+		return o, h.Lack, nil
+	case h.Kind != at.Kind():
+		return o, nil, fmt.Errorf("the server sends a %v where %v is due", h.Kind, at)
 	}
-	w.got, err = h.ReadObject(body, w.buf)
+	o, err = h.ReadObject(body, buf)
 	switch {
 	case errors.Is(err, object.ErrDamaged):
-		return err, nil
-	case err == nil && w.got.Key != w.key:
-		return fmt.Errorf("the server sends %v in its place: %w", w.got.Key, object.ErrDamaged), nil
+		return object.Object{}, err, nil
+	case err == nil && o.Key != key:
+		return object.Object{}, fmt.Errorf("the server sends %v in its place: %w", o.Key, object.ErrDamaged), nil
 	}
-	return nil, err
+	return o, nil, err
 }
 
-// Check implements chunk.Getter. Only the verdict crosses the network.
-func (g *getter) Check(ctx context.Context, at chunk.Place, _ []byte) error {
-	p, err := g.place(at)
-	if err != nil {
-		return err
+// CheckAll implements chunk.Bulk. Only the verdicts cross the network.
+func (g *getter) CheckAll(ctx context.Context, at []chunk.Place, _ []byte, got func(error) error) error {
+	read := func(at []chunk.Place, places []wire.Place, body io.Reader) (n int, err error) {
+		verdicts := make([]byte, len(places))
+		if _, err := io.ReadFull(body, verdicts); err != nil {
+			return 0, broken(err)
+		}
+		if err := wire.ReadEnd(body); err != nil {
+			return 0, err
+		}
+		for ; n < len(places); n++ {
+			err := verdictError(wire.Verdict(verdicts[n]))
+			if err != nil {
+				err = fmt.Errorf("%v: %w", at[n].Key(), err)
+			}
+			if err := got(err); err != nil {
+				return n, &endError{err}
+			}
+		}
+		return n, nil
 	}
-	if err := g.checks.run(ctx, p); err != nil {
-		return fmt.Errorf("%v: %w", at.Key(), err)
+	return g.all(ctx, at, question{wire.CheckPath(g.number), func() int { return wire.MaxChecks }, read}, got)
+}
+
+// endError is an error of the caller, who wants nothing further.
+type endError struct{ err error }
+
+func (e *endError) Error() string { return e.err.Error() }
+
+// question is what is asked about places.
+type question struct {
+	path  string
+	width func() int // of how many places one request may ask
+	// read reads the answer to a request. It returns how many of its places have been
+	// answered.
+	read func(at []chunk.Place, places []wire.Place, body io.Reader) (int, error)
+}
+
+// all sends requests about places until each is answered. A place about which nothing can
+// be found out is given to failed, with the reason.
+func (g *getter) all(ctx context.Context, at []chunk.Place, q question, failed func(error) error) error {
+	for len(at) > 0 {
+		places, err := g.places(at)
+		if len(places) > 0 {
+			var came int
+			came, err = g.ours(ctx, at[:len(places)], places, q)
+			at = at[came:]
+		}
+		var end *endError
+		switch {
+		case errors.As(err, &end):
+			return end.err
+		case err == nil:
+			continue
+		}
+		if err := failed(fmt.Errorf("%v: %w", at[0].Key(), err)); err != nil {
+			return err
+		}
+		at = at[1:]
 	}
 	return nil
 }
 
-func (g *getter) check(ctx context.Context, batch []*wish[wire.Place]) ([]*wish[wire.Place], error) {
-	var places []wire.Place
-	for _, w := range batch {
-		places = append(places, w.job)
-	}
-	var verdicts []byte
-	err := g.post(ctx, wire.CheckPath(g.number), places, func(_ int, body io.Reader) error {
-		verdicts = make([]byte, len(batch))
-		if _, err := io.ReadFull(body, verdicts); err != nil {
-			return broken(err)
+// places returns how the first places are sent, as far as they are of this image. If
+// there is none, it says why.
+func (g *getter) places(at []chunk.Place) (places []wire.Place, err error) {
+	for _, p := range at {
+		place, err := wire.PlaceOf(p)
+		if p.Image() != g.open.Root {
+			err = fmt.Errorf("it is of image %v, and asked of image %v: %w", p.Image(), g.open.Root, chunk.ErrMissing)
 		}
-		return wire.ReadEnd(body)
+		if err != nil {
+			return places, err
+		}
+		places = append(places, place)
+	}
+	return places, nil
+}
+
+// ours is all for places of this image. It returns how many were answered.
+func (g *getter) ours(ctx context.Context, at []chunk.Place, places []wire.Place, q question) (int, error) {
+	done := 0
+	err := g.c.tryWhile(ctx, g.ctx, func(ctx context.Context) (further bool, err error) {
+		select {
+		case g.turns <- struct{}{}:
+			defer func() { <-g.turns }()
+		case <-ctx.Done():
+			return false, ctx.Err()
+		}
+		for err == nil && done < len(at) {
+			end, came := min(done+q.width(), len(at)), 0
+			err = g.post(ctx, q.path, places[done:end], func(_ int, body io.Reader) (err error) {
+				if came, err = q.read(at[done:end], places[done:end], body); err == nil {
+					err = wire.ReadEnd(body)
+				}
+				return err
+			})
+			g.c.width.note(err)
+			done += came
+			further = further || came > 0
+		}
+		if done == len(at) {
+			err = nil // what is wrong behind the last one takes nothing away
+		}
+		return further, err
 	})
-	if err != nil {
-		return batch, err
-	}
-	for i, w := range batch {
-		w.end(verdictError(wire.Verdict(verdicts[i])))
-	}
-	return nil, nil
+	return done, err
 }
 
 // verdictError returns the error that a verdict means, or nil.

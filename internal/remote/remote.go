@@ -46,6 +46,7 @@ type Client struct {
 	sessions atomic.Uint64 // numbers given to sessions
 	images   atomic.Uint64 // numbers given to images
 	away     atomic.Bool   // the log was told that the server is away
+	width    width         // of requests with objects
 }
 
 var _ chunk.Images = (*Client)(nil)
@@ -160,6 +161,21 @@ func (c *Client) try(ctx context.Context, once func(ctx context.Context) (furthe
 		}
 		c.cfg.Alive()
 	}
+}
+
+// tryWhile is try for as long as a session or an image is open.
+func (c *Client) tryWhile(ctx, open context.Context, once func(ctx context.Context) (further bool, err error)) error {
+	if err := context.Cause(open); err != nil {
+		return err
+	}
+	inner, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(open, cancel)()
+	err := c.try(inner, once)
+	if closed := context.Cause(open); err != nil && closed != nil {
+		return closed
+	}
+	return err
 }
 
 // wait returns how long to wait before try n+1. The waits grow from a tenth of a

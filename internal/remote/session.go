@@ -60,21 +60,6 @@ func fitsPut(batch []*wish[object.Object], next *wish[object.Object]) bool {
 	return n <= putBytes && len(batch) < wire.MaxObjects
 }
 
-// try is Client.try for as long as the session is open.
-func (s *Session) try(ctx context.Context, once func(ctx context.Context) (bool, error)) error {
-	if err := context.Cause(s.ctx); err != nil {
-		return err
-	}
-	inner, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(s.ctx, cancel)()
-	err := s.c.try(inner, once)
-	if closed := context.Cause(s.ctx); err != nil && closed != nil {
-		return closed
-	}
-	return err
-}
-
 // Missing implements chunk.Session.
 func (s *Session) Missing(ctx context.Context, keys []object.Key) (missing []object.Key, err error) {
 	if err := context.Cause(s.ctx); err != nil {
@@ -103,7 +88,7 @@ func batchOf(keys []object.Key) int {
 func (s *Session) missing(ctx context.Context, keys []object.Key) (missing []object.Key, err error) {
 	var answer []byte
 	q := call{method: http.MethodPost, path: wire.MissingPath(s.number), parts: [][]byte{wire.AppendKeys(nil, keys)}}
-	err = s.try(ctx, func(ctx context.Context) (bool, error) {
+	err = s.c.tryWhile(ctx, s.ctx, func(ctx context.Context) (bool, error) {
 		return false, s.c.do(ctx, q, text(&answer, wire.MaxNames/8))
 	})
 	if err == nil {
@@ -169,7 +154,7 @@ func (s *Session) Commit(ctx context.Context, r *image.Record) error {
 	q := call{method: http.MethodPost, path: wire.CommitPath(s.number, s.commits), parts: [][]byte{body}}
 	var answer []byte
 	start := time.Now()
-	err = s.try(ctx, func(ctx context.Context) (bool, error) { return s.commit(ctx, q, start, &answer) })
+	err = s.c.tryWhile(ctx, s.ctx, func(ctx context.Context) (bool, error) { return s.commit(ctx, q, start, &answer) })
 	if err != nil {
 		return fmt.Errorf("commit the backup: %w", err)
 	}
