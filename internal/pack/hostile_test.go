@@ -206,3 +206,25 @@ func FuzzScan(f *testing.F) {
 		}
 	})
 }
+
+// TestParseObject: bytes that were read already give the same object, or damage, however
+// few they are.
+func TestParseObject(t *testing.T) {
+	b, entries := write(t, some())
+	for i, e := range entries {
+		o, err := ParseObject(b[e.Off:], int64(e.Off))
+		if err != nil || !same(o, some()[i]) {
+			t.Errorf("object %d: %v", i, err)
+		}
+		for n := range int(e.End()) - int(e.Off) {
+			if _, err := ParseObject(b[e.Off:int(e.Off)+n], int64(e.Off)); !errors.Is(err, object.ErrDamaged) {
+				t.Fatalf("%d bytes of object %d: %v", n, i, err)
+			}
+		}
+		b[e.End()-1] ^= 1
+		if _, err := ParseObject(b[e.Off:], int64(e.Off)); !errors.Is(err, object.ErrDamaged) {
+			t.Errorf("object %d is damaged: %v", i, err)
+		}
+		b[e.End()-1] ^= 1
+	}
+}

@@ -138,6 +138,23 @@ func ReadObject(r io.ReaderAt, off int64, hint int, buf []byte) (object.Object, 
 	return e.object(b[:whole], sum)
 }
 
+// ParseObject is ReadObject for bytes that were read already. b begins with the object,
+// which is at off in its pack, and may go on behind it. The object's bytes are in b.
+func ParseObject(b []byte, off int64) (object.Object, error) {
+	if len(b) < ObjectHeaderSize {
+		return object.Object{}, fault(off, ObjectHeaderSize, "only %d of them are there", len(b))
+	}
+	e, sum, err := parseObject(b[:ObjectHeaderSize], off)
+	if err != nil {
+		return object.Object{}, &FaultError{off, ObjectHeaderSize, err}
+	}
+	whole := ObjectHeaderSize + int(e.Stored)
+	if len(b) < whole {
+		return object.Object{}, fault(off, int64(whole), "only %d of them are there", len(b))
+	}
+	return e.object(b[:whole:whole], sum)
+}
+
 // object makes the object from b, which has its header and stored bytes, and
 // checks the sum.
 func (e Entry) object(b []byte, sum uint64) (object.Object, error) {
