@@ -14,8 +14,9 @@ const (
 	// askAtOnce bounds how many names go into one question to the store. While
 	// a store far away answers one question, names gather for the next.
 	askAtOnce = maxSlots
-	// putters is how many chunks are sent to the store at once.
-	putters = 4
+	// putters is how many chunks are on their way to the store at once. There are many,
+	// since a store over a network takes several by one request.
+	putters = 16
 )
 
 // packedSize is the length of the buffer for the compressed form of a chunk. The

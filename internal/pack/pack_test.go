@@ -205,7 +205,7 @@ func TestSinkFails(t *testing.T) {
 	s := &sink{room: 200}
 	w, _ := NewWriter(s, header)
 	w.Append(some()[0])
-	w.Append(some()[2])
+	w.Append(objectOf(object.Chunk, noise(writeTogether)))
 	s.room = 0 // there is room again, but a part is missing
 	if _, err := w.Append(some()[1]); !errors.Is(err, errFull) || !errors.Is(w.Seal(), errFull) || s.committed {
 		t.Error("a writer goes on after an error")

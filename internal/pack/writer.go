@@ -1,6 +1,7 @@
 package pack
 
 import (
+	"bufio"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -23,16 +24,20 @@ type Sink interface {
 // the sink, it can only be aborted.
 type Writer struct {
 	w     Sink
+	out   *bufio.Writer // of w
 	size  int64
 	table []byte
 	buf   []byte
 	err   error // error of the sink, or the reason why the Writer is finished
 }
 
+// writeTogether is how many bytes go to the sink by one write. Most objects are short.
+const writeTogether = 256 << 10
+
 // NewWriter begins a pack. After an error it still returns the Writer, so that
 // the caller can abort it.
 func NewWriter(w Sink, h Header) (*Writer, error) {
-	p := &Writer{w: w}
+	p := &Writer{w: w, out: bufio.NewWriterSize(w, writeTogether)}
 	p.write(h.append(nil))
 	return p, p.err
 }
@@ -61,14 +66,15 @@ func (p *Writer) write(b []byte) {
 	if p.err != nil {
 		return
 	}
-	n, err := p.w.Write(b)
-	if err == nil && n != len(b) {
-		err = io.ErrShortWrite
-	}
-	if err != nil {
+	n, err := p.out.Write(b)
+	p.failed(err)
+	p.size += int64(n)
+}
+
+func (p *Writer) failed(err error) {
+	if err != nil && p.err == nil {
 		p.err = fmt.Errorf("write a pack: %w", err)
 	}
-	p.size += int64(n)
 }
 
 // Size returns how many bytes the pack has so far. The table is included only
@@ -89,6 +95,7 @@ func (p *Writer) Seal() error {
 	end = binary.LittleEndian.AppendUint64(end, 0)
 	p.write(p.table)
 	p.write(appendSum(end, 0))
+	p.failed(p.out.Flush())
 	if p.err != nil {
 		return p.err
 	}

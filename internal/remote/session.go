@@ -19,7 +19,7 @@ import (
 const (
 	// putsAtOnce and putBytes bound the requests that send objects: how many there are
 	// at once, and how long one is, in bytes.
-	putsAtOnce = 4
+	putsAtOnce = 2
 	putBytes   = 4 << 20
 	// pagesAsked is how many pages are asked for at once. For each, the server may have
 	// to read the page.
