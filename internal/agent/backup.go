@@ -39,7 +39,12 @@ func (s *session) backup(ctx context.Context, disks []disk.Disk, choice match.Ch
 }
 
 // maxTries is how often the disks are read for one backup, if what was saved gets
-// lost before the commit.
+// lost before the commit. Each loss needs an event of its own: a pack that could not
+// be written, damage that was found, or a server that was started again with packs
+// that were not complete. A collection is none, since it keeps what a session counts
+// on. So three losses in one backup mean that something is broken, such as a full
+// disk of the store, and reading more often would not help. The backup fails then. What
+// was stored stays, so that the next attempt of the job sends only the rest.
 const maxTries = 3
 
 // save makes the images and commits them. result is nil or errBadSectors.

@@ -585,3 +585,32 @@ func TestServerLost(t *testing.T) {
 		t.Errorf("the record has %d disks", len(d))
 	}
 }
+
+// TestServerLosesAgain: objects that are lost before each commit make the backup fail.
+// There is no backup then, and the outcome says whose fault that is. One loss less does
+// no harm.
+func TestServerLosesAgain(t *testing.T) {
+	b := newServerBench(t)
+	b.disk("vda", "S1", 1)
+	b.rig.mu.Lock()
+	b.rig.losing = maxTries
+	b.rig.limits.Attempts = 1
+	b.rig.mu.Unlock()
+	b.do(box.Backup, box.Failed)
+	if r := b.result(); r.Outcome != box.Failed || r.Class != job.ClassServer || !strings.Contains(r.Text, "not in the store") {
+		t.Errorf("the result is %+v", r)
+	}
+	if all := b.rig.Records(); len(all) != 0 {
+		t.Errorf("there are %d backups", len(all))
+	}
+	if n := strings.Count(b.console.String(), "the disks are read again"); n != maxTries-1 {
+		t.Errorf("the disks were read again %d times", n)
+	}
+	b.rig.mu.Lock()
+	b.rig.losing = maxTries - 1
+	b.rig.mu.Unlock()
+	b.do(box.Backup, box.Done)
+	if all := b.rig.Records(); len(all) != 1 {
+		t.Errorf("there are %d backups", len(all))
+	}
+}

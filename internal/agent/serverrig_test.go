@@ -66,6 +66,7 @@ type Rig struct {
 	lose      func(r *http.Request) bool                     // breaks their answers; set before the first request
 	none      bool                                           // agents are told of no backup
 	slow      time.Duration                                  // that a commit takes
+	losing    int                                            // so many commits find objects missing
 }
 
 // rigJob is a job of the rig.
@@ -127,7 +128,7 @@ func (r *Rig) StartServer() {
 		grants, desk, end = r.real()
 	}
 	api := boxapi.New(boxapi.Config{
-		Grants: grants, Desk: desk, Begin: func() chunk.Session { return s.Begin() }, Images: s,
+		Grants: grants, Desk: desk, Begin: func() chunk.Session { return &losingSession{s.Begin(), r} }, Images: s,
 		Committed: func(_ context.Context, of string, arming box.Arming) (*image.Record, error) {
 			time.Sleep(r.slow)
 			return r.committed(arming), nil
@@ -424,4 +425,21 @@ func (r *Rig) Result(_ context.Context, token string, _ netip.Addr, res *wire.Re
 	r.results = append(r.results, res)
 	word := r.next(j, job.Result{Session: sessionOf(token), Outcome: res.Outcome, Class: res.Class, Text: res.Text})
 	return &wire.Told{Word: word, Time: time.Now().UTC()}, nil
+}
+
+// losingSession is a session of which the rig loses objects before a commit.
+type losingSession struct {
+	*store.Session
+	r *Rig
+}
+
+func (l *losingSession) Commit(ctx context.Context, r *image.Record) error {
+	l.r.mu.Lock()
+	lost := l.r.losing > 0
+	l.r.losing--
+	l.r.mu.Unlock()
+	if lost {
+		return fmt.Errorf("an object is %w", chunk.ErrMissing)
+	}
+	return l.Session.Commit(ctx, r)
 }
