@@ -103,9 +103,7 @@ func (u *upload) begin(ctx context.Context, r *image.Record) (chunk.Session, err
 	if err != nil {
 		return nil, err
 	}
-	s := &uploadSession{Session: c.Begin(), done: make(chan struct{})}
-	s.beats.Go(s.beat)
-	return s, nil
+	return newUploadSession(c, uploadBeat), nil
 }
 
 // NoteFound implements closer. A server notes damage by itself.
@@ -130,17 +128,22 @@ type uploadSession struct {
 // session while a long range of zeros is read.
 const uploadBeat = 5 * time.Minute
 
-func (s *uploadSession) beat() {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	tick := time.NewTicker(uploadBeat)
+func newUploadSession(c *sending.Client, every time.Duration) *uploadSession {
+	s := &uploadSession{Session: c.Begin(), done: make(chan struct{})}
+	s.beats.Go(func() { s.beat(every) })
+	return s
+}
+
+// beat asks until Close.
+func (s *uploadSession) beat(every time.Duration) {
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
 		select {
 		case <-s.done:
 			return
 		case <-tick.C:
-			s.Session.Missing(ctx, []object.Key{{Kind: object.Chunk}})
+			s.Session.Missing(context.Background(), []object.Key{{Kind: object.Chunk}}) // Close ends it
 		}
 	}
 }

@@ -69,7 +69,7 @@ func (o *throughFlags) upkeep(ctx context.Context, p printer, work api.Work, do 
 func (o *throughFlags) openOwn(ctx context.Context, p printer, readOnly bool) (*store.Locked, error) {
 	s, err := openStore(ctx, p, o.dir, readOnly)
 	if errors.Is(err, store.ErrNoStore) {
-		err = wrong("%w, and --server means the store of a server", err)
+		err = wrong("%w; --server takes the store of a server instead", err)
 	}
 	return s, err
 }

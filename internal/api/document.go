@@ -40,7 +40,7 @@ is the same for programs.
 ` + "`Authorization: Bearer TOKEN`" + `. A token has a role, perhaps an end, and perhaps a group: then it is about the boxes of that group alone, and other
 boxes are not there for it.
 
-**Roles.** A viewer reads. An operator also asks for jobs, and changes, reserves and releases boxes. An admin may do everything. Each role may do what
+**Roles.** A viewer reads. An operator also asks for jobs, adds backups, and changes, reserves and releases boxes. An admin may do everything. Each role may do what
 the one before it may.
 
 **Errors** have the type ` + "`application/problem+json`" + `: ` + "`status`" + `, ` + "`code`" + ` for programs, and ` + "`detail`" + `, which says what to do. After ` + "`wrong`" + ` (400),
