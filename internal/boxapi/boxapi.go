@@ -72,6 +72,10 @@ type Config struct {
 	// Sent is told of bytes of objects that crossed the network for a token, in either
 	// direction. nil means that nobody counts them.
 	Sent func(token string, bytes int64)
+	// Overstep is told that a token asked for what its job does not allow, which no
+	// agent does. The request was refused. It must be fast. nil means that nobody is
+	// told.
+	Overstep func(token, what string)
 	// Log is told of what an admin should know, one line at a time. What boxes cause
 	// again and again is left out. nil means no log.
 	Log func(format string, args ...any)
@@ -125,6 +129,9 @@ func New(cfg Config) *Server {
 	}
 	if cfg.Log == nil {
 		cfg.Log = func(string, ...any) {}
+	}
+	if cfg.Overstep == nil {
+		cfg.Overstep = func(string, string) {}
 	}
 	if cfg.Sent == nil {
 		cfg.Sent = func(string, int64) {}

@@ -138,7 +138,15 @@ func openText(r *image.Record, disk string, spoil func(o *wire.Open)) []byte {
 // TestHostileClient sends what a box should never send. Everything is refused. Nothing
 // that the store had has changed, and nothing that was refused is in it.
 func TestHostileClient(t *testing.T) {
-	a := newAttack(t, nil)
+	var mu sync.Mutex
+	overstepped := map[string]int{}
+	a := newAttack(t, func(c *boxapi.Config) {
+		c.Overstep = func(token, what string) {
+			mu.Lock()
+			defer mu.Unlock()
+			overstepped[what]++
+		}
+	})
 	reader := a.let(boxapi.Grant{Box: "10.0.0.7", MayRead: anything})
 	before := a.contents(t)
 	good := object1(1)
@@ -242,6 +250,9 @@ func TestHostileClient(t *testing.T) {
 		if status < 300 || code != c.want {
 			t.Errorf("%s: status %d, code %q, want %q", c.what, status, code, c.want)
 		}
+	}
+	if overstepped["to add a backup that is not of this job"] != 5 || overstepped["to read an image that is not of this job"] != 2 {
+		t.Errorf("it is said that the box overstepped: %v", overstepped)
 	}
 	after := a.contents(t)
 	maps.DeleteFunc(after, func(name, _ string) bool { return before[name] == "" && strings.HasPrefix(name, "packs/") })

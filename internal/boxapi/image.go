@@ -32,6 +32,7 @@ func (s *Server) openImage(ctx context.Context, q *request) error {
 		return errRefused(err)
 	}
 	if q.grant.MayRead == nil || !q.grant.MayRead(open.Box, open.ID, open.Disk) {
+		s.cfg.Overstep(q.token, "to read an image that is not of this job")
 		return fmt.Errorf("disk %s of backup %s of %s: %w, or is not of this job", open.Disk, open.ID, open.Box, fs.ErrNotExist)
 	}
 	im, done, err := s.opening(q.client, n, open)

@@ -128,6 +128,9 @@ func (q *request) refuse(err error) {
 	if errors.As(err, &counted) {
 		p.Counted = counted.n
 	}
+	if p.Code == wire.CodeForbidden {
+		q.s.cfg.Overstep(q.token, "to add a backup that is not of this job")
+	}
 	if p.Code == wire.CodeFailed {
 		q.s.logf(q.from(), "a request of %s (%s %s) failed: %v", q.grant.Box, q.Method, q.URL.Path, err)
 	}

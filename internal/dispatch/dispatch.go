@@ -152,13 +152,14 @@ type task struct {
 	heard   time.Time // when the agent was last heard of, by a clock that nobody sets
 
 	// The mutex of the Dispatch guards these fields.
-	wait      *job.Wait
-	progress  *wire.Report
-	sent      int64     // bytes of objects
-	tickAfter time.Time // before that no tick is tried
-	due       bool      // a goroutine is about to look at what is due
-	asked     time.Time // when the box asked for the default boot file, if the job was not told yet
-	guarded   time.Time // when it was last looked whether the boot file is there, by a clock that nobody sets
+	wait        *job.Wait
+	progress    *wire.Report
+	sent        int64     // bytes of objects
+	tickAfter   time.Time // before that no tick is tried
+	due         bool      // a goroutine is about to look at what is due
+	overstepped bool      // an alarm about the agent is on its way
+	asked       time.Time // when the box asked for the default boot file, if the job was not told yet
+	guarded     time.Time // when it was last looked whether the boot file is there, by a clock that nobody sets
 
 	// Whoever has the lane may use these fields.
 	left     []job.Effect  // effects of this step that are not carried out

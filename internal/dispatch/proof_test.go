@@ -194,3 +194,31 @@ func TestInformed(t *testing.T) {
 		})
 	}
 }
+
+// TestOverstep: what an agent tries beyond its job is in the audit log, and once however
+// often it tries.
+func TestOverstep(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.start(&knife{})
+		s := r.add(here, box.Backup)
+		a := r.boot(here).works()
+		for range 1000 {
+			r.server().Overstep(a.hello.Token, "to read an image")
+			r.server().Overstep("unknown", "to read an image")
+		}
+		time.Sleep(time.Second)
+		for range 3 {
+			r.server().Overstep(a.hello.Token, "to read an image")
+			time.Sleep(time.Second)
+			r.server().Overstep(a.hello.Token, "to add a backup")
+			time.Sleep(time.Second)
+		}
+		all := r.audit("alarm")
+		if len(all) != 2 || all[0].On != here.String() || !strings.Contains(all[1].Why+all[0].Why, s.ID) {
+			t.Errorf("the audit log has %+v", all)
+		}
+		if j, _ := r.server().Job(ctx, s.ID); j.State != job.Running {
+			t.Errorf("the job is %s", j.State)
+		}
+	})
+}

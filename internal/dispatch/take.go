@@ -412,6 +412,31 @@ func (d *Dispatch) alarm(t *task, text string) {
 	d.cfg.Log.Error(text, "alarm", true, "job", t.job.ID, "box", t.job.Box.String())
 }
 
+// Overstep takes note that an agent asked for what its job does not allow, and was
+// refused. It returns at once. The texts of what are few, and each is told once in
+// alarmAgain, so that a box cannot fill the audit log.
+func (d *Dispatch) Overstep(token, what string) {
+	d.mu.Lock()
+	h := d.session[sessionOf(token)]
+	if h == nil || h.t.overstepped {
+		d.mu.Unlock()
+		return
+	}
+	t := h.t
+	t.overstepped = true
+	text := fmt.Sprintf("The agent of job %s on %s tried %s. It was refused.", t.job.ID, t.job.Box, what)
+	d.mu.Unlock()
+	d.goes(func() {
+		if t.lane.lock(d.ctx) == nil {
+			d.alarm(t, text)
+			t.lane.unlock()
+		}
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		t.overstepped = false
+	})
+}
+
 // say writes a line into the box's log about where its job stands.
 func (d *Dispatch) say(t *task) {
 	j := t.job

@@ -130,7 +130,7 @@ func (s *server) open(ctx context.Context) (err error) {
 		return err
 	}
 	s.boxes = boxapi.New(boxapi.Config{
-		Grants: s, Desk: s.dispatch, Committed: have.made, Sent: s.dispatch.Sent,
+		Grants: s, Desk: s.dispatch, Committed: have.made, Sent: s.dispatch.Sent, Overstep: s.dispatch.Overstep,
 		Begin: func() chunk.Session { return s.Store.Begin() }, Images: s.Store,
 		Log: func(format string, args ...any) { s.Log.Warn(fmt.Sprintf(format, args...)) },
 	})

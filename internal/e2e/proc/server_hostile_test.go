@@ -301,8 +301,12 @@ func TestServedIntruder(t *testing.T) {
 	if j := evil.job(id); j.State != "ended" || j.Outcome != "failed" || evil.armed() {
 		t.Errorf("after the used secret: %+v, armed: %v", j, evil.armed())
 	}
-	if out := s.does(done, []string{"audit"}); !strings.Contains(out, "alarm") || !strings.Contains(out, "was used twice from "+evil.addr) {
-		t.Errorf("the audit log:\n%s", out)
+	out := s.does(done, []string{"audit"})
+	for _, want := range []string{"alarm", "was used twice from " + evil.addr, "tried to read an image that is not of this job",
+		"tried to add a backup that is not of this job"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the audit log does not have %q:\n%s", want, out)
+		}
 	}
 	text = i.gets(200, "a result after the end", "POST", wire.ResultPath, wire.Marshal(&wire.Result{Outcome: box.Done}))
 	if !strings.Contains(text, string(job.Restart)) || evil.job(id).Outcome != "failed" {
