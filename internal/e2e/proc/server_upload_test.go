@@ -103,6 +103,7 @@ func TestServedCreateKilled(t *testing.T) {
 	s := newServerSite(t, "")
 	big := diskFile(t, "big.img", 192*mib, func(t testing.TB, path string) { must(t, os.WriteFile(path, noise(5, 192*mib), 0o644)) })
 	create := func() *begun {
+		before := folderSize(t, filepath.Join(s.state, "store"))
 		c := s.begin("image", "create", "web-1", big)
 		s.until("objects come", serverLimit, func() bool {
 			select {
@@ -110,7 +111,7 @@ func TestServedCreateKilled(t *testing.T) {
 				t.Fatalf("it ended:\n%s", c.out)
 			default:
 			}
-			return folderSize(t, filepath.Join(s.state, "store")) > 8*mib
+			return folderSize(t, filepath.Join(s.state, "store")) > before+8*mib
 		})
 		return c
 	}
@@ -127,6 +128,11 @@ func TestServedCreateKilled(t *testing.T) {
 	s.ends(c, failed, "no backup was made", "run this again")
 	none()
 	c = create()
+	s.end()
+	s.start()
+	s.ends(c, failed, "no backup was made")
+	none()
+	c = create()
 	must(t, c.cmd.Process.Signal(os.Interrupt))
 	s.ends(c, failed, "interrupted")
 	none()
@@ -136,7 +142,13 @@ func TestServedCreateKilled(t *testing.T) {
 	if list := s.does(done, []string{"image", "list"}); strings.Contains(list, "web-1") {
 		t.Fatalf("there is a backup:\n%s", list)
 	}
-	s.does(done, []string{"image", "create", "web-1", big}, "of web-1 is in the store")
+	s.does(done, []string{"store", "gc", "--yes"})
+
+	// A collection beside an upload leaves what that has sent.
+	c = create()
+	s.does(done, []string{"store", "gc", "--yes"})
+	s.ends(c, done, "of web-1 is in the store")
+	s.does(done, []string{"store", "scrub"}, "whole")
 	if s.exported("web-1") != mustRead(t, big) {
 		t.Error("the backup has other bytes than the file")
 	}
