@@ -282,6 +282,9 @@ func (d *Dispatch) addJob(ctx context.Context, tx *ledger.Tx, r Request, addr bo
 	var seed job.Seed
 	rand.Read(seed[:]) // never fails, according to crypto/rand
 	doc = document{Format: docFormat, Job: job.New(order, seed, now), Key: r.Key, Options: r.Options}
+	if doc.Job.Asked, err = after(tx, addr, doc.Job.Asked); err != nil {
+		return doc, false, err
+	}
 	row, err := doc.row()
 	if err == nil {
 		err = tx.AddJob(row)
@@ -290,6 +293,16 @@ func (d *Dispatch) addJob(ctx context.Context, tx *ledger.Tx, r Request, addr bo
 		err = tx.AddAudit(d.entry(ctx, r.By, "add a job", order.ID, fmt.Sprintf("%s of %s", r.Action, addr)))
 	}
 	return doc, true, err
+}
+
+// after is when a job was asked for. It is later than for all jobs that its box has, since
+// that is their order in the queue and in lists, and somebody may set the clock back.
+func after(tx *ledger.Tx, addr box.Addr, now time.Time) (time.Time, error) {
+	last, err := tx.LastJobs([]box.Addr{addr})
+	if before := last[addr].Created; err == nil && !now.After(before) {
+		now = before.Add(time.Microsecond)
+	}
+	return now, err
 }
 
 // newID makes the id of a job. It begins with the time, for people.

@@ -44,16 +44,28 @@ func (d *Dispatch) clock() {
 	}
 }
 
+// setHeard sees to it that an agent was not heard of in the future, if somebody has set the
+// server's clock back. The lane is held.
+func (d *Dispatch) setHeard(t *task, now time.Time) {
+	heard := now.Add(-time.Since(t.heard))
+	if t.job.State != job.Running || !t.job.Heard.After(heard) {
+		return
+	}
+	d.mu.Lock()
+	t.job.Heard = heard.UTC().Round(0)
+	d.mu.Unlock()
+}
+
 // tickAt is when a job needs a tick, or zero. Somebody may have set the server's
 // clock, so an agent is silent only if so much time has passed since it was heard of.
 func (d *Dispatch) tickAt(t *task, now time.Time) time.Time {
-	at := t.job.Due(d.cfg.Limits)
-	if t.job.State == job.Running && !t.job.Cancel {
-		if last := now.Add(d.cfg.Limits.Silence - time.Since(t.heard)); last.After(now) && last.After(at) {
-			at = last
-		}
+	if t.job.Later(now) { // the clock was set back, and a tick puts the job's times right
+		return now
 	}
-	return at
+	if t.job.State == job.Running && !t.job.Cancel {
+		return now.Add(d.cfg.Limits.Silence - time.Since(t.heard))
+	}
+	return t.job.Due(d.cfg.Limits)
 }
 
 // guardAt is when it is looked whether a box has its boot file, or zero. Without the file
@@ -119,6 +131,7 @@ func (d *Dispatch) look(t *task) {
 	}
 	defer t.lane.unlock()
 	now := d.cfg.Now()
+	d.setHeard(t, now)
 	if due := d.tickAt(t, now); !due.IsZero() && !now.Before(due) && !now.Before(t.tickAfter) {
 		d.tell(t, job.Tick{})
 	}

@@ -256,7 +256,7 @@ func (d *Dispatch) read(ctx context.Context) error {
 		}
 		t := d.add(doc)
 		now := d.cfg.Now()
-		if t.job, t.left = job.Resume(t.job, now); len(t.left) == 0 { // it has ended, or never began
+		if t.job, t.left = job.Resume(t.job, now, d.cfg.Limits); len(t.left) == 0 { // it has ended, or never began
 			t.doc.Receipts, t.doc.Warnings = nil, nil
 			continue
 		}

@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -394,6 +395,124 @@ func TestClockIsSet(t *testing.T) {
 			time.Sleep(pollClock + time.Second)
 			r.job(s.ID, job.Armed, "")
 		})
+	}
+}
+
+// An agent is silent when so much time has passed, also if somebody has set the clock back
+// since it was heard of last, to before its job or not.
+func TestSilentWhileClockIsSetBack(t *testing.T) {
+	for _, back := range []time.Duration{time.Hour, 24 * time.Hour} {
+		bubble(t, func(r *rig) {
+			set := r.clock()
+			r.start(&knife{})
+			s := r.add(here, box.Backup)
+			a := r.boot(here).works()
+			for range 90 {
+				time.Sleep(time.Minute)
+				a.reports(false)
+			}
+			set.Store(-int64(back))
+			time.Sleep(limits.Silence - time.Second)
+			r.job(s.ID, job.Running, "")
+			time.Sleep(pollClock + time.Second)
+			r.job(s.ID, job.Armed, "")
+		})
+	}
+}
+
+// clock gives the server a clock that can be set.
+func (r *rig) clock() *atomic.Int64 {
+	set := &atomic.Int64{}
+	r.cfg.Now = func() time.Time { return time.Now().Round(0).Add(48*time.Hour + time.Duration(set.Load())) }
+	return set
+}
+
+// The clock is set back while jobs of all kinds are there, and the server is started again or
+// not. No job ends by that, all go on, and a job that is asked for later is the later one.
+func TestClockIsSetBack(t *testing.T) {
+	for name, restart := range map[string]bool{"running": false, "started again": true} {
+		for _, back := range []time.Duration{time.Hour, 24 * time.Hour} {
+			t.Run(fmt.Sprint(name, " ", back), func(t *testing.T) {
+				bubble(t, func(r *rig) {
+					set := r.clock()
+					r.start(&knife{})
+					boxes := map[string]box.Addr{}
+					for n, name := range []string{"queued", "armed", "running", "restarting", "held", "rescue"} {
+						boxes[name] = boxAddr(n + 20)
+						r.store.add(boxes[name], "", "sda")
+					}
+					r.put(func(tx *ledger.Tx) error {
+						return tx.PutBox(ledger.Box{Address: boxes["queued"], Health: ledger.Good, Holder: ledger.Holder{Name: "bob"}})
+					})
+					queued := r.add(boxes["queued"], box.Backup)
+					armed := r.add(boxes["armed"], box.Backup)
+					running := r.add(boxes["running"], box.Backup)
+					atWork := r.boot(boxes["running"]).works()
+					up := r.add(boxes["restarting"], box.Restore, waitUp)
+					r.boot(boxes["restarting"]).works().ends(box.Done)
+					held, _ := r.hold(boxes["held"])
+					rescue := r.add(boxes["rescue"], box.Rescue)
+					r.boot(boxes["rescue"]).works().ends(box.Rescuing)
+
+					set.Store(-int64(back))
+					if restart {
+						r.kill()
+						r.start(&knife{})
+					}
+					kick(r.server().clockKick)
+					r.server().Look()
+					for range 3 {
+						time.Sleep(pollClock + time.Second)
+						if w := atWork.reports(false); w != job.GoOn {
+							t.Errorf("the agent at work is told to %s", w)
+						}
+						r.waits(queued.ID, job.ForHolder)
+						r.job(armed.ID, job.Armed, "")
+						r.job(running.ID, job.Running, "")
+						r.job(up.ID, job.Restarting, box.Done)
+						r.job(held.ID, job.Held, box.Failed)
+						r.job(rescue.ID, job.Rescue, "")
+					}
+
+					// All go on.
+					atWork.commits().ends(box.Done)
+					r.job(running.ID, job.Ended, box.Done)
+					r.boot(boxes["armed"]).works().commits().ends(box.Done)
+					r.job(armed.ID, job.Ended, box.Done)
+					later := r.add(boxes["armed"], box.Verify)
+					r.put(func(tx *ledger.Tx) error {
+						last, err := tx.LastJobs([]box.Addr{boxes["armed"]})
+						if got := last[boxes["armed"]].ID; got != later.ID {
+							t.Errorf("the latest job of the box is %s, and not %s", got, later.ID)
+						}
+						return err
+					})
+					r.boot(boxes["armed"]).works().ends(box.Done)
+					r.job(later.ID, job.Ended, box.Done)
+					second := r.add(boxes["queued"], box.Verify)
+					r.put(func(tx *ledger.Tx) error {
+						return tx.PutBox(ledger.Box{Address: boxes["queued"], Health: ledger.Good})
+					})
+					r.server().Look()
+					time.Sleep(time.Second)
+					r.job(queued.ID, job.Armed, "")
+					r.job(second.ID, job.Queued, "")
+					r.answers(boxes["restarting"])
+					r.server().DefaultAsked(boxes["restarting"], r.cfg.Now())
+					time.Sleep(time.Minute)
+					if j := r.job(up.ID, job.Ended, box.Done); j.Up != job.UpYes {
+						t.Errorf("up is %q", j.Up)
+					}
+					last := int64(1 << 60)
+					for _, e := range r.audit("") {
+						if e.Number >= last {
+							t.Errorf("entry %d of the audit log stands before %d", e.Number, last)
+						}
+						last = e.Number
+					}
+				})
+			})
+		}
 	}
 }
 

@@ -517,6 +517,30 @@ func TestTakeOverWithoutStore(t *testing.T) {
 	})
 }
 
+// A box is in maintenance when its server comes back after the time of its arming is over.
+// It says hello a little later, and has not lost its job.
+func TestAwayPastArming(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.start(&knife{})
+		s := r.add(here, box.Backup)
+		a := r.boot(here)
+		r.kill()
+		time.Sleep(2 * limits.Arming)
+		r.start(&knife{})
+		time.Sleep(5 * time.Minute)
+		r.job(s.ID, job.Armed, "")
+		a.works().commits().ends(box.Done)
+		r.job(s.ID, job.Ended, box.Done)
+
+		expires := r.add(there, box.Backup)
+		r.kill()
+		time.Sleep(2 * limits.Arming)
+		r.start(&knife{})
+		time.Sleep(limits.Arming)
+		r.job(expires.ID, job.Ended, box.Expired)
+	})
+}
+
 // A job that ended with its boot file still there is found, however long the server was
 // away.
 func TestAwayForLong(t *testing.T) {

@@ -69,7 +69,7 @@ func (c *chain) crash() {
 	}
 	for _, i := range rapid.Permutation(order).Draw(c.t, "order of the jobs") {
 		var fx []Effect
-		c.jobs[i], fx = Resume(c.jobs[i], c.now)
+		c.jobs[i], fx = Resume(c.jobs[i], c.now, limits)
 		for _, f := range fx {
 			c.do(i, f)
 		}

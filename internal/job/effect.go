@@ -98,13 +98,24 @@ func (e Ignored) String() string      { return "ignored, because " + e.Because }
 
 // Resume gives a job that was read back after a crash, and the effects that may
 // not have been carried out. The time in which the server was away does not
-// count as silence of the agent.
-func Resume(j Job, now time.Time) (Job, []Effect) {
-	if j.State == Running {
-		j.Heard = instant(now)
+// count as silence of the agent. A box that starts has some time left, since it may
+// have started while the server was away: then it says hello, or answers a probe, soon.
+func Resume(j Job, now time.Time, l Limits) (Job, []Effect) {
+	now = instant(now)
+	j = j.notLater(now)
+	least := map[State]time.Time{Armed: now.Add(min(afterStart, l.Arming)), Restarting: now.Add(min(afterStart, l.Up))}[j.State]
+	switch {
+	case j.State == Running:
+		j.Heard = now
+	case j.Deadline.Before(least):
+		j.Deadline = least
 	}
 	return j, pending(j)
 }
+
+// afterStart is the time that a box has at least after a start of the server. An agent that
+// finds no server tries for 10 minutes, waits for 5, and restarts the box.
+const afterStart = 20 * time.Minute
 
 // pending are the effects that a job's state asks for. They follow from the job
 // alone, so that a crash can lose none of them.

@@ -12,6 +12,7 @@ import (
 // durable before it carries out any of the effects. Where Heard alone is
 // different, it need not be made durable.
 func Next(j Job, e Event, now time.Time, l Limits) (Job, []Effect) {
+	j = j.notLater(instant(now))
 	t := turn{Job: j, now: instant(now), limits: l}
 	switch e := e.(type) {
 	case Slot:
@@ -53,6 +54,28 @@ func Next(j Job, e Event, now time.Time, l Limits) (Job, []Effect) {
 		return t.Job, append(standing(t.Job), t.reply...)
 	}
 	return t.Job, t.reply
+}
+
+// Later reports whether the job's state began in the future, since somebody has set the
+// clock back. Next puts that right.
+func (j Job) Later(now time.Time) bool { return j.State != Ended && j.Since.After(now) }
+
+// notLater is a job whose state did not begin in the future. Its deadline is as far away as
+// it was.
+func (j Job) notLater(now time.Time) Job {
+	if !j.Later(now) {
+		return j
+	}
+	if !j.Deadline.IsZero() {
+		j.Deadline = j.Deadline.Add(now.Sub(j.Since))
+	}
+	j.Since = now
+	for _, at := range []*time.Time{&j.Disarmed, &j.Default, &j.Heard} {
+		if at.After(now) {
+			*at = now
+		}
+	}
+	return j
 }
 
 // turn is one call of Next. Its methods change the job.

@@ -25,7 +25,7 @@ func TestOutdated(t *testing.T) {
 				}
 				p.job = Outdated(p.job, armed, p.now)
 				var fx []Effect
-				p.job, fx = Resume(p.job, p.now)
+				p.job, fx = Resume(p.job, p.now, limits)
 				for _, f := range fx {
 					p.do(p.job, f)
 				}

@@ -284,7 +284,7 @@ func TestHeld(t *testing.T) {
 			old.job = job1
 			old.happens(Hello{Secret: oldFile.Secret, From: here, Session: Session{7}, Protocol: limits.Protocol}).is(Ended, 1, Cancelled, Restart)
 			next.ownDisk(false)
-			next.job, fx2 = Resume(job2, next.now)
+			next.job, fx2 = Resume(job2, next.now, limits)
 			for _, fx := range fx2 {
 				next.do(next.job, fx)
 			}
@@ -472,11 +472,11 @@ func TestPowerCommand(t *testing.T) {
 	if cycle := slices.Index(fx, Effect(PowerCycle{})); write < 0 || cycle < write {
 		t.Errorf("the box is started before its boot file is there: %v", fx)
 	}
-	if _, again := Resume(j, p.now); !slices.Contains(again, Effect(PowerCycle{})) {
+	if _, again := Resume(j, p.now, limits); !slices.Contains(again, Effect(PowerCycle{})) {
 		t.Errorf("a crash loses the power command: %v", again)
 	}
 	done, _ := Next(j, Settled{j.Step, p.now}, p.now, limits)
-	if _, again := Resume(done, p.now); slices.Contains(again, Effect(PowerCycle{})) {
+	if _, again := Resume(done, p.now, limits); slices.Contains(again, Effect(PowerCycle{})) {
 		t.Errorf("a box that boots gets a power cycle when the server is started again: %v", again)
 	}
 	failed, fx := Next(j, PowerFailed{j.Step, "no route"}, p.now, limits)
@@ -492,8 +492,46 @@ func TestPowerCommand(t *testing.T) {
 // The time in which the server was away is not the agent's silence.
 func TestResumeForgivesSilence(t *testing.T) {
 	p := newPlay(t, box.Backup).happens(Slot{}).boots(1).after(10 * limits.Silence)
-	p.job, _ = Resume(p.job, p.now)
+	p.job, _ = Resume(p.job, p.now, limits)
 	p.happens(Tick{}).is(Running, 1, "", "").happens(Report{Session: Session{1}}).is(Running, 1, "", GoOn)
+}
+
+// A box that has started while the server was away keeps its job, although the time of its
+// arming is over. It is no longer waited for than that.
+func TestResumeForgivesArming(t *testing.T) {
+	for _, away := range []time.Duration{limits.Arming - time.Second, limits.Arming, 10 * limits.Arming} {
+		p := newPlay(t, box.Backup).happens(Slot{}).after(away)
+		p.job, _ = Resume(p.job, p.now, limits)
+		p.happens(Tick{}).after(time.Minute).happens(Tick{}).boots(1).is(Running, 1, "", Work)
+
+		p = newPlay(t, box.Backup).happens(Slot{}).after(away)
+		p.job, _ = Resume(p.job, p.now, limits)
+		p.after(afterStart).happens(Tick{}).is(Ended, 1, box.Expired, "")
+
+		p = newPlay(t, box.Backup, func(o *Order) { o.WaitUp = true }).happens(Slot{}).boots(1).says(1, box.Done).after(away)
+		p.job, _ = Resume(p.job, p.now, limits)
+		p.happens(Tick{}).is(Restarting, 1, box.Done, "")
+	}
+	p := newPlay(t, box.Backup).happens(Slot{})
+	before := p.job.Deadline
+	if p.job, _ = Resume(p.job, p.now, limits); p.job.Deadline != before {
+		t.Error("a job that has time has another one after a start of the server")
+	}
+}
+
+// If the clock is set back, a box has as much time as it had, and what it shows afterwards
+// counts.
+func TestClockSetBack(t *testing.T) {
+	p := newPlay(t, box.Backup).happens(Slot{})
+	p.after(-24*time.Hour).happens(Tick{}).is(Armed, 1, "", "")
+	p.after(limits.Arming).happens(Tick{}).is(Ended, 1, box.Expired, "")
+
+	p = newPlay(t, box.Restore, func(o *Order) { o.WaitUp = true }).happens(Slot{}).boots(1).says(1, box.Done)
+	p.after(-24*time.Hour).happens(Tick{}).is(Restarting, 1, box.Done, "")
+	p.after(time.Second).happens(DefaultAsked{p.now}).after(time.Second).happens(Probed{p.now}).is(Ended, 1, box.Done, "")
+	if p.job.Up != UpYes {
+		t.Errorf("up is %q", p.job.Up)
+	}
 }
 
 // Effects of a step that is over do not count for the step that is now.
@@ -502,7 +540,7 @@ func TestSettledLate(t *testing.T) {
 	old := p.job.Step
 	j, _ := Next(p.job, Tick{}, p.now, limits)
 	j, _ = Next(j, Settled{old, p.now}, p.now, limits)
-	if _, fx := Resume(j, p.now); !slices.Contains(fx, Effect(PowerCycle{})) {
+	if _, fx := Resume(j, p.now, limits); !slices.Contains(fx, Effect(PowerCycle{})) {
 		t.Errorf("the second power cycle is lost: %v", fx)
 	}
 }
@@ -528,11 +566,11 @@ func TestDisarmBeforeAnswer(t *testing.T) {
 func TestResumeEnded(t *testing.T) {
 	p := newPlay(t, box.Backup).happens(Slot{})
 	j, fx := Next(p.job, Cancel{"ann"}, p.now, limits)
-	if _, again := Resume(j, p.now); !slices.Equal(again, fx) || len(fx) == 0 {
+	if _, again := Resume(j, p.now, limits); !slices.Equal(again, fx) || len(fx) == 0 {
 		t.Errorf("after a crash the effects are %v, and %v before it", again, fx)
 	}
 	j, _ = Next(j, Settled{j.Step, p.now}, p.now, limits)
-	if _, again := Resume(j, p.now); len(again) != 0 {
+	if _, again := Resume(j, p.now, limits); len(again) != 0 {
 		t.Errorf("a job that is over has the effects %v", again)
 	}
 }
