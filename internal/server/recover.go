@@ -44,7 +44,7 @@ func Recover(ctx context.Context, cfg *Config, sure bool) (*Recovered, error) {
 	}
 	// The copy is checked before anything is moved. It is opened under another name,
 	// so that it stays as it is.
-	fresh := cfg.LedgerFile() + ".new"
+	fresh := freshLedger(cfg)
 	if err := copyDurably(fsys, cfg.LedgerCopy(), fresh); err != nil {
 		return nil, err
 	}
@@ -70,6 +70,20 @@ func Recover(ctx context.Context, cfg *Config, sure bool) (*Recovered, error) {
 		return nil, err
 	}
 	return did, fsys.SyncDir(filepath.Dir(cfg.LedgerFile()))
+}
+
+// freshLedger is the copy until it takes the place of the ledger.
+func freshLedger(cfg *Config) string { return cfg.LedgerFile() + ".new" }
+
+// notHalfRecovered refuses to start a server whose ledger was moved away by a Recover that
+// did not come to its end. It would begin with an empty one.
+func notHalfRecovered(cfg *Config) error {
+	_, have := os.Lstat(cfg.LedgerFile())
+	_, fresh := os.Lstat(freshLedger(cfg))
+	if errors.Is(have, fs.ErrNotExist) && fresh == nil {
+		return problem.Refusef("`testbox server recover` was interrupted, and there is no ledger; run it again")
+	}
+	return nil
 }
 
 // armedIn reports whether a box has a boot file of an arming.

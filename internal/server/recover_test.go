@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
+	"testbox-imaging/internal/durable"
 	"testbox-imaging/internal/ledger"
 	"testbox-imaging/internal/problem"
 )
@@ -30,6 +32,50 @@ func names(t *testing.T, path string) (all []string) {
 func addGroup(t *testing.T, l *ledger.Ledger, name string) {
 	t.Helper()
 	must(t, l.Update(t.Context(), func(tx *ledger.Tx) error { return tx.PutGroup(ledger.Group{Name: name}) }))
+}
+
+// TestRecoverCut: power is cut after each step of a recovery. A server that is started then
+// begins with no empty ledger, and the recovery can be repeated.
+func TestRecoverCut(t *testing.T) {
+	for steps := range 5 {
+		p := newParts(t)
+		cfg := p.Config
+		l, err := ledger.Open(t.Context(), cfg.LedgerFile(), ledger.Options{})
+		must(t, err)
+		addGroup(t, l, "before")
+		must(t, l.CopyTo(t.Context(), cfg.LedgerCopy()))
+		addGroup(t, l, "after")
+		wal, err := os.ReadFile(cfg.LedgerFile() + "-wal") // as after a crash
+		must(t, err)
+		main, err := os.ReadFile(cfg.LedgerFile())
+		must(t, err)
+		must(t, l.Close())
+		must(t, os.WriteFile(cfg.LedgerFile(), main, 0o600))
+		must(t, os.WriteFile(cfg.LedgerFile()+"-wal", wal, 0o600))
+		away := cfg.LedgerFile() + ".before-20260101-000000"
+		for _, step := range []func() error{
+			func() error { return copyDurably(durable.OS{}, cfg.LedgerCopy(), freshLedger(cfg)) },
+			func() error { return os.Rename(cfg.LedgerFile(), away) },
+			func() error { return os.Rename(cfg.LedgerFile()+"-wal", away+"-wal") },
+			func() error { return os.Rename(freshLedger(cfg), cfg.LedgerFile()) },
+		}[:steps] {
+			must(t, step())
+		}
+		if steps == 2 || steps == 3 { // there is no ledger
+			if err := Run(t.Context(), p); err == nil || !strings.Contains(err.Error(), "recover") {
+				t.Errorf("after %d steps a server says %v", steps, err)
+			}
+			if _, err := os.Stat(cfg.LedgerFile()); err == nil {
+				t.Errorf("after %d steps a server has made a ledger", steps)
+			}
+		}
+		_, err = Recover(t.Context(), cfg, true)
+		must(t, err)
+		if got := names(t, cfg.LedgerFile()); len(got) != 1 || got[0] != "before" {
+			t.Errorf("after %d steps and another try the ledger has the groups %q", steps, got)
+		}
+		must(t, notHalfRecovered(cfg))
+	}
 }
 
 func TestRecover(t *testing.T) {

@@ -91,6 +91,9 @@ type server struct {
 // server of this state folder out before that one can do anything.
 func (s *server) open(ctx context.Context) (err error) {
 	cfg := s.Config
+	if err := notHalfRecovered(cfg); err != nil {
+		return err
+	}
 	if s.ledger, err = ledger.Open(ctx, cfg.LedgerFile(), ledger.Options{}); err != nil {
 		if errors.Is(err, ledger.ErrInUse) {
 			return problem.Refusef("%w; another server works on %s", err, cfg.State)
