@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -222,6 +223,12 @@ func TestHostileClient(t *testing.T) {
 			recordText(t, a.mine, func(r *image.Record) { r.Host = strings.Repeat("a", 300) }), wire.CodeRefused},
 		{"a disk with dots", a.token, "POST", s + "/commits/1",
 			recordText(t, a.mine, func(r *image.Record) { r.Disks[0].Name = "../sda" }), wire.CodeRefused},
+		{"more stored than there is", a.token, "POST", s + "/commits/1",
+			recordText(t, a.mine, func(r *image.Record) { r.Disks[0].Stored = math.MaxInt64 }), wire.CodeRefused},
+		{"a disk that is too large", a.token, "POST", s + "/commits/1", recordText(t, a.mine, func(r *image.Record) {
+			d := &r.Disks[0]
+			d.Disk.Size, d.Data, d.Zero, d.Unused = 1<<62, 1<<62, 0, 0
+		}), wire.CodeRefused},
 		{"an image that is nowhere", a.token, "POST", s + "/commits/1",
 			recordText(t, a.mine, func(r *image.Record) { r.Disks[0].Root[0]++ }), wire.CodeMissing},
 		{"a record of many megabytes", a.token, "POST", s + "/commits/1", make([]byte, wire.MaxRecord+1), wire.CodeRefused},

@@ -222,3 +222,34 @@ func TestOverstep(t *testing.T) {
 		}
 	})
 }
+
+// TestHelloAgain: a hello that is repeated in the middle of a restore changes nothing,
+// whatever else it says of the machine. With another token it ends the job.
+func TestHelloAgain(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.start(&knife{})
+		r.store.add(here, "", "sda")
+		s := r.add(here, box.Restore)
+		a := r.boot(here).works()
+		a.reports(true)
+		before := r.box(here)
+		again := *a
+		again.hello.UUID, again.hello.MACs = "4c4c4544-0042-3510-8054-b4c04f4e4431", []string{"52:54:00:99:99:99"}
+		if w := again.says(); w != job.Work || again.work.Attempt != 1 {
+			t.Errorf("the agent is told to %s, %+v", w, again.work)
+		}
+		if now := r.box(here); now.UUID != before.UUID || !slices.Equal(now.MACs, before.MACs) {
+			t.Errorf("the box is %+v now", now)
+		}
+		if j, _ := r.server().Job(ctx, s.ID); j.State != job.Running || j.Attempt != 1 || !j.Wrote {
+			t.Errorf("the job is %+v", j)
+		}
+		again.hello.Token = strings.Repeat("x", 26)
+		if w := again.says(); w != job.Hold {
+			t.Errorf("with another token the agent is told to %s", w)
+		}
+		if j, _ := r.server().Job(ctx, s.ID); j.State != job.Held {
+			t.Errorf("the job is %s", j.State)
+		}
+	})
+}

@@ -94,6 +94,8 @@ const (
 	maxUUID  = 64
 	maxOther = 4096 // of a serial number, a model, a path
 	maxDisks = 1024 // disks of a record, as image.Record has them
+	// maxTrees is more than the page and the root take that a small disk adds to a store.
+	maxTrees = 64 << 20
 )
 
 // MarshalRecord returns the text of a record that is to be committed. It lacks what
@@ -122,6 +124,9 @@ func ParseRecord(b []byte) (*image.Record, error) {
 	}
 	for i := range r.Disks {
 		d := &r.Disks[i]
+		if d.Disk.Size > chunk.MaxDisk || d.Stored > 2*d.Disk.Size+maxTrees { // it is added up with that of other backups
+			return nil, fmt.Errorf("the record has a disk of %d bytes that added %d to the store", d.Disk.Size, d.Stored)
+		}
 		for _, s := range []string{d.Kernel, d.Disk.WWN, d.Disk.Serial, d.Disk.Path, d.Disk.Model} {
 			if len(s) > maxOther {
 				return nil, fmt.Errorf("the record says more than %d bytes of a disk", maxOther)
