@@ -187,7 +187,7 @@ const (
 	readBuffer = object.MaxChunk + 64<<10
 	// sendTogether is how many bytes of objects are sent by one write. On a slow line a
 	// write must not last for long, since only its end is seen.
-	sendTogether = 64 << 10
+	sendTogether = 128 << 10
 	// readMemory is what a request that reads objects holds in memory.
 	readMemory = readBuffer + sendTogether
 )

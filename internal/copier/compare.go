@@ -26,7 +26,10 @@ const (
 	// fetchers is the least number of pieces of a stored image that are fetched
 	// and unpacked at once. There are many, since the store can be far away.
 	fetchers = 8
-	// checkTogether is how many slots are checked by one question to the store.
+	// fetchTogether and checkTogether are how many slots are fetched by one question to
+	// the store, and how many are checked. A processor that unpacks none would be idle,
+	// so the former is small.
+	fetchTogether = 2
 	checkTogether = 4
 )
 

@@ -85,7 +85,7 @@ func (r *restore) write(ctx context.Context, d *diskState, wrote func(to, n int6
 	if !d.job.Image.PiecesProved() && r.opt.Verify != VerifyNone {
 		d.written = newSums(d.imageSize)
 	}
-	unpack := func(s *pieceSlot) error { return d.unpack(st, s) }
+	unpack := func(slots []*pieceSlot) error { return d.unpack(st, slots) }
 	done := int64(0)
 	collect := func(s *pieceSlot) error {
 		st.addHash(s)
@@ -98,7 +98,8 @@ func (r *restore) write(ctx context.Context, d *diskState, wrote func(to, n int6
 		wrote(done, d.receipt.Written-before)
 		return nil
 	}
-	fetching, writing := each(d.workers(), unpack), each(writers, d.writeBody)
+	fetching := &stage[*pieceSlot]{workers: d.workers(), batch: fetchTogether, do: unpack}
+	writing := each(writers, d.writeBody)
 	l := beginLoad()
 	if err := r.ring.run(ctx, st.produce, collect, fetching, writing); err != nil {
 		return err
@@ -107,46 +108,52 @@ func (r *restore) write(ctx context.Context, d *diskState, wrote func(to, n int6
 	return st.finish(&d.receipt)
 }
 
-// unpack brings all bytes of a slot into its buffer.
-func (d *diskState) unpack(st *stream, s *pieceSlot) error {
+// unpack brings all bytes of some slots into their buffers.
+func (d *diskState) unpack(st *stream, slots []*pieceSlot) error {
 	if st.image.PiecesProved() {
-		return d.bring(s)
+		return d.bring(slots)
 	}
-	for i := range s.parts {
-		p := &s.parts[i]
-		if !p.buffered {
-			continue
-		}
-		if err := st.decode(s, p); err != nil {
-			return err
-		}
-		if d.written != nil && p.content == image.Data {
-			for at, r := range d.body(p) { // one range at most, as PiecesProved is false
-				p.sum = sumOf(s.raw[at:][:r.Len])
+	for _, s := range slots {
+		for i := range s.parts {
+			p := &s.parts[i]
+			if !p.buffered {
+				continue
+			}
+			if err := st.decode(s, p); err != nil {
+				return err
+			}
+			if d.written != nil && p.content == image.Data {
+				for at, r := range d.body(p) { // one range at most, as PiecesProved is false
+					p.sum = sumOf(s.raw[at:][:r.Len])
+				}
 			}
 		}
 	}
 	return nil
 }
 
-// bring is unpack for a slot of an image in a store. Its pieces come together. Where
-// the read-back compares the disk with the sum that a piece tells, the bytes are not
+// bring is unpack for an image in a store. All its pieces come together. Where the
+// read-back compares the disk with the sum that a piece tells, the bytes are not
 // compared with it before. Head and tail are compared in memory at that time.
-func (d *diskState) bring(s *pieceSlot) error {
-	var parts []*part
+func (d *diskState) bring(slots []*pieceSlot) error {
 	var pieces []image.Stored
-	for p := range s.pieces() {
-		parts, pieces = append(parts, p), append(pieces, p.piece.Stored)
+	var dst [][]byte
+	var compare []bool
+	for _, s := range slots {
+		for p := range s.pieces() {
+			pieces, dst, compare = append(pieces, p.piece.Stored), append(dst, s.raw[p.at:]), append(compare, !d.readsBack(p))
+		}
 	}
 	if len(pieces) > 0 {
-		into := func(i int) ([]byte, bool) { return s.raw[parts[i].at:], !d.readsBack(parts[i]) }
-		if err := pieces[0].Bring(pieces, into); err != nil {
+		if err := pieces[0].Bring(pieces, func(i int) ([]byte, bool) { return dst[i], compare[i] }); err != nil {
 			return err
 		}
 	}
-	for i := range s.parts { // not earlier, since Bring spoils what lies behind a piece
-		if p := &s.parts[i]; p.buffered && p.content == image.Zero {
-			clear(s.data(p))
+	for _, s := range slots { // not earlier, since Bring spoils what lies behind a piece
+		for i := range s.parts {
+			if p := &s.parts[i]; p.buffered && p.content == image.Zero {
+				clear(s.data(p))
+			}
 		}
 	}
 	return nil
