@@ -344,6 +344,18 @@ func (d *Dispatch) Finish(ctx context.Context, addr box.Addr, by string) (Status
 	return d.order(ctx, t, job.Finish{By: by}, by, "finish a rescue", addr.String())
 }
 
+// Running is how many boxes are at work on an action.
+func (d *Dispatch) Running(a box.Action) (n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, t := range d.tasks {
+		if t.job.State == job.Running && t.job.Action == a {
+			n++
+		}
+	}
+	return n
+}
+
 // of returns the job of a box that is in a state, or nil.
 func (d *Dispatch) of(addr box.Addr, s job.State) *task {
 	d.mu.Lock()

@@ -279,7 +279,7 @@ func ConfigText(c *Config) []byte {
 	line("silence", c.Jobs.Silence, "After how much silence a box counts as lost, and its job is tried again.")
 	line("up", c.Jobs.Up, "How long a box may take to start its own system, where that is waited for.")
 	b.WriteString("[upkeep]\n")
-	line("at", c.Upkeep.At, "When the server looks after its store and ledger each day; \"\" for never. It gives way to restores.")
+	line("at", c.Upkeep.At, "When the server looks after its store and ledger each day; \"\" for never. It goes slowly while a box restores.")
 	line("scrub", c.Upkeep.Scrub, "The day of the week on which all of the store is read and checked; \"\" for never.")
 	for _, k := range []struct {
 		key, help string

@@ -12,7 +12,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"slices"
 	"sync"
 	"time"
 
@@ -140,7 +139,7 @@ func (s *server) open(ctx context.Context) (err error) {
 	s.dispatch.SetForget(s.boxes.Forget)
 	s.keeper = newKeeper(&upkeep{cfg: cfg, store: s.Store, ledger: s.ledger, log: s.Log, now: time.Now, poll: 5 * time.Second,
 		needs: s.dispatch.Needs})
-	s.keeper.busy = func() bool { return s.restoring(s.keeper.ctx) }
+	s.keeper.busy = func() bool { return s.dispatch.Running(box.Restore) > 0 }
 	s.api = api.New(api.Config{
 		Ledger: s.ledger, Jobs: s.dispatch, Area: area, Backups: s.Store, Keeper: s.keeper, Sessions: newSessions(s.boxes),
 		Ended: s.ended, Stored: s.Store.PackBytes, Log: s.Log,
@@ -287,13 +286,6 @@ func (s *server) ended(j api.Job) {
 		return
 	}
 	s.hooks.tell(m)
-}
-
-// restoring reports whether a box restores. If that is not known, it says yes, and
-// upkeep waits.
-func (s *server) restoring(ctx context.Context) bool {
-	jobs, _, err := s.dispatch.Jobs(ctx, ledger.JobFilter{States: []string{string(job.Running)}}, ledger.Page{})
-	return err != nil || slices.ContainsFunc(jobs, func(st dispatch.Status) bool { return st.Action == box.Restore })
 }
 
 // readLatest reads the latest backup of each box, so that the first list of boxes does

@@ -14,9 +14,8 @@ import (
 	"testbox-imaging/internal/store"
 )
 
-// upkeep looks after the store and the ledger once a day. It gives way to
-// restores: it waits while one is at work, and a step that was interrupted by one
-// is begun anew.
+// upkeep looks after the store and the ledger once a day. While a box restores it goes
+// on slowly, as a pacer lets it. What an admin asks for waits instead (giveWay).
 type upkeep struct {
 	cfg    *Config
 	store  *store.Locked
@@ -109,11 +108,10 @@ func (u *upkeep) run(ctx context.Context) {
 	}
 }
 
-// errInterrupted is why a step of the upkeep ended before it was done.
+// errInterrupted is why work ended before it was done.
 var errInterrupted = errors.New("a restore began")
 
-// maxTries is how often a step is begun that restores interrupt. The next day
-// has its own tries.
+// maxTries is how often work is begun that restores interrupt.
 const maxTries = 20
 
 // step is a part of the upkeep. It says what it did.
@@ -153,10 +151,12 @@ func (u *upkeep) inTurn(ctx context.Context, s step) (did string, err error) {
 		}
 		defer u.turn.give()
 	}
-	return u.giveWay(ctx, s.do, func(bool) {})
+	p := newPacer(u.busy)
+	return s.do(store.WithPace(ctx, p.wait))
 }
 
-// giveWay does a step while no restore is at work. waits is told when it begins or
+// giveWay does work while no restore is at work. If one begins, the work is ended, and
+// begun anew later. waits is told when it begins or
 // ends to wait for one.
 func (u *upkeep) giveWay(ctx context.Context, do func(context.Context) (string, error), waits func(bool)) (did string, err error) {
 	for range maxTries {
@@ -198,6 +198,13 @@ func (u *upkeep) retain(ctx context.Context) (string, error) {
 	if keep == (store.Policy{}) {
 		return "All backups are kept.", nil
 	}
+	lacking, err := u.store.Lacking(ctx)
+	if err != nil {
+		return "", err
+	}
+	// Beside restores that took long. What is read from here on is read at once, so that
+	// a backup that was pinned meanwhile is kept.
+	ctx = store.WithPace(ctx, nil)
 	records, damaged, err := u.store.Records(ctx)
 	if err != nil {
 		return "", err
@@ -206,10 +213,6 @@ func (u *upkeep) retain(ctx context.Context) (string, error) {
 		// One of the backups that would go may be the last one of its disk that can be
 		// read.
 		return "", fmt.Errorf("nothing is deleted while the record of a backup cannot be read: %w", damaged[0])
-	}
-	lacking, err := u.store.Lacking(ctx)
-	if err != nil {
-		return "", err
 	}
 	needs, err := u.needs(ctx)
 	if err != nil {

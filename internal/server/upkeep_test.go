@@ -117,8 +117,14 @@ func TestUpkeepFails(t *testing.T) {
 }
 
 // TestUpkeepDay does the steps of a day on a store with three backups of a box, of
-// which one is to be kept.
+// which one is to be kept. Boxes that restore all the time do not keep it from that.
 func TestUpkeepDay(t *testing.T) {
+	for what, restoring := range map[string]bool{"beside restores": true, "alone": false} {
+		t.Run(what, func(t *testing.T) { testUpkeepDay(t, restoring) })
+	}
+}
+
+func testUpkeepDay(t *testing.T, restoring bool) {
 	cfg := DefaultConfig()
 	cfg.State = t.TempDir()
 	cfg.Upkeep.KeepLast = 1
@@ -135,10 +141,12 @@ func TestUpkeepDay(t *testing.T) {
 	var said strings.Builder
 	u := &upkeep{
 		cfg: &cfg, store: s, ledger: l, log: slog.New(slog.NewTextHandler(&said, nil)), now: time.Now,
-		busy: func() bool { return false }, poll: time.Millisecond, needs: func(context.Context) ([]dispatch.Need, error) { return nil, nil },
+		busy: func() bool { return restoring }, poll: time.Millisecond, needs: func(context.Context) ([]dispatch.Need, error) { return nil, nil },
 	}
 	sunday := time.Date(2026, 11, 29, 3, 30, 0, 0, time.UTC)
-	u.day(t.Context(), sunday)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	u.day(ctx, sunday)
 	for _, want := range []string{`"copy of the ledger"`, "2 of 3 backups are deleted.", "step=collection", "step=scrub"} {
 		if !strings.Contains(said.String(), want) {
 			t.Errorf("the log does not have %s:\n%s", want, &said)
@@ -156,7 +164,7 @@ func TestUpkeepDay(t *testing.T) {
 	must(t, err)
 	must(t, copied.Close())
 	said.Reset()
-	u.day(t.Context(), sunday.AddDate(0, 0, 1))
+	u.day(ctx, sunday.AddDate(0, 0, 1))
 	if strings.Contains(said.String(), "step=scrub") {
 		t.Errorf("all of the store is read on a Monday:\n%s", &said)
 	}

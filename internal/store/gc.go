@@ -149,6 +149,7 @@ func (c *collector) remove(ctx context.Context, packs []GCPack) error {
 		}
 		err := announced
 		if err == nil {
+			pace(ctx) // an error of it is one of Remove too
 			err = c.s.cfg.Blobs.Remove(ctx, p.Name)
 		}
 		if err = c.removed(ctx, p, err); err != nil {

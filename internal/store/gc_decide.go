@@ -104,6 +104,9 @@ func (m *marker) planLive(ctx context.Context, plan *GCPlan) error {
 }
 
 func (m *marker) planTable(ctx context.Context, p *GCPack) error {
+	if err := pace(ctx); err != nil {
+		return err
+	}
 	_, entries, err := pack.ReadTable(m.s.packReader(ctx, p.Name), p.Size)
 	if errors.Is(err, object.ErrDamaged) {
 		if p.damaged = true; p.LiveObjects > 0 {

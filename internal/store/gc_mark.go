@@ -120,6 +120,9 @@ func imageName(r *image.Record, d image.RecordedDisk) string {
 }
 
 func (m *marker) root(ctx context.Context, image string, name object.Name) error {
+	if err := pace(ctx); err != nil {
+		return err
+	}
 	key, root, err := m.s.readRoot(ctx, name)
 	if err != nil {
 		return fmt.Errorf("%s: %w", image, err)
@@ -146,6 +149,9 @@ func (m *marker) begin(page object.Name) bool {
 }
 
 func (m *marker) page(ctx context.Context, image string, root *chunk.Root, i int) error {
+	if err := pace(ctx); err != nil {
+		return err
+	}
 	key, page, err := m.s.readPage(ctx, root, i)
 	if err != nil {
 		return fmt.Errorf("%s: %w", image, err)

@@ -59,6 +59,9 @@ func (c *collector) copyLive(ctx context.Context, p GCPack) (whole bool, err err
 	}
 	whole = true
 	for _, e := range c.plan.marks.live(p.number, entries) {
+		if err := pace(ctx); err != nil {
+			return false, err
+		}
 		err := c.copy(ctx, p, e)
 		if errors.Is(err, object.ErrDamaged) {
 			whole = false

@@ -121,6 +121,9 @@ func (c *Catalogue) readRecords(ctx context.Context, names []string) (records []
 	g.SetLimit(treeReaders)
 	for i, name := range names {
 		g.Go(func() (err error) {
+			if err := pace(gctx); err != nil {
+				return err
+			}
 			box, id, _ := strings.Cut(strings.TrimPrefix(name, recordPrefix), "/")
 			found[i], err = c.Record(gctx, box, id)
 			if errors.As(err, &bad[i]) || errors.Is(err, fs.ErrNotExist) {
@@ -418,6 +421,7 @@ func (c *Catalogue) Delete(ctx context.Context, records ...*image.Record) error 
 	if err := c.writable(); err != nil {
 		return err
 	}
+	ctx = WithPace(ctx, nil) // backups that commit wait for the lock
 	c.recordMu.Lock()
 	defer c.recordMu.Unlock()
 	free, held := c.held.split(records)

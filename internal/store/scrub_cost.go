@@ -51,6 +51,9 @@ type costing struct {
 // next time.
 func (s *objects) lacks(ctx context.Context, d *image.RecordedDisk, whole map[object.Name]bool,
 	lacking func(context.Context, *chunk.Page) ([]error, error), tell func(object.Key, image.Range, error)) error {
+	if err := pace(ctx); err != nil {
+		return err
+	}
 	key, root, err := s.readRoot(ctx, d.Root)
 	if IsLost(err) {
 		tell(key, image.Range{Len: d.Disk.Size}, err)
@@ -72,6 +75,9 @@ func (s *objects) lacks(ctx context.Context, d *image.RecordedDisk, whole map[ob
 // lacksOf does the work of lacks for region i.
 func (s *objects) lacksOf(ctx context.Context, root *chunk.Root, i int, whole map[object.Name]bool,
 	lacking func(context.Context, *chunk.Page) ([]error, error), tell func(object.Key, image.Range, error)) error {
+	if err := pace(ctx); err != nil {
+		return err
+	}
 	key, page, err := s.readPage(ctx, root, i)
 	if IsLost(err) {
 		tell(key, root.Region(i), err)

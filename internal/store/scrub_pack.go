@@ -52,6 +52,9 @@ func (sc *scrubber) pack(ctx context.Context, n uint32, info packInfo) error {
 func (p *packScrub) scan(ctx context.Context, r *packReader) error {
 	p.good, p.found = 0, nil
 	err := pack.Scan(ctx, r, p.info.size, func(e pack.Entry, o object.Object, f *pack.FaultError) error {
+		if err := pace(ctx); err != nil {
+			return err
+		}
 		if f == nil {
 			f = p.object(e, o)
 		}
