@@ -36,7 +36,7 @@ type size struct {
 }
 
 const (
-	format     = 5       // of the data; it changes when this file makes other data
+	format     = 6       // of the data; it changes when this file makes other data
 	diskBytes  = 8 << 30 // of each disk
 	perPage    = 16      // chunks of a page
 	smallChunk = 512     // bytes of a chunk of all nights but the last

@@ -77,5 +77,12 @@ func (o *options) run(ctx context.Context) (err error) {
 		}
 		missed = append(missed, m.missed...)
 	}
+	if o.joins {
+		j := &joins{options: o, site: site, dir: state}
+		if err := j.run(ctx); err != nil {
+			return err
+		}
+		missed = append(missed, j.missed...)
+	}
 	return errors.Join(missed...)
 }
