@@ -46,8 +46,12 @@ func newHost(t testing.TB) host {
 	return host{cmd}
 }
 
-// in is the beginning of a command that runs in the host.
+// in is the beginning of a command that runs in the host, or where the test runs if
+// there is no host.
 func (h host) in(argv ...string) []string {
+	if h.cmd == nil {
+		return argv
+	}
 	return append([]string{"nsenter", fmt.Sprintf("--net=/proc/%d/ns/net", h.cmd.Process.Pid)}, argv...)
 }
 
@@ -77,12 +81,23 @@ func newServerSite(t testing.TB, config string) *serverSite {
 
 func newServerSiteIn(t testing.TB, state, config string) *serverSite {
 	t.Helper()
+	s := initServer(t, state, config)
+	s.host = newHost(t)
+	for _, command := range []string{"link set lo up", "link add br0 type bridge", "addr add " + serverIP + "/24 dev br0", "link set br0 up"} {
+		s.host.ip(t, command)
+	}
+	s.start()
+	return s
+}
+
+// initServer makes the state folder of a server that has no host of its own.
+func initServer(t testing.TB, state, config string) *serverSite {
+	t.Helper()
 	testenv.Root(t)
 	testenv.Tools(t, "ip", "nsenter", "setpriv")
 	prog, err := built()
 	must(t, err)
-	s := &serverSite{t: t, prog: prog, state: state, host: newHost(t)}
-	s.log = filepath.Join(s.state, "server.log")
+	s := &serverSite{t: t, prog: prog, state: state, log: filepath.Join(state, "server.log")}
 	if !strings.Contains(config, "api = ") {
 		config = "api = \"\"\n" + config
 	}
@@ -90,10 +105,6 @@ func newServerSiteIn(t testing.TB, state, config string) *serverSite {
 	must(t, os.WriteFile(s.config(), []byte(text), 0o644))
 	run(t, "", prog.testbox, "server", "init", "--address", serverIP, "--config", s.config())
 	must(t, addMaintenance(filepath.Join(s.state, bootcfg.TFTPArea), bootcfg.FormRAM))
-	for _, command := range []string{"link set lo up", "link add br0 type bridge", "addr add " + serverIP + "/24 dev br0", "link set br0 up"} {
-		s.host.ip(t, command)
-	}
-	s.start()
 	t.Cleanup(s.kill)
 	return s
 }

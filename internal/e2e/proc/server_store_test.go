@@ -1,7 +1,9 @@
 package proc
 
 import (
+	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"testbox-imaging/internal/testenv"
 )
 
 // lockedText is what a command has printed until now.
@@ -170,4 +174,69 @@ func TestServedUpkeep(t *testing.T) {
 	must(t, os.WriteFile(records[0], []byte("spoilt"), 0o600))
 	s.does(done, []string{"image", "delete", b.addr + "@" + filepath.Base(records[0]), "--yes"}, "1 backup is deleted")
 	s.does(done, []string{"audit"}, "begin gc", "begin scrub", "cancel scrub", "set time of backup")
+}
+
+// TestServedOneStore has two servers with two state folders and one store. The second
+// refuses, and the first goes on.
+func TestServedOneStore(t *testing.T) {
+	t.Parallel()
+	sda := disk("sda", scattered(1))
+	s := newServerSite(t, "")
+	b := s.box(11, sda)
+	want := sda.hash(t)
+	second := initServer(t, tempDir(t), fmt.Sprintf("store = %q\n", filepath.Join(s.state, "store")))
+	second.ends(second.begin("server", "--config", second.config()), refused, "the store is in use by another process",
+		"server --config "+s.config())
+	if _, err := os.Stat(filepath.Join(second.state, "ledger.db")); !os.IsNotExist(err) {
+		t.Errorf("a server without a store has made a ledger: %v", err)
+	}
+	b.act(done, "backup")
+	sda.wreck(t)
+	b.act(done, "restore")
+	if sda.hash(t) != want {
+		t.Error("the disk is not what it was")
+	}
+	s.end()
+	second.start()
+	second.does(done, []string{"image", "list", "--store", filepath.Join(s.state, "store")}, b.addr)
+}
+
+// TestServedOneBucket has two servers, of which each has a folder for one bucket.
+func TestServedOneBucket(t *testing.T) {
+	bucket := testenv.StartS3(t)
+	prog, err := built()
+	must(t, err)
+	var sites []*serverSite
+	for range 2 {
+		state := tempDir(t)
+		run(t, "", prog.testbox, "store", "init", "--s3", bucket.URL(bucket.Addr, "lab"), filepath.Join(state, "store"))
+		sites = append(sites, initServer(t, state, fmt.Sprintf("agents = %q\n", freePort(t))))
+	}
+	first, second := sites[0], sites[1]
+	first.start()
+	refuses := func(s, owner *serverSite) {
+		t.Helper()
+		s.ends(s.begin("server", "--config", s.config()), refused, "another folder writes to this store",
+			filepath.Join(owner.state, "store")+" on ", "testbox store take-over")
+	}
+	refuses(second, first)
+	img := filepath.Join(first.state, "box1.img")
+	must(t, os.WriteFile(img, noise(1, 4*mib), 0o600))
+	first.does(done, []string{"image", "create", "box1", img})
+	first.does(done, []string{"store", "scrub"}, "whole")
+	first.end()
+	refuses(second, first)
+	second.does(done, []string{"store", "take-over", "--yes"})
+	second.start()
+	second.does(done, []string{"image", "list"}, "box1")
+	refuses(first, second)
+}
+
+// freePort is an address at which nothing listens.
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer l.Close()
+	return l.Addr().String()
 }

@@ -366,7 +366,7 @@ func TestServedImages(t *testing.T) {
 	s.does(wrongUse, []string{"image", "verify", name(second)})
 	s.does(done, []string{"image", "verify", name(first)})
 	s.does(refused, []string{"image", "date", name(first), "2026-01-01T00:00:00Z"})
-	s.does(refused, []string{"store", "gc", "--yes"})
+	s.does(refused, []string{"store", "rebuild-index"}, "the server of this machine has the store")
 	if audit := s.does(done, []string{"audit"}); !strings.Contains(audit, "delete backup") || !strings.Contains(audit, name(second)) {
 		t.Errorf("the audit log does not tell of it:\n%s", audit)
 	}
@@ -485,5 +485,5 @@ func TestServedTwice(t *testing.T) {
 	t.Parallel()
 	s := newServerSite(t, "")
 	s.does(refused, []string{"server", "--config", s.config()}, "another")
-	s.does(refused, []string{"store", "gc", "--yes"})
+	s.does(refused, []string{"store", "rebuild-index"}, "the server of this machine has the store")
 }
