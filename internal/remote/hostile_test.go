@@ -488,6 +488,37 @@ func TestGetAll(t *testing.T) {
 	}
 }
 
+// TestEndsOnce: an error of the caller ends a call, also if the caller's context ends at
+// the same time, as when another goroutine has found damage too. Nothing is called after
+// the last place.
+func TestEndsOnce(t *testing.T) {
+	l := newLiar(t)
+	im, all := l.places(t)
+	g, refused := im.Getter().(chunk.Bulk), errors.New("refused")
+	for name, call := range map[string]func(ctx context.Context, got func() error) error{
+		"get": func(ctx context.Context, got func() error) error {
+			return g.GetAll(ctx, all, nil, func(object.Object, error) error { return got() })
+		},
+		"check": func(ctx context.Context, got func() error) error {
+			return g.CheckAll(ctx, all, nil, func(error) error { return got() })
+		},
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		n := 0
+		err := call(ctx, func() error {
+			if n++; n < len(all) {
+				return nil
+			}
+			cancel()
+			return refused
+		})
+		if err != refused || n != len(all) {
+			t.Errorf("%s: of %d places %d were answered: %v", name, len(all), n, err)
+		}
+	}
+}
+
 // TestCancelledInQueue: who does not want to read or to send an object any more does not
 // wait for the requests before it.
 func TestCancelledInQueue(t *testing.T) {

@@ -224,6 +224,7 @@ func (g *getter) places(at []chunk.Place) (places []wire.Place, err error) {
 // ours is all for places of this image. It returns how many were answered.
 func (g *getter) ours(ctx context.Context, at []chunk.Place, places []wire.Place, q question) (int, error) {
 	done := 0
+	var ended *endError // else it would be lost if ctx ends at the same time
 	err := g.c.tryWhile(ctx, g.ctx, func(ctx context.Context) (further bool, err error) {
 		select {
 		case g.turns <- struct{}{}:
@@ -240,6 +241,7 @@ func (g *getter) ours(ctx context.Context, at []chunk.Place, places []wire.Place
 				return err
 			})
 			g.c.width.note(err)
+			errors.As(err, &ended)
 			done += came
 			further = further || came > 0
 		}
@@ -248,6 +250,9 @@ func (g *getter) ours(ctx context.Context, at []chunk.Place, places []wire.Place
 		}
 		return further, err
 	})
+	if ended != nil {
+		return done, ended
+	}
 	return done, err
 }
 
