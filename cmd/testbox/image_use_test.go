@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"testbox-imaging/internal/chunk"
 	"testbox-imaging/internal/conform"
@@ -128,6 +130,47 @@ func (s *shell) during(word string, do func(), args ...string) {
 	}
 	if code := run(context.Background(), newRootCmd(realWorld()), args, out, out); code != exitDone || !did {
 		s.t.Fatalf("testbox %s: exit code %d\n%s", strings.Join(args, " "), code, out)
+	}
+}
+
+// TestChangedFile: of a file that is changed while it is read no backup is made, whatever
+// its form.
+func TestChangedFile(t *testing.T) {
+	s := newShell(t)
+	s.run(0, "store", "init")
+	disk := conform.Disks(3 << 20)["noise"]
+	file := s.write("a.img", disk)
+	for _, c := range []struct {
+		path string
+		args []string
+	}{
+		{file, []string{"image", "create", "a", file}},
+		{file, []string{"image", "import", "a", file}},
+		{s.write("a.img.gz", s.gzip(disk)), []string{"image", "import", "a", s.path("a.img.gz")}},
+	} {
+		did := false
+		out := &listener{word: "counts as used"} // is printed before the file is read
+		out.heard = func() {
+			if did {
+				return
+			}
+			did = true
+			f, err := os.OpenFile(c.path, os.O_WRONLY, 0)
+			if err == nil {
+				_, err = f.WriteAt([]byte("x"), 0)
+				err = errors.Join(err, f.Close(), os.Chtimes(c.path, time.Time{}, time.Now().Add(time.Second)))
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		}
+		code := run(t.Context(), newRootCmd(realWorld()), c.args, out, out)
+		if code != exitFailed || !did || !strings.Contains(out.String(), "changed while it was read, so no backup was made") {
+			t.Errorf("testbox %s: exit code %d\n%s", strings.Join(c.args, " "), code, out)
+		}
+	}
+	if out := s.run(0, "image", "list"); strings.Contains(out, "sda") {
+		t.Errorf("there is a backup:\n%s", out)
 	}
 }
 

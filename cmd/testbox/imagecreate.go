@@ -54,7 +54,8 @@ the next of sda, sdb and so on.
 What no file system uses is not read and not kept (` + "`testbox disk map`" + ` shows it); a restore leaves
 it as it is on the target. What is in doubt is kept.
 
-The backup is there when the last line says so, or not at all. With unreadable sectors it is
+The backup is there when the last line says so, or not at all. Of a file that is changed while it
+is read none is made. With unreadable sectors it is
 made, with zeros in their place, they are named, and the exit code is 4. Of a disk of which more
 than a hundredth of what is read, or 16 MiB, or the partition table cannot be read, no backup is
 made, of the disks beside it neither; --accept-failing takes what can be read.
@@ -275,6 +276,7 @@ func sourcesOf(disks []namedDisk) (out []backup.Disk) {
 	for _, d := range disks {
 		out = append(out, backup.Disk{
 			Name: d.name, Kernel: cmp.Or(d.kernel, filepath.Base(d.path)), Identity: d.identity, Source: d, Used: d.used, Bad: d.bad,
+			Still: d.still,
 		})
 	}
 	return out

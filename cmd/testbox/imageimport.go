@@ -135,7 +135,7 @@ func importFile(ctx context.Context, p printer, path string, o createOptions, fa
 		f.Close()
 		return importRaw(ctx, p, path, o)
 	}
-	d := &localDisk{path: path, close: f.Close}
+	d := &localDisk{path: path, still: stillOf(f), close: f.Close}
 	if err == nil {
 		err = d.takeFile(ctx, p, f, is, o.sector, facts)
 	}

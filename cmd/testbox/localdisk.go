@@ -22,8 +22,9 @@ type localDisk struct {
 	identity image.Identity
 	kernel   string // kernel's name of a block device
 	rotating bool
-	cached   bool   // as in copier.Job
-	user     string // who may change it while it is read, as "by a mount on /srv"; "" if nobody
+	cached   bool         // as in copier.Job
+	user     string       // who may change it while it is read, as "by a mount on /srv"; "" if nobody
+	still    func() error // as in backup.Disk
 	close    func() error
 }
 
@@ -42,11 +43,20 @@ func openLocal(path string, sector int, write, busy bool) (*localDisk, error) {
 		d.Target, d.user, d.close = readOnlyDisk{raw, raw.size}, by, raw.Close
 		return d, nil
 	}
-	raw.Close()
 	if by != "" {
+		raw.Close()
 		return nil, refused("%s is in use %s; let go of it first", path, by)
 	}
+	if !write && !busy {
+		d.still = stillOf(raw.File)
+	}
+	if d.still == nil {
+		raw.Close()
+	}
 	dev, err := disk.OpenPath(path, disk.Disk{Name: path, Identity: d.identity}, write)
+	if err != nil {
+		raw.Close()
+	}
 	switch {
 	case errors.Is(err, disk.ErrInUse):
 		return nil, refused("%w", err)
@@ -55,8 +65,29 @@ func openLocal(path string, sector int, write, busy bool) (*localDisk, error) {
 	case err != nil:
 		return nil, err
 	}
-	d.Target, d.close, d.rotating, d.cached = dev, dev.Close, dev.Rotational(), dev.Cached()
+	d.Target, d.rotating, d.cached = dev, dev.Rotational(), dev.Cached()
+	d.close = func() error {
+		raw.Close()
+		return dev.Close()
+	}
 	return d, nil
+}
+
+// stillOf returns a function that says whether a file was changed since, by its size and
+// time. A program that opens a file for writing, after it was found free, does not heed
+// its lock. For what is no regular file stillOf returns nil.
+func stillOf(f *os.File) func() error {
+	was, err := f.Stat()
+	if err != nil || !was.Mode().IsRegular() {
+		return nil
+	}
+	return func() error {
+		now, err := f.Stat()
+		if err == nil && (now.Size() != was.Size() || !now.ModTime().Equal(was.ModTime())) {
+			err = errors.New("it was changed while it was read, so no backup was made; see to it that nothing writes to it, and run this again")
+		}
+		return err
+	}
 }
 
 // NextData implements copier.Sparse by the disk, if that knows its holes.

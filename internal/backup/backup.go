@@ -22,6 +22,9 @@ type Disk struct {
 	Source   copier.Source
 	Used     *usedmap.Map  // says what is read (nil means the whole disk)
 	Bad      []image.Range // unreadable ranges that an imported image names (nil means those that reading finds)
+	// Still is asked when everything is read. It returns an error if the disk was changed
+	// meanwhile. nil means that nobody knows.
+	Still func() error
 }
 
 // Bytes is how much of the disk is read.
@@ -112,6 +115,13 @@ func try(ctx context.Context, session chunk.Session, r *image.Record, disks []Di
 		}
 		r.Disks = append(r.Disks, saved.Disk)
 		all = append(all, saved)
+	}
+	for i := range disks {
+		if d := &disks[i]; d.Still != nil {
+			if err := d.Still(); err != nil {
+				return nil, &DiskError{i, d.Name, err}
+			}
+		}
 	}
 	if opt.Unless != nil && opt.Unless(r) {
 		return nil, ErrUnwanted
