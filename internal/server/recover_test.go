@@ -62,9 +62,11 @@ func TestRecoverCut(t *testing.T) {
 			must(t, step())
 		}
 		if steps == 2 || steps == 3 { // there is no ledger
-			if err := Run(t.Context(), p); err == nil || !strings.Contains(err.Error(), "recover") {
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second) // a server that starts ends well by that
+			if err := Run(ctx, p); err == nil || !strings.Contains(err.Error(), "recover") {
 				t.Errorf("after %d steps a server says %v", steps, err)
 			}
+			cancel()
 			if _, err := os.Stat(cfg.LedgerFile()); err == nil {
 				t.Errorf("after %d steps a server has made a ledger", steps)
 			}

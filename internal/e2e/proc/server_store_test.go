@@ -185,8 +185,7 @@ func TestServedOneStore(t *testing.T) {
 	b := s.box(11, sda)
 	want := sda.hash(t)
 	second := initServer(t, tempDir(t), fmt.Sprintf("store = %q\n", filepath.Join(s.state, "store")))
-	second.ends(second.begin("server", "--config", second.config()), refused, "the store is in use by another process",
-		"server --config "+s.config())
+	second.mustNotStart("the store is in use by another process", "server --config "+s.config())
 	if _, err := os.Stat(filepath.Join(second.state, "ledger.db")); !os.IsNotExist(err) {
 		t.Errorf("a server without a store has made a ledger: %v", err)
 	}
@@ -216,8 +215,7 @@ func TestServedOneBucket(t *testing.T) {
 	first.start()
 	refuses := func(s, owner *serverSite) {
 		t.Helper()
-		s.ends(s.begin("server", "--config", s.config()), refused, "another folder writes to this store",
-			filepath.Join(owner.state, "store")+" on ", "testbox store take-over")
+		s.mustNotStart("another folder writes to this store", filepath.Join(owner.state, "store")+" on ", "testbox store take-over")
 	}
 	refuses(second, first)
 	img := filepath.Join(first.state, "box1.img")
@@ -230,6 +228,24 @@ func TestServedOneBucket(t *testing.T) {
 	second.start()
 	second.does(done, []string{"image", "list"}, "box1")
 	refuses(first, second)
+}
+
+// mustNotStart starts a server, which must refuse and print each of says.
+func (s *serverSite) mustNotStart(says ...string) {
+	s.t.Helper()
+	b := s.begin("server", "--config", s.config())
+	s.until("the server has refused", serverLimit, func() bool {
+		if strings.Contains(b.out.String(), "The server is ready.") {
+			s.t.Fatalf("the server did not refuse:\n%s", b.out)
+		}
+		select {
+		case <-b.ended:
+			return true
+		default:
+			return false
+		}
+	})
+	s.ends(b, refused, says...)
 }
 
 // freePort is an address at which nothing listens.
