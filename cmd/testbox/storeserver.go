@@ -104,29 +104,7 @@ func (o *storeFlag) withEditor(ctx context.Context, p printer, w world, do func(
 	return do(s)
 }
 
-// same refuses if the server has another backup of this name, or none. It has
-// another store then.
-func (s *served) same(ctx context.Context, box, id string) error {
-	r, err := s.Record(ctx, box, id)
-	if err != nil {
-		return err
-	}
-	var list api.BackupList
-	if err := s.server.Do(ctx, "GET", apiclient.Path("backups", box), nil, &list); err != nil {
-		return serverErr(err)
-	}
-	for _, b := range list.Backups {
-		if b.ID == id && b.Time.Equal(r.Time) {
-			return nil
-		}
-	}
-	return refused("the server of this machine does not have backup %s of %s, so another process than the server uses this store", id, box)
-}
-
 func (s *served) set(ctx context.Context, box, id string, q api.SetBackup) error {
-	if err := s.same(ctx, box, id); err != nil {
-		return err
-	}
 	return serverErr(s.server.Do(ctx, "PATCH", apiclient.Path("backups", box, id), q, new(api.Backup)))
 }
 
@@ -147,9 +125,6 @@ func (s *served) SetNote(ctx context.Context, box, id, note string) error {
 
 // SetTime implements editor.
 func (s *served) SetTime(ctx context.Context, box, id string, at time.Time) (*image.Record, error) {
-	if err := s.same(ctx, box, id); err != nil {
-		return nil, err
-	}
 	var b api.Backup
 	if err := s.server.Do(ctx, "PUT", apiclient.Path("backups", box, id, "time"), api.SetTime{Time: at}, &b); err != nil {
 		return nil, serverErr(err)
@@ -162,9 +137,6 @@ func (s *served) SetTime(ctx context.Context, box, id string, at time.Time) (*im
 func (s *served) Delete(ctx context.Context, records ...*image.Record) error {
 	var kept []error // a job needs them; the others go all the same
 	for _, r := range records {
-		if err := s.same(ctx, r.Box, r.ID); err != nil {
-			return err
-		}
 		err := s.server.Do(ctx, "DELETE", apiclient.Path("backups", r.Box, r.ID)+"?last_whole=true", nil, nil)
 		switch {
 		case errors.As(err, new(*problem.Error)):

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -365,8 +366,22 @@ func TestServedImages(t *testing.T) {
 	s.does(done, []string{"image", "delete", "--yes", name(second)}, "1 backup is deleted")
 	s.does(wrongUse, []string{"image", "verify", name(second)})
 	s.does(done, []string{"image", "verify", name(first)})
-	s.does(refused, []string{"image", "date", name(first), "2026-01-01T00:00:00Z"})
+	s.does(done, []string{"image", "date", name(first), "2026-01-01T00:00:00Z"}, "is 20260101-000000 now")
+	first.Backup = "20260101-000000"
 	s.does(refused, []string{"store", "rebuild-index"}, "the server of this machine has the store")
+
+	// Another store has the same backup, and another process than the server has it open.
+	other := filepath.Join(tempDir(t), "other")
+	s.does(done, []string{"store", "init", other})
+	s.does(done, []string{"store", "copy", other})
+	lock, err := os.OpenFile(filepath.Join(other, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	must(t, err)
+	defer lock.Close()
+	must(t, syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB))
+	s.does(refused, []string{"image", "pin", "--store", other, "--note", "of the other store", name(first)}, "in use by another process")
+	if list := s.does(done, []string{"image", "list"}); strings.Contains(list, "of the other store") {
+		t.Errorf("the server has changed its own store:\n%s", list)
+	}
 	if audit := s.does(done, []string{"audit"}); !strings.Contains(audit, "delete backup") || !strings.Contains(audit, name(second)) {
 		t.Errorf("the audit log does not tell of it:\n%s", audit)
 	}
@@ -484,6 +499,6 @@ func TestServedDamage(t *testing.T) {
 func TestServedTwice(t *testing.T) {
 	t.Parallel()
 	s := newServerSite(t, "")
-	s.does(refused, []string{"server", "--config", s.config()}, "another")
+	s.mustNotStart("another")
 	s.does(refused, []string{"store", "rebuild-index"}, "the server of this machine has the store")
 }
