@@ -219,18 +219,26 @@ func (d *Dispatch) Result(ctx context.Context, token string, from netip.Addr, r 
 	return &wire.Told{Word: word, Time: d.cfg.Now().UTC()}, nil
 }
 
-// committed returns the backup that a job has made, or nil.
-func (d *Dispatch) committed(ctx context.Context, j job.Job) (*image.Record, error) {
-	all, err := d.cfg.Backups.Of(ctx, j.Box)
+// Committed returns the backup of a box that an arming has made, or nil. It is
+// boxapi.Config.Committed.
+func (d *Dispatch) Committed(ctx context.Context, of string, arming box.Arming) (*image.Record, error) {
+	addr, err := box.ParseAddr(of)
 	if err != nil {
-		return nil, fmt.Errorf("look for the backup of job %s: %w", j.ID, err)
+		return nil, err
 	}
-	for _, r := range all {
-		if r.Arming == j.Arming {
-			return r, nil
-		}
+	all, err := d.cfg.Backups.Of(ctx, addr)
+	if err != nil {
+		return nil, err
 	}
-	return nil, nil
+	return madeBy(all, arming), nil
+}
+
+// madeBy returns the one of these backups that an arming has made, or nil.
+func madeBy(all []*image.Record, arming box.Arming) *image.Record {
+	if i := slices.IndexFunc(all, func(r *image.Record) bool { return r.Arming == arming }); i >= 0 {
+		return all[i]
+	}
+	return nil
 }
 
 // recordLast writes last-action.json into the folder of a box whose action is done.
@@ -313,11 +321,9 @@ func (d *Dispatch) prepare(ctx context.Context, j job.Job, doc document) (p prep
 		if err != nil {
 			return p, "", fmt.Errorf("list the backups of %s: %w", j.Box, err)
 		}
+		p.committed = madeBy(all, j.Arming)
 		size := 0
 		for i, r := range all {
-			if r.Arming == j.Arming {
-				p.committed = r
-			}
 			if size += len(r.Marshal()); i < mostKnown && size <= knownBytes {
 				p.known = append(p.known, r)
 			}

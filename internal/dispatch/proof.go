@@ -69,10 +69,10 @@ func (d *Dispatch) informed(t *task) bool {
 
 // provedBackup believes in a backup that the store has.
 func (d *Dispatch) provedBackup(ctx context.Context, j job.Job, doc *document, e job.Result) (job.Result, error) {
-	r, err := d.committed(ctx, j)
+	r, err := d.Committed(ctx, j.Box.String(), j.Arming)
 	switch {
 	case err != nil:
-		return e, err
+		return e, fmt.Errorf("look for the backup of job %s: %w", j.ID, err)
 	case r == nil:
 		e.Outcome, e.Class, e.Text = box.Failed, job.ClassServer, "The agent reports success, and the store has no backup of this job."
 		return e, nil

@@ -195,6 +195,28 @@ func TestInformed(t *testing.T) {
 	}
 }
 
+// TestCommitted finds the backup that an arming has made among others.
+func TestCommitted(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.start(&knife{})
+		arming := box.NewArming()
+		r.store.add(here, box.NewArming(), "sda")
+		want := r.store.add(here, arming, "sda")
+		r.store.add(here, "", "sda")
+		if got, err := r.server().Committed(ctx, here.String(), arming); err != nil || got != want {
+			t.Errorf("the arming made %v, %v", got, err)
+		}
+		if got, err := r.server().Committed(ctx, here.String(), box.NewArming()); err != nil || got != nil {
+			t.Errorf("an arming that made nothing made %v, %v", got, err)
+		}
+		r.store.fail = os.ErrPermission
+		if _, err := r.server().Committed(ctx, here.String(), arming); err == nil {
+			t.Error("a store that cannot be read has no backup")
+		}
+		r.store.fail = nil
+	})
+}
+
 // TestOverstep: what an agent tries beyond its job is in the audit log, and once however
 // often it tries.
 func TestOverstep(t *testing.T) {

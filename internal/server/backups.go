@@ -64,14 +64,3 @@ func (b *backups) Find(ctx context.Context, addr box.Addr, name string) (*image.
 	}
 	return r, err
 }
-
-// made returns the backup of a box that an arming has made, or nil.
-func (b *backups) made(ctx context.Context, of string, arming box.Arming) (*image.Record, error) {
-	records, _, err := b.store.RecordsOf(ctx, of)
-	for _, r := range records {
-		if r.Arming == arming {
-			return r, nil
-		}
-	}
-	return nil, err
-}

@@ -74,20 +74,3 @@ func TestFindBackup(t *testing.T) {
 		t.Errorf("the backup that can be read is %v, %v", r, err)
 	}
 }
-
-func TestMadeByArming(t *testing.T) {
-	b, _ := newBackups(t)
-	commit(t, b.store, "10.0.0.7", 1)
-	r := commit(t, b.store, "10.0.0.7", 2)
-	if got, err := b.made(t.Context(), "10.0.0.7", r.Arming+"0"); got != nil || err != nil {
-		t.Errorf("an arming that made nothing made %v, %v", got, err)
-	}
-	s := b.store.Begin()
-	defer s.Close()
-	copied := *r
-	copied.ID, copied.Time, copied.Arming = "", time.Time{}, box.NewArming()
-	must(t, s.Commit(t.Context(), &copied))
-	if got, err := b.made(t.Context(), "10.0.0.7", copied.Arming); err != nil || got == nil || got.ID != copied.ID {
-		t.Errorf("the arming made %v, %v", got, err)
-	}
-}

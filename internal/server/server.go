@@ -119,9 +119,8 @@ func (s *server) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	have := &backups{s.Store, time.Now}
 	s.dispatch, err = dispatch.Open(ctx, dispatch.Config{
-		Ledger: s.ledger, Backups: have, Area: area, Most: cfg.Boxes, Places: api.Places, Log: s.Log,
+		Ledger: s.ledger, Backups: &backups{s.Store, time.Now}, Area: area, Most: cfg.Boxes, Places: api.Places, Log: s.Log,
 		Boots: &boots{place: s.Place, port: port, key: s.prints.agents.String()},
 		Limits: job.Limits{
 			Attempts: cfg.Jobs.Attempts, Silence: time.Duration(cfg.Jobs.Silence), Arming: time.Duration(cfg.Jobs.Start),
@@ -132,7 +131,7 @@ func (s *server) open(ctx context.Context) (err error) {
 		return err
 	}
 	s.boxes = boxapi.New(boxapi.Config{
-		Grants: s, Desk: s.dispatch, Committed: have.made, Sent: s.dispatch.Sent, Overstep: s.dispatch.Overstep,
+		Grants: s, Desk: s.dispatch, Committed: s.dispatch.Committed, Sent: s.dispatch.Sent, Overstep: s.dispatch.Overstep,
 		Begin: func() chunk.Session { return s.Store.Begin() }, Images: s.Store,
 		Log: func(format string, args ...any) { s.Log.Warn(fmt.Sprintf(format, args...)) },
 	})
@@ -221,7 +220,6 @@ func (s *server) serve(ctx context.Context) error {
 	}
 	daemon.SdNotify(false, daemon.SdNotifyStopping)
 	stop()
-	s.keeper.close() // before the API ends, so that who waits for work on the store is told of its end
 	s.end()
 	running.Wait()
 	return err
@@ -245,6 +243,7 @@ func tlsWith(cert tls.Certificate) *tls.Config {
 
 // end ends all requests. Agents are told to come again.
 func (s *server) end() {
+	s.keeper.close() // before the API ends, so that who waits for work on the store is told of its end
 	s.boxes.Close()
 	s.api.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
@@ -254,17 +253,9 @@ func (s *server) end() {
 	}
 }
 
-// close closes what open has opened.
+// close closes what open has opened, but for what end has closed. open makes that last, and
+// does not fail after it.
 func (s *server) close() {
-	if s.keeper != nil {
-		s.keeper.close()
-	}
-	if s.api != nil {
-		s.api.Close()
-	}
-	if s.boxes != nil {
-		s.boxes.Close()
-	}
 	if s.dispatch != nil {
 		s.dispatch.Close()
 	}
