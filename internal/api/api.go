@@ -51,6 +51,7 @@ type Jobs interface {
 	Job(ctx context.Context, id string) (dispatch.Status, error)
 	Jobs(ctx context.Context, f ledger.JobFilter, p ledger.Page) (all []dispatch.Status, next string, err error)
 	Needs(ctx context.Context) ([]dispatch.Need, error)
+	ArmedBy(arming box.Arming) bool
 	Watch() (changes <-chan string, stop func())
 	Look()
 }

@@ -267,7 +267,11 @@ type runner struct {
 	watches map[chan string]bool
 	looks   int
 	needs   []dispatch.Need
+	armed   box.Arming // of a job
 }
+
+// ArmedBy implements api.Jobs.
+func (r *runner) ArmedBy(arming box.Arming) bool { return arming == r.armed }
 
 type doc struct {
 	Job     job.Job

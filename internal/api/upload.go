@@ -34,7 +34,7 @@ type NewUpload struct {
 	Note   string     `json:"note,omitempty" maxLength:"1000" doc:"words to find the backup again"`
 	Pinned bool       `json:"pinned,omitempty" doc:"it is kept until somebody takes that back"`
 	Time   time.Time  `json:"time,omitzero" doc:"when the backup was made; without it, when it is committed"`
-	Arming box.Arming `json:"arming,omitempty" maxLength:"16" doc:"the arming of share mode that made it"`
+	Arming box.Arming `json:"arming,omitempty" maxLength:"16" doc:"the arming of share mode that made it; that of a job of this server is refused"`
 	Why    string     `json:"why,omitempty" maxLength:"1000" doc:"the reason, for the audit log"`
 }
 
@@ -82,6 +82,10 @@ func (s *Server) addUpload(ctx context.Context, in *struct {
 	if q.Arming != "" {
 		if _, err := box.ParseArming(string(q.Arming)); err != nil {
 			return nil, problem.Wrongf("%w", err)
+		}
+		if s.cfg.Jobs.ArmedBy(q.Arming) { // the backup would count as that of the job
+			return nil, problem.Refusef("the arming %s is that of a job of this server, whose backup comes from its box alone; leave it out",
+				q.Arming)
 		}
 	}
 	now := time.Now() // a clock that nobody sets

@@ -135,6 +135,8 @@ func TestUploadRights(t *testing.T) {
 	c := r.root()
 	c.refused(api.CodeWrong, "POST", "/api/v1/backups/-x/uploads", api.NewUpload{})
 	c.refused(api.CodeWrong, "POST", of, api.NewUpload{Arming: "zz"})
+	r.runner.armed = "0123456789abcdef"
+	c.refused(api.CodeRefused, "POST", of, api.NewUpload{Arming: r.runner.armed})
 	if _, err := send1(t, r.sender("upload-aaaaaaaaaaaaaaaaaaaaaaaaaa").Begin()); !errors.Is(err, wire.ErrToken) {
 		t.Errorf("a token that nobody was given: %v", err)
 	}

@@ -241,6 +241,14 @@ func madeBy(all []*image.Record, arming box.Arming) *image.Record {
 	return nil
 }
 
+// ArmedBy reports whether an arming is that of a job which has not ended, or has ended not
+// long ago.
+func (d *Dispatch) ArmedBy(arming box.Arming) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.armings[arming] != nil
+}
+
 // recordLast writes last-action.json into the folder of a box whose action is done.
 // It is for people, so that an error keeps nothing from being done.
 func (d *Dispatch) recordLast(t *task) {

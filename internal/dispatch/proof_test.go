@@ -214,6 +214,12 @@ func TestCommitted(t *testing.T) {
 			t.Error("a store that cannot be read has no backup")
 		}
 		r.store.fail = nil
+		if j := r.add(here, box.Backup); j.ID == "" || r.server().ArmedBy(arming) {
+			t.Error("an arming that no job has is one of a job")
+		}
+		if a := r.boot(here).works(); !r.server().ArmedBy(a.hello.Arming) {
+			t.Error("the arming of a job that runs is not one of a job")
+		}
 	})
 }
 
