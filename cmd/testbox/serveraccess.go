@@ -259,7 +259,10 @@ func newAuditCmd(w world) *cobra.Command {
 					query.Set(name, value)
 				}
 			}
-			if since > 0 {
+			if cmd.Flags().Changed("since") {
+				if since <= 0 {
+					return wrong("--since %s is no time", since)
+				}
 				query.Set("since", w.now().Add(-since).UTC().Format(time.RFC3339))
 			}
 			return f.with(func(c *apiclient.Client) error {

@@ -351,19 +351,7 @@ func listJobs(ctx context.Context, c *apiclient.Client, words []string, all bool
 		if !all {
 			query.Set("open", "true")
 		}
-		for len(jobs) < limit {
-			query.Set("limit", fmt.Sprint(min(limit-len(jobs), 1000)))
-			var page api.JobList
-			if err := c.Do(ctx, "GET", apiclient.Path("jobs")+"?"+query.Encode(), nil, &page); err != nil {
-				return nil, err
-			}
-			jobs = append(jobs, page.Jobs...)
-			if page.Next == "" {
-				break
-			}
-			query.Set("after", page.Next)
-		}
-		return jobs, nil
+		return readJobs(ctx, c, query, limit)
 	}
 	for _, w := range words {
 		some, err := jobsOf(ctx, c, w, all, limit)
@@ -375,16 +363,31 @@ func listJobs(ctx context.Context, c *apiclient.Client, words []string, all bool
 	return jobs, nil
 }
 
+// readJobs reads the jobs that a query finds, page by page.
+func readJobs(ctx context.Context, c *apiclient.Client, query url.Values, limit int) ([]api.Job, error) {
+	jobs := []api.Job{}
+	for len(jobs) < limit {
+		query.Set("limit", fmt.Sprint(min(limit-len(jobs), 1000)))
+		var page api.JobList
+		if err := c.Do(ctx, "GET", apiclient.Path("jobs")+"?"+query.Encode(), nil, &page); err != nil {
+			return nil, err
+		}
+		if jobs = append(jobs, page.Jobs...); page.Next == "" {
+			break
+		}
+		query.Set("after", page.Next)
+	}
+	return jobs, nil
+}
+
 // jobsOf finds the jobs that a word means: those of a box, or a job by its id.
 func jobsOf(ctx context.Context, c *apiclient.Client, word string, all bool, limit int) ([]api.Job, error) {
-	query := url.Values{"box": {word}, "limit": {"1"}}
-	if all {
-		query.Set("limit", fmt.Sprint(min(limit, 1000)))
+	if !all {
+		limit = 1
 	}
-	var page api.JobList
-	err := c.Do(ctx, "GET", apiclient.Path("jobs")+"?"+query.Encode(), nil, &page)
-	if err == nil && len(page.Jobs) > 0 {
-		return page.Jobs, nil
+	jobs, err := readJobs(ctx, c, url.Values{"box": {word}}, limit)
+	if err == nil && len(jobs) > 0 {
+		return jobs, nil
 	}
 	var p *api.Problem
 	if err != nil && (!errors.As(err, &p) || p.Code != api.CodeNotFound) {

@@ -277,7 +277,8 @@ func (c *Client) send(ctx context.Context, method, path string, body []byte, hea
 	return nil, p
 }
 
-// Get reads a file, such as a log or an inventory, from the server.
+// Get reads a file, such as a log or an inventory, from the server. If the connection breaks
+// in the middle of it, the error matches ErrLost.
 func (c *Client) Get(ctx context.Context, path string, to io.Writer) error {
 	var resp *http.Response
 	err := c.try(ctx, func() (err error) {
@@ -288,7 +289,10 @@ func (c *Client) Get(ctx context.Context, path string, to io.Writer) error {
 		return err
 	}
 	defer resp.Body.Close()
-	_, err = io.Copy(to, resp.Body)
+	out := &counter{to: to}
+	if _, err = io.Copy(out, resp.Body); err != nil && out.err == nil && ctx.Err() == nil {
+		return fmt.Errorf("%w in the middle of its answer: %w", ErrLost, err)
+	}
 	return err
 }
 

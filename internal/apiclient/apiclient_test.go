@@ -229,6 +229,27 @@ func TestLost(t *testing.T) {
 	r.start()
 }
 
+// TestCutShort: a file of which only a part came is no whole one.
+func TestCutShort(t *testing.T) {
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "socket"))
+	must(t, err)
+	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, "one\n")
+		http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	})}
+	go s.Serve(l)
+	defer s.Close()
+	c, err := apiclient.New(apiclient.Config{Server: l.Addr().String(), Away: time.Second})
+	must(t, err)
+	defer c.Close()
+	out := &buffer{}
+	err = c.Get(t.Context(), apiclient.Path("boxes", "10.0.0.7", "log"), out)
+	if !errors.Is(err, apiclient.ErrLost) || out.String() != "one\n" {
+		t.Errorf("%q came, %v", out.String(), err)
+	}
+}
+
 // TestLog: a log is followed over a restart of the server, each line once.
 func TestLog(t *testing.T) {
 	r := newRig(t)
