@@ -90,7 +90,7 @@ type BackupPath struct {
 // backupsOf returns the store, if the caller may see backups of this owner.
 func (s *Server) backupsOf(ctx context.Context, owner string) (Backups, error) {
 	if s.cfg.Backups == nil {
-		return nil, notFound("this server has no store")
+		return nil, errNoStore
 	}
 	c := callerOf(ctx)
 	if c.group == "" {

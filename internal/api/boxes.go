@@ -82,7 +82,7 @@ func (s *Server) boxOf(b ledger.Box, last *LastJob) Box {
 	return v
 }
 
-// heldBy says who has a box for himself now, and "" if nobody has.
+// heldBy says who has reserved a box, and "" if nobody has it now.
 func (s *Server) heldBy(b ledger.Box) string {
 	if b.Holder.Expires.IsZero() || b.Holder.Expires.After(s.cfg.Now()) {
 		return b.Holder.Name
@@ -178,8 +178,7 @@ func (s *Server) addLatest(ctx context.Context, boxes []Box) (unknown string) {
 }
 
 func (s *Server) getBox(ctx context.Context, in *BoxPath) (*body[Box], error) {
-	v, err := s.box(ctx, in.Box)
-	return answer(v, err)
+	return answer(s.box(ctx, in.Box))
 }
 
 // box reads a box with all that is said of a single one.
@@ -249,8 +248,7 @@ func (s *Server) addBox(ctx context.Context, in *struct{ Body NewBox }) (*body[B
 	if err != nil {
 		return nil, err
 	}
-	v, err := s.box(ctx, addr.String())
-	return answer(v, err)
+	return answer(s.box(ctx, addr.String()))
 }
 
 func (s *Server) deleteBox(ctx context.Context, in *struct {
@@ -325,8 +323,7 @@ func (s *Server) setBox(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	v, err := s.box(ctx, addr.String())
-	return answer(v, err)
+	return answer(s.box(ctx, addr.String()))
 }
 
 // check refuses what cannot be, and says in words what is to be changed.
@@ -406,8 +403,7 @@ func (s *Server) acceptBox(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	v, err := s.box(ctx, addr.String())
-	return answer(v, err)
+	return answer(s.box(ctx, addr.String()))
 }
 
 // holdBox reserves a box. Only an admin may take it from somebody else, or reserve it
@@ -447,8 +443,7 @@ func (s *Server) holdBox(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	v, err := s.box(ctx, addr.String())
-	return answer(v, err)
+	return answer(s.box(ctx, addr.String()))
 }
 
 // mayTake refuses what only the holder of a box or an admin may do.
@@ -494,6 +489,5 @@ func (s *Server) unholdBox(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	v, err := s.box(ctx, addr.String())
-	return answer(v, err)
+	return answer(s.box(ctx, addr.String()))
 }
