@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"testbox-imaging/internal/api"
+	"testbox-imaging/internal/pause"
 	"testbox-imaging/internal/remote"
 	"testbox-imaging/internal/wire"
 )
@@ -201,7 +202,7 @@ func (c *Client) try(ctx context.Context, once func() error) error {
 		if gone >= c.cfg.Away || never(err) && gone >= notYet || errors.Is(err, fs.ErrPermission) {
 			return fmt.Errorf("%w: %w", ErrLost, away.err)
 		}
-		if err := pause(ctx, min(100*time.Millisecond<<min(n, 6), 5*time.Second)); err != nil {
+		if err := pause.For(ctx, min(100*time.Millisecond<<min(n, 6), 5*time.Second)); err != nil {
 			return err
 		}
 	}
@@ -214,17 +215,6 @@ const notYet = 2 * time.Second
 // never reports whether nobody listens where the server should.
 func never(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }
 
 // send makes one request once. Its error is an awayError if the server may answer later.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"testbox-imaging/internal/api"
+	"testbox-imaging/internal/pause"
 )
 
 // quiet is how long the server may say nothing while events are followed. It sends a
@@ -49,7 +50,7 @@ func (c *Client) Watch(ctx context.Context, ids []string, tell func(api.Job), se
 		if time.Since(since) >= c.cfg.Away {
 			return fmt.Errorf("%w: %w", ErrLost, err)
 		}
-		if err := pause(ctx, min(100*time.Millisecond<<min(n, 6), 5*time.Second)); err != nil {
+		if err := pause.For(ctx, min(100*time.Millisecond<<min(n, 6), 5*time.Second)); err != nil {
 			return err
 		}
 	}
@@ -187,7 +188,7 @@ func (c *Client) FollowLog(ctx context.Context, box string, offset int64, to io.
 		case time.Since(since) >= c.cfg.Away, errors.Is(err, fs.ErrPermission):
 			return fmt.Errorf("%w: %w", ErrLost, err)
 		}
-		if err := pause(ctx, min(200*time.Millisecond<<min(n, 5), 5*time.Second)); err != nil {
+		if err := pause.For(ctx, min(200*time.Millisecond<<min(n, 5), 5*time.Second)); err != nil {
 			return err
 		}
 	}

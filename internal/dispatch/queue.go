@@ -9,6 +9,7 @@ import (
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/job"
 	"testbox-imaging/internal/ledger"
+	"testbox-imaging/internal/pause"
 	"testbox-imaging/internal/wire"
 )
 
@@ -26,7 +27,7 @@ func (d *Dispatch) queue() {
 		case <-d.ctx.Done():
 		}
 		timer.Stop()
-		if !d.sleep(queuePause) { // whatever changes meanwhile is seen together
+		if pause.For(d.ctx, queuePause) != nil { // whatever changes meanwhile is seen together
 			return
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"testbox-imaging/internal/job"
 	"testbox-imaging/internal/ledger"
+	"testbox-imaging/internal/pause"
 	"testbox-imaging/internal/problem"
 	"testbox-imaging/internal/wire"
 )
@@ -547,7 +548,7 @@ func (d *Dispatch) probe(t *task) {
 			t.probing = t.job.State == job.Restarting
 			on := t.probing
 			t.lane.unlock()
-			if !on || !d.sleep(probeEvery) {
+			if !on || pause.For(d.ctx, probeEvery) != nil {
 				return
 			}
 		}
@@ -577,16 +578,4 @@ func (d *Dispatch) event(t *task, e job.Event) error {
 	}
 	d.carry(m) // what fails is noted
 	return nil
-}
-
-// sleep returns false if the Dispatch is closed first.
-func (d *Dispatch) sleep(pause time.Duration) bool {
-	timer := time.NewTimer(pause)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-d.ctx.Done():
-		return false
-	}
 }

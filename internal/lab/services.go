@@ -9,6 +9,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"testbox-imaging/internal/pause"
 )
 
 // serviceTimeout is how long a service of the lab may need to start. Services
@@ -179,7 +181,7 @@ func (l *Lab) up(ctx context.Context, p *process, ready func() bool) error {
 		if time.Now().After(end) {
 			return fmt.Errorf("%s does not answer after %v: %s", p.name, serviceTimeout, tail(p.log, 0, 5))
 		}
-		if err := sleep(ctx, pollEvery); err != nil {
+		if err := pause.For(ctx, pollEvery); err != nil {
 			return err
 		}
 	}

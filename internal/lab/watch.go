@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"testbox-imaging/internal/pause"
 )
 
 // Watch reads a text file to which others append, such as a serial console or a
@@ -49,7 +51,7 @@ func (w *Watch) Wait(ctx context.Context, re *regexp.Regexp, timeout time.Durati
 			dead = fmt.Errorf("not within %v", timeout)
 		}
 		if dead == nil {
-			dead = sleep(ctx, pollEvery)
+			dead = pause.For(ctx, pollEvery)
 		}
 		if dead != nil {
 			return "", fmt.Errorf("wait for %q in %s: %w; it ends with:\n%s", re, w.Path, dead, tail(w.Path, from, 15))
@@ -115,16 +117,6 @@ func tail(path string, offset int64, n int) string {
 	}
 	lines := strings.Split(strings.TrimSpace(strings.ToValidUTF8(string(data), "?")), "\n")
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
-}
-
-// sleep waits for d. If ctx ends before, it returns the error of ctx.
-func sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(d):
-		return nil
-	}
 }
 
 // Text is all of the file.

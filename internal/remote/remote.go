@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"testbox-imaging/internal/chunk"
+	"testbox-imaging/internal/pause"
 	"testbox-imaging/internal/wire"
 )
 
@@ -156,7 +157,7 @@ func (c *Client) try(ctx context.Context, once func(ctx context.Context) (furthe
 		if n == 2 && c.away.CompareAndSwap(false, true) {
 			c.cfg.Log("The server does not answer (%v). Trying again for %v.", wire.Clean(away.err.Error()), c.cfg.Away)
 		}
-		if err := sleep(ctx, min(wait(n), c.cfg.Away-gone)); err != nil {
+		if err := pause.For(ctx, min(wait(n), c.cfg.Away-gone)); err != nil {
 			return err
 		}
 		c.cfg.Alive()
@@ -183,17 +184,6 @@ func (c *Client) tryWhile(ctx, open context.Context, once func(ctx context.Conte
 func wait(n int) time.Duration {
 	w := min(100*time.Millisecond<<min(n, 10), 15*time.Second)
 	return w*3/4 + time.Duration(time.Now().UnixNano()%int64(w/2))
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // awayError is an error after which the same request is sent again.

@@ -13,6 +13,7 @@ import (
 	"testbox-imaging/internal/chunk"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/object"
+	"testbox-imaging/internal/pause"
 	"testbox-imaging/internal/wire"
 )
 
@@ -180,7 +181,7 @@ func (s *Session) commit(ctx context.Context, q call, start time.Time, answer *[
 			return further, err
 		}
 		s.c.cfg.Alive()
-		if err := sleep(ctx, 50*time.Millisecond); err != nil { // if a server answers at once each time
+		if err := pause.For(ctx, 50*time.Millisecond); err != nil { // if a server answers at once each time
 			return further, err
 		}
 	}

@@ -20,6 +20,7 @@ import (
 
 	"testbox-imaging/internal/api"
 	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/pause"
 	"testbox-imaging/internal/problem"
 )
 
@@ -154,7 +155,7 @@ func (h *hooks) deliver(ctx context.Context, to *hook, m message) {
 			h.log.Error("A web hook did not take a message.", "url", to.URL, "message", m.id, "tries", try+1, "error", err)
 			return
 		}
-		if sleep(ctx, h.pauses[try]) != nil {
+		if pause.For(ctx, h.pauses[try]) != nil {
 			return
 		}
 	}

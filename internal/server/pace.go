@@ -3,6 +3,8 @@ package server
 import (
 	"context"
 	"time"
+
+	"testbox-imaging/internal/pause"
 )
 
 // These say how fast upkeep goes while a box restores.
@@ -47,7 +49,7 @@ func (p *pacer) wait(ctx context.Context) error {
 	case p.begun.IsZero() || p.last.IsZero() || now.Sub(p.last) > paceBehind:
 		p.begun = now
 	case worked >= paceWork:
-		if err := sleep(ctx, min((paceShare-1)*worked, pacePause)); err != nil {
+		if err := pause.For(ctx, min((paceShare-1)*worked, pacePause)); err != nil {
 			return err
 		}
 		p.begun = time.Now()

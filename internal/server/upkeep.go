@@ -11,6 +11,7 @@ import (
 	"testbox-imaging/internal/dispatch"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/ledger"
+	"testbox-imaging/internal/pause"
 	"testbox-imaging/internal/store"
 )
 
@@ -97,7 +98,7 @@ func (u *upkeep) run(ctx context.Context) {
 		// A timer does not notice that a machine slept or that its clock was set, so
 		// the clock is looked at again and again.
 		for u.now().Before(at) {
-			if sleep(ctx, min(at.Sub(u.now()), time.Minute)) != nil {
+			if pause.For(ctx, min(at.Sub(u.now()), time.Minute)) != nil {
 				return
 			}
 		}
@@ -162,7 +163,7 @@ func (u *upkeep) giveWay(ctx context.Context, do func(context.Context) (string, 
 	for range maxTries {
 		for u.busy() {
 			waits(true)
-			if err := sleep(ctx, u.poll); err != nil {
+			if err := pause.For(ctx, u.poll); err != nil {
 				return "", err
 			}
 		}
@@ -171,7 +172,7 @@ func (u *upkeep) giveWay(ctx context.Context, do func(context.Context) (string, 
 		watched := make(chan struct{})
 		go func() {
 			defer close(watched)
-			for sleep(inner, u.poll) == nil {
+			for pause.For(inner, u.poll) == nil {
 				if u.busy() {
 					cancel(errInterrupted)
 				}
@@ -252,16 +253,4 @@ func (u *upkeep) scrub(ctx context.Context) (string, error) {
 		return "", err
 	}
 	return report.String(), report.Err()
-}
-
-// sleep returns an error if ctx ends first.
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }
