@@ -14,6 +14,10 @@ import (
 // maxNamed is the number of missing objects that an error names.
 const maxNamed = 5
 
+// enoughMissing is the number of missing objects after which a commit looks for no more.
+// A root may name one page half a million times, and the page thousands of chunks.
+const enoughMissing = 1000
+
 // Commit implements chunk.Session. A zero r.Time is set to now.
 func (s *Session) Commit(ctx context.Context, r *image.Record) error {
 	done, err := s.beginCommit(ctx)
@@ -53,12 +57,19 @@ func (s *objects) closure(ctx context.Context, r *image.Record) error {
 		before := s.lossesSoFar()
 		var missing []object.Key
 		for i := range r.Disks {
+			if len(missing) >= enoughMissing {
+				break
+			}
 			if err := s.closedRoot(ctx, &r.Disks[i], &missing); err != nil {
 				return err
 			}
 		}
 		if len(missing) > 0 {
-			return fmt.Errorf("%s of the backup, %v first, %s %w", words.Count(len(missing), "object"), missing[:min(len(missing), maxNamed)],
+			count := words.Count(len(missing), "object")
+			if len(missing) >= enoughMissing {
+				count = fmt.Sprintf("%d or more objects", enoughMissing)
+			}
+			return fmt.Errorf("%s of the backup, %v first, %s %w", count, missing[:min(len(missing), maxNamed)],
 				words.Verb(len(missing), "is", "are"), chunk.ErrMissing)
 		}
 		// An object that was lost may have been put again by another backup, into a
@@ -77,8 +88,8 @@ func (s *contents) lossesSoFar() int {
 }
 
 // closedRoot looks for all objects of an image, and appends those that do not
-// exist to missing. Packs must be sealed before, so that all that is found is
-// durable.
+// exist to missing, until there are enough. Packs must be sealed before, so that all
+// that is found is durable.
 func (s *objects) closedRoot(ctx context.Context, d *image.RecordedDisk, missing *[]object.Key) error {
 	key := object.Key{Kind: object.Root, Name: d.Root}
 	if !s.touch(key) {
@@ -101,6 +112,9 @@ func (s *objects) closedRoot(ctx context.Context, d *image.RecordedDisk, missing
 	}
 	for i, p := range root.Pages {
 		before := len(*missing)
+		if before >= enoughMissing {
+			return nil
+		}
 		n, err := s.closedPage(ctx, p, missing)
 		switch {
 		case err != nil:

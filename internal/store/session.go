@@ -136,6 +136,12 @@ func (s *objects) closedPage(ctx context.Context, name object.Name, missing *[]o
 	if n > 0 || !s.touch(key) {
 		return n, nil
 	}
+	select {
+	case s.pages <- struct{}{}:
+		defer func() { <-s.pages }()
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
 	raw, err := s.raw(ctx, key)
 	if IsLost(err) {
 		return 0, nil

@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"errors"
+	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -13,6 +15,7 @@ import (
 	"testbox-imaging/internal/blob/mem"
 	"testbox-imaging/internal/chunk"
 	"testbox-imaging/internal/faults"
+	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/object"
 )
 
@@ -43,6 +46,39 @@ func TestCommitIsDurable(t *testing.T) {
 	}
 	mustRestore(t, s, mustBackup(t, s, "x", day(1), d), d)
 	must(t, s.Check(t.Context()))
+}
+
+// TestManyMissing: a commit of an image that names one page again and again, of which the
+// chunks are missing, fails soon and takes little memory.
+func TestManyMissing(t *testing.T) {
+	s := open(t, &mem.Store{})
+	session := s.Begin()
+	defer session.Close()
+	put := func(kind object.Kind, raw []byte) object.Name {
+		key := object.Key{Kind: kind, Name: object.NameOf(raw)}
+		must(t, session.Put(t.Context(), object.Encode(key, raw, nil)))
+		return key.Name
+	}
+	var page chunk.Page
+	for i := range 20_000 {
+		page.Chunks = append(page.Chunks, chunk.Ref{Name: object.Name{byte(i), byte(i >> 8), 1}, Len: 4096})
+	}
+	page.Append(image.Data, 20_000*4096)
+	page.Append(image.Zero, chunk.RegionSize-20_000*4096)
+	root := &chunk.Root{Size: 2000 * chunk.RegionSize, SectorSize: 512}
+	root.Pages = slices.Repeat([]object.Name{put(object.Page, page.Marshal())}, 2000)
+	r := &image.Record{Format: image.RecordFormat, Box: "x", Disks: []image.RecordedDisk{{Name: "sda",
+		Disk: image.Identity{Size: root.Size, SectorSize: 512}, Root: put(object.Root, root.Marshal())}}}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	err := session.Commit(t.Context(), r)
+	runtime.ReadMemStats(&after)
+	if !errors.Is(err, chunk.ErrMissing) || !strings.Contains(err.Error(), "1000 or more objects of the backup") {
+		t.Error(err)
+	}
+	if took := (after.TotalAlloc - before.TotalAlloc) >> 20; took > 100 {
+		t.Errorf("the commit took %d MiB of memory", took)
+	}
 }
 
 // TestFullAtAnyMoment fills the disk after each number of bytes of a backup.

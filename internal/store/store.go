@@ -97,7 +97,12 @@ type objects struct {
 	*loader
 	*badList
 	damage *damageList
+	pages  chan struct{} // one for each page that is being read to see whether it is closed
 }
+
+// pagesAtOnce is how many pages are read at a time for backups in progress. One takes up to
+// about 5 MiB meanwhile, and there can be a thousand requests.
+const pagesAtOnce = 8
 
 // contents says which packs exist, where each object is in them, and which
 // objects the backups in progress rely on.
@@ -126,7 +131,8 @@ func newObjects(cfg Config) *objects {
 	bad := &badList{site: where, contents: has}
 	damage := &damageList{site: where, noted: map[object.Name]time.Time{}}
 	return &objects{
-		site: where, contents: has, snapshot: snap, badList: bad, damage: damage,
+		pages: make(chan struct{}, pagesAtOnce),
+		site:  where, contents: has, snapshot: snap, badList: bad, damage: damage,
 		packer: &packer{site: where, contents: has, snapshot: snap, open: map[packKind]*openPack{}, sealing: map[packKind]*openPack{}},
 		loader: &loader{site: where, contents: has, snapshot: snap, found: bad, damage: damage},
 	}
