@@ -97,6 +97,9 @@ const (
 	// opensAtOnce is how many images are opened at a time. A root takes up to 64 MiB
 	// meanwhile.
 	opensAtOnce = 2
+	// commitsAtOnce is how many backups are committed at a time. A root takes up to about
+	// 64 MiB meanwhile.
+	commitsAtOnce = 4
 )
 
 // Server serves the requests of agents.
@@ -106,6 +109,7 @@ type Server struct {
 	strange *memory // of strangers
 	places  *placeCache
 	opens   chan struct{}   // one for each image that is being opened
+	adds    chan struct{}   // one for each backup that is being committed
 	hellos  chan struct{}   // one for each hello that is with the desk
 	ctx     context.Context // ends when the server closes
 	stop    context.CancelFunc
@@ -148,7 +152,7 @@ func New(cfg Config) *Server {
 	s := &Server{
 		cfg: cfg, memory: newMemory(cfg.Memory, cfg.Answer/4), strange: newMemory(cfg.Memory/strangeMemory, cfg.Answer/4),
 		places: newPlaceCache(placesMemory),
-		opens:  make(chan struct{}, opensAtOnce), hellos: make(chan struct{}, deskAtOnce),
+		opens:  make(chan struct{}, opensAtOnce), adds: make(chan struct{}, commitsAtOnce), hellos: make(chan struct{}, deskAtOnce),
 		clients: map[string]*client{}, commits: map[string]chan struct{}{}, strangersBy: map[netip.Addr]int{},
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())

@@ -208,10 +208,14 @@ func (im *openedImage) needs(places []wire.Place) int64 {
 	return readMemory
 }
 
-// find returns where the first places are in an image, as many as it has. If it does not
-// have the first one, find says why.
+// find returns where the first places are in an image, as many as it has, and as can be
+// told by one page. So what is known is sent before the next page is read. If the image
+// does not have the first one, find says why.
 func (q *request) find(ctx context.Context, im *chunk.Image, places []wire.Place) (at []chunk.Place, err error) {
 	for _, p := range places {
+		if len(at) > 0 && !q.s.places.atHand(im, p) {
+			break
+		}
 		found, err := q.s.places.find(ctx, im, p)
 		if err != nil {
 			return at, err

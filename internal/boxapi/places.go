@@ -14,7 +14,8 @@ import (
 // images together. A region is known by the names of its root and of its page, so
 // images that are opened twice share it.
 type placeCache struct {
-	limit int64 // bytes
+	limit int64         // bytes
+	reads chan struct{} // one for each page that is being read
 
 	mu     sync.Mutex // guards the fields below
 	size   int64
@@ -33,8 +34,12 @@ type cachedRegion struct {
 	size   int64
 }
 
+// pagesAtOnce is how many pages are read at a time to find places. One takes up to about
+// 5 MiB meanwhile, which no request counts.
+const pagesAtOnce = 4
+
 func newPlaceCache(limit int64) *placeCache {
-	return &placeCache{limit: limit, by: map[regionKey]*list.Element{}}
+	return &placeCache{limit: limit, reads: make(chan struct{}, pagesAtOnce), by: map[regionKey]*list.Element{}}
 }
 
 // find returns the place in an image that a client means. If the image has no such
@@ -46,16 +51,37 @@ func (c *placeCache) find(ctx context.Context, im *chunk.Image, p wire.Place) (c
 	case object.Page:
 		return im.PagePlace(int(p.Region))
 	}
-	key := regionKey{im.Name, int(p.Region)}
-	if r := c.get(key); r != nil {
-		return r.Place(int(p.Chunk))
-	}
-	r, err := im.Region(ctx, key.region)
+	r, err := c.region(ctx, im, regionKey{im.Name, int(p.Region)})
 	if err != nil {
 		return chunk.Place{}, err
 	}
-	c.put(&cachedRegion{key, r, 200 + 32*int64(r.Len())})
 	return r.Place(int(p.Chunk))
+}
+
+// atHand reports whether a place is found without reading a page.
+func (c *placeCache) atHand(im *chunk.Image, p wire.Place) bool {
+	return p.Kind() != object.Chunk || c.get(regionKey{im.Name, int(p.Region)}) != nil
+}
+
+func (c *placeCache) region(ctx context.Context, im *chunk.Image, key regionKey) (*chunk.Region, error) {
+	if r := c.get(key); r != nil {
+		return r, nil
+	}
+	select {
+	case c.reads <- struct{}{}:
+		defer func() { <-c.reads }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if r := c.get(key); r != nil { // another request was faster
+		return r, nil
+	}
+	r, err := im.Region(ctx, key.region)
+	if err != nil {
+		return nil, err
+	}
+	c.put(&cachedRegion{key, r, 200 + 32*int64(r.Len())})
+	return r, nil
 }
 
 func (c *placeCache) get(key regionKey) *chunk.Region {

@@ -253,6 +253,12 @@ func (s *Server) run(ctx context.Context, ses *session, r *image.Record, add add
 		return nil, err
 	}
 	defer unlock()
+	select {
+	case s.adds <- struct{}{}:
+		defer func() { <-s.adds }()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("other backups are being committed: %w", ctx.Err())
+	}
 	have, err := s.committed(ctx, r.Box, r.Arming)
 	switch {
 	case err != nil:
