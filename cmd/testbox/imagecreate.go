@@ -55,10 +55,10 @@ What no file system uses is not read and not kept (` + "`testbox disk map`" + ` 
 it as it is on the target. What is in doubt is kept.
 
 The backup is there when the last line says so, or not at all. Of a file that is changed while it
-is read none is made. With unreadable sectors it is
-made, with zeros in their place, they are named, and the exit code is 4. Of a disk of which more
-than a hundredth of what is read, or 16 MiB, or the partition table cannot be read, no backup is
-made, of the disks beside it neither; --accept-failing takes what can be read.
+is read, none is made. With unreadable sectors it is made, with zeros in their place; they are
+named, and the exit code is 4. Of a disk of which more than a hundredth of what is read, or 16 MiB,
+or the partition table cannot be read, no backup is made, nor of the disks beside it;
+--accept-failing takes what can be read.
 ` + uploadHelp,
 		Example: `  testbox image create 10.40.41.42 /dev/sda
   testbox image create --note "fresh install" web-1 sda=disk.img
