@@ -441,15 +441,14 @@ in maintenance, since that disk is not fit to run.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p := printerOf(cmd)
 			return f.with(func(c *apiclient.Client) error {
-				jobs, err := jobsOf(cmd.Context(), c, args[0], true, 1000)
-				if err != nil {
-					return err
-				}
-				if len(jobs) != 1 || jobs[0].ID != args[0] {
-					jobs = slices.DeleteFunc(jobs, func(j api.Job) bool { return j.State == job.Ended })
-				}
-				if len(jobs) == 0 {
-					return refused("the box %s has no job that has not ended", printable(args[0]))
+				jobs, err := readJobs(cmd.Context(), c, url.Values{"box": {args[0]}, "open": {"true"}}, 1000)
+				if err != nil || len(jobs) == 0 { // it may be the id of a job
+					if jobs, err = jobsOf(cmd.Context(), c, args[0], false, 1); err != nil {
+						return err
+					}
+					if jobs[0].ID != args[0] {
+						return refused("the box %s has no job that has not ended", printable(args[0]))
+					}
 				}
 				for _, j := range jobs {
 					if err := c.Do(cmd.Context(), "POST", apiclient.Path("jobs", j.ID, "cancel"), api.Reason{Why: why}, &j); err != nil {
