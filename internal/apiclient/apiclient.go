@@ -200,13 +200,37 @@ func (c *Client) try(ctx context.Context, once func() error) error {
 		}
 		gone := time.Since(since)
 		if gone >= c.cfg.Away || never(err) && gone >= notYet || errors.Is(err, fs.ErrPermission) {
-			return fmt.Errorf("%w: %w", ErrLost, away.err)
+			return lost(gone, away.err)
 		}
 		if err := pause.For(ctx, min(100*time.Millisecond<<min(n, 6), 5*time.Second)); err != nil {
 			return err
 		}
 	}
 }
+
+// lost returns the error for a server that was away for too long. One that said that it
+// was busy did answer.
+func lost(gone time.Duration, last error) error {
+	var p *api.Problem
+	if errors.As(last, &p) {
+		return &busyError{gone, p}
+	}
+	return fmt.Errorf("%w: %w", ErrLost, last)
+}
+
+// busyError says that a server has asked for patience all the time. It matches ErrLost,
+// since a try before may have been begun.
+type busyError struct {
+	gone time.Duration
+	said *api.Problem
+}
+
+func (e *busyError) Error() string {
+	return fmt.Sprintf("the server has not come to it within %v: %v", e.gone.Round(time.Second), e.said)
+}
+
+func (e *busyError) Is(target error) bool { return target == ErrLost }
+func (e *busyError) Unwrap() error        { return e.said }
 
 // notYet is how long it is tried to reach a server that nobody listens for. It may be
 // about to be started again.

@@ -229,6 +229,26 @@ func TestLost(t *testing.T) {
 	r.start()
 }
 
+// TestBusy: of a server that answers all the time that it is busy nobody says that the
+// connection is lost.
+func TestBusy(t *testing.T) {
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+	must(t, err)
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		io.WriteString(w, `{"code":"busy","detail":"there are 16 uploads at once"}`)
+	})}
+	go srv.Serve(l)
+	defer srv.Close()
+	c, err := apiclient.New(apiclient.Config{Server: l.Addr().String(), Away: time.Second})
+	must(t, err)
+	err = c.Do(t.Context(), "GET", apiclient.Path("me"), nil, nil)
+	if !errors.Is(err, apiclient.ErrLost) || !strings.Contains(err.Error(), "there are 16 uploads at once") ||
+		strings.Contains(err.Error(), "lost") {
+		t.Error(err)
+	}
+}
+
 // TestCutShort: a file of which only a part came is no whole one.
 func TestCutShort(t *testing.T) {
 	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "socket"))
