@@ -189,8 +189,8 @@ func TestRefusals(t *testing.T) {
 		if len(done) != 2 || !errors.Is(done[0].Err, fs.ErrNotExist) || !errors.Is(done[1].Err, fs.ErrPermission) {
 			t.Errorf("%+v", done)
 		}
-		for _, p := range []string{"", "\x00", "\x00\x01", "\x00\x03\x00\x01data", "\x00\x04\x00\x01", "\x00\x05\x00\x01text\x00", "\x00\x09f\x00octet\x00",
-			string(readRequest("f", long, long, long))} {
+		for _, p := range []string{"", "\x00", "\x00\x01", "\x00\x03\x00\x01data", "\x00\x04\x00\x01", "\x00\x05\x00\x01text\x00",
+			"\x00\x09f\x00octet\x00", string(readRequest("f", long, long, long))} {
 			d := dial(t, "127.0.0.1", s.addr)
 			d.WriteToUDP([]byte(p), s.addr)
 			if p := d.read(50 * time.Millisecond); p != nil {
