@@ -22,7 +22,7 @@ var levels = map[string]int{
 	"box": 0, "cpu": 0, "object": 0, "durable": 0, "parttab": 0, "kmod": 0, "words": 0, "version": 0, "child": 0, "progress": 0, "problem": 0,
 	"form": 0, "pause": 0, "tftp": 0, "sight": 0,
 	"sparing": 1,
-	"image":   1, "job": 1, "ledger": 1, "calendar": 1, "power": 1,
+	"image":   1, "job": 1, "ledger": 1, "calendar": 1, "power": 1, "dhcp": 1,
 	"rawgz": 2, "chunk": 2, "pack": 2, "index": 2, "blob": 2, "disk": 2, "bootcfg": 2, "usedmap": 2, "convert": 2,
 	"copier": 3, "store": 3, "sharedir": 3, "inventory": 3, "bootfiles": 3, "site": 3, "imagefs": 3, "lab": 3,
 	"match": 3, "bootarea": 3,
@@ -164,7 +164,8 @@ func TestAgentImports(t *testing.T) {
 			t.Errorf("%s brings %s into the agent", pkg, im)
 		}
 	}
-	for _, not := range []string{"maintenance", "lab", "site", "store", "blob", "ledger", "boxapi", "dispatch", "api", "apiclient", "server"} {
+	for _, not := range []string{"maintenance", "lab", "site", "store", "blob", "ledger", "boxapi", "dispatch", "api", "apiclient",
+		"server", "dhcp"} {
 		if done[not] {
 			t.Errorf("the agent imports %s", not)
 		}
