@@ -81,13 +81,14 @@ func runServer(ctx context.Context, p printer, w world, cfg *server.Config) (err
 	// noted then.
 	defer closing(context.WithoutCancel(ctx), p, s, &err)
 	return server.Run(ctx, server.Parts{Config: cfg, Place: place, Store: s, Log: log, Ready: func(at server.Addresses) {
-		log.Info("The server is ready.", "agents", at.Agents, "key", at.Key, "admins", at.API, "admins' key", at.APIKey, "socket", at.Socket)
+		log.Info("The server is ready.", "agents", at.Agents, "key", at.Key, "admins", at.API, "admins' key", at.APIKey, "socket", at.Socket,
+			"TFTP", at.TFTP)
 	}})
 }
 
 // logAttr leaves the time out where systemd's journal writes its own.
 func logAttr(groups []string, a slog.Attr) slog.Attr {
-	if a.Key == slog.TimeKey && len(groups) == 0 {
+	if a.Key == slog.TimeKey && len(groups) == 0 && a.Value.Kind() == slog.KindTime {
 		if os.Getenv("JOURNAL_STREAM") != "" {
 			return slog.Attr{}
 		}

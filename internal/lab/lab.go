@@ -59,6 +59,7 @@ type Lab struct {
 	rpcbind, dhcp, nfs, server *process // nil if it does not run
 	machines                   []*Machine
 	say                        func(line string)
+	serves                     bool         // there is a storage server
 	control                    net.Listener // nil if Listen was not called
 }
 
@@ -77,7 +78,7 @@ func New(ctx context.Context, opt Options) (_ *Lab, err error) {
 	if err := Check(); err != nil {
 		return nil, err
 	}
-	l := &Lab{KVM: opt.KVM, testbox: opt.Testbox, say: opt.Say}
+	l := &Lab{KVM: opt.KVM, testbox: opt.Testbox, say: opt.Say, serves: opt.Server}
 	if l.say == nil {
 		l.say = func(string) {}
 	}
@@ -93,7 +94,7 @@ func New(ctx context.Context, opt Options) (_ *Lab, err error) {
 	services := []func(context.Context) error{l.startPortmapper, l.startDHCP, l.StartNFS}
 	what := "the portmapper, DHCP, TFTP and NFS"
 	if opt.Server {
-		services, what = []func(context.Context) error{l.startDHCP, l.StartServer}, "DHCP, TFTP and the storage server"
+		services, what = []func(context.Context) error{l.startDHCP, l.StartServer}, "DHCP and the storage server"
 		err = l.makeServer(ctx)
 	} else {
 		_, err = l.Testbox(ctx, "share", "init", "--server", ServerAddr, l.Dir)

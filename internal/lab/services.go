@@ -34,11 +34,12 @@ enable-ra
 dhcp-option=encap:175,176,1b
 dhcp-boot=pxelinux.0
 dhcp-leasefile=%s
-enable-tftp
-tftp-root=%s
 log-dhcp
 user=root
-`, bridge, ServerAddr, netmask, filepath.Join(l.Dir, "leases"), l.TFTP())
+`, bridge, ServerAddr, netmask, filepath.Join(l.Dir, "leases"))
+	if !l.serves { // a storage server has TFTP of its own
+		fmt.Fprintf(&b, "enable-tftp\ntftp-root=%s\n", l.TFTP())
+	}
 	for n := range maxBoxes {
 		fmt.Fprintf(&b, "dhcp-host=%s,%s\n", BoxMAC(n), BoxAddr(n))
 	}
@@ -81,7 +82,7 @@ LOG { Default_Log_Level = EVENT; }
 	return conf
 }
 
-// startDHCP starts DHCP and TFTP.
+// startDHCP starts DHCP, and TFTP unless the storage server has it.
 func (l *Lab) startDHCP(ctx context.Context) error {
 	conf, err := l.writeConf("dnsmasq.conf", l.dnsmasqConf())
 	if err != nil {
@@ -93,9 +94,9 @@ func (l *Lab) startDHCP(ctx context.Context) error {
 		return err
 	}
 	return l.up(ctx, l.dhcp, func() bool {
-		// DHCP answers broadcasts only, so it is not asked. TFTP's port shows
-		// that dnsmasq listens, since the port cannot be opened a second time.
-		c, err := net.ListenPacket("udp4", ServerAddr+":69")
+		// DHCP answers broadcasts only, so it is not asked. The port cannot be
+		// opened a second time, which shows that dnsmasq listens.
+		c, err := net.ListenPacket("udp4", ":67")
 		if err == nil {
 			c.Close()
 		}

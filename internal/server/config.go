@@ -36,6 +36,7 @@ type Config struct {
 	Agents string `toml:"agents"` // address and port for the agents of boxes
 	API    string `toml:"api"`    // address and port for admins; "" is none
 	Socket string `toml:"socket"` // Unix socket for admins on this machine
+	TFTP   string `toml:"tftp"`   // address and port at which boxes get boot files; "" is none
 	Boxes  int    `toml:"boxes"`  // how many boxes may be at work at once; 0 is any number
 	Jobs   Jobs   `toml:"jobs"`
 	Upkeep Upkeep `toml:"upkeep"`
@@ -48,6 +49,7 @@ type Jobs struct {
 	Start    Duration `toml:"start"`    // how long a box may take to start maintenance
 	Silence  Duration `toml:"silence"`  // how long an agent may be silent
 	Up       Duration `toml:"up"`       // how long a box may take to start its own system
+	Probe    string   `toml:"probe"`    // how that system is asked for a sign of life: "ping", "tcp:PORT", or "" for not at all
 }
 
 // Upkeep says when the server looks after its store and its ledger, and how many
@@ -88,8 +90,9 @@ func (d Duration) MarshalText() ([]byte, error) {
 // DefaultConfig is the configuration of an empty file.
 func DefaultConfig() Config {
 	return Config{
-		State: "/var/lib/testbox", Agents: ":8444", API: ":8443", Socket: "/run/testbox/testbox.sock",
-		Jobs:   Jobs{Attempts: 3, Start: Duration(24 * time.Hour), Silence: Duration(5 * time.Minute), Up: Duration(15 * time.Minute)},
+		State: "/var/lib/testbox", Agents: ":8444", API: ":8443", Socket: "/run/testbox/testbox.sock", TFTP: ":69",
+		Jobs: Jobs{Attempts: 3, Start: Duration(24 * time.Hour), Silence: Duration(5 * time.Minute), Up: Duration(15 * time.Minute),
+			Probe: probePing},
 		Upkeep: Upkeep{At: "03:30", Scrub: "sunday"},
 	}
 }
@@ -170,11 +173,13 @@ func (c *Config) check() error {
 		{validListen(c.Agents), "agents is no address and port like :8444 or 10.42.1.1:8444"},
 		{c.API == "" || validListen(c.API), "api is no address and port like :8443, and not empty"},
 		{c.API == "" || c.API != c.Agents, "api and agents need different ports"},
+		{c.TFTP == "" || validListen(c.TFTP), "tftp is no address and port like :69, and not empty"},
 		{c.Boxes >= 0 && c.Boxes <= 100_000, "boxes is not a number from 0 to 100000"},
 		{c.Jobs.Attempts >= 1 && c.Jobs.Attempts <= 100, "jobs.attempts is not a number from 1 to 100"},
 		{within(c.Jobs.Start, time.Minute, 90*24*time.Hour), "jobs.start is not between 1m and 2160h"},
 		{within(c.Jobs.Silence, 30*time.Second, 24*time.Hour), "jobs.silence is not between 30s and 24h"},
 		{within(c.Jobs.Up, time.Minute, 24*time.Hour), "jobs.up is not between 1m and 24h"},
+		{validProbe(c.Jobs.Probe), `jobs.probe is not "ping", not a port like "tcp:22", and not empty`},
 		{u.At == "" || timeOfDay.MatchString(u.At), `upkeep.at is no time of day like "03:30", and not empty`},
 		{u.Scrub == "" || weekday(u.Scrub) >= 0, `upkeep.scrub is no day like "sunday", and not empty`},
 		{min(u.KeepLast, u.KeepDaily, u.KeepWeekly, u.KeepMonthly) >= 0, "a number of backups to keep is negative"},
@@ -234,8 +239,11 @@ func (c *Config) LedgerCopy() string { return filepath.Join(c.State, "ledger-cop
 // KeyDir is the folder of keys and certificates.
 func (c *Config) KeyDir() string { return filepath.Join(c.State, "tls") }
 
+// TFTPDir is the area that boxes read by TFTP.
+func (c *Config) TFTPDir() string { return filepath.Join(c.State, bootcfg.TFTPArea) }
+
 // BootDir is the folder of boot files.
-func (c *Config) BootDir() string { return filepath.Join(c.State, bootcfg.TFTPArea, bootcfg.ConfigDir) }
+func (c *Config) BootDir() string { return filepath.Join(c.TFTPDir(), bootcfg.ConfigDir) }
 
 // BoxesDir is the area with a folder for each box, which has its logs and its
 // inventory.
@@ -272,12 +280,14 @@ func ConfigText(c *Config) []byte {
 	line("agents", c.Agents, "Address and port for the agents of boxes. Boxes reach it at the address in site.conf.")
 	line("api", c.API, "Address and port for admins and their programs, by HTTPS and with tokens; \"\" for none.")
 	line("socket", c.Socket, "Unix socket for root and the group testbox on this machine.")
+	line("tftp", c.TFTP, "Address and port at which boxes get boot files by TFTP; \"\" if another TFTP server gives them out.")
 	line("boxes", c.Boxes, "How many boxes may be at work at once; 0 for any number.")
 	b.WriteString("[jobs]\n")
 	line("attempts", c.Jobs.Attempts, "How often a job is tried.")
 	line("start", c.Jobs.Start, "How long a box may take to start maintenance, before its job expires.")
 	line("silence", c.Jobs.Silence, "After how much silence a box counts as lost, and its job is tried again.")
 	line("up", c.Jobs.Up, "How long a box may take to start its own system, where that is waited for.")
+	line("probe", c.Jobs.Probe, "What shows that it is up: \"ping\", or a port that answers, like \"tcp:22\"; \"\" for none.")
 	b.WriteString("[upkeep]\n")
 	line("at", c.Upkeep.At, "When the server looks after its store and ledger each day; \"\" for never. It goes slowly while a box restores.")
 	line("scrub", c.Upkeep.Scrub, "The day of the week on which all of the store is read and checked; \"\" for never.")

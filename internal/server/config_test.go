@@ -71,6 +71,7 @@ func TestConfigRefused(t *testing.T) {
 		"agents = \":70000\"":                     "agents is no address and port",
 		"agents = \"host:1\"":                     "agents is no address and port",
 		"api = \"8443\"":                          "api is no address and port",
+		"tftp = \"69\"":                           "tftp is no address and port",
 		"api = \":8444\"":                         "different ports",
 		"boxes = -1":                              "boxes is not a number",
 		"jobs.attempts = 0":                       "jobs.attempts is not a number",

@@ -17,6 +17,7 @@ const (
 	fdAgents = "agents"
 	fdAPI    = "api"
 	fdSocket = "socket"
+	fdTFTP   = "tftp"
 )
 
 // listeners are the open sockets of a server.
@@ -24,6 +25,7 @@ type listeners struct {
 	agents net.Listener
 	api    net.Listener // nil if there is none
 	socket net.Listener
+	tftp   *net.UDPConn // nil if there is none
 }
 
 func (l *listeners) close() {
@@ -32,13 +34,30 @@ func (l *listeners) close() {
 			one.Close()
 		}
 	}
+	if l.tftp != nil {
+		l.tftp.Close()
+	}
+}
+
+// given takes a socket that systemd has opened out of the list. The error says that
+// there are several with this name.
+func given(files map[string][]*os.File, name string) (*os.File, error) {
+	switch have := files[name]; len(have) {
+	case 0:
+		return nil, nil
+	case 1:
+		return have[0], nil
+	default:
+		return nil, fmt.Errorf("systemd opened %d sockets with the name %s, and one is needed", len(have), name)
+	}
 }
 
 // listen takes the sockets that systemd has opened, and opens the others.
 func listen(cfg *Config) (_ *listeners, err error) {
-	given, err := activation.ListenersWithNames()
-	if err != nil {
-		return nil, fmt.Errorf("the sockets that systemd opened cannot be used: %w", err)
+	files := map[string][]*os.File{}
+	for _, f := range activation.Files(true) {
+		files[f.Name()] = append(files[f.Name()], f)
+		defer f.Close() // what is used has a descriptor of its own
 	}
 	l := &listeners{}
 	defer func() {
@@ -65,16 +84,52 @@ func listen(cfg *Config) (_ *listeners, err error) {
 			return api.Listen(cfg.Socket, api.AdminGroup)
 		}},
 	} {
-		switch have := given[one.name]; {
-		case len(have) > 1:
-			return nil, fmt.Errorf("systemd opened %d sockets with the name %s, and one is needed", len(have), one.name)
-		case len(have) == 1 && have[0] != nil:
-			*one.into = have[0]
+		f, err := given(files, one.name)
+		switch {
+		case err != nil:
+			return nil, err
+		case f != nil:
+			if *one.into, err = net.FileListener(f); err != nil {
+				return nil, fmt.Errorf("the socket %s that systemd opened cannot be used: %w", one.name, err)
+			}
 		default:
 			if *one.into, err = one.open(); err != nil {
 				return nil, fmt.Errorf("%w; is another server running, or does another program have this port?", err)
 			}
 		}
 	}
-	return l, nil
+	l.tftp, err = listenTFTP(cfg, files)
+	return l, err
+}
+
+// listenTFTP opens the socket for TFTP, or takes the one that systemd has opened.
+func listenTFTP(cfg *Config, files map[string][]*os.File) (*net.UDPConn, error) {
+	f, err := given(files, fdTFTP)
+	if err != nil {
+		return nil, err
+	}
+	if f != nil {
+		c, err := net.FilePacketConn(f)
+		if err != nil {
+			return nil, fmt.Errorf("the socket %s that systemd opened cannot be used: %w", fdTFTP, err)
+		}
+		udp, ok := c.(*net.UDPConn)
+		if !ok {
+			c.Close()
+			return nil, fmt.Errorf("the socket %s that systemd opened is none of UDP; it needs ListenDatagram", fdTFTP)
+		}
+		return udp, nil
+	}
+	if cfg.TFTP == "" {
+		return nil, nil
+	}
+	at, err := net.ResolveUDPAddr("udp4", cfg.TFTP)
+	if err != nil {
+		return nil, err
+	}
+	c, err := net.ListenUDP("udp4", at)
+	if err != nil {
+		return nil, fmt.Errorf(`%w; if another TFTP server gives boot files out, set tftp = "" in the configuration`, err)
+	}
+	return c, nil
 }

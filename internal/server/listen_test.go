@@ -19,17 +19,21 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	cfg := DefaultConfig()
-	cfg.Socket, cfg.Agents, cfg.API = socket, "127.0.0.1:0", ""
+	cfg.Socket, cfg.Agents, cfg.API, cfg.TFTP = socket, "127.0.0.1:0", "", ""
 	l, err := listen(&cfg)
 	if err != nil {
 		fmt.Println("error:", err)
 		os.Exit(1)
 	}
-	fmt.Println(l.agents.Addr(), l.api != nil, l.socket.Addr())
+	said := fmt.Sprint(l.agents.Addr(), " ", l.api != nil, " ", l.socket.Addr())
+	if l.tftp != nil {
+		said += " " + l.tftp.LocalAddr().String()
+	}
+	fmt.Println(said)
 }
 
 // underSystemd runs the copy with open sockets, as systemd starts a service.
-func underSystemd(t *testing.T, socket, names string, given ...net.Listener) string {
+func underSystemd(t *testing.T, socket, names string, given ...any) string {
 	t.Helper()
 	self, err := os.Executable()
 	must(t, err)
@@ -66,5 +70,15 @@ func TestSocketsOfSystemd(t *testing.T) {
 	}
 	if got := underSystemd(t, own+"2", "agents:agents", agents, api); !strings.Contains(got, "error: systemd opened 2 sockets") {
 		t.Errorf("with two sockets of one name: %q", got)
+	}
+	boot, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	must(t, err)
+	defer boot.Close()
+	want := fmt.Sprint(agents.Addr(), " false ", own+"3 ", boot.LocalAddr())
+	if got := underSystemd(t, own+"3", "tftp:agents", boot, agents); got != want {
+		t.Errorf("with a socket for TFTP: %q, not %q", got, want)
+	}
+	if got := underSystemd(t, own+"4", "tftp", agents); !strings.Contains(got, "error: the socket tftp that systemd opened") {
+		t.Errorf("with a socket of TCP for TFTP: %q", got)
 	}
 }

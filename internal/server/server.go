@@ -47,6 +47,7 @@ type Addresses struct {
 	Agents net.Addr
 	API    net.Addr // nil if there is none
 	Socket string
+	TFTP   net.Addr         // nil if there is none
 	Key    wire.Fingerprint // of the listener for agents
 	APIKey wire.Fingerprint
 }
@@ -81,6 +82,7 @@ type server struct {
 	keeper   *keeper
 	boxes    *boxapi.Server
 	agents   *http.Server
+	netboot  *netboot // nil if another server gives boot files out
 	api      *api.Server
 	keys     struct{ agents, api tls.Certificate }
 	prints   struct{ agents, api wire.Fingerprint }
@@ -119,8 +121,14 @@ func (s *server) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	var probe func(context.Context, ledger.Box) error
+	if s.sockets.tftp != nil { // else nobody says that a box has started its own disk
+		if probe, err = newProbe(cfg.Jobs.Probe); err != nil {
+			s.Log.Warn("No job can wait until its box is up.", "error", err)
+		}
+	}
 	s.dispatch, err = dispatch.Open(ctx, dispatch.Config{
-		Ledger: s.ledger, Backups: &backups{s.Store, time.Now}, Area: area, Most: cfg.Boxes, Places: api.Places, Log: s.Log,
+		Ledger: s.ledger, Backups: &backups{s.Store, time.Now}, Area: area, Most: cfg.Boxes, Places: api.Places, Probe: probe, Log: s.Log,
 		Boots: &boots{place: s.Place, port: port, key: s.prints.agents.String()},
 		Limits: job.Limits{
 			Attempts: cfg.Jobs.Attempts, Silence: time.Duration(cfg.Jobs.Silence), Arming: time.Duration(cfg.Jobs.Start),
@@ -136,6 +144,11 @@ func (s *server) open(ctx context.Context) (err error) {
 		Log: func(format string, args ...any) { s.Log.Warn(fmt.Sprintf(format, args...)) },
 	})
 	s.dispatch.SetForget(s.boxes.Forget)
+	if s.sockets.tftp != nil {
+		if s.netboot, err = newNetboot(s, cfg.TFTPDir()); err != nil {
+			return err
+		}
+	}
 	s.keeper = newKeeper(&upkeep{cfg: cfg, store: s.Store, ledger: s.ledger, log: s.Log, now: time.Now, poll: 5 * time.Second,
 		needs: s.dispatch.Needs})
 	s.keeper.busy = func() bool { return s.dispatch.Running(box.Restore) > 0 }
@@ -186,7 +199,7 @@ func (s *server) serve(ctx context.Context) error {
 	s.agents = &http.Server{Handler: mux, TLSConfig: tlsWith(s.keys.agents)}
 	boxapi.Limit(s.agents)
 	var running sync.WaitGroup
-	failed := make(chan error, 3)
+	failed := make(chan error, 4)
 	start := func(name string, serve func() error) {
 		running.Go(func() {
 			if err := serve(); !errors.Is(err, http.ErrServerClosed) {
@@ -205,6 +218,14 @@ func (s *server) serve(ctx context.Context) error {
 		start("admins", func() error { return s.api.ServeTLS(l.api, &http.Server{TLSConfig: tlsWith(s.keys.api)}) })
 	}
 	ctx, stop := context.WithCancel(ctx)
+	if l.tftp != nil {
+		at.TFTP = l.tftp.LocalAddr()
+		running.Go(func() {
+			if err := s.netboot.serve(ctx, l.tftp); err != nil {
+				failed <- fmt.Errorf("the TFTP server failed: %w", err)
+			}
+		})
+	}
 	running.Go(func() { s.keeper.run(ctx) })
 	running.Go(func() { s.hooks.run(ctx) })
 	running.Go(func() { s.readLatest(ctx) })
@@ -261,6 +282,9 @@ func (s *server) close() {
 	}
 	if s.sockets != nil {
 		s.sockets.close()
+	}
+	if s.netboot != nil {
+		s.netboot.close()
 	}
 	if s.ledger != nil {
 		if err := s.ledger.Close(); err != nil {

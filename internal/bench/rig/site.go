@@ -73,8 +73,8 @@ func MakeSite(testbox, dir string) (*Site, error) {
 // Configure writes the configuration of a server that is not running. Upkeep begins at
 // a time of day, or never if that is "".
 func (s *Site) Configure(upkeep string) error {
-	text := fmt.Sprintf("state = %q\nsocket = %q\nagents = \":%d\"\napi = \"\"\n[upkeep]\nat = %q\nscrub = \"\"\n", s.Dir, s.Socket(), s.port,
-		upkeep)
+	text := fmt.Sprintf("state = %q\nsocket = %q\nagents = \":%d\"\napi = \"\"\ntftp = \"\"\n[upkeep]\nat = %q\nscrub = \"\"\n",
+		s.Dir, s.Socket(), s.port, upkeep)
 	return os.WriteFile(s.path("server.toml"), []byte(text), 0o644)
 }
 
