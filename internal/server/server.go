@@ -122,7 +122,10 @@ func (s *server) open(ctx context.Context) (err error) {
 		return err
 	}
 	var probe func(context.Context, ledger.Box) error
-	if s.sockets.tftp != nil { // else nobody says that a box has started its own disk
+	if s.sockets.tftp != nil { // without it, nobody says that a box has started its own disk
+		if s.netboot, err = newNetboot(s, cfg.TFTPDir()); err != nil {
+			return err
+		}
 		if probe, err = newProbe(cfg.Jobs.Probe); err != nil {
 			s.Log.Warn("No job can wait until its box is up.", "error", err)
 		}
@@ -144,11 +147,6 @@ func (s *server) open(ctx context.Context) (err error) {
 		Log: func(format string, args ...any) { s.Log.Warn(fmt.Sprintf(format, args...)) },
 	})
 	s.dispatch.SetForget(s.boxes.Forget)
-	if s.sockets.tftp != nil {
-		if s.netboot, err = newNetboot(s, cfg.TFTPDir()); err != nil {
-			return err
-		}
-	}
 	s.keeper = newKeeper(&upkeep{cfg: cfg, store: s.Store, ledger: s.ledger, log: s.Log, now: time.Now, poll: 5 * time.Second,
 		needs: s.dispatch.Needs})
 	s.keeper.busy = func() bool { return s.dispatch.Running(box.Restore) > 0 }

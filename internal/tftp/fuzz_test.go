@@ -90,3 +90,34 @@ func FuzzTransfer(f *testing.F) {
 		})
 	})
 }
+
+// What a client answers decides how a transfer ends, and how much is sent for it.
+func TestAnswers(t *testing.T) {
+	ack := func(n byte) []byte { return []byte{0, opAck, 0, n} }
+	for _, c := range []struct {
+		what    string
+		window  int
+		answers [][]byte
+		err     error
+		most    int // packets
+	}{
+		{"all blocks", 0, [][]byte{ack(1), ack(2), ack(3)}, nil, 3},
+		{"all but the last answer", 0, [][]byte{ack(1), ack(2)}, errUnconfirmed, 20},
+		{"no answer", 0, nil, errSilent, 20},
+		{"doubled answers", 0, [][]byte{ack(1), ack(1), ack(2), ack(2), ack(2), ack(3)}, nil, 3},
+		{"answers for blocks that were not sent", 0, [][]byte{ack(3), ack(200), ack(1), ack(2), ack(3)}, nil, 3},
+		{"a window", 3, [][]byte{ack(0), ack(3)}, nil, 4},
+		{"a window whose first block is lost", 3, [][]byte{ack(0), ack(0), ack(3)}, nil, 7},
+		{"an answer that comes again and again", 3, [][]byte{ack(0), ack(0), ack(0), ack(0), ack(0), ack(0), ack(0), ack(3)}, nil, 7},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &script{t: t, limit: 4 + 512, packets: c.answers}
+				tr := &transfer{link: s, file: bytes.NewReader(noise(1200)), size: 1200, heard: func() {}, options: options{window: c.window}}
+				if err := tr.run(); err != c.err || s.sent > c.most {
+					t.Errorf("%v, and %d packets were sent", err, s.sent)
+				}
+			})
+		})
+	}
+}

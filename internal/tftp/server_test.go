@@ -99,7 +99,6 @@ func TestGet(t *testing.T) {
 			{size: 100_000, options: []string{"windowsize", "7"}, each: true},
 			{size: 64 * 512, options: []string{"windowsize", "64"}},
 			{size: 0, options: []string{"tsize", "0"}},
-			{size: 65536*8 + 20, options: []string{"blksize", "8", "windowsize", "64"}}, // block numbers start again
 		} {
 			data := noise(c.size)
 			s := serve(t, &Server{OnePort: one, Open: files{"f": data}.open})
@@ -114,6 +113,17 @@ func TestGet(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Block numbers go on with 0 after 65535, for a file of more blocks.
+func TestRollover(t *testing.T) {
+	data := noise(65536*8 + 20)
+	s := serve(t, &Server{Open: files{"f": data}.open})
+	l := &loader{wire: dial(t, "127.0.0.1", s.addr), options: []string{"blksize", "8", "windowsize", "64"}}
+	got, err := l.get("f")
+	if err != nil || !bytes.Equal(got, data) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
 }
 
 // What a client asks for is taken within bounds, and nonsense is passed over.
@@ -342,6 +352,25 @@ func TestFlood(t *testing.T) {
 		defer s.mu.Unlock()
 		if s.count > 50 || len(s.asking) > 50 || s.silent.Len() > 50 || len(s.clients) > 51 {
 			t.Errorf("%d transfers, %d and %d silent, %d clients", s.count, len(s.asking), s.silent.Len(), len(s.clients))
+		}
+	})
+}
+
+// A box comes in although all places are taken by clients that never answer.
+func TestDisplaced(t *testing.T) {
+	ports(t, func(t *testing.T, one bool) {
+		s := serve(t, &Server{OnePort: one, Open: files{"f": noise(1000)}.open, MaxTransfers: 5})
+		for i := range 5 {
+			d := dial(t, fmt.Sprintf("127.0.5.%d", i+1), s.addr)
+			d.write(readRequest("f"))
+			d.read(20 * time.Second)
+		}
+		l := &loader{wire: dial(t, "127.0.0.1", s.addr)}
+		if got, err := l.get("f"); err != nil || len(got) != 1000 {
+			t.Errorf("%d bytes, %v", len(got), err)
+		}
+		if r := s.results(t, 1)[0]; !errors.Is(r.Err, errDisplaced) || r.Client.Addr().String() != "127.0.5.1" {
+			t.Errorf("%+v", r)
 		}
 	})
 }
