@@ -16,6 +16,7 @@ import (
 type Job struct {
 	ID       string          `json:"id"`
 	State    string          `json:"state"`
+	Settled  bool            `json:"settled"` // what its state asks for is done, such as the boot file
 	Outcome  box.Outcome     `json:"outcome"`
 	Text     string          `json:"text"`
 	Attempt  int             `json:"attempt"`
@@ -42,7 +43,7 @@ func (l *Lab) Ask(ctx context.Context, m *Machine, action box.Action, args ...st
 	}()
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
-	for !exists(l.BootFile(m.Addr)) {
+	for !l.armed(ctx, m) {
 		select {
 		case <-a.done:
 			return nil, errors.Join(a.err, fmt.Errorf("box %s was never armed: %s", m.Addr, a.text))
@@ -50,6 +51,16 @@ func (l *Lab) Ask(ctx context.Context, m *Machine, action box.Action, args ...st
 		}
 	}
 	return a, nil
+}
+
+// armed reports whether a box has its boot file, and the server has looked at it for the
+// last time. A file that somebody changes before that is not the server's.
+func (l *Lab) armed(ctx context.Context, m *Machine) bool {
+	if !exists(l.BootFile(m.Addr)) {
+		return false
+	}
+	j, err := l.LastJob(ctx, m)
+	return err == nil && j.State != "queued" && (j.State != "armed" || j.Settled)
 }
 
 // Wait waits for the job's end. An error says that the action was not done, or that

@@ -17,6 +17,7 @@ import (
 
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/durable"
 	"testbox-imaging/internal/lab"
 )
 
@@ -101,7 +102,7 @@ func (x *vbox) next(t *testing.T, changes ...change) {
 	}
 	data, err = bootcfg.Generate(f)
 	must(t, err)
-	must(t, os.WriteFile(name, data, 0o644))
+	must(t, durable.WriteFile(durable.OS{}, name, data, 0o644)) // a loader never reads half of it
 }
 
 // disarm takes the boot file away, as an admin would.
