@@ -184,11 +184,7 @@ func (s *Server) setBackup(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	damages, err := backups.Damages(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return answer(backupOf(r, damages), nil)
+	return shown(ctx, backups, r)
 }
 
 func (s *Server) setBackupTime(ctx context.Context, in *struct {
@@ -220,11 +216,7 @@ func (s *Server) setBackupTime(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	damages, err := backups.Damages(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return answer(backupOf(r, damages), nil)
+	return shown(ctx, backups, r)
 }
 
 func (s *Server) deleteBackup(ctx context.Context, in *struct {
@@ -296,4 +288,13 @@ func (s *Server) noteBackup(ctx context.Context, what string, of BackupPath, why
 		e.On, e.Why = fmt.Sprintf("%s@%s", of.Owner, of.Backup), why
 		return nil
 	})
+}
+
+// shown answers a request with a backup as it is now.
+func shown(ctx context.Context, backups Backups, r *image.Record) (*body[Backup], error) {
+	damages, err := backups.Damages(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return answer(backupOf(r, damages), nil)
 }

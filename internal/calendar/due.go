@@ -131,23 +131,11 @@ func (s *Schedule) Describe(after time.Time, n int) string {
 		fmt.Fprintf(&b, "The next starts are %s and %s.", strings.Join(times[:len(times)-1], ", "), times[len(times)-1])
 	}
 	if s.spec.Spread > 0 && s.share == 0 {
-		fmt.Fprintf(&b, " The boxes start one by one within %s from then on.", length(s.spec.Spread))
+		fmt.Fprintf(&b, " The boxes start one by one within %s from then on.", words.Duration(s.spec.Spread))
 	}
 	if len(s.windows) > 0 {
 		fmt.Fprintf(&b, " Jobs start only within %s.", strings.Join(s.spec.Windows, " and "))
 	}
-	fmt.Fprintf(&b, " A start may be late by %s.", length(time.Duration(s.late)*time.Second))
+	fmt.Fprintf(&b, " A start may be late by %s.", words.Duration(time.Duration(s.late)*time.Second))
 	return strings.TrimSpace(b.String())
-}
-
-// length writes "1h" rather than "1h0m0s".
-func length(d time.Duration) string {
-	s := d.String()
-	if strings.HasSuffix(s, "m0s") {
-		s = strings.TrimSuffix(s, "0s")
-	}
-	if strings.HasSuffix(s, "h0m") {
-		s = strings.TrimSuffix(s, "0m")
-	}
-	return s
 }

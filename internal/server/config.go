@@ -18,6 +18,7 @@ import (
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/problem"
 	"testbox-imaging/internal/store"
+	"testbox-imaging/internal/words"
 )
 
 // DefaultFile is the configuration file if the admin names none.
@@ -77,15 +78,7 @@ func (d *Duration) UnmarshalText(b []byte) error {
 }
 
 // MarshalText writes "5m" rather than "5m0s".
-func (d Duration) MarshalText() ([]byte, error) {
-	s := time.Duration(d).String()
-	for _, unit := range []string{"m0s", "h0m"} {
-		if strings.HasSuffix(s, unit) {
-			s = strings.TrimSuffix(s, unit[1:])
-		}
-	}
-	return []byte(s), nil
-}
+func (d Duration) MarshalText() ([]byte, error) { return []byte(words.Duration(time.Duration(d))), nil }
 
 // DefaultConfig is the configuration of an empty file.
 func DefaultConfig() Config {

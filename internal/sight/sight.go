@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"testbox-imaging/internal/words"
 )
 
 const (
@@ -69,11 +71,13 @@ type List struct {
 // Saw notes a request.
 func (l *List) Saw(id Identity, ask Ask) {
 	id.Addr = id.Addr.Unmap()
-	id.MAC, id.UUID, id.Arch = strings.ToLower(clip(id.MAC)), strings.ToLower(clip(id.UUID)), clip(id.Arch)
+	for _, text := range []*string{&id.MAC, &id.UUID, &id.Arch, &ask.Asked, &ask.Given} {
+		*text = words.ASCII(*text, maxText)
+	}
+	id.MAC, id.UUID = strings.ToLower(id.MAC), strings.ToLower(id.UUID)
 	if !id.Addr.IsValid() && id.MAC == "" {
 		return
 	}
-	ask.Asked, ask.Given = clip(ask.Asked), clip(ask.Given)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.all == nil {
@@ -227,15 +231,4 @@ func (m *Machine) clone() Machine {
 	out := *m
 	out.Asks = slices.Clone(m.Asks)
 	return out
-}
-
-// clip bounds a text from outside, and takes out what does harm in a log.
-func clip(s string) string {
-	s = s[:min(len(s), maxText)]
-	return strings.Map(func(c rune) rune {
-		if c < ' ' || c > '~' {
-			return '?'
-		}
-		return c
-	}, s)
 }

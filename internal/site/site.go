@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"testbox-imaging/internal/bootcfg"
+	"testbox-imaging/internal/words"
 )
 
 // FileName is the site file's name in the folder of boot files.
@@ -115,10 +116,10 @@ var keys = []key{
 			s.Expire, err = parseDuration(v, MinExpire, MaxExpire)
 			return err
 		},
-		func(s *Site) string { return durationText(s.Expire) }},
+		func(s *Site) string { return words.Duration(s.Expire) }},
 	{"retry", "How long a box waits after a refusal or failure before it restarts and tries again.",
 		func(s *Site, v string) (err error) { s.Retry, err = parseDuration(v, MinRetry, MaxRetry); return err },
-		func(s *Site) string { return durationText(s.Retry) }},
+		func(s *Site) string { return words.Duration(s.Retry) }},
 	{"local-boot", "For firmware on which a bare LOCALBOOT does not start the disk: its number (-1, 0 or 0x80).",
 		func(s *Site, v string) error { s.LocalBoot = v; return oneOf(v, "-1", "0", "0x80") },
 		func(s *Site) string { return s.LocalBoot }},
@@ -206,21 +207,8 @@ func oneOf(v string, allowed ...string) error {
 func parseDuration(s string, least, most time.Duration) (time.Duration, error) {
 	d, err := time.ParseDuration(s)
 	if err != nil || d < least || d > most || d%time.Second != 0 {
-		return 0, fmt.Errorf("%q is not a duration like 90s, 5m or 24h, from %s to %s in whole seconds", s, durationText(least),
-			durationText(most))
+		return 0, fmt.Errorf("%q is not a duration like 90s, 5m or 24h, from %s to %s in whole seconds", s, words.Duration(least),
+			words.Duration(most))
 	}
 	return d, nil
-}
-
-// durationText is d's String without parts that are zero, as in "24h" instead
-// of "24h0m0s".
-func durationText(d time.Duration) string {
-	s := d.String()
-	if strings.HasSuffix(s, "m0s") {
-		s = strings.TrimSuffix(s, "0s")
-	}
-	if strings.HasSuffix(s, "h0m") {
-		s = strings.TrimSuffix(s, "0m")
-	}
-	return s
 }

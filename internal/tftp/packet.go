@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"testbox-imaging/internal/words"
 )
 
 // Operation codes (RFC 1350 section 5, RFC 2347).
@@ -148,25 +150,12 @@ func parseReply(p []byte) (r reply, ok bool) {
 	case opError:
 		r.code = binary.BigEndian.Uint16(p[2:])
 		text, _, _ := bytes.Cut(p[4:], []byte{0})
-		r.text = printable(text)
+		r.text = words.ASCII(string(text), maxText)
 	case opRead, opWrite:
 	default:
 		return r, false
 	}
 	return r, true
-}
-
-// printable keeps what is harmless in a log of a text from outside.
-func printable(text []byte) string {
-	if len(text) > maxText {
-		text = text[:maxText]
-	}
-	return strings.Map(func(c rune) rune {
-		if c < ' ' || c > '~' {
-			return '?'
-		}
-		return c
-	}, string(text))
 }
 
 func dataPacket(buf []byte, block uint16) []byte {
