@@ -31,7 +31,7 @@ func newServerInitCmd(w world) *cobra.Command {
 		Use:   "init --address IP",
 		Short: "Make what a server needs: areas, store, configuration",
 		Long: `Makes the state folder of a server, and its configuration. The state folder has
-  testbox-tftp     the loader's files and the boot files of boxes, for your TFTP server to give out
+  testbox-tftp     the loader's files and the boot files of boxes, which they get by TFTP
   testbox-backup   the logs and the inventory of each box
   testbox-nfsroot  the roots of maintenance systems of the form debian
   store            the backups
@@ -99,8 +99,8 @@ func runServerInit(ctx context.Context, p printer, w world, o serverInit) error 
 		return &exitError{exitFailed, err} // a part is done, so this is no refusal
 	}
 	p.printf("next:\n  read %s and %s\n  build what boxes boot: %s\n"+
-		"  have your TFTP server give out %s, and your DHCP server name it and pxelinux.0\n  run `testbox server`\n",
-		o.file, plan.Boot.Path("site.conf"), plan.Boot.BuildCommand("--form ram"), plan.TFTP)
+		"  have your DHCP server name this machine (next-server) and pxelinux.0 (filename)\n  run `testbox server`\n",
+		o.file, plan.Boot.Path("site.conf"), plan.Boot.BuildCommand("--form ram"))
 	return nil
 }
 
