@@ -156,7 +156,7 @@ const (
 func belongs(o bootcfg.Owner, m machine, addr box.Addr, near map[string]string) owner {
 	known, same := len(m.macs) > 0, o.MAC != nil && slices.Contains(m.macs, o.MAC.String())
 	if o.UUID != "" {
-		known, same = m.uuid != "", o.UUID == m.uuid || o.UUID == otherOrder(m.uuid)
+		known, same = m.uuid != "", o.UUID == m.uuid || o.UUID == bootcfg.OtherOrder(m.uuid)
 	}
 	switch {
 	case same:
@@ -170,22 +170,6 @@ func belongs(o bootcfg.Owner, m machine, addr box.Addr, near map[string]string) 
 		}
 	}
 	return ownerUnknown
-}
-
-// otherOrder is a UUID with its first three numbers in the other byte order.
-// The loader prints the bytes as the firmware's PXE sent them. They may have
-// the order of SMBIOS, where Linux reads these numbers as little-endian.
-func otherOrder(uuid string) string {
-	if len(uuid) != 36 {
-		return ""
-	}
-	b := []byte(uuid)
-	for _, at := range [][2]int{{0, 8}, {9, 13}, {14, 18}} {
-		for i, j := at[0], at[1]-2; i < j; i, j = i+2, j-2 {
-			b[i], b[i+1], b[j], b[j+1] = b[j], b[j+1], b[i], b[i+1]
-		}
-	}
-	return string(b)
 }
 
 // readNeighbours reads the kernel's table of IPv4 neighbours, and returns the

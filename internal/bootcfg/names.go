@@ -66,6 +66,22 @@ func ParseOwner(name string) (Owner, bool) {
 	return Owner{}, false
 }
 
+// OtherOrder is a UUID with its first three numbers in the other byte order. Loaders
+// print the bytes as the firmware's PXE sent them. They may have the order of SMBIOS,
+// where Linux reads these numbers as little-endian. It is "" if uuid is no UUID.
+func OtherOrder(uuid string) string {
+	if len(uuid) != 36 {
+		return ""
+	}
+	b := []byte(uuid)
+	for _, at := range [][2]int{{0, 8}, {9, 13}, {14, 18}} {
+		for i, j := at[0], at[1]-2; i < j; i, j = i+2, j-2 {
+			b[i], b[i+1], b[j], b[j+1] = b[j], b[j+1], b[i], b[i+1]
+		}
+	}
+	return string(b)
+}
+
 // ParsePrefix reads the name of a file that is for many boxes. Such a name is
 // one to seven upper-case hexadecimal digits, with which the addresses of the
 // boxes begin. ParsePrefix returns the first and the last of these addresses.

@@ -125,6 +125,7 @@ func (tx *Tx) PutBox(b Box) error {
 			}
 		}
 	}
+	tx.changedBox(b.Address, &b)
 	return nil
 }
 
@@ -164,6 +165,9 @@ func (tx *Tx) DeleteBox(a box.Addr) error {
 	n, err := tx.exec(`DELETE FROM boxes WHERE address = ?`, a.Hex())
 	if err == nil && n == 0 {
 		err = notFound("there is no box %s", a)
+	}
+	if err == nil {
+		tx.changedBox(a, nil)
 	}
 	return err
 }

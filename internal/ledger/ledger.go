@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"sync"
 
+	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/problem"
 )
 
@@ -62,12 +63,19 @@ type Ledger struct {
 	db    database
 	turn  chan struct{} // holds one value while there is a writer; others wait in their order
 	reads chan struct{} // holds a value for each View; if it is full, others wait
+	boxes func(put []Box, gone []box.Addr)
 
 	mu     sync.Mutex
 	idle   sync.Cond // users became 0
 	users  int       // calls that are not finished
 	closed bool
 }
+
+// OnBoxes sets who is told of each change of boxes that is durable, in the order of
+// the changes. f gets the boxes as they are stored now, and the addresses of those
+// that were deleted. A last sight alone is no change. f must be set before the first
+// Update, must not wait, and must not use the ledger.
+func (l *Ledger) OnBoxes(f func(put []Box, gone []box.Addr)) { l.boxes = f }
 
 // readers is how many Views there are at the same time.
 const readers = 4
@@ -172,6 +180,9 @@ func (l *Ledger) do(ctx context.Context, write bool, f func(*Tx) error) error {
 	}
 	switch err := inner.Commit(); {
 	case err == nil:
+		if l.boxes != nil && len(tx.changes) > 0 {
+			l.boxes(tx.changedBoxes())
+		}
 		l.db.committed(context.WithoutCancel(ctx))
 		return nil
 	case l.db.unsure(err):

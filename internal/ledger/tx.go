@@ -22,7 +22,28 @@ type Tx struct {
 	tx      *sql.Tx
 	write   bool
 	explain func(error) error
-	failed  error // the first error of the database
+	failed  error             // the first error of the database
+	changes map[box.Addr]*Box // boxes that changed; nil is one that was deleted
+}
+
+// changedBox notes that a box was put, or deleted if b is nil.
+func (tx *Tx) changedBox(a box.Addr, b *Box) {
+	if tx.changes == nil {
+		tx.changes = map[box.Addr]*Box{}
+	}
+	tx.changes[a] = b
+}
+
+// changedBoxes are the boxes that the transaction has changed.
+func (tx *Tx) changedBoxes() (put []Box, gone []box.Addr) {
+	for a, b := range tx.changes {
+		if b == nil {
+			gone = append(gone, a)
+		} else {
+			put = append(put, *b)
+		}
+	}
+	return put, gone
 }
 
 // fail notes an error of the database and explains it.

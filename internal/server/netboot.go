@@ -49,6 +49,9 @@ func (n *netboot) serve(ctx context.Context, conn *net.UDPConn) error { return n
 func (n *netboot) done(t tftp.Transfer) {
 	name := bootarea.Clean(t.Name)
 	addr := t.Client.Addr().String()
+	if !t.Probe {
+		n.sawFile("tftp", t.Client.Addr(), name, t.Err)
+	}
 	switch {
 	case t.Probe, errors.Is(t.Err, fs.ErrNotExist): // a loader asks for many names that are not there
 		return

@@ -28,6 +28,7 @@ import (
 	"testbox-imaging/internal/ledger"
 	"testbox-imaging/internal/problem"
 	"testbox-imaging/internal/sharedir"
+	"testbox-imaging/internal/sight"
 	"testbox-imaging/internal/store"
 	"testbox-imaging/internal/wire"
 )
@@ -65,7 +66,7 @@ const closeTime = 5 * time.Second
 // sessions, and go on with the next start. If Run returns nil, the server has ended
 // cleanly.
 func Run(ctx context.Context, p Parts) error {
-	s := &server{Parts: p}
+	s := &server{Parts: p, roster: newRoster(), sights: &sight.List{}}
 	defer s.close()
 	if err := s.open(ctx); err != nil {
 		return err
@@ -77,6 +78,8 @@ type server struct {
 	Parts
 	sockets  *listeners
 	ledger   *ledger.Ledger
+	roster   *roster
+	sights   *sight.List // machines that asked for something at their start
 	dispatch *dispatch.Dispatch
 	hooks    *hooks
 	keeper   *keeper
@@ -100,6 +103,9 @@ func (s *server) open(ctx context.Context) (err error) {
 			return problem.Refusef("%w; another server works on %s", err, cfg.State)
 		}
 		return err
+	}
+	if err := s.roster.follow(ctx, s.ledger); err != nil {
+		return fmt.Errorf("the list of boxes cannot be read: %w", err)
 	}
 	if s.keys.agents, s.prints.agents, err = loadKey(cfg.KeyDir(), "agents"); err != nil {
 		return err

@@ -291,6 +291,15 @@ func testModel(t *testing.T, open func(t *testing.T) *ledger.Ledger) {
 		l := open(t)
 		defer l.Close()
 		d, model := draws{rt}, newState()
+		told := map[box.Addr]ledger.Box{}
+		l.OnBoxes(func(put []ledger.Box, gone []box.Addr) {
+			for _, a := range gone {
+				delete(told, a)
+			}
+			for _, b := range put {
+				told[b.Address] = b
+			}
+		})
 		giveUp := errors.New("given up")
 		for range d.n(1, 12) {
 			next := model.clone()
@@ -315,6 +324,9 @@ func testModel(t *testing.T, open func(t *testing.T) *ledger.Ledger) {
 				model = next
 			}
 			if err := l.View(ctx, func(tx *ledger.Tx) error { return compare(tx, model, d) }); err != nil {
+				rt.Fatal(err)
+			}
+			if err := equal("boxes that were told of", told, model.boxes, nil); err != nil {
 				rt.Fatal(err)
 			}
 		}
