@@ -101,7 +101,7 @@ func TestBounds(t *testing.T) {
 		l.saw(i, Identity{MAC: fmt.Sprintf("52:54:00:00:%02x:%02x", i>>8, i&255)}, "a")
 	}
 	all := l.Machines()
-	if len(all) != MaxMachines || len(l.byMAC) != MaxMachines || !all[len(all)-1].Last.Equal(at(100)) {
+	if len(all) != MaxMachines || len(l.of) != MaxMachines || len(l.byMAC) != MaxMachines || !all[len(all)-1].Last.Equal(at(100)) {
 		t.Errorf("%d machines", len(all))
 	}
 	for i := range 40 {
