@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -35,7 +36,9 @@ func table(p printer, head string, rows []string) {
 func newGroupListCmd(w world) *cobra.Command {
 	f := serverFlag{world: w}
 	cmd := &cobra.Command{
-		Use: "list", Short: "List groups", Long: "Lists groups. MOST is how many boxes of a group may be at work at once.",
+		Use: "list", Short: "List groups",
+		Long: "Lists groups. MOST is how many boxes of a group may be at work at once. POWER is the power command of its\n" +
+			"boxes, and KEEP says which of their backups are kept, if the group says so.",
 		Example: "  testbox group list",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -45,15 +48,21 @@ func newGroupListCmd(w world) *cobra.Command {
 				if err := c.Do(cmd.Context(), "GET", apiclient.Path("groups"), nil, &all); err != nil {
 					return err
 				}
-				var rows []string
+				var rows, unread []string
 				for _, g := range all {
 					most := "any"
 					if g.Most != nil {
 						most = fmt.Sprint(*g.Most)
 					}
-					rows = append(rows, fmt.Sprintf("%s\t%d\t%s\n", printable(g.Name), g.Boxes, most))
+					if g.Unread != "" {
+						most, unread = "?", append(unread, g.Unread)
+					}
+					rows = append(rows, fmt.Sprintf("%s\t%d\t%s\t%s\t%s\n", printable(g.Name), g.Boxes, most, printable(g.Power), printable(g.Keep)))
 				}
-				table(p, "GROUP\tBOXES\tMOST", rows)
+				table(p, "GROUP\tBOXES\tMOST\tPOWER\tKEEP", rows)
+				for _, why := range unread {
+					p.printf("%s\n", printable(why))
+				}
 				return nil
 			})
 		},
@@ -64,29 +73,67 @@ func newGroupListCmd(w world) *cobra.Command {
 
 func newGroupSetCmd(w world) *cobra.Command {
 	f := serverFlag{world: w}
-	var q api.SetGroup
-	var most int
+	var most, power, keep, why string
 	cmd := &cobra.Command{
 		Use: "set NAME", Short: "Make or change a group",
-		Long:    "Makes a group, or changes how many of its boxes may be at work at once. Without --most there is no limit.",
-		Example: "  testbox group set rack3 --most 8\n  testbox group set rack3 --most 0 --why \"the rack is moved\"",
-		Args:    takesWords(1, 1),
+		Long: `Makes a group, or changes it. What is not given stays as it is.
+
+--most is how many of its boxes may be at work at once. With 0 the group is closed, and no box of it begins
+a job. --most=any takes the limit away. --power names the power command of its boxes, from the server's
+configuration, and --keep says which of their backups are kept; ` + "`testbox box set --help`" + ` says more.`,
+		Example: "  testbox group set rack3 --most 8\n  testbox group set rack3 --most 0 --why \"the rack is moved\"\n" +
+			"  testbox group set rack3 --power pdu3 --keep last=3,daily=7",
+		Args: takesWords(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if cmd.Flags().Changed("most") {
-				if most < 0 {
-					return wrong("--most %d: give a number of boxes, or 0 to close the group", most)
-				}
-				q.Most = &most
-			}
 			return f.with(func(c *apiclient.Client) error {
+				q, err := setOfGroup(cmd, c, args[0])
+				if err != nil {
+					return err
+				}
+				q.Why = why
 				return c.Do(cmd.Context(), "PUT", apiclient.Path("groups", args[0]), q, nil)
 			})
 		},
 	}
-	cmd.Flags().IntVar(&most, "most", 0, "at most `N` of its boxes are at work at once; 0 closes the group")
-	cmd.Flags().StringVar(&q.Why, "why", "", "the `REASON`, for the audit log")
+	cmd.Flags().StringVar(&most, "most", "", "at most `N` of its boxes are at work at once; 0 closes the group, any takes the limit away")
+	cmd.Flags().StringVar(&power, "power", "", powerUsage)
+	cmd.Flags().StringVar(&keep, "keep", "", keepUsage)
+	cmd.Flags().StringVar(&why, "why", "", "the `REASON`, for the audit log")
 	f.add(cmd)
 	return cmd
+}
+
+// setOfGroup is what a group has, with what flags change of it.
+func setOfGroup(cmd *cobra.Command, c *apiclient.Client, name string) (q api.SetGroup, err error) {
+	var all []api.Group
+	if err := c.Do(cmd.Context(), "GET", apiclient.Path("groups"), nil, &all); err != nil {
+		return q, err
+	}
+	if i := slices.IndexFunc(all, func(g api.Group) bool { return g.Name == name }); i >= 0 {
+		g, given := all[i], cmd.Flags().Changed
+		if g.Unread != "" && !(given("most") && given("power") && given("keep")) { // the others would be lost
+			return q, wrong("%s; give --most, --power and --keep", g.Unread)
+		}
+		q = api.SetGroup{Most: g.Most, Power: g.Power, Keep: g.Keep}
+	}
+	if fl := cmd.Flags().Lookup("most"); fl.Changed {
+		q.Most = nil
+		if text := fl.Value.String(); text != "any" {
+			n, err := strconv.Atoi(text)
+			if err != nil || n < 0 {
+				return q, wrong("--most %s: give a number of boxes, or 0 to close the group, or any to take the limit away", text)
+			}
+			q.Most = &n
+		}
+	}
+	for flag, to := range map[string]*string{"power": &q.Power, "keep": &q.Keep} {
+		if cmd.Flags().Changed(flag) {
+			if err := givenSetting(cmd, flag, to); err != nil {
+				return q, err
+			}
+		}
+	}
+	return q, nil
 }
 
 // newDeleteCmd makes a command that deletes something of a server.

@@ -187,6 +187,15 @@ func printBox(p printer, b api.Box) {
 		}
 		line("holder", text)
 	}
+	if e := b.Effective; e != nil {
+		set := func(name, value, why string) {
+			if why != "" { // else nothing is set
+				line(name, fmt.Sprintf("%s (%s)", value, why))
+			}
+		}
+		set("power", e.Power, e.PowerWhy)
+		set("keep", e.Keep, e.KeepWhy)
+	}
 	if b.Disks != nil {
 		line("disks", strings.Join(strings.Fields(*b.Disks), ", "))
 	}
@@ -227,12 +236,17 @@ func newBoxAddCmd(w world) *cobra.Command {
 func newBoxSetCmd(w world) *cobra.Command {
 	var name, disks, why string
 	var groups, labels []string
-	cmd := boxCmd(w, "set BOX", "Change the name, groups, labels or disks of a box",
-		`Changes the name, groups, labels or disks of a box. The given groups and labels are all that it has
-then. Groups must exist: `+"`testbox group set NAME`"+` makes one. --disks says which of the box's disks are
-used, as disk-devices.lst does; --disks=all takes that back.`,
+	cmd := boxCmd(w, "set BOX", "Change the name, groups, labels, disks or settings of a box",
+		`Changes the name, groups, labels, disks or settings of a box. The given groups and labels are all that it
+has then. Groups must exist: `+"`testbox group set NAME`"+` makes one. --disks says which of the box's disks are
+used, as disk-devices.lst does; --disks=all takes that back.
+
+--power names the power command of the box, from the server's configuration, and --power=none says that it
+has none. --keep says which of its backups are kept: last, daily, weekly and monthly, each with a number, or
+all. The word default takes either back. Then the box's groups decide, and then the configuration. Groups
+that say different things keep what one of them keeps, and switch no power. Both need the role admin.`,
 		"  testbox box set 10.40.41.42 --name web-1 --groups rack3,nightly\n  testbox box set web-1 --disks sda,nvme0n1\n"+
-			"  testbox box set web-1 --disks all", takesWords(1, 1),
+			"  testbox box set web-1 --disks all\n  testbox box set web-1 --power bmc --keep last=3,daily=7", takesWords(1, 1),
 		func(cmd *cobra.Command, c *apiclient.Client, args []string, b *api.Box) error {
 			q := api.SetBox{Why: why}
 			given := cmd.Flags().Changed
@@ -244,6 +258,11 @@ used, as disk-devices.lst does; --disks=all takes that back.`,
 			}
 			if given("labels") {
 				q.Labels = &labels
+			}
+			for flag, to := range map[string]*string{"power": &q.Power, "keep": &q.Keep} {
+				if err := givenSetting(cmd, flag, to); err != nil {
+					return err
+				}
 			}
 			switch list := ""; {
 			case !given("disks"):
@@ -261,8 +280,26 @@ used, as disk-devices.lst does; --disks=all takes that back.`,
 	cmd.Flags().StringSliceVar(&groups, "groups", nil, "the `GROUPS`, comma-separated")
 	cmd.Flags().StringSliceVar(&labels, "labels", nil, "the `LABELS`, comma-separated")
 	cmd.Flags().StringVar(&disks, "disks", "", "the disks, comma-separated `LIST`, or all")
+	cmd.Flags().String("power", "", powerUsage)
+	cmd.Flags().String("keep", "", keepUsage)
 	cmd.Flags().StringVar(&why, "why", "", "the `REASON`, for the audit log")
 	return cmd
+}
+
+// The flags of settings that boxes and groups have.
+const (
+	powerUsage = "the power command, a `NAME` of the configuration, or none, or default"
+	keepUsage  = "the backups that are `KEPT`, such as last=3,daily=7, or all, or default"
+)
+
+// givenSetting takes the value of a flag, if it is given.
+func givenSetting(cmd *cobra.Command, flag string, to *string) error {
+	f := cmd.Flags().Lookup(flag)
+	if f.Changed && f.Value.String() == "" {
+		return wrong("--%s is empty; say default to take it back", flag)
+	}
+	*to = f.Value.String()
+	return nil
 }
 
 func newBoxLabelCmd(w world) *cobra.Command {

@@ -36,6 +36,7 @@ import (
 	"testbox-imaging/internal/boxapi"
 	"testbox-imaging/internal/dispatch"
 	"testbox-imaging/internal/ledger"
+	"testbox-imaging/internal/setting"
 	"testbox-imaging/internal/sharedir"
 	"testbox-imaging/internal/sparing"
 	"testbox-imaging/internal/version"
@@ -71,6 +72,9 @@ type Config struct {
 	// Ended is told of each job that has ended, once for each start of the server. It
 	// must not wait. nil means that nobody is told.
 	Ended func(Job)
+	// Site is what holds for boxes of which nothing else is set, and which power commands
+	// there are.
+	Site setting.Site
 	// Stored returns how many bytes the store has, for the metrics. nil means that this
 	// is not known.
 	Stored func() int64

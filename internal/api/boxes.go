@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -13,6 +14,7 @@ import (
 	"testbox-imaging/internal/ledger"
 	"testbox-imaging/internal/match"
 	"testbox-imaging/internal/problem"
+	"testbox-imaging/internal/setting"
 	"testbox-imaging/internal/sharedir"
 )
 
@@ -76,6 +78,8 @@ func (s *Server) boxOf(b ledger.Box, last *LastJob) Box {
 		Address: b.Address.String(), Name: b.Name, MACs: b.MACs, UUID: b.UUID, Labels: b.Labels, Groups: b.Groups, Health: b.Health,
 		HealthReason: b.Reason, FirstSeen: b.FirstSeen, LastSeen: b.LastSeen, Last: last,
 	}
+	set, _ := setting.OfBox(b) // what holds for a box says why they cannot be read
+	v.Power, v.Keep = set.Power, set.Keep.String()
 	if s.heldBy(b) != "" {
 		v.Holder = &Holder{b.Holder.Name, b.Holder.Reason, b.Holder.Expires}
 	}
@@ -190,7 +194,13 @@ func (s *Server) box(ctx context.Context, word string) (v Box, err error) {
 			return err
 		}
 		last, err := s.lastJobs(tx, []ledger.Box{b})
+		if err != nil {
+			return err
+		}
 		v = s.boxOf(b, last[b.Address])
+		groups, err := tx.Groups()
+		e := setting.For(b, groups, s.cfg.Site)
+		v.Effective = &Effective{cmp.Or(e.Power, setting.None), e.PowerWhy, e.Keep.String(), e.KeepWhy}
 		return err
 	})
 	if err == nil {
@@ -308,6 +318,11 @@ func (s *Server) setBox(ctx context.Context, in *struct {
 			}
 			b.Groups = *q.Groups
 		}
+		if q.Power != "" || q.Keep != "" {
+			if err := s.setBoxSettings(c, &b, q); err != nil {
+				return err
+			}
+		}
 		if q.Health != nil {
 			b.Health, b.Reason = ledger.Health(*q.Health), ""
 		}
@@ -324,6 +339,22 @@ func (s *Server) setBox(ctx context.Context, in *struct {
 		return nil, err
 	}
 	return answer(s.box(ctx, addr.String()))
+}
+
+// setBoxSettings changes the settings of a box.
+func (s *Server) setBoxSettings(c *caller, b *ledger.Box, q SetBox) error {
+	if !c.may(ledger.Admin) {
+		return forbidden("only an admin may say which power command a box has, and which backups are kept; %s has the role %s", c.name, c.role)
+	}
+	set, err := setting.OfBox(*b)
+	if err != nil && (q.Power == "" || q.Keep == "") { // the other one would be lost
+		return problem.Refusef("%w", err)
+	}
+	if err := s.setSettings(&set, q.Power, q.Keep); err != nil {
+		return err
+	}
+	b.Settings, err = set.JSON()
+	return err
 }
 
 // check refuses what cannot be, and says in words what is to be changed.
@@ -349,6 +380,12 @@ func (q SetBox) check() (said []string, err error) {
 		say("health", strings.TrimSpace(*q.Health+" "+reason))
 	} else if q.HealthReason != nil {
 		return nil, problem.Wrongf("healthReason comes together with health")
+	}
+	if q.Power != "" {
+		say("power", q.Power)
+	}
+	if q.Keep != "" {
+		say("keep", q.Keep)
 	}
 	if q.Disks != nil {
 		if strings.TrimSpace(*q.Disks) != "" {

@@ -2,29 +2,14 @@ package api
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
+	"slices"
+	"strings"
 
 	"testbox-imaging/internal/ledger"
+	"testbox-imaging/internal/problem"
+	"testbox-imaging/internal/setting"
 )
-
-// groupSettings are a group's settings, as the ledger keeps them.
-type groupSettings struct {
-	Most *int `json:"most,omitempty"`
-}
-
-// Places says how many boxes of a group may be at work at once, as an admin has set it.
-// It is a dispatch.Config's Places.
-func Places(g ledger.Group) (most int, limited bool) {
-	var set groupSettings
-	if err := json.Unmarshal(g.Settings, &set); err != nil {
-		return 0, true // nobody knows, so none begins
-	}
-	if set.Most == nil {
-		return 0, false
-	}
-	return *set.Most, true
-}
 
 func (s *Server) listGroups(ctx context.Context, _ *struct{}) (*body[[]Group], error) {
 	c := callerOf(ctx)
@@ -51,11 +36,11 @@ func (s *Server) listGroups(ctx context.Context, _ *struct{}) (*body[[]Group], e
 
 func groupOf(tx *ledger.Tx, g ledger.Group) (Group, error) {
 	v := Group{Name: g.Name}
-	var set groupSettings
-	if err := json.Unmarshal(g.Settings, &set); err != nil {
-		return v, fmt.Errorf("the settings of the group %q: %w", g.Name, err)
+	set, err := setting.OfGroup(g)
+	if err != nil {
+		v.Unread = err.Error()
 	}
-	v.Most = set.Most
+	v.Most, v.Power, v.Keep = set.Most, set.Power, set.Keep.String()
 	boxes, err := groupBoxes(tx, ledger.BoxFilter{Group: g.Name})
 	v.Boxes = len(boxes)
 	return v, err
@@ -84,27 +69,14 @@ func (s *Server) putGroup(ctx context.Context, in *struct {
 	Body SetGroup
 }) (*body[Group], error) {
 	var v Group
-	err := s.change(ctx, "set group", func(tx *ledger.Tx, _ *caller, e *ledger.Entry) error {
-		e.On, e.Why = in.Group, in.Body.Why
+	set, err := s.settings(in.Body)
+	if err != nil {
+		return nil, err
+	}
+	err = s.change(ctx, "set group", func(tx *ledger.Tx, _ *caller, e *ledger.Entry) error {
 		g := ledger.Group{Name: in.Group}
-		all, err := tx.Groups()
-		if err != nil {
-			return err
-		}
-		set := map[string]any{} // what others keep there stays
-		for _, old := range all {
-			if old.Name == g.Name {
-				if err := json.Unmarshal(old.Settings, &set); err != nil {
-					return err
-				}
-			}
-		}
-		delete(set, "most")
-		if in.Body.Most != nil {
-			set["most"] = *in.Body.Most
-			e.Why = because(fmt.Sprintf("at most %d boxes", *in.Body.Most), e.Why)
-		}
-		if g.Settings, err = json.Marshal(set); err != nil {
+		e.On, e.Why = g.Name, because(strings.Join(said(set), "; "), in.Body.Why)
+		if g.Settings, err = set.JSON(); err != nil {
 			return err
 		}
 		if err := tx.PutGroup(g); err != nil {
@@ -114,6 +86,62 @@ func (s *Server) putGroup(ctx context.Context, in *struct {
 		return err
 	})
 	return answer(v, err)
+}
+
+// settings are what is to be set for a group.
+func (s *Server) settings(q SetGroup) (set setting.Settings, err error) {
+	if err := s.setSettings(&set, q.Power, q.Keep); err != nil {
+		return set, err
+	}
+	set.Most = q.Most
+	return set, nil
+}
+
+// setSettings changes what is given of the settings that boxes and groups have. "" leaves one as it is.
+func (s *Server) setSettings(set *setting.Settings, power, keep string) error {
+	switch power {
+	case "":
+	case setting.Default:
+		set.Power = ""
+	case setting.None:
+		set.Power = power
+	default:
+		if !slices.Contains(s.cfg.Site.Powers, power) {
+			there := "there is none"
+			if all := s.cfg.Site.Powers; len(all) > 0 {
+				there = "there are " + strings.Join(all, ", ")
+			}
+			return problem.Wrongf("there is no power command %.80q in the server's configuration; %s, and %s is always possible",
+				power, there, setting.None)
+		}
+		set.Power = power
+	}
+	switch keep {
+	case "":
+	case setting.Default:
+		set.Keep = setting.Keep{}
+	default:
+		k, err := setting.ParseKeep(keep)
+		if err != nil {
+			return err
+		}
+		set.Keep = k
+	}
+	return nil
+}
+
+// said says settings in words, for the audit log.
+func said(set setting.Settings) (all []string) {
+	if set.Most != nil {
+		all = append(all, fmt.Sprintf("at most %d boxes", *set.Most))
+	}
+	if set.Power != "" {
+		all = append(all, "power "+set.Power)
+	}
+	if k := set.Keep.String(); k != "" {
+		all = append(all, "keep "+k)
+	}
+	return all
 }
 
 func (s *Server) deleteGroup(ctx context.Context, in *struct {
@@ -139,8 +167,8 @@ func hasGroup(tx *ledger.Tx, name string) (bool, error) {
 
 // because joins what was done with the reason that was given.
 func because(done, why string) string {
-	if why == "" {
-		return done
+	if why == "" || done == "" {
+		return done + why
 	}
 	return done + "; " + why
 }

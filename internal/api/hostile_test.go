@@ -21,6 +21,7 @@ import (
 	"testbox-imaging/internal/dispatch"
 	"testbox-imaging/internal/job"
 	"testbox-imaging/internal/ledger"
+	"testbox-imaging/internal/setting"
 )
 
 // TestHostileBodies: nothing that is not a right request is taken, and each answer says
@@ -521,17 +522,22 @@ func TestMetrics(t *testing.T) {
 	r.with("").refused(api.CodeBusy, "GET", "/healthz", nil)
 }
 
-// TestGroups: a group's limit is set and taken away, and what others keep there stays.
+// TestGroups: settings of a group are set and taken away. Settings that cannot be read are said, and can be replaced.
 func TestGroups(t *testing.T) {
-	r := newRig(t)
+	r := newRigWith(t, func(cfg *api.Config) { cfg.Site.Powers = []string{"bmc", "pdu"} })
 	must(t, r.ledger.Update(t.Context(), func(tx *ledger.Tx) error {
 		return tx.PutGroup(ledger.Group{Name: "rack", Settings: []byte(`{"other":1}`)})
 	}))
 	c := r.root()
+	var all []api.Group
+	c.want(200, "GET", "/api/v1/groups", nil, &all)
+	if len(all) != 1 || !strings.Contains(all[0].Unread, "group set") || all[0].Most != nil {
+		t.Errorf("%+v", all)
+	}
 	two := 2
 	var g api.Group
-	c.want(200, "PUT", "/api/v1/groups/rack", api.SetGroup{Most: &two}, &g)
-	if g.Most == nil || *g.Most != 2 {
+	c.want(200, "PUT", "/api/v1/groups/rack", api.SetGroup{Most: &two, Power: "bmc", Keep: "daily=7,last=3", Why: "a test"}, &g)
+	if g.Most == nil || *g.Most != 2 || g.Power != "bmc" || g.Keep != "last=3,daily=7" || g.Unread != "" {
 		t.Errorf("%+v", g)
 	}
 	set := func() string {
@@ -539,27 +545,95 @@ func TestGroups(t *testing.T) {
 		must(t, r.ledger.View(t.Context(), func(tx *ledger.Tx) error {
 			all, err := tx.Groups()
 			text = string(all[0].Settings)
-			if most, limited := api.Places(all[0]); limited != strings.Contains(text, "most") || limited && most != 2 {
-				t.Errorf("%d, %v of %s", most, limited, text)
-			}
 			return err
 		}))
 		return text
 	}
-	if got := set(); got != `{"most":2,"other":1}` {
+	if got := set(); got != `{"most":2,"power":"bmc","keep":"last=3,daily=7"}` {
 		t.Error(got)
 	}
-	c.want(200, "PUT", "/api/v1/groups/rack", api.SetGroup{}, nil)
-	if got := set(); got != `{"other":1}` {
+	var log api.Entries
+	c.want(200, "GET", "/api/v1/audit", nil, &log)
+	if e := log.Entries[0]; e.On != "rack" || e.Why != "at most 2 boxes; power bmc; keep last=3,daily=7; a test" {
+		t.Errorf("%+v", e)
+	}
+	for body, want := range map[string]string{
+		`{"power":"no"}`:    "there are bmc, pdu",
+		`{"keep":"last=0"}`: "from 1 to",
+		`{"keep":"3"}`:      "write all, or numbers",
+		`{"most":-1}`:       "most",
+	} {
+		if p := c.refused(api.CodeWrong, "PUT", "/api/v1/groups/rack", body); !strings.Contains(p.Error(), want) {
+			t.Errorf("%s: %v", body, p)
+		}
+	}
+	c.want(200, "PUT", "/api/v1/groups/rack", api.SetGroup{Power: "none", Keep: "all"}, nil)
+	if got := set(); got != `{"power":"none","keep":"all"}` {
 		t.Error(got)
 	}
-	if _, limited := api.Places(ledger.Group{Settings: []byte("x")}); !limited {
-		t.Error("a group with broken settings is open")
+	c.want(200, "PUT", "/api/v1/groups/rack", api.SetGroup{Power: "default", Keep: "default"}, nil)
+	if got := set(); got != `{}` {
+		t.Error(got)
 	}
 	r.box(ledger.Box{Address: addr(t, "10.0.0.1"), Groups: []string{"rack"}})
 	c.refused(api.CodeRefused, "DELETE", "/api/v1/groups/rack", nil)
 	r.box(ledger.Box{Address: addr(t, "10.0.0.1")})
 	c.want(204, "DELETE", "/api/v1/groups/rack", nil, nil)
 	c.refused(api.CodeWrong, "PUT", "/api/v1/groups/a%0ab", api.SetGroup{})
-	c.refused(api.CodeWrong, "PUT", "/api/v1/groups/rack", `{"most":-1}`)
+}
+
+// TestBoxSettings: what is set for a box is shown beside what holds for it, and only an admin sets it.
+func TestBoxSettings(t *testing.T) {
+	r := newRigWith(t, func(cfg *api.Config) {
+		cfg.Site = setting.Site{Power: "bmc", Keep: setting.Keep{Last: 9}, Powers: []string{"bmc", "pdu"}}
+	})
+	must(t, r.ledger.Update(t.Context(), func(tx *ledger.Tx) error {
+		return tx.PutGroup(ledger.Group{Name: "rack", Settings: []byte(`{"power":"pdu","keep":"daily=7"}`)})
+	}))
+	r.box(ledger.Box{Address: addr(t, "10.0.0.1"), Groups: []string{"rack"}})
+	const path = "/api/v1/boxes/10.0.0.1"
+	c := r.root()
+	holds := func(change, power, why, keep, keepWhy string) {
+		t.Helper()
+		var b api.Box
+		if change != "" {
+			c.want(200, "PATCH", path, change, nil)
+		}
+		c.want(200, "GET", path, nil, &b)
+		want := api.Effective{Power: power, PowerWhy: why, Keep: keep, KeepWhy: keepWhy}
+		if b.Effective == nil || *b.Effective != want {
+			t.Errorf("after %s: %+v, not %+v", change, b.Effective, want)
+		}
+	}
+	holds("", "pdu", "for the group rack", "daily=7", "for the group rack")
+	holds(`{"power":"bmc"}`, "bmc", "for the box", "daily=7", "for the group rack")
+	holds(`{"power":"none","keep":"last=3"}`, "none", "for the box", "last=3", "for the box")
+	holds(`{"power":"default","groups":[]}`, "bmc", "in the configuration", "last=3", "for the box")
+	holds(`{"keep":"default"}`, "bmc", "in the configuration", "last=9", "in the configuration")
+	for body, want := range map[string]string{
+		`{"power":"no"}`: "there are bmc, pdu",
+		`{"keep":"no"}`:  "write all, or numbers",
+		`{}`:             "say what is to be changed",
+	} {
+		if p := c.refused(api.CodeWrong, "PATCH", path, body); !strings.Contains(p.Error(), want) {
+			t.Errorf("%s: %v", body, p)
+		}
+	}
+	operator := r.with(r.token(ledger.Token{Role: ledger.Operator}))
+	for _, body := range []string{`{"power":"none"}`, `{"keep":"last=1"}`} {
+		operator.refused(api.CodeForbidden, "PATCH", path, body)
+	}
+	operator.want(200, "PATCH", path, `{"labels":["x"]}`, nil)
+
+	r.box(ledger.Box{Address: addr(t, "10.0.0.1"), Settings: []byte(`{"later":1}`)})
+	why := "the settings of the box 10.0.0.1 cannot be read: json: unknown field \"later\"; `testbox box set` with --power and --keep makes them anew"
+	holds("", "none", why, "all", why)
+	holds(`{"labels":["x"]}`, "none", why, "all", why)
+	c.refused(api.CodeRefused, "PATCH", path, `{"keep":"last=3"}`)
+	holds(`{"keep":"last=3","power":"default"}`, "bmc", "in the configuration", "last=3", "for the box")
+	var all api.BoxList
+	c.want(200, "GET", "/api/v1/boxes", nil, &all)
+	if all.Boxes[0].Keep != "last=3" || all.Boxes[0].Power != "" || all.Boxes[0].Effective != nil {
+		t.Errorf("%+v", all.Boxes[0])
+	}
 }

@@ -141,7 +141,19 @@ type Box struct {
 	LastSeen     time.Time     `json:"lastSeen,omitzero"`
 	Last         *LastJob      `json:"last,omitempty" doc:"its latest job"`
 	LastBackup   *LastBackup   `json:"lastBackup,omitempty" doc:"its latest backup, among those whose records can be read"`
+	Power        string        `json:"power,omitempty" doc:"name of the power command that is set for the box itself, or none"`
+	Keep         string        `json:"keep,omitempty" example:"last=3,daily=7" doc:"which backups are kept, if that is set for the box itself; or all"`
+	Effective    *Effective    `json:"effective,omitempty" doc:"what holds for the box, by itself, its groups and the server's configuration; only of a single box"`
 	Disks        *string       `json:"disks,omitempty" doc:"bytes of disk-devices.lst, which says which disks are used; only of a single box"`
+}
+
+// Effective is what holds for a box. What is set for the box itself goes first, then come its groups, and then
+// the server's configuration.
+type Effective struct {
+	Power    string `json:"power" doc:"name of the power command, or none"`
+	PowerWhy string `json:"powerWhy,omitempty" doc:"where that is set, or why there is none"`
+	Keep     string `json:"keep" doc:"which backups are kept"`
+	KeepWhy  string `json:"keepWhy,omitempty" doc:"where that is set"`
 }
 
 // BoxList is a page of a list.
@@ -171,6 +183,8 @@ type SetBox struct {
 	Groups       *[]string `json:"groups,omitempty" maxItems:"64" maxLength:"100"`
 	Health       *string   `json:"health,omitempty" enum:"good,suspect,bad,maintenance,retired"`
 	HealthReason *string   `json:"healthReason,omitempty" maxLength:"1000" doc:"wanted for each health but good"`
+	Power        string    `json:"power,omitempty" maxLength:"64" doc:"name of a power command of the server's configuration; none for no command, default to let groups and configuration decide"`
+	Keep         string    `json:"keep,omitempty" maxLength:"100" example:"last=3,daily=7" doc:"which backups are kept: last, daily, weekly, monthly, each with a number; all; or default to let groups and configuration decide"`
 	Disks        *string   `json:"disks,omitempty" maxLength:"65536" doc:"new content of disk-devices.lst; an empty one means all disks"`
 	Why          string    `json:"why,omitempty" maxLength:"1000" doc:"the reason, for the audit log"`
 }
@@ -179,13 +193,19 @@ type SetBox struct {
 type Group struct {
 	Name  string `json:"name"`
 	Most  *int   `json:"most,omitempty" doc:"how many of its boxes may be at work at once; 0 closes the group, and without it there is no limit"`
+	Power string `json:"power,omitempty" doc:"name of the power command of its boxes, or none"`
+	Keep  string `json:"keep,omitempty" example:"last=3,daily=7" doc:"which backups of its boxes are kept, or all"`
 	Boxes int    `json:"boxes" doc:"how many boxes are in it"`
+	// Unread is no error of the request, so that the other groups can be seen.
+	Unread string `json:"settingsUnread,omitempty" doc:"why its settings cannot be read; no box of it begins a job then, and none of its backups are deleted"`
 }
 
-// SetGroup makes or changes a group.
+// SetGroup makes or changes a group. What is left out is not set then.
 type SetGroup struct {
-	Most *int   `json:"most,omitempty" minimum:"0" maximum:"100000" doc:"how many of its boxes may be at work at once; 0 closes the group, and without it there is no limit"`
-	Why  string `json:"why,omitempty" maxLength:"1000" doc:"the reason, for the audit log"`
+	Most  *int   `json:"most,omitempty" minimum:"0" maximum:"100000" doc:"how many of its boxes may be at work at once; 0 closes the group, and without it there is no limit"`
+	Power string `json:"power,omitempty" maxLength:"64" doc:"name of a power command of the server's configuration, for its boxes; or none"`
+	Keep  string `json:"keep,omitempty" maxLength:"100" example:"last=3,daily=7" doc:"which backups of its boxes are kept: last, daily, weekly, monthly, each with a number; or all"`
+	Why   string `json:"why,omitempty" maxLength:"1000" doc:"the reason, for the audit log"`
 }
 
 // User is somebody who may have tokens.

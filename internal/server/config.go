@@ -17,6 +17,7 @@ import (
 
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/problem"
+	"testbox-imaging/internal/setting"
 	"testbox-imaging/internal/store"
 	"testbox-imaging/internal/words"
 )
@@ -245,6 +246,12 @@ func (c *Config) BoxesDir() string { return filepath.Join(c.State, bootcfg.Backu
 // Keep is how many backups of each box are kept.
 func (u *Upkeep) Keep() store.Policy {
 	return store.Policy{Last: u.KeepLast, Daily: u.KeepDaily, Weekly: u.KeepWeekly, Monthly: u.KeepMonthly}
+}
+
+// Site is what holds for boxes of which nothing else is set.
+func (c *Config) Site() setting.Site {
+	u := c.Upkeep
+	return setting.Site{Keep: setting.Keep{Last: u.KeepLast, Daily: u.KeepDaily, Weekly: u.KeepWeekly, Monthly: u.KeepMonthly}}
 }
 
 // CheckConfig returns an error if a configuration could not be read again.

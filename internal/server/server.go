@@ -27,6 +27,7 @@ import (
 	"testbox-imaging/internal/job"
 	"testbox-imaging/internal/ledger"
 	"testbox-imaging/internal/problem"
+	"testbox-imaging/internal/setting"
 	"testbox-imaging/internal/sharedir"
 	"testbox-imaging/internal/sight"
 	"testbox-imaging/internal/store"
@@ -137,7 +138,7 @@ func (s *server) open(ctx context.Context) (err error) {
 		}
 	}
 	s.dispatch, err = dispatch.Open(ctx, dispatch.Config{
-		Ledger: s.ledger, Backups: &backups{s.Store, time.Now}, Area: area, Most: cfg.Boxes, Places: api.Places, Probe: probe, Log: s.Log,
+		Ledger: s.ledger, Backups: &backups{s.Store, time.Now}, Area: area, Most: cfg.Boxes, Places: setting.Places, Probe: probe, Log: s.Log,
 		Boots: &boots{place: s.Place, port: port, key: s.prints.agents.String()},
 		Limits: job.Limits{
 			Attempts: cfg.Jobs.Attempts, Silence: time.Duration(cfg.Jobs.Silence), Arming: time.Duration(cfg.Jobs.Start),
@@ -158,7 +159,7 @@ func (s *server) open(ctx context.Context) (err error) {
 	s.keeper.busy = func() bool { return s.dispatch.Running(box.Restore) > 0 }
 	s.api = api.New(api.Config{
 		Ledger: s.ledger, Jobs: s.dispatch, Area: area, Backups: s.Store, Keeper: s.keeper, Sessions: newSessions(s.boxes),
-		Ended: s.ended, Stored: s.Store.PackBytes, Log: s.Log,
+		Ended: s.ended, Stored: s.Store.PackBytes, Log: s.Log, Site: cfg.Site(),
 	})
 	return nil
 }

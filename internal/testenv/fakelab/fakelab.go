@@ -28,6 +28,7 @@ import (
 	"testbox-imaging/internal/job"
 	"testbox-imaging/internal/ledger"
 	"testbox-imaging/internal/object"
+	"testbox-imaging/internal/setting"
 	"testbox-imaging/internal/sharedir"
 	"testbox-imaging/internal/testenv/testkey"
 	"testbox-imaging/internal/wire"
@@ -88,7 +89,7 @@ func Start(dir, socket, group string) (l *Lab, err error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg := dispatch.Config{Ledger: l.Ledger, Boots: l, Backups: l, Area: l.Area, Places: api.Places,
+	cfg := dispatch.Config{Ledger: l.Ledger, Boots: l, Backups: l, Area: l.Area, Places: setting.Places,
 		Log:    slog.New(slog.NewTextHandler(log, nil)),
 		Limits: job.Limits{Attempts: 3, Silence: 10 * time.Second, Arming: time.Minute, Up: 2 * time.Second},
 		Probe: func(_ context.Context, b ledger.Box) error {
@@ -105,7 +106,7 @@ func Start(dir, socket, group string) (l *Lab, err error) {
 		return nil, err
 	}
 	l.API = api.New(api.Config{Ledger: l.Ledger, Jobs: l.Dispatch, Area: l.Area, Group: group, Heartbeat: time.Second,
-		Poll: 10 * time.Millisecond, Log: cfg.Log})
+		Poll: 10 * time.Millisecond, Log: cfg.Log, Site: setting.Site{Powers: []string{"bmc", "pdu"}}})
 	unix, err := api.Listen(socket, group)
 	if err != nil {
 		return nil, err
