@@ -82,7 +82,7 @@ func runServer(ctx context.Context, p printer, w world, cfg *server.Config) (err
 	defer closing(context.WithoutCancel(ctx), p, s, &err)
 	return server.Run(ctx, server.Parts{Config: cfg, Place: place, Store: s, Log: log, Ready: func(at server.Addresses) {
 		log.Info("The server is ready.", "agents", at.Agents, "key", at.Key, "admins", at.API, "admins' key", at.APIKey, "socket", at.Socket,
-			"TFTP", at.TFTP)
+			"TFTP", at.TFTP, "HTTP", at.HTTP)
 	}})
 }
 

@@ -28,9 +28,6 @@ const maxName = 512
 // are not followed.
 type Area struct {
 	root *os.Root
-	// Asked is told of each request over HTTP, if it is not nil. err is nil if
-	// the file was there. Package tftp has its own hook.
-	Asked func(client netip.Addr, name string, err error)
 }
 
 // Open opens the folder.
@@ -135,9 +132,6 @@ func (a *Area) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	f, err := a.Open(r.URL.Path, from.Addr())
-	if a.Asked != nil {
-		a.Asked(from.Addr().Unmap(), r.URL.Path, err)
-	}
 	switch {
 	case errors.Is(err, fs.ErrPermission):
 		http.Error(w, "the file is not given out", http.StatusForbidden)

@@ -39,6 +39,7 @@ type Config struct {
 	API    string `toml:"api"`    // address and port for admins; "" is none
 	Socket string `toml:"socket"` // Unix socket for admins on this machine
 	TFTP   string `toml:"tftp"`   // address and port at which boxes get boot files; "" is none
+	HTTP   string `toml:"http"`   // the same, by HTTP; "" is none
 	Boxes  int    `toml:"boxes"`  // how many boxes may be at work at once; 0 is any number
 	Jobs   Jobs   `toml:"jobs"`
 	Upkeep Upkeep `toml:"upkeep"`
@@ -84,7 +85,7 @@ func (d Duration) MarshalText() ([]byte, error) { return []byte(words.Duration(t
 // DefaultConfig is the configuration of an empty file.
 func DefaultConfig() Config {
 	return Config{
-		State: "/var/lib/testbox", Agents: ":8444", API: ":8443", Socket: "/run/testbox/testbox.sock", TFTP: ":69",
+		State: "/var/lib/testbox", Agents: ":8444", API: ":8443", Socket: "/run/testbox/testbox.sock", TFTP: ":69", HTTP: ":80",
 		Jobs: Jobs{Attempts: 3, Start: Duration(24 * time.Hour), Silence: Duration(5 * time.Minute), Up: Duration(15 * time.Minute),
 			Probe: probePing},
 		Upkeep: Upkeep{At: "03:30", Scrub: "sunday"},
@@ -168,6 +169,8 @@ func (c *Config) check() error {
 		{c.API == "" || validListen(c.API), "api is no address and port like :8443, and not empty"},
 		{c.API == "" || c.API != c.Agents, "api and agents need different ports"},
 		{c.TFTP == "" || validListen(c.TFTP), "tftp is no address and port like :69, and not empty"},
+		{c.HTTP == "" || validListen(c.HTTP), "http is no address and port like :80, and not empty"},
+		{c.HTTP == "" || c.HTTP != c.Agents && c.HTTP != c.API, "http needs another port than agents and api"},
 		{c.Boxes >= 0 && c.Boxes <= 100_000, "boxes is not a number from 0 to 100000"},
 		{c.Jobs.Attempts >= 1 && c.Jobs.Attempts <= 100, "jobs.attempts is not a number from 1 to 100"},
 		{within(c.Jobs.Start, time.Minute, 90*24*time.Hour), "jobs.start is not between 1m and 2160h"},
@@ -281,6 +284,7 @@ func ConfigText(c *Config) []byte {
 	line("api", c.API, "Address and port for admins and their programs, by HTTPS and with tokens; \"\" for none.")
 	line("socket", c.Socket, "Unix socket for root and the group testbox on this machine.")
 	line("tftp", c.TFTP, "Address and port at which boxes get boot files by TFTP; \"\" if another TFTP server gives them out.")
+	line("http", c.HTTP, "Address and port at which boxes get the same files by HTTP; a rescue needs that. \"\" for none.")
 	line("boxes", c.Boxes, "How many boxes may be at work at once; 0 for any number.")
 	b.WriteString("[jobs]\n")
 	line("attempts", c.Jobs.Attempts, "How often a job is tried.")

@@ -72,6 +72,8 @@ func TestConfigRefused(t *testing.T) {
 		"agents = \"host:1\"":                     "agents is no address and port",
 		"api = \"8443\"":                          "api is no address and port",
 		"tftp = \"69\"":                           "tftp is no address and port",
+		"http = \"80\"":                           "http is no address and port",
+		"http = \":8444\"":                        "http needs another port",
 		"api = \":8444\"":                         "different ports",
 		"boxes = -1":                              "boxes is not a number",
 		"jobs.attempts = 0":                       "jobs.attempts is not a number",

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -18,6 +19,7 @@ const (
 	fdAPI    = "api"
 	fdSocket = "socket"
 	fdTFTP   = "tftp"
+	fdHTTP   = "http"
 )
 
 // listeners are the open sockets of a server.
@@ -26,10 +28,12 @@ type listeners struct {
 	api    net.Listener // nil if there is none
 	socket net.Listener
 	tftp   *net.UDPConn // nil if there is none
+	http   net.Listener // nil if there is none
+	noHTTP error        // why there is no http; nil if there is one
 }
 
 func (l *listeners) close() {
-	for _, one := range []net.Listener{l.agents, l.api, l.socket} {
+	for _, one := range []net.Listener{l.agents, l.api, l.socket, l.http} {
 		if one != nil {
 			one.Close()
 		}
@@ -98,8 +102,34 @@ func listen(cfg *Config) (_ *listeners, err error) {
 			}
 		}
 	}
-	l.tftp, err = listenTFTP(cfg, files)
+	if l.tftp, err = listenTFTP(cfg, files); err != nil {
+		return nil, err
+	}
+	f, err := given(files, fdHTTP)
+	switch {
+	case err != nil:
+	case f != nil:
+		if l.http, err = net.FileListener(f); err != nil {
+			err = fmt.Errorf("the socket %s that systemd opened cannot be used: %w", fdHTTP, err)
+		}
+	default:
+		l.http, l.noHTTP = listenHTTP(cfg)
+	}
 	return l, err
+}
+
+// listenHTTP opens the port at which boxes get files by HTTP. Another web server often
+// has it. All but a rescue works without it, so the server starts all the same.
+func listenHTTP(cfg *Config) (net.Listener, error) {
+	if cfg.HTTP == "" {
+		return nil, errors.New(`http is "" in the configuration of the server; give it a port, and restart the server`)
+	}
+	l, err := net.Listen("tcp", cfg.HTTP)
+	if err != nil {
+		return nil, fmt.Errorf("the server could not open its port for HTTP: %w; "+
+			"if another program has this port, give http another one in the configuration, such as \":8080\", and restart the server", err)
+	}
+	return l, nil
 }
 
 // listenTFTP opens the socket for TFTP, or takes the one that systemd has opened.

@@ -19,7 +19,7 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	cfg := DefaultConfig()
-	cfg.Socket, cfg.Agents, cfg.API, cfg.TFTP = socket, "127.0.0.1:0", "", ""
+	cfg.Socket, cfg.Agents, cfg.API, cfg.TFTP, cfg.HTTP = socket, "127.0.0.1:0", "", "", ""
 	l, err := listen(&cfg)
 	if err != nil {
 		fmt.Println("error:", err)
@@ -28,6 +28,9 @@ func TestMain(m *testing.M) {
 	said := fmt.Sprint(l.agents.Addr(), " ", l.api != nil, " ", l.socket.Addr())
 	if l.tftp != nil {
 		said += " " + l.tftp.LocalAddr().String()
+	}
+	if l.http != nil {
+		said += " http " + l.http.Addr().String()
 	}
 	fmt.Println(said)
 }
@@ -77,6 +80,9 @@ func TestSocketsOfSystemd(t *testing.T) {
 	want := fmt.Sprint(agents.Addr(), " false ", own+"3 ", boot.LocalAddr())
 	if got := underSystemd(t, own+"3", "tftp:agents", boot, agents); got != want {
 		t.Errorf("with a socket for TFTP: %q, not %q", got, want)
+	}
+	if got := underSystemd(t, own+"5", "agents:http", agents, api); got != fmt.Sprint(agents.Addr(), " false ", own+"5 http ", api.Addr()) {
+		t.Errorf("with a socket for HTTP: %q", got)
 	}
 	if got := underSystemd(t, own+"4", "tftp", agents); !strings.Contains(got, "error: the socket tftp that systemd opened") {
 		t.Errorf("with a socket of TCP for TFTP: %q", got)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"net"
+	"net/netip"
 	"path"
 	"time"
 
@@ -22,6 +23,7 @@ type netboot struct {
 	area  *bootarea.Area
 	tftp  *tftp.Server
 	spare sparing.Limit
+	quiet time.Duration // how slow a client may be over HTTP, as wire.NewPace takes it
 }
 
 func newNetboot(s *server, dir string) (*netboot, error) {
@@ -45,24 +47,30 @@ func (n *netboot) close() { n.area.Close() }
 // serve answers boxes until ctx ends.
 func (n *netboot) serve(ctx context.Context, conn *net.UDPConn) error { return n.tftp.Serve(ctx, conn) }
 
-// done takes note of what a box asked for.
+// done takes note of what a box asked for by TFTP.
 func (n *netboot) done(t tftp.Transfer) {
-	name := bootarea.Clean(t.Name)
-	addr := t.Client.Addr().String()
 	if !t.Probe {
-		n.sawFile("tftp", t.Client.Addr(), name, t.Err)
+		n.note("tftp", t.Client.Addr(), t.Name, t.Size, t.Duration, t.Err)
 	}
+}
+
+// note takes note of what a box asked for. err says why it did not get all of it.
+func (n *netboot) note(over string, client netip.Addr, name string, size int64, took time.Duration, err error) {
+	name = bootarea.Clean(name)
+	client = client.Unmap()
+	addr := client.String()
+	n.sawFile(over, client, name, err)
 	switch {
-	case t.Probe, errors.Is(t.Err, fs.ErrNotExist): // a loader asks for many names that are not there
+	case errors.Is(err, fs.ErrNotExist): // a loader asks for many names that are not there
 		return
-	case t.Err != nil:
+	case err != nil:
 		if more, ok := n.spare.Take(addr); ok {
-			n.Log.Warn("A box did not get a file."+more, "from", addr, "file", name, "error", t.Err)
+			n.Log.Warn("A box did not get a file."+more, "over", over, "from", addr, "file", name, "error", err)
 		}
 		return
 	}
 	if more, ok := n.spare.Take(addr + " " + name); ok {
-		n.Log.Info("A box got a file."+more, "from", addr, "file", name, "bytes", t.Size, "took", t.Duration.Round(time.Millisecond))
+		n.Log.Info("A box got a file."+more, "over", over, "from", addr, "file", name, "bytes", size, "took", took.Round(time.Millisecond))
 	}
 	if name != path.Join(bootcfg.ConfigDir, bootcfg.DefaultName) {
 		return

@@ -50,6 +50,7 @@ type Addresses struct {
 	API    net.Addr // nil if there is none
 	Socket string
 	TFTP   net.Addr         // nil if there is none
+	HTTP   net.Addr         // nil if there is none
 	Key    wire.Fingerprint // of the listener for agents
 	APIKey wire.Fingerprint
 }
@@ -86,7 +87,8 @@ type server struct {
 	keeper   *keeper
 	boxes    *boxapi.Server
 	agents   *http.Server
-	netboot  *netboot // nil if another server gives boot files out
+	netboot  *netboot
+	web      *http.Server // nil if there is no HTTP for boxes
 	api      *api.Server
 	keys     struct{ agents, api tls.Certificate }
 	prints   struct{ agents, api wire.Fingerprint }
@@ -128,11 +130,11 @@ func (s *server) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if s.netboot, err = newNetboot(s, cfg.TFTPDir()); err != nil {
+		return err
+	}
 	var probe func(context.Context, ledger.Box) error
 	if s.sockets.tftp != nil { // without it, nobody says that a box has started its own disk
-		if s.netboot, err = newNetboot(s, cfg.TFTPDir()); err != nil {
-			return err
-		}
 		if probe, err = newProbe(cfg.Jobs.Probe); err != nil {
 			s.Log.Warn("No job can wait until its box is up.", "error", err)
 		}
@@ -231,6 +233,13 @@ func (s *server) serve(ctx context.Context) error {
 			}
 		})
 	}
+	if l.http != nil {
+		at.HTTP = l.http.Addr()
+		s.web = s.netboot.web()
+		start("HTTP", func() error { return s.web.Serve(boxapi.Connections(l.http, maxWeb, maxWebBox)) })
+	} else if s.Config.HTTP != "" {
+		s.Log.Warn("Boxes get no files by HTTP, so no box can be rescued. All else works.", "error", l.noHTTP)
+	}
 	running.Go(func() { s.keeper.run(ctx) })
 	running.Go(func() { s.hooks.run(ctx) })
 	running.Go(func() { s.readLatest(ctx) })
@@ -274,6 +283,9 @@ func (s *server) end() {
 	s.api.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
 	defer cancel()
+	if s.web != nil {
+		s.web.Close() // a box asks again
+	}
 	if err := s.agents.Shutdown(ctx); err != nil {
 		s.agents.Close()
 	}

@@ -32,7 +32,7 @@ func newParts(t *testing.T) Parts {
 	cfg := DefaultConfig()
 	cfg.State = filepath.Dir(b.place.Boot.TFTP())
 	cfg.Socket, cfg.Agents, cfg.API = filepath.Join(cfg.State, "socket"), "127.0.0.1:0", "127.0.0.1:0"
-	cfg.TFTP = "127.0.0.1:0"
+	cfg.TFTP, cfg.HTTP = "127.0.0.1:0", "127.0.0.1:0"
 	must(t, os.Mkdir(cfg.BoxesDir(), 0o755))
 	must(t, os.WriteFile(filepath.Join(cfg.BoxesDir(), sharedir.Marker), nil, 0o644))
 	must(t, store.InitDir(t.Context(), cfg.StoreDir()))
