@@ -25,6 +25,9 @@ import (
 // serverEnv names the server for commands without --server.
 const serverEnv = "TESTBOX_SERVER"
 
+// runEnv names the run of a program that calls commands.
+const runEnv = "TESTBOX_RUN"
+
 // serverFlag is the flag of all commands that speak with a server.
 type serverFlag struct {
 	world  world
@@ -65,6 +68,12 @@ func serverErr(err error) error {
 
 // open makes a client of the server that is meant.
 func (f *serverFlag) open() (*apiclient.Client, error) {
+	run, given := os.LookupEnv(runEnv)
+	if given { // an empty one is a mistake of a script, whose runs would all be one
+		if err := api.CheckRun(run); err != nil {
+			return nil, wrong("$%s: %w", runEnv, err)
+		}
+	}
 	name := f.server
 	if name == "" {
 		name = os.Getenv(serverEnv)
@@ -89,7 +98,7 @@ func (f *serverFlag) open() (*apiclient.Client, error) {
 		name = logins[0].Server
 	}
 	if strings.HasPrefix(name, "/") {
-		return apiclient.New(apiclient.Config{Server: name, Away: f.world.away})
+		return apiclient.New(apiclient.Config{Server: name, Run: run, Away: f.world.away})
 	}
 	base, baseErr := apiclient.BaseOf(name)
 	if baseErr != nil {
@@ -106,7 +115,7 @@ func (f *serverFlag) open() (*apiclient.Client, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w; log in again", path, err)
 		}
-		return apiclient.New(apiclient.Config{Server: base, Key: key, Token: l.Token, Away: f.world.away})
+		return apiclient.New(apiclient.Config{Server: base, Key: key, Token: l.Token, Run: run, Away: f.world.away})
 	}
 	return nil, wrong("you have not logged in to %s; `testbox login %s` does it", base, base)
 }

@@ -329,8 +329,12 @@ func newBoxHoldCmd(w world) *cobra.Command {
 	var span time.Duration
 	cmd := boxCmd(w, "hold BOX", "Reserve a box",
 		`Reserves a box for you: jobs of others are refused, and those that wait go on waiting. An admin can
-reserve it for somebody else, and take it from somebody.`,
-		"  testbox box hold web-1 --for 4h --why \"a long test\"", takesWords(1, 1),
+reserve it for somebody else, and take it from somebody.
+
+Programs that share a login, such as the runs of a CI system, each set $`+runEnv+` to a name of their own,
+for this and all other commands. Then the box is reserved for that run: other runs are refused, also
+if they are an admin's. The same run may reserve it again, as to have it longer.`,
+		"  testbox box hold web-1 --for 4h --why \"a long test\"\n  TESTBOX_RUN=pipeline-17 testbox box hold web-1 --for 2h", takesWords(1, 1),
 		func(cmd *cobra.Command, c *apiclient.Client, args []string, b *api.Box) error {
 			if cmd.Flags().Changed("for") {
 				if span <= 0 {
@@ -349,7 +353,8 @@ reserve it for somebody else, and take it from somebody.`,
 func newBoxUnholdCmd(w world) *cobra.Command {
 	var why string
 	cmd := boxCmd(w, "unhold BOX", "Give a reserved box back",
-		`Gives a reserved box back. Only an admin can give back what somebody else has reserved.`,
+		`Gives a reserved box back. Only an admin can give back what somebody else has reserved.
+With $`+runEnv+` it gives back what that run has; without it, also what any run of yours has.`,
 		"  testbox box unhold web-1", takesWords(1, 1),
 		func(cmd *cobra.Command, c *apiclient.Client, args []string, b *api.Box) error {
 			return c.Do(cmd.Context(), "DELETE", apiclient.Path("boxes", args[0], "holder")+"?"+url.Values{"why": {why}}.Encode(), nil, b)

@@ -428,30 +428,41 @@ func printJobs(p printer, jobs []api.Job, all bool) error {
 
 func newCancelCmd(w world) *cobra.Command {
 	f := serverFlag{world: w}
-	var why string
+	var why, key string
 	cmd := &cobra.Command{
-		Use:   "cancel JOB|BOX",
+		Use:   "cancel [JOB|BOX]",
 		Short: "Cancel a job of a server",
-		Long: `Cancels a job, or all jobs of a box that have not ended. A box that is at work is told with its next
-report, and stops where it does no harm. A restore that has written to a disk by then leaves the box
-in maintenance, since that disk is not fit to run.`,
+		Long: `Cancels a job, or all jobs of a box that have not ended, or by --job-key those of your jobs with this
+key that have not ended; if there is none with the key, nothing is to be done. A box that is at work is
+told with its next report, and stops where it does no harm. A restore that has written to a disk by
+then leaves the box in maintenance, since that disk is not fit to run.`,
 		Example: `  testbox cancel web-1
-  testbox cancel 20261129-202953-mtdy6cyo --why "wrong box"`,
-		Args: takesWords(1, 1),
+  testbox cancel 20261129-202953-mtdy6cyo --why "wrong box"
+  testbox cancel --job-key pipeline-17`,
+		Args: takesWords(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			switch byKey := cmd.Flags().Changed("job-key"); {
+			case byKey == (len(args) > 0):
+				return wrong("name a job or a box, or give --job-key")
+			case byKey && key == "":
+				return wrong("--job-key is empty")
+			}
 			p := printerOf(cmd)
 			return f.with(func(c *apiclient.Client) error {
-				jobs, err := readJobs(cmd.Context(), c, url.Values{"box": {args[0]}, "open": {"true"}}, 1000)
-				if err != nil || len(jobs) == 0 { // it may be the id of a job
-					if jobs, err = jobsOf(cmd.Context(), c, args[0], false, 1); err != nil {
-						return err
-					}
-					if jobs[0].ID != args[0] {
-						return refused("the box %s has no job that has not ended", printable(args[0]))
-					}
+				jobs, err := cancels(cmd.Context(), c, args, key)
+				if err != nil {
+					return err
 				}
 				for _, j := range jobs {
-					if err := c.Do(cmd.Context(), "POST", apiclient.Path("jobs", j.ID, "cancel"), api.Reason{Why: why}, &j); err != nil {
+					err := c.Do(cmd.Context(), "POST", apiclient.Path("jobs", j.ID, "cancel"), api.Reason{Why: why}, &j)
+					var refusal *api.Problem
+					if key != "" && errors.As(err, &refusal) && refusal.Code == api.CodeRefused {
+						// It may have ended meanwhile, or be held, and a held job goes on in no way.
+						if c.Do(cmd.Context(), "GET", apiclient.Path("jobs", j.ID), nil, &j) == nil && (j.Ended() || j.State == job.Held) {
+							err = nil
+						}
+					}
+					if err != nil {
 						return err
 					}
 					p.printf("%s: %s\n", nameOf(j), jobText(j))
@@ -461,8 +472,30 @@ in maintenance, since that disk is not fit to run.`,
 		},
 	}
 	cmd.Flags().StringVar(&why, "why", "", "the `REASON`, for the audit log")
+	cmd.Flags().StringVar(&key, "job-key", "", "the jobs that you asked for with this `KEY`")
 	f.add(cmd)
 	return cmd
+}
+
+// cancels finds the jobs that are to be cancelled.
+func cancels(ctx context.Context, c *apiclient.Client, words []string, key string) ([]api.Job, error) {
+	if len(words) == 0 {
+		var me api.Me
+		if err := c.Do(ctx, "GET", apiclient.Path("me"), nil, &me); err != nil {
+			return nil, err
+		}
+		return readJobs(ctx, c, url.Values{"by": {me.Name}, "key": {key}, "open": {"true"}}, 100000)
+	}
+	jobs, err := readJobs(ctx, c, url.Values{"box": {words[0]}, "open": {"true"}}, 1000)
+	if err != nil || len(jobs) == 0 { // it may be the id of a job
+		if jobs, err = jobsOf(ctx, c, words[0], false, 1); err != nil {
+			return nil, err
+		}
+		if jobs[0].ID != words[0] {
+			return nil, refused("the box %s has no job that has not ended", printable(words[0]))
+		}
+	}
+	return jobs, nil
 }
 
 // newDecideCmd makes a command by which a person decides about a box.

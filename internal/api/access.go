@@ -88,6 +88,9 @@ func (s *Server) addToken(ctx context.Context, in *struct{ Body NewToken }) (*bo
 	if !q.Expires.IsZero() && !q.Expires.After(s.cfg.Now()) {
 		return nil, problem.Wrongf("%s is in the past; give the time at which the token ends", q.Expires.UTC().Format(time.RFC3339))
 	}
+	if strings.Contains(q.Name, runMark) {
+		return nil, problem.Wrongf("the name of a token may have no %q, which stands before the name of a run", runMark)
+	}
 	secret := newSecret()
 	t := ledger.Token{Hash: hashOf(secret), Name: q.Name, User: q.User, Role: ledger.Role(q.Role), Group: q.Group, Expires: q.Expires}
 	err := s.change(ctx, "add token", func(tx *ledger.Tx, _ *caller, e *ledger.Entry) error {
@@ -155,7 +158,7 @@ func (s *Server) deleteToken(ctx context.Context, in *struct {
 }
 
 func (s *Server) listAudit(ctx context.Context, in *struct {
-	Who   string    `query:"who" maxLength:"100" doc:"entries of this person"`
+	Who   string    `query:"who" maxLength:"200" doc:"entries of this person"`
 	What  string    `query:"what" maxLength:"100" doc:"entries of this kind"`
 	On    string    `query:"on" maxLength:"300" doc:"entries of this box, job or user"`
 	Since time.Time `query:"since" doc:"entries of this time or later"`

@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -311,6 +312,54 @@ func TestHold(t *testing.T) {
 	if len(log.Entries) != 1 || log.Entries[0].Why != "it was held by bob; urgent" {
 		t.Errorf("%+v", log)
 	}
+}
+
+// TestRuns: two runs of one token never have one box, whatever the role of the token. Who
+// says no run takes from the runs of the same token, and of no other one.
+func TestRuns(t *testing.T) {
+	r := newRig(t)
+	r.box(ledger.Box{Address: addr(t, "10.0.0.1")})
+	const holder = "/api/v1/boxes/10.0.0.1/holder"
+	ask := api.NewJobs{Action: box.Backup, Targets: []string{"10.0.0.1"}, Key: "x"}
+	for _, role := range []ledger.Role{ledger.Operator, ledger.Admin} {
+		name := string(role)
+		person := r.with(r.token(ledger.Token{Name: name, Role: role}))
+		stranger := r.with(r.token(ledger.Token{Name: name + "s", Role: ledger.Operator}))
+		one, two := person.as("1"), person.as("2")
+		var b api.Box
+		one.want(200, "PUT", holder, api.Holder{Expires: r.clock().Add(time.Hour)}, &b)
+		if b.Holder == nil || b.Holder.Name != "token "+name+"#1" {
+			t.Fatalf("%+v", b.Holder)
+		}
+		var jobs api.JobList
+		one.want(201, "POST", "/api/v1/jobs", ask, &jobs)
+		one.want(200, "PUT", holder, api.Holder{Expires: r.clock().Add(2 * time.Hour)}, nil)
+		for _, other := range []*client{two, stranger, stranger.as("1"), r.root().as("1")} {
+			other.refused(api.CodeForbidden, "PUT", holder, api.Holder{})
+			other.refused(api.CodeForbidden, "PUT", holder, api.Holder{Name: "token " + name + "#1"})
+			other.refused(api.CodeForbidden, "DELETE", holder, nil)
+			other.refused(api.CodeForbidden, "POST", "/api/v1/jobs/"+jobs.Jobs[0].ID+"/cancel", api.Reason{})
+			other.refused(api.CodeRefused, "POST", "/api/v1/jobs", ask)
+		}
+		person.refused(api.CodeRefused, "POST", "/api/v1/jobs", ask)
+		if role == ledger.Operator {
+			person.refused(api.CodeForbidden, "PUT", holder, api.Holder{})
+		}
+		one.refused(api.CodeForbidden, "PUT", holder, api.Holder{Name: "token " + name})
+		person.want(200, "DELETE", holder, nil, nil)
+		two.want(200, "PUT", holder, api.Holder{}, nil)
+		one.refused(api.CodeForbidden, "DELETE", holder, nil) // what a clean-up that comes too late does
+		two.want(200, "DELETE", holder, nil, nil)
+		var all api.JobList
+		r.root().want(200, "GET", "/api/v1/jobs?key=x&by="+url.QueryEscape("token "+name+"#1"), nil, &all)
+		if len(all.Jobs) != 1 {
+			t.Errorf("%+v", all)
+		}
+	}
+	for _, bad := range []string{"", "a b", "a#b", "-a", strings.Repeat("a", 81), "\u00e4"} {
+		r.root().as(bad).refused(api.CodeWrong, "GET", "/api/v1/me", nil)
+	}
+	r.root().refused(api.CodeWrong, "POST", "/api/v1/tokens", api.NewToken{Name: "ci#1", Role: "operator"})
 }
 
 // TestRetired: a retired box gets no jobs, and a group's jobs pass it by.

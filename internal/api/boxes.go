@@ -463,13 +463,17 @@ func (s *Server) holdBox(ctx context.Context, in *struct {
 		if q.Name == "" {
 			q.Name = c.name
 		}
+		by := s.heldBy(b)
 		if err := s.mayTake(c, b); err != nil {
 			return err
 		}
-		if q.Name != c.name && !c.may(ledger.Admin) {
+		if by != "" && by != c.name && !c.may(ledger.Admin) {
+			return forbidden("your run %s has the box %s%s; `testbox box unhold` takes it from the run", by, b.Address, holdText(b.Holder))
+		}
+		if q.Name != c.name && (!c.may(ledger.Admin) || c.run != "") {
 			return forbidden("only an admin may reserve a box for somebody else; you are %s", c.name)
 		}
-		if by := s.heldBy(b); by != "" && by != q.Name {
+		if by != "" && by != q.Name {
 			e.Why = because("it was held by "+by, e.Why)
 		}
 		e.Why = because("for "+q.Name, e.Why)
@@ -483,9 +487,16 @@ func (s *Server) holdBox(ctx context.Context, in *struct {
 	return answer(s.box(ctx, addr.String()))
 }
 
-// mayTake refuses what only the holder of a box or an admin may do.
+// mayTake refuses what only the holder of a box or an admin may do. A run takes nothing from
+// anybody, since no person has decided that.
 func (s *Server) mayTake(c *caller, b ledger.Box) error {
-	if by := s.heldBy(b); by != "" && by != c.name && !c.may(ledger.Admin) {
+	by := s.heldBy(b)
+	switch {
+	case by == "", c.owns(by), c.may(ledger.Admin) && c.run == "":
+	case c.run != "":
+		return forbidden("%s has reserved the box %s%s, and a run takes no box from anybody; you are %s",
+			by, b.Address, holdText(b.Holder), c.name)
+	default:
 		return forbidden("%s has reserved the box %s%s; only %s or an admin may change that", by, b.Address, holdText(b.Holder), by)
 	}
 	return nil

@@ -40,6 +40,11 @@ is the same for programs.
 ` + "`Authorization: Bearer TOKEN`" + `. A token has a role, perhaps an end, and perhaps a group: then it is about the boxes of that group alone, and other
 boxes are not there for it.
 
+**Runs.** Programs that share a token say by the header ` + "`Testbox-Run: NAME`" + ` which of their runs asks (the commands of ` + "`testbox`" + ` do so if
+` + "`TESTBOX_RUN`" + ` is set). To the server the runs are as different people with the rights of the token, called NAME-OF-THE-TOKEN#RUN: a box that one
+run has reserved is refused to the others, and so are their jobs for it. A run takes a box from nobody, whatever the role. Who says no run may cancel the jobs of
+all runs of the token, and give their boxes back.
+
 **Roles.** A viewer reads. An operator also asks for jobs, adds backups, and changes, reserves and releases boxes. An admin may do everything. Each role may do what
 the one before it may.
 

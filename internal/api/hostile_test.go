@@ -202,7 +202,7 @@ func TestPlainHTTP(t *testing.T) {
 	srv := &http.Server{Handler: r.api}
 	go srv.Serve(l)
 	defer srv.Close()
-	c := &client{t, http.DefaultClient, "http://" + l.Addr().String(), r.token(ledger.Token{Role: ledger.Admin})}
+	c := &client{t: t, http: http.DefaultClient, base: "http://" + l.Addr().String(), token: r.token(ledger.Token{Role: ledger.Admin})}
 	c.refused(api.CodeUnauthorized, "GET", "/api/v1/me", nil)
 }
 

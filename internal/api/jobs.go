@@ -70,7 +70,7 @@ func (s *Server) listJobs(ctx context.Context, in *struct {
 	Box   string   `query:"box" maxLength:"253" doc:"jobs of this box"`
 	State []string `query:"state" maxItems:"7" enum:"queued,armed,running,restarting,held,rescue,ended" doc:"jobs in one of these states"`
 	Open  bool     `query:"open" doc:"only jobs that have not ended"`
-	By    string   `query:"by" maxLength:"100" doc:"jobs that this person asked for"`
+	By    string   `query:"by" maxLength:"200" doc:"jobs that this person asked for"`
 	Key   string   `query:"key" maxLength:"200" doc:"jobs that were asked for with this key"`
 	PageInput
 }) (*body[JobList], error) {
@@ -369,7 +369,7 @@ func (s *Server) cancelJob(ctx context.Context, in *struct {
 			return nil
 		case err != nil:
 			return err
-		case j.By == c.name:
+		case c.owns(j.By):
 			return nil
 		}
 		return s.mayTake(c, b)

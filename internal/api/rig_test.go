@@ -153,16 +153,24 @@ type client struct {
 	http  *http.Client
 	base  string
 	token string
+	run   *string
 }
 
 // root is an admin at the socket.
-func (r *rig) root() *client { return &client{r.t, r.unix(), "http://socket", ""} }
+func (r *rig) root() *client { return &client{t: r.t, http: r.unix(), base: "http://socket"} }
 
 // with is a client with a token.
 func (r *rig) with(token string) *client {
 	h := remote.NewHTTP(r.key)
 	r.t.Cleanup(h.CloseIdleConnections)
-	return &client{r.t, h, r.url, token}
+	return &client{t: r.t, http: h, base: r.url, token: token}
+}
+
+// as is the client in a run of its own.
+func (c *client) as(run string) *client {
+	other := *c
+	other.run = &run
+	return &other
 }
 
 // token puts a token into the ledger.
@@ -220,6 +228,9 @@ func (c *client) raw(method, path string, body any) (int, http.Header, []byte) {
 	must(c.t, err)
 	if c.token != "" {
 		q.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	if c.run != nil {
+		q.Header.Set(api.RunHeader, *c.run)
 	}
 	resp, err := c.http.Do(q)
 	must(c.t, err)

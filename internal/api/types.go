@@ -102,7 +102,7 @@ type Reason struct {
 
 // Holder has a box for itself.
 type Holder struct {
-	Name    string    `json:"name,omitempty" maxLength:"100" doc:"who has the box; without it, who asks"`
+	Name    string    `json:"name,omitempty" maxLength:"200" doc:"who has the box; without it, who asks"`
 	Reason  string    `json:"reason,omitempty" maxLength:"1000" doc:"what for"`
 	Expires time.Time `json:"expires,omitzero" doc:"when that ends; without it, never"`
 }

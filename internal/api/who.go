@@ -20,11 +20,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"testbox-imaging/internal/ledger"
+	"testbox-imaging/internal/problem"
 )
 
 // caller is who makes a request.
 type caller struct {
-	name    string
+	name    string // with the run that asks, if it says one
+	run     string // "" is none
 	from    string // an address, or "socket" with who called sudo
 	role    ledger.Role
 	group   string      // the only boxes that the caller may see and use; "" is all
@@ -40,6 +42,46 @@ func (c *caller) may(r ledger.Role) bool {
 
 // SudoHeader is the header in which root's client says who called sudo.
 const SudoHeader = "Testbox-Sudo-User"
+
+// RunHeader is the header by which a program says which of its runs asks. To the server the
+// runs of one token are as different people with the same rights, so that two of them
+// never have one box. Who says no run is above all of the runs.
+const RunHeader = "Testbox-Run"
+
+var runForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:+-]{0,79}$`)
+
+// CheckRun refuses what is no name of a run.
+func CheckRun(s string) error {
+	if !runForm.MatchString(s) {
+		return problem.Wrongf("the name of a run has 1 to 80 letters, digits and '._:+-', and begins with a letter or digit; %.100q does not", s)
+	}
+	return nil
+}
+
+// runMark stands between a name and a run of it. No user's and no token's name has it.
+const runMark = "#"
+
+// asRun notes the run of the caller that makes a request.
+func (c *caller) asRun(r *http.Request) error {
+	said, ok := r.Header[RunHeader]
+	if !ok {
+		return nil
+	}
+	if len(said) != 1 {
+		return problem.Wrongf("the header %s is there %d times, and may be there once", RunHeader, len(said))
+	}
+	if err := CheckRun(said[0]); err != nil {
+		return err
+	}
+	c.run = said[0]
+	c.name += runMark + c.run
+	return nil
+}
+
+// owns reports whether somebody is the caller, or a run of the caller.
+func (c *caller) owns(by string) bool {
+	return by == c.name || c.run == "" && strings.HasPrefix(by, c.name+runMark)
+}
 
 // sudoForm is the form of names of users, also of those of a directory.
 var sudoForm = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.@\\-]{0,63}$`)
@@ -217,6 +259,18 @@ func (s *Server) ofHash(ctx context.Context, h ledger.Hash, from string) (*calle
 
 // who says who makes a request.
 func (s *Server) who(r *http.Request) (*caller, error) {
+	c, err := s.person(r)
+	if err == nil {
+		err = c.asRun(r)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// person says whose request it is.
+func (s *Server) person(r *http.Request) (*caller, error) {
 	if p, ok := r.Context().Value(peerKey{}).(*peer); ok {
 		c, err := s.ofPeer(p)
 		if said := r.Header.Get(SudoHeader); err == nil && p.uid == 0 && sudoForm.MatchString(said) {

@@ -35,6 +35,7 @@ type Config struct {
 	Server string
 	Key    wire.Fingerprint // of the server, for HTTPS
 	Token  string           // for HTTPS
+	Run    string           // which run of a program asks; "" is none
 	// Away is how long a server may not answer before a request fails (0 means a
 	// minute).
 	Away time.Duration
@@ -255,6 +256,9 @@ func (c *Client) send(ctx context.Context, method, path string, body []byte, hea
 	}
 	if c.sudo != "" {
 		q.Header.Set(api.SudoHeader, c.sudo)
+	}
+	if c.cfg.Run != "" {
+		q.Header.Set(api.RunHeader, c.cfg.Run)
 	}
 	if c.cfg.Token != "" {
 		q.Header.Set("Authorization", "Bearer "+c.cfg.Token)

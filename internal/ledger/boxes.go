@@ -68,7 +68,7 @@ func (b Box) checked() (Box, error) {
 		return b, problem.Wrongf("the name of the holder is missing")
 	}
 	return b, first(checkAddress(b.Address), checkHost(b.Name), checkText("the reason of the health", b.Reason, MaxText),
-		checkText("the holder's name", b.Holder.Name, MaxName), checkText("the holder's reason", b.Holder.Reason, MaxText),
+		checkText("the holder's name", b.Holder.Name, MaxWho), checkText("the holder's reason", b.Holder.Reason, MaxText),
 		checkTime("the end of the hold", b.Holder.Expires), checkTime("the first sight", b.FirstSeen), checkTime("the last sight", b.LastSeen))
 }
 

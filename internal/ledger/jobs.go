@@ -35,7 +35,7 @@ func (j Job) check() error {
 	return first(err, checkID("the id of a job", j.ID), checkAddress(j.Box), checkName("the state of a job", j.State, MaxWord),
 		checkTime("when the job was made", j.Created), checkTime("when the job changed", j.Changed),
 		checkTime("when the job ended", j.Ended),
-		checkText("who made the job", j.By, MaxName), checkText("the key of the job", j.Key, MaxKey))
+		checkText("who made the job", j.By, MaxWho), checkText("the key of the job", j.Key, MaxKey))
 }
 
 const jobColumns = `id, box, state, created, changed, ended, made_by, made_key, document`

@@ -18,6 +18,7 @@ import (
 // What a text may be at most, in bytes, and how many of a thing a box may have.
 const (
 	MaxName     = 100       // names of users, groups, tokens and schedules, and labels
+	MaxWho      = 200       // who asked for a job or holds a box: a name, with the run that asks
 	MaxID       = 64        // ids of jobs
 	MaxWord     = 64        // states, UUIDs, what a rate is of
 	MaxKey      = 200       // idempotency keys

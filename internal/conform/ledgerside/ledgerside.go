@@ -398,7 +398,7 @@ func testLimits(t *testing.T, l *ledger.Ledger) {
 		put   func(tx *ledger.Tx, s string) error
 	}{
 		{"reason", ledger.MaxText, func(tx *ledger.Tx, s string) error { b := aBox(addrs[0]); b.Reason = s; return tx.PutBox(b) }},
-		{"holder", ledger.MaxName, func(tx *ledger.Tx, s string) error { b := aBox(addrs[0]); b.Holder.Name = s; return tx.PutBox(b) }},
+		{"holder", ledger.MaxWho, func(tx *ledger.Tx, s string) error { b := aBox(addrs[0]); b.Holder.Name = s; return tx.PutBox(b) }},
 		{"holder's reason", ledger.MaxText, func(tx *ledger.Tx, s string) error {
 			b := aBox(addrs[0])
 			b.Holder = ledger.Holder{Name: "eva", Reason: s}
@@ -406,7 +406,7 @@ func testLimits(t *testing.T, l *ledger.Ledger) {
 		}},
 		{"label", ledger.MaxName, func(tx *ledger.Tx, s string) error { b := aBox(addrs[0]); b.Labels = []string{s}; return tx.PutBox(b) }},
 		{"state", ledger.MaxWord, func(tx *ledger.Tx, s string) error { j := aJob("j", addrs[0]); j.State = s; return tx.UpdateJob(j) }},
-		{"by", ledger.MaxName, func(tx *ledger.Tx, s string) error { j := aJob(fresh(), addrs[0]); j.By = s; return tx.AddJob(j) }},
+		{"by", ledger.MaxWho, func(tx *ledger.Tx, s string) error { j := aJob(fresh(), addrs[0]); j.By = s; return tx.AddJob(j) }},
 		{"key", ledger.MaxKey, func(tx *ledger.Tx, s string) error { j := aJob(fresh(), addrs[0]); j.Key = s; return tx.AddJob(j) }},
 		{"user", ledger.MaxName, func(tx *ledger.Tx, s string) error { return tx.PutUser(ledger.User{Name: s, Role: ledger.Admin}) }},
 		{"password", ledger.MaxText, func(tx *ledger.Tx, s string) error {
