@@ -41,6 +41,15 @@ type Request struct {
 	// each request is a new one.
 	Key    string
 	WaitUp bool // the job ends only when the box's own system is seen
+	// From, Until and Yields are those of job.Order.
+	From, Until time.Time
+	Yields      bool
+}
+
+// Added is a job that was asked for.
+type Added struct {
+	Status
+	Made bool // by this call; else an earlier one with the same key has made it
 }
 
 // Status is a job as others see it. Its Seed is always zero.
@@ -147,14 +156,8 @@ func (d *Dispatch) check(r Request) error {
 	return nil
 }
 
-// Add makes the jobs that a request asks for, all of them or none. The statuses
-// are in the order of the boxes.
-func (d *Dispatch) Add(ctx context.Context, r Request) ([]Status, error) {
-	if err := d.enter(); err != nil {
-		return nil, err
-	}
-	defer d.work.Done()
-	r.Options.Disks = slices.Clone(r.Options.Disks)
+// Check returns an error of package problem if Add would refuse a request now.
+func (d *Dispatch) Check(ctx context.Context, r Request) error {
 	err := d.check(r)
 	if err == nil {
 		err = d.cfg.Boots.CheckBoxes(r.Boxes)
@@ -162,29 +165,68 @@ func (d *Dispatch) Add(ctx context.Context, r Request) ([]Status, error) {
 	if err == nil {
 		err = d.checkImages(ctx, r)
 	}
+	return err
+}
+
+// Add makes the jobs that a request asks for, all of them or none. The statuses
+// are in the order of the boxes.
+func (d *Dispatch) Add(ctx context.Context, r Request) ([]Status, error) {
+	added, err := d.AddAll(ctx, []Request{r}, nil)
 	if err != nil {
 		return nil, err
 	}
-	docs := make([]document, len(r.Boxes))
-	fresh := make([]bool, len(r.Boxes))
-	err = d.book.Update(ctx, func(tx *ledger.Tx) error {
-		for i, addr := range r.Boxes {
-			if docs[i], fresh[i], err = d.addJob(ctx, tx, r, addr); err != nil {
-				return err
+	all := make([]Status, len(added))
+	for i, a := range added {
+		all[i] = a.Status
+	}
+	return all, nil
+}
+
+// AddAll makes the jobs that several requests ask for, all of them or none. more is made
+// durable together with them; nil if nothing is. It is given the jobs in the order of the
+// requests and of their boxes, as AddAll returns them.
+func (d *Dispatch) AddAll(ctx context.Context, requests []Request, more func(*ledger.Tx, []Added) error) ([]Added, error) {
+	if err := d.enter(); err != nil {
+		return nil, err
+	}
+	defer d.work.Done()
+	for i := range requests {
+		r := &requests[i]
+		r.Options.Disks = slices.Clone(r.Options.Disks)
+		if err := d.Check(ctx, *r); err != nil {
+			return nil, err
+		}
+	}
+	var docs []document
+	var all []Added
+	err := d.book.Update(ctx, func(tx *ledger.Tx) error {
+		docs, all = nil, nil
+		var fresh []box.Addr
+		for _, r := range requests {
+			for _, addr := range r.Boxes {
+				doc, made, err := d.addJob(ctx, tx, r, addr)
+				if err != nil {
+					return err
+				}
+				docs, all = append(docs, doc), append(all, Added{statusOf(doc), made})
+				if made {
+					fresh = append(fresh, addr)
+				}
 			}
 		}
-		return d.checkRoom(tx, r, fresh)
+		if err := d.checkRoom(fresh); err != nil || more == nil {
+			return err
+		}
+		return more(tx, all)
 	})
 	if err != nil {
 		return nil, err
 	}
-	all := make([]Status, len(docs))
 	for i, doc := range docs {
-		if all[i] = statusOf(doc); !fresh[i] {
-			continue
+		if all[i].Made {
+			d.add(doc)
+			d.watching.changed(doc.Job.ID)
 		}
-		d.add(doc)
-		d.watching.changed(doc.Job.ID)
 	}
 	d.Look()
 	return all, nil
@@ -226,7 +268,7 @@ func (d *Dispatch) open(addr box.Addr) (n int) {
 }
 
 // checkRoom refuses too many jobs.
-func (d *Dispatch) checkRoom(tx *ledger.Tx, r Request, fresh []bool) error {
+func (d *Dispatch) checkRoom(fresh []box.Addr) error {
 	d.mu.Lock()
 	open := 0
 	for t := range maps.Values(d.tasks) {
@@ -235,10 +277,7 @@ func (d *Dispatch) checkRoom(tx *ledger.Tx, r Request, fresh []bool) error {
 		}
 	}
 	d.mu.Unlock()
-	for i, addr := range r.Boxes {
-		if !fresh[i] {
-			continue
-		}
+	for _, addr := range fresh {
 		if open++; open > maxOpen {
 			return problem.Refusef("there would be more than %d jobs that have not ended; cancel some, or wait", maxOpen)
 		}
@@ -278,7 +317,8 @@ func (d *Dispatch) addJob(ctx context.Context, tx *ledger.Tx, r Request, addr bo
 	}
 	now := d.cfg.Now()
 	power := d.cfg.Power != nil && (d.cfg.HasPower == nil || d.cfg.HasPower(b))
-	order := job.Order{ID: newID(now), Box: addr, Action: r.Action, By: r.By, WaitUp: r.WaitUp, Power: power, Arming: box.NewArming()}
+	order := job.Order{ID: newID(now), Box: addr, Action: r.Action, By: r.By, WaitUp: r.WaitUp, Power: power, Arming: box.NewArming(),
+		From: r.From, Until: r.Until, Yields: r.Yields}
 	var seed job.Seed
 	rand.Read(seed[:]) // never fails, according to crypto/rand
 	doc = document{Format: docFormat, Job: job.New(order, seed, now), Key: r.Key, Options: r.Options}

@@ -133,7 +133,7 @@ func (d *Dispatch) look(t *task) {
 	now := d.cfg.Now()
 	d.setHeard(t, now)
 	if due := d.tickAt(t, now); !due.IsZero() && !now.Before(due) && !now.Before(t.tickAfter) {
-		d.tell(t, job.Tick{})
+		d.tell(t, job.Tick{Waits: d.waitText(t)})
 	}
 	d.mu.Lock()
 	asked, tryAgain := t.asked, !t.leftAt.IsZero() && !now.Before(t.leftAt)
@@ -154,6 +154,16 @@ func (d *Dispatch) look(t *task) {
 	if guard := d.guardAt(t, now); !guard.IsZero() && !now.Before(guard) {
 		d.guard(t)
 	}
+}
+
+// waitText says what a queued job waits for, or "".
+func (d *Dispatch) waitText(t *task) string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if t.wait == nil || t.job.State != job.Queued {
+		return ""
+	}
+	return t.wait.Text
 }
 
 // tell lets something happen to a job whose lane is held. If it cannot be made

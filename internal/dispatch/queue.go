@@ -68,7 +68,7 @@ func (d *Dispatch) give() (next time.Time, err error) {
 			b.Opens = again // its agent spoke another version of the protocol a moment ago
 			lab.Boxes[j.Box] = b
 		}
-		for _, at := range []time.Time{b.Opens, b.HeldUntil} {
+		for _, at := range []time.Time{b.Opens, b.HeldUntil, j.From} {
 			if at.After(now) && at.Before(next) {
 				next = at
 			}
@@ -109,13 +109,7 @@ func waiting(lab job.Lab, noSystem map[box.Action]string, now time.Time) ([]job.
 		}
 	}
 	slices.SortFunc(wait, func(a, b job.Wait) int {
-		if c := asked[a.ID].Asked.Compare(asked[b.ID].Asked); c != 0 {
-			return c
-		}
-		if a.ID < b.ID {
-			return -1
-		}
-		return 1
+		return job.Compare(asked[a.ID], asked[b.ID])
 	})
 	for i := range wait {
 		wait[i].Place = i + 1

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/job"
 	"testbox-imaging/internal/ledger"
 	"testbox-imaging/internal/pause"
@@ -155,6 +156,13 @@ func (d *Dispatch) saveWarnings(tx *ledger.Tx, m *move) error {
 			return err
 		}
 	}
+	if missed(before, m.next) {
+		err := tx.AddAudit(ledger.Entry{Time: now, Who: server, What: "job did not begin", On: m.next.ID,
+			Why: fmt.Sprintf("%s of %s, asked for by %s: %s", m.next.Action, m.next.Box, m.next.By, m.next.Text)})
+		if err != nil {
+			return err
+		}
+	}
 	if before.Outcome == m.next.Outcome && before.Class == m.next.Class {
 		return nil // it was said before
 	}
@@ -164,6 +172,11 @@ func (d *Dispatch) saveWarnings(tx *ledger.Tx, m *move) error {
 		}
 	}
 	return nil
+}
+
+// missed reports whether a job has ended because it did not begin in time.
+func missed(before, next job.Job) bool {
+	return !next.Until.IsZero() && next.Outcome == box.Expired && before.Outcome != box.Expired
 }
 
 // suspect notes that a box may be broken, unless that is known or an admin has said
@@ -220,6 +233,9 @@ func (d *Dispatch) become(m *move) {
 		return
 	}
 	d.watching.changed(t.job.ID)
+	if missed(before, t.job) {
+		d.cfg.Log.Warn("a job did not begin in time", "job", t.job.ID, "box", t.job.Box.String(), "by", t.job.By, "why", t.job.Text)
+	}
 	kick(d.clockKick)
 	if before.State != t.job.State {
 		kick(d.queueKick)

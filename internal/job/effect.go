@@ -104,6 +104,9 @@ func Resume(j Job, now time.Time, l Limits) (Job, []Effect) {
 	now = instant(now)
 	j = j.notLater(now)
 	least := map[State]time.Time{Armed: now.Add(min(afterStart, l.Arming)), Restarting: now.Add(min(afterStart, l.Up))}[j.State]
+	if j.State == Armed && j.Attempt == 1 && !j.Until.IsZero() && j.Until.Before(least) {
+		least = j.Until
+	}
 	switch {
 	case j.State == Running:
 		j.Heard = now

@@ -65,7 +65,10 @@ type Result struct {
 
 // Tick says that time has passed. Due tells when one is needed. One that is too
 // early or too late does no harm.
-type Tick struct{}
+type Tick struct {
+	// Waits says in a sentence what a queued job waits for. It is "" if that is not known.
+	Waits string
+}
 
 // DefaultAsked says that the box asked for the default boot file.
 type DefaultAsked struct{ At time.Time }

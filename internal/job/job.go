@@ -74,6 +74,13 @@ type Order struct {
 	WaitUp  bool       // the job ends only when the box's own system is seen, as --wait=up asks for
 	Power   bool       // the box has a power command, and the job may use it
 	Arming  box.Arming // one for all attempts, so that an action that was committed is known as done in the next attempt
+	// From and Until say when the job may begin, which is when its box says hello for the first
+	// time: not before From, and not at Until or later. The zero time is no limit.
+	From  time.Time `json:",omitzero"`
+	Until time.Time `json:",omitzero"`
+	// Yields lets all jobs go first that do not yield, as those of a schedule make way for
+	// what people ask for.
+	Yields bool `json:",omitempty"`
 }
 
 // Job is all that must be durable for one job. Two jobs can be compared by ==.
@@ -116,6 +123,11 @@ type Job struct {
 // New is a job that nobody has begun. The seed must be random.
 func New(o Order, seed Seed, now time.Time) Job {
 	now = instant(now)
+	for _, at := range []*time.Time{&o.From, &o.Until} {
+		if !at.IsZero() {
+			*at = instant(*at)
+		}
+	}
 	return Job{Order: o, Seed: seed, Asked: now, State: Queued, Since: now}
 }
 
@@ -150,6 +162,8 @@ type Limits struct {
 // Tick does.
 func (j Job) Due(l Limits) time.Time {
 	switch j.State {
+	case Queued:
+		return j.Until
 	case Running:
 		if silent := j.Heard.Add(l.Silence); j.Deadline.IsZero() || silent.Before(j.Deadline) {
 			return silent
@@ -163,6 +177,9 @@ func (j Job) Due(l Limits) time.Time {
 	}
 	return time.Time{}
 }
+
+// late reports whether the job must not begin any more.
+func (j Job) late(now time.Time) bool { return !j.Until.IsZero() && !now.Before(j.Until) }
 
 // cyclesAtHalf reports whether power is asked for once more at half of the time.
 // A box that asked for its default boot file starts already, so that one is left

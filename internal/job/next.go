@@ -32,7 +32,7 @@ func Next(j Job, e Event, now time.Time, l Limits) (Job, []Effect) {
 	case Result:
 		t.result(e)
 	case Tick:
-		t.tick()
+		t.tick(e)
 	case DefaultAsked:
 		t.defaultAsked(e)
 	case Probed:
@@ -169,11 +169,27 @@ func (t *turn) slot(e Slot) {
 		t.ignore("the job has begun")
 		return
 	}
+	if t.late(t.now) && !e.TakesOver { // one that takes over becomes held in its place
+		t.miss("")
+		return
+	}
 	if e.TakesOver {
 		t.TookOver, t.AllDisks = true, e.AllDisks
 	}
 	t.Attempt = max(t.Attempt, 1)
 	t.arm(true, "")
+	if !t.Until.IsZero() && t.Deadline.After(t.Until) {
+		t.Deadline = t.Until
+	}
+}
+
+// miss ends a job that did not get its turn in time.
+func (t *turn) miss(waits string) {
+	text := fmt.Sprintf("This job had to begin before %s, and did not.", minute(t.Until))
+	if waits != "" {
+		text += " " + waits
+	}
+	t.end(box.Expired, ClassAdmin, text)
 }
 
 func (t *turn) newJob(e NewJob) {
@@ -379,13 +395,15 @@ func (t *turn) believed(o box.Outcome) box.Outcome {
 	return box.Failed
 }
 
-func (t *turn) tick() {
+func (t *turn) tick(e Tick) {
 	due := t.Due(t.limits)
 	if due.IsZero() || t.now.Before(due) {
 		t.ignore("nothing is due")
 		return
 	}
 	switch t.State {
+	case Queued:
+		t.miss(e.Waits)
 	case Armed:
 		if t.now.Before(t.Deadline) {
 			t.Half, t.Cycle = true, true
@@ -406,7 +424,15 @@ func (t *turn) tick() {
 
 // expire ends an arming for which no box came.
 func (t *turn) expire() {
-	if t.Attempt == 1 {
+	switch {
+	case t.Attempt == 1 && t.late(t.now):
+		class := ClassAdmin // the box may have had no time, or nobody was there who restarts it
+		if t.Power && t.now.Sub(t.Since) >= afterStart {
+			class = ClassBox
+		}
+		t.end(box.Expired, class, fmt.Sprintf("The box did not start maintenance before %s, when this job had to begin.", minute(t.Until)))
+		return
+	case t.Attempt == 1:
 		t.end(box.Expired, ClassBox, "The box did not start maintenance.")
 		return
 	}

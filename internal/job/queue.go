@@ -65,12 +65,12 @@ type Wait struct {
 }
 
 // Give says which queued jobs begin now, and why each of the others waits. It
-// goes through the queue in the order in which the jobs were asked for.
+// goes through the queue in the order of Compare.
 //
-// Nobody starves. A job that waits only for places keeps those of its groups
-// that are free: no later job gets them. It needs no such claim to a place among
-// all boxes, since a group's place becomes free together with one of those, and
-// the earlier job is asked first. A job that waits for something else claims
+// Nobody starves, but for jobs that yield, which end when they must not begin any more.
+// A job that waits only for places keeps those of its groups that are free: no later
+// job gets them. It needs no such claim to a place among all boxes, since a group's
+// place becomes free together with one of those, and the earlier job is asked first. A job that waits for something else claims
 // nothing, and has its old place in the queue as soon as that is over.
 func Give(lab Lab, now time.Time) (begin []Grant, wait []Wait) {
 	q := newQueue(lab, now)
@@ -114,8 +114,20 @@ func newQueue(lab Lab, now time.Time) *queue {
 			q.all++
 		}
 	}
-	slices.SortFunc(q.queued, func(a, b Job) int { return cmp.Or(a.Asked.Compare(b.Asked), cmp.Compare(a.ID, b.ID)) })
+	slices.SortFunc(q.queued, Compare)
 	return q
+}
+
+// Compare says which of two queued jobs is asked first. Jobs that yield come last, and
+// all others in the order in which they were asked for.
+func Compare(a, b Job) int {
+	yields := func(j Job) int {
+		if j.Yields {
+			return 1
+		}
+		return 0
+	}
+	return cmp.Or(cmp.Compare(yields(a), yields(b)), a.Asked.Compare(b.Asked), cmp.Compare(a.ID, b.ID))
 }
 
 // claim takes the box and the places of its groups.
@@ -140,8 +152,12 @@ func (q *queue) obstacle(j Job) (Reason, string) {
 		return ForServer, q.Closed
 	case b.NoSystem != "":
 		return ForSystem, b.NoSystem
+	case j.late(q.now): // it ends in a moment
+		return ForWindow, fmt.Sprintf("This job had to begin before %s.", minute(j.Until))
+	case j.From.After(q.now): // somebody has set the clock back
+		return ForWindow, fmt.Sprintf("This job may begin at %s.", minute(j.From))
 	case b.Opens.After(q.now):
-		return ForWindow, fmt.Sprintf("Jobs of this box may begin at %s.", b.Opens.UTC().Format("2006-01-02 15:04 MST"))
+		return ForWindow, fmt.Sprintf("Jobs of this box may begin at %s.", minute(b.Opens))
 	case b.Holder != "" && b.Holder != j.By && (b.HeldUntil.IsZero() || b.HeldUntil.After(q.now)):
 		return ForHolder, fmt.Sprintf("%s has reserved this box.", b.Holder)
 	case q.held[j.Box] != "" && j.Action != box.Restore && j.Action != box.Rescue:
@@ -164,3 +180,6 @@ func (q *queue) obstacle(j Job) (Reason, string) {
 	}
 	return "", ""
 }
+
+// minute is a time as people read it.
+func minute(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 MST") }

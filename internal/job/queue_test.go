@@ -249,3 +249,32 @@ func TestQueueFirstGoes(t *testing.T) {
 		}
 	})
 }
+
+// TestQueueYields: what people ask for goes before what yields, also on the same box.
+func TestQueueYields(t *testing.T) {
+	yields := func(j Job) Job { j.Yields = true; return j }
+	lab := Lab{Most: 1, Jobs: []Job{yields(asked(1, nth(1), box.Backup)), yields(asked(2, nth(2), box.Backup)), asked(3, nth(2), box.Restore)}}
+	begin, wait := Give(lab, start)
+	if !slices.Equal(ids(begin), []string{"3"}) || len(wait) != 2 || wait[0].ID != "1" || wait[1].Reason != ForJob {
+		t.Errorf("%v begin, %v wait", begin, wait)
+	}
+	lab.Jobs = []Job{yields(asked(1, nth(1), box.Backup)), at(Running, yields(asked(2, nth(2), box.Backup))), asked(3, nth(3), box.Restore)}
+	if begin, _ := Give(lab, start); len(begin) != 0 {
+		t.Errorf("%v begin, although a job that yields is at work", begin)
+	}
+}
+
+// TestQueueInTime: a job begins within its time, and neither before nor after it.
+func TestQueueInTime(t *testing.T) {
+	j := asked(0, here, box.Backup)
+	j.From, j.Until = start.Add(time.Hour), start.Add(2*time.Hour)
+	for _, c := range []struct {
+		at     time.Duration
+		begins bool
+	}{{0, false}, {time.Hour - 1, false}, {time.Hour, true}, {2*time.Hour - 1, true}, {2 * time.Hour, false}, {48 * time.Hour, false}} {
+		begin, wait := Give(Lab{Jobs: []Job{j}}, start.Add(c.at))
+		if len(begin) == 1 != c.begins || len(wait) == 1 && wait[0].Reason != ForWindow {
+			t.Errorf("%s later: %v begin, %v wait", c.at, begin, wait)
+		}
+	}
+}

@@ -594,3 +594,34 @@ func TestJSON(t *testing.T) {
 		t.Errorf("%+v becomes %+v, %v", p.job, back, err)
 	}
 }
+
+// TestResumeInTime: a start of the server gives a box no more time than its job has to begin.
+func TestResumeInTime(t *testing.T) {
+	until := start.Add(30 * time.Minute)
+	o := Order{ID: "1", Box: here, Action: box.Backup, By: "schedule nightly", Power: true, Arming: "0123456789abcdef", Until: until}
+	j := New(o, seed, start)
+	armed, _ := Next(j, Slot{}, start, limits)
+	if armed.State != Armed || !armed.Deadline.Equal(until) {
+		t.Errorf("%s until %s", armed.State, armed.Deadline)
+	}
+	for _, later := range []time.Duration{time.Minute, 25 * time.Minute, 29 * time.Minute, time.Hour} {
+		if k, _ := Resume(armed, start.Add(later), limits); !k.Deadline.Equal(until) {
+			t.Errorf("after a start of the server %s later, the box has until %s", later, k.Deadline)
+		}
+	}
+	// A slot a minute before the end leaves the box no time, which is not its fault.
+	last := until.Add(-time.Minute)
+	armed, _ = Next(j, Slot{}, last, limits)
+	ended, _ := Next(armed, Tick{}, until, limits)
+	if ended.State != Ended || ended.Outcome != box.Expired || ended.Class != ClassAdmin {
+		t.Errorf("%s, %s, %s", ended.State, ended.Outcome, ended.Class)
+	}
+	// The next attempt of a job that has begun may be later.
+	armed, _ = Next(j, Slot{}, start, limits)
+	hello := Hello{Secret: seed.Secret(1), From: here, Session: first, Protocol: limits.Protocol}
+	running, _ := Next(armed, hello, start.Add(time.Minute), limits)
+	again, _ := Next(running, Tick{}, start.Add(time.Hour), limits)
+	if again.State != Armed || again.Attempt != 2 || !again.Deadline.After(start.Add(time.Hour)) {
+		t.Errorf("%s, attempt %d, until %s", again.State, again.Attempt, again.Deadline)
+	}
+}

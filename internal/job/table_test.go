@@ -59,10 +59,13 @@ func situations(s State) (all []situation) {
 	tookOver := func(j *Job) { j.TookOver = true }
 	powerless := func(j *Job) { j.Power, j.Cycle = false, false }
 	waits := func(j *Job) { j.WaitUp = true }
+	inTime := func(j *Job) { j.Until = start.Add(limits.Arming / 2) }
 	switch s {
 	case Queued:
 		add("")
 		add("it was armed before", func(j *Job) { j.Attempt, j.Secrets, j.Session = 1, 1, second })
+		add("must begin in time", inTime)
+		add("must begin in time, it was armed before", inTime, func(j *Job) { j.Attempt, j.Secrets, j.Session = 1, 1, second })
 		add("no power command", powerless)
 	case Armed:
 		usual.Attempt, usual.Deadline, usual.Cycle = 1, start.Add(limits.Arming), true
@@ -70,6 +73,9 @@ func situations(s State) (all []situation) {
 		later := func(j *Job) { j.Attempt, j.Secrets, j.Session = 2, 1, second }
 		add("a later attempt", later)
 		add("a disk was written", later, wrote)
+		add("must begin in time", inTime, func(j *Job) { j.Deadline = j.Until })
+		add("must begin in time, no power command", inTime, powerless, func(j *Job) { j.Deadline = j.Until })
+		add("must begin in time, a later attempt", inTime, later)
 		add("no power command", powerless)
 	case Running:
 		usual.Attempt, usual.Secrets, usual.Session, usual.Heard = 1, 1, second, start
@@ -152,7 +158,11 @@ func kinds() []kind {
 		}
 	}
 	return []kind{
-		{"slot", []happening{{"the box is free", soon, is(Slot{})}, {"the box is held", soon, is(Slot{TakesOver: true, AllDisks: true})}}},
+		{"slot", []happening{
+			{"the box is free", soon, is(Slot{})},
+			{"the box is free, too late", 2 * time.Hour, is(Slot{})},
+			{"the box is held", soon, is(Slot{TakesOver: true, AllDisks: true})},
+		}},
 		{"new job", []happening{{"", soon, is(NewJob{"2"})}}},
 		{"cancel", []happening{{"", soon, is(Cancel{"ann"})}}},
 		{"release", []happening{{"", soon, is(Release{"ann"})}}},
@@ -188,7 +198,7 @@ func kinds() []kind {
 		{"tick", []happening{
 			{"a minute later", soon, is(Tick{})},
 			{"half of the time is over", 0, is(Tick{})}, // see when
-			{"the time is over", 0, is(Tick{})},
+			{"the time is over", 0, is(Tick{Waits: "Somebody has reserved this box."})},
 		}},
 		{"default asked", []happening{
 			{"later than the state began", soon, is(DefaultAsked{start.Add(40 * time.Second)})},
@@ -224,6 +234,8 @@ func (h happening) when(j Job) time.Time {
 		return start.Add(limits.Silence / 2)
 	case !j.Deadline.IsZero():
 		return j.Deadline
+	case j.State == Queued && !j.Until.IsZero():
+		return j.Until
 	}
 	return start.Add(limits.Silence)
 }
