@@ -46,18 +46,20 @@ type Box struct {
 	Settings  json.RawMessage // of the server; the ledger does not look at them
 	FirstSeen time.Time
 	LastSeen  time.Time
+	Sight     json.RawMessage // what was seen of it at its starts; the ledger does not look at it
 }
 
 // checked gives a box as it is stored.
 func (b Box) checked() (Box, error) {
 	label := func(s string) (string, error) { return s, checkName("a label", s, MaxName) }
 	group := func(s string) (string, error) { return s, checkName("the name of a group", s, MaxName) }
-	var errs [5]error
+	var errs [6]error
 	b.MACs, errs[0] = marks("MACs", b.MACs, canonicalMAC)
 	b.Labels, errs[1] = marks("labels", b.Labels, label)
 	b.Groups, errs[2] = marks("groups", b.Groups, group)
 	b.UUID, errs[3] = canonicalUUID(b.UUID)
 	b.Settings, errs[4] = checkJSON("the settings of a box", b.Settings, MaxSettings)
+	b.Sight, errs[5] = checkJSON("what was seen of a box", b.Sight, MaxSight)
 	if err := first(errs[:]...); err != nil {
 		return b, err
 	}
@@ -72,11 +74,11 @@ func (b Box) checked() (Box, error) {
 		checkTime("the end of the hold", b.Holder.Expires), checkTime("the first sight", b.FirstSeen), checkTime("the last sight", b.LastSeen))
 }
 
-const boxColumns = `address, name, uuid, health, health_why, holder, holder_why, holder_until, settings, first_seen, last_seen`
+const boxColumns = `address, name, uuid, health, health_why, holder, holder_why, holder_until, settings, first_seen, last_seen, sight`
 
 func scanBox(r row) (b Box, err error) {
 	return b, r.Scan(address{&b.Address}, &b.Name, &b.UUID, &b.Health, &b.Reason, &b.Holder.Name, &b.Holder.Reason,
-		instant{&b.Holder.Expires}, (*[]byte)(&b.Settings), instant{&b.FirstSeen}, instant{&b.LastSeen})
+		instant{&b.Holder.Expires}, (*[]byte)(&b.Settings), instant{&b.FirstSeen}, instant{&b.LastSeen}, (*[]byte)(&b.Sight))
 }
 
 // PutBox stores a box, and replaces what was stored under its address. Its jobs
@@ -103,12 +105,13 @@ func (tx *Tx) PutBox(b Box) error {
 			return err
 		}
 	}
-	_, err = tx.exec(`INSERT INTO boxes (`+boxColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+	_, err = tx.exec(`INSERT INTO boxes (`+boxColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT (address) DO UPDATE SET name = excluded.name, uuid = excluded.uuid, health = excluded.health,
 		health_why = excluded.health_why, holder = excluded.holder, holder_why = excluded.holder_why,
-		holder_until = excluded.holder_until, settings = excluded.settings, first_seen = excluded.first_seen, last_seen = excluded.last_seen`,
+		holder_until = excluded.holder_until, settings = excluded.settings, first_seen = excluded.first_seen, last_seen = excluded.last_seen,
+		sight = excluded.sight`,
 		key, b.Name, b.UUID, b.Health, b.Reason, b.Holder.Name, b.Holder.Reason, nanos(b.Holder.Expires),
-		string(b.Settings), nanos(b.FirstSeen), nanos(b.LastSeen))
+		string(b.Settings), nanos(b.FirstSeen), nanos(b.LastSeen), string(b.Sight))
 	if err != nil {
 		return err
 	}
@@ -129,13 +132,14 @@ func (tx *Tx) PutBox(b Box) error {
 	return nil
 }
 
-// SeeBox notes that a box was seen. It never makes the last sight earlier.
-func (tx *Tx) SeeBox(a box.Addr, at time.Time) error {
-	if err := first(checkAddress(a), checkTime("the last sight", at)); err != nil {
+// SeeBox notes that a box was seen, and how. It never makes the last sight earlier.
+func (tx *Tx) SeeBox(a box.Addr, at time.Time, sight json.RawMessage) error {
+	sight, err := checkJSON("what was seen of a box", sight, MaxSight)
+	if err := first(err, checkAddress(a), checkTime("the last sight", at)); err != nil {
 		return err
 	}
-	n, err := tx.exec(`UPDATE boxes SET last_seen = CASE WHEN last_seen < ? THEN ? ELSE last_seen END WHERE address = ?`,
-		nanos(at), nanos(at), a.Hex())
+	n, err := tx.exec(`UPDATE boxes SET last_seen = CASE WHEN last_seen < ? THEN ? ELSE last_seen END, sight = ? WHERE address = ?`,
+		nanos(at), nanos(at), string(sight), a.Hex())
 	if err == nil && n == 0 {
 		err = notFound("there is no box %s", a)
 	}

@@ -24,6 +24,7 @@ const (
 	MaxKey      = 200       // idempotency keys
 	MaxText     = 1000      // reasons, and whatever else people write
 	MaxSettings = 64 << 10  // settings, as JSON
+	MaxSight    = 16 << 10  // what was seen of a box or a machine, as JSON
 	MaxDocument = 256 << 10 // a job's document, as JSON
 	MaxMarks    = 64        // MACs, labels and groups of a box, each
 )

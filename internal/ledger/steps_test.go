@@ -3,26 +3,35 @@ package ledger
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"testing/fstest"
+
+	"testbox-imaging/internal/box"
 )
 
 // steps are those of the program and some more.
 func steps(t *testing.T, more ...string) fs.FS {
 	t.Helper()
-	text, err := fs.ReadFile(schema, "sqlite/0001.sql")
+	all := fstest.MapFS{}
+	for i, s := range append(ownSteps(t), more...) {
+		all[fmt.Sprintf("sqlite/%04d.sql", i+1)] = &fstest.MapFile{Data: []byte(s)}
+	}
+	return all
+}
+
+// ownSteps are those of the program.
+func ownSteps(t *testing.T) []string {
+	t.Helper()
+	own, err := readSteps(schema)
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := fstest.MapFS{"sqlite/0001.sql": {Data: text}}
-	for i, s := range more {
-		all["sqlite/000"+string(rune('2'+i))+".sql"] = &fstest.MapFile{Data: []byte(s)}
-	}
-	return all
+	return own
 }
 
 // An older ledger is brought up to date step by step, and keeps what it has. A
@@ -54,10 +63,11 @@ func TestSteps(t *testing.T) {
 	}
 	second := "CREATE TABLE more (x TEXT) STRICT"
 	err = try(steps(t, second, "CREATE TABLE half (x TEXT); DELETE FROM groups; INSERT INTO nowhere VALUES (1)"))
-	if err == nil || !strings.Contains(err.Error(), "from version 2 to 3") {
+	own := len(ownSteps(t))
+	if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("from version %d to %d", own+1, own+2)) {
 		t.Fatalf("the error is %v", err)
 	}
-	if err := try(steps(t)); !errors.Is(err, ErrNewer) || !strings.Contains(err.Error(), "it has version 2") {
+	if err := try(steps(t)); !errors.Is(err, ErrNewer) || !strings.Contains(err.Error(), fmt.Sprintf("it has version %d", own+1)) {
 		t.Errorf("the second step was not kept: %v", err)
 	}
 	if err := try(steps(t, second)); err != nil {
@@ -121,6 +131,42 @@ func TestNotMade(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A ledger of the first version keeps its boxes, and learns what was seen of them.
+func TestFirstVersion(t *testing.T) {
+	ctx := context.Background()
+	path := filepath.Join(t.TempDir(), "ledger.db")
+	one := fstest.MapFS{"sqlite/0001.sql": {Data: []byte(ownSteps(t)[0])}}
+	l, err := open(ctx, path, Options{}, one)
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr, err := box.ParseAddr("10.0.0.9")
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = l.Update(ctx, func(tx *Tx) error {
+		_, err := tx.exec(`INSERT INTO boxes VALUES (?, 'web', '', 'good', '', '', '', 0, '{"a":1}', 1, 2)`, addr.Hex())
+		return err
+	})
+	if err := errors.Join(err, l.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if l, err = Open(ctx, path, Options{}); err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	err = l.View(ctx, func(tx *Tx) error {
+		b, err := tx.Box(addr)
+		if b.Name != "web" || string(b.Settings) != `{"a":1}` || string(b.Sight) != `{}` || b.LastSeen.UnixNano() != 2 {
+			t.Errorf("%+v", b)
+		}
+		return err
+	})
+	if err != nil {
 		t.Error(err)
 	}
 }

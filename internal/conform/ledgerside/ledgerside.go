@@ -28,7 +28,7 @@ func Conforms(t *testing.T, open func(t *testing.T) *ledger.Ledger) {
 		{"writers-in-turn", testWritersInTurn}, {"many-at-once", testManyAtOnce}, {"waiting-view", testWaitingView}, {"closed", testClosed},
 		{"forms", testForms}, {"limits", testLimits}, {"times", testTimes}, {"hostile-audit", testHostileAudit},
 		{"audit-numbers", testAuditNumbers}, {"pages", testPages}, {"wrong-pages", testWrongPages}, {"last-jobs", testLastJobs},
-		{"readdress", testReaddress},
+		{"readdress", testReaddress}, {"machines", testMachines},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, open(t)) })
 	}
@@ -143,7 +143,8 @@ func testViewCannotChange(t *testing.T, l *ledger.Ledger) {
 	})
 	view(t, l, func(tx *ledger.Tx) error {
 		for i, err := range []error{
-			tx.PutBox(aBox(addrs[1])), tx.SeeBox(addrs[0], noon), tx.DeleteBox(addrs[0]), tx.PutGroup(ledger.Group{Name: "g"}), tx.DeleteGroup("g"),
+			tx.PutBox(aBox(addrs[1])), tx.SeeBox(addrs[0], noon, nil), tx.PutMachine(ledger.Machine{Name: "m"}), tx.DropMachine("m"),
+			tx.DeleteBox(addrs[0]), tx.PutGroup(ledger.Group{Name: "g"}), tx.DeleteGroup("g"),
 			tx.AddJob(aJob("k", addrs[0])), tx.UpdateJob(aJob("j", addrs[0])), tx.PutSession(aSession(1, "j")), tx.DeleteSession(hash(1)),
 			tx.PutUser(ledger.User{Name: "u", Role: ledger.Admin}), tx.DeleteUser("u"),
 			tx.PutToken(ledger.Token{Hash: hash(1), Name: "t", Role: ledger.Admin}), tx.DeleteToken(hash(1)),
@@ -354,6 +355,7 @@ func testForms(t *testing.T, l *ledger.Ledger) {
 		Holder:   ledger.Holder{Name: "eva", Reason: "bisects", Expires: noon.In(time.FixedZone("x", 7200))},
 		Settings: []byte("{\"power\": \"\u2028' OR 1=1; --\"}"), FirstSeen: noon, LastSeen: noon.Add(1)}
 	want := b
+	want.Sight = []byte("{}")
 	want.UUID, want.MACs = "564d4a2c-11f5-8e2b-dead-beef00112233", []string{"52:54:00:ab:cd:ee", "52:54:00:ab:cd:ef"}
 	want.Labels, want.Holder.Expires = []string{"a=1", "z"}, noon
 	update(t, l, func(tx *ledger.Tx) error { return errors.Join(tx.PutGroup(ledger.Group{Name: "rack 3"}), tx.PutBox(b)) })
@@ -425,6 +427,7 @@ func testLimits(t *testing.T, l *ledger.Ledger) {
 		{"target", ledger.MaxText, func(tx *ledger.Tx, s string) error {
 			return tx.PutSchedule(ledger.Schedule{Name: "s", Spec: "x", Target: s})
 		}},
+		{"machine", ledger.MaxName, func(tx *ledger.Tx, s string) error { return tx.PutMachine(ledger.Machine{Name: s}) }},
 		{"rate", ledger.MaxWord, func(tx *ledger.Tx, s string) error { return tx.PutRate(ledger.Rate{Box: addrs[0], What: s}) }},
 	}
 	for _, x := range texts {
@@ -439,6 +442,9 @@ func testLimits(t *testing.T, l *ledger.Ledger) {
 		put   func(tx *ledger.Tx, doc []byte) error
 	}{
 		{"box", ledger.MaxSettings, func(tx *ledger.Tx, d []byte) error { b := aBox(addrs[0]); b.Settings = d; return tx.PutBox(b) }},
+		{"sight", ledger.MaxSight, func(tx *ledger.Tx, d []byte) error { b := aBox(addrs[0]); b.Sight = d; return tx.PutBox(b) }},
+		{"last sight", ledger.MaxSight, func(tx *ledger.Tx, d []byte) error { return tx.SeeBox(addrs[0], noon, d) }},
+		{"machine", ledger.MaxSight, func(tx *ledger.Tx, d []byte) error { return tx.PutMachine(ledger.Machine{Name: "m", Doc: d}) }},
 		{"group", ledger.MaxSettings, func(tx *ledger.Tx, d []byte) error { return tx.PutGroup(ledger.Group{Name: "g", Settings: d}) }},
 		{"schedule", ledger.MaxSettings, func(tx *ledger.Tx, d []byte) error {
 			return tx.PutSchedule(ledger.Schedule{Name: "s", Spec: "x", Target: "y", Settings: d})
@@ -514,12 +520,13 @@ func testTimes(t *testing.T, l *ledger.Ledger) {
 		})
 	}
 	update(t, l, func(tx *ledger.Tx) error {
-		return errors.Join(tx.PutBox(aBox(addrs[0])), tx.SeeBox(addrs[0], noon), tx.SeeBox(addrs[0], noon.Add(-time.Hour)))
+		return errors.Join(tx.PutBox(aBox(addrs[0])), tx.SeeBox(addrs[0], noon, []byte(`{"a":1}`)),
+			tx.SeeBox(addrs[0], noon.Add(-time.Hour), []byte(`{"a":2}`)))
 	})
 	view(t, l, func(tx *ledger.Tx) error {
 		b, err := tx.Box(addrs[0])
-		if b.LastSeen != noon {
-			t.Errorf("the box was last seen at %v", b.LastSeen)
+		if b.LastSeen != noon || string(b.Sight) != `{"a":2}` {
+			t.Errorf("the box was last seen at %v as %s", b.LastSeen, b.Sight)
 		}
 		return err
 	})
@@ -685,5 +692,31 @@ func testReaddress(t *testing.T, l *ledger.Ledger) {
 			t.Errorf("%+v, %+v", boxes, jobs)
 		}
 		return errors.Join(err, err2)
+	})
+}
+
+// The machines that nobody knows have a bound.
+func testMachines(t *testing.T, l *ledger.Ledger) {
+	update(t, l, func(tx *ledger.Tx) error {
+		for i := range ledger.MaxMachines {
+			must(t, tx.PutMachine(ledger.Machine{Name: fmt.Sprintf("m%04d", i), LastSeen: noon}))
+		}
+		return tx.DropMachine("nobody")
+	})
+	err := l.Update(ctx, func(tx *ledger.Tx) error { return tx.PutMachine(ledger.Machine{Name: "one more"}) })
+	if kind(err) != refused {
+		t.Errorf("one more: %v", err)
+	}
+	update(t, l, func(tx *ledger.Tx) error {
+		return errors.Join(tx.PutMachine(ledger.Machine{Name: "m0001", LastSeen: noon.Add(1), Doc: []byte(`{"a":1}`)}), tx.DropMachine("m0000"),
+			tx.PutMachine(ledger.Machine{Name: "one more"}))
+	})
+	view(t, l, func(tx *ledger.Tx) error {
+		all, err := tx.Machines()
+		if len(all) != ledger.MaxMachines || all[0].Name != "m0001" || all[0].LastSeen != noon.Add(1) || string(all[0].Doc) != `{"a":1}` ||
+			string(all[1].Doc) != `{}` {
+			t.Errorf("%d machines, the first is %+v", len(all), all[0])
+		}
+		return err
 	})
 }

@@ -114,7 +114,7 @@ func (d draws) op() op {
 			Health: ledger.Healths[d.n(0, 4)], Reason: d.of("", "why"),
 			MACs: none(d.some("52:54:00:00:00:01", "52:54:00:00:00:02")), Labels: none(d.some("a", "A", "ä", "b=c")),
 			Groups: none(d.some("rack 3", "lab")), UUID: d.of("", "564d4a2c-11f5-8e2b-dead-beef00112233"),
-			Settings: []byte(d.of(`{}`, `{"a":1}`)), FirstSeen: d.time(), LastSeen: d.time()}
+			Settings: []byte(d.of(`{}`, `{"a":1}`)), Sight: []byte(d.of(`{}`, `{"a":1}`)), FirstSeen: d.time(), LastSeen: d.time()}
 		if d.n(0, 1) == 0 {
 			b.Holder = ledger.Holder{Name: "eva", Reason: d.of("", "x"), Expires: d.time()}
 		}
