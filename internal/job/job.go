@@ -96,7 +96,7 @@ type Job struct {
 
 	Attempt  int       // the first one is 1; 0 means that it never began
 	Deadline time.Time // when the state ends by itself; zero means never, or by silence
-	Half     bool      // half of the time until Deadline was over, and power was asked for once more
+	Half     bool      // half of the time until Deadline was over, or PowerAgain, and power was asked for once more
 	Cycle    bool      // the power command must be run, or run again
 
 	Seed    Seed    // of the secrets; it is wiped when the job ends
@@ -170,7 +170,7 @@ func (j Job) Due(l Limits) time.Time {
 		}
 		return j.Deadline
 	case Armed, Restarting:
-		if half := j.Since.Add(j.Deadline.Sub(j.Since) / 2); j.cyclesAtHalf() && half.Before(j.Deadline) {
+		if half := j.half(); j.cyclesAtHalf() && half.Before(j.Deadline) {
 			return half
 		}
 		return j.Deadline
@@ -181,7 +181,20 @@ func (j Job) Due(l Limits) time.Time {
 // late reports whether the job must not begin any more.
 func (j Job) late(now time.Time) bool { return !j.Until.IsZero() && !now.Before(j.Until) }
 
-// cyclesAtHalf reports whether power is asked for once more at half of the time.
+// PowerAgain is after which time power is asked for once more at the latest. A box that is waited for over a whole
+// day starts within minutes, or hangs. Later, somebody could be at work with it.
+const PowerAgain = 30 * time.Minute
+
+// half is when half of the time until Deadline is over, or PowerAgain is.
+func (j Job) half() time.Time {
+	wait := j.Deadline.Sub(j.Since)
+	if half := wait / 2; half < PowerAgain {
+		return j.Since.Add(half)
+	}
+	return j.Since.Add(PowerAgain)
+}
+
+// cyclesAtHalf reports whether power is asked for once more.
 // A box that asked for its default boot file starts already, so that one is left
 // alone.
 func (j Job) cyclesAtHalf() bool { return j.Power && !j.Half && !j.starts() }

@@ -19,7 +19,13 @@ type Lab struct {
 	Closed string
 	Most   int            // how many boxes may be at work at once; 0 means any number
 	Groups map[string]int // the same for boxes of a group; with 0 it is closed, and a group that is not in it has no limit
+	// Starting is how many boxes that the server switches on may be starting at once; 0 means any number.
+	Starting int
 }
+
+// StartTime is for how long a box counts as starting that the server has switched on, unless its agent is heard of
+// before. Boxes that never come must not keep the others waiting.
+const StartTime = 5 * time.Minute
 
 // BoxFacts is what the queue knows of a box.
 type BoxFacts struct {
@@ -54,7 +60,11 @@ const (
 	ForJob    Reason = "job"    // another job of the box
 	ForGroup  Reason = "group"  // a place among the boxes of a group
 	ForPlace  Reason = "place"  // a place among all boxes
+	ForPower  Reason = "power"  // a place among the boxes that are starting
 )
+
+// forPlace reports whether a reason is nothing but that a place is not free.
+func (r Reason) forPlace() bool { return r == ForGroup || r == ForPlace || r == ForPower }
 
 // Wait is why a queued job does not begin.
 type Wait struct {
@@ -79,10 +89,13 @@ func Give(lab Lab, now time.Time) (begin []Grant, wait []Wait) {
 		if reason == "" {
 			begin = append(begin, Grant{j.ID, q.held[j.Box]})
 			q.all++
+			if j.Power {
+				q.starting++
+			}
 		} else {
 			wait = append(wait, Wait{j.ID, len(wait) + 1, reason, text})
 		}
-		if reason == "" || reason == ForGroup || reason == ForPlace {
+		if reason == "" || reason.forPlace() {
 			q.claim(j)
 		}
 	}
@@ -97,6 +110,8 @@ type queue struct {
 	busy   map[box.Addr]string // the job that a box has, or that is before others of the box
 	all    int                 // boxes at work
 	group  map[string]int      // places that are taken or claimed
+
+	starting int // boxes that the server has switched on, and that are not there yet
 }
 
 func newQueue(lab Lab, now time.Time) *queue {
@@ -112,6 +127,9 @@ func newQueue(lab Lab, now time.Time) *queue {
 		case Armed, Running, Restarting:
 			q.claim(j)
 			q.all++
+			if j.State == Armed && j.Power && now.Before(j.Since.Add(StartTime)) {
+				q.starting++
+			}
 		}
 	}
 	slices.SortFunc(q.queued, Compare)
@@ -177,6 +195,9 @@ func (q *queue) obstacle(j Job) (Reason, string) {
 	}
 	if q.Most > 0 && q.all >= q.Most {
 		return ForPlace, fmt.Sprintf("The server may have %s at work at once.", words.Count(q.Most, "box", "boxes"))
+	}
+	if j.Power && q.Starting > 0 && q.starting >= q.Starting {
+		return ForPower, fmt.Sprintf("The server may have %s starting at once.", words.Count(q.Starting, "box", "boxes"))
 	}
 	return "", ""
 }

@@ -121,12 +121,59 @@ func TestQueueTwoGroups(t *testing.T) {
 	}
 }
 
+// TestQueueStarting: few boxes start at once. One that was armed some time ago counts no more, and neither does one that
+// somebody else switches on.
+func TestQueueStarting(t *testing.T) {
+	powered := func(n int) Job {
+		j := asked(n, nth(n), box.Backup)
+		j.Power = true
+		return j
+	}
+	since := func(at time.Time, j Job) Job {
+		j.Since = at
+		return j
+	}
+	now := start.Add(time.Hour)
+	lab := Lab{Starting: 2, Jobs: []Job{powered(5), powered(6), powered(7), asked(8, nth(8), box.Backup)}}
+	for name, c := range map[string]struct {
+		others []Job
+		begin  []string
+	}{
+		"none":            {nil, []string{"5", "6", "8"}},
+		"one starts":      {[]Job{since(now.Add(1-StartTime), at(Armed, powered(1)))}, []string{"5", "8"}},
+		"two start":       {[]Job{since(now, at(Armed, powered(1))), since(now, at(Armed, powered(2)))}, []string{"8"}},
+		"one never comes": {[]Job{since(now, at(Armed, powered(1))), since(now.Add(-StartTime), at(Armed, powered(2)))}, []string{"5", "8"}},
+		"one works":       {[]Job{since(now, at(Armed, powered(1))), since(now, at(Running, powered(2)))}, []string{"5", "8"}},
+		"by hand":         {[]Job{since(now, at(Armed, asked(1, nth(1), box.Backup)))}, []string{"5", "6", "8"}},
+	} {
+		lab := lab
+		lab.Jobs = append(slices.Clone(c.others), lab.Jobs...)
+		begin, wait := Give(lab, now)
+		if !slices.Equal(ids(begin), c.begin) {
+			t.Errorf("%s: %v begin", name, begin)
+		}
+		for _, w := range wait {
+			if w.Reason != ForPower || w.Text != "The server may have 2 boxes starting at once." {
+				t.Errorf("%s: %+v", name, w)
+			}
+		}
+	}
+	// Who waits for that keeps the place in its group.
+	lab = Lab{Starting: 1, Groups: map[string]int{"rack": 1}, Boxes: map[box.Addr]BoxFacts{
+		nth(5): {Groups: []string{"rack"}}, nth(8): {Groups: []string{"rack"}}}}
+	lab.Jobs = []Job{since(now, at(Armed, powered(1))), powered(5), asked(8, nth(8), box.Backup)}
+	if begin, wait := Give(lab, now); len(begin) != 0 || wait[0].Reason != ForPower || wait[1].Reason != ForGroup {
+		t.Errorf("%v begin, %v wait", begin, wait)
+	}
+}
+
 // TestQueueStarvesNobody runs a lab for some time. New jobs come in faster than
 // they can be done, and those that are at work take as long as is worst for the
 // others.
 func TestQueueStarvesNobody(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		lab := Lab{Most: rapid.IntRange(1, 4).Draw(t, "most"), Boxes: map[box.Addr]BoxFacts{}, Groups: map[string]int{}}
+		lab := Lab{Most: rapid.IntRange(1, 4).Draw(t, "most"), Boxes: map[box.Addr]BoxFacts{}, Groups: map[string]int{},
+			Starting: rapid.IntRange(0, 2).Draw(t, "starting")}
 		names := []string{"a", "b", "c"}
 		for _, g := range names {
 			if rapid.Bool().Draw(t, "limited") {
@@ -147,6 +194,7 @@ func TestQueueStarvesNobody(t *testing.T) {
 		for round := range rounds {
 			for range rapid.IntRange(1, 3).Draw(t, "new jobs") {
 				j := asked(n, nth(rapid.IntRange(0, boxes-1).Draw(t, "box")), box.Backup)
+				j.Power = rapid.Bool().Draw(t, "power")
 				// At worst all that were there before are done one after the other.
 				latest[j.ID] = round + longest*(len(lab.Jobs)+1)
 				lab.Jobs = append(lab.Jobs, j)
@@ -161,7 +209,9 @@ func TestQueueStarvesNobody(t *testing.T) {
 			var next []Job
 			for _, j := range lab.Jobs {
 				if slices.Contains(ids(begin), j.ID) {
-					j.State, left[j.ID] = Running, rapid.IntRange(1, longest).Draw(t, "takes")
+					j.State, j.Since, left[j.ID] = Armed, start, rapid.IntRange(1, longest).Draw(t, "takes")
+				} else if j.State == Armed && rapid.Bool().Draw(t, "comes") {
+					j.State = Running
 				}
 				next = append(next, j)
 			}
@@ -172,22 +222,27 @@ func TestQueueStarvesNobody(t *testing.T) {
 					t.Fatalf("job %s should have begun in round %d, and this is %d", j.ID, latest[j.ID], round)
 				}
 			}
-			if len(begin) == 0 && !slices.ContainsFunc(lab.Jobs, func(j Job) bool { return j.State == Running }) {
+			if len(begin) == 0 && !slices.ContainsFunc(lab.Jobs, atWork) {
 				t.Fatalf("nothing is at work, and nothing begins: %+v", wait)
 			}
 			lab.Jobs = slices.DeleteFunc(lab.Jobs, func(j Job) bool {
 				left[j.ID]--
-				return j.State == Running && left[j.ID] <= 0
+				return atWork(j) && left[j.ID] <= 0
 			})
 		}
 	})
 }
 
+func atWork(j Job) bool { return j.State == Armed || j.State == Running }
+
 func holdsLimits(t *rapid.T, lab Lab) {
-	all, groups, boxes := 0, map[string]int{}, map[box.Addr]bool{}
+	all, starting, groups, boxes := 0, 0, map[string]int{}, map[box.Addr]bool{}
 	for _, j := range lab.Jobs {
-		if j.State != Running {
+		if !atWork(j) {
 			continue
+		}
+		if j.State == Armed && j.Power {
+			starting++
 		}
 		if boxes[j.Box] {
 			t.Fatalf("%s has two jobs", j.Box)
@@ -205,6 +260,9 @@ func holdsLimits(t *rapid.T, lab Lab) {
 	}
 	if all > lab.Most {
 		t.Fatalf("%d boxes are at work", all)
+	}
+	if lab.Starting > 0 && starting > lab.Starting {
+		t.Fatalf("%d boxes are starting", starting)
 	}
 }
 

@@ -625,3 +625,21 @@ func TestResumeInTime(t *testing.T) {
 		t.Errorf("%s, attempt %d, until %s", again.State, again.Attempt, again.Deadline)
 	}
 }
+
+// TestPowerAgainSoon: a box that is waited for over a day is switched off and on for the last time within half an hour.
+// Later, somebody could be at work with it.
+func TestPowerAgainSoon(t *testing.T) {
+	for wait, want := range map[time.Duration]time.Duration{10 * time.Minute: 5 * time.Minute, time.Hour: 30 * time.Minute,
+		24 * time.Hour: PowerAgain} {
+		l := limits
+		l.Arming = wait
+		j, _ := Next(New(Order{ID: "1", Box: here, Action: box.Backup, Power: true}, seed, start), Slot{}, start, l)
+		if due := j.Due(l).Sub(start); due != want {
+			t.Errorf("in %v it is asked for after %v", wait, due)
+		}
+		j, fx := Next(j, Tick{}, start.Add(want), l)
+		if !j.Half || !slices.Contains(fx, Effect(PowerCycle{})) || !j.Due(l).Equal(start.Add(wait)) {
+			t.Errorf("in %v: %+v, %v", wait, j, fx)
+		}
+	}
+}
