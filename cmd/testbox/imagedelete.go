@@ -234,7 +234,7 @@ func planned(ctx context.Context, p printer, s catalogue, rs []*image.Record, da
 	if err := haveBackups(rs, damaged, boxes); err != nil {
 		return nil, err
 	}
-	for _, k := range store.PlanRetention(ofBoxes(rs, boxes), keep, damagesOf(ctx, p, s), time.Now()) {
+	for _, k := range store.PlanRetention(ofBoxes(rs, boxes), func(string) store.Policy { return keep }, damagesOf(ctx, p, s), time.Now()) {
 		if len(k.Why) > 0 {
 			p.printf("%s\n", k)
 		} else {

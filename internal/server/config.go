@@ -18,7 +18,6 @@ import (
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/problem"
 	"testbox-imaging/internal/setting"
-	"testbox-imaging/internal/store"
 	"testbox-imaging/internal/words"
 )
 
@@ -246,11 +245,6 @@ func (c *Config) BootDir() string { return filepath.Join(c.TFTPDir(), bootcfg.Co
 // inventory.
 func (c *Config) BoxesDir() string { return filepath.Join(c.State, bootcfg.BackupArea) }
 
-// Keep is how many backups of each box are kept.
-func (u *Upkeep) Keep() store.Policy {
-	return store.Policy{Last: u.KeepLast, Daily: u.KeepDaily, Weekly: u.KeepWeekly, Monthly: u.KeepMonthly}
-}
-
 // Site is what holds for boxes of which nothing else is set.
 func (c *Config) Site() setting.Site {
 	u := c.Upkeep
@@ -302,7 +296,7 @@ func ConfigText(c *Config) []byte {
 		{"keep-last", "How many backups of each box are kept: the newest. With 0 in all four lines, all are kept.", c.Upkeep.KeepLast},
 		{"keep-daily", "And the newest of so many days,", c.Upkeep.KeepDaily},
 		{"keep-weekly", "of so many weeks,", c.Upkeep.KeepWeekly},
-		{"keep-monthly", "and of so many months. Pinned backups and baselines are always kept.", c.Upkeep.KeepMonthly},
+		{"keep-monthly", "and of so many months. Groups and boxes may say otherwise. Pinned backups and baselines stay.", c.Upkeep.KeepMonthly},
 	} {
 		line(k.key, k.n, k.help)
 	}

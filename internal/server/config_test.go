@@ -44,7 +44,7 @@ keep-last = 3
 	if err != nil {
 		t.Fatal(err)
 	}
-	if cfg.StoreDir() != "/srv/testbox/store" || cfg.Boxes != 8 || cfg.Jobs.Attempts != 5 || cfg.Upkeep.Keep().Last != 3 ||
+	if cfg.StoreDir() != "/srv/testbox/store" || cfg.Boxes != 8 || cfg.Jobs.Attempts != 5 || cfg.Site().Keep.Last != 3 ||
 		time.Duration(cfg.Jobs.Silence) != 90*time.Second || cfg.API != ":8443" {
 		t.Errorf("read as %+v", cfg)
 	}

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"testbox-imaging/internal/dispatch"
-	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/ledger"
 	"testbox-imaging/internal/pause"
 	"testbox-imaging/internal/store"
@@ -191,46 +190,6 @@ func (u *upkeep) giveWay(ctx context.Context, do func(context.Context) (string, 
 
 func (u *upkeep) copyLedger(ctx context.Context) (string, error) {
 	return u.cfg.LedgerCopy(), u.ledger.CopyTo(ctx, u.cfg.LedgerCopy())
-}
-
-// retain deletes the backups that the configuration does not keep.
-func (u *upkeep) retain(ctx context.Context) (string, error) {
-	keep := u.cfg.Upkeep.Keep()
-	if keep == (store.Policy{}) {
-		return "All backups are kept.", nil
-	}
-	lacking, err := u.store.Lacking(ctx)
-	if err != nil {
-		return "", err
-	}
-	// Beside restores that took long. What is read from here on is read at once, so that
-	// a backup that was pinned meanwhile is kept.
-	ctx = store.WithPace(ctx, nil)
-	records, damaged, err := u.store.Records(ctx)
-	if err != nil {
-		return "", err
-	}
-	if len(damaged) > 0 {
-		// One of the backups that would go may be the last one of its disk that can be
-		// read.
-		return "", fmt.Errorf("nothing is deleted while the record of a backup cannot be read: %w", damaged[0])
-	}
-	needs, err := u.needs(ctx)
-	if err != nil {
-		return "", fmt.Errorf("nothing is deleted while it is not known which backups jobs need: %w", err)
-	}
-	var gone []*image.Record
-	for _, k := range store.PlanRetention(records, keep, lacking, u.now()) {
-		if len(k.Why) == 0 && dispatch.NeedOf(needs, k.Record.Box, k.Record.ID) == nil {
-			gone = append(gone, k.Record)
-		}
-	}
-	err = u.store.Delete(ctx, gone...)
-	var held *store.HeldError
-	if errors.As(err, &held) {
-		return fmt.Sprintf("%d of %d backups are deleted; %v", len(gone)-len(held.Records), len(records), held), nil
-	}
-	return fmt.Sprintf("%d of %d backups are deleted.", len(gone), len(records)), err
 }
 
 // collect gets back the space of what no backup needs.

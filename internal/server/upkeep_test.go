@@ -3,9 +3,11 @@ package server
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +16,7 @@ import (
 	"time"
 	_ "time/tzdata" // so that the test does not depend on the machine
 
+	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/conform"
 	"testbox-imaging/internal/dispatch"
 	"testbox-imaging/internal/image"
@@ -135,6 +138,7 @@ func testUpkeepDay(t *testing.T, restoring bool) {
 	l, err := ledger.Open(t.Context(), cfg.LedgerFile(), ledger.Options{})
 	must(t, err)
 	defer l.Close()
+	knows(t, l, ledger.Box{Address: addressOf(t, "10.0.0.7")})
 	for seed := range 3 {
 		commit(t, s, "10.0.0.7", byte(seed))
 	}
@@ -186,7 +190,7 @@ func TestRetainBesideDamage(t *testing.T) {
 	}
 	must(t, os.WriteFile(filepath.Join(cfg.StoreDir(), "records", "10.0.0.7", last), []byte("spoilt"), 0o600))
 	u := quietUpkeep(func() bool { return false })
-	u.cfg, u.store = &cfg, s
+	u.cfg, u.store, u.ledger = &cfg, s, openBook(t, &cfg)
 	if did, err := u.retain(t.Context()); err == nil {
 		t.Errorf("it did %q", did)
 	}
@@ -205,6 +209,97 @@ func commit(t *testing.T, s *store.Locked, of string, seed byte) *image.Record {
 	}}}
 	must(t, b.Commit(t.Context(), r))
 	return r
+}
+
+// openBook opens a ledger that knows the box 10.0.0.7.
+func openBook(t *testing.T, cfg *Config) *ledger.Ledger {
+	t.Helper()
+	l, err := ledger.Open(t.Context(), cfg.LedgerFile(), ledger.Options{})
+	must(t, err)
+	t.Cleanup(func() { l.Close() })
+	knows(t, l, ledger.Box{Address: addressOf(t, "10.0.0.7")})
+	return l
+}
+
+func addressOf(t *testing.T, s string) box.Addr {
+	t.Helper()
+	a, err := box.ParseAddr(s)
+	must(t, err)
+	return a
+}
+
+// knows stores boxes in a ledger, as good ones.
+func knows(t *testing.T, l *ledger.Ledger, boxes ...ledger.Box) {
+	t.Helper()
+	must(t, l.Update(t.Context(), func(tx *ledger.Tx) error {
+		for _, b := range boxes {
+			if b.Health == "" {
+				b.Health = ledger.Good
+			}
+			if err := tx.PutBox(b); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+}
+
+// TestRetainByBox: what is set for a box goes before its groups, and these before the configuration.
+// Of boxes whose settings cannot be read and of those that nobody knows, nothing is deleted.
+func TestRetainByBox(t *testing.T) {
+	cfg := DefaultConfig()
+	cfg.State = t.TempDir()
+	cfg.Upkeep.KeepLast = 1
+	must(t, store.InitDir(t.Context(), cfg.StoreDir()))
+	s, err := store.OpenDir(t.Context(), cfg.StoreDir(), nil, false, t.Logf)
+	must(t, err)
+	defer s.Close()
+	l := openBook(t, &cfg)
+	must(t, l.Update(t.Context(), func(tx *ledger.Tx) error {
+		return errors.Join(tx.PutGroup(ledger.Group{Name: "few", Settings: json.RawMessage(`{"keep":"last=2"}`)}),
+			tx.PutGroup(ledger.Group{Name: "many", Settings: json.RawMessage(`{"keep":"last=3"}`)}),
+			tx.PutGroup(ledger.Group{Name: "odd", Settings: json.RawMessage(`{"keep":"last=2","from":"a newer version"}`)}))
+	}))
+	want := map[string]int{
+		"10.0.0.7": 1, "10.0.0.8": 2, "10.0.0.9": 3, "10.0.0.10": 4, "10.0.0.11": 4, "10.0.0.12": 4, "10.0.0.13": 1, "10.0.0.99": 4,
+	}
+	knows(t, l,
+		ledger.Box{Address: addressOf(t, "10.0.0.8"), Groups: []string{"few"}},
+		ledger.Box{Address: addressOf(t, "10.0.0.9"), Groups: []string{"few", "many"}},
+		ledger.Box{Address: addressOf(t, "10.0.0.10"), Groups: []string{"few"}, Settings: json.RawMessage(`{"keep":"all"}`)},
+		ledger.Box{Address: addressOf(t, "10.0.0.11"), Groups: []string{"odd"}},
+		ledger.Box{Address: addressOf(t, "10.0.0.12"), Settings: json.RawMessage(`{"keep":"last=1","from":"a newer version"}`)},
+		ledger.Box{Address: addressOf(t, "10.0.0.13"), Groups: []string{"odd"}, Settings: json.RawMessage(`{"keep":"last=1"}`)})
+	for name := range want {
+		for seed := range 4 {
+			commit(t, s, name, byte(seed))
+		}
+	}
+	var said strings.Builder
+	u := quietUpkeep(func() bool { return false })
+	u.cfg, u.store, u.ledger, u.log = &cfg, s, l, slog.New(slog.NewTextHandler(&said, nil))
+	did, err := u.retain(t.Context())
+	if err != nil || did != "9 of 32 backups are deleted; 4 backups of boxes that the server does not know stay." {
+		t.Errorf("it did %q, %v", did, err)
+	}
+	records, _, err := s.Records(t.Context())
+	must(t, err)
+	got := map[string]int{}
+	for _, r := range records {
+		got[r.Box]++
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("the boxes have %v, and %v is wanted", got, want)
+	}
+	for _, text := range []string{"10.0.0.12", "the group odd"} {
+		if !strings.Contains(said.String(), text) {
+			t.Errorf("the log does not have %s:\n%s", text, &said)
+		}
+	}
+	must(t, l.Close())
+	if did, err := u.retain(t.Context()); err == nil {
+		t.Errorf("without a ledger it did %q", did)
+	}
 }
 
 func must(t *testing.T, err error) {
@@ -229,7 +324,7 @@ func TestRetainNeeded(t *testing.T) {
 		commit(t, s, "10.0.0.7", byte(2+seed))
 	}
 	u := quietUpkeep(func() bool { return false })
-	u.cfg, u.store = &cfg, s
+	u.cfg, u.store, u.ledger = &cfg, s, openBook(t, &cfg)
 	broken := errors.New("broken")
 	u.needs = func(context.Context) ([]dispatch.Need, error) { return nil, broken }
 	if did, err := u.retain(t.Context()); !errors.Is(err, broken) {

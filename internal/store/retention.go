@@ -11,7 +11,8 @@ import (
 
 // Policy says how many backups of each box are kept. Last is for the newest
 // ones. Of the newest Daily days, Weekly weeks (ISO 8601) and Monthly months
-// that have a backup, the newest backup of each is kept. Times are in UTC.
+// that have a backup, the newest backup of each is kept. Times are in UTC. The zero Policy
+// keeps all.
 type Policy struct {
 	Last, Daily, Weekly, Monthly int
 }
@@ -23,12 +24,13 @@ type Kept struct {
 	at     time.Time // the time that it is sorted by
 }
 
-// PlanRetention decides about each of the records, in their order. Pinned
+// PlanRetention decides about each of the records, in their order. keep says what is kept of a
+// box. Pinned
 // backups, baselines and the last backup of a box are always kept. Backups whose
 // date cannot be right are kept too, and do not count as any day's, week's or
 // month's. If the kept backups have only damaged images of a disk, the newest
 // backup with an undamaged image of the disk is kept too.
-func PlanRetention(records []*image.Record, p Policy, damages Damages, now time.Time) []Kept {
+func PlanRetention(records []*image.Record, keep func(box string) Policy, damages Damages, now time.Time) []Kept {
 	byBox := map[string][]*image.Record{}
 	plan := make([]Kept, len(records))
 	of := map[*image.Record]*Kept{}
@@ -37,13 +39,13 @@ func PlanRetention(records []*image.Record, p Policy, damages Damages, now time.
 		of[r] = &plan[i]
 		byBox[r.Box] = append(byBox[r.Box], r)
 	}
-	for _, rs := range byBox {
+	for name, rs := range byBox {
 		var kept []*Kept // the newest first, then those whose place is not known
 		for _, d := range slices.Backward(inOrder(rs, now)) {
 			of[d.Record].at = d.at
 			kept = append(kept, of[d.Record])
 		}
-		keepOf(kept, p)
+		keepOf(kept, keep(name))
 		wrong := Misdated(rs, now)
 		for _, r := range rs {
 			if wrong[r] == "" {
@@ -76,6 +78,9 @@ func keepOf(of []*Kept, p Policy) {
 		}
 		if i < max(p.Last, 1) {
 			k.Why = append(k.Why, "last")
+		}
+		if p == (Policy{}) {
+			k.Why = append(k.Why, "all")
 		}
 	}
 	keepEach(of, "day", p.Daily, day)

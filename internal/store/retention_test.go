@@ -13,6 +13,27 @@ import (
 	"testbox-imaging/internal/object"
 )
 
+// always keeps the same of each box.
+func always(p Policy) func(string) Policy { return func(string) Policy { return p } }
+
+// TestRetentionByBox: each box has a policy of its own, and of a box without one all is kept.
+func TestRetentionByBox(t *testing.T) {
+	var rs []*image.Record
+	for _, name := range []string{"a", "b", "c"} {
+		rs = append(rs, backupsAt(name, "2026-11-25 08:00:00", "2026-11-26 08:00:00", "2026-11-27 08:00:00")...)
+	}
+	keep := func(name string) Policy { return map[string]Policy{"a": {Last: 1}, "b": {Daily: 2}}[name] }
+	kept := map[string]int{}
+	for _, k := range PlanRetention(rs, keep, nil, rs[2].Time) {
+		if len(k.Why) > 0 {
+			kept[k.Record.Box]++
+		}
+	}
+	if kept["a"] != 1 || kept["b"] != 2 || kept["c"] != 3 {
+		t.Errorf("%v", kept)
+	}
+}
+
 func TestRetention(t *testing.T) {
 	rs := backupsAt("a", "2026-09-30 12:00:00", "2026-10-15 12:00:00", "2026-11-08 23:00:00", "2026-11-09 01:00:00",
 		"2026-11-25 08:00:00", "2026-11-26 08:00:00", "2026-11-26 20:00:00", "2026-11-27 08:00:00")
@@ -21,7 +42,8 @@ func TestRetention(t *testing.T) {
 		policy Policy
 		keep   []int
 	}{
-		{Policy{}, []int{1, 7}}, // the last one in any case
+		{Policy{}, []int{0, 1, 2, 3, 4, 5, 6, 7}},
+		{Policy{Last: 1}, []int{1, 7}},
 		{Policy{Last: 3}, []int{1, 5, 6, 7}},
 		{Policy{Daily: 2}, []int{1, 6, 7}},
 		{Policy{Daily: 3}, []int{1, 4, 6, 7}},
@@ -32,7 +54,7 @@ func TestRetention(t *testing.T) {
 		{Policy{Last: 100}, []int{0, 1, 2, 3, 4, 5, 6, 7}},
 	} {
 		var got []int
-		for i, k := range PlanRetention(rs, tt.policy, nil, rs[7].Time) {
+		for i, k := range PlanRetention(rs, always(tt.policy), nil, rs[7].Time) {
 			if k.Record != rs[i] {
 				t.Fatal("the plan is not in the order of the records")
 			}
@@ -75,7 +97,10 @@ func TestRetentionNeverTakesTooMuch(t *testing.T) {
 		n := rapid.IntRange(0, 5)
 		p := Policy{n.Draw(t, "last"), n.Draw(t, "daily"), n.Draw(t, "weekly"), n.Draw(t, "monthly")}
 		more := Policy{p.Last + 1, p.Daily, p.Weekly + 2, p.Monthly}
-		plan, larger := PlanRetention(rs, p, damages, now), PlanRetention(rs, more, damages, now)
+		if p == (Policy{}) {
+			more = p // which keeps all
+		}
+		plan, larger := PlanRetention(rs, always(p), damages, now), PlanRetention(rs, always(more), damages, now)
 		kept := map[string]int{}
 		keptDisk, whole, keptWhole := map[string]bool{}, map[string]bool{}, map[string]bool{}
 		for i, k := range plan {
@@ -131,7 +156,7 @@ func TestRetentionOfDamaged(t *testing.T) {
 	damages := Damages{rootOf("31"): {Root: rootOf("31"), Bytes: 1}}
 	for last, want := range map[int]string{1: "1: last whole sda; 2: last whole sdb; 4: last", 4: "1: last; 2: last; 3: last; 4: last"} {
 		var got []string
-		for i, k := range PlanRetention(rs, Policy{Last: last}, damages, rs[4].Time) {
+		for i, k := range PlanRetention(rs, always(Policy{Last: last}), damages, rs[4].Time) {
 			if len(k.Why) > 0 {
 				got = append(got, fmt.Sprint(i, ": ", strings.Join(k.Why, ", ")))
 			}

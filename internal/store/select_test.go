@@ -127,7 +127,7 @@ func TestWrongClocks(t *testing.T) {
 			}
 		}
 		var keep []int
-		for i, k := range PlanRetention(rs, Policy{Last: 1}, nil, now) {
+		for i, k := range PlanRetention(rs, always(Policy{Last: 1}), nil, now) {
 			if len(k.Why) > 0 {
 				keep = append(keep, i)
 			}
