@@ -38,6 +38,9 @@
 //	Command: "curl -fsS -m 20 --netrc-file /etc/testbox/pdu.netrc 'http://10.40.99.1/relay/{label:outlet}?turn={action}'"
 //	Actions: on = "on", off = "off"
 //
+// A command that can do On and Off, but not Cycle, is run twice for it, with a pause between, since the capacitors of
+// a power supply last for some seconds.
+//
 // # What the caller must do
 //
 // Make one Runner for the whole server, since it bounds how many commands run at once. Call Power.Check
@@ -81,6 +84,11 @@ const (
 	DefaultTimeout = time.Minute
 	// MaxTimeout is the longest time that a Spec may give to a command.
 	MaxTimeout = 10 * time.Minute
+
+	// offTime is how long a box stays off between Off and On.
+	offTime = 5 * time.Second
+	// rescueTime is what On may take after Off if the server is about to end.
+	rescueTime = 10 * time.Second
 
 	maxFact = 253 // bytes
 	maxEnv  = 32
@@ -228,9 +236,26 @@ func (p *Power) parseCommand() error {
 }
 
 // Can reports whether an action can be done.
-func (p *Power) Can(a Action) bool {
+func (p *Power) Can(a Action) bool { return p.has(a) || a == Cycle && p.has(On) && p.has(Off) }
+
+// has reports whether one command does an action.
+func (p *Power) has(a Action) bool {
 	_, ok := p.actions[a]
 	return ok
+}
+
+// Facts are the facts of a box that a way depends on, by their names in a command. Whoever can change one of
+// them can decide which machine is switched.
+func (p *Power) Facts() (all []string) {
+	for _, w := range p.words {
+		for _, s := range w {
+			if s.fact != "" && s.fact != "action" {
+				all = append(all, s.fact)
+			}
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // String is the program, or the name of the template.
@@ -341,6 +366,9 @@ func (r *Runner) Do(ctx context.Context, p *Power, a Action, f Facts) (Result, e
 	if len(p.words) == 0 {
 		return r.wake(ctx, p, f)
 	}
+	if !p.has(a) {
+		return r.offAndOn(ctx, p, f)
+	}
 	args, err := p.args(a, f)
 	if err != nil {
 		return refuse(err)
@@ -357,4 +385,29 @@ func (r *Runner) Do(ctx context.Context, p *Power, a Action, f Facts) (Result, e
 		err = fmt.Errorf("the power command %s %w", p, err)
 	}
 	return res, err
+}
+
+// offAndOn does Cycle by Off and On. A box that was switched off is switched on in any case.
+func (r *Runner) offAndOn(ctx context.Context, p *Power, f Facts) (Result, error) {
+	off, err := r.Do(ctx, p, Off, f)
+	if err != nil {
+		return off, fmt.Errorf("switch it off: %w", err)
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(r.off):
+	}
+	onCtx := ctx
+	if ctx.Err() != nil {
+		var cancel context.CancelFunc
+		onCtx, cancel = context.WithTimeout(context.WithoutCancel(ctx), rescueTime)
+		defer cancel()
+	}
+	on, err := r.Do(onCtx, p, On, f)
+	on.Output = strings.Trim(off.Output+"\n"+on.Output, "\n")
+	on.LeftOut, on.Took = on.LeftOut+off.LeftOut, on.Took+off.Took
+	if err != nil {
+		err = fmt.Errorf("it is off, and was not switched on again: %w", err)
+	}
+	return on, err
 }

@@ -197,7 +197,7 @@ func TestExamples(t *testing.T) {
 			Env: map[string]string{"SNMPCONFPATH": "/etc/testbox/snmp"}}, allActions, Cycle,
 			"snmpset|-v|3|10.40.99.1|1.3.6.1.4.1.318.1.1.12.3.3.1.1.4.3|i|3"},
 		{Spec{Command: "curl -fsS -m 20 --netrc-file /etc/testbox/pdu.netrc 'http://10.40.99.1/relay/{label:outlet}?turn={action}&timer=5'",
-			Actions: map[Action]string{On: "on", Off: "off"}}, []Action{On, Off}, On,
+			Actions: map[Action]string{On: "on", Off: "off"}}, allActions, On,
 			"curl|-fsS|-m|20|--netrc-file|/etc/testbox/pdu.netrc|http://10.40.99.1/relay/3?turn=on&timer=5"},
 		{Spec{Command: "x {mac} {uuid} {name}", Actions: map[Action]string{On: ""}}, []Action{On}, On,
 			"x|52:54:00:12:34:56|aaaaaaaa-0000-0000-0000-000000000001|web-2"},
@@ -482,6 +482,65 @@ func TestStopped(t *testing.T) {
 	}
 }
 
+// TestOffAndOn: where one command cannot do Cycle, two do. Once a box is off it is switched on, also if the server ends.
+func TestOffAndOn(t *testing.T) {
+	nothingLeft(t)
+	dir := t.TempDir()
+	did := filepath.Join(dir, "did")
+	spec := script(t, `echo $1 now; echo $1 >>$3; test ! -e $2/$1`, "{action} "+dir+" "+did)
+	spec.Actions = map[Action]string{On: "1", Off: "0"}
+	p, r := parsed(t, spec), New(1)
+	r.off = 200 * time.Millisecond
+	log := func() string {
+		b, _ := os.ReadFile(did)
+		os.Remove(did)
+		return strings.ReplaceAll(string(b), "\n", " ")
+	}
+	res, err := r.Do(t.Context(), p, Cycle, someBox)
+	if got := log(); err != nil || res.Reason != Done || got != "0 1 " || res.Output != "0 now\n1 now" {
+		t.Errorf("%q, %+v, %v", got, res, err)
+	}
+	must := func(err error) {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(os.WriteFile(filepath.Join(dir, "1"), nil, 0o600))
+	res, err = r.Do(t.Context(), p, Cycle, someBox)
+	const want = "it is off, and was not switched on again: the power command sh failed with exit code 1; it said: 1 now"
+	if got := log(); err == nil || err.Error() != want || !res.Again() || got != "0 1 " {
+		t.Errorf("%q, %+v, %v", got, res, err)
+	}
+	must(os.Remove(filepath.Join(dir, "1")))
+	must(os.WriteFile(filepath.Join(dir, "0"), nil, 0o600))
+	res, err = r.Do(t.Context(), p, Cycle, someBox)
+	if got := log(); err == nil || !strings.HasPrefix(err.Error(), "switch it off: the power command sh failed") || !res.Again() || got != "0 " {
+		t.Errorf("%q, %+v, %v", got, res, err)
+	}
+	must(os.Remove(filepath.Join(dir, "0")))
+	r.off = time.Minute
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		for b, _ := os.ReadFile(did); len(b) == 0; b, _ = os.ReadFile(did) {
+			time.Sleep(10 * time.Millisecond)
+		}
+		time.Sleep(time.Second) // Off has ended by then
+		cancel()
+	}()
+	res, err = r.Do(ctx, p, Cycle, someBox)
+	if got := log(); err != nil || res.Reason != Done || got != "0 1 " {
+		t.Errorf("while the server ends: %q, %+v, %v", got, res, err)
+	}
+}
+
+func TestFactsOf(t *testing.T) {
+	for line, want := range map[string]string{"x": "", "x {action}": "", "x {name} -{label:b}{label:a} {name}": "label:a label:b name"} {
+		if got := strings.Join(parsed(t, Spec{Command: line}).Facts(), " "); got != want {
+			t.Errorf("%s: %q", line, got)
+		}
+	}
+}
+
 // TestManyAtOnce: no more commands run at once than may, and all of them run.
 func TestManyAtOnce(t *testing.T) {
 	nothingLeft(t)
@@ -668,7 +727,7 @@ func FuzzCommand(f *testing.F) {
 		facts := Facts{Address: value, Name: value, UUID: value, MACs: []string{value}, Labels: []string{"x=" + value, "bmc=" + value}}
 		for _, a := range allActions {
 			args, err := p.args(a, facts)
-			if err != nil || !p.Can(a) {
+			if err != nil || !p.has(a) {
 				continue
 			}
 			if len(args) != len(p.words) {

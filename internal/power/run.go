@@ -68,11 +68,12 @@ type Runner struct {
 	slots        chan struct{}
 	await        func(pid int) error // returns when a process has ended, and leaves it to be waited for
 	grace, stuck time.Duration
+	off          time.Duration // how long a box stays off
 }
 
 // New makes a Runner for at most so many commands at once.
 func New(most int) *Runner {
-	return &Runner{slots: make(chan struct{}, max(most, 1)), await: await, grace: grace, stuck: stuck}
+	return &Runner{slots: make(chan struct{}, max(most, 1)), await: await, grace: grace, stuck: stuck, off: offTime}
 }
 
 // await waits for the end of a process. Its number is still its own then, and its group's.
