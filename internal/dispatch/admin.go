@@ -315,8 +315,15 @@ func (d *Dispatch) addJob(ctx context.Context, tx *ledger.Tx, r Request, addr bo
 	if err != nil {
 		return doc, false, err
 	}
+	power := false
+	if d.cfg.Power != nil {
+		groups, err := tx.Groups()
+		if err != nil {
+			return doc, false, err
+		}
+		power = d.cfg.Power.Has(b, groups)
+	}
 	now := d.cfg.Now()
-	power := d.cfg.Power != nil && (d.cfg.HasPower == nil || d.cfg.HasPower(b))
 	order := job.Order{ID: newID(now), Box: addr, Action: r.Action, By: r.By, WaitUp: r.WaitUp, Power: power, Arming: box.NewArming(),
 		From: r.From, Until: r.Until, Yields: r.Yields}
 	var seed job.Seed

@@ -71,11 +71,10 @@ type Config struct {
 	// Now is the server's clock; nil means time.Now.
 	Now func() time.Time
 	Log *slog.Logger // nil means no log
-	// Power runs the power command of a box. nil means that no box has one.
-	Power func(ctx context.Context, b ledger.Box) error
-	// HasPower reports whether a box has a power command. nil means that all boxes
-	// have one if Power is not nil.
-	HasPower func(b ledger.Box) bool
+	// Power switches boxes. nil means that no box has a power command.
+	Power Power
+	// Starting is how many boxes with a power command may be starting at once; 0 means any number.
+	Starting int
 	// Probe asks the own system of a box for a sign of life. With nil nobody can ask
 	// for jobs that wait until the box is up.
 	Probe func(ctx context.Context, b ledger.Box) error
@@ -184,7 +183,6 @@ const (
 	pollQueue  = time.Minute            // how often the queue looks at the ledger by itself
 	pollClock  = time.Minute            // how often it is looked what is due, as somebody may set the server's clock
 	guardEvery = time.Minute            // how often it is looked whether a box whose disk must not run has its boot file
-	powerTime  = 2 * time.Minute        // for a power command
 	probeEvery = 5 * time.Second        // from one probe to the next
 	probeTime  = 4 * time.Second        // for a probe
 	laneTime   = 15 * time.Second       // for how long a request waits for its turn

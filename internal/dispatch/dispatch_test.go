@@ -526,25 +526,14 @@ func TestClockIsSetBack(t *testing.T) {
 	}
 }
 
-func TestPowerFails(t *testing.T) {
-	bubble(t, func(r *rig) {
-		r.power()
-		r.broken = errors.New("no route to the power strip")
-		r.start(&knife{})
-		s := r.add(here, box.Backup)
-		if j := r.job(s.ID, job.Armed, ""); !strings.Contains(j.Text, "no route to the power strip") || !j.Power {
-			t.Errorf("the job says %q", j.Text)
-		}
-		r.boot(here).works().commits().ends(box.Done)
-		r.job(s.ID, job.Ended, box.Done)
-	})
-}
-
 func TestNoPower(t *testing.T) {
 	bubble(t, func(r *rig) {
 		r.power()
-		r.cfg.HasPower = func(b ledger.Box) bool { return b.Address == here }
+		r.only = "powered"
 		r.start(&knife{})
+		r.put(func(tx *ledger.Tx) error {
+			return tx.PutBox(ledger.Box{Address: here, Name: "powered", Health: ledger.Good})
+		})
 		if s := r.add(there, box.Backup); r.job(s.ID, job.Armed, "").Power || r.powers[there] != 0 {
 			t.Error("a box without a power command was switched off and on")
 		}

@@ -436,7 +436,8 @@ func TestHeardWhileFull(t *testing.T) {
 func TestKilledWhilePowerRuns(t *testing.T) {
 	bubble(t, func(r *rig) {
 		runs, slow := 0, true
-		r.cfg.Power = func(ctx context.Context, b ledger.Box) error {
+		r.power()
+		r.runs = func(ctx context.Context, b ledger.Box, _ int) (Switched, error) {
 			r.mu.Lock()
 			runs++
 			wait := slow
@@ -444,7 +445,7 @@ func TestKilledWhilePowerRuns(t *testing.T) {
 			if wait {
 				<-ctx.Done()
 			}
-			return ctx.Err()
+			return Switched{By: "slow"}, ctx.Err()
 		}
 		r.start(&knife{})
 		s := r.add(here, box.Backup)

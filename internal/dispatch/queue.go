@@ -38,7 +38,7 @@ func (d *Dispatch) give() (next time.Time, err error) {
 	now := d.cfg.Now()
 	next = now.Add(pollQueue)
 	d.mu.Lock()
-	lab := job.Lab{Closed: d.why, Most: d.cfg.Most, Boxes: map[box.Addr]job.BoxFacts{}, Groups: map[string]int{}}
+	lab := job.Lab{Closed: d.why, Most: d.cfg.Most, Starting: d.cfg.Starting, Boxes: map[box.Addr]job.BoxFacts{}, Groups: map[string]int{}}
 	queued := map[box.Action]string{} // why the action has no maintenance system
 	for _, t := range d.tasks {
 		if t.job.State == job.Ended {

@@ -24,6 +24,7 @@ import (
 	"testbox-imaging/internal/job"
 	"testbox-imaging/internal/ledger"
 	"testbox-imaging/internal/object"
+	"testbox-imaging/internal/power"
 	"testbox-imaging/internal/problem"
 	"testbox-imaging/internal/sharedir"
 	"testbox-imaging/internal/wire"
@@ -291,9 +292,13 @@ type rig struct {
 	d      *Dispatch
 	k      *knife
 	powers map[box.Addr]int
-	broken error // of the power command
-	probes map[box.Addr]bool
-	forgot map[string]bool
+	broken error  // of the power command
+	only   string // the name of the only box that has one, if not all do
+	// runs is what a try to restart a box leads to. nil is what broken says.
+	runs     func(ctx context.Context, b ledger.Box, try int) (Switched, error)
+	switched []string
+	probes   map[box.Addr]bool
+	forgot   map[string]bool
 }
 
 type syncBuffer struct {
@@ -349,14 +354,30 @@ func newRig(t testing.TB, l *ledger.Ledger) *rig {
 	return r
 }
 
-// power gives all boxes a power command.
-func (r *rig) power() {
-	r.cfg.Power = func(_ context.Context, b ledger.Box) error {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.powers[b.Address]++
-		return r.broken
+// power gives boxes a power command.
+func (r *rig) power() { r.cfg.Power = fakePower{r} }
+
+// fakePower is the power command of all boxes of a rig.
+type fakePower struct{ *rig }
+
+func (p fakePower) Has(b ledger.Box, _ []ledger.Group) bool { return p.only == "" || b.Name == p.only }
+
+func (p fakePower) Restart(ctx context.Context, b ledger.Box, _ []ledger.Group, try int) (Switched, error) {
+	p.mu.Lock()
+	p.powers[b.Address]++
+	broken, runs := p.broken, p.runs
+	p.mu.Unlock()
+	if runs != nil {
+		return runs(ctx, b, try)
 	}
+	return Switched{By: "fake"}, broken
+}
+
+func (p fakePower) Switch(ctx context.Context, b ledger.Box, _ []ledger.Group, a power.Action) (Switched, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.switched = append(p.switched, fmt.Sprint(b.Address, " ", a))
+	return Switched{By: "fake", Output: "says " + string(a)}, p.broken
 }
 
 // answers lets a box's own system answer probes.

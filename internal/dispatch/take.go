@@ -474,70 +474,21 @@ func (d *Dispatch) say(t *task) {
 	}
 }
 
-// powerCycle runs the box's power command beside everything else. Its end settles the
-// step.
-func (d *Dispatch) powerCycle(t *task) {
-	step := t.job.Step
-	if t.power == step || d.cfg.Power == nil {
-		return
-	}
-	t.power = step
-	d.goes(func() {
-		err := d.runPower(t, step)
-		if t.lane.lock(d.ctx) != nil {
-			return
-		}
-		defer t.lane.unlock()
-		if t.power == step {
-			t.power = 0
-		}
-		switch {
-		case t.job.Step != step:
-		case err != nil:
-			d.cfg.Log.Error("a power command failed", "job", t.job.ID, "box", t.job.Box.String(), "error", err)
-			if m := d.happens(t, job.PowerFailed{Step: step, Text: wire.Clean(err.Error())}); d.commit(m) == nil {
-				d.carry(m)
-			} else {
-				d.later(t, append(slices.Clone(t.left), job.PowerCycle{}))
-			}
-		case t.left == nil && t.leftAt.IsZero():
-			d.settle(t)
-		}
-	})
-}
-
-// runPower runs the power command of a step, if the job is still there.
-func (d *Dispatch) runPower(t *task, step int) error {
-	select {
-	case t.lane.power <- struct{}{}:
-		defer func() { <-t.lane.power }()
-	case <-d.ctx.Done():
-		return d.ctx.Err()
-	}
-	d.mu.Lock()
-	j := t.job
-	d.mu.Unlock()
-	if j.Step != step {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(d.ctx, powerTime)
-	defer cancel()
-	b, err := d.box(ctx, j)
-	if err != nil {
-		return err
-	}
-	return d.cfg.Power(ctx, b)
-}
-
 // box returns what the ledger has of a job's box.
 func (d *Dispatch) box(ctx context.Context, j job.Job) (b ledger.Box, err error) {
 	err = d.book.View(ctx, func(tx *ledger.Tx) error {
-		b, err = tx.Box(j.Box)
-		if errors.Is(err, ledger.ErrNotFound) { // an admin has deleted it
-			b, err = ledger.Box{Address: j.Box, Health: ledger.Good}, nil
-		}
+		b, err = d.boxOf(tx, j.Box)
 		return err
 	})
+	return b, err
+}
+
+// boxOf returns what the ledger has of a box.
+func (d *Dispatch) boxOf(tx *ledger.Tx, addr box.Addr) (ledger.Box, error) {
+	b, err := tx.Box(addr)
+	if errors.Is(err, ledger.ErrNotFound) { // an admin has deleted it
+		return ledger.Box{Address: addr, Health: ledger.Good}, nil
+	}
 	return b, err
 }
 

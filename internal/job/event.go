@@ -76,10 +76,11 @@ type DefaultAsked struct{ At time.Time }
 // Probed says that the box's own system answered a probe.
 type Probed struct{ Sent time.Time }
 
-// PowerFailed says that the power command of a step failed.
+// PowerFailed says that the power command of a step failed, or that it does not restart a box
+// that runs.
 type PowerFailed struct {
 	Step int
-	Text string
+	Text string // a whole sentence
 }
 
 // ArmFailed says that the boot file of a step could not be written, and that it

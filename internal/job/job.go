@@ -98,6 +98,7 @@ type Job struct {
 	Deadline time.Time // when the state ends by itself; zero means never, or by silence
 	Half     bool      // half of the time until Deadline was over, or PowerAgain, and power was asked for once more
 	Cycle    bool      // the power command must be run, or run again
+	ByHand   bool      // the power command failed, or does not restart a box that runs, so that people must do it
 
 	Seed    Seed    // of the secrets; it is wiped when the job ends
 	Secrets int     // how many secrets were used

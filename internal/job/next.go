@@ -104,7 +104,7 @@ func (t *turn) sends() bool {
 // enter begins a state. The state lasts for a time, or without an end if that is 0.
 func (t *turn) enter(s State, lasts time.Duration, text string) {
 	t.State, t.Since, t.Text = s, t.now, text
-	t.Deadline, t.Half, t.Cycle = time.Time{}, false, false
+	t.Deadline, t.Half, t.Cycle, t.ByHand = time.Time{}, false, false, false
 	if lasts > 0 {
 		t.Deadline = t.now.Add(lasts)
 	}
@@ -406,7 +406,7 @@ func (t *turn) tick(e Tick) {
 		t.miss(e.Waits)
 	case Armed:
 		if t.now.Before(t.Deadline) {
-			t.Half, t.Cycle = true, true
+			t.askAgain()
 			return
 		}
 		t.expire()
@@ -414,12 +414,17 @@ func (t *turn) tick(e Tick) {
 		t.lose(ClassBox, true, fmt.Sprintf("The agent was silent for %s.", t.limits.Silence))
 	case Restarting:
 		if t.now.Before(t.Deadline) {
-			t.Half, t.Cycle = true, true
+			t.askAgain()
 			return
 		}
 		t.Class = ClassBox
 		t.close(UpNo, "The box's own system was not seen.")
 	}
+}
+
+// askAgain lets power be asked for once more.
+func (t *turn) askAgain() {
+	t.Half, t.Cycle, t.ByHand = true, true, false
 }
 
 // expire ends an arming for which no box came.
@@ -469,8 +474,12 @@ func (t *turn) powerFailed(e PowerFailed) {
 		t.ignore("the job has gone on since")
 		return
 	}
-	t.Cycle = false
-	t.Text = "The power command failed: " + e.Text
+	t.Cycle, t.ByHand = false, true
+	if t.State == Restarting && t.Text != "" { // what the action led to stays
+		t.Text += " " + e.Text
+		return
+	}
+	t.Text = e.Text
 }
 
 func (t *turn) armFailed(e ArmFailed) {

@@ -258,6 +258,7 @@ func told(j, k Job) string {
 		say(j.Default != k.Default, "the default was asked for")
 		say(j.Disarmed != k.Disarmed, "it is disarmed")
 		say(j.Half != k.Half, "half of the time is over")
+		say(!j.ByHand && k.ByHand, "people must restart the box")
 		say(j.Step != k.Step && j.Text != k.Text && j.Cancel == k.Cancel, "why")
 		say(!j.Settled && k.Settled, "it is settled")
 	}

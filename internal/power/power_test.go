@@ -514,7 +514,7 @@ func TestOffAndOn(t *testing.T) {
 	must(os.Remove(filepath.Join(dir, "1")))
 	must(os.WriteFile(filepath.Join(dir, "0"), nil, 0o600))
 	res, err = r.Do(t.Context(), p, Cycle, someBox)
-	if got := log(); err == nil || !strings.HasPrefix(err.Error(), "switch it off: the power command sh failed") || !res.Again() || got != "0 " {
+	if got := log(); got != "0 " || err == nil || !strings.HasPrefix(err.Error(), "switch it off: the power command sh") || !res.Again() {
 		t.Errorf("%q, %+v, %v", got, res, err)
 	}
 	must(os.Remove(filepath.Join(dir, "0")))
