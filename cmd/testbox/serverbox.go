@@ -337,10 +337,10 @@ if they are an admin's. The same run may reserve it again, as to have it longer.
 		"  testbox box hold web-1 --for 4h --why \"a long test\"\n  TESTBOX_RUN=pipeline-17 testbox box hold web-1 --for 2h", takesWords(1, 1),
 		func(cmd *cobra.Command, c *apiclient.Client, args []string, b *api.Box) error {
 			if cmd.Flags().Changed("for") {
-				if span <= 0 {
-					return wrong("--for %s is no time", span)
+				if span < time.Second {
+					return wrong("--for %s is no time of at least a second", span)
 				}
-				q.Expires = w.now().Add(span).UTC().Truncate(time.Second)
+				q.For = int64(span / time.Second) // the server's clock counts
 			}
 			return c.Do(cmd.Context(), "PUT", apiclient.Path("boxes", args[0], "holder"), q, b)
 		})

@@ -289,6 +289,13 @@ func TestHold(t *testing.T) {
 			t.Error(p.Detail)
 		}
 	}
+	b = api.Box{}
+	ann.want(200, "PUT", "/api/v1/boxes/10.0.0.1/holder", api.Holder{For: 3600}, &b)
+	if b.Holder == nil || b.Holder.Expires.Sub(until).Abs() > time.Second || b.Holder.For != 0 {
+		t.Errorf("%+v", b.Holder)
+	}
+	ann.refused(api.CodeWrong, "PUT", "/api/v1/boxes/10.0.0.1/holder", api.Holder{For: 3600, Expires: until})
+	ann.refused(api.CodeWrong, "PUT", "/api/v1/boxes/10.0.0.1/holder", api.Holder{For: -1})
 	bob.refused(api.CodeForbidden, "PUT", "/api/v1/boxes/10.0.0.1/holder", api.Holder{})
 	bob.refused(api.CodeForbidden, "DELETE", "/api/v1/boxes/10.0.0.1/holder", nil)
 	bob.refused(api.CodeForbidden, "POST", "/api/v1/jobs/"+jobs.Jobs[0].ID+"/cancel", api.Reason{})

@@ -81,7 +81,7 @@ func (s *Server) boxOf(b ledger.Box, last *LastJob) Box {
 	set, _ := setting.OfBox(b) // what holds for a box says why they cannot be read
 	v.Power, v.Keep = set.Power, set.Keep.String()
 	if s.heldBy(b) != "" {
-		v.Holder = &Holder{b.Holder.Name, b.Holder.Reason, b.Holder.Expires}
+		v.Holder = &Holder{Name: b.Holder.Name, Reason: b.Holder.Reason, Expires: b.Holder.Expires}
 	}
 	return v
 }
@@ -451,6 +451,12 @@ func (s *Server) holdBox(ctx context.Context, in *struct {
 }) (*body[Box], error) {
 	q := in.Body
 	var addr box.Addr
+	switch {
+	case q.For > 0 && !q.Expires.IsZero():
+		return nil, problem.Wrongf("give either expires or for, and not both")
+	case q.For > 0:
+		q.Expires = s.cfg.Now().Add(time.Duration(q.For) * time.Second).UTC().Truncate(time.Second)
+	}
 	if !q.Expires.IsZero() && !q.Expires.After(s.cfg.Now()) {
 		return nil, problem.Wrongf("%s is in the past; give the time at which the box is free again", q.Expires.UTC().Format(time.RFC3339))
 	}

@@ -105,6 +105,8 @@ type Holder struct {
 	Name    string    `json:"name,omitempty" maxLength:"200" doc:"who has the box; without it, who asks"`
 	Reason  string    `json:"reason,omitempty" maxLength:"1000" doc:"what for"`
 	Expires time.Time `json:"expires,omitzero" doc:"when that ends; without it, never"`
+	// For spares a client whose clock is wrong a reservation that ends too early.
+	For int64 `json:"for,omitempty" minimum:"1" maximum:"315360000" doc:"in a request, in place of expires: for so many seconds from now on"`
 }
 
 // LastJob is the short form of a box's latest job.
