@@ -84,7 +84,8 @@ func number(a netip.Addr) uint32 {
 	return binary.BigEndian.Uint32(b[:])
 }
 
-func (l *Lab) check() error {
+// Check returns an error if a server with these settings would not start.
+func (l *Lab) Check() error {
 	if len(l.Subnets) == 0 {
 		return fmt.Errorf("a DHCP server needs a subnet")
 	}
@@ -332,6 +333,9 @@ func (s *Server) assign(r *request, nets []*Subnet, me mac, now time.Time) verdi
 		case n.special(a) || s.cards.ours(a):
 			return verdict{fixed: true, err: fmt.Errorf("its address %v is that of a router, of a server or of the subnet itself", a)}
 		default:
+			if s.otherCard(r, a, me, now) {
+				break
+			}
 			if err := s.book.taken(a, me, now); err != nil {
 				return verdict{fixed: true, err: err}
 			}
@@ -345,6 +349,24 @@ func (s *Server) assign(r *request, nets []*Subnet, me mac, now time.Time) verdi
 		}
 	}
 	return verdict{}
+}
+
+// otherCard reports whether another card of the same machine has the machine's fixed
+// address. If the firmware asks, the machine was restarted, so what had the address
+// before has ended, and the card that boots gets it.
+func (s *Server) otherCard(r *request, a netip.Addr, me mac, now time.Time) bool {
+	k := s.book.byAddr[a]
+	if k == nil || k.offer != nil || k.mac == me || !k.held(now) {
+		return false
+	}
+	if same, ok := s.Lab.fixed(Machine{MAC: k.mac[:], UUID: k.uuid}); !ok || same != a {
+		return false
+	}
+	if r.who.PXE {
+		k.until = now
+		return false
+	}
+	return true
 }
 
 func (l *Lab) fixed(who Machine) (netip.Addr, bool) {

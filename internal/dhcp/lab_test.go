@@ -258,6 +258,36 @@ func TestFixedAddressMoves(t *testing.T) {
 	})
 }
 
+// A box has two cards on one network, and one fixed address. The card that boots gets it,
+// whatever the box's system had done with the other one before.
+func TestTwoCards(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lab := testLab()
+		lab.Fixed = func(m Machine) (netip.Addr, bool) {
+			return ip("10.77.0.11"), m.MAC.String() == box1.String() || m.MAC.String() == box2.String()
+		}
+		r := newRig(t, lab)
+		if a := r.lease(box2); a != ip("10.77.0.11") {
+			t.Fatalf("the card that asks first got %v", a)
+		}
+		if a := r.lease(box1); !lab.Subnets[0].inRange(a) {
+			t.Errorf("the other card of a system got %v", a)
+		}
+		if a := r.lease(box1, pxe(BIOS)); a != ip("10.77.0.11") {
+			t.Errorf("the card that boots got %v", a)
+		}
+		if s := one(t, r.ask(requests(box2, has(ip("10.77.0.11"))))); s.MessageType() != dhcpv4.MessageTypeNak {
+			t.Errorf("the other card is answered %v", s.MessageType())
+		}
+		if a := r.lease(box1); a != ip("10.77.0.11") {
+			t.Errorf("the system of the box got %v for the card that booted", a)
+		}
+		if a := r.lease(box3, pxe(BIOS)); a == ip("10.77.0.11") {
+			t.Error("another machine got the address")
+		}
+	})
+}
+
 func TestRangeIsFull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, testLab())
@@ -478,10 +508,10 @@ func TestLabCheck(t *testing.T) {
 		},
 	} {
 		l := testLab()
-		if err := l.check(); err != nil {
+		if err := l.Check(); err != nil {
 			t.Fatal(err)
 		}
-		if change(l); l.check() == nil {
+		if change(l); l.Check() == nil {
 			t.Errorf("%s is no error", name)
 		}
 	}

@@ -41,6 +41,8 @@ type Server struct {
 	Seen func(Event)
 	// Trouble is told what an admin should know, if it is not nil.
 	Trouble func(error)
+	// Answers is called when requests are answered from now on, if it is not nil.
+	Answers func()
 	// Interfaces are the cards to serve. None means all.
 	Interfaces []string
 	// Lab makes this the lab's DHCP server. Without it no address is given.
@@ -116,6 +118,9 @@ func (s *Server) Serve(ctx context.Context, main, boot *net.UDPConn) error {
 		}
 		s.setQuiet(ctx.Err() != nil)
 	}
+	if s.Answers != nil && ctx.Err() == nil {
+		s.Answers()
+	}
 	<-ctx.Done()
 	s.setQuiet(true)
 	wg.Wait()
@@ -164,7 +169,7 @@ func (s *Server) start(main, boot *net.UDPConn) error {
 }
 
 func (s *Server) startLab() error {
-	if err := s.Lab.check(); err != nil {
+	if err := s.Lab.Check(); err != nil {
 		return err
 	}
 	if s.Lab.FS == nil {

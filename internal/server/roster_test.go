@@ -62,8 +62,12 @@ func TestRoster(t *testing.T) {
 	if k := r.at(netip.MustParseAddr("10.0.0.8")); k == nil || !k.Retired || r.count() != 2 || len(r.withUUID(two.UUID)) != 0 {
 		t.Errorf("%+v, %d, %v", k, r.count(), r.withUUID(two.UUID))
 	}
+	before := r.withMAC("52:54:00:00:00:02")
 	one.Name, one.UUID, one.MACs = "new", "", []string{"52:54:00:00:00:01"}
 	put(one)
+	if before[0] == nil || before[1] == nil || addrsOf(before) != "10.0.0.7 10.0.0.8" {
+		t.Error("a list that was asked for earlier has changed")
+	}
 	check("changed", "new", "10.0.0.7", "10.0.0.8", "")
 	update(func(tx *ledger.Tx) error { return tx.DeleteBox(one.Address) })
 	check("forgotten", "", "", "10.0.0.8", "")
