@@ -45,7 +45,7 @@ Two servers cannot work on one state folder: the second one refuses.`,
 	cmd.Flags().StringVar(&file, "config", server.DefaultFile, "the configuration `FILE`")
 	cmd.Flags().BoolVar(&check, "check", false, "only say whether the configuration and the state folder are right; nothing is changed")
 	mustComplete(cmd.MarkFlagFilename("config", "toml"))
-	cmd.AddCommand(newServerInitCmd(w), newServerRecoverCmd())
+	cmd.AddCommand(newServerInitCmd(w), newServerRecoverCmd(), newServerStatusCmd(w))
 	return cmd
 }
 

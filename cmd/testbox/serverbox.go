@@ -220,13 +220,15 @@ func newBoxShowCmd(w world) *cobra.Command {
 func newBoxAddCmd(w world) *cobra.Command {
 	var q api.NewBox
 	cmd := boxCmd(w, "add ADDRESS", "Tell a server of a box",
-		`Tells a server of a box. That is not needed for a backup: a box is known from its first job on.`,
-		"  testbox box add 10.40.41.42 --name web-1 --groups rack3", takesWords(1, 1),
+		`Tells a server of a box. That is not needed for a backup: a box is known from its first job on.
+Where the server gives the addresses by DHCP, the machine with the network card gets this one.`,
+		"  testbox box add 10.40.41.42 --name web-1 --groups rack3\n  testbox box add 10.40.41.43 --mac 52:54:00:12:34:56", takesWords(1, 1),
 		func(cmd *cobra.Command, c *apiclient.Client, args []string, b *api.Box) error {
 			q.Address = args[0]
 			return c.Do(cmd.Context(), "POST", apiclient.Path("boxes"), q, b)
 		})
 	cmd.Flags().StringVar(&q.Name, "name", "", "the `NAME` of the box")
+	cmd.Flags().StringSliceVar(&q.MACs, "mac", nil, "hardware `ADDRESSES` of the network cards of the box, comma-separated")
 	cmd.Flags().StringSliceVar(&q.Groups, "groups", nil, "the `GROUPS` of the box, comma-separated")
 	cmd.Flags().StringSliceVar(&q.Labels, "labels", nil, "the `LABELS` of the box, comma-separated")
 	cmd.Flags().StringVar(&q.Why, "why", "", "the `REASON`, for the audit log")

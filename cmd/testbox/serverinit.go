@@ -99,8 +99,8 @@ func runServerInit(ctx context.Context, p printer, w world, o serverInit) error 
 		return &exitError{exitFailed, err} // a part is done, so this is no refusal
 	}
 	p.printf("next:\n  read %s and %s\n  build what boxes boot: %s\n"+
-		"  have your DHCP server name this machine (next-server) and pxelinux.0 (filename)\n  run `testbox server`\n",
-		o.file, plan.Boot.Path("site.conf"), plan.Boot.BuildCommand("--form ram"))
+		"  have your DHCP server name this machine (next-server) and pxelinux.0 (filename), or let the server do it: [dhcp] in %s\n  run `testbox server`\n",
+		o.file, plan.Boot.Path("site.conf"), plan.Boot.BuildCommand("--form ram"), o.file)
 	return nil
 }
 
@@ -194,7 +194,8 @@ func giveTo(uid, gid int, cfg *server.Config) error {
 	}
 	for _, e := range entries {
 		path := filepath.Join(cfg.State, e.Name())
-		if strings.HasPrefix(path, cfg.LedgerFile()) || strings.HasPrefix(path, cfg.LedgerCopy()) {
+		if strings.HasPrefix(path, cfg.LedgerFile()) || strings.HasPrefix(path, cfg.LedgerCopy()) ||
+			strings.HasPrefix(path, cfg.LeaseFile()) {
 			trees = append(trees, path)
 		}
 	}

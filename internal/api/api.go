@@ -78,6 +78,8 @@ type Config struct {
 	// Stored returns how many bytes the store has, for the metrics. nil means that this
 	// is not known.
 	Stored func() int64
+	// Status says how the parts of the server are. nil means that this is not known.
+	Status func() ServerStatus
 	// Group is the group whose members may do everything over the Unix socket (""
 	// means AdminGroup).
 	Group string

@@ -55,6 +55,7 @@ var may = map[string]string{
 	"GET /api/v1/audit":                                         "admin of all",
 	"GET /api/v1/me":                                            "viewer",
 	"GET /api/v1/events":                                        "viewer",
+	"GET /api/v1/status":                                        "viewer of all",
 	"GET /api/v1/openapi.json":                                  "viewer",
 	"GET /metrics":                                              "viewer of all",
 	"GET /healthz":                                              "",

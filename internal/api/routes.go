@@ -105,6 +105,8 @@ var routes = []route{
 		"Server-sent events. An event `job` has a job as it is now; of several changes that come quickly, only the last may be sent. " +
 			"An event `reset` comes first, and again when events were lost: read what is to be known anew then. " +
 			"Who sends the id of the last event in the header `Last-Event-ID` gets what came after it, without `reset`.", on((*Server).getEvents)},
+	{"get-status", "GET", Prefix + "/status", ledger.Viewer, true, 200, "server", "Say which part of the server does what",
+		"Each part says at which addresses it answers, and what is missing so that boxes are served.", on((*Server).getStatus)},
 	{"get-openapi", "GET", Prefix + "/openapi.json", ledger.Viewer, false, 200, "server", "Describe the API for programs", "",
 		on((*Server).getOpenAPI)},
 	{"get-metrics", "GET", "/metrics", ledger.Viewer, true, 200, "server", "Give figures for Prometheus", "", on((*Server).getMetrics)},

@@ -16,6 +16,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"testbox-imaging/internal/bootcfg"
+	"testbox-imaging/internal/dhcp"
 	"testbox-imaging/internal/problem"
 	"testbox-imaging/internal/setting"
 	"testbox-imaging/internal/words"
@@ -40,6 +41,7 @@ type Config struct {
 	TFTP   string `toml:"tftp"`   // address and port at which boxes get boot files; "" is none
 	HTTP   string `toml:"http"`   // the same, by HTTP; "" is none
 	Boxes  int    `toml:"boxes"`  // how many boxes may be at work at once; 0 is any number
+	DHCP   DHCP   `toml:"dhcp"`
 	Jobs   Jobs   `toml:"jobs"`
 	Upkeep Upkeep `toml:"upkeep"`
 	Hooks  []Hook `toml:"hooks"` // who is told of each job that has ended
@@ -85,6 +87,7 @@ func (d Duration) MarshalText() ([]byte, error) { return []byte(words.Duration(t
 func DefaultConfig() Config {
 	return Config{
 		State: "/var/lib/testbox", Agents: ":8444", API: ":8443", Socket: "/run/testbox/testbox.sock", TFTP: ":69", HTTP: ":80",
+		DHCP: DHCP{Lease: Duration(dhcp.DefaultLease)},
 		Jobs: Jobs{Attempts: 3, Start: Duration(24 * time.Hour), Silence: Duration(5 * time.Minute), Up: Duration(15 * time.Minute),
 			Probe: probePing},
 		Upkeep: Upkeep{At: "03:30", Scrub: "sunday"},
@@ -121,6 +124,7 @@ func ParseConfig(data []byte) (*Config, error) {
 	if err := d.Decode(&cfg); err != nil {
 		return nil, tomlError(err)
 	}
+	cfg.DHCP.tidy()
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
@@ -184,6 +188,9 @@ func (c *Config) check() error {
 			return errors.New(k.text)
 		}
 	}
+	if err := c.DHCP.check(c.TFTP != ""); err != nil {
+		return err
+	}
 	if len(c.Hooks) > maxHooks {
 		return fmt.Errorf("there are %d hooks, and may be at most %d", len(c.Hooks), maxHooks)
 	}
@@ -238,6 +245,9 @@ func (c *Config) KeyDir() string { return filepath.Join(c.State, "tls") }
 // TFTPDir is the area that boxes read by TFTP.
 func (c *Config) TFTPDir() string { return filepath.Join(c.State, bootcfg.TFTPArea) }
 
+// LeaseFile is the file with the addresses that our DHCP server has given.
+func (c *Config) LeaseFile() string { return filepath.Join(c.State, "dhcp-leases") }
+
 // BootDir is the folder of boot files.
 func (c *Config) BootDir() string { return filepath.Join(c.TFTPDir(), bootcfg.ConfigDir) }
 
@@ -280,6 +290,7 @@ func ConfigText(c *Config) []byte {
 	line("tftp", c.TFTP, "Address and port at which boxes get boot files by TFTP; \"\" if another TFTP server gives them out.")
 	line("http", c.HTTP, "Address and port at which boxes get the same files by HTTP; a rescue needs that. \"\" for none.")
 	line("boxes", c.Boxes, "How many boxes may be at work at once; 0 for any number.")
+	c.DHCP.text(&b, line, text)
 	b.WriteString("[jobs]\n")
 	line("attempts", c.Jobs.Attempts, "How often a job is tried.")
 	line("start", c.Jobs.Start, "How long a box may take to start maintenance, before its job expires.")

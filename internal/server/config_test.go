@@ -1,6 +1,7 @@
 package server
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -53,6 +54,36 @@ keep-last = 3
 	}
 }
 
+func subnet(network, addrs string) string {
+	return fmt.Sprintf("[dhcp]\nmode = \"full\"\n[[dhcp.subnets]]\nnetwork = %q\nrange = %q\n", network, addrs)
+}
+
+func TestConfigOfDHCP(t *testing.T) {
+	cfg, err := ParseConfig([]byte("[dhcp]\ninterfaces = []\nlease = \"1h\"\nmode = \"full\"\n[[dhcp.subnets]]\nnetwork = \"10.42.1.0/24\"\n" +
+		"range = \"10.42.1.100 - 10.42.1.199\"\nrouters = [\"10.42.1.1\"]\ndns = []\n"))
+	must(t, err)
+	all, err := cfg.DHCP.subnets()
+	must(t, err)
+	if n := all[0]; len(all) != 1 || n.First.String() != "10.42.1.100" || n.Last.String() != "10.42.1.199" || n.Lease != time.Hour ||
+		len(n.Router) != 1 || n.DNS != nil || cfg.DHCP.Interfaces != nil {
+		t.Errorf("%+v, %+v", all, cfg.DHCP)
+	}
+	for text, want := range map[string]string{
+		subnet("10.42.1.1/24", ""):                        "the network \"10.42.1.1/24\" is none",
+		subnet("fd00::/64", ""):                           "no IPv4 subnet",
+		subnet("10.42.1.0/24", "10.42.1.9"):               "the range \"10.42.1.9\" is none",
+		subnet("10.42.1.0/24", "10.0.0.1-10.0.0.2"):       "no range of the subnet",
+		subnet("10.42.1.0/24", "") + "routers = [\"10\"]": "no IPv4 address",
+	} {
+		if _, err := ParseConfig([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", text, err, want)
+		}
+	}
+	if again, err := ParseConfig(ConfigText(cfg)); err != nil || !reflect.DeepEqual(*again, *cfg) {
+		t.Errorf("what was written is read as %+v, %v", again, err)
+	}
+}
+
 // TestConfigRefused has for each mistake a part of the sentence that names it.
 func TestConfigRefused(t *testing.T) {
 	for text, want := range map[string]string{
@@ -84,6 +115,12 @@ func TestConfigRefused(t *testing.T) {
 		"upkeep.at = \"24:00\"":                   "upkeep.at is no time of day",
 		"upkeep.scrub = \"caturday\"":             "upkeep.scrub is no day",
 		"[[hooks]]\nurl = \"ftp://x\"":            "hooks: ",
+		"[dhcp]\nmode = \"on\"":                   "dhcp.mode is not",
+		"tftp = \"\"\n[dhcp]\nmode = \"proxy\"":   "tftp is empty",
+		"[dhcp]\nmode = \"full\"":                 "no [[dhcp.subnets]]",
+		"[dhcp]\ninterfaces = [\"a/b\"]":          "no name of a network card",
+		"[dhcp]\nlease = \"1m\"":                  "dhcp.lease is not between",
+		"[dhcp]\nrange = \"\"":                    "line 2: there is no key dhcp.range",
 		"[[hooks]]\nurl = \"https://x\"":          "secret-file",
 		"[[hooks]]\nurl = \"https://u:p@x\"":      "hooks: ",
 		"upkeep.keep-last = -1":                   "a number of backups to keep is negative",
@@ -97,6 +134,7 @@ func TestConfigRefused(t *testing.T) {
 }
 
 func FuzzConfig(f *testing.F) {
+	f.Add([]byte(subnet("10.42.1.0/24", "10.42.1.1-10.42.1.2") + "dns = []\n"))
 	f.Add([]byte("state = \"/srv\"\n[upkeep]\nat = \"\"\n[[hooks]]\nurl = \"https://x\"\nsecret-file = \"/y\"\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		cfg, err := ParseConfig(data)

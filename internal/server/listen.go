@@ -20,7 +20,12 @@ const (
 	fdSocket = "socket"
 	fdTFTP   = "tftp"
 	fdHTTP   = "http"
+	fdDHCP   = "dhcp"
+	fdBoot   = "proxydhcp"
 )
+
+// The ports at which machines ask by DHCP. Tests put others here.
+var dhcpAt, bootAt = ":67", ":4011"
 
 // listeners are the open sockets of a server.
 type listeners struct {
@@ -30,6 +35,8 @@ type listeners struct {
 	tftp   *net.UDPConn // nil if there is none
 	http   net.Listener // nil if there is none
 	noHTTP error        // why there is no http; nil if there is one
+	dhcp   *net.UDPConn // port 67; nil if DHCP is off, as is boot
+	boot   *net.UDPConn // port 4011
 }
 
 func (l *listeners) close() {
@@ -38,8 +45,10 @@ func (l *listeners) close() {
 			one.Close()
 		}
 	}
-	if l.tftp != nil {
-		l.tftp.Close()
+	for _, one := range []*net.UDPConn{l.tftp, l.dhcp, l.boot} {
+		if one != nil {
+			one.Close()
+		}
 	}
 }
 
@@ -102,7 +111,7 @@ func listen(cfg *Config) (_ *listeners, err error) {
 			}
 		}
 	}
-	if l.tftp, err = listenTFTP(cfg, files); err != nil {
+	if err = l.listenBoot(cfg, files); err != nil {
 		return nil, err
 	}
 	f, err := given(files, fdHTTP)
@@ -132,34 +141,48 @@ func listenHTTP(cfg *Config) (net.Listener, error) {
 	return l, nil
 }
 
-// listenTFTP opens the socket for TFTP, or takes the one that systemd has opened.
-func listenTFTP(cfg *Config, files map[string][]*os.File) (*net.UDPConn, error) {
-	f, err := given(files, fdTFTP)
+// listenUDP opens a socket of UDP, or takes the one that systemd has opened. at may be "",
+// for none.
+func listenUDP(files map[string][]*os.File, name, at, other string) (*net.UDPConn, error) {
+	f, err := given(files, name)
 	if err != nil {
 		return nil, err
 	}
 	if f != nil {
 		c, err := net.FilePacketConn(f)
 		if err != nil {
-			return nil, fmt.Errorf("the socket %s that systemd opened cannot be used: %w", fdTFTP, err)
+			return nil, fmt.Errorf("the socket %s that systemd opened cannot be used: %w", name, err)
 		}
 		udp, ok := c.(*net.UDPConn)
 		if !ok {
 			c.Close()
-			return nil, fmt.Errorf("the socket %s that systemd opened is none of UDP; it needs ListenDatagram", fdTFTP)
+			return nil, fmt.Errorf("the socket %s that systemd opened is none of UDP; it needs ListenDatagram", name)
 		}
 		return udp, nil
 	}
-	if cfg.TFTP == "" {
+	if at == "" {
 		return nil, nil
 	}
-	at, err := net.ResolveUDPAddr("udp4", cfg.TFTP)
+	a, err := net.ResolveUDPAddr("udp4", at)
 	if err != nil {
 		return nil, err
 	}
-	c, err := net.ListenUDP("udp4", at)
+	c, err := net.ListenUDP("udp4", a)
 	if err != nil {
-		return nil, fmt.Errorf(`%w; if another TFTP server gives boot files out, set tftp = "" in the configuration`, err)
+		return nil, fmt.Errorf("%w; %s", err, other)
 	}
 	return c, nil
+}
+
+// listenBoot opens the sockets for boxes that start.
+func (l *listeners) listenBoot(cfg *Config, files map[string][]*os.File) (err error) {
+	if l.tftp, err = listenUDP(files, fdTFTP, cfg.TFTP,
+		`if another TFTP server gives boot files out, set tftp = "" in the configuration`); err != nil || cfg.DHCP.Mode == dhcpOff {
+		return err
+	}
+	const other = `if another DHCP server runs on this machine, stop it, or set dhcp.mode = "" and have that one name the boot file`
+	if l.dhcp, err = listenUDP(files, fdDHCP, dhcpAt, other); err == nil {
+		l.boot, err = listenUDP(files, fdBoot, bootAt, other)
+	}
+	return err
 }

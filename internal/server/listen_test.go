@@ -20,6 +20,8 @@ func TestMain(m *testing.M) {
 	}
 	cfg := DefaultConfig()
 	cfg.Socket, cfg.Agents, cfg.API, cfg.TFTP, cfg.HTTP = socket, "127.0.0.1:0", "", "", ""
+	cfg.DHCP.Mode = os.Getenv(listenEnv + "_DHCP")
+	dhcpAt, bootAt = "127.0.0.1:0", "127.0.0.1:0"
 	l, err := listen(&cfg)
 	if err != nil {
 		fmt.Println("error:", err)
@@ -31,6 +33,9 @@ func TestMain(m *testing.M) {
 	}
 	if l.http != nil {
 		said += " http " + l.http.Addr().String()
+	}
+	if l.dhcp != nil {
+		said += fmt.Sprint(" ", l.dhcp.LocalAddr(), " ", l.boot.LocalAddr())
 	}
 	fmt.Println(said)
 }
@@ -83,6 +88,21 @@ func TestSocketsOfSystemd(t *testing.T) {
 	}
 	if got := underSystemd(t, own+"5", "agents:http", agents, api); got != fmt.Sprint(agents.Addr(), " false ", own+"5 http ", api.Addr()) {
 		t.Errorf("with a socket for HTTP: %q", got)
+	}
+	second, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	must(t, err)
+	defer second.Close()
+	if got, want := underSystemd(t, own+"8", "proxydhcp:agents:dhcp", boot, agents, second),
+		fmt.Sprint(agents.Addr(), " false ", own+"8"); got != want {
+		t.Errorf("with sockets for DHCP, which is off: %q, not %q", got, want)
+	}
+	t.Setenv(listenEnv+"_DHCP", dhcpProxy)
+	if got, want := underSystemd(t, own+"6", "proxydhcp:agents:dhcp", boot, agents, second),
+		fmt.Sprint(agents.Addr(), " false ", own+"6 ", second.LocalAddr(), " ", boot.LocalAddr()); got != want {
+		t.Errorf("with sockets for DHCP: %q, not %q", got, want)
+	}
+	if got := underSystemd(t, own+"7", "agents", agents); strings.Count(got, " 127.0.0.1:") != 2 {
+		t.Errorf("without sockets for DHCP: %q", got)
 	}
 	if got := underSystemd(t, own+"4", "tftp", agents); !strings.Contains(got, "error: the socket tftp that systemd opened") {
 		t.Errorf("with a socket of TCP for TFTP: %q", got)

@@ -68,7 +68,7 @@ const closeTime = 5 * time.Second
 // sessions, and go on with the next start. If Run returns nil, the server has ended
 // cleanly.
 func Run(ctx context.Context, p Parts) error {
-	s := &server{Parts: p, roster: newRoster(), sights: &sight.List{}}
+	s := &server{Parts: p, started: time.Now(), roster: newRoster(), sights: &sight.List{}}
 	defer s.close()
 	if err := s.open(ctx); err != nil {
 		return err
@@ -78,6 +78,7 @@ func Run(ctx context.Context, p Parts) error {
 
 type server struct {
 	Parts
+	started  time.Time
 	sockets  *listeners
 	ledger   *ledger.Ledger
 	roster   *roster
@@ -89,6 +90,7 @@ type server struct {
 	agents   *http.Server
 	netboot  *netboot
 	web      *http.Server // nil if there is no HTTP for boxes
+	bootDHCP *bootDHCP    // nil if it is off
 	api      *api.Server
 	keys     struct{ agents, api tls.Certificate }
 	prints   struct{ agents, api wire.Fingerprint }
@@ -139,6 +141,11 @@ func (s *server) open(ctx context.Context) (err error) {
 			s.Log.Warn("No job can wait until its box is up.", "error", err)
 		}
 	}
+	if s.sockets.dhcp != nil {
+		if s.bootDHCP, err = newBootDHCP(s); err != nil {
+			return err
+		}
+	}
 	s.dispatch, err = dispatch.Open(ctx, dispatch.Config{
 		Ledger: s.ledger, Backups: &backups{s.Store, time.Now}, Area: area, Most: cfg.Boxes, Places: setting.Places, Probe: probe, Log: s.Log,
 		Boots: &boots{place: s.Place, port: port, key: s.prints.agents.String()},
@@ -161,7 +168,7 @@ func (s *server) open(ctx context.Context) (err error) {
 	s.keeper.busy = func() bool { return s.dispatch.Running(box.Restore) > 0 }
 	s.api = api.New(api.Config{
 		Ledger: s.ledger, Jobs: s.dispatch, Area: area, Backups: s.Store, Keeper: s.keeper, Sessions: newSessions(s.boxes),
-		Ended: s.ended, Stored: s.Store.PackBytes, Log: s.Log, Site: cfg.Site(),
+		Ended: s.ended, Stored: s.Store.PackBytes, Status: s.status, Log: s.Log, Site: cfg.Site(),
 	})
 	return nil
 }
@@ -206,7 +213,7 @@ func (s *server) serve(ctx context.Context) error {
 	s.agents = &http.Server{Handler: mux, TLSConfig: tlsWith(s.keys.agents)}
 	boxapi.Limit(s.agents)
 	var running sync.WaitGroup
-	failed := make(chan error, 4)
+	failed := make(chan error, 8)
 	start := func(name string, serve func() error) {
 		running.Go(func() {
 			if err := serve(); !errors.Is(err, http.ErrServerClosed) {
@@ -240,9 +247,17 @@ func (s *server) serve(ctx context.Context) error {
 	} else if s.Config.HTTP != "" {
 		s.Log.Warn("Boxes get no files by HTTP, so no box can be rescued. All else works.", "error", l.noHTTP)
 	}
+	if s.bootDHCP != nil {
+		running.Go(func() {
+			if err := s.bootDHCP.run(ctx); err != nil {
+				failed <- fmt.Errorf("the DHCP server failed: %w", err)
+			}
+		})
+	}
 	running.Go(func() { s.keeper.run(ctx) })
 	running.Go(func() { s.hooks.run(ctx) })
 	running.Go(func() { s.readLatest(ctx) })
+	s.sayStatus()
 	if s.Ready != nil {
 		s.Ready(at)
 	}

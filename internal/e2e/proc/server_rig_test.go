@@ -260,13 +260,19 @@ func (s *serverSite) box(number int, disks ...*testDisk) *servedBox {
 // join connects a host to the server's bridge.
 func (s *serverSite) join(h host, addr string) {
 	s.t.Helper()
+	s.plug(h)
+	for _, command := range []string{"link set lo up", "addr add " + addr + "/24 dev eth0", "link set eth0 up"} {
+		h.ip(s.t, command)
+	}
+}
+
+// plug puts a card into a host, with a cable to the server's bridge.
+func (s *serverSite) plug(h host) {
+	s.t.Helper()
 	s.ports++
 	port := fmt.Sprintf("port%d", s.ports)
 	s.host.ip(s.t, fmt.Sprintf("link add %s type veth peer name eth0 netns %d", port, h.cmd.Process.Pid))
 	s.host.ip(s.t, "link set "+port+" master br0 up")
-	for _, command := range []string{"link set lo up", "addr add " + addr + "/24 dev eth0", "link set eth0 up"} {
-		h.ip(s.t, command)
-	}
 }
 
 // cut takes the box off the network, or connects it again.

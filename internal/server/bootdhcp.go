@@ -1,0 +1,318 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"testbox-imaging/internal/bootarea"
+	"testbox-imaging/internal/bootcfg"
+	"testbox-imaging/internal/dhcp"
+)
+
+// loader is what a kind of firmware starts, from the boot files' area.
+type loader struct {
+	file  string
+	needs []string // files without which it would not start the machine's own disk
+}
+
+// bios starts PXELINUX. Without its second half it restarts the machine again and again,
+// and without the default boot file it stops at its prompt.
+var bios = loader{bootcfg.LoaderName, []string{"ldlinux.c32", bootcfg.ConfigDir + "/" + bootcfg.DefaultName}}
+
+// loaders has the names that the UEFI specification gives to what a machine starts when
+// nobody has chosen anything. None of these files is made by this version.
+var loaders = map[dhcp.Arch]loader{
+	dhcp.BIOS: bios, dhcp.X64: {file: "bootx64.efi"}, dhcp.X64BC: {file: "bootx64.efi"}, dhcp.IA32: {file: "bootia32.efi"},
+	dhcp.ARM64: {file: "bootaa64.efi"}, dhcp.ARM32: {file: "bootarm.efi"},
+}
+
+// present says which files of the area are there. It looks now and then, so that nobody who
+// asks waits for a disk.
+type present struct {
+	area *bootarea.Area
+	have atomic.Pointer[map[string]bool]
+}
+
+const presentAge = 5 * time.Second
+
+func (p *present) look() {
+	have := map[string]bool{}
+	for _, l := range loaders {
+		for _, name := range append([]string{l.file}, l.needs...) {
+			f, err := p.area.Open(name, netip.Addr{})
+			if err == nil {
+				f.Close()
+			}
+			have[name] = err == nil
+		}
+	}
+	p.have.Store(&have)
+}
+
+// lacks returns the files of a loader that are not there.
+func (p *present) lacks(l loader) (names []string) {
+	have := *p.have.Load()
+	for _, name := range append([]string{l.file}, l.needs...) {
+		if !have[name] {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+func (p *present) run(ctx context.Context) {
+	for {
+		select {
+		case <-time.After(presentAge):
+			p.look()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// bootDHCP tells starting machines where their boot files are. It never waits for the
+// ledger or a disk before it answers.
+type bootDHCP struct {
+	*server
+	dhcp  *dhcp.Server
+	files present
+	next  netip.Addr // the TFTP server, if it is not at all addresses
+	notes chan note
+
+	mu      sync.Mutex // guards the fields below
+	answers bool
+	refused error        // why it does not answer
+	others  []dhcp.Found // what other servers told
+	looked  time.Time    // when they were asked
+	trouble error
+	since   time.Time // of the trouble
+}
+
+// note is a line of the log. The log may be a disk.
+type note struct {
+	key   string // the next lines of the same key are left out for a while
+	level slog.Level
+	text  string
+	args  []any
+}
+
+const (
+	maxNotes     = 256
+	dhcpAgain    = 30 * time.Second // after it was refused
+	othersAgain  = time.Hour        // other servers are asked for again
+	troubleShown = 24 * time.Hour   // in the status
+	othersWait   = 2 * time.Second  // after a start, so that a card has a link
+)
+
+func newBootDHCP(s *server) (*bootDHCP, error) {
+	cfg := &s.Config.DHCP
+	b := &bootDHCP{server: s, files: present{area: s.netboot.area}, notes: make(chan note, maxNotes)}
+	b.files.look()
+	if at, ok := s.sockets.tftp.LocalAddr().(*net.UDPAddr); ok && !at.IP.IsUnspecified() {
+		b.next, _ = netip.AddrFromSlice(at.IP.To4())
+	}
+	b.dhcp = &dhcp.Server{Decide: b.decide, Seen: b.seen, Trouble: b.troubled, Answers: b.begins, Interfaces: cfg.Interfaces}
+	if cfg.Mode == dhcpFull {
+		subnets, err := cfg.subnets()
+		if err != nil {
+			return nil, err
+		}
+		b.dhcp.Lab = &dhcp.Lab{Subnets: subnets, Fixed: b.fixed, Reserved: b.reserved, Leases: s.Config.LeaseFile(), Beside: cfg.Beside}
+	}
+	return b, nil
+}
+
+// run answers until ctx ends. Where another DHCP server gives addresses, it waits until
+// that one is gone. The rest of the server goes on meanwhile.
+func (b *bootDHCP) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var all sync.WaitGroup
+	defer all.Wait()
+	defer cancel()
+	all.Go(func() { b.files.run(ctx) })
+	all.Go(func() { b.write(ctx) })
+	all.Go(func() { b.watchOthers(ctx) })
+	for {
+		err := b.dhcp.Serve(ctx, b.sockets.dhcp, b.sockets.boot)
+		var others *dhcp.OthersError
+		if !errors.As(err, &others) {
+			return err
+		}
+		b.mu.Lock()
+		b.answers, b.refused, b.others, b.looked = false, err, others.Found, time.Now()
+		b.mu.Unlock()
+		b.note(note{"refused", slog.LevelError, "DHCP does not start. It is tried again every 30 seconds.", []any{"error", err}})
+		select {
+		case <-time.After(dhcpAgain):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// begins is told that requests are answered from now on.
+func (b *bootDHCP) begins() {
+	b.mu.Lock()
+	b.answers, b.refused = true, nil
+	b.mu.Unlock()
+	b.note(note{"begins", slog.LevelInfo, "Requests by DHCP are answered.", []any{"mode", b.Config.DHCP.Mode}})
+}
+
+// write writes the log.
+func (b *bootDHCP) write(ctx context.Context) {
+	for {
+		select {
+		case n := <-b.notes:
+			if more, ok := b.netboot.spare.Take("dhcp " + n.key); ok {
+				b.Log.Log(ctx, n.level, n.text+more, n.args...)
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// note has a line written. If there are too many at once, it is left out.
+func (b *bootDHCP) note(n note) {
+	select {
+	case b.notes <- n:
+	default:
+	}
+}
+
+// watchOthers asks now and then which other servers there are.
+func (b *bootDHCP) watchOthers(ctx context.Context) {
+	for wait := othersWait; ; {
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return
+		}
+		b.mu.Lock()
+		answers := b.answers
+		b.mu.Unlock()
+		if wait = othersWait; !answers {
+			continue
+		}
+		found, err := b.dhcp.Look(ctx)
+		if err != nil {
+			continue
+		}
+		wait = othersAgain
+		b.mu.Lock()
+		b.others, b.looked = found, time.Now()
+		b.mu.Unlock()
+		for _, text := range b.othersWrong(found) {
+			b.note(note{"others " + text, slog.LevelWarn, text, nil})
+		}
+	}
+}
+
+// othersWrong says what is wrong with what other servers tell machines that start.
+func (b *bootDHCP) othersWrong(found []dhcp.Found) (all []string) {
+	say := func(format string, args ...any) {
+		if text := fmt.Sprintf(format, args...); !slices.Contains(all, text) {
+			all = append(all, text)
+		}
+	}
+	gives := slices.ContainsFunc(found, func(f dhcp.Found) bool { return f.Address.IsValid() })
+	if b.dhcp.Lab == nil && !gives {
+		say("No other DHCP server was heard. ProxyDHCP gives no addresses, so boxes cannot start from the network; " +
+			"see whether your DHCP server runs and offers an address to this machine's network")
+	}
+	for _, f := range found {
+		switch file := strings.Trim(f.File+f.BootFile, " "); {
+		case b.dhcp.Lab != nil && f.Address.IsValid():
+			say("Another DHCP server, %v on %s, gives addresses too. Stop one of the two", f.Server, f.Interface)
+		case !f.Address.IsValid():
+			say("Another ProxyDHCP server, %v on %s, answers too, and boxes may listen to either. Stop one of the two", f.Server, f.Interface)
+		case f.As != "machine" && (file != "" || strings.HasPrefix(f.Class, "PXEClient")):
+			say("The DHCP server %v on %s names a boot file of its own (%.60q) to %s machines, which may take that one. "+
+				"Take boot file, next-server and the options 43, 60, 66 and 67 out of its configuration", f.Server, f.Interface, file, f.As)
+		}
+	}
+	return all
+}
+
+// decide says what a machine is to start. All get the same loader, which asks for the
+// machine's own boot file, and then for the default. So a machine that nobody knows starts
+// its own disk, and so does a box that is not armed.
+func (b *bootDHCP) decide(who dhcp.Machine) (dhcp.Boot, bool) {
+	l, ok := loaders[who.Arch]
+	if !ok || who.HTTP || len(b.files.lacks(l)) > 0 {
+		return dhcp.Boot{}, false
+	}
+	return dhcp.Boot{File: l.file, NextServer: b.next}, true
+}
+
+// fixed is the address of the box with a network card. If several boxes have the card in
+// the list, nobody knows which of them asks.
+func (b *bootDHCP) fixed(who dhcp.Machine) (netip.Addr, bool) {
+	mac := who.MAC.String()
+	all := b.roster.withMAC(mac)
+	if len(all) > 1 {
+		all = slices.DeleteFunc(slices.Clone(all), func(k *known) bool { return k.Retired })
+	}
+	switch len(all) {
+	case 0:
+		return netip.Addr{}, false
+	case 1:
+		return all[0].Addr, true
+	}
+	b.note(note{"several " + mac, slog.LevelWarn, "Several boxes have the same network card, so it gets the address of none of them. " +
+		"`testbox box accept` makes the server forget what it knows of a box's cards.",
+		[]any{"card", mac, "boxes", fmt.Sprint(all[0].Addr, " ", all[1].Addr)}})
+	return netip.Addr{}, false
+}
+
+// reserved keeps the addresses of boxes from other machines.
+func (b *bootDHCP) reserved(a netip.Addr) bool { return b.roster.at(a) != nil }
+
+// seen is told of each request.
+func (b *bootDHCP) seen(e dhcp.Event) {
+	b.sawDHCP(e)
+	mac := e.MAC.String()
+	args := []any{"card", mac, "asked", e.Asked}
+	if e.PXE {
+		args = append(args, "architecture", archText(e.Arch))
+	}
+	switch {
+	case e.Err != nil:
+		b.note(note{mac + " error", slog.LevelWarn, "A machine did not get what it asked for by DHCP.", append(args, "error", e.Err)})
+	case e.Given:
+		b.note(note{mac + " " + toldText(e), slog.LevelInfo, "A machine was told by DHCP what to start.", append(args, "told", toldText(e))})
+	case e.PXE && e.Asked == "DISCOVER":
+		b.note(note{mac + " nothing", slog.LevelWarn, "A machine asked by DHCP what to start, and there is nothing for it.",
+			append(args, "missing", b.missingFor(e.Machine))})
+	}
+}
+
+// missingFor says why there is nothing that a machine could start.
+func (b *bootDHCP) missingFor(who dhcp.Machine) string {
+	l, ok := loaders[who.Arch]
+	switch {
+	case who.HTTP:
+		return "this server starts no machines by HTTP boot; let the firmware use PXE"
+	case !ok:
+		return "no loader is known for this architecture"
+	}
+	return strings.Join(b.files.lacks(l), ", ")
+}
+
+// troubled is told what an admin should know.
+func (b *bootDHCP) troubled(err error) {
+	b.mu.Lock()
+	b.trouble, b.since = err, time.Now()
+	b.mu.Unlock()
+	b.note(note{"trouble " + err.Error(), slog.LevelError, "DHCP is in trouble.", []any{"error", err}})
+}
