@@ -33,6 +33,8 @@ var bios = loader{bootcfg.LoaderName, []string{"ldlinux.c32", bootcfg.ConfigDir 
 var loaders = map[dhcp.Arch]loader{
 	dhcp.BIOS: bios, dhcp.X64: {file: "bootx64.efi"}, dhcp.X64BC: {file: "bootx64.efi"}, dhcp.IA32: {file: "bootia32.efi"},
 	dhcp.ARM64: {file: "bootaa64.efi"}, dhcp.ARM32: {file: "bootarm.efi"},
+	dhcp.HTTPX64: {file: "bootx64.efi"}, dhcp.HTTPIA32: {file: "bootia32.efi"}, dhcp.HTTPARM64: {file: "bootaa64.efi"},
+	dhcp.HTTPARM32: {file: "bootarm.efi"},
 }
 
 // present says which files of the area are there. It looks now and then, so that nobody who
@@ -86,7 +88,8 @@ type bootDHCP struct {
 	*server
 	dhcp  *dhcp.Server
 	files present
-	next  netip.Addr // the TFTP server, if it is not at all addresses
+	next  netip.Addr     // the TFTP server, if it is not at all addresses
+	web   netip.AddrPort // HTTP for boxes; not valid if there is none
 	notes chan note
 
 	mu      sync.Mutex // guards the fields below
@@ -120,6 +123,11 @@ func newBootDHCP(s *server) (*bootDHCP, error) {
 	b.files.look()
 	if at, ok := s.sockets.tftp.LocalAddr().(*net.UDPAddr); ok && !at.IP.IsUnspecified() {
 		b.next, _ = netip.AddrFromSlice(at.IP.To4())
+	}
+	if s.sockets.http != nil {
+		if at, err := netip.ParseAddrPort(s.sockets.http.Addr().String()); err == nil {
+			b.web = netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
+		}
 	}
 	b.dhcp = &dhcp.Server{Decide: b.decide, Seen: b.seen, Trouble: b.troubled, Answers: b.begins, Interfaces: cfg.Interfaces}
 	if cfg.Mode == dhcpFull {
@@ -164,6 +172,7 @@ func (b *bootDHCP) run(ctx context.Context) error {
 func (b *bootDHCP) begins() {
 	b.mu.Lock()
 	b.answers, b.refused = true, nil
+	b.others, b.looked = nil, time.Time{} // what was heard before is out of date
 	b.mu.Unlock()
 	b.note(note{"begins", slog.LevelInfo, "Requests by DHCP are answered.", []any{"mode", b.Config.DHCP.Mode}})
 }
@@ -233,6 +242,9 @@ func (b *bootDHCP) othersWrong(found []dhcp.Found) (all []string) {
 	for _, f := range found {
 		switch file := strings.Trim(f.File+f.BootFile, " "); {
 		case b.dhcp.Lab != nil && f.Address.IsValid():
+			if b.dhcp.Lab.Beside {
+				continue
+			}
 			say("Another DHCP server, %v on %s, gives addresses too. Stop one of the two", f.Server, f.Interface)
 		case !f.Address.IsValid():
 			say("Another ProxyDHCP server, %v on %s, answers too, and boxes may listen to either. Stop one of the two", f.Server, f.Interface)
@@ -249,10 +261,19 @@ func (b *bootDHCP) othersWrong(found []dhcp.Found) (all []string) {
 // its own disk, and so does a box that is not armed.
 func (b *bootDHCP) decide(who dhcp.Machine) (dhcp.Boot, bool) {
 	l, ok := loaders[who.Arch]
-	if !ok || who.HTTP || len(b.files.lacks(l)) > 0 {
+	if !ok || len(b.files.lacks(l)) > 0 || who.HTTP && !b.web.IsValid() {
 		return dhcp.Boot{}, false
 	}
-	return dhcp.Boot{File: l.file, NextServer: b.next}, true
+	boot := dhcp.Boot{File: l.file, NextServer: b.next}
+	if who.HTTP {
+		// The address of ours, since the lab may tell no DNS server.
+		at := b.web
+		if at.Addr().IsUnspecified() {
+			at = netip.AddrPortFrom(who.Server, at.Port())
+		}
+		boot.URI = "http://" + strings.TrimSuffix(at.String(), ":80") + "/" + l.file
+	}
+	return boot, true
 }
 
 // fixed is the address of the box with a network card. If several boxes have the card in
@@ -301,10 +322,10 @@ func (b *bootDHCP) seen(e dhcp.Event) {
 func (b *bootDHCP) missingFor(who dhcp.Machine) string {
 	l, ok := loaders[who.Arch]
 	switch {
-	case who.HTTP:
-		return "this server starts no machines by HTTP boot; let the firmware use PXE"
 	case !ok:
-		return "no loader is known for this architecture"
+		return "a loader for this architecture"
+	case who.HTTP && !b.web.IsValid():
+		return "HTTP for boxes"
 	}
 	return strings.Join(b.files.lacks(l), ", ")
 }

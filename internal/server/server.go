@@ -244,8 +244,6 @@ func (s *server) serve(ctx context.Context) error {
 		at.HTTP = l.http.Addr()
 		s.web = s.netboot.web()
 		start("HTTP", func() error { return s.web.Serve(boxapi.Connections(l.http, maxWeb, maxWebBox)) })
-	} else if s.Config.HTTP != "" {
-		s.Log.Warn("Boxes get no files by HTTP, so no box can be rescued. All else works.", "error", l.noHTTP)
 	}
 	if s.bootDHCP != nil {
 		running.Go(func() {

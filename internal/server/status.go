@@ -89,7 +89,8 @@ func (s *server) dhcpPart() api.Part {
 	p := api.Part{Name: "ProxyDHCP", State: api.PartOn, Text: "tells boxes their boot files; another DHCP server gives the addresses"}
 	if b.dhcp.Lab != nil {
 		p.Name = "DHCP"
-		p.Text = "gives addresses and tells boxes their boot files; " + words.Count(len(b.dhcp.Leases()), "address is", "addresses are") + " leased"
+		leased := words.Count(len(b.dhcp.Leases()), "address is", "addresses are")
+		p.Text = "gives addresses and tells boxes their boot files; " + leased + " leased"
 	}
 	p.At, p.Missing = b.cards()
 	if at, ok := s.sockets.tftp.LocalAddr().(*net.UDPAddr); ok && at.Port != 69 {
@@ -140,8 +141,9 @@ func (b *bootDHCP) cards() (at, missing []string) {
 		}
 	}
 	slices.Sort(at)
+	have := cardsWithAddresses()
 	for _, name := range wanted {
-		if len(cardsWithAddresses()[name]) == 0 {
+		if len(have[name]) == 0 {
 			missing = append(missing, fmt.Sprintf("The network card %s is not there, or has no IPv4 address, so nothing is answered there", name))
 		}
 	}

@@ -182,14 +182,14 @@ func TestWebTaken(t *testing.T) {
 	p.Log = slog.New(slog.NewTextHandler(&log, nil))
 	p.Config.HTTP = taken.Addr().String()
 	at, stop := run(t, p)
-	if at.HTTP != nil || !strings.Contains(log.String(), "no box can be rescued") || !strings.Contains(log.String(), "give http another one") {
+	if at.HTTP != nil || !strings.Contains(log.String(), "No box can be rescued") || !strings.Contains(log.String(), "give http another one") {
 		t.Errorf("HTTP is at %v, and the log says\n%s", at.HTTP, log.String())
 	}
 	must(t, stop())
 	p.Config.HTTP = ""
 	log.reset()
 	at, stop = run(t, p)
-	if at.HTTP != nil || strings.Contains(log.String(), "rescued") {
+	if at.HTTP != nil || strings.Contains(log.String(), "level=WARN") {
 		t.Errorf("HTTP is at %v, and the log says\n%s", at.HTTP, log.String())
 	}
 	must(t, stop())

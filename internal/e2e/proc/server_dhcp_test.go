@@ -44,28 +44,28 @@ func (s *serverSite) machine(mac string) *firmware {
 	return m
 }
 
-// listen opens a UDP socket on the card of a host.
+// listen opens a UDP socket on the card of a host. The thread does it that is here, and
+// comes back: if it ended, the kernel would kill the processes that it has started.
 func (h host) listen(t testing.TB, address string) *net.UDPConn {
 	t.Helper()
-	var c net.PacketConn
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // the thread ends with the goroutine
-		ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", h.cmd.Process.Pid))
-		if err == nil {
-			defer ns.Close()
-			err = unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET)
-		}
-		if err == nil {
-			l := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) (err error) {
-				raw.Control(func(fd uintptr) { err = unix.BindToDevice(int(fd), "eth0") })
-				return err
-			}}
-			c, err = l.ListenPacket(t.Context(), "udp4", address)
-		}
-		done <- err
-	}()
-	must(t, <-done)
+	runtime.LockOSThread()
+	here, err := os.Open("/proc/thread-self/ns/net")
+	must(t, err)
+	defer here.Close()
+	there, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", h.cmd.Process.Pid))
+	must(t, err)
+	defer there.Close()
+	must(t, unix.Setns(int(there.Fd()), unix.CLONE_NEWNET))
+	l := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) (err error) {
+		raw.Control(func(fd uintptr) { err = unix.BindToDevice(int(fd), "eth0") })
+		return err
+	}}
+	c, err := l.ListenPacket(t.Context(), "udp4", address)
+	if err := unix.Setns(int(here.Fd()), unix.CLONE_NEWNET); err != nil {
+		t.Fatal(err) // the thread stays locked, since it is in the wrong place
+	}
+	runtime.UnlockOSThread()
+	must(t, err)
 	t.Cleanup(func() { c.Close() })
 	return c.(*net.UDPConn)
 }
@@ -177,7 +177,7 @@ func (s *serverSite) part(name string) (p part) {
 	var st struct{ Parts []part }
 	from := strings.Index(c.out, "{")
 	if from < 0 || json.NewDecoder(strings.NewReader(c.out[from:])).Decode(&st) != nil {
-		s.t.Fatalf("this is no status (exit code %d):\n%s", c.code, c.out)
+		s.t.Fatalf("this is no status (exit code %d):\n%s\nthe server says\n%s", c.code, c.out, s.said())
 	}
 	for _, p = range st.Parts {
 		if p.Name == name {
@@ -276,6 +276,7 @@ routers = ["`+serverIP+`"]
 		t.Errorf("a stranger got %s", addr)
 	}
 	flood := m.message(dhcpv4.MessageTypeDiscover, iana.INTEL_X86PC)
+	flood.ClientHWAddr = slices.Clone(flood.ClientHWAddr)
 	for range 20000 {
 		for i := range 5 {
 			flood.ClientHWAddr[i+1] = byte(rand.IntN(256))

@@ -1,0 +1,196 @@
+package server
+
+import (
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"testbox-imaging/internal/api"
+	"testbox-imaging/internal/apiclient"
+	"testbox-imaging/internal/dhcp"
+	"testbox-imaging/internal/ledger"
+)
+
+// newTestDHCP is the part of a server that answers by DHCP, with an area of files.
+func newTestDHCP(t *testing.T, mode string, files ...string) *bootDHCP {
+	t.Helper()
+	s := testSights(ledger.Box{Address: addr(t, "10.0.0.7"), MACs: []string{"52:54:00:00:00:01", "52:54:00:00:00:02"}},
+		ledger.Box{Address: addr(t, "10.0.0.8"), MACs: []string{"52:54:00:00:00:02", "52:54:00:00:00:03"}},
+		ledger.Box{Address: addr(t, "10.0.0.9"), MACs: []string{"52:54:00:00:00:03"}, Health: ledger.Retired})
+	cfg, err := ParseConfig([]byte(strings.Replace(subnet("10.0.0.0/24", ""), dhcpFull, mode, 1)))
+	must(t, err)
+	cfg.State = t.TempDir()
+	s.Config, s.Log = cfg, slog.New(slog.DiscardHandler)
+	for _, name := range files {
+		path := filepath.Join(cfg.TFTPDir(), name)
+		must(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		must(t, os.WriteFile(path, nil, 0o644))
+	}
+	must(t, os.MkdirAll(cfg.TFTPDir(), 0o755))
+	s.netboot, err = newNetboot(s, cfg.TFTPDir())
+	must(t, err)
+	t.Cleanup(s.netboot.close)
+	s.sockets = &listeners{}
+	s.sockets.tftp, err = net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	must(t, err)
+	s.sockets.http, err = net.Listen("tcp", ":0")
+	must(t, err)
+	t.Cleanup(s.sockets.close)
+	b, err := newBootDHCP(s)
+	must(t, err)
+	return b
+}
+
+func mac(t *testing.T, s string) net.HardwareAddr {
+	t.Helper()
+	m, err := net.ParseMAC(s)
+	must(t, err)
+	return m
+}
+
+// TestDecide: a machine is sent to a loader only if that could start the machine's own disk.
+func TestDecide(t *testing.T) {
+	bios := []string{"pxelinux.0", "ldlinux.c32", "pxelinux.cfg/default"}
+	us := netip.MustParseAddr("10.0.0.1")
+	for _, c := range []struct {
+		files []string
+		who   dhcp.Machine
+		want  string // file or URI
+		lacks string
+	}{
+		{bios, dhcp.Machine{Arch: dhcp.BIOS}, "pxelinux.0", ""},
+		{bios[1:], dhcp.Machine{Arch: dhcp.BIOS}, "", "pxelinux.0"},
+		{bios[:2], dhcp.Machine{Arch: dhcp.BIOS}, "", "pxelinux.cfg/default"},
+		{[]string{bios[0], bios[2]}, dhcp.Machine{Arch: dhcp.BIOS}, "", "ldlinux.c32"},
+		{bios, dhcp.Machine{Arch: dhcp.X64}, "", "bootx64.efi"},
+		{bios, dhcp.Machine{Arch: 99}, "", "a loader for this architecture"},
+		{[]string{"bootx64.efi"}, dhcp.Machine{Arch: dhcp.X64}, "bootx64.efi", ""},
+		{[]string{"bootx64.efi"}, dhcp.Machine{Arch: dhcp.X64BC}, "bootx64.efi", ""},
+		{[]string{"bootx64.efi"}, dhcp.Machine{Arch: dhcp.ARM64}, "", "bootaa64.efi"},
+		{[]string{"bootx64.efi"}, dhcp.Machine{Arch: dhcp.HTTPX64, HTTP: true}, "http://10.0.0.1:PORT/bootx64.efi", ""},
+		{nil, dhcp.Machine{Arch: dhcp.HTTPX64, HTTP: true}, "", "bootx64.efi"},
+	} {
+		b := newTestDHCP(t, dhcpProxy, c.files...)
+		c.who.Server = us
+		boot, ok := b.decide(c.who)
+		got := boot.File
+		if c.who.HTTP {
+			_, port, err := net.SplitHostPort(b.sockets.http.Addr().String())
+			must(t, err)
+			got = strings.Replace(boot.URI, port, "PORT", 1)
+		}
+		if got != c.want || ok != (c.want != "") || ok && boot.NextServer.String() != "127.0.0.1" {
+			t.Errorf("%v with %q: %+v, %v", c.who.Arch, c.files, boot, ok)
+		}
+		if !ok && b.missingFor(c.who) != c.lacks {
+			t.Errorf("%v with %q lacks %q", c.who.Arch, c.files, b.missingFor(c.who))
+		}
+	}
+	b := newTestDHCP(t, dhcpProxy, "bootx64.efi")
+	b.web = netip.MustParseAddrPort("10.0.0.2:80")
+	if boot, _ := b.decide(dhcp.Machine{Arch: dhcp.HTTPX64, HTTP: true, Server: us}); boot.URI != "http://10.0.0.2/bootx64.efi" {
+		t.Error(boot.URI)
+	}
+	b.web = netip.AddrPort{}
+	if boot, ok := b.decide(dhcp.Machine{Arch: dhcp.HTTPX64, HTTP: true, Server: us}); ok {
+		t.Error(boot.URI)
+	}
+}
+
+// TestFixed: a network card leads to the address of its box, if there is one box alone.
+func TestFixed(t *testing.T) {
+	b := newTestDHCP(t, dhcpFull)
+	for card, want := range map[string]string{"52:54:00:00:00:01": "10.0.0.7", "52:54:00:00:00:02": "", "52:54:00:00:00:03": "10.0.0.8",
+		"52:54:00:00:00:04": ""} {
+		a, ok := b.dhcp.Lab.Fixed(dhcp.Machine{MAC: mac(t, card)})
+		if ok != (want != "") || ok && a.String() != want {
+			t.Errorf("%s: %v, %v", card, a, ok)
+		}
+	}
+	if n := <-b.notes; !strings.HasPrefix(n.text, "Several boxes have the same network card") {
+		t.Errorf("%+v", n)
+	}
+	for a, want := range map[string]bool{"10.0.0.7": true, "10.0.0.9": true, "10.0.0.10": false} {
+		if got := b.dhcp.Lab.Reserved(netip.MustParseAddr(a)); got != want {
+			t.Errorf("%s is reserved: %v", a, got)
+		}
+	}
+	for range 2 * maxNotes { // nobody reads them
+		b.seen(dhcp.Event{Machine: dhcp.Machine{MAC: mac(t, "52:54:00:00:00:01"), PXE: true, Arch: dhcp.X64}, Asked: "DISCOVER"})
+	}
+	if n := <-b.notes; n.level != slog.LevelWarn || !strings.Contains(n.text, "there is nothing for it") {
+		t.Errorf("%+v", n)
+	}
+}
+
+// TestOthersWrong: what other DHCP servers tell may keep boxes from our loader.
+func TestOthersWrong(t *testing.T) {
+	lab := dhcp.Found{Interface: "eth0", As: "machine", Server: netip.MustParseAddr("10.0.0.1"), Address: netip.MustParseAddr("10.0.0.50")}
+	bios, class, proxy := lab, lab, lab
+	bios.As, bios.File = "BIOS", "other.0"
+	class.As, class.Class = "UEFI", "PXEClient"
+	proxy.As, proxy.Address = "BIOS", netip.Addr{}
+	for _, c := range []struct {
+		mode  string
+		found []dhcp.Found
+		want  string
+	}{
+		{dhcpProxy, nil, "No other DHCP server was heard"},
+		{dhcpProxy, []dhcp.Found{lab, lab}, ""},
+		{dhcpProxy, []dhcp.Found{lab, bios}, `names a boot file of its own ("other.0") to BIOS machines`},
+		{dhcpProxy, []dhcp.Found{lab, class}, "to UEFI machines"},
+		{dhcpProxy, []dhcp.Found{lab, proxy}, "Another ProxyDHCP server, 10.0.0.1 on eth0"},
+		{dhcpFull, nil, ""},
+		{dhcpFull, []dhcp.Found{lab, bios}, "Another DHCP server, 10.0.0.1 on eth0, gives addresses too"},
+	} {
+		b := newTestDHCP(t, c.mode)
+		got := b.othersWrong(c.found)
+		if c.want == "" && len(got) > 0 || c.want != "" && (len(got) != 1 || !strings.Contains(got[0], c.want)) {
+			t.Errorf("%s, %+v: %q", c.mode, c.found, got)
+		}
+		if c.mode == dhcpFull {
+			b.dhcp.Lab.Beside = true
+			if got := b.othersWrong(c.found); len(got) > 0 {
+				t.Errorf("told to be beside another: %q", got)
+			}
+		}
+	}
+}
+
+// TestStatus: the status says where the parts are, and what is missing.
+func TestStatus(t *testing.T) {
+	p := newParts(t)
+	p.Config.HTTP = ""
+	must(t, os.Remove(filepath.Join(p.Config.TFTPDir(), "pxelinux.0")))
+	at, stop := run(t, p)
+	defer stop()
+	c, err := apiclient.New(apiclient.Config{Server: at.Socket})
+	must(t, err)
+	defer c.Close()
+	var st api.ServerStatus
+	must(t, c.Do(t.Context(), "GET", apiclient.Path("status"), nil, &st))
+	parts := map[string]api.Part{}
+	for _, p := range st.Parts {
+		parts[p.Name] = p
+	}
+	if tftp := parts["TFTP"]; tftp.State != api.PartOn || len(tftp.At) != 1 || tftp.At[0] != at.TFTP.String() ||
+		!strings.Contains(strings.Join(tftp.Missing, " "), "The file pxelinux.0 is missing") {
+		t.Errorf("%+v", tftp)
+	}
+	if p := parts["agents"]; p.State != api.PartOn || p.At[0] != at.Agents.String() {
+		t.Errorf("%+v", p)
+	}
+	if p := parts["DHCP"]; p.State != api.PartOff || !strings.Contains(p.Text, "next-server") {
+		t.Errorf("%+v", p)
+	}
+	if p := parts["HTTP for boxes"]; p.State != api.PartOff || len(p.Missing) > 0 {
+		t.Errorf("%+v", p)
+	}
+	if st.Started.IsZero() || st.Version == "" {
+		t.Errorf("%+v", st)
+	}
+}
