@@ -29,7 +29,7 @@ var levels = map[string]int{
 	"match": 3, "bootarea": 3,
 	"wire":   3,
 	"remote": 4, "boxapi": 4,
-	"backup": 4, "maintenance": 4, "pid1": 4, "sharesetup": 4,
+	"backup": 4, "maintenance": 4, "pid1": 4, "sharesetup": 4, "wear": 4,
 	"agent":  5,
 	"follow": 6, "dispatch": 6,
 	"arming": 7, "api": 7,

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"testbox-imaging/internal/image"
@@ -119,7 +120,7 @@ func (r *restore) compareDisk(ctx context.Context, d *diskState) (bool, error) {
 		}
 		return nil
 	})
-	d.stage("compare", time.Since(start))
+	d.compared(c, time.Since(start))
 	d.onDisk, d.receipt.Read = onDisk, c.found.Read
 	if errors.Is(err, errDiffers) {
 		d.log("%d of the first %d bytes of data differ, so the rest is written without a comparison", differ, data)
@@ -152,6 +153,8 @@ type comparison struct {
 	kept         *kept             // how far the disk can be read, or nil if nobody writes to it
 	differs      func(image.Range) // called for each run that differs (nil means no call)
 	found        image.Receipt     // has Read, Zero, Verified, Differ and Unused
+	read         atomic.Int64      // bytes that were read from the disk, with its holes left out
+	active       time.Duration     // in which the disk was read, when the pass has ended
 	unusedEdges  []image.Range     // unused ranges in head and tail
 	bad          badList
 }
@@ -176,13 +179,15 @@ func (c *comparison) pass(ctx context.Context, r *ring[*pieceSlot], name string,
 		unpackers = c.d.workers() // to find single sectors, pieces are fetched and unpacked
 	}
 	done := int64(0)
+	reading := each(comparers, c.readSlot)
+	defer func() { c.active = reading.work.total() }()
 	return r.run(ctx, c.stream.produce, func(s *pieceSlot) error {
 		done += s.n
 		if c.kept == nil || c.kept.ended() { // until then the progress is that of the writing
 			c.d.opt.Progress(name, done, c.d.imageSize)
 		}
 		return collect(s)
-	}, each(comparers, c.read), each(unpackers, c.compare))
+	}, reading, each(unpackers, c.compare))
 }
 
 // skips reports whether a part is not compared.
@@ -190,8 +195,8 @@ func (c *comparison) skips(p *part) bool {
 	return p.content == image.Unused || c.onlyWritten && p.onDisk
 }
 
-// read reads from the disk what lies in the body of a slot's ranges.
-func (c *comparison) read(s *pieceSlot) error {
+// readSlot reads from the disk what lies in the body of a slot's ranges.
+func (c *comparison) readSlot(s *pieceSlot) error {
 	s.early = c.kept != nil && !c.kept.ended()
 	err := c.readParts(s, s.parts)
 	if err == nil || c.edgesPending || !isMedium(err) {
@@ -213,7 +218,7 @@ func (c *comparison) read(s *pieceSlot) error {
 // readParts reads some consecutive parts of a slot.
 func (c *comparison) readParts(s *pieceSlot, parts []part) error {
 	s.runs, s.reads = s.runs[:0], s.reads[:0]
-	first := int64(-1)
+	first, n := int64(-1), int64(0)
 	for i := range parts {
 		if !parts[i].buffered {
 			continue
@@ -223,12 +228,17 @@ func (c *comparison) readParts(s *pieceSlot, parts []part) error {
 				first = at
 			}
 			s.runs, s.reads = append(s.runs, r), addRead(s.reads, r)
+			n += r.Len
 		}
 	}
 	if first < 0 {
 		return nil
 	}
-	return gather(c.d.job.Target, s.disk[first:], s.reads, s.runs)
+	err := gather(c.d.job.Target, s.disk[first:], s.reads, s.runs)
+	if err == nil {
+		c.read.Add(n)
+	}
+	return err
 }
 
 // readBad notes what of a part cannot be read. If that is to be known exactly, it

@@ -81,6 +81,11 @@ func (d *diskState) stage(name string, elapsed time.Duration) {
 	d.receipt.Stages = append(d.receipt.Stages, image.Stage{Name: name, Bytes: d.imageSize, Elapsed: elapsed})
 }
 
+// compared notes how long the reading of a comparison took.
+func (d *diskState) compared(c *comparison, elapsed time.Duration) {
+	d.receipt.Stages = append(d.receipt.Stages, image.Stage{Name: "compare", Bytes: c.read.Load(), Elapsed: elapsed, Active: c.active})
+}
+
 // setFound copies the figures of a comparison into the receipt.
 func (d *diskState) setFound(f image.Receipt) {
 	r := &d.receipt

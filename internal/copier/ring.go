@@ -3,6 +3,7 @@ package copier
 import (
 	"context"
 	"io"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -59,6 +60,38 @@ type stage[S slot] struct {
 	batch   int // most slots in one call of do, which never waits for more than one slot
 	do      func([]S) error
 	busy    atomic.Int64 // nanoseconds that all workers spent in do
+	work    worked
+}
+
+// worked measures the time in which at least one of several goroutines is at work.
+type worked struct {
+	mu    sync.Mutex
+	n     int // how many are at work
+	since time.Time
+	sum   time.Duration // of the times that have ended
+}
+
+func (w *worked) begin() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.n++; w.n == 1 {
+		w.since = time.Now()
+	}
+}
+
+func (w *worked) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.n--; w.n == 0 {
+		w.sum += time.Since(w.since)
+	}
+}
+
+// total is valid when nobody is at work.
+func (w *worked) total() time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.sum
 }
 
 // each is a stage that does one slot at a time.
@@ -162,7 +195,7 @@ func (st *stage[S]) start(ctx context.Context, g *errgroup.Group, in <-chan numb
 	left := int32(st.workers)
 	for range st.workers {
 		g.Go(func() error {
-			err := st.work(ctx, in, out)
+			err := st.run(ctx, in, out)
 			if err == nil && atomic.AddInt32(&left, -1) == 0 {
 				close(out)
 			}
@@ -171,7 +204,7 @@ func (st *stage[S]) start(ctx context.Context, g *errgroup.Group, in <-chan numb
 	}
 }
 
-func (st *stage[S]) work(ctx context.Context, in <-chan numbered[S], out chan<- numbered[S]) error {
+func (st *stage[S]) run(ctx context.Context, in <-chan numbered[S], out chan<- numbered[S]) error {
 	taken := make([]numbered[S], 0, st.batch)
 	slots := make([]S, 0, st.batch)
 	for {
@@ -185,7 +218,9 @@ func (st *stage[S]) work(ctx context.Context, in <-chan numbered[S], out chan<- 
 			slots = append(slots, t.slot)
 		}
 		began := time.Now()
+		st.work.begin()
 		err = st.do(slots)
+		st.work.end()
 		st.busy.Add(int64(time.Since(began)))
 		if err != nil {
 			return err

@@ -141,15 +141,16 @@ func (s *save) run(ctx context.Context, st chunk.Session, layout []byte) error {
 	if err := send.putRoot(chunk.Root{Size: s.size, SectorSize: s.opt.SectorSize, Layout: layout}); err != nil {
 		return err
 	}
-	s.stage("read", s.read, read.share(s.start))
-	s.stage("hash", cut.figures.data, hash.share(s.start))
-	s.stage("compress", s.saved.New, compress.share(s.start))
-	s.stage("store", s.saved.Disk.Stored, store.share(s.start))
+	s.stage("read", s.read, read.share(s.start), read.work.total())
+	s.stage("hash", cut.figures.data, hash.share(s.start), hash.work.total())
+	s.stage("compress", s.saved.New, compress.share(s.start), compress.work.total())
+	s.stage("store", s.saved.Disk.Stored, store.share(s.start), store.work.total())
 	return s.account(cut.figures)
 }
 
-func (s *save) stage(name string, bytes int64, busy float64) {
-	s.saved.Receipt.Stages = append(s.saved.Receipt.Stages, image.Stage{Name: name, Bytes: bytes, Elapsed: time.Since(s.start), Busy: busy})
+func (s *save) stage(name string, bytes int64, busy float64, active time.Duration) {
+	s.saved.Receipt.Stages = append(s.saved.Receipt.Stages,
+		image.Stage{Name: name, Bytes: bytes, Elapsed: time.Since(s.start), Busy: busy, Active: active})
 }
 
 // account fills in the figures. It fails if any byte was left out.

@@ -45,7 +45,7 @@ func (d *diskState) verify(ctx context.Context, differs func(image.Range)) error
 	if err == nil {
 		d.receipt.Changed = d.edges.changed
 	}
-	d.stage("compare", time.Since(start))
+	d.compared(c, time.Since(start))
 	d.setFound(c.found)
 	d.receipt.Bad = c.bad.ranges
 	return err

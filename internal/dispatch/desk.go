@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"testbox-imaging/internal/box"
@@ -168,6 +169,11 @@ func (d *Dispatch) Inventory(ctx context.Context, token string, from netip.Addr,
 		return errors.New("the server has no folders of boxes")
 	}
 	folder, err := d.cfg.Area.Box(t.job.Box)
+	if err == nil && name == box.InfoJSON {
+		if err := d.compareDisks(t.job, folder, data); err != nil {
+			return err
+		}
+	}
 	if err == nil {
 		err = folder.WriteFile(name, data)
 	}
@@ -193,11 +199,17 @@ func (d *Dispatch) Result(ctx context.Context, token string, from netip.Addr, r 
 	defer done()
 	e := job.Result{Session: sessionOf(token), Outcome: r.Outcome, Class: r.Class, Text: r.Text}
 	doc, counts := t.doc, working(t.job) == e.Session
+	worn := "" // what is wrong with the box's disks
 	if counts {
 		if e, err = d.proved(ctx, t, &doc, e, r.Receipts); err != nil {
 			return nil, err
 		}
-		doc.Receipts, doc.Warnings = evidence(r.Receipts, r.Warnings)
+		var slow []string
+		if doc.Slow, slow, err = d.slowDisks(ctx, t.job, e.Outcome, r.Receipts); err != nil {
+			return nil, err
+		}
+		worn = strings.Join(slow, "; ")
+		doc.Receipts, doc.Warnings = evidence(r.Receipts, append(slow, r.Warnings...))
 		d.mu.Lock()
 		doc.Sent = t.sent
 		d.mu.Unlock()
@@ -205,6 +217,9 @@ func (d *Dispatch) Result(ctx context.Context, token string, from netip.Addr, r 
 	m := d.happens(t, e)
 	if counts {
 		m.doc = &doc
+	}
+	if worn != "" {
+		m.more = func(tx *ledger.Tx) error { return d.suspect(tx, m.next, worn) }
 	}
 	if err := d.commit(m); err != nil {
 		return nil, err

@@ -112,6 +112,7 @@ type Dispatch struct {
 	clockKick, queueKick chan struct{} // hold one value if there is something to look at
 	watching             watchers
 	spare                sparing.Limit
+	parsing              sync.Mutex // an inventory takes memory, so that one is parsed at a time
 
 	mu      sync.Mutex // guards the fields below
 	tasks   map[string]*task

@@ -29,6 +29,8 @@ type document struct {
 	Receipts []image.Receipt `json:"receipts,omitempty"`
 	Warnings []string        `json:"warnings,omitempty"`
 	Sent     int64           `json:"sent,omitempty"` // bytes of objects, as far as they were counted when this was written
+	// Slow are the disks that read much slower than they used to, by wear.Key.
+	Slow []string `json:"slow,omitempty"`
 	// Scopes are what the attempts of a restore may have written to.
 	Scopes []scope `json:"scopes,omitempty"`
 	// Owes is what the held job, of which this one took over, left unfit to run.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 
 	"testbox-imaging/internal/box"
@@ -190,7 +191,7 @@ func (d *Dispatch) suspect(tx *ledger.Tx, j job.Job, why string) error {
 		return err
 	}
 	b.Health, b.Reason = ledger.Suspect, wire.Clean(fmt.Sprintf("Job %s: %s", j.ID, why))
-	b.Reason = b.Reason[:min(len(b.Reason), ledger.MaxText)]
+	b.Reason = strings.ToValidUTF8(b.Reason[:min(len(b.Reason), ledger.MaxText)], "")
 	return errors.Join(tx.PutBox(b), tx.AddAudit(ledger.Entry{Time: d.cfg.Now(), Who: server, What: "box is suspect", On: j.Box.String(),
 		Why: b.Reason}))
 }

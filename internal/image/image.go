@@ -280,6 +280,10 @@ type Stage struct {
 	// 0 to 1. If several stages ran at the same time, the one with the largest
 	// share limited the speed of the others.
 	Busy float64 `json:"busy,omitempty"`
+	// Active is the part of Elapsed in which at least one worker was busy. A stage that
+	// reads a disk has it, so that waiting for the network or the processor does not make
+	// the disk seem slow. 0 means that it was not measured.
+	Active time.Duration `json:"activeNs,omitempty"`
 }
 
 // Rate is the stage's speed in bytes a second.

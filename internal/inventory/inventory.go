@@ -126,6 +126,9 @@ type Health struct {
 	Attributes []Attribute `json:"attributes,omitempty"`
 }
 
+// Failing reports whether the disk says that it is failing.
+func (h Health) Failing() bool { return h.Status == healthFailing }
+
 // Attribute is one value of a disk's health. Value, Worst and Threshold are
 // SMART's normalised values. All three are zero for NVMe.
 type Attribute struct {

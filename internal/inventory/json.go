@@ -37,6 +37,38 @@ func ParseJSON(data []byte) (*Inventory, error) {
 	return &inv, nil
 }
 
+// maxDisksJSON is how many bytes of the structured form ParseDisks accepts for the
+// disks. A disk needs some 4 KiB.
+const maxDisksJSON = 1 << 20
+
+// ParseDisks reads only the disks of the structured form. Whatever the data is, that
+// takes no more than some 64 MiB of memory.
+func ParseDisks(data []byte) ([]Disk, error) {
+	if len(data) > MaxJSON {
+		return nil, fmt.Errorf("inventory is larger than %d bytes", MaxJSON)
+	}
+	var top struct {
+		Format int             `json:"format"`
+		Disks  json.RawMessage `json:"disks"`
+	}
+	if err := json.Unmarshal(data, &top); err != nil {
+		return nil, fmt.Errorf("inventory is not readable: %w", err)
+	}
+	switch {
+	case top.Format != Format:
+		return nil, fmt.Errorf("inventory has format %d, this program reads format %d", top.Format, Format)
+	case top.Disks == nil:
+		return nil, nil
+	case len(top.Disks) > maxDisksJSON:
+		return nil, fmt.Errorf("the disks of the inventory have %d bytes, more than %d", len(top.Disks), maxDisksJSON)
+	}
+	var disks []Disk
+	if err := json.Unmarshal(top.Disks, &disks); err != nil {
+		return nil, fmt.Errorf("the disks of the inventory are not readable: %w", err)
+	}
+	return disks, nil
+}
+
 // File is a file of the inventory.
 type File struct {
 	Name string

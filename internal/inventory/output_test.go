@@ -108,6 +108,37 @@ func TestFiles(t *testing.T) {
 	}
 }
 
+// TestParseDisks: it gives the disks that ParseJSON gives, and refuses what would take much
+// memory.
+func TestParseDisks(t *testing.T) {
+	inv := &Inventory{Format: Format, KernelLog: []string{"x"}, Disks: []Disk{{Name: "sda", Health: Health{Status: healthFailing, Note: "n",
+		Attributes: []Attribute{{ID: 5, Raw: "8"}}}}, {Name: "sdb"}}}
+	got, err := ParseDisks(inv.JSON())
+	if err != nil || !reflect.DeepEqual(got, inv.Disks) || !got[0].Health.Failing() || got[1].Health.Failing() {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if got, err := ParseDisks([]byte(`{"format":1}`)); err != nil || len(got) > 0 {
+		t.Errorf("without disks: %+v, %v", got, err)
+	}
+	for _, bad := range []string{"", "[]", `{"format":2}`, `{"format":1,"disks":5}`, `{"format":1,"disks":["x"]}`,
+		`{"format":1,"disks":[` + strings.Repeat("{},", maxDisksJSON/3) + `{}]}`, `{"format":1}` + strings.Repeat(" ", MaxJSON)} {
+		if got, err := ParseDisks([]byte(bad)); err == nil {
+			t.Errorf("%.40q: %d disks", bad, len(got))
+		}
+	}
+}
+
+func FuzzParseDisks(f *testing.F) {
+	f.Add([]byte(`{"format":1,"disks":[{"name":"sda","health":{"status":"good","attributes":[{"id":5,"raw":"8"}]}}]}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		all, err := ParseDisks(data)
+		inv, wantErr := ParseJSON(data)
+		if wantErr == nil && err == nil && len(inv.Disks) != len(all) {
+			t.Errorf("%d disks, want %d", len(all), len(inv.Disks))
+		}
+	})
+}
+
 func FuzzParseJSON(f *testing.F) {
 	f.Add([]byte(`{"format":1,"network":[{"mac":"52:54:00:12:34:56"}]}`))
 	f.Add([]byte(`{"format":1,"disks":[{"name":"sda","size":-1,"rotational":true}]}`))

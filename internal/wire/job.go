@@ -338,7 +338,7 @@ func checkReceipt(r *image.Receipt) error {
 	}
 	for i := range r.Stages {
 		s := &r.Stages[i]
-		if s.Name = Clean(s.Name); s.Bytes < 0 || s.Elapsed < 0 || s.Busy < 0 || s.Busy > 1 {
+		if s.Name = Clean(s.Name); s.Bytes < 0 || s.Elapsed < 0 || s.Busy < 0 || s.Busy > 1 || s.Active < 0 {
 			return fmt.Errorf("the receipt of %s has a stage %s that cannot be", r.Image, s.Name)
 		}
 	}

@@ -41,7 +41,7 @@ func report() *Report {
 
 func result() *Result {
 	return &Result{Outcome: box.Differs, Class: job.ClassImage, Text: "x", Warnings: []string{"w"}, Receipts: []image.Receipt{{Image: "sda",
-		Differ: []image.Range{{Off: 1, Len: 2}}, Stages: []image.Stage{{Name: "read", Bytes: 1, Elapsed: 2, Busy: 0.5}}}}}
+		Differ: []image.Range{{Off: 1, Len: 2}}, Stages: []image.Stage{{Name: "read", Bytes: 1, Elapsed: 2, Busy: 0.5, Active: 1}}}}}
 }
 
 // TestJobMessages: what one side writes, the other takes. What cannot be is refused.
@@ -144,6 +144,7 @@ func TestJobMessages(t *testing.T) {
 		"a range below 0":    func(r *Result) { r.Receipts[0].Bad = []image.Range{{Off: -1, Len: 1}} },
 		"a range too far":    func(r *Result) { r.Receipts[0].Bad = []image.Range{{Off: 2, Len: 1<<63 - 1}} },
 		"too busy":           func(r *Result) { r.Receipts[0].Stages[0].Busy = 2 },
+		"less than no time":  func(r *Result) { r.Receipts[0].Stages[0].Active = -1 },
 	} {
 		r := result()
 		spoil(r)

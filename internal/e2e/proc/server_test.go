@@ -66,6 +66,13 @@ func TestServed(t *testing.T) {
 	if job, _ := b.act(done, "refresh-info"); job.Outcome != "done" || job.Backup != "" {
 		t.Errorf("an inventory: %+v", job)
 	}
+	// Both were read from the disk, whose speed is the last column.
+	rates := s.does(done, []string{"box", "rates", b.addr})
+	for _, want := range []string{`backup-again +sda +read +\S+ \S+ +\S+ +\d+ MB/s +\d+ MB/s\n`, `verify +sda +compare .* MB/s +\d+ MB/s\n`} {
+		if !regexp.MustCompile(want).MatchString(rates) {
+			t.Errorf("the rates of the box have no line like %s:\n%s", want, rates)
+		}
+	}
 }
 
 // TestServedUsedOnly backs up what the file system uses alone, and restores to a
