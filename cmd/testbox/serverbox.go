@@ -129,7 +129,8 @@ func shortTime(t time.Time) string {
 func newBoxCmd(w world) *cobra.Command {
 	return newGroupCmd("box", "Show and change what a server knows of a box",
 		`Shows and changes what a server knows of a box. BOX is an address, a name, a MAC or a UUID.`,
-		newBoxShowCmd(w), newBoxAddCmd(w), newBoxSetCmd(w), newBoxLabelCmd(w), newBoxHoldCmd(w), newBoxUnholdCmd(w), newBoxHealthCmd(w), newBoxRatesCmd(w),
+		newBoxShowCmd(w), newBoxAddCmd(w), newBoxSetCmd(w), newBoxLabelCmd(w), newBoxHoldCmd(w), newBoxUnholdCmd(w), newBoxHealthCmd(w),
+		newBoxRatesCmd(w),
 		newBoxAcceptCmd(w), newBoxForgetCmd(w))
 }
 

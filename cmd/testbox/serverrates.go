@@ -91,8 +91,8 @@ func printRates(p printer, rates []boxRate) {
 	}
 	var rows []string
 	for _, r := range rates {
-		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", printable(r.Job), printable(r.Action), printable(r.Disk), printable(r.Stage),
-			bytesText(r.Bytes), r.Took.Round(time.Millisecond), speed(r.Rate), speed(r.DiskRate)))
+		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", printable(r.Job), printable(r.Action), printable(r.Disk),
+			printable(r.Stage), bytesText(r.Bytes), r.Took.Round(time.Millisecond), speed(r.Rate), speed(r.DiskRate)))
 	}
 	table(p, "JOB\tACTION\tDISK\tSTAGE\tBYTES\tTOOK\tRATE\tDISK RATE", rows)
 }

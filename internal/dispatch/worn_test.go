@@ -20,8 +20,10 @@ func (r *rig) reads(rate int64, outcome box.Outcome) Status {
 	id := r.add(here, box.Backup).ID
 	a := r.boot(here).works().commits()
 	bytes := rate * 1e6 * 20
-	res := &wire.Result{Outcome: outcome, Receipts: []image.Receipt{{Image: "sda", Disk: "sda", Identity: image.Identity{Serial: "S1"}, Read: bytes,
-		Stages: []image.Stage{{Name: "read", Bytes: bytes, Elapsed: time.Hour, Active: 20 * time.Second}}}}}
+	res := &wire.Result{Outcome: outcome, Receipts: []image.Receipt{{
+		Image: "sda", Disk: "sda", Identity: image.Identity{Serial: "S1"}, Read: bytes,
+		Stages: []image.Stage{{Name: "read", Bytes: bytes, Elapsed: time.Hour, Active: 20 * time.Second}},
+	}}}
 	for range 2 { // the answer to the first may get lost
 		if _, err := r.server().Result(ctx, a.hello.Token, a.from, res); err != nil {
 			r.Fatal(err)
@@ -105,7 +107,8 @@ func TestManySlowDisks(t *testing.T) {
 			res := &wire.Result{Outcome: box.Done}
 			for i := range wire.MaxReceipts {
 				active := map[bool]time.Duration{true: 2 * time.Second, false: time.Hour}[n < 5]
-				res.Receipts = append(res.Receipts, image.Receipt{Disk: "sda", Identity: image.Identity{Serial: fmt.Sprint(i, strings.Repeat("<", 300))},
+				id := image.Identity{Serial: fmt.Sprint(i, strings.Repeat("<", 300))}
+				res.Receipts = append(res.Receipts, image.Receipt{Disk: "sda", Identity: id,
 					Stages: []image.Stage{{Name: "read", Bytes: 1 << 30, Active: active}}})
 			}
 			if _, err := r.server().Result(ctx, a.hello.Token, a.from, res); err != nil {

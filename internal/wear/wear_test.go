@@ -20,6 +20,9 @@ func speeds(rates ...float64) (all []Speed) {
 	return all
 }
 
+// longHistory was much faster only long ago.
+var longHistory = slices.Concat([]float64{40, 40, 40}, slices.Repeat([]float64{45}, 20), slices.Repeat([]float64{500}, 30))
+
 // TestSlow: a disk is slow only after three slow actions in a row, and beside a history
 // that is long enough. Rates are in MB/s, the latest first.
 func TestSlow(t *testing.T) {
@@ -37,7 +40,7 @@ func TestSlow(t *testing.T) {
 		"one slow action before":      {[]float64{40, 45, 50, 150, 10, 150, 140, 155}, true},
 		"always slow":                 {[]float64{40, 45, 50, 41, 44, 39, 50, 45}, false},
 		"quicker than before":         {[]float64{400, 450, 500, 41, 44, 39, 50, 45}, false},
-		"what was long ago is no use": {slices.Concat([]float64{40, 40, 40}, slices.Repeat([]float64{45}, 20), slices.Repeat([]float64{500}, 30)), false},
+		"what was long ago is no use": {longHistory, false},
 	} {
 		all := speeds(c.rates...)
 		if text := Slow(all[0], all[1:]); (text != "") != c.slow {
@@ -68,10 +71,12 @@ func TestSpeeds(t *testing.T) {
 	}
 	got := Speeds([]image.Receipt{
 		{Disk: "sda", Identity: id, Stages: []image.Stage{
-			stage("read", gib, 10*time.Second), stage("hash", gib, 10*time.Second), stage("compare", gib, 4*time.Second), stage("write", gib, time.Minute),
+			stage("read", gib, 10*time.Second), stage("hash", gib, 10*time.Second), stage("compare", gib, 4*time.Second),
+			stage("write", gib, time.Minute),
 		}},
 		{Disk: "sdb", Identity: image.Identity{WWN: "naa.5"}, Stages: []image.Stage{
-			stage("read", leastBytes-1, time.Minute), stage("read", gib, leastTime-1), stage("read", gib, 0), stage("compare", leastBytes, leastTime),
+			stage("read", leastBytes-1, time.Minute), stage("read", gib, leastTime-1), stage("read", gib, 0),
+			stage("compare", leastBytes, leastTime),
 		}},
 		{Disk: "sdc", Stages: []image.Stage{stage("read", gib, 10*time.Second)}}, // nothing tells this disk from others
 	})
@@ -119,6 +124,7 @@ func ata(id int, raw any) inventory.Attribute {
 // called, and a disk that has begun to fail is said once.
 func TestGrown(t *testing.T) {
 	media := func(raw string) inventory.Attribute { return inventory.Attribute{Name: nvmeCounter, Raw: raw} }
+	nvme := func(a inventory.Attribute) []inventory.Disk { return []inventory.Disk{disk("nvme0n1", "N1", "good", a)} }
 	past := []inventory.Disk{
 		disk("sda", "S1", "good", ata(5, 8), ata(9, 1000), ata(197, 0), ata(199, 5)),
 		disk("sdb", "S2", "failing", ata(5, 8)),
@@ -140,9 +146,9 @@ func TestGrown(t *testing.T) {
 		"it fails still":          {[]inventory.Disk{disk("sdb", "S2", "failing", ata(5, 8))}, nil},
 		"a new disk that fails":   {[]inventory.Disk{disk("sdd", "", "failing")}, []string{"the disk sdd says that it is failing"}},
 		"a new counter":           {[]inventory.Disk{disk("sda", "S1", "good", ata(187, 5))}, nil},
-		"NVMe":                    {[]inventory.Disk{disk("nvme0n1", "N1", "good", media("4"))}, []string{"the disk nvme0n1 (serial number N1) has counted more media errors"}},
-		"more than 64 bits":       {[]inventory.Disk{disk("nvme0n1", "N1", "good", media("340282366920938463463374607431768211455"))}, []string{"the disk"}},
-		"NVMe, its hours":         {[]inventory.Disk{disk("nvme0n1", "N1", "good", inventory.Attribute{Name: "power-on hours", Raw: "9"})}, nil},
+		"NVMe":                    {nvme(media("4")), []string{"the disk nvme0n1 (serial number N1) has counted more media errors"}},
+		"more than 64 bits":       {nvme(media("340282366920938463463374607431768211455")), []string{"the disk"}},
+		"NVMe, its hours":         {nvme(inventory.Attribute{Name: "power-on hours", Raw: "9"}), nil},
 		"no number":               {[]inventory.Disk{disk("sda", "S1", "good", ata(5, "many"))}, nil},
 		"a number without an end": {[]inventory.Disk{disk("sda", "S1", "good", ata(5, strings.Repeat("9", 1<<20)))}, nil},
 	} {
@@ -172,7 +178,8 @@ func FuzzGrown(f *testing.F) {
 // TestNoSpeed: figures that cannot be are no speeds, and divide nothing by zero.
 func TestNoSpeed(t *testing.T) {
 	for _, s := range Speeds([]image.Receipt{{Identity: image.Identity{Serial: "S"}, Stages: []image.Stage{
-		{Name: "read", Bytes: math.MaxInt64, Active: leastTime}, {Name: "read", Bytes: math.MaxInt64, Active: -1}, {Name: "read", Bytes: -1, Active: time.Hour},
+		{Name: "read", Bytes: math.MaxInt64, Active: leastTime}, {Name: "read", Bytes: math.MaxInt64, Active: -1},
+		{Name: "read", Bytes: -1, Active: time.Hour},
 	}}}) {
 		if math.IsNaN(s.Rate) || math.IsInf(s.Rate, 0) || s.Rate <= 0 {
 			t.Errorf("%+v", s)
