@@ -124,7 +124,9 @@ func ata(id int, raw any) inventory.Attribute {
 // called, and a disk that has begun to fail is said once.
 func TestGrown(t *testing.T) {
 	media := func(raw string) inventory.Attribute { return inventory.Attribute{Name: nvmeCounter, Raw: raw} }
-	nvme := func(a inventory.Attribute) []inventory.Disk { return []inventory.Disk{disk("nvme0n1", "N1", "good", a)} }
+	nvme := func(a inventory.Attribute) []inventory.Disk {
+		return []inventory.Disk{disk("nvme0n1", "N1", "good", a)}
+	}
 	past := []inventory.Disk{
 		disk("sda", "S1", "good", ata(5, 8), ata(9, 1000), ata(197, 0), ata(199, 5)),
 		disk("sdb", "S2", "failing", ata(5, 8)),
