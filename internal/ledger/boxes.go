@@ -161,7 +161,7 @@ func (tx *Tx) Box(a box.Addr) (Box, error) {
 	return all[0], nil
 }
 
-// DeleteBox forgets a box. Its jobs, rates and audit entries stay.
+// DeleteBox forgets a box. Its jobs and audit entries stay.
 func (tx *Tx) DeleteBox(a box.Addr) error {
 	if err := checkAddress(a); err != nil {
 		return err
@@ -353,35 +353,4 @@ func clip(s string) string {
 		s = s[:MaxName]
 	}
 	return strings.ToValidUTF8(s, "?")
-}
-
-// Rate is how fast something went at a box, for a guess at how long it takes.
-type Rate struct {
-	Box      box.Addr
-	What     string // such as "backup"
-	Bytes    int64  // in a second
-	Measured time.Time
-}
-
-// PutRate stores a rate, and replaces the one of before.
-func (tx *Tx) PutRate(r Rate) error {
-	err := first(checkAddress(r.Box), checkName("what a rate is of", r.What, MaxWord), checkTime("the time of a rate", r.Measured))
-	if err != nil {
-		return err
-	}
-	if r.Bytes < 0 {
-		return problem.Wrongf("a rate of %d bytes in a second is not possible", r.Bytes)
-	}
-	_, err = tx.exec(`INSERT INTO rates (box, what, rate, measured) VALUES (?, ?, ?, ?)
-		ON CONFLICT (box, what) DO UPDATE SET rate = excluded.rate, measured = excluded.measured`,
-		r.Box.Hex(), r.What, r.Bytes, nanos(r.Measured))
-	return err
-}
-
-// Rates lists the rates of a box.
-func (tx *Tx) Rates(a box.Addr) ([]Rate, error) {
-	scan := func(r row) (v Rate, err error) {
-		return v, r.Scan(address{&v.Box}, &v.What, &v.Bytes, instant{&v.Measured})
-	}
-	return many(tx, scan, `SELECT box, what, rate, measured FROM rates WHERE box = ? ORDER BY what`, a.Hex())
 }

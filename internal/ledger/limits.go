@@ -20,7 +20,7 @@ const (
 	MaxName     = 100       // names of users, groups, tokens and schedules, and labels
 	MaxWho      = 200       // who asked for a job or holds a box: a name, with the run that asks
 	MaxID       = 64        // ids of jobs
-	MaxWord     = 64        // states, UUIDs, what a rate is of
+	MaxWord     = 64        // states and UUIDs
 	MaxKey      = 200       // idempotency keys
 	MaxText     = 1000      // reasons, and whatever else people write
 	MaxSettings = 64 << 10  // settings, as JSON

@@ -55,7 +55,7 @@ func addNumber(l *ledger.Ledger, n int) error {
 		j := ledger.Job{ID: id, Box: b.Address, State: "queued", Created: noon.Add(time.Duration(n)),
 			Doc: fmt.Appendf(nil, `{"n":%d,"x":%q}`, n, strings.Repeat("x", n%3000))}
 		return errors.Join(tx.AddJob(j), tx.PutBox(b), tx.AddAudit(ledger.Entry{Time: noon, What: "arm", On: id}),
-			tx.PutRate(ledger.Rate{Box: b.Address, What: "n", Bytes: int64(n)}))
+			tx.PutSchedule(ledger.Schedule{Name: "n", Spec: "x", Target: id}))
 	})
 }
 
@@ -105,12 +105,12 @@ func checkNumbers(l *ledger.Ledger) (count int, err error) {
 			return nil
 		}
 		b, err := tx.Box(boxAddr(1))
-		rates, err2 := tx.Rates(boxAddr(1))
+		last, err2 := tx.Schedules()
 		if err := errors.Join(err, err2); err != nil {
 			return err
 		}
-		if len(b.Labels) != 1 || b.Labels[0] != "of "+jobID(count) || len(b.MACs) != 1 || len(rates) != 1 || rates[0].Bytes != int64(count) {
-			return fmt.Errorf("after %d jobs the box is %+v, with the rates %+v", count, b, rates)
+		if len(b.Labels) != 1 || b.Labels[0] != "of "+jobID(count) || len(b.MACs) != 1 || len(last) != 1 || last[0].Target != jobID(count) {
+			return fmt.Errorf("after %d jobs the box is %+v, and the schedules are %+v", count, b, last)
 		}
 		return nil
 	})
@@ -366,7 +366,6 @@ func sample(t *testing.T) (path string) {
 				tx.PutSession(ledger.Session{Hash: h, Job: j.ID, Address: b.Address, Created: noon, Used: noon}),
 				tx.PutToken(ledger.Token{Hash: h, Name: "token", User: fmt.Sprint("user", i), Role: ledger.Admin, Expires: noon}),
 				tx.PutSchedule(ledger.Schedule{Name: fmt.Sprint("s", i), Spec: "x", Target: "rack", LastRun: noon}),
-				tx.PutRate(ledger.Rate{Box: b.Address, What: "backup", Bytes: 1 << 30, Measured: noon}),
 				tx.AddAudit(ledger.Entry{Time: noon, Who: "eva", From: "socket", What: "arm", On: b.Address.String()}))
 		}
 		return errors.Join(errs...)
@@ -390,12 +389,8 @@ func everything(l *ledger.Ledger) (lines []string, err error) {
 		groups, e7 := tx.Groups()
 		errs := []error{e1, e2, e3, e4, e5, e6, e7}
 		for i := range 40 {
-			rates, e1 := tx.Rates(boxAddr(i + 1))
-			sessions, e2 := tx.Sessions(jobID(i))
-			errs = append(errs, e1, e2)
-			for _, v := range rates {
-				add(v)
-			}
+			sessions, err := tx.Sessions(jobID(i))
+			errs = append(errs, err)
 			for _, v := range sessions {
 				add(v)
 			}
@@ -418,7 +413,7 @@ func TestDamaged(t *testing.T) {
 	good := readFile(t, path)
 	l := open(t, path)
 	want, err := everything(l)
-	if err != nil || len(want) < 8*40 {
+	if err != nil || len(want) < 7*40 {
 		t.Fatal(len(want), err)
 	}
 	broken := filepath.Join(t.TempDir(), "ledger.db")

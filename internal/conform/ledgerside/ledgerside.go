@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -149,7 +150,7 @@ func testViewCannotChange(t *testing.T, l *ledger.Ledger) {
 			tx.PutUser(ledger.User{Name: "u", Role: ledger.Admin}), tx.DeleteUser("u"),
 			tx.PutToken(ledger.Token{Hash: hash(1), Name: "t", Role: ledger.Admin}), tx.DeleteToken(hash(1)),
 			tx.PutSchedule(ledger.Schedule{Name: "s", Spec: "x", Target: "y"}), tx.DeleteSchedule("s"),
-			tx.PutRate(ledger.Rate{Box: addrs[0], What: "backup"}), tx.AddAudit(ledger.Entry{Time: noon, What: "x"}),
+			tx.AddAudit(ledger.Entry{Time: noon, What: "x"}),
 		} {
 			if err == nil || errors.Is(err, ledger.ErrNotFound) {
 				t.Errorf("change %d in a View: %v", i, err)
@@ -228,15 +229,17 @@ func testWritersInTurn(t *testing.T, l *ledger.Ledger) {
 func testManyAtOnce(t *testing.T, l *ledger.Ledger) {
 	const writers, times = 8, 25
 	set := func(tx *ledger.Tx, n int64) error {
-		return errors.Join(tx.PutRate(ledger.Rate{Box: addrs[0], What: "x", Bytes: n, Measured: noon}),
-			tx.PutRate(ledger.Rate{Box: addrs[1], What: "x", Bytes: n, Measured: noon}))
+		s := ledger.Schedule{Name: "a", Spec: "x", Target: fmt.Sprint(n)}
+		err := tx.PutSchedule(s)
+		s.Name = "b"
+		return errors.Join(err, tx.PutSchedule(s))
 	}
 	get := func(tx *ledger.Tx, i int) (int64, error) {
-		rates, err := tx.Rates(addrs[i])
-		if err != nil || len(rates) != 1 {
-			return 0, errors.Join(err, fmt.Errorf("%d rates", len(rates)))
+		all, err := tx.Schedules()
+		if err != nil || len(all) != 2 {
+			return 0, errors.Join(err, fmt.Errorf("%d schedules", len(all)))
 		}
-		return rates[0].Bytes, nil
+		return strconv.ParseInt(all[i].Target, 10, 64)
 	}
 	update(t, l, func(tx *ledger.Tx) error { return set(tx, 0) })
 	done := make(chan struct{})
@@ -428,7 +431,6 @@ func testLimits(t *testing.T, l *ledger.Ledger) {
 			return tx.PutSchedule(ledger.Schedule{Name: "s", Spec: "x", Target: s})
 		}},
 		{"machine", ledger.MaxName, func(tx *ledger.Tx, s string) error { return tx.PutMachine(ledger.Machine{Name: s}) }},
-		{"rate", ledger.MaxWord, func(tx *ledger.Tx, s string) error { return tx.PutRate(ledger.Rate{Box: addrs[0], What: s}) }},
 	}
 	for _, x := range texts {
 		update(t, l, func(tx *ledger.Tx) error { return x.put(tx, long(x.limit)) })
@@ -480,7 +482,6 @@ func testLimits(t *testing.T, l *ledger.Ledger) {
 		func(tx *ledger.Tx) error { return tx.PutUser(ledger.User{Name: "u", Role: "root"}) },
 		func(tx *ledger.Tx) error { return tx.PutToken(ledger.Token{Name: "t", Role: ledger.Admin}) },
 		func(tx *ledger.Tx) error { return tx.PutToken(ledger.Token{Hash: hash(1), Name: "t"}) },
-		func(tx *ledger.Tx) error { return tx.PutRate(ledger.Rate{Box: addrs[0], What: "x", Bytes: -1}) },
 		func(tx *ledger.Tx) error { return tx.AddAudit(ledger.Entry{Time: noon}) },
 		func(tx *ledger.Tx) error { return tx.AddAudit(ledger.Entry{What: "x"}) },
 	} {
@@ -505,10 +506,12 @@ func refusedInput(t *testing.T, l *ledger.Ledger, what string, put func(tx *ledg
 func testTimes(t *testing.T, l *ledger.Ledger) {
 	last := time.Unix(0, 1<<63-1).UTC()
 	for _, at := range []time.Time{{}, noon, time.Now(), time.Unix(0, 1), last, noon.In(time.FixedZone("x", -3600))} {
-		update(t, l, func(tx *ledger.Tx) error { return tx.PutRate(ledger.Rate{Box: addrs[0], What: "x", Measured: at}) })
+		update(t, l, func(tx *ledger.Tx) error {
+			return tx.PutSchedule(ledger.Schedule{Name: "s", Spec: "x", Target: "y", LastRun: at})
+		})
 		view(t, l, func(tx *ledger.Tx) error {
-			got, err := tx.Rates(addrs[0])
-			if want := at.UTC().Round(0); len(got) != 1 || got[0].Measured != want {
+			got, err := tx.Schedules()
+			if want := at.UTC().Round(0); len(got) != 1 || got[0].LastRun != want {
 				t.Errorf("%v comes back as %+v", want, got)
 			}
 			return err
@@ -516,7 +519,7 @@ func testTimes(t *testing.T, l *ledger.Ledger) {
 	}
 	for _, at := range []time.Time{time.Unix(0, 0), time.Unix(-1, 0), last.Add(1), time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)} {
 		refusedInput(t, l, at.String(), func(tx *ledger.Tx) error {
-			return tx.PutRate(ledger.Rate{Box: addrs[0], What: "x", Measured: at})
+			return tx.PutSchedule(ledger.Schedule{Name: "s", Spec: "x", Target: "y", LastRun: at})
 		})
 	}
 	update(t, l, func(tx *ledger.Tx) error {
