@@ -18,6 +18,7 @@ import (
 
 	"testbox-imaging/internal/api"
 	"testbox-imaging/internal/apiclient"
+	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/job"
 	"testbox-imaging/internal/ledger"
 )
@@ -25,13 +26,20 @@ import (
 func newBoxesCmd(w world) *cobra.Command {
 	f := serverFlag{world: w}
 	var group, label, health, state string
-	var asJSON bool
+	var asJSON, fresh bool
 	cmd := &cobra.Command{
 		Use:   "boxes",
 		Short: "List the boxes that a server knows",
 		Long: `Lists the boxes that a server knows, by their addresses, with the state of the latest job of each.
-HOLDER is who has reserved the box. LAST BACKUP is when its latest backup was made. Times are UTC.`,
+HOLDER is who has reserved the box. LAST SEEN is when it asked for its boot files last, or its agent was
+heard of. LAST BACKUP is when its latest backup was made. Times are UTC. NOTE says that a box is SILENT,
+which means that it was not seen for longer than is usual for it, that its machine has MOVED to another
+address, or that another machine SHARES its address.
+
+With --new it lists the machines that are no boxes and asked for boot files: what they are known by, when
+they were seen, and what they asked for last. ` + "`testbox box add`" + ` makes a box of one. Nothing is armed for them.`,
 		Example: `  testbox boxes
+  testbox boxes --new
   testbox boxes --group rack3 --health bad
   testbox boxes --state held --json`,
 		Args: noArgs,
@@ -44,7 +52,13 @@ HOLDER is who has reserved the box. LAST BACKUP is when its latest backup was ma
 				}
 			}
 			some := len(query) > 1
+			if fresh && some {
+				return wrong("the other filters are for boxes, and --new lists machines that are none")
+			}
 			return f.with(func(c *apiclient.Client) error {
+				if fresh {
+					return listNew(cmd.Context(), c, p, asJSON)
+				}
 				all, unknown := []api.Box{}, ""
 				for {
 					var page api.BoxList
@@ -69,6 +83,7 @@ HOLDER is who has reserved the box. LAST BACKUP is when its latest backup was ma
 		},
 	}
 	fl := cmd.Flags()
+	fl.BoolVar(&fresh, "new", false, "list the machines that nobody knows")
 	fl.StringVar(&group, "group", "", "only boxes of this `GROUP`")
 	fl.StringVar(&label, "label", "", "only boxes with this `LABEL`")
 	fl.StringVar(&health, "health", "", "only boxes of this `HEALTH`: good, suspect, bad, maintenance or retired")
@@ -86,7 +101,8 @@ func printBoxes(p printer, all []api.Box, some bool) {
 		p.tellf("there is no such box")
 		return
 	default:
-		p.tellf("there is no box yet; a box is known from its first job on, such as `testbox refresh-info ADDRESS`, or by `testbox box add`")
+		p.tellf("there is no box yet; a box is known from its first job on, such as `testbox refresh-info ADDRESS`, or by `testbox box add`. " +
+			"`testbox boxes --new` lists machines that asked for boot files")
 		return
 	}
 	var rows []string
@@ -103,11 +119,11 @@ func printBoxes(p printer, all []api.Box, some bool) {
 		if v.LastBackup != nil {
 			backup = shortTime(v.LastBackup.Time)
 		}
-		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", v.Address, printable(v.Name),
+		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", v.Address, printable(v.Name),
 			printable(strings.Join(v.Groups, ",")), printable(strings.Join(v.Labels, ",")), printable(string(v.Health)), printable(holder),
-			shortTime(v.LastSeen), backup, printable(last)))
+			shortTime(v.LastSeen), printable(noteOf(v)), backup, printable(last)))
 	}
-	table(p, "BOX\tNAME\tGROUPS\tLABELS\tHEALTH\tHOLDER\tLAST SEEN\tLAST BACKUP\tLATEST JOB", rows)
+	table(p, "BOX\tNAME\tGROUPS\tLABELS\tHEALTH\tHOLDER\tLAST SEEN\tNOTE\tLAST BACKUP\tLATEST JOB", rows)
 }
 
 // lastText says how the latest job of a box stands. A job that is held has an outcome
@@ -202,6 +218,7 @@ func printBox(p printer, b api.Box) {
 	}
 	line("first seen", shortTime(b.FirstSeen))
 	line("last seen", shortTime(b.LastSeen))
+	printSight(line, b)
 	if l := b.LastBackup; l != nil {
 		line("last backup", fmt.Sprintf("%s, made %s", l.ID, shortTime(l.Time)))
 	}
@@ -220,12 +237,19 @@ func newBoxShowCmd(w world) *cobra.Command {
 
 func newBoxAddCmd(w world) *cobra.Command {
 	var q api.NewBox
-	cmd := boxCmd(w, "add ADDRESS", "Tell a server of a box",
-		`Tells a server of a box. That is not needed for a backup: a box is known from its first job on.
-Where the server gives the addresses by DHCP, the machine with the network card gets this one.`,
-		"  testbox box add 10.40.41.42 --name web-1 --groups rack3\n  testbox box add 10.40.41.43 --mac 52:54:00:12:34:56", takesWords(1, 1),
+	cmd := boxCmd(w, "add MACHINE", "Tell a server of a box",
+		`Tells a server of a box. MACHINE is an address, or the MAC or UUID of a machine that asked for its boot
+files (`+"`testbox boxes --new`"+`). What the machine told is filled in. That is not needed for a backup: a box
+is known from its first job on. Where the server gives the addresses by DHCP, the machine with the network
+card of --mac gets this one.`,
+		"  testbox box add 10.40.41.42 --name web-1 --groups rack3\n  testbox box add 52:54:00:12:34:56 --name web-2\n"+
+			"  testbox box add 10.40.41.43 --mac 52:54:00:12:34:56", takesWords(1, 1),
 		func(cmd *cobra.Command, c *apiclient.Client, args []string, b *api.Box) error {
-			q.Address = args[0]
+			if _, err := box.ParseAddr(args[0]); err == nil {
+				q.Address = args[0]
+			} else if q.Machine = args[0]; len(q.MACs) > 0 {
+				return wrong("--mac goes with the address that the box is to have, and %s is none", args[0])
+			}
 			return c.Do(cmd.Context(), "POST", apiclient.Path("boxes"), q, b)
 		})
 	cmd.Flags().StringVar(&q.Name, "name", "", "the `NAME` of the box")

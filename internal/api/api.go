@@ -22,6 +22,7 @@ import (
 	"os"
 	"os/user"
 	"path"
+	"reflect"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -75,6 +76,8 @@ type Config struct {
 	// Site is what holds for boxes of which nothing else is set, and which power commands
 	// there are.
 	Site setting.Site
+	// Sights have what was seen of machines at their start. nil means that nobody looks.
+	Sights Sights
 	// Stored returns how many bytes the store has, for the metrics. nil means that this
 	// is not known.
 	Stored func() int64
@@ -171,6 +174,7 @@ func (s *Server) register() {
 	c.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"token": {Type: "http", Scheme: "bearer"}}
 	s.huma = humago.New(s.mux, c)
 	s.huma.UseMiddleware(s.admit)
+	c.Components.Schemas.Schema(reflect.TypeFor[SightEvent](), true, "") // it comes in events alone
 	for _, r := range routes {
 		op := huma.Operation{
 			OperationID: r.id, Method: r.method, Path: r.path, Summary: r.summary, Description: r.about, Tags: []string{r.tag},

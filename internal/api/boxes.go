@@ -83,6 +83,7 @@ func (s *Server) boxOf(b ledger.Box, last *LastJob) Box {
 	if s.heldBy(b) != "" {
 		v.Holder = &Holder{Name: b.Holder.Name, Reason: b.Holder.Reason, Expires: b.Holder.Expires}
 	}
+	s.addSight(&v, b.Address)
 	return v
 }
 
@@ -145,7 +146,9 @@ func (s *Server) listBoxes(ctx context.Context, in *listBoxesInput) (*body[BoxLi
 		for _, b := range found {
 			j := last[b.Address]
 			if in.State == "" || j != nil && string(j.State) == in.State {
-				out.Boxes = append(out.Boxes, s.boxOf(b, j))
+				v := s.boxOf(b, j)
+				c.hide(&v)
+				out.Boxes = append(out.Boxes, v)
 			}
 		}
 		return nil
@@ -198,6 +201,12 @@ func (s *Server) box(ctx context.Context, word string) (v Box, err error) {
 			return err
 		}
 		v = s.boxOf(b, last[b.Address])
+		if s.cfg.Sights != nil {
+			for _, m := range s.cfg.Sights.MachinesOf(b.Address.IP()) {
+				v.Machines = append(v.Machines, s.machineOf(m))
+			}
+		}
+		callerOf(ctx).hide(&v)
 		groups, err := tx.Groups()
 		e := setting.For(b, groups, s.cfg.Site)
 		v.Effective = &Effective{cmp.Or(e.Power, setting.None), e.PowerWhy, e.Keep.String(), e.KeepWhy}
@@ -240,20 +249,21 @@ func (s *Server) change(ctx context.Context, what string, do func(*ledger.Tx, *c
 
 func (s *Server) addBox(ctx context.Context, in *struct{ Body NewBox }) (*body[Box], error) {
 	q := in.Body
-	addr, err := box.ParseAddr(q.Address)
-	if err != nil {
-		return nil, problem.Wrongf("%w", err)
-	}
-	err = s.change(ctx, "add box", func(tx *ledger.Tx, _ *caller, e *ledger.Entry) error {
+	var addr box.Addr
+	err := s.change(ctx, "add box", func(tx *ledger.Tx, c *caller, e *ledger.Entry) error {
 		e.Why = q.Why
+		b, err := s.newBox(tx, c, q)
+		if err != nil {
+			return err
+		}
+		addr = b.Address
 		if _, err := tx.Box(addr); err == nil {
 			return problem.Refusef("there is a box %s already; change it (PATCH, or `testbox box set`)", addr)
 		} else if !errors.Is(err, ledger.ErrNotFound) {
 			return err
 		}
 		e.On = addr.String()
-		return tx.PutBox(ledger.Box{Address: addr, Name: q.Name, MACs: q.MACs, UUID: q.UUID, Labels: q.Labels,
-			Groups: q.Groups, Health: ledger.Good, FirstSeen: s.cfg.Now()})
+		return tx.PutBox(b)
 	})
 	if err != nil {
 		return nil, err

@@ -41,12 +41,14 @@ type hub struct {
 	wait    sync.WaitGroup
 }
 
-// change is a job as it was after a change.
+// change is a job as it was after a change, or something that was seen of a machine.
 type change struct {
 	number uint64
+	event  string // "job" or "sight"
 	box    box.Addr
-	job    string
-	data   []byte // the job as JSON
+	job    string // "" if it is about no job
+	data   []byte // as JSON
+	little []byte // the same for whoever sees a group alone; nil means data
 }
 
 func newHub(s *Server) *hub {
@@ -102,16 +104,9 @@ func (h *hub) add(j Job, addr box.Addr) error {
 	if err != nil {
 		return err
 	}
+	h.push(change{event: "job", box: addr, job: j.ID, data: data})
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.last++
-	if len(h.changes) == kept {
-		copy(h.changes, h.changes[1:])
-		h.changes = h.changes[:kept-1]
-	}
-	h.changes = append(h.changes, change{h.last, addr, j.ID, data})
-	close(h.wake)
-	h.wake = make(chan struct{})
 	if j.Ended() && !h.ended[j.ID] {
 		if len(h.ended) > 8*kept {
 			clear(h.ended)
@@ -120,6 +115,21 @@ func (h *hub) add(j Job, addr box.Addr) error {
 		h.tell(j)
 	}
 	return nil
+}
+
+// push adds a change to those that are kept.
+func (h *hub) push(c change) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.last++
+	c.number = h.last
+	if len(h.changes) == kept {
+		copy(h.changes, h.changes[1:])
+		h.changes = h.changes[:kept-1]
+	}
+	h.changes = append(h.changes, c)
+	close(h.wake)
+	h.wake = make(chan struct{})
 }
 
 // cursor is a place among the changes.
@@ -178,7 +188,7 @@ func (c *cursor) next() (some []change, lost bool) {
 		latest[ch.job] = ch.number
 	}
 	for _, ch := range c.h.changes[c.at+1-first:] {
-		if latest[ch.job] == ch.number {
+		if ch.job == "" || latest[ch.job] == ch.number {
 			some = append(some, ch)
 		}
 	}
@@ -266,7 +276,7 @@ func (e *eventStream) step() error {
 	}
 	var text strings.Builder
 	for _, ch := range some {
-		fmt.Fprintf(&text, "id: %s\nevent: job\ndata: %s\n\n", e.id(ch.number), ch.data)
+		fmt.Fprintf(&text, "id: %s\nevent: %s\ndata: %s\n\n", e.id(ch.number), ch.event, ch.data)
 	}
 	return e.write(text.String())
 }
@@ -286,7 +296,13 @@ func (e *eventStream) visible(some []change) (out []change, err error) {
 	}
 	err = e.s.cfg.Ledger.View(e.ctx, func(tx *ledger.Tx) error {
 		for _, ch := range some {
+			if ch.box.IsZero() {
+				continue // a machine that is in no group
+			}
 			if b, err := tx.Box(ch.box); err == nil && e.caller.sees(b) {
+				if ch.little != nil {
+					ch.data = ch.little
+				}
 				out = append(out, ch)
 			}
 		}

@@ -13,6 +13,7 @@ import (
 
 	"testbox-imaging/internal/job"
 	"testbox-imaging/internal/ledger"
+	"testbox-imaging/internal/sight"
 	"testbox-imaging/internal/version"
 )
 
@@ -24,6 +25,7 @@ type metrics struct {
 	jobs    *prometheus.Desc
 	boxes   *prometheus.Desc
 	stored  *prometheus.Desc
+	sights  *prometheus.Desc
 }
 
 func newMetrics(s *Server) *metrics {
@@ -31,8 +33,10 @@ func newMetrics(s *Server) *metrics {
 		s: s,
 		ended: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "testbox_jobs_ended_total",
 			Help: "Jobs that have ended since the server began."}, []string{"action", "outcome", "class"}),
-		jobs:   prometheus.NewDesc("testbox_jobs", "Jobs that have not ended, by their state.", []string{"state"}, nil),
-		boxes:  prometheus.NewDesc("testbox_boxes", "Boxes, by their health.", []string{"health"}, nil),
+		jobs:  prometheus.NewDesc("testbox_jobs", "Jobs that have not ended, by their state.", []string{"state"}, nil),
+		boxes: prometheus.NewDesc("testbox_boxes", "Boxes, by their health.", []string{"health"}, nil),
+		sights: prometheus.NewDesc("testbox_sights", "Machines that nobody knows (new), and boxes that are silent, have moved, "+
+			"or share their address.", []string{"what"}, nil),
 		stored: prometheus.NewDesc("testbox_store_bytes", "Bytes that the store has.", nil, nil),
 	}
 	info := prometheus.NewGauge(prometheus.GaugeOpts{Name: "testbox_info", Help: "The version of the server.",
@@ -54,6 +58,7 @@ func (m *metrics) Describe(to chan<- *prometheus.Desc) {
 	to <- m.jobs
 	to <- m.boxes
 	to <- m.stored
+	to <- m.sights
 }
 
 // Collect implements prometheus.Collector.
@@ -72,6 +77,12 @@ func (m *metrics) Collect(to chan<- prometheus.Metric) {
 	}
 	for _, h := range ledger.Healths {
 		to <- prometheus.MustNewConstMetric(m.boxes, prometheus.GaugeValue, float64(boxes[h]), string(h))
+	}
+	if m.s.cfg.Sights != nil {
+		unknown, silent, moved, shared := m.s.cfg.Sights.Count()
+		for what, n := range map[sight.Kind]int{sight.New: unknown, sight.Silent: silent, sight.Moved: moved, sight.Shared: shared} {
+			to <- prometheus.MustNewConstMetric(m.sights, prometheus.GaugeValue, float64(n), string(what))
+		}
 	}
 	if m.s.cfg.Stored != nil {
 		to <- prometheus.MustNewConstMetric(m.stored, prometheus.GaugeValue, float64(m.s.cfg.Stored()))

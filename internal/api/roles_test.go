@@ -22,6 +22,7 @@ var may = map[string]string{
 	"GET /api/v1/jobs/{job}":                                    "viewer",
 	"POST /api/v1/jobs/{job}/cancel":                            "operator",
 	"GET /api/v1/boxes":                                         "viewer",
+	"GET /api/v1/machines":                                      "viewer of all",
 	"POST /api/v1/boxes":                                        "admin of all",
 	"GET /api/v1/boxes/{box}":                                   "viewer",
 	"PATCH /api/v1/boxes/{box}":                                 "operator",

@@ -36,7 +36,10 @@ var routes = []route{
 
 	{"list-boxes", "GET", Prefix + "/boxes", ledger.Viewer, false, 200, "boxes", "List boxes, by their addresses",
 		"Each has the state of its latest job, and its latest backup.", on((*Server).listBoxes)},
-	{"add-box", "POST", Prefix + "/boxes", ledger.Admin, true, 201, "boxes", "Add a box", "", on((*Server).addBox)},
+	{"add-box", "POST", Prefix + "/boxes", ledger.Admin, true, 201, "boxes", "Add a box",
+		"With `machine`, or with the address of a machine that was seen and is no box yet, its MAC and UUID are filled in.", on((*Server).addBox)},
+	{"list-machines", "GET", Prefix + "/machines", ledger.Viewer, true, 200, "boxes", "List machines that nobody knows",
+		"They have asked for something at their start and are no boxes. Nothing is armed for them.", on((*Server).listMachines)},
 	{"get-box", "GET", Prefix + "/boxes/{box}", ledger.Viewer, false, 200, "boxes", "Show a box", "", on((*Server).getBox)},
 	{"set-box", "PATCH", Prefix + "/boxes/{box}", ledger.Operator, false, 200, "boxes", "Change a box",
 		"What is left out stays as it is.", on((*Server).setBox)},
@@ -101,8 +104,11 @@ var routes = []route{
 		on((*Server).listAudit)},
 	{"get-me", "GET", Prefix + "/me", ledger.Viewer, false, 200, "access", "Say who asks, and what the role is", "", on((*Server).getMe)},
 
-	{"get-events", "GET", Prefix + "/events", ledger.Viewer, false, 200, "events", "Follow all changes of jobs",
+	{"get-events", "GET", Prefix + "/events", ledger.Viewer, false, 200, "events", "Follow all changes of jobs, and what is seen of machines",
 		"Server-sent events. An event `job` has a job as it is now; of several changes that come quickly, only the last may be sent. " +
+			"An event `sight` says that a machine that nobody knows asked for the first time (`new`), that the machine of a box asks from another " +
+			"address (`moved`), that two machines ask from one (`shared`), that a box was not seen for longer than is usual for it (`silent`) " +
+			"or was seen again (`back`): [SightEvent](#sightevent). " +
 			"An event `reset` comes first, and again when events were lost: read what is to be known anew then. " +
 			"Who sends the id of the last event in the header `Last-Event-ID` gets what came after it, without `reset`.", on((*Server).getEvents)},
 	{"get-status", "GET", Prefix + "/status", ledger.Viewer, true, 200, "server", "Say which part of the server does what",

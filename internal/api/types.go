@@ -130,23 +130,28 @@ type LastBackup struct {
 
 // Box is what is known of a box.
 type Box struct {
-	Address      string        `json:"address" example:"10.40.41.42" doc:"IPv4 address, by which the box is known"`
-	Name         string        `json:"name,omitempty" doc:"no other box has it"`
-	MACs         []string      `json:"macs,omitempty" doc:"of its network cards"`
-	UUID         string        `json:"uuid,omitempty" doc:"of the machine"`
-	Labels       []string      `json:"labels,omitempty"`
-	Groups       []string      `json:"groups,omitempty"`
-	Health       ledger.Health `json:"health" doc:"good, suspect, bad, maintenance or retired"`
-	HealthReason string        `json:"healthReason,omitempty"`
-	Holder       *Holder       `json:"holder,omitempty" doc:"who has reserved the box"`
-	FirstSeen    time.Time     `json:"firstSeen,omitzero"`
-	LastSeen     time.Time     `json:"lastSeen,omitzero"`
-	Last         *LastJob      `json:"last,omitempty" doc:"its latest job"`
-	LastBackup   *LastBackup   `json:"lastBackup,omitempty" doc:"its latest backup, among those whose records can be read"`
-	Power        string        `json:"power,omitempty" doc:"name of the power command that is set for the box itself, or none"`
-	Keep         string        `json:"keep,omitempty" example:"last=3,daily=7" doc:"which backups are kept, if that is set for the box itself; or all"`
-	Effective    *Effective    `json:"effective,omitempty" doc:"what holds for the box, by itself, its groups and the server's configuration; only of a single box"`
-	Disks        *string       `json:"disks,omitempty" doc:"bytes of disk-devices.lst, which says which disks are used; only of a single box"`
+	Address      string         `json:"address" example:"10.40.41.42" doc:"IPv4 address, by which the box is known"`
+	Name         string         `json:"name,omitempty" doc:"no other box has it"`
+	MACs         []string       `json:"macs,omitempty" doc:"of its network cards"`
+	UUID         string         `json:"uuid,omitempty" doc:"of the machine"`
+	Labels       []string       `json:"labels,omitempty"`
+	Groups       []string       `json:"groups,omitempty"`
+	Health       ledger.Health  `json:"health" doc:"good, suspect, bad, maintenance or retired"`
+	HealthReason string         `json:"healthReason,omitempty"`
+	Holder       *Holder        `json:"holder,omitempty" doc:"who has reserved the box"`
+	FirstSeen    time.Time      `json:"firstSeen,omitzero"`
+	LastSeen     time.Time      `json:"lastSeen,omitzero"`
+	Last         *LastJob       `json:"last,omitempty" doc:"its latest job"`
+	LastBackup   *LastBackup    `json:"lastBackup,omitempty" doc:"its latest backup, among those whose records can be read"`
+	Power        string         `json:"power,omitempty" doc:"name of the power command that is set for the box itself, or none"`
+	Keep         string         `json:"keep,omitempty" example:"last=3,daily=7" doc:"which backups are kept, if that is set for the box itself; or all"`
+	Effective    *Effective     `json:"effective,omitempty" doc:"what holds for the box, by itself, its groups and the server's configuration; only of a single box"`
+	SilentSince  time.Time      `json:"silentSince,omitzero" doc:"when it was found that the box had not been seen for longer than is usual for it"`
+	UsualPause   int64          `json:"usualPause,omitempty" doc:"for how many seconds it is usually not seen at most; left out while that is not known"`
+	Moved        *Moved         `json:"moved,omitempty" doc:"its machine asks from another address"`
+	Shared       *SharedAddress `json:"shared,omitempty" doc:"another machine asks from its address"`
+	Machines     []Machine      `json:"machines,omitempty" doc:"what its network cards asked for at its latest starts; only of a single box"`
+	Disks        *string        `json:"disks,omitempty" doc:"bytes of disk-devices.lst, which says which disks are used; only of a single box"`
 }
 
 // Effective is what holds for a box. What is set for the box itself goes first, then come its groups, and then
@@ -169,7 +174,8 @@ type BoxList struct {
 
 // NewBox adds a box.
 type NewBox struct {
-	Address string   `json:"address" maxLength:"15" example:"10.40.41.42" doc:"IPv4 address with which the box boots"`
+	Address string   `json:"address,omitempty" maxLength:"15" example:"10.40.41.42" doc:"IPv4 address with which the box boots; without it, that of the machine"`
+	Machine string   `json:"machine,omitempty" maxLength:"64" doc:"MAC, UUID or address of a machine that was seen and is no box; what it told is filled in"`
 	Name    string   `json:"name,omitempty" maxLength:"253"`
 	MACs    []string `json:"macs,omitempty" maxItems:"64" maxLength:"64"`
 	UUID    string   `json:"uuid,omitempty" maxLength:"64"`

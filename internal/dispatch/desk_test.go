@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/job"
@@ -42,6 +43,7 @@ func TestMachines(t *testing.T) {
 		"nothing is known":             {"", nil, uuidA, a, false, true, uuidA, a},
 		"the same":                     {uuidA, a, strings.ToUpper(uuidA), a, false, true, uuidA, a},
 		"another UUID":                 {uuidA, a, uuidB, a, false, false, uuidA, a},
+		"a UUID in the other order":    {bootcfg.OtherOrder(uuidA), a, uuidA, b, false, true, uuidA, both},
 		"another UUID, accepted":       {uuidA, a, uuidB, b, true, true, uuidB, b},
 		"another network card":         {uuidA, a, uuidA, b, false, true, uuidA, both},
 		"a UUID of many":               {junk, a, uuidB, a, false, true, uuidB, a},

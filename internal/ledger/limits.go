@@ -61,6 +61,9 @@ func checkName(what, s string, limit int) error {
 	return checkText(what, s, limit)
 }
 
+// CheckGroup refuses what cannot be the name of a group.
+func CheckGroup(s string) error { return checkName("the name of a group", s, MaxName) }
+
 var idForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
 
 // checkID refuses what cannot be a part of a path or of a page's beginning.

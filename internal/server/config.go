@@ -33,18 +33,19 @@ const maxFile = 64 << 10
 type Config struct {
 	// State is the folder with the areas of share mode, and beside them the store,
 	// the ledger and the keys.
-	State  string `toml:"state"`
-	Store  string `toml:"store"`  // the store's folder; "" is the folder store in State
-	Agents string `toml:"agents"` // address and port for the agents of boxes
-	API    string `toml:"api"`    // address and port for admins; "" is none
-	Socket string `toml:"socket"` // Unix socket for admins on this machine
-	TFTP   string `toml:"tftp"`   // address and port at which boxes get boot files; "" is none
-	HTTP   string `toml:"http"`   // the same, by HTTP; "" is none
-	Boxes  int    `toml:"boxes"`  // how many boxes may be at work at once; 0 is any number
-	DHCP   DHCP   `toml:"dhcp"`
-	Jobs   Jobs   `toml:"jobs"`
-	Upkeep Upkeep `toml:"upkeep"`
-	Hooks  []Hook `toml:"hooks"` // who is told of each job that has ended
+	State  string  `toml:"state"`
+	Store  string  `toml:"store"`  // the store's folder; "" is the folder store in State
+	Agents string  `toml:"agents"` // address and port for the agents of boxes
+	API    string  `toml:"api"`    // address and port for admins; "" is none
+	Socket string  `toml:"socket"` // Unix socket for admins on this machine
+	TFTP   string  `toml:"tftp"`   // address and port at which boxes get boot files; "" is none
+	HTTP   string  `toml:"http"`   // the same, by HTTP; "" is none
+	Boxes  int     `toml:"boxes"`  // how many boxes may be at work at once; 0 is any number
+	DHCP   DHCP    `toml:"dhcp"`
+	Jobs   Jobs    `toml:"jobs"`
+	Upkeep Upkeep  `toml:"upkeep"`
+	Hooks  []Hook  `toml:"hooks"` // who is told of each job that has ended
+	Enrol  []Enrol `toml:"enrol"` // which machines that nobody knows become boxes
 }
 
 // Jobs are the times and numbers of jobs.
@@ -199,6 +200,18 @@ func (c *Config) check() error {
 			return err
 		}
 	}
+	return c.checkEnrol()
+}
+
+func (c *Config) checkEnrol() error {
+	if len(c.Enrol) > maxRules {
+		return fmt.Errorf("there are %d rules of enrol, and may be at most %d", len(c.Enrol), maxRules)
+	}
+	for _, r := range c.Enrol {
+		if err := r.check(); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -320,6 +333,17 @@ func ConfigText(c *Config) []byte {
 	}
 	for _, h := range c.Hooks {
 		fmt.Fprintf(&b, "[[hooks]]\nurl = %s\nsecret-file = %s\n\n", text(h.URL), text(h.SecretFile))
+	}
+	b.WriteString(`
+# Which machines become boxes by themselves when they ask for their boot files, by subnet, by the
+# beginning of the MAC, or both. They are put into the groups, and not more than "most" into each
+# (0 means 250). Nothing is armed by that.
+`)
+	if len(c.Enrol) == 0 {
+		b.WriteString("# [[enrol]]\n# subnet = \"10.40.41.0/24\"\n# mac = \"52:54:00\"\n# groups = [\"rack3\"]\n# most = 0\n")
+	}
+	for _, r := range c.Enrol {
+		fmt.Fprintf(&b, "[[enrol]]\nsubnet = %s\nmac = %s\ngroups = %s\nmost = %s\n\n", text(r.Subnet), text(r.MAC), text(r.Groups), text(r.Most))
 	}
 	return append(bytes.TrimRight(b.Bytes(), "\n"), '\n')
 }

@@ -19,6 +19,9 @@ type roster struct {
 	byAddr map[netip.Addr]*known
 	byMAC  map[string][]*known // network cards are moved between boxes, so there may be several
 	byUUID map[string][]*known // only of UUIDs that can tell machines apart
+	// also is told of each change after the roster. It is set before the first change, and
+	// must not wait.
+	also func(put []ledger.Box, gone []box.Addr)
 }
 
 // known is a box of the ledger. It does not change.
@@ -28,6 +31,7 @@ type known struct {
 	MACs    []string
 	UUID    string // lower case
 	Retired bool
+	Off     bool // its health says that it may be off
 }
 
 func newRoster() *roster {
@@ -54,13 +58,21 @@ func (r *roster) follow(ctx context.Context, l *ledger.Ledger) error {
 
 // change is told by the ledger.
 func (r *roster) change(put []ledger.Box, gone []box.Addr) {
+	r.take(put, gone)
+	if r.also != nil {
+		r.also(put, gone)
+	}
+}
+
+func (r *roster) take(put []ledger.Box, gone []box.Addr) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, a := range gone {
 		r.remove(a.IP())
 	}
 	for _, b := range put {
-		k := &known{Addr: b.Address.IP(), Name: b.Name, MACs: b.MACs, UUID: b.UUID, Retired: b.Health == ledger.Retired}
+		k := &known{Addr: b.Address.IP(), Name: b.Name, MACs: b.MACs, UUID: b.UUID, Retired: b.Health == ledger.Retired,
+			Off: b.Health == ledger.Retired || b.Health == ledger.Bad || b.Health == ledger.Maintenance}
 		r.remove(k.Addr)
 		r.byAddr[k.Addr] = k
 		for _, m := range k.MACs {

@@ -112,6 +112,9 @@ func (s *server) open(ctx context.Context) (err error) {
 	if err := s.roster.follow(ctx, s.ledger); err != nil {
 		return fmt.Errorf("the list of boxes cannot be read: %w", err)
 	}
+	if err := s.loadSights(ctx); err != nil {
+		return fmt.Errorf("what was seen of machines cannot be read: %w", err)
+	}
 	if s.keys.agents, s.prints.agents, err = loadKey(cfg.KeyDir(), "agents"); err != nil {
 		return err
 	}
@@ -168,7 +171,7 @@ func (s *server) open(ctx context.Context) (err error) {
 	s.keeper.busy = func() bool { return s.dispatch.Running(box.Restore) > 0 }
 	s.api = api.New(api.Config{
 		Ledger: s.ledger, Jobs: s.dispatch, Area: area, Backups: s.Store, Keeper: s.keeper, Sessions: newSessions(s.boxes),
-		Ended: s.ended, Stored: s.Store.PackBytes, Status: s.status, Log: s.Log, Site: cfg.Site(),
+		Ended: s.ended, Sights: s.sights, Stored: s.Store.PackBytes, Status: s.status, Log: s.Log, Site: cfg.Site(),
 	})
 	return nil
 }
@@ -253,6 +256,7 @@ func (s *server) serve(ctx context.Context) error {
 		})
 	}
 	running.Go(func() { s.keeper.run(ctx) })
+	running.Go(func() { (&lookout{server: s, tell: s.api.Sighted, now: time.Now}).run(ctx) })
 	running.Go(func() { s.hooks.run(ctx) })
 	running.Go(func() { s.readLatest(ctx) })
 	s.sayStatus()

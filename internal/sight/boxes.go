@@ -231,6 +231,31 @@ func (l *List) OfBox(addr netip.Addr) (Box, bool) {
 	return b.clone(), true
 }
 
+// Count counts the machines that nobody knows, and the boxes that are silent, that have
+// moved, and whose address another machine has too.
+func (l *List) Count() (unknown, silent, moved, shared int) {
+	now := time.Now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for m := range l.of {
+		if !l.know(m.Identity).Box.IsValid() {
+			unknown++
+		}
+	}
+	for _, b := range l.boxes {
+		if !b.Silent.IsZero() {
+			silent++
+		}
+		if b.Moved.IsValid() {
+			moved++
+		}
+		if b.Shared(now) {
+			shared++
+		}
+	}
+	return unknown, silent, moved, shared
+}
+
 func (b *boxSight) clone() Box {
 	out := b.Box
 	out.Gaps = slices.Clone(b.Gaps)

@@ -59,7 +59,7 @@ type Machine struct {
 	Identity
 	First time.Time `json:"first"`
 	Last  time.Time `json:"last"`
-	Asks  []Ask     `json:"asks,omitempty"` // of several for the same, the newest; the oldest first
+	Asks  []Ask     `json:"asks,omitempty"` // of several that are alike, the newest; the oldest first
 	// Default is when the machine asked for the default boot file last, which
 	// starts its own disk. Zero means never.
 	Default time.Time `json:"default,omitzero"`
@@ -173,9 +173,9 @@ func (l *List) know(id Identity) Known {
 	return l.Know(id)
 }
 
-// add notes a request of a machine. One for the same as before takes its place.
+// add notes a request of a machine. One as before takes its place.
 func (e *entry) add(ask Ask) {
-	e.Asks = slices.DeleteFunc(e.Asks, func(a Ask) bool { return a.Over == ask.Over && a.Asked == ask.Asked })
+	e.Asks = slices.DeleteFunc(e.Asks, func(a Ask) bool { return a.Over == ask.Over && a.Asked == ask.Asked && a.Given == ask.Given })
 	e.Asks = append(e.Asks, ask)
 	e.Asks = e.Asks[max(0, len(e.Asks)-maxAsks):]
 }
@@ -336,6 +336,11 @@ func (l *List) Machines() []Machine { return l.machines(func(*entry) bool { retu
 // Unknown returns the machines that are no boxes, the one that asked last first.
 func (l *List) Unknown() []Machine {
 	return l.machines(func(e *entry) bool { return !l.know(e.Identity).Box.IsValid() })
+}
+
+// MachinesOf returns the machines that a box is, the one that asked last first.
+func (l *List) MachinesOf(box netip.Addr) []Machine {
+	return l.machines(func(e *entry) bool { return l.know(e.Identity).Box == box })
 }
 
 func (l *List) machines(want func(*entry) bool) []Machine {

@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -30,6 +31,7 @@ import (
 	"testbox-imaging/internal/object"
 	"testbox-imaging/internal/setting"
 	"testbox-imaging/internal/sharedir"
+	"testbox-imaging/internal/sight"
 	"testbox-imaging/internal/testenv/testkey"
 	"testbox-imaging/internal/wire"
 )
@@ -52,6 +54,7 @@ type Lab struct {
 	Dispatch *dispatch.Dispatch
 	API      *api.Server
 	Area     *sharedir.Area
+	Sights   *sight.List
 	Key      wire.Fingerprint
 	URL      string // of HTTPS
 
@@ -78,6 +81,7 @@ func Start(dir, socket, group string) (l *Lab, err error) {
 	if l.Ledger, err = ledger.Open(l.ctx, filepath.Join(dir, "ledger.db"), ledger.Options{}); err != nil {
 		return nil, err
 	}
+	l.Sights = newSights(l.Ledger)
 	boxes := filepath.Join(dir, "boxes")
 	if err := errors.Join(os.MkdirAll(boxes, 0o755), os.WriteFile(filepath.Join(boxes, sharedir.Marker), nil, 0o644)); err != nil {
 		return nil, err
@@ -106,7 +110,7 @@ func Start(dir, socket, group string) (l *Lab, err error) {
 		return nil, err
 	}
 	l.API = api.New(api.Config{Ledger: l.Ledger, Jobs: l.Dispatch, Area: l.Area, Group: group, Heartbeat: time.Second,
-		Poll: 10 * time.Millisecond, Log: cfg.Log, Site: setting.Site{Powers: []string{"bmc", "pdu"}}})
+		Sights: l.Sights, Poll: 10 * time.Millisecond, Log: cfg.Log, Site: setting.Site{Powers: []string{"bmc", "pdu"}}})
 	unix, err := api.Listen(socket, group)
 	if err != nil {
 		return nil, err
@@ -126,6 +130,39 @@ func Start(dir, socket, group string) (l *Lab, err error) {
 		l.API.ServeTLS(tcp, &http.Server{TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}}})
 	})
 	return l, nil
+}
+
+// newSights have one machine that nobody knows. Boxes are known by their addresses and
+// MACs.
+func newSights(book *ledger.Ledger) *sight.List {
+	var mu sync.Mutex
+	known := map[string]box.Addr{}
+	book.OnBoxes(func(put []ledger.Box, _ []box.Addr) {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, b := range put {
+			known[b.Address.String()] = b.Address
+			for _, mac := range b.MACs {
+				known[mac] = b.Address
+			}
+		}
+	})
+	list := &sight.List{Know: func(id sight.Identity) (k sight.Known) {
+		mu.Lock()
+		defer mu.Unlock()
+		if a, has := known[id.Addr.String()]; has {
+			k.Box, k.Here = a.IP(), a.IP()
+		}
+		if a, has := known[id.MAC]; has {
+			k.Box, k.Sure = a.IP(), true
+		}
+		return k
+	}}
+	for _, name := range []string{"pxelinux.0", "pxelinux.cfg/default"} {
+		list.Saw(sight.Identity{Addr: netip.MustParseAddr("10.0.0.77"), MAC: "52:54:00:00:00:77", Arch: "BIOS"},
+			sight.Ask{Time: time.Now(), Over: "tftp", Asked: name, Given: name})
+	}
+	return list
 }
 
 // Close ends the server and all boxes.
