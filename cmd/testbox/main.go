@@ -39,6 +39,7 @@ itself and starts its own disk again.
   testbox server              be the storage server; server init sets it up
   testbox backup, restore ... ask a server to do it, and wait for it
   testbox jobs, boxes, log    say how a server's jobs and boxes are
+  testbox schedule            what a server does again and again
   testbox share init          set up a storage server of share mode
   testbox maintenance build   make the system that boxes boot for an action
   testbox pxe-conf            arm boxes, list armed ones, disarm them
@@ -60,6 +61,7 @@ itself and starts its own disk again.
 		newBoxesCmd(w),
 		newBoxCmd(w),
 		newBoxGroupCmd(w),
+		newScheduleCmd(w),
 		newLogCmd(w),
 		newInfoCmd(w),
 		newLoginCmd(w),

@@ -222,6 +222,9 @@ func printBox(p printer, b api.Box) {
 	if l := b.LastBackup; l != nil {
 		line("last backup", fmt.Sprintf("%s, made %s", l.ID, shortTime(l.Time)))
 	}
+	for _, v := range b.Schedules {
+		line("next "+string(v.Action), fmt.Sprintf("%s, by the schedule %s", cmp.Or(zoned(v.Next), "paused"), v.Name))
+	}
 	if l := b.Last; l != nil {
 		line("latest job", fmt.Sprintf("%s %s, %s since %s", l.ID, l.Action, lastText(l), shortTime(l.Since)))
 	}

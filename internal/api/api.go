@@ -37,6 +37,7 @@ import (
 	"testbox-imaging/internal/boxapi"
 	"testbox-imaging/internal/dispatch"
 	"testbox-imaging/internal/ledger"
+	"testbox-imaging/internal/schedule"
 	"testbox-imaging/internal/setting"
 	"testbox-imaging/internal/sharedir"
 	"testbox-imaging/internal/sparing"
@@ -46,6 +47,7 @@ import (
 
 // Jobs runs the jobs. It is a dispatch.Dispatch.
 type Jobs interface {
+	Check(ctx context.Context, r dispatch.Request) error
 	Add(ctx context.Context, r dispatch.Request) ([]dispatch.Status, error)
 	Cancel(ctx context.Context, id, by string) (dispatch.Status, error)
 	Release(ctx context.Context, addr box.Addr, by string) (dispatch.Status, error)
@@ -70,6 +72,10 @@ type Config struct {
 	// Sessions serves uploads. It asks GrantUpload what a token allows. nil means that
 	// there are no uploads.
 	Sessions Sessions
+	// Schedules are those of the configuration, by their names. Rescheduled is called when one of
+	// them was resumed or paused; nil means no call.
+	Schedules   []*schedule.Plan
+	Rescheduled func()
 	// Ended is told of each job that has ended, once for each start of the server. It
 	// must not wait. nil means that nobody is told.
 	Ended func(Job)

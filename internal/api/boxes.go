@@ -210,7 +210,10 @@ func (s *Server) box(ctx context.Context, word string) (v Box, err error) {
 		groups, err := tx.Groups()
 		e := setting.For(b, groups, s.cfg.Site)
 		v.Effective = &Effective{cmp.Or(e.Power, setting.None), e.PowerWhy, e.Keep.String(), e.KeepWhy}
-		return err
+		if err != nil {
+			return err
+		}
+		return s.addSchedules(tx, b, &v)
 	})
 	if err == nil {
 		all := []Box{v}

@@ -41,10 +41,10 @@ type hub struct {
 	wait    sync.WaitGroup
 }
 
-// change is a job as it was after a change, or something that was seen of a machine.
+// change is a job as it was after a change, or something that was seen of a machine, or that a schedule has done.
 type change struct {
 	number uint64
-	event  string // "job" or "sight"
+	event  string // "job", "sight" or "schedule"
 	box    box.Addr
 	job    string // "" if it is about no job
 	data   []byte // as JSON

@@ -22,7 +22,7 @@ func jobOf(st dispatch.Status, name string) Job {
 		ID: st.ID, Box: st.Box.String(), Name: name, Action: st.Action, Options: Options(st.Options), By: st.By,
 		WaitUp: st.WaitUp, Power: st.Power,
 		Asked: st.Asked, State: st.State, Since: st.Since, Settled: st.Settled, Step: st.Step,
-		Text: st.Text, Attempt: st.Attempt, Deadline: st.Deadline,
+		Text: st.Text, Attempt: st.Attempt, Deadline: st.Deadline, Until: st.Until,
 		Cancel: st.Cancel && st.State != job.Ended, Wrote: st.Wrote, Outcome: st.Outcome, Class: st.Class, Up: st.Up,
 		Bootable: st.Bootable(), Backup: st.Backup, Receipts: st.Receipts, Warnings: st.Warnings, Sent: st.Sent,
 	}
@@ -208,7 +208,7 @@ func (s *Server) targets(tx *ledger.Tx, c *caller, list []string) ([]ledger.Box,
 	var all []ledger.Box
 	known := map[box.Addr]bool{}
 	for _, word := range list {
-		some, err := s.target(tx, c, word)
+		some, err := target(tx, c, word)
 		if err != nil {
 			return nil, err
 		}
@@ -225,7 +225,11 @@ func (s *Server) targets(tx *ledger.Tx, c *caller, list []string) ([]ledger.Box,
 	return all, nil
 }
 
-func (s *Server) target(tx *ledger.Tx, c *caller, word string) ([]ledger.Box, error) {
+// Boxes finds the boxes that a word of the configuration means, as targets of a request are
+// found.
+func Boxes(tx *ledger.Tx, word string) ([]ledger.Box, error) { return target(tx, &caller{}, word) }
+
+func target(tx *ledger.Tx, c *caller, word string) ([]ledger.Box, error) {
 	kind, name, _ := strings.Cut(word, ":")
 	switch kind {
 	case "box":

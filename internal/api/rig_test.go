@@ -335,6 +335,8 @@ func (f *runner) set(t testing.TB, id string, change func(*dispatch.Status)) {
 	must(t, f.put(t.Context(), st, "", false))
 }
 
+func (f *runner) Check(context.Context, dispatch.Request) error { return nil }
+
 func (f *runner) Add(ctx context.Context, r dispatch.Request) (all []dispatch.Status, err error) {
 	for _, a := range r.Boxes {
 		if r.Key != "" {

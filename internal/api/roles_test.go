@@ -47,6 +47,11 @@ var may = map[string]string{
 	"GET /api/v1/groups":                                        "viewer",
 	"PUT /api/v1/groups/{group}":                                "admin of all",
 	"DELETE /api/v1/groups/{group}":                             "admin of all",
+	"GET /api/v1/schedules":                                     "viewer of all",
+	"GET /api/v1/schedules/{schedule}":                          "viewer of all",
+	"POST /api/v1/schedules/{schedule}/run":                     "operator of all",
+	"POST /api/v1/schedules/{schedule}/pause":                   "operator of all",
+	"POST /api/v1/schedules/{schedule}/resume":                  "operator of all",
 	"GET /api/v1/users":                                         "admin of all",
 	"PUT /api/v1/users/{user}":                                  "admin of all",
 	"DELETE /api/v1/users/{user}":                               "admin of all",
@@ -109,7 +114,8 @@ func TestRoles(t *testing.T) {
 				need = i
 			}
 		}
-		url := strings.NewReplacer("{box}", "10.0.0.1", "{job}", "j1", "{group}", "new", "{user}", "newuser", "{token}", "00000000").
+		url := strings.NewReplacer("{box}", "10.0.0.1", "{job}", "j1", "{group}", "new", "{user}", "newuser", "{token}", "00000000",
+			"{schedule}", "nightly").
 			Replace(path.path)
 		for _, w := range whos {
 			if strings.Contains(key, "{box}") && path.method != "GET" { // somebody may have reserved it

@@ -89,6 +89,18 @@ var routes = []route{
 	{"delete-group", "DELETE", Prefix + "/groups/{group}", ledger.Admin, true, 204, "groups", "Delete a group",
 		"No box may be in it, and no token may be limited to it.", on((*Server).deleteGroup)},
 
+	{"list-schedules", "GET", Prefix + "/schedules", ledger.Viewer, true, 200, "schedules", "List schedules, by their names",
+		"Schedules are in the configuration of the server.", on((*Server).listSchedules)},
+	{"get-schedule", "GET", Prefix + "/schedules/{schedule}", ledger.Viewer, true, 200, "schedules", "Show a schedule", "",
+		on((*Server).getSchedule)},
+	{"run-schedule", "POST", Prefix + "/schedules/{schedule}/run", ledger.Operator, true, 201, "schedules", "Make the jobs of a schedule now",
+		"They are jobs of the caller. A box that can have none now is left out, and the answer says why. The next start of the " +
+			"schedule stays as it is.", on((*Server).runSchedule)},
+	{"pause-schedule", "POST", Prefix + "/schedules/{schedule}/pause", ledger.Operator, true, 200, "schedules", "Pause a schedule",
+		"It makes no jobs until it is resumed, also after a restart of the server. Jobs that it has made stay.", on((*Server).pauseSchedule)},
+	{"resume-schedule", "POST", Prefix + "/schedules/{schedule}/resume", ledger.Operator, true, 200, "schedules",
+		"Let a paused schedule go on", "What it would have done while it was paused is not made up for.", on((*Server).resumeSchedule)},
+
 	{"list-users", "GET", Prefix + "/users", ledger.Admin, true, 200, "access", "List users", "", on((*Server).listUsers)},
 	{"set-user", "PUT", Prefix + "/users/{user}", ledger.Admin, true, 200, "access", "Make or change a user",
 		"A token of a user may do no more than the user.", on((*Server).putUser)},
@@ -109,6 +121,8 @@ var routes = []route{
 			"An event `sight` says that a machine that nobody knows asked for the first time (`new`), that the machine of a box asks from another " +
 			"address (`moved`), that two machines ask from one (`shared`), that a box was not seen for longer than is usual for it (`silent`) " +
 			"or was seen again (`back`): [SightEvent](#sightevent). " +
+			"An event `schedule` says what a schedule has done: its name, the time, `what` (start, missed, left-out, clock, pause or resume) " +
+			"and a `text`. " +
 			"An event `reset` comes first, and again when events were lost: read what is to be known anew then. " +
 			"Who sends the id of the last event in the header `Last-Event-ID` gets what came after it, without `reset`.", on((*Server).getEvents)},
 	{"get-status", "GET", Prefix + "/status", ledger.Viewer, true, 200, "server", "Say which part of the server does what",

@@ -46,6 +46,7 @@ type Job struct {
 	Text     string          `json:"text,omitempty" doc:"why it is in this state"`
 	Attempt  int             `json:"attempt,omitempty" doc:"which attempt this is, or was; the first is 1"`
 	Deadline time.Time       `json:"deadline,omitzero" doc:"when the state ends by itself"`
+	Until    time.Time       `json:"until,omitzero" doc:"when it must have begun; a job of a schedule that has not ends then"`
 	Cancel   bool            `json:"cancelling,omitempty" doc:"the box was told to stop"`
 	Wrote    bool            `json:"wrote,omitempty" doc:"a disk may have been written to"`
 	Outcome  box.Outcome     `json:"outcome,omitempty" doc:"how it ended, as soon as it is known"`
@@ -151,6 +152,7 @@ type Box struct {
 	Moved        *Moved         `json:"moved,omitempty" doc:"its machine asks from another address"`
 	Shared       *SharedAddress `json:"shared,omitempty" doc:"another machine asks from its address"`
 	Machines     []Machine      `json:"machines,omitempty" doc:"what its network cards asked for at its latest starts; only of a single box"`
+	Schedules    []BoxSchedule  `json:"schedules,omitempty" doc:"when schedules of the server are due for it; only of a single box"`
 	Disks        *string        `json:"disks,omitempty" doc:"bytes of disk-devices.lst, which says which disks are used; only of a single box"`
 }
 

@@ -155,6 +155,9 @@ func (s *Schedule) Next(after time.Time) time.Time {
 // sane reports whether a moment is one to reckon with.
 func sane(t time.Time) bool { return t.Year() >= 1 && t.Year() <= 9000 }
 
+// In is a moment by the clock of the schedule's zone.
+func (s *Schedule) In(t time.Time) time.Time { return t.In(s.loc) }
+
 func (s *Schedule) time(unix int64) time.Time { return time.Unix(unix, 0).In(s.loc) }
 
 // next returns the first start after t, in seconds since 1970 as all times below.

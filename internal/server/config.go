@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,8 +18,10 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"testbox-imaging/internal/bootcfg"
+	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/dhcp"
 	"testbox-imaging/internal/problem"
+	"testbox-imaging/internal/schedule"
 	"testbox-imaging/internal/setting"
 	"testbox-imaging/internal/words"
 )
@@ -46,6 +50,8 @@ type Config struct {
 	Upkeep Upkeep  `toml:"upkeep"`
 	Hooks  []Hook  `toml:"hooks"` // who is told of each job that has ended
 	Enrol  []Enrol `toml:"enrol"` // which machines that nobody knows become boxes
+	// Schedules say what the server does again and again, by their names.
+	Schedules map[string]Schedule `toml:"schedules"`
 }
 
 // Jobs are the times and numbers of jobs.
@@ -66,6 +72,17 @@ type Upkeep struct {
 	KeepDaily   int    `toml:"keep-daily"`
 	KeepWeekly  int    `toml:"keep-weekly"`
 	KeepMonthly int    `toml:"keep-monthly"`
+}
+
+// Schedule is something that the server does again and again.
+type Schedule struct {
+	When   string   `toml:"when"`   // as cron has it, like "30 2 * * mon-fri" or "@daily"
+	Boxes  []string `toml:"boxes"`  // boxes, groups and labels
+	Action string   `toml:"action"` // "backup", "verify" or "refresh-info"
+	Zone   string   `toml:"zone"`   // time zone; "" is that of this machine
+	Window []string `toml:"window"` // when jobs may begin, like "mon-fri 20:00-06:00"; none is always
+	Spread Duration `toml:"spread"` // the boxes begin spread over so much time
+	Late   Duration `toml:"late"`   // how late a job may begin; 0 is an hour
 }
 
 // Duration is a time.Duration as a text, such as "90s", "5m" or "24h".
@@ -129,6 +146,15 @@ func ParseConfig(data []byte) (*Config, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
+	if len(cfg.Schedules) == 0 {
+		cfg.Schedules = nil
+	}
+	for name, k := range cfg.Schedules {
+		if len(k.Window) == 0 {
+			k.Window = nil
+			cfg.Schedules[name] = k
+		}
+	}
 	return &cfg, nil
 }
 
@@ -150,6 +176,8 @@ func tomlError(err error) error {
 		switch key := strings.Join(wrong.Key(), "."); {
 		case strings.HasSuffix(text, "of type string"), strings.HasSuffix(text, "of type server.Duration"):
 			text = fmt.Sprintf("the value of %s is a text, and stands in quotes", key)
+		case strings.HasSuffix(text, "of type []string"):
+			text = fmt.Sprintf("the value of %s is a list of texts, like [\"one\", \"two\"]", key)
 		case strings.HasSuffix(text, "of type int"):
 			text = fmt.Sprintf("the value of %s is a whole number, without quotes", key)
 		}
@@ -200,6 +228,9 @@ func (c *Config) check() error {
 			return err
 		}
 	}
+	if _, err := c.Plans(); err != nil {
+		return err
+	}
 	return c.checkEnrol()
 }
 
@@ -216,6 +247,23 @@ func (c *Config) checkEnrol() error {
 }
 
 const maxHooks = 16
+
+// Plans are the schedules, by their names.
+func (c *Config) Plans() (all []*schedule.Plan, err error) {
+	if len(c.Schedules) > schedule.Max {
+		return nil, fmt.Errorf("there are %d schedules, and may be at most %d", len(c.Schedules), schedule.Max)
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Schedules)) {
+		k := c.Schedules[name]
+		p, err := schedule.New(name, schedule.Config{When: k.When, Zone: k.Zone, Window: k.Window, Spread: time.Duration(k.Spread),
+			Late: time.Duration(k.Late), Action: box.Action(k.Action), Boxes: k.Boxes})
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, p)
+	}
+	return all, nil
+}
 
 func within(d Duration, least, most time.Duration) bool {
 	return time.Duration(d) >= least && time.Duration(d) <= most
@@ -344,6 +392,27 @@ func ConfigText(c *Config) []byte {
 	}
 	for _, r := range c.Enrol {
 		fmt.Fprintf(&b, "[[enrol]]\nsubnet = %s\nmac = %s\ngroups = %s\nmost = %s\n\n", text(r.Subnet), text(r.MAC), text(r.Groups), text(r.Most))
+	}
+	b.WriteString("\n# What is done again and again to boxes, groups and labels. The guide says what else a schedule can have.\n")
+	if len(c.Schedules) == 0 {
+		b.WriteString("# [schedules.nightly]\n# when = \"30 2 * * *\"\n# boxes = [\"group:rack3\"]\n# action = \"backup\"\n")
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Schedules)) {
+		k := c.Schedules[name]
+		fmt.Fprintf(&b, "[schedules.%s]\nwhen = %s\nboxes = %s\naction = %s\n", text(name), text(k.When), text(k.Boxes), text(k.Action))
+		if k.Zone != "" {
+			fmt.Fprintf(&b, "zone = %s\n", text(k.Zone))
+		}
+		if len(k.Window) > 0 {
+			fmt.Fprintf(&b, "window = %s\n", text(k.Window))
+		}
+		if k.Spread != 0 {
+			fmt.Fprintf(&b, "spread = %s\n", text(k.Spread))
+		}
+		if k.Late != 0 {
+			fmt.Fprintf(&b, "late = %s\n", text(k.Late))
+		}
+		b.WriteString("\n")
 	}
 	return append(bytes.TrimRight(b.Bytes(), "\n"), '\n')
 }

@@ -133,8 +133,43 @@ func TestConfigRefused(t *testing.T) {
 	}
 }
 
+// TestConfigOfSchedules reads schedules, writes them, and has for each mistake a part of the sentence that names it.
+func TestConfigOfSchedules(t *testing.T) {
+	const begin = "[schedules.nightly]\nwhen = \"@daily\"\naction = \"backup\"\n"
+	const rest = "boxes = [\"group:a\", \"b\"]\nzone = \"UTC\"\nwindow = [\"01:00-05:00\"]\nspread = \"1h\"\nlate = \"90m\"\n"
+	cfg, err := ParseConfig([]byte(begin + rest))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := ParseConfig(ConfigText(cfg)); err != nil || !reflect.DeepEqual(again, cfg) {
+		t.Errorf("written as %s, read as %+v, %v", ConfigText(cfg), again, err)
+	}
+	plans, err := cfg.Plans()
+	if err != nil || len(plans) != 1 || plans[0].Name != "nightly" || plans[0].LateText() != "1h30m" || plans[0].SpreadText() != "1h" {
+		t.Errorf("%+v, %v", plans, err)
+	}
+	for text, want := range map[string]string{
+		"[schedules.nightly]\nwhen = \"30 2 * * *\"":                                    "schedule nightly: its action is",
+		"[schedules.nightly]\nwhen = \"\"\naction = \"backup\"\nboxes = [\"a\"]":        "schedule nightly: ",
+		"[schedules.nightly]\nwhen = \"@daily\"\naction = \"restore\"\nboxes = [\"a\"]": "its action is \"restore\"",
+		begin:                    "it names no boxes",
+		begin + "boxes = [\"\"]": "names no box and no group",
+		begin + "boxes = \"a\"":  "line 4: the value of schedules.nightly.boxes is a list",
+		begin + "boxes = [\"a\"]\nzone = \"CEST\"":                                            "there is no time zone",
+		begin + "boxes = [\"a\"]\nlate = \"1s\"":                                              "may be late by",
+		begin + "boxes = [\"a\"]\nwindow = [\"at night\"]":                                    "is no window",
+		"[schedules.nightly]\nevery = \"1h\"":                                                 "there is no key schedules.nightly.every",
+		"[schedules.\"Each night\"]\nwhen = \"@daily\"\naction = \"backup\"\nboxes = [\"a\"]": "cannot be the name of a schedule",
+	} {
+		if _, err := ParseConfig([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", text, err, want)
+		}
+	}
+}
+
 func FuzzConfig(f *testing.F) {
 	f.Add([]byte(subnet("10.42.1.0/24", "10.42.1.1-10.42.1.2") + "dns = []\n"))
+	f.Add([]byte("[schedules.\"a.b\"]\nwhen = \"5 4 * * sun\"\nboxes = [\"b\"]\naction = \"verify\"\nwindow = [\"01:00-05:00\"]\n"))
 	f.Add([]byte("state = \"/srv\"\n[upkeep]\nat = \"\"\n[[hooks]]\nurl = \"https://x\"\nsecret-file = \"/y\"\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		cfg, err := ParseConfig(data)

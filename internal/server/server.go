@@ -86,6 +86,7 @@ type server struct {
 	dispatch *dispatch.Dispatch
 	hooks    *hooks
 	keeper   *keeper
+	calendar *schedules
 	boxes    *boxapi.Server
 	agents   *http.Server
 	netboot  *netboot
@@ -169,10 +170,20 @@ func (s *server) open(ctx context.Context) (err error) {
 	s.keeper = newKeeper(&upkeep{cfg: cfg, store: s.Store, ledger: s.ledger, log: s.Log, now: time.Now, poll: 5 * time.Second,
 		needs: s.dispatch.Needs})
 	s.keeper.busy = func() bool { return s.dispatch.Running(box.Restore) > 0 }
+	plans, err := cfg.Plans()
+	if err != nil {
+		return problem.Wrongf("%w", err)
+	}
+	s.calendar = newSchedules(plans, s.ledger, s.dispatch, s.Log, time.Now)
+	if err := s.calendar.sync(ctx); err != nil {
+		return fmt.Errorf("bring the schedules of the ledger up to the configuration: %w", err)
+	}
 	s.api = api.New(api.Config{
 		Ledger: s.ledger, Jobs: s.dispatch, Area: area, Backups: s.Store, Keeper: s.keeper, Sessions: newSessions(s.boxes),
 		Ended: s.ended, Sights: s.sights, Stored: s.Store.PackBytes, Status: s.status, Log: s.Log, Site: cfg.Site(),
+		Schedules: plans, Rescheduled: s.calendar.wake,
 	})
+	s.calendar.tell = s.api.TellSchedule
 	return nil
 }
 
@@ -258,6 +269,7 @@ func (s *server) serve(ctx context.Context) error {
 	running.Go(func() { s.keeper.run(ctx) })
 	running.Go(func() { (&lookout{server: s, tell: s.api.Sighted, now: time.Now}).run(ctx) })
 	running.Go(func() { s.hooks.run(ctx) })
+	running.Go(func() { s.calendar.run(ctx) })
 	running.Go(func() { s.readLatest(ctx) })
 	s.sayStatus()
 	if s.Ready != nil {
