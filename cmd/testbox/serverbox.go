@@ -147,7 +147,7 @@ func newBoxCmd(w world) *cobra.Command {
 		`Shows and changes what a server knows of a box. BOX is an address, a name, a MAC or a UUID.`,
 		newBoxShowCmd(w), newBoxAddCmd(w), newBoxSetCmd(w), newBoxLabelCmd(w), newBoxHoldCmd(w), newBoxUnholdCmd(w), newBoxHealthCmd(w),
 		newBoxRatesCmd(w),
-		newBoxAcceptCmd(w), newBoxForgetCmd(w))
+		newBoxAcceptCmd(w), newBoxPowerCmd(w), newBoxForgetCmd(w))
 }
 
 // boxCmd makes a command about one box, which prints the box as it is then.

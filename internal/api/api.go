@@ -37,6 +37,7 @@ import (
 	"testbox-imaging/internal/boxapi"
 	"testbox-imaging/internal/dispatch"
 	"testbox-imaging/internal/ledger"
+	"testbox-imaging/internal/power"
 	"testbox-imaging/internal/schedule"
 	"testbox-imaging/internal/setting"
 	"testbox-imaging/internal/sharedir"
@@ -52,6 +53,7 @@ type Jobs interface {
 	Cancel(ctx context.Context, id, by string) (dispatch.Status, error)
 	Release(ctx context.Context, addr box.Addr, by string) (dispatch.Status, error)
 	Finish(ctx context.Context, addr box.Addr, by string) (dispatch.Status, error)
+	SwitchPower(ctx context.Context, addr box.Addr, a power.Action, by string, force bool) (dispatch.Switched, error)
 	Job(ctx context.Context, id string) (dispatch.Status, error)
 	Jobs(ctx context.Context, f ledger.JobFilter, p ledger.Page) (all []dispatch.Status, next string, err error)
 	Needs(ctx context.Context) ([]dispatch.Need, error)
@@ -84,6 +86,9 @@ type Config struct {
 	Site setting.Site
 	// Sights have what was seen of machines at their start. nil means that nobody looks.
 	Sights Sights
+	// Facts are the facts of boxes on which power commands depend, by their names there, such
+	// as "label:bmc". Only an admin changes them, since they decide which machine is switched.
+	Facts []string
 	// Stored returns how many bytes the store has, for the metrics. nil means that this
 	// is not known.
 	Stored func() int64

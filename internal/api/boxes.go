@@ -319,6 +319,9 @@ func (s *Server) setBox(ctx context.Context, in *struct {
 			return err
 		}
 		addr = b.Address
+		if err := s.mayChangeFacts(c, b, q); err != nil {
+			return err
+		}
 		if q.Name != nil {
 			b.Name = *q.Name
 		}

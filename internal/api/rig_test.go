@@ -26,6 +26,8 @@ import (
 	"testbox-imaging/internal/durable"
 	"testbox-imaging/internal/job"
 	"testbox-imaging/internal/ledger"
+	"testbox-imaging/internal/power"
+	"testbox-imaging/internal/problem"
 	"testbox-imaging/internal/remote"
 	"testbox-imaging/internal/sharedir"
 	"testbox-imaging/internal/testenv/testkey"
@@ -279,6 +281,8 @@ type runner struct {
 	looks   int
 	needs   []dispatch.Need
 	armed   box.Arming // of a job
+
+	switches func(ctx context.Context, what string) (dispatch.Switched, error)
 }
 
 // ArmedBy implements api.Jobs.
@@ -390,6 +394,13 @@ func (f *runner) Release(ctx context.Context, a box.Addr, by string) (dispatch.S
 
 func (f *runner) Finish(ctx context.Context, a box.Addr, by string) (dispatch.Status, error) {
 	return f.last(ctx, a, by)
+}
+
+func (f *runner) SwitchPower(ctx context.Context, a box.Addr, action power.Action, by string, force bool) (dispatch.Switched, error) {
+	if f.switches == nil {
+		return dispatch.Switched{}, problem.Refusef("%s has no power command", a)
+	}
+	return f.switches(ctx, fmt.Sprintf("%s %s by %s, %v", a, action, by, force))
 }
 
 func (f *runner) Job(ctx context.Context, id string) (st dispatch.Status, err error) {

@@ -32,6 +32,7 @@ var may = map[string]string{
 	"DELETE /api/v1/boxes/{box}/holder":                         "operator",
 	"POST /api/v1/boxes/{box}/release":                          "operator",
 	"POST /api/v1/boxes/{box}/finish":                           "operator",
+	"POST /api/v1/boxes/{box}/power":                            "operator",
 	"GET /api/v1/boxes/{box}/log":                               "viewer",
 	"GET /api/v1/boxes/{box}/inventory":                         "viewer",
 	"GET /api/v1/backups/{owner}":                               "viewer",

@@ -55,6 +55,9 @@ var routes = []route{
 		"Let a held box start from its disks as they are", "", on((*Server).releaseBox)},
 	{"finish-box", "POST", Prefix + "/boxes/{box}/finish", ledger.Operator, false, 200, "boxes", "End the rescue of a box", "",
 		on((*Server).finishBox)},
+	{"power-box", "POST", Prefix + "/boxes/{box}/power", ledger.Operator, false, 200, "boxes", "Switch a box on, off, or off and on",
+		"The server runs the power command of the box, and answers when that has ended, or after a minute and a half. " +
+			"While a box is at work or up for rescue it is refused, unless it is forced. `outcome` says whether it was done.", on((*Server).powerBox)},
 	{"get-log", "GET", Prefix + "/boxes/{box}/log", ledger.Viewer, false, 200, "boxes", "Read the log of a box",
 		"With `follow` the answer goes on with each new line, until the client goes.", on((*Server).getLog)},
 	{"get-inventory", "GET", Prefix + "/boxes/{box}/inventory", ledger.Viewer, false, 200, "boxes", "Read the inventory of a box", "",

@@ -7,6 +7,7 @@ import (
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/job"
 	"testbox-imaging/internal/ledger"
+	"testbox-imaging/internal/power"
 	"testbox-imaging/internal/wire"
 )
 
@@ -198,6 +199,30 @@ type SetBox struct {
 	Disks        *string   `json:"disks,omitempty" maxLength:"65536" doc:"new content of disk-devices.lst; an empty one means all disks"`
 	Why          string    `json:"why,omitempty" maxLength:"1000" doc:"the reason, for the audit log"`
 }
+
+// SwitchBox asks for the power of a box.
+type SwitchBox struct {
+	Action power.Action `json:"action" enum:"on,off,cycle" doc:"cycle is off, and on again"`
+	Force  bool         `json:"force,omitempty" doc:"also while the box is at work, which can leave a disk half written"`
+	Why    string       `json:"why,omitempty" maxLength:"1000" doc:"the reason, for the audit log"`
+}
+
+// Switched is what came of a power command.
+type Switched struct {
+	Box     string       `json:"box" doc:"address of the box"`
+	Action  power.Action `json:"action"`
+	Power   string       `json:"power,omitempty" doc:"name of the power command"`
+	Outcome string       `json:"outcome" enum:"done,failed,running" doc:"running means that it has not ended yet; the log of the box will say how it ends"`
+	Text    string       `json:"text,omitempty" doc:"why it failed"`
+	Output  string       `json:"output,omitempty" doc:"what the command has said; of a long output the beginning and the end"`
+}
+
+// The outcomes of a power command.
+const (
+	PowerDone    = "done"
+	PowerFailed  = "failed"
+	PowerRunning = "running"
+)
 
 // Group is a group of boxes.
 type Group struct {

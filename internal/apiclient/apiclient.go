@@ -152,6 +152,25 @@ const maxAnswer = 64 << 20
 // answer unless that is nil. The errors of package api and of package problem say what
 // the server did not do.
 func (c *Client) Do(ctx context.Context, method, path string, body, answer any) error {
+	return c.try(ctx, func() error { return c.call(ctx, method, path, body, answer) })
+}
+
+// Once makes a request that must not be repeated, as one that cuts the power of a box. If it is not known
+// whether it was done, the error matches ErrLost.
+func (c *Client) Once(ctx context.Context, method, path string, body, answer any) error {
+	err := c.call(ctx, method, path, body, answer)
+	var away *awayError
+	if !errors.As(err, &away) {
+		return err
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return lost(0, away.err)
+}
+
+// call makes a request once. Its error is an awayError if the server may answer later.
+func (c *Client) call(ctx context.Context, method, path string, body, answer any) error {
 	var data []byte
 	if body != nil {
 		var err error
@@ -159,26 +178,24 @@ func (c *Client) Do(ctx context.Context, method, path string, body, answer any) 
 			return err
 		}
 	}
-	return c.try(ctx, func() error {
-		resp, err := c.send(ctx, method, path, data, nil)
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
-		switch {
-		case err != nil:
-			return &awayError{err}
-		case len(b) > maxAnswer:
-			return errors.New("the server's answer has no end")
-		case answer == nil || len(b) == 0:
-			return nil
-		}
-		if err := json.Unmarshal(b, answer); err != nil {
-			return fmt.Errorf("the server's answer cannot be understood; is it of another version? %w", err)
-		}
+	resp, err := c.send(ctx, method, path, data, nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	switch {
+	case err != nil:
+		return &awayError{err}
+	case len(b) > maxAnswer:
+		return errors.New("the server's answer has no end")
+	case answer == nil || len(b) == 0:
 		return nil
-	})
+	}
+	if err := json.Unmarshal(b, answer); err != nil {
+		return fmt.Errorf("the server's answer cannot be understood; is it of another version? %w", err)
+	}
+	return nil
 }
 
 // awayError is an error after which the same request is sent again.

@@ -249,6 +249,26 @@ func TestBusy(t *testing.T) {
 	}
 }
 
+// TestOnce: what must not be done twice is asked for once, and nobody says that it was done.
+func TestOnce(t *testing.T) {
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "socket"))
+	must(t, err)
+	var asked atomic.Int64
+	s := &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		asked.Add(1)
+		panic(http.ErrAbortHandler)
+	})}
+	go s.Serve(l)
+	defer s.Close()
+	c, err := apiclient.New(apiclient.Config{Server: l.Addr().String(), Away: time.Second})
+	must(t, err)
+	defer c.Close()
+	err = c.Once(t.Context(), "POST", apiclient.Path("boxes", "10.0.0.7", "power"), api.SwitchBox{}, nil)
+	if !errors.Is(err, apiclient.ErrLost) || asked.Load() != 1 {
+		t.Errorf("%d times, %v", asked.Load(), err)
+	}
+}
+
 // TestCutShort: a file of which only a part came is no whole one.
 func TestCutShort(t *testing.T) {
 	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "socket"))

@@ -2,8 +2,8 @@ package dispatch
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -170,7 +170,8 @@ func (d *Dispatch) logOf(addr box.Addr) *boxLog {
 }
 
 // SwitchPower does what an admin asks of the power of a box, and waits for it. While a box is at work it is
-// refused, unless it is forced. If the caller goes, the command goes on, since it may have switched the box off.
+// refused, unless it is forced. If ctx ends, the command goes on, since it may have switched the box off, and the error
+// is ErrPowerRuns.
 func (d *Dispatch) SwitchPower(ctx context.Context, addr box.Addr, a power.Action, by string, force bool) (Switched, error) {
 	if err := d.enter(); err != nil {
 		return Switched{}, err
@@ -188,33 +189,58 @@ func (d *Dispatch) SwitchPower(ctx context.Context, addr box.Addr, a power.Actio
 	defer context.AfterFunc(d.ctx, cancel)()
 	select {
 	case l.power <- struct{}{}:
-		defer func() { <-l.power }()
 	case <-turn.Done():
-		if err := d.ctx.Err(); err != nil {
+		if d.ctx.Err() != nil {
 			return Switched{}, errClosed
 		}
 		return Switched{}, problem.Refusef("the power command of %s runs already; look at the log of the box, and try again later", addr)
 	}
-	if err := d.mayLosePower(addr); err != nil && !force {
+	b, groups, err := d.beginSwitch(ctx, addr, a, by, force)
+	if err != nil {
+		<-l.power
 		return Switched{}, err
 	}
-	b, groups, err := d.boxInGroups(ctx, addr)
-	if err != nil {
-		return Switched{}, err
+	type result struct {
+		did Switched
+		err error
+	}
+	ended := make(chan result, 1)
+	d.work.Add(1) // this call is counted, so it is in time
+	go func() {
+		defer d.work.Done()
+		did, err := d.cfg.Power.Switch(d.ctx, b, groups, a)
+		<-l.power
+		d.logPower(addr, did, string(a)+", as "+wire.Clean(by)+" asked for", err)
+		d.cfg.Log.Info("A box was switched, as somebody asked for.", "box", addr.String(), "action", string(a), "by", by, "error", err)
+		ended <- result{did, err}
+	}()
+	select {
+	case r := <-ended:
+		return r.did, r.err
+	case <-ctx.Done():
+		return Switched{}, ErrPowerRuns
+	}
+}
+
+// ErrPowerRuns says that a power command was begun, and has not ended in the time that the caller has.
+var ErrPowerRuns = errors.New("the power command still runs; the log of the box will say how it ends")
+
+// beginSwitch refuses a power command that must not run now, and notes one that is about to.
+func (d *Dispatch) beginSwitch(ctx context.Context, addr box.Addr, a power.Action, by string, force bool) (
+	b ledger.Box, groups []ledger.Group, err error) {
+	if err := d.mayLosePower(addr); err != nil && !force {
+		return b, nil, err
 	}
 	text := ""
 	if force {
 		text = "forced"
 	}
 	entry := d.entry(ctx, by, "power "+string(a), addr.String(), text)
-	if err := d.book.Update(ctx, func(tx *ledger.Tx) error { return tx.AddAudit(entry) }); err != nil {
-		return Switched{}, err
+	err = d.book.Update(ctx, func(tx *ledger.Tx) error { return tx.AddAudit(entry) })
+	if err == nil {
+		b, groups, err = d.boxInGroups(ctx, addr)
 	}
-	did, err := d.cfg.Power.Switch(d.ctx, b, groups, a)
-	d.logPower(addr, did, string(a)+", as "+wire.Clean(by)+" asked for", err)
-	d.cfg.Log.Log(d.ctx, slog.LevelInfo, "A box was switched, as somebody asked for.", "box", addr.String(), "action", string(a), "by", by,
-		"error", err)
-	return did, err
+	return b, groups, err
 }
 
 // mayLosePower refuses to switch a box at which somebody or something is at work.

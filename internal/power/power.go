@@ -266,6 +266,15 @@ func (p *Power) String() string {
 	return p.words[0].fixed()
 }
 
+// Files are the files that a way reads by itself.
+func (p *Power) Files() []string {
+	all := slices.Sorted(maps.Values(p.spec.EnvFiles))
+	if p.spec.PasswordFile != "" {
+		all = append(all, p.spec.PasswordFile)
+	}
+	return all
+}
+
 // fact returns a fact by its name in a command.
 func (f *Facts) fact(name string) (string, error) {
 	var value string

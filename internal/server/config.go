@@ -52,6 +52,9 @@ type Config struct {
 	Enrol  []Enrol `toml:"enrol"` // which machines that nobody knows become boxes
 	// Schedules say what the server does again and again, by their names.
 	Schedules map[string]Schedule `toml:"schedules"`
+	// Power has the ways to switch boxes, by their names. Which one a box has, the box itself, its groups
+	// and Jobs.Power say.
+	Power map[string]PowerCommand `toml:"power"`
 }
 
 // Jobs are the times and numbers of jobs.
@@ -61,6 +64,10 @@ type Jobs struct {
 	Silence  Duration `toml:"silence"`  // how long an agent may be silent
 	Up       Duration `toml:"up"`       // how long a box may take to start its own system
 	Probe    string   `toml:"probe"`    // how that system is asked for a sign of life: "ping", "tcp:PORT", or "" for not at all
+	// Power is the power command of boxes for which nothing else is set; "" is none.
+	Power string `toml:"power"`
+	// PowerAtOnce is how many boxes may be starting at once after their power command; 0 is any number.
+	PowerAtOnce int `toml:"power-at-once"`
 }
 
 // Upkeep says when the server looks after its store and its ledger, and how many
@@ -107,7 +114,7 @@ func DefaultConfig() Config {
 		State: "/var/lib/testbox", Agents: ":8444", API: ":8443", Socket: "/run/testbox/testbox.sock", TFTP: ":69", HTTP: ":80",
 		DHCP: DHCP{Lease: Duration(dhcp.DefaultLease)},
 		Jobs: Jobs{Attempts: 3, Start: Duration(24 * time.Hour), Silence: Duration(5 * time.Minute), Up: Duration(15 * time.Minute),
-			Probe: probePing},
+			Probe: probePing, PowerAtOnce: 16},
 		Upkeep: Upkeep{At: "03:30", Scrub: "sunday"},
 	}
 }
@@ -209,6 +216,7 @@ func (c *Config) check() error {
 		{within(c.Jobs.Silence, 30*time.Second, 24*time.Hour), "jobs.silence is not between 30s and 24h"},
 		{within(c.Jobs.Up, time.Minute, 24*time.Hour), "jobs.up is not between 1m and 24h"},
 		{validProbe(c.Jobs.Probe), `jobs.probe is not "ping", not a port like "tcp:22", and not empty`},
+		{c.Jobs.PowerAtOnce >= 0 && c.Jobs.PowerAtOnce <= 100_000, "jobs.power-at-once is not a number from 0 to 100000"},
 		{u.At == "" || timeOfDay.MatchString(u.At), `upkeep.at is no time of day like "03:30", and not empty`},
 		{u.Scrub == "" || weekday(u.Scrub) >= 0, `upkeep.scrub is no day like "sunday", and not empty`},
 		{min(u.KeepLast, u.KeepDaily, u.KeepWeekly, u.KeepMonthly) >= 0, "a number of backups to keep is negative"},
@@ -229,6 +237,9 @@ func (c *Config) check() error {
 		}
 	}
 	if _, err := c.Plans(); err != nil {
+		return err
+	}
+	if _, err := c.parsePowers(); err != nil {
 		return err
 	}
 	return c.checkEnrol()
@@ -319,7 +330,8 @@ func (c *Config) BoxesDir() string { return filepath.Join(c.State, bootcfg.Backu
 // Site is what holds for boxes of which nothing else is set.
 func (c *Config) Site() setting.Site {
 	u := c.Upkeep
-	return setting.Site{Keep: setting.Keep{Last: u.KeepLast, Daily: u.KeepDaily, Weekly: u.KeepWeekly, Monthly: u.KeepMonthly}}
+	return setting.Site{Power: c.Jobs.Power, Powers: slices.Sorted(maps.Keys(c.Power)),
+		Keep: setting.Keep{Last: u.KeepLast, Daily: u.KeepDaily, Weekly: u.KeepWeekly, Monthly: u.KeepMonthly}}
 }
 
 // CheckConfig returns an error if a configuration could not be read again.
@@ -358,6 +370,8 @@ func ConfigText(c *Config) []byte {
 	line("silence", c.Jobs.Silence, "After how much silence a box counts as lost, and its job is tried again.")
 	line("up", c.Jobs.Up, "How long a box may take to start its own system, where that is waited for.")
 	line("probe", c.Jobs.Probe, "What shows that it is up: \"ping\", or a port that answers, like \"tcp:22\"; \"\" for none.")
+	line("power", c.Jobs.Power, "The power command that restarts boxes, by its name below; \"\" for none. Groups and boxes may say otherwise.")
+	line("power-at-once", c.Jobs.PowerAtOnce, "How many boxes may be starting at once after their power command; 0 for any number.")
 	b.WriteString("[upkeep]\n")
 	line("at", c.Upkeep.At, "When the server looks after its store and ledger each day; \"\" for never. It goes slowly while a box restores.")
 	line("scrub", c.Upkeep.Scrub, "The day of the week on which all of the store is read and checked; \"\" for never.")
@@ -414,5 +428,50 @@ func ConfigText(c *Config) []byte {
 		}
 		b.WriteString("\n")
 	}
+	b.WriteString(c.powerText(text))
 	return append(bytes.TrimRight(b.Bytes(), "\n"), '\n')
+}
+
+var bareKey = regexp.MustCompile(`^[A-Za-z0-9_-]+$`) // what TOML takes for a key without quotes
+
+// powerText is the part of a configuration file with the power commands.
+func (c *Config) powerText(text func(any) string) string {
+	key := func(s string) string {
+		if bareKey.MatchString(s) {
+			return s
+		}
+		return text(s)
+	}
+	var b strings.Builder
+	b.WriteString("\n# Commands that switch boxes on and off, each with a name of its own. docs/guide.md says what they can be.\n")
+	if len(c.Power) == 0 {
+		b.WriteString("# [power.bmc]\n# template = \"ipmitool\"\n")
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Power)) {
+		p := c.Power[name]
+		fmt.Fprintf(&b, "[power.%s]\n", key(name))
+		for _, k := range []struct{ key, value string }{{"template", p.Template}, {"command", p.Command}, {"broadcast", p.Broadcast},
+			{"password-file", p.PasswordFile}} {
+			if k.value != "" {
+				fmt.Fprintf(&b, "%s = %s\n", k.key, text(k.value))
+			}
+		}
+		if p.Timeout != 0 {
+			fmt.Fprintf(&b, "timeout = %s\n", text(p.Timeout))
+		}
+		for _, m := range []struct {
+			key    string
+			values map[string]string
+		}{{"actions", p.Actions}, {"env", p.Env}, {"env-files", p.EnvFiles}} {
+			var pairs []string
+			for _, k := range slices.Sorted(maps.Keys(m.values)) {
+				pairs = append(pairs, key(k)+" = "+text(m.values[k]))
+			}
+			if m.values != nil {
+				fmt.Fprintf(&b, "%s = { %s }\n", m.key, strings.Join(pairs, ", "))
+			}
+		}
+		b.WriteString("\n")
+	}
+	return b.String()
 }

@@ -106,6 +106,16 @@ func TestConfigRefused(t *testing.T) {
 		"http = \"80\"":                           "http is no address and port",
 		"http = \":8444\"":                        "http needs another port",
 		"api = \":8444\"":                         "different ports",
+		"jobs.power = \"bmc\"":                    "there is no section [power.bmc]",
+		"jobs.power-at-once = -1":                 "jobs.power-at-once is not a number",
+		"power = \"bmc\"":                         "line 1",
+		"[power.bmc]\nprogram = \"x\"":            "line 2: there is no key power.bmc.program",
+		"[power.bmc]\ntemplate = \"no\"":          "power.bmc: there is no power template \"no\"; there are ipmitool, ssh-reboot, wake",
+		"[power.bmc]\ncommand = \"a | b\"":        "power.bmc: the power command is wrong",
+		"[power.bmc]\n":                           "power.bmc: the power command is wrong: it is empty",
+		"[power.none]\ntemplate = \"wake\"":       "cannot be called \"none\"",
+		"[power.'a b']\ntemplate = \"wake\"":      "cannot be the name of a power command",
+		"[power.bmc]\ncommand = \"x\"\ntimeout=1": "the time-out of power is 1ns",
 		"boxes = -1":                              "boxes is not a number",
 		"jobs.attempts = 0":                       "jobs.attempts is not a number",
 		"jobs.start = \"1s\"":                     "jobs.start is not between",
@@ -181,4 +191,41 @@ func FuzzConfig(f *testing.F) {
 			t.Fatalf("%q is written as %q, which is read as %+v, %v", data, text, again, err)
 		}
 	})
+}
+
+// TestConfigPower: power commands are read, and written again as they were.
+func TestConfigPower(t *testing.T) {
+	text := `
+[jobs]
+power = "bmc"
+power-at-once = 4
+[power.bmc]
+template = "ipmitool"
+timeout = "20s"
+[power.pdu]
+command = "snmpset -v 3 10.40.99.1 1.3.6.1.4.1.318.1.1.12.3.3.1.1.4.{label:outlet} i {action}"
+env = { SNMPCONFPATH = "/etc/testbox/snmp" }
+[power.pdu.actions]
+on = "1"
+off = "2"
+[power.'wake"x"']
+template = "wake"
+broadcast = "10.40.41.255"
+password-file = "/etc/testbox/secureon"
+[power.files]
+command = "x"
+actions = { on = "" }
+env-files = { "A_b" = "/etc/testbox/a" }
+`
+	cfg, err := ParseConfig([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := cfg.Site(); s.Power != "bmc" || strings.Join(s.Powers, " ") != `bmc files pdu wake"x"` || cfg.Jobs.PowerAtOnce != 4 {
+		t.Errorf("%+v", s)
+	}
+	again, err := ParseConfig(ConfigText(cfg))
+	if err != nil || !reflect.DeepEqual(again, cfg) {
+		t.Errorf("%v, what was written is read as %+v\n%s", err, again, ConfigText(cfg))
+	}
 }

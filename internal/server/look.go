@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -61,6 +62,13 @@ func Look(ctx context.Context, cfg *Config, ready func(box.Action) error) (all [
 	}
 	_, err = sharedir.Open(durable.OS{}, cfg.BoxesDir())
 	say("boxes' logs "+cfg.BoxesDir(), "the area is there", err)
+	powers, err := cfg.parsePowers() // it is right, as the configuration was read
+	for _, name := range slices.Sorted(maps.Keys(powers)) {
+		say("power command "+name, "its program and its files are there", lookAtPower(powers[name], runsAs))
+	}
+	if err != nil {
+		say("power commands", "", err)
+	}
 	say("boot files "+cfg.BootDir(), "boxes can be armed", ready(box.Backup))
 	return all
 }
@@ -176,6 +184,28 @@ func (w *writer) mayWrite(dir string) error {
 	if bits&(write|enter) != write|enter {
 		return fmt.Errorf("%s, to whom the state folder belongs, cannot write there; "+
 			"`testbox server init --user USER` gives all that the server writes to the user as whom it runs", w.name)
+	}
+	return nil
+}
+
+// mayRead returns an error if the server could not read a file.
+func (w *writer) mayRead(path string) error {
+	st, err := statOf(path)
+	if err != nil {
+		return err
+	}
+	const read = 4
+	bits := st.Mode
+	switch {
+	case w.uid == 0:
+		return nil
+	case st.Uid == w.uid:
+		bits >>= 6
+	case slices.Contains(w.groups, st.Gid):
+		bits >>= 3
+	}
+	if bits&read == 0 {
+		return fmt.Errorf("%s, as whom the server runs, cannot read %s; give it to that user, or to a group of that user", w.name, path)
 	}
 	return nil
 }

@@ -150,7 +150,16 @@ func (s *server) open(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	powers, err := newPowers(cfg, s.Log)
+	if err != nil {
+		return err
+	}
+	var power dispatch.Power
+	if powers != nil {
+		power = powers
+	}
 	s.dispatch, err = dispatch.Open(ctx, dispatch.Config{
+		Power: power, Starting: cfg.Jobs.PowerAtOnce,
 		Ledger: s.ledger, Backups: &backups{s.Store, time.Now}, Area: area, Most: cfg.Boxes, Places: setting.Places, Probe: probe, Log: s.Log,
 		Boots: &boots{place: s.Place, port: port, key: s.prints.agents.String()},
 		Limits: job.Limits{
@@ -181,7 +190,7 @@ func (s *server) open(ctx context.Context) (err error) {
 	s.api = api.New(api.Config{
 		Ledger: s.ledger, Jobs: s.dispatch, Area: area, Backups: s.Store, Keeper: s.keeper, Sessions: newSessions(s.boxes),
 		Ended: s.ended, Sights: s.sights, Stored: s.Store.PackBytes, Status: s.status, Log: s.Log, Site: cfg.Site(),
-		Schedules: plans, Rescheduled: s.calendar.wake,
+		Schedules: plans, Rescheduled: s.calendar.wake, Facts: powers.facts(),
 	})
 	s.calendar.tell = s.api.TellSchedule
 	return nil

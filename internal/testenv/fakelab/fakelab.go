@@ -29,6 +29,8 @@ import (
 	"testbox-imaging/internal/job"
 	"testbox-imaging/internal/ledger"
 	"testbox-imaging/internal/object"
+	"testbox-imaging/internal/power"
+	"testbox-imaging/internal/problem"
 	"testbox-imaging/internal/setting"
 	"testbox-imaging/internal/sharedir"
 	"testbox-imaging/internal/sight"
@@ -93,7 +95,7 @@ func Start(dir, socket, group string) (l *Lab, err error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg := dispatch.Config{Ledger: l.Ledger, Boots: l, Backups: l, Area: l.Area, Places: setting.Places,
+	cfg := dispatch.Config{Power: l, Ledger: l.Ledger, Boots: l, Backups: l, Area: l.Area, Places: setting.Places,
 		Log:    slog.New(slog.NewTextHandler(log, nil)),
 		Limits: job.Limits{Attempts: 3, Silence: 10 * time.Second, Arming: time.Minute, Up: 2 * time.Second},
 		Probe: func(_ context.Context, b ledger.Box) error {
@@ -110,7 +112,7 @@ func Start(dir, socket, group string) (l *Lab, err error) {
 		return nil, err
 	}
 	l.API = api.New(api.Config{Ledger: l.Ledger, Jobs: l.Dispatch, Area: l.Area, Group: group, Heartbeat: time.Second,
-		Sights: l.Sights, Poll: 10 * time.Millisecond, Log: cfg.Log, Site: setting.Site{Powers: []string{"bmc", "pdu"}}})
+		Sights: l.Sights, Poll: 10 * time.Millisecond, Log: cfg.Log, Site: site})
 	unix, err := api.Listen(socket, group)
 	if err != nil {
 		return nil, err
@@ -163,6 +165,31 @@ func newSights(book *ledger.Ledger) *sight.List {
 			sight.Ask{Time: time.Now(), Over: "tftp", Asked: name, Given: name})
 	}
 	return list
+}
+
+// site has the power commands: bmc, and pdu, which fails.
+var site = setting.Site{Powers: []string{"bmc", "pdu"}}
+
+// Has implements dispatch.Power.
+func (l *Lab) Has(b ledger.Box, groups []ledger.Group) bool {
+	return setting.For(b, groups, site).Power != ""
+}
+
+// Restart implements dispatch.Power. A box starts by itself.
+func (l *Lab) Restart(ctx context.Context, b ledger.Box, groups []ledger.Group, _ int) (dispatch.Switched, error) {
+	return l.Switch(ctx, b, groups, power.Cycle)
+}
+
+// Switch implements dispatch.Power.
+func (l *Lab) Switch(_ context.Context, b ledger.Box, groups []ledger.Group, a power.Action) (dispatch.Switched, error) {
+	did := dispatch.Switched{By: setting.For(b, groups, site).Power, Output: fmt.Sprintf("Chassis Power Control: %s", a)}
+	switch did.By {
+	case "":
+		return dispatch.Switched{}, problem.Refusef("%s has no power command", b.Address)
+	case "pdu":
+		return did, errors.New("the power command pdu failed with exit code 1")
+	}
+	return did, nil
 }
 
 // Close ends the server and all boxes.
