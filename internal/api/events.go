@@ -99,6 +99,28 @@ func (h *hub) changed(id string) error {
 	return h.add(jobs[0], st.Box)
 }
 
+// EndedSince calls do for each job that ended then or later, and which needs nothing more.
+func (s *Server) EndedSince(ctx context.Context, since time.Time, do func(Job)) error {
+	for p := (ledger.Page{Limit: 500}); ; {
+		all, next, err := s.cfg.Jobs.Jobs(ctx, ledger.JobFilter{Ended: since}, p)
+		if err != nil {
+			return err
+		}
+		jobs, err := s.seen(ctx, &caller{}, all)
+		if err != nil {
+			return err
+		}
+		for _, j := range jobs {
+			if j.Ended() {
+				do(j)
+			}
+		}
+		if p.After = next; next == "" {
+			return nil
+		}
+	}
+}
+
 func (h *hub) add(j Job, addr box.Addr) error {
 	data, err := json.Marshal(j)
 	if err != nil {

@@ -119,6 +119,7 @@ type JobFilter struct {
 	Open   bool     // those that have not ended
 	By     string
 	Key    string
+	Ended  time.Time // those that ended then or later
 }
 
 // Jobs lists jobs, the latest first. If next is not "", there is another page.
@@ -139,6 +140,9 @@ func (tx *Tx) Jobs(f JobFilter, p Page) (jobs []Job, next string, err error) {
 	}
 	if f.Open {
 		w.add(`ended = 0`)
+	}
+	if !f.Ended.IsZero() {
+		w.add(`ended >= ?`, nanos(f.Ended))
 	}
 	if f.By != "" {
 		w.add(`made_by = ?`, f.By)

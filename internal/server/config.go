@@ -311,6 +311,9 @@ func (c *Config) LedgerFile() string { return filepath.Join(c.State, "ledger.db"
 // LedgerCopy is the copy of the ledger that upkeep makes each day.
 func (c *Config) LedgerCopy() string { return filepath.Join(c.State, "ledger-copy.db") }
 
+// HooksFile has what the web hooks were told.
+func (c *Config) HooksFile() string { return filepath.Join(c.State, "hooks.json") }
+
 // KeyDir is the folder of keys and certificates.
 func (c *Config) KeyDir() string { return filepath.Join(c.State, "tls") }
 
@@ -389,6 +392,7 @@ func ConfigText(c *Config) []byte {
 	b.WriteString(`# Who is told of each job that has ended, by a signed request (standardwebhooks.com). The file has
 # the secret: whsec_ and 24 to 64 bytes in base64, as from
 # echo whsec_$(openssl rand -base64 32)
+# While a secret is changed it may have both, each in a line of its own.
 `)
 	if len(c.Hooks) == 0 {
 		b.WriteString("# [[hooks]]\n# url = \"https://ci.example/hook\"\n# secret-file = \"/etc/testbox/hook.secret\"\n")

@@ -122,7 +122,7 @@ func (s *server) open(ctx context.Context) (err error) {
 	if s.keys.api, s.prints.api, err = loadKey(cfg.KeyDir(), "api"); err != nil {
 		return err
 	}
-	if s.hooks, err = newHooks(cfg.Hooks, s.Log); err != nil {
+	if s.hooks, err = newHooks(cfg.Hooks, cfg.HooksFile(), s.Log); err != nil {
 		return err
 	}
 	area, err := sharedir.Open(durable.OS{}, cfg.BoxesDir())
@@ -278,6 +278,7 @@ func (s *server) serve(ctx context.Context) error {
 	running.Go(func() { s.keeper.run(ctx) })
 	running.Go(func() { (&lookout{server: s, tell: s.api.Sighted, now: time.Now}).run(ctx) })
 	running.Go(func() { s.hooks.run(ctx) })
+	running.Go(func() { s.tellMissed(ctx) })
 	running.Go(func() { s.calendar.run(ctx) })
 	running.Go(func() { s.readLatest(ctx) })
 	s.sayStatus()
@@ -356,6 +357,26 @@ func (s *server) ended(j api.Job) {
 		return
 	}
 	s.hooks.tell(m)
+}
+
+// tellMissed tells hooks of the jobs that ended when nobody told them: before the server was
+// ended, or while they did not answer.
+func (s *server) tellMissed(ctx context.Context) {
+	since := s.hooks.missed()
+	if since.IsZero() {
+		return
+	}
+	// A job that ends meanwhile is told of by itself, and may be told of here again.
+	err := s.api.EndedSince(ctx, since, func(j api.Job) {
+		if m, err := messageOf(j); err == nil {
+			s.hooks.tellAgain(m)
+		}
+	})
+	if err == nil {
+		s.hooks.caught.Store(true)
+	} else if ctx.Err() == nil {
+		s.Log.Error("Web hooks cannot be told of the jobs that ended before.", "error", err)
+	}
 }
 
 // readLatest reads the latest backup of each box, so that the first list of boxes does

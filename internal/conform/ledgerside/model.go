@@ -354,10 +354,14 @@ func compare(tx *ledger.Tx, s *state, d draws) error {
 	if d.n(0, 2) == 0 {
 		jf.Box = d.addr()
 	}
+	if d.n(0, 2) == 0 {
+		jf.Ended = d.time()
+	}
 	jobs, err := all(limit, func(p ledger.Page) ([]ledger.Job, string, error) { return tx.Jobs(jf, p) })
 	newest := func(a, b ledger.Job) int { return cmp.Or(b.Created.Compare(a.Created), cmp.Compare(b.ID, a.ID)) }
 	wantJobs := pick(s.jobs, func(j ledger.Job) bool {
 		return (jf.Box.IsZero() || j.Box == jf.Box) && (!jf.Open || j.Ended.IsZero()) && (jf.By == "" || j.By == jf.By) &&
+			(jf.Ended.IsZero() || !j.Ended.IsZero() && !j.Ended.Before(jf.Ended)) &&
 			(jf.Key == "" || j.Key == jf.Key) && (len(jf.States) == 0 || slices.Contains(jf.States, j.State))
 	}, newest)
 	if err := equal("jobs", jobs, wantJobs, err); err != nil {

@@ -31,8 +31,9 @@ func contrib(name ...string) string {
 
 // scheduler is a user of a server with a token of an operator.
 type scheduler struct {
-	site *serverSite
-	env  []string
+	site       *serverSite
+	env        []string
+	key, token string
 }
 
 func (s *serverSite) scheduler() *scheduler {
@@ -40,15 +41,16 @@ func (s *serverSite) scheduler() *scheduler {
 	t.Helper()
 	const url = "https://" + serverIP + ":8443"
 	home := tempDir(t)
-	u := &scheduler{s, append(os.Environ(), "HOME="+home, "XDG_CONFIG_HOME=", "XDG_STATE_HOME=", "TESTBOX_SERVER="+url,
+	u := &scheduler{site: s, env: append(os.Environ(), "HOME="+home, "XDG_CONFIG_HOME=", "XDG_STATE_HOME=", "TESTBOX_SERVER="+url,
 		"PYTHONDONTWRITEBYTECODE=1", "PATH="+filepath.Dir(s.prog.testbox)+":"+contrib("shell")+":/usr/sbin:"+os.Getenv("PATH"))}
 	key := regexp.MustCompile(`admins' key"=([0-9a-f]{64})`).FindStringSubmatch(s.said())
 	if key == nil {
 		t.Fatalf("the server does not say its key:\n%s", s.said())
 	}
 	out := strings.Fields(s.does(done, []string{"token", "add", "ci"}))
-	login := u.command(nil, "testbox", "login", url, "--key", key[1])
-	login.Stdin = strings.NewReader(out[len(out)-1] + "\n")
+	u.key, u.token = key[1], out[len(out)-1]
+	login := u.command(nil, "testbox", "login", url, "--key", u.key)
+	login.Stdin = strings.NewReader(u.token + "\n")
 	if said, err := login.CombinedOutput(); err != nil {
 		t.Fatalf("log in: %v\n%s", err, said)
 	}
@@ -184,6 +186,13 @@ func contribShell(t *testing.T, u *scheduler, b *servedBox) {
 	// While one run has the box, another with the same token gets none.
 	inner := "testbox-lease run --for 1m " + b.addr + " -- echo the other ran; echo code $?; ping -c 1 $TESTBOX_BOX; exit 7"
 	u.ends(t, 7, nil, lease("env", "-u", "TESTBOX_RUN", "sh", "-c", inner), "its own system is up", "code 103", "1 received")
+
+	// The same without the command, as docs/schedulers.md says it.
+	u.ends(t, 0, []string{"FINGERPRINT=" + u.key, "token=" + u.token}, []string{"bash", "-c",
+		`key=sha256//$(echo $FINGERPRINT | tr a-f A-F | basenc --base16 --decode | base64)
+		curl --insecure --pinnedpubkey "$key" -H "Authorization: Bearer $token" -H 'Testbox-Run: pipeline-17' -H 'Content-Type: application/json' \
+		--fail-with-body -d '{"action": "restore", "targets": ["` + b.addr + `"], "waitUp": true, "key": "pipeline-17-restore"}' \
+		'https://` + serverIP + `:8443/api/v1/jobs?wait=60'`}, `"state":"ended"`, `"outcome":"done"`, `"up":"yes"`, `"by":"token ci#pipeline-17"`)
 }
 
 func contribGitLab(t *testing.T, u *scheduler, b *servedBox) {
@@ -270,4 +279,61 @@ func contribLabgrid(t *testing.T, u *scheduler, b *servedBox) {
 	u.taken(t, b, func() { u.ends(t, 1, nil, tests, "testbox-lease ended with 103", "1 error") })
 	b.lives(func() bool { _, err := os.Stat(cycled); return err == nil })
 	u.ends(t, 0, nil, tests, "1 passed")
+}
+
+// TestContribHook: the receiver of contrib is told of each job, also of one that ended
+// before a power cut of the server and while the receiver was off. It takes nothing that
+// another has signed.
+func TestContribHook(t *testing.T) {
+	t.Parallel()
+	testenv.Root(t)
+	testenv.Tools(t, "/usr/bin/python3", "curl")
+	dir := tempDir(t)
+	secret := filepath.Join(dir, "secret")
+	must(t, os.WriteFile(secret, []byte("whsec_"+strings.Repeat("c2Vj", 10)+"\n"), 0o600))
+	const url = "http://" + serverIP + ":8099/"
+	s := newServerSite(t, fmt.Sprintf("[[hooks]]\nurl = %q\nsecret-file = %q\n", url, secret))
+	b := s.box(11, disk("sda", scattered(1)))
+	first, _ := b.act(done, "refresh-info")
+	s.until("the ended job was told of in vain", serverLimit, func() bool {
+		text, err := os.ReadFile(filepath.Join(s.state, "hooks.json"))
+		return err == nil && strings.Contains(string(text), url)
+	})
+	s.kill()
+	s.start()
+
+	inbox := filepath.Join(dir, "inbox")
+	argv := s.host.in("/usr/bin/python3", contrib("hooks", "receive.py"), "--secret-file", secret, "--inbox", inbox,
+		"--listen", serverIP+":8099", "--run", "grep -q job.ended")
+	receiver := exec.Command(argv[0], argv[1:]...)
+	var out, bad bytes.Buffer
+	receiver.Stdout, receiver.Stderr = &out, &bad
+	receiver.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	must(t, receiver.Start())
+	ended := sync.OnceFunc(func() { receiver.Process.Kill(); receiver.Wait() })
+	t.Cleanup(ended)
+	kept := func(id string) bool {
+		text, err := os.ReadFile(filepath.Join(inbox, "job-"+id+".json"))
+		return err == nil && strings.Contains(string(text), `"outcome":"done"`)
+	}
+	s.until("the job of before the power cut is told of", 2*serverLimit, func() bool { return kept(first.ID) })
+	second, _ := b.act(done, "refresh-info")
+	s.until("the next job is told of", serverLimit, func() bool { return kept(second.ID) })
+
+	now := fmt.Sprint(time.Now().Unix())
+	for _, c := range []struct{ at, signature, body string }{
+		{now, "v1,AAAA", "{}"}, {now, "", "{}"}, {"1", "v1,AAAA", "{}"}, {"x", "v1,AAAA", "{}"}, {now, "v2,AAAA", "{}"}, {now, "v1,AAAA", "x"},
+	} {
+		argv := s.host.in("curl", "--silent", "--output", "/dev/null", "--write-out", "%{http_code}", "--data-binary", c.body,
+			"-H", "webhook-id: job-x", "-H", "webhook-timestamp: "+c.at, "-H", "webhook-signature: "+c.signature, url)
+		if code, err := exec.Command(argv[0], argv[1:]...).Output(); err != nil || len(code) != 3 || code[0] != '4' {
+			t.Errorf("%q is answered by %q, %v", c, code, err)
+		}
+	}
+	ended()
+	files, err := os.ReadDir(inbox)
+	must(t, err)
+	if len(files) != 2 || strings.Count(out.String(), "10.88.0.11: refresh-info done\n") != 2 {
+		t.Errorf("the receiver has %v, and said %q, %q", files, &out, &bad)
+	}
 }
