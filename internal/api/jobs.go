@@ -24,7 +24,7 @@ func jobOf(st dispatch.Status, name string) Job {
 		Asked: st.Asked, State: st.State, Since: st.Since, Settled: st.Settled, Step: st.Step,
 		Text: st.Text, Attempt: st.Attempt, Deadline: st.Deadline, Until: st.Until,
 		Cancel: st.Cancel && st.State != job.Ended, Wrote: st.Wrote, Outcome: st.Outcome, Class: st.Class, Up: st.Up,
-		Bootable: st.Bootable(), Backup: st.Backup, Receipts: st.Receipts, Warnings: st.Warnings, Sent: st.Sent,
+		Bootable: st.Bootable(), Backup: st.Backup, Receipts: st.Receipts, Warnings: st.Warnings, HostKeys: st.HostKeys, Sent: st.Sent,
 	}
 	if st.Wait != nil {
 		j.Wait = &Wait{st.Wait.Place, st.Wait.Reason, st.Wait.Text}

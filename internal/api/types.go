@@ -59,6 +59,7 @@ type Job struct {
 	Backup   string          `json:"backup,omitempty" doc:"id of the backup that was made or used"`
 	Receipts []image.Receipt `json:"receipts,omitempty" doc:"what proves the action, for each disk"`
 	Warnings []string        `json:"warnings,omitempty" doc:"what was not as it should be"`
+	HostKeys []string        `json:"hostKeys,omitempty" doc:"of the ssh server of a box that is up for rescue: the type and the key in base64, as in a known_hosts file"`
 	Sent     int64           `json:"sent,omitempty" doc:"bytes of the store's objects that crossed the network"`
 }
 

@@ -65,6 +65,7 @@ type Status struct {
 	Backup   string          // id of the backup that was made or used, as BOX@ID if it is of another box
 	Receipts []image.Receipt // of the last result
 	Warnings []string        // of the last result
+	HostKeys []string        // of the ssh server, if the box is up for rescue; as box.HostKey.String has them
 	Sent     int64           // bytes of objects that crossed the network
 }
 
@@ -72,6 +73,9 @@ type Status struct {
 func statusOf(doc document) Status {
 	s := Status{Job: doc.Job, Options: doc.Options, Backup: doc.Made, Receipts: doc.Receipts, Warnings: doc.Warnings, Sent: doc.Sent}
 	s.Seed = job.Seed{}
+	if doc.Job.State == job.Rescue {
+		s.HostKeys = doc.HostKeys
+	}
 	if doc.Image != nil {
 		s.Backup = doc.Image.of(doc.Job.Box)
 	}

@@ -210,6 +210,7 @@ func (d *Dispatch) Result(ctx context.Context, token string, from netip.Addr, r 
 		}
 		worn = strings.Join(slow, "; ")
 		doc.Receipts, doc.Warnings = evidence(r.Receipts, append(slow, r.Warnings...))
+		doc.HostKeys = r.HostKeys
 		d.mu.Lock()
 		doc.Sent = t.sent
 		d.mu.Unlock()

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -822,6 +823,42 @@ func TestRescueOfHeldBox(t *testing.T) {
 		restore := r.add(here, box.Restore, opts(Options{Disks: []string{"sda"}}))
 		if r.job(restore.ID, job.Armed, "").AllDisks {
 			t.Error("what the first restore left is forgotten")
+		}
+	})
+}
+
+// The host keys of a rescue are known as long as it lasts, also to a server that was
+// started anew. Those of the next start of the box take their place.
+func TestHostKeys(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.start(&knife{})
+		s := r.add(here, box.Rescue)
+		want := func(state job.State, keys ...string) {
+			t.Helper()
+			got := r.job(s.ID, state, "")
+			if !slices.Equal(got.HostKeys, keys) {
+				t.Errorf("the job is %s, with the host keys %q, not %q", got.State, got.HostKeys, keys)
+			}
+		}
+		says := func(a *agent, key string) {
+			t.Helper()
+			_, err := a.server().Result(ctx, a.hello.Token, a.from, &wire.Result{Outcome: box.Rescuing, HostKeys: []string{key}})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		says(r.boot(here).works(), "first")
+		want(job.Rescue, "first")
+		r.kill()
+		r.start(&knife{})
+		want(job.Rescue, "first")
+		again := r.boot(here).works()
+		want(job.Running)
+		says(again, "second")
+		want(job.Rescue, "second")
+		again.ends(box.Done)
+		if got := r.job(s.ID, job.Ended, box.Done); len(got.HostKeys) != 0 {
+			t.Errorf("after its end the job has the host keys %q", got.HostKeys)
 		}
 	})
 }

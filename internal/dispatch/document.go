@@ -28,7 +28,8 @@ type document struct {
 	Made     string          `json:"made,omitempty"` // id of the backup that was made
 	Receipts []image.Receipt `json:"receipts,omitempty"`
 	Warnings []string        `json:"warnings,omitempty"`
-	Sent     int64           `json:"sent,omitempty"` // bytes of objects, as far as they were counted when this was written
+	HostKeys []string        `json:"hostKeys,omitempty"` // of the ssh server of a box that is up for rescue
+	Sent     int64           `json:"sent,omitempty"`     // bytes of objects, as far as they were counted when this was written
 	// Slow are the disks that read much slower than they used to, by wear.Key.
 	Slow []string `json:"slow,omitempty"`
 	// Scopes are what the attempts of a restore may have written to.

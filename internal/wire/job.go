@@ -142,6 +142,9 @@ type Result struct {
 	Text     string          `json:"text,omitempty"`  // why
 	Warnings []string        `json:"warnings,omitempty"`
 	Receipts []image.Receipt `json:"receipts,omitempty"`
+	// HostKeys are those of the ssh server of a box that is up for rescue, as
+	// box.HostKey.String has them.
+	HostKeys []string `json:"hostKeys,omitempty"`
 }
 
 // Told is the answer to a report, and to a result.
@@ -292,7 +295,7 @@ func (r *Report) Split() (rest []Line) {
 // ParseResult parses the JSON of a Result. Texts are made fit for a log.
 func ParseResult(b []byte) (*Result, error) {
 	var r Result
-	if err := decode("the result", b, MaxResult, MaxWarnings+MaxReceipts, &r); err != nil {
+	if err := decode("the result", b, MaxResult, MaxWarnings+MaxReceipts+box.MaxHostKeys, &r); err != nil {
 		return nil, err
 	}
 	if !r.Outcome.Known() && r.Outcome != job.Cancelled {
@@ -304,6 +307,14 @@ func ParseResult(b []byte) (*Result, error) {
 	}
 	if len(r.Warnings) > MaxWarnings || len(r.Receipts) > MaxReceipts {
 		return nil, fmt.Errorf("the result has %d warnings and %d receipts", len(r.Warnings), len(r.Receipts))
+	}
+	if len(r.HostKeys) > box.MaxHostKeys || len(r.HostKeys) > 0 && r.Outcome != box.Rescuing {
+		return nil, fmt.Errorf("the result %q has %d host keys", r.Outcome, len(r.HostKeys))
+	}
+	for _, k := range r.HostKeys {
+		if _, err := box.ParseHostKey(k); err != nil {
+			return nil, fmt.Errorf("a host key: %w", err)
+		}
 	}
 	r.Text = Clean(r.Text)
 	for i := range r.Warnings {

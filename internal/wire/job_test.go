@@ -39,6 +39,16 @@ func report() *Report {
 		Lines: []Line{{Kind: LineHello}, {Text: "a"}, {LineError, "b"}}}
 }
 
+// What ssh-keygen made.
+const someHostKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFyNxM12UGrtNi4LlpQjE4aTuEUk1v3fX6kOuTWQDCC/"
+
+func TestResultHostKeys(t *testing.T) {
+	r := &Result{Outcome: box.Rescuing, HostKeys: []string{someHostKey}}
+	if again, err := ParseResult(MarshalResult(r)); err != nil || !slices.Equal(again.HostKeys, r.HostKeys) {
+		t.Errorf("%+v, %v", again, err)
+	}
+}
+
 func result() *Result {
 	return &Result{Outcome: box.Differs, Class: job.ClassImage, Text: "x", Warnings: []string{"w"}, Receipts: []image.Receipt{{Image: "sda",
 		Differ: []image.Range{{Off: 1, Len: 2}}, Stages: []image.Stage{{Name: "read", Bytes: 1, Elapsed: 2, Busy: 0.5, Active: 1}}}}}
@@ -145,6 +155,12 @@ func TestJobMessages(t *testing.T) {
 		"a range too far":    func(r *Result) { r.Receipts[0].Bad = []image.Range{{Off: 2, Len: 1<<63 - 1}} },
 		"too busy":           func(r *Result) { r.Receipts[0].Stages[0].Busy = 2 },
 		"less than no time":  func(r *Result) { r.Receipts[0].Stages[0].Active = -1 },
+		"a key of no rescue": func(r *Result) { r.HostKeys = []string{someHostKey} },
+		"no host key":        func(r *Result) { r.Outcome, r.HostKeys = box.Rescuing, []string{"x"} },
+		"a second line":      func(r *Result) { r.Outcome, r.HostKeys = box.Rescuing, []string{someHostKey + "\n* " + someHostKey} },
+		"many host keys": func(r *Result) {
+			r.Outcome, r.HostKeys = box.Rescuing, slices.Repeat([]string{someHostKey}, box.MaxHostKeys+1)
+		},
 	} {
 		r := result()
 		spoil(r)
