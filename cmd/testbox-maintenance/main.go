@@ -34,7 +34,8 @@ var verbs = []verb{
 	{"run", "do once what the kernel command line asks for", run},
 	{"writable", "in rescue: list the disks, let them be written", writable},
 	{"finish", "in rescue: end it, disarm and restart the box", finish},
-	{"nfsroot", "mount the root of the debian form (its initramfs runs this)", nfsroot},
+	{"attend", "in rescue: restart the box when the server ends it (the service runs this)", attend},
+	{"root", "mount the root of the debian form (its initramfs runs this)", root},
 	{"service", "look after the agent in the debian form (systemd runs this)", service},
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -25,9 +26,10 @@ func newMaintenanceBuildCmd() *cobra.Command {
   ram     Debian's newest kernel of this machine's release and an initrd with the agent and the
           drivers of common network cards and disk controllers. A box loads both into memory. It
           does every action but rescue, and is taken for those.
-  debian  a Debian with ssh and tools, whose root the boxes mount by NFS from the area
-          testbox-nfsroot, read-only with a layer in memory over it. It does every action; rescue
-          needs it. Building it needs root and mmdebstrap, and takes some minutes the first time.
+  debian  a Debian with ssh and tools. It does every action; rescue needs it. Boxes of a server get
+          its root as one file over HTTP into memory. In share mode they mount it by NFS from the
+          area testbox-nfsroot, read-only with a layer in memory over it. Building it needs root,
+          mmdebstrap and squashfs-tools, and takes some minutes the first time.
 
 Everything of Debian is downloaded from this machine's own apt sources, to which the component
 non-free-firmware is added for the build alone. Nothing is installed and apt's state is not
@@ -60,7 +62,7 @@ fails leaves the earlier ones as they were, and boxes that run one keep it.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.form, "form", string(bootcfg.FormRAM), "how it runs: ram (in the box's memory) or debian (a root by NFS)")
+	f.StringVar(&o.form, "form", string(bootcfg.FormRAM), "how it runs: ram (in the box's memory) or debian (a whole Debian)")
 	f.StringVar(&o.agent, "agent", "", "the agent's program (default: testbox-maintenance beside this program)")
 	f.StringArrayVar(&o.keys, "ssh-key", nil,
 		"form debian: `FILE` with public SSH keys that may log in as root and as the user testbox; can be given more than once")
@@ -119,9 +121,13 @@ func (o buildOptions) debian(dir string, common maintenance.Options) (opt mainte
 		return opt, err
 	}
 	opt = maintenance.DebianOptions{
-		Options: common, NFSRoot: filepath.Join(dir, bootcfg.RootArea), Packages: o.packages,
+		Options: common, Packages: o.packages,
 		TFTPFrom:   bootcfg.NFSPath{Server: s.Server, Path: s.TFTPPath},
 		BackupFrom: bootcfg.NFSPath{Server: s.Server, Path: s.BackupPath},
+	}
+	// A server of ours has no such area, and share mode has one.
+	if roots := filepath.Join(dir, bootcfg.RootArea); isFolder(roots) {
+		opt.NFSRoot = roots
 	}
 	for _, name := range o.keys {
 		data, err := durable.ReadFile(durable.OS{}, name, maxLogin)
@@ -142,6 +148,11 @@ func (o buildOptions) debian(dir string, common maintenance.Options) (opt mainte
 		return opt, wrong("--password-file: the first line of %s is empty", o.password)
 	}
 	return opt, nil
+}
+
+func isFolder(path string) bool {
+	st, err := os.Stat(path)
+	return err == nil && st.IsDir()
 }
 
 // agentBeside is the agent that was built together with this program.
@@ -169,6 +180,10 @@ func runMaintenanceBuild(ctx context.Context, p printer, o buildOptions, dir str
 	if r.Existed {
 		what = "was built before and is whole:"
 	}
-	p.printf("%s %s (kernel %s, %.1f MB)\n", what, r.Version.Version, r.Version.Kernel, float64(r.Size)/1e6)
+	root := ""
+	if size := r.Version.Root.Size; size > 0 {
+		root = fmt.Sprintf(", root %.1f MB", float64(size)/1e6)
+	}
+	p.printf("%s %s (kernel %s, %.1f MB%s)\n", what, r.Version.Version, r.Version.Kernel, float64(r.Size)/1e6, root)
 	return nil
 }

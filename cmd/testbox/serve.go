@@ -57,7 +57,7 @@ func checkServer(ctx context.Context, p printer, w world, file string, cfg *serv
 		if err != nil {
 			return err
 		}
-		return place.Ready(a)
+		return place.Ready(a, cfg.Served())
 	})
 	for _, f := range all {
 		if f.Err == nil {

@@ -32,8 +32,8 @@ func newServerInitCmd(w world) *cobra.Command {
 		Short: "Make what a server needs: areas, store, configuration",
 		Long: `Makes the state folder of a server, and its configuration. The state folder has
   testbox-tftp     the loader's files and the boot files of boxes, which they get by TFTP
+                   and HTTP
   testbox-backup   the logs and the inventory of each box
-  testbox-nfsroot  the roots of maintenance systems of the form debian
   store            the backups
 and later the server's ledger and its keys. Run again, it repairs, and keeps what is there.
 
@@ -146,7 +146,7 @@ const nobody = 65534
 
 func (o serverInit) areas(w world, cfg *server.Config, uid, gid int) (*sharesetup.Plan, error) {
 	s := sharesetup.Options{Dir: cfg.State, Server: o.address, Clients: "*", UID: uid, GID: gid, KeepAnon: uid == 0, Loaders: w.loaders,
-		Flag: "--address", Rooted: true}
+		Flag: "--address", Served: true}
 	if uid == 0 {
 		s.UID, s.GID = nobody, nobody
 	}

@@ -1,10 +1,9 @@
 package agent
 
 import (
-	"encoding/base64"
-	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -23,7 +22,7 @@ const (
 
 func TestParseHostKey(t *testing.T) {
 	for text, want := range map[string]string{ed25519Key: ed25519Print, ecdsaKey: ecdsaPrint} {
-		if got, err := parseHostKey([]byte(text)); err != nil || got.fingerprint != want || !strings.HasPrefix(text, got.kind+" ") {
+		if got, err := parseHostKey([]byte(text)); err != nil || fingerprint(got) != want || !strings.HasPrefix(text, got.String()) {
 			t.Errorf("%q: %+v, %v", text, got, err)
 		}
 	}
@@ -69,11 +68,11 @@ func TestHostKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	keys, problems := hostKeys(durable.OS{}, dir)
-	if got := fmt.Sprint(keys); got != "[ecdsa-sha2-nistp256: "+ecdsaPrint+" ssh-ed25519: "+ed25519Print+"]" || len(problems) != 2 {
-		t.Errorf("%s, %v", got, problems)
+	if len(keys) != 2 || fingerprint(keys[0]) != ecdsaPrint || fingerprint(keys[1]) != ed25519Print || len(problems) != 2 {
+		t.Errorf("%v, %v", keys, problems)
 	}
 	for i := range 100 {
-		write(fmt.Sprintf("ssh_host_%d_key.pub", i), ed25519Key)
+		write("ssh_host_"+strconv.Itoa(i)+"_key.pub", ed25519Key)
 	}
 	if keys, problems := hostKeys(durable.OS{}, dir); len(keys) != maxHostKeys || len(problems) != 1 {
 		t.Errorf("of a hundred keys: %d, %v", len(keys), problems)
@@ -85,18 +84,8 @@ func FuzzParseHostKey(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		key, err := parseHostKey(data)
-		if err != nil {
-			return
-		}
-		sum, ok := strings.CutPrefix(key.fingerprint, "SHA256:")
-		raw, decodeErr := base64.RawStdEncoding.DecodeString(sum)
-		if !ok || decodeErr != nil || len(raw) != 32 {
-			t.Errorf("%q has the fingerprint %q", data, key.fingerprint)
-		}
-		if !strings.HasPrefix(strings.TrimSpace(string(data)), key.kind) || len(key.kind) > maxKeyType ||
-			strings.ContainsAny(key.kind, " \x1b\n") {
-			t.Errorf("%q has the type %q", data, key.kind)
+		if key, err := parseHostKey(data); err == nil && !strings.HasPrefix(strings.Join(strings.Fields(string(data)), " "), key.String()) {
+			t.Errorf("%q has the key %q", data, key)
 		}
 	})
 }

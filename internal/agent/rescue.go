@@ -12,7 +12,7 @@ import (
 
 // isRescue reports whether an admin can log in. That needs a maintenance system
 // of the debian form, since nobody can log in to the ram form.
-func (s *session) isRescue() bool { return s.cmd.Action == box.Rescue && !s.cmd.Root.IsZero() }
+func (s *session) isRescue() bool { return s.cmd.Action == box.Rescue && s.cmd.Debian() }
 
 // passOver returns err, unless the action is rescue. A box is armed for rescue
 // because something is broken. So what only other actions need must not keep
@@ -56,12 +56,13 @@ func (s *session) rescue(ctx context.Context, disks []disk.Disk, unprotected []s
 	return errRescuing
 }
 
-// logHostKeys logs the fingerprints of the ssh server's keys. By these an admin
-// knows that this box answers and no other.
+// logHostKeys logs the fingerprints of the ssh server's keys, and keeps the keys for
+// the other side. By these an admin knows that this box answers and no other.
 func (s *session) logHostKeys() {
 	keys, problems := hostKeys(s.fsys, s.cfg.SSHDir)
+	s.hostKeys = keys[:min(len(keys), box.MaxHostKeys)]
 	for _, k := range keys {
-		s.log.Info("ssh host key %s", k)
+		s.log.Info("ssh host key %s: %s", k.Kind, fingerprint(k))
 	}
 	for _, p := range problems {
 		s.log.Error("ssh host keys: %v", p)

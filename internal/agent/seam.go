@@ -51,7 +51,8 @@ type End struct {
 	Outcome  box.Outcome
 	Err      error // why; nil if Outcome is Done
 	Receipts []image.Receipt
-	Warnings []string // what must not be overlooked even if the outcome is good
+	Warnings []string      // what must not be overlooked even if the outcome is good
+	HostKeys []box.HostKey // of the ssh server, if the box is up for rescue
 }
 
 // Next is what a box does when its agent has ended.

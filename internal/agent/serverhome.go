@@ -201,6 +201,10 @@ func resultOf(action box.Action, end End) *wire.Result {
 		r.Class = classOf(action, end.Err)
 	case job.Cancelled:
 		r.Class = job.ClassAdmin
+	case box.Rescuing:
+		for _, k := range end.HostKeys {
+			r.HostKeys = append(r.HostKeys, k.String())
+		}
 	}
 	if end.Err != nil {
 		r.Text = end.Err.Error()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
@@ -26,7 +27,9 @@ import (
 	"testbox-imaging/internal/wire"
 )
 
-func debianRoot(c *bootcfg.Cmdline) { c.Root, _ = bootcfg.ParseNFSPath("10.88.0.1:/nfsroot/1") }
+func debianRoot(c *bootcfg.Cmdline) {
+	c.Fetch = bootcfg.RootFile{Server: netip.MustParseAddrPort("10.88.0.1:80"), Path: "/1", SHA256: strings.Repeat("0a", 32)}
+}
 
 // TestServerRescue: a rescue stays up. The programs of that start speak in its session,
 // which only root can read, and finish ends it.
@@ -34,12 +37,16 @@ func TestServerRescue(t *testing.T) {
 	quickReports(t)
 	b := newServerBench(t)
 	b.disk("vda", "S1", 1)
-	b.bench.mend = func(c *Config) { c.Run = b.path("run") }
+	b.write("ssh/ssh_host_ed25519_key.pub", ed25519Key)
+	b.bench.mend = func(c *Config) { c.Run, c.SSHDir = b.path("run"), b.path("ssh") }
 	b.mkdir("run")
 	cmd := b.rig.Started(b.arm(box.Rescue, debianRoot))
 	outcome, next := b.run(cmd)
 	if outcome != box.Rescuing || next != Stay || b.rig.Job().State != job.Rescue {
 		t.Fatalf("outcome %q, next %v, the job is %s:\n%s", outcome, next, b.rig.Job().State, b.console.String())
+	}
+	if keys := b.result().HostKeys; len(keys) != 1 || keys[0]+" root@box11\n" != ed25519Key {
+		t.Errorf("the server was told the host keys %q", keys)
 	}
 	st, err := os.Stat(b.path("run", tokenName))
 	if err != nil || st.Mode().Perm() != 0o600 {
@@ -58,12 +65,78 @@ func TestServerRescue(t *testing.T) {
 	if j := b.rig.Job(); j.State != job.Ended || j.Outcome != box.Done || b.rig.Armed() {
 		t.Errorf("the job is %s, %q", j.State, j.Outcome)
 	}
+	if keys := b.result().HostKeys; len(keys) != 0 {
+		t.Errorf("finish says the host keys %q", keys)
+	}
 	if !strings.HasSuffix(b.rig.ReadLog(), "rescue: done\n") {
 		t.Errorf("the log has\n%s", b.rig.ReadLog())
 	}
 	b.verb(cmd.Words(), Finish, box.Done) // as after --stay
 	if n := len(b.rig.hellos); n > 4 {
 		t.Errorf("finish says hello")
+	}
+}
+
+// TestServerAttend: a rescue that is ended at the server ends at the box. A server that
+// is away ends nothing.
+func TestServerAttend(t *testing.T) {
+	old := holdEvery
+	holdEvery = 10 * time.Millisecond
+	defer func() { holdEvery = old }()
+	b := newServerBench(t)
+	b.disk("vda", "S1", 1)
+	b.away = time.Second
+	b.bench.mend = func(c *Config) { c.Run = b.path("run") }
+	b.mkdir("run")
+	cmd := b.rig.Started(b.arm(box.Rescue, debianRoot))
+	if outcome, _ := b.run(cmd); outcome != box.Rescuing {
+		t.Fatalf("outcome %q:\n%s", outcome, b.console.String())
+	}
+	ended := make(chan box.Outcome, 1)
+	cfg := b.config(cmd.Words())
+	go func() { ended <- Attend(t.Context(), cfg) }()
+	hellos := func() int {
+		b.rig.mu.Lock()
+		defer b.rig.mu.Unlock()
+		return len(b.rig.hellos)
+	}
+	more := func() {
+		t.Helper()
+		for n, end := hellos(), time.Now().Add(time.Minute); hellos() < n+3; time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("it does not ask:\n%s", b.console.String())
+			}
+		}
+	}
+	more()
+	b.rig.KillServer()
+	time.Sleep(50 * time.Millisecond)
+	b.rig.StartServer()
+	more()
+	select {
+	case o := <-ended:
+		t.Fatalf("it ended before the rescue, with %q:\n%s", o, b.console.String())
+	default:
+	}
+	if b.rig.Job().Attempt != 1 || b.rig.Job().State != job.Rescue {
+		t.Errorf("the job is %+v", b.rig.Job())
+	}
+	b.rig.Event(job.Finish{By: "bob"})
+	select {
+	case o := <-ended:
+		if o != box.Done || !strings.Contains(b.console.String(), "was ended at the server") {
+			t.Errorf("it ended with %q:\n%s", o, b.console.String())
+		}
+	case <-time.After(time.Minute):
+		t.Fatalf("it did not end:\n%s", b.console.String())
+	}
+	// In share mode, and outside of a rescue, there is nothing to attend.
+	if o := Attend(t.Context(), b.config(b.armRescue(nil))); o != box.Done {
+		t.Errorf("share mode: %q", o)
+	}
+	backup := b.rig.Started(b.arm(box.Backup, nil))
+	if o := Attend(t.Context(), b.config(backup.Words())); o != box.Refused {
+		t.Errorf("a backup: %q", o)
 	}
 }
 

@@ -32,6 +32,7 @@ type session struct {
 	ahead    time.Duration // how far the storage server's clock is ahead of ours
 	receipts []image.Receipt
 	warnings []string        // repeated with the outcome
+	hostKeys []box.HostKey   // of a rescue's ssh server
 	joins    bool            // this program goes on with a session that the agent has begun
 	away     time.Duration   // how long a server may be away; 0 is the usual time
 	said     box.Outcome     // that was logged already; "" if none was
@@ -127,7 +128,7 @@ func (s *session) watched(ctx context.Context) error {
 
 // endOf says how this start ends after an action with this result.
 func (s *session) endOf(result error) End {
-	return End{Outcome: outcomeOf(result), Err: result, Receipts: s.receipts, Warnings: s.warnings}
+	return End{Outcome: outcomeOf(result), Err: result, Receipts: s.receipts, Warnings: s.warnings, HostKeys: s.hostKeys}
 }
 
 // sayFirst logs the outcome of an action that has ended, if that would be too late

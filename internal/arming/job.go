@@ -8,10 +8,18 @@ import (
 	"testbox-imaging/internal/problem"
 )
 
+// Served is where a server on this machine takes requests of boxes, at the site's
+// address.
+type Served struct {
+	Agents uint16 // port
+	HTTP   uint16 // port; 0 if no files are given out
+	NoHTTP error  // why not
+}
+
 // Ready returns an error if no box at all can be armed for an action by a server
 // on this machine, because the areas or the maintenance systems are not right.
-func (p *Place) Ready(action box.Action) error {
-	_, _, err := p.common(bootcfg.Cmdline{Mode: bootcfg.ServerMode, Action: action})
+func (p *Place) Ready(action box.Action, served Served) error {
+	_, _, err := p.common(bootcfg.Cmdline{Mode: bootcfg.ServerMode, Action: action}, served)
 	return err
 }
 
@@ -30,17 +38,17 @@ func (p *Place) CheckBoxes(all []box.Addr) error {
 	return nil
 }
 
-// ForJob makes the boot file of a box for a job of a server on this machine, which
-// takes agents at this port of the site's address. c has the action, the arming,
-// the secret, the server's key and the options. The boot file is checked, and is not
-// written. Wrong input and refusals are errors of package problem.
-func (p *Place) ForJob(t Target, port uint16, c bootcfg.Cmdline) (PlannedBox, error) {
+// ForJob makes the boot file of a box for a job of a server on this machine. c has
+// the action, the arming, the secret, the server's key and the options. The boot file
+// is checked, and is not written. Wrong input and refusals are errors of package
+// problem.
+func (p *Place) ForJob(t Target, served Served, c bootcfg.Cmdline) (PlannedBox, error) {
 	c.Mode = bootcfg.ServerMode
-	plan, common, err := p.common(c)
+	plan, common, err := p.common(c, served)
 	if err != nil {
 		return PlannedBox{}, err
 	}
-	common.Cmdline.Server = netip.AddrPortFrom(plan.Site.Server, port)
+	common.Cmdline.Server = netip.AddrPortFrom(plan.Site.Server, served.Agents)
 	if err := checkServer(t, plan.Site); err != nil {
 		return PlannedBox{}, err
 	}

@@ -27,7 +27,7 @@ func (p *Place) forJob(t *testing.T, c bootcfg.Cmdline) (PlannedBox, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := p.ForJob(Target{Given: addr.String(), Addr: addr}, 8444, c)
+	b, err := p.ForJob(Target{Given: addr.String(), Addr: addr}, Served{Agents: 8444, HTTP: 80}, c)
 	if err != nil {
 		return b, err
 	}
@@ -36,7 +36,7 @@ func (p *Place) forJob(t *testing.T, c bootcfg.Cmdline) (PlannedBox, error) {
 
 func TestForJob(t *testing.T) {
 	p := newPlace(t)
-	if err := p.Ready(box.Restore); err != nil {
+	if err := p.Ready(box.Restore, Served{}); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 { // each start of a box has a boot file of its own
@@ -95,7 +95,66 @@ func TestForJobRefused(t *testing.T) {
 			t.Errorf("%s: the folder was\n%s\nand is\n%s", what, before, after)
 		}
 	}
-	if err := newPlace(t).Ready(box.Rescue); err == nil {
+	if err := newPlace(t).Ready(box.Rescue, Served{HTTP: 80}); err == nil {
 		t.Error("a rescue is said to be possible with a system of the form ram")
+	}
+}
+
+// debian puts a maintenance system of the form debian into a TFTP area.
+func (p *Place) debian(t *testing.T, v bootcfg.Version, root string) {
+	t.Helper()
+	v.Format, v.Version, v.Form, v.Kernel, v.Built = bootcfg.VersionFormat, "2", bootcfg.FormDebian, "6.1.0-37-amd64", start
+	text, err := v.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, text := range map[string]string{v.KernelPath(): "kernel", v.InitrdPath(): "initrd", v.RootFile(): root,
+		filepath.Join(bootcfg.MaintDir, "2", bootcfg.VersionFile): string(text)} {
+		write(t, filepath.Join(p.Boot.TFTP(), path), text)
+	}
+}
+
+// A rescue of server mode has its root over HTTP, with its hash, and needs no NFS.
+func TestForJobRescue(t *testing.T) {
+	p := newPlace(t)
+	sum := strings.Repeat("0123456789abcdef", 4)
+	p.debian(t, bootcfg.Version{Root: bootcfg.RootSum{Size: 4, SHA256: sum}, NoNFS: true}, "root")
+	c := jobCmdline(box.Rescue)
+	c.Disks = nil
+	b, err := p.forJob(t, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := p.Boot.Read(b.Addr)
+	if err != nil || file.Err != nil {
+		t.Fatal(err, file.Err)
+	}
+	got := file.Cmdline
+	if got.Fetch.URL() != "http://10.42.1.1:80/maintenance-boot/2/root.squashfs" || got.Fetch.SHA256 != sum || !got.Root.IsZero() {
+		t.Errorf("the boot file asks for %+v", got)
+	}
+	away := errors.New("the port is taken")
+	if err := p.Ready(box.Rescue, Served{NoHTTP: away}); !errors.Is(err, away) {
+		t.Errorf("without HTTP: %v", err)
+	}
+	if err := p.Ready(box.Backup, Served{NoHTTP: away}); err != nil {
+		t.Errorf("a backup, which needs no HTTP: %v", err)
+	}
+	if _, err := p.Plan(t.Context(), Request{Boxes: []string{"box2"}, Cmdline: bootcfg.Cmdline{Action: box.Rescue}}); err == nil ||
+		!strings.Contains(err.Error(), "no root for NFS") {
+		t.Errorf("share mode: %v", err)
+	}
+	for what, spoil := range map[string]func(){
+		"has 3 bytes, and must have 4": func() { p.debian(t, bootcfg.Version{Root: bootcfg.RootSum{Size: 4, SHA256: sum}}, "roo") },
+		"no such file": func() {
+			p.debian(t, bootcfg.Version{Root: bootcfg.RootSum{Size: 4, SHA256: sum}}, "root")
+			os.Remove(filepath.Join(p.Boot.TFTP(), bootcfg.MaintDir, "2", bootcfg.RootName))
+		},
+		"has no file root.squashfs": func() { p.debian(t, bootcfg.Version{}, "root") },
+	} {
+		spoil()
+		if err := p.Ready(box.Rescue, Served{HTTP: 80}); err == nil || !strings.Contains(err.Error(), what) {
+			t.Errorf("want %q: %v", what, err)
+		}
 	}
 }

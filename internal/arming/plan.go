@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"net/netip"
 	"path"
 	"time"
 
@@ -48,7 +49,7 @@ func (p *Place) Plan(ctx context.Context, r Request) (*Plan, error) {
 	if r.Expire != 0 && !site.ValidExpire(r.Expire) {
 		return nil, problem.Wrongf("an arming cannot count for %s: the least is %s, the most %s", r.Expire, site.MinExpire, site.MaxExpire)
 	}
-	plan, common, err := p.common(r.Cmdline)
+	plan, common, err := p.common(r.Cmdline, Served{})
 	if err != nil {
 		return nil, err
 	}
@@ -76,8 +77,8 @@ func (p *Place) Plan(ctx context.Context, r Request) (*Plan, error) {
 }
 
 // common checks the folder, and makes the part of the boot files that is the
-// same for all boxes.
-func (p *Place) common(c bootcfg.Cmdline) (*Plan, bootcfg.BootFile, error) {
+// same for all boxes. served is for server mode.
+func (p *Place) common(c bootcfg.Cmdline, served Served) (*Plan, bootcfg.BootFile, error) {
 	var none bootcfg.BootFile
 	if err := p.Boot.CheckDefault(); err != nil {
 		return nil, none, err
@@ -91,7 +92,7 @@ func (p *Place) common(c bootcfg.Cmdline) (*Plan, bootcfg.BootFile, error) {
 	if err != nil {
 		return nil, none, err
 	}
-	v, err := p.Boot.Version(s.Maintenance, c.Action)
+	v, err := p.Boot.Version(s.Maintenance, c.Action, c.Mode)
 	if err != nil {
 		return nil, none, err
 	}
@@ -102,8 +103,14 @@ func (p *Place) common(c bootcfg.Cmdline) (*Plan, bootcfg.BootFile, error) {
 		c.TFTP = bootcfg.NFSPath{Server: s.Server, Path: s.TFTPPath}
 		c.Backup = bootcfg.NFSPath{Server: s.Server, Path: s.BackupPath}
 	}
-	if v.Form == bootcfg.FormDebian {
+	switch {
+	case v.Form != bootcfg.FormDebian:
+	case c.Mode == bootcfg.ShareMode:
 		c.Root = bootcfg.NFSPath{Server: s.Server, Path: path.Join(s.RootPath, v.Version)}
+	case served.HTTP == 0:
+		return nil, none, problem.Refusef("boxes get the root of the maintenance system %s over HTTP: %w", v.Version, served.NoHTTP)
+	default:
+		c.Fetch = bootcfg.RootFile{Server: netip.AddrPortFrom(s.Server, served.HTTP), Path: "/" + v.RootFile(), SHA256: v.Root.SHA256}
 	}
 	c.Retry = s.Retry
 	return &Plan{Version: v, Site: s},

@@ -25,10 +25,14 @@ const promptLimit = 600
 // The last console becomes /dev/console.
 const kernelWords = "panic=30 console=ttyS0,115200 console=tty0"
 
-// debianWords make Debian's initramfs mount the root by NFS, and keep Linux
-// from writing to disks by itself. Linux resumes from no disk, assembles or
-// opens none, and mounts and checks none.
-const debianWords = "boot=nfs root=/dev/nfs ro noresume raid=noautodetect systemd.gpt_auto=0 luks=no fsck.mode=skip"
+// debianWords keep Linux from writing to disks by itself. It resumes from no disk,
+// assembles or opens none, and mounts and checks none. The other two make Debian's
+// initramfs run our script for the root, by the name that goes with where it is.
+const (
+	nfsWords    = "boot=nfs root=/dev/nfs"
+	fetchWords  = "boot=testbox"
+	debianWords = " ro noresume raid=noautodetect systemd.gpt_auto=0 luks=no fsck.mode=skip"
+)
 
 // BootFile is what arms a box. The file is pxelinux.cfg/<address in
 // hexadecimal>.
@@ -82,8 +86,11 @@ func Generate(b BootFile) ([]byte, error) {
 		return nil, err
 	}
 	words := []string{"initrd=" + b.Initrd, b.Cmdline.Words(), kernelWords}
-	if !b.Cmdline.Root.IsZero() {
-		words = append(words, debianWords)
+	switch c := &b.Cmdline; {
+	case !c.Fetch.IsZero():
+		words = append(words, fetchWords+debianWords)
+	case !c.Root.IsZero():
+		words = append(words, nfsWords+debianWords)
 	}
 	maint := Label{
 		Name: LabelMaintenance, Menu: fmt.Sprintf("Testbox maintenance: %s of %s", b.Cmdline.Action, b.Cmdline.Address),

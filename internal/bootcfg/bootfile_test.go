@@ -66,7 +66,8 @@ func TestGenerateServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	c, _, _, err := ParseBootFile(text)
-	if err != nil || !reflect.DeepEqual(*c, b.Cmdline) || strings.Contains(string(text), "testbox-tftp") {
+	if err != nil || !reflect.DeepEqual(*c, b.Cmdline) || strings.Contains(string(text), "testbox-tftp") ||
+		strings.Contains(string(text), "nfs") || !strings.Contains(string(text), " boot=testbox ro noresume ") {
 		t.Errorf("read as %+v, %v", c, err)
 	}
 }

@@ -56,6 +56,37 @@ func ValidPath(s string) error {
 	return nil
 }
 
+// RootFile is a root of the debian form, as one file that a box fetches over HTTP.
+type RootFile struct {
+	Server netip.AddrPort // IPv4
+	Path   string         // absolute
+	SHA256 string         // of the file, 64 hexadecimal digits in lower case
+}
+
+// IsZero reports whether there is no such file.
+func (r RootFile) IsZero() bool { return r == RootFile{} }
+
+// URL is where the file is fetched.
+func (r RootFile) URL() string { return "http://" + r.Server.String() + r.Path }
+
+// parseRootURL reads "http://10.42.1.1:80/maintenance-boot/1/root.squashfs". The port
+// is always there.
+func parseRootURL(s string) (r RootFile, err error) {
+	rest, ok := strings.CutPrefix(s, "http://")
+	host, path, _ := strings.Cut(rest, "/")
+	r.Path = "/" + path
+	if r.Server, err = parseServer(host); err == nil {
+		err = ValidPath(r.Path)
+	}
+	if !ok || err != nil || path == "" || strings.ContainsAny(path, "?#%") {
+		return RootFile{}, fmt.Errorf("%q is not of the form http://IPv4:PORT/PATH", s)
+	}
+	return r, nil
+}
+
+// Debian reports whether a box runs the debian form.
+func (c *Cmdline) Debian() bool { return !c.Root.IsZero() || !c.Fetch.IsZero() }
+
 // Mode is how a box reaches its images.
 type Mode string
 
@@ -75,7 +106,11 @@ type Cmdline struct {
 	Expires time.Time // UTC, whole seconds; zero means never
 
 	TFTP, Backup NFSPath // share mode's areas
-	Root         NFSPath // root of the debian form, mounted by NFS; zero means the ram form
+
+	// The root of the debian form is mounted by NFS in share mode, and fetched in
+	// server mode. Both are zero for the ram form.
+	Root  NFSPath
+	Fetch RootFile
 
 	Server netip.AddrPort // server mode's server, IPv4
 	Key    string         // fingerprint of the server's key, 64 hexadecimal digits in lower case
@@ -118,6 +153,8 @@ const (
 	wordRetry   = "testbox-retry"
 	wordStall   = "testbox-stall"
 	wordFault   = "testbox-fault"
+	wordFetch   = "testbox-root"
+	wordSHA256  = "testbox-root-sha256"
 	wordRoot    = "nfsroot" // defined in the kernel's Documentation/admin-guide/nfs/nfsroot.rst
 	wordIP      = "ip"
 	wordBootIF  = "BOOTIF"
@@ -182,8 +219,9 @@ var modeWords = []struct {
 	needed bool // in that mode
 }{
 	{ShareMode, wordTFTP, true}, {ShareMode, wordBackup, true},
-	{ShareMode, wordCheck, false}, {ShareMode, wordImage, false}, {ShareMode, wordRaw, false},
+	{ShareMode, wordCheck, false}, {ShareMode, wordImage, false}, {ShareMode, wordRaw, false}, {ShareMode, wordRoot, false},
 	{ServerMode, wordServer, true}, {ServerMode, wordKey, true}, {ServerMode, wordSecret, true},
+	{ServerMode, wordFetch, false}, {ServerMode, wordSHA256, false},
 }
 
 // complete returns an error if a word is missing that every action needs, or if
@@ -202,6 +240,9 @@ func complete(mode Mode, seen map[string]bool) error {
 		if !seen[w] {
 			return fmt.Errorf("kernel command line has no %s; arm the box anew", strings.TrimSuffix(w, "-"))
 		}
+	}
+	if seen[wordFetch] != seen[wordSHA256] {
+		return fmt.Errorf("kernel command line has only one of %s and %s; arm the box anew", wordFetch, wordSHA256)
 	}
 	return nil
 }
@@ -228,9 +269,15 @@ func (c *Cmdline) set(key, v string) (err error) {
 	case wordServer:
 		c.Server, err = parseServer(v)
 	case wordKey:
-		c.Key, err = v, check(len(v) == 64 && strings.Trim(v, "0123456789abcdef") == "", "%q is not 64 hexadecimal digits", v)
+		c.Key, err = v, check(validHash(v), "%q is not 64 hexadecimal digits", v)
 	case wordSecret:
 		c.Secret, err = v, check(validSecret(v), "%q is not a secret that a server gives", v)
+	case wordFetch:
+		sum := c.Fetch.SHA256
+		c.Fetch, err = parseRootURL(v)
+		c.Fetch.SHA256 = sum
+	case wordSHA256:
+		c.Fetch.SHA256, err = v, check(validHash(v), "%q is not 64 hexadecimal digits", v)
 	case wordRoot:
 		c.Root, err = parseRoot(v)
 	case wordDisks:
@@ -271,6 +318,9 @@ func parseServer(s string) (netip.AddrPort, error) {
 	}
 	return a, nil
 }
+
+// validHash reports whether s is 64 hexadecimal digits in lower case.
+func validHash(s string) bool { return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == "" }
 
 // maxSecret is the length of the longest secret.
 const maxSecret = 128

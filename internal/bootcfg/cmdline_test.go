@@ -45,7 +45,8 @@ const least = "testbox-action-backup testbox-arming=0123456789abcdef testbox-add
 // fullServer is one of server mode that uses every word.
 func fullServer(t testing.TB) Cmdline {
 	c := full(t)
-	c.Mode, c.TFTP, c.Backup = ServerMode, NFSPath{}, NFSPath{}
+	c.Mode, c.TFTP, c.Backup, c.Root = ServerMode, NFSPath{}, NFSPath{}, NFSPath{}
+	c.Fetch = RootFile{netip.MustParseAddrPort("10.42.1.1:80"), "/maintenance-boot/1/root.squashfs", strings.Repeat("0a", 32)}
 	c.PrecheckSize, c.OldImages, c.Raw = false, false, false
 	c.Server, c.Key = netip.MustParseAddrPort("10.42.1.1:8444"), strings.Repeat("0123456789abcdef", 4)
 	c.Secret = "1-00112233445566778899aabbccddeeff"
@@ -80,14 +81,38 @@ func TestCmdlineMode(t *testing.T) {
 // could not do what whoever wrote it wanted.
 func TestCmdlineOfOtherMode(t *testing.T) {
 	for _, w := range []string{"testbox-tftp=10.42.1.1:/t", "testbox-backup=10.42.1.1:/b", "testbox-precheck=size", "testbox-image=old",
-		"testbox-raw"} {
+		"testbox-raw", "nfsroot=10.42.1.1:/r,ro,tcp"} {
 		if c, err := ParseCmdline(leastServer + " " + w); err == nil || !strings.Contains(err.Error(), "which server mode does not have") {
 			t.Errorf("server mode with %s gave %+v, %v", w, c, err)
 		}
 	}
-	for _, w := range strings.Fields(leastServer)[4:] {
+	for _, w := range append(strings.Fields(leastServer)[4:], wordFetch+"=http://10.42.1.1:80/x", wordSHA256+"="+strings.Repeat("0a", 32)) {
 		if c, err := ParseCmdline(least + " " + w); err == nil || !strings.Contains(err.Error(), "which share mode does not have") {
 			t.Errorf("share mode with %s gave %+v, %v", w, c, err)
+		}
+	}
+}
+
+// TestCmdlineFetch: the root of server mode is one file at a web server, with its hash.
+func TestCmdlineFetch(t *testing.T) {
+	sum := " testbox-root-sha256=" + strings.Repeat("0a", 32)
+	c, err := ParseCmdline(leastServer + " testbox-root=http://10.42.1.1:8080/a/b" + sum)
+	if err != nil || !c.Debian() || c.Fetch.URL() != "http://10.42.1.1:8080/a/b" || c.Fetch.SHA256 != strings.Repeat("0a", 32) {
+		t.Fatalf("%+v, %v", c, err)
+	}
+	other := *c
+	other.Fetch.SHA256 = strings.Repeat("0b", 32)
+	if Agree(c, &other) == nil {
+		t.Error("two roots agree")
+	}
+	for _, bad := range []string{
+		"testbox-root=http://10.42.1.1:80/x", strings.TrimSpace(sum), "testbox-root=http://10.42.1.1/x" + sum,
+		"testbox-root=https://10.42.1.1:443/x" + sum, "testbox-root=http://server:80/x" + sum, "testbox-root=http://10.42.1.1:80" + sum,
+		"testbox-root=http://10.42.1.1:80/" + sum, "testbox-root=http://10.42.1.1:80/x?y" + sum, "testbox-root=http://u@10.42.1.1:80/x" + sum,
+		"testbox-root=http://10.42.1.1:80/x testbox-root-sha256=" + strings.Repeat("0A", 32),
+	} {
+		if c, err := ParseCmdline(leastServer + " " + bad); err == nil {
+			t.Errorf("%s gave %+v", bad, c)
 		}
 	}
 }

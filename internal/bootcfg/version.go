@@ -19,6 +19,7 @@ const (
 	KernelFile  = "vmlinuz"
 	InitrdFile  = "initrd.img"
 	VersionFile = "version.json"
+	RootName    = "root.squashfs" // the debian form's root as one file, for server mode
 )
 
 // Form is how a maintenance system runs.
@@ -27,7 +28,7 @@ type Form string
 // The forms.
 const (
 	FormRAM    Form = "ram"    // the agent is /init; does every action but rescue
-	FormDebian Form = "debian" // a Debian root over NFS; does every action
+	FormDebian Form = "debian" // a Debian root, over NFS or in memory; does every action
 )
 
 // VersionFormat is the number of the version file's format.
@@ -43,7 +44,22 @@ type Version struct {
 	Form    Form      `json:"form"`    //
 	Kernel  string    `json:"kernel"`  // the kernel's release, "6.1.0-37-amd64"
 	Built   time.Time `json:"built"`   // decides which version is Latest
+	// Root is what RootName has beside the kernel, in the debian form. It is zero in
+	// the ram form, and if there is no such file.
+	Root RootSum `json:"root,omitzero"`
+	// NoNFS says that there is no root for NFS, so that only a server of ours can boot
+	// boxes with this version.
+	NoNFS bool `json:"noNFS,omitempty"`
 }
+
+// RootSum is what a root as one file must be.
+type RootSum struct {
+	Size   int64  `json:"size"` // bytes
+	SHA256 string `json:"sha256"`
+}
+
+// IsZero reports whether there is no such file.
+func (r RootSum) IsZero() bool { return r == RootSum{} }
 
 // ParseVersion reads a version file. Anything that it does not understand, or
 // that cannot be true, is an error.
@@ -93,6 +109,10 @@ func (v *Version) check() error {
 		return fmt.Errorf("version file has kernel %q", v.Kernel)
 	case v.Built.IsZero():
 		return errors.New("version file has no time of building")
+	case !v.Root.IsZero() && (v.Form != FormDebian || v.Root.Size <= 0 || !validHash(v.Root.SHA256)):
+		return fmt.Errorf("version file has the root %+v", v.Root)
+	case v.NoNFS && v.Root.IsZero():
+		return errors.New("version file says that there is no root for NFS, and has no other")
 	}
 	return nil
 }
@@ -111,6 +131,9 @@ func (v *Version) KernelPath() string { return path.Join(MaintDir, v.Version, Ke
 
 // InitrdPath is the initrd's path below the TFTP area.
 func (v *Version) InitrdPath() string { return path.Join(MaintDir, v.Version, InitrdFile) }
+
+// RootFile is the path of the root as one file below the TFTP area.
+func (v *Version) RootFile() string { return path.Join(MaintDir, v.Version, RootName) }
 
 // Latest stands for the newest complete version.
 const Latest = "latest"

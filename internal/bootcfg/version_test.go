@@ -28,6 +28,18 @@ func TestVersion(t *testing.T) {
 			t.Errorf("%s for %s gave %+v", to, from, v)
 		}
 	}
+	v.Form, v.Root = FormDebian, RootSum{Size: 5, SHA256: strings.Repeat("0a", 32)}
+	if text, err = v.Marshal(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := ParseVersion(text); err != nil || *got != v || got.RootFile() != "maintenance-boot/12.5-1/root.squashfs" {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	for from, to := range map[string]string{"0a0a": "0A0A", `"size": 5`: `"size": 0`, `"debian"`: `"ram"`, `"size"`: `"bytes"`} {
+		if v, err := ParseVersion([]byte(strings.Replace(string(text), from, to, 1))); err == nil {
+			t.Errorf("%s for %s gave %+v", to, from, v)
+		}
+	}
 	for _, built := range []string{`"soon"`, "1764490000"} {
 		text := `{"format":1,"version":"1","form":"ram","kernel":"6.1.0","built":` + built + `}`
 		want := "version file has the time of building " + built + `; it is written as in "2026-11-27T10:04:00Z"`

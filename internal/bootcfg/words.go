@@ -28,6 +28,8 @@ func (c *Cmdline) Words() string {
 	add(c.Key != "", wordKey, c.Key)
 	add(c.Secret != "", wordSecret, c.Secret)
 	add(!c.Root.IsZero(), wordRoot, c.Root.String()+rootOptions)
+	add(!c.Fetch.IsZero(), wordFetch, c.Fetch.URL())
+	add(!c.Fetch.IsZero(), wordSHA256, c.Fetch.SHA256)
 	add(len(c.Disks) > 0, wordDisks, strings.Join(c.Disks, ","))
 	add(c.PrecheckSize, wordCheck, "size")
 	if c.AcceptMachine {
@@ -93,6 +95,8 @@ func Agree(started, file *Cmdline) error {
 		return differ("secret", started.Secret, file.Secret)
 	case started.Root != file.Root:
 		return differ("root", started.Root, file.Root)
+	case started.Fetch != file.Fetch:
+		return differ("root", started.Fetch.URL(), file.Fetch.URL())
 	case started.PrecheckSize != file.PrecheckSize:
 		return differ(wordCheck, started.PrecheckSize, file.PrecheckSize)
 	case started.AcceptMachine != file.AcceptMachine:

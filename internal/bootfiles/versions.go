@@ -18,15 +18,15 @@ import (
 
 // Version finds the maintenance system that can do the action. It is the one
 // with the wanted name, or with Latest the newest complete one. Latest prefers
-// the ram form, which boots faster and needs no root by NFS.
-func (f *Folder) Version(want string, action box.Action) (*bootcfg.Version, error) {
+// the ram form, which boots faster and needs no root.
+func (f *Folder) Version(want string, action box.Action, mode bootcfg.Mode) (*bootcfg.Version, error) {
 	if want != bootcfg.Latest {
 		v, err := f.readVersion(want)
 		if err != nil {
 			return nil, problem.Wrongf("maintenance system %s cannot be booted: %w; "+
 				"change maintenance in site.conf, or run %s", want, err, f.BuildCommand(""))
 		}
-		return v, f.canDo(v, action)
+		return v, f.canDo(v, action, mode)
 	}
 	whole, broken, err := f.Versions()
 	if err != nil {
@@ -39,13 +39,13 @@ func (f *Folder) Version(want string, action box.Action) (*bootcfg.Version, erro
 	if len(whole) == 0 {
 		return nil, problem.Wrongf("no maintenance system in %s; run %s%s", f.maintDir(), f.BuildCommand(""), &passed)
 	}
-	able := slices.DeleteFunc(slices.Clone(whole), func(v *bootcfg.Version) bool { return f.canDo(v, action) != nil })
+	able := slices.DeleteFunc(slices.Clone(whole), func(v *bootcfg.Version) bool { return f.canDo(v, action, mode) != nil })
 	for _, form := range []bootcfg.Form{bootcfg.FormRAM, bootcfg.FormDebian} {
 		if i := slices.IndexFunc(able, func(v *bootcfg.Version) bool { return v.Form == form }); i >= 0 {
 			return able[i], nil
 		}
 	}
-	return nil, fmt.Errorf("%w%s", f.canDo(whole[0], action), &passed)
+	return nil, fmt.Errorf("%w%s", f.canDo(whole[0], action, mode), &passed)
 }
 
 // Broken is a folder of a maintenance system that cannot be booted.
@@ -100,11 +100,25 @@ func (f *Folder) BuildCommand(flags string) string {
 
 func (f *Folder) maintDir() string { return filepath.Join(f.TFTP(), bootcfg.MaintDir) }
 
-// canDo refuses an action that the form of the maintenance system cannot do.
-func (f *Folder) canDo(v *bootcfg.Version, action box.Action) error {
-	if action == box.Rescue && v.Form != bootcfg.FormDebian {
+// canDo refuses an action that the form of the maintenance system cannot do, and a
+// system whose root a box could not get.
+func (f *Folder) canDo(v *bootcfg.Version, action box.Action, mode bootcfg.Mode) error {
+	switch {
+	case v.Form != bootcfg.FormDebian && action == box.Rescue:
 		return problem.Refusef("maintenance system %s has the form %s, in which there is nobody to log in to; "+
 			"rescue needs one of the form %s, which is built by %s", v.Version, v.Form, bootcfg.FormDebian, f.BuildCommand("--form debian"))
+	case v.Form != bootcfg.FormDebian:
+	case mode == bootcfg.ShareMode && v.NoNFS:
+		return problem.Refusef("maintenance system %s has no root for NFS, since there was no area %s when it was built; "+
+			"make the area by `testbox share init`, and build the system anew by %s", v.Version, bootcfg.RootArea, f.BuildCommand("--form debian"))
+	case mode == bootcfg.ShareMode:
+		if err := f.CheckRoot(v.Version); err != nil {
+			return problem.Refusef("maintenance system %s cannot be booted: %w; build it anew by %s", v.Version, err,
+				f.BuildCommand("--form debian"))
+		}
+	case v.Root.IsZero():
+		return problem.Refusef("maintenance system %s has no file %s, by which boxes of a server get its root; build one that has it by %s",
+			v.Version, bootcfg.RootName, f.BuildCommand("--form debian"))
 	}
 	return nil
 }
@@ -141,7 +155,15 @@ func (f *Folder) readVersion(name string) (*bootcfg.Version, error) {
 	if v.Version != name {
 		return nil, fmt.Errorf("its version file says that it is %s", v.Version)
 	}
-	if v.Form == bootcfg.FormDebian {
+	if !v.Root.IsZero() {
+		size, err := durable.Size(f.fsys, filepath.Join(f.TFTP(), v.RootFile()))
+		if err != nil {
+			return nil, err
+		}
+		if size != v.Root.Size {
+			return nil, fmt.Errorf("%s has %d bytes, and must have %d", v.RootFile(), size, v.Root.Size)
+		}
+	} else if v.Form == bootcfg.FormDebian {
 		if err := f.CheckRoot(v.Version); err != nil {
 			return nil, err
 		}
@@ -161,10 +183,15 @@ func (f *Folder) readVersion(name string) (*bootcfg.Version, error) {
 // OpenVersion lets a TFTP server, which is some user of its own, read a
 // maintenance system.
 func (f *Folder) OpenVersion(v *bootcfg.Version) error {
-	for _, p := range []struct {
+	type wanted struct {
 		path string
 		mode fs.FileMode
-	}{{bootcfg.MaintDir, 0o755}, {filepath.Dir(v.KernelPath()), 0o755}, {v.KernelPath(), 0o644}, {v.InitrdPath(), 0o644}} {
+	}
+	all := []wanted{{bootcfg.MaintDir, 0o755}, {filepath.Dir(v.KernelPath()), 0o755}, {v.KernelPath(), 0o644}, {v.InitrdPath(), 0o644}}
+	if !v.Root.IsZero() {
+		all = append(all, wanted{v.RootFile(), 0o644})
+	}
+	for _, p := range all {
 		path := filepath.Join(f.TFTP(), p.path)
 		st, err := os.Stat(path)
 		if err != nil {

@@ -2,6 +2,7 @@ package maintenance
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/pbkdf2"
 	"crypto/sha256"
@@ -19,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"testbox-imaging/internal/bootcfg"
+	"testbox-imaging/internal/child"
 	"testbox-imaging/internal/durable"
 	"testbox-imaging/internal/problem"
 )
@@ -26,7 +28,7 @@ import (
 // DebianOptions say how to build the form debian.
 type DebianOptions struct {
 	Options
-	NFSRoot  string   // folder of the maintenance roots, which must exist
+	NFSRoot  string   // folder of the roots for NFS, which must exist; "" makes none
 	SSHKeys  []byte   // authorized_keys of root and of the user testbox; may be nil
 	Password string   // of root and testbox; "" means that there is none
 	Packages []string // more packages of Debian
@@ -64,7 +66,8 @@ type debianPackage struct {
 }
 
 // BuildDebian makes a maintenance system of the form debian. It makes the root
-// in the area of roots, and then kernel and initrd in the TFTP area. Each gets
+// in the area of roots, if there is one, and then kernel, initrd and the root as
+// one file in the TFTP area. Each gets
 // its name only when it is complete and durable, and nothing that has a name is
 // changed. So a build that fails changes nothing for anybody, and boxes that
 // run an earlier version keep it. The same input gives the same version.
@@ -76,13 +79,15 @@ func BuildDebian(ctx context.Context, opt DebianOptions) (*Result, error) {
 	if err := opt.check(); err != nil {
 		return nil, err
 	}
-	// removeTree needs the real path, since mounts are known by their real
-	// paths.
-	if opt.NFSRoot, err = filepath.Abs(opt.NFSRoot); err != nil {
-		return nil, err
-	}
-	if opt.NFSRoot, err = filepath.EvalSymlinks(opt.NFSRoot); err != nil {
-		return nil, err
+	if opt.NFSRoot != "" {
+		// removeTree needs the real path, since mounts are known by their real
+		// paths.
+		if opt.NFSRoot, err = filepath.Abs(opt.NFSRoot); err != nil {
+			return nil, err
+		}
+		if opt.NFSRoot, err = filepath.EvalSymlinks(opt.NFSRoot); err != nil {
+			return nil, err
+		}
 	}
 	agent, err := readAgent(opt.Agent)
 	if err != nil {
@@ -97,7 +102,7 @@ func BuildDebian(ctx context.Context, opt DebianOptions) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	lock, err := lockRoots(ctx, opt.NFSRoot)
+	lock, err := lockArea(ctx, cmp.Or(opt.NFSRoot, opt.TFTP))
 	if err != nil {
 		return nil, err
 	}
@@ -107,9 +112,9 @@ func BuildDebian(ctx context.Context, opt DebianOptions) (*Result, error) {
 	return b.run(ctx)
 }
 
-// lockRoots waits until no other build makes roots in dir. The lock of the
-// cache does not suffice, because another build may have another cache.
-func lockRoots(ctx context.Context, dir string) (*os.File, error) {
+// lockArea waits until no other build works in dir. The lock of the cache does
+// not suffice, because another build may have another cache.
+func lockArea(ctx context.Context, dir string) (*os.File, error) {
 	f, err := os.Open(dir)
 	if err != nil {
 		return nil, err
@@ -125,7 +130,7 @@ func (o *DebianOptions) check() error {
 	if err := checkArea(o.TFTP); err != nil {
 		return err
 	}
-	if st, err := os.Stat(o.NFSRoot); err != nil || !st.IsDir() {
+	if st, err := os.Stat(o.NFSRoot); o.NFSRoot != "" && (err != nil || !st.IsDir()) {
 		return problem.Wrongf("no folder %s for the roots of the form debian; `testbox share init` makes one", o.NFSRoot)
 	}
 	for _, p := range o.Packages {
@@ -142,8 +147,10 @@ func (o *DebianOptions) check() error {
 	if os.Geteuid() != 0 {
 		return problem.Wrongf("the form debian can only be built by root: its files belong to users of their own")
 	}
-	if _, err := exec.LookPath("mmdebstrap"); err != nil {
-		return problem.Wrongf("mmdebstrap is not installed; run: apt-get install mmdebstrap")
+	for program, pkg := range map[string]string{"mmdebstrap": "mmdebstrap", "mksquashfs": "squashfs-tools"} {
+		if _, err := exec.LookPath(program); err != nil {
+			return problem.Wrongf("%s is not installed; run: apt-get install %s", program, pkg)
+		}
 	}
 	return nil
 }
@@ -172,14 +179,16 @@ type debianBuild struct {
 	recipe  *recipe
 	agent   []byte
 	version string
-	root    string // the version's folder among the roots
+	root    string // the version's folder among the roots; "" if there are no roots
 	boot    string // the version's folder in the TFTP area
 }
 
 // name sets the version and its folders.
 func (b *debianBuild) name() {
 	b.version = b.versionName()
-	b.root = filepath.Join(b.NFSRoot, b.version)
+	if b.NFSRoot != "" {
+		b.root = filepath.Join(b.NFSRoot, b.version)
+	}
 	b.boot = filepath.Join(b.TFTP, bootcfg.MaintDir, b.version)
 }
 
@@ -187,7 +196,11 @@ func (b *debianBuild) name() {
 // made.
 func (b *debianBuild) versionName() string {
 	h := sha256.New()
-	for _, part := range [][]byte{[]byte(b.recipe.key), b.agent, b.fstab(), b.SSHKeys, b.slowPassword()} {
+	parts := [][]byte{[]byte(b.recipe.key), b.agent, b.fstab(), b.SSHKeys, b.slowPassword()}
+	if b.NFSRoot == "" {
+		parts = append(parts, []byte("no NFS"))
+	}
+	for _, part := range parts {
 		fmt.Fprintf(h, "%d\n", len(part))
 		h.Write(part)
 	}
@@ -211,28 +224,37 @@ func (b *debianBuild) slowPassword() []byte {
 func (b *debianBuild) run(ctx context.Context) (*Result, error) {
 	r := &Result{Notes: b.recipe.notes}
 	v, size, err := b.published()
-	if err == nil && exists(b.root) {
+	if err == nil && (b.root == "" || exists(b.root)) {
 		r.Version, r.Size, r.Existed = *v, size, true
 		return r, nil
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("this version was built before and is damaged: %w; remove the folder %s and build again", err, b.boot)
 	}
-	if !exists(b.root) {
+	if b.root != "" && !exists(b.root) {
 		if err := b.makeRoot(ctx); err != nil {
 			return nil, err
 		}
 	}
-	if !exists(b.boot) {
-		if err := b.publish(); err != nil {
-			return nil, err
-		}
+	if err := b.makeBoot(ctx); err != nil {
+		return nil, err
 	}
 	if v, size, err = b.published(); err != nil {
 		return nil, err
 	}
 	r.Version, r.Size = *v, size
 	return r, nil
+}
+
+// makeBoot makes the version's folder in the TFTP area, unless it is there.
+func (b *debianBuild) makeBoot(ctx context.Context) error {
+	switch {
+	case exists(b.boot):
+		return nil
+	case b.root != "":
+		return b.publish(ctx, b.root)
+	}
+	return b.inWork(ctx, b.cache.work, func(tree string) error { return b.publish(ctx, tree) })
 }
 
 func exists(path string) bool {
@@ -282,21 +304,67 @@ func (b *debianBuild) readBoot() (*bootcfg.Version, int64, error) {
 		}
 		size += int64(len(data))
 	}
-	return v, size, nil
+	sum, err := fileSHA256(filepath.Join(b.boot, bootcfg.RootName))
+	if err == nil && sum != v.Root.SHA256 {
+		err = fmt.Errorf("%s is not what was built", bootcfg.RootName)
+	}
+	return v, size, err
 }
 
 // publish makes the version's folder in the TFTP area from its root.
-func (b *debianBuild) publish() error {
-	var files []file
+func (b *debianBuild) publish(ctx context.Context, tree string) error {
+	content := map[string][]byte{}
 	for _, name := range []string{bootcfg.KernelFile, bootcfg.InitrdFile, manifestFile, bootcfg.VersionFile} {
-		data, err := os.ReadFile(filepath.Join(b.root, debianBoot, name))
+		data, err := os.ReadFile(filepath.Join(tree, debianBoot, name))
 		if err != nil {
-			return fmt.Errorf("the root %s is damaged: %w; remove it when no box runs it, and build again", b.root, err)
+			return fmt.Errorf("the root %s is damaged: %v; remove it when no box runs it, and build again", tree, err)
 		}
-		files = append(files, file{name, data})
+		content[name] = data
 	}
-	b.Say("publishing %s", b.version)
-	return writeFolder(b.boot, files)
+	v, err := bootcfg.ParseVersion(content[bootcfg.VersionFile])
+	if err != nil {
+		return err
+	}
+	return writeFolder(b.boot, func(tmp string) ([]file, error) {
+		if v.Root, err = b.squash(ctx, tree, filepath.Join(tmp, bootcfg.RootName)); err != nil {
+			return nil, err
+		}
+		v.NoNFS = b.root == ""
+		if content[bootcfg.VersionFile], err = v.Marshal(); err != nil {
+			return nil, err
+		}
+		b.Say("publishing %s", b.version)
+		var files []file
+		for _, name := range []string{bootcfg.KernelFile, bootcfg.InitrdFile, manifestFile, bootcfg.VersionFile} { // the last one counts
+			files = append(files, file{name, content[name]})
+		}
+		return files, nil
+	})
+}
+
+// squash makes one file of a root, durably. Boxes have a kernel of their own already.
+func (b *debianBuild) squash(ctx context.Context, tree, to string) (sum bootcfg.RootSum, err error) {
+	defer b.busy("", "packing the root into one file")()
+	cmd := child.Command(ctx, "mksquashfs", tree, to, "-noappend", "-no-progress", "-quiet", "-comp", "zstd", "-Xcompression-level", "3",
+		"-e", "boot", debianBoot)
+	if err := runTool(ctx, cmd); err != nil {
+		return sum, err
+	}
+	f, err := os.OpenFile(to, os.O_RDWR, 0)
+	if err != nil {
+		return sum, err
+	}
+	defer f.Close()
+	if err := errors.Join(f.Chmod(0o644), f.Sync()); err != nil {
+		return sum, err
+	}
+	st, err := f.Stat()
+	if err != nil {
+		return sum, err
+	}
+	sum.Size = st.Size()
+	sum.SHA256, err = fileSHA256(to)
+	return sum, err
 }
 
 // buildPrefix begins the names of roots that are not complete yet.
@@ -304,40 +372,51 @@ const buildPrefix = ".build-"
 
 // makeRoot makes the version's root under another name. The root gets its name
 // when everything in it is durable.
-func (b *debianBuild) makeRoot(ctx context.Context) (err error) {
+func (b *debianBuild) makeRoot(ctx context.Context) error {
 	left, _ := filepath.Glob(filepath.Join(b.NFSRoot, buildPrefix+"*"))
 	for _, l := range left { // left behind by killed builds
 		if err := removeTree(l); err != nil {
 			return err
 		}
 	}
-	work, err := os.MkdirTemp(b.NFSRoot, buildPrefix)
+	work := func() (string, error) { return os.MkdirTemp(b.NFSRoot, buildPrefix) }
+	return b.inWork(ctx, work, func(tree string) error {
+		end := b.busy("", "making the root durable")
+		err := syncFS(tree)
+		end()
+		if err != nil {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		fsys := durable.OS{}
+		if err := fsys.Rename(tree, b.root); err != nil {
+			return err
+		}
+		return fsys.SyncDir(b.NFSRoot)
+	})
+}
+
+// inWork makes the version's root in a folder of its own, and removes that
+// afterwards.
+func (b *debianBuild) inWork(ctx context.Context, newWork func() (string, error), use func(tree string) error) error {
+	work, err := newWork()
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, removeTree(work)) }()
 	tree := filepath.Join(work, "root")
-	if err := b.recipe.tree(ctx, b.cache, tree, b.Options); err != nil {
-		return err
+	err = b.recipe.tree(ctx, b.cache, tree, b.Options)
+	if err == nil {
+		b.Say("adding the agent, the site's addresses and the logins")
+		if err = b.finish(ctx, tree); err != nil {
+			err = fmt.Errorf("finish the root: %w", err)
+		}
 	}
-	b.Say("adding the agent, the site's addresses and the logins")
-	if err := b.finish(ctx, tree); err != nil {
-		return fmt.Errorf("finish the root: %w", err)
+	if err == nil {
+		err = use(tree)
 	}
-	end := b.busy("", "making the root durable")
-	err = syncFS(tree)
-	end()
-	if err != nil {
-		return err
-	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	fsys := durable.OS{}
-	if err := fsys.Rename(tree, b.root); err != nil {
-		return err
-	}
-	return fsys.SyncDir(b.NFSRoot)
+	return errors.Join(err, removeTree(work))
 }
 
 // removeTree removes a tree that is not complete. It refuses if something is

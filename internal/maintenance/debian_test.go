@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -148,7 +149,7 @@ func TestDebianVersionName(t *testing.T) {
 	for what, change := range map[string]func(*debianBuild){
 		"tree": func(b *debianBuild) { b.recipe.key = "l" }, "agent": func(b *debianBuild) { b.agent = []byte("b") },
 		"keys": func(b *debianBuild) { b.SSHKeys = []byte("x") }, "password": func(b *debianBuild) { b.Password = "x" },
-		"site": func(b *debianBuild) { b.BackupFrom.Path = "/x" },
+		"site": func(b *debianBuild) { b.BackupFrom.Path = "/x" }, "kind of root": func(b *debianBuild) { b.NFSRoot = "" },
 	} {
 		b := testDebian(t)
 		change(b)
@@ -172,6 +173,7 @@ func TestFSTab(t *testing.T) {
 // TestDebianPublish: a root without boot files is given them, also by a later
 // build; boot files that were changed are noticed.
 func TestDebianPublish(t *testing.T) {
+	testenv.Tools(t, "mksquashfs")
 	b := testDebian(t)
 	sums := fmt.Sprintf(`{"sha256": {"kernel": %q, "initrd": %q}}`, sha256Hex([]byte("kernel")), sha256Hex([]byte("initrd")))
 	v := bootcfg.Version{Format: 1, Version: b.version, Form: bootcfg.FormDebian, Kernel: "6.1.0-99-amd64", Built: now()}
@@ -192,17 +194,31 @@ func TestDebianPublish(t *testing.T) {
 	}
 	os.Remove(blocked)
 	r, err := b.run(t.Context())
-	if err != nil || r.Existed || r.Version.Version != b.version || r.Size != 12 {
+	if err != nil || r.Existed || r.Version.Version != b.version || r.Size != 12 || r.Version.NoNFS {
 		t.Fatalf("%+v, %v", r, err)
+	}
+	if sum, err := fileSHA256(filepath.Join(b.boot, "root.squashfs")); err != nil || sum != r.Version.Root.SHA256 {
+		t.Errorf("the root as a file: %v, %v", r.Version.Root, err)
 	}
 	if r, err = b.run(t.Context()); err != nil || !r.Existed {
 		t.Fatalf("%+v, %v", r, err)
 	}
-	if err := os.WriteFile(filepath.Join(b.boot, "initrd.img"), []byte("Initrd"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := b.run(t.Context()); err == nil || !strings.Contains(err.Error(), "remove the folder") {
-		t.Errorf("changed boot files gave %v", err)
+	for _, name := range []string{"root.squashfs", "initrd.img"} {
+		if err := os.WriteFile(filepath.Join(b.boot, name), []byte("Initrd"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		_, err := b.run(t.Context())
+		if err == nil || !strings.Contains(err.Error(), "remove the folder") || !strings.Contains(err.Error(), name) {
+			t.Errorf("a changed %s gave %v", name, err)
+		}
+		if name == "root.squashfs" {
+			if err := os.RemoveAll(b.boot); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := b.run(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 	noTemp(t, b.TFTP)
 }
@@ -261,7 +277,7 @@ func TestTreeCache(t *testing.T) {
 // a build that fails touches the first.
 func TestBuildDebian(t *testing.T) {
 	testenv.Root(t)
-	testenv.Tools(t, "mmdebstrap", "unshare", "tar")
+	testenv.Tools(t, "mmdebstrap", "unshare", "tar", "mksquashfs", "unsquashfs")
 	dir := t.TempDir()
 	opt := DebianOptions{
 		Options: Options{TFTP: filepath.Join(dir, "tftp"), Agent: testenv.Build(t, "cmd/testbox-maintenance"), Say: t.Logf},
@@ -281,6 +297,7 @@ func TestBuildDebian(t *testing.T) {
 	}
 	root := filepath.Join(opt.NFSRoot, first.Version.Version)
 	checkDebianRoot(t, root)
+	checkRootFile(t, filepath.Join(opt.TFTP, first.Version.RootFile()), root)
 	before := treeText(t, dir)
 
 	again, err := BuildDebian(t.Context(), opt)
@@ -321,6 +338,41 @@ func TestBuildDebian(t *testing.T) {
 	}
 	if treeText(t, dir) != before {
 		t.Error("the second build changed something of the first")
+	}
+
+	// For a server of ours nothing is made in the area of roots.
+	served := opt
+	served.NFSRoot = ""
+	third, err := BuildDebian(t.Context(), served)
+	if err != nil || third.Existed || !third.Version.NoNFS || third.Version.Version == first.Version.Version {
+		t.Fatalf("%+v, %v", third, err)
+	}
+	if _, err := os.Stat(filepath.Join(opt.NFSRoot, third.Version.Version)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("there is a root for NFS: %v", err)
+	}
+	checkRootFile(t, filepath.Join(opt.TFTP, third.Version.RootFile()), root)
+	if again, err := BuildDebian(t.Context(), served); err != nil || !again.Existed || again.Version != third.Version {
+		t.Errorf("%+v, %v", again, err)
+	}
+}
+
+// checkRootFile compares the root as one file with the root for NFS.
+func checkRootFile(t *testing.T, file, root string) {
+	t.Helper()
+	to := filepath.Join(t.TempDir(), "unpacked")
+	if out, err := exec.Command("unsquashfs", "-quiet", "-no-progress", "-dest", to, file).CombinedOutput(); err != nil {
+		t.Fatalf("unsquashfs: %v: %s", err, out)
+	}
+	checkDebianRoot(t, to)
+	for _, gone := range []string{"boot", debianBoot} {
+		if _, err := os.Lstat(filepath.Join(to, gone)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("the file has %s, which no box needs: %v", gone, err)
+		}
+	}
+	out, err := exec.Command("diff", "--recursive", "--brief", "--no-dereference", "--exclude=boot", "--exclude=testbox",
+		filepath.Join(root, "usr"), filepath.Join(to, "usr")).CombinedOutput()
+	if err != nil {
+		t.Errorf("%v: %.2000s", err, out)
 	}
 }
 

@@ -83,8 +83,10 @@ func publish(opt Options, p *parts, initrd []byte) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	return r, writeFolder(dir, []file{
-		{bootcfg.KernelFile, p.kernel.image}, {bootcfg.InitrdFile, initrd}, {manifestFile, list}, {bootcfg.VersionFile, text},
+	return r, writeFolder(dir, func(string) ([]file, error) {
+		return []file{
+			{bootcfg.KernelFile, p.kernel.image}, {bootcfg.InitrdFile, initrd}, {manifestFile, list}, {bootcfg.VersionFile, text},
+		}, nil
 	})
 }
 
@@ -94,8 +96,9 @@ type file struct {
 }
 
 // writeFolder writes files into a new folder. The folder gets its name only
-// when all files are durable. After an error, nothing of it is left.
-func writeFolder(dir string, files []file) (err error) {
+// when all files are durable. After an error, nothing of it is left. content
+// returns the files. It may write others into the folder, durably.
+func writeFolder(dir string, content func(tmp string) ([]file, error)) (err error) {
 	fsys := durable.OS{}
 	tmp := dir + ".tmp"
 	if err := os.RemoveAll(tmp); err != nil {
@@ -107,6 +110,10 @@ func writeFolder(dir string, files []file) (err error) {
 		}
 	}()
 	if err := fsys.MkdirAll(tmp, 0o755); err != nil {
+		return err
+	}
+	files, err := content(tmp)
+	if err != nil {
 		return err
 	}
 	for _, f := range files {

@@ -68,7 +68,7 @@ func TestPublishAfterCrash(t *testing.T) {
 
 func TestWriteFolderFails(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "v")
-	if err := writeFolder(dir, []file{{"a", nil}, {"no/such/folder", nil}}); err == nil {
+	if err := writeFolder(dir, func(string) ([]file, error) { return []file{{"a", nil}, {"no/such/folder", nil}}, nil }); err == nil {
 		t.Error("no error")
 	}
 	if left, _ := filepath.Glob(dir + "*"); len(left) != 0 {

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"testbox-imaging/internal/bootcfg"
 )
 
 // The keeper is the process that the initramfs of the debian form leaves
@@ -38,11 +40,11 @@ const (
 	readyWord = "mounted\n"
 )
 
-// NFSRoot is the whole life of `testbox-maintenance nfsroot`. It starts the
+// Root is the whole life of `testbox-maintenance root`. It starts the
 // keeper, which mounts the root on dir, and returns 0 when that is done. It
 // returns 1 if the keeper could not be started or died. A keeper that cannot
 // mount the root does not die, but tries until it reboots.
-func NFSRoot(dir string) int {
+func Root(dir string) int {
 	if os.Getenv(keeperEnv) != "" {
 		os.Unsetenv(keeperEnv)
 		keep(dir, os.NewFile(readyFD, "ready"))
@@ -74,7 +76,7 @@ func startKeeper(program, dir string) error {
 	if err != nil {
 		last = null
 	}
-	_, err = syscall.ForkExec(program, []string{"testbox-keeper", "nfsroot", dir}, &syscall.ProcAttr{
+	_, err = syscall.ForkExec(program, []string{"testbox-keeper", "root", dir}, &syscall.ProcAttr{
 		Dir:   "/",
 		Env:   append(os.Environ(), keeperEnv+"=1"),
 		Files: []uintptr{null.Fd(), last.Fd(), last.Fd(), w.Fd()},
@@ -126,10 +128,10 @@ func keep(dir string, ready io.WriteCloser) {
 
 // bringRoot brings up the network and mounts the root on dir.
 func (s *system) bringRoot(ctx context.Context, dir string) error {
-	if s.cmd.Root.Path == "" {
+	if !s.cmd.Debian() {
 		return errors.New("the kernel command line names no root; the boot file is that of the ram form")
 	}
-	s.drivers = udevDrivers{s.say}
+	s.drivers = udevDrivers{s.say, rootModules(s.cmd)}
 	loadWatchdogs()
 	dog := s.startWatchdog()
 	fault(s.cmd.Fault, s.beat)
@@ -142,14 +144,37 @@ func (s *system) bringRoot(ctx context.Context, dir string) error {
 	s.beat()
 	ensureHostName(address)
 	root := newRoot{dir: dir, stage: "/testbox-root"}
-	err = root.mount(func(lower string) error {
-		return mountAll(ctx, []area{{from: s.cmd.Root, dir: lower}}, newNFSClient(s.cmd.Address.String()).toRun, s.say)
-	})
-	if err != nil {
+	if err := root.mount(func(lower string) error { return s.mountRoot(ctx, lower) }); err != nil {
 		return err
 	}
 	s.beat()
-	return root.fill(s.resolv, "/proc/self/exe")
+	if err := root.fill(s.resolv, "/proc/self/exe"); err != nil || s.cmd.Fetch.IsZero() {
+		return err
+	}
+	return root.forget("etc/fstab") // it has share mode's areas
+}
+
+// mountRoot mounts the root, read-only. The server of one that is fetched is not
+// needed any more afterwards.
+func (s *system) mountRoot(ctx context.Context, dir string) error {
+	if s.cmd.Fetch.IsZero() {
+		return mountAll(ctx, []area{{from: s.cmd.Root, dir: dir}}, newNFSClient(s.cmd.Address.String()).toRun, s.say)
+	}
+	file, err := newFetcher(s).fetch(ctx, s.cmd.Fetch)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	s.beat()
+	return mountFile(file, dir)
+}
+
+// rootModules are the modules that a root needs and that no device asks for.
+func rootModules(cmd *bootcfg.Cmdline) []string {
+	if cmd.Fetch.IsZero() {
+		return []string{"af_packet", "overlay", "nfs", "nfsv3", "nfsv4"}
+	}
+	return []string{"af_packet", "overlay", "loop", "squashfs"}
 }
 
 // ensureHostName gives a name to a box that has none. Some programs tell
@@ -163,7 +188,8 @@ func ensureHostName(address netip.Addr) {
 // udevDrivers leaves the drivers of devices to udev. For modules that no device
 // asks for, it runs modprobe.
 type udevDrivers struct {
-	say func(string, ...any)
+	say    func(string, ...any)
+	always []string // modules that loadAlways loads
 }
 
 // udevQueue exists while udev has events to handle. Some of them load drivers.
@@ -184,7 +210,7 @@ func busyUdev(queue string) int {
 // loadAlways loads what the kernel would ask modprobe for a moment later. So an
 // error names the module that is missing.
 func (u udevDrivers) loadAlways() {
-	for _, name := range []string{"af_packet", "overlay", "nfs", "nfsv3", "nfsv4"} {
+	for _, name := range u.always {
 		u.byName(name)
 	}
 }

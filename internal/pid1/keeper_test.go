@@ -212,7 +212,7 @@ func TestUdevDrivers(t *testing.T) {
 	t.Setenv("PATH", dir+":/bin:/usr/bin")
 	t.Setenv("MODPROBE_OPTIONS", "-qb")
 	var said lockedBuffer
-	u := udevDrivers{func(f string, a ...any) { fmt.Fprintf(&said, f+"\n", a...) }}
+	u := udevDrivers{func(f string, a ...any) { fmt.Fprintf(&said, f+"\n", a...) }, rootModules(&bootcfg.Cmdline{})}
 	if !u.byName("softdog") || said.String() != "" {
 		t.Errorf("said %q", said.String())
 	}

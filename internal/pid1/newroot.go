@@ -2,8 +2,10 @@ package pid1
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// newRoot is the root of the debian form. It is the server's folder, read-only,
-// with a layer in memory above it for all writes.
+// newRoot is the root of the debian form. It is the server's folder, or a file that
+// was fetched from it, read-only, with a layer in memory above it for all writes.
 type newRoot struct {
 	dir   string // where the root is mounted
 	stage string // where the layers are mounted until then
@@ -27,7 +29,7 @@ const (
 // programPath is the path of the agent's program in the root.
 const programPath = "usr/local/sbin/testbox-maintenance"
 
-// mount assembles the root. mountLower mounts the server's folder.
+// mount assembles the root. mountLower mounts the lower layer.
 func (n newRoot) mount(mountLower func(dir string) error) error {
 	lower, rw := filepath.Join(n.stage, "ro"), filepath.Join(n.stage, "rw")
 	if err := mountLower(lower); err != nil {
@@ -104,6 +106,19 @@ func (n newRoot) fill(resolv []byte, program string) error {
 		if err := replaceFile(root, f.path, f.mode, f.text); err != nil {
 			return fmt.Errorf("cannot write %s into the root: %w", f.path, err)
 		}
+	}
+	return nil
+}
+
+// forget makes a file of the lower layer be gone.
+func (n newRoot) forget(path string) error {
+	root, err := os.OpenRoot(n.dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if err := root.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
 	return nil
 }

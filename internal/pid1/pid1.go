@@ -3,7 +3,7 @@
 // mounts the kernel's file systems, loads the drivers, brings up the network
 // card that booted, mounts share mode's areas and runs the agent as its child. In
 // the debian form systemd stands between the network and the agent, so there
-// are two processes. The keeper (NFSRoot) is started by the initramfs and
+// are two processes. The keeper (Root) is started by the initramfs and
 // outlives it. The service (Service) runs the agent.
 //
 // Nothing here waits for ever. Whatever stands still for the stall time ends in

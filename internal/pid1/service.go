@@ -3,6 +3,7 @@ package pid1
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"os/signal"
@@ -10,10 +11,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/box"
 )
 
@@ -89,10 +92,32 @@ func (s *system) serveAgent() error {
 	if !errors.As(err, &end) || !end.status.Exited() || end.status.ExitStatus() != box.ExitRescuing {
 		return err
 	}
+	if s.cmd.Mode == bootcfg.ServerMode {
+		if err := startBeside("/proc/self/exe", "attend"); err != nil {
+			s.say("error: %v; `testbox finish` does not restart this box, but `testbox-maintenance finish` does", err)
+		}
+	}
 	if err := s.keeper.rescue(); err != nil {
 		s.say("error: %v; the keeper does not know of the rescue, so it reboots the box after %v without progress", err, s.live.stall+keeperSlack)
 	}
 	return errRescue
+}
+
+// startBeside starts a verb of the agent's program that goes on when this process has
+// ended. systemd leaves it alone, since the unit stays active.
+func startBeside(program, verb string) error {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	_, err = syscall.ForkExec(program, []string{"testbox-maintenance", verb}, &syscall.ProcAttr{
+		Dir: "/", Env: os.Environ(), Files: []uintptr{null.Fd(), 1, 2}, Sys: &syscall.SysProcAttr{Setsid: true},
+	})
+	if err != nil {
+		return fmt.Errorf("start %s: %w", verb, err)
+	}
+	return nil
 }
 
 // notMounted leaves out the areas that are mounted already, by an admin or

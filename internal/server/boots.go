@@ -15,9 +15,9 @@ import (
 
 // boots writes and removes the boot files of boxes. It implements dispatch.Boots.
 type boots struct {
-	place *arming.Place
-	port  uint16 // of the listener for agents
-	key   string // fingerprint of its key
+	place  *arming.Place
+	served arming.Served
+	key    string // fingerprint of the key of the listener for agents
 }
 
 var _ dispatch.Boots = (*boots)(nil)
@@ -28,7 +28,7 @@ func (b *boots) Arm(_ context.Context, j job.Job, opt dispatch.Options, secret s
 		Action: j.Action, Arming: j.Arming, Secret: secret, Key: b.key,
 		Disks: opt.Disks, AcceptMachine: opt.AcceptMachine, AcceptFailing: opt.AcceptFailing,
 	}
-	file, err := b.place.ForJob(arming.Target{Given: j.Box.String(), Addr: j.Box}, b.port, c)
+	file, err := b.place.ForJob(arming.Target{Given: j.Box.String(), Addr: j.Box}, b.served, c)
 	if err != nil {
 		return err
 	}
@@ -54,4 +54,4 @@ func (b *boots) Armed(_ context.Context, addr box.Addr, id box.Arming, secret st
 func (b *boots) CheckBoxes(all []box.Addr) error { return b.place.CheckBoxes(all) }
 
 // Ready implements dispatch.Boots.
-func (b *boots) Ready(action box.Action) error { return b.place.Ready(action) }
+func (b *boots) Ready(action box.Action) error { return b.place.Ready(action, b.served) }

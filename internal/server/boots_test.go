@@ -39,7 +39,7 @@ func newBoots(t *testing.T) *boots {
 		must(t, errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o644)))
 	}
 	place := &arming.Place{Boot: bootfiles.New(durable.OS{}, dir), FS: durable.OS{}, Neighbours: filepath.Join(tftp, "none"), Now: time.Now}
-	return &boots{place: place, port: 8444, key: strings.Repeat("ab", 32)}
+	return &boots{place: place, served: arming.Served{Agents: 8444, HTTP: 80}, key: strings.Repeat("ab", 32)}
 }
 
 func TestBoots(t *testing.T) {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/pelletier/go-toml/v2"
 
+	"testbox-imaging/internal/arming"
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/dhcp"
@@ -295,6 +296,18 @@ func weekday(s string) time.Weekday {
 		}
 	}
 	return -1
+}
+
+// Served is where boxes will be told to ask, if the server can open its ports.
+func (c *Config) Served() arming.Served {
+	return arming.Served{Agents: portIn(c.Agents), HTTP: portIn(c.HTTP), NoHTTP: errNoHTTP}
+}
+
+// portIn is the port of an address as validListen takes it, and 0 of an empty text.
+func portIn(s string) uint16 {
+	_, port, _ := net.SplitHostPort(s)
+	n, _ := strconv.ParseUint(port, 10, 16)
+	return uint16(n)
 }
 
 // StoreDir is the folder of the store.

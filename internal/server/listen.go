@@ -127,11 +127,13 @@ func listen(cfg *Config) (_ *listeners, err error) {
 	return l, err
 }
 
+var errNoHTTP = errors.New(`http is "" in the configuration of the server; give it a port like ":80", and restart the server`)
+
 // listenHTTP opens the port at which boxes get files by HTTP. Another web server often
 // has it. All but a rescue works without it, so the server starts all the same.
 func listenHTTP(cfg *Config) (net.Listener, error) {
 	if cfg.HTTP == "" {
-		return nil, errors.New(`http is "" in the configuration of the server; give it a port, and restart the server`)
+		return nil, errNoHTTP
 	}
 	l, err := net.Listen("tcp", cfg.HTTP)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"testbox-imaging/internal/bootcfg"
+	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/testenv"
 )
 
@@ -31,6 +32,8 @@ func tree(t *testing.T, dir string) string {
 	return b.String()
 }
 
+func (p Parts) ready(a box.Action) error { return p.Place.Ready(a, p.Config.Served()) }
+
 // TestLook: the look says what would keep a server from working, before its first start,
 // beside it and after its end, and changes nothing.
 func TestLook(t *testing.T) {
@@ -39,7 +42,7 @@ func TestLook(t *testing.T) {
 	look := func(want string) {
 		t.Helper()
 		before := tree(t, cfg.State)
-		all := Look(t.Context(), cfg, p.Place.Ready)
+		all := Look(t.Context(), cfg, p.ready)
 		err := Wrong(all)
 		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
 			t.Errorf("%q is wanted, and the error is %v", want, err)
@@ -89,7 +92,7 @@ func TestLook(t *testing.T) {
 	look("folder " + cfg.BoxesDir() + ": user 12345, to whom the state folder belongs, cannot write there")
 	gone := *cfg
 	gone.State += "x"
-	if err := Wrong(Look(t.Context(), &gone, p.Place.Ready)); err == nil || !strings.Contains(err.Error(), "server init") {
+	if err := Wrong(Look(t.Context(), &gone, p.ready)); err == nil || !strings.Contains(err.Error(), "server init") {
 		t.Errorf("without a state folder: %v", err)
 	}
 }

@@ -91,7 +91,8 @@ type server struct {
 	agents   *http.Server
 	netboot  *netboot
 	web      *http.Server // nil if there is no HTTP for boxes
-	bootDHCP *bootDHCP    // nil if it is off
+	served   arming.Served
+	bootDHCP *bootDHCP // nil if it is off
 	api      *api.Server
 	keys     struct{ agents, api tls.Certificate }
 	prints   struct{ agents, api wire.Fingerprint }
@@ -132,9 +133,14 @@ func (s *server) open(ctx context.Context) (err error) {
 	if s.sockets, err = listen(cfg); err != nil {
 		return err
 	}
-	port, err := portOf(s.sockets.agents)
-	if err != nil {
+	s.served.NoHTTP = s.sockets.noHTTP
+	if s.served.Agents, err = portOf(s.sockets.agents); err != nil {
 		return err
+	}
+	if s.sockets.http != nil {
+		if s.served.HTTP, err = portOf(s.sockets.http); err != nil {
+			return err
+		}
 	}
 	if s.netboot, err = newNetboot(s, cfg.TFTPDir()); err != nil {
 		return err
@@ -161,7 +167,7 @@ func (s *server) open(ctx context.Context) (err error) {
 	s.dispatch, err = dispatch.Open(ctx, dispatch.Config{
 		Power: power, Starting: cfg.Jobs.PowerAtOnce,
 		Ledger: s.ledger, Backups: &backups{s.Store, time.Now}, Area: area, Most: cfg.Boxes, Places: setting.Places, Probe: probe, Log: s.Log,
-		Boots: &boots{place: s.Place, port: port, key: s.prints.agents.String()},
+		Boots: &boots{place: s.Place, served: s.served, key: s.prints.agents.String()},
 		Limits: job.Limits{
 			Attempts: cfg.Jobs.Attempts, Silence: time.Duration(cfg.Jobs.Silence), Arming: time.Duration(cfg.Jobs.Start),
 			Up: time.Duration(cfg.Jobs.Up), Protocol: wire.Version,
@@ -223,7 +229,7 @@ func (s sessions) Forget(token string) { s.boxes.Forget(token) }
 func portOf(l net.Listener) (uint16, error) {
 	a, ok := l.Addr().(*net.TCPAddr)
 	if !ok {
-		return 0, fmt.Errorf("the socket for agents is %s, and must be one of TCP", l.Addr())
+		return 0, fmt.Errorf("the socket for boxes is %s, and must be one of TCP", l.Addr())
 	}
 	return uint16(a.Port), nil
 }

@@ -43,9 +43,11 @@ func (s *server) sayStatus() {
 // bootFilesPart says whether boxes could be armed.
 func (s *server) bootFilesPart() api.Part {
 	p := api.Part{Name: "boot files", State: api.PartOn, Text: "in " + s.Config.TFTPDir()}
-	if err := s.Place.Ready(box.Backup); err != nil {
+	if err := s.Place.Ready(box.Backup, s.served); err != nil {
 		p.State = api.PartFailed
 		p.Missing = []string{fmt.Sprintf("No box can be armed: %v", err)}
+	} else if err := s.Place.Ready(box.Rescue, s.served); err != nil && s.served.HTTP != 0 { // else the part HTTP says so
+		p.Text += fmt.Sprintf("; no box can be rescued: %v", err)
 	}
 	return p
 }

@@ -99,13 +99,16 @@ const marker = "This file tells the backup area from an empty mount point. Leave
 // boxes can find anything in it.
 func (m *maker) make() error {
 	const rootOnly = -1
-	for _, d := range []struct {
+	type owned struct {
 		path string
 		uid  int
-	}{
-		{m.Dir, rootOnly}, {m.TFTP, rootOnly}, {m.Backup, m.UID}, {m.NFSRoot, rootOnly},
-		{m.Boot.Dir(), m.UID}, {filepath.Join(m.TFTP, bootcfg.MaintDir), rootOnly},
-	} {
+	}
+	folders := []owned{{m.Dir, rootOnly}, {m.TFTP, rootOnly}, {m.Backup, m.UID},
+		{m.Boot.Dir(), m.UID}, {filepath.Join(m.TFTP, bootcfg.MaintDir), rootOnly}}
+	if !m.Served {
+		folders = append(folders, owned{m.NFSRoot, rootOnly})
+	}
+	for _, d := range folders {
 		if err := m.folder(d.path, d.uid); err != nil {
 			return err
 		}
@@ -159,19 +162,23 @@ func (m *maker) loaderDirs() []string {
 // configFiles makes the files that people and the agent read.
 func (m *maker) configFiles() error {
 	in := m.Boot.Path
-	for _, f := range []struct {
+	type content struct {
 		path   string
 		data   []byte
 		mode   fs.FileMode
 		repair bool
-	}{
+	}
+	files := []content{
 		{in(bootcfg.DefaultName), bootcfg.DefaultConfig(), 0o644, false},
 		{in(site.FileName), m.Site.Template(), 0o644, false},
 		{in(programName), m.program, 0o755, true},
 		{in(wrapperName), []byte(wrapper), 0o755, true},
 		{filepath.Join(m.Backup, sharedir.Marker), []byte(marker), 0o644, false},
-		{m.ExportsFile(), m.exports(), 0o644, false},
-	} {
+	}
+	if !m.Served {
+		files = append(files, content{m.ExportsFile(), m.exports(), 0o644, false})
+	}
+	for _, f := range files {
 		if err := m.file(f.path, f.data, f.mode, f.repair, false); err != nil {
 			return err
 		}

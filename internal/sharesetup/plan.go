@@ -33,7 +33,7 @@ type Options struct {
 	KeepAnon bool   // if there is an exports file, its ids replace UID and GID
 	Loaders  string // folder where Debian's packages put PXELINUX/ and syslinux/
 	Program  string // path of the program that is copied into the folder of boot files
-	Rooted   bool   // boxes mount the roots of maintenance systems alone, as with a server of ours
+	Served   bool   // boxes have a server of ours, and mount nothing
 	Flag     string // what an admin calls Server, for errors; "" is --server
 }
 
@@ -70,6 +70,13 @@ func New(o Options) (*Plan, error) {
 	return p, nil
 }
 
+func (p *Plan) mode() bootcfg.Mode {
+	if p.Served {
+		return bootcfg.ServerMode
+	}
+	return bootcfg.ShareMode
+}
+
 // ExportsFile is the path of the file for the NFS server.
 func (p *Plan) ExportsFile() string { return filepath.Join(p.Dir, "testbox.exports") }
 
@@ -94,7 +101,7 @@ func (p *Plan) LookOver() (warnings []string, err error) {
 		}
 	}
 	var files []string
-	if v, err := p.Boot.Version(p.Site.Maintenance, box.RefreshInfo); err == nil {
+	if v, err := p.Boot.Version(p.Site.Maintenance, box.RefreshInfo, p.mode()); err == nil {
 		files = []string{v.KernelPath(), v.InitrdPath()}
 	}
 	return warnings, p.Boot.CheckServed(files...)
@@ -247,12 +254,6 @@ func (p *Plan) exports() []byte {
 	fmt.Fprintf(&b, "#   mkdir -p /etc/exports.d && cp %s /etc/exports.d/ && exportfs -ra\n", p.ExportsFile())
 	b.WriteString("# sync: what a box was told is written is on the disk when it says that a backup is done.\n")
 	read := "(ro,sync,no_root_squash" + common + ")"
-	if p.Rooted {
-		// What boxes write goes through the server. Who can write boot files can arm boxes.
-		return fmt.Appendf(nil, "# The NFS export that a rescue needs, and nothing else. To install on Debian (package nfs-kernel-server):\n"+
-			"#   mkdir -p /etc/exports.d && cp %s /etc/exports.d/ && exportfs -ra\n# Write the boxes' network in place of *.\n%s %s%s\n",
-			p.ExportsFile(), p.NFSRoot, p.Clients, read)
-	}
 	for _, e := range []struct{ dir, options string }{{p.TFTP, write}, {p.Backup, write}, {p.NFSRoot, read}} {
 		fmt.Fprintf(&b, "%s %s%s\n", e.dir, p.Clients, e.options)
 	}

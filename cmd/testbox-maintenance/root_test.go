@@ -8,7 +8,7 @@ import (
 
 // The verbs that start the debian form do nothing when called in a wrong way.
 func TestWrongUse(t *testing.T) {
-	for _, args := range [][]string{nil, {"nosuch"}, {"nfsroot"}, {"nfsroot", "relative"}, {"nfsroot", ""}, {"nfsroot", "/a", "/b"},
+	for _, args := range [][]string{nil, {"nosuch"}, {"root"}, {"root", "relative"}, {"root", ""}, {"root", "/a", "/b"},
 		{"service", "now"}} {
 		var said strings.Builder
 		if code := dispatch(args, io.Discard, &said); code != 2 || !strings.Contains(said.String(), "usage: testbox-maintenance") {
