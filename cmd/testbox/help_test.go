@@ -37,6 +37,9 @@ func TestHelp(t *testing.T) {
 				continue
 			}
 			for _, arg := range args {
+				if arg == "--" { // what follows is for another program
+					break
+				}
 				name, _, _ := strings.Cut(strings.TrimPrefix(arg, "--"), "=")
 				if strings.HasPrefix(arg, "--") && meant.Flag(name) == nil {
 					t.Errorf("%s: the example %q has no such flag", cmd.CommandPath(), line)

@@ -32,6 +32,7 @@ type jobOptions struct {
 	accept  bool
 	failing bool
 	allUsed bool
+	login   rescueLogin
 }
 
 // actionText is what the help says of an action.
@@ -50,7 +51,9 @@ baseline, or else its latest backup.`},
 	box.RefreshInfo: {"Take the inventory of boxes", `Takes the inventory of boxes, and does no more. ` + "`testbox info BOX`" + ` shows it.`},
 	box.Rescue: {"Keep boxes up for people, with ssh and console",
 		`Keeps boxes up for people, with ssh and console, until ` + "`testbox finish BOX`" + `. With --wait the command
-ends when all of them are up.`},
+ends when all of them are up. With --ssh it logs in to the box when it is up, by ssh and with the
+host key that the box has told the server; a key of the box's own system is not taken. A rescue that
+the box has already is used. What stands behind -- goes to ssh, and the exit code is that of ssh.`},
 }
 
 const jobHelp = `
@@ -85,7 +88,13 @@ func newActionCmd(w world, action box.Action) *cobra.Command {
   testbox %[1]s label:nightly --job-key nightly-2026-11-29 --json`, action),
 		Args: takesWords(1, 0),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if n := cmd.ArgsLenAtDash(); action == box.Rescue && n >= 0 {
+				args, o.login.args = args[:n], args[n:]
+			}
 			if err := o.check(cmd.Flags().Changed); err != nil {
+				return err
+			}
+			if err := o.login.check(cmd.Flags().Changed, args); err != nil {
 				return err
 			}
 			return o.with(func(c *apiclient.Client) error { return o.run(cmd.Context(), printerOf(cmd), c, action, args) })
@@ -93,7 +102,8 @@ func newActionCmd(w world, action box.Action) *cobra.Command {
 	}
 	if action == box.Rescue {
 		cmd.Example = `  testbox rescue 10.40.41.42 --wait
-  testbox rescue web-1`
+  testbox rescue web-1 --ssh
+  testbox rescue web-1 --ssh=testbox -- -i ~/.ssh/lab sudo lsblk`
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.wait, "wait", "", "wait until the jobs have ended; with `up` also until the boxes' own systems are up")
@@ -102,6 +112,10 @@ func newActionCmd(w world, action box.Action) *cobra.Command {
 	f.StringVar(&o.key, "job-key", "", "the same command with the same `KEY` is about the same jobs, so it can be repeated")
 	f.StringVar(&o.why, "why", "", "the `REASON`, for the audit log")
 	f.BoolVar(&o.asJSON, "json", false, "print the jobs as JSON, at the end")
+	if action == box.Rescue {
+		f.StringVar(&o.login.user, "ssh", "", "log in to the box when it is up, as this `USER` (without =USER as root)")
+		f.Lookup("ssh").NoOptDefVal = "root"
+	}
 	if slices.Contains([]box.Action{box.Backup, box.BackupAgain, box.Restore, box.Verify}, action) {
 		f.StringVar(&o.disks, "disks", "", "only these disks, comma-separated `LIST`: kernel names, /dev paths, by-id and by-path names, serials")
 	}
@@ -131,7 +145,7 @@ func (o *jobOptions) check(given func(flag string) bool) error {
 	switch {
 	case o.wait != "" && o.wait != "end" && o.wait != "up":
 		return wrong("--wait=%s: only up is possible; the time is given by --timeout", o.wait)
-	case given("timeout") && o.wait == "":
+	case given("timeout") && o.wait == "" && o.login.user == "":
 		return wrong("--timeout is for --wait")
 	case given("timeout") && o.limit <= 0:
 		return wrong("--timeout %s is no time to wait", o.limit)
@@ -150,6 +164,9 @@ func (o *jobOptions) run(ctx context.Context, p printer, c *apiclient.Client, ac
 		if q.Options.Disks, err = bootcfg.ParseDisks(o.disks); err != nil {
 			return wrong("--disks: %w", err)
 		}
+	}
+	if o.login.user != "" {
+		return o.runSSH(ctx, p, c, q)
 	}
 	var list api.JobList
 	if err := c.Do(ctx, "POST", apiclient.Path("jobs"), q, &list); err != nil {

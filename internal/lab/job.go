@@ -22,6 +22,7 @@ type Job struct {
 	Attempt  int             `json:"attempt"`
 	Sent     int64           `json:"sent"` // bytes of objects that crossed the network
 	Receipts []image.Receipt `json:"receipts"`
+	HostKeys []string        `json:"hostKeys"` // of a box that is up for rescue
 }
 
 // Asked is a job that an admin waits for.

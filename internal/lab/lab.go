@@ -191,13 +191,28 @@ func (l *Lab) Testbox(ctx context.Context, args ...string) (string, error) {
 	return l.run(ctx, func(string) {}, args...)
 }
 
+// TestboxInside is like Testbox, in the lab's network. So the program reaches boxes, and
+// nothing outside of the lab.
+func (l *Lab) TestboxInside(ctx context.Context, args ...string) (string, error) {
+	return l.runBy(ctx, l.ns.do, func(string) {}, args...)
+}
+
 // run is like Testbox, and also calls tell for each line as it is printed.
 func (l *Lab) run(ctx context.Context, tell func(line string), args ...string) (string, error) {
+	return l.runBy(ctx, func(start func() error) error { return start() }, tell, args...)
+}
+
+// runBy is like run. by calls the function that starts the program.
+func (l *Lab) runBy(ctx context.Context, by func(start func() error) error, tell func(line string), args ...string) (string, error) {
 	cmd := child.Command(ctx, l.testbox, args...)
 	cmd.Env = append(os.Environ(), "TESTBOX_SERVER="+l.Socket())
 	printed := &linesTold{tell: tell}
 	cmd.Stdout, cmd.Stderr = printed, printed
-	err := child.Err(ctx, cmd.Run())
+	err := by(cmd.Start)
+	if err == nil {
+		err = cmd.Wait()
+	}
+	err = child.Err(ctx, err)
 	text := strings.TrimSpace(printed.all.String())
 	if errors.Is(err, context.Canceled) {
 		return text, fmt.Errorf("testbox %s: %w", args[0], err)

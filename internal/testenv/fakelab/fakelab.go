@@ -48,7 +48,11 @@ const (
 	WritesHalf = 105 // it writes to its disk and then fails
 	NeverUp    = 106 // its own system never answers
 	Differs    = 107 // its disk differs
+	Silent     = 108 // it does not say its host key in a rescue
 )
+
+// HostKey is that of all boxes in a rescue.
+const HostKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFyNxM12UGrtNi4LlpQjE4aTuEUk1v3fX6kOuTWQDCC/"
 
 // Lab is a server with its boxes.
 type Lab struct {
@@ -371,7 +375,11 @@ func (l *Lab) work(a box.Addr, j *wire.Job, token string, arming box.Arming) {
 	case last(a) == Differs && j.Action == box.Verify:
 		result(wire.Result{Outcome: box.Differs, Text: "one byte differs"})
 	case j.Action == box.Rescue:
-		result(wire.Result{Outcome: box.Rescuing})
+		r := wire.Result{Outcome: box.Rescuing, HostKeys: []string{HostKey}}
+		if last(a) == Silent {
+			r.HostKeys = nil
+		}
+		result(r)
 	default:
 		if j.Action == box.Restore {
 			report(wire.Report{Writes: true, Step: wire.StepWrite})
