@@ -20,7 +20,7 @@ import (
 func jobOf(st dispatch.Status, name string) Job {
 	j := Job{
 		ID: st.ID, Box: st.Box.String(), Name: name, Action: st.Action, Options: Options(st.Options), By: st.By,
-		WaitUp: st.WaitUp, Power: st.Power,
+		WaitUp: st.WaitUp, Power: st.Power && !st.ByHand,
 		Asked: st.Asked, State: st.State, Since: st.Since, Settled: st.Settled, Step: st.Step,
 		Text: st.Text, Attempt: st.Attempt, Deadline: st.Deadline, Until: st.Until,
 		Cancel: st.Cancel && st.State != job.Ended, Wrote: st.Wrote, Outcome: st.Outcome, Class: st.Class, Up: st.Up,

@@ -210,6 +210,10 @@ func (d *Dispatch) SwitchPower(ctx context.Context, addr box.Addr, a power.Actio
 		defer d.work.Done()
 		did, err := d.cfg.Power.Switch(d.ctx, b, groups, a)
 		<-l.power
+		if did.By == "" {
+			ended <- result{did, err}
+			return
+		}
 		d.logPower(addr, did, string(a)+", as "+wire.Clean(by)+" asked for", err)
 		d.cfg.Log.Info("A box was switched, as somebody asked for.", "box", addr.String(), "action", string(a), "by", by, "error", err)
 		ended <- result{did, err}
@@ -231,15 +235,15 @@ func (d *Dispatch) beginSwitch(ctx context.Context, addr box.Addr, a power.Actio
 	if err := d.mayLosePower(addr); err != nil && !force {
 		return b, nil, err
 	}
+	if b, groups, err = d.boxInGroups(ctx, addr); err != nil || !d.cfg.Power.Has(b, groups) {
+		return b, groups, err // Switch says why it has none
+	}
 	text := ""
 	if force {
 		text = "forced"
 	}
 	entry := d.entry(ctx, by, "power "+string(a), addr.String(), text)
 	err = d.book.Update(ctx, func(tx *ledger.Tx) error { return tx.AddAudit(entry) })
-	if err == nil {
-		b, groups, err = d.boxInGroups(ctx, addr)
-	}
 	return b, groups, err
 }
 
