@@ -211,13 +211,13 @@ func (s *serverSite) does(code int, args []string, says ...string) string {
 
 // servedJob is what --json prints of a job.
 type servedJob struct {
-	ID, State, Outcome, Class, Text, Backup, Up string
-	Settled                                     bool
-	Attempt                                     int
-	Sent                                        int64
-	Wait                                        *struct{ Reason, Text string }
-	Receipts                                    []struct{ Read, Written, Skipped, Verified int64 }
-	Warnings                                    []string
+	ID, Box, State, Outcome, Class, Text, Backup, Up string
+	Settled                                          bool
+	Attempt                                          int
+	Sent                                             int64
+	Wait                                             *struct{ Reason, Text string }
+	Receipts                                         []struct{ Read, Written, Skipped, Verified int64 }
+	Warnings                                         []string
 }
 
 // jobs parses what a command with --json printed.
