@@ -331,6 +331,14 @@ func TestScheduleLeavesOut(t *testing.T) {
 	if !slices.Equal(got, []string{"10.0.0.1" + at, "10.0.0.2" + at, "10.0.0.6" + at}) {
 		t.Errorf("%q", got)
 	}
+	begun, _, err := r.dispatch.Jobs(t.Context(), ledger.JobFilter{}, ledger.Page{})
+	must(t, err)
+	from, until := moment(t, "UTC", "2026-11-30 02:30"), moment(t, "UTC", "2026-11-30 03:30")
+	for _, j := range begun {
+		if j.By != "schedule nightly" || !j.From.Equal(from) || !j.Until.Equal(until) || !j.Yields || j.Action != box.Backup {
+			t.Errorf("%+v", j.Order)
+		}
+	}
 	said := strings.Join(r.audit("leave boxes out"), "\n")
 	for _, want := range []string{"10.0.0.3, since it is in maintenance (a new disk)", "10.0.0.4, since it is bad (its disk fails)",
 		"10.0.0.9, since it is retired (sold too)", "no-such-box, since there is no box", "group:none, since "} {

@@ -11,7 +11,8 @@ import (
 func TestServedSchedule(t *testing.T) {
 	t.Parallel()
 	const each = "when = \"* * * * *\"\naction = \"backup\"\nzone = \"UTC\"\n"
-	s := newServerSite(t, "[schedules.often]\n"+each+"boxes = [\"group:rack\"]\n[schedules.never]\n"+each+"boxes = [\"label:off\"]\nlate = \"1m\"\n")
+	s := newServerSite(t, "[schedules.often]\n"+each+"boxes = [\"group:rack\"]\n"+
+		"[schedules.never]\n"+each+"boxes = [\"label:off\"]\nlate = \"1m\"\n")
 	b, off := s.box(11, disk("sda", scattered(1))), s.box(12)
 	s.does(done, []string{"group", "set", "rack"})
 	s.does(done, []string{"box", "add", b.addr, "--groups", "rack"})

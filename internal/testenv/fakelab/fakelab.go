@@ -31,6 +31,7 @@ import (
 	"testbox-imaging/internal/object"
 	"testbox-imaging/internal/power"
 	"testbox-imaging/internal/problem"
+	"testbox-imaging/internal/schedule"
 	"testbox-imaging/internal/setting"
 	"testbox-imaging/internal/sharedir"
 	"testbox-imaging/internal/sight"
@@ -115,7 +116,21 @@ func Start(dir, socket, group string) (l *Lab, err error) {
 	if err != nil {
 		return nil, err
 	}
-	l.API = api.New(api.Config{Ledger: l.Ledger, Jobs: l.Dispatch, Area: l.Area, Group: group, Heartbeat: time.Second,
+	// Nobody makes the jobs of the schedule by itself.
+	nightly, err := schedule.New("nightly", schedule.Config{When: "30 2 * * *", Zone: "UTC", Action: box.RefreshInfo,
+		Boxes: []string{"label:nightly"}})
+	if err != nil {
+		return nil, err
+	}
+	plans := []*schedule.Plan{nightly}
+	err = l.Ledger.Update(l.ctx, func(tx *ledger.Tx) error {
+		_, err := schedule.Sync(tx, plans, time.Now())
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	l.API = api.New(api.Config{Ledger: l.Ledger, Jobs: l.Dispatch, Schedules: plans, Area: l.Area, Group: group, Heartbeat: time.Second,
 		Sights: l.Sights, Poll: 10 * time.Millisecond, Log: cfg.Log, Site: site})
 	unix, err := api.Listen(socket, group)
 	if err != nil {
