@@ -3,6 +3,8 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,6 +19,9 @@ const (
 	answerLimit = 30 * time.Second
 	syncLimit   = 5 * time.Minute // for a slow disk to which an admin wrote a lot
 )
+
+// stayName is a file in memory which says that the box stays up although it is disarmed.
+const stayName = "testbox-stay"
 
 // Finish ends the rescue that this box is in. It disarms the box, and records
 // and logs that. With Reboot it then reboots the machine, and returns only if
@@ -45,6 +50,10 @@ func (s *session) finish() error {
 	}
 	if s.cfg.Reboot {
 		if err := s.syncDisks(); err != nil {
+			return err
+		}
+	} else if s.cfg.Run != "" { // before the disarm, since Attend sees that it is disarmed
+		if err := os.WriteFile(filepath.Join(s.cfg.Run, stayName), nil, 0o600); err != nil {
 			return err
 		}
 	}

@@ -3,6 +3,8 @@ package agent
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/job"
@@ -27,6 +29,9 @@ func Attend(ctx context.Context, cfg Config) box.Outcome {
 	}
 	if ctx.Err() != nil {
 		return box.Failed
+	}
+	if _, err := os.Stat(filepath.Join(cfg.Run, stayName)); err == nil {
+		return box.Done // somebody on the box ended it so
 	}
 	fmt.Fprintln(s.cfg.Console, "the rescue of this box was ended at the server")
 	if err := s.syncDisks(); err != nil {

@@ -130,6 +130,17 @@ func TestServerAttend(t *testing.T) {
 	case <-time.After(time.Minute):
 		t.Fatalf("it did not end:\n%s", b.console.String())
 	}
+	// Who ended it on the box, and wants the box to stay up, has it so.
+	cmd = b.rig.Started(b.arm(box.Rescue, debianRoot))
+	b.must(os.Remove(b.path("run", tokenName)))
+	if outcome, _ := b.run(cmd); outcome != box.Rescuing {
+		t.Fatalf("outcome %q:\n%s", outcome, b.console.String())
+	}
+	b.verb(cmd.Words(), Finish, box.Done)
+	b.verb(cmd.Words(), func(c Config) box.Outcome { return Attend(t.Context(), c) }, box.Done)
+	if strings.Contains(b.console.String(), "was ended at the server") {
+		t.Errorf("a box that stays up is restarted:\n%s", b.console.String())
+	}
 	// In share mode, and outside of a rescue, there is nothing to attend.
 	if o := Attend(t.Context(), b.config(b.armRescue(nil))); o != box.Done {
 		t.Errorf("share mode: %q", o)
