@@ -121,6 +121,13 @@ func TestServerAttend(t *testing.T) {
 	if b.rig.Job().Attempt != 1 || b.rig.Job().State != job.Rescue {
 		t.Errorf("the job is %+v", b.rig.Job())
 	}
+	other := cmd
+	other.Key = strings.Repeat("0a", 32)
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if o := Attend(ctx, b.config(other.Words())); o != box.Failed {
+		t.Errorf("a server that cannot be asked ends the rescue: %q", o)
+	}
 	b.rig.Event(job.Finish{By: "bob"})
 	select {
 	case o := <-ended:
