@@ -97,6 +97,8 @@ type bootDHCP struct {
 	refused error        // why it does not answer
 	others  []dhcp.Found // what other servers told
 	looked  time.Time    // when they were asked
+	chosen  netip.Addr   // another server, whose offer a machine took
+	chose   time.Time    // when
 	trouble error
 	since   time.Time // of the trouble
 }
@@ -234,11 +236,6 @@ func (b *bootDHCP) othersWrong(found []dhcp.Found) (all []string) {
 			all = append(all, text)
 		}
 	}
-	gives := slices.ContainsFunc(found, func(f dhcp.Found) bool { return f.Address.IsValid() })
-	if b.dhcp.Lab == nil && !gives {
-		say("No other DHCP server was heard. ProxyDHCP gives no addresses, so boxes cannot start from the network; " +
-			"see whether your DHCP server runs and offers an address to this machine's network")
-	}
 	for _, f := range found {
 		switch file := strings.Trim(f.File+f.BootFile, " "); {
 		case b.dhcp.Lab != nil && f.Address.IsValid():
@@ -302,6 +299,11 @@ func (b *bootDHCP) reserved(a netip.Addr) bool { return b.roster.at(a) != nil }
 // seen is told of each request.
 func (b *bootDHCP) seen(e dhcp.Event) {
 	b.sawDHCP(e)
+	if e.Chosen.IsValid() {
+		b.mu.Lock()
+		b.chosen, b.chose = e.Chosen, time.Now()
+		b.mu.Unlock()
+	}
 	mac := e.MAC.String()
 	args := []any{"card", mac, "asked", e.Asked}
 	if e.PXE {

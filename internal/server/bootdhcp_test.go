@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"testbox-imaging/internal/api"
 	"testbox-imaging/internal/apiclient"
@@ -139,7 +140,7 @@ func TestOthersWrong(t *testing.T) {
 		found []dhcp.Found
 		want  string
 	}{
-		{dhcpProxy, nil, "No other DHCP server was heard"},
+		{dhcpProxy, nil, ""},
 		{dhcpProxy, []dhcp.Found{lab, lab}, ""},
 		{dhcpProxy, []dhcp.Found{lab, bios}, `names a boot file of its own ("other.0") to BIOS machines`},
 		{dhcpProxy, []dhcp.Found{lab, class}, "to UEFI machines"},
@@ -157,6 +158,30 @@ func TestOthersWrong(t *testing.T) {
 			if got := b.othersWrong(c.found); len(got) > 0 {
 				t.Errorf("told to be beside another: %q", got)
 			}
+		}
+	}
+}
+
+// TestChosen: a server that answers only machines which it knows is not heard, but machines
+// say that they chose it.
+func TestChosen(t *testing.T) {
+	other := dhcp.Event{Machine: dhcp.Machine{MAC: mac(t, "52:54:00:00:00:01")}, Asked: "REQUEST", Chosen: netip.MustParseAddr("10.0.0.99")}
+	for _, c := range []struct {
+		mode          string
+		text, missing string
+	}{{dhcpProxy, "machines take those of 10.0.0.99", ""}, {dhcpFull, "", "took the address of another DHCP server, 10.0.0.99"}} {
+		b := newTestDHCP(t, c.mode)
+		b.server.bootDHCP = b
+		b.begins()
+		b.looked = time.Now()
+		if p := b.dhcpPart(); p.State != api.PartOn || c.mode == dhcpProxy && !strings.Contains(p.Text, "none was heard") {
+			t.Errorf("%+v", p)
+		}
+		b.seen(other)
+		p := b.dhcpPart()
+		if missing := strings.Join(p.Missing, " "); !strings.Contains(p.Text, c.text) || !strings.Contains(missing, c.missing) ||
+			c.missing == "" && strings.Contains(missing, "another") {
+			t.Errorf("%s: %+v", c.mode, p)
 		}
 	}
 }

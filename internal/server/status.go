@@ -109,8 +109,17 @@ func (s *server) dhcpPart() api.Part {
 	case !b.answers:
 		p.State, p.Text = api.PartStarting, "looks for other DHCP servers first"
 	}
-	if by := givers(b.others); len(by) > 0 {
+	chose := b.chosen.IsValid() && time.Since(b.chose) < troubleShown
+	by := givers(b.others)
+	switch {
+	case len(by) > 0:
 		p.Text += "; heard " + strings.Join(by, ", ")
+	case chose && b.dhcp.Lab == nil:
+		p.Text += "; machines take those of " + b.chosen.String()
+	case chose && !b.dhcp.Lab.Beside:
+		p.Missing = append(p.Missing, fmt.Sprintf("A machine took the address of another DHCP server, %v. Stop one of the two", b.chosen))
+	case b.dhcp.Lab == nil && !b.looked.IsZero():
+		p.Text += "; none was heard, so there is none, or it answers only machines that it knows"
 	}
 	if !b.looked.IsZero() {
 		p.Missing = append(p.Missing, b.othersWrong(b.others)...)
