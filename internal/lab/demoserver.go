@@ -18,7 +18,7 @@ func (d *Demo) serverSteps() []demoStep {
 	}
 	return []demoStep{
 		{"Debian's kernel, for the boxes' own systems: downloaded once, then kept", d.getKernel},
-		{"Site: a network with DHCP, and the storage server", d.makeSite},
+		{"Site: a network, and the storage server, which gives the addresses too", d.makeSite},
 		{"Maintenance system, form ram: Debian's kernel and the agent", d.buildMaintenance},
 		{"A testbox with a small Linux on its disk", d.makeBox},
 		{"Power on: the network says `default`, the box starts its own system", d.firstBoot},

@@ -21,8 +21,16 @@ func (d *Demo) getKernel(ctx context.Context) (err error) {
 }
 
 func (d *Demo) makeSite(ctx context.Context) (err error) {
-	d.lab, err = New(ctx, Options{Testbox: d.Testbox, Server: !d.Share, KVM: ProbeKVM(ctx, d.kernel)})
+	d.lab, err = New(ctx, Options{Testbox: d.Testbox, Server: !d.Share, DHCP: d.dhcp(), KVM: ProbeKVM(ctx, d.kernel)})
 	return err
+}
+
+// dhcp is the storage server's, if there is one: it is all that a lab needs.
+func (d *Demo) dhcp() DHCP {
+	if d.Share {
+		return DHCPNames
+	}
+	return DHCPOwn
 }
 
 func (d *Demo) buildMaintenance(ctx context.Context) error {

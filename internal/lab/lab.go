@@ -23,10 +23,23 @@ import (
 
 // The lab's network, which no other machine sees.
 const (
-	ServerAddr = "10.40.41.1"
-	netmask    = "255.255.255.0"
-	bridge     = "lab0"
-	maxBoxes   = 8
+	ServerAddr  = "10.40.41.1"
+	routerAddr  = "10.40.41.2"
+	networkAddr = "10.40.41.0"
+	netmask     = "255.255.255.0"
+	bridge      = "lab0"
+	routerCard  = "eth0"
+	maxBoxes    = 8
+)
+
+// DHCP says who tells boxes their addresses and their boot files.
+type DHCP int
+
+// The ways of DHCP.
+const (
+	DHCPNames DHCP = iota // dnsmasq on the storage server's machine, both
+	DHCPProxy             // dnsmasq on another machine the addresses, and the storage server the boot files
+	DHCPOwn               // the storage server, both
 )
 
 // BoxAddr is the address that DHCP gives to box n of the lab.
@@ -56,6 +69,8 @@ type Lab struct {
 
 	testbox                    string // path of the program, which is run as a user would run it
 	ns                         *namespace
+	router                     *namespace // nil if there is none
+	mode                       DHCP
 	rpcbind, dhcp, nfs, server *process // nil if it does not run
 	machines                   []*Machine
 	say                        func(line string)
@@ -67,6 +82,7 @@ type Lab struct {
 type Options struct {
 	Testbox string            // path of the testbox program
 	Server  bool              // there is a storage server in place of share mode's NFS
+	DHCP    DHCP              // other than DHCPNames only with a storage server
 	KVM     bool              // see ProbeKVM
 	Say     func(line string) // gets lines on what goes on; may be nil
 }
@@ -78,7 +94,7 @@ func New(ctx context.Context, opt Options) (_ *Lab, err error) {
 	if err := Check(); err != nil {
 		return nil, err
 	}
-	l := &Lab{KVM: opt.KVM, testbox: opt.Testbox, say: opt.Say, serves: opt.Server}
+	l := &Lab{KVM: opt.KVM, testbox: opt.Testbox, say: opt.Say, serves: opt.Server, mode: opt.DHCP}
 	if l.say == nil {
 		l.say = func(string) {}
 	}
@@ -95,6 +111,12 @@ func New(ctx context.Context, opt Options) (_ *Lab, err error) {
 	what := "the portmapper, DHCP, TFTP and NFS"
 	if opt.Server {
 		services, what = []func(context.Context) error{l.startDHCP, l.StartServer}, "DHCP and the storage server"
+		switch opt.DHCP {
+		case DHCPProxy:
+			services[0] = l.startRouter
+		case DHCPOwn:
+			services, what = []func(context.Context) error{l.startRouter, l.StartServer, l.addBoxes}, "the storage server"
+		}
 		err = l.makeServer(ctx)
 	} else {
 		_, err = l.Testbox(ctx, "share", "init", "--server", ServerAddr, l.Dir)
@@ -154,6 +176,10 @@ func (l *Lab) Close(keep bool) error {
 		if p != nil {
 			p.stop(3 * time.Second)
 		}
+	}
+	if l.router != nil {
+		l.router.close()
+		l.router = nil
 	}
 	if l.ns != nil {
 		l.ns.close()

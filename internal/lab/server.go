@@ -21,12 +21,34 @@ func (l *Lab) ServerConfig() string { return filepath.Join(l.Dir, "server.toml")
 
 // makeServer makes the server's configuration, the areas and the store.
 func (l *Lab) makeServer(ctx context.Context) error {
-	text := fmt.Sprintf("state = %q\nsocket = %q\nagents = \":%s\"\napi = \"\"\n", l.Dir, l.Socket(), agentsPort)
-	if err := os.WriteFile(l.ServerConfig(), []byte(text), 0o644); err != nil {
+	if err := l.configureServer(); err != nil {
 		return err
 	}
 	_, err := l.Testbox(ctx, "server", "init", "--address", ServerAddr, "--config", l.ServerConfig())
 	return err
+}
+
+// configureServer writes the server's configuration.
+func (l *Lab) configureServer() error {
+	text := fmt.Sprintf("state = %q\nsocket = %q\nagents = \":%s\"\napi = \"\"\n[dhcp]\ninterfaces = [%q]\n",
+		l.Dir, l.Socket(), agentsPort, bridge)
+	switch l.mode {
+	case DHCPProxy:
+		text += "mode = \"proxy\"\n"
+	case DHCPOwn:
+		text += fmt.Sprintf("mode = \"full\"\n[[dhcp.subnets]]\nnetwork = \"%s/24\"\n", networkAddr)
+	}
+	return os.WriteFile(l.ServerConfig(), []byte(text), 0o644)
+}
+
+// addBoxes tells the server of the lab's boxes, whose addresses it gives.
+func (l *Lab) addBoxes(ctx context.Context) error {
+	for n := range maxBoxes {
+		if _, err := l.Testbox(ctx, "box", "add", BoxAddr(n).String(), "--mac", BoxMAC(n)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // StartServer starts the storage server, and waits until it takes requests.

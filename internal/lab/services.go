@@ -20,23 +20,27 @@ const serviceTimeout = 30 * time.Second
 // dnsmasqConf gives addresses and boot files to the lab's boxes and to nobody
 // else. Two settings shorten the time to a box's boot sector from 21 s to 5 s.
 // Router advertisements do so because QEMU's iPXE waits for IPv6. iPXE's option
-// 176 says that no ProxyDHCP will come.
+// 176 says that no ProxyDHCP will come. With DHCPProxy only the addresses are left
+// of that, and with DHCPOwn only the router advertisements.
 func (l *Lab) dnsmasqConf() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, `port=0
-interface=%s
-bind-interfaces
-dhcp-authoritative
+	card := bridge
+	if l.router != nil {
+		card = routerCard
+	}
+	fmt.Fprintf(&b, "port=0\ninterface=%s\nbind-interfaces\ndhcp-range=fd77::,ra-only,64\nenable-ra\nuser=root\n", card)
+	if l.mode == DHCPOwn {
+		return b.String()
+	}
+	fmt.Fprintf(&b, `dhcp-authoritative
 no-ping
 dhcp-range=%s,static,%s
-dhcp-range=fd77::,ra-only,64
-enable-ra
-dhcp-option=encap:175,176,1b
-dhcp-boot=pxelinux.0
 dhcp-leasefile=%s
 log-dhcp
-user=root
-`, bridge, ServerAddr, netmask, filepath.Join(l.Dir, "leases"))
+`, networkAddr, netmask, filepath.Join(l.Dir, "leases"))
+	if l.mode == DHCPNames {
+		fmt.Fprintf(&b, "dhcp-option=encap:175,176,1b\ndhcp-boot=pxelinux.0\n")
+	}
 	if !l.serves { // a storage server has TFTP of its own
 		fmt.Fprintf(&b, "enable-tftp\ntftp-root=%s\n", l.TFTP())
 	}
@@ -82,18 +86,45 @@ LOG { Default_Log_Level = EVENT; }
 	return conf
 }
 
+// startRouter makes a host beside the storage server, which is the network's router
+// and, unless the storage server does it, gives the addresses.
+func (l *Lab) startRouter(ctx context.Context) (err error) {
+	if l.router, err = newNamespace(); err != nil {
+		return err
+	}
+	// Processes of the lab's namespaces do not see the numbers of ours, but they see
+	// our /proc.
+	there := fmt.Sprintf("/proc/%d/ns/net", l.router.first.Process.Pid)
+	if err := l.ns.ip("link add router0 type veth peer name "+routerCard+" netns "+there, "link set router0 master "+bridge+" up"); err != nil {
+		return err
+	}
+	if err := l.router.ip(
+		"link set lo up",
+		"addr add "+routerAddr+"/24 dev "+routerCard,
+		"addr add fd77::2/64 dev "+routerCard+" nodad",
+		"link set "+routerCard+" up",
+	); err != nil {
+		return err
+	}
+	return l.startDHCP(ctx)
+}
+
 // startDHCP starts DHCP, and TFTP unless the storage server has it.
 func (l *Lab) startDHCP(ctx context.Context) error {
 	conf, err := l.writeConf("dnsmasq.conf", l.dnsmasqConf())
 	if err != nil {
 		return err
 	}
-	l.dhcp, err = l.ns.start("dnsmasq", l.logFile("dnsmasq"), nil, program("dnsmasq"), "--keep-in-foreground", "--conf-file="+conf,
+	host := l.ns
+	if l.router != nil {
+		host = l.router
+	}
+	l.dhcp, err = host.start("dnsmasq", l.logFile("dnsmasq"), nil, program("dnsmasq"), "--keep-in-foreground", "--conf-file="+conf,
 		"--log-facility=-", "--pid-file=")
-	if err != nil {
+	if err != nil || l.mode == DHCPOwn { // then nobody waits for it
 		return err
 	}
-	return l.up(ctx, l.dhcp, func() bool {
+	return l.upIn(ctx, host, l.dhcp, func() bool {
 		// DHCP answers broadcasts only, so it is not asked. The port cannot be
 		// opened a second time, which shows that dnsmasq listens.
 		c, err := net.ListenPacket("udp4", ":67")
@@ -102,6 +133,23 @@ func (l *Lab) startDHCP(ctx context.Context) error {
 		}
 		return err != nil
 	})
+}
+
+// GiveAddresses ends the lab's DHCP server, and has the storage server give the
+// addresses. It must know the boxes.
+func (l *Lab) GiveAddresses(ctx context.Context) error {
+	if err := l.StopServer(); err != nil {
+		return err
+	}
+	l.dhcp.kill()
+	l.mode = DHCPOwn
+	if err := l.startDHCP(ctx); err != nil {
+		return err
+	}
+	if err := l.configureServer(); err != nil {
+		return err
+	}
+	return l.StartServer(ctx)
 }
 
 // StartNFS starts the storage server's NFS service.
@@ -168,14 +216,16 @@ func (l *Lab) answers(port string) func() bool {
 	}
 }
 
-// up waits until ready, called in the namespaces, returns true.
-func (l *Lab) up(ctx context.Context, p *process, ready func() bool) error {
+// up waits until ready, called in the storage server's namespaces, returns true.
+func (l *Lab) up(ctx context.Context, p *process, ready func() bool) error { return l.upIn(ctx, l.ns, p, ready) }
+
+func (l *Lab) upIn(ctx context.Context, host *namespace, p *process, ready func() bool) error {
 	for end := time.Now().Add(serviceTimeout); ; {
 		if err := p.alive(); err != nil {
 			return err
 		}
 		yes := false
-		l.ns.do(func() error { yes = ready(); return nil })
+		host.do(func() error { yes = ready(); return nil })
 		if yes {
 			return nil
 		}

@@ -52,10 +52,10 @@ type bench struct {
 }
 
 // newLab makes a lab of share mode without a maintenance system.
-func newLab(t *testing.T) *bench { t.Helper(); return makeLab(t, false) }
+func newLab(t *testing.T) *bench { t.Helper(); return makeLab(t, lab.Options{}) }
 
 // makeLab makes a lab, with a storage server or of share mode.
-func makeLab(t *testing.T, server bool) *bench {
+func makeLab(t *testing.T, opt lab.Options) *bench {
 	t.Helper()
 	testenv.Root(t)
 	testenv.Tools(t, "ip", "dnsmasq", "rpcbind", "ganesha.nfsd", "qemu-system-x86_64", "sfdisk", "mkfs.ext4", "grub-mkimage", "busybox")
@@ -65,7 +65,8 @@ func makeLab(t *testing.T, server bool) *bench {
 	b.kernel = *kernel
 	programs, err := builtPrograms()
 	must(t, err)
-	b.lab, err = lab.New(t.Context(), lab.Options{Testbox: programs.testbox, Server: server, KVM: lab.ProbeKVM(t.Context(), b.kernel)})
+	opt.Testbox, opt.KVM = programs.testbox, lab.ProbeKVM(t.Context(), b.kernel)
+	b.lab, err = lab.New(t.Context(), opt)
 	must(t, err)
 	t.Cleanup(func() { b.close(t) })
 	b.step(t, "lab in %s", b.lab.Dir)

@@ -11,10 +11,11 @@ import (
 )
 
 // TestServedBoxes is a walk through all cases of the form ram with a storage server.
-// Each case begins and ends with a box that is switched off.
+// Each case begins and ends with a box that is switched off. The first ones start beside
+// the DHCP server of another machine, and the others by the storage server's own.
 func TestServedBoxes(t *testing.T) {
 	t.Parallel()
-	b := makeLab(t, true)
+	b := makeLab(t, lab.Options{Server: true, DHCP: lab.DHCPProxy})
 	b.plain, b.faults = b.install(t, plainRAM), b.install(t, faultsRAM)
 	x := b.newBox(t, lab.Spec{}, lab.AHCI)
 	for _, c := range []struct {
@@ -23,6 +24,7 @@ func TestServedBoxes(t *testing.T) {
 	}{
 		{"server killed in a backup", servedBackup},
 		{"server killed and network cut in a restore", servedRestore},
+		{"the server gives the addresses", servedOwnDHCP},
 		{"power cut in a restore", servedCutRestore},
 		{"power cut between commit and outcome", servedCutBackup},
 		{"three failures, held, released", servedHeld},
@@ -31,6 +33,26 @@ func TestServedBoxes(t *testing.T) {
 			t.Fatalf("the server says:\n%s", x.bench.serverLog())
 		}
 	}
+}
+
+// servedOwnDHCP: from here on there is no other DHCP server.
+func servedOwnDHCP(t *testing.T, x *vbox) {
+	l := x.bench.lab
+	said := func(want string) {
+		t.Helper()
+		must(t, until(t.Context(), bootTime, "the server does not say "+want, func() bool {
+			text, _ := l.Testbox(t.Context(), "server", "status")
+			return strings.Contains(text, want)
+		}))
+	}
+	told := `A machine was told by DHCP what to start." card=` + lab.BoxMAC(0) + ` asked=DISCOVER architecture=BIOS told=pxelinux.0`
+	if log := x.bench.serverLog(); !strings.Contains(log, told) {
+		t.Errorf("the box did not start by our ProxyDHCP; the server says\n%s", log)
+	}
+	said("ProxyDHCP")
+	must(t, l.GiveAddresses(t.Context()))
+	said("gives addresses and tells boxes their boot files")
+	x.bench.step(t, "the server gives the addresses")
 }
 
 func (b *bench) serverLog() string {
