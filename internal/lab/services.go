@@ -95,7 +95,10 @@ func (l *Lab) startRouter(ctx context.Context) (err error) {
 	// Processes of the lab's namespaces do not see the numbers of ours, but they see
 	// our /proc.
 	there := fmt.Sprintf("/proc/%d/ns/net", l.router.first.Process.Pid)
-	if err := l.ns.ip("link add router0 type veth peer name "+routerCard+" netns "+there, "link set router0 master "+bridge+" up"); err != nil {
+	if err := l.ns.ip(
+		"link add router0 type veth peer name "+routerCard+" netns "+there,
+		"link set router0 master "+bridge+" up",
+	); err != nil {
 		return err
 	}
 	if err := l.router.ip(
@@ -217,7 +220,9 @@ func (l *Lab) answers(port string) func() bool {
 }
 
 // up waits until ready, called in the storage server's namespaces, returns true.
-func (l *Lab) up(ctx context.Context, p *process, ready func() bool) error { return l.upIn(ctx, l.ns, p, ready) }
+func (l *Lab) up(ctx context.Context, p *process, ready func() bool) error {
+	return l.upIn(ctx, l.ns, p, ready)
+}
 
 func (l *Lab) upIn(ctx context.Context, host *namespace, p *process, ready func() bool) error {
 	for end := time.Now().Add(serviceTimeout); ; {
