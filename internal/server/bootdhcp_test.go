@@ -120,8 +120,18 @@ func TestFixed(t *testing.T) {
 			t.Errorf("%s is reserved: %v", a, got)
 		}
 	}
-	for range 2 * maxNotes { // nobody reads them
-		b.seen(dhcp.Event{Machine: dhcp.Machine{MAC: mac(t, "52:54:00:00:00:01"), PXE: true, Arch: dhcp.X64}, Asked: "DISCOVER"})
+	card := mac(t, "52:54:00:00:00:01")
+	told := make(chan bool)
+	go func() {
+		for range 2 * maxNotes { // nobody reads them
+			b.seen(dhcp.Event{Machine: dhcp.Machine{MAC: card, PXE: true, Arch: dhcp.X64}, Asked: "DISCOVER"})
+		}
+		close(told)
+	}()
+	select {
+	case <-told:
+	case <-time.After(30 * time.Second):
+		t.Fatal("an answer waits for the log")
 	}
 	if n := <-b.notes; n.level != slog.LevelWarn || !strings.Contains(n.text, "there is nothing for it") {
 		t.Errorf("%+v", n)
