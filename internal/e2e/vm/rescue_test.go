@@ -17,7 +17,7 @@ import (
 // the server ends the rescue, the box starts its own disk.
 func TestServedRescue(t *testing.T) {
 	t.Parallel()
-	b := makeLab(t, true)
+	b := makeLab(t, lab.Options{Server: true})
 	testenv.Tools(t, "mmdebstrap", "mksquashfs", "ssh", "ssh-keygen")
 	d := &debian{bench: b, key: sshKey(t)}
 	agents, err := builtPrograms()
