@@ -180,7 +180,7 @@ func TestAdd(t *testing.T) {
 			{Request{Boxes: []box.Addr{here}, Action: box.Rescue, By: "ann", Options: Options{Disks: []string{"sda"}}}, "uses no disks"},
 			{Request{Boxes: []box.Addr{here}, Action: box.Backup, By: "ann", Options: Options{Disks: []string{"a b"}}}, "the disks"},
 			{Request{Boxes: []box.Addr{here}, Action: box.Backup, By: "ann", Options: Options{Disks: make([]string, 99)}}, box.DisksFile},
-			{Request{Boxes: []box.Addr{here}, Action: box.Backup, By: strings.Repeat("x", 101)}, "who made the job"},
+			{Request{Boxes: []box.Addr{here}, Action: box.Backup, By: strings.Repeat("x", ledger.MaxWho+1)}, "who made the job"},
 			{Request{Boxes: []box.Addr{here}, Action: box.Backup, By: "ann", Key: strings.Repeat("x", 201)}, "the key of the job"},
 		} {
 			_, err := d.Add(ctx, c.q)
