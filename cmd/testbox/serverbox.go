@@ -147,7 +147,7 @@ func newBoxCmd(w world) *cobra.Command {
 		`Shows and changes what a server knows of a box. BOX is an address, a name, a MAC or a UUID.`,
 		newBoxShowCmd(w), newBoxAddCmd(w), newBoxSetCmd(w), newBoxLabelCmd(w), newBoxHoldCmd(w), newBoxUnholdCmd(w), newBoxHealthCmd(w),
 		newBoxRatesCmd(w),
-		newBoxAcceptCmd(w), newBoxPowerCmd(w), newBoxForgetCmd(w))
+		newBoxAcceptCmd(w), newBoxReaddressCmd(w), newBoxPowerCmd(w), newBoxForgetCmd(w))
 }
 
 // boxCmd makes a command about one box, which prints the box as it is then.
@@ -424,6 +424,20 @@ server knows a machine by its network cards and its UUID, and refuses a stranger
 		"  testbox box accept web-1 --why \"a new board\"", takesWords(1, 1),
 		func(cmd *cobra.Command, c *apiclient.Client, args []string, b *api.Box) error {
 			return c.Do(cmd.Context(), "POST", apiclient.Path("boxes", args[0], "accept"), api.Reason{Why: why}, b)
+		})
+	cmd.Flags().StringVar(&why, "why", "", "the `REASON`, for the audit log")
+	return cmd
+}
+
+func newBoxReaddressCmd(w world) *cobra.Command {
+	var why string
+	cmd := boxCmd(w, "readdress BOX ADDRESS", "Give a box another address",
+		`Gives a box another address. Its jobs, logs, settings and backups go with it. No job of the box may be
+under way, and no other machine may have logs or backups under the new address. The machine itself gets
+its address elsewhere, as by DHCP. If the command fails in the middle, it goes on when it is called again.`,
+		"  testbox box readdress 10.40.41.42 10.40.41.99 --why \"another rack\"\n  testbox box readdress web-1 10.40.41.99", takesWords(2, 2),
+		func(cmd *cobra.Command, c *apiclient.Client, args []string, b *api.Box) error {
+			return c.Do(cmd.Context(), "POST", apiclient.Path("boxes", args[0], "readdress"), api.NewAddress{Address: args[1], Why: why}, b)
 		})
 	cmd.Flags().StringVar(&why, "why", "", "the `REASON`, for the audit log")
 	return cmd

@@ -86,6 +86,9 @@ type Config struct {
 	Site setting.Site
 	// Sights have what was seen of machines at their start. nil means that nobody looks.
 	Sights Sights
+	// Readdress gives a box another address, with its jobs, logs and backups. nil means
+	// that it cannot be done.
+	Readdress func(ctx context.Context, from, to box.Addr, by string) error
 	// Facts are the facts of boxes on which power commands depend, by their names there, such
 	// as "label:bmc". Only an admin changes them, since they decide which machine is switched.
 	Facts []string

@@ -11,6 +11,7 @@ import (
 
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/dispatch"
 	"testbox-imaging/internal/inventory"
 	"testbox-imaging/internal/ledger"
 	"testbox-imaging/internal/problem"
@@ -217,6 +218,39 @@ func (s *Server) newBox(tx *ledger.Tx, c *caller, q NewBox) (ledger.Box, error) 
 		b.UUID = m.UUID
 	}
 	return b, nil
+}
+
+// readdressBox gives a box another address.
+func (s *Server) readdressBox(ctx context.Context, in *struct {
+	BoxPath
+	Body NewAddress
+}) (*body[Box], error) {
+	if s.cfg.Readdress == nil {
+		return nil, problem.Refusef("this server cannot change addresses")
+	}
+	to, err := box.ParseAddr(in.Body.Address)
+	if err != nil {
+		return nil, problem.Wrongf("%w", err)
+	}
+	c := callerOf(ctx)
+	from, err := box.ParseAddr(in.Box) // one that is being changed is not in the list of boxes any more
+	if err != nil {
+		err = s.cfg.Ledger.View(ctx, func(tx *ledger.Tx) error {
+			b, err := findBox(tx, c, in.Box)
+			from = b.Address
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	if from == to {
+		return nil, problem.Wrongf("the box has the address %s already", to)
+	}
+	if err := s.cfg.Readdress(dispatch.WithWhy(ctx, c.from, in.Body.Why), from, to, c.name); err != nil {
+		return nil, err
+	}
+	return answer(s.box(ctx, to.String()))
 }
 
 // SightEvent says that something was found of a machine at its start.

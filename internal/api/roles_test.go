@@ -28,6 +28,7 @@ var may = map[string]string{
 	"PATCH /api/v1/boxes/{box}":                                 "operator",
 	"DELETE /api/v1/boxes/{box}":                                "admin of all",
 	"POST /api/v1/boxes/{box}/accept":                           "admin",
+	"POST /api/v1/boxes/{box}/readdress":                        "admin of all",
 	"PUT /api/v1/boxes/{box}/holder":                            "operator",
 	"DELETE /api/v1/boxes/{box}/holder":                         "operator",
 	"POST /api/v1/boxes/{box}/release":                          "operator",

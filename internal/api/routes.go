@@ -47,6 +47,9 @@ var routes = []route{
 		"Its jobs, logs and backups stay.", on((*Server).deleteBox)},
 	{"accept-box", "POST", Prefix + "/boxes/{box}/accept", ledger.Admin, false, 200, "boxes", "Accept another machine as this box",
 		"The machine that says hello next from the address of the box is taken for it.", on((*Server).acceptBox)},
+	{"readdress-box", "POST", Prefix + "/boxes/{box}/readdress", ledger.Admin, true, 200, "boxes", "Give a box another address",
+		"Its jobs, logs, settings and backups go with it. It must have no job that has not ended. If it fails in the middle, the box gets no " +
+			"jobs, and the same request goes on.", on((*Server).readdressBox)},
 	{"hold-box", "PUT", Prefix + "/boxes/{box}/holder", ledger.Operator, false, 200, "boxes", "Reserve a box",
 		"Others' jobs are refused then. Only an admin may take a box from somebody else.", on((*Server).holdBox)},
 	{"unhold-box", "DELETE", Prefix + "/boxes/{box}/holder", ledger.Operator, false, 200, "boxes", "Give a box back", "",

@@ -188,6 +188,12 @@ type NewBox struct {
 	Why     string   `json:"why,omitempty" maxLength:"1000" doc:"the reason, for the audit log"`
 }
 
+// NewAddress is the new address of a box.
+type NewAddress struct {
+	Address string `json:"address" maxLength:"15" example:"10.40.41.43"`
+	Why     string `json:"why,omitempty" maxLength:"1000" doc:"the reason, for the audit log"`
+}
+
 // SetBox changes a box. What is left out stays as it is.
 type SetBox struct {
 	Name         *string   `json:"name,omitempty" maxLength:"253"`

@@ -17,7 +17,8 @@ import (
 type boots struct {
 	place  *arming.Place
 	served arming.Served
-	key    string // fingerprint of the key of the listener for agents
+	key    string                 // fingerprint of the key of the listener for agents
+	moves  func([]box.Addr) error // refuses boxes whose address is being changed; nil refuses none
 }
 
 var _ dispatch.Boots = (*boots)(nil)
@@ -51,7 +52,14 @@ func (b *boots) Armed(_ context.Context, addr box.Addr, id box.Arming, secret st
 }
 
 // CheckBoxes implements dispatch.Boots.
-func (b *boots) CheckBoxes(all []box.Addr) error { return b.place.CheckBoxes(all) }
+func (b *boots) CheckBoxes(all []box.Addr) error {
+	if b.moves != nil {
+		if err := b.moves(all); err != nil {
+			return err
+		}
+	}
+	return b.place.CheckBoxes(all)
+}
 
 // Ready implements dispatch.Boots.
 func (b *boots) Ready(action box.Action) error { return b.place.Ready(action, b.served) }

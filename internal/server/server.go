@@ -82,6 +82,7 @@ type server struct {
 	sockets  *listeners
 	ledger   *ledger.Ledger
 	roster   *roster
+	mover    *mover
 	sights   *sight.List // machines that asked for something at their start
 	dispatch *dispatch.Dispatch
 	hooks    *hooks
@@ -133,6 +134,10 @@ func (s *server) open(ctx context.Context) (err error) {
 	if s.sockets, err = listen(cfg); err != nil {
 		return err
 	}
+	s.mover = &mover{server: s, area: area}
+	if err := s.mover.resume(ctx); err != nil {
+		return fmt.Errorf("changes of addresses that are not finished cannot be read: %w", err)
+	}
 	s.served.NoHTTP = s.sockets.noHTTP
 	if s.served.Agents, err = portOf(s.sockets.agents); err != nil {
 		return err
@@ -167,7 +172,7 @@ func (s *server) open(ctx context.Context) (err error) {
 	s.dispatch, err = dispatch.Open(ctx, dispatch.Config{
 		Power: power, Starting: cfg.Jobs.PowerAtOnce,
 		Ledger: s.ledger, Backups: &backups{s.Store, time.Now}, Area: area, Most: cfg.Boxes, Places: setting.Places, Probe: probe, Log: s.Log,
-		Boots: &boots{place: s.Place, served: s.served, key: s.prints.agents.String()},
+		Boots: &boots{place: s.Place, served: s.served, key: s.prints.agents.String(), moves: s.mover.check},
 		Limits: job.Limits{
 			Attempts: cfg.Jobs.Attempts, Silence: time.Duration(cfg.Jobs.Silence), Arming: time.Duration(cfg.Jobs.Start),
 			Up: time.Duration(cfg.Jobs.Up), Protocol: wire.Version,
@@ -195,7 +200,7 @@ func (s *server) open(ctx context.Context) (err error) {
 	}
 	s.api = api.New(api.Config{
 		Ledger: s.ledger, Jobs: s.dispatch, Area: area, Backups: s.Store, Keeper: s.keeper, Sessions: newSessions(s.boxes),
-		Ended: s.ended, Sights: s.sights, Stored: s.Store.PackBytes, Status: s.status, Log: s.Log, Site: cfg.Site(),
+		Ended: s.ended, Sights: s.sights, Readdress: s.mover.readdress, Stored: s.Store.PackBytes, Status: s.status, Log: s.Log, Site: cfg.Site(),
 		Schedules: plans, Rescheduled: s.calendar.wake, Facts: powers.facts(),
 	})
 	s.calendar.tell = s.api.TellSchedule

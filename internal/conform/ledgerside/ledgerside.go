@@ -29,7 +29,7 @@ func Conforms(t *testing.T, open func(t *testing.T) *ledger.Ledger) {
 		{"writers-in-turn", testWritersInTurn}, {"many-at-once", testManyAtOnce}, {"waiting-view", testWaitingView}, {"closed", testClosed},
 		{"forms", testForms}, {"limits", testLimits}, {"times", testTimes}, {"hostile-audit", testHostileAudit},
 		{"audit-numbers", testAuditNumbers}, {"pages", testPages}, {"wrong-pages", testWrongPages}, {"last-jobs", testLastJobs},
-		{"readdress", testReaddress}, {"machines", testMachines},
+		{"readdress", testReaddress}, {"machines", testMachines}, {"moves", testMoves},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, open(t)) })
 	}
@@ -721,5 +721,38 @@ func testMachines(t *testing.T, l *ledger.Ledger) {
 			t.Errorf("%d machines, the first is %+v", len(all), all[0])
 		}
 		return err
+	})
+}
+
+// A box whose address changes is noted until all has followed, and no change meets another.
+func testMoves(t *testing.T, l *ledger.Ledger) {
+	update(t, l, func(tx *ledger.Tx) error {
+		return tx.AddMove(ledger.Move{Address: addrs[1], Old: addrs[0], Begun: noon})
+	})
+	err := l.Update(ctx, func(tx *ledger.Tx) error {
+		for _, m := range []ledger.Move{{Address: addrs[1], Old: addrs[2]}, {Address: addrs[2], Old: addrs[0]},
+			{Address: addrs[2], Old: addrs[1]}, {Address: addrs[0], Old: addrs[2]}} {
+			if got := kind(tx.AddMove(m)); got != taken {
+				t.Errorf("%+v: %s", m, got)
+			}
+		}
+		if got := kind(tx.DropMove(addrs[0])); got != missing {
+			t.Errorf("dropped by the old address: %s", got)
+		}
+		return nil
+	})
+	must(t, err)
+	refusedInput(t, l, "no old address", func(tx *ledger.Tx) error { return tx.AddMove(ledger.Move{Address: addrs[2]}) })
+	refusedInput(t, l, "the same address", func(tx *ledger.Tx) error { return tx.AddMove(ledger.Move{Address: addrs[2], Old: addrs[2]}) })
+	view(t, l, func(tx *ledger.Tx) error {
+		all, err := tx.Moves()
+		if len(all) != 1 || all[0] != (ledger.Move{Address: addrs[1], Old: addrs[0], Begun: noon}) {
+			t.Errorf("%+v", all)
+		}
+		return err
+	})
+	update(t, l, func(tx *ledger.Tx) error { return tx.DropMove(addrs[1]) })
+	update(t, l, func(tx *ledger.Tx) error {
+		return tx.AddMove(ledger.Move{Address: addrs[2], Old: addrs[1], Begun: noon})
 	})
 }

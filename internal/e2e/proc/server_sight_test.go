@@ -70,7 +70,7 @@ func TestServedFirstSight(t *testing.T) {
 	if all := s.strangers(); len(all) != 0 {
 		t.Errorf("a box is listed as new: %+v", all)
 	}
-	b.act(done, "refresh-info")
+	b.act(done, "backup")
 
 	other.loads()
 	s.until("the rule enrols the machine", serverLimit, func() bool { return len(s.seen("--group", "auto")) == 1 })
@@ -98,4 +98,17 @@ func TestServedFirstSight(t *testing.T) {
 	if all := s.strangers(); len(all) != 0 {
 		t.Errorf("the box is a stranger at its new address: %+v", all)
 	}
+
+	jobs := s.does(done, []string{"jobs", b.addr, "--all", "--json"})
+	s.does(done, []string{"box", "readdress", "fresh", moved, "--why", "a new rack"}, moved, "last backup")
+	was := b.addr
+	b.addr = moved
+	if box := s.seen()[1]; box.Address != moved || box.Moved != nil || box.Name != "fresh" || box.Last == nil || box.LastBackup == nil {
+		t.Errorf("%+v", box)
+	}
+	if now := s.does(done, []string{"jobs", b.addr, "--all", "--json"}); strings.ReplaceAll(jobs, was, moved) != now {
+		t.Errorf("its jobs were\n%s\nand are\n%s", jobs, now)
+	}
+	s.does(done, []string{"log", moved, "--all"}, "backup")
+	b.act(done, "restore")
 }
