@@ -170,7 +170,7 @@ func newHooks(all []Hook, file string, log *slog.Logger) (*hooks, error) {
 	for _, one := range all {
 		keys, err := one.readSecrets()
 		if err != nil {
-			return nil, err
+			return nil, problem.Wrongf("the secret of the web hook %s, which the server's user must be able to read: %w", one.URL, err)
 		}
 		to := &hook{Hook: one, keys: keys, news: make(chan struct{}, 1), told: map[string]time.Time{}, since: now, changed: true}
 		if m, known := marks[one.URL]; known && m.Since.Before(now) {

@@ -69,6 +69,14 @@ func Look(ctx context.Context, cfg *Config, ready func(box.Action) error) (all [
 	if err != nil {
 		say("power commands", "", err)
 	}
+	for i := range cfg.Hooks {
+		h := &cfg.Hooks[i]
+		_, err := h.readSecrets()
+		if err == nil {
+			err = runsAs.mayRead(h.SecretFile)
+		}
+		say("web hook "+h.URL, "its secret is there", err)
+	}
 	say("boot files "+cfg.BootDir(), "boxes can be armed", ready(box.Backup))
 	return all
 }

@@ -52,6 +52,13 @@ func TestLook(t *testing.T) {
 		}
 	}
 	look("")
+	cfg.Hooks = []Hook{{"https://ci.example/x", secretFile(t, hookSecret)}}
+	look("")
+	cfg.Hooks[0].SecretFile = secretFile(t, "whsec_")
+	look("web hook https://ci.example/x: ")
+	cfg.Hooks[0].SecretFile = "/nonexistent/secret"
+	look("web hook https://ci.example/x: ")
+	cfg.Hooks = nil
 	_, stop := run(t, p)
 	look("")
 	must(t, stop())

@@ -37,8 +37,8 @@ func validProbe(s string) bool {
 }
 
 // errMayNotPing says what to do where the system does not let the server ping.
-var errMayNotPing = errors.New("the server may not ping boxes; either the group of its user comes into the range of the sysctl " +
-	"net.ipv4.ping_group_range, or jobs.probe becomes a port like tcp:22")
+var errMayNotPing = errors.New("the server may not ping boxes; give it the right by AmbientCapabilities=CAP_NET_RAW in its unit, " +
+	"or take the group of its user into the range of the sysctl net.ipv4.ping_group_range, or make jobs.probe a port like tcp:22")
 
 // newProbe returns how the own system of a box is asked for a sign of life. It is nil if
 // that is not wanted. After an error it is nil too.

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"net"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
+	"testbox-imaging/internal/api"
 	"testbox-imaging/internal/ledger"
 )
 
@@ -64,5 +66,29 @@ func TestValidProbe(t *testing.T) {
 	}
 	if probe, err := newProbe(""); probe != nil || err != nil {
 		t.Errorf("no probe is wanted: %v", err)
+	}
+}
+
+// TestUpPart: the status says whether jobs can wait until their boxes are up, and why not.
+func TestUpPart(t *testing.T) {
+	cfg := DefaultConfig()
+	s := &server{Parts: Parts{Config: &cfg}, sockets: &listeners{}}
+	if p := s.upPart(); p.State != api.PartOff || !strings.Contains(p.Text, "another TFTP server") {
+		t.Errorf("without TFTP: %+v", p)
+	}
+	c, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	must(t, err)
+	defer c.Close()
+	s.sockets.tftp = c.(*net.UDPConn)
+	if p := s.upPart(); p.State != api.PartOn || !strings.Contains(p.Text, "by ping") {
+		t.Errorf("with a probe: %+v", p)
+	}
+	s.noProbe = errMayNotPing
+	if p := s.upPart(); p.State != api.PartFailed || len(p.Missing) != 1 || !strings.Contains(p.Missing[0], "CAP_NET_RAW") {
+		t.Errorf("without the right to ping: %+v", p)
+	}
+	cfg.Jobs.Probe = probeNone
+	if p := s.upPart(); p.State != api.PartOff || !strings.Contains(p.Text, "no probe") {
+		t.Errorf("without a probe: %+v", p)
 	}
 }

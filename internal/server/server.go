@@ -86,6 +86,7 @@ type server struct {
 	sights   *sight.List // machines that asked for something at their start
 	dispatch *dispatch.Dispatch
 	hooks    *hooks
+	noProbe  error // why no box can be asked whether it is up
 	keeper   *keeper
 	calendar *schedules
 	boxes    *boxapi.Server
@@ -152,9 +153,7 @@ func (s *server) open(ctx context.Context) (err error) {
 	}
 	var probe func(context.Context, ledger.Box) error
 	if s.sockets.tftp != nil { // without it, nobody says that a box has started its own disk
-		if probe, err = newProbe(cfg.Jobs.Probe); err != nil {
-			s.Log.Warn("No job can wait until its box is up.", "error", err)
-		}
+		probe, s.noProbe = newProbe(cfg.Jobs.Probe) // the status says what is wrong
 	}
 	if s.sockets.dhcp != nil {
 		if s.bootDHCP, err = newBootDHCP(s); err != nil {

@@ -23,7 +23,21 @@ func (s *server) status() api.ServerStatus {
 		admins.At = append(admins.At, reached(l.api.Addr())...)
 	}
 	return api.ServerStatus{Started: s.started, Boxes: s.roster.count(),
-		Parts: []api.Part{agents, admins, s.bootFilesPart(), s.tftpPart(), s.httpPart(), s.dhcpPart()}}
+		Parts: []api.Part{agents, admins, s.bootFilesPart(), s.tftpPart(), s.httpPart(), s.dhcpPart(), s.upPart()}}
+}
+
+// upPart says whether jobs can wait until their boxes are up.
+func (s *server) upPart() api.Part {
+	p := api.Part{Name: "wait=up", State: api.PartOn, Text: "finds out whether a box's own system is up, by " + s.Config.Jobs.Probe}
+	switch {
+	case s.sockets.tftp == nil:
+		p.State, p.Text = api.PartOff, "no job can wait until its box is up, since another TFTP server gives boot files out"
+	case s.Config.Jobs.Probe == probeNone:
+		p.State, p.Text = api.PartOff, "no job can wait until its box is up, since there is no probe"
+	case s.noProbe != nil:
+		p.State, p.Missing = api.PartFailed, []string{fmt.Sprintf("No job can wait until its box is up: %v", s.noProbe)}
+	}
+	return p
 }
 
 // sayStatus writes the status into the log, at the start.
