@@ -88,7 +88,14 @@ func (p *Plan) By() string { return "schedule " + p.Name }
 
 // Key is the idempotency key of a start.
 func (p *Plan) Key(start time.Time) string {
-	return start.UTC().Format("2006-01-02T15:04:05Z") + " " + string(p.Action)
+	return start.UTC().Format(time.RFC3339) + " " + string(p.Action)
+}
+
+// StartOf is the start of which a key is. It is the zero time if that is none.
+func (p *Plan) StartOf(key string) time.Time {
+	text, _, _ := strings.Cut(key, " ")
+	start, _ := time.Parse(time.RFC3339, text)
+	return start
 }
 
 // of is the calendar of one box.

@@ -69,10 +69,16 @@ func (s *schedules) sync(ctx context.Context) error {
 		}
 		return nil
 	})
+	if err != nil {
+		return err
+	}
 	for _, text := range did {
 		s.log.Info(text)
 	}
-	return err
+	for _, p := range s.plans {
+		s.log.Info(p.Describe(s.now()), "schedule", p.Name)
+	}
+	return nil
 }
 
 // run makes what is due until ctx ends.
@@ -134,7 +140,7 @@ func (s *schedules) look(ctx context.Context, p *schedule.Plan) (time.Time, erro
 		if err != nil {
 			return err
 		}
-		return openJobs(tx, p, open)
+		return openJobs(tx, p, now, open)
 	})
 	switch {
 	case err != nil:
@@ -158,15 +164,18 @@ func (s *schedules) look(ctx context.Context, p *schedule.Plan) (time.Time, erro
 	return found.Next, nil
 }
 
-// openJobs reads the jobs of a schedule that have not ended.
-func openJobs(tx *ledger.Tx, p *schedule.Plan, open map[box.Addr]string) error {
+// openJobs reads the jobs of a schedule that have not ended. One of a start in the future, as a clock leaves it that was
+// wrong, waits for its time, and keeps its box from no other start.
+func openJobs(tx *ledger.Tx, p *schedule.Plan, now time.Time, open map[box.Addr]string) error {
 	for page := (ledger.Page{}); ; {
 		some, next, err := tx.Jobs(ledger.JobFilter{Open: true, By: p.By()}, page)
 		if err != nil {
 			return err
 		}
 		for _, j := range some {
-			open[j.Box] = j.ID
+			if start := p.StartOf(j.Key); !start.After(now) {
+				open[j.Box] = j.ID
+			}
 		}
 		if page.After = next; next == "" {
 			return nil

@@ -455,6 +455,25 @@ func TestScheduleSpread(t *testing.T) {
 	}
 }
 
+// TestScheduleOfWrongClock: a job that a wrong clock has made for a time that is years away keeps its box from no
+// start before that.
+func TestScheduleOfWrongClock(t *testing.T) {
+	r := newCalendarRig(t, moment(t, "UTC", "2026-11-29 12:00"))
+	r.cfg.Schedules = map[string]Schedule{"nightly": {When: "30 2 * * *", Zone: "UTC", Action: "backup", Boxes: []string{"10.0.0.1"}}}
+	knows(t, r.ledger, ledger.Box{Address: addressOf(t, "10.0.0.1"), Holder: ledger.Holder{Name: "bob"}}) // so that it waits
+	r.start()
+	must(t, r.look(moment(t, "UTC", "2036-05-05 02:30")))
+	must(t, r.look(moment(t, "UTC", "2026-11-29 12:01")))
+	must(t, r.look(moment(t, "UTC", "2026-11-30 02:30")))
+	if jobs := r.jobs(); !slices.Equal(jobs, []string{"10.0.0.1 2036-05-05T02:30:00Z", "10.0.0.1 2026-11-30T02:30:00Z"}) {
+		t.Errorf("%q, left out: %q", jobs, r.audit("leave boxes out"))
+	}
+	must(t, r.look(moment(t, "UTC", "2026-12-01 02:30")))
+	if jobs := r.jobs(); len(jobs) != 2 && len(jobs) != 3 { // the job of the day before may have ended as expired already
+		t.Errorf("%q", jobs)
+	}
+}
+
 // TestScheduleRefusedJobs: if the jobs cannot be made, the start is tried again, and at last it is missed.
 func TestScheduleRefusedJobs(t *testing.T) {
 	r := newCalendarRig(t, moment(t, "UTC", "2026-11-29 12:00"))
