@@ -198,13 +198,14 @@ func (l *List) Events() (all []Event, lost int) {
 	return all, lost
 }
 
-// LoadBox notes what was saved of a box. It is called before Load.
+// LoadBox notes what was saved of a box. For those that there are at the start, it is
+// called before Load.
 func (l *List) LoadBox(addr netip.Addr, b Box) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.init()
 	l.box(addr).Box = b
-	if b.Last.After(l.before) {
+	if l.start.IsZero() && b.Last.After(l.before) {
 		l.before = b.Last
 	}
 }
@@ -228,7 +229,17 @@ func (l *List) OfBox(addr netip.Addr) (Box, bool) {
 	if b == nil {
 		return Box{}, false
 	}
-	return b.clone(), true
+	return l.shown(addr, b), true
+}
+
+// shown is a box without a machine at its address that has become the box since, as when
+// an admin has accepted it. l.mu is held.
+func (l *List) shown(addr netip.Addr, b *boxSight) Box {
+	out := b.clone()
+	if out.Other != "" && l.know(Identity{Addr: addr, MAC: out.Other}).Box == addr {
+		out.Other, out.OtherAt = "", time.Time{}
+	}
+	return out
 }
 
 // Count counts the machines that nobody knows, and the boxes that are silent, that have
@@ -242,14 +253,14 @@ func (l *List) Count() (unknown, silent, moved, shared int) {
 			unknown++
 		}
 	}
-	for _, b := range l.boxes {
+	for addr, b := range l.boxes {
 		if !b.Silent.IsZero() {
 			silent++
 		}
 		if b.Moved.IsValid() {
 			moved++
 		}
-		if b.Shared(now) {
+		if out := l.shown(addr, b); out.Shared(now) {
 			shared++
 		}
 	}

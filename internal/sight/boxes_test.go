@@ -117,6 +117,22 @@ func TestSharedWithBox(t *testing.T) {
 	}
 }
 
+// A machine that an admin accepts as the box is no other one any more.
+func TestAccepted(t *testing.T) {
+	l := known()
+	l.saw(0, Identity{Addr: one, MAC: "52:54:00:00:00:09"}, "x")
+	if b, _ := l.OfBox(one); !b.Shared(at(1)) {
+		t.Errorf("%+v", b)
+	}
+	l.Know = func(id Identity) Known { return Known{Box: one, Here: one} }
+	if b, _ := l.OfBox(one); b.Shared(at(1)) {
+		t.Errorf("%+v", b)
+	}
+	if _, _, _, shared := l.Count(); shared != 0 {
+		t.Error("it is counted")
+	}
+}
+
 const day = 24 * 60
 
 // none is for Quiet.
@@ -189,6 +205,7 @@ func TestServerWasOff(t *testing.T) {
 	l.LoadBox(one, again)
 	l.LoadBox(two, Box{Last: at(day)})
 	l.Load(nil, at(20*day))
+	l.LoadBox(netip.MustParseAddr("10.40.41.9"), Box{Last: at(20*day + 5)}) // one that is new
 	l.Quiet(at(20*day+10), all, none)
 	l.Quiet(at(20*day+day-10), all, none)
 	if got := l.kinds(); len(got) != 0 {
