@@ -424,24 +424,31 @@ func (t *turn) tick(e Tick) {
 
 // askAgain lets power be asked for once more.
 func (t *turn) askAgain() {
+	if t.State == Armed && t.ByHand {
+		t.Text = "" // it says why the first time did not help
+	}
 	t.Half, t.Cycle, t.ByHand = true, true, false
 }
 
 // expire ends an arming for which no box came.
 func (t *turn) expire() {
+	why := "" // nobody restarted it
+	if t.ByHand {
+		why = " " + t.Text
+	}
 	switch {
 	case t.Attempt == 1 && t.late(t.now):
 		class := ClassAdmin // the box may have had no time, or nobody was there who restarts it
-		if t.Power && t.now.Sub(t.Since) >= afterStart {
+		if t.Power && !t.ByHand && t.now.Sub(t.Since) >= afterStart {
 			class = ClassBox
 		}
-		t.end(box.Expired, class, fmt.Sprintf("The box did not start maintenance before %s, when this job had to begin.", minute(t.Until)))
+		t.end(box.Expired, class, fmt.Sprintf("The box did not start maintenance before %s, when this job had to begin.%s", minute(t.Until), why))
 		return
 	case t.Attempt == 1:
-		t.end(box.Expired, ClassBox, "The box did not start maintenance.")
+		t.end(box.Expired, ClassBox, "The box did not start maintenance."+why)
 		return
 	}
-	t.end(box.Failed, ClassBox, "The box did not start maintenance for the next attempt.")
+	t.end(box.Failed, ClassBox, "The box did not start maintenance for the next attempt."+why)
 }
 
 func (t *turn) defaultAsked(e DefaultAsked) {

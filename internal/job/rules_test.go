@@ -643,3 +643,24 @@ func TestPowerAgainSoon(t *testing.T) {
 		}
 	}
 }
+
+// TestPowerFailedToTheEnd: a job whose box nobody restarts says at its end what was wrong with its power command.
+func TestPowerFailedToTheEnd(t *testing.T) {
+	j, _ := Next(New(Order{ID: "1", Box: here, Action: box.Backup, Power: true}, seed, start), Slot{}, start, limits)
+	j, _ = Next(j, PowerFailed{j.Step, "The power command failed: no route."}, start, limits)
+	half, _ := Next(j, Tick{}, start.Add(limits.Arming/2), limits)
+	if !j.ByHand || half.ByHand || half.Text != "" || !half.Cycle {
+		t.Errorf("when power is asked for again: %+v", half)
+	}
+	half, _ = Next(half, PowerFailed{half.Step, "The power command failed: no answer."}, start, limits)
+	if end, _ := Next(half, Tick{}, start.Add(limits.Arming), limits); end.Outcome != box.Expired ||
+		end.Text != "The box did not start maintenance. The power command failed: no answer." {
+		t.Errorf("%+v", end)
+	}
+	// What an action led to stays, when the box does not come back by itself.
+	j = Job{Order: Order{ID: "1", Box: here, Power: true}, State: Restarting, Step: 3, Cycle: true, Text: "Finished by ann."}
+	if j, _ = Next(j, PowerFailed{3, "The power command failed: no route."}, start, limits); j.Text !=
+		"Finished by ann. The power command failed: no route." {
+		t.Errorf("%q", j.Text)
+	}
+}

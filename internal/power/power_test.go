@@ -189,7 +189,7 @@ func TestExamples(t *testing.T) {
 		words  string // with | between
 	}{
 		{Spec{Template: "ipmitool"}, allActions, Cycle,
-			"ipmitool|-I|lanplus|-H|10.40.99.42|-U|testbox|-f|/etc/testbox/ipmi.secret|chassis|power|cycle"},
+			"ipmitool|-I|lanplus|-L|OPERATOR|-H|10.40.99.42|-U|testbox|-f|/etc/testbox/ipmi.secret|chassis|power|cycle"},
 		{Spec{Template: "ssh-reboot"}, []Action{Cycle}, Cycle, "ssh|-F|/dev/null|-i|/etc/testbox/power_key|-o|IdentitiesOnly=yes|" +
 			"-o|BatchMode=yes|-o|ConnectTimeout=10|-o|StrictHostKeyChecking=no|-o|UserKnownHostsFile=/dev/null|-o|LogLevel=ERROR|" +
 			"-o|ControlPath=none|root@10.40.41.42|(sleep 2; reboot) </dev/null >/dev/null 2>&1 &"},

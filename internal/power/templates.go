@@ -16,8 +16,9 @@ var templates = map[string]Spec{
 		"-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -o ControlPath=none " +
 		"root@{address} '(sleep 2; reboot) </dev/null >/dev/null 2>&1 &'"},
 
-	// The address of the BMC is the label bmc= of the box, and the password is in a file.
-	"ipmitool": {Command: "ipmitool -I lanplus -H {label:bmc} -U testbox -f /etc/testbox/ipmi.secret chassis power {action}"},
+	// The address of the BMC is the label bmc= of the box, and the password is in a file. To switch power a user needs
+	// the right OPERATOR (IPMI 2.0, appendix G, Chassis Control). Without -L, ipmitool asks for ADMINISTRATOR.
+	"ipmitool": {Command: "ipmitool -I lanplus -L OPERATOR -H {label:bmc} -U testbox -f /etc/testbox/ipmi.secret chassis power {action}"},
 }
 
 // Templates are the names of the ready-made ways.

@@ -229,3 +229,23 @@ env-files = { "A_b" = "/etc/testbox/a" }
 		t.Errorf("%v, what was written is read as %+v\n%s", err, again, ConfigText(cfg))
 	}
 }
+
+// TestGuidePower: the power commands of the guide are right.
+func TestGuidePower(t *testing.T) {
+	guide, err := os.ReadFile("../../docs/guide.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ := strings.Cut(string(guide), "### Power\n")
+	text, _, _ = strings.Cut(text, "Say which one a box has")
+	var config []string
+	for line := range strings.Lines(text) {
+		if strings.HasPrefix(line, "    ") {
+			config = append(config, line)
+		}
+	}
+	cfg, err := ParseConfig([]byte(strings.Join(config, "")))
+	if err != nil || len(cfg.Power) != 5 || cfg.Jobs.Power != "bmc" {
+		t.Errorf("%+v, %v", cfg, err)
+	}
+}
