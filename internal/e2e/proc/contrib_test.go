@@ -6,8 +6,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"testbox-imaging/internal/testenv"
 )
@@ -26,22 +29,28 @@ restore*)
 esac
 `
 
+// beside makes a command that finds a fake testbox, and whose files are in a folder.
+func beside(t *testing.T, env []string, argv ...string) (cmd *exec.Cmd, dir string) {
+	t.Helper()
+	testenv.Tools(t, "bash", "timeout")
+	dir = t.TempDir()
+	must(t, os.WriteFile(filepath.Join(dir, "testbox"), []byte(fakeTestbox), 0o755))
+	cmd = exec.Command(argv[0], argv[1:]...)
+	cmd.Env = append(append(os.Environ(), "PATH="+dir+":"+contrib("shell")+":"+os.Getenv("PATH"), "CALLS="+filepath.Join(dir, "calls"),
+		"TESTBOX_LEASES="+dir, "TESTBOX_RUN=run-1", "RESTORE=0"), env...)
+	return cmd, dir
+}
+
 // lease runs testbox-lease beside a fake testbox, and returns its exit code, what it
 // printed, and what it called.
 func lease(t *testing.T, env []string, args ...string) (int, string, string) {
 	t.Helper()
-	testenv.Tools(t, "bash", "timeout")
-	dir := t.TempDir()
-	must(t, os.WriteFile(filepath.Join(dir, "testbox"), []byte(fakeTestbox), 0o755))
-	cmd := exec.Command(contrib("shell", "testbox-lease"), args...)
-	calls := filepath.Join(dir, "calls")
-	cmd.Env = append(append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"), "CALLS="+calls, "TESTBOX_LEASES="+dir,
-		"TESTBOX_RUN=run-1", "RESTORE=0"), env...)
+	cmd, dir := beside(t, env, append([]string{contrib("shell", "testbox-lease")}, args...)...)
 	out, err := cmd.CombinedOutput()
 	if cmd.ProcessState == nil {
 		t.Fatal(err)
 	}
-	called, _ := os.ReadFile(calls)
+	called, _ := os.ReadFile(filepath.Join(dir, "calls"))
 	left, _ := os.ReadFile(filepath.Join(dir, "run-1"))
 	if args[0] == "run" && (len(left) > 0) != strings.Contains(string(out), "tries again") {
 		t.Errorf("a run left %q:\n%s", left, out)
@@ -110,8 +119,11 @@ func TestLease(t *testing.T) {
 		if code != c.code || !strings.Contains(out, c.says) || !strings.Contains(calls, c.call) {
 			t.Errorf("%q, %q: %d, %q; it called\n%s", c.env, c.args, code, out, calls)
 		}
-		if keys := strings.Count(calls, "restore"); c.code == 0 && strings.Contains(fmt.Sprint(c.env), "9 0") && keys != 2 {
-			t.Errorf("a server that was away was asked %d times", keys)
+		if strings.Contains(fmt.Sprint(c.env), "9 0") {
+			keys := regexp.MustCompile(`restore .*--job-key (\S+)`).FindAllStringSubmatch(calls, -1)
+			if len(keys) != 2 || keys[0][1] != keys[1][1] {
+				t.Errorf("a server that was away was asked with the keys %q", keys)
+			}
 		}
 	}
 }
@@ -128,5 +140,44 @@ func TestContribShell(t *testing.T) {
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Run(); err != nil || len(scripts) < 4 {
 		t.Errorf("%v, %q\n%s", err, scripts, &out)
+	}
+}
+
+// TestContribPytestEnds: a session that gets SIGTERM, or whose time is over, ends in the
+// middle of a test, and gives its box back.
+func TestContribPytestEnds(t *testing.T) {
+	t.Parallel()
+	testenv.Root(t)
+	const interrupted = 2
+	for what, span := range map[string]string{"SIGTERM": "1h", "its time is over": "25s"} {
+		cmd, dir := beside(t, []string{"PYTHONPATH=" + contrib("pytest"), "PYTHONDONTWRITEBYTECODE=1"}, "/usr/bin/python3", "-m", "pytest",
+			"-p", "no:cacheprovider", "-p", "pytest_testbox", "--testbox", "web-1", "--testbox-for", span, "test_long.py")
+		cmd.Dir = dir
+		must(t, os.WriteFile(filepath.Join(dir, "test_long.py"), []byte(
+			"import time\ndef test_long(testbox):\n    open('began', 'w').close()\n    time.sleep(600)\n"), 0o644))
+		var out bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &out, &out
+		must(t, cmd.Start())
+		t.Cleanup(func() { cmd.Process.Kill() })
+		for end := time.Now().Add(time.Minute); what == "SIGTERM"; time.Sleep(50 * time.Millisecond) {
+			if _, err := os.Stat(filepath.Join(dir, "began")); err == nil {
+				must(t, cmd.Process.Signal(syscall.SIGTERM))
+				break
+			}
+			if time.Now().After(end) {
+				t.Fatalf("the test does not begin:\n%s", &out)
+			}
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- cmd.Wait() }()
+		select {
+		case <-ended:
+		case <-time.After(time.Minute):
+			t.Fatalf("%s, and the session goes on", what)
+		}
+		calls, _ := os.ReadFile(filepath.Join(dir, "calls"))
+		if cmd.ProcessState.ExitCode() != interrupted || !strings.Contains(string(calls), "box unhold -- web-1") {
+			t.Errorf("%s: %v\n%s\n%s", what, cmd.ProcessState, &out, calls)
+		}
 	}
 }
