@@ -160,7 +160,7 @@ func (l *lookout) save(ctx context.Context) {
 			}
 		}
 		for _, m := range put {
-			doc, err := json.Marshal(m.Machine)
+			doc, err := m.Document()
 			if err != nil {
 				return err
 			}

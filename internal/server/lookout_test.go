@@ -169,6 +169,25 @@ func TestSightsSurvive(t *testing.T) {
 	}
 }
 
+// TestSightsHostile: a machine that tells all that it can is saved like others.
+func TestSightsHostile(t *testing.T) {
+	r := newLookRig(t, filepath.Join(t.TempDir(), "ledger.db"))
+	for i := range 100 {
+		text := fmt.Sprintf("%02d%s", i, strings.Repeat(`<"\`, 400))
+		r.sights.Saw(sight.Identity{Addr: netip.MustParseAddr("10.0.0.1"), MAC: macA, UUID: text, Arch: text},
+			sight.Ask{Time: r.at, Over: text, Asked: text, Given: text})
+	}
+	r.starts("10.0.0.2", macB)
+	r.save(t.Context())
+	must(t, r.ledger.View(t.Context(), func(tx *ledger.Tx) error {
+		all, err := tx.Machines()
+		if len(all) != 2 || len(all[0].Doc) > sight.MaxDocument {
+			t.Errorf("%d machines are saved", len(all))
+		}
+		return err
+	}))
+}
+
 // TestSightsUnreadable: rows that cannot be read do no harm.
 func TestSightsUnreadable(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger.db")

@@ -8,8 +8,10 @@
 package sight
 
 import (
+	"bytes"
 	"cmp"
 	"container/list"
+	"encoding/json"
 	"net/netip"
 	"slices"
 	"strings"
@@ -26,7 +28,8 @@ const (
 	MaxMachines = 1024
 	maxAsks     = 16  // the newest ones of a machine
 	maxText     = 100 // bytes of a text from outside
-	maxHere     = 8   // machines of one address
+	maxOver     = 8
+	maxHere     = 8 // machines of one address
 
 	// Together is how long after each other two hardware addresses must ask from
 	// one address to count as two machines with the same address. A machine with
@@ -69,6 +72,19 @@ type Machine struct {
 	// address within Together, and TwinAt is when.
 	Twin   string    `json:"twin,omitempty"`
 	TwinAt time.Time `json:"twinAt,omitzero"`
+}
+
+// MaxDocument is how many bytes Document gives at most.
+const MaxDocument = 12 << 10
+
+// Document is a machine as JSON, to be saved. It has no escapes for HTML, which would make
+// it six times as large for some who ask.
+func (m *Machine) Document() ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	err := e.Encode(m)
+	return bytes.TrimSpace(b.Bytes()), err
 }
 
 // Shared reports whether another machine asked from the same address not long ago.
@@ -133,9 +149,10 @@ func (l *List) init() {
 // Saw notes a request.
 func (l *List) Saw(id Identity, ask Ask) {
 	id.Addr = id.Addr.Unmap()
-	for _, text := range []*string{&id.MAC, &id.UUID, &id.Arch, &ask.Over, &ask.Asked, &ask.Given} {
+	for _, text := range []*string{&id.MAC, &id.UUID, &id.Arch, &ask.Asked, &ask.Given} {
 		*text = words.ASCII(*text, maxText)
 	}
+	ask.Over = words.ASCII(ask.Over, maxOver)
 	id.MAC, id.UUID = strings.ToLower(id.MAC), strings.ToLower(id.UUID)
 	if !id.Addr.IsValid() && id.MAC == "" {
 		return
