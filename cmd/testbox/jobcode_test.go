@@ -1,7 +1,9 @@
 package main
 
 import (
+	"strings"
 	"testing"
+	"time"
 
 	"testbox-imaging/internal/api"
 	"testbox-imaging/internal/box"
@@ -45,5 +47,19 @@ func TestJobCode(t *testing.T) {
 		if got := jobCode(c.j); got != c.want {
 			t.Errorf("%+v has the exit code %d, not %d", c.j, got, c.want)
 		}
+	}
+}
+
+// TestJobInTime: who looks at a job of a schedule is told until when it has to begin.
+func TestJobInTime(t *testing.T) {
+	until := time.Date(2026, 11, 30, 6, 0, 0, 0, time.UTC)
+	j := api.Job{ID: "1", Box: "10.0.0.1", Action: box.Backup, State: job.Armed, Attempt: 1, Until: until}
+	const want = "armed; restart the box (it has to begin before 2026-11-30 06:00 UTC)"
+	if text := jobText(j); !strings.Contains(text, want) {
+		t.Errorf("%s", text)
+	}
+	j.State = job.Running
+	if text := jobText(j); strings.Contains(text, "begin") {
+		t.Errorf("%s", text)
 	}
 }

@@ -228,6 +228,9 @@ func jobText(j api.Job) string {
 	default:
 		text += string(j.State)
 	}
+	if !j.Until.IsZero() && (j.State == job.Queued || j.State == job.Armed && j.Attempt <= 1) {
+		text += " (it has to begin before " + shortTime(j.Until) + " UTC)"
+	}
 	if j.Attempt > 1 && j.State != job.Ended {
 		text += fmt.Sprintf(" (attempt %d)", j.Attempt)
 	}

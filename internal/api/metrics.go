@@ -13,6 +13,7 @@ import (
 
 	"testbox-imaging/internal/job"
 	"testbox-imaging/internal/ledger"
+	"testbox-imaging/internal/schedule"
 	"testbox-imaging/internal/sight"
 	"testbox-imaging/internal/version"
 )
@@ -26,6 +27,7 @@ type metrics struct {
 	boxes   *prometheus.Desc
 	stored  *prometheus.Desc
 	sights  *prometheus.Desc
+	times   *prometheus.Desc
 }
 
 func newMetrics(s *Server) *metrics {
@@ -37,6 +39,8 @@ func newMetrics(s *Server) *metrics {
 		boxes: prometheus.NewDesc("testbox_boxes", "Boxes, by their health.", []string{"health"}, nil),
 		sights: prometheus.NewDesc("testbox_sights", "Machines that nobody knows (new), and boxes that are silent, have moved, "+
 			"or share their address.", []string{"what"}, nil),
+		times: prometheus.NewDesc("testbox_schedule_time_seconds", "Times of schedules, in seconds since 1970: the next start, which a "+
+			"paused one does not have, the last start with jobs, and when starts were missed last.", []string{"schedule", "what"}, nil),
 		stored: prometheus.NewDesc("testbox_store_bytes", "Bytes that the store has.", nil, nil),
 	}
 	info := prometheus.NewGauge(prometheus.GaugeOpts{Name: "testbox_info", Help: "The version of the server.",
@@ -59,6 +63,7 @@ func (m *metrics) Describe(to chan<- *prometheus.Desc) {
 	to <- m.boxes
 	to <- m.stored
 	to <- m.sights
+	to <- m.times
 }
 
 // Collect implements prometheus.Collector.
@@ -84,8 +89,40 @@ func (m *metrics) Collect(to chan<- prometheus.Metric) {
 			to <- prometheus.MustNewConstMetric(m.sights, prometheus.GaugeValue, float64(n), string(what))
 		}
 	}
+	m.schedules(ctx, to)
 	if m.s.cfg.Stored != nil {
 		to <- prometheus.MustNewConstMetric(m.stored, prometheus.GaugeValue, float64(m.s.cfg.Stored()))
+	}
+}
+
+// schedules gives the times of schedules.
+func (m *metrics) schedules(ctx context.Context, to chan<- prometheus.Metric) {
+	if len(m.s.cfg.Schedules) == 0 {
+		return
+	}
+	var entries map[string]schedule.Entry
+	err := m.s.cfg.Ledger.View(ctx, func(tx *ledger.Tx) (err error) {
+		entries, err = schedule.Entries(tx)
+		return err
+	})
+	if err != nil {
+		to <- prometheus.NewInvalidMetric(m.times, err)
+		return
+	}
+	for _, p := range m.s.cfg.Schedules {
+		e := entries[p.Name]
+		say := func(what string, at time.Time) {
+			if !at.IsZero() {
+				to <- prometheus.MustNewConstMetric(m.times, prometheus.GaugeValue, float64(at.Unix()), p.Name, what)
+			}
+		}
+		if e.Pause == nil {
+			say("next", p.First(m.s.cfg.Now()))
+		}
+		say("last", e.Start)
+		if e.Missed != nil {
+			say("missed", e.Missed.At)
+		}
 	}
 }
 

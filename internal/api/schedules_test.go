@@ -144,6 +144,12 @@ func TestSchedules(t *testing.T) {
 	if v.Missed == nil || !strings.Contains(v.Missed.Text, "3 starts were missed") || !v.Missed.At.After(now) {
 		t.Errorf("%+v", v.Missed)
 	}
+	_, figures := c.do("GET", "/metrics", nil)
+	for _, what := range []string{"next", "missed"} {
+		if !strings.Contains(string(figures), `testbox_schedule_time_seconds{schedule="nightly",what="`+what+`"} 1.7`) {
+			t.Errorf("the metrics do not have %s:\n%s", what, figures)
+		}
+	}
 	_, audit := c.do("GET", "/api/v1/audit", nil)
 	for _, want := range []string{"pause a schedule", "resume a schedule", "3 starts were missed"} {
 		if !strings.Contains(string(audit), want) {
