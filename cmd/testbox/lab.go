@@ -14,7 +14,7 @@ func newLabCmd() *cobra.Command {
 		`Makes virtual testboxes (QEMU) with a network, DHCP, TFTP and NFS of their own, which
 nothing else on this machine sees. Needs root and the packages that scripts/deps
 installs. Where KVM does not work the boxes run by emulation: slower, otherwise the same.`,
-		newLabDemoCmd(), newLabUpCmd(), newLabResetCmd(), newLabCleanCmd())
+		newLabDemoCmd(), newLabUpCmd(), newLabResetCmd(), newLabPowerCmd(), newLabCleanCmd())
 }
 
 // labKernel fetches the kernel for the boxes' own system.

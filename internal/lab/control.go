@@ -29,8 +29,8 @@ var ErrNoLab = errors.New("no lab is up")
 // ErrWhich says that it is not clear which box is meant.
 var ErrWhich = errors.New("it is not clear which box is meant")
 
-// Listen answers the Resets of other processes until the lab is closed. It
-// calls done for each box that was reset.
+// Listen answers the Resets and Switches of other processes until the lab is closed. It
+// calls done for each box that was switched.
 func (l *Lab) Listen(done func(box.Addr)) error {
 	path := filepath.Join(l.Dir, controlFile)
 	listener, err := net.Listen("unix", path)
@@ -64,8 +64,8 @@ func (l *Lab) answer(c net.Conn, done func(box.Addr)) {
 	}
 	word, rest, _ := strings.Cut(strings.TrimSpace(string(line)), " ")
 	for _, m := range l.machines {
-		if word == "reset" && rest == m.Addr.String() {
-			if err := m.Reset(); err != nil {
+		if do := m.switches()[word]; do != nil && rest == m.Addr.String() {
+			if err := do(); err != nil {
 				fmt.Fprintln(c, err)
 				return
 			}
@@ -81,6 +81,21 @@ func (l *Lab) answer(c net.Conn, done func(box.Addr)) {
 	fmt.Fprintf(c, "%s %s, only %s\n", noBox, rest, strings.Join(boxes, ", "))
 }
 
+// switches are what can be asked for. As with a real power switch, a box that is on may be switched on.
+func (m *Machine) switches() map[string]func() error {
+	return map[string]func() error{
+		"reset": m.Reset,
+		"cycle": m.Restart,
+		"off":   func() error { m.PowerOff(); return nil },
+		"on": func() error {
+			if m.alive() == nil {
+				return nil
+			}
+			return m.PowerOn()
+		},
+	}
+}
+
 const noBox = "the lab has no box"
 
 // Reset presses the reset button of a box of a running lab. The lab's folder
@@ -94,11 +109,16 @@ func Reset(dir string, addr box.Addr) error {
 	case 0: // a lab that was started with another $TMPDIR is in another folder
 		return fmt.Errorf("%w in %s", ErrNoLab, cmp.Or(dir, os.TempDir()))
 	case 1:
+		return Switch(labs[0], addr, "reset")
 	default:
 		return fmt.Errorf("%w: %d labs run here (%s), with boxes of the same address; press Enter in the terminal of the one that is meant",
 			ErrWhich, len(labs), strings.Join(labs, ", "))
 	}
-	text, err := ask(labs[0], "reset "+addr.String())
+}
+
+// Switch switches a box of the lab in a folder: "on", "off", "cycle", or "reset".
+func Switch(folder string, addr box.Addr, action string) error {
+	text, err := ask(folder, action+" "+addr.String())
 	switch {
 	case err != nil:
 		return err

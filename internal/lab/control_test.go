@@ -44,6 +44,18 @@ func TestReset(t *testing.T) {
 	if len(done) > 0 {
 		t.Error("a box was reset")
 	}
+	for _, c := range []struct {
+		action string
+		on     bool
+	}{{"on", true}, {"on", true}, {"cycle", true}, {"off", false}, {"off", false}, {"cycle", true}} {
+		if err := Switch(l.Dir, BoxAddr(0), c.action); err != nil || (l.machines[0].alive() == nil) != c.on {
+			t.Fatalf("%s: it is on: %v, %v", c.action, l.machines[0].alive() == nil, err)
+		}
+		<-done
+	}
+	if err := Switch(l.Dir, BoxAddr(0), "burn"); !errors.Is(err, ErrWhich) {
+		t.Errorf("what cannot be done: %v", err)
+	}
 	l.Close(false)
 	if err := Reset(dir, BoxAddr(0)); !errors.Is(err, ErrNoLab) {
 		t.Errorf("after its end: %v", err)

@@ -88,7 +88,7 @@ func (l *Lab) Job(ctx context.Context, m *Machine, action box.Action, args ...st
 	if err != nil {
 		return nil, err
 	}
-	if err := m.restart(); err != nil {
+	if err := m.Restart(); err != nil {
 		return nil, err
 	}
 	return a.Wait()
@@ -117,12 +117,4 @@ func parseJobs(text string) (jobs []Job, err error) {
 		return nil, fmt.Errorf("these are no jobs in JSON (%v): %s", err, text)
 	}
 	return jobs, nil
-}
-
-// restart presses the reset button, or switches the machine on.
-func (m *Machine) restart() error {
-	if m.alive() != nil {
-		return m.PowerOn()
-	}
-	return m.Reset()
 }

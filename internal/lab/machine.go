@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"sync"
 	"time"
 
 	"testbox-imaging/internal/box"
@@ -48,8 +49,11 @@ type Machine struct {
 
 	lab  *Lab
 	spec Spec
-	proc *process
-	qmp  *qmp
+
+	power sync.Mutex // one switches it at a time
+	mu    sync.Mutex // guards the fields below
+	proc  *process   // nil if it is off
+	qmp   *qmp
 }
 
 // Machine makes a testbox. It is switched off at first.
@@ -80,7 +84,13 @@ func (m *Machine) UUID() string {
 
 // PowerOn starts the machine. It boots from the network first.
 func (m *Machine) PowerOn() error {
-	if m.proc != nil && m.proc.alive() == nil {
+	m.power.Lock()
+	defer m.power.Unlock()
+	return m.powerOn()
+}
+
+func (m *Machine) powerOn() error {
+	if m.alive() == nil {
 		return fmt.Errorf("box %s is on already", m.Addr)
 	}
 	if err := m.plugIn(); err != nil {
@@ -91,16 +101,18 @@ func (m *Machine) PowerOn() error {
 		return err
 	}
 	defer theirs.Close()
-	m.proc, err = m.lab.ns.start("qemu of box "+m.Addr.String(), m.lab.logFile(m.Addr.String()+"-qemu"), []*os.File{theirs}, m.argv()...)
+	proc, err := m.lab.ns.start("qemu of box "+m.Addr.String(), m.lab.logFile(m.Addr.String()+"-qemu"), []*os.File{theirs}, m.argv()...)
 	if err != nil {
 		control.close()
 		return err
 	}
-	m.qmp = control
+	m.mu.Lock()
+	m.proc, m.qmp = proc, control
+	m.mu.Unlock()
 	theirs.Close() // so that the connection ends when QEMU ends
-	if err := m.qmp.hello(); err != nil {
-		said := tail(m.proc.log, 0, 5)
-		m.PowerOff()
+	if err := control.hello(); err != nil {
+		said := tail(proc.log, 0, 5)
+		m.powerOff()
 		return fmt.Errorf("box %s did not start: %w: %s", m.Addr, err, said)
 	}
 	return nil
@@ -179,23 +191,49 @@ func qemu(kvm bool, cpus, memory int) []string {
 
 // PowerOff cuts the machine's power by killing QEMU.
 func (m *Machine) PowerOff() {
-	if m.proc == nil {
-		return
-	}
-	m.proc.kill()
-	m.qmp.close()
+	m.power.Lock()
+	defer m.power.Unlock()
+	m.powerOff()
+}
+
+func (m *Machine) powerOff() {
+	m.mu.Lock()
+	proc, control := m.proc, m.qmp
 	m.proc = nil
+	m.mu.Unlock()
+	if proc != nil {
+		proc.kill()
+		control.close()
+	}
 }
 
 // Reset presses the machine's reset button.
 func (m *Machine) Reset() error {
+	m.power.Lock()
+	defer m.power.Unlock()
+	return m.reset()
+}
+
+func (m *Machine) reset() error {
 	if err := m.alive(); err != nil {
 		return err
 	}
-	return m.qmp.do("system_reset")
+	return m.qmp.do("system_reset") // who switches it alone changes qmp
+}
+
+// Restart presses the reset button, or switches the machine on.
+func (m *Machine) Restart() error {
+	m.power.Lock()
+	defer m.power.Unlock()
+	if m.alive() != nil {
+		return m.powerOn()
+	}
+	return m.reset()
 }
 
 func (m *Machine) alive() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if m.proc == nil {
 		return errors.New("the machine is switched off")
 	}
@@ -203,7 +241,11 @@ func (m *Machine) alive() error {
 }
 
 // Ended is closed when the machine's QEMU ends, by PowerOff or by itself.
-func (m *Machine) Ended() <-chan struct{} { return m.proc.done }
+func (m *Machine) Ended() <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.proc.done
+}
 
 // BootsNothing waits until the firmware has tried everything and found nothing
 // to boot. Call Firmware.SkipAll before the machine is started.

@@ -38,7 +38,11 @@ func (l *Lab) configureServer() error {
 	case DHCPOwn:
 		text += fmt.Sprintf("mode = \"full\"\n[[dhcp.subnets]]\nnetwork = \"%s/24\"\n", networkAddr)
 	}
-	return os.WriteFile(l.ServerConfig(), []byte(text), 0o644)
+	power, err := l.powerCommand()
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(l.ServerConfig(), []byte(text+power), 0o644)
 }
 
 // addBoxes tells the server of the lab's boxes, whose addresses it gives.
@@ -49,6 +53,23 @@ func (l *Lab) addBoxes(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// Power is the name of the power command by which the lab's server switches boxes, once Listen was called.
+const Power = "lab"
+
+// powerCommand makes the power command, and its part of the server's configuration.
+func (l *Lab) powerCommand() (string, error) {
+	file := filepath.Join(l.Dir, "power-switch")
+	script := fmt.Sprintf("if rm %[1]s-fails-$1 2>/dev/null; then echo the switch of box $1 is busy; exit 1; fi\n"+
+		"exec %[2]s lab power $1 $2 --lab %[3]s\n", file, l.testbox, l.Dir)
+	text := fmt.Sprintf("[power.%s]\ncommand = \"sh %s {address} {action}\"\n", Power, file)
+	return text, os.WriteFile(file, []byte(script), 0o644)
+}
+
+// PowerFails lets the power command fail for a box the next time.
+func (l *Lab) PowerFails(m *Machine) error {
+	return os.WriteFile(filepath.Join(l.Dir, "power-switch-fails-"+m.Addr.String()), nil, 0o644)
 }
 
 // StartServer starts the storage server, and waits until it takes requests.

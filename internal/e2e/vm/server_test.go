@@ -18,6 +18,7 @@ func TestServedBoxes(t *testing.T) {
 	b := makeLab(t, lab.Options{Server: true, DHCP: lab.DHCPProxy})
 	b.plain, b.faults = b.install(t, plainRAM), b.install(t, faultsRAM)
 	x := b.newBox(t, lab.Spec{}, lab.AHCI)
+	must(t, b.lab.Listen(func(a box.Addr) { b.step(t, "the server has switched box %s", a) }))
 	for _, c := range []struct {
 		name string
 		run  func(*testing.T, *vbox)
@@ -93,14 +94,27 @@ func (b *bench) killServer(t *testing.T) {
 }
 
 // servedBackup: a server that dies and comes back costs time, and nothing else.
+// The server itself switches the box on, by a command that fails the first time.
 func servedBackup(t *testing.T, x *vbox) {
 	log := x.Log()
-	a := x.ask(t, box.Backup)
-	_, err := log.Wait(t.Context(), diskSeen, actionTime)
+	must(t, x.bench.lab.PowerFails(x.Machine))
+	power := func(name string) {
+		_, err := x.bench.lab.Testbox(t.Context(), "box", "set", x.Addr.String(), "--power", name)
+		must(t, err)
+	}
+	_, err := x.bench.lab.Testbox(t.Context(), "box", "add", x.Addr.String())
+	must(t, err)
+	power(lab.Power)
+	a, err := x.bench.lab.Ask(t.Context(), x.Machine, box.Backup)
+	must(t, err)
+	power("none") // all other cases change the boot file first
+	_, err = log.Wait(t.Context(), diskSeen, actionTime)
 	must(t, err)
 	x.bench.killServer(t)
 	x.ended(t, a, 1)
 	x.backHome(t)
+	contains(t, x.logText(t), "power: the switch of box "+x.Addr.String()+" is busy")
+	contains(t, x.logText(t), "restart (the power command lab): done.")
 }
 
 // half waits until a part of the disk in its middle is restored.
