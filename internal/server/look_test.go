@@ -93,10 +93,19 @@ func TestLook(t *testing.T) {
 	look("chmod 600")
 	must(t, os.Chmod(key, 0o600))
 	look("")
+	secret := filepath.Join(t.TempDir(), "secret")
+	cfg.Power = map[string]PowerCommand{"bmc": {Command: "true", EnvFiles: map[string]string{"A": secret}}}
+	look("power command bmc: the variable A of the power command has no value")
+	must(t, os.WriteFile(secret, []byte("x"), 0o600))
+	look("")
+	cfg.Power["pdu"] = PowerCommand{Command: "no-such-program"}
+	look("power command pdu: there is no program no-such-program")
+	delete(cfg.Power, "pdu")
 
 	testenv.Root(t)
 	must(t, os.Chown(cfg.State, 12345, 12345)) // as if it were that of the user of the server
 	look("folder " + cfg.BoxesDir() + ": user 12345, to whom the state folder belongs, cannot write there")
+	look("user 12345, as whom the server runs, cannot read " + secret)
 	gone := *cfg
 	gone.State += "x"
 	if err := Wrong(Look(t.Context(), &gone, p.ready)); err == nil || !strings.Contains(err.Error(), "server init") {
