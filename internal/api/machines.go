@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net"
 	"net/netip"
 	"slices"
@@ -247,10 +248,27 @@ func (s *Server) readdressBox(ctx context.Context, in *struct {
 	if from == to {
 		return nil, problem.Wrongf("the box has the address %s already", to)
 	}
-	if err := s.cfg.Readdress(dispatch.WithWhy(ctx, c.from, in.Body.Why), from, to, c.name); err != nil {
+	err = s.cfg.Readdress(dispatch.WithWhy(ctx, c.from, in.Body.Why), from, to, c.name)
+	if errors.Is(err, ledger.ErrNotFound) && s.wasReaddressed(ctx, from, to) {
+		err = nil // the answer to an earlier request was lost
+	}
+	if err != nil {
 		return nil, err
 	}
 	return answer(s.box(ctx, to.String()))
+}
+
+// wasReaddressed reports whether the latest change of the address of a box was this one.
+func (s *Server) wasReaddressed(ctx context.Context, from, to box.Addr) (was bool) {
+	err := s.cfg.Ledger.View(ctx, func(tx *ledger.Tx) error {
+		if _, err := tx.Box(to); err != nil {
+			return err
+		}
+		last, _, err := tx.Audit(ledger.AuditFilter{What: "readdress box", On: to.String()}, ledger.Page{Limit: 1})
+		was = len(last) == 1 && strings.HasPrefix(last[0].Why+":", "it was "+from.String()+":")
+		return err
+	})
+	return was && err == nil
 }
 
 // SightEvent says that something was found of a machine at its start.

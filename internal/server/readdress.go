@@ -66,6 +66,9 @@ func (m *mover) readdress(ctx context.Context, from, to box.Addr, by string) err
 	if i >= 0 {
 		return m.finish(ctx, ledger.Move{Address: to, Old: from})
 	}
+	if err := m.ledger.View(ctx, func(tx *ledger.Tx) error { _, err := tx.Box(from); return err }); err != nil {
+		return err
+	}
 	if err := m.Place.CheckBoxes([]box.Addr{to}); err != nil {
 		return err
 	}

@@ -78,6 +78,12 @@ func TestReaddress(t *testing.T) {
 	if _, err := os.Stat(folder(old)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the old folder: %v", err)
 	}
+	if again, err := move(old.String()); err != nil || again.Address != to.String() {
+		t.Errorf("the same request again: %+v, %v", again, err)
+	}
+	if _, err := move("10.0.0.6"); err == nil || !strings.Contains(err.Error(), "there is no box 10.0.0.6") {
+		t.Errorf("%v", err)
+	}
 	must(t, job(old)) // which is nobody's address now
 	if _, err := move("web"); err == nil {
 		t.Error("a box moves to its own address")
