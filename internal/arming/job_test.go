@@ -150,6 +150,10 @@ func TestForJobRescue(t *testing.T) {
 			p.debian(t, bootcfg.Version{Root: bootcfg.RootSum{Size: 4, SHA256: sum}}, "root")
 			os.Remove(filepath.Join(p.Boot.TFTP(), bootcfg.MaintDir, "2", bootcfg.RootName))
 		},
+		"root.squashfs may not be read by everybody": func() {
+			p.debian(t, bootcfg.Version{Root: bootcfg.RootSum{Size: 4, SHA256: sum}}, "root")
+			os.Chmod(filepath.Join(p.Boot.TFTP(), bootcfg.MaintDir, "2", bootcfg.RootName), 0o600)
+		},
 		"has no file root.squashfs": func() { p.debian(t, bootcfg.Version{}, "root") },
 	} {
 		spoil()

@@ -96,7 +96,11 @@ func (p *Place) common(c bootcfg.Cmdline, served Served) (*Plan, bootcfg.BootFil
 	if err != nil {
 		return nil, none, err
 	}
-	if err := p.Boot.CheckServed(v.KernelPath(), v.InitrdPath()); err != nil {
+	files := []string{v.KernelPath(), v.InitrdPath()}
+	if v.Form == bootcfg.FormDebian && c.Mode == bootcfg.ServerMode {
+		files = append(files, v.RootFile())
+	}
+	if err := p.Boot.CheckServed(files...); err != nil {
 		return nil, none, err
 	}
 	if c.Mode == bootcfg.ShareMode {
