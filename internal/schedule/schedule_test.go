@@ -64,10 +64,10 @@ func TestQuiet(t *testing.T) {
 		begin := time.Date(2026, 3, 28, 3, 0, 0, 0, time.UTC).Add(time.Duration(rapid.IntRange(0, 24*60).Draw(t, "begin")) * time.Minute)
 		most := rapid.SampledFrom([]int{5, 300}).Draw(t, "minutes from look to look at most")
 		var at []time.Time
-		for now := begin; now.Before(begin.Add(36 * time.Hour)); at = append(at, now) {
+		for now := begin; now.Before(begin.Add(26 * time.Hour)); at = append(at, now) {
 			now = now.Add(time.Duration(rapid.IntRange(1, most).Draw(t, "minutes")) * time.Minute)
 		}
-		all := boxes(3)
+		all := boxes(2)
 		quick, missedQuick := starts(p, begin, at, all, true)
 		slow, missed := starts(p, begin, at, all, false)
 		if !maps.Equal(quick, slow) || missed != missedQuick {
