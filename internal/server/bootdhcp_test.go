@@ -53,6 +53,18 @@ func mac(t *testing.T, s string) net.HardwareAddr {
 	return m
 }
 
+// line is the next line for the log.
+func (b *bootDHCP) line(t *testing.T) note {
+	t.Helper()
+	select {
+	case n := <-b.notes:
+		return n
+	case <-time.After(10 * time.Second):
+		t.Fatal("nothing is written to the log")
+		return note{}
+	}
+}
+
 // TestDecide: a machine is sent to a loader only if that could start the machine's own disk.
 func TestDecide(t *testing.T) {
 	bios := []string{"pxelinux.0", "ldlinux.c32", "pxelinux.cfg/default"}
@@ -112,7 +124,7 @@ func TestFixed(t *testing.T) {
 			t.Errorf("%s: %v, %v", card, a, ok)
 		}
 	}
-	if n := <-b.notes; !strings.HasPrefix(n.text, "Several boxes have the same network card") {
+	if n := b.line(t); !strings.HasPrefix(n.text, "Several boxes have the same network card") {
 		t.Errorf("%+v", n)
 	}
 	for a, want := range map[string]bool{"10.0.0.7": true, "10.0.0.9": true, "10.0.0.10": false} {
@@ -133,7 +145,7 @@ func TestFixed(t *testing.T) {
 	case <-time.After(30 * time.Second):
 		t.Fatal("an answer waits for the log")
 	}
-	if n := <-b.notes; n.level != slog.LevelWarn || !strings.Contains(n.text, "there is nothing for it") {
+	if n := b.line(t); n.level != slog.LevelWarn || !strings.Contains(n.text, "there is nothing for it") {
 		t.Errorf("%+v", n)
 	}
 }
