@@ -142,8 +142,8 @@ func newBootDHCP(s *server) (*bootDHCP, error) {
 	return b, nil
 }
 
-// run answers until ctx ends. Where another DHCP server gives addresses, it waits until
-// that one is gone. The rest of the server goes on meanwhile.
+// run answers until ctx ends. Where another DHCP server gives addresses, or has the port, it
+// waits until that one is gone. The rest of the server goes on meanwhile.
 func (b *bootDHCP) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var all sync.WaitGroup
@@ -153,13 +153,14 @@ func (b *bootDHCP) run(ctx context.Context) error {
 	all.Go(func() { b.write(ctx) })
 	all.Go(func() { b.watchOthers(ctx) })
 	for {
-		err := b.dhcp.Serve(ctx, b.sockets.dhcp, b.sockets.boot)
-		var others *dhcp.OthersError
-		if !errors.As(err, &others) {
-			return err
+		err := b.sockets.listenDHCP()
+		if err == nil {
+			if err = b.dhcp.Serve(ctx, b.sockets.dhcp, b.sockets.boot); !errors.As(err, new(*dhcp.OthersError)) {
+				return err
+			}
 		}
 		b.mu.Lock()
-		b.answers, b.refused, b.others, b.looked = false, err, others.Found, time.Now()
+		b.answers, b.refused = false, err
 		b.mu.Unlock()
 		b.note(note{"refused", slog.LevelError, "DHCP does not start. It is tried again every 30 seconds.", []any{"error", err}})
 		select {

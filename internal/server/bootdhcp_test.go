@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -205,6 +206,33 @@ func TestChosen(t *testing.T) {
 			c.missing == "" && strings.Contains(missing, "another") {
 			t.Errorf("%s: %+v", c.mode, p)
 		}
+	}
+}
+
+// TestPortTaken: another DHCP server has the port. The rest of the server works, and the
+// status says it.
+func TestPortTaken(t *testing.T) {
+	taken, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	must(t, err)
+	defer taken.Close()
+	was, wasBoot := dhcpAt, bootAt
+	defer func() { dhcpAt, bootAt = was, wasBoot }()
+	dhcpAt, bootAt = taken.LocalAddr().String(), "127.0.0.1:0"
+	p := newParts(t)
+	p.Config.DHCP.Mode = dhcpProxy
+	at, stop := run(t, p)
+	defer stop()
+	c, err := apiclient.New(apiclient.Config{Server: at.Socket})
+	must(t, err)
+	defer c.Close()
+	var last api.Part
+	for end := time.Now().Add(30 * time.Second); last.State != api.PartFailed && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		var st api.ServerStatus
+		must(t, c.Do(t.Context(), "GET", apiclient.Path("status"), nil, &st))
+		last = st.Parts[slices.IndexFunc(st.Parts, func(p api.Part) bool { return p.Name == "ProxyDHCP" })]
+	}
+	if missing := strings.Join(last.Missing, " "); last.State != api.PartFailed || !strings.Contains(missing, "address already in use") {
+		t.Errorf("%+v", last)
 	}
 }
 

@@ -35,7 +35,7 @@ type listeners struct {
 	tftp   *net.UDPConn // nil if there is none
 	http   net.Listener // nil if there is none
 	noHTTP error        // why there is no http; nil if there is one
-	dhcp   *net.UDPConn // port 67; nil if DHCP is off, as is boot
+	dhcp   *net.UDPConn // port 67; nil if DHCP is off or could not open it, as is boot
 	boot   *net.UDPConn // port 4011
 }
 
@@ -176,15 +176,30 @@ func listenUDP(files map[string][]*os.File, name, at, other string) (*net.UDPCon
 	return c, nil
 }
 
-// listenBoot opens the sockets for boxes that start.
+// listenBoot opens the sockets for boxes that start. Those for DHCP that systemd has not
+// opened are opened later, since another DHCP server often has the port, and all else
+// works without.
 func (l *listeners) listenBoot(cfg *Config, files map[string][]*os.File) (err error) {
 	if l.tftp, err = listenUDP(files, fdTFTP, cfg.TFTP,
 		`if another TFTP server gives boot files out, set tftp = "" in the configuration`); err != nil || cfg.DHCP.Mode == dhcpOff {
 		return err
 	}
+	if l.dhcp, err = listenUDP(files, fdDHCP, "", ""); err == nil {
+		l.boot, err = listenUDP(files, fdBoot, "", "")
+	}
+	return err
+}
+
+// listenDHCP opens what is missing of the sockets for DHCP.
+func (l *listeners) listenDHCP() (err error) {
 	const other = `if another DHCP server runs on this machine, stop it, or set dhcp.mode = "" and have that one name the boot file`
-	if l.dhcp, err = listenUDP(files, fdDHCP, dhcpAt, other); err == nil {
-		l.boot, err = listenUDP(files, fdBoot, bootAt, other)
+	if l.dhcp == nil {
+		if l.dhcp, err = listenUDP(nil, fdDHCP, dhcpAt, other); err != nil {
+			return err
+		}
+	}
+	if l.boot == nil {
+		l.boot, err = listenUDP(nil, fdBoot, bootAt, other)
 	}
 	return err
 }

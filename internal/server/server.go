@@ -155,7 +155,7 @@ func (s *server) open(ctx context.Context) (err error) {
 	if s.sockets.tftp != nil { // without it, nobody says that a box has started its own disk
 		probe, s.noProbe = newProbe(cfg.Jobs.Probe) // the status says what is wrong
 	}
-	if s.sockets.dhcp != nil {
+	if cfg.DHCP.Mode != dhcpOff {
 		if s.bootDHCP, err = newBootDHCP(s); err != nil {
 			return err
 		}

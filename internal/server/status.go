@@ -1,6 +1,7 @@
 package server
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -117,8 +118,11 @@ func (s *server) dhcpPart() api.Part {
 	switch {
 	case b.refused != nil:
 		p.State = api.PartFailed
-		p.Missing = append(p.Missing, fmt.Sprintf("It does not answer: %v. It tries again every 30 seconds. "+
-			"If both are to answer, set beside = true in the section [dhcp]", b.refused))
+		text := fmt.Sprintf("It does not answer: %v. It tries again every 30 seconds", b.refused)
+		if errors.As(b.refused, new(*dhcp.OthersError)) {
+			text += ". If both are to answer, set beside = true in the section [dhcp]"
+		}
+		p.Missing = append(p.Missing, text)
 		return p
 	case !b.answers:
 		p.State, p.Text = api.PartStarting, "looks for other DHCP servers first"
