@@ -79,6 +79,9 @@ func (s *Server) addUpload(ctx context.Context, in *struct {
 	case len(q.Note) > image.MaxNote:
 		return nil, problem.Wrongf("the note has %d bytes; at most %d are kept", len(q.Note), image.MaxNote)
 	}
+	if err := s.noName(ctx, in.Owner); err != nil {
+		return nil, err
+	}
 	if q.Arming != "" {
 		if _, err := box.ParseArming(string(q.Arming)); err != nil {
 			return nil, problem.Wrongf("%w", err)
@@ -105,6 +108,19 @@ func (s *Server) addUpload(ctx context.Context, in *struct {
 		return nil, err
 	}
 	return answer(Upload{token}, nil)
+}
+
+// noName refuses the name of a box as whose backup something is added. Backups belong to
+// addresses, so nobody would find this one with the box.
+func (s *Server) noName(ctx context.Context, owner string) error {
+	return s.cfg.Ledger.View(ctx, func(tx *ledger.Tx) error {
+		found, _, err := tx.Boxes(ledger.BoxFilter{Name: owner}, ledger.Page{Limit: 1})
+		if err == nil && len(found) > 0 && callerOf(ctx).sees(found[0]) {
+			err = problem.Refusef("%s is the name of the box %s, and backups belong to an address; write %s in its place", owner, found[0].Address,
+				found[0].Address)
+		}
+		return err
+	})
 }
 
 // add makes a token for an upload. It takes away those that nobody has used for long.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -58,6 +59,22 @@ func newUploadRig(t *testing.T) *uploadRig {
 	r.box(ledger.Box{Address: addr(t, "10.0.0.1"), Groups: []string{"rack"}})
 	r.box(ledger.Box{Address: addr(t, "10.0.0.2")})
 	return &uploadRig{r, s, ids}
+}
+
+// TestUploadForAName: a backup of a box that is named would not be found with the box.
+func TestUploadForAName(t *testing.T) {
+	r := newUploadRig(t)
+	r.box(ledger.Box{Address: addr(t, "10.0.0.3"), Name: "web-1"})
+	c := r.root()
+	for _, name := range []string{"web-1", "WEB-1"} {
+		p := c.refused(api.CodeRefused, "POST", "/api/v1/backups/"+name+"/uploads", api.NewUpload{})
+		if !strings.Contains(p.Detail, "the box 10.0.0.3") {
+			t.Errorf("%s: %s", name, p.Detail)
+		}
+	}
+	for _, name := range []string{"10.0.0.3", "web-2"} {
+		c.want(201, "POST", "/api/v1/backups/"+name+"/uploads", api.NewUpload{}, &api.Upload{})
+	}
 }
 
 // sender sends a backup with the token of an upload.
