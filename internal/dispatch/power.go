@@ -18,14 +18,15 @@ import (
 )
 
 // Power switches boxes. All methods may be called by several goroutines, but Restart and Switch
-// never by two for one box. They end by themselves after a time. groups are all groups.
+// never by two for one box. They end by themselves after a time. groups are all groups. What they do may have to wait for its
+// turn, so they ask may right before they begin it. Its error refuses that, and is returned. It can be nil.
 type Power interface {
 	// Has reports whether a box has a power command.
 	Has(b ledger.Box, groups []ledger.Group) bool
 	// Restart switches a box off and on, or on if nothing else is possible. The first try is 1.
-	Restart(ctx context.Context, b ledger.Box, groups []ledger.Group, try int) (Switched, error)
+	Restart(ctx context.Context, b ledger.Box, groups []ledger.Group, try int, may func() error) (Switched, error)
 	// Switch does for a box what an admin asks for. If nothing was begun, the error is of package problem.
-	Switch(ctx context.Context, b ledger.Box, groups []ledger.Group, a power.Action) (Switched, error)
+	Switch(ctx context.Context, b ledger.Box, groups []ledger.Group, a power.Action, may func() error) (Switched, error)
 }
 
 // Switched is what came of a power command.
@@ -78,6 +79,9 @@ func (d *Dispatch) powerCycle(t *task) {
 	})
 }
 
+// errWentOn keeps a power command from being begun for a job that does not wait for it any more.
+var errWentOn = errors.New("the job has gone on")
+
 // runPower runs the power command of a step, once more if it fails, as long as the job is still there. A command
 // that runs is not stopped when the job goes on, since it may have switched the box off.
 func (d *Dispatch) runPower(t *task, step int) (short string, err error) {
@@ -87,18 +91,27 @@ func (d *Dispatch) runPower(t *task, step int) (short string, err error) {
 	case <-d.ctx.Done():
 		return "", d.ctx.Err()
 	}
-	for try := 1; ; try++ {
+	var j job.Job
+	waits := func() error {
 		d.mu.Lock()
-		j := t.job
-		d.mu.Unlock()
-		if j.Step != step {
+		defer d.mu.Unlock()
+		if j = t.job; j.Step != step {
+			return errWentOn
+		}
+		return nil
+	}
+	for try := 1; ; try++ {
+		if waits() != nil {
 			return "", nil
 		}
 		b, groups, err := d.boxInGroups(d.ctx, j.Box)
 		if err != nil {
 			return "", err
 		}
-		did, err := d.cfg.Power.Restart(d.ctx, b, groups, try)
+		did, err := d.cfg.Power.Restart(d.ctx, b, groups, try, waits)
+		if errors.Is(err, errWentOn) { // the box has come by itself, and may write to a disk
+			return "", nil
+		}
 		d.logPower(j.Box, did, "restart", err)
 		if err == nil || !did.Again {
 			return did.Short, err
@@ -205,10 +218,14 @@ func (d *Dispatch) SwitchPower(ctx context.Context, addr box.Addr, a power.Actio
 		err error
 	}
 	ended := make(chan result, 1)
+	var may func() error
+	if !force {
+		may = func() error { return d.mayLosePower(addr) }
+	}
 	d.work.Add(1) // this call is counted, so it is in time
 	go func() {
 		defer d.work.Done()
-		did, err := d.cfg.Power.Switch(d.ctx, b, groups, a)
+		did, err := d.cfg.Power.Switch(d.ctx, b, groups, a, may)
 		<-l.power
 		if did.By == "" {
 			ended <- result{did, err}

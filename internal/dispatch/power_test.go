@@ -115,6 +115,52 @@ func TestPowerGivesWay(t *testing.T) {
 	})
 }
 
+// TestPowerComesTooLate: a power command that has waited for its turn is not begun when the box has come meanwhile, since
+// it would cut the power while a disk is written.
+func TestPowerComesTooLate(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.power()
+		r.turn = time.Minute
+		r.start(&knife{})
+		s := r.add(here, box.Backup)
+		time.Sleep(time.Second)
+		var err error
+		go func() { // it waits for the power command of the job, and then for its own turn
+			time.Sleep(50 * time.Second)
+			_, err = r.server().SwitchPower(ctx, here, power.Off, "ann", false)
+		}()
+		r.job(s.ID, job.Armed, "")
+		a := r.boot(here).works()
+		time.Sleep(3 * time.Minute)
+		if j := r.job(s.ID, job.Running, ""); r.begun != 0 || j.ByHand || j.Text != "" {
+			t.Errorf("%d were begun, and the job is %+v", r.begun, j.Job)
+		}
+		if !isRefused(err) || len(r.switched) != 0 {
+			t.Errorf("%v, %q", err, r.switched)
+		}
+		if log := r.logText(here); strings.Contains(log, "restart") {
+			t.Error(log)
+		}
+		a.commits().ends(box.Done)
+		other := r.add(there, box.Backup)
+		time.Sleep(3 * time.Minute)
+		if r.job(other.ID, job.Armed, ""); r.begun != 1 {
+			t.Errorf("%d were begun for a box that waits", r.begun)
+		}
+		done := make(chan error)
+		go func() {
+			_, err := r.server().SwitchPower(ctx, there, power.Off, "ann", false)
+			done <- err
+		}()
+		time.Sleep(time.Second)
+		b := r.boot(there).works()
+		if err := <-done; !isRefused(err) || len(r.switched) != 0 {
+			t.Errorf("%v, %q", err, r.switched)
+		}
+		b.commits().ends(box.Done)
+	})
+}
+
 // TestPowerOnAlone: where a box may run all the same, people are told.
 func TestPowerOnAlone(t *testing.T) {
 	bubble(t, func(r *rig) {

@@ -294,6 +294,9 @@ type rig struct {
 	powers map[box.Addr]int
 	broken error  // of the power command
 	only   string // the name of the only box that has one, if not all do
+	// turn is for how long a power command waits for its turn, and begun is how many began after that.
+	turn  time.Duration
+	begun int
 	// runs is what a try to restart a box leads to. nil is what broken says.
 	runs     func(ctx context.Context, b ledger.Box, try int) (Switched, error)
 	switched []string
@@ -362,18 +365,36 @@ type fakePower struct{ *rig }
 
 func (p fakePower) Has(b ledger.Box, _ []ledger.Group) bool { return p.only == "" || b.Name == p.only }
 
-func (p fakePower) Restart(ctx context.Context, b ledger.Box, _ []ledger.Group, try int) (Switched, error) {
+func (p fakePower) Restart(ctx context.Context, b ledger.Box, _ []ledger.Group, try int, may func() error) (Switched, error) {
 	p.mu.Lock()
 	p.powers[b.Address]++
-	broken, runs := p.broken, p.runs
+	broken, runs, turn := p.broken, p.runs, p.turn
 	p.mu.Unlock()
+	if turn > 0 {
+		time.Sleep(turn)
+		if err := may(); err != nil {
+			return Switched{By: "fake"}, err
+		}
+		p.mu.Lock()
+		p.begun++
+		p.mu.Unlock()
+	}
 	if runs != nil {
 		return runs(ctx, b, try)
 	}
 	return Switched{By: "fake"}, broken
 }
 
-func (p fakePower) Switch(ctx context.Context, b ledger.Box, _ []ledger.Group, a power.Action) (Switched, error) {
+func (p fakePower) Switch(ctx context.Context, b ledger.Box, _ []ledger.Group, a power.Action, may func() error) (Switched, error) {
+	p.mu.Lock()
+	turn := p.turn
+	p.mu.Unlock()
+	time.Sleep(turn)
+	if may != nil {
+		if err := may(); err != nil {
+			return Switched{By: "fake"}, err
+		}
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.switched = append(p.switched, fmt.Sprint(b.Address, " ", a))

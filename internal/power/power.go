@@ -54,6 +54,7 @@ package power
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -367,16 +368,19 @@ func (p *Power) Check() error {
 
 // Do does an action for a box, once. The error is nil if it is done. Otherwise it is a sentence for
 // people, and of package problem if it was refused. The Result is there in any case.
-func (r *Runner) Do(ctx context.Context, p *Power, a Action, f Facts) (Result, error) {
+//
+// A command may have to wait until others have ended, and meanwhile somebody may have begun to work at the box. So may
+// is asked right before something is begun, and its error refuses it. It can be nil.
+func (r *Runner) Do(ctx context.Context, p *Power, a Action, f Facts, may func() error) (Result, error) {
 	refuse := func(err error) (Result, error) { return Result{Reason: Refused}, problem.Refusef("%w", err) }
 	if !p.Can(a) {
 		return refuse(fmt.Errorf("%s cannot do %q", p, a))
 	}
 	if len(p.words) == 0 {
-		return r.wake(ctx, p, f)
+		return r.wake(ctx, p, f, may)
 	}
 	if !p.has(a) {
-		return r.offAndOn(ctx, p, f)
+		return r.offAndOn(ctx, p, f, may)
 	}
 	args, err := p.args(a, f)
 	if err != nil {
@@ -389,16 +393,16 @@ func (r *Runner) Do(ctx context.Context, p *Power, a Action, f Facts) (Result, e
 	if args[0], err = find(args[0]); err != nil {
 		return refuse(err)
 	}
-	res, err := r.run(ctx, args, env, p.timeout)
-	if err != nil {
+	res, err := r.run(ctx, args, env, p.timeout, may)
+	if err != nil && res.Reason != Refused {
 		err = fmt.Errorf("the power command %s %w", p, err)
 	}
 	return res, err
 }
 
 // offAndOn does Cycle by Off and On. A box that was switched off is switched on in any case.
-func (r *Runner) offAndOn(ctx context.Context, p *Power, f Facts) (Result, error) {
-	off, err := r.Do(ctx, p, Off, f)
+func (r *Runner) offAndOn(ctx context.Context, p *Power, f Facts, may func() error) (Result, error) {
+	off, err := r.Do(ctx, p, Off, f, may)
 	if err != nil {
 		return off, fmt.Errorf("switch it off: %w", err)
 	}
@@ -412,11 +416,14 @@ func (r *Runner) offAndOn(ctx context.Context, p *Power, f Facts) (Result, error
 		onCtx, cancel = context.WithTimeout(context.WithoutCancel(ctx), rescueTime)
 		defer cancel()
 	}
-	on, err := r.Do(onCtx, p, On, f)
+	on, err := r.Do(onCtx, p, On, f, nil)
 	on.Output = strings.Trim(off.Output+"\n"+on.Output, "\n")
 	on.LeftOut, on.Took = on.LeftOut+off.LeftOut, on.Took+off.Took
 	if err != nil {
 		err = fmt.Errorf("it is off, and was not switched on again: %w", err)
+	}
+	if on.Reason == Refused { // something was done all the same, and On is worth another try
+		on.Reason, err = Failed, errors.New(err.Error())
 	}
 	return on, err
 }

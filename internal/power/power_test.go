@@ -249,7 +249,7 @@ func TestFacts(t *testing.T) {
 		{label: "1", words: "{label:y}", refused: "no label y="},
 	} {
 		p := parsed(t, script(t, show, c.words))
-		res, err := New(1).Do(t.Context(), p, Cycle, Facts{Labels: []string{"xx=1", "x=" + c.label, "y"}})
+		res, err := New(1).Do(t.Context(), p, Cycle, Facts{Labels: []string{"xx=1", "x=" + c.label, "y"}}, nil)
 		var refused *problem.Error
 		switch {
 		case c.refused == "":
@@ -280,12 +280,12 @@ func TestFacts(t *testing.T) {
 		{"x {address}", Facts{}, "nothing is known of the address"},
 		{"x {label:x}", Facts{Labels: []string{"x=1", "x=2"}}, "several labels x="},
 	} {
-		_, err := New(1).Do(t.Context(), parsed(t, Spec{Command: c.command}), Cycle, c.f)
+		_, err := New(1).Do(t.Context(), parsed(t, Spec{Command: c.command}), Cycle, c.f, nil)
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v", c.command, err)
 		}
 	}
-	res, err := New(1).Do(t.Context(), parsed(t, Spec{Command: "true"}), Off, someBox)
+	res, err := New(1).Do(t.Context(), parsed(t, Spec{Command: "true"}), Off, someBox, nil)
 	if res.Reason != Refused || err == nil || !strings.Contains(err.Error(), `true cannot do "off"`) {
 		t.Errorf("%+v, %v", res, err)
 	}
@@ -326,7 +326,7 @@ func TestRuns(t *testing.T) {
 		if err := p.Check(); err != nil {
 			t.Errorf("%s: %v", c.what, err)
 		}
-		res, err := New(1).Do(t.Context(), p, Cycle, someBox)
+		res, err := New(1).Do(t.Context(), p, Cycle, someBox, nil)
 		said := ""
 		if err != nil {
 			said = err.Error()
@@ -386,7 +386,7 @@ func TestHangs(t *testing.T) {
 			p, r := parsed(t, script(t, c.text, file)), New(1)
 			p.timeout, r.grace = 400*time.Millisecond, time.Second
 			begun := time.Now()
-			res, err := r.Do(t.Context(), p, Cycle, someBox)
+			res, err := r.Do(t.Context(), p, Cycle, someBox, nil)
 			if took := time.Since(begun); took > 10*time.Second {
 				t.Errorf("it took %v", took)
 			}
@@ -413,7 +413,7 @@ func TestEscaped(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "pid")
 	begun := time.Now()
 	p := parsed(t, script(t, "setsid sh -c 'echo $$ >'$1'; exec yes' & while ! [ -s $1 ]; do sleep 0.02; done; sleep 0.1; exit 5", file))
-	res, err := New(1).Do(t.Context(), p, Cycle, someBox)
+	res, err := New(1).Do(t.Context(), p, Cycle, someBox, nil)
 	if res.Code != 5 || res.Reason != Failed || time.Since(begun) > 5*time.Second || res.LeftOut == 0 {
 		t.Errorf("%v, %d, %d, %v", res.Reason, res.Code, res.LeftOut, err)
 	}
@@ -425,7 +425,7 @@ func TestEscaped(t *testing.T) {
 func TestOutputIsBounded(t *testing.T) {
 	nothingLeft(t)
 	p := parsed(t, script(t, "echo first; i=0; while [ $i -lt 40 ]; do printf %10000d $i; i=$((i+1)); done; echo; echo last", ""))
-	res, err := New(1).Do(t.Context(), p, Cycle, someBox)
+	res, err := New(1).Do(t.Context(), p, Cycle, someBox, nil)
 	if err != nil || !strings.HasPrefix(res.Output, "first\n") || !strings.HasSuffix(res.Output, "\nlast") || len(res.Output) > MaxOutput+50 {
 		t.Errorf("%d bytes, %.20q to %q, %v", len(res.Output), res.Output, res.Output[max(0, len(res.Output)-10):], err)
 	}
@@ -465,7 +465,7 @@ func TestStopped(t *testing.T) {
 		}
 	}()
 	p := parsed(t, script(t, "echo begun; sleep 60 & echo $! >$1; wait", file))
-	res, err := r.Do(ctx, p, Cycle, someBox)
+	res, err := r.Do(ctx, p, Cycle, someBox, nil)
 	const want = "the power command sh was stopped: the server ends; it said: begun"
 	if res.Reason != Stopped || res.Again() || err == nil || err.Error() != want {
 		t.Errorf("%+v, %v", res, err)
@@ -474,7 +474,8 @@ func TestStopped(t *testing.T) {
 		t.Error("a child lives on")
 	}
 	os.Remove(file)
-	if res, err := r.Do(ctx, p, Cycle, someBox); res.Reason != Stopped || err == nil || !strings.Contains(err.Error(), "was not started") {
+	res, err = r.Do(ctx, p, Cycle, someBox, nil)
+	if res.Reason != Stopped || err == nil || !strings.Contains(err.Error(), "was not started") {
 		t.Errorf("%+v, %v", res, err)
 	}
 	if _, err := os.Stat(file); err == nil {
@@ -496,7 +497,7 @@ func TestOffAndOn(t *testing.T) {
 		os.Remove(did)
 		return strings.ReplaceAll(string(b), "\n", " ")
 	}
-	res, err := r.Do(t.Context(), p, Cycle, someBox)
+	res, err := r.Do(t.Context(), p, Cycle, someBox, nil)
 	if got := log(); err != nil || res.Reason != Done || got != "0 1 " || res.Output != "0 now\n1 now" {
 		t.Errorf("%q, %+v, %v", got, res, err)
 	}
@@ -506,14 +507,14 @@ func TestOffAndOn(t *testing.T) {
 		}
 	}
 	must(os.WriteFile(filepath.Join(dir, "1"), nil, 0o600))
-	res, err = r.Do(t.Context(), p, Cycle, someBox)
+	res, err = r.Do(t.Context(), p, Cycle, someBox, nil)
 	const want = "it is off, and was not switched on again: the power command sh failed with exit code 1; it said: 1 now"
 	if got := log(); err == nil || err.Error() != want || !res.Again() || got != "0 1 " {
 		t.Errorf("%q, %+v, %v", got, res, err)
 	}
 	must(os.Remove(filepath.Join(dir, "1")))
 	must(os.WriteFile(filepath.Join(dir, "0"), nil, 0o600))
-	res, err = r.Do(t.Context(), p, Cycle, someBox)
+	res, err = r.Do(t.Context(), p, Cycle, someBox, nil)
 	if got := log(); got != "0 " || err == nil || !strings.HasPrefix(err.Error(), "switch it off: the power command sh") || !res.Again() {
 		t.Errorf("%q, %+v, %v", got, res, err)
 	}
@@ -527,7 +528,7 @@ func TestOffAndOn(t *testing.T) {
 		time.Sleep(time.Second) // Off has ended by then
 		cancel()
 	}()
-	res, err = r.Do(ctx, p, Cycle, someBox)
+	res, err = r.Do(ctx, p, Cycle, someBox, nil)
 	if got := log(); err != nil || res.Reason != Done || got != "0 1 " {
 		t.Errorf("while the server ends: %q, %+v, %v", got, res, err)
 	}
@@ -551,7 +552,7 @@ func TestManyAtOnce(t *testing.T) {
 	var all sync.WaitGroup
 	for range 40 {
 		all.Go(func() {
-			res, err := r.Do(t.Context(), p, Cycle, someBox)
+			res, err := r.Do(t.Context(), p, Cycle, someBox, nil)
 			n, _ := strconv.ParseInt(res.Output, 10, 64)
 			if err != nil || n < 1 {
 				t.Errorf("%+v, %v", res, err)
@@ -575,19 +576,19 @@ func TestHangsInKernel(t *testing.T) {
 	r.await = func(pid int) error { <-free; return await(pid) }
 	p := parsed(t, script(t, "echo begun; exec sleep 60", ""))
 	p.timeout, r.grace, r.stuck = 400*time.Millisecond, 100*time.Millisecond, 100*time.Millisecond
-	res, err := r.Do(t.Context(), p, Cycle, someBox)
+	res, err := r.Do(t.Context(), p, Cycle, someBox, nil)
 	want := "the power command sh did not end within 400ms, and hangs in the kernel although it was killed; it said: begun"
 	if res.Reason != TimedOut || res.Code != -1 || err == nil || err.Error() != want {
 		t.Errorf("%+v, %v", res, err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	res, err = r.Do(ctx, parsed(t, Spec{Command: "true"}), Cycle, someBox)
+	res, err = r.Do(ctx, parsed(t, Spec{Command: "true"}), Cycle, someBox, nil)
 	if res.Reason != Stopped || !strings.Contains(err.Error(), "was not started") {
 		t.Errorf("it does not keep its slot: %+v, %v", res, err)
 	}
 	close(free)
-	if res, err := r.Do(t.Context(), parsed(t, Spec{Command: "true"}), Cycle, someBox); err != nil {
+	if res, err := r.Do(t.Context(), parsed(t, Spec{Command: "true"}), Cycle, someBox, nil); err != nil {
 		t.Errorf("%+v, %v", res, err)
 	}
 }
@@ -642,13 +643,13 @@ func TestCheck(t *testing.T) {
 		if c.want == "" || c.spec.Template == wake {
 			continue
 		}
-		if res, err := New(1).Do(t.Context(), p, Cycle, someBox); res.Reason != Refused || err == nil {
+		if res, err := New(1).Do(t.Context(), p, Cycle, someBox, nil); res.Reason != Refused || err == nil {
 			t.Errorf("%+v: it is done: %+v, %v", c.spec, res, err)
 		}
 	}
 	// A file that looks like a program and is none.
 	p := parsed(t, Spec{Command: write("none", "\x00\x01", 0o755)})
-	if res, err := New(1).Do(t.Context(), p, Cycle, someBox); res.Reason != NotStarted || !res.Again() || err == nil ||
+	if res, err := New(1).Do(t.Context(), p, Cycle, someBox, nil); res.Reason != NotStarted || !res.Again() || err == nil ||
 		!strings.Contains(err.Error(), "could not be started") {
 		t.Errorf("%+v, %v", res, err)
 	}
@@ -666,7 +667,7 @@ func TestWake(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := parsed(t, Spec{Template: wake, Broadcast: conn.LocalAddr().String(), PasswordFile: file})
-	res, err := New(1).Do(t.Context(), p, On, someBox)
+	res, err := New(1).Do(t.Context(), p, On, someBox, nil)
 	if err != nil || res.Reason != Done {
 		t.Fatalf("%+v, %v", res, err)
 	}
@@ -686,21 +687,21 @@ func TestWake(t *testing.T) {
 		}
 	}
 	for _, f := range []Facts{{}, {MACs: []string{"52:54:00:12:34"}}, {MACs: []string{"52:54:00:12:34:56", "00:00:00:00:fe:80:00:00"}}} {
-		if res, err := New(1).Do(t.Context(), p, On, f); res.Reason != Refused || err == nil {
+		if res, err := New(1).Do(t.Context(), p, On, f, nil); res.Reason != Refused || err == nil {
 			t.Errorf("%+v: %+v, %v", f, res, err)
 		}
 	}
-	if res, err := New(1).Do(t.Context(), p, Cycle, someBox); res.Reason != Refused || err == nil {
+	if res, err := New(1).Do(t.Context(), p, Cycle, someBox, nil); res.Reason != Refused || err == nil {
 		t.Errorf("%+v, %v", res, err)
 	}
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	if res, err := New(1).Do(ended, p, On, someBox); res.Reason != Stopped || err == nil {
+	if res, err := New(1).Do(ended, p, On, someBox, nil); res.Reason != Stopped || err == nil {
 		t.Errorf("%+v, %v", res, err)
 	}
 	// Sending to a broadcast address is allowed. Whether there is a route is another matter.
 	all := parsed(t, Spec{Template: wake, Broadcast: "127.255.255.255"})
-	if res, err := New(1).Do(t.Context(), all, On, someBox); errors.Is(err, syscall.EACCES) {
+	if res, err := New(1).Do(t.Context(), all, On, someBox, nil); errors.Is(err, syscall.EACCES) {
 		t.Errorf("%+v, %v", res, err)
 	}
 	if _, err := MagicPacket("52:54:00:12:34:56", make([]byte, 5)); err == nil {
@@ -769,4 +770,19 @@ func FuzzOutput(f *testing.F) {
 			t.Fatalf("%q", text)
 		}
 	})
+}
+
+// TestOffAndRefused: a box that was switched off is not said to be as it was if On is refused then, and On is worth another try.
+func TestOffAndRefused(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "switch")
+	if err := os.WriteFile(file, []byte("#!/bin/sh\nrm \"$0\"\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	r := New(1)
+	r.off = time.Millisecond
+	p := parsed(t, Spec{Command: file + " {action}", Actions: map[Action]string{On: "1", Off: "0"}})
+	res, err := r.Do(t.Context(), p, Cycle, someBox, nil)
+	if err == nil || errors.As(err, new(*problem.Error)) || !strings.Contains(err.Error(), "it is off") || !res.Again() {
+		t.Errorf("%+v, %v", res, err)
+	}
 }

@@ -154,7 +154,7 @@ func readSecret(path string) (string, error) {
 }
 
 // run runs a command to its end, and to that of all its processes.
-func (r *Runner) run(ctx context.Context, args, env []string, timeout time.Duration) (res Result, err error) {
+func (r *Runner) run(ctx context.Context, args, env []string, timeout time.Duration, may func() error) (res Result, err error) {
 	res.Code = -1
 	free := func() {}
 	select {
@@ -166,6 +166,13 @@ func (r *Runner) run(ctx context.Context, args, env []string, timeout time.Durat
 		free()
 		res.Reason = Stopped
 		return res, fmt.Errorf("was not started: %w", context.Cause(ctx))
+	}
+	if may != nil {
+		if err := may(); err != nil {
+			free()
+			res.Reason = Refused
+			return res, err
+		}
 	}
 	begun := time.Now()
 	cmd, pipe, err := start(args, env)

@@ -83,7 +83,7 @@ func (p *Power) password() ([]byte, error) {
 }
 
 // wake sends the packets for all network cards of a box.
-func (r *Runner) wake(ctx context.Context, p *Power, f Facts) (Result, error) {
+func (r *Runner) wake(ctx context.Context, p *Power, f Facts, may func() error) (Result, error) {
 	begun := time.Now()
 	refuse := func(err error) (Result, error) { return Result{Reason: Refused}, problem.Refusef("%w", err) }
 	if len(f.MACs) == 0 {
@@ -100,6 +100,11 @@ func (r *Runner) wake(ctx context.Context, p *Power, f Facts) (Result, error) {
 			return refuse(fmt.Errorf("the box cannot be woken: %w", err))
 		}
 		packets = append(packets, packet)
+	}
+	if may != nil {
+		if err := may(); err != nil {
+			return Result{Reason: Refused}, err
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()

@@ -124,7 +124,7 @@ func (p *powers) of(b ledger.Box, groups []ledger.Group) (name string, way *powe
 	e := setting.For(b, groups, p.site)
 	switch {
 	case e.Power == "" && e.PowerWhy == "":
-		return "", nil, problem.Refusef("%s has no power command; `testbox box set %s --power` gives it one", b.Address, b.Address)
+		return "", nil, problem.Refusef("%s has no power command; `testbox box set %s --power NAME` gives it one", b.Address, b.Address)
 	case e.Power == "":
 		return "", nil, problem.Refusef("%s has no power command (%s)", b.Address, e.PowerWhy)
 	}
@@ -137,7 +137,8 @@ func factsOf(b ledger.Box) power.Facts {
 
 // Restart implements dispatch.Power. If a box cannot be cycled, which not every BMC does with one that
 // is off, it is at last switched on.
-func (p *powers) Restart(ctx context.Context, b ledger.Box, groups []ledger.Group, try int) (dispatch.Switched, error) {
+func (p *powers) Restart(ctx context.Context, b ledger.Box, groups []ledger.Group, try int, may func() error) (
+	dispatch.Switched, error) {
 	name, way, err := p.of(b, groups)
 	if err != nil {
 		return dispatch.Switched{}, err
@@ -153,7 +154,7 @@ func (p *powers) Restart(ctx context.Context, b ledger.Box, groups []ledger.Grou
 		return dispatch.Switched{By: name}, err
 	}
 	a := tries[min(try, len(tries))-1]
-	res, err := p.runner.Do(ctx, way, a, factsOf(b))
+	res, err := p.runner.Do(ctx, way, a, factsOf(b), may)
 	did := dispatch.Switched{By: name, Output: res.Output, Again: err != nil && res.Again() && try < len(tries)}
 	switch {
 	case err != nil || a == power.Cycle:
@@ -178,7 +179,8 @@ func (p *powers) wait(ctx context.Context) error {
 }
 
 // Switch implements dispatch.Power.
-func (p *powers) Switch(ctx context.Context, b ledger.Box, groups []ledger.Group, a power.Action) (dispatch.Switched, error) {
+func (p *powers) Switch(ctx context.Context, b ledger.Box, groups []ledger.Group, a power.Action, may func() error) (
+	dispatch.Switched, error) {
 	name, way, err := p.of(b, groups)
 	if err != nil {
 		return dispatch.Switched{}, err
@@ -193,7 +195,7 @@ func (p *powers) Switch(ctx context.Context, b ledger.Box, groups []ledger.Group
 		return dispatch.Switched{By: name}, problem.Refusef("the power command %s of %s cannot do %q; it can do %s", name, b.Address, a,
 			strings.Join(can, ", "))
 	}
-	res, err := p.runner.Do(ctx, way, a, factsOf(b))
+	res, err := p.runner.Do(ctx, way, a, factsOf(b), may)
 	return dispatch.Switched{By: name, Output: res.Output}, err
 }
 

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -68,7 +69,7 @@ func (r *powerRig) did() string {
 func (r *powerRig) restart(t *testing.T) (short string, err error) {
 	t.Helper()
 	for try := 1; try < 10; try++ {
-		did, err := r.Restart(t.Context(), r.box, nil, try)
+		did, err := r.Restart(t.Context(), r.box, nil, try, nil)
 		if did.By != "x" {
 			t.Errorf("it was done by %q", did.By)
 		}
@@ -135,7 +136,7 @@ func TestWhichPower(t *testing.T) {
 		if has := r.Has(r.box, groups); has != (c.want != "") {
 			t.Errorf("%+v: it has one: %v", c, has)
 		}
-		did, err := r.Restart(t.Context(), r.box, groups, 1)
+		did, err := r.Restart(t.Context(), r.box, groups, 1, nil)
 		if got := r.did(); got != c.want || did.By != c.want || (err == nil) != (c.want != "") || did.Again {
 			t.Errorf("%+v: %q, %+v, %v", c, got, did, err)
 		}
@@ -144,19 +145,19 @@ func TestWhichPower(t *testing.T) {
 
 func TestSwitch(t *testing.T) {
 	r := newPowerRig(t, "jobs.power = \"x\"\n[power.x]\ncommand = \"SCRIPT {action} {name}\"\nactions = { on = \"on\", off = \"off\" }")
-	did, err := r.Switch(t.Context(), r.box, nil, power.Off)
+	did, err := r.Switch(t.Context(), r.box, nil, power.Off, nil)
 	if got := r.did(); got != "off web-1" || err != nil || did.Output != "says off" || did.By != "x" {
 		t.Errorf("%q, %+v, %v", got, did, err)
 	}
 	r.fails(t, "off")
-	if did, err = r.Switch(t.Context(), r.box, nil, power.Off); err == nil || did.Output != "says off" {
+	if did, err = r.Switch(t.Context(), r.box, nil, power.Off, nil); err == nil || did.Output != "says off" {
 		t.Errorf("%+v, %v", did, err)
 	}
 	if got := strings.Join(r.facts(), " "); got != "name" {
 		t.Errorf("it depends on %q", got)
 	}
 	wakes := newPowerRig(t, "jobs.power = \"x\"\n[power.x]\ntemplate = \"wake\"")
-	if _, err = wakes.Switch(t.Context(), r.box, nil, power.Off); err == nil || !strings.Contains(err.Error(), "it can do on") {
+	if _, err = wakes.Switch(t.Context(), r.box, nil, power.Off, nil); err == nil || !strings.Contains(err.Error(), "it can do on") {
 		t.Error(err)
 	}
 	if (*powers)(nil).facts() != nil {
@@ -172,7 +173,7 @@ func TestPowerGap(t *testing.T) {
 	ended := make(chan error)
 	for range 4 {
 		go func() {
-			_, err := r.Restart(t.Context(), r.box, nil, 1)
+			_, err := r.Restart(t.Context(), r.box, nil, 1, nil)
 			ended <- err
 		}()
 	}
@@ -187,7 +188,21 @@ func TestPowerGap(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	r.next = time.Now().Add(time.Hour)
-	if did, err := r.Restart(ctx, r.box, nil, 1); err == nil || did.Again {
+	if did, err := r.Restart(ctx, r.box, nil, 1, nil); err == nil || did.Again {
 		t.Errorf("%+v, %v", did, err)
+	}
+}
+
+// TestPowerAsksFirst: what was refused by whoever asked is not begun, also by a packet, and not by a command that is run twice.
+func TestPowerAsksFirst(t *testing.T) {
+	for _, way := range []string{`command = "SCRIPT {action}"`, "command = \"SCRIPT {action}\"\nactions = { on = \"on\", off = \"off\" }",
+		`template = "wake"`} {
+		r := newPowerRig(t, "jobs.power = \"x\"\n[power.x]\n"+way)
+		r.box.MACs = []string{"52:54:00:12:34:56"}
+		busy := errors.New("it is at work")
+		did, err := r.Restart(t.Context(), r.box, nil, 1, func() error { return busy })
+		if !errors.Is(err, busy) || did.Again || r.did() != "" {
+			t.Errorf("%s: %+v, %v", way, did, err)
+		}
 	}
 }

@@ -195,12 +195,13 @@ func (l *Lab) Has(b ledger.Box, groups []ledger.Group) bool {
 }
 
 // Restart implements dispatch.Power. A box starts by itself.
-func (l *Lab) Restart(ctx context.Context, b ledger.Box, groups []ledger.Group, _ int) (dispatch.Switched, error) {
-	return l.Switch(ctx, b, groups, power.Cycle)
+func (l *Lab) Restart(ctx context.Context, b ledger.Box, groups []ledger.Group, _ int, may func() error) (dispatch.Switched, error) {
+	return l.Switch(ctx, b, groups, power.Cycle, may)
 }
 
 // Switch implements dispatch.Power.
-func (l *Lab) Switch(_ context.Context, b ledger.Box, groups []ledger.Group, a power.Action) (dispatch.Switched, error) {
+func (l *Lab) Switch(_ context.Context, b ledger.Box, groups []ledger.Group, a power.Action, _ func() error) (
+	dispatch.Switched, error) {
 	did := dispatch.Switched{By: setting.For(b, groups, site).Power, Output: fmt.Sprintf("Chassis Power Control: %s", a)}
 	switch did.By {
 	case "":
