@@ -133,7 +133,7 @@ The same on real machines, on the storage server (docs/guide.md says more):
   1. testbox server init --address ADDRESS   makes /var/lib/testbox and /etc/testbox/server.toml
   2. testbox maintenance build               the system that boxes boot for an action
   3. testbox server                          gives out jobs, takes backups, restores boxes
-  4. your DHCP server                        next-server ADDRESS; filename "pxelinux.0"
+  4. your DHCP server                        next-server ADDRESS; filename "pxelinux.0"; or [dhcp] in server.toml
   5. each box's firmware                     BIOS mode, network first, disk second
   6. testbox backup BOX --wait               and restart the box
   7. testbox restore BOX --wait              and restart the box: its disk is what it was
