@@ -319,6 +319,7 @@ func (s *Server) setBox(ctx context.Context, in *struct {
 			return err
 		}
 		addr = b.Address
+		was := b
 		if err := s.mayChangeFacts(c, b, q); err != nil {
 			return err
 		}
@@ -346,7 +347,10 @@ func (s *Server) setBox(ctx context.Context, in *struct {
 			b.Reason = *q.HealthReason
 		}
 		e.On = addr.String()
-		return tx.PutBox(b)
+		if err := tx.PutBox(b); err != nil || q.Groups == nil {
+			return err
+		}
+		return s.mayChangeGroups(tx, c, was, b)
 	})
 	if err == nil && q.Disks != nil {
 		err = s.setDisks(addr, *q.Disks)
@@ -355,6 +359,24 @@ func (s *Server) setBox(ctx context.Context, in *struct {
 		return nil, err
 	}
 	return answer(s.box(ctx, addr.String()))
+}
+
+// mayChangeGroups refuses to let somebody who is no admin change by the groups of a box what only an admin may set: which power
+// command it has, and which of its backups are kept.
+func (s *Server) mayChangeGroups(tx *ledger.Tx, c *caller, was, is ledger.Box) error {
+	if c.may(ledger.Admin) {
+		return nil
+	}
+	groups, err := tx.Groups()
+	if err != nil {
+		return err
+	}
+	before, after := setting.For(was, groups, s.cfg.Site), setting.For(is, groups, s.cfg.Site)
+	if before.Power == after.Power && before.Keep == after.Keep {
+		return nil
+	}
+	return forbidden("only an admin may change the groups of a box by which it gets another power command, or other backups of it are kept; "+
+		"%s has the role %s", c.name, c.role)
 }
 
 // setBoxSettings changes the settings of a box.

@@ -10,6 +10,7 @@ import (
 	"testbox-imaging/internal/dispatch"
 	"testbox-imaging/internal/ledger"
 	"testbox-imaging/internal/problem"
+	"testbox-imaging/internal/setting"
 )
 
 // TestPower: the answer says whether it was done, and what the command has said.
@@ -76,4 +77,25 @@ func TestPowerFacts(t *testing.T) {
 		operator.want(200, "PATCH", path, body, nil)
 	}
 	r.root().want(200, "PATCH", path, `{"name":"web-2","labels":["outlet=8"]}`, nil)
+}
+
+// TestPowerGroups: only an admin changes by groups which power command a box has, and which of its backups are kept.
+func TestPowerGroups(t *testing.T) {
+	r := newRigWith(t, func(cfg *api.Config) { cfg.Site = setting.Site{Powers: []string{"bmc"}, Keep: setting.Keep{Last: 1}} })
+	root := r.root()
+	root.want(200, "PUT", "/api/v1/groups/kept", `{"keep":"all"}`, nil)
+	root.want(200, "PUT", "/api/v1/groups/rack", `{"power":"bmc"}`, nil)
+	root.want(200, "PUT", "/api/v1/groups/few", `{"most":3}`, nil)
+	r.box(ledger.Box{Address: addr(t, "10.0.0.1"), Groups: []string{"kept"}})
+	const path = "/api/v1/boxes/10.0.0.1"
+	operator := r.with(r.token(ledger.Token{Role: ledger.Operator}))
+	for _, body := range []string{`{"groups":[]}`, `{"groups":["few"]}`, `{"groups":["kept","rack"]}`} {
+		operator.refused(api.CodeForbidden, "PATCH", path, body)
+	}
+	var b api.Box
+	operator.want(200, "PATCH", path, `{"groups":["few","kept"]}`, &b)
+	if operator.refused(api.CodeForbidden, "PATCH", path, `{"groups":[]}`); len(b.Groups) != 2 {
+		t.Errorf("%q", b.Groups)
+	}
+	root.want(200, "PATCH", path, `{"groups":["rack"]}`, nil)
 }

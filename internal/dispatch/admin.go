@@ -162,6 +162,17 @@ func (d *Dispatch) check(r Request) error {
 
 // Check returns an error of package problem if Add would refuse a request now.
 func (d *Dispatch) Check(ctx context.Context, r Request) error {
+	err := d.checkRequest(ctx, r)
+	for _, addr := range r.Boxes {
+		if err == nil {
+			err = d.checkRoomOf(addr)
+		}
+	}
+	return err
+}
+
+// checkRequest is Check without what does not hold for a request that was made before.
+func (d *Dispatch) checkRequest(ctx context.Context, r Request) error {
 	err := d.check(r)
 	if err == nil {
 		err = d.cfg.Boots.CheckBoxes(r.Boxes)
@@ -197,7 +208,7 @@ func (d *Dispatch) AddAll(ctx context.Context, requests []Request, more func(*le
 	for i := range requests {
 		r := &requests[i]
 		r.Options.Disks = slices.Clone(r.Options.Disks)
-		if err := d.Check(ctx, *r); err != nil {
+		if err := d.checkRequest(ctx, *r); err != nil {
 			return nil, err
 		}
 	}
@@ -285,9 +296,17 @@ func (d *Dispatch) checkRoom(fresh []box.Addr) error {
 		if open++; open > maxOpen {
 			return problem.Refusef("there would be more than %d jobs that have not ended; cancel some, or wait", maxOpen)
 		}
-		if n := d.open(addr); n >= maxOfBox {
-			return problem.Refusef("%s has %s that have not ended; cancel some, or wait", addr, words.Count(n, "job"))
+		if err := d.checkRoomOf(addr); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// checkRoomOf refuses one more job of a box that has too many.
+func (d *Dispatch) checkRoomOf(addr box.Addr) error {
+	if n := d.open(addr); n >= maxOfBox {
+		return problem.Refusef("%s has %s that have not ended; cancel some, or wait", addr, words.Count(n, "job"))
 	}
 	return nil
 }

@@ -147,6 +147,8 @@ func TestErrors(t *testing.T) {
 		{Spec{Command: "sh -c -o errexit '{name}'"}, "is a script of a shell"},
 		{Spec{Command: "busybox sh -c '{name}'"}, "is a script of a shell"},
 		{Spec{Command: "su root -c '{name}'"}, "is a script of a shell"},
+		{Spec{Command: "su root -c'reboot {name}'"}, "has a script of a shell"},
+		{Spec{Command: "su --command='reboot {name}' root"}, "has a script of a shell"},
 		{Spec{Command: "x {action}", Actions: map[Action]string{"reset": "x"}}, `"reset" is no action`},
 		{Spec{Command: "x {action}", Actions: map[Action]string{On: ""}}, "no word in the power command"},
 		{Spec{Command: "x {action}", Actions: map[Action]string{On: "a\n"}}, "cannot be printed"},

@@ -190,6 +190,9 @@ var (
 	shells = []string{"sh", "bash", "dash", "ash", "ksh", "mksh", "zsh", "busybox", "fish", "su", "runuser", "python", "python3"}
 	// makesMore are programs that make something else of some characters, such as another shell or a URL.
 	makesMore = []string{"ssh", "curl", "wget"}
+	// scriptInOption is an option with its script, as su -c'SCRIPT' and su --command=SCRIPT have it.
+	scriptInOption = regexp.MustCompile(`^(-[A-Za-z]*c|--c[a-z-]*=)`)
+
 	plainText = regexp.MustCompile(`^[A-Za-z0-9.:_-]+$`)
 )
 
@@ -227,6 +230,8 @@ func checkScript(words []word) error {
 		switch {
 		case ofOption:
 			ofOption = false
+		case w.hasFact() && scriptInOption.MatchString(text):
+			return fmt.Errorf("the word %q has a script of a shell, and a fact in it could become a command", w)
 		case text == "-o" || text == "+o" || text == "-O" || text == "+O":
 			ofOption = true
 		case strings.HasPrefix(text, "-") && !w.hasFact() || strings.HasPrefix(text, "+"):

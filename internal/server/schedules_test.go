@@ -490,3 +490,33 @@ func TestScheduleRefusedJobs(t *testing.T) {
 		t.Errorf("%q, %q", jobs, said)
 	}
 }
+
+// TestScheduleFullQueue: a box for which somebody has asked for as many jobs as there may be is left out, and does not keep the
+// others from theirs.
+func TestScheduleFullQueue(t *testing.T) {
+	r := newCalendarRig(t, moment(t, "UTC", "2026-11-29 12:00"))
+	r.cfg.Schedules = map[string]Schedule{"nightly": {When: "30 2 * * *", Zone: "UTC", Action: "backup", Boxes: []string{"label:old"}}}
+	for _, text := range []string{"10.0.0.1", "10.0.0.2"} {
+		addr, err := box.ParseAddr(text)
+		must(t, err)
+		must(t, r.ledger.Update(t.Context(), func(tx *ledger.Tx) error {
+			return tx.PutBox(ledger.Box{Address: addr, Health: ledger.Good, Labels: []string{"old"}})
+		}))
+	}
+	r.start()
+	full, err := box.ParseAddr("10.0.0.1")
+	must(t, err)
+	for range 100 {
+		_, err := r.dispatch.Add(t.Context(), dispatch.Request{Boxes: []box.Addr{full}, Action: box.Backup, By: "ann"})
+		must(t, err)
+	}
+	must(t, r.look(moment(t, "UTC", "2026-11-30 02:30")))
+	jobs := slices.DeleteFunc(r.jobs(), func(j string) bool { return j == "10.0.0.1 " })
+	if len(jobs) != 1 || !strings.HasPrefix(jobs[0], "10.0.0.2 ") {
+		t.Errorf("%q", jobs)
+	}
+	said := r.audit("leave boxes out")
+	if len(said) != 1 || !strings.Contains(said[0], "10.0.0.1, since 10.0.0.1 has 100 jobs that have not ended") {
+		t.Errorf("%q", said)
+	}
+}

@@ -113,8 +113,17 @@ const nvmeCounter = "media errors"
 // or have begun to say that they are failing.
 func Grown(past, now []inventory.Disk) []string {
 	before := map[string]inventory.Disk{}
+	several := func(disks []inventory.Disk, key string) bool { // as bridges do that all have one serial number
+		n := 0
+		for _, d := range disks {
+			if Key(d.Identity) == key {
+				n++
+			}
+		}
+		return n > 1
+	}
 	for _, d := range past {
-		if key := Key(d.Identity); key != "" {
+		if key := Key(d.Identity); key != "" && !several(past, key) && !several(now, key) {
 			before[key] = d
 		}
 	}

@@ -163,6 +163,12 @@ func TestGrown(t *testing.T) {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}
 	}
+	bridges := []inventory.Disk{disk("sdc", "0123456789", "good", ata(5, 0)), disk("sdd", "0123456789", "good", ata(5, 7))}
+	for _, was := range [][]inventory.Disk{bridges, {bridges[1], bridges[0]}, bridges[:1]} {
+		if got := Grown(was, bridges); len(got) != 0 {
+			t.Errorf("two disks that are known by one number: %q", got)
+		}
+	}
 	if got := Grown(nil, past); len(got) != 1 || !strings.Contains(got[0], "sdb") {
 		t.Errorf("without an earlier inventory: %q", got)
 	}
