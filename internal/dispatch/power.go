@@ -232,7 +232,12 @@ func (d *Dispatch) SwitchPower(ctx context.Context, addr box.Addr, a power.Actio
 			return
 		}
 		d.logPower(addr, did, string(a)+", as "+wire.Clean(by)+" asked for", err)
-		d.cfg.Log.Info("A box was switched, as somebody asked for.", "box", addr.String(), "action", string(a), "by", by, "error", err)
+		if err != nil {
+			d.cfg.Log.Warn("Somebody asked for a box to be switched, and that failed.", "box", addr.String(), "action", string(a),
+				"by", by, "error", err)
+		} else {
+			d.cfg.Log.Info("A box was switched, as somebody asked for.", "box", addr.String(), "action", string(a), "by", by)
+		}
 		ended <- result{did, err}
 	}()
 	select {

@@ -111,11 +111,17 @@ type queue struct {
 	all    int                 // boxes at work
 	group  map[string]int      // places that are taken or claimed
 
+	// idle is how many boxes at work are armed for a job that yields, and wait for somebody who restarts them. That may take
+	// days, so people's jobs need not wait for their places. idleIn are those of each group.
+	idle   int
+	idleIn map[string]int
+
 	starting int // boxes that the server has switched on, and that are not there yet
 }
 
 func newQueue(lab Lab, now time.Time) *queue {
-	q := &queue{Lab: lab, now: now, held: map[box.Addr]string{}, busy: map[box.Addr]string{}, group: map[string]int{}}
+	q := &queue{Lab: lab, now: now, held: map[box.Addr]string{}, busy: map[box.Addr]string{}, group: map[string]int{},
+		idleIn: map[string]int{}}
 	for _, j := range lab.Jobs {
 		switch j.State {
 		case Queued:
@@ -127,6 +133,12 @@ func newQueue(lab Lab, now time.Time) *queue {
 		case Armed, Running, Restarting:
 			q.claim(j)
 			q.all++
+			if j.State == Armed && j.Yields && (!j.Power || j.ByHand || !now.Before(j.Since.Add(StartTime))) {
+				q.idle++
+				for _, g := range q.groups(j) {
+					q.idleIn[g]++
+				}
+			}
 			if j.State == Armed && j.Power && now.Before(j.Since.Add(StartTime)) {
 				q.starting++
 			}
@@ -188,12 +200,16 @@ func (q *queue) obstacle(j Job) (Reason, string) {
 			return ForClosed, fmt.Sprintf("Group %s is closed.", g)
 		}
 	}
+	idle, idleIn := q.idle, q.idleIn
+	if j.Yields {
+		idle, idleIn = 0, nil
+	}
 	for _, g := range q.groups(j) {
-		if most, limited := q.Groups[g]; limited && q.group[g] >= most {
+		if most, limited := q.Groups[g]; limited && q.group[g]-idleIn[g] >= most {
 			return ForGroup, fmt.Sprintf("Group %s may have %s at work at once.", g, words.Count(most, "box", "boxes"))
 		}
 	}
-	if q.Most > 0 && q.all >= q.Most {
+	if q.Most > 0 && q.all-idle >= q.Most {
 		return ForPlace, fmt.Sprintf("The server may have %s at work at once.", words.Count(q.Most, "box", "boxes"))
 	}
 	if j.Power && q.Starting > 0 && q.starting >= q.Starting {

@@ -336,3 +336,40 @@ func TestQueueInTime(t *testing.T) {
 		}
 	}
 }
+
+// TestQueueIdle: what people ask for does not wait for the places of boxes that are armed for a job that yields, and that
+// nobody restarts. Jobs that yield do.
+func TestQueueIdle(t *testing.T) {
+	armed := asked(1, nth(1), box.Backup)
+	armed.Yields, armed.State, armed.Since = true, Armed, start
+	person, other := asked(2, nth(2), box.Restore), asked(3, nth(2), box.Backup)
+	other.Yields = true
+	in := map[box.Addr]BoxFacts{nth(1): {Groups: []string{"rack"}}, nth(2): {Groups: []string{"rack"}}}
+	for name, lab := range map[string]Lab{"in all": {Most: 1}, "in a group": {Groups: map[string]int{"rack": 1}}} {
+		for _, c := range []struct {
+			name   string
+			change func(*Job)
+			after  time.Duration
+			begins bool
+		}{
+			{"nobody restarts it", func(*Job) {}, 0, true},
+			{"it comes soon", func(j *Job) { j.Power = true }, StartTime - 1, false},
+			{"it does not come", func(j *Job) { j.Power = true }, StartTime, true},
+			{"its power command failed", func(j *Job) { j.Power, j.ByHand = true, true }, 0, true},
+			{"it is at work", func(j *Job) { j.State = Running }, time.Hour, false},
+			{"somebody asked for it", func(j *Job) { j.Yields = false }, time.Hour, false},
+		} {
+			first := armed
+			c.change(&first)
+			lab.Boxes = in
+			lab.Jobs = []Job{first, person}
+			if begin, _ := Give(lab, start.Add(c.after)); (len(begin) == 1) != c.begins {
+				t.Errorf("%s, %s: %v", name, c.name, begin)
+			}
+			lab.Jobs = []Job{first, other}
+			if begin, _ := Give(lab, start.Add(c.after)); len(begin) != 0 {
+				t.Errorf("%s, %s: a job that yields begins", name, c.name)
+			}
+		}
+	}
+}
