@@ -417,15 +417,17 @@ A retired box gets no jobs. The server itself sets boxes to suspect after failur
 }
 
 func newBoxAcceptCmd(w world) *cobra.Command {
-	var why string
+	var q api.AcceptBox
 	cmd := boxCmd(w, "accept BOX", "Accept another machine as this box",
 		`Accepts another machine as this box: the next one that comes from its address is taken for it. The
-server knows a machine by its network cards and its UUID, and refuses a stranger.`,
-		"  testbox box accept web-1 --why \"a new board\"", takesWords(1, 1),
+server knows a machine by its network cards and its UUID, and refuses a stranger. Where the server gives the
+addresses by DHCP, --mac says which card the machine starts with, since it gets the address by that.`,
+		"  testbox box accept web-1 --why \"a new board\"\n  testbox box accept web-1 --mac 52:54:00:12:34:56", takesWords(1, 1),
 		func(cmd *cobra.Command, c *apiclient.Client, args []string, b *api.Box) error {
-			return c.Do(cmd.Context(), "POST", apiclient.Path("boxes", args[0], "accept"), api.Reason{Why: why}, b)
+			return c.Do(cmd.Context(), "POST", apiclient.Path("boxes", args[0], "accept"), q, b)
 		})
-	cmd.Flags().StringVar(&why, "why", "", "the `REASON`, for the audit log")
+	cmd.Flags().StringSliceVar(&q.MACs, "mac", nil, "hardware `ADDRESSES` of the network cards of the machine, comma-separated")
+	cmd.Flags().StringVar(&q.Why, "why", "", "the `REASON`, for the audit log")
 	return cmd
 }
 

@@ -89,6 +89,8 @@ type Config struct {
 	// Readdress gives a box another address, with its jobs, logs and backups. nil means
 	// that it cannot be done.
 	Readdress func(ctx context.Context, from, to box.Addr, by string) error
+	// Addresses says that this server gives boxes their addresses, by their network cards.
+	Addresses bool
 	// Facts are the facts of boxes on which power commands depend, by their names there, such
 	// as "label:bmc". Only an admin changes them, since they decide which machine is switched.
 	Facts []string

@@ -265,6 +265,9 @@ func (s *Server) addBox(ctx context.Context, in *struct{ Body NewBox }) (*body[B
 		} else if !errors.Is(err, ledger.ErrNotFound) {
 			return err
 		}
+		if err := s.checkCards(tx, c, b); err != nil {
+			return err
+		}
 		e.On = addr.String()
 		return tx.PutBox(b)
 	})
@@ -272,6 +275,36 @@ func (s *Server) addBox(ctx context.Context, in *struct{ Body NewBox }) (*body[B
 		return nil, err
 	}
 	return answer(s.box(ctx, addr.String()))
+}
+
+// checkCards refuses a box with a network card of another one, if this server gives the
+// addresses. Neither of the two would get its own then.
+func (s *Server) checkCards(tx *ledger.Tx, c *caller, b ledger.Box) error {
+	if !s.cfg.Addresses {
+		return nil
+	}
+	for _, card := range b.MACs {
+		for p := (ledger.Page{}); ; {
+			found, next, err := tx.Boxes(ledger.BoxFilter{MAC: card}, p)
+			if err != nil {
+				return err
+			}
+			for _, other := range found {
+				switch {
+				case other.Address == b.Address || other.Health == ledger.Retired:
+				case !c.sees(other):
+					return problem.Refusef("another box has the network card %s, and neither would get its address then", card)
+				default:
+					return problem.Refusef("the box %s has the network card %s, and neither would get its address then. If the card was moved, "+
+						"say first which card that box has now (`testbox box accept %s --mac MAC`)", other.Address, card, other.Address)
+				}
+			}
+			if p.After = next; next == "" {
+				break
+			}
+		}
+	}
+	return nil
 }
 
 func (s *Server) deleteBox(ctx context.Context, in *struct {
@@ -462,16 +495,25 @@ func (s *Server) setDisks(addr box.Addr, list string) error {
 // address is taken for the box.
 func (s *Server) acceptBox(ctx context.Context, in *struct {
 	BoxPath
-	Body Reason
+	Body AcceptBox
 }) (*body[Box], error) {
+	q := in.Body
 	var addr box.Addr
 	err := s.change(ctx, "accept machine", func(tx *ledger.Tx, c *caller, e *ledger.Entry) error {
-		e.Why = in.Body.Why
+		e.Why = because(strings.Join(q.MACs, ", "), q.Why)
 		b, err := findBox(tx, c, in.Box)
 		if err != nil {
 			return err
 		}
-		addr, b.MACs, b.UUID = b.Address, nil, ""
+		if s.cfg.Addresses && len(q.MACs) == 0 {
+			// Without a card it would get another address at its next start, and no boot file.
+			return problem.Wrongf("this server gives boxes their addresses by their network cards, so it has to know with which card %s starts "+
+				"now; name that card (`testbox box accept %s --mac MAC`). `testbox boxes --new` lists machines with a new one", b.Address, b.Address)
+		}
+		addr, b.MACs, b.UUID = b.Address, q.MACs, ""
+		if err := s.checkCards(tx, c, b); err != nil {
+			return err
+		}
 		e.On = addr.String()
 		return tx.PutBox(b)
 	})

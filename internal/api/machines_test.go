@@ -3,6 +3,7 @@ package api_test
 import (
 	"encoding/json"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -188,5 +189,43 @@ func TestSightEvents(t *testing.T) {
 	}
 	if v := read(some); v.Kind != sight.Moved || v.Machine == nil || v.Machine.Address != "10.0.0.7" {
 		t.Errorf("%+v", v)
+	}
+}
+
+// A server that gives the addresses gives them by network card. A box without a card would
+// get another address and no boot file, and so would two boxes with the same card.
+func TestCardsDecideAddresses(t *testing.T) {
+	r := newRigWith(t, func(c *api.Config) { c.Addresses = true })
+	r.group("rack")
+	r.box(ledger.Box{Address: addr(t, "10.0.0.1"), Name: "web", MACs: []string{macKnown}, UUID: uuidNew, Groups: []string{"rack"}})
+	r.box(ledger.Box{Address: addr(t, "10.0.0.3"), MACs: []string{"52:54:00:00:00:33"}})
+	c := r.root()
+	retired, old := "retired", "old"
+	c.want(200, "PATCH", "/api/v1/boxes/10.0.0.3", api.SetBox{Health: &retired, HealthReason: &old}, nil)
+	p := c.refused(api.CodeWrong, "POST", "/api/v1/boxes/web/accept", api.AcceptBox{})
+	if !strings.Contains(p.Error(), "--mac MAC") {
+		t.Errorf("%v", p)
+	}
+	p = c.refused(api.CodeRefused, "POST", "/api/v1/boxes", api.NewBox{Address: "10.0.0.2", MACs: []string{strings.ToUpper(macKnown)}})
+	if !strings.Contains(p.Error(), "10.0.0.1") {
+		t.Errorf("%v", p)
+	}
+	c.refused(api.CodeWrong, "POST", "/api/v1/boxes/web/accept", api.AcceptBox{MACs: []string{"foo"}})
+	var b api.Box
+	c.want(200, "GET", "/api/v1/boxes/web", nil, &b)
+	if !slices.Equal(b.MACs, []string{macKnown}) || b.UUID != uuidNew {
+		t.Errorf("what was refused has changed the box: %+v", b)
+	}
+	b = api.Box{}
+	c.want(200, "POST", "/api/v1/boxes/web/accept", api.AcceptBox{MACs: []string{"52:54:00:00:00:33"}}, &b)
+	if !slices.Equal(b.MACs, []string{"52:54:00:00:00:33"}) || b.UUID != "" {
+		t.Errorf("%+v", b)
+	}
+	c.want(201, "POST", "/api/v1/boxes", api.NewBox{Address: "10.0.0.2", MACs: []string{macKnown}}, &b)
+
+	limited := r.with(r.token(ledger.Token{Name: "rack-admin", Role: ledger.Admin, Group: "rack"}))
+	p = limited.refused(api.CodeRefused, "POST", "/api/v1/boxes/web/accept", api.AcceptBox{MACs: []string{macKnown}})
+	if strings.Contains(p.Error(), "10.0.0.2") {
+		t.Errorf("a token that is limited to a group is told of another box: %v", p)
 	}
 }

@@ -188,6 +188,12 @@ type NewBox struct {
 	Why     string   `json:"why,omitempty" maxLength:"1000" doc:"the reason, for the audit log"`
 }
 
+// AcceptBox says which machine is taken for a box.
+type AcceptBox struct {
+	MACs []string `json:"macs,omitempty" maxItems:"64" maxLength:"64" doc:"its network cards. Wanted if this server gives the addresses by DHCP, since the machine gets that of the box by its card"`
+	Why  string   `json:"why,omitempty" maxLength:"1000" doc:"the reason, for the audit log"`
+}
+
 // NewAddress is the new address of a box.
 type NewAddress struct {
 	Address string `json:"address" maxLength:"15" example:"10.40.41.43"`

@@ -289,7 +289,7 @@ func (b *bootDHCP) fixed(who dhcp.Machine) (netip.Addr, bool) {
 		return all[0].Addr, true
 	}
 	b.note(note{"several " + mac, slog.LevelWarn, "Several boxes have the same network card, so it gets the address of none of them. " +
-		"`testbox box accept` makes the server forget what it knows of a box's cards.",
+		"`testbox box accept BOX --mac MAC` says which cards a box has.",
 		[]any{"card", mac, "boxes", fmt.Sprint(all[0].Addr, " ", all[1].Addr)}})
 	return netip.Addr{}, false
 }
