@@ -48,7 +48,7 @@ const (
 // step.
 func (d *Dispatch) powerCycle(t *task) {
 	step := t.job.Step
-	if t.power == step || d.cfg.Power == nil {
+	if t.power == step {
 		return
 	}
 	t.power = step
@@ -85,6 +85,9 @@ var errWentOn = errors.New("the job has gone on")
 // runPower runs the power command of a step, once more if it fails, as long as the job is still there. A command
 // that runs is not stopped when the job goes on, since it may have switched the box off.
 func (d *Dispatch) runPower(t *task, step int) (short string, err error) {
+	if d.cfg.Power == nil { // the job was made before a change of the configuration
+		return "The server has no power command any more. Restart the box.", nil
+	}
 	select {
 	case t.lane.power <- struct{}{}:
 		defer func() { <-t.lane.power }()

@@ -161,6 +161,25 @@ func TestPowerComesTooLate(t *testing.T) {
 	})
 }
 
+// TestPowerTakenAway: a job that was made before the server lost its power commands does not take its box for restarted.
+func TestPowerTakenAway(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.power()
+		r.cfg.Starting = 1
+		r.start(&knife{})
+		r.add(here, box.Backup)
+		s := r.add(there, box.Backup)
+		r.waits(s.ID, job.ForPower)
+		r.server().Close()
+		r.cfg.Power, r.cfg.Starting = nil, 0
+		r.start(&knife{})
+		time.Sleep(time.Second)
+		if j := r.job(s.ID, job.Armed, ""); !j.ByHand || j.Text != "The server has no power command any more. Restart the box." {
+			t.Errorf("%+v", j.Job)
+		}
+	})
+}
+
 // TestPowerOnAlone: where a box may run all the same, people are told.
 func TestPowerOnAlone(t *testing.T) {
 	bubble(t, func(r *rig) {
