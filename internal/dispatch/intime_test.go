@@ -162,16 +162,19 @@ func TestManyDueAtOnce(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			racked := 0
+			racked, due := 0, 0
 			for _, j := range jobs {
+				if j.ID != asked { // a person need not wait for boxes that nobody has restarted yet
+					due++
+				}
 				for n := 0; n < many; n += 4 {
 					if j.Box == addr(n) {
 						racked++
 					}
 				}
 			}
-			if len(jobs) > most || racked > rack {
-				t.Fatalf("%d boxes are at work, %d of them in the rack", len(jobs), racked)
+			if due > most || racked > rack {
+				t.Fatalf("%d boxes are at work, %d of them in the rack", due, racked)
 			}
 			for _, j := range jobs {
 				if r.boot(j.Box).works().commits().ends(box.Done); j.ID == asked {
