@@ -383,6 +383,11 @@ func TestRetired(t *testing.T) {
 	if len(jobs.Jobs) != 1 || jobs.Jobs[0].Box != "10.0.0.2" {
 		t.Errorf("%+v", jobs)
 	}
+	p := c.refused(api.CodeRefused, "PATCH", "/api/v1/boxes/10.0.0.2", `{"health":"retired","healthReason":"old"}`)
+	if !strings.Contains(p.Error(), "cancel it or wait") {
+		t.Errorf("a box that may be armed is retired: %v", p)
+	}
+	c.want(200, "PATCH", "/api/v1/boxes/10.0.0.2", `{"health":"bad","healthReason":"hot"}`, nil)
 }
 
 // TestEnded: whoever wants to know of the end of a job is told once, and only when the

@@ -317,16 +317,20 @@ func (s *Server) deleteBox(ctx context.Context, in *struct {
 		if err != nil {
 			return err
 		}
-		open, _, err := tx.Jobs(ledger.JobFilter{Box: b.Address, Open: true}, ledger.Page{Limit: 1})
-		if err != nil {
+		if err := noOpenJob(tx, b); err != nil {
 			return err
-		}
-		if len(open) > 0 {
-			return problem.Refusef("the box %s has the job %s, which has not ended; cancel it or wait", b.Address, open[0].ID)
 		}
 		e.On = b.Address.String()
 		return tx.DeleteBox(b.Address)
 	})
+}
+
+func noOpenJob(tx *ledger.Tx, b ledger.Box) error {
+	open, _, err := tx.Jobs(ledger.JobFilter{Box: b.Address, Open: true}, ledger.Page{Limit: 1})
+	if err == nil && len(open) > 0 {
+		err = problem.Refusef("the box %s has the job %s, which has not ended; cancel it or wait", b.Address, open[0].ID)
+	}
+	return err
 }
 
 // WhyInput is a reason of a request without a body.
@@ -374,6 +378,11 @@ func (s *Server) setBox(ctx context.Context, in *struct {
 			}
 		}
 		if q.Health != nil {
+			if *q.Health == string(ledger.Retired) && b.Health != ledger.Retired {
+				if err := noOpenJob(tx, b); err != nil { // it could be armed
+					return err
+				}
+			}
 			b.Health, b.Reason = ledger.Health(*q.Health), ""
 		}
 		if q.HealthReason != nil {

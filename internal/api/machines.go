@@ -306,8 +306,11 @@ func (s *Server) Sighted(e sight.Event) {
 		return
 	}
 	ch := change{event: "sight", box: addr, data: data}
-	if e.Kind == sight.Shared { // the machine is not the box
-		v.Machine = nil
+	if v.Machine != nil {
+		// Another machine is the one that it shares its address with, and the one of Shared.
+		if v.Machine.Shares = ""; e.Kind == sight.Shared {
+			v.Machine = nil
+		}
 		if ch.little, err = json.Marshal(v); err != nil {
 			return
 		}

@@ -190,6 +190,14 @@ func TestSightEvents(t *testing.T) {
 	if v := read(some); v.Kind != sight.Moved || v.Machine == nil || v.Machine.Address != "10.0.0.7" {
 		t.Errorf("%+v", v)
 	}
+	r.api.Sighted(sight.Event{Kind: sight.Back, Time: r.clock(), Box: netip.MustParseAddr("10.0.0.1"),
+		Machine: sight.Machine{Identity: sight.Identity{MAC: macKnown}, First: r.clock(), Twin: macNew, TwinAt: r.clock()}})
+	if v := read(all); v.Machine == nil || v.Machine.Shares != macNew {
+		t.Errorf("%+v", v)
+	}
+	if v := read(some); v.Machine == nil || v.Machine.MAC != macKnown || v.Machine.Shares != "" {
+		t.Errorf("whoever sees a group alone is told of another machine: %+v", v)
+	}
 }
 
 // A server that gives the addresses gives them by network card. A box without a card would

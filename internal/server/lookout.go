@@ -294,7 +294,16 @@ func (l *lookout) enrol(ctx context.Context) {
 
 // enrolOne makes a box of a machine by a rule.
 func (l *lookout) enrolOne(ctx context.Context, r Enrol, addr box.Addr, m sight.Machine) error {
+	there := false
 	err := l.ledger.Update(ctx, func(tx *ledger.Tx) error {
+		// An admin may have made it a box a moment ago, and said more of it than a rule does.
+		_, err := tx.Box(addr)
+		if there = err == nil; there {
+			return nil
+		}
+		if !errors.Is(err, ledger.ErrNotFound) {
+			return err
+		}
 		if err := r.room(tx); err != nil {
 			return err
 		}
@@ -306,7 +315,7 @@ func (l *lookout) enrolOne(ctx context.Context, r Enrol, addr box.Addr, m sight.
 		return tx.AddAudit(ledger.Entry{Time: l.now(), Who: "server", What: "enrol box", On: addr.String(),
 			Why: fmt.Sprintf("the machine %s asked from there, and the rule for %s in server.toml takes it", m.MAC, r)})
 	})
-	if err == nil {
+	if err == nil && !there {
 		l.Log.Info("A machine was enrolled by a rule of server.toml.", "box", addr, "mac", m.MAC, "rule", r.String())
 	}
 	return err

@@ -293,6 +293,17 @@ func TestEnrol(t *testing.T) {
 	}))
 }
 
+// A rule does not undo what an admin said of a machine in the same moment.
+func TestEnrolledByAdmin(t *testing.T) {
+	r := newLookRig(t, filepath.Join(t.TempDir(), "ledger.db"),
+		ledger.Box{Address: addr(t, "10.0.0.7"), Name: "web-1", MACs: []string{macB}})
+	m := sight.Machine{Identity: sight.Identity{Addr: netip.MustParseAddr("10.0.0.7"), MAC: macC}, First: r.at, Last: r.at}
+	must(t, r.enrolOne(t.Context(), Enrol{MAC: "52", Groups: []string{"lab"}}, addr(t, "10.0.0.7"), m))
+	if b, has := r.box("10.0.0.7"); !has || b.Name != "web-1" || !slices.Equal(b.MACs, []string{macB}) || len(b.Groups) != 0 {
+		t.Errorf("%+v", b)
+	}
+}
+
 func TestEnrolRules(t *testing.T) {
 	head := "[[enrol]]\n"
 	for text, want := range map[string]string{

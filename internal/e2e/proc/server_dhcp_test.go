@@ -267,6 +267,7 @@ routers = ["`+serverIP+`"]
 	s.until("it answers when the other server is gone", serverLimit, func() bool { return s.part("DHCP").State == "on" })
 
 	s.does(done, []string{"box", "add", "10.88.0.105", "--mac", known})
+	s.does(2, []string{"box", "accept", "10.88.0.105"}, "--mac MAC") // it would get another address
 	b := s.machine(known)
 	if addr := b.boots(iana.INTEL_X86PC, serverIP, 1); addr != "10.88.0.105" {
 		t.Errorf("the box got %s", addr)
