@@ -237,6 +237,28 @@ func TestPortTaken(t *testing.T) {
 }
 
 // TestStatus: the status says where the parts are, and what is missing.
+// A box whose network card is not known gets another address than the one at which it is armed.
+func TestCardless(t *testing.T) {
+	b := newTestDHCP(t, dhcpFull)
+	says := func() string {
+		_, missing := b.cards()
+		return strings.Join(missing, "\n")
+	}
+	b.roster.change([]ledger.Box{{Address: addr(t, "10.0.0.9"), Health: ledger.Retired}, {Address: addr(t, "10.9.0.9")}}, nil)
+	if strings.Contains(says(), "no network card") {
+		t.Errorf("%s", says())
+	}
+	b.roster.change([]ledger.Box{{Address: addr(t, "10.0.0.12")}, {Address: addr(t, "10.0.0.11")}}, nil)
+	if !strings.Contains(says(), "Of 2 boxes, such as 10.0.0.11, no network card is known") {
+		t.Errorf("%s", says())
+	}
+	b = newTestDHCP(t, dhcpProxy)
+	b.roster.change([]ledger.Box{{Address: addr(t, "10.0.0.12")}}, nil)
+	if strings.Contains(says(), "no network card") {
+		t.Errorf("another server gives the addresses: %s", says())
+	}
+}
+
 func TestStatus(t *testing.T) {
 	p := newParts(t)
 	p.Config.HTTP = ""

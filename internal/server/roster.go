@@ -129,6 +129,19 @@ func (r *roster) withUUID(uuid string) []*known {
 	return r.byUUID[bootcfg.OtherOrder(uuid)]
 }
 
+// cardless are the boxes of which no network card is known, sorted. Retired ones do not count.
+func (r *roster) cardless() (all []netip.Addr) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for a, k := range r.byAddr {
+		if len(k.MACs) == 0 && !k.Retired {
+			all = append(all, a)
+		}
+	}
+	slices.SortFunc(all, netip.Addr.Compare)
+	return all
+}
+
 // count is how many boxes there are.
 func (r *roster) count() int {
 	r.mu.RLock()

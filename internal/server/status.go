@@ -180,6 +180,13 @@ func (b *bootDHCP) cards() (at, missing []string) {
 	if b.dhcp.Lab == nil || err != nil {
 		return at, missing
 	}
+	cardless := slices.DeleteFunc(b.roster.cardless(), func(a netip.Addr) bool {
+		return !slices.ContainsFunc(subnets, func(n dhcp.Subnet) bool { return n.Prefix.Contains(a) })
+	})
+	if len(cardless) > 0 {
+		missing = append(missing, fmt.Sprintf("Of %s, such as %v, no network card is known, so the machine gets another address than that. "+
+			"Say `testbox box accept %v --mac MAC`", words.Count(len(cardless), "box", "boxes"), cardless[0], cardless[0]))
+	}
 	for _, n := range subnets {
 		here := false
 		for _, addrs := range cardsWithAddresses() {
