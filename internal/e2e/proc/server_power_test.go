@@ -151,7 +151,7 @@ func TestServedSwitch(t *testing.T) {
 	b := s.box(11, disk("sda", scattered(1)).ofSize(64*mib))
 	p.plan(b, "ok", "fail", "hang", "ok", "ok")
 	s.does(done, []string{"box", "add", b.addr, "--labels", "rack3"})
-	s.does(refused, []string{"box", "power", b.addr, "off"}, "has no power command; `testbox box set 10.88.0.11 --power`")
+	s.does(refused, []string{"box", "power", b.addr, "off"}, "has no power command; `testbox box set 10.88.0.11 --power NAME` gives it one")
 	s.does(done, []string{"box", "set", b.addr, "--power", "switch"}, "switch (for the box)")
 	s.does(done, []string{"box", "power", b.addr, "off"}, "the switch does ok", "10.88.0.11: off: done by the power command switch")
 	s.does(failed, []string{"box", "power", b.addr, "on"}, "the switch is busy", "failed with exit code 1")
