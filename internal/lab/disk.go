@@ -25,11 +25,14 @@ type Kernel struct {
 
 // KernelModules are the modules that a Kernel needs, without their
 // dependencies.
-var KernelModules = []string{"crc32c_generic", "virtio_pci", "virtio_blk", "ahci", "sd_mod", "nvme", "ext4"}
+var KernelModules = []string{
+	"crc32c_generic", "virtio_pci", "virtio_blk", "ahci", "sd_mod", "nvme", "ext4", "virtio_net", "e1000e", "af_packet",
+}
 
 // OwnSystem is a small real operating system for a testbox's disk. It is made
 // of GRUB, the kernel and busybox on ext4. It mounts its root read-only, so no
-// byte of the disk changes. At each start it checks all its files.
+// byte of the disk changes. At each start it checks all its files. It answers pings at the
+// address that DHCP gives to its first network card.
 type OwnSystem struct {
 	Name   string // a part of the line by which it says that it runs
 	Kernel Kernel

@@ -18,6 +18,7 @@ type Job struct {
 	State    string          `json:"state"`
 	Settled  bool            `json:"settled"` // what its state asks for is done, such as the boot file
 	Outcome  box.Outcome     `json:"outcome"`
+	Up       string          `json:"up"` // whether the own system answers: yes, no, "" if nobody asked
 	Text     string          `json:"text"`
 	Attempt  int             `json:"attempt"`
 	Sent     int64           `json:"sent"` // bytes of objects that crossed the network

@@ -42,12 +42,19 @@ exec switch_root /root /sbin/init
 // prints the result.
 const ownInit = `#!/bin/busybox sh
 cd /
+busybox ip link set eth0 up
+busybox udhcpc -i eth0 -s /sbin/dhcp -t 60 -T 1 -q >/dev/null 2>&1 &
 if busybox sha256sum -c -s etc/sums; then
 	echo "testbox own system %[1]s up, files ok"
 else
 	echo "testbox own system %[1]s up, FILES DAMAGED"
 fi
 while :; do busybox sleep 3600; done
+`
+
+// ownDHCP is /sbin/dhcp of the own system. udhcpc calls it with what it was given.
+const ownDHCP = `#!/bin/busybox sh
+[ "$1" != bound ] || busybox ip addr add $ip/$mask dev $interface
 `
 
 // makeTree makes the files of the system's root.
@@ -67,6 +74,9 @@ func (o OwnSystem) makeTree(ctx context.Context, root string) error {
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(root, "sbin/init"), fmt.Appendf(nil, ownInit, o.Name), 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(root, "sbin/dhcp"), []byte(ownDHCP), 0o755); err != nil {
 		return err
 	}
 	if err := o.makeData(filepath.Join(root, "data")); err != nil {

@@ -78,6 +78,8 @@ func TestFetch(t *testing.T) {
 	content := func(w http.ResponseWriter, r *http.Request) {
 		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(data))
 	}
+	unavailable := func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "", http.StatusServiceUnavailable) }
+	elsewhere := func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/x", http.StatusFound) }
 	half := func(w http.ResponseWriter) {
 		w.Header().Set("Content-Length", fmt.Sprint(len(data)))
 		w.Write(data[:len(data)/2])
@@ -92,9 +94,9 @@ func TestFetch(t *testing.T) {
 		says  string
 	}{
 		"at once":                  {nil, content, "the root is there: 5.2 MB"},
-		"an error":                 {func(w http.ResponseWriter, r *http.Request) { http.Error(w, "", 503) }, content, "answers 503"},
+		"an error":                 {unavailable, content, "answers 503"},
 		"not there yet":            {http.NotFound, content, "answers 404"},
-		"sent elsewhere":           {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/x", 302) }, content, "answers 302"},
+		"sent elsewhere":           {elsewhere, content, "answers 302"},
 		"a broken connection":      {broken, content, "2.6 MB so far"},
 		"an end that is too early": {func(w http.ResponseWriter, r *http.Request) { half(w) }, content, "2.6 MB so far"},
 		"a wrong byte": {func(w http.ResponseWriter, r *http.Request) {

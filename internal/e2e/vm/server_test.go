@@ -73,7 +73,7 @@ func (x *vbox) ask(t *testing.T, action box.Action, changes ...change) *lab.Aske
 }
 
 // ended waits for a job, which must have been done in so many attempts.
-func (x *vbox) ended(t *testing.T, a *lab.Asked, attempts int) {
+func (x *vbox) ended(t *testing.T, a *lab.Asked, attempts int) *lab.Job {
 	t.Helper()
 	j, err := a.Wait()
 	must(t, err)
@@ -81,6 +81,7 @@ func (x *vbox) ended(t *testing.T, a *lab.Asked, attempts int) {
 		t.Errorf("the job ended so: %+v", j)
 	}
 	x.bench.step(t, "the job is %s, %d bytes crossed the network", j.Outcome, j.Sent)
+	return j
 }
 
 // killServer kills the server, and starts it again after a while.
@@ -102,8 +103,7 @@ func servedBackup(t *testing.T, x *vbox) {
 		_, err := x.bench.lab.Testbox(t.Context(), "box", "set", x.Addr.String(), "--power", name)
 		must(t, err)
 	}
-	_, err := x.bench.lab.Testbox(t.Context(), "box", "add", x.Addr.String())
-	must(t, err)
+	x.enrol(t)
 	power(lab.Power)
 	a, err := x.bench.lab.Ask(t.Context(), x.Machine, box.Backup)
 	must(t, err)
@@ -115,6 +115,26 @@ func servedBackup(t *testing.T, x *vbox) {
 	x.backHome(t)
 	contains(t, x.logText(t), "power: the switch of box "+x.Addr.String()+" is busy")
 	contains(t, x.logText(t), "restart (the power command lab): done.")
+}
+
+// enrol makes a box of a machine that nobody knows, by what it tells when it starts.
+func (x *vbox) enrol(t *testing.T) {
+	t.Helper()
+	must(t, x.PowerOn())
+	x.ownSystem(t)
+	x.off(t)
+	text, err := x.bench.lab.Testbox(t.Context(), "boxes", "--new")
+	must(t, err)
+	for _, want := range []string{lab.BoxMAC(0), x.Addr.String(), "BIOS"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the machines that nobody knows are\n%s\nand %s is not there", text, want)
+		}
+	}
+	text, err = x.bench.lab.Testbox(t.Context(), "box", "add", lab.BoxMAC(0))
+	must(t, err)
+	if !strings.Contains(text, x.Addr.String()) {
+		t.Fatalf("the box that was made of it is\n%s", text)
+	}
 }
 
 // half waits until a part of the disk in its middle is restored.
@@ -156,11 +176,13 @@ func (x *vbox) backHomeServed(t *testing.T) {
 }
 
 // servedCutRestore: what is half restored does not boot, and the next start of the
-// box restores it whole.
+// box restores it whole. The job ends when the box's own system answers.
 func servedCutRestore(t *testing.T, x *vbox) {
 	want := x.readAt(t, middle)
 	must(t, lab.Wreck(x.disks[0].Path))
-	a := x.ask(t, box.Restore)
+	a, err := x.bench.lab.Ask(t.Context(), x.Machine, box.Restore, "--wait=up")
+	must(t, err)
+	must(t, x.PowerOn())
 	x.half(t, want)
 	x.PowerOff()
 	x.bench.step(t, "power cut in the middle of the restore")
@@ -171,7 +193,9 @@ func servedCutRestore(t *testing.T, x *vbox) {
 		t.Fatal("the box is not armed, and its disk is half restored")
 	}
 	must(t, x.PowerOn())
-	x.ended(t, a, 2)
+	if j := x.ended(t, a, 2); j.Up != "yes" {
+		t.Errorf("the job did not wait until the box's own system answers: %+v", j)
+	}
 	x.backHomeServed(t)
 }
 
