@@ -369,8 +369,11 @@ func TestDisplaced(t *testing.T) {
 		if got, err := l.get("f"); err != nil || len(got) != 1000 {
 			t.Errorf("%d bytes, %v", len(got), err)
 		}
-		if r := s.results(t, 1)[0]; !errors.Is(r.Err, errDisplaced) || r.Client.Addr().String() != "127.0.5.1" {
-			t.Errorf("%+v", r)
+		// The box may have its file before the end of the other transfer is told.
+		for _, r := range s.results(t, 2)[:2] {
+			if r.Client.Addr().String() != "127.0.0.1" && (!errors.Is(r.Err, errDisplaced) || r.Client.Addr().String() != "127.0.5.1") {
+				t.Errorf("%+v", r)
+			}
 		}
 	})
 }
