@@ -180,20 +180,24 @@ func (w *writer) mayWrite(dir string) error {
 		return errors.New("its file system can only be read")
 	}
 	const write, enter = 2, 1
-	bits := st.Mode
-	switch {
-	case w.uid == 0:
-		return nil
-	case st.Uid == w.uid:
-		bits >>= 6
-	case slices.Contains(w.groups, st.Gid):
-		bits >>= 3
-	}
-	if bits&(write|enter) != write|enter {
+	if w.rights(st)&(write|enter) != write|enter {
 		return fmt.Errorf("%s, to whom the state folder belongs, cannot write there; "+
 			"`testbox server init --user USER` gives all that the server writes to the user as whom it runs", w.name)
 	}
 	return nil
+}
+
+// rights are what the server may do with a file: 4 is read, 2 is write, 1 is to enter.
+func (w *writer) rights(st *syscall.Stat_t) uint32 {
+	switch {
+	case w.uid == 0:
+		return 7
+	case st.Uid == w.uid:
+		return st.Mode >> 6
+	case slices.Contains(w.groups, st.Gid):
+		return st.Mode >> 3
+	}
+	return st.Mode
 }
 
 // mayRead returns an error if the server could not read a file.
@@ -203,16 +207,7 @@ func (w *writer) mayRead(path string) error {
 		return err
 	}
 	const read = 4
-	bits := st.Mode
-	switch {
-	case w.uid == 0:
-		return nil
-	case st.Uid == w.uid:
-		bits >>= 6
-	case slices.Contains(w.groups, st.Gid):
-		bits >>= 3
-	}
-	if bits&read == 0 {
+	if w.rights(st)&read == 0 {
 		return fmt.Errorf("%s, as whom the server runs, cannot read %s; give it to that user, or to a group of that user", w.name, path)
 	}
 	return nil
