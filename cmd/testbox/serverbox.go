@@ -153,26 +153,30 @@ func newBoxCmd(w world) *cobra.Command {
 // boxCmd makes a command about one box, which prints the box as it is then.
 func boxCmd(w world, use, short, long, example string, args cobra.PositionalArgs,
 	do func(cmd *cobra.Command, c *apiclient.Client, args []string, b *api.Box) error) *cobra.Command {
+	return thingCmd(w, "box", printBox, &cobra.Command{Use: use, Short: short, Long: long, Example: example, Args: args}, do)
+}
+
+// thingCmd makes of cmd a command about one thing that a server knows. do reads it, and it is
+// printed as it is then, for people or as JSON.
+func thingCmd[T any](w world, what string, print func(printer, T), cmd *cobra.Command,
+	do func(cmd *cobra.Command, c *apiclient.Client, args []string, v *T) error) *cobra.Command {
 	f := serverFlag{world: w}
 	var asJSON bool
-	cmd := &cobra.Command{
-		Use: use, Short: short, Long: long, Example: example, Args: args,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			p := printerOf(cmd)
-			return f.with(func(c *apiclient.Client) error {
-				var b api.Box
-				if err := do(cmd, c, args, &b); err != nil {
-					return err
-				}
-				if asJSON {
-					return printJSON(p, b)
-				}
-				printBox(p, b)
-				return nil
-			})
-		},
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		p := printerOf(cmd)
+		return f.with(func(c *apiclient.Client) error {
+			var v T
+			if err := do(cmd, c, args, &v); err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(p, v)
+			}
+			print(p, v)
+			return nil
+		})
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print the box as JSON")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the "+what+" as JSON")
 	f.add(cmd)
 	return cmd
 }

@@ -126,28 +126,10 @@ func printSchedule(p printer, v api.Schedule) {
 // scheduleCmd makes a command about one schedule, which prints it as it is then.
 func scheduleCmd(w world, use, short, long, example string,
 	do func(ctx context.Context, c *apiclient.Client, name string, v *api.Schedule) error) *cobra.Command {
-	f := serverFlag{world: w}
-	var asJSON bool
-	cmd := &cobra.Command{
-		Use: use, Short: short, Long: long, Example: example, Args: takesWords(1, 1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			p := printerOf(cmd)
-			return f.with(func(c *apiclient.Client) error {
-				var v api.Schedule
-				if err := do(cmd.Context(), c, args[0], &v); err != nil {
-					return err
-				}
-				if asJSON {
-					return printJSON(p, v)
-				}
-				printSchedule(p, v)
-				return nil
-			})
-		},
-	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print the schedule as JSON")
-	f.add(cmd)
-	return cmd
+	return thingCmd(w, "schedule", printSchedule, &cobra.Command{Use: use, Short: short, Long: long, Example: example, Args: takesWords(1, 1)},
+		func(cmd *cobra.Command, c *apiclient.Client, args []string, v *api.Schedule) error {
+			return do(cmd.Context(), c, args[0], v)
+		})
 }
 
 func newScheduleShowCmd(w world) *cobra.Command {
