@@ -70,12 +70,8 @@ func ratesOf(jobs []api.Job) []boxRate {
 	for _, j := range jobs {
 		for _, r := range j.Receipts {
 			for _, st := range r.Stages {
-				row := boxRate{Job: j.ID, Asked: j.Asked, Action: string(j.Action), Disk: r.Disk, Stage: st.Name, Bytes: st.Bytes, Took: st.Elapsed,
-					Rate: st.Rate()}
-				if st.Active > 0 && (st.Name == "read" || st.Name == "compare") {
-					row.DiskRate = float64(st.Bytes) / st.Active.Seconds()
-				}
-				all = append(all, row)
+				all = append(all, boxRate{Job: j.ID, Asked: j.Asked, Action: string(j.Action), Disk: r.Disk, Stage: st.Name,
+					Bytes: st.Bytes, Took: st.Elapsed, Rate: st.Rate(), DiskRate: st.ReadRate()})
 			}
 		}
 	}

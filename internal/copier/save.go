@@ -142,9 +142,9 @@ func (s *save) run(ctx context.Context, st chunk.Session, layout []byte) error {
 		return err
 	}
 	s.stage("read", s.read, read.share(s.start), read.work.total())
-	s.stage("hash", cut.figures.data, hash.share(s.start), hash.work.total())
-	s.stage("compress", s.saved.New, compress.share(s.start), compress.work.total())
-	s.stage("store", s.saved.Disk.Stored, store.share(s.start), store.work.total())
+	s.stage("hash", cut.figures.data, hash.share(s.start), 0)
+	s.stage("compress", s.saved.New, compress.share(s.start), 0)
+	s.stage("store", s.saved.Disk.Stored, store.share(s.start), 0)
 	return s.account(cut.figures)
 }
 

@@ -286,6 +286,15 @@ type Stage struct {
 	Active time.Duration `json:"activeNs,omitempty"`
 }
 
+// ReadRate is how fast the disk was read, in bytes a second, while it was being read. It is
+// 0 if the stage reads no disk, or if that was not measured.
+func (s Stage) ReadRate() float64 {
+	if s.Active <= 0 || s.Name != "read" && s.Name != "compare" {
+		return 0
+	}
+	return float64(s.Bytes) / s.Active.Seconds()
+}
+
 // Rate is the stage's speed in bytes a second.
 func (s Stage) Rate() float64 {
 	if s.Elapsed <= 0 {

@@ -96,6 +96,19 @@ func TestStageRate(t *testing.T) {
 	if r := (Stage{Bytes: 100}).Rate(); r != 0 {
 		t.Errorf("rate without time is %v", r)
 	}
+	for want, s := range map[float64]Stage{
+		50: {Name: "read", Bytes: 100, Elapsed: time.Hour, Active: 2 * time.Second},
+		25: {Name: "compare", Bytes: 100, Elapsed: time.Hour, Active: 4 * time.Second},
+	} {
+		if r := s.ReadRate(); r != want {
+			t.Errorf("%+v: the disk was read at %v", s, r)
+		}
+	}
+	for _, s := range []Stage{{Name: "read", Bytes: 100}, {Name: "read", Bytes: 100, Active: -1}, {Name: "write", Bytes: 100, Active: 1}} {
+		if r := s.ReadRate(); r != 0 {
+			t.Errorf("%+v: the disk was read at %v", s, r)
+		}
+	}
 }
 
 func FuzzParseFacts(f *testing.F) {

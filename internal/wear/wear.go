@@ -66,8 +66,8 @@ func Speeds(receipts []image.Receipt) []Speed {
 			if len(all) == maxSpeeds {
 				return all
 			}
-			if key != "" && st.Bytes >= leastBytes && st.Active >= leastTime && (st.Name == "read" || st.Name == "compare") {
-				all = append(all, Speed{Disk: key, Name: r.Disk, Stage: st.Name, Rate: float64(st.Bytes) / st.Active.Seconds()})
+			if key != "" && st.Bytes >= leastBytes && st.Active >= leastTime && st.ReadRate() > 0 {
+				all = append(all, Speed{Disk: key, Name: r.Disk, Stage: st.Name, Rate: st.ReadRate()})
 			}
 		}
 	}
