@@ -25,6 +25,16 @@ import (
 	"testbox-imaging/internal/wire"
 )
 
+// openStore makes the store of a configuration.
+func openStore(t *testing.T, cfg *Config) *store.Locked {
+	t.Helper()
+	must(t, store.InitDir(t.Context(), cfg.StoreDir()))
+	s, err := store.OpenDir(t.Context(), cfg.StoreDir(), nil, false, t.Logf)
+	must(t, err)
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
 // newParts are the parts of a server with a state folder of its own.
 func newParts(t *testing.T) Parts {
 	t.Helper()
@@ -35,11 +45,7 @@ func newParts(t *testing.T) Parts {
 	cfg.TFTP, cfg.HTTP = "127.0.0.1:0", "127.0.0.1:0"
 	must(t, os.Mkdir(cfg.BoxesDir(), 0o755))
 	must(t, os.WriteFile(filepath.Join(cfg.BoxesDir(), sharedir.Marker), nil, 0o644))
-	must(t, store.InitDir(t.Context(), cfg.StoreDir()))
-	s, err := store.OpenDir(t.Context(), cfg.StoreDir(), nil, false, t.Logf)
-	must(t, err)
-	t.Cleanup(func() { s.Close() })
-	return Parts{Config: &cfg, Place: b.place, Store: s, Log: slog.New(slog.NewTextHandler(io.Discard, nil))}
+	return Parts{Config: &cfg, Place: b.place, Store: openStore(t, &cfg), Log: slog.New(slog.NewTextHandler(io.Discard, nil))}
 }
 
 // run runs a server until stop is called, which returns its error.

@@ -127,14 +127,17 @@ func TestUpkeepDay(t *testing.T) {
 	}
 }
 
-func testUpkeepDay(t *testing.T, restoring bool) {
+// keepOne is a server's configuration that keeps one backup of each box, and its store.
+func keepOne(t *testing.T) (Config, *store.Locked) {
+	t.Helper()
 	cfg := DefaultConfig()
 	cfg.State = t.TempDir()
 	cfg.Upkeep.KeepLast = 1
-	must(t, store.InitDir(t.Context(), cfg.StoreDir()))
-	s, err := store.OpenDir(t.Context(), cfg.StoreDir(), nil, false, t.Logf)
-	must(t, err)
-	defer s.Close()
+	return cfg, openStore(t, &cfg)
+}
+
+func testUpkeepDay(t *testing.T, restoring bool) {
+	cfg, s := keepOne(t)
 	l, err := ledger.Open(t.Context(), cfg.LedgerFile(), ledger.Options{})
 	must(t, err)
 	defer l.Close()
@@ -177,13 +180,7 @@ func testUpkeepDay(t *testing.T, restoring bool) {
 // TestRetainBesideDamage has a record that cannot be read. Nothing may be deleted
 // then, since the others may be the last of their disks.
 func TestRetainBesideDamage(t *testing.T) {
-	cfg := DefaultConfig()
-	cfg.State = t.TempDir()
-	cfg.Upkeep.KeepLast = 1
-	must(t, store.InitDir(t.Context(), cfg.StoreDir()))
-	s, err := store.OpenDir(t.Context(), cfg.StoreDir(), nil, false, t.Logf)
-	must(t, err)
-	defer s.Close()
+	cfg, s := keepOne(t)
 	var last string
 	for seed := range 3 {
 		last = commit(t, s, "10.0.0.7", byte(seed)).ID
@@ -247,13 +244,7 @@ func knows(t *testing.T, l *ledger.Ledger, boxes ...ledger.Box) {
 // TestRetainByBox: what is set for a box goes before its groups, and these before the configuration.
 // Of boxes whose settings cannot be read and of those that nobody knows, nothing is deleted.
 func TestRetainByBox(t *testing.T) {
-	cfg := DefaultConfig()
-	cfg.State = t.TempDir()
-	cfg.Upkeep.KeepLast = 1
-	must(t, store.InitDir(t.Context(), cfg.StoreDir()))
-	s, err := store.OpenDir(t.Context(), cfg.StoreDir(), nil, false, t.Logf)
-	must(t, err)
-	defer s.Close()
+	cfg, s := keepOne(t)
 	l := openBook(t, &cfg)
 	must(t, l.Update(t.Context(), func(tx *ledger.Tx) error {
 		return errors.Join(tx.PutGroup(ledger.Group{Name: "few", Settings: json.RawMessage(`{"keep":"last=2"}`)}),
@@ -312,13 +303,7 @@ func must(t *testing.T, err error) {
 // TestRetainNeeded: retention keeps what a job needs, and deletes nothing while it is
 // not known what jobs need.
 func TestRetainNeeded(t *testing.T) {
-	cfg := DefaultConfig()
-	cfg.State = t.TempDir()
-	cfg.Upkeep.KeepLast = 1
-	must(t, store.InitDir(t.Context(), cfg.StoreDir()))
-	s, err := store.OpenDir(t.Context(), cfg.StoreDir(), nil, false, t.Logf)
-	must(t, err)
-	defer s.Close()
+	cfg, s := keepOne(t)
 	needed := commit(t, s, "10.0.0.7", 1)
 	for seed := range 2 {
 		commit(t, s, "10.0.0.7", byte(2+seed))
