@@ -99,7 +99,8 @@ func runServerInit(ctx context.Context, p printer, w world, o serverInit) error 
 		return &exitError{exitFailed, err} // a part is done, so this is no refusal
 	}
 	p.printf("next:\n  read %s and %s\n  build what boxes boot: %s\n"+
-		"  have your DHCP server name this machine (next-server) and pxelinux.0 (filename), or let the server do it: [dhcp] in %s\n  run `testbox server`\n",
+		"  have your DHCP server name this machine (next-server) and pxelinux.0 (filename), or let the server "+
+		"do it: [dhcp] in %s\n  run `testbox server`\n",
 		o.file, plan.Boot.Path("site.conf"), plan.Boot.BuildCommand("--form ram"), o.file)
 	return nil
 }
