@@ -272,6 +272,9 @@ func TestReportsInTime(t *testing.T) {
 		t.Errorf("there is a report every %v", reportEvery)
 	}
 	b := newServerBench(t)
+	old := reportEvery
+	t.Cleanup(func() { reportEvery = old })
+	reportEvery = time.Hour // so that the report comes for the error, however slow the machine is
 	s, log := newTestReports(t, b)
 	_, err := s.Open()
 	b.must(err)
@@ -281,13 +284,10 @@ func TestReportsInTime(t *testing.T) {
 		defer b.rig.mu.Unlock()
 		return len(b.rig.reports)
 	}
-	for start := time.Now(); count() == 0; time.Sleep(time.Millisecond) {
-		if time.Since(start) > 2*time.Second {
-			t.Fatal("an error is not reported at once")
+	for start := time.Now(); count() == 0 || !strings.Contains(b.rig.ReadLog(), "at once"); time.Sleep(time.Millisecond) {
+		if time.Since(start) > time.Minute {
+			t.Fatal("an error is not reported at once, or is not in the log")
 		}
-	}
-	if !strings.Contains(b.rig.ReadLog(), "at once") {
-		t.Error("the error is not in the log")
 	}
 	s.Close()
 	quickReports(t)
@@ -295,7 +295,7 @@ func TestReportsInTime(t *testing.T) {
 	_, err = s.Open()
 	b.must(err)
 	for start, first := time.Now(), count(); count() < first+3; time.Sleep(time.Millisecond) {
-		if time.Since(start) > 2*time.Second {
+		if time.Since(start) > time.Minute {
 			t.Fatal("there are no reports")
 		}
 	}
@@ -506,7 +506,7 @@ func TestServerGivesUpQuietly(t *testing.T) {
 	b.rig.Arm(bootcfg.Cmdline{Mode: bootcfg.ServerMode, Action: box.Verify, Arming: box.NewArming(), Address: b.addr})
 	select {
 	case <-ctx.Done():
-	case <-time.After(5 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the action goes on")
 	}
 	var stop *StopError

@@ -416,7 +416,7 @@ func TestEscaped(t *testing.T) {
 	begun := time.Now()
 	p := parsed(t, script(t, "setsid sh -c 'echo $$ >'$1'; exec yes' & while ! [ -s $1 ]; do sleep 0.02; done; sleep 0.1; exit 5", file))
 	res, err := New(1).Do(t.Context(), p, Cycle, someBox, nil)
-	if res.Code != 5 || res.Reason != Failed || time.Since(begun) > 5*time.Second || res.LeftOut == 0 {
+	if res.Code != 5 || res.Reason != Failed || time.Since(begun) > 30*time.Second || res.LeftOut == 0 {
 		t.Errorf("%v, %d, %d, %v", res.Reason, res.Code, res.LeftOut, err)
 	}
 	if alive(t, file) { // it cannot write any more
