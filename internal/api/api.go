@@ -123,17 +123,18 @@ const (
 
 // Server serves the admin API.
 type Server struct {
-	cfg     Config
-	huma    huma.API
-	mux     *http.ServeMux
-	hub     *hub
-	metrics *metrics
-	streams chan struct{} // holds a value for each request that lasts
-	looks   chan struct{} // holds a value for each image that is looked at
-	uploads uploads
-	ctx     context.Context
-	stop    context.CancelFunc
-	spare   sparing.Limit
+	cfg      Config
+	huma     huma.API
+	mux      *http.ServeMux
+	hub      *hub
+	metrics  *metrics
+	streams  chan struct{} // holds a value for each request that lasts
+	drawings drawings
+	looks    chan struct{} // holds a value for each image that is looked at
+	uploads  uploads
+	ctx      context.Context
+	stop     context.CancelFunc
+	spare    sparing.Limit
 
 	mu      sync.Mutex // guards the fields below
 	servers []*http.Server

@@ -51,6 +51,9 @@ type BackupDisk struct {
 	Name   string         `json:"name"`
 	Size   int64          `json:"size" doc:"bytes of the disk"`
 	Data   int64          `json:"data" doc:"bytes of the disk that are in the store; other boxes may need them too"`
+	Zero   int64          `json:"zero" doc:"bytes of the disk that are used and zero"`
+	Unused int64          `json:"unused" doc:"bytes of the disk that nothing uses"`
+	Stored int64          `json:"stored" doc:"bytes that the backup added to the store for the disk, compressed, as whoever made it has counted them"`
 	Bad    bool           `json:"bad,omitempty" doc:"it has zeros for sectors that could not be read"`
 	Lacks  bool           `json:"lacks,omitempty" doc:"the store was found to lack some of it"`
 	Kernel string         `json:"kernel,omitempty" doc:"the disk's kernel name, or the name of the file, when it was read"`
@@ -137,7 +140,8 @@ func backupOf(r *image.Record, damages store.Damages) Backup {
 		id := d.Disk
 		id.WWN, id.Serial, id.Path, id.Model = clean(id.WWN), clean(id.Serial), clean(id.Path), clean(id.Model)
 		b.Disks = append(b.Disks, BackupDisk{
-			Name: d.Name, Size: d.Disk.Size, Data: d.Data, Bad: len(d.Bad) > 0, Lacks: lacks, Kernel: clean(d.Kernel), Disk: id,
+			Name: d.Name, Size: d.Disk.Size, Data: d.Data, Zero: d.Zero, Unused: d.Unused, Stored: d.Stored,
+			Bad: len(d.Bad) > 0, Lacks: lacks, Kernel: clean(d.Kernel), Disk: id,
 			Root: d.Root.String(),
 		})
 	}

@@ -41,6 +41,7 @@ var may = map[string]string{
 	"DELETE /api/v1/backups/{owner}/{backup}":                   "admin",
 	"PUT /api/v1/backups/{owner}/{backup}/time":                 "admin",
 	"GET /api/v1/backups/{owner}/{backup}/disks/{disk}/content": "operator",
+	"GET /api/v1/backups/{owner}/{backup}/disks/{disk}/map":     "viewer",
 	"POST /api/v1/backups/{owner}/uploads":                      "operator",
 	"GET /api/v1/store":                                         "viewer of all",
 	"POST /api/v1/store/upkeep":                                 "admin of all",

@@ -77,6 +77,9 @@ var routes = []route{
 
 	{"get-content", "GET", Prefix + "/backups/{owner}/{backup}/disks/{disk}/content", ledger.Operator, false, 200, "backups",
 		"Say what a disk of a backup is known by", "", on((*Server).getContent)},
+	{"get-map", "GET", Prefix + "/backups/{owner}/{backup}/disks/{disk}/map", ledger.Viewer, false, 200, "backups",
+		"Say what a disk of a backup holds, for drawing it",
+		"Partitions, and which pieces of the disk are used, in doubt, or changed since an earlier backup.", on((*Server).getMap)},
 	{"add-upload", "POST", Prefix + "/backups/{owner}/uploads", ledger.Operator, false, 201, "backups", "Begin to add a backup",
 		"The answer has a token for one session, by which a backup of this box is sent as the agent of a box sends one.",
 		on((*Server).addUpload)},

@@ -58,6 +58,16 @@ func isPlaced(r *image.Record, byID map[string]*image.Record, now time.Time, lef
 	return misdated(before, now) == "" || isPlaced(before, byID, now, left-1)
 }
 
+// InOrder returns a box's backups in the order in which they were made, the oldest
+// first. Backups whose date cannot be right are left out, unless all are such.
+func InOrder(of []*image.Record, now time.Time) []*image.Record {
+	var out []*image.Record
+	for _, d := range inOrder(of, now) {
+		out = append(out, d.Record)
+	}
+	return out
+}
+
 // dated is a backup with the time that it is sorted by.
 type dated struct {
 	*image.Record

@@ -87,6 +87,16 @@ func (t *Tally) Add(r image.Range) {
 	}
 }
 
+// Counts are the bytes of each part, in the order of the layout: a partition, then its
+// volumes, whose bytes are also those of the partition. Gaps are left out.
+func (t *Tally) Counts() []int64 {
+	out := make([]int64, len(t.parts))
+	for i, p := range t.parts {
+		out[i] = p.Bytes
+	}
+	return out
+}
+
 // Parts gives the parts that have some of the bytes, in the order of the disk. The
 // last one counts the bytes outside of all parts. Together they have all bytes.
 func (t *Tally) Parts() []PartTally {
