@@ -546,14 +546,17 @@ func (l *lineWriter) line(b []byte) error {
 func newInfoCmd(w world) *cobra.Command {
 	f := serverFlag{world: w}
 	var form, file string
+	var changes bool
 	cmd := &cobra.Command{
 		Use:   "info BOX",
 		Short: "Print the inventory of a box",
 		Long: `Prints the inventory that the box's latest action has taken: the machine, its disks, its network
 cards. ` + "`testbox refresh-info BOX`" + ` takes a new one. The form zip has the raw sources too, and needs
---output.`,
-		Example: "  testbox info web-1\n  testbox info web-1 --form json\n  testbox info web-1 --form zip --output web-1.zip",
-		Args:    takesWords(1, 1),
+--output. --changes says what is different from the latest inventory that told of another machine: other
+parts, disks or firmware, or more errors of a disk.`,
+		Example: "  testbox info web-1\n  testbox info web-1 --changes\n" +
+			"  testbox info web-1 --form json\n  testbox info web-1 --form zip --output web-1.zip",
+		Args: takesWords(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !slices.Contains([]string{"text", "json", "zip"}, form) {
 				return wrong("--form %s: the forms are text, json and zip", form)
@@ -562,6 +565,9 @@ cards. ` + "`testbox refresh-info BOX`" + ` takes a new one. The form zip has th
 				return wrong("the form zip is no text; say --output FILE")
 			}
 			return f.with(func(c *apiclient.Client) error {
+				if changes {
+					return printChanges(cmd, c, args[0], form == "json")
+				}
 				path := apiclient.Path("boxes", args[0], "inventory") + "?form=" + form
 				if file == "" {
 					out := &lineWriter{to: cmd.OutOrStdout()}
@@ -575,10 +581,36 @@ cards. ` + "`testbox refresh-info BOX`" + ` takes a new one. The form zip has th
 			})
 		},
 	}
+	cmd.Flags().BoolVar(&changes, "changes", false, "say only what has changed")
 	cmd.Flags().StringVar(&form, "form", "text", "the `FORM`: text, json or zip")
 	cmd.Flags().StringVar(&file, "output", "", "write it to this `FILE`")
 	forms := cobra.FixedCompletions([]string{"text", "json", "zip"}, cobra.ShellCompDirectiveNoFileComp)
 	mustComplete(cmd.RegisterFlagCompletionFunc("form", forms))
 	f.add(cmd)
 	return cmd
+}
+
+func printChanges(cmd *cobra.Command, c *apiclient.Client, box string, asJSON bool) error {
+	p := printerOf(cmd)
+	var changes api.InventoryChanges
+	if err := c.Do(cmd.Context(), "GET", apiclient.Path("boxes", box, "inventory", "changes"), nil, &changes); err != nil {
+		return err
+	}
+	switch {
+	case asJSON:
+		return printJSON(p, changes)
+	case changes.Before.IsZero():
+		p.tellf("no other machine was seen in this box since the server keeps inventories")
+		return nil
+	}
+	p.tellf("%s, and before that, %s:", changes.Time.Format(time.RFC3339), changes.Before.Format(time.RFC3339))
+	var rows []string
+	for _, d := range changes.Changes {
+		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\n", printable(d.What), printable(d.Is), printable(d.Was)))
+	}
+	table(p, "WHAT\tNOW\tBEFORE", rows)
+	if changes.More {
+		p.tellf("more has changed than is listed")
+	}
+	return nil
 }

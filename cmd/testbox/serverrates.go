@@ -11,19 +11,6 @@ import (
 	"testbox-imaging/internal/apiclient"
 )
 
-// boxRate is a row of `testbox box rates`.
-type boxRate struct {
-	Job      string        `json:"job"`
-	Asked    time.Time     `json:"asked"`
-	Action   string        `json:"action"`
-	Disk     string        `json:"disk"`
-	Stage    string        `json:"stage"`
-	Bytes    int64         `json:"bytes"`
-	Took     time.Duration `json:"ns"`
-	Rate     float64       `json:"rate"`               // bytes in a second
-	DiskRate float64       `json:"diskRate,omitempty"` // the same while the disk was being read; 0 if that is not known
-}
-
 func newBoxRatesCmd(w world) *cobra.Command {
 	f := serverFlag{world: w}
 	var limit int
@@ -45,7 +32,7 @@ network and the processors do not matter. The server compares it with the rates 
 				if err != nil {
 					return err
 				}
-				rates := ratesOf(jobs)
+				rates := api.RatesOf(jobs)
 				if asJSON {
 					return printJSON(p, rates)
 				}
@@ -64,21 +51,7 @@ network and the processors do not matter. The server compares it with the rates 
 	return cmd
 }
 
-// ratesOf takes the rates out of the receipts of jobs.
-func ratesOf(jobs []api.Job) []boxRate {
-	all := []boxRate{}
-	for _, j := range jobs {
-		for _, r := range j.Receipts {
-			for _, st := range r.Stages {
-				all = append(all, boxRate{Job: j.ID, Asked: j.Asked, Action: string(j.Action), Disk: r.Disk, Stage: st.Name,
-					Bytes: st.Bytes, Took: st.Elapsed, Rate: st.Rate(), DiskRate: st.ReadRate()})
-			}
-		}
-	}
-	return all
-}
-
-func printRates(p printer, rates []boxRate) {
+func printRates(p printer, rates []api.Rate) {
 	speed := func(rate float64) string {
 		if rate == 0 {
 			return ""

@@ -151,7 +151,8 @@ func (s *Server) getMap(ctx context.Context, in *struct {
 }
 
 // baseOf finds the backup with which another one is compared, or nil if there is none.
-func baseOf(ctx context.Context, backups Backups, r *image.Record, d *image.RecordedDisk, with string, now time.Time) (*image.Record, error) {
+func baseOf(ctx context.Context, backups Backups, r *image.Record, d *image.RecordedDisk, with string, now time.Time) (
+	*image.Record, error) {
 	if with != "" {
 		base, err := backups.Record(ctx, r.Box, with)
 		if err == nil && base.Disk(d.Name) == nil {

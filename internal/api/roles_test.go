@@ -35,6 +35,8 @@ var may = map[string]string{
 	"POST /api/v1/boxes/{box}/finish":                           "operator",
 	"POST /api/v1/boxes/{box}/power":                            "operator",
 	"GET /api/v1/boxes/{box}/log":                               "viewer",
+	"GET /api/v1/boxes/{box}/inventory/changes":                 "viewer",
+	"GET /api/v1/boxes/{box}/rates":                             "viewer",
 	"GET /api/v1/boxes/{box}/inventory":                         "viewer",
 	"GET /api/v1/backups/{owner}":                               "viewer",
 	"PATCH /api/v1/backups/{owner}/{backup}":                    "operator",

@@ -66,6 +66,12 @@ var routes = []route{
 	{"get-inventory", "GET", Prefix + "/boxes/{box}/inventory", ledger.Viewer, false, 200, "boxes", "Read the inventory of a box", "",
 		on((*Server).getInventory)},
 
+	{"get-changes", "GET", Prefix + "/boxes/{box}/inventory/changes", ledger.Viewer, false, 200, "boxes", "Say what of a box has changed",
+		"The inventory is compared with the latest one that was different. What changes by itself is left out: times, temperatures, " +
+			"hours of work. It has the health of the disks too.", on((*Server).getChanges)},
+	{"get-rates", "GET", Prefix + "/boxes/{box}/rates", ledger.Viewer, false, 200, "boxes", "Say how fast the actions of a box were", "",
+		on((*Server).getRates)},
+
 	{"list-backups", "GET", Prefix + "/backups/{owner}", ledger.Viewer, false, 200, "backups", "List the backups of a box", "",
 		on((*Server).listBackups)},
 	{"set-backup", "PATCH", Prefix + "/backups/{owner}/{backup}", ledger.Operator, false, 200, "backups",

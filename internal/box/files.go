@@ -11,4 +11,6 @@ const (
 	InfoText = "testbox-info.txt"
 	InfoJSON = "testbox-info.json"
 	InfoZip  = "testbox-info.zip"
+	// InfoBefore is the latest inventory that was different from the one that is there.
+	InfoBefore = "testbox-info.before.json"
 )

@@ -173,6 +173,7 @@ func (d *Dispatch) Inventory(ctx context.Context, token string, from netip.Addr,
 		if err := d.compareDisks(t.job, folder, data); err != nil {
 			return err
 		}
+		d.keepBefore(t.job, folder, data)
 	}
 	if err == nil {
 		err = folder.WriteFile(name, data)

@@ -100,3 +100,25 @@ func (d *Dispatch) compareDisks(j job.Job, folder *sharedir.Folder, data []byte)
 	d.log(slog.LevelWarn, j.ID, "a disk wears out", "box", j.Box, "job", j.ID, "text", text)
 	return d.book.Update(d.ctx, func(tx *ledger.Tx) error { return d.suspect(tx, j, text) })
 }
+
+// keepBefore keeps the inventory that a box's folder has beside the new one, if the two
+// tell of different machines. An inventory that tells of the same one only replaces it,
+// so that a change can still be seen after many nights. An error is no reason to
+// refuse the new one.
+func (d *Dispatch) keepBefore(j job.Job, folder *sharedir.Folder, data []byte) {
+	d.parsing.Lock()
+	defer d.parsing.Unlock()
+	old, err := durable.ReadFile(durable.OS{}, folder.Path(box.InfoJSON), inventory.MaxJSON)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	if err == nil {
+		var list []inventory.Change
+		if list, _, err = inventory.Changes(old, data, wear.Counts); err == nil && len(list) > 0 {
+			err = folder.WriteFile(box.InfoBefore, old)
+		}
+	}
+	if err != nil {
+		d.log(slog.LevelWarn, j.ID, "what changed since the inventory before is not known", "job", j.ID, "error", err)
+	}
+}

@@ -180,3 +180,39 @@ func TestErrorCounters(t *testing.T) {
 		})
 	}
 }
+
+// TestInventoryBefore keeps the latest inventory that told of another machine, also when many follow
+// that tell of the same one.
+func TestInventoryBefore(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.start(&knife{})
+		r.add(here, box.RefreshInfo)
+		a := r.boot(here).works()
+		text := func(memory int64, at int) []byte {
+			inv := &inventory.Inventory{Format: 1, Memory: memory, Time: time.Unix(int64(at), 0).UTC()}
+			return inv.JSON()
+		}
+		send := func(data []byte) {
+			if err := r.server().Inventory(ctx, a.hello.Token, a.from, box.InfoJSON, data); err != nil {
+				t.Fatal(err)
+			}
+		}
+		old := text(1<<30, 1)
+		send(old)
+		send(text(1<<30, 2)) // the same machine replaces the inventory
+		last := text(1<<30, 3)
+		send(last)
+		for at := range 3 {
+			send(text(2<<30, 10+at))
+			if got := r.text(here, box.InfoBefore); got != strings.TrimSpace(string(last)) {
+				t.Errorf("the inventory before is %s", got)
+			}
+		}
+		send([]byte("no inventory"))
+		send(text(2<<30, 20))
+		if got := r.text(here, box.InfoBefore); got != strings.TrimSpace(string(last)) {
+			t.Errorf("after one that cannot be read, the inventory before is %s", got)
+		}
+		a.ends(box.Done)
+	})
+}

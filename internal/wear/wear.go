@@ -109,6 +109,11 @@ var counters = []int{5, 10, 184, 187, 196, 197, 198}
 // nvmeCounter is the name of the only such counter of NVMe.
 const nvmeCounter = "media errors"
 
+// Counts reports whether an attribute of a disk's health counts errors of the disk.
+func Counts(a inventory.Attribute) bool {
+	return slices.Contains(counters, a.ID) || a.ID == 0 && a.Name == nvmeCounter
+}
+
 // Grown says which disks have counted more errors since an earlier inventory was taken,
 // or have begun to say that they are failing.
 func Grown(past, now []inventory.Disk) []string {
@@ -151,7 +156,7 @@ func Grown(past, now []inventory.Disk) []string {
 
 // grown says how a counter has grown, or "".
 func grown(before []inventory.Attribute, a inventory.Attribute) string {
-	if !slices.Contains(counters, a.ID) && (a.ID != 0 || a.Name != nvmeCounter) {
+	if !Counts(a) {
 		return ""
 	}
 	same := func(b inventory.Attribute) bool { return b.ID == a.ID && b.Name == a.Name }
