@@ -122,7 +122,8 @@ func (d *Disk) SVG() template.HTML {
 			class += " chart-part-doubt"
 		}
 		x, w := float64(p.Off)/size*100, float64(p.Len)/size*100
-		fmt.Fprintf(&s.b, `<svg x="%s%%" y="0" width="%s%%" height="%d"><title>%s, %s</title><rect class="%s" x="0" y="0" width="100%%" height="%d"/>`,
+		fmt.Fprintf(&s.b,
+			`<svg x="%s%%" y="0" width="%s%%" height="%d"><title>%s, %s</title><rect class="%s" x="0" y="0" width="100%%" height="%d"/>`,
 			num(x), num(w), partsHigh, text(p.Name, 80), text(p.Note, 120), class, partsHigh)
 		if w >= 2 {
 			fmt.Fprintf(&s.b, `<text class="chart-name" x="6" y="16">%s</text><text class="chart-note" x="6" y="32">%s</text>`,
@@ -140,7 +141,8 @@ func (d *Disk) SVG() template.HTML {
 	s.runs(cells, wide, func(c Cell) float64 { return c.Doubt }, func(x, w, level float64) {
 		h := usedHigh * level
 		s.rect("chart-doubt", x, usedTop+usedHigh-h, w, h)
-		fmt.Fprintf(&s.b, `<rect x="%s%%" y="%s" width="%s%%" height="%s" fill="url(#%s-h)"/>`, num(x), num(usedTop+usedHigh-h), num(w), num(h), id)
+		fmt.Fprintf(&s.b, `<rect x="%s%%" y="%s" width="%s%%" height="%s" fill="url(#%s-h)"/>`, num(x), num(usedTop+usedHigh-h), num(w),
+			num(h), id)
 	})
 	s.runs(cells, wide, func(c Cell) float64 { return c.Unread }, func(x, w, level float64) {
 		s.rect("chart-unread", x, usedTop, w, usedHigh)
@@ -183,6 +185,7 @@ type Figures struct {
 	About  string // what is seen, in sentences
 	Series []Series
 	Unit   func(float64) string // writes a figure
+	Bytes  bool                 // the figures are bytes, so that powers of 1024 are round
 }
 
 // Series are figures of one kind.
@@ -214,7 +217,7 @@ func (f *Figures) SVG() template.HTML {
 	var s svg
 	s.begin(f.ID, "chart-figures", figuresLow+20, f.Title, f.About)
 	first, last, most := f.bounds()
-	top := nice(most)
+	top := nice(most, f.Bytes)
 	for i := range 3 {
 		v := top * float64(i) / 2
 		y := num(figuresLow - figuresHigh*float64(i)/2)
@@ -258,7 +261,8 @@ func (f *Figures) SVG() template.HTML {
 	if !first.IsZero() {
 		fmt.Fprintf(&s.b, `<text class="chart-note" x="2" y="%d">%s</text>`, figuresLow+15, first.UTC().Format("2006-01-02"))
 		if span > 0 {
-			fmt.Fprintf(&s.b, `<text class="chart-note" x="100%%" y="%d" text-anchor="end">%s</text>`, figuresLow+15, last.UTC().Format("2006-01-02"))
+			fmt.Fprintf(&s.b, `<text class="chart-note" x="100%%" y="%d" text-anchor="end">%s</text>`, figuresLow+15,
+				last.UTC().Format("2006-01-02"))
 		}
 	}
 	return s.end()
@@ -290,9 +294,13 @@ func (f *Figures) bounds() (first, last time.Time, most float64) {
 }
 
 // nice is a round figure that is not smaller.
-func nice(most float64) float64 {
+func nice(most float64, bytes bool) float64 {
 	if !(most > 0) {
 		return 1
+	}
+	if bytes && most > 1024 {
+		unit := math.Pow(1024, math.Floor(math.Log2(most)/10))
+		return nice(most/unit, false) * unit
 	}
 	unit := math.Pow(10, math.Floor(math.Log10(most)))
 	for _, n := range []float64{1, 2, 4, 5, 8, 10} {

@@ -46,7 +46,8 @@ func TestDisk(t *testing.T) {
 	d := Disk{ID: "d1", Name: evil, About: evil, Size: 1000, Parts: []Part{
 		{Name: evil, Note: "ext4", Off: 0, Len: 500}, {Name: "b", Off: 500, Len: 500, Doubt: true},
 		{Off: -1, Len: 5}, {Off: 0}, {Off: 900, Len: 101}, {Off: math.MaxInt64, Len: math.MaxInt64},
-	}, Cells: []Cell{{Used: 1}, {Used: 1}, {Used: 0.5, Doubt: 0.5, Changed: 0.01}, {Unread: 1, Changed: 1}, {Used: math.NaN(), Doubt: -1, Changed: math.Inf(1)}}}
+	}, Cells: []Cell{{Used: 1}, {Used: 1}, {Used: 0.5, Doubt: 0.5, Changed: 0.01}, {Unread: 1, Changed: 1},
+		{Used: math.NaN(), Doubt: -1, Changed: math.Inf(1)}}}
 	drawn := d.SVG()
 	got := wellFormed(t, drawn)
 	if got["script"] > 0 || got["svg"] != 3 || got["title"] != 3 || got["desc"] != 1 || !strings.Contains(string(drawn), "&lt;script&gt;") {
@@ -104,8 +105,10 @@ func TestFigures(t *testing.T) {
 		wellFormed(t, f.SVG())
 	}
 	for _, v := range []float64{0, -1, 1, 3, 99, 1e-9, 1e18, math.MaxFloat64, math.NaN()} {
-		if n := nice(v); !(n >= v) && v > 0 || !(n > 0) {
-			t.Errorf("nice of %v is %v", v, n)
+		for _, bytes := range []bool{false, true} {
+			if n := nice(v, bytes); !(n >= v) && v > 0 || !(n > 0) {
+				t.Errorf("nice of %v is %v", v, n)
+			}
 		}
 	}
 }

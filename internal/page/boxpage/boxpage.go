@@ -1,0 +1,203 @@
+// Package boxpage makes the pages of one box and of one job. It asks the admin API for
+// everything, as whoever opened the page, so that it shows and does what the role allows
+// and no more. What a box can say is text here, whatever it says: html/template
+// escapes it, and the script puts it into the page as text alone.
+package boxpage
+
+import (
+	"bytes"
+	"context"
+	"embed"
+	"fmt"
+	"html/template"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+	"unicode"
+
+	"testbox-imaging/internal/api"
+	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/ledger"
+	"testbox-imaging/internal/words"
+)
+
+// API makes requests of the admin API for one visitor.
+type API interface {
+	// Do makes a request. path begins with /api/v1. body and answer are JSON, or nil. An
+	// error of the API matches *api.Problem.
+	Do(ctx context.Context, method, path string, body, answer any) error
+}
+
+// Page is the inside of a page.
+type Page struct {
+	Title string
+	Body  template.HTML
+}
+
+// Pages makes pages.
+type Pages struct {
+	Now func() time.Time
+}
+
+//go:embed *.tmpl
+var files embed.FS
+
+// Style and Script belong to the pages of this package. Both are files of the site.
+var (
+	//go:embed boxpage.css
+	Style []byte
+	//go:embed boxpage.js
+	Script []byte
+)
+
+// templates are read once. A template has the functions of one time, which clones have.
+var templates = template.Must(template.New("").Funcs(functions(nil)).ParseFS(files, "*.tmpl"))
+
+func functions(now func() time.Time) template.FuncMap {
+	if now == nil {
+		now = time.Now
+	}
+	return template.FuncMap{
+		"size":  image.SizeText,
+		"count": func(n int, one string) string { return words.Count(n, one) },
+		"time": func(t time.Time) template.HTML {
+			if t.IsZero() {
+				return "unknown"
+			}
+			t = t.UTC()
+			return template.HTML(fmt.Sprintf(`<time datetime="%s" title="%s">%s</time>`, t.Format(time.RFC3339),
+				t.Format("2006-01-02 15:04:05 UTC"),
+				ago(now().Sub(t))))
+		},
+		"date":     func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04") },
+		"took":     func(d time.Duration) string { return d.Round(100 * time.Millisecond).String() },
+		"rate":     rateText,
+		"short":    func(s string) string { return s[:min(len(s), 12)] },
+		"join":     func(list []string) string { return strings.Join(list, ", ") },
+		"percent":  percent,
+		"path":     url.PathEscape,
+		"query":    url.QueryEscape,
+		"seconds":  func(n int64) string { return span(time.Duration(n) * time.Second) },
+		"sum":      func(list ...int64) (n int64) { return total(list) },
+		"boxtitle": boxName,
+		"deadline": func(t time.Time) string { return in(t.Sub(now())) },
+	}
+}
+
+func total(list []int64) (n int64) {
+	for _, v := range list {
+		n += v
+	}
+	return n
+}
+
+// ago says how long ago something was, in words.
+func ago(d time.Duration) string {
+	switch {
+	case d < -time.Minute:
+		return in(-d)
+	case d < time.Minute:
+		return "just now"
+	}
+	return span(d) + " ago"
+}
+
+func in(d time.Duration) string {
+	if d < time.Minute {
+		return "in less than a minute"
+	}
+	return "in " + span(d)
+}
+
+func span(d time.Duration) string {
+	switch {
+	case d < time.Hour:
+		return words.Count(int(d/time.Minute), "minute")
+	case d < 48*time.Hour:
+		return words.Count(int(d/time.Hour), "hour")
+	}
+	return words.Count(int(d/(24*time.Hour)), "day")
+}
+
+func rateText(v float64) string {
+	if !(v > 0) {
+		return ""
+	}
+	return fmt.Sprintf("%.0f MB/s", v/1e6)
+}
+
+func percent(part, all int64) string {
+	if all <= 0 || part <= 0 {
+		return "0 %"
+	}
+	if p := float64(part) / float64(all) * 100; p < 1 {
+		return "under 1 %"
+	} else {
+		return fmt.Sprintf("%.0f %%", p)
+	}
+}
+
+func (p *Pages) now() time.Time {
+	if p.Now == nil {
+		return time.Now()
+	}
+	return p.Now()
+}
+
+func (p *Pages) render(name, title string, data any) (Page, error) {
+	t, err := templates.Clone()
+	if err != nil {
+		return Page{}, err
+	}
+	var b bytes.Buffer
+	if err := t.Funcs(functions(p.now)).ExecuteTemplate(&b, name, data); err != nil {
+		return Page{}, err
+	}
+	return Page{plain(title), template.HTML(plain(b.String()))}, nil
+}
+
+// plain replaces the characters that turn the direction of a text, or that are not seen. With
+// them a text could look as if it said something else.
+func plain(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.Is(unicode.Cf, r) || unicode.IsControl(r) && r != '\n' && r != '\t' {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, s)
+}
+
+// v1 is a path of the API.
+func v1(parts ...string) string {
+	path := api.Prefix
+	for _, p := range parts {
+		path += "/" + url.PathEscape(p)
+	}
+	return path
+}
+
+// visitor is what a template may offer.
+type visitor struct {
+	Name     string
+	Operator bool
+	Admin    bool
+}
+
+func whoIs(ctx context.Context, a API) (v visitor, err error) {
+	var me api.Me
+	err = a.Do(ctx, http.MethodGet, v1("me"), nil, &me)
+	v.Name = me.Name
+	v.Operator = me.Role == ledger.Operator || me.Role == ledger.Admin
+	v.Admin = me.Role == ledger.Admin
+	return v, err
+}
+
+// why is what is said in place of a part of a page that cannot be shown. A part that is
+// not there spoils no other part.
+func why(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}

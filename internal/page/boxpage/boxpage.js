@@ -1,0 +1,80 @@
+// Follows logs, and brings the parts of a page that take a moment. What comes from a log
+// is put into the page as text alone.
+"use strict";
+(() => {
+  const most = 256 * 1024; // characters of a log that the page keeps
+
+  for (const el of document.querySelectorAll("[data-fragment]")) {
+    el.setAttribute("aria-busy", "true");
+    fetch(el.dataset.fragment, {credentials: "same-origin"}).then(async (r) => {
+      if (!r.ok) throw new Error(r.statusText);
+      // The server's own template made this part, and escaped all texts in it.
+      const part = new DOMParser().parseFromString(await r.text(), "text/html");
+      el.replaceChildren(...part.body.childNodes);
+    }).catch(() => {}).finally(() => el.removeAttribute("aria-busy"));
+  }
+
+  for (const el of document.querySelectorAll("[data-live]")) {
+    let wait = 1000;
+    const look = async () => {
+      if (document.hidden) return setTimeout(look, wait);
+      try {
+        const r = await fetch(el.dataset.live, {credentials: "same-origin"});
+        if (!r.ok) throw new Error(r.statusText);
+        const part = new DOMParser().parseFromString(await r.text(), "text/html");
+        el.replaceChildren(...part.body.childNodes);
+        if (r.headers.get("Testbox-Ended") === "1") return;
+        wait = 1000;
+      } catch { wait = Math.min(wait * 2, 30000); }
+      setTimeout(look, wait);
+    };
+    setTimeout(look, wait);
+  }
+
+  for (const el of document.querySelectorAll("[data-log]")) {
+    const state = el.parentElement.querySelector("[data-log-state]");
+    const say = (text) => { if (state) state.textContent = text; };
+    const clean = (t) => t.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g, "\ufffd");
+    const url = new URL(el.dataset.log, location.href);
+    let at = null, paused = false, wait = 1000, held = "";
+    const atEnd = () => el.scrollHeight - el.scrollTop - el.clientHeight < 40;
+    const show = (text) => {
+      let all = el.textContent + text;
+      if (all.length > most) all = all.slice(all.indexOf("\n", all.length - most) + 1);
+      el.textContent = all;
+      el.scrollTop = el.scrollHeight;
+    };
+    el.addEventListener("scroll", () => {
+      paused = !atEnd();
+      if (!paused && held) { show(held); held = ""; }
+      say(paused ? "The log waits while you read. Scroll to its end to go on." : "The log is followed.");
+    });
+    const follow = async () => {
+      const from = new URL(url);
+      if (at !== null) from.searchParams.set("offset", String(at));
+      from.searchParams.set("follow", "true");
+      try {
+        const r = await fetch(from, {credentials: "same-origin"});
+        if (!r.ok) throw new Error(r.status === 404 ? "There is no log yet." : "The log cannot be read now.");
+        const first = Number(r.headers.get("Testbox-Log-Offset") || 0);
+        if (at !== null && first !== at) { el.textContent = ""; held = ""; }
+        at = first;
+        say("The log is followed.");
+        wait = 1000;
+        const reader = r.body.getReader(), text = new TextDecoder();
+        for (;;) {
+          const {done, value} = await reader.read();
+          if (done) break;
+          at += value.length;
+          const more = clean(text.decode(value, {stream: true}));
+          if (paused) held = (held + more).slice(-most); else show(more);
+        }
+      } catch (e) {
+        say(e instanceof TypeError ? "The server does not answer; it is tried again." : e.message);
+        wait = Math.min(wait * 2, 30000);
+      }
+      setTimeout(follow, wait);
+    };
+    follow();
+  }
+})();

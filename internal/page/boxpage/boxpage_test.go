@@ -1,0 +1,296 @@
+package boxpage
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"testbox-imaging/internal/api"
+	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/inventory"
+	"testbox-imaging/internal/job"
+	"testbox-imaging/internal/ledger"
+)
+
+const evil = `<script>alert(1)</script>"' onload="x` + "\u202e"
+
+var now = time.Date(2026, 11, 30, 6, 0, 0, 0, time.UTC)
+
+// fake is an API whose answers are written down. It notes what it was asked for.
+type fake struct {
+	answers map[string]any // by path, without the query
+	asked   []string
+}
+
+func (f *fake) Do(_ context.Context, method, path string, body, answer any) error {
+	b, _ := json.Marshal(body)
+	f.asked = append(f.asked, fmt.Sprintf("%s %s %s", method, path, b))
+	path, _, _ = strings.Cut(strings.TrimPrefix(path, api.Prefix), "?")
+	a, is := f.answers[path]
+	if err, bad := a.(error); bad {
+		return err
+	}
+	if !is {
+		return &api.Problem{Status: 404, Code: api.CodeNotFound, Detail: "there is no " + path + evil}
+	}
+	if answer == nil {
+		return nil
+	}
+	text, err := json.Marshal(a)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(text, answer)
+}
+
+// lab is an API with one box of which everything is hostile that a box can say.
+func lab(role ledger.Role, backups int) *fake {
+	b := api.Box{Address: "10.0.0.1", Name: "web-1", Health: ledger.Suspect, HealthReason: "it is slow " + evil,
+		MACs:   []string{"52:54:00:00:00:01"},
+		Labels: []string{evil}, Groups: []string{"rack-3"}, LastSeen: now.Add(-5 * time.Minute), UUID: "u-" + evil, SilentSince: now,
+		UsualPause: 7200,
+		Holder:     &api.Holder{Name: evil, Reason: evil, Expires: now.Add(time.Hour)},
+		Moved:      &api.Moved{Address: evil, Since: now},
+		Shared:     &api.SharedAddress{MAC: evil, Last: now},
+		Last:       &api.LastJob{ID: "j1", Action: box.Restore, State: job.Held, Text: evil},
+		Effective:  &api.Effective{Power: "bmc", PowerWhy: "group rack-3", Keep: "last=3,daily=7"},
+		Schedules:  []api.BoxSchedule{{Name: "nightly", Action: box.Backup, Next: now.Add(20 * time.Hour)}},
+		Machines: []api.Machine{{MAC: evil, Arch: evil, LastSeen: now, Asked: []api.Ask{{Time: now, Over: "tftp", Asked: evil, Given: evil},
+			{Time: now, Over: "dhcp", Asked: "an address"}}}},
+	}
+	receipt := image.Receipt{Image: "sda", Disk: evil, Identity: image.Identity{Model: evil, Serial: evil, Size: 256 << 30},
+		Read: 20 << 30, Verified: 20 << 30,
+		Root: strings.Repeat("ab", 32), Bad: []image.Range{{Off: 1, Len: 2}},
+		Stages: []image.Stage{{Name: "read", Bytes: 20 << 30, Elapsed: 70 * time.Second, Active: 60 * time.Second}}}
+	j := api.Job{ID: "j1", Box: "10.0.0.1", Name: "web-1", Action: box.Backup, By: evil, Asked: now.Add(-time.Hour),
+		State: job.Running, Text: evil,
+		Progress: &api.Progress{Step: "read", Text: evil, Done: 3, Total: 10}, Warnings: []string{evil},
+		Receipts: []image.Receipt{receipt}, Sent: 1 << 30,
+		HostKeys: []string{evil}, Options: api.Options{Image: evil, Disks: []string{evil}}}
+	list := api.BackupList{Backups: []api.Backup{}, Unreadable: []string{evil}}
+	rates := api.Rates{Rates: []api.Rate{}}
+	for i := range backups {
+		at := now.Add(time.Duration(i-backups) * 24 * time.Hour)
+		list.Backups = append(list.Backups, api.Backup{Box: "10.0.0.1", ID: at.Format("20060102-150405"), Time: at, Note: "note " + evil,
+			Pinned: i%7 == 3, Baseline: i == backups-2, Disks: []api.BackupDisk{
+				{Name: "sda", Size: 256 << 30, Data: int64(60+i%9) << 30, Stored: int64(200+(i*37)%900) << 20, Lacks: i == backups-3,
+					Bad: i == backups-4},
+			}})
+		rates.Rates = append(rates.Rates, api.Rate{Job: "j1", Asked: now.Add(-time.Duration(i) * 24 * time.Hour), Action: evil,
+			Disk: "sda", Key: evil,
+			Stage: "read", Bytes: 20 << 30, Took: time.Minute, Rate: 3e8, DiskRate: 4e8 + float64(i%5)*1e7})
+	}
+	rates.Rates = rates.Rates[:min(len(rates.Rates), 50)]
+	m := api.DiskMap{Disk: "sda", Size: 256 << 30, Table: "gpt", With: "20261128-060000", Cell: 1 << 30, Data: 60 << 30, Zero: 1 << 30,
+		InDoubt: 16 << 30,
+		Unused:  195 << 30, Changed: 900 << 20, Doubt: evil, Parts: []api.MapPart{
+			{Title: "partition 1", Number: 1, FS: "vfat", Label: "EFI", Off: 1 << 20, Len: 8 << 30, Used: 30 << 20},
+			{Title: "partition 2", Number: 2, FS: "ext4", Label: evil, Off: 9 << 30, Len: 180 << 30, Used: 44 << 30, Changed: 900 << 20},
+			{Title: "partition 3", Number: 3, FS: "LVM2_member", Name: "data", Off: 190 << 30, Len: 50 << 30, Used: 16 << 30, Doubt: evil},
+			{Title: "volume home", Volume: true, Name: evil, FS: evil, Off: 191 << 30, Len: 16 << 30, Used: 16 << 30},
+		}}
+	for i := range 256 {
+		c := api.MapCell{}
+		switch {
+		case i < 3 || i > 8 && i < 60:
+			c.Data = int64(i%5+1) << 28 / 2
+		case i >= 190 && i < 206:
+			c.Data, c.InDoubt = 1<<30, 1<<30
+		}
+		if i%17 == 9 && c.Data > 0 && i < 60 {
+			c.Changed = 64 << 20
+		}
+		m.Cells = append(m.Cells, c)
+	}
+	ch := api.InventoryChanges{Time: now, Before: now.Add(-240 * time.Hour), Changes: []inventory.Change{{What: evil, Was: evil,
+		Is: "8.0 GiB"}, {What: "disk", Is: evil}},
+		More: true, Disks: []api.DiskHealth{{Name: "sda", Model: evil, Serial: evil, Size: 256 << 30, Status: "failing", Note: evil,
+			Attributes: []inventory.Attribute{{ID: 5, Name: "reallocated sectors", Raw: "8", Value: 90, Threshold: 10, Failing: true},
+				{Name: evil, Raw: evil}},
+			Counters: []string{"reallocated sectors"}}}}
+	f := &fake{answers: map[string]any{"/me": api.Me{Name: "eve", Role: role}, "/boxes/10.0.0.1": b,
+		"/jobs": api.JobList{Jobs: []api.Job{j}}, "/jobs/j1": j,
+		"/backups/10.0.0.1": list, "/boxes/10.0.0.1/rates": rates, "/boxes/10.0.0.1/inventory/changes": ch}}
+	for _, b := range list.Backups {
+		f.answers["/backups/10.0.0.1/"+b.ID+"/disks/sda/map"] = m
+		f.answers["/backups/10.0.0.1/"+b.ID] = b
+	}
+	return f
+}
+
+// fakeSite has no frame.
+type fakeSite struct{ f *fake }
+
+func (s fakeSite) API(*http.Request) API { return s.f }
+func (s fakeSite) Show(w http.ResponseWriter, _ *http.Request, p Page) {
+	fmt.Fprintf(w, "<title>page</title>%s", p.Body)
+}
+func (s fakeSite) Fail(w http.ResponseWriter, _ *http.Request, err error) {
+	http.Error(w, err.Error(), 400)
+}
+func (s fakeSite) Forward(w http.ResponseWriter, r *http.Request, path string) {
+	fmt.Fprintf(w, "forwarded %s", path)
+}
+
+func serve(f *fake) http.Handler {
+	mux := http.NewServeMux()
+	(&Pages{Now: func() time.Time { return now }}).Routes(mux, fakeSite{f})
+	return mux
+}
+
+func get(t *testing.T, h http.Handler, path string) *httptest.ResponseRecorder {
+	t.Helper()
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
+	return w
+}
+
+// tame fails if a text became a part of the page, or if the page has what its policy forbids.
+func tame(t *testing.T, what, body string) {
+	t.Helper()
+	for _, bad := range []string{"\u202e", "<script", " style=", "onload=\"x", "javascript:", "ZgotmplZ", "%!"} {
+		if strings.Contains(body, bad) {
+			i := strings.Index(body, bad)
+			t.Errorf("%s has %q: %s", what, bad, body[max(0, i-100):min(len(body), i+100)])
+		}
+	}
+}
+
+func TestPages(t *testing.T) {
+	f := lab(ledger.Admin, 120)
+	h := serve(f)
+	latest := f.answers["/backups/10.0.0.1"].(api.BackupList).Backups[119].ID
+	for path, wants := range map[string][]string{
+		"/boxes/10.0.0.1": {"suspect", "it is slow", "web-1", "nightly", "in 20 hours", "last=3,daily=7", "The store lacks some of sda",
+			"baseline",
+			"Older backups", "type its id", "failing", "reallocated sectors", "8.0 GiB", "held by", "chart-figures", "400 MB/s",
+			"/disks?backup=" + latest,
+			"cannot be restored", "not there", "5 minutes ago"},
+		"/boxes/10.0.0.1?older=" + f.answers["/backups/10.0.0.1"].(api.BackupList).Backups[50].ID: {"The latest backups"},
+		"/boxes/10.0.0.1/disks?backup=" + latest: {"chart-disk", "EFI", "24 %",
+			"In doubt:", "changed since 20261128-060000", "<title>page"},
+		"/boxes/10.0.0.1/disks?part=1&backup=" + latest: {"chart-disk"},
+		"/jobs/j1":     {"running", "30 %", "abababab", "1.00 GiB", "data-live", "Cancel", "Could not be read"},
+		"/jobs/j1/now": {"running", "30 %"},
+	} {
+		w := get(t, h, path)
+		body := w.Body.String()
+		if w.Code != 200 {
+			t.Errorf("%s: %d %s", path, w.Code, body)
+		}
+		for _, want := range wants {
+			if !strings.Contains(body, want) {
+				t.Errorf("%s does not say %q", path, want)
+			}
+		}
+		tame(t, path, body)
+		if strings.Contains(path, "part=1") && strings.Contains(body, "<title>page") {
+			t.Errorf("%s has a frame", path)
+		}
+	}
+	for path, want := range map[string]string{
+		"/boxes/10.0.0.1/log?offset=-5&follow=true&x=y": "/api/v1/boxes/10.0.0.1/log?follow=true&offset=-5",
+		"/boxes/10.0.0.1/log?offset=abc":                "/api/v1/boxes/10.0.0.1/log?",
+		"/boxes/..%2fx/inventory":                       "/api/v1/boxes/..%2Fx/inventory?form=text",
+	} {
+		w := get(t, h, path)
+		if w.Body.String() != "forwarded "+want || w.Header().Get("X-Content-Type-Options") != "nosniff" {
+			t.Errorf("%s: %s", path, w.Body)
+		}
+	}
+	for _, path := range []string{"/boxes/10.0.0.9", "/jobs/x", "/jobs/x/now", "/boxes/10.0.0.1/disks?backup=x"} {
+		if w := get(t, h, path); w.Code != 400 {
+			t.Errorf("%s: %d", path, w.Code)
+		}
+	}
+}
+
+// TestParts: what cannot be known of a box leaves the rest of its page, and says so.
+func TestParts(t *testing.T) {
+	f := lab(ledger.Viewer, 3)
+	for _, path := range []string{"/jobs", "/backups/10.0.0.1", "/boxes/10.0.0.1/rates", "/boxes/10.0.0.1/inventory/changes"} {
+		f.answers[path] = &api.Problem{Status: 500, Code: api.CodeFailed, Detail: "out of order: " + path + evil}
+	}
+	body := get(t, serve(f), "/boxes/10.0.0.1").Body.String()
+	if n := strings.Count(body, "out of order: "); n != 5 || !strings.Contains(body, "suspect") {
+		t.Errorf("%d parts say why they are not there", n)
+	}
+	tame(t, "the page", body)
+	empty := &fake{answers: map[string]any{"/me": api.Me{Role: ledger.Viewer}, "/boxes/10.0.0.1": api.Box{Address: "10.0.0.1"}}}
+	if w := get(t, serve(empty), "/boxes/10.0.0.1"); w.Code != 200 {
+		t.Errorf("an empty box: %s", w.Body)
+	}
+}
+
+// TestRolesOfPages: nobody is offered what the role does not allow.
+func TestRolesOfPages(t *testing.T) {
+	for role, want := range map[ledger.Role][2]bool{ledger.Viewer: {}, ledger.Operator: {true, false}, ledger.Admin: {true, true}} {
+		body := get(t, serve(lab(role, 5)), "/boxes/10.0.0.1").Body.String()
+		if got := [2]bool{strings.Contains(body, `value="pin"`), strings.Contains(body, `value="delete"`)}; got != want {
+			t.Errorf("%s is offered to pin and to delete: %v", role, got)
+		}
+		if strings.Contains(body, "/act/") != want[0] {
+			t.Errorf("%s is offered wrong actions", role)
+		}
+	}
+}
+
+func TestActs(t *testing.T) {
+	const id = "20261129-060000"
+	post := func(f *fake, form url.Values) (*httptest.ResponseRecorder, string) {
+		f.asked = nil
+		w := httptest.NewRecorder()
+		r := httptest.NewRequest("POST", "/boxes/10.0.0.1/backups/"+id, strings.NewReader(form.Encode()))
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		serve(f).ServeHTTP(w, r)
+		return w, strings.Join(f.asked, "\n")
+	}
+	f := lab(ledger.Admin, 5)
+	for _, test := range []struct {
+		form string
+		want string // what is asked of the API
+		code int
+	}{
+		{"do=pin", `PATCH /api/v1/backups/10.0.0.1/` + id + ` {"pinned":true,"why":"from the page"}`, 303},
+		{"do=unpin", `PATCH /api/v1/backups/10.0.0.1/` + id + ` {"pinned":false,"why":"from the page"}`, 303},
+		{"do=baseline", `PATCH /api/v1/backups/10.0.0.1/` + id + ` {"baseline":true,"why":"from the page"}`, 303},
+		{"do=unbaseline", `PATCH /api/v1/backups/10.0.0.1/` + id + ` {"baseline":false,"why":"from the page"}`, 303},
+		{"do=note&note=hello", `PATCH /api/v1/backups/10.0.0.1/` + id + ` {"note":"hello","why":"from the page"}`, 303},
+		{"do=note&note=" + strings.Repeat("x", 1001), "", 400},
+		{"do=delete", "", 400},
+		{"do=delete&confirm=20261128-060000", "", 400},
+		{"do=delete&confirm=" + id, `DELETE /api/v1/backups/10.0.0.1/` + id + `?why=from+the+page null`, 303},
+		{"do=everything", "", 400}, {"", "", 400}, {"do=note&note=" + strings.Repeat("x", 20000), "", 400},
+	} {
+		form, _ := url.ParseQuery(test.form)
+		w, asked := post(f, form)
+		if asked != test.want || w.Code != test.code {
+			t.Errorf("%.60s: %d, and the API was asked %s", test.form, w.Code, asked)
+		}
+	}
+	// What the API refuses is not shown as done.
+	f.answers["/backups/10.0.0.1/"+id] = &api.Problem{Status: 409, Code: api.CodeRefused, Detail: "a job needs it"}
+	if w, _ := post(f, url.Values{"do": {"pin"}}); w.Code == 303 || !strings.Contains(w.Body.String(), "a job needs it") {
+		t.Errorf("a refusal: %d %s", w.Code, w.Body)
+	}
+}
+
+// BenchmarkBox makes the page of a box with 1000 backups.
+func BenchmarkBox(b *testing.B) {
+	f := lab(ledger.Admin, 1000)
+	h := serve(f)
+	for b.Loop() {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest("GET", "/boxes/10.0.0.1", nil))
+		if w.Code != 200 || w.Body.Len() > 1<<20 {
+			b.Fatalf("%d, %d bytes", w.Code, w.Body.Len())
+		}
+	}
+}
