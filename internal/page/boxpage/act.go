@@ -15,7 +15,7 @@ import (
 // wants the id of the backup once more, as typed by whoever asks for it.
 func Act(ctx context.Context, a API, addr, id string, form url.Values) error {
 	yes, no := true, false
-	path := v1("backups", addr, id)
+	params := Params{"owner": addr, "backup": id}
 	set := api.SetBackup{Why: "from the page"}
 	switch form.Get("do") {
 	case "pin":
@@ -36,11 +36,11 @@ func Act(ctx context.Context, a API, addr, id string, form url.Values) error {
 		if form.Get("confirm") != id {
 			return wrong("type the id of the backup, %s, to delete it; nothing was deleted", id)
 		}
-		return a.Do(ctx, http.MethodDelete, path+"?why="+url.QueryEscape("from the page"), nil, nil)
+		return a.Ask(ctx, "delete-backup", Params{"owner": addr, "backup": id, "why": "from the page"}, nil, nil)
 	default:
 		return wrong("the form asks for nothing that is known; open the page of the box anew")
 	}
-	return a.Do(ctx, http.MethodPatch, path, set, nil)
+	return a.Ask(ctx, "set-backup", params, &set, &api.Backup{})
 }
 
 func wrong(format string, args ...any) error {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"html/template"
 	"net/http"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -67,20 +66,20 @@ func (p *Pages) Box(ctx context.Context, a API, word, older string) (Page, error
 	if d.Me, err = whoIs(ctx, a); err != nil {
 		return Page{}, err
 	}
-	if err := a.Do(ctx, http.MethodGet, v1("boxes", word), nil, &d.Box); err != nil {
+	if err := a.Ask(ctx, "get-box", Params{"box": word}, nil, &d.Box); err != nil {
 		return Page{}, err
 	}
 	addr := d.Box.Address
 	var jobs api.JobList
-	d.JobsWhy = why(a.Do(ctx, http.MethodGet, v1("jobs")+"?limit="+strconv.Itoa(shownJobs)+"&box="+url.QueryEscape(addr), nil, &jobs))
+	d.JobsWhy = why(a.Ask(ctx, "list-jobs", Params{"box": addr, "limit": strconv.Itoa(shownJobs)}, nil, &jobs))
 	d.Jobs = jobs.Jobs
 	var list api.BackupList
-	d.BackupWhy = why(a.Do(ctx, http.MethodGet, v1("backups", addr), nil, &list))
+	d.BackupWhy = why(a.Ask(ctx, "list-backups", Params{"owner": addr}, nil, &list))
 	d.addBackups(list, older)
 	var rates api.Rates
-	d.RatesWhy = why(a.Do(ctx, http.MethodGet, v1("boxes", addr, "rates")+"?jobs="+strconv.Itoa(ratedJobs), nil, &rates))
+	d.RatesWhy = why(a.Ask(ctx, "get-rates", Params{"box": addr, "jobs": strconv.Itoa(ratedJobs)}, nil, &rates))
 	d.Speeds, d.Rates = speedsOf(rates.Rates), rates.Rates[:min(len(rates.Rates), shownRates)]
-	d.InvWhy = why(a.Do(ctx, http.MethodGet, v1("boxes", addr, "inventory", "changes"), nil, &d.Changes))
+	d.InvWhy = why(a.Ask(ctx, "get-changes", Params{"box": addr}, nil, &d.Changes))
 	return p.render("box.tmpl", boxName(d.Box), &d)
 }
 
@@ -218,7 +217,7 @@ type drawnDisk struct {
 // Disks draws the disks of a backup. It is a part of a page, and a page of its own.
 func (p *Pages) Disks(ctx context.Context, a API, addr, id string) (Page, error) {
 	var list api.BackupList
-	if err := a.Do(ctx, http.MethodGet, v1("backups", addr), nil, &list); err != nil {
+	if err := a.Ask(ctx, "list-backups", Params{"owner": addr}, nil, &list); err != nil {
 		return Page{}, err
 	}
 	i := slices.IndexFunc(list.Backups, func(b api.Backup) bool { return b.ID == id })
@@ -229,7 +228,7 @@ func (p *Pages) Disks(ctx context.Context, a API, addr, id string) (Page, error)
 	d := disksData{Box: addr, Backup: id, More: max(0, len(list.Backups[i].Disks)-drawnDisks)}
 	for n, disk := range list.Backups[i].Disks[:len(list.Backups[i].Disks)-d.More] {
 		drawn := drawnDisk{Name: disk.Name}
-		err := a.Do(ctx, http.MethodGet, v1("backups", addr, id, "disks", disk.Name, "map"), nil, &drawn.Map)
+		err := a.Ask(ctx, "get-map", Params{"owner": addr, "backup": id, "disk": disk.Name}, nil, &drawn.Map)
 		if drawn.Why = why(err); err == nil {
 			drawn.SVG = drawDisk(fmt.Sprintf("disk%d", n), &drawn.Map)
 		}
@@ -303,5 +302,5 @@ func (p *Pages) job(ctx context.Context, a API, id string) (*jobData, error) {
 	if d.Me, err = whoIs(ctx, a); err != nil {
 		return nil, err
 	}
-	return &d, a.Do(ctx, http.MethodGet, v1("jobs", id), nil, &d.Job)
+	return &d, a.Ask(ctx, "get-job", Params{"job": id}, nil, &d.Job)
 }

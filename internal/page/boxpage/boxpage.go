@@ -10,7 +10,6 @@ import (
 	"embed"
 	"fmt"
 	"html/template"
-	"net/http"
 	"net/url"
 	"strings"
 	"time"
@@ -24,10 +23,14 @@ import (
 
 // API makes requests of the admin API for one visitor.
 type API interface {
-	// Do makes a request. path begins with /api/v1. body and answer are JSON, or nil. An
-	// error of the API matches *api.Problem.
-	Do(ctx context.Context, method, path string, body, answer any) error
+	// Ask makes the request of a route, which is named as in package api ("get-box").
+	// params are what stands in its path and query. body and answer are pointers to the
+	// types of the route, or nil. An error of the API matches *api.Problem.
+	Ask(ctx context.Context, route string, params Params, body, answer any) error
 }
+
+// Params are the parameters of a request.
+type Params = map[string]string
 
 // Page is the inside of a page.
 type Page struct {
@@ -186,7 +189,7 @@ type visitor struct {
 
 func whoIs(ctx context.Context, a API) (v visitor, err error) {
 	var me api.Me
-	err = a.Do(ctx, http.MethodGet, v1("me"), nil, &me)
+	err = a.Ask(ctx, "get-me", nil, nil, &me)
 	v.Name = me.Name
 	v.Operator = me.Role == ledger.Operator || me.Role == ledger.Admin
 	v.Admin = me.Role == ledger.Admin

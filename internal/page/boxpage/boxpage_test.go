@@ -29,10 +29,17 @@ type fake struct {
 	asked   []string
 }
 
-func (f *fake) Do(_ context.Context, method, path string, body, answer any) error {
+func (f *fake) Ask(_ context.Context, route string, params Params, body, answer any) error {
 	b, _ := json.Marshal(body)
-	f.asked = append(f.asked, fmt.Sprintf("%s %s %s", method, path, b))
-	path, _, _ = strings.Cut(strings.TrimPrefix(path, api.Prefix), "?")
+	p, _ := json.Marshal(params)
+	f.asked = append(f.asked, fmt.Sprintf("%s %s %s", route, p, b))
+	path := map[string]string{"get-me": "/me", "get-box": "/boxes/{box}", "list-jobs": "/jobs", "get-job": "/jobs/{job}",
+		"list-backups": "/backups/{owner}", "set-backup": "/backups/{owner}/{backup}", "delete-backup": "/backups/{owner}/{backup}",
+		"get-rates": "/boxes/{box}/rates", "get-changes": "/boxes/{box}/inventory/changes",
+		"get-map": "/backups/{owner}/{backup}/disks/{disk}/map"}[route]
+	for name, value := range params {
+		path = strings.ReplaceAll(path, "{"+name+"}", value)
+	}
 	a, is := f.answers[path]
 	if err, bad := a.(error); bad {
 		return err
@@ -258,15 +265,15 @@ func TestActs(t *testing.T) {
 		want string // what is asked of the API
 		code int
 	}{
-		{"do=pin", `PATCH /api/v1/backups/10.0.0.1/` + id + ` {"pinned":true,"why":"from the page"}`, 303},
-		{"do=unpin", `PATCH /api/v1/backups/10.0.0.1/` + id + ` {"pinned":false,"why":"from the page"}`, 303},
-		{"do=baseline", `PATCH /api/v1/backups/10.0.0.1/` + id + ` {"baseline":true,"why":"from the page"}`, 303},
-		{"do=unbaseline", `PATCH /api/v1/backups/10.0.0.1/` + id + ` {"baseline":false,"why":"from the page"}`, 303},
-		{"do=note&note=hello", `PATCH /api/v1/backups/10.0.0.1/` + id + ` {"note":"hello","why":"from the page"}`, 303},
+		{"do=pin", `set-backup {"backup":"` + id + `","owner":"10.0.0.1"} {"pinned":true,"why":"from the page"}`, 303},
+		{"do=unpin", `set-backup {"backup":"` + id + `","owner":"10.0.0.1"} {"pinned":false,"why":"from the page"}`, 303},
+		{"do=baseline", `set-backup {"backup":"` + id + `","owner":"10.0.0.1"} {"baseline":true,"why":"from the page"}`, 303},
+		{"do=unbaseline", `set-backup {"backup":"` + id + `","owner":"10.0.0.1"} {"baseline":false,"why":"from the page"}`, 303},
+		{"do=note&note=hello", `set-backup {"backup":"` + id + `","owner":"10.0.0.1"} {"note":"hello","why":"from the page"}`, 303},
 		{"do=note&note=" + strings.Repeat("x", 1001), "", 400},
 		{"do=delete", "", 400},
 		{"do=delete&confirm=20261128-060000", "", 400},
-		{"do=delete&confirm=" + id, `DELETE /api/v1/backups/10.0.0.1/` + id + `?why=from+the+page null`, 303},
+		{"do=delete&confirm=" + id, `delete-backup {"backup":"` + id + `","owner":"10.0.0.1","why":"from the page"} null`, 303},
 		{"do=everything", "", 400}, {"", "", 400}, {"do=note&note=" + strings.Repeat("x", 20000), "", 400},
 	} {
 		form, _ := url.ParseQuery(test.form)
