@@ -282,12 +282,7 @@ func (s *Server) admit(ctx huma.Context, next func(huma.Context)) {
 	}
 	c, err := s.who(r)
 	if err == nil {
-		switch {
-		case !c.may(rt.role):
-			err = forbidden("this needs the role %s, and %s has the role %s", rt.role, c.name, c.role)
-		case c.group != "" && rt.all:
-			err = forbidden("this is not about the boxes of a group alone, and this token is for the group %s", c.group)
-		}
+		err = c.allowed(rt)
 	}
 	if err != nil {
 		p := problemOf(err)
@@ -301,6 +296,17 @@ func (s *Server) admit(ctx huma.Context, next func(huma.Context)) {
 	}
 	c.ctl = http.NewResponseController(w)
 	next(huma.WithValue(ctx, callerKey{}, c))
+}
+
+// allowed refuses a caller a request that is not for the caller.
+func (c *caller) allowed(rt *route) error {
+	switch {
+	case !c.may(rt.role):
+		return forbidden("this needs the role %s, and %s has the role %s", rt.role, c.name, c.role)
+	case c.group != "" && rt.all:
+		return forbidden("this is not about the boxes of a group alone, and this token is for the group %s", c.group)
+	}
+	return nil
 }
 
 // note logs an error that is the server's own.

@@ -162,6 +162,12 @@ func on[I, O any](handle func(*Server, context.Context, *I) (*O, error)) func(*S
 	return func(s *Server, op huma.Operation) {
 		huma.Register(s.huma, op, func(ctx context.Context, in *I) (*O, error) {
 			out, err := handle(s, ctx, in)
+			if v, ok := ctx.Value(visitKey{}).(*visit); ok && v.typed && err == nil {
+				if out != nil {
+					v.out = out
+				}
+				return new(O), nil // the page has the answer itself
+			}
 			if err == nil {
 				return out, nil
 			}

@@ -1,0 +1,162 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"testbox-imaging/internal/ledger"
+)
+
+// Visitor is somebody who uses the page of the server. What a visitor asks for takes the same
+// way as a request by HTTP: the table of routes says who may, and the same code checks and
+// carries it out. Only the answer does not become JSON.
+type Visitor struct {
+	s *Server
+	c *caller
+}
+
+// Visit says whose secret of a token it is. remote is the address of the visitor's browser, as
+// a http.Request has it. The error is a *Problem.
+func (s *Server) Visit(ctx context.Context, secret, remote string) (*Visitor, error) {
+	c, err := s.ofToken(ctx, "Bearer "+secret, remote)
+	if err != nil {
+		return nil, problemOf(err)
+	}
+	return &Visitor{s, c}, nil
+}
+
+// Name is what the server calls the visitor, as in the audit log.
+func (v *Visitor) Name() string { return v.c.name }
+
+// Role is what the visitor may do.
+func (v *Visitor) Role() ledger.Role { return v.c.role }
+
+// Group is the only one whose boxes the visitor may see; "" means all boxes.
+func (v *Visitor) Group() string { return v.c.group }
+
+// Expires is when the visitor's token ends; zero means never.
+func (v *Visitor) Expires() time.Time { return v.c.expires }
+
+// May reports whether the visitor may make a request of the table of routes, by its id.
+func (v *Visitor) May(id string) bool { return v.c.allowed(routeByID[id]) == nil }
+
+// Params are what a request has in its path and in its query, by name. What is "" is left out.
+type Params map[string]string
+
+// visit is a request of a visitor on its way.
+type visit struct {
+	caller *caller
+	typed  bool // whether out is wanted, and not what the client would get
+	out    any  // the answer of the handler
+}
+
+type visitKey struct{}
+
+// Do makes a request of the table of routes for a visitor. id is the id of the route, and send
+// what a client would send as JSON, or nil. The answer is the very value that a client would get as
+// JSON. Logs and other answers that are no JSON come by Pass. The error is a *Problem.
+func Do[O any](ctx context.Context, v *Visitor, id string, p Params, send any) (answer O, err error) {
+	r, err := v.request(ctx, &visit{caller: v.c, typed: true}, id, p, send)
+	if err != nil {
+		return answer, err
+	}
+	w := &reply{head: http.Header{}}
+	v.s.mux.ServeHTTP(w, r)
+	at := r.Context().Value(visitKey{}).(*visit)
+	switch out := at.out.(type) {
+	case *body[O]:
+		return out.Body, nil
+	case nil:
+	default:
+		return answer, problemOf(fmt.Errorf("the request %s has an answer of the type %T", id, out))
+	}
+	if w.status == 0 || w.status < 300 { // it has no answer
+		return answer, nil
+	}
+	p2 := &Problem{}
+	if err := json.Unmarshal(w.text.Bytes(), p2); err != nil || p2.Status == 0 {
+		return answer, newProblem(http.StatusInternalServerError, CodeFailed, fmt.Sprintf("the request %s has failed with the status %d", id, w.status))
+	}
+	return answer, p2
+}
+
+// Pass makes a request of the table of routes for a visitor, and gives its answer to the
+// browser as it is. It is for logs, inventories and events. header has what is passed on of
+// the browser's own request.
+func (v *Visitor) Pass(w http.ResponseWriter, browser *http.Request, id string, p Params) {
+	r, err := v.request(browser.Context(), &visit{caller: v.c}, id, p, nil)
+	if err != nil {
+		problemOf(err).send(w)
+		return
+	}
+	if last := browser.Header.Get("Last-Event-ID"); last != "" {
+		r.Header.Set("Last-Event-ID", last)
+	}
+	v.s.mux.ServeHTTP(w, r)
+}
+
+// request makes a request as a client would.
+func (v *Visitor) request(ctx context.Context, at *visit, id string, p Params, send any) (*http.Request, error) {
+	rt := routeByID[id]
+	if rt == nil {
+		return nil, problemOf(fmt.Errorf("there is no request %q", id))
+	}
+	path, query := rt.path, url.Values{}
+	for name, value := range p {
+		if part := "{" + name + "}"; strings.Contains(path, part) {
+			path = strings.Replace(path, part, url.PathEscape(value), 1)
+		} else if value != "" {
+			query.Set(name, value)
+		}
+	}
+	var text io.Reader
+	if send != nil {
+		b, err := json.Marshal(send)
+		if err != nil {
+			return nil, problemOf(err)
+		}
+		text = bytes.NewReader(b)
+	}
+	r, err := http.NewRequestWithContext(context.WithValue(ctx, visitKey{}, at), rt.method, "http://page"+path, text)
+	if err != nil {
+		return nil, newProblem(http.StatusBadRequest, CodeWrong, "the request has a part that cannot be in an address")
+	}
+	if send != nil {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	r.URL.RawQuery = query.Encode()
+	if _, pattern := v.s.mux.Handler(r); pattern != rt.method+" "+rt.path { // a part of the path is "" or ".."
+		return nil, notFound("there is no such thing")
+	}
+	return r, nil
+}
+
+// reply keeps a short answer.
+type reply struct {
+	head   http.Header
+	status int
+	text   bytes.Buffer
+}
+
+func (k *reply) Header() http.Header { return k.head }
+
+func (k *reply) WriteHeader(status int) { k.status = status }
+
+func (k *reply) Write(b []byte) (int, error) {
+	if k.text.Len()+len(b) > 64<<10 {
+		return 0, errors.New("the answer is too long for a problem")
+	}
+	return k.text.Write(b)
+}
+
+// The answer has no connection of its own, so it has no time limits.
+func (k *reply) SetReadDeadline(time.Time) error  { return nil }
+func (k *reply) SetWriteDeadline(time.Time) error { return nil }
