@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"reflect"
 	"strings"
 	"time"
 
@@ -49,7 +50,7 @@ func (v *Visitor) Expires() time.Time { return v.c.expires }
 func (v *Visitor) May(id string) bool { return v.c.allowed(routeByID[id]) == nil }
 
 // Params are what a request has in its path and in its query, by name. What is "" is left out.
-type Params map[string]string
+type Params = map[string]string
 
 // visit is a request of a visitor on its way.
 type visit struct {
@@ -60,32 +61,35 @@ type visit struct {
 
 type visitKey struct{}
 
-// Do makes a request of the table of routes for a visitor. id is the id of the route, and send
-// what a client would send as JSON, or nil. The answer is the very value that a client would get as
-// JSON. Logs and other answers that are no JSON come by Pass. The error is a *Problem.
-func Do[O any](ctx context.Context, v *Visitor, id string, p Params, send any) (answer O, err error) {
-	r, err := v.request(ctx, &visit{caller: v.c, typed: true}, id, p, send)
+// Ask makes a request of the table of routes for a visitor. id is the id of the route, and send
+// what a client would send as JSON, or nil. What a client would get as JSON is put into answer, which
+// is a pointer to the type of the route, or nil. Logs and other answers that are no JSON come by
+// Pass. The error is a *Problem.
+func (v *Visitor) Ask(ctx context.Context, id string, p Params, send, answer any) error {
+	at := &visit{caller: v.c, typed: true}
+	r, err := v.request(ctx, at, id, p, send)
 	if err != nil {
-		return answer, err
+		return err
 	}
 	w := &reply{head: http.Header{}}
 	v.s.mux.ServeHTTP(w, r)
-	at := r.Context().Value(visitKey{}).(*visit)
-	switch out := at.out.(type) {
-	case *body[O]:
-		return out.Body, nil
-	case nil:
-	default:
-		return answer, problemOf(fmt.Errorf("the request %s has an answer of the type %T", id, out))
+	if w.status >= 300 {
+		said := &Problem{}
+		if err := json.Unmarshal(w.text.Bytes(), said); err != nil || said.Status == 0 {
+			return problemOf(fmt.Errorf("the request %s has failed with the status %d", id, w.status))
+		}
+		return said
 	}
-	if w.status == 0 || w.status < 300 { // it has no answer
-		return answer, nil
+	if answer == nil {
+		return nil
 	}
-	p2 := &Problem{}
-	if err := json.Unmarshal(w.text.Bytes(), p2); err != nil || p2.Status == 0 {
-		return answer, newProblem(http.StatusInternalServerError, CodeFailed, fmt.Sprintf("the request %s has failed with the status %d", id, w.status))
+	to := reflect.ValueOf(answer).Elem()
+	from := reflect.Indirect(reflect.ValueOf(at.out))
+	if from.Kind() != reflect.Struct || !from.FieldByName("Body").IsValid() || from.FieldByName("Body").Type() != to.Type() {
+		return problemOf(fmt.Errorf("the answer of the request %s is no %s", id, to.Type()))
 	}
-	return answer, p2
+	to.Set(from.FieldByName("Body"))
+	return nil
 }
 
 // Pass makes a request of the table of routes for a visitor, and gives its answer to the
