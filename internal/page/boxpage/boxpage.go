@@ -171,15 +171,6 @@ func plain(s string) string {
 	}, s)
 }
 
-// v1 is a path of the API.
-func v1(parts ...string) string {
-	path := api.Prefix
-	for _, p := range parts {
-		path += "/" + url.PathEscape(p)
-	}
-	return path
-}
-
 // visitor is what a template may offer.
 type visitor struct {
 	Name     string

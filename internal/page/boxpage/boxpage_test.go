@@ -142,8 +142,8 @@ func (s fakeSite) Show(w http.ResponseWriter, _ *http.Request, p Page) {
 func (s fakeSite) Fail(w http.ResponseWriter, _ *http.Request, err error) {
 	http.Error(w, err.Error(), 400)
 }
-func (s fakeSite) Forward(w http.ResponseWriter, r *http.Request, path string) {
-	fmt.Fprintf(w, "forwarded %s", path)
+func (s fakeSite) Forward(w http.ResponseWriter, r *http.Request, route string, params Params) {
+	fmt.Fprintf(w, "forwarded %s %v", route, params)
 }
 
 func serve(f *fake) http.Handler {
@@ -203,9 +203,9 @@ func TestPages(t *testing.T) {
 		}
 	}
 	for path, want := range map[string]string{
-		"/boxes/10.0.0.1/log?offset=-5&follow=true&x=y": "/api/v1/boxes/10.0.0.1/log?follow=true&offset=-5",
-		"/boxes/10.0.0.1/log?offset=abc":                "/api/v1/boxes/10.0.0.1/log?",
-		"/boxes/..%2fx/inventory":                       "/api/v1/boxes/..%2Fx/inventory?form=text",
+		"/boxes/10.0.0.1/log?offset=-5&follow=true&x=y": "get-log map[box:10.0.0.1 follow:true offset:-5]",
+		"/boxes/10.0.0.1/log?offset=abc":                "get-log map[box:10.0.0.1]",
+		"/boxes/..%2fx/inventory":                       "get-inventory map[box:../x form:text]",
 	} {
 		w := get(t, h, path)
 		if w.Body.String() != "forwarded "+want || w.Header().Get("X-Content-Type-Options") != "nosniff" {

@@ -15,9 +15,8 @@ type Site interface {
 	Show(w http.ResponseWriter, r *http.Request, p Page)
 	// Fail writes the page of an error.
 	Fail(w http.ResponseWriter, r *http.Request, err error)
-	// Forward answers with what the API answers to a GET request as this visitor, while
-	// it goes on.
-	Forward(w http.ResponseWriter, r *http.Request, path string)
+	// Forward answers with what the API answers to this visitor, as long as it goes on.
+	Forward(w http.ResponseWriter, r *http.Request, route string, params Params)
 }
 
 // maxForm is how many bytes a form may have.
@@ -72,17 +71,17 @@ func (p *Pages) Routes(mux *http.ServeMux, site Site) {
 		http.Redirect(w, r, "/boxes/"+url.PathEscape(addr)+"#backups-h", http.StatusSeeOther)
 	})
 	mux.HandleFunc("GET /boxes/{box}/log", func(w http.ResponseWriter, r *http.Request) {
-		q := url.Values{}
+		params := Params{"box": r.PathValue("box")}
 		if n, err := strconv.ParseInt(r.URL.Query().Get("offset"), 10, 64); err == nil {
-			q.Set("offset", strconv.FormatInt(n, 10))
+			params["offset"] = strconv.FormatInt(n, 10)
 		}
 		if r.URL.Query().Get("follow") == "true" {
-			q.Set("follow", "true")
+			params["follow"] = "true"
 		}
-		forward(w, r, site, v1("boxes", r.PathValue("box"), "log")+"?"+q.Encode())
+		forward(w, r, site, "get-log", params)
 	})
 	mux.HandleFunc("GET /boxes/{box}/inventory", func(w http.ResponseWriter, r *http.Request) {
-		forward(w, r, site, v1("boxes", r.PathValue("box"), "inventory")+"?form=text")
+		forward(w, r, site, "get-inventory", Params{"box": r.PathValue("box"), "form": "text"})
 	})
 }
 
@@ -97,9 +96,9 @@ func bare(w http.ResponseWriter, p Page) {
 }
 
 // forward gives a text of a box out. A browser must not take it for anything else.
-func forward(w http.ResponseWriter, r *http.Request, site Site, path string) {
+func forward(w http.ResponseWriter, r *http.Request, site Site, route string, params Params) {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("Content-Security-Policy", "default-src 'none'; sandbox")
 	w.Header().Set("Cache-Control", "no-store")
-	site.Forward(w, r, path)
+	site.Forward(w, r, route, params)
 }
