@@ -21,7 +21,7 @@ import (
 	"testbox-imaging/internal/words"
 )
 
-// API makes requests of the admin API for one visitor.
+// API makes requests of the admin API for one visitor. It is an *api.Visitor.
 type API interface {
 	// Ask makes the request of a route, which is named as in package api ("get-box").
 	// params are what stands in its path and query. body and answer are pointers to the
@@ -30,7 +30,7 @@ type API interface {
 }
 
 // Params are the parameters of a request.
-type Params = map[string]string
+type Params = api.Params
 
 // Page is the inside of a page.
 type Page struct {
