@@ -36,6 +36,7 @@ import (
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/boxapi"
 	"testbox-imaging/internal/dispatch"
+	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/ledger"
 	"testbox-imaging/internal/power"
 	"testbox-imaging/internal/schedule"
@@ -49,6 +50,7 @@ import (
 // Jobs runs the jobs. It is a dispatch.Dispatch.
 type Jobs interface {
 	Check(ctx context.Context, r dispatch.Request) error
+	Meant(ctx context.Context, r dispatch.Request) (*image.Record, error)
 	Add(ctx context.Context, r dispatch.Request) ([]dispatch.Status, error)
 	Cancel(ctx context.Context, id, by string) (dispatch.Status, error)
 	Release(ctx context.Context, addr box.Addr, by string) (dispatch.Status, error)

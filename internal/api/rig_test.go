@@ -24,6 +24,7 @@ import (
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/dispatch"
 	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/job"
 	"testbox-imaging/internal/ledger"
 	"testbox-imaging/internal/power"
@@ -340,6 +341,11 @@ func (f *runner) set(t testing.TB, id string, change func(*dispatch.Status)) {
 }
 
 func (f *runner) Check(context.Context, dispatch.Request) error { return nil }
+
+// Meant implements api.Jobs.
+func (f *runner) Meant(context.Context, dispatch.Request) (*image.Record, error) {
+	return nil, problem.Refusef("there is no backup to use")
+}
 
 func (f *runner) Add(ctx context.Context, r dispatch.Request) (all []dispatch.Status, err error) {
 	for _, a := range r.Boxes {

@@ -19,6 +19,7 @@ import (
 var may = map[string]string{
 	"GET /api/v1/jobs":                                          "viewer",
 	"POST /api/v1/jobs":                                         "operator",
+	"POST /api/v1/jobs/check":                                   "operator",
 	"GET /api/v1/jobs/{job}":                                    "viewer",
 	"POST /api/v1/jobs/{job}/cancel":                            "operator",
 	"GET /api/v1/boxes":                                         "viewer",

@@ -29,6 +29,9 @@ var routes = []route{
 			"With `wait` the answer comes when each job has ended, is held or is up for rescue, or when the time is over; " +
 			"give a `key` too, so that a connection that breaks meanwhile can be made again.",
 		on((*Server).addJobs)},
+	{"check-jobs", "POST", Prefix + "/jobs/check", ledger.Operator, false, 200, "jobs", "Say what a request for jobs would do",
+		"It makes no job. For each box the answer says whether it would get one, which backup is meant, and which disks that has.",
+		on((*Server).checkJobs)},
 	{"get-job", "GET", Prefix + "/jobs/{job}", ledger.Viewer, false, 200, "jobs", "Show a job",
 		"With `wait` the answer comes when the job has ended, is held or is up for rescue, or when the time is over.", on((*Server).getJob)},
 	{"cancel-job", "POST", Prefix + "/jobs/{job}/cancel", ledger.Operator, false, 200, "jobs", "Cancel a job",

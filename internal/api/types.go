@@ -98,6 +98,22 @@ type NewJobs struct {
 	Why     string     `json:"why,omitempty" maxLength:"1000" doc:"the reason, for the audit log"`
 }
 
+// CheckedJob is what a request for jobs would do to a box.
+type CheckedJob struct {
+	Box     string   `json:"box" doc:"address of the box"`
+	Name    string   `json:"name,omitempty" doc:"name of the box"`
+	Refused string   `json:"refused,omitempty" doc:"why it would get no job; then no box of the request gets one"`
+	Open    *LastJob `json:"open,omitempty" doc:"a job of the box that has not ended, for which the new one would wait"`
+	Power   string   `json:"power,omitempty" doc:"name of the power command that would restart it; without one somebody has to"`
+	// Backup is what a restore would put onto its disks, or a verify would compare them with.
+	Backup *Backup `json:"backup,omitempty" doc:"the backup that is meant by a restore or a verify"`
+}
+
+// CheckedJobs has all boxes of a request.
+type CheckedJobs struct {
+	Jobs []CheckedJob `json:"jobs" doc:"in the order of the boxes in the request"`
+}
+
 // Reason is a body that has only a reason.
 type Reason struct {
 	Why string `json:"why,omitempty" maxLength:"1000" doc:"the reason, for the audit log"`

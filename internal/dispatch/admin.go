@@ -257,15 +257,23 @@ func (d *Dispatch) checkImages(ctx context.Context, r Request) error {
 		if d.open(addr) > 0 {
 			continue
 		}
-		_, refusal, err := d.choose(ctx, addr, document{Options: r.Options})
-		if err != nil {
+		one := r
+		one.Boxes = []box.Addr{addr}
+		if _, err := d.Meant(ctx, one); err != nil {
 			return err
-		}
-		if refusal != "" {
-			return problem.Refusef("%s", strings.TrimSuffix(refusal, "."))
 		}
 	}
 	return nil
+}
+
+// Meant is the backup that a job of a request would use now, which is about one box. An error of
+// package problem says why there is none.
+func (d *Dispatch) Meant(ctx context.Context, r Request) (*image.Record, error) {
+	record, refusal, err := d.choose(ctx, r.Boxes[0], document{Options: r.Options})
+	if err == nil && refusal != "" {
+		err = problem.Refusef("%s", strings.TrimSuffix(refusal, "."))
+	}
+	return record, err
 }
 
 // open is how many jobs of a box have not ended.
