@@ -65,10 +65,11 @@ func TestChangesHostile(t *testing.T) {
 		}
 	})
 	for what, data := range map[string][]byte{
-		"many cards":  twins,
-		"a long name": machine(func(i *Inventory) { i.Host = long }),
-		"many disks":  []byte(`{"format":1,"disks":[` + strings.Repeat("{},", 1<<20) + `{}]}`),
-		"many fields": []byte(`{"format":1,"pci":[` + strings.Repeat(`{"address":"a","vendor":"1"},`, 8000) + `{}]}`),
+		"many cards":     twins,
+		"a long name":    machine(func(i *Inventory) { i.Host = long }),
+		"many disks":     []byte(`{"format":1,"disks":[` + strings.Repeat("{},", 1<<20) + `{}]}`),
+		"a long section": []byte(`{"format":1,"network":[{"name":"eth0","mac":"x","unknown":"` + strings.Repeat("x", 300<<10) + `"}]}`),
+		"many fields":    []byte(`{"format":1,"pci":[` + strings.Repeat(`{"address":"a","vendor":"1"},`, 8000) + `{}]}`),
 	} {
 		got, more, err := Changes(same, data, counted)
 		if err != nil || len(got) > maxChanges {
