@@ -36,6 +36,7 @@ func newRootCmd(w world) *cobra.Command {
 armed box boots the maintenance system instead of its own disk, does the action, disarms
 itself and starts its own disk again.
 
+  testbox setup               set this machine up as the storage server
   testbox server              be the storage server; server init sets it up
   testbox backup, restore ... ask a server to do it, and wait for it
   testbox jobs, boxes, log    say how a server's jobs and boxes are
@@ -53,6 +54,7 @@ itself and starts its own disk again.
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(newActionCmds(w)...)
 	root.AddCommand(
+		newSetupCmd(w),
 		newServerCmd(w),
 		newJobsCmd(w),
 		newCancelCmd(w),

@@ -23,6 +23,7 @@ import (
 // serverInit are the options of `testbox server init`.
 type serverInit struct {
 	address, state, file, user string
+	base                       *server.Config // of a configuration that is made; nil is the default
 }
 
 func newServerInitCmd(w world) *cobra.Command {
@@ -56,47 +57,9 @@ The loader's files are those of Debian: apt-get install pxelinux syslinux-common
 }
 
 func runServerInit(ctx context.Context, p printer, w world, o serverInit) error {
-	cfg, made, err := o.config()
+	plan, _, err := o.make(ctx, p, w)
 	if err != nil {
 		return err
-	}
-	uid, gid, err := o.owner()
-	if err != nil {
-		return err
-	}
-	plan, err := o.areas(w, cfg, uid, gid)
-	if err != nil {
-		return err
-	}
-	result, err := plan.Make(func(c sharesetup.Change) {
-		if !c.Many {
-			p.printf("%s\n", c)
-		}
-	})
-	if err != nil {
-		return fmt.Errorf("%w; run it again when the cause is gone", err)
-	}
-	p.printf("%s: %d made, %d repaired, %d as they should be\n", plan.Dir, result.Made, result.Repaired, result.Right)
-	if err := makeStore(ctx, p, cfg.StoreDir()); err != nil {
-		return err
-	}
-	if uid > 0 {
-		if err := giveTo(uid, gid, cfg); err != nil {
-			return err
-		}
-	}
-	if made {
-		if err := writeConfig(o.file, cfg); err != nil {
-			return err
-		}
-		p.printf("%s: made\n", o.file)
-	}
-	warnings, err := plan.LookOver()
-	for _, warning := range warnings {
-		p.warnf("%s", warning)
-	}
-	if err != nil {
-		return &exitError{exitFailed, err} // a part is done, so this is no refusal
 	}
 	p.printf("next:\n  read %s and %s\n  build what boxes boot: %s\n"+
 		"  have your DHCP server name this machine (next-server) and pxelinux.0 (filename), or let the server "+
@@ -105,10 +68,61 @@ func runServerInit(ctx context.Context, p printer, w world, o serverInit) error 
 	return nil
 }
 
+// make makes what is missing, repairs what is damaged, and says whether there was
+// anything to do.
+func (o serverInit) make(ctx context.Context, p printer, w world) (plan *sharesetup.Plan, changed bool, err error) {
+	cfg, made, err := o.config()
+	if err != nil {
+		return nil, false, err
+	}
+	uid, gid, err := o.owner()
+	if err != nil {
+		return nil, false, err
+	}
+	if plan, err = o.areas(w, cfg, uid, gid); err != nil {
+		return nil, false, err
+	}
+	result, err := plan.Make(func(c sharesetup.Change) {
+		if !c.Many {
+			p.printf("%s\n", c)
+		}
+	})
+	if err != nil {
+		return plan, true, fmt.Errorf("%w; run it again when the cause is gone", err)
+	}
+	p.printf("%s: %d made, %d repaired, %d as they should be\n", plan.Dir, result.Made, result.Repaired, result.Right)
+	storeMade, err := makeStore(ctx, p, cfg.StoreDir())
+	if err != nil {
+		return plan, true, err
+	}
+	if uid > 0 {
+		if err := giveTo(uid, gid, cfg); err != nil {
+			return plan, true, err
+		}
+	}
+	if made {
+		if err := writeConfig(o.file, cfg); err != nil {
+			return plan, true, err
+		}
+		p.printf("%s: made\n", o.file)
+	}
+	warnings, err := plan.LookOver()
+	for _, warning := range warnings {
+		p.warnf("%s", warning)
+	}
+	if err != nil {
+		return plan, true, &exitError{exitFailed, err} // a part is done, so this is no refusal
+	}
+	return plan, made || storeMade || result.Made+result.Repaired > 0, nil
+}
+
 // config reads the configuration, or makes the first one.
 func (o serverInit) config() (cfg *server.Config, made bool, err error) {
 	if _, err := os.Lstat(o.file); errors.Is(err, fs.ErrNotExist) {
 		c := server.DefaultConfig()
+		if o.base != nil {
+			c = *o.base
+		}
 		if o.state != "" {
 			if c.State, err = filepath.Abs(o.state); err != nil {
 				return nil, false, err
@@ -163,18 +177,19 @@ func (o serverInit) areas(w world, cfg *server.Config, uid, gid int) (*sharesetu
 	return sharesetup.New(s)
 }
 
-func makeStore(ctx context.Context, p printer, dir string) error {
+// makeStore makes the store, and says whether it was not there.
+func makeStore(ctx context.Context, p printer, dir string) (made bool, err error) {
 	if r, err := readRemote(dir); err != nil || r != nil {
-		return err // it is in object storage, and was made by `testbox store init --s3`
+		return false, err // it is in object storage, and was made by `testbox store init --s3`
 	}
-	err := store.InitDir(ctx, dir)
+	err = store.InitDir(ctx, dir)
 	if errors.Is(err, store.ErrExists) {
-		return nil
+		return false, nil
 	}
 	if err == nil {
 		p.printf("%s: made\n", dir)
 	}
-	return err
+	return err == nil, err
 }
 
 // giveTo gives what the server itself writes to the user as whom it runs: the state

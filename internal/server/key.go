@@ -56,6 +56,16 @@ func loadKey(dir, name string) (tls.Certificate, wire.Fingerprint, error) {
 	return tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key, Leaf: cert}, wire.FingerprintOf(cert), nil
 }
 
+// KeyPrint is the fingerprint of the key "agents" or "api", from its certificate. It makes
+// nothing.
+func KeyPrint(dir, name string) (wire.Fingerprint, error) {
+	cert, err := readCertificate(durable.OS{}, filepath.Join(dir, name+".crt"))
+	if err != nil {
+		return wire.Fingerprint{}, err
+	}
+	return wire.FingerprintOf(cert), nil
+}
+
 func keyIsSecret(keyFile string) error {
 	if st, err := os.Stat(keyFile); err == nil && st.Mode().Perm()&0o077 != 0 {
 		return fmt.Errorf("%s can be read by others than its owner, so it may be known to them; run: chmod 600 %s", keyFile, keyFile)

@@ -84,6 +84,7 @@ type server struct {
 	roster   *roster
 	mover    *mover
 	sights   *sight.List // machines that asked for something at their start
+	own      ownAddresses
 	dispatch *dispatch.Dispatch
 	hooks    *hooks
 	noProbe  error // why no box can be asked whether it is up

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"path"
 	"strings"
+	"sync"
 	"time"
 
 	"testbox-imaging/internal/bootarea"
@@ -19,6 +20,10 @@ import (
 // sawFile notes that a machine asked for a file. over is "tftp" or "http", and err is nil
 // if it was given the file.
 func (s *server) sawFile(over string, client netip.Addr, name string, err error) {
+	// Setup asks from an address of ours as a box would. No rule of enrol may make a box of that.
+	if s.own.has(client) {
+		return
+	}
 	name = bootarea.Clean(name)
 	id := sight.Identity{Addr: client}
 	if dir, file := path.Split(name); path.Base(dir) == bootcfg.ConfigDir {
@@ -40,6 +45,30 @@ func (s *server) sawFile(over string, client netip.Addr, name string, err error)
 	if err == nil && name == path.Join(bootcfg.ConfigDir, bootcfg.DefaultName) {
 		s.sights.AskedDefault(client, ask.Time)
 	}
+}
+
+// ownAddresses knows the addresses of this machine's network cards.
+type ownAddresses struct {
+	mu     sync.Mutex
+	addrs  map[netip.Addr]bool
+	looked time.Time
+}
+
+// ownAge is how long the list of our addresses is taken for right.
+const ownAge = 10 * time.Second
+
+func (o *ownAddresses) has(a netip.Addr) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if time.Since(o.looked) > ownAge {
+		o.addrs, o.looked = map[netip.Addr]bool{}, time.Now()
+		for _, all := range cardsWithAddresses() {
+			for _, p := range all {
+				o.addrs[p.Addr()] = true
+			}
+		}
+	}
+	return o.addrs[a]
 }
 
 // knownUUID is the UUID as the list of boxes has it, if a box with it is known. Loaders

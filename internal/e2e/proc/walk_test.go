@@ -1,0 +1,286 @@
+package proc
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"testbox-imaging/internal/bootcfg"
+	"testbox-imaging/internal/testenv"
+)
+
+// walkLimit is far more than a command of the walk needs.
+const walkLimit = 3 * time.Minute
+
+// walkOf is what a newcomer types: the commands of the section of the document, one a line.
+func walkOf(t *testing.T, file, heading string) (commands []string) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(testenv.Top(), file))
+	must(t, err)
+	_, rest, found := strings.Cut(string(text), "\n"+heading+"\n")
+	if !found {
+		t.Fatalf("%s has no %q", file, heading)
+	}
+	begun := false
+	for line := range strings.Lines(rest) {
+		command, code := strings.CutPrefix(line, "    ")
+		if command, _, _ = strings.Cut(command, " #"); code {
+			commands, begun = append(commands, strings.TrimSpace(command)), true
+		} else if begun {
+			return commands
+		}
+	}
+	t.Fatalf("%s has no commands in %q", file, heading)
+	return nil
+}
+
+// newcomer is somebody at a fresh machine, whose folders /etc, /run and /var/lib are
+// their own, and whose only card is that of the boxes' network.
+type newcomer struct {
+	*serverSite
+	etc, lib string
+}
+
+func newNewcomer(t *testing.T) *newcomer {
+	t.Helper()
+	testenv.Root(t)
+	testenv.Tools(t, "ip", "nsenter", "setpriv", "mount")
+	prog, err := built()
+	must(t, err)
+	n := &newcomer{serverSite: &serverSite{t: t, prog: prog}, etc: tempDir(t), lib: tempDir(t)}
+	n.state, n.log = filepath.Join(n.lib, "testbox"), filepath.Join(tempDir(t), "server.log")
+	run(t, "", "cp", "-a", "/etc/.", n.etc)
+	must(t, os.RemoveAll(filepath.Join(n.etc, "testbox")))
+	cmd := exec.Command("sleep", "infinity")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	must(t, cmd.Start())
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	n.host = host{cmd}
+	for _, command := range []string{"link set lo up", "link add br0 type bridge", "addr add 10.40.0.1/16 dev br0", "link set br0 up"} {
+		n.host.ip(t, command)
+	}
+	for at, dir := range map[string]string{"/etc": n.etc, "/run": tempDir(t), "/var/lib": n.lib} {
+		n.must("mount", "--bind", dir, at)
+	}
+	t.Cleanup(n.kill)
+	return n
+}
+
+// in is a command that the newcomer types. ctx bounds it.
+func (n *newcomer) in(ctx context.Context, argv ...string) *exec.Cmd {
+	pid := n.host.cmd.Process.Pid
+	enter := []string{fmt.Sprintf("--net=/proc/%d/ns/net", pid), fmt.Sprintf("--mount=/proc/%d/ns/mnt", pid)}
+	cmd := exec.CommandContext(ctx, "nsenter", append(enter, argv...)...)
+	cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(n.prog.testbox)+":"+os.Getenv("PATH"), "XDG_CACHE_HOME="+n.lib)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return cmd
+}
+
+func (n *newcomer) must(argv ...string) {
+	n.t.Helper()
+	if out, err := n.in(n.t.Context(), argv...).CombinedOutput(); err != nil {
+		n.t.Fatalf("%q: %v\n%s", argv, err, out)
+	}
+}
+
+// types runs a command, which must end with the code and print each of says.
+func (n *newcomer) types(code int, command string, says ...string) string {
+	n.t.Helper()
+	ctx, cancel := context.WithTimeout(n.t.Context(), walkLimit)
+	defer cancel()
+	cmd := n.in(ctx, strings.Fields(command)...)
+	out, err := cmd.CombinedOutput()
+	if cmd.ProcessState == nil || cmd.ProcessState.ExitCode() != code {
+		n.t.Fatalf("%s: %v, and %d was expected:\n%s\nthe server says\n%s", command, err, code, out, n.said())
+	}
+	for _, want := range says {
+		if !strings.Contains(string(out), want) {
+			n.t.Errorf("%s does not say %q:\n%s", command, want, out)
+		}
+	}
+	return string(out)
+}
+
+func (n *newcomer) serve() {
+	n.t.Helper()
+	out, err := os.Create(n.log)
+	must(n.t, err)
+	defer out.Close()
+	n.proc = n.in(context.WithoutCancel(n.t.Context()), "testbox", "server")
+	n.proc.Stdout, n.proc.Stderr = out, out
+	must(n.t, n.proc.Start())
+	n.until("the server is ready", serverLimit, func() bool { return strings.Contains(n.said(), "The server is ready.") })
+}
+
+// boxAt plugs a box in that has an address of the newcomer's network.
+func (n *newcomer) boxAt(addr string, disks ...*testDisk) *servedBox {
+	n.t.Helper()
+	b := &servedBox{site: n.serverSite, host: newHost(n.t)}
+	b.testBox = &testBox{t: n.t, prog: n.prog, dir: tempDir(n.t), root: n.state, uuid: boxUUID, addr: addr, disks: disks}
+	for _, d := range disks {
+		d.attach(n.t)
+	}
+	must(n.t, os.MkdirAll(b.path("proc"), 0o755))
+	must(n.t, os.WriteFile(b.path("proc", "cpuinfo"), []byte("processor\t: 0\nmodel name\t: Test CPU\n"), 0o644))
+	b.plug()
+	n.plug(b.host)
+	for _, command := range []string{"link set lo up", "addr add " + addr + "/16 dev eth0", "link set eth0 up"} {
+		b.host.ip(n.t, command)
+	}
+	return b
+}
+
+// waits types a command with --wait, and has the box start meanwhile.
+func (n *newcomer) waits(b *servedBox, command string) {
+	n.t.Helper()
+	ctx, cancel := context.WithTimeout(n.t.Context(), walkLimit)
+	defer cancel()
+	var out bytes.Buffer
+	cmd := n.in(ctx, strings.Fields(command)...)
+	cmd.Stdout, cmd.Stderr = &out, &out
+	must(n.t, cmd.Start())
+	b.boot()
+	said := b.start().ends(done)
+	if err := cmd.Wait(); err != nil {
+		n.t.Fatalf("%s: %v\n%s\nthe agent said\n%s", command, err, out.String(), said)
+	}
+}
+
+// get asks the server's page or API with the token.
+func (n *newcomer) get(path, token string) (status int) {
+	n.t.Helper()
+	c := &http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true, DialContext: n.host.dial,
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	q, err := http.NewRequest("GET", "https://10.40.0.1:8443"+path, nil)
+	must(n.t, err)
+	q.Header.Set("Authorization", "Bearer "+token)
+	a, err := c.Do(q)
+	must(n.t, err)
+	defer a.Body.Close()
+	io.Copy(io.Discard, a.Body)
+	return a.StatusCode
+}
+
+// TestNewcomersWalk types what README.md says to do on real machines, in this order, and
+// nothing else but what the commands say themselves.
+func TestNewcomersWalk(t *testing.T) {
+	t.Parallel()
+	commands := walkOf(t, "README.md", "## On real machines")
+	n := newNewcomer(t)
+	sda := disk("sda", scattered(1))
+	var b *servedBox
+	before := ""
+	seen := map[string]bool{}
+	for _, command := range commands {
+		words := strings.Fields(command)
+		if words[0] != "testbox" {
+			continue // how the programs come to the machine, which they have
+		}
+		seen[words[1]] = true
+		switch words[1] {
+		case "setup":
+			n.setUp(command)
+			b = n.boxAt("10.40.41.42", sda)
+		case "backup":
+			n.waits(b, command)
+			before = sda.hash(t)
+		case "restore":
+			sda.wreck(t)
+			n.waits(b, command)
+			if sda.hash(t) != before {
+				t.Error("the restored disk is not what it was")
+			}
+		case "log":
+			n.types(done, strings.TrimSuffix(command, " --follow"), "restore: done")
+		default:
+			n.types(done, command)
+		}
+	}
+	for _, want := range []string{"setup", "backup", "restore", "jobs", "log"} {
+		if !seen[want] {
+			t.Errorf("README.md does not have testbox %s among %q", want, commands)
+		}
+	}
+}
+
+// setUp types `testbox setup` until nothing is missing, and does what it says. This machine
+// has no systemd, and no network but that of the boxes.
+func (n *newcomer) setUp(command string) {
+	n.t.Helper()
+	n.types(done, command+" --show", "10.40.0.1 of the card br0", "Nothing was changed")
+	if _, err := os.Stat(n.state); err == nil {
+		n.t.Error("--show made the state folder")
+	}
+	out := n.types(failed, command, "[done] state folder", "[MISSING] maintenance system", "[MISSING] server", "`testbox server &`",
+		"dhcp-boot=pxelinux.0,,10.40.0.1")
+	if strings.Contains(out, "is ready") {
+		n.t.Errorf("setup says that all is ready:\n%s", out)
+	}
+	must(n.t, addMaintenance(filepath.Join(n.state, bootcfg.TFTPArea), bootcfg.FormRAM))
+	n.serve()
+	out = n.types(done, command, "[so] state folder", "[so] TFTP pxelinux.0", "https://10.40.0.1:8443/ answers", "The server is ready")
+	token := regexp.MustCompile(`(?m)^    (\S{20,})$`).FindStringSubmatch(out)
+	if token == nil {
+		n.t.Fatalf("setup says no token:\n%s", out)
+	}
+	if code := n.get("/api/v1/me", token[1]); code != http.StatusOK {
+		n.t.Errorf("with the token that setup printed the server answers %d", code)
+	}
+	if code := n.get("/api/v1/me", token[1]+"x"); code != http.StatusUnauthorized {
+		n.t.Errorf("with another token the server answers %d", code)
+	}
+	if list := n.types(done, "testbox boxes --new"); strings.Contains(list, "10.40.0.1 ") {
+		n.t.Errorf("the server takes itself for a new machine:\n%s", list)
+	}
+	n.again(command)
+}
+
+// again: setup changes nothing that is there, and repairs what is damaged.
+func (n *newcomer) again(command string) {
+	n.t.Helper()
+	boot := filepath.Join(n.state, bootcfg.TFTPArea, bootcfg.ConfigDir)
+	kept := map[string]string{}
+	for _, path := range []string{filepath.Join(n.etc, "testbox/server.toml"), filepath.Join(boot, "site.conf")} {
+		text, err := os.ReadFile(path)
+		must(n.t, err)
+		kept[path] = string(text) + "\n# by hand\n"
+		must(n.t, os.WriteFile(path, []byte(kept[path]), 0o644))
+	}
+	for _, path := range []string{"tls/api.key", "tls/agents.key"} {
+		text, err := os.ReadFile(filepath.Join(n.state, path))
+		must(n.t, err)
+		kept[filepath.Join(n.state, path)] = string(text)
+	}
+	loader := filepath.Join(n.state, bootcfg.TFTPArea, "pxelinux.0")
+	must(n.t, os.WriteFile(loader, []byte("damaged"), 0o644))
+	tokens := n.types(done, "testbox token list")
+	n.types(done, command, "[done] state folder", "[so] admin", "[so] TFTP pxelinux.0", "The server is ready")
+	out := n.types(done, command, "[so] state folder", "[so] admin")
+	if strings.Contains(out, "[done]") {
+		n.t.Errorf("nothing was to be done:\n%s", out)
+	}
+	for path, want := range kept {
+		if text, err := os.ReadFile(path); err != nil || string(text) != want {
+			n.t.Errorf("%s has changed: %v", path, err)
+		}
+	}
+	if now := n.types(done, "testbox token list"); now != tokens {
+		n.t.Errorf("the tokens were\n%s\nand are\n%s", tokens, now)
+	}
+	n.types(wrongUse, command+" --dhcp full", "leave --dhcp out")
+	n.types(wrongUse, command+" --address 10.40.0.9", "leave --address out")
+}
