@@ -13,6 +13,7 @@ import (
 	"testbox-imaging/internal/api"
 	"testbox-imaging/internal/chart"
 	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/job"
 )
 
 // How much of each list a page shows. The rest is on further pages.
@@ -28,6 +29,7 @@ const (
 type boxData struct {
 	Me        visitor
 	Box       api.Box
+	Job       *api.Job // the latest, while it has not ended
 	Jobs      []api.Job
 	JobsWhy   string
 	Backups   []backup
@@ -73,6 +75,9 @@ func (p *Pages) Box(ctx context.Context, a API, word, older string) (Page, error
 	var jobs api.JobList
 	d.JobsWhy = why(a.Ask(ctx, "list-jobs", Params{"box": addr, "limit": strconv.Itoa(shownJobs)}, nil, &jobs))
 	d.Jobs = jobs.Jobs
+	if len(d.Jobs) > 0 && !d.Jobs[0].Ended() {
+		d.Job = &d.Jobs[0]
+	}
 	var list api.BackupList
 	d.BackupWhy = why(a.Ask(ctx, "list-backups", Params{"owner": addr}, nil, &list))
 	d.addBackups(list, older)
@@ -81,6 +86,23 @@ func (p *Pages) Box(ctx context.Context, a API, word, older string) (Page, error
 	d.Speeds, d.Rates = speedsOf(rates.Rates), rates.Rates[:min(len(rates.Rates), shownRates)]
 	d.InvWhy = why(a.Ask(ctx, "get-changes", Params{"box": addr}, nil, &d.Changes))
 	return p.render("box.tmpl", boxName(d.Box), &d)
+}
+
+// boxNow makes that part of the page of a box that changes by itself. idle says that the box
+// has no job.
+func (p *Pages) boxNow(ctx context.Context, a API, word string) (made Page, idle bool, err error) {
+	var d boxData
+	if err := a.Ask(ctx, "get-box", Params{"box": word}, nil, &d.Box); err != nil {
+		return Page{}, false, err
+	}
+	if last := d.Box.Last; last != nil && last.State != job.Ended {
+		d.Job = &api.Job{}
+		if err := a.Ask(ctx, "get-job", Params{"job": last.ID}, nil, d.Job); err != nil {
+			return Page{}, false, err
+		}
+	}
+	made, err = p.render("box-now", "", &d)
+	return made, d.Job == nil, err
 }
 
 func boxName(b api.Box) string {

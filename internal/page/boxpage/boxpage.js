@@ -15,16 +15,20 @@
   }
 
   for (const el of document.querySelectorAll("[data-live]")) {
-    let wait = 1000;
+    let wait = 2000, last = "";
     const look = async () => {
       if (document.hidden) return setTimeout(look, wait);
       try {
         const r = await fetch(el.dataset.live, {credentials: "same-origin"});
         if (!r.ok) throw new Error(r.statusText);
-        const part = new DOMParser().parseFromString(await r.text(), "text/html");
-        el.replaceChildren(...part.body.childNodes);
+        const html = await r.text();
+        if (html !== last) { // else who is there with the keyboard would lose the place for nothing
+          const part = new DOMParser().parseFromString(html, "text/html");
+          el.replaceChildren(...part.body.childNodes);
+        }
+        last = html;
         if (r.headers.get("Testbox-Ended") === "1") return;
-        wait = 1000;
+        wait = r.headers.get("Testbox-Idle") === "1" ? 15000 : 2000;
       } catch { wait = Math.min(wait * 2, 30000); }
       setTimeout(look, wait);
     };

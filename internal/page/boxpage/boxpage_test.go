@@ -184,8 +184,9 @@ func TestPages(t *testing.T) {
 		"/boxes/10.0.0.1/disks?backup=" + latest: {"chart-disk", "EFI", "24 %",
 			"In doubt:", "changed since 20261128-060000", "<title>page"},
 		"/boxes/10.0.0.1/disks?part=1&backup=" + latest: {"chart-disk"},
-		"/jobs/j1":     {"running", "30 %", "abababab", "1.00 GiB", "data-live", "Cancel", "Could not be read"},
-		"/jobs/j1/now": {"running", "30 %"},
+		"/jobs/j1":            {"running", "30 %", "abababab", "1.00 GiB", "data-live", "Cancel", "Could not be read"},
+		"/jobs/j1/now":        {"running", "30 %"},
+		"/boxes/10.0.0.1/now": {"suspect", "30 %", "Its disks may not be run"},
 	} {
 		w := get(t, h, path)
 		body := w.Body.String()

@@ -122,6 +122,12 @@ func TestRealAPI(t *testing.T) {
 	page(admin, "/boxes/10.0.0.1/disks?backup="+ids[2], "chart-disk", "changed since "+ids[1]+": 8.00 KiB")
 	page(admin, "/jobs/"+jobs.Jobs[0].ID, "ended", "web-1", "Read back and right")
 	page(admin, "/jobs/"+jobs.Jobs[0].ID+"/now", "ended")
+	page(admin, "/boxes/web-1/now", "good", "backup: ended, done")
+	for path, header := range map[string]string{"/boxes/web-1/now": Idle, "/jobs/" + jobs.Jobs[0].ID + "/now": Ended} {
+		if get(t, admin, path).Header().Get(header) != "1" {
+			t.Errorf("%s is looked at again and again", path)
+		}
+	}
 	page(admin, "/boxes/10.0.0.1/log?offset=0", "a line </pre><script>")
 	page(admin, "/boxes/10.0.0.1/inventory", "a machine <b>")
 	if w := get(t, admin, "/boxes/10.0.0.1/log?offset=0"); !strings.HasPrefix(w.Header().Get("Content-Type"), "text/plain") ||

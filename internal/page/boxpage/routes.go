@@ -57,6 +57,17 @@ func (p *Pages) Routes(mux *http.ServeMux, site Site) {
 		}
 		bare(w, made)
 	})
+	mux.HandleFunc("GET /boxes/{box}/now", func(w http.ResponseWriter, r *http.Request) {
+		made, idle, err := p.boxNow(r.Context(), site.API(r), r.PathValue("box"))
+		if err != nil {
+			site.Fail(w, r, err)
+			return
+		}
+		if idle {
+			w.Header().Set(Idle, "1")
+		}
+		bare(w, made)
+	})
 	mux.HandleFunc("POST /boxes/{box}/backups/{backup}", func(w http.ResponseWriter, r *http.Request) {
 		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 		if err := r.ParseForm(); err != nil {
@@ -85,8 +96,12 @@ func (p *Pages) Routes(mux *http.ServeMux, site Site) {
 	})
 }
 
-// Ended is the header that says that the page of a job will not change any more.
-const Ended = "Testbox-Ended"
+// These headers say that the page of a job will not change any more, and that a box has no job,
+// so that its page needs to be looked at only now and then.
+const (
+	Ended = "Testbox-Ended"
+	Idle  = "Testbox-Idle"
+)
 
 // bare writes a page that is put into another one.
 func bare(w http.ResponseWriter, p Page) {
