@@ -41,6 +41,7 @@ itself and starts its own disk again.
   testbox backup, restore ... ask a server to do it, and wait for it
   testbox jobs, boxes, log    say how a server's jobs and boxes are
   testbox schedule            what a server does again and again
+  testbox doctor              find what is wrong, and say what to do
   testbox share init          set up a storage server of share mode
   testbox maintenance build   make the system that boxes boot for an action
   testbox pxe-conf            arm boxes, list armed ones, disarm them
@@ -70,6 +71,7 @@ itself and starts its own disk again.
 		newTokenCmd(w),
 		newUserCmd(w),
 		newAuditCmd(w),
+		newDoctorCmd(w),
 		newPxeConfCmd(w),
 		newShareCmd(w),
 		newMaintenanceCmd(),

@@ -142,6 +142,19 @@ func Speaks(ctx context.Context, server string, key wire.Fingerprint) error {
 	return err
 }
 
+// Clock asks for the time of the server, which has seconds.
+func (c *Client) Clock(ctx context.Context) (time.Time, error) {
+	resp, err := c.send(ctx, http.MethodGet, "/healthz", nil, nil)
+	if err != nil {
+		return time.Time{}, err
+	}
+	resp.Body.Close()
+	return http.ParseTime(resp.Header.Get("Date"))
+}
+
+// Server is the server that is asked, as Config has it.
+func (c *Client) Server() string { return c.cfg.Server }
+
 // Close closes the connections that are not in use.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 

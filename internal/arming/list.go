@@ -86,7 +86,8 @@ func (p *Place) problems(files []*bootfiles.File, boxes []box.Addr, everybody bo
 	}
 	slices.Sort(asked)
 	add(p.Boot.CheckServed(slices.Compact(asked)...))
-	if len(files) > 0 {
+	// A box of a server does not remove its boot file itself.
+	if slices.ContainsFunc(files, func(f *bootfiles.File) bool { return f.Cmdline == nil || f.Cmdline.Mode == bootcfg.ShareMode }) {
 		add(p.checkDisarm())
 	}
 	return all

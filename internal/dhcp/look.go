@@ -22,6 +22,7 @@ type Found struct {
 	Server     netip.Addr // what it calls itself
 	From       netip.Addr // where the answer came from: the server, or a relay
 	Address    netip.Addr // that it offers; a ProxyDHCP server offers none
+	Mask       net.IPMask // option 1; nil if there is none
 	Router     []netip.Addr
 	DNS        []netip.Addr
 	NextServer netip.Addr // the header's
@@ -92,7 +93,7 @@ func (l *looking) take(p []byte, c card, from netip.AddrPort) bool {
 func readFound(m *dhcpv4.DHCPv4) Found {
 	return Found{
 		Server: addrOption(m, dhcpv4.OptionServerIdentifier), Address: addr(m.YourIPAddr),
-		Router: addrs(m.Router()), DNS: addrs(m.DNS()),
+		Mask: m.SubnetMask(), Router: addrs(m.Router()), DNS: addrs(m.DNS()),
 		NextServer: addr(m.ServerIPAddr), ServerName: m.ServerHostName, File: m.BootFileName,
 		TFTPServer: text(m, dhcpv4.OptionTFTPServerName), BootFile: text(m, dhcpv4.OptionBootfileName),
 		Class: text(m, dhcpv4.OptionClassIdentifier), Vendor: m.Options.Get(dhcpv4.OptionVendorSpecificInformation),
@@ -178,7 +179,8 @@ func ask(c card, as string) (question, error) {
 		hw = i.HardwareAddr
 	}
 	mods := []dhcpv4.Modifier{dhcpv4.WithGatewayIP(c.first().AsSlice()), dhcpv4.WithRequestedOptions(
-		dhcpv4.OptionVendorSpecificInformation, dhcpv4.OptionClassIdentifier, dhcpv4.OptionTFTPServerName, dhcpv4.OptionBootfileName)}
+		dhcpv4.OptionSubnetMask, dhcpv4.OptionVendorSpecificInformation,
+		dhcpv4.OptionClassIdentifier, dhcpv4.OptionTFTPServerName, dhcpv4.OptionBootfileName)}
 	pxe := func(class string, arch iana.Arch) {
 		mods = append(mods, dhcpv4.WithOption(dhcpv4.OptClassIdentifier(class)), dhcpv4.WithOption(dhcpv4.OptClientArch(arch)),
 			dhcpv4.WithGeneric(dhcpv4.OptionClientNetworkInterfaceIdentifier, []byte{1, 3, 16}))

@@ -145,3 +145,12 @@ func readPEM(fsys durable.FS, path, kind string) ([]byte, error) {
 	}
 	return block.Bytes, nil
 }
+
+// AgentsKey is the fingerprint of the key for agents, as boot files name it.
+func AgentsKey(cfg *Config) (string, error) {
+	cert, err := readCertificate(durable.OS{}, filepath.Join(cfg.KeyDir(), "agents.crt"))
+	if err != nil {
+		return "", err
+	}
+	return wire.FingerprintOf(cert).String(), nil
+}
