@@ -27,9 +27,20 @@
           el.replaceChildren(...part.body.childNodes);
         }
         last = html;
+        el.querySelector("[data-stale]")?.remove();
         if (r.headers.get("Testbox-Ended") === "1") return;
         wait = r.headers.get("Testbox-Idle") === "1" ? 15000 : 2000;
-      } catch { wait = Math.min(wait * 2, 30000); }
+      } catch { // what is shown may not be so any more, and that must be seen
+        wait = Math.min(wait * 2, 30000);
+        if (!el.querySelector("[data-stale]")) {
+          const p = document.createElement("p");
+          p.className = "bx-alert";
+          p.dataset.stale = "";
+          p.setAttribute("role", "status");
+          p.textContent = `The server has not answered since ${new Date().toLocaleTimeString()}. What is shown may have changed; it is tried again.`;
+          el.prepend(p);
+        }
+      }
       setTimeout(look, wait);
     };
     setTimeout(look, wait);
