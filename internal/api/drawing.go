@@ -10,6 +10,7 @@ import (
 	"testbox-imaging/internal/chunk"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/object"
+	"testbox-imaging/internal/problem"
 	"testbox-imaging/internal/store"
 	"testbox-imaging/internal/usedmap"
 )
@@ -135,7 +136,10 @@ func (s *Server) getMap(ctx context.Context, in *struct {
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
-		if m, err = drawDisk(ctx, backups, r, base, d, in.Cells); err != nil {
+		if m, err = drawDisk(ctx, backups, r, base, d, in.Cells); store.IsLost(err) {
+			return nil, problem.Refusef("what %s of backup %s holds cannot be told, since the store lacks some of it, or of the backup before: %w",
+				d.Name, r.ID, err)
+		} else if err != nil {
 			return nil, err
 		}
 		if m.Unread == 0 {

@@ -172,3 +172,20 @@ func TestDiskMapHostile(t *testing.T) {
 		}
 	}
 }
+
+// lost is a store that lacks its images.
+type lost struct{ *store.Locked }
+
+func (lost) OpenImage(context.Context, *image.Record, string) (*chunk.Image, error) {
+	return nil, fmt.Errorf("the root is %w", chunk.ErrMissing)
+}
+
+func TestDiskMapOfLostImage(t *testing.T) {
+	s, ids := newStore(t)
+	r := newRigWith(t, func(cfg *api.Config) { cfg.Backups, cfg.Now = lost{s}, nil })
+	var p api.Problem
+	r.root().want(409, "GET", "/api/v1/backups/10.0.0.1/"+ids[1]+"/disks/sda/map", nil, &p)
+	if !strings.Contains(p.Detail, "the store lacks some of it") {
+		t.Errorf("the problem is %q", p.Detail)
+	}
+}
