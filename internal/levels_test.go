@@ -26,7 +26,7 @@ var levels = map[string]int{
 	"rawgz": 2, "chunk": 2, "pack": 2, "index": 2, "blob": 2, "disk": 2, "bootcfg": 2, "usedmap": 2, "convert": 2,
 	"setting": 2, "schedule": 2,
 	"copier": 3, "store": 3, "sharedir": 3, "inventory": 3, "bootfiles": 3, "site": 3, "imagefs": 3, "lab": 3,
-	"match": 3, "bootarea": 3,
+	"match": 3, "bootarea": 3, "boottest": 3,
 	"wire":   3,
 	"remote": 4, "boxapi": 4,
 	"backup": 4, "maintenance": 4, "pid1": 4, "sharesetup": 4, "wear": 4,

@@ -50,6 +50,7 @@ type editor interface {
 	SetNote(ctx context.Context, box, id, note string) error
 	SetBaseline(ctx context.Context, box, id string, baseline bool) error
 	SetTime(ctx context.Context, box, id string, at time.Time) (*image.Record, error)
+	SetBoot(ctx context.Context, box, id string, result *image.BootTest) error
 	Delete(context.Context, ...*image.Record) error
 	DeleteDamaged(context.Context, ...*store.RecordError) error
 	Freed(context.Context, []*image.Record) (int64, error)

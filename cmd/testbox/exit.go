@@ -32,6 +32,7 @@ const (
 	exitLost      = 9  // the server does not answer, so nobody knows
 	exitNotUp     = 10 // the action is done, but the box's own system was not seen afterwards
 	exitCancelled = 11 // an admin ended the job
+	exitUnproven  = 12 // a boot test has neither passed nor failed
 )
 
 const exitHelp = `
@@ -50,6 +51,8 @@ and of commands that ask a server:
   9  the server does not answer; what it does goes on
   10 done, but the box's own system was not seen afterwards (--wait=up)
   11 an admin cancelled the job
+and of image boot-test:
+  12 neither passed nor failed
 `
 
 // exitError gives an error an exit code other than exitFailed.

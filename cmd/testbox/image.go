@@ -21,7 +21,7 @@ box. Where it means a baseline that is not the latest backup, a line says so. Bo
 their address, or by any name.`,
 		newImageCreateCmd(w), newImageListCmd(), newImageShowCmd(), newImageVerifyCmd(), newImageRestoreCmd(),
 		newImageDeleteCmd(w), newImagePinCmd(w), newImageDateCmd(w), newImageDiffCmd(), newImageExportCmd(),
-		newImageImportCmd(w), newImageMountCmd())
+		newImageImportCmd(w), newImageMountCmd(), newImageBootTestCmd(w))
 	for _, sub := range cmd.Commands() {
 		if strings.Contains(sub.Use, "BACKUP") && !strings.Contains(sub.Long, backupHelp) {
 			sub.Long += "\n\n" + backupHelp + " explains BACKUP."

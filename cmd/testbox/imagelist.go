@@ -23,7 +23,7 @@ func newImageListCmd() *cobra.Command {
 		Long: `Lists the backups, the oldest of each box first. DATA is what the disks had that is not zero,
 STORED what the backup added to the store. Flags: P pinned, B baseline, ! has zeros for unreadable
 sectors, D damaged in the store, as far as that was found by reading, T has a time that cannot be
-right. Below, each ! and D is explained. Times are UTC. With --json, a backup whose record cannot be
+right, b passed its latest boot test, u neither passed nor failed it, f failed it. Below, each ! and D is explained. Times are UTC. With --json, a backup whose record cannot be
 read has "box", "id" and "unreadable", which says why.`,
 		Example: `  testbox image list
   testbox image list 10.40.41.42 web-1`,
@@ -128,6 +128,11 @@ func listImages(p printer, rs []*image.Record, damaged []*store.RecordError, dam
 	if asJSON {
 		out := []any{}
 		for _, r := range list {
+			if r.Boot != nil { // pictures are for image boot-test --picture
+				one, boot := *r.Record, *r.Boot
+				boot.Picture, one.Boot = nil, &boot
+				r.Record = &one
+			}
 			out = append(out, r)
 		}
 		for _, d := range damaged {
@@ -199,6 +204,9 @@ func flagsOf(r listedImage) string {
 	}
 	if r.Misdated != "" {
 		flags += "T"
+	}
+	if r.Boot != nil {
+		flags += map[image.Verdict]string{image.BootPassed: "b", image.BootUnproven: "u", image.BootFailed: "f"}[r.Boot.Verdict]
 	}
 	return flags
 }

@@ -108,6 +108,9 @@ func printRecord(ctx context.Context, p printer, s catalogue, r *image.Record) {
 	if r.Baseline {
 		p.printf("baseline: %s alone means it\n", r.Box)
 	}
+	if b := r.Boot; b != nil {
+		p.printf("boot test: %s, %s; sign of life: %s\n  %s\n", b.Verdict, b.Time.Format(time.RFC3339), signText[b.Sign], printable(b.Text))
+	}
 }
 
 func printDisk(p printer, d *image.RecordedDisk, parts []usedmap.LayoutPart) {

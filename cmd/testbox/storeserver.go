@@ -132,6 +132,13 @@ func (s *served) SetTime(ctx context.Context, box, id string, at time.Time) (*im
 	return s.Record(ctx, box, b.ID)
 }
 
+// SetBoot implements editor.
+func (s *served) SetBoot(ctx context.Context, box, id string, r *image.BootTest) error {
+	q := api.NewBootTest{Picture: r.Picture, BootTest: api.BootTest{Time: r.Time, Verdict: r.Verdict, Sign: r.Sign, Text: r.Text,
+		Firmware: r.Firmware, Seconds: r.Seconds}}
+	return serverErr(s.server.Do(ctx, "PUT", apiclient.Path("backups", box, id, "boot-test"), q, new(api.Backup)))
+}
+
 // Delete implements editor. The caller has looked at what is the last whole backup
 // of a disk.
 func (s *served) Delete(ctx context.Context, records ...*image.Record) error {

@@ -27,6 +27,7 @@ type Backups interface {
 	SetBaseline(ctx context.Context, box, id string, baseline bool) error
 	SetNote(ctx context.Context, box, id, note string) error
 	SetTime(ctx context.Context, box, id string, at time.Time) (*image.Record, error)
+	SetBoot(ctx context.Context, box, id string, result *image.BootTest) error
 	Delete(ctx context.Context, records ...*image.Record) error
 	DeleteDamaged(ctx context.Context, damaged ...*store.RecordError) error
 	UUID() string
@@ -44,6 +45,7 @@ type Backup struct {
 	Pinned   bool         `json:"pinned,omitempty" doc:"it is kept until somebody takes that back"`
 	Baseline bool         `json:"baseline,omitempty" doc:"a restore takes it unless it names another one"`
 	Disks    []BackupDisk `json:"disks"`
+	Boot     *BootTest    `json:"boot,omitempty" doc:"the latest boot test; without it there was none"`
 }
 
 // BackupDisk is a disk of a backup.
@@ -133,7 +135,7 @@ func (s *Server) listBackups(ctx context.Context, in *OwnerPath) (*body[BackupLi
 
 func backupOf(r *image.Record, damages store.Damages) Backup {
 	b := Backup{Box: r.Box, ID: r.ID, Time: r.Time, After: r.After, Arming: r.Arming, Host: clean(r.Host), Note: clean(r.Note),
-		Pinned: r.Pinned, Baseline: r.Baseline}
+		Pinned: r.Pinned, Baseline: r.Baseline, Boot: bootOf(r.Boot)}
 	for i := range r.Disks {
 		d := &r.Disks[i]
 		_, lacks := damages[d.Root]

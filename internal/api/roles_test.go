@@ -43,6 +43,8 @@ var may = map[string]string{
 	"PATCH /api/v1/backups/{owner}/{backup}":                    "operator",
 	"DELETE /api/v1/backups/{owner}/{backup}":                   "admin",
 	"PUT /api/v1/backups/{owner}/{backup}/time":                 "admin",
+	"PUT /api/v1/backups/{owner}/{backup}/boot-test":            "operator",
+	"GET /api/v1/backups/{owner}/{backup}/boot-test/picture":    "viewer",
 	"GET /api/v1/backups/{owner}/{backup}/disks/{disk}/content": "operator",
 	"GET /api/v1/backups/{owner}/{backup}/disks/{disk}/map":     "viewer",
 	"POST /api/v1/backups/{owner}/uploads":                      "operator",

@@ -83,6 +83,11 @@ var routes = []route{
 		"Put the time of a backup right", "The backup gets the id that goes with the time. All else of it stays.", on((*Server).setBackupTime)},
 	{"delete-backup", "DELETE", Prefix + "/backups/{owner}/{backup}", ledger.Admin, false, 204, "backups", "Delete a backup",
 		"Its bytes are got back by the next upkeep. A pinned backup and the baseline are not deleted.", on((*Server).deleteBackup)},
+	{"set-boot-test", "PUT", Prefix + "/backups/{owner}/{backup}/boot-test", ledger.Operator, false, 200, "backups",
+		"Note the result of a boot test of a backup", "`testbox image boot-test` makes the test, and notes its result by this.",
+		on((*Server).setBoot)},
+	{"get-boot-picture", "GET", Prefix + "/backups/{owner}/{backup}/boot-test/picture", ledger.Viewer, false, 200, "backups",
+		"Get the picture of the last screen of a boot test", "The answer is a PNG.", on((*Server).getBootPicture)},
 
 	{"get-content", "GET", Prefix + "/backups/{owner}/{backup}/disks/{disk}/content", ledger.Operator, false, 200, "backups",
 		"Say what a disk of a backup is known by", "", on((*Server).getContent)},

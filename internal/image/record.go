@@ -44,6 +44,7 @@ type Record struct {
 	Pinned   bool           `json:"pinned,omitempty"`   // retention does not delete it
 	Baseline bool           `json:"baseline,omitempty"` // a restore without a selector takes this backup (at most one of a box)
 	Disks    []RecordedDisk `json:"disks"`              // at least one
+	Boot     *BootTest      `json:"boot,omitempty"`     // the latest boot test; nil is none
 }
 
 // RecordedDisk is a disk of a Record.
@@ -118,6 +119,11 @@ func (r *Record) Check() error {
 		return fmt.Errorf("record has a note of %d bytes, more than %d", len(r.Note), MaxNote)
 	case len(r.Disks) == 0 || len(r.Disks) > 1024:
 		return fmt.Errorf("record has %d disks", len(r.Disks))
+	}
+	if r.Boot != nil {
+		if err := r.Boot.Check(); err != nil {
+			return err
+		}
 	}
 	names := map[string]bool{}
 	for i := range r.Disks {

@@ -293,6 +293,11 @@ func (c *Catalogue) copyRecord(ctx context.Context, r *image.Record) (was, basel
 	case !sameImages(r, there):
 		return false, false, errors.New("there is another backup with this id; copy to another store, or delete one of the two")
 	}
+	if r.Boot != nil && (there.Boot == nil || there.Boot.Time.Before(r.Boot.Time)) { // what was found out about its bytes holds there too
+		if err := c.changeLocked(ctx, r.Box, r.ID, func(there *image.Record) { there.Boot = r.Boot }); err != nil {
+			return true, false, err
+		}
+	}
 	return true, r.Baseline && there.Baseline, c.settle(ctx, recordName(r.Box, r.ID)) // a former copy may have been killed
 }
 

@@ -384,6 +384,11 @@ func (c *Catalogue) SetNote(ctx context.Context, box, id, note string) error {
 	return c.change(ctx, box, id, func(r *image.Record) { r.Note = note })
 }
 
+// SetBoot notes the result of a boot test, in the place of an earlier one.
+func (c *Catalogue) SetBoot(ctx context.Context, box, id string, result *image.BootTest) error {
+	return c.change(ctx, box, id, func(r *image.Record) { r.Boot = result })
+}
+
 // SetBaseline makes a backup the one that is restored by default to its box. It
 // replaces an earlier baseline.
 func (c *Catalogue) SetBaseline(ctx context.Context, box, id string, baseline bool) error {

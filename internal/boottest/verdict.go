@@ -1,0 +1,152 @@
+// Package boottest starts the disks of a backup in a virtual machine that can reach
+// nothing, and says which signs of life it has seen. Nothing of the machine stays.
+package boottest
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+
+	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/words"
+)
+
+// seen is what was seen of a machine until now.
+type seen struct {
+	read    int64          // bytes of the disks beyond their first sectors
+	wrote   int64          // bytes
+	full    bool           // what it wrote did not fit into the room for it
+	serial  string         // text of the serial line, beginning and end
+	screen  string         // lines of the screen, if it is in text mode
+	picture bool           // the screen is in graphics mode, and not of one colour
+	expect  *regexp.Regexp // the line that the admin wants; nil is none
+	resets  int            // by the guest
+	off     bool           // the guest has switched itself off
+	ended   string         // why there is no machine any more; "" is that there is
+	over    bool           // the time is over
+	still   time.Duration  // for so long nothing of the texts has changed
+	uefi    bool
+	time    time.Duration // since the start
+}
+
+// opinion is what follows from that.
+type opinion struct {
+	verdict image.Verdict
+	sign    image.Sign
+	text    string
+	final   bool // nothing that could come later would change it
+}
+
+// maxResets is how often a guest may restart itself. Some do so once when they find
+// another machine, and firmware without its variables makes a loader do it too.
+const maxResets = 2
+
+// settled is how long a text of failure must stay the last word.
+const settled = 15 * time.Second
+
+// loaderWrites is more than a loader writes, such as GRUB into its environment block.
+const loaderWrites = 256 << 10
+
+var (
+	loginLine = regexp.MustCompile(`(?m)^[^\n]{0,200}\blogin:[ \t]*\r?$`)
+	// faults are texts by which firmware, loaders and systems say that they do not go on.
+	faults = regexp.MustCompile(`(?im)^[^\n]{0,120}?(` + strings.Join([]string{
+		`No bootable device`, `Boot failed: `, `BdsDxe: No bootable option or device was found`, `UEFI Interactive Shell`,
+		`Missing operating system`, `Operating system not found`, `Error loading operating system`, `Invalid partition table`,
+		`This is not a bootable disk`, `Non-System disk`, `BOOTMGR is missing`, `NTLDR is missing`, `Windows failed to start`,
+		`Could not find kernel image`, `No DEFAULT or UI configuration directive found`, `Boot error`, `Failed to load ldlinux`,
+		`grub rescue>`, `^grub>`, `Minimal BASH-like line editing`, `GRUB Hard Disk Error`, `error: [^\n]*(no such|not found|unknown filesystem)`,
+		`Kernel panic - not syncing`, `Unable to mount root fs`, `^\(initramfs\)`, `Dropping to a shell`,
+		`You are in emergency mode`, `Give root password for maintenance`, `dracut:/#`,
+	}, "|") + `)[^\n]{0,120}`)
+	// loaderText is what firmware and loaders write before a system runs.
+	loaderText = regexp.MustCompile(`(?i)SeaBIOS|iPXE|Booting from|BdsDxe|GRUB|ISOLINUX|SYSLINUX|EXTLINUX|^boot:|^\s*$`)
+)
+
+// judge says what was proved. A still or a living screen alone proves nothing.
+func judge(s seen) opinion {
+	o := opinion{verdict: image.BootUnproven, sign: s.sign()}
+	fault := lastFault(s.serial, s.screen)
+	switch {
+	case s.expect != nil && o.sign == image.SignExpected:
+		return opinion{image.BootPassed, o.sign, fmt.Sprintf("the expected line was there %s after the start", words.Duration(s.time.Round(time.Second))), true}
+	case s.expect == nil && o.sign == image.SignLogin:
+		return opinion{image.BootPassed, o.sign, fmt.Sprintf("it asked for a login %s after the start", words.Duration(s.time.Round(time.Second))), true}
+	case s.full:
+		return opinion{image.BootUnproven, o.sign, "the system wrote more than there is room for", true}
+	case s.resets > maxResets:
+		return opinion{image.BootFailed, o.sign, fmt.Sprintf("it restarted itself %d times", s.resets), true}
+	case s.off:
+		return opinion{image.BootFailed, o.sign, "it switched itself off", true}
+	case s.ended != "":
+		return opinion{image.BootUnproven, o.sign, "the virtual machine ended: " + s.ended, true}
+	case fault != "" && (s.over || s.still >= settled):
+		if s.uefi && strings.Contains(fault, "No bootable option") {
+			return opinion{image.BootUnproven, o.sign, `the firmware found no \EFI\BOOT\BOOTX64.EFI; what the box's own firmware starts is in the ` +
+				"box's memory, and not in the backup", true}
+		}
+		return opinion{image.BootFailed, o.sign, "it says: " + fault, true}
+	}
+	o.final = s.over
+	switch o.sign {
+	case image.SignNothing:
+		o.text = "nothing was read beyond the first sectors of its disks, and nothing was said"
+	case image.SignLogin:
+		o.text = "it asked for a login, but the expected line was not seen"
+	case image.SignWritten:
+		o.text = fmt.Sprintf("a system wrote %s to its disks, but asked for no login on the serial line or on a text screen", image.SizeText(s.wrote))
+	case image.SignScreen:
+		o.text = "its screen left firmware and loader, but no login was seen"
+	case image.SignSerial:
+		o.text = "it wrote to the serial line, but no login was seen"
+	default:
+		o.text = "its disks were read, but nothing was said"
+	}
+	return o
+}
+
+// sign is the strongest sign of life.
+func (s seen) sign() image.Sign {
+	texts := s.serial + "\n" + s.screen
+	switch {
+	case s.expect != nil && (s.expect.MatchString(s.serial) || s.expect.MatchString(s.screen)):
+		return image.SignExpected
+	case loginLine.MatchString(texts):
+		return image.SignLogin
+	case s.wrote > loaderWrites:
+		return image.SignWritten
+	case s.picture || foreign(s.screen):
+		return image.SignScreen
+	case foreign(s.serial):
+		return image.SignSerial
+	case s.read > 0:
+		return image.SignRead
+	}
+	return image.SignNothing
+}
+
+// foreign reports whether a text has a line that is neither of firmware nor of a loader.
+func foreign(text string) bool {
+	for line := range strings.Lines(text) {
+		if line = strings.TrimSpace(line); line != "" && !loaderText.MatchString(line) && !faults.MatchString(line) {
+			return true
+		}
+	}
+	return false
+}
+
+// lastFault finds the last text of failure, if what came after it is short. A system
+// that goes on says more.
+func lastFault(texts ...string) string {
+	const after = 2000
+	for _, text := range texts {
+		if len(text) > after {
+			text = text[len(text)-after:]
+		}
+		if all := faults.FindAllString(text, -1); len(all) > 0 {
+			return strings.TrimSpace(all[len(all)-1])
+		}
+	}
+	return ""
+}

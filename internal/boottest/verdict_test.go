@@ -1,0 +1,47 @@
+package boottest
+
+import (
+	"regexp"
+	"testing"
+	"time"
+
+	"testbox-imaging/internal/image"
+)
+
+func TestJudge(t *testing.T) {
+	ready := regexp.MustCompile(`(?m)^ready$`)
+	for _, c := range []struct {
+		name    string
+		seen    seen
+		verdict image.Verdict
+		sign    image.Sign
+		final   bool
+	}{
+		{"nothing yet", seen{}, image.BootUnproven, image.SignNothing, false},
+		{"nothing in time", seen{over: true}, image.BootUnproven, image.SignNothing, true},
+		{"login", seen{serial: "Debian 12\nbox login: "}, image.BootPassed, image.SignLogin, true},
+		{"login on the screen", seen{screen: "box login:\n"}, image.BootPassed, image.SignLogin, true},
+		{"last login is none", seen{serial: "Last login: Mon Nov 30\n", over: true}, image.BootUnproven, image.SignSerial, true},
+		{"login, and a line is wanted", seen{serial: "box login: ", expect: ready, over: true}, image.BootUnproven, image.SignLogin, true},
+		{"the line", seen{serial: "ready\n", expect: ready}, image.BootPassed, image.SignExpected, true},
+		{"panic, just now", seen{serial: "Kernel panic - not syncing: x\n"}, image.BootUnproven, image.SignNothing, false},
+		{"panic", seen{serial: "Kernel panic - not syncing: x\n", still: settled}, image.BootFailed, image.SignNothing, true},
+		{"error of GRUB, then a login", seen{serial: "error: file `/x' not found\nbox login: ", still: settled}, image.BootPassed, image.SignLogin, true},
+		{"emergency", seen{screen: "Give root password for maintenance\n", still: settled}, image.BootFailed, image.SignNothing, true},
+		{"no device", seen{screen: "No bootable device.\n", still: settled}, image.BootFailed, image.SignNothing, true},
+		{"no entry of UEFI", seen{serial: "BdsDxe: No bootable option or device was found.\n", still: settled, uefi: true}, image.BootUnproven,
+			image.SignNothing, true},
+		{"restarts once", seen{resets: maxResets}, image.BootUnproven, image.SignNothing, false},
+		{"restarts for ever", seen{resets: maxResets + 1, read: 1}, image.BootFailed, image.SignRead, true},
+		{"off", seen{off: true}, image.BootFailed, image.SignNothing, true},
+		{"QEMU died", seen{ended: "killed"}, image.BootUnproven, image.SignNothing, true},
+		{"a still picture", seen{picture: true, over: true, still: time.Hour}, image.BootUnproven, image.SignScreen, true},
+		{"writes", seen{picture: true, wrote: loaderWrites + 1, over: true}, image.BootUnproven, image.SignWritten, true},
+		{"full", seen{full: true}, image.BootUnproven, image.SignNothing, true},
+	} {
+		o := judge(c.seen)
+		if o.verdict != c.verdict || o.sign != c.sign || o.final != c.final {
+			t.Errorf("%s: %s by %s, final %v: %s", c.name, o.verdict, o.sign, o.final, o.text)
+		}
+	}
+}
