@@ -126,8 +126,8 @@ func (o *bootTestOptions) run(ctx context.Context, p printer, w world, arg strin
 }
 
 // test makes the test, or finds the result of the latest one.
-func (o *bootTestOptions) test(ctx context.Context, p printer, s backups, arg string, options boottest.Options) (*image.Record, *image.BootTest,
-	error) {
+func (o *bootTestOptions) test(ctx context.Context, p printer, s backups, arg string, options boottest.Options) (
+	*image.Record, *image.BootTest, error) {
 	r, sel, err := pick(ctx, p, s, arg)
 	if err != nil {
 		return nil, nil, err

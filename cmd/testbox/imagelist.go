@@ -23,8 +23,9 @@ func newImageListCmd() *cobra.Command {
 		Long: `Lists the backups, the oldest of each box first. DATA is what the disks had that is not zero,
 STORED what the backup added to the store. Flags: P pinned, B baseline, ! has zeros for unreadable
 sectors, D damaged in the store, as far as that was found by reading, T has a time that cannot be
-right, b passed its latest boot test, u neither passed nor failed it, f failed it. Below, each ! and D is explained. Times are UTC. With --json, a backup whose record cannot be
-read has "box", "id" and "unreadable", which says why.`,
+right, b passed its latest boot test, u neither passed nor failed it, f failed it. Below, each ! and
+D is explained. Times are UTC. With --json, a backup whose record cannot be read has "box", "id" and
+"unreadable", which says why.`,
 		Example: `  testbox image list
   testbox image list 10.40.41.42 web-1`,
 		ValidArgsFunction: completeImages(&o),

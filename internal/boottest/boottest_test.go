@@ -59,8 +59,8 @@ func TestMachines(t *testing.T) {
 		{"expected", sector("ready 7\r\n", begin, serial, halt), 5 * time.Minute, "^ready [0-9]$", image.BootPassed, image.SignExpected, ""},
 		{"no boot sector", broken, 5 * time.Minute, "", image.BootFailed, image.SignNothing, "No bootable device"},
 		{"empty", make([]byte, 1<<20), 5 * time.Minute, "", image.BootFailed, image.SignNothing, "No bootable device"},
-		{"panic", sector("[ 1.0] Kernel panic - not syncing: VFS\r\n", begin, serial, halt), 5 * time.Minute, "", image.BootFailed, image.SignRead,
-			"Kernel panic"},
+		{"panic", sector("[ 1.0] Kernel panic - not syncing: VFS\r\n", begin, serial, halt), 5 * time.Minute, "", image.BootFailed,
+			image.SignRead, "Kernel panic"},
 		{"resets", sector("\x00", begin, serial, reset), 5 * time.Minute, "", image.BootFailed, image.SignRead, "restarted itself"},
 		{"says nothing", sector("\x00", begin, serial, halt), 30 * time.Second, "", image.BootUnproven, image.SignRead, "nothing was said"},
 	} {

@@ -67,12 +67,12 @@ var (
 // judge says what was proved. A still or a living screen alone proves nothing.
 func judge(s seen) opinion {
 	o := opinion{verdict: image.BootUnproven, sign: s.sign()}
-	fault := lastFault(s.serial, s.screen)
+	fault, after := lastFault(s.serial, s.screen), words.Duration(s.time.Round(time.Second))
 	switch {
 	case s.expect != nil && o.sign == image.SignExpected:
-		return opinion{image.BootPassed, o.sign, fmt.Sprintf("the expected line was there %s after the start", words.Duration(s.time.Round(time.Second))), true}
+		return opinion{image.BootPassed, o.sign, fmt.Sprintf("the expected line was there %s after the start", after), true}
 	case s.expect == nil && o.sign == image.SignLogin:
-		return opinion{image.BootPassed, o.sign, fmt.Sprintf("it asked for a login %s after the start", words.Duration(s.time.Round(time.Second))), true}
+		return opinion{image.BootPassed, o.sign, fmt.Sprintf("it asked for a login %s after the start", after), true}
 	case s.full:
 		return opinion{image.BootUnproven, o.sign, "the system wrote more than there is room for", true}
 	case s.resets > maxResets:
@@ -95,7 +95,8 @@ func judge(s seen) opinion {
 	case image.SignLogin:
 		o.text = "it asked for a login, but the expected line was not seen"
 	case image.SignWritten:
-		o.text = fmt.Sprintf("a system wrote %s to its disks, but asked for no login on the serial line or on a text screen", image.SizeText(s.wrote))
+		o.text = fmt.Sprintf("a system wrote %s to its disks, but asked for no login on the serial line or on a text screen",
+			image.SizeText(s.wrote))
 	case image.SignScreen:
 		o.text = "its screen left firmware and loader, but no login was seen"
 	case image.SignSerial:
