@@ -33,10 +33,9 @@ var levels = map[string]int{
 	"agent":  5,
 	"follow": 6, "dispatch": 6,
 	"arming": 7, "api": 7,
-	"apiclient": 8, "server": 8,
-	"page":   8,
-	"setup":  9,
-	"doctor": 9,
+	"apiclient": 8, "page": 8,
+	"server": 9,
+	"setup":  10, "doctor": 10,
 }
 
 var testOnly = map[string]bool{"faults": true, "conform": true, "testenv": true, "realfs": true, "e2e": true, "bench": true}

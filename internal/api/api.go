@@ -384,13 +384,28 @@ func (s *Server) ServeUnix(l net.Listener) error {
 	return s.serve(srv, func() error { return srv.Serve(boxapi.Connections(l, maxConnections, maxConnections)) })
 }
 
-// ServeTLS serves HTTPS until Close. srv has the certificate in its TLSConfig.
-func (s *Server) ServeTLS(l net.Listener, srv *http.Server) error {
+// ServeTLS serves HTTPS until Close. srv has the certificate in its TLSConfig. page gets the requests
+// that are none of the API; nil means that there is no page.
+func (s *Server) ServeTLS(l net.Listener, srv *http.Server, page http.Handler) error {
 	if srv.TLSConfig == nil {
 		return errors.New("the admin API is served over TLS alone")
 	}
 	srv.Handler = s
+	if page != nil {
+		srv.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if s.isMine(r.URL.Path) {
+				s.ServeHTTP(w, r)
+				return
+			}
+			page.ServeHTTP(w, r)
+		})
+	}
 	return s.serve(srv, func() error { return srv.ServeTLS(boxapi.Connections(l, maxConnections, eachAddress), "", "") })
+}
+
+// isMine reports whether a path is one of the API, also if there is nothing at it.
+func (s *Server) isMine(path string) bool {
+	return path == "/metrics" || path == "/healthz" || strings.HasPrefix(path, "/api/") || strings.HasPrefix(path, wire.Prefix)
 }
 
 func (s *Server) serve(srv *http.Server, run func() error) error {

@@ -10,6 +10,7 @@ import (
 	"testbox-imaging/internal/ledger"
 	"testbox-imaging/internal/problem"
 	"testbox-imaging/internal/setting"
+	"testbox-imaging/internal/store"
 )
 
 // checkJobs says what a request for jobs would do. It makes the checks of that request box by box,
@@ -72,9 +73,11 @@ func (s *Server) addMeant(ctx context.Context, r dispatch.Request, v *CheckedJob
 	if err != nil {
 		return refusal(err)
 	}
-	damages, err := s.cfg.Backups.Damages(ctx)
-	if err != nil {
-		return "", err
+	var damages store.Damages
+	if s.cfg.Backups != nil {
+		if damages, err = s.cfg.Backups.Damages(ctx); err != nil {
+			return "", err
+		}
 	}
 	b := backupOf(record, damages)
 	v.Backup = &b

@@ -125,7 +125,7 @@ func newRigWith(t testing.TB, tune func(*api.Config)) *rig {
 	must(t, err)
 	cert, key := newKey(t)
 	r.key, r.url = key, "https://"+tcp.Addr().String()
-	go r.api.ServeTLS(tcp, &http.Server{TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}}})
+	go r.api.ServeTLS(tcp, &http.Server{TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}}}, nil)
 	t.Cleanup(func() {
 		if r.api.Close(); t.Failed() || strings.Contains(r.log.String(), "fault") {
 			t.Error(r.log.String())

@@ -26,6 +26,7 @@ import (
 	"testbox-imaging/internal/durable"
 	"testbox-imaging/internal/job"
 	"testbox-imaging/internal/ledger"
+	"testbox-imaging/internal/page"
 	"testbox-imaging/internal/problem"
 	"testbox-imaging/internal/setting"
 	"testbox-imaging/internal/sharedir"
@@ -263,7 +264,8 @@ func (s *server) serve(ctx context.Context) error {
 	at := Addresses{Agents: l.agents.Addr(), Socket: l.socket.Addr().String(), Key: s.prints.agents, APIKey: s.prints.api}
 	if l.api != nil {
 		at.API = l.api.Addr()
-		start("admins", func() error { return s.api.ServeTLS(l.api, &http.Server{TLSConfig: tlsWith(s.keys.api)}) })
+		site := page.New(page.Config{API: s.api, Log: s.Log})
+		start("admins", func() error { return s.api.ServeTLS(l.api, &http.Server{TLSConfig: tlsWith(s.keys.api)}, site) })
 	}
 	ctx, stop := context.WithCancel(ctx)
 	if l.tftp != nil {

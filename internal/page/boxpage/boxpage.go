@@ -63,7 +63,7 @@ func functions(now func() time.Time) template.FuncMap {
 	}
 	return template.FuncMap{
 		"size":  image.SizeText,
-		"count": func(n int, one string) string { return words.Count(n, one) },
+		"count": words.Count[int],
 		"time": func(t time.Time) template.HTML {
 			if t.IsZero() {
 				return "unknown"
@@ -84,6 +84,7 @@ func functions(now func() time.Time) template.FuncMap {
 		"seconds":  func(n int64) string { return span(time.Duration(n) * time.Second) },
 		"sum":      func(list ...int64) (n int64) { return total(list) },
 		"boxtitle": boxName,
+		"class":    func(s string) string { return strings.NewReplacer(" ", "-", ",", "").Replace(s) },
 		"deadline": func(t time.Time) string { return in(t.Sub(now())) },
 	}
 }

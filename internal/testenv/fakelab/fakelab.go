@@ -148,7 +148,7 @@ func Start(dir, socket, group string) (l *Lab, err error) {
 	l.URL = "https://" + tcp.Addr().String()
 	l.wait.Go(func() { l.API.ServeUnix(unix) })
 	l.wait.Go(func() {
-		l.API.ServeTLS(tcp, &http.Server{TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}}})
+		l.API.ServeTLS(tcp, &http.Server{TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}}}, nil)
 	})
 	return l, nil
 }

@@ -1,0 +1,357 @@
+package page
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"html/template"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"testbox-imaging/internal/api"
+	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/job"
+	"testbox-imaging/internal/ledger"
+	"testbox-imaging/internal/page/boxpage"
+)
+
+const (
+	perPage  = 1000  // boxes on a page
+	maxBoxes = 20000 // of a lab that a page looks through
+	maxRows  = 100   // rows that a browser may ask for anew at once
+)
+
+// lab is what is known of all boxes that some visitors may see.
+type lab struct {
+	at      time.Time
+	rows    []*row // those that need somebody first, then by address
+	unknown string // why the latest backups are not known
+	groups  []string
+	labels  []string
+}
+
+// row is a box in the list.
+type row struct {
+	api.Box
+	Addr     box.Addr
+	Needs    []string // why the box needs somebody; none if it does not
+	State    string   // what it does, in a word
+	Text     string   // the same in a sentence
+	Progress int      // percent; -1 if it is not known
+	Job      string
+}
+
+// ID is the id of the row in the page.
+func (r *row) ID() string { return "box-" + strings.ReplaceAll(r.Address, ".", "-") }
+
+// labs keep what was read for a moment, so that many browsers that hear of the same change cause
+// one look.
+type labs struct {
+	mu  sync.Mutex        // guards by
+	by  map[string]*labOf // by the group that a visitor is limited to; "" is all
+	now func() time.Time
+}
+
+type labOf struct {
+	mu  sync.Mutex // held while the ledger is read
+	lab *lab
+}
+
+// fresh is for how long a look at all boxes counts as new.
+const fresh = time.Second
+
+func (s *Site) lab(ctx context.Context, v *api.Visitor) (*lab, error) {
+	s.labs.mu.Lock()
+	if s.labs.by == nil || len(s.labs.by) > 100 {
+		s.labs.by = map[string]*labOf{}
+	}
+	of := s.labs.by[v.Group()]
+	if of == nil {
+		of = &labOf{}
+		s.labs.by[v.Group()] = of
+	}
+	s.labs.mu.Unlock()
+	of.mu.Lock()
+	defer of.mu.Unlock()
+	if of.lab != nil && time.Since(of.lab.at) < fresh {
+		return of.lab, nil
+	}
+	l, err := s.readLab(ctx, v)
+	if err == nil {
+		of.lab = l
+	}
+	return l, err
+}
+
+// readLab reads all boxes and all jobs that have not ended.
+func (s *Site) readLab(ctx context.Context, v *api.Visitor) (*lab, error) {
+	l := &lab{at: time.Now()}
+	open := map[string]*api.Job{}
+	for p := (boxpage.Params{"open": "true", "limit": "1000"}); ; {
+		var list api.JobList
+		if err := v.Ask(ctx, "list-jobs", p, nil, &list); err != nil {
+			return nil, err
+		}
+		for i := range list.Jobs { // the latest first; the one that is at work counts
+			j := &list.Jobs[i]
+			if old := open[j.Box]; old == nil || old.State == job.Queued {
+				open[j.Box] = j
+			}
+		}
+		if p["after"] = list.Next; list.Next == "" || len(open) >= maxBoxes {
+			break
+		}
+	}
+	groups, labels := map[string]bool{}, map[string]bool{}
+	for p := (boxpage.Params{"limit": strconv.Itoa(perPage)}); ; {
+		var list api.BoxList
+		if err := v.Ask(ctx, "list-boxes", p, nil, &list); err != nil {
+			return nil, err
+		}
+		l.unknown = cmp.Or(l.unknown, list.Unknown)
+		for _, b := range list.Boxes {
+			r := rowOf(b, open[b.Address], s.cfg.Now())
+			l.rows = append(l.rows, r)
+			for _, g := range b.Groups {
+				groups[g] = true
+			}
+			for _, w := range b.Labels {
+				labels[w] = true
+			}
+		}
+		if p["after"] = list.Next; list.Next == "" || len(l.rows) >= maxBoxes {
+			break
+		}
+	}
+	slices.SortStableFunc(l.rows, func(a, b *row) int { return cmp.Or(rank(a)-rank(b), a.Addr.IP().Compare(b.Addr.IP())) })
+	l.groups, l.labels = sorted(groups), sorted(labels)
+	return l, nil
+}
+
+func rank(r *row) int {
+	if len(r.Needs) > 0 {
+		return 0
+	}
+	return 1
+}
+
+func sorted(set map[string]bool) (all []string) {
+	for w := range set {
+		all = append(all, w)
+	}
+	slices.Sort(all)
+	return all
+}
+
+// waitsLong is how long a box may be armed until somebody should look whether it starts.
+const waitsLong = time.Hour
+
+// rowOf makes the row of a box. j is its job that has not ended, or nil.
+func rowOf(b api.Box, j *api.Job, now time.Time) *row {
+	r := &row{Box: b, State: "idle", Progress: -1}
+	r.Addr, _ = box.ParseAddr(b.Address)
+	need := func(format string, args ...any) { r.Needs = append(r.Needs, fmt.Sprintf(format, args...)) }
+	switch b.Health {
+	case ledger.Suspect, ledger.Bad:
+		need("It is %s: %s", b.Health, b.HealthReason)
+	}
+	if j != nil {
+		r.Job, r.State, r.Text = j.ID, string(j.State), string(j.Action)
+		switch j.State {
+		case job.Queued:
+			if j.Wait != nil {
+				r.Text += ": " + j.Wait.Text
+			}
+		case job.Armed:
+			if now.Sub(j.Since) > waitsLong && !j.Power {
+				need("It is armed for %s since %s, and has not started maintenance. Somebody has to restart it.", j.Action, span(now.Sub(j.Since)))
+			}
+		case job.Running:
+			if p := j.Progress; p != nil {
+				if r.Text += ": " + string(p.Step); p.Total > 0 {
+					r.Progress = int(max(0, min(100, p.Done*100/p.Total)))
+				}
+			}
+		case job.Held:
+			need("It is held in maintenance, since its disks are not fit to run: %s", j.Text)
+		case job.Rescue:
+			r.Text = "up for people"
+		}
+	} else if last := b.Last; last != nil {
+		r.Job = last.ID
+		r.State, r.Text = string(last.Outcome), string(last.Action)
+		switch {
+		case last.State != job.Ended:
+			r.State = string(last.State)
+		case last.Outcome != box.Done && last.Outcome != job.Cancelled:
+			need("Its last job, %s, ended as %s: %s", last.Action, last.Outcome, last.Text)
+		case last.Up == job.UpNo:
+			need("Its own system was not seen after the last job, %s.", last.Action)
+		}
+	}
+	if !b.SilentSince.IsZero() {
+		need("It was not seen for longer than is usual for it, since %s.", span(now.Sub(b.LastSeen)))
+	}
+	if b.Moved != nil {
+		need("Its machine asks from another address, %s.", b.Moved.Address)
+	}
+	if b.Shared != nil {
+		need("Another machine asks from its address.")
+	}
+	if b.Health == ledger.Retired || b.Health == ledger.Maintenance {
+		r.Needs = nil // somebody knows
+	}
+	return r
+}
+
+func span(d time.Duration) string { return boxpage.Span(d) }
+
+// filter is which boxes are wanted.
+type filter struct {
+	Query, Group, Label, Health, State string
+	Needs                              bool
+}
+
+func filterOf(q url.Values) filter {
+	return filter{strings.TrimSpace(q.Get("q")), q.Get("group"), q.Get("label"), q.Get("health"), q.Get("state"), q.Get("needs") != ""}
+}
+
+func (f filter) has(r *row) bool {
+	return (f.Group == "" || slices.Contains(r.Groups, f.Group)) && (f.Label == "" || slices.Contains(r.Labels, f.Label)) &&
+		(f.Health == "" || string(r.Health) == f.Health) && (f.State == "" || r.State == f.State) && (!f.Needs || len(r.Needs) > 0) &&
+		(f.Query == "" || r.matches(strings.ToLower(f.Query)))
+}
+
+// matches reports whether a box has a text somewhere in what it is known by.
+func (r *row) matches(lower string) bool {
+	for _, w := range slices.Concat([]string{r.Address, r.Name, r.UUID}, r.MACs, r.Labels, r.Groups) {
+		if strings.Contains(strings.ToLower(w), lower) {
+			return true
+		}
+	}
+	return false
+}
+
+// boxesData is what the page of all boxes shows.
+type boxesData struct {
+	Filter         filter
+	Rows           []*row
+	All, Found     int
+	Needing, Busy  int
+	Groups, Labels []string
+	Healths        []ledger.Health
+	States         []string
+	Unknown        string
+	Next           string
+	May            may
+}
+
+// may is what a visitor may do on the page of all boxes.
+type may struct{ Jobs, Set bool }
+
+// stateWords are what the states of the list are called.
+var stateWords = strings.Fields("queued armed running restarting held rescue done failed refused expired cancelled idle")
+
+func (s *Site) home(w http.ResponseWriter, r *http.Request) {
+	v := visitorOf(r)
+	l, err := s.lab(r.Context(), v)
+	if err != nil {
+		s.Fail(w, r, err)
+		return
+	}
+	q := r.URL.Query()
+	d := boxesData{Filter: filterOf(q), All: len(l.rows), Groups: l.groups, Labels: l.labels, Unknown: l.unknown, States: stateWords,
+		Healths: []ledger.Health{ledger.Good, ledger.Suspect, ledger.Bad, ledger.Maintenance, ledger.Retired},
+		May:     may{v.May("add-jobs"), v.May("set-box")}}
+	skip, _ := strconv.Atoi(q.Get("from"))
+	for _, row := range l.rows {
+		if len(row.Needs) > 0 {
+			d.Needing++
+		}
+		if row.State == string(job.Running) {
+			d.Busy++
+		}
+		if !d.Filter.has(row) {
+			continue
+		}
+		if d.Found++; d.Found > skip && len(d.Rows) < perPage {
+			d.Rows = append(d.Rows, row)
+		}
+	}
+	if last := max(skip, 0) + len(d.Rows); last < d.Found {
+		q.Set("from", strconv.Itoa(last))
+		d.Next = "/?" + q.Encode()
+	}
+	s.page(w, r, http.StatusOK, "Boxes", "boxes.tmpl", d)
+}
+
+// rows answers with the rows of some boxes, as they are now, and with the numbers above the list.
+func (s *Site) rows(w http.ResponseWriter, r *http.Request) {
+	v := visitorOf(r)
+	l, err := s.lab(r.Context(), v)
+	if err != nil {
+		s.Fail(w, r, err)
+		return
+	}
+	wanted := map[string]bool{}
+	for _, a := range r.URL.Query()["box"] {
+		if len(wanted) < maxRows {
+			wanted[a] = true
+		}
+	}
+	d := boxesData{All: len(l.rows), May: may{v.May("add-jobs"), v.May("set-box")}}
+	for _, row := range l.rows {
+		if len(row.Needs) > 0 {
+			d.Needing++
+		}
+		if row.State == string(job.Running) {
+			d.Busy++
+		}
+		if wanted[row.Address] {
+			d.Rows = append(d.Rows, row)
+		}
+	}
+	body, err := s.render("rows.tmpl", d)
+	if err != nil {
+		s.fault(w, r, err)
+		return
+	}
+	send(w, body)
+}
+
+// send answers with a part of a page.
+func send(w http.ResponseWriter, body template.HTML) {
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Write([]byte(body))
+}
+
+// search goes to the one thing that a text names, or shows the boxes that have it.
+func (s *Site) search(w http.ResponseWriter, r *http.Request) {
+	q := strings.TrimSpace(r.URL.Query().Get("q"))
+	v := visitorOf(r)
+	if q == "" {
+		http.Redirect(w, r, "/", http.StatusSeeOther)
+		return
+	}
+	var j api.Job
+	if err := v.Ask(r.Context(), "get-job", boxpage.Params{"job": q}, nil, &j); err == nil {
+		http.Redirect(w, r, "/jobs/"+url.PathEscape(j.ID), http.StatusSeeOther)
+		return
+	}
+	word, backup, _ := strings.Cut(q, "@") // web-1@20261129-080000 is a backup
+	var b api.Box
+	if err := v.Ask(r.Context(), "get-box", boxpage.Params{"box": word}, nil, &b); err == nil {
+		to := "/boxes/" + url.PathEscape(b.Address)
+		if backup != "" {
+			to += "/disks?backup=" + url.QueryEscape(backup)
+		}
+		http.Redirect(w, r, to, http.StatusSeeOther)
+		return
+	}
+	http.Redirect(w, r, "/?q="+url.QueryEscape(q), http.StatusSeeOther)
+}

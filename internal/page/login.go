@@ -1,0 +1,113 @@
+package page
+
+import (
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"testbox-imaging/internal/api"
+)
+
+// cookieName begins with a prefix by which browsers send the cookie to this server alone, and over
+// TLS alone (RFC 6265bis, section 4.1.3.2).
+const cookieName = "__Host-testbox"
+
+// stays is for how long a browser stays logged in. The token may end sooner.
+const stays = 7 * 24 * time.Hour
+
+// cookie has the secret of the token, as a program has it that uses the API. So the visitor is out in the
+// moment in which the token is deleted, and in after a restart of the server. No script can read it.
+func cookie(secret string, age time.Duration) *http.Cookie {
+	c := &http.Cookie{Name: cookieName, Value: secret, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteStrictMode,
+		MaxAge: int(age / time.Second)}
+	if age <= 0 {
+		c.MaxAge = -1
+	}
+	return c
+}
+
+// errNobody means that nobody is logged in.
+var errNobody = errors.New("nobody is logged in")
+
+func (s *Site) visitor(r *http.Request) (*api.Visitor, error) {
+	c, err := r.Cookie(cookieName)
+	if err != nil {
+		return nil, errNobody
+	}
+	return s.cfg.API.Visit(r.Context(), c.Value, r.RemoteAddr)
+}
+
+// loginFirst answers somebody who is not, or not any more, logged in.
+func (s *Site) loginFirst(w http.ResponseWriter, r *http.Request, err error) {
+	var p *api.Problem
+	if errors.As(err, &p) && p.Status != http.StatusUnauthorized {
+		s.Fail(w, r, err)
+		return
+	}
+	if r.Method == http.MethodGet && r.Header.Get("Sec-Fetch-Dest") != "empty" {
+		to := "/login"
+		if at := r.URL.RequestURI(); at != "/" {
+			to += "?to=" + url.QueryEscape(at)
+		}
+		http.Redirect(w, r, to, http.StatusSeeOther)
+		return
+	}
+	if p == nil {
+		s.loginPageStatus(w, r, http.StatusUnauthorized, "You are not logged in, so nothing was done.")
+		return
+	}
+	s.loginPageStatus(w, r, http.StatusUnauthorized, "Nothing was done: "+p.Detail+".")
+}
+
+// loginData is what the page for logging in shows.
+type loginData struct {
+	Said string // why it did not work
+	To   string
+}
+
+func (s *Site) loginPage(w http.ResponseWriter, r *http.Request, said string) {
+	s.loginPageStatus(w, r, http.StatusOK, said)
+}
+
+func (s *Site) loginPageStatus(w http.ResponseWriter, r *http.Request, status int, said string) {
+	to := r.URL.Query().Get("to")
+	if r.URL.Path != "/login" {
+		to = "/"
+	}
+	s.page(w, r, status, "Log in", "login.tmpl", loginData{said, local(to)})
+}
+
+func (s *Site) login(w http.ResponseWriter, r *http.Request) {
+	if err := r.ParseForm(); err != nil {
+		s.Fail(w, r, refused(http.StatusBadRequest, "the form cannot be read: %v", err))
+		return
+	}
+	secret := strings.TrimSpace(r.PostForm.Get("token"))
+	v, err := s.cfg.API.Visit(r.Context(), secret, r.RemoteAddr)
+	var p *api.Problem
+	switch {
+	case errors.As(err, &p) && p.Status == http.StatusUnauthorized:
+		if more, ok := s.spare.Take("login"); ok {
+			s.cfg.Log.Warn("somebody tried to log in to the page with a wrong token"+more, "from", r.RemoteAddr)
+		}
+		d := loginData{"Nobody has this token, or it has ended.", local(r.PostForm.Get("to"))}
+		s.page(w, r, http.StatusUnauthorized, "Log in", "login.tmpl", d)
+		return
+	case err != nil:
+		s.Fail(w, r, err)
+		return
+	}
+	age := stays
+	if end := v.Expires(); !end.IsZero() {
+		age = min(age, end.Sub(s.cfg.Now()))
+	}
+	http.SetCookie(w, cookie(secret, age))
+	http.Redirect(w, r, local(r.PostForm.Get("to")), http.StatusSeeOther)
+}
+
+func (s *Site) logout(w http.ResponseWriter, r *http.Request) {
+	http.SetCookie(w, cookie("", 0))
+	http.Redirect(w, r, "/login", http.StatusSeeOther)
+}
