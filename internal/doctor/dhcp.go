@@ -95,7 +95,7 @@ func Offers(found []dhcp.Found, want Want) (all []Finding) {
 			}
 		}
 	}
-	if len(all) == 0 {
+	if Count(all, Fine) == len(all) {
 		say(fine("dhcp", "one DHCP server answers on each network card that has one, and names the right files"))
 	}
 	return all

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"time"
 
@@ -105,6 +106,8 @@ func LedgerCopy(cfg *server.Config, now time.Time) []Finding {
 		"server.toml."
 	st, err := os.Stat(cfg.LedgerCopy())
 	switch {
+	case errors.Is(err, os.ErrNotExist) && young(cfg, now):
+		return []Finding{fine("ledger-copy", "the server is new, and makes its first copy of the ledger at %s", cfg.Upkeep.At)}
 	case errors.Is(err, os.ErrNotExist):
 		return []Finding{warning("ledger-copy", do, "there is no copy of the ledger yet; %s", lost)}
 	case err != nil:
@@ -113,6 +116,13 @@ func LedgerCopy(cfg *server.Config, now time.Time) []Finding {
 		return []Finding{problem("ledger-copy", do, "the copy of the ledger is of %s; %s", st.ModTime().UTC().Format(time.RFC3339), lost)}
 	}
 	return []Finding{fine("ledger-copy", "the ledger was copied at %s", st.ModTime().UTC().Format(time.RFC3339))}
+}
+
+// young reports whether a server was set up so short a time ago that no copy is due yet. Its
+// key is made once.
+func young(cfg *server.Config, now time.Time) bool {
+	st, err := os.Stat(filepath.Join(cfg.KeyDir(), "agents.key"))
+	return err == nil && now.Sub(st.ModTime()) < ledgerAge
 }
 
 // Keys compares the server's key with the one that the boot files name.
