@@ -57,7 +57,8 @@ func (s *serverSite) labDHCP(address string, args ...string) {
 	s.t.Helper()
 	h := newHost(s.t)
 	s.join(h, address)
-	argv := h.in(append([]string{"dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--interface=eth0", "--bind-interfaces",
+	argv := h.in(append([]string{"dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--interface=eth0",
+		"--bind-interfaces",
 		"--user=root", "--pid-file=", "--no-ping", "--dhcp-leasefile=" + filepath.Join(tempDir(s.t), "leases"),
 		"--dhcp-range=10.88.0.50,10.88.0.60,1h"}, args...)...)
 	cmd := exec.Command(argv[0], argv[1:]...)
