@@ -116,12 +116,14 @@ func runSetup(ctx context.Context, p printer, w world, o setupOptions) error {
 		p.printf("Nothing was changed.\n")
 		return r.end()
 	}
-	if r.make(ctx) {
+	r.make(ctx)
+	if ctx.Err() == nil && isFolder(r.plan.Config.TFTPDir()) {
 		r.build(ctx)
-		if r.start(ctx, given.Runs) {
-			r.admin(ctx)
-			r.ask(ctx)
-		}
+	}
+	// Without a configuration the server would take another one, or none.
+	if _, err := os.Stat(r.file); err == nil && ctx.Err() == nil && r.start(ctx, given.Runs) {
+		r.admin(ctx)
+		r.ask(ctx)
 	}
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("setup is not finished, run it again: %w", err)
@@ -161,7 +163,7 @@ func (r *setupRun) look(ctx context.Context) (given setup.Given, err error) {
 	if r.facts, err = setup.Gather(setup.Places{State: cfg.State, Loaders: r.w.loaders, Proc: "/proc"}); err != nil {
 		return given, err
 	}
-	if given.Config == nil && os.Geteuid() == 0 {
+	if cfg.DHCP.Mode == "" && os.Geteuid() == 0 {
 		r.p.tellf("Looking for other DHCP servers, which takes 5 seconds.")
 		r.facts.AskDHCP(ctx)
 	} else {
@@ -170,23 +172,23 @@ func (r *setupRun) look(ctx context.Context) (given setup.Given, err error) {
 	return given, ctx.Err()
 }
 
-// make makes the areas, the store and the configuration. It reports whether the rest can go on.
-func (r *setupRun) make(ctx context.Context) bool {
+// make makes the areas, the store and the configuration.
+func (r *setupRun) make(ctx context.Context) {
+	const what = "state folder and configuration"
 	o := serverInit{address: r.plan.Address.Prefix.Addr().String(), file: r.file, base: &r.plan.Config}
 	quiet := r.p
 	quiet.out = io.Discard
 	_, changed, err := o.make(ctx, quiet, r.w)
 	switch {
+	case errors.Is(err, syscall.EROFS):
+		r.say(setup.Wrong, what, "%v. Make that place writable, or choose others by --config FILE and --state FOLDER.", err)
 	case err != nil:
-		r.say(setup.Wrong, "state folder and configuration", "%v", err)
-		_, statErr := os.Stat(r.file)
-		return statErr == nil
+		r.say(setup.Wrong, what, "%v", err)
 	case changed:
-		r.say(doneNow, "state folder and configuration", "%s and %s are made or repaired.", r.plan.Config.State, r.file)
+		r.say(doneNow, what, "%s and %s are made or repaired.", r.plan.Config.State, r.file)
 	default:
-		r.say(setup.Right, "state folder and configuration", "%s and %s are as they should be.", r.plan.Config.State, r.file)
+		r.say(setup.Right, what, "%s and %s are as they should be.", r.plan.Config.State, r.file)
 	}
-	return true
 }
 
 // build builds what boxes boot, if it is not there or older than the agent's program.
@@ -507,7 +509,7 @@ func (r *setupRun) checked(what, text string, err error) {
 
 // end says where it all stands.
 func (r *setupRun) end() error {
-	if r.plan.Config.DHCP.Mode == "" {
+	if r.plan.Config.DHCP.Mode == "" && !r.plan.Named {
 		r.p.printf("\n%s", r.plan.DHCPLines())
 	}
 	if n := len(r.missing); n > 0 {

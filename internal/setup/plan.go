@@ -34,6 +34,7 @@ type Plan struct {
 	Address Address
 	Config  server.Config // as it is, or is to be written
 	New     bool          // Config is to be written
+	Named   bool          // another DHCP server sends boxes to this machine
 	Notes   []Note
 }
 
@@ -287,23 +288,14 @@ func (p *Plan) chooseDHCP(f *Facts, w Wish, g Given) error {
 				c.Mode, w.DHCP)
 		}
 		p.note(Right, "DHCP", "", "The mode is %q, as %s says.", c.Mode, g.File)
+		if c.Mode == "" {
+			p.heard(f)
+		}
 		return nil
 	}
 	const other = "--dhcp proxy, --dhcp full or --dhcp none"
-	var gives, boots []string
-	ours := false
-	for _, o := range f.DHCP {
-		if o.Interface != p.Address.Card {
-			continue
-		}
-		if o.Address.IsValid() {
-			gives = add(gives, o.Server.String())
-		}
-		if o.As != "machine" && (bootFile(o) != "" || strings.HasPrefix(o.Class, "PXEClient") || !o.Address.IsValid()) {
-			boots = add(boots, o.Server.String())
-		}
-	}
-	ours = named(f.DHCP, p.Address)
+	gives, boots := p.others(f)
+	p.Named = named(f.DHCP, p.Address)
 	local := has(f.Busy, "udp", ":67")
 	mode := w.DHCP
 	switch {
@@ -313,7 +305,7 @@ func (p *Plan) chooseDHCP(f *Facts, w Wish, g Given) error {
 			"Use --dhcp proxy, or stop that one", strings.Join(gives, ", "))
 	case mode != "":
 		p.note(Chosen, "DHCP", other, "The mode is %s. You chose it.", mode)
-	case ours:
+	case p.Named:
 		mode = "none"
 		p.note(Chosen, "DHCP", other, "The DHCP server %s names this machine as the boot server already, so ours stays off.",
 			strings.Join(boots, ", "))
@@ -352,6 +344,43 @@ func (p *Plan) chooseDHCP(f *Facts, w Wish, g Given) error {
 		p.note(Chosen, "DHCP", "[[dhcp.subnets]] in the configuration", "Machines that are no boxes get the addresses %s.", s.Range)
 	}
 	return nil
+}
+
+// others are the DHCP servers that give addresses to the boxes' network, and those that name
+// what to start.
+func (p *Plan) others(f *Facts) (gives, boots []string) {
+	for _, o := range f.DHCP {
+		if o.Interface != p.Address.Card {
+			continue
+		}
+		if o.Address.IsValid() {
+			gives = add(gives, o.Server.String())
+		}
+		if o.As != "machine" && (bootFile(o) != "" || strings.HasPrefix(o.Class, "PXEClient") || !o.Address.IsValid()) {
+			boots = add(boots, o.Server.String())
+		}
+	}
+	return gives, boots
+}
+
+// heard says whether another DHCP server sends boxes to this machine, where ours is off.
+func (p *Plan) heard(f *Facts) {
+	gives, boots := p.others(f)
+	p.Named = named(f.DHCP, p.Address)
+	switch {
+	case p.Named:
+		p.note(Right, "DHCP", "", "The DHCP server %s names this machine as the boot server.", strings.Join(boots, ", "))
+	case f.NoDHCP != nil:
+		p.note(Hint, "DHCP", "", "Nobody knows whether another DHCP server names this machine: %v.", f.NoDHCP)
+	case len(boots) > 0:
+		p.note(Hint, "DHCP", "", "The server %s sends machines that start to another boot server. Change that one; see the end.",
+			strings.Join(boots, ", "))
+	case len(gives) > 0:
+		p.note(Hint, "DHCP", "", "The DHCP server %s names no boot server. Change that one, as the end says, or set the mode to \"proxy\".",
+			strings.Join(gives, ", "))
+	default:
+		p.note(Hint, "DHCP", "", "No DHCP server was heard. There is none, or it answers only machines that it knows.")
+	}
 }
 
 func add(list []string, s string) []string {

@@ -202,6 +202,35 @@ func TestGivenStays(t *testing.T) {
 	}
 }
 
+// TestHeard: where our DHCP is off, it is said whether another one sends boxes here.
+func TestHeard(t *testing.T) {
+	at := netip.MustParseAddr
+	cfg := server.DefaultConfig()
+	offer := dhcp.Found{Interface: "eth1", As: "BIOS", Server: at("10.42.1.254"), Address: at("10.42.1.77")}
+	for want, change := range map[string]func(*Facts){
+		"[so] DHCP: The DHCP server 10.42.1.254 names this machine": func(f *Facts) {
+			offer := offer
+			offer.NextServer, offer.File = at("10.42.1.1"), "pxelinux.0"
+			f.DHCP = []dhcp.Found{offer}
+		},
+		"to another boot server": func(f *Facts) {
+			offer := offer
+			offer.NextServer, offer.File = at("10.42.1.9"), "pxelinux.0"
+			f.DHCP = []dhcp.Found{offer}
+		},
+		"names no boot server": func(f *Facts) { f.DHCP = []dhcp.Found{offer} },
+		"was heard":            func(*Facts) {},
+		"no way":               func(f *Facts) { f.NoDHCP = errors.New("no way") },
+	} {
+		f := facts(card("eth1", "10.42.1.1/24"))
+		change(f)
+		p, err := Make(f, Wish{}, Given{Config: &cfg, File: "server.toml"})
+		if err != nil || !strings.Contains(text(p), want) || p.Config.DHCP.Mode != "" || p.Named != strings.HasPrefix(want, "[so]") {
+			t.Errorf("%s: %v\n%s", want, err, text(p))
+		}
+	}
+}
+
 func TestSockets(t *testing.T) {
 	const table = `  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
    0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1

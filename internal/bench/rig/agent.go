@@ -67,6 +67,21 @@ func Hello(ctx context.Context, words string) (*Agent, error) {
 // Close closes the agent's connections.
 func (a *Agent) Close() { a.http.CloseIdleConnections() }
 
+// Client speaks with the server as the agent.
+func (a *Agent) Client() *remote.Client { return a.client }
+
+// Arming is that of the job.
+func (a *Agent) Arming() box.Arming { return a.cmd.Arming }
+
+// Say sends a report. It gives it its number.
+func (a *Agent) Say(ctx context.Context, r wire.Report) (*wire.Told, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.number++
+	r.Number = a.number
+	return a.client.Report(ctx, &r)
+}
+
 // report sends a sign of life.
 func (a *Agent) report(ctx context.Context, writes bool, lines ...wire.Line) error {
 	a.mu.Lock()

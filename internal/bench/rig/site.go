@@ -34,10 +34,13 @@ type Site struct {
 	testbox string // the program
 	Dir     string // the state folder
 	port    int32  // for agents
-	Admin   *apiclient.Client
-	cmd     *exec.Cmd
-	log     *os.File
-	ended   chan error
+	// API is the address and port for admins by HTTPS. With "", which it is at first, there is none. Configure
+	// takes it over, and More, which is the rest of the configuration.
+	API, More string
+	Admin     *apiclient.Client
+	cmd       *exec.Cmd
+	log       *os.File
+	ended     chan error
 }
 
 // NewSite makes a state folder in dir, and starts a server. The caller closes it. env
@@ -73,8 +76,8 @@ func MakeSite(testbox, dir string) (*Site, error) {
 // Configure writes the configuration of a server that is not running. Upkeep begins at
 // a time of day, or never if that is "".
 func (s *Site) Configure(upkeep string) error {
-	text := fmt.Sprintf("state = %q\nsocket = %q\nagents = \":%d\"\napi = \"\"\ntftp = \"\"\n[upkeep]\nat = %q\nscrub = \"\"\n",
-		s.Dir, s.Socket(), s.port, upkeep)
+	text := fmt.Sprintf("state = %q\nsocket = %q\nagents = \":%d\"\napi = %q\ntftp = \"\"\n[upkeep]\nat = %q\nscrub = \"\"\n",
+		s.Dir, s.Socket(), s.port, s.API, upkeep) + s.More
 	return os.WriteFile(s.path("server.toml"), []byte(text), 0o644)
 }
 

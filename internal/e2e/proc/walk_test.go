@@ -281,6 +281,42 @@ func (n *newcomer) again(command string) {
 	if now := n.types(done, "testbox token list"); now != tokens {
 		n.t.Errorf("the tokens were\n%s\nand are\n%s", tokens, now)
 	}
-	n.types(wrongUse, command+" --dhcp full", "leave --dhcp out")
-	n.types(wrongUse, command+" --address 10.40.0.9", "leave --address out")
+}
+
+// TestSetupHearsDHCP has another DHCP server in the boxes' network.
+func TestSetupHearsDHCP(t *testing.T) {
+	t.Parallel()
+	testenv.Tools(t, "dnsmasq")
+	n := newNewcomer(t)
+	other := newHost(t)
+	n.plug(other)
+	for _, command := range []string{"link set lo up", "addr add 10.40.0.254/16 dev eth0", "link set eth0 up"} {
+		other.ip(t, command)
+	}
+	for _, k := range []struct {
+		boot, says string
+	}{
+		{"", "The DHCP server 10.40.0.254 gives the addresses and names no boot server"},
+		{"pxelinux.0,,10.40.0.9", "The server 10.40.0.254 sends machines that start to another boot server"},
+		{"pxelinux.0,,10.40.0.1", "The DHCP server 10.40.0.254 names this machine as the boot server already"},
+	} {
+		argv := other.in("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--interface=eth0", "--no-ping",
+			"--dhcp-range=10.40.7.1,10.40.7.99,255.255.0.0", "--leasefile-ro", "--pid-file=", "--user=root")
+		if k.boot != "" {
+			argv = append(argv, "--dhcp-boot="+k.boot)
+		}
+		cmd := exec.Command(argv[0], argv[1:]...)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		must(t, cmd.Start())
+		// The server may be late, and setup asks for 5 seconds.
+		var out string
+		for end := time.Now().Add(serverLimit); !strings.Contains(out, k.says) && time.Now().Before(end); {
+			out = n.types(done, "testbox setup --show")
+		}
+		if !strings.Contains(out, k.says) {
+			t.Errorf("with dhcp-boot %q setup does not say %q:\n%s", k.boot, k.says, out)
+		}
+		cmd.Process.Kill()
+		cmd.Wait()
+	}
 }
