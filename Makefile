@@ -9,9 +9,10 @@ export CGO_ENABLED = 0
 # scripts/version asks git, not the Go tool, which fails in a clone that belongs to another user.
 export GOFLAGS := $(shell $(GO) env GOFLAGS 2>/dev/null) -buildvcs=false
 
-.PHONY: help build test demo demo-share bench mutants lint fuzz vuln deps go clean
+.PHONY: help build deb test demo demo-share bench mutants lint fuzz vuln deps go clean
 help:
 	@echo 'make build    the two programs, in $(BIN)/'
+	@echo 'make deb      the Debian packages testbox and testbox-server, in dist/ (Debian 12)'
 	@echo 'make test     install what is needed and run all tests (root, Debian 12)'
 	@echo 'make demo     install what is needed; back up, wreck and restore a virtual testbox (root, Debian 12)'
 	@echo 'make demo-share  the same in share mode, without a storage server of ours'
@@ -20,10 +21,13 @@ help:
 	@echo 'make lint     gofmt, vet, staticcheck, package levels'
 	@echo 'make fuzz     every fuzz test for FUZZTIME=$(FUZZTIME)'
 	@echo 'make vuln     known vulnerabilities of what we import'
-	@echo 'make clean    remove $(BIN)/'
+	@echo 'make clean    remove $(BIN)/ and dist/'
 
 build: go
 	$(GO) build -trimpath -ldflags "-s -w $$(scripts/version)" -o $(BIN)/ ./cmd/...
+
+deb: go
+	scripts/deb $(VERSION)
 
 go:
 	@scripts/needs-go $(GO)
@@ -59,4 +63,4 @@ vuln: go
 	$(GO) run $(GOVULNCHECK) ./...
 
 clean:
-	rm -rf $(BIN)
+	rm -rf $(BIN) dist

@@ -7,27 +7,11 @@ package main
 import (
 	"context"
 	"io"
-	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
-	"testbox-imaging/internal/cpu"
 	"testbox-imaging/internal/version"
 )
-
-func main() {
-	cpu.LetDisksBlock()
-	ends := []os.Signal{os.Interrupt, syscall.SIGTERM}
-	if !signal.Ignored(syscall.SIGHUP) { // nohup makes it ignored
-		ends = append(ends, syscall.SIGHUP) // sent when the terminal is closed
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), ends...)
-	code := run(ctx, newRootCmd(realWorld()), os.Args[1:], os.Stdout, os.Stderr)
-	stop()
-	os.Exit(code)
-}
 
 // newRootCmd builds the tree of commands. Each command has a file of its own.
 func newRootCmd(w world) *cobra.Command {
