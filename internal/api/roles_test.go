@@ -131,6 +131,9 @@ func TestRoles(t *testing.T) {
 			}
 			status, code := w.c.try(path.method, url)
 			allowed := w.role >= need && (w.all || !all)
+			if v, err := r.api.Visit(t.Context(), w.c.token, ""); err == nil && v.May(path.id) != allowed {
+				t.Errorf("%s may %s on the page: %v", w.name, key, !allowed)
+			}
 			switch {
 			case allowed && (status == 401 || code == api.CodeForbidden):
 				t.Errorf("%s may not %s: %d", w.name, key, status)
@@ -146,16 +149,21 @@ func TestRoles(t *testing.T) {
 
 type methodPath struct{ method, path string }
 
+// operation is a request of the API, with its id in the table of routes.
+type operation struct{ method, path, id string }
+
 // paths are all requests of the API, as its description has them.
-func paths(t *testing.T, r *rig) (all []methodPath) {
+func paths(t *testing.T, r *rig) (all []operation) {
 	t.Helper()
 	b, err := r.api.OpenAPI()
 	must(t, err)
-	var doc struct{ Paths map[string]map[string]any }
+	var doc struct {
+		Paths map[string]map[string]struct{ OperationID string }
+	}
 	must(t, json.Unmarshal(b, &doc))
 	for path, item := range doc.Paths {
-		for method := range item {
-			all = append(all, methodPath{strings.ToUpper(method), path})
+		for method, op := range item {
+			all = append(all, operation{strings.ToUpper(method), path, op.OperationID})
 		}
 	}
 	return all

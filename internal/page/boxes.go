@@ -178,7 +178,7 @@ func rowOf(b api.Box, j *api.Job, now time.Time) *row {
 				}
 			}
 		case job.Held:
-			need("It is held in maintenance, since its disks are not fit to run: %s", j.Text)
+			need("It is held in maintenance, since its disks are not fit to run. Restore it, or release it to let it run all the same. %s", j.Text)
 		case job.Rescue:
 			r.Text = "up for people"
 		}

@@ -200,6 +200,25 @@ func TestLogin(t *testing.T) {
 	}
 }
 
+// TestLinkFromElsewhere: a link of another site leads to the page, although the browser sends no cookie with it at first.
+func TestLinkFromElsewhere(t *testing.T) {
+	r := newRig(t)
+	b := r.as(ledger.Token{Name: "ann", Role: ledger.Viewer})
+	stranger := r.browser() // this one has no cookie, as with SameSite=Strict
+	for _, path := range []string{"/?q=x%22%3E%3Cscript%3E", "/jobs/j1"} {
+		q, err := http.NewRequestWithContext(t.Context(), "GET", b.base+path, nil)
+		must(t, err)
+		q.Header.Set("Sec-Fetch-Site", "cross-site")
+		resp, text := stranger.do(q)
+		if resp.StatusCode != http.StatusOK || !strings.Contains(text, `content="0; url=`+path+`"`) {
+			t.Errorf("%s: %d %s", path, resp.StatusCode, text)
+		}
+		if resp, _ := stranger.get(path); resp.StatusCode != http.StatusSeeOther { // the page has loaded itself
+			t.Errorf("%s again: %d", path, resp.StatusCode)
+		}
+	}
+}
+
 func TestLogout(t *testing.T) {
 	r := newRig(t)
 	b := r.as(ledger.Token{Name: "ann", Role: ledger.Viewer})
