@@ -32,9 +32,10 @@ func must(t testing.TB, err error) {
 
 // rig is the page of a server whose boxes are not there.
 type rig struct {
-	t   testing.TB
-	lab *fakelab.Lab
-	url string
+	t    testing.TB
+	lab  *fakelab.Lab
+	site *page.Site
+	url  string
 }
 
 func newRig(t testing.TB) *rig {
@@ -47,9 +48,10 @@ func newRig(t testing.TB) *rig {
 	lab, err := fakelab.Start(dir, filepath.Join(dir, "s"), g.Name)
 	must(t, err)
 	t.Cleanup(lab.Close)
-	srv := httptest.NewTLSServer(page.New(page.Config{API: lab.API}))
+	site := page.New(page.Config{API: lab.API})
+	srv := httptest.NewTLSServer(site)
 	t.Cleanup(srv.Close)
-	return &rig{t, lab, srv.URL}
+	return &rig{t, lab, site, srv.URL}
 }
 
 // token makes a token and returns its secret.
