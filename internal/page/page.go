@@ -24,6 +24,7 @@ import (
 
 	"testbox-imaging/internal/api"
 	"testbox-imaging/internal/page/boxpage"
+	"testbox-imaging/internal/page/labpage"
 	"testbox-imaging/internal/sparing"
 )
 
@@ -62,6 +63,7 @@ func New(cfg Config) *Site {
 	s.mux.HandleFunc("POST /act/{action}", s.act)
 	s.mux.HandleFunc("GET /events", func(w http.ResponseWriter, r *http.Request) { visitorOf(r).Pass(w, r, "get-events", nil) })
 	(&boxpage.Pages{Now: cfg.Now}).Routes(s.mux, s)
+	(&labpage.Pages{Now: cfg.Now, Site: s}).Routes(s.mux)
 	return s
 }
 
@@ -189,7 +191,7 @@ var kinds = map[string]string{"css": "text/css; charset=utf-8", "js": "text/java
 // readFiles gives each file a path that changes with its content.
 func (s *Site) readFiles() {
 	s.files = map[string]file{}
-	all := map[string][]byte{"boxpage.css": boxpage.Style, "boxpage.js": boxpage.Script}
+	all := map[string][]byte{"boxpage.css": boxpage.Style, "boxpage.js": boxpage.Script, "labpage.css": labpage.Style}
 	names, err := fs.ReadDir(staticFiles, "static")
 	if err != nil {
 		panic(err) // they are part of the program
@@ -231,6 +233,7 @@ type link struct {
 // pages are those of the list, with the request that their visitors must be allowed to make.
 var pages = []struct{ name, path, needs string }{
 	{"Boxes", "/", "list-boxes"},
+	{"Queue", "/jobs", "list-jobs"},
 }
 
 // frame is what a template of a whole page has.
@@ -296,6 +299,14 @@ func (s *Site) fault(w http.ResponseWriter, r *http.Request, err error) {
 
 // API implements boxpage.Site.
 func (s *Site) API(r *http.Request) boxpage.API { return visitorOf(r) }
+
+// Visitor implements labpage.Site.
+func (s *Site) Visitor(r *http.Request) labpage.Visitor { return visitorOf(r) }
+
+// ShowAs implements labpage.Site.
+func (s *Site) ShowAs(w http.ResponseWriter, r *http.Request, status int, p boxpage.Page) {
+	s.show(w, r, status, p)
+}
 
 // Show implements boxpage.Site.
 func (s *Site) Show(w http.ResponseWriter, r *http.Request, p boxpage.Page) {
