@@ -30,6 +30,7 @@ func Conforms(t *testing.T, open func(t *testing.T) *ledger.Ledger) {
 		{"forms", testForms}, {"limits", testLimits}, {"times", testTimes}, {"hostile-audit", testHostileAudit},
 		{"audit-numbers", testAuditNumbers}, {"pages", testPages}, {"wrong-pages", testWrongPages}, {"last-jobs", testLastJobs},
 		{"readdress", testReaddress}, {"machines", testMachines}, {"moves", testMoves},
+		{"store-sizes", testStoreSizes}, {"store-work", testStoreWork},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, open(t)) })
 	}
@@ -150,7 +151,8 @@ func testViewCannotChange(t *testing.T, l *ledger.Ledger) {
 			tx.PutUser(ledger.User{Name: "u", Role: ledger.Admin}), tx.DeleteUser("u"),
 			tx.PutToken(ledger.Token{Hash: hash(1), Name: "t", Role: ledger.Admin}), tx.DeleteToken(hash(1)),
 			tx.PutSchedule(ledger.Schedule{Name: "s", Spec: "x", Target: "y"}), tx.DeleteSchedule("s"),
-			tx.AddAudit(ledger.Entry{Time: noon, What: "x"}),
+			tx.AddAudit(ledger.Entry{Time: noon, What: "x"}), tx.AddStoreSize(ledger.StoreSize{Time: noon}),
+			tx.PutStoreWork(ledger.StoreWork{Work: "gc"}),
 		} {
 			if err == nil || errors.Is(err, ledger.ErrNotFound) {
 				t.Errorf("change %d in a View: %v", i, err)
