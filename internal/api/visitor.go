@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,14 +25,72 @@ type Visitor struct {
 	c *caller
 }
 
-// Visit says whose secret of a token it is. remote is the address of the visitor's browser, as
-// a http.Request has it. The error is a *Problem.
+// LoginTime is for how long a login lasts at most. It ends sooner with its token.
+const LoginTime = 7 * 24 * time.Hour
+
+// Login lets somebody in who has a token. remote is the address of the browser, as a http.Request has it. secret is for the
+// browser, and opens nothing but the page. The server keeps a hash of it. The error is a *Problem.
+func (s *Server) Login(ctx context.Context, token, remote string) (secret string, expires time.Time, err error) {
+	c, err := s.ofToken(ctx, "Bearer "+token, remote)
+	if err != nil {
+		return "", expires, problemOf(err)
+	}
+	now := s.cfg.Now()
+	expires = now.Add(LoginTime)
+	if !c.expires.IsZero() && c.expires.Before(expires) {
+		expires = c.expires
+	}
+	secret = rand.Text()
+	ctx = context.WithValue(ctx, callerKey{}, c)
+	err = s.change(ctx, "log in to the page", func(tx *ledger.Tx, _ *caller, e *ledger.Entry) error {
+		return tx.AddLogin(ledger.Login{Hash: hashOf(secret), Token: c.token, Begun: now, Expires: expires})
+	})
+	if err != nil {
+		return "", expires, problemOf(err)
+	}
+	return secret, expires, nil
+}
+
+// Logout ends a login. If there is none, that is no error.
+func (s *Server) Logout(ctx context.Context, secret, remote string) error {
+	c, err := s.ofLogin(ctx, hashOf(secret), fromOf(remote))
+	if err != nil {
+		return nil
+	}
+	ctx = context.WithValue(ctx, callerKey{}, c)
+	return s.change(ctx, "log out of the page", func(tx *ledger.Tx, _ *caller, e *ledger.Entry) error {
+		return tx.DeleteLogin(c.login)
+	})
+}
+
+// Visit says whose login it is. The error is a *Problem.
 func (s *Server) Visit(ctx context.Context, secret, remote string) (*Visitor, error) {
-	c, err := s.ofToken(ctx, "Bearer "+secret, remote)
+	c, err := s.ofLogin(ctx, hashOf(secret), fromOf(remote))
 	if err != nil {
 		return nil, problemOf(err)
 	}
 	return &Visitor{s, c}, nil
+}
+
+// ofLogin says who has logged in. It is asked again from time to time by requests that take long.
+func (s *Server) ofLogin(ctx context.Context, h ledger.Hash, from string) (*caller, error) {
+	var l ledger.Login
+	err := s.cfg.Ledger.View(ctx, func(tx *ledger.Tx) (err error) {
+		l, err = tx.Login(h)
+		return err
+	})
+	switch {
+	case errors.Is(err, ledger.ErrNotFound) || err == nil && !s.cfg.Now().Before(l.Expires):
+		return nil, unauthorized("you are not logged in any more")
+	case err != nil:
+		return nil, err
+	}
+	c, err := s.ofHash(ctx, l.Token, from)
+	if err != nil {
+		return nil, err
+	}
+	c.login = h
+	return c, nil
 }
 
 // Name is what the server calls the visitor, as in the audit log.
@@ -42,9 +101,6 @@ func (v *Visitor) Role() ledger.Role { return v.c.role }
 
 // Group is the only one whose boxes the visitor may see; "" means all boxes.
 func (v *Visitor) Group() string { return v.c.group }
-
-// Expires is when the visitor's token ends; zero means never.
-func (v *Visitor) Expires() time.Time { return v.c.expires }
 
 // May reports whether the visitor may make a request of the table of routes, by its id.
 func (v *Visitor) May(id string) bool { return v.c.allowed(routeByID[id]) == nil }

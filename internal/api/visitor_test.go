@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"testbox-imaging/internal/api"
 	"testbox-imaging/internal/box"
@@ -17,7 +18,9 @@ import (
 // visitor is who has a token, as the page knows somebody.
 func (r *rig) visitor(secret string) *api.Visitor {
 	r.t.Helper()
-	v, err := r.api.Visit(r.t.Context(), secret, "192.0.2.7:40000")
+	login, _, err := r.api.Login(r.t.Context(), secret, "192.0.2.7:40000")
+	must(r.t, err)
+	v, err := r.api.Visit(r.t.Context(), login, "192.0.2.7:40000")
 	must(r.t, err)
 	return v
 }
@@ -90,19 +93,62 @@ func same[O any](t *testing.T, v *api.Visitor, c *client, id string, p api.Param
 	}
 }
 
-// TestVisitorIn: who has no token comes not in, and one whose token has ended cannot go on.
-func TestVisitorIn(t *testing.T) {
+// TestLogin: who has no token comes not in. A login opens the page alone, until its end, until that of its token, or until
+// somebody logs out.
+func TestLogin(t *testing.T) {
 	r := newRig(t)
 	for _, secret := range []string{"", " ", "testbox-AAAAAAAAAAAAAAAAAAAAAAAAAA", strings.Repeat("x", 8000), "x\ny"} {
-		if v, err := r.api.Visit(t.Context(), secret, "192.0.2.7:40000"); v != nil || asProblem(err).Code != api.CodeUnauthorized {
+		if login, _, err := r.api.Login(t.Context(), secret, "192.0.2.7:1"); login != "" || asProblem(err).Code != api.CodeUnauthorized {
 			t.Errorf("%.40q: %v", secret, err)
 		}
 	}
-	secret := r.token(ledger.Token{Role: ledger.Admin, Name: "a", Expires: r.clock().Add(1)})
-	r.visitor(secret)
-	r.pass(2)
-	if _, err := r.api.Visit(t.Context(), secret, ""); asProblem(err).Code != api.CodeUnauthorized {
-		t.Errorf("with a token that has ended: %v", err)
+	in := func(login string) bool {
+		t.Helper()
+		v, err := r.api.Visit(t.Context(), login, "192.0.2.7:1")
+		if err != nil && asProblem(err).Code != api.CodeUnauthorized {
+			t.Error(err)
+		}
+		return v != nil
+	}
+	begin := func(token ledger.Token) string {
+		t.Helper()
+		login, expires, err := r.api.Login(t.Context(), r.token(token), "192.0.2.7:1")
+		must(t, err)
+		want := r.clock().Add(api.LoginTime)
+		if !token.Expires.IsZero() {
+			want = token.Expires
+		}
+		if !expires.Equal(want) {
+			t.Errorf("a login with a token until %v ends at %v", token.Expires, expires)
+		}
+		if !in(login) {
+			t.Error("a new login is none")
+		}
+		return login
+	}
+	short := begin(ledger.Token{Role: ledger.Admin, Name: "short", Expires: r.clock().Add(time.Hour)})
+	long, other := begin(ledger.Token{Role: ledger.Admin, Name: "long"}), begin(ledger.Token{Role: ledger.Admin, Name: "other"})
+	if status, _ := r.with(long).do("GET", "/api/v1/me", nil); status != 401 {
+		t.Errorf("the secret of a login is a token of the API: %d", status)
+	}
+	r.pass(time.Hour)
+	if in(short) || !in(long) {
+		t.Error("a login outlives its token, or ends with another one's")
+	}
+	must(t, r.api.Logout(t.Context(), other, "192.0.2.7:1"))
+	must(t, r.api.Logout(t.Context(), other, "192.0.2.7:1"))
+	if in(other) || !in(long) {
+		t.Error("who has logged out is still in")
+	}
+	r.pass(api.LoginTime - time.Hour)
+	if in(long) {
+		t.Error("a login has no end")
+	}
+	var log api.Entries
+	r.root().want(200, "GET", "/api/v1/audit", nil, &log)
+	if len(log.Entries) != 4 || log.Entries[0].What != "log out of the page" || log.Entries[0].Who != "token other" ||
+		log.Entries[3].What != "log in to the page" || log.Entries[3].From != "192.0.2.7" {
+		t.Errorf("%+v", log.Entries)
 	}
 }
 

@@ -31,6 +31,7 @@ type caller struct {
 	role    ledger.Role
 	group   string      // the only boxes that the caller may see and use; "" is all
 	token   ledger.Hash // of the token; zero on the socket
+	login   ledger.Hash // of somebody who uses the page; zero is none
 	expires time.Time   // when the token ends; zero is never
 	ctl     *http.ResponseController
 }
@@ -217,11 +218,15 @@ func (s *Server) ofToken(ctx context.Context, header, remote string) (*caller, e
 	if len(secret) > maxToken {
 		return nil, unauthorized("this is no token of this server; ask an admin for a new one")
 	}
-	from := remote
+	return s.ofHash(ctx, hashOf(secret), fromOf(remote))
+}
+
+// fromOf is the address of a client without its port.
+func fromOf(remote string) string {
 	if at, err := netip.ParseAddrPort(remote); err == nil {
-		from = at.Addr().Unmap().String()
+		return at.Addr().Unmap().String()
 	}
-	return s.ofHash(ctx, hashOf(secret), from)
+	return remote
 }
 
 // ofHash says who has the token of a hash. It is asked again from time to time by
@@ -293,6 +298,11 @@ func (s *Server) still(ctx context.Context, c *caller) bool {
 	if c.token == (ledger.Hash{}) {
 		return true
 	}
-	now, err := s.ofHash(ctx, c.token, c.from)
+	again := s.ofHash
+	h := c.token
+	if c.login != (ledger.Hash{}) {
+		again, h = s.ofLogin, c.login
+	}
+	now, err := again(ctx, h, c.from)
 	return err == nil && now.may(c.role) && now.group == c.group
 }

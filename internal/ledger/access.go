@@ -65,6 +65,9 @@ func (tx *Tx) Users() ([]User, error) {
 
 // DeleteUser removes a user with all tokens of that user.
 func (tx *Tx) DeleteUser(name string) error {
+	if _, err := tx.exec(`DELETE FROM logins WHERE token IN (SELECT hash FROM tokens WHERE user_name = ?)`, name); err != nil {
+		return err
+	}
 	if _, err := tx.exec(`DELETE FROM tokens WHERE user_name = ?`, name); err != nil {
 		return err
 	}
@@ -141,8 +144,11 @@ func (tx *Tx) Tokens(user string) ([]Token, error) {
 	return many(tx, scanToken, `SELECT `+tokenColumns+` FROM tokens`+w.String()+` ORDER BY hash`, w.args...)
 }
 
-// DeleteToken removes a token.
+// DeleteToken removes a token with its logins.
 func (tx *Tx) DeleteToken(h Hash) error {
+	if _, err := tx.exec(`DELETE FROM logins WHERE token = ?`, h[:]); err != nil {
+		return err
+	}
 	n, err := tx.exec(`DELETE FROM tokens WHERE hash = ?`, h[:])
 	if err == nil && n == 0 {
 		err = errNoToken

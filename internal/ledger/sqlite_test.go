@@ -365,6 +365,7 @@ func sample(t *testing.T) (path string) {
 				tx.PutUser(ledger.User{Name: fmt.Sprint("user", i), Role: ledger.Viewer, Password: "hash"}),
 				tx.PutSession(ledger.Session{Hash: h, Job: j.ID, Address: b.Address, Created: noon, Used: noon}),
 				tx.PutToken(ledger.Token{Hash: h, Name: "token", User: fmt.Sprint("user", i), Role: ledger.Admin, Expires: noon}),
+				tx.AddLogin(ledger.Login{Hash: ledger.Hash{9, byte(i)}, Token: h, Begun: noon, Expires: noon.Add(time.Hour)}),
 				tx.PutSchedule(ledger.Schedule{Name: fmt.Sprint("s", i), Spec: "x", Target: "rack", LastRun: noon}),
 				tx.AddAudit(ledger.Entry{Time: noon, Who: "eva", From: "socket", What: "arm", On: b.Address.String()}))
 		}
@@ -388,6 +389,13 @@ func everything(l *ledger.Ledger) (lines []string, err error) {
 		schedules, e6 := tx.Schedules()
 		groups, e7 := tx.Groups()
 		errs := []error{e1, e2, e3, e4, e5, e6, e7}
+		for i := range 40 {
+			if login, err := tx.Login(ledger.Hash{9, byte(i)}); err == nil {
+				add(login)
+			} else if !errors.Is(err, ledger.ErrNotFound) {
+				errs = append(errs, err)
+			}
+		}
 		for i := range 40 {
 			sessions, err := tx.Sessions(jobID(i))
 			errs = append(errs, err)

@@ -14,11 +14,7 @@ import (
 // TLS alone (RFC 6265bis, section 4.1.3.2).
 const cookieName = "__Host-testbox"
 
-// stays is for how long a browser stays logged in. The token may end sooner.
-const stays = 7 * 24 * time.Hour
-
-// cookie has the secret of the token, as a program has it that uses the API. So the visitor is out in the
-// moment in which the token is deleted, and in after a restart of the server. No script can read it.
+// cookie has the secret of a login, which opens nothing but the page. No script can read it.
 func cookie(secret string, age time.Duration) *http.Cookie {
 	c := &http.Cookie{Name: cookieName, Value: secret, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteStrictMode,
 		MaxAge: int(age / time.Second)}
@@ -96,11 +92,11 @@ func (s *Site) login(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	secret := strings.TrimSpace(r.PostForm.Get("token"))
-	v, err := s.cfg.API.Visit(r.Context(), secret, r.RemoteAddr)
+	login, expires, err := s.cfg.API.Login(r.Context(), secret, r.RemoteAddr)
 	var p *api.Problem
 	switch {
 	case errors.As(err, &p) && p.Status == http.StatusUnauthorized:
-		if more, ok := s.spare.Take("login"); ok {
+		if more, ok := s.spare.Take("login " + r.RemoteAddr[:strings.LastIndex(r.RemoteAddr, ":")+1]); ok {
 			s.cfg.Log.Warn("somebody tried to log in to the page with a wrong token"+more, "from", r.RemoteAddr)
 		}
 		d := loginData{"Nobody has this token, or it has ended.", local(r.PostForm.Get("to"))}
@@ -110,15 +106,17 @@ func (s *Site) login(w http.ResponseWriter, r *http.Request) {
 		s.Fail(w, r, err)
 		return
 	}
-	age := stays
-	if end := v.Expires(); !end.IsZero() {
-		age = min(age, end.Sub(s.cfg.Now()))
-	}
-	http.SetCookie(w, cookie(secret, age))
+	http.SetCookie(w, cookie(login, expires.Sub(s.cfg.Now())))
 	http.Redirect(w, r, local(r.PostForm.Get("to")), http.StatusSeeOther)
 }
 
 func (s *Site) logout(w http.ResponseWriter, r *http.Request) {
+	if c, err := r.Cookie(cookieName); err == nil {
+		if err := s.cfg.API.Logout(r.Context(), c.Value, r.RemoteAddr); err != nil {
+			s.Fail(w, r, err) // the login is still good, so nobody may be told that it is not
+			return
+		}
+	}
 	http.SetCookie(w, cookie("", 0))
 	http.Redirect(w, r, "/login", http.StatusSeeOther)
 }

@@ -225,11 +225,21 @@ func TestLogout(t *testing.T) {
 	r := newRig(t)
 	b := r.as(ledger.Token{Name: "ann", Role: ledger.Viewer})
 	b.shows("/")
+	jar := b.c.Jar.Cookies(&url.URL{Scheme: "https", Host: strings.TrimPrefix(b.base, "https://"), Path: "/"})
+	if len(jar) != 1 || strings.Contains(jar[0].Value, "ann") {
+		t.Fatalf("%v", jar) // the browser has the secret of a login, and not the token
+	}
 	if resp, _ := b.post("/logout", nil); resp.StatusCode != http.StatusSeeOther {
 		t.Errorf("%d", resp.StatusCode)
 	}
 	if resp, _ := b.get("/"); resp.StatusCode != http.StatusSeeOther {
 		t.Errorf("after the logout: %d", resp.StatusCode)
+	}
+	q, err := http.NewRequestWithContext(t.Context(), "GET", b.base+"/", nil)
+	must(t, err)
+	q.AddCookie(jar[0])
+	if resp, _ := r.browser().do(q); resp.StatusCode != http.StatusSeeOther {
+		t.Errorf("with a copy of the cookie after the logout: %d", resp.StatusCode)
 	}
 }
 

@@ -29,7 +29,7 @@ func Conforms(t *testing.T, open func(t *testing.T) *ledger.Ledger) {
 		{"writers-in-turn", testWritersInTurn}, {"many-at-once", testManyAtOnce}, {"waiting-view", testWaitingView}, {"closed", testClosed},
 		{"forms", testForms}, {"limits", testLimits}, {"times", testTimes}, {"hostile-audit", testHostileAudit},
 		{"audit-numbers", testAuditNumbers}, {"pages", testPages}, {"wrong-pages", testWrongPages}, {"last-jobs", testLastJobs},
-		{"readdress", testReaddress}, {"machines", testMachines}, {"moves", testMoves},
+		{"readdress", testReaddress}, {"machines", testMachines}, {"moves", testMoves}, {"logins", testLogins},
 		{"store-sizes", testStoreSizes}, {"store-work", testStoreWork},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, open(t)) })

@@ -90,14 +90,14 @@ func TestRealAPI(t *testing.T) {
 	server := api.New(api.Config{Ledger: lab.Ledger, Jobs: lab.Dispatch, Area: lab.Area, Sights: lab.Sights, Backups: s})
 	t.Cleanup(server.Close)
 	site := func(role ledger.Role) http.Handler {
-		v, err := server.Visit(t.Context(), secrets[role], "192.0.2.1:1000")
+		v, err := visit(t, server, secrets[role])
 		must(t, err)
 		mux := http.NewServeMux()
 		(&Pages{}).Routes(mux, realSite{v: v})
 		return mux
 	}
 	admin := site(ledger.Admin)
-	v, err := server.Visit(t.Context(), secrets[ledger.Admin], "192.0.2.1:1000")
+	v, err := visit(t, server, secrets[ledger.Admin])
 	must(t, err)
 	var jobs api.JobList
 	must(t, v.Ask(t.Context(), "add-jobs", nil, api.NewJobs{Action: box.Backup, Targets: []string{"web-1"}}, &jobs))
@@ -158,4 +158,14 @@ func TestRealAPI(t *testing.T) {
 	if records, _, err := s.RecordsOf(t.Context(), addr.String()); err != nil || len(records) != 2 {
 		t.Errorf("%d backups are left, %v", len(records), err)
 	}
+}
+
+// visit logs somebody in.
+func visit(t *testing.T, server *api.Server, token string) (*api.Visitor, error) {
+	t.Helper()
+	login, _, err := server.Login(t.Context(), token, "192.0.2.1:1000")
+	if err != nil {
+		return nil, err
+	}
+	return server.Visit(t.Context(), login, "192.0.2.1:1000")
 }
