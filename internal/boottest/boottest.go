@@ -38,6 +38,7 @@ type Options struct {
 	Expect  *regexp.Regexp // a line that proves it, instead of a login; nil is none
 	UEFI    *bool          // nil is as the disks tell
 	Log     func(format string, args ...any)
+	emulate bool // also where there is KVM
 }
 
 // Limits of a machine.
@@ -72,7 +73,7 @@ func Run(ctx context.Context, disks []Disk, o Options) (*image.BootTest, error) 
 	}
 	begun := time.Now()
 	for _, kvm := range []bool{true, false} {
-		if kvm && !canKVM() {
+		if kvm && (o.emulate || !canKVM()) {
 			continue
 		}
 		r, err := try(ctx, disks, o, uefi, kvm)
@@ -272,7 +273,13 @@ func try(ctx context.Context, disks []Disk, o Options, uefi, kvm bool) (result *
 	}
 	m.control = newControl(controlConn)
 	if err := m.control.do("qmp_capabilities", nil, nil); err != nil {
-		if kvm && ctx.Err() == nil {
+		interrupted := ctx.Err()
+		stop()
+		<-m.ended
+		switch {
+		case interrupted != nil:
+			return nil, interrupted
+		case kvm:
 			return nil, errNoKVM
 		}
 		said, _ := m.said.get()

@@ -2,13 +2,8 @@ package boottest_test
 
 import (
 	"bytes"
-	"context"
-	"errors"
 	"image/png"
-	"os"
-	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -40,71 +35,83 @@ func disk(d []byte) []boottest.Disk {
 	return []boottest.Disk{{ReaderAt: bytes.NewReader(d), Name: "sda", Kernel: "sda", Size: int64(len(d)), Sector: 512}}
 }
 
-// TestMachines starts small boot sectors for real.
-func TestMachines(t *testing.T) {
-	testenv.Tools(t, "qemu-system-x86_64")
-	broken := sector("tb login: ", begin, serial, halt)
-	broken[510] = 0
-	for _, c := range []struct {
-		name    string
-		disk    []byte
-		timeout time.Duration
-		expect  string
-		verdict image.Verdict
-		sign    image.Sign
-		text    string
-	}{
-		{"login", sector("up\r\ntb login: ", begin, serial, halt), 5 * time.Minute, "", image.BootPassed, image.SignLogin, "asked for a login"},
-		{"login on the screen", sector("\r\ntb login: ", begin, screen, halt), 5 * time.Minute, "", image.BootPassed, image.SignLogin, ""},
-		{"expected", sector("ready 7\r\n", begin, serial, halt), 5 * time.Minute, "^ready [0-9]$", image.BootPassed, image.SignExpected, ""},
-		{"no boot sector", broken, 5 * time.Minute, "", image.BootFailed, image.SignNothing, "No bootable device"},
-		{"empty", make([]byte, 1<<20), 5 * time.Minute, "", image.BootFailed, image.SignNothing, "No bootable device"},
-		{"panic", sector("[ 1.0] Kernel panic - not syncing: VFS\r\n", begin, serial, halt), 5 * time.Minute, "", image.BootFailed,
-			image.SignRead, "Kernel panic"},
-		{"resets", sector("\x00", begin, serial, reset), 5 * time.Minute, "", image.BootFailed, image.SignRead, "restarted itself"},
-		{"says nothing", sector("\x00", begin, serial, halt), 30 * time.Second, "", image.BootUnproven, image.SignRead, "nothing was said"},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			o := boottest.Options{Timeout: c.timeout, Log: t.Logf}
-			if c.expect != "" {
-				o.Expect = regexp.MustCompile("(?m)" + c.expect)
-			}
-			r, err := boottest.Run(t.Context(), disk(c.disk), o)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if r.Verdict != c.verdict || r.Sign != c.sign || !strings.Contains(r.Text, c.text) {
-				t.Errorf("it is %s by %s: %s", r.Verdict, r.Sign, r.Text)
-			}
-			if err := r.Check(); err != nil {
-				t.Error(err)
-			}
-			if _, err := png.Decode(bytes.NewReader(r.Picture)); err != nil {
-				t.Errorf("the picture: %v", err)
-			}
-		})
-	}
+// machineTest is a disk that is started, and what must be found.
+type machineTest struct {
+	name    string
+	disk    []byte
+	expect  string
+	verdict image.Verdict
+	sign    image.Sign
+	text    string
+	kvm     bool // also KVM is tried, if it is there
 }
 
-// TestInterrupted: the end of the context ends the machine, and nothing is left.
-func TestInterrupted(t *testing.T) {
-	testenv.Tools(t, "qemu-system-x86_64")
-	ctx, cancel := context.WithCancel(t.Context())
-	time.AfterFunc(3*time.Second, cancel)
-	_, err := boottest.Run(ctx, disk(sector("\x00", begin, serial, halt)), boottest.Options{Timeout: time.Hour, Log: t.Logf})
-	if !errors.Is(err, context.Canceled) {
-		t.Errorf("the error is %v", err)
-	}
-	left, err := filepath.Glob("/proc/[0-9]*/stat")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, path := range left {
-		stat, _ := os.ReadFile(path)
-		after := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-		if len(after) > 1 && strings.Contains(string(stat), "(qemu") && after[1] == strconv.Itoa(os.Getpid()) {
-			t.Errorf("%s is left", path)
+// long is far more than any machine of the tests needs until it is judged.
+const long = 15 * time.Minute
+
+// runMachines runs the tests all at once, since machines wait for most of the time. One that must be
+// unproven runs until its time is over.
+func runMachines(t *testing.T, unproven time.Duration, tests []machineTest) {
+	t.Helper()
+	testenv.Root(t)
+	testenv.Tools(t, "qemu-system-x86_64", "nice", "prlimit")
+	t.Run("all", func(t *testing.T) {
+		// More run at once than there are processors, unlike parallel tests.
+		ends := make([]func(*testing.T), len(tests))
+		for i, c := range tests {
+			done := make(chan struct{})
+			var r *image.BootTest
+			var err error
+			go func() {
+				defer close(done)
+				o := boottest.Options{Timeout: long, Log: func(string, ...any) {}}
+				if c.expect != "" {
+					o.Expect = regexp.MustCompile("(?m)" + c.expect)
+				}
+				if c.verdict == image.BootUnproven {
+					o.Timeout = unproven
+				}
+				if !c.kvm {
+					o = boottest.Emulated(o)
+				}
+				r, err = boottest.Run(t.Context(), disk(c.disk), o)
+			}()
+			ends[i] = func(t *testing.T) {
+				<-done
+				if err != nil {
+					t.Fatal(err)
+				}
+				if r.Verdict != c.verdict || r.Sign != c.sign || !strings.Contains(r.Text, c.text) {
+					t.Errorf("it is %s by %s: %s", r.Verdict, r.Sign, r.Text)
+				}
+				if err := r.Check(); err != nil {
+					t.Error(err)
+				}
+				if _, err := png.Decode(bytes.NewReader(r.Picture)); err != nil {
+					t.Errorf("the picture: %v", err)
+				}
+				t.Logf("%d seconds: %s", r.Seconds, r.Text)
+			}
 		}
-	}
+		for i, c := range tests {
+			t.Run(c.name, ends[i])
+		}
+	})
+}
+
+// TestMachines starts small boot sectors for real.
+func TestMachines(t *testing.T) {
+	broken := sector("tb login: ", begin, serial, halt)
+	broken[510] = 0
+	runMachines(t, time.Minute, []machineTest{
+		{"login", sector("up\r\ntb login: ", begin, serial, halt), "", image.BootPassed, image.SignLogin, "asked for a login", true},
+		{"login on the screen", sector("\r\ntb login: ", begin, screen, halt), "", image.BootPassed, image.SignLogin, "", false},
+		{"expected", sector("ready 7\r\n", begin, serial, halt), "^ready [0-9]$", image.BootPassed, image.SignExpected, "", false},
+		{"no boot sector", broken, "", image.BootFailed, image.SignNothing, "No bootable device", false},
+		{"empty", make([]byte, 1<<20), "", image.BootFailed, image.SignNothing, "No bootable device", false},
+		{"panic", sector("[ 1.0] Kernel panic - not syncing: VFS\r\n", begin, serial, halt), "", image.BootFailed, image.SignRead,
+			"Kernel panic", false},
+		{"resets", sector("\x00", begin, serial, reset), "", image.BootFailed, image.SignRead, "restarted itself", false},
+		{"says nothing", sector("\x00", begin, serial, halt), "", image.BootUnproven, image.SignRead, "nothing was said", false},
+	})
 }

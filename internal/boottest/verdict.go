@@ -45,6 +45,10 @@ const maxResets = 2
 // settled is how long a text of failure must stay the last word.
 const settled = 15 * time.Second
 
+// handedOver is how long the firmware's last words may be that it starts the boot sector. Each of them
+// reads on at once. It takes the firmware a hundredth of that time to get there, so a slow machine is no reason.
+const handedOver = 2 * time.Minute
+
 // loaderWrites is more than a loader writes, such as GRUB into its environment block.
 const loaderWrites = 256 << 10
 
@@ -57,9 +61,11 @@ var (
 		`This is not a bootable disk`, `Non-System disk`, `BOOTMGR is missing`, `NTLDR is missing`, `Windows failed to start`,
 		`Could not find kernel image`, `No DEFAULT or UI configuration directive found`, `Boot error`, `Failed to load ldlinux`,
 		`grub rescue>`, `^grub>`, `Minimal BASH-like line editing`, `GRUB Hard Disk Error`, `error: [^\n]*(no such|not found|unknown filesystem)`,
-		`Kernel panic - not syncing`, `Unable to mount root fs`, `^\(initramfs\)`, `Dropping to a shell`,
+		`Kernel panic - not syncing`, `-- System halted`, `Unable to mount root fs`, `^\(initramfs\)`, `Dropping to a shell`,
 		`You are in emergency mode`, `Give root password for maintenance`, `dracut:/#`,
 	}, "|") + `)[^\n]{0,120}`)
+	// startsSector is what SeaBIOS says last before it starts a boot sector.
+	startsSector = regexp.MustCompile(`Booting from Hard Disk[^\n]*\s*$`)
 	// loaderText is what firmware and loaders write before a system runs.
 	loaderText = regexp.MustCompile(`(?i)SeaBIOS|iPXE|Booting from|BdsDxe|GRUB|ISOLINUX|SYSLINUX|EXTLINUX|^boot:|^\s*$`)
 )
@@ -87,6 +93,9 @@ func judge(s seen) opinion {
 				"box's memory, and not in the backup", true}
 		}
 		return opinion{image.BootFailed, o.sign, "it says: " + fault, true}
+	}
+	if o.sign == image.SignNothing && s.still >= handedOver && startsSector.MatchString(s.screen) {
+		return opinion{image.BootFailed, o.sign, "the firmware started the boot sector, which read nothing", true}
 	}
 	o.final = s.over
 	switch o.sign {

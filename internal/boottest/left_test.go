@@ -1,0 +1,194 @@
+package boottest_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"testbox-imaging/internal/boottest"
+	"testbox-imaging/internal/testenv"
+)
+
+// asTester makes this program a process that tests a disk which never ends.
+const asTester = "TESTBOX_BOOT_TESTER"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asTester) == "" {
+		os.Exit(m.Run())
+	}
+	ctx, _ := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	o := boottest.Emulated(boottest.Options{Timeout: time.Hour, Log: func(string, ...any) {}})
+	_, err := boottest.Run(ctx, disk(sector("\x00", begin, serial, halt)), o)
+	if !errors.Is(err, context.Canceled) {
+		fmt.Fprintln(os.Stderr, "the error is", err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// tester starts such a process, and returns it and the number of its QEMU.
+func tester(t *testing.T, uid int) (cmd *exec.Cmd, qemu int) {
+	t.Helper()
+	testenv.Root(t)
+	testenv.Tools(t, "qemu-system-x86_64", "nice", "prlimit")
+	dir := t.TempDir() // where also others may run the program
+	for d := dir; d != os.TempDir() && d != "/"; d = filepath.Dir(d) {
+		must(t, os.Chmod(d, 0o755))
+	}
+	self, err := os.Executable()
+	must(t, err)
+	data, err := os.ReadFile(self)
+	must(t, err)
+	program := filepath.Join(dir, "tester")
+	must(t, os.WriteFile(program, data, 0o755))
+	cmd = exec.Command(program)
+	cmd.Dir, cmd.Env, cmd.Stderr = "/", append(os.Environ(), asTester+"=1"), os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}}
+	must(t, cmd.Start())
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	until(t, "QEMU runs", func() bool {
+		all, err := filepath.Glob("/proc/[0-9]*/stat")
+		must(t, err)
+		for _, path := range all {
+			name, after := statOf(path)
+			if strings.HasPrefix(name, "qemu") && len(after) > 1 && after[1] == strconv.Itoa(cmd.Process.Pid) && after[0] != "Z" {
+				qemu, _ = strconv.Atoi(strings.Split(path, "/")[2])
+			}
+		}
+		// It is settled when its filter of system calls is in place.
+		return qemu != 0 && statusOf(t, qemu)["Seccomp"] == "2"
+	})
+	began := beginOf(qemu)
+	t.Cleanup(func() { // what the code should have done
+		if began != "" && beginOf(qemu) == began {
+			syscall.Kill(qemu, syscall.SIGKILL)
+		}
+	})
+	return cmd, qemu
+}
+
+// beginOf is the time at which a process began, and "" if it is none any more. Numbers of processes are used again.
+func beginOf(pid int) string {
+	const begun = 19
+	if _, now := statOf(fmt.Sprintf("/proc/%d/stat", pid)); len(now) > begun && now[0] != "Z" {
+		return now[begun]
+	}
+	return ""
+}
+
+// statOf has the name of a process, and what follows it in /proc/PID/stat: state, parent, and so on.
+func statOf(path string) (name string, after []string) {
+	stat, _ := os.ReadFile(path)
+	head, rest, _ := strings.Cut(string(stat), ") ")
+	_, name, _ = strings.Cut(head, "(")
+	return name, strings.Fields(rest)
+}
+
+func statusOf(t *testing.T, pid int) map[string]string {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	must(t, err)
+	m := map[string]string{}
+	for line := range strings.Lines(string(text)) {
+		key, value, _ := strings.Cut(line, ":")
+		m[key] = strings.Join(strings.Fields(value), " ")
+	}
+	return m
+}
+
+// TestIsolated looks at a QEMU that was started by root: at its rights, its network and its files.
+func TestIsolated(t *testing.T) {
+	_, qemu := tester(t, 0)
+	status := statusOf(t, qemu)
+	for key, want := range map[string]string{"Uid": "65534 65534 65534 65534", "Gid": "65534 65534 65534 65534",
+		"CapEff": "0000000000000000", "CapPrm": "0000000000000000", "Seccomp": "2"} {
+		if status[key] != want {
+			t.Errorf("%s is %q and not %q", key, status[key], want)
+		}
+	}
+	for _, ns := range []string{"net", "ipc"} {
+		ours, err := os.Readlink("/proc/self/ns/" + ns)
+		must(t, err)
+		its, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", qemu, ns))
+		must(t, err)
+		if ours == its {
+			t.Errorf("it is in our namespace %s", ours)
+		}
+	}
+	fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", qemu))
+	must(t, err)
+	for _, fd := range fds {
+		to, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%s", qemu, fd.Name()))
+		must(t, err)
+		ours := to == "/dev/null" || strings.HasPrefix(to, "/memfd:testbox-screen") || strings.HasPrefix(to, "/usr/share/") // firmware
+		if strings.HasPrefix(to, "/") && !ours {
+			t.Errorf("it has %s open", to)
+		}
+	}
+	if len(fds) < 5 {
+		t.Errorf("only %d of its files are seen", len(fds))
+	}
+}
+
+// TestNothingStays: QEMU is gone when a test is interrupted, and soon after its tester is killed. Both with
+// the rights of root, and of a user, who has less to hold it by.
+func TestNothingStays(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		uid    int
+		signal syscall.Signal
+	}{
+		{"interrupted", 0, syscall.SIGTERM},
+		{"killed", 0, syscall.SIGKILL},
+		{"interrupted, by a user", 65534, syscall.SIGTERM},
+		{"killed, by a user", 65534, syscall.SIGKILL},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cmd, qemu := tester(t, c.uid)
+			began := beginOf(qemu)
+			gone := func() bool { return beginOf(qemu) != began }
+			must(t, cmd.Process.Signal(c.signal))
+			err := cmd.Wait()
+			if c.signal == syscall.SIGTERM {
+				must(t, err)
+				if !gone() {
+					t.Error("QEMU outlives a test that was interrupted")
+				}
+			}
+			until(t, "QEMU is gone", gone)
+			until(t, "no file is left", func() bool { // one of another test is there for a moment
+				left, err := filepath.Glob("/var/tmp/testbox-boot-test-*")
+				must(t, err)
+				return len(left) == 0
+			})
+		})
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func until(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); !is(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not in time: %s", what)
+		}
+	}
+}
