@@ -72,6 +72,11 @@ type serverSite struct {
 	log   string    // path of what the server prints
 }
 
+// bridge makes the server's bridge. A bridge without an address of its own takes that of one of its
+// ports, so a host that is plugged in could change it, and all others would send to the old one for
+// half a minute.
+const bridge = "link add br0 address 02:00:00:00:88:01 type bridge"
+
 // newServerSite makes a state folder and starts a server. config is more text of the
 // configuration.
 func newServerSite(t testing.TB, config string) *serverSite {
@@ -83,7 +88,7 @@ func newServerSiteIn(t testing.TB, state, config string) *serverSite {
 	t.Helper()
 	s := initServer(t, state, config)
 	s.host = newHost(t)
-	for _, command := range []string{"link set lo up", "link add br0 type bridge", "addr add " + serverIP + "/24 dev br0", "link set br0 up"} {
+	for _, command := range []string{"link set lo up", bridge, "addr add " + serverIP + "/24 dev br0", "link set br0 up"} {
 		s.host.ip(t, command)
 	}
 	s.start()
