@@ -44,7 +44,7 @@ On the storage server run it as root, since only root may look at all. On anothe
 network it sees what boxes see: DHCP and TFTP. It ends within a minute. docs/troubleshooting.md says more of
 each finding. What could not be looked at is said, with the reason.
 
-The exit code is 1 if there is a problem. A warning or something that was not looked at does not count.`,
+The exit code is 1 if there is a problem. It is 0 if there are only warnings, or things that were not looked at.`,
 		Example: `  sudo testbox doctor
   testbox doctor 10.40.41.42
   testbox doctor --json`,
@@ -397,5 +397,8 @@ func (d *doctorRun) askBox(ctx context.Context, c *apiclient.Client, word string
 		all = append(all, doctor.Finding{Severity: doctor.Problem, Check: "damage", Text: "the record of the backup " + id + " cannot be read",
 			Do: "testbox store copy from a second copy, or testbox image delete " + b.Address + "@" + id + " --yes"})
 	}
-	return append(all, doctor.Backups(list.Backups)...)
+	all = append(all, doctor.Backups(list.Backups)...)
+	var jobs api.CheckedJobs
+	err := c.Do(ctx, "POST", apiclient.Path("jobs", "check"), api.NewJobs{Action: box.Restore, Targets: []string{"box:" + b.Address}}, &jobs)
+	return append(all, doctor.Restore(&b, jobs.Jobs, err)...)
 }

@@ -1,7 +1,9 @@
 package doctor
 
 import (
+	"errors"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"strings"
 	"time"
@@ -237,6 +239,30 @@ func Box(b *api.Box, now time.Time) (all []Finding) {
 			"refused", b.Holder.Name, b.Holder.Reason))
 	}
 	return all
+}
+
+// Restore turns what a server says of a restore that would be asked for now into findings. err is why
+// it did not say it.
+func Restore(b *api.Box, jobs []api.CheckedJob, err error) []Finding {
+	var p *api.Problem
+	switch {
+	case errors.As(err, &p) && p.Status == http.StatusForbidden:
+		return []Finding{notLooked("restore", "only somebody with the role operator may ask whether a restore would be refused")}
+	case err != nil:
+		return []Finding{notLooked("restore", "%v", err)}
+	case len(jobs) != 1:
+		return []Finding{notLooked("restore", "the server did not say whether a restore would be refused")}
+	}
+	j := jobs[0]
+	switch {
+	case j.Refused != "" && (b.LastBackup == nil || b.Holder != nil):
+		return []Finding{warning("restore", "As it says.", "a restore would be refused now: %s", j.Refused)}
+	case j.Refused != "":
+		return []Finding{problem("restore", "As it says.", "a restore would be refused now: %s", j.Refused)}
+	case j.Open != nil:
+		return []Finding{fine("restore", "a restore would be taken now, and would wait for its job %s to end", j.Open.ID)}
+	}
+	return []Finding{fine("restore", "a restore would be taken now")}
 }
 
 // Backups looks at the backups of a box.

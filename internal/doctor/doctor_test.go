@@ -3,6 +3,7 @@ package doctor
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -322,6 +323,24 @@ func TestBox(t *testing.T) {
 	has(t, all, Warning, "backup", "no backup")
 	has(t, all, Warning, "holder", "ann")
 	has(t, Backups([]api.Backup{{ID: "1", Disks: []api.BackupDisk{{Name: "sda", Lacks: true}}}}), Problem, "damage", "sda")
+}
+
+func TestRestore(t *testing.T) {
+	saved := &api.Box{Address: "10.1.0.7", LastBackup: &api.LastBackup{}}
+	say := func(b *api.Box, refused string, open *api.LastJob) []Finding {
+		return Restore(b, []api.CheckedJob{{Box: b.Address, Refused: refused, Open: open}}, nil)
+	}
+	onlyFine(t, say(saved, "", nil))
+	has(t, say(saved, "", &api.LastJob{ID: "j7"}), Fine, "restore", "j7")
+	has(t, say(saved, "the store lacks it", nil), Problem, "restore", "the store lacks it")
+	has(t, say(&api.Box{}, "there is no backup", nil), Warning, "restore", "no backup")
+	held := *saved
+	held.Holder = &api.Holder{Name: "ann"}
+	has(t, say(&held, "ann has it", nil), Warning, "restore", "ann has it")
+	forbidden := fmt.Errorf("asked: %w", &api.Problem{Status: 403, Detail: "no"})
+	has(t, Restore(saved, nil, forbidden), NotLooked, "restore", "role operator")
+	has(t, Restore(saved, nil, os.ErrDeadlineExceeded), NotLooked, "restore", "timeout")
+	has(t, Restore(saved, nil, nil), NotLooked, "restore", "did not say")
 }
 
 // careless lets each write succeed.

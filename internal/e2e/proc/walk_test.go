@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/cookiejar"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -50,6 +52,7 @@ func walkOf(t *testing.T, file, heading string) (commands []string) {
 type newcomer struct {
 	*serverSite
 	etc, lib string
+	token    string // that setup printed
 }
 
 func newNewcomer(t *testing.T) *newcomer {
@@ -70,7 +73,7 @@ func newNewcomer(t *testing.T) *newcomer {
 		cmd.Wait()
 	})
 	n.host = host{cmd}
-	for _, command := range []string{"link set lo up", "link add br0 type bridge", "addr add 10.40.0.1/16 dev br0", "link set br0 up"} {
+	for _, command := range []string{"link set lo up", bridge, "addr add 10.40.0.1/16 dev br0", "link set br0 up"} {
 		n.host.ip(t, command)
 	}
 	for at, dir := range map[string]string{"/etc": n.etc, "/run": tempDir(t), "/var/lib": n.lib} {
@@ -160,11 +163,16 @@ func (n *newcomer) waits(b *servedBox, command string) {
 	}
 }
 
-// get asks the server's page or API with the token.
+// browser speaks with the server from the newcomer's machine.
+func (n *newcomer) browser() *http.Client {
+	return &http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true, DialContext: n.host.dial,
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+}
+
+// get asks the server's API with the token.
 func (n *newcomer) get(path, token string) (status int) {
 	n.t.Helper()
-	c := &http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true, DialContext: n.host.dial,
-		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	c := n.browser()
 	q, err := http.NewRequest("GET", "https://10.40.0.1:8443"+path, nil)
 	must(n.t, err)
 	q.Header.Set("Authorization", "Bearer "+token)
@@ -173,6 +181,35 @@ func (n *newcomer) get(path, token string) (status int) {
 	defer a.Body.Close()
 	io.Copy(io.Discard, a.Body)
 	return a.StatusCode
+}
+
+// page logs in to the server's page with the token, and returns the list of boxes.
+func (n *newcomer) page() string {
+	n.t.Helper()
+	c := n.browser()
+	var err error
+	c.Jar, err = cookiejar.New(nil)
+	must(n.t, err)
+	const at = "https://10.40.0.1:8443/"
+	before, text := n.read(c.Get(at))
+	if before != "/login" || strings.Contains(text, "10.40.41.42") {
+		n.t.Errorf("somebody who is not logged in is at %s:\n%s", before, text)
+	}
+	after, text := n.read(c.PostForm(at+"login", url.Values{"token": {n.token}}))
+	if after != "/" {
+		n.t.Errorf("the login with the token that setup printed leads to %s:\n%s", after, text)
+	}
+	return text
+}
+
+// read is where an answer came from in the end, and its text.
+func (n *newcomer) read(a *http.Response, err error) (path, text string) {
+	n.t.Helper()
+	must(n.t, err)
+	defer a.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(a.Body, 1<<20))
+	must(n.t, err)
+	return a.Request.URL.Path, string(b)
 }
 
 // TestNewcomersWalk types what README.md says to do on real machines, in this order, and
@@ -210,6 +247,10 @@ func TestNewcomersWalk(t *testing.T) {
 			n.types(done, command)
 		}
 	}
+	n.types(done, "testbox doctor -v 10.40.41.42", "fine: restore: a restore would be taken now", "fine: backup: ", "warning: starts: ")
+	if text := n.page(); !strings.Contains(text, "10.40.41.42") {
+		t.Errorf("the page does not list the box:\n%s", text)
+	}
 	for _, want := range []string{"setup", "backup", "restore", "jobs", "log"} {
 		if !seen[want] {
 			t.Errorf("README.md does not have testbox %s among %q", want, commands)
@@ -237,6 +278,7 @@ func (n *newcomer) setUp(command string) {
 	if token == nil {
 		n.t.Fatalf("setup says no token:\n%s", out)
 	}
+	n.token = token[1]
 	if code := n.get("/api/v1/me", token[1]); code != http.StatusOK {
 		n.t.Errorf("with the token that setup printed the server answers %d", code)
 	}
