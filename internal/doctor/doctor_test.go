@@ -3,6 +3,7 @@ package doctor
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -165,8 +166,14 @@ func place(t testing.TB) *arming.Place {
 	for name, text := range files {
 		write(t, filepath.Join(dir, name), text)
 	}
+	if os.Getuid() == 0 {
+		must(t, os.Chown(filepath.Join(dir, "pxelinux.cfg"), 65534, -1)) // boxes come as this user
+	}
 	return &arming.Place{Boot: bootfiles.New(durable.OS{}, filepath.Join(dir, "pxelinux.cfg")), FS: durable.OS{}, Now: time.Now,
-		Neighbours: "/dev/null"}
+		Neighbours: "/dev/null", Names: arming.Resolver{
+			Addrs: func(context.Context, string) ([]netip.Addr, error) { return nil, errors.New("no such host") },
+			Names: func(context.Context, string) ([]string, error) { return nil, errors.New("no such address") },
+		}}
 }
 
 func write(t testing.TB, path, text string) {

@@ -22,6 +22,9 @@ func ShareBox(ctx context.Context, place *arming.Place, word string) (all []Find
 			continue
 		}
 		all = append(all, fine("arming", "it could be armed for %s, with the maintenance system %s", action, plan.Version.Version))
+		for _, text := range place.Foresee(plan) {
+			all = append(all, warning("arming", "As it says.", "%s", text))
+		}
 		if action == box.Restore {
 			all = append(all, lastAction(place, plan.Boxes[0].Addr)...)
 		}

@@ -90,6 +90,9 @@ func TestDoctor(t *testing.T) {
 	s.finds(f, "fine", "keys", "")
 	s.finds(f, "fine", "firewall", "")
 
+	// One box is asked of the server, and costs no search for DHCP servers.
+	s.finds(s.doctor(s.host, config, "10.88.0.77"), "problem", "box", "10.88.0.77")
+
 	s.labDHCP("10.88.0.2", "--dhcp-boot=pxelinux.0,,10.88.0.1")
 	f = s.doctor(s.host, config)
 	if s.finds(f, "fine", "dhcp", ""); t.Failed() {
