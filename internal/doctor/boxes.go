@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,14 +33,30 @@ func Status(st api.ServerStatus, version string) (all []Finding) {
 		case p.State == api.PartFailed:
 			all = append(all, problem("server", "The log of the server says why: journalctl -u testbox", "%.60s does not work: %s", p.Name,
 				p.Text))
-		case p.Name == "ProxyDHCP" && strings.Contains(p.Text, "none was heard"):
-			all = append(all, warning("no-dhcp", "If boxes start, nothing is wrong. Else: does your DHCP server run, in the boxes' network?",
-				"ProxyDHCP %s", p.Text))
 		default:
 			all = append(all, fine("server", "%.60s is %s: %s", p.Name, p.State, p.Text))
 		}
+		if p.Name == "ProxyDHCP" && p.Heard != nil {
+			all = append(all, heard(p.Heard)...)
+		}
 	}
 	return all
+}
+
+// heard judges which DHCP servers give addresses beside a ProxyDHCP server of ours. What else is wrong
+// with their offers, its status says in words.
+func heard(h *api.HeardDHCP) []Finding {
+	givers := map[string][]string{}
+	for _, o := range h.Offers {
+		if o.Address != "" && !slices.Contains(givers[o.Card], o.Server) {
+			givers[o.Card] = append(givers[o.Card], o.Server)
+		}
+	}
+	if len(givers) == 0 && h.Chosen == "" {
+		return []Finding{warning("no-dhcp", "If boxes start, nothing is wrong. Else: does your DHCP server run, in the boxes' network?",
+			"ProxyDHCP tells boxes what to start, and no server was heard that gives them addresses")}
+	}
+	return twoGive(givers)
 }
 
 // Boxes looks at the list of boxes. nets are the networks in which they may be, with the

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"path"
@@ -80,13 +81,8 @@ func Offers(found []dhcp.Found, want Want) (all []Finding) {
 			"that it knows, and boxes start, nothing is wrong.",
 			"no DHCP server has offered an address to this machine, on any of its network cards"))
 	}
-	for _, card := range slices.Sorted(keys(givers)) {
-		if who := givers[card]; len(who) > 1 {
-			slices.Sort(who)
-			say(problem("two-dhcp", "Stop all but one of them: `systemctl disable --now dnsmasq`, or whatever it is there.",
-				"%d DHCP servers give addresses on %s: %s. Two machines can get one address, and boxes take whichever answers first",
-				len(who), card, strings.Join(who, ", ")))
-		}
+	for _, f := range twoGive(givers) {
+		say(f)
 	}
 	for _, f := range found {
 		if f.As == "BIOS" || f.As == "UEFI" {
@@ -101,14 +97,17 @@ func Offers(found []dhcp.Found, want Want) (all []Finding) {
 	return all
 }
 
-func keys[V any](m map[string]V) func(func(string) bool) {
-	return func(yield func(string) bool) {
-		for k := range m {
-			if !yield(k) {
-				return
-			}
+// twoGive finds network cards, in whose networks more than one DHCP server gives addresses.
+func twoGive(givers map[string][]string) (all []Finding) {
+	for _, card := range slices.Sorted(maps.Keys(givers)) {
+		if who := givers[card]; len(who) > 1 {
+			slices.Sort(who)
+			all = append(all, problem("two-dhcp", "Stop all but one of them: `systemctl disable --now dnsmasq`, or whatever it is there.",
+				"%d DHCP servers give addresses on %.40s: %s. Two machines can get one address, and boxes take whichever answers first",
+				len(who), card, strings.Join(who, ", ")))
 		}
 	}
+	return all
 }
 
 // offer judges one offer to a machine that asks what to start.

@@ -267,6 +267,20 @@ func TestStatus(t *testing.T) {
 	has(t, Status(st, "2"), Warning, "version", "")
 	st.Parts = append(st.Parts, api.Part{Name: "HTTP for boxes", State: api.PartFailed, Missing: []string{"port 80 is taken"}})
 	has(t, Status(st, "1"), Problem, "server", "port 80 is taken")
+
+	proxy := func(h *api.HeardDHCP) []Finding {
+		return Status(api.ServerStatus{Version: "1", Parts: []api.Part{{Name: "ProxyDHCP", State: api.PartOn, Heard: h}}}, "1")
+	}
+	gives := func(server, card, as string) api.DHCPOffer {
+		return api.DHCPOffer{Card: card, As: as, Server: server, Address: "10.1.0.50"}
+	}
+	onlyFine(t, proxy(nil))
+	has(t, proxy(&api.HeardDHCP{}), Warning, "no-dhcp", "no server was heard")
+	has(t, proxy(&api.HeardDHCP{Offers: []api.DHCPOffer{{Card: "eth0", Server: "10.1.0.9"}}}), Warning, "no-dhcp", "no server was heard")
+	onlyFine(t, proxy(&api.HeardDHCP{Chosen: "10.1.0.1"}))
+	one := []api.DHCPOffer{gives("10.1.0.1", "eth0", "BIOS"), gives("10.1.0.1", "eth0", "UEFI"), gives("10.2.0.1", "eth1", "BIOS")}
+	onlyFine(t, proxy(&api.HeardDHCP{Offers: one}))
+	has(t, proxy(&api.HeardDHCP{Offers: append(one, gives("10.1.0.3", "eth0", "BIOS"))}), Problem, "two-dhcp", "10.1.0.1, 10.1.0.3")
 }
 
 func TestBoxes(t *testing.T) {

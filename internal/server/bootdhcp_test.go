@@ -202,6 +202,9 @@ func TestChosen(t *testing.T) {
 		}
 		b.seen(other)
 		p := b.dhcpPart()
+		if p.Heard == nil || p.Heard.Chosen != "10.0.0.99" || len(p.Heard.Offers) != 0 {
+			t.Errorf("heard %+v", p.Heard)
+		}
 		if missing := strings.Join(p.Missing, " "); !strings.Contains(p.Text, c.text) || !strings.Contains(missing, c.missing) ||
 			c.missing == "" && strings.Contains(missing, "another") {
 			t.Errorf("%s: %+v", c.mode, p)
@@ -289,5 +292,28 @@ func TestStatus(t *testing.T) {
 	}
 	if st.Started.IsZero() || st.Version == "" {
 		t.Errorf("%+v", st)
+	}
+}
+
+// TestHeard: the status has for programs what other DHCP servers offered.
+func TestHeard(t *testing.T) {
+	b := newTestDHCP(t, dhcpProxy)
+	b.server.bootDHCP = b
+	b.begins()
+	if p := b.dhcpPart(); p.Heard != nil {
+		t.Errorf("heard before anybody was asked: %+v", p.Heard)
+	}
+	b.looked = time.Now()
+	at := netip.MustParseAddr
+	b.others = []dhcp.Found{
+		{Interface: "eth0", As: "BIOS", Server: at("10.0.0.2"), Address: at("10.0.0.50"), NextServer: at("10.0.0.3"), BootFile: "x.0"},
+		{Interface: "eth0", As: "UEFI", Server: at("10.0.0.4"), File: "y.0", BootFile: "z.0", Class: "PXEClient"},
+	}
+	want := []api.DHCPOffer{
+		{Card: "eth0", As: "BIOS", Server: "10.0.0.2", Address: "10.0.0.50", NextServer: "10.0.0.3", File: "x.0"},
+		{Card: "eth0", As: "UEFI", Server: "10.0.0.4", File: "y.0", Class: "PXEClient"},
+	}
+	if p := b.dhcpPart(); p.Heard == nil || !slices.Equal(p.Heard.Offers, want) || !p.Heard.Time.Equal(b.looked) {
+		t.Errorf("heard %+v", p.Heard)
 	}
 }

@@ -141,11 +141,35 @@ func (s *server) dhcpPart() api.Part {
 	}
 	if !b.looked.IsZero() {
 		p.Missing = append(p.Missing, b.othersWrong(b.others)...)
+		p.Heard = &api.HeardDHCP{Time: b.looked.UTC(), Offers: offers(b.others)}
+		if chose {
+			p.Heard.Chosen = b.chosen.String()
+		}
 	}
 	if b.trouble != nil && time.Since(b.since) < troubleShown {
 		p.Missing = append(p.Missing, fmt.Sprintf("Since %s: %v", b.since.UTC().Format(time.RFC3339), b.trouble))
 	}
 	return p
+}
+
+// offers are what other DHCP servers have offered, for programs.
+func offers(found []dhcp.Found) []api.DHCPOffer {
+	text := func(a netip.Addr) string {
+		if !a.IsValid() {
+			return ""
+		}
+		return a.String()
+	}
+	all := []api.DHCPOffer{}
+	for _, f := range found {
+		file := f.File
+		if file == "" {
+			file = f.BootFile
+		}
+		all = append(all, api.DHCPOffer{Card: f.Interface, As: f.As, Server: text(f.Server), Address: text(f.Address),
+			NextServer: text(f.NextServer), File: file, Class: f.Class})
+	}
+	return all
 }
 
 // givers are the DHCP servers that give addresses.
