@@ -1,0 +1,238 @@
+package browser
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+
+	"testbox-imaging/internal/apiclient"
+	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/e2e/browser/chrome"
+	"testbox-imaging/internal/e2e/browser/demo"
+	"testbox-imaging/internal/ledger"
+	"testbox-imaging/internal/wire"
+)
+
+// login logs in as somebody who has the role.
+func login(t *testing.T, b *chrome.Tab, role ledger.Role) {
+	t.Helper()
+	must(t, b.Go(world(t).URL+"/login"))
+	must(t, b.Do(chrome.Type("#token", demo.Tokens[role]), chrome.Click("button.main")))
+	must(t, b.Until("location.pathname == '/' && document.readyState == 'complete'"))
+}
+
+func addr(t *testing.T, name string) string {
+	t.Helper()
+	return demo.Named(world(t).Boxes, name).Address.String()
+}
+
+// jobs are the ids of all jobs of a box.
+func jobs(t *testing.T, name string) (ids []string) {
+	t.Helper()
+	var list struct{ Jobs []struct{ ID string } }
+	must(t, world(t).Admin.Do(context.Background(), http.MethodGet, apiclient.Path("jobs")+"?limit=1000&box="+addr(t, name), nil, &list))
+	for _, j := range list.Jobs {
+		ids = append(ids, j.ID)
+	}
+	return ids
+}
+
+func TestLogin(t *testing.T) {
+	lab := world(t)
+	b := tab(t, chrome.Wide)
+	b.Allow = func(text string) bool { return strings.Contains(text, "401") }
+	must(t, b.Go(lab.URL+"/boxes/"+addr(t, "ci-04")))
+	must(t, b.Until("location.pathname == '/login'"))
+	must(t, b.Do(chrome.Type("#token", "none-of-them-9e8a7b6c5d4e3f2a1b"), chrome.Click("button.main")))
+	must(t, b.Has("Nobody has this token"))
+	must(t, b.Do(chrome.Type("#token", demo.Tokens[ledger.Viewer]), chrome.Click("button.main")))
+	must(t, b.Until("location.pathname.startsWith('/boxes/') && document.body.innerText.includes('ci-04')"))
+}
+
+// row is the selector of a box in the list.
+func row(t *testing.T, name string) string {
+	return "#box-" + strings.ReplaceAll(addr(t, name), ".", "-")
+}
+
+// TestLiveBackup watches a backup from its beginning to its end, on one page.
+func TestLiveBackup(t *testing.T) {
+	ctx, lab := context.Background(), world(t)
+	b := tab(t, chrome.Wide)
+	login(t, b, ledger.Operator)
+	loads := b.Loads()
+	text := "document.querySelector('" + row(t, "ci-04") + "').innerText"
+	must(t, b.Until("document.querySelector('"+row(t, "ci-04")+"')"))
+	a, err := lab.Begin(ctx, "ci-04", box.Backup)
+	must(t, err)
+	for _, percent := range []int{23, 71} { // a share is rounded down
+		_, err := a.Works(ctx, wire.StepRead, float64(percent)/100+0.005)
+		must(t, err)
+		must(t, b.Until(fmt.Sprintf("%s.includes('running') && %s.includes('%d %%')", text, text, percent)))
+	}
+	must(t, a.Done(ctx))
+	must(t, b.Until(text+".includes('done') && !"+text+".includes('71 %')"))
+	if n := b.Loads() - loads; n != 0 {
+		t.Errorf("the page was loaded %d times while the backup ran", n)
+	}
+}
+
+// TestRestore asks for a restore as people do, reads what is overwritten, and cancels it.
+func TestRestore(t *testing.T) {
+	lab := world(t)
+	b := tab(t, chrome.Wide)
+	login(t, b, ledger.Operator)
+	before := jobs(t, "nas-03")
+	must(t, b.Do(chrome.Click(row(t, "nas-03")+" th a")))
+	must(t, b.Until("location.pathname == '/boxes/"+addr(t, "nas-03")+"' && document.readyState == 'complete'"))
+	var image string
+	must(t, b.Eval("document.querySelector('.bx-history tbody code').innerText", &image))
+	must(t, b.Do(chrome.Click(`.bx-history a[href*="/act/restore"]`)))
+	for _, text := range []string{"nas-03", addr(t, "nas-03"), "These disks are overwritten", image, "Nothing has been done yet"} {
+		must(t, b.Has(text))
+	}
+	for _, d := range demo.Named(lab.Boxes, "nas-03").Disks {
+		must(t, b.Has(d.Model))
+		must(t, b.Has(d.Serial))
+	}
+	if n := len(jobs(t, "nas-03")) - len(before); n != 0 {
+		t.Fatalf("looking at what a restore would do has made %d jobs", n)
+	}
+	must(t, b.Do(chrome.Click("main form button.danger")))
+	must(t, b.Until("location.pathname.startsWith('/jobs/') && document.readyState == 'complete'"))
+	must(t, b.Has(image))
+	after := jobs(t, "nas-03")
+	if len(after) != len(before)+1 {
+		t.Fatalf("%d jobs were made", len(after)-len(before))
+	}
+	must(t, b.Go(lab.URL+"/act/cancel?job="+after[0]))
+	must(t, b.Do(chrome.Click("main form button.danger")))
+	must(t, b.Until("location.pathname.startsWith('/boxes/') && document.readyState == 'complete'"))
+	must(t, b.Has("cancelled"))
+}
+
+// check says what is wrong with the page that is shown.
+func check(t *testing.T, b *chrome.Tab, at string) {
+	t.Helper()
+	found, err := b.Axe()
+	must(t, err)
+	for _, f := range chrome.Serious(found) {
+		t.Errorf("%s: %s", at, f)
+	}
+	var over int
+	must(t, b.Eval("document.documentElement.scrollWidth - innerWidth", &over))
+	if over > 1 {
+		t.Errorf("%s is %d pixels wider than the window", at, over)
+	}
+	for _, text := range b.Wrong() {
+		t.Errorf("%s: %s", at, text)
+	}
+}
+
+// TestEveryPage goes to one page of each kind that links lead to.
+func TestEveryPage(t *testing.T) {
+	lab := world(t)
+	b := tab(t, chrome.Wide)
+	must(t, b.Go(lab.URL+"/login"))
+	check(t, b, "/login")
+	login(t, b, ledger.Admin)
+	todo, kinds := []string{"/"}, map[string]bool{}
+	for len(todo) > 0 {
+		at := todo[0]
+		todo = todo[1:]
+		u, err := url.Parse(at)
+		must(t, err)
+		kind := kindOf(u)
+		if kinds[kind] || strings.HasPrefix(u.Path, "/api/") || strings.HasSuffix(u.Path, "/log") {
+			continue // the log is no page
+		}
+		kinds[kind] = true
+		must(t, b.Go(lab.URL+at))
+		must(t, b.Until("!document.querySelector('[aria-busy=true]')"))
+		check(t, b, at)
+		var links []string
+		must(t, b.Eval(`[...document.querySelectorAll('a[href^="/"]:not([download])')].map(a => a.getAttribute('href'))`, &links))
+		todo = append(todo, links...)
+	}
+	if len(kinds) < 8 {
+		t.Errorf("only %d kinds of pages were found", len(kinds))
+	}
+	for kind := range kinds {
+		t.Log(kind)
+	}
+}
+
+// TestViews looks at the pages that are used most on a phone too, and in the dark.
+func TestViews(t *testing.T) {
+	lab := world(t)
+	b := tab(t, chrome.Wide)
+	login(t, b, ledger.Admin)
+	list := jobs(t, "gpu-02")
+	for _, at := range []string{"/", "/boxes/" + addr(t, "gpu-02"), "/jobs/" + list[0], "/act/restore?box=" + addr(t, "ci-05")} {
+		for _, v := range []chrome.View{{Width: 1280, Height: 900, Dark: true}, chrome.Phone, {Width: 390, Height: 844, Dark: true}} {
+			must(t, b.Look(v))
+			must(t, b.Go(lab.URL+at))
+			must(t, b.Until("!document.querySelector('[aria-busy=true]')"))
+			check(t, b, v.Name()+" "+at)
+		}
+	}
+}
+
+// kindOf is the same for pages of the same kind: only the first of many boxes is visited.
+func kindOf(u *url.URL) string {
+	parts := strings.Split(u.Path, "/")
+	for i := 2; i < len(parts) && parts[1] != "act"; i += 2 {
+		parts[i] = "*"
+	}
+	var keys []string
+	for k := range u.Query() {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return strings.Join(parts, "/") + "?" + strings.Join(keys, "&")
+}
+
+// TestReloadedForm sends a form, and sends it again by loading its answer again. One job is made.
+func TestReloadedForm(t *testing.T) {
+	lab := world(t)
+	b := tab(t, chrome.Wide)
+	login(t, b, ledger.Operator)
+	before := len(jobs(t, "gpu-01"))
+	must(t, b.Go(lab.URL+"/act/backup?box="+addr(t, "gpu-01")))
+	must(t, b.Has("gpu-01"))
+	// Both clicks come before the answer.
+	must(t, b.Eval("(() => { const f = document.querySelector('main form[method=post] button'); f.click(); f.click() })()", nil))
+	must(t, b.Until("location.pathname.startsWith('/jobs/') && document.readyState == 'complete'"))
+	must(t, b.Do(chrome.Reload()))
+	if n := len(jobs(t, "gpu-01")) - before; n != 1 {
+		t.Errorf("%d jobs were made by one form that was sent again", n)
+	}
+}
+
+// TestViewer sees everything, and can change nothing, also by hand.
+func TestViewer(t *testing.T) {
+	b := tab(t, chrome.Wide)
+	b.Allow = func(text string) bool { return strings.Contains(text, "403") }
+	login(t, b, ledger.Viewer)
+	for _, at := range []string{"/", "/boxes/" + addr(t, "ci-08")} {
+		must(t, b.Go(world(t).URL+at))
+		var able []string
+		must(t, b.Eval(`[...document.querySelectorAll('main button, main [href*="/act/"], main form[method=post]')].map(e => e.innerText)`, &able))
+		if able = slices.DeleteFunc(able, func(s string) bool { return s == "Filter" }); len(able) > 0 {
+			t.Errorf("%s offers a viewer %q", at, able)
+		}
+	}
+	before := len(jobs(t, "ci-08"))
+	var status int
+	must(t, b.Eval(`fetch("/act/backup", {method: "POST", headers: {"Content-Type": "application/x-www-form-urlencoded"}, body: "box=`+
+		addr(t, "ci-08")+`&key=by-hand"}).then(r => r.status)`, &status))
+	if status < 400 {
+		t.Errorf("a viewer's POST is answered %d", status)
+	}
+	if n := len(jobs(t, "ci-08")) - before; n != 0 {
+		t.Errorf("a viewer made %d jobs", n)
+	}
+}
