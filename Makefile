@@ -9,7 +9,7 @@ export CGO_ENABLED = 0
 # scripts/version asks git, not the Go tool, which fails in a clone that belongs to another user.
 export GOFLAGS := $(shell $(GO) env GOFLAGS 2>/dev/null) -buildvcs=false
 
-.PHONY: help build deb test demo demo-share bench mutants lint fuzz vuln deps go clean
+.PHONY: help build deb test demo demo-share bench screenshots mutants lint fuzz vuln deps go clean
 help:
 	@echo 'make build    the two programs, in $(BIN)/'
 	@echo 'make deb      the Debian packages testbox and testbox-server, in dist/ (Debian 12)'
@@ -17,6 +17,7 @@ help:
 	@echo 'make demo     install what is needed; back up, wreck and restore a virtual testbox (root, Debian 12)'
 	@echo 'make demo-share  the same in share mode, without a storage server of ours'
 	@echo 'make bench    speed beside other tools (root, 60 GB, more than an hour)'
+	@echo 'make screenshots  the pictures of docs/page.md, from a server with a made-up lab, in a real browser (root)'
 	@echo 'make mutants  break the code on purpose, and see that tests notice (root, a quarter of an hour)'
 	@echo 'make lint     gofmt, vet, staticcheck, package levels'
 	@echo 'make fuzz     every fuzz test for FUZZTIME=$(FUZZTIME)'
@@ -46,6 +47,10 @@ demo-share: deps build
 
 bench: deps build
 	scripts/bench
+
+screenshots: deps
+	rm -f docs/screenshots/*.png
+	TESTBOX_TEST=all TESTBOX_SCREENSHOTS=$(CURDIR)/docs/screenshots $(GO) test -count=1 -v -run '^TestPictures$$' ./internal/e2e/browser
 
 mutants: deps
 	$(GO) run ./internal/e2e/mutants $(MUTANTS)

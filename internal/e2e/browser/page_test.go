@@ -207,9 +207,11 @@ func TestReloadedForm(t *testing.T) {
 	must(t, b.Eval("(() => { const f = document.querySelector('main form[method=post] button'); f.click(); f.click() })()", nil))
 	must(t, b.Until("location.pathname.startsWith('/jobs/') && document.readyState == 'complete'"))
 	must(t, b.Do(chrome.Reload()))
-	if n := len(jobs(t, "gpu-01")) - before; n != 1 {
-		t.Errorf("%d jobs were made by one form that was sent again", n)
+	all := jobs(t, "gpu-01")
+	if n := len(all) - before; n != 1 {
+		t.Fatalf("%d jobs were made by one form that was sent again", n)
 	}
+	must(t, lab.Cancel(context.Background(), all[0]))
 }
 
 // TestViewer sees everything, and can change nothing, also by hand.
@@ -220,7 +222,8 @@ func TestViewer(t *testing.T) {
 	for _, at := range []string{"/", "/boxes/" + addr(t, "ci-08")} {
 		must(t, b.Go(world(t).URL+at))
 		var able []string
-		must(t, b.Eval(`[...document.querySelectorAll('main button, main [href*="/act/"], main form[method=post]')].map(e => e.innerText)`, &able))
+		must(t, b.Eval(`[...document.querySelectorAll('main button, main [href*="/act/"], main form[method=post]')]`+
+			`.map(e => e.innerText)`, &able))
 		if able = slices.DeleteFunc(able, func(s string) bool { return s == "Filter" }); len(able) > 0 {
 			t.Errorf("%s offers a viewer %q", at, able)
 		}
