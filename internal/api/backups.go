@@ -23,6 +23,7 @@ type Backups interface {
 	Record(ctx context.Context, box, id string) (*image.Record, error)
 	Latest(ctx context.Context, boxes []string) (map[string]store.Backup, error)
 	Damages(ctx context.Context) (store.Damages, error)
+	Contents(ctx context.Context) (*store.Contents, error)
 	SetPinned(ctx context.Context, box, id string, pinned bool) error
 	SetBaseline(ctx context.Context, box, id string, baseline bool) error
 	SetNote(ctx context.Context, box, id, note string) error

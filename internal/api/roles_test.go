@@ -49,6 +49,7 @@ var may = map[string]string{
 	"GET /api/v1/backups/{owner}/{backup}/disks/{disk}/map":     "viewer",
 	"POST /api/v1/backups/{owner}/uploads":                      "operator",
 	"GET /api/v1/store":                                         "viewer of all",
+	"GET /api/v1/store/history":                                 "viewer of all",
 	"POST /api/v1/store/upkeep":                                 "admin of all",
 	"GET /api/v1/store/upkeep/{upkeep}":                         "admin of all",
 	"POST /api/v1/store/upkeep/{upkeep}/cancel":                 "admin of all",

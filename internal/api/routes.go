@@ -98,6 +98,10 @@ var routes = []route{
 		"The answer has a token for one session, by which a backup of this box is sent as the agent of a box sends one.",
 		on((*Server).addUpload)},
 	{"get-store", "GET", Prefix + "/store", ledger.Viewer, true, 200, "store", "Show the store", "", on((*Server).getStore)},
+	{"get-store-history", "GET", Prefix + "/store/history", ledger.Viewer, true, 200, "store",
+		"Say what the store had over time, and when it will be full",
+		"The server notes about once an hour what the store has. Of the days before the last two weeks the last figures of each day are kept, " +
+			"for five years.", on((*Server).getStoreHistory)},
 	{"add-upkeep", "POST", Prefix + "/store/upkeep", ledger.Admin, true, 201, "store", "Look after the store",
 		"It goes on when the client goes. It gives way to restores, and there is one such work at a time, also that of the night.",
 		on((*Server).addUpkeep)},

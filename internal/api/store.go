@@ -2,9 +2,12 @@ package api
 
 import (
 	"context"
+	"errors"
 	"time"
 
+	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/ledger"
+	"testbox-imaging/internal/store"
 )
 
 // Keeper looks after the store for admins. It does one thing at a time.
@@ -20,6 +23,9 @@ type Keeper interface {
 	Cancel(id string) error
 	// Running returns the work of an admin that has not ended, or nil.
 	Running() *Upkeep
+	// Next returns when the upkeep of each day begins next, and when it has a scrub. The
+	// zero time is never.
+	Next() (day, scrub time.Time)
 }
 
 // Work is a kind of work on the store.
@@ -70,7 +76,52 @@ func (u *Upkeep) Ended() bool { return u.State == "ended" }
 type Store struct {
 	ID     string  `json:"id" doc:"the id in its file \"store\", which tells it from other stores"`
 	Upkeep *Upkeep `json:"upkeep,omitempty" doc:"what an admin has asked for and has not ended"`
+
+	Last      []LastUpkeep `json:"last" doc:"how each kind of work on the store has ended last, also that of the night; it survives a restart of the server"`
+	NextDay   *time.Time   `json:"nextDay,omitempty" doc:"when the upkeep of the day begins next; without it there is none"`
+	NextScrub *time.Time   `json:"nextScrub,omitempty" doc:"the same for the one that reads all of the store"`
+	Lacking   int          `json:"lacking" doc:"disks of backups that were found to be damaged in the store"`
+	Damage    []Lacking    `json:"damage" doc:"the first 200 of them, by box, time and disk"`
+	Lost      int          `json:"unreadable" doc:"backups whose record cannot be read"`
+	Records   []LostRecord `json:"records" doc:"the first 200 of them"`
 }
+
+// The kinds of work of the night that admins cannot ask for.
+const (
+	CopyLedger = "copy-ledger"
+	Retention  = "retention"
+)
+
+// LastUpkeep is how work on the store has ended.
+type LastUpkeep struct {
+	Work    string    `json:"work" enum:"copy-ledger,retention,gc,scrub"`
+	By      string    `json:"by,omitempty" doc:"who asked for it; without it, it was the upkeep of the day"`
+	Begun   time.Time `json:"begun"`
+	Ended   time.Time `json:"ended"`
+	Outcome string    `json:"outcome" enum:"done,damaged,refused,failed" doc:"of work that an admin has cancelled, or the end of the server, nothing is said"`
+	Found   string    `json:"found,omitempty" doc:"what is wrong and what it did or found, in lines for people"`
+}
+
+// Lacking is a disk of a backup that is damaged in the store.
+type Lacking struct {
+	Box    string    `json:"box" doc:"whose the backup is, as the store has it: the address of the box"`
+	Name   string    `json:"name,omitempty" doc:"the name of that box"`
+	Backup string    `json:"backup" doc:"id of the backup"`
+	Time   time.Time `json:"time" doc:"of the backup"`
+	Disk   string    `json:"disk"`
+	Bytes  int64     `json:"bytes" doc:"of the disk that cannot be read"`
+	Found  time.Time `json:"found" doc:"when this was found last"`
+}
+
+// LostRecord is a backup whose record cannot be read.
+type LostRecord struct {
+	Box    string `json:"box"`
+	Backup string `json:"backup"`
+	Text   string `json:"text" doc:"why, and what to do"`
+}
+
+// maxDamage is how many damaged things are listed.
+const maxDamage = 200
 
 type UpkeepPath struct {
 	Upkeep string `path:"upkeep" maxLength:"64" doc:"id of a piece of work"`
@@ -78,15 +129,58 @@ type UpkeepPath struct {
 
 var errNoStore = notFound("this server has no store")
 
-func (s *Server) getStore(context.Context, *struct{}) (*body[Store], error) {
+func (s *Server) getStore(ctx context.Context, _ *struct{}) (*body[Store], error) {
 	if s.cfg.Backups == nil {
 		return nil, errNoStore
 	}
-	v := Store{ID: s.cfg.Backups.UUID()}
+	v := Store{ID: s.cfg.Backups.UUID(), Last: []LastUpkeep{}}
 	if s.cfg.Keeper != nil {
 		v.Upkeep = s.cfg.Keeper.Running()
+		day, scrub := s.cfg.Keeper.Next()
+		v.NextDay, v.NextScrub = timeOrNone(day), timeOrNone(scrub)
 	}
-	return answer(v, nil)
+	has, err := s.cfg.Backups.Contents(ctx)
+	if err != nil {
+		return nil, err
+	}
+	names := map[string]string{}
+	err = s.cfg.Ledger.View(ctx, func(tx *ledger.Tx) error {
+		works, err := tx.StoreWorks()
+		for _, w := range works {
+			v.Last = append(v.Last, LastUpkeep{w.Work, w.By, w.Begun, w.Ended, w.Outcome, w.Found})
+		}
+		for _, l := range has.Lacking[:min(len(has.Lacking), maxDamage)] {
+			if a, wrong := box.ParseAddr(l.Box); wrong == nil && err == nil {
+				var b ledger.Box
+				if b, err = tx.Box(a); errors.Is(err, ledger.ErrNotFound) {
+					err = nil
+				}
+				names[l.Box] = b.Name
+			}
+		}
+		return err
+	})
+	v.setDamage(has, names)
+	return answer(v, err)
+}
+
+// setDamage tells what is damaged. names has the names of boxes by their addresses.
+func (v *Store) setDamage(has *store.Contents, names map[string]string) {
+	v.Lacking, v.Damage = len(has.Lacking), []Lacking{}
+	for _, l := range has.Lacking[:min(len(has.Lacking), maxDamage)] {
+		v.Damage = append(v.Damage, Lacking{clean(l.Box), names[l.Box], l.Backup, l.Time, clean(l.Disk), l.Bytes, l.Found})
+	}
+	v.Lost, v.Records = len(has.Unreadable), []LostRecord{}
+	for _, r := range has.Unreadable[:min(len(has.Unreadable), maxDamage)] {
+		v.Records = append(v.Records, LostRecord{clean(r.Box), clean(r.ID), clean(r.Error() + "; " + r.Remedy())})
+	}
+}
+
+func timeOrNone(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
 }
 
 func (s *Server) addUpkeep(ctx context.Context, in *struct{ Body NewUpkeep }) (*body[Upkeep], error) {

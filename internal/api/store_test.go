@@ -23,6 +23,8 @@ type fakeKeeper struct {
 	now   *api.Upkeep
 	key   string
 	ended chan struct{}
+
+	nextDay, nextScrub time.Time
 }
 
 func (k *fakeKeeper) Begin(q api.NewUpkeep, by string) (api.Upkeep, bool, error) {
@@ -70,6 +72,8 @@ func (k *fakeKeeper) Running() *api.Upkeep {
 	u := *k.now
 	return &u
 }
+
+func (k *fakeKeeper) Next() (day, scrub time.Time) { return k.nextDay, k.nextScrub }
 
 func audited(c *client, what, on string) bool {
 	var log api.Entries

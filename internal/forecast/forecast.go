@@ -28,6 +28,9 @@ const (
 // Most is how far a forecast looks ahead.
 const Most = 3 * 366 * 24 * time.Hour
 
+// Days is how many of the last days count.
+const Days = 35
+
 // Forecast is what can be told.
 type Forecast struct {
 	State  State
@@ -37,7 +40,7 @@ type Forecast struct {
 
 const (
 	day    = 24 * time.Hour
-	window = 35 // days that count
+	window = Days
 	week   = 7
 	// With so many weeks that begin on different days, one jump is in fewer than half of
 	// them. Boxes that are backed up once a week count right in each.

@@ -177,6 +177,9 @@ func (k *keeper) do(ctx context.Context, e *errand) {
 	} else {
 		k.log.Error("The upkeep that an admin has asked for did not end well.", "work", e.Work, "by", e.By, "error", err, "took", took)
 	}
+	if e.Work != api.PlanGC {
+		k.note(api.LastUpkeep{Work: string(e.Work), By: e.By, Begun: e.Begun, Ended: k.now(), Outcome: outcome, Found: foundText(text, err)})
+	}
 	k.turn.give()
 	k.set(e, func(u *api.Upkeep) {
 		if u.State, u.Outcome, u.Text = "ended", outcome, text; err != nil {
@@ -184,6 +187,9 @@ func (k *keeper) do(ctx context.Context, e *errand) {
 		}
 		close(e.ended)
 	})
+	if e.Work == api.GC {
+		k.measure(k.ctx)
+	}
 }
 
 // scrubFor reads all of the store. damaged says whether the error is the damage.

@@ -26,7 +26,9 @@ func newTestKeeper(t *testing.T, restoring *atomic.Bool) (*keeper, string) {
 	t.Cleanup(func() { s.Close() })
 	commit(t, s, "10.0.0.7", 1)
 	u := quietUpkeep(restoring.Load)
-	u.store = s
+	cfg := DefaultConfig()
+	cfg.State = t.TempDir()
+	u.cfg, u.store, u.ledger = &cfg, s, openBook(t, &cfg)
 	k := newKeeper(u)
 	t.Cleanup(k.close)
 	return k, dir
@@ -121,7 +123,7 @@ func TestKeeperGivesWay(t *testing.T) {
 	// The upkeep of the day waits for its turn.
 	day := make(chan error, 1)
 	go func() {
-		_, err := k.inTurn(t.Context(), step{"collection", true, k.collect})
+		_, err := k.inTurn(t.Context(), step{"collection", "test", true, k.collect})
 		day <- err
 	}()
 	select {

@@ -293,7 +293,10 @@ func (s *server) serve(ctx context.Context) error {
 	running.Go(func() { s.hooks.run(ctx) })
 	running.Go(func() { s.tellMissed(ctx) })
 	running.Go(func() { s.calendar.run(ctx) })
-	running.Go(func() { s.readLatest(ctx) })
+	running.Go(func() {
+		s.readLatest(ctx)
+		s.keeper.measureAll(ctx)
+	})
 	s.sayStatus()
 	if s.Ready != nil {
 		s.Ready(at)

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"testbox-imaging/internal/api"
 	"testbox-imaging/internal/dispatch"
 	"testbox-imaging/internal/ledger"
 	"testbox-imaging/internal/pause"
@@ -26,6 +27,9 @@ type upkeep struct {
 	needs  func(context.Context) ([]dispatch.Need, error)
 	poll   time.Duration // how often that is asked
 	turn   turn
+
+	measuring sync.Mutex // held while the store is measured
+	measured  time.Time  // when it was last
 }
 
 // turn lets one after the other work on the store.
@@ -117,20 +121,34 @@ const maxTries = 20
 // step is a part of the upkeep. It says what it did.
 type step struct {
 	name  string
-	alone bool // it needs the turn
+	work  string // as the API has it
+	alone bool   // it needs the turn
 	do    func(context.Context) (did string, err error)
 }
 
 // day does all steps of a day. A step that fails does not keep the others from
 // being done.
 func (u *upkeep) day(ctx context.Context, at time.Time) {
-	steps := []step{{"copy of the ledger", false, u.copyLedger}, {"retention", false, u.retain}, {"collection", true, u.collect}}
+	steps := []step{{"copy of the ledger", api.CopyLedger, false, u.copyLedger}, {"retention", api.Retention, false, u.retain},
+		{"collection", string(api.GC), true, u.collect}}
 	if u.cfg.Upkeep.Scrub != "" && weekday(u.cfg.Upkeep.Scrub) == at.Weekday() {
-		steps = append(steps, step{"scrub", true, u.scrub})
+		steps = append(steps, step{"scrub", string(api.Scrub), true, u.scrub})
 	}
 	for _, s := range steps {
 		begun := u.now()
 		did, err := u.inTurn(ctx, s)
+		if ctx.Err() == nil {
+			last := api.LastUpkeep{Work: s.work, Begun: begun, Ended: u.now(), Outcome: api.UpkeepDone, Found: foundText(did, err)}
+			switch {
+			case err != nil && s.work == string(api.Scrub) && did != "": // it has read all
+				last.Outcome = api.UpkeepDamaged
+			case errors.Is(err, store.ErrLocked):
+				last.Outcome = api.UpkeepRefused
+			case err != nil:
+				last.Outcome = api.UpkeepFailed
+			}
+			u.note(last)
+		}
 		switch took := u.now().Sub(begun).Round(time.Second); {
 		case ctx.Err() != nil:
 			u.log.Info("The server ends, and so does its upkeep.", "step", s.name)
@@ -141,6 +159,7 @@ func (u *upkeep) day(ctx context.Context, at time.Time) {
 			u.log.Info("A step of the upkeep is done.", "step", s.name, "did", did, "took", took)
 		}
 	}
+	u.measure(ctx)
 }
 
 // inTurn does a step of the day. If it needs the turn, it waits for it.

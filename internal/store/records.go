@@ -55,6 +55,7 @@ type Catalogue struct {
 	recordMu    sync.Mutex                  // serializes changes of records
 	held        holds                       // the images that are being read
 	latest      *latest                     // the latest backup of each box
+	told        *summaries                  // what the records of each box tell
 }
 
 // Records returns all backups, sorted by box and time. Records that cannot be

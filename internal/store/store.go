@@ -228,7 +228,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err := s.load(ctx); err != nil {
 		return nil, err
 	}
-	c := &Catalogue{site: s.site, damageList: s.damage, latest: newLatest()}
+	c := &Catalogue{site: s.site, damageList: s.damage, latest: newLatest(), told: newSummaries()}
 	c.refresh = func(ctx context.Context) error { return s.lookAgain(ctx, false) }
 	return &Store{Catalogue: c, Upkeep: &Upkeep{objects: s, catalogue: c}, objects: s}, nil
 }
