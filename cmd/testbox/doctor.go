@@ -24,6 +24,7 @@ import (
 	"testbox-imaging/internal/doctor"
 	"testbox-imaging/internal/problem"
 	"testbox-imaging/internal/server"
+	"testbox-imaging/internal/setup"
 	"testbox-imaging/internal/version"
 	"testbox-imaging/internal/words"
 )
@@ -116,7 +117,11 @@ func (d *doctorRun) checks(ctx context.Context, args []string) (all []doctor.Che
 	add := func(name string, look func(context.Context) []doctor.Finding) {
 		all = append(all, doctor.Check{Name: name, Look: look})
 	}
-	d.mine = ownAddresses()
+	var facts setup.Facts
+	if err := facts.Cards(); err != nil {
+		return nil, err
+	}
+	d.mine = facts.Mine
 	unread := d.readConfig()
 	mode := bootcfg.ShareMode
 	if d.cfg != nil {
@@ -191,19 +196,6 @@ func (d *doctorRun) readConfig() *doctor.Finding {
 	return &f
 }
 
-func ownAddresses() (all []netip.Prefix) {
-	addrs, err := net.InterfaceAddrs()
-	if err != nil {
-		return nil
-	}
-	for _, a := range addrs {
-		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Is4() && !p.Addr().IsLoopback() {
-			all = append(all, p)
-		}
-	}
-	return all
-}
-
 // remoteAddress is the address in a URL of a server.
 func remoteAddress(server string) netip.Addr {
 	u, err := url.Parse(server)
@@ -214,11 +206,21 @@ func remoteAddress(server string) netip.Addr {
 	return a
 }
 
+// hasPort67 says which program of this machine is a DHCP server.
+func hasPort67() string {
+	for _, b := range setup.BusyPorts("/proc") {
+		if b.Proto == "udp" && b.At.Port() == 67 {
+			return b.String()
+		}
+	}
+	return "a program that is not known"
+}
+
 type addCheck = func(string, func(context.Context) []doctor.Finding)
 
 // networkChecks look at what boxes meet before the server.
 func (d *doctorRun) networkChecks(add addCheck) {
-	want := doctor.Want{Server: d.site, Loaders: []string{bootcfg.LoaderName, "lpxelinux.0"}}
+	want := doctor.Want{Server: d.site, Loaders: []string{bootcfg.LoaderName, "lpxelinux.0"}, Port67: hasPort67}
 	port := uint16(69)
 	if d.cfg != nil {
 		want.Proxy = d.cfg.DHCP.Mode == "proxy"

@@ -18,9 +18,10 @@ import (
 
 // Want is what DHCP has to tell boxes.
 type Want struct {
-	Server  netip.Addr // where boxes get their boot files
-	Loaders []string   // files that boxes with BIOS may be told to start
-	Proxy   bool       // ours says what to start, and another server gives the addresses
+	Server  netip.Addr    // where boxes get their boot files
+	Loaders []string      // files that boxes with BIOS may be told to start
+	Proxy   bool          // ours says what to start, and another server gives the addresses
+	Port67  func() string // says which program has the port of DHCP servers on this machine
 }
 
 // Listen asks which DHCP servers there are, on all cards of this machine, while no
@@ -55,8 +56,8 @@ func DHCP(ctx context.Context, listen func(context.Context) ([]dhcp.Found, error
 	case errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM):
 		return []Finding{notLooked("dhcp", "only root may ask by DHCP: sudo testbox doctor")}
 	case errors.Is(err, unix.EADDRINUSE):
-		return []Finding{notLooked("dhcp", "a DHCP server on this machine has port 67 (ss -lunp says which). "+
-			"Ask from another machine of the boxes' network. What ours hears, `testbox server status` says")}
+		return []Finding{notLooked("dhcp", "port 67 of this machine is in use by %s. "+
+			"Ask from another machine of the boxes' network. What ours hears, `testbox server status` says", want.Port67())}
 	case err != nil:
 		return []Finding{notLooked("dhcp", "%v", err)}
 	}

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"testbox-imaging/internal/api"
 	"testbox-imaging/internal/arming"
 	"testbox-imaging/internal/blob"
@@ -118,6 +120,17 @@ func TestOffers(t *testing.T) {
 			t.Errorf("%v: %q", v, menu)
 		}
 	}
+}
+
+// TestDHCPNotAsked: why nobody could be asked is said, and is not taken for silence.
+func TestDHCPNotAsked(t *testing.T) {
+	want := Want{Port67: func() string { return "\"dnsmasq\" (process 7)" }}
+	say := func(err error) []Finding {
+		return DHCP(t.Context(), func(context.Context) ([]dhcp.Found, error) { return nil, err }, want)
+	}
+	has(t, say(os.NewSyscallError("bind", unix.EADDRINUSE)), NotLooked, "dhcp", `in use by "dnsmasq" (process 7)`)
+	has(t, say(os.NewSyscallError("bind", unix.EACCES)), NotLooked, "dhcp", "only root")
+	has(t, say(nil), Warning, "no-dhcp", "no DHCP server has offered")
 }
 
 func TestTFTP(t *testing.T) {

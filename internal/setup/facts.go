@@ -27,8 +27,9 @@ import (
 type Facts struct {
 	Root       bool // this program runs as root
 	Addresses  []Address
-	IPv6       bool       // a card has an address of IPv6 that others can reach
-	Gateway    netip.Addr // of the default route
+	Mine       []netip.Prefix // all IPv4 addresses of cards that are up, also those that boxes cannot be told
+	IPv6       bool           // a card has an address of IPv6 that others can reach
+	Gateway    netip.Addr     // of the default route
 	Busy       []Busy
 	DHCP       []dhcp.Found // what other DHCP servers offer
 	NoDHCP     error        // why they could not be asked
@@ -75,8 +76,8 @@ type Places struct {
 // Gather collects the facts, without those about other DHCP servers.
 func Gather(p Places) (*Facts, error) {
 	f := &Facts{Root: os.Geteuid() == 0, Now: time.Now()}
-	if err := f.cards(); err != nil {
-		return nil, fmt.Errorf("the network cards of this machine cannot be listed: %w", err)
+	if err := f.Cards(); err != nil {
+		return nil, err
 	}
 	f.Busy = BusyPorts(p.Proc)
 	f.Free, f.FileSystem = room(p.State)
@@ -101,6 +102,14 @@ func (f *Facts) AskDHCP(ctx context.Context) {
 	if f.DHCP, f.NoDHCP = dhcp.Find(ctx, nil); errors.Is(f.NoDHCP, unix.EADDRINUSE) {
 		f.NoDHCP = errors.New("port 67 is in use, so no answer of another server could be heard")
 	}
+}
+
+// Cards collects the addresses.
+func (f *Facts) Cards() error {
+	if err := f.cards(); err != nil {
+		return fmt.Errorf("the network cards of this machine cannot be listed: %w", err)
+	}
+	return nil
 }
 
 func (f *Facts) cards() error {
@@ -131,6 +140,9 @@ func (f *Facts) cards() error {
 		for _, x := range addrs {
 			ip, ok := netip.AddrFromSlice(x.IP)
 			ip = ip.Unmap()
+			if ok && ip.Is4() && !ip.IsLoopback() {
+				f.Mine = append(f.Mine, netip.PrefixFrom(ip, ones(x.Mask)))
+			}
 			switch {
 			case !ok || ip.IsLoopback() || ip.IsLinkLocalUnicast():
 			case !ip.Is4():
