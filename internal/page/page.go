@@ -234,6 +234,12 @@ type link struct {
 var pages = []struct{ name, path, needs string }{
 	{"Boxes", "/", "list-boxes"},
 	{"Queue", "/jobs", "list-jobs"},
+	{"Machines", "/machines", "list-machines"},
+	{"Store", "/store", "get-store"},
+	{"Calendar", "/calendar", "list-schedules"},
+	{"Audit", "/audit", "list-audit"},
+	{"Access", "/access", "list-users"},
+	{"Server", "/status", "get-status"},
 }
 
 // frame is what a template of a whole page has.

@@ -7,6 +7,7 @@ package labpage
 import (
 	"bytes"
 	"embed"
+	"errors"
 	"fmt"
 	"html/template"
 	"net/http"
@@ -55,6 +56,14 @@ func functions(now func() time.Time) template.FuncMap { return boxpage.Functions
 // away from them.
 func (p *Pages) Routes(mux *http.ServeMux) {
 	mux.HandleFunc("GET /jobs", p.page("Queue", "queue.tmpl", p.queue))
+	mux.HandleFunc("GET /machines", p.page("Machines", "machines.tmpl", p.machines))
+	mux.HandleFunc("GET /store", p.page("Store", "store.tmpl", p.store))
+	mux.HandleFunc("GET /calendar", p.page("Calendar", "calendar.tmpl", p.calendar))
+	mux.HandleFunc("GET /audit", p.page("Audit log", "audit.tmpl", p.audit))
+	mux.HandleFunc("GET /access", p.page("Access", "access.tmpl", p.access))
+	mux.HandleFunc("GET /status", p.page("Server", "status.tmpl", p.status))
+	mux.HandleFunc("GET /do/{task}", p.form)
+	mux.HandleFunc("POST /do/{task}", p.do)
 }
 
 // page answers with a template, for which read reads the data.
@@ -87,6 +96,15 @@ func (p *Pages) now() time.Time {
 		return time.Now()
 	}
 	return p.Now()
+}
+
+// wrongOf is what was wrong with a request, if its visitor can put that right.
+func wrongOf(err error) string {
+	var said *api.Problem
+	if errors.As(err, &said) && said.Status < 500 && said.Status != http.StatusUnauthorized && said.Status != http.StatusForbidden {
+		return said.Error()
+	}
+	return ""
 }
 
 // refused is an error as the API gives it.

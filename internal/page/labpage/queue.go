@@ -2,7 +2,6 @@ package labpage
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -77,10 +76,9 @@ func (p *Pages) queue(r *http.Request, v Visitor) (any, error) {
 	d.ShowEnded = f.State == "" || f.State == string(job.Ended)
 	from, _ := strconv.Atoi(q.Get("from"))
 	err := d.read(r, v, max(0, min(from, maxOpen)))
-	var said *api.Problem
-	if errors.As(err, &said) && said.Status < 500 && said.Status != http.StatusUnauthorized && (f.After != "" || f.link() != "/jobs") {
+	if said := wrongOf(err); said != "" && (f.After != "" || f.link() != "/jobs") {
 		// A box that is not there, or a page that is too old, is no reason to show no form.
-		d.Wrong, d.ShowOpen, d.ShowEnded, err = said.Error(), false, false, nil
+		d.Wrong, d.ShowOpen, d.ShowEnded, err = said, false, false, nil
 	}
 	return d, err
 }

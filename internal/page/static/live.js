@@ -29,6 +29,8 @@
     if (was.outerHTML === is.outerHTML) return;
     const old = was.querySelector("input[type=checkbox]"), fresh = is.querySelector("input[type=checkbox]");
     if (old && fresh) fresh.checked = old.checked;
+    const opened = is.querySelectorAll("details");
+    was.querySelectorAll("details").forEach((d, i) => { if (opened[i]) opened[i].open = d.open; });
     const able = "a, button, input, select, summary";
     const at = [...was.querySelectorAll(able)].indexOf(document.activeElement);
     was.replaceWith(is);
@@ -98,5 +100,7 @@
     say("The connection to the server is lost. What you see is from " + since + ".");
     if (events.readyState === EventSource.CLOSED) setTimeout(() => location.reload(), 5000);
   };
+  // What has no events, such as work on the store, is looked at now and then while it goes on.
+  setInterval(() => { if (document.querySelector("[data-often]")) { everything = true; later(10); } }, 3000);
   setInterval(() => { if (!away && !busy && !timer) since = now(); }, 5000);
 })();
