@@ -11,7 +11,7 @@ func newStoreCmd(w world) *cobra.Command {
 		`A store is a folder with the backups of any number of boxes, or a folder with the index of one
 whose backups are in S3-compatible object storage. One process writes to it at a time; others can
 read beside it. If that is a server, `+"`gc` and `scrub`"+` go through it.`,
-		newStoreInitCmd(), newStoreTakeOverCmd(w), newStoreStatsCmd(), newStoreScrubCmd(w), newStoreGCCmd(w), newStoreRebuildCmd(w),
+		newStoreInitCmd(), newStoreTakeOverCmd(w), newStoreStatsCmd(w), newStoreScrubCmd(w), newStoreGCCmd(w), newStoreRebuildCmd(w),
 		newStoreCopyCmd(w))
 }
 

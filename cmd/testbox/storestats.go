@@ -1,17 +1,22 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"os"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"testbox-imaging/internal/api"
+	"testbox-imaging/internal/apiclient"
 	"testbox-imaging/internal/store"
 	"testbox-imaging/internal/words"
 )
 
-func newStoreStatsCmd() *cobra.Command {
+func newStoreStatsCmd(w world) *cobra.Command {
 	var o storeFlag
 	var asJSON bool
 	cmd := &cobra.Command{
@@ -21,11 +26,12 @@ func newStoreStatsCmd() *cobra.Command {
 parts together are all of its files. What objects take in a pack is told about. "dead" is what no
 backup needs any more; ` + "`testbox store gc`" + ` gets it back. Where a backup cannot be read, it is not
 known what is dead. ALONE is what no other box needs: it comes back when all backups of the box are
-deleted.`,
+deleted. If the server of this machine has the store open, it says too on which day the store will be
+full.`,
 		Example: `  testbox store stats`,
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return o.with(cmd.Context(), printerOf(cmd), true, func(s backups) error {
+			return o.withFolder(cmd.Context(), printerOf(cmd), true, func(s *store.Locked) error {
 				st, err := s.Stats(cmd.Context())
 				if err != nil {
 					return err
@@ -34,6 +40,9 @@ deleted.`,
 					return printJSON(printerOf(cmd), st)
 				}
 				printStats(printerOf(cmd), st)
+				if text := foretold(cmd.Context(), w, s.UUID()); text != "" {
+					printerOf(cmd).printf("\n%s\n", printable(text))
+				}
 				return nil
 			})
 		},
@@ -97,4 +106,30 @@ func statParts(st *store.Stats) []statPart {
 		{st.Index, "index, a cache", true},
 		{st.Other, "other files", true},
 	}
+}
+
+// foretold is what the server of this machine says of the day on which its store will be
+// full. It is "" if there is no such server, or if it has another store.
+func foretold(ctx context.Context, w world, store string) string {
+	socket := os.Getenv(serverEnv)
+	if socket == "" {
+		socket = w.socket
+	}
+	if !strings.HasPrefix(socket, "/") {
+		return ""
+	}
+	c, err := apiclient.New(apiclient.Config{Server: socket, Away: w.away})
+	if err != nil {
+		return ""
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	var has api.Store
+	var h api.StoreHistory
+	if c.Do(ctx, "GET", apiclient.Path("store"), nil, &has) != nil || has.ID != store ||
+		c.Do(ctx, "GET", apiclient.Path("store", "history")+"?days=1", nil, &h) != nil {
+		return "" // the figures above are there all the same
+	}
+	return h.Forecast.Text()
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"testbox-imaging/internal/forecast"
 	"testbox-imaging/internal/job"
 	"testbox-imaging/internal/ledger"
 	"testbox-imaging/internal/schedule"
@@ -26,6 +27,7 @@ type metrics struct {
 	jobs    *prometheus.Desc
 	boxes   *prometheus.Desc
 	stored  *prometheus.Desc
+	full    *prometheus.Desc
 	sights  *prometheus.Desc
 	times   *prometheus.Desc
 }
@@ -41,6 +43,8 @@ func newMetrics(s *Server) *metrics {
 			"or share their address.", []string{"what"}, nil),
 		times: prometheus.NewDesc("testbox_schedule_time_seconds", "Times of schedules, in seconds since 1970: the next start, which a "+
 			"paused one does not have, the last start with jobs, and when starts were missed last.", []string{"schedule", "what"}, nil),
+		full: prometheus.NewDesc("testbox_store_full_time_seconds", "The day on which the store will be full if it goes on as in the last "+
+			"weeks, in seconds since 1970. It is left out if none is foreseen.", nil, nil),
 		stored: prometheus.NewDesc("testbox_store_bytes", "Bytes that the store has.", nil, nil),
 	}
 	info := prometheus.NewGauge(prometheus.GaugeOpts{Name: "testbox_info", Help: "The version of the server.",
@@ -62,6 +66,7 @@ func (m *metrics) Describe(to chan<- *prometheus.Desc) {
 	to <- m.jobs
 	to <- m.boxes
 	to <- m.stored
+	to <- m.full
 	to <- m.sights
 	to <- m.times
 }
@@ -90,8 +95,29 @@ func (m *metrics) Collect(to chan<- prometheus.Metric) {
 		}
 	}
 	m.schedules(ctx, to)
+	m.forecast(ctx, to)
 	if m.s.cfg.Stored != nil {
 		to <- prometheus.MustNewConstMetric(m.stored, prometheus.GaugeValue, float64(m.s.cfg.Stored()))
+	}
+}
+
+// forecast gives the day on which the store will be full.
+func (m *metrics) forecast(ctx context.Context, to chan<- prometheus.Metric) {
+	if m.s.cfg.Backups == nil {
+		return
+	}
+	now := m.s.cfg.Now()
+	var sizes []ledger.StoreSize
+	err := m.s.cfg.Ledger.View(ctx, func(tx *ledger.Tx) (err error) {
+		sizes, err = tx.StoreSizes(now.AddDate(0, 0, -forecast.Days))
+		return err
+	})
+	if err != nil {
+		to <- prometheus.NewInvalidMetric(m.full, err)
+		return
+	}
+	if f := foretell(sizes, now); f.Day != nil {
+		to <- prometheus.MustNewConstMetric(m.full, prometheus.GaugeValue, float64(f.Day.Unix()))
 	}
 }
 

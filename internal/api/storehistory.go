@@ -2,9 +2,11 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"testbox-imaging/internal/forecast"
+	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/ledger"
 )
 
@@ -63,4 +65,20 @@ func foretell(sizes []ledger.StoreSize, now time.Time) StoreForecast {
 	}
 	f := forecast.Of(points, now)
 	return StoreForecast{State: f.State, Day: timeOrNone(f.Day), PerDay: f.PerDay}
+}
+
+// Text says it in a sentence.
+func (f StoreForecast) Text() string {
+	switch {
+	case f.State == forecast.Full && f.Day != nil && f.PerDay <= 0:
+		return "It is full."
+	case f.State == forecast.Full && f.Day != nil:
+		return fmt.Sprintf("It will be full on %s, if it goes on as in the last weeks, with %s a day.", f.Day.UTC().Format(time.DateOnly),
+			image.SizeText(f.PerDay))
+	case f.State == forecast.Far:
+		return fmt.Sprintf("It will not be full within three years, if it goes on as in the last weeks, with %s a day.", image.SizeText(f.PerDay))
+	case f.State == forecast.NotGrowing:
+		return "It does not become fuller."
+	}
+	return "When it will be full is not known: that takes a week of figures, and a file system whose size is known."
 }

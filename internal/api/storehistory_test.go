@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -40,6 +41,13 @@ func TestStoreHistory(t *testing.T) {
 	}
 	if in := h.Forecast.Day.Sub(now).Hours() / 24; in < 37 || in > 42 {
 		t.Errorf("it is full in %.1f days", in)
+	}
+	_, m := c.do("GET", "/metrics", nil)
+	i := strings.Index(string(m), "\ntestbox_store_full_time_seconds ")
+	var at1970 float64
+	if _, err := fmt.Sscan(string(m)[max(i, 0)+len("\ntestbox_store_full_time_seconds "):], &at1970); i < 0 || err != nil ||
+		int64(at1970) != h.Forecast.Day.Unix() {
+		t.Errorf("the metrics say %v, %v", at1970, err)
 	}
 	c.want(200, "GET", at+"?days=7", nil, &h)
 	if len(h.Sizes) != 6 && len(h.Sizes) != 7 || h.Forecast.State != "full" {
