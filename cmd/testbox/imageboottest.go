@@ -45,9 +45,9 @@ backup, together with a picture of the last screen; image list and image show te
 
 passed:   it asked for a login on its serial line or on a text screen, or gave the line that --expect
           describes.
-failed:   firmware, loader or kernel said that they do not go on, or it restarted itself again and
-          again, or switched itself off. The exit code is 1.
-unproven: neither was seen in time. The exit code is 12. A desktop, or a console in graphics mode,
+failed:   firmware, loader or kernel said that they do not go on, or its boot sector read nothing for a
+          minute, or it restarted itself again and again, or switched itself off. The exit code is 1.
+unproven: neither was seen in time, or this machine is too busy. The exit code is 12. A desktop, or a console in graphics mode,
           gives no proof that a program could be sure of: look at the picture. console=ttyS0 on the
           box's kernel command line gives one.
 

@@ -39,13 +39,14 @@ exec switch_root /root /sbin/init
 `
 
 // ownInit is /sbin/init of the own system. It checks the system's files and
-// prints the result.
+// prints the result. Then it asks for a login, as systems do.
 const ownInit = `#!/bin/busybox sh
 cd /
 busybox ip link set eth0 up
 busybox udhcpc -i eth0 -s /sbin/dhcp -t 60 -T 1 -q >/dev/null 2>&1 &
 if busybox sha256sum -c -s etc/sums; then
 	echo "testbox own system %[1]s up, files ok"
+	echo "%[1]s login: "
 else
 	echo "testbox own system %[1]s up, FILES DAMAGED"
 fi
