@@ -8,8 +8,6 @@ import (
 	"net/url"
 
 	"testbox-imaging/internal/api"
-	"testbox-imaging/internal/chart"
-	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/page/boxpage"
 )
 
@@ -74,28 +72,7 @@ func (d *storeData) history(ctx context.Context, v Visitor) error {
 	}
 	now := h.Sizes[len(h.Sizes)-1]
 	d.Now, d.Saved = &now, max(0, now.Data-now.Stored)
-	if len(h.Sizes) < 2 {
-		return nil
-	}
-	stored, data, free := chart.Series{Name: "stored"}, chart.Series{Name: "data"}, chart.Series{Name: "free"}
-	for _, s := range h.Sizes {
-		stored.Points = append(stored.Points, chart.Point{At: s.Time, Value: float64(s.Stored)})
-		data.Points = append(data.Points, chart.Point{At: s.Time, Value: float64(s.Data)})
-		if s.Room > 0 {
-			free.Points = append(free.Points, chart.Point{At: s.Time, Value: float64(s.Free)})
-		}
-	}
-	draw := func(id, title, about string, series chart.Series) {
-		if len(series.Points) < 2 {
-			return
-		}
-		f := chart.Figures{ID: id, Title: title, About: about, Series: []chart.Series{series}, Bytes: true,
-			Unit: func(v float64) string { return image.SizeText(int64(min(v, 1<<60))) }}
-		d.Charts = append(d.Charts, storeChart{title, f.SVG()})
-	}
-	draw("stored", "What the store takes", "Now it takes "+image.SizeText(now.Stored)+".", stored)
-	draw("data", "What its backups stand for", "Now they stand for "+image.SizeText(now.Data)+".", data)
-	draw("free", "What is free beside it", "Now "+image.SizeText(now.Free)+" are free.", free)
+	d.Charts = StoreCharts(h).Charts
 	return nil
 }
 

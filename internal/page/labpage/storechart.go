@@ -2,7 +2,6 @@ package labpage
 
 import (
 	"fmt"
-	"html/template"
 
 	"testbox-imaging/internal/api"
 	"testbox-imaging/internal/chart"
@@ -11,7 +10,7 @@ import (
 
 // StoreDrawing is how the store grows, drawn and in words.
 type StoreDrawing struct {
-	Charts []template.HTML
+	Charts []storeChart
 	Day    string // when it will be full, in a sentence
 	Saved  string // how much less it takes than its backups have, in a sentence; "" if it has none
 }
@@ -43,7 +42,7 @@ func StoreCharts(h api.StoreHistory) StoreDrawing {
 	draw := func(id, title, about string, series ...chart.Series) {
 		f := chart.Figures{ID: id, Title: title, About: about, Series: series, Bytes: true,
 			Unit: func(v float64) string { return image.SizeText(int64(min(v, 1<<60))) }}
-		d.Charts = append(d.Charts, f.SVG())
+		d.Charts = append(d.Charts, storeChart{title, f.SVG()})
 	}
 	if last.Room > 0 {
 		draw("storeuse", "Use of the file system of the store, and how much it has room for",

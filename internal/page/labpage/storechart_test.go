@@ -25,15 +25,15 @@ func TestStoreCharts(t *testing.T) {
 	}
 	for _, c := range d.Charts {
 		for _, want := range []string{"2025-01-01", h.Sizes[699].Time.Format(time.DateOnly), "chart-series-2"} {
-			if !strings.Contains(string(c), want) {
+			if !strings.Contains(string(c.SVG), want) {
 				t.Errorf("a chart does not have %s", want)
 			}
 		}
-		if strings.Contains(string(c), "style=") || len(c) > 200_000 {
-			t.Errorf("a chart has %d bytes, or a style", len(c))
+		if strings.Contains(string(c.SVG), "style=") || len(c.SVG) > 200_000 {
+			t.Errorf("a chart has %d bytes, or a style", len(c.SVG))
 		}
 	}
-	if !strings.Contains(string(d.Charts[0]), "room: ") {
+	if !strings.Contains(string(d.Charts[0].SVG), "room: ") {
 		t.Error("the limit is not drawn")
 	}
 	h.Sizes = h.Sizes[:2]
