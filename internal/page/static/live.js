@@ -44,11 +44,12 @@
       if (is) put(part, is);
     }
     if (!table) return;
-    for (const row of page.querySelectorAll("[data-rows] tbody tr")) {
+    const rows = [...page.querySelectorAll("[data-rows] tbody tr")], ids = new Set(rows.map((r) => r.id));
+    for (const row of rows) { // those that are new or changed leave the fetched page
       const was = document.getElementById(row.id);
       if (was) put(was, row); else table.tBodies[0].append(row);
     }
-    for (const row of [...table.tBodies[0].rows]) if (!page.getElementById(row.id)) row.remove();
+    for (const row of [...table.tBodies[0].rows]) if (!ids.has(row.id)) row.remove();
     const counts = page.getElementById("counts");
     if (counts) put(document.getElementById("counts"), counts);
   };
@@ -71,7 +72,7 @@
     if (busy) return later(500);
     busy = true;
     try {
-      if (everything || changed.size > 100) { changed.clear(); await again(); everything = false; } else await some();
+      if (everything || changed.size > 100) { changed.clear(); everything = false; await again(); } else await some();
       if (!away) { since = now(); say(""); }
     } catch {
       everything = true;

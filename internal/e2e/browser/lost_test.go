@@ -1,0 +1,280 @@
+package browser
+
+import (
+	"context"
+
+	"io"
+	"net"
+	"net/http"
+
+	"strings"
+	"sync"
+	"testing"
+
+	"testbox-imaging/internal/api"
+	"testbox-imaging/internal/apiclient"
+	"testbox-imaging/internal/bench/rig"
+	"testbox-imaging/internal/e2e/browser/chrome"
+	"testbox-imaging/internal/e2e/browser/demo"
+	"testbox-imaging/internal/ledger"
+)
+
+// cutter passes connections on to the server, until it is told not to.
+type cutter struct {
+	net.Listener
+	to string
+
+	mu    sync.Mutex
+	cut   bool // no connection lives
+	mute  bool // nothing comes back from the server
+	conns map[net.Conn]bool
+}
+
+func newCutter(t *testing.T) *cutter {
+	l, err := net.Listen("tcp", rig.ServerIP+":0")
+	must(t, err)
+	c := &cutter{Listener: l, to: strings.TrimPrefix(world(t).URL, "https://"), conns: map[net.Conn]bool{}}
+	var all sync.WaitGroup
+	all.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			all.Go(func() { c.serve(conn) })
+		}
+	})
+	t.Cleanup(func() {
+		l.Close()
+		c.set(true, false)
+		all.Wait()
+	})
+	return c
+}
+
+// set says what becomes of connections from now on.
+func (c *cutter) set(cut, mute bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cut, c.mute = cut, mute
+	if cut {
+		for conn := range c.conns {
+			conn.Close()
+		}
+	}
+}
+
+func (c *cutter) keep(conn net.Conn) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.conns[conn] = true
+	return !c.cut
+}
+
+func (c *cutter) drop(conn net.Conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.conns, conn)
+	conn.Close()
+}
+
+func (c *cutter) serve(conn net.Conn) {
+	defer c.drop(conn)
+	if !c.keep(conn) {
+		return
+	}
+	server, err := net.Dial("tcp", c.to)
+	if err != nil {
+		return
+	}
+	defer c.drop(server)
+	if !c.keep(server) {
+		return
+	}
+	go func() {
+		io.Copy(server, conn)
+		server.Close()
+	}()
+	b := make([]byte, 32<<10)
+	for {
+		n, err := server.Read(b)
+		if err != nil {
+			return
+		}
+		c.mu.Lock()
+		mute := c.mute
+		c.mu.Unlock()
+		if !mute {
+			if _, err := conn.Write(b[:n]); err != nil {
+				return
+			}
+		}
+	}
+}
+
+// through is a tab that reaches the server through a cutter, and has logged in.
+func through(t *testing.T, c *cutter) (b *chrome.Tab, site string) {
+	b = tab(t, chrome.Wide)
+	b.Allow = func(text string) bool {
+		return strings.Contains(text, "net::ERR_") || strings.Contains(text, "Failed to load resource")
+	}
+	site = "https://" + c.Addr().String()
+	must(t, b.Go(site+"/login"))
+	must(t, b.Do(chrome.Type("#token", demo.Tokens[ledger.Operator]), chrome.Click("button.main")))
+	must(t, b.Until("location.pathname == '/' && document.readyState == 'complete'"))
+	return b, site
+}
+
+// TestLostPost loses a form before it reaches the server, and then its answer. Neither is shown as
+// done, and sending the form again makes one job in both cases.
+func TestLostPost(t *testing.T) {
+	for _, reaches := range []bool{false, true} {
+		name := "form"
+		if reaches {
+			name = "answer"
+		}
+		t.Run(name, func(t *testing.T) {
+			c := newCutter(t)
+			b, site := through(t, c)
+			before := jobs(t, "gpu-06")
+			must(t, b.Go(site+"/act/backup?box="+addr(t, "gpu-06")))
+			must(t, b.Has("Nothing has been done yet"))
+			c.set(!reaches, reaches)
+			must(t, b.Eval("document.querySelector('main form button.main').click()", nil))
+			if reaches {
+				for end := chrome.Patience(); len(jobs(t, "gpu-06")) == len(before); {
+					if !end() {
+						t.Fatal("the form did not reach the server")
+					}
+				}
+				c.set(true, false)
+			}
+			must(t, b.Until("location.protocol == 'chrome-error:'"))
+			want := len(before)
+			if reaches {
+				want++
+			}
+			if n := len(jobs(t, "gpu-06")); n != want {
+				t.Fatalf("there are %d jobs, and should be %d", n, want)
+			}
+			c.set(false, false)
+			must(t, b.Do(chrome.Reload()))
+			must(t, b.Until("location.pathname.startsWith('/jobs/') && document.readyState == 'complete'"))
+			all := jobs(t, "gpu-06")
+			if len(all) != len(before)+1 {
+				t.Fatalf("%d jobs were made", len(all)-len(before))
+			}
+			must(t, world(t).Cancel(context.Background(), all[0]))
+		})
+	}
+}
+
+// TestLostConnection cuts the connection of a list that follows what happens. The page says so,
+// and is right again soon after the connection is back.
+func TestLostConnection(t *testing.T) {
+	ctx, lab := context.Background(), world(t)
+	c := newCutter(t)
+	b, _ := through(t, c)
+	must(t, b.Until("document.getElementById('lost').hidden"))
+	c.set(true, false)
+	must(t, b.Until("!document.getElementById('lost').hidden"))
+	must(t, b.Has("What you see is from"))
+	reason := "changed while nobody could see it"
+	bad := string(ledger.Bad)
+	path := apiclient.Path("boxes", addr(t, "ci-10"))
+	must(t, lab.Admin.Do(ctx, http.MethodPatch, path, api.SetBox{Health: &bad, HealthReason: &reason}, nil))
+	c.set(false, false)
+	must(t, b.Has(reason))
+	must(t, b.Until("document.getElementById('lost').hidden"))
+	good, none := string(ledger.Good), ""
+	must(t, lab.Admin.Do(ctx, http.MethodPatch, path, api.SetBox{Health: &good, HealthReason: &none}, nil))
+}
+
+// TestHostileTexts has texts that would be scripts if they were not escaped.
+func TestHostileTexts(t *testing.T) {
+	ctx, lab := context.Background(), world(t)
+	const evil = `"><img src=x onerror=alert(1)><script>alert(2)</script>` + "'{{.}}"
+	a, err := lab.Begin(ctx, "edge-05", "backup")
+	must(t, err)
+	defer a.Close()
+	_, err = a.Works(ctx, "read", 0.4, evil)
+	must(t, err)
+	bad, reason := string(ledger.Bad), evil
+	path := apiclient.Path("boxes", addr(t, "edge-05"))
+	must(t, lab.Admin.Do(ctx, http.MethodPatch, path, api.SetBox{Health: &bad, HealthReason: &reason}, nil))
+	must(t, a.Fails(ctx, evil))
+	b := tab(t, chrome.Wide)
+	login(t, b, ledger.Admin)
+	for _, at := range []string{"/", "/boxes/" + addr(t, "edge-05"), "/jobs/" + a.Job.ID, "/act/backup?box=" + addr(t, "edge-05")} {
+		must(t, b.Go(lab.URL+at))
+		must(t, b.Until("!document.querySelector('[aria-busy=true]')"))
+		if !strings.HasPrefix(at, "/act/") {
+			must(t, b.Has("<img src=x onerror=alert(1)>"))
+		}
+		var found int
+		must(t, b.Eval("document.querySelectorAll('img, body script, [onerror]').length", &found))
+		if found != 0 {
+			t.Errorf("%s has %d elements out of a text of a box", at, found)
+		}
+	}
+	good, none := string(ledger.Good), ""
+	must(t, lab.Admin.Do(ctx, http.MethodPatch, path, api.SetBox{Health: &good, HealthReason: &none}, nil))
+}
+
+// TestKeyboard asks for a backup with the keyboard alone.
+func TestKeyboard(t *testing.T) {
+	b := tab(t, chrome.Wide)
+	must(t, b.Go(world(t).URL+"/login"))
+	must(t, b.Until("document.activeElement.id == 'token'"))
+	must(t, b.Do(chrome.Press(demo.Tokens[ledger.Operator]+"\r")))
+	must(t, b.Until("location.pathname == '/' && document.readyState == 'complete'"))
+	reach := func(what string) {
+		t.Helper()
+		for range 300 {
+			var there bool
+			must(t, b.Eval("document.activeElement.matches("+chrome.Quote(what)+")", &there))
+			if there {
+				return
+			}
+			must(t, b.Do(chrome.Press("\t")))
+		}
+		t.Fatalf("the key Tab does not lead to %s", what)
+	}
+	must(t, b.Do(chrome.Press("\t")))
+	reach("a.skip")
+	must(t, b.Do(chrome.Press("\r")))
+	must(t, b.Until("document.activeElement.id == 'main'"))
+	reach(`a[href="/boxes/` + addr(t, "gpu-04") + `"]`)
+	must(t, b.Do(chrome.Press("\r")))
+	must(t, b.Until("location.pathname.startsWith('/boxes/') && document.readyState == 'complete'"))
+	reach(`a[href^="/act/backup"]`)
+	must(t, b.Do(chrome.Press("\r")))
+	must(t, b.Until("location.pathname == '/act/backup' && document.readyState == 'complete'"))
+	reach("main form button.main")
+	must(t, b.Do(chrome.Press("\r")))
+	must(t, b.Until("location.pathname.startsWith('/jobs/') && document.readyState == 'complete'"))
+	must(t, world(t).Cancel(context.Background(), jobs(t, "gpu-04")[0]))
+}
+
+// TestEndedToken deletes the token of somebody who is logged in.
+func TestEndedToken(t *testing.T) {
+	ctx, lab := context.Background(), world(t)
+	var made api.Token
+	must(t, lab.Admin.Do(ctx, http.MethodPost, apiclient.Path("tokens"),
+		api.NewToken{Name: "ends-soon", Role: string(ledger.Operator)}, &made))
+	b := tab(t, chrome.Wide)
+	b.Allow = func(text string) bool { return strings.Contains(text, "401") }
+	must(t, b.Go(lab.URL+"/login"))
+	must(t, b.Do(chrome.Type("#token", made.Secret), chrome.Click("button.main")))
+	must(t, b.Until("location.pathname == '/' && document.readyState == 'complete'"))
+	before := len(jobs(t, "nas-04"))
+	must(t, b.Go(lab.URL+"/act/backup?box="+addr(t, "nas-04")))
+	must(t, lab.Admin.Do(ctx, http.MethodDelete, apiclient.Path("tokens", made.ID), nil, nil))
+	must(t, b.Do(chrome.Click("main form button.main")))
+	must(t, b.Has("Nothing was done"))
+	if n := len(jobs(t, "nas-04")) - before; n != 0 {
+		t.Errorf("%d jobs were made by an ended token", n)
+	}
+	must(t, b.Go(lab.URL+"/"))
+	must(t, b.Until("location.pathname == '/login'"))
+}
