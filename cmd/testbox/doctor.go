@@ -45,7 +45,8 @@ On the storage server run it as root, since only root may look at all. On anothe
 network it sees what boxes see: DHCP and TFTP. It ends within a minute. docs/troubleshooting.md says more of
 each finding. What could not be looked at is said, with the reason.
 
-The exit code is 1 if there is a problem. It is 0 if there are only warnings, or things that were not looked at.`,
+The exit code is 1 if there is a problem. It is 0 if there are only warnings, or things that were
+not looked at.`,
 		Example: `  sudo testbox doctor
   testbox doctor 10.40.41.42
   testbox doctor --json`,

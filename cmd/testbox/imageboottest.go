@@ -47,9 +47,9 @@ passed:   it asked for a login on its serial line or on a text screen, or gave t
           describes.
 failed:   firmware, loader or kernel said that they do not go on, or its boot sector read nothing for a
           minute, or it restarted itself again and again, or switched itself off. The exit code is 1.
-unproven: neither was seen in time, or this machine is too busy. The exit code is 12. A desktop, or a console in graphics mode,
-          gives no proof that a program could be sure of: look at the picture. console=ttyS0 on the
-          box's kernel command line gives one.
+unproven: neither was seen in time, or this machine is too busy. The exit code is 12. A desktop, or
+          a console in graphics mode, gives no proof that a program could be sure of: look at the
+          picture. console=ttyS0 on the box's kernel command line gives one.
 
 The machine has disks of the kind that the box had: NVMe, virtio, or else SATA. A system that only
 the box's own firmware knows how to start, with no \EFI\BOOT\BOOTX64.EFI, is unproven.`,

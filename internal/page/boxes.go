@@ -52,9 +52,8 @@ func (r *row) ID() string { return "box-" + strings.ReplaceAll(r.Address, ".", "
 // labs keep what was read for a moment, so that many browsers that hear of the same change cause
 // one look.
 type labs struct {
-	mu  sync.Mutex        // guards by
-	by  map[string]*labOf // by the group that a visitor is limited to; "" is all
-	now func() time.Time
+	mu sync.Mutex        // guards by
+	by map[string]*labOf // by the group that a visitor is limited to; "" is all
 }
 
 type labOf struct {
