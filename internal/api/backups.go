@@ -111,6 +111,23 @@ func (s *Server) backupsOf(ctx context.Context, owner string) (Backups, error) {
 	})
 }
 
+// diskOf finds a disk of a backup that the caller may see.
+func (s *Server) diskOf(ctx context.Context, of BackupPath, disk string) (Backups, *image.Record, *image.RecordedDisk, error) {
+	backups, err := s.backupsOf(ctx, of.Owner)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	r, err := backups.Record(ctx, of.Owner, of.Backup)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	d := r.Disk(disk)
+	if d == nil {
+		return nil, nil, nil, notFound("backup %s of %s has no disk %s", r.ID, r.Box, disk)
+	}
+	return backups, r, d, nil
+}
+
 func (s *Server) listBackups(ctx context.Context, in *OwnerPath) (*body[BackupList], error) {
 	backups, err := s.backupsOf(ctx, in.Owner)
 	if err != nil {

@@ -108,17 +108,9 @@ func (s *Server) getMap(ctx context.Context, in *struct {
 	With  string `query:"with" maxLength:"64" doc:"id of the backup of the same box with which it is compared; without it, the one before that has the disk"`
 	Cells int    `query:"cells" minimum:"1" maximum:"1024" default:"256" doc:"into how many pieces the disk is divided"`
 }) (*body[DiskMap], error) {
-	backups, err := s.backupsOf(ctx, in.Owner)
+	backups, r, d, err := s.diskOf(ctx, in.BackupPath, in.Disk)
 	if err != nil {
 		return nil, err
-	}
-	r, err := backups.Record(ctx, in.Owner, in.Backup)
-	if err != nil {
-		return nil, err
-	}
-	d := r.Disk(in.Disk)
-	if d == nil {
-		return nil, notFound("backup %s of %s has no disk %s", r.ID, r.Box, in.Disk)
 	}
 	base, err := baseOf(ctx, backups, r, d, in.With, s.cfg.Now())
 	if err != nil {

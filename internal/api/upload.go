@@ -245,17 +245,9 @@ func (s *Server) getContent(ctx context.Context, in *struct {
 	BackupPath
 	Disk string `path:"disk" maxLength:"64" doc:"name of a disk of the backup"`
 }) (*body[match.Content], error) {
-	backups, err := s.backupsOf(ctx, in.Owner)
+	backups, r, d, err := s.diskOf(ctx, in.BackupPath, in.Disk)
 	if err != nil {
 		return nil, err
-	}
-	r, err := backups.Record(ctx, in.Owner, in.Backup)
-	if err != nil {
-		return nil, err
-	}
-	d := r.Disk(in.Disk)
-	if d == nil {
-		return nil, notFound("backup %s of %s has no disk %s", r.ID, r.Box, in.Disk)
 	}
 	select {
 	case s.looks <- struct{}{}:

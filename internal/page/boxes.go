@@ -33,6 +33,8 @@ type lab struct {
 	unknown string // why the latest backups are not known
 	groups  []string
 	labels  []string
+
+	needing, busy int // boxes that need somebody, and that are at work
 }
 
 // row is a box in the list.
@@ -61,10 +63,12 @@ type labOf struct {
 	lab *lab
 }
 
-// fresh is for how long a look at all boxes counts as new.
+// fresh is how old what a browser is told of changed boxes may be. A browser waits for so long after it has
+// heard of a change, so the change is in it.
 const fresh = time.Second
 
-func (s *Site) lab(ctx context.Context, v *api.Visitor) (*lab, error) {
+// lab is what is known of all boxes, as it was at a time or later.
+func (s *Site) lab(ctx context.Context, v *api.Visitor, since time.Time) (*lab, error) {
 	s.labs.mu.Lock()
 	if s.labs.by == nil || len(s.labs.by) > 100 {
 		s.labs.by = map[string]*labOf{}
@@ -77,7 +81,7 @@ func (s *Site) lab(ctx context.Context, v *api.Visitor) (*lab, error) {
 	s.labs.mu.Unlock()
 	of.mu.Lock()
 	defer of.mu.Unlock()
-	if of.lab != nil && time.Since(of.lab.at) < fresh {
+	if of.lab != nil && !of.lab.at.Before(since) {
 		return of.lab, nil
 	}
 	l, err := s.readLab(ctx, v)
@@ -116,6 +120,12 @@ func (s *Site) readLab(ctx context.Context, v *api.Visitor) (*lab, error) {
 		for _, b := range list.Boxes {
 			r := rowOf(b, open[b.Address], s.cfg.Now())
 			l.rows = append(l.rows, r)
+			if len(r.Needs) > 0 {
+				l.needing++
+			}
+			if r.State == string(job.Running) {
+				l.busy++
+			}
 			for _, g := range b.Groups {
 				groups[g] = true
 			}
@@ -168,7 +178,8 @@ func rowOf(b api.Box, j *api.Job, now time.Time) *row {
 			}
 		case job.Armed:
 			if now.Sub(j.Since) > waitsLong && !j.Power {
-				need("It is armed for %s since %s, and has not started maintenance. Somebody has to restart it.", j.Action, span(now.Sub(j.Since)))
+				need("It is armed for %s since %s, and has not started maintenance. Somebody has to restart it.", j.Action,
+					boxpage.Span(now.Sub(j.Since)))
 			}
 		case job.Running:
 			if p := j.Progress; p != nil {
@@ -194,7 +205,7 @@ func rowOf(b api.Box, j *api.Job, now time.Time) *row {
 		}
 	}
 	if !b.SilentSince.IsZero() {
-		need("It was not seen for longer than is usual for it, since %s.", span(now.Sub(b.LastSeen)))
+		need("It was not seen for longer than is usual for it, since %s.", boxpage.Span(now.Sub(b.LastSeen)))
 	}
 	if b.Moved != nil {
 		need("Its machine asks from another address, %s.", b.Moved.Address)
@@ -207,8 +218,6 @@ func rowOf(b api.Box, j *api.Job, now time.Time) *row {
 	}
 	return r
 }
-
-func span(d time.Duration) string { return boxpage.Span(d) }
 
 // filter is which boxes are wanted.
 type filter struct {
@@ -258,23 +267,18 @@ var stateWords = strings.Fields("queued armed running restarting held rescue don
 
 func (s *Site) home(w http.ResponseWriter, r *http.Request) {
 	v := visitorOf(r)
-	l, err := s.lab(r.Context(), v)
+	l, err := s.lab(r.Context(), v, time.Now())
 	if err != nil {
 		s.Fail(w, r, err)
 		return
 	}
 	q := r.URL.Query()
-	d := boxesData{Filter: filterOf(q), All: len(l.rows), Groups: l.groups, Labels: l.labels, Unknown: l.unknown, States: stateWords,
+	d := boxesData{Filter: filterOf(q), All: len(l.rows), Needing: l.needing, Busy: l.busy,
+		Groups: l.groups, Labels: l.labels, Unknown: l.unknown, States: stateWords,
 		Healths: []ledger.Health{ledger.Good, ledger.Suspect, ledger.Bad, ledger.Maintenance, ledger.Retired},
 		May:     may{v.May("add-jobs"), v.May("set-box")}}
 	skip, _ := strconv.Atoi(q.Get("from"))
 	for _, row := range l.rows {
-		if len(row.Needs) > 0 {
-			d.Needing++
-		}
-		if row.State == string(job.Running) {
-			d.Busy++
-		}
 		if !d.Filter.has(row) {
 			continue
 		}
@@ -292,7 +296,7 @@ func (s *Site) home(w http.ResponseWriter, r *http.Request) {
 // rows answers with the rows of some boxes, as they are now, and with the numbers above the list.
 func (s *Site) rows(w http.ResponseWriter, r *http.Request) {
 	v := visitorOf(r)
-	l, err := s.lab(r.Context(), v)
+	l, err := s.lab(r.Context(), v, time.Now().Add(-fresh))
 	if err != nil {
 		s.Fail(w, r, err)
 		return
@@ -303,19 +307,13 @@ func (s *Site) rows(w http.ResponseWriter, r *http.Request) {
 			wanted[a] = true
 		}
 	}
-	d := boxesData{All: len(l.rows), May: may{v.May("add-jobs"), v.May("set-box")}}
+	d := boxesData{All: len(l.rows), Needing: l.needing, Busy: l.busy, May: may{v.May("add-jobs"), v.May("set-box")}}
 	for _, row := range l.rows {
-		if len(row.Needs) > 0 {
-			d.Needing++
-		}
-		if row.State == string(job.Running) {
-			d.Busy++
-		}
 		if wanted[row.Address] {
 			d.Rows = append(d.Rows, row)
 		}
 	}
-	body, err := s.render("rows.tmpl", d)
+	body, err := s.templates.Render("rows.tmpl", d)
 	if err != nil {
 		s.fault(w, r, err)
 		return

@@ -45,7 +45,7 @@ func (s *Site) loginFirst(w http.ResponseWriter, r *http.Request, err error) {
 	// The cookie does not come along when a link of another site leads here, as in a mail or a chat. It
 	// does when the page loads itself once more.
 	if errors.Is(err, errNobody) && r.Method == http.MethodGet && r.Header.Get("Sec-Fetch-Site") == "cross-site" {
-		body, err := s.render("again.tmpl", local(r.URL.RequestURI()))
+		body, err := s.templates.Render("again.tmpl", local(r.URL.RequestURI()))
 		if err != nil {
 			s.fault(w, r, err)
 			return

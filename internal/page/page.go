@@ -5,7 +5,6 @@
 package page
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"embed"
@@ -37,13 +36,14 @@ type Config struct {
 
 // Site is the page as a http.Handler. It is served over TLS alone.
 type Site struct {
-	cfg    Config
-	mux    *http.ServeMux
-	cross  *http.CrossOriginProtection
-	files  map[string]file // by their paths
-	assets assets
-	labs   labs
-	spare  sparing.Limit
+	cfg       Config
+	mux       *http.ServeMux
+	cross     *http.CrossOriginProtection
+	files     map[string]file // by their paths
+	assets    assets
+	labs      labs
+	templates boxpage.Templates
+	spare     sparing.Limit
 }
 
 // New makes the page of a server.
@@ -54,7 +54,8 @@ func New(cfg Config) *Site {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Site{cfg: cfg, mux: http.NewServeMux(), cross: http.NewCrossOriginProtection()}
+	s := &Site{cfg: cfg, mux: http.NewServeMux(), cross: http.NewCrossOriginProtection(),
+		templates: boxpage.ReadTemplates(templateFiles, "templates/*.tmpl", cfg.Now)}
 	s.readFiles()
 	s.mux.HandleFunc("GET /{$}", s.home)
 	s.mux.HandleFunc("GET /rows", s.rows)
@@ -222,8 +223,6 @@ func (s *Site) readFiles() {
 	sort.Strings(s.assets.Scripts)
 }
 
-var templates = template.Must(template.New("").Funcs(boxpage.Functions(nil)).ParseFS(templateFiles, "templates/*.tmpl"))
-
 // link is a page in the frame's list of pages.
 type link struct {
 	Name, Path string
@@ -252,22 +251,9 @@ type frame struct {
 	Query   string
 }
 
-// render makes the text of a template, with nothing in it that turns the direction of a text.
-func (s *Site) render(name string, data any) (template.HTML, error) {
-	t, err := templates.Clone()
-	if err != nil {
-		return "", err
-	}
-	var b bytes.Buffer
-	if err := t.Funcs(boxpage.Functions(s.cfg.Now)).ExecuteTemplate(&b, name, data); err != nil {
-		return "", err
-	}
-	return template.HTML(boxpage.Plain(b.String())), nil
-}
-
 // page shows a template within the frame, or alone if only a part is wanted.
 func (s *Site) page(w http.ResponseWriter, r *http.Request, status int, title, name string, data any) {
-	body, err := s.render(name, data)
+	body, err := s.templates.Render(name, data)
 	if err != nil {
 		s.fault(w, r, err)
 		return
@@ -285,7 +271,7 @@ func (s *Site) show(w http.ResponseWriter, r *http.Request, status int, p boxpag
 			}
 		}
 	}
-	text, err := s.render("frame.tmpl", f)
+	text, err := s.templates.Render("frame.tmpl", f)
 	if err != nil {
 		s.fault(w, r, err)
 		return

@@ -526,3 +526,17 @@ func TestEvents(t *testing.T) {
 		t.Errorf("a stranger: %d", stranger.StatusCode)
 	}
 }
+
+// TestSeenAtOnce: a page that is opened right after a change has it, also if somebody opened one right before.
+func TestSeenAtOnce(t *testing.T) {
+	r := newRig(t)
+	b := r.as(ledger.Token{Name: "v", Role: ledger.Viewer})
+	for i := range 5 {
+		b.shows("/")
+		name := fmt.Sprintf("web-%d", i)
+		r.box(ledger.Box{Address: addr(t, "10.0.0.1"), Name: name})
+		if text := b.shows("/"); !strings.Contains(text, name) {
+			t.Errorf("the page does not have %s", name)
+		}
+	}
+}

@@ -5,15 +5,14 @@
 package boxpage
 
 import (
-	"bytes"
 	"context"
 	"embed"
 	"fmt"
 	"html/template"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
-	"unicode"
 
 	"testbox-imaging/internal/api"
 	"testbox-imaging/internal/image"
@@ -40,7 +39,10 @@ type Page struct {
 
 // Pages makes pages.
 type Pages struct {
-	Now func() time.Time
+	Now func() time.Time // nil means time.Now
+
+	once      sync.Once // reads the templates
+	templates Templates
 }
 
 //go:embed *.tmpl
@@ -54,9 +56,7 @@ var (
 	Script []byte
 )
 
-// templates are read once. A template has the functions of one time, which clones have.
-var templates = template.Must(template.New("").Funcs(functions(nil)).ParseFS(files, "*.tmpl"))
-
+// functions are what templates of all pages may call.
 func functions(now func() time.Time) template.FuncMap {
 	if now == nil {
 		now = time.Now
@@ -81,7 +81,7 @@ func functions(now func() time.Time) template.FuncMap {
 		"percent":  percent,
 		"path":     url.PathEscape,
 		"query":    url.QueryEscape,
-		"seconds":  func(n int64) string { return span(time.Duration(n) * time.Second) },
+		"seconds":  func(n int64) string { return Span(time.Duration(n) * time.Second) },
 		"sum":      func(list ...int64) (n int64) { return total(list) },
 		"boxtitle": boxName,
 		"class":    func(s string) string { return strings.NewReplacer(" ", "-", ",", "").Replace(s) },
@@ -104,24 +104,14 @@ func ago(d time.Duration) string {
 	case d < time.Minute:
 		return "just now"
 	}
-	return span(d) + " ago"
+	return Span(d) + " ago"
 }
 
 func in(d time.Duration) string {
 	if d < time.Minute {
 		return "in less than a minute"
 	}
-	return "in " + span(d)
-}
-
-func span(d time.Duration) string {
-	switch {
-	case d < time.Hour:
-		return words.Count(int(d/time.Minute), "minute")
-	case d < 48*time.Hour:
-		return words.Count(int(d/time.Hour), "hour")
-	}
-	return words.Count(int(d/(24*time.Hour)), "day")
+	return "in " + Span(d)
 }
 
 func rateText(v float64) string {
@@ -142,34 +132,10 @@ func percent(part, all int64) string {
 	}
 }
 
-func (p *Pages) now() time.Time {
-	if p.Now == nil {
-		return time.Now()
-	}
-	return p.Now()
-}
-
 func (p *Pages) render(name, title string, data any) (Page, error) {
-	t, err := templates.Clone()
-	if err != nil {
-		return Page{}, err
-	}
-	var b bytes.Buffer
-	if err := t.Funcs(functions(p.now)).ExecuteTemplate(&b, name, data); err != nil {
-		return Page{}, err
-	}
-	return Page{plain(title), template.HTML(plain(b.String()))}, nil
-}
-
-// plain replaces the characters that turn the direction of a text, or that are not seen. With
-// them a text could look as if it said something else.
-func plain(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.Is(unicode.Cf, r) || unicode.IsControl(r) && r != '\n' && r != '\t' {
-			return unicode.ReplacementChar
-		}
-		return r
-	}, s)
+	p.once.Do(func() { p.templates = ReadTemplates(files, "*.tmpl", p.Now) })
+	body, err := p.templates.Render(name, data)
+	return Page{Plain(title), body}, err
 }
 
 // visitor is what a template may offer.

@@ -5,12 +5,11 @@
 package labpage
 
 import (
-	"bytes"
 	"embed"
 	"errors"
 	"fmt"
-	"html/template"
 	"net/http"
+	"sync"
 	"time"
 
 	"testbox-imaging/internal/api"
@@ -36,8 +35,11 @@ type Site interface {
 
 // Pages makes pages.
 type Pages struct {
-	Now  func() time.Time
+	Now  func() time.Time // nil means time.Now
 	Site Site
+
+	once      sync.Once // reads the templates
+	templates boxpage.Templates
 }
 
 //go:embed *.tmpl
@@ -47,10 +49,6 @@ var files embed.FS
 //
 //go:embed labpage.css
 var Style []byte
-
-var templates = template.Must(template.New("").Funcs(functions(nil)).ParseFS(files, "*.tmpl"))
-
-func functions(now func() time.Time) template.FuncMap { return boxpage.Functions(now) }
 
 // Routes adds the pages to a site. The site itself keeps strangers, and forms of other sites,
 // away from them.
@@ -79,16 +77,13 @@ func (p *Pages) page(title, name string, read func(r *http.Request, v Visitor) (
 }
 
 func (p *Pages) show(w http.ResponseWriter, r *http.Request, status int, title, name string, data any) {
-	t, err := templates.Clone()
-	var b bytes.Buffer
-	if err == nil {
-		err = t.Funcs(functions(p.now)).ExecuteTemplate(&b, name, data)
-	}
+	p.once.Do(func() { p.templates = boxpage.ReadTemplates(files, "*.tmpl", p.Now) })
+	body, err := p.templates.Render(name, data)
 	if err != nil {
 		p.Site.Fail(w, r, err)
 		return
 	}
-	p.Site.ShowAs(w, r, status, boxpage.Page{Title: boxpage.Plain(title), Body: template.HTML(boxpage.Plain(b.String()))})
+	p.Site.ShowAs(w, r, status, boxpage.Page{Title: boxpage.Plain(title), Body: body})
 }
 
 func (p *Pages) now() time.Time {
