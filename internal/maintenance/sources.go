@@ -234,3 +234,14 @@ func marshalSources(sources []source) []byte {
 	}
 	return b.Bytes()
 }
+
+// Sources returns the Debian sources among those below etc, and their first suite. It is for
+// whoever makes a Debian tree beside this package.
+func Sources(etc string) (suite string, text []byte) {
+	host, _ := hostSources(etc)
+	all := buildSources(host)
+	if len(all) == 0 || len(all[0].words("Suites")) == 0 {
+		return "", nil
+	}
+	return all[0].words("Suites")[0], marshalSources(all)
+}
