@@ -130,7 +130,7 @@ func (s *Site) previewOf(r *http.Request, q url.Values) (*preview, error) {
 			return nil, err
 		}
 		return &preview{Action: a, Boxes: []target{{CheckedJob: api.CheckedJob{Box: j.Box, Name: j.Name}}}, Job: &j,
-			Back: "/jobs/" + url.PathEscape(j.ID)}, nil
+			Key: "page-" + rand.Text(), Back: "/jobs/" + url.PathEscape(j.ID)}, nil
 	case len(boxes) == 0:
 		return nil, refused(http.StatusBadRequest, "no box was chosen. Go back, and choose at least one")
 	}
@@ -252,6 +252,7 @@ func (s *Site) each(w http.ResponseWriter, r *http.Request, a *action, q url.Val
 		s.Fail(w, r, refused(http.StatusForbidden, "this is not for your role, which is %s", v.Role()))
 		return
 	}
+	done(w) // also if it fails: it may have begun, and the next try is for whoever has seen how this one went
 	p := &preview{Action: a, Back: "/"}
 	for _, addr := range q["box"] {
 		t := target{CheckedJob: api.CheckedJob{Box: addr}}

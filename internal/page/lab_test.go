@@ -227,7 +227,7 @@ func TestCalendarPage(t *testing.T) {
 	if n := r.jobs(); n != 1 {
 		t.Errorf("%d jobs", n)
 	}
-	resp, text := o.post("/do/run", url.Values{"on": {"nightly"}})
+	resp, text := o.post("/do/run", url.Values{"on": {"nightly"}, "key": {""}})
 	if resp.StatusCode != http.StatusBadRequest || r.jobs() != 1 {
 		t.Errorf("without a key: %d %s", resp.StatusCode, text)
 	}

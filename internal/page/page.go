@@ -42,6 +42,7 @@ type Site struct {
 	files     map[string]file // by their paths
 	assets    assets
 	labs      labs
+	once      once
 	templates boxpage.Templates
 	spare     sparing.Limit
 }
@@ -127,6 +128,10 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	r = r.WithContext(context.WithValue(r.Context(), visitorKey{}, v))
 	if _, pattern := s.mux.Handler(r); pattern == "" {
 		s.Fail(w, r, refused(http.StatusNotFound, "there is no such page"))
+		return
+	}
+	if r.Method == http.MethodPost && (strings.HasPrefix(r.URL.Path, "/act/") || strings.HasPrefix(r.URL.Path, "/do/")) {
+		s.doOnce(w, r, s.mux)
 		return
 	}
 	s.mux.ServeHTTP(w, r)

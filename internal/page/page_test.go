@@ -1,9 +1,12 @@
 package page_test
 
 import (
+	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/cookiejar"
 	"net/http/httptest"
@@ -12,6 +15,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -123,8 +127,13 @@ func (b *browser) get(path string) (*http.Response, string) {
 	return b.do(r)
 }
 
+// post sends a form. One that asks for something has a key of its own, as if it had just been opened.
 func (b *browser) post(path string, form url.Values) (*http.Response, string) {
 	b.t.Helper()
+	if (strings.HasPrefix(path, "/act/") || strings.HasPrefix(path, "/do/")) && !form.Has("key") {
+		form = maps.Clone(form)
+		form.Set("key", rand.Text())
+	}
 	r, err := http.NewRequestWithContext(b.t.Context(), "POST", b.base+path, strings.NewReader(form.Encode()))
 	must(b.t, err)
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
@@ -360,9 +369,88 @@ func TestOnce(t *testing.T) {
 	if third, _ := b.post("/act/backup", form()); third.StatusCode != http.StatusSeeOther || r.jobs() != 2 {
 		t.Errorf("%d, %d jobs", third.StatusCode, r.jobs())
 	}
-	if resp, _ := b.post("/act/backup", url.Values{"box": {"10.0.0.1"}}); resp.StatusCode != http.StatusBadRequest || r.jobs() != 2 {
+	resp, _ := b.post("/act/backup", url.Values{"box": {"10.0.0.1"}, "key": {""}})
+	if resp.StatusCode != http.StatusBadRequest || r.jobs() != 2 {
 		t.Errorf("without a key: %d", resp.StatusCode)
 	}
+}
+
+// TestOnceOfAll: also what is no job is done once by a form that is sent several times at once, as by a double click, and
+// each time the answer says what was done. The browser gives up some of the requests.
+func TestOnceOfAll(t *testing.T) {
+	r := newRig(t)
+	a := r.as(ledger.Token{Name: "a", Role: ledger.Admin})
+	key := regexp.MustCompile(`name="key" value="([^"]+)"`)
+	form := url.Values{"name": {"for ci"}, "role": {"viewer"}, "key": {key.FindStringSubmatch(a.shows("/do/add-token"))[1]}}
+	secrets := make(chan string, 8)
+	var all sync.WaitGroup
+	for i := range 8 {
+		all.Go(func() {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			if i%2 == 1 {
+				time.AfterFunc(time.Millisecond, cancel)
+			}
+			q, err := http.NewRequestWithContext(ctx, "POST", a.base+"/do/add-token", strings.NewReader(form.Encode()))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			q.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+			resp, err := a.c.Do(q)
+			if err != nil {
+				return
+			}
+			defer resp.Body.Close()
+			text, err := io.ReadAll(resp.Body)
+			if found := regexp.MustCompile(`<code id="secret">([^<]+)<`).FindStringSubmatch(string(text)); found != nil {
+				secrets <- found[1]
+			} else if err == nil {
+				t.Errorf("%d %s", resp.StatusCode, text)
+			}
+		})
+	}
+	all.Wait()
+	close(secrets)
+	said := map[string]int{}
+	for secret := range secrets {
+		said[secret]++
+	}
+	if len(said) != 1 || len(r.tokens()) != 2 {
+		t.Errorf("one form has made %d tokens, and the answers have the secrets %v", len(r.tokens())-1, said)
+	}
+
+	form.Set("role", "admin")
+	if resp, text := a.post("/do/add-token", form); resp.StatusCode != http.StatusConflict ||
+		strings.Contains(text, "id=\"secret\"") || !strings.Contains(text, "Nothing was done now") || len(r.tokens()) != 2 {
+		t.Errorf("the same form with another role: %d %s", resp.StatusCode, text)
+	}
+	if resp, text := r.as(ledger.Token{Name: "b", Role: ledger.Admin}).post("/do/add-token", form); resp.StatusCode != http.StatusOK ||
+		len(r.tokens()) != 4 {
+		t.Errorf("the form of somebody else: %d %s", resp.StatusCode, text)
+	}
+
+	// What was not done can be tried again by the same form, and what is deleted twice is gone.
+	form = url.Values{"on": {"rack"}, "key": {"k2"}}
+	if resp, _ := a.post("/do/delete-group", form); resp.StatusCode != http.StatusNotFound {
+		t.Errorf("%d", resp.StatusCode)
+	}
+	must(t, r.lab.Ledger.Update(t.Context(), func(tx *ledger.Tx) error { return tx.PutGroup(ledger.Group{Name: "rack"}) }))
+	for range 2 {
+		if resp, text := a.post("/do/delete-group", form); resp.StatusCode != http.StatusSeeOther {
+			t.Errorf("%d %s", resp.StatusCode, text)
+		}
+	}
+}
+
+// tokens are all tokens.
+func (r *rig) tokens() (all []ledger.Token) {
+	r.t.Helper()
+	must(r.t, r.lab.Ledger.View(r.t.Context(), func(tx *ledger.Tx) (err error) {
+		all, err = tx.Tokens("")
+		return err
+	}))
+	return all
 }
 
 // TestRestore: the page names box, disks and backup before anything is overwritten, and the job uses the backup that was named.
@@ -497,6 +585,13 @@ func TestReserve(t *testing.T) {
 	}
 	if text := b.shows("/"); !strings.Contains(text, "token ann") || !strings.Contains(text, "noise") {
 		t.Errorf("%s", text)
+	}
+	// Such a form counts once also if it fails: it may have begun something.
+	form := url.Values{"box": {"10.0.0.1"}, "key": {"k1"}}
+	first, text := other.post("/act/unhold", form)
+	b.post("/act/unhold", url.Values{"box": {"10.0.0.1"}})
+	if _, again := other.post("/act/unhold", form); first.StatusCode != http.StatusConflict || again != text {
+		t.Errorf("%d %s, and again %s", first.StatusCode, text, again)
 	}
 }
 
