@@ -2,12 +2,15 @@ package page
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
 	"testbox-imaging/internal/api"
+	"testbox-imaging/internal/words"
 )
 
 // cookieName begins with a prefix by which browsers send the cookie to this server alone, and over
@@ -18,7 +21,7 @@ const cookieName = "__Host-testbox"
 func cookie(secret string, age time.Duration) *http.Cookie {
 	c := &http.Cookie{Name: cookieName, Value: secret, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteStrictMode,
 		MaxAge: int(age / time.Second)}
-	if age <= 0 {
+	if c.MaxAge <= 0 { // 0 would mean a cookie without an end
 		c.MaxAge = -1
 	}
 	return c
@@ -92,10 +95,23 @@ func (s *Site) login(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	secret := strings.TrimSpace(r.PostForm.Get("token"))
+	from := addressOf(r.RemoteAddr)
+	if wait := s.tries.begin(from, s.cfg.Now()); wait > 0 {
+		seconds := int(wait/time.Second) + 1
+		w.Header().Set("Retry-After", strconv.Itoa(seconds))
+		d := loginData{fmt.Sprintf("Too many wrong tokens came from your address, so this one was not looked at. Try again in %s.",
+			words.Count(seconds, "second")), local(r.PostForm.Get("to"))}
+		s.page(w, r, http.StatusTooManyRequests, "Log in", "login.tmpl", d)
+		return
+	}
 	login, expires, err := s.cfg.API.Login(r.Context(), secret, r.RemoteAddr)
 	var p *api.Problem
+	wrong := errors.As(err, &p) && p.Status == http.StatusUnauthorized
+	if !wrong {
+		s.tries.right(from)
+	}
 	switch {
-	case errors.As(err, &p) && p.Status == http.StatusUnauthorized:
+	case wrong:
 		if more, ok := s.spare.Take("login " + r.RemoteAddr[:strings.LastIndex(r.RemoteAddr, ":")+1]); ok {
 			s.cfg.Log.Warn("somebody tried to log in to the page with a wrong token"+more, "from", r.RemoteAddr)
 		}

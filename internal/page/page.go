@@ -43,6 +43,7 @@ type Site struct {
 	assets    assets
 	labs      labs
 	once      once
+	tries     tries
 	templates boxpage.Templates
 	spare     sparing.Limit
 }

@@ -211,6 +211,31 @@ func TestLogin(t *testing.T) {
 	}
 }
 
+// TestWrongTokens: who tries many tokens has to wait, with a right one too. At other addresses people are let in.
+func TestWrongTokens(t *testing.T) {
+	r := newRig(t)
+	secret := r.token(ledger.Token{Name: "ann", Role: ledger.Viewer})
+	b := r.browser()
+	var resp *http.Response
+	for range 20 {
+		resp, _ = b.post("/login", url.Values{"token": {"testbox-wrong"}})
+	}
+	if resp.StatusCode != http.StatusTooManyRequests || resp.Header.Get("Retry-After") == "" {
+		t.Errorf("the twentieth try: %d", resp.StatusCode)
+	}
+	resp, text := b.post("/login", url.Values{"token": {secret}})
+	if resp.StatusCode != http.StatusTooManyRequests || len(resp.Cookies()) > 0 || !strings.Contains(text, "was not looked at") {
+		t.Errorf("a right one then: %d %s", resp.StatusCode, text)
+	}
+	q := httptest.NewRequestWithContext(t.Context(), "POST", "/login", strings.NewReader(url.Values{"token": {secret}}.Encode()))
+	q.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	q.RemoteAddr = "10.0.0.77:1000"
+	w := httptest.NewRecorder()
+	if r.site.ServeHTTP(w, q); w.Code != http.StatusSeeOther || len(w.Result().Cookies()) != 1 {
+		t.Errorf("at another address: %d", w.Code)
+	}
+}
+
 // TestLinkFromElsewhere: a link of another site leads to the page, although the browser sends no cookie with it at first.
 func TestLinkFromElsewhere(t *testing.T) {
 	r := newRig(t)
