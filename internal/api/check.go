@@ -2,10 +2,15 @@ package api
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
+	"fmt"
+	"time"
 
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/dispatch"
+	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/job"
 	"testbox-imaging/internal/ledger"
 	"testbox-imaging/internal/problem"
@@ -48,7 +53,7 @@ func (s *Server) checkJobs(ctx context.Context, in *struct{ Body NewJobs }) (*bo
 			v.Refused, err = refusal(s.cfg.Jobs.Check(ctx, r))
 		}
 		if err == nil && v.Refused == "" && (q.Action == box.Restore || q.Action == box.Verify) {
-			v.Refused, err = s.addMeant(ctx, r, &v)
+			v.Refused, err = s.addMeant(ctx, r, b, &v)
 		}
 		if err != nil {
 			return nil, err
@@ -68,7 +73,7 @@ func refusal(err error) (string, error) {
 }
 
 // addMeant adds the backup that a job would use.
-func (s *Server) addMeant(ctx context.Context, r dispatch.Request, v *CheckedJob) (refused string, err error) {
+func (s *Server) addMeant(ctx context.Context, r dispatch.Request, of ledger.Box, v *CheckedJob) (refused string, err error) {
 	record, err := s.cfg.Jobs.Meant(ctx, r)
 	if err != nil {
 		return refusal(err)
@@ -80,6 +85,42 @@ func (s *Server) addMeant(ctx context.Context, r dispatch.Request, v *CheckedJob
 		}
 	}
 	b := backupOf(record, damages)
-	v.Backup = &b
+	v.Backup, v.Mark = &b, markOf(of, record)
 	return "", nil
+}
+
+// markOf stands for what somebody confirms who has been shown a box and the backup for it.
+func markOf(b ledger.Box, r *image.Record) string {
+	text := fmt.Sprintf("%s %q %q %q %q %s", b.Address, b.Name, b.UUID, r.Box, r.ID, r.Time.UTC().Format(time.RFC3339Nano))
+	for _, d := range r.Disks {
+		text += fmt.Sprintf(" %q %d %s", d.Name, d.Disk.Size, d.Root)
+	}
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:16])
+}
+
+// asShown refuses a request if a box, or the backup that is meant for it, is not what somebody was shown
+// and has confirmed. marks are those of the check.
+func (s *Server) asShown(ctx context.Context, r dispatch.Request, boxes []ledger.Box, marks map[string]string) error {
+	found := 0
+	for _, b := range boxes {
+		mark, given := marks[b.Address.String()]
+		if !given {
+			continue
+		}
+		found++
+		r.Boxes = []box.Addr{b.Address}
+		record, err := s.cfg.Jobs.Meant(ctx, r)
+		if err != nil {
+			return err
+		}
+		if markOf(b, record) != mark {
+			return problem.Refusef("the box %s, or the backup that is meant for it, is not what was shown before it was confirmed. "+
+				"No job was made; look at it again", b.Address)
+		}
+	}
+	if found != len(marks) {
+		return problem.Wrongf("a mark is for a box that the request is not about")
+	}
+	return nil
 }

@@ -637,3 +637,19 @@ func TestBoxSettings(t *testing.T) {
 		t.Errorf("%+v", all.Boxes[0])
 	}
 }
+
+// TestMarks: a request whose marks are of another box, or of a box for which no backup is meant any more, makes no job.
+func TestMarks(t *testing.T) {
+	r := newRig(t)
+	r.box(ledger.Box{Address: addr(t, "10.0.0.1")})
+	c := r.root()
+	ask := func(of string) map[string]any {
+		return map[string]any{"action": "restore", "targets": []string{"10.0.0.1"}, "marks": map[string]string{of: "00"}}
+	}
+	c.refused(api.CodeWrong, "POST", "/api/v1/jobs", ask("10.0.0.2"))
+	c.refused(api.CodeRefused, "POST", "/api/v1/jobs", ask("10.0.0.1"))
+	var list api.JobList
+	if c.want(200, "GET", "/api/v1/jobs", nil, &list); len(list.Jobs) != 0 {
+		t.Errorf("there are %d jobs", len(list.Jobs))
+	}
+}

@@ -313,8 +313,13 @@ func (s *Server) addJobs(ctx context.Context, in *struct {
 			refusals = append(refusals, why)
 		}
 	}
-	if len(refusals) > 0 && !s.repeats(ctx, r) {
-		return nil, problem.Refusef("%s. No job was made", strings.Join(refusals, "; "))
+	if len(refusals)+len(q.Marks) > 0 && !s.repeats(ctx, r) {
+		if len(refusals) > 0 {
+			return nil, problem.Refusef("%s. No job was made", strings.Join(refusals, "; "))
+		}
+		if err := s.asShown(ctx, r, boxes, q.Marks); err != nil {
+			return nil, err
+		}
 	}
 	all, err := s.cfg.Jobs.Add(dispatch.WithWhy(ctx, c.from, q.Why), r)
 	if err != nil {

@@ -96,6 +96,8 @@ type NewJobs struct {
 	WaitUp  bool       `json:"waitUp,omitempty" doc:"a job ends only when the box's own system is seen, or its time is over"`
 	Key     string     `json:"key,omitempty" maxLength:"200" doc:"the same request with the same key gives the jobs that there are, so it can be repeated"`
 	Why     string     `json:"why,omitempty" maxLength:"1000" doc:"the reason, for the audit log"`
+	// Marks are for whoever has shown somebody what would be done, and has had that confirmed.
+	Marks map[string]string `json:"marks,omitempty" doc:"marks that a check has given, by the addresses of boxes; the request is refused if a box of them, or the backup that is meant, is another by now"`
 }
 
 // CheckedJob is what a request for jobs would do to a box.
@@ -107,6 +109,7 @@ type CheckedJob struct {
 	Power   string   `json:"power,omitempty" doc:"name of the power command that would restart it; without one somebody has to"`
 	// Backup is what a restore would put onto its disks, or a verify would compare them with.
 	Backup *Backup `json:"backup,omitempty" doc:"the backup that is meant by a restore or a verify"`
+	Mark   string  `json:"mark,omitempty" doc:"of a restore or a verify: stands for the box, its name and machine, and for the backup with its disks"`
 }
 
 // CheckedJobs has all boxes of a request.

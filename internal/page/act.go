@@ -35,7 +35,8 @@ var actions = []*action{
 	{Name: "backup", Title: "Back up", Button: "Back up", route: "add-jobs", Job: box.Backup,
 		About: "The box restarts into maintenance, its disks are read, and it starts its own system again."},
 	{Name: "restore", Title: "Restore", Button: "Overwrite and restore", Danger: true, route: "add-jobs", Job: box.Restore,
-		About: "The box restarts into maintenance, and the disks named below are overwritten with the backup. What is on them now is lost."},
+		About: "The box restarts into maintenance, and the disks named below are overwritten with the backup. " +
+			"What is on them now is lost. If one of them was replaced, the disk in its place is overwritten."},
 	{Name: "verify", Title: "Verify", Button: "Verify", route: "add-jobs", Job: box.Verify,
 		About: "The box restarts into maintenance, and its disks are compared with the backup. Nothing is written."},
 	{Name: "refresh-info", Title: "Take inventory", Button: "Take inventory", route: "add-jobs", Job: box.RefreshInfo,
@@ -181,6 +182,9 @@ func (s *Site) act(w http.ResponseWriter, r *http.Request) {
 	case a == nil:
 		s.Fail(w, r, refused(http.StatusNotFound, "there is no such action"))
 		return
+	case !v.May(a.route):
+		s.Fail(w, r, refused(http.StatusForbidden, "this is not for your role, which is %s", v.Role()))
+		return
 	case len(q["box"]) == 0:
 		s.Fail(w, r, refused(http.StatusBadRequest, "no box was chosen"))
 		return
@@ -214,25 +218,24 @@ func (s *Site) addJobs(ctx context.Context, v *api.Visitor, a *action, q url.Val
 		err := v.Ask(ctx, "add-jobs", nil, ask, &list)
 		return list.Jobs, nil, err
 	}
-	images := map[string]string{}
-	for _, word := range q["image"] { // ADDRESS=BOX@ID
-		addr, image, _ := strings.Cut(word, "=")
-		images[addr] = image
-	}
+	images, marks := byBox(q["image"]), byBox(q["mark"]) // the backup is BOX@ID
 	some = &preview{Action: a, Back: "/"}
 	for _, addr := range q["box"] {
-		if images[addr] == "" {
+		if images[addr] == "" || marks[addr] == "" {
 			return nil, nil, refused(http.StatusBadRequest, "the form does not name the backup of %s, so nothing was done", addr)
 		}
 	}
 	for _, addr := range q["box"] {
 		one := ask
-		one.Targets, one.Options.Image = []string{"box:" + addr}, images[addr]
+		one.Targets, one.Options.Image, one.Marks = []string{"box:" + addr}, images[addr], map[string]string{addr: marks[addr]}
 		var list api.JobList
 		t := target{CheckedJob: api.CheckedJob{Box: addr}}
-		if err := v.Ask(ctx, "add-jobs", nil, one, &list); err != nil {
+		if err := v.Ask(ctx, "add-jobs", nil, one, &list); err != nil || len(list.Jobs) == 0 {
 			some.Refused++
-			t.Refused = textOf(err)
+			t.Refused = "it is not for you any more"
+			if err != nil {
+				t.Refused = textOf(err)
+			}
 		} else {
 			jobs = append(jobs, list.Jobs...)
 			t.Done, t.Text = true, "It has the job "+list.Jobs[0].ID+"."
@@ -245,13 +248,19 @@ func (s *Site) addJobs(ctx context.Context, v *api.Visitor, a *action, q url.Val
 	return jobs, some, nil
 }
 
+// byBox takes apart what a form has of each box, as ADDRESS=TEXT.
+func byBox(words []string) map[string]string {
+	all := map[string]string{}
+	for _, word := range words {
+		addr, text, _ := strings.Cut(word, "=")
+		all[addr] = text
+	}
+	return all
+}
+
 // each does what is no job to each box, and says what became of it.
 func (s *Site) each(w http.ResponseWriter, r *http.Request, a *action, q url.Values) {
 	v := visitorOf(r)
-	if !v.May(a.route) {
-		s.Fail(w, r, refused(http.StatusForbidden, "this is not for your role, which is %s", v.Role()))
-		return
-	}
 	done(w) // also if it fails: it may have begun, and the next try is for whoever has seen how this one went
 	p := &preview{Action: a, Back: "/"}
 	for _, addr := range q["box"] {

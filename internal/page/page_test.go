@@ -354,7 +354,7 @@ func TestRoles(t *testing.T) {
 		}
 		resp, _ := viewer.post("/act/"+a, url.Values{"box": {"10.0.0.1"}, "key": {"k"}, "image": {"10.0.0.1=x"}, "for": {"1h"},
 			"health": {"good"}})
-		if resp.StatusCode != http.StatusForbidden && resp.StatusCode != http.StatusConflict {
+		if resp.StatusCode != http.StatusForbidden {
 			t.Errorf("%s by a viewer: %d", a, resp.StatusCode)
 		}
 	}
@@ -387,6 +387,7 @@ func TestOnce(t *testing.T) {
 	}
 	one := form()
 	first, _ := b.post("/act/backup", one)
+	r.site.ForgetForms() // the ledger knows the job, also after a restart of the server
 	second, _ := b.post("/act/backup", one)
 	if at := first.Header.Get("Location"); at == "" || at != second.Header.Get("Location") || r.jobs() != 1 {
 		t.Errorf("%q, %q, %d jobs", at, second.Header.Get("Location"), r.jobs())
@@ -495,15 +496,16 @@ func TestRestore(t *testing.T) {
 		t.Fatalf("%s", text)
 	}
 	id := strings.TrimPrefix(image[1], "10.0.0.1=10.0.0.1@")
+	mark := regexp.MustCompile(`name="mark" value="([^"]+)"`).FindStringSubmatch(text)[1]
 	if !strings.Contains(text, "<code>"+id+"</code>") {
 		t.Errorf("the preview does not name %s: %s", id, text)
 	}
 	resp, text := b.post("/act/restore", url.Values{"box": {"10.0.0.1"}, "key": {"k3"},
-		"image": {"10.0.0.1=10.0.0.1@20200101-000000"}})
+		"image": {"10.0.0.1=10.0.0.1@20200101-000000"}, "mark": {mark}})
 	if resp.StatusCode != http.StatusConflict || !strings.Contains(text, "Not done") || strings.Contains(text, "It has the job") {
 		t.Errorf("a backup that is gone: %d %s", resp.StatusCode, text)
 	}
-	resp, _ = b.post("/act/restore", url.Values{"box": {"10.0.0.1"}, "key": {"k1"}, "image": {image[1]}})
+	resp, _ = b.post("/act/restore", url.Values{"box": {"10.0.0.1"}, "key": {"k1"}, "image": {image[1]}, "mark": {mark}})
 	at := resp.Header.Get("Location")
 	if !strings.HasPrefix(at, "/jobs/") {
 		t.Fatalf("%d %q", resp.StatusCode, at)
@@ -512,9 +514,67 @@ func TestRestore(t *testing.T) {
 	if err != nil || st.Action != box.Restore || st.Options.Image != "10.0.0.1@"+id {
 		t.Errorf("%v, %+v, %v", st.Action, st.Options, err)
 	}
-	resp, text = b.post("/act/restore", url.Values{"box": {"10.0.0.1"}, "key": {"k2"}})
-	if resp.StatusCode != http.StatusBadRequest || !strings.Contains(text, "nothing was done") {
-		t.Errorf("a form without a backup: %d", resp.StatusCode)
+	for _, form := range []url.Values{{}, {"image": {image[1]}}, {"mark": {mark}}} {
+		form.Set("box", "10.0.0.1")
+		resp, text = b.post("/act/restore", form)
+		if resp.StatusCode != http.StatusBadRequest || !strings.Contains(text, "nothing was done") {
+			t.Errorf("a form without a backup or a mark: %d", resp.StatusCode)
+		}
+	}
+}
+
+// TestConfirmed: nothing is overwritten if the box or the backup has become another since the page that was confirmed.
+func TestConfirmed(t *testing.T) {
+	r := newRig(t)
+	box1 := ledger.Box{Address: addr(t, "10.0.0.1"), Name: "web-1", UUID: "4c4c4544-0000-1000-8000-000000000001"}
+	r.box(box1)
+	r.box(ledger.Box{Address: addr(t, "10.0.0.2"), Name: "web-2"})
+	r.done(addr(t, "10.0.0.1"), box.Backup)
+	b := r.as(ledger.Token{Name: "o", Role: ledger.Operator})
+	field := regexp.MustCompile(`name="(box|image|mark|key)" value="([^"]+)"`)
+	open := func() url.Values {
+		form := url.Values{}
+		for _, f := range field.FindAllStringSubmatch(b.shows("/act/restore?box=10.0.0.1"), -1) {
+			form.Add(f[1], f[2])
+		}
+		return form
+	}
+	jobs := r.jobs()
+	refused := func(what string, form url.Values) {
+		t.Helper()
+		resp, text := b.post("/act/restore", form)
+		if resp.StatusCode != http.StatusConflict || !strings.Contains(text, "Not done") || r.jobs() != jobs {
+			t.Errorf("%s: %d, %d jobs, %s", what, resp.StatusCode, r.jobs()-jobs, text)
+		}
+	}
+	form := open()
+	other := box1
+	other.Name = "db-1"
+	r.box(other)
+	refused("a box that was given another name", form)
+	form = open()
+	other.UUID = "4c4c4544-0000-1000-8000-000000000002"
+	r.box(other)
+	refused("another machine", form)
+	form = open()
+	must(t, r.lab.Ledger.Update(t.Context(), func(tx *ledger.Tx) error { return tx.DeleteBox(box1.Address) }))
+	refused("a box that was forgotten", form)
+	r.box(other)
+	form = open()
+	form.Set("mark", strings.Replace(form.Get("mark"), "10.0.0.1=", "10.0.0.2=", 1))
+	form.Set("image", strings.Replace(form.Get("image"), "10.0.0.1=", "10.0.0.2=", 1))
+	form.Set("box", "10.0.0.2")
+	refused("the form of another box", form)
+	form = open()
+	r.lab.Redo(box1.Address)
+	refused("a backup that is another by now", form)
+	form = open()
+	for range 2 { // what was confirmed is done, and the same form says so again, whatever the box is called by then
+		if resp, text := b.post("/act/restore", form); resp.StatusCode != http.StatusSeeOther || r.jobs() != jobs+1 {
+			t.Errorf("%d %s", resp.StatusCode, text)
+		}
+		r.site.ForgetForms()
+		r.box(box1)
 	}
 }
 

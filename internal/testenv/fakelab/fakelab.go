@@ -17,6 +17,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -306,6 +307,21 @@ func (l *Lab) commit(a box.Addr, arming box.Arming) {
 	r := &image.Record{Format: image.RecordFormat, ID: at.Format("20060102-150405"), Box: a.String(), Arming: arming, Time: at,
 		Disks: []image.RecordedDisk{{Name: "sda", Root: object.Name{1}, Disk: image.Identity{Size: 4096, SectorSize: 512}, Data: 4096}}}
 	l.records = append([]*image.Record{r}, l.records...)
+}
+
+// Redo puts other content into the latest backup of a box, as if it had been deleted and one with its id were made.
+func (l *Lab) Redo(a box.Addr) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, r := range l.records {
+		if r.Box == a.String() {
+			other := *r
+			other.Disks = append(slices.Clone(r.Disks), image.RecordedDisk{Name: "sdb", Root: object.Name{2},
+				Disk: image.Identity{Size: 8192, SectorSize: 512}})
+			l.records[i] = &other
+			return
+		}
+	}
 }
 
 func (l *Lab) sleep(d time.Duration) bool {
