@@ -1,6 +1,7 @@
 package page
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -12,9 +13,11 @@ import (
 
 	"testbox-imaging/internal/api"
 	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/job"
 	"testbox-imaging/internal/ledger"
 	"testbox-imaging/internal/page/boxpage"
 	"testbox-imaging/internal/power"
+	"testbox-imaging/internal/words"
 )
 
 // action is something that is asked of boxes.
@@ -23,7 +26,8 @@ type action struct {
 	Title  string
 	About  string // what it does to a box
 	Button string
-	Danger bool // it overwrites or cuts off something
+	Did    string // what is said of a box to which it was done
+	Danger bool   // it overwrites or cuts off something
 	route  string
 	Job    box.Action // of an action that is a job; "" if it is none
 	form   func(*preview, url.Values)
@@ -44,6 +48,7 @@ var actions = []*action{
 	{Name: "rescue", Title: "Rescue", Button: "Start the rescue system", route: "add-jobs", Job: box.Rescue,
 		About: "The box restarts into a system for people, and stays there until somebody ends that."},
 	{Name: "cancel", Title: "Cancel the jobs", Button: "Cancel", Danger: true, route: "cancel-job", send: cancel,
+		Did:   "It was told to stop.",
 		About: "Jobs that wait end. A box that is at work stops where that does no harm. One that has written to a disk stays in maintenance."},
 	{Name: "finish", Title: "End the rescue", Button: "End the rescue", route: "finish-box", send: finish,
 		About: "The box restarts into its own system."},
@@ -71,8 +76,7 @@ type preview struct {
 	Action  *action
 	Boxes   []target
 	Refused int
-	Key     string   // makes the form count once, however often it is sent
-	Job     *api.Job // the only one that is cancelled; nil means all of the boxes
+	Key     string // makes the form count once, however often it is sent
 	Fields  []field
 	Back    string
 }
@@ -80,7 +84,8 @@ type preview struct {
 // target is what an action will do to one box.
 type target struct {
 	api.CheckedJob
-	Text string // what became of it
+	Jobs []api.Job // those that are cancelled
+	Text string    // what became of it
 	Done bool
 }
 
@@ -130,7 +135,7 @@ func (s *Site) previewOf(r *http.Request, q url.Values) (*preview, error) {
 		if err := v.Ask(r.Context(), "get-job", boxpage.Params{"job": q.Get("job")}, nil, &j); err != nil {
 			return nil, err
 		}
-		return &preview{Action: a, Boxes: []target{{CheckedJob: api.CheckedJob{Box: j.Box, Name: j.Name}}}, Job: &j,
+		return &preview{Action: a, Boxes: []target{{CheckedJob: api.CheckedJob{Box: j.Box, Name: j.Name}, Jobs: []api.Job{j}}},
 			Key: "page-" + rand.Text(), Back: "/jobs/" + url.PathEscape(j.ID)}, nil
 	case len(boxes) == 0:
 		return nil, refused(http.StatusBadRequest, "no box was chosen. Go back, and choose at least one")
@@ -151,7 +156,16 @@ func (s *Site) previewOf(r *http.Request, q url.Values) (*preview, error) {
 				return nil, err
 			}
 			t := target{CheckedJob: api.CheckedJob{Box: b.Address, Name: b.Name}}
-			if b.Last != nil && b.Last.State != "ended" {
+			if a.Name == "cancel" {
+				var err error
+				if t.Jobs, err = openJobs(r.Context(), v, b.Address); err != nil {
+					return nil, err
+				}
+				if len(t.Jobs) == 0 {
+					t.Refused = "it has no job that could be cancelled"
+					p.Refused++
+				}
+			} else if b.Last != nil && b.Last.State != job.Ended {
 				t.Open = b.Last
 			}
 			p.Boxes = append(p.Boxes, t)
@@ -269,7 +283,7 @@ func (s *Site) each(w http.ResponseWriter, r *http.Request, a *action, q url.Val
 			p.Refused++
 			t.Refused = textOf(err)
 		} else {
-			t.Done, t.Text = true, "Done."
+			t.Done, t.Text = true, cmp.Or(a.Did, "Done.")
 		}
 		p.Boxes = append(p.Boxes, t)
 	}
@@ -294,22 +308,38 @@ func textOf(err error) string {
 
 func of(addr string) boxpage.Params { return boxpage.Params{"box": addr} }
 
-// cancel cancels one job of a box, or all that have not ended, those that wait first.
-func cancel(ctx context.Context, v *api.Visitor, addr string, q url.Values, why string) error {
-	if id := q.Get("job"); id != "" {
-		return v.Ask(ctx, "cancel-job", boxpage.Params{"job": id}, api.Reason{Why: why}, nil)
-	}
-	var list api.JobList
-	if err := v.Ask(ctx, "list-jobs", boxpage.Params{"box": addr, "open": "true"}, nil, &list); err != nil {
-		return err
-	}
-	if len(list.Jobs) == 0 {
-		return refused(http.StatusConflict, "it has no job that could be cancelled")
-	}
-	for _, j := range list.Jobs { // the latest first
-		if err := v.Ask(ctx, "cancel-job", boxpage.Params{"job": j.ID}, api.Reason{Why: why}, nil); err != nil {
-			return err
+// openJobs are the jobs of a box that have not ended, the latest first.
+func openJobs(ctx context.Context, v *api.Visitor, addr string) (all []api.Job, err error) {
+	for p := (boxpage.Params{"box": addr, "open": "true"}); ; {
+		var list api.JobList
+		if err := v.Ask(ctx, "list-jobs", p, nil, &list); err != nil {
+			return nil, err
 		}
+		all = append(all, list.Jobs...)
+		if p["after"] = list.Next; list.Next == "" {
+			return all, nil
+		}
+	}
+}
+
+// cancel cancels the jobs of a box that the form names, those that wait first. Others may have been added since.
+func cancel(ctx context.Context, v *api.Visitor, addr string, q url.Values, why string) error {
+	named, failed := 0, []string{}
+	for _, word := range q["job"] { // ADDRESS=JOB
+		of, id, _ := strings.Cut(word, "=")
+		if of != addr || id == "" {
+			continue
+		}
+		named++
+		if err := v.Ask(ctx, "cancel-job", boxpage.Params{"job": id}, api.Reason{Why: why}, nil); err != nil {
+			failed = append(failed, id+": "+textOf(err))
+		}
+	}
+	switch {
+	case named == 0:
+		return refused(http.StatusBadRequest, "the form names no job of it")
+	case len(failed) > 0:
+		return refused(http.StatusConflict, "%d of %s: %s", len(failed), words.Count(named, "job"), strings.Join(failed, "; "))
 	}
 	return nil
 }

@@ -578,6 +578,47 @@ func TestConfirmed(t *testing.T) {
 	}
 }
 
+// TestCancelNamed: the jobs that the page has named are cancelled, and none that somebody has asked for since.
+func TestCancelNamed(t *testing.T) {
+	r := newRig(t)
+	idle, busy := "10.0.0.4", "10.0.0.103"
+	r.box(ledger.Box{Address: addr(t, idle)})
+	one, two := r.asks(busy, box.Backup, "token of ann", ""), r.asks(busy, box.Verify, "token of ann", "")
+	b := r.as(ledger.Token{Name: "o", Role: ledger.Operator})
+	text := b.shows("/act/cancel?box=" + busy + "&box=" + idle)
+	has(t, text, one, two, "it has no job that could be cancelled")
+	form := url.Values{}
+	for _, f := range regexp.MustCompile(`name="(box|job|key)" value="([^"]+)"`).FindAllStringSubmatch(text, -1) {
+		form.Add(f[1], f[2])
+	}
+	later := r.asks(busy, box.RefreshInfo, "token of bob", "")
+	if resp, text := b.post("/act/cancel", form); resp.StatusCode != http.StatusSeeOther {
+		t.Fatalf("%d %s", resp.StatusCode, text)
+	}
+	for id, want := range map[string]bool{one: true, two: true, later: false} {
+		st, err := r.lab.Dispatch.Job(t.Context(), id)
+		if must(t, err); (st.State == job.Ended) != want {
+			t.Errorf("%s of %s is %s", st.Action, id, st.State)
+		}
+	}
+	form.Set("key", "k2")
+	resp, text := b.post("/act/cancel", form)
+	if resp.StatusCode != http.StatusConflict || !strings.Contains(text, "2 of 2 jobs") || !strings.Contains(text, "has ended") {
+		t.Errorf("jobs that have ended: %d %s", resp.StatusCode, text)
+	}
+	form = url.Values{"box": {busy}, "job": {idle + "=" + later}}
+	if resp, text := b.post("/act/cancel", form); resp.StatusCode != http.StatusConflict || !strings.Contains(text, "Not done") {
+		t.Errorf("a form that names no job: %d %s", resp.StatusCode, text)
+	}
+	form = url.Values{"box": {busy}, "job": {"x=y", busy + "=" + later, busy + "=" + one}}
+	if resp, text := b.post("/act/cancel", form); resp.StatusCode != http.StatusConflict || !strings.Contains(text, "1 of 2 jobs: "+one) {
+		t.Errorf("one of two: %d %s", resp.StatusCode, text)
+	}
+	if text := b.shows("/act/power?box=" + busy); strings.Contains(text, "goes first") {
+		t.Errorf("the power would wait for a job: %s", text)
+	}
+}
+
 // TestHostile: what a box can say stays text.
 func TestHostile(t *testing.T) {
 	r := newRig(t)
