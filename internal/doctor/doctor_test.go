@@ -431,7 +431,7 @@ func TestNoNFS(t *testing.T) {
 		}
 	}()
 	s := &site.Site{Server: ip("127.0.0.1")}
-	has(t, exports(t.Context(), s, port, port), NotLooked, "exports", "too long")
+	has(t, exports(t.Context(), s, port, port), Problem, "exports", "too long")
 	l.Close()
 	has(t, exports(t.Context(), s, port, port), Problem, "exports", "does not answer")
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"time"
 
 	"testbox-imaging/internal/bootcfg"
@@ -16,22 +17,30 @@ import (
 	"testbox-imaging/internal/site"
 )
 
-// Exports mounts the areas of share mode as a box would, by NFS version 3 and as root, whom
-// the server puts another user in place of, and asks what that user may do there. It speaks
-// with the server itself, so it needs no NFS in this kernel, and it writes nothing.
+// Exports mounts the areas of share mode as a box would, as root, whom the server puts another
+// user in place of, and asks what that user may do there. As a box does, it takes version 3 of NFS,
+// and version 4 from a server that has no version 3. It speaks with the server itself, so it needs no
+// NFS in this kernel, no mount that could hang, and it writes nothing.
 func Exports(ctx context.Context, s *site.Site) []Finding { return exports(ctx, s, 111, 2049) }
 
 func exports(ctx context.Context, s *site.Site, portmapper, nfsPort uint16) (all []Finding) {
-	c := &nfs{server: s.Server, nfsPort: nfsPort}
+	c := &nfs{ctx: ctx, server: s.Server, nfsPort: nfsPort}
 	defer c.close()
-	if err := c.open(ctx, portmapper); err != nil {
-		if c.files != nil {
-			return []Finding{notLooked("exports", "the NFS server %v answers at port %d, but has no portmapper or no mountd (%v). Boxes use NFS "+
-				"version 4.1 then, which is not tried here", s.Server, nfsPort, err)}
+	if err := c.open(portmapper); err != nil {
+		if c.files == nil {
+			return []Finding{problem("exports", "systemctl status nfs-server (or nfs-ganesha). A firewall must let the ports 111 and 2049 in, "+
+				"and that of mountd.",
+				"the NFS server %v, with the areas, does not answer: %v", s.Server, err)}
 		}
-		return []Finding{problem("exports", "systemctl status nfs-server (or nfs-ganesha). A firewall must let the ports 111 and 2049 in, "+
-			"and that of mountd.",
-			"the NFS server %v, with the areas, does not answer: %v", s.Server, err)}
+		c.v4, c.silent = true, nil
+		switch _, err4 := c.compound(nil); {
+		case errors.Is(err4, errMinor):
+			return []Finding{notLooked("exports", "the NFS server %v has no version 3 (%v), and of version 4 only 4.1 or later, which is not "+
+				"tried here. Try it by hand: mount -t nfs -o vers=4.1 %v:%s /mnt", s.Server, err, s.Server, s.BackupPath)}
+		case err4 != nil:
+			return []Finding{problem("exports", "systemctl status nfs-server (or nfs-ganesha), and rpcbind.", "the NFS server %v has "+
+				"neither version 3 (%v) nor version 4 (%v), so no box can mount the areas", s.Server, err, err4)}
+		}
 	}
 	for _, a := range []struct {
 		path, inside string // inside it boxes write
@@ -39,7 +48,12 @@ func exports(ctx context.Context, s *site.Site, portmapper, nfsPort uint16) (all
 		{s.TFTPPath, bootcfg.ConfigDir},
 		{s.BackupPath, ""},
 	} {
-		all = append(all, c.area(a.path, a.inside)...)
+		found := c.area(a.path, a.inside)
+		if c.silent != nil {
+			return append(all, problem("exports", "systemctl status nfs-server (or nfs-ganesha). Restart it if its disk hangs no more.",
+				"the NFS server %v takes connections and does not answer (%v), so boxes wait for it", s.Server, c.silent))
+		}
+		all = append(all, found...)
 	}
 	if len(all) == 0 {
 		all = append(all, fine("exports", "boxes can mount %s and %s, and write where they must", s.TFTPPath, s.BackupPath))
@@ -79,14 +93,17 @@ func (c *nfs) area(path, inside string) []Finding {
 	return nil
 }
 
-// nfs speaks NFS version 3 (RFC 1813) over ONC RPC (RFC 5531) and TCP.
+// nfs speaks NFS version 3 (RFC 1813), or version 4.0 (RFC 7530), over ONC RPC (RFC 5531) and TCP.
 type nfs struct {
+	ctx          context.Context // ends each waiting
 	server       netip.Addr
 	nfsPort      uint16
+	v4           bool // handles of files are their paths
 	mountd       net.Conn
 	files        net.Conn
 	xid          uint32
 	mountedPaths []string
+	silent       error // why nothing more is asked
 }
 
 const (
@@ -95,11 +112,11 @@ const (
 	nfsTime                         = 5 * time.Second
 )
 
-func (c *nfs) open(ctx context.Context, portmapper uint16) (err error) {
-	if c.files, err = c.dial(ctx, c.nfsPort); err != nil {
+func (c *nfs) open(portmapper uint16) (err error) {
+	if c.files, err = c.dial(c.nfsPort); err != nil {
 		return err
 	}
-	pm, err := c.dial(ctx, portmapper)
+	pm, err := c.dial(portmapper)
 	if err != nil {
 		return err
 	}
@@ -113,18 +130,18 @@ func (c *nfs) open(ctx context.Context, portmapper uint16) (err error) {
 	if r.err != nil || port == 0 || port > 0xffff {
 		return errors.New("it has no mountd for version 3 over TCP")
 	}
-	c.mountd, err = c.dial(ctx, uint16(port))
+	c.mountd, err = c.dial(uint16(port))
 	return err
 }
 
 // dial connects from a port below 1024 if it may, as servers want it for "secure" exports.
-func (c *nfs) dial(ctx context.Context, port uint16) (net.Conn, error) {
+func (c *nfs) dial(port uint16) (net.Conn, error) {
 	to := netip.AddrPortFrom(c.server, port).String()
 	d := net.Dialer{Timeout: nfsTime}
 	if os.Geteuid() == 0 {
 		for local := 1023; local > 1015; local-- {
 			d.LocalAddr = &net.TCPAddr{Port: local}
-			if conn, err := d.DialContext(ctx, "tcp4", to); err == nil {
+			if conn, err := d.DialContext(c.ctx, "tcp4", to); err == nil {
 				return conn, nil
 			} else if e := (net.Error)(nil); errors.As(err, &e) && e.Timeout() {
 				return nil, err
@@ -132,7 +149,7 @@ func (c *nfs) dial(ctx context.Context, port uint16) (net.Conn, error) {
 		}
 		d.LocalAddr = nil
 	}
-	return d.DialContext(ctx, "tcp4", to)
+	return d.DialContext(c.ctx, "tcp4", to)
 }
 
 func (c *nfs) close() {
@@ -147,6 +164,10 @@ func (c *nfs) close() {
 }
 
 func (c *nfs) mount(path string) ([]byte, error) {
+	if c.v4 {
+		_, err := c.compound(strings.Split(path, "/"))
+		return []byte(path), err
+	}
 	r, err := c.call(c.mountd, progMount, 3, 1, opaque([]byte(path)))
 	if err != nil {
 		return nil, err
@@ -159,6 +180,9 @@ func (c *nfs) mount(path string) ([]byte, error) {
 }
 
 func (c *nfs) lookup(dir []byte, name string) ([]byte, error) {
+	if c.v4 {
+		return c.mount(string(dir) + "/" + name)
+	}
 	r, err := c.call(c.files, progNFS, 3, 3, append(opaque(dir), opaque([]byte(name))...))
 	if err != nil {
 		return nil, err
@@ -170,6 +194,14 @@ func (c *nfs) lookup(dir []byte, name string) ([]byte, error) {
 }
 
 func (c *nfs) access(fh []byte, want uint32) (uint32, error) {
+	if c.v4 {
+		r, err := c.compound(strings.Split(string(fh), "/"), words32(opAccess, want)...)
+		if err != nil {
+			return 0, err
+		}
+		r.number() // which of them the server knows
+		return r.number(), r.err
+	}
 	r, err := c.call(c.files, progNFS, 3, 4, append(opaque(fh), words32(want)...))
 	if err != nil {
 		return 0, err
@@ -183,10 +215,52 @@ func (c *nfs) access(fh []byte, want uint32) (uint32, error) {
 	return r.number(), r.err
 }
 
+var errMinor = errors.New("it has no version 4.0")
+
+const opAccess, opLookup, opPutRoot = 3, 15, 24 // RFC 7530, section 16
+
+// compound goes to a folder by version 4.0 and does one more operation there, if one is given. It
+// returns what follows the number and the status of that one. No client has to be made known for these.
+func (c *nfs) compound(path []string, operation ...byte) (*reply, error) {
+	n := uint32(1)
+	ops := words32(opPutRoot)
+	for _, name := range path {
+		if name != "" {
+			n++
+			ops = append(append(ops, words32(opLookup)...), opaque([]byte(name))...)
+		}
+	}
+	if len(operation) > 0 {
+		n++
+		ops = append(ops, operation...)
+	}
+	// COMPOUND: no tag, minor version 0, the operations.
+	r, err := c.call(c.files, progNFS, 4, 1, append(words32(0, 0, n), ops...))
+	if err != nil {
+		return nil, err
+	}
+	status := r.number()
+	r.opaque() // the tag
+	done := r.number()
+	switch {
+	case r.err != nil:
+		return nil, r.err
+	case status == 10021:
+		return nil, errMinor
+	case status != 0:
+		return nil, nfsError(status)
+	case done != n:
+		return nil, errors.New("the answer is cut off")
+	}
+	r.skip(int(n) * 8) // PUTROOTFH and LOOKUP return nothing but number and status
+	return r, r.err
+}
+
 func nfsError(status uint32) error {
 	text := map[uint32]string{1: "not permitted", 2: "it is not there", 5: "an I/O error", 13: "permission denied: it is not exported " +
 		"to this machine, or its folders are closed to it",
-		20: "it is no folder", 22: "invalid", 70: "a stale file handle", 10004: "not supported", 10006: "the server failed"}[status]
+		20: "it is no folder", 22: "invalid", 70: "a stale file handle", 10004: "not supported", 10006: "the server failed",
+		10016: "it wants another kind of security than sec=sys"}[status]
 	switch {
 	case status == 0:
 		return nil
@@ -201,13 +275,28 @@ func (c *nfs) call(conn net.Conn, prog, vers, proc uint32, args []byte) (*reply,
 	if conn == nil {
 		return nil, errors.New("there is no connection")
 	}
+	if c.silent != nil {
+		return nil, c.silent
+	}
+	r, err := c.ask(conn, prog, vers, proc, args)
+	if e := (net.Error)(nil); errors.As(err, &e) && e.Timeout() {
+		c.silent = err
+	}
+	return r, err
+}
+
+func (c *nfs) ask(conn net.Conn, prog, vers, proc uint32, args []byte) (*reply, error) {
 	c.xid++
 	cred := append(words32(0), opaque([]byte("box"))...) // AUTH_SYS: stamp, machine, uid, gid, no groups
 	cred = append(cred, words32(0, 0, 0)...)
 	msg := words32(c.xid, 0, 2, prog, vers, proc, 1)
 	msg = append(append(msg, opaque(cred)...), words32(0, 0)...)
 	msg = append(msg, args...)
-	conn.SetDeadline(time.Now().Add(nfsTime))
+	end := time.Now().Add(nfsTime)
+	if at, ok := c.ctx.Deadline(); ok && at.Before(end) {
+		end = at
+	}
+	conn.SetDeadline(end)
 	if _, err := conn.Write(append(words32(0x80000000|uint32(len(msg))), msg...)); err != nil {
 		return nil, err
 	}

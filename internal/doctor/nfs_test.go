@@ -1,10 +1,12 @@
 package doctor
 
 import (
+	"context"
 	"encoding/binary"
 	"io"
 	"net"
 	"testing"
+	"time"
 
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/sharedir"
@@ -15,18 +17,25 @@ import (
 type fakeNFS struct {
 	port             uint16
 	noMountd         bool
+	v4               bool   // it has version 4
+	minor            uint32 // the only one of version 4 that it has
 	noExport, noFile string // what is not there
 	closedTo         string // export in which a box may do no more than may says
 	may              uint32
+	silent           uint32 // the program that never answers
 }
 
 // answer is the result of a call. Handles of files are their paths.
-func (f *fakeNFS) answer(prog, proc uint32, args *reply) []byte {
+func (f *fakeNFS) answer(prog, vers, proc uint32, args *reply) []byte {
 	switch {
 	case prog == progPortmap && f.noMountd:
 		return words32(0)
 	case prog == progPortmap:
 		return words32(uint32(f.port))
+	case prog == progNFS && vers == 4 && f.v4:
+		return f.compound(args)
+	case prog == progNFS && vers == 4:
+		return nil
 	case prog == progMount && proc == 1:
 		path := string(args.opaque())
 		if path == f.noExport || path != "/tftp" && path != "/backup" {
@@ -51,6 +60,39 @@ func (f *fakeNFS) answer(prog, proc uint32, args *reply) []byte {
 		return append(append(b, make([]byte, 84)...), words32(may)...)
 	}
 	return nil
+}
+
+// compound has the same exports by version 4.
+func (f *fakeNFS) compound(args *reply) []byte {
+	args.opaque()
+	if args.number() != f.minor {
+		return words32(10021, 0, 0)
+	}
+	at, may := "", uint32(0)
+	var results []byte
+	n := args.number()
+	for i := range n {
+		status, op := uint32(0), args.number()
+		if op == opLookup {
+			switch name := string(args.opaque()); {
+			case name == f.noFile || at == "" && "/"+name == f.noExport || at == "" && name != "tftp" && name != "backup":
+				status = 2
+			case name != sharedir.Marker:
+				at += "/" + name
+			}
+		}
+		results = append(results, words32(op, status)...)
+		if op == opAccess {
+			if may = args.number(); at == f.closedTo {
+				may &= f.may
+			}
+			results = append(results, words32(31, may)...)
+		}
+		if status != 0 {
+			return append(words32(status, 0, i+1), results...)
+		}
+	}
+	return append(words32(0, 0, n), results...)
 }
 
 func (f *fakeNFS) serve(t *testing.T) {
@@ -84,12 +126,15 @@ func (f *fakeNFS) one(c net.Conn) error {
 		return err
 	}
 	xid, _, _ := msg.number(), msg.number(), msg.number()
-	prog, _, proc := msg.number(), msg.number(), msg.number()
+	prog, vers, proc := msg.number(), msg.number(), msg.number()
 	msg.number()
 	msg.opaque()
 	msg.number()
 	msg.opaque()
-	out := append(words32(xid, 1, 0, 0, 0, 0), f.answer(prog, proc, msg)...)
+	if prog == f.silent {
+		return nil
+	}
+	out := append(words32(xid, 1, 0, 0, 0, 0), f.answer(prog, vers, proc, msg)...)
 	// In two parts, as servers may.
 	half := words32(8)
 	half = append(append(half, out[:8]...), words32(0x80000000|uint32(len(out)-8))...)
@@ -105,7 +150,7 @@ func TestExports(t *testing.T) {
 		text string
 	}{
 		"right":         {fakeNFS{}, Fine, "boxes can mount /tftp and /backup"},
-		"no mountd":     {fakeNFS{noMountd: true}, NotLooked, "no mountd"},
+		"no mountd":     {fakeNFS{noMountd: true}, Problem, "neither version 3 (it has no mountd"},
 		"not exported":  {fakeNFS{noExport: "/backup"}, Problem, "cannot mount 127.0.0.1:/backup: permission denied"},
 		"no folder":     {fakeNFS{noFile: bootcfg.ConfigDir}, Problem, "does not find pxelinux.cfg: it is not there"},
 		"no disk":       {fakeNFS{noFile: sharedir.Marker}, Problem, "Is its disk mounted there?"},
@@ -113,10 +158,39 @@ func TestExports(t *testing.T) {
 		"no new files":  {fakeNFS{closedTo: "/tftp/pxelinux.cfg", may: 7}, Problem, "a box may not write to /tftp/pxelinux.cfg"},
 		"not to change": {fakeNFS{closedTo: "/backup", may: 11}, Problem, "a box may not write to /backup"},
 		"closed":        {fakeNFS{closedTo: "/backup", may: 0}, Problem, "a box may not read /backup"},
+		"version 4":     {fakeNFS{noMountd: true, v4: true}, Fine, "boxes can mount /tftp and /backup"},
+		"only 4.1":      {fakeNFS{noMountd: true, v4: true, minor: 1}, NotLooked, "only 4.1 or later"},
+		"4, no export":  {fakeNFS{noMountd: true, v4: true, noExport: "/backup"}, Problem, "cannot mount 127.0.0.1:/backup: it is not there"},
+		"4, no disk":    {fakeNFS{noMountd: true, v4: true, noFile: sharedir.Marker}, Problem, "Is its disk mounted there?"},
+		"4, read-only":  {fakeNFS{noMountd: true, v4: true, closedTo: "/tftp/pxelinux.cfg", may: 3}, Problem, "a box may not write to /tftp"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c.f.serve(t)
 			has(t, exports(t.Context(), s, c.f.port, c.f.port), c.s, "exports", c.text)
 		})
 	}
+}
+
+// TestExportsHang: a server that takes connections and never answers does not hold the doctor.
+func TestExportsHang(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer l.Close()
+	port := uint16(l.Addr().(*net.TCPAddr).Port)
+	f := &fakeNFS{port: port}
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			defer c.Close()
+			go f.one(c)
+		}
+	}()
+	s := &site.Site{Server: ip("127.0.0.1"), TFTPPath: "/tftp", BackupPath: "/backup"}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	f.silent = progMount
+	has(t, exports(ctx, s, port, port), Problem, "exports", "does not answer")
 }

@@ -2,13 +2,16 @@ package proc
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
+	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/testenv"
 )
 
@@ -121,4 +124,86 @@ func TestDoctor(t *testing.T) {
 
 	s.end()
 	s.finds(s.doctor(s.host, config), "problem", "server", "")
+}
+
+// exports starts an NFS server of a version on a host, for these areas of a root.
+func exports(t testing.TB, h host, root, version, access string, anon int, areas ...string) {
+	t.Helper()
+	conf := "NFS_CORE_PARAM { Protocols = " + version + "; Enable_NLM = false; Enable_RQUOTA = false; }\n" +
+		"NFSV4 { Graceless = true; Only_Numeric_Owners = true; }\n"
+	portmapper := "rpcbind"
+	if version == "4" {
+		portmapper = "true"
+	}
+	for i, area := range areas {
+		conf += fmt.Sprintf("EXPORT { Export_Id = %[1]d; Path = %[2]q; Pseudo = %[2]q; Access_Type = %[3]s; Squash = Root_Squash; "+
+			"Anonymous_Uid = %[4]d; Anonymous_Gid = %[4]d; SecType = sys; FSAL { Name = VFS; } }\n",
+			i+1, filepath.Join(root, area), access, anon)
+	}
+	file := filepath.Join(tempDir(t), "ganesha.conf")
+	must(t, os.WriteFile(file, []byte(conf), 0o644))
+	// rpcbind has a socket in /run, so /run is another one. A namespace of processes ends both programs with the first one.
+	argv := h.in("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c",
+		"mount -t tmpfs none /run && "+portmapper+" && exec ganesha.nfsd -F -f "+file+" -L "+file+".log -p "+file+".pid")
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	must(t, cmd.Start())
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+		if log, err := os.ReadFile(file + ".log"); t.Failed() {
+			t.Logf("the NFS server: %v\n%s", err, log)
+		}
+	})
+}
+
+// TestDoctorExports mounts the areas of share mode from a real NFS server, right and wrong. Each server has a
+// network of its own, since ports stay taken for a minute after a server.
+func TestDoctorExports(t *testing.T) {
+	t.Parallel()
+	testenv.Root(t)
+	testenv.Tools(t, "ganesha.nfsd", "rpcbind", "unshare", "ip", "nsenter")
+	prog, err := built()
+	must(t, err)
+	root := tempDir(t)
+	must(t, os.Chmod(root, 0o755))
+	run(t, "", prog.testbox, "share", "init", "--server", "10.88.0.1", root)
+	must(t, addMaintenance(filepath.Join(root, "testbox-tftp"), bootcfg.FormRAM))
+	both := []string{"testbox-tftp", "testbox-backup"}
+	for name, c := range map[string]struct {
+		version        string // "" is no server
+		access         string
+		anon           int
+		areas          []string
+		severity, text string
+	}{
+		"no server":    {"", "", 0, nil, "problem", "does not answer"},
+		"right":        {"3", "RW", 65534, both, "fine", "boxes can mount"},
+		"version 4":    {"4", "RW", 65534, both, "fine", "boxes can mount"},
+		"4, read-only": {"4", "RO", 65534, both, "problem", "may not write"},
+		"read-only":    {"3", "RO", 65534, both, "problem", "may not write"},
+		"another user": {"3", "RW", 12345, both, "problem", "belongs to another user"},
+		"one area":     {"3", "RW", 65534, both[:1], "problem", "cannot mount 10.88.0.1:" + filepath.Join(root, "testbox-backup")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t)
+			h.ip(t, "link set lo up")
+			h.ip(t, "addr add 10.88.0.1/24 dev lo")
+			if c.version != "" {
+				exports(t, h, root, c.version, c.access, c.anon, c.areas...)
+			}
+			s := &serverSite{t: t, prog: prog, state: root, host: h}
+			var f found
+			for end := time.Now().Add(3 * serverLimit); ; {
+				f = s.doctor(h, "10.88.0.30", "--config=/nowhere.toml", "--boot-files="+filepath.Join(root, "testbox-tftp/pxelinux.cfg"))
+				if f.has(c.severity, "exports", c.text) {
+					return
+				}
+				if time.Now().After(end) {
+					t.Fatalf("no %s of exports with %q: %+v", c.severity, c.text, f)
+				}
+			}
+		})
+	}
 }
