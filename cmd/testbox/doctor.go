@@ -22,6 +22,7 @@ import (
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/dhcp"
 	"testbox-imaging/internal/doctor"
+	"testbox-imaging/internal/maintenance"
 	"testbox-imaging/internal/problem"
 	"testbox-imaging/internal/server"
 	"testbox-imaging/internal/setup"
@@ -249,7 +250,7 @@ func (d *doctorRun) bootChecks(mode bootcfg.Mode, add addCheck) {
 	add("boot-files", func(ctx context.Context) []doctor.Finding { return doctor.BootFiles(ctx, d.place) })
 	add("loader", func(context.Context) []doctor.Finding { return doctor.Loaders(d.place.Boot.TFTP(), d.world.loaders) })
 	add("maintenance", func(ctx context.Context) []doctor.Finding {
-		return doctor.Maintenance(ctx, d.place, mode, doctor.NewestKernel)
+		return doctor.Maintenance(ctx, d.place, mode, maintenance.Updates)
 	})
 }
 

@@ -16,6 +16,8 @@ import (
 	"testbox-imaging/internal/arming"
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/maintenance"
+	"testbox-imaging/internal/words"
 )
 
 // BootFiles looks at the folder of boot files: what armed boxes and others start.
@@ -143,10 +145,10 @@ func readSome(path string, most int64) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, most))
 }
 
-// Maintenance looks at the maintenance systems. newest gives the release of the kernel that
-// Debian has now, as this machine's apt knows it.
-func Maintenance(ctx context.Context, place *arming.Place, mode bootcfg.Mode, newest func(context.Context) (string,
-	error)) (all []Finding) {
+// Maintenance looks at the maintenance systems. updates compares the packages of one with what
+// this machine's apt knows.
+func Maintenance(ctx context.Context, place *arming.Place, mode bootcfg.Mode,
+	updates func(ctx context.Context, dir string) (*maintenance.Compared, error)) (all []Finding) {
 	build := place.Boot.BuildCommand("")
 	whole, broken, err := place.Boot.Versions()
 	if err != nil {
@@ -177,16 +179,11 @@ func Maintenance(ctx context.Context, place *arming.Place, mode bootcfg.Mode, ne
 			all = append(all, problem("maintenance", build, "%s is damaged: %v", filepath.Join(place.Boot.TFTP(), file), err))
 		}
 	}
-	release, err := newest(ctx)
-	switch {
-	case err != nil:
-		all = append(all, notLooked("maintenance", "which kernel Debian has now is not known here (%v), so the age of %s says nothing",
-			err, used.Version))
-	case release != used.Kernel:
-		all = append(all, warning("maintenance", build, "the maintenance system %s has the kernel %s, and Debian's packages have %s",
-			used.Version, used.Kernel, release))
-	default:
-		all = append(all, fine("maintenance", "%s is whole, and has Debian's current kernel", used.Version))
+	c, err := updates(ctx, filepath.Join(place.Boot.TFTP(), bootcfg.MaintDir, used.Version))
+	if err != nil {
+		all = append(all, notLooked("maintenance", "the packages of %s cannot be compared with Debian's: %v", used.Version, err))
+	} else {
+		all = append(all, packages(used.Version, c, build, place.Now())...)
 	}
 	if used.Built.After(place.Now().Add(clockOff)) {
 		all = append(all, problem("clock", "Set the clock of this machine: `timedatectl`.", "the maintenance system %s was built in the "+
@@ -195,6 +192,45 @@ func Maintenance(ctx context.Context, place *arming.Place, mode bootcfg.Mode, ne
 	}
 	slices.SortStableFunc(all, func(a, b Finding) int { return strings.Compare(string(a.Severity), string(b.Severity)) })
 	return all
+}
+
+// listsAge is how old the lists of apt may be. Debian has security updates each week.
+const listsAge = 30 * 24 * time.Hour
+
+// packages says which packages of a maintenance system are older than Debian's.
+func packages(version string, c *maintenance.Compared, build string, now time.Time) []Finding {
+	const update = "Run `apt-get update`, and the doctor again"
+	stale := now.Sub(c.Lists) > listsAge
+	switch {
+	case len(c.Updates) > 0:
+	case c.Known == 0:
+		return []Finding{notLooked("maintenance", "apt on this machine knows none of the %d packages of %s. %s", c.Packages, version, update)}
+	case stale:
+		return []Finding{notLooked("maintenance", "the lists of apt on this machine are of %s, so they say nothing of newer packages than "+
+			"those of %s. %s", c.Lists.UTC().Format(time.DateOnly), version, update)}
+	default:
+		return []Finding{fine("maintenance", "%s is whole, and apt on this machine knows no newer version of %d of its %d packages",
+			version, c.Known, c.Packages)}
+	}
+	const most = 5
+	security := 0
+	var names []string
+	for i, u := range c.Updates {
+		kind := ""
+		if u.Security {
+			security++
+			kind = ", a security update"
+		}
+		if i < most {
+			names = append(names, fmt.Sprintf("%s %s (there is %s%s)", u.Name, u.Has, u.Newer, kind))
+		}
+	}
+	if more := len(c.Updates) - most; more > 0 {
+		names = append(names, fmt.Sprintf("and %d more", more))
+	}
+	return []Finding{warning("maintenance", build, "the maintenance system %s is older than its packages, of which apt on this "+
+		"machine knows %s, %s: %s", version, words.Count(len(c.Updates), "newer one"),
+		words.Count(security, "security update"), strings.Join(names, ", "))}
 }
 
 // kernelForm: x86's boot protocol has this at 0x202 (Documentation/arch/x86/boot.rst).

@@ -23,6 +23,7 @@ import (
 	"testbox-imaging/internal/bootfiles"
 	"testbox-imaging/internal/dhcp"
 	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/maintenance"
 	"testbox-imaging/internal/server"
 	"testbox-imaging/internal/site"
 )
@@ -230,23 +231,37 @@ func TestLoaders(t *testing.T) {
 
 func TestMaintenance(t *testing.T) {
 	p := place(t)
-	kernel := func(release string) func(context.Context) (string, error) {
-		return func(context.Context) (string, error) { return release, nil }
+	now := time.Now()
+	whole := maintenance.Compared{Packages: 9, Known: 9, Lists: now}
+	look := func(c maintenance.Compared, err error) []Finding {
+		return Maintenance(t.Context(), p, bootcfg.ServerMode, func(_ context.Context, dir string) (*maintenance.Compared, error) {
+			if filepath.Base(dir) != "ram-1" {
+				t.Errorf("the packages of %s", dir)
+			}
+			return &c, err
+		})
 	}
-	look := func(release string) []Finding {
-		return Maintenance(t.Context(), p, bootcfg.ServerMode, kernel(release))
+	onlyFine(t, look(whole, nil))
+	newer := whole
+	for i := range 7 {
+		newer.Updates = append(newer.Updates, maintenance.Update{
+			Name: fmt.Sprint("linux-image-", i), Has: "6.1.1-1", Newer: "6.1.2-1", Security: i < 2})
 	}
-	onlyFine(t, look("6.1.0-1-amd64"))
-	has(t, look("6.1.0-2-amd64"), Warning, "maintenance", "6.1.0-2-amd64")
-	has(t, Maintenance(t.Context(), p, bootcfg.ServerMode, func(context.Context) (string, error) { return "", os.ErrNotExist }),
-		NotLooked, "maintenance", "not known here")
+	has(t, look(newer, nil), Warning, "maintenance", "knows 7 newer ones, 2 security updates: "+
+		"linux-image-0 6.1.1-1 (there is 6.1.2-1, a security update)")
+	has(t, look(newer, nil), Warning, "maintenance", "and 2 more")
+	unknown, old := whole, whole
+	unknown.Known, old.Lists = 0, now.Add(-40*24*time.Hour)
+	has(t, look(unknown, nil), NotLooked, "maintenance", "knows none of the 9 packages")
+	has(t, look(old, nil), NotLooked, "maintenance", "apt-get update")
+	has(t, look(whole, os.ErrNotExist), NotLooked, "maintenance", "cannot be compared")
 	dir := filepath.Join(p.Boot.TFTP(), "maintenance-boot/ram-1")
 	write(t, filepath.Join(dir, "initrd.img"), "rubbish")
-	has(t, look("6.1.0-1-amd64"), Problem, "maintenance", "initrd.img is damaged")
+	has(t, look(whole, nil), Problem, "maintenance", "initrd.img is damaged")
 	write(t, filepath.Join(dir, "vmlinuz"), "rubbish")
-	has(t, look("6.1.0-1-amd64"), Problem, "maintenance", "vmlinuz is damaged")
+	has(t, look(whole, nil), Problem, "maintenance", "vmlinuz is damaged")
 	must(t, os.Remove(filepath.Join(dir, "vmlinuz")))
-	has(t, look("6.1.0-1-amd64"), Problem, "maintenance", "there is no maintenance system")
+	has(t, look(whole, nil), Problem, "maintenance", "there is no maintenance system")
 }
 
 func TestMachine(t *testing.T) {

@@ -3,12 +3,9 @@ package doctor
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"regexp"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,7 +13,6 @@ import (
 	"testbox-imaging/internal/blob"
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/bootfiles"
-	"testbox-imaging/internal/child"
 	"testbox-imaging/internal/server"
 )
 
@@ -163,25 +159,6 @@ func Conditions(ctx context.Context, blobs blob.Store, onlyWriter bool) []Findin
 			"the object storage: %v", err)}
 	}
 	return []Finding{fine("s3", "the object storage keeps conditions on writes")}
-}
-
-var kernelPackage = regexp.MustCompile(`(?m)^\s*\|?Depends: linux-image-(\S+)$`)
-
-// NewestKernel is the release of Debian's current kernel, as this machine's apt knows it.
-func NewestKernel(ctx context.Context) (string, error) {
-	apt, err := exec.LookPath("apt-cache")
-	if err != nil {
-		return "", err
-	}
-	out, err := child.Command(ctx, apt, "depends", "linux-image-amd64").Output()
-	if err != nil {
-		return "", fmt.Errorf("apt-cache: %w", err)
-	}
-	found := kernelPackage.FindSubmatch(out)
-	if found == nil {
-		return "", errors.New("apt knows no package linux-image-amd64; apt-get update")
-	}
-	return string(found[1]), nil
 }
 
 // Here reports whether an address is this machine's.

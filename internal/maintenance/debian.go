@@ -50,7 +50,7 @@ const debianAgent = "usr/local/sbin/testbox-maintenance"
 const debianBoot = "usr/share/testbox"
 
 // debianManifest is the content of manifestFile in the form debian. It is for
-// people, and for checking that the boot files are those that were built.
+// people, for Updates, and for checking that the boot files are those that were built.
 type debianManifest struct {
 	Packages []debianPackage `json:"packages"`
 	SHA256   struct {

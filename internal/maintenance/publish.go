@@ -18,8 +18,8 @@ import (
 // manifestFile says what a maintenance system is made of.
 const manifestFile = "manifest.json"
 
-// manifest is the content of manifestFile. It is for people, and no program
-// reads it.
+// manifest is the content of manifestFile. It is for people, and the packages are
+// for Updates.
 type manifest struct {
 	Packages        []pkg               `json:"packages"`
 	Modules         []string            `json:"modules"`
