@@ -256,6 +256,8 @@ type boxesData struct {
 	States         []string
 	Unknown        string
 	Next           string
+	Live           string // where the rows of boxes come from that have changed
+	Whole          bool   // all boxes that are like the filter are in the list
 	May            may
 }
 
@@ -290,10 +292,14 @@ func (s *Site) home(w http.ResponseWriter, r *http.Request) {
 		q.Set("from", strconv.Itoa(last))
 		d.Next = "/?" + q.Encode()
 	}
+	d.Whole = len(d.Rows) == d.Found
+	q.Del("from")
+	d.Live = "/rows?" + q.Encode()
 	s.page(w, r, http.StatusOK, "Boxes", "boxes.tmpl", d)
 }
 
-// rows answers with the rows of some boxes, as they are now, and with the numbers above the list.
+// rows answers with the rows of some boxes, as they are now, and with the numbers above the list. A box that
+// is not, or not any more, like the filter has none.
 func (s *Site) rows(w http.ResponseWriter, r *http.Request) {
 	v := visitorOf(r)
 	l, err := s.lab(r.Context(), v, time.Now().Add(-fresh))
@@ -308,8 +314,9 @@ func (s *Site) rows(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	d := boxesData{All: len(l.rows), Needing: l.needing, Busy: l.busy, May: may{v.May("add-jobs"), v.May("set-box")}}
+	f := filterOf(r.URL.Query())
 	for _, row := range l.rows {
-		if wanted[row.Address] {
+		if wanted[row.Address] && f.has(row) {
 			d.Rows = append(d.Rows, row)
 		}
 	}

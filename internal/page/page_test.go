@@ -376,6 +376,23 @@ func TestRoles(t *testing.T) {
 	}
 }
 
+// TestRows: what follows a filtered list learns which boxes are not, or not any more, like the filter.
+func TestRows(t *testing.T) {
+	r := newRig(t)
+	r.box(ledger.Box{Address: addr(t, "10.0.0.1"), Health: ledger.Bad, Reason: "broken"})
+	r.box(ledger.Box{Address: addr(t, "10.0.0.2")})
+	b := r.as(ledger.Token{Name: "v", Role: ledger.Viewer})
+	if text := b.shows("/?needs=1&from=0"); !strings.Contains(text, `data-rows="/rows?needs=1" data-whole`) {
+		t.Errorf("%s", text)
+	}
+	for path, want := range map[string]bool{"/rows?box=10.0.0.1&box=10.0.0.2": true, "/rows?needs=1&box=10.0.0.1&box=10.0.0.2": false} {
+		text := b.shows(path)
+		if !strings.Contains(text, `id="box-10-0-0-1"`) || strings.Contains(text, `id="box-10-0-0-2"`) != want {
+			t.Errorf("%s: %s", path, text)
+		}
+	}
+}
+
 // TestOnce: a form that is sent twice makes one job, and one that was opened anew makes another.
 func TestOnce(t *testing.T) {
 	r := newRig(t)

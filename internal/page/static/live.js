@@ -2,17 +2,18 @@
 // Keeps a list of boxes as the server has it, and says so when that cannot be done. Every text
 // comes from a template of the server, which has escaped it.
 (() => {
-  const table = document.querySelector("[data-rows]");
   const lost = document.getElementById("lost");
-  const all = document.querySelector("[data-all]");
-  if (all) all.addEventListener("change", () => {
-    for (const c of table.querySelectorAll("tbody input[type=checkbox]")) c.checked = all.checked;
+  const list = () => document.querySelector("[data-rows]"); // none while no box is like the filter
+  document.addEventListener("change", (e) => {
+    if (!e.target.matches("[data-all]")) return;
+    for (const c of list().querySelectorAll("tbody input[type=checkbox]")) c.checked = e.target.checked;
   });
   if (!document.querySelector("[data-rows], [data-again]")) return;
 
   const now = () => new Date().toTimeString().slice(0, 8);
   let since = now(), away = false, first = true, timer = 0, busy = false, everything = false;
-  const changed = new Set();
+  const changed = new Map(); // boxes, and when it was heard that they have changed
+  const fresh = 1000; // ms: what the server says of boxes can be as old as this
   const say = (text) => { lost.hidden = text === ""; if (lost.textContent !== text) lost.textContent = text; };
 
   // out leads to the login when the token has ended.
@@ -37,33 +38,68 @@
     if (at >= 0) { const again = is.querySelectorAll(able)[at]; if (again) again.focus({preventScroll: true}); }
   };
 
+  // order is how the server sorts the boxes: those that need somebody first, then by address.
+  const order = (row) => {
+    const address = row.dataset.box.split(".").map((n) => n.padStart(3, "0"));
+    return (row.classList.contains("needs") ? "0" : "1") + address.join(".");
+  };
+
+  // into puts a row before another one, or at the end, and leaves the keyboard where it was.
+  const into = (body, row, next) => {
+    if (row.parentNode === body && row.nextElementSibling === next) return;
+    const at = document.activeElement;
+    body.insertBefore(row, next);
+    if (at !== document.activeElement && at.isConnected) at.focus({preventScroll: true});
+  };
+
   const again = async () => {
-    const page = await get(location.href);
+    const page = await get(location.href), table = list();
     for (const part of document.querySelectorAll("[data-again]")) {
       const is = page.getElementById(part.id);
       if (is) put(part, is);
     }
-    if (!table) return;
-    const rows = [...page.querySelectorAll("[data-rows] tbody tr")], ids = new Set(rows.map((r) => r.id));
-    for (const row of rows) { // those that are new or changed leave the fetched page
-      const was = document.getElementById(row.id);
-      if (was) put(was, row); else table.tBodies[0].append(row);
-    }
-    for (const row of [...table.tBodies[0].rows]) if (!ids.has(row.id)) row.remove();
     const counts = page.getElementById("counts");
     if (counts) put(document.getElementById("counts"), counts);
+    if (!table) return;
+    const rows = [...page.querySelectorAll("[data-rows] tbody tr")], ids = new Set(rows.map((r) => r.id));
+    const body = table.tBodies[0];
+    for (const row of [...body.rows]) if (!ids.has(row.id)) row.remove();
+    let next = null;
+    for (const row of rows.reverse()) { // those that are new or changed leave the fetched page
+      const was = document.getElementById(row.id);
+      if (was) put(was, row);
+      const is = document.getElementById(row.id) || row;
+      into(body, is, next);
+      next = is;
+    }
   };
 
   const some = async () => {
-    const boxes = [...changed].filter((b) => document.getElementById("box-" + b.replaceAll(".", "-")));
-    changed.clear();
-    if (!table) return again();
-    const page = await get(table.dataset.rows + "?" + boxes.slice(0, 100).map((b) => "box=" + encodeURIComponent(b)).join("&"));
-    for (const row of page.querySelectorAll("tr[data-box]")) {
-      const was = document.getElementById(row.id);
+    const table = list(), rowOf = (box) => document.getElementById("box-" + box.replaceAll(".", "-"));
+    if (!table) {
+      changed.clear();
+      return again();
+    }
+    // A box that is not shown may have become like the filter. Where there are more boxes than one page has, it may belong to another page.
+    const boxes = [...changed.keys()].filter((b) => "whole" in table.dataset || rowOf(b));
+    const start = performance.now();
+    for (const [box, heard] of changed) { // the others are asked for once more, since their latest change may be missing
+      if (heard <= start - fresh || !boxes.includes(box)) changed.delete(box);
+    }
+    const page = await get(table.dataset.rows + boxes.map((b) => "&box=" + encodeURIComponent(b)).join(""));
+    const body = table.tBodies[0];
+    for (const box of boxes) {
+      const was = rowOf(box), row = [...page.querySelectorAll("tr[data-box]")].find((r) => r.dataset.box === box);
+      if (!row) { // it is not like the filter any more
+        if (was) was.remove();
+        continue;
+      }
       if (was) put(was, row);
+      const is = rowOf(box) || row;
+      into(body, is, [...body.rows].find((r) => r !== is && order(r) > order(is)) || null);
     }
     put(document.getElementById("counts"), page.getElementById("counts"));
+    if (changed.size) later(fresh);
   };
 
   // work brings the page up to date, at most once in a while, so that a lab at work costs little.
@@ -85,8 +121,8 @@
 
   const events = new EventSource("/events");
   events.addEventListener("job", (e) => {
-    try { changed.add(JSON.parse(e.data).box); } catch { everything = true; }
-    later(1000);
+    try { changed.set(JSON.parse(e.data).box, performance.now()); } catch { everything = true; }
+    later(fresh);
   });
   events.addEventListener("sight", () => { everything = true; later(2000); });
   events.addEventListener("reset", () => { if (!first) { everything = true; later(10); } });

@@ -138,6 +138,7 @@ type Tab struct {
 	dialogs  int
 	loads    int
 	requests []string
+	silent   bool                   // scripts are disabled
 	Allow    func(text string) bool // says which errors are meant to be; set before they come
 }
 
@@ -164,6 +165,9 @@ func (b *Browser) Open(v View) (*Tab, error) {
 
 // Look changes how the tab is looked at.
 func (t *Tab) Look(v View) error {
+	t.mu.Lock()
+	t.silent = v.NoScripts
+	t.mu.Unlock()
 	scheme := "light"
 	if v.Dark {
 		scheme = "dark"
@@ -202,8 +206,10 @@ func (t *Tab) Do(actions ...Action) error {
 	return err
 }
 
-func do[T any](t *Tab, a chromedp.Action[T]) (T, error) {
-	ctx, cancel := context.WithTimeoutCause(t.Context, Limit, errors.New("the page did not do it in time"))
+func do[T any](t *Tab, a chromedp.Action[T]) (T, error) { return doWithin(t, Limit, a) }
+
+func doWithin[T any](t *Tab, limit time.Duration, a chromedp.Action[T]) (T, error) {
+	ctx, cancel := context.WithTimeoutCause(t.Context, limit, errors.New("the page did not do it in time"))
 	defer cancel()
 	v, err := chromedp.Run(ctx, a)
 	if err != nil && ctx.Err() != nil {
@@ -221,11 +227,18 @@ func (t *Tab) Go(address string) error {
 }
 
 // Eval evaluates an expression in the page, and waits if it is a promise. The result goes
-// to where to points, if that is not nil.
+// to where to points, if that is not nil. Where the scripts of pages are disabled it works too,
+// since an expression is no script of the page, but promises are never kept there.
 func (t *Tab) Eval(expression string, to any) error {
-	r, err := do(t, func(ctx context.Context, target *chromedp.Target) (runtime.EvaluateResult, error) {
-		yes := true
-		return cdp.Call(ctx, target, runtime.Evaluate, runtime.EvaluateParams{Expression: expression, AwaitPromise: &yes, ReturnByValue: &yes})
+	return t.evalWithin(Limit, expression, to)
+}
+
+func (t *Tab) evalWithin(limit time.Duration, expression string, to any) error {
+	t.mu.Lock()
+	yes, wait := true, !t.silent
+	t.mu.Unlock()
+	r, err := doWithin(t, limit, func(ctx context.Context, target *chromedp.Target) (runtime.EvaluateResult, error) {
+		return cdp.Call(ctx, target, runtime.Evaluate, runtime.EvaluateParams{Expression: expression, AwaitPromise: &wait, ReturnByValue: &yes})
 	})
 	if err == nil && r.ExceptionDetails != nil {
 		err = errors.New(exception(r.ExceptionDetails))
@@ -247,18 +260,21 @@ func exception(e *runtime.ExceptionDetails) string {
 	return text
 }
 
-// Until waits until an expression is true. Where scripts are disabled it works too.
+// once is how long one look of Until may take. One at a page that goes away can be left without an answer.
+const once = 20 * time.Second
+
+// Until waits until an expression is true.
 func (t *Tab) Until(expression string) error {
 	end := time.Now().Add(Limit)
 	for {
 		var is bool
-		err := t.Eval("!!("+expression+")", &is)
+		err := t.evalWithin(once, "!!("+expression+")", &is)
 		if err == nil && is {
 			return nil
 		}
 		if time.Now().After(end) {
 			var text string
-			t.Eval(`document.title + " at " + location.href + "\n" + document.body.innerText`, &text)
+			t.evalWithin(once, `document.title + " at " + location.href + "\n" + document.body.innerText`, &text)
 			return fmt.Errorf("it never came that %s (%v) in: %.3000s", expression, err, text)
 		}
 		time.Sleep(50 * time.Millisecond)
