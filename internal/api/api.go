@@ -113,12 +113,13 @@ type Config struct {
 
 // These limit what clients can take.
 const (
-	maxHeader      = 16 << 10
+	maxHeader      = 64 << 10 // the address of a page can name 1000 boxes
 	headerWait     = 10 * time.Second
 	idleWait       = 2 * time.Minute
 	defaultPatient = 30 * time.Second // for how long a client may take to send a body, or not read what it asked for
 	maxConnections = 1000
 	eachAddress    = 200
+	maxAtOnce      = 100 // requests of one connection
 	maxStreams     = 400 // requests that last until the client goes
 	maxDrain       = maxBody
 )
@@ -412,6 +413,12 @@ func (s *Server) serve(srv *http.Server, run func() error) error {
 	boxapi.Limit(srv)
 	srv.MaxHeaderBytes, srv.ReadHeaderTimeout, srv.IdleTimeout = maxHeader, min(headerWait, s.cfg.Patience), idleWait
 	srv.BaseContext = func(net.Listener) context.Context { return s.ctx }
+	if srv.TLSConfig != nil {
+		// A browser opens six connections of HTTP/1.1 at most. Each page that is live keeps one of them, so a seventh
+		// page would never come.
+		srv.Protocols.SetHTTP2(true)
+		srv.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: maxAtOnce, WriteByteTimeout: s.cfg.Patience}
+	}
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()

@@ -230,47 +230,75 @@ func (s *Server) targets(tx *ledger.Tx, c *caller, list []string) ([]ledger.Box,
 func Boxes(tx *ledger.Tx, word string) ([]ledger.Box, error) { return target(tx, &caller{}, word) }
 
 func target(tx *ledger.Tx, c *caller, word string) ([]ledger.Box, error) {
+	one, many, err := meaning(tx, c, word)
+	if err != nil {
+		return nil, err
+	}
+	if many != (ledger.BoxFilter{}) {
+		return members(tx, c, many, word)
+	}
+	return []ledger.Box{one}, nil
+}
+
+// isTarget reports whether a word of the configuration means a box, among others. It does not read the others.
+func isTarget(tx *ledger.Tx, word string, b ledger.Box) (bool, error) {
+	one, many, err := meaning(tx, &caller{}, word)
+	var none *problem.Error
+	switch {
+	case errors.As(err, &none):
+		return false, nil // the word means no box
+	case err != nil:
+		return false, err
+	case many.Group != "":
+		return b.Health != ledger.Retired && slices.Contains(b.Groups, many.Group), nil
+	case many.Label != "":
+		return b.Health != ledger.Retired && slices.Contains(b.Labels, many.Label), nil
+	}
+	return one.Address == b.Address, nil
+}
+
+// meaning finds what a word means: one box, or those that a filter finds.
+func meaning(tx *ledger.Tx, c *caller, word string) (one ledger.Box, many ledger.BoxFilter, err error) {
 	kind, name, _ := strings.Cut(word, ":")
 	switch kind {
 	case "box":
-		b, err := findBox(tx, c, name)
-		return []ledger.Box{b}, err
+		one, err = findBox(tx, c, name)
+		return one, many, err
 	case "group", "label":
 		if name == "" {
-			return nil, problem.Wrongf("%q has no name", word)
+			return one, many, problem.Wrongf("%q has no name", word)
 		}
-		f := ledger.BoxFilter{Group: name}
 		if kind == "label" {
-			f = ledger.BoxFilter{Label: name}
+			return one, ledger.BoxFilter{Label: name}, nil
 		}
-		return members(tx, c, f, word)
+		return one, ledger.BoxFilter{Group: name}, nil
 	}
-	b, err := findBox(tx, c, word)
+	one, err = findBox(tx, c, word)
 	var p *Problem
 	if err != nil && (!errors.As(err, &p) || p.Code != CodeNotFound) {
-		return nil, err
+		return one, many, err
 	}
 	isGroup, groupErr := hasGroup(tx, word)
 	switch {
 	case groupErr != nil:
-		return nil, groupErr
+		return one, many, groupErr
 	case err == nil && isGroup:
-		return nil, problem.Wrongf("%q is the name of a box and of a group; say box:%s or group:%s", word, word, word)
+		return one, many, problem.Wrongf("%q is the name of a box and of a group; say box:%s or group:%s", word, word, word)
 	case err == nil:
-		return []ledger.Box{b}, nil
+		return one, many, nil
 	case isGroup:
-		return members(tx, c, ledger.BoxFilter{Group: word}, word)
+		return one, ledger.BoxFilter{Group: word}, nil
 	}
 	// A box that nobody has seen yet can be asked for by its address, as at the very
 	// first backup.
 	addr, parseErr := box.ParseAddr(word)
 	if parseErr == nil && c.group == "" {
-		return []ledger.Box{{Address: addr, Health: ledger.Good}}, nil
+		return ledger.Box{Address: addr, Health: ledger.Good}, many, nil
 	}
 	if _, notIP := netip.ParseAddr(word); notIP == nil && parseErr != nil {
-		return nil, problem.Wrongf("%w", parseErr)
+		return one, many, problem.Wrongf("%w", parseErr)
 	}
-	return nil, notFound("there is no box and no group %.80q; a box is named by its address, name, MAC or UUID", word)
+	return one, many, notFound("there is no box and no group %.80q; a box is named by its address, name, MAC or UUID", word)
 }
 
 // members are the boxes that a filter finds and that the caller may see, without those

@@ -293,12 +293,12 @@ func (s *Server) addSchedules(tx *ledger.Tx, b ledger.Box, v *Box) error {
 		return err
 	}
 	for _, p := range s.cfg.Schedules {
-		boxes, _, err := planBoxes(tx, p)
-		if err != nil {
-			return err
-		}
-		for _, other := range boxes {
-			if other.Address != b.Address {
+		for _, word := range p.Boxes {
+			is, err := isTarget(tx, word, b)
+			if err != nil {
+				return err
+			}
+			if !is {
 				continue
 			}
 			due := BoxSchedule{Name: p.Name, Action: p.Action}
@@ -306,6 +306,7 @@ func (s *Server) addSchedules(tx *ledger.Tx, b ledger.Box, v *Box) error {
 				due.Next = p.Next(b.Address, s.cfg.Now())
 			}
 			v.Schedules = append(v.Schedules, due)
+			break
 		}
 	}
 	return nil

@@ -124,12 +124,44 @@ type JobFilter struct {
 
 // Jobs lists jobs, the latest first. If next is not "", there is another page.
 func (tx *Tx) Jobs(f JobFilter, p Page) (jobs []Job, next string, err error) {
-	var w where
+	w, err := f.where()
+	if err != nil {
+		return nil, "", err
+	}
+	if p.After != "" {
+		created, id, _ := strings.Cut(p.After, "-")
+		n, err := strconv.ParseInt(created, 10, 64)
+		if err != nil || checkID("", id) != nil {
+			return nil, "", wrongAfter(p.After)
+		}
+		w.add(`(created, id) < (?, ?)`, n, id)
+	}
+	all, err := many(tx, scanJob, selectJobs(w), append(w.args, p.limit()+1)...)
+	if err != nil {
+		return nil, "", err
+	}
+	jobs, next = cut(all, p, func(j Job) string { return strconv.FormatInt(nanos(j.Created), 10) + "-" + j.ID })
+	return jobs, next, nil
+}
+
+// selectJobs is the query for jobs, with a limit as its last argument.
+func selectJobs(w where) string {
+	return `SELECT ` + jobColumns + ` FROM jobs` + w.String() + ` ORDER BY created DESC, id DESC LIMIT ?`
+}
+
+// where is the condition of a filter.
+func (f JobFilter) where() (w where, err error) {
+	// Few jobs have not ended, and an index has these. The index of a box or of a person has many more of them, and without
+	// the empty text the database would read all of those.
+	noIndex := ""
+	if f.Open {
+		noIndex = ` || ''`
+	}
 	if !f.Box.IsZero() {
-		w.add(`box = ?`, f.Box.Hex())
+		w.add(`box`+noIndex+` = ?`, f.Box.Hex())
 	}
 	if len(f.States) > MaxMarks {
-		return nil, "", problem.Wrongf("a list of jobs can be limited to %d states, and not to %d", MaxMarks, len(f.States))
+		return w, problem.Wrongf("a list of jobs can be limited to %d states, and not to %d", MaxMarks, len(f.States))
 	}
 	if len(f.States) > 0 {
 		var args []any
@@ -145,26 +177,12 @@ func (tx *Tx) Jobs(f JobFilter, p Page) (jobs []Job, next string, err error) {
 		w.add(`ended >= ?`, nanos(f.Ended))
 	}
 	if f.By != "" {
-		w.add(`made_by = ?`, f.By)
+		w.add(`made_by`+noIndex+` = ?`, f.By)
 	}
 	if f.Key != "" {
 		w.add(`made_key = ? AND made_key <> ''`, f.Key)
 	}
-	if p.After != "" {
-		created, id, _ := strings.Cut(p.After, "-")
-		n, err := strconv.ParseInt(created, 10, 64)
-		if err != nil || checkID("", id) != nil {
-			return nil, "", wrongAfter(p.After)
-		}
-		w.add(`(created, id) < (?, ?)`, n, id)
-	}
-	all, err := many(tx, scanJob, `SELECT `+jobColumns+` FROM jobs`+w.String()+` ORDER BY created DESC, id DESC LIMIT ?`,
-		append(w.args, p.limit()+1)...)
-	if err != nil {
-		return nil, "", err
-	}
-	jobs, next = cut(all, p, func(j Job) string { return strconv.FormatInt(nanos(j.Created), 10) + "-" + j.ID })
-	return jobs, next, nil
+	return w, nil
 }
 
 // LastJobs returns the latest job of each of these boxes that has one.

@@ -2,8 +2,10 @@ package store
 
 import (
 	"context"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -35,12 +37,18 @@ type Lacking struct {
 type summaries struct {
 	turn chan struct{} // holds one value while records are read
 
+	// Who has the turn uses these.
+	names  map[string][]string // of the records of each box
+	listed time.Time           // when all of them were
+	trust  time.Duration       // for how long a list is taken for what is there, but for our own changes
+	counts map[string]uint64   // the changes of each box, as they were before its names were listed
+
 	mu    sync.Mutex // guards known
 	known map[string]boxContents
 }
 
 func newSummaries() *summaries {
-	return &summaries{turn: make(chan struct{}, 1), known: map[string]boxContents{}}
+	return &summaries{turn: make(chan struct{}, 1), known: map[string]boxContents{}, trust: time.Minute}
 }
 
 // boxContents is what the records of a box tell.
@@ -59,7 +67,7 @@ type recordedImage struct {
 }
 
 // Contents tells what the records have. It reads those of boxes that have changed since
-// it was asked last, and lists the names of all.
+// it was asked last. What others than this process have changed, it may see a minute later.
 func (c *Catalogue) Contents(ctx context.Context) (*Contents, error) {
 	select {
 	case c.told.turn <- struct{}{}:
@@ -71,21 +79,16 @@ func (c *Catalogue) Contents(ctx context.Context) (*Contents, error) {
 	if err != nil {
 		return nil, err
 	}
-	names, err := c.recordNames(ctx, recordPrefix)
-	if err != nil {
+	if err := c.listBoxes(ctx); err != nil {
 		return nil, err
 	}
 	out, known := &Contents{}, map[string]boxContents{}
-	for at := 0; at < len(names); {
-		box, end := boxOfRecord(names[at]), at+1
-		for end < len(names) && boxOfRecord(names[end]) == box {
-			end++
-		}
-		b, err := c.contentsOf(ctx, box, names[at:end])
+	for _, box := range slices.Sorted(maps.Keys(c.told.names)) {
+		b, err := c.contentsOf(ctx, box, c.told.names[box])
 		if err != nil {
 			return nil, err
 		}
-		known[box], at = b, end
+		known[box] = b
 		out.Backups += b.backups
 		out.Data += b.data
 		out.Unreadable = append(out.Unreadable, b.damaged...)
@@ -99,6 +102,41 @@ func (c *Catalogue) Contents(ctx context.Context) (*Contents, error) {
 	defer c.told.mu.Unlock()
 	c.told.known = known
 	return out, nil
+}
+
+// listBoxes brings the names of records up to date. To list all of them takes a third of a second for 50,000 records in a folder,
+// and 50 requests in object storage. So only those of boxes that have changed are listed, and all of them now and then.
+func (c *Catalogue) listBoxes(ctx context.Context) error {
+	t := c.told
+	counts := c.latest.counts() // before the names, so that no change is missed
+	if t.names == nil || c.cfg.ReadOnly || time.Since(t.listed) >= t.trust {
+		begun := time.Now()
+		names, err := c.recordNames(ctx, recordPrefix)
+		if err != nil {
+			return err
+		}
+		t.names = map[string][]string{}
+		for _, name := range names {
+			box := boxOfRecord(name)
+			t.names[box] = append(t.names[box], name)
+		}
+		t.listed, t.counts = begun, counts
+		return nil
+	}
+	for box, n := range counts {
+		if n == t.counts[box] {
+			continue
+		}
+		names, err := c.recordNames(ctx, recordPrefix+box+"/")
+		if err != nil {
+			return err
+		}
+		if t.names[box] = names; len(names) == 0 {
+			delete(t.names, box)
+		}
+		t.counts[box] = n
+	}
+	return nil
 }
 
 func boxOfRecord(name string) string {

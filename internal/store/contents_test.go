@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -70,7 +71,8 @@ func TestContents(t *testing.T) {
 	}
 }
 
-// TestContentsReads holds what it costs to ask again: only boxes with changes are read.
+// TestContentsReads holds what it costs to ask again: only boxes with changes are listed and read, until
+// it is time to look for the changes of others.
 func TestContentsReads(t *testing.T) {
 	blobs := &readsOf{Store: &mem.Store{}, reads: map[string]int{}}
 	s := open(t, blobs)
@@ -90,9 +92,26 @@ func TestContentsReads(t *testing.T) {
 	}
 	first := 15 * 2 // a record takes two reads at most
 	look(first, 15)
+	blobs.lists = nil
 	look(0, 15)
+	if len(blobs.lists) != 0 {
+		t.Errorf("nothing has changed, and these were listed: %q", blobs.lists)
+	}
 	commit(t, s, "10.0.0.3", 7)
-	look(4*2, 16)
+	commit(t, s, "new", 8)
+	blobs.lists = nil
+	look((4+1)*2, 17)
+	slices.Sort(blobs.lists)
+	if want := []string{recordPrefix + "10.0.0.3/", recordPrefix + "new/"}; !slices.Equal(blobs.lists, want) {
+		t.Errorf("%q were listed, and not %q", blobs.lists, want)
+	}
+	// Somebody removes a record by hand.
+	names, err := blobs.Store.List(t.Context(), recordPrefix+"new/")
+	must(t, err)
+	must(t, blobs.Remove(t.Context(), names[0].Name))
+	look(0, 17)
+	s.told.trust = 0
+	look(0, 16)
 }
 
 func TestRoom(t *testing.T) {

@@ -62,6 +62,13 @@ func (l *latest) look(box string) (b Backup, known bool, changes uint64) {
 	return b, known, l.changes[box]
 }
 
+// counts is how often the records of each box have changed.
+func (l *latest) counts() map[string]uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return maps.Clone(l.changes)
+}
+
 // learned notes what was read of a box, unless its records have changed since.
 func (l *latest) learned(box string, b Backup, changes uint64) {
 	l.mu.Lock()

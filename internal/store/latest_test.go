@@ -91,6 +91,14 @@ type readsOf struct {
 	mu    sync.Mutex
 	reads map[string]int // by box
 	held  func()         // called before the next read, once
+	lists []string       // prefixes of which the names were listed
+}
+
+func (b *readsOf) List(ctx context.Context, prefix string) ([]blob.Info, error) {
+	b.mu.Lock()
+	b.lists = append(b.lists, prefix)
+	b.mu.Unlock()
+	return b.Store.List(ctx, prefix)
 }
 
 func (b *readsOf) ReadAt(ctx context.Context, name string, p []byte, off int64) (int, error) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -50,9 +51,8 @@ func Hello(ctx context.Context, words string) (*Agent, error) {
 	if a.client, err = remote.New(remote.Config{HTTP: a.http, Base: "https://" + cmd.Server.String(), Token: rand.Text()}); err != nil {
 		return nil, err
 	}
-	mac := fmt.Sprintf("52:54:00:%s:%s:%s", cmd.Address.Hex()[2:4], cmd.Address.Hex()[4:6], cmd.Address.Hex()[6:8])
 	w, err := a.client.Hello(ctx, &wire.Hello{
-		Agent: "benchmark", Box: cmd.Address, Arming: cmd.Arming, Secret: cmd.Secret, MACs: []string{mac},
+		Agent: "benchmark", Box: cmd.Address, Arming: cmd.Arming, Secret: cmd.Secret, MACs: []string{CardOf(cmd.Address)},
 	})
 	if err != nil {
 		return nil, err
@@ -62,6 +62,11 @@ func Hello(ctx context.Context, words string) (*Agent, error) {
 	}
 	a.Job = w.Job
 	return a, nil
+}
+
+// CardOf is the network card of a simulated box.
+func CardOf(a box.Addr) string {
+	return strings.ToLower(fmt.Sprintf("52:54:00:%s:%s:%s", a.Hex()[2:4], a.Hex()[4:6], a.Hex()[6:8]))
 }
 
 // Close closes the agent's connections.

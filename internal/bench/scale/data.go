@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"testbox-imaging/internal/bench/measure"
+	"testbox-imaging/internal/bench/rig"
 	"testbox-imaging/internal/blob/dir"
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/chunk"
@@ -33,10 +34,13 @@ type size struct {
 	Boxes   int
 	Backups int // of each box
 	Jobs    int // of each box
+	// Of the first box, of which much more is kept than of the others.
+	MostBackups, MostJobs int
+	Audit                 int // entries of the audit log
 }
 
 const (
-	format     = 6       // of the data; it changes when this file makes other data
+	format     = 7       // of the data; it changes when this file makes other data
 	diskBytes  = 8 << 30 // of each disk
 	perPage    = 16      // chunks of a page
 	smallChunk = 512     // bytes of a chunk of all nights but the last
@@ -134,12 +138,37 @@ func makeStore(path string, s size, now time.Time) (err error) {
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
 	b := &backups{size: s, st: st, noise: rand.NewChaCha8([32]byte{1}), own: make([][]chunk.Ref, s.Boxes)}
+	if err := b.most(ctx, now); err != nil {
+		return err
+	}
 	for night := range s.Backups {
 		at := now.AddDate(0, 0, night-s.Backups)
 		if night < s.Backups-1 {
 			err = b.night(ctx, night, at)
 		} else {
 			err = b.lastNight(ctx, at)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// most backs up the first box every hour before all others.
+func (b *backups) most(ctx context.Context, now time.Time) error {
+	s := b.st.Begin()
+	defer s.Close()
+	s.Trusted = true
+	n := b.MostBackups - b.Backups
+	for i := range n {
+		changed := 1
+		if i == 0 {
+			changed = perPage
+		}
+		r, err := b.backup(ctx, s, 0, changed, smallChunk, now.AddDate(0, 0, -b.Backups-1).Add(time.Duration(i-n)*time.Hour))
+		if err == nil {
+			err = s.Commit(ctx, r)
 		}
 		if err != nil {
 			return err
@@ -157,7 +186,7 @@ func (b *backups) night(ctx context.Context, night int, at time.Time) error {
 	var records []*image.Record
 	for i := range b.Boxes {
 		changed := 1
-		if night == 0 {
+		if b.own[i] == nil {
 			changed = perPage
 		}
 		r, err := b.backup(ctx, s, i, changed, smallChunk, at)
@@ -267,7 +296,7 @@ func makeLedger(path string, s size, now time.Time) (err error) {
 		}
 		for i := range s.Boxes {
 			if err := tx.PutBox(ledger.Box{Address: addrOf(i), Name: fmt.Sprintf("box-%04d", i), UUID: uuidOf(i),
-				MACs:   []string{fmt.Sprintf("52:54:00:00:%02x:%02x", i>>8, i&0xff), fmt.Sprintf("52:54:00:01:%02x:%02x", i>>8, i&0xff)},
+				MACs:   []string{rig.CardOf(addrOf(i)), fmt.Sprintf("52:54:00:01:%02x:%02x", i>>8, i&0xff)},
 				Labels: []string{"gpu", fmt.Sprint("row=", i%7)}, Groups: []string{fmt.Sprint("rack", i%10)}, Health: ledger.Good,
 				FirstSeen: now.AddDate(-1, 0, 0), LastSeen: now}); err != nil {
 				return err
@@ -275,6 +304,9 @@ func makeLedger(path string, s size, now time.Time) (err error) {
 		}
 		return nil
 	})
+	if err == nil {
+		err = l.Update(ctx, func(tx *ledger.Tx) error { return addMost(tx, s, now) })
+	}
 	for round := 0; round < s.Jobs && err == nil; round++ {
 		err = l.Update(ctx, func(tx *ledger.Tx) error {
 			for i := range s.Boxes {
@@ -290,6 +322,39 @@ func makeLedger(path string, s size, now time.Time) (err error) {
 		})
 	}
 	return err
+}
+
+// addMost adds the older jobs of the first box, the audit log, and how large the store was.
+func addMost(tx *ledger.Tx, s size, now time.Time) error {
+	n := s.MostJobs - s.Jobs
+	begun := now.AddDate(0, 0, -1).Add(-time.Duration(s.Jobs*s.Boxes) * time.Second)
+	for i := range n {
+		row, err := endedJob(0, -1-i, begun.Add(time.Duration(i-n)*time.Minute))
+		if err == nil {
+			err = tx.AddJob(row)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for i := range s.Audit {
+		if err := tx.AddAudit(ledger.Entry{Time: now.Add(time.Duration(i-s.Audit) * 10 * time.Minute), Who: fmt.Sprintf("person-%d", i%30),
+			From: "10.88.1.1", What: "put box", On: addrOf(i % s.Boxes).String(), Why: "a benchmark"}); err != nil {
+			return err
+		}
+	}
+	const days, often = 1800, 96 // a figure of each day, and at the end four an hour
+	for i := range int64(days + 14*often) {
+		at := now.AddDate(0, 0, -days-14).Add(time.Duration(i) * 24 * time.Hour)
+		if i >= days {
+			at = now.AddDate(0, 0, -14).Add(time.Duration(i-days) * 24 * time.Hour / often)
+		}
+		z := ledger.StoreSize{Time: at, Stored: i << 24, Data: i << 26, Room: 1 << 40, Free: 1<<40 - i<<24, Backups: i}
+		if err := tx.AddStoreSize(z); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // endedJob is a backup that was done, as the ledger has it.

@@ -1,5 +1,5 @@
 // Scale measures what a storage server takes for many boxes, backups and jobs: its
-// start, lists, histories, followers, and the joining of the small packs of a night.
+// start, lists, histories, followers, pages and who watches them, and the joining of the small packs of a night.
 // docs/performance.md says how to read it. Test only.
 package main
 
@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"testbox-imaging/internal/bench/rig"
 )
@@ -21,7 +22,12 @@ func main() {
 	flag.IntVar(&o.size.Boxes, "boxes", 1000, "how many boxes there are")
 	flag.IntVar(&o.size.Backups, "backups", 50, "how many backups each box has")
 	flag.IntVar(&o.size.Jobs, "jobs", 100, "how many jobs each box has had")
+	flag.IntVar(&o.size.MostBackups, "most-backups", 1000, "how many backups the first box has")
+	flag.IntVar(&o.size.MostJobs, "most-jobs", 10_000, "how many jobs the first box has had")
+	flag.IntVar(&o.size.Audit, "audit", 100_000, "how many entries the audit log has")
 	flag.BoolVar(&o.requests, "requests", true, "measure requests and commands")
+	flag.BoolVar(&o.pages, "pages", true, "measure the pages of the server, and who watches them")
+	flag.DurationVar(&o.watch, "watch", 60*time.Second, "for how long watchers of pages are measured")
 	flag.BoolVar(&o.joins, "join", true, "measure restores beside the joining of small packs")
 	flag.BoolVar(&o.keep, "keep", false, "keep the state folder")
 	flag.Parse()
@@ -37,9 +43,10 @@ func main() {
 }
 
 type options struct {
-	testbox               string
-	size                  size
-	requests, joins, keep bool
+	testbox                      string
+	size                         size
+	requests, pages, joins, keep bool
+	watch                        time.Duration
 }
 
 // run works in a new folder beside the data, and removes it.
@@ -76,6 +83,16 @@ func (o *options) run(ctx context.Context) (err error) {
 			return err
 		}
 		missed = append(missed, m.missed...)
+	}
+	if o.pages {
+		p, err := newPages(ctx, o, site)
+		if err == nil {
+			err = errors.Join(p.run(ctx), p.runWatchers(ctx))
+		}
+		if err != nil {
+			return err
+		}
+		missed = append(missed, p.figures.missed...)
 	}
 	if o.joins {
 		j := &joins{options: o, site: site, dir: state}
