@@ -144,18 +144,11 @@ func (o *bootTestOptions) test(ctx context.Context, p printer, s backups, arg st
 	if err := warnDamaged(ctx, p, s, r, chosen(r, sel)); err != nil {
 		return nil, nil, err
 	}
-	var disks []boottest.Disk
-	for i := range r.Disks {
-		d := &r.Disks[i]
-		im, err := openImage(ctx, s, r, d)
-		if err != nil {
-			return nil, nil, err
-		}
-		defer im.Close()
-		view := im.ReaderAt(ctx, viewCache)
-		defer view.Close()
-		disks = append(disks, boottest.Disk{ReaderAt: view, Name: d.Name, Kernel: d.Kernel, Size: d.Disk.Size, Sector: d.Disk.SectorSize})
+	disks, shut, err := boottest.Open(ctx, s, r)
+	if err != nil {
+		return nil, nil, err
 	}
+	defer shut()
 	if _, err := os.Stat("/dev/kvm"); err != nil {
 		p.tellf("this machine has no /dev/kvm, so the processor is emulated, which is slow")
 	}

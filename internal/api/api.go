@@ -83,6 +83,9 @@ type Config struct {
 	// Ended is told of each job that has ended, once for each start of the server. It
 	// must not wait. nil means that nobody is told.
 	Ended func(Job)
+	// BootTested is told of each boot test of a backup that has ended. It must not wait. nil means
+	// that nobody is told.
+	BootTested func(BootTestEvent)
 	// Site is what holds for boxes of which nothing else is set, and which power commands
 	// there are.
 	Site setting.Site
@@ -194,7 +197,9 @@ func (s *Server) register() {
 	c.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"token": {Type: "http", Scheme: "bearer"}}
 	s.huma = humago.New(s.mux, c)
 	s.huma.UseMiddleware(s.admit)
-	c.Components.Schemas.Schema(reflect.TypeFor[SightEvent](), true, "") // it comes in events alone
+	for _, t := range []reflect.Type{reflect.TypeFor[SightEvent](), reflect.TypeFor[BootTestEvent]()} { // they come in events alone
+		c.Components.Schemas.Schema(t, true, "")
+	}
 	for _, r := range routes {
 		op := huma.Operation{
 			OperationID: r.id, Method: r.method, Path: r.path, Summary: r.summary, Description: r.about, Tags: []string{r.tag},

@@ -24,6 +24,7 @@ type metrics struct {
 	s       *Server
 	handler http.Handler
 	ended   *prometheus.CounterVec
+	booted  *prometheus.CounterVec
 	jobs    *prometheus.Desc
 	boxes   *prometheus.Desc
 	stored  *prometheus.Desc
@@ -37,6 +38,8 @@ func newMetrics(s *Server) *metrics {
 		s: s,
 		ended: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "testbox_jobs_ended_total",
 			Help: "Jobs that have ended since the server began."}, []string{"action", "outcome", "class"}),
+		booted: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "testbox_boot_tests_total",
+			Help: "Boot tests of backups that have ended since the server began; none is one without a result."}, []string{"verdict"}),
 		jobs:  prometheus.NewDesc("testbox_jobs", "Jobs that have not ended, by their state.", []string{"state"}, nil),
 		boxes: prometheus.NewDesc("testbox_boxes", "Boxes, by their health.", []string{"health"}, nil),
 		sights: prometheus.NewDesc("testbox_sights", "Machines that nobody knows (new), and boxes that are silent, have moved, "+
@@ -51,7 +54,7 @@ func newMetrics(s *Server) *metrics {
 		ConstLabels: prometheus.Labels{"version": version.String()}})
 	info.Set(1)
 	r := prometheus.NewRegistry()
-	r.MustRegister(m, m.ended, info, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	r.MustRegister(m, m.ended, m.booted, info, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.handler = promhttp.HandlerFor(r, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 30 * time.Second})
 	return m
 }

@@ -149,7 +149,7 @@ var routes = []route{
 			"address (`moved`), that two machines ask from one (`shared`), that a box was not seen for longer than is usual for it (`silent`) " +
 			"or was seen again (`back`): [SightEvent](#sightevent). " +
 			"An event `schedule` says what a schedule has done: its name, the time, `what` (start, missed, left-out, clock, pause or resume) " +
-			"and a `text`. " +
+			"and a `text`. An event `boot-test` says how a boot test of a backup has ended: [BootTestEvent](#boottestevent). " +
 			"An event `reset` comes first, and again when events were lost: read what is to be known anew then. " +
 			"Who sends the id of the last event in the header `Last-Event-ID` gets what came after it, without `reset`.", on((*Server).getEvents)},
 	{"get-status", "GET", Prefix + "/status", ledger.Viewer, true, 200, "server", "Say which part of the server does what",

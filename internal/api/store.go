@@ -26,6 +26,8 @@ type Keeper interface {
 	// Next returns when the upkeep of each day begins next, and when it has a scrub. The
 	// zero time is never.
 	Next() (day, scrub time.Time)
+	// BootTests returns how far the server's own boot tests are, or nil if it makes none.
+	BootTests() *BootTesting
 }
 
 // Work is a kind of work on the store.
@@ -44,6 +46,7 @@ const (
 	UpkeepDamaged   = "damaged"
 	UpkeepRefused   = "refused"
 	UpkeepFailed    = "failed"
+	UpkeepUnproven  = "unproven" // of a boot test
 	UpkeepCancelled = "cancelled"
 	UpkeepStopped   = "stopped"
 )
@@ -80,6 +83,7 @@ type Store struct {
 	Last      []LastUpkeep `json:"last" doc:"how each kind of work on the store has ended last, also that of the night; it survives a restart of the server"`
 	NextDay   *time.Time   `json:"nextDay,omitempty" doc:"when the upkeep of the day begins next; without it there is none"`
 	NextScrub *time.Time   `json:"nextScrub,omitempty" doc:"the same for the one that reads all of the store"`
+	Boot      *BootTesting `json:"bootTests,omitempty" doc:"the server's own boot tests of backups; without it there are none"`
 	Lacking   int          `json:"lacking" doc:"disks of backups that were found to be damaged in the store"`
 	Damage    []Lacking    `json:"damage" doc:"the first 200 of them, by box, time and disk"`
 	Lost      int          `json:"unreadable" doc:"backups whose record cannot be read"`
@@ -88,17 +92,18 @@ type Store struct {
 
 // The kinds of work of the night that admins cannot ask for.
 const (
-	CopyLedger = "copy-ledger"
-	Retention  = "retention"
+	CopyLedger   = "copy-ledger"
+	Retention    = "retention"
+	BootTestWork = "boot-test"
 )
 
 // LastUpkeep is how work on the store has ended.
 type LastUpkeep struct {
-	Work    string    `json:"work" enum:"copy-ledger,retention,gc,scrub"`
+	Work    string    `json:"work" enum:"copy-ledger,retention,gc,scrub,boot-test"`
 	By      string    `json:"by,omitempty" doc:"who asked for it; without it, it was the upkeep of the day"`
 	Begun   time.Time `json:"begun"`
 	Ended   time.Time `json:"ended"`
-	Outcome string    `json:"outcome" enum:"done,damaged,refused,failed" doc:"of work that an admin has cancelled, or the end of the server, nothing is said"`
+	Outcome string    `json:"outcome" enum:"done,damaged,unproven,refused,failed" doc:"a boot test is done if the backup has passed it, and else unproven or failed. Of work that an admin has cancelled, or the end of the server, nothing is said"`
 	Found   string    `json:"found,omitempty" doc:"what is wrong and what it did or found, in lines for people"`
 }
 
@@ -137,7 +142,7 @@ func (s *Server) getStore(ctx context.Context, _ *struct{}) (*body[Store], error
 	if s.cfg.Keeper != nil {
 		v.Upkeep = s.cfg.Keeper.Running()
 		day, scrub := s.cfg.Keeper.Next()
-		v.NextDay, v.NextScrub = timeOrNone(day), timeOrNone(scrub)
+		v.NextDay, v.NextScrub, v.Boot = timeOrNone(day), timeOrNone(scrub), s.cfg.Keeper.BootTests()
 	}
 	has, err := s.cfg.Backups.Contents(ctx)
 	if err != nil {

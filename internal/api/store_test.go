@@ -25,6 +25,7 @@ type fakeKeeper struct {
 	ended chan struct{}
 
 	nextDay, nextScrub time.Time
+	boots              *api.BootTesting
 }
 
 func (k *fakeKeeper) Begin(q api.NewUpkeep, by string) (api.Upkeep, bool, error) {
@@ -74,6 +75,8 @@ func (k *fakeKeeper) Running() *api.Upkeep {
 }
 
 func (k *fakeKeeper) Next() (day, scrub time.Time) { return k.nextDay, k.nextScrub }
+
+func (k *fakeKeeper) BootTests() *api.BootTesting { return k.boots }
 
 func audited(c *client, what, on string) bool {
 	var log api.Entries

@@ -43,8 +43,9 @@ type Options struct {
 
 // Limits of a machine.
 const (
-	memory    = 1024    // MiB
-	roomSize  = 4 << 30 // bytes that a guest may write
+	memory    = 1024      // MiB
+	roomSize  = 4 << 30   // bytes that a guest may write
+	codeSize  = 128 << 20 // bytes of a file that QEMU may write; it needs so much for code that stands for the guest's
 	maxSerial = 256 << 10
 	poll      = time.Second
 	// sata is how many disks the controller of the machine takes.
@@ -56,8 +57,8 @@ const (
 
 // Run makes a test. An error says that there is no result.
 func Run(ctx context.Context, disks []Disk, o Options) (*image.BootTest, error) {
-	if _, err := exec.LookPath(program); err != nil {
-		return nil, problem.Wrongf("there is no %s; install the package qemu-system-x86", program)
+	if err := Ready(); err != nil {
+		return nil, err
 	}
 	uefi := NeedsUEFI(disks)
 	if o.UEFI != nil {
@@ -86,6 +87,14 @@ func Run(ctx context.Context, disks []Disk, o Options) (*image.BootTest, error) 
 		o.Log("nothing starts with KVM on this machine, so the processor is emulated")
 	}
 	return nil, errNoKVM
+}
+
+// Ready returns an error if this machine has no QEMU.
+func Ready() error {
+	if _, err := exec.LookPath(program); err != nil {
+		return problem.Wrongf("there is no %s; install the package qemu-system-x86", program)
+	}
+	return nil
 }
 
 const (
@@ -220,7 +229,8 @@ func try(ctx context.Context, disks []Disk, o Options, uefi, kvm bool) (result *
 		return nil, err
 	}
 	space := &room{file: file, most: roomSize}
-	accel := []string{"-accel", "tcg,thread=multi", "-cpu", "max"}
+	// The service of the server may have no memory that can be written and executed at one address. The code is in a file then.
+	accel := []string{"-accel", fmt.Sprintf("tcg,thread=multi,split-wx=on,tb-size=%d", codeSize>>20), "-cpu", "max"}
 	if kvm {
 		accel = []string{"-accel", "kvm", "-cpu", "host"}
 	}
@@ -303,8 +313,8 @@ func (m *machine) start(ctx context.Context, argv []string) error {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		// It runs beside restores and gives way to them. It could write to the file for pictures alone,
-		// and that is bounded. Both programs are a part of every Debian.
-		cmd := exec.CommandContext(ctx, "nice", append([]string{"-n", "19", "prlimit", fmt.Sprintf("--fsize=%d", maxShot), program}, argv...)...)
+		// and to memory for code, and both are bounded. Both programs are a part of every Debian.
+		cmd := exec.CommandContext(ctx, "nice", append([]string{"-n", "19", "prlimit", fmt.Sprintf("--fsize=%d", codeSize), program}, argv...)...)
 		cmd.Env = []string{"PATH=/usr/bin:/bin", "LC_ALL=C"}
 		cmd.Dir = "/"
 		cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = &m.said, &m.said, m.files
@@ -314,6 +324,9 @@ func (m *machine) start(ctx context.Context, argv []string) error {
 			cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC
 		}
 		err := cmd.Start()
+		if err == nil { // if memory is short, the kernel ends QEMU and not the server
+			os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", cmd.Process.Pid), []byte("1000"), 0)
+		}
 		started <- err
 		if cmd.Process != nil {
 			m.ended <- cmd.Wait()
@@ -385,6 +398,9 @@ func (m *machine) watch(ctx context.Context, o Options, uefi, kvm bool) (*image.
 			r := &image.BootTest{Verdict: v.verdict, Sign: v.sign, Text: clip(v.text), Firmware: "bios"}
 			if uefi {
 				r.Firmware = "uefi"
+			}
+			if v.busy {
+				r.Busy = 1
 			}
 			if last.RGBA != nil {
 				r.Picture = last.png()

@@ -118,6 +118,9 @@ func TestIsolated(t *testing.T) {
 			t.Errorf("%s is %q and not %q", key, status[key], want)
 		}
 	}
+	if score, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", qemu)); err != nil || strings.TrimSpace(string(score)) != "1000" {
+		t.Errorf("it is not the first to go if memory is short: %s, %v", score, err)
+	}
 	for _, ns := range []string{"net", "ipc"} {
 		ours, err := os.Readlink("/proc/self/ns/" + ns)
 		must(t, err)

@@ -36,6 +36,7 @@ type opinion struct {
 	sign    image.Sign
 	text    string
 	final   bool // nothing that could come later would change it
+	busy    bool // this machine was too busy
 }
 
 // maxResets is how often a guest may restart itself. Some do so once when they find
@@ -78,29 +79,30 @@ func judge(s seen) opinion {
 	fault, after := lastFault(s.serial, s.screen), words.Duration(s.time.Round(time.Second))
 	switch {
 	case s.expect != nil && o.sign == image.SignExpected:
-		return opinion{image.BootPassed, o.sign, fmt.Sprintf("the expected line was there %s after the start", after), true}
+		text := fmt.Sprintf("the expected line was there %s after the start", after)
+		return opinion{verdict: image.BootPassed, sign: o.sign, text: text, final: true}
 	case s.expect == nil && o.sign == image.SignLogin:
-		return opinion{image.BootPassed, o.sign, fmt.Sprintf("it asked for a login %s after the start", after), true}
+		return opinion{verdict: image.BootPassed, sign: o.sign, text: fmt.Sprintf("it asked for a login %s after the start", after), final: true}
 	case s.full:
-		return opinion{image.BootUnproven, o.sign, "the system wrote more than there is room for", true}
+		return opinion{verdict: image.BootUnproven, sign: o.sign, text: "the system wrote more than there is room for", final: true}
 	case s.resets > maxResets:
-		return opinion{image.BootFailed, o.sign, fmt.Sprintf("it restarted itself %d times", s.resets), true}
+		return opinion{verdict: image.BootFailed, sign: o.sign, text: fmt.Sprintf("it restarted itself %d times", s.resets), final: true}
 	case s.off:
-		return opinion{image.BootFailed, o.sign, "it switched itself off", true}
+		return opinion{verdict: image.BootFailed, sign: o.sign, text: "it switched itself off", final: true}
 	case s.ended != "":
-		return opinion{image.BootUnproven, o.sign, "the virtual machine ended: " + s.ended, true}
+		return opinion{verdict: image.BootUnproven, sign: o.sign, text: "the virtual machine ended: " + s.ended, final: true}
 	case tooSlow.MatchString(fault):
-		return opinion{image.BootUnproven, o.sign, "this machine is too busy for the test, so that the system's clocks seem to stand; " +
-			"test it again later", true}
+		return opinion{verdict: image.BootUnproven, sign: o.sign, text: "this machine is too busy for the test, so that the system's clocks " +
+			"seem to stand; test it again later", final: true, busy: true}
 	case fault != "" && (s.over || s.still >= settled):
 		if s.uefi && strings.Contains(fault, "No bootable option") {
-			return opinion{image.BootUnproven, o.sign, `the firmware found no \EFI\BOOT\BOOTX64.EFI; what the box's own firmware starts is in the ` +
-				"box's memory, and not in the backup", true}
+			return opinion{verdict: image.BootUnproven, sign: o.sign, text: `the firmware found no \EFI\BOOT\BOOTX64.EFI; what the box's own ` +
+				"firmware starts is in the box's memory, and not in the backup", final: true}
 		}
-		return opinion{image.BootFailed, o.sign, "it says: " + fault, true}
+		return opinion{verdict: image.BootFailed, sign: o.sign, text: "it says: " + fault, final: true}
 	}
 	if o.sign == image.SignNothing && s.still >= handedOver && startsSector.MatchString(s.screen) {
-		return opinion{image.BootFailed, o.sign, "the firmware started the boot sector, which read nothing", true}
+		return opinion{verdict: image.BootFailed, sign: o.sign, text: "the firmware started the boot sector, which read nothing", final: true}
 	}
 	o.final = s.over
 	switch o.sign {

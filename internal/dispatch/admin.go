@@ -434,6 +434,18 @@ func (d *Dispatch) Running(a box.Action) (n int) {
 	return n
 }
 
+// AtWork is how many boxes are at work.
+func (d *Dispatch) AtWork() (n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, t := range d.tasks {
+		if t.job.State == job.Running {
+			n++
+		}
+	}
+	return n
+}
+
 // of returns the job of a box that is in a state, or nil.
 func (d *Dispatch) of(addr box.Addr, s job.State) *task {
 	d.mu.Lock()

@@ -45,6 +45,8 @@ type BootTest struct {
 	Text     string    `json:"text"`     // what was seen, for people
 	Firmware string    `json:"firmware"` // "bios" or "uefi"
 	Seconds  int       `json:"seconds"`  // that the machine ran
+	// Busy is how often in a row this machine had too much other work to find anything out.
+	Busy int `json:"busy,omitempty"`
 	// Picture is the last screen as a PNG of at most MaxBootPicture bytes; empty is none.
 	Picture []byte `json:"picture,omitempty"`
 }
@@ -75,6 +77,8 @@ func (b *BootTest) Check() error {
 		return fmt.Errorf("the boot test has the firmware %.40q", b.Firmware)
 	case b.Seconds < 0 || b.Seconds > maxBootSeconds:
 		return fmt.Errorf("the boot test took %d seconds", b.Seconds)
+	case b.Busy < 0 || b.Busy > 0 && b.Verdict != BootUnproven:
+		return fmt.Errorf("the boot test is %s, and found the machine busy %d times", b.Verdict, b.Busy)
 	case len(b.Picture) > MaxBootPicture:
 		return fmt.Errorf("the boot test has a picture of %d bytes, more than %d", len(b.Picture), MaxBootPicture)
 	}

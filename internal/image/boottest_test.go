@@ -14,6 +14,7 @@ func TestBootTestResult(t *testing.T) {
 		t.Fatal(err)
 	}
 	for what, spoil := range map[string]func(*image.BootTest){
+		"a pass, and too busy":      func(b *image.BootTest) { b.Busy = 1 },
 		"a pass by a weak sign":     func(b *image.BootTest) { b.Sign = image.SignWritten },
 		"an unknown verdict":        func(b *image.BootTest) { b.Verdict = "fine" },
 		"an unknown sign":           func(b *image.BootTest) { b.Sign = "" },

@@ -74,8 +74,11 @@ type Jobs struct {
 // Upkeep says when the server looks after its store and its ledger, and how many
 // backups of each box it keeps. All Keep of 0 keep all backups.
 type Upkeep struct {
-	At          string `toml:"at"`    // time of day at which it begins, as "03:30"; "" is never
-	Scrub       string `toml:"scrub"` // day of the week on which all of the store is read; "" is never
+	At    string `toml:"at"`    // time of day at which it begins, as "03:30"; "" is never
+	Scrub string `toml:"scrub"` // day of the week on which all of the store is read; "" is never
+	// BootTest is when the latest backup of each box may be started in a virtual machine, as "20:00-06:00" or
+	// "always"; "" is never.
+	BootTest    string `toml:"boot-test"`
 	KeepLast    int    `toml:"keep-last"`
 	KeepDaily   int    `toml:"keep-daily"`
 	KeepWeekly  int    `toml:"keep-weekly"`
@@ -220,6 +223,8 @@ func (c *Config) check() error {
 		{c.Jobs.PowerAtOnce >= 0 && c.Jobs.PowerAtOnce <= 100_000, "jobs.power-at-once is not a number from 0 to 100000"},
 		{u.At == "" || timeOfDay.MatchString(u.At), `upkeep.at is no time of day like "03:30", and not empty`},
 		{u.Scrub == "" || weekday(u.Scrub) >= 0, `upkeep.scrub is no day like "sunday", and not empty`},
+		{u.BootTest == "" || validSpan(u.BootTest),
+			`upkeep.boot-test is no part of a day like "20:00-06:00", not "always", and not empty`},
 		{min(u.KeepLast, u.KeepDaily, u.KeepWeekly, u.KeepMonthly) >= 0, "a number of backups to keep is negative"},
 	} {
 		if !k.ok {
@@ -286,6 +291,11 @@ func validListen(s string) bool {
 	host, port, err := net.SplitHostPort(s)
 	n, portErr := strconv.ParseUint(port, 10, 16)
 	return err == nil && portErr == nil && n > 0 && (host == "" || net.ParseIP(host) != nil)
+}
+
+func validSpan(s string) bool {
+	_, ok := parseSpan(s)
+	return ok
 }
 
 // weekday returns the number of a day of the week, and -1 for any other text.
@@ -391,6 +401,8 @@ func ConfigText(c *Config) []byte {
 	b.WriteString("[upkeep]\n")
 	line("at", c.Upkeep.At, "When the server looks after its store and ledger each day; \"\" for never. It goes slowly while a box restores.")
 	line("scrub", c.Upkeep.Scrub, "The day of the week on which all of the store is read and checked; \"\" for never.")
+	line("boot-test", c.Upkeep.BootTest, "When the latest backup of each box may be started in a virtual machine, to see whether it boots,\n"+
+		"# like \"20:00-06:00\" or \"always\"; \"\" for never. It needs the package qemu-system-x86.")
 	for _, k := range []struct {
 		key, help string
 		n         int

@@ -109,6 +109,17 @@ func messageOf(j api.Job) (message, error) {
 	return message{"job-" + j.ID, j.Since, body}, err
 }
 
+// bootMessageOf makes the message of a boot test that has failed.
+func bootMessageOf(e api.BootTestEvent) (message, error) {
+	body, err := json.Marshal(struct {
+		Type      string            `json:"type"`
+		Timestamp time.Time         `json:"timestamp"`
+		Data      api.BootTestEvent `json:"data"`
+	}{"boot-test.failed", e.Boot.Time, e})
+	of := sha256.Sum256(fmt.Appendf(nil, "%s/%s/%d", e.Box, e.Backup, e.Boot.Time.Unix()))
+	return message{fmt.Sprintf("boot-test-%x", of[:16]), e.Boot.Time, body}, err
+}
+
 // hooks tells all hooks of jobs that have ended. What they were told is in a file, so that
 // a server that was ended goes on with what it has not told.
 type hooks struct {

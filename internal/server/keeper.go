@@ -17,9 +17,10 @@ import (
 // keeper does the upkeep that admins ask for. It implements api.Keeper.
 type keeper struct {
 	*upkeep
-	ctx  context.Context // of all work
-	stop context.CancelCauseFunc
-	wait sync.WaitGroup
+	ctx   context.Context // of all work
+	stop  context.CancelCauseFunc
+	wait  sync.WaitGroup
+	boots *bootTests // nil if there are none
 
 	mu     sync.Mutex // guards the fields below, and the work of each errand
 	all    []*errand  // the latest last
@@ -119,6 +120,9 @@ func (k *keeper) Cancel(id string) error {
 	}
 	return err
 }
+
+// BootTests implements api.Keeper.
+func (k *keeper) BootTests() *api.BootTesting { return k.boots.state() }
 
 // Running implements api.Keeper.
 func (k *keeper) Running() *api.Upkeep {

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"testbox-imaging/internal/boottest"
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/durable"
 	"testbox-imaging/internal/ledger"
@@ -76,6 +77,9 @@ func Look(ctx context.Context, cfg *Config, ready func(box.Action) error) (all [
 			err = runsAs.mayRead(h.SecretFile)
 		}
 		say("web hook "+h.URL, "its secret is there", err)
+	}
+	if cfg.Upkeep.BootTest != "" {
+		say("boot tests of backups", "QEMU is there", boottest.Ready())
 	}
 	say("boot files "+cfg.BootDir(), "boxes can be armed", ready(box.Backup))
 	return all

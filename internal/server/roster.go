@@ -142,6 +142,16 @@ func (r *roster) cardless() (all []netip.Addr) {
 	return all
 }
 
+// named are all boxes with their names.
+func (r *roster) named() (all []named) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for a, k := range r.byAddr {
+		all = append(all, named{a.String(), k.Name})
+	}
+	return all
+}
+
 // count is how many boxes there are.
 func (r *roster) count() int {
 	r.mu.RLock()

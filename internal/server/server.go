@@ -24,6 +24,7 @@ import (
 	"testbox-imaging/internal/chunk"
 	"testbox-imaging/internal/dispatch"
 	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/job"
 	"testbox-imaging/internal/ledger"
 	"testbox-imaging/internal/page"
@@ -90,6 +91,7 @@ type server struct {
 	hooks    *hooks
 	noProbe  error // why no box can be asked whether it is up
 	keeper   *keeper
+	boots    *bootTests // nil if there are none
 	calendar *schedules
 	boxes    *boxapi.Server
 	agents   *http.Server
@@ -191,6 +193,8 @@ func (s *server) open(ctx context.Context) (err error) {
 	s.keeper = newKeeper(&upkeep{cfg: cfg, store: s.Store, ledger: s.ledger, log: s.Log, now: time.Now, poll: 5 * time.Second,
 		needs: s.dispatch.Needs})
 	s.keeper.busy = func() bool { return s.dispatch.Running(box.Restore) > 0 }
+	s.boots = s.newBootTests()
+	s.keeper.boots = s.boots
 	plans, err := cfg.Plans()
 	if err != nil {
 		return problem.Wrongf("%w", err)
@@ -201,7 +205,8 @@ func (s *server) open(ctx context.Context) (err error) {
 	}
 	s.api = api.New(api.Config{
 		Ledger: s.ledger, Jobs: s.dispatch, Area: area, Backups: s.Store, Keeper: s.keeper, Sessions: newSessions(s.boxes),
-		Ended: s.ended, Sights: s.sights, Readdress: s.mover.readdress, Stored: s.Store.PackBytes, Status: s.status, Log: s.Log, Site: cfg.Site(),
+		Ended: s.ended, BootTested: s.bootTested,
+		Sights: s.sights, Readdress: s.mover.readdress, Stored: s.Store.PackBytes, Status: s.status, Log: s.Log, Site: cfg.Site(),
 		Schedules: plans, Rescheduled: s.calendar.wake, Facts: powers.facts(), Addresses: cfg.DHCP.Mode == dhcpFull,
 	})
 	s.calendar.tell = s.api.TellSchedule
@@ -289,6 +294,7 @@ func (s *server) serve(ctx context.Context) error {
 		})
 	}
 	running.Go(func() { s.keeper.run(ctx) })
+	running.Go(func() { s.boots.run(ctx) })
 	running.Go(func() { (&lookout{server: s, tell: s.api.Sighted, now: time.Now}).run(ctx) })
 	running.Go(func() { s.hooks.run(ctx) })
 	running.Go(func() { s.tellMissed(ctx) })
@@ -367,9 +373,23 @@ func (s *server) close() {
 
 // ended tells who wants to know that a job has ended.
 func (s *server) ended(j api.Job) {
+	s.boots.wake()
 	m, err := messageOf(j)
 	if err != nil {
 		s.Log.Error("Web hooks cannot be told of a job.", "job", j.ID, "error", err)
+		return
+	}
+	s.hooks.tell(m)
+}
+
+// bootTested tells web hooks of a boot test that has failed.
+func (s *server) bootTested(e api.BootTestEvent) {
+	if e.Boot == nil || e.Boot.Verdict != image.BootFailed {
+		return
+	}
+	m, err := bootMessageOf(e)
+	if err != nil {
+		s.Log.Error("Web hooks cannot be told of a boot test.", "box", e.Box, "backup", e.Backup, "error", err)
 		return
 	}
 	s.hooks.tell(m)
@@ -389,10 +409,32 @@ func (s *server) tellMissed(ctx context.Context) {
 		}
 	})
 	if err == nil {
+		err = s.tellMissedBoots(ctx, since)
+	}
+	if err == nil {
 		s.hooks.caught.Store(true)
 	} else if ctx.Err() == nil {
 		s.Log.Error("Web hooks cannot be told of the jobs that ended before.", "error", err)
 	}
+}
+
+// tellMissedBoots is tellMissed for boot tests that failed.
+func (s *server) tellMissedBoots(ctx context.Context, since time.Time) error {
+	names, addrs := map[string]string{}, []string{}
+	for _, n := range s.roster.named() {
+		names[n.addr], addrs = n.name, append(addrs, n.addr)
+	}
+	latest, err := s.Store.Latest(ctx, addrs)
+	for of, is := range latest {
+		r, err := s.Store.Record(ctx, of, is.ID)
+		if err != nil || r.Boot == nil || r.Boot.Verdict != image.BootFailed || r.Boot.Time.Before(since) {
+			continue
+		}
+		if m, err := bootMessageOf(api.BootTestOf(r, names[of], "", r.Boot.Time, nil)); err == nil {
+			s.hooks.tellAgain(m)
+		}
+	}
+	return err
 }
 
 // readLatest reads the latest backup of each box, so that the first list of boxes does

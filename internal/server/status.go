@@ -24,7 +24,7 @@ func (s *server) status() api.ServerStatus {
 		admins.At = append(admins.At, reached(l.api.Addr())...)
 	}
 	return api.ServerStatus{Started: s.started, Boxes: s.roster.count(),
-		Parts: []api.Part{agents, admins, s.bootFilesPart(), s.tftpPart(), s.httpPart(), s.dhcpPart(), s.upPart()}}
+		Parts: []api.Part{agents, admins, s.bootFilesPart(), s.tftpPart(), s.httpPart(), s.dhcpPart(), s.upPart(), s.bootPart()}}
 }
 
 // upPart says whether jobs can wait until their boxes are up.

@@ -65,6 +65,8 @@ func TestStorePage(t *testing.T) {
 	work := api.Upkeep{ID: "u1", Work: api.Scrub, By: foreign, Begun: now, State: "working", Done: 1 << 30, Total: 4 << 30}
 	f := &fake{answers: map[string]any{
 		"get-store": api.Store{ID: "the-id", Upkeep: &work, Lacking: 1, Lost: 1,
+			Boot: &api.BootTesting{Window: "20:00-06:00", Waiting: 2, Held: "boxes are at work",
+				Testing: &api.TestingBackup{Box: "10.0.0.8", Name: "web-8", Backup: "20261130-200000", Begun: now}},
 			Last: []api.LastUpkeep{{Work: "gc", Begun: now, Ended: now, Outcome: "failed", Found: foreign}},
 			Damage: []api.Lacking{{Box: "10.0.0.1", Name: foreign, Backup: "20261129-080000", Disk: foreign, Bytes: 5 << 20,
 				Found: now}},
@@ -77,7 +79,8 @@ func TestStorePage(t *testing.T) {
 	_, text := f.do("GET", "/store", nil)
 	for _, want := range []string{"the-id", "It is full on " + full.Format("2006-01-02"), "<svg", "cannot be restored in full",
 		"5.00 MiB", "data-often",
-		"1.00 GiB of 4.00 GiB", "/do/cancel-upkeep?on=u1", "/do/scrub", "&lt;script&gt;", "7.00 GiB"} {
+		"1.00 GiB of 4.00 GiB", "/do/cancel-upkeep?on=u1", "/do/scrub", "&lt;script&gt;", "7.00 GiB",
+		"The backup 20261130-200000 of", "/boxes/10.0.0.8", "2 latest backups of boxes wait for a boot test: boxes are at work."} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the page has no %q: %s", want, text)
 		}
