@@ -222,20 +222,27 @@ type addCheck = func(string, func(context.Context) []doctor.Finding)
 
 // networkChecks look at what boxes meet before the server.
 func (d *doctorRun) networkChecks(add addCheck) {
-	want := doctor.Want{Server: d.site, Loaders: []string{bootcfg.LoaderName, "lpxelinux.0"}, Port67: hasPort67}
+	want := dhcp.Want{Server: d.site, Loaders: bootcfg.BIOSLoaders}
 	port := uint16(69)
 	if d.cfg != nil {
-		want.Proxy = d.cfg.DHCP.Mode == "proxy"
+		switch c := d.cfg.DHCP; {
+		case c.Mode == "proxy":
+			want.Who = dhcp.Proxy
+		case c.Mode == "full" && c.Beside:
+			want.Who = dhcp.Beside
+		case c.Mode == "full":
+			want.Who = dhcp.Ours
+		}
 		if at, err := net.ResolveUDPAddr("udp4", d.cfg.TFTP); err == nil && d.cfg.TFTP != "" {
 			port = uint16(at.Port)
 		}
 	}
-	var listen func(context.Context) ([]dhcp.Found, error) = doctor.Listen
+	listen := func(ctx context.Context) ([]dhcp.Found, error) { return dhcp.Find(ctx, nil) }
 	add("dhcp", func(ctx context.Context) []doctor.Finding {
 		if len(d.mine) == 0 {
 			return []doctor.Finding{doctor.NotLookedAt("dhcp", "this machine has no network card with an IPv4 address")}
 		}
-		return doctor.DHCP(ctx, listen, want)
+		return doctor.DHCP(ctx, listen, want, hasPort67)
 	})
 	add("tftp", func(ctx context.Context) []doctor.Finding {
 		if !d.site.IsValid() {

@@ -30,6 +30,7 @@ type Part struct {
 type HeardDHCP struct {
 	Time   time.Time   `json:"time" doc:"when they were last asked"`
 	Offers []DHCPOffer `json:"offers" doc:"what they offered; empty if none answered"`
+	Faults []DHCPFault `json:"faults,omitempty" doc:"what is wrong with that"`
 	Chosen string      `json:"chosen,omitempty" doc:"address of another server whose offer a machine took lately"`
 }
 
@@ -42,6 +43,14 @@ type DHCPOffer struct {
 	NextServer string `json:"nextServer,omitempty" doc:"where it sends machines for their boot file"`
 	File       string `json:"file,omitempty" doc:"boot file that it names"`
 	Class      string `json:"class,omitempty" doc:"its option 60"`
+}
+
+// DHCPFault is something wrong with what other DHCP servers offered.
+type DHCPFault struct {
+	Check string `json:"check" example:"option-43" doc:"a word for what it is, as in docs/troubleshooting.md"`
+	Sure  bool   `json:"sure" doc:"boxes do not start by it; else they may not"`
+	Text  string `json:"text" doc:"what was seen; the field missing of the part has it too, as a sentence, unless this is no-dhcp"`
+	Do    string `json:"do" doc:"what to do"`
 }
 
 // ServerStatus says which part of a server does what.

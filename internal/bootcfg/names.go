@@ -32,6 +32,9 @@ const (
 // the session with the server.
 const RunDir = "/run"
 
+// BIOSLoaders are the files that a DHCP server may name to machines with BIOS. Both are PXELINUX.
+var BIOSLoaders = []string{LoaderName, "lpxelinux.0"}
+
 // ConfigDir is the folder of boot files below the TFTP area. DefaultName is the
 // file in it for every box that is not armed.
 const (

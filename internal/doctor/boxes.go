@@ -5,13 +5,13 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
-	"slices"
 	"strings"
 	"time"
 
 	"testbox-imaging/internal/api"
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/bootfiles"
+	"testbox-imaging/internal/dhcp"
 	"testbox-imaging/internal/job"
 	"testbox-imaging/internal/ledger"
 	"testbox-imaging/internal/words"
@@ -25,8 +25,25 @@ func Status(st api.ServerStatus, version string) (all []Finding) {
 			"the server is testbox %.100s, and this program is %s", st.Version, version))
 	}
 	for _, p := range st.Parts {
+		known := map[string]bool{} // what is said as a finding of its own
+		switch {
+		case p.Heard != nil:
+			for _, f := range p.Heard.Faults {
+				known[dhcp.Fault{Text: f.Text, Do: f.Do}.Sentences()] = true
+				all = append(all, fault(f.Check, f.Sure, f.Text, f.Do+" The server heard it at "+p.Heard.Time.UTC().Format(time.RFC3339)+
+					", and asks again each hour, and when it starts."))
+			}
+			if len(p.Heard.Faults) == 0 {
+				all = append(all, fine("dhcp", "the server asked other DHCP servers at %s, and they do not get in its way",
+					p.Heard.Time.UTC().Format(time.RFC3339)))
+			}
+		case (p.Name == "ProxyDHCP" || p.Name == "DHCP") && p.State != api.PartOff && p.State != api.PartFailed:
+			all = append(all, notLooked("dhcp", "the server has not asked other DHCP servers yet. It does half a minute after its start"))
+		}
 		for _, m := range p.Missing {
-			all = append(all, problem("server", "As it says. `testbox server status` says it again.", "%.60s: %s", p.Name, m))
+			if !known[m] {
+				all = append(all, problem("server", "As it says. `testbox server status` says it again.", "%.60s: %s", p.Name, m))
+			}
 		}
 		switch {
 		case len(p.Missing) > 0:
@@ -36,27 +53,8 @@ func Status(st api.ServerStatus, version string) (all []Finding) {
 		default:
 			all = append(all, fine("server", "%.60s is %s: %s", p.Name, p.State, p.Text))
 		}
-		if p.Name == "ProxyDHCP" && p.Heard != nil {
-			all = append(all, heard(p.Heard)...)
-		}
 	}
 	return all
-}
-
-// heard judges which DHCP servers give addresses beside a ProxyDHCP server of ours. What else is wrong
-// with their offers, its status says in words.
-func heard(h *api.HeardDHCP) []Finding {
-	givers := map[string][]string{}
-	for _, o := range h.Offers {
-		if o.Address != "" && !slices.Contains(givers[o.Card], o.Server) {
-			givers[o.Card] = append(givers[o.Card], o.Server)
-		}
-	}
-	if len(givers) == 0 && h.Chosen == "" {
-		return []Finding{warning("no-dhcp", "If boxes start, nothing is wrong. Else: does your DHCP server run, in the boxes' network?",
-			"ProxyDHCP tells boxes what to start, and no server was heard that gives them addresses")}
-	}
-	return twoGive(givers)
 }
 
 // Boxes looks at the list of boxes. nets are the networks in which they may be, with the

@@ -83,55 +83,33 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// TestOffers: faults of offers become findings, and without one it is said that all is well. What faults there are, package dhcp tests.
 func TestOffers(t *testing.T) {
-	mask := net.CIDRMask(24, 32)
-	good := dhcp.Found{Interface: "eth0", As: "BIOS", Server: ip("10.1.0.1"), Address: ip("10.1.0.50"), Mask: mask,
-		NextServer: ip("10.1.0.2"), File: "pxelinux.0"}
-	want := Want{Server: ip("10.1.0.2"), Loaders: []string{"pxelinux.0"}}
+	good := dhcp.Found{Interface: "eth0", As: "BIOS", Server: ip("10.1.0.1"), Address: ip("10.1.0.50"), NextServer: ip("10.1.0.2"),
+		File: "pxelinux.0", Class: "PXEClient"}
+	want := dhcp.Want{Server: ip("10.1.0.2"), Loaders: bootcfg.BIOSLoaders}
+	has(t, Offers([]dhcp.Found{good}, want), Warning, "option-60", "PXEClient")
+	good.Class = ""
 	onlyFine(t, Offers([]dhcp.Found{good}, want))
-	for name, c := range map[string]struct {
-		change      func(*dhcp.Found)
-		s           Severity
-		check, text string
-	}{
-		"elsewhere":    {func(f *dhcp.Found) { f.NextServer = ip("10.1.0.9") }, Problem, "next-server", "10.1.0.9"},
-		"by option 66": {func(f *dhcp.Found) { f.NextServer, f.TFTPServer = netip.Addr{}, "10.1.0.8" }, Problem, "next-server", "10.1.0.8"},
-		"none named":   {func(f *dhcp.Found) { f.NextServer = netip.Addr{} }, Problem, "next-server", "to 10.1.0.1"},
-		"no file":      {func(f *dhcp.Found) { f.File = "" }, Problem, "boot-file", "names no boot file"},
-		"wrong file":   {func(f *dhcp.Found) { f.File = "grub\x1b.efi" }, Problem, "boot-file", `grub\x1b.efi`},
-		"option 60":    {func(f *dhcp.Found) { f.Class = "PXEClient" }, Warning, "option-60", "PXEClient"},
-		"a menu":       {func(f *dhcp.Found) { f.Vendor = []byte{6, 1, 3, 9, 2, 0, 0, 255} }, Problem, "option-43", "boot menu"},
-		"far away":     {func(f *dhcp.Found) { f.Address = ip("10.2.0.50") }, Problem, "pxe-e11", "another network"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			f := good
-			c.change(&f)
-			has(t, Offers([]dhcp.Found{f}, want), c.s, c.check, c.text)
-		})
-	}
-	other := good
-	other.Server = ip("10.1.0.3")
-	has(t, Offers([]dhcp.Found{good, other}, want), Problem, "two-dhcp", "10.1.0.1, 10.1.0.3")
+	good.NextServer = ip("10.1.0.9")
+	has(t, Offers([]dhcp.Found{good}, want), Problem, "next-server", "10.1.0.9")
 	has(t, Offers(nil, want), Warning, "no-dhcp", "")
-	want.Proxy = true
-	has(t, Offers([]dhcp.Found{good}, want), Problem, "boot-file", "beside ours")
-	// Discovery control alone changes nothing, and absurd lengths do no harm.
-	for _, v := range [][]byte{{6, 1, 8, 255}, {9}, {9, 200, 1}, {0, 0, 0}, nil} {
-		if menu := pxeMenu(v); menu != "" {
-			t.Errorf("%v: %q", v, menu)
-		}
-	}
 }
 
 // TestDHCPNotAsked: why nobody could be asked is said, and is not taken for silence.
 func TestDHCPNotAsked(t *testing.T) {
-	want := Want{Port67: func() string { return "\"dnsmasq\" (process 7)" }}
+	want := dhcp.Want{}
 	say := func(err error) []Finding {
-		return DHCP(t.Context(), func(context.Context) ([]dhcp.Found, error) { return nil, err }, want)
+		return DHCP(t.Context(), func(context.Context) ([]dhcp.Found, error) { return nil, err }, want,
+			func() string { return "\"dnsmasq\" (process 7)" })
 	}
 	has(t, say(os.NewSyscallError("bind", unix.EADDRINUSE)), NotLooked, "dhcp", `in use by "dnsmasq" (process 7)`)
 	has(t, say(os.NewSyscallError("bind", unix.EACCES)), NotLooked, "dhcp", "only root")
 	has(t, say(nil), Warning, "no-dhcp", "no DHCP server has offered")
+	want.Who = dhcp.Proxy
+	if all := say(os.NewSyscallError("bind", unix.EADDRINUSE)); len(all) > 0 {
+		t.Errorf("our own server has the port: %+v", all)
+	}
 }
 
 func TestTFTP(t *testing.T) {
@@ -296,19 +274,20 @@ func TestStatus(t *testing.T) {
 	st.Parts = append(st.Parts, api.Part{Name: "HTTP for boxes", State: api.PartFailed, Missing: []string{"port 80 is taken"}})
 	has(t, Status(st, "1"), Problem, "server", "port 80 is taken")
 
-	proxy := func(h *api.HeardDHCP) []Finding {
-		return Status(api.ServerStatus{Version: "1", Parts: []api.Part{{Name: "ProxyDHCP", State: api.PartOn, Heard: h}}}, "1")
+	proxy := func(h *api.HeardDHCP, missing ...string) []Finding {
+		return Status(api.ServerStatus{Version: "1", Parts: []api.Part{{Name: "ProxyDHCP", State: api.PartOn, Heard: h, Missing: missing}}}, "1")
 	}
-	gives := func(server, card, as string) api.DHCPOffer {
-		return api.DHCPOffer{Card: card, As: as, Server: server, Address: "10.1.0.50"}
+	has(t, proxy(nil), NotLooked, "dhcp", "has not asked")
+	onlyFine(t, proxy(&api.HeardDHCP{}))
+	all := proxy(&api.HeardDHCP{Faults: []api.DHCPFault{
+		{Check: "option-43", Sure: true, Text: "a menu", Do: "Stop."}, {Check: "no-dhcp", Text: "none", Do: "Start."}},
+	}, "A menu. Stop.", "no card")
+	has(t, all, Problem, "option-43", "a menu")
+	has(t, all, Warning, "no-dhcp", "none")
+	has(t, all, Problem, "server", "no card")
+	if Count(all, Problem) != 2 {
+		t.Errorf("something is said twice: %+v", all)
 	}
-	onlyFine(t, proxy(nil))
-	has(t, proxy(&api.HeardDHCP{}), Warning, "no-dhcp", "no server was heard")
-	has(t, proxy(&api.HeardDHCP{Offers: []api.DHCPOffer{{Card: "eth0", Server: "10.1.0.9"}}}), Warning, "no-dhcp", "no server was heard")
-	onlyFine(t, proxy(&api.HeardDHCP{Chosen: "10.1.0.1"}))
-	one := []api.DHCPOffer{gives("10.1.0.1", "eth0", "BIOS"), gives("10.1.0.1", "eth0", "UEFI"), gives("10.2.0.1", "eth1", "BIOS")}
-	onlyFine(t, proxy(&api.HeardDHCP{Offers: one}))
-	has(t, proxy(&api.HeardDHCP{Offers: append(one, gives("10.1.0.3", "eth0", "BIOS"))}), Problem, "two-dhcp", "10.1.0.1, 10.1.0.3")
 }
 
 func TestBoxes(t *testing.T) {

@@ -224,34 +224,24 @@ func (b *bootDHCP) watchOthers(ctx context.Context) {
 		b.mu.Lock()
 		b.others, b.looked = found, time.Now()
 		b.mu.Unlock()
-		for _, text := range b.othersWrong(found) {
-			b.note(note{"others " + text, slog.LevelWarn, text, nil})
+		for _, f := range b.faults(found) {
+			if f.Check != dhcp.NoDHCP {
+				b.note(note{"others " + f.Text, slog.LevelWarn, f.Sentences(), nil})
+			}
 		}
 	}
 }
 
-// othersWrong says what is wrong with what other servers tell machines that start.
-func (b *bootDHCP) othersWrong(found []dhcp.Found) (all []string) {
-	say := func(format string, args ...any) {
-		if text := fmt.Sprintf(format, args...); !slices.Contains(all, text) {
-			all = append(all, text)
-		}
+// faults are what is wrong with what other servers tell machines that start.
+func (b *bootDHCP) faults(found []dhcp.Found) []dhcp.Fault {
+	want := dhcp.Want{Server: b.next, Who: dhcp.Proxy}
+	switch {
+	case b.dhcp.Lab != nil && b.dhcp.Lab.Beside:
+		want.Who = dhcp.Beside
+	case b.dhcp.Lab != nil:
+		want.Who = dhcp.Ours
 	}
-	for _, f := range found {
-		switch file := strings.Trim(f.File+f.BootFile, " "); {
-		case b.dhcp.Lab != nil && f.Address.IsValid():
-			if b.dhcp.Lab.Beside {
-				continue
-			}
-			say("Another DHCP server, %v on %s, gives addresses too. Stop one of the two", f.Server, f.Interface)
-		case !f.Address.IsValid():
-			say("Another ProxyDHCP server, %v on %s, answers too, and boxes may listen to either. Stop one of the two", f.Server, f.Interface)
-		case f.As != "machine" && (file != "" || strings.HasPrefix(f.Class, "PXEClient")):
-			say("The DHCP server %v on %s names a boot file of its own (%.60q) to %s machines, which may take that one. "+
-				"Take boot file, next-server and the options 43, 60, 66 and 67 out of its configuration", f.Server, f.Interface, file, f.As)
-		}
-	}
-	return all
+	return dhcp.Judge(found, want)
 }
 
 // decide says what a machine is to start. All get the same loader, which asks for the

@@ -151,36 +151,43 @@ func TestFixed(t *testing.T) {
 	}
 }
 
-// TestOthersWrong: what other DHCP servers tell may keep boxes from our loader.
+// TestOthersWrong: what other DHCP servers tell may keep boxes from our loader. What is wrong, package dhcp tests.
 func TestOthersWrong(t *testing.T) {
-	lab := dhcp.Found{Interface: "eth0", As: "machine", Server: netip.MustParseAddr("10.0.0.1"), Address: netip.MustParseAddr("10.0.0.50")}
-	bios, class, proxy := lab, lab, lab
-	bios.As, bios.File = "BIOS", "other.0"
-	class.As, class.Class = "UEFI", "PXEClient"
-	proxy.As, proxy.Address = "BIOS", netip.Addr{}
+	plain := dhcp.Found{Interface: "eth0", As: "BIOS", Server: netip.MustParseAddr("10.0.0.1"), Address: netip.MustParseAddr("10.0.0.50")}
+	named := plain
+	named.File = "other.0"
 	for _, c := range []struct {
-		mode  string
-		found []dhcp.Found
-		want  string
+		mode   string
+		beside bool
+		found  []dhcp.Found
+		check  string // "" is no fault
+		text   string
 	}{
-		{dhcpProxy, nil, ""},
-		{dhcpProxy, []dhcp.Found{lab, lab}, ""},
-		{dhcpProxy, []dhcp.Found{lab, bios}, `names a boot file of its own ("other.0") to BIOS machines`},
-		{dhcpProxy, []dhcp.Found{lab, class}, "to UEFI machines"},
-		{dhcpProxy, []dhcp.Found{lab, proxy}, "Another ProxyDHCP server, 10.0.0.1 on eth0"},
-		{dhcpFull, nil, ""},
-		{dhcpFull, []dhcp.Found{lab, bios}, "Another DHCP server, 10.0.0.1 on eth0, gives addresses too"},
+		{dhcpProxy, false, []dhcp.Found{plain}, "", ""},
+		{dhcpProxy, false, []dhcp.Found{named}, "boot-file", `names a boot file of its own ("other.0") to BIOS machines`},
+		{dhcpProxy, false, nil, dhcp.NoDHCP, ""},
+		{dhcpFull, false, nil, "", ""},
+		{dhcpFull, false, []dhcp.Found{named}, "two-dhcp", "Another DHCP server, 10.0.0.1 on eth0, gives addresses too. Stop one"},
+		{dhcpFull, true, []dhcp.Found{named}, "", ""},
 	} {
 		b := newTestDHCP(t, c.mode)
-		got := b.othersWrong(c.found)
-		if c.want == "" && len(got) > 0 || c.want != "" && (len(got) != 1 || !strings.Contains(got[0], c.want)) {
-			t.Errorf("%s, %+v: %q", c.mode, c.found, got)
-		}
-		if c.mode == dhcpFull {
+		b.server.bootDHCP = b
+		b.begins()
+		b.looked, b.others = time.Now(), c.found
+		if c.beside {
 			b.dhcp.Lab.Beside = true
-			if got := b.othersWrong(c.found); len(got) > 0 {
-				t.Errorf("told to be beside another: %q", got)
-			}
+		}
+		p := b.dhcpPart()
+		if c.check == "" && len(p.Heard.Faults) > 0 || c.check != "" && (len(p.Heard.Faults) != 1 || p.Heard.Faults[0].Check != c.check) {
+			t.Errorf("%s, %+v: %+v", c.mode, c.found, p.Heard.Faults)
+			continue
+		}
+		if missing := strings.Join(p.Missing, " "); !strings.Contains(missing, c.text) ||
+			c.text != "" && !strings.Contains(missing, ". "+p.Heard.Faults[0].Do) {
+			t.Errorf("%s, %+v: %q", c.mode, c.found, p.Missing)
+		}
+		if b.chosen, b.chose = netip.MustParseAddr("10.0.0.9"), time.Now(); c.check == dhcp.NoDHCP && len(b.dhcpPart().Heard.Faults) > 0 {
+			t.Error("a machine took the address of another server, and none is said to be there")
 		}
 	}
 }

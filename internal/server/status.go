@@ -140,8 +140,15 @@ func (s *server) dhcpPart() api.Part {
 		p.Text += "; none was heard, so there is none, or it answers only machines that it knows"
 	}
 	if !b.looked.IsZero() {
-		p.Missing = append(p.Missing, b.othersWrong(b.others)...)
 		p.Heard = &api.HeardDHCP{Time: b.looked.UTC(), Offers: offers(b.others)}
+		for _, f := range b.faults(b.others) {
+			if f.Check != dhcp.NoDHCP {
+				p.Missing = append(p.Missing, f.Sentences())
+			} else if chose {
+				continue
+			}
+			p.Heard.Faults = append(p.Heard.Faults, api.DHCPFault{Check: f.Check, Sure: f.Sure, Text: f.Text, Do: f.Do})
+		}
 		if chose {
 			p.Heard.Chosen = b.chosen.String()
 		}
@@ -162,12 +169,8 @@ func offers(found []dhcp.Found) []api.DHCPOffer {
 	}
 	all := []api.DHCPOffer{}
 	for _, f := range found {
-		file := f.File
-		if file == "" {
-			file = f.BootFile
-		}
 		all = append(all, api.DHCPOffer{Card: f.Interface, As: f.As, Server: text(f.Server), Address: text(f.Address),
-			NextServer: text(f.NextServer), File: file, Class: f.Class})
+			NextServer: text(f.NextServer), File: f.Loader(), Class: f.Class})
 	}
 	return all
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/dhcp"
 	"testbox-imaging/internal/problem"
 	"testbox-imaging/internal/server"
@@ -199,16 +200,8 @@ func list(all []Address) string {
 // named reports whether a DHCP server names an address as the boot server, to machines of BIOS that ask on its card.
 func named(found []dhcp.Found, a Address) bool {
 	return slices.ContainsFunc(found, func(o dhcp.Found) bool {
-		addr := a.Prefix.Addr()
-		return o.Interface == a.Card && o.As == "BIOS" && bootFile(o) == "pxelinux.0" && (o.NextServer == addr || o.TFTPServer == addr.String())
+		return o.Interface == a.Card && o.Names(dhcp.Want{Server: a.Prefix.Addr(), Loaders: bootcfg.BIOSLoaders})
 	})
-}
-
-func bootFile(o dhcp.Found) string {
-	if o.File != "" {
-		return o.File
-	}
-	return o.BootFile
 }
 
 func (p *Plan) room(f *Facts) {
@@ -356,7 +349,7 @@ func (p *Plan) others(f *Facts) (gives, boots []string) {
 		if o.Address.IsValid() {
 			gives = add(gives, o.Server.String())
 		}
-		if o.As != "machine" && (bootFile(o) != "" || strings.HasPrefix(o.Class, "PXEClient") || !o.Address.IsValid()) {
+		if o.Boots() {
 			boots = add(boots, o.Server.String())
 		}
 	}

@@ -112,6 +112,9 @@ func TestDoctor(t *testing.T) {
 	must(t, os.Chmod(filepath.Join(s.state, "tls/agents.key"), 0o644))
 	f = s.doctor(s.host, config)
 	s.finds(f, "problem", "two-dhcp", "10.88.0.2, 10.88.0.3")
+	s.finds(f, "problem", "next-server", "10.88.0.9")
+	s.finds(f, "problem", "boot-file", "grub.0")
+	s.finds(f, "problem", "option-43", "a boot menu")
 	s.finds(f, "problem", "firewall", "69")
 	s.finds(f, "problem", "boot-files", "0A58")
 	s.finds(f, "warning", "shadow", "01-52-54-00-00-00-01")
@@ -124,6 +127,49 @@ func TestDoctor(t *testing.T) {
 
 	s.end()
 	s.finds(s.doctor(s.host, config), "problem", "server", "")
+}
+
+// TestDoctorProxy: a server of ours that tells boxes what to start has the port of DHCP, so it hears the other servers. Another machine
+// hears both.
+func TestDoctorProxy(t *testing.T) {
+	t.Parallel()
+	testenv.Tools(t, "dnsmasq")
+	s := newServerSite(t, "[dhcp]\nmode = \"proxy\"\ninterfaces = [\"br0\"]\n")
+	config := "--config=" + s.config()
+	boxes := newHost(t)
+	s.join(boxes, "10.88.0.30")
+	elsewhere := []string{"--config=/nowhere.toml", "--boot-files=" + filepath.Join(s.state, "testbox-tftp/pxelinux.cfg")}
+	heard := func(severity, check, text string) {
+		t.Helper()
+		var f found
+		for end := time.Now().Add(2 * serverLimit); !f.has(severity, check, text); {
+			if time.Now().After(end) {
+				t.Fatalf("no %s of %s with %q: %+v", severity, check, text, f)
+			}
+			f = s.doctor(s.host, config)
+		}
+		for _, one := range f {
+			if one.Check == "dhcp" && one.Severity == "not looked at" {
+				t.Errorf("the server has the port and has asked: %+v", one)
+			}
+		}
+	}
+	heard("warning", "no-dhcp", "no server was heard")
+
+	s.labDHCP("10.88.0.2")
+	s.end()
+	s.start()
+	heard("fine", "dhcp", "do not get in its way")
+	s.finds(s.doctor(boxes, elsewhere...), "fine", "dhcp", "names the right files")
+
+	s.labDHCP("10.88.0.3", "--dhcp-boot=grub.0,,10.88.0.9", "--pxe-service=x86PC,menu,0", "--pxe-prompt=Which,5")
+	s.end()
+	s.start()
+	heard("problem", "two-dhcp", "10.88.0.2, 10.88.0.3")
+	f := s.doctor(s.host, config)
+	s.finds(f, "problem", "option-43", "10.88.0.3")
+	s.finds(f, "problem", "boot-file", "beside ours")
+	s.finds(s.doctor(boxes, elsewhere...), "problem", "option-43", "10.88.0.3")
 }
 
 // exports starts an NFS server of a version on a host, for these areas of a root.

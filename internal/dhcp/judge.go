@@ -1,0 +1,224 @@
+package dhcp
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"path"
+	"slices"
+	"strings"
+)
+
+// Want is what DHCP has to tell boxes.
+type Want struct {
+	Server  netip.Addr // where boxes get their boot files; not valid if that is not known
+	Loaders []string   // files that machines with BIOS may be told to start
+	Who     Who
+}
+
+// Who tells boxes what they are to start.
+type Who int
+
+// Who tells it.
+const (
+	Others Who = iota // another server, which gives the addresses too
+	Proxy             // ours, and another server gives the addresses
+	Ours              // ours, which gives the addresses too
+	Beside            // the same, and it is wanted that other servers do so too
+)
+
+// Fault is something wrong with what other DHCP servers offer.
+type Fault struct {
+	Check string // a word for what was looked at
+	Sure  bool   // boxes do not start by it; else they may not
+	Text  string // what was seen
+	Do    string // what to do
+}
+
+// Sentences are the text and what to do, as sentences.
+func (f Fault) Sentences() string {
+	if f.Text == "" {
+		return f.Do
+	}
+	return strings.ToUpper(f.Text[:1]) + f.Text[1:] + ". " + f.Do
+}
+
+// NoDHCP is the check of the fault that no server gives addresses. It may answer only
+// machines that it knows, so this is never sure.
+const NoDHCP = "no-dhcp"
+
+// Judge says what is wrong with what other servers offer. Nothing is said twice.
+func Judge(found []Found, want Want) (all []Fault) {
+	say := func(f Fault) {
+		if !slices.Contains(all, f) {
+			all = append(all, f)
+		}
+	}
+	givers := map[string][]string{} // by card
+	for _, f := range found {
+		if who := f.Server.String(); f.Address.IsValid() && !slices.Contains(givers[f.Interface], who) {
+			givers[f.Interface] = append(givers[f.Interface], who)
+		}
+	}
+	switch {
+	case want.Who == Beside:
+		return nil
+	case want.Who == Ours:
+	case len(givers) == 0 && want.Who == Proxy:
+		say(Fault{NoDHCP, false, "ProxyDHCP tells boxes what to start, and no server was heard that gives them addresses",
+			"If boxes start, nothing is wrong. Else: does your DHCP server run, in the boxes' network?"})
+	case len(givers) == 0:
+		say(Fault{NoDHCP, false, "no DHCP server has offered an address to this machine, on any of its network cards",
+			"Start the DHCP server, or let `testbox server` be it ([dhcp] in server.toml). If it answers only machines " +
+				"that it knows, and boxes start, nothing is wrong."})
+	}
+	for _, card := range slices.Sorted(maps.Keys(givers)) {
+		who := givers[card]
+		slices.Sort(who)
+		switch {
+		case want.Who == Ours:
+			for _, other := range who {
+				say(sure("two-dhcp", "Stop one of the two.", "another DHCP server, %s on %.40s, gives addresses too", other, card))
+			}
+		case len(who) > 1:
+			say(sure("two-dhcp", "Stop all but one of them: `systemctl disable --now dnsmasq`, or whatever it is there.",
+				"%d DHCP servers give addresses on %.40s: %s. Two machines can get one address, and boxes take whichever answers first",
+				len(who), card, strings.Join(who, ", ")))
+		}
+	}
+	if want.Who == Ours {
+		return all
+	}
+	for _, f := range found {
+		if f.As == "BIOS" || f.As == "UEFI" {
+			for _, o := range f.faults(found, want) {
+				say(o)
+			}
+		}
+	}
+	return all
+}
+
+func sure(check, do, format string, args ...any) Fault {
+	return Fault{check, true, fmt.Sprintf(format, args...), do}
+}
+
+// faults judges one offer to a machine that asks what to start.
+func (f Found) faults(found []Found, want Want) (all []Fault) {
+	ours := f.Server == want.Server
+	if ours && (want.Who == Proxy || !f.Address.IsValid()) {
+		return nil
+	}
+	say := func(f Fault) { all = append(all, f) }
+	who := fmt.Sprintf("the DHCP server %v on %.40s", f.Server, f.Interface)
+	file, next, server := f.Loader(), f.BootServer(), want.server()
+	if want.Who == Proxy && !f.Address.IsValid() {
+		return []Fault{sure("two-dhcp", "Stop one of the two.",
+			"another ProxyDHCP server, %v on %.40s, answers too, and boxes may listen to either", f.Server, f.Interface)}
+	}
+	if strings.HasPrefix(f.Class, "PXEClient") && !ours {
+		say(Fault{"option-60", false, fmt.Sprintf("%s sends option 60 %.40q to %s machines, so that UEFI asks it alone what to start, "+
+			"at port 4011", who, f.Class, f.As), "Take option 60 (vendor-class-identifier) out of its configuration."})
+	}
+	if menu := pxeMenu(f.Vendor); menu != "" && !ours {
+		say(sure("option-43", "Take option 43 out of its configuration, or dnsmasq's lines pxe-service and pxe-prompt.",
+			"%s sends option 43 with %s, and boxes obey that instead of the boot file", who, menu))
+	}
+	if want.Who == Proxy {
+		if file != "" {
+			say(sure("boot-file", "Take boot file, next-server and the options 66 and 67 out of its configuration.",
+				"%s names a boot file of its own (%.60q) to %s machines beside ours, and boxes may take that one", who, file, f.As))
+		}
+		return all
+	}
+	if f.As != "BIOS" {
+		return all
+	}
+	if file == "" {
+		// A ProxyDHCP server beside it may name one.
+		if !slices.ContainsFunc(found, func(o Found) bool { return o.Interface == f.Interface && o.Names(want) }) {
+			say(sure("boot-file", "Say there: filename \"pxelinux.0\" and next-server "+server+" (dnsmasq: dhcp-boot=pxelinux.0,,"+server+").",
+				"%s names no boot file, so boxes with BIOS say PXE-E53 or start their disk", who))
+		}
+		return all
+	}
+	if !want.loads(file) {
+		say(sure("boot-file", "Let it name one of "+strings.Join(want.Loaders, ", ")+".",
+			"%s names the boot file %.60q to machines with BIOS, which is none of ours", who, file))
+	}
+	if want.Server.IsValid() && next != want.Server {
+		say(sure("next-server", "Set next-server to "+server+" there (dnsmasq: dhcp-boot=pxelinux.0,,"+server+").",
+			"%s sends boxes to %v for their boot files (next-server), and these are at %v", who, next, want.Server))
+	}
+	if f.Mask != nil && f.Address.IsValid() && next.IsValid() && len(f.Router) == 0 {
+		ones, _ := f.Mask.Size()
+		if p, err := f.Address.Prefix(ones); err == nil && !p.Contains(next) {
+			say(sure("pxe-e11", "Let it name a router (option 3), or use a TFTP server in "+p.String()+".",
+				"%s offers %v in %v and names no router, but the TFTP server %v is in another network. Boxes say PXE-E11 (ARP timeout)",
+				who, f.Address, p, next))
+		}
+	}
+	return all
+}
+
+func (w Want) server() string {
+	if !w.Server.IsValid() {
+		return "SERVER"
+	}
+	return w.Server.String()
+}
+
+func (w Want) loads(file string) bool {
+	return slices.Contains(w.Loaders, path.Base(strings.ReplaceAll(file, `\`, "/")))
+}
+
+// Names reports whether an offer tells machines with BIOS to start one of the wanted files from the wanted server.
+func (f Found) Names(want Want) bool {
+	return f.As == "BIOS" && want.loads(f.Loader()) && f.BootServer() == want.Server
+}
+
+// Boots reports whether an offer says what to start, or that another answer of the server will.
+func (f Found) Boots() bool {
+	return f.As != "machine" && (f.Loader() != "" || strings.HasPrefix(f.Class, "PXEClient") || !f.Address.IsValid())
+}
+
+// Loader is the file that an offer tells a machine to start. "" is none.
+func (f Found) Loader() string {
+	if file := strings.TrimRight(f.File, "\x00 "); file != "" {
+		return file
+	}
+	return strings.TrimRight(f.BootFile, "\x00 ")
+}
+
+// BootServer is where a machine with this offer asks for its boot file.
+func (f Found) BootServer() netip.Addr {
+	if f.NextServer.IsValid() && !f.NextServer.IsUnspecified() {
+		return f.NextServer
+	}
+	if a, err := netip.ParseAddr(f.TFTPServer); err == nil {
+		return a
+	}
+	return f.Server
+}
+
+// pxeMenu says what of option 43 lets a ROM pass over the boot file (Intel's PXE
+// specification 2.1, table 2-1). Discovery control 8 alone does not.
+func pxeMenu(b []byte) string {
+	names := map[byte]string{8: "a list of boot servers", 9: "a boot menu", 10: "a menu prompt"}
+	var all []string
+	for len(b) >= 2 && b[0] != 255 {
+		if b[0] == 0 {
+			b = b[1:]
+			continue
+		}
+		n := int(b[1])
+		if len(b) < 2+n {
+			break
+		}
+		if name := names[b[0]]; name != "" {
+			all = append(all, name)
+		}
+		b = b[2+n:]
+	}
+	return strings.Join(all, ", ")
+}
