@@ -308,7 +308,7 @@ func (e *eventStream) beat() error {
 	if e.looked = time.Now(); !e.s.still(e.ctx, e.caller) {
 		return errNotStill
 	}
-	return e.write(": alive\n\n")
+	return e.write("event: alive\ndata: {}\n\n") // an event and no comment, since scripts of browsers do not hear of comments
 }
 
 // visible leaves out what the caller may not see.

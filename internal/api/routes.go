@@ -150,6 +150,7 @@ var routes = []route{
 			"or was seen again (`back`): [SightEvent](#sightevent). " +
 			"An event `schedule` says what a schedule has done: its name, the time, `what` (start, missed, left-out, clock, pause or resume) " +
 			"and a `text`. An event `boot-test` says how a boot test of a backup has ended: [BootTestEvent](#boottestevent). " +
+			"An event `alive` comes every 15 seconds, and says that the connection is; it has no id. " +
 			"An event `reset` comes first, and again when events were lost: read what is to be known anew then. " +
 			"Who sends the id of the last event in the header `Last-Event-ID` gets what came after it, without `reset`.", on((*Server).getEvents)},
 	{"get-status", "GET", Prefix + "/status", ledger.Viewer, true, 200, "server", "Say which part of the server does what",

@@ -2,11 +2,9 @@ package browser
 
 import (
 	"context"
-
 	"io"
 	"net"
 	"net/http"
-
 	"strings"
 	"sync"
 	"testing"
@@ -188,6 +186,52 @@ func TestLostConnection(t *testing.T) {
 	must(t, b.Until("document.getElementById('lost').hidden"))
 	good, none := string(ledger.Good), ""
 	must(t, lab.Admin.Do(ctx, http.MethodPatch, path, api.SetBox{Health: &good, HealthReason: &none}, nil))
+}
+
+// TestSilence has nothing come from the server any more, and no connection end. The page finds that out.
+func TestSilence(t *testing.T) {
+	c := newCutter(t)
+	b, _ := through(t, c)
+	must(t, b.Until("document.getElementById('lost').hidden"))
+	c.set(false, true)
+	must(t, b.Eval("realNow = Date.now, Date.now = () => realNow() + 60000 * (minutes = 1 + (window.minutes || 0))", nil)) // time flies
+	must(t, b.Until("!document.getElementById('lost').hidden"))
+	must(t, b.Has("is not heard any more. What you see is from"))
+	must(t, b.Eval("Date.now = realNow", nil))
+	c.set(true, false)
+	c.set(false, false)
+	must(t, b.Until("document.getElementById('lost').hidden"))
+}
+
+// TestHidden changes something while nobody sees the page, which does not follow it then. It is right as soon as it is seen again.
+func TestHidden(t *testing.T) {
+	lab := world(t)
+	b := tab(t, chrome.Wide)
+	login(t, b, ledger.Viewer)
+	const hide = `is => { Object.defineProperty(document, "hidden", {get: () => is, configurable: true});
+		document.dispatchEvent(new Event("visibilitychange")) }`
+	must(t, b.Eval("sources = [], EventSource = class extends EventSource { constructor(u) { super(u); sources.push(this) } }", nil))
+	must(t, b.Eval("("+hide+")(true)", nil))
+	set := func(h ledger.Health, reason string) {
+		t.Helper()
+		text := string(h)
+		must(t, lab.Admin.Do(t.Context(), http.MethodPatch, apiclient.Path("boxes", addr(t, "ci-10")),
+			api.SetBox{Health: &text, HealthReason: &reason}, nil))
+	}
+	set(ledger.Suspect, "changed while nobody looked")
+	must(t, b.Eval("("+hide+")(false)", nil))
+	must(t, b.Has("changed while nobody looked"))
+	set(ledger.Good, "")
+	must(t, b.Eval("("+hide+")(true)", nil))
+	must(t, b.Until("sources.length == 1 && sources[0].readyState == EventSource.CLOSED"))
+
+	must(t, b.Go(lab.URL+"/boxes/"+addr(t, "edge-02")))
+	const state = "document.querySelector('[data-log-state]')"
+	must(t, b.Until(state+".innerText.includes('is followed')"))
+	must(t, b.Eval("("+hide+")(true)", nil))
+	must(t, b.Eval(state+".textContent = ''", nil))
+	must(t, b.Eval("("+hide+")(false)", nil))
+	must(t, b.Until(state+".innerText.includes('is followed')"))
 }
 
 // TestHostileTexts has texts that would be scripts if they were not escaped.

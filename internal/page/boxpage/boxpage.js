@@ -64,13 +64,23 @@
       if (!paused && held) { show(held); held = ""; }
       say(paused ? "The log waits while you read. Scroll to its end to go on." : "The log is followed.");
     });
+    // A page that nobody sees follows nothing: a browser has few connections to a server for all of its pages.
+    let quit = new AbortController();
+    document.addEventListener("visibilitychange", () => { if (document.hidden) quit.abort(); });
+    const seen = () => new Promise((go) => {
+      const look = () => { if (!document.hidden) { document.removeEventListener("visibilitychange", look); go(); } };
+      document.addEventListener("visibilitychange", look);
+      look();
+    });
     const follow = async () => {
+      await seen();
+      quit = new AbortController();
       const from = new URL(url);
       if (at !== null) from.searchParams.set("offset", String(at));
       from.searchParams.set("follow", "true");
       try {
-        const r = await fetch(from, {credentials: "same-origin"});
-        if (!r.ok) throw new Error(r.status === 404 ? "There is no log yet." : "The log cannot be read now.");
+        const r = await fetch(from, {credentials: "same-origin", signal: quit.signal});
+        if (!r.ok) throw new Error(r.status === 401 ? "You are not logged in any more." : r.status === 404 ? "There is no log yet." : "The log cannot be read now.");
         const first = Number(r.headers.get("Testbox-Log-Offset") || 0);
         if (at !== null && first !== at) { el.textContent = ""; held = ""; }
         at = first;
@@ -85,6 +95,7 @@
           if (paused) held = (held + more).slice(-most); else show(more);
         }
       } catch (e) {
+        if (quit.signal.aborted) return follow();
         say(e instanceof TypeError ? "The server does not answer; it is tried again." : e.message);
         wait = Math.min(wait * 2, 30000);
       }

@@ -19,7 +19,7 @@
   // out leads to the login when the token has ended.
   const out = (r) => { if (r.status === 401) location.assign("/login?to=" + encodeURIComponent(location.pathname + location.search)); };
   const get = async (url) => {
-    const r = await fetch(url, {credentials: "same-origin"});
+    const r = await fetch(url, {credentials: "same-origin", signal: AbortSignal.timeout(60000)});
     out(r);
     if (!r.ok) throw new Error("status " + r.status);
     return new DOMParser().parseFromString(await r.text(), "text/html");
@@ -119,25 +119,52 @@
   };
   const later = (ms) => { if (!timer) timer = setTimeout(work, ms + Math.random() * ms / 2); };
 
-  const events = new EventSource("/events");
-  events.addEventListener("job", (e) => {
-    try { changed.set(JSON.parse(e.data).box, performance.now()); } catch { everything = true; }
-    later(fresh);
+  // listen follows the changes. A page that nobody sees does not, since a browser has few connections to a
+  // server for all of its pages, and a server few streams. Silence means that the connection is lost, although nothing has said so.
+  const silence = 45000;
+  let events = null, heard = 0;
+  const gone = (text) => {
+    away = everything = true;
+    say(`${text} What you see is from ${since}.`);
+  };
+  const close = () => { if (events) events.close(); events = null; };
+  const listen = () => {
+    close();
+    if (document.hidden) return;
+    const is = events = new EventSource("/events");
+    heard = Date.now();
+    const on = (name, f) => is.addEventListener(name, (e) => { heard = Date.now(); f(e); });
+    on("job", (e) => {
+      try { changed.set(JSON.parse(e.data).box, performance.now()); } catch { everything = true; }
+      later(fresh);
+    });
+    on("sight", () => { everything = true; later(2000); });
+    on("reset", () => { if (!first) { everything = true; later(10); } });
+    on("alive", () => {});
+    on("open", () => {
+      away = false;
+      if (!first) { everything = true; later(10); }
+      first = false;
+    });
+    is.addEventListener("error", () => {
+      if (is !== events) return;
+      gone("The connection to the server is lost.");
+      if (is.readyState !== EventSource.CLOSED) return; // it tries again by itself
+      close();
+      later(10); // which leads to the login if that is why
+      setTimeout(() => { if (!events) listen(); }, 5000 + Math.random() * 5000);
+    });
+  };
+  listen();
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) close(); else if (!events) listen();
   });
-  events.addEventListener("sight", () => { everything = true; later(2000); });
-  events.addEventListener("reset", () => { if (!first) { everything = true; later(10); } });
-  events.onopen = () => {
-    away = false;
-    if (!first) { everything = true; later(10); }
-    first = false;
-  };
-  events.onerror = () => {
-    away = true;
-    everything = true;
-    say("The connection to the server is lost. What you see is from " + since + ".");
-    if (events.readyState === EventSource.CLOSED) setTimeout(() => location.reload(), 5000);
-  };
+  setInterval(() => {
+    if (!events || Date.now() - heard < silence) return;
+    gone("The server is not heard any more.");
+    listen();
+  }, 5000);
   // What has no events, such as work on the store, is looked at now and then while it goes on.
-  setInterval(() => { if (document.querySelector("[data-often]")) { everything = true; later(10); } }, 3000);
+  setInterval(() => { if (!document.hidden && document.querySelector("[data-often]")) { everything = true; later(10); } }, 3000);
   setInterval(() => { if (!away && !busy && !timer) since = now(); }, 5000);
 })();
