@@ -16,6 +16,7 @@ import (
 
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/dispatch"
+	"testbox-imaging/internal/job"
 	"testbox-imaging/internal/ledger"
 )
 
@@ -49,6 +50,14 @@ type change struct {
 	job    string // "" if it is about no job
 	data   []byte // as JSON
 	little []byte // the same for whoever sees a group alone; nil means data
+	brief  []byte // the same for whoever wants only ids; nil means data
+}
+
+// briefJob is what a brief event has of a job.
+type briefJob struct {
+	ID    string    `json:"id"`
+	Box   string    `json:"box"`
+	State job.State `json:"state"`
 }
 
 func newHub(s *Server) *hub {
@@ -126,7 +135,11 @@ func (h *hub) add(j Job, addr box.Addr) error {
 	if err != nil {
 		return err
 	}
-	h.push(change{event: "job", box: addr, job: j.ID, data: data})
+	brief, err := json.Marshal(briefJob{j.ID, j.Box, j.State})
+	if err != nil {
+		return err
+	}
+	h.push(change{event: "job", box: addr, job: j.ID, data: data, brief: brief})
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if j.Ended() && !h.ended[j.ID] {
@@ -220,6 +233,7 @@ func (c *cursor) next() (some []change, lost bool) {
 
 func (s *Server) getEvents(ctx context.Context, in *struct {
 	LastEventID string `header:"Last-Event-ID" maxLength:"64" doc:"id of the last event that is known"`
+	Brief       bool   `query:"brief" doc:"only id, box and state of a job, and events at most once a second"`
 }) (*stream, error) {
 	leave, err := s.stream()
 	if err != nil {
@@ -232,7 +246,7 @@ func (s *Server) getEvents(ctx context.Context, in *struct {
 		w.Header().Set("Content-Type", "text/event-stream")
 		w.WriteHeader(http.StatusOK)
 		at, known := s.hub.resume(in.LastEventID)
-		e := &eventStream{s: s, ctx: ctx, caller: c, w: w, ctl: http.NewResponseController(w), at: at, looked: time.Now()}
+		e := &eventStream{s: s, ctx: ctx, caller: c, w: w, ctl: http.NewResponseController(w), at: at, looked: time.Now(), brief: in.Brief}
 		err := e.begin(known)
 		for err == nil {
 			err = e.step()
@@ -252,7 +266,12 @@ type eventStream struct {
 	ctl    *http.ResponseController
 	at     *cursor
 	looked time.Time // when it was asked whether the caller may still follow
+	brief  bool      // the client wants little, and not often
 }
+
+// briefPause is how long a client that wants little hears nothing more after some changes. A lab at work has many a second,
+// and each would be a write to each browser.
+const briefPause = time.Second
 
 func (e *eventStream) id(n uint64) string { return fmt.Sprintf("%s-%d", e.s.hub.name, n) }
 
@@ -298,9 +317,23 @@ func (e *eventStream) step() error {
 	}
 	var text strings.Builder
 	for _, ch := range some {
-		fmt.Fprintf(&text, "id: %s\nevent: %s\ndata: %s\n\n", e.id(ch.number), ch.event, ch.data)
+		data := ch.data
+		if e.brief && ch.brief != nil {
+			data = ch.brief
+		}
+		fmt.Fprintf(&text, "id: %s\nevent: %s\ndata: %s\n\n", e.id(ch.number), ch.event, data)
 	}
-	return e.write(text.String())
+	if err := e.write(text.String()); err != nil || !e.brief {
+		return err
+	}
+	select { // what comes meanwhile is sent together
+	case <-time.After(briefPause):
+		return nil
+	case <-e.ctx.Done():
+		return e.ctx.Err()
+	case <-e.s.hub.done:
+		return errEnd
+	}
 }
 
 // beat sends a sign of life, if the caller may still follow.

@@ -212,8 +212,13 @@ type event struct{ id, name, data string }
 // follow reads events until stop is called.
 func (c *client) follow(lastID string) (events <-chan event, stop func()) {
 	c.t.Helper()
+	return c.followAs("/api/v1/events", lastID)
+}
+
+func (c *client) followAs(path, lastID string) (events <-chan event, stop func()) {
+	c.t.Helper()
 	ctx, cancel := context.WithCancel(c.t.Context())
-	q, err := http.NewRequestWithContext(ctx, "GET", c.base+"/api/v1/events", nil)
+	q, err := http.NewRequestWithContext(ctx, "GET", c.base+path, nil)
 	must(c.t, err)
 	if c.token != "" {
 		q.Header.Set("Authorization", "Bearer "+c.token)
@@ -268,6 +273,34 @@ func next(t *testing.T, events <-chan event) event {
 			}
 		case <-over:
 			t.Fatal("there is no event")
+		}
+	}
+}
+
+// TestBriefEvents: a page hears which job has changed and no more of it, and hears of the last change.
+func TestBriefEvents(t *testing.T) {
+	r := newRig(t)
+	c := r.root()
+	events, stop := c.followAs("/api/v1/events?brief=true", "")
+	defer stop()
+	if e := next(t, events); e.name != "reset" {
+		t.Fatalf("%+v", e)
+	}
+	var list api.JobList
+	c.want(201, "POST", "/api/v1/jobs", api.NewJobs{Action: box.Backup, Targets: []string{"10.0.0.1"}}, &list)
+	id := list.Jobs[0].ID
+	e, want := next(t, events), `{"id":"`+id+`","box":"10.0.0.1","state":"queued"}`
+	if e.name != "job" || e.data != want {
+		t.Errorf("got %+v, want %s", e, want)
+	}
+	for range 20 {
+		r.runner.set(t, id, func(st *dispatch.Status) { st.State, st.Text = job.Armed, "it is armed" })
+	}
+	r.runner.set(t, id, func(st *dispatch.Status) { st.State, st.Outcome, st.Settled = job.Ended, box.Done, true })
+	want = strings.Replace(want, "queued", "ended", 1)
+	for e.data != want {
+		if e = next(t, events); e.name != "job" || strings.Contains(e.data, "it is armed") {
+			t.Fatalf("got %+v, want %s", e, want)
 		}
 	}
 }

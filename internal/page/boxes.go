@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"testbox-imaging/internal/api"
@@ -46,6 +47,9 @@ type row struct {
 	Text     string   // the same in a sentence
 	Progress int      // percent; -1 if it is not known
 	Job      string
+
+	// The row as HTML, for who may not choose it and for who may. It is made when somebody wants it first.
+	shown [2]atomic.Pointer[template.HTML]
 }
 
 // ID is the id of the row in the page.
@@ -249,6 +253,7 @@ func (r *row) matches(lower string) bool {
 type boxesData struct {
 	Filter         filter
 	Rows           []*row
+	Table          template.HTML // of the rows
 	All, Found     int
 	Needing, Busy  int
 	Groups, Labels []string
@@ -295,7 +300,38 @@ func (s *Site) home(w http.ResponseWriter, r *http.Request) {
 	d.Whole = len(d.Rows) == d.Found
 	q.Del("from")
 	d.Live = "/rows?" + q.Encode()
+	if d.Table, err = s.table(d.Rows, d.May.Jobs); err != nil {
+		s.fault(w, r, err)
+		return
+	}
 	s.page(w, r, http.StatusOK, "Boxes", "boxes.tmpl", d)
+}
+
+// table makes the HTML of rows. Many browsers ask for the same rows within the second in which a lab is kept, and all
+// who may do the same are shown the same.
+func (s *Site) table(rows []*row, pick bool) (template.HTML, error) {
+	var text strings.Builder
+	which := 0
+	if pick {
+		which = 1
+	}
+	for _, r := range rows {
+		shown := r.shown[which].Load()
+		if shown == nil {
+			made, err := s.templates.Render("row.tmpl", struct {
+				Row  *row
+				Box  *api.Box // a template takes long to find what is embedded
+				Pick bool
+			}{r, &r.Box, pick})
+			if err != nil {
+				return "", err
+			}
+			shown = &made
+			r.shown[which].Store(shown)
+		}
+		text.WriteString(string(*shown))
+	}
+	return template.HTML(text.String()), nil
 }
 
 // rows answers with the rows of some boxes, as they are now, and with the numbers above the list. A box that
@@ -319,6 +355,10 @@ func (s *Site) rows(w http.ResponseWriter, r *http.Request) {
 		if wanted[row.Address] && f.has(row) {
 			d.Rows = append(d.Rows, row)
 		}
+	}
+	if d.Table, err = s.table(d.Rows, d.May.Jobs); err != nil {
+		s.fault(w, r, err)
+		return
 	}
 	body, err := s.templates.Render("rows.tmpl", d)
 	if err != nil {

@@ -64,7 +64,9 @@ func New(cfg Config) *Site {
 	s.mux.HandleFunc("GET /search", s.search)
 	s.mux.HandleFunc("GET /act/{action}", s.preview)
 	s.mux.HandleFunc("POST /act/{action}", s.act)
-	s.mux.HandleFunc("GET /events", func(w http.ResponseWriter, r *http.Request) { visitorOf(r).Pass(w, r, "get-events", nil) })
+	s.mux.HandleFunc("GET /events", func(w http.ResponseWriter, r *http.Request) {
+		visitorOf(r).Pass(w, r, "get-events", boxpage.Params{"brief": "true"})
+	})
 	(&boxpage.Pages{Now: cfg.Now}).Routes(s.mux, s)
 	(&labpage.Pages{Now: cfg.Now, Site: s}).Routes(s.mux)
 	return s

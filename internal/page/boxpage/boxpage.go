@@ -84,10 +84,12 @@ func functions(now func() time.Time) template.FuncMap {
 		"seconds":  func(n int64) string { return Span(time.Duration(n) * time.Second) },
 		"sum":      func(list ...int64) (n int64) { return total(list) },
 		"boxtitle": boxName,
-		"class":    func(s string) string { return strings.NewReplacer(" ", "-", ",", "").Replace(s) },
+		"class":    classOf.Replace,
 		"deadline": func(t time.Time) string { return in(t.Sub(now())) },
 	}
 }
+
+var classOf = strings.NewReplacer(" ", "-", ",", "")
 
 func total(list []int64) (n int64) {
 	for _, v := range list {

@@ -31,12 +31,22 @@ func (t Templates) Render(name string, data any) (template.HTML, error) {
 // Plain replaces the characters that turn the direction of a text, or that are not seen. With
 // them a text could look as if it said something else.
 func Plain(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.Is(unicode.Cf, r) || unicode.IsControl(r) && r != '\n' && r != '\t' {
+	i := 0
+	for i < len(s) && (' ' <= s[i] && s[i] <= '~' || s[i] == '\n' || s[i] == '\t') {
+		i++ // nearly all of nearly all pages is like that
+	}
+	if i == len(s) {
+		return s
+	}
+	return s[:i] + strings.Map(func(r rune) rune {
+		if ' ' <= r && r <= '~' || r == '\n' || r == '\t' {
+			return r
+		}
+		if unicode.Is(unicode.Cf, r) || unicode.IsControl(r) {
 			return unicode.ReplacementChar
 		}
 		return r
-	}, s)
+	}, s[i:])
 }
 
 // Span is a time in words, like "3 hours".
