@@ -84,8 +84,11 @@ type setupRun struct {
 
 // say says how one thing stands.
 func (r *setupRun) say(kind setup.Kind, what, format string, args ...any) {
-	text := fmt.Sprintf(format, args...)
-	r.p.printf("[%s] %s: %s\n", kind, what, printable(text))
+	lines := strings.Split(strings.TrimRight(fmt.Sprintf(format, args...), "\n"), "\n")
+	for i := range lines {
+		lines[i] = printable(lines[i])
+	}
+	r.p.printf("[%s] %s: %s\n", kind, what, strings.Join(lines, "\n    "))
 	if kind == setup.Wrong {
 		r.missing = append(r.missing, what)
 	}

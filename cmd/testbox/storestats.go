@@ -41,7 +41,7 @@ full.`,
 				}
 				printStats(printerOf(cmd), st)
 				if text := foretold(cmd.Context(), w, s.UUID()); text != "" {
-					printerOf(cmd).printf("\n%s\n", printable(text))
+					printerOf(cmd).printf("\nThe server of this machine says of this store: %s\n", printable(text))
 				}
 				return nil
 			})
@@ -117,6 +117,9 @@ func foretold(ctx context.Context, w world, store string) string {
 	}
 	if !strings.HasPrefix(socket, "/") {
 		return ""
+	}
+	if _, err := os.Stat(socket); err != nil {
+		return "" // nobody waits for a server that is not there
 	}
 	c, err := apiclient.New(apiclient.Config{Server: socket, Away: w.away})
 	if err != nil {

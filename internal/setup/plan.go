@@ -422,6 +422,7 @@ func (p *Plan) DHCPLines() string {
   ISC dhcpd    next-server %[1]v; filename "pxelinux.0";
   Kea          "next-server": "%[1]v", "boot-file-name": "pxelinux.0"
   Windows      option 066 (Boot Server Host Name) %[1]v, option 067 (Bootfile Name) pxelinux.0
+  MikroTik     next-server=%[1]v boot-file-name=pxelinux.0, at /ip dhcp-server network
 Each box needs a reservation there for the MAC address of its card. docs/guide.md, section 3, has whole files.
 `, a)
 }

@@ -263,8 +263,8 @@ func TestLinesOfGuide(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := &Plan{Address: card("eth0", "10.40.0.1/16")}
-	for _, line := range []string{"next-server 10.40.0.1;", `filename "pxelinux.0";`, `"next-server": "10.40.0.1"`,
-		`"boot-file-name": "pxelinux.0"`} {
+	for _, line := range []string{"dhcp-boot=pxelinux.0,,10.40.0.1", "next-server 10.40.0.1;", `filename "pxelinux.0";`, `"next-server": "10.40.0.1"`,
+		`"boot-file-name": "pxelinux.0"`, "Boot Server Host Name", "Bootfile Name", "next-server=10.40.0.1 boot-file-name=pxelinux.0"} {
 		if !strings.Contains(p.DHCPLines(), line) || !strings.Contains(string(guide), line) {
 			t.Errorf("%s is not in both", line)
 		}

@@ -119,6 +119,7 @@ func TestServedUpkeep(t *testing.T) {
 	s.does(done, []string{"store", "gc", "--server", s.socket()}, "nothing was done")
 	s.does(done, []string{"store", "gc", "--yes"}, "removed", "freed")
 	s.does(done, []string{"store", "scrub"}, "read ", "whole")
+	s.does(done, []string{"store", "stats"}, "The server of this machine says of this store: When it will be full is not known")
 	s.does(refused, []string{"store", "rebuild-index"}, "end the server, run this again, and start the server")
 	s.does(wrongUse, []string{"store", "gc", "--server", s.socket(), "--store", s.state}, "give one of them")
 
