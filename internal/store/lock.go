@@ -54,7 +54,7 @@ func OpenDir(ctx context.Context, path string, remote *Remote, readOnly bool, lo
 	if remote != nil {
 		cfg.Blobs, cfg.Owner = remote.Blobs, remote.owner(path)
 	} else {
-		d, err := dir.Open(durable.OS{}, path)
+		d, err := dir.Open(durable.Owned{}, path)
 		if err == nil && !readOnly { // nobody else writes
 			err = d.Clean(ctx)
 		}
@@ -242,6 +242,9 @@ const notesWait = 20 * time.Second
 // such file, since then nobody can write.
 func flock(path string, how int, readOnly bool) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err == nil {
+		durable.GiveToFolder(path) // or the server of the store could not open it
+	}
 	if readOnly && err != nil {
 		if f, err = os.Open(path); errors.Is(err, os.ErrNotExist) {
 			return nil, nil

@@ -48,7 +48,7 @@ type Config struct {
 
 func (c Config) withDefaults() Config {
 	if c.State == nil {
-		c.State = durable.OS{}
+		c.State = durable.Owned{}
 	}
 	if c.PackSize <= 0 {
 		c.PackSize = pack.TargetSize
