@@ -23,6 +23,7 @@ import (
 
 	"github.com/chromedp/cdproto/audits"
 	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/dom"
 	"github.com/chromedp/cdproto/emulation"
 	cdplog "github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/network"
@@ -213,7 +214,7 @@ func doWithin[T any](t *Tab, limit time.Duration, a chromedp.Action[T]) (T, erro
 	defer cancel()
 	v, err := chromedp.Run(ctx, a)
 	if err != nil && ctx.Err() != nil {
-		err = context.Cause(ctx)
+		err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
 	}
 	return v, err
 }
@@ -286,11 +287,11 @@ func (t *Tab) Has(text string) error {
 	return t.Until("document.body && document.body.innerText.includes(" + Quote(text) + ")")
 }
 
-// Quote is a text as an expression of JavaScript.
-func Quote(s string) string {
-	b, err := json.Marshal(s)
+// Quote is a text or a number as an expression of JavaScript.
+func Quote(v any) string {
+	b, err := json.Marshal(v)
 	if err != nil {
-		panic(err) // texts can be marshalled
+		panic(err) // those can be marshalled
 	}
 	return string(b)
 }
@@ -419,14 +420,91 @@ func Serious(all []Finding) (some []Finding) {
 // Picture is the whole page as a PNG.
 func (t *Tab) Picture() ([]byte, error) { return do(t, chromedp.FullScreenshot(100)) }
 
-// Click clicks with the mouse on what a selector finds, as soon as it can be seen.
+// Click clicks with the mouse on what a selector finds, as soon as it can be seen and nothing covers it.
+// It needs no scripts of the page, and nothing that is known from an earlier page.
 func Click(selector string) Action {
-	return chromedp.Click(chromedp.CSS(selector), chromedp.NodeVisible)
+	return found(selector, func(ctx context.Context, t *chromedp.Target, id runtime.RemoteObjectID) error {
+		if _, err := cdp.Call(ctx, t, dom.ScrollIntoViewIfNeeded, dom.ScrollIntoViewIfNeededParams{ObjectID: id}); err != nil {
+			return err
+		}
+		r, err := cdp.Call(ctx, t, dom.GetContentQuads, dom.GetContentQuadsParams{ObjectID: id})
+		if err != nil {
+			return err
+		}
+		if len(r.Quads) == 0 || len(r.Quads[0]) != 8 {
+			return errors.New("it cannot be seen")
+		}
+		q := r.Quads[0] // its corners, as x and y each
+		x, y := (q[0]+q[2]+q[4]+q[6])/4, (q[1]+q[3]+q[5]+q[7])/4
+		const top = "function(x, y) { const e = document.elementFromPoint(x, y); return !!e && (this.contains(e) || e.contains(this)) }"
+		var is bool
+		if err := call(ctx, t, id, top, &is, x, y); err != nil {
+			return err
+		}
+		if !is {
+			return errors.New("something covers it")
+		}
+		_, err = chromedp.MouseClickXY(x, y)(ctx, t)
+		return err
+	})
 }
 
 // Type types a text into a field.
 func Type(selector, text string) Action {
-	return chromedp.Steps(chromedp.WaitVisible(chromedp.CSS(selector)), chromedp.SendKeys(chromedp.CSS(selector), text))
+	focus := found(selector, func(ctx context.Context, t *chromedp.Target, id runtime.RemoteObjectID) error {
+		_, err := cdp.Call(ctx, t, dom.Focus, dom.FocusParams{ObjectID: id})
+		return err
+	})
+	return chromedp.Steps(focus, chromedp.KeyEvent(text))
+}
+
+// found does something with what a selector finds. Until it succeeds it is tried again, since the page may not be there yet.
+func found(selector string, do func(context.Context, *chromedp.Target, runtime.RemoteObjectID) error) Action {
+	try := func(ctx context.Context, t *chromedp.Target) error {
+		ctx, cancel := context.WithTimeout(ctx, once)
+		defer cancel()
+		r, err := cdp.Call(ctx, t, runtime.Evaluate, runtime.EvaluateParams{Expression: "document.querySelector(" + Quote(selector) + ")"})
+		switch {
+		case err != nil:
+			return err
+		case r.ExceptionDetails != nil:
+			return errors.New(exception(r.ExceptionDetails))
+		case r.Result.ObjectID == "":
+			return errors.New("it is not there")
+		}
+		return do(ctx, t, r.Result.ObjectID)
+	}
+	return func(ctx context.Context, t *chromedp.Target) (chromedp.Void, error) {
+		for {
+			err := try(ctx, t)
+			if err == nil {
+				return chromedp.Void{}, nil
+			}
+			select {
+			case <-ctx.Done():
+				return chromedp.Void{}, fmt.Errorf("%s: %w", selector, err)
+			case <-time.After(50 * time.Millisecond):
+			}
+		}
+	}
+}
+
+// call calls a function with an object as this.
+func call(ctx context.Context, t *chromedp.Target, id runtime.RemoteObjectID, function string, to any, args ...any) error {
+	p := runtime.CallFunctionOnParams{FunctionDeclaration: function, ObjectID: id}
+	yes := true
+	p.ReturnByValue = &yes
+	for _, a := range args {
+		p.Arguments = append(p.Arguments, &runtime.CallArgument{Value: []byte(Quote(a))})
+	}
+	r, err := cdp.Call(ctx, t, runtime.CallFunctionOn, p)
+	if err == nil && r.ExceptionDetails != nil {
+		err = errors.New(exception(r.ExceptionDetails))
+	}
+	if err == nil {
+		err = json.Unmarshal(r.Result.Value, to)
+	}
+	return err
 }
 
 // Press presses keys one after the other, wherever the focus is. Those that are no letters are in package kb of chromedp.
