@@ -114,10 +114,10 @@ func TestRestore(t *testing.T) {
 	must(t, b.Has("cancelled"))
 }
 
-// check says what is wrong with the page that is shown.
-func check(t *testing.T, b *chrome.Tab, at string) {
+// check says what is wrong with the page that is shown, by all rules of axe-core or by some.
+func check(t *testing.T, b *chrome.Tab, at string, rules ...string) {
 	t.Helper()
-	found, err := b.Axe()
+	found, err := b.Axe(rules...)
 	must(t, err)
 	for _, f := range chrome.Serious(found) {
 		t.Errorf("%s: %s", at, f)
@@ -132,59 +132,84 @@ func check(t *testing.T, b *chrome.Tab, at string) {
 	}
 }
 
-// TestEveryPage goes to one page of each kind that links lead to.
-func TestEveryPage(t *testing.T) {
-	lab := world(t)
-	b := tab(t, chrome.Wide)
-	must(t, b.Go(lab.URL+"/login"))
-	check(t, b, "/login")
-	login(t, b, ledger.Admin)
-	todo, kinds := []string{"/"}, map[string]bool{}
-	for len(todo) > 0 {
-		at := todo[0]
-		todo = todo[1:]
-		u, err := url.Parse(at)
+// seeds are pages that no link leads to, or not in each of their states.
+func seeds(t *testing.T) []string {
+	t.Helper()
+	return []string{"/", "/boxes/" + addr(t, "gpu-02"), "/boxes/" + addr(t, "ci-09"), "/boxes/" + addr(t, "ci-10"), "/boxes/10.88.1.250",
+		"/jobs/" + jobs(t, "gpu-02")[0], "/jobs/" + jobs(t, "nas-02")[0], "/?q=nothing+has+this", "/search?q=" + addr(t, "nas-02"),
+		"/act/restore?box=" + addr(t, "ci-05"), "/act/power?box=" + addr(t, "gpu-01") + "&box=" + addr(t, "old-04"),
+		"/act/hold?box=" + addr(t, "gpu-01"), "/act/health?box=" + addr(t, "gpu-01"), "/act/release?box=" + addr(t, "ci-09")}
+}
+
+// missing are errors of the seed that is not there.
+func missing(text string) bool { return strings.Contains(text, "404") }
+
+// crawl goes to the seeds, and to one page of each kind that links lead to. see looks at it.
+func crawl(t *testing.T, b *chrome.Tab, see func(at string, u *url.URL)) (kinds map[string]bool) {
+	t.Helper()
+	first := seeds(t)
+	todo, kinds := slices.Clone(first), map[string]bool{}
+	for i := 0; i < len(todo); i++ {
+		u, err := url.Parse(todo[i])
 		must(t, err)
 		kind := kindOf(u)
-		if kinds[kind] || strings.HasPrefix(u.Path, "/api/") || strings.HasSuffix(u.Path, "/log") {
+		if i >= len(first) && kinds[kind] || strings.HasPrefix(u.Path, "/api/") || strings.HasSuffix(u.Path, "/log") {
 			continue // the log is no page
 		}
 		kinds[kind] = true
-		must(t, b.Go(lab.URL+at))
+		must(t, b.Go(world(t).URL+todo[i]))
 		must(t, b.Until("!document.querySelector('[aria-busy=true]')"))
-		check(t, b, at)
+		see(todo[i], u)
 		var links []string
 		must(t, b.Eval(`[...document.querySelectorAll('a[href^="/"]:not([download])')].map(a => a.getAttribute('href'))`, &links))
 		todo = append(todo, links...)
 	}
-	if len(kinds) < 8 {
-		t.Errorf("only %d kinds of pages were found", len(kinds))
-	}
-	for kind := range kinds {
-		t.Log(kind)
-	}
+	return kinds
 }
 
-// TestViews looks at the pages that are used most on a phone too, and in the dark.
-func TestViews(t *testing.T) {
+// TestEveryPage looks at every page, wide and on a phone, in the light and in the dark. A page that only has other
+// entries than one before is looked at once.
+func TestEveryPage(t *testing.T) {
 	lab := world(t)
 	b := tab(t, chrome.Wide)
-	login(t, b, ledger.Admin)
-	list := jobs(t, "gpu-02")
-	for _, at := range []string{"/", "/boxes/" + addr(t, "gpu-02"), "/jobs/" + list[0], "/act/restore?box=" + addr(t, "ci-05")} {
-		for _, v := range []chrome.View{{Width: 1280, Height: 900, Dark: true}, chrome.Phone, {Width: 390, Height: 844, Dark: true}} {
+	b.Allow = missing
+	must(t, b.Go(lab.URL+"/login"))
+	views := []chrome.View{chrome.Phone, {Width: 390, Height: 844, Dark: true}, {Width: 1280, Height: 900, Dark: true}, chrome.Wide}
+	look := func(at string) {
+		t.Helper()
+		for _, v := range views {
 			must(t, b.Look(v))
-			must(t, b.Go(lab.URL+at))
-			must(t, b.Until("!document.querySelector('[aria-busy=true]')"))
-			check(t, b, v.Name()+" "+at)
+			if v.Dark { // and all else is as in the light
+				check(t, b, v.Name()+" "+at, chrome.Colours...)
+			} else {
+				check(t, b, v.Name()+" "+at)
+			}
 		}
 	}
+	look("/login")
+	login(t, b, ledger.Admin)
+	first, paths := seeds(t), map[string]bool{}
+	kinds := crawl(t, b, func(at string, u *url.URL) {
+		if path := strings.Split(kindOf(u), "?")[0]; slices.Contains(first, at) || !paths[path] {
+			paths[path] = true
+			look(at)
+		} else {
+			check(t, b, at)
+		}
+	})
+	for _, path := range []string{"/", "/jobs", "/machines", "/store", "/calendar", "/audit", "/access", "/status",
+		"/boxes/*", "/boxes/*/disks", "/jobs/*", "/act/backup", "/act/cancel", "/do/add-token", "/do/gc", "/do/run"} {
+		if !paths[path] {
+			t.Errorf("no link leads to %s", path)
+		}
+	}
+	t.Log(len(kinds), "kinds of pages with", len(paths), "paths")
 }
 
 // kindOf is the same for pages of the same kind: only the first of many boxes is visited.
 func kindOf(u *url.URL) string {
 	parts := strings.Split(u.Path, "/")
-	for i := 2; i < len(parts) && parts[1] != "act"; i += 2 {
+	for i := 2; i < len(parts) && parts[1] != "act" && parts[1] != "do"; i += 2 {
 		parts[i] = "*"
 	}
 	var keys []string

@@ -225,6 +225,7 @@ func speedsOf(rates []api.Rate) (all []speeds) {
 // disksData is what the drawings of a backup's disks show.
 type disksData struct {
 	Box, Backup string
+	Part        bool // it is put into the page of the box
 	Disks       []drawnDisk
 	More        int // disks that are not drawn
 }
@@ -237,7 +238,7 @@ type drawnDisk struct {
 }
 
 // Disks draws the disks of a backup. It is a part of a page, and a page of its own.
-func (p *Pages) Disks(ctx context.Context, a API, addr, id string) (Page, error) {
+func (p *Pages) Disks(ctx context.Context, a API, addr, id string, part bool) (Page, error) {
 	var list api.BackupList
 	if err := a.Ask(ctx, "list-backups", Params{"owner": addr}, nil, &list); err != nil {
 		return Page{}, err
@@ -247,7 +248,7 @@ func (p *Pages) Disks(ctx context.Context, a API, addr, id string) (Page, error)
 		return Page{}, &api.Problem{Status: http.StatusNotFound, Code: api.CodeNotFound, Title: http.StatusText(http.StatusNotFound),
 			Detail: fmt.Sprintf("there is no backup %.80q of this box", id)}
 	}
-	d := disksData{Box: addr, Backup: id, More: max(0, len(list.Backups[i].Disks)-drawnDisks)}
+	d := disksData{Box: addr, Backup: id, Part: part, More: max(0, len(list.Backups[i].Disks)-drawnDisks)}
 	for n, disk := range list.Backups[i].Disks[:len(list.Backups[i].Disks)-d.More] {
 		drawn := drawnDisk{Name: disk.Name}
 		err := a.Ask(ctx, "get-map", Params{"owner": addr, "backup": id, "disk": disk.Name}, nil, &drawn.Map)

@@ -41,7 +41,8 @@ func (p *Pages) Routes(mux *http.ServeMux, site Site) {
 		return p.Box(r.Context(), a, r.PathValue("box"), r.URL.Query().Get("older"))
 	}))
 	mux.Handle("GET /boxes/{box}/disks", page(func(r *http.Request, a API) (Page, error) {
-		return p.Disks(r.Context(), a, r.PathValue("box"), r.URL.Query().Get("backup"))
+		q := r.URL.Query()
+		return p.Disks(r.Context(), a, r.PathValue("box"), q.Get("backup"), q.Get("part") != "")
 	}))
 	mux.Handle("GET /jobs/{job}", page(func(r *http.Request, a API) (Page, error) {
 		return p.Job(r.Context(), a, r.PathValue("job"))

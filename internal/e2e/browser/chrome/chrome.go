@@ -287,7 +287,7 @@ func (t *Tab) Has(text string) error {
 	return t.Until("document.body && document.body.innerText.includes(" + Quote(text) + ")")
 }
 
-// Quote is a text or a number as an expression of JavaScript.
+// Quote is a text, a number or a list of such as an expression of JavaScript.
 func Quote(v any) string {
 	b, err := json.Marshal(v)
 	if err != nil {
@@ -387,8 +387,11 @@ func (f Finding) String() string {
 	return s
 }
 
-// Axe has axe-core look at the page.
-func (t *Tab) Axe() (all []Finding, err error) {
+// Colours are the rules of axe-core that depend on colours.
+var Colours = []string{"color-contrast", "link-in-text-block"}
+
+// Axe has axe-core look at the page, by all of its rules or by some.
+func (t *Tab) Axe(rules ...string) (all []Finding, err error) {
 	var has bool
 	if err := t.Eval("typeof axe == 'object'", &has); err != nil {
 		return nil, err
@@ -400,8 +403,11 @@ func (t *Tab) Axe() (all []Finding, err error) {
 		}
 	}
 	var text string
-	const run = `axe.run(document, {resultTypes: ['violations']}).then(r => JSON.stringify(r.violations))`
-	if err := t.Eval(run, &text); err != nil {
+	opt := map[string]any{"resultTypes": []string{"violations"}}
+	if len(rules) > 0 {
+		opt["runOnly"] = rules
+	}
+	if err := t.Eval("axe.run(document, "+Quote(opt)+").then(r => JSON.stringify(r.violations))", &text); err != nil {
 		return nil, err
 	}
 	return all, json.Unmarshal([]byte(text), &all)
