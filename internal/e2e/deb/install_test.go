@@ -2,34 +2,18 @@ package deb
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"testbox-imaging/internal/bootcfg"
-	"testbox-imaging/internal/maintenance"
 	"testbox-imaging/internal/testenv"
 )
-
-func run(t *testing.T, argv ...string) string {
-	t.Helper()
-	cmd := exec.Command(argv[0], argv[1:]...)
-	cmd.Dir = testenv.Top()
-	cmd.Env = append(os.Environ(), "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive")
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s: %v\n%s", strings.Join(argv, " "), err, out)
-	}
-	return string(out)
-}
 
 // packages builds the packages with a version, and returns their files.
 func packages(t *testing.T, version string) (client, server string) {
@@ -40,51 +24,8 @@ func packages(t *testing.T, version string) (client, server string) {
 	return name("testbox"), name("testbox-server")
 }
 
-// clean unpacks a Debian root that has the lists of apt, and the packages that ours need
-// as files, so that nothing asks the network later. The root is kept in the user's cache.
-func clean(t *testing.T, client, server string) string {
-	t.Helper()
-	needs := run(t, "dpkg-deb", "-f", client, "Depends") + run(t, "dpkg-deb", "-f", server, "Depends")
-	needs = regexp.MustCompile(`testbox \([^)]*\),?`).ReplaceAllString(needs, "")
-	suite, sources := maintenance.Sources("/etc/apt")
-	if suite == "" {
-		t.Fatal("this machine has no apt sources of Debian")
-	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		t.Fatal(err)
-	}
-	key := fmt.Sprintf("%x", sha256.Sum256(fmt.Appendf(nil, "1 %s %s %s", suite, sources, needs)))[:16]
-	tree := filepath.Join(cache, "testbox", "deb-root-"+key+".tar")
-	list := filepath.Join(t.TempDir(), "all.sources")
-	if err := os.WriteFile(list, sources, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(tree); err != nil {
-		if err := os.MkdirAll(filepath.Dir(tree), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		old, _ := filepath.Glob(filepath.Join(filepath.Dir(tree), "deb-root-*"))
-		for _, path := range old {
-			os.Remove(path)
-		}
-		words := strings.Join(regexp.MustCompile(`[a-z][a-z0-9+.-]+`).FindAllString(needs, -1), " ")
-		tmp := tree + strconv.Itoa(os.Getpid()) + ".tar"
-		defer os.Remove(tmp)
-		download := `chroot "$1" apt-get install --download-only --no-install-recommends --yes -o APT::Keep-Downloaded-Packages=true ` + words
-		run(t, "mmdebstrap", "--mode=root", "--variant=minbase", "--include=man-db,bash-completion,libcap2-bin", "--skip=cleanup/apt",
-			"--customize-hook="+download, suite, tmp, list)
-		if err := os.Rename(tmp, tree); err != nil {
-			t.Fatal(err)
-		}
-	}
-	root := t.TempDir()
-	run(t, "tar", "--extract", "--numeric-owner", "--preserve-permissions", "--directory", root, "--file", tree)
-	return root
-}
-
 // before is a package with another version and otherwise the same, as if it were the one that
-// this machine had before.
+// a machine had before.
 func before(t *testing.T, file string) string {
 	t.Helper()
 	tree, to := t.TempDir(), t.TempDir()+"/old.deb"
@@ -94,38 +35,40 @@ func before(t *testing.T, file string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(control, bytes.ReplaceAll(text, []byte(version), []byte("0~before1")), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	write(t, control, string(bytes.ReplaceAll(text, []byte(version), []byte(older))))
 	run(t, "dpkg-deb", "-Znone", "--build", tree, to)
 	return to
 }
 
-const version = "0~later1"
+const (
+	version = "0~later1"
+	older   = "0~before1"
+)
 
 func TestInstall(t *testing.T) {
 	testenv.Root(t)
-	testenv.Tools(t, "mmdebstrap", "dh", "lintian", "make", "unshare", "chroot", "dpkg-deb", "tar", "ip")
+	testenv.Tools(t, "mmdebstrap", "dh", "lintian", "make", "unshare", "nsenter", "setpriv", "dpkg-deb", "tar", "ip", "curl",
+		"qemu-system-x86_64")
 	// Most of a build is to compress. Lintian does not bear packages without it.
 	t.Setenv("DPKG_DEB_COMPRESSOR_TYPE", "xz")
 	t.Setenv("DPKG_DEB_COMPRESSOR_LEVEL", "0")
 	client, server := packages(t, version)
+	t.Run("install", func(t *testing.T) {
+		t.Parallel()
+		install(t, client, server)
+	})
+	t.Run("lintian", func(t *testing.T) {
+		t.Parallel()
+		if out := run(t, "lintian", "--allow-root", "--fail-on", "error,warning", client, server); strings.TrimSpace(out) != "" {
+			t.Errorf("lintian says: %s", out)
+		}
+	})
 	t.Run("the same source makes the same packages", func(t *testing.T) {
 		t.Parallel()
 		client2, server2 := packages(t, version)
 		for one, two := range map[string]string{client: client2, server: server2} {
 			run(t, "cmp", one, two)
 		}
-	})
-	t.Run("lintian", func(t *testing.T) {
-		t.Parallel()
-		if out := run(t, "lintian", "--allow-root", "--fail-on", "warning", client, server); strings.TrimSpace(out) != "" {
-			t.Errorf("lintian says: %s", out)
-		}
-	})
-	t.Run("install", func(t *testing.T) {
-		t.Parallel()
-		install(t, client, server)
 	})
 }
 
@@ -139,127 +82,212 @@ func built(t *testing.T, dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(os.MkdirAll(dir, 0o755),
-		os.WriteFile(filepath.Join(dir, bootcfg.KernelFile), []byte("kernel"), 0o644),
-		os.WriteFile(filepath.Join(dir, bootcfg.InitrdFile), []byte("initrd"), 0o644),
-		os.WriteFile(filepath.Join(dir, bootcfg.VersionFile), text, 0o644)); err != nil {
-		t.Fatal(err)
-	}
+	write(t, filepath.Join(dir, bootcfg.KernelFile), "kernel")
+	write(t, filepath.Join(dir, bootcfg.InitrdFile), "initrd")
+	write(t, filepath.Join(dir, bootcfg.VersionFile), string(text))
 }
 
-// install installs the packages in a clean Debian without a network, upgrades, removes,
-// installs again and purges them, and looks at the data of the server after each step.
-func install(t *testing.T, client, server string) {
-	root := clean(t, client, server)
-	for from, to := range map[string]string{
-		before(t, client): "old.deb", before(t, server): "old-server.deb", client: "new.deb", server: "new-server.deb",
-	} {
-		run(t, "cp", from, filepath.Join(root, to))
-	}
-	in := func(script string) string {
-		t.Helper()
-		// The root has no program ip, and no packet leaves the bridge.
-		const network = "ip link set lo up; ip link add br0 type bridge; ip addr add 10.9.0.1/16 dev br0; ip link set br0 up; "
-		return run(t, "unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc="+root+"/proc",
-			"/bin/sh", "-c", network+`exec chroot "$@"`, "sh", root, "/bin/bash", "-c",
-			"set -e; export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root\n"+script)
-	}
-	says := func(out string, wants ...string) {
-		t.Helper()
-		for _, want := range wants {
-			if !strings.Contains(out, want) {
-				t.Errorf("this does not say %q:\n%s", want, out)
-			}
-		}
-	}
-	const apt = "apt-get --yes --no-install-recommends -o Dpkg::Use-Pty=0 -o APT::Keep-Downloaded-Packages=true "
-	in(apt + "install /old.deb /old-server.deb")
-	says(in(`testbox --help >/dev/null
-		man --where testbox testbox-image-create testbox-server testbox-maintenance >/dev/null
-		[ "$(id -gn testbox)" = testbox ]; [ "$(stat -c %U /var/lib/testbox)" = testbox ]; [ -d /etc/testbox ]
-		[ -e /etc/systemd/system/multi-user.target.wants/testbox.service ]
-		. /usr/share/bash-completion/bash_completion; _completion_loader testbox || true
-		complete -p testbox | grep -q __start_testbox
-		if testbox setup 2>&1; then echo "this must not end well"; exit 1; fi
-		echo precious >/var/lib/testbox/store/note; echo secret >/etc/testbox/power_key`),
-		"10.9.0.1 of the card br0", "[done] state folder", "[MISSING] maintenance system", "[MISSING] server", "`testbox server &`")
-
-	// The user and the rights are those of the unit.
-	serves := func() string {
-		t.Helper()
-		built(t, filepath.Join(root, "var/lib/testbox", bootcfg.TFTPArea, bootcfg.MaintDir, "ram-1.0"))
-		return in(`install -d -o testbox -g testbox /run/testbox
-			setpriv --reuid testbox --regid testbox --clear-groups --no-new-privs --inh-caps=-all,+net_bind_service,+net_raw \
-				--ambient-caps=-all,+net_bind_service,+net_raw --bounding-set=-all,+net_bind_service,+net_raw \
-				testbox server >/tmp/log 2>&1 &
-			pid=$!
-			until grep -q "The server is ready" /tmp/log; do
-				kill -0 $pid || { cat /tmp/log; exit 1; }
-				sleep 0.1
-			done
-			cat /tmp/log
-			testbox server status
-			testbox setup
-			grep -qE '^ *[0-9]+: [0-9A-F]+:0045 ' /proc/net/udp; cat /proc/net/tcp /proc/net/tcp6 | grep -qE ':0050 .* 0A '
-			testbox server --check
-			kill $pid; wait $pid`)
-	}
-	says(serves(), "[so] state folder", "[done] admin", "[so] TFTP pxelinux.0", "https://10.9.0.1:8443/ answers",
-		"The server is ready. The first backup")
-	kept := func(step string) {
-		t.Helper()
-		in(`[ "$(cat /var/lib/testbox/store/note)" = precious ]; [ "$(cat /etc/testbox/power_key)" = secret ]
-			[ -s /var/lib/testbox/ledger.db ]; [ -s /var/lib/testbox/tls/agents.key ]
-			[ -s /var/lib/testbox/testbox-tftp/pxelinux.cfg/site.conf ]; id testbox >/dev/null # ` + step)
-	}
-	const files = "cd /etc/testbox; sha256sum server.toml ../../var/lib/testbox/tls/*"
-	config := in(files)
-	for _, step := range []string{"install /new.deb /new-server.deb", "remove testbox testbox-server", "install /new.deb /new-server.deb"} {
-		in(apt + step)
-		kept(step)
-		if in(files) != config {
-			t.Errorf("%s changed the configuration or the keys", step)
-		}
-	}
-	says(in("dpkg-query -W -f '${Version}' testbox-server"), version)
-	says(serves(), "[so] admin", "The server is ready. The first backup")
-	said := in(apt + "purge testbox testbox-server </dev/null")
-	kept("purge")
-	says(said, "these are left", " /var/lib/testbox", " /etc/testbox")
-	in(`[ ! -e /etc/testbox/server.toml ]; [ ! -e /usr/bin/testbox ]
-		[ ! -e /etc/systemd/system/multi-user.target.wants/testbox.service ]`)
-
-	// Who has purged the packages by mistake loses the configuration and nothing else.
-	in(apt + "install /new.deb /new-server.deb")
-	in("testbox setup || true")
-	says(serves(), "[so] admin", "The server is ready. The first backup")
-	kept("purge and install")
-	in(apt + "purge testbox testbox-server; rm -r /var/lib/testbox /etc/testbox")
-	in(apt + "install /new.deb /new-server.deb; " + apt + "purge testbox testbox-server; [ ! -e /var/lib/testbox ]; [ ! -e /etc/testbox ]")
-}
-
-// mostExposed is what `systemd-analyze security` may say of the unit, times ten.
-const mostExposed = 20
-
-// TestUnit holds the unit to what systemd says of it.
-func TestUnit(t *testing.T) {
-	testenv.Root(t)
-	testenv.Tools(t, "systemd-analyze")
-	unit := filepath.Join(t.TempDir(), "testbox.service")
-	data, err := os.ReadFile(filepath.Join(testenv.Top(), "debian/testbox-server.testbox.service"))
+// readmeInstalls is the command of README.md that installs the packages.
+func readmeInstalls(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(testenv.Top(), "README.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(unit, data, 0o644); err != nil {
-		t.Fatal(err)
+	command := regexp.MustCompile(`apt-get install( \./dist/\S+)+`).FindString(string(text))
+	if command == "" {
+		t.Fatal("README.md does not say how to install the packages")
 	}
-	run(t, "systemd-analyze", "security", "--offline=true", fmt.Sprintf("--threshold=%d", mostExposed), unit)
-	// The program is not installed here.
-	text := strings.ReplaceAll(string(data), "/usr/bin/testbox", "/usr/bin/true")
-	if err := os.WriteFile(unit, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
+	return "cd /root; " + command
+}
+
+// readyLine is what `testbox setup` ends with if nothing is missing.
+const readyLine = "The server is ready. The first backup"
+
+// installed is a machine on which our packages are installed, upgraded, removed and purged.
+type installed struct {
+	*machine
+	command string // that installs what is in dist/
+	token   string // that setup printed
+	config  string // hashes of the configuration and the keys
+}
+
+// install goes the newcomer's way in a clean Debian, then upgrades, removes, installs again and
+// purges the packages, and looks at the server and its data after each step.
+func install(t *testing.T, client, server string) {
+	m := &installed{start(t, debian(t, client, server)), readmeInstalls(t), "", ""}
+	m.dist(older, before(t, client), before(t, server))
+	m.in(m.command)
+	m.newcomer()
+	m.unit()
+	m.config = m.in(configFiles)
+	pid := m.in(mainPID)
+
+	m.dist(version, client, server)
+	m.in(m.command)
+	says(t, m.in("dpkg-query -W -f '${Version}' testbox testbox-server"), version+version)
+	m.works("upgrade")
+	if m.in(mainPID) == pid {
+		t.Error("an upgrade leaves the old server running")
 	}
-	if out := strings.TrimSpace(run(t, "systemd-analyze", "verify", "--man=no", unit)); out != "" {
-		t.Errorf("systemd-analyze verify: %s", out)
+
+	m.in("apt-get remove testbox testbox-server </dev/null")
+	m.kept("remove")
+	m.in(`[ ! -e /usr/bin/testbox ]; no systemctl is-active testbox; [ ! -e /lib/systemd/system/testbox.service ]
+		no grep -qxs testbox /proc/[0-9]*/comm`)
+	m.in(m.command)
+	m.works("install again")
+
+	said := m.in("apt-get purge testbox testbox-server </dev/null")
+	says(t, said, "these are left", " /var/lib/testbox", " /etc/testbox")
+	m.kept("purge")
+	m.in(`[ ! -e /etc/testbox/server.toml ]; [ ! -e /usr/bin/testbox ]; no systemctl is-active testbox
+		[ ! -e /etc/systemd/system/multi-user.target.wants/testbox.service ]`)
+
+	// Who has purged the packages by mistake loses the configuration and nothing else.
+	m.in(m.command)
+	m.built()
+	says(t, m.in("testbox setup"), "[so] admin", readyLine)
+	m.config = m.in(configFiles) // by default the same, but for comments
+	m.works("purge and install")
+
+	m.in("apt-get purge testbox testbox-server </dev/null; rm -r /var/lib/testbox /etc/testbox")
+	m.in(m.command + `; apt-get purge testbox testbox-server </dev/null; [ ! -e /var/lib/testbox ]; [ ! -e /etc/testbox ]`)
+}
+
+const (
+	configFiles = "cd /etc/testbox; sha256sum server.toml ../../var/lib/testbox/tls/*"
+	mainPID     = "systemctl show --property=MainPID --value testbox"
+)
+
+// dist puts packages where `make deb` puts them, in the place of those that are there.
+func (m *installed) dist(version, client, server string) {
+	m.t.Helper()
+	dist := filepath.Join(m.root, "root/dist")
+	if err := errors.Join(os.RemoveAll(dist), os.MkdirAll(dist, 0o755)); err != nil {
+		m.t.Fatal(err)
 	}
+	run(m.t, "cp", client, filepath.Join(dist, "testbox_"+version+"_amd64.deb"))
+	run(m.t, "cp", server, filepath.Join(dist, "testbox-server_"+version+"_amd64.deb"))
+}
+
+func (m *installed) built() {
+	m.t.Helper()
+	built(m.t, filepath.Join(m.root, "var/lib/testbox", bootcfg.TFTPArea, bootcfg.MaintDir, "ram-1.0"))
+}
+
+// newcomer does what README.md says, as far as a machine goes that has no boxes. Nothing of
+// Debian can be had, so `testbox setup` cannot build what boxes boot, and says so.
+func (m *installed) newcomer() {
+	m.t.Helper()
+	m.in(`testbox --help >/dev/null
+		man --where testbox testbox-setup testbox-image-create testbox-server testbox-maintenance >/dev/null
+		man testbox-setup | grep -q 'testbox setup --show'
+		[ "$(id -gn testbox)" = testbox ]; [ "$(stat -c %U /var/lib/testbox)" = testbox ]; [ -d /etc/testbox ]
+		[ -e /etc/systemd/system/multi-user.target.wants/testbox.service ]; no systemctl is-active testbox; no systemctl is-failed testbox
+		. /usr/share/bash-completion/bash_completion; _completion_loader testbox || true
+		COMP_WORDS=(testbox image boot-t) COMP_CWORD=2 COMP_LINE='testbox image boot-t' COMP_POINT=20; compopt() { :; }; __start_testbox
+		[ "${COMPREPLY[*]%% }" = boot-test ]
+		[ -e /usr/share/zsh/vendor-completions/_testbox ]; [ -e /usr/share/fish/vendor_completions.d/testbox.fish ]`)
+	out := m.in("no testbox setup")
+	says(m.t, out, address+" of the card br0",
+		"[done] state folder", "[MISSING] maintenance system", "[done] service", "[done] server", "[done] admin",
+		"2 things are missing: maintenance system, boot files")
+	if found := regexp.MustCompile(`(?m)^    (\S{20,})$`).FindStringSubmatch(out); found != nil {
+		m.token = found[1]
+	}
+	m.built()
+	says(m.t, m.in("testbox setup"), "[so] state folder", "[so] service", "[so] admin", "[so] TFTP pxelinux.0",
+		"https://"+address+":8443/ answers", readyLine)
+	m.in(`testbox backup 10.9.41.42; testbox jobs | grep 10.9.41.42
+		head -c 1M /dev/urandom >/root/disk; export TESTBOX_STORE=/var/lib/testbox/store; testbox image create web-1 /root/disk
+		testbox image show web-1; echo secret >/etc/testbox/power_key`)
+	m.page()
+}
+
+// page logs in as the first admin.
+func (m *installed) page() {
+	m.t.Helper()
+	const at = "https://" + address + ":8443/"
+	jar := filepath.Join(m.t.TempDir(), "jar")
+	get := func(more ...string) string {
+		return m.outside(append([]string{"curl", "--silent", "--show-error", "--insecure", "--location", "--max-time", "300",
+			"--cookie", jar, "--cookie-jar", jar, "--write-out", "\n%{http_code} %{url_effective}"}, more...)...)
+	}
+	out := get(at)
+	says(m.t, out, "200 "+at+"login")
+	if strings.Contains(out, "10.9.41.42") {
+		m.t.Errorf("somebody who is not logged in sees a box:\n%s", out)
+	}
+	says(m.t, get("--data-urlencode", "token="+m.token, at+"login"), "200 "+at, "10.9.41.42")
+}
+
+// works says that the server runs and has its data.
+func (m *installed) works(step string) {
+	m.t.Helper()
+	m.until("the server runs after "+step, "systemctl is-active testbox && testbox server status")
+	m.in("testbox jobs | grep 10.9.41.42; TESTBOX_STORE=/var/lib/testbox/store testbox image verify web-1 /root/disk")
+	m.kept(step)
+	if m.in(configFiles) != m.config {
+		m.t.Errorf("%s changed the configuration or the keys", step)
+	}
+	m.page()
+}
+
+// kept says that all files of the server and of its admin are there.
+func (m *installed) kept(step string) {
+	m.t.Helper()
+	m.in(`[ "$(cat /etc/testbox/power_key)" = secret ]; id testbox >/dev/null; cd /var/lib/testbox
+		[ -s ledger.db ]; [ -s tls/agents.key ]; [ -s testbox-tftp/pxelinux.cfg/site.conf ]; ls store/packs/* >/dev/null # after ` + step)
+}
+
+// mostExposed is what `systemd-analyze security` may say of the unit, times ten. QEMU takes 0.2.
+const mostExposed = 21
+
+// bootSector is what the machine of a boot test is to start. It asks for a login on its serial line.
+var bootSector = func() []byte {
+	d := make([]byte, 1<<20)
+	copy(d, []byte{0x31, 0xc0, 0x8e, 0xd8, 0xbe, 0x80, 0x7c, 0xba, 0xf8, 0x03, 0xac, 0x84, 0xc0, 0x74, 3, 0xee, 0xeb, 0xf8, 0xf4, 0xeb, 0xfd})
+	copy(d[0x80:], "up\r\ntb login: ")
+	d[510], d[511] = 0x55, 0xaa
+	return d
+}()
+
+// qemu is this machine's QEMU in the other one, which has none of its own since it is large.
+const qemu = `#!/bin/sh
+lib=/host/lib/x86_64-linux-gnu
+QEMU_MODULE_DIR=$lib/qemu exec $lib/ld-linux-x86-64.so.2 --library-path $lib /host/bin/qemu-system-x86_64 \
+	-L /host/share/seabios -L /host/share/qemu "$@"
+`
+
+// within runs a script with the user and all limits of the unit, by a copy of it.
+const within = `sed -e 's/^Type=.*/Type=oneshot/; /^Restart/d; /^RuntimeDirectory/d' -e 's|^ExecStart=.*|ExecStart=/bin/bash /root.sh|' \
+	/lib/systemd/system/testbox.service >/run/systemd/system/try.service
+systemctl daemon-reload
+systemctl start try || true
+journalctl --sync
+journalctl --no-pager --output=cat --unit=try`
+
+// unit holds the unit to what systemd says of it, and to what the server needs: boot tests run
+// QEMU within the limits of the unit.
+func (m *installed) unit() {
+	m.t.Helper()
+	if out := strings.TrimSpace(m.in("systemd-analyze verify testbox.service")); out != "" {
+		m.t.Errorf("systemd-analyze verify says: %s", out)
+	}
+	m.in(fmt.Sprintf("systemd-analyze security --threshold=%d testbox.service", mostExposed))
+	write(m.t, filepath.Join(m.root, "usr/bin/qemu-system-x86_64"), qemu)
+	write(m.t, filepath.Join(m.root, "boots"), string(bootSector))
+	write(m.t, filepath.Join(m.root, "root.sh"), prelude+`id; store=/var/lib/testbox/try; trap "rm -r $store" EXIT
+testbox store init --store $store; testbox image create --store $store boots /boots
+testbox image boot-test --store $store boots
+opens() { (: <>/dev/$1) 2>&1; }
+opens null; no opens fuse; no opens sdz
+opens kvm || opens kvm | grep "No such device" # where the kernel has no KVM
+no unshare --user true; no touch /etc/testbox/x; no ls /home/; no ls /root/
+echo all is well
+`)
+	m.in(`chmod +x /usr/bin/qemu-system-x86_64; mknod -m 666 /dev/fuse c 10 229; mknod -m 666 /dev/sdz b 65 144
+		mknod -m 660 /dev/kvm c 10 232; chgrp kvm /dev/kvm`)
+	says(m.t, m.in(within), "(kvm)", "of boots: passed; sign of life: it asked for a login", "all is well")
 }
