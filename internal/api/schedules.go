@@ -93,9 +93,29 @@ func (s *Server) plan(name string) (*schedule.Plan, error) {
 	return nil, notFound("there is no schedule %.80q; schedules are in the configuration of the server", name)
 }
 
+// finder finds the boxes that a word means.
+type finder = func(*ledger.Tx, string) ([]ledger.Box, error)
+
+// foundOnce finds what each word means once. Many schedules have the same boxes, as those of each night and of each week.
+func foundOnce() finder {
+	type found struct {
+		boxes []ledger.Box
+		err   error
+	}
+	known := map[string]found{}
+	return func(tx *ledger.Tx, word string) ([]ledger.Box, error) {
+		f, has := known[word]
+		if !has {
+			f.boxes, f.err = Boxes(tx, word)
+			known[word] = f
+		}
+		return f.boxes, f.err
+	}
+}
+
 // planBoxes finds the boxes of a schedule. lost says which words mean none, and why.
-func planBoxes(tx *ledger.Tx, p *schedule.Plan) (all []ledger.Box, lost []string, err error) {
-	boxes, left, err := schedule.Members(tx, p, Boxes)
+func planBoxes(tx *ledger.Tx, p *schedule.Plan, find finder) (all []ledger.Box, lost []string, err error) {
+	boxes, left, err := schedule.Members(tx, p, find)
 	for _, l := range left {
 		lost = append(lost, l.What+": "+l.Why)
 	}
@@ -109,8 +129,9 @@ func (s *Server) listSchedules(ctx context.Context, _ *struct{}) (*body[[]Schedu
 		if err != nil {
 			return err
 		}
+		find := foundOnce()
 		for _, p := range s.cfg.Schedules {
-			v, err := s.scheduleOf(tx, p, entries[p.Name])
+			v, err := s.scheduleOf(tx, p, entries[p.Name], find)
 			if err != nil {
 				return err
 			}
@@ -133,14 +154,14 @@ func (s *Server) schedule(ctx context.Context, name string) (v Schedule, err err
 	err = s.cfg.Ledger.View(ctx, func(tx *ledger.Tx) error {
 		entries, err := schedule.Entries(tx)
 		if err == nil {
-			v, err = s.scheduleOf(tx, p, entries[p.Name])
+			v, err = s.scheduleOf(tx, p, entries[p.Name], Boxes)
 		}
 		return err
 	})
 	return v, err
 }
 
-func (s *Server) scheduleOf(tx *ledger.Tx, p *schedule.Plan, e schedule.Entry) (Schedule, error) {
+func (s *Server) scheduleOf(tx *ledger.Tx, p *schedule.Plan, e schedule.Entry, find finder) (Schedule, error) {
 	now := s.cfg.Now()
 	v := Schedule{Name: p.Name, When: p.When, Zone: p.Zone, Window: p.Window, Action: p.Action, Targets: p.Boxes, Text: p.Describe(now),
 		Late: p.LateText(), Made: e.Made, Missed: (*ScheduleNote)(e.Missed), Left: (*ScheduleNote)(e.Left), Paused: (*SchedulePause)(e.Pause)}
@@ -150,7 +171,7 @@ func (s *Server) scheduleOf(tx *ledger.Tx, p *schedule.Plan, e schedule.Entry) (
 	if !e.Start.IsZero() {
 		v.Last = p.In(e.Start)
 	}
-	boxes, lost, err := planBoxes(tx, p)
+	boxes, lost, err := planBoxes(tx, p, find)
 	if err != nil {
 		return v, err
 	}
@@ -167,31 +188,39 @@ func (s *Server) scheduleOf(tx *ledger.Tx, p *schedule.Plan, e schedule.Entry) (
 	return v, err
 }
 
-// outcomes counts how the latest job of each box stands that somebody has asked for.
+// outcomes counts how the latest job of each box stands that somebody has asked for. It looks through the latest jobs, and
+// ends when it has one of each box. So it reads little more than there are boxes, however many jobs there were.
 func outcomes(tx *ledger.Tx, by string, boxes []ledger.Box) (map[string]int, error) {
-	jobs, _, err := tx.Jobs(ledger.JobFilter{By: by}, ledger.Page{})
-	if err != nil {
-		return nil, err
-	}
 	known := map[box.Addr]bool{}
 	for _, b := range boxes {
 		known[b.Address] = true
 	}
 	all := map[string]int{}
-	for _, j := range jobs {
-		if !known[j.Box] { // it has a later one, or is not of the schedule any more
-			continue
+	read := 0
+	for p := (ledger.Page{Limit: max(1, len(boxes))}); len(known) > 0 && read < ledger.MaxPage; {
+		jobs, next, err := tx.Jobs(ledger.JobFilter{By: by}, p)
+		if err != nil {
+			return nil, err
 		}
-		delete(known, j.Box)
-		word := j.State
-		if j.State == string(job.Ended) {
-			var doc struct{ Job struct{ Outcome string } }
-			if err := json.Unmarshal(j.Doc, &doc); err != nil {
-				return nil, fmt.Errorf("job %s: %w", j.ID, err)
+		for _, row := range jobs {
+			if !known[row.Box] { // it has a later one, or is not of the schedule any more
+				continue
 			}
-			word = doc.Job.Outcome
+			delete(known, row.Box)
+			word := row.State
+			if row.State == string(job.Ended) {
+				j, err := dispatch.Brief(row)
+				if err != nil {
+					return nil, fmt.Errorf("job %s: %w", row.ID, err)
+				}
+				word = string(j.Outcome)
+			}
+			all[word]++
 		}
-		all[word]++
+		read += len(jobs)
+		if p.After = next; next == "" {
+			break
+		}
 	}
 	return all, nil
 }
@@ -247,7 +276,7 @@ func (s *Server) runSchedule(ctx context.Context, in *struct {
 	var boxes []ledger.Box
 	var lost []string
 	err = s.cfg.Ledger.View(ctx, func(tx *ledger.Tx) (err error) {
-		boxes, lost, err = planBoxes(tx, p)
+		boxes, lost, err = planBoxes(tx, p, Boxes)
 		return err
 	})
 	if err != nil {

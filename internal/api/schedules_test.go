@@ -2,6 +2,8 @@ package api_test
 
 import (
 	"context"
+	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -199,5 +201,32 @@ func TestScheduleEvents(t *testing.T) {
 		if e := next(t, events); e.name != "job" {
 			t.Errorf("%+v", e)
 		}
+	}
+}
+
+// TestOutcomes: the latest job of each box counts, also of one that had its job long before those of the others.
+func TestOutcomes(t *testing.T) {
+	nightly, err := schedule.New("nightly", schedule.Config{When: "30 2 * * *", Zone: "UTC", Action: box.Backup,
+		Boxes: []string{"10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"}})
+	must(t, err)
+	r := newRigWith(t, func(cfg *api.Config) { cfg.Schedules = []*schedule.Plan{nightly} })
+	add := func(n int, a string, o box.Outcome) {
+		t.Helper()
+		at := r.clock().Add(time.Duration(n-100) * time.Hour)
+		row := ledger.Job{ID: fmt.Sprintf("job%d", n), Box: addr(t, a), State: string(job.Ended), Created: at, Changed: at, Ended: at,
+			By: nightly.By(), Doc: fmt.Appendf(nil, `{"format":1,"job":{"outcome":%q}}`, o)}
+		must(t, r.ledger.Update(t.Context(), func(tx *ledger.Tx) error { return tx.AddJob(row) }))
+	}
+	add(0, "10.0.0.2", box.Failed)
+	add(1, "10.0.0.3", box.Failed)
+	for n := range 30 {
+		add(2+n, "10.0.0.1", box.Failed)
+	}
+	add(40, "10.0.0.1", box.Done)
+	add(41, "10.0.0.77", box.Failed) // is not of the schedule any more
+	var s api.Schedule
+	r.root().want(200, "GET", "/api/v1/schedules/nightly", nil, &s)
+	if want := map[string]int{"done": 1, "failed": 2}; !maps.Equal(s.Outcomes, want) {
+		t.Errorf("%v, not %v", s.Outcomes, want)
 	}
 }

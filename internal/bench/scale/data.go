@@ -40,8 +40,9 @@ type size struct {
 }
 
 const (
-	format     = 7       // of the data; it changes when this file makes other data
+	format     = 8       // of the data; it changes when this file makes other data
 	diskBytes  = 8 << 30 // of each disk
+	groups     = 10
 	perPage    = 16      // chunks of a page
 	smallChunk = 512     // bytes of a chunk of all nights but the last
 	nightChunk = 100_000 // bytes of a chunk of the last night
@@ -289,7 +290,7 @@ func makeLedger(path string, s size, now time.Time) (err error) {
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
 	err = l.Update(ctx, func(tx *ledger.Tx) error {
-		for i := range 10 {
+		for i := range groups {
 			if err := tx.PutGroup(ledger.Group{Name: fmt.Sprint("rack", i)}); err != nil {
 				return err
 			}
@@ -297,7 +298,7 @@ func makeLedger(path string, s size, now time.Time) (err error) {
 		for i := range s.Boxes {
 			if err := tx.PutBox(ledger.Box{Address: addrOf(i), Name: fmt.Sprintf("box-%04d", i), UUID: uuidOf(i),
 				MACs:   []string{rig.CardOf(addrOf(i)), fmt.Sprintf("52:54:00:01:%02x:%02x", i>>8, i&0xff)},
-				Labels: []string{"gpu", fmt.Sprint("row=", i%7)}, Groups: []string{fmt.Sprint("rack", i%10)}, Health: ledger.Good,
+				Labels: []string{"gpu", fmt.Sprint("row=", i%7)}, Groups: []string{fmt.Sprint("rack", i%groups)}, Health: ledger.Good,
 				FirstSeen: now.AddDate(-1, 0, 0), LastSeen: now}); err != nil {
 				return err
 			}
@@ -359,7 +360,11 @@ func addMost(tx *ledger.Tx, s size, now time.Time) error {
 
 // endedJob is a backup that was done, as the ledger has it.
 func endedJob(i, round int, at time.Time) (ledger.Job, error) {
-	j := job.New(job.Order{ID: at.UTC().Format("20060102-150405-") + fmt.Sprintf("%04d", i), Box: addrOf(i), Action: box.Backup, By: "nightly",
+	by := "nightly"
+	if round%2 == 1 {
+		by = fmt.Sprintf("schedule s%d", i%groups)
+	}
+	j := job.New(job.Order{ID: at.UTC().Format("20060102-150405-") + fmt.Sprintf("%04d", i), Box: addrOf(i), Action: box.Backup, By: by,
 		Arming: box.NewArming()}, job.Seed{}, at)
 	j.State, j.Since, j.Settled, j.Step, j.Attempt = job.Ended, j.Asked.Add(10*time.Minute), true, 5, 1
 	j.Heard, j.Disarmed, j.Outcome, j.Up = j.Since, j.Since, box.Done, job.UpNotAsked
