@@ -166,7 +166,9 @@ func (r *setupRun) look(ctx context.Context) (given setup.Given, err error) {
 	if r.facts, err = setup.Gather(setup.Places{State: cfg.State, Loaders: r.w.loaders, Proc: "/proc"}); err != nil {
 		return given, err
 	}
-	if cfg.DHCP.Mode == "" && os.Geteuid() == 0 {
+	if len(r.facts.Addresses) == 0 {
+		r.facts.NoDHCP = errors.New("no card has an IPv4 address")
+	} else if cfg.DHCP.Mode == "" && os.Geteuid() == 0 {
 		r.p.tellf("Looking for other DHCP servers, which takes 5 seconds.")
 		r.facts.AskDHCP(ctx)
 	} else {

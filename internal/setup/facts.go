@@ -28,6 +28,7 @@ type Facts struct {
 	Root       bool // this program runs as root
 	Addresses  []Address
 	Mine       []netip.Prefix // all IPv4 addresses of cards that are up, also those that boxes cannot be told
+	Idle       []string       // other cards, and what each lacks, such as "eth1 is down"
 	IPv6       bool           // a card has an address of IPv6 that others can reach
 	Gateway    netip.Addr     // of the default route
 	Busy       []Busy
@@ -130,9 +131,14 @@ func (f *Facts) cards() error {
 	}
 	for _, l := range links {
 		a := l.Attrs()
-		if a.Flags&net.FlagLoopback != 0 || a.Flags&net.FlagUp == 0 {
+		if a.Flags&net.FlagLoopback != 0 {
 			continue
 		}
+		if a.Flags&net.FlagUp == 0 {
+			f.Idle = append(f.Idle, a.Name+" is down")
+			continue
+		}
+		before := len(f.Addresses)
 		addrs, err := netlink.AddrList(l, netlink.FAMILY_ALL)
 		if err != nil {
 			return err
@@ -151,6 +157,9 @@ func (f *Facts) cards() error {
 				f.Addresses = append(f.Addresses, Address{Card: a.Name, Kind: l.Type(), Prefix: netip.PrefixFrom(ip, ones(x.Mask)),
 					Link: a.RawFlags&unix.IFF_RUNNING != 0, Dynamic: x.Flags&unix.IFA_F_PERMANENT == 0, Default: leaves[a.Index]})
 			}
+		}
+		if len(f.Addresses) == before {
+			f.Idle = append(f.Idle, a.Name+" has no IPv4 address that others can reach")
 		}
 	}
 	return nil

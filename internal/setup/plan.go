@@ -87,6 +87,12 @@ func Make(f *Facts, w Wish, g Given) (*Plan, error) {
 		p.note(Hint, "address", "", "It came by DHCP and may change. Have the DHCP server reserve it, or make it a fixed one, "+
 			"since boxes are told this address.")
 	}
+	if !p.Address.Link {
+		p.note(Hint, "address", "", "The card %s has no link. Is its cable in?", p.Address.Card)
+	}
+	if p.Address.Prefix.Bits() > 30 {
+		p.note(Hint, "address", "", "The network %v has no room for boxes. Is its mask right?", p.Address.Prefix.Masked())
+	}
 	p.room(f)
 	if y := f.Now.Year(); y < 2025 {
 		p.note(Wrong, "time", "", "The clock of this machine says the year %d. Set it, since armings and tokens end by it.", y)
@@ -129,7 +135,10 @@ func (p *Plan) choose(f *Facts, w Wish, g Given) (why string, err error) {
 			return "", problem.Wrongf("site.conf says that boxes reach this machine at %v, and no card has that address; "+
 				"give it to a card, or change `server` in site.conf. This machine has: %s", g.Server, list(f.Addresses))
 		}
-		p.Address = f.Addresses[i]
+		if p.Address = f.Addresses[i]; w.Card != "" && w.Card != p.Address.Card {
+			return "", problem.Wrongf("site.conf says server = %v, which the card %s has, and --interface says %.40q; change the file or leave "+
+				"--interface out", g.Server, p.Address.Card, w.Card)
+		}
 		return "The file site.conf says so.", nil
 	}
 	all := f.Addresses
@@ -153,7 +162,12 @@ func (p *Plan) choose(f *Facts, w Wish, g Given) (why string, err error) {
 		if f.IPv6 {
 			text += ", only addresses of IPv6. Boxes start by IPv4"
 		}
-		return "", problem.Wrongf("%s; give the card in the boxes' network one, such as: ip addr add 10.40.0.1/24 dev CARD", text)
+		idle := "there is no card but the loopback"
+		if len(f.Idle) > 0 {
+			idle = strings.Join(f.Idle, ", ")
+		}
+		return "", problem.Wrongf("%s (%s); give the card in the boxes' network one in the configuration of this machine's network. "+
+			"Until then: ip link set CARD up; ip addr add 10.40.0.1/24 dev CARD", text, idle)
 	}
 	for _, rule := range []struct {
 		keep func(Address) bool
@@ -248,9 +262,9 @@ func (p *Plan) ports(f *Facts) {
 	} {
 		if b := has(f.Busy, n.proto, n.at); n.at != "" && b != nil {
 			wrong = true
-			p.note(Wrong, "port", "", "%s port %s is in use by %s, and the server needs it (%s). Stop that program.%s",
-				strings.ToUpper(n.proto),
-				n.at[strings.LastIndexByte(n.at, ':')+1:], b, n.key, n.other)
+			port := n.at[strings.LastIndexByte(n.at, ':')+1:]
+			p.note(Wrong, "port "+port, "", "%s port %s is in use by %s, and the server needs it (%s). Stop that program.%s",
+				strings.ToUpper(n.proto), port, b, n.key, n.other)
 		}
 	}
 	if b := has(f.Busy, "tcp", c.HTTP); c.HTTP != "" && b != nil {

@@ -44,9 +44,24 @@ func (s *serverSite) machine(mac string) *firmware {
 	return m
 }
 
-// listen opens a UDP socket on the card of a host. The thread does it that is here, and
-// comes back: if it ended, the kernel would kill the processes that it has started.
+// listen opens a UDP socket on the card of a host.
 func (h host) listen(t testing.TB, address string) *net.UDPConn {
+	t.Helper()
+	l := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) (err error) {
+		raw.Control(func(fd uintptr) { err = unix.BindToDevice(int(fd), "eth0") })
+		return err
+	}}
+	var c net.PacketConn
+	var err error
+	h.inside(t, func() { c, err = l.ListenPacket(t.Context(), "udp4", address) })
+	must(t, err)
+	t.Cleanup(func() { c.Close() })
+	return c.(*net.UDPConn)
+}
+
+// inside does something in the network of a host. The thread does it that is here, and
+// comes back: if it ended, the kernel would kill the processes that it has started.
+func (h host) inside(t testing.TB, do func()) {
 	t.Helper()
 	runtime.LockOSThread()
 	here, err := os.Open("/proc/thread-self/ns/net")
@@ -56,18 +71,11 @@ func (h host) listen(t testing.TB, address string) *net.UDPConn {
 	must(t, err)
 	defer there.Close()
 	must(t, unix.Setns(int(there.Fd()), unix.CLONE_NEWNET))
-	l := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) (err error) {
-		raw.Control(func(fd uintptr) { err = unix.BindToDevice(int(fd), "eth0") })
-		return err
-	}}
-	c, err := l.ListenPacket(t.Context(), "udp4", address)
+	do()
 	if err := unix.Setns(int(here.Fd()), unix.CLONE_NEWNET); err != nil {
 		t.Fatal(err) // the thread stays locked, since it is in the wrong place
 	}
 	runtime.UnlockOSThread()
-	must(t, err)
-	t.Cleanup(func() { c.Close() })
-	return c.(*net.UDPConn)
 }
 
 func (m *firmware) say(p *dhcpv4.DHCPv4) {

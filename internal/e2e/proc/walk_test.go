@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
@@ -360,5 +362,82 @@ func TestSetupHearsDHCP(t *testing.T) {
 		}
 		cmd.Process.Kill()
 		cmd.Wait()
+	}
+}
+
+// TestSetupOddMachines has setup say what it would do on machines with other cards, ports and disks.
+func TestSetupOddMachines(t *testing.T) {
+	t.Parallel()
+	testenv.Root(t)
+	testenv.Tools(t, "ip", "nsenter", "unshare", "mount")
+	prog, err := built()
+	must(t, err)
+	card := func(name, rest string) []string {
+		return []string{"link add " + name + " type veth peer name peer-" + name, "link set peer-" + name + " up", "link set " + name + " up",
+			strings.ReplaceAll(rest, "CARD", name)}
+	}
+	one := card("e0", "addr add 10.1.0.1/24 dev CARD")
+	for name, c := range map[string]struct {
+		ip   []string
+		code int
+		says []string
+	}{
+		"no card": {nil, wrongUse, []string{"no network card is up and has an IPv4 address (there is no card but the loopback)"}},
+		"down":    {[]string{"link add br0 type bridge", "addr add 10.1.0.1/24 dev br0"}, wrongUse, []string{"(br0 is down)"}},
+		"IPv6 only": {card("e0", "addr add fd00::5/64 dev CARD nodad"), wrongUse,
+			[]string{"only addresses of IPv6. Boxes start by IPv4", "e0 has no IPv4 address"}},
+		"two cards": {append(card("e1", "addr add 10.2.0.1/24 dev CARD"), one...), wrongUse,
+			[]string{"testbox setup --address 10.1.0.1    # card e0, network 10.1.0.0/24", "testbox setup --address 10.2.0.1 "}},
+		"one came by DHCP": {append(card("e1", "addr add 10.2.0.1/24 valid_lft 3600 preferred_lft 3600 dev CARD"), one...), done,
+			[]string{"[chosen] address: 10.1.0.1 of the card e0", "The others came by DHCP"}},
+		"by DHCP": {card("e0", "addr add 10.2.0.1/24 valid_lft 3600 preferred_lft 3600 dev CARD"), done,
+			[]string{"[hint] address: It came by DHCP and may change"}},
+		"no cable": {[]string{"link add e0 type veth peer name off", "link set e0 up", "addr add 10.1.0.1/24 dev e0"}, done,
+			[]string{"The card e0 has no link"}},
+		"one address": {card("e0", "addr add 10.1.0.1/32 dev CARD"), done, []string{"10.1.0.1/32 has no room for boxes"}},
+		"ports": {one, failed, []string{"[MISSING] port 69: UDP port 69 is in use by \"", "[MISSING] port 8443: TCP port 8443 is in use by \"",
+			"2 things are missing: port 8443, port 69"}},
+		"little room": {one, failed, []string{"[MISSING] state: ", "too little to work with", "1 thing is missing: state"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t)
+			h.ip(t, "link set lo up")
+			for _, command := range c.ip {
+				h.ip(t, command)
+			}
+			dir := tempDir(t)
+			room := filepath.Join(dir, "room")
+			command := prog.testbox + " setup --show --config " + filepath.Join(dir, "server.toml") + " --state " + room + "/state"
+			switch name {
+			case "ports":
+				var udp net.PacketConn
+				var tcp net.Listener
+				var noUDP, noTCP error
+				h.inside(t, func() {
+					udp, noUDP = net.ListenPacket("udp4", ":69")
+					tcp, noTCP = net.Listen("tcp", ":8443")
+				})
+				must(t, errors.Join(noUDP, noTCP))
+				defer udp.Close()
+				defer tcp.Close()
+			case "little room":
+				command = "mkdir " + room + " && mount -t tmpfs -o size=20m none " + room + " && " + command
+			}
+			argv := h.in("unshare", "--mount", "sh", "-c", command)
+			cmd := exec.Command(argv[0], argv[1:]...)
+			out, _ := cmd.CombinedOutput()
+			if cmd.ProcessState == nil || cmd.ProcessState.ExitCode() != c.code {
+				t.Fatalf("%v, and %d was expected:\n%s", cmd.ProcessState, c.code, out)
+			}
+			for _, want := range c.says {
+				if !strings.Contains(string(out), want) {
+					t.Errorf("setup does not say %q:\n%s", want, out)
+				}
+			}
+			if names, err := os.ReadDir(dir); err != nil || len(names) > 1 || len(names) == 1 && names[0].Name() != "room" {
+				t.Errorf("--show made something: %v, %v", names, err)
+			}
+		})
 	}
 }
