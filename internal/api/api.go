@@ -124,6 +124,7 @@ const (
 	eachAddress    = 200
 	maxAtOnce      = 100 // requests of one connection
 	maxStreams     = 400 // requests that last until the client goes
+	eachStreams    = 200 // those with one token, so that it cannot take them from all others
 	maxDrain       = maxBody
 )
 
@@ -142,9 +143,10 @@ type Server struct {
 	stop     context.CancelFunc
 	spare    sparing.Limit
 
-	mu      sync.Mutex // guards the fields below
-	servers []*http.Server
-	closed  bool
+	mu        sync.Mutex // guards the fields below
+	servers   []*http.Server
+	closed    bool
+	following map[ledger.Hash]int // streams of each token
 }
 
 // New makes a server. The caller closes it before the Dispatch that runs its jobs.
@@ -167,7 +169,8 @@ func New(cfg Config) *Server {
 	if cfg.Patience <= 0 {
 		cfg.Patience = defaultPatient
 	}
-	s := &Server{cfg: cfg, mux: http.NewServeMux(), streams: make(chan struct{}, maxStreams), looks: make(chan struct{}, maxLooks),
+	s := &Server{cfg: cfg, mux: http.NewServeMux(), streams: make(chan struct{}, maxStreams),
+		following: map[ledger.Hash]int{}, looks: make(chan struct{}, maxLooks),
 		uploads: uploads{by: map[string]*upload{}}}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.metrics = newMetrics(s)
@@ -342,13 +345,27 @@ func (s *Server) logError(who, kind, text string, args ...any) {
 }
 
 // stream makes room for a request that lasts until the client goes.
-func (s *Server) stream() (leave func(), err error) {
+func (s *Server) stream(ctx context.Context) (leave func(), err error) {
+	token := callerOf(ctx).token // none at the socket
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if token != (ledger.Hash{}) && s.following[token] >= eachStreams {
+		return nil, busy("%d clients follow something with this token already; try again later, or with another token", eachStreams)
+	}
 	select {
 	case s.streams <- struct{}{}:
-		return func() { <-s.streams }, nil
 	default:
 		return nil, busy("%d clients follow something already; try again later", maxStreams)
 	}
+	s.following[token]++
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.following[token]--; s.following[token] == 0 {
+			delete(s.following, token)
+		}
+		<-s.streams
+	}, nil
 }
 
 // Listen makes the Unix socket. Its folder must exist, and only root may write to it.

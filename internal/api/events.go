@@ -235,7 +235,7 @@ func (s *Server) getEvents(ctx context.Context, in *struct {
 	LastEventID string `header:"Last-Event-ID" maxLength:"64" doc:"id of the last event that is known"`
 	Brief       bool   `query:"brief" doc:"only id, box and state of a job, and events at most once a second"`
 }) (*stream, error) {
-	leave, err := s.stream()
+	leave, err := s.stream(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -67,7 +67,7 @@ func (s *Server) getLog(ctx context.Context, in *struct {
 	}
 	t := &tail{s: s, path: folder.Path(box.LogFile), at: in.Offset, leave: func() {}}
 	if in.Follow {
-		if t.leave, err = s.stream(); err != nil {
+		if t.leave, err = s.stream(ctx); err != nil {
 			return nil, err
 		}
 	}

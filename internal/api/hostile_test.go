@@ -447,6 +447,43 @@ func TestManyStreams(t *testing.T) {
 	c.want(200, "GET", "/api/v1/me", nil, nil)
 }
 
+// TestManyStreamsOfOne: one token cannot take all places from the others, and gets them back.
+func TestManyStreamsOfOne(t *testing.T) {
+	r := newRig(t)
+	with := func() *client {
+		t := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true}
+		r.t.Cleanup(t.CloseIdleConnections)
+		return &client{t: r.t, http: &http.Client{Transport: t}, base: r.url, token: r.token(ledger.Token{Role: ledger.Viewer})}
+	}
+	greedy, other := with(), with()
+	var stops []func()
+	defer func() {
+		for _, stop := range stops {
+			stop()
+		}
+	}()
+	for range 200 {
+		_, stop := greedy.follow("")
+		stops = append(stops, stop)
+	}
+	if status, code := greedy.try("GET", "/api/v1/events"); status != 503 || code != api.CodeBusy {
+		t.Errorf("one more: %d %s", status, code)
+	}
+	_, stop := other.follow("")
+	defer stop()
+	_, stop = r.root().follow("")
+	defer stop()
+	stops[0]()
+	stops = stops[1:]
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		if status, code := greedy.try("GET", "/api/v1/jobs/nothing?wait=1"); status == 404 {
+			break
+		} else if time.Now().After(end) {
+			t.Fatalf("a place that was left is not free: %d %s", status, code)
+		}
+	}
+}
+
 // TestLog: a log is read whole, from an offset, and as it grows.
 func TestLog(t *testing.T) {
 	r := newRig(t)

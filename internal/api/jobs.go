@@ -160,7 +160,7 @@ func (s *Server) waits(ctx context.Context, seconds int) (*waiting, error) {
 	if w.late {
 		return w, nil
 	}
-	leave, err := s.stream()
+	leave, err := s.stream(ctx)
 	if err != nil {
 		return nil, err
 	}

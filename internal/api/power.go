@@ -28,7 +28,7 @@ func (s *Server) powerBox(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	leave, err := s.stream()
+	leave, err := s.stream(ctx)
 	if err != nil {
 		return nil, err
 	}

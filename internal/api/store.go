@@ -222,7 +222,7 @@ func (s *Server) getUpkeep(ctx context.Context, in *struct {
 	if err != nil || in.Wait == 0 || u.Ended() {
 		return answer(u, err)
 	}
-	leave, err := s.stream()
+	leave, err := s.stream(ctx)
 	if err != nil {
 		return nil, err
 	}
