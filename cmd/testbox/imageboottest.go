@@ -51,8 +51,9 @@ unproven: neither was seen in time, or this machine is too busy. The exit code i
           a console in graphics mode, gives no proof that a program could be sure of: look at the
           picture. console=ttyS0 on the box's kernel command line gives one.
 
-The machine has disks of the kind that the box had: NVMe, virtio, or else SATA. A system that only
-the box's own firmware knows how to start, with no \EFI\BOOT\BOOTX64.EFI, is unproven.`,
+The machine has disks of the kind that the box had: NVMe, virtio, or else SATA. With UEFI, the
+firmware tries \EFI\BOOT\BOOTX64.EFI, and then the usual loaders of Linux and Windows, since what
+the box's own firmware starts is in the box's memory. A disk without any of them is unproven.`,
 		Example: `  testbox image boot-test web-1
   testbox image boot-test 10.40.41.42@latest --expect '^ready for tests' --timeout 20m
   testbox image boot-test web-1 --last --picture screen.png`,

@@ -19,7 +19,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"testbox-imaging/internal/image"
-	"testbox-imaging/internal/parttab"
 	"testbox-imaging/internal/problem"
 )
 
@@ -65,8 +64,8 @@ func Run(ctx context.Context, disks []Disk, o Options) (*image.BootTest, error) 
 		uefi = *o.UEFI
 	}
 	if uefi {
-		if _, err := os.Stat(ovmf); err != nil {
-			return nil, problem.Wrongf("the disks start by UEFI, and there is no firmware %s; install the package ovmf", ovmf)
+		if err := haveOVMF(); err != nil {
+			return nil, err
 		}
 	}
 	if len(disks) == 0 || len(disks) > sata {
@@ -97,10 +96,7 @@ func Ready() error {
 	return nil
 }
 
-const (
-	program = "qemu-system-x86_64"
-	ovmf    = "/usr/share/ovmf/OVMF.fd"
-)
+const program = "qemu-system-x86_64"
 
 var errNoKVM = errors.New("no guest gets anywhere with KVM")
 
@@ -110,29 +106,6 @@ func canKVM() bool {
 		f.Close()
 	}
 	return err == nil
-}
-
-// espTypes are the types of an EFI system partition, of a GPT and of an MBR.
-var espTypes = []string{"C12A7328-F81F-11D2-BA4B-00A0C93EC93B", "ef"}
-
-// NeedsUEFI reports whether the disks have an EFI system partition, and none of them
-// has code for a BIOS.
-func NeedsUEFI(disks []Disk) bool {
-	esp := false
-	for _, d := range disks {
-		head := make([]byte, 440)
-		if _, err := d.ReadAt(head, 0); err != nil || len(bytes.Trim(head, "\x00")) > 0 {
-			return false
-		}
-		t, err := parttab.Read(d, d.Size, d.Sector)
-		if err != nil {
-			continue
-		}
-		for _, p := range t.Parts {
-			esp = esp || p.Type == espTypes[0] || p.Type == espTypes[1]
-		}
-	}
-	return esp
 }
 
 // machine is a virtual machine that runs.
@@ -234,23 +207,47 @@ func try(ctx context.Context, disks []Disk, o Options, uefi, kvm bool) (result *
 	if kvm {
 		accel = []string{"-accel", "kvm", "-cpu", "host"}
 	}
-	argv := append([]string{"-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35", "-smp", "1", "-m", fmt.Sprint(memory),
+	board := "q35"
+	if uefi {
+		board = "q35,pflash0=code,pflash1=vars"
+	}
+	argv := append([]string{"-nodefaults", "-no-user-config", "-display", "none", "-machine", board, "-smp", "1", "-m", fmt.Sprint(memory),
 		"-nic", "none", "-no-shutdown", "-name", "testbox-boot-test",
 		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"}, accel...)
 	if uefi {
-		argv = append(argv, "-bios", ovmf)
+		vars, err := newVars()
+		if err != nil {
+			return nil, err
+		}
+		m.files = append(m.files, vars)
+		argv = append(argv, "-add-fd", fmt.Sprintf("fd=%d,set=2", 2+len(m.files)), "-blockdev",
+			"driver=file,node-name=code,filename="+ovmfCode+",read-only=on", "-blockdev", "driver=file,node-name=vars,filename=/dev/fdset/2")
 	}
 	argv = append(argv, "-device", "VGA,vgamem_mb=16") // with isa-vga, SeaBIOS of Debian 12 does not go on
-	for i, d := range disks {
+	plug := func(d Disk, i int, device string) (*export, error) {
 		e := &export{base: d, size: d.Size, room: space, slots: map[int64]int64{}}
 		conn, fd, err := m.pair()
 		if err != nil {
 			return nil, err
 		}
 		serving.Go(func() { e.serve(conn) })
-		m.exports = append(m.exports, e)
 		argv = append(argv, "-blockdev", fmt.Sprintf("driver=nbd,node-name=n%d,server.type=fd,server.str=%d", i, fd),
-			"-blockdev", fmt.Sprintf("driver=raw,node-name=d%d,file=n%d", i, i), "-device", d.device(i))
+			"-blockdev", fmt.Sprintf("driver=raw,node-name=d%d,file=n%d", i, i), "-device", device)
+		return e, nil
+	}
+	for i, d := range disks {
+		e, err := plug(d, i, d.device(i))
+		if err != nil {
+			return nil, err
+		}
+		m.exports = append(m.exports, e)
+	}
+	if uefi { // no sign of life comes from this one, and without an index the firmware does not look at it
+		d, i := scriptDisk(), len(disks)
+		_, err := plug(Disk{ReaderAt: bytes.NewReader(d), Size: int64(len(d))}, i, fmt.Sprintf("virtio-blk-pci,drive=d%d,bootindex=%d", i, i+1))
+		if err != nil {
+			return nil, err
+		}
 	}
 	serialConn, fd, err := m.pair()
 	if err != nil {

@@ -39,19 +39,45 @@ func disk(d []byte) []boottest.Disk {
 type machineTest struct {
 	name    string
 	disk    []byte
+	kernel  string // what the box's kernel called it; "" is sda
 	expect  string
 	verdict image.Verdict
 	sign    image.Sign
 	text    string
+	uefi    bool
 	kvm     bool // also KVM is tried, if it is there
 }
 
 // long is far more than any machine of the tests needs until it is judged.
 const long = 15 * time.Minute
 
-// runMachines runs the tests all at once, since machines wait for most of the time. One that must be
-// unproven runs until its time is over.
-func runMachines(t *testing.T, unproven time.Duration, tests []machineTest) {
+// run starts the machine. One that must be unproven runs until its time is over. That is short at first, and longer if the
+// machine was too slow to get where it must be then.
+func (c machineTest) run(t *testing.T) (r *image.BootTest, err error) {
+	o := boottest.Options{Timeout: long, Log: func(string, ...any) {}}
+	if c.expect != "" {
+		o.Expect = regexp.MustCompile("(?m)" + c.expect)
+	}
+	if !c.kvm {
+		o = boottest.Emulated(o)
+	}
+	d := disk(c.disk)
+	if c.kernel != "" {
+		d[0].Kernel = c.kernel
+	}
+	if c.verdict != image.BootUnproven || c.uefi {
+		return boottest.Run(t.Context(), d, o)
+	}
+	for o.Timeout = 15 * time.Second; o.Timeout < long; o.Timeout *= 4 {
+		if r, err = boottest.Run(t.Context(), d, o); err != nil || r.Sign == c.sign {
+			break
+		}
+	}
+	return r, err
+}
+
+// runMachines runs the tests all at once, since machines wait for most of the time.
+func runMachines(t *testing.T, tests []machineTest) {
 	t.Helper()
 	testenv.Root(t)
 	testenv.Tools(t, "qemu-system-x86_64", "nice", "prlimit")
@@ -64,25 +90,15 @@ func runMachines(t *testing.T, unproven time.Duration, tests []machineTest) {
 			var err error
 			go func() {
 				defer close(done)
-				o := boottest.Options{Timeout: long, Log: func(string, ...any) {}}
-				if c.expect != "" {
-					o.Expect = regexp.MustCompile("(?m)" + c.expect)
-				}
-				if c.verdict == image.BootUnproven {
-					o.Timeout = unproven
-				}
-				if !c.kvm {
-					o = boottest.Emulated(o)
-				}
-				r, err = boottest.Run(t.Context(), disk(c.disk), o)
+				r, err = c.run(t)
 			}()
 			ends[i] = func(t *testing.T) {
 				<-done
 				if err != nil {
 					t.Fatal(err)
 				}
-				if r.Verdict != c.verdict || r.Sign != c.sign || !strings.Contains(r.Text, c.text) {
-					t.Errorf("it is %s by %s: %s", r.Verdict, r.Sign, r.Text)
+				if r.Verdict != c.verdict || r.Sign != c.sign || !strings.Contains(r.Text, c.text) || (r.Firmware == "uefi") != c.uefi {
+					t.Errorf("with %s it is %s by %s: %s", r.Firmware, r.Verdict, r.Sign, r.Text)
 				}
 				if err := r.Check(); err != nil {
 					t.Error(err)
@@ -99,19 +115,33 @@ func runMachines(t *testing.T, unproven time.Duration, tests []machineTest) {
 	})
 }
 
-// TestMachines starts small boot sectors for real.
+// TestMachines starts for real: small boot sectors, small programs for UEFI, and damaged systems.
 func TestMachines(t *testing.T) {
+	testenv.Root(t)
 	broken := sector("tb login: ", begin, serial, halt)
 	broken[510] = 0
-	runMachines(t, time.Minute, []machineTest{
-		{"login", sector("up\r\ntb login: ", begin, serial, halt), "", image.BootPassed, image.SignLogin, "asked for a login", true},
-		{"login on the screen", sector("\r\ntb login: ", begin, screen, halt), "", image.BootPassed, image.SignLogin, "", false},
-		{"expected", sector("ready 7\r\n", begin, serial, halt), "^ready [0-9]$", image.BootPassed, image.SignExpected, "", false},
-		{"no boot sector", broken, "", image.BootFailed, image.SignNothing, "No bootable device", false},
-		{"empty", make([]byte, 1<<20), "", image.BootFailed, image.SignNothing, "No bootable device", false},
-		{"panic", sector("[ 1.0] Kernel panic - not syncing: VFS\r\n", begin, serial, halt), "", image.BootFailed, image.SignRead,
-			"Kernel panic", false},
-		{"resets", sector("\x00", begin, serial, reset), "", image.BootFailed, image.SignRead, "restarted itself", false},
-		{"says nothing", sector("\x00", begin, serial, halt), "", image.BootUnproven, image.SignRead, "nothing was said", false},
-	})
+	login := sector("up\r\ntb login: ", begin, serial, halt)
+	loader, noise := program64("\r\ntb login: "), noise(1024)
+	runMachines(t, append(damagedLinux(t), []machineTest{
+		{name: "login", disk: login, verdict: image.BootPassed, sign: image.SignLogin, text: "asked for a login", kvm: true},
+		{name: "login by NVMe", disk: login, kernel: "nvme0n1", verdict: image.BootPassed, sign: image.SignLogin},
+		{name: "login by virtio", disk: login, kernel: "vda", verdict: image.BootPassed, sign: image.SignLogin},
+		{name: "login on the screen", disk: sector("\r\ntb login: ", begin, screen, halt), verdict: image.BootPassed, sign: image.SignLogin},
+		{name: "expected", disk: sector("ready 7\r\n", begin, serial, halt), expect: "^ready [0-9]$", verdict: image.BootPassed,
+			sign: image.SignExpected},
+		{name: "no boot sector", disk: broken, verdict: image.BootFailed, sign: image.SignNothing, text: "No bootable device"},
+		{name: "empty", disk: make([]byte, 1<<20), verdict: image.BootFailed, sign: image.SignNothing, text: "No bootable device"},
+		{name: "panic", disk: sector("[ 1.0] Kernel panic - not syncing: VFS\r\n", begin, serial, halt), verdict: image.BootFailed,
+			sign: image.SignRead, text: "Kernel panic"},
+		{name: "resets", disk: sector("\x00", begin, serial, reset), verdict: image.BootFailed, sign: image.SignRead, text: "restarted itself"},
+		{name: "says nothing", disk: sector("\x00", begin, serial, halt), verdict: image.BootUnproven, sign: image.SignRead,
+			text: "nothing was said"},
+		{name: "UEFI", disk: espDisk(t, "EFI/BOOT/BOOTX64.EFI", loader), verdict: image.BootPassed, sign: image.SignLogin, uefi: true},
+		{name: "UEFI, and a loader that only the box's firmware knows", disk: espDisk(t, "EFI/debian/shimx64.efi", loader), kernel: "nvme0n1",
+			verdict: image.BootPassed, sign: image.SignLogin, uefi: true},
+		{name: "UEFI, and a damaged loader", disk: espDisk(t, "EFI/BOOT/BOOTX64.EFI", noise), verdict: image.BootFailed, sign: image.SignRead,
+			text: `the firmware cannot start fs0:\EFI\BOOT\BOOTX64.EFI`, uefi: true},
+		{name: "UEFI, and no loader", disk: espDisk(t, "EFI/other.txt", noise), verdict: image.BootUnproven, sign: image.SignRead,
+			text: "no other loader", uefi: true},
+	}...))
 }

@@ -57,7 +57,7 @@ var (
 	loginLine = regexp.MustCompile(`(?m)^[^\n]{0,200}\blogin:[ \t]*\r?$`)
 	// faults are texts by which firmware, loaders and systems say that they do not go on.
 	faults = regexp.MustCompile(`(?im)^[^\n]{0,120}?(` + strings.Join([]string{
-		`No bootable device`, `Boot failed: `, `BdsDxe: No bootable option or device was found`, `UEFI Interactive Shell`,
+		`No bootable device`, `Boot failed: `, `BdsDxe: No bootable option or device was found`,
 		`Missing operating system`, `Operating system not found`, `Error loading operating system`, `Invalid partition table`,
 		`This is not a bootable disk`, `Non-System disk`, `BOOTMGR is missing`, `NTLDR is missing`, `Windows failed to start`,
 		`Could not find kernel image`, `No DEFAULT or UI configuration directive found`, `Boot error`, `Failed to load ldlinux`,
@@ -70,11 +70,18 @@ var (
 	// tooSlow is what a good kernel says if its virtual machine gets so little time that clocks seem to stand.
 	tooSlow = regexp.MustCompile(`IO-APIC \+ timer doesn't work`)
 	// loaderText is what firmware and loaders write before a system runs.
-	loaderText = regexp.MustCompile(`(?i)SeaBIOS|iPXE|Booting from|BdsDxe|GRUB|ISOLINUX|SYSLINUX|EXTLINUX|^boot:|^\s*$`)
+	loaderText = regexp.MustCompile(`(?i)SeaBIOS|iPXE|Booting from|BdsDxe|GRUB|ISOLINUX|SYSLINUX|EXTLINUX|^boot:|^\s*$|` +
+		`UEFI|EDK II|Mapping table|Alias\(s\):|PciRoot\(|Press ESC in|Shell>|Error Status: |^testbox `)
+	// loaderStatus is how the firmware's shell says that a program did not start.
+	loaderStatus = regexp.MustCompile(scriptError + `([A-Za-z ]{1,40}[A-Za-z])`)
 )
 
 // judge says what was proved. A still or a living screen alone proves nothing.
 func judge(s seen) opinion {
+	loader, end := "", false
+	if s.uefi {
+		loader, s.serial, end = tried(s.serial)
+	}
 	o := opinion{verdict: image.BootUnproven, sign: s.sign()}
 	fault, after := lastFault(s.serial, s.screen), words.Duration(s.time.Round(time.Second))
 	switch {
@@ -91,14 +98,19 @@ func judge(s seen) opinion {
 		return opinion{verdict: image.BootFailed, sign: o.sign, text: "it switched itself off", final: true}
 	case s.ended != "":
 		return opinion{verdict: image.BootUnproven, sign: o.sign, text: "the virtual machine ended: " + s.ended, final: true}
+	case end && loader != "":
+		text := "the firmware cannot start " + loader
+		if m := loaderStatus.FindStringSubmatch(s.serial); m != nil {
+			text += ": " + m[1]
+		}
+		return opinion{verdict: image.BootFailed, sign: o.sign, text: text, final: true}
+	case end:
+		return opinion{verdict: image.BootUnproven, sign: o.sign, text: `there is no \EFI\BOOT\BOOTX64.EFI, and no other loader that is known; ` +
+			"what the box's own firmware starts is in the box's memory, and not in the backup", final: true}
 	case tooSlow.MatchString(fault):
 		return opinion{verdict: image.BootUnproven, sign: o.sign, text: "this machine is too busy for the test, so that the system's clocks " +
 			"seem to stand; test it again later", final: true, busy: true}
 	case fault != "" && (s.over || s.still >= settled):
-		if s.uefi && strings.Contains(fault, "No bootable option") {
-			return opinion{verdict: image.BootUnproven, sign: o.sign, text: `the firmware found no \EFI\BOOT\BOOTX64.EFI; what the box's own ` +
-				"firmware starts is in the box's memory, and not in the backup", final: true}
-		}
 		return opinion{verdict: image.BootFailed, sign: o.sign, text: "it says: " + fault, final: true}
 	}
 	if o.sign == image.SignNothing && s.still >= handedOver && startsSector.MatchString(s.screen) {

@@ -2,6 +2,7 @@ package boottest
 
 import (
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -41,8 +42,15 @@ func TestJudge(t *testing.T) {
 			image.SignRead, true},
 		{"a kernel that cannot be unpacked", seen{screen: "XZ-compressed data is corrupt\n -- System halted\n", still: settled},
 			image.BootFailed, image.SignScreen, true},
-		{"no entry of UEFI", seen{serial: "BdsDxe: No bootable option or device was found.\n", still: settled, uefi: true}, image.BootUnproven,
-			image.SignNothing, true},
+		{"the shell of UEFI", seen{serial: "UEFI Interactive Shell v2.2\nMapping table\n", still: settled, uefi: true}, image.BootUnproven,
+			image.SignNothing, false},
+		{"no loader of UEFI", seen{serial: "EDK II\n" + scriptEnds + "\n", uefi: true}, image.BootUnproven, image.SignNothing, true},
+		{"a loader of UEFI, just now", seen{serial: scriptStarts + "fs0:\\x.efi\n", still: settled, uefi: true}, image.BootUnproven, image.SignNothing, false},
+		{"a loader of UEFI that does not start", seen{serial: scriptStarts + "fs0:\\x.efi\nScript Error Status: Unsupported (line number 5)\n", uefi: true},
+			image.BootFailed, image.SignNothing, true},
+		{"the second loader of UEFI", seen{serial: "grub>\n" + scriptStarts + "fs0:\\x.efi\nbox login: ", still: settled, uefi: true},
+			image.BootPassed, image.SignLogin, true},
+		{"words of the script on a BIOS", seen{serial: scriptEnds + "\n"}, image.BootUnproven, image.SignNothing, false},
 		{"restarts once", seen{resets: maxResets}, image.BootUnproven, image.SignNothing, false},
 		{"restarts for ever", seen{resets: maxResets + 1, read: 1}, image.BootFailed, image.SignRead, true},
 		{"off", seen{off: true}, image.BootFailed, image.SignNothing, true},
@@ -54,6 +62,23 @@ func TestJudge(t *testing.T) {
 		o := judge(c.seen)
 		if o.verdict != c.verdict || o.sign != c.sign || o.final != c.final {
 			t.Errorf("%s: %s by %s, final %v: %s", c.name, o.verdict, o.sign, o.final, o.text)
+		}
+	}
+}
+
+// TestDevices: a box finds its disks where it had them.
+func TestDevices(t *testing.T) {
+	for _, c := range []struct {
+		kernel string
+		sector int
+		want   string
+	}{
+		{"sda", 512, "ide-hd,bus=ide.1,"}, {"nvme0n1", 512, "nvme,"}, {"vda", 512, "virtio-blk-pci,"}, {"", 512, "ide-hd,"},
+		{"sda", 4096, "nvme,"}, {"vdb", 4096, "virtio-blk-pci,"}, {"mmcblk0", 512, "ide-hd,"},
+	} {
+		got := Disk{Kernel: c.kernel, Sector: c.sector}.device(1)
+		if !strings.HasPrefix(got, c.want) || strings.Contains(got, "logical_block_size=4096") != (c.sector == 4096) {
+			t.Errorf("%q with sectors of %d bytes is %s", c.kernel, c.sector, got)
 		}
 	}
 }
