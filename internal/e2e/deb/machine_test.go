@@ -192,7 +192,7 @@ exec env -i container=test PATH=/usr/sbin:/usr/bin:/sbin:/bin setpriv \
 func start(t *testing.T, root string) *machine {
 	t.Helper()
 	m := &machine{t: t, root: root}
-	group := fmt.Sprintf("testbox-test-%d", os.Getpid())
+	group := fmt.Sprintf("testbox-test-%d-%d", os.Getpid(), time.Now().UnixNano())
 	t.Cleanup(func() { removeGroup(t, group) })
 	m.cmd = exec.Command("/bin/sh", "-c", bootScript, "sh", root, group)
 	m.cmd.Stdout, m.cmd.Stderr = &m.boot, &m.boot
