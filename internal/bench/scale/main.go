@@ -84,7 +84,14 @@ func (o *options) run(ctx context.Context) (err error) {
 		}
 		missed = append(missed, m.missed...)
 	}
-	if o.pages {
+	if o.joins {
+		j := &joins{options: o, site: site, dir: state}
+		if err := j.run(ctx); err != nil {
+			return err
+		}
+		missed = append(missed, j.missed...)
+	}
+	if o.pages { // at last, since it leaves boxes with jobs
 		p, err := newPages(ctx, o, site)
 		if err == nil {
 			err = errors.Join(p.run(ctx), p.runWatchers(ctx))
@@ -93,13 +100,6 @@ func (o *options) run(ctx context.Context) (err error) {
 			return err
 		}
 		missed = append(missed, p.figures.missed...)
-	}
-	if o.joins {
-		j := &joins{options: o, site: site, dir: state}
-		if err := j.run(ctx); err != nil {
-			return err
-		}
-		missed = append(missed, j.missed...)
 	}
 	return errors.Join(missed...)
 }

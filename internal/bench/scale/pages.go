@@ -35,9 +35,10 @@ func newPages(ctx context.Context, o *options, site *rig.Site) (*pages, error) {
 		return nil, err
 	}
 	site.API = rig.ServerIP + ":9443"
+	begin := time.Now().Add(6 * time.Hour).Hour() // no job is made while pages are measured
 	for i := range 2 * groups {
 		site.More += fmt.Sprintf("[schedules.s%d]\nwhen = \"%d */2 * * *\"\nboxes = [\"group:rack%d\"]\n", i, i, i%groups) +
-			"action = \"backup\"\nwindow = [\"20:00-06:00\"]\nspread = \"1h\"\n"
+			fmt.Sprintf("action = \"backup\"\nwindow = [\"%02d:00-%02d:00\"]\nspread = \"1h\"\n", begin, (begin+10)%24)
 	}
 	if err := site.Configure(""); err != nil {
 		return nil, err
