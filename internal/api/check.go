@@ -25,9 +25,17 @@ func (s *Server) checkJobs(ctx context.Context, in *struct{ Body NewJobs }) (*bo
 	var boxes []ledger.Box
 	var groups []ledger.Group
 	var last map[box.Addr]*LastJob
+	unknown := map[box.Addr]bool{}
 	err := s.cfg.Ledger.View(ctx, func(tx *ledger.Tx) (err error) {
 		if boxes, err = s.targets(tx, c, q.Targets); err != nil {
 			return err
+		}
+		for _, b := range boxes {
+			if _, err := tx.Box(b.Address); errors.Is(err, ledger.ErrNotFound) {
+				unknown[b.Address] = true
+			} else if err != nil {
+				return err
+			}
 		}
 		if groups, err = tx.Groups(); err != nil {
 			return err
@@ -40,7 +48,7 @@ func (s *Server) checkJobs(ctx context.Context, in *struct{ Body NewJobs }) (*bo
 	}
 	out := CheckedJobs{Jobs: []CheckedJob{}}
 	for _, b := range boxes {
-		v := CheckedJob{Box: b.Address.String(), Name: b.Name}
+		v := CheckedJob{Box: b.Address.String(), Name: b.Name, New: unknown[b.Address]}
 		if j := last[b.Address]; j != nil && j.State != job.Ended {
 			v.Open = j
 		}

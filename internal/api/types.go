@@ -104,6 +104,7 @@ type NewJobs struct {
 type CheckedJob struct {
 	Box     string   `json:"box" doc:"address of the box"`
 	Name    string   `json:"name,omitempty" doc:"name of the box"`
+	New     bool     `json:"new,omitempty" doc:"nobody knows the box yet; the request would make it one. The target box:ADDRESS is refused then"`
 	Refused string   `json:"refused,omitempty" doc:"why it would get no job; then no box of the request gets one"`
 	Open    *LastJob `json:"open,omitempty" doc:"a job of the box that has not ended, for which the new one would wait"`
 	Power   string   `json:"power,omitempty" doc:"name of the power command that would restart it; without one somebody has to"`

@@ -226,8 +226,13 @@ func (s *Site) act(w http.ResponseWriter, r *http.Request) {
 // addJobs makes the jobs. A job that uses a backup is made for each box alone, since each has its own backup, the one
 // that the preview named. If some of them cannot be made, the answer says which.
 func (s *Site) addJobs(ctx context.Context, v *api.Visitor, a *action, q url.Values) (jobs []api.Job, some *preview, err error) {
-	ask := api.NewJobs{Action: a.Job, Targets: q["box"], Key: q.Get("key"), Why: q.Get("why"), WaitUp: q.Get("up") != ""}
+	ask := api.NewJobs{Action: a.Job, Targets: slices.Clone(q["box"]), Key: q.Get("key"), Why: q.Get("why"), WaitUp: q.Get("up") != ""}
 	if a.Job != box.Restore && a.Job != box.Verify {
+		for i, addr := range q["box"] {
+			if slices.Contains(q["known"], addr) { // if it was forgotten since, it does not become a box again
+				ask.Targets[i] = "box:" + addr
+			}
+		}
 		var list api.JobList
 		err := v.Ask(ctx, "add-jobs", nil, ask, &list)
 		return list.Jobs, nil, err

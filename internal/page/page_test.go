@@ -595,6 +595,31 @@ func TestConfirmed(t *testing.T) {
 	}
 }
 
+// TestForgotten: a box that was forgotten since its page was opened gets no job, and one that nobody knows yet is said to be new.
+func TestForgotten(t *testing.T) {
+	r := newRig(t)
+	r.box(ledger.Box{Address: addr(t, "10.0.0.1")})
+	b := r.as(ledger.Token{Name: "o", Role: ledger.Operator})
+	send := func(text string) (*http.Response, string) {
+		form := url.Values{}
+		for _, f := range regexp.MustCompile(`name="(box|known|key)" value="([^"]+)"`).FindAllStringSubmatch(text, -1) {
+			form.Add(f[1], f[2])
+		}
+		return b.post("/act/rescue", form)
+	}
+	text := b.shows("/act/rescue?box=10.0.0.1")
+	hasNone(t, text, "Nobody knows this box")
+	must(t, r.lab.Ledger.Update(t.Context(), func(tx *ledger.Tx) error { return tx.DeleteBox(addr(t, "10.0.0.1")) }))
+	if resp, text := send(text); resp.StatusCode != http.StatusNotFound || r.jobs() != 0 {
+		t.Errorf("%d %s, %d jobs", resp.StatusCode, text, r.jobs())
+	}
+	text = b.shows("/act/rescue?box=10.0.0.1")
+	has(t, text, "Nobody knows this box yet")
+	if resp, text := send(text); resp.StatusCode != http.StatusSeeOther || r.jobs() != 1 {
+		t.Errorf("%d %s, %d jobs", resp.StatusCode, text, r.jobs())
+	}
+}
+
 // TestCancelNamed: the jobs that the page has named are cancelled, and none that somebody has asked for since.
 func TestCancelNamed(t *testing.T) {
 	r := newRig(t)
