@@ -2,6 +2,7 @@ package boottest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,7 +38,9 @@ type Options struct {
 	Expect  *regexp.Regexp // a line that proves it, instead of a login; nil is none
 	UEFI    *bool          // nil is as the disks tell
 	Log     func(format string, args ...any)
-	emulate bool // also where there is KVM
+	// Tests set these.
+	emulate bool          // also where there is KVM
+	handed  time.Duration // instead of handedOver; 0 is handedOver
 }
 
 // Limits of a machine.
@@ -272,7 +275,7 @@ func try(ctx context.Context, disks []Disk, o Options, uefi, kvm bool) (result *
 	}
 	m.files = append(m.files, to)
 	argv = append(argv, "-add-fd", fmt.Sprintf("fd=%d,set=1", 2+len(m.files)))
-	if err := m.start(ctx, argv); err != nil {
+	if err := m.start(ctx, argv, o.Log); err != nil {
 		return nil, err
 	}
 	for _, f := range m.files[:len(m.files)-1] { // so that the connections end with QEMU
@@ -303,12 +306,15 @@ const nobody = 65534
 
 // start starts QEMU. It has no network and no rights, opens no file of ours, and is killed when this
 // process ends, however that ends.
-func (m *machine) start(ctx context.Context, argv []string) error {
+func (m *machine) start(ctx context.Context, argv []string, log func(format string, args ...any)) error {
 	started := make(chan error, 1)
+	pid := 0
 	go func() {
-		// The kernel kills the child when the thread that started it ends, so the thread stays.
+		// The kernel kills the child when the thread that started it ends, so the thread stays. It is not used again.
 		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
+		if err := confine(); err != nil && os.Geteuid() != 0 {
+			log("the kernel cannot confine QEMU (Landlock: %v), which could read what its user can", err)
+		}
 		// It runs beside restores and gives way to them. It could write to the file for pictures alone,
 		// and to memory for code, and both are bounded. Both programs are a part of every Debian.
 		cmd := exec.CommandContext(ctx, "nice", append([]string{"-n", "19", "prlimit", fmt.Sprintf("--fsize=%d", codeSize), program}, argv...)...)
@@ -321,15 +327,19 @@ func (m *machine) start(ctx context.Context, argv []string) error {
 			cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC
 		}
 		err := cmd.Start()
-		if err == nil { // if memory is short, the kernel ends QEMU and not the server
-			os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", cmd.Process.Pid), []byte("1000"), 0)
+		if err == nil {
+			pid = cmd.Process.Pid
 		}
 		started <- err
 		if cmd.Process != nil {
 			m.ended <- cmd.Wait()
 		}
 	}()
-	return <-started
+	err := <-started
+	if err == nil { // if memory is short, the kernel ends QEMU and not the server
+		os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte("1000"), 0)
+	}
+	return err
 }
 
 // kvmGroup is the group that may use KVM, which nobody is not in.
@@ -344,7 +354,7 @@ func kvmGroup() []uint32 {
 // watch looks at the machine again and again until there is a result.
 func (m *machine) watch(ctx context.Context, o Options, uefi, kvm bool) (*image.BootTest, error) {
 	begun := time.Now()
-	s := seen{expect: o.Expect, uefi: uefi}
+	s := seen{expect: o.Expect, uefi: uefi, handed: cmp.Or(o.handed, handedOver)}
 	var last shot
 	screenChanged := begun
 	tick := time.NewTicker(poll)

@@ -45,6 +45,7 @@ type machineTest struct {
 	sign    image.Sign
 	text    string
 	uefi    bool
+	dead    bool // its boot sector does nothing for ever
 	kvm     bool // also KVM is tried, if it is there
 }
 
@@ -60,6 +61,9 @@ func (c machineTest) run(t *testing.T) (r *image.BootTest, err error) {
 	}
 	if !c.kvm {
 		o = boottest.Emulated(o)
+	}
+	if c.dead {
+		o = boottest.Impatient(o)
 	}
 	d := disk(c.disk)
 	if c.kernel != "" {

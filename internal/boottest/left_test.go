@@ -4,15 +4,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"testbox-imaging/internal/boottest"
 	"testbox-imaging/internal/testenv"
@@ -22,8 +27,11 @@ import (
 const asTester = "TESTBOX_BOOT_TESTER"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(asTester) == "" {
+	switch os.Getenv(asTester) {
+	case "":
 		os.Exit(m.Run())
+	case "confined":
+		os.Exit(confined())
 	}
 	ctx, _ := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	o := boottest.Emulated(boottest.Options{Timeout: time.Hour, Log: func(string, ...any) {}})
@@ -35,11 +43,75 @@ func TestMain(m *testing.M) {
 	os.Exit(0)
 }
 
-// tester starts such a process, and returns it and the number of its QEMU.
-func tester(t *testing.T, uid int) (cmd *exec.Cmd, qemu int) {
-	t.Helper()
+// confined tries what QEMU may do and may not. It ends with 0 if all is as it should be.
+func confined() (code int) {
+	open := func(path string) error {
+		f, err := os.Open(path)
+		if err == nil {
+			f.Close()
+		}
+		return err
+	}
+	must := func(what string, ok bool) {
+		if !ok {
+			fmt.Fprintln(os.Stderr, "not as it should be:", what)
+			code = 1
+		}
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must("listening", err == nil)
+	must("a file before", open("/etc/passwd") == nil)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // the thread ends with the goroutine
+		if err := boottest.Confine(); err != nil {
+			must(err.Error(), false)
+			return
+		}
+		must("a file", errors.Is(open("/etc/passwd"), fs.ErrPermission))
+		must("the memory of others", errors.Is(open(fmt.Sprintf("/proc/%d/mem", os.Getppid())), fs.ErrPermission))
+		must("a library", open("/usr/bin/prlimit") == nil)
+		must("a new file", errors.Is(os.WriteFile("/tmp/testbox-confined", nil, 0o600), fs.ErrPermission))
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+		must("a socket", err == nil)
+		at := &unix.SockaddrInet4{Port: l.Addr().(*net.TCPAddr).Port, Addr: [4]byte{127, 0, 0, 1}}
+		err = unix.Connect(fd, at)
+		must("a connection", err == unix.EACCES || version() < 4)
+		out, err := exec.Command("/usr/bin/prlimit", "--version").CombinedOutput()
+		must("a program: "+string(out), err == nil)
+		out, err = exec.Command("/usr/bin/cat", "/etc/passwd").CombinedOutput()
+		must("a file of a program: "+string(out), err != nil)
+	}()
+	<-done
+	must("a file of another thread", open("/etc/passwd") == nil)
+	return code
+}
+
+// version is what the kernel knows of Landlock.
+func version() int {
+	v, _, _ := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, 1)
+	return int(v)
+}
+
+// TestConfined: what starts QEMU takes rights from it, also if it has no others to take, and keeps its own.
+func TestConfined(t *testing.T) {
 	testenv.Root(t)
-	testenv.Tools(t, "qemu-system-x86_64", "nice", "prlimit")
+	testenv.Tools(t, "prlimit")
+	if version() <= 0 {
+		t.Skip("this kernel has no Landlock")
+	}
+	for _, uid := range []int{0, 65534} {
+		cmd := testerCommand(t, uid, "confined")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("as user %d: %v\n%s", uid, err, out)
+		}
+	}
+}
+
+// testerCommand is a process that is this program.
+func testerCommand(t *testing.T, uid int, as string) *exec.Cmd {
+	t.Helper()
 	dir := t.TempDir() // where also others may run the program
 	for d := dir; d != os.TempDir() && d != "/"; d = filepath.Dir(d) {
 		must(t, os.Chmod(d, 0o755))
@@ -50,9 +122,19 @@ func tester(t *testing.T, uid int) (cmd *exec.Cmd, qemu int) {
 	must(t, err)
 	program := filepath.Join(dir, "tester")
 	must(t, os.WriteFile(program, data, 0o755))
-	cmd = exec.Command(program)
-	cmd.Dir, cmd.Env, cmd.Stderr = "/", append(os.Environ(), asTester+"=1"), os.Stderr
+	cmd := exec.Command(program)
+	cmd.Dir, cmd.Env = "/", append(os.Environ(), asTester+"="+as)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}}
+	return cmd
+}
+
+// tester starts such a process, and returns it and the number of its QEMU.
+func tester(t *testing.T, uid int) (cmd *exec.Cmd, qemu int) {
+	t.Helper()
+	testenv.Root(t)
+	testenv.Tools(t, "qemu-system-x86_64", "nice", "prlimit")
+	cmd = testerCommand(t, uid, "1")
+	cmd.Stderr = os.Stderr
 	must(t, cmd.Start())
 	t.Cleanup(func() {
 		cmd.Process.Kill()

@@ -14,9 +14,18 @@ import (
 	"testbox-imaging/internal/testenv"
 )
 
+// linux is made once for all tests.
+var linux struct {
+	disk   []byte
+	kernel lab.Kernel
+}
+
 // linuxDisk is a disk with a real loader and a real system, and its kernel.
 func linuxDisk(t *testing.T) (disk []byte, kernel lab.Kernel) {
 	t.Helper()
+	if linux.disk != nil {
+		return linux.disk, linux.kernel
+	}
 	testenv.Tools(t, "apt-get", "dpkg-deb", "sfdisk", "mkfs.ext4", "grub-mkimage", "busybox")
 	kernel = getKernel(t)
 	path := filepath.Join(t.TempDir(), "disk.img")
@@ -24,6 +33,7 @@ func linuxDisk(t *testing.T) (disk []byte, kernel lab.Kernel) {
 	must(t, own.MakeDisk(t.Context(), path))
 	disk, err := os.ReadFile(path)
 	must(t, err)
+	linux.disk, linux.kernel = disk, kernel
 	return disk, kernel
 }
 
@@ -53,7 +63,7 @@ func damagedLinux(t *testing.T) []machineTest {
 	return []machineTest{
 		// The firmware starts each sector that ends as one must, and the zeroes do nothing for ever.
 		{name: "a boot sector of zeroes", disk: with(good, 0, make([]byte, 440)), verdict: image.BootFailed, sign: image.SignNothing,
-			text: "read nothing"},
+			text: "read nothing", dead: true},
 		// GRUB looks at the head of a kernel, and the kernel at all that is packed in it. Both say what is wrong.
 		{name: "a kernel without its head", disk: with(good, in(t, good, kernel.Image, 0), make([]byte, 4096)), verdict: image.BootFailed,
 			sign: image.SignScreen, text: "grub>"},

@@ -27,6 +27,7 @@ type seen struct {
 	over    bool           // the time is over
 	still   time.Duration  // for so long nothing of the texts has changed
 	uefi    bool
+	handed  time.Duration // how long the firmware's last words may be that it starts the boot sector
 	time    time.Duration // since the start
 }
 
@@ -113,7 +114,7 @@ func judge(s seen) opinion {
 	case fault != "" && (s.over || s.still >= settled):
 		return opinion{verdict: image.BootFailed, sign: o.sign, text: "it says: " + fault, final: true}
 	}
-	if o.sign == image.SignNothing && s.still >= handedOver && startsSector.MatchString(s.screen) {
+	if o.sign == image.SignNothing && s.still >= s.handed && startsSector.MatchString(s.screen) {
 		return opinion{verdict: image.BootFailed, sign: o.sign, text: "the firmware started the boot sector, which read nothing", final: true}
 	}
 	o.final = s.over

@@ -59,6 +59,7 @@ func TestJudge(t *testing.T) {
 		{"writes", seen{picture: true, wrote: loaderWrites + 1, over: true}, image.BootUnproven, image.SignWritten, true},
 		{"full", seen{full: true}, image.BootUnproven, image.SignNothing, true},
 	} {
+		c.seen.handed = handedOver
 		o := judge(c.seen)
 		if o.verdict != c.verdict || o.sign != c.sign || o.final != c.final {
 			t.Errorf("%s: %s by %s, final %v: %s", c.name, o.verdict, o.sign, o.final, o.text)
