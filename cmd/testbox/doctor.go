@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -27,6 +28,7 @@ import (
 	"testbox-imaging/internal/server"
 	"testbox-imaging/internal/setup"
 	"testbox-imaging/internal/version"
+	"testbox-imaging/internal/wire"
 	"testbox-imaging/internal/words"
 )
 
@@ -282,6 +284,22 @@ func (d *doctorRun) serverChecks(add addCheck) {
 	add("s3", func(ctx context.Context) []doctor.Finding { return conditions(ctx, cfg.StoreDir()) })
 }
 
+// keyPorts are the ports at which boxes and admins ask for the server of this machine.
+func (d *doctorRun) keyPorts() (all []doctor.KeyAt) {
+	for name, at := range map[string]string{"agents": d.cfg.Agents, "api": d.cfg.API} {
+		if host, port, err := net.SplitHostPort(at); err == nil {
+			if a, err := netip.ParseAddr(host); err != nil || a.IsUnspecified() || name == "agents" {
+				host = d.site.String()
+			}
+			all = append(all, doctor.KeyAt{URL: "https://" + net.JoinHostPort(host, port),
+				File: filepath.Join(d.cfg.KeyDir(), name+".crt"),
+				Want: func() (wire.Fingerprint, error) { return server.KeyPrint(d.cfg.KeyDir(), name) }})
+		}
+	}
+	slices.SortFunc(all, func(a, b doctor.KeyAt) int { return strings.Compare(a.File, b.File) })
+	return all
+}
+
 // conditions tries the object storage of a store, if it has one.
 func conditions(ctx context.Context, dir string) []doctor.Finding {
 	r, err := readRemote(dir)
@@ -318,6 +336,9 @@ func (d *doctorRun) askServer(ctx context.Context, c *apiclient.Client, noServer
 	all = doctor.Status(st, version.String())
 	if at, err := c.Clock(ctx); err == nil {
 		all = append(all, doctor.Skew(at, d.world.now())...)
+	}
+	if d.cfg != nil && d.site.IsValid() {
+		all = append(all, doctor.ServedKeys(ctx, d.keyPorts(), apiclient.KeyOf)...)
 	}
 	nets := slices.Clone(d.mine)
 	if d.cfg == nil {

@@ -26,6 +26,7 @@ import (
 	"testbox-imaging/internal/maintenance"
 	"testbox-imaging/internal/server"
 	"testbox-imaging/internal/site"
+	"testbox-imaging/internal/wire"
 )
 
 func must(t testing.TB, err error) {
@@ -428,4 +429,18 @@ func TestNoNFS(t *testing.T) {
 	has(t, exports(t.Context(), s, port, port), Problem, "exports", "too long")
 	l.Close()
 	has(t, exports(t.Context(), s, port, port), Problem, "exports", "does not answer")
+}
+
+// TestServedKeys: another key at the server's address is another machine, or one that was made anew.
+func TestServedKeys(t *testing.T) {
+	mine, other := wire.Fingerprint{1}, wire.Fingerprint{2}
+	ports := []KeyAt{{"https://10.1.0.2:8444", "/t/agents.crt", func() (wire.Fingerprint, error) { return mine, nil }}}
+	say := func(is wire.Fingerprint, err error) []Finding {
+		return ServedKeys(t.Context(), ports, func(_ context.Context, url string) (wire.Fingerprint, error) { return is, err })
+	}
+	onlyFine(t, say(mine, nil))
+	has(t, say(other, nil), Problem, "keys", "https://10.1.0.2:8444 has the key")
+	has(t, say(mine, os.ErrDeadlineExceeded), Problem, "keys", "nobody shows a key at https://10.1.0.2:8444")
+	ports[0].Want = func() (wire.Fingerprint, error) { return mine, os.ErrPermission }
+	has(t, say(mine, nil), NotLooked, "keys", "/t/agents.crt cannot be read")
 }

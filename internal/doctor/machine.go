@@ -14,6 +14,7 @@ import (
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/bootfiles"
 	"testbox-imaging/internal/server"
+	"testbox-imaging/internal/wire"
 )
 
 // clockOff is how far two clocks may differ.
@@ -139,6 +140,38 @@ func Keys(boot *bootfiles.Folder, key func() (string, error)) (all []Finding) {
 	}
 	if len(all) == 0 {
 		all = append(all, fine("keys", "the boot files name the server's key"))
+	}
+	return all
+}
+
+// KeyAt is a port at which a server shows its key.
+type KeyAt struct {
+	URL  string
+	File string                           // with the key that it should be
+	Want func() (wire.Fingerprint, error) // the key in the file
+}
+
+// ServedKeys asks at ports of this machine's server whether it is the server whose keys are in
+// the files. ask gives the key that is shown at a URL.
+func ServedKeys(ctx context.Context, ports []KeyAt, ask func(context.Context, string) (wire.Fingerprint, error)) (all []Finding) {
+	for _, at := range ports {
+		want, err := at.Want()
+		if err != nil {
+			all = append(all, notLooked("keys", "%s cannot be read: %s", at.File, errText(err)))
+			continue
+		}
+		is, err := ask(ctx, at.URL)
+		switch {
+		case err != nil:
+			all = append(all, problem("keys", "Does the server run (systemctl status testbox), and is the address that of this machine (server in "+
+				"site.conf)? Does a firewall drop it?", "nobody shows a key at %s, where boxes or admins ask for the server: %v", at.URL, err))
+		case is != want:
+			all = append(all, problem("keys", "systemctl restart testbox, if the key was made anew. Else another machine has the address of the "+
+				"server: find it (ip neigh, on a third machine), and give it another one.",
+				"the server that answers at %s has the key %v, and %s has %v: nobody who knows the one takes the other", at.URL, is, at.File, want))
+		default:
+			all = append(all, fine("keys", "the server at %s shows the key of %s", at.URL, at.File))
+		}
 	}
 	return all
 }

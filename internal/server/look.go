@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -125,7 +126,14 @@ func lookAtKey(dir, name string, runsAs *writer) (text string, err error) {
 	case err != nil:
 		return "", fmt.Errorf("its certificate %s: %w", certFile, err)
 	}
-	return "it is right, and so is its certificate", belongTogether(key, cert, keyFile)
+	if err := belongTogether(key, cert, keyFile); err != nil {
+		return "", err
+	}
+	if time.Now().After(cert.NotAfter) { // one of an admin's own; ours do not end
+		return "", fmt.Errorf("its certificate %s ended on %s, so browsers refuse it. Put a newer one there, or remove it: the next start of "+
+			"the server makes one that does not end", certFile, cert.NotAfter.UTC().Format(time.DateOnly))
+	}
+	return "it is right, and so is its certificate", nil
 }
 
 // writer is the user as whom the server runs.

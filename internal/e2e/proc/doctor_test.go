@@ -2,6 +2,7 @@ package proc
 
 import (
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"os"
 	"os/exec"
@@ -13,6 +14,7 @@ import (
 
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/testenv"
+	"testbox-imaging/internal/testenv/testkey"
 )
 
 // found is what `testbox doctor --json` says in a host.
@@ -90,7 +92,8 @@ func TestDoctor(t *testing.T) {
 	s.finds(f, "fine", "tftp", "10.88.0.1:69")
 	s.finds(f, "fine", "loader", "")
 	s.finds(f, "fine", "server", "TFTP is on")
-	s.finds(f, "fine", "keys", "")
+	s.finds(f, "fine", "keys", "boot files")
+	s.finds(f, "fine", "keys", "agents.crt")
 	s.finds(f, "fine", "firewall", "")
 
 	// One box is asked of the server, and costs no search for DHCP servers.
@@ -110,6 +113,14 @@ func TestDoctor(t *testing.T) {
 	must(t, os.WriteFile(filepath.Join(tftp, "pxelinux.cfg/01-52-54-00-00-00-01"), []byte("x"), 0o644))
 	must(t, os.Truncate(filepath.Join(tftp, "ldlinux.c32"), 5000))
 	must(t, os.Chmod(filepath.Join(s.state, "tls/agents.key"), 0o644))
+	other, _, err := testkey.New()
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(s.state, "tls/agents.crt"),
+		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: other.Certificate[0]}), 0o644))
+	must(t, os.WriteFile(filepath.Join(tftp, "pxelinux.cfg/default"), []byte("DEFAULT menu.c32\n"), 0o644))
+	ledger := filepath.Join(s.state, "ledger-copy.db")
+	must(t, os.WriteFile(ledger, nil, 0o600))
+	must(t, os.Chtimes(ledger, time.Time{}, time.Now().Add(-100*time.Hour)))
 	f = s.doctor(s.host, config)
 	s.finds(f, "problem", "two-dhcp", "10.88.0.2, 10.88.0.3")
 	s.finds(f, "problem", "next-server", "10.88.0.9")
@@ -120,6 +131,9 @@ func TestDoctor(t *testing.T) {
 	s.finds(f, "warning", "shadow", "01-52-54-00-00-00-01")
 	s.finds(f, "problem", "loader", "two versions")
 	s.finds(f, "problem", "server-files", "can be read by others")
+	s.finds(f, "problem", "keys", "nobody who knows the one takes the other")
+	s.finds(f, "problem", "boot-files", "default does not clearly boot the local disk")
+	s.finds(f, "problem", "ledger-copy", "is of")
 
 	// Another machine of the boxes' network sees what boxes see.
 	f = s.doctor(boxes, "--config=/nowhere.toml", "--boot-files="+filepath.Join(tftp, "pxelinux.cfg"))
