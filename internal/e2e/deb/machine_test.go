@@ -18,12 +18,16 @@ import (
 	"testbox-imaging/internal/testenv"
 )
 
-// machineLimit is far more than a command or a start of a machine needs.
-const machineLimit = 5 * time.Minute
+// Far more than a command or a start of a machine needs, and than a build of the packages does
+// with nothing in Go's cache.
+const (
+	machineLimit = 5 * time.Minute
+	buildLimit   = 20 * time.Minute
+)
 
 func run(t *testing.T, argv ...string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), machineLimit)
+	ctx, cancel := context.WithTimeout(t.Context(), buildLimit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Dir = testenv.Top()
