@@ -172,6 +172,7 @@ func (d *sqliteDB) takeLock() error {
 		return err
 	}
 	d.lock = lock
+	durable.GiveToFolder(lock.Name()) // the server's user must be able to open what root has made
 	switch err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); {
 	case errors.Is(err, unix.EWOULDBLOCK):
 		return inUse(lock)

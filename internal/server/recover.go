@@ -34,7 +34,7 @@ type Recovered struct {
 // runs, or the ledger of before is whole and sure is false, it refuses and changes
 // nothing. An interrupted Recover can be repeated.
 func Recover(ctx context.Context, cfg *Config, sure bool) (*Recovered, error) {
-	fsys := durable.OS{}
+	fsys := durable.Owned{} // root recovers what the server's user must be able to write
 	st, err := os.Stat(cfg.LedgerCopy())
 	if err != nil {
 		return nil, problem.Wrongf("there is no copy of the ledger: %w", err)

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"testbox-imaging/internal/durable"
 	"testbox-imaging/internal/ledger"
 	"testbox-imaging/internal/problem"
+	"testbox-imaging/internal/testenv"
 )
 
 // names opens a ledger, and returns the names of its groups.
@@ -132,5 +134,27 @@ func TestRecover(t *testing.T) {
 	}
 	if got := names(t, cfg.LedgerFile()); len(got) != 1 {
 		t.Errorf("after a damaged copy the ledger has the groups %q", got)
+	}
+}
+
+// TestRecoverAsRoot: a server that runs as a user of its own can use the ledger that root has recovered.
+func TestRecoverAsRoot(t *testing.T) {
+	testenv.Root(t)
+	cfg := DefaultConfig()
+	cfg.State = t.TempDir()
+	l, err := ledger.Open(t.Context(), cfg.LedgerFile(), ledger.Options{})
+	must(t, err)
+	must(t, errors.Join(l.CopyTo(t.Context(), cfg.LedgerCopy()), l.Close()))
+	must(t, errors.Join(os.Remove(cfg.LedgerFile()), os.Remove(cfg.LedgerFile()+".lock"), os.Chown(cfg.State, 1234, 1235)))
+	_, err = Recover(t.Context(), &cfg, false)
+	must(t, err)
+	_, err = Recover(t.Context(), &cfg, true)
+	must(t, err)
+	for _, end := range []string{"", ".lock"} {
+		st, err := os.Stat(cfg.LedgerFile() + end)
+		must(t, err)
+		if s := st.Sys().(*syscall.Stat_t); s.Uid != 1234 || s.Gid != 1235 {
+			t.Errorf("ledger%s belongs to %d:%d", end, s.Uid, s.Gid)
+		}
 	}
 }
