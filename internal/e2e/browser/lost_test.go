@@ -191,7 +191,7 @@ func TestLostConnection(t *testing.T) {
 // TestSilence has nothing come from the server any more, and no connection end. The page finds that out.
 func TestSilence(t *testing.T) {
 	c := newCutter(t)
-	b, _ := through(t, c)
+	b, site := through(t, c)
 	must(t, b.Until("document.getElementById('lost').hidden"))
 	c.set(false, true)
 	must(t, b.Eval("realNow = Date.now, Date.now = () => realNow() + 60000 * (minutes = 1 + (window.minutes || 0))", nil)) // time flies
@@ -201,6 +201,15 @@ func TestSilence(t *testing.T) {
 	c.set(true, false)
 	c.set(false, false)
 	must(t, b.Until("document.getElementById('lost').hidden"))
+
+	must(t, b.Go(site+"/boxes/"+addr(t, "edge-02")))
+	must(t, b.Eval("timeout = AbortSignal.timeout, AbortSignal.timeout = () => timeout.call(AbortSignal, 1)", nil))
+	c.set(false, true)
+	must(t, b.Until("document.querySelector('[data-live] [data-stale]')"))
+	must(t, b.Eval("AbortSignal.timeout = timeout", nil))
+	c.set(true, false)
+	c.set(false, false)
+	must(t, b.Until("!document.querySelector('[data-live] [data-stale]')"))
 }
 
 // TestHidden changes something while nobody sees the page, which does not follow it then. It is right as soon as it is seen again.

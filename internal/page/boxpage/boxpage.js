@@ -15,29 +15,32 @@
   }
 
   for (const el of document.querySelectorAll("[data-live]")) {
-    let wait = 2000, last = "";
+    let wait = 2000, last = "", since = new Date().toLocaleTimeString();
     const look = async () => {
       if (document.hidden) return setTimeout(look, wait);
       try {
-        const r = await fetch(el.dataset.live, {credentials: "same-origin"});
-        if (!r.ok) throw new Error(r.statusText);
+        // A connection that is lost without a word would never answer.
+        const r = await fetch(el.dataset.live, {credentials: "same-origin", signal: AbortSignal.timeout(30000)});
+        if (!r.ok) throw r.status;
         const html = await r.text();
         if (html !== last) { // else who is there with the keyboard would lose the place for nothing
           const part = new DOMParser().parseFromString(html, "text/html");
           el.replaceChildren(...part.body.childNodes);
         }
         last = html;
+        since = new Date().toLocaleTimeString();
         el.querySelector("[data-stale]")?.remove();
         if (r.headers.get("Testbox-Ended") === "1") return;
         wait = r.headers.get("Testbox-Idle") === "1" ? 15000 : 2000;
-      } catch { // what is shown may not be so any more, and that must be seen
+      } catch (e) { // what is shown may not be so any more, and that must be seen
         wait = Math.min(wait * 2, 30000);
         if (!el.querySelector("[data-stale]")) {
           const p = document.createElement("p");
           p.className = "bx-alert";
           p.dataset.stale = "";
           p.setAttribute("role", "status");
-          p.textContent = `The server has not answered since ${new Date().toLocaleTimeString()}. What is shown may have changed; it is tried again.`;
+          p.textContent = (e === 401 ? "You are not logged in any more." : "The server does not answer as it should.") +
+            ` What is shown is from ${since}, and may have changed.`;
           el.prepend(p);
         }
       }
