@@ -444,3 +444,19 @@ func TestServedKeys(t *testing.T) {
 	ports[0].Want = func() (wire.Fingerprint, error) { return mine, os.ErrPermission }
 	has(t, say(mine, nil), NotLooked, "keys", "/t/agents.crt cannot be read")
 }
+
+// TestUnanswered reads the kernel's table of neighbours.
+func TestUnanswered(t *testing.T) {
+	table := filepath.Join(t.TempDir(), "arp")
+	write(t, table, "IP address       HW type     Flags       HW address            Mask     Device\n"+
+		"10.1.0.7         0x1         0x2         52:54:00:00:00:07     *        eth0\n"+
+		"10.1.0.8         0x1         0x0         00:00:00:00:00:00     *        eth0\nrubbish\n")
+	for addr, want := range map[string]bool{"10.1.0.7": false, "10.1.0.8": true, "10.1.0.9": false} {
+		if got := unanswered(table, ip(addr)); got != want {
+			t.Errorf("%s: %v", addr, got)
+		}
+	}
+	if unanswered(table+"x", ip("10.1.0.8")) {
+		t.Error("without a table")
+	}
+}

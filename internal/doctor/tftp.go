@@ -61,6 +61,9 @@ func AskTFTP(ctx context.Context, at netip.AddrPort, name string) error {
 func TFTP(ctx context.Context, at netip.AddrPort, file string, here bool, rules func(context.Context) (string, error)) []Finding {
 	err := AskTFTP(ctx, at, file)
 	switch {
+	case errors.Is(err, errSilent) && unanswered("/proc/net/arp", at.Addr()):
+		return []Finding{problem("pxe-e11", "Is the TFTP server's machine up, and in this network? Does DHCP name the right one?",
+			"no machine of this network has the address %v of the TFTP server, so boxes say PXE-E11 (ARP timeout)", at.Addr())}
 	case errors.Is(err, errSilent):
 		return []Finding{problem("tftp", "Is the TFTP server started there? Does a firewall let UDP port 69 in, and answers from other "+
 			"ports out? "+
@@ -86,6 +89,22 @@ func TFTP(ctx context.Context, at netip.AddrPort, file string, here bool, rules 
 		all = append(all, fine("firewall", "the firewall's rules do not drop TFTP by their policy"))
 	}
 	return all
+}
+
+// unanswered reports whether the kernel's table of IPv4 neighbours, in the form of /proc/net/arp, says
+// that nobody answered when it asked for an address.
+func unanswered(table string, a netip.Addr) bool {
+	text, err := readSome(table, 4<<20)
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(text)) {
+		w := strings.Fields(line) // address, kind of card, flags (0x2: it answered), MAC, mask, card
+		if len(w) >= 4 && w[0] == a.String() {
+			return w[2] == "0x0"
+		}
+	}
+	return false
 }
 
 // Rules reads the rules of this machine's firewall, as JSON. iptables-nft has its rules there

@@ -141,6 +141,10 @@ func TestDoctor(t *testing.T) {
 
 	s.end()
 	s.finds(s.doctor(s.host, config), "problem", "server", "")
+	s.host.ip(t, "addr del 10.88.0.1/24 dev br0")
+	boxes.ip(t, "neigh flush all")
+	f = s.doctor(boxes, "--config=/nowhere.toml", "--boot-files="+filepath.Join(tftp, "pxelinux.cfg"))
+	s.finds(f, "problem", "pxe-e11", "no machine of this network has the address 10.88.0.1")
 }
 
 // TestDoctorProxy: a server of ours that tells boxes what to start has the port of DHCP, so it hears the other servers. Another machine
