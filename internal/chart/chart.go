@@ -125,9 +125,9 @@ func (d *Disk) SVG() template.HTML {
 		fmt.Fprintf(&s.b,
 			`<svg x="%s%%" y="0" width="%s%%" height="%d"><title>%s, %s</title><rect class="%s" x="0" y="0" width="100%%" height="%d"/>`,
 			num(x), num(w), partsHigh, text(p.Name, 80), text(p.Note, 120), class, partsHigh)
-		if w >= 2 {
-			fmt.Fprintf(&s.b, `<text class="chart-name" x="6" y="16">%s</text><text class="chart-note" x="6" y="32">%s</text>`,
-				text(p.Name, 80), text(p.Note, 80))
+		if w >= 2 { // HTML is cut off with dots where there is no more room, and SVG is not
+			fmt.Fprintf(&s.b, `<foreignObject x="0" y="0" width="100%%" height="%d"><div class="chart-label"><div>%s</div><div>%s</div></div>`+
+				`</foreignObject>`, partsHigh, text(p.Name, 80), text(p.Note, 80))
 		}
 		s.b.WriteString(`</svg>`)
 	}
@@ -222,9 +222,9 @@ func (f *Figures) SVG() template.HTML {
 		v := top * float64(i) / 2
 		y := num(figuresLow - figuresHigh*float64(i)/2)
 		fmt.Fprintf(&s.b, `<line class="chart-grid" x1="0%%" x2="100%%" y1="%s" y2="%s"/>`, y, y)
-		if i > 0 {
-			fmt.Fprintf(&s.b, `<text class="chart-note" x="2" y="%s">%s</text>`, num(figuresLow-figuresHigh*float64(i)/2-4), text(f.Unit(v), 40))
-		}
+		// The stylesheet leaves room for it at the left, so that nothing is drawn over it.
+		fmt.Fprintf(&s.b, `<text class="chart-note" x="-8" y="%s" text-anchor="end">%s</text>`,
+			num(figuresLow-figuresHigh*float64(i)/2+4), text(axisText(f.Unit, v), 40))
 	}
 	span := last.Sub(first).Seconds()
 	x := func(p Point) float64 { // with room at both sides
@@ -238,6 +238,10 @@ func (f *Figures) SVG() template.HTML {
 		points := drawn(series.Points)
 		name := fmt.Sprintf("chart-series-%d", i+1)
 		wide := min(4, 60/float64(max(len(points), 1)))
+		dot := 3.0
+		if len(points) > 60 { // they would hide the line
+			dot = 1.5
+		}
 		for j, p := range points {
 			if series.Bars {
 				fmt.Fprintf(&s.b, `<rect class="chart-bar %s" x="%s%%" y="%s" width="%s%%" height="%s">`, name, num(x(p)-wide/2), num(y(p)),
@@ -247,7 +251,7 @@ func (f *Figures) SVG() template.HTML {
 					fmt.Fprintf(&s.b, `<line class="chart-line %s" x1="%s%%" y1="%s" x2="%s%%" y2="%s"/>`, name, num(x(points[j-1])),
 						num(y(points[j-1])), num(x(p)), num(y(p)))
 				}
-				fmt.Fprintf(&s.b, `<circle class="chart-dot %s" cx="%s%%" cy="%s" r="3">`, name, num(x(p)), num(y(p)))
+				fmt.Fprintf(&s.b, `<circle class="chart-dot %s" cx="%s%%" cy="%s" r="%s">`, name, num(x(p)), num(y(p)), num(dot))
 			}
 			note := strings.TrimSuffix(series.Name+": "+f.Unit(value(p))+", "+p.At.UTC().Format("2006-01-02 15:04")+", "+p.Note, ", ")
 			fmt.Fprintf(&s.b, `<title>%s</title>`, text(note, 200))
@@ -259,13 +263,21 @@ func (f *Figures) SVG() template.HTML {
 		}
 	}
 	if !first.IsZero() {
-		fmt.Fprintf(&s.b, `<text class="chart-note" x="2" y="%d">%s</text>`, figuresLow+15, first.UTC().Format("2006-01-02"))
+		fmt.Fprintf(&s.b, `<text class="chart-note" x="0" y="%d">%s</text>`, figuresLow+15, first.UTC().Format("2006-01-02"))
 		if span > 0 {
 			fmt.Fprintf(&s.b, `<text class="chart-note" x="100%%" y="%d" text-anchor="end">%s</text>`, figuresLow+15,
 				last.UTC().Format("2006-01-02"))
 		}
 	}
 	return s.end()
+}
+
+// axisText writes a figure beside a line of the grid.
+func axisText(unit func(float64) string, v float64) string {
+	if v == 0 {
+		return "0"
+	}
+	return unit(v)
 }
 
 func drawn(points []Point) []Point { return points[max(0, len(points)-maxPoints):] }

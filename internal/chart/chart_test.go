@@ -91,6 +91,10 @@ func TestFigures(t *testing.T) {
 	if got["script"] > 0 || got["circle"] != 4 || got["rect"] != 2 || got["line"] != 6 {
 		t.Errorf("the drawing has %v", got)
 	}
+	// What stands beside the lines of the grid is at the left of all that is drawn.
+	if n := strings.Count(string(drawn), `x="-8"`); n != 3 {
+		t.Errorf("%d texts beside the lines of the grid", n)
+	}
 	many := Figures{Unit: unit, Series: make([]Series, 1000)}
 	for i := range many.Series {
 		for j := range 1000 {

@@ -45,7 +45,8 @@ type row struct {
 	Needs    []string // why the box needs somebody; none if it does not
 	State    string   // what it does, in a word
 	Text     string   // the same in a sentence
-	Progress int      // percent; -1 if it is not known
+	Share    string   // how much of it is done; "" if it is not known
+	Progress int      // the same in percent
 	Job      string
 
 	// The row as HTML, for who may not choose it and for who may. It is made when somebody wants it first.
@@ -166,7 +167,7 @@ const waitsLong = time.Hour
 
 // rowOf makes the row of a box. j is its job that has not ended, or nil.
 func rowOf(b api.Box, j *api.Job, now time.Time) *row {
-	r := &row{Box: b, State: "idle", Progress: -1}
+	r := &row{Box: b, State: "idle"}
 	r.Addr, _ = box.ParseAddr(b.Address)
 	need := func(format string, args ...any) { r.Needs = append(r.Needs, fmt.Sprintf(format, args...)) }
 	switch b.Health {
@@ -188,11 +189,11 @@ func rowOf(b api.Box, j *api.Job, now time.Time) *row {
 		case job.Running:
 			if p := j.Progress; p != nil {
 				if r.Text += ": " + string(p.Step); p.Total > 0 {
-					r.Progress = int(max(0, min(100, p.Done*100/p.Total)))
+					r.Share, r.Progress = boxpage.Percent(p.Done, p.Total), int(max(0, min(1, float64(p.Done)/float64(p.Total)))*100)
 				}
 			}
 		case job.Held:
-			need("It is held in maintenance, since its disks are not fit to run. Restore it, or release it to let it run all the same. %s", j.Text)
+			need("%s", boxpage.HeldText(j.Text))
 		case job.Rescue:
 			r.Text = "up for people"
 		}
@@ -232,6 +233,9 @@ type filter struct {
 func filterOf(q url.Values) filter {
 	return filter{strings.TrimSpace(q.Get("q")), q.Get("group"), q.Get("label"), q.Get("health"), q.Get("state"), q.Get("needs") != ""}
 }
+
+// Any reports whether boxes are chosen by anything but a text.
+func (f filter) Any() bool { return f.Needs || f.Group+f.Label+f.Health+f.State != "" }
 
 func (f filter) has(r *row) bool {
 	return (f.Group == "" || slices.Contains(r.Groups, f.Group)) && (f.Label == "" || slices.Contains(r.Labels, f.Label)) &&

@@ -28,7 +28,8 @@ func choose(t *testing.T, b *chrome.Tab, action string, names ...string) {
 func named(t *testing.T, b *chrome.Tab) map[string]string {
 	t.Helper()
 	var rows [][2]string
-	const read = "[...document.querySelectorAll('table.preview tbody tr')].map(r => [r.querySelector('th a').innerText, r.innerText])"
+	const read = "[...document.querySelectorAll('table.preview tbody tr')]" +
+		".map(r => [r.querySelector('th a').getAttribute('href').slice('/boxes/'.length), r.innerText])"
 	must(t, b.Eval(read, &rows))
 	all := map[string]string{}
 	for _, r := range rows {

@@ -47,7 +47,7 @@ func TestNoScripts(t *testing.T) {
 
 	// Back it up, and see how far that is.
 	added := counted(t, "old-01", "gpu-05")
-	press("/act/backup", `.bx-actions a[href^="/act/backup"]`)
+	press("/act/backup", `main .buttons a[href^="/act/backup"]`)
 	must(t, b.Has("Nothing has been done yet"))
 	press("/jobs/", "main form button.main")
 	a, err := lab.Boot(ctx, "old-01")
@@ -95,7 +95,7 @@ func TestNoScripts(t *testing.T) {
 	must(t, b.Go(lab.URL+"/boxes/"+addr(t, "old-01")))
 	for _, do := range []string{"pin", "unpin"} {
 		must(t, b.Do(chrome.Click(".bx-history tbody tr summary"), chrome.Click(`.bx-history tbody tr button[value="`+do+`"]`)))
-		must(t, b.Until(`document.querySelector('.bx-history tbody tr .bx-badge') ? "`+do+`" == "pin" : "`+do+`" == "unpin"`))
+		must(t, b.Until(`document.querySelector('.bx-history tbody tr .tag') ? "`+do+`" == "pin" : "`+do+`" == "unpin"`))
 	}
 
 	// Pause a schedule.

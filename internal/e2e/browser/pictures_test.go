@@ -24,48 +24,84 @@ const (
 	maxPictures = 4 << 20   // bytes of all together
 )
 
-// TestPictures takes the pictures of the documentation, so they can always be taken.
-func TestPictures(t *testing.T) {
-	lab := world(t)
-	folder := os.Getenv(picturesEnv)
-	if folder == "" {
-		folder = t.TempDir()
+// views are those of each page.
+var views = []chrome.View{chrome.Wide, {Width: 1280, Height: 900, Dark: true}, chrome.Phone, {Width: 390, Height: 844, Dark: true}}
+
+// picture is a page that is shown in the documentation.
+type picture struct{ name, at string }
+
+// pictures are all of them but those that the list of pages has. The login is first, since nobody is logged in then.
+func pictures(t *testing.T, b *chrome.Tab) []picture {
+	box := func(name string) string { return "box=" + addr(t, name) }
+	all := []picture{
+		{"boxes", "/"},
+		{"box", "/boxes/" + addr(t, "gpu-02")},
+		{"job", "/jobs/" + jobs(t, "gpu-02")[0]},
+		{"job-ended", "/jobs/" + jobs(t, "nas-02")[1]},
+		{"restore", "/act/restore?" + box("ci-05")},
+		{"restore-many", "/act/restore?" + box("ci-05") + "&" + box("ci-06") + "&" + box("gpu-03") + "&" + box("ci-10")},
+		{"search", "/search?q=nas"},
+		{"task", "/do/add-token"},
 	}
-	must(t, os.MkdirAll(folder, 0o755))
-	b := tab(t, chrome.Wide)
-	must(t, b.Go(lab.URL+"/login"))
-	total := 0
-	take := func(name, at string, views ...chrome.View) {
-		for _, v := range views {
-			must(t, b.Look(v))
-			must(t, b.Go(lab.URL+at))
-			must(t, b.Until("!document.querySelector('[aria-busy=true]') && document.fonts.status == 'loaded'"))
-			raw, err := b.Picture()
-			must(t, err)
-			// What is further down looks the same in all views.
-			small, err := shrink(raw, int(2*v.Height))
-			must(t, err)
-			if total += len(small); len(small) > maxPicture {
-				t.Errorf("the picture of %s, %s has %d bytes", at, v.Name(), len(small))
-			}
-			must(t, os.WriteFile(filepath.Join(folder, name+"-"+v.Name()+".png"), small, 0o644))
-		}
+	for _, a := range []string{"backup", "verify", "refresh-info", "rescue", "cancel", "hold", "unhold", "health", "power"} {
+		all = append(all, picture{a, "/act/" + a + "?" + box("ci-07")})
 	}
-	all := []chrome.View{chrome.Wide, {Width: 1280, Height: 900, Dark: true}, chrome.Phone, {Width: 390, Height: 844, Dark: true}}
-	take("login", "/login", all[0], all[3])
-	login(t, b, ledger.Admin)
-	take("boxes", "/", all...)
-	take("box", "/boxes/"+addr(t, "gpu-02"), all...)
-	must(t, b.Go(lab.URL+"/boxes/"+addr(t, "nas-02")))
+	all = append(all, picture{"release", "/act/release?" + box("ci-09")})
+	must(t, b.Go(world(t).URL+"/boxes/"+addr(t, "nas-02")))
 	var disks string
 	must(t, b.Eval(`document.querySelector('.bx-history a[href*="/disks?"]').getAttribute('href')`, &disks))
-	take("disks", disks, all[0], all[3])
-	take("restore", "/act/restore?box="+addr(t, "ci-05"), all...)
-	take("job", "/jobs/"+jobs(t, "gpu-02")[0], all[0], all[3])
+	all = append(all, picture{"disks", disks})
 	var more []string
 	must(t, b.Eval("[...document.querySelectorAll('header nav a')].map(a => a.getAttribute('href')).filter(h => h != '/')", &more))
 	for _, at := range more {
-		take(strings.ReplaceAll(strings.Trim(at, "/"), "/", "-"), at, all[0], all[3])
+		all = append(all, picture{strings.ReplaceAll(strings.Trim(at, "/"), "/", "-"), at})
+	}
+	return all
+}
+
+// TestPictures takes the pictures of the documentation, so they can always be taken. Without a folder for them it takes a few.
+func TestPictures(t *testing.T) {
+	lab := world(t)
+	folder := os.Getenv(picturesEnv)
+	b := tab(t, chrome.Wide)
+	must(t, b.Go(lab.URL+"/login"))
+	total := 0
+	take := func(p picture) {
+		for _, v := range views {
+			must(t, b.Look(v))
+			must(t, b.Go(lab.URL+p.at))
+			must(t, b.Until("!document.querySelector('[aria-busy=true]') && document.fonts.status == 'loaded'"))
+			must(t, b.Until("[...document.images].every(i => i.complete || i.loading == 'lazy')"))
+			raw, err := b.Picture()
+			must(t, err)
+			most := 2 * v.Height // what is further down looks the same
+			if v.Width < 600 {
+				most = 1400
+			}
+			small, err := shrink(raw, int(most))
+			must(t, err)
+			if total += len(small); len(small) > maxPicture {
+				t.Errorf("the picture of %s, %s has %d bytes", p.at, v.Name(), len(small))
+			}
+			if folder != "" {
+				must(t, os.WriteFile(filepath.Join(folder, p.name+"-"+v.Name()+".png"), small, 0o644))
+			}
+			if folder == "" {
+				return // other tests look at all views
+			}
+		}
+	}
+	if folder != "" {
+		must(t, os.MkdirAll(folder, 0o755))
+	}
+	take(picture{"login", "/login"})
+	login(t, b, ledger.Admin)
+	all := pictures(t, b)
+	if folder == "" {
+		all = all[:3] // other tests look at all pages
+	}
+	for _, p := range all {
+		take(p)
 	}
 	if total > maxPictures {
 		t.Errorf("all pictures have %d bytes", total)

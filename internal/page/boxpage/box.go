@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"html/template"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -40,6 +41,7 @@ type boxData struct {
 	BackupWhy string
 	Sizes     []speeds
 	Latest    string // id of the backup whose disks are drawn
+	Boot      *bootTest
 	Speeds    []speeds
 	Rates     []api.Rate
 	RatesWhy  string
@@ -52,6 +54,37 @@ type backup struct {
 	api.Backup
 	Data, Stored int64
 	Damaged      []string // what is wrong with its disks, in sentences
+}
+
+// bootTest is the latest boot test of a box's backups.
+type bootTest struct {
+	*api.BootTest
+	Of      string // id of the backup
+	Latest  bool   // it is the latest backup
+	Seen    string // the strongest sign of life, in a sentence
+	Picture string // path of the picture of its last screen
+}
+
+// signs say in sentences what a boot test saw.
+var signs = map[image.Sign]string{
+	image.SignNothing:  "There was no sign of life.",
+	image.SignRead:     "It read its disks, and no more was seen.",
+	image.SignSerial:   "It wrote to the serial line.",
+	image.SignScreen:   "It showed a screen of its own.",
+	image.SignWritten:  "It wrote to its disks.",
+	image.SignLogin:    "It asked for a login.",
+	image.SignExpected: "It wrote the line that was expected.",
+}
+
+// bootOf finds the latest backup that has a boot test.
+func bootOf(all []api.Backup) *bootTest {
+	for i, b := range slices.Backward(all) {
+		if b.Boot != nil {
+			return &bootTest{b.Boot, b.ID, i == len(all)-1, signs[b.Boot.Sign],
+				"/boxes/" + url.PathEscape(b.Box) + "/backups/" + url.PathEscape(b.ID) + "/boot.png"}
+		}
+	}
+	return nil
 }
 
 // speeds are figures over time, as the rates of one disk.
@@ -92,6 +125,9 @@ func (p *Pages) Box(ctx context.Context, a API, word, older string) (Page, error
 // has no job.
 func (p *Pages) boxNow(ctx context.Context, a API, word string) (made Page, idle bool, err error) {
 	var d boxData
+	if d.Me, err = whoIs(ctx, a); err != nil {
+		return Page{}, false, err
+	}
 	if err := a.Ask(ctx, "get-box", Params{"box": word}, nil, &d.Box); err != nil {
 		return Page{}, false, err
 	}
@@ -118,6 +154,7 @@ func (d *boxData) addBackups(list api.BackupList, older string) {
 	all := list.Backups
 	if d.All > 0 {
 		d.Latest = all[d.All-1].ID
+		d.Boot = bootOf(all)
 	}
 	if i := slices.IndexFunc(all, func(b api.Backup) bool { return b.ID == older }); i >= 0 {
 		all, d.Newer = all[:i], true

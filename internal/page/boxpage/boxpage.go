@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"testbox-imaging/internal/api"
 	"testbox-imaging/internal/image"
@@ -68,17 +70,22 @@ func functions(now func() time.Time) template.FuncMap {
 			if t.IsZero() {
 				return "unknown"
 			}
-			t = t.UTC()
-			return template.HTML(fmt.Sprintf(`<time datetime="%s" title="%s">%s</time>`, t.Format(time.RFC3339),
-				t.Format("2006-01-02 15:04:05 UTC"),
-				ago(now().Sub(t))))
+			return timeText(t, ago(now().Sub(t)))
+		},
+		"since": func(t time.Time) template.HTML {
+			if t.IsZero() {
+				return "for an unknown time"
+			}
+			return timeText(t, lasting(now().Sub(t)))
 		},
 		"date":     func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04") },
 		"took":     func(d time.Duration) string { return d.Round(100 * time.Millisecond).String() },
 		"rate":     rateText,
 		"short":    func(s string) string { return s[:min(len(s), 12)] },
 		"join":     func(list []string) string { return strings.Join(list, ", ") },
-		"percent":  percent,
+		"percent":  Percent,
+		"held":     HeldText,
+		"upper":    upper,
 		"path":     url.PathEscape,
 		"query":    url.QueryEscape,
 		"seconds":  func(n int64) string { return Span(time.Duration(n) * time.Second) },
@@ -98,6 +105,22 @@ func total(list []int64) (n int64) {
 	return n
 }
 
+// upper makes the first letter of a text a capital one.
+func upper(s string) string {
+	r, n := utf8.DecodeRuneInString(s)
+	if r == utf8.RuneError {
+		return s
+	}
+	return string(unicode.ToUpper(r)) + s[n:]
+}
+
+// timeText is a time as text, with the time itself for those who want to know it.
+func timeText(t time.Time, text string) template.HTML {
+	t = t.UTC()
+	return template.HTML(fmt.Sprintf(`<time datetime="%s" title="%s">%s</time>`, t.Format(time.RFC3339),
+		t.Format("2006-01-02 15:04:05 UTC"), text))
+}
+
 // ago says how long ago something was, in words.
 func ago(d time.Duration) string {
 	switch {
@@ -107,6 +130,14 @@ func ago(d time.Duration) string {
 		return "just now"
 	}
 	return Span(d) + " ago"
+}
+
+// lasting says for how long something has been so.
+func lasting(d time.Duration) string {
+	if d < time.Minute {
+		return "since a moment ago"
+	}
+	return "for " + Span(d)
 }
 
 func in(d time.Duration) string {
@@ -123,15 +154,22 @@ func rateText(v float64) string {
 	return fmt.Sprintf("%.0f MB/s", v/1e6)
 }
 
-func percent(part, all int64) string {
+// Percent writes a share. It is rounded down, so that only the whole is 100 %.
+func Percent(part, all int64) string {
 	if all <= 0 || part <= 0 {
 		return "0 %"
 	}
-	if p := float64(part) / float64(all) * 100; p < 1 {
+	p := float64(part) / float64(all) * 100
+	if p < 1 {
 		return "under 1 %"
-	} else {
-		return fmt.Sprintf("%.0f %%", p)
 	}
+	return fmt.Sprintf("%d %%", int(min(p, 100)))
+}
+
+// HeldText says what a held box is, and what can be done about it. why is what its job says.
+func HeldText(why string) string {
+	return strings.TrimSpace("It is held in maintenance, since its disks are not fit to run. " +
+		"Restore it, or release it to let it run all the same. " + why)
 }
 
 func (p *Pages) render(name, title string, data any) (Page, error) {

@@ -36,7 +36,7 @@
         wait = Math.min(wait * 2, 30000);
         if (!el.querySelector("[data-stale]")) {
           const p = document.createElement("p");
-          p.className = "bx-alert";
+          p.className = "alert";
           p.dataset.stale = "";
           p.setAttribute("role", "status");
           p.textContent = (e === 401 ? "You are not logged in any more." : "The server does not answer as it should.") +

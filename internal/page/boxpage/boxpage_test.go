@@ -94,6 +94,10 @@ func lab(role ledger.Role, backups int) *fake {
 			Disk: "sda", Key: evil,
 			Stage: "read", Bytes: 20 << 30, Took: time.Minute, Rate: 3e8, DiskRate: 4e8 + float64(i%5)*1e7})
 	}
+	if backups > 0 {
+		list.Backups[backups-1].Boot = &api.BootTest{Time: now, Verdict: image.BootPassed, Sign: image.SignLogin, Text: evil, Firmware: "uefi",
+			HasImage: true}
+	}
 	rates.Rates = rates.Rates[:min(len(rates.Rates), 50)]
 	m := api.DiskMap{Disk: "sda", Size: 256 << 30, Table: "gpt", With: "20261128-060000", Cell: 1 << 30, Data: 60 << 30, Zero: 1 << 30,
 		InDoubt: 16 << 30,
@@ -177,16 +181,16 @@ func TestPages(t *testing.T) {
 	for path, wants := range map[string][]string{
 		"/boxes/10.0.0.1": {"suspect", "it is slow", "web-1", "nightly", "in 20 hours", "last=3,daily=7", "The store lacks some of sda",
 			"baseline",
-			"Older backups", "type its id", "failing", "reallocated sectors", "8.0 GiB", "held by", "chart-figures", "400 MB/s",
+			"Older backups", "type its id", "failing", "reallocated sectors", "8.0 GiB", "reserved for", "chart-figures", "400 MB/s",
 			"/disks?backup=" + latest,
-			"cannot be restored", "not there", "5 minutes ago"},
+			"cannot be restored", "not there", "5 minutes ago", "It asked for a login.", "/backups/" + latest + "/boot.png"},
 		"/boxes/10.0.0.1?older=" + f.answers["/backups/10.0.0.1"].(api.BackupList).Backups[50].ID: {"The latest backups"},
 		"/boxes/10.0.0.1/disks?backup=" + latest: {"chart-disk", "EFI", "24 %",
 			"In doubt:", "changed since 20261128-060000", "<title>page"},
 		"/boxes/10.0.0.1/disks?part=1&backup=" + latest: {"chart-disk"},
 		"/jobs/j1":            {"running", "30 %", "abababab", "1.00 GiB", "data-live", "Cancel", "Could not be read"},
 		"/jobs/j1/now":        {"running", "30 %"},
-		"/boxes/10.0.0.1/now": {"suspect", "30 %", "Its disks may not be run"},
+		"/boxes/10.0.0.1/now": {"suspect", "30 %", "Restore it, or release it"},
 	} {
 		w := get(t, h, path)
 		body := w.Body.String()
@@ -207,6 +211,7 @@ func TestPages(t *testing.T) {
 		"/boxes/10.0.0.1/log?offset=-5&follow=true&x=y": "get-log map[box:10.0.0.1 follow:true offset:-5]",
 		"/boxes/10.0.0.1/log?offset=abc":                "get-log map[box:10.0.0.1]",
 		"/boxes/..%2fx/inventory":                       "get-inventory map[box:../x form:text]",
+		"/boxes/10.0.0.1/backups/b1/boot.png":           "get-boot-picture map[backup:b1 owner:10.0.0.1]",
 	} {
 		w := get(t, h, path)
 		if w.Body.String() != "forwarded "+want || w.Header().Get("X-Content-Type-Options") != "nosniff" {
@@ -299,6 +304,37 @@ func BenchmarkBox(b *testing.B) {
 		h.ServeHTTP(w, httptest.NewRequest("GET", "/boxes/10.0.0.1", nil))
 		if w.Code != 200 || w.Body.Len() > 1<<20 {
 			b.Fatalf("%d, %d bytes", w.Code, w.Body.Len())
+		}
+	}
+}
+
+// TestPercent: a share is rounded down, so that nothing looks whole that is not.
+func TestPercent(t *testing.T) {
+	for _, test := range []struct {
+		part, all int64
+		want      string
+	}{{0, 0, "0 %"}, {0, 5, "0 %"}, {-1, 5, "0 %"}, {1, 1000, "under 1 %"}, {299, 1000, "29 %"}, {999, 1000, "99 %"}, {5, 5, "100 %"},
+		{6, 5, "100 %"}, {1 << 62, 1<<63 - 1, "50 %"}} {
+		if got := Percent(test.part, test.all); got != test.want {
+			t.Errorf("%d of %d is %q, not %q", test.part, test.all, got, test.want)
+		}
+	}
+}
+
+// TestFailedBootTest: that the latest backup did not start is said at the top, and of an older one it is not.
+func TestFailedBootTest(t *testing.T) {
+	f := lab(ledger.Viewer, 3)
+	list := f.answers["/backups/10.0.0.1"].(api.BackupList)
+	for i, want := range map[int]bool{0: false, 2: true} {
+		for n := range list.Backups {
+			list.Backups[n].Boot = nil
+		}
+		list.Backups[i].Boot = &api.BootTest{Time: now, Verdict: image.BootFailed, Sign: image.SignRead, Text: evil, Firmware: "bios"}
+		body := get(t, serve(f), "/boxes/10.0.0.1").Body.String()
+		tame(t, "a failed boot test", body)
+		if got := strings.Contains(body, "The boot test of the latest backup failed."); got != want ||
+			!strings.Contains(body, "It read its disks") || strings.Contains(body, "boot.png") {
+			t.Errorf("backup %d: %v in %s", i, got, body)
 		}
 	}
 }

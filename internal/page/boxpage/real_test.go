@@ -117,12 +117,12 @@ func TestRealAPI(t *testing.T) {
 			tame(t, path, w.Body.String())
 		}
 	}
-	page(admin, "/boxes/web-1", "10.0.0.1", "good", ids[0], ids[2], "1000 B", "2.00 GiB", "backup: ended, done", `value="delete"`)
+	page(admin, "/boxes/web-1", "10.0.0.1", "good", ids[0], ids[2], "1000 B", "2.00 GiB", "backup: done", `value="delete"`)
 	page(site(ledger.Viewer), "/boxes/10.0.0.1", "10.0.0.1", ids[0])
 	page(admin, "/boxes/10.0.0.1/disks?backup="+ids[2], "chart-disk", "changed since "+ids[1]+": 8.00 KiB")
-	page(admin, "/jobs/"+jobs.Jobs[0].ID, "ended", "web-1", "Read back and right")
-	page(admin, "/jobs/"+jobs.Jobs[0].ID+"/now", "ended")
-	page(admin, "/boxes/web-1/now", "good", "backup: ended, done")
+	page(admin, "/jobs/"+jobs.Jobs[0].ID, "Ended", "web-1", "Read back and right")
+	page(admin, "/jobs/"+jobs.Jobs[0].ID+"/now", "Ended")
+	page(admin, "/boxes/web-1/now", "good", "backup: done")
 	for path, header := range map[string]string{"/boxes/web-1/now": Idle, "/jobs/" + jobs.Jobs[0].ID + "/now": Ended} {
 		if get(t, admin, path).Header().Get(header) != "1" {
 			t.Errorf("%s is looked at again and again", path)

@@ -92,6 +92,9 @@ func (p *Pages) Routes(mux *http.ServeMux, site Site) {
 		}
 		forward(w, r, site, "get-log", params)
 	})
+	mux.HandleFunc("GET /boxes/{box}/backups/{backup}/boot.png", func(w http.ResponseWriter, r *http.Request) {
+		forward(w, r, site, "get-boot-picture", Params{"owner": r.PathValue("box"), "backup": r.PathValue("backup")})
+	})
 	mux.HandleFunc("GET /boxes/{box}/inventory", func(w http.ResponseWriter, r *http.Request) {
 		forward(w, r, site, "get-inventory", Params{"box": r.PathValue("box"), "form": "text"})
 	})

@@ -6,6 +6,7 @@ import (
 	"html/template"
 	"net/http"
 	"net/url"
+	"strconv"
 
 	"testbox-imaging/internal/api"
 	"testbox-imaging/internal/page/boxpage"
@@ -57,13 +58,17 @@ func (p *Pages) store(r *http.Request, v Visitor) (any, error) {
 
 type storeChart struct {
 	Title string
+	Names map[int]string // of the lines, by their numbers from 1 on
 	SVG   template.HTML
 }
+
+// drawnDays is for how long the page says what the store had: a year, and some days to see what was a year ago.
+const drawnDays = 380
 
 // history draws what the store had over time.
 func (d *storeData) history(ctx context.Context, v Visitor) error {
 	var h api.StoreHistory
-	if err := v.Ask(ctx, "get-store-history", nil, nil, &h); err != nil {
+	if err := v.Ask(ctx, "get-store-history", boxpage.Params{"days": strconv.Itoa(drawnDays)}, nil, &h); err != nil {
 		return err
 	}
 	d.Ahead = h.Forecast

@@ -77,7 +77,7 @@ func TestStorePage(t *testing.T) {
 		"add-upkeep": work, "get-upkeep": work, "cancel-upkeep": work,
 	}}
 	_, text := f.do("GET", "/store", nil)
-	for _, want := range []string{"the-id", "It is full on " + full.Format("2006-01-02"), "<svg", "cannot be restored in full",
+	for _, want := range []string{"the-id", "It will be full on " + full.Format("2006-01-02"), "<svg", "cannot be restored in full",
 		"5.00 MiB", "data-often",
 		"1.00 GiB of 4.00 GiB", "/do/cancel-upkeep?on=u1", "/do/scrub", "&lt;script&gt;", "7.00 GiB",
 		"The backup 20261130-200000 of", "/boxes/10.0.0.8", "2 latest backups of boxes wait for a boot test: boxes are at work."} {
@@ -102,5 +102,24 @@ func TestStorePage(t *testing.T) {
 	if _, text := f.do("GET", "/store?upkeep=u1", nil); !strings.Contains(text, "damaged") || !strings.Contains(text, "it is bad") ||
 		strings.Contains(text, "data-often") {
 		t.Errorf("%s", text)
+	}
+}
+
+// TestQueueSaysWhatToDo: a job that is held says how that ends, and one that runs how much of it is done.
+func TestQueueSaysWhatToDo(t *testing.T) {
+	f := &fake{answers: map[string]any{"list-jobs": api.JobList{Jobs: []api.Job{
+		{ID: "j1", Box: "10.0.0.1", Action: "restore", State: "held", Text: foreign},
+		{ID: "j2", Box: "10.0.0.2", Action: "rescue", State: "rescue"},
+		{ID: "j3", Box: "10.0.0.3", Action: "backup", State: "running", Progress: &api.Progress{Text: foreign, Done: 299, Total: 1000}},
+	}}}}
+	_, text := f.do("GET", "/jobs?state=", nil)
+	for _, want := range []string{"Restore it, or release it", "/act/restore?box=10.0.0.1", "/act/release?box=10.0.0.1",
+		"/act/finish?box=10.0.0.2", "29 %</span>", "/act/cancel?job=j3"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the page has no %q: %s", want, text)
+		}
+	}
+	if strings.Contains(text, "/act/cancel?job=j1") || strings.Contains(text, "/act/cancel?job=j2") || strings.Contains(text, "<script>") {
+		t.Error(text)
 	}
 }

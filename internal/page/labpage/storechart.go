@@ -42,7 +42,11 @@ func StoreCharts(h api.StoreHistory) StoreDrawing {
 	draw := func(id, title, about string, series ...chart.Series) {
 		f := chart.Figures{ID: id, Title: title, About: about, Series: series, Bytes: true,
 			Unit: func(v float64) string { return image.SizeText(int64(min(v, 1<<60))) }}
-		d.Charts = append(d.Charts, storeChart{title, f.SVG()})
+		names := map[int]string{}
+		for i, s := range series {
+			names[i+1] = s.Name
+		}
+		d.Charts = append(d.Charts, storeChart{title, names, f.SVG()})
 	}
 	if last.Room > 0 {
 		draw("storeuse", "Use of the file system of the store, and how much it has room for",

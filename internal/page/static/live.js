@@ -8,6 +8,17 @@
     if (!e.target.matches("[data-all]")) return;
     for (const c of list().querySelectorAll("tbody input[type=checkbox]")) c.checked = e.target.checked;
   });
+  const count = () => { // how many boxes are chosen
+    const says = document.querySelector("[data-chosen]"), n = list()?.querySelectorAll("tbody input:checked").length;
+    if (says) says.textContent = !n ? "With the chosen boxes:" : n === 1 ? "With the box that is chosen:" : `With the ${n} boxes that are chosen:`;
+  };
+  document.addEventListener("change", count);
+  count(); // a browser may remember what was chosen
+  // On a phone there is room for the boxes, and not for all of the filters.
+  if (matchMedia("(max-width: 44rem)").matches) {
+    for (const d of document.querySelectorAll("[data-fold]:not([data-used])")) d.open = false;
+    document.querySelector("nav [aria-current]")?.scrollIntoView({block: "nearest", inline: "center"});
+  }
   if (!document.querySelector("[data-rows], [data-again]")) return;
 
   const now = () => new Date().toTimeString().slice(0, 8);

@@ -4,15 +4,21 @@
 package demo
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
+	_ "embed"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"testbox-imaging/internal/blob/dir"
@@ -25,6 +31,8 @@ import (
 	"testbox-imaging/internal/job"
 	"testbox-imaging/internal/ledger"
 	"testbox-imaging/internal/object"
+	"testbox-imaging/internal/schedule"
+	"testbox-imaging/internal/setting"
 	"testbox-imaging/internal/sharedir"
 	"testbox-imaging/internal/sight"
 	"testbox-imaging/internal/store"
@@ -36,30 +44,42 @@ var Tokens = map[ledger.Role]string{
 	ledger.Admin: "demo-admin-c02a6f4be9134d7f8e55",
 }
 
+// schedules are those of the lab.
+var schedules = []struct {
+	name string
+	schedule.Config
+}{
+	{"nightly", schedule.Config{When: "30 2 * * *", Zone: "UTC", Window: []string{"20:00-06:00"}, Spread: 2 * time.Hour, Late: time.Hour,
+		Action: box.Backup, Boxes: []string{"group:ci", "group:gpu", "group:storage"}}},
+	{"weekly-edge", schedule.Config{When: "0 4 * * sun", Zone: "UTC", Late: time.Hour, Action: box.Backup, Boxes: []string{"group:edge"}}},
+	{"monthly-verify", schedule.Config{When: "0 8 1 * *", Zone: "UTC", Late: time.Hour, Action: box.Verify,
+		Boxes: []string{"group:storage"}}},
+}
+
 // Config is the rest of the server's configuration.
-const Config = `
+func Config() string {
+	text := rest
+	for _, s := range schedules {
+		text += fmt.Sprintf("\n[schedules.%s]\nwhen = %q\nzone = %q\nboxes = [%s]\naction = %q\n", s.name, s.When, s.Zone, quoted(s.Boxes),
+			s.Action)
+		if len(s.Window) > 0 {
+			text += fmt.Sprintf("window = [%s]\nspread = %q\n", quoted(s.Window), s.Spread)
+		}
+	}
+	return text
+}
+
+func quoted(list []string) string {
+	var all []string
+	for _, s := range list {
+		all = append(all, strconv.Quote(s))
+	}
+	return strings.Join(all, ", ")
+}
+
+const rest = `
 keep-last = 10
 keep-weekly = 8
-
-[schedules.nightly]
-when = "30 2 * * *"
-zone = "UTC"
-boxes = ["group:ci", "group:gpu", "group:storage"]
-action = "backup"
-window = ["20:00-06:00"]
-spread = "2h"
-
-[schedules.weekly-edge]
-when = "0 4 * * sun"
-zone = "UTC"
-boxes = ["group:edge"]
-action = "backup"
-
-[schedules.monthly-verify]
-when = "0 8 1 * *"
-zone = "UTC"
-boxes = ["group:storage"]
-action = "verify"
 `
 
 // Make fills the state folder of a server that has not run yet.
@@ -96,6 +116,12 @@ func mark(boxes []*Box, now time.Time) {
 	away.Health, away.Reason, away.LastSeen = ledger.Retired, "Given back to the finance department.", now.AddDate(0, -1, -3)
 	rebuilt := Named(boxes, "nas-05")
 	rebuilt.Health, rebuilt.Reason = ledger.Maintenance, "The backplane is being changed."
+	for _, name := range []string{"gpu-06", "nas-04"} { // no test has them work
+		b := Named(boxes, name)
+		b.Groups = append(b.Groups, "power-strip")
+	}
+	moved := Named(boxes, "edge-03")
+	moved.Sight = json.RawMessage(fmt.Sprintf(`{"moved": "10.88.1.97", "movedAt": %q}`, now.Add(-29*time.Hour).UTC().Format(time.RFC3339)))
 	Named(boxes, "gpu-03").Holder = ledger.Holder{Name: "maria", Reason: "hunting the driver crash of release 7.2",
 		Expires: now.Add(26 * time.Hour)}
 	Named(boxes, "ci-07").Holder = ledger.Holder{Name: "team-kernel", Reason: "bisect", Expires: now.Add(5 * time.Hour)}
@@ -117,6 +143,7 @@ func (lazyFile) Sync() error { return nil }
 
 // shelf makes trees of images out of a few pages.
 type shelf struct {
+	alone  []byte // the beginning of a part that one backup alone has
 	s      *store.Session
 	chunks []chunk.Ref
 	pages  map[string]page
@@ -284,13 +311,91 @@ func makeStore(ctx context.Context, path string, boxes []*Box, now time.Time) (a
 			case ago == 3 && b.group == "ci":
 				r.Note, r.Baseline = "clean runner image", true
 			}
+			if ago == 0 && b.group == "gpu" || ago == 1 && b.Name == "nas-04" {
+				r.Boot = bootTest(b, at)
+			}
+			if b.Name == damagedBox && ago == 14 {
+				if err := f.spoil(ctx, path, r); err != nil {
+					return nil, err
+				}
+			}
 			if err := f.s.Commit(ctx, r); err != nil {
 				return nil, err
 			}
 			all = append(all, taken{b, r})
 		}
 	}
-	return all, nil
+	return all, f.damage(path)
+}
+
+// screen is the last screen of a boot test.
+//
+//go:embed screen.png
+var screen []byte
+
+// bootTest is the boot test of a backup, half an hour after it.
+func bootTest(b *Box, at time.Time) *image.BootTest {
+	t := &image.BootTest{Time: at.Add(31 * time.Minute), Verdict: image.BootPassed, Sign: image.SignLogin, Firmware: "uefi", Seconds: 41 + b.n,
+		Text: fmt.Sprintf("%s wrote a line that asks for a login: %q", b.Name, b.Name+" login:"), Picture: screen}
+	if b.Name == "nas-04" {
+		t.Verdict, t.Sign, t.Seconds, t.Picture = image.BootFailed, image.SignRead, 300, nil
+		t.Text = "The firmware read the first sectors of sda, and then nothing for 5 minutes."
+	}
+	return t
+}
+
+// damagedBox has a backup that the store lacks a part of.
+const damagedBox = "edge-05"
+
+// spoil gives a backup a part that no other has, which damage finds again.
+func (f *shelf) spoil(ctx context.Context, path string, r *image.Record) error {
+	rnd := rand.NewChaCha8([32]byte{9})
+	p, root := chunk.Page{}, chunk.Root{Size: r.Disks[0].Disk.Size, SectorSize: r.Disks[0].Disk.SectorSize}
+	for range 12 {
+		raw := make([]byte, mib)
+		rnd.Read(raw)
+		name, err := f.put(ctx, object.Chunk, raw)
+		if err != nil {
+			return err
+		}
+		f.alone = raw[:64]
+		p.Append(image.Data, mib)
+		p.Chunks = append(p.Chunks, chunk.Ref{Name: name, Len: mib})
+	}
+	p.Append(image.Unused, chunk.RegionSize-12*mib)
+	page, err := f.put(ctx, object.Page, p.Marshal())
+	if err != nil {
+		return err
+	}
+	for at := int64(0); at < root.Size; at += chunk.RegionSize {
+		one, size := page, min(chunk.RegionSize, root.Size-at)
+		if at > 0 {
+			other, err := f.page(ctx, 0, 0, size)
+			if err != nil {
+				return err
+			}
+			one = other.name
+		}
+		root.Pages = append(root.Pages, one)
+	}
+	r.Disks[0].Root, err = f.put(ctx, object.Root, root.Marshal())
+	r.Disks[0].Data, r.Disks[0].Zero, r.Disks[0].Unused = 12*mib, 0, root.Size-12*mib
+	return err
+}
+
+// damage changes a byte of the part that spoil made.
+func (f *shelf) damage(path string) error {
+	return filepath.WalkDir(path, func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		raw, err := os.ReadFile(name)
+		if at := bytes.Index(raw, f.alone); err == nil && at >= 0 {
+			raw[at+100] ^= 1
+			err = os.WriteFile(name, raw, 0o644)
+		}
+		return err
+	})
 }
 
 // arming is the same each time.
@@ -318,9 +423,20 @@ func makeLedger(ctx context.Context, path string, boxes []*Box, all []taken, now
 	defer func() { err = errors.Join(err, l.Close()) }()
 	return l.Update(ctx, func(tx *ledger.Tx) error {
 		for _, k := range kinds {
-			if err := tx.PutGroup(ledger.Group{Name: k.group}); err != nil {
+			settings, err := groups[k.group].JSON()
+			if err == nil {
+				err = tx.PutGroup(ledger.Group{Name: k.group, Settings: settings})
+			}
+			if err != nil {
 				return err
 			}
+		}
+		strip, err := setting.Settings{Most: new(1)}.JSON()
+		if err == nil {
+			err = tx.PutGroup(ledger.Group{Name: "power-strip", Settings: strip})
+		}
+		if err != nil {
+			return err
 		}
 		for _, b := range boxes {
 			if err := tx.PutBox(b.Box); err != nil {
@@ -348,8 +464,101 @@ func makeLedger(ctx context.Context, path string, boxes []*Box, all []taken, now
 				return err
 			}
 		}
-		return errors.Join(failures(tx, boxes, now), audit(tx, now), machines(tx, now))
+		return errors.Join(failures(tx, boxes, now), audit(tx, now), machines(tx, now), growth(tx, all, now), starts(tx, all, now))
 	})
+}
+
+// groups are how the groups are set. One alone is limited.
+var groups = map[string]setting.Settings{
+	"gpu":    {Keep: setting.Keep{Last: 20, Monthly: 12}},
+	"edge":   {Keep: setting.Keep{Last: 5}},
+	"legacy": {Keep: setting.Keep{All: true}},
+}
+
+// growth is what the store had in the last year, and how its upkeep went.
+func growth(tx *ledger.Tx, all []taken, now time.Time) error {
+	var data int64
+	for _, t := range all {
+		for _, d := range t.record.Disks {
+			data += d.Data
+		}
+	}
+	const room, days = int64(8 << 40), 365
+	rnd := rand.New(rand.NewPCG(3, 4))
+	stored := int64(900 * gib)
+	for i := range days + 1 {
+		at := now.UTC().AddDate(0, 0, i-days)
+		stored += int64((9 + 6*rnd.Float64()) * gib)
+		if i%60 == 59 {
+			stored -= int64((160 + 60*rnd.Float64()) * gib) // old backups were deleted
+		}
+		if i == days {
+			// The server looks at the real store when it starts, which is small. This is later, and so counts.
+			at = time.Now().UTC().Add(20 * time.Second)
+		}
+		share := float64(i+60) / (days + 60)
+		err := tx.AddStoreSize(ledger.StoreSize{Time: at, Stored: stored, Data: int64(float64(data) * share), Room: room,
+			Free: room - stored - 210*gib, Backups: int64(float64(len(all)) * share)})
+		if err != nil {
+			return err
+		}
+	}
+	night := now.UTC().Truncate(24 * time.Hour).Add(5 * time.Hour)
+	if night.After(now) {
+		night = night.AddDate(0, 0, -1)
+	}
+	return errors.Join(
+		tx.PutStoreWork(ledger.StoreWork{Work: "copy-ledger", Begun: night, Ended: night.Add(2 * time.Second), Outcome: "done"}),
+		tx.PutStoreWork(ledger.StoreWork{Work: "retention", Begun: night.Add(2 * time.Second), Ended: night.Add(9 * time.Second),
+			Outcome: "done", Found: "21 backups were deleted, 456 stay"}),
+		tx.PutStoreWork(ledger.StoreWork{Work: "gc", Begun: night.Add(10 * time.Second), Ended: night.Add(19 * time.Minute), Outcome: "done",
+			Found: "182 GiB were got back from 94 packs"}))
+}
+
+// starts are what the schedules did last.
+func starts(tx *ledger.Tx, all []taken, now time.Time) error {
+	var plans []*schedule.Plan
+	made := map[string]int{"weekly-edge": 5, "monthly-verify": 5}
+	for _, s := range schedules {
+		p, err := schedule.New(s.name, s.Config)
+		if err != nil {
+			return err
+		}
+		plans = append(plans, p)
+	}
+	for _, t := range all {
+		if now.Sub(t.record.Time) < 24*time.Hour {
+			made["nightly"]++
+		}
+	}
+	if _, err := schedule.Sync(tx, plans, now); err != nil {
+		return err
+	}
+	known, err := schedule.Entries(tx)
+	if err != nil {
+		return err
+	}
+	midnight := now.UTC().Truncate(24 * time.Hour)
+	for _, p := range plans {
+		e := known[p.Name]
+		e.Made = made[p.Name]
+		switch p.Name {
+		case "nightly":
+			e.Start = midnight.Add(2*time.Hour + 30*time.Minute)
+		case "weekly-edge":
+			e.Start = midnight.AddDate(0, 0, -int(midnight.Weekday())).Add(4 * time.Hour)
+		default:
+			e.Start = midnight.AddDate(0, 0, 1-midnight.Day()).Add(8 * time.Hour)
+			e.Pause = &schedule.Pause{By: "maria", Since: now.Add(-50 * time.Hour).UTC(), Why: "The backplane of nas-05 is being changed."}
+		}
+		if e.Start.After(now) {
+			e.Start = e.Start.AddDate(0, 0, -1)
+		}
+		if err := p.Put(tx, e); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func endedJob(t taken, i int, now time.Time) (ledger.Job, error) {
@@ -441,14 +650,16 @@ func audit(tx *ledger.Tx, now time.Time) error {
 	for i, e := range []ledger.Entry{
 		{Who: "root-of-the-lab", From: "socket", What: "set user", On: "maria", Why: "operator"},
 		{Who: "root-of-the-lab", From: "socket", What: "add token", On: "jenkins", Why: "operator of the group ci"},
+		{Who: "root-of-the-lab", From: "10.88.0.4", What: "set group", On: "power-strip", Why: "one at a time, the fuse is small"},
+		{Who: "maria", From: "10.88.0.50", What: "set backup", On: "10.88.1.12@20261116-023331", Why: "pinned, note"},
 		{Who: "maria", From: "10.88.0.50", What: "hold box", On: "10.88.1.13", Why: "hunting the driver crash of release 7.2"},
-		{Who: "token jenkins", From: "10.88.0.9", What: "add job", On: "10.88.1.26", Why: "build 8812"},
-		{Who: "maria", From: "10.88.0.50", What: "cancel job", On: "10.88.1.15", Why: "The wrong box, sorry."},
+		{Who: "token jenkins", From: "10.88.0.9", What: "add a job", On: "10.88.1.26", Why: "restore for build 8812"},
+		{Who: "maria", From: "10.88.0.50", What: "cancel a job", On: "10.88.1.15", Why: "The wrong box, sorry."},
 		{Who: "root-of-the-lab", From: "10.88.0.4", What: "set box", On: "10.88.1.40", Why: "retired: Given back to the finance department."},
 		{Who: "root-of-the-lab", From: "10.88.0.4", What: "pause schedule", On: "weekly-edge", Why: "network work in room 3"},
 		{Who: "root-of-the-lab", From: "10.88.0.4", What: "resume schedule", On: "weekly-edge"},
 	} {
-		e.Time = now.Add(-time.Duration(50-6*i) * time.Hour).UTC()
+		e.Time = now.Add(-time.Duration(62-6*i) * time.Hour).UTC()
 		if err := tx.AddAudit(e); err != nil {
 			return err
 		}
@@ -456,13 +667,36 @@ func audit(tx *ledger.Tx, now time.Time) error {
 	return nil
 }
 
-// machines are some that nobody knows.
+// machines are some that nobody knows, and two that are boxes.
 func machines(tx *ledger.Tx, now time.Time) error {
-	for i, m := range []struct{ mac, arch string }{{"3c:ec:ef:77:01:9a", "UEFI x86-64"}, {"00:1b:21:44:ce:02", "BIOS"}} {
-		at := now.Add(-time.Duration(9+50*i) * time.Minute).UTC()
-		doc, err := json.Marshal(sight.Machine{Identity: sight.Identity{MAC: m.mac, Arch: m.arch}, First: at.Add(-40 * time.Hour), Last: at,
-			Asks: []sight.Ask{{Time: at, Over: "dhcp", Asked: "DISCOVER for " + m.arch}, {Time: at, Over: "tftp", Asked: "pxelinux.cfg/default",
-				Given: "pxelinux.cfg/default"}}})
+	for _, m := range []struct {
+		mac, arch, addr, uuid string
+		ago                   time.Duration
+		asks                  []sight.Ask
+	}{
+		{"3c:ec:ef:77:01:9a", "UEFI x86-64", "10.88.1.201", "03d502e0-045e-05a3-7606-b10700080009", 9 * time.Minute, []sight.Ask{
+			{Over: "dhcp", Asked: "DISCOVER for UEFI x86-64", Given: "bootx64.efi"}, {Over: "tftp", Asked: "pxelinux.cfg/default",
+				Given: "pxelinux.cfg/default"}}},
+		{"3c:ec:ef:77:01:9c", "UEFI x86-64", "10.88.1.202", "03d502e0-045e-05a3-7606-b1070008000b", 11 * time.Minute, []sight.Ask{
+			{Over: "dhcp", Asked: "DISCOVER for UEFI x86-64", Given: "bootx64.efi"}, {Over: "tftp", Asked: "pxelinux.cfg/default",
+				Given: "pxelinux.cfg/default"}}},
+		{"00:1b:21:44:ce:02", "BIOS", "10.88.1.77", "", 3 * time.Hour, []sight.Ask{{Over: "tftp", Asked: "pxelinux.0", Given: "pxelinux.0"},
+			{Over: "tftp", Asked: "pxelinux.cfg/default", Given: "pxelinux.cfg/default"}}},
+		{"b4:2e:99:a0:17:55", "UEFI ARM 64", "", "", 26 * time.Hour, []sight.Ask{{Over: "dhcp", Asked: "DISCOVER for UEFI ARM 64"}}},
+		{"52:54:00:58:01:22", "UEFI x86-64", "10.88.1.97", "", 5 * time.Hour, []sight.Ask{{Over: "tftp", Asked: "pxelinux.cfg/0A580161"}}},
+		{"52:54:00:58:01:0c", "UEFI x86-64", "10.88.1.12", "", 2 * time.Hour, []sight.Ask{{Over: "tftp", Asked: "bootx64.efi",
+			Given: "bootx64.efi"}, {Over: "tftp", Asked: "pxelinux.cfg/0A58010C", Given: "pxelinux.cfg/0A58010C"}}},
+	} {
+		at := now.Add(-m.ago).UTC()
+		for i := range m.asks {
+			m.asks[i].Time = at.Add(time.Duration(i-len(m.asks)) * time.Second)
+		}
+		one := sight.Machine{Identity: sight.Identity{MAC: m.mac, Arch: m.arch, UUID: m.uuid}, First: at.Add(-40 * time.Hour), Last: at,
+			Asks: m.asks}
+		if m.addr != "" {
+			one.Addr = netip.MustParseAddr(m.addr)
+		}
+		doc, err := one.Document()
 		if err == nil {
 			err = tx.PutMachine(ledger.Machine{Name: m.mac, LastSeen: at, Doc: doc})
 		}

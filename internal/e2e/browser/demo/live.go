@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -17,6 +18,7 @@ import (
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/job"
+	"testbox-imaging/internal/progress"
 	"testbox-imaging/internal/wire"
 )
 
@@ -36,8 +38,9 @@ func Start(ctx context.Context, testbox, dir string, port, most int, tls string)
 		return nil, err
 	}
 	at := fmt.Sprintf("%s:%d", rig.ServerIP, port)
-	site.API, site.More = at, Config
-	if err := site.Configure(""); err != nil {
+	site.API, site.More = at, Config()
+	// The upkeep of the day is so far off that it disturbs nothing.
+	if err := site.Configure(time.Now().Add(11 * time.Hour).Format("15:04")); err != nil {
 		return nil, err
 	}
 	name := filepath.Join(dir, "server.toml")
@@ -90,8 +93,9 @@ type Agent struct {
 // Works says what the agent is doing, and how much of it is done.
 func (a *Agent) Works(ctx context.Context, step wire.Step, share float64, lines ...string) (*wire.Told, error) {
 	d := a.Box.Disks[0]
-	r := wire.Report{Step: step, Total: d.Size, Done: int64(share * float64(d.Size)), Writes: step == wire.StepWrite,
-		Text: fmt.Sprintf("%s %s, %.0f%%", step, d.name, 100*share)}
+	r := wire.Report{Step: step, Total: d.Size, Done: int64(math.Ceil(share * float64(d.Size))), Writes: step == wire.StepWrite,
+		Text: fmt.Sprintf("%s: %s %d %%, 1.84 GB/s, %s left", d.name, step, int(100*share+1e-6),
+			progress.Clock(time.Duration((1-share)*float64(d.Size)/1.84)))}
 	for _, line := range lines {
 		r.Lines = append(r.Lines, wire.Line{Text: line})
 	}
@@ -158,6 +162,16 @@ func (l *Lab) Cancel(ctx context.Context, id string) error {
 	return l.Admin.Do(ctx, http.MethodPost, apiclient.Path("jobs", id, "cancel"), api.Reason{}, nil)
 }
 
+// scrub has all of the store read, which finds what was damaged.
+func (l *Lab) scrub(ctx context.Context) error {
+	var u api.Upkeep
+	err := l.Admin.Do(ctx, http.MethodPost, apiclient.Path("store", "upkeep"), api.NewUpkeep{Work: api.Scrub, Why: "first scrub"}, &u)
+	for err == nil && !u.Ended() {
+		err = l.Admin.Do(ctx, http.MethodGet, apiclient.Path("store", "upkeep", u.ID)+"?wait=30", nil, &u)
+	}
+	return err
+}
+
 // Present makes boxes work, wait and be held. Agents that are at work are
 // closed by the caller.
 func (l *Lab) Present(ctx context.Context) (all []*Agent, err error) {
@@ -172,6 +186,10 @@ func (l *Lab) Present(ctx context.Context) (all []*Agent, err error) {
 		}
 		all = append(all, a)
 		return a
+	}
+	// It would wait for restores, so it comes first.
+	if err := l.scrub(ctx); err != nil {
+		return nil, err
 	}
 	// A restore that was cancelled when it had begun to write: the box is held.
 	if a := begin("ci-09", box.Restore); a != nil {
@@ -197,7 +215,8 @@ func (l *Lab) Present(ctx context.Context) (all []*Agent, err error) {
 				fmt.Sprintf("%s %s begins", w.step, a.Box.Disks[0].name))
 		}
 	}
-	for _, name := range []string{"edge-01", "ci-01", "ci-02"} {
+	// One box of the group power-strip may be at work at once, so the other waits.
+	for _, name := range []string{"edge-01", "gpu-06", "nas-04", "ci-01", "ci-02"} {
 		if err == nil {
 			_, err = l.Ask(ctx, Named(l.Boxes, name).Address, box.Backup)
 		}
