@@ -121,3 +121,61 @@ func (d *document) checkTables(t *testing.T) {
 		}
 	}
 }
+
+// TestScreenshots: every page of the list of pages and every action has a picture in each view, and docs/page.md
+// shows all pictures that there are. `make screenshots` takes them.
+func TestScreenshots(t *testing.T) {
+	text, err := os.ReadFile("../docs/page.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wanted := map[string]bool{"login": true, "box": true, "disks": true, "job": true}
+	source := func(path string, form *regexp.Regexp, least int) {
+		code, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := form.FindAllStringSubmatch(string(code), -1)
+		if len(found) < least {
+			t.Fatalf("%s has not the form that this test knows", path)
+		}
+		for _, m := range found {
+			wanted[m[1]] = true
+		}
+	}
+	source("page/page.go", regexp.MustCompile(`(?m)^\t\{"\w+", "/(\w*)", "[\w-]+"\},$`), 8)
+	source("page/act.go", regexp.MustCompile(`(?m)^\t\{Name: "([\w-]+)", Title: `), 10)
+	delete(wanted, "")
+	delete(wanted, "finish") // no box of the made-up lab is up for a rescue
+	wanted["boxes"] = true
+	shown := map[string]bool{}
+	for _, m := range regexp.MustCompile(`"screenshots/([\w.-]+)"`).FindAllStringSubmatch(string(text), -1) {
+		shown[m[1]] = true
+		if _, err := os.Stat("../docs/screenshots/" + m[1]); err != nil {
+			t.Errorf("docs/page.md shows %s, which is not there", m[1])
+		}
+	}
+	for name := range wanted {
+		for _, view := range []string{"wide", "wide-dark", "phone", "phone-dark"} {
+			if file := name + "-" + view + ".png"; !shown[file] {
+				t.Errorf("docs/page.md does not show %s", file)
+			}
+		}
+	}
+	files, err := os.ReadDir("../docs/screenshots")
+	if err != nil {
+		t.Fatal(err)
+	}
+	total := int64(0)
+	for _, f := range files {
+		if !shown[f.Name()] {
+			t.Errorf("docs/page.md does not show %s", f.Name())
+		}
+		if info, err := f.Info(); err == nil {
+			total += info.Size()
+		}
+	}
+	if total > 4<<20 {
+		t.Errorf("the pictures have %d bytes", total)
+	}
+}
