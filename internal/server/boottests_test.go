@@ -167,6 +167,8 @@ func TestBootTestsEachOnce(t *testing.T) {
 		t.Error("an older backup was tested")
 	}
 	r.tests("again")
+	r.clock = r.clock.Add(2 * bootAgain)
+	r.tests("again, much later")
 	r.start(r.store)
 	r.tests("after a start of the server")
 	r.machine = func(context.Context) (*image.BootTest, error) { return r.result(image.BootFailed), nil }
