@@ -169,7 +169,10 @@ const waitsLong = time.Hour
 func rowOf(b api.Box, j *api.Job, now time.Time) *row {
 	r := &row{Box: b, State: "idle"}
 	r.Addr, _ = box.ParseAddr(b.Address)
-	need := func(format string, args ...any) { r.Needs = append(r.Needs, fmt.Sprintf(format, args...)) }
+	// The last argument of some sentences is a text that somebody may have left out.
+	need := func(format string, args ...any) {
+		r.Needs = append(r.Needs, strings.TrimSuffix(fmt.Sprintf(format, args...), ": "))
+	}
 	switch b.Health {
 	case ledger.Suspect, ledger.Bad:
 		need("It is %s: %s", b.Health, b.HealthReason)

@@ -687,6 +687,10 @@ func TestNeeds(t *testing.T) {
 		r.box(ledger.Box{Address: addr(t, fmt.Sprintf("10.0.0.%d", i+1))})
 	}
 	r.box(ledger.Box{Address: addr(t, "10.0.0.5"), Health: ledger.Suspect, Reason: "it fails often"})
+	r.box(ledger.Box{Address: addr(t, "10.0.0.4"), Health: ledger.Bad})
+	if text := r.as(ledger.Token{Name: "v", Role: ledger.Viewer}).shows("/"); !strings.Contains(text, "It is bad<") {
+		t.Errorf("a reason that was left out: %s", text)
+	}
 	r.box(ledger.Box{Address: addr(t, "10.0.0.4"), Health: ledger.Retired, Reason: "old"})
 	r.done(addr(t, "10.0.0.3"), box.Backup)
 	b := r.as(ledger.Token{Name: "v", Role: ledger.Viewer})

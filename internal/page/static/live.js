@@ -149,7 +149,7 @@
       try { changed.set(JSON.parse(e.data).box, performance.now()); } catch { everything = true; }
       later(fresh);
     });
-    on("sight", () => { everything = true; later(2000); });
+    for (const name of ["sight", "boot-test"]) on(name, () => { everything = true; later(2000); });
     on("reset", () => { if (!first) { everything = true; later(10); } });
     on("alive", () => {});
     on("open", () => {
