@@ -254,11 +254,13 @@ var bootSector = func() []byte {
 	return d
 }()
 
-// qemu is this machine's QEMU in the other one, which has none of its own since it is large.
+// qemu is this machine's QEMU in the other one, which has none of its own since it is large. It is below
+// /usr, as Landlock lets QEMU read nothing elsewhere.
 const qemu = `#!/bin/sh
-lib=/host/lib/x86_64-linux-gnu
-QEMU_MODULE_DIR=$lib/qemu exec $lib/ld-linux-x86-64.so.2 --library-path $lib /host/bin/qemu-system-x86_64 \
-	-L /host/share/seabios -L /host/share/qemu "$@"
+host=/usr/local/host
+lib=$host/lib/x86_64-linux-gnu
+QEMU_MODULE_DIR=$lib/qemu exec $lib/ld-linux-x86-64.so.2 --library-path $lib $host/bin/qemu-system-x86_64 \
+	-L $host/share/seabios -L $host/share/qemu "$@"
 `
 
 // within runs a script with the user and all limits of the unit, by a copy of it.

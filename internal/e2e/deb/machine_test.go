@@ -65,7 +65,7 @@ chroot "$root" apt-get install --download-only "$@"
 ln -s /dev/null "$root/etc/systemd/system/timers.target"
 echo nameserver 127.0.0.1 >"$root/etc/resolv.conf"
 echo man-db man-db/auto-update boolean false | chroot "$root" debconf-set-selections
-mkdir "$root/host"
+mkdir "$root/usr/local/host"
 `
 
 // debian unpacks a clean Debian with systemd, in which our packages can be installed without
@@ -140,7 +140,7 @@ func makeTree(t *testing.T, tree, suite string, sources []byte, words []string) 
 }
 
 // machine is a Debian tree that runs: its process 1 is systemd, in namespaces, a control group
-// and a network of its own. This machine's /usr is at /host in it.
+// and a network of its own. This machine's /usr is at /usr/local/host in it.
 type machine struct {
 	t    *testing.T
 	root string
@@ -170,8 +170,8 @@ ip link set lo up
 ip link add br0 type bridge
 ip addr add ` + address + `/16 dev br0
 ip link set br0 up
-mount --bind /usr "$root/host"
-mount -o remount,bind,ro "$root/host"
+mount --bind /usr "$root/usr/local/host"
+mount -o remount,bind,ro "$root/usr/local/host"
 mount -t proc proc "$root/proc"
 mount --bind "$root/proc/sys" "$root/proc/sys"
 mount -o remount,bind,ro "$root/proc/sys"
