@@ -61,9 +61,7 @@ func Judge(found []Found, want Want) (all []Fault) {
 		}
 	}
 	switch {
-	case want.Who == Beside:
-		return nil
-	case want.Who == Ours:
+	case want.Who == Ours || want.Who == Beside:
 	case len(givers) == 0 && want.Who == Proxy:
 		say(Fault{NoDHCP, false, "ProxyDHCP tells boxes what to start, and no server was heard that gives them addresses",
 			"If boxes start, nothing is wrong. Else: does your DHCP server run, in the boxes' network?"})
@@ -76,6 +74,7 @@ func Judge(found []Found, want Want) (all []Fault) {
 		who := givers[card]
 		slices.Sort(who)
 		switch {
+		case want.Who == Beside:
 		case want.Who == Ours:
 			for _, other := range who {
 				say(sure("two-dhcp", "Stop one of the two.", "another DHCP server, %s on %.40s, gives addresses too", other, card))
@@ -85,9 +84,6 @@ func Judge(found []Found, want Want) (all []Fault) {
 				"%d DHCP servers give addresses on %.40s: %s. Two machines can get one address, and boxes take whichever answers first",
 				len(who), card, strings.Join(who, ", ")))
 		}
-	}
-	if want.Who == Ours {
-		return all
 	}
 	for _, f := range found {
 		if f.As == "BIOS" || f.As == "UEFI" {
@@ -106,15 +102,18 @@ func sure(check, do, format string, args ...any) Fault {
 // faults judges one offer to a machine that asks what to start.
 func (f Found) faults(found []Found, want Want) (all []Fault) {
 	ours := f.Server == want.Server
-	if ours && (want.Who == Proxy || !f.Address.IsValid()) {
+	if ours && (want.Who != Others || !f.Address.IsValid()) {
 		return nil
 	}
 	say := func(f Fault) { all = append(all, f) }
 	who := fmt.Sprintf("the DHCP server %v on %.40s", f.Server, f.Interface)
 	file, next, server := f.Loader(), f.BootServer(), want.server()
-	if want.Who == Proxy && !f.Address.IsValid() {
+	switch {
+	case want.Who != Others && !f.Address.IsValid():
 		return []Fault{sure("two-dhcp", "Stop one of the two.",
 			"another ProxyDHCP server, %v on %.40s, answers too, and boxes may listen to either", f.Server, f.Interface)}
+	case want.Who == Ours || want.Who == Beside:
+		return nil // that another server gives addresses is said, or wanted
 	}
 	if strings.HasPrefix(f.Class, "PXEClient") && !ours {
 		say(Fault{"option-60", false, fmt.Sprintf("%s sends option 60 %.40q to %s machines, so that UEFI asks it alone what to start, "+

@@ -20,6 +20,7 @@ func TestJudge(t *testing.T) {
 	other := change(good, func(f *Found) { f.Server = ip("10.1.0.3") })
 	ours := Found{Interface: "eth0", As: "BIOS", Server: ip("10.1.0.2"), File: "pxelinux.0", NextServer: ip("10.1.0.2"), Class: "PXEClient",
 		Vendor: []byte{6, 1, 8, 255}}
+	theirs := change(ours, func(f *Found) { f.Server = ip("10.1.0.8") })
 	menu := []byte{6, 1, 3, 9, 2, 0, 0, 255}
 	for name, c := range map[string]struct {
 		who         Who
@@ -49,8 +50,7 @@ func TestJudge(t *testing.T) {
 		"beside ours":     {Proxy, []Found{plain}, "", ""},
 		"with ours heard": {Proxy, []Found{plain, ours}, "", ""},
 		"a file":          {Proxy, []Found{good}, "boot-file", "beside ours"},
-		"a proxy": {Proxy, []Found{plain, change(ours, func(f *Found) { f.Server = ip("10.1.0.8") })},
-			"two-dhcp", "ProxyDHCP server, 10.1.0.8 on eth0"},
+		"a proxy":         {Proxy, []Found{plain, theirs}, "two-dhcp", "ProxyDHCP server, 10.1.0.8 on eth0"},
 		"UEFI, option 60": {Proxy, []Found{change(plain, func(f *Found) { f.As, f.Class = "UEFI", "PXEClient" })},
 			"option-60", "to UEFI machines"},
 		"a menu of theirs": {Proxy, []Found{change(plain, func(f *Found) { f.Vendor = menu })}, "option-43", "boot menu"},
@@ -58,9 +58,11 @@ func TestJudge(t *testing.T) {
 			"two-dhcp", "10.1.0.1, 10.1.0.3"},
 		"nobody gives": {Proxy, []Found{ours}, NoDHCP, "no server was heard"},
 
-		"alone":         {Ours, nil, "", ""},
-		"not alone":     {Ours, []Found{good}, "two-dhcp", "another DHCP server, 10.1.0.1 on eth0"},
-		"beside others": {Beside, []Found{good, other}, "", ""},
+		"alone":                     {Ours, nil, "", ""},
+		"not alone":                 {Ours, []Found{good}, "two-dhcp", "another DHCP server, 10.1.0.1 on eth0"},
+		"a proxy besides":           {Ours, []Found{theirs}, "two-dhcp", "ProxyDHCP server, 10.1.0.8 on eth0"},
+		"beside others":             {Beside, []Found{good, other}, "", ""},
+		"beside others and a proxy": {Beside, []Found{good, theirs}, "two-dhcp", "ProxyDHCP server, 10.1.0.8 on eth0"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			all := Judge(c.found, Want{Server: ip("10.1.0.2"), Loaders: []string{"pxelinux.0"}, Who: c.who})
