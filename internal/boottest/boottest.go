@@ -312,6 +312,11 @@ func (m *machine) start(ctx context.Context, argv []string, log func(format stri
 	go func() {
 		// The kernel kills the child when the thread that started it ends, so the thread stays. It is not used again.
 		runtime.LockOSThread()
+		// The service of the server has capabilities, such as to open ports below 1024, that all it starts has too.
+		if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
+			started <- fmt.Errorf("take capabilities from QEMU: %w", err)
+			return
+		}
 		if err := confine(); err != nil && os.Geteuid() != 0 {
 			log("the kernel cannot confine QEMU (Landlock: %v), which could read what its user can", err)
 		}

@@ -128,13 +128,13 @@ func testerCommand(t *testing.T, uid int, as string) *exec.Cmd {
 	return cmd
 }
 
-// tester starts such a process, and returns it and the number of its QEMU.
-func tester(t *testing.T, uid int) (cmd *exec.Cmd, qemu int) {
+// tester starts such a process, with capabilities that what it starts has too, and returns it and the number of its QEMU.
+func tester(t *testing.T, uid int, capabilities ...uintptr) (cmd *exec.Cmd, qemu int) {
 	t.Helper()
 	testenv.Root(t)
 	testenv.Tools(t, "qemu-system-x86_64", "nice", "prlimit")
 	cmd = testerCommand(t, uid, "1")
-	cmd.Stderr = os.Stderr
+	cmd.Stderr, cmd.SysProcAttr.AmbientCaps = os.Stderr, capabilities
 	must(t, cmd.Start())
 	t.Cleanup(func() {
 		cmd.Process.Kill()
@@ -224,6 +224,21 @@ func TestIsolated(t *testing.T) {
 	}
 	if len(fds) < 5 {
 		t.Errorf("only %d of its files are seen", len(fds))
+	}
+}
+
+// TestNoCapabilities: QEMU has none of the capabilities that the service of a server has, which is not root.
+func TestNoCapabilities(t *testing.T) {
+	cmd, qemu := tester(t, 65534, unix.CAP_NET_BIND_SERVICE, unix.CAP_NET_RAW)
+	const none = "0000000000000000"
+	if status := statusOf(t, cmd.Process.Pid); status["CapEff"] == none || status["CapAmb"] == none {
+		t.Fatal("the process that tests has no capabilities")
+	}
+	status := statusOf(t, qemu)
+	for _, key := range []string{"CapEff", "CapPrm", "CapAmb"} {
+		if status[key] != none {
+			t.Errorf("%s is %s", key, status[key])
+		}
 	}
 }
 
