@@ -122,6 +122,12 @@ func TestLiveOrder(t *testing.T) {
 	refuses(t, a, "The disk makes a noise.")
 	must(t, all.Until("document.querySelector("+box5+").innerText.includes('The disk makes a noise')"))
 	must(t, needing.Until("document.querySelector("+box5+")?.innerText.includes('The disk makes a noise')"))
+	chosen := func(text string) {
+		t.Helper()
+		must(t, needing.Until("document.querySelector('[data-chosen]').textContent == "+chrome.Quote(text)))
+	}
+	must(t, needing.Do(chrome.Click(row(t, "gpu-05")+" input")))
+	chosen("With the box that is chosen:")
 	want := slices.DeleteFunc(slices.Clone(before), func(s string) bool { return s == "gpu-05" })
 	want = slices.Insert(want, 0, "gpu-05") // it has the lowest address of those that need somebody
 	if got := shown(t, all); !slices.Equal(got, want) {
@@ -141,6 +147,7 @@ func TestLiveOrder(t *testing.T) {
 	must(t, a.Done(ctx))
 	must(t, all.Until("document.querySelector("+box5+").innerText.includes('done')"))
 	must(t, needing.Until("!document.querySelector("+box5+")"))
+	chosen("With the chosen boxes:")
 	if got := shown(t, all); !slices.Equal(got, before) {
 		t.Errorf("the list is %v\nand should be %v", got, before)
 	}

@@ -21,10 +21,10 @@
   }
   if (!document.querySelector("[data-rows], [data-again]")) return;
 
-  const now = () => new Date().toTimeString().slice(0, 8);
-  let since = now(), away = false, first = true, timer = 0, busy = false, everything = false;
+  let since = Date.now(), away = false, first = true, timer = 0, busy = false, everything = false;
   const changed = new Map(); // boxes, and when it was heard that they have changed
   const fresh = 1000; // ms: what the server says of boxes can be as old as this
+  const asOf = () => `What you see is from ${new Date(since).toTimeString().slice(0, 8)}.`;
   const say = (text) => { lost.hidden = text === ""; if (lost.textContent !== text) lost.textContent = text; };
 
   // out leads to the login when the token has ended.
@@ -120,10 +120,11 @@
     busy = true;
     try {
       if (everything || changed.size > 100) { changed.clear(); everything = false; await again(); } else await some();
-      if (!away) { since = now(); say(""); }
+      count(); // boxes that were chosen may have left the list
+      if (!away) { since = Date.now(); say(""); }
     } catch {
       everything = true;
-      say("The server does not answer. What you see is from " + since + ".");
+      say("The server does not answer. " + asOf());
       later(3000);
     }
     busy = false;
@@ -136,7 +137,7 @@
   let events = null, heard = 0;
   const gone = (text) => {
     away = everything = true;
-    say(`${text} What you see is from ${since}.`);
+    say(text + " " + asOf());
   };
   const close = () => { if (events) events.close(); events = null; };
   const listen = () => {
@@ -177,5 +178,6 @@
   }, 5000);
   // What has no events, such as work on the store, is looked at now and then while it goes on.
   setInterval(() => { if (!document.hidden && document.querySelector("[data-often]")) { everything = true; later(10); } }, 3000);
-  setInterval(() => { if (!away && !busy && !timer) since = now(); }, 5000);
+  // While nothing has changed, the page is as new as the latest word of the server. Nothing is heard while nobody sees the page.
+  setInterval(() => { if (!away && !busy && !timer && events?.readyState === EventSource.OPEN) since = Math.max(since, heard); }, 5000);
 })();
