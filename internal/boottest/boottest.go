@@ -320,6 +320,9 @@ func (m *machine) start(ctx context.Context, argv []string, log func(format stri
 		if err := confine(); err != nil && os.Geteuid() != 0 {
 			log("the kernel cannot confine QEMU (Landlock: %v), which could read what its user can", err)
 		}
+		if err := noSockets(); err != nil && os.Geteuid() != 0 {
+			log("the kernel cannot keep QEMU from sockets (seccomp: %v), by which it could reach what its user can", err)
+		}
 		// It runs beside restores and gives way to them. It could write to the file for pictures alone,
 		// and to memory for code, and both are bounded. Both programs are a part of every Debian.
 		cmd := exec.CommandContext(ctx, "nice", append([]string{"-n", "19", "prlimit", fmt.Sprintf("--fsize=%d", codeSize), program}, argv...)...)

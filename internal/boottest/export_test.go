@@ -14,5 +14,8 @@ func Impatient(o Options) Options {
 	return o
 }
 
-// Confine is confine.
-var Confine = confine
+// These are confine and noSockets.
+var (
+	Confine   = confine
+	NoSockets = noSockets
+)

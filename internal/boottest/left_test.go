@@ -78,6 +78,12 @@ func confined() (code int) {
 		at := &unix.SockaddrInet4{Port: l.Addr().(*net.TCPAddr).Port, Addr: [4]byte{127, 0, 0, 1}}
 		err = unix.Connect(fd, at)
 		must("a connection", err == unix.EACCES || version() < 4)
+		if err := boottest.NoSockets(); err != nil {
+			must(err.Error(), false)
+		}
+		must("a connection of a socket that was there", unix.Connect(fd, at) == unix.EPERM)
+		_, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+		must("a new socket", err == unix.EPERM)
 		out, err := exec.Command("/usr/bin/prlimit", "--version").CombinedOutput()
 		must("a program: "+string(out), err == nil)
 		out, err = exec.Command("/usr/bin/cat", "/etc/passwd").CombinedOutput()
@@ -85,6 +91,8 @@ func confined() (code int) {
 	}()
 	<-done
 	must("a file of another thread", open("/etc/passwd") == nil)
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	must("a socket of another thread", err == nil && unix.Close(fd) == nil)
 	return code
 }
 
@@ -149,8 +157,8 @@ func tester(t *testing.T, uid int, capabilities ...uintptr) (cmd *exec.Cmd, qemu
 				qemu, _ = strconv.Atoi(strings.Split(path, "/")[2])
 			}
 		}
-		// It is settled when its filter of system calls is in place.
-		return qemu != 0 && statusOf(t, qemu)["Seccomp"] == "2"
+		// It is settled when its filter of system calls is in place, beside that with which it is started.
+		return qemu != 0 && filters(t, qemu) >= filters(t, os.Getpid())+2
 	})
 	began := beginOf(qemu)
 	t.Cleanup(func() { // what the code should have done
@@ -188,6 +196,14 @@ func statusOf(t *testing.T, pid int) map[string]string {
 		m[key] = strings.Join(strings.Fields(value), " ")
 	}
 	return m
+}
+
+// filters is how many filters of system calls a process has.
+func filters(t *testing.T, pid int) int {
+	t.Helper()
+	n, err := strconv.Atoi(statusOf(t, pid)["Seccomp_filters"])
+	must(t, err)
+	return n
 }
 
 // TestIsolated looks at a QEMU that was started by root: at its rights, its network and its files.
