@@ -99,8 +99,9 @@ type bootTests struct {
 	every  time.Duration
 	news   chan struct{} // holds a value if there may be something to test
 
-	settled map[string]string    // the backup of a box that needs no test any more
-	later   map[string]time.Time // when a backup is tried again whose test had no result
+	settled  map[string]string    // the backup of a box that needs no test any more
+	untested map[string]string    // the backup of a box that had no test when its record was read
+	later    map[string]time.Time // when a backup is tried again whose test had no result
 
 	mu      sync.Mutex // guards the fields below
 	waiting int
@@ -126,7 +127,7 @@ func (s *server) newBootTests() *bootTests {
 		told: func(r *image.Record, name string, err error) {
 			s.api.TellBootTest(api.BootTestOf(r, name, "", time.Now(), err))
 		},
-		news: make(chan struct{}, 1), settled: map[string]string{}, later: map[string]time.Time{},
+		news: make(chan struct{}, 1), settled: map[string]string{}, untested: map[string]string{}, later: map[string]time.Time{},
 	}
 }
 
@@ -183,8 +184,9 @@ func (b *bootTests) step(ctx context.Context) (did bool) {
 	return did && b.one(ctx, r, name)
 }
 
-// next is the backup that is tested next: the one that waits for the longest time. It is nil if none waits.
-func (b *bootTests) next(ctx context.Context) (first *image.Record, name string, err error) {
+// next is the backup that is tested next: the one that waits for the longest time. It is nil if none waits. The record of
+// each is read once while it waits, since there can be many, in object storage.
+func (b *bootTests) next(ctx context.Context) (r *image.Record, name string, err error) {
 	names, addrs := map[string]string{}, []string{}
 	for _, n := range b.boxes() {
 		names[n.addr], addrs = n.name, append(addrs, n.addr)
@@ -195,37 +197,51 @@ func (b *bootTests) next(ctx context.Context) (first *image.Record, name string,
 	}
 	maps.DeleteFunc(b.settled, func(of, id string) bool { return latest[of].ID != id })
 	maps.DeleteFunc(b.later, func(id string, at time.Time) bool { return !b.now().Before(at) })
-	waiting := 0
+	maps.DeleteFunc(b.untested, func(of, id string) bool { return latest[of].ID != id })
+	waiting, first := 0, "" // the first box
 	for of, is := range latest {
 		if _, later := b.later[of+"/"+is.ID]; later || b.settled[of] == is.ID {
 			continue
 		}
-		r, err := b.store.Record(ctx, of, is.ID)
-		switch {
-		case ctx.Err() != nil:
-			return nil, "", ctx.Err()
-		case errors.Is(err, fs.ErrNotExist): // it was deleted meanwhile
-			continue
-		case err != nil:
-			b.later[of+"/"+is.ID] = b.now().Add(bootNone) // it is not the latest one if it cannot be read
-			continue
-		}
-		switch {
-		case r.Boot != nil && (r.Boot.Busy == 0 || r.Boot.Busy >= maxBusy):
-			b.settled[of] = r.ID
-			continue
-		case r.Boot != nil && b.now().Before(r.Boot.Time.Add(bootAgain)):
-			continue
+		var read *image.Record // nil if that was before
+		if b.untested[of] != is.ID {
+			read, err = b.store.Record(ctx, of, is.ID)
+			switch {
+			case ctx.Err() != nil:
+				return nil, "", ctx.Err()
+			case errors.Is(err, fs.ErrNotExist): // it was deleted meanwhile
+				continue
+			case err != nil:
+				b.later[of+"/"+is.ID] = b.now().Add(bootNone) // it is not the latest one if it cannot be read
+				continue
+			}
+			switch {
+			case read.Boot == nil:
+				b.untested[of] = is.ID
+			case read.Boot.Busy == 0 || read.Boot.Busy >= maxBusy:
+				b.settled[of] = is.ID
+				continue
+			case b.now().Before(read.Boot.Time.Add(bootAgain)):
+				continue
+			}
 		}
 		waiting++
-		if first == nil || cmp.Or(r.Time.Compare(first.Time), strings.Compare(r.Box, first.Box)) < 0 {
-			first, name = r, names[of]
+		if first == "" || cmp.Or(is.Time.Compare(latest[first].Time), strings.Compare(of, first)) < 0 {
+			first, r = of, read
 		}
 	}
 	b.mu.Lock()
 	b.waiting = waiting
 	b.mu.Unlock()
-	return first, name, nil
+	delete(b.untested, first) // soon it will be tested
+	if first == "" || r != nil {
+		return r, names[first], nil
+	}
+	r, err = b.store.Record(ctx, first, latest[first].ID)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && r.Boot != nil { // somebody has tested it by hand meanwhile
+		return nil, "", nil // it does not wait any more
+	}
+	return r, names[first], err
 }
 
 // one makes the test of a backup, and keeps its result. It reports whether it can go on with the next one at once.

@@ -11,6 +11,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -88,7 +90,7 @@ func (r *bootRig) start(s *store.Locked) {
 		text: "always", within: span{0, 24 * 60}, small: true, store: s, every: time.Millisecond, news: make(chan struct{}, 1),
 		boxes: func() []named { return []named{{"10.0.0.7", "web-7"}, {"10.0.0.8", ""}, {"10.0.0.9", ""}} },
 		log:   slog.New(slog.NewTextHandler(io.Discard, nil)), now: func() time.Time { return r.clock },
-		settled: map[string]string{}, later: map[string]time.Time{},
+		settled: map[string]string{}, untested: map[string]string{}, later: map[string]time.Time{},
 		work:  func() int { r.mu.Lock(); defer r.mu.Unlock(); return r.working },
 		ready: func() error { return r.missing },
 		note:  func(w api.LastUpkeep) { r.noted = append(r.noted, w.Work+" "+w.Outcome+" "+w.Found) },
@@ -257,6 +259,33 @@ func TestBootTestsWithin(t *testing.T) {
 	if none.state() != nil {
 		t.Error("there are tests without any")
 	}
+}
+
+// TestBootTestsReadOnce: the record of a backup that waits is read once, and once more before it is tested.
+func TestBootTestsReadOnce(t *testing.T) {
+	r := newBootRig(t)
+	first, second := commit(t, r.store, "10.0.0.7", 1), commit(t, r.store, "10.0.0.8", 2)
+	_, err := r.store.SetTime(t.Context(), first.Box, first.ID, first.Time.Add(-time.Hour))
+	must(t, err)
+	now := r.clock.Hour()*60 + r.clock.Minute()
+	r.within = span{(now + 60) % (24 * 60), (now + 120) % (24 * 60)}
+	r.tests("outside of their part of the day")
+	files, err := filepath.Glob(filepath.Join(r.state.StoreDir(), "records", second.Box, "*"))
+	must(t, err)
+	if len(files) != 1 {
+		t.Fatalf("the records are in %q", files)
+	}
+	text, err := os.ReadFile(files[0])
+	must(t, err)
+	must(t, os.WriteFile(files[0], []byte("nobody may read this"), 0o600))
+	r.tests("again")
+	if v := r.bootTests.state(); v.Waiting != 2 {
+		t.Errorf("it says %+v", v)
+	}
+	must(t, os.WriteFile(files[0], text, 0o600))
+	must(t, r.store.SetBoot(t.Context(), second.Box, second.ID, r.result(image.BootPassed)))
+	r.within = span{0, 24 * 60}
+	r.tests("the second one was tested by hand", "1")
 }
 
 // TestBootTestsGiveWay: on a small machine no test begins while boxes are at work. A test that is under way ends when one begins, and when
