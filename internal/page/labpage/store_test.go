@@ -80,7 +80,8 @@ func TestStorePage(t *testing.T) {
 	for _, want := range []string{"the-id", "It will be full on " + full.Format("2006-01-02"), "<svg", "cannot be restored in full",
 		"5.00 MiB", "data-often",
 		"1.00 GiB of 4.00 GiB", "/do/cancel-upkeep?on=u1", "/do/scrub", "&lt;script&gt;", "7.00 GiB",
-		"The backup 20261130-200000 of", "/boxes/10.0.0.8", "2 latest backups of boxes wait for a boot test: boxes are at work."} {
+		"The backup 20261130-200000 of", "/boxes/10.0.0.8", "has run in a virtual machine <time",
+		"2 latest backups of boxes wait for a boot test: boxes are at work."} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the page has no %q: %s", want, text)
 		}
