@@ -44,22 +44,38 @@ var Tokens = map[ledger.Role]string{
 	ledger.Admin: "demo-admin-c02a6f4be9134d7f8e55",
 }
 
-// schedules are those of the lab.
-var schedules = []struct {
+// plan is a schedule of the lab.
+type plan struct {
 	name string
 	schedule.Config
-}{
-	{"nightly", schedule.Config{When: "30 2 * * *", Zone: "UTC", Window: []string{"20:00-06:00"}, Spread: 2 * time.Hour, Late: time.Hour,
-		Action: box.Backup, Boxes: []string{"group:ci", "group:gpu", "group:storage"}}},
-	{"weekly-edge", schedule.Config{When: "0 4 * * sun", Zone: "UTC", Late: time.Hour, Action: box.Backup, Boxes: []string{"group:edge"}}},
-	{"monthly-verify", schedule.Config{When: "0 8 1 * *", Zone: "UTC", Late: time.Hour, Action: box.Verify,
-		Boxes: []string{"group:storage"}}},
+}
+
+// night is the hour of UTC in which the backups of the night begin. The server of the lab is real, and makes them. They would be in
+// the way of tests, so they are at another time of the day if that hour is near.
+func night(now time.Time) (hour int, window string) {
+	if now.UTC().Hour() < 6 {
+		return 14, "08:00-18:00"
+	}
+	return 2, "20:00-06:00"
+}
+
+// schedules are those of the lab.
+func schedules(now time.Time) []plan {
+	hour, window := night(now)
+	return []plan{
+		{"nightly", schedule.Config{When: fmt.Sprintf("30 %d * * *", hour), Zone: "UTC", Window: []string{window}, Spread: 2 * time.Hour,
+			Late: time.Hour, Action: box.Backup, Boxes: []string{"group:ci", "group:gpu", "group:storage"}}},
+		{"weekly-edge", schedule.Config{When: fmt.Sprintf("0 %d * * sun", hour+2), Zone: "UTC", Late: time.Hour, Action: box.Backup,
+			Boxes: []string{"group:edge"}}},
+		{"monthly-verify", schedule.Config{When: "0 8 1 * *", Zone: "UTC", Late: time.Hour, Action: box.Verify,
+			Boxes: []string{"group:storage"}}},
+	}
 }
 
 // Config is the rest of the server's configuration.
-func Config() string {
+func Config(now time.Time) string {
 	text := rest
-	for _, s := range schedules {
+	for _, s := range schedules(now) {
 		text += fmt.Sprintf("\n[schedules.%s]\nwhen = %q\nzone = %q\nboxes = [%s]\naction = %q\n", s.name, s.When, s.Zone, quoted(s.Boxes),
 			s.Action)
 		if len(s.Window) > 0 {
@@ -519,7 +535,7 @@ func growth(tx *ledger.Tx, all []taken, now time.Time) error {
 func starts(tx *ledger.Tx, all []taken, now time.Time) error {
 	var plans []*schedule.Plan
 	made := map[string]int{"weekly-edge": 5, "monthly-verify": 5}
-	for _, s := range schedules {
+	for _, s := range schedules(now) {
 		p, err := schedule.New(s.name, s.Config)
 		if err != nil {
 			return err
@@ -539,14 +555,16 @@ func starts(tx *ledger.Tx, all []taken, now time.Time) error {
 		return err
 	}
 	midnight := now.UTC().Truncate(24 * time.Hour)
+	hour, _ := night(now)
+	begin := time.Duration(hour) * time.Hour
 	for _, p := range plans {
 		e := known[p.Name]
 		e.Made = made[p.Name]
 		switch p.Name {
 		case "nightly":
-			e.Start = midnight.Add(2*time.Hour + 30*time.Minute)
+			e.Start = midnight.Add(begin + 30*time.Minute)
 		case "weekly-edge":
-			e.Start = midnight.AddDate(0, 0, -int(midnight.Weekday())).Add(4 * time.Hour)
+			e.Start = midnight.AddDate(0, 0, -int(midnight.Weekday())).Add(begin + 2*time.Hour)
 		default:
 			e.Start = midnight.AddDate(0, 0, 1-midnight.Day()).Add(8 * time.Hour)
 			e.Pause = &schedule.Pause{By: "maria", Since: now.Add(-50 * time.Hour).UTC(), Why: "The backplane of nas-05 is being changed."}

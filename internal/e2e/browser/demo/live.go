@@ -37,10 +37,10 @@ func Start(ctx context.Context, testbox, dir string, port, most int, tls string)
 	if err != nil {
 		return nil, err
 	}
-	at := fmt.Sprintf("%s:%d", rig.ServerIP, port)
-	site.API, site.More = at, Config()
+	at, now := fmt.Sprintf("%s:%d", rig.ServerIP, port), time.Now()
+	site.API, site.More = at, Config(now)
 	// The upkeep of the day is so far off that it disturbs nothing.
-	if err := site.Configure(time.Now().Add(11 * time.Hour).Format("15:04")); err != nil {
+	if err := site.Configure(now.Add(11 * time.Hour).Format("15:04")); err != nil {
 		return nil, err
 	}
 	name := filepath.Join(dir, "server.toml")
@@ -55,7 +55,7 @@ func Start(ctx context.Context, testbox, dir string, port, most int, tls string)
 		return nil, err
 	}
 	lab := &Lab{Site: site, URL: "https://" + at}
-	if lab.Boxes, err = Make(ctx, dir, time.Now()); err != nil {
+	if lab.Boxes, err = Make(ctx, dir, now); err != nil {
 		return nil, err
 	}
 	return lab, site.Start()
