@@ -375,6 +375,11 @@ func (m *machine) watch(ctx context.Context, o Options, uefi, kvm bool) (*image.
 			m.ended <- err
 			said, _ := m.said.get()
 			s.ended = strings.TrimSpace(fmt.Sprintf("%v %.300s", err, said))
+			var exit *exec.ExitError
+			if errors.As(err, &exit) {
+				status, ok := exit.Sys().(syscall.WaitStatus)
+				s.killed = ok && status.Signaled() && status.Signal() == syscall.SIGKILL
+			}
 		case <-tick.C:
 		}
 		s.read, s.wrote = 0, 0

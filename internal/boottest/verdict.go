@@ -24,6 +24,7 @@ type seen struct {
 	resets  int            // by the guest
 	off     bool           // the guest has switched itself off
 	ended   string         // why there is no machine any more; "" is that there is
+	killed  bool           // it ended so because something else has killed QEMU
 	over    bool           // the time is over
 	still   time.Duration  // for so long nothing of the texts has changed
 	uefi    bool
@@ -97,6 +98,9 @@ func judge(s seen) opinion {
 		return opinion{verdict: image.BootFailed, sign: o.sign, text: fmt.Sprintf("it restarted itself %d times", s.resets), final: true}
 	case s.off:
 		return opinion{verdict: image.BootFailed, sign: o.sign, text: "it switched itself off", final: true}
+	case s.killed:
+		return opinion{verdict: image.BootUnproven, sign: o.sign, text: "something killed the virtual machine; that is the kernel if memory " +
+			"ran short, so test it again when this machine has more", final: true, busy: true}
 	case s.ended != "":
 		return opinion{verdict: image.BootUnproven, sign: o.sign, text: "the virtual machine ended: " + s.ended, final: true}
 	case end && loader != "":

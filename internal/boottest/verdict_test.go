@@ -54,14 +54,15 @@ func TestJudge(t *testing.T) {
 		{"restarts once", seen{resets: maxResets}, image.BootUnproven, image.SignNothing, false},
 		{"restarts for ever", seen{resets: maxResets + 1, read: 1}, image.BootFailed, image.SignRead, true},
 		{"off", seen{off: true}, image.BootFailed, image.SignNothing, true},
-		{"QEMU died", seen{ended: "killed"}, image.BootUnproven, image.SignNothing, true},
+		{"QEMU was killed", seen{ended: "signal: killed", killed: true}, image.BootUnproven, image.SignNothing, true},
+		{"QEMU died", seen{ended: "exit status 1"}, image.BootUnproven, image.SignNothing, true},
 		{"a still picture", seen{picture: true, over: true, still: time.Hour}, image.BootUnproven, image.SignScreen, true},
 		{"writes", seen{picture: true, wrote: loaderWrites + 1, over: true}, image.BootUnproven, image.SignWritten, true},
 		{"full", seen{full: true}, image.BootUnproven, image.SignNothing, true},
 	} {
 		c.seen.handed = handedOver
 		o := judge(c.seen)
-		if o.verdict != c.verdict || o.sign != c.sign || o.final != c.final {
+		if o.verdict != c.verdict || o.sign != c.sign || o.final != c.final || c.seen.killed && !o.busy {
 			t.Errorf("%s: %s by %s, final %v: %s", c.name, o.verdict, o.sign, o.final, o.text)
 		}
 	}
