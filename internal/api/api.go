@@ -200,7 +200,8 @@ func (s *Server) register() {
 	c.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"token": {Type: "http", Scheme: "bearer"}}
 	s.huma = humago.New(s.mux, c)
 	s.huma.UseMiddleware(s.admit)
-	for _, t := range []reflect.Type{reflect.TypeFor[SightEvent](), reflect.TypeFor[BootTestEvent]()} { // they come in events alone
+	// These come in events alone.
+	for _, t := range []reflect.Type{reflect.TypeFor[SightEvent](), reflect.TypeFor[BootTestEvent](), reflect.TypeFor[BoxEvent]()} {
 		c.Components.Schemas.Schema(t, true, "")
 	}
 	for _, r := range routes {

@@ -3,6 +3,7 @@ package api
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"net"
 	"slices"
@@ -237,17 +238,32 @@ func (s *Server) box(ctx context.Context, word string) (v Box, err error) {
 // fills in on what the change was made, and why.
 func (s *Server) change(ctx context.Context, what string, do func(*ledger.Tx, *caller, *ledger.Entry) error) error {
 	c := callerOf(ctx)
+	on := ""
 	err := s.cfg.Ledger.Update(ctx, func(tx *ledger.Tx) error {
 		e := ledger.Entry{Time: s.cfg.Now(), Who: c.name, From: c.from, What: what}
 		if err := do(tx, c, &e); err != nil {
 			return err
 		}
+		on = e.On
 		return tx.AddAudit(e)
 	})
-	if err == nil {
-		s.cfg.Jobs.Look() // the queue may wait for this
+	if err != nil {
+		return err
 	}
-	return err
+	s.cfg.Jobs.Look() // the queue may wait for this
+	if addr, err := box.ParseAddr(on); err == nil {
+		data, err := json.Marshal(BoxEvent{Box: addr.String()})
+		if err != nil {
+			return err
+		}
+		s.hub.push(change{event: "box", box: addr, data: data})
+	}
+	return nil
+}
+
+// BoxEvent says that somebody has added, changed, reserved, given back or forgotten a box.
+type BoxEvent struct {
+	Box string `json:"box" doc:"address of the box"`
 }
 
 func (s *Server) addBox(ctx context.Context, in *struct{ Body NewBox }) (*body[Box], error) {

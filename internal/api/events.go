@@ -45,7 +45,7 @@ type hub struct {
 // change is a job as it was after a change, or something that was seen of a machine, or that a schedule has done.
 type change struct {
 	number uint64
-	event  string // "job", "sight", "schedule" or "boot-test"
+	event  string // "job", "box", "sight", "schedule" or "boot-test"
 	box    box.Addr
 	job    string // "" if it is about no job
 	data   []byte // as JSON

@@ -200,6 +200,41 @@ func TestSightEvents(t *testing.T) {
 	}
 }
 
+// TestBoxEvents: who sees a box is told that somebody has changed, reserved or forgotten it.
+func TestBoxEvents(t *testing.T) {
+	r := newRig(t)
+	r.group("rack")
+	r.box(ledger.Box{Address: addr(t, "10.0.0.1"), Groups: []string{"rack"}})
+	r.box(ledger.Box{Address: addr(t, "10.0.0.2")})
+	c := r.root()
+	all, stop := c.follow("")
+	defer stop()
+	some, stop := r.with(r.token(ledger.Token{Role: ledger.Viewer, Group: "rack"})).follow("")
+	defer stop()
+	for _, f := range []<-chan event{all, some} {
+		if e := next(t, f); e.name != "reset" {
+			t.Fatalf("%+v", e)
+		}
+	}
+	told := func(f <-chan event, address string) {
+		t.Helper()
+		if e := next(t, f); e.name != "box" || e.data != `{"box":"`+address+`"}` {
+			t.Errorf("%+v, and not of %s", e, address)
+		}
+	}
+	name, bad := "web", "mad"
+	c.refused(api.CodeWrong, "PATCH", "/api/v1/boxes/10.0.0.1", api.SetBox{Health: &bad}) // of which nobody is told
+	c.want(200, "PATCH", "/api/v1/boxes/10.0.0.2", api.SetBox{Name: &name}, nil)
+	told(all, "10.0.0.2")
+	c.want(200, "PUT", "/api/v1/boxes/10.0.0.1/holder", api.Holder{Reason: "a test"}, nil)
+	told(all, "10.0.0.1")
+	told(some, "10.0.0.1")
+	c.want(201, "POST", "/api/v1/boxes", api.NewBox{Address: "10.0.0.3"}, nil)
+	told(all, "10.0.0.3")
+	c.want(204, "DELETE", "/api/v1/boxes/10.0.0.3", nil, nil)
+	told(all, "10.0.0.3")
+}
+
 // A server that gives the addresses gives them by network card. A box without a card would
 // get another address and no boot file, and so would two boxes with the same card.
 func TestCardsDecideAddresses(t *testing.T) {

@@ -143,8 +143,9 @@ var routes = []route{
 		on((*Server).listAudit)},
 	{"get-me", "GET", Prefix + "/me", ledger.Viewer, false, 200, "access", "Say who asks, and what the role is", "", on((*Server).getMe)},
 
-	{"get-events", "GET", Prefix + "/events", ledger.Viewer, false, 200, "events", "Follow all changes of jobs, and what is seen of machines",
+	{"get-events", "GET", Prefix + "/events", ledger.Viewer, false, 200, "events", "Follow jobs, boxes and what is seen of machines",
 		"Server-sent events. An event `job` has a job as it is now; of several changes that come quickly, only the last may be sent. " +
+			"An event `box` says that somebody has added, changed, reserved, given back or forgotten a box: [BoxEvent](#boxevent). " +
 			"An event `sight` says that a machine that nobody knows asked for the first time (`new`), that the machine of a box asks from another " +
 			"address (`moved`), that two machines ask from one (`shared`), that a box was not seen for longer than is usual for it (`silent`) " +
 			"or was seen again (`back`): [SightEvent](#sightevent). " +

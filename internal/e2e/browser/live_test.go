@@ -3,10 +3,13 @@ package browser
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
 
+	"testbox-imaging/internal/api"
+	"testbox-imaging/internal/apiclient"
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/e2e/browser/chrome"
 	"testbox-imaging/internal/e2e/browser/demo"
@@ -151,6 +154,11 @@ func TestLiveOrder(t *testing.T) {
 	if got := shown(t, all); !slices.Equal(got, before) {
 		t.Errorf("the list is %v\nand should be %v", got, before)
 	}
+	holder := apiclient.Path("boxes", addr(t, "gpu-05"), "holder")
+	must(t, lab.Admin.Do(ctx, http.MethodPut, holder, api.Holder{Reason: "a noise is hunted"}, nil))
+	must(t, all.Until("document.querySelector("+box5+").innerText.includes('a noise is hunted')"))
+	must(t, lab.Admin.Do(ctx, http.MethodDelete, holder, nil, nil))
+	must(t, all.Until("!document.querySelector("+box5+").innerText.includes('a noise is hunted')"))
 	stayed()
 	stayedToo()
 }

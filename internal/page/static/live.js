@@ -146,7 +146,7 @@
     const is = events = new EventSource("/events");
     heard = Date.now();
     const on = (name, f) => is.addEventListener(name, (e) => { heard = Date.now(); f(e); });
-    on("job", (e) => {
+    for (const name of ["job", "box"]) on(name, (e) => {
       try { changed.set(JSON.parse(e.data).box, performance.now()); } catch { everything = true; }
       later(fresh);
     });

@@ -266,12 +266,15 @@ const once = 20 * time.Second
 
 // Until waits until an expression is true.
 func (t *Tab) Until(expression string) error {
-	end := time.Now().Add(Limit)
+	end, patience := time.Now().Add(Limit), 2*time.Second
 	for {
 		var is bool
-		err := t.evalWithin(once, "!!("+expression+")", &is)
+		err := t.evalWithin(patience, "!!("+expression+")", &is)
 		if err == nil && is {
 			return nil
+		}
+		if err != nil {
+			patience = min(2*patience, once) // on a busy machine an answer can take long too
 		}
 		if time.Now().After(end) {
 			var text string
