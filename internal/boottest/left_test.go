@@ -29,6 +29,7 @@ const asTester = "TESTBOX_BOOT_TESTER"
 func TestMain(m *testing.M) {
 	switch os.Getenv(asTester) {
 	case "":
+		filtersAtStart, _ = filters(os.Getpid())
 		os.Exit(m.Run())
 	case "confined":
 		os.Exit(confined())
@@ -158,7 +159,11 @@ func tester(t *testing.T, uid int, capabilities ...uintptr) (cmd *exec.Cmd, qemu
 			}
 		}
 		// It is settled when its filter of system calls is in place, beside that with which it is started.
-		return qemu != 0 && filters(t, qemu) >= filters(t, os.Getpid())+2
+		if qemu == 0 {
+			return false
+		}
+		n, err := filters(qemu)
+		return err == nil && n >= filtersAtStart+2
 	})
 	began := beginOf(qemu)
 	t.Cleanup(func() { // what the code should have done
@@ -186,30 +191,34 @@ func statOf(path string) (name string, after []string) {
 	return name, strings.Fields(rest)
 }
 
-func statusOf(t *testing.T, pid int) map[string]string {
-	t.Helper()
+func statusOf(pid int) (map[string]string, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	must(t, err)
 	m := map[string]string{}
 	for line := range strings.Lines(string(text)) {
 		key, value, _ := strings.Cut(line, ":")
 		m[key] = strings.Join(strings.Fields(value), " ")
 	}
-	return m
+	return m, err
 }
 
-// filters is how many filters of system calls a process has.
-func filters(t *testing.T, pid int) int {
-	t.Helper()
-	n, err := strconv.Atoi(statusOf(t, pid)["Seccomp_filters"])
-	must(t, err)
-	return n
+// filters is how many filters of system calls the main thread of a process has.
+func filters(pid int) (int, error) {
+	status, err := statusOf(pid)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(status["Seccomp_filters"])
 }
+
+// filtersAtStart is how many this process had before its tests. Its main thread has another one when it was the one that
+// started a QEMU.
+var filtersAtStart int
 
 // TestIsolated looks at a QEMU that was started by root: at its rights, its network and its files.
 func TestIsolated(t *testing.T) {
 	_, qemu := tester(t, 0)
-	status := statusOf(t, qemu)
+	status, err := statusOf(qemu)
+	must(t, err)
 	for key, want := range map[string]string{"Uid": "65534 65534 65534 65534", "Gid": "65534 65534 65534 65534",
 		"CapEff": "0000000000000000", "CapPrm": "0000000000000000", "Seccomp": "2"} {
 		if status[key] != want {
@@ -247,10 +256,11 @@ func TestIsolated(t *testing.T) {
 func TestNoCapabilities(t *testing.T) {
 	cmd, qemu := tester(t, 65534, unix.CAP_NET_BIND_SERVICE, unix.CAP_NET_RAW)
 	const none = "0000000000000000"
-	if status := statusOf(t, cmd.Process.Pid); status["CapEff"] == none || status["CapAmb"] == none {
+	if status, _ := statusOf(cmd.Process.Pid); status["CapEff"] == none || status["CapAmb"] == none {
 		t.Fatal("the process that tests has no capabilities")
 	}
-	status := statusOf(t, qemu)
+	status, err := statusOf(qemu)
+	must(t, err)
 	for _, key := range []string{"CapEff", "CapPrm", "CapAmb"} {
 		if status[key] != none {
 			t.Errorf("%s is %s", key, status[key])

@@ -61,8 +61,9 @@ func damagedLinux(t *testing.T) []machineTest {
 	t.Helper()
 	good, kernel := linuxDisk(t)
 	return []machineTest{
-		// The firmware starts each sector that ends as one must, and the zeroes do nothing for ever.
-		{name: "a boot sector of zeroes", disk: with(good, 0, make([]byte, 440)), verdict: image.BootFailed, sign: image.SignNothing,
+		// The firmware starts each sector that ends as one must. What follows the code is the table of partitions, so zeroes
+		// would have it run as a program.
+		{name: "a boot sector that does nothing", disk: with(good, 0, halt), verdict: image.BootFailed, sign: image.SignNothing,
 			text: "read nothing", dead: true},
 		// GRUB looks at the head of a kernel, and the kernel at all that is packed in it. Both say what is wrong.
 		{name: "a kernel without its head", disk: with(good, in(t, good, kernel.Image, 0), make([]byte, 4096)), verdict: image.BootFailed,
