@@ -390,11 +390,8 @@ func (f Finding) String() string {
 	return s
 }
 
-// Colours are the rules of axe-core that depend on colours.
-var Colours = []string{"color-contrast", "link-in-text-block"}
-
-// Axe has axe-core look at the page, by all of its rules or by some.
-func (t *Tab) Axe(rules ...string) (all []Finding, err error) {
+// Axe has axe-core look at the page.
+func (t *Tab) Axe() (all []Finding, err error) {
 	var has bool
 	if err := t.Eval("typeof axe == 'object'", &has); err != nil {
 		return nil, err
@@ -406,11 +403,7 @@ func (t *Tab) Axe(rules ...string) (all []Finding, err error) {
 		}
 	}
 	var text string
-	opt := map[string]any{"resultTypes": []string{"violations"}}
-	if len(rules) > 0 {
-		opt["runOnly"] = rules
-	}
-	if err := t.Eval("axe.run(document, "+Quote(opt)+").then(r => JSON.stringify(r.violations))", &text); err != nil {
+	if err := t.Eval("axe.run(document, {resultTypes: ['violations']}).then(r => JSON.stringify(r.violations))", &text); err != nil {
 		return nil, err
 	}
 	return all, json.Unmarshal([]byte(text), &all)
