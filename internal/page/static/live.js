@@ -10,7 +10,8 @@
   });
   const count = () => { // how many boxes are chosen
     const says = document.querySelector("[data-chosen]"), n = list()?.querySelectorAll("tbody input:checked").length;
-    if (says) says.textContent = !n ? "With the chosen boxes:" : n === 1 ? "With the box that is chosen:" : `With the ${n} boxes that are chosen:`;
+    if (!says) return;
+    says.textContent = !n ? "With the chosen boxes:" : n === 1 ? "With the box that is chosen:" : `With the ${n} boxes that are chosen:`;
   };
   document.addEventListener("change", count);
   count(); // a browser may remember what was chosen
