@@ -412,7 +412,8 @@ func (r *setupRun) admin(ctx context.Context) {
 		if err := c.Do(ctx, "POST", apiclient.Path("tokens"), q, &t); err != nil {
 			return err
 		}
-		r.say(doneNow, what, "The user %s has this token, which is not said again. Give it where the server's page or `testbox login` asks for one.",
+		r.say(doneNow, what, "The user %s has this token, which is not said again. Give it where the server's page or `testbox login` "+
+			"asks for one.",
 			adminName)
 		r.p.printf("    %s\n    %s.\n", t.Secret, another)
 		return nil

@@ -693,7 +693,8 @@ func TestBoxSettings(t *testing.T) {
 	operator.want(200, "PATCH", path, `{"labels":["x"]}`, nil)
 
 	r.box(ledger.Box{Address: addr(t, "10.0.0.1"), Settings: []byte(`{"later":1}`)})
-	why := "the settings of the box 10.0.0.1 cannot be read: json: unknown field \"later\"; `testbox box set` with --power and --keep makes them anew"
+	why := "the settings of the box 10.0.0.1 cannot be read: json: unknown field \"later\"; " +
+		"`testbox box set` with --power and --keep makes them anew"
 	holds("", "none", why, "all", why)
 	holds(`{"labels":["x"]}`, "none", why, "all", why)
 	c.refused(api.CodeRefused, "PATCH", path, `{"keep":"last=3"}`)

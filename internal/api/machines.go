@@ -163,7 +163,8 @@ func (s *Server) seenMachine(tx *ledger.Tx, c *caller, word string) (sight.Machi
 		return found[0], nil
 	case 0:
 		if b, err := findBox(tx, c, word); err == nil {
-			return sight.Machine{}, problem.Refusef("it is the box %s already; if that has another address now, use `testbox box readdress`", b.Address)
+			return sight.Machine{}, problem.Refusef("it is the box %s already; if that has another address now, use `testbox box readdress`",
+				b.Address)
 		}
 		return sight.Machine{}, notFound("no new machine %.80q has asked for boot files; `testbox boxes --new` lists those that have", word)
 	}
