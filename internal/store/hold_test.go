@@ -183,17 +183,15 @@ func TestRestoreWhileGCRuns(t *testing.T) {
 	must(t, s.Delete(t.Context(), gone))
 	rest := beginRestore(t, s, r, d)
 	steps := 0
-	var reading sync.Mutex
 	hook.before = func(op string) {
-		if !reading.TryLock() { // this is of the reading itself
+		// The restore fetches ahead, at any time. If it waited here for itself, it would wait forever.
+		if strings.HasPrefix(op, "read ") {
 			return
 		}
-		defer reading.Unlock()
 		rest.goOn(1)
 		steps++
 	}
 	res := mustGC(t, s)
-	reading.Lock()
 	if res.Written == 0 || res.Removed == 0 || steps < 20 {
 		t.Errorf("nothing was moved under the restore: %v, %d steps", res, steps)
 	}
