@@ -172,7 +172,9 @@ func (s *session) targets(disks []disk.Disk, choice match.Choice) ([]target, err
 	labels := make([]image.Label, len(images))
 	byName := map[string]Image{}
 	for i, im := range images {
-		labels[i] = im.Info().Label
+		info := im.Info()
+		labels[i] = info.Label
+		choice.Foreign = choice.Foreign || s.foreign(info)
 		byName[labels[i].Name] = im // match.Pairs refuses two images of one name
 	}
 	pairs, notes, err := match.Pairs(labels, disks, choice)
@@ -192,6 +194,12 @@ func (s *session) targets(disks []disk.Disk, choice match.Choice) ([]target, err
 		return nil, errors.New("no image belongs on any of the chosen disks")
 	}
 	return out, nil
+}
+
+// foreign reports whether an image is of another machine. A machine that got another
+// address is the same one.
+func (s *session) foreign(i ImageInfo) bool {
+	return i.Box != "" && i.Box != s.cmd.Address.String() && (i.UUID == "" || i.UUID != s.uuid)
 }
 
 // images lists the images that the action uses. It refuses images of another

@@ -91,6 +91,7 @@ type Choice struct {
 	Disks   []disk.Disk // the disks in the order of the list that Choose got
 	Notes   []string    // lines for the log, which say what was left out and why
 	Missing []string    // items that the admin named and that no disk has, which the result must say
+	Foreign bool        // the images are of another machine, whose disks these are not; Choose does not set it
 	sel     Selection
 }
 

@@ -51,7 +51,12 @@ func Pairs(images []image.Label, disks []disk.Disk, c Choice) ([]Pair, []string,
 	m := newMatching(images, disks, c)
 	m.checkInput()
 	m.byIdentity()
-	m.byPath()
+	if c.Foreign {
+		m.byBuild()
+		m.bySize()
+	} else {
+		m.byPath()
+	}
 	m.checkFit()
 	m.byKernelName()
 	m.lastOnes()
@@ -72,6 +77,7 @@ type matching struct {
 	disks  []disk.Disk
 	named  bool
 	sel    Selection
+	other  bool             // the images are another machine's
 	chosen []bool           // by disk
 	img    []image.Identity // of the images, after unique
 	dsk    []image.Identity // of the disks, after unique
@@ -87,7 +93,7 @@ const none = -1
 
 func newMatching(images []image.Label, disks []disk.Disk, c Choice) *matching {
 	m := &matching{
-		images: slices.Clone(images), disks: slices.Clone(disks), named: c.Named(), sel: c.sel,
+		images: slices.Clone(images), disks: slices.Clone(disks), named: c.Named(), sel: c.sel, other: c.Foreign,
 		chosen: make([]bool, len(disks)),
 		disk:   slices.Repeat([]int{none}, len(images)), image: slices.Repeat([]int{none}, len(disks)),
 		how: make([]string, len(images)), done: make([]bool, len(images)),

@@ -125,11 +125,13 @@ func (m *matching) lastOnes() {
 	}
 	i := images[0]
 	for d := range m.disks {
-		if m.openDisk(d) && m.chosen[d] && fits(m.img[i], m.dsk[d]) {
+		// Of this machine's own image, a disk that is too small says nothing. Of another
+		// machine's, it may be the one that was meant.
+		if m.openDisk(d) && m.chosen[d] && (m.other || fits(m.img[i], m.dsk[d])) {
 			disks = append(disks, d)
 		}
 	}
-	if len(disks) == 1 && !m.claimed(i, disks[0]) {
+	if len(disks) == 1 && fits(m.img[i], m.dsk[disks[0]]) && !m.claimed(i, disks[0]) {
 		m.pair(i, disks[0], "only this image and this disk are left")
 	}
 }
@@ -184,6 +186,9 @@ func (m *matching) whyNot(i int) string {
 		} else {
 			fit++
 		}
+	}
+	if fit > 0 && m.other {
+		return "it is of another machine, and it is not certain which disk it is meant for; name the disks that are meant"
 	}
 	if fit > 0 {
 		return "it is not certain which disk is its own; if the disks were replaced, name each in disk-devices.lst by the name of its image"
