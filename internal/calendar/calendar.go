@@ -69,10 +69,9 @@ type Spec struct {
 // Schedule is a Spec that was understood. It does not change, and may be used by several
 // goroutines.
 type Schedule struct {
+	Windows
 	spec         Spec
-	loc          *time.Location
 	dates        dates
-	windows      []window
 	spread, late int64  // seconds
 	share        uint64 // of the spread, in parts of 2^64
 }
@@ -84,21 +83,8 @@ func Parse(spec Spec) (*Schedule, error) {
 	if s.dates, err = parseCron(spec.Cron); err != nil {
 		return nil, problem.Wrongf("%w", err)
 	}
-	if s.loc, err = parseZone(spec.Zone); err != nil {
-		return nil, problem.Wrongf("%w", err)
-	}
-	if len(spec.Windows) > maxWindows {
-		return nil, problem.Wrongf("a schedule has %d windows, and may have at most %d", len(spec.Windows), maxWindows)
-	}
-	for _, text := range spec.Windows {
-		w, err := parseWindow(text)
-		if err != nil {
-			return nil, problem.Wrongf("%w", err)
-		}
-		s.windows = append(s.windows, w)
-	}
-	if always(s.windows) {
-		s.windows = nil
+	if s.Windows, err = ParseWindows(spec.Windows, spec.Zone); err != nil {
+		return nil, err
 	}
 	if spec.Spread < 0 || spec.Spread > maxSpread {
 		return nil, problem.Wrongf("the spread of a schedule is %v; write one from 0s to 24h", spec.Spread)
@@ -156,9 +142,9 @@ func (s *Schedule) Next(after time.Time) time.Time {
 func sane(t time.Time) bool { return t.Year() >= 1 && t.Year() <= 9000 }
 
 // In is a moment by the clock of the schedule's zone.
-func (s *Schedule) In(t time.Time) time.Time { return t.In(s.loc) }
+func (w *Windows) In(t time.Time) time.Time { return t.In(w.loc) }
 
-func (s *Schedule) time(unix int64) time.Time { return time.Unix(unix, 0).In(s.loc) }
+func (w *Windows) time(unix int64) time.Time { return time.Unix(unix, 0).In(w.loc) }
 
 // next returns the first start after t, in seconds since 1970 as all times below.
 func (s *Schedule) next(t int64) int64 {

@@ -9,7 +9,38 @@ import (
 	"time"
 
 	"github.com/netresearch/go-cron"
+
+	"testbox-imaging/internal/problem"
 )
+
+// Windows are the times in which something may begin. Without any it may begin at all times. They do not change, and may be
+// used by several goroutines.
+type Windows struct {
+	loc     *time.Location
+	windows []window
+}
+
+// ParseWindows understands windows as those of a Spec, in a time zone as that of a Spec. Errors are of package problem, and say
+// what to write instead.
+func ParseWindows(texts []string, zone string) (w Windows, err error) {
+	if w.loc, err = parseZone(zone); err != nil {
+		return w, problem.Wrongf("%w", err)
+	}
+	if len(texts) > maxWindows {
+		return w, problem.Wrongf("there are %d windows, and there may be at most %d", len(texts), maxWindows)
+	}
+	for _, text := range texts {
+		one, err := parseWindow(text)
+		if err != nil {
+			return w, problem.Wrongf("%w", err)
+		}
+		w.windows = append(w.windows, one)
+	}
+	if always(w.windows) {
+		w.windows = nil
+	}
+	return w, nil
+}
 
 // window is a stretch of time that begins on some days of the week.
 type window struct {
@@ -103,18 +134,18 @@ type opening struct{ from, to int64 }
 
 // openings returns all openings that have a moment from low to high, and perhaps some
 // more, in their order. Those that touch are one. Without windows there are none.
-func (s *Schedule) openings(low, high int64) (out []opening) {
+func (w *Windows) openings(low, high int64) (out []opening) {
 	first, last := (low-maxOffset)/day-3, (high+maxOffset)/day+1
 	var all []opening
-	for number := first; number <= last && len(s.windows) > 0; number++ {
+	for number := first; number <= last && len(w.windows) > 0; number++ {
 		weekday := ((number+4)%7 + 7) % 7 // 1970-01-01 was a Thursday
-		for _, w := range s.windows {
-			if w.weekdays>>weekday&1 == 0 {
+		for _, one := range w.windows {
+			if one.weekdays>>weekday&1 == 0 {
 				continue
 			}
-			o := opening{reach(s.loc, number*day+w.from), reach(s.loc, number*day+w.from+w.length)}
+			o := opening{reach(w.loc, number*day+one.from), reach(w.loc, number*day+one.from+one.length)}
 			if o.to <= o.from { // the clock skips all of it
-				o.to = o.from + w.length
+				o.to = o.from + one.length
 			}
 			all = append(all, o)
 		}
@@ -141,13 +172,13 @@ func enter(open []opening, t int64) (at, closes int64) {
 
 // Open reports whether jobs may start at a moment. If they may, it returns until when, or the
 // zero time if there are no windows. Otherwise it returns when they may start next.
-func (s *Schedule) Open(t time.Time) (bool, time.Time) {
-	if len(s.windows) == 0 || !sane(t) {
+func (w *Windows) Open(t time.Time) (bool, time.Time) {
+	if len(w.windows) == 0 || !sane(t) {
 		return true, time.Time{}
 	}
-	at, closes := enter(s.openings(t.Unix(), t.Unix()+maxWait), t.Unix())
+	at, closes := enter(w.openings(t.Unix(), t.Unix()+maxWait), t.Unix())
 	if at > t.Unix() {
-		return false, s.time(at)
+		return false, w.time(at)
 	}
-	return true, s.time(closes)
+	return true, w.time(closes)
 }

@@ -8,66 +8,25 @@ import (
 	"io/fs"
 	"log/slog"
 	"maps"
-	"regexp"
 	"runtime"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"testbox-imaging/internal/api"
 	"testbox-imaging/internal/boottest"
+	"testbox-imaging/internal/calendar"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/pause"
 	"testbox-imaging/internal/store"
 )
 
-// span is a part of each day, in minutes since midnight. It goes over midnight if it ends before it begins.
-type span struct{ from, to int }
-
-// alwaysOpen is the text of a span that has all of the day.
-const alwaysOpen = "always"
-
-var spanForm = regexp.MustCompile(`^([01][0-9]|2[0-3]):([0-5][0-9])-(?:([01][0-9]|2[0-3]):([0-5][0-9])|24:00)$`)
-
-// parseSpan reads "20:00-06:00" or "always".
-func parseSpan(text string) (span, bool) {
-	if text == alwaysOpen {
-		return span{0, 24 * 60}, true
+// bootWindows reads when boot tests may begin: "20:00-06:00" in this machine's time zone, or "always".
+func bootWindows(text string) (calendar.Windows, error) {
+	if text == "always" {
+		return calendar.ParseWindows(nil, "")
 	}
-	m := spanForm.FindStringSubmatch(text)
-	if m == nil {
-		return span{}, false
-	}
-	minutes := func(hour, minute string) int {
-		h, _ := strconv.Atoi(hour)
-		n, _ := strconv.Atoi(minute)
-		return h*60 + n
-	}
-	s := span{minutes(m[1], m[2]), 24 * 60}
-	if m[3] != "" {
-		s.to = minutes(m[3], m[4])
-	}
-	return s, s.from != s.to
-}
-
-// has reports whether a time is within the span, in the time zone of that time.
-func (s span) has(t time.Time) bool {
-	is := t.Hour()*60 + t.Minute()
-	if s.from < s.to {
-		return is >= s.from && is < s.to
-	}
-	return is >= s.from || is < s.to
-}
-
-// next is when the span begins next after a time that it does not have.
-func (s span) next(after time.Time) time.Time {
-	for day := 0; ; day++ {
-		t := time.Date(after.Year(), after.Month(), after.Day()+day, s.from/60, s.from%60, 0, 0, after.Location())
-		if t.After(after) {
-			return t
-		}
-	}
+	return calendar.ParseWindows([]string{text}, "")
 }
 
 // These say when boot tests are made.
@@ -85,7 +44,7 @@ var errBoxesWork = errors.New("a box has begun its work")
 // bootTests starts the latest backup of each box in a virtual machine, one after the other.
 type bootTests struct {
 	text   string // the configuration's
-	within span
+	within calendar.Windows
 	small  bool                   // this machine has few processors
 	boxes  func() (names []named) // of which the latest backup is tested
 	work   func() int             // how many boxes are at work
@@ -113,8 +72,8 @@ type bootTests struct {
 type named struct{ addr, name string }
 
 func (s *server) newBootTests() *bootTests {
-	within, ok := parseSpan(s.Config.Upkeep.BootTest)
-	if !ok {
+	within, err := bootWindows(s.Config.Upkeep.BootTest)
+	if err != nil { // it is empty
 		return nil
 	}
 	options := boottest.Options{Timeout: bootTimeout, Log: func(format string, args ...any) { s.Log.Info(fmt.Sprintf(format, args...)) }}
@@ -164,11 +123,12 @@ func (b *bootTests) run(ctx context.Context) {
 // step makes a test, if one can be made now.
 func (b *bootTests) step(ctx context.Context) (did bool) {
 	r, name, err := b.next(ctx)
+	open, _ := b.within.Open(b.now())
 	held := ""
 	switch {
 	case err != nil && ctx.Err() == nil:
 		b.log.Error("It is not known which backups wait for their boot test.", "error", err)
-	case r == nil, !b.within.has(b.now()):
+	case r == nil, !open:
 	case b.small && b.work() > 0:
 		held = fmt.Sprintf("boxes are at work, and this machine has fewer than %d processors", bootCores)
 	default:
@@ -340,9 +300,9 @@ func (b *bootTests) state() *api.BootTesting {
 	if v.Testing != nil {
 		v.Waiting--
 	}
-	if now := b.now(); !b.within.has(now) {
-		next := b.within.next(now).UTC()
-		v.Next = &next
+	if open, then := b.within.Open(b.now()); !open {
+		then = then.UTC()
+		v.Next = &then
 	}
 	return v
 }

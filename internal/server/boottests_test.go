@@ -21,39 +21,25 @@ import (
 
 	"testbox-imaging/internal/api"
 	"testbox-imaging/internal/boottest"
+	"testbox-imaging/internal/calendar"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/store"
 )
 
-func TestSpan(t *testing.T) {
-	for _, text := range []string{"", "20:00", "20:00-20:00", "24:00-06:00", "20:00-25:00", "8:00-9:00", "mon 20:00-06:00", "Always"} {
-		if s, ok := parseSpan(text); ok {
-			t.Errorf("%q is taken as %v", text, s)
+// TestBootWindows: what the configuration may say of when boot tests begin.
+func TestBootWindows(t *testing.T) {
+	for _, text := range []string{"", "20:00", "20:00-20:00", "24:00-06:00", "20:00-25:00", "8:00-9:00", "Always"} {
+		if _, err := bootWindows(text); err == nil {
+			t.Errorf("%q is taken", text)
 		}
 	}
-	at := func(text string) time.Time {
-		v, err := time.Parse("2006-01-02 15:04", "2026-11-30 "+text)
+	at := time.Date(2026, 11, 30, 19, 59, 0, 0, time.Local)
+	for text, want := range map[string]bool{"20:00-06:00": false, "always": true, "00:00-24:00": true, "mon 19:00-20:00": true,
+		"tue 19:00-20:00": false} {
+		w, err := bootWindows(text)
 		must(t, err)
-		return v
-	}
-	for _, c := range []struct {
-		span, at string
-		has      bool
-		next     string
-	}{
-		{"20:00-06:00", "19:59", false, "30 20:00"}, {"20:00-06:00", "20:00", true, ""}, {"20:00-06:00", "05:59", true, ""},
-		{"20:00-06:00", "06:00", false, "30 20:00"}, {"01:00-24:00", "00:59", false, "30 01:00"}, {"01:00-24:00", "23:59", true, ""},
-		{"00:00-01:00", "01:00", false, "31 00:00"}, {"always", "00:00", true, ""}, {"00:00-24:00", "23:59", true, ""},
-	} {
-		s, ok := parseSpan(c.span)
-		if !ok || s.has(at(c.at)) != c.has {
-			t.Errorf("%s has %s: %v", c.span, c.at, !c.has)
-		}
-		if c.next == "31 00:00" {
-			c.next = "01 00:00" // of December
-		}
-		if got := s.next(at(c.at)).Format("02 15:04"); !c.has && got != c.next {
-			t.Errorf("%s begins after %s at %s", c.span, c.at, got)
+		if open, _ := w.Open(at); open != want {
+			t.Errorf("%q has %v: %v", text, at, open)
 		}
 	}
 }
@@ -84,10 +70,18 @@ func newBootRig(t *testing.T) *bootRig {
 	return r
 }
 
+// opens lets tests begin in a window alone, in UTC.
+func (r *bootRig) opens(window string) {
+	r.t.Helper()
+	w, err := calendar.ParseWindows([]string{window}, "UTC")
+	must(r.t, err)
+	r.text, r.within = window, w
+}
+
 // start makes them anew, as a start of the server does.
 func (r *bootRig) start(s *store.Locked) {
 	r.bootTests = &bootTests{
-		text: "always", within: span{0, 24 * 60}, small: true, store: s, every: time.Millisecond, news: make(chan struct{}, 1),
+		text: "always", small: true, store: s, every: time.Millisecond, news: make(chan struct{}, 1),
 		boxes: func() []named { return []named{{"10.0.0.7", "web-7"}, {"10.0.0.8", ""}, {"10.0.0.9", ""}} },
 		log:   slog.New(slog.NewTextHandler(io.Discard, nil)), now: func() time.Time { return r.clock },
 		settled: map[string]string{}, untested: map[string]string{}, later: map[string]time.Time{},
@@ -236,7 +230,7 @@ func TestBootTestsNoResult(t *testing.T) {
 func TestBootTestsWithin(t *testing.T) {
 	r := newBootRig(t)
 	commit(t, r.store, "10.0.0.7", 1)
-	r.text, r.within = "20:00-06:00", span{20 * 60, 6 * 60}
+	r.opens("20:00-06:00")
 	day := r.clock.Truncate(24 * time.Hour)
 	r.clock = day.Add(12 * time.Hour)
 	r.tests("at noon")
@@ -267,8 +261,7 @@ func TestBootTestsReadOnce(t *testing.T) {
 	first, second := commit(t, r.store, "10.0.0.7", 1), commit(t, r.store, "10.0.0.8", 2)
 	_, err := r.store.SetTime(t.Context(), first.Box, first.ID, first.Time.Add(-time.Hour))
 	must(t, err)
-	now := r.clock.Hour()*60 + r.clock.Minute()
-	r.within = span{(now + 60) % (24 * 60), (now + 120) % (24 * 60)}
+	r.opens(r.clock.Add(time.Hour).Format("15:04") + "-" + r.clock.Add(2*time.Hour).Format("15:04"))
 	r.tests("outside of their part of the day")
 	files, err := filepath.Glob(filepath.Join(r.state.StoreDir(), "records", second.Box, "*"))
 	must(t, err)
@@ -284,7 +277,7 @@ func TestBootTestsReadOnce(t *testing.T) {
 	}
 	must(t, os.WriteFile(files[0], text, 0o600))
 	must(t, r.store.SetBoot(t.Context(), second.Box, second.ID, r.result(image.BootPassed)))
-	r.within = span{0, 24 * 60}
+	r.within = calendar.Windows{}
 	r.tests("the second one was tested by hand", "1")
 }
 

@@ -223,8 +223,8 @@ func (c *Config) check() error {
 		{c.Jobs.PowerAtOnce >= 0 && c.Jobs.PowerAtOnce <= 100_000, "jobs.power-at-once is not a number from 0 to 100000"},
 		{u.At == "" || timeOfDay.MatchString(u.At), `upkeep.at is no time of day like "03:30", and not empty`},
 		{u.Scrub == "" || weekday(u.Scrub) >= 0, `upkeep.scrub is no day like "sunday", and not empty`},
-		{u.BootTest == "" || validSpan(u.BootTest),
-			`upkeep.boot-test is no part of a day like "20:00-06:00", not "always", and not empty`},
+		{u.BootTest == "" || validBootWindow(u.BootTest),
+			`upkeep.boot-test is no window like "20:00-06:00" or "sat,sun 00:00-24:00", not "always", and not empty`},
 		{min(u.KeepLast, u.KeepDaily, u.KeepWeekly, u.KeepMonthly) >= 0, "a number of backups to keep is negative"},
 	} {
 		if !k.ok {
@@ -293,9 +293,9 @@ func validListen(s string) bool {
 	return err == nil && portErr == nil && n > 0 && (host == "" || net.ParseIP(host) != nil)
 }
 
-func validSpan(s string) bool {
-	_, ok := parseSpan(s)
-	return ok
+func validBootWindow(s string) bool {
+	_, err := bootWindows(s)
+	return err == nil
 }
 
 // weekday returns the number of a day of the week, and -1 for any other text.
