@@ -58,6 +58,9 @@ func ValidArgs(s string) error {
 			return fmt.Errorf("kernel argument %s is not for the site to set", w)
 		}
 	}
+	if err := readByGRUB(s); err != nil {
+		return fmt.Errorf("kernel argument %w", err)
+	}
 	return nil
 }
 
@@ -72,7 +75,8 @@ func DefaultConfig() []byte {
 
 // Generate writes a boot file that never strands a box. If the loader cannot do
 // something, the box starts its own disk, and the kernel restarts after a
-// panic. Generate parses its own text, so that a value that a boot file cannot
+// panic. Two loaders read the file, PXELINUX and our grub.cfg, and both must
+// understand the same. Generate parses its own text, so that a value that a boot file cannot
 // express is an error here and not at the box.
 func Generate(b BootFile) ([]byte, error) {
 	b.Cmdline.Expires = b.Cmdline.Expires.UTC().Truncate(time.Second)
@@ -97,7 +101,8 @@ func Generate(b BootFile) ([]byte, error) {
 		Type: "KERNEL", Kernel: b.Kernel, IPAppend: 2, // BOOTIF=, the card that booted
 		Append: strings.Join(append(words, splitWords(b.Args)...), " "),
 	}
-	if n := len("BOOT_IMAGE= " + b.Kernel + maint.Append + " BOOTIF=01-88-99-aa-bb-cc-dd"); n > maxBoot { // what the loader adds
+	// What a loader adds. GRUB names its server beside the kernel.
+	if n := len("BOOT_IMAGE=(http,255.255.255.255:65535)/ " + b.Kernel + maint.Append + " BOOTIF=01-88-99-aa-bb-cc-dd"); n > maxBoot {
 		return nil, fmt.Errorf("the kernel's command line would be %d bytes, at most %d reach it; name fewer disks, or shorten kernel-args", n,
 			maxBoot)
 	}
@@ -107,6 +112,12 @@ func Generate(b BootFile) ([]byte, error) {
 	}
 	text := cfg.Marshal()
 	c, kernel, initrd, err := ParseBootFile(text)
+	if err == nil {
+		err = readByGRUB(maint.Append)
+	}
+	if err == nil && (!grubPath.MatchString(kernel) || !grubPath.MatchString(initrd)) {
+		err = fmt.Errorf("kernel %q and initrd %q have characters that the loader of UEFI machines does not take", kernel, initrd)
+	}
 	if err == nil && (kernel != b.Kernel || initrd != b.Initrd || !reflect.DeepEqual(*c, b.Cmdline)) {
 		err = errors.New("it would not be read as it was meant")
 	}
