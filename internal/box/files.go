@@ -11,6 +11,9 @@ const (
 	InfoText = "testbox-info.txt"
 	InfoJSON = "testbox-info.json"
 	InfoZip  = "testbox-info.zip"
+	// FirmwareFile is what the latest start of the maintenance system noted of the box's
+	// firmware (efi.Note).
+	FirmwareFile = "testbox-firmware.json"
 	// InfoBefore is the latest inventory that was different from the one that is there.
 	InfoBefore = "testbox-info.before.json"
 )

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/efi"
 )
 
 // PieceSize is the most bytes of a disk that are read, encoded, written and read
@@ -83,6 +84,8 @@ type Facts struct {
 	SHA256   string     `json:"sha256"`        // of the image file, 64 hexadecimal digits
 	FileSize int64      `json:"fileSize"`      // of the image file, bytes
 	Bad      []Range    `json:"bad,omitempty"` // unreadable sectors, zeros in the image
+	// Firmware is the state of the box's firmware at the backup. nil is unknown.
+	Firmware *efi.State `json:"firmware,omitempty"`
 }
 
 // Label is what an image is found by. It has the image's name, the disk that it
@@ -122,6 +125,11 @@ func ParseFacts(data []byte) (*Facts, error) {
 		return nil, fmt.Errorf("sidecar has %d bytes in sectors of %d", f.Disk.Size, f.Disk.SectorSize)
 	case !isHex(f.BLAKE3, 64) || !isHex(f.SHA256, 64):
 		return nil, errors.New("sidecar has a hash that is not 64 hexadecimal digits")
+	}
+	if f.Firmware != nil {
+		if err := f.Firmware.Check(); err != nil {
+			return nil, fmt.Errorf("sidecar: %w", err)
+		}
 	}
 	if !badFits(f.Bad, f.Disk.Size) {
 		return nil, errors.New("sidecar has a bad-sector range outside the disk or out of order")

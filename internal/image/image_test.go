@@ -6,6 +6,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"testbox-imaging/internal/efi"
+	"testbox-imaging/internal/object"
 )
 
 func facts() *Facts {
@@ -60,6 +63,28 @@ func TestFactsRefused(t *testing.T) {
 	}
 	if _, err := ParseFacts(bytes.Repeat([]byte(" "), MaxFacts+1)); err == nil {
 		t.Error("too large: taken")
+	}
+}
+
+// TestFirmware: a sidecar and a record can have the state of the box's firmware.
+func TestFirmware(t *testing.T) {
+	state := &efi.State{Kind: efi.UEFI, Order: []efi.Number{3}, Entries: []efi.Entry{{Number: 3, Kind: efi.DiskEntry, Option: []byte{1}}}}
+	f := facts()
+	f.Firmware = state
+	if got, err := ParseFacts(f.Marshal()); err != nil || !reflect.DeepEqual(got, f) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	r := &Record{Format: 1, ID: "20261127-004616", Box: "10.0.0.1", Firmware: state,
+		Disks: []RecordedDisk{{Name: "sda", Disk: Identity{Size: 512, SectorSize: 512}, Root: object.Name{1}, Zero: 512}}}
+	if got, err := ParseRecord(r.Marshal()); err != nil || !reflect.DeepEqual(got, r) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	state.Kind = "x"
+	if _, err := ParseFacts(f.Marshal()); err == nil {
+		t.Error("a sidecar with firmware of no kind is taken")
+	}
+	if r.Check() == nil {
+		t.Error("a record with firmware of no kind is taken")
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/efi"
 	"testbox-imaging/internal/object"
 )
 
@@ -45,6 +46,7 @@ type Record struct {
 	Baseline bool           `json:"baseline,omitempty"` // a restore without a selector takes this backup (at most one of a box)
 	Disks    []RecordedDisk `json:"disks"`              // at least one
 	Boot     *BootTest      `json:"boot,omitempty"`     // the latest boot test; nil is none
+	Firmware *efi.State     `json:"firmware,omitempty"` // of the box at the backup; nil is unknown
 }
 
 // RecordedDisk is a disk of a Record.
@@ -123,6 +125,11 @@ func (r *Record) Check() error {
 	if r.Boot != nil {
 		if err := r.Boot.Check(); err != nil {
 			return err
+		}
+	}
+	if r.Firmware != nil {
+		if err := r.Firmware.Check(); err != nil {
+			return fmt.Errorf("record: %w", err)
 		}
 	}
 	names := map[string]bool{}
