@@ -62,7 +62,10 @@ func machineNote(m api.Machine) string {
 // noteOf says in a few words what somebody should look at.
 func noteOf(b api.Box) string {
 	var all []string
-	if !b.SilentSince.IsZero() {
+	switch {
+	case b.Lost:
+		all = append(all, "LOST")
+	case !b.SilentSince.IsZero():
 		all = append(all, "SILENT")
 	}
 	if b.Moved != nil {
@@ -79,7 +82,11 @@ func printSight(line func(name, value string), b api.Box) {
 	if b.UsualPause > 0 {
 		line("usual pause", words.Duration(time.Duration(b.UsualPause)*time.Second)+" at most")
 	}
-	if !b.SilentSince.IsZero() {
+	switch {
+	case b.Lost:
+		line("lost", "it was to start anew after its action, and has not asked for its boot files since, which was found "+
+			shortTime(b.SilentSince)+"; is it on, and does its firmware try the network first?")
+	case !b.SilentSince.IsZero():
 		line("silent", "it was not seen for longer than is usual for it, which was found "+shortTime(b.SilentSince))
 	}
 	if m := b.Moved; m != nil {

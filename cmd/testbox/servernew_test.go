@@ -19,6 +19,9 @@ func TestSightText(t *testing.T) {
 	if got := noteOf(b); got != "SILENT, MOVED to 10.0.0.7, SHARES 52:54:00:00:00:09" {
 		t.Error(got)
 	}
+	if got := noteOf(api.Box{SilentSince: at, Lost: true}); got != "LOST" {
+		t.Error(got)
+	}
 	if got := noteOf(api.Box{}); got != "" {
 		t.Error(got)
 	}

@@ -117,7 +117,7 @@ func (s *Server) addSight(v *Box, addr box.Addr) {
 		v.UsualPause = int64(usual / time.Second)
 	}
 	if !b.Silent.IsZero() {
-		v.SilentSince = b.Silent.UTC()
+		v.SilentSince, v.Lost = b.Silent.UTC(), b.Lost
 	}
 	if b.Moved.IsValid() {
 		v.Moved = &Moved{b.Moved.String(), b.MovedAt.UTC()}
@@ -278,12 +278,13 @@ type SightEvent struct {
 	Time    time.Time  `json:"time"`
 	Box     string     `json:"box,omitempty" doc:"address of the box that it is about"`
 	Name    string     `json:"name,omitempty" doc:"name of the box"`
+	Lost    bool       `json:"lost,omitempty" doc:"of silent: the box was to start anew after an action, and has not asked for its boot files"`
 	Machine *Machine   `json:"machine,omitempty" doc:"the machine that asked"`
 }
 
 // Sighted passes on what was found of a machine to all who follow the events.
 func (s *Server) Sighted(e sight.Event) {
-	v := SightEvent{Kind: e.Kind, Time: e.Time.UTC(), Box: addrText(e.Box)}
+	v := SightEvent{Kind: e.Kind, Time: e.Time.UTC(), Box: addrText(e.Box), Lost: e.Lost}
 	if !e.Machine.First.IsZero() {
 		m := s.machineOf(e.Machine)
 		v.Machine = &m

@@ -112,7 +112,13 @@ func last(n netip.Prefix) netip.Addr {
 
 // seen says what was seen of a box that should not be.
 func seen(b *api.Box) (all []Finding) {
-	if !b.SilentSince.IsZero() {
+	switch {
+	case b.Lost:
+		all = append(all, problem("silent", "Is it on? Its firmware must try the network first; docs/booting.md says how a box is brought back "+
+			"to that. testbox doctor "+b.Address,
+			"the box %s is lost: it was to start anew after its action, and has not asked for its boot files since; it was seen last at %s",
+			b.Address, b.LastSeen.UTC().Format(time.RFC3339)))
+	case !b.SilentSince.IsZero():
 		all = append(all, warning("silent", "Is it on? Does it boot from the network first? testbox doctor "+b.Address,
 			"the box %s was seen last at %s, which is longer ago than is usual for it", b.Address, b.LastSeen.UTC().Format(time.RFC3339)))
 	}

@@ -295,13 +295,15 @@ func TestBoxes(t *testing.T) {
 	nets := []netip.Prefix{netip.MustParsePrefix("10.1.0.2/24")}
 	onlyFine(t, Boxes([]api.Box{{Address: "10.1.0.50", MACs: []string{"a"}}, {Address: "10.1.0.51", MACs: []string{"b"}}}, nets))
 	all := Boxes([]api.Box{{Address: "10.1.0.2"}, {Address: "10.1.0.255"}, {Address: "10.1.0.0"},
-		{Address: "10.1.0.7", MACs: []string{"a"}, SilentSince: time.Now()}, {Address: "10.1.0.8", MACs: []string{"a"},
+		{Address: "10.1.0.7", MACs: []string{"a"}, SilentSince: time.Now()},
+		{Address: "10.1.0.9", SilentSince: time.Now(), Lost: true}, {Address: "10.1.0.8", MACs: []string{"a"},
 			Moved: &api.Moved{Address: "10.1.0.99"}, Shared: &api.SharedAddress{MAC: "c"}}}, nets)
 	has(t, all, Problem, "address", "of the server itself")
 	has(t, all, Problem, "address", "10.1.0.255 is the first or the last")
 	has(t, all, Problem, "address", "10.1.0.0 is the first or the last")
 	has(t, all, Problem, "two-macs", "10.1.0.7 and 10.1.0.8")
 	has(t, all, Warning, "silent", "10.1.0.7")
+	has(t, all, Problem, "silent", "10.1.0.9 is lost")
 	has(t, all, Problem, "moved", "10.1.0.99")
 	has(t, all, Problem, "shared", "(c)")
 }

@@ -212,7 +212,10 @@ func rowOf(b api.Box, j *api.Job, now time.Time) *row {
 			need("Its own system was not seen after the last job, %s.", last.Action)
 		}
 	}
-	if !b.SilentSince.IsZero() {
+	switch {
+	case b.Lost:
+		need("It is lost: it was to start anew after its last action, and has not asked for its boot files since.")
+	case !b.SilentSince.IsZero():
 		need("It was not seen for longer than is usual for it, since %s.", boxpage.Span(now.Sub(b.LastSeen)))
 	}
 	if b.Moved != nil {

@@ -31,6 +31,9 @@ type lookout struct {
 	tell  func(sight.Event)
 	now   func() time.Time
 	spare sparing.Limit
+
+	worked map[netip.Addr]bool // boxes whose agents were at work at the last look
+	looked time.Time           // when that was
 }
 
 // know says which boxes a machine has to do with. It is a sight.List's Know.
@@ -197,8 +200,9 @@ func seeBox(tx *ledger.Tx, a netip.Addr, b sight.Box) error {
 	return tx.SeeBox(addr, b.Last, doc)
 }
 
-// quiet finds boxes that have become silent.
+// quiet finds boxes that have become silent. An agent that has ended since the last look has its box start anew.
 func (l *lookout) quiet(ctx context.Context) {
+	now := l.now()
 	busy := map[netip.Addr]bool{} // their agents are heard of
 	err := l.ledger.View(ctx, func(tx *ledger.Tx) error {
 		for p := (ledger.Page{}); ; {
@@ -217,7 +221,13 @@ func (l *lookout) quiet(ctx context.Context) {
 	if err != nil {
 		return // it is looked again
 	}
-	l.sights.Quiet(l.now(), func(a netip.Addr) bool { return l.roster.at(a) != nil }, func(a netip.Addr) bool {
+	for a := range l.worked {
+		if !busy[a] {
+			l.sights.Restarted(a, l.looked, now)
+		}
+	}
+	l.worked, l.looked = busy, now
+	l.sights.Quiet(now, func(a netip.Addr) bool { return l.roster.at(a) != nil }, func(a netip.Addr) bool {
 		k := l.roster.at(a)
 		return busy[a] || k != nil && k.Off
 	})
@@ -252,6 +262,10 @@ func (l *lookout) log(e sight.Event) {
 		text = "Two machines ask from one address."
 	case sight.Silent:
 		text, args = "A box was not seen for longer than is usual for it.", args[:2]
+		if e.Lost {
+			text = "A box was to start anew after its action, and has not asked for its boot files since. Is it on? Does its firmware try the " +
+				"network first?"
+		}
 	case sight.Back:
 		text, args = "A box that was silent was seen again.", args[:2]
 	}

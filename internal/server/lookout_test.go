@@ -234,6 +234,38 @@ func TestQuiet(t *testing.T) {
 	}
 }
 
+// TestLost: a box is lost if its agent has ended and its loader asks for nothing after that.
+func TestLost(t *testing.T) {
+	r := newLookRig(t, filepath.Join(t.TempDir(), "ledger.db"), ledger.Box{Address: addr(t, "10.0.0.1"), MACs: []string{macA}},
+		ledger.Box{Address: addr(t, "10.0.0.2"), MACs: []string{macB}})
+	r.starts("10.0.0.1", macA)
+	r.starts("10.0.0.2", macB)
+	made := r.at
+	set := func(state job.State, then func(tx *ledger.Tx, j ledger.Job) error) {
+		for _, a := range []string{"10.0.0.1", "10.0.0.2"} {
+			must(t, r.ledger.Update(t.Context(), func(tx *ledger.Tx) error {
+				return then(tx, ledger.Job{ID: "j" + a, Box: addr(t, a), State: string(state), Created: made, Doc: []byte("{}")})
+			}))
+		}
+	}
+	set(job.Running, func(tx *ledger.Tx, j ledger.Job) error { return tx.AddJob(j) })
+	r.at = r.at.Add(time.Minute)
+	r.quiet(t.Context())
+	set(job.Ended, func(tx *ledger.Tx, j ledger.Job) error { return tx.UpdateJob(j) })
+	r.at = r.at.Add(time.Minute)
+	r.quiet(t.Context())
+	r.at = r.at.Add(10 * time.Minute)
+	r.starts("10.0.0.2", macB)
+	for range 25 {
+		r.at = r.at.Add(time.Minute)
+		r.quiet(t.Context())
+	}
+	r.events()
+	if len(r.told) != 1 || r.told[0].Kind != sight.Silent || !r.told[0].Lost || r.told[0].Box.String() != "10.0.0.1" {
+		t.Errorf("it is told that %+v", r.told)
+	}
+}
+
 // TestEnrol: rules make boxes of machines that are really there, and of no others. They fill
 // groups up to a number, and the audit log says what they did.
 func TestEnrol(t *testing.T) {

@@ -24,6 +24,7 @@ type Event struct {
 	Time    time.Time
 	Box     netip.Addr // the one that it is about; not valid if it is about no box
 	Machine Machine    // that asked; of Shared the one that has come to the address; empty if Silent
+	Lost    bool       // of Silent: the box was to start anew
 }
 
 const (
@@ -38,6 +39,9 @@ const (
 	minGaps  = 6 // with less, it is not known what is usual
 	// shortest is how long a box must not have been seen to be called silent.
 	shortest = 24 * time.Hour
+	// startTime is how long a machine may take from the end of an action until its loader asks. Large servers test their memory for a
+	// quarter of an hour.
+	startTime = 30 * time.Minute
 )
 
 // Box is what was seen of a box. It is saved with the box.
@@ -54,6 +58,8 @@ type Box struct {
 	OtherAt time.Time `json:"otherAt,omitzero"`
 	// Silent is when it was found that the box is silent. Zero means that it is not.
 	Silent time.Time `json:"silent,omitzero"`
+	// Lost says that it is silent since it was to start anew after an action, and its loader has not asked.
+	Lost bool `json:"lost,omitempty"`
 }
 
 // Shared reports whether another machine asked from the box's address not long ago, or
@@ -82,6 +88,8 @@ type boxSight struct {
 	Box
 	dirty bool
 	told  map[Kind]time.Time // when an event was told last
+	asked time.Time          // when its loader asked last, as far as this start of the server knows
+	due   time.Time          // by then its loader must ask; zero if it need not
 }
 
 func (l *List) box(addr netip.Addr) *boxSight {
@@ -93,10 +101,13 @@ func (l *List) box(addr netip.Addr) *boxSight {
 	return b
 }
 
-// boxAsked notes that the machine of a box asked. l.mu is held.
-func (l *List) boxAsked(m *entry, k Known, now time.Time) {
+// boxAsked notes that the machine of a box asked: its loader, or only its system. l.mu is held.
+func (l *List) boxAsked(m *entry, k Known, now time.Time, loader bool) {
 	b := l.box(k.Box)
-	l.seen(k.Box, b, now, m.clone())
+	l.seen(k.Box, b, now, m.clone(), loader)
+	if loader {
+		b.asked, b.due = now, time.Time{}
+	}
 	switch {
 	case !k.Sure || !m.Addr.IsValid():
 	case m.Addr == k.Box:
@@ -109,8 +120,9 @@ func (l *List) boxAsked(m *entry, k Known, now time.Time) {
 	}
 }
 
-// seen notes a sign of life of a box. l.mu is held.
-func (l *List) seen(addr netip.Addr, b *boxSight, now time.Time, by Machine) {
+// seen notes a sign of life of a box. It shows that the box starts from the network if it
+// is of its loader, or of what its loader has started. l.mu is held.
+func (l *List) seen(addr netip.Addr, b *boxSight, now time.Time, by Machine, network bool) {
 	if !b.Last.IsZero() {
 		if gap := l.quiet(b, now); gap >= oneStart {
 			b.Gaps = append(b.Gaps, gap.Round(time.Second))
@@ -121,8 +133,8 @@ func (l *List) seen(addr netip.Addr, b *boxSight, now time.Time, by Machine) {
 	if now.After(b.Last) {
 		b.Last = now
 	}
-	if !b.Silent.IsZero() {
-		b.Silent = time.Time{}
+	if !b.Silent.IsZero() && (network || !b.Lost) {
+		b.Silent, b.Lost = time.Time{}, false
 		l.tellBox(b, Event{Kind: Back, Time: now, Box: addr, Machine: by})
 	}
 }
@@ -217,7 +229,18 @@ func (l *List) SawBox(addr netip.Addr, at time.Time) {
 	l.init()
 	b := l.box(addr)
 	if at.After(b.Last) {
-		l.seen(addr, b, at, Machine{Identity: Identity{Addr: addr}})
+		l.seen(addr, b, at, Machine{Identity: Identity{Addr: addr}}, true)
+	}
+}
+
+// Restarted notes that a box starts anew, since its agent has ended after a moment. If its
+// loader does not ask within half an hour, Quiet finds that the box is lost. A box whose loader was
+// never seen is not expected, as it gets its boot files elsewhere.
+func (l *List) Restarted(addr netip.Addr, after, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if b := l.boxes[addr]; b != nil && !b.asked.IsZero() && !b.asked.After(after) {
+		b.due = now.Add(startTime)
 	}
 }
 
@@ -280,7 +303,7 @@ func (l *List) Forget(addr netip.Addr) {
 	delete(l.boxes, addr)
 }
 
-// Quiet finds boxes that have become silent. Those that busy names are not silent,
+// Quiet finds boxes that have become silent or are lost. Those that busy names are not silent,
 // since somebody hears of them in another way. Boxes that want does not name are
 // forgotten.
 func (l *List) Quiet(now time.Time, want, busy func(netip.Addr) bool) {
@@ -289,6 +312,15 @@ func (l *List) Quiet(now time.Time, want, busy func(netip.Addr) bool) {
 	for addr, b := range l.boxes {
 		if !want(addr) {
 			delete(l.boxes, addr)
+			continue
+		}
+		if busy(addr) {
+			b.due = time.Time{}
+		}
+		if !b.due.IsZero() && now.After(b.due) {
+			b.due = time.Time{}
+			b.Silent, b.Lost, b.dirty = now, true, true
+			l.tellBox(b, Event{Kind: Silent, Time: now, Box: addr, Lost: true})
 			continue
 		}
 		usual, known := b.Usual()

@@ -185,6 +185,43 @@ func TestSilent(t *testing.T) {
 	}
 }
 
+// A box whose agent has ended is lost if its loader does not ask within half an hour. What its system asks of a DHCP server shows only that
+// it is on.
+func TestLost(t *testing.T) {
+	l := known()
+	id := Identity{Addr: one, MAC: macA}
+	is := func(minute int, lost bool, kinds ...Kind) {
+		t.Helper()
+		l.Quiet(at(minute), all, none)
+		if b, _ := l.OfBox(one); b.Lost != lost || b.Silent.IsZero() == lost {
+			t.Errorf("in minute %d: %+v", minute, b)
+		}
+		if got := l.kinds(); !slices.Equal(got, kinds) {
+			t.Errorf("in minute %d: %v", minute, got)
+		}
+	}
+	l.SawBox(one, at(0))
+	l.Restarted(one, at(0), at(1))
+	is(60, false) // its loader was never seen
+	l.saw(61, id, "pxelinux.0")
+	l.Restarted(one, at(60), at(62))
+	is(100, false) // it has asked already
+	l.Restarted(one, at(100), at(101))
+	is(130, false) // it has time
+	l.Quiet(at(132), all, all)
+	is(133, false) // it came back to work meanwhile
+	l.Restarted(one, at(140), at(141))
+	is(172, true, Silent)
+	l.Saw(id, Ask{Time: at(173), Over: "dhcp", Asked: "REQUEST"})
+	is(174, true) // its system asks
+	l.Saw(Identity{Addr: one, MAC: macA, Arch: "BIOS"}, Ask{Time: at(175), Over: "dhcp", Asked: "DISCOVER"})
+	is(176, false, Back)
+	l.Restarted(one, at(180), at(181))
+	is(212, true, Silent)
+	l.SawBox(one, at(213)) // its agent
+	is(214, false, Back)
+}
+
 // Time in which there was no server is no silence.
 func TestServerWasOff(t *testing.T) {
 	b := Box{Last: at(0)}

@@ -176,7 +176,7 @@ func (l *List) Saw(id Identity, ask Ask) {
 	l.rank(m, known, ask.Over != "dhcp" && ask.Given != "")
 	switch {
 	case known.Box.IsValid():
-		l.boxAsked(m, known, ask.Time)
+		l.boxAsked(m, known, ask.Time, ask.Over != "dhcp" || id.Arch != "")
 	case m.MAC != "":
 		l.tellNew(m, ask.Time)
 	}
