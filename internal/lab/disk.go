@@ -26,7 +26,7 @@ type Kernel struct {
 // KernelModules are the modules that a Kernel needs, without their
 // dependencies.
 var KernelModules = []string{
-	"crc32c_generic", "virtio_pci", "virtio_blk", "ahci", "sd_mod", "nvme", "ext4", "virtio_net", "e1000e", "af_packet",
+	"crc32c_generic", "virtio_pci", "virtio_blk", "ahci", "sd_mod", "nvme", "ext4", "virtio_net", "e1000e", "af_packet", "efivarfs",
 }
 
 // OwnSystem is a small real operating system for a testbox's disk. It is made
@@ -38,6 +38,10 @@ type OwnSystem struct {
 	Kernel Kernel
 	Size   int64 // of the disk in bytes, at least 96 MiB
 	Data   int64 // bytes of more files, of which about half do not compress
+
+	Loaders *Loaders // for a machine with UEFI; nil for one with a BIOS
+	First   bool     // with UEFI: it makes a boot entry for itself and puts it first, as installers do
+	Sector  int      // bytes of a sector, other than 512 only with UEFI; 0 means 512
 }
 
 // Up matches the console line by which the system says that it runs and that
@@ -76,17 +80,27 @@ func (o OwnSystem) format(ctx context.Context, path, tree string) error {
 	if err := os.Truncate(path, o.Size); err != nil {
 		return err
 	}
+	if o.Loaders != nil {
+		return o.formatUEFI(ctx, path, tree)
+	}
 	table := fmt.Sprintf("label: dos\nstart=%d, type=83, bootable\n", partStart/sectorSize)
 	if err := run(ctx, table, program("sfdisk"), "--quiet", path); err != nil {
 		return err
 	}
-	blocks := (o.Size - partStart) / 4096
-	if err := run(ctx, "", program("mkfs.ext4"), "-q", "-F", "-b", "4096", "-L", "testbox-own", "-d", tree, "-E",
-		fmt.Sprintf("offset=%d", partStart), path, fmt.Sprint(blocks)); err != nil {
+	if err := o.formatRoot(ctx, path, tree, partStart, o.Size-partStart); err != nil {
 		return err
 	}
 	return o.installGRUB(ctx, path)
 }
+
+// formatRoot makes the root's file system in a part of the disk.
+func (o OwnSystem) formatRoot(ctx context.Context, path, tree string, from, size int64) error {
+	return run(ctx, "", program("mkfs.ext4"), "-q", "-F", "-b", "4096", "-L", o.label(), "-d", tree, "-E",
+		fmt.Sprintf("offset=%d", from), path, fmt.Sprint(size/4096))
+}
+
+// label is the label of the root, which has at most 16 bytes.
+func (o OwnSystem) label() string { return "own-" + o.Name }
 
 // grubDir has GRUB's files for BIOS machines, from Debian's package
 // grub-pc-bin.

@@ -58,7 +58,7 @@ func boots(ctx context.Context, kernel Kernel, kvm bool, limit time.Duration) bo
 		return false
 	}
 	console := &Watch{Path: l.logFile("console")}
-	argv := append(qemu(kvm, 1, 512), "-serial", "file:"+console.Path, "-kernel", image, "-initrd", initrd, "-append",
+	argv := append(qemu(BIOS.machine(), kvm, 1, 512), "-serial", "file:"+console.Path, "-kernel", image, "-initrd", initrd, "-append",
 		"console=ttyS0 quiet panic=-1", "-no-reboot")
 	p, err := l.ns.start("qemu", l.logFile("qemu"), nil, argv...)
 	if err != nil {

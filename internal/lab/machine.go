@@ -23,11 +23,22 @@ const (
 	NVMe   Bus = "nvme"
 )
 
+// Firmware is what starts a machine.
+type Firmware string
+
+// The kinds of firmware of a virtual testbox.
+const (
+	BIOS       Firmware = "bios"    // SeaBIOS
+	UEFI       Firmware = "uefi"    // OVMF
+	UEFISecure Firmware = "uefi-sb" // OVMF with Microsoft's keys and Secure Boot switched on
+)
+
 // Disk is a disk of a machine. It is a raw image file.
 type Disk struct {
 	Path   string
 	Bus    Bus
 	Serial string // the serial number that the disk tells
+	Sector int    // bytes of a sector; 0 means 512
 }
 
 // Spec describes a testbox, as one would order it.
@@ -38,6 +49,10 @@ type Spec struct {
 	Memory  int      // MiB; 0 means 768
 	CPUs    int      // 0 means 1; by emulation, two need a quarter more of the host's time for the same work
 	NoWatch bool     // without the i6300esb hardware watchdog
+
+	Firmware Firmware // "" means BIOS
+	NoPXE    bool     // with UEFI: the network card starts by HTTP only
+	ROM      string   // with UEFI: path of the ROM of the first card, if that is no virtio-net-pci; "" means QEMU's own
 }
 
 // Machine is a virtual testbox. PowerOn and PowerOff may be called any number
@@ -45,7 +60,7 @@ type Spec struct {
 type Machine struct {
 	Addr     box.Addr
 	Console  *Watch // the serial console
-	Firmware *Watch // what the firmware (SeaBIOS) prints while it looks for something to boot
+	Firmware *Watch // what SeaBIOS prints while it looks for something to boot; OVMF prints on the console
 
 	lab  *Lab
 	spec Spec
@@ -69,6 +84,9 @@ func (l *Lab) Machine(spec Spec) (*Machine, error) {
 	}
 	if spec.CPUs == 0 {
 		spec.CPUs = 1
+	}
+	if spec.Firmware == "" {
+		spec.Firmware = BIOS
 	}
 	m := &Machine{Addr: BoxAddr(spec.Number), lab: l, spec: spec}
 	m.Console = &Watch{Path: l.logFile(m.Addr.String() + "-console"), Alive: m.alive}
@@ -96,12 +114,17 @@ func (m *Machine) powerOn() error {
 	if err := m.plugIn(); err != nil {
 		return err
 	}
+	fresh, err := m.prepareNVRAM()
+	if err != nil {
+		return err
+	}
 	control, theirs, err := qmpPair()
 	if err != nil {
 		return err
 	}
 	defer theirs.Close()
-	proc, err := m.lab.ns.start("qemu of box "+m.Addr.String(), m.lab.logFile(m.Addr.String()+"-qemu"), []*os.File{theirs}, m.argv()...)
+	argv := m.argv(fresh || m.spec.Firmware == BIOS)
+	proc, err := m.lab.ns.start("qemu of box "+m.Addr.String(), m.lab.logFile(m.Addr.String()+"-qemu"), []*os.File{theirs}, argv...)
 	if err != nil {
 		control.close()
 		return err
@@ -136,9 +159,12 @@ func (m *Machine) tap(card int) string { return fmt.Sprintf("tap%d-%d", m.spec.N
 
 // argv is the QEMU command. When QEMU is killed, the guest's writes are still
 // in the host's page cache. So the disk loses nothing, like one whose writes
-// are all safe. What a disk may lose is the subject of other tests.
-func (m *Machine) argv() []string {
-	a := qemu(m.lab.KVM, m.spec.CPUs, m.spec.Memory)
+// are all safe. What a disk may lose is the subject of other tests. If order is
+// set, QEMU tells the firmware to start from the network first, as an admin does
+// in the firmware's setup.
+func (m *Machine) argv(order bool) []string {
+	a := qemu(m.spec.Firmware.machine(), m.lab.KVM, m.spec.CPUs, m.spec.Memory)
+	a = append(a, m.uefiArgs()...)
 	a = append(a, "-vga", "std", "-uuid", m.UUID(),
 		"-smbios", fmt.Sprintf("type=1,manufacturer=Testbox,product=Virtual testbox,serial=TB%04d,uuid=%s", m.spec.Number, m.UUID()),
 		"-chardev", "file,id=console,append=on,path="+m.Console.Path, "-serial", "chardev:console",
@@ -147,9 +173,14 @@ func (m *Machine) argv() []string {
 	if !m.spec.NoWatch {
 		a = append(a, "-device", "i6300esb", "-action", "watchdog=reset")
 	}
+	index := func(n int) string {
+		if !order {
+			return ""
+		}
+		return fmt.Sprintf(",bootindex=%d", n)
+	}
 	for i, model := range m.spec.Cards {
-		mac := BoxMAC(m.spec.Number)
-		boot := ",bootindex=0"
+		mac, boot := BoxMAC(m.spec.Number), m.spec.rom()+index(0)
 		if i > 0 {
 			// This card has no boot ROM. Otherwise the firmware would use it to
 			// ask for DHCP, in vain, whenever no disk starts.
@@ -160,7 +191,7 @@ func (m *Machine) argv() []string {
 	}
 	for i, d := range m.spec.Disks {
 		a = append(a, "-drive", fmt.Sprintf("if=none,id=disk%d,format=raw,cache=unsafe,file=%s", i, d.Path),
-			"-device", fmt.Sprintf("%s,drive=disk%d,serial=%s,bootindex=%d", d.Bus.device(i), i, d.Serial, i+1))
+			"-device", fmt.Sprintf("%s,drive=disk%d,serial=%s%s%s", d.Bus.device(i), i, d.Serial, d.sectors(), index(i+1)))
 	}
 	return a
 }
@@ -178,10 +209,18 @@ func (b Bus) device(i int) string {
 	}
 }
 
+// sectors are QEMU's words for the size of the disk's sectors.
+func (d Disk) sectors() string {
+	if d.Sector == 0 {
+		return ""
+	}
+	return fmt.Sprintf(",logical_block_size=%[1]d,physical_block_size=%[1]d", d.Sector)
+}
+
 // qemu is the beginning of all our QEMU commands. It switches off all default
 // devices and the window, and uses emulation unless KVM is known to work.
-func qemu(kvm bool, cpus, memory int) []string {
-	a := []string{"qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35", "-smp", fmt.Sprint(cpus),
+func qemu(machine string, kvm bool, cpus, memory int) []string {
+	a := []string{"qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-machine", machine, "-smp", fmt.Sprint(cpus),
 		"-m", fmt.Sprint(memory)}
 	if kvm {
 		return append(a, "-accel", "kvm", "-cpu", "host")

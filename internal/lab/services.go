@@ -40,6 +40,9 @@ log-dhcp
 `, networkAddr, netmask, filepath.Join(l.Dir, "leases"))
 	if l.mode == DHCPNames {
 		fmt.Fprintf(&b, "dhcp-option=encap:175,176,1b\ndhcp-boot=pxelinux.0\n")
+		// Architectures of RFC 4578: 7 and 9 are UEFI on x86-64. shim takes its folder from the field for the file's name.
+		fmt.Fprintf(&b, "dhcp-match=set:uefi,option:client-arch,7\ndhcp-match=set:uefi,option:client-arch,9\n"+
+			"dhcp-boot=tag:uefi,shimx64.efi\ndhcp-no-override\n")
 	}
 	if !l.serves { // a storage server has TFTP of its own
 		fmt.Fprintf(&b, "enable-tftp\ntftp-root=%s\n", l.TFTP())

@@ -28,7 +28,7 @@ mount -t proc proc /proc
 mount -t sysfs sys /sys
 for m in /modules/*; do insmod $m; done
 n=0
-until root=$(findfs LABEL=testbox-own 2>/dev/null); do
+until root=$(findfs LABEL=%s 2>/dev/null); do
 	n=$((n+1))
 	[ $n -lt 300 ] || { echo "testbox own system: no root found"; reboot -f; }
 	usleep 100000
@@ -42,6 +42,9 @@ exec switch_root /root /sbin/init
 // prints the result. Then it asks for a login, as systems do.
 const ownInit = `#!/bin/busybox sh
 cd /
+busybox mount -t proc proc /proc
+busybox mount -t sysfs sys /sys
+/sbin/efi
 busybox ip link set eth0 up
 busybox udhcpc -i eth0 -s /sbin/dhcp -t 60 -T 1 -q >/dev/null 2>&1 &
 if busybox sha256sum -c -s etc/sums; then
@@ -71,7 +74,7 @@ func (o OwnSystem) makeTree(ctx context.Context, root string) error {
 	if err := os.WriteFile(filepath.Join(root, "boot/vmlinuz"), o.Kernel.Image, 0o644); err != nil {
 		return err
 	}
-	if err := makeInitrd(ctx, filepath.Join(root, "boot/initrd"), o.Kernel.Modules, initrdInit); err != nil {
+	if err := makeInitrd(ctx, filepath.Join(root, "boot/initrd"), o.Kernel.Modules, fmt.Sprintf(initrdInit, o.label())); err != nil {
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(root, "sbin/init"), fmt.Appendf(nil, ownInit, o.Name), 0o755); err != nil {
@@ -79,6 +82,14 @@ func (o OwnSystem) makeTree(ctx context.Context, root string) error {
 	}
 	if err := os.WriteFile(filepath.Join(root, "sbin/dhcp"), []byte(ownDHCP), 0o755); err != nil {
 		return err
+	}
+	if err := os.WriteFile(filepath.Join(root, "sbin/efi"), fmt.Appendf(nil, efiScript, o.Name, o.entryName()), 0o755); err != nil {
+		return err
+	}
+	if o.First {
+		if err := os.WriteFile(filepath.Join(root, "etc/boot-entry"), o.bootEntry(), 0o644); err != nil {
+			return err
+		}
 	}
 	if err := o.makeData(filepath.Join(root, "data")); err != nil {
 		return err

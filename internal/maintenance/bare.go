@@ -2,6 +2,7 @@ package maintenance
 
 import (
 	"context"
+	"os"
 	"path/filepath"
 )
 
@@ -34,4 +35,31 @@ func FetchBare(ctx context.Context, opt Options, modules ...string) (*Bare, erro
 		b.Modules = append(b.Modules, p.kernel.tree.read[m.Name].data)
 	}
 	return b, nil
+}
+
+// FetchFile gets a file of a Debian package, without installing the package. Of opt it uses Cache, Etc and Say.
+func FetchFile(ctx context.Context, opt Options, name, file string) ([]byte, error) {
+	opt, err := opt.complete()
+	if err != nil {
+		return nil, err
+	}
+	a, err := openApt(ctx, opt)
+	if err != nil {
+		return nil, err
+	}
+	defer a.close()
+	p, err := a.show(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(a.work, name)
+	if err := a.unpack(ctx, p, dir); err != nil {
+		return nil, err
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	return readInRoot(root, file, 64<<20)
 }
