@@ -25,6 +25,12 @@ type Disk struct {
 	Transport string
 	Parts     []string // kernel names of its partitions
 	Links     []string // names below by-id/ and by-path/ that udev would give it
+	// Multipath is the id of a device of dm-multipath that stands on the disk, and
+	// "" if there is none. All paths to one disk have the same.
+	Multipath string
+	// Others has the kernel names of further paths to the same disk. List does not
+	// know them. Package match finds them out.
+	Others []string
 }
 
 func (d Disk) String() string {

@@ -114,9 +114,10 @@ func (d Disk) HasName(item string) bool {
 	return false
 }
 
-// HasKernelName reports whether item is the disk's kernel name or that name
+// HasKernelName reports whether item is a kernel name of the disk or such a name
 // below /dev.
 func (d Disk) HasKernelName(item string) bool {
 	item = strings.TrimPrefix(item, "/dev/")
-	return item == d.Name || item == strings.ReplaceAll(d.Name, "!", "/")
+	is := func(name string) bool { return item == name || item == strings.ReplaceAll(name, "!", "/") }
+	return is(d.Name) || slices.ContainsFunc(d.Others, is)
 }

@@ -139,7 +139,24 @@ func (n *node) disk() (Disk, error) {
 	d.Path = n.path()
 	ids := n.identify(&d)
 	d.Links = n.links(d, ids)
+	d.Multipath = n.multipath()
 	return d, nil
+}
+
+// multipath is the uuid of a device of dm-multipath that holds the disk.
+// multipath-tools give it the prefix "mpath-".
+func (n *node) multipath() string {
+	holders, err := fs.ReadDir(n.sys, path.Join(n.dir, "holders"))
+	if err != nil {
+		return ""
+	}
+	for _, h := range holders {
+		dir := resolve(n.sys, path.Join("block", h.Name()))
+		if uuid := clean(n.read(path.Join(dir, "dm/uuid"), maxAttr)); strings.HasPrefix(uuid, "mpath-") {
+			return uuid
+		}
+	}
+	return ""
 }
 
 var partNumber = regexp.MustCompile(`^p?\d+$`)

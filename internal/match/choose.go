@@ -88,11 +88,12 @@ func (sel Selection) Named() bool { return len(sel) > 0 }
 
 // Choice is the disks that an action takes.
 type Choice struct {
-	Disks   []disk.Disk // the disks in the order of the list that Choose got
+	Disks   []disk.Disk // the disks in the order of their kernel names, one that is seen by two paths once
 	Notes   []string    // lines for the log, which say what was left out and why
 	Missing []string    // items that the admin named and that no disk has, which the result must say
 	Foreign bool        // the images are of another machine, whose disks these are not; Choose does not set it
 	sel     Selection
+	mapped  map[string]string // kernel names of disks, by the name of the image that the admin mapped there
 }
 
 // Named reports whether the admin named the disks.
@@ -101,14 +102,18 @@ func (c Choice) Named() bool { return c.sel.Named() }
 // Choose returns the disks that an action uses. Without a selection, Auto
 // chooses them. An item of the selection that no disk has is added to Missing.
 // It is an error if an item means two disks, a partition, or a drive without
-// medium, and also if no disk is chosen at all. The Notes are valid beside an
-// error too.
-func Choose(disks []disk.Disk, sel Selection) (Choice, error) {
-	if !sel.Named() {
-		return chooseAuto(disks)
-	}
+// medium, and also if no disk is chosen at all. Disks to which the admin maps an
+// image are chosen too. The Notes are valid beside an error too.
+func Choose(disks []disk.Disk, sel Selection, maps ...Mapping) (Choice, error) {
 	c := Choice{sel: sel}
 	take := map[string]bool{}
+	disks, c.Notes = single(disks)
+	if !sel.Named() {
+		if err := c.resolve(disks, maps, take); err != nil {
+			return c, err
+		}
+		return c, c.auto(disks, take)
+	}
 	for _, item := range sel {
 		d, err := find(disks, item)
 		if err != nil {
@@ -124,6 +129,9 @@ func Choose(disks []disk.Disk, sel Selection) (Choice, error) {
 		}
 		take[d.Name] = true
 	}
+	if err := c.resolve(disks, maps, take); err != nil {
+		return c, err
+	}
 	for _, d := range disks {
 		if take[d.Name] {
 			c.Disks = append(c.Disks, d)
@@ -137,24 +145,24 @@ func Choose(disks []disk.Disk, sel Selection) (Choice, error) {
 	return c, nil
 }
 
-func chooseAuto(disks []disk.Disk) (Choice, error) {
-	var c Choice
+// auto chooses disks by Auto, and those of take.
+func (c *Choice) auto(disks []disk.Disk, take map[string]bool) error {
 	for _, d := range disks {
 		auto, why := Auto(d)
 		switch {
-		case auto:
+		case auto || take[d.Name]:
 			c.Disks = append(c.Disks, d)
 		case d.Size > 0: // empty drives and unused loop devices would fill the log
 			c.Notes = append(c.Notes, fmt.Sprintf("disk %s is not chosen by itself: %s", d, why))
 		}
 	}
 	if len(disks) == 0 {
-		return c, errors.New("the maintenance system sees no disk: the driver of the box's disk controller is missing, or the box has none")
+		return errors.New("the maintenance system sees no disk: the driver of the box's disk controller is missing, or the box has none")
 	}
 	if len(c.Disks) == 0 {
-		return c, fmt.Errorf("no disk of the box is chosen by itself (it has %s); name those that are meant in disk-devices.lst", seen(disks))
+		return fmt.Errorf("no disk of the box is chosen by itself (it has %s); name those that are meant in disk-devices.lst", seen(disks))
 	}
-	return c, nil
+	return nil
 }
 
 // partSuffix matches the end of udev's names of partitions.

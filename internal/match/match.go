@@ -50,6 +50,7 @@ func orNone(list []string) string {
 func Pairs(images []image.Label, disks []disk.Disk, c Choice) ([]Pair, []string, error) {
 	m := newMatching(images, disks, c)
 	m.checkInput()
+	m.byMap()
 	m.byIdentity()
 	if c.Foreign {
 		m.byBuild()
@@ -77,14 +78,15 @@ type matching struct {
 	disks  []disk.Disk
 	named  bool
 	sel    Selection
-	other  bool             // the images are another machine's
-	chosen []bool           // by disk
-	img    []image.Identity // of the images, after unique
-	dsk    []image.Identity // of the disks, after unique
-	disk   []int            // by image: its disk, or none
-	image  []int            // by disk: its image, or none
-	how    []string         // by image: Pair.Accepted
-	done   []bool           // by image: it gets no disk, and a note or a reason already says so
+	other  bool              // the images are another machine's
+	mapped map[string]string // Choice.mapped
+	chosen []bool            // by disk
+	img    []image.Identity  // of the images, after unique
+	dsk    []image.Identity  // of the disks, after unique
+	disk   []int             // by image: its disk, or none
+	image  []int             // by disk: its image, or none
+	how    []string          // by image: Pair.Accepted
+	done   []bool            // by image: it gets no disk, and a note or a reason already says so
 	notes  []string
 	why    []string
 }
@@ -92,8 +94,9 @@ type matching struct {
 const none = -1
 
 func newMatching(images []image.Label, disks []disk.Disk, c Choice) *matching {
+	disks, _ = single(disks)
 	m := &matching{
-		images: slices.Clone(images), disks: slices.Clone(disks), named: c.Named(), sel: c.sel, other: c.Foreign,
+		images: slices.Clone(images), disks: disks, named: c.Named(), sel: c.sel, mapped: c.mapped, other: c.Foreign,
 		chosen: make([]bool, len(disks)),
 		disk:   slices.Repeat([]int{none}, len(images)), image: slices.Repeat([]int{none}, len(disks)),
 		how: make([]string, len(images)), done: make([]bool, len(images)),

@@ -18,6 +18,7 @@ type world struct {
 	images []image.Label
 	disks  []disk.Disk
 	sel    Selection
+	maps   []Mapping
 }
 
 // drawWorld makes disks, forgets or doubles parts of what they are known by,
@@ -93,7 +94,7 @@ func drawWorld(t *rapid.T) world {
 }
 
 func (w world) match(t *rapid.T) (Choice, []Pair, []string, error) {
-	c, err := Choose(w.disks, w.sel)
+	c, err := Choose(w.disks, w.sel, w.maps...)
 	if err != nil {
 		return c, nil, nil, err
 	}

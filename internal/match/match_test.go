@@ -11,11 +11,13 @@ import (
 )
 
 // Short spellings for the tables: an image or a disk is
-// "name wwn=W serial=S ns=1 path=P model=M size=8 sector=512 usb".
-func describe(t testing.TB, s string) (string, image.Identity, bool) {
+// "name wwn=W serial=S ns=1 path=P model=M size=8 sector=512 usb". "bus=sas" is
+// another transport than ata, and "mpath=X" is held by dm-multipath.
+func describe(t testing.TB, s string) (string, image.Identity, disk.Disk) {
 	t.Helper()
 	fields := strings.Fields(s)
-	id, usb := image.Identity{Size: 8 << 20, SectorSize: 512}, false
+	id := image.Identity{Size: 8 << 20, SectorSize: 512}
+	d := disk.Disk{Name: fields[0], Transport: "ata"}
 	for _, w := range fields[1:] {
 		key, v, _ := strings.Cut(w, "=")
 		n := int64(0)
@@ -38,12 +40,17 @@ func describe(t testing.TB, s string) (string, image.Identity, bool) {
 		case "anonymous":
 			id = image.Identity{}
 		case "usb":
-			usb = true
+			d.Transport = "usb"
+		case "bus":
+			d.Transport = v
+		case "mpath":
+			d.Multipath = "mpath-" + v
 		default:
 			t.Fatalf("%q in %q", w, s)
 		}
 	}
-	return fields[0], id, usb
+	d.Identity = id
+	return fields[0], id, d
 }
 
 func imagesOf(t testing.TB, specs []string) (list []image.Label) {
@@ -56,25 +63,26 @@ func imagesOf(t testing.TB, specs []string) (list []image.Label) {
 
 func disksOf(t testing.TB, specs []string) (list []disk.Disk) {
 	for _, s := range specs {
-		name, id, usb := describe(t, s)
-		d := disk.Disk{Name: name, Identity: id, Transport: "ata"}
-		if usb {
-			d.Transport = "usb"
-		}
+		_, _, d := describe(t, s)
 		list = append(list, d)
 	}
 	return list
 }
 
 // match is Match after Choose, its answer as "sda=sdb vda=vda", or its error.
-func match(t testing.TB, images, disks, named []string) (string, []Pair, []string, error) {
+func match(t testing.TB, images, disks, named []string, maps ...string) (string, []Pair, []string, error) {
 	t.Helper()
 	all := disksOf(t, disks)
-	c, err := Choose(all, named)
+	m, err := ParseMap(maps)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := Choose(all, named, m...)
 	if err != nil {
 		return "", nil, nil, err
 	}
 	pairs, notes, err := Pairs(imagesOf(t, images), all, c)
+	notes = append(c.Notes, notes...)
 	var s []string
 	for _, p := range pairs {
 		s = append(s, p.Image.Name+"="+p.Disk.Name)

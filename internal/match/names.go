@@ -44,6 +44,11 @@ func Names(earlier []image.Label, disks []disk.Disk) map[string]string {
 	}
 	give(true)
 	give(false)
+	for _, d := range m.disks {
+		for _, other := range d.Others {
+			names[other] = names[d.Name]
+		}
+	}
 	return names
 }
 

@@ -109,6 +109,9 @@ func misfit(img, dsk image.Identity) string {
 
 func fits(img, dsk image.Identity) bool { return misfit(img, dsk) == "" }
 
+func (m *matching) misfit(i, d int) string { return misfit(m.img[i], m.dsk[d]) }
+func (m *matching) fits(i, d int) bool     { return m.misfit(i, d) == "" }
+
 // possible reports whether the image may have been made from this disk as it is
 // now. Nothing may contradict that, and the size, if known, must be exactly the
 // disk's.

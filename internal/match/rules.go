@@ -10,7 +10,8 @@ import (
 )
 
 // The rules of Pairs follow in the order in which they are tried. In
-// docs/matching.md byIdentity is rule 1, byPath 2, byKernelName 3, lastOnes 4.
+// docs/matching.md byMap is rule 0, byIdentity 1, byPath 2, byKernelName 3,
+// lastOnes 4.
 
 // byIdentity pairs an image and a disk with the same WWN or serial. If an image
 // fits two disks, or a disk fits two images, the answer is not certain, and
@@ -19,7 +20,7 @@ func (m *matching) byIdentity() {
 	images, disks := make([][]int, len(m.images)), make([][]int, len(m.disks))
 	for i := range m.images {
 		for d := range m.disks {
-			if same(m.img[i], m.dsk[d]) != "" && !contradict(m.img[i], m.dsk[d]) {
+			if m.openImage(i) && m.openDisk(d) && same(m.img[i], m.dsk[d]) != "" && !contradict(m.img[i], m.dsk[d]) {
 				images[i] = append(images[i], d)
 				disks[d] = append(disks[d], i)
 			}
@@ -77,8 +78,9 @@ func (m *matching) checkFit() {
 		case !m.chosen[d]:
 			m.done[i], m.disk[i] = true, none
 			m.excluded(f, m.disks[d], m.how[i])
-		case !fits(m.img[i], m.dsk[d]):
-			m.fail("image %s belongs to disk %s (%s), but %s", f.Name, m.disks[d].Name, m.how[i], misfit(m.img[i], m.dsk[d]))
+		case m.mapped[f.Name] != "": // byMap has checked it
+		case !m.fits(i, d):
+			m.fail("image %s belongs to disk %s (%s), but %s", f.Name, m.disks[d].Name, m.how[i], m.misfit(i, d))
 		}
 	}
 }
@@ -99,14 +101,23 @@ func (m *matching) excluded(f image.Label, d disk.Disk, how string) {
 // byKernelName pairs an image and a disk of the same name, if the admin named
 // the disk by its kernel name.
 func (m *matching) byKernelName() {
-	for i, f := range m.images {
-		for d, dk := range m.disks {
-			if m.openImage(i) && m.openDisk(d) && m.chosen[d] && baseName(dk.Name) == f.Name &&
-				slices.ContainsFunc(m.sel, dk.HasKernelName) && fits(m.img[i], m.dsk[d]) && !m.claimed(i, d) {
-				m.pair(i, d, "the admin named disk "+dk.Name)
+	for d, dk := range m.disks {
+		var images []int
+		for i, f := range m.images {
+			if m.openImage(i) && m.openDisk(d) && m.chosen[d] && called(dk, f.Name) &&
+				slices.ContainsFunc(m.sel, dk.HasKernelName) && m.fits(i, d) && !m.claimed(i, d) {
+				images = append(images, i)
 			}
 		}
+		if len(images) == 1 { // a disk with two paths has two kernel names
+			m.pair(images[0], d, "the admin named disk "+dk.Name)
+		}
 	}
+}
+
+// called reports whether the kernel calls the disk by the name of an image.
+func called(d disk.Disk, name string) bool {
+	return baseName(d.Name) == name || slices.ContainsFunc(d.Others, func(s string) bool { return baseName(s) == name })
 }
 
 // lastOnes pairs the only image and the only large enough disk that are left.
@@ -127,7 +138,7 @@ func (m *matching) lastOnes() {
 	for d := range m.disks {
 		// Of this machine's own image, a disk that is too small says nothing. Of another
 		// machine's, it may be the one that was meant.
-		if m.openDisk(d) && m.chosen[d] && (m.other || fits(m.img[i], m.dsk[d])) {
+		if m.openDisk(d) && m.chosen[d] && (m.other || m.fits(i, d)) {
 			disks = append(disks, d)
 		}
 	}
@@ -181,7 +192,7 @@ func (m *matching) whyNot(i int) string {
 		if !m.openDisk(d) || !m.chosen[d] {
 			continue
 		}
-		if s := misfit(m.img[i], m.dsk[d]); s != "" {
+		if s := m.misfit(i, d); s != "" {
 			reasons = append(reasons, fmt.Sprintf("disk %s: %s", dk.Name, s))
 		} else {
 			fit++
