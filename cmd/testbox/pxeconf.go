@@ -20,6 +20,7 @@ import (
 type pxeOptions struct {
 	dir      string
 	disks    string
+	mapped   string
 	replace  bool
 	show     bool
 	wait     bool
@@ -70,6 +71,7 @@ several boxes that of the worst:
 		Example: `  testbox pxe-conf 10.165.98.220 backup
   testbox pxe-conf box1 box2 box3 restore --expire 2h
   testbox pxe-conf 10.165.98.220 restore --disks sda,/dev/disk/by-id/wwn-0x5000c500a1b2c3d4
+  testbox pxe-conf 10.165.98.220 restore --map sda=nvme0n1
   testbox pxe-conf 10.165.98.220 restore --image=old --replace
   testbox pxe-conf 10.165.98.220 restore --show
   testbox pxe-conf box1 box2 backup-again --wait
@@ -91,6 +93,7 @@ several boxes that of the worst:
 		"folder of boot files, `DIR` (default: this program's own folder if it is one, "+strings.Join(w.configDirs, ", ")+")")
 	f := cmd.Flags()
 	f.StringVar(&o.disks, "disks", "", "only these disks, comma-separated `LIST`: kernel names, /dev paths, by-id and by-path names, serials")
+	f.StringVar(&o.mapped, "map", "", mapHelp)
 	f.BoolVar(&o.replace, "replace", false, "arm boxes that are armed already; what they were armed for is forgotten")
 	f.BoolVar(&o.show, "show", false, "check everything and print the boot files, but write nothing")
 	f.DurationVar(&o.limit, "wait", 0,
@@ -110,6 +113,10 @@ several boxes that of the worst:
 	cmd.AddCommand(newPxeListCmd(w, &o.dir), newPxeStatusCmd(w, &o.dir), newPxeDisarmCmd(w, &o.dir))
 	return cmd
 }
+
+// mapHelp is the help of --map.
+const mapHelp = "where images go, as comma-separated `IMAGE=DISK` such as sda=nvme0n1, with the DISK spelled as for --disks; " +
+	"other images find their disks by themselves"
 
 // mustComplete panics on an error that only a misspelled flag in the source
 // causes.
@@ -133,7 +140,7 @@ func (o *pxeOptions) check(given func(flag string) bool, args []string) error {
 		return wrong("--expire %s is shorter than 1m or longer than 2160h (90 days)", o.expire)
 	}
 	// An empty variable in a user's script must not mean all disks.
-	for flag, value := range map[string]string{"disks": o.disks, "image": o.image, "precheck": o.precheck} {
+	for flag, value := range map[string]string{"disks": o.disks, "map": o.mapped, "image": o.image, "precheck": o.precheck} {
 		if given(flag) && value == "" {
 			return wrong("--%s is empty; give it a value or leave it out", flag)
 		}
@@ -167,6 +174,11 @@ func (o pxeOptions) options(action box.Action) (c bootcfg.Cmdline, err error) {
 	if o.disks != "" {
 		if c.Disks, err = bootcfg.ParseDisks(o.disks); err != nil {
 			return c, wrong("--disks: %w", err)
+		}
+	}
+	if o.mapped != "" {
+		if c.Map, err = bootcfg.ParseMap(o.mapped); err != nil {
+			return c, wrong("--map: %w", err)
 		}
 	}
 	return c, nil

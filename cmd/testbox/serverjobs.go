@@ -25,6 +25,7 @@ type jobOptions struct {
 	wait    string // "", "end" or "up"
 	limit   time.Duration
 	disks   string
+	mapped  string
 	image   string
 	key     string
 	why     string
@@ -121,6 +122,7 @@ func newActionCmd(w world, action box.Action) *cobra.Command {
 	}
 	switch action {
 	case box.Restore, box.Verify:
+		f.StringVar(&o.mapped, "map", "", mapHelp)
 		f.StringVar(&o.image, "image", "", "the `BACKUP`: its id, latest, latest~1, baseline or a date; BOX@ID is another box's")
 		f.BoolVar(&o.accept, "accept-machine", false, "take a machine in place of the one that is known")
 	case box.Backup, box.BackupAgain:
@@ -137,7 +139,7 @@ func newActionCmd(w world, action box.Action) *cobra.Command {
 // given.
 func (o *jobOptions) check(given func(flag string) bool) error {
 	// An empty variable in a user's script must not mean all disks.
-	for flag, value := range map[string]string{"disks": o.disks, "image": o.image, "job-key": o.key, "wait": o.wait} {
+	for flag, value := range map[string]string{"disks": o.disks, "map": o.mapped, "image": o.image, "job-key": o.key, "wait": o.wait} {
 		if given(flag) && value == "" {
 			return wrong("--%s is empty; give it a value or leave it out", flag)
 		}
@@ -163,6 +165,12 @@ func (o *jobOptions) run(ctx context.Context, p printer, c *apiclient.Client, ac
 		var err error
 		if q.Options.Disks, err = bootcfg.ParseDisks(o.disks); err != nil {
 			return wrong("--disks: %w", err)
+		}
+	}
+	if o.mapped != "" {
+		var err error
+		if q.Options.Map, err = bootcfg.ParseMap(o.mapped); err != nil {
+			return wrong("--map: %w", err)
 		}
 	}
 	if o.login.user != "" {

@@ -113,7 +113,11 @@ func (s *session) choose(disks []disk.Disk) (match.Choice, error) {
 	if err != nil {
 		return match.Choice{}, err
 	}
-	choice, err := match.Choose(disks, sel)
+	maps, err := match.ParseMap(s.cmd.Map)
+	if err != nil {
+		return match.Choice{}, fmt.Errorf("the map of the arming: %w", err)
+	}
+	choice, err := match.Choose(disks, sel, maps...)
 	for _, n := range choice.Notes {
 		s.log.Info("%s", n)
 	}

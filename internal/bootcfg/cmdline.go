@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/image"
 )
 
 // Limits of a command line.
@@ -117,6 +118,7 @@ type Cmdline struct {
 	Secret string         // by which the server knows that this box was started from its boot file; it counts once
 
 	Disks         []string // only these disks, spelled as in disk-devices.lst; if empty, the agent chooses
+	Map           []string // restore or verify: where images belong, as IMAGE=DISK; others go by the rules of package match
 	PrecheckSize  bool     // in a restore, check only the images' sizes before the first write
 	AcceptMachine bool     // restore although the images are another machine's
 	OldImages     bool     // restore or verify from the .old images
@@ -145,6 +147,7 @@ const (
 	wordKey     = "testbox-key"
 	wordSecret  = "testbox-secret"
 	wordDisks   = "testbox-disks"
+	wordMap     = "testbox-map"
 	wordCheck   = "testbox-precheck"
 	wordAccept  = "testbox-accept-machine"
 	wordFailing = "testbox-accept-failing"
@@ -282,6 +285,8 @@ func (c *Cmdline) set(key, v string) (err error) {
 		c.Root, err = parseRoot(v)
 	case wordDisks:
 		c.Disks, err = ParseDisks(v)
+	case wordMap:
+		c.Map, err = ParseMap(v)
 	case wordCheck:
 		c.PrecheckSize, err = true, check(v == "size", "%q is not size", v)
 	case wordAccept:
@@ -376,6 +381,28 @@ func ParseDisks(s string) ([]string, error) {
 		}
 	}
 	return disks, nil
+}
+
+// ParseMap reads a comma-separated list of IMAGE=DISK. It only makes sure that it
+// survives a command line and maps no image twice. The agent decides which disks
+// are meant.
+func ParseMap(s string) ([]string, error) {
+	items := strings.Split(s, ",")
+	if len(items) > maxDisks {
+		return nil, fmt.Errorf("more than %d images", maxDisks)
+	}
+	seen := map[string]bool{}
+	for _, item := range items {
+		name, to, _ := strings.Cut(item, "=")
+		switch {
+		case !image.ValidName(name) || to == "" || len(to) > maxWord || !plain(to):
+			return nil, fmt.Errorf("%q is not of the form IMAGE=DISK, such as sda=nvme0n1 (without blanks, commas and quotes)", item)
+		case seen[name]:
+			return nil, fmt.Errorf("image %s is mapped twice", name)
+		}
+		seen[name] = true
+	}
+	return items, nil
 }
 
 // parseTime reads RFC 3339 in UTC, to the second.

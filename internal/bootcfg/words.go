@@ -31,6 +31,7 @@ func (c *Cmdline) Words() string {
 	add(!c.Fetch.IsZero(), wordFetch, c.Fetch.URL())
 	add(!c.Fetch.IsZero(), wordSHA256, c.Fetch.SHA256)
 	add(len(c.Disks) > 0, wordDisks, strings.Join(c.Disks, ","))
+	add(len(c.Map) > 0, wordMap, strings.Join(c.Map, ","))
 	add(c.PrecheckSize, wordCheck, "size")
 	if c.AcceptMachine {
 		w = append(w, wordAccept)
@@ -81,6 +82,8 @@ func Agree(started, file *Cmdline) error {
 		return differ("address", started.Address, file.Address)
 	case !slices.Equal(started.Disks, file.Disks):
 		return differ("disks", started.Disks, file.Disks)
+	case !slices.Equal(started.Map, file.Map):
+		return differ("map", started.Map, file.Map)
 	case !started.Expires.Equal(file.Expires):
 		return differ("expiry", started.Expires, file.Expires)
 	case started.TFTP != file.TFTP:

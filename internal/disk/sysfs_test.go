@@ -222,3 +222,41 @@ func TestListThisMachine(t *testing.T) {
 		t.Log(err)
 	}
 }
+
+// TestListMultipath: two paths tell which device of dm-multipath holds them. A
+// disk of another device-mapper device tells nothing.
+func TestListMultipath(t *testing.T) {
+	sys := fstest.MapFS{}
+	add := func(name, text string) { sys[name] = &fstest.MapFile{Data: []byte(text + "\n")} }
+	for _, d := range []string{"sda", "sdb", "sdc", "dm-0", "dm-1"} {
+		add("block/"+d+"/size", "2048")
+		add("block/"+d+"/queue/logical_block_size", "512")
+	}
+	add("block/dm-0/dm/uuid", "mpath-3600508b4")
+	add("block/dm-1/dm/uuid", "LVM-abc")
+	add("block/sda/holders/dm-0/x", "")
+	add("block/sdb/holders/dm-0/x", "")
+	add("block/sdc/holders/dm-1/x", "")
+	disks := list(t, sys)
+	for name, want := range map[string]string{"sda": "mpath-3600508b4", "sdb": "mpath-3600508b4", "sdc": "", "dm-0": ""} {
+		if d := find1(t, disks, name); d.Multipath != want {
+			t.Errorf("%s is held by %q, want %q", name, d.Multipath, want)
+		}
+	}
+}
+
+// TestListSectors: what counts are the sectors by which a disk is addressed, not
+// those that it has inside.
+func TestListSectors(t *testing.T) {
+	for _, c := range []struct {
+		what, logical, physical string
+		want                    int
+	}{{"512n", "512", "512", 512}, {"512e", "512", "4096", 512}, {"4Kn", "4096", "4096", 4096}} {
+		disks := list(t, fstest.MapFS{"block/sda/size": {Data: []byte("2048")},
+			"block/sda/queue/logical_block_size":  {Data: []byte(c.logical)},
+			"block/sda/queue/physical_block_size": {Data: []byte(c.physical)}})
+		if disks[0].SectorSize != c.want || disks[0].Size != 1<<20 {
+			t.Errorf("a disk of %s has %v", c.what, disks[0])
+		}
+	}
+}

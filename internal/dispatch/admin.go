@@ -144,11 +144,18 @@ func (d *Dispatch) check(r Request) error {
 		return problem.Wrongf("accepting a failing disk is for a backup, and not for a %s", r.Action)
 	case o.AllUsed && !backup:
 		return problem.Wrongf("reading all of each disk is for a backup, and not for a %s", r.Action)
+	case len(o.Map) > 0 && !usesImage(r.Action):
+		return problem.Wrongf("a %s writes and compares no images, so none can be mapped to a disk", r.Action)
+	case len(o.Map) > maxNames:
+		return problem.Wrongf("a job can map %d images, and not %d", maxNames, len(o.Map))
 	case len(o.Disks) > 0 && (r.Action == box.Rescue || r.Action == box.RefreshInfo):
 		return problem.Wrongf("a %s uses no disks, so none can be named", r.Action)
 	}
 	if _, err := match.Select(r.Options.Disks); err != nil {
 		return problem.Wrongf("the disks: %w", err)
+	}
+	if _, err := match.ParseMap(r.Options.Map); err != nil {
+		return problem.Wrongf("the map: %w", err)
 	}
 	seen := map[box.Addr]bool{}
 	for _, b := range r.Boxes {
@@ -207,7 +214,7 @@ func (d *Dispatch) AddAll(ctx context.Context, requests []Request, more func(*le
 	defer d.work.Done()
 	for i := range requests {
 		r := &requests[i]
-		r.Options.Disks = slices.Clone(r.Options.Disks)
+		r.Options.Disks, r.Options.Map = slices.Clone(r.Options.Disks), slices.Clone(r.Options.Map)
 		if err := d.checkRequest(ctx, *r); err != nil {
 			return nil, err
 		}

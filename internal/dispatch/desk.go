@@ -408,7 +408,7 @@ const maxScoped = 100
 
 // scopeOf is what a restore of a backup may write to.
 func scopeOf(r *image.Record, opt Options, list *string) scope {
-	s := scope{Box: r.Box, Disks: slices.Sorted(slices.Values(opt.Disks))}
+	s := scope{Box: r.Box, Disks: slices.Sorted(slices.Values(opt.Disks)), Map: slices.Sorted(slices.Values(opt.Map))}
 	for _, disk := range r.Disks {
 		s.Names = append(s.Names, disk.Name)
 	}

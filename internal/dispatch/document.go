@@ -124,11 +124,13 @@ type scope struct {
 	Box     string   `json:"box,omitempty"`   // of the backup
 	Names   []string `json:"names,omitempty"` // of the images in the backup, sorted
 	Disks   []string `json:"disks,omitempty"` // that the admin named for the job, sorted
+	Map     []string `json:"map,omitempty"`   // which image goes to which disk, as the admin said, sorted
 	List    string   `json:"list,omitempty"`  // SHA-256 of disk-devices.lst; "" if there is none
 }
 
 func (s scope) equal(o scope) bool {
-	return s.Unknown == o.Unknown && s.Box == o.Box && s.List == o.List && slices.Equal(s.Names, o.Names) && slices.Equal(s.Disks, o.Disks)
+	return s.Unknown == o.Unknown && s.Box == o.Box && s.List == o.List && slices.Equal(s.Names, o.Names) &&
+		slices.Equal(s.Disks, o.Disks) && slices.Equal(s.Map, o.Map)
 }
 
 // covers reports whether a restore of s surely writes all that one of o may have
@@ -139,6 +141,8 @@ func (s scope) covers(o scope) bool {
 	}
 	switch {
 	case s.Unknown || o.Unknown || s.Box != o.Box || !all(s.Names, o.Names):
+		return false
+	case !slices.Equal(s.Map, o.Map): // another map means other disks
 		return false
 	case len(s.Disks) == 0 && len(o.Disks) == 0:
 		return s.List == o.List

@@ -19,9 +19,10 @@ func TestDocument(t *testing.T) {
 	j, _ = job.Next(j, job.Slot{TakesOver: true, AllDisks: true}, time.Now(), limits)
 	j, _ = job.Next(j, job.Hello{Secret: j.Seed.Secret(1), From: here, Session: job.Session{3}, Protocol: limits.Protocol}, time.Now(), limits)
 	j, _ = job.Next(j, job.Report{Session: j.Session, Writes: true}, time.Now(), limits)
-	doc := document{Format: docFormat, Job: j, Key: "k", Options: Options{Disks: []string{"sda"}, Image: "latest~1"},
+	doc := document{Format: docFormat, Job: j, Key: "k", Options: Options{Disks: []string{"sda"}, Map: []string{"sda=sdb"}, Image: "latest~1"},
 		Image: &imageRef{"10.1.1.1", "20260101-000000"}, Receipts: receipt, Warnings: []string{"w"}, Sent: 5,
-		Scopes: []scope{{Box: "10.1.1.1", Names: []string{"sda"}, Disks: []string{"sda"}, List: "x"}}, Owes: []scope{{Unknown: true}}}
+		Scopes: []scope{{Box: "10.1.1.1", Names: []string{"sda"}, Disks: []string{"sda"},
+			Map: []string{"sda=sdb"}, List: "x"}}, Owes: []scope{{Unknown: true}}}
 	row, err := doc.row()
 	if err != nil {
 		t.Fatal(err)
@@ -40,6 +41,12 @@ func TestScopes(t *testing.T) {
 	s := scope{Box: "a", Names: []string{"sda"}}
 	if s.covers(scope{Unknown: true}) || (scope{Unknown: true}).covers(s) || !s.covers(s) || s.covers(scope{Box: "b", Names: s.Names}) {
 		t.Error("a scope covers what it does not")
+	}
+	if m := (scope{Box: "a", Names: s.Names, Map: []string{"sda=sdb"}}); m.covers(s) || s.covers(m) || !m.covers(m) || m.equal(s) {
+		t.Error("a restore by another map may have written to other disks")
+	}
+	if m := scopeOf(&image.Record{}, Options{Map: []string{"sdb=x", "sda=y"}}, nil).Map; !slices.Equal(m, []string{"sda=y", "sdb=x"}) {
+		t.Errorf("the map is remembered as %q", m)
 	}
 	held := document{Job: job.Job{Order: job.Order{Action: box.Restore}, Wrote: true}}
 	if all := held.leaves(); len(all) != 1 || s.coversAll(all) {

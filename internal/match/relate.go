@@ -100,7 +100,9 @@ func otherModel(a, b image.Identity) bool {
 func misfit(img, dsk image.Identity) string {
 	switch {
 	case img.SectorSize != 0 && img.SectorSize != dsk.SectorSize:
-		return fmt.Sprintf("the image has sectors of %d bytes, the disk of %d", img.SectorSize, dsk.SectorSize)
+		return fmt.Sprintf("the image has sectors of %d bytes, the disk of %d, where its partition table would mean other places; "+
+			"use a disk with %d-byte sectors (`nvme format --lbaf` switches some NVMe disks, and erases them)",
+			img.SectorSize, dsk.SectorSize, img.SectorSize)
 	case img.Size > dsk.Size:
 		return fmt.Sprintf("the disk is too small (%d bytes, the image has %d)", dsk.Size, img.Size)
 	}

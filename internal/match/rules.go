@@ -202,7 +202,8 @@ func (m *matching) whyNot(i int) string {
 		return "it is of another machine, and it is not certain which disk it is meant for; name the disks that are meant"
 	}
 	if fit > 0 {
-		return "it is not certain which disk is its own; if the disks were replaced, name each in disk-devices.lst by the name of its image"
+		return fmt.Sprintf("it is not certain which disk is its own; if the disks were replaced, say where the images go, as in --map %s=DISK, "+
+			"or name each disk in disk-devices.lst by the name of its image", m.images[i].Name)
 	}
 	return strings.Join(reasons, ", ")
 }

@@ -239,7 +239,8 @@ func TestSingleOrder(t *testing.T) {
 		}
 		for i, d := range disks {
 			for _, e := range disks[:i] {
-				if samePhysical(d, e) != "" && !slices.ContainsFunc(list, func(x disk.Disk) bool { return x.HasKernelName(d.Name) && x.HasKernelName(e.Name) }) {
+				both := func(x disk.Disk) bool { return x.HasKernelName(d.Name) && x.HasKernelName(e.Name) }
+				if samePhysical(d, e) != "" && !slices.ContainsFunc(list, both) {
 					t.Fatalf("%s and %s are one disk, and two in %v", d, e, list)
 				}
 			}

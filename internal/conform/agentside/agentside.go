@@ -117,6 +117,7 @@ func testAgrees(t *testing.T, c *agentCase) {
 		"action":  func(c *bootcfg.Cmdline) { c.Action = box.Restore },
 		"arming":  func(c *bootcfg.Cmdline) { c.Arming = box.NewArming() },
 		"disks":   func(c *bootcfg.Cmdline) { c.Disks = []string{"sdb"} },
+		"map":     func(c *bootcfg.Cmdline) { c.Map = []string{"sda=sdb"} },
 		"images":  func(c *bootcfg.Cmdline) { c.OldImages = true },
 		"machine": func(c *bootcfg.Cmdline) { c.AcceptMachine = true },
 	} {

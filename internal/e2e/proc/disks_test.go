@@ -85,6 +85,26 @@ func TestRestoreOneOfTwo(t *testing.T) {
 	}
 }
 
+// TestRestoreMapped: of two disks that were both replaced, each gets the image
+// that the admin says, and a verify with that map finds them right.
+func TestRestoreMapped(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, two()...)
+	before := b.snapshot()
+	b.does("backup")
+	replace(0, func(d *testDisk) { d.port = 5 })(t, b)
+	replace(1, func(d *testDisk) { d.port = 6 })(t, b)
+	const crossed = "sda=NEW-SERIAL-sdb,sdb=sda"
+	b.arm("restore", "--map", crossed)
+	b.runs(done, "image sda belongs on disk sdb: the admin mapped it so")
+	if b.disks[1].hash(t) != before["disk SERIAL-sda"] || b.disks[0].hash(t) != before["disk SERIAL-sdb"] {
+		t.Error("the disks did not get the images that were mapped to them")
+	}
+	b.does("verify", "--map", crossed)
+	b.arm("verify", "--map", "sda=sda,sdb=sdb")
+	b.runs(differ)
+}
+
 // TestDiskOfAnotherKind: a disk that can be taken out is not the box's own,
 // unless somebody says so.
 func TestDiskOfAnotherKind(t *testing.T) {

@@ -82,6 +82,13 @@ var refusals = []refusal{
 		must(t, err)
 		must(t, os.WriteFile(b.bootFile(), []byte(strings.Replace(string(text), "testbox-disks=sda", "testbox-disks=sdb", 1)), 0o644))
 	}, []string{"sda", "sdb"}},
+	{"boot file with another map", two, func(t *testing.T, b *testBox) {
+		b.does("backup")
+		b.arm("restore", "--map", "sda=sda")
+		text, err := os.ReadFile(b.bootFile())
+		must(t, err)
+		must(t, os.WriteFile(b.bootFile(), []byte(strings.Replace(string(text), "testbox-map=sda=sda", "testbox-map=sda=sdb", 1)), 0o644))
+	}, []string{"map [sda=sda]", "[sda=sdb]"}},
 	{"boot file that is not one", one, func(t *testing.T, b *testBox) {
 		b.arm("backup")
 		must(t, os.WriteFile(b.bootFile(), []byte("DEFAULT maintenance\n"), 0o644))
@@ -138,6 +145,15 @@ var refusals = []refusal{
 		b.disks[1].attach(t)
 		replace(0, func(d *testDisk) { d.port = 5 })(t, b)
 	}, "restore"), []string{"sda", "sdb"}},
+	{"mapped onto the disk of another image", two, backedUp(nothing, "restore", "--map", "sda=sdb"),
+		[]string{"known as the disk of image sdb", "--map sda=sdb,sdb=DISK"}},
+	{"mapped onto no disk", two, backedUp(nothing, "restore", "--map", "sda=sdx"), []string{"no disk is called sdx"}},
+	{"no such image is mapped", two, backedUp(nothing, "verify", "--map", "sdx=sda"),
+		[]string{"image sdx is mapped, and there is no such image"}},
+	{"mapped onto a disk that is too small", one, backedUp(replace(0, func(d *testDisk) { d.size -= mib }), "restore", "--map", "sda=sda"),
+		[]string{"mapped to disk sda, but the disk is too small"}},
+	{"mapped onto other sectors", one, backedUp(replace(0, func(d *testDisk) { d.sector = 4096 }), "restore", "--map", "sda=sda"),
+		[]string{"the image has sectors of 512 bytes, the disk of 4096"}},
 	{"a disk is gone", two, backedUp(func(t *testing.T, b *testBox) {
 		b.disks = b.disks[:1]
 		b.plug()

@@ -125,6 +125,38 @@ func TestServedRefusals(t *testing.T) {
 	}
 }
 
+// TestServedMapped restores to two disks that were both replaced, as the admin's map
+// says, and refuses what a map must not do.
+func TestServedMapped(t *testing.T) {
+	t.Parallel()
+	s := newServerSite(t, "")
+	b := s.box(11, two()...)
+	before := b.snapshot()
+	b.act(done, "backup")
+	s.does(wrongUse, []string{"restore", b.addr, "--map", "sda"}, "IMAGE=DISK")
+	s.does(wrongUse, []string{"backup", b.addr, "--map", "sda=sdb"}, "unknown flag")
+	job, out := b.act(refused, "restore", "--map", "sda=sdb")
+	if job.Outcome != "refused" || !strings.Contains(out, "--map sda=sdb,sdb=DISK") {
+		t.Errorf("a restore onto the disk of another image: %+v\n%s", job, out)
+	}
+	b.act(refused, "restore", "--map", "sda=sdx")
+	b.act(refused, "verify", "--map", "sdx=sda")
+	for i, d := range b.disks {
+		if d.hash(t) != before["disk SERIAL-"+d.name] {
+			t.Errorf("a refusal changed disk %d", i)
+		}
+	}
+	replace(0, func(d *testDisk) { d.port = 5 })(t, b.testBox)
+	replace(1, func(d *testDisk) { d.port = 6 })(t, b.testBox)
+	b.act(refused, "restore")
+	const crossed = "sda=NEW-SERIAL-sdb,sdb=sda"
+	b.act(done, "restore", "--map", crossed)
+	if b.disks[1].hash(t) != before["disk SERIAL-sda"] || b.disks[0].hash(t) != before["disk SERIAL-sdb"] {
+		t.Error("the disks did not get the images that were mapped to them")
+	}
+	b.act(done, "verify", "--map", crossed)
+}
+
 // wrongUse is the exit code of a command that was called in a wrong way.
 const wrongUse = 2
 

@@ -80,7 +80,7 @@ func lab(role ledger.Role, backups int) *fake {
 		State: job.Running, Text: evil,
 		Progress: &api.Progress{Step: "read", Text: evil, Done: 3, Total: 10}, Warnings: []string{evil},
 		Receipts: []image.Receipt{receipt}, Sent: 1 << 30,
-		HostKeys: []string{evil}, Options: api.Options{Image: evil, Disks: []string{evil}}}
+		HostKeys: []string{evil}, Options: api.Options{Image: evil, Disks: []string{evil}, Map: []string{evil}}}
 	list := api.BackupList{Backups: []api.Backup{}, Unreadable: []string{evil}}
 	rates := api.Rates{Rates: []api.Rate{}}
 	for i := range backups {
