@@ -94,6 +94,8 @@ type Config struct {
 	// Readdress gives a box another address, with its jobs, logs and backups. nil means
 	// that it cannot be done.
 	Readdress func(ctx context.Context, from, to box.Addr, by string) error
+	// Forgotten is told of each box that was forgotten. nil means that nobody is.
+	Forgotten func(box.Addr)
 	// Addresses says that this server gives boxes their addresses, by their network cards.
 	Addresses bool
 	// Facts are the facts of boxes on which power commands depend, by their names there, such

@@ -327,7 +327,8 @@ func (s *Server) deleteBox(ctx context.Context, in *struct {
 	BoxPath
 	WhyInput
 }) (*struct{}, error) {
-	return nil, s.change(ctx, "forget box", func(tx *ledger.Tx, c *caller, e *ledger.Entry) error {
+	var addr box.Addr
+	err := s.change(ctx, "forget box", func(tx *ledger.Tx, c *caller, e *ledger.Entry) error {
 		e.Why = in.Why
 		b, err := findBox(tx, c, in.Box)
 		if err != nil {
@@ -336,9 +337,13 @@ func (s *Server) deleteBox(ctx context.Context, in *struct {
 		if err := noOpenJob(tx, b); err != nil {
 			return err
 		}
-		e.On = b.Address.String()
+		e.On, addr = b.Address.String(), b.Address
 		return tx.DeleteBox(b.Address)
 	})
+	if err == nil && s.cfg.Forgotten != nil {
+		s.cfg.Forgotten(addr)
+	}
+	return nil, err
 }
 
 func noOpenJob(tx *ledger.Tx, b ledger.Box) error {

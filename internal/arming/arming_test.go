@@ -166,7 +166,11 @@ func TestPlan(t *testing.T) {
 		t.Cleanup(func() { os.Chmod(p.Boot.Dir(), 0o755) })
 	}
 	rescue := func(_ *Place, r *Request) { r.Cmdline.Action = box.Rescue }
-	const card = "01-52-54-00-00-00-01"
+	const card, grub = "01-52-54-00-00-00-01", "../grub/grub.cfg"
+	uefi := func(p *Place, _ *Request) {
+		write(t, p.Boot.Path("../shimx64.efi"), "loader")
+		write(t, p.Boot.Path("../grubx64.efi"), "loader")
+	}
 	for what, c := range map[string]struct {
 		boxes   string
 		changes []change
@@ -192,6 +196,13 @@ func TestPlan(t *testing.T) {
 		"no site file":           {"box1", []change{gone(site.FileName)}, problem.Wrong, "share init"},
 		"no loader":              {"box1", []change{gone("../pxelinux.0")}, problem.Refused, "cannot give"},
 		"boxes cannot disarm":    {"box1", []change{closed}, problem.Refused, "again and again"},
+		"UEFI and BIOS":          {boxes: "box1", changes: []change{uefi, put(grub, string(bootcfg.GRUBConfig()))}},
+		"GRUB's file is gone":    {"box1", []change{uefi}, problem.Refused, "it is not there"},
+		"GRUB's file is cut off": {"box1", []change{uefi, put(grub, string(bootcfg.GRUBConfig()[:999]))}, problem.Refused, "it is damaged"},
+		"GRUB's file is empty":   {"box1", []change{uefi, put(grub, "")}, problem.Refused, "it is damaged"},
+		"GRUB's file is another": {boxes: "box1", changes: []change{uefi, put(grub, "configfile other\n")}},
+		"GRUB itself is gone":    {"box1", []change{uefi, put(grub, "x"), gone("../grubx64.efi")}, problem.Refused, "grubx64.efi"},
+		"BIOS only, no GRUB":     {boxes: "box1", changes: []change{put(grub, "")}},
 	} {
 		p := newPlace(t)
 		r := Request{Boxes: strings.Fields(c.boxes), Cmdline: bootcfg.Cmdline{Action: box.Backup}}

@@ -78,6 +78,7 @@ func (p *Place) problems(files []*bootfiles.File, boxes []box.Addr, everybody bo
 		}
 	}
 	add(p.Boot.CheckDefault())
+	add(p.Boot.CheckGRUB())
 	for _, addr := range boxes {
 		add(p.boxStrays(addr, !everybody))
 	}

@@ -83,6 +83,9 @@ func (p *Place) common(c bootcfg.Cmdline, served Served) (*Plan, bootcfg.BootFil
 	if err := p.Boot.CheckDefault(); err != nil {
 		return nil, none, err
 	}
+	if err := p.Boot.CheckGRUB(); err != nil {
+		return nil, none, err
+	}
 	if c.Mode == bootcfg.ShareMode { // else the server removes the boot file, not the box
 		if err := p.checkDisarm(); err != nil {
 			return nil, none, err

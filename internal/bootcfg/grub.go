@@ -10,9 +10,12 @@ import (
 	"strings"
 )
 
-// Files of Debian's network GRUB below the TFTP area. GRUB has the name of its
-// configuration built in. LoadersDir has a file for each box.
+// Files for UEFI machines below the TFTP area. Firmware starts shim, which starts
+// the network GRUB beside it. GRUB has the name of its configuration built in.
+// LoadersDir has a file for each box.
 const (
+	ShimName       = "shimx64.efi"
+	NetGRUBName    = "grubx64.efi"
 	GRUBConfigName = "grub/grub.cfg"
 	LoadersDir     = "grub/boxes"
 )

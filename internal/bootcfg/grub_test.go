@@ -91,6 +91,9 @@ func TestGRUBConfig(t *testing.T) {
 	if menu, functions := strings.Index(text, "menuentry"), strings.Index(text, "function"); menu < 0 || menu > functions {
 		t.Error("the entry that starts when the file is cut off does not come first")
 	}
+	if !strings.Contains(text, `[ -n "$strange" -o -n "$error_label" -a "$whole" != y ]`) {
+		t.Error("a boot file that is cut off starts what it says so far")
+	}
 	if !strings.Contains(text, grubPath.String()) {
 		t.Error("it takes other paths than Generate")
 	}

@@ -64,18 +64,18 @@ func (f *Folder) RemoveLoaders(addr box.Addr) error {
 }
 
 // MoveLoaders gives a box's loaders to the address that the box has from now on. It
-// is no error if there are none.
+// is no error if there are none, and it can be repeated.
 func (f *Folder) MoveLoaders(from, to box.Addr) error {
 	text, err := durable.ReadFile(f.fsys, f.LoadersFile(from), bootcfg.MaxGRUB)
 	if errors.Is(err, fs.ErrNotExist) {
-		return f.RemoveLoaders(to) // what is there is of a box that had this address before
+		return nil
 	}
 	if err != nil {
 		return err
 	}
 	loaders, err := bootcfg.ParseLoaders(text)
 	if err != nil {
-		return errors.Join(f.RemoveLoaders(to), f.RemoveLoaders(from)) // GRUB looks for known loaders then
+		return f.RemoveLoaders(from) // GRUB looks for known loaders then
 	}
 	if _, err := f.WriteLoaders(to, loaders); err != nil {
 		return err

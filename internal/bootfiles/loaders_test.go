@@ -74,8 +74,7 @@ func TestWriteLoadersFails(t *testing.T) {
 	}
 }
 
-// TestMoveLoaders: the loaders go with the box, and those of a box that had the
-// address before do not stay.
+// TestMoveLoaders: the loaders go with the box, also if it is done again.
 func TestMoveLoaders(t *testing.T) {
 	to, err := box.ParseAddr("10.88.0.99")
 	if err != nil {
@@ -89,9 +88,9 @@ func TestMoveLoaders(t *testing.T) {
 	}{
 		"moved":            {a, "", own},
 		"over another's":   {a, b, own},
-		"none":             {"", b, nil},
+		"moved already":    {"", a, own},
 		"none of both":     {"", "", nil},
-		"a damaged one":    {"reboot", b, nil},
+		"a damaged one":    {"reboot", a, own},
 		"onto a damaged":   {a, "reboot", own},
 		"damaged, none to": {"reboot", "", nil},
 	} {

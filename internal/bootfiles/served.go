@@ -28,6 +28,9 @@ func (f *Folder) CheckServed(others ...string) error {
 	if _, err := os.Lstat(filepath.Join(f.TFTP(), otherLoader)); err == nil {
 		files = append(files, otherLoader)
 	}
+	if f.hasUEFI() {
+		files = append(files, bootcfg.ShimName, bootcfg.NetGRUBName, bootcfg.GRUBConfigName)
+	}
 	return f.checkModules(bootcfg.DefaultName, append(files, others...)...)
 }
 

@@ -116,6 +116,9 @@ func (m *mover) finish(ctx context.Context, v ledger.Move) error {
 		err = m.Store.Readdress(ctx, v.Old.String(), v.Address.String())
 	}
 	if err == nil {
+		err = m.Place.Boot.MoveLoaders(v.Old, v.Address)
+	}
+	if err == nil {
 		err = m.ledger.Update(ctx, func(tx *ledger.Tx) error { return tx.DropMove(v.Address) })
 	}
 	if err != nil {
@@ -124,6 +127,14 @@ func (m *mover) finish(ctx context.Context, v ledger.Move) error {
 	}
 	m.forget(v)
 	return nil
+}
+
+// forgotten removes what boot loaders read of a box. If that fails, a machine that gets
+// the address later tries loaders that it does not have, and then finds its own.
+func (m *mover) forgotten(a box.Addr) {
+	if err := m.Place.Boot.RemoveLoaders(a); err != nil {
+		m.Log.Warn("The list of loaders of a box that was forgotten is not removed.", "box", a.String(), "error", err)
+	}
 }
 
 func (m *mover) forget(v ledger.Move) {

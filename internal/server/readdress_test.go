@@ -5,11 +5,13 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"testbox-imaging/internal/api"
 	"testbox-imaging/internal/apiclient"
+	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/box"
 )
 
@@ -23,6 +25,10 @@ func TestReaddress(t *testing.T) {
 	must(t, os.Mkdir(folder(old), 0o755))
 	must(t, os.WriteFile(filepath.Join(folder(old), "log.txt"), []byte("x\n"), 0o644))
 	record := commit(t, p.Store, old.String(), 1)
+	loaders := []bootcfg.LocalLoader{{Volume: "1A2B-3C4D", Path: "/EFI/debian/shimx64.efi"}}
+	if _, err := p.Place.Boot.WriteLoaders(old, loaders); err != nil {
+		t.Fatal(err)
+	}
 	_, stop := run(t, p)
 	client := func() *apiclient.Client {
 		c, err := apiclient.New(apiclient.Config{Server: p.Config.Socket})
@@ -78,6 +84,9 @@ func TestReaddress(t *testing.T) {
 	if _, err := os.Stat(folder(old)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the old folder: %v", err)
 	}
+	if got, err := p.Place.Boot.Loaders(to); err != nil || !slices.Equal(got, loaders) {
+		t.Errorf("the loaders did not follow: %+v, %v", got, err)
+	}
 	if again, err := move(old.String()); err != nil || again.Address != to.String() {
 		t.Errorf("the same request again: %+v, %v", again, err)
 	}
@@ -103,5 +112,24 @@ func TestReaddress(t *testing.T) {
 		t.Errorf("%+v", b)
 	}
 	must(t, job(to))
+	must(t, stop())
+}
+
+// TestForgottenLoaders: of a box that is forgotten, nothing is left that a loader reads.
+func TestForgottenLoaders(t *testing.T) {
+	p := newParts(t)
+	a := addr(t, "10.0.0.7")
+	_, stop := run(t, p)
+	c, err := apiclient.New(apiclient.Config{Server: p.Config.Socket})
+	must(t, err)
+	defer c.Close()
+	must(t, c.Do(t.Context(), http.MethodPost, apiclient.Path("boxes"), api.NewBox{Address: a.String(), Name: "web"}, nil))
+	if _, err := p.Place.Boot.WriteLoaders(a, []bootcfg.LocalLoader{{Volume: "1A2B-3C4D", Path: "/a"}}); err != nil {
+		t.Fatal(err)
+	}
+	must(t, c.Do(t.Context(), http.MethodDelete, apiclient.Path("boxes", "web")+"?why=scrapped", nil, nil))
+	if got, err := p.Place.Boot.Loaders(a); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("left are %+v, %v", got, err)
+	}
 	must(t, stop())
 }

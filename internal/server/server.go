@@ -206,7 +206,8 @@ func (s *server) open(ctx context.Context) (err error) {
 	s.api = api.New(api.Config{
 		Ledger: s.ledger, Jobs: s.dispatch, Area: area, Backups: s.Store, Keeper: s.keeper, Sessions: newSessions(s.boxes),
 		Ended: s.ended, BootTested: s.bootTested,
-		Sights: s.sights, Readdress: s.mover.readdress, Stored: s.Store.PackBytes, Status: s.status, Log: s.Log, Site: cfg.Site(),
+		Sights: s.sights, Readdress: s.mover.readdress, Forgotten: s.mover.forgotten, Stored: s.Store.PackBytes, Status: s.status,
+		Log: s.Log, Site: cfg.Site(),
 		Schedules: plans, Rescheduled: s.calendar.wake, Facts: powers.facts(), Addresses: cfg.DHCP.Mode == dhcpFull,
 	})
 	s.calendar.tell = s.api.TellSchedule

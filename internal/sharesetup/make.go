@@ -104,7 +104,8 @@ func (m *maker) make() error {
 		uid  int
 	}
 	folders := []owned{{m.Dir, rootOnly}, {m.TFTP, rootOnly}, {m.Backup, m.UID},
-		{m.Boot.Dir(), m.UID}, {filepath.Join(m.TFTP, bootcfg.MaintDir), rootOnly}}
+		{m.Boot.Dir(), m.UID}, {filepath.Join(m.TFTP, bootcfg.MaintDir), rootOnly},
+		{filepath.Dir(m.Boot.GRUBConfig()), rootOnly}, {filepath.Join(m.TFTP, bootcfg.LoadersDir), m.UID}}
 	if !m.Served {
 		folders = append(folders, owned{m.NFSRoot, rootOnly})
 	}
@@ -117,6 +118,9 @@ func (m *maker) make() error {
 		return err
 	}
 	if err := m.configFiles(); err != nil {
+		return err
+	}
+	if err := m.grubConfig(); err != nil {
 		return err
 	}
 	if err := m.bootFiles(); err != nil {
@@ -186,6 +190,19 @@ func (m *maker) configFiles() error {
 	return nil
 }
 
+// grubConfig makes what UEFI machines read. What another version of this program
+// wrote, or what was damaged, is written anew. What somebody else wrote stays.
+func (m *maker) grubConfig() error {
+	path, repair := m.Boot.GRUBConfig(), false
+	switch old, err := readHere(path, bootcfg.MaxGRUB); {
+	case err == nil:
+		repair = bootcfg.OriginOfGRUB(old) != bootcfg.GRUBForeign
+	case !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ELOOP):
+		return err
+	}
+	return m.file(path, bootcfg.GRUBConfig(), 0o644, repair, false)
+}
+
 // bootFiles lets everybody read the boot files of armed boxes, and the files of
 // maintenance systems. The TFTP server is some user of its own.
 func (m *maker) bootFiles() error {
@@ -194,6 +211,7 @@ func (m *maker) bootFiles() error {
 		mode    fs.FileMode
 	}{
 		{filepath.Join(m.Boot.Dir(), strings.Repeat("[0-9A-F]", 8)), 0o644},
+		{filepath.Join(m.TFTP, bootcfg.LoadersDir, "*.cfg"), 0o644},
 		{filepath.Join(m.TFTP, bootcfg.MaintDir, "*"), 0o755 | fs.ModeDir},
 		{filepath.Join(m.TFTP, bootcfg.MaintDir, "*", "*"), 0o644},
 	} {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"testbox-imaging/internal/bootcfg"
@@ -129,6 +130,34 @@ func lines(changes []Change) string {
 	}
 	slices.Sort(all) // the loader's files are made at the same time
 	return strings.Join(all, "")
+}
+
+// TestGRUBConfig: what another version wrote, or what was cut off, is repaired, and what
+// somebody else wrote stays.
+func TestGRUBConfig(t *testing.T) {
+	ours := string(bootcfg.GRUBConfig())
+	for what, c := range map[string]struct{ there, want string }{
+		"none": {"", ours}, "ours": {ours, ours}, "cut off": {ours[:500], ours}, "empty": {"\x00", ours}, "edited": {ours + "reboot\n", ours},
+		"another's": {"configfile other\n", "configfile other\n"},
+	} {
+		p, err := New(options(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.there != "" {
+			write(t, p.Boot.GRUBConfig(), strings.TrimPrefix(c.there, "\x00"))
+		}
+		if _, err := p.Make(func(Change) {}); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(p.Boot.GRUBConfig()); err != nil || string(got) != c.want {
+			t.Errorf("%s: it is\n%s%v", what, got, err)
+		}
+		st, err := os.Stat(filepath.Join(p.TFTP, bootcfg.LoadersDir))
+		if err != nil || int(st.Sys().(*syscall.Stat_t).Uid) != p.UID {
+			t.Errorf("%s: boxes cannot record their loaders: %v", what, err)
+		}
+	}
 }
 
 // TestNew: what would end badly is wrong input or is refused, and nothing is
