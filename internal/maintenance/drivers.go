@@ -32,8 +32,8 @@ var drivers = []string{
 	// Watchdogs. lpc_ich and i2c_i801 create the device of iTCO_wdt.
 	"i6300esb", "iTCO_wdt", "lpc_ich", "i2c_i801", "sp5100_tco", "hpwdt", "wdat_wdt", "softdog",
 
-	// The file system of the areas.
-	"nfs", "nfsv3", "nfsv4",
+	// The file system of the areas, and that of UEFI variables.
+	"nfs", "nfsv3", "nfsv4", "efivarfs",
 }
 
 // loadAlways are modules that no device asks for by its modalias.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -32,6 +33,24 @@ func mountKernelFS() error {
 		}
 	}
 	return nil
+}
+
+// mountEFI mounts the variables of UEFI firmware. On a machine that was started by a
+// BIOS there are none. Without them the agent still does its action, and says what it
+// could not read.
+func (s *system) mountEFI(sys string, mount func(dir string) error) {
+	dir := filepath.Join(sys, "firmware/efi/efivars")
+	if _, err := os.Stat(dir); err != nil {
+		return
+	}
+	s.drivers.byName("efivarfs")
+	if err := mount(dir); err != nil && !errors.Is(err, unix.EBUSY) {
+		s.say("cannot mount the UEFI variables on %s: %v", dir, err)
+	}
+}
+
+func mountEFIVars(dir string) error {
+	return unix.Mount("efivarfs", dir, "efivarfs", unix.MS_NOSUID|unix.MS_NOEXEC|unix.MS_NODEV, "")
 }
 
 // mountRetry is the wait between two tries to mount an area.

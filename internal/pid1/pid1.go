@@ -146,6 +146,7 @@ func (s *system) run(ctx context.Context) error {
 	dog := s.startWatchdog()
 	fault(s.cmd.Fault, s.beat)
 	go s.feed(dog)
+	s.mountEFI("/sys", mountEFIVars)
 
 	// Cards need seconds to find their link, disks need time to appear, and NFS
 	// is large. So these run at the same time.
