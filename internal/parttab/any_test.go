@@ -103,7 +103,8 @@ func TestAnyGPTIsReadBack(t *testing.T) {
 		d := newDisk(nil, int64(len(b)), tab.sector)
 		var want []Partition
 		for _, s := range spans {
-			p := Partition{Number: slices.Index(tab.parts, s) + 1, Type: "AFAFAFAF-AFAF-AFAF-AFAF-AFAFAFAFAFAF"}
+			n := slices.Index(tab.parts, s) + 1
+			p := Partition{Number: n, Type: "AFAFAFAF-AFAF-AFAF-AFAF-AFAFAFAFAFAF", GUID: guid([16]byte(bytes.Repeat([]byte{byte(n)}, 16)))}
 			want = append(want, d.bytes(p, s))
 		}
 		notes := 0

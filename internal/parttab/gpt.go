@@ -148,6 +148,7 @@ type gptPart struct {
 	span
 	slot int // index of the entry, from 0
 	kind [16]byte
+	id   [16]byte
 	name [gptNameUnits]uint16
 }
 
@@ -155,6 +156,7 @@ type gptPart struct {
 // longer than the usual 128 bytes.
 const (
 	entryType    = 0
+	entryGUID    = 16
 	entryFirst   = 32
 	entryLast    = 40
 	entryName    = 56 // UTF-16
@@ -167,7 +169,8 @@ func (g *gpt) partitions() []gptPart {
 	var parts []gptPart
 	slot := 0
 	for e := range slices.Chunk(g.entries, int(g.entrySize)) {
-		p := gptPart{span: span{le64(e, entryFirst), le64(e, entryLast)}, slot: slot, kind: [16]byte(e[entryType:])}
+		p := gptPart{span: span{le64(e, entryFirst), le64(e, entryLast)}, slot: slot,
+			kind: [16]byte(e[entryType:]), id: [16]byte(e[entryGUID:])}
 		for i := range p.name {
 			p.name[i] = binary.LittleEndian.Uint16(e[entryName+2*i:])
 		}

@@ -29,7 +29,8 @@ func (d disk) gptTable(m mbr, fs string) (*Table, error) {
 	}
 	t := &Table{Kind: "gpt", ID: guid([16]byte(g.header[gptDiskGUID:])), Notes: notes}
 	for _, p := range g.partitions() {
-		t.Parts = append(t.Parts, d.bytes(Partition{Number: p.slot + 1, Type: guid(p.kind), Name: printable(p.name[:])}, p.span))
+		part := Partition{Number: p.slot + 1, Type: guid(p.kind), Name: printable(p.name[:]), GUID: guid(p.id)}
+		t.Parts = append(t.Parts, d.bytes(part, p.span))
 	}
 	return t, nil
 }

@@ -38,8 +38,8 @@ func mbrDisk(sector int) []byte {
 
 func mbrParts(sector int64) []Partition {
 	return []Partition{
-		{1, 64 * sector, 100 * sector, "07", ""}, {5, 202 * sector, 50 * sector, "83", ""}, {7, 363 * sector, 200 * sector, "8e", ""},
-		{6, 701 * sector, 99 * sector, "82", ""}, {4, 1100 * sector, 948 * sector, "83", ""},
+		{1, 64 * sector, 100 * sector, "07", "", ""}, {5, 202 * sector, 50 * sector, "83", "", ""}, {7, 363 * sector, 200 * sector, "8e", "", ""},
+		{6, 701 * sector, 99 * sector, "82", "", ""}, {4, 1100 * sector, 948 * sector, "83", "", ""},
 	}
 }
 
@@ -51,7 +51,7 @@ func TestReadMBR(t *testing.T) {
 			t.Fatal(err)
 		}
 		s := int64(sector)
-		if want := (Partition{2, 200 * s, 800 * s, "0f", ""}); *tab.Extended != want {
+		if want := (Partition{2, 200 * s, 800 * s, "0f", "", ""}); *tab.Extended != want {
 			t.Errorf("extended %+v", tab.Extended)
 		}
 		if tab.Kind != "mbr" || !slices.Equal(tab.Parts, mbrParts(s)) || len(tab.Notes) > 0 {

@@ -30,6 +30,7 @@ type Partition struct {
 	// in capitals ("0FC63DAF-8483-4772-8E79-3D69D8477DE4").
 	Type string
 	Name string // GPT only, with other characters in the place of those that are not printable
+	GUID string // the partition's own, in capitals like Type; "" on an MBR
 }
 
 // ErrNone is matched by the error for a disk without a partition table. Such a

@@ -112,7 +112,7 @@ func (im image) want(sector int, text string) *Table {
 // byLibblkid is what partx finds, without an extended partition.
 func (im image) byLibblkid(sector int) []Partition {
 	im.t.Helper()
-	out := tool(im.t, "", "partx", "-S", strconv.Itoa(sector), "-b", "-g", "-P", "-o", "NR,START,SECTORS,TYPE,NAME", im.path)
+	out := tool(im.t, "", "partx", "-S", strconv.Itoa(sector), "-b", "-g", "-P", "-o", "NR,START,SECTORS,TYPE,NAME,UUID", im.path)
 	var parts []Partition
 	for line := range strings.Lines(out) {
 		var p Partition
@@ -124,7 +124,10 @@ func (im image) byLibblkid(sector int) []Partition {
 		_, rest, _ = strings.Cut(rest, `TYPE="`)
 		p.Type, rest, _ = strings.Cut(rest, `"`)
 		_, rest, _ = strings.Cut(rest, `NAME="`)
-		p.Name = strings.TrimSuffix(rest, `"`)
+		p.Name, rest, _ = strings.Cut(rest, `" UUID="`)
+		if id := strings.TrimSuffix(rest, `"`); len(id) == 36 { // of an MBR it is made up from the signature
+			p.GUID = strings.ToUpper(id)
+		}
 		if hex, ok := strings.CutPrefix(p.Type, "0x"); ok {
 			p.Type = fmt.Sprintf("%02s", hex)
 		} else {
