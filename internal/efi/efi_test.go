@@ -173,7 +173,8 @@ func TestStateRefused(t *testing.T) {
 			t.Errorf("%s: taken in a note", name)
 		}
 	}
-	for _, text := range []string{"", "{}", `{"format":2,"state":{"kind":"UEFI"}}`, `{"format":1,"state":{"kind":"UEFI"},"networkFirst":{"result":"x"}}`,
+	for _, text := range []string{"", "{}", `{"format":2,"state":{"kind":"UEFI"}}`,
+		`{"format":1,"state":{"kind":"UEFI"},"networkFirst":{"result":"x"}}`,
 		`{"format":1,"state":{"kind":"UEFI","order":["00f"]}}`, strings.Repeat(" ", MaxNote+1)} {
 		if _, err := ParseNote([]byte(text)); err == nil {
 			t.Errorf("%.60s: taken", text)

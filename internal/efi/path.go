@@ -162,7 +162,9 @@ func (e *Entry) describe(all []node) error {
 			if err != nil && firstErr == nil {
 				firstErr = err
 			}
-			e.Partition = p
+			if e.Partition == nil {
+				e.Partition = p
+			}
 			disk = true
 		case n.is(typeMedia, subFile):
 			files = append(files, text16(n.data))
