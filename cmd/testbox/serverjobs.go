@@ -27,6 +27,8 @@ type jobOptions struct {
 	disks   string
 	mapped  string
 	image   string
+	from    string
+	hooks   string
 	key     string
 	why     string
 	asJSON  bool
@@ -123,6 +125,11 @@ func newActionCmd(w world, action box.Action) *cobra.Command {
 	switch action {
 	case box.Restore, box.Verify:
 		f.StringVar(&o.mapped, "map", "", mapHelp)
+		f.StringVar(&o.from, "from", "", "use the backup of another `BOX`; --image is then one of its backups")
+		if action == box.Restore {
+			f.StringVar(&o.hooks, "hooks", "", "make the restored system that of this box, by a comma-separated `LIST` of "+
+				box.JoinHooks(box.Hooks))
+		}
 		f.StringVar(&o.image, "image", "", "the `BACKUP`: its id, latest, latest~1, baseline or a date; BOX@ID is another box's")
 		f.BoolVar(&o.accept, "accept-machine", false, "take a machine in place of the one that is known")
 	case box.Backup, box.BackupAgain:
@@ -139,7 +146,8 @@ func newActionCmd(w world, action box.Action) *cobra.Command {
 // given.
 func (o *jobOptions) check(given func(flag string) bool) error {
 	// An empty variable in a user's script must not mean all disks.
-	for flag, value := range map[string]string{"disks": o.disks, "map": o.mapped, "image": o.image, "job-key": o.key, "wait": o.wait} {
+	for flag, value := range map[string]string{"disks": o.disks, "map": o.mapped, "image": o.image, "from": o.from, "hooks": o.hooks,
+		"job-key": o.key, "wait": o.wait} {
 		if given(flag) && value == "" {
 			return wrong("--%s is empty; give it a value or leave it out", flag)
 		}
@@ -157,7 +165,7 @@ func (o *jobOptions) check(given func(flag string) bool) error {
 
 func (o *jobOptions) run(ctx context.Context, p printer, c *apiclient.Client, action box.Action, targets []string) error {
 	q := api.NewJobs{Action: action, Targets: targets, WaitUp: o.wait == "up", Key: o.key, Why: o.why,
-		Options: api.Options{Image: o.image, AcceptMachine: o.accept, AcceptFailing: o.failing, AllUsed: o.allUsed}}
+		Options: api.Options{Image: o.image, From: o.from, AcceptMachine: o.accept, AcceptFailing: o.failing, AllUsed: o.allUsed}}
 	if q.Key == "" {
 		q.Key = "once-" + rand.Text() // a request that is repeated after a broken connection makes no second job
 	}
@@ -171,6 +179,12 @@ func (o *jobOptions) run(ctx context.Context, p printer, c *apiclient.Client, ac
 		var err error
 		if q.Options.Map, err = bootcfg.ParseMap(o.mapped); err != nil {
 			return wrong("--map: %w", err)
+		}
+	}
+	if o.hooks != "" {
+		var err error
+		if q.Options.Hooks, err = box.ParseHooks(o.hooks); err != nil {
+			return wrong("--hooks: %w", err)
 		}
 	}
 	if o.login.user != "" {

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,6 +25,9 @@ type target struct {
 
 // restore writes the images to their disks.
 func (s *session) restore(ctx context.Context, disks []disk.Disk, choice match.Choice) error {
+	if len(s.cmd.Hooks) > 0 {
+		return refuse("this maintenance system knows no hooks; build it anew with the program that armed the box")
+	}
 	targets, jobs, closeAll, err := s.prepare(ctx, disks, choice, true)
 	if err != nil {
 		return refusalOf(err)
@@ -211,10 +215,14 @@ func (s *session) images() ([]Image, error) {
 	}
 	for _, im := range images {
 		i := im.Info()
-		if i.Box != "" && i.Box != s.cmd.Address.String() {
+		from := cmp.Or(s.cmd.From, s.cmd.Address.String())
+		if i.Box != "" && i.Box != from && s.cmd.From != "" {
+			return images, fmt.Errorf("the box was armed for the backup of %s, and image %s is of %s", from, i.Name, i.Box)
+		}
+		if i.Box != "" && i.Box != from {
 			s.warn("image %s is in the folder of this box, but was made of box %s (%s)", i.Name, i.Box, i.Host)
 		}
-		if i.UUID != "" && s.uuid != "" && i.UUID != s.uuid && !s.cmd.AcceptMachine {
+		if i.UUID != "" && s.uuid != "" && i.UUID != s.uuid && !s.cmd.AcceptMachine && s.cmd.From == "" {
 			return images, fmt.Errorf("image %s is of another machine (UUID %s, this one has %s); "+
 				"if the machine was replaced on purpose, arm with --accept-machine",
 				i.Name, i.UUID, s.uuid)

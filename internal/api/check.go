@@ -30,6 +30,9 @@ func (s *Server) checkJobs(ctx context.Context, in *struct{ Body NewJobs }) (*bo
 		if boxes, err = s.targets(tx, c, q.Targets); err != nil {
 			return err
 		}
+		if err := s.sources(tx, c, &q.Options); err != nil {
+			return err
+		}
 		for _, b := range boxes {
 			if _, err := tx.Box(b.Address); errors.Is(err, ledger.ErrNotFound) {
 				unknown[b.Address] = true

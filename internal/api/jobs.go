@@ -327,8 +327,10 @@ func (s *Server) addJobs(ctx context.Context, in *struct {
 	defer wait.end()
 	var boxes []ledger.Box
 	err = s.cfg.Ledger.View(ctx, func(tx *ledger.Tx) (err error) {
-		boxes, err = s.targets(tx, c, q.Targets)
-		return err
+		if boxes, err = s.targets(tx, c, q.Targets); err != nil {
+			return err
+		}
+		return s.sources(tx, c, &q.Options)
 	})
 	if err != nil {
 		return nil, err
@@ -363,6 +365,30 @@ func (s *Server) addJobs(ctx context.Context, in *struct {
 		}
 	}
 	return answer(JobList{Jobs: jobs}, nil)
+}
+
+// sources makes the box whose backup is asked for the one that the store has, and refuses one
+// that the caller may not see: who restores a backup can read all of it.
+func (s *Server) sources(tx *ledger.Tx, c *caller, o *Options) error {
+	word := o.From
+	if owner, _, other := strings.Cut(o.Image, "@"); word == "" && other {
+		word = owner
+	}
+	if word == "" {
+		return nil
+	}
+	b, err := findBox(tx, c, word)
+	switch {
+	case err != nil && c.group == "" && errors.As(err, new(*Problem)):
+		return nil // the store can have backups of what is no box of the server's
+	case err != nil:
+		return err
+	case o.From != "":
+		o.From = b.Address.String()
+	case c.group != "" && b.Address.String() != word: // the store has a box of this name, which is another one
+		return noBox(word)
+	}
+	return nil
 }
 
 // repeats reports whether all jobs of a request are there since before.

@@ -234,6 +234,14 @@ func TestLimitedToken(t *testing.T) {
 		c.refused(api.CodeNotFound, "POST", "/api/v1/jobs", api.NewJobs{Action: box.Backup, Targets: []string{word}})
 		c.refused(api.CodeNotFound, "POST", "/api/v1/jobs", api.NewJobs{Action: box.Backup, Targets: []string{"box:" + word}})
 	}
+	for _, o := range []api.Options{{From: "10.0.0.2"}, {From: "in-b"}, {From: "golden"}, {Image: "10.0.0.2@latest", AcceptMachine: true},
+		{Image: "in-a@latest", AcceptMachine: true}, {From: "52:54:00:00:00:02"}} {
+		q := api.NewJobs{Action: box.Restore, Targets: []string{"10.0.0.1"}, Options: o}
+		c.refused(api.CodeNotFound, "POST", "/api/v1/jobs", q)
+		c.refused(api.CodeNotFound, "POST", "/api/v1/jobs/check", q)
+	}
+	c.want(200, "POST", "/api/v1/jobs/check",
+		api.NewJobs{Action: box.Restore, Targets: []string{"10.0.0.1"}, Options: api.Options{From: "in-both"}}, nil)
 	c.want(200, "GET", "/api/v1/jobs", nil, &jobs)
 	if len(jobs.Jobs) != 2 {
 		t.Errorf("%+v", jobs)

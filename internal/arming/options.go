@@ -21,6 +21,8 @@ var options = []struct {
 	{"precheck", func(c *bootcfg.Cmdline) bool { return c.PrecheckSize }, []box.Action{box.Restore}},
 	{"accept-machine", func(c *bootcfg.Cmdline) bool { return c.AcceptMachine }, []box.Action{box.Restore}},
 	{"accept-failing", func(c *bootcfg.Cmdline) bool { return c.AcceptFailing }, []box.Action{box.Backup, box.BackupAgain}},
+	{"from", func(c *bootcfg.Cmdline) bool { return c.From != "" }, []box.Action{box.Restore, box.Verify}},
+	{"hooks", func(c *bootcfg.Cmdline) bool { return len(c.Hooks) > 0 }, []box.Action{box.Restore}},
 	{"raw", func(c *bootcfg.Cmdline) bool { return c.Raw }, []box.Action{box.Restore, box.Verify}},
 	{"image", func(c *bootcfg.Cmdline) bool { return c.OldImages }, []box.Action{box.Restore, box.Verify}},
 }

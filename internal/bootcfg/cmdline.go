@@ -117,13 +117,15 @@ type Cmdline struct {
 	Key    string         // fingerprint of the server's key, 64 hexadecimal digits in lower case
 	Secret string         // by which the server knows that this box was started from its boot file; it counts once
 
-	Disks         []string // only these disks, spelled as in disk-devices.lst; if empty, the agent chooses
-	Map           []string // restore or verify: where images belong, as IMAGE=DISK; others go by the rules of package match
-	PrecheckSize  bool     // in a restore, check only the images' sizes before the first write
-	AcceptMachine bool     // restore although the images are another machine's
-	OldImages     bool     // restore or verify from the .old images
-	AcceptFailing bool     // back up a disk even if much of it, or its partition table, cannot be read
-	Raw           bool     // restore or verify images without a sidecar, whatever their content looks like
+	Disks         []string   // only these disks, spelled as in disk-devices.lst; if empty, the agent chooses
+	Map           []string   // restore or verify: where images belong, as IMAGE=DISK; others go by the rules of package match
+	PrecheckSize  bool       // in a restore, check only the images' sizes before the first write
+	AcceptMachine bool       // restore although the images are another machine's
+	OldImages     bool       // restore or verify from the .old images
+	From          string     // restore or verify the backup of this box, spelled as the store has it; "" is the box's own
+	Hooks         []box.Hook // changes of the restored system
+	AcceptFailing bool       // back up a disk even if much of it, or its partition table, cannot be read
+	Raw           bool       // restore or verify images without a sidecar, whatever their content looks like
 
 	Retry time.Duration // wait after a refusal or failure, whole seconds; 0 is the agent's default
 	Stall time.Duration // the box reboots after so long without progress, whole seconds; 0 is the agent's default
@@ -153,6 +155,8 @@ const (
 	wordFailing = "testbox-accept-failing"
 	wordImage   = "testbox-image"
 	wordRaw     = "testbox-raw"
+	wordFrom    = "testbox-from"
+	wordHooks   = "testbox-hooks"
 	wordRetry   = "testbox-retry"
 	wordStall   = "testbox-stall"
 	wordFault   = "testbox-fault"
@@ -224,6 +228,7 @@ var modeWords = []struct {
 	{ShareMode, wordTFTP, true}, {ShareMode, wordBackup, true},
 	{ShareMode, wordCheck, false}, {ShareMode, wordImage, false}, {ShareMode, wordRaw, false}, {ShareMode, wordRoot, false},
 	{ServerMode, wordServer, true}, {ServerMode, wordKey, true}, {ServerMode, wordSecret, true},
+	{ServerMode, wordFrom, false}, {ServerMode, wordHooks, false},
 	{ServerMode, wordFetch, false}, {ServerMode, wordSHA256, false},
 }
 
@@ -297,6 +302,10 @@ func (c *Cmdline) set(key, v string) (err error) {
 		c.OldImages, err = true, check(v == "old", "%q is not old", v)
 	case wordRaw:
 		c.Raw = true
+	case wordFrom:
+		c.From, err = v, check(image.ValidBox(v), "%q is not a box", v)
+	case wordHooks:
+		c.Hooks, err = box.ParseHooks(v)
 	case wordRetry:
 		c.Retry, err = parseSeconds(v)
 	case wordStall:

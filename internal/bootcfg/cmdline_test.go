@@ -51,6 +51,7 @@ func fullServer(t testing.TB) Cmdline {
 	c.PrecheckSize, c.OldImages, c.Raw = false, false, false
 	c.Server, c.Key = netip.MustParseAddrPort("10.42.1.1:8444"), strings.Repeat("0123456789abcdef", 4)
 	c.Secret = "1-00112233445566778899aabbccddeeff"
+	c.From, c.Hooks = "10.40.41.99", box.Hooks
 	return c
 }
 
@@ -270,10 +271,13 @@ func TestAgree(t *testing.T) {
 		"server":  func(c *Cmdline) { c.Server = netip.MustParseAddrPort("10.42.1.1:8445") },
 		"key":     func(c *Cmdline) { c.Key = "0" + c.Key[1:len(c.Key)-1] + "0" },
 		"secret":  func(c *Cmdline) { c.Secret = "2-" },
+		"from":    func(c *Cmdline) { c.From = "10.40.41.98" },
+		"hooks":   func(c *Cmdline) { c.Hooks = c.Hooks[1:] },
 	} {
 		a, b := full(t), full(t)
 		a.Server, a.Key, a.Secret = fullServer(t).Server, fullServer(t).Key, fullServer(t).Secret
-		b.Server, b.Key, b.Secret = a.Server, a.Key, a.Secret
+		a.From, a.Hooks = fullServer(t).From, fullServer(t).Hooks
+		b.Server, b.Key, b.Secret, b.From, b.Hooks = a.Server, a.Key, a.Secret, a.From, a.Hooks
 		change(&b)
 		if Agree(&a, &b) == nil || Agree(&b, &a) == nil {
 			t.Errorf("%s: a difference was not seen", name)

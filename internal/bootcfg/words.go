@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"testbox-imaging/internal/box"
 )
 
 // Words returns the command line's text. ParseCmdline of it gives c again.
@@ -43,6 +45,8 @@ func (c *Cmdline) Words() string {
 	if c.Raw {
 		w = append(w, wordRaw)
 	}
+	add(c.From != "", wordFrom, c.From)
+	add(len(c.Hooks) > 0, wordHooks, box.JoinHooks(c.Hooks))
 	add(c.Retry != 0, wordRetry, seconds(c.Retry))
 	add(c.Stall != 0, wordStall, seconds(c.Stall))
 	add(c.Fault != "", wordFault, c.Fault)
@@ -108,6 +112,10 @@ func Agree(started, file *Cmdline) error {
 		return differ(wordFailing, started.AcceptFailing, file.AcceptFailing)
 	case started.OldImages != file.OldImages:
 		return differ(wordImage, started.OldImages, file.OldImages)
+	case started.From != file.From:
+		return differ(wordFrom, started.From, file.From)
+	case !slices.Equal(started.Hooks, file.Hooks):
+		return differ(wordHooks, started.Hooks, file.Hooks)
 	case started.Raw != file.Raw:
 		return differ(wordRaw, started.Raw, file.Raw)
 	}

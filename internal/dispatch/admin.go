@@ -138,6 +138,12 @@ func (d *Dispatch) check(r Request) error {
 		return problem.Wrongf("a job can name %d disks, and not %d; put them into %s of the box", maxNames, len(o.Disks), box.DisksFile)
 	case o.Image != "" && !usesImage(r.Action):
 		return problem.Wrongf("a %s uses no backup, so none can be named", r.Action)
+	case o.From != "" && !usesImage(r.Action):
+		return problem.Wrongf("a %s uses no backup, so it uses none of another box either", r.Action)
+	case o.From != "" && (!image.ValidBox(o.From) || strings.Contains(o.Image, "@")):
+		return problem.Wrongf("%.100q and %.100q name no backup of one other box; with a box, give the id of its backup alone", o.From, o.Image)
+	case len(o.Hooks) > 0 && r.Action != box.Restore:
+		return problem.Wrongf("hooks change a restored system, and are not for a %s", r.Action)
 	case len(o.Image) > maxImage:
 		return problem.Wrongf("%.100q... is no backup", o.Image)
 	case o.AcceptFailing && !backup:
@@ -157,10 +163,16 @@ func (d *Dispatch) check(r Request) error {
 	if _, err := match.ParseMap(r.Options.Map); err != nil {
 		return problem.Wrongf("the map: %w", err)
 	}
+	if _, err := box.CheckHooks(r.Options.Hooks); err != nil {
+		return problem.Wrongf("%w", err)
+	}
 	seen := map[box.Addr]bool{}
 	for _, b := range r.Boxes {
 		if b.IsZero() || seen[b] {
 			return problem.Wrongf("a box has no address, or %s is named twice", b)
+		}
+		if b.String() == r.Options.From {
+			return problem.Wrongf("%s is a box of the request, and also the one whose backup is used; leave it out of one of the two", b)
 		}
 		seen[b] = true
 	}
@@ -185,9 +197,32 @@ func (d *Dispatch) checkRequest(ctx context.Context, r Request) error {
 		err = d.cfg.Boots.CheckBoxes(r.Boxes)
 	}
 	if err == nil {
+		err = d.checkNames(ctx, r)
+	}
+	if err == nil {
 		err = d.checkImages(ctx, r)
 	}
 	return err
+}
+
+// checkNames refuses to give boxes a host name that have none.
+func (d *Dispatch) checkNames(ctx context.Context, r Request) error {
+	if !slices.Contains(r.Options.Hooks, box.HookHostname) {
+		return nil
+	}
+	return d.book.View(ctx, func(tx *ledger.Tx) error {
+		for _, addr := range r.Boxes {
+			b, err := d.boxOf(tx, addr)
+			if err != nil {
+				return err
+			}
+			if !box.ValidHost(b.Name) {
+				return problem.Refusef("%s has no name, so the hook %s cannot give it one; `testbox box set %s --name NAME` does", addr,
+					box.HookHostname, addr)
+			}
+		}
+		return nil
+	})
 }
 
 // Add makes the jobs that a request asks for, all of them or none. The statuses
@@ -215,6 +250,9 @@ func (d *Dispatch) AddAll(ctx context.Context, requests []Request, more func(*le
 	for i := range requests {
 		r := &requests[i]
 		r.Options.Disks, r.Options.Map = slices.Clone(r.Options.Disks), slices.Clone(r.Options.Map)
+		if hooks, err := box.CheckHooks(r.Options.Hooks); err == nil { // else check says why
+			r.Options.Hooks = hooks
+		}
 		if err := d.checkRequest(ctx, *r); err != nil {
 			return nil, err
 		}
@@ -375,9 +413,24 @@ func (d *Dispatch) addJob(ctx context.Context, tx *ledger.Tx, r Request, addr bo
 		err = tx.AddJob(row)
 	}
 	if err == nil {
-		err = tx.AddAudit(d.entry(ctx, r.By, "add a job", order.ID, fmt.Sprintf("%s of %s", r.Action, addr)))
+		err = tx.AddAudit(d.entry(ctx, r.By, "add a job", order.ID, fmt.Sprintf("%s of %s%s", r.Action, addr, fromText(r.Options))))
+	}
+	if err == nil && r.Options.From != "" { // so that the other box's history has it too
+		err = tx.AddAudit(d.entry(ctx, r.By, "use a box's backup for another", r.Options.From,
+			fmt.Sprintf("%s of %s, job %s", r.Action, addr, order.ID)))
 	}
 	return doc, true, err
+}
+
+// fromText says in the audit log what a job does beyond the box's own backup.
+func fromText(o Options) (text string) {
+	if o.From != "" {
+		text = " from a backup of " + o.From
+	}
+	if len(o.Hooks) > 0 {
+		text += ", with hooks " + box.JoinHooks(o.Hooks)
+	}
+	return text
 }
 
 // after is when a job was asked for. It is later than for all jobs that its box has, since

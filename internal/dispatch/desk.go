@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -377,9 +378,13 @@ func (d *Dispatch) readList(addr box.Addr) (text *string, refusal string, err er
 }
 
 // choose finds the backup that a job uses. The first attempt chooses it, and all
-// others use the same. Another box's backup needs Options.Image and AcceptMachine.
+// others use the same. Another box's backup needs Options.From, or Options.Image and
+// AcceptMachine.
 func (d *Dispatch) choose(ctx context.Context, addr box.Addr, doc document) (r *image.Record, refusal string, err error) {
 	name := doc.Options.Image
+	if from := doc.Options.From; from != "" {
+		name = from + "@" + name
+	}
 	if doc.Image != nil {
 		name = doc.Image.Box + "@" + doc.Image.ID
 	}
@@ -388,6 +393,9 @@ func (d *Dispatch) choose(ctx context.Context, addr box.Addr, doc document) (r *
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && doc.Image != nil:
 		return nil, fmt.Sprintf("The backup %s of %s, which this job began with, was deleted.", doc.Image.ID, doc.Image.Box), nil
+	case errors.Is(err, fs.ErrNotExist) && doc.Options.From != "":
+		return nil, fmt.Sprintf("There is no backup %.100s of %s to use for %s.", cmp.Or(doc.Options.Image, "at all"), doc.Options.From,
+			addr), nil
 	case errors.Is(err, fs.ErrNotExist) && name == "":
 		return nil, fmt.Sprintf("There is no backup of %s to use.", addr), nil
 	case errors.Is(err, fs.ErrNotExist):
@@ -396,8 +404,9 @@ func (d *Dispatch) choose(ctx context.Context, addr box.Addr, doc document) (r *
 		return nil, fmt.Sprintf("The backup cannot be used: %v.", unfit), nil
 	case err != nil:
 		return nil, "", fmt.Errorf("look for the backup %s of %s: %w", name, addr, err)
-	case r.Box != addr.String() && !doc.Options.AcceptMachine:
-		return nil, fmt.Sprintf("The backup %s is of %s, and not of %s. --accept-machine uses it all the same.", r.ID, r.Box, addr), nil
+	case r.Box != addr.String() && r.Box != doc.Options.From && !doc.Options.AcceptMachine:
+		return nil, fmt.Sprintf("The backup %s is of %s, and not of %s. --from %s --image %s uses it all the same.",
+			r.ID, r.Box, addr, r.Box, r.ID), nil
 	}
 	return r, "", nil
 }

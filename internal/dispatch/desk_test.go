@@ -150,9 +150,13 @@ func TestWhichBackup(t *testing.T) {
 			{Options{Image: old.ID}, old, ""},
 			{Options{Image: here.String() + "@" + old.ID}, old, ""},
 			{Options{Image: foreign.ID}, nil, "no backup"},
-			{Options{Image: there.String() + "@" + foreign.ID}, nil, "--accept-machine"},
+			{Options{Image: there.String() + "@" + foreign.ID}, nil, "--from " + there.String()},
 			{Options{Image: there.String() + "@" + foreign.ID, AcceptMachine: true}, foreign, ""},
 			{Options{Image: "20000101-000000"}, nil, "no backup"},
+			{Options{From: there.String()}, foreign, ""},
+			{Options{From: there.String(), Image: foreign.ID}, foreign, ""},
+			{Options{From: there.String(), Image: old.ID}, nil, "no backup " + old.ID + " of " + there.String()},
+			{Options{From: "golden"}, nil, "no backup at all of golden"},
 		} {
 			all, err := r.server().Add(ctx, Request{Boxes: []box.Addr{here}, Action: box.Verify, Options: c.opt, By: "ann"})
 			if c.text != "" {
@@ -196,6 +200,41 @@ func TestWhichBackup(t *testing.T) {
 			t.Errorf("the job says %q", j.Text)
 		}
 		r.armed(here, false)
+	})
+}
+
+// What makes no sense of another box's backup, and of hooks, is refused.
+func TestGoldenWrongUse(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.start(&knife{})
+		r.store.add(there, "", "sda")
+		for text, q := range map[string]Request{
+			"uses no backup":      {Action: box.Backup, Options: Options{From: there.String()}},
+			"is a box of the req": {Action: box.Restore, Options: Options{From: here.String()}},
+			"name no backup":      {Action: box.Restore, Options: Options{From: there.String(), Image: there.String() + "@latest"}},
+			"name no backup of":   {Action: box.Restore, Options: Options{From: "../x"}},
+			"are not for a":       {Action: box.Verify, Options: Options{From: there.String(), Hooks: box.Hooks}},
+			"no hook":             {Action: box.Restore, Options: Options{From: there.String(), Hooks: []box.Hook{"x"}}},
+			"named twice": {Action: box.Restore, Options: Options{From: there.String(),
+				Hooks: []box.Hook{box.HookSSHKeys, box.HookSSHKeys}}},
+			"has no name": {Action: box.Restore, Options: Options{From: there.String(), Hooks: []box.Hook{box.HookHostname}}},
+		} {
+			q.Boxes, q.By = []box.Addr{here}, "ann"
+			if _, err := r.server().Add(ctx, q); err == nil || !strings.Contains(err.Error(), text) {
+				t.Errorf("%s: %v", text, err)
+			}
+		}
+		s := r.add(here, box.Restore, opts(Options{From: there.String(), Hooks: []box.Hook{box.HookSSHKeys, box.HookMachineID}}))
+		if got := box.JoinHooks(s.Options.Hooks); got != "machine-id,ssh-keys" {
+			t.Errorf("the hooks are %s", got)
+		}
+		if e := r.audit("use a box's backup for another"); len(e) != 1 || e[0].On != there.String() ||
+			!strings.Contains(e[0].Why, here.String()) {
+			t.Errorf("the other box's history has %+v", e)
+		}
+		if e := r.audit("add a job"); len(e) != 1 || !strings.Contains(e[0].Why, "from a backup of "+there.String()) {
+			t.Errorf("this box's history has %+v", e)
+		}
 	})
 }
 

@@ -101,6 +101,11 @@ type Options struct {
 	// also needs AcceptMachine. If it is "", the baseline is taken, and the latest backup
 	// if there is no baseline.
 	Image string `json:"image,omitempty"`
+	// From is another box whose backup is used, spelled as the store has it. Image is then
+	// one of its backups. "" means the box's own backups.
+	From string `json:"from,omitempty"`
+	// Hooks are changes of the restored system, in the order of box.Hooks.
+	Hooks []box.Hook `json:"hooks,omitempty"`
 }
 
 // Dispatch runs all jobs of a server.

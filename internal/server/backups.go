@@ -32,14 +32,14 @@ func (b *backups) Of(ctx context.Context, addr box.Addr) ([]*image.Record, error
 }
 
 // Find implements dispatch.Backups. A name is what the shell's commands take behind
-// BOX@.
+// BOX@. BOX@ alone is the backup of another box that a restore takes by itself.
 func (b *backups) Find(ctx context.Context, addr box.Addr, name string) (*image.Record, error) {
 	arg := addr.String()
 	if _, err := box.ParseAddr(name); err == nil {
 		return nil, problem.Wrongf("%s is a box, and not one of its backups: %s@latest is its latest one", name, name)
 	}
 	if strings.Contains(name, "@") {
-		arg = name
+		arg = strings.TrimSuffix(name, "@")
 	} else if name != "" {
 		arg += "@" + name
 	}
