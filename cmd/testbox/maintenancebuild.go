@@ -185,5 +185,8 @@ func runMaintenanceBuild(ctx context.Context, p printer, o buildOptions, dir str
 		root = fmt.Sprintf(", root %.1f MB", float64(size)/1e6)
 	}
 	p.printf("%s %s (kernel %s, %.1f MB%s)\n", what, r.Version.Version, r.Version.Kernel, float64(r.Size)/1e6, root)
+	for _, l := range r.Loaders {
+		p.printf("%s\n", l)
+	}
 	return nil
 }

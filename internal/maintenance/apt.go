@@ -21,9 +21,11 @@ import (
 // host.
 type apt struct {
 	cache *cache
-	work  string // folder of this build
-	conf  string // configuration file, read after those of the host
-	suite string // of the first source, such as "bookworm"
+	work  string   // folder of this build
+	conf  string   // configuration file, read after those of the host
+	suite string   // of the first source, such as "bookworm"
+	state string   // folder of the indexes, kept in the cache
+	archs []string // of the packages; the first is that of the host
 	opt   Options
 	notes []string // errors that did not matter so far
 }
@@ -33,6 +35,7 @@ type pkg struct {
 	Name    string   `json:"name"`
 	Version string   `json:"version"`
 	SHA256  string   `json:"sha256"`
+	arch    string   // "" if it is that of the apt
 	size    int64    // in bytes, as the index says; 0 if not known
 	depends []string // only the names, and of alternatives the first one
 }
@@ -69,13 +72,17 @@ func (a *apt) close() { a.cache.close() }
 
 // newApt prepares an apt with sources that are made from those below opt.Etc.
 func newApt(c *cache, work string, opt Options) (*apt, error) {
-	a := &apt{cache: c, work: work, conf: filepath.Join(work, "apt.conf"), opt: opt}
 	host, notes := hostSources(opt.Etc)
-	a.notes = notes
 	sources := buildSources(host)
 	if len(sources) == 0 {
 		return nil, problem.Wrongf("no apt source below %s has Debian's component main for binary packages; the kernel comes from there", opt.Etc)
 	}
+	return makeApt(c, work, filepath.Join(c.dir, "apt"), opt, sources, notes, "amd64")
+}
+
+// makeApt prepares an apt with sources, for packages of some architectures. It keeps indexes in the folder state.
+func makeApt(c *cache, work, state string, opt Options, sources []source, notes []string, archs ...string) (*apt, error) {
+	a := &apt{cache: c, work: work, state: state, conf: filepath.Join(work, "apt.conf"), archs: archs, opt: opt, notes: notes}
 	if suites := sources[0].words("Suites"); len(suites) > 0 {
 		a.suite = suites[0]
 	}
@@ -84,7 +91,7 @@ func newApt(c *cache, work string, opt Options) (*apt, error) {
 			return nil, err
 		}
 	}
-	if err := os.MkdirAll(filepath.Join(c.dir, "apt/lists/partial"), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Join(state, "lists/partial"), 0o755); err != nil {
 		return nil, err
 	}
 	for name, text := range map[string][]byte{
@@ -103,11 +110,12 @@ func (a *apt) config() []byte {
 	return fmt.Appendf(nil, `#clear APT::Update;
 #clear APT::Architectures;
 #clear DPkg;
-APT::Architecture "amd64";
+APT::Architecture "%[3]s";
+APT::Architectures { "%[4]s"; };
 Dir::Etc::sourcelist "%[1]s/etc/none";
 Dir::Etc::sourceparts "%[1]s/sources.d/";
-Dir::State "%[2]s/apt/";
-Dir::State::lists "%[2]s/apt/lists/";
+Dir::State "%[2]s/";
+Dir::State::lists "%[2]s/lists/";
 Dir::State::status "%[1]s/status";
 Dir::Cache "%[1]s/cache/";
 Dir::Cache::archives "%[1]s/cache/archives/";
@@ -115,7 +123,7 @@ Acquire::Languages "none";
 Acquire::Retries "2";
 Acquire::http::Timeout "30";
 Acquire::https::Timeout "30";
-`, a.work, a.cache.dir)
+`, a.work, a.state, a.archs[0], strings.Join(a.archs, `"; "`))
 }
 
 // run runs one of apt's programs in a folder and returns what it printed.
@@ -162,7 +170,23 @@ func complaints(msg []byte) []string {
 // errNoPackage says that no source has a package.
 var errNoPackage = errors.New("no apt source has it")
 
-// show finds the version of a package that apt would install.
+// forLoaders makes a second apt beside a for the loaders of UEFI machines, and fetches its indexes.
+func (a *apt) forLoaders(ctx context.Context) (*apt, error) {
+	work, err := a.cache.work()
+	if err != nil {
+		return nil, err
+	}
+	host, _ := hostSources(a.opt.Etc)
+	sources := sourcesOfLoaders(buildSources(host))
+	b, err := makeApt(a.cache, work, filepath.Join(a.cache.dir, "apt-loaders"), a.opt, sources, nil, loaderArchs()...)
+	if err != nil {
+		return nil, err
+	}
+	defer b.opt.busy("", "reading the package indexes for the loaders of UEFI machines")()
+	return b, b.update(ctx)
+}
+
+// show finds the version of a package that apt would install. name may end in ":" and an architecture.
 func (a *apt) show(ctx context.Context, name string) (pkg, error) {
 	out, msg, err := a.run(ctx, a.work, "apt-cache", "--no-all-versions", "show", name)
 	if ctx.Err() != nil {
@@ -172,7 +196,9 @@ func (a *apt) show(ctx context.Context, name string) (pkg, error) {
 		return pkg{}, fmt.Errorf("package %s: %w %s", name, errNoPackage, strings.TrimSpace(string(msg)))
 	}
 	p, err := parseShow(out)
-	if err == nil && p.Name != name {
+	var of string
+	of, p.arch, _ = strings.Cut(name, ":")
+	if err == nil && p.Name != of {
 		err = errNoPackage
 	}
 	if err != nil {
@@ -234,7 +260,11 @@ func (a *apt) fetch(ctx context.Context, p pkg) (string, error) {
 	}
 	letAptIn(dir)
 	defer a.opt.busy(dir, "downloading %s %s%s", p.Name, p.Version, p.sizeText())()
-	_, msg, err := a.run(ctx, dir, "apt-get", "-q", "download", p.Name+"="+p.Version)
+	name := p.Name
+	if p.arch != "" {
+		name += ":" + p.arch
+	}
+	_, msg, err := a.run(ctx, dir, "apt-get", "-q", "download", name+"="+p.Version)
 	if err != nil {
 		return "", fmt.Errorf("download of %s %s failed: %w\n%s", p.Name, p.Version, err, bytes.TrimSpace(msg))
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"testbox-imaging/internal/bootcfg"
+	"testbox-imaging/internal/loaders"
 	"testbox-imaging/internal/words"
 )
 
@@ -33,9 +34,10 @@ type Options struct {
 // Result is a maintenance system that was built now or earlier.
 type Result struct {
 	Version bootcfg.Version
-	Existed bool     // built earlier from the same input, then checked and kept
-	Size    int64    // of kernel and initrd, bytes
-	Notes   []string // what an admin should know, such as drivers without firmware and sources that failed
+	Existed bool           // built earlier from the same input, then checked and kept
+	Size    int64          // of kernel and initrd, bytes
+	Loaders []loaders.Pair // of UEFI machines that are in the area now
+	Notes   []string       // what an admin should know, such as drivers without firmware and sources that failed
 }
 
 // MaxSize is the largest size in bytes of kernel and initrd together. A build
@@ -43,8 +45,8 @@ type Result struct {
 // large files.
 const MaxSize = 30_000_000
 
-// Build makes a maintenance system and publishes it in the TFTP area. A build
-// that fails changes nothing there.
+// Build makes a maintenance system and publishes it in the TFTP area, and the loaders
+// by which UEFI machines reach it. A build that fails changes nothing there.
 func Build(ctx context.Context, opt Options) (*Result, error) {
 	opt, err := opt.complete()
 	if err != nil {
@@ -77,7 +79,11 @@ func Build(ctx context.Context, opt Options) (*Result, error) {
 		return nil, fmt.Errorf("kernel and initrd have %d bytes, more than %d; loaders would fail on them", size, MaxSize)
 	}
 	opt.Say("putting kernel and initrd into %s", filepath.Join(opt.TFTP, bootcfg.MaintDir))
-	return publish(opt, parts, initrd)
+	r, err := publish(opt, parts, initrd)
+	if err != nil {
+		return nil, err
+	}
+	return r, r.addLoaders(ctx, a)
 }
 
 func (opt Options) complete() (Options, error) {

@@ -109,7 +109,11 @@ func BuildDebian(ctx context.Context, opt DebianOptions) (*Result, error) {
 	defer lock.Close()
 	b := &debianBuild{DebianOptions: opt, cache: a.cache, recipe: recipe, agent: agent}
 	b.name()
-	return b.run(ctx)
+	r, err := b.run(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return r, r.addLoaders(ctx, a)
 }
 
 // lockArea waits until no other build works in dir. The lock of the cache does
