@@ -199,7 +199,8 @@ func (m *matching) whyNot(i int) string {
 		}
 	}
 	if fit > 0 && m.other {
-		return "it is of another machine, and it is not certain which disk it is meant for; name the disks that are meant"
+		return "it is of another machine, and it is not certain which disk it is meant for; "+
+			"say so, as in --map IMAGE=DISK, or name the disks that are meant"
 	}
 	if fit > 0 {
 		return fmt.Sprintf("it is not certain which disk is its own; if the disks were replaced, say where the images go, as in --map %s=DISK, "+
