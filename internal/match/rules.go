@@ -199,7 +199,7 @@ func (m *matching) whyNot(i int) string {
 		}
 	}
 	if fit > 0 && m.other {
-		return "it is of another machine, and it is not certain which disk it is meant for; "+
+		return "it is of another machine, and it is not certain which disk it is meant for; " +
 			"say so, as in --map IMAGE=DISK, or name the disks that are meant"
 	}
 	if fit > 0 {
