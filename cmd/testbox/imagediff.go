@@ -22,7 +22,9 @@ func newImageDiffCmd() *cobra.Command {
 		Long: `Compares two backups disk by disk, and says how many bytes differ in which regions of 256 MiB, in
 which partitions and in which logical volumes; --places names every place. Bytes that no file system
 used in either are equal, whatever was there. Disks of other sizes or sector sizes differ, and it is
-said. The exit code is 6 if they differ.`,
+said. Unless a disk is named, it also says how the state of the box's firmware differs: its kind and
+version, Secure Boot, boot entries and their order, and NVMe namespaces. The exit code is 6 if they
+differ.`,
 		Example: `  testbox image diff 10.40.41.42@latest~1 10.40.41.42`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 2 {
@@ -41,6 +43,13 @@ said. The exit code is 6 if they differ.`,
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print it for programs, with all places")
 	cmd.Flags().BoolVar(&places, "places", false, "name every place")
 	return cmd
+}
+
+// imageDiff is what image diff --json prints.
+type imageDiff struct {
+	Disks []diskDiff `json:"disks"`
+	// Firmware is left out if a disk was named, or if no backup has a state.
+	Firmware *firmwareDiff `json:"firmware,omitempty"`
 }
 
 // diskDiff says how two images of a disk differ.
@@ -79,22 +88,26 @@ func runImageDiff(ctx context.Context, p printer, s reader, args []string, asJSO
 	if err != nil {
 		return err
 	}
-	out := []diskDiff{}
-	differ := false
+	out := imageDiff{Disks: []diskDiff{}}
+	if selA.Disk == "" && selB.Disk == "" {
+		out.Firmware = diffFirmware(a.Firmware, b.Firmware)
+	}
+	differ := out.Firmware != nil && len(out.Firmware.Changes) > 0
 	for _, p := range pairs {
 		d, err := diffDisk(ctx, s, [2]*image.Record{a, b}, p[0], p[1])
 		if err != nil {
 			return err
 		}
 		differ = differ || d.differs()
-		out = append(out, d)
+		out.Disks = append(out.Disks, d)
 	}
 	if asJSON {
 		if err := printJSON(p, out); err != nil {
 			return err
 		}
 	} else {
-		printDiff(p, out, places)
+		printDiff(p, out.Disks, places)
+		out.Firmware.print(p)
 	}
 	if differ {
 		return &exitError{exitDiffer, errors.New("the backups differ")}

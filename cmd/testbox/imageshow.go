@@ -40,7 +40,9 @@ func newImageShowCmd() *cobra.Command {
 		Use:   "show BACKUP",
 		Short: "Show all that is known of a backup",
 		Long: `Shows a backup: its disks, what they are known by, what they hold, and the name of each image. Two
-disks with the same name have the same bytes wherever they are used.`,
+disks with the same name have the same bytes wherever they are used. It also shows the state that the
+box's firmware had: BIOS or UEFI, its version, Secure Boot, boot entries in their order with what they
+start, and NVMe namespaces. --json prints all that was kept of it.`,
 		Example: `  testbox image show 10.40.41.42
   testbox image show web-1@latest~1`,
 		Args: oneImage, ValidArgsFunction: completeImages(&o),
@@ -110,6 +112,9 @@ func printRecord(ctx context.Context, p printer, s catalogue, r *image.Record) {
 	}
 	if b := r.Boot; b != nil {
 		p.printf("boot test: %s, %s; sign of life: %s\n  %s\n", b.Verdict, b.Time.Format(time.RFC3339), signText[b.Sign], printable(b.Text))
+	}
+	if r.Firmware != nil {
+		printFirmware(p, r.Firmware)
 	}
 }
 
