@@ -3,6 +3,7 @@
 package bootarea
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -44,13 +45,20 @@ func (a *Area) Close() error { return a.root.Close() }
 
 // File is one file of the area.
 type File struct {
-	f    *os.File
+	f    io.ReaderAt
 	size int64
 	when time.Time
 }
 
 func (f *File) ReadAt(p []byte, at int64) (int, error) { return f.f.ReadAt(p, at) }
-func (f *File) Close() error                           { return f.f.Close() }
+
+// Close closes the file.
+func (f *File) Close() error {
+	if c, ok := f.f.(io.Closer); ok {
+		return c.Close()
+	}
+	return nil
+}
 
 // Size is the size of the file when it was opened, in bytes.
 func (f *File) Size() int64 { return f.size }
@@ -77,6 +85,32 @@ func (a *Area) Open(name string, client netip.Addr) (*File, error) {
 	if err := secret(name, client); err != nil {
 		return nil, err
 	}
+	f, err := a.open(name)
+	if name == bootcfg.GRUBConfigName && (err != nil || f.damagedGRUB()) {
+		if err == nil {
+			f.Close()
+		}
+		return ownGRUB(), nil
+	}
+	return f, err
+}
+
+// damagedGRUB reports whether a configuration of GRUB is a damaged one of ours.
+func (f *File) damagedGRUB() bool {
+	text := make([]byte, min(f.size, bootcfg.MaxGRUB))
+	n, _ := f.ReadAt(text, 0)
+	return bootcfg.OriginOfGRUB(text[:n]) == bootcfg.GRUBDamaged
+}
+
+// ownGRUB stands for a configuration of GRUB that is missing or damaged. GRUB
+// asks for it when there is no way back to the firmware any more, and without it
+// the machine would stop at a prompt.
+func ownGRUB() *File {
+	text := bootcfg.GRUBConfig()
+	return &File{bytes.NewReader(text), int64(len(text)), time.Time{}}
+}
+
+func (a *Area) open(name string) (*File, error) {
 	// A FIFO is not waited for.
 	f, err := a.root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {

@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"testbox-imaging/internal/bootcfg"
 )
 
 func must(t testing.TB, err error) {
@@ -83,6 +85,36 @@ func TestOpen(t *testing.T) {
 	if _, err := a.Open("pxelinux.cfg/0A28292A", netip.MustParseAddr("::ffff:10.40.41.42")); err != nil {
 		t.Errorf("the same address in the form of IPv6: %v", err)
 	}
+}
+
+// TestGRUBConfig: GRUB gets a configuration that ends in a restart, whatever is in the
+// area. One that somebody else wrote is given out as it is.
+func TestGRUBConfig(t *testing.T) {
+	ours := string(bootcfg.GRUBConfig())
+	for what, c := range map[string]struct {
+		there any // text, or nil for no file
+		want  string
+	}{
+		"none": {nil, ours}, "empty": {"", ours}, "whole": {ours, ours}, "cut off": {ours[:1000], ours}, "another's": {"reboot\n", "reboot\n"},
+	} {
+		a, top := area(t)
+		if text, ok := c.there.(string); ok {
+			must(t, os.Mkdir(filepath.Join(top, "grub"), 0o755))
+			must(t, os.WriteFile(filepath.Join(top, bootcfg.GRUBConfigName), []byte(text), 0o644))
+		}
+		f, err := a.Open("/grub/grub.cfg", boxAddr)
+		must(t, err)
+		if got, err := io.ReadAll(io.NewSectionReader(f, 0, f.Size())); err != nil || string(got) != c.want {
+			t.Errorf("%s: GRUB gets %.99q, %v", what, got, err)
+		}
+		must(t, f.Close())
+	}
+	a, top := area(t)
+	must(t, os.MkdirAll(filepath.Join(top, bootcfg.LoadersDir), 0o755))
+	must(t, os.WriteFile(filepath.Join(top, bootcfg.LoadersDir, "0A28292B.cfg"), []byte("x"), 0o644))
+	f, err := a.Open("grub/boxes/0A28292B.cfg", boxAddr)
+	must(t, err) // which has no secret, so that everybody can read it
+	must(t, f.Close())
 }
 
 func TestClosedFile(t *testing.T) {

@@ -10,12 +10,14 @@ import (
 	"strings"
 )
 
-// Files for UEFI machines below the TFTP area. Firmware starts shim, which starts
-// the network GRUB beside it. GRUB has the name of its configuration built in.
-// LoadersDir has a file for each box.
+// UEFILoaders are the files that UEFI machines start, below the TFTP area, for each
+// architecture. Firmware starts the first, Debian's shim, and that the second, Debian's
+// network GRUB.
+var UEFILoaders = [][2]string{{"shimx64.efi", "grubx64.efi"}, {"shimia32.efi", "grubia32.efi"}, {"shimaa64.efi", "grubaa64.efi"}}
+
+// GRUB has the name of its configuration built in. LoadersDir has a file for each
+// box.
 const (
-	ShimName       = "shimx64.efi"
-	NetGRUBName    = "grubx64.efi"
 	GRUBConfigName = "grub/grub.cfg"
 	LoadersDir     = "grub/boxes"
 )

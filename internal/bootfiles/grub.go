@@ -11,14 +11,21 @@ import (
 	"testbox-imaging/internal/problem"
 )
 
-// hasUEFI reports whether the TFTP area has a loader for UEFI machines.
-func (f *Folder) hasUEFI() bool {
-	for _, name := range []string{bootcfg.ShimName, bootcfg.NetGRUBName} {
-		if _, err := os.Lstat(filepath.Join(f.TFTP(), name)); err == nil {
-			return true
+// uefiFiles are what UEFI machines ask for, of each architecture for which the TFTP
+// area has a loader.
+func (f *Folder) uefiFiles() (files []string) {
+	for _, pair := range bootcfg.UEFILoaders {
+		for _, name := range pair {
+			if _, err := os.Lstat(filepath.Join(f.TFTP(), name)); err == nil {
+				files = append(files, pair[0], pair[1])
+				break
+			}
 		}
 	}
-	return false
+	if len(files) > 0 {
+		files = append(files, bootcfg.GRUBConfigName)
+	}
+	return files
 }
 
 // GRUBConfig is the path of the configuration that UEFI machines read.
@@ -28,7 +35,7 @@ func (f *Folder) GRUBConfig() string { return filepath.Join(f.TFTP(), bootcfg.GR
 // disk, because GRUB would stop at its prompt. A configuration that somebody else
 // wrote is that one's to answer for.
 func (f *Folder) CheckGRUB() error {
-	if !f.hasUEFI() {
+	if len(f.uefiFiles()) == 0 {
 		return nil
 	}
 	text, err := durable.ReadFile(f.fsys, f.GRUBConfig(), bootcfg.MaxGRUB)

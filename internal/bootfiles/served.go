@@ -28,9 +28,7 @@ func (f *Folder) CheckServed(others ...string) error {
 	if _, err := os.Lstat(filepath.Join(f.TFTP(), otherLoader)); err == nil {
 		files = append(files, otherLoader)
 	}
-	if f.hasUEFI() {
-		files = append(files, bootcfg.ShimName, bootcfg.NetGRUBName, bootcfg.GRUBConfigName)
-	}
+	files = append(files, f.uefiFiles()...)
 	return f.checkModules(bootcfg.DefaultName, append(files, others...)...)
 }
 
