@@ -26,6 +26,7 @@ import (
 	"testbox-imaging/internal/boxapi"
 	"testbox-imaging/internal/chunk"
 	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/efi"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/job"
 	"testbox-imaging/internal/sharedir"
@@ -326,8 +327,15 @@ func (r *Rig) Grant(_ context.Context, token string, _ netip.Addr) (boxapi.Grant
 	if j == nil || j.State != job.Running && j.State != job.Rescue {
 		return boxapi.Grant{}, fs.ErrNotExist
 	}
+	arming := string(j.Arming)
 	return boxapi.Grant{Box: r.addr.String(), Job: j.ID, Arming: j.Arming, Backup: true,
-		MayRead: func(string, string, string) bool { return true }}, nil
+		MayRead: func(string, string, string) bool { return true },
+		Add: func(ctx context.Context, rec *image.Record, add func(context.Context) error) error {
+			if n := r.note(); n != nil && n.Arming == arming {
+				rec.Firmware = &n.State
+			}
+			return add(ctx)
+		}}, nil
 }
 
 // Hello implements boxapi.Desk.
@@ -412,6 +420,31 @@ func (r *Rig) ReadLog() string {
 // Inventory implements boxapi.Desk.
 func (r *Rig) Inventory(_ context.Context, _ string, _ netip.Addr, name string, data []byte) error {
 	return durable.WriteFile(durable.OS{}, r.folder().Path(name), data, 0o644)
+}
+
+// note is what the latest start noted of the firmware, or nil.
+func (r *Rig) note() *efi.Note {
+	data, err := os.ReadFile(r.folder().Path(box.FirmwareFile))
+	if err != nil {
+		return nil
+	}
+	n, err := efi.ParseNote(data)
+	r.must(err)
+	return n
+}
+
+// Firmware implements boxapi.Desk.
+func (r *Rig) Firmware(context.Context, string, netip.Addr) (*wire.Firmware, error) {
+	f := &wire.Firmware{Before: r.note()}
+	records := r.Records()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.image != nil {
+		f.Image = r.image.Firmware
+	} else if len(records) > 0 {
+		f.Image = records[0].Firmware
+	}
+	return f, nil
 }
 
 // Result implements boxapi.Desk.

@@ -246,6 +246,7 @@ func (s *Server) Routes(mux *http.ServeMux) {
 		mux.Handle("POST "+wire.ReportPath, s.serve((*request).asTalker, s.report))
 		mux.Handle("POST "+wire.ResultPath, s.serve((*request).asTalker, s.result))
 		mux.Handle("PUT "+wire.InventoryPath+"{name}", s.serve((*request).asTalker, s.inventory))
+		mux.Handle("GET "+wire.FirmwarePath, s.serve((*request).asTalker, s.firmware))
 	}
 }
 

@@ -24,6 +24,9 @@ type Desk interface {
 	// Inventory stores a file durably. name is one of those that wire.ValidInventory
 	// knows. It is not called for a token that the Authority does not know.
 	Inventory(ctx context.Context, token string, from netip.Addr, name string, data []byte) error
+	// Firmware returns what is known of the firmware of the box. It is not called for a
+	// token that the Authority does not know.
+	Firmware(ctx context.Context, token string, from netip.Addr) (*wire.Firmware, error)
 	// Result takes the end of an action. It is durable when Result returns.
 	Result(ctx context.Context, token string, from netip.Addr, r *wire.Result) (*wire.Told, error)
 }
@@ -212,4 +215,22 @@ func (s *Server) inventory(ctx context.Context, q *request) error {
 		return q.deskError(err)
 	}
 	return q.answer(http.StatusNoContent, "", nil)
+}
+
+func (s *Server) firmware(ctx context.Context, q *request) error {
+	if q.client == nil {
+		return &wire.Problem{Code: wire.CodeToken, Text: "the session token is not known here"}
+	}
+	release, err := q.hold(ctx, 4*wire.MaxFirmware)
+	if err != nil {
+		return err
+	}
+	defer release()
+	d, ctx, cancel := q.desk(ctx)
+	defer cancel()
+	f, err := d.Firmware(ctx, q.token, q.from())
+	if err != nil {
+		return q.deskError(err)
+	}
+	return q.answer(http.StatusOK, jsonType, wire.Marshal(f))
 }

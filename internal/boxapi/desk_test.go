@@ -13,6 +13,7 @@ import (
 
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/boxapi"
+	"testbox-imaging/internal/efi"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/job"
 	"testbox-imaging/internal/remote"
@@ -71,6 +72,12 @@ func (d *desk) Inventory(ctx context.Context, token string, from netip.Addr, nam
 	return d.take(ctx, token, from, func() { d.files[name] = bytes.Clone(data) })
 }
 
+func (d *desk) Firmware(ctx context.Context, token string, from netip.Addr) (*wire.Firmware, error) {
+	state := efi.State{Kind: efi.UEFI}
+	note := &efi.Note{Format: efi.NoteFormat, State: state, NetworkFirst: &efi.NetworkFirst{Result: efi.OrderKept}}
+	return &wire.Firmware{Before: note, Image: &state}, d.take(ctx, token, from, func() {})
+}
+
 func (d *desk) Result(ctx context.Context, token string, from netip.Addr, r *wire.Result) (*wire.Told, error) {
 	return &wire.Told{Word: job.Restart, Time: testTime}, d.take(ctx, token, from, func() { d.results = append(d.results, r) })
 }
@@ -111,6 +118,10 @@ func TestJob(t *testing.T) {
 	if len(d.files) != 3 || string(d.files[box.InfoZip]) != box.InfoZip {
 		t.Errorf("the inventory is %v", d.files)
 	}
+	f, err := c.Firmware(t.Context())
+	if err != nil || f.Before == nil || f.Before.NetworkFirst.Result != efi.OrderKept || f.Image == nil || f.Image.Kind != efi.UEFI {
+		t.Errorf("the firmware is %+v, %v", f, err)
+	}
 	told, err = c.Result(t.Context(), &wire.Result{Outcome: box.Done, Receipts: []image.Receipt{{Image: "sda", Disk: "vda"}}})
 	must(t, err)
 	if told.Word != job.Restart || d.results[0].Outcome != box.Done || len(d.results[0].Receipts) != 1 {
@@ -124,6 +135,8 @@ func TestJob(t *testing.T) {
 		t.Errorf("a repeated result: %+v, %v", told, err)
 	}
 	wantErr(t, "a file after the end", c.Inventory(t.Context(), box.InfoText, nil), wire.ErrToken)
+	_, err = c.Firmware(t.Context())
+	wantErr(t, "the firmware after the end", err, wire.ErrToken)
 	_, err = r.clientOf(rand.Text(), nil).Report(t.Context(), &wire.Report{Number: 1})
 	wantErr(t, "another token", err, wire.ErrToken)
 }

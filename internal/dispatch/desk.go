@@ -86,6 +86,9 @@ func (d *Dispatch) Grant(_ context.Context, token string, from netip.Addr) (boxa
 		return boxapi.Grant{}, errNoSession
 	}
 	g := boxapi.Grant{Box: j.Box.String(), Job: j.ID, Arming: j.Arming, Backup: j.Action == box.Backup || j.Action == box.BackupAgain}
+	if g.Backup {
+		g.Add = d.withFirmware(j)
+	}
 	if use := t.doc.Image; use != nil && usesImage(j.Action) {
 		g.MayRead = func(box, id, _ string) bool { return box == use.Box && id == use.ID }
 	}
@@ -168,6 +171,11 @@ func (d *Dispatch) Inventory(ctx context.Context, token string, from netip.Addr,
 		return &wire.Problem{Code: wire.CodeRefused, Text: text}
 	case d.cfg.Area == nil:
 		return errors.New("the server has no folders of boxes")
+	}
+	if name == box.FirmwareFile {
+		if err := d.takeNote(t.job, data); err != nil {
+			return err
+		}
 	}
 	folder, err := d.cfg.Area.Box(t.job.Box)
 	if err == nil && name == box.InfoJSON {

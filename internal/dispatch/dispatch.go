@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/job"
@@ -84,6 +85,9 @@ type Config struct {
 	// Opens says when jobs of a box may begin again. Zero or past means now, and so
 	// does a nil Opens.
 	Opens func(b ledger.Box) time.Time
+	// Loaders durably writes the file by which GRUB finds a box's own systems. An error
+	// may be about some of the loaders only. nil means that there are no such files.
+	Loaders func(addr box.Addr, loaders []bootcfg.LocalLoader) error
 	// Forget ends what a session token has open (boxapi.Server.Forget). It may be set
 	// later by SetForget.
 	Forget func(token string)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // NoteFormat is the number of the form of a note that this code writes.
@@ -31,23 +32,34 @@ func ParseNote(b []byte) (*Note, error) {
 	if err := json.Unmarshal(b, &n); err != nil {
 		return nil, fmt.Errorf("the note about the firmware is not readable: %w", err)
 	}
-	if n.Format != NoteFormat {
-		return nil, fmt.Errorf("the note about the firmware has format %d, and this program reads format %d", n.Format, NoteFormat)
-	}
-	if err := n.State.Check(); err != nil {
+	if err := n.Check(); err != nil {
 		return nil, err
+	}
+	return &n, nil
+}
+
+// Check returns an error if a value of the note cannot be true.
+func (n *Note) Check() error {
+	if n.Format != NoteFormat {
+		return fmt.Errorf("the note about the firmware has format %d, and this program reads format %d", n.Format, NoteFormat)
 	}
 	if f := n.NetworkFirst; f != nil {
 		switch f.Result {
 		case OrderKept, OrderRepaired, OrderIgnored, OrderFailed, OrderNone:
 		default:
-			return nil, fmt.Errorf("the note about the firmware has the result %.40q", f.Result)
+			return fmt.Errorf("the note about the firmware has the result %.40q", f.Result)
 		}
 		if !isClean(f.Text, maxNoteText) || len(f.Before) > MaxEntries || len(f.Wrote) > MaxEntries {
-			return nil, errors.New("the note about the firmware says too much, or what cannot be printed")
+			return errors.New("the note about the firmware says too much, or what cannot be printed")
 		}
 	}
-	return &n, nil
+	if p := n.PutBack; p != nil {
+		if len(p.Put) > MaxEntries || len(p.Left) > MaxEntries ||
+			slices.ContainsFunc(p.Left, func(s string) bool { return !isClean(s, maxNoteText) }) {
+			return errors.New("the note about the firmware says too much, or what cannot be printed")
+		}
+	}
+	return n.State.Check()
 }
 
 // maxNoteText is how long the text about BootOrder may be, in bytes.

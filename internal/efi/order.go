@@ -43,6 +43,9 @@ type Note struct {
 	Arming       string        `json:"arming,omitempty"` // of the start
 	State        State         `json:"state"`
 	NetworkFirst *NetworkFirst `json:"networkFirst,omitempty"` // nil on a BIOS machine
+	// PutBack is set if the note was made after a restore. It says what became of the
+	// image's boot entries.
+	PutBack *PutBack `json:"putBack,omitempty"`
 }
 
 // networkEntry finds the entry that belongs at the beginning of the order. It is the

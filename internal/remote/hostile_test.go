@@ -56,6 +56,9 @@ func (politeDesk) Report(context.Context, string, netip.Addr, *wire.Report) (*wi
 }
 
 func (politeDesk) Inventory(context.Context, string, netip.Addr, string, []byte) error { return nil }
+func (politeDesk) Firmware(context.Context, string, netip.Addr) (*wire.Firmware, error) {
+	return &wire.Firmware{}, nil
+}
 
 func (politeDesk) Result(context.Context, string, netip.Addr, *wire.Result) (*wire.Told, error) {
 	return &wire.Told{Word: job.Restart, Time: time.Unix(1, 0)}, nil

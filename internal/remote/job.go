@@ -57,3 +57,9 @@ func (c *Client) Inventory(ctx context.Context, name string, data []byte) error 
 	}
 	return nil
 }
+
+// Firmware asks what the server knows of the firmware of this box.
+func (c *Client) Firmware(ctx context.Context) (*wire.Firmware, error) {
+	q := call{method: http.MethodGet, path: wire.FirmwarePath}
+	return ask(ctx, c, "ask the server about the firmware", q, wire.MaxFirmware, wire.ParseFirmware)
+}

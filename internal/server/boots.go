@@ -52,6 +52,12 @@ func (b *boots) Armed(_ context.Context, addr box.Addr, id box.Arming, secret st
 	return err == nil && f.Cmdline != nil && f.Cmdline.Arming == id && f.Cmdline.Secret == secret
 }
 
+// writeLoaders is dispatch.Config.Loaders.
+func (s *server) writeLoaders(addr box.Addr, loaders []bootcfg.LocalLoader) error {
+	left, err := s.Place.Boot.WriteLoaders(addr, loaders)
+	return errors.Join(append(left, err)...)
+}
+
 // CheckBoxes implements dispatch.Boots.
 func (b *boots) CheckBoxes(all []box.Addr) error {
 	if b.moves != nil {

@@ -175,7 +175,8 @@ func (s *server) open(ctx context.Context) (err error) {
 	s.dispatch, err = dispatch.Open(ctx, dispatch.Config{
 		Power: power, Starting: cfg.Jobs.PowerAtOnce,
 		Ledger: s.ledger, Backups: &backups{s.Store, time.Now}, Area: area, Most: cfg.Boxes, Places: setting.Places, Probe: probe, Log: s.Log,
-		Boots: &boots{place: s.Place, served: s.served, key: s.prints.agents.String(), moves: s.mover.check},
+		Loaders: s.writeLoaders,
+		Boots:   &boots{place: s.Place, served: s.served, key: s.prints.agents.String(), moves: s.mover.check},
 		Limits: job.Limits{
 			Attempts: cfg.Jobs.Attempts, Silence: time.Duration(cfg.Jobs.Silence), Arming: time.Duration(cfg.Jobs.Start),
 			Up: time.Duration(cfg.Jobs.Up), Protocol: wire.Version,

@@ -17,7 +17,7 @@ func TestDocument(t *testing.T) {
 	must(t, err)
 	doc := string(b)
 	for _, m := range []any{Hello{}, Welcome{}, Job{}, Report{}, Line{}, Result{}, Told{}, Open{}, Stored{}, Committed{}, Problem{},
-		image.Receipt{}, image.Stage{}, image.Range{}} {
+		Firmware{}, image.Receipt{}, image.Stage{}, image.Range{}} {
 		typ := reflect.TypeOf(m)
 		for i := range typ.NumField() {
 			name, _, _ := strings.Cut(typ.Field(i).Tag.Get("json"), ",")
@@ -26,7 +26,8 @@ func TestDocument(t *testing.T) {
 			}
 		}
 	}
-	words := []string{HelloPath, ReportPath, ResultPath, InventoryPath, box.InfoText, box.InfoJSON, box.InfoZip}
+	words := []string{HelloPath, ReportPath, ResultPath, InventoryPath, FirmwarePath, box.FirmwareFile, box.InfoText, box.InfoJSON,
+		box.InfoZip}
 	for _, c := range codes {
 		words = append(words, "`"+string(c.code)+"`")
 	}

@@ -190,6 +190,7 @@ const MinToken = 26
 // MarshalWelcome returns the JSON of a Welcome. It leaves out the oldest of the known
 // backups if they are too many, or too long.
 func MarshalWelcome(w *Welcome) ([]byte, error) {
+	w = withoutFirmware(w)
 	if w.Job != nil && len(w.Job.Known) > MaxRecords {
 		job := *w.Job
 		job.Known = job.Known[:MaxRecords]
@@ -206,6 +207,28 @@ func MarshalWelcome(w *Welcome) ([]byte, error) {
 		b, err = json.Marshal(w)
 	}
 	return b, err
+}
+
+// withoutFirmware leaves the state of the firmware out of the records. An agent asks for
+// what it needs of that, and an older one does not know the field.
+func withoutFirmware(w *Welcome) *Welcome {
+	if w.Job == nil {
+		return w
+	}
+	j := *w.Job
+	bare := func(r *image.Record) *image.Record {
+		if r == nil || r.Firmware == nil {
+			return r
+		}
+		c := *r
+		c.Firmware = nil
+		return &c
+	}
+	j.Record, j.Committed, j.Known = bare(j.Record), bare(j.Committed), slices.Clone(j.Known)
+	for i, r := range j.Known {
+		j.Known[i] = bare(r)
+	}
+	return &Welcome{w.Word, w.Text, w.Time, &j}
 }
 
 // ParseWelcome parses the JSON of a Welcome.
@@ -404,5 +427,5 @@ func ParseTold(b []byte) (*Told, error) {
 
 // ValidInventory reports whether a file of the inventory may have this name.
 func ValidInventory(name string) bool {
-	return slices.Contains([]string{box.InfoText, box.InfoJSON, box.InfoZip}, name)
+	return slices.Contains([]string{box.InfoText, box.InfoJSON, box.InfoZip, box.FirmwareFile}, name)
 }

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/efi"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/job"
 )
@@ -431,4 +433,33 @@ func FuzzTold(f *testing.F) {
 			t.Errorf("%+v became %+v, %v", w, again, err)
 		}
 	})
+}
+
+// TestWelcomeWithoutFirmware: an agent that does not know the field never gets it.
+func TestWelcomeWithoutFirmware(t *testing.T) {
+	w := welcome(2)
+	state := &efi.State{Kind: efi.UEFI}
+	for _, r := range append([]*image.Record{w.Job.Record, w.Job.Committed}, w.Job.Known...) {
+		if r != nil {
+			r.Firmware = state
+		}
+	}
+	b, err := MarshalWelcome(w)
+	must(t, err)
+	if bytes.Contains(b, []byte("firmware")) || w.Job.Known[0].Firmware != state {
+		t.Errorf("the welcome is %s", b)
+	}
+}
+
+// TestFirmware: what a server knows of the firmware is checked by the agent.
+func TestFirmware(t *testing.T) {
+	for text, ok := range map[string]bool{
+		`{}`: true, `{"later":1,"image":{"kind":"UEFI","later":2}}`: true, `{"before":{"format":1,"state":{"kind":"BIOS"}}}`: true,
+		`{"image":{"kind":"x"}}`: false, `{"before":{"format":2,"state":{"kind":"BIOS"}}}`: false, `[]`: false,
+		strings.Repeat(" ", MaxFirmware) + `{}`: false,
+	} {
+		if _, err := ParseFirmware([]byte(text)); (err == nil) != ok {
+			t.Errorf("%.60s: %v", text, err)
+		}
+	}
 }
