@@ -29,6 +29,7 @@ const maxName = 512
 // are not followed.
 type Area struct {
 	root *os.Root
+	gate gate
 }
 
 // Open opens the folder.
@@ -37,7 +38,9 @@ func Open(dir string) (*Area, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the area of the boot files cannot be opened: %w", err)
 	}
-	return &Area{root: root}, nil
+	a := &Area{root: root}
+	a.LookAtLoaders()
+	return a, nil
 }
 
 // Close closes the folder. Files that are open stay open.
@@ -119,6 +122,11 @@ func (a *Area) open(name string) (*File, error) {
 	st, err := f.Stat()
 	if err == nil && !st.Mode().IsRegular() {
 		err = fmt.Errorf("%s is no file: %w", name, fs.ErrNotExist)
+	}
+	if err == nil {
+		if why := a.gated(name, st); why != nil {
+			err = fmt.Errorf("%w (%w)", fs.ErrNotExist, why)
+		}
 	}
 	if err != nil {
 		f.Close()

@@ -17,19 +17,19 @@ import (
 const TrustFile = "uefi-trust.pem"
 
 const (
-	maxTrust = 1 << 20 // bytes
+	MaxTrust = 1 << 20 // bytes of TrustFile
 	maxOwn   = 64      // certificates
 )
 
 // Own reads the certificates of a site. It returns none and no error if there is no such file.
 func Own(fsys durable.FS, dir string) ([]*x509.Certificate, error) {
-	text, err := durable.ReadFile(fsys, filepath.Join(dir, TrustFile), maxTrust)
+	text, err := durable.ReadFile(fsys, filepath.Join(dir, TrustFile), MaxTrust)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	var all []*x509.Certificate
 	if err == nil {
-		all, err = parseOwn(text)
+		all, err = ParseOwn(text)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", TrustFile, err)
@@ -37,7 +37,8 @@ func Own(fsys durable.FS, dir string) ([]*x509.Certificate, error) {
 	return all, nil
 }
 
-func parseOwn(text []byte) (all []*x509.Certificate, err error) {
+// ParseOwn reads the text of such a file.
+func ParseOwn(text []byte) (all []*x509.Certificate, err error) {
 	for {
 		var block *pem.Block
 		block, text = pem.Decode(text)

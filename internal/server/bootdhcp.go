@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -16,25 +17,28 @@ import (
 	"testbox-imaging/internal/bootarea"
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/dhcp"
+	"testbox-imaging/internal/loaders"
 )
 
 // loader is what a kind of firmware starts, from the boot files' area.
 type loader struct {
 	file  string
-	needs []string // files without which it would not start the machine's own disk
+	needs []string      // files without which it would not start the machine's own disk
+	uefi  *loaders.Kind // nil for BIOS
 }
 
 // bios starts PXELINUX. Without its second half it restarts the machine again and again,
 // and without the default boot file it stops at its prompt.
-var bios = loader{bootcfg.LoaderName, []string{"ldlinux.c32", bootcfg.ConfigDir + "/" + bootcfg.DefaultName}}
+var bios = loader{file: bootcfg.LoaderName, needs: []string{"ldlinux.c32", bootcfg.ConfigDir + "/" + bootcfg.DefaultName}}
 
-// loaders has the names that the UEFI specification gives to what a machine starts when
-// nobody has chosen anything. None of these files is made by this version.
-var loaders = map[dhcp.Arch]loader{
-	dhcp.BIOS: bios, dhcp.X64: {file: "bootx64.efi"}, dhcp.X64BC: {file: "bootx64.efi"}, dhcp.IA32: {file: "bootia32.efi"},
-	dhcp.ARM64: {file: "bootaa64.efi"}, dhcp.ARM32: {file: "bootarm.efi"},
-	dhcp.HTTPX64: {file: "bootx64.efi"}, dhcp.HTTPIA32: {file: "bootia32.efi"}, dhcp.HTTPARM64: {file: "bootaa64.efi"},
-	dhcp.HTTPARM32: {file: "bootarm.efi"},
+func uefi(k *loaders.Kind) loader { return loader{file: k.Shim, uefi: k} }
+
+// byArch has what each kind of firmware starts. UEFI machines start shim, which starts GRUB beside it. For arm64
+// nothing is built, but the names are those that its shim would have.
+var byArch = map[dhcp.Arch]loader{
+	dhcp.BIOS: bios, dhcp.X64: uefi(&loaders.X64), dhcp.X64BC: uefi(&loaders.X64), dhcp.IA32: uefi(&loaders.IA32),
+	dhcp.ARM64: uefi(&loaders.AA64), dhcp.HTTPX64: uefi(&loaders.X64), dhcp.HTTPIA32: uefi(&loaders.IA32),
+	dhcp.HTTPARM64: uefi(&loaders.AA64),
 }
 
 // present says which files of the area are there. It looks now and then, so that nobody who
@@ -48,20 +52,31 @@ const presentAge = 5 * time.Second
 
 func (p *present) look() {
 	have := map[string]bool{}
-	for _, l := range loaders {
-		for _, name := range append([]string{l.file}, l.needs...) {
-			f, err := p.area.Open(name, netip.Addr{})
-			if err == nil {
-				f.Close()
-			}
-			have[name] = err == nil
+	for _, name := range append([]string{bios.file}, bios.needs...) {
+		f, err := p.area.Open(name, netip.Addr{})
+		if err == nil {
+			f.Close()
 		}
+		have[name] = err == nil
 	}
 	p.have.Store(&have)
 }
 
-// lacks returns the files of a loader that are not there.
-func (p *present) lacks(l loader) (names []string) {
+// lacks returns what is missing for a loader, such as files that are not there. http is true if it is to load by
+// HTTP.
+func (p *present) lacks(l loader, http bool) (names []string) {
+	if l.uefi != nil {
+		pair, err := p.area.Loaders(*l.uefi)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return []string{l.file}
+		case err != nil:
+			return []string{err.Error()}
+		case http && !pair.HTTP:
+			return []string{fmt.Sprintf("a GRUB that can load by HTTP, which %s is not", pair.GRUB)}
+		}
+		return nil
+	}
 	have := *p.have.Load()
 	for _, name := range append([]string{l.file}, l.needs...) {
 		if !have[name] {
@@ -248,8 +263,8 @@ func (b *bootDHCP) faults(found []dhcp.Found) []dhcp.Fault {
 // machine's own boot file, and then for the default. So a machine that nobody knows starts
 // its own disk, and so does a box that is not armed.
 func (b *bootDHCP) decide(who dhcp.Machine) (dhcp.Boot, bool) {
-	l, ok := loaders[who.Arch]
-	if !ok || len(b.files.lacks(l)) > 0 || who.HTTP && !b.web.IsValid() {
+	l, ok := byArch[who.Arch]
+	if !ok || len(b.files.lacks(l, who.HTTP)) > 0 || who.HTTP && !b.web.IsValid() {
 		return dhcp.Boot{}, false
 	}
 	boot := dhcp.Boot{File: l.file, NextServer: b.next}
@@ -313,14 +328,14 @@ func (b *bootDHCP) seen(e dhcp.Event) {
 
 // missingFor says why there is nothing that a machine could start.
 func (b *bootDHCP) missingFor(who dhcp.Machine) string {
-	l, ok := loaders[who.Arch]
+	l, ok := byArch[who.Arch]
 	switch {
 	case !ok:
 		return "a loader for this architecture"
 	case who.HTTP && !b.web.IsValid():
 		return "HTTP for boxes"
 	}
-	return strings.Join(b.files.lacks(l), ", ")
+	return strings.Join(b.files.lacks(l, who.HTTP), ", ")
 }
 
 // troubled is told what an admin should know.

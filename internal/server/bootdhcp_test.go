@@ -1,6 +1,7 @@
 package server
 
 import (
+	"debug/pe"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -13,12 +14,20 @@ import (
 
 	"testbox-imaging/internal/api"
 	"testbox-imaging/internal/apiclient"
+	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/dhcp"
 	"testbox-imaging/internal/ledger"
+	"testbox-imaging/internal/testenv/testpe"
 )
 
 // newTestDHCP is the part of a server that answers by DHCP, with an area of files.
 func newTestDHCP(t *testing.T, mode string, files ...string) *bootDHCP {
+	t.Helper()
+	return newUEFIDHCP(t, mode, nil, files...)
+}
+
+// newUEFIDHCP has besides what a function puts into the area.
+func newUEFIDHCP(t *testing.T, mode string, uefi func(dir string), files ...string) *bootDHCP {
 	t.Helper()
 	s := testSights(ledger.Box{Address: addr(t, "10.0.0.7"), MACs: []string{"52:54:00:00:00:01", "52:54:00:00:00:02"}},
 		ledger.Box{Address: addr(t, "10.0.0.8"), MACs: []string{"52:54:00:00:00:02", "52:54:00:00:00:03"}},
@@ -33,6 +42,9 @@ func newTestDHCP(t *testing.T, mode string, files ...string) *bootDHCP {
 		must(t, os.WriteFile(path, nil, 0o644))
 	}
 	must(t, os.MkdirAll(cfg.TFTPDir(), 0o755))
+	if uefi != nil {
+		uefi(cfg.TFTPDir())
+	}
 	s.netboot, err = newNetboot(s, cfg.TFTPDir())
 	must(t, err)
 	t.Cleanup(s.netboot.close)
@@ -66,6 +78,97 @@ func (b *bootDHCP) line(t *testing.T) note {
 	}
 }
 
+// putLoaders returns a function that puts loaders of a site with keys of its own into a folder, with the configuration of
+// GRUB. GRUB has the modules.
+func putLoaders(t *testing.T, modules ...string) func(dir string) {
+	site := testpe.NewSite()
+	return func(dir string) {
+		t.Helper()
+		must(t, os.MkdirAll(filepath.Join(dir, "grub"), 0o755))
+		for name, data := range map[string][]byte{"shimx64.efi": site.Shim(pe.IMAGE_FILE_MACHINE_AMD64, "5"),
+			"grubx64.efi":    site.GRUB(pe.IMAGE_FILE_MACHINE_AMD64, "2.12-9", "7", modules...),
+			"uefi-trust.pem": site.Firmware.PEM(), "grub/grub.cfg": bootcfg.GRUBConfig()} {
+			must(t, os.WriteFile(filepath.Join(dir, name), data, 0o644))
+		}
+	}
+}
+
+// TestDecideUEFI: a UEFI machine is sent to shim only if that can start a GRUB that can start the machine's own disk.
+func TestDecideUEFI(t *testing.T) {
+	us := netip.MustParseAddr("10.0.0.1")
+	whole := putLoaders(t, "tftp", "http")
+	without := func(name string) func(string) {
+		return func(dir string) {
+			whole(dir)
+			must(t, os.Remove(filepath.Join(dir, name)))
+		}
+	}
+	cut := func(name string) func(string) {
+		return func(dir string) {
+			whole(dir)
+			must(t, os.Truncate(filepath.Join(dir, name), 2000))
+		}
+	}
+	over := dhcp.Machine{Arch: dhcp.HTTPX64, HTTP: true, Server: us}
+	for name, c := range map[string]struct {
+		files func(string)
+		who   dhcp.Machine
+		want  string // file or URI
+		lacks string
+	}{
+		"whole":           {whole, dhcp.Machine{Arch: dhcp.X64}, "shimx64.efi", ""},
+		"its other name":  {whole, dhcp.Machine{Arch: dhcp.X64BC}, "shimx64.efi", ""},
+		"32 bits":         {whole, dhcp.Machine{Arch: dhcp.IA32}, "", "shimia32.efi"},
+		"arm64":           {whole, dhcp.Machine{Arch: dhcp.ARM64}, "", "shimaa64.efi"},
+		"HTTP":            {whole, over, "http://10.0.0.1:PORT/shimx64.efi", ""},
+		"HTTP, not GRUB":  {putLoaders(t, "tftp"), over, "", "a GRUB that can load by HTTP, which 2.12-9 is not"},
+		"TFTP, not HTTP":  {putLoaders(t, "tftp"), dhcp.Machine{Arch: dhcp.X64}, "shimx64.efi", ""},
+		"nothing, HTTP":   {nil, over, "", "shimx64.efi"},
+		"no shim":         {without("shimx64.efi"), dhcp.Machine{Arch: dhcp.X64}, "", "shimx64.efi"},
+		"no GRUB":         {without("grubx64.efi"), dhcp.Machine{Arch: dhcp.X64}, "", "grubx64.efi cannot be read"},
+		"no grub.cfg":     {without("grub/grub.cfg"), dhcp.Machine{Arch: dhcp.X64}, "", "GRUB would stop at its prompt"},
+		"half a shim":     {cut("shimx64.efi"), dhcp.Machine{Arch: dhcp.X64}, "", "cut off"},
+		"half a GRUB":     {cut("grubx64.efi"), dhcp.Machine{Arch: dhcp.X64}, "", "cut off"},
+		"half a grub.cfg": {cut("grub/grub.cfg"), dhcp.Machine{Arch: dhcp.X64}, "", "it is damaged"},
+		"strange keys":    {without("uefi-trust.pem"), dhcp.Machine{Arch: dhcp.X64}, "", "nobody who is trusted"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newUEFIDHCP(t, dhcpProxy, c.files)
+			c.who.Server = us
+			boot, ok := b.decide(c.who)
+			got := boot.File
+			if c.who.HTTP {
+				_, port, err := net.SplitHostPort(b.sockets.http.Addr().String())
+				must(t, err)
+				got = strings.Replace(boot.URI, port, "PORT", 1)
+			}
+			if got != c.want || ok != (c.want != "") {
+				t.Errorf("%+v, %v", boot, ok)
+			}
+			if says := b.missingFor(c.who); !ok && !strings.Contains(says, c.lacks) || ok && says != "" {
+				t.Errorf("lacks %q", says)
+			}
+		})
+	}
+	b := newUEFIDHCP(t, dhcpProxy, whole)
+	b.web = netip.MustParseAddrPort("10.0.0.2:80")
+	if boot, _ := b.decide(over); boot.URI != "http://10.0.0.2/shimx64.efi" {
+		t.Error(boot.URI)
+	}
+	if text := b.tftpPart().Text; !strings.Contains(text, "UEFI x64: shim 16.1, and GRUB 2.12-9, which loads by TFTP and HTTP") {
+		t.Error(text)
+	}
+	b.web = netip.AddrPort{}
+	if boot, ok := b.decide(over); ok {
+		t.Error(boot.URI)
+	}
+	b = newUEFIDHCP(t, dhcpProxy, cut("grubx64.efi"))
+	if missing := strings.Join(b.tftpPart().Missing, " "); !strings.Contains(missing, "UEFI machines (x64) are given no loaders") ||
+		!strings.Contains(missing, "testbox maintenance build") {
+		t.Error(missing)
+	}
+}
+
 // TestDecide: a machine is sent to a loader only if that could start the machine's own disk.
 func TestDecide(t *testing.T) {
 	bios := []string{"pxelinux.0", "ldlinux.c32", "pxelinux.cfg/default"}
@@ -73,45 +176,25 @@ func TestDecide(t *testing.T) {
 	for _, c := range []struct {
 		files []string
 		who   dhcp.Machine
-		want  string // file or URI
+		want  string
 		lacks string
 	}{
 		{bios, dhcp.Machine{Arch: dhcp.BIOS}, "pxelinux.0", ""},
 		{bios[1:], dhcp.Machine{Arch: dhcp.BIOS}, "", "pxelinux.0"},
 		{bios[:2], dhcp.Machine{Arch: dhcp.BIOS}, "", "pxelinux.cfg/default"},
 		{[]string{bios[0], bios[2]}, dhcp.Machine{Arch: dhcp.BIOS}, "", "ldlinux.c32"},
-		{bios, dhcp.Machine{Arch: dhcp.X64}, "", "bootx64.efi"},
+		{bios, dhcp.Machine{Arch: dhcp.X64}, "", "shimx64.efi"},
 		{bios, dhcp.Machine{Arch: 99}, "", "a loader for this architecture"},
-		{[]string{"bootx64.efi"}, dhcp.Machine{Arch: dhcp.X64}, "bootx64.efi", ""},
-		{[]string{"bootx64.efi"}, dhcp.Machine{Arch: dhcp.X64BC}, "bootx64.efi", ""},
-		{[]string{"bootx64.efi"}, dhcp.Machine{Arch: dhcp.ARM64}, "", "bootaa64.efi"},
-		{[]string{"bootx64.efi"}, dhcp.Machine{Arch: dhcp.HTTPX64, HTTP: true}, "http://10.0.0.1:PORT/bootx64.efi", ""},
-		{nil, dhcp.Machine{Arch: dhcp.HTTPX64, HTTP: true}, "", "bootx64.efi"},
 	} {
 		b := newTestDHCP(t, dhcpProxy, c.files...)
 		c.who.Server = us
 		boot, ok := b.decide(c.who)
-		got := boot.File
-		if c.who.HTTP {
-			_, port, err := net.SplitHostPort(b.sockets.http.Addr().String())
-			must(t, err)
-			got = strings.Replace(boot.URI, port, "PORT", 1)
-		}
-		if got != c.want || ok != (c.want != "") || ok && boot.NextServer.String() != "127.0.0.1" {
+		if boot.File != c.want || ok != (c.want != "") || ok && boot.NextServer.String() != "127.0.0.1" {
 			t.Errorf("%v with %q: %+v, %v", c.who.Arch, c.files, boot, ok)
 		}
 		if !ok && b.missingFor(c.who) != c.lacks {
 			t.Errorf("%v with %q lacks %q", c.who.Arch, c.files, b.missingFor(c.who))
 		}
-	}
-	b := newTestDHCP(t, dhcpProxy, "bootx64.efi")
-	b.web = netip.MustParseAddrPort("10.0.0.2:80")
-	if boot, _ := b.decide(dhcp.Machine{Arch: dhcp.HTTPX64, HTTP: true, Server: us}); boot.URI != "http://10.0.0.2/bootx64.efi" {
-		t.Error(boot.URI)
-	}
-	b.web = netip.AddrPort{}
-	if boot, ok := b.decide(dhcp.Machine{Arch: dhcp.HTTPX64, HTTP: true, Server: us}); ok {
-		t.Error(boot.URI)
 	}
 }
 

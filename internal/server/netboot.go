@@ -42,6 +42,28 @@ func newNetboot(s *server, dir string) (*netboot, error) {
 	return n, nil
 }
 
+// watchLoaders looks at the loaders of UEFI machines now and then, so that nobody who asks for one waits until its
+// signature is checked.
+func (n *netboot) watchLoaders(ctx context.Context) {
+	for {
+		select {
+		case <-time.After(presentAge):
+		case <-ctx.Done():
+			return
+		}
+		for _, k := range n.area.LookAtLoaders() {
+			switch pair, err := n.area.Loaders(k); {
+			case err == nil:
+				n.Log.Info("UEFI machines are given new loaders, whose signatures are right.", "loaders", pair)
+			case errors.Is(err, fs.ErrNotExist):
+				n.Log.Warn("There are no loaders for UEFI machines any more.", "kind", k.Arch)
+			default:
+				n.Log.Error(noLoaders(k, err))
+			}
+		}
+	}
+}
+
 func (n *netboot) close() { n.area.Close() }
 
 // serve answers boxes until ctx ends.

@@ -295,6 +295,7 @@ func (s *server) serve(ctx context.Context) error {
 			}
 		})
 	}
+	running.Go(func() { s.netboot.watchLoaders(ctx) })
 	running.Go(func() { s.keeper.run(ctx) })
 	running.Go(func() { s.boots.run(ctx) })
 	running.Go(func() { (&lookout{server: s, tell: s.api.Sighted, now: time.Now}).run(ctx) })

@@ -3,6 +3,7 @@ package server
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"testbox-imaging/internal/api"
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/dhcp"
+	"testbox-imaging/internal/loaders"
 	"testbox-imaging/internal/words"
 )
 
@@ -76,11 +78,28 @@ func (s *server) tftpPart() api.Part {
 	p.At = reached(s.sockets.tftp.LocalAddr())
 	files := present{area: s.netboot.area}
 	files.look()
-	for _, name := range files.lacks(bios) {
+	for _, name := range files.lacks(bios, false) {
 		p.Missing = append(p.Missing, fmt.Sprintf("The file %s is missing, so boxes with BIOS cannot start from the network. "+
 			"`testbox server init` makes it", name))
 	}
+	for _, k := range loaders.Kinds {
+		pair, err := s.netboot.area.Loaders(k)
+		switch {
+		case err == nil:
+			p.Text += fmt.Sprintf("; %v", pair)
+		case !errors.Is(err, fs.ErrNotExist):
+			p.Missing = append(p.Missing, noLoaders(k, err))
+		case k == loaders.X64:
+			p.Text += "; none for UEFI machines, which `testbox maintenance build` gets"
+		}
+	}
 	return p
+}
+
+// noLoaders says why UEFI machines of a kind are given no loaders.
+func noLoaders(k loaders.Kind, err error) string {
+	return fmt.Sprintf("UEFI machines (%s) are given no loaders and start their own disk: %v. `testbox maintenance build` puts new ones "+
+		"there, and `testbox server init` the configuration of GRUB", k.Arch, err)
 }
 
 func (s *server) httpPart() api.Part {
@@ -101,7 +120,8 @@ func (s *server) dhcpPart() api.Part {
 	b := s.bootDHCP
 	if b == nil {
 		return api.Part{Name: "DHCP", State: api.PartOff,
-			Text: fmt.Sprintf("your DHCP server has to name this machine (next-server) and %s (filename)", bios.file)}
+			Text: fmt.Sprintf("your DHCP server has to name this machine (next-server) and %s (filename), for UEFI %s", bios.file,
+				loaders.X64.Shim)}
 	}
 	p := api.Part{Name: "ProxyDHCP", State: api.PartOn, Text: "tells boxes their boot files; another DHCP server gives the addresses"}
 	if b.dhcp.Lab != nil {

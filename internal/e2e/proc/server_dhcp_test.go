@@ -1,6 +1,7 @@
 package proc
 
 import (
+	"debug/pe"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -21,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"testbox-imaging/internal/testenv"
+	"testbox-imaging/internal/testenv/testpe"
 )
 
 // firmware is a network card of a machine whose PXE ROM asks what to start.
@@ -223,13 +225,16 @@ func TestServedProxyDHCP(t *testing.T) {
 	if got := m.asks(discover, 1); got[serverIP] != nil {
 		t.Errorf("a UEFI machine is sent to a file that is not there: %s", got[serverIP].Summary())
 	}
-	s.until("the log names the file that is missing", serverLimit, func() bool { return strings.Contains(s.said(), "missing=bootx64.efi") })
-	must(t, os.WriteFile(filepath.Join(s.state, "testbox-tftp", "bootx64.efi"), []byte("loader"), 0o644))
-	s.until("the file that came is given", serverLimit, func() bool {
+	s.until("the log names the file that is missing", serverLimit, func() bool { return strings.Contains(s.said(), "missing=shimx64.efi") })
+	keys, area := testpe.NewSite(), filepath.Join(s.state, "testbox-tftp")
+	must(t, os.WriteFile(filepath.Join(area, "uefi-trust.pem"), keys.Firmware.PEM(), 0o644))
+	must(t, os.WriteFile(filepath.Join(area, "shimx64.efi"), keys.Shim(pe.IMAGE_FILE_MACHINE_AMD64, "5"), 0o644))
+	must(t, os.WriteFile(filepath.Join(area, "grubx64.efi"), keys.GRUB(pe.IMAGE_FILE_MACHINE_AMD64, "2.12", "7"), 0o644))
+	s.until("the loaders that came are given", serverLimit, func() bool {
 		all := map[string]*dhcpv4.DHCPv4{}
 		m.say(discover)
 		m.hears(discover, all, 2, time.Second)
-		return all[serverIP] != nil && all[serverIP].BootFileName == "bootx64.efi"
+		return all[serverIP] != nil && all[serverIP].BootFileName == "shimx64.efi"
 	})
 
 	s.end()

@@ -693,17 +693,17 @@ func machines(tx *ledger.Tx, now time.Time) error {
 		asks                  []sight.Ask
 	}{
 		{"3c:ec:ef:77:01:9a", "UEFI x86-64", "10.88.1.201", "03d502e0-045e-05a3-7606-b10700080009", 9 * time.Minute, []sight.Ask{
-			{Over: "dhcp", Asked: "DISCOVER for UEFI x86-64", Given: "bootx64.efi"}, {Over: "tftp", Asked: "pxelinux.cfg/default",
+			{Over: "dhcp", Asked: "DISCOVER for UEFI x86-64", Given: "shimx64.efi"}, {Over: "tftp", Asked: "pxelinux.cfg/default",
 				Given: "pxelinux.cfg/default"}}},
 		{"3c:ec:ef:77:01:9c", "UEFI x86-64", "10.88.1.202", "03d502e0-045e-05a3-7606-b1070008000b", 11 * time.Minute, []sight.Ask{
-			{Over: "dhcp", Asked: "DISCOVER for UEFI x86-64", Given: "bootx64.efi"}, {Over: "tftp", Asked: "pxelinux.cfg/default",
+			{Over: "dhcp", Asked: "DISCOVER for UEFI x86-64", Given: "shimx64.efi"}, {Over: "tftp", Asked: "pxelinux.cfg/default",
 				Given: "pxelinux.cfg/default"}}},
 		{"00:1b:21:44:ce:02", "BIOS", "10.88.1.77", "", 3 * time.Hour, []sight.Ask{{Over: "tftp", Asked: "pxelinux.0", Given: "pxelinux.0"},
 			{Over: "tftp", Asked: "pxelinux.cfg/default", Given: "pxelinux.cfg/default"}}},
 		{"b4:2e:99:a0:17:55", "UEFI ARM 64", "", "", 26 * time.Hour, []sight.Ask{{Over: "dhcp", Asked: "DISCOVER for UEFI ARM 64"}}},
 		{"52:54:00:58:01:22", "UEFI x86-64", "10.88.1.97", "", 5 * time.Hour, []sight.Ask{{Over: "tftp", Asked: "pxelinux.cfg/0A580161"}}},
-		{"52:54:00:58:01:0c", "UEFI x86-64", "10.88.1.12", "", 2 * time.Hour, []sight.Ask{{Over: "tftp", Asked: "bootx64.efi",
-			Given: "bootx64.efi"}, {Over: "tftp", Asked: "pxelinux.cfg/0A58010C", Given: "pxelinux.cfg/0A58010C"}}},
+		{"52:54:00:58:01:0c", "UEFI x86-64", "10.88.1.12", "", 2 * time.Hour, []sight.Ask{{Over: "tftp", Asked: "shimx64.efi",
+			Given: "shimx64.efi"}, {Over: "tftp", Asked: "pxelinux.cfg/0A58010C", Given: "pxelinux.cfg/0A58010C"}}},
 	} {
 		at := now.Add(-m.ago).UTC()
 		for i := range m.asks {
