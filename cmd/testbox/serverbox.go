@@ -223,6 +223,7 @@ func printBox(p printer, b api.Box) {
 	line("first seen", shortTime(b.FirstSeen))
 	line("last seen", shortTime(b.LastSeen))
 	printSight(line, b)
+	printBoxFirmware(line, b)
 	if l := b.LastBackup; l != nil {
 		line("last backup", fmt.Sprintf("%s, made %s", l.ID, shortTime(l.Time)))
 	}

@@ -74,7 +74,31 @@ func noteOf(b api.Box) string {
 	if b.Shared != nil {
 		all = append(all, strings.TrimSpace("SHARES "+b.Shared.MAC))
 	}
+	if f := b.Firmware; f != nil && f.Needs {
+		all = append(all, "BOOT ORDER "+string(f.BootOrder))
+	}
 	return strings.Join(all, ", ")
+}
+
+// printBoxFirmware prints what the latest start of the maintenance system noted of a box's firmware.
+func printBoxFirmware(line func(name, value string), b api.Box) {
+	f := b.Firmware
+	if f == nil {
+		return
+	}
+	line("firmware", strings.TrimSuffix(f.Kind+", "+f.Version, ", ")+", as of "+shortTime(f.Time))
+	line("Secure Boot", f.SecureBoot)
+	if f.BootOrder == "" {
+		return
+	}
+	text := string(f.BootOrder)
+	if f.Why != "" {
+		text += ". " + f.Why
+	}
+	if f.Needs {
+		text = strings.Join([]string{text, f.BootOrder.Means(), f.BootOrder.Do(), "Then: testbox refresh-info " + b.Address}, " ")
+	}
+	line("boot order", text)
 }
 
 // printSight prints what was seen of a box at its start.

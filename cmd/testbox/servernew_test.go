@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"testbox-imaging/internal/api"
+	"testbox-imaging/internal/efi"
 )
 
 // TestSightText: whoever lists boxes sees which of them want a look, and what to do.
@@ -22,14 +23,27 @@ func TestSightText(t *testing.T) {
 	if got := noteOf(api.Box{SilentSince: at, Lost: true}); got != "LOST" {
 		t.Error(got)
 	}
+	needs := &api.BoxFirmware{Kind: "UEFI", Version: "Maker 1.0", SecureBoot: "on", BootOrder: efi.OrderIgnored, Why: "It was 0002.",
+		Needs: true}
+	if got := noteOf(api.Box{Firmware: needs}); got != "BOOT ORDER ignored" {
+		t.Error(got)
+	}
+	if got := noteOf(api.Box{Firmware: &api.BoxFirmware{BootOrder: efi.OrderRepaired}}); got != "" {
+		t.Error(got)
+	}
 	if got := noteOf(api.Box{}); got != "" {
 		t.Error(got)
 	}
 	var lines []string
-	printSight(func(name, value string) { lines = append(lines, fmt.Sprintf("%s: %s", name, value)) }, b)
+	line := func(name, value string) { lines = append(lines, fmt.Sprintf("%s: %s", name, value)) }
+	printSight(line, b)
+	b.Firmware = needs
+	printBoxFirmware(line, b)
 	got := strings.Join(lines, "\n")
 	for _, want := range []string{"usual pause: 72h at most", "testbox box readdress 10.0.0.1 10.0.0.7", "the machine 52:54:00:00:00:09 asked",
-		"dhcp: DISCOVER, got lpxelinux.0", "tftp: x, got nothing", "silent: "} {
+		"dhcp: DISCOVER, got lpxelinux.0", "tftp: x, got nothing", "silent: ",
+		"firmware: UEFI, Maker 1.0, as of ", "Secure Boot: on", "boot order: ignored. It was 0002. The maintenance system had put",
+		"Then: testbox refresh-info 10.0.0.1"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%q is missing in %s", want, got)
 		}

@@ -36,6 +36,7 @@ import (
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/boxapi"
 	"testbox-imaging/internal/dispatch"
+	"testbox-imaging/internal/efi"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/ledger"
 	"testbox-imaging/internal/power"
@@ -132,18 +133,19 @@ const (
 
 // Server serves the admin API.
 type Server struct {
-	cfg      Config
-	huma     huma.API
-	mux      *http.ServeMux
-	hub      *hub
-	metrics  *metrics
-	streams  chan struct{} // holds a value for each request that lasts
-	drawings drawings
-	looks    chan struct{} // holds a value for each image that is looked at
-	uploads  uploads
-	ctx      context.Context
-	stop     context.CancelFunc
-	spare    sparing.Limit
+	cfg       Config
+	huma      huma.API
+	mux       *http.ServeMux
+	hub       *hub
+	metrics   *metrics
+	streams   chan struct{} // holds a value for each request that lasts
+	drawings  drawings
+	looks     chan struct{} // holds a value for each image that is looked at
+	uploads   uploads
+	firmwares firmwares
+	ctx       context.Context
+	stop      context.CancelFunc
+	spare     sparing.Limit
 
 	mu        sync.Mutex // guards the fields below
 	servers   []*http.Server
@@ -187,13 +189,26 @@ var format = huma.Format{
 	Unmarshal: json.Unmarshal,
 }
 
+// schemaName is the name of a type in the description of the API. Those of package efi are called otherwise, since a boot
+// entry is no entry of the audit log.
+func schemaName(t reflect.Type, hint string) string {
+	name := huma.DefaultSchemaNamer(t, hint)
+	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
+		t = t.Elem()
+	}
+	if t.PkgPath() == reflect.TypeFor[efi.State]().PkgPath() {
+		name = "Firmware" + name
+	}
+	return name
+}
+
 // register adds all routes.
 func (s *Server) register() {
 	c := huma.Config{
 		OpenAPI: &huma.OpenAPI{
 			OpenAPI:    "3.1.0",
 			Info:       &huma.Info{Title: "Testbox Imaging", Version: version.String()},
-			Components: &huma.Components{Schemas: huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer)},
+			Components: &huma.Components{Schemas: huma.NewMapRegistry("#/components/schemas/", schemaName)},
 		},
 		Formats:                      map[string]huma.Format{"application/json": format, "json": format},
 		DefaultFormat:                "application/json",

@@ -47,6 +47,8 @@ type Backup struct {
 	Baseline bool         `json:"baseline,omitempty" doc:"a restore takes it unless it names another one"`
 	Disks    []BackupDisk `json:"disks"`
 	Boot     *BootTest    `json:"boot,omitempty" doc:"the latest boot test; without it there was none"`
+	// All of the state would make lists long.
+	Firmware *BackupFirmware `json:"firmware,omitempty" doc:"the firmware of the box at the backup, in short; left out if it is not known"`
 }
 
 // BackupDisk is a disk of a backup.
@@ -153,7 +155,7 @@ func (s *Server) listBackups(ctx context.Context, in *OwnerPath) (*body[BackupLi
 
 func backupOf(r *image.Record, damages store.Damages) Backup {
 	b := Backup{Box: r.Box, ID: r.ID, Time: r.Time, After: r.After, Arming: r.Arming, Host: clean(r.Host), Note: clean(r.Note),
-		Pinned: r.Pinned, Baseline: r.Baseline, Boot: bootOf(r.Boot)}
+		Pinned: r.Pinned, Baseline: r.Baseline, Boot: bootOf(r.Boot), Firmware: backupFirmware(r.Firmware)}
 	for i := range r.Disks {
 		d := &r.Disks[i]
 		_, lacks := damages[d.Root]

@@ -156,6 +156,7 @@ func (s *Server) listBoxes(ctx context.Context, in *listBoxesInput) (*body[BoxLi
 	})
 	if err == nil {
 		out.Unknown = s.addLatest(ctx, out.Boxes)
+		s.addFirmware(out.Boxes)
 	}
 	return answer(out, err)
 }
@@ -219,6 +220,7 @@ func (s *Server) box(ctx context.Context, word string) (v Box, err error) {
 	if err == nil {
 		all := []Box{v}
 		s.addLatest(ctx, all)
+		s.addFirmware(all)
 		v = all[0]
 	}
 	if err != nil || s.cfg.Area == nil {

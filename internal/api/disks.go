@@ -110,12 +110,10 @@ func (s *Server) getChanges(ctx context.Context, in *BoxPath) (*body[InventoryCh
 	if err != nil {
 		return nil, err
 	}
-	select { // reading an inventory takes memory
-	case s.looks <- struct{}{}:
-		defer func() { <-s.looks }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	if err := s.look(ctx); err != nil {
+		return nil, err
 	}
+	defer s.looked()
 	is, err := readInventory(folder.Path(box.InfoJSON))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

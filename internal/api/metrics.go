@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"testbox-imaging/internal/efi"
 	"testbox-imaging/internal/forecast"
 	"testbox-imaging/internal/job"
 	"testbox-imaging/internal/ledger"
@@ -31,6 +32,7 @@ type metrics struct {
 	full    *prometheus.Desc
 	sights  *prometheus.Desc
 	times   *prometheus.Desc
+	orders  *prometheus.Desc
 }
 
 func newMetrics(s *Server) *metrics {
@@ -48,6 +50,8 @@ func newMetrics(s *Server) *metrics {
 			"paused one does not have, the last start with jobs, and when starts were missed last.", []string{"schedule", "what"}, nil),
 		full: prometheus.NewDesc("testbox_store_full_time_seconds", "The day on which the store will be full if it goes on as in the last "+
 			"weeks, in seconds since 1970. It is left out if none is foreseen.", nil, nil),
+		orders: prometheus.NewDesc("testbox_boot_orders", "Boxes, by what became of the boot order of their UEFI firmware at the latest start "+
+			"of the maintenance system. Those that need somebody are ignored, failed and none.", []string{"result"}, nil),
 		stored: prometheus.NewDesc("testbox_store_bytes", "Bytes that the store has.", nil, nil),
 	}
 	info := prometheus.NewGauge(prometheus.GaugeOpts{Name: "testbox_info", Help: "The version of the server.",
@@ -72,13 +76,14 @@ func (m *metrics) Describe(to chan<- *prometheus.Desc) {
 	to <- m.full
 	to <- m.sights
 	to <- m.times
+	to <- m.orders
 }
 
 // Collect implements prometheus.Collector.
 func (m *metrics) Collect(to chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(m.s.ctx, 20*time.Second)
 	defer cancel()
-	jobs, boxes, err := m.counts(ctx)
+	jobs, list, err := m.counts(ctx)
 	if err != nil {
 		to <- prometheus.NewInvalidMetric(m.jobs, err)
 		return
@@ -88,8 +93,16 @@ func (m *metrics) Collect(to chan<- prometheus.Metric) {
 			to <- prometheus.MustNewConstMetric(m.jobs, prometheus.GaugeValue, float64(jobs[string(st)]), string(st))
 		}
 	}
+	boxes := map[ledger.Health]int{}
+	for _, b := range list {
+		boxes[b.Health]++
+	}
 	for _, h := range ledger.Healths {
 		to <- prometheus.MustNewConstMetric(m.boxes, prometheus.GaugeValue, float64(boxes[h]), string(h))
+	}
+	orders := m.s.orders(list)
+	for _, r := range []efi.Result{efi.OrderKept, efi.OrderRepaired, efi.OrderIgnored, efi.OrderFailed, efi.OrderNone} {
+		to <- prometheus.MustNewConstMetric(m.orders, prometheus.GaugeValue, float64(orders[r]), string(r))
 	}
 	if m.s.cfg.Sights != nil {
 		unknown, silent, moved, shared := m.s.cfg.Sights.Count()
@@ -155,11 +168,10 @@ func (m *metrics) schedules(ctx context.Context, to chan<- prometheus.Metric) {
 	}
 }
 
-// counts counts the jobs that have not ended by their states, and the boxes by their
-// health.
-func (m *metrics) counts(ctx context.Context) (map[string]int, map[ledger.Health]int, error) {
-	jobs, boxes := map[string]int{}, map[ledger.Health]int{}
-	err := m.s.cfg.Ledger.View(ctx, func(tx *ledger.Tx) error {
+// counts counts the jobs that have not ended by their states, and reads all boxes.
+func (m *metrics) counts(ctx context.Context) (jobs map[string]int, boxes []ledger.Box, err error) {
+	jobs = map[string]int{}
+	err = m.s.cfg.Ledger.View(ctx, func(tx *ledger.Tx) error {
 		for p := (ledger.Page{}); ; {
 			some, next, err := tx.Jobs(ledger.JobFilter{Open: true}, p)
 			if err != nil {
@@ -172,10 +184,8 @@ func (m *metrics) counts(ctx context.Context) (map[string]int, map[ledger.Health
 				break
 			}
 		}
-		all, err := groupBoxes(tx, ledger.BoxFilter{})
-		for _, b := range all {
-			boxes[b.Health]++
-		}
+		var err error
+		boxes, err = groupBoxes(tx, ledger.BoxFilter{})
 		return err
 	})
 	return jobs, boxes, err

@@ -74,6 +74,8 @@ var routes = []route{
 	{"get-changes", "GET", Prefix + "/boxes/{box}/inventory/changes", ledger.Viewer, false, 200, "boxes", "Say what of a box has changed",
 		"The inventory is compared with the latest one that was different. What changes by itself is left out: times, temperatures, " +
 			"hours of work. It has the health of the disks too.", on((*Server).getChanges)},
+	{"get-firmware", "GET", Prefix + "/boxes/{box}/firmware", ledger.Viewer, false, 200, "boxes", "Show the state of a box's firmware",
+		"It is of the latest start of the maintenance system, and is compared with the latest backup.", on((*Server).getFirmware)},
 	{"get-rates", "GET", Prefix + "/boxes/{box}/rates", ledger.Viewer, false, 200, "boxes", "Say how fast the actions of a box were", "",
 		on((*Server).getRates)},
 
@@ -91,6 +93,8 @@ var routes = []route{
 	{"get-boot-picture", "GET", Prefix + "/backups/{owner}/{backup}/boot-test/picture", ledger.Viewer, false, 200, "backups",
 		"Get the picture of the last screen of a boot test", "The answer is a PNG.", on((*Server).getBootPicture)},
 
+	{"get-backup-firmware", "GET", Prefix + "/backups/{owner}/{backup}/firmware", ledger.Viewer, false, 200, "backups",
+		"Show the state that the box's firmware had at a backup", "It is compared with an earlier backup.", on((*Server).getBackupFirmware)},
 	{"get-content", "GET", Prefix + "/backups/{owner}/{backup}/disks/{disk}/content", ledger.Operator, false, 200, "backups",
 		"Say what a disk of a backup is known by", "", on((*Server).getContent)},
 	{"get-map", "GET", Prefix + "/backups/{owner}/{backup}/disks/{disk}/map", ledger.Viewer, false, 200, "backups",

@@ -174,6 +174,7 @@ type Box struct {
 	Effective    *Effective     `json:"effective,omitempty" doc:"what holds for the box, by itself, its groups and the server's configuration; only of a single box"`
 	SilentSince  time.Time      `json:"silentSince,omitzero" doc:"when it was found that the box had not been seen for longer than is usual for it"`
 	Lost         bool           `json:"lost,omitempty" doc:"it is silent since it was to start anew after an action, and has not asked for its boot files"`
+	Firmware     *BoxFirmware   `json:"firmware,omitempty" doc:"what its latest start of the maintenance system noted of its firmware"`
 	UsualPause   int64          `json:"usualPause,omitempty" doc:"for how many seconds it is usually not seen at most; left out while that is not known"`
 	Moved        *Moved         `json:"moved,omitempty" doc:"its machine asks from another address"`
 	Shared       *SharedAddress `json:"shared,omitempty" doc:"another machine asks from its address"`

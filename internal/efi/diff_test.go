@@ -113,6 +113,11 @@ func TestTexts(t *testing.T) {
 	if got := s.NVMe[0].String(); got != "namespace 1 of nvme0n1 (S1): 1000 blocks, format 4096+8 bytes, can have 512 bytes" {
 		t.Error(got)
 	}
+	for _, r := range []Result{OrderKept, OrderRepaired, OrderIgnored, OrderFailed, OrderNone} {
+		if n := (NetworkFirst{Result: r}); (r.Means() != "") != n.Bad() || (r.Do() != "") != n.Bad() {
+			t.Errorf("of %s it is said: %s %s", r, r.Means(), r.Do())
+		}
+	}
 	if got := s.Variables[1].String(); got != "SecureBoot: 01" {
 		t.Error(got)
 	}

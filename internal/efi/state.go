@@ -10,22 +10,21 @@ import (
 // State is the state of a box's firmware, as a backup records it. Empty fields are
 // unknown. On a BIOS machine only Kind, Vendor, Version, Date and NVMe say anything.
 type State struct {
-	Kind    string `json:"kind"`              // BIOS or UEFI
-	Bits    int    `json:"bits,omitempty"`    // of UEFI: 32 or 64
-	Vendor  string `json:"vendor,omitempty"`  // of the firmware, as SMBIOS has it
-	Version string `json:"version,omitempty"` // the same
-	Date    string `json:"date,omitempty"`    // the same
+	Kind    string `json:"kind" doc:"BIOS or UEFI"`
+	Bits    int    `json:"bits,omitempty" doc:"of UEFI: 32 or 64"`
+	Vendor  string `json:"vendor,omitempty" doc:"maker of the firmware, as SMBIOS has it"`
+	Version string `json:"version,omitempty" doc:"of the firmware, as SMBIOS has it"`
+	Date    string `json:"date,omitempty" doc:"of the firmware, as SMBIOS has it"`
 	// SecureBoot is "on", "off", "on, setup mode" or "off, setup mode".
-	SecureBoot string   `json:"secureBoot,omitempty"`
-	Order      []Number `json:"order,omitempty"`   // BootOrder
-	Current    *Number  `json:"current,omitempty"` // the entry that started this boot
-	Next       *Number  `json:"next,omitempty"`    // the entry for the next boot alone
+	SecureBoot string   `json:"secureBoot,omitempty" doc:"on or off, and whether it is in setup mode"`
+	Order      []Number `json:"order,omitempty" doc:"BootOrder"`
+	Current    *Number  `json:"current,omitempty" doc:"the entry that started this boot"`
+	Next       *Number  `json:"next,omitempty" doc:"the entry for the next boot alone"`
 	// Entries are all boot entries, sorted by number, also those that are not in Order.
-	Entries   []Entry     `json:"entries,omitempty"`
-	Variables []Variable  `json:"variables,omitempty"`
-	NVMe      []Namespace `json:"nvme,omitempty"`
-	// Problems say what could not be read.
-	Problems []string `json:"problems,omitempty"`
+	Entries   []Entry     `json:"entries,omitempty" doc:"all boot entries, by their numbers, also those that are not in the order"`
+	Variables []Variable  `json:"variables,omitempty" doc:"variables that are worth to be compared"`
+	NVMe      []Namespace `json:"nvme,omitempty" doc:"namespaces of NVMe disks"`
+	Problems  []string    `json:"problems,omitempty" doc:"what could not be read"`
 }
 
 // The values of State.Kind.
@@ -49,30 +48,30 @@ const (
 type Entry struct {
 	Number Number `json:"number"`
 	Name   string `json:"name,omitempty"`
-	Active bool   `json:"active,omitempty"`
-	Hidden bool   `json:"hidden,omitempty"` // the firmware does not show it in its menu
-	Kind   Kind   `json:"kind"`
-	Path   string `json:"path,omitempty"` // the device path, for people
-	MAC    string `json:"mac,omitempty"`  // of the network card, lower case with colons
-	URI    string `json:"uri,omitempty"`  // of a network entry
+	Active bool   `json:"active,omitempty" doc:"the firmware tries it"`
+	Hidden bool   `json:"hidden,omitempty" doc:"the firmware does not show it in its menu"`
+	Kind   Kind   `json:"kind" doc:"disk, network, firmware (a program of its own), or other"`
+	Path   string `json:"path,omitempty" doc:"the device path, for people"`
+	MAC    string `json:"mac,omitempty" doc:"of the network card, lower case with colons"`
+	URI    string `json:"uri,omitempty" doc:"of a network entry"`
 	// Partition is where File is. It is nil if the entry names no partition.
-	Partition *Partition `json:"partition,omitempty"`
-	File      string     `json:"file,omitempty"`   // such as "\EFI\debian\shimx64.efi"
-	Option    []byte     `json:"option,omitempty"` // the bytes of the variable, unless they are too many
+	Partition *Partition `json:"partition,omitempty" doc:"the partition that it names"`
+	File      string     `json:"file,omitempty" doc:"what it starts, with the path in the file system"`
+	Option    []byte     `json:"option,omitempty" doc:"the bytes of the variable, unless they are too many"`
 }
 
 // Partition is the partition of a boot entry.
 type Partition struct {
 	Number uint32 `json:"number"`
-	Start  uint64 `json:"start"`          // in blocks of its disk
-	Blocks uint64 `json:"blocks"`         // how many it has
-	GUID   string `json:"guid,omitempty"` // lower case; of a GPT
-	MBR    string `json:"mbr,omitempty"`  // the signature of the disk, 8 lower-case hexadecimal digits; of an MBR
+	Start  uint64 `json:"start" doc:"in blocks of its disk"`
+	Blocks uint64 `json:"blocks"` // how many it has
+	GUID   string `json:"guid,omitempty" doc:"of a GPT, lower case"`
+	MBR    string `json:"mbr,omitempty" doc:"of an MBR: the signature of its disk, 8 lower-case hexadecimal digits"`
 	// Disk is the kernel name of the disk that the partition is on, and Volume the
 	// number of its FAT file system, such as "4A3B-0C1D". They are "" if there is no
 	// such disk or file system.
 	Disk   string `json:"disk,omitempty"`
-	Volume string `json:"volume,omitempty"`
+	Volume string `json:"volume,omitempty" doc:"number of its FAT file system"`
 }
 
 func (p *Partition) String() string {
@@ -89,8 +88,8 @@ type Variable struct {
 	Name   string `json:"name"`
 	Vendor string `json:"vendor"` // GUID
 	Size   int    `json:"size"`
-	SHA256 string `json:"sha256"`          // of the value, 64 lower-case hexadecimal digits
-	Value  string `json:"value,omitempty"` // in lower-case hexadecimal digits
+	SHA256 string `json:"sha256" doc:"of the value"`
+	Value  string `json:"value,omitempty" doc:"in hexadecimal digits; left out if it is long, or could hold a secret"`
 }
 
 // Namespace is a namespace of an NVMe disk.
@@ -98,17 +97,17 @@ type Namespace struct {
 	Disk    string      `json:"disk"` // kernel name
 	Serial  string      `json:"serial,omitempty"`
 	ID      uint32      `json:"id"`
-	Active  []uint32    `json:"active,omitempty"`  // all namespaces that the controller has
-	Blocks  uint64      `json:"blocks,omitempty"`  // of the namespace
-	Formats []LBAFormat `json:"formats,omitempty"` // that it can have
-	Format  int         `json:"format"`            // index in Formats of the one that it has
+	Active  []uint32    `json:"active,omitempty" doc:"all namespaces that the controller has"`
+	Blocks  uint64      `json:"blocks,omitempty"` // of the namespace
+	Formats []LBAFormat `json:"formats,omitempty" doc:"that it can have"`
+	Format  int         `json:"format" doc:"index in formats of the one that it has"`
 }
 
 // LBAFormat is a format that an NVMe namespace can have.
 type LBAFormat struct {
-	Block       int `json:"block"`              // bytes of a block
-	Metadata    int `json:"metadata,omitempty"` // bytes beside each block
-	Performance int `json:"performance"`        // 0 is the best, 3 the worst
+	Block       int `json:"block" doc:"bytes of a block"`
+	Metadata    int `json:"metadata,omitempty" doc:"bytes beside each block"`
+	Performance int `json:"performance" doc:"0 is the best, 3 the worst"`
 }
 
 // Limits of a state.

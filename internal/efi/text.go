@@ -136,3 +136,33 @@ func (v *Variable) content() string {
 	}
 	return fmt.Sprintf("%d bytes, SHA-256 %.12s...", v.Size, v.SHA256)
 }
+
+// Means says what a result that is bad means for the box, and "" of one that is good.
+func (r Result) Means() string {
+	switch r {
+	case OrderIgnored:
+		return "The maintenance system had put the network first in the boot order, and that did not stay. " +
+			"The box may start a system on its disks without asking the server."
+	case OrderFailed:
+		return "The maintenance system could not put the network first in the boot order. " +
+			"The box may start a system on its disks without asking the server."
+	case OrderNone:
+		return "The firmware has no boot entry for the network card that the box has booted from. " +
+			"The box may start a system on its disks without asking the server."
+	}
+	return ""
+}
+
+// Do says what to do about a result that is bad, and "" of one that is good.
+func (r Result) Do() string {
+	switch r {
+	case OrderIgnored:
+		return "Put the network first in the setup of the firmware. If it is undone there too, look at the systems on the disks: " +
+			"one of them puts itself first, such as at an update of its boot loader."
+	case OrderFailed:
+		return "Put the network first in the setup of the firmware, and see whether a password or a lock there protects the boot order."
+	case OrderNone:
+		return "Switch booting from the network on in the setup of the firmware, and put it first."
+	}
+	return ""
+}
