@@ -2,6 +2,7 @@ package arming
 
 import (
 	"context"
+	"debug/pe"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -19,6 +20,7 @@ import (
 	"testbox-imaging/internal/durable"
 	"testbox-imaging/internal/problem"
 	"testbox-imaging/internal/site"
+	"testbox-imaging/internal/testenv/testpe"
 )
 
 var start = time.Date(2026, 11, 29, 8, 0, 0, 0, time.UTC)
@@ -167,9 +169,11 @@ func TestPlan(t *testing.T) {
 	}
 	rescue := func(_ *Place, r *Request) { r.Cmdline.Action = box.Rescue }
 	const card, grub = "01-52-54-00-00-00-01", "../grub/grub.cfg"
+	keys := testpe.NewSite()
 	uefi := func(p *Place, _ *Request) {
-		write(t, p.Boot.Path("../shimx64.efi"), "loader")
-		write(t, p.Boot.Path("../grubx64.efi"), "loader")
+		write(t, p.Boot.Path("../uefi-trust.pem"), string(keys.Firmware.PEM()))
+		write(t, p.Boot.Path("../shimx64.efi"), string(keys.Shim(pe.IMAGE_FILE_MACHINE_AMD64, "5")))
+		write(t, p.Boot.Path("../grubx64.efi"), string(keys.GRUB(pe.IMAGE_FILE_MACHINE_AMD64, "2.12", "7")))
 	}
 	for what, c := range map[string]struct {
 		boxes   string
@@ -202,7 +206,10 @@ func TestPlan(t *testing.T) {
 		"GRUB's file is empty":   {"box1", []change{uefi, put(grub, "")}, problem.Refused, "it is damaged"},
 		"GRUB's file is another": {boxes: "box1", changes: []change{uefi, put(grub, "configfile other\n")}},
 		"GRUB itself is gone":    {"box1", []change{uefi, put(grub, "x"), gone("../grubx64.efi")}, problem.Refused, "grubx64.efi"},
-		"BIOS only, no GRUB":     {boxes: "box1", changes: []change{put(grub, "")}},
+		"GRUB is cut off": {"box1", []change{uefi, put(grub, "x"), put("../grubx64.efi", "MZ")}, problem.Refused,
+			"`testbox maintenance build` puts whole ones there"},
+		"shim of nobody":     {"box1", []change{uefi, put(grub, "x"), gone("../uefi-trust.pem")}, problem.Refused, "nobody who is trusted"},
+		"BIOS only, no GRUB": {boxes: "box1", changes: []change{put(grub, "")}},
 	} {
 		p := newPlace(t)
 		r := Request{Boxes: strings.Fields(c.boxes), Cmdline: bootcfg.Cmdline{Action: box.Backup}}

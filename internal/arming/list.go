@@ -79,6 +79,7 @@ func (p *Place) problems(files []*bootfiles.File, boxes []box.Addr, everybody bo
 	}
 	add(p.Boot.CheckDefault())
 	add(p.Boot.CheckGRUB())
+	add(p.checkLoaders())
 	for _, addr := range boxes {
 		add(p.boxStrays(addr, !everybody))
 	}

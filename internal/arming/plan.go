@@ -10,6 +10,7 @@ import (
 
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/loaders"
 	"testbox-imaging/internal/problem"
 	"testbox-imaging/internal/site"
 )
@@ -76,6 +77,16 @@ func (p *Place) Plan(ctx context.Context, r Request) (*Plan, error) {
 	return plan, errors.Join(errs...)
 }
 
+// checkLoaders refuses an area whose shim would wait for a key, or that of another TFTP server, which gives out what is
+// there.
+func (p *Place) checkLoaders() error {
+	if err := loaders.Wrong(p.Boot.TFTP()); err != nil {
+		return problem.Refusef("%w; UEFI boxes that start by them may stand still. `testbox maintenance build` puts whole ones there. "+
+			"Without these files UEFI boxes start their own disk", err)
+	}
+	return nil
+}
+
 // common checks the folder, and makes the part of the boot files that is the
 // same for all boxes. served is for server mode.
 func (p *Place) common(c bootcfg.Cmdline, served Served) (*Plan, bootcfg.BootFile, error) {
@@ -84,6 +95,9 @@ func (p *Place) common(c bootcfg.Cmdline, served Served) (*Plan, bootcfg.BootFil
 		return nil, none, err
 	}
 	if err := p.Boot.CheckGRUB(); err != nil {
+		return nil, none, err
+	}
+	if err := p.checkLoaders(); err != nil {
 		return nil, none, err
 	}
 	if c.Mode == bootcfg.ShareMode { // else the server removes the boot file, not the box

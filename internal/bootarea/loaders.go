@@ -12,13 +12,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/loaders"
 )
 
 // gate decides whether the loaders of UEFI machines are given out. Somebody has to look now and
 // then (Area.LookAtLoaders), since a look reads and checks some megabytes. Whoever asks for a loader
-// waits for no look.
+// waits for no look. The configuration of GRUB does not matter here, since GRUB gets one in any case (ownGRUB).
 type gate struct {
 	looking sync.Mutex                         // one at a time looks
 	kinds   atomic.Pointer[map[string]*looked] // by loaders.Kind.Arch
@@ -53,7 +52,7 @@ func (a *Area) LookAtLoaders() (changed []loaders.Kind) {
 	old := a.gate.kinds.Load()
 	for _, k := range loaders.Kinds {
 		files := map[string]identity{}
-		for _, name := range []string{k.Shim, k.GRUB, loaders.TrustFile, bootcfg.GRUBConfigName} {
+		for _, name := range []string{k.Shim, k.GRUB, loaders.TrustFile} {
 			if st, err := a.root.Stat(name); err == nil {
 				files[name] = identityOf(st)
 			}
@@ -127,18 +126,7 @@ func (a *Area) readLoaders(k loaders.Kind, files map[string]identity) (*loaders.
 	if err != nil {
 		return nil, fmt.Errorf("%s cannot be read, and shim would wait for a key: %v", k.GRUB, err) // not %w: shim is there
 	}
-	p, err := loaders.Check(k, shim, grub, trust)
-	if err != nil {
-		return nil, err
-	}
-	text, err := read(bootcfg.GRUBConfigName, bootcfg.MaxGRUB)
-	if err == nil && bootcfg.OriginOfGRUB(text) == bootcfg.GRUBDamaged {
-		err = errors.New("it is damaged")
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: %v, and GRUB would stop at its prompt", bootcfg.GRUBConfigName, err)
-	}
-	return p, nil
+	return loaders.Check(k, shim, grub, trust)
 }
 
 // Loaders returns the loaders of a kind that are given out. The error says why none are. It is fs.ErrNotExist if

@@ -14,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/durable"
 	"testbox-imaging/internal/loaders"
 	"testbox-imaging/internal/testenv/testpe"
@@ -59,9 +58,6 @@ func TestLoaders(t *testing.T) {
 	looks(true)
 	gives("nobody is trusted", false)
 	put("uefi-trust.pem", site.Firmware.PEM())
-	looks(true)
-	gives("GRUB has no configuration", false)
-	put("grub/grub.cfg", bootcfg.GRUBConfig())
 	gives("nobody has looked", false)
 	looks(true)
 	gives("whole", true)
@@ -87,7 +83,7 @@ func TestLoaders(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		data []byte
-	}{{"shimx64.efi", shim[:len(shim)/2]}, {"grubx64.efi", nil}, {"grub/grub.cfg", bootcfg.GRUBConfig()[:1000]},
+	}{{"shimx64.efi", shim[:len(shim)/2]}, {"grubx64.efi", nil},
 		{"uefi-trust.pem", []byte("x")}} {
 		old, err := os.ReadFile(filepath.Join(dir, c.name))
 		must(t, err)
@@ -104,9 +100,6 @@ func TestLoaders(t *testing.T) {
 		a.LookAtLoaders()
 		gives(c.name+" is there again", true)
 	}
-	put("grub/grub.cfg", []byte("# somebody else's\n"))
-	looks(false)
-	gives("a configuration of somebody else", true)
 	put("site/shimx64.efi", []byte("whatever"))
 	if f, err := a.Open("site/shimx64.efi", boxAddr); err != nil {
 		t.Errorf("a file of the admin's in another folder: %v", err)

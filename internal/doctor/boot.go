@@ -16,6 +16,8 @@ import (
 	"testbox-imaging/internal/arming"
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/loaders"
 	"testbox-imaging/internal/maintenance"
 	"testbox-imaging/internal/words"
 )
@@ -70,8 +72,9 @@ func owned(place *arming.Place) (all []Finding) {
 }
 
 // Loaders compares the loader in the TFTP area with the one of Debian's packages, which are
-// below loaders (/usr/lib).
-func Loaders(tftp, loaders string) (all []Finding) {
+// below packages (/usr/lib).
+func Loaders(tftp, packages string) (all []Finding) {
+	all = uefiLoaders(tftp)
 	same := map[string]bool{}
 	packaged := map[string]string{bootcfg.LoaderName: "PXELINUX/" + bootcfg.LoaderName, "ldlinux.c32": "syslinux/modules/bios/ldlinux.c32"}
 	for _, name := range []string{bootcfg.LoaderName, "ldlinux.c32"} {
@@ -87,7 +90,7 @@ func Loaders(tftp, loaders string) (all []Finding) {
 				"%s is damaged: %v", path, err))
 			continue
 		}
-		want, err := readSome(filepath.Join(loaders, packaged[name]), 4<<20)
+		want, err := readSome(filepath.Join(packages, packaged[name]), 4<<20)
 		if err != nil {
 			all = append(all, notLooked("loader", "Debian's packages pxelinux and syslinux-common are not installed here, so that %s is "+
 				"compared with nothing", path))
@@ -102,8 +105,8 @@ func Loaders(tftp, loaders string) (all []Finding) {
 	case a && b:
 		all = append(all, fine("loader", "pxelinux.0 and ldlinux.c32 are those of Debian's packages"))
 	case a != b:
-		all = append(all, problem("loader", "Take both from one place: cp "+filepath.Join(loaders, packaged[bootcfg.LoaderName])+" "+
-			filepath.Join(loaders, packaged["ldlinux.c32"])+" "+tftp+"/",
+		all = append(all, problem("loader", "Take both from one place: cp "+filepath.Join(packages, packaged[bootcfg.LoaderName])+" "+
+			filepath.Join(packages, packaged["ldlinux.c32"])+" "+tftp+"/",
 			"one of pxelinux.0 and ldlinux.c32 in %s is that of Debian's packages, and the other is not: they are of two versions, or one is "+
 				"damaged, "+
 				"and the loader stops then", tftp))
@@ -111,6 +114,23 @@ func Loaders(tftp, loaders string) (all []Finding) {
 		all = append(all, warning("loader", "If nobody put others there on purpose, remove both and run `testbox server init` (of a "+
 			"share: `testbox share init`).",
 			"pxelinux.0 and ldlinux.c32 in %s are not those of Debian's packages", tftp))
+	}
+	return all
+}
+
+// uefiLoaders checks the signatures of shim and GRUB in the TFTP area.
+func uefiLoaders(tftp string) (all []Finding) {
+	for _, k := range loaders.Kinds {
+		pair, err := loaders.Read(durable.OS{}, tftp, k)
+		switch {
+		case err == nil:
+			all = append(all, fine("loader", "%v, rightly signed (by %s)", pair, pair.By))
+		case !errors.Is(err, fs.ErrNotExist):
+			all = append(all, problem("loader", "testbox maintenance build", "the loaders for UEFI machines (%s) in %s are not right: %v", k.Arch,
+				tftp, err))
+		case k == loaders.X64:
+			all = append(all, fine("loader", "there are none for UEFI machines; `testbox maintenance build` gets them"))
+		}
 	}
 	return all
 }

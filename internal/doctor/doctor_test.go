@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"context"
+	"debug/pe"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,6 +27,7 @@ import (
 	"testbox-imaging/internal/maintenance"
 	"testbox-imaging/internal/server"
 	"testbox-imaging/internal/site"
+	"testbox-imaging/internal/testenv/testpe"
 	"testbox-imaging/internal/wire"
 )
 
@@ -206,6 +208,15 @@ func TestLoaders(t *testing.T) {
 	has(t, Loaders(tftp, usr), Problem, "loader", "damaged")
 	must(t, os.Remove(filepath.Join(tftp, "pxelinux.0")))
 	has(t, Loaders(tftp, usr), Problem, "loader", "no such file")
+	has(t, Loaders(tftp, usr), Fine, "loader", "there are none for UEFI machines")
+	keys := testpe.NewSite()
+	grub := string(keys.GRUB(pe.IMAGE_FILE_MACHINE_AMD64, "2.12-9", "7", "http"))
+	write(t, filepath.Join(tftp, "uefi-trust.pem"), string(keys.Firmware.PEM()))
+	write(t, filepath.Join(tftp, "shimx64.efi"), string(keys.Shim(pe.IMAGE_FILE_MACHINE_AMD64, "5")))
+	write(t, filepath.Join(tftp, "grubx64.efi"), grub)
+	has(t, Loaders(tftp, usr), Fine, "loader", "GRUB 2.12-9, which loads by TFTP and HTTP, rightly signed (by Firmware CA)")
+	write(t, filepath.Join(tftp, "grubx64.efi"), grub[:len(grub)-9])
+	has(t, Loaders(tftp, usr), Problem, "loader", "the loaders for UEFI machines (x64)")
 }
 
 func TestMaintenance(t *testing.T) {

@@ -7,7 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
+	"sync"
+	"syscall"
 
 	"testbox-imaging/internal/durable"
 )
@@ -104,6 +107,52 @@ func Publish(fsys durable.FS, dir string, k Kind, shim, grub []byte) (changed bo
 	}
 	return true, firstError(func() error { return durable.Remove(fsys, path(k.Shim)) },
 		func() error { return put(k.GRUB, grub) }, func() error { return put(k.Shim, shim) })
+}
+
+// checked is what Wrong has found before.
+var checked = struct {
+	sync.Mutex
+	folders map[string]finding
+}{folders: map[string]finding{}}
+
+type finding struct {
+	state string // of the files
+	err   error
+}
+
+// maxChecked bounds the folders of which something is remembered.
+const maxChecked = 16
+
+// Wrong says which pairs in a folder are there and not right. Whoever serves them without a check sends machines to a
+// shim that waits for a key. Files that did not change since the last call are not read again.
+func Wrong(dir string) error {
+	names := []string{TrustFile}
+	for _, k := range Kinds {
+		names = append(names, k.Shim, k.GRUB)
+	}
+	state := ""
+	for _, name := range names {
+		if st, err := os.Stat(filepath.Join(dir, name)); err == nil {
+			s, _ := st.Sys().(*syscall.Stat_t)
+			state += fmt.Sprint(name, st.Size(), st.ModTime().UnixNano(), s.Dev, s.Ino, s.Ctim, " ")
+		}
+	}
+	checked.Lock()
+	defer checked.Unlock()
+	if f, ok := checked.folders[dir]; ok && f.state == state {
+		return f.err
+	}
+	var all []error
+	for _, k := range Kinds {
+		if _, err := Read(durable.OS{}, dir, k); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			all = append(all, fmt.Errorf("the loaders for UEFI machines (%s) in %s: %w", k.Arch, dir, err))
+		}
+	}
+	if len(checked.folders) >= maxChecked {
+		clear(checked.folders)
+	}
+	checked.folders[dir] = finding{state, errors.Join(all...)}
+	return checked.folders[dir].err
 }
 
 func firstError(steps ...func() error) error {

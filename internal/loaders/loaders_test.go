@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io/fs"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -153,6 +154,33 @@ func TestPublish(t *testing.T) {
 	must(t, durable.Remove(v, "/"+X64.GRUB))
 	if _, err := Read(v, "/", X64); err == nil || errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("shim alone: %v", err)
+	}
+}
+
+// TestWrong: what was found is found again when a file changes, and else not looked for.
+func TestWrong(t *testing.T) {
+	dir, site := t.TempDir(), testpe.NewSite()
+	put := func(name string, data []byte) {
+		must(t, durable.WriteFile(durable.OS{}, filepath.Join(dir, name), data, 0o644))
+	}
+	for _, step := range []struct {
+		name string
+		data []byte
+		says string // "" is right
+	}{
+		{TrustFile, site.Firmware.PEM(), ""},
+		{X64.GRUB, site.GRUB(amd64, "2", "7"), ""}, // nobody is sent to it without a shim
+		{X64.Shim, site.Shim(amd64, "5"), ""},
+		{X64.GRUB, nil, "(x64) in " + dir + ": grubx64.efi: it is no PE file"},
+		{X64.GRUB, site.GRUB(amd64, "2", "7"), ""},
+		{IA32.Shim, []byte("x"), "grubia32.efi cannot be read"},
+	} {
+		put(step.name, step.data)
+		for range 2 {
+			if err := Wrong(dir); (err == nil) != (step.says == "") || err != nil && !strings.Contains(err.Error(), step.says) {
+				t.Errorf("after %s of %d bytes: %v", step.name, len(step.data), err)
+			}
+		}
 	}
 }
 

@@ -14,7 +14,6 @@ import (
 
 	"testbox-imaging/internal/api"
 	"testbox-imaging/internal/apiclient"
-	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/dhcp"
 	"testbox-imaging/internal/ledger"
 	"testbox-imaging/internal/testenv/testpe"
@@ -78,16 +77,15 @@ func (b *bootDHCP) line(t *testing.T) note {
 	}
 }
 
-// putLoaders returns a function that puts loaders of a site with keys of its own into a folder, with the configuration of
-// GRUB. GRUB has the modules.
+// putLoaders returns a function that puts loaders of a site with keys of its own into a folder. GRUB has
+// the modules.
 func putLoaders(t *testing.T, modules ...string) func(dir string) {
 	site := testpe.NewSite()
 	return func(dir string) {
 		t.Helper()
-		must(t, os.MkdirAll(filepath.Join(dir, "grub"), 0o755))
 		for name, data := range map[string][]byte{"shimx64.efi": site.Shim(pe.IMAGE_FILE_MACHINE_AMD64, "5"),
 			"grubx64.efi":    site.GRUB(pe.IMAGE_FILE_MACHINE_AMD64, "2.12-9", "7", modules...),
-			"uefi-trust.pem": site.Firmware.PEM(), "grub/grub.cfg": bootcfg.GRUBConfig()} {
+			"uefi-trust.pem": site.Firmware.PEM()} {
 			must(t, os.WriteFile(filepath.Join(dir, name), data, 0o644))
 		}
 	}
@@ -116,21 +114,19 @@ func TestDecideUEFI(t *testing.T) {
 		want  string // file or URI
 		lacks string
 	}{
-		"whole":           {whole, dhcp.Machine{Arch: dhcp.X64}, "shimx64.efi", ""},
-		"its other name":  {whole, dhcp.Machine{Arch: dhcp.X64BC}, "shimx64.efi", ""},
-		"32 bits":         {whole, dhcp.Machine{Arch: dhcp.IA32}, "", "shimia32.efi"},
-		"arm64":           {whole, dhcp.Machine{Arch: dhcp.ARM64}, "", "shimaa64.efi"},
-		"HTTP":            {whole, over, "http://10.0.0.1:PORT/shimx64.efi", ""},
-		"HTTP, not GRUB":  {putLoaders(t, "tftp"), over, "", "a GRUB that can load by HTTP, which 2.12-9 is not"},
-		"TFTP, not HTTP":  {putLoaders(t, "tftp"), dhcp.Machine{Arch: dhcp.X64}, "shimx64.efi", ""},
-		"nothing, HTTP":   {nil, over, "", "shimx64.efi"},
-		"no shim":         {without("shimx64.efi"), dhcp.Machine{Arch: dhcp.X64}, "", "shimx64.efi"},
-		"no GRUB":         {without("grubx64.efi"), dhcp.Machine{Arch: dhcp.X64}, "", "grubx64.efi cannot be read"},
-		"no grub.cfg":     {without("grub/grub.cfg"), dhcp.Machine{Arch: dhcp.X64}, "", "GRUB would stop at its prompt"},
-		"half a shim":     {cut("shimx64.efi"), dhcp.Machine{Arch: dhcp.X64}, "", "cut off"},
-		"half a GRUB":     {cut("grubx64.efi"), dhcp.Machine{Arch: dhcp.X64}, "", "cut off"},
-		"half a grub.cfg": {cut("grub/grub.cfg"), dhcp.Machine{Arch: dhcp.X64}, "", "it is damaged"},
-		"strange keys":    {without("uefi-trust.pem"), dhcp.Machine{Arch: dhcp.X64}, "", "nobody who is trusted"},
+		"whole":          {whole, dhcp.Machine{Arch: dhcp.X64}, "shimx64.efi", ""},
+		"its other name": {whole, dhcp.Machine{Arch: dhcp.X64BC}, "shimx64.efi", ""},
+		"32 bits":        {whole, dhcp.Machine{Arch: dhcp.IA32}, "", "shimia32.efi"},
+		"arm64":          {whole, dhcp.Machine{Arch: dhcp.ARM64}, "", "shimaa64.efi"},
+		"HTTP":           {whole, over, "http://10.0.0.1:PORT/shimx64.efi", ""},
+		"HTTP, not GRUB": {putLoaders(t, "tftp"), over, "", "a GRUB that can load by HTTP, which 2.12-9 is not"},
+		"TFTP, not HTTP": {putLoaders(t, "tftp"), dhcp.Machine{Arch: dhcp.X64}, "shimx64.efi", ""},
+		"nothing, HTTP":  {nil, over, "", "shimx64.efi"},
+		"no shim":        {without("shimx64.efi"), dhcp.Machine{Arch: dhcp.X64}, "", "shimx64.efi"},
+		"no GRUB":        {without("grubx64.efi"), dhcp.Machine{Arch: dhcp.X64}, "", "grubx64.efi cannot be read"},
+		"half a shim":    {cut("shimx64.efi"), dhcp.Machine{Arch: dhcp.X64}, "", "cut off"},
+		"half a GRUB":    {cut("grubx64.efi"), dhcp.Machine{Arch: dhcp.X64}, "", "cut off"},
+		"strange keys":   {without("uefi-trust.pem"), dhcp.Machine{Arch: dhcp.X64}, "", "nobody who is trusted"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newUEFIDHCP(t, dhcpProxy, c.files)

@@ -99,7 +99,7 @@ func (s *server) tftpPart() api.Part {
 // noLoaders says why UEFI machines of a kind are given no loaders.
 func noLoaders(k loaders.Kind, err error) string {
 	return fmt.Sprintf("UEFI machines (%s) are given no loaders and start their own disk: %v. `testbox maintenance build` puts new ones "+
-		"there, and `testbox server init` the configuration of GRUB", k.Arch, err)
+		"there", k.Arch, err)
 }
 
 func (s *server) httpPart() api.Part {

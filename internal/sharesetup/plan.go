@@ -19,6 +19,7 @@ import (
 	"testbox-imaging/internal/bootfiles"
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/loaders"
 	"testbox-imaging/internal/problem"
 	"testbox-imaging/internal/site"
 )
@@ -98,6 +99,11 @@ func (p *Plan) LookOver() (warnings []string, err error) {
 	if err := p.Boot.CheckPrefixes(); err != nil {
 		for line := range strings.SplitSeq(err.Error(), "\n") {
 			warnings = append(warnings, line+"; move it out of the folder")
+		}
+	}
+	if err := loaders.Wrong(p.TFTP); err != nil {
+		for line := range strings.SplitSeq(err.Error(), "\n") {
+			warnings = append(warnings, line+"; `testbox maintenance build` puts whole ones there")
 		}
 	}
 	var files []string

@@ -160,6 +160,23 @@ func TestGRUBConfig(t *testing.T) {
 	}
 }
 
+// TestWrongLoaders: shim would wait for a key, so who sets a share up is told.
+func TestWrongLoaders(t *testing.T) {
+	p, err := New(options(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Make(func(Change) {}); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(p.TFTP, "shimx64.efi"), "MZ")
+	write(t, filepath.Join(p.TFTP, "grubx64.efi"), "MZ")
+	warnings, err := p.LookOver()
+	if err != nil || len(warnings) == 0 || !strings.Contains(warnings[len(warnings)-1], "shimx64.efi: it is no PE file") {
+		t.Errorf("%q, %v", warnings, err)
+	}
+}
+
 // TestNew: what would end badly is wrong input or is refused, and nothing is
 // changed. The scripts of package main have the messages.
 func TestNew(t *testing.T) {
