@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	"testbox-imaging/internal/agent"
 	"testbox-imaging/internal/bootcfg"
@@ -55,6 +56,7 @@ func (f *agentFlags) config(args []string) (cfg agent.Config, ok bool) {
 	}
 	f.cfg.Cmdline = string(text)
 	f.cfg.Sys, f.cfg.Proc, f.cfg.Console = os.DirFS(f.sys), os.DirFS(f.proc), f.stdout
+	f.cfg.EFIVars = filepath.Join(f.sys, "firmware/efi/efivars")
 	return f.cfg, true
 }
 

@@ -22,6 +22,7 @@ func (s *session) act(ctx context.Context) error {
 	// This comes before anything reads a disk. Whatever goes wrong from here on,
 	// the kernel lets nobody write to one.
 	unprotected := s.protect(disks)
+	s.lookAtFirmware(ctx, disks)
 	switch s.cmd.Action {
 	case box.RefreshInfo:
 		return s.inventory(ctx, disks)
@@ -78,6 +79,7 @@ func (s *session) inventory(ctx context.Context, disks []disk.Disk) error {
 	o := inventory.Options{
 		Sys: s.cfg.Sys, Proc: s.cfg.Proc, Dev: s.cfg.Dev, Kmsg: inventory.KernelLog,
 		Address: s.cmd.Address, Host: s.host, Time: s.now(), Disks: disks, Maintenance: s.version,
+		Firmware: s.note,
 	}
 	if s.cfg.PCIIDs != "" {
 		o.PCIIDs = func() ([]byte, error) { return os.ReadFile(s.cfg.PCIIDs) }

@@ -26,6 +26,9 @@ type Config struct {
 	Sys     fs.FS  // /sys
 	Proc    fs.FS  // /proc
 	Dev     string // folder of device nodes
+	// EFIVars is the folder in which UEFI variables are mounted. It is looked at only if
+	// /sys says that UEFI firmware has started the machine.
+	EFIVars string
 	TFTP    string // folder of the mounted TFTP area
 	Backup  string // folder of the mounted backup area
 

@@ -26,7 +26,7 @@ func Foresee(folder *sharedir.Folder, inv *inventory.Inventory, c bootcfg.Cmdlin
 	s := newSession(Config{})
 	s.cmd = &c
 	s.log = consoleLog(c.Address, "", s.cfg.Console, s.now)
-	home := &shareHome{s.share(), folder}
+	home := &shareHome{Share: s.share(), folder: folder}
 	s.home = home
 	err := s.foresee(home, inv)
 	if errors.Is(err, sharedir.ErrUnfinished) {

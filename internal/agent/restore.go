@@ -33,6 +33,7 @@ func (s *session) restore(ctx context.Context, disks []disk.Disk, choice match.C
 		return refusalOf(err)
 	}
 	defer closeAll()
+	s.tellOtherFirmware()
 	p := s.progress(diskNames(targets))
 	opt := copier.RestoreOptions{Options: s.copierOptions(p), Writes: func() error { return s.home.Writes(ctx) }}
 	opt.Log = func(format string, args ...any) {
@@ -52,6 +53,7 @@ func (s *session) restore(ctx context.Context, disks []disk.Disk, choice match.C
 			s.log.Info("%s: the kernel does not read the new partition table: %v", j.Name, err)
 		}
 	}
+	s.putBackEntries(targets, jobs)
 	return damagedOf(targets)
 }
 

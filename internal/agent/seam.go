@@ -8,6 +8,7 @@ import (
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/copier"
 	"testbox-imaging/internal/disk"
+	"testbox-imaging/internal/efi"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/inventory"
 	"testbox-imaging/internal/match"
@@ -108,6 +109,13 @@ type Home interface {
 	// "read", "write", "verify" or "commit". text says in words how far it is. done
 	// and total are bytes; a total of 0 is not known. Progress does not wait.
 	Progress(stage, text string, done, total int64)
+
+	// Firmware returns what is known of the box's firmware from before. An error is only
+	// for messages, and what is returned with it counts.
+	Firmware() (KnownFirmware, error)
+	// SaveFirmware durably saves what this start notes of the box's firmware. A backup
+	// that is planned later records the state in it. It may be called again.
+	SaveFirmware(n *efi.Note) error
 
 	// SetHost tells the other side the host name by which people know the box.
 	SetHost(host string) error

@@ -13,6 +13,7 @@ import (
 	"testbox-imaging/internal/chunk"
 	"testbox-imaging/internal/copier"
 	"testbox-imaging/internal/disk"
+	"testbox-imaging/internal/efi"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/inventory"
 	"testbox-imaging/internal/job"
@@ -93,6 +94,22 @@ func (h *serverHome) SaveInventory(files []inventory.File) error {
 	}
 	h.saved = len(errs) == 0
 	return errors.Join(errs...)
+}
+
+// Firmware asks the server.
+func (h *serverHome) Firmware() (known KnownFirmware, err error) {
+	var f *wire.Firmware
+	h.living(func() { f, err = h.job.Firmware(context.Background()) })
+	if err != nil {
+		return known, troubled(err)
+	}
+	return KnownFirmware{Before: f.Before, Image: f.Image}, nil
+}
+
+// SaveFirmware sends the note. The server puts the state into the record of the backup.
+func (h *serverHome) SaveFirmware(n *efi.Note) (err error) {
+	h.living(func() { err = h.job.Inventory(context.Background(), box.FirmwareFile, n.Marshal()) })
+	return troubled(err)
 }
 
 // List returns the images of the backup that the server names.

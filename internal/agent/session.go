@@ -12,6 +12,7 @@ import (
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/efi"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/inventory"
 	"testbox-imaging/internal/progress"
@@ -38,6 +39,8 @@ type session struct {
 	said     box.Outcome     // that was logged already; "" if none was
 	meter    *progress.Meter // of the action; nil before its work is known
 	telling  *teller         // of the running or last stage; nil before the first
+	note     *efi.Note       // of the firmware; nil before the action
+	known    KnownFirmware   // from before
 }
 
 func newSession(cfg Config) *session {

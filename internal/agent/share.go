@@ -18,6 +18,7 @@ import (
 	"testbox-imaging/internal/bootfiles"
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/efi"
 	"testbox-imaging/internal/inventory"
 	"testbox-imaging/internal/match"
 	"testbox-imaging/internal/sharedir"
@@ -53,7 +54,7 @@ func (s *Share) Open() (Home, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &shareHome{s, folder}, nil
+	return &shareHome{Share: s, folder: folder}, nil
 }
 
 // Clock reads the storage server's clock by a file beside the boot file.
@@ -132,6 +133,50 @@ func (s *Share) Ask() Next { return Restart }
 type shareHome struct {
 	*Share
 	folder *sharedir.Folder
+	state  *efi.State // of the firmware, for the sidecars; nil before SaveFirmware
+}
+
+// Firmware reads what the latest start noted, and the sidecars of the images.
+func (h *shareHome) Firmware() (known KnownFirmware, err error) {
+	data, err := durable.ReadFile(h.FS, h.folder.Path(box.FirmwareFile), efi.MaxNote)
+	if err == nil {
+		known.Before, err = efi.ParseNote(data)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	if h.Cmd.Action != box.Restore && h.Cmd.Action != box.Verify {
+		return known, err
+	}
+	entries, _ := h.entries() // what speaks against the images is said when they are listed
+	for _, e := range entries {
+		if e.Facts != nil && e.Facts.Firmware != nil {
+			known.Image = e.Facts.Firmware
+			break
+		}
+	}
+	return known, err
+}
+
+// SaveFirmware writes the note into the box's folder, and the box's own loaders beside
+// the configuration of GRUB, if that is there.
+func (h *shareHome) SaveFirmware(n *efi.Note) error {
+	h.state = &n.State
+	if err := durable.WriteFile(h.FS, h.folder.Path(box.FirmwareFile), n.Marshal(), 0o644); err != nil {
+		return err
+	}
+	if _, err := durable.Size(h.FS, filepath.Join(h.TFTP, bootcfg.GRUBConfigName)); err != nil || !bootcfg.TellsLoaders(n, h.Cmd.Action) {
+		return nil
+	}
+	left, err := h.bootFiles().WriteLoaders(h.Cmd.Address, bootcfg.LoadersOf(&n.State))
+	if err != nil { // GRUB looks for loaders that it knows then
+		h.Voice.Error("the loaders of this box's own systems are not written for GRUB: %v; "+
+			"`testbox share init` gives boxes the right to do so", err)
+	}
+	for _, e := range left {
+		h.Voice.Info("GRUB cannot start one of this box's own systems by its boot entry: %v", e)
+	}
+	return nil
 }
 
 // Clock reads the storage server's clock by a file in the box's folder.

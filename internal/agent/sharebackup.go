@@ -183,6 +183,7 @@ func (b *shareBackup) facts(name string, d disk.Disk, sums rawgz.Sums, bad []ima
 		Format: image.FactsFormat, Name: name, Kernel: d.Name, Disk: d.Identity,
 		Box: cmd.Address.String(), Host: b.host, UUID: b.uuid, Arming: cmd.Arming, Time: b.home.Now(),
 		BLAKE3: sums.BLAKE3, SHA256: sums.SHA256, FileSize: sums.FileSize, Bad: bad,
+		Firmware: b.home.state,
 	}
 }
 

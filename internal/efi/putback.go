@@ -60,6 +60,7 @@ func (d Dir) PutBack(now, recorded *State, places map[string]Place) *PutBack {
 			}
 			e.Number = n
 			now.Entries = append(now.Entries, e)
+			slices.SortFunc(now.Entries, func(a, b Entry) int { return int(a.Number) - int(b.Number) })
 			done.Put = append(done.Put, n)
 			is = &e
 		}
@@ -125,13 +126,17 @@ func (d Dir) putBack(now *State, e *Entry, places map[string]Place) (Number, err
 	return n, nil
 }
 
-// free returns a number that no entry has, and that no place of the order names. The
-// wanted one comes first.
+// free returns a number that no entry has. The wanted one comes first, also if the order
+// still names it. Others must not be in the order, since they would get a place there
+// that was another entry's.
 func (s *State) free(wanted Number) (Number, error) {
 	if len(s.Entries) >= MaxEntries {
 		return 0, errors.New("the firmware has too many boot entries already")
 	}
-	for _, n := range append([]Number{wanted}, countUp(2*MaxEntries+1)...) {
+	if s.Entry(wanted) == nil {
+		return wanted, nil
+	}
+	for _, n := range countUp(2*MaxEntries + 1) {
 		if s.Entry(n) == nil && !slices.Contains(s.Order, n) {
 			return n, nil
 		}
@@ -157,10 +162,11 @@ func (s *State) insert(wanted []Entry, added []Number) []Number {
 		at++
 	}
 	for _, e := range wanted {
+		if i := slices.Index(order, e.Number); i >= 0 {
+			at = i + 1
+			continue
+		}
 		if !slices.Contains(added, e.Number) {
-			if i := slices.Index(order, e.Number); i >= 0 {
-				at = i + 1
-			}
 			continue
 		}
 		order = slices.Insert(order, at, e.Number)

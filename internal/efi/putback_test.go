@@ -39,6 +39,8 @@ func TestPutBack(t *testing.T) {
 			"Boot0002": onDisk(guidB, `\efi\B.EFI`)}, places: places, want: []Number{1, 7, 2, 3}, put: []Number{3}},
 		"both are there": {vars: map[string][]byte{"BootOrder": order(9, 1), "Boot0001": pxe(1), "Boot0005": long,
 			"Boot0003": onDisk(guidA, `\EFI\a.efi`)}, places: places, want: []Number{9, 1}},
+		"still in the order": {vars: map[string][]byte{"BootOrder": order(1, 7, 3, 5), "Boot0001": pxe(1), "Boot0007": shell()},
+			places: places, want: []Number{1, 7, 3, 5}, put: []Number{5, 3}},
 		"one disk only": {vars: map[string][]byte{"BootOrder": order(1), "Boot0001": pxe(1)}, places: map[string]Place{guidA: places[guidA]},
 			want: []Number{1, 3}, put: []Number{3}, left: "0005 (long, \\EFI\\b.efi) was not put back: its partition " + guidB},
 		"no network": {vars: map[string][]byte{"BootOrder": order(7), "Boot0007": shell()}, places: places,

@@ -11,6 +11,7 @@ import (
 
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/disk"
+	"testbox-imaging/internal/efi"
 )
 
 // Options say what to collect from.
@@ -24,6 +25,7 @@ type Options struct {
 	Time        time.Time   // zero means now
 	Disks       []disk.Disk // as disk.List returned them
 	Maintenance string      // version of the maintenance system
+	Firmware    *efi.Note   // what the agent has found out of the firmware; may be nil
 
 	limits limits                                             // zero means defaultLimits; set by tests
 	health func(path string, kind healthKind) (Health, error) // nil means askDisk; set by tests

@@ -24,6 +24,12 @@ const maxBootEntries = 256
 
 func (c *collector) collectFirmware() {
 	f := &c.inv.Firmware
+	if n := c.Firmware; n != nil {
+		f.State, f.NetworkFirst = &n.State, n.NetworkFirst
+		if n.NetworkFirst != nil && n.NetworkFirst.Bad() {
+			c.problem("boot order: %s: %s", n.NetworkFirst.Result, n.NetworkFirst.Text)
+		}
+	}
 	if !c.sys.exists("firmware/efi") {
 		f.Kind = "BIOS"
 		return

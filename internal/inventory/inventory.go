@@ -8,6 +8,7 @@ package inventory
 import (
 	"time"
 
+	"testbox-imaging/internal/efi"
 	"testbox-imaging/internal/image"
 )
 
@@ -50,6 +51,10 @@ type Firmware struct {
 	BootCurrent string      `json:"bootCurrent,omitempty"` // UEFI: number of the entry that started this boot, such as "0003"
 	BootNext    string      `json:"bootNext,omitempty"`    // UEFI: number of the entry for the next boot only
 	BootOrder   []BootEntry `json:"bootOrder,omitempty"`   // UEFI: in the order in which the firmware tries them
+	// State is all that is recorded with a backup, and NetworkFirst what became of the
+	// boot order. They are nil if the agent has not looked.
+	State        *efi.State        `json:"state,omitempty"`
+	NetworkFirst *efi.NetworkFirst `json:"networkFirst,omitempty"`
 }
 
 // BootEntry is a boot entry of UEFI firmware.

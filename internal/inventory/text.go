@@ -144,6 +144,39 @@ func (inv *Inventory) textFirmware(r *report) {
 		}
 		r.line("boot order %d: Boot%s %s%s", i+1, e.Number, e.Name, state)
 	}
+	if n := f.NetworkFirst; n != nil {
+		r.field("network first", string(n.Result))
+		r.field("", n.Text)
+	}
+	if f.State == nil {
+		return
+	}
+	for _, e := range f.State.Entries {
+		where := ""
+		if p := e.Partition; p != nil && p.Disk != "" {
+			where = fmt.Sprintf(" (disk %s, file system %s)", p.Disk, orNone(p.Volume))
+		}
+		r.line("Boot%s: %s %s%s", e.Number, e.Kind, e.Path, where)
+	}
+	for i := range f.State.NVMe {
+		n := &f.State.NVMe[i]
+		var formats []string
+		for at, l := range n.Formats {
+			if l.Block == 0 {
+				continue
+			}
+			text := fmt.Sprintf("%d+%d", l.Block, l.Metadata)
+			if at == n.Format {
+				text += " (in use)"
+			}
+			formats = append(formats, text)
+		}
+		all := ""
+		if len(n.Active) > 0 {
+			all = " of " + strings.Trim(fmt.Sprint(n.Active), "[]")
+		}
+		r.line("NVMe %s: namespace %d%s, formats %s", n.Disk, n.ID, all, strings.Join(formats, ", "))
+	}
 }
 
 func (inv *Inventory) textNetwork(r *report) {

@@ -20,6 +20,7 @@ import (
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/copier"
 	"testbox-imaging/internal/disk"
+	"testbox-imaging/internal/efi"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/inventory"
 	"testbox-imaging/internal/match"
@@ -46,7 +47,7 @@ func Conforms(t *testing.T, open func(t *testing.T) Side) {
 	}{
 		{"agrees", testAgrees}, {"disarm", testDisarm}, {"disarm-armed-anew", testDisarmAnew}, {"clock", testAgentClock},
 		{"record", testRecord}, {"record-of-another-arming", testRecordOther}, {"done-by-commit", testDoneByCommit},
-		{"log", testAgentLog}, {"inventory", testInventory}, {"selection", testSelection},
+		{"log", testAgentLog}, {"inventory", testInventory}, {"firmware", testFirmware}, {"selection", testSelection},
 		{"no-images", testNoImages}, {"backup", testAgentBackup}, {"backup-given-up", testAgentAbort},
 		{"bad-sectors", testAgentBad}, {"names-stay", testAgentNames},
 	}
@@ -236,6 +237,41 @@ func testInventory(t *testing.T, c *agentCase) {
 	}
 	must(t, h.SetHost("box11"))
 	must(t, h.SetHost("unknown"))
+}
+
+func testFirmware(t *testing.T, c *agentCase) {
+	_, h := c.start(t, box.RefreshInfo)
+	if known, err := h.Firmware(); err != nil || known.Before != nil || known.Image != nil {
+		t.Errorf("before anything was noted, there is %+v, %v", known, err)
+	}
+	noteOf := func(vendor string) *efi.Note {
+		return &efi.Note{Format: efi.NoteFormat, Time: time.Unix(1000, 0).UTC(), State: efi.State{Kind: efi.UEFI, Vendor: vendor},
+			NetworkFirst: &efi.NetworkFirst{Result: efi.OrderRepaired, Wrote: []efi.Number{1}}}
+	}
+	for _, vendor := range []string{"first", "first", "second"} {
+		must(t, h.SaveFirmware(noteOf(vendor)))
+	}
+	cmd := c.Cmdline()
+	cmd.Action, cmd.Arming = box.Backup, box.NewArming()
+	c.Arm(t, cmd)
+	_, h = c.again(t, &cmd)
+	known, err := h.Firmware()
+	if err != nil || known.Before == nil || known.Before.State.Vendor != "second" || len(known.Before.NetworkFirst.Wrote) != 1 {
+		t.Errorf("the next start knows %+v, %v", known, err)
+	}
+	note := noteOf("of the backup")
+	note.Arming = string(cmd.Arming)
+	must(t, h.SaveFirmware(note))
+	disks := []*testDisk{newTestDisk("sda", "S1")}
+	b := plan(t, h, disks)
+	defer b.Abort()
+	save(t, b, disks, asItIs)
+	must(t, b.Commit(t.Context()))
+	_, h = c.start(t, box.Restore)
+	must(t, h.SaveFirmware(noteOf("later")))
+	if known, err := h.Firmware(); err != nil || known.Image == nil || known.Image.Vendor != "of the backup" {
+		t.Errorf("a restore knows %+v, %v", known, err)
+	}
 }
 
 func testSelection(t *testing.T, c *agentCase) {

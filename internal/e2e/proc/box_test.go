@@ -191,7 +191,8 @@ func (b *testBox) files() []string {
 	var names []string
 	for _, e := range entries {
 		switch name := e.Name(); {
-		case strings.HasSuffix(name, ".log"), strings.HasPrefix(name, "testbox-info."), name == boxHost, name == boxHex:
+		case strings.HasSuffix(name, ".log"), strings.HasPrefix(name, "testbox-info."), name == "testbox-firmware.json",
+			name == boxHost, name == boxHex:
 		default:
 			names = append(names, name)
 		}

@@ -304,7 +304,8 @@ func makeSpecimens(t *testing.T, dir string) {
 	// What is other programs', or says what machine this is, is no specimen.
 	run(t, "", "sh", "-c", `cd "$1" && rm -r areas/testbox-tftp/bios areas/testbox-tftp/efi* areas/testbox-tftp/modules \
 		areas/testbox-tftp/*.0 areas/testbox-tftp/ldlinux.* areas/testbox-tftp/pxelinux.cfg/testbox* \
-		areas/*.exports areas/testbox-backup/*/testbox-info.* commit/testbox-info.*`, "sh", dir)
+		areas/*.exports areas/testbox-backup/*/testbox-info.* areas/testbox-backup/*/testbox-firmware.json \
+		commit/testbox-info.* commit/testbox-firmware.json`, "sh", dir)
 
 	tmp := tempDir(t)
 	do, fails := storeOf(t, b.prog.testbox, filepath.Join(dir, "store"))
