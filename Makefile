@@ -9,11 +9,12 @@ export CGO_ENABLED = 0
 # scripts/version asks git, not the Go tool, which fails in a clone that belongs to another user.
 export GOFLAGS := $(shell $(GO) env GOFLAGS 2>/dev/null) -buildvcs=false
 
-.PHONY: help build deb test demo demo-share bench screenshots mutants lint fuzz vuln deps go clean
+.PHONY: help build deb test test-matrix demo demo-share bench screenshots mutants lint fuzz vuln deps go clean
 help:
 	@echo 'make build    the two programs, in $(BIN)/'
 	@echo 'make deb      the Debian packages testbox and testbox-server, in dist/ (Debian 12)'
 	@echo 'make test     install what is needed and run all tests (root, Debian 12)'
+	@echo 'make test-matrix  each firmware, disk and network card in virtual machines (root); MATRIX=uefi-sb/nvme chooses some'
 	@echo 'make demo     install what is needed; back up, wreck and restore a virtual testbox (root, Debian 12)'
 	@echo 'make demo-share  the same in share mode, without a storage server of ours'
 	@echo 'make bench    speed beside other tools (root, 60 GB, more than an hour)'
@@ -38,6 +39,9 @@ deps: go
 
 test: deps
 	scripts/test
+
+test-matrix: deps
+	scripts/test-matrix $(MATRIX)
 
 demo: deps build
 	$(BIN)/testbox lab demo

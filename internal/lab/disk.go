@@ -40,8 +40,12 @@ type OwnSystem struct {
 	Data   int64 // bytes of more files, of which about half do not compress
 
 	Loaders *Loaders // for a machine with UEFI; nil for one with a BIOS
-	First   bool     // with UEFI: it makes a boot entry for itself and puts it first, as installers do
 	Sector  int      // bytes of a sector, other than 512 only with UEFI; 0 means 512
+
+	// Makes is a system with UEFI whose boot entry this one makes when it starts, unless the firmware has it. It may be the
+	// system itself. The entry becomes the second one, or the first one if First is set: so installers do it.
+	Makes *OwnSystem
+	First bool
 }
 
 // Up matches the console line by which the system says that it runs and that

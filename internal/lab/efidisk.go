@@ -141,8 +141,8 @@ func (o OwnSystem) bootEntry() []byte {
 // entryName is the name of the system's boot entry.
 func (o OwnSystem) entryName() string { return "testbox " + o.Name }
 
-// efiScript tells of the firmware's variables. If /etc/boot-entry is there, it does what installers do, unless
-// the firmware has the system's boot entry already: it makes the entry, and puts it first.
+// efiScript tells of the firmware's variables. If there is a boot entry to be made, and the firmware does not have
+// it, it makes the entry as Boot0042.
 const efiScript = `#!/bin/busybox sh
 b=/bin/busybox
 e=/sys/firmware/efi/efivars
@@ -150,15 +150,40 @@ g=8be4df61-93ca-11d2-aa0d-00e098032b8c
 [ -d $e ] && $b mount -t efivarfs efivarfs $e || exit 0
 words() { $b tail -c +5 $e/$1-$g 2>/dev/null | $b od -An -v -t$2 | $b tr -d '\n'; }
 echo "testbox own system %[1]s: SecureBoot$(words SecureBoot u1) BootCurrent$(words BootCurrent x2) BootOrder$(words BootOrder x2)"
-own=no
+[ -e /etc/boot-entry ] || exit 0
 for f in $e/Boot[0-9A-F][0-9A-F][0-9A-F][0-9A-F]-$g; do
-	$b tr -d '\000' <$f | $b grep -q '%[2]s' && own=${f#$e/}
+	if $b tr -d '\000' <$f | $b grep -q "$($b cat /etc/boot-entry-name)"; then
+		f=${f#$e/}
+		echo "testbox own system %[1]s: has boot entry ${f%%%%-8be*}"
+		exit 0
+	fi
 done
-echo "testbox own system %[1]s: boot entry ${own%%-8be*}"
-[ $own = no ] && [ -e /etc/boot-entry ] || exit 0
 $b cat /etc/boot-entry >$e/Boot0042-$g
-{ $b printf '\007\000\000\000\102\000'; $b tail -c +5 $e/BootOrder-$g; } >/dev/order
+$b tail -c +5 $e/BootOrder-$g >/dev/order
+{
+	$b printf '\007\000\000\000'
+	[ -e /etc/boot-entry-first ] || $b head -c 2 /dev/order
+	$b printf '\102\000'
+	[ -e /etc/boot-entry-first ] && $b cat /dev/order || $b tail -c +3 /dev/order
+} >/dev/order-new
 $b chattr -i $e/BootOrder-$g
-$b cat /dev/order >$e/BootOrder-$g
-echo "testbox own system %[1]s: put itself first, BootOrder$(words BootOrder x2)"
+$b cat /dev/order-new >$e/BootOrder-$g
+echo "testbox own system %[1]s: made boot entry Boot0042, BootOrder$(words BootOrder x2)"
 `
+
+// makeEFI makes the files by which the system deals with the firmware.
+func (o OwnSystem) makeEFI(root string) error {
+	files := map[string]string{"sbin/efi": fmt.Sprintf(efiScript, o.Name)}
+	if o.Makes != nil {
+		files["etc/boot-entry"], files["etc/boot-entry-name"] = string(o.Makes.bootEntry()), o.Makes.entryName()
+		if o.First {
+			files["etc/boot-entry-first"] = ""
+		}
+	}
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(root, name), []byte(text), 0o755); err != nil {
+			return err
+		}
+	}
+	return nil
+}

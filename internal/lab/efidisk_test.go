@@ -21,6 +21,7 @@ func TestMakeUEFIDisk(t *testing.T) {
 		path := filepath.Join(dir, "disk")
 		o := OwnSystem{Name: "one", Kernel: fakeKernel(), Size: 64 << 20, Data: 1 << 20, Sector: sector, First: true,
 			Loaders: &Loaders{Shim: []byte("this is shim"), GRUB: []byte("this is GRUB")}}
+		o.Makes = &o
 		if err := o.MakeDisk(t.Context(), path); err != nil {
 			t.Fatal(err)
 		}

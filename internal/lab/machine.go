@@ -100,6 +100,17 @@ func (m *Machine) UUID() string {
 	return fmt.Sprintf("7e57b0c5-1ab0-4000-8000-%012x", m.spec.Number+1)
 }
 
+// SetDisks takes the machine's disks out and puts others in. The machine must be off.
+func (m *Machine) SetDisks(disks ...Disk) error {
+	m.power.Lock()
+	defer m.power.Unlock()
+	if m.alive() == nil {
+		return fmt.Errorf("box %s is on", m.Addr)
+	}
+	m.spec.Disks = disks
+	return nil
+}
+
 // PowerOn starts the machine. It boots from the network first.
 func (m *Machine) PowerOn() error {
 	m.power.Lock()
@@ -287,8 +298,12 @@ func (m *Machine) Ended() <-chan struct{} {
 }
 
 // BootsNothing waits until the firmware has tried everything and found nothing
-// to boot. Call Firmware.SkipAll before the machine is started.
+// to boot. Call Firmware.SkipAll before the machine is started. With UEFI it is our grub.cfg that finds nothing.
 func (m *Machine) BootsNothing(ctx context.Context, timeout time.Duration) error {
+	if m.spec.Firmware != BIOS {
+		_, err := m.Console.Wait(ctx, regexp.MustCompile(`no disk of this machine has a loader that starts`), timeout)
+		return err
+	}
 	_, err := m.Firmware.Wait(ctx, regexp.MustCompile(`^No bootable device`), timeout)
 	return err
 }

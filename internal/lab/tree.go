@@ -45,6 +45,7 @@ cd /
 busybox mount -t proc proc /proc
 busybox mount -t sysfs sys /sys
 /sbin/efi
+echo "testbox own system %[1]s: host name $(busybox cat /etc/hostname)"
 busybox ip link set eth0 up
 busybox udhcpc -i eth0 -s /sbin/dhcp -t 60 -T 1 -q >/dev/null 2>&1 &
 if busybox sha256sum -c -s etc/sums; then
@@ -83,18 +84,17 @@ func (o OwnSystem) makeTree(ctx context.Context, root string) error {
 	if err := os.WriteFile(filepath.Join(root, "sbin/dhcp"), []byte(ownDHCP), 0o755); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(root, "sbin/efi"), fmt.Appendf(nil, efiScript, o.Name, o.entryName()), 0o755); err != nil {
+	if err := o.makeEFI(root); err != nil {
 		return err
-	}
-	if o.First {
-		if err := os.WriteFile(filepath.Join(root, "etc/boot-entry"), o.bootEntry(), 0o644); err != nil {
-			return err
-		}
 	}
 	if err := o.makeData(filepath.Join(root, "data")); err != nil {
 		return err
 	}
-	return writeSums(root)
+	if err := writeSums(root); err != nil {
+		return err
+	}
+	// What makes a machine itself has no sum, since it may be changed on purpose.
+	return os.WriteFile(filepath.Join(root, "etc/hostname"), []byte(o.Name+"\n"), 0o644)
 }
 
 // makeData makes files of different sizes. Every second file does not compress.

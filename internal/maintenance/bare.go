@@ -2,6 +2,7 @@ package maintenance
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 )
@@ -37,17 +38,22 @@ func FetchBare(ctx context.Context, opt Options, modules ...string) (*Bare, erro
 	return b, nil
 }
 
-// FetchFile gets a file of a Debian package, without installing the package. Of opt it uses Cache, Etc and Say.
+// FetchFile gets a file of a Debian package, without installing the package. The package is of Debian 13 where the
+// host's sources have an older one, as the loaders of UEFI machines are. Of opt it uses Cache, Etc and Say.
 func FetchFile(ctx context.Context, opt Options, name, file string) ([]byte, error) {
 	opt, err := opt.complete()
 	if err != nil {
 		return nil, err
 	}
-	a, err := openApt(ctx, opt)
+	host, err := openApt(ctx, opt)
 	if err != nil {
 		return nil, err
 	}
-	defer a.close()
+	defer host.close()
+	a, err := host.forLoaders(ctx)
+	if err != nil {
+		return nil, err
+	}
 	p, err := a.show(ctx, name)
 	if err != nil {
 		return nil, err
@@ -61,5 +67,9 @@ func FetchFile(ctx context.Context, opt Options, name, file string) ([]byte, err
 		return nil, err
 	}
 	defer root.Close()
-	return readInRoot(root, file, 64<<20)
+	data, err := readInRoot(root, file, 64<<20)
+	if err != nil {
+		return nil, fmt.Errorf("package %s %s: %w", p.Name, p.Version, err)
+	}
+	return data, nil
 }

@@ -19,7 +19,8 @@
 //	          takes NFS away, compares disks and images
 //
 // Each test has a lab, with one box that runs at a time, or two. The tests run
-// beside each other. The boxes run by emulation unless KVM works.
+// beside each other. The boxes run by emulation unless KVM works. TestMatrix has
+// boxes of all kinds, with UEFI too, each in a lab of its own.
 package vm
 
 import (
@@ -48,6 +49,7 @@ type bench struct {
 	lab           *lab.Lab
 	kernel        lab.Kernel
 	begun         time.Time
+	serves        bool   // there is a storage server
 	plain, faults string // versions of the form ram; the second one breaks on demand
 }
 
@@ -59,7 +61,7 @@ func makeLab(t *testing.T, opt lab.Options) *bench {
 	t.Helper()
 	testenv.Root(t)
 	testenv.Tools(t, "ip", "dnsmasq", "rpcbind", "ganesha.nfsd", "qemu-system-x86_64", "sfdisk", "mkfs.ext4", "grub-mkimage", "busybox")
-	b := &bench{begun: time.Now()}
+	b := &bench{begun: time.Now(), serves: opt.Server}
 	kernel, err := ownKernel()
 	must(t, err)
 	b.kernel = *kernel

@@ -36,6 +36,9 @@ func (b *bench) newBox(t *testing.T, spec lab.Spec, buses ...lab.Bus) *vbox {
 	t.Helper()
 	number := spec.Number
 	x := &vbox{bench: b, own: lab.OwnSystem{Name: fmt.Sprintf("box%d", number), Kernel: b.kernel, Size: 112 << 20, Data: 24 << 20}}
+	if x.forUEFI(t, &spec) {
+		b.installLoaders(t)
+	}
 	for i, bus := range buses {
 		d := lab.Disk{Path: filepath.Join(b.lab.Dir, fmt.Sprintf("box%d-disk%d", number, i)), Bus: bus,
 			Serial: fmt.Sprintf("TB%d-DISK%d", number, i)}
@@ -55,6 +58,18 @@ func (b *bench) newBox(t *testing.T, spec lab.Spec, buses ...lab.Bus) *vbox {
 	x.Machine, err = b.lab.Machine(spec)
 	must(t, err)
 	return x
+}
+
+// forUEFI makes a box with UEFI of one with a BIOS, if its firmware is so.
+func (x *vbox) forUEFI(t *testing.T, spec *lab.Spec) bool {
+	t.Helper()
+	if spec.Firmware == "" || spec.Firmware == lab.BIOS {
+		return false
+	}
+	own, err := ownLoaders()
+	must(t, err)
+	x.own.Loaders, spec.Memory = own, 1024
+	return true
 }
 
 // change is how a case changes a boot file that pxe-conf wrote.

@@ -21,6 +21,8 @@ var (
 	sharedDir     string // removed when the tests have ended
 	builtPrograms = sync.OnceValues(buildPrograms)
 	ownKernel     = sync.OnceValues(fetchKernel)
+	ownLoaders    = sync.OnceValues(fetchLoaders)
+	newROM        = sync.OnceValues(fetchROM)
 
 	// Versions of the form ram in sharedDir; the second one's agent breaks on demand.
 	plainRAM  = sync.OnceValues(func() (string, error) { return buildRAM(func(p programs) string { return p.agent }) })
@@ -63,6 +65,26 @@ func goBuild(args ...string) error {
 func fetchKernel() (*lab.Kernel, error) {
 	bare, err := maintenance.FetchBare(context.Background(), maintenance.Options{}, lab.KernelModules...)
 	return (*lab.Kernel)(bare), err
+}
+
+// fetchLoaders gets the loaders of own systems that start by UEFI.
+func fetchLoaders() (*lab.Loaders, error) {
+	shim, err := maintenance.FetchFile(context.Background(), maintenance.Options{}, lab.ShimPackage, lab.ShimFile)
+	if err != nil {
+		return nil, err
+	}
+	grub, err := maintenance.FetchFile(context.Background(), maintenance.Options{}, lab.GRUBPackage, lab.GRUBFile)
+	return &lab.Loaders{Shim: shim, GRUB: grub}, err
+}
+
+// fetchROM gets Debian 13's ROM of a network card, and puts it into sharedDir.
+func fetchROM() (string, error) {
+	rom, err := maintenance.FetchFile(context.Background(), maintenance.Options{}, lab.ROMPackage, lab.ROMFile)
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(sharedDir, "e1000e.rom")
+	return path, os.WriteFile(path, rom, 0o644)
 }
 
 // buildRAM builds the form ram with an agent into sharedDir, and returns its
