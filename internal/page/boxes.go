@@ -218,6 +218,9 @@ func rowOf(b api.Box, j *api.Job, now time.Time) *row {
 	case !b.SilentSince.IsZero():
 		need("It was not seen for longer than is usual for it, since %s.", boxpage.Span(now.Sub(b.LastSeen)))
 	}
+	if f := b.Firmware; f != nil && f.Needs {
+		need("%s", f.BootOrder.Means())
+	}
 	if b.Moved != nil {
 		need("Its machine asks from another address, %s.", b.Moved.Address)
 	}

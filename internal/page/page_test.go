@@ -21,6 +21,7 @@ import (
 
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/dispatch"
+	"testbox-imaging/internal/efi"
 	"testbox-imaging/internal/job"
 	"testbox-imaging/internal/ledger"
 	"testbox-imaging/internal/page"
@@ -702,6 +703,17 @@ func TestNeeds(t *testing.T) {
 	}
 	if order != "51234" || !strings.Contains(text, "it fails often") || !strings.Contains(text, "<strong>1</strong> of 5 boxes") {
 		t.Errorf("%s: %s", order, text)
+	}
+	// A box whose firmware ignores the boot order needs somebody too.
+	folder, err := r.lab.Area.Box(addr(t, "10.0.0.2"))
+	must(t, err)
+	note := &efi.Note{Format: efi.NoteFormat, State: efi.State{Kind: efi.UEFI}, NetworkFirst: &efi.NetworkFirst{Result: efi.OrderRepaired}}
+	for result, needs := range map[efi.Result]bool{efi.OrderRepaired: false, efi.OrderIgnored: true} {
+		note.NetworkFirst.Result = result
+		must(t, folder.WriteFile(box.FirmwareFile, note.Marshal()))
+		if text := b.shows("/?needs=1"); strings.Contains(text, "box-10-0-0-2") != needs || strings.Contains(text, "did not stay") != needs {
+			t.Errorf("with the boot order %s: %s", result, text)
+		}
 	}
 	if text := b.shows("/?needs=1"); strings.Contains(text, "box-10-0-0-1") || !strings.Contains(text, "box-10-0-0-5") {
 		t.Errorf("%s", text)

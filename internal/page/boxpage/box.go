@@ -47,6 +47,7 @@ type boxData struct {
 	RatesWhy  string
 	Changes   api.InventoryChanges
 	InvWhy    string
+	Firmware  *firmware
 }
 
 // backup is a row of the history.
@@ -118,6 +119,7 @@ func (p *Pages) Box(ctx context.Context, a API, word, older string) (Page, error
 	d.RatesWhy = why(a.Ask(ctx, "get-rates", Params{"box": addr, "jobs": strconv.Itoa(ratedJobs)}, nil, &rates))
 	d.Speeds, d.Rates = speedsOf(rates.Rates), rates.Rates[:min(len(rates.Rates), shownRates)]
 	d.InvWhy = why(a.Ask(ctx, "get-changes", Params{"box": addr}, nil, &d.Changes))
+	d.Firmware = firmwareNow(ctx, a, addr)
 	return p.render("box.tmpl", boxName(d.Box), &d)
 }
 
@@ -264,7 +266,8 @@ type disksData struct {
 	Box, Backup string
 	Part        bool // it is put into the page of the box
 	Disks       []drawnDisk
-	More        int // disks that are not drawn
+	More        int       // disks that are not drawn
+	Firmware    *firmware // nil on the page of the box, which has that of its latest start
 }
 
 type drawnDisk struct {
@@ -293,6 +296,9 @@ func (p *Pages) Disks(ctx context.Context, a API, addr, id string, part bool) (P
 			drawn.SVG = drawDisk(fmt.Sprintf("disk%d", n), &drawn.Map)
 		}
 		d.Disks = append(d.Disks, drawn)
+	}
+	if !part {
+		d.Firmware = firmwareThen(ctx, a, addr, id)
 	}
 	return p.render("disks.tmpl", "Disks of "+addr, &d)
 }

@@ -13,6 +13,7 @@ import (
 
 	"testbox-imaging/internal/api"
 	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/efi"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/inventory"
 	"testbox-imaging/internal/job"
@@ -36,7 +37,8 @@ func (f *fake) Ask(_ context.Context, route string, params Params, body, answer 
 	path := map[string]string{"get-me": "/me", "get-box": "/boxes/{box}", "list-jobs": "/jobs", "get-job": "/jobs/{job}",
 		"list-backups": "/backups/{owner}", "set-backup": "/backups/{owner}/{backup}", "delete-backup": "/backups/{owner}/{backup}",
 		"get-rates": "/boxes/{box}/rates", "get-changes": "/boxes/{box}/inventory/changes",
-		"get-map": "/backups/{owner}/{backup}/disks/{disk}/map"}[route]
+		"get-map":      "/backups/{owner}/{backup}/disks/{disk}/map",
+		"get-firmware": "/boxes/{box}/firmware", "get-backup-firmware": "/backups/{owner}/{backup}/firmware"}[route]
 	for name, value := range params {
 		path = strings.ReplaceAll(path, "{"+name+"}", value)
 	}
@@ -68,6 +70,7 @@ func lab(role ledger.Role, backups int) *fake {
 		Shared:     &api.SharedAddress{MAC: evil, Last: now},
 		Last:       &api.LastJob{ID: "j1", Action: box.Restore, State: job.Held, Text: evil},
 		Effective:  &api.Effective{Power: "bmc", PowerWhy: "group rack-3", Keep: "last=3,daily=7"},
+		Firmware:   &api.BoxFirmware{Kind: evil, Version: evil, SecureBoot: evil, BootOrder: efi.OrderIgnored, Why: evil, Needs: true},
 		Schedules:  []api.BoxSchedule{{Name: "nightly", Action: box.Backup, Next: now.Add(20 * time.Hour)}},
 		Machines: []api.Machine{{MAC: evil, Arch: evil, LastSeen: now, Asked: []api.Ask{{Time: now, Over: "tftp", Asked: evil, Given: evil},
 			{Time: now, Over: "dhcp", Asked: "an address"}}}},
@@ -126,12 +129,23 @@ func lab(role ledger.Role, backups int) *fake {
 			Attributes: []inventory.Attribute{{ID: 5, Name: "reallocated sectors", Raw: "8", Value: 90, Threshold: 10, Failing: true},
 				{Name: evil, Raw: evil}},
 			Counters: []string{"reallocated sectors"}}}}
+	net, disk := efi.Number(0x2a), efi.Number(3)
+	state := efi.State{Kind: efi.UEFI, Bits: 64, Vendor: evil, Version: evil, Date: evil, SecureBoot: evil, Order: []efi.Number{disk, net},
+		Current: &net, Next: &disk, Problems: []string{evil}, Entries: []efi.Entry{
+			{Number: disk, Name: evil, Active: true, Kind: efi.DiskEntry, File: evil, Partition: &efi.Partition{Number: 1, GUID: evil, Disk: evil}},
+			{Number: net, Name: evil, Kind: efi.NetworkEntry, MAC: evil, URI: evil}, {Number: 0x30, Kind: efi.OtherEntry, Path: evil}},
+		Variables: []efi.Variable{{Name: evil, Size: 5, SHA256: "abcdef0123456789", Value: evil}},
+		NVMe:      []efi.Namespace{{Disk: evil, Serial: evil, ID: 1, Formats: []efi.LBAFormat{{Block: 4096}}}}}
+	changes := []efi.Change{{What: "boot order", Was: evil, Is: "0003 debian"}, {What: evil, Is: evil}}
 	f := &fake{answers: map[string]any{"/me": api.Me{Name: "eve", Role: role}, "/boxes/10.0.0.1": b,
 		"/jobs": api.JobList{Jobs: []api.Job{j}}, "/jobs/j1": j,
-		"/backups/10.0.0.1": list, "/boxes/10.0.0.1/rates": rates, "/boxes/10.0.0.1/inventory/changes": ch}}
+		"/backups/10.0.0.1": list, "/boxes/10.0.0.1/rates": rates, "/boxes/10.0.0.1/inventory/changes": ch,
+		"/boxes/10.0.0.1/firmware": api.FirmwareNow{BoxFirmware: *b.Firmware, First: &net, State: state, Since: "20261129-060000",
+			Changes: changes}}}
 	for _, b := range list.Backups {
 		f.answers["/backups/10.0.0.1/"+b.ID+"/disks/sda/map"] = m
 		f.answers["/backups/10.0.0.1/"+b.ID] = b
+		f.answers["/backups/10.0.0.1/"+b.ID+"/firmware"] = api.FirmwareThen{State: state, With: "20261128-060000", Changes: changes}
 	}
 	return f
 }
@@ -183,10 +197,16 @@ func TestPages(t *testing.T) {
 			"baseline",
 			"Older backups", "type its id", "failing", "reallocated sectors", "8.0 GiB", "reserved for", "chart-figures", "400 MB/s",
 			"/disks?backup=" + latest,
-			"cannot be restored", "not there", "5 minutes ago", "It asked for a login.", "/backups/" + latest + "/boot.png"},
+			"cannot be restored", "not there", "5 minutes ago", "It asked for a login.", "/backups/" + latest + "/boot.png",
+			"had put the network first in the boot order, and that did not stay", "look at the systems on the disks",
+			"/act/refresh-info?box=10.0.0.1",
+			"At the latest backup, <code>20261129-060000</code>, it was different", "<code>002A</code>", "belongs at the beginning",
+			"started the maintenance system", "Boot entries that are not in the boot order", "<code>abcdef012345</code>", "format 4096 bytes",
+			"<ins>0003 debian</ins>"},
 		"/boxes/10.0.0.1?older=" + f.answers["/backups/10.0.0.1"].(api.BackupList).Backups[50].ID: {"The latest backups"},
 		"/boxes/10.0.0.1/disks?backup=" + latest: {"chart-disk", "EFI", "24 %",
-			"In doubt:", "changed since 20261128-060000", "<title>page"},
+			"In doubt:", "changed since 20261128-060000", "<title>page", "At backup <code>20261128-060000</code> it was different",
+			"<ins>0003 debian</ins>", "<code>002A</code>"},
 		"/boxes/10.0.0.1/disks?part=1&backup=" + latest: {"chart-disk"},
 		"/jobs/j1":            {"running", "30 %", "abababab", "1.00 GiB", "data-live", "Cancel", "Could not be read"},
 		"/jobs/j1/now":        {"running", "30 %"},
@@ -203,6 +223,9 @@ func TestPages(t *testing.T) {
 			}
 		}
 		tame(t, path, body)
+		if strings.Contains(path, "part=1") && strings.Contains(body, "firmware-h") {
+			t.Errorf("%s is put into a page that has the firmware already", path)
+		}
 		if strings.Contains(path, "part=1") && strings.Contains(body, "<title>page") {
 			t.Errorf("%s has a frame", path)
 		}
@@ -228,11 +251,12 @@ func TestPages(t *testing.T) {
 // TestParts: what cannot be known of a box leaves the rest of its page, and says so.
 func TestParts(t *testing.T) {
 	f := lab(ledger.Viewer, 3)
-	for _, path := range []string{"/jobs", "/backups/10.0.0.1", "/boxes/10.0.0.1/rates", "/boxes/10.0.0.1/inventory/changes"} {
+	for _, path := range []string{"/jobs", "/backups/10.0.0.1", "/boxes/10.0.0.1/rates", "/boxes/10.0.0.1/inventory/changes",
+		"/boxes/10.0.0.1/firmware"} {
 		f.answers[path] = &api.Problem{Status: 500, Code: api.CodeFailed, Detail: "out of order: " + path + evil}
 	}
 	body := get(t, serve(f), "/boxes/10.0.0.1").Body.String()
-	if n := strings.Count(body, "out of order: "); n != 5 || !strings.Contains(body, "suspect") {
+	if n := strings.Count(body, "out of order: "); n != 6 || !strings.Contains(body, "suspect") {
 		t.Errorf("%d parts say why they are not there", n)
 	}
 	tame(t, "the page", body)

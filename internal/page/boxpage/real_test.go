@@ -15,6 +15,7 @@ import (
 	"testbox-imaging/internal/api"
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/conform"
+	"testbox-imaging/internal/efi"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/inventory"
 	"testbox-imaging/internal/ledger"
@@ -70,6 +71,10 @@ func TestRealAPI(t *testing.T) {
 	inv.Memory = 2 << 30
 	must(t, folder.WriteFile(box.InfoJSON, inv.JSON()))
 	must(t, folder.WriteFile(box.InfoText, []byte("a machine <b>")))
+	state := efi.State{Kind: efi.UEFI, SecureBoot: "on", Order: []efi.Number{1, 2}, Entries: []efi.Entry{
+		{Number: 1, Name: "a card", Active: true, Kind: efi.NetworkEntry}, {Number: 2, Name: "debian <b>", Active: true, Kind: efi.DiskEntry}}}
+	note := &efi.Note{Format: efi.NoteFormat, State: state, NetworkFirst: &efi.NetworkFirst{Result: efi.OrderNone}}
+	must(t, folder.WriteFile(box.FirmwareFile, note.Marshal()))
 	must(t, folder.WriteFile(box.LogFile, []byte("a line </pre><script>alert(1)</script>\n")))
 
 	must(t, store.InitDir(t.Context(), filepath.Join(dir, "store")))
@@ -83,6 +88,10 @@ func TestRealAPI(t *testing.T) {
 			Name: "sda", Disk: image.Identity{Size: 8192, SectorSize: 512}, Data: 8192, Stored: 1000,
 			Root: conform.SaveImage(t, b, bytes.Repeat([]byte{byte(i), 'x'}, 4096)),
 		}}}
+		if then := state; i > 0 {
+			then.Order = []efi.Number{efi.Number(i), efi.Number(3 - i)} // the last one has another order
+			r.Firmware = &then
+		}
 		must(t, b.Commit(t.Context(), r))
 		must(t, b.Close())
 		ids = append(ids, r.ID)
@@ -118,7 +127,11 @@ func TestRealAPI(t *testing.T) {
 		}
 	}
 	page(admin, "/boxes/web-1", "10.0.0.1", "good", ids[0], ids[2], "1000 B", "2.00 GiB", "backup: done", `value="delete"`)
-	page(site(ledger.Viewer), "/boxes/10.0.0.1", "10.0.0.1", ids[0])
+	page(admin, "/boxes/web-1", "Switch booting from the network on", "debian &lt;b&gt;", "Boot order: none",
+		"At the latest backup, <code>"+ids[2], "<ins>0001 a card, 0002 debian &lt;b&gt;</ins>")
+	page(site(ledger.Viewer), "/boxes/10.0.0.1", "10.0.0.1", ids[0], "have the inventory taken")
+	page(admin, "/boxes/10.0.0.1/disks?backup="+ids[2], "At backup <code>"+ids[1]+"</code> it was different")
+	page(admin, "/boxes/10.0.0.1/disks?backup="+ids[0], "says nothing of the firmware")
 	page(admin, "/boxes/10.0.0.1/disks?backup="+ids[2], "chart-disk", "changed since "+ids[1]+": 8.00 KiB")
 	page(admin, "/jobs/"+jobs.Jobs[0].ID, "Ended", "web-1", "Read back and right")
 	page(admin, "/jobs/"+jobs.Jobs[0].ID+"/now", "Ended")

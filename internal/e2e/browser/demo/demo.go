@@ -311,7 +311,7 @@ func makeStore(ctx context.Context, path string, boxes []*Box, now time.Time) (a
 				continue
 			}
 			r := &image.Record{Format: image.RecordFormat, Box: b.Address.String(), Host: b.Name, Arming: arming(b.n, night), UUID: b.UUID,
-				Time: at}
+				Time: at, Firmware: b.firmware(ago)}
 			for _, d := range b.Disks {
 				rd, err := f.disk(ctx, d, night)
 				if err != nil {
@@ -738,7 +738,8 @@ func makeFolders(root string, boxes []*Box, all []taken, now time.Time) error {
 		}
 		at := b.LastSeen.Add(-time.Hour).UTC().Truncate(time.Second)
 		inv := b.inventory(at)
-		err = errors.Join(os.WriteFile(f.Path(box.InfoJSON), inv.JSON(), 0o644), os.WriteFile(f.Path(box.InfoText), inv.Text(), 0o644))
+		err = errors.Join(os.WriteFile(f.Path(box.InfoJSON), inv.JSON(), 0o644), os.WriteFile(f.Path(box.InfoText), inv.Text(), 0o644),
+			os.WriteFile(f.Path(box.FirmwareFile), b.note(at).Marshal(), 0o644))
 		if err != nil {
 			return err
 		}
