@@ -108,7 +108,8 @@ var keys = []key{
 	{"maintenance", "Version of the maintenance system (a folder in maintenance-boot), or latest.",
 		func(s *Site, v string) error { s.Maintenance = v; return validVersion(v) },
 		func(s *Site) string { return s.Maintenance }},
-	{"kernel-args", "More arguments for the maintenance kernel.",
+	{"kernel-args", "More arguments for the maintenance kernel. " +
+		"Without $ \\ ' { } | & ; < > ( ), which the loader of UEFI machines would take for its own.",
 		func(s *Site, v string) error { s.KernelArgs = v; return validArgs(v) },
 		func(s *Site) string { return s.KernelArgs }},
 	{"expire", "How long an arming of `testbox pxe-conf` counts: a box that boots later does nothing, disarms itself and starts its own disk.",
