@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -58,28 +59,49 @@ func (s *State) networkEntry(card string) (n Number, why string) {
 		}
 	}
 	some := false
-	var any *Number // an entry that tries all cards
+	var own, any *Entry // of the card, and one that tries all cards
 	for _, e := range s.candidates() {
 		if e.Kind != NetworkEntry {
 			continue
 		}
 		some = true
-		if e.Active && card != "" && e.MAC == card {
-			return e.Number, ""
+		if e.Active && card != "" && e.MAC == card && (own == nil || e.detour() < own.detour()) {
+			own = &e
 		}
 		if e.Active && any == nil && e.MAC == "" && e.URI == "" {
-			any = &e.Number
+			any = &e
 		}
 	}
 	switch {
+	case own != nil && own.detour() < onlyIPv6:
+		return own.Number, ""
 	case any != nil:
-		return *any, ""
+		return any.Number, ""
+	case own != nil:
+		return 0, fmt.Sprintf("The boot entries for the network card %s are for IPv6 alone, by which no server of this kind is asked.", card)
 	case !some:
 		return 0, "The firmware has no boot entry for the network."
 	case card == "":
 		return 0, "It is not known which network card has booted, and no network entry started this boot."
 	}
 	return 0, fmt.Sprintf("No boot entry that is active is for the network card %s, and no network entry started this boot.", card)
+}
+
+// onlyIPv6 is the detour of an entry that never asks our server.
+const onlyIPv6 = 3
+
+// detour says how sure a network entry leads to our server. That answers by IPv4, always to PXE, and to
+// HTTP Boot if its GRUB can load by HTTP.
+func (e *Entry) detour() int {
+	switch v4 := strings.Contains(e.Path, "IPv4("); {
+	case strings.Contains(e.Path, "IPv6(") && !v4:
+		return onlyIPv6
+	case strings.Contains(e.Path, "Uri("):
+		return 2
+	case !v4:
+		return 1
+	}
+	return 0
 }
 
 // isFirst reports whether nothing but the network comes before an entry in the order.
@@ -137,6 +159,9 @@ func (d Dir) PutNetworkFirst(s *State, card string, before *Note) *NetworkFirst 
 		return &NetworkFirst{Result: OrderKept, First: &first}
 	}
 	n := &NetworkFirst{Result: OrderRepaired, First: &first, Before: order, Wrote: putFirst(first, order)}
+	if len(order) == 0 {
+		n.Wrote = putFirst(first, s.bootable())
+	}
 	if len(n.Wrote) > MaxEntries {
 		return &NetworkFirst{Result: OrderFailed, First: &first, Text: "The boot order has no room for one more entry."}
 	}
@@ -145,7 +170,7 @@ func (d Dir) PutNetworkFirst(s *State, card string, before *Note) *NetworkFirst 
 		return n
 	}
 	s.Order = n.Wrote
-	if before != nil && before.NetworkFirst.undone(order) {
+	if before.undone(s, order) {
 		n.Result = OrderIgnored
 		n.Text = fmt.Sprintf("The boot order %s, which was written on %s, did not stay. It was again %s, and was written once more. "+
 			"Either the firmware ignores it, and then its own setup has to put the network first, or a system on a disk has set it back.",
@@ -156,9 +181,38 @@ func (d Dir) PutNetworkFirst(s *State, card string, before *Note) *NetworkFirst 
 	return n
 }
 
-// undone reports whether an order is the one that was there before another was written.
-func (n *NetworkFirst) undone(order []Number) bool {
-	return n != nil && len(n.Wrote) > 0 && slices.Equal(n.Before, order)
+// undone reports whether an order is the one that was there before another was written. Some
+// firmware gives its entries new numbers at each start, so that what they start is compared.
+func (n *Note) undone(s *State, order []Number) bool {
+	return n != nil && n.NetworkFirst != nil && len(n.NetworkFirst.Wrote) > 0 &&
+		slices.Equal(n.State.started(n.NetworkFirst.Before), s.started(order))
+}
+
+// started says what the entries of an order start.
+func (s *State) started(order []Number) (list []string) {
+	of := map[Number]string{}
+	for i, what := range s.identities() {
+		of[s.Entries[i].Number] = what
+	}
+	for _, n := range order {
+		what, has := of[n]
+		if !has {
+			what = "no entry " + n.String()
+		}
+		list = append(list, what)
+	}
+	return list
+}
+
+// bootable are the entries that an order can have where there was none. An order with the
+// network alone could keep the firmware from the disks.
+func (s *State) bootable() (list []Number) {
+	for _, e := range s.Entries {
+		if e.Active && (e.Kind == DiskEntry || e.Kind == NetworkEntry) {
+			list = append(list, e.Number)
+		}
+	}
+	return list
 }
 
 // writeOrder writes BootOrder, and reads it back.

@@ -22,6 +22,8 @@ func TestNetworkFirst(t *testing.T) {
 	}
 	current := func(n Number) map[string][]byte { return map[string][]byte{"BootCurrent": order(n)} }
 	inactive := map[string][]byte{"Boot0002": option(0, "x", join(macNode(2), endNode))}
+	v6 := option(1, "PXEv6", join(pciRoot, macNode(2), aNode(typeMessaging, subIPv6, make([]byte, 56)), endNode))
+	http := option(1, "HTTPv4", join(pciRoot, macNode(2), ipv4, aNode(typeMessaging, subURI, nil), endNode))
 	for _, c := range []struct {
 		name   string
 		vars   map[string][]byte
@@ -32,7 +34,11 @@ func TestNetworkFirst(t *testing.T) {
 		{"kept", vars(order(2, 3), current(2)), "", OrderKept, []Number{2, 3}},
 		{"the disk is first", vars(order(3, 4, 2), current(2)), "", OrderRepaired, []Number{2, 3, 4}},
 		{"not in the order", vars(order(3, 4), current(2)), "", OrderRepaired, []Number{2, 3, 4}},
-		{"no order", vars(nil, current(2)), "", OrderRepaired, []Number{2}},
+		{"no order", vars(nil, current(2)), "", OrderRepaired, []Number{2, 1, 3}},
+		{"by IPv4", vars(order(3, 5, 6, 2), map[string][]byte{"Boot0005": v6, "Boot0006": http}), card, OrderRepaired, []Number{2, 3, 5, 6}},
+		{"by HTTP", vars(order(5, 3, 6), map[string][]byte{"Boot0005": v6, "Boot0006": http, "Boot0002": shell()}), card, OrderRepaired,
+			[]Number{6, 5, 3}},
+		{"by IPv6 alone", vars(order(3, 5), map[string][]byte{"Boot0005": v6, "Boot0002": shell()}), card, OrderNone, []Number{3, 5}},
 		{"twice in the order", vars(order(3, 2, 3, 2), current(2)), "", OrderRepaired, []Number{2, 3}},
 		{"another card is first", vars(order(1, 2, 3), current(2)), "", OrderKept, []Number{1, 2, 3}},
 		{"another card, then the disk", vars(order(1, 3, 2), current(2)), "", OrderRepaired, []Number{2, 1, 3}},
@@ -84,6 +90,17 @@ func TestIgnored(t *testing.T) {
 		!slices.Equal(second.State.Order, []Number{1, 3}) {
 		t.Errorf("%+v", n)
 	}
+	for _, n := range []Number{7, 8} { // the firmware has made its entry for the network anew, and has put it last
+		os.Remove(d.path("Boot"+second.State.Order[0].String(), Global))
+		put(t, d, "Boot"+n.String()+"-"+Global, pxe(1))
+		put(t, d, "BootOrder-"+Global, order(3, n))
+		put(t, d, "BootCurrent-"+Global, order(n))
+		if second = start(second); second.NetworkFirst.Result != OrderIgnored {
+			t.Errorf("%+v", second.NetworkFirst)
+		}
+	}
+	put(t, d, "Boot0001-"+Global, pxe(1))
+	put(t, d, "BootCurrent-"+Global, order(1))
 	put(t, d, "BootOrder-"+Global, order(4, 1, 3)) // a system that was installed has put itself first
 	put(t, d, "Boot0004-"+Global, onDisk(espGUID, `\b`))
 	if n := start(second).NetworkFirst; n.Result != OrderRepaired {

@@ -36,7 +36,7 @@ func MBRKey(signature string, number uint32) string {
 
 // PutBack is what became of the boot entries of an image.
 type PutBack struct {
-	Put  []Number `json:"put,omitempty"`  // the entries that were added
+	Put  []Number `json:"put,omitempty"`  // the entries that were added, or that were there and came back into the order
 	Left []string `json:"left,omitempty"` // what was not put back, and why, for people
 }
 
@@ -63,6 +63,8 @@ func (d Dir) PutBack(now, recorded *State, places map[string]Place) *PutBack {
 			slices.SortFunc(now.Entries, func(a, b Entry) int { return int(a.Number) - int(b.Number) })
 			done.Put = append(done.Put, n)
 			is = &e
+		} else if !slices.Contains(now.Order, is.Number) && !slices.Contains(done.Put, is.Number) {
+			done.Put = append(done.Put, is.Number) // such as after a power cut between the entry and the order
 		}
 		wanted = append(wanted, *is)
 	}
@@ -108,6 +110,15 @@ func (d Dir) putBack(now *State, e *Entry, places map[string]Place) (Number, err
 	if err != nil {
 		return 0, err
 	}
+	// Without this an entry would be added at each restore, since none that is there would be the one of the record.
+	will, err := parseOption(e.Number, option)
+	if err != nil || will.Kind != DiskEntry || will.Partition.Key() != e.Partition.Key() || !strings.EqualFold(will.File, e.File) {
+		return 0, errors.New("its bytes in the backup say something else than what is recorded of it")
+	}
+	if is := now.optionBytes(); is+len(option) > maxOptions {
+		return 0, fmt.Errorf("the boot entries have %d bytes already, and to fill the memory of the firmware could damage it; "+
+			"`efibootmgr -B -b NUMBER` removes an entry that nobody needs", is)
+	}
 	n, err := now.free(e.Number)
 	if err != nil {
 		return 0, err
@@ -126,14 +137,31 @@ func (d Dir) putBack(now *State, e *Entry, places map[string]Place) (Number, err
 	return n, nil
 }
 
+// maxOptions is how many bytes all boot entries may have for one more to be added. Entries of
+// disks that are gone stay for ever, so that each new image adds some. Usual firmware has 64 KiB for all variables.
+const maxOptions = 16 << 10
+
+// optionBytes is how many bytes all boot entries have.
+func (s *State) optionBytes() (n int) {
+	for i := range s.Entries {
+		if b := s.Entries[i].Option; b != nil {
+			n += len(b)
+		} else {
+			n += maxOption // too long to be kept
+		}
+	}
+	return n
+}
+
 // free returns a number that no entry has. The wanted one comes first, also if the order
-// still names it. Others must not be in the order, since they would get a place there
-// that was another entry's.
+// still names it, but not before the network. Others must not be in the order, since they
+// would get a place there that was another entry's.
 func (s *State) free(wanted Number) (Number, error) {
 	if len(s.Entries) >= MaxEntries {
 		return 0, errors.New("the firmware has too many boot entries already")
 	}
-	if s.Entry(wanted) == nil {
+	place, network := slices.Index(s.Order, wanted), slices.IndexFunc(s.Order, s.isNetwork)
+	if s.Entry(wanted) == nil && (place < 0 || place > network) {
 		return wanted, nil
 	}
 	for _, n := range countUp(2*MaxEntries + 1) {
@@ -157,13 +185,13 @@ func countUp(n int) []Number {
 // The first ones come behind the network.
 func (s *State) insert(wanted []Entry, added []Number) []Number {
 	order := slices.Clone(s.Order)
-	at := 0
+	at := max(slices.IndexFunc(order, s.isNetwork), 0) // it may not be first, if the firmware did not let it
 	for at < len(order) && s.isNetwork(order[at]) {
 		at++
 	}
 	for _, e := range wanted {
 		if i := slices.Index(order, e.Number); i >= 0 {
-			at = i + 1
+			at = max(at, i+1)
 			continue
 		}
 		if !slices.Contains(added, e.Number) {

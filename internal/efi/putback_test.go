@@ -2,6 +2,7 @@ package efi
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -38,7 +39,10 @@ func TestPutBack(t *testing.T) {
 		"one is there": {vars: map[string][]byte{"BootOrder": order(1, 7, 2), "Boot0001": pxe(1), "Boot0007": shell(),
 			"Boot0002": onDisk(guidB, `\efi\B.EFI`)}, places: places, want: []Number{1, 7, 2, 3}, put: []Number{3}},
 		"both are there": {vars: map[string][]byte{"BootOrder": order(9, 1), "Boot0001": pxe(1), "Boot0005": long,
-			"Boot0003": onDisk(guidA, `\EFI\a.efi`)}, places: places, want: []Number{9, 1}},
+			"Boot0003": onDisk(guidA, `\EFI\a.efi`)}, places: places, want: []Number{9, 1, 5, 3}, put: []Number{5, 3}},
+		"the firmware does not put the network first": {vars: map[string][]byte{"BootOrder": order(3, 7, 1, 6, 8), "Boot0001": pxe(1),
+			"Boot0006": pxe(2), "Boot0007": onDisk(guidB, `\EFI\b.efi`), "Boot0008": shell()}, places: places, want: []Number{3, 7, 1, 6, 0, 8},
+			put: []Number{0}},
 		"still in the order": {vars: map[string][]byte{"BootOrder": order(1, 7, 3, 5), "Boot0001": pxe(1), "Boot0007": shell()},
 			places: places, want: []Number{1, 7, 3, 5}, put: []Number{5, 3}},
 		"one disk only": {vars: map[string][]byte{"BootOrder": order(1), "Boot0001": pxe(1)}, places: map[string]Place{guidA: places[guidA]},
@@ -63,6 +67,9 @@ func TestPutBack(t *testing.T) {
 		}
 		for _, n := range c.put {
 			e := after.Entry(n)
+			if was := c.vars["Boot"+n.String()]; was != nil {
+				continue // it came back into the order alone
+			}
 			at := places[e.Partition.GUID]
 			if p := e.Partition; p.Number != at.Number || p.Start != at.Start || p.Blocks != at.Blocks || !strings.HasPrefix(e.Path, "HD(") {
 				t.Errorf("%s: put back %+v, %+v", name, e, p)
@@ -73,6 +80,39 @@ func TestPutBack(t *testing.T) {
 		}
 		if again := d.PutBack(d.State(), recorded, c.places); len(again.Put) > 0 {
 			t.Errorf("%s: put back twice: %+v", name, again)
+		}
+	}
+}
+
+// TestPutBackOften: however many images a box gets, and whatever their records say, the memory of the
+// firmware is not filled.
+func TestPutBackOften(t *testing.T) {
+	d := folder(t, map[string][]byte{"BootOrder": order(1), "Boot0001": pxe(1)})
+	size := func() (n int) {
+		s := d.State()
+		return s.optionBytes()
+	}
+	full := false
+	for i := range 500 {
+		id := fmt.Sprintf("aaaaaaaa-1111-2222-3333-%012x", i)
+		recorded := folder(t, map[string][]byte{"BootOrder": order(3), "Boot0003": onDisk(id, `\EFI\debian\shimx64.efi`)}).State()
+		done := d.PutBack(d.State(), recorded, map[string]Place{id: {1, 2, 3}})
+		if full = len(done.Left) == 1 && strings.Contains(done.Left[0], "efibootmgr"); full {
+			break
+		}
+	}
+	if n := size(); !full || n > maxOptions || n < maxOptions/2 {
+		t.Errorf("the entries have %d bytes", n)
+	}
+	// A record that names another partition, or another file, than the bytes of its entry.
+	long := join(aNode(typeMedia, subFile, utf(`\x`)), hd(1, 34, 7, guidB), aNode(typeMedia, subFile, utf(`\EFI\b.efi`)), endNode)
+	d = folder(t, map[string][]byte{"BootOrder": order(1), "Boot0001": pxe(1)})
+	recorded := folder(t, map[string][]byte{"BootOrder": order(3, 5), "Boot0003": onDisk(guidA, `\a`), "Boot0005": option(1, "y", long)}).State()
+	recorded.Entry(3).Partition.GUID = guidB
+	for range 3 {
+		done := d.PutBack(d.State(), recorded, map[string]Place{guidA: {}, guidB: {}})
+		if s := d.State(); len(s.Entries) != 1 || len(done.Left) != 2 || len(done.Put) > 0 {
+			t.Fatalf("%+v, %+v", done, s.Entries)
 		}
 	}
 }
