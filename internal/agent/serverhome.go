@@ -162,8 +162,8 @@ func (im *serverImage) Check(ctx context.Context, d disk.Disk, _ func(done, tota
 	case is.Size > d.Size:
 		return fmt.Errorf("image %s holds a disk of %d bytes, disk %s has %d", place, is.Size, d.Name, d.Size)
 	case is.SectorSize != d.SectorSize:
-		return fmt.Errorf("image %s is of a disk with sectors of %d bytes, disk %s has %d: its partition table would mean other places",
-			place, is.SectorSize, d.Name, d.SectorSize)
+		return fmt.Errorf("image %s is of a disk with sectors of %d bytes, disk %s has %d, where its partition table would mean other places; "+
+			"use a disk with %d-byte sectors", place, is.SectorSize, d.Name, d.SectorSize, is.SectorSize)
 	}
 	return nil
 }

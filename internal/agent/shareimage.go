@@ -9,6 +9,7 @@ import (
 	"testbox-imaging/internal/copier"
 	"testbox-imaging/internal/disk"
 	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/parttab"
 	"testbox-imaging/internal/rawgz"
 	"testbox-imaging/internal/sharedir"
 	"testbox-imaging/internal/usedmap/probe"
@@ -171,6 +172,10 @@ func (im *shareImage) looksWhole(ctx context.Context, d disk.Disk) error {
 	ends := im.sums.Ends
 	if f := ends.Form(); f != nil {
 		return fmt.Errorf("does not hold the raw bytes of a disk: it unpacks to what is %s", f)
+	}
+	if other := parttab.OtherSector(ends, ends.Size, d.SectorSize); other != 0 {
+		return fmt.Errorf("is of a disk with sectors of %d bytes, disk %s has %d, where its partition table would mean other places; "+
+			"use a disk with %d-byte sectors", other, d.Name, d.SectorSize, other)
 	}
 	if ends.Size >= d.Size {
 		return nil

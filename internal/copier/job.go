@@ -110,7 +110,8 @@ func (j *Job) Check(unused Unused) error {
 	}
 	switch has := j.Image.SectorSize(); {
 	case has != 0 && j.SectorSize != 0 && has != j.SectorSize:
-		return unfit("the disk has sectors of %d bytes, the image %d: its partition table would mean other places", j.SectorSize, has)
+		return unfit("the disk has sectors of %d bytes, the image %d: its partition table would mean other places; "+
+			"use a disk with %d-byte sectors", j.SectorSize, has, has)
 	case unused == UnusedDiscard && !canDiscard(j.Target):
 		return unfit("the disk cannot discard; choose to keep what is unused, or to write zeros")
 	}

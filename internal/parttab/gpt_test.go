@@ -129,10 +129,19 @@ func TestReadGPTOfOtherSectors(t *testing.T) {
 		if got := GuessSector(bytes.NewReader(b), int64(len(b))); got != made {
 			t.Errorf("sectors of %d bytes, want %d", got, made)
 		}
+		if got := OtherSector(bytes.NewReader(b), int64(len(b)), read); got != made {
+			t.Errorf("on a disk of %d: for sectors of %d bytes, want %d", read, got, made)
+		}
+		if got := OtherSector(bytes.NewReader(b), int64(len(b)), made); got != 0 {
+			t.Errorf("on a disk of %d: for sectors of %d bytes, want none others", made, got)
+		}
 	}
 	for _, b := range [][]byte{nil, make([]byte, 512), make([]byte, 8192), mbrDisk(4096)} {
 		if got := GuessSector(bytes.NewReader(b), int64(len(b))); got != 512 {
 			t.Errorf("sectors of %d bytes without a GPT", got)
+		}
+		if got := OtherSector(bytes.NewReader(b), int64(len(b)), 4096); got != 0 && len(b) != 4096*512 {
+			t.Errorf("sectors of %d bytes without a table", got)
 		}
 	}
 }

@@ -140,6 +140,28 @@ func GuessSector(r io.ReaderAt, size int64) int {
 	return 512
 }
 
+// OtherSector says for which sector size the table of a disk was made, if that is
+// surely another one than sector. Otherwise it is 0. It is for images of which
+// nobody has noted the sector size.
+func OtherSector(r io.ReaderAt, size int64, sector int) int {
+	for _, other := range []int{512, 4096} {
+		if other == sector {
+			continue
+		}
+		if here, _ := newDisk(r, size, sector).header(1); here != nil {
+			return 0
+		}
+		if g, _ := newDisk(r, size, other).header(1); g != nil {
+			return other
+		}
+		_, err := Read(r, size, sector)
+		if _, fits := Read(r, size, other); fits == nil && errors.Is(err, ErrBeyond) {
+			return other
+		}
+	}
+	return 0
+}
+
 func isSector(n int) bool { return n >= 512 && n <= 65536 && n&(n-1) == 0 }
 
 // disk reads a disk by its logical sectors.

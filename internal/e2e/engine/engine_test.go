@@ -9,6 +9,7 @@ package engine_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -168,7 +169,7 @@ var layouts = []struct {
 }{
 	{"gpt", 512, "label: gpt\nsize=200M\nsize=200M\nsize=200M\nsize=200M\n", []int{0, 2, 3, 4}},
 	{"mbr, not aligned", 512, "label: dos\nunit: sectors\nstart=63,size=409600,type=83\nstart=409727,size=409601,type=7\n", []int{0, 4}},
-	{"gpt in sectors of 4096", 4096, "label: gpt\nsize=200M\nsize=350M\n", []int{0, 2}},
+	{"gpt in sectors of 4096", 4096, "label: gpt\nsize=200M\nsize=350M\nsize=320M,type=U\n", []int{0, 2, 6}},
 }
 
 func TestPartitions(t *testing.T) {
@@ -188,8 +189,8 @@ func TestPartitions(t *testing.T) {
 			for i, p := range parts {
 				k := kinds[l.kinds[i]]
 				args := k.args
-				if l.sector == 4096 && k.name == "xfs" {
-					args = []string{"-s", "size=4096"}
+				if l.sector == 4096 {
+					args = map[string][]string{"ext4": nil, "xfs": {"-s", "size=4096"}, "fat32": {"-F", "32", "-S", "4096", "-s", "1"}}[k.name]
 				}
 				part := k.kind.Make(t, p.size, args...)
 				k.kind.Fill(t, part, uint64(i), 30<<20)
@@ -212,11 +213,12 @@ func TestPartitions(t *testing.T) {
 					"iflag=skip_bytes,count_bytes", "status=none")
 				holds(t, kinds[l.kinds[i]].kind, part, want[i])
 			}
-			if l.sector == 512 {
-				otherSectors := loop(t, noise(t, 1<<30), 4096)
-				if out, code := b.exit("image", "restore", "--yes", "10.40.41.42", otherSectors); code != 3 || !strings.Contains(out, "sectors") {
-					t.Errorf("a disk with other sectors: exit code %d\n%s", code, out)
-				}
+			file := noise(t, 1<<30)
+			before := sum(t, file)
+			otherSectors := loop(t, file, 512+4096-l.sector)
+			out, code := b.exit("image", "restore", "--yes", "10.40.41.42", otherSectors)
+			if code != 3 || !strings.Contains(out, fmt.Sprintf("use a disk with %d-byte sectors", l.sector)) || sum(t, file) != before {
+				t.Errorf("a disk with other sectors: exit code %d\n%s", code, out)
 			}
 		})
 	}

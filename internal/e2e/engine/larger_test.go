@@ -41,6 +41,7 @@ func TestLargerDisk(t *testing.T) {
 		says   string
 	}{
 		{"sound", 512, nil, "backup GPT is moved"},
+		{"sound, of 4096", 4096, nil, "backup GPT is moved"},
 		{"primary dead", 512, []func(*testing.T, string){wipe(512, 512)}, "primary GPT is damaged"},
 		{"primary dead of 4096", 4096, []func(*testing.T, string){wipe(4096, 4096)}, "primary GPT is damaged"},
 		{"all of the primary", 512, []func(*testing.T, string){wipe(512, 33*512)}, "primary GPT is damaged"},

@@ -160,6 +160,16 @@ var refusals = []refusal{
 	}, "restore"), []string{"sdb"}},
 	{"too small", one, backedUp(replace(0, func(d *testDisk) { d.size -= mib }), "restore"), []string{"sda"}},
 	{"other sector size", one, backedUp(replace(0, func(d *testDisk) { d.sector = 4096 }), "restore"), []string{"4096"}},
+	{"an image of larger sectors", func() []*testDisk {
+		d := disk("sda", scattered(1))
+		d.sector = 4096
+		return []*testDisk{d}
+	}, backedUp(replace(0, func(*testDisk) {}), "restore"), []string{"sectors of 4096 bytes, the disk of 512", "use a disk with 4096-byte sectors"}},
+	{"no sidecar, a GPT of smaller sectors", func() []*testDisk { return []*testDisk{disk("sda", gptExt4(1))} },
+		backedUp(func(t *testing.T, b *testBox) {
+			b.rm(b.folder("sda.json"))
+			replace(0, func(d *testDisk) { d.sector = 4096 })(t, b)
+		}, "restore"), []string{"is of a disk with sectors of 512 bytes, disk sda has 4096"}},
 	{"the same disk with other sectors", one, backedUp(func(t *testing.T, b *testBox) {
 		b.disks[0] = disk("sda", nil)
 		b.disks[0].sector = 4096
