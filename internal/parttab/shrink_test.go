@@ -112,7 +112,8 @@ func TestShrinkMBR(t *testing.T) {
 	if err != nil || len(s.Edits) > 0 || s.Limit != target || s.Old.Len != 0 || !bytes.Equal(out, image[:target]) {
 		t.Errorf("%+v, %v", s, err)
 	}
-	if _, _, err := shrunk(t, image, target-4096, 4096); err == nil || !strings.Contains(err.Error(), "partition 4 ends at byte 8388608, which is 4096 bytes") {
+	_, _, err = shrunk(t, image, target-4096, 4096)
+	if err == nil || !strings.Contains(err.Error(), "partition 4 ends at byte 8388608, which is 4096 bytes") {
 		t.Errorf("%v", err)
 	}
 }

@@ -164,7 +164,8 @@ var refusals = []refusal{
 		d := disk("sda", scattered(1))
 		d.sector = 4096
 		return []*testDisk{d}
-	}, backedUp(replace(0, func(*testDisk) {}), "restore"), []string{"sectors of 4096 bytes, the disk of 512", "use a disk with 4096-byte sectors"}},
+	}, backedUp(replace(0, func(*testDisk) {}), "restore"),
+		[]string{"sectors of 4096 bytes, the disk of 512", "use a disk with 4096-byte sectors"}},
 	{"no sidecar, a GPT of smaller sectors", func() []*testDisk { return []*testDisk{disk("sda", gptExt4(1))} },
 		backedUp(func(t *testing.T, b *testBox) {
 			b.rm(b.folder("sda.json"))
