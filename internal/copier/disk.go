@@ -154,7 +154,7 @@ func (d *diskState) fit() error {
 		begin: []parttab.Edit{{Off: 0, Data: slices.Clone(d.head)}},
 		ends:  []parttab.Edit{{Off: d.tailOff(), Data: slices.Clone(d.tail)}},
 	}
-	if d.job.Fit != nil && d.targetSize > d.imageSize {
+	if d.job.Fit != nil && (d.targetSize > d.imageSize || d.job.cut > 0) {
 		edits, err := d.job.Fit(d.head, d.tail, d.imageSize, d.targetSize)
 		if err == nil {
 			err = d.applyEdits(e, edits)
@@ -162,6 +162,9 @@ func (d *diskState) fit() error {
 		if err != nil {
 			return err
 		}
+	}
+	if d.job.cut > 0 {
+		e.changed = append(e.changed, image.Range{Off: d.imageSize, Len: d.job.cut})
 	}
 	d.edges = e
 	return nil

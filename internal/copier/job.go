@@ -20,7 +20,8 @@ type Job struct {
 	SectorSize int
 	Rotational bool    // the target is fast only at sequential reads and writes
 	Cached     bool    // a read of the target waits until everything that was written is on the disk
-	Fit        FitFunc // called only for a larger target (nil means that nothing is fitted)
+	Fit        FitFunc // called only for a target of another size (nil means that nothing is fitted)
+	cut        int64   // bytes at the image's end that Shrink has left out
 }
 
 // Image is an image that a disk is restored from, or compared with.

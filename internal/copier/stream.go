@@ -254,6 +254,9 @@ func (st *stream) addHash(s *pieceSlot) {
 func (st *stream) finish(r *image.Receipt) error {
 	sum := ""
 	if st.hash != nil {
+		if c, ok := st.image.(*cutImage); ok {
+			c.hashRest(st.hash)
+		}
 		sum = hex.EncodeToString(st.hash.Sum(nil))
 	}
 	return st.image.Prove(sum, r)
