@@ -81,7 +81,8 @@ func shrinks(t *testing.T, disk []byte, target int64, jobOn func(Target) Job) {
 		t.Errorf("the receipt is %+v", r)
 	}
 	v, err := Verify(t.Context(), job, Options{}, nil)
-	if err != nil || len(v.Differ) > 0 || v.Read != target || !reflect.DeepEqual(v.Changed, r.Changed) || v.BLAKE3 != r.BLAKE3 || v.Root != r.Root {
+	if err != nil || len(v.Differ) > 0 || v.Read != target || !reflect.DeepEqual(v.Changed, r.Changed) ||
+		v.BLAKE3 != r.BLAKE3 || v.Root != r.Root {
 		t.Errorf("verify: %+v, %v", v, err)
 	}
 	wrong := d.Bytes()
