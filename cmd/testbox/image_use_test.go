@@ -260,7 +260,7 @@ func TestRefuseTargets(t *testing.T) {
 			RecordedDisk: &image.RecordedDisk{Disk: disk(1<<20, 512)}, im: &chunk.Image{Root: &chunk.Root{Size: 1 << 20, SectorSize: 512}},
 			target: &localDisk{Target: readOnlyDisk{size: c.target.Size}, identity: c.target},
 		}
-		err := refuseTargets([]restoring{{}, d}, c.unused)
+		err := refuseTargets(t.Context(), []restoring{{}, d}, c.unused, false)
 		if c.says == "" && err != nil || c.says != "" && (err == nil || !strings.Contains(err.Error(), c.says)) {
 			t.Errorf("%v, unused %v: %v, want %q", c.target, c.unused, err, c.says)
 		}

@@ -25,6 +25,7 @@ type restoreOptions struct {
 	unused string
 	yes    bool
 	raw    bool
+	shrink bool
 }
 
 var readBacks = map[string]copier.ReadBack{"all": copier.VerifyAll, "written": copier.VerifyWritten, "none": copier.VerifyNone}
@@ -70,6 +71,7 @@ has zeros for sectors that could not be read when it was made; they are named.`,
 	f.StringVar(&o.verify, "verify", "all", "`WHAT` is read back: all, written or none; with none nothing is proved, and the images are "+
 		"not checked before")
 	f.StringVar(&o.unused, "unused", "keep", "`WHAT` becomes of bytes that an image does not have: keep, discard or zero")
+	f.BoolVar(&o.shrink, "shrink-table", false, shrinkHelp)
 	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
 	mustComplete(cmd.RegisterFlagCompletionFunc("verify",
 		cobra.FixedCompletions([]string{"all", "written", "none"}, cobra.ShellCompDirectiveNoFileComp)))
@@ -112,7 +114,7 @@ func runImageRestore(ctx context.Context, p printer, arg string, targets []strin
 	if err := wantTargets(targets, o.raw); err != nil {
 		return err
 	}
-	if err := refuseTargets(disks, opt.Unused); err != nil {
+	if err := refuseTargets(ctx, disks, opt.Unused, o.shrink); err != nil {
 		return err
 	}
 	if err := askRestore(ctx, p, r, disks, o.yes); err != nil {
@@ -121,7 +123,7 @@ func runImageRestore(ctx context.Context, p printer, arg string, targets []strin
 	if err := makeTargets(disks); err != nil {
 		return err
 	}
-	if err := refuseTargets(disks, opt.Unused); err != nil {
+	if err := refuseTargets(ctx, disks, opt.Unused, o.shrink); err != nil {
 		return err
 	}
 	begun, err = writeDisks(ctx, p, r, disks, opt)
@@ -145,6 +147,9 @@ func askRestore(ctx context.Context, p printer, r *image.Record, disks []restori
 			return fmt.Errorf("nothing was written: %w", err)
 		}
 		p.tellf("%s (%s), which holds %s", goes, printable(d.target.identity.String()), holds)
+		if d.shrunk != nil {
+			p.tellf("%s: %s", d.Name, d.shrunk.Shrunk())
+		}
 		for _, w := range otherDisk(r, d) {
 			p.warnf("%s", printable(w))
 		}
@@ -217,7 +222,9 @@ func writeDisks(
 	var jobs []copier.Job
 	for i := range disks {
 		j := disks[i].job()
-		j.Fit = fitting(&disks[i], say)
+		if disks[i].shrunk == nil {
+			j.Fit = fitting(&disks[i], say)
+		}
 		jobs = append(jobs, j)
 	}
 	opt.Progress, opt.Log = line.tell, say
@@ -234,7 +241,7 @@ func writeDisks(
 		return begun, err
 	}
 	for i := range receipts {
-		printReceipt(p, &receipts[i], disks[i].path)
+		printReceipt(p, &receipts[i], disks[i].path, disks[i].target.Target.Size())
 		printBad(p, disks[i].Name, disks[i].Bad)
 	}
 	proved := map[copier.ReadBack]string{
@@ -257,7 +264,7 @@ func fitting(d *restoring, say func(format string, args ...any)) copier.FitFunc 
 		func(warning string) { say("testbox: warning: %s: %s", d.Name, warning) })
 }
 
-func printReceipt(p printer, r *image.Receipt, path string) {
+func printReceipt(p printer, r *image.Receipt, path string, size int64) {
 	p.printf("%s: %s: right already %s, written %s, read back %s, not used %s\n", r.Image, path, bytesText(r.Skipped), bytesText(r.Written),
 		bytesText(r.Verified), bytesText(r.Unused))
 	for _, st := range r.Stages {
@@ -266,7 +273,11 @@ func printReceipt(p printer, r *image.Receipt, path string) {
 			bytesText(int64(float64(n)/max(st.Elapsed.Seconds(), 1e-9))))
 	}
 	for _, c := range r.Changed {
-		p.printf("%s: bytes %d to %d were fitted to the larger disk\n", r.Image, c.Off, c.End()-1)
+		done := "were fitted to the disk"
+		if c.Off >= size {
+			done = "have no place on the disk, and were left out"
+		}
+		p.printf("%s: bytes %d to %d %s\n", r.Image, c.Off, c.End()-1, done)
 	}
 	p.printf("%s: image %s\n", r.Image, cmp.Or(r.Root, r.BLAKE3))
 }

@@ -19,7 +19,7 @@ import (
 
 func newImageVerifyCmd() *cobra.Command {
 	var o storeFlag
-	var raw bool
+	var raw, shrink bool
 	cmd := &cobra.Command{
 		Use:   "verify BACKUP [[NAME=]DISK...]",
 		Short: "Read a backup whole, or compare disks with it",
@@ -51,12 +51,13 @@ code is 6 if they differ, 4 if all is well but the image has zeros for unreadabl
 				if len(args) == 1 {
 					return verifyImages(cmd.Context(), printerOf(cmd), s, r, chosen(r, sel))
 				}
-				return verifyDisks(cmd.Context(), printerOf(cmd), s, r, sel, args[1:])
+				return verifyDisks(cmd.Context(), printerOf(cmd), s, r, sel, args[1:], shrink)
 			})
 		},
 	}
 	o.add(cmd)
 	addRaw(cmd, &raw)
+	cmd.Flags().BoolVar(&shrink, "shrink-table", false, shrinkHelp)
 	return cmd
 }
 
@@ -127,7 +128,7 @@ func verifyImage(ctx context.Context, p printer, s verifier, line *progressLine,
 // errDiffer is the error of a comparison that found differences.
 var errDiffer = &exitError{exitDiffer, errors.New("disk and image differ")}
 
-func verifyDisks(ctx context.Context, p printer, s reader, r *image.Record, sel store.Selector, args []string) error {
+func verifyDisks(ctx context.Context, p printer, s reader, r *image.Record, sel store.Selector, args []string, shrink bool) error {
 	disks, err := pairTargets(r, sel, args)
 	if err != nil {
 		return err
@@ -147,7 +148,7 @@ func verifyDisks(ctx context.Context, p printer, s reader, r *image.Record, sel 
 	for i := range disks {
 		d := &disks[i]
 		line.of(d.Name)
-		same, err := verifyDisk(ctx, p, s, line, r, d)
+		same, err := verifyDisk(ctx, p, s, line, r, d, shrink)
 		switch {
 		case err != nil && ctx.Err() != nil:
 			return err
@@ -182,7 +183,9 @@ func differing(names []string) string {
 	return strings.Join(names, ", ") + " differ from"
 }
 
-func verifyDisk(ctx context.Context, p printer, s reader, line *progressLine, r *image.Record, d *restoring) (same bool, err error) {
+func verifyDisk(
+	ctx context.Context, p printer, s reader, line *progressLine, r *image.Record, d *restoring, shrink bool,
+) (same bool, err error) {
 	t, err := openLocal(d.path, sectorOf(d), false, true)
 	if err != nil {
 		return false, err
@@ -199,6 +202,11 @@ func verifyDisk(ctx context.Context, p printer, s reader, line *progressLine, r 
 	j := copier.Job{
 		Name: d.Name, Image: copier.StoredImage{Image: im}, Target: t, SectorSize: t.identity.SectorSize,
 		Fit: fitting(d, func(format string, args ...any) { line.end(); p.tellf(format, args...) }),
+	}
+	if shrink {
+		if j, err = shrinkJob(ctx, j, d.path); err != nil {
+			return false, err
+		}
 	}
 	layout := usedmap.ParseLayout(im.Root.Layout)
 	tally := layout.Tally()

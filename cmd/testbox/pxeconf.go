@@ -21,6 +21,7 @@ type pxeOptions struct {
 	dir      string
 	disks    string
 	mapped   string
+	shrink   bool
 	replace  bool
 	show     bool
 	wait     bool
@@ -94,6 +95,7 @@ several boxes that of the worst:
 	f := cmd.Flags()
 	f.StringVar(&o.disks, "disks", "", "only these disks, comma-separated `LIST`: kernel names, /dev paths, by-id and by-path names, serials")
 	f.StringVar(&o.mapped, "map", "", mapHelp)
+	f.BoolVar(&o.shrink, "shrink-table", false, shrinkHelp)
 	f.BoolVar(&o.replace, "replace", false, "arm boxes that are armed already; what they were armed for is forgotten")
 	f.BoolVar(&o.show, "show", false, "check everything and print the boot files, but write nothing")
 	f.DurationVar(&o.limit, "wait", 0,
@@ -117,6 +119,10 @@ several boxes that of the worst:
 // mapHelp is the help of --map.
 const mapHelp = "where images go, as comma-separated `IMAGE=DISK` such as sda=nvme0n1, with the DISK spelled as for --disks; " +
 	"other images find their disks by themselves"
+
+// shrinkHelp is the help of --shrink-table.
+const shrinkHelp = "take a disk that is smaller than the image, if it is proved that nothing uses the image's end; " +
+	"no partition is changed"
 
 // mustComplete panics on an error that only a misspelled flag in the source
 // causes.
@@ -169,7 +175,8 @@ func (o pxeOptions) options(action box.Action) (c bootcfg.Cmdline, err error) {
 		return c, wrong("--image=%s: only old is possible", o.image)
 	}
 	c = bootcfg.Cmdline{
-		Action: action, PrecheckSize: o.precheck != "", AcceptMachine: o.accept, OldImages: o.image != "", AcceptFailing: o.failing, Raw: o.raw,
+		Action: action, PrecheckSize: o.precheck != "", AcceptMachine: o.accept, OldImages: o.image != "",
+		ShrinkTable: o.shrink, AcceptFailing: o.failing, Raw: o.raw,
 	}
 	if o.disks != "" {
 		if c.Disks, err = bootcfg.ParseDisks(o.disks); err != nil {

@@ -28,6 +28,7 @@ type restoring struct {
 	place       // of the target
 	made   bool // the target is a file that this command made
 	target *localDisk
+	shrunk *copier.Job // the job for a target that is smaller than the disk; nil for others
 }
 
 // pairTargets decides which disk goes to which target. Without :DISK every disk
@@ -185,13 +186,23 @@ func closeTargets(disks []restoring, begun bool) (err error) {
 
 // refuseTargets refuses what could only fail, or do harm, after the first
 // write. It accepts targets that are not made yet.
-func refuseTargets(disks []restoring, unused copier.Unused) error {
+// With shrink a smaller target is taken if nothing gets lost there.
+func refuseTargets(ctx context.Context, disks []restoring, unused copier.Unused, shrink bool) error {
 	for i := range disks {
 		d := &disks[i]
 		if d.target == nil {
 			continue
 		}
 		job := d.job()
+		if shrink {
+			var err error
+			if job, err = shrinkJob(ctx, job, d.path); err != nil {
+				return err
+			}
+			if job.Shrunk() != "" {
+				d.shrunk = &job
+			}
+		}
 		if err := job.Check(unused); err != nil {
 			return refused("%s: %w", d.path, err)
 		}
@@ -201,10 +212,25 @@ func refuseTargets(disks []restoring, unused copier.Unused) error {
 
 // job returns the job of package copier for the disk.
 func (d *restoring) job() copier.Job {
+	if d.shrunk != nil {
+		return *d.shrunk
+	}
 	return copier.Job{
 		Name: d.Name, Image: copier.StoredImage{Image: d.im}, Target: d.target.Target,
 		SectorSize: d.target.identity.SectorSize, Rotational: d.target.rotating, Cached: d.target.cached,
 	}
+}
+
+// shrinkJob lets a job take a target that is smaller than the image, or refuses that.
+func shrinkJob(ctx context.Context, j copier.Job, path string) (copier.Job, error) {
+	j, err := copier.Shrink(ctx, j, nil)
+	switch {
+	case errors.Is(err, copier.ErrUnfit):
+		return j, refused("%s: --shrink-table: %w", path, err)
+	case err != nil:
+		return j, fmt.Errorf("%s: %w", path, err)
+	}
+	return j, nil
 }
 
 // content says what a disk holds, for the question whether it may be

@@ -26,6 +26,7 @@ type jobOptions struct {
 	limit   time.Duration
 	disks   string
 	mapped  string
+	shrink  bool
 	image   string
 	from    string
 	hooks   string
@@ -124,6 +125,7 @@ func newActionCmd(w world, action box.Action) *cobra.Command {
 	}
 	switch action {
 	case box.Restore, box.Verify:
+		f.BoolVar(&o.shrink, "shrink-table", false, shrinkHelp)
 		f.StringVar(&o.mapped, "map", "", mapHelp)
 		f.StringVar(&o.from, "from", "", "use the backup of another `BOX`; --image is then one of its backups")
 		if action == box.Restore {
@@ -165,7 +167,8 @@ func (o *jobOptions) check(given func(flag string) bool) error {
 
 func (o *jobOptions) run(ctx context.Context, p printer, c *apiclient.Client, action box.Action, targets []string) error {
 	q := api.NewJobs{Action: action, Targets: targets, WaitUp: o.wait == "up", Key: o.key, Why: o.why,
-		Options: api.Options{Image: o.image, From: o.from, AcceptMachine: o.accept, AcceptFailing: o.failing, AllUsed: o.allUsed}}
+		Options: api.Options{Image: o.image, From: o.from, AcceptMachine: o.accept, AcceptFailing: o.failing,
+			ShrinkTable: o.shrink, AllUsed: o.allUsed}}
 	if q.Key == "" {
 		q.Key = "once-" + rand.Text() // a request that is repeated after a broken connection makes no second job
 	}

@@ -120,6 +120,7 @@ func (s *session) choose(disks []disk.Disk) (match.Choice, error) {
 		return match.Choice{}, fmt.Errorf("the map of the arming: %w", err)
 	}
 	choice, err := match.Choose(disks, sel, maps...)
+	choice.Shrink = s.cmd.ShrinkTable
 	for _, n := range choice.Notes {
 		s.log.Info("%s", n)
 	}

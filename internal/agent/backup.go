@@ -167,7 +167,11 @@ func (s *session) addReceipt(r image.Receipt, name string, d disk.Disk) {
 	}
 	s.log.Info("%s: receipt: read %d, zero %d, written %d, verified %d bytes, %s", name, r.Read, r.Zero, r.Written, r.Verified, known)
 	for _, c := range r.Changed {
-		s.log.Info("%s: bytes %d to %d were fitted to the larger disk", name, c.Off, c.End()-1)
+		if c.Off >= d.Size {
+			s.log.Info("%s: bytes %d to %d have no place on the smaller disk, and are left out", name, c.Off, c.End()-1)
+			continue
+		}
+		s.log.Info("%s: bytes %d to %d were fitted to the disk", name, c.Off, c.End()-1)
 	}
 	s.logBad(name, r.Bad, "of the disk cannot be read")
 }

@@ -162,7 +162,7 @@ func (s *session) prepare(ctx context.Context, disks []disk.Disk, choice match.C
 	if err := s.check(ctx, targets); err != nil {
 		return nil, nil, nil, err
 	}
-	jobs, closeAll, err := s.open(targets, write)
+	jobs, closeAll, err := s.open(ctx, targets, write)
 	return targets, jobs, closeAll, err
 }
 
@@ -249,7 +249,7 @@ func (s *session) check(ctx context.Context, targets []target) error {
 
 // open opens all disks and makes the jobs. With write it opens them for
 // writing.
-func (s *session) open(targets []target, write bool) (jobs []copier.Job, closeAll func(), err error) {
+func (s *session) open(ctx context.Context, targets []target, write bool) (jobs []copier.Job, closeAll func(), err error) {
 	var devs []*disk.Device
 	closeAll = func() {
 		for i, d := range devs {
@@ -269,9 +269,32 @@ func (s *session) open(targets []target, write bool) (jobs []copier.Job, closeAl
 		job := t.image.Job()
 		job.Target, job.SectorSize, job.Fit = dev, t.disk.SectorSize, s.fit(t)
 		job.Rotational, job.Cached = dev.Rotational(), dev.Cached()
+		if job, err = s.shrink(ctx, job); err != nil {
+			closeAll()
+			return nil, nil, err
+		}
 		jobs = append(jobs, job)
 	}
 	return jobs, closeAll, nil
+}
+
+// shrink lets a job write to a disk that is smaller than its image, if the arming
+// asks for that and nothing gets lost.
+func (s *session) shrink(ctx context.Context, j copier.Job) (copier.Job, error) {
+	if !s.cmd.ShrinkTable {
+		return j, nil
+	}
+	j, err := copier.Shrink(ctx, j, s.cfg.Alive)
+	switch {
+	case errors.Is(err, copier.ErrUnfit):
+		return j, fmt.Errorf("image %s cannot go to a smaller disk: %w", j.Name, err)
+	case err != nil:
+		return j, trouble{fmt.Errorf("image %s: %w", j.Name, err)}
+	}
+	if text := j.Shrunk(); text != "" {
+		s.log.Info("%s: %s", j.Name, text)
+	}
+	return j, nil
 }
 
 func (s *session) openTarget(d disk.Disk, write bool) (*disk.Device, error) {

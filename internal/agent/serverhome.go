@@ -159,7 +159,7 @@ func (im *serverImage) Check(ctx context.Context, d disk.Disk, _ func(done, tota
 	im.home.images = append(im.home.images, opened)
 	im.home.mu.Unlock()
 	switch is := im.disk.Disk; {
-	case is.Size > d.Size:
+	case is.Size > d.Size && !im.home.cfg.Cmd.ShrinkTable:
 		return fmt.Errorf("image %s holds a disk of %d bytes, disk %s has %d", place, is.Size, d.Name, d.Size)
 	case is.SectorSize != d.SectorSize:
 		return fmt.Errorf("image %s is of a disk with sectors of %d bytes, disk %s has %d, where its partition table would mean other places; "+

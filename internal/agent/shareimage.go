@@ -120,7 +120,7 @@ func (im *shareImage) Check(ctx context.Context, d disk.Disk, tell func(done, to
 		}
 	}
 	switch size := im.sums.RawSize; {
-	case size > d.Size:
+	case size > d.Size && !h.Cmd.ShrinkTable:
 		return fmt.Errorf("image %s holds a disk of %d bytes, disk %s has %d", e.Path, size, d.Name, d.Size)
 	case size == 0 || size%int64(d.SectorSize) != 0:
 		return fmt.Errorf("image %s holds %d bytes, which is no disk of %d-byte sectors; it was cut before it was compressed",

@@ -24,6 +24,7 @@ const (
 type Options struct {
 	Disks         []string   `json:"disks,omitempty" maxItems:"64" maxLength:"4096" doc:"only these disks: kernel names, /dev paths, by-id and by-path names, serials"`
 	Map           []string   `json:"map,omitempty" maxItems:"64" maxLength:"512" doc:"where images go in a restore or verify, as IMAGE=DISK; others find their disks by themselves"`
+	ShrinkTable   bool       `json:"shrinkTable,omitempty" doc:"in a restore or verify, take a disk that is smaller than its image if it is proved that nothing uses the image's end"`
 	AcceptMachine bool       `json:"acceptMachine,omitempty" doc:"take a machine in place of the one that is known"`
 	AcceptFailing bool       `json:"acceptFailing,omitempty" doc:"back up a disk of which much cannot be read; what cannot is zeros in its image"`
 	AllUsed       bool       `json:"allUsed,omitempty" doc:"back up all of each disk, whatever its file systems say is used"`

@@ -18,6 +18,7 @@ var options = []struct {
 }{
 	{"disks", func(c *bootcfg.Cmdline) bool { return len(c.Disks) > 0 }, []box.Action{box.Backup, box.BackupAgain, box.Restore, box.Verify}},
 	{"map", func(c *bootcfg.Cmdline) bool { return len(c.Map) > 0 }, []box.Action{box.Restore, box.Verify}},
+	{"shrink-table", func(c *bootcfg.Cmdline) bool { return c.ShrinkTable }, []box.Action{box.Restore, box.Verify}},
 	{"precheck", func(c *bootcfg.Cmdline) bool { return c.PrecheckSize }, []box.Action{box.Restore}},
 	{"accept-machine", func(c *bootcfg.Cmdline) bool { return c.AcceptMachine }, []box.Action{box.Restore}},
 	{"accept-failing", func(c *bootcfg.Cmdline) bool { return c.AcceptFailing }, []box.Action{box.Backup, box.BackupAgain}},

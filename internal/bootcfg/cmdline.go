@@ -119,6 +119,7 @@ type Cmdline struct {
 
 	Disks         []string   // only these disks, spelled as in disk-devices.lst; if empty, the agent chooses
 	Map           []string   // restore or verify: where images belong, as IMAGE=DISK; others go by the rules of package match
+	ShrinkTable   bool       // restore or verify: a smaller disk will do if it is proved that nothing gets lost
 	PrecheckSize  bool       // in a restore, check only the images' sizes before the first write
 	AcceptMachine bool       // restore although the images are another machine's
 	OldImages     bool       // restore or verify from the .old images
@@ -150,6 +151,7 @@ const (
 	wordSecret  = "testbox-secret"
 	wordDisks   = "testbox-disks"
 	wordMap     = "testbox-map"
+	wordShrink  = "testbox-shrink-table"
 	wordCheck   = "testbox-precheck"
 	wordAccept  = "testbox-accept-machine"
 	wordFailing = "testbox-accept-failing"
@@ -188,7 +190,7 @@ func ParseCmdline(s string) (*Cmdline, error) {
 			return nil, fmt.Errorf("kernel command line has %s more than once", key)
 		}
 		seen[key] = true
-		if alone := key == wordAccept || key == wordFailing || key == wordRaw; has == alone {
+		if alone := key == wordAccept || key == wordFailing || key == wordRaw || key == wordShrink; has == alone {
 			return nil, fmt.Errorf("kernel command line: %q takes %s", key, map[bool]string{true: "no value", false: "a value"}[has])
 		}
 		if err := c.set(key, value); err != nil {
@@ -292,6 +294,8 @@ func (c *Cmdline) set(key, v string) (err error) {
 		c.Disks, err = ParseDisks(v)
 	case wordMap:
 		c.Map, err = ParseMap(v)
+	case wordShrink:
+		c.ShrinkTable = true
 	case wordCheck:
 		c.PrecheckSize, err = true, check(v == "size", "%q is not size", v)
 	case wordAccept:

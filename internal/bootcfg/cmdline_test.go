@@ -30,7 +30,7 @@ func full(t testing.TB) Cmdline {
 		TFTP:    NFSPath{server, "/export/testbox-tftp"}, Backup: NFSPath{server, "/export/testbox-backup"},
 		Root:  NFSPath{server, "/export/testbox-nfsroot/1"},
 		Disks: []string{"sda", "/dev/disk/by-id/wwn-0x5000c500a1b2c3d4"}, Map: []string{"sda=nvme0n1", "sdb=/dev/disk/by-id/a=b"},
-		PrecheckSize: true, AcceptMachine: true, OldImages: true,
+		ShrinkTable: true, PrecheckSize: true, AcceptMachine: true, OldImages: true,
 		AcceptFailing: true,
 		Raw:           true,
 		Retry:         5 * time.Second, Stall: time.Minute, Fault: "panic",

@@ -34,6 +34,9 @@ func (c *Cmdline) Words() string {
 	add(!c.Fetch.IsZero(), wordSHA256, c.Fetch.SHA256)
 	add(len(c.Disks) > 0, wordDisks, strings.Join(c.Disks, ","))
 	add(len(c.Map) > 0, wordMap, strings.Join(c.Map, ","))
+	if c.ShrinkTable {
+		w = append(w, wordShrink)
+	}
 	add(c.PrecheckSize, wordCheck, "size")
 	if c.AcceptMachine {
 		w = append(w, wordAccept)
@@ -88,6 +91,8 @@ func Agree(started, file *Cmdline) error {
 		return differ("disks", started.Disks, file.Disks)
 	case !slices.Equal(started.Map, file.Map):
 		return differ("map", started.Map, file.Map)
+	case started.ShrinkTable != file.ShrinkTable:
+		return differ(wordShrink, started.ShrinkTable, file.ShrinkTable)
 	case !started.Expires.Equal(file.Expires):
 		return differ("expiry", started.Expires, file.Expires)
 	case started.TFTP != file.TFTP:

@@ -129,7 +129,8 @@ func (c *cutImage) collect(ctx context.Context, alive func()) (head []byte, err 
 		switch {
 		case err == io.EOF && cover.to == cover.size:
 			return head, nil
-		case err == nil && (!cover.add(p.Ranges) || p.Len != total(p.Ranges) || p.Content == image.Data && (p.Len > pieceSize || p.Decode == nil)):
+		case err == nil && (!cover.add(p.Ranges) || p.Len != total(p.Ranges)),
+			err == nil && p.Content == image.Data && (p.Len > pieceSize || p.Decode == nil):
 			err = fmt.Errorf("the image has a piece of %d bytes at %v", p.Len, p.Ranges)
 		case err == io.EOF:
 			err = fmt.Errorf("the image ends at byte %d of %d", cover.to, cover.size)
@@ -178,14 +179,29 @@ func (c *cutImage) table(ctx context.Context, head []byte, sector int) (*parttab
 		defer view.Close()
 		r = view
 	}
-	t, err := parttab.Shrink(r, c.Image.Size(), c.size, sector)
-	if err != nil {
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		return nil, unfit("%v", err)
+	watched := &notingReader{ReaderAt: r}
+	t, err := parttab.Shrink(watched, c.Image.Size(), c.size, sector)
+	switch {
+	case err == nil:
+		return t, nil
+	case watched.err != nil && !errors.Is(watched.err, errNotKept):
+		return nil, watched.err // that says nothing of the table
 	}
-	return t, nil
+	return nil, unfit("%v", err)
+}
+
+// notingReader remembers an error of a read.
+type notingReader struct {
+	io.ReaderAt
+	err error
+}
+
+func (r *notingReader) ReadAt(b []byte, off int64) (int, error) {
+	n, err := r.ReaderAt.ReadAt(b, off)
+	if err != nil && err != io.EOF {
+		r.err = err
+	}
+	return n, err
 }
 
 // prove refuses an image that has anything behind the disk's last place for

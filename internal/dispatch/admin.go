@@ -152,6 +152,8 @@ func (d *Dispatch) check(r Request) error {
 		return problem.Wrongf("reading all of each disk is for a backup, and not for a %s", r.Action)
 	case len(o.Map) > 0 && !usesImage(r.Action):
 		return problem.Wrongf("a %s writes and compares no images, so none can be mapped to a disk", r.Action)
+	case o.ShrinkTable && !usesImage(r.Action):
+		return problem.Wrongf("a %s writes and compares no images, so no partition table can be made to fit", r.Action)
 	case len(o.Map) > maxNames:
 		return problem.Wrongf("a job can map %d images, and not %d", maxNames, len(o.Map))
 	case len(o.Disks) > 0 && (r.Action == box.Rescue || r.Action == box.RefreshInfo):

@@ -97,6 +97,7 @@ type Config struct {
 type Options struct {
 	Disks         []string `json:"disks,omitempty"`         // only these, spelled as in disk-devices.lst
 	Map           []string `json:"map,omitempty"`           // where images belong, as IMAGE=DISK
+	ShrinkTable   bool     `json:"shrinkTable,omitempty"`   // a smaller disk will do if it is proved that nothing gets lost
 	AcceptMachine bool     `json:"acceptMachine,omitempty"` // take a machine in place of the one that is known
 	AcceptFailing bool     `json:"acceptFailing,omitempty"` // back up a disk even if much of it cannot be read
 	AllUsed       bool     `json:"allUsed,omitempty"`       // back up all of each disk, whatever the file systems say is used

@@ -110,7 +110,7 @@ func (d *Dispatch) contradiction(ctx context.Context, t *task, e *job.Result, re
 		images[r.Image], disks[r.Disk] = true, true
 		why := impossible(t.job.Action, e.Outcome, r)
 		if why == "" && record != nil {
-			why = unfitFor(record, t.job.Action, r)
+			why = unfitFor(record, t.job.Action, t.doc.Options, r)
 		}
 		if why != "" {
 			return fmt.Sprintf("with a receipt of image %.40s %s", r.Image, why), nil
@@ -163,7 +163,7 @@ func impossible(a box.Action, o box.Outcome, r *image.Receipt) string {
 }
 
 // unfitFor says why a receipt, which is possible, cannot be of a backup, or "".
-func unfitFor(record *image.Record, a box.Action, r *image.Receipt) string {
+func unfitFor(record *image.Record, a box.Action, opt Options, r *image.Receipt) string {
 	disk := record.Disk(r.Image)
 	if disk == nil {
 		return "that the backup does not have"
@@ -172,14 +172,18 @@ func unfitFor(record *image.Record, a box.Action, r *image.Receipt) string {
 	if a == box.Verify {
 		done = r.Read
 	}
+	size := disk.Disk.Size
+	if opt.ShrinkTable {
+		size = min(size, r.Identity.Size) // a smaller disk lacks the image's end
+	}
 	switch {
 	case r.Root != disk.Root.String():
 		return "that has another root than the backup"
-	case r.Identity.Size < disk.Disk.Size:
+	case r.Identity.Size < size:
 		return fmt.Sprintf("on a disk of %d bytes, which is smaller than the image", r.Identity.Size)
-	case r.Unused > disk.Unused || done+r.Unused < disk.Disk.Size:
+	case r.Unused > disk.Unused || done+r.Unused < size:
 		return fmt.Sprintf("that accounts for %d bytes and %d that are not used, of an image of %d with %d that are not used",
-			done, r.Unused, disk.Disk.Size, disk.Unused)
+			done, r.Unused, size, disk.Unused)
 	}
 	return ""
 }

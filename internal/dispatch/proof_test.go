@@ -74,7 +74,22 @@ func TestReceiptsFit(t *testing.T) {
 		}), box.Done},
 		{"one of two disks that were named", box.Restore, Options{Disks: []string{"sda"}}, false, box.Done,
 			func(all []image.Receipt) []image.Receipt { return all[:1] }, box.Done},
+		{"a smaller disk that was asked for", box.Restore, Options{ShrinkTable: true}, false, box.Done, one(func(r *image.Receipt) {
+			r.Identity.Size -= 512
+			r.Skipped -= 512
+			r.Verified -= 512
+		}), box.Done},
 
+		{"fewer bytes than a smaller disk has", box.Restore, Options{ShrinkTable: true}, false, box.Done, one(func(r *image.Receipt) {
+			r.Identity.Size -= 512
+			r.Skipped -= 513
+			r.Verified -= 513
+		}), ""},
+		{"fewer bytes on a disk that is large enough", box.Restore, Options{ShrinkTable: true}, false, box.Done, one(func(r *image.Receipt) {
+			r.Identity.Size += 512
+			r.Skipped--
+			r.Verified--
+		}), ""},
 		{"a disk that was written without asking", box.Restore, Options{}, false, box.Done, writes, ""},
 		{"a verify that wrote", box.Verify, Options{}, false, box.Done, writes, ""},
 		{"no receipt", box.Restore, Options{}, false, box.Done, func([]image.Receipt) []image.Receipt { return nil }, ""},

@@ -92,8 +92,11 @@ type Choice struct {
 	Notes   []string    // lines for the log, which say what was left out and why
 	Missing []string    // items that the admin named and that no disk has, which the result must say
 	Foreign bool        // the images are of another machine, whose disks these are not; Choose does not set it
-	sel     Selection
-	mapped  map[string]string // kernel names of disks, by the name of the image that the admin mapped there
+	// Shrink says that a disk may be smaller than its image. Whether nothing gets lost
+	// there is for others to prove. Choose does not set it.
+	Shrink bool
+	sel    Selection
+	mapped map[string]string // kernel names of disks, by the name of the image that the admin mapped there
 }
 
 // Named reports whether the admin named the disks.

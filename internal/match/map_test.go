@@ -160,3 +160,30 @@ func TestTwoPathsOneName(t *testing.T) {
 		t.Errorf("%v", names)
 	}
 }
+
+// TestMatchShrink: where a smaller disk will do, it is found as any other is. But it
+// is one of those that are left, so there may be two of them.
+func TestMatchShrink(t *testing.T) {
+	for _, c := range []struct{ what, images, disks, want string }{
+		{"replaced by a smaller one", "sda serial=A", "sda serial=C size=4", "sda=sda"},
+		{"the same disk, which is smaller now", "sda serial=A", "sda serial=A size=4;sdb serial=B", "sda=sda"},
+		{"a large one and a small one", "sda serial=A", "sda serial=C size=4;sdb serial=D", ""},
+		{"other sectors", "sda serial=A", "sda serial=C size=4 sector=4096", ""},
+		{"a smaller one of another image", "sda serial=A;sdb serial=B", "sda serial=B size=4;sdb serial=C", "sda=sdb sdb=sda"},
+	} {
+		disks := disksOf(t, strings.Split(c.disks, ";"))
+		choice, err := Choose(disks, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		choice.Shrink = true
+		pairs, _, err := Pairs(imagesOf(t, strings.Split(c.images, ";")), disks, choice)
+		var got []string
+		for _, p := range pairs {
+			got = append(got, p.Image.Name+"="+p.Disk.Name)
+		}
+		if strings.Join(got, " ") != c.want || (err == nil) != (c.want != "") {
+			t.Errorf("%s: %q, %v; want %q", c.what, got, err, c.want)
+		}
+	}
+}

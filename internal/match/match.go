@@ -80,6 +80,7 @@ type matching struct {
 	sel    Selection
 	other  bool              // the images are another machine's
 	mapped map[string]string // Choice.mapped
+	shrink bool              // Choice.Shrink
 	chosen []bool            // by disk
 	img    []image.Identity  // of the images, after unique
 	dsk    []image.Identity  // of the disks, after unique
@@ -96,7 +97,7 @@ const none = -1
 func newMatching(images []image.Label, disks []disk.Disk, c Choice) *matching {
 	disks, _ = single(disks)
 	m := &matching{
-		images: slices.Clone(images), disks: disks, named: c.Named(), sel: c.sel, mapped: c.mapped, other: c.Foreign,
+		images: slices.Clone(images), disks: disks, named: c.Named(), sel: c.sel, mapped: c.mapped, shrink: c.Shrink, other: c.Foreign,
 		chosen: make([]bool, len(disks)),
 		disk:   slices.Repeat([]int{none}, len(images)), image: slices.Repeat([]int{none}, len(disks)),
 		how: make([]string, len(images)), done: make([]bool, len(images)),

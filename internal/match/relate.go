@@ -104,15 +104,22 @@ func misfit(img, dsk image.Identity) string {
 			"use a disk with %d-byte sectors (`nvme format --lbaf` switches some NVMe disks, and erases them)",
 			img.SectorSize, dsk.SectorSize, img.SectorSize)
 	case img.Size > dsk.Size:
-		return fmt.Sprintf("the disk is too small (%d bytes, the image has %d)", dsk.Size, img.Size)
+		return fmt.Sprintf("the disk is too small (%d bytes, the image has %d; if nothing uses the image's end: --shrink-table)",
+			dsk.Size, img.Size)
 	}
 	return ""
 }
 
 func fits(img, dsk image.Identity) bool { return misfit(img, dsk) == "" }
 
-func (m *matching) misfit(i, d int) string { return misfit(m.img[i], m.dsk[d]) }
-func (m *matching) fits(i, d int) bool     { return m.misfit(i, d) == "" }
+func (m *matching) misfit(i, d int) string {
+	img := m.img[i]
+	if m.shrink {
+		img.Size = min(img.Size, m.dsk[d].Size)
+	}
+	return misfit(img, m.dsk[d])
+}
+func (m *matching) fits(i, d int) bool { return m.misfit(i, d) == "" }
 
 // possible reports whether the image may have been made from this disk as it is
 // now. Nothing may contradict that, and the size, if known, must be exactly the

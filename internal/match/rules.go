@@ -142,7 +142,7 @@ func (m *matching) lastOnes() {
 			disks = append(disks, d)
 		}
 	}
-	if len(disks) == 1 && fits(m.img[i], m.dsk[disks[0]]) && !m.claimed(i, disks[0]) {
+	if len(disks) == 1 && m.fits(i, disks[0]) && !m.claimed(i, disks[0]) {
 		m.pair(i, disks[0], "only this image and this disk are left")
 	}
 }

@@ -27,7 +27,7 @@ var _ dispatch.Boots = (*boots)(nil)
 func (b *boots) Arm(_ context.Context, j job.Job, opt dispatch.Options, secret string) error {
 	c := bootcfg.Cmdline{
 		Action: j.Action, Arming: j.Arming, Secret: secret, Key: b.key,
-		Disks: opt.Disks, Map: opt.Map, AcceptMachine: opt.AcceptMachine, AcceptFailing: opt.AcceptFailing,
+		Disks: opt.Disks, Map: opt.Map, ShrinkTable: opt.ShrinkTable, AcceptMachine: opt.AcceptMachine, AcceptFailing: opt.AcceptFailing,
 		From: opt.From, Hooks: opt.Hooks,
 	}
 	file, err := b.place.ForJob(arming.Target{Given: j.Box.String(), Addr: j.Box}, b.served, c)

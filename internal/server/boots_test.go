@@ -47,7 +47,7 @@ func TestBoots(t *testing.T) {
 	seven := addr(t, "10.0.0.7")
 	order := job.Order{ID: "1", Box: seven, Action: box.Restore, Arming: box.NewArming()}
 	j := job.New(order, job.Seed{1}, time.Now())
-	opt := dispatch.Options{Disks: []string{"sda", "sdb"}, Map: []string{"sda=sdb"}, AcceptMachine: true}
+	opt := dispatch.Options{Disks: []string{"sda", "sdb"}, Map: []string{"sda=sdb"}, ShrinkTable: true, AcceptMachine: true}
 	for _, secret := range []string{"1-aa", "2-bb"} {
 		if b.Armed(t.Context(), seven, order.Arming, secret) {
 			t.Errorf("the box has a boot file with the secret %s before there is one", secret)
@@ -61,7 +61,7 @@ func TestBoots(t *testing.T) {
 			t.Fatal(err, file)
 		}
 		c := file.Cmdline
-		if c.Secret != secret || c.Action != box.Restore || c.Arming != order.Arming || len(c.Disks) != 2 || len(c.Map) != 1 ||
+		if c.Secret != secret || c.Action != box.Restore || c.Arming != order.Arming || len(c.Disks) != 2 || len(c.Map) != 1 || !c.ShrinkTable ||
 			!c.AcceptMachine || c.AcceptFailing || c.Key != b.key || c.Server.String() != "10.0.0.1:8444" {
 			t.Errorf("the boot file asks for %+v", c)
 		}

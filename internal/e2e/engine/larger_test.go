@@ -181,3 +181,63 @@ func byLibblkid(t *testing.T, img string, sector int) string {
 	}
 	return strings.Join(lines, "\n")
 }
+
+// TestSmallerDisk restores to smaller disks, and asks libblkid for the partitions.
+// What may be needed is refused, and the disk stays as it was.
+func TestSmallerDisk(t *testing.T) {
+	testenv.Root(t)
+	testenv.Tools(t, "sfdisk", "sgdisk", "losetup", "partx", "blkid")
+	const mib = 1 << 20
+	for _, c := range []struct {
+		name   string
+		sector int
+		text   string
+	}{
+		{"gpt", 512, "label: gpt\nstart=4MiB, size=5MiB\nsize=6MiB, type=S\n"},
+		{"gpt-of-4096", 4096, "label: gpt\nsector-size: 4096\nstart=1024, size=1280\nsize=1536, type=S\n"},
+		{"mbr", 512, "label: dos\nstart=4MiB, size=5MiB\nsize=6MiB, type=82\n"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			img := realfs.File(t, 24*mib)
+			table := filepath.Join(t.TempDir(), "table")
+			if err := os.WriteFile(table, []byte(c.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			attached(t, img, c.sector, func(dev string) { realfs.Run(t, "sh", "-c", "sfdisk -q "+dev+" <"+table) })
+			want, known := byLibblkid(t, img, c.sector), byKernel(t, img, c.sector)
+			b.run("image", "create", "--sector-size", fmt.Sprint(c.sector), "box", "sda="+img)
+			refuses := func(target, says string, flags ...string) {
+				t.Helper()
+				before := sum(t, target)
+				out, code := b.exit(append([]string{"image", "restore", "--yes", "box", target}, flags...)...)
+				if code != 3 || !strings.Contains(out, says) || sum(t, target) != before {
+					t.Errorf("exit code %d, want %q:\n%s", code, says, out)
+				}
+			}
+			refuses(noise(t, 16*mib), "at least as large")
+			refuses(noise(t, 15*mib-4096), "partition 2 ends at byte 15728640, which is", "--shrink-table")
+			target := noise(t, 15*mib+256<<10)
+			out := b.run("image", "restore", "--yes", "--shrink-table", "box", target)
+			if !strings.Contains(out, "the disk is smaller than the image: its last") || !strings.Contains(out, "were left out") {
+				t.Errorf("restore says\n%s", out)
+			}
+			if got := byKernel(t, target, c.sector); got != known {
+				t.Errorf("the kernel finds\n%q, want\n%q", got, known)
+			}
+			if got := byLibblkid(t, target, c.sector); got != want {
+				t.Errorf("libblkid finds\n%q, want\n%q", got, want)
+			}
+			if c.name == "gpt" {
+				if out := realfs.Run(t, "sgdisk", "--verify", target); !strings.Contains(out, "No problems found") {
+					t.Errorf("sgdisk says\n%s", out)
+				}
+			}
+			b.run("image", "verify", "--shrink-table", "box", target)
+			if out, code := b.exit("image", "verify", "box", target); code == 0 {
+				t.Errorf("a verify that knows nothing of it:\n%s", out)
+			}
+		})
+	}
+}

@@ -253,6 +253,55 @@ func TestReplacedByLarger(t *testing.T) {
 	}
 }
 
+// gptAndRoom is a GPT with an ext4 of 5 MiB, and room behind it that nothing uses but
+// for what fill puts there.
+func gptAndRoom(seed uint64, fill ...int64) content {
+	return func(t testing.TB, path string) {
+		t.Helper()
+		run(t, "label: gpt\nstart=2048, size=10240, type=linux\n", "sfdisk", "-q", path)
+		mkfsExt4(t, path, mib, 5*mib, seed)
+		for _, at := range fill {
+			writeAt(t, path, at, prose(seed, 4096))
+		}
+	}
+}
+
+// TestReplacedBySmaller: a smaller disk is taken if that is asked for and nothing gets
+// lost. Its GPT is whole, the receipt says what differs, and verify expects that.
+func TestReplacedBySmaller(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, disk("sda", gptAndRoom(1)).ofSize(12*mib))
+	old := b.disks[0]
+	b.does("backup")
+	replace(0, func(d *testDisk) { d.size = 7*mib + 512*3; d.fill = scattered(3) })(t, b)
+	smaller := b.disks[0]
+	b.arm("restore", "--shrink-table")
+	b.runs(done, "its last 5241344 bytes are left out")
+	sameTable(t, old.file, smaller.file)
+	want, err := os.ReadFile(old.file)
+	must(t, err)
+	got, err := os.ReadFile(smaller.file)
+	must(t, err)
+	r := b.receipts()
+	if len(r) != 1 || len(r[0].Changed) < 3 {
+		t.Fatalf("the receipts are %+v", r)
+	}
+	for _, c := range r[0].Changed {
+		if c.Off < smaller.size {
+			copy(got[c.Off:min(c.End(), smaller.size)], want[c.Off:])
+		}
+	}
+	if !bytes.Equal(got, want[:smaller.size]) {
+		t.Error("the disk differs from the image where the receipt does not say so")
+	}
+	b.arm("verify")
+	b.runs(refused, "--shrink-table")
+	b.does("verify", "--shrink-table", "--replace")
+	if r := b.receipts(); len(r) != 1 || len(r[0].Differ) > 0 {
+		t.Errorf("verify after the restore: %+v", r)
+	}
+}
+
 // TestReplacedByLargerDamaged: where the image has a GPT by its backup alone,
 // the larger disk has both; where it has none, that is said beside the outcome.
 func TestReplacedByLargerDamaged(t *testing.T) {

@@ -159,6 +159,14 @@ var refusals = []refusal{
 		b.plug()
 	}, "restore"), []string{"sdb"}},
 	{"too small", one, backedUp(replace(0, func(d *testDisk) { d.size -= mib }), "restore"), []string{"sda"}},
+	{"too small for a partition", func() []*testDisk { return []*testDisk{disk("sda", gptAndRoom(1))} },
+		backedUp(replace(0, func(d *testDisk) { d.size = 6*mib + 32*512 }), "restore", "--shrink-table"),
+		[]string{"partition 1 ends at byte 6291456, which is 512 bytes behind"}},
+	{"too small for what no map says", func() []*testDisk { return []*testDisk{disk("sda", gptAndRoom(1, 7*mib))} },
+		backedUp(replace(0, func(d *testDisk) { d.size = 6*mib + mib/2 }), "restore", "--shrink-table"),
+		[]string{"byte 7340032 of the image is not zero and in no partition"}},
+	{"too small without a table", one, backedUp(replace(0, func(d *testDisk) { d.size -= mib }), "restore", "--shrink-table"),
+		[]string{"image sda cannot go to a smaller disk"}},
 	{"other sector size", one, backedUp(replace(0, func(d *testDisk) { d.sector = 4096 }), "restore"), []string{"4096"}},
 	{"an image of larger sectors", func() []*testDisk {
 		d := disk("sda", scattered(1))

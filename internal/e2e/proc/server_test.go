@@ -157,6 +157,33 @@ func TestServedMapped(t *testing.T) {
 	b.act(done, "verify", "--map", crossed)
 }
 
+// TestServedSmaller restores to a smaller disk, which only happens if it is asked for.
+func TestServedSmaller(t *testing.T) {
+	t.Parallel()
+	s := newServerSite(t, "")
+	b := s.box(11, disk("sda", gptAndRoom(1)).ofSize(12*mib))
+	old := b.disks[0]
+	b.act(done, "backup")
+	replace(0, func(d *testDisk) { d.size = 6*mib + 32*512; d.fill = scattered(3) })(t, b.testBox)
+	before := b.disks[0].hash(t)
+	_, out := b.act(refused, "restore", "--shrink-table")
+	if !strings.Contains(out, "partition 1 ends at byte 6291456, which is 512 bytes behind") || b.disks[0].hash(t) != before {
+		t.Errorf("a restore to a disk that is a sector too small:\n%s", out)
+	}
+	replace(0, func(d *testDisk) { d.size = 6*mib + 33*512; d.fill = scattered(3) })(t, b.testBox)
+	before = b.disks[0].hash(t)
+	_, out = b.act(refused, "restore")
+	if !strings.Contains(out, "--shrink-table") || b.disks[0].hash(t) != before {
+		t.Errorf("a restore that was not asked to shrink anything:\n%s", out)
+	}
+	b.act(done, "restore", "--shrink-table")
+	sameTable(t, old.file, b.disks[0].file)
+	b.act(done, "verify", "--shrink-table")
+	if job, _ := b.act(done, "restore", "--shrink-table"); job.Receipts[0].Written != 0 {
+		t.Errorf("a restore of what is right: %+v", job)
+	}
+}
+
 // wrongUse is the exit code of a command that was called in a wrong way.
 const wrongUse = 2
 
