@@ -184,8 +184,11 @@ func (d Dir) PutNetworkFirst(s *State, card string, before *Note) *NetworkFirst 
 // undone reports whether an order is the one that was there before another was written. Some
 // firmware gives its entries new numbers at each start, so that what they start is compared.
 func (n *Note) undone(s *State, order []Number) bool {
-	return n != nil && n.NetworkFirst != nil && len(n.NetworkFirst.Wrote) > 0 &&
-		slices.Equal(n.State.started(n.NetworkFirst.Before), s.started(order))
+	if n == nil || n.NetworkFirst == nil || len(n.NetworkFirst.Wrote) == 0 {
+		return false
+	}
+	was := n.NetworkFirst.Before
+	return slices.Equal(was, order) || slices.Equal(n.State.started(was), s.started(order))
 }
 
 // started says what the entries of an order start.
