@@ -23,6 +23,8 @@ import (
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/dhcp"
 	"testbox-imaging/internal/doctor"
+	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/loaders"
 	"testbox-imaging/internal/maintenance"
 	"testbox-imaging/internal/problem"
 	"testbox-imaging/internal/server"
@@ -225,6 +227,13 @@ type addCheck = func(string, func(context.Context) []doctor.Finding)
 // networkChecks look at what boxes meet before the server.
 func (d *doctorRun) networkChecks(add addCheck) {
 	want := dhcp.Want{Server: d.site, Loaders: bootcfg.BIOSLoaders}
+	if d.place != nil {
+		for _, k := range loaders.Kinds {
+			if _, err := loaders.Read(durable.OS{}, d.place.Boot.TFTP(), k); err == nil {
+				want.UEFI = append(want.UEFI, k.Shim)
+			}
+		}
+	}
 	port := uint16(69)
 	if d.cfg != nil {
 		switch c := d.cfg.DHCP; {

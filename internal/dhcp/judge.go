@@ -11,8 +11,10 @@ import (
 
 // Want is what DHCP has to tell boxes.
 type Want struct {
-	Server  netip.Addr // where boxes get their boot files; not valid if that is not known
-	Loaders []string   // files that machines with BIOS may be told to start
+	Server  netip.Addr   // where boxes get their boot files; not valid if that is not known
+	Mine    []netip.Addr // other addresses of the same server
+	Loaders []string     // files that machines with BIOS may be told to start
+	UEFI    []string     // the same for machines with UEFI; none if there is nothing for them
 	Who     Who
 }
 
@@ -46,6 +48,10 @@ func (f Fault) Sentences() string {
 // NoDHCP is the check of the fault that no server gives addresses. It may answer only
 // machines that it knows, so this is never sure.
 const NoDHCP = "no-dhcp"
+
+// UEFINextServer is the check of the fault that UEFI machines would get GRUB from our ProxyDHCP, and its configuration
+// from nowhere. Such machines are lost until somebody comes.
+const UEFINextServer = "uefi-next-server"
 
 // Judge says what is wrong with what other servers offer. Nothing is said twice.
 func Judge(found []Found, want Want) (all []Fault) {
@@ -101,7 +107,7 @@ func sure(check, do, format string, args ...any) Fault {
 
 // faults judges one offer to a machine that asks what to start.
 func (f Found) faults(found []Found, want Want) (all []Fault) {
-	ours := f.Server == want.Server
+	ours := want.is(f.Server)
 	if ours && (want.Who != Others || !f.Address.IsValid()) {
 		return nil
 	}
@@ -128,10 +134,15 @@ func (f Found) faults(found []Found, want Want) (all []Fault) {
 			say(sure("boot-file", "Take boot file, next-server and the options 66 and 67 out of its configuration.",
 				"%s names a boot file of its own (%.60q) to %s machines beside ours, and boxes may take that one", who, file, f.As))
 		}
+		if f.As == "UEFI" && f.Address.IsValid() && len(want.UEFI) > 0 && want.known() && !want.is(next) {
+			say(sure(UEFINextServer, "Set next-server to "+server+" there (dnsmasq: dhcp-boot=,,"+server+"), without a boot file.",
+				"%s sends UEFI machines to %v for their boot files (next-server). GRUB listens to that alone and not to ProxyDHCP, and without "+
+					"its configuration it stops at its prompt", who, next))
+		}
 		return all
 	}
 	if f.As != "BIOS" {
-		return all
+		return append(all, f.uefiFaults(found, want, who)...)
 	}
 	if file == "" {
 		// A ProxyDHCP server beside it may name one.
@@ -160,7 +171,47 @@ func (f Found) faults(found []Found, want Want) (all []Fault) {
 	return all
 }
 
+// uefiFaults judges an offer of a server that is to tell UEFI machines what to start. A lab may want its UEFI machines
+// to start elsewhere, so that most of it is not sure.
+func (f Found) uefiFaults(found []Found, want Want, who string) (all []Fault) {
+	file, next, server := f.Loader(), f.BootServer(), want.server()
+	if len(want.UEFI) == 0 {
+		return nil
+	}
+	do := "Say there, for machines of client architecture 7 or 9: filename \"" + want.UEFI[0] + "\" and next-server " + server + "."
+	isOurs := slices.Contains(want.UEFI, path.Base(strings.ReplaceAll(file, `\`, "/")))
+	switch {
+	case file == "":
+		names := func(o Found) bool { return o.Interface == f.Interface && o.As == "UEFI" && o.Loader() != "" }
+		if !slices.ContainsFunc(found, names) {
+			all = append(all, Fault{"uefi-boot-file", false, who + " names no boot file to UEFI machines, so they start their disk", do})
+		}
+	case !isOurs:
+		all = append(all, Fault{"uefi-boot-file", false,
+			fmt.Sprintf("%s names the boot file %.60q to UEFI machines, which is none of ours", who, file), do})
+	case want.known() && !want.is(next):
+		all = append(all, sure("next-server", "Set next-server to "+server+" there.",
+			"%s sends UEFI machines to %v for their boot files (next-server), and these are at %v. If GRUB finds no configuration there, it "+
+				"stops at its prompt", who, next, want.Server))
+	case strings.TrimRight(f.File, "\x00 ") == "" && strings.Contains(file, "/"):
+		all = append(all, Fault{"uefi-boot-file", false, fmt.Sprintf("%s names %.60q in option 67 alone. shim looks for GRUB in the folder "+
+			"that the field `file` of the header has, so it does not find the one in this folder", who, file),
+			"Let it fill the header (dnsmasq: dhcp-no-override), or name " + want.UEFI[0] + " without a folder."})
+	}
+	return all
+}
+
+// is reports whether an address is that of the server of boot files.
+func (w Want) is(a netip.Addr) bool {
+	return a.IsValid() && (a == w.Server || slices.Contains(w.Mine, a))
+}
+
+func (w Want) known() bool { return w.Server.IsValid() || len(w.Mine) > 0 }
+
 func (w Want) server() string {
+	if !w.Server.IsValid() && len(w.Mine) == 1 {
+		return w.Mine[0].String()
+	}
 	if !w.Server.IsValid() {
 		return "SERVER"
 	}

@@ -3,6 +3,7 @@ package dhcp
 import (
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -40,10 +41,19 @@ func TestJudge(t *testing.T) {
 		"far away":        {Others, []Found{change(good, func(f *Found) { f.Address = ip("10.2.0.50") })}, "pxe-e11", "another network"},
 		"far, routed": {Others, []Found{change(good, func(f *Found) { f.Address, f.Router = ip("10.2.0.50"), []netip.Addr{ip("10.2.0.1")} })},
 			"", ""},
-		"two":          {Others, []Found{good, other}, "two-dhcp", "10.1.0.1, 10.1.0.3"},
-		"two networks": {Others, []Found{good, change(other, func(f *Found) { f.Interface = "eth1" })}, "", ""},
-		"nobody":       {Others, nil, NoDHCP, "no DHCP server has offered"},
-		"our proxy":    {Others, []Found{plain, ours}, "", ""},
+		"two":                {Others, []Found{good, other}, "two-dhcp", "10.1.0.1, 10.1.0.3"},
+		"two networks":       {Others, []Found{good, change(other, func(f *Found) { f.Interface = "eth1" })}, "", ""},
+		"nobody":             {Others, nil, NoDHCP, "no DHCP server has offered"},
+		"our proxy":          {Others, []Found{plain, ours}, "", ""},
+		"UEFI, right":        {Others, []Found{change(good, func(f *Found) { f.As, f.File = "UEFI", "shimx64.efi" })}, "", ""},
+		"UEFI, by option 67": {Others, []Found{change(good, func(f *Found) { f.As, f.File, f.BootFile = "UEFI", "", "shimx64.efi" })}, "", ""},
+		"UEFI, folder": {Others, []Found{change(good, func(f *Found) { f.As, f.File, f.BootFile = "UEFI", "", "a/shimx64.efi" })},
+			"uefi-boot-file", "in option 67 alone"},
+		"UEFI gets BIOS": {Others, []Found{change(good, func(f *Found) { f.As = "UEFI" })}, "uefi-boot-file", "none of ours"},
+		"UEFI, no file":  {Others, []Found{change(good, func(f *Found) { f.As, f.File = "UEFI", "" })}, "uefi-boot-file", "start their disk"},
+		"UEFI elsewhere": {Others, []Found{change(good, func(f *Found) {
+			f.As, f.File, f.NextServer = "UEFI", "shimx64.efi", ip("10.1.0.9")
+		})}, "next-server", "10.1.0.9"},
 		"their proxy": {Others, []Found{plain, change(ours, func(f *Found) { f.Server, f.NextServer = ip("10.1.0.8"), ip("10.1.0.8") })},
 			"next-server", "10.1.0.8"},
 
@@ -56,7 +66,12 @@ func TestJudge(t *testing.T) {
 		"a menu of theirs": {Proxy, []Found{change(plain, func(f *Found) { f.Vendor = menu })}, "option-43", "boot menu"},
 		"two give": {Proxy, []Found{plain, change(plain, func(f *Found) { f.Server = ip("10.1.0.3") })},
 			"two-dhcp", "10.1.0.1, 10.1.0.3"},
-		"nobody gives": {Proxy, []Found{ours}, NoDHCP, "no server was heard"},
+		"UEFI to dnsmasq": {Proxy, []Found{change(plain, func(f *Found) { f.As, f.NextServer = "UEFI", ip("10.1.0.1") })},
+			UEFINextServer, "stops at its prompt"},
+		"UEFI, no next-server":  {Proxy, []Found{change(plain, func(f *Found) { f.As = "UEFI" })}, UEFINextServer, "to 10.1.0.1"},
+		"UEFI to us":            {Proxy, []Found{change(plain, func(f *Found) { f.As, f.NextServer = "UEFI", ip("10.1.0.2") })}, "", ""},
+		"UEFI to another of us": {Proxy, []Found{change(plain, func(f *Found) { f.As, f.NextServer = "UEFI", ip("10.1.0.4") })}, "", ""},
+		"nobody gives":          {Proxy, []Found{ours}, NoDHCP, "no server was heard"},
 
 		"alone":                     {Ours, nil, "", ""},
 		"not alone":                 {Ours, []Found{good}, "two-dhcp", "another DHCP server, 10.1.0.1 on eth0"},
@@ -65,7 +80,8 @@ func TestJudge(t *testing.T) {
 		"beside others and a proxy": {Beside, []Found{good, theirs}, "two-dhcp", "ProxyDHCP server, 10.1.0.8 on eth0"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			all := Judge(c.found, Want{Server: ip("10.1.0.2"), Loaders: []string{"pxelinux.0"}, Who: c.who})
+			all := Judge(c.found, Want{Server: ip("10.1.0.2"), Loaders: []string{"pxelinux.0"}, UEFI: []string{"shimx64.efi"},
+				Mine: []netip.Addr{ip("10.1.0.4")}, Who: c.who})
 			if c.check == "" && len(all) > 0 || c.check != "" && len(all) == 0 {
 				t.Fatalf("%+v", all)
 			}
@@ -73,7 +89,8 @@ func TestJudge(t *testing.T) {
 				if c.check != f.Check {
 					continue
 				}
-				if !strings.Contains(f.Text, c.text) || f.Do == "" || f.Sure != (f.Check != NoDHCP && f.Check != "option-60") {
+				unsure := []string{NoDHCP, "option-60", "uefi-boot-file"}
+				if !strings.Contains(f.Text, c.text) || f.Do == "" || f.Sure == slices.Contains(unsure, f.Check) {
 					t.Errorf("%+v", f)
 				}
 				return

@@ -101,11 +101,12 @@ func (p *present) run(ctx context.Context) {
 // ledger or a disk before it answers.
 type bootDHCP struct {
 	*server
-	dhcp  *dhcp.Server
-	files present
-	next  netip.Addr     // the TFTP server, if it is not at all addresses
-	web   netip.AddrPort // HTTP for boxes; not valid if there is none
-	notes chan note
+	dhcp   *dhcp.Server
+	files  present
+	next   netip.Addr     // the TFTP server, if it is not at all addresses
+	web    netip.AddrPort // HTTP for boxes; not valid if there is none
+	notes  chan note
+	astray atomic.Pointer[string] // why UEFI machines are told nothing: they would find GRUB, and it nothing; nil if they are
 
 	mu      sync.Mutex // guards the fields below
 	answers bool
@@ -130,6 +131,7 @@ const (
 	maxNotes     = 256
 	dhcpAgain    = 30 * time.Second // after it was refused
 	othersAgain  = time.Hour        // other servers are asked for again
+	astrayAgain  = time.Minute      // the same, while UEFI machines are told nothing
 	troubleShown = 24 * time.Hour   // in the status
 	othersWait   = 2 * time.Second  // after a start, so that a card has a link
 )
@@ -239,6 +241,9 @@ func (b *bootDHCP) watchOthers(ctx context.Context) {
 		b.mu.Lock()
 		b.others, b.looked = found, time.Now()
 		b.mu.Unlock()
+		if b.judge(found); b.astray.Load() != nil {
+			wait = astrayAgain
+		}
 		for _, f := range b.faults(found) {
 			if f.Check != dhcp.NoDHCP {
 				b.note(note{"others " + f.Text, slog.LevelWarn, f.Sentences(), nil})
@@ -247,9 +252,34 @@ func (b *bootDHCP) watchOthers(ctx context.Context) {
 	}
 }
 
+// judge notes whether another DHCP server sends GRUB elsewhere. A machine that has GRUB, and no configuration for it, stops
+// at GRUB's prompt, while one that is told nothing starts its own disk.
+func (b *bootDHCP) judge(found []dhcp.Found) {
+	for _, f := range b.faults(found) {
+		if f.Check == dhcp.UEFINextServer {
+			text := f.Sentences()
+			b.astray.Store(&text)
+			return
+		}
+	}
+	b.astray.Store(nil)
+}
+
 // faults are what is wrong with what other servers tell machines that start.
 func (b *bootDHCP) faults(found []dhcp.Found) []dhcp.Fault {
 	want := dhcp.Want{Server: b.next, Who: dhcp.Proxy}
+	if !b.next.IsValid() {
+		for _, all := range cardsWithAddresses() {
+			for _, a := range all {
+				want.Mine = append(want.Mine, a.Addr())
+			}
+		}
+	}
+	for _, k := range loaders.Kinds {
+		if _, err := b.netboot.area.Loaders(k); err == nil {
+			want.UEFI = append(want.UEFI, k.Shim)
+		}
+	}
 	switch {
 	case b.dhcp.Lab != nil && b.dhcp.Lab.Beside:
 		want.Who = dhcp.Beside
@@ -265,6 +295,9 @@ func (b *bootDHCP) faults(found []dhcp.Found) []dhcp.Fault {
 func (b *bootDHCP) decide(who dhcp.Machine) (dhcp.Boot, bool) {
 	l, ok := byArch[who.Arch]
 	if !ok || len(b.files.lacks(l, who.HTTP)) > 0 || who.HTTP && !b.web.IsValid() {
+		return dhcp.Boot{}, false
+	}
+	if l.uefi != nil && !who.HTTP && b.astray.Load() != nil {
 		return dhcp.Boot{}, false
 	}
 	boot := dhcp.Boot{File: l.file, NextServer: b.next}
@@ -334,6 +367,10 @@ func (b *bootDHCP) missingFor(who dhcp.Machine) string {
 		return "a loader for this architecture"
 	case who.HTTP && !b.web.IsValid():
 		return "HTTP for boxes"
+	case l.uefi != nil && !who.HTTP:
+		if why := b.astray.Load(); why != nil {
+			return *why
+		}
 	}
 	return strings.Join(b.files.lacks(l, who.HTTP), ", ")
 }

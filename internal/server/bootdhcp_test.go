@@ -194,6 +194,31 @@ func TestDecide(t *testing.T) {
 	}
 }
 
+// TestAstray: GRUB of a ProxyDHCP asks the server that the lab's DHCP server names. If that is not ours, the machine
+// would stop at GRUB's prompt, so that it is told nothing.
+func TestAstray(t *testing.T) {
+	plain := dhcp.Found{Interface: "eth0", As: "UEFI", Server: netip.MustParseAddr("10.0.0.1"), Address: netip.MustParseAddr("10.0.0.50")}
+	ours := plain
+	ours.NextServer = netip.MustParseAddr("127.0.0.1")
+	b := newUEFIDHCP(t, dhcpProxy, putLoaders(t, "http"), "pxelinux.0", "ldlinux.c32", "pxelinux.cfg/default")
+	for _, c := range []struct {
+		found []dhcp.Found
+		want  bool
+	}{{nil, true}, {[]dhcp.Found{plain}, false}, {[]dhcp.Found{ours}, true}, {[]dhcp.Found{ours, plain}, false}} {
+		b.judge(c.found)
+		for who, want := range map[*dhcp.Machine]bool{{Arch: dhcp.X64}: c.want, {Arch: dhcp.BIOS}: true,
+			{Arch: dhcp.HTTPX64, HTTP: true, Server: netip.MustParseAddr("10.0.0.2")}: true} {
+			if _, ok := b.decide(*who); ok != want || !ok && !strings.Contains(b.missingFor(*who), "Set next-server to 127.0.0.1") {
+				t.Errorf("%v, after %+v: %v, missing %q", who.Arch, c.found, ok, b.missingFor(*who))
+			}
+		}
+	}
+	none := newTestDHCP(t, dhcpProxy)
+	if none.judge([]dhcp.Found{plain}); none.astray.Load() != nil {
+		t.Error("it is said of an area that has no loaders for UEFI")
+	}
+}
+
 // TestFixed: a network card leads to the address of its box, if there is one box alone.
 func TestFixed(t *testing.T) {
 	b := newTestDHCP(t, dhcpFull)

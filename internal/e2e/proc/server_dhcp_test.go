@@ -155,13 +155,13 @@ func (m *firmware) keeps(addr string) dhcpv4.MessageType {
 }
 
 // dnsmasq starts the lab's own DHCP server on another host, which is 10.88.0.2.
-func (s *serverSite) dnsmasq() (stop func()) {
+func (s *serverSite) dnsmasq(more ...string) (stop func()) {
 	s.t.Helper()
 	h := newHost(s.t)
 	s.join(h, "10.88.0.2")
-	argv := h.in("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--interface=eth0", "--bind-interfaces",
-		"--user=root", "--pid-file=", "--no-ping", "--dhcp-leasefile="+filepath.Join(tempDir(s.t), "leases"),
-		"--dhcp-range=10.88.0.50,10.88.0.60,1h")
+	argv := h.in(append([]string{"dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--interface=eth0",
+		"--bind-interfaces", "--user=root", "--pid-file=", "--no-ping", "--dhcp-leasefile=" + filepath.Join(tempDir(s.t), "leases"),
+		"--dhcp-range=10.88.0.50,10.88.0.60,1h"}, more...)...)
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	must(s.t, cmd.Start())
@@ -207,7 +207,7 @@ func TestServedProxyDHCP(t *testing.T) {
 	s.until("the status says that there is no DHCP server", serverLimit, func() bool {
 		return strings.Contains(s.part("ProxyDHCP").Text, "none was heard")
 	})
-	s.dnsmasq()
+	stop := s.dnsmasq()
 	m := s.machine("52:54:00:88:00:21")
 	addr := m.boots(iana.INTEL_X86PC, "10.88.0.2", 2)
 	if !strings.HasPrefix(addr, "10.88.0.5") && addr != "10.88.0.60" {
@@ -237,8 +237,25 @@ func TestServedProxyDHCP(t *testing.T) {
 		return all[serverIP] != nil && all[serverIP].BootFileName == "shimx64.efi"
 	})
 
+	// GRUB would ask dnsmasq for its configuration, and stop at its prompt.
 	s.end()
 	s.start()
+	s.until("the status says that GRUB would go astray", serverLimit, func() bool {
+		return strings.Contains(strings.Join(s.part("ProxyDHCP").Missing, " "), "sends UEFI machines to 10.88.0.2")
+	})
+	if got := m.asks(discover, 1); got[serverIP] != nil {
+		t.Errorf("a UEFI machine is sent to a GRUB that finds no configuration: %s", got[serverIP].Summary())
+	}
+	s.end()
+	stop()
+	s.dnsmasq("--dhcp-boot=,," + serverIP) // as the status says
+	s.start()
+	s.until("UEFI machines are told again", serverLimit, func() bool {
+		all := map[string]*dhcpv4.DHCPv4{}
+		m.say(discover)
+		m.hears(discover, all, 2, time.Second)
+		return all[serverIP] != nil && all[serverIP].BootFileName == "shimx64.efi"
+	})
 	s.until("the status says which DHCP server there is", serverLimit, func() bool {
 		p := s.part("ProxyDHCP")
 		return p.State == "on" && strings.Contains(p.Text, "heard 10.88.0.2 on br0") && len(p.Missing) == 0 &&
