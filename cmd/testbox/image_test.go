@@ -15,6 +15,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"testbox-imaging/internal/conform"
+	"testbox-imaging/internal/efi"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/rawgz"
 	"testbox-imaging/internal/testenv"
@@ -176,6 +177,7 @@ func (s *shell) sharedDisk(box, name string, disk []byte, bad ...image.Range) {
 		Format: image.FactsFormat, Name: name, Kernel: name, Disk: image.Identity{Size: int64(len(disk)), SectorSize: 512, Serial: "S-" + name},
 		Box: box, Host: "web", Arming: "20261120-101112-0011aabb", Time: time.Date(2026, 11, 20, 10, 11, 12, 0, time.UTC),
 		BLAKE3: sums.BLAKE3, SHA256: sums.SHA256, FileSize: sums.FileSize, Bad: bad,
+		Firmware: &efi.State{Kind: efi.UEFI, Version: "7.8.9"},
 	}
 	s.write(box+"/"+name+".raw.gz", b.Bytes())
 	s.write(box+"/"+name+".json", f.Marshal())
@@ -194,7 +196,7 @@ func TestImportFolder(t *testing.T) {
 		t.Error(out)
 	}
 	out := s.run(0, "image", "show", "10.40.41.42@2026-11-20")
-	for _, want := range []string{"backup 20261120-101112 of 10.40.41.42, 2026-11-20T10:11:12Z", "host: web", "S-sda",
+	for _, want := range []string{"backup 20261120-101112 of 10.40.41.42, 2026-11-20T10:11:12Z", "host: web", "S-sda", "7.8.9",
 		"bytes 512 to 1535 could not be read"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("%q is not in\n%s", want, out)

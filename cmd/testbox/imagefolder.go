@@ -257,7 +257,7 @@ func (f *folderImport) record(dir string, entries []sharedir.Entry) (*image.Reco
 	if facts == nil {
 		return r, f.handmade(r, entries)
 	}
-	r.Host, r.UUID, r.Arming, r.Time = facts.Host, facts.UUID, facts.Arming, facts.Time
+	r.Host, r.UUID, r.Arming, r.Time, r.Firmware = facts.Host, facts.UUID, facts.Arming, facts.Time, facts.Firmware
 	switch {
 	case facts.Box == r.Box:
 	case isAddress(r.Box):
