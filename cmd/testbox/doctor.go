@@ -439,6 +439,7 @@ func (d *doctorRun) askBox(ctx context.Context, c *apiclient.Client, word string
 			Do: "testbox store copy from a second copy, or testbox image delete " + b.Address + "@" + id + " --yes"})
 	}
 	all = append(all, doctor.Backups(list.Backups)...)
+	all = append(all, doctor.Firmware(&b, list.Backups)...)
 	var jobs api.CheckedJobs
 	err := c.Do(ctx, "POST", apiclient.Path("jobs", "check"), api.NewJobs{Action: box.Restore, Targets: []string{"box:" + b.Address}}, &jobs)
 	return append(all, doctor.Restore(&b, jobs.Jobs, err)...)

@@ -32,10 +32,11 @@ type BoxFirmware struct {
 // FirmwareNow is the state of a box's firmware at its latest start of the maintenance system.
 type FirmwareNow struct {
 	BoxFirmware
-	First     *efi.Number `json:"first,omitempty" doc:"number of the network entry that belongs at the beginning of the order"`
-	State     efi.State   `json:"state"`
-	Since     string      `json:"since,omitempty" doc:"id of the latest backup, if that says something of the firmware"`
-	SinceKind string      `json:"sinceKind,omitempty" doc:"BIOS or UEFI, as the latest backup has it"`
+	PutBack   *efi.PutBack `json:"putBack,omitempty" doc:"if the latest start was for a restore: what became of the boot entries of the backup"`
+	First     *efi.Number  `json:"first,omitempty" doc:"number of the network entry that belongs at the beginning of the order"`
+	State     efi.State    `json:"state"`
+	Since     string       `json:"since,omitempty" doc:"id of the latest backup, if that says something of the firmware"`
+	SinceKind string       `json:"sinceKind,omitempty" doc:"BIOS or UEFI, as the latest backup has it"`
 	// Unknown is no error of the request, since boxes are also looked at when the store is away.
 	Unknown string       `json:"sinceUnknown,omitempty" doc:"why it is not compared with the latest backup"`
 	Changes []efi.Change `json:"changes" doc:"what is not as in the latest backup"`
@@ -157,7 +158,7 @@ func (s *Server) getFirmware(ctx context.Context, in *BoxPath) (*body[FirmwareNo
 	case err != nil:
 		return nil, notFound("what the box %s has noted of its firmware cannot be read: %v", addr, err)
 	}
-	out := FirmwareNow{BoxFirmware: briefOf(note), State: note.State, Changes: []efi.Change{}}
+	out := FirmwareNow{BoxFirmware: briefOf(note), PutBack: note.PutBack, State: note.State, Changes: []efi.Change{}}
 	if note.NetworkFirst != nil {
 		out.First = note.NetworkFirst.First
 	}

@@ -136,12 +136,14 @@ func TestFirmwareCompared(t *testing.T) {
 	}
 	const now, then = "/api/v1/boxes/10.0.0.1/firmware", "/api/v1/backups/10.0.0.1/"
 	c.want(404, "GET", now, nil, nil)
-	note := &efi.Note{Time: r.clock(), State: uefi(2, 1), NetworkFirst: &efi.NetworkFirst{Result: efi.OrderFailed, Text: "It is full."}}
+	note := &efi.Note{Time: r.clock(), State: uefi(2, 1), PutBack: &efi.PutBack{Left: []string{"It is full."}},
+		NetworkFirst: &efi.NetworkFirst{Result: efi.OrderFailed, Text: "It is full."}}
 	r.notes("10.0.0.1", note)
 	far.notes("10.0.0.1", note)
 	var is api.FirmwareNow
 	c.want(200, "GET", now, nil, &is)
-	if is.Since != "" || is.Unknown != "" || is.Changes == nil || len(is.Changes) > 0 || is.State.Entries[1].Name != "debian" || !is.Needs {
+	if is.Since != "" || is.Unknown != "" || is.Changes == nil || len(is.Changes) > 0 || is.State.Entries[1].Name != "debian" ||
+		is.PutBack == nil || !is.Needs {
 		t.Errorf("without a backup that says something: %+v", is)
 	}
 	first := uefi(1, 2)

@@ -12,6 +12,7 @@ import (
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/bootfiles"
 	"testbox-imaging/internal/dhcp"
+	"testbox-imaging/internal/efi"
 	"testbox-imaging/internal/job"
 	"testbox-imaging/internal/ledger"
 	"testbox-imaging/internal/words"
@@ -77,7 +78,8 @@ func Boxes(list []api.Box, nets []netip.Prefix) (all []Finding) {
 		all = append(all, seen(b)...)
 	}
 	if len(all) == 0 {
-		all = append(all, fine("boxes", "%s, and none is silent, moved, or has what another one has", words.Count(len(list), "box", "boxes")))
+		all = append(all, fine("boxes", "%s, and none is silent, moved, has what another one has, or a "+
+			"firmware that does not keep the network first", words.Count(len(list), "box", "boxes")))
 	}
 	return all
 }
@@ -130,7 +132,46 @@ func seen(b *api.Box) (all []Finding) {
 		all = append(all, problem("shared", "Find the other machine in the DHCP server's list of leases, and give it an address of its own.",
 			"another machine (%.40s) asks from the address of the box %s", b.Shared.MAC, b.Address))
 	}
+	if f := b.Firmware; f != nil && f.Needs {
+		all = append(all, problem("boot-order", f.BootOrder.Do()+" Then: testbox refresh-info "+b.Address, "the box %s, boot order %s: %s %s",
+			b.Address, f.BootOrder, f.BootOrder.Means(), f.Why))
+	}
 	return all
+}
+
+// Firmware compares how a box starts now with the backup that a restore would take. list are its backups, the oldest
+// first. A system that was installed for one kind of firmware mostly does not start by the other.
+func Firmware(b *api.Box, list []api.Backup) (all []Finding) {
+	var of *api.Backup
+	for i := range list {
+		if of == nil || list[i].Baseline || !of.Baseline {
+			of = &list[i]
+		}
+	}
+	now := startsBy(b)
+	if now == "" || of == nil || of.Firmware == nil {
+		return nil
+	}
+	if of.Firmware.Kind == now {
+		return []Finding{fine("firmware", "it starts by %s, as at its backup %s", now, of.ID)}
+	}
+	return []Finding{warning("firmware", "Set the firmware's boot mode (legacy, CSM) back. Or restore a backup that was made by "+now+".",
+		"it starts by %s now, and its backup %s, which a restore takes, was made by %s: the system of that backup may not start",
+		now, of.ID, of.Firmware.Kind)}
+}
+
+// startsBy says whether a box starts by BIOS or by UEFI, by what it told last. "" means that this is not known.
+func startsBy(b *api.Box) (kind string) {
+	var at time.Time
+	if f := b.Firmware; f != nil {
+		kind, at = f.Kind, f.Time
+	}
+	for _, m := range b.Machines {
+		if word, _, _ := strings.Cut(m.Arch, " "); (word == efi.BIOS || word == efi.UEFI) && m.LastSeen.After(at) {
+			kind, at = word, m.LastSeen
+		}
+	}
+	return kind
 }
 
 // startTime is how long a box may take from its restart to the agent's hello.

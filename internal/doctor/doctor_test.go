@@ -24,6 +24,7 @@ import (
 	"testbox-imaging/internal/bootfiles"
 	"testbox-imaging/internal/dhcp"
 	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/efi"
 	"testbox-imaging/internal/maintenance"
 	"testbox-imaging/internal/server"
 	"testbox-imaging/internal/site"
@@ -365,6 +366,67 @@ func TestBox(t *testing.T) {
 	has(t, all, Warning, "backup", "no backup")
 	has(t, all, Warning, "holder", "ann")
 	has(t, Backups([]api.Backup{{ID: "1", Disks: []api.BackupDisk{{Name: "sda", Lacks: true}}}}), Problem, "damage", "sda")
+}
+
+// TestBootOrder: a box whose firmware does not keep the network first is a problem, with what to do about it.
+func TestBootOrder(t *testing.T) {
+	b := api.Box{Address: "10.1.0.7", Firmware: &api.BoxFirmware{Kind: efi.UEFI, BootOrder: efi.OrderRepaired}}
+	onlyFine(t, Boxes([]api.Box{b}, nil))
+	for result, want := range map[efi.Result]string{efi.OrderIgnored: "did not stay", efi.OrderFailed: "could not put",
+		efi.OrderNone: "no boot entry"} {
+		b.Firmware = &api.BoxFirmware{Kind: efi.UEFI, BootOrder: result, Needs: true, Why: "It was 0002."}
+		for _, all := range [][]Finding{Boxes([]api.Box{b}, nil), Box(&b, time.Now())} {
+			has(t, all, Problem, "boot-order", want)
+			has(t, all, Problem, "boot-order", "It was 0002.")
+			for _, f := range all {
+				if f.Check == "boot-order" && !strings.Contains(f.Do, "testbox refresh-info 10.1.0.7") {
+					t.Errorf("what to do is %q", f.Do)
+				}
+			}
+		}
+	}
+}
+
+// TestFirmware: a backup of a system that starts by BIOS is no good for a box that starts by UEFI now.
+func TestFirmware(t *testing.T) {
+	at := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
+	backup := func(id, kind string, baseline bool) api.Backup {
+		b := api.Backup{ID: id, Baseline: baseline}
+		if kind != "" {
+			b.Firmware = &api.BackupFirmware{Kind: kind}
+		}
+		return b
+	}
+	noted := api.Box{Firmware: &api.BoxFirmware{Kind: efi.UEFI, Time: at}}
+	asked := noted
+	asked.Machines = []api.Machine{{Arch: "BIOS", LastSeen: at.Add(-time.Hour)}, {Arch: "UEFI x86-64", LastSeen: at.Add(time.Hour)},
+		{LastSeen: at.Add(2 * time.Hour)}}
+	legacy := noted
+	legacy.Machines = []api.Machine{{Arch: "BIOS", LastSeen: at.Add(time.Hour)}}
+	for name, c := range map[string]struct {
+		box  api.Box
+		list []api.Backup
+		want Severity // "" is nothing
+		text string
+	}{
+		"as noted":               {noted, []api.Backup{backup("1", efi.BIOS, false), backup("2", efi.UEFI, false)}, Fine, "backup 2"},
+		"the latest is another":  {noted, []api.Backup{backup("1", efi.UEFI, false), backup("2", efi.BIOS, false)}, Warning, "backup 2"},
+		"the baseline counts":    {noted, []api.Backup{backup("1", efi.BIOS, true), backup("2", efi.UEFI, false)}, Warning, "backup 1"},
+		"it asked for UEFI last": {asked, []api.Backup{backup("1", efi.UEFI, false)}, Fine, "UEFI"},
+		"it asked for BIOS last": {legacy, []api.Backup{backup("1", efi.UEFI, false)}, Warning, "starts by BIOS now"},
+		"an old backup":          {noted, []api.Backup{backup("1", efi.BIOS, false), backup("2", "", false)}, "", ""},
+		"no backup":              {noted, nil, "", ""},
+		"nothing known":          {api.Box{}, []api.Backup{backup("1", efi.BIOS, false)}, "", ""},
+	} {
+		all := Firmware(&c.box, c.list)
+		if c.want == "" {
+			if len(all) > 0 {
+				t.Errorf("%s: %+v", name, all)
+			}
+			continue
+		}
+		has(t, all, c.want, "firmware", c.text)
+	}
 }
 
 func TestRestore(t *testing.T) {

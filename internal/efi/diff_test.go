@@ -21,7 +21,7 @@ func booted() *State {
 		},
 		Variables: []Variable{{Name: "dbx", Size: 4, SHA256: strings.Repeat("a", 64)}, {Name: "SecureBoot", Size: 1, Value: "01"}},
 		NVMe: []Namespace{{Disk: "nvme0n1", Serial: "S1", ID: 1, Active: []uint32{1}, Blocks: 1000, Format: 1,
-			Formats: []LBAFormat{{Block: 512}, {Block: 4096, Metadata: 8}}}}}
+			Formats: []LBAFormat{{Block: 512}, {Block: 4096, Metadata: 8}, {}}}}}
 }
 
 func texts(list []Change) (all []string) {

@@ -36,8 +36,8 @@ func MBRKey(signature string, number uint32) string {
 
 // PutBack is what became of the boot entries of an image.
 type PutBack struct {
-	Put  []Number `json:"put,omitempty"`  // the entries that were added, or that were there and came back into the order
-	Left []string `json:"left,omitempty"` // what was not put back, and why, for people
+	Put  []Number `json:"put,omitempty" doc:"the boot entries that were added, or that were there and came back into the order"`
+	Left []string `json:"left,omitempty" doc:"what was not put back, and why, in sentences"`
 }
 
 // PutBack adds the boot entries of a recorded state that start a system from one of

@@ -101,9 +101,10 @@ func (n *Namespace) layout() string {
 	}
 	var others []string
 	for i, f := range n.Formats {
-		if i == n.Format {
+		switch {
+		case i == n.Format:
 			parts = append(parts, "format "+f.String())
-		} else {
+		case f.Block > 0: // else the number is not in use
 			others = append(others, f.String())
 		}
 	}

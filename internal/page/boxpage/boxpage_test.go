@@ -141,6 +141,7 @@ func lab(role ledger.Role, backups int) *fake {
 		"/jobs": api.JobList{Jobs: []api.Job{j}}, "/jobs/j1": j,
 		"/backups/10.0.0.1": list, "/boxes/10.0.0.1/rates": rates, "/boxes/10.0.0.1/inventory/changes": ch,
 		"/boxes/10.0.0.1/firmware": api.FirmwareNow{BoxFirmware: *b.Firmware, First: &net, State: state, Since: "20261129-060000",
+			SinceKind: efi.BIOS, PutBack: &efi.PutBack{Put: []efi.Number{0xab}, Left: []string{"the rest " + evil}},
 			Changes: changes}}}
 	for _, b := range list.Backups {
 		f.answers["/backups/10.0.0.1/"+b.ID+"/disks/sda/map"] = m
@@ -200,6 +201,7 @@ func TestPages(t *testing.T) {
 			"cannot be restored", "not there", "5 minutes ago", "It asked for a login.", "/backups/" + latest + "/boot.png",
 			"had put the network first in the boot order, and that did not stay", "look at the systems on the disks",
 			"/act/refresh-info?box=10.0.0.1",
+			"at its latest backup it started by BIOS", "that were put back: <code>00AB</code>", "the rest &lt;script",
 			"At the latest backup, <code>20261129-060000</code>, it was different", "<code>002A</code>", "belongs at the beginning",
 			"started the maintenance system", "Boot entries that are not in the boot order", "<code>abcdef012345</code>", "format 4096 bytes",
 			"<ins>0003 debian</ins>"},

@@ -20,6 +20,9 @@ type firmware struct {
 	With    string      // id of the backup with which it is compared
 	Changes []efi.Change
 	Unknown string // why it is not compared
+	PutBack *efi.PutBack
+	// Was is how the box started at the backup with which it is compared, if it starts by the other kind of firmware now.
+	Was string
 }
 
 // bootEntry is a row of a list of boot entries.
@@ -52,7 +55,10 @@ func firmwareNow(ctx context.Context, a API, addr string) *firmware {
 		return &firmware{Why: err.Error()}
 	}
 	f := firmwareOf(&now.State, now.First)
-	f.With, f.Changes, f.Unknown = now.Since, now.Changes, now.Unknown
+	f.With, f.Changes, f.Unknown, f.PutBack = now.Since, now.Changes, now.Unknown, now.PutBack
+	if now.SinceKind != now.Kind {
+		f.Was = now.SinceKind
+	}
 	return f
 }
 
