@@ -26,7 +26,7 @@ var levels = map[string]int{
 	"rawgz": 2, "chunk": 2, "pack": 2, "index": 2, "blob": 2, "disk": 2, "bootcfg": 2, "usedmap": 2, "convert": 2,
 	"setting": 2, "schedule": 2,
 	"copier": 3, "store": 3, "sharedir": 3, "inventory": 3, "bootfiles": 3, "site": 3, "imagefs": 3, "lab": 3,
-	"match": 3, "bootarea": 3, "boottest": 3,
+	"match": 3, "hook": 3, "bootarea": 3, "boottest": 3,
 	"wire":   3,
 	"remote": 4, "boxapi": 4,
 	"backup": 4, "maintenance": 4, "pid1": 4, "sharesetup": 4, "wear": 4,
@@ -45,7 +45,7 @@ var testOnly = map[string]bool{"faults": true, "conform": true, "testenv": true,
 // metrics libraries.
 var agentMay = []string{
 	"github.com/klauspost/compress", "github.com/zeebo/blake3", "github.com/zeebo/xxh3", "github.com/cespare/xxhash/v2",
-	"golang.org/x/crypto/blake2b",
+	"golang.org/x/crypto/blake2b", "golang.org/x/crypto/ssh",
 	"github.com/insomniacslk/dhcp", "github.com/vishvananda/netlink", "golang.org/x/sys", "golang.org/x/sync",
 }
 

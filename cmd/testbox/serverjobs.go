@@ -250,6 +250,9 @@ func jobText(j api.Job) string {
 		if j.Backup != "" {
 			text += ", backup " + j.Backup
 		}
+		if len(j.Options.Hooks) > 0 {
+			text += ", with hooks " + box.JoinHooks(j.Options.Hooks)
+		}
 	default:
 		text += string(j.State)
 	}

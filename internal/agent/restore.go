@@ -25,17 +25,17 @@ type target struct {
 
 // restore writes the images to their disks.
 func (s *session) restore(ctx context.Context, disks []disk.Disk, choice match.Choice) error {
-	if len(s.cmd.Hooks) > 0 {
-		return refuse("this maintenance system knows no hooks; build it anew with the program that armed the box")
-	}
 	targets, jobs, closeAll, err := s.prepare(ctx, disks, choice, true)
 	if err != nil {
 		return refusalOf(err)
 	}
 	defer closeAll()
+	if err := s.foreseeHooks(targets); err != nil {
+		return refuse("%w", err)
+	}
 	s.tellOtherFirmware()
 	p := s.progress(diskNames(targets))
-	opt := copier.RestoreOptions{Options: s.copierOptions(p), Writes: func() error { return s.home.Writes(ctx) }}
+	opt := copier.RestoreOptions{Options: s.copierOptions(p), Writes: func() error { return s.writes(ctx) }}
 	opt.Log = func(format string, args ...any) {
 		p.end()
 		s.log.Info(format, args...)
@@ -53,8 +53,21 @@ func (s *session) restore(ctx context.Context, disks []disk.Disk, choice match.C
 			s.log.Info("%s: the kernel does not read the new partition table: %v", j.Name, err)
 		}
 	}
+	if err := s.hooks(ctx, targets, jobs); err != nil {
+		return err
+	}
 	s.putBackEntries(targets, jobs)
 	return damagedOf(targets)
+}
+
+// writes asks the other side before the first write.
+func (s *session) writes(ctx context.Context) error {
+	if s.mayWrite {
+		return nil
+	}
+	err := s.home.Writes(ctx)
+	s.mayWrite = err == nil
+	return err
 }
 
 // damagedOf is the result of an action that succeeded. It returns errBadSectors

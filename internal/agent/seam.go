@@ -117,6 +117,8 @@ type Home interface {
 	// that is planned later records the state in it. It may be called again.
 	SaveFirmware(n *efi.Note) error
 
+	// Named returns the name that the box has on the other side, or "" if it has none.
+	Named() string
 	// SetHost tells the other side the host name by which people know the box.
 	SetHost(host string) error
 	// Selection returns the disks that an admin named for all actions of the box.
@@ -184,6 +186,9 @@ type Image interface {
 	// Check finds out whether the complete image can be used for the disk. It is
 	// called before the first write to any disk. It does not read the disk.
 	Check(ctx context.Context, d disk.Disk, tell func(done, total int64)) error
+	// Layout returns what the image's disk holds. It is called after Check, and is empty
+	// if that is not known.
+	Layout() usedmap.Layout
 	// Job returns the image for package copier. It is called after Check. The
 	// caller adds the target and how to fit the image to it.
 	Job() copier.Job

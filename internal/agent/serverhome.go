@@ -20,6 +20,7 @@ import (
 	"testbox-imaging/internal/match"
 	"testbox-imaging/internal/object"
 	"testbox-imaging/internal/remote"
+	"testbox-imaging/internal/usedmap"
 	"testbox-imaging/internal/version"
 	"testbox-imaging/internal/wire"
 )
@@ -58,6 +59,9 @@ func (h *serverHome) Done() box.Outcome {
 
 // Record implements Home.
 func (h *serverHome) Record(end End) error { return h.result(end) }
+
+// Named implements Home.
+func (h *serverHome) Named() string { return h.given().Host }
 
 // SetHost implements Home. The record of a backup has the name.
 func (h *serverHome) SetHost(string) error { return nil }
@@ -167,6 +171,9 @@ func (im *serverImage) Check(ctx context.Context, d disk.Disk, _ func(done, tota
 	}
 	return nil
 }
+
+// Layout implements Image.
+func (im *serverImage) Layout() usedmap.Layout { return usedmap.ParseLayout(im.image.Root.Layout) }
 
 // Job returns the image as it is in the store.
 func (im *serverImage) Job() copier.Job {

@@ -34,6 +34,7 @@ type session struct {
 	receipts []image.Receipt
 	warnings []string        // repeated with the outcome
 	hostKeys []box.HostKey   // of a rescue's ssh server
+	mayWrite bool            // the other side was asked before the first write
 	joins    bool            // this program goes on with a session that the agent has begun
 	away     time.Duration   // how long a server may be away; 0 is the usual time
 	said     box.Outcome     // that was logged already; "" if none was

@@ -187,6 +187,9 @@ func (h *shareHome) Log(host string) Log {
 	return h.folder.Log(host, sharedir.LogOptions{Console: h.Console, Now: h.Now})
 }
 
+// Named implements Home.
+func (h *shareHome) Named() string { return h.Cmd.Host }
+
 // SetHost writes the small files by which people find the box's folder.
 func (h *shareHome) SetHost(host string) error {
 	if err := h.folder.SetNames(host); err != nil {

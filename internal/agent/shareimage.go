@@ -12,6 +12,7 @@ import (
 	"testbox-imaging/internal/parttab"
 	"testbox-imaging/internal/rawgz"
 	"testbox-imaging/internal/sharedir"
+	"testbox-imaging/internal/usedmap"
 	"testbox-imaging/internal/usedmap/probe"
 	"testbox-imaging/internal/usedmap/volume"
 	"testbox-imaging/internal/words"
@@ -188,6 +189,9 @@ func (im *shareImage) looksWhole(ctx context.Context, d disk.Disk) error {
 		"it is the image of a partition",
 		name, d.Size-ends.Size, d.Name)
 }
+
+// Layout implements Image. A file does not list the partitions.
+func (im *shareImage) Layout() usedmap.Layout { return usedmap.Layout{} }
 
 // Job returns the image as Check found it.
 func (im *shareImage) Job() copier.Job {

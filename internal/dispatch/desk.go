@@ -219,7 +219,11 @@ func (d *Dispatch) Result(ctx context.Context, token string, from netip.Addr, r 
 			return nil, err
 		}
 		worn = strings.Join(slow, "; ")
-		doc.Receipts, doc.Warnings = evidence(r.Receipts, append(slow, r.Warnings...))
+		hooked, err := d.hooked(ctx, t, e.Outcome)
+		if err != nil {
+			return nil, err
+		}
+		doc.Receipts, doc.Warnings = evidence(r.Receipts, slices.Concat(slow, r.Warnings, hooked))
 		doc.HostKeys = r.HostKeys
 		d.mu.Lock()
 		doc.Sent = t.sent

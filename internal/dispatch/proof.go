@@ -12,6 +12,7 @@ import (
 	"testbox-imaging/internal/durable"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/job"
+	"testbox-imaging/internal/ledger"
 )
 
 // proved believes no success that nothing shows. A backup must be in the store. A
@@ -19,7 +20,7 @@ import (
 // uses.
 func (d *Dispatch) proved(ctx context.Context, t *task, doc *document, e job.Result, receipts []image.Receipt) (job.Result, error) {
 	j := t.job
-	wrote := slices.ContainsFunc(receipts, func(r image.Receipt) bool { return r.Written > 0 })
+	wrote := slices.ContainsFunc(receipts, func(r image.Receipt) bool { return r.Written > 0 || len(r.Hooks) > 0 })
 	// The disk may be unfit to run, whatever the agent says of its action.
 	e.Wrote = wrote && j.Action == box.Restore
 	if e.Outcome != box.Done && e.Outcome != box.BadSectors && e.Outcome != box.Differs {
@@ -116,6 +117,9 @@ func (d *Dispatch) contradiction(ctx context.Context, t *task, e *job.Result, re
 			return fmt.Sprintf("with a receipt of image %.40s %s", r.Image, why), nil
 		}
 	}
+	if why := otherHooks(t.doc.Options.Hooks, receipts); why != "" {
+		return why, nil
+	}
 	if record == nil {
 		return "", nil
 	}
@@ -134,6 +138,51 @@ func (d *Dispatch) contradiction(ctx context.Context, t *task, e *job.Result, re
 		e.Outcome = box.BadSectors
 	}
 	return "", nil
+}
+
+// hooked says of a verify that has found differences whether hooks have made such, when the
+// same backup was restored.
+func (d *Dispatch) hooked(ctx context.Context, t *task, outcome box.Outcome) (warnings []string, err error) {
+	if t.job.Action != box.Verify || outcome != box.Differs || t.doc.Image == nil {
+		return nil, nil
+	}
+	var rows []ledger.Job
+	err = d.book.View(ctx, func(tx *ledger.Tx) (err error) {
+		rows, _, err = tx.Jobs(ledger.JobFilter{Box: t.job.Box, States: []string{string(job.Ended)}}, ledger.Page{Limit: mostLooked})
+		return err
+	})
+	for _, r := range rows {
+		doc, err := parseDocument(r.Doc)
+		if err != nil {
+			return nil, fmt.Errorf("job %s: %w", r.ID, err)
+		}
+		switch j := doc.Job; {
+		case j.Action != box.Restore || j.Outcome != box.Done && j.Outcome != box.BadSectors || doc.Image == nil:
+			continue
+		case len(doc.Options.Hooks) > 0 && *doc.Image == *t.doc.Image:
+			warnings = []string{fmt.Sprintf("Hooks of job %s (%s) changed the system after this backup was restored, so it differs from the backup.",
+				j.ID, box.JoinHooks(doc.Options.Hooks))}
+		}
+		return warnings, nil
+	}
+	return nil, err
+}
+
+// mostLooked is how many jobs of a box are looked at for its latest restore.
+const mostLooked = 200
+
+// otherHooks says why the hooks of receipts are not those that were asked for, or "".
+func otherHooks(asked []box.Hook, receipts []image.Receipt) string {
+	var done []box.Hook
+	for _, r := range receipts {
+		for _, h := range r.Hooks {
+			done = append(done, box.Hook(h.Hook))
+		}
+	}
+	if slices.Equal(asked, done) {
+		return ""
+	}
+	return fmt.Sprintf("with the hooks %q done, of %q that were asked for", done, asked)
 }
 
 // someDisks reports whether somebody has named disks for a job, so that it need not

@@ -48,6 +48,14 @@ func TestReceiptsFit(t *testing.T) {
 	one := func(change func(r *image.Receipt)) func([]image.Receipt) []image.Receipt {
 		return func(all []image.Receipt) []image.Receipt { change(&all[0]); return all }
 	}
+	both := []box.Hook{box.HookMachineID, box.HookSSHKeys}
+	hooked := func(some []box.Hook) func([]image.Receipt) []image.Receipt {
+		return one(func(r *image.Receipt) {
+			for _, h := range some {
+				r.Hooks = append(r.Hooks, image.HookDone{Hook: string(h)})
+			}
+		})
+	}
 	same := func(all []image.Receipt) []image.Receipt { return all }
 	writes := one(func(r *image.Receipt) { r.Written, r.Skipped = r.Skipped, 0 })
 	for _, c := range []struct {
@@ -90,6 +98,11 @@ func TestReceiptsFit(t *testing.T) {
 			r.Skipped--
 			r.Verified--
 		}), ""},
+		{"hooks that were asked for", box.Restore, Options{Hooks: both}, true, box.Done, hooked(both), box.Done},
+		{"hooks that were not done", box.Restore, Options{Hooks: both}, true, box.Done, same, ""},
+		{"some hooks", box.Restore, Options{Hooks: both}, true, box.Done, hooked(both[1:]), ""},
+		{"hooks that nobody asked for", box.Restore, Options{}, true, box.Done, hooked(both), ""},
+		{"hooks without asking before the first write", box.Restore, Options{Hooks: both}, false, box.Done, hooked(both), ""},
 		{"a disk that was written without asking", box.Restore, Options{}, false, box.Done, writes, ""},
 		{"a verify that wrote", box.Verify, Options{}, false, box.Done, writes, ""},
 		{"no receipt", box.Restore, Options{}, false, box.Done, func([]image.Receipt) []image.Receipt { return nil }, ""},

@@ -277,7 +277,23 @@ type Receipt struct {
 	Differ   []Range  `json:"differ,omitempty"`  // the first places where disk and image differ (verify)
 	Bad      []Range  `json:"bad,omitempty"`     // unreadable sectors
 	Stages   []Stage  `json:"stages"`            //
+	// Hooks are changes of the restored system, after it was read back.
+	Hooks []HookDone `json:"hooks,omitempty"`
 }
+
+// HookDone is what a hook did to the restored system of a disk.
+type HookDone struct {
+	Hook  string   `json:"hook"`            // its name
+	Place string   `json:"place"`           // the file system, for people
+	Text  string   `json:"text"`            // what was done, for people
+	Files []string `json:"files,omitempty"` // that were changed, made or removed
+}
+
+// Limits of what a receipt says of hooks.
+const (
+	MaxHooks     = 8
+	MaxHookFiles = 64
+)
 
 // Stage is one pass over a disk's bytes.
 type Stage struct {

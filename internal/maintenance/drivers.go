@@ -32,6 +32,10 @@ var drivers = []string{
 	// Watchdogs. lpc_ich and i2c_i801 create the device of iTCO_wdt.
 	"i6300esb", "iTCO_wdt", "lpc_ich", "i2c_i801", "sp5100_tco", "hpwdt", "wdat_wdt", "softdog",
 
+	// The file systems of systems that hooks change after a restore, and what gives a part
+	// of a disk a device of its own.
+	"loop", "ext4", "xfs", "btrfs",
+
 	// The file system of the areas, and that of UEFI variables.
 	"nfs", "nfsv3", "nfsv4", "efivarfs",
 }

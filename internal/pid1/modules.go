@@ -44,6 +44,20 @@ func openModules(dir string, sys fs.FS, say func(string, ...any), beat func()) (
 	return newModules(table, sys, func(name string) error { return finitModule(dir, name) }, say, beat), nil
 }
 
+// LoadModule loads a module of the ram form, and those that it needs. Elsewhere the kernel
+// asks for modules itself, and LoadModule does nothing.
+func LoadModule(name string, say func(string, ...any), beat func()) {
+	if _, err := os.Stat(filepath.Join(moduleDir, tableFile)); err != nil {
+		return
+	}
+	m, err := openModules(moduleDir, os.DirFS("/sys"), say, beat)
+	if err != nil {
+		say("cannot load module %s: %v", name, err)
+		return
+	}
+	m.byName(name)
+}
+
 func newModules(table *kmod.Table, sys fs.FS, load func(string) error, say func(string, ...any), beat func()) *modules {
 	return &modules{table: table, sys: sys, load: load, say: say, beat: beat, tried: map[string]bool{}, seen: map[string]bool{}}
 }

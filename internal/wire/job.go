@@ -370,6 +370,19 @@ func checkReceipt(r *image.Receipt) error {
 			}
 		}
 	}
+	if len(r.Hooks) > image.MaxHooks {
+		return fmt.Errorf("the receipt of %s has %d hooks", r.Image, len(r.Hooks))
+	}
+	for i := range r.Hooks {
+		h := &r.Hooks[i]
+		h.Hook, h.Place, h.Text = Clean(h.Hook), Clean(h.Place), Clean(h.Text)
+		if len(h.Files) > image.MaxHookFiles {
+			return fmt.Errorf("the receipt of %s has a hook with %d files", r.Image, len(h.Files))
+		}
+		for j := range h.Files {
+			h.Files[j] = Clean(h.Files[j])
+		}
+	}
 	for i := range r.Stages {
 		s := &r.Stages[i]
 		if s.Name = Clean(s.Name); s.Bytes < 0 || s.Elapsed < 0 || s.Busy < 0 || s.Busy > 1 || s.Active < 0 {

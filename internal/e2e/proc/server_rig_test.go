@@ -221,8 +221,11 @@ type servedJob struct {
 	Attempt                                          int
 	Sent                                             int64
 	Wait                                             *struct{ Reason, Text string }
-	Receipts                                         []struct{ Read, Written, Skipped, Verified int64 }
-	Warnings                                         []string
+	Receipts                                         []struct {
+		Read, Written, Skipped, Verified int64
+		Hooks                            []struct{ Hook string }
+	}
+	Warnings []string
 }
 
 // jobs parses what a command with --json printed.
