@@ -46,11 +46,18 @@ type OwnSystem struct {
 	// system itself. The entry becomes the second one, or the first one if First is set: so installers do it.
 	Makes *OwnSystem
 	First bool
+
+	// Tree is a folder with the root of a whole Debian, which is taken in place of busybox. With UEFI only. It has the name as
+	// its host name, and its own kernel.
+	Tree string
 }
 
 // Up matches the console line by which the system says that it runs and that
 // its files are unchanged.
 func (o OwnSystem) Up() *regexp.Regexp {
+	if o.Tree != "" {
+		return regexp.MustCompile(regexp.QuoteMeta(o.Name) + ` login: *$`)
+	}
 	return regexp.MustCompile(`^testbox own system ` + regexp.QuoteMeta(o.Name) + ` up, files ok$`)
 }
 
@@ -62,6 +69,9 @@ const (
 
 // MakeDisk writes a disk with the system on it. It uses no loop device and no mount.
 func (o OwnSystem) MakeDisk(ctx context.Context, path string) error {
+	if o.Tree != "" {
+		return o.format(ctx, path, o.Tree)
+	}
 	tree, err := os.MkdirTemp(filepath.Dir(path), "tree-")
 	if err != nil {
 		return err

@@ -78,10 +78,9 @@ func (o OwnSystem) formatESP(ctx context.Context, disk string, esp gptPart) erro
 terminal_output serial
 echo "testbox own loader %s starts"
 search --no-floppy --label --set=root %s
-linux /boot/vmlinuz console=ttyS0,115200 quiet panic=10 ro
-initrd /boot/initrd
+%s
 boot
-`, o.Name, o.label())
+`, o.Name, o.label(), o.commands())
 	files := []struct {
 		name string
 		data []byte
@@ -111,6 +110,14 @@ boot
 		return err
 	}
 	return f.Close()
+}
+
+// commands are those by which GRUB loads the kernel.
+func (o OwnSystem) commands() string {
+	if o.Tree != "" {
+		return "linux /vmlinuz root=LABEL=" + o.label() + " console=ttyS0,115200 panic=10 ro\ninitrd /initrd.img"
+	}
+	return "linux /boot/vmlinuz console=ttyS0,115200 quiet panic=10 ro\ninitrd /boot/initrd"
 }
 
 // bootEntry is the content of the variable that an installer makes for the system: attributes, and a load option

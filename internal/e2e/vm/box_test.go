@@ -19,6 +19,7 @@ import (
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/durable"
 	"testbox-imaging/internal/lab"
+	"testbox-imaging/internal/testenv"
 )
 
 // vbox is a virtual testbox with an own system on its first disk.
@@ -66,6 +67,7 @@ func (x *vbox) forUEFI(t *testing.T, spec *lab.Spec) bool {
 	if spec.Firmware == "" || spec.Firmware == lab.BIOS {
 		return false
 	}
+	testenv.Tools(t, "mkfs.vfat", "mmd", "mcopy")
 	own, err := ownLoaders()
 	must(t, err)
 	x.own.Loaders, spec.Memory = own, 1024

@@ -12,7 +12,10 @@ import (
 
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/e2e/contents"
 	"testbox-imaging/internal/lab"
+	"testbox-imaging/internal/maintenance"
+	"testbox-imaging/internal/testenv"
 	"testbox-imaging/internal/usedmap"
 )
 
@@ -228,8 +231,8 @@ func cutArming(t *testing.T) {
 		must(t, until(t.Context(), actionTime, c.what, c.when))
 		l.KillServer()
 		m.bench.step(t, "the server is killed %s; the box is armed: %v", c.what, m.armed())
-		<-asked
 		must(t, l.StartServer(t.Context()))
+		<-asked
 		must(t, m.Reset())
 		m.home(t)
 		if j, err := l.LastJob(t.Context(), m.Machine); err != nil || j.Outcome != box.Done {
@@ -302,4 +305,68 @@ func httpBoot(t *testing.T) {
 	m.home(t)
 	m.backupAndRestore(t)
 	m.end(t)
+}
+
+// golden: the backup of one box is restored onto another one with a larger disk on another bus, and gets that box's name.
+func golden(t *testing.T) {
+	m := newMatrixBox(t, secure, nil)
+	l := m.bench.lab
+	m.job(t, box.Backup)
+	m.home(t)
+	m.end(t)
+	from, disk := m.Addr, lab.Disk{Path: filepath.Join(l.Dir, "golden-disk"), Bus: lab.NVMe, Serial: "TB-GOLDEN"}
+	must(t, noise(128<<20)(disk.Path))
+	var err error
+	m.Machine, err = l.Machine(lab.Spec{Number: 1, Firmware: m.kind.firmware, Memory: 1024, Disks: []lab.Disk{disk}})
+	must(t, err)
+	_, err = l.Testbox(t.Context(), "box", "set", m.Addr.String(), "--name", "golden-b")
+	must(t, err)
+	m.job(t, box.Restore, "--from", from.String(), "--hooks", "hostname")
+	m.console(t, "^testbox own system "+m.own.Name+": host name golden-b$", bootTime)
+	m.ownSystem(t)
+	m.stage("local boot")
+	m.end(t)
+}
+
+// wholeDebian: the own system is Debian, up to its login.
+func wholeDebian(t *testing.T) {
+	testenv.Root(t)
+	testenv.Tools(t, "mmdebstrap")
+	m := newMatrixBox(t, secure, func(own *lab.OwnSystem, spec *lab.Spec) {
+		own.Name, own.Size, own.Tree = "debian", 1<<30, debianTree(t, "debian")
+	})
+	must(t, m.PowerOn())
+	m.console(t, "Secure boot enabled", bootTime)
+	m.ownSystem(t)
+	m.stage("local boot")
+	m.job(t, box.Backup)
+	m.ownSystem(t)
+	m.stage("local boot")
+	must(t, lab.Wreck(m.disks[0].Path))
+	m.job(t, box.Restore)
+	m.console(t, "Secure boot enabled", bootTime)
+	m.ownSystem(t)
+	m.stage("local boot")
+	m.end(t)
+}
+
+// debianTree makes a small Debian that asks for a login on the serial console.
+func debianTree(t *testing.T, host string) string {
+	t.Helper()
+	suite, sources := maintenance.Sources("/etc/apt")
+	if suite == "" {
+		t.Fatal("this machine has no apt sources of Debian")
+	}
+	dir := t.TempDir()
+	tree, from := filepath.Join(dir, "tree"), filepath.Join(dir, "debian.sources")
+	must(t, os.WriteFile(from, sources, 0o644))
+	contents.Run(t, "", "mmdebstrap", "--mode=root", "--format=directory", "--variant=minbase", "--architectures=amd64",
+		"--include=systemd-sysv,udev,kmod,e2fsprogs,initramfs-tools,linux-image-cloud-amd64", suite, tree, from)
+	for name, text := range map[string]string{
+		"etc/hostname": host + "\n",
+		"etc/fstab":    "LABEL=own-" + host + " / ext4 errors=remount-ro 0 1\n",
+	} {
+		must(t, os.WriteFile(filepath.Join(tree, name), []byte(text), 0o644))
+	}
+	return tree
 }

@@ -63,6 +63,8 @@ func cells() (all []cell) {
 		cell{"cut-arming", cutArming},
 		cell{"tampered-kernel", tamperedKernel},
 		cell{"http-boot", httpBoot},
+		cell{"golden", golden},
+		cell{"debian", wholeDebian},
 	)
 }
 
