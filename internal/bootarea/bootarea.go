@@ -124,8 +124,13 @@ func (a *Area) open(name string) (*File, error) {
 		err = fmt.Errorf("%s is no file: %w", name, fs.ErrNotExist)
 	}
 	if err == nil {
-		if why := a.gated(name, st); why != nil {
+		data, is, why := a.gated(name, st)
+		switch {
+		case why != nil:
 			err = fmt.Errorf("%w (%w)", fs.ErrNotExist, why)
+		case is:
+			f.Close()
+			return &File{bytes.NewReader(data), int64(len(data)), st.ModTime()}, nil
 		}
 	}
 	if err != nil {

@@ -26,8 +26,11 @@ type gate struct {
 // looked is what was found of a kind of firmware.
 type looked struct {
 	files map[string]identity // that were looked at
-	pair  *loaders.Pair       // nil if err is not
-	err   error
+	// The bytes that were checked, which are what is given out. A file that is replaced or written over while a machine
+	// loads it would reach the machine as a mixture, and shim would wait for a key.
+	data map[string][]byte
+	pair *loaders.Pair // nil if err is not
+	err  error
 }
 
 // identity tells one state of a file from another. All is zero if there is no file.
@@ -62,8 +65,8 @@ func (a *Area) LookAtLoaders() (changed []loaders.Kind) {
 			continue
 		}
 		now := &looked{files: files}
-		if now.pair, now.err = a.readLoaders(k, files); now.err != nil {
-			now.pair = nil
+		if now.pair, now.data, now.err = a.readLoaders(k, files); now.err != nil {
+			now.pair, now.data = nil, nil
 		}
 		all[k.Arch] = now
 		if old == nil || fmt.Sprint((*old)[k.Arch].pair, (*old)[k.Arch].err) != fmt.Sprint(now.pair, now.err) {
@@ -86,8 +89,8 @@ func same(a, b map[string]identity) bool {
 	return true
 }
 
-// readLoaders checks the files of a kind, and that they are those of files.
-func (a *Area) readLoaders(k loaders.Kind, files map[string]identity) (*loaders.Pair, error) {
+// readLoaders checks the files of a kind, and that they are those of files. It returns their bytes too.
+func (a *Area) readLoaders(k loaders.Kind, files map[string]identity) (*loaders.Pair, map[string][]byte, error) {
 	read := func(name string, limit int64) ([]byte, error) {
 		f, err := a.root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
 		if err != nil {
@@ -112,21 +115,22 @@ func (a *Area) readLoaders(k loaders.Kind, files map[string]identity) (*loaders.
 	}
 	shim, err := read(k.Shim, loaders.MaxSize)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	own, err := read(loaders.TrustFile, loaders.MaxTrust)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
+		return nil, nil, err
 	}
 	trust, err := loaders.ParseOwn(own)
 	if err != nil && own != nil {
-		return nil, fmt.Errorf("%s: %w", loaders.TrustFile, err)
+		return nil, nil, fmt.Errorf("%s: %w", loaders.TrustFile, err)
 	}
 	grub, err := read(k.GRUB, loaders.MaxSize)
 	if err != nil {
-		return nil, fmt.Errorf("%s cannot be read, and shim would wait for a key: %v", k.GRUB, err) // not %w: shim is there
+		return nil, nil, fmt.Errorf("%s cannot be read, and shim would wait for a key: %v", k.GRUB, err) // not %w: shim is there
 	}
-	return loaders.Check(k, shim, grub, trust)
+	pair, err := loaders.Check(k, shim, grub, trust)
+	return pair, map[string][]byte{k.Shim: shim, k.GRUB: grub}, err
 }
 
 // Loaders returns the loaders of a kind that are given out. The error says why none are. It is fs.ErrNotExist if
@@ -136,9 +140,10 @@ func (a *Area) Loaders(k loaders.Kind) (*loaders.Pair, error) {
 	return l.pair, l.err
 }
 
-// gated says why a file is not given out, if it is a loader. Loaders are given out in pairs alone. If shim gets a
-// GRUB that it does not take, it waits for a key; if a machine gets no shim, it starts its own disk.
-func (a *Area) gated(name string, st fs.FileInfo) error {
+// gated returns what is given out of a file if it is a loader, and says why none is. Loaders are given out in pairs
+// alone, as they were checked. If shim gets a GRUB that it does not take, it waits for a key; if a machine gets no shim,
+// it starts its own disk.
+func (a *Area) gated(name string, st fs.FileInfo) (data []byte, is bool, err error) {
 	for _, k := range loaders.Kinds {
 		if name != k.Shim && name != k.GRUB {
 			continue
@@ -146,10 +151,11 @@ func (a *Area) gated(name string, st fs.FileInfo) error {
 		l := (*a.gate.kinds.Load())[k.Arch]
 		switch {
 		case l.err != nil:
-			return fmt.Errorf("%s is not given out, since %w", name, l.err)
+			return nil, true, fmt.Errorf("%s is not given out, since %w", name, l.err)
 		case l.files[name] != identityOf(st):
-			return fmt.Errorf("%s is not given out before its signature is checked, since it was changed", name)
+			return nil, true, fmt.Errorf("%s is not given out before its signature is checked, since it was changed", name)
 		}
+		return l.data[name], true, nil
 	}
-	return nil
+	return nil, false, nil
 }

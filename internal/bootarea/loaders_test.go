@@ -1,6 +1,7 @@
 package bootarea
 
 import (
+	"bytes"
 	"debug/pe"
 	"errors"
 	"io/fs"
@@ -67,6 +68,9 @@ func TestLoaders(t *testing.T) {
 	path := filepath.Join(dir, "grubx64.efi")
 	st, err := os.Stat(path)
 	must(t, err)
+	given, err := a.Open("grubx64.efi", boxAddr)
+	must(t, err)
+	defer given.Close()
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	must(t, err)
 	_, err = f.WriteAt([]byte{grub[1500] ^ 1}, 1500)
@@ -77,6 +81,10 @@ func TestLoaders(t *testing.T) {
 	}
 	looks(true)
 	gives("GRUB is damaged", false)
+	loaded := make([]byte, given.Size())
+	if _, err := given.ReadAt(loaded, 0); err != nil || !bytes.Equal(loaded, grub) {
+		t.Errorf("a machine that loads GRUB while it is written over gets other bytes, %v", err)
+	}
 	put("grubx64.efi", grub)
 	looks(true)
 	gives("whole again", true)

@@ -175,7 +175,7 @@ func readByGRUB(words string) error {
 		switch {
 		case i >= 0:
 			return fmt.Errorf("%s has %q, which the loader of UEFI machines would take for its own", w, w[i])
-		case w[0] == '#' || w[0] == '/' && strings.ContainsAny(w, "*?"):
+		case w[0] == '#' || w[0] == '*' || w[0] == '/' && strings.ContainsAny(w, "*?"):
 			return fmt.Errorf("%s begins with %q, which the loader of UEFI machines would take for its own", w, w[0])
 		case strings.Contains(w, `"`) && !quotedValue.MatchString(w):
 			return fmt.Errorf(`%s has quotation marks that the loader of UEFI machines drops; they must be around a whole value, as in NAME="a b"`, w)

@@ -156,7 +156,7 @@ func TestGRUBTakesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, w := range splitWords(cfg.Labels[0].Append) {
-			if !plainWord.MatchString(w) && !quoted.MatchString(w) || w[0] == '#' || w[0] == '/' && strings.ContainsAny(w, "*?") {
+			if !plainWord.MatchString(w) && !quoted.MatchString(w) || w[0] == '#' || w[0] == '*' || w[0] == '/' && strings.ContainsAny(w, "*?") {
 				t.Fatalf("%s reaches GRUB from %q", w, b.Args)
 			}
 		}
@@ -177,6 +177,7 @@ func TestGenerateRefusesForGRUB(t *testing.T) {
 		"kernel argument memmap=64M$1G has '$'": func(b *BootFile) { b.Args = "nosmt memmap=64M$1G" },
 		`kernel argument a\b has '\\'`:          func(b *BootFile) { b.Args = `a\b` },
 		"around a whole value":                  func(b *BootFile) { b.Args = `a=b"c d"` },
+		"begins with '*'":                       func(b *BootFile) { b.Args = "*x" },
 		"begins with '#'":                       func(b *BootFile) { b.Args = "#x" },
 		"begins with '/'":                       func(b *BootFile) { b.Args = "/*" },
 		"testbox-disks=a;b has ';'":             func(b *BootFile) { b.Cmdline.Disks = []string{"a;b"} },

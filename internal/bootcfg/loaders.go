@@ -9,8 +9,13 @@ import (
 
 // TellsLoaders reports whether the loaders of a note are those of the box's own systems.
 // While a box waits for its restore, they may be those of a system that is damaged, or
-// none. a is the action in which the note was made.
+// none. A note without loaders tells nothing, since the variables could not be read, or the firmware
+// has lost its entries, and those that are known start only what is still there. a is the action in
+// which the note was made.
 func TellsLoaders(n *efi.Note, a box.Action) bool {
+	if len(LoadersOf(&n.State)) == 0 {
+		return false
+	}
 	switch a {
 	case box.Backup, box.BackupAgain, box.RefreshInfo:
 		return n.State.Kind == efi.UEFI

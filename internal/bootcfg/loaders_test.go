@@ -41,12 +41,17 @@ func TestTellsLoaders(t *testing.T) {
 		{box.Backup, efi.BIOS, false, false}, {box.Restore, efi.UEFI, false, false}, {box.Restore, efi.UEFI, true, true},
 		{box.Verify, efi.UEFI, false, false}, {box.Rescue, efi.UEFI, false, false}, {box.Restore, efi.BIOS, true, false},
 	} {
-		n := &efi.Note{State: efi.State{Kind: c.kind}}
+		n := &efi.Note{State: efi.State{Kind: c.kind, Order: []efi.Number{1}, Entries: []efi.Entry{{Number: 1, Kind: efi.DiskEntry, Active: true,
+			File: `\EFI\a.efi`, Partition: &efi.Partition{Volume: "1A2B-3C4D"}}}}}
 		if c.restored {
 			n.PutBack = &efi.PutBack{}
 		}
 		if got := TellsLoaders(n, c.action); got != c.want {
 			t.Errorf("%+v: %v", c, got)
+		}
+		n.State.Order = nil // such as where the variables could not be read
+		if TellsLoaders(n, c.action) {
+			t.Errorf("%+v: nothing is told, and that replaces what is known", c)
 		}
 	}
 }
