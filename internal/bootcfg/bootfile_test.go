@@ -72,7 +72,7 @@ func TestGenerateServer(t *testing.T) {
 	}
 }
 
-// TestStartedAgreesWithFile: what the loader makes of a boot file agrees with it.
+// TestStartedAgreesWithFile: what each loader makes of a boot file agrees with it.
 func TestStartedAgreesWithFile(t *testing.T) {
 	text, err := Generate(sample(t))
 	if err != nil {
@@ -82,16 +82,25 @@ func TestStartedAgreesWithFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	started, err := ParseCmdline("BOOT_IMAGE=x " + cfg.Labels[0].Append + " BOOTIF=01-88-99-aa-bb-cc-dd")
-	if err != nil {
-		t.Fatal(err)
-	}
 	file, _, _, err := ParseBootFile(text)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := Agree(started, file); err != nil || started.BootIF == nil {
-		t.Error(err, started.BootIF)
+	_, words, _ := strings.Cut(cfg.Labels[0].Append, " ")
+	kernel := cfg.Labels[0].Kernel
+	for _, line := range []string{
+		"BOOT_IMAGE=" + kernel + " " + cfg.Labels[0].Append + " BOOTIF=01-88-99-aa-bb-cc-dd", // PXELINUX
+		// GRUB leaves initrd= out, and moves quotation marks.
+		"BOOT_IMAGE=(tftp,10.77.0.1)/" + kernel + ` "acpi_osi=Windows 2012" ` + words + " BOOTIF=01-88-99-aa-bb-cc-dd",
+		"BOOT_IMAGE=(http,10.77.0.1:8080)/" + kernel + " " + words + " BOOTIF=01-88-99-aa-bb-cc-dd",
+	} {
+		started, err := ParseCmdline(line)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := Agree(started, file); err != nil || started.BootIF == nil {
+			t.Error(err, started.BootIF)
+		}
 	}
 }
 
