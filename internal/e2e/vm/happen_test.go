@@ -23,15 +23,15 @@ import (
 
 var secure = kind{firmware: lab.UEFISecure, bus: lab.Virtio, card: "virtio-net-pci"}
 
-// twoSystems: the box has a system on each of its disks. The first one is found first, until somebody has made a boot entry
-// for the second one. That is what the box starts from its next backup on, and after a restore.
+// twoSystems: the box has a system on each of its disks. GRUB finds the one on NVMe first, until somebody has made a boot entry
+// for the other one. That is what the box starts from its next backup on, and after a restore.
 func twoSystems(t *testing.T) {
 	var two lab.OwnSystem
-	m := newMatrixBox(t, secure, func(own *lab.OwnSystem, spec *lab.Spec) {
+	m := newMatrixBox(t, kind{firmware: lab.UEFISecure, bus: lab.NVMe, card: "virtio-net-pci"}, func(own *lab.OwnSystem, spec *lab.Spec) {
 		two = *own
 		two.Name, own.Makes = "box0-two", &two
 	})
-	m.addDisk(t, lab.NVMe, func(path string) error { return two.MakeDisk(t.Context(), path) })
+	m.addDisk(t, lab.Virtio, func(path string) error { return two.MakeDisk(t.Context(), path) })
 	must(t, m.PowerOn())
 	m.home(t)
 	m.PowerOff() // so that QEMU does not tell the order again
