@@ -3,6 +3,7 @@ package parttab
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"slices"
 	"testing"
 )
@@ -193,4 +194,36 @@ func checkRead(t *testing.T, tab *Table, size, sector int64) {
 			t.Fatalf("partition %d is on the extended one: %+v", p.Number, tab)
 		}
 	}
+}
+
+// FuzzShrink: whatever the image is, the table of a smaller disk has the same
+// partitions, or there is an error.
+func FuzzShrink(f *testing.F) {
+	for _, sector := range []int{512, 4096} {
+		tab := table{sector: sector, sectors: uint64(5<<20) / uint64(sector), count: 128, parts: []span{{100, 200}}}
+		d := tab.disk()
+		f.Add(d[:24<<10], d[len(d)-24<<10:], sector == 4096, uint32(4<<20))
+	}
+	f.Fuzz(func(t *testing.T, head, tail []byte, large bool, target uint32) {
+		sector := 512
+		if large {
+			sector = 4096
+		}
+		image := make([]byte, 5<<20)
+		copy(image, head[:min(len(head), 1<<20)])
+		tail = tail[:min(len(tail), 1<<20)]
+		copy(image[len(image)-len(tail):], tail)
+		out, s, err := shrunk(t, image, int64(target)/int64(sector)*int64(sector), sector)
+		if err != nil {
+			return
+		}
+		want, err := Read(bytes.NewReader(image), int64(len(image)), sector)
+		if err != nil {
+			t.Fatalf("%+v, and the image has no table: %v", s, err)
+		}
+		got, err := Read(bytes.NewReader(out), int64(len(out)), sector)
+		if err != nil || fmt.Sprint(got.Parts) != fmt.Sprint(want.Parts) {
+			t.Errorf("%+v, %v; want %+v", got, err, want)
+		}
+	})
 }

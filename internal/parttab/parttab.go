@@ -1,5 +1,5 @@
 // Package parttab reads the partition table of a whole disk, and makes a GPT fit
-// a larger disk. It reads GPT, and MBR with logical partitions. It is strict. If
+// a larger or smaller disk. It reads GPT, and MBR with logical partitions. It is strict. If
 // systems could read a table in two ways, or if a table is not as the UEFI
 // specification (2.10, chapter 5) wants it, the result is an error. The package
 // imports nothing of this project.
