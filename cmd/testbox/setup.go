@@ -24,6 +24,7 @@ import (
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/durable"
 	"testbox-imaging/internal/ledger"
+	"testbox-imaging/internal/loaders"
 	"testbox-imaging/internal/server"
 	"testbox-imaging/internal/setup"
 	"testbox-imaging/internal/site"
@@ -213,6 +214,7 @@ func (r *setupRun) build(ctx context.Context) {
 			}
 			if have = v.Version; err == nil && v.Built.After(newer) {
 				r.say(setup.Right, what, "%s was built after the agent's program was put here.", v.Version)
+				r.uefi(nil)
 				return
 			}
 			break
@@ -236,6 +238,7 @@ func (r *setupRun) build(ctx context.Context) {
 				kind = setup.Right
 			}
 			r.say(kind, what, "%s is there, with kernel %s.", result.Version.Version, result.Version.Kernel)
+			r.uefi(result.Notes)
 			return
 		}
 	}
@@ -244,6 +247,25 @@ func (r *setupRun) build(ctx context.Context) {
 		text += ". Boxes go on with " + have
 	}
 	r.say(setup.Wrong, what, "%s.", text)
+}
+
+// uefi says which loaders there are for UEFI machines, and what a build had to say.
+func (r *setupRun) uefi(notes []string) {
+	const what = "UEFI"
+	for _, n := range notes {
+		r.say(setup.Hint, "build", "%s.", n)
+	}
+	for _, k := range loaders.Kinds {
+		switch pair, err := loaders.Read(durable.OS{}, r.plan.Config.TFTPDir(), k); {
+		case err == nil:
+			r.say(setup.Right, what, "%v.", pair)
+		case !errors.Is(err, fs.ErrNotExist):
+			r.say(setup.Wrong, what, "%v. `testbox maintenance build %s` puts other loaders there.", err, r.plan.Config.State)
+		case k == loaders.X64:
+			r.say(setup.Hint, what, "There are no loaders for UEFI machines, so only boxes with BIOS can be imaged. "+
+				"`testbox maintenance build %s` gets them, from Debian's packages.", r.plan.Config.State)
+		}
+	}
 }
 
 // putThere is when a file was put where it is. Packages and copies keep an older time of the content.
@@ -428,8 +450,12 @@ func (r *setupRun) ask(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	c, at := &r.plan.Config, r.plan.Address.Prefix.Addr()
-	for _, name := range []string{bootcfg.LoaderName, bootcfg.ConfigDir + "/" + bootcfg.DefaultName} {
-		got, err := tftp.Get(ctx, netip.AddrPortFrom(at, 69), name, 1<<20)
+	names := []string{bootcfg.LoaderName, bootcfg.ConfigDir + "/" + bootcfg.DefaultName}
+	if _, err := loaders.Read(durable.OS{}, c.TFTPDir(), loaders.X64); err == nil {
+		names = append(names, loaders.X64.Shim, loaders.X64.GRUB)
+	}
+	for _, name := range names {
+		got, err := tftp.Get(ctx, netip.AddrPortFrom(at, 69), name, loaders.MaxSize)
 		if err == nil {
 			want, readErr := os.ReadFile(filepath.Join(c.TFTPDir(), name))
 			if err = readErr; err == nil && !bytes.Equal(want, got) {

@@ -119,6 +119,7 @@ Dir::State::lists "%[2]s/lists/";
 Dir::State::status "%[1]s/status";
 Dir::Cache "%[1]s/cache/";
 Dir::Cache::archives "%[1]s/cache/archives/";
+Dir::Cache::srcpkgcache "%[2]s/srcpkgcache.bin";
 Acquire::Languages "none";
 Acquire::Retries "2";
 Acquire::http::Timeout "30";

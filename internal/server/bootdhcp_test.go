@@ -428,3 +428,22 @@ func TestHeard(t *testing.T) {
 		t.Errorf("heard %+v", p.Heard)
 	}
 }
+
+// TestFirmwareOf: a machine that asks for a loader shows which firmware it has, whoever sent it there.
+func TestFirmwareOf(t *testing.T) {
+	s := testSights()
+	for n, c := range []struct{ file, want string }{{"pxelinux.0", "BIOS"}, {"//shimx64.efi", "UEFI x86-64"}, {"grubx64.efi", "UEFI x86-64"},
+		{"shimia32.efi", "UEFI x86"}, {"site/shimx64.efi", ""}, {"grub/grub.cfg", ""}} {
+		client := netip.AddrFrom4([4]byte{10, 9, 0, byte(n)})
+		s.sawFile("tftp", client, c.file, nil)
+		got := "not seen"
+		for _, m := range s.sights.Machines() {
+			if m.Addr == client {
+				got = m.Arch
+			}
+		}
+		if got != c.want {
+			t.Errorf("%s: %q, want %q", c.file, got, c.want)
+		}
+	}
+}

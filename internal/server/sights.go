@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -25,7 +26,7 @@ func (s *server) sawFile(over string, client netip.Addr, name string, err error)
 		return
 	}
 	name = bootarea.Clean(name)
-	id := sight.Identity{Addr: client}
+	id := sight.Identity{Addr: client, Arch: firmwareOf(name)}
 	if dir, file := path.Split(name); path.Base(dir) == bootcfg.ConfigDir {
 		// A loader tells by these names which machine it runs on.
 		if o, ok := bootcfg.ParseOwner(file); ok {
@@ -45,6 +46,19 @@ func (s *server) sawFile(over string, client netip.Addr, name string, err error)
 	if err == nil && name == path.Join(bootcfg.ConfigDir, bootcfg.DefaultName) {
 		s.sights.AskedDefault(client, ask.Time)
 	}
+}
+
+// firmwareOf tells by a loader which firmware asks for it. So it is known too where another DHCP server is asked.
+func firmwareOf(loader string) string {
+	if slices.Contains(bootcfg.BIOSLoaders, loader) {
+		return archText(dhcp.BIOS)
+	}
+	for arch, l := range byArch {
+		if l.uefi != nil && (loader == l.uefi.Shim || loader == l.uefi.GRUB) && !strings.HasSuffix(archText(arch), "HTTP") {
+			return archText(arch)
+		}
+	}
+	return ""
 }
 
 // ownAddresses knows the addresses of this machine's network cards.

@@ -437,6 +437,6 @@ func (p *Plan) DHCPLines() string {
   Kea          "next-server": "%[1]v", "boot-file-name": "pxelinux.0"
   Windows      option 066 (Boot Server Host Name) %[1]v, option 067 (Bootfile Name) pxelinux.0
   MikroTik     next-server=%[1]v boot-file-name=pxelinux.0, at /ip dhcp-server network
-Each box needs a reservation there for the MAC address of its card. docs/guide.md, section 3, has whole files.
+UEFI machines need shimx64.efi in place of pxelinux.0, for client architectures 7 and 9. Each box needs a reservation there for the MAC address of its card. docs/guide.md, section 3, has whole files, and the lines for UEFI machines.
 `, a)
 }
