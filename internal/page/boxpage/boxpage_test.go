@@ -203,6 +203,7 @@ func TestPages(t *testing.T) {
 			"/act/refresh-info?box=10.0.0.1",
 			"at its latest backup it started by BIOS", "that were put back: <code>00AB</code>", "the rest &lt;script",
 			"At the latest backup, <code>20261129-060000</code>, it was different", "<code>002A</code>", "belongs at the beginning",
+			`aria-label="Boot entries in their order"`, `aria-label="Boot entries that are not in the order"`,
 			"started the maintenance system", "Boot entries that are not in the boot order", "<code>abcdef012345</code>", "format 4096 bytes",
 			"<ins>0003 debian</ins>"},
 		"/boxes/10.0.0.1?older=" + f.answers["/backups/10.0.0.1"].(api.BackupList).Backups[50].ID: {"The latest backups"},

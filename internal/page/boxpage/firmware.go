@@ -14,8 +14,8 @@ const shownEntries = 40
 type firmware struct {
 	Why     string // it is not known
 	State   *efi.State
-	Order   []bootEntry
-	Rest    []bootEntry // that are not in the order
+	Order   bootEntries
+	Rest    bootEntries // that are not in the order
 	More    int         // that are not shown
 	With    string      // id of the backup with which it is compared
 	Changes []efi.Change
@@ -23,6 +23,12 @@ type firmware struct {
 	PutBack *efi.PutBack
 	// Was is how the box started at the backup with which it is compared, if it starts by the other kind of firmware now.
 	Was string
+}
+
+// bootEntries is a list of boot entries. Its label is another one than that of each other list of a page.
+type bootEntries struct {
+	Label string
+	List  []bootEntry
 }
 
 // bootEntry is a row of a list of boot entries.
@@ -36,15 +42,16 @@ type bootEntry struct {
 // firmwareOf makes what is shown of a state. first is the network entry that belongs at the beginning, or nil.
 func firmwareOf(s *efi.State, first *efi.Number) *firmware {
 	f := &firmware{State: s}
-	rows := func(list []efi.Entry) (all []bootEntry) {
+	rows := func(label string, list []efi.Entry) bootEntries {
+		var all []bootEntry
 		for _, e := range list[:min(len(list), shownEntries)] {
 			all = append(all, bootEntry{e, e.Kind == efi.NetworkEntry, first != nil && *first == e.Number,
 				s.Current != nil && *s.Current == e.Number})
 		}
 		f.More += len(list) - len(all)
-		return all
+		return bootEntries{label, all}
 	}
-	f.Order, f.Rest = rows(s.Ordered()), rows(s.Unordered())
+	f.Order, f.Rest = rows("Boot entries in their order", s.Ordered()), rows("Boot entries that are not in the order", s.Unordered())
 	return f
 }
 
