@@ -332,6 +332,9 @@ func conditions(ctx context.Context, dir string) []doctor.Finding {
 // maxDoctorBoxes bounds for how many armed boxes is asked what they did.
 const maxDoctorBoxes = 50
 
+// maxDoctorJobs is how many of the latest jobs are looked at.
+const maxDoctorJobs = 5000
+
 // askServer looks at what a server that runs says.
 func (d *doctorRun) askServer(ctx context.Context, c *apiclient.Client, noServer error) (all []doctor.Finding) {
 	if noServer != nil {
@@ -365,6 +368,11 @@ func (d *doctorRun) askServer(ctx context.Context, c *apiclient.Client, noServer
 		}
 	}
 	all = append(all, doctor.Boxes(list, nets)...)
+	if jobs, err := readJobs(ctx, c, url.Values{"state": {"ended"}}, maxDoctorJobs); err != nil {
+		all = append(all, doctor.NotLookedAt("machine-id", err.Error()))
+	} else {
+		all = append(all, doctor.Copies(jobs)...)
+	}
 	if d.place != nil && d.cfg != nil {
 		if files, err := d.place.Boot.List(); err == nil {
 			all = append(all, doctor.Orphans(d.place.Boot, files, list)...)

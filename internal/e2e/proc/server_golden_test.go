@@ -63,6 +63,9 @@ func TestServedGolden(t *testing.T) {
 	if !slices.Equal(readPart(t, sda.file, rootOff, rootSize), readPart(t, vda.file, rootOff, rootSize)) {
 		t.Error("without hooks the system is not the same byte for byte")
 	}
+	if len(job.Warnings) != 1 || !strings.Contains(job.Warnings[0], "machine-id") {
+		t.Errorf("without the hook two boxes have one machine-id, and the job says %q", job.Warnings)
+	}
 	s.does(done, []string{"audit"}, "use a box's backup for another", b.addr)
 
 	s.does(refused, []string{"restore", b.addr, "--from", a.addr, "--hooks", "hostname"}, "has no name")
@@ -70,6 +73,9 @@ func TestServedGolden(t *testing.T) {
 	job, out = b.act(done, "restore", "--from", a.addr, "--hooks", "ssh-keys,hostname,machine-id")
 	if job.Outcome != "done" || len(job.Receipts) != 1 || len(job.Receipts[0].Hooks) != 3 || job.Receipts[0].Hooks[0].Hook != "hostname" {
 		t.Errorf("%+v\n%s", job, out)
+	}
+	if len(job.Warnings) != 0 {
+		t.Errorf("with hooks the job says %q", job.Warnings)
 	}
 	for path, want := range map[string]string{"/etc/hostname": "beta\n", "/etc/machine-id": "",
 		"/etc/hosts":      "127.0.0.1 localhost\n127.0.1.1 beta\n",

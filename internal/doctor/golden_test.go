@@ -1,0 +1,26 @@
+package doctor
+
+import (
+	"testing"
+
+	"testbox-imaging/internal/api"
+	"testbox-imaging/internal/box"
+)
+
+// TestCopies: the latest restore of a box counts, if it succeeded.
+func TestCopies(t *testing.T) {
+	job := func(b, from string, o box.Outcome, hooks ...box.Hook) api.Job {
+		return api.Job{ID: "j", Box: b, Action: box.Restore, Outcome: o, Options: api.Options{From: from, Hooks: hooks}}
+	}
+	verify := job("10.0.0.5", "10.0.0.1", box.Done)
+	verify.Action = box.Verify
+	all := Copies([]api.Job{
+		job("10.0.0.2", "10.0.0.1", box.Failed, box.HookMachineID), job("10.0.0.2", "10.0.0.1", box.Done, box.HookHostname),
+		job("10.0.0.3", "10.0.0.1", box.Done, box.HookMachineID), job("10.0.0.3", "10.0.0.1", box.Done),
+		job("10.0.0.4", "", box.BadSectors), job("10.0.0.4", "10.0.0.1", box.Done), verify,
+	})
+	has(t, all, Warning, "machine-id", "10.0.0.2 has the system of 10.0.0.1")
+	if len(all) != 1 {
+		t.Errorf("%+v", all)
+	}
+}
