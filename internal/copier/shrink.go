@@ -210,7 +210,7 @@ func (c *cutImage) prove(t *parttab.Shrunk) error {
 	for _, b := range c.beyond {
 		for i, v := range b.Data {
 			at := b.Off + int64(i)
-			if v == 0 || at < t.Limit || at >= t.Old.Off && at < t.Old.Off+t.Old.Len {
+			if v == 0 || at < t.Limit || t.HasOld(at) {
 				continue
 			}
 			return unfit("byte %d of the image is not zero and in no partition, and lies %d bytes behind the disk's last place for "+

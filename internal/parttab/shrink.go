@@ -15,8 +15,19 @@ type Shrunk struct {
 	// Limit is where the target's room for data ends, in bytes. Behind it is only a
 	// backup GPT. Whatever the image has behind it gets lost.
 	Limit int64
-	// Old is where the image has its backup GPT, in bytes. Len is 0 if it has none.
-	Old struct{ Off, Len int64 }
+	// Old is where the image has the entries and the header of its backup GPT, in bytes. Len is 0 if it has
+	// none. There may be something else between the two.
+	Old [2]struct{ Off, Len int64 }
+}
+
+// HasOld reports whether a byte of the image is one of its backup GPT.
+func (s *Shrunk) HasOld(at int64) bool {
+	for _, o := range s.Old {
+		if at >= o.Off && at < o.Off+o.Len {
+			return true
+		}
+	}
+	return false
 }
 
 // maxEdge is how many bytes at the beginning and at the end of the target may have
@@ -95,8 +106,8 @@ func (s *Shrunk) gpt(d disk, g *gpt, target, last uint64) error {
 		return err
 	}
 	sector := int64(d.sector)
-	s.Old.Off = int64(b.entriesLBA) * sector
-	s.Old.Len = int64(g.alternate+1-b.entriesLBA) * sector
+	s.Old[0].Off, s.Old[0].Len = int64(b.entriesLBA)*sector, int64(b.entrySectors())*sector
+	s.Old[1].Off, s.Old[1].Len = int64(g.alternate)*sector, sector
 	end := target - 1
 	usable := end - g.entrySectors() - 1
 	if free := g.alternate - g.last; free < end && end-free < usable && end-free+1 >= last {

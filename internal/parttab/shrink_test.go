@@ -2,6 +2,7 @@ package parttab
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"strings"
 	"testing"
@@ -52,8 +53,8 @@ func TestShrinkGPT(t *testing.T) {
 				if err != nil || fmt.Sprint(got.Parts, got.ID) != fmt.Sprint(want.Parts, want.ID) || len(got.Notes) > 0 {
 					t.Fatalf("%d-byte sectors onto %d bytes: %+v, %v", sector, target, got, err)
 				}
-				if s.Limit != target-int64(tab.entryLen()+1)*int64(sector) || s.Old.Off+s.Old.Len != size ||
-					s.Old.Len != int64(tab.entryLen()+1)*int64(sector) {
+				if s.Limit != target-int64(tab.entryLen()+1)*int64(sector) || !s.HasOld(size-1) ||
+					!s.HasOld(size-int64(tab.entryLen()+1)*int64(sector)) || s.HasOld(size-int64(tab.entryLen()+1)*int64(sector)-1) {
 					t.Errorf("%+v", s)
 				}
 				// Each copy alone gives the same partitions.
@@ -70,6 +71,30 @@ func TestShrinkGPT(t *testing.T) {
 				16<<20-int64(tab.entryLen()+1)*int64(sector), sector)) {
 				t.Errorf("one sector too small: %v", err)
 			}
+		}
+	}
+}
+
+// TestShrinkBetween: what lies between the entries and the header of the old backup is not of the backup.
+func TestShrinkBetween(t *testing.T) {
+	tab := table{sector: 512, sectors: 24 << 11, count: 128, reserve: 100, parts: []span{{2048, 4095}}}
+	image := tab.disk()
+	header := image[len(image)-512:]
+	was := int(le64(header, gptEntriesLBA))
+	now := was - 50
+	copy(image[now*512:], image[was*512:len(image)-512])
+	clear(image[was*512 : len(image)-512])
+	le := binary.LittleEndian
+	le.PutUint64(header[gptEntriesLBA:], uint64(now))
+	le.PutUint32(header[gptHeaderCRC:], headerSum(header, gptMinHeader))
+	_, s, err := shrunk(t, image, 16<<20, 512)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for at, want := range map[int]bool{now*512 - 1: false, now * 512: true, was*512 - 18*512 - 1: true, was*512 - 18*512: false,
+		len(image) - 513: false, len(image) - 512: true, len(image) - 1: true} {
+		if s.HasOld(int64(at)) != want {
+			t.Errorf("byte %d of %d: %v", at, len(image), !want)
 		}
 	}
 }
@@ -109,7 +134,7 @@ func TestShrinkMBR(t *testing.T) {
 	image := append(mbrDisk(4096), make([]byte, 4<<20)...)
 	target := int64(2048 * 4096)
 	out, s, err := shrunk(t, image, target, 4096)
-	if err != nil || len(s.Edits) > 0 || s.Limit != target || s.Old.Len != 0 || !bytes.Equal(out, image[:target]) {
+	if err != nil || len(s.Edits) > 0 || s.Limit != target || s.Old[0].Len+s.Old[1].Len != 0 || !bytes.Equal(out, image[:target]) {
 		t.Errorf("%+v, %v", s, err)
 	}
 	_, _, err = shrunk(t, image, target-4096, 4096)
