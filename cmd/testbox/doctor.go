@@ -229,7 +229,8 @@ func (d *doctorRun) networkChecks(add addCheck) {
 	want := dhcp.Want{Server: d.site, Loaders: bootcfg.BIOSLoaders}
 	if d.place != nil {
 		for _, k := range loaders.Kinds {
-			if _, err := loaders.Read(durable.OS{}, d.place.Boot.TFTP(), k); err == nil {
+			pair, err := loaders.Read(durable.OS{}, d.place.Boot.TFTP(), k)
+			if proxy := d.cfg != nil && d.cfg.DHCP.Mode == "proxy"; err == nil && !(proxy && pair.HTTP) { // Debian 13's listens to it
 				want.UEFI = append(want.UEFI, k.Shim)
 			}
 		}

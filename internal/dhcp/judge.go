@@ -136,8 +136,8 @@ func (f Found) faults(found []Found, want Want) (all []Fault) {
 		}
 		if f.As == "UEFI" && f.Address.IsValid() && len(want.UEFI) > 0 && want.known() && !want.is(next) {
 			say(sure(UEFINextServer, "Set next-server to "+server+" there (dnsmasq: dhcp-boot=,,"+server+"), without a boot file.",
-				"%s sends UEFI machines to %v for their boot files (next-server). GRUB listens to that alone and not to ProxyDHCP, and without "+
-					"its configuration it stops at its prompt", who, next))
+				"%s sends UEFI machines to %v for their boot files (next-server). Debian 12's GRUB may listen to that alone and not to ProxyDHCP, "+
+					"and without its configuration it stops at its prompt", who, next))
 		}
 		return all
 	}

@@ -275,8 +275,9 @@ func (b *bootDHCP) faults(found []dhcp.Found) []dhcp.Fault {
 			}
 		}
 	}
+	// Debian 13's GRUB, the first with http, takes the server that ProxyDHCP names (tried in OVMF beside dnsmasq).
 	for _, k := range loaders.Kinds {
-		if _, err := b.netboot.area.Loaders(k); err == nil {
+		if pair, err := b.netboot.area.Loaders(k); err == nil && !pair.HTTP {
 			want.UEFI = append(want.UEFI, k.Shim)
 		}
 	}

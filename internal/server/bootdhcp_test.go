@@ -200,18 +200,21 @@ func TestAstray(t *testing.T) {
 	plain := dhcp.Found{Interface: "eth0", As: "UEFI", Server: netip.MustParseAddr("10.0.0.1"), Address: netip.MustParseAddr("10.0.0.50")}
 	ours := plain
 	ours.NextServer = netip.MustParseAddr("127.0.0.1")
-	b := newUEFIDHCP(t, dhcpProxy, putLoaders(t, "http"), "pxelinux.0", "ldlinux.c32", "pxelinux.cfg/default")
+	b := newUEFIDHCP(t, dhcpProxy, putLoaders(t, "tftp"), "pxelinux.0", "ldlinux.c32", "pxelinux.cfg/default")
 	for _, c := range []struct {
 		found []dhcp.Found
 		want  bool
 	}{{nil, true}, {[]dhcp.Found{plain}, false}, {[]dhcp.Found{ours}, true}, {[]dhcp.Found{ours, plain}, false}} {
 		b.judge(c.found)
-		for who, want := range map[*dhcp.Machine]bool{{Arch: dhcp.X64}: c.want, {Arch: dhcp.BIOS}: true,
-			{Arch: dhcp.HTTPX64, HTTP: true, Server: netip.MustParseAddr("10.0.0.2")}: true} {
+		for who, want := range map[*dhcp.Machine]bool{{Arch: dhcp.X64}: c.want, {Arch: dhcp.BIOS}: true} {
 			if _, ok := b.decide(*who); ok != want || !ok && !strings.Contains(b.missingFor(*who), "Set next-server to 127.0.0.1") {
 				t.Errorf("%v, after %+v: %v, missing %q", who.Arch, c.found, ok, b.missingFor(*who))
 			}
 		}
+	}
+	newer := newUEFIDHCP(t, dhcpProxy, putLoaders(t, "http"))
+	if newer.judge([]dhcp.Found{plain}); newer.astray.Load() != nil {
+		t.Error("it is said of a GRUB that listens to ProxyDHCP")
 	}
 	none := newTestDHCP(t, dhcpProxy)
 	if none.judge([]dhcp.Found{plain}); none.astray.Load() != nil {
