@@ -169,7 +169,7 @@ var subvolumes = []string{"@", "@rootfs", "root"}
 // find finds the one root file system.
 func (a *applying) find(disks []Disk) (at place, err error) {
 	var all, found []place
-	var lacking []string
+	var lacking, unread []string
 	for _, d := range disks {
 		f, n := places(d, d.Layout.Parts)
 		all, lacking = append(all, f...), append(lacking, n...)
@@ -183,13 +183,17 @@ func (a *applying) find(disks []Disk) (at place, err error) {
 			return at, context.Cause(a.ctx)
 		}
 		if err != nil {
-			lacking = append(lacking, fmt.Sprintf("%s cannot be looked at: %v", p, err))
+			unread = append(unread, fmt.Sprintf("%s cannot be looked at: %v", p, err))
 		}
 		for _, r := range roots {
 			p.root = r
 			found = append(found, p)
 		}
 	}
+	if len(unread) > 0 && len(found) == 1 { // the other one can be the system that starts
+		return at, noSystem(fmt.Sprintf("%s has a system, and whether another file system has one is not known", found[0]), unread)
+	}
+	lacking = append(lacking, unread...)
 	switch len(found) {
 	case 0:
 		return at, noSystem(fmt.Sprintf("no file system has %s", strings.Join(signs, " or ")), lacking)

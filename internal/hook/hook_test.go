@@ -427,3 +427,22 @@ func FuzzNewKeyName(f *testing.F) {
 		newKey(name)
 	})
 }
+
+// TestDamagedBeside: a root beside a file system that cannot be looked at may be the wrong one.
+func TestDamagedBeside(t *testing.T) {
+	d := disk(t, makers[0], system(t, map[string]string{"etc/hostname": "real\n"}), system(t, map[string]string{"etc/hostname": "old\n"}))
+	f, err := os.OpenFile(d.Path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err = f.WriteAt(bytes.Repeat([]byte{0xa5}, 1<<20), partOff+2048); err == nil { // all behind the superblock
+		err = f.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, done, err := Apply(t.Context(), []Disk{d}, Config{Hooks: []box.Hook{box.HookHostname}, Host: "new", Log: t.Logf, Alive: func() {}})
+	if no := new(NoSystemError); !errors.As(err, &no) || len(done) > 0 || !strings.Contains(err.Error(), "partition 1 of sda") {
+		t.Errorf("%+v, %v", done, err)
+	}
+}
