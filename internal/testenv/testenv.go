@@ -52,7 +52,8 @@ func Tools(t testing.TB, names ...string) {
 func Build(t testing.TB, pkg string, tags ...string) string {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), filepath.Base(pkg))
-	cmd := exec.Command("go", "build", "-buildvcs=false", "-tags", strings.Join(tags, ","), "-o", out, "./"+pkg)
+	// Without -s -w the maintenance system is larger than loaders should load.
+	cmd := exec.Command("go", "build", "-buildvcs=false", "-ldflags", "-s -w", "-tags", strings.Join(tags, ","), "-o", out, "./"+pkg)
 	cmd.Dir = Top()
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if msg, err := cmd.CombinedOutput(); err != nil {

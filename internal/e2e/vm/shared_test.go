@@ -52,7 +52,8 @@ func buildPrograms() (programs, error) {
 }
 
 func goBuild(args ...string) error {
-	cmd := exec.Command("go", append([]string{"build", "-buildvcs=false"}, args...)...)
+	// Without -s -w the maintenance system is larger than loaders should load.
+	cmd := exec.Command("go", append([]string{"build", "-buildvcs=false", "-ldflags", "-s -w"}, args...)...)
 	cmd.Dir = testenv.Top()
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
