@@ -49,6 +49,13 @@ func parseOption(n Number, b []byte) (Entry, error) {
 	return e, nil
 }
 
+// byItself reports whether the firmware boots the entry when its turn in the order comes
+// (UEFI specification 2.10, 3.1.3, LOAD_OPTION_ACTIVE and LOAD_OPTION_CATEGORY).
+func (e *Entry) byItself() bool {
+	app := len(e.Option) >= 4 && binary.LittleEndian.Uint32(e.Option)&optionCategory == optionApp
+	return e.Active && !app
+}
+
 // splitOption reads the name, and returns the device paths.
 func (e *Entry) splitOption(b []byte) (path []byte, err error) {
 	n := int(binary.LittleEndian.Uint16(b[4:]))

@@ -105,13 +105,14 @@ func (e *Entry) detour() int {
 }
 
 // isFirst reports whether nothing but the network comes before an entry in the order.
-// Another network card that is tried first keeps no box from ours.
+// Another network card that is tried first keeps no box from ours. Neither does what is
+// not booted by itself, such as the setup program that some firmware always has first.
 func (s *State) isFirst(n Number) bool {
 	for _, o := range s.Order {
 		if o == n {
 			return true
 		}
-		if e := s.Entry(o); e == nil || e.Kind != NetworkEntry {
+		if e := s.Entry(o); e == nil || e.Kind != NetworkEntry && e.byItself() {
 			return false
 		}
 	}

@@ -22,6 +22,8 @@ func TestNetworkFirst(t *testing.T) {
 	}
 	current := func(n Number) map[string][]byte { return map[string][]byte{"BootCurrent": order(n)} }
 	inactive := map[string][]byte{"Boot0002": option(0, "x", join(macNode(2), endNode))}
+	setup := map[string][]byte{"Boot0005": shell(), "BootCurrent": order(2)}
+	setup["Boot0005"][1] |= optionApp >> 8
 	v6 := option(1, "PXEv6", join(pciRoot, macNode(2), aNode(typeMessaging, subIPv6, make([]byte, 56)), endNode))
 	http := option(1, "HTTPv4", join(pciRoot, macNode(2), ipv4, aNode(typeMessaging, subURI, nil), endNode))
 	for _, c := range []struct {
@@ -34,6 +36,8 @@ func TestNetworkFirst(t *testing.T) {
 		{"kept", vars(order(2, 3), current(2)), "", OrderKept, []Number{2, 3}},
 		{"the disk is first", vars(order(3, 4, 2), current(2)), "", OrderRepaired, []Number{2, 3, 4}},
 		{"not in the order", vars(order(3, 4), current(2)), "", OrderRepaired, []Number{2, 3, 4}},
+		{"setup is first", vars(order(5, 2, 3), setup), "", OrderKept, []Number{5, 2, 3}},
+		{"a shell is first", vars(order(4, 2, 3), current(2)), "", OrderRepaired, []Number{2, 4, 3}},
 		{"no order", vars(nil, current(2)), "", OrderRepaired, []Number{2, 1, 3}},
 		{"by IPv4", vars(order(3, 5, 6, 2), map[string][]byte{"Boot0005": v6, "Boot0006": http}), card, OrderRepaired, []Number{2, 3, 5, 6}},
 		{"by HTTP", vars(order(5, 3, 6), map[string][]byte{"Boot0005": v6, "Boot0006": http, "Boot0002": shell()}), card, OrderRepaired,

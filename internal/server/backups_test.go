@@ -52,7 +52,7 @@ func TestFindBackup(t *testing.T) {
 			t.Errorf("%q: %v", name, err)
 		}
 	}
-	for name, text := range map[string]string{"yesterday": `"yesterday" is no backup of 10.0.0.7`, "@": "after @ comes",
+	for name, text := range map[string]string{"yesterday": `"yesterday" is no backup of 10.0.0.7`, "@": "does not begin with a box",
 		"../x@latest": "does not begin with a box", "10.0.0.8": "a box, and not one of its backups: 10.0.0.8@latest",
 	} {
 		if _, err := b.Find(t.Context(), seven, name); !errors.As(err, new(*problem.Error)) || !strings.Contains(err.Error(), text) {
