@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -131,13 +132,9 @@ func (l *Lab) startDHCP(ctx context.Context) error {
 		return err
 	}
 	return l.upIn(ctx, host, l.dhcp, func() bool {
-		// DHCP answers broadcasts only, so it is not asked. The port cannot be
-		// opened a second time, which shows that dnsmasq listens.
-		c, err := net.ListenPacket("udp4", ":67")
-		if err == nil {
-			c.Close()
-		}
-		return err != nil
+		// DHCP answers broadcasts only, so it is not asked. If the port were tried, dnsmasq could find it in use.
+		sockets, err := os.ReadFile("/proc/thread-self/net/udp")
+		return err == nil && bytes.Contains(sockets, []byte(" 00000000:0043 "))
 	})
 }
 
