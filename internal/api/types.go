@@ -1,6 +1,7 @@
 package api
 
 import (
+	"slices"
 	"time"
 
 	"testbox-imaging/internal/box"
@@ -70,6 +71,17 @@ type Job struct {
 // Ended reports whether nothing changes any more, and all is done that belongs to the
 // end. A box is not armed any more then.
 func (j *Job) Ended() bool { return j.State == job.Ended && j.Settled }
+
+// Restored reports whether the job has given its box the system of a backup.
+func (j *Job) Restored() bool {
+	return j.Action == box.Restore && (j.Outcome == box.Done || j.Outcome == box.BadSectors)
+}
+
+// SharesMachineID reports whether the box may have the machine-id of another one after this job, since it got its system
+// without the hook that takes the id away.
+func (j *Job) SharesMachineID() bool {
+	return j.Restored() && j.Options.From != "" && !slices.Contains(j.Options.Hooks, box.HookMachineID)
+}
 
 // Wait is what a queued job waits for.
 type Wait struct {

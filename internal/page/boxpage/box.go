@@ -48,6 +48,7 @@ type boxData struct {
 	Changes   api.InventoryChanges
 	InvWhy    string
 	Firmware  *firmware
+	Copy      *api.Job // by which the box has the machine-id of another one
 }
 
 // backup is a row of the history.
@@ -111,6 +112,9 @@ func (p *Pages) Box(ctx context.Context, a API, word, older string) (Page, error
 	d.Jobs = jobs.Jobs
 	if len(d.Jobs) > 0 && !d.Jobs[0].Ended() {
 		d.Job = &d.Jobs[0]
+	}
+	if i := slices.IndexFunc(d.Jobs, func(j api.Job) bool { return j.Restored() }); i >= 0 && d.Jobs[i].SharesMachineID() {
+		d.Copy = &d.Jobs[i]
 	}
 	var list api.BackupList
 	d.BackupWhy = why(a.Ask(ctx, "list-backups", Params{"owner": addr}, nil, &list))

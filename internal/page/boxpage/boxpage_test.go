@@ -151,6 +151,29 @@ func lab(role ledger.Role, backups int) *fake {
 	return f
 }
 
+// TestCopy: the page of a box warns if its latest restore gave it the machine-id of another box.
+func TestCopy(t *testing.T) {
+	restore := func(from string, o box.Outcome, hooks ...box.Hook) api.Job {
+		return api.Job{ID: "j" + from, Box: "10.0.0.1", Action: box.Restore, State: job.Ended, Settled: true, Outcome: o,
+			Options: api.Options{From: from, Hooks: hooks}}
+	}
+	for _, c := range []struct {
+		jobs []api.Job
+		want bool
+	}{
+		{[]api.Job{restore("10.0.0.7", box.Failed), restore("10.0.0.8", box.Done, box.HookHostname)}, true},
+		{[]api.Job{restore("", box.Done), restore("10.0.0.8", box.Done)}, false},
+		{[]api.Job{restore("10.0.0.8", box.Done, box.HookMachineID)}, false},
+	} {
+		f := lab(ledger.Viewer, 1)
+		f.answers["/jobs"] = api.JobList{Jobs: c.jobs}
+		body := get(t, serve(f), "/boxes/10.0.0.1").Body.String()
+		if has := strings.Contains(body, "has the system of 10.0.0.8"); has != c.want {
+			t.Errorf("after %+v it warns: %v", c.jobs, has)
+		}
+	}
+}
+
 // fakeSite has no frame.
 type fakeSite struct{ f *fake }
 
