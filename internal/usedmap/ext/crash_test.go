@@ -173,7 +173,7 @@ func (s *score) compareReplay(t *testing.T, cut string, free *volume.Free) {
 		free.Cut(r.Off, r.Len)
 	}
 	if free.Bytes() != 0 {
-		t.Fatalf("%s: %d bytes are free that are not after a replay", cut, free.Bytes())
+		t.Fatalf("%s: %v are free that are not after a replay:\n%s", cut, free.Ranges(), out)
 	}
 	f, err := realfs.Map(t, cut, Read) // it was cut
 	if err != nil {
