@@ -62,7 +62,7 @@ func runServerInit(ctx context.Context, p printer, w world, o serverInit) error 
 		return err
 	}
 	p.printf("next:\n  read %s and %s\n  build what boxes boot: %s\n"+
-		"  have your DHCP server name this machine (next-server) and pxelinux.0 (filename), or let the server "+
+		"  have your DHCP server name this machine (next-server) and pxelinux.0 (filename; shimx64.efi for UEFI), or let the server "+
 		"do it: [dhcp] in %s\n  run `testbox server`\n",
 		o.file, plan.Boot.Path("site.conf"), plan.Boot.BuildCommand("--form ram"), o.file)
 	return nil

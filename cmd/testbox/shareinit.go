@@ -91,7 +91,7 @@ func runShareInit(p printer, o sharesetup.Options, asked bool) error {
 		p.printf("everybody who reaches this server may mount the areas; --clients NETWORK limits that\n")
 	}
 	p.printf("next: read %s, export the areas (%s says how), %s, "+
-		"and have your DHCP server name this server and pxelinux.0\n",
+		"and have your DHCP server name this server and pxelinux.0 (shimx64.efi for UEFI)\n",
 		plan.Boot.Path(site.FileName), plan.ExportsFile(), plan.Boot.BuildCommand(""))
 	return nil
 }

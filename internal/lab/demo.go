@@ -133,8 +133,8 @@ The same on real machines, on the storage server (docs/guide.md says more):
   1. testbox server init --address ADDRESS   makes /var/lib/testbox and /etc/testbox/server.toml
   2. testbox maintenance build               the system that boxes boot for an action
   3. testbox server                          gives out jobs, takes backups, restores boxes
-  4. your DHCP server                        next-server ADDRESS; filename "pxelinux.0"; or [dhcp] in server.toml
-  5. each box's firmware                     BIOS mode, network first, disk second
+  4. your DHCP server                        next-server ADDRESS; filename "pxelinux.0", for UEFI "shimx64.efi"; or [dhcp] in server.toml
+  5. each box's firmware                     network first, disk second; BIOS or UEFI
   6. testbox backup BOX --wait               and restart the box
   7. testbox restore BOX --wait              and restart the box: its disk is what it was
 `
@@ -142,8 +142,8 @@ The same on real machines, on the storage server (docs/guide.md says more):
 The same on real machines, on the storage server (docs/guide.md says more):
   1. testbox share init --server ADDRESS     makes /export; export it as /export/testbox.exports says
   2. testbox maintenance build               the system that boxes boot for an action
-  3. your DHCP server                        next-server ADDRESS; filename "pxelinux.0"
-  4. each box's firmware                     BIOS mode, network first, disk second
+  3. your DHCP server                        next-server ADDRESS; filename "pxelinux.0", for UEFI "shimx64.efi"
+  4. each box's firmware                     network first, disk second; BIOS or UEFI
   5. testbox pxe-conf BOX backup             and restart the box
   6. testbox pxe-conf BOX restore            and restart the box: its disk is what it was
 A virtual box to try commands on: testbox lab up
