@@ -206,25 +206,7 @@ func TestMatchTable(t *testing.T) {
 		{"two images of a name", words{"sda serial=A", "sda serial=B"}, words{"sda serial=A", "sdb serial=B"}, nil,
 			"!two images are called sda", ""},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			got, pairs, notes, err := match(t, c.images, c.disks, c.named)
-			if part, refused := strings.CutPrefix(c.want, "!"); refused {
-				if err == nil || !strings.Contains(err.Error(), part) {
-					t.Fatalf("%q and the error %v; want one with %q", got, err, part)
-				}
-				return
-			}
-			if err != nil || got != c.want {
-				t.Fatalf("%q and the error %v; want %q", got, err, c.want)
-			}
-			said := strings.Join(notes, "; ")
-			for _, p := range pairs {
-				said += "; " + p.Accepted
-			}
-			if !strings.Contains(said, c.say) {
-				t.Errorf("said was %q, without %q", said, c.say)
-			}
-		})
+		t.Run(c.name, tableCase{c.name, c.images, c.disks, c.named, nil, c.want, c.say}.run)
 	}
 }
 
