@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"testbox-imaging/internal/loop"
 )
 
 // with mounts a file system, calls do with its root, and ends the mount. quiet mounts it as
@@ -26,12 +28,13 @@ func (a *applying) with(p place, write, quiet bool, do func(tree) error) (err er
 	if err := unix.IoctlSetInt(int(disk.Fd()), unix.BLKFLSBUF, 0); err != nil { // else the cache could answer for the disk
 		return fmt.Errorf("drop the cache of %s: %w", p.disk.Path, err)
 	}
-	loop, err := attach(disk, p, write)
+	// A part is found in the same way whatever nodes of partitions there are, and a logical volume is found too.
+	device, err := loop.Attach(disk, loop.Part{Off: p.at.Off, Len: p.at.Len, SectorSize: p.disk.SectorSize, Write: write})
 	if err != nil {
 		return fmt.Errorf("make a loop device: %w", err)
 	}
 	defer func() {
-		if e := detach(loop); err == nil {
+		if e := detach(device); err == nil {
 			err = e
 		}
 		if !write {
@@ -42,7 +45,7 @@ func (a *applying) with(p place, write, quiet bool, do func(tree) error) (err er
 		}
 	}()
 	a.load(kinds[p.fs].driver)
-	root, err := mount(loop.Name(), p, write, quiet)
+	root, err := mount(device.Name(), p, write, quiet)
 	if err != nil {
 		return fmt.Errorf("mount %s: %w", p, err)
 	}
@@ -126,63 +129,26 @@ func said(fs int) string {
 	return fmt.Sprintf(" (%.200s)", strings.TrimSpace(string(b[2:n]))) // after a letter for the kind of message, and a blank
 }
 
-// attach makes a loop device for a part of a disk. So a part is found in the same way
-// whatever nodes of partitions there are, and a logical volume is found too.
-func attach(disk *os.File, p place, write bool) (*os.File, error) {
-	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer control.Close()
-	config := unix.LoopConfig{Fd: uint32(disk.Fd()), Size: uint32(p.disk.SectorSize),
-		Info: unix.LoopInfo64{Offset: uint64(p.at.Off), Sizelimit: uint64(p.at.Len), Flags: unix.LO_FLAGS_AUTOCLEAR}}
-	if !write {
-		config.Info.Flags |= unix.LO_FLAGS_READ_ONLY
-	}
-	const tries = 100
-	for try := 1; ; try++ {
-		n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
-		if err != nil {
-			return nil, err
-		}
-		loop, err := openLoop(n)
-		if err == nil {
-			if err = unix.IoctlLoopConfigure(int(loop.Fd()), &config); err == nil {
-				return loop, nil
-			}
-			loop.Close()
-		}
-		if try == tries || !errors.Is(err, unix.EBUSY) && !errors.Is(err, os.ErrNotExist) {
-			return nil, err
-		}
-		time.Sleep(50 * time.Millisecond) // another program has taken it, or devtmpfs makes the node a moment later
-	}
-}
-
-func openLoop(n int) (*os.File, error) {
-	return os.OpenFile(fmt.Sprintf("/dev/loop%d", n), os.O_RDWR, 0)
-}
-
 // detach takes a loop device away from its disk. A file system that is still mounted keeps
 // it, which is an error: not all may be on the disk.
-func detach(loop *os.File) error {
-	defer loop.Close()
-	fd := int(loop.Fd())
-	if err := loop.Sync(); err != nil {
-		return fmt.Errorf("flush %s: %w", loop.Name(), err)
+func detach(device *os.File) error {
+	defer device.Close()
+	fd := int(device.Fd())
+	if err := device.Sync(); err != nil {
+		return fmt.Errorf("flush %s: %w", device.Name(), err)
 	}
 	// Whoever has a file system mounted has its device exclusively.
-	held, err := os.OpenFile(loop.Name(), os.O_RDONLY|unix.O_EXCL, 0)
+	held, err := os.OpenFile(device.Name(), os.O_RDONLY|unix.O_EXCL, 0)
 	for end := time.Now().Add(time.Minute); errors.Is(err, unix.EBUSY) && time.Now().Before(end); {
 		time.Sleep(20 * time.Millisecond)
-		held, err = os.OpenFile(loop.Name(), os.O_RDONLY|unix.O_EXCL, 0)
+		held, err = os.OpenFile(device.Name(), os.O_RDONLY|unix.O_EXCL, 0)
 	}
 	if err != nil {
-		return fmt.Errorf("the file system on %s is still mounted: %w", loop.Name(), err)
+		return fmt.Errorf("the file system on %s is still mounted: %w", device.Name(), err)
 	}
 	held.Close()
 	if err := unix.IoctlSetInt(fd, unix.LOOP_CLR_FD, 0); err != nil {
-		return fmt.Errorf("detach %s: %w", loop.Name(), err)
+		return fmt.Errorf("detach %s: %w", device.Name(), err)
 	}
 	return nil
 }

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"testbox-imaging/internal/bootcfg"
+	"testbox-imaging/internal/loop"
 )
 
 const (
@@ -287,46 +288,13 @@ func mountFile(file *os.File, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	loop, err := loopOf(file)
+	device, err := loop.Attach(file, loop.Part{})
 	if err != nil {
 		return fmt.Errorf("make a loop device: %w", err)
 	}
-	defer loop.Close()
-	if err := unix.Mount(loop.Name(), dir, "squashfs", unix.MS_RDONLY|unix.MS_NOATIME, ""); err != nil {
+	defer device.Close()
+	if err := unix.Mount(device.Name(), dir, "squashfs", unix.MS_RDONLY|unix.MS_NOATIME, ""); err != nil {
 		return fmt.Errorf("mount the root: %w", err)
 	}
 	return nil
-}
-
-// loopOf attaches a file to a free loop device. Another program may take the device
-// in between, so it is tried again.
-func loopOf(file *os.File) (*os.File, error) {
-	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer control.Close()
-	const tries = 100
-	for try := 1; ; try++ {
-		n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
-		if err != nil {
-			return nil, err
-		}
-		loop, err := openLoop(n)
-		if err == nil {
-			config := unix.LoopConfig{Fd: uint32(file.Fd()), Info: unix.LoopInfo64{Flags: unix.LO_FLAGS_READ_ONLY | unix.LO_FLAGS_AUTOCLEAR}}
-			if err = unix.IoctlLoopConfigure(int(loop.Fd()), &config); err == nil {
-				return loop, nil
-			}
-			loop.Close()
-		}
-		if try == tries || !errors.Is(err, unix.EBUSY) && !errors.Is(err, os.ErrNotExist) {
-			return nil, err
-		}
-		time.Sleep(50 * time.Millisecond) // devtmpfs makes the device a moment later
-	}
-}
-
-func openLoop(n int) (*os.File, error) {
-	return os.OpenFile(fmt.Sprintf("/dev/loop%d", n), os.O_RDONLY, 0)
 }
