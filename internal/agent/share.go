@@ -138,10 +138,7 @@ type shareHome struct {
 
 // Firmware reads what the latest start noted, and the sidecars of the images.
 func (h *shareHome) Firmware() (known KnownFirmware, err error) {
-	data, err := durable.ReadFile(h.FS, h.folder.Path(box.FirmwareFile), efi.MaxNote)
-	if err == nil {
-		known.Before, err = efi.ParseNote(data)
-	}
+	known.Before, err = h.folder.Note()
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
 	}

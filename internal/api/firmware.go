@@ -3,8 +3,6 @@ package api
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"slices"
@@ -76,8 +74,8 @@ func (s *Server) firmwareOf(addr box.Addr) *BoxFirmware {
 	if s.cfg.Area == nil {
 		return nil
 	}
-	path := s.cfg.Area.Look(addr).Path(box.FirmwareFile)
-	st, err := os.Lstat(path)
+	folder := s.cfg.Area.Look(addr)
+	st, err := os.Lstat(folder.Path(box.FirmwareFile))
 	if err != nil {
 		return nil
 	}
@@ -89,7 +87,7 @@ func (s *Server) firmwareOf(addr box.Addr) *BoxFirmware {
 		return seen.brief
 	}
 	var brief *BoxFirmware
-	if note, err := s.readNote(addr); err == nil {
+	if note, err := folder.Note(); err == nil {
 		b := briefOf(note)
 		brief = &b
 	}
@@ -100,27 +98,6 @@ func (s *Server) firmwareOf(addr box.Addr) *BoxFirmware {
 	}
 	f.by[addr] = seenFirmware{st, brief}
 	return brief
-}
-
-// readNote reads what the latest start of a box noted of its firmware.
-func (s *Server) readNote(addr box.Addr) (*efi.Note, error) {
-	folder := s.cfg.Area.Look(addr)
-	if err := folder.Own(); err != nil {
-		return nil, err
-	}
-	f, st, err := open(folder.Path(box.FirmwareFile))
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	if st.Size() > efi.MaxNote {
-		return nil, fmt.Errorf("it has %d bytes, more than %d", st.Size(), efi.MaxNote)
-	}
-	data, err := io.ReadAll(io.LimitReader(f, efi.MaxNote))
-	if err != nil {
-		return nil, err
-	}
-	return efi.ParseNote(data)
 }
 
 func briefOf(n *efi.Note) BoxFirmware {
@@ -142,7 +119,7 @@ func (s *Server) addFirmware(boxes []Box) {
 
 // getFirmware says how the firmware of a box was at its latest start, and how that differs from its latest backup.
 func (s *Server) getFirmware(ctx context.Context, in *BoxPath) (*body[FirmwareNow], error) {
-	_, addr, err := s.folder(ctx, in.Box)
+	folder, addr, err := s.folder(ctx, in.Box)
 	if err != nil {
 		return nil, err
 	}
@@ -150,7 +127,7 @@ func (s *Server) getFirmware(ctx context.Context, in *BoxPath) (*body[FirmwareNo
 		return nil, err
 	}
 	defer s.looked()
-	note, err := s.readNote(addr)
+	note, err := folder.Note()
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, notFound("nothing is known of the firmware of the box %s yet; each action notes it, and `testbox refresh-info %s` "+

@@ -9,7 +9,6 @@ import (
 
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/box"
-	"testbox-imaging/internal/durable"
 	"testbox-imaging/internal/efi"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/job"
@@ -44,18 +43,9 @@ func (d *Dispatch) noted(addr box.Addr) *efi.Note {
 	if d.cfg.Area == nil {
 		return nil
 	}
-	path := d.cfg.Area.Look(addr).Path(box.FirmwareFile)
-	data, err := durable.ReadFile(durable.OS{}, path, efi.MaxNote)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	var n *efi.Note
-	if err == nil {
-		n, err = efi.ParseNote(data)
-	}
-	if err != nil {
+	n, err := d.cfg.Area.Look(addr).Note()
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		d.log(slog.LevelWarn, addr.String(), "what a box noted of its firmware cannot be read", "box", addr.String(), "error", err)
-		return nil
 	}
 	return n
 }

@@ -50,8 +50,13 @@ func (r osReadable) ModTime() time.Time { return r.info.ModTime() }
 // Open implements FS. It opens only regular files, and does not block on a pipe
 // that somebody put into a shared folder. The size is read once, so a file that
 // is changed during reading can give a short read.
-func (OS) Open(path string) (Readable, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+func (OS) Open(path string) (Readable, error) { return openWith(path, 0) }
+
+// OpenHere is Open for a path that must not end in a link.
+func (OS) OpenHere(path string) (Readable, error) { return openWith(path, syscall.O_NOFOLLOW) }
+
+func openWith(path string, flags int) (Readable, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|flags, 0)
 	if err != nil {
 		return nil, err
 	}
