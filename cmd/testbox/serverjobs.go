@@ -132,7 +132,7 @@ func newActionCmd(w world, action box.Action) *cobra.Command {
 			f.StringVar(&o.hooks, "hooks", "", "make the restored system that of this box, by a comma-separated `LIST` of "+
 				box.JoinHooks(box.Hooks))
 		}
-		f.StringVar(&o.image, "image", "", "the `BACKUP`: its id, latest, latest~1, baseline or a date; BOX@ID is another box's")
+		f.StringVar(&o.image, "image", "", "the `BACKUP`: its id, latest, latest~1, baseline or a date; --from names another box")
 		f.BoolVar(&o.accept, "accept-machine", false, "take a machine in place of the one that is known")
 	case box.Backup, box.BackupAgain:
 		f.BoolVar(&o.accept, "accept-machine", false, "take a machine in place of the one that is known")

@@ -29,7 +29,7 @@ type Options struct {
 	AcceptMachine bool       `json:"acceptMachine,omitempty" doc:"take a machine in place of the one that is known"`
 	AcceptFailing bool       `json:"acceptFailing,omitempty" doc:"back up a disk of which much cannot be read; what cannot is zeros in its image"`
 	AllUsed       bool       `json:"allUsed,omitempty" doc:"back up all of each disk, whatever its file systems say is used"`
-	Image         string     `json:"image,omitempty" maxLength:"320" doc:"backup to restore or to compare with, as ID or BOX@ID; without it the box's baseline, or else its latest backup"`
+	Image         string     `json:"image,omitempty" maxLength:"320" doc:"backup to restore or to compare with, as ID, or as BOX@ID of the same box; without it the box's baseline, or else its latest backup"`
 	From          string     `json:"from,omitempty" maxLength:"260" doc:"another box, whose backup is used: by its address, name, MAC or UUID, or as the store has it; image is then a backup of that box"`
 	Hooks         []box.Hook `json:"hooks,omitempty" maxItems:"8" enum:"hostname,machine-id,ssh-keys" doc:"changes of the restored system, by which it becomes that of its box"`
 }

@@ -390,8 +390,8 @@ func (d *Dispatch) readList(addr box.Addr) (text *string, refusal string, err er
 }
 
 // choose finds the backup that a job uses. The first attempt chooses it, and all
-// others use the same. Another box's backup needs Options.From, or Options.Image and
-// AcceptMachine.
+// others use the same. Another box's backup needs Options.From, whatever machine is
+// accepted.
 func (d *Dispatch) choose(ctx context.Context, addr box.Addr, doc document) (r *image.Record, refusal string, err error) {
 	name := doc.Options.Image
 	if from := doc.Options.From; from != "" {
@@ -416,7 +416,7 @@ func (d *Dispatch) choose(ctx context.Context, addr box.Addr, doc document) (r *
 		return nil, fmt.Sprintf("The backup cannot be used: %v.", unfit), nil
 	case err != nil:
 		return nil, "", fmt.Errorf("look for the backup %s of %s: %w", name, addr, err)
-	case r.Box != addr.String() && r.Box != doc.Options.From && !doc.Options.AcceptMachine:
+	case r.Box != addr.String() && r.Box != doc.Options.From && doc.Image == nil: // else it was chosen in an earlier attempt
 		return nil, fmt.Sprintf("The backup %s is of %s, and not of %s. --from %s --image %s uses it all the same.",
 			r.ID, r.Box, addr, r.Box, r.ID), nil
 	}

@@ -151,7 +151,7 @@ func TestWhichBackup(t *testing.T) {
 			{Options{Image: here.String() + "@" + old.ID}, old, ""},
 			{Options{Image: foreign.ID}, nil, "no backup"},
 			{Options{Image: there.String() + "@" + foreign.ID}, nil, "--from " + there.String()},
-			{Options{Image: there.String() + "@" + foreign.ID, AcceptMachine: true}, foreign, ""},
+			{Options{Image: there.String() + "@" + foreign.ID, AcceptMachine: true}, nil, "--from " + there.String() + " --image " + foreign.ID},
 			{Options{Image: "20000101-000000"}, nil, "no backup"},
 			{Options{From: there.String()}, foreign, ""},
 			{Options{From: there.String(), Image: foreign.ID}, foreign, ""},

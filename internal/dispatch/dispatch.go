@@ -102,9 +102,8 @@ type Options struct {
 	AcceptFailing bool     `json:"acceptFailing,omitempty"` // back up a disk even if much of it cannot be read
 	AllUsed       bool     `json:"allUsed,omitempty"`       // back up all of each disk, whatever the file systems say is used
 	// Image is the backup to restore or to compare with: its id, "latest", "latest~1",
-	// "baseline", or a date or its beginning. BOX@ before it means another box's, which
-	// also needs AcceptMachine. If it is "", the baseline is taken, and the latest backup
-	// if there is no baseline.
+	// "baseline", or a date or its beginning. BOX@ before it can only be the box itself. If
+	// it is "", the baseline is taken, and the latest backup if there is no baseline.
 	Image string `json:"image,omitempty"`
 	// From is another box whose backup is used, spelled as the store has it. Image is then
 	// one of its backups. "" means the box's own backups.

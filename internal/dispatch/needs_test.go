@@ -54,7 +54,7 @@ func TestNeeds(t *testing.T) {
 		needs(used + " " + s.ID)
 
 		// A job that waits for another box's backup.
-		waits := r.add(there, box.Verify, func(q *Request) { q.Options = Options{Image: used, AcceptMachine: true} })
+		waits := r.add(there, box.Verify, func(q *Request) { q.Options = Options{From: here.String(), Image: first.ID} })
 		r.add(there, box.Backup)
 		want := []string{used + " " + s.ID, used + " " + waits.ID}
 		slices.Sort(want)

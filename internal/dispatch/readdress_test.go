@@ -32,7 +32,7 @@ func TestReaddress(t *testing.T) {
 		a.ends(box.Done)
 		r.job(s.ID, job.Ended, box.Done)
 		rec := r.store.add(here, "", "sda")
-		needs := r.add(there, box.Restore, opts(Options{Image: here.String() + "@" + rec.ID, AcceptMachine: true}))
+		needs := r.add(there, box.Restore, opts(Options{From: here.String(), Image: rec.ID}))
 		try("is needed")
 		if _, err := r.server().Cancel(ctx, needs.ID, "eva"); err != nil {
 			t.Fatal(err)
