@@ -55,7 +55,7 @@ func (s *session) hooks(ctx context.Context, targets []target, jobs []copier.Job
 			SectorSize: t.disk.SectorSize, Layout: m.Layout()})
 	}
 	of, done, err := hook.Apply(ctx, disks, hook.Config{
-		Hooks: s.cmd.Hooks, Host: s.hookHost(), Log: s.log.Info, Alive: s.cfg.Alive,
+		Hooks: s.cmd.Hooks, Host: s.hookHost(), Log: s.log.Info, Warn: s.warn, Alive: s.cfg.Alive,
 		Load: func(module string) { pid1.LoadModule(module, s.log.Info, s.cfg.Alive) },
 	})
 	if i := slices.IndexFunc(s.receipts, func(r image.Receipt) bool { return r.Image == of }); i >= 0 {

@@ -36,6 +36,8 @@ type Config struct {
 	Host  string // the box's name
 	// Log gets a line for the box's log.
 	Log func(format string, args ...any)
+	// Warn is told what must not be overlooked although all is done.
+	Warn func(format string, args ...any)
 	// Alive is called between the steps.
 	Alive func()
 	// Load makes the kernel know a file system or a kind of device. Where the kernel does so
@@ -252,7 +254,7 @@ func (a *applying) change(at place) (wants []want, done []image.HookDone, err er
 				return err
 			}
 			a.Alive()
-			c := &changes{tree: t, host: a.Host, alive: a.Alive}
+			c := &changes{tree: t, host: a.Host, alive: a.Alive, warn: a.Warn}
 			if err := c.do(h); err != nil {
 				return fmt.Errorf("the hook %s: %w", h, err)
 			}

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -136,7 +137,7 @@ func debian() map[string]string {
 
 func apply(t testing.TB, disks []Disk, host string, hooks ...box.Hook) (string, []image.HookDone, error) {
 	t.Helper()
-	return Apply(context.Background(), disks, Config{Hooks: hooks, Host: host, Log: t.Logf, Alive: func() {}})
+	return Apply(context.Background(), disks, Config{Hooks: hooks, Host: host, Log: t.Logf, Warn: t.Errorf, Alive: func() {}})
 }
 
 // files reads all files of the first partition, by their paths below the root.
@@ -299,7 +300,6 @@ func TestApplyHostile(t *testing.T) {
 	}{
 		{"a link in place of the name", with("etc/hostname@", outside), box.HookHostname, "is a symbolic link"},
 		{"a folder in place of the name", with("etc/hostname/x", ""), box.HookHostname, "is no regular file"},
-		{"hosts are too long", with("etc/hosts", strings.Repeat("x", maxFile+1)), box.HookHostname, "bytes"},
 		{"a link in place of the id", with("etc/machine-id@", outside), box.HookMachineID, "is a symbolic link"},
 		{"a link in place of a key", with("etc/ssh/ssh_host_rsa_key@", outside), box.HookSSHKeys, "is a symbolic link"},
 		{"a link in place of a public key", with("etc/ssh/ssh_host_rsa_key.pub@", outside), box.HookSSHKeys, "is a symbolic link"},
@@ -312,6 +312,47 @@ func TestApplyHostile(t *testing.T) {
 		}
 	}
 	if b, _ := os.ReadFile(outside); string(b) != "host\n" {
+		t.Error("a file of this machine was changed")
+	}
+}
+
+// TestHostsStay: an /etc/hosts that no hook changes is said in the receipt and in a warning,
+// and keeps the box from nothing.
+func TestHostsStay(t *testing.T) {
+	outside := filepath.Join(t.TempDir(), "outside")
+	if err := os.WriteFile(outside, []byte(hosts), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ what, name, text, why string }{
+		{"a link", "etc/hosts@", outside, "/etc/hosts is a symbolic link"},
+		{"too long", "etc/hosts", strings.Repeat("127.0.1.1 alpha\n", maxFile/16+1), "bytes"},
+		{"a folder", "etc/hosts/x", "", "/etc/hosts is no regular file"},
+	} {
+		tree := debian()
+		delete(tree, "etc/hosts")
+		tree[c.name] = c.text
+		d := disk(t, makers[0], system(t, tree))
+		before := files(t, d)
+		var warned []string
+		_, done, err := Apply(context.Background(), []Disk{d}, Config{Hooks: []box.Hook{box.HookHostname}, Host: "beta", Log: t.Logf,
+			Warn: func(f string, args ...any) { warned = append(warned, fmt.Sprintf(f, args...)) }, Alive: func() {}})
+		if err != nil || len(done) != 1 || !strings.Contains(done[0].Text, "/etc/hosts is not changed, because "+c.why) && c.what != "too long" ||
+			!slices.Equal(done[0].Files, []string{"/etc/hostname"}) {
+			t.Errorf("%s: %+v, %v", c.what, done, err)
+		}
+		if len(warned) != 1 || !strings.Contains(warned[0], "not changed /etc/hosts, because") || !strings.Contains(warned[0], c.why) {
+			t.Errorf("%s: the warnings are %q", c.what, warned)
+		}
+		after := files(t, d)
+		if name := after["etc/hostname"]; !strings.HasSuffix(name, " beta\n") {
+			t.Errorf("%s: the name is %q", c.what, name)
+		}
+		after["etc/hostname"] = before["etc/hostname"]
+		if !maps.Equal(before, after) {
+			t.Errorf("%s: other files were changed", c.what)
+		}
+	}
+	if b, _ := os.ReadFile(outside); string(b) != hosts {
 		t.Error("a file of this machine was changed")
 	}
 }

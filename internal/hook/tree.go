@@ -17,6 +17,13 @@ type tree struct{ fd int }
 // errAbsent is matched by the error for a file that is not there.
 var errAbsent = fs.ErrNotExist
 
+// unfitError says that a file is none that a hook changes. Nothing was changed.
+type unfitError struct{ text string }
+
+func (e *unfitError) Error() string { return e.text }
+
+func unfit(format string, args ...any) error { return &unfitError{fmt.Sprintf(format, args...)} }
+
 // maxFile is how many bytes a file may have that a hook reads.
 const maxFile = 64 << 10
 
@@ -36,7 +43,7 @@ func (t tree) open(path string, flags int) (int, error) {
 	}
 	fd, err := unix.Openat2(t.fd, path, how)
 	if errors.Is(err, unix.ELOOP) {
-		return -1, fmt.Errorf("/%s is a symbolic link, or has too many on its way, and hooks change no file through a link", path)
+		return -1, unfit("/%s is a symbolic link, or has too many on its way, and hooks change no file through a link", path)
 	}
 	if err != nil {
 		return -1, &fs.PathError{Op: "open", Path: "/" + path, Err: err}
@@ -88,11 +95,11 @@ func (t tree) file(path string, flags int) (*os.File, error) {
 	if err = unix.Fstat(fd, &st); err == nil {
 		switch {
 		case st.Mode&unix.S_IFMT != unix.S_IFREG:
-			err = fmt.Errorf("/%s is no regular file", path)
+			err = unfit("/%s is no regular file", path)
 		case st.Nlink > 1:
-			err = fmt.Errorf("/%s has another name too, which would be changed along with it", path)
+			err = unfit("/%s has another name too, which would be changed along with it", path)
 		case st.Size > maxFile:
-			err = fmt.Errorf("/%s has %d bytes, and %d at most are read", path, st.Size, maxFile)
+			err = unfit("/%s has %d bytes, and %d at most are read", path, st.Size, maxFile)
 		}
 	}
 	if err != nil {
@@ -111,7 +118,7 @@ func (t tree) read(path string) ([]byte, error) {
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err == nil && len(data) > maxFile {
-		err = fmt.Errorf("/%s has more than %d bytes", path, maxFile)
+		err = unfit("/%s has more than %d bytes", path, maxFile)
 	}
 	return data, err
 }
