@@ -19,6 +19,9 @@ func (s *session) act(ctx context.Context) error {
 	for _, p := range problems {
 		s.log.Error("%v", p)
 	}
+	for _, c := range disk.Unready(s.cfg.Sys) {
+		s.warn("controller %s; if disks are behind it, this box has more disks than are seen", c)
+	}
 	// This comes before anything reads a disk. Whatever goes wrong from here on,
 	// the kernel lets nobody write to one.
 	unprotected := s.protect(disks)

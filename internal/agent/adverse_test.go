@@ -471,3 +471,21 @@ func TestWrongClock(t *testing.T) {
 		t.Errorf("the log has:\n%s", log)
 	}
 }
+
+// TestUnreadyController: a backup that may lack a disk says so beside its
+// outcome.
+func TestUnreadyController(t *testing.T) {
+	b := newBench(t)
+	b.disk("vda", "S1", 1)
+	const text = "controller nvme0 (NVMe controller, connecting) is not ready yet; if disks are behind it, this box has more disks than are seen"
+	b.do(box.Backup, box.Done)
+	if log := b.read(folder + "maintenance.log"); strings.Contains(log, "controller") {
+		t.Errorf("without such a controller the log says:\n%s", log)
+	}
+	b.write("sys/class/nvme/nvme0/state", "connecting\n")
+	b.do(box.BackupAgain, box.Done)
+	// It stands where it was seen, and again beside the outcome.
+	if log := b.read(folder + "maintenance.log"); strings.Count(log, text) != 2 {
+		t.Errorf("the log says:\n%s", log)
+	}
+}

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"testbox-imaging/internal/disk"
 	"testbox-imaging/internal/kmod"
 )
 
@@ -123,24 +124,64 @@ func TestBlockDevices(t *testing.T) {
 	}
 }
 
+// settleOn runs settle with what becomes of the disks and controllers of a box.
+func settleOn(scan func() int, disks func() string, unready func() []disk.Controller) (said string) {
+	settle(context.Background(), settling{
+		scan: scan, disks: disks, unready: unready, beat: func() {}, say: func(f string, a ...any) { said += fmt.Sprintf(f+"\n", a...) },
+	})
+	return said
+}
+
 func TestSettle(t *testing.T) {
 	type event struct {
 		at    time.Duration
 		disks string
 	}
+	driverless, starting := []disk.Controller{{Name: "c0"}}, []disk.Controller{{Name: "c0", Driven: true}}
+	const (
+		noDriver = "controller c0 () has no driver in this maintenance system; disks behind it cannot be seen\n"
+		notReady = "controller c0 () is not ready yet; disks behind it cannot be seen\n"
+	)
 	for name, c := range map[string]struct {
-		events   []event
-		from, to time.Duration
+		events  []event
+		unready []disk.Controller
+		ready   time.Duration // when the controllers are ready, if there are any
+		busy    time.Duration // how long drivers are loaded
+		want    time.Duration
+		says    string
 	}{
-		"at once": {[]event{{0, "sda"}}, settleQuiet, settleQuiet + time.Second},
-		"no disk": {nil, settleNone, settleNone + time.Second},
-		"one by one": {[]event{{time.Second, "sda"}, {2500 * time.Millisecond, "sda sdb"}, {4 * time.Second, "sda sdb sdc"}},
-			4*time.Second + settleQuiet, 5*time.Second + settleQuiet},
-		"late first one": {[]event{{8 * time.Second, "sda"}}, 8*time.Second + settleQuiet, 9*time.Second + settleQuiet},
+		"at once": {events: []event{{0, "sda"}}, want: settleQuiet, says: "disks: sda\n"},
+		"no disk": {want: settleNone, says: "no disk was found; if the box has one, the maintenance system lacks its driver\n"},
+		"one by one": {
+			events: []event{{time.Second, "sda"}, {2500 * time.Millisecond, "sda sdb"}, {4 * time.Second, "a b c"}},
+			want:   4*time.Second + settleQuiet, says: "disks: a b c\n",
+		},
+		"late first": {events: []event{{8 * time.Second, "sda"}}, want: 8*time.Second + settleQuiet, says: "disks: sda\n"},
+		"slow udev": {
+			events: []event{{0, "sda"}, {time.Minute, "sda sdb"}}, busy: time.Minute,
+			want: time.Minute + settleQuiet, says: "disks: sda sdb\n",
+		},
+		"udev without end": {events: []event{{0, "sda"}}, busy: time.Hour, want: settleMax, says: "disks: sda\n"},
+		"no driver":        {events: []event{{0, "sda"}}, unready: driverless, ready: time.Hour, want: settleNone, says: noDriver + "disks: sda\n"},
+		"late driver": {
+			events: []event{{0, "sda"}, {4 * time.Minute, "sda sdb"}}, unready: driverless, ready: 4 * time.Minute, busy: 4 * time.Minute,
+			want: 4*time.Minute + settleQuiet, says: "disks: sda sdb\n",
+		},
+		"slow NVMe": {
+			events: []event{{0, "sda"}, {time.Minute, "sda nvme0n1"}}, unready: starting, ready: time.Minute,
+			want: time.Minute + settleQuiet, says: "disks: sda nvme0n1\n",
+		},
+		"broken NVMe": {events: []event{{0, "sda"}}, unready: starting, ready: time.Hour, want: settleLong, says: notReady + "disks: sda\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				start := time.Now()
+				scan := func() int {
+					if time.Since(start) < c.busy {
+						return 1
+					}
+					return 0
+				}
 				disks := func() string {
 					now := ""
 					for _, e := range c.events {
@@ -150,22 +191,19 @@ func TestSettle(t *testing.T) {
 					}
 					return now
 				}
-				settle(context.Background(), func() int { return 0 }, disks, func(string, ...any) {})
-				if took := time.Since(start); took < c.from || took > c.to {
-					t.Errorf("took %v, want %v to %v", took, c.from, c.to)
+				said := settleOn(scan, disks, func() []disk.Controller {
+					if time.Since(start) >= c.ready {
+						return nil
+					}
+					return c.unready
+				})
+				if took := time.Since(start); took < c.want || took > c.want+2*time.Second {
+					t.Errorf("took %v, want %v", took, c.want)
+				}
+				if said != c.says {
+					t.Errorf("said %q, want %q", said, c.says)
 				}
 			})
 		})
 	}
-}
-
-// Devices without end must not keep a box from its action.
-func TestSettleIsBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		start := time.Now()
-		settle(context.Background(), func() int { return 1 }, func() string { return "sda" }, func(string, ...any) {})
-		if took := time.Since(start); took < settleMax || took > settleMax+time.Second {
-			t.Errorf("took %v", took)
-		}
-	})
 }

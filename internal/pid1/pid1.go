@@ -152,7 +152,7 @@ func (s *system) run(ctx context.Context) error {
 	// is large. So these run at the same time.
 	var always, settled sync.WaitGroup
 	always.Go(mods.loadAlways)
-	settled.Go(func() { settle(ctx, mods.scan, blockDevices(os.DirFS("/sys")), s.say) })
+	settled.Go(func() { s.settleDisks(ctx, mods.scan) })
 	address, err := s.network(ctx)
 	if err != nil {
 		return err

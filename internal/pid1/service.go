@@ -63,7 +63,7 @@ func otherConsoles(active string) []string {
 // serve does everything from mounting the areas to the agent's end.
 func (s *system) serve(ctx context.Context) error {
 	var settled sync.WaitGroup
-	settled.Go(func() { settle(ctx, udevDrivers{}.scan, blockDevices(os.DirFS("/sys")), s.say) })
+	settled.Go(func() { s.settleDisks(ctx, udevDrivers{}.scan) })
 	client := newNFSClient(s.cmd.Address.String())
 	if err := mountAreas(ctx, notMounted(s.areas()), client.again, s.mountLimit(), s.say); err != nil {
 		return err

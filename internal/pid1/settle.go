@@ -2,42 +2,82 @@ package pid1
 
 import (
 	"context"
+	"os"
+	"slices"
 	"time"
+
+	"testbox-imaging/internal/disk"
 )
 
 // How long to wait for disks. USB and SAS disks appear up to 5 s after their
 // controller's driver, one after the other.
 const (
-	settleQuiet = 5 * time.Second        // without anything new, if there are disks
-	settleNone  = 10 * time.Second       // without anything new, if there is no disk
-	settleMax   = 2 * time.Minute        // in all
+	settleQuiet = 5 * time.Second        // without anything new, if there are disks and each controller is ready
+	settleNone  = 15 * time.Second       // without anything new, otherwise
+	settleMax   = 2 * time.Minute        // in all, once each controller is ready
+	settleLong  = 10 * time.Minute       // in all
 	settlePoll  = 250 * time.Millisecond // between two looks at the disks
 	settleScan  = 4                      // one scan in so many polls, since a scan walks all of /sys
 )
 
-// settle waits until no more disks appear. scan loads drivers for new devices
-// and returns how many. disks returns the names of all disks in one text.
-func settle(ctx context.Context, scan func() int, disks func() string, say func(string, ...any)) {
+// settling is what settle looks at.
+type settling struct {
+	scan    func() int               // loads drivers for new devices and returns how many, or 1 while somebody else loads some
+	disks   func() string            // the names of all disks in one text
+	unready func() []disk.Controller // controllers that show no disk yet
+	beat    func()
+	say     func(string, ...any)
+}
+
+// settle waits until no more disks appear. A disk that appears after the agent
+// has looked would be missing in a backup. So a box on a slow machine, or with a
+// slow server, gets more time while one of its controllers has not shown its
+// disks.
+func settle(ctx context.Context, s settling) {
 	start := time.Now()
-	seen, last := disks(), start
-	for poll := 1; time.Since(start) < settleMax; poll++ {
+	seen, last, ready := s.disks(), start, start // ready is when the last controller became ready
+	unready := s.unready()
+	for poll := 1; ; poll++ {
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(settlePoll):
 		}
-		fresh := poll%settleScan == 0 && scan() > 0
-		if now := disks(); now != seen || fresh {
+		s.beat()
+		fresh := false
+		if poll%settleScan == 0 {
+			fresh = s.scan() > 0
+			unready = s.unready()
+			fresh = fresh || slices.ContainsFunc(unready, func(c disk.Controller) bool { return c.Driven })
+		}
+		if now := s.disks(); now != seen || fresh {
 			seen, last = now, time.Now()
 		}
-		quiet := time.Since(last)
-		if quiet >= settleNone || seen != "" && quiet >= settleQuiet {
+		quiet := settleQuiet
+		if len(unready) > 0 {
+			ready = time.Now()
+		}
+		if seen == "" || len(unready) > 0 {
+			quiet = settleNone
+		}
+		if time.Since(last) >= quiet || time.Since(ready) >= settleMax || time.Since(start) >= settleLong {
 			break
 		}
 	}
+	for _, c := range unready {
+		s.say("controller %s; disks behind it cannot be seen", c)
+	}
 	if seen == "" {
-		say("no disk was found; if the box has one, the maintenance system lacks its driver")
+		s.say("no disk was found; if the box has one, the maintenance system lacks its driver")
 		return
 	}
-	say("disks: %s", seen)
+	s.say("disks: %s", seen)
+}
+
+// settleDisks is settle on this machine.
+func (s *system) settleDisks(ctx context.Context, scan func() int) {
+	sys := os.DirFS("/sys")
+	settle(ctx, settling{
+		scan: scan, disks: blockDevices(sys), unready: func() []disk.Controller { return disk.Unready(sys) }, beat: s.beat, say: s.say,
+	})
 }
