@@ -42,7 +42,7 @@ func TestUnready(t *testing.T) {
 			"[nvme0 (NVMe controller, resetting) is not ready yet]"},
 		"an NVMe controller that is live": {"class/nvme/nvme0", "", map[string]*fstest.MapFile{"state": text("live")}, "[]"},
 		"an NVMe controller that is dead": {"class/nvme/nvme0", "", map[string]*fstest.MapFile{"state": text("dead")}, "[]"},
-		"nothing":                          {"block", "", nil, "[]"},
+		"nothing":                         {"block", "", nil, "[]"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			sys := fstest.MapFS{}

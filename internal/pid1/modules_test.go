@@ -147,6 +147,7 @@ func TestSettle(t *testing.T) {
 		unready []disk.Controller
 		ready   time.Duration // when the controllers are ready, if there are any
 		busy    time.Duration // how long drivers are loaded
+		slow    time.Duration // how long each look takes
 		want    time.Duration
 		says    string
 	}{
@@ -160,6 +161,11 @@ func TestSettle(t *testing.T) {
 		"slow udev": {
 			events: []event{{0, "sda"}, {time.Minute, "sda sdb"}}, busy: time.Minute,
 			want: time.Minute + settleQuiet, says: "disks: sda sdb\n",
+		},
+		// The machine is so slow that five seconds go by between two scans.
+		"seldom runs": {
+			events: []event{{0, "sda"}, {time.Minute, "sda sdb"}}, busy: time.Minute, slow: 2 * time.Second,
+			want: time.Minute + 40*time.Second, says: "disks: sda sdb\n",
 		},
 		"udev without end": {events: []event{{0, "sda"}}, busy: time.Hour, want: settleMax, says: "disks: sda\n"},
 		"no driver":        {events: []event{{0, "sda"}}, unready: driverless, ready: time.Hour, want: settleNone, says: noDriver + "disks: sda\n"},
@@ -183,6 +189,7 @@ func TestSettle(t *testing.T) {
 					return 0
 				}
 				disks := func() string {
+					time.Sleep(c.slow)
 					now := ""
 					for _, e := range c.events {
 						if time.Since(start) >= e.at {
@@ -197,7 +204,7 @@ func TestSettle(t *testing.T) {
 					}
 					return c.unready
 				})
-				if took := time.Since(start); took < c.want || took > c.want+2*time.Second {
+				if took := time.Since(start); took < c.want || took > c.want+2*time.Second+8*c.slow {
 					t.Errorf("took %v, want %v", took, c.want)
 				}
 				if said != c.says {

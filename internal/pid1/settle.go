@@ -17,7 +17,7 @@ const (
 	settleMax   = 2 * time.Minute        // in all, once each controller is ready
 	settleLong  = 10 * time.Minute       // in all
 	settlePoll  = 250 * time.Millisecond // between two looks at the disks
-	settleScan  = 4                      // one scan in so many polls, since a scan walks all of /sys
+	settleScan  = 4                      // looks at the disks before each scan, since a scan walks all of /sys
 )
 
 // settling is what settle looks at.
@@ -35,23 +35,28 @@ type settling struct {
 // disks.
 func settle(ctx context.Context, s settling) {
 	start := time.Now()
-	seen, last, ready := s.disks(), start, start // ready is when the last controller became ready
-	unready := s.unready()
-	for poll := 1; ; poll++ {
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(settlePoll):
+	seen, unready, ready := s.disks(), s.unready(), start // ready is when the last controller became ready
+	// Quiet time is what was slept between looks. On a machine so busy that this
+	// process seldom runs, the clock goes on while nobody looks, and whoever loads
+	// the drivers waits as long.
+	var still time.Duration
+	for {
+		for range settleScan {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(settlePoll):
+			}
+			s.beat()
+			still += settlePoll
+			if now := s.disks(); now != seen {
+				seen, still = now, 0
+			}
 		}
-		s.beat()
-		fresh := false
-		if poll%settleScan == 0 {
-			fresh = s.scan() > 0
-			unready = s.unready()
-			fresh = fresh || slices.ContainsFunc(unready, func(c disk.Controller) bool { return c.Driven })
-		}
-		if now := s.disks(); now != seen || fresh {
-			seen, last = now, time.Now()
+		loaded := s.scan()
+		unready = s.unready()
+		if loaded > 0 || slices.ContainsFunc(unready, func(c disk.Controller) bool { return c.Driven }) {
+			still = 0
 		}
 		quiet := settleQuiet
 		if len(unready) > 0 {
@@ -60,7 +65,7 @@ func settle(ctx context.Context, s settling) {
 		if seen == "" || len(unready) > 0 {
 			quiet = settleNone
 		}
-		if time.Since(last) >= quiet || time.Since(ready) >= settleMax || time.Since(start) >= settleLong {
+		if still >= quiet || time.Since(ready) >= settleMax || time.Since(start) >= settleLong {
 			break
 		}
 	}
