@@ -477,7 +477,8 @@ func TestWrongClock(t *testing.T) {
 func TestUnreadyController(t *testing.T) {
 	b := newBench(t)
 	b.disk("vda", "S1", 1)
-	const text = "controller nvme0 (NVMe controller, connecting) is not ready yet; if disks are behind it, this box has more disks than are seen"
+	const text = "controller nvme0 (NVMe controller, connecting) is not ready yet; " +
+		"if disks are behind it, this box has more disks than are seen"
 	b.do(box.Backup, box.Done)
 	if log := b.read(folder + "maintenance.log"); strings.Contains(log, "controller") {
 		t.Errorf("without such a controller the log says:\n%s", log)

@@ -168,7 +168,10 @@ func TestSettle(t *testing.T) {
 			want: time.Minute + 40*time.Second, says: "disks: sda sdb\n",
 		},
 		"udev without end": {events: []event{{0, "sda"}}, busy: time.Hour, want: settleMax, says: "disks: sda\n"},
-		"no driver":        {events: []event{{0, "sda"}}, unready: driverless, ready: time.Hour, want: settleNone, says: noDriver + "disks: sda\n"},
+		"no driver": {
+			events: []event{{0, "sda"}}, unready: driverless, ready: time.Hour,
+			want: settleNone, says: noDriver + "disks: sda\n",
+		},
 		"late driver": {
 			events: []event{{0, "sda"}, {4 * time.Minute, "sda sdb"}}, unready: driverless, ready: 4 * time.Minute, busy: 4 * time.Minute,
 			want: 4*time.Minute + settleQuiet, says: "disks: sda sdb\n",
