@@ -24,6 +24,7 @@ import (
 	"testbox-imaging/internal/dhcp"
 	"testbox-imaging/internal/doctor"
 	"testbox-imaging/internal/durable"
+	"testbox-imaging/internal/ledger"
 	"testbox-imaging/internal/loaders"
 	"testbox-imaging/internal/maintenance"
 	"testbox-imaging/internal/problem"
@@ -374,6 +375,7 @@ func (d *doctorRun) askServer(ctx context.Context, c *apiclient.Client, noServer
 	} else {
 		all = append(all, doctor.Copies(jobs)...)
 	}
+	all = append(all, alikeDisks(ctx, c, list)...)
 	if d.place != nil && d.cfg != nil {
 		if files, err := d.place.Boot.List(); err == nil {
 			all = append(all, doctor.Orphans(d.place.Boot, files, list)...)
@@ -395,6 +397,43 @@ func (d *doctorRun) askServer(ctx context.Context, c *apiclient.Client, noServer
 		}
 	}
 	return all
+}
+
+// maxAlikeTime bounds how long inventories of boxes are looked at. Each takes some milliseconds.
+const maxAlikeTime = 15 * time.Second
+
+// alikeDisks looks for boxes whose disks cannot be told apart.
+func alikeDisks(ctx context.Context, c *apiclient.Client, list []api.Box) (all []doctor.Finding) {
+	begun := time.Now()
+	looked := 0
+	for _, b := range list {
+		if b.Health == ledger.Retired {
+			continue
+		}
+		if time.Since(begun) > maxAlikeTime {
+			all = append(all, doctor.NotLookedAt("alike", fmt.Sprintf("the disks of %d of %d boxes were looked at, and then the time was over; "+
+				"testbox doctor BOX looks at those of one", looked, len(list))))
+			break
+		}
+		found, known := alikeOf(ctx, c, b.Address)
+		if all = append(all, found...); known {
+			looked++
+		}
+	}
+	if len(all) == 0 {
+		all = append(all, doctor.Finding{Severity: doctor.Fine, Check: "alike",
+			Text: fmt.Sprintf("the disks of %s can be told apart; the others have no inventory", words.Count(looked, "box", "boxes"))})
+	}
+	return all
+}
+
+// alikeOf looks at the disks of a box. known is false if it has no inventory that can be read.
+func alikeOf(ctx context.Context, c *apiclient.Client, addr string) (found []doctor.Finding, known bool) {
+	var is api.InventoryChanges
+	if err := c.Do(ctx, "GET", apiclient.Path("boxes", addr, "inventory", "changes"), nil, &is); err != nil {
+		return nil, false
+	}
+	return doctor.Alike(addr, is.Alike), true
 }
 
 // noAnswer is the finding of a server that cannot be asked.
@@ -449,6 +488,8 @@ func (d *doctorRun) askBox(ctx context.Context, c *apiclient.Client, word string
 	}
 	all = append(all, doctor.Backups(list.Backups)...)
 	all = append(all, doctor.Firmware(&b, list.Backups)...)
+	found, _ := alikeOf(ctx, c, b.Address)
+	all = append(all, found...)
 	var jobs api.CheckedJobs
 	err := c.Do(ctx, "POST", apiclient.Path("jobs", "check"), api.NewJobs{Action: box.Restore, Targets: []string{"box:" + b.Address}}, &jobs)
 	return append(all, doctor.Restore(&b, jobs.Jobs, err)...)

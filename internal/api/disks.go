@@ -6,12 +6,15 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"strings"
 	"time"
 
 	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/disk"
 	"testbox-imaging/internal/dispatch"
 	"testbox-imaging/internal/inventory"
 	"testbox-imaging/internal/ledger"
+	"testbox-imaging/internal/match"
 	"testbox-imaging/internal/wear"
 )
 
@@ -87,6 +90,14 @@ type InventoryChanges struct {
 	Changes []inventory.Change `json:"changes"`
 	More    bool               `json:"more,omitempty" doc:"not all is listed or compared"`
 	Disks   []DiskHealth       `json:"disks" doc:"what the disks of the latest inventory say of their health"`
+	Alike   []AlikeDisks       `json:"alike,omitempty" doc:"disks of the latest inventory that are built alike, and have neither WWN nor serial"`
+}
+
+// AlikeDisks are disks of one box that cannot be told apart by what they say of themselves.
+type AlikeDisks struct {
+	Disks  []string `json:"disks" doc:"kernel names"`
+	Placed bool     `json:"placed,omitempty" doc:"they can be told apart by where they are plugged in, as long as they stay there"`
+	Text   string   `json:"text" doc:"what follows from that, and what to do"`
 }
 
 // DiskHealth is what a disk says of its health.
@@ -122,9 +133,11 @@ func (s *Server) getChanges(ctx context.Context, in *BoxPath) (*body[InventoryCh
 		return nil, err
 	}
 	out := InventoryChanges{Time: inventory.TimeOf(is).UTC(), Changes: []inventory.Change{}}
-	if out.Disks, err = healthOf(is); err != nil {
+	disks, err := inventory.ParseDisks(is)
+	if err != nil {
 		return nil, notFound("the inventory of the box %s cannot be read: %v", addr, err)
 	}
+	out.Disks, out.Alike = healthOf(disks), alike(disks)
 	was, err := readInventory(folder.Path(box.InfoBefore))
 	if errors.Is(err, fs.ErrNotExist) {
 		return answer(out, nil)
@@ -151,8 +164,30 @@ func readInventory(path string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, inventory.MaxJSON))
 }
 
-func healthOf(data []byte) ([]DiskHealth, error) {
-	disks, err := inventory.ParseDisks(data)
+// alike finds the disks of an inventory that cannot be told apart.
+func alike(disks []inventory.Disk) (all []AlikeDisks) {
+	var list []disk.Disk
+	for _, d := range disks[:min(len(disks), maxHealth)] {
+		list = append(list, disk.Disk{Name: d.Name, Identity: d.Identity, Transport: d.Transport, Removable: d.Removable})
+	}
+	for _, t := range match.Alike(list) {
+		for i := range t.Disks {
+			t.Disks[i] = clean(t.Disks[i])
+		}
+		a := AlikeDisks{Disks: t.Disks, Placed: t.Placed}
+		a.Text = fmt.Sprintf("The disks %s are built alike, and have no serial and no WWN. ", strings.Join(t.Disks, ", "))
+		if t.Placed {
+			a.Text += "Only the places where they are plugged in tell them apart. If they are swapped, a restore writes each image onto the " +
+				"other disk, unless it is said where the images go."
+		} else {
+			a.Text += "Nothing tells them apart, so a restore is refused unless it is said where the images go."
+		}
+		all = append(all, a)
+	}
+	return all
+}
+
+func healthOf(disks []inventory.Disk) []DiskHealth {
 	out := []DiskHealth{}
 	for _, d := range disks[:min(len(disks), maxHealth)] {
 		h := DiskHealth{Name: clean(d.Name), Model: clean(d.Model), Serial: clean(d.Serial), Size: d.Size, Status: clean(d.Health.Status),
@@ -165,5 +200,5 @@ func healthOf(data []byte) ([]DiskHealth, error) {
 		}
 		out = append(out, h)
 	}
-	return out, err
+	return out
 }

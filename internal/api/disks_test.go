@@ -31,6 +31,9 @@ func TestInventoryChanges(t *testing.T) {
 	put(box.InfoJSON, 2<<30)
 	var got api.InventoryChanges
 	c.want(200, "GET", path, nil, &got)
+	if len(got.Alike) > 0 {
+		t.Errorf("one disk is like another: %+v", got.Alike)
+	}
 	if len(got.Changes) > 0 || !got.Before.IsZero() || got.Time.Unix() != 2<<30 || len(got.Disks) != 1 {
 		t.Errorf("without an inventory before: %+v", got)
 	}
@@ -47,6 +50,31 @@ func TestInventoryChanges(t *testing.T) {
 	c.want(404, "GET", path, nil, nil)
 	must(t, os.WriteFile(folder.Path(box.InfoJSON), []byte(`{"format":1,"disks":7}`), 0o644))
 	c.want(404, "GET", path, nil, nil)
+}
+
+// TestAlikeDisks: disks that have no serial and are built alike are said, with what follows from that.
+func TestAlikeDisks(t *testing.T) {
+	r := newRig(t)
+	r.box(ledger.Box{Address: addr(t, "10.0.0.1")})
+	folder, err := r.area.Box(addr(t, "10.0.0.1"))
+	must(t, err)
+	disk := func(name, path, transport string) inventory.Disk {
+		return inventory.Disk{Name: name, Identity: image.Identity{Path: path, Size: 1 << 30, SectorSize: 512}, Transport: transport}
+	}
+	inv := &inventory.Inventory{Format: 1, Disks: []inventory.Disk{disk("vda", "p1", "virtio"), disk("vdb", "p2", "virtio"),
+		disk("sda", "", "usb"), disk("sdb", "", "usb")}}
+	for _, placed := range []bool{true, false} {
+		if !placed {
+			inv.Disks[1].Path = "p1"
+		}
+		must(t, folder.WriteFile(box.InfoJSON, inv.JSON()))
+		var got api.InventoryChanges
+		r.root().want(200, "GET", "/api/v1/boxes/10.0.0.1/inventory/changes", nil, &got)
+		if len(got.Alike) != 1 || strings.Join(got.Alike[0].Disks, " ") != "vda vdb" || got.Alike[0].Placed != placed ||
+			strings.Contains(got.Alike[0].Text, "is refused") == placed {
+			t.Errorf("placed %v: %+v", placed, got.Alike)
+		}
+	}
 }
 
 func TestRates(t *testing.T) {

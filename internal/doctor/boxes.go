@@ -343,6 +343,18 @@ func Backups(list []api.Backup) (all []Finding) {
 	return all
 }
 
+// Alike says which disks of a box cannot be told apart.
+func Alike(addr string, all []api.AlikeDisks) (found []Finding) {
+	for _, a := range all {
+		do := "testbox restore " + addr + " --map IMAGE=DISK,IMAGE=DISK after a look at which is which. Or put in disks that have serials, " +
+			"which a virtual machine can give its disks."
+		if found = append(found, warning("alike", do, "the box %s: %s", addr, a.Text)); a.Placed {
+			found[len(found)-1].Do = "Leave them where they are plugged in. If they were moved: " + do
+		}
+	}
+	return found
+}
+
 // Orphans finds boot files that no job needs. The boxes were read after the boot files.
 func Orphans(boot *bootfiles.Folder, files []*bootfiles.File, list []api.Box) (all []Finding) {
 	last := map[string]*api.LastJob{}

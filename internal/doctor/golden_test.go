@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"strings"
 	"testing"
 
 	"testbox-imaging/internal/api"
@@ -22,5 +23,20 @@ func TestCopies(t *testing.T) {
 	has(t, all, Warning, "machine-id", "10.0.0.2 has the system of 10.0.0.1")
 	if len(all) != 1 {
 		t.Errorf("%+v", all)
+	}
+}
+
+// TestAlike: disks that cannot be told apart are a warning, with what to do where they stay in place, and where nothing helps.
+func TestAlike(t *testing.T) {
+	all := Alike("10.0.0.2", []api.AlikeDisks{{Disks: []string{"vda", "vdb"}, Placed: true, Text: "The disks vda, vdb are alike."},
+		{Disks: []string{"sda", "sdb"}, Text: "Nothing tells them apart."}})
+	has(t, all, Warning, "alike", "the box 10.0.0.2: The disks vda, vdb are alike.")
+	has(t, all, Warning, "alike", "Nothing tells them apart.")
+	if len(all) != 2 || strings.Contains(all[0].Do, "Leave them") == strings.Contains(all[1].Do, "Leave them") ||
+		!strings.Contains(all[1].Do, "testbox restore 10.0.0.2 --map") {
+		t.Errorf("%+v", all)
+	}
+	if all := Alike("10.0.0.2", nil); all != nil {
+		t.Errorf("disks that are not alike: %+v", all)
 	}
 }
