@@ -79,6 +79,13 @@ type preview struct {
 	Key     string // makes the form count once, however often it is sent
 	Fields  []field
 	Back    string
+	Again   string // path of the preview of the same, after it was not done
+	Why     string
+	Up      bool
+	Choices *choices // nil for an action that has none
+	Hooks   []hookChoice
+	Disks   []api.DiskHealth // of the box, if there is one alone
+	Alike   []api.AlikeDisks
 }
 
 // target is what an action will do to one box.
@@ -87,6 +94,9 @@ type target struct {
 	Jobs []api.Job // those that are cancelled
 	Text string    // what became of it
 	Done bool
+	// To has the disks to which the map sends images, and Astray those images of the map that the backup does not have.
+	To     map[string]string
+	Astray []string
 }
 
 // field is a field of the form.
@@ -140,15 +150,13 @@ func (s *Site) previewOf(r *http.Request, q url.Values) (*preview, error) {
 	case len(boxes) == 0:
 		return nil, refused(http.StatusBadRequest, "no box was chosen. Go back, and choose at least one")
 	}
-	p := &preview{Action: a, Key: "page-" + rand.Text(), Back: "/"}
+	p := &preview{Action: a, Key: "page-" + rand.Text(), Back: "/", Why: q.Get("why"), Up: q.Get("up") != ""}
 	if len(boxes) == 1 {
 		p.Back = "/boxes/" + url.PathEscape(boxes[0])
 	}
 	if a.form != nil {
 		a.form(p, q)
 	}
-	var list api.CheckedJobs
-	ask := api.NewJobs{Action: a.Job, Targets: boxes, Options: api.Options{Image: q.Get("image")}}
 	if a.Job == "" { // the boxes alone are wanted, and what they do
 		for _, word := range boxes {
 			var b api.Box
@@ -172,7 +180,16 @@ func (s *Site) previewOf(r *http.Request, q url.Values) (*preview, error) {
 		}
 		return p, nil
 	}
-	if err := v.Ask(r.Context(), "check-jobs", nil, ask, &list); err != nil {
+	var c choices
+	if a.chooses() {
+		c = choicesOf(q)
+	}
+	list, err := checked(r.Context(), v, a, boxes, c)
+	if c.wrong(err) {
+		for _, word := range boxes {
+			list.Jobs = append(list.Jobs, api.CheckedJob{Box: word, Refused: textOf(err)})
+		}
+	} else if err != nil {
 		return nil, err
 	}
 	for _, j := range list.Jobs {
@@ -181,8 +198,23 @@ func (s *Site) previewOf(r *http.Request, q url.Values) (*preview, error) {
 			p.Refused++
 		}
 	}
+	if a.chooses() {
+		p.choose(r.Context(), v, c)
+	}
 	return p, nil
 }
+
+// checked asks what jobs would do.
+func checked(ctx context.Context, v *api.Visitor, a *action, boxes []string, c choices) (list api.CheckedJobs, err error) {
+	ask := api.NewJobs{Action: a.Job, Targets: boxes}
+	if ask.Options, err = c.options(); err == nil {
+		err = v.Ask(ctx, "check-jobs", nil, ask, &list)
+	}
+	return list, err
+}
+
+// chooses reports whether the action uses a backup, so that there is more to choose.
+func (a *action) chooses() bool { return a.Job == box.Restore || a.Job == box.Verify }
 
 // act does what a form of a preview asks for. Each job has the form's key, so a form that is sent again
 // makes no second job. The answer names what was done, and is made after it was done.
@@ -198,6 +230,11 @@ func (s *Site) act(w http.ResponseWriter, r *http.Request) {
 		return
 	case !v.May(a.route):
 		s.Fail(w, r, refused(http.StatusForbidden, "this is not for your role, which is %s", v.Role()))
+		return
+	case a.chooses() && (q.Get("show") != "" || choicesOf(q).Shown() != q.Get("shown")):
+		// Nothing is done that its page has not shown before.
+		undone(w)
+		http.Redirect(w, r, a.chosen(q), http.StatusSeeOther)
 		return
 	case len(q["box"]) == 0:
 		s.Fail(w, r, refused(http.StatusBadRequest, "no box was chosen"))
@@ -227,7 +264,7 @@ func (s *Site) act(w http.ResponseWriter, r *http.Request) {
 // that the preview named. If some of them cannot be made, the answer says which.
 func (s *Site) addJobs(ctx context.Context, v *api.Visitor, a *action, q url.Values) (jobs []api.Job, some *preview, err error) {
 	ask := api.NewJobs{Action: a.Job, Targets: slices.Clone(q["box"]), Key: q.Get("key"), Why: q.Get("why"), WaitUp: q.Get("up") != ""}
-	if a.Job != box.Restore && a.Job != box.Verify {
+	if !a.chooses() {
 		for i, addr := range q["box"] {
 			if slices.Contains(q["known"], addr) { // if it was forgotten since, it does not become a box again
 				ask.Targets[i] = "box:" + addr
@@ -237,8 +274,12 @@ func (s *Site) addJobs(ctx context.Context, v *api.Visitor, a *action, q url.Val
 		err := v.Ask(ctx, "add-jobs", nil, ask, &list)
 		return list.Jobs, nil, err
 	}
-	images, marks := byBox(q["image"]), byBox(q["mark"]) // the backup is BOX@ID
-	some = &preview{Action: a, Back: "/"}
+	c := choicesOf(q)
+	if ask.Options, err = c.options(); err != nil {
+		return nil, nil, err
+	}
+	images, marks := byBox(q["meant"]), byBox(q["mark"]) // the backup is BOX@ID
+	some = &preview{Action: a, Back: "/", Again: a.chosen(q)}
 	for _, addr := range q["box"] {
 		if images[addr] == "" || marks[addr] == "" {
 			return nil, nil, refused(http.StatusBadRequest, "the form does not name the backup of %s, so nothing was done", addr)
@@ -247,6 +288,9 @@ func (s *Site) addJobs(ctx context.Context, v *api.Visitor, a *action, q url.Val
 	for _, addr := range q["box"] {
 		one := ask
 		one.Targets, one.Options.Image, one.Marks = []string{"box:" + addr}, images[addr], map[string]string{addr: marks[addr]}
+		if c.From != "" { // the API has the backup of another box in two words
+			one.Options.From, one.Options.Image, _ = strings.Cut(images[addr], "@")
+		}
 		var list api.JobList
 		t := target{CheckedJob: api.CheckedJob{Box: addr}}
 		if err := v.Ask(ctx, "add-jobs", nil, one, &list); err != nil || len(list.Jobs) == 0 {

@@ -43,6 +43,7 @@ type answer struct {
 	status int
 	text   bytes.Buffer
 	done   bool // something was done, or may have been
+	undone bool // nothing was done, although the answer is no error
 }
 
 func (a *answer) Header() http.Header { return a.head }
@@ -62,6 +63,13 @@ func (a *answer) Write(b []byte) (int, error) {
 func done(w http.ResponseWriter) {
 	if a, ok := w.(*answer); ok {
 		a.done = true
+	}
+}
+
+// undone notes that nothing was done, so that the form can be sent again with other words.
+func undone(w http.ResponseWriter) {
+	if a, ok := w.(*answer); ok {
+		a.undone = true
 	}
 }
 
@@ -137,7 +145,7 @@ func (o *once) run(is formKey, f *sent, do func(*answer)) *answer {
 	defer func() {
 		o.mu.Lock()
 		defer o.mu.Unlock()
-		if ended && (a.done || a.status < http.StatusBadRequest) && a.text.Len() <= keptBytes {
+		if ended && (a.done || a.status < http.StatusBadRequest && !a.undone) && a.text.Len() <= keptBytes {
 			o.tidy(a.text.Len())
 			f.answer, f.at = a, time.Now()
 			o.order = append(o.order, is)

@@ -353,7 +353,7 @@ func TestRoles(t *testing.T) {
 		if resp, _ := viewer.get("/act/" + a + "?box=10.0.0.1"); resp.StatusCode != http.StatusForbidden {
 			t.Errorf("the preview of %s: %d", a, resp.StatusCode)
 		}
-		resp, _ := viewer.post("/act/"+a, url.Values{"box": {"10.0.0.1"}, "key": {"k"}, "image": {"10.0.0.1=x"}, "for": {"1h"},
+		resp, _ := viewer.post("/act/"+a, url.Values{"box": {"10.0.0.1"}, "key": {"k"}, "meant": {"10.0.0.1=x"}, "for": {"1h"},
 			"health": {"good"}})
 		if resp.StatusCode != http.StatusForbidden {
 			t.Errorf("%s by a viewer: %d", a, resp.StatusCode)
@@ -508,7 +508,7 @@ func TestRestore(t *testing.T) {
 	}
 	r.done(addr(t, "10.0.0.1"), box.Backup)
 	text = b.shows("/act/restore?box=10.0.0.1")
-	image := regexp.MustCompile(`name="image" value="([^"]+)"`).FindStringSubmatch(text)
+	image := regexp.MustCompile(`name="meant" value="([^"]+)"`).FindStringSubmatch(text)
 	if image == nil || !strings.Contains(text, "web-1") || !strings.Contains(text, "These disks are overwritten") ||
 		!strings.Contains(text, "<strong>sda</strong>") {
 		t.Fatalf("%s", text)
@@ -519,11 +519,11 @@ func TestRestore(t *testing.T) {
 		t.Errorf("the preview does not name %s: %s", id, text)
 	}
 	resp, text := b.post("/act/restore", url.Values{"box": {"10.0.0.1"}, "key": {"k3"},
-		"image": {"10.0.0.1=10.0.0.1@20200101-000000"}, "mark": {mark}})
+		"meant": {"10.0.0.1=10.0.0.1@20200101-000000"}, "mark": {mark}})
 	if resp.StatusCode != http.StatusConflict || !strings.Contains(text, "Not done") || strings.Contains(text, "It has the job") {
 		t.Errorf("a backup that is gone: %d %s", resp.StatusCode, text)
 	}
-	resp, _ = b.post("/act/restore", url.Values{"box": {"10.0.0.1"}, "key": {"k1"}, "image": {image[1]}, "mark": {mark}})
+	resp, _ = b.post("/act/restore", url.Values{"box": {"10.0.0.1"}, "key": {"k1"}, "meant": {image[1]}, "mark": {mark}})
 	at := resp.Header.Get("Location")
 	if !strings.HasPrefix(at, "/jobs/") {
 		t.Fatalf("%d %q", resp.StatusCode, at)
@@ -532,7 +532,7 @@ func TestRestore(t *testing.T) {
 	if err != nil || st.Action != box.Restore || st.Options.Image != "10.0.0.1@"+id {
 		t.Errorf("%v, %+v, %v", st.Action, st.Options, err)
 	}
-	for _, form := range []url.Values{{}, {"image": {image[1]}}, {"mark": {mark}}} {
+	for _, form := range []url.Values{{}, {"meant": {image[1]}}, {"mark": {mark}}} {
 		form.Set("box", "10.0.0.1")
 		resp, text = b.post("/act/restore", form)
 		if resp.StatusCode != http.StatusBadRequest || !strings.Contains(text, "nothing was done") {
@@ -549,7 +549,7 @@ func TestConfirmed(t *testing.T) {
 	r.box(ledger.Box{Address: addr(t, "10.0.0.2"), Name: "web-2"})
 	r.done(addr(t, "10.0.0.1"), box.Backup)
 	b := r.as(ledger.Token{Name: "o", Role: ledger.Operator})
-	field := regexp.MustCompile(`name="(box|image|mark|key)" value="([^"]+)"`)
+	field := regexp.MustCompile(`name="(box|meant|mark|key)" value="([^"]+)"`)
 	open := func() url.Values {
 		form := url.Values{}
 		for _, f := range field.FindAllStringSubmatch(b.shows("/act/restore?box=10.0.0.1"), -1) {
@@ -580,7 +580,7 @@ func TestConfirmed(t *testing.T) {
 	r.box(other)
 	form = open()
 	form.Set("mark", strings.Replace(form.Get("mark"), "10.0.0.1=", "10.0.0.2=", 1))
-	form.Set("image", strings.Replace(form.Get("image"), "10.0.0.1=", "10.0.0.2=", 1))
+	form.Set("meant", strings.Replace(form.Get("meant"), "10.0.0.1=", "10.0.0.2=", 1))
 	form.Set("box", "10.0.0.2")
 	refused("the form of another box", form)
 	form = open()

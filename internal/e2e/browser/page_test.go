@@ -107,9 +107,18 @@ func TestRestore(t *testing.T) {
 	if n := len(jobs(t, "nas-03")) - len(before); n != 0 {
 		t.Fatalf("looking at what a restore would do has made %d jobs", n)
 	}
+	// What is chosen only now is shown first, also by the button that would do it.
+	must(t, b.Do(chrome.Click(".choices summary"), chrome.Type("#c-map", "sda=sdb, sdb=sda"), chrome.Click("main form button.danger")))
+	must(t, b.Until("location.search.includes('map=') && document.readyState == 'complete'"))
+	must(t, b.Has("goes onto sdb"))
+	must(t, b.Has("Nothing has been done yet"))
+	if n := len(jobs(t, "nas-03")) - len(before); n != 0 {
+		t.Fatalf("choices that were not shown before have made %d jobs", n)
+	}
 	must(t, b.Do(chrome.Click("main form button.danger")))
 	must(t, b.Until("location.pathname.startsWith('/jobs/') && document.readyState == 'complete'"))
 	must(t, b.Has(image))
+	must(t, b.Has("sdb=sda"))
 	after := jobs(t, "nas-03")
 	if len(after) != len(before)+1 {
 		t.Fatalf("%d jobs were made", len(after)-len(before))
@@ -149,7 +158,8 @@ func seeds(t *testing.T) []string {
 	t.Helper()
 	return []string{"/", "/boxes/" + addr(t, "gpu-02"), "/boxes/" + addr(t, "ci-09"), "/boxes/" + addr(t, "ci-10"), "/boxes/10.88.1.250",
 		"/jobs/" + jobs(t, "gpu-02")[0], "/jobs/" + jobs(t, "nas-02")[0], "/?q=nothing+has+this",
-		"/act/restore?box=" + addr(t, "ci-05"), "/act/power?box=" + addr(t, "gpu-01") + "&box=" + addr(t, "old-04"),
+		"/act/restore?box=" + addr(t, "ci-05"), "/act/restore?box=" + addr(t, "ci-05") + "&from=ci-04&hook=ssh-keys&map=sdx%3Dsda",
+		"/act/restore?box=" + addr(t, "ci-05") + "&map=nonsense", "/act/power?box=" + addr(t, "gpu-01") + "&box=" + addr(t, "old-04"),
 		"/act/hold?box=" + addr(t, "gpu-01"), "/act/health?box=" + addr(t, "gpu-01"), "/act/release?box=" + addr(t, "ci-09")}
 }
 

@@ -286,7 +286,7 @@ func (l *Lab) Find(ctx context.Context, a box.Addr, name string) (*image.Record,
 	if owner, id, other := strings.Cut(name, "@"); other {
 		var err error
 		if a, err = box.ParseAddr(owner); err != nil {
-			return nil, err
+			return nil, problem.Wrongf("%w", err)
 		}
 		name = id
 	}
