@@ -37,13 +37,29 @@ var busyKinds = []struct{ name, mkfs, mount string }{
 	{"orphan_file meta_bg", "-b 1024 -O orphan_file,meta_bg,^resize_inode,^flex_bg -J size=2", "nodelalloc"},
 }
 
-// rounds is how many power cuts each kind has: n, or more by EXT_CUTS.
+// rounds is how many power cuts each kind has. It is n, or the number in
+// EXT_CUTS. With EXT_KEEP the cuts that fail are copied to that folder.
 func rounds(n int) int {
 	var more int
 	if fmt.Sscan(os.Getenv("EXT_CUTS"), &more); more > 0 {
 		return more
 	}
 	return n
+}
+
+// A batch of cuts is made of one file system and proved before the next one
+// begins, because hundreds of cuts at once have no room.
+const batch = 4
+
+// batches calls do for so many batches that they have n cuts, with the number
+// of each batch's first cut. It returns how many cuts there really are. Each
+// batch is a test of its own, so that the others run after one has failed.
+func batches(t *testing.T, n int, do func(t *testing.T, from int)) int {
+	done := 0
+	for ; done < n; done += batch {
+		t.Run(fmt.Sprint("from-", done), func(t *testing.T) { do(t, done) })
+	}
+	return done
 }
 
 // The bench:
@@ -69,25 +85,28 @@ func cutAll(t *testing.T, dir string, wrapped *atomic.Int64) {
 			sub := filepath.Join(dir, fmt.Sprint(i))
 			os.Mkdir(sub, 0o700)
 			disk := filepath.Join(sub, "disk")
-			os.WriteFile(disk, nil, 0o600)
-			os.Truncate(disk, 48*mib)
-			realfs.Ext.Format(t, disk, strings.Fields(k.mkfs)...)
-			n := rounds(4)
 			kind := realfs.Ext
 			kind.Mount = []string{"mount", "-o", strings.TrimSuffix("loop,"+k.mount, ","), "IMG", "DIR"}
-			kind.Mounted(t, disk, func(mnt string) {
-				stop := keepBusy(mnt, 4)
-				defer stop()
-				begin(mnt)
-				for c := range n {
-					time.Sleep(time.Duration(20+rand.IntN(150)) * time.Millisecond)
-					reflink(t, disk, filepath.Join(sub, fmt.Sprint("cut-", c)))
+			s := &score{}
+			n := batches(t, rounds(4), func(t *testing.T, _ int) {
+				os.WriteFile(disk, nil, 0o600)
+				os.Truncate(disk, 48*mib)
+				realfs.Ext.Format(t, disk, strings.Fields(k.mkfs)...)
+				kind.Mounted(t, disk, func(mnt string) {
+					stop := keepBusy(mnt, 4)
+					defer stop()
+					begin(mnt)
+					for c := range batch {
+						time.Sleep(time.Duration(20+rand.IntN(150)) * time.Millisecond)
+						reflink(t, disk, filepath.Join(sub, fmt.Sprint("cut-", c)))
+					}
+				})
+				for c := range batch {
+					cut := filepath.Join(sub, fmt.Sprint("cut-", c))
+					s.survive(t, cut, c%2 == 0)
+					os.Remove(cut)
 				}
 			})
-			s := &score{}
-			for c := range n {
-				s.survive(t, filepath.Join(sub, fmt.Sprint("cut-", c)), c%2 == 0)
-			}
 			wrapped.Add(int64(s.wrapped))
 			t.Logf("%d cuts: %d in doubt (%v), %d with a log, %d bytes more than e2fsck's replay", n, len(s.doubts), s.doubts, s.replayed, s.surplus)
 			if k.name != "fast_commit" && len(s.doubts) > 0 {
@@ -113,6 +132,7 @@ type score struct {
 // system must be the same with noise over what is free.
 func (s *score) survive(t *testing.T, cut string, byKernel bool) {
 	t.Helper()
+	defer keepFailed(t, cut)
 	found, err := realfs.Map(t, cut, Read)
 	if err != nil {
 		s.doubts = append(s.doubts, err.Error())
@@ -153,6 +173,14 @@ func (s *score) survive(t *testing.T, cut string, byKernel bool) {
 	}
 	os.Remove(plain)
 	os.Remove(noised)
+}
+
+// keepFailed copies a cut whose proof failed to the folder EXT_KEEP.
+func keepFailed(t *testing.T, cut string) {
+	if dir := os.Getenv("EXT_KEEP"); dir != "" && t.Failed() {
+		name := strings.ReplaceAll(t.Name(), "/", "_") + "-" + filepath.Base(cut)
+		realfs.Run(t, "cp", "--sparse=always", cut, filepath.Join(dir, name))
+	}
 }
 
 // compareReplay compares with e2fsck's replay on a copy, the oracle: the

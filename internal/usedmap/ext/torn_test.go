@@ -116,34 +116,35 @@ func TestTornWrites(t *testing.T) {
 	for i, k := range busyKinds {
 		t.Run(strings.ReplaceAll(k.name, " ", "-"), func(t *testing.T) {
 			t.Parallel()
-			img := realfs.Ext.Make(t, 48*mib, strings.Fields(k.mkfs)...)
-			data, err := os.ReadFile(img)
-			if err != nil {
-				t.Fatal(err)
-			}
-			c := &cached{seen: data, durable: bytes.Clone(data)}
 			kind := realfs.Ext
 			kind.Mount = []string{"mount", "-o", strings.TrimSuffix("loop,"+k.mount, ","), "IMG", "DIR"}
-			n := rounds(4)
-			var cuts []string
-			kind.Mounted(t, c.serve(t), func(mnt string) {
-				stop := keepBusy(mnt, 4)
-				defer stop()
-				begin(mnt)
-				for c2 := range n {
-					time.Sleep(time.Duration(10+rand.IntN(120)) * time.Millisecond)
-					to := filepath.Join(dir, fmt.Sprint("torn-", i, "-", c2))
-					if err := os.WriteFile(to, c.cut([]int{512, 4096}[c2%2], []float64{0.5, 0.9, 0.1}[c2/2%3]), 0o600); err != nil {
-						t.Fatal(err)
+			s := &score{}
+			n := batches(t, rounds(4), func(t *testing.T, from int) {
+				img := realfs.Ext.Make(t, 48*mib, strings.Fields(k.mkfs)...)
+				data, err := os.ReadFile(img)
+				if err != nil {
+					t.Fatal(err)
+				}
+				c := &cached{seen: data, durable: bytes.Clone(data)}
+				var cuts []string
+				kind.Mounted(t, c.serve(t), func(mnt string) {
+					stop := keepBusy(mnt, 4)
+					defer stop()
+					begin(mnt)
+					for n := from; n < from+batch; n++ {
+						time.Sleep(time.Duration(10+rand.IntN(120)) * time.Millisecond)
+						to := filepath.Join(dir, fmt.Sprint("torn-", i, "-", n))
+						if err := os.WriteFile(to, c.cut([]int{512, 4096}[n%2], []float64{0.5, 0.9, 0.1}[n/2%3]), 0o600); err != nil {
+							t.Fatal(err)
+						}
+						cuts = append(cuts, to)
 					}
-					cuts = append(cuts, to)
+				})
+				for n, cut := range cuts {
+					s.survive(t, cut, n < 2)
+					os.Remove(cut)
 				}
 			})
-			s := &score{}
-			for n, cut := range cuts {
-				s.survive(t, cut, n%4 < 2)
-				os.Remove(cut)
-			}
 			t.Logf("%d cuts: %d in doubt (%v), %d with a log, %d bytes more than e2fsck's replay", n, len(s.doubts), s.doubts, s.replayed, s.surplus)
 			// With async_commit a torn transaction looks like a damaged one, and
 			// the kernel refuses to mount it.
