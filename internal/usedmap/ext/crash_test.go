@@ -108,7 +108,7 @@ func cutAll(t *testing.T, dir string, wrapped *atomic.Int64) {
 				}
 			})
 			wrapped.Add(int64(s.wrapped))
-			t.Logf("%d cuts: %d in doubt (%v), %d with a log, %d bytes more than e2fsck's replay", n, len(s.doubts), s.doubts, s.replayed, s.surplus)
+			t.Logf("%d cuts: %d in doubt (%v), %d with a log, %d bytes more than after a replay", n, len(s.doubts), s.doubts, s.replayed, s.surplus)
 			if k.name != "fast_commit" && len(s.doubts) > 0 {
 				t.Errorf("in doubt: %v", s.doubts)
 			}
@@ -183,31 +183,52 @@ func keepFailed(t *testing.T, cut string) {
 	}
 }
 
-// compareReplay compares with e2fsck's replay on a copy, the oracle: the
-// bitmaps must be those, and all that is free must be free there.
+// compareReplay compares with the replay of e2fsprogs on a copy, the oracle:
+// the bitmaps must be those, and all that is free must be free there.
 func (s *score) compareReplay(t *testing.T, cut string, free *volume.Free) {
 	t.Helper()
 	replayed := cut + ".replayed"
 	reflink(t, cut, replayed)
 	defer os.Remove(replayed)
-	out, _ := exec.Command("/usr/sbin/e2fsck", "-E", "journal_only", "-y", replayed).CombinedOutput()
+	replayOnly(t, replayed)
 	want, got := now(t, replayed), now(t, cut)
-	// It also removes orphans, which frees more.
-	if !slices.Equal(want.Ranges(), got.Ranges()) && !strings.Contains(string(out), "orphan") {
-		t.Fatalf("%s: e2fsck replays to other bitmaps: %d bytes free, here %d\n%s", cut, want.Bytes(), got.Bytes(), out)
+	if !slices.Equal(want.Ranges(), got.Ranges()) {
+		t.Fatalf("%s: the replay has other bitmaps: %d bytes free, here %d", cut, want.Bytes(), got.Bytes())
 	}
 	s.surplus += want.Bytes() - free.Bytes()
 	for _, r := range want.Ranges() {
 		free.Cut(r.Off, r.Len)
 	}
 	if free.Bytes() != 0 {
-		t.Fatalf("%s: %v are free that are not after a replay:\n%s", cut, free.Ranges(), out)
+		t.Fatalf("%s: %v are free that are not after a replay", cut, free.Ranges())
 	}
 	f, err := realfs.Map(t, cut, Read) // it was cut
 	if err != nil {
 		t.Fatal(err)
 	}
 	*free = *f.Free
+}
+
+// replayOnly replays the journal with the code of e2fsck, but does nothing else.
+// e2fsck itself, even if it is told to replay only, also removes and truncates
+// orphans. That changes the bitmaps in both directions (see TestOrphanGrows).
+func replayOnly(t *testing.T, img string) {
+	t.Helper()
+	// The bitmaps may be torn before the replay, so their checksums are not
+	// looked at. The checksums in the journal are.
+	out, err := exec.Command("/usr/sbin/debugfs", "-w", "-n", "-R", "journal_run", img).CombinedOutput()
+	if err != nil || strings.Contains(string(out), "journal_run") {
+		t.Fatalf("%s: cannot be replayed: %v\n%s", img, err, out)
+	}
+	f, err := os.Open(img)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	raw := make([]byte, superSize)
+	if f.ReadAt(raw, superAt); parseSuper(raw) == nil || parseSuper(raw).needsRecovery() {
+		t.Fatalf("%s: was not replayed:\n%s", img, out)
+	}
 }
 
 // now is what is free after a replay, without the union with older states.

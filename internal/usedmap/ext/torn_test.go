@@ -145,7 +145,7 @@ func TestTornWrites(t *testing.T) {
 					os.Remove(cut)
 				}
 			})
-			t.Logf("%d cuts: %d in doubt (%v), %d with a log, %d bytes more than e2fsck's replay", n, len(s.doubts), s.doubts, s.replayed, s.surplus)
+			t.Logf("%d cuts: %d in doubt (%v), %d with a log, %d bytes more than after a replay", n, len(s.doubts), s.doubts, s.replayed, s.surplus)
 			// With async_commit a torn transaction looks like a damaged one, and
 			// the kernel refuses to mount it.
 			if may := strings.HasPrefix(k.name, "async") || k.name == "fast_commit"; !may && (s.replayed == 0 || len(s.doubts) > max(1, n/4)) {
