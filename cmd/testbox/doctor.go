@@ -168,6 +168,9 @@ func (d *doctorRun) checks(ctx context.Context, args []string) (all []doctor.Che
 	switch {
 	case d.place != nil:
 		d.bootChecks(mode, add)
+		if !ofServer(d.place) {
+			add("machine-id", func(context.Context) []doctor.Finding { return doctor.ShareCopies(d.place) })
+		}
 	case d.cfg != nil || noServer != nil:
 		add("boot-files", func(context.Context) []doctor.Finding {
 			return []doctor.Finding{doctor.NotLookedAt("boot-files", noPlace.Error())}

@@ -32,6 +32,8 @@ type pxeOptions struct {
 	raw      bool
 	image    string
 	failing  bool
+	from     string
+	hooks    string
 }
 
 func newPxeConfCmd(w world) *cobra.Command {
@@ -74,6 +76,7 @@ several boxes that of the worst:
   testbox pxe-conf 10.165.98.220 restore --disks sda,/dev/disk/by-id/wwn-0x5000c500a1b2c3d4
   testbox pxe-conf 10.165.98.220 restore --map sda=nvme0n1
   testbox pxe-conf 10.165.98.220 restore --image=old --replace
+  testbox pxe-conf web-2 restore --from web-1 --hooks hostname,machine-id,ssh-keys
   testbox pxe-conf 10.165.98.220 restore --show
   testbox pxe-conf box1 box2 backup-again --wait
   testbox pxe-conf list
@@ -109,12 +112,17 @@ several boxes that of the worst:
 		"back up a disk of which much, or the partition table, cannot be read; what cannot is zeros in its image")
 	f.BoolVar(&o.raw, "raw", false, "restore or verify images without a sidecar, whatever their content looks like")
 	f.StringVar(&o.image, "image", "", "with `old`, restore or verify takes the .old images")
+	f.StringVar(&o.from, "from", "", "use the images of another `BOX`, whose folder is only read; with --image=old its .old images")
+	f.StringVar(&o.hooks, "hooks", "", hooksHelp)
 	mustComplete(cmd.MarkPersistentFlagDirname("config"))
 	mustComplete(cmd.RegisterFlagCompletionFunc("precheck", cobra.FixedCompletions([]string{"size"}, cobra.ShellCompDirectiveNoFileComp)))
 	mustComplete(cmd.RegisterFlagCompletionFunc("image", cobra.FixedCompletions([]string{"old"}, cobra.ShellCompDirectiveNoFileComp)))
 	cmd.AddCommand(newPxeListCmd(w, &o.dir), newPxeStatusCmd(w, &o.dir), newPxeDisarmCmd(w, &o.dir))
 	return cmd
 }
+
+// hooksHelp is the help of --hooks.
+var hooksHelp = "make the restored system that of this box, by a comma-separated `LIST` of " + box.JoinHooks(box.Hooks)
 
 // mapHelp is the help of --map.
 const mapHelp = "where images go, as comma-separated `IMAGE=DISK` such as sda=nvme0n1, with the DISK spelled as for --disks; " +
@@ -146,7 +154,8 @@ func (o *pxeOptions) check(given func(flag string) bool, args []string) error {
 		return wrong("--expire %s is shorter than 1m or longer than 2160h (90 days)", o.expire)
 	}
 	// An empty variable in a user's script must not mean all disks.
-	for flag, value := range map[string]string{"disks": o.disks, "map": o.mapped, "image": o.image, "precheck": o.precheck} {
+	for flag, value := range map[string]string{"disks": o.disks, "map": o.mapped, "image": o.image, "precheck": o.precheck,
+		"from": o.from, "hooks": o.hooks} {
 		if given(flag) && value == "" {
 			return wrong("--%s is empty; give it a value or leave it out", flag)
 		}
@@ -188,6 +197,11 @@ func (o pxeOptions) options(action box.Action) (c bootcfg.Cmdline, err error) {
 			return c, wrong("--map: %w", err)
 		}
 	}
+	if o.hooks != "" {
+		if c.Hooks, err = box.ParseHooks(o.hooks); err != nil {
+			return c, wrong("--hooks: %w", err)
+		}
+	}
 	return c, nil
 }
 
@@ -207,7 +221,7 @@ func runArm(ctx context.Context, p printer, w world, o pxeOptions, boxes []strin
 	if ofServer(place) {
 		return runPxeJob(ctx, p, w, o, boxes, action)
 	}
-	plan, err := place.Plan(ctx, arming.Request{Boxes: boxes, Cmdline: c, Replace: o.replace, Expire: o.expire})
+	plan, err := place.Plan(ctx, arming.Request{Boxes: boxes, Cmdline: c, From: o.from, Replace: o.replace, Expire: o.expire})
 	if err != nil {
 		return err
 	}
@@ -242,7 +256,7 @@ func writePlan(p printer, place *arming.Place, plan *arming.Plan, replace bool) 
 		}
 		c := b.Cmdline
 		p.printf("%s: armed for %s until %s, arming %s, maintenance system %s (%s); restart the box\n",
-			b.Target, c.Action, c.Expires.Format(time.RFC3339), c.Arming, plan.Version.Version, plan.Version.Form)
+			b.Target, c.What(), c.Expires.Format(time.RFC3339), c.Arming, plan.Version.Version, plan.Version.Form)
 		if skew := place.Skew(b.Addr); skew.Abs() > follow.MaxSkew {
 			p.notef("the storage server's clock is %s away from this machine's, and the arming expires by the server's",
 				skew.Abs().Round(time.Second))

@@ -39,7 +39,8 @@ func runPxeJob(ctx context.Context, p printer, w world, o pxeOptions, boxes []st
 		return wrong(area + "--raw is for share mode; `testbox image import` takes such an image into the store")
 	}
 	q := jobOptions{serverFlag: serverFlag{world: w}, limit: o.limit, disks: o.disks,
-		mapped: o.mapped, shrink: o.shrink, accept: o.accept, failing: o.failing}
+		mapped: o.mapped, shrink: o.shrink, accept: o.accept, failing: o.failing,
+		from: o.from, hooks: o.hooks}
 	if o.wait {
 		q.wait = "end"
 	}

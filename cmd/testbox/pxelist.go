@@ -80,7 +80,7 @@ func printArmed(p printer, boot *bootfiles.Folder, files []*bootfiles.File, now 
 		if f.Expired(now) {
 			expires = "expired " + expires
 		}
-		fmt.Fprintf(tab, "%s%s\t%s\t%s\t%s\t%s\t%s\t%s\n", head, f.Addr, cmp.Or(c.Host, "unknown"), c.Action,
+		fmt.Fprintf(tab, "%s%s\t%s\t%s\t%s\t%s\t%s\t%s\n", head, f.Addr, cmp.Or(c.Host, "unknown"), c.What(),
 			cmp.Or(strings.Join(c.Disks, ","), "all"), c.Arming, armed.UTC().Format(time.RFC3339), expires)
 		head = ""
 	}

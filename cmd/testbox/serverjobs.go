@@ -129,8 +129,7 @@ func newActionCmd(w world, action box.Action) *cobra.Command {
 		f.StringVar(&o.mapped, "map", "", mapHelp)
 		f.StringVar(&o.from, "from", "", "use the backup of another `BOX`; --image is then one of its backups")
 		if action == box.Restore {
-			f.StringVar(&o.hooks, "hooks", "", "make the restored system that of this box, by a comma-separated `LIST` of "+
-				box.JoinHooks(box.Hooks))
+			f.StringVar(&o.hooks, "hooks", "", hooksHelp)
 		}
 		f.StringVar(&o.image, "image", "", "the `BACKUP`: its id, latest, latest~1, baseline or a date; --from names another box")
 		f.BoolVar(&o.accept, "accept-machine", false, "take a machine in place of the one that is known")

@@ -29,10 +29,12 @@ func Foresee(folder *sharedir.Folder, inv *inventory.Inventory, c bootcfg.Cmdlin
 	home := &shareHome{Share: s.share(), folder: folder}
 	s.home = home
 	err := s.foresee(home, inv)
-	if errors.Is(err, sharedir.ErrUnfinished) {
+	if errors.Is(err, sharedir.ErrUnfinished) && c.From == "" {
 		err = nil // the agent first puts that backup in place
 	}
-	return append(s.warnings, s.foreseeDamage(home)...), err
+	warnings = s.warnings
+	s.warnings = nil // they are said once more when the images are listed for their damage
+	return append(warnings, s.foreseeDamage(home)...), err
 }
 
 // foreseeDamage says which of the images to be used are damaged, and whether
@@ -44,7 +46,7 @@ func (s *session) foreseeDamage(home *shareHome) (warnings []string) {
 	images, _ := s.images()
 	var old []sharedir.Entry
 	if !s.cmd.OldImages {
-		old, _ = home.folder.OldImages()
+		old, _ = home.source().OldImages()
 	}
 	for _, im := range images {
 		i := im.Info()
@@ -84,7 +86,7 @@ func (s *session) foreseeImages(home *shareHome) (err error) {
 	switch s.cmd.Action {
 	case box.Restore, box.Verify:
 		_, err = s.images()
-		if errors.Is(err, fs.ErrNotExist) {
+		if errors.Is(err, fs.ErrNotExist) && s.cmd.From == "" {
 			err = fmt.Errorf("there is no image in %s; arm the box for backup first", home.folder.Dir())
 		}
 	default:

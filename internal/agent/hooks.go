@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/copier"
@@ -19,7 +20,8 @@ func (s *session) hookHost() string {
 	if name := s.home.Named(); name != "" || s.host == "unknown" {
 		return name
 	}
-	return s.host
+	name, _, _ := strings.Cut(s.host, ".")
+	return name
 }
 
 // foreseeHooks refuses hooks that the images cannot be changed by, before anything is

@@ -172,11 +172,24 @@ func (s *session) prepare(ctx context.Context, disks []disk.Disk, choice match.C
 		return nil, nil, nil, err
 	}
 	s.planned(s.plan(targets, write))
+	closeImages := func() {
+		for _, t := range targets {
+			t.image.Close()
+		}
+	}
 	if err := s.check(ctx, targets); err != nil {
+		closeImages()
 		return nil, nil, nil, err
 	}
-	jobs, closeAll, err := s.open(ctx, targets, write)
-	return targets, jobs, closeAll, err
+	jobs, closeDisks, err := s.open(ctx, targets, write)
+	if err != nil {
+		closeImages()
+		return nil, nil, nil, err
+	}
+	return targets, jobs, func() {
+		closeDisks()
+		closeImages()
+	}, nil
 }
 
 // targets pairs the images with the box's disks.
@@ -218,6 +231,9 @@ func (s *session) targets(disks []disk.Disk, choice match.Choice) ([]target, err
 // foreign reports whether an image is of another machine. A machine that got another
 // address is the same one.
 func (s *session) foreign(i ImageInfo) bool {
+	if i.Box == "" && i.UUID == "" { // an image that was made by hand
+		return s.cmd.From != ""
+	}
 	return i.Box != "" && i.Box != s.cmd.Address.String() && (i.UUID == "" || i.UUID != s.uuid)
 }
 
@@ -232,7 +248,8 @@ func (s *session) images() ([]Image, error) {
 		i := im.Info()
 		from := cmp.Or(s.cmd.From, s.cmd.Address.String())
 		if i.Box != "" && i.Box != from && s.cmd.From != "" {
-			return images, fmt.Errorf("the box was armed for the backup of %s, and image %s is of %s", from, i.Name, i.Box)
+			return images, fmt.Errorf("the box was armed for the backup of %s, and image %s there was made of %s; "+
+				"put the images into the folder of their own box, and name that", from, i.Name, i.Box)
 		}
 		if i.Box != "" && i.Box != from {
 			s.warn("image %s is in the folder of this box, but was made of box %s (%s)", i.Name, i.Box, i.Host)

@@ -192,6 +192,8 @@ type Image interface {
 	// Job returns the image for package copier. It is called after Check. The
 	// caller adds the target and how to fit the image to it.
 	Job() copier.Job
+	// Close ends the use of the image and of its Job. It may be called without a Check.
+	Close()
 }
 
 // ImageInfo is what is known of an image. Fields that are not known are empty.

@@ -180,6 +180,9 @@ func (im *serverImage) Job() copier.Job {
 	return copier.Job{Name: im.disk.Name, Image: copier.StoredImage{Image: im.image}}
 }
 
+// Close implements Image. What Check has opened ends with the session.
+func (im *serverImage) Close() {}
+
 // trouble is an error that matches ErrTrouble.
 type trouble struct{ error }
 

@@ -184,8 +184,12 @@ func (h *shareHome) Log(host string) Log {
 	return h.folder.Log(host, sharedir.LogOptions{Console: h.Console, Now: h.Now})
 }
 
-// Named implements Home.
-func (h *shareHome) Named() string { return h.Cmd.Host }
+// Named implements Home. The name of an address mostly has its domain, which no system has
+// in its own name.
+func (h *shareHome) Named() string {
+	name, _, _ := strings.Cut(h.Cmd.Host, ".")
+	return name
+}
 
 // SetHost writes the small files by which people find the box's folder.
 func (h *shareHome) SetHost(host string) error {
@@ -243,6 +247,7 @@ func (h *shareHome) committed() box.Outcome {
 func (h *shareHome) Record(end End) error {
 	return h.folder.SetLast(sharedir.LastAction{
 		Arming: h.Cmd.Arming, Action: h.Cmd.Action, Outcome: end.Outcome, Time: h.Now(), Receipts: end.Receipts,
+		Restored: &sharedir.Restored{Arming: h.Cmd.Arming, Time: h.Now(), From: h.Cmd.From, Hooks: h.Cmd.Hooks},
 	})
 }
 

@@ -1,13 +1,20 @@
 package agent
 
 import (
+	"bytes"
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
-	"io"
+	"io/fs"
+	"slices"
+	"strings"
+	"time"
 
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/copier"
 	"testbox-imaging/internal/disk"
+	"testbox-imaging/internal/durable"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/parttab"
 	"testbox-imaging/internal/rawgz"
@@ -25,25 +32,93 @@ func (h *shareHome) List() ([]Image, error) {
 	for i, e := range entries {
 		images[i] = &shareImage{home: h, entry: e}
 	}
+	if err == nil && h.Cmd.From != "" {
+		h.tellSource(entries)
+	}
 	return images, err
 }
 
+// tellSource says whose images are used, and what the box may be taken for then.
+func (h *shareHome) tellSource(entries []sharedir.Entry) {
+	whose := h.Cmd.From
+	if f := entries[0].Facts; f != nil { // oneBackup has seen that all have them, or none
+		whose += fmt.Sprintf(" (%s), backup of %s, arming %s", cmp.Or(f.Host, "unknown"), f.Time.UTC().Format(time.RFC3339), f.Arming)
+	}
+	h.Voice.Info("the images are those of box %s, in %s; nothing is written there", whose, h.source().Dir())
+	if restored := (sharedir.Restored{From: h.Cmd.From, Hooks: h.Cmd.Hooks}); h.Cmd.Action == box.Restore && restored.SharesMachineID() {
+		h.Voice.Warn("the system is that of %s, and has its machine-id too, if it has one: the hook %s was not asked for",
+			h.Cmd.From, box.HookMachineID)
+	}
+}
+
+// source is the folder whose images are restored or compared. It is only read, also if it
+// is another box's.
+func (h *shareHome) source() *sharedir.Folder {
+	from, err := box.ParseAddr(h.Cmd.From)
+	if err != nil { // it is ""
+		return h.folder
+	}
+	return h.folder.Beside(from)
+}
+
 func (h *shareHome) entries() ([]sharedir.Entry, error) {
-	list, none := h.folder.Images, "there is no image in %s; arm the box for backup first"
+	from := h.source()
+	list, none := from.Images, "there is no image in %s; arm the box for backup first"
 	if h.Cmd.OldImages {
-		list, none = h.folder.OldImages, "there is no .old image in %s; arm the box without --image=old for those of the last backup"
+		list, none = from.OldImages, "there is no .old image in %s; arm the box without --image=old for those of the last backup"
+	}
+	if h.Cmd.From != "" {
+		list, none = h.steady(list), strings.Replace(none, "arm the box for backup", "arm box "+h.Cmd.From+" for backup", 1)
 	}
 	entries, err := list()
 	if err != nil {
 		return nil, err
 	}
 	if len(entries) == 0 {
-		return nil, fmt.Errorf(none, h.folder.Dir())
+		return nil, fmt.Errorf(none, from.Dir())
 	}
 	if err := wholeDisks(entries); err != nil {
 		return nil, err
 	}
 	return entries, h.oneBackup(entries)
+}
+
+// steady makes a list of another box's images that is refused while that box is at work on
+// them. A backup puts its files in place one after the other, so a single look could see
+// some of the new ones and not the others. Nobody has to be kept out for that: the file
+// that lists a backup which is not in place yet is there from before the first rename to
+// after the last one. A look without that file before, and the same images without it
+// after, are those of one backup.
+func (h *shareHome) steady(list func() ([]sharedir.Entry, error)) func() ([]sharedir.Entry, error) {
+	from := h.source()
+	return func() ([]sharedir.Entry, error) {
+		if err := from.Own(); err != nil {
+			return nil, err
+		}
+		if _, err := h.FS.ReadDir(from.Dir()); errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("box %s has no folder %s; arm that box for backup first", h.Cmd.From, from.Dir())
+		}
+		var looks [2][]sharedir.Entry
+		for i := range looks {
+			var err error
+			switch looks[i], err = list(); {
+			case errors.Is(err, sharedir.ErrUnfinished):
+				return nil, fmt.Errorf("box %s is putting a backup in place, or was cut off from that (%w); this goes on when it is done. "+
+					"Any action of box %s ends what was cut off, such as refresh-info", h.Cmd.From, err, h.Cmd.From)
+			case err != nil:
+				return nil, err
+			}
+		}
+		same := func(a, b sharedir.Entry) bool {
+			return a.Path == b.Path && a.Size == b.Size && (a.Facts == nil) == (b.Facts == nil) &&
+				(a.Facts == nil || bytes.Equal(a.Facts.Marshal(), b.Facts.Marshal()))
+		}
+		if !slices.EqualFunc(looks[0], looks[1], same) {
+			return nil, fmt.Errorf("the images of box %s in %s were changed while they were listed; this goes on when that is over",
+				h.Cmd.From, from.Dir())
+		}
+		return looks[0], nil
+	}
 }
 
 // wholeDisks refuses images that have the name of a partition. It accepts
@@ -71,7 +146,7 @@ func (h *shareHome) oneBackup(entries []sharedir.Entry) error {
 	}
 	if len(armings) > 1 {
 		return fmt.Errorf("the images are not of one backup (%s); move those that do not belong together out of %s",
-			entryNames(entries), h.folder.Dir())
+			entryNames(entries), h.source().Dir())
 	}
 	return nil
 }
@@ -81,7 +156,8 @@ func (h *shareHome) oneBackup(entries []sharedir.Entry) error {
 type shareImage struct {
 	home  *shareHome
 	entry sharedir.Entry
-	sums  rawgz.Sums // as checked
+	sums  rawgz.Sums       // as checked
+	file  durable.Readable // as checked; nil before Check
 }
 
 // Info returns what the sidecar says. Without a sidecar only the name is known.
@@ -102,11 +178,17 @@ func (im *shareImage) CheckBytes() (n int64, reads bool) {
 	return im.entry.Facts.FileSize, !im.home.Cmd.PrecheckSize
 }
 
-// Check reads the complete file. With --precheck=size it only relies on the
+// Check opens the file, and reads all of it. What is restored is this file, also if
+// another one has its name meanwhile: the images of another box can become .old. With --precheck=size it only relies on the
 // length, which List compared with the sidecar. An image without a sidecar has
 // no known length, so it is always read.
 func (im *shareImage) Check(ctx context.Context, d disk.Disk, tell func(done, total int64)) error {
 	h, e := im.home, im.entry
+	file, err := h.FS.Open(e.Path)
+	if err != nil {
+		return fmt.Errorf("image %s: %w", e.Path, err)
+	}
+	im.file = file
 	if f := e.Facts; f != nil && h.Cmd.PrecheckSize {
 		im.sums = rawgz.Sums{RawSize: f.Disk.Size, FileSize: f.FileSize, BLAKE3: f.BLAKE3, SHA256: f.SHA256}
 		h.Voice.Info("%s: only the size of the image is checked, as the arming asks", e.Name)
@@ -131,12 +213,8 @@ func (im *shareImage) Check(ctx context.Context, d disk.Disk, tell func(done, to
 }
 
 func (im *shareImage) checkFile(ctx context.Context, tell func(done, total int64)) error {
-	f, err := im.home.FS.Open(im.entry.Path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if im.sums, err = rawgz.Check(ctx, f, f.Size(), im.entry.Facts, tell); err != nil {
+	var err error
+	if im.sums, err = rawgz.Check(ctx, im.file, im.file.Size(), im.entry.Facts, tell); err != nil {
 		return err
 	}
 	im.home.Voice.Info("%s: image checked, whole and undamaged", im.entry.Name)
@@ -199,21 +277,19 @@ func (im *shareImage) Job() copier.Job {
 	return copier.Job{Name: im.entry.Name, Image: file}
 }
 
-// openImage is an image file being read. Closing it closes the file.
-type openImage struct {
-	*rawgz.Reader
-	io.Closer
-}
-
+// open begins to read the image.
 func (im *shareImage) open() (image.Reader, error) {
-	f, err := im.home.FS.Open(im.entry.Path)
+	r, err := rawgz.NewReader(im.file, im.file.Size())
 	if err != nil {
-		return nil, err
-	}
-	r, err := rawgz.NewReader(f, f.Size())
-	if err != nil {
-		f.Close()
 		return nil, fmt.Errorf("%s: %w", im.entry.Path, err)
 	}
-	return openImage{r, f}, nil
+	return r, nil
+}
+
+// Close closes the file.
+func (im *shareImage) Close() {
+	if im.file != nil {
+		im.file.Close()
+		im.file = nil
+	}
 }

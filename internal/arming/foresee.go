@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"testbox-imaging/internal/agent"
@@ -44,6 +45,17 @@ func (p *Place) Foresee(plan *Plan) (warnings []string) {
 			if err := check(folder); err != nil && c.Action != box.Rescue {
 				say(warns, b, err.Error())
 			}
+		}
+		if from, err := box.ParseAddr(c.From); err == nil {
+			for _, check := range []func(*sharedir.Folder) error{p.linkedOut, p.closedToBoxes} {
+				if err := check(area.Look(from)); err != nil {
+					say(warns, b, err.Error())
+				}
+			}
+		}
+		if c.Host == "" && slices.Contains(c.Hooks, box.HookHostname) {
+			say(warns, b, fmt.Sprintf("no name of this box is known here, and if the box finds none, it refuses the hook %s; "+
+				"give its address a name in DNS or /etc/hosts, or arm it by its name", box.HookHostname))
 		}
 		if c.Action == box.Backup || c.Action == box.BackupAgain {
 			if half := follow.Read(folder).HalfRestored(); half != "" {

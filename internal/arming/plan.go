@@ -21,6 +21,8 @@ type Request struct {
 	// Cmdline has the action and the admin's options for it, such as the disks or
 	// which images. Plan fills in everything else.
 	Cmdline bootcfg.Cmdline
+	// From is another box whose images a restore or verify uses; "" is the box's own.
+	From    string
 	Replace bool          // arm a box even if it is armed already
 	Expire  time.Duration // how long the arming is valid; 0 is the value of the site file
 }
@@ -44,6 +46,13 @@ type PlannedBox struct {
 // nothing. One error has everything that is wrong with any box. Wrong input and
 // refusals are errors of package problem.
 func (p *Place) Plan(ctx context.Context, r Request) (*Plan, error) {
+	if r.From != "" {
+		from, err := p.Names.Resolve(ctx, []string{r.From})
+		if err != nil {
+			return nil, err
+		}
+		r.Cmdline.From = from[0].Addr.String()
+	}
 	if err := checkOptions(&r.Cmdline); err != nil {
 		return nil, err
 	}
@@ -65,6 +74,10 @@ func (p *Place) Plan(ctx context.Context, r Request) (*Plan, error) {
 	plan.Boxes = make([]PlannedBox, len(targets))
 	errs := make([]error, len(targets))
 	for i, t := range targets {
+		if t.Addr.String() == r.Cmdline.From {
+			errs[i] = problem.Wrongf("%s is one of the boxes to be armed, and also the one whose images are used; leave it out of one of the two", t)
+			continue
+		}
 		if errs[i] = checkServer(t, plan.Site); errs[i] == nil {
 			errs[i] = p.checkBox(t, r.Replace)
 		}

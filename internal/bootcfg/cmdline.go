@@ -123,7 +123,7 @@ type Cmdline struct {
 	PrecheckSize  bool       // in a restore, check only the images' sizes before the first write
 	AcceptMachine bool       // restore although the images are another machine's
 	OldImages     bool       // restore or verify from the .old images
-	From          string     // restore or verify the backup of this box, spelled as the store has it; "" is the box's own
+	From          string     // restore or verify this box's backup: as the store spells it, in share mode an address; "" is the own one
 	Hooks         []box.Hook // changes of the restored system
 	AcceptFailing bool       // back up a disk even if much of it, or its partition table, cannot be read
 	Raw           bool       // restore or verify images without a sidecar, whatever their content looks like
@@ -200,6 +200,9 @@ func ParseCmdline(s string) (*Cmdline, error) {
 	if err := complete(c.Mode, seen); err != nil {
 		return nil, err
 	}
+	if err := c.checkFrom(); err != nil {
+		return nil, fmt.Errorf("kernel command line: %s: %w", wordFrom, err)
+	}
 	return c, nil
 }
 
@@ -230,7 +233,6 @@ var modeWords = []struct {
 	{ShareMode, wordTFTP, true}, {ShareMode, wordBackup, true},
 	{ShareMode, wordCheck, false}, {ShareMode, wordImage, false}, {ShareMode, wordRaw, false}, {ShareMode, wordRoot, false},
 	{ServerMode, wordServer, true}, {ServerMode, wordKey, true}, {ServerMode, wordSecret, true},
-	{ServerMode, wordFrom, false}, {ServerMode, wordHooks, false},
 	{ServerMode, wordFetch, false}, {ServerMode, wordSHA256, false},
 }
 
@@ -253,6 +255,23 @@ func complete(mode Mode, seen map[string]bool) error {
 	}
 	if seen[wordFetch] != seen[wordSHA256] {
 		return fmt.Errorf("kernel command line has only one of %s and %s; arm the box anew", wordFetch, wordSHA256)
+	}
+	return nil
+}
+
+// checkFrom refuses a box that can have no folder in share mode's area, where the address
+// is the folder's name, and the box itself.
+func (c *Cmdline) checkFrom() error {
+	if c.From == "" || c.Mode != ShareMode {
+		return nil
+	}
+	switch from, err := box.ParseAddr(c.From); {
+	case err != nil:
+		return err
+	case from.String() != c.From:
+		return fmt.Errorf("%q is not the form %s", c.From, from)
+	case from == c.Address:
+		return fmt.Errorf("%s is the box itself", c.From)
 	}
 	return nil
 }

@@ -31,9 +31,9 @@ func full(t testing.TB) Cmdline {
 		Root:  NFSPath{server, "/export/testbox-nfsroot/1"},
 		Disks: []string{"sda", "/dev/disk/by-id/wwn-0x5000c500a1b2c3d4"}, Map: []string{"sda=nvme0n1", "sdb=/dev/disk/by-id/a=b"},
 		ShrinkTable: true, PrecheckSize: true, AcceptMachine: true, OldImages: true,
-		AcceptFailing: true,
-		Raw:           true,
-		Retry:         5 * time.Second, Stall: time.Minute, Fault: "panic",
+		AcceptFailing: true, From: "10.40.41.99", Hooks: box.Hooks,
+		Raw:   true,
+		Retry: 5 * time.Second, Stall: time.Minute, Fault: "panic",
 		Net: IPConfig{Address: netip.MustParseAddr("10.40.41.42"), Server: server, Gateway: netip.MustParseAddr("10.40.41.1"),
 			Netmask: netip.MustParseAddr("255.255.255.0"), Host: "maintenance", Device: "eth0"},
 		BootIF: net.HardwareAddr{0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd},
@@ -51,7 +51,7 @@ func fullServer(t testing.TB) Cmdline {
 	c.PrecheckSize, c.OldImages, c.Raw = false, false, false
 	c.Server, c.Key = netip.MustParseAddrPort("10.42.1.1:8444"), strings.Repeat("0123456789abcdef", 4)
 	c.Secret = "1-00112233445566778899aabbccddeeff"
-	c.From, c.Hooks = "10.40.41.99", box.Hooks
+	c.From = "golden"
 	return c
 }
 
@@ -180,6 +180,12 @@ func TestCmdlineRefuses(t *testing.T) {
 		least + " ip=10.0.0.1:::255.0.255.0":                     "not an address of a network",
 		least + " ip=dhcp ip=dhcp":                               "more than once",
 		least + " BOOTIF=01-zz":                                  "not an Ethernet address",
+		least + " testbox-from=golden":                           "not an IPv4 address",
+		least + " testbox-from=..":                               "not a box",
+		least + " testbox-from=10.40.41.99/..":                   "not a box",
+		least + " testbox-from=10.40.41.42":                      "is the box itself",
+		least + " testbox-from=":                                 "not a box",
+		least + " testbox-hooks=hostname,all":                    "there is no hook",
 		strings.Repeat("x", maxCmdline+1):                        "longer",
 		strings.Replace(least, "10.40.41.42", "127.0.0.1", 1):    "not the address of a testbox",
 		strings.Replace(least, "0123456789abcdef", "ABC", 1):     "not an arming id",
@@ -276,8 +282,7 @@ func TestAgree(t *testing.T) {
 	} {
 		a, b := full(t), full(t)
 		a.Server, a.Key, a.Secret = fullServer(t).Server, fullServer(t).Key, fullServer(t).Secret
-		a.From, a.Hooks = fullServer(t).From, fullServer(t).Hooks
-		b.Server, b.Key, b.Secret, b.From, b.Hooks = a.Server, a.Key, a.Secret, a.From, a.Hooks
+		b.Server, b.Key, b.Secret = a.Server, a.Key, a.Secret
 		change(&b)
 		if Agree(&a, &b) == nil || Agree(&b, &a) == nil {
 			t.Errorf("%s: a difference was not seen", name)

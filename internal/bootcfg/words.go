@@ -58,6 +58,18 @@ func (c *Cmdline) Words() string {
 	return strings.Join(w, " ")
 }
 
+// What is the action in words, with whose images it uses and what is changed afterwards.
+func (c *Cmdline) What() string {
+	text := string(c.Action)
+	if c.From != "" {
+		text += " from " + c.From
+	}
+	if len(c.Hooks) > 0 {
+		text += " with hooks " + box.JoinHooks(c.Hooks)
+	}
+	return text
+}
+
 func seconds(d time.Duration) string { return strconv.Itoa(int(d / time.Second)) }
 
 // bootIF spells a card's address as PXELINUX does, with Ethernet's type and

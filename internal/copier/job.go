@@ -74,7 +74,7 @@ func (s StoredImage) Prove(_ string, r *image.Receipt) error {
 type FileImage struct {
 	DiskSize int64                        // bytes
 	BLAKE3   string                       // 64 hexadecimal digits ("" is unknown)
-	Reader   func() (image.Reader, error) // called once
+	Reader   func() (image.Reader, error) // from the beginning, at each call
 }
 
 // Size implements Image.

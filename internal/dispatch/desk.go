@@ -288,8 +288,9 @@ func (d *Dispatch) recordLast(t *task) {
 	}
 	folder, err := d.cfg.Area.Box(j.Box)
 	if err == nil {
-		err = folder.SetLast(sharedir.LastAction{Arming: j.Arming, Action: j.Action, Outcome: j.Outcome, Time: d.cfg.Now().UTC(),
-			Receipts: t.doc.Receipts})
+		now := d.cfg.Now().UTC()
+		err = folder.SetLast(sharedir.LastAction{Arming: j.Arming, Action: j.Action, Outcome: j.Outcome, Time: now, Receipts: t.doc.Receipts,
+			Restored: &sharedir.Restored{Arming: j.Arming, Time: now, From: t.doc.Options.From, Hooks: t.doc.Options.Hooks}})
 	}
 	if err != nil {
 		d.cfg.Log.Error("the record of what was done is not written", "job", j.ID, "error", err)

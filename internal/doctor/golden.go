@@ -1,6 +1,13 @@
 package doctor
 
-import "testbox-imaging/internal/api"
+import (
+	"time"
+
+	"testbox-imaging/internal/api"
+	"testbox-imaging/internal/arming"
+	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/sharedir"
+)
 
 // Copies looks for boxes that may have the machine-id of another one, since they got its
 // system without the hook that takes the id away. jobs are the latest first. What people do
@@ -18,4 +25,34 @@ func Copies(jobs []api.Job) (all []Finding) {
 		}
 	}
 	return all
+}
+
+// ShareCopies is Copies for share mode, by what is recorded of the latest restore of each box.
+func ShareCopies(place *arming.Place) (all []Finding) {
+	area, err := place.Backup()
+	if err != nil {
+		return []Finding{notLooked("machine-id", "%v", err)}
+	}
+	boxes, err := place.Boxes()
+	if err != nil {
+		return []Finding{notLooked("machine-id", "%v", err)}
+	}
+	for _, addr := range boxes {
+		all = append(all, shareCopy(area.Look(addr), addr)...)
+	}
+	return all
+}
+
+func shareCopy(folder *sharedir.Folder, addr box.Addr) []Finding {
+	last, err := folder.Last()
+	switch {
+	case err != nil:
+		return []Finding{notLooked("machine-id", "%v", err)}
+	case last == nil || !last.Restored.SharesMachineID():
+		return nil
+	}
+	r := last.Restored
+	return []Finding{warning("machine-id", "Restore it again with --hooks machine-id, or empty /etc/machine-id on it and restart it.",
+		"the box %s has the system of %s since its restore of %s (arming %s), and has its machine-id too, if it has one", addr, r.From,
+		r.Time.UTC().Format(time.RFC3339), r.Arming)}
 }

@@ -1,11 +1,13 @@
 package doctor
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"testbox-imaging/internal/api"
 	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/sharedir"
 )
 
 // TestCopies: the latest restore of a box counts, if it succeeded.
@@ -39,4 +41,37 @@ func TestAlike(t *testing.T) {
 	if all := Alike("10.0.0.2", nil); all != nil {
 		t.Errorf("disks that are not alike: %+v", all)
 	}
+}
+
+// TestShareCopies: in share mode the record of each box says whose system it has.
+func TestShareCopies(t *testing.T) {
+	p := place(t)
+	has(t, ShareCopies(p), NotLooked, "machine-id", "backup area")
+	dir := filepath.Join(filepath.Dir(p.Boot.TFTP()), "testbox-backup")
+	write(t, filepath.Join(dir, sharedir.Marker), "")
+	area, err := p.Backup()
+	must(t, err)
+	done := func(b string, action box.Action, from string, hooks ...box.Hook) {
+		t.Helper()
+		addr, err := box.ParseAddr(b)
+		must(t, err)
+		folder, err := area.Box(addr)
+		must(t, err)
+		must(t, folder.SetLast(sharedir.LastAction{Arming: box.NewArming(), Action: action, Outcome: box.Done, Time: p.Now(),
+			Restored: &sharedir.Restored{Arming: box.NewArming(), Time: p.Now(), From: from, Hooks: hooks}}))
+	}
+	done("10.0.0.2", box.Restore, "10.0.0.1", box.HookHostname)
+	done("10.0.0.2", box.BackupAgain, "") // it has that system still
+	done("10.0.0.3", box.Restore, "10.0.0.1", box.HookMachineID)
+	done("10.0.0.4", box.Restore, "10.0.0.1")
+	done("10.0.0.4", box.Restore, "")
+	done("10.0.0.5", box.Verify, "10.0.0.1")
+	write(t, filepath.Join(dir, "10.0.0.6", "last-action.json"), "damaged")
+	all := ShareCopies(p)
+	has(t, all, Warning, "machine-id", "10.0.0.2 has the system of 10.0.0.1")
+	has(t, all, NotLooked, "machine-id", "10.0.0.6")
+	if len(all) != 2 {
+		t.Errorf("%+v", all)
+	}
+	has(t, ShareBox(t.Context(), p, "10.0.0.2"), Warning, "machine-id", "10.0.0.2 has the system of 10.0.0.1")
 }

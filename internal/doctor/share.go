@@ -37,11 +37,12 @@ func lastAction(place *arming.Place, addr box.Addr) []Finding {
 	if err != nil {
 		return []Finding{notLooked("backup", "%v", err)}
 	}
+	all := shareCopy(area.Look(addr), addr)
 	switch list, err := area.Look(addr).ReadDisks(); {
 	case err == nil:
-		return []Finding{fine("disks", "its list of disks:\n%.1000s", list)}
+		all = append(all, fine("disks", "its list of disks:\n%.1000s", list))
 	case !errors.Is(err, sharedir.ErrNoDisks) && !errors.Is(err, fs.ErrNotExist):
-		return []Finding{problem("disks", fmt.Sprintf("Correct or remove the file %s.", area.Look(addr).Path(box.DisksFile)), "%v", err)}
+		all = append(all, problem("disks", fmt.Sprintf("Correct or remove the file %s.", area.Look(addr).Path(box.DisksFile)), "%v", err))
 	}
-	return nil
+	return all
 }

@@ -72,7 +72,8 @@ func Apply(ctx context.Context, disks []Disk, cfg Config) (of string, done []ima
 // written. A layout without parts says nothing.
 func Foresee(layouts []usedmap.Layout, hooks []box.Hook, host string) error {
 	if slices.Contains(hooks, box.HookHostname) && !box.ValidHost(host) {
-		return fmt.Errorf("the hook %s has no name for this box; give it one with `testbox box set BOX --name NAME`", box.HookHostname)
+		return fmt.Errorf("the hook %s has no name for this box; at a server `testbox box set BOX --name NAME` gives it one, "+
+			"and in share mode the name server, or who arms it by its name", box.HookHostname)
 	}
 	var found []place
 	var lacking []string

@@ -83,6 +83,9 @@ func (a *Area) Look(addr box.Addr) *Folder {
 	return &Folder{area: a, fsys: a.fsys, addr: addr, dir: filepath.Join(a.root, addr.String())}
 }
 
+// Beside returns the folder of another box of the same area, without making it.
+func (f *Folder) Beside(addr box.Addr) *Folder { return f.area.Look(addr) }
+
 // Own returns an error if the folder is a link to the folder of another box. Two
 // boxes with one folder would have each other's log, inventory, disks and images. A
 // link to any other folder, as on a larger disk, is allowed. So is a folder that is

@@ -154,6 +154,9 @@ func TestLast(t *testing.T) {
 	for text, good := range map[string]bool{
 		record: true, "": false, "{": false, record[:len(record)-1]: false, record + "x": false,
 		strings.Replace(record, ":1", ":2", 1): false, strings.Replace(record, "time", "times", 1): false,
+		strings.Replace(record, "}", `,"restored":{"arming":"aaaaaaaaaaaaaaaa","time":"2026-11-22T08:00:00Z","from":"10.0.0.1"}}`, 1):  true,
+		strings.Replace(record, "}", `,"restored":{"arming":"\u001b[2J","time":"2026-11-22T08:00:00Z"}}`, 1):                           false,
+		strings.Replace(record, "}", `,"restored":{"arming":"aaaaaaaaaaaaaaaa","time":"2026-11-22T08:00:00Z","from":"\u001b[2J"}}`, 1): false,
 	} {
 		must(t, f.WriteFile(lastName, []byte(text)))
 		if last, err := f.Last(); (last != nil && last.Arming == armingA) != good || (err == nil) != good {

@@ -21,6 +21,21 @@ type LastAction struct {
 	Outcome  box.Outcome     `json:"outcome"` // may be a text that this program does not know
 	Time     time.Time       `json:"time"`
 	Receipts []image.Receipt `json:"receipts,omitempty"`
+	Restored *Restored       `json:"restored,omitempty"` // the latest restore, of this action or of an earlier one
+}
+
+// Restored is the latest restore that a box completed: whose system it has.
+type Restored struct {
+	Arming box.Arming `json:"arming"`
+	Time   time.Time  `json:"time"`
+	From   string     `json:"from,omitempty"`  // box whose backup it was; "" is the box's own
+	Hooks  []box.Hook `json:"hooks,omitempty"` // changes of the restored system
+}
+
+// SharesMachineID reports whether the box may have the machine-id of another one, since it
+// got that one's system without the hook that takes the id away.
+func (r *Restored) SharesMachineID() bool {
+	return r != nil && r.From != "" && !slices.Contains(r.Hooks, box.HookMachineID)
 }
 
 // LastFormat is the number of the record's format that this code writes.
@@ -33,9 +48,16 @@ const (
 
 // SetLast writes the record durably, as the last step before disarming. It
 // keeps only the first thousand bad and differing ranges of each receipt. The
-// sidecar has all bad ones.
+// sidecar has all bad ones. If a is no restore, what the record says of the latest one
+// stays, whatever a says of it.
 func (f *Folder) SetLast(a LastAction) error {
 	a.Format = LastFormat
+	if a.Action != box.Restore {
+		a.Restored = nil
+		if before, err := f.Last(); err == nil && before != nil { // a record that cannot be read says nothing
+			a.Restored = before.Restored
+		}
+	}
 	a.Receipts = slices.Clone(a.Receipts)
 	for i := range a.Receipts {
 		r := &a.Receipts[i]
@@ -87,6 +109,14 @@ func parseLast(data []byte) (*LastAction, error) {
 	}
 	if _, err := box.ParseAction(string(a.Action)); err != nil {
 		return nil, err
+	}
+	if r := a.Restored; r != nil {
+		if _, err := box.ParseArming(string(r.Arming)); err != nil {
+			return nil, err
+		}
+		if r.From != "" && !image.ValidBox(r.From) {
+			return nil, fmt.Errorf("%.40q is not a box", r.From)
+		}
 	}
 	return &a, nil
 }

@@ -121,6 +121,8 @@ func testAgrees(t *testing.T, c *agentCase) {
 		"map":     func(c *bootcfg.Cmdline) { c.Map = []string{"sda=sdb"} },
 		"images":  func(c *bootcfg.Cmdline) { c.OldImages = true },
 		"machine": func(c *bootcfg.Cmdline) { c.AcceptMachine = true },
+		"from":    func(c *bootcfg.Cmdline) { c.From = "10.88.0.99" },
+		"hooks":   func(c *bootcfg.Cmdline) { c.Action, c.Hooks = box.Restore, box.Hooks },
 	} {
 		other := cmd
 		change(&other)
@@ -386,6 +388,7 @@ func (c *agentCase) wantImages(t *testing.T, disks []*testDisk) []agent.ImageInf
 
 func (c *agentCase) wantRestored(t *testing.T, im agent.Image, d *testDisk, bad []image.Range) {
 	t.Helper()
+	defer im.Close()
 	told := int64(0)
 	must(t, im.Check(t.Context(), d.Disk, func(done, total int64) { told = max(told, done) }))
 	if n, reads := im.CheckBytes(); reads && n > 0 && told != n || !reads && told > 0 {

@@ -29,7 +29,7 @@ func (b *testBox) verb(name string, args ...string) *agent {
 	area := func(name string) string { return filepath.Join(b.areas.dir, name) }
 	a.cmd = exec.Command("setpriv", append([]string{"--bounding-set=-sys_boot", b.prog.agent, name, "--cmdline", b.path("cmdline"),
 		"--sys", b.path("sys"), "--proc", b.path("proc"), "--dev", b.path("dev"),
-		"--tftp", area("testbox-tftp"), "--backup", area("testbox-backup"), "--address", b.addr, "--host", boxHost}, args...)...)
+		"--tftp", area("testbox-tftp"), "--backup", area("testbox-backup"), "--address", b.addr, "--host", b.host}, args...)...)
 	a.cmd.Stderr = &lineWriter{emit: a.line}
 	a.cmd.Stdout = a.cmd.Stderr // the same writer: one goroutine copies both
 	must(b.t, a.cmd.Start())

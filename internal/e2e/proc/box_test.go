@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"testbox-imaging/internal/bootcfg"
+	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/testenv"
 )
 
@@ -35,7 +36,9 @@ type testBox struct {
 	root  string  // the areas as the storage server has them
 	areas *server // the areas as the box has them mounted
 	uuid  string  // SMBIOS
+	key   string  // the address that names the box's folder and boot file
 	addr  string  // that the box has got
+	host  string  // the name that the box has got
 	disks []*testDisk
 }
 
@@ -46,18 +49,34 @@ func newBox(t testing.TB, disks ...*testDisk) *testBox {
 	testenv.Tools(t, "gzip", "dd", "setpriv")
 	prog, err := built()
 	must(t, err)
-	b := &testBox{t: t, prog: prog, dir: tempDir(t), root: tempDir(t), uuid: boxUUID, addr: boxAddr, disks: disks}
+	root := tempDir(t)
 	areas, err := madeAreas()
 	must(t, err)
-	run(t, "", "cp", "-a", areas+"/.", b.root)
-	b.areas = serveFolder(t, b.root, true)
+	run(t, "", "cp", "-a", areas+"/.", root)
+	b := &testBox{t: t, prog: prog, root: root, areas: serveFolder(t, root, true), uuid: boxUUID, key: boxAddr, host: boxHost}
+	b.make(disks)
+	return b
+}
+
+// beside makes another box of the same storage server.
+func (b *testBox) beside(addr, host, uuid string, disks ...*testDisk) *testBox {
+	b.t.Helper()
+	other := &testBox{t: b.t, prog: b.prog, root: b.root, areas: b.areas, uuid: uuid, key: addr, host: host}
+	other.make(disks)
+	return other
+}
+
+// make makes the machine.
+func (b *testBox) make(disks []*testDisk) {
+	t := b.t
+	t.Helper()
+	b.dir, b.addr, b.disks = tempDir(t), b.key, disks
 	for _, d := range disks {
 		d.attach(t)
 	}
 	must(t, os.MkdirAll(filepath.Join(b.dir, "proc"), 0o755))
 	must(t, os.WriteFile(filepath.Join(b.dir, "proc", "cpuinfo"), []byte("processor\t: 0\nmodel name\t: Test CPU\n"), 0o644))
 	b.plug()
-	return b
 }
 
 // madeAreas are made once, by `testbox share init`, and copied for each box.
@@ -109,12 +128,19 @@ func (b *testBox) path(names ...string) string { return filepath.Join(b.dir, fil
 
 // folder is a path in the box's folder, as the storage server has it.
 func (b *testBox) folder(name string) string {
-	return filepath.Join(b.root, "testbox-backup", boxAddr, name)
+	return filepath.Join(b.root, "testbox-backup", b.key, name)
 }
 
 // bootFile is the path of the box's boot file, as the storage server has it.
 func (b *testBox) bootFile() string {
-	return filepath.Join(b.root, "testbox-tftp", "pxelinux.cfg", boxHex)
+	return filepath.Join(b.root, "testbox-tftp", "pxelinux.cfg", b.hex())
+}
+
+// hex is the box's address in hexadecimal.
+func (b *testBox) hex() string {
+	a, err := box.ParseAddr(b.key)
+	must(b.t, err)
+	return a.Hex()
 }
 
 // arm arms the box through the mounted area, as an admin does from anywhere,
@@ -122,7 +148,7 @@ func (b *testBox) bootFile() string {
 func (b *testBox) arm(action string, flags ...string) {
 	b.t.Helper()
 	args := append([]string{"pxe-conf", "-c", filepath.Join(b.areas.dir, "testbox-tftp", "pxelinux.cfg")}, flags...)
-	run(b.t, "", b.prog.testbox, append(args, boxAddr, action)...)
+	run(b.t, "", b.prog.testbox, append(args, b.key, action)...)
 	b.boot()
 }
 
@@ -192,7 +218,7 @@ func (b *testBox) files() []string {
 	for _, e := range entries {
 		switch name := e.Name(); {
 		case strings.HasSuffix(name, ".log"), strings.HasPrefix(name, "testbox-info."), name == "testbox-firmware.json",
-			name == boxHost, name == boxHex:
+			name == b.host, name == b.hex():
 		default:
 			names = append(names, name)
 		}

@@ -250,8 +250,10 @@ func (s *serverSite) box(number int, disks ...*testDisk) *servedBox {
 	s.t.Helper()
 	b := &servedBox{site: s, host: newHost(s.t)}
 	b.testBox = &testBox{
-		t: s.t, prog: s.prog, dir: tempDir(s.t), root: s.state, uuid: boxUUID, addr: fmt.Sprintf("10.88.0.%d", number), disks: disks,
+		t: s.t, prog: s.prog, dir: tempDir(s.t), root: s.state, uuid: boxUUID, host: boxHost, disks: disks,
 	}
+	b.key = fmt.Sprintf("10.88.0.%d", number)
+	b.addr = b.key
 	if number != 11 {
 		b.uuid = fmt.Sprintf("3e2b7d54-90c1-4f6e-8a55-0c1d2e3f4a%02x", number)
 	}

@@ -135,7 +135,8 @@ func (n *newcomer) serve() {
 func (n *newcomer) boxAt(addr string, disks ...*testDisk) *servedBox {
 	n.t.Helper()
 	b := &servedBox{site: n.serverSite, host: newHost(n.t)}
-	b.testBox = &testBox{t: n.t, prog: n.prog, dir: tempDir(n.t), root: n.state, uuid: boxUUID, addr: addr, disks: disks}
+	b.testBox = &testBox{t: n.t, prog: n.prog, dir: tempDir(n.t), root: n.state, uuid: boxUUID, key: addr, addr: addr, host: boxHost,
+		disks: disks}
 	for _, d := range disks {
 		d.attach(n.t)
 	}
