@@ -38,9 +38,12 @@ func FetchBare(ctx context.Context, opt Options, modules ...string) (*Bare, erro
 	return b, nil
 }
 
-// FetchFile gets a file of a Debian package, without installing the package. The package is of Debian 13 where the
-// host's sources have an older one, as the loaders of UEFI machines are. Of opt it uses Cache, Etc and Say.
-func FetchFile(ctx context.Context, opt Options, name, file string) ([]byte, error) {
+// PackageFile is a file of a Debian package.
+type PackageFile struct{ Package, File string }
+
+// FetchFiles gets files of Debian packages, without installing them. The packages are of Debian 13 where the
+// host's sources have older ones, as the loaders of UEFI machines are. Of opt it uses Cache, Etc and Say.
+func FetchFiles(ctx context.Context, opt Options, files ...PackageFile) ([][]byte, error) {
 	opt, err := opt.complete()
 	if err != nil {
 		return nil, err
@@ -54,11 +57,23 @@ func FetchFile(ctx context.Context, opt Options, name, file string) ([]byte, err
 	if err != nil {
 		return nil, err
 	}
-	p, err := a.show(ctx, name)
+	var all [][]byte
+	for _, f := range files {
+		data, err := a.file(ctx, f)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, data)
+	}
+	return all, nil
+}
+
+func (a *apt) file(ctx context.Context, f PackageFile) ([]byte, error) {
+	p, err := a.show(ctx, f.Package)
 	if err != nil {
 		return nil, err
 	}
-	dir := filepath.Join(a.work, name)
+	dir := filepath.Join(a.work, f.Package)
 	if err := a.unpack(ctx, p, dir); err != nil {
 		return nil, err
 	}
@@ -67,7 +82,7 @@ func FetchFile(ctx context.Context, opt Options, name, file string) ([]byte, err
 		return nil, err
 	}
 	defer root.Close()
-	data, err := readInRoot(root, file, 64<<20)
+	data, err := readInRoot(root, f.File, 64<<20)
 	if err != nil {
 		return nil, fmt.Errorf("package %s %s: %w", p.Name, p.Version, err)
 	}

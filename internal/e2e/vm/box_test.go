@@ -68,9 +68,12 @@ func (x *vbox) forUEFI(t *testing.T, spec *lab.Spec) bool {
 		return false
 	}
 	testenv.Tools(t, "mkfs.vfat", "mmd", "mcopy")
-	own, err := ownLoaders()
+	f, err := ownLoaders()
 	must(t, err)
-	x.own.Loaders, spec.Memory = own, 1024
+	x.own.Loaders, spec.Memory = f.Loaders, 1024
+	if spec.Firmware == lab.UEFISecure {
+		spec.ROM = f.rom
+	}
 	return true
 }
 
@@ -94,9 +97,15 @@ func times(retry, stall time.Duration) change {
 // arm arms the box, and changes its boot file then.
 func (x *vbox) arm(t *testing.T, action box.Action, changes ...change) {
 	t.Helper()
-	must(t, x.bench.lab.Arm(t.Context(), x.Machine, action))
+	x.armAsAdmin(t, action)
 	x.next(t, changes...)
-	x.bench.step(t, "armed for %s", action)
+}
+
+// armAsAdmin arms the box with the newest maintenance system that is there.
+func (x *vbox) armAsAdmin(t *testing.T, action box.Action) {
+	t.Helper()
+	must(t, x.bench.lab.Arm(t.Context(), x.Machine, action))
+	x.bench.step(t, "%s armed for %s", x.Addr, action)
 }
 
 // next makes the next start of an armed box one of the plain maintenance

@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -70,6 +71,9 @@ func sshKey(t *testing.T) string {
 // returns its version.
 func (d *debian) build(t *testing.T, agent string, args ...string) string {
 	t.Helper()
+	// The build keeps all others from the downloads for minutes. So what they need is made before it.
+	_, err := faultsRAM()
+	must(t, errors.Join(sharedParts(), err))
 	out, err := d.lab.BuildMaintenance(t.Context(), "debian", append([]string{"--agent", agent, "--ssh-key", d.key + ".pub"}, args...)...)
 	must(t, err)
 	version := regexp.MustCompile(`debian-\S+`).FindString(out)
@@ -115,13 +119,6 @@ func (x *vbox) addWild(t *testing.T) {
 	must(t, err)
 }
 
-// armDebian arms the box as an admin does; only the form debian is there.
-func (x *vbox) armDebian(t *testing.T, action box.Action) {
-	t.Helper()
-	must(t, x.bench.lab.Arm(t.Context(), x.Machine, action))
-	x.bench.step(t, "%s armed for %s", x.Addr, action)
-}
-
 // doneDebian is done with this form's time.
 func (x *vbox) doneDebian(t *testing.T, log *lab.Watch, action box.Action) {
 	t.Helper()
@@ -131,7 +128,7 @@ func (x *vbox) doneDebian(t *testing.T, log *lab.Watch, action box.Action) {
 func (d *debian) twoBackups(t *testing.T, first, otherAgent string, boxes ...*vbox) {
 	logs := make([]*lab.Watch, len(boxes))
 	for i, x := range boxes {
-		x.armDebian(t, box.Backup)
+		x.armAsAdmin(t, box.Backup)
 		logs[i] = x.Log()
 		must(t, x.PowerOn())
 	}
@@ -203,7 +200,7 @@ func (d *debian) tree(t *testing.T, version string) string {
 }
 
 func (d *debian) again(t *testing.T, x *vbox) {
-	x.armDebian(t, box.BackupAgain)
+	x.armAsAdmin(t, box.BackupAgain)
 	log := x.Log()
 	must(t, x.PowerOn())
 	x.doneDebian(t, log, box.BackupAgain)
@@ -216,7 +213,7 @@ func (d *debian) restore(t *testing.T, x *vbox) {
 	for _, disk := range x.disks {
 		must(t, lab.Wreck(disk.Path))
 	}
-	x.armDebian(t, box.Restore)
+	x.armAsAdmin(t, box.Restore)
 	log := x.Log()
 	must(t, x.PowerOn())
 	x.doneDebian(t, log, box.Restore)
@@ -228,7 +225,7 @@ func (d *debian) refresh(t *testing.T, x *vbox) {
 	d.lab.StopPortmapper()
 	d.lab.OnlyNFS4 = true
 	must(t, d.lab.StartNFS(t.Context()))
-	x.armDebian(t, box.RefreshInfo)
+	x.armAsAdmin(t, box.RefreshInfo)
 	log := x.Log()
 	must(t, x.PowerOn())
 	x.doneDebian(t, log, box.RefreshInfo)
@@ -240,7 +237,7 @@ var inRescue = regexp.MustCompile(`: info: rescue: .*testbox-maintenance finish.
 // rescue: the box stays up; an admin logs in, looks, writes where allowed,
 // and ends it.
 func (d *debian) rescue(t *testing.T, x *vbox) {
-	x.armDebian(t, box.Rescue)
+	x.armAsAdmin(t, box.Rescue)
 	log := x.Log()
 	must(t, x.PowerOn())
 	line, err := log.Wait(t.Context(), inRescue, debianTime)

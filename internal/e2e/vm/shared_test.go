@@ -22,7 +22,6 @@ var (
 	builtPrograms = sync.OnceValues(buildPrograms)
 	ownKernel     = sync.OnceValues(fetchKernel)
 	ownLoaders    = sync.OnceValues(fetchLoaders)
-	newROM        = sync.OnceValues(fetchROM)
 
 	// Versions of the form ram in sharedDir; the second one's agent breaks on demand.
 	plainRAM  = sync.OnceValues(func() (string, error) { return buildRAM(func(p programs) string { return p.agent }) })
@@ -39,6 +38,14 @@ func TestMain(m *testing.M) {
 		defer os.RemoveAll(sharedDir)
 		return m.Run()
 	}())
+}
+
+// sharedParts makes what tests share, but for faultsRAM.
+func sharedParts() error {
+	_, err1 := ownKernel()
+	_, err2 := ownLoaders()
+	_, err3 := plainRAM()
+	return errors.Join(err1, err2, err3)
 }
 
 // programs are the paths of the two programs, and of an agent that breaks on
@@ -68,24 +75,22 @@ func fetchKernel() (*lab.Kernel, error) {
 	return (*lab.Kernel)(bare), err
 }
 
-// fetchLoaders gets the loaders of own systems that start by UEFI.
-func fetchLoaders() (*lab.Loaders, error) {
-	shim, err := maintenance.FetchFile(context.Background(), maintenance.Options{}, lab.ShimPackage, lab.ShimFile)
+// fetched is what boxes with UEFI start by, besides what a maintenance system has.
+type fetched struct {
+	*lab.Loaders        // of own systems
+	rom          string // Debian 13's ROM of a network card, in sharedDir
+}
+
+func fetchLoaders() (*fetched, error) {
+	files, err := maintenance.FetchFiles(context.Background(), maintenance.Options{},
+		maintenance.PackageFile{Package: lab.ShimPackage, File: lab.ShimFile},
+		maintenance.PackageFile{Package: lab.GRUBPackage, File: lab.GRUBFile},
+		maintenance.PackageFile{Package: lab.ROMPackage, File: lab.ROMFile})
 	if err != nil {
 		return nil, err
 	}
-	grub, err := maintenance.FetchFile(context.Background(), maintenance.Options{}, lab.GRUBPackage, lab.GRUBFile)
-	return &lab.Loaders{Shim: shim, GRUB: grub}, err
-}
-
-// fetchROM gets Debian 13's ROM of a network card, and puts it into sharedDir.
-func fetchROM() (string, error) {
-	rom, err := maintenance.FetchFile(context.Background(), maintenance.Options{}, lab.ROMPackage, lab.ROMFile)
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(sharedDir, "e1000e.rom")
-	return path, os.WriteFile(path, rom, 0o644)
+	f := &fetched{&lab.Loaders{Shim: files[0], GRUB: files[1]}, filepath.Join(sharedDir, "e1000e.rom")}
+	return f, os.WriteFile(f.rom, files[2], 0o644)
 }
 
 // buildRAM builds the form ram with an agent into sharedDir, and returns its
