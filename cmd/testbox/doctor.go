@@ -408,24 +408,29 @@ const maxAlikeTime = 15 * time.Second
 // alikeDisks looks for boxes whose disks cannot be told apart.
 func alikeDisks(ctx context.Context, c *apiclient.Client, list []api.Box) (all []doctor.Finding) {
 	begun := time.Now()
-	looked := 0
+	looked, unknown := 0, 0
 	for _, b := range list {
 		if b.Health == ledger.Retired {
 			continue
 		}
 		if time.Since(begun) > maxAlikeTime {
-			all = append(all, doctor.NotLookedAt("alike", fmt.Sprintf("the disks of %d of %d boxes were looked at, and then the time was over; "+
-				"testbox doctor BOX looks at those of one", looked, len(list))))
+			all = append(all, doctor.NotLookedAt("alike", fmt.Sprintf("the disks of %s were looked at, and then the time was over; "+
+				"testbox doctor BOX looks at those of one", words.Count(looked, "box", "boxes"))))
 			break
 		}
 		found, known := alikeOf(ctx, c, b.Address)
 		if all = append(all, found...); known {
 			looked++
+		} else {
+			unknown++
 		}
 	}
 	if len(all) == 0 {
-		all = append(all, doctor.Finding{Severity: doctor.Fine, Check: "alike",
-			Text: fmt.Sprintf("the disks of %s can be told apart; the others have no inventory", words.Count(looked, "box", "boxes"))})
+		text := fmt.Sprintf("the disks of %s can be told apart", words.Count(looked, "box", "boxes"))
+		if unknown > 0 {
+			text += fmt.Sprintf(", and those of %d are not known, since there is no inventory that can be read", unknown)
+		}
+		all = append(all, doctor.Finding{Severity: doctor.Fine, Check: "alike", Text: text})
 	}
 	return all
 }
