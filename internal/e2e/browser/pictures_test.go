@@ -40,6 +40,7 @@ func pictures(t *testing.T, b *chrome.Tab) []picture {
 		{"job-ended", "/jobs/" + jobs(t, "nas-02")[1]},
 		{"restore", "/act/restore?" + box("ci-05")},
 		{"restore-many", "/act/restore?" + box("ci-05") + "&" + box("ci-06") + "&" + box("gpu-03") + "&" + box("ci-10")},
+		{"restore-from", "/act/restore?" + box("ci-05") + "&from=ci-04&hook=hostname&hook=machine-id&map=nvme0n1%3Dnvme0n1"},
 		{"search", "/search?q=nas"},
 		{"task", "/do/add-token"},
 	}
@@ -74,10 +75,7 @@ func TestPictures(t *testing.T) {
 			must(t, b.Until("[...document.images].every(i => i.complete || i.loading == 'lazy')"))
 			raw, err := b.Picture()
 			must(t, err)
-			most := 2 * v.Height // what is further down looks the same
-			if v.Width < 600 {
-				most = 1400
-			}
+			most := 3 * v.Height / 2 // what is further down looks the same
 			small, err := shrink(raw, int(most))
 			must(t, err)
 			if total += len(small); len(small) > maxPicture {
