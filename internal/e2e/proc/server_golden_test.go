@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/testenv"
 )
 
@@ -100,6 +101,17 @@ func TestServedGolden(t *testing.T) {
 		t.Error("the disk of the other box was changed")
 	}
 	s.does(done, []string{"jobs", b.addr, "--all"}, "with hooks hostname,machine-id,ssh-keys")
+
+	// The command of share mode asks for the same.
+	s.does(done, []string{"pxe-conf", "-c", filepath.Dir(b.bootFile()), b.addr, "restore", "--from", a.addr, "--hooks", "machine-id"}, "job")
+	b.boot()
+	b.start().ends(done, "the restored system was changed after its proof: machine-id")
+	if r := b.last().Restored; r == nil || r.From != a.addr || !slices.Equal(r.Hooks, []box.Hook{box.HookMachineID}) {
+		t.Errorf("the record says %+v", r)
+	}
+	if id, name := vda.hasFile(t, "/etc/machine-id"), vda.hasFile(t, "/etc/hostname"); id != "" || name != "alpha\n" {
+		t.Errorf("by pxe-conf the machine-id is %q, and the name %q", id, name)
+	}
 
 	// A restore without hooks makes all right again.
 	b.act(done, "restore", "--from", a.addr)

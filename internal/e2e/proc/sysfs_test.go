@@ -23,6 +23,8 @@ func writeSysfs(t testing.TB, sys, uuid string, disks []*testDisk) {
 		"kernel/mm/transparent_hugepage/enabled":    "always [madvise] never",
 		"devices/system/cpu/online":                 "0-1",
 		"firmware/memmap/0/type":                    "System RAM",
+		"devices/pci0000:00/0000:00:1f.2/driver":    "-> ../../../bus/pci/drivers/ahci",
+		"bus/pci/drivers/ahci/bind":                 "",
 		"devices/pci0000:00/0000:00:1f.2/subsystem": "-> ../../../bus/pci",
 		"bus/pci/devices/0000:00:1f.2":              "-> ../../../devices/pci0000:00/0000:00:1f.2",
 		"bus/scsi/uevent":                           "",
