@@ -67,6 +67,7 @@ func cells() (all []cell) {
 		cell{"server-gone", serverGone},
 		cell{"http-boot", httpBoot},
 		cell{"golden", golden},
+		cell{"share", func(t *testing.T) { threeDisks(t, lab.UEFISecure) }},
 		cell{"debian", wholeDebian},
 	)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"regexp"
 	"testing"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/lab"
 	"testbox-imaging/internal/realfs"
+	"testbox-imaging/internal/site"
 	"testbox-imaging/internal/usedmap"
 )
 
@@ -210,17 +212,25 @@ func panicsAndHangs(t *testing.T, x *vbox) {
 	x.backHome(t)
 }
 
-// TestThreeDisks: each image is of its disk and goes back to it, whatever the
-// disks hang on; and the card that did not boot is left alone. The box has two
-// processors.
+// TestThreeDisks has a box with a BIOS do it. The cell "share" of the matrix has one with Secure Boot do it.
 func TestThreeDisks(t *testing.T) {
 	t.Parallel()
+	threeDisks(t, lab.BIOS)
+}
+
+// threeDisks: each image is of its disk and goes back to it, whatever the
+// disks hang on. The card that did not boot is left alone, and the kernel gets the
+// site's words. The box has two processors.
+func threeDisks(t *testing.T, firmware lab.Firmware) {
 	b := newLab(t)
 	b.plain = b.install(t, plainRAM)
-	x := b.newBox(t, lab.Spec{Number: 1, Cards: []string{"virtio-net-pci", "e1000e"}, CPUs: 2}, lab.Virtio, lab.NVMe, lab.AHCI)
-	x.arm(t, box.Backup)
+	spec := lab.Spec{Number: 1, Firmware: firmware, Cards: []string{"virtio-net-pci", "e1000e"}, CPUs: 2}
+	x := b.newBox(t, spec, lab.Virtio, lab.NVMe, lab.AHCI)
+	words := x.siteWords(t)
+	x.armAsAdmin(t, box.Backup)
 	log := x.Log()
 	must(t, x.PowerOn())
+	x.console(t, "Kernel command line: .* "+regexp.QuoteMeta(words)+" BOOTIF=", bootTime)
 	x.done(t, log, box.Backup)
 	x.off(t)
 	x.sameImages(t, ".raw.gz")
@@ -231,10 +241,26 @@ func TestThreeDisks(t *testing.T) {
 	must(t, x.PowerOn())
 	must(t, x.BootsNothing(t.Context(), bootTime))
 	x.bench.step(t, "all disks are wrecked, nothing boots")
-	x.arm(t, box.Restore)
+	x.armAsAdmin(t, box.Restore)
 	must(t, x.Reset())
 	x.done(t, log, box.Restore)
 	x.backHome(t)
+}
+
+// siteWords puts kernel arguments into the site file that a loader could take for its own, and returns them as the kernel gets
+// them. GRUB moves quotation marks, which means the same to the kernel.
+func (x *vbox) siteWords(t *testing.T) string {
+	t.Helper()
+	const awkward, quoted, moved = `lab.signs=~#%^@:,+!?*[a-z]/.. `, `lab.words="two  words"`, `"lab.words=two  words"`
+	f, err := os.OpenFile(filepath.Join(x.bench.lab.TFTP(), "pxelinux.cfg", site.FileName), os.O_APPEND|os.O_WRONLY, 0)
+	must(t, err)
+	defer f.Close()
+	_, err = f.WriteString("kernel-args = " + awkward + quoted + "\n")
+	must(t, err)
+	if x.own.Loaders != nil {
+		return awkward + moved
+	}
+	return awkward + quoted
 }
 
 // fileTimes tells when the box's images were written.
