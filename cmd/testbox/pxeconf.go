@@ -117,6 +117,11 @@ several boxes that of the worst:
 	mustComplete(cmd.MarkPersistentFlagDirname("config"))
 	mustComplete(cmd.RegisterFlagCompletionFunc("precheck", cobra.FixedCompletions([]string{"size"}, cobra.ShellCompDirectiveNoFileComp)))
 	mustComplete(cmd.RegisterFlagCompletionFunc("image", cobra.FixedCompletions([]string{"old"}, cobra.ShellCompDirectiveNoFileComp)))
+	mustComplete(cmd.RegisterFlagCompletionFunc("from", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return completeBoxes(w, o.dir)
+	}))
+	mustComplete(cmd.RegisterFlagCompletionFunc("hooks",
+		cobra.FixedCompletions([]string{box.JoinHooks(box.Hooks)}, cobra.ShellCompDirectiveNoFileComp)))
 	cmd.AddCommand(newPxeListCmd(w, &o.dir), newPxeStatusCmd(w, &o.dir), newPxeDisarmCmd(w, &o.dir))
 	return cmd
 }
