@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -279,7 +280,7 @@ func (s *Site) addJobs(ctx context.Context, v *api.Visitor, a *action, q url.Val
 		return nil, nil, err
 	}
 	images, marks := byBox(q["meant"]), byBox(q["mark"]) // the backup is BOX@ID
-	some = &preview{Action: a, Back: "/", Again: a.chosen(q)}
+	some = &preview{Action: a, Back: "/"}
 	for _, addr := range q["box"] {
 		if images[addr] == "" || marks[addr] == "" {
 			return nil, nil, refused(http.StatusBadRequest, "the form does not name the backup of %s, so nothing was done", addr)
@@ -308,6 +309,14 @@ func (s *Site) addJobs(ctx context.Context, v *api.Visitor, a *action, q url.Val
 	if some.Refused == 0 {
 		return jobs, nil, nil
 	}
+	again := maps.Clone(q)
+	again["box"] = nil // a box that has its job now would be written twice
+	for _, t := range some.Boxes {
+		if !t.Done {
+			again.Add("box", t.Box)
+		}
+	}
+	some.Again = a.chosen(again)
 	return jobs, some, nil
 }
 

@@ -169,6 +169,27 @@ func TestChoicesOfMany(t *testing.T) {
 	}
 }
 
+// TestAgainWithoutDone: whoever looks again at what failed for some boxes does not ask a second time for the others.
+func TestAgainWithoutDone(t *testing.T) {
+	r := newRig(t)
+	for _, a := range []string{"10.0.0.1", "10.0.0.2"} {
+		r.box(ledger.Box{Address: addr(t, a)})
+		r.done(addr(t, a), box.Backup)
+	}
+	b := r.as(ledger.Token{Name: "o", Role: ledger.Operator})
+	form := formOf(b.shows("/act/restore?box=10.0.0.1&box=10.0.0.2"))
+	for i, mark := range form["mark"] {
+		if strings.HasPrefix(mark, "10.0.0.2=") {
+			form["mark"][i] = "10.0.0.2=another"
+		}
+	}
+	resp, text := b.post("/act/restore", form)
+	if resp.StatusCode != http.StatusConflict {
+		t.Fatalf("%d %s", resp.StatusCode, text)
+	}
+	has(t, text, "It has the job", `href="/act/restore?box=10.0.0.2"`)
+}
+
 // TestDisksOfBox: the form says which disks the box has, and which of them cannot be told apart.
 func TestDisksOfBox(t *testing.T) {
 	r := newRig(t)
