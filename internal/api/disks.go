@@ -90,7 +90,7 @@ type InventoryChanges struct {
 	Changes []inventory.Change `json:"changes"`
 	More    bool               `json:"more,omitempty" doc:"not all is listed or compared"`
 	Disks   []DiskHealth       `json:"disks" doc:"what the disks of the latest inventory say of their health"`
-	Alike   []AlikeDisks       `json:"alike,omitempty" doc:"disks of the latest inventory that are built alike, and have neither WWN nor serial"`
+	Alike   []AlikeDisks       `json:"alike,omitempty" doc:"disks of the latest inventory that are built alike, and have neither a WWN nor a serial of their own"`
 }
 
 // AlikeDisks are disks of one box that cannot be told apart by what they say of themselves.
@@ -175,7 +175,7 @@ func alike(disks []inventory.Disk) (all []AlikeDisks) {
 			t.Disks[i] = clean(t.Disks[i])
 		}
 		a := AlikeDisks{Disks: t.Disks, Placed: t.Placed}
-		a.Text = fmt.Sprintf("The disks %s are built alike, and have no serial and no WWN. ", strings.Join(t.Disks, ", "))
+		a.Text = fmt.Sprintf("The disks %s are built alike, and have no serial and no WWN of their own. ", strings.Join(t.Disks, ", "))
 		if t.Placed {
 			a.Text += "Only the places where they are plugged in tell them apart. If they are swapped, a restore writes each image onto the " +
 				"other disk, unless it is said where the images go."
