@@ -142,6 +142,53 @@ func TestRecorded(t *testing.T) {
 	}
 }
 
+// TestHalfRestored: a restore that did not end well counts until one of the same arming did, also if the box refused or was
+// too late when it tried again.
+func TestHalfRestored(t *testing.T) {
+	session := func(time, arming string, lines ...string) string {
+		text := "==================== " + time + "\n" + time + ": 10.88.0.11: info: restore, arming " + arming + "\n"
+		for _, line := range lines {
+			text += time + ": 10.88.0.11: error: restore: " + line + "\n"
+		}
+		return text
+	}
+	const one, two = "0123456789abcdef", "fedcba9876543210"
+	const refused, expired = "refused, no disk and no image was changed: it is busy", "expired, disarmed"
+	area, err := sharedir.Open(durable.OS{}, share(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr, _ := box.ParseAddr("10.88.0.11")
+	folder, err := area.Box(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for log, want := range map[string]string{
+		session("T1", one, refused):                                                                    "",
+		session("T1", one, "failed: stale"):                                                            "of T1 has not",
+		session("T1", one, "failed: stale") + session("T2", one, refused):                              "of T1 has not",
+		session("T1", one) + session("T2", one, refused) + session("T3", one, expired):                 "began T1",
+		session("T1", one, "failed: stale") + session("T2", one, refused) + session("T3", one, "done"): "",
+		session("T1", one, "failed: stale") + session("T2", two, refused):                              "",
+	} {
+		if err := write(folder.Path(box.LogFile), log); err != nil {
+			t.Fatal(err)
+		}
+		if got := Read(folder).HalfRestored(); (got == "") != (want == "") || !strings.Contains(got, want) {
+			t.Errorf("%s%q, and not %q", log, got, want)
+		}
+	}
+}
+
+// share makes an empty backup area.
+func share(t *testing.T) string {
+	dir := t.TempDir()
+	if err := write(dir+"/"+sharedir.Marker, ""); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
 // TestLogReader: a log that is cut, rotated away or removed while it is followed
 // loses no line.
 func TestLogReader(t *testing.T) {

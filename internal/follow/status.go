@@ -26,6 +26,8 @@ type Status struct {
 	Log      agent.Track          // the last session in its log
 	Last     *sharedir.LastAction // nil if none is recorded
 	Problems []error              // what could not be read
+
+	unwell agent.Track // the latest earlier session that may have left half a restore
 }
 
 // maxStatusLog is how much of a log's end is read, in bytes.
@@ -50,7 +52,10 @@ func Read(folder *sharedir.Folder) *Status {
 		s.Problems = append(s.Problems, fmt.Errorf("its log cannot be read: %w", err))
 	}
 	for _, line := range lines {
-		s.Log.Add(line)
+		was := s.Log
+		if s.Log.Add(line); was.Since != s.Log.Since && unwell(was) {
+			s.unwell = was
+		}
 	}
 	return s
 }
@@ -112,16 +117,23 @@ func (s *Status) lastIsNewer() bool {
 }
 
 // HalfRestored describes the log's last session if it is a restore that is not
-// known to have ended well. Otherwise it returns "".
+// known to have ended well. If that one only refused or expired, an earlier one of
+// the same arming counts. Otherwise it returns "".
 func (s *Status) HalfRestored() string {
 	log := s.Log
+	if nothing := log.Outcome == box.Refused || log.Outcome == box.Expired; nothing && s.unwell.Arming == log.Arming {
+		log = s.unwell
+	}
 	switch {
-	case log.Action != box.Restore || s.Last != nil && s.Last.Arming == log.Arming:
+	case !unwell(log) || s.Last != nil && s.Last.Arming == log.Arming:
 		return ""
 	case !log.Ended:
 		return fmt.Sprintf("its restore began %s, and its log does not say that it has ended", log.Since)
-	case log.Outcome == box.Failed:
-		return fmt.Sprintf("its restore of %s has not ended well (%s)", log.Since, log.End)
 	}
-	return ""
+	return fmt.Sprintf("its restore of %s has not ended well (%s)", log.Since, log.End)
+}
+
+// unwell reports whether a session is a restore that may have written half.
+func unwell(log agent.Track) bool {
+	return log.Action == box.Restore && (!log.Ended || log.Outcome == box.Failed)
 }
