@@ -12,6 +12,8 @@ package room
 
 import (
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -153,10 +155,26 @@ type Unit struct {
 
 func (u Unit) String() string { return fmt.Sprintf("unit %d of region %d", u.At, u.Page) }
 
+// MarshalText returns the two numbers with a point between them, as in messages.
+func (u Unit) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%d.%d", u.Page, u.At), nil }
+
+// UnmarshalText parses what MarshalText writes, and nothing else.
+func (u *Unit) UnmarshalText(text []byte) error {
+	page, at, _ := strings.Cut(string(text), ".")
+	p, errPage := strconv.ParseUint(page, 10, 32)
+	a, errAt := strconv.ParseUint(at, 10, 32)
+	n := Unit{uint32(p), uint32(a)}
+	if b, _ := n.MarshalText(); errPage != nil || errAt != nil || string(b) != string(text) {
+		return fmt.Errorf("%.40q is no unit", text)
+	}
+	*u = n
+	return nil
+}
+
 // Peer is a box that another one is told of.
 type Peer struct {
-	Member Member
-	Near   bool // it is at the same switch, as far as the server knows
+	Member Member `json:"member"`
+	Near   bool   `json:"near,omitempty"` // it is at the same switch, as far as the server knows
 }
 
 // Fault is what is wrong with a peer.
@@ -173,37 +191,40 @@ const (
 	Busy    Fault = "busy"    // no room for another upload; this is no failure
 )
 
+// Faults has all that a box can say of a peer.
+var Faults = []Fault{Garbage, Stalls, Slow, Lacks, Away}
+
 // Report is what a box says of a peer.
 type Report struct {
-	Member Member
-	Fault  Fault
+	Member Member `json:"member"`
+	Fault  Fault  `json:"fault"`
 }
 
 // Count is how many units came from a peer.
 type Count struct {
-	Member Member
-	Units  int
+	Member Member `json:"member"`
+	Units  int    `json:"units"`
 }
 
 // Ask is what a box asks the server, again and again.
 type Ask struct {
 	// At is the first unit in the box's order that is not on its disk yet.
-	At Unit
+	At Unit `json:"at"`
 	// Taking are the units that the server gave it, and that have not come yet.
-	Taking []Unit
+	Taking []Unit `json:"taking,omitempty"`
 	// Want are the next units that it lacks, and that it sees at no peer, in its order.
-	Want []Unit
+	Want []Unit `json:"want,omitempty"`
 	// Urgent says that the writing waits for the first of Want.
-	Urgent bool
+	Urgent bool `json:"urgent,omitempty"`
 	// Deaf says that it reaches no peer, or that peers are too slow: the server gives it
 	// everything.
-	Deaf bool
+	Deaf bool `json:"deaf,omitempty"`
 	// Serves says that it sends to others. Free is how many uploads it has room for.
-	Serves bool
-	Free   int
+	Serves bool `json:"serves,omitempty"`
+	Free   int  `json:"free,omitempty"`
 	// From is what came from peers since the last answer, Bad which of them failed.
-	From []Count
-	Bad  []Report
+	From []Count  `json:"from,omitempty"`
+	Bad  []Report `json:"bad,omitempty"`
 }
 
 // Answer is what the server says to an Ask.
