@@ -20,7 +20,7 @@ const module = "testbox-imaging/internal/"
 // tests alone and may import everything.
 var levels = map[string]int{
 	"box": 0, "cpu": 0, "object": 0, "durable": 0, "parttab": 0, "kmod": 0, "words": 0, "version": 0, "child": 0, "progress": 0, "problem": 0,
-	"form": 0, "efi": 0, "authenticode": 0, "pause": 0, "loop": 0, "chart": 0, "forecast": 0, "room": 0,
+	"form": 0, "efi": 0, "authenticode": 0, "pause": 0, "loop": 0, "chart": 0, "forecast": 0, "room": 0, "conns": 0,
 	"sparing": 1, "loaders": 1,
 	"image": 1, "job": 1, "ledger": 1, "calendar": 1, "power": 1, "dhcp": 1, "tftp": 1, "sight": 1,
 	"rawgz": 2, "chunk": 2, "pack": 2, "index": 2, "blob": 2, "disk": 2, "bootcfg": 2, "usedmap": 2, "convert": 2,
@@ -28,7 +28,7 @@ var levels = map[string]int{
 	"copier": 3, "store": 3, "sharedir": 3, "inventory": 3, "bootfiles": 3, "site": 3, "imagefs": 3, "lab": 3,
 	"match": 3, "hook": 3, "bootarea": 3, "boottest": 3,
 	"wire":   3,
-	"remote": 4, "boxapi": 4,
+	"remote": 4, "boxapi": 4, "peer": 4,
 	"backup": 4, "maintenance": 4, "pid1": 4, "sharesetup": 4, "wear": 4,
 	"agent":  5,
 	"follow": 6, "dispatch": 6,

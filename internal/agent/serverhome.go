@@ -191,7 +191,7 @@ func (t trouble) Unwrap() error        { return t.error }
 
 // troubled marks an error of a request if it says nothing about what was asked for.
 func troubled(err error) error {
-	for _, of := range []error{wire.ErrToken, wire.ErrForbidden, wire.ErrFailed, wire.ErrBusy, remote.ErrKey} {
+	for _, of := range []error{wire.ErrToken, wire.ErrForbidden, wire.ErrFailed, wire.ErrBusy, wire.ErrKey} {
 		if errors.Is(err, of) {
 			return trouble{err}
 		}
@@ -210,7 +210,7 @@ func classOf(action box.Action, err error) job.Class {
 	switch reads := action == box.Restore || action == box.Verify; {
 	case err == nil:
 		return ""
-	case errors.As(err, new(*remote.AwayError)), errors.Is(err, remote.ErrKey):
+	case errors.As(err, new(*remote.AwayError)), errors.Is(err, wire.ErrKey):
 		return job.ClassNetwork
 	case lacks && reads:
 		return job.ClassImage

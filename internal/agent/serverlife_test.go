@@ -350,7 +350,7 @@ func TestServerClasses(t *testing.T) {
 		{box.Backup, &wire.Problem{Code: wire.CodeFull}, job.ClassServer},
 		{box.Restore, &wire.Problem{Code: wire.CodeFailed}, job.ClassServer},
 		{box.Backup, troubled(fmt.Errorf("x: %w", away)), job.ClassNetwork},
-		{box.Restore, remote.ErrKey, job.ClassNetwork},
+		{box.Restore, wire.ErrKey, job.ClassNetwork},
 		{box.Backup, copier.ErrFailing, job.ClassBox},
 		{box.Restore, errors.New("input/output error"), job.ClassBox},
 	} {

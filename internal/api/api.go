@@ -35,6 +35,7 @@ import (
 
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/boxapi"
+	"testbox-imaging/internal/conns"
 	"testbox-imaging/internal/dispatch"
 	"testbox-imaging/internal/efi"
 	"testbox-imaging/internal/image"
@@ -422,7 +423,7 @@ func Listen(path, group string) (net.Listener, error) {
 // ServeUnix serves the Unix socket until Close.
 func (s *Server) ServeUnix(l net.Listener) error {
 	srv := &http.Server{Handler: s, ConnContext: withPeer}
-	return s.serve(srv, func() error { return srv.Serve(boxapi.Connections(l, maxConnections, maxConnections)) })
+	return s.serve(srv, func() error { return srv.Serve(conns.Limit(l, maxConnections, maxConnections)) })
 }
 
 // ServeTLS serves HTTPS until Close. srv has the certificate in its TLSConfig. page gets the requests
@@ -441,7 +442,7 @@ func (s *Server) ServeTLS(l net.Listener, srv *http.Server, page http.Handler) e
 			page.ServeHTTP(w, r)
 		})
 	}
-	return s.serve(srv, func() error { return srv.ServeTLS(boxapi.Connections(l, maxConnections, eachAddress), "", "") })
+	return s.serve(srv, func() error { return srv.ServeTLS(conns.Limit(l, maxConnections, eachAddress), "", "") })
 }
 
 // isMine reports whether a path is one of the API, also if there is nothing at it.

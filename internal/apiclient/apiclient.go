@@ -299,7 +299,7 @@ func (c *Client) send(ctx context.Context, method, path string, body []byte, hea
 		if errors.As(err, &u) {
 			err = u.Err // the URL says nothing to a user
 		}
-		if errors.Is(err, remote.ErrKey) {
+		if errors.Is(err, wire.ErrKey) {
 			return nil, fmt.Errorf("the server shows another key than it did at `testbox login`: %w. "+
 				"If it was set up anew, log in again; else somebody may be in between", err)
 		}

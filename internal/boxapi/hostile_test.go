@@ -11,7 +11,6 @@ import (
 	"io"
 	"maps"
 	"math"
-	"net"
 	"net/http"
 	"os"
 	"slices"
@@ -507,50 +506,6 @@ func TestTooManyAtOnce(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
 	must(t, a.client(all).Begin().Put(ctx, object1(1)))
-}
-
-// TestConnections: an address has so many connections and no more, and gets new ones
-// when old ones are closed.
-func TestConnections(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	defer l.Close()
-	limited := boxapi.Connections(l, 5, 2)
-	accepted := make(chan net.Conn, 10)
-	go func() {
-		for {
-			c, err := limited.Accept()
-			if err != nil {
-				return
-			}
-			accepted <- c
-		}
-	}()
-	// stays reports whether a connection is left open. One that is to be closed may take its time.
-	stays := func(from string, want bool) bool {
-		wait := time.Minute
-		if want {
-			wait = 200 * time.Millisecond
-		}
-		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
-		c, err := d.DialContext(t.Context(), "tcp", l.Addr().String())
-		must(t, err)
-		t.Cleanup(func() { c.Close() })
-		c.SetReadDeadline(time.Now().Add(wait))
-		_, err = c.Read(make([]byte, 1))
-		return errors.Is(err, os.ErrDeadlineExceeded) // else it was closed
-	}
-	for i, from := range []string{"127.0.0.2", "127.0.0.2", "127.0.0.2", "127.0.0.3", "127.0.0.3", "127.0.0.4", "127.0.0.5"} {
-		if want := i != 2 && i != 6; stays(from, want) != want {
-			t.Errorf("connection %d from %s: open %v", i, from, !want)
-		}
-	}
-	first := <-accepted
-	first.Close()
-	first.Close()
-	if !stays("127.0.0.2", true) || stays("127.0.0.5", false) {
-		t.Error("a connection that was closed does not count as that")
-	}
 }
 
 // TestPanic: a fault of the server is in its log, and the client tries again.

@@ -20,6 +20,7 @@ import (
 	"testbox-imaging/internal/faults"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/remote"
+	"testbox-imaging/internal/wire"
 )
 
 const mib = 1 << 20
@@ -281,7 +282,7 @@ func TestWrongKey(t *testing.T) {
 	_, other := newKey(t)
 	c := r.clientOf(r.let(all), func(cfg *remote.Config) { cfg.HTTP = remote.NewHTTP(other) })
 	start := time.Now()
-	wantErr(t, "another key", c.Begin().Put(t.Context(), object1(1)), remote.ErrKey)
+	wantErr(t, "another key", c.Begin().Put(t.Context(), object1(1)), wire.ErrKey)
 	if took := time.Since(start); took > 5*time.Second {
 		t.Errorf("it took %v", took)
 	}

@@ -19,6 +19,7 @@ import (
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/boxapi"
 	"testbox-imaging/internal/chunk"
+	"testbox-imaging/internal/conns"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/object"
 	"testbox-imaging/internal/remote"
@@ -121,7 +122,7 @@ func (r *rig) start() {
 	r.addr, r.store, r.api, r.http = l.Addr().String(), s, api, srv
 	r.listener = l
 	r.mu.Unlock()
-	go srv.ServeTLS(boxapi.Connections(l, 200, 100), "", "")
+	go srv.ServeTLS(conns.Limit(l, 200, 100), "", "")
 }
 
 // kill ends the server without a word, as far as clients can see.

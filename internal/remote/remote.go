@@ -6,7 +6,6 @@ package remote
 
 import (
 	"context"
-	"crypto/subtle"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -77,9 +76,6 @@ func New(cfg Config) (*Client, error) {
 	return &Client{cfg: cfg}, nil
 }
 
-// ErrKey is matched by the error for a server that has another key than it should.
-var ErrKey = errors.New("the server has another key than this box was told")
-
 // connections is how many connections to the server there are at most.
 const connections = 16
 
@@ -91,15 +87,7 @@ func NewHTTP(key wire.Fingerprint) *http.Client {
 		TLSClientConfig: &tls.Config{
 			MinVersion:         tls.VersionTLS13,
 			InsecureSkipVerify: true, // VerifyConnection compares the key instead
-			VerifyConnection: func(s tls.ConnectionState) error {
-				if len(s.PeerCertificates) == 0 {
-					return ErrKey
-				}
-				if is := wire.FingerprintOf(s.PeerCertificates[0]); subtle.ConstantTimeCompare(is[:], key[:]) != 1 {
-					return fmt.Errorf("%w: it has %v, and not %v", ErrKey, is, key)
-				}
-				return nil
-			},
+			VerifyConnection:   wire.Pinned("the server", key),
 		},
 		TLSHandshakeTimeout:    15 * time.Second,
 		MaxIdleConnsPerHost:    connections,

@@ -64,7 +64,7 @@ func transportError(ctx context.Context, err error) error {
 		return cause // the caller does not want it any more
 	case cause != nil:
 		err = cause
-	case errors.Is(err, ErrKey):
+	case errors.Is(err, wire.ErrKey):
 		return err
 	}
 	return &awayError{err}

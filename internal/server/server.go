@@ -22,6 +22,7 @@ import (
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/boxapi"
 	"testbox-imaging/internal/chunk"
+	"testbox-imaging/internal/conns"
 	"testbox-imaging/internal/dispatch"
 	"testbox-imaging/internal/durable"
 	"testbox-imaging/internal/image"
@@ -265,7 +266,7 @@ func (s *server) serve(ctx context.Context) error {
 	}
 	l := s.sockets
 	start("agents", func() error {
-		return s.agents.ServeTLS(boxapi.Connections(l.agents, maxConnections, maxConnectionsBox), "", "")
+		return s.agents.ServeTLS(conns.Limit(l.agents, maxConnections, maxConnectionsBox), "", "")
 	})
 	start("admins on this machine", func() error { return s.api.ServeUnix(l.socket) })
 	at := Addresses{Agents: l.agents.Addr(), Socket: l.socket.Addr().String(), Key: s.prints.agents, APIKey: s.prints.api}
@@ -286,7 +287,7 @@ func (s *server) serve(ctx context.Context) error {
 	if l.http != nil {
 		at.HTTP = l.http.Addr()
 		s.web = s.netboot.web()
-		start("HTTP", func() error { return s.web.Serve(boxapi.Connections(l.http, maxWeb, maxWebBox)) })
+		start("HTTP", func() error { return s.web.Serve(conns.Limit(l.http, maxWeb, maxWebBox)) })
 	}
 	if s.bootDHCP != nil {
 		running.Go(func() {

@@ -9,6 +9,7 @@ import (
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/job"
+	"testbox-imaging/internal/room"
 )
 
 // TestDocument: docs/protocol.md has each field and each word of the messages.
@@ -17,7 +18,8 @@ func TestDocument(t *testing.T) {
 	must(t, err)
 	doc := string(b)
 	for _, m := range []any{Hello{}, Welcome{}, Job{}, Report{}, Line{}, Result{}, Told{}, Open{}, Stored{}, Committed{}, Problem{},
-		Firmware{}, image.Receipt{}, image.Stage{}, image.Range{}} {
+		Firmware{}, image.Receipt{}, image.Stage{}, image.Range{},
+		Join{}, Joined{}, RoomAnswer{}, room.Ask{}, room.Peer{}, room.Report{}, room.Count{}} {
 		typ := reflect.TypeOf(m)
 		for i := range typ.NumField() {
 			name, _, _ := strings.Cut(typ.Field(i).Tag.Get("json"), ",")
@@ -28,6 +30,10 @@ func TestDocument(t *testing.T) {
 	}
 	words := []string{HelloPath, ReportPath, ResultPath, InventoryPath, FirmwarePath, box.FirmwareFile, box.InfoText, box.InfoJSON,
 		box.InfoZip}
+	for _, f := range room.Faults {
+		words = append(words, "`"+string(f)+"`")
+	}
+	words = append(words, HavePath, ChunksPath, "/agent/v1/images/N/room")
 	for _, c := range codes {
 		words = append(words, "`"+string(c.code)+"`")
 	}

@@ -2,8 +2,11 @@ package wire
 
 import (
 	"crypto/sha256"
+	"crypto/subtle"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
+	"errors"
 	"fmt"
 )
 
@@ -24,4 +27,21 @@ func ParseFingerprint(s string) (f Fingerprint, err error) {
 		return Fingerprint{}, fmt.Errorf("%.80q is no fingerprint of a key: 64 hexadecimal digits", s)
 	}
 	return Fingerprint(b), nil
+}
+
+// ErrKey is matched by the error for a server, or a peer, that has another key than it should.
+var ErrKey = errors.New("another key than this box was told")
+
+// Pinned checks that the other side of a connection has a key. The dates and names in its
+// certificate do not matter. who is "the server" or "a peer".
+func Pinned(who string, key Fingerprint) func(tls.ConnectionState) error {
+	return func(s tls.ConnectionState) error {
+		if len(s.PeerCertificates) == 0 {
+			return fmt.Errorf("%s has %w", who, ErrKey)
+		}
+		if is := FingerprintOf(s.PeerCertificates[0]); subtle.ConstantTimeCompare(is[:], key[:]) != 1 {
+			return fmt.Errorf("%s has %w: %v, and not %v", who, ErrKey, is, key)
+		}
+		return nil
+	}
 }

@@ -21,7 +21,8 @@ func joined() *Joined {
 func ask() *room.Ask {
 	return &room.Ask{
 		At: room.Unit{Page: 3, At: 7}, Taking: []room.Unit{{Page: 3, At: 8}}, Want: []room.Unit{{Page: 3, At: 9}, {Page: 4}},
-		Urgent: true, Deaf: true, Serves: true, Free: 2, From: []room.Count{{Member: 1, Units: 4}}, Bad: []room.Report{{Member: 2, Fault: room.Slow}},
+		Urgent: true, Deaf: true, Serves: true, Free: 2, From: []room.Count{{Member: 1, Units: 4}},
+		Bad: []room.Report{{Member: 2, Fault: room.Slow}},
 	}
 }
 
@@ -121,7 +122,8 @@ func TestRoomHostile(t *testing.T) {
 		"take": func(a *RoomAnswer) { a.Take = slices.Repeat(a.Take, room.AloneSlots+1) }, "again": func(a *RoomAnswer) { a.Again = -1 },
 		"late": func(a *RoomAnswer) { a.Again = 1 << 40 }, "boxes": func(a *RoomAnswer) { a.Boxes = 0 },
 		"ticket": func(a *RoomAnswer) { a.Peers[0].Ticket = "x" }, "member": func(a *RoomAnswer) { a.Peers[0].Member = 0 },
-		"key": func(a *RoomAnswer) { a.Peers[0].Key = Fingerprint{} }, "port": func(a *RoomAnswer) { a.Peers[0].Address = netip.MustParseAddrPort("1.2.3.4:0") },
+		"key":  func(a *RoomAnswer) { a.Peers[0].Key = Fingerprint{} },
+		"port": func(a *RoomAnswer) { a.Peers[0].Address = netip.MustParseAddrPort("1.2.3.4:0") },
 		"zone": func(a *RoomAnswer) { a.Peers[0].Address = netip.MustParseAddrPort("[fe80::1%x]:1") },
 	} {
 		a := roomAnswer()
@@ -129,7 +131,9 @@ func TestRoomHostile(t *testing.T) {
 			t.Errorf("answer: %s is taken", name)
 		}
 	}
-	for _, text := range []string{`{"at":"1.2","x":1}`, `{"at":"1.2"}x`, `{"at":"01.2"}`, `{"at":"1"}`, `{"at":"-1.2"}`, `{"at":"1.2.3"}`, `{"at":"+1.2"}`} {
+	for _, text := range []string{
+		`{"at":"1.2","x":1}`, `{"at":"1.2"}x`, `{"at":"01.2"}`, `{"at":"1"}`, `{"at":"-1.2"}`, `{"at":"1.2.3"}`, `{"at":"+1.2"}`,
+	} {
 		if !refused(ParseAsk([]byte(text))) {
 			t.Errorf("%s is taken", text)
 		}

@@ -1,4 +1,5 @@
-package boxapi
+// Package conns limits how many connections a listener has open.
+package conns
 
 import (
 	"net"
@@ -6,10 +7,10 @@ import (
 	"sync"
 )
 
-// Connections limits how many connections a listener has open, in all and from one
+// Limit limits how many connections a listener has open, in all and from one
 // address. Connections beyond that are closed at once, and their clients try again.
 // So a box that opens thousands takes no file descriptor from others.
-func Connections(l net.Listener, all, each int) net.Listener {
+func Limit(l net.Listener, all, each int) net.Listener {
 	return &limited{Listener: l, all: all, each: each, by: map[netip.Addr]int{}}
 }
 
@@ -29,7 +30,8 @@ func (l *limited) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		addr := addrOf(c.RemoteAddr().String())
+		from, _ := netip.ParseAddrPort(c.RemoteAddr().String())
+		addr := from.Addr().Unmap()
 		if l.add(addr) {
 			return &limitedConn{Conn: c, closed: sync.OnceFunc(func() { l.remove(addr) })}, nil
 		}
