@@ -19,6 +19,7 @@ import (
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/chunk"
 	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/object"
 	"testbox-imaging/internal/sparing"
 	"testbox-imaging/internal/wire"
 )
@@ -76,6 +77,12 @@ type Config struct {
 	// agent does. The request was refused. It must be fast. nil means that nobody is
 	// told.
 	Overstep func(token, what string)
+	// Room says how the box of a token takes part in the room of the boxes that restore the
+	// same image. If it is nil, the server has no such requests. It must be fast.
+	Room func(token string) RoomSetting
+	// RoomNews is told what boxes say of each other. It must be fast. nil means that nobody
+	// is told.
+	RoomNews func(RoomNews)
 	// Log is told of what an admin should know, one line at a time. What boxes cause
 	// again and again is left out. nil means no log.
 	Log func(format string, args ...any)
@@ -114,6 +121,7 @@ type Server struct {
 	ctx     context.Context // ends when the server closes
 	stop    context.CancelFunc
 	spare   sparing.Limit
+	rooms   rooms
 
 	mu      sync.Mutex // guards the fields below
 	clients map[string]*client
@@ -137,6 +145,9 @@ func New(cfg Config) *Server {
 	if cfg.Overstep == nil {
 		cfg.Overstep = func(string, string) {}
 	}
+	if cfg.RoomNews == nil {
+		cfg.RoomNews = func(RoomNews) {}
+	}
 	if cfg.Sent == nil {
 		cfg.Sent = func(string, int64) {}
 	}
@@ -153,6 +164,7 @@ func New(cfg Config) *Server {
 		cfg: cfg, memory: newMemory(cfg.Memory, cfg.Answer/4), strange: newMemory(cfg.Memory/strangeMemory, cfg.Answer/4),
 		places: newPlaceCache(placesMemory),
 		opens:  make(chan struct{}, opensAtOnce), adds: make(chan struct{}, commitsAtOnce), hellos: make(chan struct{}, deskAtOnce),
+		rooms:   rooms{open: map[object.Name]*openRoom{}},
 		clients: map[string]*client{}, commits: map[string]chan struct{}{}, strangersBy: map[netip.Addr]int{},
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
@@ -240,6 +252,11 @@ func (s *Server) Routes(mux *http.ServeMux) {
 		"DELETE " + wire.Prefix + "images/{image}":     s.closeImage,
 	} {
 		mux.Handle(pattern, s.serve((*request).asStore, h))
+	}
+	if s.cfg.Room != nil {
+		mux.Handle("PUT "+wire.Prefix+"images/{image}/room", s.serve((*request).asStore, s.joinRoom))
+		mux.Handle("POST "+wire.Prefix+"images/{image}/room", s.serve((*request).asStore, s.askRoom))
+		mux.Handle("DELETE "+wire.Prefix+"images/{image}/room", s.serve((*request).asStore, s.leaveRoom))
 	}
 	if s.cfg.Desk != nil {
 		mux.Handle("POST "+wire.HelloPath, s.serve((*request).asCaller, s.hello))

@@ -96,6 +96,7 @@ type openedImage struct {
 	open   wire.Open
 	image  *chunk.Image // nil while it is being opened
 	root   int64        // bytes of the root
+	guest  *guest       // in the room of the image; nil if the box has not joined
 }
 
 // A kind is a counter of the requests of a client, and how many there may be at once.

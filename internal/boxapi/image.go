@@ -112,6 +112,7 @@ func (s *Server) opening(c *client, n uint64, open *wire.Open) (im *openedImage,
 	}
 	im = &openedImage{number: n, open: *open}
 	im.use = newUse(func() {
+		s.rooms.leave(im.guest)
 		if im.image != nil {
 			im.image.Close()
 			s.roots -= im.root
@@ -192,8 +193,8 @@ const (
 	readMemory = readBuffer + sendTogether
 )
 
-// room returns a buffer of at least readBuffer bytes.
-func room(buf *[]byte) []byte {
+// roomy returns a buffer of at least readBuffer bytes.
+func roomy(buf *[]byte) []byte {
 	if cap(*buf) < readBuffer {
 		*buf = make([]byte, 0, readBuffer)
 	}
@@ -267,7 +268,7 @@ func (s *Server) read(ctx context.Context, q *request) error {
 			err = send(object.Object{}, err)
 			places = places[1:]
 		} else {
-			err = chunk.GetAll(ctx, im.image.Getter(), at, room(buf), func(o object.Object, err error) error {
+			err = chunk.GetAll(ctx, im.image.Getter(), at, roomy(buf), func(o object.Object, err error) error {
 				if err == nil && o.Key != at[0].Key() {
 					err = fmt.Errorf("%v is where %v should be: %w", o.Key, at[0].Key(), object.ErrDamaged)
 				}
@@ -329,7 +330,7 @@ func (s *Server) check(ctx context.Context, q *request) error {
 			err = tell(wire.VerdictOf(err))
 			places = places[1:]
 		} else {
-			err = chunk.CheckAll(ctx, im.image.Getter(), at, room(buf), func(err error) error {
+			err = chunk.CheckAll(ctx, im.image.Getter(), at, roomy(buf), func(err error) error {
 				q.lacks(ctx, places[0], err)
 				places = places[1:]
 				return tell(wire.VerdictOf(err))

@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -42,6 +43,7 @@ type shelf struct {
 	chunks []object.Object
 	refs   []chunk.Ref
 	holds  chan struct{} // if it is not nil, each chunk waits for it
+	asked  atomic.Int32  // chunks
 }
 
 func newShelf(n int) *shelf {
@@ -67,6 +69,7 @@ func (s *shelf) Have(r, p object.Name) []byte {
 }
 
 func (s *shelf) Chunk(ctx context.Context, r, p object.Name, at uint32, buf []byte) (object.Object, error) {
+	s.asked.Add(1)
 	if s.holds != nil {
 		select {
 		case <-s.holds:
@@ -263,10 +266,15 @@ func TestBusy(t *testing.T) {
 			}
 		})
 	}
-	for r.server.Free() > 0 {
+	for r.shelf.asked.Load() < room.Uploads {
 		time.Sleep(time.Millisecond)
 	}
-	_, err := r.fetch(t.Context(), 1)
+	if n := r.server.Free(); n != 0 {
+		t.Errorf("with %d uploads, %d are free", room.Uploads, n)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), room.QuietWait)
+	defer cancel()
+	_, err := r.fetch(ctx, 1)
 	wantFault(t, "one more", err, room.Busy)
 	if _, err := r.client.Have(t.Context(), r.to, []object.Name{page}); err != nil {
 		t.Errorf("a busy peer does not say what it has: %v", err)

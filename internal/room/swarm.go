@@ -110,6 +110,9 @@ func (s *Swarm) unlist(id Member) {
 	}
 }
 
+// Has reports whether a box is in the swarm.
+func (s *Swarm) Has(id Member) bool { return s.members[id] != nil }
+
 // Members is how many boxes there are.
 func (s *Swarm) Members() int { return len(s.order) }
 
