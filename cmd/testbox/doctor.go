@@ -418,7 +418,12 @@ func alikeDisks(ctx context.Context, c *apiclient.Client, list []api.Box) (all [
 				"testbox doctor BOX looks at those of one", words.Count(looked, "box", "boxes"))))
 			break
 		}
-		found, known := alikeOf(ctx, c, b.Address)
+		found, known, err := alikeOf(ctx, c, b.Address)
+		if err != nil { // the others would fail in the same way
+			all = append(all, doctor.NotLookedAt("alike", fmt.Sprintf("the disks of %s were looked at, and then: %v",
+				words.Count(looked, "box", "boxes"), err)))
+			break
+		}
 		if all = append(all, found...); known {
 			looked++
 		} else {
@@ -436,12 +441,17 @@ func alikeDisks(ctx context.Context, c *apiclient.Client, list []api.Box) (all [
 }
 
 // alikeOf looks at the disks of a box. known is false if it has no inventory that can be read.
-func alikeOf(ctx context.Context, c *apiclient.Client, addr string) (found []doctor.Finding, known bool) {
+func alikeOf(ctx context.Context, c *apiclient.Client, addr string) (found []doctor.Finding, known bool, err error) {
 	var is api.InventoryChanges
-	if err := c.Do(ctx, "GET", apiclient.Path("boxes", addr, "inventory", "changes"), nil, &is); err != nil {
-		return nil, false
+	err = c.Do(ctx, "GET", apiclient.Path("boxes", addr, "inventory", "changes"), nil, &is)
+	var none *api.Problem
+	switch {
+	case errors.As(err, &none) && none.Code == api.CodeNotFound:
+		return nil, false, nil
+	case err != nil:
+		return nil, false, err
 	}
-	return doctor.Alike(addr, is.Alike), true
+	return doctor.Alike(addr, is.Alike), true, nil
 }
 
 // noAnswer is the finding of a server that cannot be asked.
@@ -496,9 +506,11 @@ func (d *doctorRun) askBox(ctx context.Context, c *apiclient.Client, word string
 	}
 	all = append(all, doctor.Backups(list.Backups)...)
 	all = append(all, doctor.Firmware(&b, list.Backups)...)
-	found, _ := alikeOf(ctx, c, b.Address)
-	all = append(all, found...)
+	found, _, err := alikeOf(ctx, c, b.Address)
+	if all = append(all, found...); err != nil {
+		all = append(all, doctor.NotLookedAt("alike", err.Error()))
+	}
 	var jobs api.CheckedJobs
-	err := c.Do(ctx, "POST", apiclient.Path("jobs", "check"), api.NewJobs{Action: box.Restore, Targets: []string{"box:" + b.Address}}, &jobs)
+	err = c.Do(ctx, "POST", apiclient.Path("jobs", "check"), api.NewJobs{Action: box.Restore, Targets: []string{"box:" + b.Address}}, &jobs)
 	return append(all, doctor.Restore(&b, jobs.Jobs, err)...)
 }

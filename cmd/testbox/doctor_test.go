@@ -73,4 +73,11 @@ func TestDoctorAlike(t *testing.T) {
 		!strings.Contains(all[1].Text, "10.0.0.4") {
 		t.Errorf("two boxes have such disks: %+v", all)
 	}
+
+	// What could not be asked is not known to be well.
+	l.Close()
+	if all := alikeDisks(t.Context(), c, []api.Box{{Address: "10.0.0.1"}, {Address: "10.0.0.4"}}); len(all) != 1 ||
+		all[0].Severity != doctor.NotLooked {
+		t.Errorf("of a server that is gone: %+v", all)
+	}
 }
