@@ -490,3 +490,34 @@ func TestUnreadyController(t *testing.T) {
 		t.Errorf("the log says:\n%s", log)
 	}
 }
+
+// TestWordOfNewerProgram: an older maintenance system does nothing that it does not
+// fully understand, says so in the box's log, and does not try for ever.
+func TestWordOfNewerProgram(t *testing.T) {
+	b := newBench(t)
+	b.disk("vda", "S1", 1)
+	b.do(box.Backup, box.Done)
+	b.wreck("vda")
+	before := b.read("dev/vda")
+	armed := func(expires time.Time) string {
+		cmdline := b.arm(box.Restore, func(c *bootcfg.Cmdline) { c.Expires = expires.UTC().Truncate(time.Second) })
+		const word = " testbox-later=1"
+		boot := b.read(b.bootFile())
+		b.write(b.bootFile(), strings.Replace(boot, " testbox-arming=", word+" testbox-arming=", 1))
+		return cmdline + word
+	}
+	b.want(b.run(armed(time.Now().Add(time.Hour))), box.Refused)
+	if log := b.read(folder + "maintenance.log"); !strings.Contains(log, "testbox-later: unknown word") {
+		t.Errorf("the box's log does not say why:\n%s", log)
+	}
+	if !b.exists(b.bootFile()) {
+		t.Error("a box whose arming has not expired was disarmed")
+	}
+	b.want(b.run(armed(time.Now().Add(-time.Hour))), box.Expired)
+	if b.exists(b.bootFile()) {
+		t.Error("the box is still armed after its arming has expired")
+	}
+	if b.read("dev/vda") != before {
+		t.Error("the disk was changed")
+	}
+}

@@ -42,6 +42,7 @@ type session struct {
 	telling  *teller         // of the running or last stage; nil before the first
 	note     *efi.Note       // of the firmware; nil before the action
 	known    KnownFirmware   // from before
+	odd      error           // of a word of the command line that cannot be used; nil if all can
 }
 
 func newSession(cfg Config) *session {
@@ -75,7 +76,7 @@ func (s *session) run(ctx context.Context) error {
 	}
 	// An arming ends when it expires, even if something is permanently wrong with
 	// the areas, the boot file, the box's folder or its address.
-	for _, step := range []func() error{s.openHome, s.checkArming} {
+	for _, step := range []func() error{s.openHome, s.checkWords, s.checkArming} {
 		s.cfg.Alive()
 		if err := step(); err != nil {
 			return s.unlessExpired(err)
@@ -185,10 +186,20 @@ func (s *session) disarmAfter(result error) error {
 
 func (s *session) readCmdline() error {
 	cmd, err := bootcfg.ParseCmdline(s.cfg.Cmdline)
-	if err != nil {
+	if cmd == nil {
 		return refusal{err}
 	}
+	s.odd = err
 	return s.startedWith(cmd)
+}
+
+// checkWords refuses an action whose words this agent does not all know. That is
+// said in the box's log, and by then an arming that has expired can be ended.
+func (s *session) checkWords() error {
+	if s.odd != nil {
+		return refusal{s.odd}
+	}
+	return nil
 }
 
 // startedWith stores the command line, and makes the implementation of Arming

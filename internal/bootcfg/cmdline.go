@@ -169,15 +169,28 @@ const (
 	wordBootIF  = "BOOTIF"
 )
 
+// vital are the words by which a box is told from others, reaches its other side,
+// and learns when its arming ends.
+var vital = []string{
+	wordAction, wordMode, wordArming, wordAddress, wordExpires, wordTFTP, wordBackup, wordServer, wordKey, wordSecret, wordFetch, wordSHA256,
+	wordRoot, wordIP, wordBootIF,
+}
+
 // ParseCmdline reads a kernel command line. It is strict about our own words.
 // None may be repeated or unknown, and those that every action needs must be
 // there. It ignores the kernel's words.
+//
+// If only words that are not vital cannot be used, it returns an error and the
+// Cmdline of the others. A program that armed the box may be newer than the
+// maintenance system. Then no action may be done, but an arming that has expired
+// can be ended.
 func ParseCmdline(s string) (*Cmdline, error) {
 	if len(s) > maxCmdline {
 		return nil, fmt.Errorf("kernel command line is longer than %d bytes", maxCmdline)
 	}
 	c := &Cmdline{}
 	seen := map[string]bool{}
+	var odd error // the first word that cannot be used and is not vital
 	for _, w := range splitWords(s) {
 		key, value, has := strings.Cut(w, "=")
 		if strings.HasPrefix(key, wordAction) {
@@ -190,20 +203,47 @@ func ParseCmdline(s string) (*Cmdline, error) {
 			return nil, fmt.Errorf("kernel command line has %s more than once", key)
 		}
 		seen[key] = true
-		if alone := key == wordAccept || key == wordFailing || key == wordRaw || key == wordShrink; has == alone {
-			return nil, fmt.Errorf("kernel command line: %q takes %s", key, map[bool]string{true: "no value", false: "a value"}[has])
+		err := c.set(key, value)
+		if alone := key == wordAccept || key == wordFailing || key == wordRaw || key == wordShrink; has == alone && !errors.Is(err, errUnknown) {
+			err = fmt.Errorf("it takes %s", map[bool]string{true: "no value", false: "a value"}[has])
 		}
-		if err := c.set(key, value); err != nil {
-			return nil, fmt.Errorf("kernel command line: %s: %w", strings.TrimSuffix(key, "-"), err)
+		if err != nil {
+			err = fmt.Errorf("kernel command line: %s: %w", strings.TrimSuffix(key, "-"), err)
 		}
+		if err != nil && slices.Contains(vital, key) {
+			return nil, err
+		}
+		odd = cmp.Or(odd, err)
+	}
+	alien := foreign(c.Mode, seen)
+	if alien != "" {
+		err := fmt.Errorf("kernel command line has %s, which %s mode does not have", alien, cmp.Or(string(c.Mode), "share"))
+		if slices.Contains(vital, alien) {
+			return nil, err
+		}
+		odd = cmp.Or(odd, err)
 	}
 	if err := complete(c.Mode, seen); err != nil {
 		return nil, err
 	}
 	if err := c.checkFrom(); err != nil {
-		return nil, fmt.Errorf("kernel command line: %s: %w", wordFrom, err)
+		odd = cmp.Or(odd, fmt.Errorf("kernel command line: %s: %w", wordFrom, err))
 	}
-	return c, nil
+	return c, odd
+}
+
+var errUnknown = errors.New(
+	"unknown word; the maintenance system is older than the program that armed the box, or the boot file was edited")
+
+// foreign returns a word that only another mode has, a vital one if there is one, or
+// "".
+func foreign(mode Mode, seen map[string]bool) (word string) {
+	for _, w := range modeWords {
+		if w.mode != mode && seen[w.word] && (word == "" || slices.Contains(vital, w.word)) {
+			word = w.word
+		}
+	}
+	return word
 }
 
 // ours reports whether the agent reads the word.
@@ -236,16 +276,12 @@ var modeWords = []struct {
 	{ServerMode, wordFetch, false}, {ServerMode, wordSHA256, false},
 }
 
-// complete returns an error if a word is missing that every action needs, or if
-// there is one that only another mode has.
+// complete returns an error if a word is missing that every action needs.
 func complete(mode Mode, seen map[string]bool) error {
 	need := []string{wordAction, wordArming, wordAddress}
 	for _, w := range modeWords {
-		switch {
-		case w.mode == mode && w.needed:
+		if w.mode == mode && w.needed {
 			need = append(need, w.word)
-		case w.mode != mode && seen[w.word]:
-			return fmt.Errorf("kernel command line has %s, which %s mode does not have", w.word, cmp.Or(string(mode), "share"))
 		}
 	}
 	for _, w := range need {
@@ -340,7 +376,7 @@ func (c *Cmdline) set(key, v string) (err error) {
 	case wordBootIF:
 		c.BootIF, err = parseBootIF(v)
 	default:
-		err = errors.New("unknown word; the maintenance system is older than the program that armed the box, or the boot file was edited")
+		err = errUnknown
 	}
 	return err
 }

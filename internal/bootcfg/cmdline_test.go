@@ -320,3 +320,34 @@ func FuzzParseCmdline(f *testing.F) {
 		}
 	})
 }
+
+// TestCmdlineOfNewerProgram: words that this version cannot use are an error, and what
+// an agent needs for ending an expired arming is there all the same.
+func TestCmdlineOfNewerProgram(t *testing.T) {
+	line := least + " testbox-expires=2026-12-01T16:42:08Z testbox-host=box11"
+	want, err := ParseCmdline(line)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range []string{
+		"testbox-later=1", "testbox-later", "testbox-hooks=later", "testbox-image=later", "testbox-from=10.42.1.7.8", "testbox-raw=1",
+	} {
+		for _, line := range []string{line + " " + w, w + " " + line} {
+			c, err := ParseCmdline(line)
+			if err == nil || c == nil {
+				t.Fatalf("%s gave %+v, %v", w, c, err)
+			}
+			if !strings.Contains(err.Error(), strings.SplitN(w, "=", 2)[0]) {
+				t.Errorf("%s: the error does not name it: %v", w, err)
+			}
+			if c.Arming != want.Arming || c.Address != want.Address || c.Expires != want.Expires || c.TFTP != want.TFTP || c.Backup != want.Backup {
+				t.Errorf("with %s: %+v, want %+v", w, c, want)
+			}
+		}
+	}
+	for _, w := range []string{"testbox-mode=later", "testbox-stall=1 testbox-stall=2", "testbox-server=10.42.1.1:8444", "ip=later"} {
+		if c, err := ParseCmdline(line + " testbox-later=1 " + w); err == nil || c != nil {
+			t.Errorf("%s gave %+v, %v", w, c, err)
+		}
+	}
+}

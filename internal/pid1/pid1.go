@@ -116,7 +116,9 @@ func (s *system) say(format string, args ...any) {
 }
 
 // readCmdline reads the kernel command line. The times count even if the rest
-// is not understood. slack is added to the stall time.
+// is not understood. slack is added to the stall time. Words of the action that
+// cannot be used are no error here. The agent refuses them where the box's log
+// is, and ends an arming that has expired.
 func (s *system) readCmdline(slack time.Duration) error {
 	text, err := os.ReadFile("/proc/cmdline")
 	if err != nil {
@@ -125,6 +127,10 @@ func (s *system) readCmdline(slack time.Duration) error {
 	cmd, err := bootcfg.ParseCmdline(string(text))
 	if cmd != nil {
 		s.cmd = cmd
+		if err != nil {
+			s.say("%v", err)
+			err = nil
+		}
 	}
 	stall := defaultStall
 	if s.cmd.Stall > 0 {
