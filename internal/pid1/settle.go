@@ -35,7 +35,8 @@ type settling struct {
 // disks.
 func settle(ctx context.Context, s settling) {
 	start := time.Now()
-	seen, unready, ready := s.disks(), s.unready(), start // ready is when the last controller became ready
+	seen, ready := s.disks(), start // ready is when the last controller became ready
+	var unready []disk.Controller
 	// Quiet time is what was slept between looks. On a machine so busy that this
 	// process seldom runs, the clock goes on while nobody looks, and whoever loads
 	// the drivers waits as long.
