@@ -11,7 +11,7 @@
 //	│                                             │  │                 │
 //	│ box 0: e1000e ──────────────────────────────┘  │                 │
 //	│        AHCI disk; i6300esb watchdog            │                 │
-//	│ box 1: virtio-net, a second e1000e ────────────┘                 │
+//	│ box 1: UEFI, virtio-net, a second e1000e ──────┘                 │
 //	│        virtio disk (boots), NVMe, AHCI                           │
 //	└──────────────────────────────────────────────────────────────────┘
 //	      │ serial console, firmware's words, power, reset (QMP)

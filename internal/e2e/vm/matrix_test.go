@@ -67,7 +67,8 @@ func cells() (all []cell) {
 		cell{"server-gone", serverGone},
 		cell{"http-boot", httpBoot},
 		cell{"golden", golden},
-		cell{"share", func(t *testing.T) { threeDisks(t, lab.UEFISecure) }},
+		cell{"share/bios", func(t *testing.T) { threeDisks(t, lab.BIOS) }},
+		cell{"share/uefi-sb", func(t *testing.T) { threeDisks(t, lab.UEFISecure) }},
 		cell{"debian", wholeDebian},
 	)
 }

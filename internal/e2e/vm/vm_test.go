@@ -212,10 +212,10 @@ func panicsAndHangs(t *testing.T, x *vbox) {
 	x.backHome(t)
 }
 
-// TestThreeDisks has a box with a BIOS do it. The cell "share" of the matrix has one with Secure Boot do it.
+// TestThreeDisks has a box with Secure Boot do it. A cell of the matrix has one with a BIOS do it.
 func TestThreeDisks(t *testing.T) {
 	t.Parallel()
-	threeDisks(t, lab.BIOS)
+	threeDisks(t, lab.UEFISecure)
 }
 
 // threeDisks: each image is of its disk and goes back to it, whatever the
