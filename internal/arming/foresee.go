@@ -47,7 +47,7 @@ func (p *Place) Foresee(plan *Plan) (warnings []string) {
 			}
 		}
 		if from, err := box.ParseAddr(c.From); err == nil {
-			for _, check := range []func(*sharedir.Folder) error{p.linkedOut, p.closedToBoxes} {
+			for _, check := range []func(*sharedir.Folder) error{p.linkedOut, p.closedToReaders} {
 				if err := check(area.Look(from)); err != nil {
 					say(warns, b, err.Error())
 				}

@@ -84,15 +84,26 @@ func (p *Place) checkDisarm() error {
 		p.Boot.Dir(), owner.uid, st.Mode(), as, shareInitMends)
 }
 
-// closedToBoxes says which parts of a box's folder the box needs but has no
-// right to.
-func (p *Place) closedToBoxes(folder *sharedir.Folder) error {
+// closedToBoxes says which parts of its folder a box needs but has no right to.
+func (p *Place) closedToBoxes(folder *sharedir.Folder) error { return p.closed(folder, 0o7) }
+
+// closedToReaders is closedToBoxes for a folder of another box, whose images a box
+// restores. Nothing is written to it.
+func (p *Place) closedToReaders(folder *sharedir.Folder) error { return p.closed(folder, 0o5) }
+
+// closed says which parts of a folder boxes have no right to. They need these rights to
+// the folder itself.
+func (p *Place) closed(folder *sharedir.Folder, need fs.FileMode) error {
 	u, known := p.boxUser()
 	if !known {
 		return nil
 	}
+	writes := need&0o2 != 0
 	st, err := os.Stat(folder.Dir())
 	if errors.Is(err, fs.ErrNotExist) {
+		if !writes {
+			return nil // agent.Foresee says that nothing is there
+		}
 		if st, err = os.Stat(p.backupArea()); err == nil && !u.may(st, 0o3) {
 			return fmt.Errorf("%s has the mode %s, so that boxes cannot write to it; %s", p.backupArea(), st.Mode(), shareInitMends)
 		}
@@ -101,16 +112,16 @@ func (p *Place) closedToBoxes(folder *sharedir.Folder) error {
 	if err != nil {
 		return err
 	}
-	if !u.may(st, 0o7) {
-		return fmt.Errorf("%s belongs to user %d and has the mode %s, but boxes come as user %d and must write to it; %s",
-			folder.Dir(), ownerOf(st).uid, st.Mode(), u.uid, shareInitMends)
+	if !u.may(st, need) {
+		return fmt.Errorf("%s belongs to user %d and has the mode %s, but boxes come as user %d and must %s it; %s",
+			folder.Dir(), ownerOf(st).uid, st.Mode(), u.uid, map[bool]string{true: "write to", false: "read"}[writes], shareInitMends)
 	}
 	var closed []string
 	names, err := neededBy(folder)
 	for _, name := range names {
 		rights := fs.FileMode(0o4)
 		if filepath.Ext(name) == ".log" {
-			rights = 0o2
+			rights = need & 0o2
 		}
 		if st, err := os.Stat(folder.Path(name)); err == nil && !u.may(st, rights) {
 			closed = append(closed, name)
