@@ -1,13 +1,12 @@
 package room
 
 import (
-	"flag"
 	"fmt"
 	"testing"
 	"time"
-)
 
-var large = flag.Bool("large", false, "TestLarge runs the large rounds, and says their figures")
+	"testbox-imaging/internal/testenv"
+)
 
 // lab is a room of boxes with ports of 1 Gbit/s, an image of 10 GB as it is stored, and
 // disks that are faster than the network.
@@ -128,8 +127,8 @@ func TestRoom(t *testing.T) { holds(t, bars) }
 
 // TestLarge is TestRoom for rooms that take longer to simulate.
 func TestLarge(t *testing.T) {
-	if !*large {
-		t.Skip("only with -large, as in scripts/bench room: half a minute")
+	if !testenv.All() {
+		t.Skip("a quarter of a minute; `make test` runs it, and so does `scripts/bench room`")
 	}
 	holds(t, largeBars)
 }
