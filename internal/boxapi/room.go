@@ -136,19 +136,31 @@ func (q *request) roomImage() (im *openedImage, done func(), err error) {
 	return q.s.image(q.client, n)
 }
 
+// readRoom reads a request about a room, and finds the image that it names. What is parsed
+// may take factor times the memory of the body. done gives both back.
+func readRoom[T any](ctx context.Context, q *request, most, factor int64, parse func([]byte) (T, error)) (
+	v T, im *openedImage, done func(), err error,
+) {
+	body, release, err := q.small(ctx, most, factor)
+	if err != nil {
+		return v, nil, nil, err
+	}
+	if v, err = parse(body); err != nil {
+		release()
+		return v, nil, nil, errRefused(err)
+	}
+	im, leave, err := q.roomImage()
+	if err != nil {
+		release()
+		return v, nil, nil, err
+	}
+	return v, im, func() { leave(); release() }, nil
+}
+
 // joinRoom lets a box join the others that restore an image. Who joins again has lost its
 // place, as after a break of the network, and gets a new one.
 func (s *Server) joinRoom(ctx context.Context, q *request) error {
-	body, release, err := q.small(ctx, wire.MaxJoin, 2)
-	if err != nil {
-		return err
-	}
-	defer release()
-	j, err := wire.ParseJoin(body)
-	if err != nil {
-		return errRefused(err)
-	}
-	im, done, err := q.roomImage()
+	j, im, done, err := readRoom(ctx, q, wire.MaxJoin, 2, wire.ParseJoin)
 	if err != nil {
 		return err
 	}
@@ -176,16 +188,7 @@ func (s *Server) joinRoom(ctx context.Context, q *request) error {
 
 // askRoom tells a box of peers, and what it is to fetch from the server.
 func (s *Server) askRoom(ctx context.Context, q *request) error {
-	body, release, err := q.small(ctx, wire.MaxRoom, 4)
-	if err != nil {
-		return err
-	}
-	defer release()
-	asked, err := wire.ParseAsk(body)
-	if err != nil {
-		return errRefused(err)
-	}
-	im, done, err := q.roomImage()
+	asked, im, done, err := readRoom(ctx, q, wire.MaxRoom, 4, wire.ParseAsk)
 	if err != nil {
 		return err
 	}
