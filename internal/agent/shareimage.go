@@ -45,7 +45,7 @@ func (h *shareHome) tellSource(entries []sharedir.Entry) {
 		whose += fmt.Sprintf(" (%s), backup of %s, arming %s", cmp.Or(f.Host, "unknown"), f.Time.UTC().Format(time.RFC3339), f.Arming)
 	}
 	h.Voice.Info("the images are those of box %s, in %s; nothing is written there", whose, h.source().Dir())
-	if restored := (sharedir.Restored{From: h.Cmd.From, Hooks: h.Cmd.Hooks}); h.Cmd.Action == box.Restore && restored.SharesMachineID() {
+	if h.Cmd.Action == box.Restore && box.SharesMachineID(h.Cmd.From, h.Cmd.Hooks) {
 		h.Voice.Warn("the system is that of %s, and has its machine-id too, if it has one: the hook %s was not asked for",
 			h.Cmd.From, box.HookMachineID)
 	}

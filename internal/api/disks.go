@@ -90,7 +90,7 @@ type InventoryChanges struct {
 	Changes []inventory.Change `json:"changes"`
 	More    bool               `json:"more,omitempty" doc:"not all is listed or compared"`
 	Disks   []DiskHealth       `json:"disks" doc:"what the disks of the latest inventory say of their health"`
-	Alike   []AlikeDisks       `json:"alike,omitempty" doc:"disks of the latest inventory that are built alike, and have neither a WWN nor a serial of their own"`
+	Alike   []AlikeDisks       `json:"alike,omitempty" doc:"latest inventory: disks built alike, without a WWN or serial of their own"`
 }
 
 // AlikeDisks are disks of one box that cannot be told apart by what they say of themselves.

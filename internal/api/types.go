@@ -1,7 +1,6 @@
 package api
 
 import (
-	"slices"
 	"time"
 
 	"testbox-imaging/internal/box"
@@ -80,7 +79,7 @@ func (j *Job) Restored() bool {
 // SharesMachineID reports whether the box may have the machine-id of another one after this job, since it got its system
 // without the hook that takes the id away.
 func (j *Job) SharesMachineID() bool {
-	return j.Restored() && j.Options.From != "" && !slices.Contains(j.Options.Hooks, box.HookMachineID)
+	return j.Restored() && box.SharesMachineID(j.Options.From, j.Options.Hooks)
 }
 
 // Wait is what a queued job waits for.

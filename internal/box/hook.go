@@ -20,6 +20,13 @@ const (
 // Hooks has all hooks.
 var Hooks = []Hook{HookHostname, HookMachineID, HookSSHKeys}
 
+// SharesMachineID reports whether a system may have the machine-id of another box, since it
+// is that of the box from, and the hook that takes the id away is not among hooks. from is
+// "" if it is the box's own.
+func SharesMachineID(from string, hooks []Hook) bool {
+	return from != "" && !slices.Contains(hooks, HookMachineID)
+}
+
 // ParseHooks reads a comma-separated list of hooks. It returns them in the order of Hooks.
 func ParseHooks(s string) ([]Hook, error) {
 	var all []Hook

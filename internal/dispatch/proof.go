@@ -144,8 +144,7 @@ func (d *Dispatch) contradiction(ctx context.Context, t *task, e *job.Result, re
 // same backup was restored. Of a restore it says whether two boxes have one machine-id now.
 func (d *Dispatch) hooked(ctx context.Context, t *task, outcome box.Outcome) (warnings []string, err error) {
 	o := t.doc.Options
-	if ok := outcome == box.Done || outcome == box.BadSectors; ok && t.job.Action == box.Restore && o.From != "" &&
-		!slices.Contains(o.Hooks, box.HookMachineID) {
+	if ok := outcome == box.Done || outcome == box.BadSectors; ok && t.job.Action == box.Restore && box.SharesMachineID(o.From, o.Hooks) {
 		return []string{fmt.Sprintf("The system is that of %s, and has its machine-id too, if it has one: the hook %s was not asked for.",
 			o.From, box.HookMachineID)}, nil
 	}

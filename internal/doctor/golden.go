@@ -9,6 +9,8 @@ import (
 	"testbox-imaging/internal/sharedir"
 )
 
+const ownMachineID = "Restore it again with --hooks machine-id, or empty /etc/machine-id on it and restart it."
+
 // Copies looks for boxes that may have the machine-id of another one, since they got its
 // system without the hook that takes the id away. jobs are the latest first. What people do
 // to a box by themselves is not known.
@@ -20,7 +22,7 @@ func Copies(jobs []api.Job) (all []Finding) {
 		}
 		looked[j.Box] = true
 		if j.SharesMachineID() {
-			all = append(all, warning("machine-id", "Restore it again with --hooks machine-id, or empty /etc/machine-id on it and restart it.",
+			all = append(all, warning("machine-id", ownMachineID,
 				"the box %s has the system of %.64s by job %s, and has its machine-id too, if it has one", j.Box, j.Options.From, j.ID))
 		}
 	}
@@ -52,7 +54,7 @@ func shareCopy(folder *sharedir.Folder, addr box.Addr) []Finding {
 		return nil
 	}
 	r := last.Restored
-	return []Finding{warning("machine-id", "Restore it again with --hooks machine-id, or empty /etc/machine-id on it and restart it.",
+	return []Finding{warning("machine-id", ownMachineID,
 		"the box %s has the system of %s since its restore of %s (arming %s), and has its machine-id too, if it has one", addr, r.From,
 		r.Time.UTC().Format(time.RFC3339), r.Arming)}
 }

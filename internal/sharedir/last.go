@@ -35,7 +35,7 @@ type Restored struct {
 // SharesMachineID reports whether the box may have the machine-id of another one, since it
 // got that one's system without the hook that takes the id away.
 func (r *Restored) SharesMachineID() bool {
-	return r != nil && r.From != "" && !slices.Contains(r.Hooks, box.HookMachineID)
+	return r != nil && box.SharesMachineID(r.From, r.Hooks)
 }
 
 // LastFormat is the number of the record's format that this code writes.
