@@ -332,6 +332,26 @@ func TestReportsShowNoLife(t *testing.T) {
 	}
 }
 
+// TestReportsOfRoom: a report says how the box takes part in a room, and says nothing of it as long as it is in none.
+func TestReportsOfRoom(t *testing.T) {
+	r := newReports(&Server{}, false)
+	var state *wire.RoomState
+	if r.next(false).Room != nil {
+		t.Error("a box without a room says that it has one")
+	}
+	r.attends(func() *wire.RoomState { return state })
+	if r.next(false).Room != nil {
+		t.Error("a box that was not let into a room says that it has one")
+	}
+	state = &wire.RoomState{Boxes: 3, FromPeers: 7}
+	if got := r.next(false).Room; got == nil || *got != *state {
+		t.Errorf("the report says %+v", got)
+	}
+	if r.attends(nil); r.next(true).Room != nil {
+		t.Error("a box that has left its room says that it has one")
+	}
+}
+
 // TestServerClasses: whose fault it is.
 func TestServerClasses(t *testing.T) {
 	damaged := fmt.Errorf("chunk 1: %w", object.ErrDamaged)

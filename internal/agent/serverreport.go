@@ -46,6 +46,7 @@ type reports struct {
 	sent    int // how many of them are in the pending report
 	dropped int // lines that were not sent, since there was no room
 	now     wire.Report
+	room    func() *wire.RoomState  // how the box takes part in a room; nil if it is in none
 	cancel  context.CancelCauseFunc // ends the action; nil if there is none
 	over    *StopError              // why there is nothing to report any more; nil as long as there is
 	closed  bool
@@ -149,13 +150,33 @@ func (r *reports) progress(step wire.Step, text string, done, total int64) {
 	r.now.Step, r.now.Text, r.now.Done, r.now.Total = step, wire.Clean(text), max(done, 0), max(total, 0)
 }
 
+// attends has each further report say how the box takes part in a room. state returns nil as long as the server has not
+// let the box join one: an older server takes no report that has more than it knows.
+func (r *reports) attends(state func() *wire.RoomState) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.room = state
+}
+
+// roomState is how the box takes part in a room now, or nil.
+func (r *reports) roomState() *wire.RoomState {
+	r.mu.Lock()
+	state := r.room
+	r.mu.Unlock()
+	if state == nil {
+		return nil
+	}
+	return state() // not under the mutex, since it may log
+}
+
 // next makes the next report, with the lines that have room in it.
 func (r *reports) next(writes bool) *wire.Report {
+	room := r.roomState()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.number++
 	report := r.now
-	report.Number, report.Writes = r.number, writes
+	report.Number, report.Writes, report.Room = r.number, writes, room
 	if r.dropped > 0 {
 		note := wire.Line{Kind: wire.LineError, Text: fmt.Sprintf("[%d lines are missing here]", r.dropped)}
 		r.lines, r.dropped = append([]wire.Line{note}, r.lines...), 0

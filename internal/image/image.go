@@ -277,6 +277,10 @@ type Receipt struct {
 	Differ   []Range  `json:"differ,omitempty"`  // the first places where disk and image differ (verify)
 	Bad      []Range  `json:"bad,omitempty"`     // unreadable sectors
 	Stages   []Stage  `json:"stages"`            //
+	// FromServer and FromPeers are bytes of chunks, as the store has them, that the box got from the server and from
+	// other boxes that restored the same image. Both are 0 if nobody counted.
+	FromServer int64 `json:"fromServer,omitempty"`
+	FromPeers  int64 `json:"fromPeers,omitempty"`
 	// Hooks are changes of the restored system, after it was read back.
 	Hooks []HookDone `json:"hooks,omitempty"`
 }

@@ -24,6 +24,17 @@ func SizeText(n int64) string {
 	return fmt.Sprintf("%.*f %ciB", digits, v, "KMGTPE"[unit])
 }
 
+// SourcesText says from where chunks came, or "" if nothing is known of that.
+func SourcesText(fromServer, fromPeers int64) string {
+	switch {
+	case fromPeers > 0:
+		return fmt.Sprintf("%s came from other boxes, %s from the server", SizeText(fromPeers), SizeText(fromServer))
+	case fromServer > 0:
+		return fmt.Sprintf("%s came from the server, nothing from other boxes", SizeText(fromServer))
+	}
+	return ""
+}
+
 // Printable replaces every character that is not printable, since a terminal could
 // take it for a command. Labels and names come from disks, so they can have any.
 func Printable(s string) string {

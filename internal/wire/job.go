@@ -99,6 +99,8 @@ type Report struct {
 	Done   int64  `json:"done,omitempty"`  // bytes of Total
 	Total  int64  `json:"total,omitempty"` // bytes; 0 if not known
 	Lines  []Line `json:"lines,omitempty"` // of the log, in their order
+	// Room is there only if the server has let the box join a room, so an older server never sees it.
+	Room *RoomState `json:"room,omitempty"`
 }
 
 // Step is what an agent is doing.
@@ -285,6 +287,11 @@ func ParseReport(b []byte) (*Report, error) {
 	case len(r.Lines) > MaxLines:
 		return nil, fmt.Errorf("a report has at most %d lines", MaxLines)
 	}
+	if r.Room != nil {
+		if err := r.Room.check(); err != nil {
+			return nil, err
+		}
+	}
 	r.Text = Clean(r.Text)
 	for i := range r.Lines {
 		l := &r.Lines[i]
@@ -358,7 +365,8 @@ func checkReceipt(r *image.Receipt) error {
 	for _, s := range []*string{&r.Image, &r.Disk, &r.BLAKE3, &r.Root, &d.WWN, &d.Serial, &d.Path, &d.Model} {
 		*s = Clean(*s)
 	}
-	for _, n := range []int64{r.Read, r.Zero, r.Written, r.Skipped, r.Unused, r.Verified, d.Size, int64(d.SectorSize)} {
+	for _, n := range []int64{r.Read, r.Zero, r.Written, r.Skipped, r.Unused, r.Verified, r.FromServer, r.FromPeers, d.Size,
+		int64(d.SectorSize)} {
 		if n < 0 {
 			return fmt.Errorf("the receipt of %s has %d bytes of something", r.Image, n)
 		}

@@ -38,7 +38,8 @@ func welcome(known int) *Welcome {
 
 func report() *Report {
 	return &Report{Number: 3, Writes: true, Step: StepWrite, Text: "half of it", Done: 1, Total: 2,
-		Lines: []Line{{Kind: LineHello}, {Text: "a"}, {LineError, "b"}}}
+		Lines: []Line{{Kind: LineHello}, {Text: "a"}, {LineError, "b"}},
+		Room:  &RoomState{Boxes: 16, FromServer: 1, FromPeers: 2, ToPeers: 3, Deaf: true}}
 }
 
 // What ssh-keygen made.
@@ -140,6 +141,14 @@ func TestJobMessages(t *testing.T) {
 		"of less than nothing": func(r *Report) { r.Total = -1 },
 		"an unknown kind":      func(r *Report) { r.Lines[0].Kind = "x" },
 		"too many lines":       func(r *Report) { r.Lines = make([]Line, MaxLines+1) },
+		"less than no boxes":   func(r *Report) { r.Room.Boxes = -1 },
+		"all boxes there are":  func(r *Report) { r.Room.Boxes = maxRoomBoxes + 1 },
+		"less from the server": func(r *Report) { r.Room.FromServer = -1 },
+		"much from the server": func(r *Report) { r.Room.FromServer = maxRoomBytes + 1 },
+		"less from boxes":      func(r *Report) { r.Room.FromPeers = -1 },
+		"much from boxes":      func(r *Report) { r.Room.FromPeers = maxRoomBytes + 1 },
+		"less to boxes":        func(r *Report) { r.Room.ToPeers = -1 },
+		"much to boxes":        func(r *Report) { r.Room.ToPeers = maxRoomBytes + 1 },
 	} {
 		r := report()
 		spoil(r)
@@ -153,6 +162,8 @@ func TestJobMessages(t *testing.T) {
 		"many warnings":      func(r *Result) { r.Warnings = make([]string, MaxWarnings+1) },
 		"many receipts":      func(r *Result) { r.Receipts = make([]image.Receipt, MaxReceipts+1) },
 		"less than nothing":  func(r *Result) { r.Receipts[0].Written = -1 },
+		"less from a server": func(r *Result) { r.Receipts[0].FromServer = -1 },
+		"less from boxes":    func(r *Result) { r.Receipts[0].FromPeers = -1 },
 		"a range below 0":    func(r *Result) { r.Receipts[0].Bad = []image.Range{{Off: -1, Len: 1}} },
 		"a range too far":    func(r *Result) { r.Receipts[0].Bad = []image.Range{{Off: 2, Len: 1<<63 - 1}} },
 		"too busy":           func(r *Result) { r.Receipts[0].Stages[0].Busy = 2 },
@@ -402,7 +413,7 @@ func FuzzReport(f *testing.F) {
 		if rest := r.Split(); len(rest) > 0 && len(b) < 10_000 {
 			t.Errorf("of %d bytes, %d lines do not fit", len(b), len(rest))
 		}
-		if again, err := ParseReport(Marshal(r)); err != nil || len(again.Lines) != len(r.Lines) {
+		if again, err := ParseReport(Marshal(r)); err != nil || len(again.Lines) != len(r.Lines) || !reflect.DeepEqual(again.Room, r.Room) {
 			t.Errorf("%+v became %+v, %v", r, again, err)
 		}
 	})

@@ -66,6 +66,34 @@ type RoomAnswer struct {
 	Boxes int         `json:"boxes"` // in the room
 }
 
+// RoomState is how a box takes part in a room. Its bytes are those of all chunks of the job so far, as the store has them.
+type RoomState struct {
+	Boxes      int   `json:"boxes,omitempty"`      // in the room, as the server said last
+	FromServer int64 `json:"fromServer,omitempty"` // bytes
+	FromPeers  int64 `json:"fromPeers,omitempty"`
+	ToPeers    int64 `json:"toPeers,omitempty"`
+	// Deaf says that the box fetches all from the server, since it reaches no peer or gets too little from them.
+	Deaf bool `json:"deaf,omitempty"`
+}
+
+// These bound what a box can say of itself, so that sums over all boxes stay numbers.
+const (
+	maxRoomBoxes = 1 << 20
+	maxRoomBytes = 1 << 50
+)
+
+func (r *RoomState) check() error {
+	if r.Boxes < 0 || r.Boxes > maxRoomBoxes {
+		return fmt.Errorf("there are no %d boxes in a room", r.Boxes)
+	}
+	for _, n := range []int64{r.FromServer, r.FromPeers, r.ToPeers} {
+		if n < 0 || n > maxRoomBytes {
+			return fmt.Errorf("a box has not moved %d bytes of chunks", n)
+		}
+	}
+	return nil
+}
+
 // RoomPeer is a peer with all that it takes to ask it.
 type RoomPeer struct {
 	room.Peer

@@ -79,6 +79,7 @@ func functions(now func() time.Time) template.FuncMap {
 			return timeText(t, lasting(now().Sub(t)))
 		},
 		"date":     func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04") },
+		"sources":  image.SourcesText,
 		"took":     func(d time.Duration) string { return d.Round(100 * time.Millisecond).String() },
 		"rate":     rateText,
 		"short":    func(s string) string { return s[:min(len(s), 12)] },

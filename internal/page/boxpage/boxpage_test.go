@@ -76,7 +76,7 @@ func lab(role ledger.Role, backups int) *fake {
 			{Time: now, Over: "dhcp", Asked: "an address"}}}},
 	}
 	receipt := image.Receipt{Image: "sda", Disk: evil, Identity: image.Identity{Model: evil, Serial: evil, Size: 256 << 30},
-		Read: 20 << 30, Verified: 20 << 30,
+		Read: 20 << 30, Verified: 20 << 30, FromServer: 1 << 30, FromPeers: 12 << 30,
 		Root: strings.Repeat("ab", 32), Bad: []image.Range{{Off: 1, Len: 2}},
 		Stages: []image.Stage{{Name: "read", Bytes: 20 << 30, Elapsed: 70 * time.Second, Active: 60 * time.Second}}}
 	j := api.Job{ID: "j1", Box: "10.0.0.1", Name: "web-1", Action: box.Backup, By: evil, Asked: now.Add(-time.Hour),
@@ -234,7 +234,8 @@ func TestPages(t *testing.T) {
 			"In doubt:", "changed since 20261128-060000", "<title>page", "At backup <code>20261128-060000</code> it was different",
 			"<ins>0003 debian</ins>", "<code>002A</code>"},
 		"/boxes/10.0.0.1/disks?part=1&backup=" + latest: {"chart-disk"},
-		"/jobs/j1":            {"running", "30 %", "abababab", "1.00 GiB", "data-live", "Cancel", "Could not be read"},
+		"/jobs/j1": {"running", "30 %", "abababab", "1.00 GiB", "data-live", "Cancel", "Could not be read",
+			"12.0 GiB came from other boxes, 1.00 GiB from the server"},
 		"/jobs/j1/now":        {"running", "30 %"},
 		"/boxes/10.0.0.1/now": {"suspect", "30 %", "Restore it, or release it"},
 	} {
