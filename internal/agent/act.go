@@ -78,7 +78,7 @@ func (s *session) wantsInventory() bool {
 
 // inventory collects what the box is made of, and saves it beside the images.
 func (s *session) inventory(ctx context.Context, disks []disk.Disk) error {
-	s.home.Progress("inventory", "taking the inventory", 0, 0)
+	s.home.Progress("inventory", "taking the inventory", 0, 0, 0)
 	o := inventory.Options{
 		Sys: s.cfg.Sys, Proc: s.cfg.Proc, Dev: s.cfg.Dev, Kmsg: inventory.KernelLog,
 		Address: s.cmd.Address, Host: s.host, Time: s.now(), Disks: disks, Maintenance: s.version,

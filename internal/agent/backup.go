@@ -59,7 +59,7 @@ func (s *session) save(ctx context.Context, b Backup, disks []disk.Disk) (result
 			result = errBadSectors
 		}
 	}
-	s.home.Progress("commit", "committing the backup", 0, 0)
+	s.home.Progress("commit", "committing the backup", 0, 0, 0)
 	if err := b.Commit(ctx); err != nil {
 		return nil, err
 	}

@@ -42,7 +42,7 @@ func (s *session) hooks(ctx context.Context, targets []target, jobs []copier.Job
 	if len(s.cmd.Hooks) == 0 {
 		return nil
 	}
-	s.home.Progress("verify", "changing the restored system", 0, 0)
+	s.home.Progress("verify", "changing the restored system", 0, 0, 0)
 	s.fault("-hooks")
 	if err := s.writes(ctx); err != nil { // the restore may have found everything right
 		return hooksFailed(err)

@@ -86,7 +86,7 @@ func (p *teller) tell(stage string, done, total int64) {
 func (p *teller) tellHome(now time.Time, pass string, done, total int64) {
 	p.told = now
 	if p.s.home != nil {
-		p.s.home.Progress(pass, p.meter.Line(megabytes), done, total)
+		p.s.home.Progress(pass, p.meter.Line(megabytes), done, total, p.meter.Left())
 	}
 }
 

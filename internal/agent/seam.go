@@ -107,8 +107,9 @@ type Home interface {
 	Writes(ctx context.Context) error
 	// Progress tells how far the action is. stage is "inventory", "check", "compare",
 	// "read", "write", "verify" or "commit". text says in words how far it is. done
-	// and total are bytes; a total of 0 is not known. Progress does not wait.
-	Progress(stage, text string, done, total int64)
+	// and total are bytes; a total of 0 is not known. left is how long all of the action
+	// still takes; 0 is not known. Progress does not wait.
+	Progress(stage, text string, done, total int64, left time.Duration)
 
 	// Firmware returns what is known of the box's firmware from before. An error is only
 	// for messages, and what is returned with it counts.

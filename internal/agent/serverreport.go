@@ -46,7 +46,8 @@ type reports struct {
 	sent    int // how many of them are in the pending report
 	dropped int // lines that were not sent, since there was no room
 	now     wire.Report
-	room    func() *wire.RoomState  // how the box takes part in a room; nil if it is in none
+	room    func() *wire.RoomState  // how the box takes part in a room; nil if nobody knows
+	seconds int64                   // that all of the action still takes; 0 if that is not known
 	cancel  context.CancelCauseFunc // ends the action; nil if there is none
 	over    *StopError              // why there is nothing to report any more; nil as long as there is
 	closed  bool
@@ -144,14 +145,15 @@ func (r *reports) left() int {
 }
 
 // progress notes how far the action is, for the next report.
-func (r *reports) progress(step wire.Step, text string, done, total int64) {
+func (r *reports) progress(step wire.Step, text string, done, total int64, left time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.seconds = int64(left.Seconds())
 	r.now.Step, r.now.Text, r.now.Done, r.now.Total = step, wire.Clean(text), max(done, 0), max(total, 0)
 }
 
 // attends has each further report say how the box takes part in a room. state returns nil as long as the server has not
-// let the box join one: an older server takes no report that has more than it knows.
+// answered whether the box may join one: an older server takes no report that has more than it knows.
 func (r *reports) attends(state func() *wire.RoomState) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -176,7 +178,12 @@ func (r *reports) next(writes bool) *wire.Report {
 	defer r.mu.Unlock()
 	r.number++
 	report := r.now
-	report.Number, report.Writes, report.Room = r.number, writes, room
+	report.Number, report.Writes = r.number, writes
+	if room != nil {
+		state := *room
+		state.Left = r.seconds
+		report.Room = &state
+	}
 	if r.dropped > 0 {
 		note := wire.Line{Kind: wire.LineError, Text: fmt.Sprintf("[%d lines are missing here]", r.dropped)}
 		r.lines, r.dropped = append([]wire.Line{note}, r.lines...), 0
@@ -307,12 +314,12 @@ func (h *serverHome) Writes(ctx context.Context) (err error) {
 }
 
 // Progress implements Home.
-func (h *serverHome) Progress(stage, text string, done, total int64) {
+func (h *serverHome) Progress(stage, text string, done, total int64, left time.Duration) {
 	step := wire.Step(stage)
 	if !slices.Contains(wire.Steps, step) {
 		step = ""
 	}
-	h.reports.progress(step, text, done, total)
+	h.reports.progress(step, text, done, total, left)
 }
 
 // Log implements Home.

@@ -260,7 +260,7 @@ func (h *shareHome) Watch(ctx context.Context) (context.Context, context.CancelF
 func (h *shareHome) Writes(context.Context) error { return nil }
 
 // Progress implements Home. The log has the progress too.
-func (h *shareHome) Progress(string, string, int64, int64) {}
+func (h *shareHome) Progress(string, string, int64, int64, time.Duration) {}
 
 // HasInventory reports whether the box's folder has the inventory's text.
 func (h *shareHome) HasInventory() bool {

@@ -87,6 +87,14 @@ func (m *Meter) all() time.Duration {
 	return d
 }
 
+// Left is how long all remaining work will take. It is 0 as long as that is not known.
+func (m *Meter) Left() time.Duration {
+	if m.rate() == 0 || m.at < 0 && len(m.plan) > 0 {
+		return 0
+	}
+	return m.all()
+}
+
 // disks returns the number of the current disk, and how many disks there are.
 func (m *Meter) disks() (number, of int) {
 	var names []string

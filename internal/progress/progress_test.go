@@ -41,6 +41,27 @@ func TestLine(t *testing.T) {
 	}
 }
 
+// TestLeft: how long all will take is said when a rate is known, and not of a pass that nobody has planned.
+func TestLeft(t *testing.T) {
+	now := time.Unix(0, 0)
+	m := New(func() time.Time { return now }, Work{"sda", "write", 1000e6}, Work{"sda", "verify", 1000e6})
+	left := func(after time.Duration, pass string, done int64) time.Duration {
+		now = now.Add(after)
+		m.Tell("sda", pass, done, 1000e6)
+		return m.Left()
+	}
+	for _, c := range []struct {
+		got, want time.Duration
+	}{
+		{left(0, "write", 0), 0}, {left(10*time.Second, "write", 500e6), 30 * time.Second}, {left(10*time.Second, "verify", 0), 0},
+		{left(5*time.Second, "verify", 500e6), 5 * time.Second}, {left(0, "copy", 0), 0}, {left(time.Second, "copy", 1e6), 0},
+	} {
+		if c.got != c.want {
+			t.Errorf("%v is left, want %v", c.got, c.want)
+		}
+	}
+}
+
 func TestClock(t *testing.T) {
 	for d, want := range map[time.Duration]string{0: "0:00", 41 * time.Second: "0:41", 200 * time.Second: "3:20",
 		3800 * time.Second: "1:03:20", 59999 * time.Millisecond: "1:00"} {

@@ -99,7 +99,7 @@ type Report struct {
 	Done   int64  `json:"done,omitempty"`  // bytes of Total
 	Total  int64  `json:"total,omitempty"` // bytes; 0 if not known
 	Lines  []Line `json:"lines,omitempty"` // of the log, in their order
-	// Room is there only if the server has let the box join a room, so an older server never sees it.
+	// Room is there only if the server has answered a request to join a room, so an older server never sees it.
 	Room *RoomState `json:"room,omitempty"`
 }
 

@@ -39,7 +39,7 @@ func welcome(known int) *Welcome {
 func report() *Report {
 	return &Report{Number: 3, Writes: true, Step: StepWrite, Text: "half of it", Done: 1, Total: 2,
 		Lines: []Line{{Kind: LineHello}, {Text: "a"}, {LineError, "b"}},
-		Room:  &RoomState{Boxes: 16, FromServer: 1, FromPeers: 2, ToPeers: 3, Deaf: true}}
+		Room:  &RoomState{Boxes: 16, FromServer: 1, FromPeers: 2, ToPeers: 3, Deaf: true, Left: 4}}
 }
 
 // What ssh-keygen made.
@@ -147,6 +147,8 @@ func TestJobMessages(t *testing.T) {
 		"much from the server": func(r *Report) { r.Room.FromServer = maxRoomBytes + 1 },
 		"less from boxes":      func(r *Report) { r.Room.FromPeers = -1 },
 		"much from boxes":      func(r *Report) { r.Room.FromPeers = maxRoomBytes + 1 },
+		"done in the past":     func(r *Report) { r.Room.Left = -1 },
+		"never done":           func(r *Report) { r.Room.Left = maxRoomLeft + 1 },
 		"less to boxes":        func(r *Report) { r.Room.ToPeers = -1 },
 		"much to boxes":        func(r *Report) { r.Room.ToPeers = maxRoomBytes + 1 },
 	} {

@@ -68,23 +68,29 @@ type RoomAnswer struct {
 
 // RoomState is how a box takes part in a room. Its bytes are those of all chunks of the job so far, as the store has them.
 type RoomState struct {
-	Boxes      int   `json:"boxes,omitempty"`      // in the room, as the server said last
+	Boxes      int   `json:"boxes,omitempty"`      // in the room, as the server said last; 0 if the box is in none
 	FromServer int64 `json:"fromServer,omitempty"` // bytes
 	FromPeers  int64 `json:"fromPeers,omitempty"`
 	ToPeers    int64 `json:"toPeers,omitempty"`
 	// Deaf says that the box fetches all from the server, since it reaches no peer or gets too little from them.
 	Deaf bool `json:"deaf,omitempty"`
+	// Left is how many seconds all of the job still takes, by the box's own rates; 0 if that is not known.
+	Left int64 `json:"left,omitempty"`
 }
 
 // These bound what a box can say of itself, so that sums over all boxes stay numbers.
 const (
 	maxRoomBoxes = 1 << 20
 	maxRoomBytes = 1 << 50
+	maxRoomLeft  = 1 << 32 // seconds
 )
 
 func (r *RoomState) check() error {
 	if r.Boxes < 0 || r.Boxes > maxRoomBoxes {
 		return fmt.Errorf("there are no %d boxes in a room", r.Boxes)
+	}
+	if r.Left < 0 || r.Left > maxRoomLeft {
+		return fmt.Errorf("a job is not done in %d seconds", r.Left)
 	}
 	for _, n := range []int64{r.FromServer, r.FromPeers, r.ToPeers} {
 		if n < 0 || n > maxRoomBytes {
