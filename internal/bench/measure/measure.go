@@ -3,12 +3,14 @@
 package measure
 
 import (
+	"bytes"
 	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -43,6 +45,42 @@ func Run(cmd *exec.Cmd, inputs ...string) (Usage, error) {
 		CPU:  cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(),
 		RSS:  ru.Maxrss << 10,
 	}, nil
+}
+
+// Used is what a process has used so far.
+type Used struct {
+	User, System time.Duration // of processors
+	RSS          int64         // the most memory that it had, in bytes
+}
+
+// CPU is all of the processor time.
+func (u Used) CPU() time.Duration { return u.User + u.System }
+
+// Process asks the kernel what a process has used.
+func Process(pid int) (u Used, err error) {
+	proc := fmt.Sprintf("/proc/%d/", pid)
+	stat, err := os.ReadFile(proc + "stat")
+	if err != nil {
+		return u, err
+	}
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+2:]))
+	for i, d := range map[int]*time.Duration{11: &u.User, 12: &u.System} { // of the fields behind the name, in hundredths of a second
+		n, err := strconv.ParseInt(fields[i], 10, 64)
+		if err != nil {
+			return u, err
+		}
+		*d = time.Duration(n) * 10 * time.Millisecond
+	}
+	status, err := os.ReadFile(proc + "status")
+	if err != nil {
+		return u, err
+	}
+	_, line, _ := strings.Cut(string(status), "VmHWM:")
+	if _, err := fmt.Sscanf(line, "%d kB", &u.RSS); err != nil {
+		return u, fmt.Errorf("VmHWM of process %d: %w", pid, err)
+	}
+	u.RSS <<= 10
+	return u, nil
 }
 
 // Uncache drops the pages of a file, or of all files in a folder.

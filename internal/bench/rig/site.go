@@ -1,7 +1,6 @@
 package rig
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -159,29 +157,8 @@ func (s *Site) Close() error {
 
 // Used is what the server has used so far: processor time, and the most memory it had.
 func (s *Site) Used() (cpu time.Duration, rss int64, err error) {
-	proc := fmt.Sprintf("/proc/%d/", s.cmd.Process.Pid)
-	stat, err := os.ReadFile(proc + "stat")
-	if err != nil {
-		return 0, 0, err
-	}
-	const user, system = 11, 12 // of the fields behind the name, in hundredths of a second
-	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+2:]))
-	for _, i := range []int{user, system} {
-		n, err := strconv.ParseInt(fields[i], 10, 64)
-		if err != nil {
-			return 0, 0, err
-		}
-		cpu += time.Duration(n) * 10 * time.Millisecond
-	}
-	status, err := os.ReadFile(proc + "status")
-	if err != nil {
-		return 0, 0, err
-	}
-	_, line, _ := strings.Cut(string(status), "VmHWM:")
-	if _, err := fmt.Sscanf(line, "%d kB", &rss); err != nil {
-		return 0, 0, fmt.Errorf("VmHWM of the server: %w", err)
-	}
-	return cpu, rss << 10, nil
+	u, err := measure.Process(s.cmd.Process.Pid)
+	return u.CPU(), u.RSS, err
 }
 
 // Ask asks a box for an action, and returns the id of the job.
