@@ -67,6 +67,7 @@ type serverSite struct {
 	prog  programs
 	state string
 	host  host
+	lan   host // has the bridge; most often it is the server's host
 	ports int
 	proc  *exec.Cmd // nil if the server does not run
 	log   string    // path of what the server prints
@@ -88,6 +89,7 @@ func newServerSiteIn(t testing.TB, state, config string) *serverSite {
 	t.Helper()
 	s := initServer(t, state, config)
 	s.host = newHost(t)
+	s.lan = s.host
 	for _, command := range []string{"link set lo up", bridge, "addr add " + serverIP + "/24 dev br0", "link set br0 up"} {
 		s.host.ip(t, command)
 	}
@@ -243,6 +245,7 @@ type servedBox struct {
 	*testBox
 	site *serverSite
 	host host
+	port string // of the bridge, to which it is connected
 }
 
 // box plugs a box in. number is the last part of its address.
@@ -263,26 +266,28 @@ func (s *serverSite) box(number int, disks ...*testDisk) *servedBox {
 	must(s.t, os.MkdirAll(b.path("proc"), 0o755))
 	must(s.t, os.WriteFile(b.path("proc", "cpuinfo"), []byte("processor\t: 0\nmodel name\t: Test CPU\n"), 0o644))
 	b.plug()
-	s.join(b.host, b.addr)
+	b.port = s.join(b.host, b.addr)
 	return b
 }
 
-// join connects a host to the server's bridge.
-func (s *serverSite) join(h host, addr string) {
+// join connects a host to the bridge. It returns the name of the bridge's port.
+func (s *serverSite) join(h host, addr string) (port string) {
 	s.t.Helper()
-	s.plug(h)
+	port = s.plug(h)
 	for _, command := range []string{"link set lo up", "addr add " + addr + "/24 dev eth0", "link set eth0 up"} {
 		h.ip(s.t, command)
 	}
+	return port
 }
 
-// plug puts a card into a host, with a cable to the server's bridge.
-func (s *serverSite) plug(h host) {
+// plug puts a card into a host, with a cable to the bridge. It returns the name of the bridge's port.
+func (s *serverSite) plug(h host) (port string) {
 	s.t.Helper()
 	s.ports++
-	port := fmt.Sprintf("port%d", s.ports)
-	s.host.ip(s.t, fmt.Sprintf("link add %s type veth peer name eth0 netns %d", port, h.cmd.Process.Pid))
-	s.host.ip(s.t, "link set "+port+" master br0 up")
+	port = fmt.Sprintf("port%d", s.ports)
+	s.lan.ip(s.t, fmt.Sprintf("link add %s type veth peer name eth0 netns %d", port, h.cmd.Process.Pid))
+	s.lan.ip(s.t, "link set "+port+" master br0 up")
+	return port
 }
 
 // cut takes the box off the network, or connects it again.
