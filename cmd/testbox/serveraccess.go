@@ -38,7 +38,8 @@ func newGroupListCmd(w world) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "list", Short: "List groups",
 		Long: "Lists groups. MOST is how many boxes of a group may be at work at once. POWER is the power command of its\n" +
-			"boxes, and KEEP says which of their backups are kept, if the group says so.",
+			"boxes, KEEP says which of their backups are kept, and PEERS whether they get chunks of images from other\n" +
+			"boxes, if the group says so.",
 		Example: "  testbox group list",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -57,9 +58,10 @@ func newGroupListCmd(w world) *cobra.Command {
 					if g.Unread != "" {
 						most, unread = "?", append(unread, g.Unread)
 					}
-					rows = append(rows, fmt.Sprintf("%s\t%d\t%s\t%s\t%s\n", printable(g.Name), g.Boxes, most, printable(g.Power), printable(g.Keep)))
+					rows = append(rows, fmt.Sprintf("%s\t%d\t%s\t%s\t%s\t%s\n", printable(g.Name), g.Boxes, most, printable(g.Power), printable(g.Keep),
+						printable(g.Peers)))
 				}
-				table(p, "GROUP\tBOXES\tMOST\tPOWER\tKEEP", rows)
+				table(p, "GROUP\tBOXES\tMOST\tPOWER\tKEEP\tPEERS", rows)
 				for _, why := range unread {
 					p.printf("%s\n", printable(why))
 				}
@@ -73,14 +75,15 @@ func newGroupListCmd(w world) *cobra.Command {
 
 func newGroupSetCmd(w world) *cobra.Command {
 	f := serverFlag{world: w}
-	var most, power, keep, why string
+	var most, power, keep, peers, why string
 	cmd := &cobra.Command{
 		Use: "set NAME", Short: "Make or change a group",
 		Long: `Makes a group, or changes it. What is not given stays as it is.
 
 --most is how many of its boxes may be at work at once. With 0 the group is closed, and no box of it begins
 a job. --most=any takes the limit away. --power names the power command of its boxes, from the server's
-configuration, and --keep says which of their backups are kept; ` + "`testbox box set --help`" + ` says more.`,
+configuration, --keep says which of their backups are kept, and --peers whether they get chunks of images
+from other boxes; ` + "`testbox box set --help`" + ` says more.`,
 		Example: "  testbox group set rack3 --most 8\n  testbox group set rack3 --most 0 --why \"the rack is moved\"\n" +
 			"  testbox group set rack3 --power pdu3 --keep last=3,daily=7",
 		Args: takesWords(1, 1),
@@ -98,6 +101,7 @@ configuration, and --keep says which of their backups are kept; ` + "`testbox bo
 	cmd.Flags().StringVar(&most, "most", "", "at most `N` of its boxes are at work at once; 0 closes the group, any takes the limit away")
 	cmd.Flags().StringVar(&power, "power", "", powerUsage)
 	cmd.Flags().StringVar(&keep, "keep", "", keepUsage)
+	cmd.Flags().StringVar(&peers, "peers", "", peersUsage)
 	cmd.Flags().StringVar(&why, "why", "", "the `REASON`, for the audit log")
 	f.add(cmd)
 	return cmd
@@ -111,10 +115,10 @@ func setOfGroup(cmd *cobra.Command, c *apiclient.Client, name string) (q api.Set
 	}
 	if i := slices.IndexFunc(all, func(g api.Group) bool { return g.Name == name }); i >= 0 {
 		g, given := all[i], cmd.Flags().Changed
-		if g.Unread != "" && !(given("most") && given("power") && given("keep")) { // the others would be lost
-			return q, wrong("%s; give --most, --power and --keep", g.Unread)
+		if g.Unread != "" && !(given("most") && given("power") && given("keep") && given("peers")) { // the others would be lost
+			return q, wrong("%s; give --most, --power, --keep and --peers", g.Unread)
 		}
-		q = api.SetGroup{Most: g.Most, Power: g.Power, Keep: g.Keep}
+		q = api.SetGroup{Most: g.Most, Power: g.Power, Keep: g.Keep, Peers: g.Peers}
 	}
 	if fl := cmd.Flags().Lookup("most"); fl.Changed {
 		q.Most = nil
@@ -126,7 +130,7 @@ func setOfGroup(cmd *cobra.Command, c *apiclient.Client, name string) (q api.Set
 			q.Most = &n
 		}
 	}
-	for flag, to := range map[string]*string{"power": &q.Power, "keep": &q.Keep} {
+	for flag, to := range map[string]*string{"power": &q.Power, "keep": &q.Keep, "peers": &q.Peers} {
 		if cmd.Flags().Changed(flag) {
 			if err := givenSetting(cmd, flag, to); err != nil {
 				return q, err

@@ -216,6 +216,7 @@ func printBox(p printer, b api.Box) {
 		}
 		set("power", e.Power, e.PowerWhy)
 		set("keep", e.Keep, e.KeepWhy)
+		set("peers", e.Peers, e.PeersWhy)
 	}
 	if b.Disks != nil {
 		line("disks", strings.Join(strings.Fields(*b.Disks), ", "))
@@ -279,7 +280,10 @@ used, as disk-devices.lst does; --disks=all takes that back.
 --power names the power command of the box, from the server's configuration, and --power=none says that it
 has none. --keep says which of its backups are kept: last, daily, weekly and monthly, each with a number, or
 all. The word default takes either back. Then the box's groups decide, and then the configuration. Groups
-that say different things keep what one of them keeps, and switch no power. Both need the role admin.`,
+that say different things keep what one of them keeps, and switch no power.
+
+--peers says whether the box gets chunks of images from other boxes that restore the same backup, and gives
+them: on, off or default. One group that says off is enough. All three need the role admin.`,
 		"  testbox box set 10.40.41.42 --name web-1 --groups rack3,nightly\n  testbox box set web-1 --disks sda,nvme0n1\n"+
 			"  testbox box set web-1 --disks all\n  testbox box set web-1 --power bmc --keep last=3,daily=7", takesWords(1, 1),
 		func(cmd *cobra.Command, c *apiclient.Client, args []string, b *api.Box) error {
@@ -294,7 +298,7 @@ that say different things keep what one of them keeps, and switch no power. Both
 			if given("labels") {
 				q.Labels = &labels
 			}
-			for flag, to := range map[string]*string{"power": &q.Power, "keep": &q.Keep} {
+			for flag, to := range map[string]*string{"power": &q.Power, "keep": &q.Keep, "peers": &q.Peers} {
 				if err := givenSetting(cmd, flag, to); err != nil {
 					return err
 				}
@@ -317,6 +321,7 @@ that say different things keep what one of them keeps, and switch no power. Both
 	cmd.Flags().StringVar(&disks, "disks", "", "the disks, comma-separated `LIST`, or all")
 	cmd.Flags().String("power", "", powerUsage)
 	cmd.Flags().String("keep", "", keepUsage)
+	cmd.Flags().String("peers", "", peersUsage)
 	cmd.Flags().StringVar(&why, "why", "", "the `REASON`, for the audit log")
 	return cmd
 }
@@ -325,6 +330,7 @@ that say different things keep what one of them keeps, and switch no power. Both
 const (
 	powerUsage = "the power command, a `NAME` of the configuration, or none, or default"
 	keepUsage  = "the backups that are `KEPT`, such as last=3,daily=7, or all, or default"
+	peersUsage = "whether chunks of images come from other boxes too: `WORD` on, off or default"
 )
 
 // givenSetting takes the value of a flag, if it is given.

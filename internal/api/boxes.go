@@ -80,7 +80,7 @@ func (s *Server) boxOf(b ledger.Box, last *LastJob) Box {
 		HealthReason: b.Reason, FirstSeen: b.FirstSeen, LastSeen: b.LastSeen, Last: last,
 	}
 	set, _ := setting.OfBox(b) // what holds for a box says why they cannot be read
-	v.Power, v.Keep = set.Power, set.Keep.String()
+	v.Power, v.Keep, v.Peers = set.Power, set.Keep.String(), set.Peers
 	if s.heldBy(b) != "" {
 		v.Holder = &Holder{Name: b.Holder.Name, Reason: b.Holder.Reason, Expires: b.Holder.Expires}
 	}
@@ -211,7 +211,10 @@ func (s *Server) box(ctx context.Context, word string) (v Box, err error) {
 		callerOf(ctx).hide(&v)
 		groups, err := tx.Groups()
 		e := setting.For(b, groups, s.cfg.Site)
-		v.Effective = &Effective{cmp.Or(e.Power, setting.None), e.PowerWhy, e.Keep.String(), e.KeepWhy}
+		v.Effective = &Effective{cmp.Or(e.Power, setting.None), e.PowerWhy, e.Keep.String(), e.KeepWhy, setting.Off, e.PeersWhy}
+		if e.Peers {
+			v.Effective.Peers = setting.On
+		}
 		if err != nil {
 			return err
 		}
@@ -395,7 +398,7 @@ func (s *Server) setBox(ctx context.Context, in *struct {
 			}
 			b.Groups = *q.Groups
 		}
-		if q.Power != "" || q.Keep != "" {
+		if q.Power != "" || q.Keep != "" || q.Peers != "" {
 			if err := s.setBoxSettings(c, &b, q); err != nil {
 				return err
 			}
@@ -447,13 +450,14 @@ func (s *Server) mayChangeGroups(tx *ledger.Tx, c *caller, was, is ledger.Box) e
 // setBoxSettings changes the settings of a box.
 func (s *Server) setBoxSettings(c *caller, b *ledger.Box, q SetBox) error {
 	if !c.may(ledger.Admin) {
-		return forbidden("only an admin may say which power command a box has, and which backups are kept; %s has the role %s", c.name, c.role)
+		return forbidden("only an admin may say which power command a box has, which backups are kept, and whether it has peers; "+
+			"%s has the role %s", c.name, c.role)
 	}
 	set, err := setting.OfBox(*b)
-	if err != nil && (q.Power == "" || q.Keep == "") { // the other one would be lost
+	if err != nil && (q.Power == "" || q.Keep == "" || q.Peers == "") { // the others would be lost
 		return problem.Refusef("%w", err)
 	}
-	if err := s.setSettings(&set, q.Power, q.Keep); err != nil {
+	if err := s.setSettings(&set, q.Power, q.Keep, q.Peers); err != nil {
 		return err
 	}
 	b.Settings, err = set.JSON()
@@ -489,6 +493,9 @@ func (q SetBox) check() (said []string, err error) {
 	}
 	if q.Keep != "" {
 		say("keep", q.Keep)
+	}
+	if q.Peers != "" {
+		say("peers", q.Peers)
 	}
 	if q.Disks != nil {
 		if strings.TrimSpace(*q.Disks) != "" {

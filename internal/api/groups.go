@@ -40,7 +40,7 @@ func groupOf(tx *ledger.Tx, g ledger.Group) (Group, error) {
 	if err != nil {
 		v.Unread = err.Error()
 	}
-	v.Most, v.Power, v.Keep = set.Most, set.Power, set.Keep.String()
+	v.Most, v.Power, v.Keep, v.Peers = set.Most, set.Power, set.Keep.String(), set.Peers
 	boxes, err := groupBoxes(tx, ledger.BoxFilter{Group: g.Name})
 	v.Boxes = len(boxes)
 	return v, err
@@ -90,7 +90,7 @@ func (s *Server) putGroup(ctx context.Context, in *struct {
 
 // settings are what is to be set for a group.
 func (s *Server) settings(q SetGroup) (set setting.Settings, err error) {
-	if err := s.setSettings(&set, q.Power, q.Keep); err != nil {
+	if err := s.setSettings(&set, q.Power, q.Keep, q.Peers); err != nil {
 		return set, err
 	}
 	set.Most = q.Most
@@ -98,7 +98,7 @@ func (s *Server) settings(q SetGroup) (set setting.Settings, err error) {
 }
 
 // setSettings changes what is given of the settings that boxes and groups have. "" leaves one as it is.
-func (s *Server) setSettings(set *setting.Settings, power, keep string) error {
+func (s *Server) setSettings(set *setting.Settings, power, keep, peers string) error {
 	switch power {
 	case "":
 	case setting.Default:
@@ -127,6 +127,16 @@ func (s *Server) setSettings(set *setting.Settings, power, keep string) error {
 		}
 		set.Keep = k
 	}
+	switch peers {
+	case "":
+	case setting.Default:
+		set.Peers = ""
+	default:
+		if err := setting.CheckPeers(peers); err != nil {
+			return err
+		}
+		set.Peers = peers
+	}
 	return nil
 }
 
@@ -140,6 +150,9 @@ func said(set setting.Settings) (all []string) {
 	}
 	if k := set.Keep.String(); k != "" {
 		all = append(all, "keep "+k)
+	}
+	if set.Peers != "" {
+		all = append(all, "peers "+set.Peers)
 	}
 	return all
 }

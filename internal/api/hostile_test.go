@@ -603,8 +603,8 @@ func TestGroups(t *testing.T) {
 	}
 	two := 2
 	var g api.Group
-	c.want(200, "PUT", "/api/v1/groups/rack", api.SetGroup{Most: &two, Power: "bmc", Keep: "daily=7,last=3", Why: "a test"}, &g)
-	if g.Most == nil || *g.Most != 2 || g.Power != "bmc" || g.Keep != "last=3,daily=7" || g.Unread != "" {
+	c.want(200, "PUT", "/api/v1/groups/rack", api.SetGroup{Most: &two, Power: "bmc", Keep: "daily=7,last=3", Peers: "off", Why: "a test"}, &g)
+	if g.Most == nil || *g.Most != 2 || g.Power != "bmc" || g.Keep != "last=3,daily=7" || g.Peers != "off" || g.Unread != "" {
 		t.Errorf("%+v", g)
 	}
 	set := func() string {
@@ -616,12 +616,12 @@ func TestGroups(t *testing.T) {
 		}))
 		return text
 	}
-	if got := set(); got != `{"most":2,"power":"bmc","keep":"last=3,daily=7"}` {
+	if got := set(); got != `{"most":2,"power":"bmc","keep":"last=3,daily=7","peers":"off"}` {
 		t.Error(got)
 	}
 	var log api.Entries
 	c.want(200, "GET", "/api/v1/audit", nil, &log)
-	if e := log.Entries[0]; e.On != "rack" || e.Why != "at most 2 boxes; power bmc; keep last=3,daily=7; a test" {
+	if e := log.Entries[0]; e.On != "rack" || e.Why != "at most 2 boxes; power bmc; keep last=3,daily=7; peers off; a test" {
 		t.Errorf("%+v", e)
 	}
 	for body, want := range map[string]string{
@@ -629,6 +629,7 @@ func TestGroups(t *testing.T) {
 		`{"keep":"last=0"}`: "from 1 to",
 		`{"keep":"3"}`:      "write all, or numbers",
 		`{"most":-1}`:       "most",
+		`{"peers":"maybe"}`: "peers",
 	} {
 		if p := c.refused(api.CodeWrong, "PUT", "/api/v1/groups/rack", body); !strings.Contains(p.Error(), want) {
 			t.Errorf("%s: %v", body, p)
@@ -638,7 +639,7 @@ func TestGroups(t *testing.T) {
 	if got := set(); got != `{"power":"none","keep":"all"}` {
 		t.Error(got)
 	}
-	c.want(200, "PUT", "/api/v1/groups/rack", api.SetGroup{Power: "default", Keep: "default"}, nil)
+	c.want(200, "PUT", "/api/v1/groups/rack", api.SetGroup{Power: "default", Keep: "default", Peers: "default"}, nil)
 	if got := set(); got != `{}` {
 		t.Error(got)
 	}
@@ -660,6 +661,7 @@ func TestBoxSettings(t *testing.T) {
 	r.box(ledger.Box{Address: addr(t, "10.0.0.1"), Groups: []string{"rack"}})
 	const path = "/api/v1/boxes/10.0.0.1"
 	c := r.root()
+	peers, peersWhy := "on", ""
 	holds := func(change, power, why, keep, keepWhy string) {
 		t.Helper()
 		var b api.Box
@@ -667,7 +669,7 @@ func TestBoxSettings(t *testing.T) {
 			c.want(200, "PATCH", path, change, nil)
 		}
 		c.want(200, "GET", path, nil, &b)
-		want := api.Effective{Power: power, PowerWhy: why, Keep: keep, KeepWhy: keepWhy}
+		want := api.Effective{Power: power, PowerWhy: why, Keep: keep, KeepWhy: keepWhy, Peers: peers, PeersWhy: peersWhy}
 		if b.Effective == nil || *b.Effective != want {
 			t.Errorf("after %s: %+v, not %+v", change, b.Effective, want)
 		}
@@ -677,9 +679,14 @@ func TestBoxSettings(t *testing.T) {
 	holds(`{"power":"none","keep":"last=3"}`, "none", "for the box", "last=3", "for the box")
 	holds(`{"power":"default","groups":[]}`, "bmc", "in the configuration", "last=3", "for the box")
 	holds(`{"keep":"default"}`, "bmc", "in the configuration", "last=9", "in the configuration")
+	peers, peersWhy = "off", "for the box"
+	holds(`{"peers":"off"}`, "bmc", "in the configuration", "last=9", "in the configuration")
+	peers, peersWhy = "on", ""
+	holds(`{"peers":"default"}`, "bmc", "in the configuration", "last=9", "in the configuration")
 	for body, want := range map[string]string{
 		`{"power":"no"}`: "there are bmc, pdu",
 		`{"keep":"no"}`:  "write all, or numbers",
+		`{"peers":"no"}`: "peers",
 		`{}`:             "say what is to be changed",
 	} {
 		if p := c.refused(api.CodeWrong, "PATCH", path, body); !strings.Contains(p.Error(), want) {
@@ -687,18 +694,20 @@ func TestBoxSettings(t *testing.T) {
 		}
 	}
 	operator := r.with(r.token(ledger.Token{Role: ledger.Operator}))
-	for _, body := range []string{`{"power":"none"}`, `{"keep":"last=1"}`} {
+	for _, body := range []string{`{"power":"none"}`, `{"keep":"last=1"}`, `{"peers":"off"}`} {
 		operator.refused(api.CodeForbidden, "PATCH", path, body)
 	}
 	operator.want(200, "PATCH", path, `{"labels":["x"]}`, nil)
 
 	r.box(ledger.Box{Address: addr(t, "10.0.0.1"), Settings: []byte(`{"later":1}`)})
 	why := "the settings of the box 10.0.0.1 cannot be read: json: unknown field \"later\"; " +
-		"`testbox box set` with --power and --keep makes them anew"
+		"`testbox box set` with --power, --keep and --peers makes them anew"
+	peers, peersWhy = "off", why
 	holds("", "none", why, "all", why)
 	holds(`{"labels":["x"]}`, "none", why, "all", why)
-	c.refused(api.CodeRefused, "PATCH", path, `{"keep":"last=3"}`)
-	holds(`{"keep":"last=3","power":"default"}`, "bmc", "in the configuration", "last=3", "for the box")
+	c.refused(api.CodeRefused, "PATCH", path, `{"keep":"last=3","power":"default"}`)
+	peers, peersWhy = "on", ""
+	holds(`{"keep":"last=3","power":"default","peers":"default"}`, "bmc", "in the configuration", "last=3", "for the box")
 	var all api.BoxList
 	c.want(200, "GET", "/api/v1/boxes", nil, &all)
 	if all.Boxes[0].Keep != "last=3" || all.Boxes[0].Power != "" || all.Boxes[0].Effective != nil {

@@ -183,6 +183,7 @@ type Box struct {
 	LastBackup   *LastBackup    `json:"lastBackup,omitempty" doc:"its latest backup, among those whose records can be read"`
 	Power        string         `json:"power,omitempty" doc:"name of the power command that is set for the box itself, or none"`
 	Keep         string         `json:"keep,omitempty" example:"last=3,daily=7" doc:"which backups are kept, if that is set for the box itself; or all"`
+	Peers        string         `json:"peers,omitempty" doc:"on or off, if it is set for the box itself whether it gets chunks of images from other boxes"`
 	Effective    *Effective     `json:"effective,omitempty" doc:"what holds for the box, by itself, its groups and the server's configuration; only of a single box"`
 	SilentSince  time.Time      `json:"silentSince,omitzero" doc:"when it was found that the box had not been seen for longer than is usual for it"`
 	Lost         bool           `json:"lost,omitempty" doc:"it is silent since it was to start anew after an action, and has not asked for its boot files"`
@@ -202,6 +203,8 @@ type Effective struct {
 	PowerWhy string `json:"powerWhy,omitempty" doc:"where that is set, or why there is none"`
 	Keep     string `json:"keep" doc:"which backups are kept"`
 	KeepWhy  string `json:"keepWhy,omitempty" doc:"where that is set"`
+	Peers    string `json:"peers" doc:"on or off: whether it gets chunks of images from other boxes that restore the same backup, and gives them"`
+	PeersWhy string `json:"peersWhy,omitempty" doc:"where that is set"`
 }
 
 // BoxList is a page of a list.
@@ -246,6 +249,7 @@ type SetBox struct {
 	HealthReason *string   `json:"healthReason,omitempty" maxLength:"1000" doc:"wanted for each health but good"`
 	Power        string    `json:"power,omitempty" maxLength:"64" doc:"name of a power command of the server's configuration; none for no command, default to let groups and configuration decide"`
 	Keep         string    `json:"keep,omitempty" maxLength:"100" example:"last=3,daily=7" doc:"which backups are kept: last, daily, weekly, monthly, each with a number; all; or default to let groups and configuration decide"`
+	Peers        string    `json:"peers,omitempty" enum:"on,off,default" doc:"whether it gets chunks of images from other boxes; default to let groups and configuration decide"`
 	Disks        *string   `json:"disks,omitempty" maxLength:"65536" doc:"new content of disk-devices.lst; an empty one means all disks"`
 	Why          string    `json:"why,omitempty" maxLength:"1000" doc:"the reason, for the audit log"`
 }
@@ -280,6 +284,7 @@ type Group struct {
 	Most  *int   `json:"most,omitempty" doc:"how many of its boxes may be at work at once; 0 closes the group, and without it there is no limit"`
 	Power string `json:"power,omitempty" doc:"name of the power command of its boxes, or none"`
 	Keep  string `json:"keep,omitempty" example:"last=3,daily=7" doc:"which backups of its boxes are kept, or all"`
+	Peers string `json:"peers,omitempty" doc:"on or off: whether its boxes get chunks of images from other boxes"`
 	Boxes int    `json:"boxes" doc:"how many boxes are in it"`
 	// Unread is no error of the request, so that the other groups can be seen.
 	Unread string `json:"settingsUnread,omitempty" doc:"why its settings cannot be read; no box of it begins a job then, and none of its backups are deleted"`
@@ -290,6 +295,7 @@ type SetGroup struct {
 	Most  *int   `json:"most,omitempty" minimum:"0" maximum:"100000" doc:"how many of its boxes may be at work at once; 0 closes the group, and without it there is no limit"`
 	Power string `json:"power,omitempty" maxLength:"64" doc:"name of a power command of the server's configuration, for its boxes; or none"`
 	Keep  string `json:"keep,omitempty" maxLength:"100" example:"last=3,daily=7" doc:"which backups of its boxes are kept: last, daily, weekly, monthly, each with a number; or all"`
+	Peers string `json:"peers,omitempty" enum:"on,off,default" doc:"whether its boxes get chunks of images from other boxes"`
 	Why   string `json:"why,omitempty" maxLength:"1000" doc:"the reason, for the audit log"`
 }
 

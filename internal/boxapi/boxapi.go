@@ -78,7 +78,8 @@ type Config struct {
 	// told.
 	Overstep func(token, what string)
 	// Room says how the box of a token takes part in the room of the boxes that restore the
-	// same image. If it is nil, the server has no such requests. It must be fast.
+	// same image. It is asked each time when one joins. If it is nil, the server has no such
+	// requests.
 	Room func(token string) RoomSetting
 	// RoomNews is told what boxes say of each other. It must be fast. nil means that nobody
 	// is told.

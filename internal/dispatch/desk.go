@@ -95,6 +95,17 @@ func (d *Dispatch) Grant(_ context.Context, token string, from netip.Addr) (boxa
 	return g, nil
 }
 
+// BoxOf says which box has a session with this token now, and for which action.
+func (d *Dispatch) BoxOf(token string) (of box.Addr, action box.Action, at bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	h := d.session[sessionOf(token)]
+	if h == nil || h.t.job.State != job.Running || h.t.job.Session != sessionOf(token) {
+		return of, "", false
+	}
+	return h.t.job.Box, h.t.job.Action, true
+}
+
 // usesImage reports whether an action reads a backup.
 func usesImage(a box.Action) bool { return a == box.Restore || a == box.Verify }
 

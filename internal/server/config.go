@@ -48,6 +48,7 @@ type Config struct {
 	Boxes  int     `toml:"boxes"`  // how many boxes may be at work at once; 0 is any number
 	DHCP   DHCP    `toml:"dhcp"`
 	Jobs   Jobs    `toml:"jobs"`
+	Room   Room    `toml:"room"`
 	Upkeep Upkeep  `toml:"upkeep"`
 	Hooks  []Hook  `toml:"hooks"` // who is told of each job that has ended
 	Enrol  []Enrol `toml:"enrol"` // which machines that nobody knows become boxes
@@ -119,6 +120,7 @@ func DefaultConfig() Config {
 		DHCP: DHCP{Lease: Duration(dhcp.DefaultLease)},
 		Jobs: Jobs{Attempts: 3, Start: Duration(24 * time.Hour), Silence: Duration(5 * time.Minute), Up: Duration(15 * time.Minute),
 			Probe: probePing, PowerAtOnce: 16},
+		Room:   Room{Peers: true, Unit: defaultUnit},
 		Upkeep: Upkeep{At: "03:30", Scrub: "sunday"},
 	}
 }
@@ -154,6 +156,7 @@ func ParseConfig(data []byte) (*Config, error) {
 		return nil, tomlError(err)
 	}
 	cfg.DHCP.tidy()
+	cfg.Room.tidy()
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
@@ -189,7 +192,9 @@ func tomlError(err error) error {
 			text = fmt.Sprintf("the value of %s is a text, and stands in quotes", key)
 		case strings.HasSuffix(text, "of type []string"):
 			text = fmt.Sprintf("the value of %s is a list of texts, like [\"one\", \"two\"]", key)
-		case strings.HasSuffix(text, "of type int"):
+		case strings.HasSuffix(text, "of type bool"):
+			text = fmt.Sprintf("the value of %s is true or false, without quotes", key)
+		case strings.HasSuffix(text, "of type int"), strings.HasSuffix(text, "of type int64"):
 			text = fmt.Sprintf("the value of %s is a whole number, without quotes", key)
 		}
 		return fmt.Errorf("line %d: %s", row, text)
@@ -232,6 +237,9 @@ func (c *Config) check() error {
 		}
 	}
 	if err := c.DHCP.check(c.TFTP != ""); err != nil {
+		return err
+	}
+	if err := c.Room.check(); err != nil {
 		return err
 	}
 	if len(c.Hooks) > maxHooks {
@@ -356,7 +364,8 @@ func (c *Config) BoxesDir() string { return filepath.Join(c.State, bootcfg.Backu
 // Site is what holds for boxes of which nothing else is set.
 func (c *Config) Site() setting.Site {
 	u := c.Upkeep
-	return setting.Site{Power: c.Jobs.Power, Powers: slices.Sorted(maps.Keys(c.Power)),
+	off, _ := networks(c.Room.Off) // check has parsed them
+	return setting.Site{Power: c.Jobs.Power, Powers: slices.Sorted(maps.Keys(c.Power)), NoPeers: !c.Room.Peers, PeersOff: off,
 		Keep: setting.Keep{Last: u.KeepLast, Daily: u.KeepDaily, Weekly: u.KeepWeekly, Monthly: u.KeepMonthly}}
 }
 
@@ -398,6 +407,7 @@ func ConfigText(c *Config) []byte {
 	line("probe", c.Jobs.Probe, "What shows that it is up: \"ping\", or a port that answers, like \"tcp:22\"; \"\" for none.")
 	line("power", c.Jobs.Power, "The power command that restarts boxes, by its name below; \"\" for none. Groups and boxes may say otherwise.")
 	line("power-at-once", c.Jobs.PowerAtOnce, "How many boxes may be starting at once after their power command; 0 for any number.")
+	c.Room.text(&b, line)
 	b.WriteString("[upkeep]\n")
 	line("at", c.Upkeep.At, "When the server looks after its store and ledger each day; \"\" for never. It goes slowly while a box restores.")
 	line("scrub", c.Upkeep.Scrub, "The day of the week on which all of the store is read and checked; \"\" for never.")

@@ -188,7 +188,7 @@ func (s *server) open(ctx context.Context) (err error) {
 	}
 	s.boxes = boxapi.New(boxapi.Config{
 		Grants: s, Desk: s.dispatch, Committed: s.dispatch.Committed, Sent: s.dispatch.Sent, Overstep: s.dispatch.Overstep,
-		Begin: func() chunk.Session { return s.Store.Begin() }, Images: s.Store,
+		Begin: func() chunk.Session { return s.Store.Begin() }, Images: s.Store, Room: s.roomOf,
 		Log: func(format string, args ...any) { s.Log.Warn(fmt.Sprintf(format, args...)) },
 	})
 	s.dispatch.SetForget(s.boxes.Forget)

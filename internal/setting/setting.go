@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,6 +30,20 @@ const None = "none"
 // Default is what an admin writes to take a setting back. It is never stored.
 const Default = "default"
 
+// On and Off are what may be set of peers.
+const (
+	On  = "on"
+	Off = "off"
+)
+
+// CheckPeers refuses what cannot be set of peers.
+func CheckPeers(s string) error {
+	if s != On && s != Off {
+		return problem.Wrongf("%.40q does not say whether a box gets chunks of images from other boxes; write %s or %s", s, On, Off)
+	}
+	return nil
+}
+
 // What settings may be at most.
 const (
 	MaxMost = 100_000
@@ -41,6 +56,7 @@ type Settings struct {
 	Most  *int   `json:"most,omitempty"`  // how many boxes of the group may be at work at once; not of a box
 	Power string `json:"power,omitempty"` // name of a power command, or None
 	Keep  Keep   `json:"keep,omitzero"`
+	Peers string `json:"peers,omitempty"` // On or Off: whether a box gets chunks of images from other boxes, and gives them
 }
 
 // Keep says how many backups of a box are kept: the newest ones, and the newest of so many days, weeks
@@ -153,6 +169,11 @@ func Parse(b json.RawMessage) (s Settings, err error) {
 			return Settings{}, err
 		}
 	}
+	if s.Peers != "" {
+		if err := CheckPeers(s.Peers); err != nil {
+			return Settings{}, err
+		}
+	}
 	return s, nil
 }
 
@@ -163,8 +184,8 @@ func OfBox(b ledger.Box) (Settings, error) {
 		err = errors.New("only a group has most")
 	}
 	if err != nil {
-		return Settings{}, fmt.Errorf("the settings of the box %s cannot be read: %w; `testbox box set` with --power and --keep makes them anew",
-			b.Address, err)
+		return Settings{}, fmt.Errorf("the settings of the box %s cannot be read: %w; "+
+			"`testbox box set` with --power, --keep and --peers makes them anew", b.Address, err)
 	}
 	return s, nil
 }
@@ -198,6 +219,9 @@ type Site struct {
 	Power  string   // name of a power command; "" is none
 	Keep   Keep     // the zero value is all
 	Powers []string // all power commands that there are
+	// NoPeers says that boxes get chunks of images from the server alone, and PeersOff in which networks that is so.
+	NoPeers  bool
+	PeersOff []netip.Prefix
 }
 
 // Effective is what holds for a box.
@@ -206,21 +230,25 @@ type Effective struct {
 	PowerWhy string // for people: who says so, or why there is none; "" if nothing is set
 	Keep     Keep   // never the zero value
 	KeepWhy  string // for people; "" if nothing is set
+	Peers    bool
+	PeersWhy string // for people; "" if nothing is set
 }
 
 // For says what holds for a box. all are all groups.
 //
 // Groups that say different things of backups keep what one of them keeps. If they name different
-// power commands, none of them is run, since the wrong one could switch another machine.
+// power commands, none of them is run, since the wrong one could switch another machine. If one of them
+// says that its boxes have no peers, a box has none.
 func For(b ledger.Box, all []ledger.Group, site Site) Effective {
 	own, err := OfBox(b)
 	if err != nil {
-		return Effective{PowerWhy: err.Error(), Keep: Keep{All: true}, KeepWhy: err.Error()}
+		return Effective{PowerWhy: err.Error(), Keep: Keep{All: true}, KeepWhy: err.Error(), PeersWhy: err.Error()}
 	}
 	var e Effective
 	groups, err := groupsOf(b, all)
 	e.Power, e.PowerWhy = own.power(groups, err, site)
 	e.Keep, e.KeepWhy = own.keep(groups, err, site)
+	e.Peers, e.PeersWhy = own.peers(b, groups, err, site)
 	if e.Power == None {
 		e.Power = ""
 	}
@@ -313,4 +341,29 @@ func (s Settings) keep(groups []named, unread error, site Site) (k Keep, why str
 		return site.Keep, bySite
 	}
 	return Keep{All: true}, ""
+}
+
+// peers says whether a box gets chunks of images from other boxes, and why.
+func (s Settings) peers(b ledger.Box, groups []named, unread error, site Site) (on bool, why string) {
+	if s.Peers != "" {
+		return s.Peers == On, byBox
+	}
+	if unread != nil {
+		return false, unread.Error()
+	}
+	says := map[string][]string{}
+	for _, g := range groups {
+		says[g.Peers] = append(says[g.Peers], g.name)
+	}
+	switch in := slices.IndexFunc(site.PeersOff, func(n netip.Prefix) bool { return n.Contains(b.Address.IP()) }); {
+	case len(says[Off]) > 0:
+		return false, byGroups(says[Off])
+	case len(says[On]) > 0:
+		return true, byGroups(says[On])
+	case in >= 0:
+		return false, fmt.Sprintf("for the network %s in the configuration", site.PeersOff[in])
+	case site.NoPeers:
+		return false, bySite
+	}
+	return true, ""
 }

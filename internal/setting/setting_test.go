@@ -2,9 +2,11 @@ package setting
 
 import (
 	"encoding/json"
+	"net/netip"
 	"strings"
 	"testing"
 
+	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/ledger"
 )
 
@@ -115,6 +117,51 @@ func TestFor(t *testing.T) {
 	}
 }
 
+// TestPeers: what is set for a box goes before its groups, these before its network, and this before all. One of several
+// groups is enough to switch peers off, and so is what cannot be read.
+func TestPeers(t *testing.T) {
+	all := []ledger.Group{{Name: "on", Settings: []byte(`{"peers":"on"}`)}, {Name: "off", Settings: []byte(`{"peers":"off"}`)},
+		{Name: "none"}, {Name: "x", Settings: []byte(`{"peers":"perhaps"}`)}}
+	network := Site{PeersOff: []netip.Prefix{netip.MustParsePrefix("10.9.0.0/16"), netip.MustParsePrefix("10.0.0.0/24")}}
+	for _, c := range []struct {
+		box, groups string
+		site        Site
+		want        bool
+		why         string
+	}{
+		{`{}`, "none", Site{}, true, ""},
+		{`{}`, "", Site{NoPeers: true}, false, "in the configuration"},
+		{`{}`, "", network, false, "for the network 10.0.0.0/24 in the configuration"},
+		{`{}`, "", Site{PeersOff: network.PeersOff[:1]}, true, ""},
+		{`{}`, "none,on", network, true, "for the group on"},
+		{`{}`, "on", Site{NoPeers: true}, true, "for the group on"},
+		{`{}`, "on,off", Site{}, false, "for the group off"},
+		{`{"peers":"on"}`, "off", network, true, "for the box"},
+		{`{"peers":"off"}`, "on", Site{}, false, "for the box"},
+		{`{"peers":"on"}`, "x", Site{}, true, "for the box"},
+		{`{}`, "x", Site{}, false, "cannot be read"},
+		{`{"peers":""}`, "", Site{}, true, ""},
+		{`{"peers":"maybe"}`, "on", Site{}, false, "cannot be read"},
+	} {
+		b := ledger.Box{Address: testAddr(t), Settings: []byte(c.box)}
+		if c.groups != "" {
+			b.Groups = strings.Split(c.groups, ",")
+		}
+		e := For(b, all, c.site)
+		if e.Peers != c.want || !strings.Contains(e.PeersWhy, c.why) || c.why == "" && e.PeersWhy != "" {
+			t.Errorf("%s in %q: %v, %s", c.box, c.groups, e.Peers, e.PeersWhy)
+		}
+	}
+}
+
+func testAddr(t *testing.T) box.Addr {
+	a, err := box.ParseAddr("10.0.0.7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
 func TestCheckName(t *testing.T) {
 	for _, name := range []string{"bmc", "ssh-reboot", "PDU.3_a"} {
 		if err := CheckName(name); err != nil {
@@ -130,7 +177,7 @@ func TestCheckName(t *testing.T) {
 
 // FuzzParse: what is read can be written, and is read again as the same.
 func FuzzParse(f *testing.F) {
-	for _, s := range []string{"", "{}", `{"most":3,"power":"bmc","keep":"last=3,daily=7"}`, `{"keep":"all"}`, `{"keep":"last=1,last=2"}`, `{"power":"none"}`} {
+	for _, s := range []string{"", "{}", `{"peers":"off"}`, `{"most":3,"power":"bmc","keep":"last=3,daily=7"}`, `{"keep":"all"}`, `{"keep":"last=1,last=2"}`, `{"power":"none"}`} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -143,7 +190,7 @@ func FuzzParse(f *testing.F) {
 			t.Fatal(err)
 		}
 		again, err := Parse(b)
-		if err != nil || again.Power != s.Power || again.Keep != s.Keep || (again.Most == nil) != (s.Most == nil) {
+		if err != nil || again.Power != s.Power || again.Peers != s.Peers || again.Keep != s.Keep || (again.Most == nil) != (s.Most == nil) {
 			t.Fatalf("%q becomes %s: %+v, %v", text, b, again, err)
 		}
 	})

@@ -35,8 +35,8 @@ const (
 	MaxUnits = 1024 // units of a page
 	// TicketFor is for how long a peer lets a box in without the server.
 	TicketFor = 10 * time.Minute
-	// maxRoomUnit is the most bytes of a unit before compression: what MaxObjects chunks have.
-	maxRoomUnit = MaxObjects * object.MaxChunk
+	// MaxRoomUnit is the most bytes of a unit before compression: what MaxObjects chunks have.
+	MaxRoomUnit = MaxObjects * object.MaxChunk
 )
 
 // Join asks to join the boxes that restore an image.
@@ -132,7 +132,7 @@ func ParseJoined(b []byte, regions int) (*Joined, error) {
 	case !j.On:
 	case j.Member == room.Server || j.Start < 0 || j.Start >= regions || j.Secret == (RoomSecret{}) || j.Upload < 0:
 		return nil, fmt.Errorf("the answer has no member, no secret, or a region %d of %d", j.Start, regions)
-	case j.Unit < 1 || j.Unit > maxRoomUnit:
+	case j.Unit < 1 || j.Unit > MaxRoomUnit:
 		return nil, fmt.Errorf("the answer has a unit of %d bytes", j.Unit)
 	}
 	return &j, nil

@@ -14,6 +14,7 @@ import (
 	"testbox-imaging/internal/api"
 	"testbox-imaging/internal/ledger"
 	"testbox-imaging/internal/page/boxpage"
+	"testbox-imaging/internal/setting"
 )
 
 // accessData is what the page of users, tokens and groups shows.
@@ -178,11 +179,14 @@ func fillGroup(ctx context.Context, v Visitor, f *form) error {
 		Hint: "0 closes the group. Without a number there is no limit."})
 	f.ask(field{Name: "power", Label: "Power command", Value: g.Power, Max: 64, Hint: "One of the server's configuration, or none."})
 	f.ask(field{Name: "keep", Label: "Which backups are kept", Value: g.Keep, Max: 100, Hint: "Like last=3,daily=7, or all."})
+	f.ask(field{Name: "peers", Label: "Chunks of images come from other boxes too", Value: g.Peers,
+		Options: []string{"", setting.On, setting.Off}})
 	return nil
 }
 
 func sendGroup(ctx context.Context, v Visitor, q url.Values) (string, *done, error) {
-	ask := api.SetGroup{Power: strings.TrimSpace(q.Get("power")), Keep: strings.TrimSpace(q.Get("keep")), Why: q.Get("why")}
+	ask := api.SetGroup{Power: strings.TrimSpace(q.Get("power")), Keep: strings.TrimSpace(q.Get("keep")), Peers: q.Get("peers"),
+		Why: q.Get("why")}
 	if text := strings.TrimSpace(q.Get("most")); text != "" {
 		n, err := strconv.Atoi(text)
 		if err != nil {
