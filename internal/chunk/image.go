@@ -42,6 +42,11 @@ func OpenImage(ctx context.Context, g Getter, root object.Name) (*Image, error) 
 // Getter returns the getter that reads the image's objects.
 func (im *Image) Getter() Getter { return im.get }
 
+// With returns the same image, read by another getter. That getter must give the
+// objects of the same root. Closing the image that With returns closes only that
+// getter.
+func (im *Image) With(g Getter) *Image { return &Image{Name: im.Name, Root: im.Root, get: g} }
+
 // Close releases the image. The caller closes the image's readers first.
 func (im *Image) Close() error { return im.get.Close() }
 

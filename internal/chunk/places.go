@@ -19,9 +19,13 @@ func (im *Image) RootPlace() Place {
 // region, the error matches ErrMissing.
 func (im *Image) PagePlace(region int) (Place, error) {
 	if region < 0 || region >= len(im.Root.Pages) {
-		return Place{}, fmt.Errorf("image %v has no region %d: %w", im.Name, region, ErrMissing)
+		return Place{}, im.noRegion(region)
 	}
 	return im.pagePlace(region), nil
+}
+
+func (im *Image) noRegion(region int) error {
+	return fmt.Errorf("image %v has no region %d: %w", im.Name, region, ErrMissing)
 }
 
 // Region has the places of the chunks of one region of an image.

@@ -17,13 +17,23 @@ const pagesAhead = 4
 // have runs of zero or unused bytes between its parts. Their pieces come after
 // the chunk's, which begins first. Decode fetches the chunks, and pages are
 // fetched ahead. Both use ctx.
-func (im *Image) Reader(ctx context.Context) image.Reader {
-	return &reader{ctx: ctx, im: im}
+func (im *Image) Reader(ctx context.Context) image.Reader { return im.ReaderFrom(ctx, 0) }
+
+// ReaderFrom is Reader in an order that begins with any region. The last region is
+// followed by the first.
+func (im *Image) ReaderFrom(ctx context.Context, region int) image.Reader {
+	r := &reader{ctx: ctx, im: im, from: region}
+	if region < 0 || region >= len(im.Root.Pages) {
+		r.err = im.noRegion(region)
+	}
+	return r
 }
 
+// reader counts the pages in the order in which it returns their pieces.
 type reader struct {
 	ctx    context.Context
 	im     *Image
+	from   int           // region of page 0
 	asked  int           // pages below this number are in ahead, or done
 	done   int           // number of pages handed out
 	ahead  []fetchedPage // pages from number done on
@@ -55,7 +65,8 @@ func (r *reader) nextRegion() error {
 		return io.EOF
 	}
 	r.fetchAhead()
-	region := r.im.Root.Region(r.done)
+	i := r.region(r.done)
+	region := r.im.Root.Region(i)
 	p, err := r.ahead[0]()
 	if err == nil {
 		err = fits(p.Len(), region)
@@ -65,24 +76,50 @@ func (r *reader) nextRegion() error {
 	}
 	r.ahead = r.ahead[1:]
 	r.done++
-	r.pieces = r.im.pieces(r.ctx, p, r.done-1)
+	r.pieces = r.im.pieces(r.ctx, p, i)
 	return nil
 }
+
+// region returns the region of a page.
+func (r *reader) region(page int) int { return (r.from + page) % len(r.im.Root.Pages) }
 
 // fetchAhead starts to fetch pages. Adjacent regions with the same page, such
 // as empty ones, share one fetch.
 func (r *reader) fetchAhead() {
 	for pages := r.im.Root.Pages; r.asked < min(r.done+pagesAhead, len(pages)); r.asked++ {
-		name := pages[r.asked]
-		if n := len(r.ahead); n > 0 && pages[r.asked-1] == name {
+		region := r.region(r.asked)
+		if n := len(r.ahead); n > 0 && pages[r.region(r.asked-1)] == pages[region] {
 			r.ahead = append(r.ahead, r.ahead[n-1])
 			continue
 		}
-		region := r.asked
 		page := sync.OnceValues(func() (*Page, error) { return r.im.page(r.ctx, region) })
 		r.ahead = append(r.ahead, page)
 		go page()
 	}
+}
+
+// Pieces returns the pieces of a region, as a Reader returns them. The piece of
+// data number i is that of chunk i of the region's page. If the image has no such
+// region, the error matches ErrMissing.
+func (im *Image) Pieces(ctx context.Context, region int) ([]image.Piece, error) {
+	if _, err := im.PagePlace(region); err != nil {
+		return nil, err
+	}
+	p, err := im.Page(ctx, region)
+	if err != nil {
+		return nil, err
+	}
+	return im.pieces(ctx, p, region), nil
+}
+
+// PlaceOf returns where the data of a piece is in its image. ok is false if the
+// piece is not one of an image's Reader or Pieces.
+func PlaceOf(s image.Stored) (at Place, ok bool) {
+	p, ok := s.(*storedPiece)
+	if !ok {
+		return Place{}, false
+	}
+	return p.place, true
 }
 
 // pieces returns the pieces of a region, in the order of their first bytes.

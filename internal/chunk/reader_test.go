@@ -144,6 +144,107 @@ func TestReaderRegions(t *testing.T) {
 	}
 }
 
+// TestReaderFrom: an order that begins with any region has the same pieces, and
+// wraps round once. The pieces of a region are those of the reader.
+func TestReaderFrom(t *testing.T) {
+	disk := make([]byte, 3*chunk.RegionSize+5<<20)
+	for i := range 4 {
+		copy(disk[i*chunk.RegionSize+1<<20:], diskOf(3<<20, uint64(i)))
+	}
+	copy(disk[2*chunk.RegionSize:], disk[chunk.RegionSize:2*chunk.RegionSize]) // neighbours with the same page
+	var st conform.MemStore
+	im := open(t, &st, conform.SaveImage(t, &st, disk, image.Range{Off: 100 << 20, Len: 10 << 20}))
+	all := allPieces(t, im.Reader(context(t)))
+	for from := range im.Root.Pages {
+		i := slices.IndexFunc(all, func(p image.Piece) bool { return p.Ranges[0].Off >= int64(from)*chunk.RegionSize })
+		before := st.Gets()
+		got := allPieces(t, im.ReaderFrom(context(t), from))
+		if !samePieces(got, slices.Concat(all[i:], all[:i])) {
+			t.Errorf("the pieces from region %d on are not those of the image", from)
+		}
+		if n := st.Gets() - before; n != 3 && n != 4 { // the same page of neighbours is fetched once, unless they are the first and the last
+			t.Errorf("from region %d on, %d pages were fetched", from, n)
+		}
+		region, err := im.Pieces(context(t), from)
+		if err != nil || !samePieces(region, got[:len(region)]) || got[len(region)].Ranges[0].Off/chunk.RegionSize == int64(from) {
+			t.Errorf("region %d: other pieces, %v", from, err)
+		}
+		places, err := im.Region(context(t), from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		for _, p := range region {
+			if p.Content != image.Data {
+				continue
+			}
+			want, err := places.Place(n)
+			if at, ok := chunk.PlaceOf(p.Stored); err != nil || !ok || at != want {
+				t.Errorf("chunk %d of region %d is at %v, not at %v, %v", n, from, at, want, err)
+			}
+			n++
+		}
+		if n != places.Len() || n == 0 {
+			t.Errorf("region %d has %d pieces of data and %d chunks", from, n, places.Len())
+		}
+	}
+	for _, from := range []int{-1, 4} {
+		if _, err := im.ReaderFrom(context(t), from).Next(); !errors.Is(err, chunk.ErrMissing) {
+			t.Errorf("region %d: %v", from, err)
+		}
+		if _, err := im.Pieces(context(t), from); !errors.Is(err, chunk.ErrMissing) {
+			t.Errorf("region %d: %v", from, err)
+		}
+	}
+	if _, ok := chunk.PlaceOf(nil); ok {
+		t.Error("no piece has a place")
+	}
+}
+
+func allPieces(t *testing.T, r image.Reader) (all []image.Piece) {
+	for {
+		p, err := r.Next()
+		if err == io.EOF {
+			return all
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+}
+
+func samePieces(a, b []image.Piece) bool {
+	return slices.EqualFunc(a, b, func(a, b image.Piece) bool {
+		at, isData := chunk.PlaceOf(a.Stored)
+		other, _ := chunk.PlaceOf(b.Stored)
+		return a.Content == b.Content && a.Len == b.Len && a.Sum == b.Sum && slices.Equal(a.Ranges, b.Ranges) && at == other &&
+			isData == (a.Content == image.Data)
+	})
+}
+
+// TestWith: the same image comes from another getter, and only that is closed.
+func TestWith(t *testing.T) {
+	disk := diskOf(2<<20, 1)
+	var st, other conform.MemStore
+	im := open(t, &st, conform.SaveImage(t, &st, disk))
+	conform.SaveImage(t, &other, disk)
+	before := st.Gets()
+	with := im.With(other.Getter(im.Name))
+	got := make([]byte, len(disk))
+	if err := restore(with.Reader(context(t)), got); err != nil || !bytes.Equal(got, disk) || st.Gets() != before || other.Gets() == 0 {
+		t.Errorf("%v; %d objects came from the first getter", err, st.Gets()-before)
+	}
+	if err := with.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := with.Page(context(t), 0); !errors.Is(err, chunk.ErrClosed) {
+		t.Errorf("closed: %v", err)
+	}
+	if _, err := im.Page(context(t), 0); err != nil {
+		t.Errorf("the first image: %v", err)
+	}
+}
+
 // TestReaderDamaged: whatever is damaged or gone, the restore says so.
 func TestReaderDamaged(t *testing.T) {
 	disk := diskOf(3<<20, 1)

@@ -242,9 +242,12 @@ type Stored interface {
 type Reader interface {
 	// Next gives the next piece. All pieces together have each byte of the disk
 	// once. Each piece begins at the first byte of the disk that no earlier
-	// piece had. Next returns io.EOF itself, not wrapped, after the last piece
-	// of an image that is known to be complete. If the image ends in any other
-	// way, it returns another error.
+	// piece had. The order may begin at another place than the disk's beginning.
+	// It then goes from that place to the disk's end, and from the disk's
+	// beginning to that place, and no piece lies on both sides of the place. Next
+	// returns io.EOF itself, not wrapped, after the last piece of an image that is
+	// known to be complete. If the image ends in any other way, it returns another
+	// error.
 	Next() (Piece, error)
 }
 
