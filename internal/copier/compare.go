@@ -105,8 +105,8 @@ func (r *restore) compareDisk(ctx context.Context, d *diskState) (bool, error) {
 				continue
 			}
 			same := len(p.diff) == 0
-			for range p.items {
-				onDisk.add(same)
+			for range p.items { // all of one region
+				onDisk.add(regionOf(p.ranges()[0].Off), same)
 			}
 			if p.content == image.Data {
 				data += p.n
@@ -332,8 +332,17 @@ func (c *comparison) collectPart(s *pieceSlot, p *part) error {
 		c.d.holdBack(s, p)
 	}
 	err := c.count(n, p.bad, p.diff)
-	c.found.Differ = c.found.Differ[:min(len(c.found.Differ), maxDiffer)]
+	if len(c.found.Differ) > 2*maxDiffer { // not at each part, since that sorts
+		c.found.Differ = firstDiffer(c.found.Differ)
+	}
 	return err
+}
+
+// firstDiffer gives the ranges that a receipt lists. They are the first on the
+// disk, wherever the order of the image began.
+func firstDiffer(list []image.Range) []image.Range {
+	list = inOrder(list)
+	return list[:min(len(list), maxDiffer)]
 }
 
 // count adds a compared run of n bytes to the figures.
@@ -371,8 +380,6 @@ func (c *comparison) compareEdges() error {
 		}
 	}
 	c.bad.ranges = inOrder(c.bad.ranges)
-	c.found.Differ = inOrder(c.found.Differ)
-	c.found.Differ = c.found.Differ[:min(len(c.found.Differ), maxDiffer)]
 	return nil
 }
 

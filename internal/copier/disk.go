@@ -25,6 +25,7 @@ type diskState struct {
 	tail       []byte        // the image's last MiB, without what is in head
 	onDisk     bits          // which items of the image were found on the disk
 	written    *sums         // hashes of the body as it was written, or nil if the pieces tell their sums
+	began      int64         // where on the disk the order of the pass that writes began
 	edges      *edges        // set when head and tail are complete
 	found      image.Receipt // result of the comparison before the first write
 	receipt    image.Receipt
@@ -89,7 +90,7 @@ func (d *diskState) compared(c *comparison, elapsed time.Duration) {
 // setFound copies the figures of a comparison into the receipt.
 func (d *diskState) setFound(f image.Receipt) {
 	r := &d.receipt
-	r.Read, r.Zero, r.Unused, r.Verified, r.Differ = f.Read, f.Zero, f.Unused, f.Verified, f.Differ
+	r.Read, r.Zero, r.Unused, r.Verified, r.Differ = f.Read, f.Zero, f.Unused, f.Verified, firstDiffer(f.Differ)
 }
 
 // body goes over the ranges of a part that lie in the body. It yields the place

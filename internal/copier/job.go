@@ -24,7 +24,8 @@ type Job struct {
 	cut        int64   // bytes at the image's end that Shrink has left out
 }
 
-// Image is an image that a disk is restored from, or compared with.
+// Image is an image that a disk is restored from, or compared with. It may be a
+// Gatherer too.
 type Image interface {
 	// Size is the size in bytes of the disk that the image was made of. Whoever
 	// makes the job knows it from an earlier check.
@@ -32,7 +33,8 @@ type Image interface {
 	// SectorSize is the sector size of that disk in bytes; 0 is unknown.
 	SectorSize() int
 	// Open begins a pass over the image. The reads use ctx. The reader is
-	// closed after the pass if it is an io.Closer.
+	// closed after the pass if it is an io.Closer. If PiecesProved is true, the
+	// pieces may begin with another region than the first (chunk.RegionSize).
 	Open(ctx context.Context) (image.Reader, error)
 	// PiecesProved reports whether each piece with data tells its Sum. Then the
 	// piece can be compared with a disk before it is fetched, and Decode checks
@@ -47,7 +49,10 @@ type Image interface {
 }
 
 // StoredImage is an image in a store. All its pieces tell their sums.
-type StoredImage struct{ Image *chunk.Image }
+type StoredImage struct {
+	Image *chunk.Image
+	From  int // the region with which Open begins
+}
 
 // Size implements Image.
 func (s StoredImage) Size() int64 { return s.Image.Root.Size }
@@ -57,7 +62,7 @@ func (s StoredImage) SectorSize() int { return s.Image.Root.SectorSize }
 
 // Open implements Image.
 func (s StoredImage) Open(ctx context.Context) (image.Reader, error) {
-	return s.Image.Reader(ctx), nil
+	return s.Image.ReaderFrom(ctx, s.From), nil
 }
 
 // PiecesProved implements Image.

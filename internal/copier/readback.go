@@ -44,6 +44,10 @@ func (r *restore) readBackByName(ctx context.Context, d *diskState, k *kept, aga
 		if to > known { // a hole may have been written to since then
 			c.stream.holes.forget()
 			known, err = k.wait(ctx, to)
+			if err == nil && c.stream.cover.begin != d.began { // then known would mean other places
+				err = fmt.Errorf("internal check failed: the image was written from byte %d on, and is read back from byte %d on",
+					d.began, c.stream.cover.begin)
+			}
 		}
 		return err
 	}
@@ -120,11 +124,15 @@ const (
 // spots are places that were read back while others were still written. A disk
 // that has less room than it says writes the later bytes over the earlier ones.
 // So some of all places are read once more when everything is written. The first
-// place is one of them, since such a disk usually begins again at its beginning.
+// place is one of them, since such a disk usually begins again at its beginning. So
+// are the last place, and the two between which the order goes from the disk's end
+// to its beginning, since what is overwritten often begins or ends there.
 type spots struct {
 	every int64 // bytes from one spot to the next
 	since int64 // bytes since the last spot
 	list  []spot
+	wrap  []spot // the places before and behind the disk's end, in an order that wraps round
+	last  spot   // the place that was added last; it has no ranges if there is none
 }
 
 type spot struct {
@@ -136,6 +144,11 @@ func newSpots() *spots { return &spots{every: spotEvery, since: spotEvery} }
 
 // add adds a place if it is far enough from the last one.
 func (l *spots) add(ranges []image.Range, right func([]byte) bool) {
+	if len(l.last.ranges) > 0 && ranges[0].Off < l.last.ranges[0].Off {
+		l.wrap = append(l.wrap, l.last, spot{slices.Clone(ranges), right})
+		l.last = spot{}
+	}
+	l.last = spot{append(l.last.ranges[:0], ranges...), right}
 	if l.since += total(ranges); l.since < l.every {
 		return
 	}
@@ -154,7 +167,11 @@ func (l *spots) add(ranges []image.Range, right func([]byte) bool) {
 // look reads all places again.
 func (l *spots) look(ctx context.Context, target Target) error {
 	buf := disk.AlignedBuffer(pieceSize)
-	for _, s := range l.list {
+	places := slices.Concat(l.list, l.wrap)
+	if len(l.last.ranges) > 0 {
+		places = append(places, l.last)
+	}
+	for _, s := range places {
 		if err := ctx.Err(); err != nil {
 			return err
 		}

@@ -164,6 +164,11 @@ func (r *restore) run(ctx context.Context) error {
 // body does step 3 for one disk. It writes everything but head and tail, flushes
 // the disk and reads it back.
 func (r *restore) body(ctx context.Context, d *diskState) error {
+	end, err := d.beginGathering(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
 	k := newKept(d.job.Target, d.flushEvery())
 	g, ctx := errgroup.WithContext(ctx)
 	start := time.Now()
@@ -187,7 +192,7 @@ func (r *restore) body(ctx context.Context, d *diskState) error {
 			return err
 		})
 	}
-	err := g.Wait()
+	err = g.Wait()
 	d.written = nil // not earlier, since the tail is written while the read-back may have ended
 	if err != nil {
 		return err

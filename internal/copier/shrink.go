@@ -67,11 +67,13 @@ func (j *Job) Shrunk() string {
 		"and its partition table is made to fit", j.cut)
 }
 
-// cutImage is an image without its end.
+// cutImage is an image without its end. It is no Gatherer, whatever the image is. So
+// the box of a smaller disk fetches no pieces ahead, and begins with the first
+// region.
 type cutImage struct {
 	Image
 	size   int64
-	beyond []parttab.Edit   // what is not zeros from shrinkEdge before the new end on, in order
+	beyond []parttab.Edit   // what is not zeros from shrinkEdge before the new end on, in the order of the image
 	across map[int64][]byte // what pieces across the new end have before it, by the first byte's place
 }
 
@@ -122,18 +124,18 @@ func (c *cutImage) collect(ctx context.Context, alive func()) (head []byte, err 
 	c.across = map[int64][]byte{}
 	head = make([]byte, min(pieceSize, c.Image.Size()))
 	buf := make([]byte, 2*pieceSize)
-	cover := cover{size: c.Image.Size()}
+	cover := coverOf(c.Image)
 	kept := 0
 	for {
 		p, err := r.Next()
 		switch {
-		case err == io.EOF && cover.to == cover.size:
+		case err == io.EOF && cover.complete():
 			return head, nil
 		case err == nil && (!cover.add(p.Ranges) || p.Len != total(p.Ranges)),
 			err == nil && p.Content == image.Data && (p.Len > pieceSize || p.Decode == nil):
 			err = fmt.Errorf("the image has a piece of %d bytes at %v", p.Len, p.Ranges)
 		case err == io.EOF:
-			err = fmt.Errorf("the image ends at byte %d of %d", cover.to, cover.size)
+			err = cover.cutOff()
 		}
 		if err != nil {
 			return nil, err

@@ -28,7 +28,7 @@ func (s stored) job(t testing.TB, name string, target Target) Job {
 }
 
 func storedJob(name string, im *chunk.Image, target Target) Job {
-	return Job{Name: name, Image: StoredImage{im}, Target: target}
+	return Job{Name: name, Image: StoredImage{Image: im}, Target: target}
 }
 
 func saveOf(t testing.TB, src Source, m *usedmap.Map, opt SourceOptions) stored {

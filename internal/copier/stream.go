@@ -1,17 +1,16 @@
 package copier
 
 import (
-	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash"
 	"io"
-	"slices"
 
 	"github.com/zeebo/blake3"
 
+	"testbox-imaging/internal/chunk"
 	"testbox-imaging/internal/image"
 )
 
@@ -44,7 +43,8 @@ type stream struct {
 	run     image.Range   // rest of a zero or unused piece, handed out in parts
 	runKind image.Content // Zero or Unused, for run
 	ahead   part          // a part that was read ahead and comes next, if its n is not 0
-	count   int           // number of items so far, without unused ones
+	region  int           // region in which the last item began, without unused ones
+	count   int           // number of items of that region so far, without unused ones
 	to      int64         // bytes of all items so far
 	hash    hash.Hash     // of all bytes, or nil if the pieces tell their sums
 }
@@ -61,7 +61,7 @@ func openStream(ctx context.Context, d *diskState) (*stream, error) {
 	if err != nil {
 		return nil, err
 	}
-	st := &stream{image: d.job.Image, r: r, onDisk: d.onDisk, zeroes: d.opt.Unused == UnusedZero, cover: cover{size: d.imageSize}}
+	st := &stream{image: d.job.Image, r: r, onDisk: d.onDisk, zeroes: d.opt.Unused == UnusedZero, cover: coverOf(d.job.Image)}
 	if !d.job.Image.PiecesProved() {
 		st.hash = blake3.New()
 	}
@@ -76,8 +76,8 @@ func (st *stream) close() {
 
 // produce fills a slot with the next items, as long as there is room in it. It
 // joins zero items that need no bytes to one part, which ends at a multiple of
-// zeroRun. Where the disk is known to have zeros too, the part ends at a multiple
-// of unusedRun.
+// zeroRun. Where the disk is known to have zeros too, the part ends at a region's
+// end, since bits has the items of each region by themselves.
 func (st *stream) produce(s *pieceSlot) error {
 	for {
 		p, err := st.part()
@@ -89,7 +89,7 @@ func (st *stream) produce(s *pieceSlot) error {
 		}
 		run := int64(zeroRun)
 		if p.hole {
-			run = unusedRun
+			run = chunk.RegionSize
 		}
 		if s.extend(&p, run) {
 			continue
@@ -139,8 +139,9 @@ func (st *stream) part() (part, error) {
 
 // item gives the next item of the image. That is a whole piece of data, or a part
 // of a run of zeros or unused bytes. Where a part ends depends only on its place
-// on the disk. So every pass over the image has the same items, and what one pass
-// notes about them in bits is valid for the next.
+// on the disk. So every pass over the image has the same items in each region, and
+// what one pass notes about them in bits is valid for the next, even if that begins
+// with another region.
 func (st *stream) item() (item, error) {
 	if st.run.Len == 0 {
 		p, err := st.next()
@@ -148,7 +149,7 @@ func (st *stream) item() (item, error) {
 			return item{}, err
 		}
 		if p.Content == image.Data {
-			return item{Piece: p, onDisk: st.isOnDisk()}, nil
+			return item{Piece: p, onDisk: st.isOnDisk(p.Ranges[0].Off)}, nil
 		}
 		st.run, st.runKind = p.Ranges[0], p.Content
 		if st.zeroes {
@@ -168,15 +169,19 @@ func (st *stream) cutRun() item {
 	it := item{Piece: image.Piece{Content: st.runKind, Len: n}, at: image.Range{Off: st.run.Off, Len: n}}
 	st.run = image.Range{Off: st.run.Off + n, Len: st.run.Len - n}
 	if st.runKind != image.Unused {
-		it.onDisk = st.isOnDisk()
+		it.onDisk = st.isOnDisk(it.at.Off)
 	}
 	return it
 }
 
-// isOnDisk counts one more item, and reports whether it is on the disk.
-func (st *stream) isOnDisk() bool {
+// isOnDisk counts one more item, which begins at off, and reports whether it is on
+// the disk.
+func (st *stream) isOnDisk(off int64) bool {
+	if r := regionOf(off); r != st.region {
+		st.region, st.count = r, 0
+	}
 	st.count++
-	return st.onDisk.has(st.count - 1)
+	return st.onDisk.has(st.region, st.count-1)
 }
 
 // next gives the next piece, and checks that it is as image.Reader promises.
@@ -186,8 +191,8 @@ func (st *stream) next() (image.Piece, error) {
 	}
 	p, err := st.r.Next()
 	switch {
-	case err == io.EOF && st.cover.to != st.cover.size:
-		err = fmt.Errorf("the image ends at byte %d of %d", st.cover.to, st.cover.size)
+	case err == io.EOF && !st.cover.complete():
+		err = st.cover.cutOff()
 	case err == nil:
 		err = st.check(p)
 	}
@@ -197,8 +202,9 @@ func (st *stream) next() (image.Piece, error) {
 
 func (st *stream) check(p image.Piece) error {
 	if !st.cover.add(p.Ranges) || p.Len != total(p.Ranges) {
+		due, _ := st.cover.next()
 		return fmt.Errorf("the image has a piece of %d bytes at %v where one at %d was due, of %d in all",
-			p.Len, p.Ranges, st.cover.to, st.cover.size)
+			p.Len, p.Ranges, due, st.cover.size)
 	}
 	isData := p.Content == image.Data
 	if p.Content > image.Unused || isData != (p.Decode != nil) || isData && p.Len > pieceSize || !isData && len(p.Ranges) != 1 {
@@ -261,61 +267,3 @@ func (st *stream) finish(r *image.Receipt) error {
 	}
 	return st.image.Prove(sum, r)
 }
-
-// cover checks that the ranges of an image's pieces cover the disk, each byte
-// once, in the order that image.Reader promises.
-type cover struct {
-	size  int64         // of the disk
-	to    int64         // every byte before it is covered
-	ahead []image.Range // ranges behind to that are covered, in order
-}
-
-// add adds a piece's ranges. It returns false if they are out of order, overlap
-// others or lie outside of the disk.
-func (c *cover) add(ranges []image.Range) bool {
-	if len(ranges) == 0 || ranges[0].Off != c.to {
-		return false
-	}
-	at := c.to
-	for _, r := range ranges {
-		if r.Off < at || r.Len <= 0 || r.Len > c.size-r.Off || !c.insert(r) {
-			return false
-		}
-		at = r.End()
-	}
-	n := 0
-	for n < len(c.ahead) && c.ahead[n].Off == c.to {
-		c.to = c.ahead[n].End()
-		n++
-	}
-	c.ahead = slices.Delete(c.ahead, 0, n)
-	return true
-}
-
-func (c *cover) insert(r image.Range) bool {
-	i, _ := slices.BinarySearchFunc(c.ahead, r.Off, func(a image.Range, off int64) int { return cmp.Compare(a.Off, off) })
-	if i > 0 && c.ahead[i-1].End() > r.Off || i < len(c.ahead) && c.ahead[i].Off < r.End() {
-		return false
-	}
-	c.ahead = slices.Insert(c.ahead, i, r)
-	return true
-}
-
-// bits has a flag for each item of an image, in the order of the items.
-type bits struct {
-	n    int
-	word []uint64
-}
-
-func (b *bits) add(set bool) {
-	if b.n%64 == 0 {
-		b.word = append(b.word, 0)
-	}
-	if set {
-		b.word[b.n/64] |= 1 << (b.n % 64)
-	}
-	b.n++
-}
-
-// has gives flag i. It is false for flags that were never added.
-func (b *bits) has(i int) bool { return i < b.n && b.word[i/64]>>(i%64)&1 == 1 }

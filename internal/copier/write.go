@@ -88,6 +88,9 @@ func (r *restore) write(ctx context.Context, d *diskState, wrote func(to, n int6
 	unpack := func(slots []*pieceSlot) error { return d.unpack(st, slots) }
 	done := int64(0)
 	collect := func(s *pieceSlot) error {
+		if done == 0 { // and not again, since the read-back looks at it after the first call of wrote
+			d.began = st.cover.begin
+		}
 		st.addHash(s)
 		before := d.receipt.Written
 		for i := range s.parts {
