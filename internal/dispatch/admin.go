@@ -67,6 +67,8 @@ type Status struct {
 	Warnings []string        // of the last result
 	HostKeys []string        // of the ssh server, if the box is up for rescue; as box.HostKey.String has them
 	Sent     int64           // bytes of objects that crossed the network
+	Faults   []RoomFault     // what other boxes say of this one that restored the same image
+	Dropped  bool            // other boxes are not told of this one any more, since it sent wrong bytes
 }
 
 // statusOf is a job by its document.
@@ -86,6 +88,7 @@ func statusOf(doc document) Status {
 func (t *task) status() Status {
 	s := statusOf(t.doc)
 	s.Heard, s.Wait, s.Sent = t.job.Heard, t.wait, t.sent
+	s.Faults, s.Dropped = t.peers.faults(), t.peers.dropped
 	if t.job.State == job.Running {
 		s.Progress = t.progress
 	}

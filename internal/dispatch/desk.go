@@ -234,7 +234,10 @@ func (d *Dispatch) Result(ctx context.Context, token string, from netip.Addr, r 
 		if err != nil {
 			return nil, err
 		}
-		doc.Receipts, doc.Warnings = evidence(r.Receipts, slices.Concat(slow, r.Warnings, hooked))
+		d.mu.Lock()
+		peers := t.peers.warnings()
+		d.mu.Unlock()
+		doc.Receipts, doc.Warnings = evidence(r.Receipts, slices.Concat(slow, peers, r.Warnings, hooked))
 		doc.HostKeys = r.HostKeys
 		d.mu.Lock()
 		doc.Sent = t.sent

@@ -165,6 +165,7 @@ type task struct {
 	wait        *job.Wait
 	progress    *wire.Report
 	sent        int64     // bytes of objects
+	peers       peerNotes // what boxes of the same room say of each other
 	tickAfter   time.Time // before that no tick is tried
 	due         bool      // a goroutine is about to look at what is due
 	overstepped bool      // an alarm about the agent is on its way

@@ -189,7 +189,8 @@ func (s *server) open(ctx context.Context) (err error) {
 	s.boxes = boxapi.New(boxapi.Config{
 		Grants: s, Desk: s.dispatch, Committed: s.dispatch.Committed, Sent: s.dispatch.Sent, Overstep: s.dispatch.Overstep,
 		Begin: func() chunk.Session { return s.Store.Begin() }, Images: s.Store, Room: s.roomOf,
-		Log: func(format string, args ...any) { s.Log.Warn(fmt.Sprintf(format, args...)) },
+		RoomNews: s.dispatch.RoomNews,
+		Log:      func(format string, args ...any) { s.Log.Warn(fmt.Sprintf(format, args...)) },
 	})
 	s.dispatch.SetForget(s.boxes.Forget)
 	s.keeper = newKeeper(&upkeep{cfg: cfg, store: s.Store, ledger: s.ledger, log: s.Log, now: time.Now, poll: 5 * time.Second,
