@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -21,6 +22,10 @@ type board struct {
 	term          *os.File                         // nil if there is no terminal
 	width, height int
 
+	room     string          // what was written last of the boxes together
+	roomAt   time.Time       // when
+	troubles map[string]bool // that were written
+
 	order []string // ids of the jobs
 	state map[string]*shownJob
 	drawn int       // lines that are on the terminal and will be rewritten
@@ -36,7 +41,7 @@ type shownJob struct {
 
 // newBoard makes a board. With quiet, all goes to stderr, since stdout is for programs.
 func newBoard(p printer, quiet bool, jobs []api.Job) *board {
-	b := &board{out: p.printf, state: map[string]*shownJob{}}
+	b := &board{out: p.printf, state: map[string]*shownJob{}, troubles: map[string]bool{}}
 	if quiet {
 		b.out = func(format string, args ...any) { fmt.Fprintf(p.err, format, args...) }
 	}
@@ -78,6 +83,7 @@ func (b *board) tell(j api.Job) {
 			b.out("%s\n", line)
 		}
 		s.done = s.done || settled
+		b.writeRooms(now, false)
 		return
 	}
 	if settled {
@@ -94,12 +100,16 @@ func (b *board) tell(j api.Job) {
 // draw writes the lines of the jobs that have not ended.
 func (b *board) draw(now time.Time) {
 	b.last = now
-	var lines []string
+	var lines, together []string
+	for _, r := range api.Rooms(b.jobs()) {
+		together = append(together, slices.Concat(r.Lines, r.Troubles)...)
+	}
+	together = together[:min(len(together), b.height/2)] // the first lines say the most
 	more := 0
 	for _, id := range b.order {
 		switch s := b.state[id]; {
 		case s.done:
-		case len(lines) >= b.height-1:
+		case len(lines) >= b.height-1-len(together):
 			more++
 		default:
 			lines = append(lines, fmt.Sprintf("%s: %s", nameOf(s.job), jobText(s.job)))
@@ -107,6 +117,9 @@ func (b *board) draw(now time.Time) {
 	}
 	if more > 0 {
 		lines = append(lines, fmt.Sprintf("and %d more", more))
+	}
+	for _, l := range together {
+		lines = append(lines, printable(l))
 	}
 	var text strings.Builder
 	b.back(&text)
@@ -116,6 +129,30 @@ func (b *board) draw(now time.Time) {
 	text.WriteString("\x1b[J")
 	fmt.Fprint(b.term, text.String())
 	b.drawn = len(lines)
+}
+
+// writeRooms writes now and then how the boxes together go on, and each trouble once.
+func (b *board) writeRooms(now time.Time, last bool) {
+	if !last && now.Sub(b.roomAt) < plainEvery {
+		return
+	}
+	b.roomAt = now
+	var lines []string
+	for _, r := range api.Rooms(b.jobs()) {
+		lines = append(lines, strings.Join(r.Lines, " "))
+		for _, t := range r.Troubles {
+			if !b.troubles[t] {
+				b.troubles[t] = true
+				b.out("%s\n", printable(t))
+			}
+		}
+	}
+	if text := strings.Join(lines, "\n"); text != "" && text != b.room {
+		b.room = text
+		for _, l := range lines {
+			b.out("%s\n", printable(l))
+		}
+	}
 }
 
 // back goes back to the first line that was drawn.
@@ -141,6 +178,7 @@ func (b *board) end() {
 	if b.term != nil {
 		b.clear()
 	}
+	b.writeRooms(time.Now(), true)
 }
 
 // shorten cuts a line off that is longer than a line of the terminal.

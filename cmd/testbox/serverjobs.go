@@ -16,6 +16,7 @@ import (
 	"testbox-imaging/internal/apiclient"
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/box"
+	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/job"
 )
 
@@ -68,9 +69,10 @@ network. The server restarts it if it knows how, which no server does yet: someb
 says "armed; restart the box".
 
 With --wait the command shows how each box goes on, and ends when all have ended; with --wait=up
-when each has its own system up again, if the server can find that out. Its exit code is that of the
-job, of several boxes that of the worst. Interrupted, or when --timeout is over, it leaves the jobs
-alone and says how to look again.`
+when each has its own system up again, if the server can find that out. Of boxes that restore the same
+backup, and get chunks of it from each other, it also says how they go on together. Its exit code is
+that of the job, of several boxes that of the worst. Interrupted, or when --timeout is over, it leaves
+the jobs alone and says how to look again.`
 
 // newActionCmds makes the commands that ask a server for an action.
 func newActionCmds(w world) (all []*cobra.Command) {
@@ -229,7 +231,7 @@ func jobText(j api.Job) string {
 	case j.State == job.Running && j.Cancel:
 		text += "told to stop"
 	case j.State == job.Running && j.Progress != nil:
-		text += "at work: " + progressText(j.Progress)
+		text += "at work: " + progressText(j.Progress) + peersText(j)
 	case j.State == job.Running:
 		text += "at work"
 	case j.State == job.Restarting:
@@ -252,6 +254,7 @@ func jobText(j api.Job) string {
 		if len(j.Options.Hooks) > 0 {
 			text += ", with hooks " + box.JoinHooks(j.Options.Hooks)
 		}
+		text += peersText(j)
 	default:
 		text += string(j.State)
 	}
@@ -265,6 +268,15 @@ func jobText(j api.Job) string {
 		text += " (" + strings.TrimSuffix(j.Text, ".") + ")"
 	}
 	return printable(text)
+}
+
+// peersText says from where the chunks of a job came, if some came from other boxes.
+func peersText(j api.Job) string {
+	server, peers := j.Sources()
+	if peers == 0 {
+		return ""
+	}
+	return ", " + image.SourcesText(server, peers)
 }
 
 func progressText(g *api.Progress) string {
@@ -470,6 +482,13 @@ func printJobs(p printer, jobs []api.Job, all bool) error {
 			printable(j.By), shortTime(j.Asked), state))
 	}
 	table(p, "JOB\tBOX\tNAME\tACTION\tBY\tASKED\tSTATE", rows)
+	if !all { // else older restores of the same backup would count
+		for _, r := range api.Rooms(jobs) {
+			for _, l := range slices.Concat(r.Lines, r.Troubles) {
+				p.printf("%s\n", printable(l))
+			}
+		}
+	}
 	return nil
 }
 

@@ -30,8 +30,12 @@ func jobOf(st dispatch.Status, name string) Job {
 		j.Wait = &Wait{st.Wait.Place, st.Wait.Reason, st.Wait.Text}
 	}
 	if p := st.Progress; p != nil && st.State == job.Running {
-		j.Progress = &Progress{p.Step, p.Text, p.Done, p.Total}
+		j.Progress = &Progress{Step: p.Step, Text: p.Text, Done: p.Done, Total: p.Total}
+		if p.Room != nil {
+			j.Progress.Left = p.Room.Left
+		}
 	}
+	j.Room = roomOf(st)
 	return j
 }
 

@@ -8,6 +8,7 @@ import (
 	"testbox-imaging/internal/job"
 	"testbox-imaging/internal/ledger"
 	"testbox-imaging/internal/power"
+	"testbox-imaging/internal/room"
 	"testbox-imaging/internal/wire"
 )
 
@@ -60,6 +61,7 @@ type Job struct {
 	Bootable bool            `json:"bootable" doc:"whether the box may start from its own disks, as far as this job knows"`
 	Wait     *Wait           `json:"wait,omitempty" doc:"what a queued job waits for"`
 	Progress *Progress       `json:"progress,omitempty" doc:"what the box is doing"`
+	Room     *Room           `json:"room,omitempty" doc:"of a restore: how the box gets chunks from other boxes that restore the same backup; left out of one that is alone"`
 	Backup   string          `json:"backup,omitempty" doc:"id of the backup that was made or used"`
 	Receipts []image.Receipt `json:"receipts,omitempty" doc:"what proves the action, for each disk"`
 	Warnings []string        `json:"warnings,omitempty" doc:"what was not as it should be"`
@@ -95,6 +97,25 @@ type Progress struct {
 	Text  string    `json:"text,omitempty" doc:"the step in words, with how far it is"`
 	Done  int64     `json:"done,omitempty" doc:"bytes of total"`
 	Total int64     `json:"total,omitempty" doc:"bytes; 0 if it is not known"`
+	Left  int64     `json:"left,omitempty" doc:"in how many seconds all of the job will be done, as the box reckons; left out if that is not known"`
+}
+
+// Room is how a box gets chunks from other boxes that restore the same backup.
+type Room struct {
+	Boxes      int         `json:"boxes,omitempty" doc:"boxes in the room, this one included; left out when it is in none any more"`
+	FromServer int64       `json:"fromServer" doc:"bytes of chunks, as the store has them, that came from the server"`
+	FromPeers  int64       `json:"fromPeers" doc:"the same, from other boxes"`
+	ToPeers    int64       `json:"toPeers" doc:"the same, sent to other boxes"`
+	Deaf       bool        `json:"deaf,omitempty" doc:"it gets all from the server, since it reaches no other box, or gets too little from them"`
+	Faults     []RoomFault `json:"faults,omitempty" doc:"what other boxes say of it"`
+	Dropped    bool        `json:"dropped,omitempty" doc:"other boxes are not told of it any more, since two of them got wrong bytes from it"`
+}
+
+// RoomFault is what other boxes say of one.
+type RoomFault struct {
+	Fault room.Fault `json:"fault" doc:"garbage: wrong bytes; stalls: nothing comes, or next to nothing; slow; lacks: it does not send what it said to have"`
+	Boxes int        `json:"boxes" doc:"how many boxes say so; the log of the server and the audit log name them"`
+	Text  string     `json:"text" doc:"the same in a sentence"`
 }
 
 // JobList is a page of a list.

@@ -22,6 +22,11 @@ type RoomFault struct {
 	Boxes int // that say so
 }
 
+// Text says it in a sentence.
+func (f RoomFault) Text() string {
+	return fmt.Sprintf("%s that this one %s.", words.Count(f.Boxes, "other box says", "other boxes say"), faultText[f.Fault])
+}
+
 // peerNotes is what boxes say of the box of a job, and what it says of others. It is in memory alone. What is known when the
 // job ends goes into its warnings.
 type peerNotes struct {
@@ -61,8 +66,7 @@ func (n *peerNotes) faults() (all []RoomFault) {
 func (n *peerNotes) warnings() (all []string) {
 	for _, f := range n.faults() {
 		if f.Fault == room.Garbage || f.Boxes >= room.MaxAccusers {
-			all = append(all, fmt.Sprintf("%s that this one %s.", words.Count(f.Boxes, "other box says", "other boxes say"),
-				faultText[f.Fault]))
+			all = append(all, f.Text())
 		}
 	}
 	if n.dropped {

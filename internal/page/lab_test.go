@@ -114,6 +114,24 @@ func TestQueueOfKey(t *testing.T) {
 	}
 }
 
+// TestQueueOfRoom: of boxes that restore the same backup the queue says how they go on together, and each job from where its
+// chunks come.
+func TestQueueOfRoom(t *testing.T) {
+	r := newRig(t)
+	r.done(addr(t, "10.0.0.1"), box.Backup)
+	boxes := []box.Addr{addr(t, "10.0.0.109"), addr(t, "10.0.1.109")}
+	all, err := r.lab.Dispatch.Add(t.Context(), dispatch.Request{Boxes: boxes, Action: box.Restore, By: "token of ann", Key: "k",
+		Options: dispatch.Options{From: "10.0.0.1"}})
+	must(t, err)
+	v := r.as(ledger.Token{Name: "v", Role: ledger.Viewer})
+	for _, path := range []string{"/jobs", "/jobs?key=k"} {
+		has(t, v.until(path, "Of 2 boxes 2 write."), "Boxes that restore the same backup <small>10.0.0.1@", "All are done in about 1:30",
+			"6.00 GiB came from other boxes, 2.00 GiB from the server.", ", 3.00 GiB came from other boxes, 1.00 GiB from the server")
+	}
+	has(t, v.shows("/jobs/"+all[0].ID), "One of 2 boxes that restore the same backup", "2.00 GiB went to other boxes.")
+	hasNone(t, v.shows("/jobs?box=10.0.0.1"), "Boxes that restore")
+}
+
 // TestQueuePages goes through a long list of jobs, and meets each once.
 func TestQueuePages(t *testing.T) {
 	r := newRig(t)

@@ -82,6 +82,8 @@ func lab(role ledger.Role, backups int) *fake {
 	j := api.Job{ID: "j1", Box: "10.0.0.1", Name: "web-1", Action: box.Backup, By: evil, Asked: now.Add(-time.Hour),
 		State: job.Running, Text: evil,
 		Progress: &api.Progress{Step: "read", Text: evil, Done: 3, Total: 10}, Warnings: []string{evil},
+		Room: &api.Room{Boxes: 16, FromServer: 2 << 30, FromPeers: 5 << 30, ToPeers: 7 << 30,
+			Faults: []api.RoomFault{{Fault: "garbage", Boxes: 2, Text: "two say " + evil}}},
 		Receipts: []image.Receipt{receipt}, Sent: 1 << 30,
 		HostKeys: []string{evil}, Options: api.Options{Image: evil, Disks: []string{evil}, Map: []string{evil}}}
 	list := api.BackupList{Backups: []api.Backup{}, Unreadable: []string{evil}}
@@ -235,7 +237,8 @@ func TestPages(t *testing.T) {
 			"<ins>0003 debian</ins>", "<code>002A</code>"},
 		"/boxes/10.0.0.1/disks?part=1&backup=" + latest: {"chart-disk"},
 		"/jobs/j1": {"running", "30 %", "abababab", "1.00 GiB", "data-live", "Cancel", "Could not be read",
-			"12.0 GiB came from other boxes, 1.00 GiB from the server"},
+			"12.0 GiB came from other boxes, 1.00 GiB from the server", "One of 16 boxes that restore",
+			"5.00 GiB came from other boxes, 2.00 GiB from the server. 7.00 GiB went to other boxes.", "two say "},
 		"/jobs/j1/now":        {"running", "30 %"},
 		"/boxes/10.0.0.1/now": {"suspect", "30 %", "Restore it, or release it"},
 	} {

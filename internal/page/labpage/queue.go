@@ -39,6 +39,7 @@ type queueData struct {
 	Many                  bool // there are more than are looked at
 	ShowOpen, ShowEnded   bool
 	Sum                   string // how the jobs of a request stand
+	Rooms                 []api.RoomSum
 	May                   struct{ Cancel bool }
 }
 
@@ -97,13 +98,15 @@ func (d *queueData) read(r *http.Request, v Visitor, from int) error {
 			ask["by"] = v.Name()
 		}
 	}
+	var open []api.Job
 	if d.ShowOpen {
 		ask["open"], ask["state"], ask["limit"] = "true", f.State, "1000"
-		open, err := d.open(r, v, ask)
-		if err != nil {
+		var err error
+		if open, err = d.open(r, v, ask); err != nil {
 			return err
 		}
 		d.split(open, from)
+		d.Rooms = api.Rooms(open)
 	}
 	if !d.ShowEnded {
 		return nil
@@ -132,6 +135,7 @@ func (d *queueData) read(r *http.Request, v Visitor, from int) error {
 		slices.SortStableFunc(d.Ended, func(a, b api.Job) int { return cmp.Compare(rank(a), rank(b)) })
 		if d.ShowOpen && d.Older == "" && f.State == "" {
 			d.Sum = sumOf(d.AllBusy+d.AllWaiting, d.Ended)
+			d.Rooms = api.Rooms(slices.Concat(open, d.Ended))
 		}
 	}
 	return nil

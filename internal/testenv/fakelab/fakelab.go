@@ -51,6 +51,7 @@ const (
 	NeverUp    = 106 // its own system never answers
 	Differs    = 107 // its disk differs
 	Silent     = 108 // it does not say its host key in a rescue
+	InRoom     = 109 // it restores until it is told to stop, and gets chunks from another box
 )
 
 // HostKey is that of all boxes in a rescue.
@@ -395,6 +396,14 @@ func (l *Lab) work(a box.Addr, j *wire.Job, token string, arming box.Arming) {
 		l.boot(a)
 	case last(a) == Works:
 		for report(wire.Report{Step: wire.StepRead, Text: "it works"}) == job.GoOn {
+			if !l.sleep(100 * time.Millisecond) {
+				return
+			}
+		}
+		result(wire.Result{Outcome: job.Cancelled})
+	case last(a) == InRoom && j.Action == box.Restore:
+		room := &wire.RoomState{Boxes: 2, FromServer: 1 << 30, FromPeers: 3 << 30, ToPeers: 2 << 30, Left: 90}
+		for report(wire.Report{Writes: true, Step: wire.StepWrite, Text: "sda: write 50 %", Done: 1, Total: 2, Room: room}) == job.GoOn {
 			if !l.sleep(100 * time.Millisecond) {
 				return
 			}
