@@ -29,6 +29,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 	fl := newAgentFlags("run", runUsage, stdout, stderr)
 	fl.StringVar(&fl.cfg.PCIIDs, "pci-ids", "/usr/share/misc/pci.ids", "names of PCI devices, for the inventory")
 	fl.StringVar(&fl.cfg.SSHDir, "ssh", "/etc/ssh", "folder of the ssh server's host keys, whose fingerprints rescue logs")
+	fl.Int64Var(&fl.cfg.RoomMemory, "room-memory", 0, "bytes of memory for chunks that other boxes can have of this one "+
+		"(default: a quarter of what is free, at most 512 MiB)")
 	fl.BoolVar(&fl.cfg.Reboot, "reboot", false, "reboot when done, but not in rescue; after a failure or refusal wait first, so that an "+
 		"admin can see it")
 	cfg, ok := fl.config(args)

@@ -44,9 +44,11 @@ type Config struct {
 	// Run is a folder in memory that lasts until the machine restarts. In server mode
 	// it has the token of the session, for the other programs of this start. "" means
 	// that there is none.
-	Run    string
-	Alive  func() // called at every sign of progress; may be nil
-	Reboot bool   // call reboot(2) at the end
+	Run string
+	// RoomMemory is ServerConfig's.
+	RoomMemory int64
+	Alive      func() // called at every sign of progress; may be nil
+	Reboot     bool   // call reboot(2) at the end
 }
 
 // refusal is an error that came before the first change to a disk or image.

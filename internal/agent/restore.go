@@ -187,8 +187,8 @@ func (s *session) prepare(ctx context.Context, disks []disk.Disk, choice match.C
 		return nil, nil, nil, err
 	}
 	return targets, jobs, func() {
+		closeImages() // before the disks, from which other boxes may be served
 		closeDisks()
-		closeImages()
 	}, nil
 }
 

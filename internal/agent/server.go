@@ -13,6 +13,7 @@ import (
 	"testbox-imaging/internal/box"
 	"testbox-imaging/internal/chunk"
 	"testbox-imaging/internal/job"
+	"testbox-imaging/internal/peer/peering"
 	"testbox-imaging/internal/remote"
 	"testbox-imaging/internal/version"
 	"testbox-imaging/internal/wire"
@@ -33,6 +34,9 @@ type ServerConfig struct {
 	Version string   // of the maintenance system
 	// Away is how long the server may be away (0 means wire.AwayWait).
 	Away time.Duration
+	// RoomMemory is how many bytes of memory chunks may take that other boxes can have of
+	// this one. 0 means what is right for the machine.
+	RoomMemory int64
 }
 
 // Server is server mode's Arming. The server knows what the box was armed with, and
@@ -55,6 +59,7 @@ type Server struct {
 	answered bool           // the result
 	lost     error          // why the result was not taken
 	images   []*chunk.Image // that are open
+	node     *peering.Node  // this box as other boxes see it; nil before the first restore
 }
 
 // NewServer makes server mode's Arming. It does not speak with the server yet.
@@ -94,9 +99,12 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 func (s *Server) Close() {
 	s.reports.close()
 	s.mu.Lock()
-	images := s.images
-	s.images = nil
+	images, node := s.images, s.node
+	s.images, s.node = nil, nil
 	s.mu.Unlock()
+	if node != nil {
+		node.Close()
+	}
 	for _, im := range images {
 		im.Close()
 	}

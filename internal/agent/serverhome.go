@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"path"
 	"slices"
 	"strings"
@@ -19,6 +20,7 @@ import (
 	"testbox-imaging/internal/job"
 	"testbox-imaging/internal/match"
 	"testbox-imaging/internal/object"
+	"testbox-imaging/internal/peer/peering"
 	"testbox-imaging/internal/remote"
 	"testbox-imaging/internal/usedmap"
 	"testbox-imaging/internal/version"
@@ -134,7 +136,8 @@ type serverImage struct {
 	home   *serverHome
 	record *image.Record
 	disk   *image.RecordedDisk
-	image  *chunk.Image // nil before Check
+	image  *chunk.Image   // nil before Check
+	shared *peering.Image // as other boxes have a part in it; nil before Job
 }
 
 // Info returns what the record says.
@@ -175,13 +178,52 @@ func (im *serverImage) Check(ctx context.Context, d disk.Disk, _ func(done, tota
 // Layout implements Image.
 func (im *serverImage) Layout() usedmap.Layout { return usedmap.ParseLayout(im.image.Root.Layout) }
 
-// Job returns the image as it is in the store.
+// Job returns the image as it is in the store. While it is written, boxes that restore the
+// same image give it to each other.
 func (im *serverImage) Job() copier.Job {
-	return copier.Job{Name: im.disk.Name, Image: copier.StoredImage{Image: im.image}}
+	j := copier.Job{Name: im.disk.Name, Image: copier.StoredImage{Image: im.image}}
+	if im.home.cfg.Cmd.Action != box.Restore {
+		return j
+	}
+	shared, err := im.home.share(im.image)
+	if err != nil {
+		im.home.reports.say("%s is read from the server alone: %v", im.disk.Name, err)
+		return j
+	}
+	im.shared, j.Image = shared, shared
+	return j
 }
 
-// Close implements Image. What Check has opened ends with the session.
-func (im *serverImage) Close() {}
+// share returns an image that this box fetches together with others.
+func (s *Server) share(im *chunk.Image) (*peering.Image, error) {
+	ask, err := remote.RoomOf(im)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	node := s.node
+	s.mu.Unlock()
+	if node == nil {
+		address, _ := netip.ParseAddr(s.cfg.Cmd.Address.String())
+		cfg := peering.Config{Address: address, Memory: s.cfg.RoomMemory, Now: s.cfg.Now, Log: s.reports.say}
+		if node, err = peering.NewNode(cfg); err != nil {
+			return nil, err
+		}
+		s.mu.Lock()
+		s.node = node
+		s.mu.Unlock()
+		s.reports.attends(node.State)
+	}
+	return node.Image(im, ask), nil
+}
+
+// Close implements Image. It ends what other boxes have of the image. What Check has opened
+// ends with the session.
+func (im *serverImage) Close() {
+	if im.shared != nil {
+		im.shared.Close()
+	}
+}
 
 // trouble is an error that matches ErrTrouble.
 type trouble struct{ error }

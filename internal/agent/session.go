@@ -232,7 +232,7 @@ func (s *session) share() *Share {
 func (s *session) server() (*Server, error) {
 	cfg := ServerConfig{
 		Cmd: s.cmd, Console: s.cfg.Console, Now: s.now, Voice: voice{s}, Alive: s.cfg.Alive,
-		Run: s.cfg.Run, Join: s.joins, Away: s.away, Version: startedVersion(s.cfg.Cmdline),
+		Run: s.cfg.Run, Join: s.joins, Away: s.away, Version: startedVersion(s.cfg.Cmdline), RoomMemory: s.cfg.RoomMemory,
 	}
 	if !s.joins {
 		cfg.MACs = macs(s.cfg.Sys)

@@ -21,9 +21,9 @@ type Gatherer interface {
 // Gathering is what a Gatherer is told of the disk. It may be used until end is
 // called, and by many goroutines at once.
 type Gathering struct {
-	Target     Target
-	Rotational bool // as in Job
-	Cached     bool // as in Job
+	Target     Target // it may be read until the caller of Restore closes it
+	Rotational bool   // as in Job
+	Cached     bool   // as in Job
 	// Coming opens the list of the pieces of data, in the order in which the pass that
 	// writes will take them. That is the order of Open. Each call opens a list of its own.
 	Coming func(ctx context.Context) (*Coming, error)

@@ -599,7 +599,7 @@ func TestCover(t *testing.T) {
 			if c.complete() != m.complete() {
 				rt.Fatalf("complete is %v after %d of %d", c.complete(), c.to/unit, size)
 			}
-			piece := m.drawPiece(rnd, begin, anywhere || wrong > 0)
+			piece := m.drawPiece(rnd, begin)
 			if len(piece) == 0 {
 				piece = []image.Range{{Off: int64(rnd.IntN(int(size))), Len: 1}} // one more than all
 			}
@@ -680,13 +680,13 @@ func (m *coverModel) add(piece []image.Range) bool {
 	return true
 }
 
-// drawPiece draws the next piece. The first one is at begin, if it may be there or
-// that is to be wrong. It is empty at the end.
-func (m *coverModel) drawPiece(rnd *rand.Rand, begin int64, there bool) (piece []image.Range) {
+// drawPiece draws a piece that fits, if the order begins at begin. It is empty at
+// the end.
+func (m *coverModel) drawPiece(rnd *rand.Rand, begin int64) (piece []image.Range) {
 	at, wrapped, ok := m.due()
 	limit := int64(len(m.had))
 	switch {
-	case !m.begun && there:
+	case !m.begun && m.anywhere:
 		at = begin
 	case !ok:
 		return nil

@@ -28,10 +28,10 @@ type To struct {
 
 // Client asks peers.
 type Client struct {
-	key  tls.Certificate
-	dial net.Dialer
+	key tls.Certificate
 
-	mu    sync.Mutex // guards peers
+	mu    sync.Mutex // guards the fields below
+	dial  net.Dialer
 	peers map[who]*http.Client
 }
 
@@ -44,6 +44,13 @@ type who struct {
 // NewClient makes a client that shows a key.
 func NewClient(key tls.Certificate) *Client {
 	return &Client{key: key, dial: net.Dialer{Timeout: room.DialWait, KeepAlive: 15 * time.Second}, peers: map[who]*http.Client{}}
+}
+
+// From has further connections come from one address of this machine.
+func (c *Client) From(a netip.Addr) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.dial.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(a, 0))
 }
 
 // Close closes all connections.
@@ -72,8 +79,9 @@ func (c *Client) http(to To) *http.Client {
 	if h := c.peers[w]; h != nil {
 		return h
 	}
+	dial := c.dial
 	t := &http.Transport{
-		DialContext: c.dial.DialContext,
+		DialContext: dial.DialContext,
 		TLSClientConfig: &tls.Config{
 			MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{c.key},
 			InsecureSkipVerify: true, // VerifyConnection compares the key instead
@@ -190,21 +198,22 @@ func (c *Client) Have(ctx context.Context, to To, pages []object.Name) (have [][
 }
 
 // Chunks fetches chunks of a page, and calls got for each, in order. at has their numbers,
-// and want what the page says of them. The bytes of each were compared with its name. Its
-// stored form is in buf's memory, and stays there only until got returns. raw has room for
-// the bytes before compression.
-func (c *Client) Chunks(ctx context.Context, to To, page object.Name, at []uint32, want []chunk.Ref, buf, raw []byte,
-	got func(i int, o object.Object) error) error {
+// and want what the page says of them. dst gives memory for the bytes of a chunk before
+// compression, and got gets them there. They were compared with the name. The stored form is
+// in buf's memory, and stays there only until got returns.
+func (c *Client) Chunks(ctx context.Context, to To, page object.Name, at []uint32, want []chunk.Ref, buf []byte,
+	dst func(i int) []byte, got func(i int, o object.Object, raw []byte) error) error {
 	return c.ask(ctx, to, wire.ChunksPath, wire.AppendChunks(nil, page, at), func(body io.Reader) error {
 		for i := range at {
 			o, err := receive(body, want[i], buf)
 			if err != nil {
 				return err
 			}
-			if _, err := o.Decode(raw[:0]); err != nil {
+			raw, err := o.Decode(dst(i))
+			if err != nil {
 				return &FaultError{room.Garbage, err}
 			}
-			if err := got(i, o); err != nil {
+			if err := got(i, o, raw); err != nil {
 				return err
 			}
 		}

@@ -104,10 +104,11 @@ func newRig(t *testing.T, most int64) *rig {
 	must(t, err)
 	r := &rig{shelf: newShelf(70), log: new(bytes.Buffer)}
 	r.server = NewServer(ServerConfig{
-		Key: key, Source: r.shelf, Now: func() time.Time { return clock }, Most: most,
+		Key: key, Source: r.shelf, Now: func() time.Time { return clock },
 		Secret: func(n object.Name) (wire.RoomSecret, bool) { return secret, n == root },
 		Log:    func(format string, args ...any) { fmt.Fprintf(r.log, format+"\n", args...) },
 	})
+	r.server.Limit(most)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	go r.server.Serve(l)
@@ -124,6 +125,10 @@ func ticketFor(from string, key wire.Fingerprint) wire.Ticket {
 
 // fetch fetches chunks, and returns how many came.
 func (r *rig) fetch(ctx context.Context, at ...uint32) (n int, err error) {
+	return r.fetchOf(ctx, page, at...)
+}
+
+func (r *rig) fetchOf(ctx context.Context, page object.Name, at ...uint32) (n int, err error) {
 	var want []chunk.Ref
 	for _, i := range at {
 		ref := chunk.Ref{Name: object.Name{9}, Len: 1}
@@ -133,8 +138,9 @@ func (r *rig) fetch(ctx context.Context, at ...uint32) (n int, err error) {
 		want = append(want, ref)
 	}
 	buf, raw := make([]byte, 0, object.MaxChunk), make([]byte, 0, object.MaxChunk+object.Slack)
-	err = r.client.Chunks(ctx, r.to, page, at, want, buf, raw, func(i int, o object.Object) error {
-		if o.Name != want[i].Name || i != n {
+	into := func(int) []byte { return raw[:0] }
+	err = r.client.Chunks(ctx, r.to, page, at, want, buf, into, func(i int, o object.Object, got []byte) error {
+		if object.NameOf(got) != want[i].Name || o.Name != want[i].Name || i != n {
 			return fmt.Errorf("chunk %d came as %d, %v", n, i, o.Key)
 		}
 		n++
@@ -235,7 +241,10 @@ func TestStrangers(t *testing.T) {
 func TestByPage(t *testing.T) {
 	r := newRig(t, 0)
 	for _, name := range []object.Name{r.shelf.refs[1].Name, root, {}} {
-		err := r.client.Chunks(t.Context(), r.to, name, []uint32{0}, r.shelf.refs[:1], nil, nil, func(int, object.Object) error { return nil })
+		n, err := r.fetchOf(t.Context(), name, 0)
+		if n != 0 {
+			t.Errorf("%d chunks came by the name %v", n, name)
+		}
 		wantFault(t, name.String(), err, room.Lacks)
 	}
 }
@@ -259,9 +268,9 @@ func TestBusy(t *testing.T) {
 			c.dial.LocalAddr = &net.TCPAddr{IP: net.ParseIP(from)}
 			to := r.to
 			to.Ticket = ticketFor(from, print).String()
-			raw := make([]byte, 0, object.MaxChunk+object.Slack)
-			got := func(int, object.Object) error { return nil }
-			if err := c.Chunks(t.Context(), to, page, []uint32{1}, r.shelf.refs[1:2], nil, raw, got); err != nil {
+			into := func(int) []byte { return nil }
+			got := func(int, object.Object, []byte) error { return nil }
+			if err := c.Chunks(t.Context(), to, page, []uint32{1}, r.shelf.refs[1:2], nil, into, got); err != nil {
 				t.Error(err)
 			}
 		})

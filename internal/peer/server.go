@@ -41,8 +41,6 @@ type ServerConfig struct {
 	// false if this box does not serve the image.
 	Secret func(root object.Name) (secret wire.RoomSecret, ok bool)
 	Now    func() time.Time // by the clock of the server of the lab
-	// Most is how many bytes may be sent in a second. 0 means no limit.
-	Most int64
 	// Log is told who was refused. nil means no log.
 	Log func(format string, args ...any)
 }
@@ -63,13 +61,21 @@ const (
 type Server struct {
 	cfg    ServerConfig
 	http   *http.Server
-	slots  chan struct{} // one for each upload
 	spare  sparing.Limit
 	sent   atomic.Int64
 	served sync.WaitGroup
 
-	mu   sync.Mutex // guards next
+	mu   sync.Mutex // guards the fields below
+	most int64      // bytes that may be sent in a second; 0 means no limit
+	busy int        // uploads
 	next time.Time  // when the next bytes may be sent
+}
+
+// Limit sets how many bytes may be sent in a second. 0 means no limit, as in the beginning.
+func (s *Server) Limit(most int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.most = most
 }
 
 // Uploads is how many uploads there are at once with a limit of so many bytes a second: fewer
@@ -86,7 +92,7 @@ func NewServer(cfg ServerConfig) *Server {
 	if cfg.Log == nil {
 		cfg.Log = func(string, ...any) {}
 	}
-	s := &Server{cfg: cfg, slots: make(chan struct{}, Uploads(cfg.Most))}
+	s := &Server{cfg: cfg}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+wire.HavePath, s.serve(s.have))
 	mux.HandleFunc("POST "+wire.ChunksPath, s.serve(s.chunks))
@@ -111,7 +117,26 @@ func (s *Server) Close() {
 }
 
 // Free is how many further uploads there is room for.
-func (s *Server) Free() int { return cap(s.slots) - len(s.slots) }
+func (s *Server) Free() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return max(Uploads(s.most)-s.busy, 0)
+}
+
+// upload takes the place of an upload. end gives it back.
+func (s *Server) upload() (end func(), err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.busy >= Uploads(s.most) {
+		return nil, &wire.Problem{Code: wire.CodeBusy, Text: "this box sends to as many others as it may"}
+	}
+	s.busy++
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.busy--
+	}, nil
+}
 
 // Sent is how many bytes of chunks were sent.
 func (s *Server) Sent() int64 { return s.sent.Load() }
@@ -211,12 +236,11 @@ func (s *Server) chunks(w http.ResponseWriter, r *http.Request, root object.Name
 	if err != nil {
 		return refused(err)
 	}
-	select {
-	case s.slots <- struct{}{}:
-		defer func() { <-s.slots }()
-	default:
-		return &wire.Problem{Code: wire.CodeBusy, Text: "this box sends to as many others as it may"}
+	end, err := s.upload()
+	if err != nil {
+		return err
 	}
+	defer end()
 	ctl := http.NewResponseController(w)
 	ctl.SetReadDeadline(time.Time{}) // it would end the request
 	defer ctl.SetWriteDeadline(time.Time{})
@@ -265,16 +289,16 @@ func (p *paced) Write(b []byte) (int, error) {
 
 // turn returns how long to wait until so many bytes may be sent.
 func (s *Server) turn(n int) time.Duration {
-	if s.cfg.Most <= 0 {
-		return 0
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.most <= 0 {
+		return 0
+	}
 	now := time.Now()
 	if s.next.Before(now) {
 		s.next = now
 	}
 	wait := s.next.Sub(now)
-	s.next = s.next.Add(time.Duration(int64(n) * int64(time.Second) / s.cfg.Most))
+	s.next = s.next.Add(time.Duration(int64(n) * int64(time.Second) / s.most))
 	return wait
 }

@@ -16,6 +16,7 @@ type Picker struct {
 	held   int64 // bytes of units in win
 
 	win   []entry // the units of the window, in their order
+	last  Unit    // the first of win, or what that was last
 	base  int     // number of the first of win, counted from the first unit that was added
 	at    map[Unit]int
 	ended bool // no units come after those of win
@@ -89,6 +90,9 @@ func NewPicker(now time.Time, window int64, seed uint64) *Picker {
 		again: AskSoon, headSince: now, looked: now,
 	}
 }
+
+// Begin says with which unit the box begins. The server is told so before one is added.
+func (k *Picker) Begin(u Unit) { k.last = u }
 
 // Room reports whether there is room for another unit of so many bytes. There always is
 // for one.
@@ -581,8 +585,9 @@ func (k *Picker) Ask(now time.Time, free int) (q Ask, ok bool) {
 	}
 	q = Ask{Taking: k.taking(), Deaf: k.Deaf(now), Serves: true, Free: free, Bad: k.bad}
 	if len(k.win) > 0 {
-		q.At = k.win[0].unit
+		k.last = k.win[0].unit
 	}
+	q.At = k.last
 	q.Want, q.Urgent = k.want(now)
 	for m, n := range k.from {
 		if n > 0 && len(q.From) < MaxReports {

@@ -1,0 +1,393 @@
+package peering
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"testbox-imaging/internal/chunk"
+	"testbox-imaging/internal/object"
+	"testbox-imaging/internal/peer"
+	"testbox-imaging/internal/room"
+)
+
+// waitFor is how long the copier waits for a chunk from the room before it reads it from the
+// server. The room notices much earlier that something is missing, so this happens only if
+// the room does not work at all.
+const waitFor = 10 * time.Second
+
+// serverWait is after which time a fetch from the server is given up from which nothing
+// comes. It may come from a peer meanwhile, and whoever needs it reads it by himself.
+const serverWait = 20 * time.Second
+
+var (
+	errUnwanted = errors.New("it is not needed any more")
+	errLate     = errors.New("it takes too long")
+	errSilent   = errors.New("the server does not send anything")
+)
+
+// give gives the copier the chunk of the first place, and some more. It returns how many
+// places are done.
+func (s *session) give(ctx context.Context, at []chunk.Place, buf []byte, got func(object.Object, error) error) (int, error) {
+	u, here, err := s.await(ctx, at[0])
+	if err != nil {
+		return 0, err
+	}
+	if here {
+		return s.hand(u, at, got)
+	}
+	n := 1
+	for ; u != nil && n < len(at); n++ {
+		if i, in := u.index(at[n].Chunk); !in || u.places[i] != at[n] {
+			break
+		}
+	}
+	return s.read(ctx, u, at[:n], buf, got)
+}
+
+// await waits until the unit of a chunk is here. If that takes too long, here is false. If the
+// chunk is in no unit, u is nil.
+func (s *session) await(ctx context.Context, at chunk.Place) (u *unit, here bool, err error) {
+	timer := time.NewTimer(waitFor)
+	defer timer.Stop()
+	for {
+		s.mu.Lock()
+		u, known := s.unitOf(at)
+		moved, late := s.moved, s.lost || !s.fetching
+		if u != nil {
+			here, moved = u.here, u.ready
+		}
+		s.mu.Unlock()
+		if here || known || late {
+			return u, here, nil
+		}
+		select {
+		case <-moved:
+		case <-timer.C:
+			return u, false, nil
+		case <-ctx.Done():
+			return nil, false, ctx.Err()
+		}
+	}
+}
+
+// unitOf returns the unit that a chunk is to come with, unless the copier has taken it. known
+// says that it will come with none.
+func (s *session) unitOf(at chunk.Place) (u *unit, known bool) {
+	r := s.regions[uint32(at.Region)]
+	if at.Key().Kind != object.Chunk || r == nil {
+		return nil, s.planned || at.Key().Kind != object.Chunk
+	}
+	id, err := r.unitOf(at.Chunk)
+	if err != nil {
+		return nil, true
+	}
+	if u := s.units[id]; u != nil {
+		if i, in := u.index(at.Chunk); in && !u.taken[i] && u.places[i] == at {
+			return u, false
+		}
+		return nil, true
+	}
+	return nil, s.planned || at.Chunk < r.upTo
+}
+
+// hand gives the copier chunks of a unit that is here.
+func (s *session) hand(u *unit, at []chunk.Place, got func(object.Object, error) error) (n int, err error) {
+	for ; n < len(at); n++ {
+		i, c, ok := s.inUnit(u, at[n])
+		if !ok {
+			break
+		}
+		o := c.stored
+		if c.raw != nil { // it need not be unpacked again
+			o.Codec, o.Data = object.Raw, c.raw
+		}
+		if err := got(o, c.err); err != nil {
+			return n, err
+		}
+		s.took(u, i)
+	}
+	return n, nil
+}
+
+// inUnit returns a chunk of a unit that is here, unless the copier has taken it.
+func (s *session) inUnit(u *unit, at chunk.Place) (i int, c came, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if at.Region != int(u.of.number) {
+		return 0, c, false
+	}
+	if i, ok = u.index(at.Chunk); !ok || !u.here || u.taken[i] || u.places[i] != at {
+		return 0, c, false
+	}
+	return i, u.came[i], true
+}
+
+// read reads chunks from the server. u is the unit in which they should have come, or nil. If
+// it comes meanwhile, read ends.
+func (s *session) read(ctx context.Context, u *unit, at []chunk.Place, buf []byte, got func(object.Object, error) error) (
+	n int, err error,
+) {
+	reads := ctx
+	if u != nil {
+		var cancel context.CancelCauseFunc
+		reads, cancel = context.WithCancelCause(ctx)
+		defer cancel(nil)
+		go func() {
+			select {
+			case <-u.ready:
+				cancel(errUnwanted)
+			case <-reads.Done():
+			}
+		}()
+	}
+	err = chunk.GetAll(reads, s.plain, at, buf, func(o object.Object, err error) error {
+		if err != nil && context.Cause(reads) == errUnwanted && ctx.Err() == nil {
+			return errUnwanted
+		}
+		if err == nil {
+			s.count(&s.server, &s.node.fromServer, len(o.Data))
+		}
+		if err := got(o, err); err != nil {
+			return err
+		}
+		if u != nil {
+			i, _ := u.index(at[n].Chunk)
+			s.took(u, i)
+		}
+		n++
+		return nil
+	})
+	if err != nil && context.Cause(reads) == errUnwanted && ctx.Err() == nil {
+		err = nil
+	}
+	return n, err
+}
+
+// took notes that the copier has a chunk.
+func (s *session) took(u *unit, i int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if u.taken[i] {
+		return
+	}
+	u.taken[i] = true
+	u.left--
+	s.taken += int64(u.refs[i].Len)
+	s.settle()
+	if u.left > 0 {
+		return
+	}
+	s.picker.Written(time.Now(), u.id)
+	s.retire(u)
+	s.broadcast()
+	s.wake()
+}
+
+// retire keeps a unit, all of whose chunks the copier has taken, for other boxes.
+func (s *session) retire(u *unit) {
+	before := u.bytes
+	u.bytes = 0
+	for i := range u.came {
+		c := &u.came[i]
+		if c.stored.Codec == object.Raw {
+			c.stored.Data = bytes.Clone(c.stored.Data) // it is a part of the memory of all of them
+		}
+		c.raw = nil
+		u.bytes += int64(len(c.stored.Data))
+	}
+	s.memory += u.bytes - before
+	if !u.here || !u.proved {
+		s.drop(u)
+		return
+	}
+	s.kept.PushBack(u)
+	s.trim()
+}
+
+// trim drops units until the rest fits into the memory.
+func (s *session) trim() {
+	for s.memory > s.node.cfg.Memory && s.kept.Len() > 0 {
+		s.drop(s.kept.Remove(s.kept.Front()).(*unit))
+	}
+}
+
+// drop forgets the bytes of a unit. When they are on the disk for certain, others are served
+// from there.
+func (s *session) drop(u *unit) {
+	delete(s.units, u.id)
+	s.memory -= u.bytes
+	setBit(u.of.have, int(u.id.At), false)
+	u.came = nil
+	if s.disk && !u.edge {
+		s.settling = append(s.settling, settling{u, s.taken})
+	}
+}
+
+// settle notes which chunks are on the disk by now.
+func (s *session) settle() {
+	for len(s.settling) > 0 && s.taken-s.settling[0].at >= settled {
+		u := s.settling[0].u
+		s.settling = s.settling[1:]
+		for _, n := range u.at {
+			setBit(u.of.onDisk, int(n), true)
+		}
+		setBit(u.of.have, int(u.id.At), true)
+	}
+}
+
+// begin begins a fetch. The caller has the mutex.
+func (s *session) begin(f room.Fetch) {
+	u := s.units[f.Unit]
+	if u == nil { // the copier has it already
+		s.picker.Failed(time.Now(), f, room.Away)
+		return
+	}
+	ctx, cancel := context.WithCancelCause(s.ctx)
+	s.flights[f.Number] = cancel
+	to, alone := s.names.of(f.From), s.boxes == 1
+	s.work.Go(func() {
+		defer cancel(nil)
+		var came []came
+		var err error
+		if f.From == room.Server {
+			came, err = s.fromServer(ctx, cancel, u, alone)
+		} else {
+			came, err = s.fromPeer(ctx, u, to)
+		}
+		s.ended(ctx, f, u, came, err, !alone || f.From != room.Server)
+	})
+}
+
+// giveUp ends a fetch of which the picker knows that it ends.
+func (s *session) giveUp(f room.Fetch) {
+	if cancel := s.flights[f.Number]; cancel != nil {
+		delete(s.flights, f.Number)
+		cancel(errLate)
+	}
+}
+
+// ended notes how a fetch ended.
+func (s *session) ended(ctx context.Context, f room.Fetch, u *unit, came []came, err error, proved bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer s.wake()
+	if s.flights[f.Number] == nil {
+		return // it was given up
+	}
+	delete(s.flights, f.Number)
+	now := time.Now()
+	if err != nil {
+		s.picker.Failed(now, f, peer.FaultOf(err))
+		return
+	}
+	for _, other := range s.picker.Came(now, f) {
+		s.giveUp(other)
+	}
+	if u.here || u.left == 0 || s.units[u.id] != u {
+		return
+	}
+	u.came, u.here, u.proved = came, true, proved
+	whole := true
+	for _, c := range came {
+		u.bytes += int64(len(c.stored.Data))
+		if c.stored.Codec != object.Raw {
+			u.bytes += int64(len(c.raw))
+		}
+		whole = whole && c.err == nil
+	}
+	u.proved = u.proved && whole
+	s.memory += u.bytes
+	from, to := u.of.chunks(u.id)
+	if u.proved && (s.disk && !u.edge || len(u.at) == to-from) {
+		setBit(u.of.have, int(u.id.At), true)
+	}
+	close(u.ready)
+	s.trim()
+}
+
+// buffers are for a chunk each, as it is stored.
+var buffers = sync.Pool{New: func() any { return new([object.MaxChunk + 64<<10]byte) }}
+
+// fromServer fetches the chunks of a unit from the server. If the box is alone, nobody wants
+// them of it, so they need not be unpacked twice.
+func (s *session) fromServer(ctx context.Context, cancel context.CancelCauseFunc, u *unit, alone bool) ([]came, error) {
+	silent := time.AfterFunc(serverWait, func() { cancel(errSilent) })
+	defer silent.Stop()
+	buf := buffers.Get().(*[object.MaxChunk + 64<<10]byte)
+	defer buffers.Put(buf)
+	all, mem := make([]came, len(u.at)), newMemory(u, alone)
+	i := 0
+	err := chunk.GetAll(ctx, s.plain, u.places, buf[:0], func(o object.Object, err error) error {
+		silent.Reset(serverWait)
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case err == nil && o.Key != u.places[i].Key():
+			err = fmt.Errorf("asked for %v, got %v: %w", u.places[i].Key(), o.Key, object.ErrDamaged)
+		case err == nil && alone:
+			o.Data = bytes.Clone(o.Data)
+			all[i].stored = o
+		case err == nil:
+			var raw []byte
+			if raw, err = o.Decode(mem.next(i)); err == nil {
+				all[i] = mem.keep(o, raw)
+			}
+		}
+		if err != nil && !errors.Is(err, object.ErrDamaged) && !errors.Is(err, chunk.ErrMissing) {
+			return err
+		}
+		all[i].err = err
+		s.count(&s.server, &s.node.fromServer, len(o.Data))
+		i++
+		return nil
+	})
+	return all, err
+}
+
+// fromPeer fetches the chunks of a unit from another box.
+func (s *session) fromPeer(ctx context.Context, u *unit, to peer.To) ([]came, error) {
+	buf := buffers.Get().(*[object.MaxChunk + 64<<10]byte)
+	defer buffers.Put(buf)
+	all, mem := make([]came, len(u.at)), newMemory(u, false)
+	err := s.node.peers.Chunks(ctx, to, u.of.page, u.at, u.refs, buf[:0], mem.next, func(i int, o object.Object, raw []byte) error {
+		s.count(&s.others, &s.node.fromPeers, len(o.Data))
+		all[i] = mem.keep(o, raw)
+		return nil
+	})
+	return all, err
+}
+
+// memory is for the chunks of a unit before compression, one after the other.
+type memory struct {
+	refs []chunk.Ref
+	raw  []byte
+}
+
+func newMemory(u *unit, none bool) *memory {
+	m := &memory{refs: u.refs}
+	if !none {
+		m.raw = make([]byte, 0, u.raw+object.Slack)
+	}
+	return m
+}
+
+// next returns memory for the next chunk. Chunks are unpacked in their order, since Decode may
+// spoil what lies behind its result.
+func (m *memory) next(int) []byte { return m.raw[len(m.raw):] }
+
+// keep keeps a chunk that was unpacked into the memory. What is stored as it is takes no more.
+func (m *memory) keep(o object.Object, raw []byte) came {
+	if cap(m.raw)-len(m.raw) >= len(raw) && len(raw) > 0 && &m.raw[len(m.raw):][:1][0] == &raw[0] {
+		m.raw = m.raw[:len(m.raw)+len(raw)]
+	}
+	if o.Codec == object.Raw {
+		o.Data = raw
+	} else {
+		o.Data = bytes.Clone(o.Data)
+	}
+	return came{stored: o, raw: raw}
+}

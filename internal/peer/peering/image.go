@@ -1,0 +1,124 @@
+package peering
+
+import (
+	"context"
+	"time"
+
+	"testbox-imaging/internal/chunk"
+	"testbox-imaging/internal/copier"
+	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/object"
+	"testbox-imaging/internal/wire"
+)
+
+// Image is an image that is fetched together with other boxes while it is written. It
+// implements copier.Gatherer.
+type Image struct {
+	copier.StoredImage
+	node *Node
+	ask  Room
+	s    *session // nil as long as the box is in no room
+}
+
+var _ copier.Gatherer = (*Image)(nil)
+
+// joinLimit is how long a box waits for the answer whether there is a room. Without one it
+// reads from the server.
+const joinLimit = 10 * time.Second
+
+// Gather joins the room of the image. If that is not possible, or not wanted, everything is
+// read from the server.
+func (im *Image) Gather(ctx context.Context, g copier.Gathering) (end func(), err error) {
+	if im.node.cfg.Memory == 0 {
+		return func() {}, nil
+	}
+	s, err := im.join(ctx, g)
+	switch {
+	case err != nil:
+		im.node.cfg.Log("everything is read from the server, since this box cannot work with others: %v", err)
+	case s != nil:
+		im.s = s
+		im.StoredImage = copier.StoredImage{Image: s.image, From: s.start}
+		s.run()
+		return s.fetched, nil
+	}
+	return func() {}, nil
+}
+
+// join returns nil if boxes do not serve each other.
+func (im *Image) join(ctx context.Context, g copier.Gathering) (*session, error) {
+	port, err := im.node.listen()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, joinLimit)
+	defer cancel()
+	j, err := im.ask.Join(ctx, wire.Join{Port: port, Key: im.node.print})
+	if err != nil || !j.On {
+		return nil, err
+	}
+	return newSession(im, g, j), nil
+}
+
+// Prove implements copier.Image.
+func (im *Image) Prove(sum string, r *image.Receipt) error {
+	if im.s != nil {
+		im.s.account(r)
+	}
+	return im.StoredImage.Prove(sum, r)
+}
+
+// Close leaves the room. Nothing is read from the disk any more when it returns.
+func (im *Image) Close() {
+	if im.s != nil {
+		im.s.close()
+	}
+}
+
+// getter reads the image for the passes over a disk that gather. It implements chunk.Getter
+// and chunk.Bulk.
+type getter struct {
+	s     *session
+	plain chunk.Getter // the server
+	pages pages
+}
+
+// Get implements chunk.Getter.
+func (g *getter) Get(ctx context.Context, at chunk.Place, buf []byte) (o object.Object, err error) {
+	if at.Key().Kind == object.Page {
+		return g.pages.get(ctx, g.plain, at, buf)
+	}
+	err = g.GetAll(ctx, []chunk.Place{at}, buf, func(got object.Object, err error) error {
+		o = got
+		if err == nil && len(o.Data) > 0 { // it stays there only until this returns
+			o.Data = append(buf[:0], o.Data...)
+		}
+		return err
+	})
+	return o, err
+}
+
+// GetAll implements chunk.Bulk.
+func (g *getter) GetAll(ctx context.Context, at []chunk.Place, buf []byte, got func(object.Object, error) error) error {
+	for len(at) > 0 {
+		n, err := g.s.give(ctx, at, buf, got)
+		if err != nil {
+			return err
+		}
+		at = at[n:]
+	}
+	return nil
+}
+
+// Check implements chunk.Getter.
+func (g *getter) Check(ctx context.Context, at chunk.Place, buf []byte) error {
+	return g.plain.Check(ctx, at, buf)
+}
+
+// CheckAll implements chunk.Bulk.
+func (g *getter) CheckAll(ctx context.Context, at []chunk.Place, buf []byte, got func(error) error) error {
+	return chunk.CheckAll(ctx, g.plain, at, buf, got)
+}
+
+// Close implements chunk.Getter. Who opened the image closes it.
+func (g *getter) Close() error { return nil }

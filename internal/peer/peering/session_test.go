@@ -1,0 +1,194 @@
+package peering
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"testbox-imaging/internal/chunk"
+	"testbox-imaging/internal/conform"
+	"testbox-imaging/internal/copier"
+	"testbox-imaging/internal/faults"
+	"testbox-imaging/internal/object"
+	"testbox-imaging/internal/room"
+	"testbox-imaging/internal/wire"
+)
+
+// fakeRoom is a room in which the box is alone.
+type fakeRoom struct{}
+
+func (fakeRoom) Join(context.Context, wire.Join) (*wire.Joined, error) {
+	return &wire.Joined{On: true, Member: 1, Secret: wire.RoomSecret{1}, Unit: 256 << 10}, nil
+}
+
+func (fakeRoom) Ask(_ context.Context, q room.Ask) (*wire.RoomAnswer, error) {
+	return &wire.RoomAnswer{Take: q.Want[:min(len(q.Want), room.AloneSlots)], Again: 10, Boxes: 1}, nil
+}
+
+func (fakeRoom) Leave(context.Context) error { return nil }
+
+// stuckDisk writes nothing before it is let go.
+type stuckDisk struct {
+	*faults.Disk
+	begun, free chan struct{}
+}
+
+func (d *stuckDisk) WriteAt(b []byte, off int64) (int, error) {
+	select {
+	case d.begun <- struct{}{}:
+	default:
+	}
+	<-d.free
+	return d.Disk.WriteAt(b, off)
+}
+
+// TestUnproved: what was not compared with its name is not passed on. A box that is alone does
+// not compare what the server sends before the read-back.
+func TestUnproved(t *testing.T) {
+	content := make([]byte, 24<<20)
+	for i := 0; i < len(content); i += 512 {
+		binary.LittleEndian.PutUint64(content[i:], uint64(i)*0x9e3779b97f4a7c15)
+	}
+	var st conform.MemStore
+	root := conform.SaveImage(t, &st, content)
+	im, err := chunk.OpenImage(t.Context(), st.Getter(root), root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := NewNode(Config{Memory: 32 << 20, Now: time.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	shared := n.Image(im, fakeRoom{})
+	d := &stuckDisk{faults.NewDisk(make([]byte, len(content))), make(chan struct{}, 1), make(chan struct{})}
+	done := make(chan error)
+	go func() {
+		_, err := copier.Restore(t.Context(), []copier.Job{{Name: "sda", Image: shared, Target: d, SectorSize: 512}}, copier.RestoreOptions{})
+		shared.Close()
+		done <- err
+	}()
+	<-d.begun
+	here := 0
+	for end := time.Now().Add(time.Minute); here < 8 && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		here = 0
+		s := n.find(root)
+		if s == nil {
+			continue
+		}
+		s.mu.Lock()
+		for _, u := range s.units {
+			if u.here && !u.proved {
+				here++
+			}
+		}
+		s.mu.Unlock()
+	}
+	page, err := im.Page(t.Context(), 0)
+	if err != nil || here == 0 {
+		t.Fatal(here, err)
+	}
+	if have := n.Have(root, im.Root.Pages[0]); slices.ContainsFunc(have, func(b byte) bool { return b != 0 }) {
+		t.Errorf("units %x are said to be here", have)
+	}
+	for i := range page.Chunks {
+		if o, err := n.Chunk(t.Context(), root, im.Root.Pages[0], uint32(i), nil); !errors.Is(err, chunk.ErrMissing) {
+			t.Fatalf("chunk %d is passed on, with %d bytes, %v", i, len(o.Data), err)
+		}
+	}
+	close(d.free)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if !slices.Equal(d.Bytes(), content) {
+		t.Error("the disk has other bytes")
+	}
+}
+
+// TestCut: every box cuts a page in the same way, and never into more units than messages
+// have room for.
+func TestCut(t *testing.T) {
+	refs := make([]chunk.Ref, 5000)
+	for i := range refs {
+		refs[i].Len = 50 << 10
+	}
+	for _, unit := range []int{1, 256 << 10, 8 << 20, 1 << 30} {
+		ends := cut(refs, unit)
+		if len(ends) > wire.MaxUnits || ends[len(ends)-1] != len(refs) || !slices.IsSorted(ends) {
+			t.Errorf("units of %d bytes: %d units, the last ends at %d", unit, len(ends), ends[len(ends)-1])
+		}
+		from := 0
+		for _, end := range ends {
+			if end <= from || end-from > wire.MaxObjects {
+				t.Fatalf("units of %d bytes: one has the chunks from %d to %d", unit, from, end)
+			}
+			from = end
+		}
+		r := newRegion(&layout{refs: refs, region: 3}, object.Name{1}, unit)
+		for i := range refs {
+			id, err := r.unitOf(i)
+			from, to := r.chunks(id)
+			if err != nil || i < from || i >= to || id.Page != 3 {
+				t.Fatalf("chunk %d is in %v with %d to %d, %v", i, id, from, to, err)
+			}
+		}
+		for _, i := range []int{-1, len(refs)} {
+			if id, err := r.unitOf(i); err == nil {
+				t.Errorf("chunk %d is in %v", i, id)
+			}
+		}
+	}
+	if ends := cut(nil, 1); len(ends) != 0 {
+		t.Errorf("no chunks are %d units", len(ends))
+	}
+}
+
+// TestMemory: a quarter of what is free, if that is enough.
+func TestMemory(t *testing.T) {
+	for text, want := range map[string]int64{
+		"MemTotal: 9 kB\nMemAvailable:  1048576 kB\n": 256 << 20, "MemAvailable: 99999999 kB\n": 512 << 20,
+		"MemAvailable: 200000 kB\n": 0, "MemAvailable: -1 kB": 0, "MemAvailable: 99999999999999999999 kB": 0,
+		"MemAvailable: 9999999999999999 kB": 0, "MemAvailable:": 0, "": 0,
+	} {
+		if got := memoryOf(text); got != want {
+			t.Errorf("%q: %d", text, got)
+		}
+	}
+	if Memory() == 0 {
+		t.Error("this machine has no memory")
+	}
+}
+
+// TestNames: a box keeps its number here when the server gives it another one, and a number
+// that the server gives to another box means that one from then on.
+func TestNames(t *testing.T) {
+	peerOf := func(m room.Member, key byte) wire.RoomPeer {
+		return wire.RoomPeer{Peer: room.Peer{Member: m}, Address: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, key}), 1),
+			Key: wire.Fingerprint{key}, Ticket: "x"}
+	}
+	var n names
+	a := n.in(&wire.RoomAnswer{Fresh: true, Peers: []wire.RoomPeer{peerOf(7, 1), peerOf(8, 2)}, Again: 10})
+	one, two := a.Peers[0].Member, a.Peers[1].Member
+	if one == two || one == room.Server || a.Again != 10*time.Millisecond || n.of(one).Key != (wire.Fingerprint{1}) {
+		t.Fatalf("%+v", a)
+	}
+	q := room.Ask{From: []room.Count{{Member: one, Units: 3}}}
+	q.Bad = []room.Report{{Member: two, Fault: room.Garbage}, {Member: 99, Fault: room.Slow}}
+	if out := n.out(q); out.From[0].Member != 7 || len(out.Bad) != 1 || out.Bad[0].Member != 8 || q.From[0].Member != one {
+		t.Errorf("the server is told %+v of %+v", out, q)
+	}
+	a = n.in(&wire.RoomAnswer{Fresh: true, Peers: []wire.RoomPeer{peerOf(8, 1), peerOf(7, 3)}})
+	if a.Peers[0].Member != one || a.Peers[1].Member == two || a.Peers[1].Member == one {
+		t.Errorf("after a restart of the server: %+v", a)
+	}
+	if out := n.out(q); out.From[0].Member != 8 || len(out.Bad) != 0 {
+		t.Errorf("of a box that is gone the server is told %+v", out)
+	}
+	if n.of(0).Ticket != "" || n.of(99).Ticket != "" {
+		t.Error("boxes that nobody told of have tickets")
+	}
+}
