@@ -162,6 +162,7 @@ func (d *Dispatch) Report(ctx context.Context, token string, from netip.Addr, r 
 		d.mu.Lock()
 		t.progress = &progress
 		d.mu.Unlock()
+		d.hearDeaf(t, r.Room)
 		d.watching.changed(t.job.ID)
 	}
 	return &wire.Told{Word: word, Time: d.cfg.Now().UTC()}, nil

@@ -185,6 +185,7 @@ type task struct {
 	log      *boxLog
 	alarmed  map[string]time.Time // alarms that changed no job
 	missed   bool                 // it was said that somebody removed the boot file
+	deaf     bool                 // it was said that the box reaches no other one
 }
 
 // Times that nobody needs to set.

@@ -9,6 +9,7 @@ import (
 	"testbox-imaging/internal/job"
 	"testbox-imaging/internal/ledger"
 	"testbox-imaging/internal/room"
+	"testbox-imaging/internal/wire"
 	"testbox-imaging/internal/words"
 )
 
@@ -104,6 +105,18 @@ func mark(m *map[room.Fault]map[box.Addr]bool, f room.Fault, a box.Addr) {
 		(*m)[f] = map[box.Addr]bool{}
 	}
 	(*m)[f][a] = true
+}
+
+// hearDeaf tells people once of boxes that reach no other box. A firewall cuts off many of them at the same time.
+func (d *Dispatch) hearDeaf(t *task, s *wire.RoomState) {
+	if s == nil || !s.Deaf || s.Boxes < 2 || t.deaf {
+		return
+	}
+	t.deaf = true
+	if more, ok := d.spare.Take("deaf"); ok {
+		d.cfg.Log.Warn("A box reaches none of the other boxes that restore the same backup, or gets too little from them, and takes "+
+			"all from the server. Perhaps there is a firewall between them."+more, "job", t.job.ID, "box", t.job.Box.String())
+	}
 }
 
 // RoomNews takes note of what one box says of another one that restores the same image. It is boxapi.Config.RoomNews, and

@@ -11,6 +11,7 @@ import (
 	"testbox-imaging/internal/job"
 	"testbox-imaging/internal/ledger"
 	"testbox-imaging/internal/room"
+	"testbox-imaging/internal/wire"
 )
 
 // restoring are so many boxes that restore the same backup. The first is called web-1, and so on.
@@ -162,6 +163,28 @@ func TestRoomSmears(t *testing.T) {
 		for _, n := range []boxapi.RoomNews{{}, {By: evil.hello.Token, Of: "nobody"},
 			{By: "nobody", Of: all[1].hello.Token, Fault: room.Garbage}} {
 			r.server().RoomNews(n)
+		}
+	})
+}
+
+// TestRoomDeaf: where a firewall keeps boxes from each other, the log says so once.
+func TestRoomDeaf(t *testing.T) {
+	bubble(t, func(r *rig) {
+		all := restoring(r, 3)
+		for range 5 {
+			for i, a := range all {
+				a.number++
+				report := &wire.Report{Number: a.number, Room: &wire.RoomState{Boxes: 3 - 2*(i/2), Deaf: i > 0}} // the last is alone
+				if _, err := r.server().Report(ctx, a.hello.Token, a.from, report); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if n := strings.Count(r.log.String(), "firewall"); n != 1 || !strings.Contains(r.log.String(), "job="+all[1].work.ID) {
+			t.Errorf("the log says it %d times: %s", n, r.log)
+		}
+		if s := statusAt(r, all[1]); s.Progress == nil || s.Progress.Room == nil || !s.Progress.Room.Deaf {
+			t.Errorf("the job is %+v", s)
 		}
 	})
 }
