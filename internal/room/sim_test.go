@@ -72,24 +72,26 @@ func (o *outcome) mean() time.Duration {
 }
 
 type simBox struct {
-	n       int
-	id      Member
-	pick    *Picker
-	order   []Unit // that it needs
-	added   int
-	next    int // first of order that is not written
-	begun   bool
-	alive   bool
-	done    bool
-	started time.Duration
-	ended   time.Duration
-	ready   map[Unit]bool // came, and not written
-	oldest  []Unit        // of what was written and is still in memory
-	disk    map[Unit]bool
-	uploads int
-	credit  float64 // bytes that the disk can write now
-	joined  bool
-	has     map[uint32][]byte
+	n        int
+	id       Member
+	pick     *Picker
+	order    []Unit // that it needs
+	added    int
+	next     int // first of order that is not written
+	begun    bool
+	alive    bool
+	done     bool
+	started  time.Duration
+	ended    time.Duration
+	ready    map[Unit]bool // came, and not written
+	oldest   []Unit        // of what was written and is still in memory
+	disk     map[Unit]bool
+	settling []Unit // of what is in memory no more, and not on the disk for certain
+	settleAt []int  // what next was then
+	uploads  int
+	credit   float64 // bytes that the disk can write now
+	joined   bool
+	has      map[uint32][]byte
 }
 
 type flow struct {
@@ -294,6 +296,13 @@ func (s *sim) canSend(b *simBox, u Unit) bool {
 	return m != nil && m[u.At/8]>>(u.At%8)&1 == 1
 }
 
+// unpacked is how many times as long a unit is before compression. settled is how much the
+// copier takes until what it took before is on the disk for certain.
+const (
+	unpacked = 2
+	settled  = 34 << 20
+)
+
 // write writes what came to the disk of a box.
 func (s *sim) write(b *simBox) {
 	b.credit = min(b.credit+s.disk*tick.Seconds(), 2*s.unit+s.disk*tick.Seconds())
@@ -308,9 +317,14 @@ func (s *sim) write(b *simBox) {
 		for float64(len(b.oldest)+len(b.ready))*s.unit > s.cache {
 			old := b.oldest[0]
 			b.oldest = b.oldest[1:]
-			if s.noDisk {
-				s.hold(b, old, false)
+			s.hold(b, old, false)
+			if !s.noDisk {
+				b.settling, b.settleAt = append(b.settling, old), append(b.settleAt, b.next)
 			}
+		}
+		for len(b.settling) > 0 && float64(b.next-b.settleAt[0])*unpacked*s.unit >= settled {
+			s.hold(b, b.settling[0], true)
+			b.settling, b.settleAt = b.settling[1:], b.settleAt[1:]
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -114,7 +115,7 @@ func (s *session) hand(u *unit, at []chunk.Place, got func(object.Object, error)
 }
 
 // inUnit returns a chunk of a unit that is here, unless the copier has taken it.
-func (s *session) inUnit(u *unit, at chunk.Place) (i int, c came, ok bool) {
+func (s *session) inUnit(u *unit, at chunk.Place) (i int, c arrival, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if at.Region != int(u.of.number) {
@@ -189,23 +190,29 @@ func (s *session) took(u *unit, i int) {
 
 // retire keeps a unit, all of whose chunks the copier has taken, for other boxes.
 func (s *session) retire(u *unit) {
-	before := u.bytes
-	u.bytes = 0
-	for i := range u.came {
-		c := &u.came[i]
-		if c.stored.Codec == object.Raw {
-			c.stored.Data = bytes.Clone(c.stored.Data) // it is a part of the memory of all of them
-		}
-		c.raw = nil
-		u.bytes += int64(len(c.stored.Data))
-	}
-	s.memory += u.bytes - before
+	s.memory -= u.bytes
+	s.waiting -= u.bytes
+	u.slim()
+	s.memory += u.bytes
 	if !u.here || !u.proved {
 		s.drop(u)
 		return
 	}
 	s.kept.PushBack(u)
 	s.trim()
+}
+
+// slim keeps the chunks of a unit only as they are stored.
+func (u *unit) slim() {
+	u.bytes = 0
+	for i := range u.came {
+		c := &u.came[i]
+		if c.raw != nil && c.stored.Codec == object.Raw {
+			c.stored.Data = bytes.Clone(c.stored.Data) // it is a part of the memory of all of them
+		}
+		c.raw = nil
+		u.bytes += int64(len(c.stored.Data))
+	}
 }
 
 // trim drops units until the rest fits into the memory.
@@ -251,7 +258,7 @@ func (s *session) begin(f room.Fetch) {
 	to, alone := s.names.of(f.From), s.boxes == 1
 	s.work.Go(func() {
 		defer cancel(nil)
-		var came []came
+		var came []arrival
 		var err error
 		if f.From == room.Server {
 			came, err = s.fromServer(ctx, cancel, u, alone)
@@ -271,7 +278,7 @@ func (s *session) giveUp(f room.Fetch) {
 }
 
 // ended notes how a fetch ended.
-func (s *session) ended(ctx context.Context, f room.Fetch, u *unit, came []came, err error, proved bool) {
+func (s *session) ended(ctx context.Context, f room.Fetch, u *unit, came []arrival, err error, proved bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	defer s.wake()
@@ -290,17 +297,9 @@ func (s *session) ended(ctx context.Context, f room.Fetch, u *unit, came []came,
 	if u.here || u.left == 0 || s.units[u.id] != u {
 		return
 	}
-	u.came, u.here, u.proved = came, true, proved
-	whole := true
-	for _, c := range came {
-		u.bytes += int64(len(c.stored.Data))
-		if c.stored.Codec != object.Raw {
-			u.bytes += int64(len(c.raw))
-		}
-		whole = whole && c.err == nil
-	}
-	u.proved = u.proved && whole
-	s.memory += u.bytes
+	u.came, u.here = came, true
+	u.proved = proved && !slices.ContainsFunc(came, func(c arrival) bool { return c.err != nil })
+	s.keep(u)
 	from, to := u.of.chunks(u.id)
 	if u.proved && (s.disk && !u.edge || len(u.at) == to-from) {
 		setBit(u.of.have, int(u.id.At), true)
@@ -309,17 +308,35 @@ func (s *session) ended(ctx context.Context, f room.Fetch, u *unit, came []came,
 	s.trim()
 }
 
+// keep accounts for the memory of a unit that came. What was unpacked for the comparison with
+// its name is kept for the copier if there is room. Else the copier unpacks it again.
+func (s *session) keep(u *unit) {
+	stored := 0
+	for _, c := range u.came {
+		stored += len(c.stored.Data)
+		if u.bytes += int64(len(c.stored.Data)); c.raw != nil && c.stored.Codec != object.Raw {
+			u.bytes += int64(len(c.raw))
+		}
+	}
+	s.ratio += (float64(stored)/float64(u.raw) - s.ratio) / 16
+	if s.waiting+u.bytes > s.node.cfg.Memory/2 {
+		u.slim()
+	}
+	s.waiting += u.bytes
+	s.memory += u.bytes
+}
+
 // buffers are for a chunk each, as it is stored.
 var buffers = sync.Pool{New: func() any { return new([object.MaxChunk + 64<<10]byte) }}
 
 // fromServer fetches the chunks of a unit from the server. If the box is alone, nobody wants
 // them of it, so they need not be unpacked twice.
-func (s *session) fromServer(ctx context.Context, cancel context.CancelCauseFunc, u *unit, alone bool) ([]came, error) {
+func (s *session) fromServer(ctx context.Context, cancel context.CancelCauseFunc, u *unit, alone bool) ([]arrival, error) {
 	silent := time.AfterFunc(serverWait, func() { cancel(errSilent) })
 	defer silent.Stop()
 	buf := buffers.Get().(*[object.MaxChunk + 64<<10]byte)
 	defer buffers.Put(buf)
-	all, mem := make([]came, len(u.at)), newMemory(u, alone)
+	all, mem := make([]arrival, len(u.at)), newMemory(u, alone)
 	i := 0
 	err := chunk.GetAll(ctx, s.plain, u.places, buf[:0], func(o object.Object, err error) error {
 		silent.Reset(serverWait)
@@ -349,10 +366,10 @@ func (s *session) fromServer(ctx context.Context, cancel context.CancelCauseFunc
 }
 
 // fromPeer fetches the chunks of a unit from another box.
-func (s *session) fromPeer(ctx context.Context, u *unit, to peer.To) ([]came, error) {
+func (s *session) fromPeer(ctx context.Context, u *unit, to peer.To) ([]arrival, error) {
 	buf := buffers.Get().(*[object.MaxChunk + 64<<10]byte)
 	defer buffers.Put(buf)
-	all, mem := make([]came, len(u.at)), newMemory(u, false)
+	all, mem := make([]arrival, len(u.at)), newMemory(u, false)
 	err := s.node.peers.Chunks(ctx, to, u.of.page, u.at, u.refs, buf[:0], mem.next, func(i int, o object.Object, raw []byte) error {
 		s.count(&s.others, &s.node.fromPeers, len(o.Data))
 		all[i] = mem.keep(o, raw)
@@ -380,7 +397,7 @@ func newMemory(u *unit, none bool) *memory {
 func (m *memory) next(int) []byte { return m.raw[len(m.raw):] }
 
 // keep keeps a chunk that was unpacked into the memory. What is stored as it is takes no more.
-func (m *memory) keep(o object.Object, raw []byte) came {
+func (m *memory) keep(o object.Object, raw []byte) arrival {
 	if cap(m.raw)-len(m.raw) >= len(raw) && len(raw) > 0 && &m.raw[len(m.raw):][:1][0] == &raw[0] {
 		m.raw = m.raw[:len(m.raw)+len(raw)]
 	}
@@ -389,5 +406,5 @@ func (m *memory) keep(o object.Object, raw []byte) came {
 	} else {
 		o.Data = bytes.Clone(o.Data)
 	}
-	return came{stored: o, raw: raw}
+	return arrival{stored: o, raw: raw}
 }

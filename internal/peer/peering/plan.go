@@ -26,14 +26,14 @@ type unit struct {
 	ready  chan struct{} // closed when they came
 	here   bool          // they came
 	proved bool          // each was compared with its name
-	came   []came
+	came   []arrival
 	taken  []bool // by the copier
 	left   int    // how many of them it has not taken
 	bytes  int64  // of memory
 }
 
-// came is a chunk that came.
-type came struct {
+// arrival is a chunk that came.
+type arrival struct {
 	stored object.Object
 	raw    []byte // nil if it was not unpacked
 	err    error
@@ -189,7 +189,7 @@ func (b *builder) flush() error {
 		u.of.upTo = end
 		return nil
 	}
-	for !s.picker.Room(u.raw) {
+	for !s.picker.Room(s.stored(u)) || s.waiting > s.node.cfg.Memory {
 		moved := s.moved
 		s.mu.Unlock()
 		select {
@@ -201,11 +201,14 @@ func (b *builder) flush() error {
 			return nil
 		}
 	}
-	u.came, u.taken, u.left = make([]came, len(u.at)), make([]bool, len(u.at)), len(u.at)
+	u.came, u.taken, u.left = make([]arrival, len(u.at)), make([]bool, len(u.at)), len(u.at)
 	s.units[u.id] = u
 	u.of.upTo = end
-	s.picker.Add(time.Now(), u.id, u.raw)
+	s.picker.Add(time.Now(), u.id, s.stored(u))
 	s.broadcast()
 	s.wake()
 	return nil
 }
+
+// stored is about how many bytes a unit will have as it is stored.
+func (s *session) stored(u *unit) int { return max(1, int(float64(u.raw)*s.ratio)) }

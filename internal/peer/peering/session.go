@@ -52,8 +52,10 @@ type session struct {
 	units    map[room.Unit]*unit
 	kept     list.List // of *unit, all of whose chunks were taken, the oldest first
 	settling []settling
-	memory   int64 // bytes of all units
-	taken    int64 // bytes that the copier has taken
+	memory   int64   // bytes of all units
+	waiting  int64   // bytes of those that the copier has not taken
+	ratio    float64 // how long a chunk is as it is stored, in parts of its length
+	taken    int64   // bytes that the copier has taken
 	flights  map[uint64]context.CancelCauseFunc
 
 	asking   bool
@@ -77,13 +79,16 @@ type settling struct {
 // has no more than 32 slots of 1 MiB, and frees one when it has written it.
 const settled = 34 << 20
 
+// firstRatio is what ratio is before something came.
+const firstRatio = 0.5
+
 func newSession(im *Image, g copier.Gathering, j *wire.Joined) *session {
 	s := &session{
 		node: im.node, ask: im.ask, root: im.StoredImage.Image.Name, plain: im.StoredImage.Image.Getter(),
 		g: g, start: j.Start, unit: j.Unit, disk: !g.Cached && !g.Rotational, wakes: make(chan struct{}, 1),
 		joinedAs: *j, fetching: true, moved: make(chan struct{}), regions: map[uint32]*region{}, byPage: map[object.Name]*region{},
 		units: map[room.Unit]*unit{}, flights: map[uint64]context.CancelCauseFunc{},
-		answered: time.Now(), picker: room.NewPicker(time.Now(), im.node.cfg.Memory/2, rand.Uint64()),
+		answered: time.Now(), ratio: firstRatio, picker: room.NewPicker(time.Now(), room.Window(im.node.cfg.Memory), rand.Uint64()),
 	}
 	s.picker.Begin(room.Unit{Page: uint32(j.Start)})
 	s.image = im.StoredImage.Image.With(&getter{s: s, plain: s.plain})
