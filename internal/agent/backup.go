@@ -166,9 +166,6 @@ func (s *session) addReceipt(r image.Receipt, name string, d disk.Disk) {
 		known = "image " + r.Root
 	}
 	s.log.Info("%s: receipt: read %d, zero %d, written %d, verified %d bytes, %s", name, r.Read, r.Zero, r.Written, r.Verified, known)
-	if from := image.SourcesText(r.FromServer, r.FromPeers); from != "" {
-		s.log.Info("%s: %s", name, from)
-	}
 	for _, c := range r.Changed {
 		if c.Off >= d.Size {
 			s.log.Info("%s: bytes %d to %d have no place on the smaller disk, and are left out", name, c.Off, c.End()-1)
