@@ -40,13 +40,22 @@ func (s *session) give(ctx context.Context, at []chunk.Place, buf []byte, got fu
 	if here {
 		return s.hand(u, at, got)
 	}
+	return s.read(ctx, u, at[:s.alike(u, at)], buf, got)
+}
+
+// alike returns how many of some places can be read from the server together with the first: those of
+// the same unit, or those that will come with none.
+func (s *session) alike(u *unit, at []chunk.Place) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	n := 1
-	for ; u != nil && n < len(at); n++ {
-		if i, in := u.index(at[n].Chunk); !in || u.places[i] != at[n] {
+	for ; n < len(at); n++ {
+		other, known := s.unitOf(at[n])
+		if other != u || u == nil && !known && !s.lost && s.fetching {
 			break
 		}
 	}
-	return s.read(ctx, u, at[:n], buf, got)
+	return n
 }
 
 // await waits until the unit of a chunk is here. If that takes too long, here is false. If the

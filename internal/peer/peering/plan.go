@@ -51,7 +51,7 @@ func (u *unit) index(at int) (i int, ok bool) {
 
 // plan tells the picker of what the box will need, as far ahead as there is room for.
 func (s *session) plan() {
-	if err := s.planAll(); err != nil && s.ctx.Err() == nil {
+	if err := s.planAll(); err != nil && s.planning.Err() == nil {
 		s.node.cfg.Log("not all of the image is fetched together with other boxes: %v", err)
 	}
 	s.mu.Lock()
@@ -63,7 +63,7 @@ func (s *session) plan() {
 }
 
 func (s *session) planAll() error {
-	c, err := s.g.Coming(s.ctx)
+	c, err := s.g.Coming(s.planning)
 	if err != nil {
 		return err
 	}
@@ -140,7 +140,7 @@ func (b *builder) region(n int) error {
 		return err
 	}
 	s := b.s
-	l, err := s.laid.get(s.ctx, s.image, n)
+	l, err := s.laid.get(s.planning, s.image, n)
 	if err != nil {
 		return err
 	}
@@ -194,11 +194,11 @@ func (b *builder) flush() error {
 		s.mu.Unlock()
 		select {
 		case <-moved:
-		case <-s.ctx.Done():
+		case <-s.planning.Done():
 		}
 		s.mu.Lock()
-		if !s.fetching || s.ctx.Err() != nil {
-			return nil
+		if err := s.planning.Err(); err != nil {
+			return err
 		}
 	}
 	u.came, u.taken, u.left = make([]arrival, len(u.at)), make([]bool, len(u.at)), len(u.at)

@@ -34,9 +34,13 @@ type session struct {
 	ctx    context.Context // ends with the session
 	cancel context.CancelFunc
 	work   sync.WaitGroup
-	wakes  chan struct{} // something has happened that makes it worth looking
-	server atomic.Int64  // bytes from the server
-	others atomic.Int64  // bytes from other boxes
+
+	planning context.Context // ends when nothing is fetched any more
+	unplan   context.CancelFunc
+	plans    sync.WaitGroup
+	wakes    chan struct{} // something has happened that makes it worth looking
+	server   atomic.Int64  // bytes from the server
+	others   atomic.Int64  // bytes from other boxes
 
 	reading sync.RWMutex // held for reading while the disk is read for others
 	gone    bool         // the disk is not read for others any more
@@ -93,6 +97,7 @@ func newSession(im *Image, g copier.Gathering, j *wire.Joined) *session {
 	s.picker.Begin(room.Unit{Page: uint32(j.Start)})
 	s.image = im.StoredImage.Image.With(&getter{s: s, plain: s.plain})
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.planning, s.unplan = context.WithCancel(s.ctx)
 	return s
 }
 
@@ -105,12 +110,14 @@ func (s *session) joined() wire.Joined {
 // run begins to fetch, and to serve others.
 func (s *session) run() {
 	s.node.begin(s)
-	s.work.Go(s.plan)
+	s.plans.Go(s.plan)
 	s.work.Go(s.loop)
 }
 
 // fetched ends the fetching. Others are served on.
 func (s *session) fetched() {
+	s.unplan()
+	s.plans.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.fetching, s.planned = false, true
@@ -154,6 +161,7 @@ func (s *session) close() {
 	s.reading.Lock()
 	s.gone = true
 	s.reading.Unlock()
+	s.plans.Wait()
 	s.work.Wait()
 	ctx, cancel := context.WithTimeout(context.Background(), leaveLimit)
 	defer cancel()
