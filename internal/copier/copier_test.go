@@ -227,21 +227,21 @@ func TestWrites(t *testing.T) {
 
 func TestSumsAreBounded(t *testing.T) {
 	for size, group := range map[int64]int{1: 1, 1 << 40: 1, 1<<40 + mib: 2, 64 << 40: 64} {
-		if s := newSums(size); s.group != group {
+		if s := newSums(size / mib); s.group != group {
 			t.Errorf("%d bytes: group %d, want %d", size, s.group, group)
 		}
 	}
 	want, got := &sums{group: 4}, &sums{group: 4}
 	for i := range 6 {
-		want.add(sumOf([]byte{byte(i + 1)}))
+		want.add(SumOf([]byte{byte(i + 1)}))
 	}
 	for i := range 6 {
-		got.add(sumOf([]byte{max(byte(i+1), 2)})) // the first is wrong
+		got.add(SumOf([]byte{max(byte(i+1), 2)})) // the first is wrong
 		if same := got.same(want, i == 5); same != (i != 3) {
 			t.Errorf("after %d: same is %v", i, same)
 		}
 	}
-	got.add(sumOf(nil))
+	got.add(SumOf(nil))
 	if got.same(want, true) {
 		t.Error("more than was written is the same")
 	}

@@ -24,7 +24,7 @@ type diskState struct {
 	head       []byte        // the image's first MiB, or all of a smaller image
 	tail       []byte        // the image's last MiB, without what is in head
 	onDisk     bits          // which items of the image were found on the disk
-	written    *sums         // hashes of the body as it was written, or nil if the pieces tell their sums
+	written    *sums         // what the read-back must find, while the body is written; nil if it compares with the sums of the pieces
 	began      int64         // where on the disk the order of the pass that writes began
 	edges      *edges        // set when head and tail are complete
 	found      image.Receipt // result of the comparison before the first write

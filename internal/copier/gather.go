@@ -3,6 +3,8 @@ package copier
 import (
 	"context"
 
+	"github.com/zeebo/xxh3"
+
 	"testbox-imaging/internal/image"
 )
 
@@ -27,6 +29,17 @@ type Gathering struct {
 	// Coming opens the list of the pieces of data, in the order in which the pass that
 	// writes will take them. That is the order of Open. Each call opens a list of its own.
 	Coming func(ctx context.Context) (*Coming, error)
+}
+
+// Arriving is an Image that compares each piece with its Sum when it comes, which may
+// be long before the copier asks for it. Then the read-back need not make the Sum
+// again, which is most of what a read-back costs the processors.
+type Arriving interface {
+	Image
+	// Arrived gives the SumOf of the data of a piece that Bring has brought. It was made
+	// right after the data was compared with Sum, of the same bytes. So the read-back
+	// finds too what changed in memory since then.
+	Arrived(s image.Stored) xxh3.Uint128
 }
 
 // beginGathering lets an image that is a Gatherer begin.

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/zeebo/xxh3"
 	"pgregory.net/rapid"
 
 	"testbox-imaging/internal/chunk"
@@ -35,8 +36,9 @@ type late struct {
 	fails  error
 	told   Gathering
 	coming []coming
-	begun  int // calls of Gather
-	ended  int // calls of end
+	begun  int      // calls of Gather
+	ended  int      // calls of end
+	f      *fetched // forgets when Gather is called what was fetched; nil if nobody asks
 }
 
 type coming struct {
@@ -68,9 +70,15 @@ func (l *late) Gather(ctx context.Context, g Gathering) (func(), error) {
 	for {
 		p, brought, err := list.Next()
 		if err == io.EOF {
+			if l.f != nil {
+				clear(l.f.places)
+			}
 			return func() { l.ended++ }, nil
 		} else if err != nil {
 			return nil, err
+		}
+		if a, ok := p.Stored.(*arrived); ok {
+			p.Stored = a.Stored
 		}
 		at, ok := chunk.PlaceOf(p.Stored)
 		if !ok {
@@ -78,6 +86,73 @@ func (l *late) Gather(ctx context.Context, g Gathering) (func(), error) {
 		}
 		l.coming = append(l.coming, coming{at, brought})
 	}
+}
+
+// arriving is a late image that compares its pieces when they come. What change
+// does to a piece comes after that.
+type arriving struct {
+	*late
+	change func(at chunk.Place, data []byte)
+}
+
+// arrived is a piece of an arriving image.
+type arrived struct {
+	image.Stored
+	im  *arriving
+	n   int64
+	sum xxh3.Uint128
+}
+
+func (a *arriving) Open(ctx context.Context) (image.Reader, error) {
+	r, err := a.late.Open(ctx)
+	return arrivingReader{r, a}, err
+}
+
+func (a *arriving) Arrived(s image.Stored) xxh3.Uint128 { return s.(*arrived).sum }
+
+type arrivingReader struct {
+	image.Reader
+	im *arriving
+}
+
+func (r arrivingReader) Next() (image.Piece, error) {
+	p, err := r.Reader.Next()
+	if p.Stored != nil {
+		p.Stored = &arrived{Stored: p.Stored, im: r.im, n: p.Len}
+	}
+	return p, err
+}
+
+func unwrap(pieces []image.Stored) (out []image.Stored) {
+	for _, p := range pieces {
+		out = append(out, p.(*arrived).Stored)
+	}
+	return out
+}
+
+func (s *arrived) Check(pieces []image.Stored) error { return s.Stored.Check(unwrap(pieces)) }
+
+func (s *arrived) Bring(pieces []image.Stored, into func(i int) ([]byte, bool)) error {
+	dst := make([][]byte, len(pieces))
+	err := s.Stored.Bring(unwrap(pieces), func(i int) ([]byte, bool) {
+		dst[i], _ = into(i)
+		return dst[i], true
+	})
+	for i, p := range pieces {
+		if a := p.(*arrived); err == nil {
+			a.sum = SumOf(dst[i][:a.n])
+			if at, _ := chunk.PlaceOf(a.Stored); s.im.change != nil {
+				s.im.change(at, dst[i][:a.n])
+			}
+		}
+	}
+	return err
+}
+
+// lateKinds are the two kinds of late images.
+var lateKinds = map[string]func(*late) Image{
+	"late":     func(l *late) Image { return l },
+	"arriving": func(l *late) Image { return &arriving{late: l} },
 }
 
 // fetched notes which chunks are fetched.
@@ -266,8 +341,8 @@ func TestOrders(t *testing.T) {
 		from := rapid.IntRange(0, len(s.im.Root.Pages)-1).Draw(rt, "from")
 
 		f := &fetched{Getter: s.st.Getter(s.Root), places: map[chunk.Place]int{}}
-		l := &late{StoredImage: StoredImage{Image: s.im.With(f)}, from: from}
-		got, r, job := run(&counted{l, f})
+		l := &late{StoredImage: StoredImage{Image: s.im.With(f)}, from: from, f: f}
+		got, r, job := run(lateKinds[rapid.SampledFrom([]string{"late", "arriving"}).Draw(rt, "kind")](l))
 		if at := got.differs(want); at >= 0 || !reflect.DeepEqual(r, receipt) {
 			rt.Fatalf("from region %d on: block %d differs, receipt\n%+v, want\n%+v", from, at, r, receipt)
 		}
@@ -286,18 +361,6 @@ func TestOrders(t *testing.T) {
 			rt.Fatalf("verify from region %d on: %+v, want %+v, %v", from, other, v, err)
 		}
 	})
-}
-
-// counted is a late image of which only what is fetched after Gather counts.
-type counted struct {
-	*late
-	f *fetched
-}
-
-func (c *counted) Gather(ctx context.Context, g Gathering) (func(), error) {
-	end, err := c.late.Gather(ctx, g)
-	clear(c.f.places)
-	return end, err
 }
 
 // checkComing compares what was told to come with what was fetched.
@@ -358,6 +421,12 @@ func inBody(t testing.TB, im *chunk.Image, from int) (list []image.Piece) {
 // TestLossInEveryOrder: a write that is lost is found, wherever the order begins and
 // wherever on the disk it is.
 func TestLossInEveryOrder(t *testing.T) {
+	for kind, of := range lateKinds {
+		t.Run(kind, func(t *testing.T) { lossInEveryOrder(t, of) })
+	}
+}
+
+func lossInEveryOrder(t *testing.T, of func(*late) Image) {
 	_, s := threeRegions(t)
 	for from := range s.im.Root.Pages {
 		pieces := inBody(t, s.im, from)
@@ -365,7 +434,7 @@ func TestLossInEveryOrder(t *testing.T) {
 			i := slices.IndexFunc(pieces, func(p image.Piece) bool { return regionOf(p.Ranges[0].Off) == region })
 			for _, verify := range []ReadBack{VerifyAll, VerifyWritten, VerifyNone} {
 				a := &faults.Altering{Target: newSparse(s.im.Root.Size), At: pieces[i].Ranges[0].Off + 1, Nth: 1}
-				job := Job{Name: "sda", Image: &late{StoredImage: StoredImage{Image: s.im}, from: from}, Target: a}
+				job := Job{Name: "sda", Image: of(&late{StoredImage: StoredImage{Image: s.im}, from: from}), Target: a}
 				_, err := Restore(t.Context(), []Job{job}, RestoreOptions{Verify: verify, flush: 1})
 				if (err == nil) != (verify == VerifyNone) || a.Hits() == 0 || err != nil && !strings.Contains(err.Error(), "read back otherwise") {
 					t.Errorf("from region %d on, lost in region %d, verify %d: %v", from, region, verify, err)
@@ -439,6 +508,12 @@ func (d *overwritten) WriteAt(b []byte, off int64) (int, error) {
 // TestLessRoomInEveryOrder: what later bytes overwrite is noticed at the first place
 // of the order, and on both sides of the disk's end.
 func TestLessRoomInEveryOrder(t *testing.T) {
+	for kind, of := range lateKinds {
+		t.Run(kind, func(t *testing.T) { lessRoomInEveryOrder(t, of) })
+	}
+}
+
+func lessRoomInEveryOrder(t *testing.T, of func(*late) Image) {
 	_, s := threeRegions(t)
 	for from := range s.im.Root.Pages {
 		pieces := inBody(t, s.im, from)
@@ -452,10 +527,61 @@ func TestLessRoomInEveryOrder(t *testing.T) {
 		}
 		for i, p := range victims {
 			d := &overwritten{Target: newSparse(s.im.Root.Size), early: p.Ranges[0], late: last.Ranges[0].Off, read: make(chan struct{})}
-			job := Job{Name: "sda", Image: &late{StoredImage: StoredImage{Image: s.im}, from: from}, Target: d}
+			job := Job{Name: "sda", Image: of(&late{StoredImage: StoredImage{Image: s.im}, from: from}), Target: d}
 			_, err := Restore(t.Context(), []Job{job}, RestoreOptions{Full: true, flush: 1})
 			if err == nil || !strings.Contains(err.Error(), "less room than it says") {
 				t.Errorf("from region %d on, place %d at %v: %v", from, i, p.Ranges, err)
+			}
+		}
+	}
+}
+
+// TestChangedInMemory: what changes after a piece was compared is found when the disk
+// is read back, be it of the head, of the tail or between them. In the larger image two
+// pieces share a sum, and the last piece has one by itself.
+func TestChangedInMemory(t *testing.T) {
+	for _, size := range []int64{2*chunk.RegionSize + 6*mib, 9<<30 + 6*mib} {
+		disk := newSparse(size)
+		used := []image.Range{{Len: 3 * mib}, {Off: chunk.RegionSize - mib, Len: 2 * mib}, {Off: size - 3*mib, Len: 3 * mib}}
+		if size > 9<<30 {
+			used = slices.Insert(used, 2, image.Range{Off: 5 * chunk.RegionSize, Len: 4096}) // so that their number is odd
+		}
+		for _, r := range used {
+			disk.noiseAt(r, 1)
+		}
+		s := saveOf(t, disk, mapOf(int(size), without([]image.Range{{Len: size}}, used)...), SourceOptions{})
+		run := func(verify ReadBack, change func(at chunk.Place, data []byte)) error {
+			l := &late{StoredImage: StoredImage{Image: s.im}, from: 1}
+			target := newSparse(size)
+			job := Job{Name: "sda", Image: &arriving{l, change}, Target: target}
+			_, err := Restore(t.Context(), []Job{job}, RestoreOptions{Verify: verify, Full: true, flush: 1})
+			if change == nil && target.differs(disk) >= 0 {
+				t.Errorf("%d bytes, verify %d: not restored", size, verify)
+			}
+			return err
+		}
+		var places []chunk.Place
+		r := s.im.ReaderFrom(t.Context(), 1)
+		for p, err := r.Next(); err == nil; p, err = r.Next() {
+			if at, ok := chunk.PlaceOf(p.Stored); ok {
+				places = append(places, at)
+			}
+		}
+		d := diskState{imageSize: size, job: Job{Image: &arriving{late: &late{}}}}
+		if group := d.newWritten().group; size > 9<<30 && (group != 2 || len(places)%2 == 0) {
+			t.Fatalf("%d pieces, in groups of %d", len(places), group)
+		}
+		for _, verify := range []ReadBack{VerifyAll, VerifyWritten, VerifyNone} {
+			must(t, run(verify, nil))
+			for i, victim := range places {
+				err := run(verify, func(at chunk.Place, data []byte) {
+					if at == victim {
+						data[len(data)/2] ^= 1
+					}
+				})
+				if verify != VerifyNone && (err == nil || !strings.Contains(err.Error(), "read back otherwise")) {
+					t.Errorf("%d bytes, piece %d of %d, verify %d: %v", size, i, len(places), verify, err)
+				}
 			}
 		}
 	}

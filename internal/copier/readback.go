@@ -10,6 +10,7 @@ import (
 
 	"github.com/zeebo/xxh3"
 
+	"testbox-imaging/internal/chunk"
 	"testbox-imaging/internal/disk"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/object"
@@ -32,7 +33,8 @@ func (r *restore) readBack(ctx context.Context, d *diskState, k *kept) error {
 }
 
 // readBackByName compares the disk with the sums that the image tells. A piece's
-// sum is the name of its chunk in the store.
+// sum is the name of its chunk in the store. Pieces of an Arriving image that were
+// written are compared with what was made of them when they came.
 func (r *restore) readBackByName(ctx context.Context, d *diskState, k *kept, again *spots) error {
 	c, err := newComparison(ctx, d)
 	if err != nil {
@@ -51,11 +53,20 @@ func (r *restore) readBackByName(ctx context.Context, d *diskState, k *kept, aga
 		}
 		return err
 	}
-	return c.pass(ctx, r.back, "verify "+d.job.Name, func(s *pieceSlot) error {
+	var got arrivals
+	if d.written != nil {
+		got.sums = sums{group: d.written.group}
+	}
+	err = c.pass(ctx, r.back, "verify "+d.job.Name, func(s *pieceSlot) error {
 		for i := range s.parts {
 			p := &s.parts[i]
 			if len(p.diff) > 0 {
 				return whoseFault(p)
+			}
+			if d.arrived(p) {
+				if err := got.add(p, d.written); err != nil {
+					return err
+				}
 			}
 			if c.skips(p) {
 				continue
@@ -68,6 +79,42 @@ func (r *restore) readBackByName(ctx context.Context, d *diskState, k *kept, aga
 		}
 		return nil
 	})
+	if err == nil && d.written != nil {
+		err = got.end(d.written)
+	}
+	return err
+}
+
+// arrived reports whether the read-back compares a part with what an Arriving image
+// made of it when it came.
+func (d *diskState) arrived(p *part) bool {
+	return d.written != nil && d.job.Image.PiecesProved() && p.content == image.Data && !p.onDisk
+}
+
+// arrivals are the hashes of such parts, as they were read back.
+type arrivals struct {
+	sums
+	first, length int64 // of the last group of parts: where on the disk its first byte is, and how many bytes it has
+}
+
+// add adds a part, and compares the group that ends with it.
+func (a *arrivals) add(p *part, want *sums) error {
+	if a.n%a.group == 0 {
+		a.first, a.length = p.ranges()[0].Off, 0
+	}
+	a.length += p.n
+	a.sums.add(p.sum)
+	return a.check(want, false)
+}
+
+// end compares the last group, and sees that nothing was left out.
+func (a *arrivals) end(want *sums) error { return a.check(want, true) }
+
+func (a *arrivals) check(want *sums, all bool) error {
+	if !a.same(want, all) {
+		return notKept(a.first, a.length)
+	}
+	return nil
 }
 
 // readBackBySum compares the disk with the sums of what was written.
@@ -90,10 +137,10 @@ func (r *restore) readBackBySum(ctx context.Context, d *diskState, k *kept, agai
 		if err := readFull(d.job.Target, s.onDisk(p), p.single[0].Off); err != nil {
 			return err
 		}
-		p.sum = sumOf(s.onDisk(p))
+		p.sum = SumOf(s.onDisk(p))
 		return nil
 	}
-	got := newSums(d.imageSize)
+	got := newSums(d.imageSize / pieceSize)
 	collect := func(s *pieceSlot) error {
 		p := &s.parts[0]
 		got.add(p.sum)
@@ -107,7 +154,7 @@ func (r *restore) readBackBySum(ctx context.Context, d *diskState, k *kept, agai
 			r.opt.Progress("verify "+d.job.Name, d.receipt.Verified, to-from)
 		}
 		if sum := p.sum; s.early {
-			again.add(p.ranges(), func(b []byte) bool { return sumOf(b) == sum })
+			again.add(p.ranges(), func(b []byte) bool { return SumOf(b) == sum })
 		}
 		return nil
 	}
@@ -212,8 +259,8 @@ func notKept(off, n int64) error {
 const maxSums = 1 << 20
 
 // sums has hashes of what was written, so that the read-back can be compared with
-// them and say which place differs. It has a hash for each piece. On disks beyond
-// 1 TiB it has one for each group of pieces.
+// them and say which place differs. It has a hash for each piece. Of a large disk it
+// has one for each group of pieces.
 type sums struct {
 	group int // number of pieces in one entry, a power of two
 
@@ -222,16 +269,35 @@ type sums struct {
 	list []xxh3.Uint128
 }
 
-func newSums(size int64) *sums {
+// newSums makes room for the hashes of so many pieces.
+func newSums(pieces int64) *sums {
 	s := &sums{group: 1}
-	for size/image.PieceSize/int64(s.group) > maxSums {
+	for pieces/int64(s.group) > maxSums {
 		s.group *= 2
 	}
 	return s
 }
 
-// sumOf is the hash of a piece. The hash of zeros is zero, whatever their length.
-func sumOf(b []byte) xxh3.Uint128 {
+// leastPiece is the mean length of the pieces of a stored image, at the least. A page
+// has no room for more of them.
+const leastPiece = chunk.RegionSize / (object.MaxPage / 32)
+
+// newWritten makes the sums of what will be written, if the read-back needs them.
+func (d *diskState) newWritten() *sums {
+	if d.opt.Verify == VerifyNone {
+		return nil
+	}
+	if !d.job.Image.PiecesProved() {
+		return newSums(d.imageSize / pieceSize)
+	}
+	if _, ok := d.job.Image.(Arriving); ok {
+		return newSums(d.imageSize / leastPiece)
+	}
+	return nil
+}
+
+// SumOf is the hash of a piece. The hash of zeros is zero, whatever their length.
+func SumOf(b []byte) xxh3.Uint128 {
 	if image.IsZero(b) {
 		return xxh3.Uint128{}
 	}
@@ -264,6 +330,9 @@ func (s *sums) same(want *sums, all bool) bool {
 	defer want.mu.Unlock()
 	if s.n > want.n || all && s.n != want.n {
 		return false
+	}
+	if s.n == 0 {
+		return true
 	}
 	if s.n%s.group != 0 && !all {
 		return true

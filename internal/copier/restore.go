@@ -170,6 +170,7 @@ func (r *restore) body(ctx context.Context, d *diskState) error {
 	}
 	defer end()
 	k := newKept(d.job.Target, d.flushEvery())
+	d.written = d.newWritten()
 	g, ctx := errgroup.WithContext(ctx)
 	start := time.Now()
 	var written, verified time.Duration

@@ -82,9 +82,6 @@ func (r *restore) write(ctx context.Context, d *diskState, wrote func(to, n int6
 	}
 	defer st.close()
 	st.buffers = d.needsBytes
-	if !d.job.Image.PiecesProved() && r.opt.Verify != VerifyNone {
-		d.written = newSums(d.imageSize)
-	}
 	unpack := func(slots []*pieceSlot) error { return d.unpack(st, slots) }
 	done := int64(0)
 	collect := func(s *pieceSlot) error {
@@ -127,7 +124,7 @@ func (d *diskState) unpack(st *stream, slots []*pieceSlot) error {
 			}
 			if d.written != nil && p.content == image.Data {
 				for at, r := range d.body(p) { // one range at most, as PiecesProved is false
-					p.sum = sumOf(s.raw[at:][:r.Len])
+					p.sum = SumOf(s.raw[at:][:r.Len])
 				}
 			}
 		}
@@ -137,7 +134,9 @@ func (d *diskState) unpack(st *stream, slots []*pieceSlot) error {
 
 // bring is unpack for an image in a store. All its pieces come together. Where the
 // read-back compares the disk with the sum that a piece tells, the bytes are not
-// compared with it before. Head and tail are compared in memory at that time.
+// compared with it before. Head and tail are compared in memory at that time. An
+// Arriving image has compared them, and the read-back compares the disk with what it
+// made of them then.
 func (d *diskState) bring(slots []*pieceSlot) error {
 	var pieces []image.Stored
 	var dst [][]byte
@@ -150,6 +149,14 @@ func (d *diskState) bring(slots []*pieceSlot) error {
 	if len(pieces) > 0 {
 		if err := pieces[0].Bring(pieces, func(i int) ([]byte, bool) { return dst[i], compare[i] }); err != nil {
 			return err
+		}
+	}
+	if d.written != nil {
+		arriving := d.job.Image.(Arriving)
+		for _, s := range slots {
+			for p := range s.pieces() {
+				p.sum = arriving.Arrived(p.piece.Stored)
+			}
 		}
 	}
 	for _, s := range slots { // not earlier, since Bring spoils what lies behind a piece
@@ -239,9 +246,12 @@ func (d *diskState) wrote(s *pieceSlot, p *part) {
 }
 
 // rememberSum adds a part's hash to those that the read-back must find. It does
-// nothing if the image's pieces tell their sums.
+// nothing if the read-back compares with the sum that a piece tells.
 func (d *diskState) rememberSum(p *part) {
-	if d.written == nil {
+	if d.arrived(p) {
+		d.written.add(p.sum)
+	}
+	if d.written == nil || d.job.Image.PiecesProved() {
 		return
 	}
 	if p.content == image.Zero {
