@@ -371,6 +371,9 @@ func checkReceipt(r *image.Receipt) error {
 			return fmt.Errorf("the receipt of %s has %d bytes of something", r.Image, n)
 		}
 	}
+	if max(r.FromServer, r.FromPeers) > maxRoomBytes {
+		return fmt.Errorf("the receipt of %s has %d and %d bytes of chunks", r.Image, r.FromServer, r.FromPeers)
+	}
 	for _, list := range [][]image.Range{r.Changed, r.Differ, r.Bad} {
 		for _, at := range list {
 			if at.Off < 0 || at.Len < 0 || at.Len > math.MaxInt64-at.Off {

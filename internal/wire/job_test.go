@@ -166,6 +166,8 @@ func TestJobMessages(t *testing.T) {
 		"less than nothing":  func(r *Result) { r.Receipts[0].Written = -1 },
 		"less from a server": func(r *Result) { r.Receipts[0].FromServer = -1 },
 		"less from boxes":    func(r *Result) { r.Receipts[0].FromPeers = -1 },
+		"much from a server": func(r *Result) { r.Receipts[0].FromServer = maxRoomBytes + 1 },
+		"much from boxes":    func(r *Result) { r.Receipts[0].FromPeers = maxRoomBytes + 1 },
 		"a range below 0":    func(r *Result) { r.Receipts[0].Bad = []image.Range{{Off: -1, Len: 1}} },
 		"a range too far":    func(r *Result) { r.Receipts[0].Bad = []image.Range{{Off: 2, Len: 1<<63 - 1}} },
 		"too busy":           func(r *Result) { r.Receipts[0].Stages[0].Busy = 2 },
