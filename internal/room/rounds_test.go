@@ -82,6 +82,9 @@ var bars = []bar{
 	{name: "all blocked", one: netns(1), r: netns(16).with(func(r *round) {
 		r.blocked = func(int, int) bool { return true }
 	}), longer: 10 * time.Second, sent: 16.2},
+	{name: "4 boxes, all blocked", one: netns(1), r: netns(4).with(func(r *round) {
+		r.blocked = func(int, int) bool { return true }
+	}), longer: 10 * time.Second, sent: 4.1},
 	{name: "one blocked", one: netns(1), r: netns(16).with(func(r *round) {
 		r.blocked = func(a, b int) bool { return a == 4 || b == 4 }
 	}), mean: 1.35, sent: 2.1},

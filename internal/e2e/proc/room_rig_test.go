@@ -15,6 +15,7 @@ import (
 
 	"testbox-imaging/internal/bench/measure"
 	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/object"
 	"testbox-imaging/internal/testenv"
 )
 
@@ -37,33 +38,53 @@ const (
 	roomDisk    = roomRegions * roomRegion
 	firstBox    = 21
 	sourceBox   = 11
+	roomGroup   = "lab"
+	// roomUnit is the length of a unit in bytes before compression. Half of that is stored.
+	roomUnit = 512 << 10
+	// roomMemory is how many bytes of memory chunks may take in a box, for itself and for others. So the window of a
+	// box has as many units as the simulator's, which has 16 MiB: there a unit takes what is stored of it.
+	roomMemory = 48 * mib
 )
 
 // roomSite is a server, the disk of which it has a backup, and boxes that can restore that.
 type roomSite struct {
 	*serverSite
 	source *testDisk
-	used   []image.Range // of the source
-	boxes  []*servedBox
-	port   string // of the switch, to which the server is connected
+	data   []image.Range // of the source, which an image has
+	// foreign is the name of a page of another backup of the source. Only a region differs there.
+	foreign object.Name
+	evil    []*hostile // of the round that runs
+	boxes   []*servedBox
+	port    string // of the switch, to which the server is connected
 }
 
 // newRoomSite makes a room. each is how many bytes of a region are used.
-func newRoomSite(t testing.TB, config string, boxes int, each int64) *roomSite {
+func newRoomSite(t testing.TB, boxes int, each int64) *roomSite {
 	t.Helper()
 	testenv.Tools(t, "tc", "sfdisk", "mkswap")
-	r := &roomSite{serverSite: initServer(t, tempDir(t), config)}
+	r := &roomSite{serverSite: initServer(t, tempDir(t), fmt.Sprintf("[room]\nunit = %d\n", roomUnit))}
 	r.lan, r.host = newHost(t), newHost(t)
 	for _, command := range []string{"link set lo up", bridge, "link set br0 up"} {
 		r.lan.ip(t, command)
 	}
 	r.port = r.join(r.host, serverIP)
 	r.start()
-	r.source = disk("sda", func(t testing.TB, path string) { r.used = scatter(t, path, each) }).ofSize(roomDisk)
-	r.box(sourceBox, r.source).act(done, "backup")
+	r.source = disk("sda", func(t testing.TB, path string) { r.data = scatter(t, path, each) }).ofSize(roomDisk)
+	b := r.box(sourceBox, r.source)
+	writeAt(t, r.source.file, mib, noise(wreckSeed, roomUnit))
+	b.act(done, "backup")
+	other := &hostile{servedBox: b, id: b.ask("restore")}
+	other.open(t.Context())
+	r.foreign = other.image.Root.Pages[0]
+	other.close()
+	half(t, r.source.file, image.Range{Off: mib, Len: each}, 0)
+	b.act(done, "backup")
 	r.limit(r.host, r.port)
+	r.rooms(true)
 	for i := range boxes {
 		b := r.box(firstBox+i, disk("sda", nil).ofSize(roomDisk))
+		b.args = []string{"--room-memory", fmt.Sprint(roomMemory)}
+		r.does(done, []string{"box", "add", b.addr, "--groups", roomGroup})
 		r.limit(b.host, b.port)
 		r.boxes = append(r.boxes, b)
 	}
@@ -82,6 +103,12 @@ func limitOf(card string) []string {
 	return strings.Fields("tc qdisc replace dev " + card + " root tbf rate " + portRate + " burst 64kb latency 50ms")
 }
 
+// rooms lets boxes get chunks from each other, or not.
+func (r *roomSite) rooms(on bool) {
+	r.t.Helper()
+	r.does(done, []string{"group", "set", roomGroup, "--peers", map[bool]string{true: "on", false: "off"}[on]})
+}
+
 // isolate keeps boxes from each other, as a firewall does that drops what it does not like, or lets
 // them speak again. They reach the server all the same.
 func (r *roomSite) isolate(on bool) {
@@ -89,21 +116,6 @@ func (r *roomSite) isolate(on bool) {
 	for _, b := range r.boxes {
 		r.lan.ip(r.t, fmt.Sprintf("link set %s type bridge_slave isolated %s", b.port, map[bool]string{true: "on", false: "off"}[on]))
 	}
-}
-
-// sent is how many bytes the server has sent, with what Ethernet, TCP and TLS add.
-func (r *roomSite) sent() int64 {
-	r.t.Helper()
-	argv := r.lan.in("cat", "/proc/net/dev")
-	for line := range strings.Lines(run(r.t, "", argv[0], argv[1:]...)) {
-		if name, rest, _ := strings.Cut(strings.TrimSpace(line), ":"); name == r.port {
-			n, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64) // received by the switch
-			must(r.t, err)
-			return n
-		}
-	}
-	r.t.Fatalf("the switch has no port %s", r.port)
-	return 0
 }
 
 // scatter makes a disk with a partition of data in each region. The rest of the region is swap, of which an
@@ -161,10 +173,10 @@ func (d *testDisk) wipe(t testing.TB) {
 // nearly makes the disk of a box the image, but for a twentieth, which is another one for each box.
 func (r *roomSite) nearly(b *servedBox, number int) {
 	r.t.Helper()
-	const block = 512 << 10
+	const block = roomUnit
 	d := b.disks[0]
 	d.wipe(r.t)
-	for _, u := range r.used {
+	for _, u := range r.data {
 		data := readPart(r.t, r.source.file, u.Off, u.Len)
 		for at := 0; at+block <= len(data); at += block {
 			if n := int(u.Off)/block + at/block; (n*7919+number*104729+n*number*31)%1000 < 50 {
@@ -183,12 +195,47 @@ func (r *roomSite) same(b *servedBox) bool {
 	must(r.t, err)
 	must(r.t, unix.Fsync(int(dev.Fd())))
 	must(r.t, dev.Close())
-	for _, u := range r.used {
+	for _, u := range r.data {
 		if !bytes.Equal(readPart(r.t, d.file, u.Off, u.Len), readPart(r.t, r.source.file, u.Off, u.Len)) {
 			return false
 		}
 	}
 	return true
+}
+
+// roomUsed is what a room has used so far.
+type roomUsed struct {
+	server          int // process
+	cpu             measure.Used
+	sent            int64 // by the server, with what Ethernet, TCP and TLS add
+	working, passed int64 // of the processors of this machine, in hundredths of a second
+}
+
+func (r *roomSite) used() (u roomUsed) {
+	r.t.Helper()
+	u.server = r.proc.Process.Pid
+	var err error
+	u.cpu, err = measure.Process(u.server)
+	must(r.t, err)
+	argv := r.lan.in("cat", "/proc/net/dev")
+	for line := range strings.Lines(run(r.t, "", argv[0], argv[1:]...)) {
+		if name, rest, _ := strings.Cut(strings.TrimSpace(line), ":"); name == r.port {
+			u.sent, err = strconv.ParseInt(strings.Fields(rest)[0], 10, 64) // received by the switch
+			must(r.t, err)
+		}
+	}
+	const idle, wait = 3, 4
+	text, err := os.ReadFile("/proc/stat")
+	must(r.t, err)
+	line, _, _ := strings.Cut(string(text), "\n")
+	for i, f := range strings.Fields(line)[1:9] {
+		n, err := strconv.ParseInt(f, 10, 64)
+		must(r.t, err)
+		if u.passed += n; i != idle && i != wait {
+			u.working += n
+		}
+	}
+	return u
 }
 
 // ran is how one box went through a round.

@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -54,30 +53,9 @@ func (h host) listen(t testing.TB, address string) *net.UDPConn {
 		return err
 	}}
 	var c net.PacketConn
-	var err error
-	h.inside(t, func() { c, err = l.ListenPacket(t.Context(), "udp4", address) })
-	must(t, err)
+	must(t, h.inside(func() (err error) { c, err = l.ListenPacket(t.Context(), "udp4", address); return err }))
 	t.Cleanup(func() { c.Close() })
 	return c.(*net.UDPConn)
-}
-
-// inside does something in the network of a host. The thread does it that is here, and
-// comes back: if it ended, the kernel would kill the processes that it has started.
-func (h host) inside(t testing.TB, do func()) {
-	t.Helper()
-	runtime.LockOSThread()
-	here, err := os.Open("/proc/thread-self/ns/net")
-	must(t, err)
-	defer here.Close()
-	there, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", h.cmd.Process.Pid))
-	must(t, err)
-	defer there.Close()
-	must(t, unix.Setns(int(there.Fd()), unix.CLONE_NEWNET))
-	do()
-	if err := unix.Setns(int(here.Fd()), unix.CLONE_NEWNET); err != nil {
-		t.Fatal(err) // the thread stays locked, since it is in the wrong place
-	}
-	runtime.UnlockOSThread()
 }
 
 func (m *firmware) say(p *dhcpv4.DHCPv4) {

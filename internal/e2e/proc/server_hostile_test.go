@@ -14,13 +14,10 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/box"
@@ -56,29 +53,12 @@ func (b *servedBox) intruder() *intruder {
 	return i
 }
 
-// dial connects from the host. A socket belongs to the network in which it was made,
-// whoever uses it afterwards.
-func (h host) dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	// The thread must not end, since processes that it has started would end with it.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	home, err := os.Open("/proc/thread-self/ns/net")
-	if err != nil {
-		return nil, err
-	}
-	defer home.Close()
-	there, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", h.cmd.Process.Pid))
-	if err != nil {
-		return nil, err
-	}
-	defer there.Close()
-	if err := unix.Setns(int(there.Fd()), unix.CLONE_NEWNET); err != nil {
-		return nil, err
-	}
-	conn, err := (&net.Dialer{Timeout: 10 * time.Second}).DialContext(ctx, network, addr)
-	if backErr := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); backErr != nil {
-		panic(backErr) // anything that this thread does from now on would be in the wrong network
-	}
+// dial connects from the host.
+func (h host) dial(ctx context.Context, network, addr string) (conn net.Conn, err error) {
+	err = h.inside(func() (err error) {
+		conn, err = (&net.Dialer{Timeout: 10 * time.Second}).DialContext(ctx, network, addr)
+		return err
+	})
 	return conn, err
 }
 

@@ -7,12 +7,16 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"testbox-imaging/internal/bootcfg"
+	"testbox-imaging/internal/room"
 	"testbox-imaging/internal/testenv"
 )
 
@@ -61,13 +65,39 @@ func (h host) ip(t testing.TB, command string) {
 	run(t, "", argv[0], argv[1:]...)
 }
 
+// inside does something in the network of the host. A socket belongs to the network in which it was made,
+// whoever uses it afterwards.
+func (h host) inside(do func() error) error {
+	// The thread must not end, since processes that it has started would end with it.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	home, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return err
+	}
+	defer home.Close()
+	there, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", h.cmd.Process.Pid))
+	if err != nil {
+		return err
+	}
+	defer there.Close()
+	if err := unix.Setns(int(there.Fd()), unix.CLONE_NEWNET); err != nil {
+		return err
+	}
+	err = do()
+	if backErr := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); backErr != nil {
+		panic(backErr) // anything that this thread does from now on would be in the wrong network
+	}
+	return err
+}
+
 // serverSite is a storage server with its network.
 type serverSite struct {
 	t     testing.TB
 	prog  programs
 	state string
 	host  host
-	lan   host // has the bridge; most often it is the server's host
+	lan   host // has the bridge, if it is not the server's host that has it
 	ports int
 	proc  *exec.Cmd // nil if the server does not run
 	log   string    // path of what the server prints
@@ -89,7 +119,6 @@ func newServerSiteIn(t testing.TB, state, config string) *serverSite {
 	t.Helper()
 	s := initServer(t, state, config)
 	s.host = newHost(t)
-	s.lan = s.host
 	for _, command := range []string{"link set lo up", bridge, "addr add " + serverIP + "/24 dev br0", "link set br0 up"} {
 		s.host.ip(t, command)
 	}
@@ -225,9 +254,13 @@ type servedJob struct {
 	Wait                                             *struct{ Reason, Text string }
 	Receipts                                         []struct {
 		Read, Written, Skipped, Verified int64
+		FromServer, FromPeers            int64
 		Hooks                            []struct{ Hook string }
 	}
 	Warnings []string
+	Room     struct {
+		Faults []struct{ Fault room.Fault }
+	}
 }
 
 // jobs parses what a command with --json printed.
@@ -245,7 +278,8 @@ type servedBox struct {
 	*testBox
 	site *serverSite
 	host host
-	port string // of the bridge, to which it is connected
+	port string   // of the bridge, to which it is connected
+	args []string // more of the agent
 }
 
 // box plugs a box in. number is the last part of its address.
@@ -283,10 +317,14 @@ func (s *serverSite) join(h host, addr string) (port string) {
 // plug puts a card into a host, with a cable to the bridge. It returns the name of the bridge's port.
 func (s *serverSite) plug(h host) (port string) {
 	s.t.Helper()
+	lan := s.lan
+	if lan.cmd == nil {
+		lan = s.host
+	}
 	s.ports++
 	port = fmt.Sprintf("port%d", s.ports)
-	s.lan.ip(s.t, fmt.Sprintf("link add %s type veth peer name eth0 netns %d", port, h.cmd.Process.Pid))
-	s.lan.ip(s.t, "link set "+port+" master br0 up")
+	lan.ip(s.t, fmt.Sprintf("link add %s type veth peer name eth0 netns %d", port, h.cmd.Process.Pid))
+	lan.ip(s.t, "link set "+port+" master br0 up")
 	return port
 }
 
@@ -336,8 +374,9 @@ func (b *servedBox) start() *agent { b.t.Helper(); return b.startIn(b.host) }
 func (b *servedBox) startIn(h host) *agent {
 	b.t.Helper()
 	a := &agent{t: b.t, lines: make(chan string, 1000), ended: make(chan struct{})}
-	argv := h.in("setpriv", "--bounding-set=-sys_boot", b.prog.agent, "run", "--ssh", b.path("ssh"), "--cmdline", b.path("cmdline"),
-		"--sys", b.path("sys"), "--proc", b.path("proc"), "--dev", b.path("dev"), "--run", b.path("run"), "--address", b.addr, "--host", boxHost)
+	argv := h.in(append([]string{"setpriv", "--bounding-set=-sys_boot", b.prog.agent, "run", "--ssh", b.path("ssh"),
+		"--cmdline", b.path("cmdline"), "--sys", b.path("sys"), "--proc", b.path("proc"), "--dev", b.path("dev"), "--run", b.path("run"),
+		"--address", b.addr, "--host", boxHost}, b.args...)...)
 	a.cmd = exec.Command(argv[0], argv[1:]...)
 	a.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	a.cmd.Stderr = &lineWriter{emit: a.line}

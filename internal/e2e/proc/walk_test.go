@@ -414,12 +414,12 @@ func TestSetupOddMachines(t *testing.T) {
 			case "ports":
 				var udp net.PacketConn
 				var tcp net.Listener
-				var noUDP, noTCP error
-				h.inside(t, func() {
+				must(t, h.inside(func() error {
+					var noUDP, noTCP error
 					udp, noUDP = net.ListenPacket("udp4", ":69")
 					tcp, noTCP = net.Listen("tcp", ":8443")
-				})
-				must(t, errors.Join(noUDP, noTCP))
+					return errors.Join(noUDP, noTCP)
+				}))
 				defer udp.Close()
 				defer tcp.Close()
 			case "little room":
