@@ -725,7 +725,7 @@ func TestCover(t *testing.T) {
 			if c.complete() != m.complete() {
 				rt.Fatalf("complete is %v after %d of %d", c.complete(), c.to/unit, size)
 			}
-			piece := m.drawPiece(rnd, begin)
+			piece := m.drawPiece(rnd, begin, anywhere || wrong > 0)
 			if len(piece) == 0 {
 				piece = []image.Range{{Off: int64(rnd.IntN(int(size))), Len: 1}} // one more than all
 			}
@@ -806,13 +806,13 @@ func (m *coverModel) add(piece []image.Range) bool {
 	return true
 }
 
-// drawPiece draws a piece that fits, if the order begins at begin. It is empty at
-// the end.
-func (m *coverModel) drawPiece(rnd *rand.Rand, begin int64) (piece []image.Range) {
+// drawPiece draws the next piece. The first one is at begin, if it may be there or
+// that is to be wrong. It is empty at the end.
+func (m *coverModel) drawPiece(rnd *rand.Rand, begin int64, there bool) (piece []image.Range) {
 	at, wrapped, ok := m.due()
 	limit := int64(len(m.had))
 	switch {
-	case !m.begun && m.anywhere:
+	case !m.begun && there:
 		at = begin
 	case !ok:
 		return nil
