@@ -112,17 +112,18 @@ const (
 
 // Server serves the requests of agents.
 type Server struct {
-	cfg     Config
-	memory  *memory
-	strange *memory // of strangers
-	places  *placeCache
-	opens   chan struct{}   // one for each image that is being opened
-	adds    chan struct{}   // one for each backup that is being committed
-	hellos  chan struct{}   // one for each hello that is with the desk
-	ctx     context.Context // ends when the server closes
-	stop    context.CancelFunc
-	spare   sparing.Limit
-	rooms   rooms
+	cfg      Config
+	memory   *memory
+	strange  *memory // of strangers
+	places   *placeCache
+	verdicts *verdicts
+	opens    chan struct{}   // one for each image that is being opened
+	adds     chan struct{}   // one for each backup that is being committed
+	hellos   chan struct{}   // one for each hello that is with the desk
+	ctx      context.Context // ends when the server closes
+	stop     context.CancelFunc
+	spare    sparing.Limit
+	rooms    rooms
 
 	mu      sync.Mutex // guards the fields below
 	clients map[string]*client
@@ -163,8 +164,8 @@ func New(cfg Config) *Server {
 	}
 	s := &Server{
 		cfg: cfg, memory: newMemory(cfg.Memory, cfg.Answer/4), strange: newMemory(cfg.Memory/strangeMemory, cfg.Answer/4),
-		places: newPlaceCache(placesMemory),
-		opens:  make(chan struct{}, opensAtOnce), adds: make(chan struct{}, commitsAtOnce), hellos: make(chan struct{}, deskAtOnce),
+		places: newPlaceCache(placesMemory), verdicts: newVerdicts(verdictsMemory, keepVerdicts),
+		opens: make(chan struct{}, opensAtOnce), adds: make(chan struct{}, commitsAtOnce), hellos: make(chan struct{}, deskAtOnce),
 		rooms:   rooms{open: map[object.Name]*openRoom{}},
 		clients: map[string]*client{}, commits: map[string]chan struct{}{}, strangersBy: map[netip.Addr]int{},
 	}

@@ -310,36 +310,25 @@ func (s *Server) check(ctx context.Context, q *request) error {
 	defer release()
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
+	return q.verdicts(ctx, im.image, places, roomy(buf))
+}
+
+// verdicts answers with the verdicts of places of an image.
+func (q *request) verdicts(ctx context.Context, im *chunk.Image, places []wire.Place, buf []byte) error {
 	q.w.Header().Set("Content-Type", bytesType)
-	var known []byte
-	last := time.Now()
-	tell := func(v wire.Verdict) error {
-		known = append(known, byte(v))
-		if err := ctx.Err(); err != nil || time.Since(last) <= flushEvery {
-			return err
-		}
-		if _, err := q.Write(known); err != nil {
-			return err
-		}
-		known, last = known[:0], time.Now()
-		return q.flush()
-	}
-	for len(places) > 0 {
-		at, err := q.find(ctx, im.image, places)
+	a := &answer{q: q, ctx: ctx, places: places, last: time.Now()}
+	for len(a.places) > 0 {
+		at, err := q.find(ctx, im, a.places)
 		if len(at) == 0 {
-			err = tell(wire.VerdictOf(err))
-			places = places[1:]
+			a.add(err)
+			err = a.flush()
 		} else {
-			err = chunk.CheckAll(ctx, im.image.Getter(), at, roomy(buf), func(err error) error {
-				q.lacks(ctx, places[0], err)
-				places = places[1:]
-				return tell(wire.VerdictOf(err))
-			})
+			err = q.s.verdicts.check(ctx, im.Getter(), at, buf, a)
 		}
 		if err != nil {
 			return err
 		}
 	}
-	_, err = q.Write(known)
+	_, err := q.Write(a.known)
 	return err
 }

@@ -2,6 +2,7 @@ package boxapi_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -14,9 +15,11 @@ import (
 
 	"testbox-imaging/internal/backup"
 	"testbox-imaging/internal/boxapi"
+	"testbox-imaging/internal/chunk"
 	"testbox-imaging/internal/conform"
 	"testbox-imaging/internal/copier"
 	"testbox-imaging/internal/faults"
+	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/remote"
 )
 
@@ -130,4 +133,80 @@ func backupAndRestore(t *testing.T, c *remote.Client, box string, disk []byte) e
 		err = errors.New("the restored disk has other bytes")
 	}
 	return errors.Join(err, im.Close())
+}
+
+// countedChecks are images of a store that count how often a chunk is checked there.
+type countedChecks struct {
+	chunk.Images
+	checks atomic.Int64
+}
+
+func (c *countedChecks) OpenImage(ctx context.Context, r *image.Record, disk string) (*chunk.Image, error) {
+	im, err := c.Images.OpenImage(ctx, r, disk)
+	if err != nil {
+		return nil, err
+	}
+	return chunk.OpenImage(ctx, &countedGetter{im.Getter(), im.Getter().(chunk.Aware), c}, im.Name)
+}
+
+type countedGetter struct {
+	chunk.Getter
+	chunk.Aware
+	c *countedChecks
+}
+
+func (g *countedGetter) Check(ctx context.Context, at chunk.Place, buf []byte) error {
+	g.c.checks.Add(1)
+	return g.Getter.Check(ctx, at, buf)
+}
+
+// TestLockStep: 16 boxes that check the same image at once cost the store about as many
+// looks as one.
+func TestLockStep(t *testing.T) {
+	const boxes = 16
+	counted := &countedChecks{}
+	r := newRig(t, nil, func(c *boxapi.Config) { counted.Images, c.Images = c.Images, counted })
+	s, rec := r.store.Begin(), newRecord()
+	_, err := backup.Make(t.Context(), s, rec, []backup.Disk{diskOf("sda", conform.Disks(16 * mib)["noise"])}, backup.Options{})
+	must(t, errors.Join(err, s.Close()))
+	check := func(c *remote.Client) (n, bad int, err error) {
+		im, err := c.OpenImage(t.Context(), rec, "sda")
+		if err != nil {
+			return 0, 0, err
+		}
+		region, err := im.Region(t.Context(), 0)
+		if err != nil {
+			return 0, 0, err
+		}
+		var at []chunk.Place
+		for i := range region.Len() {
+			p, _ := region.Place(i)
+			at = append(at, p)
+		}
+		err = im.Getter().(chunk.Bulk).CheckAll(t.Context(), at, nil, func(err error) error {
+			if n++; err != nil {
+				bad++
+			}
+			return nil
+		})
+		return n, bad, errors.Join(err, im.Close())
+	}
+	clients := make([]*remote.Client, boxes)
+	for i := range clients {
+		clients[i] = r.client(all)
+	}
+	var room sync.WaitGroup
+	for _, c := range clients {
+		room.Go(func() {
+			if n, bad, err := check(c); n < 20 || bad > 0 || err != nil {
+				t.Errorf("%d of %d chunks are bad: %v", bad, n, err)
+			}
+		})
+	}
+	room.Wait()
+	n, _, err := check(clients[0])
+	must(t, err)
+	if looks := counted.checks.Load(); looks < int64(n) || looks > 2*int64(n) {
+		t.Errorf("%d chunks were looked at %d times", n, looks)
+	}
 }

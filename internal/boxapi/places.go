@@ -1,7 +1,6 @@
 package boxapi
 
 import (
-	"container/list"
 	"context"
 	"sync"
 
@@ -14,13 +13,10 @@ import (
 // images together. A region is known by the names of its root and of its page, so
 // images that are opened twice share it.
 type placeCache struct {
-	limit int64         // bytes
 	reads chan struct{} // one for each page that is being read
 
-	mu     sync.Mutex // guards the fields below
-	size   int64
-	recent list.List // of *cachedRegion, the most recently used first
-	by     map[regionKey]*list.Element
+	mu    sync.Mutex // guards known
+	known recent[regionKey, *chunk.Region]
 }
 
 type regionKey struct {
@@ -28,18 +24,12 @@ type regionKey struct {
 	region int
 }
 
-type cachedRegion struct {
-	key    regionKey
-	region *chunk.Region
-	size   int64
-}
-
 // pagesAtOnce is how many pages are read at a time to find places. One takes up to about
 // 5 MiB meanwhile, which no request counts.
 const pagesAtOnce = 4
 
 func newPlaceCache(limit int64) *placeCache {
-	return &placeCache{limit: limit, reads: make(chan struct{}, pagesAtOnce), by: map[regionKey]*list.Element{}}
+	return &placeCache{reads: make(chan struct{}, pagesAtOnce), known: newRecent[regionKey, *chunk.Region](limit)}
 }
 
 // find returns the place in an image that a client means. If the image has no such
@@ -80,31 +70,15 @@ func (c *placeCache) region(ctx context.Context, im *chunk.Image, key regionKey)
 	if err != nil {
 		return nil, err
 	}
-	c.put(&cachedRegion{key, r, 200 + 32*int64(r.Len())})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.known.put(key, r, 200+32*int64(r.Len()))
 	return r, nil
 }
 
 func (c *placeCache) get(key regionKey) *chunk.Region {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	e := c.by[key]
-	if e == nil {
-		return nil
-	}
-	c.recent.MoveToFront(e)
-	return e.Value.(*cachedRegion).region
-}
-
-func (c *placeCache) put(r *cachedRegion) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.by[r.key] != nil {
-		return
-	}
-	c.by[r.key] = c.recent.PushFront(r)
-	for c.size += r.size; c.size > c.limit; {
-		old := c.recent.Remove(c.recent.Back()).(*cachedRegion)
-		delete(c.by, old.key)
-		c.size -= old.size
-	}
+	r, _ := c.known.get(key)
+	return r
 }

@@ -2,6 +2,7 @@ package boxapi
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -32,10 +33,10 @@ func (g *slowPages) Get(ctx context.Context, at chunk.Place, buf []byte) (object
 	return g.Getter.Get(ctx, at, buf)
 }
 
-// TestPagesAtOnce: however many requests look for places, few pages are in memory at a
-// time, and few are read again. A request is answered before it has read all pages.
-func TestPagesAtOnce(t *testing.T) {
-	const regions, each = 16, 8
+// newImage makes an image of so many regions with so many chunks each, and opens it by a
+// getter that is made of the store's. Each chunk of a region is another one. All regions are
+// equal.
+func newImage(t *testing.T, regions, chunks int, wrap func(chunk.Getter) chunk.Getter) *chunk.Image {
 	m := new(conform.MemStore)
 	ses := m.Begin()
 	put := func(kind object.Kind, raw []byte) object.Name {
@@ -45,30 +46,33 @@ func TestPagesAtOnce(t *testing.T) {
 		}
 		return key.Name
 	}
-	content := []byte("a chunk")
-	page := chunk.Page{Chunks: []chunk.Ref{{Name: put(object.Chunk, content), Len: len(content)}}}
-	page.Append(image.Data, int64(len(content)))
-	page.Append(image.Zero, chunk.RegionSize-int64(len(content)))
-	root := &chunk.Root{Size: regions * chunk.RegionSize, SectorSize: 512}
+	var page chunk.Page
+	for i := range chunks {
+		content := fmt.Appendf(nil, "chunk %d of %d", i, chunks)
+		page.Chunks = append(page.Chunks, chunk.Ref{Name: put(object.Chunk, content), Len: len(content)})
+		page.Append(image.Data, int64(len(content)))
+	}
+	data := page.Len()
+	page.Append(image.Zero, chunk.RegionSize-data)
+	root := &chunk.Root{Size: int64(regions) * chunk.RegionSize, SectorSize: 512}
 	for range regions {
 		root.Pages = append(root.Pages, put(object.Page, page.Marshal()))
 	}
-	rec := &image.Record{Format: image.RecordFormat, Box: "10.0.0.7", Disks: []image.RecordedDisk{{Name: "sda",
-		Disk: image.Identity{Size: root.Size, SectorSize: 512}, Data: regions * int64(len(content)),
-		Zero: root.Size - regions*int64(len(content)), Root: put(object.Root, root.Marshal())}}}
-	if err := ses.Commit(t.Context(), rec); err != nil {
-		t.Fatal(err)
-	}
-	stored, err := m.OpenImage(t.Context(), rec, "sda")
+	name := put(object.Root, root.Marshal())
+	im, err := chunk.OpenImage(t.Context(), wrap(m.Getter(name)), name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer stored.Close()
-	g := &slowPages{Getter: stored.Getter()}
-	im, err := chunk.OpenImage(t.Context(), g, stored.Name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	t.Cleanup(func() { im.Close() })
+	return im
+}
+
+// TestPagesAtOnce: however many requests look for places, few pages are in memory at a
+// time, and few are read again. A request is answered before it has read all pages.
+func TestPagesAtOnce(t *testing.T) {
+	const regions, each = 16, 8
+	g := &slowPages{}
+	im := newImage(t, regions, 1, func(of chunk.Getter) chunk.Getter { g.Getter = of; return g })
 	q := &request{s: &Server{places: newPlaceCache(1 << 20)}}
 	var places []wire.Place
 	for i := range regions {

@@ -121,6 +121,13 @@ type Getter interface {
 	Close() error
 }
 
+// Aware is a Getter that knows without reading which objects are lost.
+type Aware interface {
+	// Lacks returns an error if an object is known to be missing or damaged, as far as
+	// that can be told without reading it. The error is one that Check would return.
+	Lacks(at Place) error
+}
+
 // Place is where an object is in an image. Only an Image makes places, from the
 // tree that it has read, and each level of a tree has the hashes of the next.
 // So a Getter that is given a place of its image knows that the object belongs

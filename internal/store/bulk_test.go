@@ -82,9 +82,26 @@ func TestGetAll(t *testing.T) {
 		t.Errorf("the error of the caller became %v", err)
 	}
 	flip(t, under, packsOf(t, under, chunks)[0], 8*1000)
+	lost := func() (lost []error) {
+		for _, p := range at {
+			if err := g.(chunk.Aware).Lacks(p); err != nil {
+				lost = append(lost, err)
+			}
+		}
+		return lost
+	}
+	if l := lost(); len(l) > 0 {
+		t.Errorf("known to be lost before anybody has read it: %v", l)
+	}
 	get(1<<20, object.ErrDamaged)
 	get(1<<20, chunk.ErrMissing)
+	if l := lost(); len(l) != 1 || !errors.Is(l[0], chunk.ErrMissing) {
+		t.Errorf("known to be lost: %v", l)
+	}
 	must(t, im.Close())
+	if l := lost(); len(l) != len(at) || !errors.Is(l[0], chunk.ErrClosed) {
+		t.Errorf("known of a closed image: %v", l)
+	}
 	closed := 0
 	must(t, g.CheckAll(t.Context(), at, nil, func(err error) error {
 		if errors.Is(err, chunk.ErrClosed) {

@@ -65,15 +65,39 @@ type imageGetter struct {
 	closed atomic.Bool
 }
 
-// Get implements chunk.Getter.
-func (g *imageGetter) Get(ctx context.Context, at chunk.Place, buf []byte) (object.Object, error) {
+var _ chunk.Aware = (*imageGetter)(nil)
+
+// may returns an error unless the object at a place may be read.
+func (g *imageGetter) may(at chunk.Place) error {
 	switch {
 	case g.closed.Load():
-		return object.Object{}, fmt.Errorf("image %v: %w", g.image, chunk.ErrClosed)
+		return fmt.Errorf("image %v: %w", g.image, chunk.ErrClosed)
 	case at.Image() != g.image:
-		return object.Object{}, fmt.Errorf("%v of image %v, asked of image %v: %w", at.Key(), at.Image(), g.image, chunk.ErrMissing)
+		return fmt.Errorf("%v of image %v, asked of image %v: %w", at.Key(), at.Image(), g.image, chunk.ErrMissing)
+	}
+	return nil
+}
+
+// Get implements chunk.Getter.
+func (g *imageGetter) Get(ctx context.Context, at chunk.Place, buf []byte) (object.Object, error) {
+	if err := g.may(at); err != nil {
+		return object.Object{}, err
 	}
 	return g.from.get(ctx, at.Key(), buf)
+}
+
+// Lacks implements chunk.Aware. What anything in this process finds damaged is not in the
+// index any more: a read, a collection or a scrub.
+func (g *imageGetter) Lacks(at chunk.Place) error {
+	if err := g.may(at); err != nil {
+		return err
+	}
+	g.from.mu.Lock()
+	defer g.from.mu.Unlock()
+	if _, there := g.from.index.Get(at.Key()); !there {
+		return fmt.Errorf("%v: %w", at.Key(), chunk.ErrMissing)
+	}
+	return nil
 }
 
 // Check implements chunk.Getter. Whatever reads an object from a pack compares
