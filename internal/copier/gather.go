@@ -26,6 +26,8 @@ type Gathering struct {
 	Target     Target // it may be read until the caller of Restore closes it
 	Rotational bool   // as in Job
 	Cached     bool   // as in Job
+	// ReadsBack says that an Arriving image is asked for what arrived.
+	ReadsBack bool
 	// Coming opens the list of the pieces of data, in the order in which the pass that
 	// writes will take them. That is the order of Open. Each call opens a list of its own.
 	Coming func(ctx context.Context) (*Coming, error)
@@ -36,6 +38,8 @@ type Gathering struct {
 // again, which is most of what a read-back costs the processors.
 type Arriving interface {
 	Image
+	// Arrives is asked after Gather. If it is false, the image does not do so after all.
+	Arrives() bool
 	// Arrived gives the SumOf of the data of a piece that Bring has brought. It was made
 	// right after the data was compared with Sum, of the same bytes. So the read-back
 	// finds too what changed in memory since then.
@@ -48,7 +52,9 @@ func (d *diskState) beginGathering(ctx context.Context) (end func(), err error) 
 	if !ok {
 		return func() {}, nil
 	}
-	return g.Gather(ctx, Gathering{Target: d.job.Target, Rotational: d.job.Rotational, Cached: d.job.Cached, Coming: d.coming})
+	return g.Gather(ctx, Gathering{
+		Target: d.job.Target, Rotational: d.job.Rotational, Cached: d.job.Cached, ReadsBack: d.opt.Verify != VerifyNone, Coming: d.coming,
+	})
 }
 
 // Coming lists the pieces of data of an image. It is for one goroutine.

@@ -108,6 +108,8 @@ func (a *arriving) Open(ctx context.Context) (image.Reader, error) {
 	return arrivingReader{r, a}, err
 }
 
+func (a *arriving) Arrives() bool { return true }
+
 func (a *arriving) Arrived(s image.Stored) xxh3.Uint128 { return s.(*arrived).sum }
 
 type arrivingReader struct {

@@ -290,7 +290,7 @@ func (d *diskState) newWritten() *sums {
 	if !d.job.Image.PiecesProved() {
 		return newSums(d.imageSize / pieceSize)
 	}
-	if _, ok := d.job.Image.(Arriving); ok {
+	if a, ok := d.job.Image.(Arriving); ok && a.Arrives() {
 		return newSums(d.imageSize / leastPiece)
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -148,13 +149,14 @@ func (s *Server) serve(h func(w http.ResponseWriter, r *http.Request, root objec
 		defer s.served.Done()
 		http.NewResponseController(w).SetReadDeadline(time.Now().Add(room.QuietWait))
 		root, err := s.admit(r)
-		if err != nil {
+		switch {
+		case err == nil:
+			err = h(w, r, root)
+		case !errors.Is(err, errNotServed): // a box that has just left is asked for some seconds more
 			from, _, _ := net.SplitHostPort(r.RemoteAddr)
 			if more, ok := s.spare.Take(from); ok {
 				s.cfg.Log("%s asked for chunks of this box, and was refused: %v%s", from, err, more)
 			}
-		} else {
-			err = h(w, r, root)
 		}
 		if err == nil {
 			return
@@ -167,6 +169,8 @@ func (s *Server) serve(h func(w http.ResponseWriter, r *http.Request, root objec
 		w.Write(b)
 	}
 }
+
+var errNotServed = fmt.Errorf("%w: this box does not serve the image", wire.ErrToken)
 
 // admit returns the image that a request may be about.
 func (s *Server) admit(r *http.Request) (root object.Name, err error) {
@@ -184,7 +188,7 @@ func (s *Server) admit(r *http.Request) (root object.Name, err error) {
 	}
 	secret, ok := s.cfg.Secret(t.Root)
 	if !ok {
-		return root, fmt.Errorf("%w: this box does not serve the image", wire.ErrToken)
+		return root, errNotServed
 	}
 	return t.Root, secret.Check(t, s.cfg.Now(), from.Addr(), wire.FingerprintOf(r.TLS.PeerCertificates[0]))
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"testbox-imaging/internal/chunk"
+	"testbox-imaging/internal/copier"
 	"testbox-imaging/internal/object"
 	"testbox-imaging/internal/peer"
 	"testbox-imaging/internal/room"
@@ -115,6 +116,9 @@ func (s *session) hand(u *unit, at []chunk.Place, got func(object.Object, error)
 		if c.raw != nil { // it need not be unpacked again
 			o.Codec, o.Data = object.Raw, c.raw
 		}
+		if c.err == nil {
+			s.given(at[n], c.sum)
+		}
 		if err := got(o, c.err); err != nil {
 			return n, err
 		}
@@ -154,12 +158,17 @@ func (s *session) read(ctx context.Context, u *unit, at []chunk.Place, buf []byt
 			}
 		}()
 	}
+	var raw []byte
 	err = chunk.GetAll(reads, s.plain, at, buf, func(o object.Object, err error) error {
 		if err != nil && context.Cause(reads) == errUnwanted && ctx.Err() == nil {
 			return errUnwanted
 		}
-		if err == nil {
+		if err == nil && o.Kind == object.Chunk {
 			s.count(&s.server, &s.node.fromServer, len(o.Data))
+			if raw, err = decode(o, at[n], raw[:0]); err == nil {
+				s.given(at[n], copier.SumOf(raw))
+				o.Codec, o.Data = object.Raw, raw
+			}
 		}
 		if err := got(o, err); err != nil {
 			return err
@@ -264,17 +273,17 @@ func (s *session) begin(f room.Fetch) {
 	}
 	ctx, cancel := context.WithCancelCause(s.ctx)
 	s.flights[f.Number] = cancel
-	to, alone := s.names.of(f.From), s.boxes == 1
+	to := s.names.of(f.From)
 	s.work.Go(func() {
 		defer cancel(nil)
 		var came []arrival
 		var err error
 		if f.From == room.Server {
-			came, err = s.fromServer(ctx, cancel, u, alone)
+			came, err = s.fromServer(ctx, cancel, u)
 		} else {
 			came, err = s.fromPeer(ctx, u, to)
 		}
-		s.ended(ctx, f, u, came, err, !alone || f.From != room.Server)
+		s.ended(f, u, came, err)
 	})
 }
 
@@ -287,7 +296,7 @@ func (s *session) giveUp(f room.Fetch) {
 }
 
 // ended notes how a fetch ended.
-func (s *session) ended(ctx context.Context, f room.Fetch, u *unit, came []arrival, err error, proved bool) {
+func (s *session) ended(f room.Fetch, u *unit, came []arrival, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	defer s.wake()
@@ -307,7 +316,7 @@ func (s *session) ended(ctx context.Context, f room.Fetch, u *unit, came []arriv
 		return
 	}
 	u.came, u.here = came, true
-	u.proved = proved && !slices.ContainsFunc(came, func(c arrival) bool { return c.err != nil })
+	u.proved = !slices.ContainsFunc(came, func(c arrival) bool { return c.err != nil })
 	s.keep(u)
 	from, to := u.of.chunks(u.id)
 	if u.proved && (s.disk && !u.edge || len(u.at) == to-from) {
@@ -338,28 +347,30 @@ func (s *session) keep(u *unit) {
 // buffers are for a chunk each, as it is stored.
 var buffers = sync.Pool{New: func() any { return new([object.MaxChunk + 64<<10]byte) }}
 
-// fromServer fetches the chunks of a unit from the server. If the box is alone, nobody wants
-// them of it, so they need not be unpacked twice.
-func (s *session) fromServer(ctx context.Context, cancel context.CancelCauseFunc, u *unit, alone bool) ([]arrival, error) {
+// decode unpacks a chunk, and compares it with the name that belongs to the place.
+func decode(o object.Object, at chunk.Place, dst []byte) ([]byte, error) {
+	if o.Key != at.Key() {
+		return nil, fmt.Errorf("asked for %v, got %v: %w", at.Key(), o.Key, object.ErrDamaged)
+	}
+	return o.Decode(dst)
+}
+
+// fromServer fetches the chunks of a unit from the server.
+func (s *session) fromServer(ctx context.Context, cancel context.CancelCauseFunc, u *unit) ([]arrival, error) {
 	silent := time.AfterFunc(serverWait, func() { cancel(errSilent) })
 	defer silent.Stop()
 	buf := buffers.Get().(*[object.MaxChunk + 64<<10]byte)
 	defer buffers.Put(buf)
-	all, mem := make([]arrival, len(u.at)), newMemory(u, alone)
+	all, mem := make([]arrival, len(u.at)), newMemory(u)
 	i := 0
 	err := chunk.GetAll(ctx, s.plain, u.places, buf[:0], func(o object.Object, err error) error {
 		silent.Reset(serverWait)
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
-		case err == nil && o.Key != u.places[i].Key():
-			err = fmt.Errorf("asked for %v, got %v: %w", u.places[i].Key(), o.Key, object.ErrDamaged)
-		case err == nil && alone:
-			o.Data = bytes.Clone(o.Data)
-			all[i].stored = o
 		case err == nil:
 			var raw []byte
-			if raw, err = o.Decode(mem.next(i)); err == nil {
+			if raw, err = decode(o, u.places[i], mem.next(i)); err == nil {
 				all[i] = mem.keep(o, raw)
 			}
 		}
@@ -378,7 +389,7 @@ func (s *session) fromServer(ctx context.Context, cancel context.CancelCauseFunc
 func (s *session) fromPeer(ctx context.Context, u *unit, to peer.To) ([]arrival, error) {
 	buf := buffers.Get().(*[object.MaxChunk + 64<<10]byte)
 	defer buffers.Put(buf)
-	all, mem := make([]arrival, len(u.at)), newMemory(u, false)
+	all, mem := make([]arrival, len(u.at)), newMemory(u)
 	err := s.node.peers.Chunks(ctx, to, u.of.page, u.at, u.refs, buf[:0], mem.next, func(i int, o object.Object, raw []byte) error {
 		s.count(&s.others, &s.node.fromPeers, len(o.Data))
 		all[i] = mem.keep(o, raw)
@@ -388,18 +399,9 @@ func (s *session) fromPeer(ctx context.Context, u *unit, to peer.To) ([]arrival,
 }
 
 // memory is for the chunks of a unit before compression, one after the other.
-type memory struct {
-	refs []chunk.Ref
-	raw  []byte
-}
+type memory struct{ raw []byte }
 
-func newMemory(u *unit, none bool) *memory {
-	m := &memory{refs: u.refs}
-	if !none {
-		m.raw = make([]byte, 0, u.raw+object.Slack)
-	}
-	return m
-}
+func newMemory(u *unit) *memory { return &memory{make([]byte, 0, u.raw+object.Slack)} }
 
 // next returns memory for the next chunk. Chunks are unpacked in their order, since Decode may
 // spoil what lies behind its result.
@@ -415,5 +417,5 @@ func (m *memory) keep(o object.Object, raw []byte) arrival {
 	} else {
 		o.Data = bytes.Clone(o.Data)
 	}
-	return arrival{stored: o, raw: raw}
+	return arrival{stored: o, raw: raw, sum: copier.SumOf(raw)}
 }

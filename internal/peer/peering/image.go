@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/zeebo/xxh3"
+
 	"testbox-imaging/internal/chunk"
 	"testbox-imaging/internal/copier"
 	"testbox-imaging/internal/image"
@@ -12,7 +14,7 @@ import (
 )
 
 // Image is an image that is fetched together with other boxes while it is written. It
-// implements copier.Gatherer.
+// implements copier.Gatherer and copier.Arriving.
 type Image struct {
 	copier.StoredImage
 	node *Node
@@ -20,7 +22,10 @@ type Image struct {
 	s    *session // nil as long as the box is in no room
 }
 
-var _ copier.Gatherer = (*Image)(nil)
+var (
+	_ copier.Gatherer = (*Image)(nil)
+	_ copier.Arriving = (*Image)(nil)
+)
 
 // joinLimit is how long a box waits for the answer whether there is a room. Without one it
 // reads from the server.
@@ -54,10 +59,25 @@ func (im *Image) join(ctx context.Context, g copier.Gathering) (*session, error)
 	ctx, cancel := context.WithTimeout(ctx, joinLimit)
 	defer cancel()
 	j, err := im.ask.Join(ctx, wire.Join{Port: port, Key: im.node.print})
-	if err != nil || !j.On {
+	if err != nil {
 		return nil, err
 	}
+	im.node.mu.Lock()
+	im.node.answered = true
+	im.node.mu.Unlock()
+	if !j.On {
+		return nil, nil
+	}
 	return newSession(im, g, j), nil
+}
+
+// Arrives implements copier.Arriving. What comes from the room was compared with its name.
+func (im *Image) Arrives() bool { return im.s != nil }
+
+// Arrived implements copier.Arriving.
+func (im *Image) Arrived(p image.Stored) xxh3.Uint128 {
+	at, _ := chunk.PlaceOf(p)
+	return im.s.arrived(at)
 }
 
 // Prove implements copier.Image.

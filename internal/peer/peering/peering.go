@@ -56,6 +56,8 @@ type Node struct {
 	open   map[object.Name]*session // that serve others
 	latest *session                 // that fetches, or fetched last
 	closed bool
+	// answered says that the server knows of rooms, and wants boxes in them or not.
+	answered bool
 }
 
 // NewNode makes a Node. It does nothing before an Image of it is written to a disk.
@@ -121,16 +123,19 @@ func (n *Node) Image(im *chunk.Image, ask Room) *Image {
 	return &Image{StoredImage: copier.StoredImage{Image: im}, node: n, ask: ask}
 }
 
-// State says from where the bytes come that the box restores. It is nil if the box is in no
-// room.
+// State says from where the bytes come that the box restores. It is nil as long as the server
+// has not said whether there are rooms, since an older server does not know of them.
 func (n *Node) State() *wire.RoomState {
 	n.mu.Lock()
-	s := n.latest
+	s, answered := n.latest, n.answered
 	n.mu.Unlock()
-	if s == nil {
-		return nil
+	switch {
+	case s != nil:
+		return s.state()
+	case answered:
+		return &wire.RoomState{}
 	}
-	return s.state()
+	return nil
 }
 
 // Close ends all that is served. Images are closed first.

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/zeebo/xxh3"
+
 	"testbox-imaging/internal/chunk"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/object"
@@ -25,7 +27,7 @@ type unit struct {
 
 	ready  chan struct{} // closed when they came
 	here   bool          // they came
-	proved bool          // each was compared with its name
+	proved bool          // each is here, and was compared with its name
 	came   []arrival
 	taken  []bool // by the copier
 	left   int    // how many of them it has not taken
@@ -35,7 +37,8 @@ type unit struct {
 // arrival is a chunk that came.
 type arrival struct {
 	stored object.Object
-	raw    []byte // nil if it was not unpacked
+	raw    []byte       // before compression; nil if there was no memory for it
+	sum    xxh3.Uint128 // of raw, made when it was compared with its name
 	err    error
 }
 

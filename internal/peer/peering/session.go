@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/zeebo/xxh3"
+
 	"testbox-imaging/internal/chunk"
 	"testbox-imaging/internal/copier"
 	"testbox-imaging/internal/image"
@@ -54,7 +56,8 @@ type session struct {
 	regions  map[uint32]*region
 	byPage   map[object.Name]*region
 	units    map[room.Unit]*unit
-	kept     list.List // of *unit, all of whose chunks were taken, the oldest first
+	sums     map[chunk.Place]xxh3.Uint128 // of chunks that the copier takes, until it asks for them
+	kept     list.List                    // of *unit, all of whose chunks were taken, the oldest first
 	settling []settling
 	memory   int64   // bytes of all units
 	waiting  int64   // bytes of those that the copier has not taken
@@ -91,7 +94,7 @@ func newSession(im *Image, g copier.Gathering, j *wire.Joined) *session {
 		node: im.node, ask: im.ask, root: im.StoredImage.Image.Name, plain: im.StoredImage.Image.Getter(),
 		g: g, start: j.Start, unit: j.Unit, disk: !g.Cached && !g.Rotational, wakes: make(chan struct{}, 1),
 		joinedAs: *j, fetching: true, moved: make(chan struct{}), regions: map[uint32]*region{}, byPage: map[object.Name]*region{},
-		units: map[room.Unit]*unit{}, flights: map[uint64]context.CancelCauseFunc{},
+		units: map[room.Unit]*unit{}, sums: map[chunk.Place]xxh3.Uint128{}, flights: map[uint64]context.CancelCauseFunc{},
 		answered: time.Now(), ratio: firstRatio, picker: room.NewPicker(time.Now(), room.Window(im.node.cfg.Memory), rand.Uint64()),
 	}
 	s.picker.Begin(room.Unit{Page: uint32(j.Start)})
@@ -132,6 +135,24 @@ func (s *session) fetched() {
 	if s.met {
 		s.node.cfg.Log("%s; %s went to other boxes", image.SourcesText(server, others), image.SizeText(s.node.sent()))
 	}
+}
+
+// given notes the sum of a chunk that the copier gets.
+func (s *session) given(at chunk.Place, sum xxh3.Uint128) {
+	if !s.g.ReadsBack {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sums[at] = sum
+}
+
+// arrived returns the sum of a chunk that the copier got, once.
+func (s *session) arrived(at chunk.Place) xxh3.Uint128 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer delete(s.sums, at)
+	return s.sums[at]
 }
 
 // account writes into a receipt from where the image came.

@@ -15,6 +15,7 @@ import (
 	"testbox-imaging/internal/faults"
 	"testbox-imaging/internal/object"
 	"testbox-imaging/internal/room"
+	"testbox-imaging/internal/testenv"
 	"testbox-imaging/internal/wire"
 )
 
@@ -46,16 +47,26 @@ func (d *stuckDisk) WriteAt(b []byte, off int64) (int, error) {
 	return d.Disk.WriteAt(b, off)
 }
 
-// TestUnproved: what was not compared with its name is not passed on. A box that is alone does
-// not compare what the server sends before the read-back.
-func TestUnproved(t *testing.T) {
-	content := make([]byte, 24<<20)
-	for i := 0; i < len(content); i += 512 {
-		binary.LittleEndian.PutUint64(content[i:], uint64(i)*0x9e3779b97f4a7c15)
+// testImage is a MemStore with an image.
+type testImage struct {
+	conform.MemStore
+	content []byte
+	root    object.Name
+}
+
+func newTestImage(t *testing.T) *testImage {
+	im := &testImage{content: make([]byte, 24<<20)}
+	for i := 0; i < len(im.content); i += 512 {
+		binary.LittleEndian.PutUint64(im.content[i:], uint64(i)*0x9e3779b97f4a7c15)
 	}
-	var st conform.MemStore
-	root := conform.SaveImage(t, &st, content)
-	im, err := chunk.OpenImage(t.Context(), st.Getter(root), root)
+	im.root = conform.SaveImage(t, &im.MemStore, im.content)
+	return im
+}
+
+// restores restores an image that get reads, by a node that is closed at the end.
+func restores(t *testing.T, get chunk.Getter, root object.Name, r Room, d copier.Target) (*Node, *chunk.Image, <-chan error) {
+	t.Helper()
+	im, err := chunk.OpenImage(t.Context(), get, root)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,49 +74,102 @@ func TestUnproved(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer n.Close()
-	shared := n.Image(im, fakeRoom{})
-	d := &stuckDisk{faults.NewDisk(make([]byte, len(content))), make(chan struct{}, 1), make(chan struct{})}
-	done := make(chan error)
+	t.Cleanup(n.Close)
+	shared := n.Image(im, r)
+	done := make(chan error, 1)
 	go func() {
 		_, err := copier.Restore(t.Context(), []copier.Job{{Name: "sda", Image: shared, Target: d, SectorSize: 512}}, copier.RestoreOptions{})
 		shared.Close()
 		done <- err
 	}()
+	return n, im, done
+}
+
+// TestHas: what a box says it has, it has, and each chunk is the right one. Of a unit that it does
+// not say it has, it may have some chunks.
+func TestHas(t *testing.T) {
+	t.Parallel()
+	st := newTestImage(t)
+	d := &stuckDisk{faults.NewDisk(make([]byte, len(st.content))), make(chan struct{}, 1), make(chan struct{})}
+	n, im, done := restores(t, st.Getter(st.root), st.root, fakeRoom{}, d)
 	<-d.begun
-	here := 0
-	for end := time.Now().Add(time.Minute); here < 8 && time.Now().Before(end); time.Sleep(time.Millisecond) {
-		here = 0
-		s := n.find(root)
-		if s == nil {
-			continue
-		}
-		s.mu.Lock()
-		for _, u := range s.units {
-			if u.here && !u.proved {
-				here++
+	page, err := im.Page(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func() (units int) {
+		have := n.Have(st.root, im.Root.Pages[0])
+		r := newRegion(&layout{refs: page.Chunks}, im.Root.Pages[0], 256<<10)
+		for i, ref := range page.Chunks {
+			id, err := r.unitOf(i)
+			if err != nil {
+				t.Fatal(err)
+			}
+			o, err := n.Chunk(t.Context(), st.root, im.Root.Pages[0], uint32(i), nil)
+			switch has := bit(have, int(id.At)); {
+			case has && err != nil, err != nil && !errors.Is(err, chunk.ErrMissing):
+				t.Errorf("chunk %d of %v, which is here: %v", i, id, err)
+			case err == nil:
+				raw, err := o.Decode(nil)
+				if err != nil || o.Name != ref.Name || len(raw) != ref.Len {
+					t.Errorf("chunk %d is another one: %v", i, err)
+				}
+				if has && r.ends[id.At] == i+1 {
+					units++
+				}
 			}
 		}
-		s.mu.Unlock()
+		return units
 	}
-	page, err := im.Page(t.Context(), 0)
-	if err != nil || here == 0 {
-		t.Fatal(here, err)
-	}
-	if have := n.Have(root, im.Root.Pages[0]); slices.ContainsFunc(have, func(b byte) bool { return b != 0 }) {
-		t.Errorf("units %x are said to be here", have)
-	}
-	for i := range page.Chunks {
-		if o, err := n.Chunk(t.Context(), root, im.Root.Pages[0], uint32(i), nil); !errors.Is(err, chunk.ErrMissing) {
-			t.Fatalf("chunk %d is passed on, with %d bytes, %v", i, len(o.Data), err)
+	for end := time.Now().Add(time.Minute); check() < 16; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("only %d units are here", check())
 		}
 	}
 	close(d.free)
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	if !slices.Equal(d.Bytes(), content) {
+	if !slices.Equal(d.Bytes(), st.content) {
 		t.Error("the disk has other bytes")
+	}
+}
+
+// wrong is a getter that gives other bytes than a chunk has, under the right name.
+type wrong struct{ chunk.Getter }
+
+func (w wrong) Get(ctx context.Context, at chunk.Place, buf []byte) (object.Object, error) {
+	o, err := w.Getter.Get(ctx, at, buf)
+	if o.Kind == object.Chunk && err == nil {
+		o.Codec, o.Data = object.Raw, make([]byte, o.RawLen)
+		o.Data[len(o.Data)/2] = 1
+	}
+	return o, err
+}
+
+// mute is a room in which nobody says anything.
+type mute struct{ fakeRoom }
+
+func (mute) Ask(ctx context.Context, _ room.Ask) (*wire.RoomAnswer, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// TestWrongBytes: whatever way bytes come, they are compared with the name, since the read-back
+// compares the disk only with what came.
+func TestWrongBytes(t *testing.T) {
+	for name, r := range map[string]Room{"the room": fakeRoom{}, "the server": mute{}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if name == "the server" && !testenv.All() {
+				t.Skip("ten seconds; `make test` runs it")
+			}
+			st := newTestImage(t)
+			_, _, done := restores(t, wrong{st.Getter(st.root)}, st.root, r, faults.NewDisk(make([]byte, len(st.content))))
+			if err := <-done; !errors.Is(err, object.ErrDamaged) {
+				t.Errorf("the restore ends with %v", err)
+			}
+		})
 	}
 }
 
