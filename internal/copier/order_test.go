@@ -716,13 +716,16 @@ func TestShrinkInEveryOrder(t *testing.T) {
 func TestCover(t *testing.T) {
 	const unit = chunk.RegionSize / 8
 	rapid.Check(t, func(rt *rapid.T) {
-		size := rapid.Int64Range(1, 40).Draw(rt, "size")
+		size := 1 + int64(rapid.Uint64().Draw(rt, "size")%40) // rapid draws small numbers from a range
 		anywhere := rapid.Bool().Draw(rt, "anywhere")
-		begin := rapid.Int64Range(0, (size-1)/8).Draw(rt, "begin") * 8
+		wrong := rapid.SampledFrom([]int{0, 0, 20, 5}).Draw(rt, "wrong")
+		begin := int64(rapid.Uint64().Draw(rt, "begin")%uint64((size+7)/8)) * 8
+		if wrong > 0 && rapid.Bool().Draw(rt, "not where a region begins") {
+			begin = int64(rapid.Uint64().Draw(rt, "begin instead") % uint64(size))
+		}
 		c := cover{size: size * unit, anywhere: anywhere}
 		m := coverModel{had: make([]bool, size), anywhere: anywhere}
 		rnd := rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "seed"), 1))
-		wrong := rapid.SampledFrom([]int{0, 0, 20, 5}).Draw(rt, "wrong")
 		for range 200 {
 			if c.complete() != m.complete() {
 				rt.Fatalf("complete is %v after %d of %d", c.complete(), c.to/unit, size)
