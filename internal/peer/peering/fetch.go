@@ -68,14 +68,16 @@ func (s *session) await(ctx context.Context, at chunk.Place) (u *unit, here bool
 		s.mu.Lock()
 		u, known := s.unitOf(at)
 		moved, late := s.moved, s.lost || !s.fetching
+		var ready chan struct{} // nil blocks for ever
 		if u != nil {
-			here, moved = u.here, u.ready
+			here, ready = u.here, u.ready
 		}
 		s.mu.Unlock()
 		if here || known || late {
 			return u, here, nil
 		}
 		select {
+		case <-ready:
 		case <-moved:
 		case <-timer.C:
 			return u, false, nil

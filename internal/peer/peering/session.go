@@ -2,6 +2,7 @@ package peering
 
 import (
 	"bytes"
+	"cmp"
 	"container/list"
 	"context"
 	"errors"
@@ -69,6 +70,7 @@ type session struct {
 	asked    time.Time
 	answered time.Time // when the server answered last
 	lost     bool      // the server does not answer, and that was said
+	why      error     // of the last question; nil if it was answered
 	boxes    int       // in the room
 	met      bool      // another box was there, and that was said
 	deaf     bool
@@ -239,6 +241,11 @@ func (s *session) look() {
 			s.poll(m)
 		}
 		s.hear(now)
+		if now.Sub(s.answered) >= waitFor && !s.lost {
+			s.lost = true
+			s.node.cfg.Log("the server does not say where chunks are, so they are asked of it alone (%v)", cmp.Or(s.why, errSilent))
+			s.broadcast()
+		}
 	}
 	if !s.asking && (s.fetching || now.Sub(s.asked) >= room.AskEvery) {
 		if q, ok := s.picker.Ask(now, free); ok {
@@ -262,7 +269,7 @@ func (s *session) question(q room.Ask) {
 	s.mu.Lock()
 	sent := s.names.out(q)
 	s.mu.Unlock()
-	ctx, cancel := context.WithTimeout(s.ctx, wire.QuietWait)
+	ctx, cancel := context.WithTimeout(s.ctx, waitFor)
 	defer cancel()
 	a, err := s.ask.Ask(ctx, sent)
 	if errors.Is(err, wire.ErrNotOpen) {
@@ -273,14 +280,10 @@ func (s *session) question(q room.Ask) {
 	s.asking = false
 	defer s.wake()
 	now := time.Now()
-	switch {
-	case err == nil:
+	if err == nil {
 		s.answered, s.lost = now, false
-	case now.Sub(s.answered) >= waitFor && !s.lost && s.ctx.Err() == nil:
-		s.lost = true
-		s.node.cfg.Log("the server does not say where chunks are: %v", err)
 	}
-	if a == nil {
+	if s.why = err; a == nil {
 		return
 	}
 	for _, r := range q.Bad {
