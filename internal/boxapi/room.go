@@ -49,6 +49,7 @@ type guest struct {
 	of     *openRoom
 	member room.Member
 	token  string
+	box    string // by which it is known, whatever token it has
 	at     netip.AddrPort
 	key    wire.Fingerprint
 	secret wire.RoomSecret
@@ -64,7 +65,7 @@ func (r *rooms) join(now time.Time, root object.Name, regions int, g *guest, zon
 		r.open[root] = o
 	}
 	g.of = o
-	g.member, start = o.swarm.Join(now, zone)
+	g.member, start = o.swarm.Join(now, g.box, zone)
 	o.guests[g.member] = g
 	o.prune()
 	return start
@@ -169,7 +170,7 @@ func (s *Server) joinRoom(ctx context.Context, q *request) error {
 	if !set.On {
 		return q.answer(http.StatusOK, jsonType, wire.Marshal(wire.Joined{}))
 	}
-	g := &guest{token: q.token, at: netip.AddrPortFrom(q.from(), uint16(j.Port)), key: j.Key}
+	g := &guest{token: q.token, box: q.grant.Box, at: netip.AddrPortFrom(q.from(), uint16(j.Port)), key: j.Key}
 	rand.Read(g.secret[:])
 	start := s.rooms.join(time.Now(), im.image.Name, len(im.image.Root.Pages), g, set.Zone)
 	s.mu.Lock()

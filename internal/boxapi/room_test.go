@@ -54,7 +54,9 @@ func (r *roomRig) told() []boxapi.RoomNews {
 // opens opens an image, and does not join.
 func (r *roomRig) opens(t *testing.T, rec *image.Record, n byte) *guest {
 	t.Helper()
-	g := &guest{token: r.let(all), key: wire.Fingerprint{n}}
+	grant := all
+	grant.Box = fmt.Sprintf("10.0.1.%d", n)
+	g := &guest{token: r.let(grant), key: wire.Fingerprint{n}}
 	im, err := r.clientOf(g.token, nil).OpenImage(t.Context(), rec, "sda")
 	must(t, err)
 	g.room, err = remote.RoomOf(im)
@@ -216,6 +218,37 @@ func TestRoomNews(t *testing.T) {
 		t.Errorf("told: %+v", got)
 	}
 	late := r.opens(t, r.records()[0], 9)
+	late.join(t)
+	if a := late.ask(t, room.Ask{}); slices.ContainsFunc(a.Peers, func(p wire.RoomPeer) bool { return p.Member == boxes[0].Member }) {
+		t.Error("boxes are told of who was dropped")
+	}
+}
+
+// TestRoomAccuser: one box alone has nobody dropped, however often it joins and whatever token it
+// has. A box that was dropped and joins again stays dropped.
+func TestRoomAccuser(t *testing.T) {
+	r := newRoomRig(t)
+	rec := r.backup(t, theBox, "mixed")
+	boxes := r.guests(t, rec, 3)
+	bad := room.Ask{Bad: []room.Report{{Member: boxes[0].Member, Fault: room.Garbage}}}
+	evil := r.opens(t, rec, 3) // the same box
+	evil.join(t)
+	for _, g := range []*guest{boxes[2], evil, boxes[2]} {
+		g.ask(t, bad)
+		g.join(t)
+	}
+	dropped := func(n boxapi.RoomNews) bool { return n.Dropped }
+	if got := r.told(); slices.ContainsFunc(got, dropped) {
+		t.Errorf("told: %+v", got)
+	}
+	boxes[1].ask(t, bad)
+	if got := r.told(); !slices.ContainsFunc(got, dropped) {
+		t.Errorf("told: %+v", got)
+	}
+	boxes[0].key[0]++
+	boxes[0].join(t)
+	boxes[0].ask(t, room.Ask{})
+	late := r.opens(t, rec, 9)
 	late.join(t)
 	if a := late.ask(t, room.Ask{}); slices.ContainsFunc(a.Peers, func(p wire.RoomPeer) bool { return p.Member == boxes[0].Member }) {
 		t.Error("boxes are told of who was dropped")

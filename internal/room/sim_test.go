@@ -1,6 +1,7 @@
 package room
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -196,7 +197,7 @@ func (s *sim) cut(b *simBox) {
 // begin begins a box, which is told where.
 func (s *sim) begin(b *simBox) {
 	var start int
-	b.id, start = s.swarm.Join(s.time(), s.zoneOf(b.n))
+	b.id, start = s.swarm.Join(s.time(), fmt.Sprint(b.n), s.zoneOf(b.n))
 	s.by[b.id] = b.n
 	b.joined = true
 	if b.begun {

@@ -16,6 +16,7 @@ type Swarm struct {
 	next    Member
 	members map[Member]*member
 	order   []*member // by their numbers, so that a run can be repeated
+	boxes   map[string]*standing
 	handed  map[Unit]handed
 	swept   time.Time
 	front   uint32 // page of the unit that was given out last
@@ -28,7 +29,17 @@ type handed struct {
 	at time.Time
 }
 
+// standing is what is said of a box, and what it says of others. It belongs to the box and
+// not to its place in the swarm. Otherwise a box that joins twice would be two accusers, and
+// one that was dropped would only have to join again.
+type standing struct {
+	accusers map[*standing]bool
+	accused  map[*standing]bool
+	dropped  bool
+}
+
 type member struct {
+	*standing
 	id     Member
 	zone   string
 	seen   time.Time
@@ -43,27 +54,28 @@ type member struct {
 	// from it.
 	fresh, served int
 	recent        float64 // of fresh, less as time passes
-	accusers      map[Member]bool
-	accused       map[Member]bool
-	dropped       bool
 }
 
 // NewSwarm makes a Swarm for an image of so many pages. seed makes what is chosen by chance.
 func NewSwarm(pages int, seed uint64) *Swarm {
 	return &Swarm{
 		rand: rand.New(rand.NewPCG(seed, 1)), pages: uint32(max(pages, 1)),
-		members: map[Member]*member{}, handed: map[Unit]handed{},
+		members: map[Member]*member{}, boxes: map[string]*standing{}, handed: map[Unit]handed{},
 	}
 }
 
-// Join adds a box. zone names the part of the network where it is, "" if nobody knows. The
-// box begins with the page that it is told: where most boxes are. So what is on the way
-// there serves it as well, and what it has missed comes last.
-func (s *Swarm) Join(now time.Time, zone string) (Member, int) {
+// Join adds a box, which may be a member already, as for another disk. box is by what it is
+// known. zone names the part of the network where it is, "" if nobody knows. The box begins
+// with the page that it is told: where most boxes are. So what is on the way there serves
+// it as well, and what it has missed comes last.
+func (s *Swarm) Join(now time.Time, box, zone string) (Member, int) {
 	s.sweep(now)
 	start := s.live()
 	s.next++
-	m := &member{id: s.next, zone: zone, seen: now, at: Unit{Page: start}, taking: map[Unit]bool{}}
+	if s.boxes[box] == nil {
+		s.boxes[box] = &standing{}
+	}
+	m := &member{standing: s.boxes[box], id: s.next, zone: zone, seen: now, at: Unit{Page: start}, taking: map[Unit]bool{}}
 	s.members[m.id] = m
 	s.order = append(s.order, m)
 	return m.id, int(start)
@@ -173,7 +185,7 @@ func (s *Swarm) Ask(now time.Time, id Member, q Ask) (a Answer, ok bool) {
 // hear notes what a box says of others.
 func (s *Swarm) hear(m *member, q Ask) {
 	for _, c := range q.From[:min(len(q.From), MaxReports)] {
-		if p := s.members[c.Member]; p != nil && p != m && c.Units > 0 {
+		if p := s.members[c.Member]; p != nil && p.standing != m.standing && c.Units > 0 {
 			p.served = min(p.served+min(c.Units, MaxWant), p.fresh) // or it could save them for later
 		}
 	}
@@ -186,21 +198,25 @@ func (s *Swarm) hear(m *member, q Ask) {
 
 // accuse notes that m had wrong bytes from p.
 func (s *Swarm) accuse(m, p *member) {
-	if p == nil || p == m || m.accused[p.id] || len(m.accused) >= MaxAccused {
+	if p == nil || p.standing == m.standing || m.accused[p.standing] || len(m.accused) >= MaxAccused {
 		return
 	}
 	if m.accused == nil {
-		m.accused = map[Member]bool{}
+		m.accused = map[*standing]bool{}
 	}
-	m.accused[p.id] = true
+	m.accused[p.standing] = true
 	if p.accusers == nil {
-		p.accusers = map[Member]bool{}
+		p.accusers = map[*standing]bool{}
 	}
-	p.accusers[m.id] = true
+	p.accusers[m.standing] = true
 	if len(p.accusers) >= MaxAccusers && !p.dropped {
 		p.dropped = true
 		s.dropped = append(s.dropped, Report{p.id, Garbage})
-		s.unlist(p.id)
+		for _, o := range s.order {
+			if o.standing == p.standing {
+				s.unlist(o.id)
+			}
+		}
 	}
 }
 
@@ -293,7 +309,7 @@ func (s *Swarm) fair(m *member) bool {
 func (s *Swarm) peers(m *member) []Peer {
 	var all []*member
 	for _, p := range s.order {
-		if p != m && p.serves && !p.dropped && !p.deaf {
+		if p.standing != m.standing && p.serves && !p.dropped && !p.deaf {
 			all = append(all, p)
 		}
 	}

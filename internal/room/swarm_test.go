@@ -24,8 +24,8 @@ func swarmOf(t *testing.T, n int) (*Swarm, []Member) {
 	t.Helper()
 	s := NewSwarm(10, 1)
 	var all []Member
-	for range n {
-		m, page := s.Join(start, "")
+	for i := range n {
+		m, page := s.Join(start, fmt.Sprint(i), "")
 		if page != 0 {
 			t.Fatalf("the first box begins at page %d", page)
 		}
@@ -131,15 +131,15 @@ func TestJoins(t *testing.T) {
 		asks(t, s, start, m[i], Ask{At: Unit{Page: page}})
 	}
 	asks(t, s, start, m[1], Ask{At: Unit{Page: 3}, Serves: true, Want: []Unit{{3, 0}}})
-	if _, page := s.Join(start, ""); page != 3 {
+	if _, page := s.Join(start, "late", ""); page != 3 {
 		t.Errorf("it begins at page %d; most are at 3 and 7, and the last unit was given out of 3", page)
 	}
 	asks(t, s, start, m[1], Ask{At: Unit{Page: 7}})
-	if _, page := s.Join(start, ""); page != 7 {
+	if _, page := s.Join(start, "late", ""); page != 7 {
 		t.Errorf("it begins at page %d; most are at 7", page)
 	}
 	asks(t, s, start, m[1], Ask{At: Unit{Page: 10}})
-	if _, page := s.Join(start, ""); page >= 10 {
+	if _, page := s.Join(start, "late", ""); page >= 10 {
 		t.Errorf("it begins at page %d of 10, since somebody says that it is there", page)
 	}
 }
@@ -241,11 +241,56 @@ func TestAccused(t *testing.T) {
 	}
 }
 
+// TestJoinsAgain: a box that joins again, or twice, stays the same one. It cannot accuse alone,
+// and is not believed of more boxes than before. One that was dropped stays so.
+func TestJoinsAgain(t *testing.T) {
+	s, m := swarmOf(t, 8)
+	bad := func(who Member) Ask { return Ask{Serves: true, Bad: []Report{{who, Garbage}}} }
+	again := func(box string) Member {
+		m, _ := s.Join(start, box, "")
+		asks(t, s, start, m, Ask{Serves: true})
+		return m
+	}
+	for i := range 6 {
+		evil := again("7")
+		asks(t, s, start, evil, bad(m[i]))
+		asks(t, s, start, m[7], bad(m[i]))
+		if i%2 == 0 {
+			s.Leave(evil)
+		}
+	}
+	if d := s.Dropped(); len(d) > 0 {
+		t.Fatalf("one box alone had %v dropped", d)
+	}
+	for i := range 6 {
+		asks(t, s, start, m[6], bad(m[i]))
+	}
+	if d := s.Dropped(); len(d) > MaxAccused {
+		t.Errorf("two boxes had %d dropped", len(d))
+	}
+	s, m = swarmOf(t, 4)
+	other := again("0")
+	asks(t, s, start, m[1], bad(m[0]))
+	asks(t, s, start, m[2], bad(other))
+	if d := s.Dropped(); !slices.Equal(d, []Report{{other, Garbage}}) {
+		t.Errorf("dropped: %v", d)
+	}
+	for _, who := range []Member{m[0], other, again("0")} {
+		if told(s, m[1:], who) {
+			t.Error("boxes are still told of it")
+		}
+	}
+	mine := again("3")
+	if told(s, m[3:], mine) || !told(s, m[1:3], mine) {
+		t.Error("a box is told of itself, or others are not")
+	}
+}
+
 // told reports whether boxes are told of a peer.
 func told(s *Swarm, boxes []Member, of Member) bool {
 	now := start.Add(PeersEvery)
-	for _, b := range boxes {
-		s.members[b].seen = now
+	for _, b := range s.order {
+		b.seen, b.listed = now, time.Time{}
 	}
 	for _, b := range boxes {
 		a, _ := s.Ask(now, b, Ask{Serves: true})
@@ -262,7 +307,7 @@ func TestPeersOf(t *testing.T) {
 	s := NewSwarm(100, 1)
 	var all []Member
 	for i := range 60 {
-		m, _ := s.Join(start, fmt.Sprint(i%3))
+		m, _ := s.Join(start, fmt.Sprint(i), fmt.Sprint(i%3))
 		all = append(all, m)
 	}
 	silent := all[3]
@@ -323,11 +368,12 @@ func TestAnyAsks(t *testing.T) {
 		unit := rapid.Custom(func(t *rapid.T) Unit {
 			return Unit{rapid.Uint32Range(0, 5).Draw(t, "page"), rapid.Uint32Range(0, 3).Draw(t, "at")}
 		})
+		box := rapid.SampledFrom([]string{"", "a", "b"})
 		who := rapid.Map(rapid.IntRange(0, 8), func(i int) Member { return Member(i) })
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
 			now = now.Add(time.Duration(rapid.IntRange(0, 3000).Draw(t, "ms")) * time.Millisecond)
 			if rapid.IntRange(0, 5).Draw(t, "what") == 0 {
-				if _, page := s.Join(now, rapid.SampledFrom([]string{"", "a"}).Draw(t, "zone")); page < 0 || page >= int(s.pages) {
+				if _, page := s.Join(now, box.Draw(t, "box"), box.Draw(t, "zone")); page < 0 || page >= int(s.pages) {
 					t.Fatalf("a box begins at page %d of %d", page, s.pages)
 				}
 				continue

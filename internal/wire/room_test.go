@@ -210,8 +210,8 @@ func FuzzAsk(f *testing.F) {
 			return
 		}
 		s := room.NewSwarm(4, 1)
-		m, _ := s.Join(time.Unix(1, 0), "")
-		s.Join(time.Unix(1, 0), "")
+		m, _ := s.Join(time.Unix(1, 0), "a", "")
+		s.Join(time.Unix(1, 0), "b", "")
 		if a, ok := s.Ask(time.Unix(1, 0), m, *q); !ok || len(a.Take) > room.AloneSlots {
 			t.Errorf("%+v is answered by %+v", q, a)
 		}
