@@ -212,7 +212,7 @@ func (s *session) took(u *unit, i int) {
 func (s *session) retire(u *unit) {
 	s.memory -= u.bytes
 	s.waiting -= u.bytes
-	u.slim()
+	s.slim(u)
 	s.memory += u.bytes
 	if !u.here || !u.proved {
 		s.drop(u)
@@ -222,17 +222,16 @@ func (s *session) retire(u *unit) {
 	s.trim()
 }
 
-// slim keeps the chunks of a unit only as they are stored.
-func (u *unit) slim() {
+// slim keeps the chunks of a unit only as they are stored. The copier must have none of them.
+func (s *session) slim(u *unit) {
 	u.bytes = 0
 	for i := range u.came {
 		c := &u.came[i]
-		if c.raw != nil && c.stored.Codec == object.Raw {
-			c.stored.Data = bytes.Clone(c.stored.Data) // it is a part of the memory of all of them
-		}
 		c.raw = nil
 		u.bytes += int64(len(c.stored.Data))
 	}
+	s.free.put(u.mem)
+	u.mem = nil
 }
 
 // trim drops units until the rest fits into the memory.
@@ -280,12 +279,15 @@ func (s *session) begin(f room.Fetch) {
 		defer cancel(nil)
 		var came []arrival
 		var err error
+		mem := s.free.get(u.raw + object.Slack)
 		if f.From == room.Server {
-			came, err = s.fromServer(ctx, cancel, u)
+			came, err = s.fromServer(ctx, cancel, u, mem)
 		} else {
-			came, err = s.fromPeer(ctx, u, to)
+			came, err = s.fromPeer(ctx, u, to, mem)
 		}
-		s.ended(f, u, came, err)
+		if !s.ended(f, u, came, mem, err) {
+			s.free.put(mem)
+		}
 	})
 }
 
@@ -297,27 +299,27 @@ func (s *session) giveUp(f room.Fetch) {
 	}
 }
 
-// ended notes how a fetch ended.
-func (s *session) ended(f room.Fetch, u *unit, came []arrival, err error) {
+// ended notes how a fetch ended. It reports whether the unit has taken the memory.
+func (s *session) ended(f room.Fetch, u *unit, came []arrival, mem *memory, err error) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	defer s.wake()
 	if s.flights[f.Number] == nil {
-		return // it was given up
+		return false // it was given up
 	}
 	delete(s.flights, f.Number)
 	now := time.Now()
 	if err != nil {
 		s.picker.Failed(now, f, peer.FaultOf(err))
-		return
+		return false
 	}
 	for _, other := range s.picker.Came(now, f) {
 		s.giveUp(other)
 	}
 	if u.here || u.left == 0 || s.units[u.id] != u {
-		return
+		return false
 	}
-	u.came, u.here = came, true
+	u.came, u.mem, u.here = came, mem, true
 	u.proved = !slices.ContainsFunc(came, func(c arrival) bool { return c.err != nil })
 	s.keep(u)
 	from, to := u.of.chunks(u.id)
@@ -326,6 +328,7 @@ func (s *session) ended(f room.Fetch, u *unit, came []arrival, err error) {
 	}
 	close(u.ready)
 	s.trim()
+	return true
 }
 
 // keep accounts for the memory of a unit that came. What was unpacked for the comparison with
@@ -340,7 +343,7 @@ func (s *session) keep(u *unit) {
 	}
 	s.ratio += (float64(stored)/float64(u.raw) - s.ratio) / 16
 	if s.waiting+u.bytes > s.node.cfg.Memory/2 {
-		u.slim()
+		s.slim(u)
 	}
 	s.waiting += u.bytes
 	s.memory += u.bytes
@@ -358,13 +361,14 @@ func decode(o object.Object, at chunk.Place, dst []byte) ([]byte, error) {
 }
 
 // fromServer fetches the chunks of a unit from the server.
-func (s *session) fromServer(ctx context.Context, cancel context.CancelCauseFunc, u *unit) ([]arrival, error) {
+func (s *session) fromServer(ctx context.Context, cancel context.CancelCauseFunc, u *unit, mem *memory) (
+	[]arrival, error,
+) {
 	silent := time.AfterFunc(serverWait, func() { cancel(errSilent) })
 	defer silent.Stop()
 	buf := buffers.Get().(*[object.MaxChunk + 64<<10]byte)
 	defer buffers.Put(buf)
-	all, mem := make([]arrival, len(u.at)), newMemory(u)
-	i := 0
+	all, i := make([]arrival, len(u.at)), 0
 	err := chunk.GetAll(ctx, s.plain, u.places, buf[:0], func(o object.Object, err error) error {
 		silent.Reset(serverWait)
 		switch {
@@ -388,10 +392,10 @@ func (s *session) fromServer(ctx context.Context, cancel context.CancelCauseFunc
 }
 
 // fromPeer fetches the chunks of a unit from another box.
-func (s *session) fromPeer(ctx context.Context, u *unit, to peer.To) ([]arrival, error) {
+func (s *session) fromPeer(ctx context.Context, u *unit, to peer.To, mem *memory) ([]arrival, error) {
 	buf := buffers.Get().(*[object.MaxChunk + 64<<10]byte)
 	defer buffers.Put(buf)
-	all, mem := make([]arrival, len(u.at)), newMemory(u)
+	all := make([]arrival, len(u.at))
 	err := s.node.peers.Chunks(ctx, to, u.of.page, u.at, u.refs, buf[:0], mem.next, func(i int, o object.Object, raw []byte) error {
 		s.count(&s.others, &s.node.fromPeers, len(o.Data))
 		all[i] = mem.keep(o, raw)
@@ -403,21 +407,42 @@ func (s *session) fromPeer(ctx context.Context, u *unit, to peer.To) ([]arrival,
 // memory is for the chunks of a unit before compression, one after the other.
 type memory struct{ raw []byte }
 
-func newMemory(u *unit) *memory { return &memory{make([]byte, 0, u.raw+object.Slack)} }
+// memories are memory of units that is free again. A unit of 8 MiB that is made anew costs the
+// kernel more than all else that is done with it.
+type memories struct{ pool sync.Pool }
+
+func (p *memories) get(n int) *memory {
+	m, ok := p.pool.Get().(*memory)
+	if !ok || cap(m.raw) < n {
+		m = &memory{make([]byte, 0, n)}
+	}
+	m.raw = m.raw[:0]
+	return m
+}
+
+func (p *memories) put(m *memory) {
+	if m != nil {
+		p.pool.Put(m)
+	}
+}
 
 // next returns memory for the next chunk. Chunks are unpacked in their order, since Decode may
 // spoil what lies behind its result.
 func (m *memory) next(int) []byte { return m.raw[len(m.raw):] }
 
-// keep keeps a chunk that was unpacked into the memory. What is stored as it is takes no more.
+// keep keeps a chunk that was unpacked into the memory. How it is stored gets memory of its own, since
+// it may be on the way to another box when this memory is used again. A chunk that cannot be compressed
+// is both.
 func (m *memory) keep(o object.Object, raw []byte) arrival {
-	if cap(m.raw)-len(m.raw) >= len(raw) && len(raw) > 0 && &m.raw[len(m.raw):][:1][0] == &raw[0] {
+	a := arrival{stored: o, sum: copier.SumOf(raw)}
+	a.stored.Data = bytes.Clone(o.Data)
+	if o.Codec == object.Raw {
+		a.raw = a.stored.Data
+		return a
+	}
+	if free := m.next(0); cap(free) >= len(raw) && &free[:1][0] == &raw[0] {
 		m.raw = m.raw[:len(m.raw)+len(raw)]
 	}
-	if o.Codec == object.Raw {
-		o.Data = raw
-	} else {
-		o.Data = bytes.Clone(o.Data)
-	}
-	return arrival{stored: o, raw: raw, sum: copier.SumOf(raw)}
+	a.raw = raw
+	return a
 }

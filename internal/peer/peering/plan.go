@@ -29,9 +29,10 @@ type unit struct {
 	here   bool          // they came
 	proved bool          // each is here, and was compared with its name
 	came   []arrival
-	taken  []bool // by the copier
-	left   int    // how many of them it has not taken
-	bytes  int64  // of memory
+	mem    *memory // of their bytes before compression; nil if these were not kept
+	taken  []bool  // by the copier
+	left   int     // how many of them it has not taken
+	bytes  int64   // of memory
 }
 
 // arrival is a chunk that came.

@@ -34,6 +34,7 @@ type session struct {
 	unit   int  // bytes of a unit before compression
 	disk   bool // others are served from the disk
 	laid   layouts
+	free   memories
 	ctx    context.Context // ends with the session
 	cancel context.CancelFunc
 	work   sync.WaitGroup
