@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"path"
+	"runtime/debug"
 	"slices"
 	"strings"
 
@@ -194,6 +195,10 @@ func (im *serverImage) Job() copier.Job {
 	return j
 }
 
+// agentMemory is how much memory the agent takes beside chunks for other boxes. Without a limit Go lets garbage
+// take as much as all the rest, which is much with those chunks.
+const agentMemory = 256 << 20
+
 // share returns an image that this box fetches together with others.
 func (s *Server) share(im *chunk.Image) (*peering.Image, error) {
 	ask, err := remote.RoomOf(im)
@@ -209,6 +214,7 @@ func (s *Server) share(im *chunk.Image) (*peering.Image, error) {
 		if node, err = peering.NewNode(cfg); err != nil {
 			return nil, err
 		}
+		debug.SetMemoryLimit(agentMemory + node.Memory())
 		s.mu.Lock()
 		s.node = node
 		s.mu.Unlock()

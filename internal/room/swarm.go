@@ -113,6 +113,17 @@ func (s *Swarm) Leave(id Member) {
 	s.unlist(id)
 }
 
+// announce sees to it that boxes with few peers are told soon of one that has just come. A room in
+// which boxes begin one after the other would take seconds longer else, since each of them
+// knows only those that were there when it began.
+func (s *Swarm) announce(of *member) {
+	for _, m := range s.order {
+		if m != of && len(m.peers) < MaxPeers {
+			m.listed = time.Time{}
+		}
+	}
+}
+
 // unlist sees to it that boxes that were told of a peer get another one soon.
 func (s *Swarm) unlist(id Member) {
 	for _, m := range s.order {
@@ -164,6 +175,9 @@ func (s *Swarm) Ask(now time.Time, id Member, q Ask) (a Answer, ok bool) {
 	m := s.members[id]
 	if m == nil {
 		return a, false
+	}
+	if q.Serves && !m.serves {
+		s.announce(m)
 	}
 	m.seen, m.serves, m.free, m.deaf = now, q.Serves, q.Free, q.Deaf
 	if q.At.Page < s.pages {

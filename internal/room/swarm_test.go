@@ -348,6 +348,27 @@ func TestPeersOf(t *testing.T) {
 	}
 }
 
+// TestNewcomer: boxes that know few others are told at once of one that has come, and not again.
+func TestNewcomer(t *testing.T) {
+	s, all := swarmOf(t, 2)
+	for _, m := range all {
+		asks(t, s, start, m, Ask{Serves: true})
+	}
+	third, _ := s.Join(start, "")
+	if a := asks(t, s, start, all[0], Ask{Serves: true}); a.Fresh {
+		t.Errorf("a box is told of peers %v before the third one serves anybody", a.Peers)
+	}
+	asks(t, s, start, third, Ask{Serves: true})
+	for _, m := range all {
+		if a := asks(t, s, start, m, Ask{Serves: true}); !a.Fresh || len(a.Peers) != 2 {
+			t.Errorf("box %d is told of %v", m, a.Peers)
+		}
+		if a := asks(t, s, start, m, Ask{Serves: true}); a.Fresh {
+			t.Errorf("box %d is told again", m)
+		}
+	}
+}
+
 // TestSilent: a box that asks no more is out, and is told so.
 func TestSilent(t *testing.T) {
 	s, m := swarmOf(t, 2)

@@ -17,9 +17,10 @@ import (
 // implements copier.Gatherer and copier.Arriving.
 type Image struct {
 	copier.StoredImage
-	node *Node
-	ask  Room
-	s    *session // nil as long as the box is in no room
+	node  *Node
+	ask   Room
+	plain *pager
+	s     *session // nil as long as the box is in no room
 }
 
 var (
@@ -95,18 +96,42 @@ func (im *Image) Close() {
 	}
 }
 
+// pager reads an image from the server, and keeps pages. It implements chunk.Getter and
+// chunk.Bulk.
+type pager struct {
+	chunk.Getter // the server
+	pages        pages
+}
+
+// Get implements chunk.Getter.
+func (g *pager) Get(ctx context.Context, at chunk.Place, buf []byte) (object.Object, error) {
+	if at.Key().Kind == object.Page {
+		return g.pages.get(ctx, g.Getter, at, buf)
+	}
+	return g.Getter.Get(ctx, at, buf)
+}
+
+// GetAll implements chunk.Bulk.
+func (g *pager) GetAll(ctx context.Context, at []chunk.Place, buf []byte, got func(object.Object, error) error) error {
+	return chunk.GetAll(ctx, g.Getter, at, buf, got)
+}
+
+// CheckAll implements chunk.Bulk.
+func (g *pager) CheckAll(ctx context.Context, at []chunk.Place, buf []byte, got func(error) error) error {
+	return chunk.CheckAll(ctx, g.Getter, at, buf, got)
+}
+
 // getter reads the image for the passes over a disk that gather. It implements chunk.Getter
 // and chunk.Bulk.
 type getter struct {
-	s     *session
-	plain chunk.Getter // the server
-	pages pages
+	*pager
+	s *session
 }
 
 // Get implements chunk.Getter.
 func (g *getter) Get(ctx context.Context, at chunk.Place, buf []byte) (o object.Object, err error) {
-	if at.Key().Kind == object.Page {
-		return g.pages.get(ctx, g.plain, at, buf)
+	if at.Key().Kind != object.Chunk {
+		return g.pager.Get(ctx, at, buf)
 	}
 	err = g.GetAll(ctx, []chunk.Place{at}, buf, func(got object.Object, err error) error {
 		o = got
@@ -128,16 +153,6 @@ func (g *getter) GetAll(ctx context.Context, at []chunk.Place, buf []byte, got f
 		at = at[n:]
 	}
 	return nil
-}
-
-// Check implements chunk.Getter.
-func (g *getter) Check(ctx context.Context, at chunk.Place, buf []byte) error {
-	return g.plain.Check(ctx, at, buf)
-}
-
-// CheckAll implements chunk.Bulk.
-func (g *getter) CheckAll(ctx context.Context, at []chunk.Place, buf []byte, got func(error) error) error {
-	return chunk.CheckAll(ctx, g.plain, at, buf, got)
 }
 
 // Close implements chunk.Getter. Who opened the image closes it.

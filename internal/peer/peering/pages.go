@@ -15,7 +15,9 @@ import (
 
 // keptPages is how many pages are kept. Three passes over the image follow each other closely:
 // what comes is planned, it is written, and it is read back. Without a cache a room of 256
-// boxes would read each page 768 times from the server. A page is some 100 KiB long.
+// boxes would read each page 768 times from the server. A page is some 100 KiB long. Of a disk of
+// up to 8 GiB all are kept, so that boxes need not wait for them behind chunks of others when
+// they compare the disk, and check what they will write.
 const keptPages = 32
 
 // pages keeps pages as they are stored. The zero value is empty.

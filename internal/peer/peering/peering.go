@@ -75,6 +75,9 @@ func NewNode(cfg Config) (*Node, error) {
 	return &Node{cfg: cfg, key: key, print: print, peers: peer.NewClient(key), open: map[object.Name]*session{}}, nil
 }
 
+// Memory is how many bytes of memory chunks may take.
+func (n *Node) Memory() int64 { return n.cfg.Memory }
+
 const (
 	// mostMemory is what chunks may take on a machine with much memory. More than that serves
 	// only boxes that are far behind, and those are served from the disk.
@@ -120,7 +123,8 @@ type Room interface {
 // Image returns an image that is open at the server, for package copier. It takes part in
 // its room while it is written to a disk, and serves others until Close.
 func (n *Node) Image(im *chunk.Image, ask Room) *Image {
-	return &Image{StoredImage: copier.StoredImage{Image: im}, node: n, ask: ask}
+	plain := &pager{Getter: im.Getter()}
+	return &Image{StoredImage: copier.StoredImage{Image: im.With(plain)}, node: n, ask: ask, plain: plain}
 }
 
 // State says from where the bytes come that the box restores. It is nil as long as the server

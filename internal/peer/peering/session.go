@@ -28,7 +28,7 @@ type session struct {
 	ask    Room
 	root   object.Name
 	image  *chunk.Image // as this session reads it
-	plain  chunk.Getter // the server
+	plain  *pager       // the server
 	g      copier.Gathering
 	start  int  // region with which the box begins
 	unit   int  // bytes of a unit before compression
@@ -94,14 +94,14 @@ const firstRatio = 0.5
 
 func newSession(im *Image, g copier.Gathering, j *wire.Joined) *session {
 	s := &session{
-		node: im.node, ask: im.ask, root: im.StoredImage.Image.Name, plain: im.StoredImage.Image.Getter(),
+		node: im.node, ask: im.ask, root: im.StoredImage.Image.Name, plain: im.plain,
 		g: g, start: j.Start, unit: j.Unit, disk: !g.Cached && !g.Rotational, wakes: make(chan struct{}, 1),
 		joinedAs: *j, fetching: true, moved: make(chan struct{}), regions: map[uint32]*region{}, byPage: map[object.Name]*region{},
 		units: map[room.Unit]*unit{}, sums: map[chunk.Place]xxh3.Uint128{}, flights: map[uint64]context.CancelCauseFunc{},
 		answered: time.Now(), ratio: firstRatio, picker: room.NewPicker(time.Now(), room.Window(im.node.cfg.Memory), rand.Uint64()),
 	}
 	s.picker.Begin(room.Unit{Page: uint32(j.Start)})
-	s.image = im.StoredImage.Image.With(&getter{s: s, plain: s.plain})
+	s.image = im.StoredImage.Image.With(&getter{im.plain, s})
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.planning, s.unplan = context.WithCancel(s.ctx)
 	return s
