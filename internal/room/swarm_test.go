@@ -354,7 +354,7 @@ func TestNewcomer(t *testing.T) {
 	for _, m := range all {
 		asks(t, s, start, m, Ask{Serves: true})
 	}
-	third, _ := s.Join(start, "")
+	third, _ := s.Join(start, "third", "")
 	if a := asks(t, s, start, all[0], Ask{Serves: true}); a.Fresh {
 		t.Errorf("a box is told of peers %v before the third one serves anybody", a.Peers)
 	}
