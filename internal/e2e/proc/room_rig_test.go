@@ -19,7 +19,7 @@ import (
 	"testbox-imaging/internal/testenv"
 )
 
-// A room of boxes is a server and boxes with ports of 40 Mbit/s at one switch, which is a host
+// A room of boxes is a server and boxes with slow ports at one switch, which is a host
 // of its own. So two processors do more than all the ports together, and what a room takes is
 // what its ports let through.
 //
@@ -29,8 +29,6 @@ import (
 //	...                         ┘
 
 const (
-	// portRate is what a port lets through in each direction.
-	portRate = "40mbit"
 	// roomRegions is how many regions of an image have something in them, roomRegion how far they are
 	// apart. A page of an image is about one region.
 	roomRegions = 16
@@ -41,9 +39,8 @@ const (
 	roomGroup   = "lab"
 	// roomUnit is the length of a unit in bytes before compression. Half of that is stored.
 	roomUnit = 512 << 10
-	// roomMemory is how many bytes of memory chunks may take in a box, for itself and for others. So the window of a
-	// box has as many units as the simulator's, which has 16 MiB: there a unit takes what is stored of it.
-	roomMemory = 48 * mib
+	// roomMemory is how many bytes of memory chunks may take in a box, for itself and for others, as in the simulator.
+	roomMemory = 16 * mib
 )
 
 // roomSite is a server, the disk of which it has a backup, and boxes that can restore that.
@@ -56,6 +53,7 @@ type roomSite struct {
 	evil    []*hostile // of the round that runs
 	boxes   []*servedBox
 	port    string // of the switch, to which the server is connected
+	mbit    int    // what each port lets through, in Mbit/s; 0 is all
 }
 
 // newRoomSite makes a room. each is how many bytes of a region are used.
@@ -79,28 +77,35 @@ func newRoomSite(t testing.TB, boxes int, each int64) *roomSite {
 	other.close()
 	half(t, r.source.file, image.Range{Off: mib, Len: each}, 0)
 	b.act(done, "backup")
-	r.limit(r.host, r.port)
 	r.rooms(true)
 	for i := range boxes {
 		b := r.box(firstBox+i, disk("sda", nil).ofSize(roomDisk))
 		b.args = []string{"--room-memory", fmt.Sprint(roomMemory)}
 		r.does(done, []string{"box", "add", b.addr, "--groups", roomGroup})
-		r.limit(b.host, b.port)
 		r.boxes = append(r.boxes, b)
 	}
 	return r
 }
 
-// limit lets no more than portRate through a port, in each direction.
-func (r *roomSite) limit(h host, port string) {
+// limit lets no more than so many Mbit/s through each port, in each direction.
+func (r *roomSite) limit(mbit int) {
 	r.t.Helper()
-	for _, argv := range [][]string{h.in(limitOf("eth0")...), r.lan.in(limitOf(port)...)} {
+	if mbit == r.mbit {
+		return
+	}
+	r.mbit = mbit
+	limit := func(h host, card string) {
+		// A burst is what 4 ms let through, but no less than the longest packet.
+		argv := h.in(strings.Fields(fmt.Sprintf("tc qdisc replace dev %s root tbf rate %dmbit burst %d latency 50ms", card, mbit,
+			max(64<<10, mbit*500)))...)
 		run(r.t, "", argv[0], argv[1:]...)
 	}
-}
-
-func limitOf(card string) []string {
-	return strings.Fields("tc qdisc replace dev " + card + " root tbf rate " + portRate + " burst 64kb latency 50ms")
+	limit(r.host, "eth0")
+	limit(r.lan, r.port)
+	for _, b := range r.boxes {
+		limit(b.host, "eth0")
+		limit(r.lan, b.port)
+	}
 }
 
 // rooms lets boxes get chunks from each other, or not.

@@ -20,6 +20,7 @@ import (
 var (
 	roomsFlag = flag.String("rooms", "", "run the rounds of rooms whose names match this `PATTERN`")
 	roomsMiB  = flag.Int64("rooms-mib", 256, "MiB of the image of these rounds")
+	roomsMbit = flag.Int("rooms-mbit", 40, "Mbit/s of the ports in all rounds")
 )
 
 // roomRound is some boxes that restore the same image at the same time. Times in it are parts of the time of one
@@ -28,6 +29,7 @@ type roomRound struct {
 	name    string
 	boxes   int
 	off     bool            // the server lets nobody join a room
+	mbit    int             // what each port lets through, in Mbit/s, if it is not what it is in other rounds
 	delta   bool            // most is on the disks already
 	over    float64         // boxes begin one after the other, in so much time
 	kill    map[int]float64 // when boxes lose power
@@ -66,6 +68,8 @@ var benchRounds = []roomRound{
 	{name: "16 boxes", boxes: 16, slowest: 1.25, images: 1.3},
 	{name: "two lose power", boxes: 16, kill: map[int]float64{3: 0.35, 7: 0.55}, slowest: 1.4},
 	{name: "over 0.7 of the time", boxes: 16, over: 0.7, mean: 1.25},
+	{name: "1 box, 1 Gbit/s", boxes: 1, off: true, mbit: 1000},
+	{name: "16 boxes, 1 Gbit/s", boxes: 16, mbit: 1000, than: "1 box, 1 Gbit/s", images: 1.3},
 	{name: "1 box, a twentieth", boxes: 1, off: true, delta: true},
 	{name: "a twentieth, other ones", boxes: 16, delta: true, than: "1 box, a twentieth", slowest: 2, images: 0.3},
 	{name: "garbage, stalls, lies", boxes: 16, acts: map[int]act{2: garbage, 6: stalls, 9: lies}, slowest: 1.5},
@@ -82,6 +86,7 @@ type roomResult struct {
 	server measure.Used // without processor time if it was started again
 	sent   int64
 	chunks int64   // bytes of chunks that boxes got from the server
+	deaf   int     // boxes that reached no other one for a while
 	busy   float64 // of this machine's processors
 }
 
@@ -100,6 +105,7 @@ func (r *roomSite) runRound(round *roomRound, one time.Duration) *roomResult {
 	r.t.Helper()
 	r.rooms(!round.off)
 	r.isolate(round.blocked)
+	r.limit(cmp.Or(round.mbit, *roomsMbit))
 	boxes := r.boxes[:round.boxes]
 	args := []string{"restore", "--json", "--from", r.addrOf(sourceBox)}
 	for i, b := range boxes {
@@ -164,6 +170,7 @@ func (r *roomSite) runRound(round *roomRound, one time.Duration) *roomResult {
 		} else {
 			o.took, o.cpu, o.rss = append(o.took, a.took()), append(o.cpu, a.cpu), append(o.rss, a.rss)
 			o.chunks += r.sound(round, b, a)
+			o.deaf += strings.Count(a.out.String(), deafText)
 		}
 		if !r.same(b) {
 			r.t.Errorf("%s: the disk of box %s is not the image; the agent said\n%s", round.name, b.addr, a.out.String())
@@ -216,9 +223,10 @@ func (p roomPlan) run(one time.Duration) {
 
 func (o *roomResult) String() string {
 	return fmt.Sprintf("%s: slowest %.1fs, mean %.1fs; agents %.2fs of processors, at most %d MiB; "+
-		"server sent %d MB, %d of them chunks, by %.2fs of processors and %.2fs of the kernel, %d MiB; this machine was busy for %.0f %%",
+		"server sent %d MB, %d of them chunks, by %.2fs of processors and %.2fs of the kernel, %d MiB; "+
+		"%d boxes had too little from others for a while; this machine was busy for %.0f %%",
 		o.name, o.slowest().Seconds(), o.mean().Seconds(), mean(o.cpu).Seconds(), slices.Max(o.rss)>>20, o.sent/1e6, o.chunks/1e6,
-		o.server.User.Seconds(), o.server.System.Seconds(), o.server.RSS>>20, 100*o.busy)
+		o.server.User.Seconds(), o.server.System.Seconds(), o.server.RSS>>20, o.deaf, 100*o.busy)
 }
 
 // TestRooms runs rooms of real agents. Without -rooms, this machine may have much else to do, so nothing is said
