@@ -45,14 +45,16 @@ func (s *session) give(ctx context.Context, at []chunk.Place, buf []byte, got fu
 }
 
 // alike returns how many of some places can be read from the server together with the first: those of
-// the same unit, or those that will come with none.
+// the same unit, those that will come with none, or, if the first was waited for in vain and is not
+// planned yet, those that are not either.
 func (s *session) alike(u *unit, at []chunk.Place) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := 1
+	_, first := s.unitOf(at[0])
 	for ; n < len(at); n++ {
 		other, known := s.unitOf(at[n])
-		if other != u || u == nil && !known && !s.lost && s.fetching {
+		if other != u || u == nil && known != first && !s.lost && s.fetching {
 			break
 		}
 	}
@@ -175,17 +177,29 @@ func (s *session) read(ctx context.Context, u *unit, at []chunk.Place, buf []byt
 		if err := got(o, err); err != nil {
 			return err
 		}
-		if u != nil {
-			i, _ := u.index(at[n].Chunk)
-			s.took(u, i)
-		}
+		s.tookAlone(at[n])
 		n++
 		return nil
 	})
-	if err != nil && context.Cause(reads) == errUnwanted && ctx.Err() == nil {
+	if err == errUnwanted { // any other error is one that the copier has got
 		err = nil
 	}
 	return n, err
+}
+
+// tookAlone notes that the copier has a chunk that did not come with its unit. If the unit was
+// not planned yet, it will not wait for this chunk.
+func (s *session) tookAlone(at chunk.Place) {
+	s.mu.Lock()
+	u, known := s.unitOf(at)
+	if u == nil && !known {
+		s.early[at] = true
+	}
+	s.mu.Unlock()
+	if u != nil {
+		i, _ := u.index(at.Chunk)
+		s.took(u, i)
+	}
 }
 
 // took notes that the copier has a chunk.

@@ -206,8 +206,20 @@ func (b *builder) flush() error {
 		}
 	}
 	u.came, u.taken, u.left = make([]arrival, len(u.at)), make([]bool, len(u.at)), len(u.at)
-	s.units[u.id] = u
+	for i, p := range u.places {
+		if s.early[p] {
+			delete(s.early, p)
+			u.taken[i] = true
+			u.left--
+		}
+	}
 	u.of.upTo = end
+	if u.left == 0 {
+		s.drop(u)
+		s.broadcast()
+		return nil
+	}
+	s.units[u.id] = u
 	s.picker.Add(time.Now(), u.id, s.stored(u))
 	s.broadcast()
 	s.wake()

@@ -59,6 +59,7 @@ type session struct {
 	byPage   map[object.Name]*region
 	units    map[room.Unit]*unit
 	sums     map[chunk.Place]xxh3.Uint128 // of chunks that the copier takes, until it asks for them
+	early    map[chunk.Place]bool         // that the copier has read from the server before they were planned
 	kept     list.List                    // of *unit, all of whose chunks were taken, the oldest first
 	settling []settling
 	memory   int64   // bytes of all units
@@ -97,7 +98,7 @@ func newSession(im *Image, g copier.Gathering, j *wire.Joined) *session {
 		node: im.node, ask: im.ask, root: im.StoredImage.Image.Name, plain: im.plain,
 		g: g, start: j.Start, unit: j.Unit, disk: !g.Cached && !g.Rotational, wakes: make(chan struct{}, 1),
 		joinedAs: *j, fetching: true, moved: make(chan struct{}), regions: map[uint32]*region{}, byPage: map[object.Name]*region{},
-		units: map[room.Unit]*unit{}, sums: map[chunk.Place]xxh3.Uint128{}, flights: map[uint64]context.CancelCauseFunc{},
+		units: map[room.Unit]*unit{}, sums: map[chunk.Place]xxh3.Uint128{}, early: map[chunk.Place]bool{}, flights: map[uint64]context.CancelCauseFunc{},
 		answered: time.Now(), ratio: firstRatio, picker: room.NewPicker(time.Now(), room.Window(im.node.cfg.Memory), rand.Uint64()),
 	}
 	s.picker.Begin(room.Unit{Page: uint32(j.Start)})
