@@ -42,8 +42,9 @@ type Arriving interface {
 	Arrives() bool
 	// Arrived gives the SumOf of the data of a piece that Bring has brought. It was made
 	// right after the data was compared with Sum, of the same bytes. So the read-back
-	// finds too what changed in memory since then.
-	Arrived(s image.Stored) xxh3.Uint128
+	// finds too what changed in memory since then. ok is false if the image does not know
+	// it. Then the restore fails, since no sum at all would be that of zeros.
+	Arrived(s image.Stored) (sum xxh3.Uint128, ok bool)
 }
 
 // beginGathering lets an image that is a Gatherer begin.

@@ -93,6 +93,7 @@ func (l *late) Gather(ctx context.Context, g Gathering) (func(), error) {
 type arriving struct {
 	*late
 	change func(at chunk.Place, data []byte)
+	forget func(at chunk.Place) bool
 }
 
 // arrived is a piece of an arriving image.
@@ -110,7 +111,13 @@ func (a *arriving) Open(ctx context.Context) (image.Reader, error) {
 
 func (a *arriving) Arrives() bool { return true }
 
-func (a *arriving) Arrived(s image.Stored) xxh3.Uint128 { return s.(*arrived).sum }
+func (a *arriving) Arrived(s image.Stored) (sum xxh3.Uint128, ok bool) {
+	at, _ := chunk.PlaceOf(s.(*arrived).Stored)
+	if a.forget != nil && a.forget(at) {
+		return sum, false
+	}
+	return s.(*arrived).sum, true
+}
 
 type arrivingReader struct {
 	image.Reader
@@ -555,7 +562,7 @@ func TestChangedInMemory(t *testing.T) {
 		run := func(verify ReadBack, change func(at chunk.Place, data []byte)) error {
 			l := &late{StoredImage: StoredImage{Image: s.im}, from: 1}
 			target := newSparse(size)
-			job := Job{Name: "sda", Image: &arriving{l, change}, Target: target}
+			job := Job{Name: "sda", Image: &arriving{late: l, change: change}, Target: target}
 			_, err := Restore(t.Context(), []Job{job}, RestoreOptions{Verify: verify, Full: true, flush: 1})
 			if change == nil && target.differs(disk) >= 0 {
 				t.Errorf("%d bytes, verify %d: not restored", size, verify)
@@ -587,6 +594,37 @@ func TestChangedInMemory(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestForgotten: a piece of which an image does not know what arrived ends the restore, even on
+// a disk that has only zeros. Those have the hash that stands for none.
+func TestForgotten(t *testing.T) {
+	_, s := threeRegions(t)
+	for _, p := range inBody(t, s.im, 1) {
+		at, ok := chunk.PlaceOf(p.Stored)
+		if !ok {
+			continue
+		}
+		a := &arriving{late: &late{StoredImage: StoredImage{Image: s.im}, from: 1}, forget: func(a chunk.Place) bool { return a == at }}
+		target := &deaf{newSparse(s.im.Root.Size), p.Ranges[0]}
+		_, err := Restore(t.Context(), []Job{{Name: "sda", Image: a, Target: target}}, RestoreOptions{Full: true})
+		if err == nil || !strings.Contains(err.Error(), "internal check") {
+			t.Errorf("the piece at %v: %v", p.Ranges, err)
+		}
+	}
+}
+
+// deaf is a target that does not write what begins in a range.
+type deaf struct {
+	Target
+	at image.Range
+}
+
+func (d *deaf) WriteAt(b []byte, off int64) (int, error) {
+	if off >= d.at.Off && off < d.at.End() {
+		return len(b), nil
+	}
+	return d.Target.WriteAt(b, off)
 }
 
 // TestGatherer: what a Gatherer says ends the restore, and it is told of each end.

@@ -155,7 +155,10 @@ func (d *diskState) bring(slots []*pieceSlot) error {
 		arriving := d.job.Image.(Arriving)
 		for _, s := range slots {
 			for p := range s.pieces() {
-				p.sum = arriving.Arrived(p.piece.Stored)
+				var ok bool
+				if p.sum, ok = arriving.Arrived(p.piece.Stored); !ok {
+					return fmt.Errorf("internal check failed: what came for byte %d of the disk was not compared", p.ranges()[0].Off)
+				}
 			}
 		}
 	}

@@ -76,7 +76,7 @@ func (im *Image) join(ctx context.Context, g copier.Gathering) (*session, error)
 func (im *Image) Arrives() bool { return im.s != nil }
 
 // Arrived implements copier.Arriving.
-func (im *Image) Arrived(p image.Stored) xxh3.Uint128 {
+func (im *Image) Arrived(p image.Stored) (sum xxh3.Uint128, ok bool) {
 	at, _ := chunk.PlaceOf(p)
 	return im.s.arrived(at)
 }

@@ -152,11 +152,12 @@ func (s *session) given(at chunk.Place, sum xxh3.Uint128) {
 }
 
 // arrived returns the sum of a chunk that the copier got, once.
-func (s *session) arrived(at chunk.Place) xxh3.Uint128 {
+func (s *session) arrived(at chunk.Place) (sum xxh3.Uint128, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	defer delete(s.sums, at)
-	return s.sums[at]
+	sum, ok = s.sums[at]
+	delete(s.sums, at)
+	return sum, ok
 }
 
 // account writes into a receipt from where the image came.
