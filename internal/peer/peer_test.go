@@ -105,8 +105,13 @@ func newRig(t *testing.T, most int64) *rig {
 	r := &rig{shelf: newShelf(70), log: new(bytes.Buffer)}
 	r.server = NewServer(ServerConfig{
 		Key: key, Source: r.shelf, Now: func() time.Time { return clock },
-		Secret: func(n object.Name) (wire.RoomSecret, bool) { return secret, n == root },
-		Log:    func(format string, args ...any) { fmt.Fprintf(r.log, format+"\n", args...) },
+		Secrets: func(n object.Name) []wire.RoomSecret {
+			if n != root {
+				return nil
+			}
+			return []wire.RoomSecret{{8}, secret}
+		},
+		Log: func(format string, args ...any) { fmt.Fprintf(r.log, format+"\n", args...) },
 	})
 	r.server.Limit(most)
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -38,10 +38,10 @@ type Source interface {
 type ServerConfig struct {
 	Key    tls.Certificate
 	Source Source
-	// Secret returns the secret by which the server of the lab lets others read an image. ok is
-	// false if this box does not serve the image.
-	Secret func(root object.Name) (secret wire.RoomSecret, ok bool)
-	Now    func() time.Time // by the clock of the server of the lab
+	// Secrets returns the secrets by which the server of the lab lets others read an image. There
+	// is none if this box does not serve the image.
+	Secrets func(root object.Name) []wire.RoomSecret
+	Now     func() time.Time // by the clock of the server of the lab
 	// Log is told who was refused. nil means no log.
 	Log func(format string, args ...any)
 }
@@ -186,11 +186,13 @@ func (s *Server) admit(r *http.Request) (root object.Name, err error) {
 	if err != nil {
 		return root, err
 	}
-	secret, ok := s.cfg.Secret(t.Root)
-	if !ok {
-		return root, errNotServed
+	err = errNotServed
+	for _, secret := range s.cfg.Secrets(t.Root) {
+		if err = secret.Check(t, s.cfg.Now(), from.Addr(), wire.FingerprintOf(r.TLS.PeerCertificates[0])); err == nil {
+			break
+		}
 	}
-	return t.Root, secret.Check(t, s.cfg.Now(), from.Addr(), wire.FingerprintOf(r.TLS.PeerCertificates[0]))
+	return t.Root, err
 }
 
 // body reads a whole request.

@@ -106,7 +106,7 @@ func (r *roomSite) misbehave(b *servedBox, id string, a act) *hostile {
 		listener.Close()
 	} else {
 		server := peer.NewServer(peer.ServerConfig{
-			Key: h.key, Source: h, Secret: func(object.Name) (wire.RoomSecret, bool) { return h.joined.Secret, true }, Now: time.Now,
+			Key: h.key, Source: h, Secrets: func(object.Name) []wire.RoomSecret { return []wire.RoomSecret{h.joined.Secret} }, Now: time.Now,
 		})
 		work.Go(func() { server.Serve(listener) })
 		context.AfterFunc(ctx, server.Close)

@@ -169,7 +169,7 @@ func (n *Node) listen() (int, error) {
 		return 0, fmt.Errorf("open a port for other boxes: %w", err)
 	}
 	n.port = l.Addr().(*net.TCPAddr).Port
-	n.server = peer.NewServer(peer.ServerConfig{Key: n.key, Source: n, Secret: n.secret, Now: n.cfg.Now, Log: n.cfg.Log})
+	n.server = peer.NewServer(peer.ServerConfig{Key: n.key, Source: n, Secrets: n.secrets, Now: n.cfg.Now, Log: n.cfg.Log})
 	go n.server.Serve(l)
 	return n.port, nil
 }
@@ -233,13 +233,15 @@ func (n *Node) sent() int64 {
 	return n.server.Sent()
 }
 
-// secret is peer.ServerConfig's Secret.
-func (n *Node) secret(root object.Name) (wire.RoomSecret, bool) {
+// secrets is peer.ServerConfig's Secrets.
+func (n *Node) secrets(root object.Name) []wire.RoomSecret {
 	s := n.find(root)
 	if s == nil {
-		return wire.RoomSecret{}, false
+		return nil
 	}
-	return s.joined().Secret, true
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]wire.RoomSecret{s.joinedAs.Secret}, s.before...)
 }
 
 // Have implements peer.Source.

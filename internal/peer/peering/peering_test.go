@@ -284,7 +284,7 @@ func (l *lab) joins(h *hostile) {
 	j, err := ask.Join(t.Context(), wire.Join{Port: listener.Addr().(*net.TCPAddr).Port, Key: print})
 	must(t, err)
 	s := peer.NewServer(peer.ServerConfig{
-		Key: key, Source: h, Now: time.Now, Secret: func(object.Name) (wire.RoomSecret, bool) { return j.Secret, true },
+		Key: key, Source: h, Now: time.Now, Secrets: func(object.Name) []wire.RoomSecret { return []wire.RoomSecret{j.Secret} },
 	})
 	go s.Serve(listener)
 	ctx, cancel := context.WithCancel(context.Background())

@@ -51,6 +51,7 @@ type session struct {
 
 	mu       sync.Mutex // guards the fields below
 	joinedAs wire.Joined
+	before   []wire.RoomSecret // of earlier joins, the latest first
 	picker   *room.Picker
 	fetching bool          // the image is being written
 	planned  bool          // no further units will be planned
@@ -98,7 +99,8 @@ func newSession(im *Image, g copier.Gathering, j *wire.Joined) *session {
 		node: im.node, ask: im.ask, root: im.StoredImage.Image.Name, plain: im.plain,
 		g: g, start: j.Start, unit: j.Unit, disk: !g.Cached && !g.Rotational, wakes: make(chan struct{}, 1),
 		joinedAs: *j, fetching: true, moved: make(chan struct{}), regions: map[uint32]*region{}, byPage: map[object.Name]*region{},
-		units: map[room.Unit]*unit{}, sums: map[chunk.Place]xxh3.Uint128{}, early: map[chunk.Place]bool{}, flights: map[uint64]context.CancelCauseFunc{},
+		units: map[room.Unit]*unit{}, sums: map[chunk.Place]xxh3.Uint128{}, early: map[chunk.Place]bool{},
+		flights:  map[uint64]context.CancelCauseFunc{},
 		answered: time.Now(), ratio: firstRatio, picker: room.NewPicker(time.Now(), room.Window(im.node.cfg.Memory), rand.Uint64()),
 	}
 	s.picker.Begin(room.Unit{Page: uint32(j.Start)})
@@ -325,9 +327,15 @@ func (s *session) joinAgain(ctx context.Context) error {
 	if !j.On { // the setting has changed meanwhile
 		return errors.New("boxes do not work together any more")
 	}
+	s.before = append([]wire.RoomSecret{s.joinedAs.Secret}, s.before[:min(len(s.before), maxBefore-1)]...)
 	s.joinedAs = *j
 	return nil
 }
+
+// maxBefore is how many earlier secrets count. When a server was started again, others have
+// tickets of before for some seconds, until each has joined and asked again. If these were
+// refused, boxes would leave each other alone for a minute. A ticket becomes too old by itself.
+const maxBefore = 4
 
 // names translates the numbers that the server gives to boxes. They are other ones when it
 // has started anew, and a box must not be taken for another one that has failed. Here a box

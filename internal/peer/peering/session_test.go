@@ -234,6 +234,41 @@ func TestMemory(t *testing.T) {
 	}
 }
 
+// TestOldTickets: when a box joins again, others are let in with the tickets that they have,
+// until the next few joins.
+func TestOldTickets(t *testing.T) {
+	n, err := NewNode(Config{Memory: 32 << 20, Now: time.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(n.Close)
+	s := &session{node: n, ask: &anew{}, joinedAs: wire.Joined{On: true, Secret: wire.RoomSecret{1}}}
+	n.open[object.Name{7}] = s
+	if len(n.secrets(object.Name{8})) != 0 {
+		t.Error("an image that is not served has secrets")
+	}
+	for i := range byte(2 * maxBefore) {
+		got := n.secrets(object.Name{7})
+		if len(got) != min(int(i), maxBefore)+1 || got[0][0] != i+1 || got[len(got)-1][0] != i+1-min(i, maxBefore) {
+			t.Errorf("after %d joins more: %v", i, got)
+		}
+		if err := s.joinAgain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// anew is a room that gives another secret at each join.
+type anew struct {
+	fakeRoom
+	n byte
+}
+
+func (a *anew) Join(context.Context, wire.Join) (*wire.Joined, error) {
+	a.n++
+	return &wire.Joined{On: true, Member: 1, Secret: wire.RoomSecret{a.n + 1}, Unit: 256 << 10}, nil
+}
+
 // TestNames: a box keeps its number here when the server gives it another one, and a number
 // that the server gives to another box means that one from then on.
 func TestNames(t *testing.T) {
