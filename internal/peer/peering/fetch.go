@@ -22,8 +22,9 @@ import (
 const waitFor = 10 * time.Second
 
 // serverWait is after which time a fetch from the server is given up from which nothing
-// comes. It may come from a peer meanwhile, and whoever needs it reads it by himself.
-const serverWait = 20 * time.Second
+// comes, so that it does not hold a place that fetches from peers could have. It is long, since on
+// a slow line fetches wait for each other.
+const serverWait = 2 * time.Minute
 
 var (
 	errUnwanted = errors.New("it is not needed any more")
@@ -61,7 +62,7 @@ func (s *session) alike(u *unit, at []chunk.Place) int {
 	return n
 }
 
-// await waits until the unit of a chunk is here. If that takes too long, here is false. If the
+// await waits until the unit of a chunk is here. If that takes too long, and nothing of it comes, here is false. If the
 // chunk is in no unit, u is nil.
 func (s *session) await(ctx context.Context, at chunk.Place) (u *unit, here bool, err error) {
 	timer := time.NewTimer(waitFor)
@@ -82,6 +83,10 @@ func (s *session) await(ctx context.Context, at chunk.Place) (u *unit, here bool
 		case <-ready:
 		case <-moved:
 		case <-timer.C:
+			if u != nil && time.Since(time.Unix(0, u.moved.Load())) < waitFor {
+				timer.Reset(waitFor) // it comes, over a slow line, and would only come later if it were asked for twice
+				continue
+			}
 			return u, false, nil
 		case <-ctx.Done():
 			return nil, false, ctx.Err()
@@ -385,6 +390,7 @@ func (s *session) fromServer(ctx context.Context, cancel context.CancelCauseFunc
 	all, i := make([]arrival, len(u.at)), 0
 	err := chunk.GetAll(ctx, s.plain, u.places, buf[:0], func(o object.Object, err error) error {
 		silent.Reset(serverWait)
+		u.moved.Store(time.Now().UnixNano())
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
@@ -411,6 +417,7 @@ func (s *session) fromPeer(ctx context.Context, u *unit, to peer.To, mem *memory
 	defer buffers.Put(buf)
 	all := make([]arrival, len(u.at))
 	err := s.node.peers.Chunks(ctx, to, u.of.page, u.at, u.refs, buf[:0], mem.next, func(i int, o object.Object, raw []byte) error {
+		u.moved.Store(time.Now().UnixNano())
 		s.count(&s.others, &s.node.fromPeers, len(o.Data))
 		all[i] = mem.keep(o, raw)
 		return nil

@@ -179,6 +179,22 @@ func TestRestart(t *testing.T) {
 	wait.Wait()
 }
 
+// TestSlowLine: what takes long since the line is slow is not asked for twice.
+func TestSlowLine(t *testing.T) {
+	long(t)
+	t.Parallel()
+	l := newLab(t, 1, 4*mib)
+	b := l.box(16 * mib)
+	l.port.rate = 64 << 10
+	r := all(t, []*testBox{b})[0]
+	if strings.Contains(b.said(), "other boxes") {
+		t.Errorf("a box that is alone says %s", b.said())
+	}
+	if r.FromServer > l.stored()*11/10 {
+		t.Errorf("%d bytes came from the server, of an image of %d", r.FromServer, l.stored())
+	}
+}
+
 // TestGone: boxes that lose power in the middle, or are stopped, hold up nobody.
 func TestGone(t *testing.T) {
 	long(t)

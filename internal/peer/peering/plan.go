@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/zeebo/xxh3"
@@ -25,6 +26,7 @@ type unit struct {
 	raw    int  // bytes of them before compression
 	edge   bool // it has bytes of the disk's first or last MiB, which are written last of all
 
+	moved  atomic.Int64  // when a chunk of them came last, in nanoseconds since 1970
 	ready  chan struct{} // closed when they came
 	here   bool          // they came
 	proved bool          // each is here, and was compared with its name

@@ -202,6 +202,29 @@ func (l *lab) backUp(s *store.Store) {
 	must(l.t, session.Close())
 }
 
+// stored is how long the chunks of the image are in the store.
+func (l *lab) stored() (n int64) {
+	l.t.Helper()
+	s, err := store.Open(l.t.Context(), store.Config{Blobs: l.blobs, ReadOnly: true})
+	must(l.t, err)
+	defer s.Close()
+	im, err := s.OpenImage(l.t.Context(), l.record, "sda")
+	must(l.t, err)
+	defer im.Close()
+	for i := range im.Root.Pages {
+		r, err := im.Region(l.t.Context(), i)
+		must(l.t, err)
+		for j := range r.Len() {
+			at, err := r.Place(j)
+			must(l.t, err)
+			o, err := im.Getter().Get(l.t.Context(), at, nil)
+			must(l.t, err)
+			n += int64(len(o.Data))
+		}
+	}
+	return n
+}
+
 func (l *lab) disk() disk.Disk {
 	return disk.Disk{Name: "sda", Identity: image.Identity{Size: l.size, SectorSize: 512}}
 }

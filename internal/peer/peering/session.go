@@ -260,9 +260,10 @@ func (s *session) look() {
 	}
 }
 
-// hear notes whether other boxes can be reached.
+// hear notes whether other boxes can be reached. A box that is alone with a slow server gets too little, and
+// no other box is to blame.
 func (s *session) hear(now time.Time) {
-	if s.deaf = s.picker.Deaf(now); s.deaf && !s.deafSaid {
+	if s.deaf = s.boxes > 1 && s.picker.Deaf(now); s.deaf && !s.deafSaid {
 		s.deafSaid = true
 		s.node.cfg.Log("other boxes do not answer, or give too little, so everything comes from the server for now; " +
 			"a firewall between boxes may be why")
