@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"testbox-imaging/internal/disk"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/object"
 	"testbox-imaging/internal/parttab"
@@ -92,7 +93,9 @@ func (r *restore) compareDisk(ctx context.Context, d *diskState) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	c.edgesLater = true
 	var onDisk bits        // new flags, since this pass still reads d.onDisk
+	var flags []func()     // set those of c.pieces
 	var data, differ int64 // bytes of pieces with data, and of those that differ
 	start := time.Now()
 	err = c.pass(ctx, r.ring, "compare "+d.job.Name, func(s *pieceSlot) error {
@@ -104,11 +107,16 @@ func (r *restore) compareDisk(ctx context.Context, d *diskState) (bool, error) {
 			if p.content == image.Unused {
 				continue
 			}
-			same := len(p.diff) == 0
+			later := c.later(p)
+			same := len(p.diff) == 0 && !later
+			region := regionOf(p.ranges()[0].Off)
 			for range p.items { // all of one region
-				onDisk.add(regionOf(p.ranges()[0].Off), same)
+				i := onDisk.add(region, same)
+				if later {
+					flags = append(flags, func() { onDisk.set(region, i) })
+				}
 			}
-			if p.content == image.Data {
+			if p.content == image.Data && !later {
 				data += p.n
 				if !same {
 					differ += p.n
@@ -125,6 +133,18 @@ func (r *restore) compareDisk(ctx context.Context, d *diskState) (bool, error) {
 	if errors.Is(err, errDiffers) {
 		d.log("%d of the first %d bytes of data differ, so the rest is written without a comparison", differ, data)
 		return false, nil
+	}
+	if err == nil && len(c.found.Differ) > 0 {
+		d.log("%d of the image's %d bytes differ on the disk, without its first and last MiB", c.found.Read-c.found.Verified, c.found.Read)
+		return false, nil
+	}
+	if err == nil {
+		err = c.compareLater()
+		for i := range c.pieces {
+			if len(c.pieces[i].diff) == 0 {
+				flags[i]()
+			}
+		}
 	}
 	if err == nil {
 		err = c.compareEdges()
@@ -149,6 +169,8 @@ type comparison struct {
 	stream       *stream
 	exact        bool              // find each sector that differs, and salvage bad sectors
 	edgesPending bool              // head and tail are not on the disk yet
+	edgesLater   bool              // pieces with bytes of head or tail are kept for compareLater
+	pieces       []part            // these pieces
 	onlyWritten  bool              // skip what was not written
 	kept         *kept             // how far the disk can be read, or nil if nobody writes to it
 	differs      func(image.Range) // called for each run that differs (nil means no call)
@@ -167,7 +189,7 @@ func newComparison(ctx context.Context, d *diskState) (*comparison, error) {
 	known := holesOf(d.job.Target)
 	st.holes = &known
 	c := &comparison{d: d, stream: st, bad: badList{read: d.imageSize}}
-	st.buffers = func(p *part) bool { return !c.skips(p) && !p.hole }
+	st.buffers = func(p *part) bool { return !c.skips(p) && !p.hole && !c.later(p) }
 	return c, nil
 }
 
@@ -319,6 +341,10 @@ func (c *comparison) collect(s *pieceSlot) error {
 // collectPart adds what was found in a part. It holds back the bytes of head and
 // tail, and remembers which of them are unused.
 func (c *comparison) collectPart(s *pieceSlot, p *part) error {
+	if c.later(p) {
+		c.pieces = append(c.pieces, *p)
+		return nil
+	}
 	n := c.d.bodyLen(p)
 	switch p.content {
 	case image.Unused:
@@ -364,6 +390,51 @@ func (c *comparison) count(n int64, bad, diff []image.Range) error {
 	if c.exact {
 		return c.bad.add(bad)
 	}
+	return nil
+}
+
+// later reports whether a piece is kept for compareLater. To compare it, it must be fetched, and a disk that
+// differs elsewhere gets it anyway when it is written. Boxes that begin together would all
+// fetch the same from the server at the same time.
+func (c *comparison) later(p *part) bool {
+	return c.edgesLater && p.content == image.Data && c.d.bodyLen(p) < p.n
+}
+
+// compareLater fetches the pieces that were kept, and compares what they have of the body. It holds
+// back head and tail.
+func (c *comparison) compareLater() error {
+	var stored []image.Stored
+	raw := make([][]byte, len(c.pieces))
+	for i := range c.pieces {
+		stored, raw[i] = append(stored, c.pieces[i].piece.Stored), make([]byte, c.pieces[i].n+object.Slack)
+	}
+	if len(stored) == 0 {
+		return nil
+	}
+	if err := stored[0].Bring(stored, func(i int) ([]byte, bool) { return raw[i], true }); err != nil {
+		return err
+	}
+	for i := range c.pieces {
+		p := &c.pieces[i]
+		s := &pieceSlot{raw: raw[i], disk: disk.AlignedBuffer(int(p.n))}
+		p.at = 0
+		c.d.holdBack(s, p)
+		for at, r := range c.d.body(p) {
+			err := readFull(c.d.job.Target, s.disk[at:][:r.Len], r.Off)
+			if isMedium(err) {
+				p.diff = append(p.diff, r) // what cannot be read differs
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			p.diff = differ(p.diff, raw[i][at:][:r.Len], s.disk[at:][:r.Len], r.Off, nil, c.d.job.SectorSize)
+		}
+		if err := c.count(c.d.bodyLen(p), nil, p.diff); err != nil {
+			return err
+		}
+	}
+	c.found.Differ = inOrder(c.found.Differ)
 	return nil
 }
 

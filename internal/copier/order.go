@@ -99,8 +99,8 @@ type flags struct {
 	word []uint64
 }
 
-// add adds the flag of the next item of a region.
-func (b *bits) add(region int, set bool) {
+// add adds the flag of the next item of a region, and returns its number.
+func (b *bits) add(region int, set bool) (i int) {
 	for len(*b) <= region {
 		*b = append(*b, flags{})
 	}
@@ -112,7 +112,11 @@ func (b *bits) add(region int, set bool) {
 		f.word[f.n/64] |= 1 << (f.n % 64)
 	}
 	f.n++
+	return f.n - 1
 }
+
+// set sets a flag that was added.
+func (b bits) set(region, i int) { b[region].word[i/64] |= 1 << (i % 64) }
 
 // has gives flag i of a region. It is false for flags that were never added.
 func (b bits) has(region, i int) bool {
