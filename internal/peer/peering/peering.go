@@ -189,13 +189,19 @@ func (n *Node) begin(s *session) {
 	n.mu.Lock()
 	before := n.open[s.root]
 	n.open[s.root], n.latest = s, s
-	server := n.server
 	n.mu.Unlock()
-	if server != nil {
-		server.Limit(s.joined().Upload)
-	}
+	n.limit(s.joined().Upload)
 	if before != nil && before != s {
 		before.close()
+	}
+}
+
+// limit sets how many bytes may be sent to others in a second.
+func (n *Node) limit(most int64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.server != nil {
+		n.server.Limit(most)
 	}
 }
 

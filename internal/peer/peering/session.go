@@ -323,11 +323,15 @@ func (s *session) joinAgain(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	switch { // the setting has changed meanwhile
+	case !j.On:
+		return errors.New("boxes do not work together any more")
+	case j.Unit != s.unit:
+		return errors.New("others cut the image otherwise now")
+	}
+	s.node.limit(j.Upload)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !j.On { // the setting has changed meanwhile
-		return errors.New("boxes do not work together any more")
-	}
 	s.before = append([]wire.RoomSecret{s.joinedAs.Secret}, s.before[:min(len(s.before), maxBefore-1)]...)
 	s.joinedAs = *j
 	return nil
