@@ -331,22 +331,32 @@ func (h *hostile) sees(of wire.RoomPeer) (page object.Name, at []uint32) {
 	return page, at
 }
 
-// knock sends a request to another box from a host, with a key and a ticket.
+// knock sends a request to another box from a host, with a key and a ticket. A box that sends to as many
+// others as it may is asked again, and so is one whose connection breaks.
 func (h *hostile) knock(from host, key tls.Certificate, to wire.RoomPeer, ticket, path string, body []byte) (status int, answer []byte) {
 	h.t.Helper()
 	t := &http.Transport{DialContext: from.dial, DisableKeepAlives: true, TLSClientConfig: &tls.Config{
 		Certificates: []tls.Certificate{key}, InsecureSkipVerify: true, VerifyConnection: wire.Pinned("the box", to.Key)}}
 	ctx, cancel := context.WithTimeout(context.Background(), serverLimit)
 	defer cancel()
-	q, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+to.Address.String()+path, bytes.NewReader(body))
-	must(h.t, err)
-	if ticket != "" {
-		q.Header.Set("Authorization", "Bearer "+ticket)
+	for {
+		q, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+to.Address.String()+path, bytes.NewReader(body))
+		must(h.t, err)
+		if ticket != "" {
+			q.Header.Set("Authorization", "Bearer "+ticket)
+		}
+		a, err := (&http.Client{Transport: t}).Do(q)
+		if err == nil {
+			answer, err = io.ReadAll(a.Body)
+			a.Body.Close()
+		}
+		switch {
+		case ctx.Err() != nil:
+			h.t.Fatalf("%s does not answer: %v", to.Address, err)
+		case err != nil || a.StatusCode == http.StatusServiceUnavailable:
+			time.Sleep(100 * time.Millisecond)
+		default:
+			return a.StatusCode, answer
+		}
 	}
-	a, err := (&http.Client{Transport: t}).Do(q)
-	must(h.t, err)
-	defer a.Body.Close()
-	answer, err = io.ReadAll(a.Body)
-	must(h.t, err)
-	return a.StatusCode, answer
 }
