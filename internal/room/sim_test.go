@@ -87,8 +87,7 @@ type simBox struct {
 	ready    map[Unit]bool // came, and not written
 	oldest   []Unit        // of what was written and is still in memory
 	disk     map[Unit]bool
-	settling []Unit // of what is in memory no more, and not on the disk for certain
-	settleAt []int  // what next was then
+	settling []int // of order: what is in memory no more, and not on the disk for certain
 	uploads  int
 	credit   float64 // bytes that the disk can write now
 	joined   bool
@@ -318,14 +317,13 @@ func (s *sim) write(b *simBox) {
 		for float64(len(b.oldest)+len(b.ready))*s.unit > s.cache {
 			old := b.oldest[0]
 			b.oldest = b.oldest[1:]
-			s.hold(b, old, false)
-			if !s.noDisk {
-				b.settling, b.settleAt = append(b.settling, old), append(b.settleAt, b.next)
+			if s.hold(b, old, false); !s.noDisk {
+				b.settling = append(b.settling, b.next-len(b.oldest)-1)
 			}
 		}
-		for len(b.settling) > 0 && float64(b.next-b.settleAt[0])*unpacked*s.unit >= settled {
-			s.hold(b, b.settling[0], true)
-			b.settling, b.settleAt = b.settling[1:], b.settleAt[1:]
+		for len(b.settling) > 0 && float64(b.next-b.settling[0]-1)*unpacked*s.unit >= settled {
+			s.hold(b, b.order[b.settling[0]], true)
+			b.settling = b.settling[1:]
 		}
 	}
 }

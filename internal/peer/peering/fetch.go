@@ -221,6 +221,7 @@ func (s *session) took(u *unit, i int) {
 	if u.left > 0 {
 		return
 	}
+	u.last = s.taken
 	s.picker.Written(time.Now(), u.id)
 	s.retire(u)
 	s.broadcast()
@@ -268,14 +269,15 @@ func (s *session) drop(u *unit) {
 	setBit(u.of.have, int(u.id.At), false)
 	u.came = nil
 	if s.disk && !u.edge {
-		s.settling = append(s.settling, settling{u, s.taken})
+		s.settling = append(s.settling, u)
+		s.settle()
 	}
 }
 
 // settle notes which chunks are on the disk by now.
 func (s *session) settle() {
-	for len(s.settling) > 0 && s.taken-s.settling[0].at >= settled {
-		u := s.settling[0].u
+	for len(s.settling) > 0 && s.taken-s.settling[0].last >= settled {
+		u := s.settling[0]
 		s.settling = s.settling[1:]
 		for _, n := range u.at {
 			setBit(u.of.onDisk, int(n), true)

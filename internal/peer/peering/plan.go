@@ -34,6 +34,7 @@ type unit struct {
 	mem    *memory // of their bytes before compression; nil if these were not kept
 	taken  []bool  // by the copier
 	left   int     // how many of them it has not taken
+	last   int64   // what it had taken, in bytes, when it took the last of them
 	bytes  int64   // of memory
 }
 
@@ -217,6 +218,7 @@ func (b *builder) flush() error {
 	}
 	u.of.upTo = end
 	if u.left == 0 {
+		u.last = s.taken
 		s.drop(u)
 		s.broadcast()
 		return nil

@@ -62,11 +62,11 @@ type session struct {
 	sums     map[chunk.Place]xxh3.Uint128 // of chunks that the copier takes, until it asks for them
 	early    map[chunk.Place]bool         // that the copier has read from the server before they were planned
 	kept     list.List                    // of *unit, all of whose chunks were taken, the oldest first
-	settling []settling
-	memory   int64   // bytes of all units
-	waiting  int64   // bytes of those that the copier has not taken
-	ratio    float64 // how long a chunk is as it is stored, in parts of its length
-	taken    int64   // bytes that the copier has taken
+	settling []*unit                      // whose chunks are not in memory any more, and perhaps not on the disk yet
+	memory   int64                        // bytes of all units
+	waiting  int64                        // bytes of those that the copier has not taken
+	ratio    float64                      // how long a chunk is as it is stored, in parts of its length
+	taken    int64                        // bytes that the copier has taken
 	flights  map[uint64]context.CancelCauseFunc
 
 	asking   bool
@@ -79,12 +79,6 @@ type session struct {
 	deaf     bool
 	deafSaid bool
 	names    names
-}
-
-// settling is a unit whose chunks are not in memory any more, and perhaps not on the disk yet.
-type settling struct {
-	u  *unit
-	at int64 // what was taken when its last chunk was taken
 }
 
 // settled is how many bytes the copier takes until what it took before is on the disk. It
