@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -13,6 +14,8 @@ import (
 
 	"testbox-imaging/internal/blob"
 	"testbox-imaging/internal/chunk"
+	"testbox-imaging/internal/copier"
+	"testbox-imaging/internal/disk"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/object"
 	"testbox-imaging/internal/peer"
@@ -193,6 +196,39 @@ func TestSlowLine(t *testing.T) {
 	if r.FromServer > l.stored()*11/10 {
 		t.Errorf("%d bytes came from the server, of an image of %d", r.FromServer, l.stored())
 	}
+}
+
+// TestTwoDisks: a box restores two disks from the same image, while another box restores one.
+func TestTwoDisks(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, 2, 6*mib)
+	l.port.rate = 2 * mib
+	b, other := l.box(16*mib), l.box(16*mib)
+	ask, err := remote.RoomOf(b.chunk)
+	must(t, err)
+	second := b.node.Image(b.chunk, ask)
+	path := filepath.Join(t.TempDir(), "second")
+	must(t, os.WriteFile(path, nil, 0o600))
+	must(t, os.Truncate(path, l.size))
+	done := make(chan error, 1)
+	go func() {
+		first, err := disk.OpenPath(b.path, l.disk(), true)
+		must(t, err)
+		defer first.Close()
+		dev, err := disk.OpenPath(path, l.disk(), true)
+		must(t, err)
+		defer dev.Close()
+		jobs := []copier.Job{{Name: "sda", Image: b.image, Target: first, SectorSize: 512}, {Name: "sdb", Image: second, Target: dev, SectorSize: 512}}
+		_, err = copier.Restore(t.Context(), jobs, b.opt)
+		b.image.Close()
+		second.Close()
+		done <- err
+	}()
+	all(t, []*testBox{other})
+	must(t, <-done)
+	b.exact()
+	b.path = path
+	b.exact()
 }
 
 // TestGone: boxes that lose power in the middle, or are stopped, hold up nobody.
