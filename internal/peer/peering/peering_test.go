@@ -218,7 +218,9 @@ func TestTwoDisks(t *testing.T) {
 		dev, err := disk.OpenPath(path, l.disk(), true)
 		must(t, err)
 		defer dev.Close()
-		jobs := []copier.Job{{Name: "sda", Image: b.image, Target: first, SectorSize: 512}, {Name: "sdb", Image: second, Target: dev, SectorSize: 512}}
+		jobs := []copier.Job{
+			{Name: "sda", Image: b.image, Target: first, SectorSize: 512}, {Name: "sdb", Image: second, Target: dev, SectorSize: 512},
+		}
 		_, err = copier.Restore(t.Context(), jobs, b.opt)
 		b.image.Close()
 		second.Close()

@@ -242,7 +242,7 @@ func TestOldTickets(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(n.Close)
-	s := &session{node: n, ask: &anew{}, joinedAs: wire.Joined{On: true, Secret: wire.RoomSecret{1}}}
+	s := &session{node: n, ask: &anew{}, unit: 256 << 10, joinedAs: wire.Joined{On: true, Secret: wire.RoomSecret{1}}}
 	n.open[object.Name{7}] = s
 	if len(n.secrets(object.Name{8})) != 0 {
 		t.Error("an image that is not served has secrets")
@@ -255,6 +255,10 @@ func TestOldTickets(t *testing.T) {
 		if err := s.joinAgain(t.Context()); err != nil {
 			t.Fatal(err)
 		}
+	}
+	s.unit *= 2
+	if err := s.joinAgain(t.Context()); err == nil {
+		t.Error("a box joins others that cut the image otherwise")
 	}
 }
 
