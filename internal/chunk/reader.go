@@ -98,22 +98,8 @@ func (r *reader) fetchAhead() {
 	}
 }
 
-// Pieces returns the pieces of a region, as a Reader returns them. The piece of
-// data number i is that of chunk i of the region's page. If the image has no such
-// region, the error matches ErrMissing.
-func (im *Image) Pieces(ctx context.Context, region int) ([]image.Piece, error) {
-	if _, err := im.PagePlace(region); err != nil {
-		return nil, err
-	}
-	p, err := im.Page(ctx, region)
-	if err != nil {
-		return nil, err
-	}
-	return im.pieces(ctx, p, region), nil
-}
-
 // PlaceOf returns where the data of a piece is in its image. ok is false if the
-// piece is not one of an image's Reader or Pieces.
+// piece is not one of an image's Reader.
 func PlaceOf(s image.Stored) (at Place, ok bool) {
 	p, ok := s.(*storedPiece)
 	if !ok {

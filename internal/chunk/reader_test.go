@@ -145,7 +145,7 @@ func TestReaderRegions(t *testing.T) {
 }
 
 // TestReaderFrom: an order that begins with any region has the same pieces, and
-// wraps round once. The pieces of a region are those of the reader.
+// wraps round once. Each piece of data tells its place.
 func TestReaderFrom(t *testing.T) {
 	disk := make([]byte, 3*chunk.RegionSize+5<<20)
 	for i := range 4 {
@@ -165,10 +165,7 @@ func TestReaderFrom(t *testing.T) {
 		if n := st.Gets() - before; n != 3 && n != 4 { // the same page of neighbours is fetched once, unless they are the first and the last
 			t.Errorf("from region %d on, %d pages were fetched", from, n)
 		}
-		region, err := im.Pieces(context(t), from)
-		if err != nil || !samePieces(region, got[:len(region)]) || got[len(region)].Ranges[0].Off/chunk.RegionSize == int64(from) {
-			t.Errorf("region %d: other pieces, %v", from, err)
-		}
+		region := got[:slices.IndexFunc(got, func(p image.Piece) bool { return p.Ranges[0].Off/chunk.RegionSize != int64(from) })]
 		places, err := im.Region(context(t), from)
 		if err != nil {
 			t.Fatal(err)
@@ -190,9 +187,6 @@ func TestReaderFrom(t *testing.T) {
 	}
 	for _, from := range []int{-1, 4} {
 		if _, err := im.ReaderFrom(context(t), from).Next(); !errors.Is(err, chunk.ErrMissing) {
-			t.Errorf("region %d: %v", from, err)
-		}
-		if _, err := im.Pieces(context(t), from); !errors.Is(err, chunk.ErrMissing) {
 			t.Errorf("region %d: %v", from, err)
 		}
 	}

@@ -52,7 +52,11 @@ func TestDelta(t *testing.T) {
 		if !bytes.Equal(target.Bytes(), disk) {
 			t.Fatalf("%s: not restored", name)
 		}
-		if r.Written+r.Skipped != size || r.Verified != size || r.Written > 2*mib+int64(len(change))*mib || r.Read < size-3*mib {
+		read := size
+		if name != "head" && name != "tail" { // what the first and last MiB have is not read then
+			read -= 3 * mib
+		}
+		if r.Written+r.Skipped != size || r.Verified != size || r.Written > 2*mib+int64(len(change))*mib || r.Read < read {
 			t.Errorf("%s: receipt %+v", name, r)
 		}
 		if n := writtenBody(target); n > int64(len(change))*mib {

@@ -106,12 +106,7 @@ func TestLate(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, 3, 16*mib)
 	first, second := l.box(2*mib), l.box(16*mib)
-	first.stay, first.done = make(chan struct{}), make(chan struct{})
-	var wait sync.WaitGroup
-	wait.Go(func() { all(t, []*testBox{first}) })
-	defer wait.Wait()
-	defer close(first.stay)
-	<-first.done
+	defer first.stays()()
 	f, err := os.OpenFile(first.path, os.O_WRONLY, 0)
 	must(t, err)
 	_, err = f.WriteAt([]byte("an accident"), 3*mib)
@@ -409,12 +404,7 @@ func TestForeign(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, 2, 4*mib)
 	b := l.box(16 * mib)
-	b.stay, b.done = make(chan struct{}), make(chan struct{})
-	var wait sync.WaitGroup
-	wait.Go(func() { all(t, []*testBox{b}) })
-	defer wait.Wait()
-	defer close(b.stay)
-	<-b.done
+	defer b.stays()()
 	page := b.chunk.Root.Pages[0]
 	if b.node.Have(b.chunk.Name, page) == nil {
 		t.Error("the box does not know its own page")

@@ -330,6 +330,18 @@ func (b *testBox) restore(ctx context.Context) (image.Receipt, error) {
 	return r[0], nil
 }
 
+// stays restores the disk, and serves others until end is called.
+func (b *testBox) stays() (end func()) {
+	b.stay, b.done = make(chan struct{}), make(chan struct{})
+	var wait sync.WaitGroup
+	wait.Go(func() { all(b.l.t, []*testBox{b}) })
+	<-b.done
+	return func() {
+		close(b.stay)
+		wait.Wait()
+	}
+}
+
 // exact fails unless the disk has what the source has.
 func (b *testBox) exact() {
 	b.l.t.Helper()

@@ -1,7 +1,6 @@
 package peering
 
 import (
-	"bytes"
 	"cmp"
 	"container/list"
 	"context"
@@ -432,7 +431,7 @@ func (s *session) poll(m room.Member) {
 		}
 		has := map[uint32][]byte{}
 		for i, b := range have {
-			has[pages[i].number] = bytes.Clone(b)
+			has[pages[i].number] = b
 		}
 		s.picker.Has(time.Now(), m, has)
 	})
