@@ -56,11 +56,17 @@ type bench struct {
 // newLab makes a lab of share mode without a maintenance system.
 func newLab(t *testing.T) *bench { t.Helper(); return makeLab(t, lab.Options{}) }
 
-// makeLab makes a lab, with a storage server or of share mode.
-func makeLab(t *testing.T, opt lab.Options) *bench {
+// needs skips a test where there can be no lab.
+func needs(t *testing.T) {
 	t.Helper()
 	testenv.Root(t)
 	testenv.Tools(t, "ip", "dnsmasq", "rpcbind", "ganesha.nfsd", "qemu-system-x86_64", "sfdisk", "mkfs.ext4", "grub-mkimage", "busybox")
+}
+
+// makeLab makes a lab, with a storage server or of share mode.
+func makeLab(t *testing.T, opt lab.Options) *bench {
+	t.Helper()
+	needs(t)
 	b := &bench{begun: time.Now(), serves: opt.Server}
 	kernel, err := ownKernel()
 	must(t, err)

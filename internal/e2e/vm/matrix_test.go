@@ -97,6 +97,7 @@ type mbox struct {
 // be nil, changes the system on its disk before that is made.
 func newMatrixBox(t *testing.T, k kind, change func(*lab.OwnSystem, *lab.Spec)) *mbox {
 	t.Helper()
+	needs(t)
 	must(t, sharedParts()) // the first cell makes them for all, which is no part of its own time
 	m := &mbox{kind: k, begun: time.Now()}
 	b := makeLab(t, lab.Options{Server: true, DHCP: lab.DHCPOwn})
