@@ -5,16 +5,44 @@
 package testenv
 
 import (
+	"flag"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
+
+	_ "pgregory.net/rapid" // has the flag that init sets
 )
 
 // All reports whether every test must run.
 func All() bool { return os.Getenv("TESTBOX_TEST") == "all" }
+
+// Effort is how much of a sweep, a model or a long round a test does: a part of it by a plain `go test`, which is to take
+// about a minute for all packages, and the whole by `make test`.
+func Effort[T any](part, whole T) T {
+	if All() {
+		return whole
+	}
+	return part
+}
+
+// Long skips a test that has to wait, or to compute, for so long that a plain `go test` goes without it.
+func Long(t testing.TB, takes string) {
+	t.Helper()
+	if !All() {
+		t.Skipf("takes %s; `make test` as root runs it", takes)
+	}
+}
+
+// A model, too, draws fewer cases by a plain `go test`, unless the flag -rapid.checks says how many.
+func init() {
+	checks := flag.Lookup("rapid.checks")
+	if err := checks.Value.Set(Effort("25", checks.DefValue)); err != nil {
+		panic(err)
+	}
+}
 
 func need(t testing.TB, met bool, what string) {
 	t.Helper()

@@ -4,6 +4,7 @@
 package tftp
 
 import (
+	"cmp"
 	"container/list"
 	"context"
 	"errors"
@@ -79,6 +80,8 @@ type Server struct {
 	// lets only this port through. The standard has a new port for each
 	// transfer (RFC 1350 section 4).
 	OnePort bool
+
+	drain time.Duration // if it is not 0, instead of the constant; for tests
 
 	mu      sync.Mutex
 	asking  map[netip.AddrPort]*running // those that have not heard from their client
@@ -165,7 +168,7 @@ func (s *Server) end(cancel context.CancelCauseFunc) error {
 	go func() { s.wg.Wait(); close(done) }()
 	select {
 	case <-done:
-	case <-time.After(drain):
+	case <-time.After(cmp.Or(s.drain, drain)):
 		cancel(errors.New("the server ended"))
 		<-done
 	}
