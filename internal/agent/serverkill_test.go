@@ -66,10 +66,7 @@ func (b *serverBench) process(c bootcfg.Cmdline, kill int64) (requests int64, co
 // TestServerKilledAtEveryRequest loses power at each request of an action. The next
 // start does what is left to do. No disk boots half restored.
 func TestServerKilledAtEveryRequest(t *testing.T) {
-	step := int64(3)
-	if testenv.All() {
-		step = 1
-	}
+	step := testenv.Effort[int64](7, 1)
 	for _, action := range []box.Action{box.Backup, box.Restore} {
 		t.Run(string(action), func(t *testing.T) {
 			killed := true

@@ -15,6 +15,7 @@ import (
 	"testbox-imaging/internal/conform"
 	"testbox-imaging/internal/faults"
 	"testbox-imaging/internal/image"
+	"testbox-imaging/internal/testenv"
 )
 
 // bench is a restore of two disks that is broken in some way.
@@ -130,7 +131,7 @@ func TestEveryOperationFails(t *testing.T) { eachKind(t, everyOperationFails) }
 func everyOperationFails(t *testing.T, kind string) {
 	for _, dead := range []bool{false, true} {
 		for victim := range 2 {
-			for k := int64(0); ; k++ {
+			for k := int64(0); ; k += testenv.Effort[int64](5, 1) {
 				var f *faults.Failing
 				b := newBench(t, kind, func(i int, d *faults.Disk) Target {
 					if i != victim {
@@ -166,7 +167,7 @@ func TestPowerCut(t *testing.T) { eachKind(t, powerCut) }
 
 func powerCut(t *testing.T, kind string) {
 	rnd := rand.New(rand.NewPCG(1, 2))
-	for k := int64(0); ; k++ {
+	for k := int64(0); ; k += testenv.Effort[int64](5, 1) {
 		var ops atomic.Int64
 		b := newBench(t, kind, func(_ int, d *faults.Disk) Target {
 			return &faults.Hooked{Target: d, Before: func(faults.Op) error {
@@ -226,7 +227,7 @@ func TestShortOperations(t *testing.T) { eachKind(t, shortOperations) }
 
 func shortOperations(t *testing.T, kind string) {
 	for _, say := range []error{nil, io.EOF, io.ErrUnexpectedEOF} {
-		for n := int64(1); n <= 9; n++ {
+		for n := int64(1); n <= 9; n += testenv.Effort[int64](4, 1) {
 			reads := int64(len(benchDisks[0])/mib + 1)
 			b := newBench(t, kind, func(_ int, d *faults.Disk) Target { return &faults.Short{Target: d, N: n, Err: say} })
 			err := b.restore(t.Context())
@@ -284,7 +285,7 @@ func TestCancel(t *testing.T) { eachKind(t, cancelAnywhere) }
 
 func cancelAnywhere(t *testing.T, kind string) {
 	before := runtime.NumGoroutine()
-	for k := int64(1); ; k++ {
+	for k := int64(1); ; k += testenv.Effort[int64](5, 1) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var ops atomic.Int64
 		b := newBench(t, kind, func(_ int, d *faults.Disk) Target {

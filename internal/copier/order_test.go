@@ -23,6 +23,7 @@ import (
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/object"
 	"testbox-imaging/internal/parttab"
+	"testbox-imaging/internal/testenv"
 	"testbox-imaging/internal/usedmap"
 )
 
@@ -583,6 +584,9 @@ func TestChangedInMemory(t *testing.T) {
 		for _, verify := range []ReadBack{VerifyAll, VerifyWritten, VerifyNone} {
 			must(t, run(verify, nil))
 			for i, victim := range places {
+				if i%testenv.Effort(3, 1) != 0 {
+					continue
+				}
 				err := run(verify, func(at chunk.Place, data []byte) {
 					if at == victim {
 						data[len(data)/2] ^= 1

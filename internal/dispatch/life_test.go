@@ -470,10 +470,7 @@ func (s story) tells(t *testing.T, l *ledger.Ledger, a box.Addr, knives ...*knif
 // kill, and the box must have the boot file that it must have.
 func TestKilledAnywhere(t *testing.T) {
 	l, n := openLedger(t), 0
-	every := 9
-	if testenv.All() {
-		every = 1
-	}
+	every := testenv.Effort(9, 1)
 	for _, s := range stories {
 		t.Run(s.name, func(t *testing.T) {
 			n++

@@ -28,6 +28,7 @@ import (
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/job"
 	"testbox-imaging/internal/object"
+	"testbox-imaging/internal/testenv"
 	"testbox-imaging/internal/wire"
 )
 
@@ -294,8 +295,11 @@ func TestHostileServer(t *testing.T) {
 			return c.c.Inventory(ctx, box.InfoText, []byte("x"))
 		}, map[string]answer{"something": status(http.StatusOK, "application/json", "{}")}},
 	}
-	for _, c := range calls {
+	for i, c := range calls {
 		t.Run(c.name, func(t *testing.T) {
+			if i%4 != 0 {
+				testenv.Long(t, "a second or more")
+			}
 			t.Parallel()
 			l := newHostile(t)
 			for _, table := range []map[string]answer{always, c.also} {

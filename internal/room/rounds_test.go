@@ -130,9 +130,7 @@ func TestRoom(t *testing.T) { holds(t, bars) }
 
 // TestLarge is TestRoom for rooms that take longer to simulate.
 func TestLarge(t *testing.T) {
-	if !testenv.All() {
-		t.Skip("a quarter of a minute; `make test` runs it, and so does `scripts/bench room`")
-	}
+	testenv.Long(t, "a quarter of a minute")
 	holds(t, largeBars)
 }
 

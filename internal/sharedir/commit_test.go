@@ -130,15 +130,6 @@ func (s scenario) check(t testing.TB, v *faults.Volatile, result error, what str
 // errKilled stands for the result of an agent that was killed: nobody saw one.
 var errKilled = errors.New("killed")
 
-// effort is how much of a sweep to do: a part of it by a plain `go test`, all
-// of it by `make test`.
-func effort(part, whole int) int {
-	if testenv.All() {
-		return whole
-	}
-	return part
-}
-
 func forScenarios(t *testing.T, run func(t *testing.T, s scenario, base *faults.Volatile)) {
 	for name, s := range scenarios {
 		t.Run(name, func(t *testing.T) {
@@ -198,11 +189,11 @@ func TestCommitKilled(t *testing.T) {
 				break
 			}
 			what := fmt.Sprintf("killed at operation %d (%s)", k, kth.Failed())
-			for range effort(6, 24) {
+			for range testenv.Effort(6, 24) {
 				seed++
 				s.check(t, v.Crash(chance(seed)), errKilled, fmt.Sprint(what, ", crash ", seed))
 			}
-			for j := 1 + k%effort(3, 1); recoverKilled(t, v.Crash(all), j) != ""; j += effort(3, 1) {
+			for j := 1 + k%testenv.Effort(3, 1); recoverKilled(t, v.Crash(all), j) != ""; j += testenv.Effort(3, 1) {
 				for _, powerCut := range []bool{false, true} {
 					seed++
 					// not Crash: what the first one did is not durable yet
@@ -235,7 +226,7 @@ func TestRecoverFails(t *testing.T) {
 	forScenarios(t, func(t *testing.T, s scenario, base *faults.Volatile) {
 		_, whole, err := s.run(t, base, -1000, faults.Fails)
 		must(t, err)
-		for k := 1; k <= whole.Count(); k += effort(3, 1) {
+		for k := 1; k <= whole.Count(); k += testenv.Effort(3, 1) {
 			for _, manner := range []faults.Manner{faults.Fails, faults.Lies} {
 				for j, failed := 1, true; failed; j++ {
 					v, _, _ := s.run(t, base, k, faults.Dies)

@@ -125,10 +125,7 @@ func (b savedBackup) restored(s *Store) error {
 // boxes were backed up again, the store is whole.
 func TestBitFlips(t *testing.T) {
 	sp := newSpecimen(t)
-	n := 1000
-	if testenv.All() {
-		n = 2500
-	}
+	n := testenv.Effort(200, 2500)
 	r := rand.New(rand.NewPCG(1, 2))
 	files := sp.files(t)
 	for i := range n {

@@ -22,10 +22,7 @@ func TestAtOnce(t *testing.T) {
 	must(t, err)
 	must(t, Init(t.Context(), blobs))
 	s := openStore(t, Config{Blobs: blobs, Log: func(string, ...any) {}})
-	length := 2 * time.Second
-	if testenv.All() {
-		length = 8 * time.Second
-	}
+	length := testenv.Effort(500*time.Millisecond, 8*time.Second)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var wg sync.WaitGroup

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"testbox-imaging/internal/blob/mem"
+	"testbox-imaging/internal/testenv"
 )
 
 // TestPace holds that upkeep can be held up between its pieces of work: for each of
@@ -14,7 +15,7 @@ import (
 // if it is ended there.
 func TestPace(t *testing.T) {
 	broken := errors.New("it is ended here")
-	for end := 1; ; end++ {
+	for end := 1; ; end += testenv.Effort(7, 1) {
 		s := newStore(t, &mem.Store{})
 		for i := range manySmall + 2 {
 			commit(t, s, fmt.Sprintf("10.0.1.%d", i), byte(i))

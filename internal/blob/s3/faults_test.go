@@ -80,7 +80,7 @@ func TestUploadFaults(t *testing.T) {
 		"501": {answer(501), false}, "hang up": {hangUp, true}, "lost answer": {lostAnswer, true}, "cut": {cutUpload, true},
 		"flip": {flipUpload, true}, "swallow": {swallow, false},
 	} {
-		for _, times := range []int{1, always} {
+		for _, times := range testenv.Effort([]int{1}, []int{1, always}) {
 			t.Run(fmt.Sprint(name, " ", times), func(t *testing.T) {
 				b.put(t, "packs/a", noise(1))
 				b.spoil(times, method("PUT"), test.fault)
@@ -113,7 +113,7 @@ func TestDownloadFaults(t *testing.T) {
 		"500": {answer(500), true}, "403": {answer(403), false}, "hang up": {hangUp, true}, "lost answer": {lostAnswer, true},
 		"cut": {cutDownload, true}, "short": {shortDownload, true}, "no range": {noRange, false}, "other range": {otherRange, false},
 	} {
-		for _, times := range []int{1, always} {
+		for _, times := range testenv.Effort([]int{1}, []int{1, always}) {
 			t.Run(fmt.Sprint(name, " ", times), func(t *testing.T) {
 				b.spoil(times, method("GET"), test.fault)
 				p := make([]byte, 1<<20)
@@ -182,7 +182,7 @@ func TestListFaults(t *testing.T) {
 		"500": {answer(500), true}, "403": {answer(403), false}, "hang up": {hangUp, true}, "cut": {cutDownload, true},
 		"short": {shortDownload, true}, "again and again": {again, false},
 	} {
-		for _, times := range []int{1, always} {
+		for _, times := range testenv.Effort([]int{1}, []int{1, always}) {
 			t.Run(fmt.Sprint(name, " ", times), func(t *testing.T) {
 				b.spoil(times, second, test.fault)
 				infos, err := b.spoiled.List(t.Context(), "packs/")

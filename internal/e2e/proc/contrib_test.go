@@ -111,6 +111,10 @@ func TestLease(t *testing.T) {
 		{[]string{"TESTBOX_RUN="}, []string{"take", "web-1"}, 102, "TESTBOX_RUN must be", ""},
 		{[]string{"TESTBOX_RUN=../x"}, run, 102, "TESTBOX_RUN must be", ""},
 	} {
+		if c.code == 124 && !testenv.All() {
+			t.Log("the end of a box's time takes 7 seconds; `make test` as root waits for it")
+			continue
+		}
 		args := c.args
 		if len(args) == 0 {
 			args = []string{""}

@@ -41,14 +41,6 @@ func (l *lab) boxes(n int, memory int64) (boxes []*testBox) {
 	return boxes
 }
 
-// long skips a test that waits for a long time.
-func long(t *testing.T) {
-	t.Helper()
-	if !testenv.All() {
-		t.Skip("a quarter of a minute; `make test` runs it")
-	}
-}
-
 // TestRoom: boxes that restore the same image at once get most of it from each other, and
 // each disk is exact.
 func TestRoom(t *testing.T) {
@@ -103,6 +95,7 @@ func TestOff(t *testing.T) {
 // TestLate: a box that comes when others are done gets the image from their disks, since
 // their memory is small. One whose disk has been changed meanwhile sends nothing of that.
 func TestLate(t *testing.T) {
+	testenv.Long(t, "9 seconds")
 	t.Parallel()
 	l := newLab(t, 3, 16*mib)
 	first, second := l.box(2*mib), l.box(16*mib)
@@ -128,6 +121,7 @@ func TestLate(t *testing.T) {
 
 // TestDelta: boxes that lack only little, each something else, get it from the disks of each other.
 func TestDelta(t *testing.T) {
+	testenv.Long(t, "9 seconds")
 	t.Parallel()
 	l := newLab(t, 3, 24*mib)
 	l.port.rate = mib
@@ -157,7 +151,7 @@ func TestDelta(t *testing.T) {
 
 // TestRestart: a server that is killed and started again in the middle costs nothing but time.
 func TestRestart(t *testing.T) {
-	long(t)
+	testenv.Long(t, "a quarter of a minute")
 	t.Parallel()
 	l := newLab(t, 3, 16*mib)
 	l.port.rate = 2 * mib
@@ -179,7 +173,7 @@ func TestRestart(t *testing.T) {
 
 // TestSlowLine: what takes long since the line is slow is not asked for twice.
 func TestSlowLine(t *testing.T) {
-	long(t)
+	testenv.Long(t, "a quarter of a minute")
 	t.Parallel()
 	l := newLab(t, 1, 4*mib)
 	b := l.box(16 * mib)
@@ -230,7 +224,7 @@ func TestTwoDisks(t *testing.T) {
 
 // TestGone: boxes that lose power in the middle, or are stopped, hold up nobody.
 func TestGone(t *testing.T) {
-	long(t)
+	testenv.Long(t, "a quarter of a minute")
 	t.Parallel()
 	l := newLab(t, 3, 8*mib)
 	l.port.rate = 2 * mib
@@ -256,6 +250,7 @@ func TestGone(t *testing.T) {
 
 // TestDamaged: an image that is damaged at the server fails as without a room.
 func TestDamaged(t *testing.T) {
+	testenv.Long(t, "10 seconds")
 	t.Parallel()
 	l := newLab(t, 2, 8*mib)
 	list, err := l.blobs.List(t.Context(), "")
@@ -360,7 +355,7 @@ func (l *lab) joins(h *hostile) {
 // TestHostile: whatever another box sends, or does not send, each disk is exact, and the
 // server hears of it.
 func TestHostile(t *testing.T) {
-	long(t)
+	testenv.Long(t, "a quarter of a minute")
 	t.Parallel()
 	garbage := func(object.Name, uint32) (object.Object, error) {
 		raw := []byte("something else")

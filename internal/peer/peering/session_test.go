@@ -162,8 +162,8 @@ func TestWrongBytes(t *testing.T) {
 	for name, r := range map[string]Room{"the room": fakeRoom{}, "the server": mute{}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			if name == "the server" && !testenv.All() {
-				t.Skip("ten seconds; `make test` runs it")
+			if name == "the server" {
+				testenv.Long(t, "ten seconds")
 			}
 			st := newTestImage(t)
 			n, im, done := restores(t, wrong{st.Getter(st.root)}, st.root, r, faults.NewDisk(make([]byte, len(st.content))))
