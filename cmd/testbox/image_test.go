@@ -407,6 +407,7 @@ func TestImportForms(t *testing.T) {
 // TestStoreInS3 keeps the backups in object storage; another machine needs
 // nothing but an empty folder to read them.
 func TestStoreInS3(t *testing.T) {
+	testenv.Long(t, "9 seconds")
 	s := newShell(t)
 	server := testenv.StartS3(t)
 	url := server.URL(server.Addr, "lab")

@@ -360,7 +360,7 @@ func TestLiar(t *testing.T) {
 	srv.Listener = l
 	srv.Start()
 	defer srv.Close()
-	c, err := apiclient.New(apiclient.Config{Server: socket, Away: 200 * time.Millisecond})
+	c, err := apiclient.New(apiclient.Config{Server: socket, Away: testenv.Effort(20*time.Millisecond, 200*time.Millisecond)})
 	must(t, err)
 	defer c.Close()
 	say := func(status int, kind, text string) http.HandlerFunc {

@@ -21,6 +21,7 @@ import (
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/job"
 	"testbox-imaging/internal/object"
+	"testbox-imaging/internal/testenv"
 	"testbox-imaging/internal/wire"
 )
 
@@ -343,6 +344,7 @@ func TestReportBesideObjects(t *testing.T) {
 // TestStrangersMemory: what strangers send takes nothing from boxes that are at work, and
 // not much memory.
 func TestStrangersMemory(t *testing.T) {
+	testenv.Long(t, "3 seconds")
 	a, d := newDeskAttack(t, func(c *boxapi.Config) { c.Memory, c.Quiet = 64*mib, 3*time.Second })
 	head := fmt.Sprintf("POST /agent/v1/result HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n",
 		strings.Repeat("a", 26), wire.MaxResult)

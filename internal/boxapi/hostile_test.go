@@ -30,6 +30,7 @@ import (
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/object"
 	"testbox-imaging/internal/remote"
+	"testbox-imaging/internal/testenv"
 	"testbox-imaging/internal/wire"
 )
 
@@ -538,6 +539,7 @@ func (p *panicking) Put(ctx context.Context, o object.Object) error {
 // TestMemoryHoarded: clients that hold all memory, and send next to nothing, must give it
 // back when another one needs some.
 func TestMemoryHoarded(t *testing.T) {
+	testenv.Long(t, "6 seconds")
 	a := newAttack(t, func(c *boxapi.Config) { c.Memory, c.Answer = 80*mib, 2*time.Second })
 	root := object.Encode(object.Key{Kind: object.Root, Name: object.NameOf(make([]byte, 20*mib))}, make([]byte, 20*mib), nil)
 	head := wire.AppendHeader(nil, root)

@@ -21,6 +21,7 @@ import (
 	"testbox-imaging/internal/faults"
 	"testbox-imaging/internal/image"
 	"testbox-imaging/internal/remote"
+	"testbox-imaging/internal/testenv"
 )
 
 // badLine passes connections on to a server, and breaks each after some bytes. Some
@@ -73,6 +74,7 @@ func (b *badLine) pass(c net.Conn) {
 // TestBadLine makes a backup and a restore over connections that break in the middle
 // of anything.
 func TestBadLine(t *testing.T) {
+	testenv.Long(t, "5 seconds")
 	r := newRig(t, nil, func(c *boxapi.Config) { c.Quiet = time.Second })
 	line := newBadLine(t, r.addr)
 	g := all

@@ -28,6 +28,7 @@ import (
 	"testbox-imaging/internal/maintenance"
 	"testbox-imaging/internal/server"
 	"testbox-imaging/internal/site"
+	"testbox-imaging/internal/testenv"
 	"testbox-imaging/internal/testenv/testpe"
 	"testbox-imaging/internal/wire"
 )
@@ -117,6 +118,7 @@ func TestDHCPNotAsked(t *testing.T) {
 }
 
 func TestTFTP(t *testing.T) {
+	testenv.Long(t, "6 seconds")
 	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	must(t, err)
 	defer conn.Close()

@@ -9,6 +9,7 @@ import (
 	"testbox-imaging/internal/bootcfg"
 	"testbox-imaging/internal/sharedir"
 	"testbox-imaging/internal/site"
+	"testbox-imaging/internal/testenv"
 )
 
 // fakeNFS is portmapper, mountd and NFS server at one port. It has two exports, /tftp and /backup.
@@ -171,6 +172,7 @@ func TestExports(t *testing.T) {
 
 // TestExportsHang: a server that takes connections and never answers does not hold the doctor.
 func TestExportsHang(t *testing.T) {
+	testenv.Long(t, "5 seconds")
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	defer l.Close()

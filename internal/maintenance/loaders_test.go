@@ -96,6 +96,7 @@ func flips(t *testing.T, dir string, k loaders.Kind) {
 // TestNoLoaders: machines with a BIOS need no loaders of UEFI machines, so that a build without them goes on, and says it.
 // What is there stays.
 func TestNoLoaders(t *testing.T) {
+	testenv.Long(t, "6 seconds, in which apt tries again")
 	testenv.Tools(t, "apt-get", "dpkg-deb")
 	etc, tftp := t.TempDir(), t.TempDir()
 	source := []byte("deb [trusted=yes] http://127.0.0.1:1/debian bookworm main\n")

@@ -20,6 +20,7 @@ import (
 	"testbox-imaging/internal/chunk"
 	"testbox-imaging/internal/object"
 	"testbox-imaging/internal/room"
+	"testbox-imaging/internal/testenv"
 	"testbox-imaging/internal/wire"
 )
 
@@ -436,6 +437,7 @@ func TestEvil(t *testing.T) {
 
 // TestStalls: a peer that sends nothing more is given up, also one that accepts and is silent.
 func TestStalls(t *testing.T) {
+	testenv.Long(t, "4 seconds")
 	t.Parallel()
 	hold := make(chan struct{})
 	r, end := evil(t, func(w http.ResponseWriter) {

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"testbox-imaging/internal/problem"
+	"testbox-imaging/internal/testenv"
 )
 
 var someBox = Facts{
@@ -367,6 +368,7 @@ func alive(t *testing.T, file string) bool {
 // TestHangs: what hangs is killed with all that it has started, and nothing is waited for that
 // holds its output.
 func TestHangs(t *testing.T) {
+	testenv.Long(t, "5 seconds")
 	for _, c := range []struct {
 		what, text string
 		reason     Reason

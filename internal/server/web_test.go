@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -198,12 +199,16 @@ func TestWebTaken(t *testing.T) {
 func TestWebConnections(t *testing.T) {
 	at, stop := run(t, newParts(t))
 	defer stop()
-	open := 0
-	for i := range 2 * maxWebBox {
-		c, err := net.Dial("tcp", at.HTTP.String())
+	var conns [2 * maxWebBox]net.Conn
+	for i := range conns {
+		var err error
+		conns[i], err = net.Dial("tcp", at.HTTP.String())
 		must(t, err)
-		defer c.Close()
-		wait := 200 * time.Millisecond
+		defer conns[i].Close()
+	}
+	open := 0
+	for i, c := range slices.Backward(conns[:]) {
+		wait := 10 * time.Millisecond // all later ones are closed by now
 		if i >= maxWebBox {
 			wait = time.Minute // it is to be closed, and a busy machine takes its time
 		}
