@@ -232,6 +232,9 @@ func (s *Server) have(w http.ResponseWriter, r *http.Request, root object.Name) 
 // buffers are for a chunk each.
 var buffers = sync.Pool{New: func() any { return new([object.MaxChunk]byte) }}
 
+// writers are for an answer each.
+var writers = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, sendTogether) }}
+
 // chunks sends some chunks of a page.
 func (s *Server) chunks(w http.ResponseWriter, r *http.Request, root object.Name) error {
 	b, err := body(r, wire.MaxChunksBytes)
@@ -252,7 +255,10 @@ func (s *Server) chunks(w http.ResponseWriter, r *http.Request, root object.Name
 	defer ctl.SetWriteDeadline(time.Time{})
 	buf := buffers.Get().(*[object.MaxChunk]byte)
 	defer buffers.Put(buf)
-	out := bufio.NewWriterSize(&paced{s: s, ctx: r.Context(), w: w, ctl: ctl, until: time.Now().Add(room.UnitWait)}, sendTogether)
+	out := writers.Get().(*bufio.Writer)
+	defer writers.Put(out)
+	out.Reset(&paced{s: s, ctx: r.Context(), w: w, ctl: ctl, until: time.Now().Add(room.UnitWait)})
+	defer out.Reset(nil)
 	var head []byte
 	for _, n := range at {
 		o, err := s.cfg.Source.Chunk(r.Context(), root, page, n, buf[:0])

@@ -1,12 +1,10 @@
 package peering
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	"testbox-imaging/internal/chunk"
@@ -40,7 +38,7 @@ func (s *session) give(ctx context.Context, at []chunk.Place, buf []byte, got fu
 		return 0, err
 	}
 	if here {
-		return s.hand(u, at, got)
+		return s.hand(u, at, buf, got)
 	}
 	return s.read(ctx, u, at[:s.alike(u, at)], buf, got)
 }
@@ -115,15 +113,18 @@ func (s *session) unitOf(at chunk.Place) (u *unit, known bool) {
 }
 
 // hand gives the copier chunks of a unit that is here.
-func (s *session) hand(u *unit, at []chunk.Place, got func(object.Object, error) error) (n int, err error) {
+func (s *session) hand(u *unit, at []chunk.Place, buf []byte, got func(object.Object, error) error) (n int, err error) {
 	for ; n < len(at); n++ {
 		i, c, ok := s.inUnit(u, at[n])
 		if !ok {
 			break
 		}
 		o := c.stored
-		if c.raw != nil { // it need not be unpacked again
+		switch { // the memory stays until the last chunk of the unit was taken
+		case c.raw != nil: // it need not be unpacked again
 			o.Codec, o.Data = object.Raw, c.raw
+		case c.err == nil:
+			o.Data = u.mem.stored(buf[:0], c)
 		}
 		if c.err == nil {
 			s.given(at[n], c.sum)
@@ -244,14 +245,14 @@ func (s *session) retire(u *unit) {
 
 // slim keeps the chunks of a unit only as they are stored. The copier must have none of them.
 func (s *session) slim(u *unit) {
-	u.bytes = 0
 	for i := range u.came {
-		c := &u.came[i]
-		c.raw = nil
-		u.bytes += int64(len(c.stored.Data))
+		u.came[i].raw = nil
 	}
-	s.free.put(u.mem)
-	u.mem = nil
+	u.bytes = 0
+	if u.mem != nil {
+		s.free.slim(u.mem)
+		u.bytes = u.mem.bytes()
+	}
 }
 
 // trim drops units until the rest fits into the memory.
@@ -267,7 +268,8 @@ func (s *session) drop(u *unit) {
 	delete(s.units, u.id)
 	s.memory -= u.bytes
 	setBit(u.of.have, int(u.id.At), false)
-	u.came = nil
+	s.free.put(u.mem)
+	u.came, u.mem = nil, nil
 	if s.disk && !u.edge {
 		s.settling = append(s.settling, u)
 		s.settle()
@@ -300,7 +302,7 @@ func (s *session) begin(f room.Fetch) {
 		defer cancel(nil)
 		var came []arrival
 		var err error
-		mem := s.free.get(u.raw + object.Slack)
+		mem := &memory{free: &s.free, most: u.raw + object.Slack}
 		if f.From == room.Server {
 			came, err = s.fromServer(ctx, cancel, u, mem)
 		} else {
@@ -355,23 +357,14 @@ func (s *session) ended(f room.Fetch, u *unit, came []arrival, mem *memory, err 
 // keep accounts for the memory of a unit that came. What was unpacked for the comparison with
 // its name is kept for the copier if there is room. Else the copier unpacks it again.
 func (s *session) keep(u *unit) {
-	stored := 0
-	for _, c := range u.came {
-		stored += len(c.stored.Data)
-		if u.bytes += int64(len(c.stored.Data)); c.raw != nil && c.stored.Codec != object.Raw {
-			u.bytes += int64(len(c.raw))
-		}
-	}
-	s.ratio += (float64(stored)/float64(u.raw) - s.ratio) / 16
+	s.ratio += (float64(u.mem.len)/float64(u.raw) - s.ratio) / 16
+	u.bytes = u.mem.bytes()
 	if s.waiting+u.bytes > s.node.cfg.Memory/2 {
 		s.slim(u)
 	}
 	s.waiting += u.bytes
 	s.memory += u.bytes
 }
-
-// buffers are for a chunk each, as it is stored.
-var buffers = sync.Pool{New: func() any { return new([object.MaxChunk + 64<<10]byte) }}
 
 // decode unpacks a chunk, and compares it with the name that belongs to the place.
 func decode(o object.Object, at chunk.Place, dst []byte) ([]byte, error) {
@@ -387,10 +380,10 @@ func (s *session) fromServer(ctx context.Context, cancel context.CancelCauseFunc
 ) {
 	silent := time.AfterFunc(serverWait, func() { cancel(errSilent) })
 	defer silent.Stop()
-	buf := buffers.Get().(*[object.MaxChunk + 64<<10]byte)
-	defer buffers.Put(buf)
+	buf := s.free.buffer()
+	defer s.free.putBuffer(buf)
 	all, i := make([]arrival, len(u.at)), 0
-	err := chunk.GetAll(ctx, s.plain, u.places, buf[:0], func(o object.Object, err error) error {
+	err := chunk.GetAll(ctx, s.plain, u.places, buf, func(o object.Object, err error) error {
 		silent.Reset(serverWait)
 		u.moved.Store(time.Now().UnixNano())
 		switch {
@@ -415,57 +408,14 @@ func (s *session) fromServer(ctx context.Context, cancel context.CancelCauseFunc
 
 // fromPeer fetches the chunks of a unit from another box.
 func (s *session) fromPeer(ctx context.Context, u *unit, to peer.To, mem *memory) ([]arrival, error) {
-	buf := buffers.Get().(*[object.MaxChunk + 64<<10]byte)
-	defer buffers.Put(buf)
+	buf := s.free.buffer()
+	defer s.free.putBuffer(buf)
 	all := make([]arrival, len(u.at))
-	err := s.node.peers.Chunks(ctx, to, u.of.page, u.at, u.refs, buf[:0], mem.next, func(i int, o object.Object, raw []byte) error {
+	err := s.node.peers.Chunks(ctx, to, u.of.page, u.at, u.refs, buf, mem.next, func(i int, o object.Object, raw []byte) error {
 		u.moved.Store(time.Now().UnixNano())
 		s.count(&s.others, &s.node.fromPeers, len(o.Data))
 		all[i] = mem.keep(o, raw)
 		return nil
 	})
 	return all, err
-}
-
-// memory is for the chunks of a unit before compression, one after the other.
-type memory struct{ raw []byte }
-
-// memories are memory of units that is free again. A unit of 8 MiB that is made anew costs the
-// kernel more than all else that is done with it.
-type memories struct{ pool sync.Pool }
-
-func (p *memories) get(n int) *memory {
-	m, ok := p.pool.Get().(*memory)
-	if !ok || cap(m.raw) < n {
-		m = &memory{make([]byte, 0, n)}
-	}
-	m.raw = m.raw[:0]
-	return m
-}
-
-func (p *memories) put(m *memory) {
-	if m != nil {
-		p.pool.Put(m)
-	}
-}
-
-// next returns memory for the next chunk. Chunks are unpacked in their order, since Decode may
-// spoil what lies behind its result.
-func (m *memory) next(int) []byte { return m.raw[len(m.raw):] }
-
-// keep keeps a chunk that was unpacked into the memory. How it is stored gets memory of its own, since
-// it may be on the way to another box when this memory is used again. A chunk that cannot be compressed
-// is both.
-func (m *memory) keep(o object.Object, raw []byte) arrival {
-	a := arrival{stored: o, sum: copier.SumOf(raw)}
-	a.stored.Data = bytes.Clone(o.Data)
-	if o.Codec == object.Raw {
-		a.raw = a.stored.Data
-		return a
-	}
-	if free := m.next(0); cap(free) >= len(raw) && &free[:1][0] == &raw[0] {
-		m.raw = m.raw[:len(m.raw)+len(raw)]
-	}
-	a.raw = raw
-	return a
 }

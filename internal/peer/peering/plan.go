@@ -31,7 +31,7 @@ type unit struct {
 	here   bool          // they came
 	proved bool          // each is here, and was compared with its name
 	came   []arrival
-	mem    *memory // of their bytes before compression; nil if these were not kept
+	mem    *memory // that has their bytes; nil if they are not here
 	taken  []bool  // by the copier
 	left   int     // how many of them it has not taken
 	last   int64   // what it had taken, in bytes, when it took the last of them
@@ -40,9 +40,10 @@ type unit struct {
 
 // arrival is a chunk that came.
 type arrival struct {
-	stored object.Object
-	raw    []byte       // before compression; nil if there was no memory for it
-	sum    xxh3.Uint128 // of raw, made when it was compared with its name
+	stored object.Object // without Data, which is in the unit's memory
+	at, n  int           // where it is there, and how many bytes it has as it is stored
+	raw    []byte        // before compression; nil if it is stored so, or if there was no memory for it
+	sum    xxh3.Uint128  // of the bytes before compression, made when they were compared with the name
 	err    error
 }
 

@@ -31,7 +31,7 @@ func (s *session) chunk(ctx context.Context, page object.Name, at int, buf []byt
 		s.mu.Unlock()
 		return object.Object{}, fmt.Errorf("page %v: %w", page, chunk.ErrMissing)
 	}
-	o, on := s.inMemory(r, at)
+	o, on := s.inMemory(r, at, buf)
 	s.mu.Unlock()
 	switch {
 	case o.Data != nil:
@@ -42,16 +42,18 @@ func (s *session) chunk(ctx context.Context, page object.Name, at int, buf []byt
 	return o, fmt.Errorf("chunk %d of page %v: %w", at, page, chunk.ErrMissing)
 }
 
-// inMemory returns a chunk whose bytes were compared with its name, if it is in memory.
-// Nobody changes it there. on says that it is on the disk.
-func (s *session) inMemory(r *region, at int) (o object.Object, on bool) {
+// inMemory returns a copy of a chunk whose bytes were compared with its name, if it is in
+// memory. on says that it is on the disk.
+func (s *session) inMemory(r *region, at int, buf []byte) (o object.Object, on bool) {
 	id, err := r.unitOf(at)
 	if err != nil {
 		return o, false
 	}
 	if u := s.units[id]; u != nil && u.here && u.proved {
 		if i, in := u.index(at); in {
-			return u.came[i].stored, false
+			o = u.came[i].stored
+			o.Data = u.mem.stored(buf[:0], u.came[i])
+			return o, false
 		}
 	}
 	return o, s.disk && bit(r.onDisk, at)
