@@ -35,6 +35,7 @@ type Picker struct {
 	answered  time.Time     // when a peer answered last
 	deafTo    time.Time
 	starved   time.Duration
+	gave      [2]int // units that came from peers, and from the server, since the box starves
 	looked    time.Time
 
 	from map[Member]int
@@ -434,6 +435,9 @@ func (k *Picker) begun(e *entry) (t time.Time) {
 
 func (k *Picker) twiceAfter() time.Duration { return max(TwiceAfter, TwiceTimes*k.usual) }
 
+// headWait is how long the writing waits for a unit before that is more than a slow network.
+func (k *Picker) headWait() time.Duration { return max(HeadWait, TwiceTimes*k.usual) }
+
 // begin notes a fetch from the peer at place i, or from the server if that is -1.
 func (k *Picker) begin(now time.Time, e *entry, i int) Fetch {
 	k.numbers++
@@ -485,8 +489,10 @@ func (k *Picker) Came(now time.Time, f Fetch) (others []Fetch) {
 	}
 	if o.peer == nil {
 		k.got = true
+		k.gave[1]++
 	}
 	if p := o.peer; p != nil {
+		k.gave[0]++
 		p.failures = max(0, p.failures-1)
 		k.answered = now
 		if e == nil || !e.had {
@@ -630,14 +636,20 @@ func (k *Picker) look(now time.Time) {
 		return
 	}
 	k.looked = now
-	if len(k.win) > 0 && !k.win[0].had && now.Sub(k.headSince) >= HeadWait {
+	if len(k.win) > 0 && !k.win[0].had && now.Sub(k.headSince) >= k.headWait() {
 		k.starved += d
-	} else {
-		k.starved = max(0, k.starved-d/2)
+	} else if k.starved = max(0, k.starved-d/2); k.starved == 0 {
+		k.gave = [2]int{}
 	}
 	silent := !k.firstList.IsZero() && now.Sub(k.firstList) >= DeafAfter && now.Sub(k.answered) >= DeafAfter
+	// If peers give more than the server does, the room is slow and not broken. Were all its boxes to
+	// read from the server then, it would be slower still, and stay so.
+	starves := k.starved >= DeafAfter && k.gave[0] <= k.gave[1]
 	if k.starved >= DeafAfter || silent {
-		k.deafTo, k.starved = now.Add(DeafFor), 0
+		k.starved, k.gave = 0, [2]int{}
+	}
+	if starves || silent {
+		k.deafTo = now.Add(DeafFor)
 		k.firstList = now
 	}
 }

@@ -1,6 +1,7 @@
 package room
 
 import (
+	"bytes"
 	"slices"
 	"testing"
 	"time"
@@ -360,6 +361,70 @@ func TestNoPeers(t *testing.T) {
 	}
 	if k.Deaf(k.looked.Add(DeafFor)) {
 		t.Error("it is deaf for ever")
+	}
+}
+
+// TestSlowRoom: a box whose peers are slow is not deaf. If all boxes of a slow room read from the server, the
+// room would be slower still.
+func TestSlowRoom(t *testing.T) {
+	const each = 3 * time.Second // a fetch
+	k := NewPicker(start, 8, 1)
+	k.Told(start, Ask{}, Answer{Fresh: true, Peers: listed(1, 2)})
+	type flight struct {
+		f   Fetch
+		end time.Time
+	}
+	var out []flight
+	next := uint32(0)
+	for now := start; now.Before(start.Add(5 * time.Minute)); now = now.Add(100 * time.Millisecond) {
+		for ; k.Room(1); next++ {
+			k.Add(now, Unit{At: next}, 1)
+		}
+		for _, m := range k.Poll(now) {
+			k.Has(now, m, map[uint32][]byte{0: bytes.Repeat([]byte{255}, 1000)})
+		}
+		for f, ok := k.Next(now); ok; f, ok = k.Next(now) {
+			out = append(out, flight{f, now.Add(each)})
+		}
+		for len(out) > 0 && !out[0].end.After(now) {
+			k.Came(now, out[0].f)
+			k.Written(now, out[0].f.Unit)
+			out = out[1:]
+		}
+		if k.Deaf(now) || k.starved >= DeafAfter/2 {
+			t.Fatalf("after %v, with %d units, it starves for %v, deaf %v", now.Sub(start), next, k.starved, k.Deaf(now))
+		}
+	}
+	if next < 300 {
+		t.Errorf("only %d units came", next)
+	}
+}
+
+// TestHeadMissing: a box is not deaf as long as its peers give more than the server, although the
+// unit that it waits for does not come. When they have nothing else for it, it is.
+func TestHeadMissing(t *testing.T) {
+	k := NewPicker(start, 200, 1)
+	k.Told(start, Ask{}, Answer{Fresh: true, Peers: listed(1)})
+	for i := range uint32(200) {
+		k.Add(start, Unit{At: i}, 1)
+	}
+	has := append([]byte{254}, bytes.Repeat([]byte{255}, 24)...) // all but the first
+	came, deafAt := 0, time.Duration(0)
+	for at := time.Duration(0); deafAt == 0 && at < time.Minute; at += 100 * time.Millisecond {
+		now := start.Add(at)
+		for _, m := range k.Poll(now) {
+			k.Has(now, m, map[uint32][]byte{0: has})
+		}
+		if f, ok := k.Next(now); ok {
+			k.Came(now, f)
+			came++
+		}
+		if k.Deaf(now) {
+			deafAt = at
+		}
+	}
+	if came != 199 || deafAt < 20*time.Second || deafAt > 20*time.Second+2*DeafAfter {
+		t.Errorf("%d units came, and it is deaf after %v", came, deafAt)
 	}
 }
 

@@ -284,10 +284,14 @@ func (s *Swarm) slots(m *member) int {
 	return min(fair, max(SwarmSlots-others, 0))
 }
 
+// gives reports whether others can have something from a box. One that gets too little from others may
+// be behind a firewall, unless others had something from it already.
+func (m *member) gives() bool { return m.serves && !m.dropped && (!m.deaf || m.served > 0) }
+
 // spreads reports whether others will have from a box what it gets from the server. So far
 // others had from it what it got, or it has just come.
 func (s *Swarm) spreads(m *member) bool {
-	return m.serves && !m.dropped && !m.deaf && m.fresh < m.served+max(Trust/len(s.order), MinTrust)
+	return m.gives() && m.fresh < m.served+max(Trust/len(s.order), MinTrust)
 }
 
 // free reports whether a box may have a unit from the server.
@@ -310,7 +314,7 @@ func (s *Swarm) free(now time.Time, m *member, q Ask, u Unit, spreads bool) bool
 func (s *Swarm) fair(m *member) bool {
 	sum, n := 0.0, 0.0
 	for _, o := range s.order {
-		if o.serves && !o.deaf {
+		if o.gives() {
 			sum += o.recent
 			n++
 		}
@@ -323,7 +327,7 @@ func (s *Swarm) fair(m *member) bool {
 func (s *Swarm) peers(m *member) []Peer {
 	var all []*member
 	for _, p := range s.order {
-		if p.standing != m.standing && p.serves && !p.dropped && !p.deaf {
+		if p.standing != m.standing && p.gives() {
 			all = append(all, p)
 		}
 	}

@@ -49,8 +49,8 @@ func asks(t *testing.T, s *Swarm, now time.Time, m Member, q Ask) Answer {
 // TestGivenOnce: a unit is given out once, until it should have spread or its box is gone.
 func TestGivenOnce(t *testing.T) {
 	s, m := swarmOf(t, 4)
-	wants := Ask{Serves: true, Want: units(0, 4)}
-	if a := asks(t, s, start, m[0], wants); !slices.Equal(a.Take, units(0, 4)) {
+	wants := Ask{Serves: true, Want: units(0, 2)}
+	if a := asks(t, s, start, m[0], wants); !slices.Equal(a.Take, units(0, 2)) {
 		t.Fatalf("the first box takes %v", a.Take)
 	}
 	if a := asks(t, s, start, m[1], wants); len(a.Take) > 0 {
@@ -65,7 +65,7 @@ func TestGivenOnce(t *testing.T) {
 	if a := asks(t, s, soon.Add(-1), m[1], urgent); len(a.Take) > 0 {
 		t.Errorf("another one that waits takes %v a little before %v", a.Take, HandedSoon)
 	}
-	if a := asks(t, s, soon, m[1], urgent); !slices.Equal(a.Take, units(0, 4)) {
+	if a := asks(t, s, soon, m[1], urgent); !slices.Equal(a.Take, units(0, 2)) {
 		t.Errorf("another one that waits takes %v after %v", a.Take, HandedSoon)
 	}
 	if a := asks(t, s, soon.Add(time.Second), m[2], urgent); len(a.Take) > 0 {
@@ -209,6 +209,34 @@ func TestDeafBox(t *testing.T) {
 	a = asks(t, s, start, m[0], Ask{Serves: true, Deaf: true, Want: []Unit{{1, 0}}})
 	if b := asks(t, s, start, m[2], Ask{Serves: true, Want: []Unit{{1, 0}}}); len(a.Take) != 1 || len(b.Take) != 1 {
 		t.Errorf("it takes %v, and another one %v", a.Take, b.Take)
+	}
+}
+
+// TestDeafGives: others are not told of a deaf box, unless they had something from it.
+func TestDeafGives(t *testing.T) {
+	told := func(gave bool) bool {
+		s, m := swarmOf(t, 3)
+		if take := asks(t, s, start, m[0], Ask{Serves: true, Want: units(0, 1)}).Take; len(take) != 1 {
+			t.Fatalf("it takes %v", take)
+		}
+		if gave {
+			asks(t, s, start, m[1], Ask{Serves: true, From: []Count{{m[0], 1}}})
+		}
+		asks(t, s, start, m[0], Ask{Serves: true, Deaf: true})
+		for _, o := range m { // nobody is gone
+			asks(t, s, start.Add(PeersEvery-AskEvery), o, Ask{Serves: true, Deaf: o == m[0]})
+		}
+		a := asks(t, s, start.Add(2*PeersEvery-AskEvery), m[2], Ask{Serves: true})
+		if !a.Fresh {
+			t.Fatal("there is no new list of peers")
+		}
+		return slices.ContainsFunc(a.Peers, func(p Peer) bool { return p.Member == m[0] })
+	}
+	if told(false) {
+		t.Error("others are told of a deaf box that gave nothing")
+	}
+	if !told(true) {
+		t.Error("others are not told of a deaf box that gave something")
 	}
 }
 
@@ -422,7 +450,7 @@ func TestAnyAsks(t *testing.T) {
 				}
 			}
 			for _, p := range a.Peers {
-				if o := s.members[p.Member]; p.Member == m || o == nil || !o.serves || o.dropped || o.deaf {
+				if o := s.members[p.Member]; p.Member == m || o == nil || !o.gives() {
 					t.Fatalf("box %d is told of %d", m, p.Member)
 				}
 			}
