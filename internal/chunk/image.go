@@ -55,6 +55,14 @@ func (im *Image) pagePlace(i int) Place {
 	return Place{Region: i, image: im.Name, key: object.Key{Kind: object.Page, Name: im.Root.Pages[i]}}
 }
 
+// PagePlaces returns the places of up to n pages, from that of region i on.
+func (im *Image) PagePlaces(i, n int) (places []Place) {
+	for ; n > 0 && i < len(im.Root.Pages); i, n = i+1, n-1 {
+		places = append(places, im.pagePlace(i))
+	}
+	return places
+}
+
 // chunkPlace returns the place of chunk j of the page of region i.
 func (im *Image) chunkPlace(i, j int, name object.Name) Place {
 	return Place{Region: i, Chunk: j, image: im.Name, key: object.Key{Kind: object.Chunk, Name: name}}

@@ -100,13 +100,14 @@ func (im *Image) Close() {
 // chunk.Bulk.
 type pager struct {
 	chunk.Getter // the server
+	image        *chunk.Image
 	pages        pages
 }
 
 // Get implements chunk.Getter.
 func (g *pager) Get(ctx context.Context, at chunk.Place, buf []byte) (object.Object, error) {
 	if at.Key().Kind == object.Page {
-		return g.pages.get(ctx, g.Getter, at, buf)
+		return g.pages.get(ctx, g.Getter, g.image.PagePlaces(at.Region, pagesTogether), buf)
 	}
 	return g.Getter.Get(ctx, at, buf)
 }

@@ -3,7 +3,9 @@ package peering
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"testbox-imaging/internal/chunk"
@@ -27,26 +29,57 @@ type pages struct {
 	order []object.Key // the oldest first
 }
 
-func (p *pages) get(ctx context.Context, from chunk.Getter, at chunk.Place, buf []byte) (object.Object, error) {
-	p.mu.Lock()
-	o, has := p.byKey[at.Key()]
-	p.mu.Unlock()
-	if has {
+// pagesTogether is how many pages are fetched by one question. Behind the full port of a server
+// each question takes as long as many pages do.
+const pagesTogether = 8
+
+// errEnough ends a question whose first page has come.
+var errEnough = errors.New("the other pages do not come")
+
+// get returns the first of some pages. Those behind it are fetched with it.
+func (p *pages) get(ctx context.Context, from chunk.Getter, at []chunk.Place, buf []byte) (object.Object, error) {
+	if o, has := p.find(at[0]); has {
 		o.Data = append(buf[:0], o.Data...)
 		return o, nil
 	}
-	o, err := from.Get(ctx, at, buf)
-	if err == nil {
-		p.keep(o)
+	at = slices.DeleteFunc(slices.Clone(at), func(a chunk.Place) bool {
+		_, has := p.find(a)
+		return has
+	})
+	var first object.Object
+	n := 0
+	err := chunk.GetAll(ctx, from, at, buf, func(o object.Object, err error) error {
+		n++
+		switch {
+		case err == nil:
+			if o = p.keep(o); n == 1 {
+				first = o
+			}
+		case n > 1: // who needs it asks for it again
+			return errEnough
+		}
+		return err
+	})
+	if err != nil && err != errEnough {
+		return first, err
 	}
-	return o, err
+	first.Data = append(buf[:0], first.Data...)
+	return first, nil
 }
 
-func (p *pages) keep(o object.Object) {
+func (p *pages) find(at chunk.Place) (o object.Object, has bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if _, has := p.byKey[o.Key]; has {
-		return
+	o, has = p.byKey[at.Key()]
+	return o, has
+}
+
+// keep returns the page as it is kept.
+func (p *pages) keep(o object.Object) object.Object {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if kept, has := p.byKey[o.Key]; has {
+		return kept
 	}
 	if len(p.order) == keptPages {
 		delete(p.byKey, p.order[0])
@@ -58,6 +91,7 @@ func (p *pages) keep(o object.Object) {
 	o.Data = bytes.Clone(o.Data)
 	p.byKey[o.Key] = o
 	p.order = append(p.order, o.Key)
+	return o
 }
 
 // layout says where the chunks of a region are on the disk.

@@ -123,7 +123,7 @@ type Room interface {
 // Image returns an image that is open at the server, for package copier. It takes part in
 // its room while it is written to a disk, and serves others until Close.
 func (n *Node) Image(im *chunk.Image, ask Room) *Image {
-	plain := &pager{Getter: im.Getter()}
+	plain := &pager{Getter: im.Getter(), image: im}
 	return &Image{StoredImage: copier.StoredImage{Image: im.With(plain)}, node: n, ask: ask, plain: plain}
 }
 
