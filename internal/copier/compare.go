@@ -20,6 +20,9 @@ const (
 	// then faster to write the rest than to compare it first. A new kernel
 	// changes less than this at a disk's beginning.
 	sampleSize = 256 << 20
+	// blankSample is after how many bytes of an image a disk that had nothing but zeros in
+	// their places counts as new.
+	blankSample = 16 << 20
 	// maxDiffer is how many differing ranges a receipt lists.
 	maxDiffer = 1000
 	// comparers is how many reads of a disk are in flight during a comparison.
@@ -30,9 +33,10 @@ const (
 	fetchers = 8
 	// fetchTogether and checkTogether are how many slots are fetched by one question to
 	// the store, and how many are checked. A processor that unpacks none would be idle,
-	// so the former is small.
+	// so the former is small. Only verdicts come back from a check, and behind a busy port each
+	// question takes its time, so the latter is large.
 	fetchTogether = 2
-	checkTogether = 4
+	checkTogether = 16
 )
 
 // errDiffers gives a comparison up.
@@ -94,9 +98,9 @@ func (r *restore) compareDisk(ctx context.Context, d *diskState) (bool, error) {
 		return false, err
 	}
 	c.edgesLater = true
-	var onDisk bits        // new flags, since this pass still reads d.onDisk
-	var flags []func()     // set those of c.pieces
-	var data, differ int64 // bytes of pieces with data, and of those that differ
+	var onDisk bits               // new flags, since this pass still reads d.onDisk
+	var flags []func()            // set those of c.pieces
+	var data, differ, blank int64 // bytes of pieces with data, of those that differ, and of those in whose places are zeros
 	start := time.Now()
 	err = c.pass(ctx, r.ring, "compare "+d.job.Name, func(s *pieceSlot) error {
 		if err := c.collect(s); err != nil {
@@ -121,15 +125,22 @@ func (r *restore) compareDisk(ctx context.Context, d *diskState) (bool, error) {
 				if !same {
 					differ += p.n
 				}
+				if p.blank {
+					blank += p.n
+				}
 			}
 		}
-		if data >= r.opt.sample && differ > data/2 {
+		if data >= r.opt.sample && differ > data/2 || blank == data && blank >= blankSample {
 			return errDiffers
 		}
 		return nil
 	})
 	d.compared(c, time.Since(start))
 	d.onDisk, d.receipt.Read = onDisk, c.found.Read
+	if errors.Is(err, errDiffers) && blank == data {
+		d.log("the disk has nothing but zeros in the places of the first %d bytes of data, so all is written without a comparison", data)
+		return false, nil
+	}
 	if errors.Is(err, errDiffers) {
 		d.log("%d of the first %d bytes of data differ, so the rest is written without a comparison", differ, data)
 		return false, nil
@@ -308,6 +319,7 @@ func (c *comparison) comparePart(s *pieceSlot, p *part) error {
 			return nil
 		}
 		if !c.exact {
+			p.blank = len(p.bad) == 0 && image.IsZero(s.onDisk(p))
 			p.diff = append(p.diff, p.ranges()...)
 			return nil
 		}

@@ -125,6 +125,44 @@ func TestEverythingIsWritten(t *testing.T) {
 	}
 }
 
+// TestBlankDisk: a new disk is not compared, and one that has something in the first places of the image's
+// data is.
+func TestBlankDisk(t *testing.T) {
+	const size = blankSample + 8*mib
+	disk := conform.Disks(size)["noise"]
+	s := mustSave(t, disk)
+	early := make([]byte, size)
+	copy(early[2*mib:], disk[2*mib:6*mib])
+	late := make([]byte, size) // what is there is written again
+	copy(late[size-4*mib:], disk[size-4*mib:])
+	some := old(size)
+	clear(some[2*mib : 4*mib])
+	copy(some[size-4*mib:], disk[size-4*mib:])
+	for _, tt := range []struct {
+		name         string
+		before       []byte
+		blank        bool
+		least, below int64 // bytes that are written
+	}{
+		{"blank", make([]byte, size), true, size, size + 1},
+		{"the same at the beginning", early, false, size - 5*mib, size - mib},
+		{"the same at the end", late, true, size, size + 1},
+		{"zeros in places", some, false, size - 5*mib, size - mib},
+	} {
+		var opt RestoreOptions
+		log := logOf(&opt)
+		d := faults.NewDisk(tt.before)
+		rs, err := Restore(t.Context(), []Job{s.job(t, "sda", d)}, opt)
+		must(t, err)
+		if r := rs[0]; !bytes.Equal(d.Bytes(), disk) || r.Written < tt.least || r.Written >= tt.below {
+			t.Errorf("%s: receipt %+v", tt.name, r)
+		}
+		if said := strings.Contains(strings.Join(*log, "\n"), "nothing but zeros"); said != tt.blank {
+			t.Errorf("%s: the log is %q", tt.name, *log)
+		}
+	}
+}
+
 // TestUnreadableTarget: what cannot be read may be written all the same.
 func TestUnreadableTarget(t *testing.T) {
 	disk := conform.Disks(4 * mib)["noise"]

@@ -33,6 +33,7 @@ type part struct {
 	piece    image.Piece    // a piece of data before it is decoded
 	items    int            // how many items of the image the part is made of
 	onDisk   bool           // the comparison found these bytes on the disk
+	blank    bool           // the comparison found zeros on the disk, and the image has other bytes
 	hole     bool           // the disk is known to have zeros here, so it is not read
 	buffered bool           // the bytes have a place in the slot's buffers
 	at       int64          // where in the buffers the bytes begin, one range after the other
