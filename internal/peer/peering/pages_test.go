@@ -33,7 +33,9 @@ func (g *asked) GetAll(_ context.Context, at []chunk.Place, _ []byte, got func(o
 	return nil
 }
 
-func (g *asked) CheckAll(context.Context, []chunk.Place, []byte, func(error) error) error { panic("not asked for") }
+func (g *asked) CheckAll(context.Context, []chunk.Place, []byte, func(error) error) error {
+	panic("not asked for")
+}
 
 // TestPagesTogether: pages are asked for together. One that lacks does no harm to those before it.
 func TestPagesTogether(t *testing.T) {
