@@ -37,10 +37,11 @@ const (
 	firstBox    = 21
 	sourceBox   = 11
 	roomGroup   = "lab"
-	// roomUnit is the length of a unit in bytes before compression. Half of that is stored.
-	roomUnit = 512 << 10
-	// roomMemory is how many bytes of memory chunks may take in a box, for itself and for others, as in the simulator.
-	roomMemory = 16 * mib
+	// changed is how long a run of bytes is that differs: between the two backups of the source, and on disks that have most
+	// of the image already.
+	changed = 512 << 10
+	// unitsInMemory is for how many units a box has memory, for itself and for others, as in the simulator.
+	unitsInMemory = 32
 )
 
 // roomSite is a server, the disk of which it has a backup, and boxes that can restore that.
@@ -60,7 +61,7 @@ type roomSite struct {
 func newRoomSite(t testing.TB, boxes int, each int64) *roomSite {
 	t.Helper()
 	testenv.Tools(t, "tc", "sfdisk", "mkswap")
-	r := &roomSite{serverSite: initServer(t, tempDir(t), fmt.Sprintf("[room]\nunit = %d\n", roomUnit))}
+	r := &roomSite{serverSite: initServer(t, tempDir(t), fmt.Sprintf("[room]\nunit = %d\n", *roomsKiB<<10))}
 	r.lan, r.host = newHost(t), newHost(t)
 	for _, command := range []string{"link set lo up", bridge, "link set br0 up"} {
 		r.lan.ip(t, command)
@@ -69,7 +70,7 @@ func newRoomSite(t testing.TB, boxes int, each int64) *roomSite {
 	r.start()
 	r.source = disk("sda", func(t testing.TB, path string) { r.data = scatter(t, path, each) }).ofSize(roomDisk)
 	b := r.box(sourceBox, r.source)
-	writeAt(t, r.source.file, mib, noise(wreckSeed, roomUnit))
+	writeAt(t, r.source.file, mib, noise(wreckSeed, changed))
 	b.act(done, "backup")
 	other := &hostile{servedBox: b, id: b.ask("restore")}
 	other.open(t.Context())
@@ -80,7 +81,7 @@ func newRoomSite(t testing.TB, boxes int, each int64) *roomSite {
 	r.rooms(true)
 	for i := range boxes {
 		b := r.box(firstBox+i, disk("sda", nil).ofSize(roomDisk))
-		b.args = []string{"--room-memory", fmt.Sprint(roomMemory)}
+		b.args = []string{"--room-memory", fmt.Sprint(unitsInMemory * *roomsKiB << 10)}
 		r.does(done, []string{"box", "add", b.addr, "--groups", roomGroup})
 		r.boxes = append(r.boxes, b)
 	}
@@ -178,7 +179,7 @@ func (d *testDisk) wipe(t testing.TB) {
 // nearly makes the disk of a box the image, but for a twentieth, which is another one for each box.
 func (r *roomSite) nearly(b *servedBox, number int) {
 	r.t.Helper()
-	const block = roomUnit
+	const block = changed
 	d := b.disks[0]
 	d.wipe(r.t)
 	for _, u := range r.data {
