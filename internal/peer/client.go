@@ -32,8 +32,20 @@ type Client struct {
 
 	mu    sync.Mutex // guards the fields below
 	dial  net.Dialer
-	peers map[who]*http.Client
+	lists int // of peers that there were
+	peers map[who]*kept
 }
+
+// kept is the connections to a peer.
+type kept struct {
+	*http.Client
+	list int // the last list that it was on
+}
+
+// keptLists is how many lists of peers without it the connections to a peer outlive. Lists are mixed every few
+// seconds, so a peer is often on the next one but one, and to connect again costs both sides more than to
+// fetch a unit.
+const keptLists = 2
 
 // who is a peer whose connections are kept.
 type who struct {
@@ -43,7 +55,7 @@ type who struct {
 
 // NewClient makes a client that shows a key.
 func NewClient(key tls.Certificate) *Client {
-	return &Client{key: key, dial: net.Dialer{Timeout: room.DialWait, KeepAlive: 15 * time.Second}, peers: map[who]*http.Client{}}
+	return &Client{key: key, dial: net.Dialer{Timeout: room.DialWait, KeepAlive: 15 * time.Second}, peers: map[who]*kept{}}
 }
 
 // From has further connections come from one address of this machine.
@@ -54,18 +66,28 @@ func (c *Client) From(a netip.Addr) {
 }
 
 // Close closes all connections.
-func (c *Client) Close() { c.Keep(nil) }
+func (c *Client) Close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.close(func(*kept) bool { return true })
+}
 
-// Keep closes the connections to all peers but these.
+// Keep takes a new list of peers, and closes the connections to those that were not on this one or the lists before.
 func (c *Client) Keep(peers []To) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	keep := map[who]bool{}
+	c.lists++
 	for _, p := range peers {
-		keep[who{p.Address, p.Key}] = true
+		if h := c.peers[who{p.Address, p.Key}]; h != nil {
+			h.list = c.lists
+		}
 	}
+	c.close(func(h *kept) bool { return c.lists-h.list > keptLists })
+}
+
+func (c *Client) close(which func(*kept) bool) {
 	for w, h := range c.peers {
-		if !keep[w] {
+		if which(h) {
 			h.CloseIdleConnections()
 			delete(c.peers, w)
 		}
@@ -77,7 +99,7 @@ func (c *Client) http(to To) *http.Client {
 	defer c.mu.Unlock()
 	w := who{to.Address, to.Key}
 	if h := c.peers[w]; h != nil {
-		return h
+		return h.Client
 	}
 	dial := c.dial
 	t := &http.Transport{
@@ -94,7 +116,7 @@ func (c *Client) http(to To) *http.Client {
 	}
 	t.Protocols.SetHTTP1(true)
 	h := &http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	c.peers[w] = h
+	c.peers[w] = &kept{h, c.lists}
 	return h
 }
 

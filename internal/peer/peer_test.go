@@ -220,7 +220,7 @@ func TestStrangers(t *testing.T) {
 	}
 	r.to = sound
 	r.client.dial.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}
-	r.client.Keep(nil)
+	r.client.Close()
 	if _, err := r.fetch(t.Context(), 1); err == nil {
 		t.Error("a ticket is good from another address")
 	}
@@ -235,7 +235,7 @@ func TestStrangers(t *testing.T) {
 	if _, err := bare.Have(t.Context(), sound, []object.Name{page}); err == nil {
 		t.Error("a ticket is good without a key")
 	}
-	r.client.Keep(nil)
+	r.client.Close()
 	r.to.Key = otherPrint
 	_, err = r.fetch(t.Context(), 1)
 	if wantFault(t, "a peer with another key", err, room.Away); !errors.Is(err, wire.ErrKey) {
@@ -478,4 +478,31 @@ func FuzzReceive(f *testing.F) {
 			t.Error("other bytes are taken")
 		}
 	})
+}
+
+// TestKeptConnections: connections to a peer outlive some lists without it, and no more.
+func TestKeptConnections(t *testing.T) {
+	r := newRig(t, 0)
+	ask := func() *http.Client {
+		if _, err := r.client.Have(t.Context(), r.to, []object.Name{page}); err != nil {
+			t.Fatal(err)
+		}
+		return r.client.http(r.to)
+	}
+	first := ask()
+	for range 10 {
+		for range keptLists {
+			r.client.Keep(nil)
+		}
+		r.client.Keep([]To{r.to})
+	}
+	if ask() != first {
+		t.Error("the connections were closed between two lists")
+	}
+	for range keptLists + 1 {
+		r.client.Keep(nil)
+	}
+	if len(r.client.peers) > 0 || ask() == first {
+		t.Error("the connections to a peer outlive all lists")
+	}
 }
