@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 
 	"testbox-imaging/internal/chunk"
@@ -42,13 +41,15 @@ func (p *pages) get(ctx context.Context, from chunk.Getter, at []chunk.Place, bu
 		o.Data = append(buf[:0], o.Data...)
 		return o, nil
 	}
-	at = slices.DeleteFunc(slices.Clone(at), func(a chunk.Place) bool {
-		_, has := p.find(a)
-		return has
-	})
+	want := at[:1:1] // whatever came meanwhile: the answer begins with it
+	for _, a := range at[1:] {
+		if _, has := p.find(a); !has {
+			want = append(want, a)
+		}
+	}
 	var first object.Object
 	n := 0
-	err := chunk.GetAll(ctx, from, at, buf, func(o object.Object, err error) error {
+	err := chunk.GetAll(ctx, from, want, buf, func(o object.Object, err error) error {
 		n++
 		switch {
 		case err == nil:
