@@ -35,7 +35,7 @@ type Picker struct {
 	answered  time.Time     // when a peer answered last
 	deafTo    time.Time
 	starved   time.Duration
-	gave      [2]int // units that came from peers, and from the server, since the box starves
+	gave      int // how many more units came from peers than from the server since the box starves
 	looked    time.Time
 
 	from map[Member]int
@@ -489,10 +489,10 @@ func (k *Picker) Came(now time.Time, f Fetch) (others []Fetch) {
 	}
 	if o.peer == nil {
 		k.got = true
-		k.gave[1]++
+		k.gave--
 	}
 	if p := o.peer; p != nil {
-		k.gave[0]++
+		k.gave++
 		p.failures = max(0, p.failures-1)
 		k.answered = now
 		if e == nil || !e.had {
@@ -639,14 +639,14 @@ func (k *Picker) look(now time.Time) {
 	if len(k.win) > 0 && !k.win[0].had && now.Sub(k.headSince) >= k.headWait() {
 		k.starved += d
 	} else if k.starved = max(0, k.starved-d/2); k.starved == 0 {
-		k.gave = [2]int{}
+		k.gave = 0
 	}
 	silent := !k.firstList.IsZero() && now.Sub(k.firstList) >= DeafAfter && now.Sub(k.answered) >= DeafAfter
 	// If peers give more than the server does, the room is slow and not broken. Were all its boxes to
 	// read from the server then, it would be slower still, and stay so.
-	starves := k.starved >= DeafAfter && k.gave[0] <= k.gave[1]
+	starves := k.starved >= DeafAfter && k.gave <= 0
 	if k.starved >= DeafAfter || silent {
-		k.starved, k.gave = 0, [2]int{}
+		k.starved, k.gave = 0, 0
 	}
 	if starves || silent {
 		k.deafTo = now.Add(DeafFor)

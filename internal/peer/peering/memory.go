@@ -5,6 +5,7 @@ import (
 
 	"testbox-imaging/internal/copier"
 	"testbox-imaging/internal/object"
+	"testbox-imaging/internal/room"
 )
 
 // blockSize is how many bytes memory for stored chunks has. Each unit leaves half of one
@@ -76,7 +77,7 @@ type memories struct {
 }
 
 // spare is how much is kept of what is used for moments: enough for all that comes at once.
-const spare = 16
+const spare = room.Downloads
 
 func pop[T any](list *[]T) (last T, ok bool) {
 	n := len(*list) - 1
