@@ -204,19 +204,19 @@ func (w *watched) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// Have asks which units of some pages a peer has.
-func (c *Client) Have(ctx context.Context, to To, pages []object.Name) (have [][]byte, err error) {
+// Have asks how many further uploads a peer has room for, and which units of some pages it has.
+func (c *Client) Have(ctx context.Context, to To, pages []object.Name) (free int, have [][]byte, err error) {
 	err = c.ask(ctx, to, wire.HavePath, wire.AppendPages(nil, pages), func(body io.Reader) error {
 		b, err := wire.ReadAll(body, wire.MaxHave)
 		if err != nil {
 			return err
 		}
-		if have, err = wire.ParseHave(b, len(pages)); err != nil {
+		if free, have, err = wire.ParseHave(b, len(pages)); err != nil {
 			return &FaultError{room.Garbage, err}
 		}
 		return nil
 	})
-	return have, err
+	return free, have, err
 }
 
 // Chunks fetches chunks of a page, and calls got for each, in order. at has their numbers,

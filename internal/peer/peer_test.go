@@ -115,7 +115,7 @@ func newRig(t *testing.T, most int64) *rig {
 		Log: func(format string, args ...any) { fmt.Fprintf(r.log, format+"\n", args...) },
 	})
 	r.server.Limit(most)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := Listen("127.0.0.1:0")
 	must(t, err)
 	go r.server.Serve(l)
 	t.Cleanup(r.server.Close)
@@ -166,10 +166,10 @@ func wantFault(t *testing.T, what string, err error, f room.Fault) {
 // TestServes: a box with a ticket hears what a peer has, and gets it.
 func TestServes(t *testing.T) {
 	r := newRig(t, 0)
-	have, err := r.client.Have(t.Context(), r.to, []object.Name{page, {8}})
+	free, have, err := r.client.Have(t.Context(), r.to, []object.Name{page, {8}})
 	must(t, err)
-	if len(have) != 2 || !slices.Equal(have[0], []byte{5}) || len(have[1]) > 0 {
-		t.Errorf("it has %v", have)
+	if free != room.Uploads || len(have) != 2 || !slices.Equal(have[0], []byte{5}) || len(have[1]) > 0 {
+		t.Errorf("it has %v, and room for %d uploads", have, free)
 	}
 	all := make([]uint32, 64)
 	sum := int64(0)
@@ -187,6 +187,40 @@ func TestServes(t *testing.T) {
 	n, err = r.fetch(t.Context(), 1, 99)
 	if wantFault(t, "a chunk that is not there", err, room.Lacks); n != 1 {
 		t.Errorf("%d chunks came before", n)
+	}
+}
+
+// TestUnread: an upload takes its place until the client has it, and not until the kernel has. A box whose port
+// is full says so, and others ask one whose port is idle.
+func TestUnread(t *testing.T) {
+	r := newRig(t, 0)
+	all := make([]uint32, wire.MaxPlaces)
+	for i := range all {
+		all[i] = uint32(i)
+	}
+	q, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+r.to.Address.String()+wire.ChunksPath,
+		bytes.NewReader(wire.AppendChunks(nil, page, all)))
+	must(t, err)
+	q.Header.Set("Authorization", "Bearer "+r.to.Ticket)
+	a, err := r.client.http(r.to).Do(q)
+	must(t, err)
+	defer a.Body.Close()
+	if a.StatusCode != http.StatusOK {
+		t.Fatalf("the answer is %s", a.Status)
+	}
+	for range 50 { // the kernel would take all of it in a few milliseconds
+		if free := r.server.Free(); free != room.Uploads-1 {
+			t.Fatalf("nothing was read, and %d uploads are free", free)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if free, _, err := r.client.Have(t.Context(), r.to, []object.Name{page}); err != nil || free != room.Uploads-1 {
+		t.Errorf("others hear of %d free uploads, %v", free, err)
+	}
+	_, err = io.Copy(io.Discard, a.Body)
+	must(t, err)
+	for r.server.Free() != room.Uploads {
+		time.Sleep(time.Millisecond)
 	}
 }
 
@@ -211,7 +245,7 @@ func TestStrangers(t *testing.T) {
 		r.to.Ticket = ticket
 		_, err := r.fetch(t.Context(), 1)
 		wantFault(t, what, err, room.Away)
-		if _, err := r.client.Have(t.Context(), r.to, []object.Name{page}); err == nil {
+		if _, _, err := r.client.Have(t.Context(), r.to, []object.Name{page}); err == nil {
 			t.Errorf("%s: it hears what there is", what)
 		}
 	}
@@ -227,12 +261,12 @@ func TestStrangers(t *testing.T) {
 	r.client.dial.LocalAddr = nil
 	stolen := NewClient(other)
 	defer stolen.Close()
-	if _, err := stolen.Have(t.Context(), sound, []object.Name{page}); err == nil {
+	if _, _, err := stolen.Have(t.Context(), sound, []object.Name{page}); err == nil {
 		t.Error("a ticket is good with another key")
 	}
 	bare := NewClient(tls.Certificate{})
 	defer bare.Close()
-	if _, err := bare.Have(t.Context(), sound, []object.Name{page}); err == nil {
+	if _, _, err := bare.Have(t.Context(), sound, []object.Name{page}); err == nil {
 		t.Error("a ticket is good without a key")
 	}
 	r.client.Close()
@@ -291,7 +325,7 @@ func TestBusy(t *testing.T) {
 	defer cancel()
 	_, err := r.fetch(ctx, 1)
 	wantFault(t, "one more", err, room.Busy)
-	if _, err := r.client.Have(t.Context(), r.to, []object.Name{page}); err != nil {
+	if _, _, err := r.client.Have(t.Context(), r.to, []object.Name{page}); err != nil {
 		t.Errorf("a busy peer does not say what it has: %v", err)
 	}
 	close(r.shelf.holds)
@@ -426,9 +460,9 @@ func TestEvil(t *testing.T) {
 			}
 		})
 	}
-	for what, b := range map[string][]byte{"long": make([]byte, wire.MaxHave+1), "cut": {9}, "more": {0, 0, 0}, "huge": {255, 255}} {
+	for what, b := range map[string][]byte{"long": make([]byte, wire.MaxHave+1), "empty": {}, "cut": {8, 9}, "more": {8, 0, 0, 0}, "huge": {8, 255, 255}} {
 		r, end := evil(t, func(w http.ResponseWriter) { w.Write(b) })
-		if have, err := r.client.Have(t.Context(), r.to, []object.Name{page}); err == nil {
+		if _, have, err := r.client.Have(t.Context(), r.to, []object.Name{page}); err == nil {
 			t.Errorf("%s: it has %v", what, have)
 		}
 		end()
@@ -457,7 +491,7 @@ func TestStalls(t *testing.T) {
 	must(t, err)
 	defer l.Close()
 	r.to.Address = netip.MustParseAddrPort(l.Addr().String())
-	_, err = r.client.Have(t.Context(), r.to, []object.Name{page})
+	_, _, err = r.client.Have(t.Context(), r.to, []object.Name{page})
 	if err == nil || FaultOf(err) != room.Away && FaultOf(err) != room.Stalls {
 		t.Errorf("a peer that is silent: %v", err)
 	}
@@ -484,7 +518,7 @@ func FuzzReceive(f *testing.F) {
 func TestKeptConnections(t *testing.T) {
 	r := newRig(t, 0)
 	ask := func() *http.Client {
-		if _, err := r.client.Have(t.Context(), r.to, []object.Name{page}); err != nil {
+		if _, _, err := r.client.Have(t.Context(), r.to, []object.Name{page}); err != nil {
 			t.Fatal(err)
 		}
 		return r.client.http(r.to)

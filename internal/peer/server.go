@@ -2,6 +2,7 @@ package peer
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -14,7 +15,10 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"testbox-imaging/internal/conns"
 	"testbox-imaging/internal/object"
@@ -104,6 +108,21 @@ func NewServer(cfg ServerConfig) *Server {
 	}
 	s.http.Protocols.SetHTTP1(true)
 	return s
+}
+
+// maxUnsent is how many bytes of a connection the kernel keeps that it has not sent. It would take whole units
+// else, and the box would say that it has room for further uploads while its port is full. The others
+// would ask it for more, and not those whose ports are idle.
+const maxUnsent = 16 << 10
+
+// Listen opens a port for a Server.
+func Listen(address string) (net.Listener, error) {
+	c := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) (err error) {
+		e := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_TCP, unix.TCP_NOTSENT_LOWAT, maxUnsent) })
+		return cmp.Or(e, err)
+	}}
+	c.SetMultipathTCP(false) // the connections of such a port would not have the bound
+	return c.Listen(context.Background(), "tcp", address)
 }
 
 // Serve serves a listener until Close.
@@ -217,7 +236,7 @@ func (s *Server) have(w http.ResponseWriter, r *http.Request, root object.Name) 
 	if err != nil {
 		return refused(err)
 	}
-	var answer []byte
+	answer := wire.AppendFree(nil, s.Free())
 	for _, p := range pages {
 		answer = wire.AppendHave(answer, s.cfg.Source.Have(root, p))
 	}

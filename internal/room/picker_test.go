@@ -18,7 +18,7 @@ func pickerOf(n int, peers ...Member) *Picker {
 	}
 	k.Told(start, Ask{}, Answer{Fresh: true, Peers: listed(peers...)})
 	for _, p := range peers {
-		k.Has(start, p, all(n))
+		k.Has(start, p, Uploads, all(n))
 	}
 	return k
 }
@@ -159,6 +159,24 @@ func TestFrom(t *testing.T) {
 	}
 }
 
+// TestFree: of peers from which as much is under way, the one with the most room for uploads is asked, and each unit
+// that is asked of it takes of that room.
+func TestFree(t *testing.T) {
+	k := pickerOf(20, 1, 2, 3)
+	k.Has(start, 1, 1, all(20))
+	k.Has(start, 2, 3, all(20))
+	k.Has(start, 3, 0, all(20))
+	from := func() (from []Member) {
+		for _, f := range fetches(k, start) {
+			from = append(from, f.From)
+		}
+		return from
+	}
+	if got := from(); !slices.Equal(got, []Member{2, 1, 3, 2, 1, 3}) {
+		t.Errorf("with room for 1, 3 and 0 it asks %v", got)
+	}
+}
+
 // TestGarbage: who sends wrong bytes is never asked again, and is reported.
 func TestGarbage(t *testing.T) {
 	k := pickerOf(20, 1)
@@ -169,7 +187,7 @@ func TestGarbage(t *testing.T) {
 	later := start.Add(10 * BanFor)
 	k.Listed(later, nil)
 	k.Listed(later, listed(1))
-	k.Has(later, 1, all(20))
+	k.Has(later, 1, Uploads, all(20))
 	if got := append(fetches(k, later), fetches(k, later.Add(BanFor))...); len(got) > 0 {
 		t.Errorf("it is asked again: %v", got)
 	}
@@ -189,7 +207,7 @@ func TestFails(t *testing.T) {
 			t.Fatalf("%s: it is not asked again after one failure", f)
 		}
 		k.Failed(start, got[1], f)
-		k.Has(start, 1, all(20))
+		k.Has(start, 1, Uploads, all(20))
 		if got := fetches(k, start.Add(BanFor-1)); len(got) > 0 {
 			t.Errorf("%s: it is asked again before %v", f, BanFor)
 		}
@@ -198,7 +216,7 @@ func TestFails(t *testing.T) {
 			t.Errorf("%s: it asks %+v", f, q)
 		}
 		later := start.Add(BanFor)
-		k.Has(later, 1, all(20))
+		k.Has(later, 1, Uploads, all(20))
 		if len(fetches(k, later)) == 0 {
 			t.Errorf("%s: it is not tried again after %v", f, BanFor)
 		}
@@ -217,7 +235,7 @@ func TestFails(t *testing.T) {
 func TestLies(t *testing.T) {
 	k := pickerOf(1, 1)
 	k.Failed(start, fetches(k, start)[0], Lacks)
-	k.Has(start, 1, all(1))
+	k.Has(start, 1, Uploads, all(1))
 	if got := fetches(k, start); len(got) > 0 {
 		t.Errorf("it is asked again: %v", got)
 	}
@@ -251,7 +269,7 @@ func TestOverdue(t *testing.T) {
 	k.Add(start, Unit{0, 0}, 2e6)
 	k.Add(start, Unit{0, 1}, 2e6)
 	k.Told(start, Ask{}, Answer{Fresh: true, Peers: listed(1), Take: []Unit{{0, 1}}})
-	k.Has(start, 1, all(2))
+	k.Has(start, 1, Uploads, all(2))
 	got := fetches(k, start)
 	limit := start.Add(UnitWait + 2*MBWait)
 	if late := k.Overdue(limit); len(got) != 2 || len(late) > 0 {
@@ -302,7 +320,7 @@ func TestTwice(t *testing.T) {
 // TestUrgent: when the writing waits for a unit, the server hears it.
 func TestUrgent(t *testing.T) {
 	k := pickerOf(2, 1)
-	k.Has(start, 1, map[uint32][]byte{0: {2}})
+	k.Has(start, 1, Uploads, map[uint32][]byte{0: {2}})
 	if q, _ := k.Ask(start, 0); q.Urgent || !slices.Equal(q.Want, units(0, 1)) {
 		t.Errorf("at first it asks %+v", q)
 	}
@@ -324,7 +342,7 @@ func TestNoPeers(t *testing.T) {
 			now := start.Add(at)
 			for _, m := range k.Poll(now) {
 				if answers(m) {
-					k.Has(now, m, nil)
+					k.Has(now, m, Uploads, nil)
 				} else {
 					k.HasNot(now, m, Away)
 				}
@@ -355,7 +373,7 @@ func TestNoPeers(t *testing.T) {
 	}
 	// Peers that answer, and give nothing, are no better.
 	k = pickerOf(2, 1)
-	k.Has(start, 1, nil)
+	k.Has(start, 1, Uploads, nil)
 	if at := run(k, time.Minute, func(m Member) bool { return true }); at < DeafAfter || at > DeafAfter+HeadWait+AskEvery {
 		t.Errorf("it is deaf after %v when nothing comes", at)
 	}
@@ -381,7 +399,7 @@ func TestSlowRoom(t *testing.T) {
 			k.Add(now, Unit{At: next}, 1)
 		}
 		for _, m := range k.Poll(now) {
-			k.Has(now, m, map[uint32][]byte{0: bytes.Repeat([]byte{255}, 1000)})
+			k.Has(now, m, Uploads, map[uint32][]byte{0: bytes.Repeat([]byte{255}, 1000)})
 		}
 		for f, ok := k.Next(now); ok; f, ok = k.Next(now) {
 			out = append(out, flight{f, now.Add(each)})
@@ -413,7 +431,7 @@ func TestHeadMissing(t *testing.T) {
 	for at := time.Duration(0); deafAt == 0 && at < time.Minute; at += 100 * time.Millisecond {
 		now := start.Add(at)
 		for _, m := range k.Poll(now) {
-			k.Has(now, m, map[uint32][]byte{0: has})
+			k.Has(now, m, Uploads, map[uint32][]byte{0: has})
 		}
 		if f, ok := k.Next(now); ok {
 			k.Came(now, f)
@@ -490,7 +508,8 @@ func TestAnyOrder(t *testing.T) {
 			case 0:
 				k.Listed(now, listed(rapid.SliceOfN(member, 0, 12).Draw(t, "list")...))
 			case 1:
-				k.Has(now, member.Draw(t, "has"), map[uint32][]byte{0: rapid.SliceOfN(rapid.Byte(), 0, 6).Draw(t, "bits")})
+				bits := rapid.SliceOfN(rapid.Byte(), 0, 6).Draw(t, "bits")
+				k.Has(now, member.Draw(t, "has"), rapid.IntRange(0, 255).Draw(t, "free"), map[uint32][]byte{0: bits})
 			case 2:
 				k.HasNot(now, member.Draw(t, "hasNot"), rapid.SampledFrom([]Fault{Away, Busy, Stalls, Lacks}).Draw(t, "why"))
 			case 3:

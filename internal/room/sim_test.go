@@ -354,7 +354,7 @@ func (s *sim) poll(b *simBox, m Member) {
 		}
 		has[page] = have
 	}
-	b.pick.Has(s.time(), m, has)
+	b.pick.Has(s.time(), m, Uploads-p.uploads, has)
 }
 
 // fetch begins a flow.

@@ -299,6 +299,9 @@ func ParsePages(b []byte) ([]object.Name, error) {
 	return pages, nil
 }
 
+// AppendFree begins the answer what a peer has: how many further uploads it has room for, in one byte.
+func AppendFree(b []byte, free int) []byte { return append(b, byte(min(max(free, 0), 255))) }
+
 // AppendHave appends the answer for the next page: a bitmap of its units, from the lowest bit of
 // the first byte. It is empty if nothing is known of the page.
 func AppendHave(b, units []byte) []byte {
@@ -307,25 +310,28 @@ func AppendHave(b, units []byte) []byte {
 }
 
 // MaxHave is the length in bytes of the longest answer what a peer has.
-const MaxHave = MaxPages * (2 + MaxUnits/8)
+const MaxHave = 1 + MaxPages*(2+MaxUnits/8)
 
 // ParseHave parses the answer for so many pages.
-func ParseHave(b []byte, pages int) ([][]byte, error) {
-	have := make([][]byte, 0, pages)
+func ParseHave(b []byte, pages int) (free int, have [][]byte, err error) {
+	if len(b) < 1 {
+		return 0, nil, errors.New("the answer is empty")
+	}
+	free, b = int(b[0]), b[1:]
 	for range pages {
 		if len(b) < 2 {
-			return nil, errors.New("the answer is cut off")
+			return 0, nil, errors.New("the answer is cut off")
 		}
 		n := int(binary.LittleEndian.Uint16(b))
 		if b = b[2:]; n > MaxUnits/8 || n > len(b) {
-			return nil, fmt.Errorf("the answer has %d bytes of units, and %d follow", n, len(b))
+			return 0, nil, fmt.Errorf("the answer has %d bytes of units, and %d follow", n, len(b))
 		}
 		have, b = append(have, b[:n:n]), b[n:]
 	}
 	if len(b) > 0 {
-		return nil, errors.New("the answer has something after its end")
+		return 0, nil, errors.New("the answer has something after its end")
 	}
-	return have, nil
+	return free, have, nil
 }
 
 // AppendChunks appends the question for chunks of a page. at has their numbers, in order.

@@ -262,7 +262,7 @@ func FuzzTicket(f *testing.F) {
 func FuzzPeerQuestions(f *testing.F) {
 	f.Add(AppendChunks(nil, object.Name{1}, []uint32{0, 5, 7}))
 	f.Add(AppendPages(nil, []object.Name{{1}, {2}}))
-	f.Add(AppendHave(AppendHave(nil, []byte{1, 2}), nil))
+	f.Add(AppendHave(AppendHave(AppendFree(nil, 3), []byte{1, 2}), nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if page, at, err := ParseChunks(b); err == nil {
 			if string(AppendChunks(nil, page, at)) != string(b) || len(at) > MaxPlaces || !slices.IsSorted(at) {
@@ -272,8 +272,8 @@ func FuzzPeerQuestions(f *testing.F) {
 		if pages, err := ParsePages(b); err == nil && (string(AppendPages(nil, pages)) != string(b) || len(pages) > MaxPages) {
 			t.Errorf("%x became %v", b, pages)
 		}
-		if have, err := ParseHave(b, 2); err == nil {
-			var back []byte
+		if free, have, err := ParseHave(b, 2); err == nil {
+			back := AppendFree(nil, free)
 			for _, h := range have {
 				back = AppendHave(back, h)
 			}

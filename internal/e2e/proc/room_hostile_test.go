@@ -271,7 +271,7 @@ func (r *roomSite) strangers() {
 	// Nor does a ticket help to what is not asked for by a page of the image that the box restores.
 	for what, name := range map[string]object.Name{"a chunk's name": sent.Name, "a page of another image": r.foreign, "a root": h.image.Name} {
 		status, answer := h.knock(h.host, h.key, good, good.Ticket, wire.HavePath, name[:])
-		units, err := wire.ParseHave(answer, 1)
+		_, units, err := wire.ParseHave(answer, 1)
 		if status != http.StatusOK || err != nil || len(units[0]) > 0 {
 			r.t.Errorf("%s: status %d, the box has %v, %v", what, status, units, err)
 		}
@@ -314,7 +314,7 @@ func (h *hostile) sees(of wire.RoomPeer) (page object.Name, at []uint32) {
 	h.t.Helper()
 	h.site.until("a good box has a unit", serverLimit, func() bool {
 		status, answer := h.knock(h.host, h.key, of, of.Ticket, wire.HavePath, wire.AppendPages(nil, h.image.Root.Pages))
-		have, err := wire.ParseHave(answer, len(h.image.Root.Pages))
+		_, have, err := wire.ParseHave(answer, len(h.image.Root.Pages))
 		if status != http.StatusOK || err != nil {
 			h.t.Fatalf("a box of the room does not hear what another one has: status %d, %v", status, err)
 		}

@@ -44,6 +44,12 @@ const (
 	unitsInMemory = 32
 )
 
+// roomSysctls make TCP in the hosts of a room what it is in a lab, whatever this machine has. With a slow port TCP
+// sends one or two packets at a time, and the processors would work for packets. With fast ports, of which
+// these are a model, it sends some dozens. The congestion control is of the family of what Debian has, which
+// not each kernel lets a network namespace use.
+var roomSysctls = []string{"net.ipv4.tcp_congestion_control=reno", "net.ipv4.tcp_min_tso_segs=16"}
+
 // roomSite is a server, the disk of which it has a backup, and boxes that can restore that.
 type roomSite struct {
 	*serverSite
@@ -60,7 +66,7 @@ type roomSite struct {
 // newRoomSite makes a room. each is how many bytes of a region are used.
 func newRoomSite(t testing.TB, boxes int, each int64) *roomSite {
 	t.Helper()
-	testenv.Tools(t, "tc", "sfdisk", "mkswap")
+	testenv.Tools(t, "tc", "sysctl", "sfdisk", "mkswap")
 	r := &roomSite{serverSite: initServer(t, tempDir(t), fmt.Sprintf("[room]\nunit = %d\n", *roomsKiB<<10))}
 	r.lan, r.host = newHost(t), newHost(t)
 	for _, command := range []string{"link set lo up", bridge, "link set br0 up"} {
@@ -96,6 +102,10 @@ func (r *roomSite) limit(mbit int) {
 	}
 	r.mbit = mbit
 	limit := func(h host, card string) {
+		for _, set := range roomSysctls {
+			argv := h.in("sysctl", "-q", "-w", set)
+			run(r.t, "", argv[0], argv[1:]...)
+		}
 		// A burst is what 4 ms let through, but no less than the longest packet.
 		argv := h.in(strings.Fields(fmt.Sprintf("tc qdisc replace dev %s root tbf rate %dmbit burst %d latency 50ms", card, mbit,
 			max(64<<10, mbit*500)))...)

@@ -176,12 +176,12 @@ func (n *Node) listen() (int, error) {
 
 func (n *Node) listener() (net.Listener, error) {
 	if n.cfg.Address.IsValid() {
-		if l, err := net.Listen("tcp", netip.AddrPortFrom(n.cfg.Address, 0).String()); err == nil {
+		if l, err := peer.Listen(netip.AddrPortFrom(n.cfg.Address, 0).String()); err == nil {
 			n.peers.From(n.cfg.Address)
 			return l, nil
 		}
 	}
-	return net.Listen("tcp", ":0")
+	return peer.Listen(":0")
 }
 
 // begin lets a session serve others, in place of an earlier one of the same image.

@@ -413,14 +413,14 @@ func (n *names) out(q room.Ask) room.Ask {
 func (s *session) poll(m room.Member) {
 	to, pages := s.names.of(m), s.wanted()
 	s.work.Go(func() {
-		var have [][]byte
+		free, have := 0, [][]byte(nil)
 		var err error
 		if len(pages) > 0 {
 			names := make([]object.Name, len(pages))
 			for i, r := range pages {
 				names[i] = r.page
 			}
-			have, err = s.node.peers.Have(s.ctx, to, names)
+			free, have, err = s.node.peers.Have(s.ctx, to, names)
 		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -433,7 +433,7 @@ func (s *session) poll(m room.Member) {
 		for i, b := range have {
 			has[pages[i].number] = b
 		}
-		s.picker.Has(time.Now(), m, has)
+		s.picker.Has(time.Now(), m, free, has)
 	})
 }
 
