@@ -460,7 +460,10 @@ func TestEvil(t *testing.T) {
 			}
 		})
 	}
-	for what, b := range map[string][]byte{"long": make([]byte, wire.MaxHave+1), "empty": {}, "cut": {8, 9}, "more": {8, 0, 0, 0}, "huge": {8, 255, 255}} {
+	bad := map[string][]byte{
+		"long": make([]byte, wire.MaxHave+1), "empty": {}, "cut": {8, 9}, "more": {8, 0, 0, 0}, "huge": {8, 255, 255},
+	}
+	for what, b := range bad {
 		r, end := evil(t, func(w http.ResponseWriter) { w.Write(b) })
 		if _, have, err := r.client.Have(t.Context(), r.to, []object.Name{page}); err == nil {
 			t.Errorf("%s: it has %v", what, have)
