@@ -21,7 +21,7 @@ var (
 	roomsFlag = flag.String("rooms", "", "run the rounds of rooms whose names match this `PATTERN`")
 	roomsMiB  = flag.Int64("rooms-mib", 256, "MiB of the image of these rounds")
 	roomsMbit = flag.Int("rooms-mbit", 40, "Mbit/s of the ports in all rounds")
-	roomsKiB  = flag.Int64("rooms-unit", 512, "KiB of a unit before compression; half of that is stored, and a box has memory for 32 of them")
+	roomsKiB  = flag.Int64("rooms-unit", 512, "KiB of a unit before compression; half of that is stored, and a box has memory for 64 of them")
 )
 
 // roomRound is some boxes that restore the same image at the same time. Times in it are parts of the time of one
