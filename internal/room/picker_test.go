@@ -166,14 +166,12 @@ func TestFree(t *testing.T) {
 	k.Has(start, 1, 1, all(20))
 	k.Has(start, 2, 3, all(20))
 	k.Has(start, 3, 0, all(20))
-	from := func() (from []Member) {
-		for _, f := range fetches(k, start) {
-			from = append(from, f.From)
-		}
-		return from
+	var from []Member
+	for _, f := range fetches(k, start) {
+		from = append(from, f.From)
 	}
-	if got := from(); !slices.Equal(got, []Member{2, 1, 3, 2, 1, 3}) {
-		t.Errorf("with room for 1, 3 and 0 it asks %v", got)
+	if !slices.Equal(from, []Member{2, 1, 3, 2, 1, 3}) {
+		t.Errorf("with room for 1, 3 and 0 it asks %v", from)
 	}
 }
 

@@ -47,11 +47,17 @@ const (
 	fewInMemory   = 32
 )
 
-// roomSysctls make TCP in the hosts of a room what it is in a lab, whatever this machine has. With a slow port TCP
+// labTCP makes TCP in a host of a room what it is in a lab, whatever this machine has. With a slow port TCP
 // sends one or two packets at a time, and the processors would work for packets. With fast ports, of which
 // these are a model, it sends some dozens. The congestion control is of the family of what Debian has, which
 // not each kernel lets a network namespace use.
-var roomSysctls = []string{"net.ipv4.tcp_congestion_control=reno", "net.ipv4.tcp_min_tso_segs=16"}
+func labTCP(t testing.TB, h host) {
+	t.Helper()
+	for name, value := range map[string]string{"tcp_congestion_control": "reno", "tcp_min_tso_segs": "16"} {
+		argv := h.in("tee", "/proc/sys/net/ipv4/"+name)
+		run(t, value, argv[0], argv[1:]...)
+	}
+}
 
 // roomSite is a server, the disk of which it has a backup, and boxes that can restore that.
 type roomSite struct {
@@ -66,15 +72,17 @@ type roomSite struct {
 	mbit    int    // what each port lets through, in Mbit/s; 0 is all
 }
 
-// newRoomSite makes a room. each is how many bytes of a region are used.
-func newRoomSite(t testing.TB, boxes int, each int64) *roomSite {
+// newRoomSite makes a room. each is how many bytes of a region are used, inMemory for how many units before
+// compression a box has memory.
+func newRoomSite(t testing.TB, boxes int, each, inMemory int64) *roomSite {
 	t.Helper()
-	testenv.Tools(t, "tc", "sysctl", "sfdisk", "mkswap")
+	testenv.Tools(t, "tc", "sfdisk", "mkswap")
 	r := &roomSite{serverSite: initServer(t, tempDir(t), fmt.Sprintf("[room]\nunit = %d\n", *roomsKiB<<10))}
 	r.lan, r.host = newHost(t), newHost(t)
 	for _, command := range []string{"link set lo up", bridge, "link set br0 up"} {
 		r.lan.ip(t, command)
 	}
+	labTCP(t, r.host)
 	r.port = r.join(r.host, serverIP)
 	r.start()
 	r.source = disk("sda", func(t testing.TB, path string) { r.data = scatter(t, path, each) }).ofSize(roomDisk)
@@ -88,13 +96,10 @@ func newRoomSite(t testing.TB, boxes int, each int64) *roomSite {
 	half(t, r.source.file, image.Range{Off: mib, Len: each}, 0)
 	b.act(done, "backup")
 	r.rooms(true)
-	units := int64(fewInMemory)
-	if *roomsFlag != "" {
-		units = unitsInMemory
-	}
 	for i := range boxes {
 		b := r.box(firstBox+i, disk("sda", nil).ofSize(roomDisk))
-		b.args = []string{"--room-memory", fmt.Sprint(units * *roomsKiB << 10)}
+		labTCP(t, b.host)
+		b.args = []string{"--room-memory", fmt.Sprint(inMemory * *roomsKiB << 10)}
 		r.does(done, []string{"box", "add", b.addr, "--groups", roomGroup})
 		r.boxes = append(r.boxes, b)
 	}
@@ -109,10 +114,6 @@ func (r *roomSite) limit(mbit int) {
 	}
 	r.mbit = mbit
 	limit := func(h host, card string) {
-		for _, set := range roomSysctls {
-			argv := h.in("sysctl", "-q", "-w", set)
-			run(r.t, "", argv[0], argv[1:]...)
-		}
 		// A burst is what 4 ms let through, but no less than the longest packet.
 		argv := h.in(strings.Fields(fmt.Sprintf("tc qdisc replace dev %s root tbf rate %dmbit burst %d latency 50ms", card, mbit,
 			max(64<<10, mbit*500)))...)

@@ -233,9 +233,9 @@ func (o *roomResult) String() string {
 // TestRooms runs rooms of real agents. Without -rooms, this machine may have much else to do, so nothing is said
 // about times.
 func TestRooms(t *testing.T) {
-	rounds, used := testRounds, int64(32*mib)
+	rounds, used, inMemory := testRounds, int64(32*mib), int64(fewInMemory)
 	if *roomsFlag != "" {
-		rounds, used = wantedRounds(*roomsFlag), *roomsMiB*mib
+		rounds, used, inMemory = wantedRounds(*roomsFlag), *roomsMiB*mib, unitsInMemory
 	} else {
 		t.Parallel() // they wait for the network most of the time
 	}
@@ -247,7 +247,7 @@ func TestRooms(t *testing.T) {
 	if *roomsFlag != "" {
 		sim = simulated(t)
 	}
-	r := newRoomSite(t, most, used/roomRegions)
+	r := newRoomSite(t, most, used/roomRegions, inMemory)
 	table := "\n| round | slowest box | times the one box (simulated) | on average | images sent | agent | its memory | server |\n" +
 		"|---|---|---|---|---|---|---|---|\n"
 	results := map[string]*roomResult{}
